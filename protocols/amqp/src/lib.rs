@@ -1,1 +1,3 @@
 //! The plug.
+
+pub mod codec;
