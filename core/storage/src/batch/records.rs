@@ -1,0 +1,196 @@
+//! The records of a batch, one by one, as slices of its bytes.
+
+use bytes::Bytes;
+
+use super::compression::{self, Compression, DECOMPRESSED_BYTES_MAX};
+use super::header::{BatchHeader, HEADER_BYTES, LOG_APPEND_TIME};
+use super::varint::{get_varint, get_varlong};
+use super::{BatchError, Compression as Codec};
+
+/// One record. Its fields share the batch's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Offset less the batch's base offset.
+    pub offset_delta: u32,
+    /// Milliseconds since the epoch.
+    pub timestamp_ms: i64,
+    /// The key; `None` is null, which is not the same as empty.
+    pub key: Option<Bytes>,
+    /// The value; `None` is null (a tombstone).
+    pub value: Option<Bytes>,
+    /// Number of headers.
+    pub header_count: u32,
+    /// The headers as they are encoded, without their count. Known to be well-formed.
+    pub headers: Bytes,
+}
+
+impl Record {
+    /// The headers in order, duplicates kept.
+    #[must_use]
+    pub fn headers(&self) -> Headers {
+        Headers { bytes: self.headers.clone(), at: 0, left: self.header_count }
+    }
+}
+
+/// Iterator over a record's headers: name and value, the value possibly null.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    bytes: Bytes,
+    at: usize,
+    left: u32,
+}
+
+impl Headers {
+    /// The encoded bytes of the headers not yet taken.
+    #[must_use]
+    pub fn rest(&self) -> Bytes {
+        self.bytes.slice(self.at.min(self.bytes.len())..)
+    }
+
+    /// How many headers are left.
+    #[must_use]
+    pub fn left(&self) -> u32 {
+        self.left
+    }
+}
+
+impl Iterator for Headers {
+    type Item = (Bytes, Option<Bytes>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let name = take(&self.bytes, &mut self.at)??;
+        let value = take(&self.bytes, &mut self.at)?;
+        Some((name, value))
+    }
+}
+
+/// Lazy iterator over a batch's records. After an error it ends.
+#[derive(Debug)]
+pub struct Records {
+    bytes: Bytes,
+    at: usize,
+    index: u32,
+    count: u32,
+    base_timestamp: i64,
+    append_time: Option<i64>,
+    span: u64,
+    ended: bool,
+}
+
+/// The records of a batch. The batch's checksum is not verified again; its compressed records are
+/// decompressed at once, up to [`DECOMPRESSED_BYTES_MAX`].
+pub fn records(batch: &Bytes) -> Result<Records, BatchError> {
+    let header = BatchHeader::parse(batch)?;
+    if header.total_bytes() != batch.len() {
+        return Err(BatchError::Length { claimed: i64::from(header.batch_length) });
+    }
+    let codec = Compression::from_attributes(header.attributes)?;
+    let stored = batch.slice(HEADER_BYTES..);
+    let bytes = match codec {
+        Codec::None => stored,
+        codec => compression::decompress(codec, &stored, DECOMPRESSED_BYTES_MAX)?,
+    };
+    Ok(Records {
+        bytes,
+        at: 0,
+        index: 0,
+        count: header.record_count,
+        base_timestamp: header.base_timestamp,
+        append_time: (header.attributes & LOG_APPEND_TIME != 0).then_some(header.max_timestamp),
+        span: header.offset_span(),
+        ended: false,
+    })
+}
+
+impl Records {
+    /// Records not yet taken, as the header counts them.
+    #[must_use]
+    pub fn left(&self) -> u32 {
+        self.count.saturating_sub(self.index)
+    }
+
+    fn decode(&mut self) -> Result<Record, &'static str> {
+        let length = get_varint(&self.bytes, &mut self.at).ok_or("length")?;
+        let length = usize::try_from(length).map_err(|_| "negative length")?;
+        let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or("length")?;
+        let mut at = self.at;
+        let body = self.bytes.get(..end).ok_or("length")?;
+        at = at.checked_add(1).filter(|at| *at <= end).ok_or("attributes")?;
+        let timestamp_delta = get_varlong(body, &mut at).ok_or("timestamp")?;
+        let offset_delta = get_varint(body, &mut at).ok_or("offset delta")?;
+        let offset_delta = u32::try_from(offset_delta).map_err(|_| "negative offset delta")?;
+        if u64::from(offset_delta) >= self.span {
+            return Err("offset delta beyond the batch");
+        }
+        let key = take_within(&self.bytes, end, &mut at).ok_or("key")?;
+        let value = take_within(&self.bytes, end, &mut at).ok_or("value")?;
+        let header_count = get_varint(body, &mut at).ok_or("header count")?;
+        let header_count = u32::try_from(header_count).map_err(|_| "negative header count")?;
+        let headers_at = at;
+        // Every header takes at least two bytes, so the loop is bounded by the bytes that are there.
+        for _ in 0..header_count {
+            skip_within(body, &mut at).ok_or("header name")?.ok_or("null header name")?;
+            skip_within(body, &mut at).ok_or("header value")?;
+        }
+        if at != end {
+            return Err("length and content differ");
+        }
+        self.at = end;
+        Ok(Record {
+            offset_delta,
+            timestamp_ms: self
+                .append_time
+                .unwrap_or_else(|| self.base_timestamp.saturating_add(timestamp_delta)),
+            key,
+            value,
+            header_count,
+            headers: self.bytes.slice(headers_at..end),
+        })
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        if self.index == self.count {
+            self.ended = true;
+            let left_over = self.at != self.bytes.len();
+            return left_over
+                .then_some(Err(BatchError::Record { index: self.index, detail: "bytes after the last" }));
+        }
+        let record = self.decode();
+        let index = self.index;
+        self.index += 1;
+        Some(record.map_err(|detail| {
+            self.ended = true;
+            BatchError::Record { index, detail }
+        }))
+    }
+}
+
+/// A length-prefixed field; the inner `None` is null.
+fn take(bytes: &Bytes, at: &mut usize) -> Option<Option<Bytes>> {
+    take_within(bytes, bytes.len(), at)
+}
+
+fn take_within(bytes: &Bytes, end: usize, at: &mut usize) -> Option<Option<Bytes>> {
+    let range = skip_within(bytes.get(..end)?, at)?;
+    Some(range.map(|range| bytes.slice(range)))
+}
+
+#[allow(clippy::option_option)]
+fn skip_within(body: &[u8], at: &mut usize) -> Option<Option<std::ops::Range<usize>>> {
+    let length = get_varint(body, at)?;
+    if length < 0 {
+        return (length == -1).then_some(None);
+    }
+    let end = at.checked_add(length as usize).filter(|end| *end <= body.len())?;
+    let range = *at..end;
+    *at = end;
+    Some(Some(range))
+}

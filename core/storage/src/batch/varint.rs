@@ -1,0 +1,56 @@
+//! Zig-zag variable-length integers, as records use them.
+
+use bytes::{BufMut, BytesMut};
+
+/// Appends a zig-zag varint of 32 bits.
+pub fn put_varint(out: &mut BytesMut, value: i32) {
+    put_varlong(out, i64::from(value));
+}
+
+/// Appends a zig-zag varint of 64 bits.
+#[inline]
+pub fn put_varlong(out: &mut BytesMut, value: i64) {
+    let mut rest = zigzag(value);
+    while rest >= 0x80 {
+        out.put_u8((rest as u8) | 0x80);
+        rest >>= 7;
+    }
+    out.put_u8(rest as u8);
+}
+
+/// Bytes that a value takes.
+#[inline]
+pub(crate) fn varlong_bytes(value: i64) -> usize {
+    let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+/// Reads a varint of 32 bits at `*at` and moves on; `None` when it is cut short or too long.
+#[inline]
+pub fn get_varint(bytes: &[u8], at: &mut usize) -> Option<i32> {
+    get_varlong(bytes, at).and_then(|value| i32::try_from(value).ok())
+}
+
+/// Reads a varint of 64 bits at `*at` and moves on; `None` when it is cut short or too long.
+#[inline]
+pub fn get_varlong(bytes: &[u8], at: &mut usize) -> Option<i64> {
+    let mut value = 0u64;
+    let mut shift = 0;
+    loop {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+        }
+        shift += 7;
+        if shift > 63 {
+            return None;
+        }
+    }
+}
+
+#[inline]
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
