@@ -1,1 +1,3 @@
-//! The plug.
+//! Kafka as a plug.
+
+pub mod codec;

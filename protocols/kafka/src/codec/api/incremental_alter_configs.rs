@@ -1,0 +1,41 @@
+//! IncrementalAlterConfigs: settings are changed one by one.
+
+use crate::codec::error_code::ErrorCode;
+use crate::codec::text::Str;
+use crate::codec::wire::messages;
+
+messages! {
+    /// Versions 0-1, flexible 1+.
+    pub struct IncrementalAlterConfigsRequest {
+        resources: Vec<AlterConfigsResource> [0..],
+        validate_only: bool [0..],
+    }
+
+    /// The incremental updates for each resource.
+    pub struct AlterConfigsResource {
+        resource_type: i8 [0..],
+        resource_name: Str [0..],
+        configs: Vec<AlterableConfig> [0..],
+    }
+
+    /// The configurations.
+    pub struct AlterableConfig {
+        name: Str [0..],
+        config_operation: i8 [0..],
+        value: Option<Str> [0..; null 0..],
+    }
+
+    /// Versions 0-1, flexible 1+.
+    pub struct IncrementalAlterConfigsResponse {
+        throttle_time_ms: i32 [0..],
+        responses: Vec<AlterConfigsResourceResponse> [0..],
+    }
+
+    /// The responses for each resource.
+    pub struct AlterConfigsResourceResponse {
+        error_code: ErrorCode [0..],
+        error_message: Option<Str> [0..; null 0..],
+        resource_type: i8 [0..],
+        resource_name: Str [0..],
+    }
+}

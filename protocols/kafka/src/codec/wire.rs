@@ -1,0 +1,574 @@
+//! How each primitive of Kafka's protocol is read and written, and [`messages!`], which puts structures together
+//! from them.
+//!
+//! A message is declared once, in the terms of Kafka's published message schema: field, type, versions. Both
+//! directions come from the one declaration, and a test compares the declarations with the schema.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::error_code::ErrorCode;
+use super::reader::{DecodeError, Reader, STRING_BYTES_MAX};
+use super::text::Str;
+
+/// The version of one request or response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// Its number.
+    pub number: i16,
+    /// Whether it has compact lengths and tagged fields (KIP-482).
+    pub flexible: bool,
+}
+
+/// A value that travels.
+pub trait Wire: Sized + Default {
+    /// What Kafka's schema calls the type.
+    #[cfg(test)]
+    fn schema_type() -> String;
+    /// Some value, for a round trip.
+    #[cfg(test)]
+    fn sample(seed: &mut Seed, version: Version) -> Self;
+    /// The fewest bytes a value takes.
+    fn bytes_min(version: Version) -> usize;
+    /// Reads a value.
+    fn read(reader: &mut Reader, version: Version) -> Result<Self, DecodeError>;
+    /// Appends a value.
+    fn write(&self, out: &mut BytesMut, version: Version);
+}
+
+/// A value that can be null on the wire. `Option` of it is [`Wire`].
+pub trait Nullable: Wire {
+    /// Reads a value or null.
+    fn read_nullable(reader: &mut Reader, version: Version) -> Result<Option<Self>, DecodeError>;
+    /// Appends a null.
+    fn write_null(out: &mut BytesMut, version: Version);
+    /// Appends a value where a null could have stood.
+    fn write_present(&self, out: &mut BytesMut, version: Version) {
+        self.write(out, version);
+    }
+}
+
+/// Appends an unsigned variable-length integer.
+pub fn write_varint(out: &mut BytesMut, mut value: u32) {
+    while value >= 0x80 {
+        out.put_u8((value as u8 & 0x7f) | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
+}
+
+/// Appends the length of a byte string, a set of records or an array.
+pub fn write_length(out: &mut BytesMut, length: usize, flexible: bool) {
+    if flexible {
+        write_varint(out, u32::try_from(length).unwrap_or(u32::MAX - 1) + 1);
+    } else {
+        out.put_i32(i32::try_from(length).unwrap_or(i32::MAX));
+    }
+}
+
+/// Appends the section that ends every flexible structure, when there is no tagged field to tell.
+pub fn write_no_tagged_fields(out: &mut BytesMut, version: Version) {
+    if version.flexible {
+        out.put_u8(0);
+    }
+}
+
+macro_rules! numbers {
+    ($($type:ty, $schema:literal, $get:ident, $put:ident;)*) => {
+        $(
+            impl Wire for $type {
+                #[cfg(test)]
+                fn schema_type() -> String {
+                    $schema.into()
+                }
+                #[cfg(test)]
+                fn sample(seed: &mut Seed, _: Version) -> Self {
+                    seed.next() as $type
+                }
+                fn bytes_min(_: Version) -> usize {
+                    size_of::<$type>()
+                }
+                #[inline]
+                fn read(reader: &mut Reader, _: Version) -> Result<Self, DecodeError> {
+                    reader.$get()
+                }
+                #[inline]
+                fn write(&self, out: &mut BytesMut, _: Version) {
+                    out.$put(*self);
+                }
+            }
+        )*
+    };
+}
+
+numbers! {
+    i8, "int8", i8, put_i8;
+    i16, "int16", i16, put_i16;
+    u16, "uint16", u16, put_u16;
+    i32, "int32", i32, put_i32;
+    i64, "int64", i64, put_i64;
+    f64, "float64", f64, put_f64;
+}
+
+impl Wire for bool {
+    #[cfg(test)]
+    fn schema_type() -> String {
+        "bool".into()
+    }
+    #[cfg(test)]
+    fn sample(seed: &mut Seed, _: Version) -> Self {
+        seed.next().is_multiple_of(2)
+    }
+    fn bytes_min(_: Version) -> usize {
+        1
+    }
+    fn read(reader: &mut Reader, _: Version) -> Result<Self, DecodeError> {
+        Ok(reader.u8()? != 0)
+    }
+    fn write(&self, out: &mut BytesMut, _: Version) {
+        out.put_u8(u8::from(*self));
+    }
+}
+
+impl Wire for ErrorCode {
+    #[cfg(test)]
+    fn schema_type() -> String {
+        "int16".into()
+    }
+    #[cfg(test)]
+    fn sample(seed: &mut Seed, _: Version) -> Self {
+        ErrorCode(seed.next() as i16)
+    }
+    fn bytes_min(_: Version) -> usize {
+        2
+    }
+    fn read(reader: &mut Reader, _: Version) -> Result<Self, DecodeError> {
+        reader.i16().map(ErrorCode)
+    }
+    fn write(&self, out: &mut BytesMut, _: Version) {
+        out.put_i16(self.0);
+    }
+}
+
+/// A topic's or a directory's identity: 16 bytes, opaque.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Uuid(pub u128);
+
+impl Uuid {
+    /// The identity that nothing has.
+    pub const ZERO: Uuid = Uuid(0);
+}
+
+impl Wire for Uuid {
+    #[cfg(test)]
+    fn schema_type() -> String {
+        "uuid".into()
+    }
+    #[cfg(test)]
+    fn sample(seed: &mut Seed, _: Version) -> Self {
+        Uuid(u128::from(seed.next()) << 32 | 1)
+    }
+    fn bytes_min(_: Version) -> usize {
+        16
+    }
+    fn read(reader: &mut Reader, _: Version) -> Result<Self, DecodeError> {
+        reader.array().map(u128::from_be_bytes).map(Uuid)
+    }
+    fn write(&self, out: &mut BytesMut, _: Version) {
+        out.put_u128(self.0);
+    }
+}
+
+impl Wire for Str {
+    #[cfg(test)]
+    fn schema_type() -> String {
+        "string".into()
+    }
+    #[cfg(test)]
+    fn sample(seed: &mut Seed, _: Version) -> Self {
+        "é".repeat((seed.next() % 100) as usize).into()
+    }
+    fn bytes_min(version: Version) -> usize {
+        if version.flexible { 1 } else { 2 }
+    }
+    fn read(reader: &mut Reader, version: Version) -> Result<Self, DecodeError> {
+        reader.string(version.flexible)?.ok_or(DecodeError::UnexpectedNull)
+    }
+    fn write(&self, out: &mut BytesMut, version: Version) {
+        // Whatever came over the wire fits; text made here (a message for people) may have to be cut.
+        let text = match self.len() > STRING_BYTES_MAX {
+            true => self.get(..self.floor_char_boundary(STRING_BYTES_MAX)).unwrap_or_default(),
+            false => self.as_str(),
+        };
+        if version.flexible {
+            write_varint(out, text.len() as u32 + 1);
+        } else {
+            out.put_i16(text.len() as i16);
+        }
+        out.put_slice(text.as_bytes());
+    }
+}
+
+impl Nullable for Str {
+    fn read_nullable(reader: &mut Reader, version: Version) -> Result<Option<Self>, DecodeError> {
+        reader.string(version.flexible)
+    }
+    fn write_null(out: &mut BytesMut, version: Version) {
+        if version.flexible { out.put_u8(0) } else { out.put_i16(-1) }
+    }
+}
+
+impl Wire for Bytes {
+    #[cfg(test)]
+    fn schema_type() -> String {
+        "bytes".into()
+    }
+    #[cfg(test)]
+    fn sample(seed: &mut Seed, _: Version) -> Self {
+        vec![7; (seed.next() % 200) as usize].into()
+    }
+    fn bytes_min(version: Version) -> usize {
+        if version.flexible { 1 } else { 4 }
+    }
+    fn read(reader: &mut Reader, version: Version) -> Result<Self, DecodeError> {
+        reader.bytes(version.flexible)?.ok_or(DecodeError::UnexpectedNull)
+    }
+    fn write(&self, out: &mut BytesMut, version: Version) {
+        write_length(out, self.len(), version.flexible);
+        out.put_slice(self);
+    }
+}
+
+impl Nullable for Bytes {
+    fn read_nullable(reader: &mut Reader, version: Version) -> Result<Option<Self>, DecodeError> {
+        reader.bytes(version.flexible)
+    }
+    fn write_null(out: &mut BytesMut, version: Version) {
+        if version.flexible { out.put_u8(0) } else { out.put_i32(-1) }
+    }
+}
+
+impl<T: Wire> Wire for Vec<T> {
+    #[cfg(test)]
+    fn schema_type() -> String {
+        format!("[]{}", T::schema_type())
+    }
+    #[cfg(test)]
+    fn sample(seed: &mut Seed, version: Version) -> Self {
+        (0..seed.next() % 4).map(|_| T::sample(seed, version)).collect()
+    }
+    fn bytes_min(version: Version) -> usize {
+        if version.flexible { 1 } else { 4 }
+    }
+    fn read(reader: &mut Reader, version: Version) -> Result<Self, DecodeError> {
+        Self::read_nullable(reader, version)?.ok_or(DecodeError::UnexpectedNull)
+    }
+    fn write(&self, out: &mut BytesMut, version: Version) {
+        write_length(out, self.len(), version.flexible);
+        for element in self {
+            element.write(out, version);
+        }
+    }
+}
+
+impl<T: Wire> Nullable for Vec<T> {
+    fn read_nullable(reader: &mut Reader, version: Version) -> Result<Option<Self>, DecodeError> {
+        let Some(count) = reader.count(version.flexible, T::bytes_min(version))? else { return Ok(None) };
+        let mut elements = Vec::with_capacity(count);
+        for _ in 0..count {
+            elements.push(T::read(reader, version)?);
+        }
+        Ok(Some(elements))
+    }
+    fn write_null(out: &mut BytesMut, version: Version) {
+        if version.flexible { out.put_u8(0) } else { out.put_i32(-1) }
+    }
+}
+
+impl<T: Nullable> Wire for Option<T> {
+    #[cfg(test)]
+    fn schema_type() -> String {
+        T::schema_type()
+    }
+    #[cfg(test)]
+    fn sample(seed: &mut Seed, version: Version) -> Self {
+        (!seed.next().is_multiple_of(4)).then(|| T::sample(seed, version))
+    }
+    fn bytes_min(version: Version) -> usize {
+        T::bytes_min(version).min(1)
+    }
+    fn read(reader: &mut Reader, version: Version) -> Result<Self, DecodeError> {
+        T::read_nullable(reader, version)
+    }
+    fn write(&self, out: &mut BytesMut, version: Version) {
+        match self {
+            Some(value) => value.write_present(out, version),
+            None => T::write_null(out, version),
+        }
+    }
+}
+
+/// Writes a nullable field in a version that knows no null for it: as the empty value.
+pub fn write_never_null<T: Nullable>(value: &Option<T>, out: &mut BytesMut, version: Version) {
+    match value {
+        Some(value) => value.write(out, version),
+        None => T::default().write(out, version),
+    }
+}
+
+/// A source of samples.
+#[cfg(test)]
+#[derive(Debug)]
+pub struct Seed(pub u64);
+
+#[cfg(test)]
+impl Seed {
+    /// The next number (splitmix64).
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// One field as declared, for the comparison with Kafka's schema.
+#[cfg(test)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldSchema {
+    /// Its name, in snake case.
+    pub name: &'static str,
+    /// Its type, as Kafka's schema calls it.
+    pub kind: String,
+    /// The versions that have it, as written in the declaration.
+    pub versions: &'static str,
+    /// The versions in which it can be null, as written in the declaration; empty if in none.
+    pub null: &'static str,
+    /// Its number, if it is a tagged field.
+    pub tag: Option<u32>,
+}
+
+/// Declares structures of the wire: `field: type [versions; null versions; default value]`.
+///
+/// A field that a version lacks keeps its default (that of its type if none is given) when read and is left out
+/// when written. In a flexible version, fields in `tagged { number field: … }` are written only when they differ
+/// from their default, and tags not declared are skipped.
+macro_rules! messages {
+    ($(
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $( $field:ident: $type:ty [ $versions:expr $(; null $null:expr)? $(; default $default:expr)? ] ),* $(,)?
+        }
+        $(tagged {
+            $( $tag:literal $tfield:ident: $ttype:ty [ $tversions:expr $(; null $tnull:expr)? $(; default $tdefault:expr)? ] ),* $(,)?
+        })?
+    )*) => {
+        $(
+            $(#[$meta])*
+            #[derive(Debug, Clone, PartialEq)]
+            pub struct $name {
+                $( pub $field: $type, )*
+                $($( pub $tfield: $ttype, )*)?
+            }
+
+            impl Default for $name {
+                fn default() -> Self {
+                    $name {
+                        $( $field: $crate::codec::wire::field_default!($($default)?), )*
+                        $($( $tfield: $crate::codec::wire::field_default!($($tdefault)?), )*)?
+                    }
+                }
+            }
+
+            impl $crate::codec::wire::Wire for $name {
+                #[cfg(test)]
+                fn schema_type() -> String {
+                    stringify!($name).into()
+                }
+
+                #[cfg(test)]
+                fn sample(seed: &mut $crate::codec::wire::Seed, version: $crate::codec::wire::Version) -> Self {
+                    let mut message = $name::default();
+                    $(
+                        if ($versions).contains(&version.number) {
+                            message.$field = $crate::codec::wire::Wire::sample(seed, version);
+                            $(
+                                if !($null).contains(&version.number) && message.$field.is_none() {
+                                    message.$field = Some(Default::default());
+                                }
+                            )?
+                        }
+                    )*
+                    $($(
+                        if version.flexible && ($tversions).contains(&version.number) {
+                            message.$tfield = $crate::codec::wire::Wire::sample(seed, version);
+                        }
+                    )*)?
+                    message
+                }
+
+                #[allow(unused_mut, unused_variables)]
+                fn bytes_min(version: $crate::codec::wire::Version) -> usize {
+                    let mut bytes = usize::from(version.flexible);
+                    $(
+                        if ($versions).contains(&version.number) {
+                            bytes += <$type as $crate::codec::wire::Wire>::bytes_min(version);
+                        }
+                    )*
+                    bytes
+                }
+
+                #[allow(unused_mut, clippy::field_reassign_with_default)]
+                fn read(
+                    reader: &mut $crate::codec::reader::Reader,
+                    version: $crate::codec::wire::Version,
+                ) -> Result<Self, $crate::codec::reader::DecodeError> {
+                    let mut message = $name::default();
+                    $(
+                        if ($versions).contains(&version.number) {
+                            message.$field = $crate::codec::wire::Wire::read(reader, version)?;
+                        }
+                    )*
+                    if version.flexible {
+                        $crate::codec::wire::read_tagged!(message, reader, version $(, $( $tag $tfield [$tversions] )* )?);
+                    }
+                    Ok(message)
+                }
+
+                #[allow(unused_variables)]
+                fn write(&self, out: &mut bytes::BytesMut, version: $crate::codec::wire::Version) {
+                    $(
+                        if ($versions).contains(&version.number) {
+                            $crate::codec::wire::write_field!(self.$field, out, version $(, $null)?);
+                        }
+                    )*
+                    if version.flexible {
+                        $crate::codec::wire::write_tagged!(self, out, version $(, $( $tag $tfield [$tversions] )* )?);
+                    }
+                }
+            }
+
+            impl $crate::codec::wire::Nullable for $name {
+                fn read_nullable(
+                    reader: &mut $crate::codec::reader::Reader,
+                    version: $crate::codec::wire::Version,
+                ) -> Result<Option<Self>, $crate::codec::reader::DecodeError> {
+                    match reader.i8()? {
+                        ..0 => Ok(None),
+                        _ => <$name as $crate::codec::wire::Wire>::read(reader, version).map(Some),
+                    }
+                }
+                fn write_null(out: &mut bytes::BytesMut, _: $crate::codec::wire::Version) {
+                    bytes::BufMut::put_i8(out, -1);
+                }
+                fn write_present(&self, out: &mut bytes::BytesMut, version: $crate::codec::wire::Version) {
+                    bytes::BufMut::put_i8(out, 1);
+                    $crate::codec::wire::Wire::write(self, out, version);
+                }
+            }
+
+            #[cfg(test)]
+            impl $name {
+                /// The declaration, for comparison with Kafka's schema.
+                #[allow(unused_mut)]
+                pub fn schema() -> Vec<$crate::codec::wire::FieldSchema> {
+                    use $crate::codec::wire::{FieldSchema, Wire};
+                    let mut fields = vec![
+                        $( FieldSchema {
+                            name: stringify!($field),
+                            kind: <$type as Wire>::schema_type(),
+                            versions: stringify!($versions),
+                            null: $crate::codec::wire::or_empty!($(stringify!($null))?),
+                            tag: None,
+                        }, )*
+                    ];
+                    $($( fields.push(FieldSchema {
+                        name: stringify!($tfield),
+                        kind: <$ttype as Wire>::schema_type(),
+                        versions: stringify!($tversions),
+                        null: $crate::codec::wire::or_empty!($(stringify!($tnull))?),
+                        tag: Some($tag),
+                    }); )*)?
+                    fields
+                }
+            }
+        )*
+    };
+}
+
+macro_rules! field_default {
+    () => {
+        Default::default()
+    };
+    ($default:expr) => {
+        $default
+    };
+}
+
+#[cfg(test)]
+macro_rules! or_empty {
+    () => {
+        ""
+    };
+    ($text:expr) => {
+        $text
+    };
+}
+
+macro_rules! write_field {
+    ($value:expr, $out:expr, $version:expr) => {
+        $crate::codec::wire::Wire::write(&$value, $out, $version)
+    };
+    ($value:expr, $out:expr, $version:expr, $null:expr) => {
+        if ($null).contains(&$version.number) {
+            $crate::codec::wire::Wire::write(&$value, $out, $version);
+        } else {
+            $crate::codec::wire::write_never_null(&$value, $out, $version);
+        }
+    };
+}
+
+macro_rules! read_tagged {
+    ($message:expr, $reader:expr, $version:expr) => {
+        $reader.skip_tagged_fields()?
+    };
+    ($message:expr, $reader:expr, $version:expr, $( $tag:literal $field:ident [$versions:expr] )*) => {
+        $reader.tagged_fields(|tag, bytes| {
+            let mut field = $crate::codec::reader::Reader::new(bytes);
+            match tag {
+                $( $tag if ($versions).contains(&$version.number) => {
+                    $message.$field = $crate::codec::wire::Wire::read(&mut field, $version)?;
+                } )*
+                _ => {}
+            }
+            Ok(())
+        })?
+    };
+}
+
+macro_rules! write_tagged {
+    ($message:expr, $out:expr, $version:expr) => {
+        bytes::BufMut::put_u8($out, 0)
+    };
+    ($message:expr, $out:expr, $version:expr, $( $tag:literal $field:ident [$versions:expr] )*) => {{
+        let default = Self::default();
+        let mut fields: Vec<(u32, bytes::BytesMut)> = Vec::new();
+        $(
+            if ($versions).contains(&$version.number) && $message.$field != default.$field {
+                let mut field = bytes::BytesMut::new();
+                $crate::codec::wire::Wire::write(&$message.$field, &mut field, $version);
+                fields.push(($tag, field));
+            }
+        )*
+        $crate::codec::wire::write_varint($out, fields.len() as u32);
+        for (tag, field) in fields {
+            $crate::codec::wire::write_varint($out, tag);
+            $crate::codec::wire::write_varint($out, field.len() as u32);
+            $out.extend_from_slice(&field);
+        }
+    }};
+}
+
+#[cfg(test)]
+pub(crate) use or_empty;
+pub(crate) use {field_default, messages, read_tagged, write_field, write_tagged};
