@@ -1,0 +1,78 @@
+//! PUBACK, PUBREC, PUBREL and PUBCOMP (sections 3.4 to 3.7): one form, four types.
+
+use super::{
+    DecodeError, EncodeError, Place, Properties, Reason, Type, Version,
+    reader::Reader,
+    writer::{put_header, put_u16},
+};
+
+/// What acknowledges a step of a PUBLISH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack<'a> {
+    /// The PUBLISH's packet identifier.
+    pub packet_id: u16,
+    /// How it went; always success before MQTT 5.
+    pub reason: Reason,
+    /// MQTT 5's properties.
+    pub properties: Properties<'a>,
+}
+
+impl<'a> Ack<'a> {
+    /// Without properties.
+    pub fn new(packet_id: u16, reason: Reason) -> Ack<'a> {
+        Ack { packet_id, reason, properties: Properties::EMPTY }
+    }
+
+    pub(super) fn read(
+        reader: &mut Reader<'a>,
+        version: Version,
+        kind: Type,
+    ) -> Result<Ack<'a>, DecodeError> {
+        let packet_id = reader.packet_id()?;
+        let mut ack = Ack::new(packet_id, Reason::Success);
+        // A body of two bytes means success, one of three has no properties (section 3.4.2.1).
+        if version == Version::V5 && !reader.is_empty() {
+            ack.reason = Reason::from_byte(reader.u8()?)
+                .filter(|&reason| allowed(kind, reason))
+                .ok_or(DecodeError::protocol("a reason code that its packet does not know [MQTT-3.4.2-1]"))?;
+            if !reader.is_empty() {
+                ack.properties = Properties::read(reader, Place::Ack)?;
+            }
+        }
+        Ok(ack)
+    }
+
+    pub(super) fn encode(&self, kind: Type, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let reason =
+            version == Version::V5 && (self.reason != Reason::Success || !self.properties.is_empty());
+        let properties = reason && !self.properties.is_empty();
+        let remaining = 2 + usize::from(reason) + if properties { self.properties.wire_length() } else { 0 };
+        put_header(out, kind.first_byte(), remaining)?;
+        put_u16(out, self.packet_id);
+        if reason {
+            out.push(self.reason.byte());
+        }
+        if properties {
+            self.properties.put(out);
+        }
+        Ok(())
+    }
+}
+
+fn allowed(kind: Type, reason: Reason) -> bool {
+    match kind {
+        Type::PubAck | Type::PubRec => matches!(
+            reason,
+            Reason::Success
+                | Reason::NoMatchingSubscribers
+                | Reason::Unspecified
+                | Reason::ImplementationSpecific
+                | Reason::NotAuthorized
+                | Reason::TopicNameInvalid
+                | Reason::PacketIdInUse
+                | Reason::QuotaExceeded
+                | Reason::PayloadFormatInvalid
+        ),
+        _ => matches!(reason, Reason::Success | Reason::PacketIdNotFound),
+    }
+}

@@ -1,0 +1,171 @@
+//! Other people's codecs as the judge: they read what this one writes, and this one reads what they make of it.
+//!
+//! `mqttbytes` judges 3.1.1, `rmqtt-codec` judges MQTT 5. What they are known to get wrong is named and left out.
+
+use bytes::BytesMut;
+use proptest::prelude::*;
+use rmqtt_codec::v5;
+use tokio_util::codec::{Decoder, Encoder};
+
+use super::super::*;
+use super::{MAX, arbitrary::packet_of};
+
+/// Properties in the order of their identifiers: the order on the wire means nothing but among user properties and
+/// subscription identifiers, and each codec has its own.
+fn sorted(properties: Properties<'_>) -> Vec<Property<'_>> {
+    let mut all: Vec<Property<'_>> = properties.iter().collect();
+    all.sort_by_key(|property| property.kind() as u8);
+    all
+}
+
+fn rebuilt(properties: &mut Properties<'static>) {
+    let mut buf = PropertiesBuf::new();
+    for property in sorted(*properties) {
+        buf.push(property).unwrap();
+    }
+    *properties = Box::leak(Box::new(buf)).as_ref();
+}
+
+/// The same packet with its properties sorted.
+fn canonical(packet: &Packet<'_>, version: Version) -> Packet<'static> {
+    let mut wire = Vec::new();
+    packet.encode(version, &mut wire).unwrap();
+    let wire: &'static [u8] = Vec::leak(wire);
+    let (mut packet, _) = decode(wire, version, MAX).unwrap().unwrap();
+    match &mut packet {
+        Packet::Connect(connect) => {
+            rebuilt(&mut connect.properties);
+            if let Some(will) = &mut connect.will {
+                rebuilt(&mut will.properties);
+            }
+        }
+        Packet::ConnAck(packet) => rebuilt(&mut packet.properties),
+        Packet::Publish(packet) => rebuilt(&mut packet.properties),
+        Packet::PubAck(packet)
+        | Packet::PubRec(packet)
+        | Packet::PubRel(packet)
+        | Packet::PubComp(packet) => {
+            rebuilt(&mut packet.properties);
+        }
+        Packet::Subscribe(packet) => rebuilt(&mut packet.properties),
+        Packet::SubAck(packet) => rebuilt(&mut packet.properties),
+        Packet::Unsubscribe(packet) => rebuilt(&mut packet.properties),
+        Packet::UnsubAck(packet) => rebuilt(&mut packet.properties),
+        Packet::Disconnect(packet) => rebuilt(&mut packet.properties),
+        Packet::Auth(packet) => rebuilt(&mut packet.properties),
+        Packet::PingReq | Packet::PingResp => {}
+    }
+    packet
+}
+
+/// Properties that say what their absence says too: the judge does not tell them apart, or does not know the value.
+fn judge_knows(property: &Property<'_>) -> bool {
+    !matches!(
+        property,
+        Property::PayloadFormatIndicator(0)
+            | Property::MessageExpiryInterval(0)
+            | Property::SessionExpiryInterval(0)
+            | Property::TopicAliasMaximum(0)
+            | Property::RequestProblemInformation(_)
+            | Property::RequestResponseInformation(0)
+            | Property::WillDelayInterval(_)
+            | Property::MaximumQos(_)
+            | Property::RetainAvailable(_)
+            | Property::WildcardSubscriptionAvailable(_)
+            | Property::SubscriptionIdentifierAvailable(_)
+            | Property::SharedSubscriptionAvailable(_)
+            | Property::ReceiveMaximum(u16::MAX)
+    )
+}
+
+fn all_known(packet: &Packet<'_>) -> bool {
+    let known = |properties: Properties<'_>| properties.iter().all(|property| judge_knows(&property));
+    match packet {
+        Packet::Connect(connect) => {
+            known(connect.properties) && connect.will.as_ref().is_none_or(|will| known(will.properties))
+        }
+        Packet::ConnAck(packet) => known(packet.properties),
+        Packet::Publish(packet) => known(packet.properties),
+        _ => true,
+    }
+}
+
+/// `mqttbytes` takes a password for text, and an empty one for none.
+fn mqttbytes_knows(packet: &Packet<'_>) -> bool {
+    match packet {
+        Packet::Connect(connect) => connect
+            .password
+            .is_none_or(|password| !password.is_empty() && std::str::from_utf8(password).is_ok()),
+        _ => true,
+    }
+}
+
+proptest! {
+    #[test]
+    fn mqttbytes_reads_3_1_1_and_writes_the_same(packet in packet_of(Version::V311).prop_filter("known", mqttbytes_knows)) {
+        let mut wire = Vec::new();
+        packet.encode(Version::V311, &mut wire).unwrap();
+        let mut theirs = BytesMut::from(&wire[..]);
+        let read = mqttbytes::v4::read(&mut theirs, MAX);
+        prop_assert!(read.is_ok(), "{read:?} of {packet:?}");
+        prop_assert!(theirs.is_empty());
+        let mut out = BytesMut::new();
+        let written = match read.unwrap() {
+            mqttbytes::v4::Packet::Connect(p) => p.write(&mut out),
+            mqttbytes::v4::Packet::ConnAck(p) => p.write(&mut out),
+            mqttbytes::v4::Packet::Publish(p) => p.write(&mut out),
+            mqttbytes::v4::Packet::PubAck(p) => p.write(&mut out),
+            mqttbytes::v4::Packet::PubRec(p) => p.write(&mut out),
+            mqttbytes::v4::Packet::PubRel(p) => p.write(&mut out),
+            mqttbytes::v4::Packet::PubComp(p) => p.write(&mut out),
+            mqttbytes::v4::Packet::Subscribe(p) => p.write(&mut out),
+            mqttbytes::v4::Packet::SubAck(p) => p.write(&mut out),
+            mqttbytes::v4::Packet::Unsubscribe(p) => p.write(&mut out),
+            mqttbytes::v4::Packet::UnsubAck(p) => p.write(&mut out),
+            mqttbytes::v4::Packet::PingReq => mqttbytes::v4::PingReq.write(&mut out),
+            mqttbytes::v4::Packet::PingResp => mqttbytes::v4::PingResp.write(&mut out),
+            mqttbytes::v4::Packet::Disconnect => mqttbytes::v4::Disconnect.write(&mut out),
+        };
+        prop_assert!(written.is_ok());
+        prop_assert_eq!(decode(&out, Version::V311, MAX), Ok(Some((packet, out.len()))));
+    }
+
+    #[test]
+    fn rmqtt_reads_mqtt_5_and_writes_the_same(packet in packet_of(Version::V5).prop_filter("known", all_known)) {
+        let mut wire = Vec::new();
+        packet.encode(Version::V5, &mut wire).unwrap();
+        let mut codec = v5::Codec::new(0, 0);
+        let mut theirs = BytesMut::from(&wire[..]);
+        let read = codec.decode(&mut theirs);
+        prop_assert!(matches!(read, Ok(Some(_))), "{read:?} of {packet:?} {wire:02x?}");
+        prop_assert!(theirs.is_empty());
+        let (read, _) = read.unwrap().unwrap();
+        let mut out = BytesMut::new();
+        let mut codec = v5::Codec::new(0, 0);
+        prop_assert!(codec.encode(read, &mut out).is_ok());
+        let ours = decode(&out, Version::V5, MAX);
+        prop_assert!(matches!(ours, Ok(Some(_))), "{ours:?} of {packet:?}");
+        let (ours, _) = ours.unwrap().unwrap();
+        prop_assert_eq!(canonical(&ours, Version::V5), canonical(&packet, Version::V5));
+    }
+
+    /// What this codec accepts of damaged packets the judge accepts as well, and reads the same.
+    #[test]
+    fn what_is_accepted_of_damaged_mqtt_5_packets_is_accepted_by_the_judge(
+        packet in packet_of(Version::V5).prop_filter("known", all_known),
+        at in any::<prop::sample::Index>(),
+        with in any::<u8>(),
+    ) {
+        let mut wire = Vec::new();
+        packet.encode(Version::V5, &mut wire).unwrap();
+        let at = at.index(wire.len());
+        wire[at] = with;
+        let Ok(Some((ours, used))) = decode(&wire, Version::V5, MAX) else { return Ok(()) };
+        if !all_known(&ours) || matches!(&ours, Packet::Connect(connect) if connect.version != Version::V5) {
+            return Ok(());
+        }
+        let mut theirs = BytesMut::from(&wire[..used]);
+        let read = v5::Codec::new(0, 0).decode(&mut theirs);
+        prop_assert!(matches!(read, Ok(Some(_))), "{read:?} of {ours:?} {wire:02x?}");
+    }
+}
