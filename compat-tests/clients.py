@@ -1,0 +1,306 @@
+"""The Python clients of the three protocols, each in the few calls that tests repeat."""
+
+import contextlib
+import queue
+import subprocess
+import time
+import uuid
+
+import confluent_kafka
+import paho.mqtt.client as paho
+import pika
+from confluent_kafka.admin import AdminClient, NewTopic
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from harness import CLIENTS, ROOT, run, wait_until
+
+WAIT_SECONDS = 15
+
+
+# ---- MQTT by Eclipse Paho
+
+
+class Mqtt:
+    """A connected Paho client whose messages come in a queue."""
+
+    def __init__(self, broker, client_id=None, version=5, clean=True, expiry=None, will=None, manual_ack=False,
+                 user=None, transport="tcp", port=None, host="127.0.0.1", keepalive=60, properties=None):
+        self.version = version
+        self.messages = queue.Queue()
+        self.acked = set()
+        self.disconnects = queue.Queue()
+        protocol = {3: paho.MQTTv31, 4: paho.MQTTv311, 5: paho.MQTTv5}[version]
+        extra = {} if version == 5 else {"clean_session": clean}
+        self.client_id = client_id or f"c-{uuid.uuid4().hex[:12]}"
+        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=self.client_id, protocol=protocol,
+                                  transport=transport, manual_ack=manual_ack, reconnect_on_failure=False, **extra)
+        if user:
+            self.client.username_pw_set(*user)
+        if will:
+            self.client.will_set(**will)
+        self.client.on_message = lambda _client, _data, message: self.messages.put(message)
+        self.client.on_connect = self._connected
+        self.client.on_disconnect = lambda _c, _d, _flags, reason, _p: self.disconnects.put(reason)
+        self.client.on_subscribe = self._subscribed
+        self.client.on_unsubscribe = lambda _c, _d, mid, *_: self._answers.put((mid, None))
+        self._answers = queue.Queue()
+        self._connack = queue.Queue()
+        port = port or (broker.ws_port if transport == "websockets" else broker.mqtt_port)
+        start = {}
+        if version == 5:
+            start["clean_start"] = clean
+            properties = properties or Properties(PacketTypes.CONNECT)
+            if expiry is not None:
+                properties.SessionExpiryInterval = expiry
+            start["properties"] = properties
+        self.client.connect(host, port, keepalive=keepalive, **start)
+        self.client.loop_start()
+        flags, self.reason, self.connack = self._connack.get(timeout=WAIT_SECONDS)
+        self.session_present = flags.session_present
+        if self.reason.is_failure:
+            self.client.loop_stop()
+
+    def _connected(self, _client, _data, flags, reason, properties):
+        self._connack.put((flags, reason, properties))
+
+    def _subscribed(self, _client, _data, mid, reasons, properties):
+        self._answers.put((mid, reasons))
+
+    def subscribe(self, topic, qos=1, **options):
+        """Subscribes and returns the reason codes of the answer."""
+        result, mid = self.client.subscribe(topic, qos, **options)
+        assert result == paho.MQTT_ERR_SUCCESS
+        return self._answer(mid)
+
+    def unsubscribe(self, topic):
+        _, mid = self.client.unsubscribe(topic)
+        return self._answer(mid)
+
+    def _answer(self, mid):
+        answered, reasons = self._answers.get(timeout=WAIT_SECONDS)
+        assert answered == mid
+        return reasons
+
+    def publish(self, topic, payload, qos=1, retain=False, properties=None):
+        """Publishes and waits until the broker answered."""
+        info = self.client.publish(topic, payload, qos, retain, properties)
+        info.wait_for_publish(WAIT_SECONDS)
+        assert info.is_published(), f"no answer to a publish of QoS {qos}"
+        return info
+
+    def get(self, seconds=WAIT_SECONDS):
+        return self.messages.get(timeout=seconds)
+
+    def take(self, count, seconds=WAIT_SECONDS):
+        """The next `count` messages' payloads, in order."""
+        deadline = time.monotonic() + seconds
+        return [self.get(max(0.01, deadline - time.monotonic())).payload for _ in range(count)]
+
+    def nothing(self, probe):
+        """True when, after a round trip made by `probe()`, no message has come."""
+        probe()
+        return self.messages.empty()
+
+    def drop(self):
+        """Ends the TCP connection without a word."""
+        self.client.loop_stop()
+        sock = self.client.socket()
+        if sock:
+            sock.close()
+
+    def close(self):
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@contextlib.contextmanager
+def mqtt(broker, *arguments, **options):
+    client = Mqtt(broker, *arguments, **options)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def publish_properties(**values):
+    properties = Properties(PacketTypes.PUBLISH)
+    for name, value in values.items():
+        setattr(properties, name, value)
+    return properties
+
+
+# ---- AMQP by pika
+
+
+@contextlib.contextmanager
+def amqp(broker, confirm=True, user="guest", password="guest"):
+    """A channel of a fresh connection."""
+    connection = amqp_connection(broker, user, password)
+    try:
+        channel = connection.channel()
+        if confirm:
+            channel.confirm_delivery()
+        yield channel
+    finally:
+        if connection.is_open:
+            connection.close()
+
+
+def amqp_connection(broker, user="guest", password="guest", port=None, **options):
+    parameters = pika.ConnectionParameters(
+        "127.0.0.1", port or broker.amqp_port, credentials=pika.PlainCredentials(user, password),
+        heartbeat=options.pop("heartbeat", 0), blocked_connection_timeout=WAIT_SECONDS,
+        connection_attempts=1, socket_timeout=WAIT_SECONDS, **options,
+    )
+    return pika.BlockingConnection(parameters)
+
+
+def amqp_take(channel, queue_name, count, seconds=WAIT_SECONDS, ack=True, arguments=None):
+    """The next `count` messages of a queue as (method, properties, body)."""
+    taken = []
+    for method, properties, body in channel.consume(queue_name, inactivity_timeout=seconds, arguments=arguments):
+        assert method is not None, f"{len(taken)} of {count} messages came from {queue_name}"
+        taken.append((method, properties, body))
+        if ack:
+            channel.basic_ack(method.delivery_tag)
+        if len(taken) == count:
+            break
+    channel.cancel()
+    return taken
+
+
+def amqp_get(channel, queue_name, seconds=WAIT_SECONDS):
+    """One message by basic.get, waited for."""
+    def got():
+        method, properties, body = channel.basic_get(queue_name, auto_ack=True)
+        return (method, properties, body) if method else None
+    return wait_until(got, seconds, f"a message in {queue_name}")
+
+
+# ---- Kafka by librdkafka
+
+
+def kafka_admin(broker):
+    return AdminClient({"bootstrap.servers": broker.kafka})
+
+
+def kafka_create(broker, topic, partitions=1, **config):
+    futures = kafka_admin(broker).create_topics([NewTopic(topic, partitions, 1, config=config)])
+    futures[topic].result(WAIT_SECONDS)
+
+
+def kafka_producer(broker, **config):
+    return confluent_kafka.Producer({
+        "bootstrap.servers": broker.kafka, "acks": "all", "linger.ms": 0,
+        "message.timeout.ms": WAIT_SECONDS * 1000, **{k.replace("_", "."): v for k, v in config.items()},
+    })
+
+
+def kafka_send(broker, topic, value, key=None, headers=None, producer=None, **options):
+    """Produces one record and returns (partition, offset) once it is acknowledged."""
+    answers = []
+    producer = producer or kafka_producer(broker)
+    producer.produce(topic, value=value, key=key, headers=headers, on_delivery=lambda e, m: answers.append((e, m)),
+                     **options)
+    producer.flush(WAIT_SECONDS)
+    assert answers, f"no answer to a record for {topic}"
+    error, message = answers[0]
+    assert error is None, error
+    return message.partition(), message.offset()
+
+
+@contextlib.contextmanager
+def kafka_consumer(broker, *topics, group=None, **config):
+    consumer = confluent_kafka.Consumer({
+        "bootstrap.servers": broker.kafka, "group.id": group or f"g-{uuid.uuid4().hex[:8]}",
+        "auto.offset.reset": "earliest", "enable.auto.commit": False, "fetch.wait.max.ms": 100,
+        "topic.metadata.refresh.interval.ms": 500, "session.timeout.ms": 6000,
+        **{k.replace("_", "."): v for k, v in config.items()},
+    })
+    if topics:
+        consumer.subscribe(list(topics))
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def kafka_take(consumer, count, seconds=WAIT_SECONDS):
+    """The next `count` records of a consumer."""
+    taken = []
+    deadline = time.monotonic() + seconds
+    while len(taken) < count:
+        left = deadline - time.monotonic()
+        assert left > 0, f"{len(taken)} of {count} records came"
+        for message in consumer.consume(count - len(taken), timeout=min(left, 1.0)):
+            if message.error() is None:
+                taken.append(message)
+            elif message.error().code() not in (
+                    confluent_kafka.KafkaError.UNKNOWN_TOPIC_OR_PART, confluent_kafka.KafkaError._PARTITION_EOF):
+                raise AssertionError(message.error())
+    return taken
+
+
+def kafka_read(broker, topic, count, seconds=WAIT_SECONDS):
+    """The first `count` records of a topic, by a group of its own."""
+    with kafka_consumer(broker, topic) as consumer:
+        return kafka_take(consumer, count, seconds)
+
+
+def kafka_read_all(broker, topic):
+    """Every record that is in a topic now, by partition and offset."""
+    with kafka_consumer(broker, enable_partition_eof=True) as consumer:
+        partitions = consumer.list_topics(topic, WAIT_SECONDS).topics[topic].partitions
+        wanted = {}
+        for partition in partitions:
+            at = confluent_kafka.TopicPartition(topic, partition)
+            low, high = consumer.get_watermark_offsets(at, WAIT_SECONDS)
+            if high > low:
+                wanted[partition] = (low, high)
+        consumer.assign([confluent_kafka.TopicPartition(topic, p, low) for p, (low, _) in wanted.items()])
+        taken = []
+        deadline = time.monotonic() + 60
+        while wanted:
+            assert time.monotonic() < deadline, f"partitions {wanted} of {topic} were not read to their end"
+            for message in consumer.consume(1000, timeout=1.0):
+                if message.error() is None:
+                    taken.append(message)
+                    if message.offset() + 1 >= wanted.get(message.partition(), (0, 0))[1]:
+                        wanted.pop(message.partition(), None)
+                elif message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF:
+                    wanted.pop(message.partition(), None)
+                else:
+                    raise AssertionError(message.error())
+        return taken
+
+
+# ---- programs of other languages
+
+
+def node(script, *arguments, timeout=60):
+    """Runs one of the JavaScript clients; its standard output."""
+    environment = {"NODE_PATH": str(CLIENTS / "node" / "node_modules"), "PATH": "/usr/bin:/usr/local/bin:/bin",
+                   "KAFKAJS_NO_PARTITIONER_WARNING": "1"}
+    path = ROOT / "compat-tests" / "clients" / "node" / script
+    return run(["node", path, *arguments], timeout=timeout, env=environment).stdout.decode()
+
+
+def java(classpath, main, *arguments, timeout=90, stdin=None, heap="128m", check=True):
+    """Runs a Java class with the jars of one of the folders; its standard output."""
+    jars = CLIENTS / "java"
+    paths = f"{jars}/classes:{jars}/{classpath}/*"
+    done = run(["java", f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", paths, main, *arguments],
+               timeout=timeout, stdin=stdin, check=check)
+    return done.stdout.decode()
+
+
+def kafka_tool(name, *arguments, timeout=90, stdin=None):
+    """Runs one of Kafka's own command line tools."""
+    return java("console", f"org.apache.kafka.tools.{name}", *arguments, timeout=timeout, stdin=stdin)
+
+
+def background(arguments, **options):
+    """A client program that runs beside the test; the caller ends it."""
+    return subprocess.Popen([str(argument) for argument in arguments], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, **options)

@@ -1,0 +1,170 @@
+"""Arbitrary bytes at each port while normal clients go on undisturbed."""
+
+import os
+import random
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from clients import amqp, amqp_get, kafka_read, kafka_send, mqtt
+
+SECONDS = float(os.environ.get("INVER_TEST_ATTACK_SECONDS", "4"))
+SEED = int(os.environ.get("INVER_TEST_SEED", random.randrange(1 << 32)))
+RSS_GROWTH_BYTES_MAX = 256 << 20
+
+
+def mqtt_connect(version, client_id=b"x"):
+    body = b"\0\4MQTT" + bytes([version, 2, 0, 60]) + (b"\0" if version == 5 else b"")
+    body += struct.pack(">H", len(client_id)) + client_id
+    return b"\x10" + bytes([len(body)]) + body
+
+
+def kafka_request(key, version, body, correlation=1):
+    head = struct.pack(">hhih", key, version, correlation, -1)
+    return struct.pack(">i", len(head) + len(body)) + head + body
+
+
+AMQP_HEADER = b"AMQP\0\0\x09\x01"
+
+
+def amqp_frame(kind, channel, payload):
+    return struct.pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
+
+
+AMQP_START_OK = amqp_frame(1, 0, struct.pack(">HH", 10, 11) + struct.pack(">I", 0) + b"\x05PLAIN"
+                           + struct.pack(">I", 12) + b"\0guest\0guest" + b"\x05en_US")
+AMQP_OPENED = (AMQP_HEADER + AMQP_START_OK + amqp_frame(1, 0, struct.pack(">HHHIH", 10, 31, 0, 131072, 0))
+               + amqp_frame(1, 0, struct.pack(">HH", 10, 40) + b"\x01/\0\0")
+               + amqp_frame(1, 1, struct.pack(">HH", 20, 10) + b"\0"))
+
+
+def starts(port_name, rng):
+    """Well-formed beginnings, so that the noise reaches deeper rooms."""
+    if port_name in ("mqtt",):
+        return rng.choice([b"", mqtt_connect(4), mqtt_connect(5), mqtt_connect(5) + b"\x82"])
+    if port_name == "kafka":
+        return rng.choice([b"", kafka_request(18, 0, b""), struct.pack(">i", rng.randrange(1, 400)),
+                           struct.pack(">ihhih", rng.randrange(20, 4000), rng.randrange(0, 80), rng.randrange(0, 18), 1, -1)])
+    if port_name == "amqp":
+        return rng.choice([b"", AMQP_HEADER, AMQP_HEADER + AMQP_START_OK, AMQP_OPENED])
+    if port_name == "ws":
+        return rng.choice([b"", b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+                                b"Sec-WebSocket-Protocol: mqtt\r\n\r\n"])
+    return rng.choice([b"", b"GET /metrics HTTP/1.1\r\n", b"GET "])
+
+
+def noise(rng):
+    """Bytes that are random, or nearly right, or claim to be huge."""
+    kind = rng.randrange(5)
+    if kind == 0:
+        return rng.randbytes(rng.randrange(1, 3000))
+    if kind == 1:
+        return b"\xff" * rng.randrange(1, 200)
+    if kind == 2:
+        return b"\0" * rng.randrange(1, 2000)
+    if kind == 3:
+        return struct.pack(">I", 0x7FFFFFFF) + rng.randbytes(100)
+    frame = bytearray(rng.choice([mqtt_connect(5), kafka_request(3, 4, b"\0\0\0\1\0\1x\1"), AMQP_OPENED,
+                                  amqp_frame(1, 1, struct.pack(">HHH", 60, 40, 0) + b"\0\0\0"),
+                                  b"\x30\x05\0\3a/bx", b"\x82\x08\0\1\0\3a/b\1"]))
+    for _ in range(rng.randrange(0, 4)):
+        frame[rng.randrange(len(frame))] = rng.randrange(256)
+    return bytes(frame)
+
+
+# Requests known to have been deadly for others: huge claims in small requests, deep nesting.
+def known_bad():
+    nested = b""
+    for _ in range(1500):
+        nested = b"\x01aF" + struct.pack(">I", len(nested)) + nested
+    deep = struct.pack(">HH", 10, 11) + struct.pack(">I", len(nested)) + nested
+    yield "amqp", AMQP_HEADER + amqp_frame(1, 0, deep)
+    yield "amqp", AMQP_HEADER + struct.pack(">BHI", 1, 0, 0xFFFFFFFF)
+    yield "amqp", AMQP_OPENED + struct.pack(">BHI", 3, 1, 0xFFFFFFF0) + b"x" * 100
+    yield "amqp", AMQP_OPENED + amqp_frame(1, 1, struct.pack(">HHH", 60, 40, 0) + b"\0\0\0") + amqp_frame(
+        2, 1, struct.pack(">HHQH", 60, 0, 1 << 62, 0))
+    yield "kafka", kafka_request(3, 1, struct.pack(">i", 64_000_000))
+    yield "kafka", kafka_request(3, 1, struct.pack(">i", 0x7FFFFFFF))
+    yield "kafka", kafka_request(3, 9, b"\0\xff\xff\xff\xff\x0f")
+    yield "kafka", kafka_request(0, 3, struct.pack(">hhi", -1, -1, 1000) + struct.pack(">i", 50_000_000))
+    yield "kafka", kafka_request(1, 4, struct.pack(">iiiib", -1, 0, 0, 0, 0) + struct.pack(">i", 50_000_000))
+    yield "kafka", struct.pack(">i", 0x7FFFFFFF) + b"\0" * 64
+    yield "kafka", struct.pack(">i", -1)
+    yield "mqtt", b"\x10\xff\xff\xff\x7f" + b"\0" * 64
+    yield "mqtt", mqtt_connect(5) + b"\x30\xff\xff\xff\x7f" + b"\0\3a/b"
+    yield "mqtt", mqtt_connect(5) + b"\x82\xff\xff\xff\xff\xff"
+    yield "mqtt", mqtt_connect(4) + b"\x82" + b"\x86\x4e" + b"\0\1" + (struct.pack(">H", 2496) + b"/" * 2496 + b"\1") * 4
+
+
+def poke(port, data):
+    with socket.create_connection(("127.0.0.1", port), 5) as attacker:
+        attacker.settimeout(0.05)
+        try:
+            attacker.sendall(data)
+            while attacker.recv(65536):
+                pass
+        except (TimeoutError, ConnectionError):
+            pass
+
+
+def test_known_bad_requests(broker, unique):
+    before = broker.rss_bytes()
+    for port_name, data in known_bad():
+        poke(broker.ports[port_name], data)
+        broker.check()
+    assert broker.rss_bytes() - before < RSS_GROWTH_BYTES_MAX
+    with mqtt(broker) as client:
+        client.publish(unique, b"x")
+
+
+@pytest.mark.timeout(120)
+def test_noise_at_every_port_while_clients_go_on(own_broker, unique):
+    print(f"seed {SEED}")
+    broker = own_broker()
+    before = broker.rss_bytes()
+    deadline = time.monotonic() + SECONDS
+    counts = dict.fromkeys(broker.ports, 0)
+
+    def attack(port_name, number):
+        rng = random.Random(f"{SEED}{port_name}{number}")
+        while time.monotonic() < deadline:
+            with socket.create_connection(("127.0.0.1", broker.ports[port_name]), 10) as attacker:
+                attacker.settimeout(0.01)
+                try:
+                    attacker.sendall(starts(port_name, rng))
+                    for _ in range(rng.randrange(1, 6)):
+                        data = noise(rng)
+                        at = rng.randrange(len(data) + 1)
+                        attacker.sendall(data[:at])
+                        attacker.sendall(data[at:])
+                    attacker.recv(4096)
+                except (TimeoutError, ConnectionError):
+                    pass
+            counts[port_name] += 1
+
+    attackers = [threading.Thread(target=attack, args=(name, n)) for name in broker.ports for n in range(2)]
+    for attacker in attackers:
+        attacker.start()
+    sent = 0
+    with mqtt(broker) as client, amqp(broker) as channel:
+        client.subscribe(f"{unique}/x")
+        channel.queue_declare(unique)
+        while time.monotonic() < deadline:
+            body = f"{sent}".encode()
+            client.publish(f"{unique}/x", body)
+            assert client.get().payload == body
+            channel.basic_publish("", unique, body)
+            assert amqp_get(channel, unique)[2] == body
+            kafka_send(broker, f"{unique}-kafka", body)
+            sent += 1
+    for attacker in attackers:
+        attacker.join(20)
+    broker.check()
+    print(f"{counts} attacks, {sent} rounds of normal work")
+    assert sent > 0 and all(counts.values())
+    assert len(kafka_read(broker, f"{unique}-kafka", sent)) == sent
+    assert broker.rss_bytes() - before < RSS_GROWTH_BYTES_MAX
