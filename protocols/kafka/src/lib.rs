@@ -1,3 +1,4 @@
 //! Kafka as a plug.
 
 pub mod codec;
+pub mod session;

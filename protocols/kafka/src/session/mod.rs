@@ -1,0 +1,3 @@
+//! What requests do. No sockets.
+
+pub mod group;
