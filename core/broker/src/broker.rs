@@ -1,0 +1,318 @@
+//! The broker as protocols see it: the log, the namespaces, who may come in.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use inver_storage::{Entry, Log, Lsn, SubmitError};
+use parking_lot::RwLock;
+
+use crate::capture::CaptureRule;
+use crate::catalog::{self, NamespaceRow, RowError, decode, split_counted, split_key};
+use crate::clock::now_ms;
+use crate::identity::{AuthError, Authenticator, Credentials, Identity, LoopbackOnly};
+use crate::namespace::Namespace;
+use crate::plug::Shutdown;
+use crate::retained::Retained;
+use crate::session::{SessionCore, SubscriptionOptions};
+use crate::topic::{TopicConfig, TopicError, TopicSpec};
+
+/// The namespace that is always there.
+const DEFAULT_NAMESPACE: &str = "/";
+
+/// How often acknowledged messages are trimmed and timers looked at.
+const HOUSEKEEPING_MS: u64 = 250;
+
+/// Settings of the model.
+#[derive(Clone)]
+pub struct BrokerConfig {
+    /// Rules of capture, in order.
+    pub captures: Vec<CaptureRule>,
+    /// Log topics that are made at the start, with their number of partitions, if they are not there.
+    pub topics: Vec<(String, u32)>,
+    /// Name of the record header that gives a record's address in the hub; empty: there is none.
+    pub address_header: String,
+    /// The plugs' names.
+    pub origins: Vec<&'static str>,
+    /// Who gets in.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// How long log topics keep what they have, where they do not say, in milliseconds; -1: for ever.
+    pub retention_ms: i64,
+    /// Bytes that a queue in memory holds before it goes on in the log.
+    pub queue_memory_bytes_max: u64,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        BrokerConfig {
+            captures: Vec::new(),
+            topics: Vec::new(),
+            address_header: String::new(),
+            origins: Vec::new(),
+            authenticator: Arc::new(LoopbackOnly),
+            retention_ms: 7 * 24 * 3600 * 1000,
+            queue_memory_bytes_max: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Why the broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// Its state cannot be read.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// The log takes no more.
+    #[error("the log refuses: {0}")]
+    Log(#[from] SubmitError),
+    /// A topic of the configuration cannot be made.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+}
+
+/// A handle; cheap to clone.
+#[derive(Clone)]
+pub struct Broker(Arc<Inner>);
+
+struct Inner {
+    log: Log,
+    config: Arc<BrokerConfig>,
+    namespaces: RwLock<HashMap<Box<str>, Namespace>>,
+    default: Namespace,
+    opaque: RwLock<HashMap<Bytes, Bytes>>,
+}
+
+impl Broker {
+    /// Makes the model again from what the log kept.
+    pub fn open(log: Log, config: BrokerConfig) -> Result<Broker, BrokerError> {
+        let config = Arc::new(config);
+        let namespaces = recover(&log, &config)?;
+        sweep_spills(&log)?;
+        let opaque = log.recovered_state(catalog::OPAQUE).into_iter().collect();
+        let default = match namespaces.get(DEFAULT_NAMESPACE) {
+            Some(default) => default.clone(),
+            None => {
+                let mut entry = Entry::new();
+                let key = Bytes::from_static(DEFAULT_NAMESPACE.as_bytes());
+                entry.put(catalog::NAMESPACES, key, catalog::encode(&NamespaceRow { id: 0 }));
+                log.submit(entry)?;
+                Namespace::new(0, DEFAULT_NAMESPACE, &log, &config, Retained::new(vec![0; 4], Vec::new()))
+            }
+        };
+        for (name, partitions) in &config.topics {
+            if default.topic(name).is_none() {
+                let spec = TopicSpec { partitions: *partitions, config: TopicConfig::new() };
+                default.create_topic(name, &spec)?;
+            }
+        }
+        let mut namespaces: HashMap<Box<str>, Namespace> = namespaces;
+        namespaces.insert(DEFAULT_NAMESPACE.into(), default.clone());
+        let namespaces = RwLock::new(namespaces);
+        Ok(Broker(Arc::new(Inner { log, config, namespaces, default, opaque: RwLock::new(opaque) })))
+    }
+
+    /// The log under everything.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.0.log
+    }
+
+    /// The namespace of this name.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<Namespace> {
+        self.0.namespaces.read().get(name).cloned()
+    }
+
+    /// The namespace `/`.
+    #[must_use]
+    pub fn default_namespace(&self) -> Namespace {
+        self.0.default.clone()
+    }
+
+    /// Lets a client in, or says why not. May take the time of a password hash, on another thread.
+    pub async fn authenticate(&self, peer: IpAddr, credentials: &Credentials) -> Result<Identity, AuthError> {
+        self.0.config.authenticator.authenticate(peer, credentials).await
+    }
+
+    /// Opaque state of a plug, under a table name of its choice.
+    #[must_use]
+    pub fn state(&self, table: &str, key: &[u8]) -> Option<Bytes> {
+        self.0.opaque.read().get(&opaque_key(table, key)).cloned()
+    }
+
+    /// Sets opaque state of a plug; holds once the log has committed the result.
+    pub fn put_state(&self, table: &str, key: &[u8], value: Bytes) -> Result<Lsn, SubmitError> {
+        let key = opaque_key(table, key);
+        let mut opaque = self.0.opaque.write();
+        let mut entry = Entry::new();
+        entry.put(catalog::OPAQUE, key.clone(), value.clone());
+        let submitted = self.0.log.submit(entry)?;
+        opaque.insert(key, value);
+        Ok(submitted.lsn)
+    }
+
+    /// Changes opaque state of a plug by what it was; the function runs under a lock.
+    pub fn update_state(
+        &self,
+        table: &str,
+        key: &[u8],
+        update: impl FnOnce(Option<&Bytes>) -> Bytes,
+    ) -> Result<(Bytes, Lsn), SubmitError> {
+        let key = opaque_key(table, key);
+        let mut opaque = self.0.opaque.write();
+        let value = update(opaque.get(&key));
+        let mut entry = Entry::new();
+        entry.put(catalog::OPAQUE, key.clone(), value.clone());
+        let submitted = self.0.log.submit(entry)?;
+        opaque.insert(key, value.clone());
+        Ok((value, submitted.lsn))
+    }
+
+    /// Trims, expires and retains until the server goes down. The server runs it once.
+    pub async fn keep_house(self, mut shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(HOUSEKEEPING_MS)) => {}
+                () = shutdown.requested() => return,
+            }
+            let namespaces: Vec<Namespace> = self.0.namespaces.read().values().cloned().collect();
+            let done = tokio::task::spawn_blocking(move || {
+                namespaces.iter().for_each(|n| n.keep_house(now_ms()));
+            });
+            if let Err(error) = done.await {
+                tracing::error!(%error, "housekeeping failed");
+            }
+        }
+    }
+}
+
+/// What queues in memory left in the log ended with the process that they were in.
+fn sweep_spills(log: &Log) -> Result<(), SubmitError> {
+    let mut entry = Entry::new();
+    for (key, _) in log.recovered_state(catalog::SPILLS) {
+        if let Some(id) = key.first_chunk::<8>() {
+            entry.delete_stream(u64::from_be_bytes(*id).into());
+        }
+        entry.delete(catalog::SPILLS, key);
+    }
+    if entry.is_empty() { Ok(()) } else { log.submit(entry).map(|_| ()) }
+}
+
+fn opaque_key(table: &str, key: &[u8]) -> Bytes {
+    [table.as_bytes(), &[0], key].concat().into()
+}
+
+type Namespaces = HashMap<Box<str>, Namespace>;
+
+fn recover(log: &Log, config: &Arc<BrokerConfig>) -> Result<Namespaces, RowError> {
+    let mut retained: HashMap<u32, Vec<(Vec<u8>, Bytes)>> = HashMap::new();
+    for (key, value) in log.recovered_state(catalog::RETAINED) {
+        if let Some((namespace, address)) = split_key(&key) {
+            retained.entry(namespace).or_default().push((address.to_vec(), value));
+        }
+    }
+    let mut by_id: HashMap<u32, Namespace> = HashMap::new();
+    let mut by_name = Namespaces::new();
+    for (name, row) in log.recovered_state(catalog::NAMESPACES) {
+        let row: NamespaceRow = decode(catalog::NAMESPACES, &row)?;
+        let name = String::from_utf8_lossy(&name).into_owned();
+        let values = retained.remove(&row.id).unwrap_or_default();
+        let namespace =
+            Namespace::new(row.id, &name, log, config, Retained::new(row.id.to_be_bytes().to_vec(), values));
+        by_id.insert(row.id, namespace.clone());
+        by_name.insert(name.into(), namespace);
+    }
+    // In this order: what is named must be there before what names it.
+    each(log, catalog::TOPICS, &by_id, |namespace, key, row| {
+        namespace.recover_topic(&text(&key), &decode(catalog::TOPICS, &row)?);
+        Ok(())
+    })?;
+    each(log, catalog::EXCHANGES, &by_id, |namespace, key, row| {
+        namespace.enter_exchange(&text(&key), decode(catalog::EXCHANGES, &row)?);
+        Ok(())
+    })?;
+    each(log, catalog::BINDINGS, &by_id, |namespace, key, row| {
+        if let Some(number) = key.first_chunk::<8>() {
+            namespace.recover_binding(u64::from_be_bytes(*number), &decode(catalog::BINDINGS, &row)?);
+        }
+        Ok(())
+    })?;
+    each(log, catalog::SUBSCRIPTIONS, &by_id, |namespace, key, row| {
+        namespace.recover_subscription(&key, &decode(catalog::SUBSCRIPTIONS, &row)?);
+        Ok(())
+    })?;
+    each(log, catalog::POSITIONS, &by_id, |namespace, key, row| {
+        let mut parts = key.splitn(3, |b| *b == 0);
+        if let (Some(group), Some(topic), Some(partition)) = (parts.next(), parts.next(), parts.next()) {
+            if let Ok(partition) = <[u8; 4]>::try_from(partition) {
+                let position = decode(catalog::POSITIONS, &row)?;
+                let (group, topic) = (String::from_utf8_lossy(group), String::from_utf8_lossy(topic));
+                namespace.positions().recover(&group, &topic, u32::from_be_bytes(partition), position);
+            }
+        }
+        Ok(())
+    })?;
+    recover_sessions(log, &by_id)?;
+    Ok(by_name)
+}
+
+fn recover_sessions(log: &Log, by_id: &HashMap<u32, Namespace>) -> Result<(), RowError> {
+    let mut sessions: HashMap<(u32, Bytes), Arc<SessionCore>> = HashMap::new();
+    each(log, catalog::SESSIONS, by_id, |namespace, key, row| {
+        let client_id = text(&key);
+        match SessionCore::recover(namespace, &client_id, &decode(catalog::SESSIONS, &row)?) {
+            Some(core) => {
+                namespace.sessions().insert(client_id, core.clone());
+                sessions.insert((namespace.id(), key), core);
+            }
+            None => tracing::error!(client_id, "a session's inbox is missing from the log; left out"),
+        }
+        Ok(())
+    })?;
+    let of = |namespace: &Namespace, key: &Bytes| {
+        let (client_id, rest) = split_counted(key)?;
+        Some((sessions.get(&(namespace.id(), client_id))?, rest))
+    };
+    each(log, catalog::SESSION_FILTERS, by_id, |namespace, key, row| {
+        if let Some((session, filter)) = of(namespace, &key) {
+            let row: catalog::SessionFilterRow = decode(catalog::SESSION_FILTERS, &row)?;
+            let options = SubscriptionOptions {
+                guaranteed: row.guaranteed,
+                no_local: row.no_local,
+                opaque: row.opaque.into(),
+            };
+            session.recover_filter(filter, options);
+        }
+        Ok(())
+    })?;
+    each(log, catalog::SESSION_STATE, by_id, |namespace, key, value| {
+        if let Some((session, key)) = of(namespace, &key) {
+            session.recover_blob(key, value);
+        }
+        Ok(())
+    })?;
+    sessions.values().for_each(SessionCore::recovered);
+    Ok(())
+}
+
+fn each(
+    log: &Log,
+    table: inver_storage::TableId,
+    namespaces: &HashMap<u32, Namespace>,
+    mut f: impl FnMut(&Namespace, Bytes, Bytes) -> Result<(), RowError>,
+) -> Result<(), RowError> {
+    for (key, value) in log.recovered_state(table) {
+        if let Some((id, rest)) = split_key(&key) {
+            if let Some(namespace) = namespaces.get(&id) {
+                f(namespace, rest, value)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn text(key: &Bytes) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}

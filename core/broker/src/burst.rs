@@ -1,0 +1,133 @@
+//! A burst: what one turn of a connection publishes, gathered by receivers into record batches.
+//!
+//! Messages for the same receivers share a batch, as long as no message for one of them came between; so
+//! every receiver gets them in the order of their publishing.
+
+use std::sync::Arc;
+
+use inver_storage::batch::{Batch, BatchBuilder};
+use inver_storage::{Entry, Log, Lsn, SubmitError};
+
+use crate::message::Message;
+use crate::router::ReceiverSet;
+
+/// A batch is closed at this size; one message may be larger.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Batches open at a time; the oldest is closed when another is needed.
+const OPEN_BATCHES_MAX: usize = 64;
+
+/// Spare builders kept for the next burst.
+const SPARE_BUILDERS_MAX: usize = 8;
+
+#[derive(Default)]
+pub(crate) struct Burst {
+    open: Vec<(Arc<ReceiverSet>, BatchBuilder)>,
+    sealed: Vec<(Arc<ReceiverSet>, Batch)>,
+    spare: Vec<BatchBuilder>,
+    bytes: usize,
+}
+
+impl Burst {
+    /// Copies a message in.
+    pub(crate) fn add(&mut self, set: &Arc<ReceiverSet>, key: Option<&[u8]>, message: &Message<'_>) {
+        let at = match self.open.iter().rposition(|(s, _)| Arc::ptr_eq(s, set) || s.ids() == set.ids()) {
+            Some(at) => at,
+            None => self.open(set),
+        };
+        let builder = &mut self.open[at].1;
+        let before = builder.bytes();
+        builder.push_with(
+            message.timestamp_ms,
+            key.or(message.key),
+            message.headers.count as usize,
+            message.headers.bytes,
+            message.value,
+        );
+        self.bytes += builder.bytes() - before;
+        if builder.bytes() >= BATCH_BYTES_MAX {
+            self.seal(at);
+        }
+    }
+
+    fn open(&mut self, set: &Arc<ReceiverSet>) -> usize {
+        let mut i = 0;
+        while i < self.open.len() {
+            if self.open[i].0.overlaps(set) {
+                self.seal(i);
+            } else {
+                i += 1;
+            }
+        }
+        if self.open.len() == OPEN_BATCHES_MAX {
+            self.seal(0);
+        }
+        let builder = self.spare.pop().unwrap_or_else(|| BatchBuilder::new(4096));
+        self.open.push((set.clone(), builder));
+        self.open.len() - 1
+    }
+
+    fn seal(&mut self, at: usize) {
+        let (set, mut builder) = self.open.remove(at);
+        self.sealed.push((set, builder.finish()));
+        if self.spare.len() < SPARE_BUILDERS_MAX {
+            self.spare.push(builder);
+        }
+    }
+
+    /// Bytes gathered.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.sealed.is_empty()
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.open.clear();
+        self.sealed.clear();
+        self.bytes = 0;
+    }
+
+    /// Closes all batches and puts what is for the log into an entry; says whether anything is.
+    pub(crate) fn put_in(&mut self, entry: &mut Entry) -> bool {
+        while !self.open.is_empty() {
+            self.seal(0);
+        }
+        self.bytes = 0;
+        let mut any = false;
+        for (set, batch) in self.sealed.iter().filter(|(set, _)| !set.log.is_empty()) {
+            entry.batch(&set.log, batch.clone());
+            any = true;
+        }
+        any
+    }
+
+    /// Hands the closed batches to the receivers in memory.
+    pub(crate) fn deliver(&mut self) {
+        for (set, batch) in self.sealed.drain(..) {
+            for receiver in &set.live {
+                receiver.push(&batch);
+            }
+        }
+    }
+
+    /// Hands the burst over as one entry, together with what else `entry` holds. Receivers in memory get
+    /// theirs only if the log took its part. None if nothing was for the log.
+    pub(crate) fn flush(&mut self, log: &Log, mut entry: Entry) -> Result<Option<Lsn>, SubmitError> {
+        let mut lsn = None;
+        if self.put_in(&mut entry) || !entry.is_empty() {
+            match log.submit(entry) {
+                Ok(submitted) => lsn = Some(submitted.lsn),
+                Err(error) => {
+                    self.clear();
+                    return Err(error);
+                }
+            }
+        }
+        self.deliver();
+        Ok(lsn)
+    }
+}

@@ -1,0 +1,302 @@
+//! Exchanges: which receivers a message with this routing key and these headers reaches.
+
+mod headers;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use crate::address::{Address, Filter, Form};
+use crate::queue::Queue;
+use crate::session::SessionCore;
+use crate::trie::Trie;
+use crate::value::{Arguments, HeaderLookup};
+
+pub(crate) use headers::HeaderRule;
+
+/// How an exchange routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExchangeKind {
+    /// Where the binding's key is the routing key.
+    Direct,
+    /// Everywhere.
+    Fanout,
+    /// Where the binding's key is a filter that matches the routing key, level by level.
+    Topic,
+    /// Where the binding's arguments match the message's headers.
+    Headers,
+}
+
+impl ExchangeKind {
+    /// The name that users read and write.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ExchangeKind::Direct => "direct",
+            ExchangeKind::Fanout => "fanout",
+            ExchangeKind::Topic => "topic",
+            ExchangeKind::Headers => "headers",
+        }
+    }
+}
+
+impl std::str::FromStr for ExchangeKind {
+    type Err = ();
+
+    fn from_str(s: &str) -> Result<ExchangeKind, ()> {
+        match s {
+            "direct" => Ok(ExchangeKind::Direct),
+            "fanout" => Ok(ExchangeKind::Fanout),
+            "topic" => Ok(ExchangeKind::Topic),
+            "headers" => Ok(ExchangeKind::Headers),
+            _ => Err(()),
+        }
+    }
+}
+
+/// What an exchange was declared as.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExchangeSpec {
+    /// How it routes.
+    pub kind: ExchangeKind,
+    /// Survives a restart.
+    pub durable: bool,
+    /// Goes away when its last binding does.
+    pub auto_delete: bool,
+    /// Cannot be published to by clients.
+    pub internal: bool,
+    /// Further settings, such as `alternate-exchange`.
+    pub arguments: Arguments,
+}
+
+/// See the module's text.
+pub struct Exchange {
+    name: Box<str>,
+    spec: ExchangeSpec,
+    table: RwLock<Table>,
+}
+
+/// Where a binding leads.
+#[derive(Clone)]
+pub(crate) enum BindTarget {
+    Queue(Arc<Queue>),
+    Exchange(Arc<Exchange>),
+    Session { session: Arc<SessionCore>, guaranteed: bool, no_local: bool },
+}
+
+impl BindTarget {
+    pub(crate) fn same(&self, other: &BindTarget) -> bool {
+        match (self, other) {
+            (BindTarget::Queue(a), BindTarget::Queue(b)) => Arc::ptr_eq(a, b),
+            (BindTarget::Exchange(a), BindTarget::Exchange(b)) => Arc::ptr_eq(a, b),
+            (BindTarget::Session { session: a, .. }, BindTarget::Session { session: b, .. }) => {
+                Arc::ptr_eq(a, b)
+            }
+            _ => false,
+        }
+    }
+}
+
+pub(crate) struct Bound {
+    pub(crate) target: BindTarget,
+    /// The binding's key as it was given, and its arguments: together with the target its identity.
+    pub(crate) key: Box<[u8]>,
+    pub(crate) arguments: Arguments,
+    /// The key is a slashed filter; else it is as the exchange's kind has it.
+    pub(crate) slashed: bool,
+    /// The number of its row, if it survives a restart.
+    pub(crate) row: Option<u64>,
+}
+
+enum Table {
+    Direct(HashMap<Box<[u8]>, Vec<Bound>>),
+    Fanout(Vec<Bound>),
+    Topic(Trie<Bound>),
+    Headers(Vec<(HeaderRule, Bound)>),
+}
+
+/// The exchange where the address spaces meet; every namespace has one.
+pub const HUB: &str = "amq.topic";
+
+impl Exchange {
+    pub(crate) fn new(name: &str, spec: ExchangeSpec) -> Arc<Exchange> {
+        let table = match spec.kind {
+            ExchangeKind::Direct => Table::Direct(HashMap::new()),
+            ExchangeKind::Fanout => Table::Fanout(Vec::new()),
+            ExchangeKind::Topic => Table::Topic(Trie::default()),
+            ExchangeKind::Headers => Table::Headers(Vec::new()),
+        };
+        Arc::new(Exchange { name: name.into(), spec, table: RwLock::new(table) })
+    }
+
+    /// Its name; empty for the default exchange, which is not one of these.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it was declared as.
+    #[must_use]
+    pub fn spec(&self) -> &ExchangeSpec {
+        &self.spec
+    }
+
+    /// Whether routes of this exchange depend on nothing but the routing key.
+    pub(crate) fn routes_by_key(&self) -> bool {
+        self.spec.kind != ExchangeKind::Headers
+    }
+
+    /// How many bindings lead away from it.
+    #[must_use]
+    pub fn binding_count(&self) -> usize {
+        match &*self.table.read() {
+            Table::Direct(t) => t.values().map(Vec::len).sum(),
+            Table::Fanout(t) => t.len(),
+            Table::Topic(t) => t.len(),
+            Table::Headers(t) => t.len(),
+        }
+    }
+
+    /// Adds a binding; false if the very same is there.
+    pub(crate) fn bind(&self, bound: Bound) -> bool {
+        let same =
+            |b: &Bound| b.target.same(&bound.target) && b.key == bound.key && b.arguments == bound.arguments;
+        match &mut *self.table.write() {
+            Table::Direct(t) => {
+                let at = t.entry(bound.key.clone()).or_default();
+                if at.iter().any(same) {
+                    return false;
+                }
+                at.push(bound);
+            }
+            Table::Fanout(t) => {
+                if t.iter().any(same) {
+                    return false;
+                }
+                t.push(bound);
+            }
+            Table::Topic(t) => {
+                let filter = bound.filter();
+                if t.values_mut(&filter).any(|b| same(b)) {
+                    return false;
+                }
+                t.insert(&filter, bound);
+            }
+            Table::Headers(t) => {
+                if t.iter().any(|(_, b)| same(b)) {
+                    return false;
+                }
+                t.push((HeaderRule::new(&bound.arguments), bound));
+            }
+        }
+        true
+    }
+
+    /// Removes the bindings to a target: of one key (slashed or as the kind has it) and arguments, or all.
+    pub(crate) fn unbind(
+        &self,
+        target: &BindTarget,
+        slashed: bool,
+        of: Option<(&[u8], &Arguments)>,
+    ) -> Vec<Bound> {
+        let gone = |b: &Bound| {
+            b.target.same(target)
+                && of.is_none_or(|(key, arguments)| *b.key == *key && b.arguments == *arguments)
+        };
+        match &mut *self.table.write() {
+            Table::Direct(t) => {
+                let taken = t.values_mut().flat_map(|bounds| take(bounds, gone)).collect();
+                t.retain(|_, bounds| !bounds.is_empty());
+                taken
+            }
+            Table::Fanout(t) => take(t, gone),
+            Table::Topic(t) => {
+                let filters: Vec<Filter> = match of {
+                    Some((key, _)) if slashed => vec![Filter::slashed(key)],
+                    Some((key, _)) => vec![Filter::dotted(key)],
+                    None => t.iter().filter(|b| gone(b)).map(Bound::filter).collect(),
+                };
+                filters.iter().flat_map(|f| t.remove(f, gone)).collect()
+            }
+            Table::Headers(t) => {
+                let mut taken = Vec::new();
+                let mut i = 0;
+                while i < t.len() {
+                    if gone(&t[i].1) {
+                        taken.push(t.remove(i).1);
+                    } else {
+                        i += 1;
+                    }
+                }
+                taken
+            }
+        }
+    }
+
+    /// Every binding's target, key and arguments.
+    pub(crate) fn for_each_binding(&self, mut f: impl FnMut(&Bound)) {
+        match &*self.table.read() {
+            Table::Direct(t) => t.values().flatten().for_each(f),
+            Table::Fanout(t) => t.iter().for_each(f),
+            Table::Topic(t) => t.iter().for_each(f),
+            Table::Headers(t) => t.iter().for_each(|(_, b)| f(b)),
+        }
+    }
+
+    /// The targets of a message. A target can come more than once.
+    pub(crate) fn route(
+        &self,
+        routing_key: &[u8],
+        address: Option<&Address>,
+        headers: Option<&dyn HeaderLookup>,
+        mut found: impl FnMut(&BindTarget),
+    ) {
+        match &*self.table.read() {
+            Table::Direct(t) => {
+                if let Some(bounds) = t.get(routing_key) {
+                    bounds.iter().for_each(|b| found(&b.target));
+                }
+            }
+            Table::Fanout(t) => t.iter().for_each(|b| found(&b.target)),
+            Table::Topic(t) => {
+                let parsed;
+                let address = match address {
+                    Some(a) => a,
+                    None => {
+                        parsed = Address::parse(Form::Dotted, routing_key);
+                        &parsed
+                    }
+                };
+                t.matching(address, |b| found(&b.target));
+            }
+            Table::Headers(t) => {
+                for (rule, b) in t {
+                    if rule.matches(headers) {
+                        found(&b.target);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Bound {
+    /// How the key reads in a topic exchange.
+    pub(crate) fn filter(&self) -> Filter {
+        if self.slashed { Filter::slashed(&self.key) } else { Filter::dotted(&self.key) }
+    }
+}
+
+fn take(bounds: &mut Vec<Bound>, gone: impl Fn(&Bound) -> bool) -> Vec<Bound> {
+    let (taken, kept) = std::mem::take(bounds).into_iter().partition(gone);
+    *bounds = kept;
+    taken
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("name", &self.name).field("spec", &self.spec).finish()
+    }
+}

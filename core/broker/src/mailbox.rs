@@ -1,0 +1,87 @@
+//! What wakes a connection: tokens posted from anywhere, gathered until the connection's task looks.
+//!
+//! Many posts coalesce into one wake-up, and a token that is already there is not added again, so the
+//! mailbox is bounded by the number of distinct tokens that its connection handed out.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use parking_lot::Mutex;
+
+use inver_storage::Listener;
+
+/// One a connection. See the module's text.
+#[derive(Default)]
+pub struct Mailbox {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    tokens: Vec<u64>,
+    /// At this many tokens doubles are thrown out.
+    sift_at: usize,
+    waker: Option<Waker>,
+}
+
+/// Tokens gathered before doubles are looked for.
+const SIFT_TOKENS_MIN: usize = 64;
+
+impl Mailbox {
+    /// An empty mailbox.
+    #[must_use]
+    pub fn new() -> Arc<Mailbox> {
+        Arc::new(Mailbox::default())
+    }
+
+    /// Leaves a token and wakes the connection if it waits. Quick; never blocks.
+    pub fn post(&self, token: u64) {
+        let waker = {
+            let mut inner = self.inner.lock();
+            if inner.tokens.last() == Some(&token) {
+                return;
+            }
+            inner.tokens.push(token);
+            if inner.tokens.len() >= inner.sift_at.max(SIFT_TOKENS_MIN) {
+                inner.tokens.sort_unstable();
+                inner.tokens.dedup();
+                inner.sift_at = inner.tokens.len() * 2;
+            }
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Waits until there is a token. Cancel-safe; for one task at a time.
+    pub async fn wait(&self) {
+        poll_fn(|cx| {
+            let mut inner = self.inner.lock();
+            if !inner.tokens.is_empty() {
+                return Poll::Ready(());
+            }
+            match &mut inner.waker {
+                Some(w) if w.will_wake(cx.waker()) => {}
+                slot => *slot = Some(cx.waker().clone()),
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Takes all tokens, sorted, each once. `into` is cleared first.
+    pub fn drain(&self, into: &mut Vec<u64>) {
+        into.clear();
+        std::mem::swap(&mut self.inner.lock().tokens, into);
+        into.sort_unstable();
+        into.dedup();
+    }
+}
+
+impl Listener for Mailbox {
+    fn advanced(&self, token: u64) {
+        self.post(token);
+    }
+}

@@ -1,0 +1,195 @@
+//! What a message is on its way in, and how the headers of a stored one are told apart.
+//!
+//! A message that did not come as a finished record batch begins with the header [`ORIGIN`]: its value names
+//! the origin and how many *properties* follow (`amqp/04`). The headers behind the properties are the user's
+//! own, in order, duplicates and null values kept. So a property can never be mistaken for a user's header.
+//! A record without that first header carries the user's headers only.
+
+use bytes::Bytes;
+use inver_storage::batch::Record;
+
+use crate::value::HeaderLookup;
+
+/// The first header of a record that the broker composed.
+pub const ORIGIN: &[u8] = b"inver-origin";
+
+/// The property that says when a message dies: milliseconds since 1970, decimal. Always the first property.
+pub const EXPIRES: &[u8] = b"expires";
+
+/// Properties are counted with two digits.
+const PROPERTIES_MAX: u8 = 99;
+
+/// A message handed to the publisher. All parts are borrowed: they are copied once, into the burst's batch.
+#[derive(Clone, Copy)]
+pub struct Message<'a> {
+    /// Milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// The record's key, where the route does not set one.
+    pub key: Option<&'a [u8]>,
+    /// The body. A null value deletes the key in compacted topics.
+    pub value: Option<&'a [u8]>,
+    /// The headers, as [`HeaderWriter`] wrote them.
+    pub headers: Headers<'a>,
+    /// Whether the publisher was promised that the message survives a crash where it is stored durably.
+    pub guaranteed: bool,
+    /// Typed headers, for exchanges that route by them.
+    pub lookup: Option<&'a dyn HeaderLookup>,
+}
+
+impl<'a> Message<'a> {
+    /// A stored record as a message, its headers untouched.
+    #[must_use]
+    pub fn of_record(record: &'a Record, guaranteed: bool) -> Message<'a> {
+        Message {
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: Headers { count: record.header_count, bytes: &record.headers },
+            guaranteed,
+            lookup: None,
+        }
+    }
+}
+
+/// Encoded record headers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Headers<'a> {
+    /// How many.
+    pub count: u32,
+    /// Name and value of each, with their lengths as zigzag varints.
+    pub bytes: &'a [u8],
+}
+
+/// Composes the headers of a message in one reusable buffer: origin, properties, then the user's.
+#[derive(Debug, Default)]
+pub struct HeaderWriter {
+    buf: Vec<u8>,
+    count: u32,
+    properties: u8,
+    /// Where the two digits of the property count stand.
+    digits_at: usize,
+}
+
+impl HeaderWriter {
+    /// Begins a message of this origin (a short lower-case name); `expires_ms` is absolute.
+    pub fn begin(&mut self, origin: &str, expires_ms: Option<i64>) {
+        self.buf.clear();
+        self.count = 1;
+        self.properties = 0;
+        put_bytes(&mut self.buf, ORIGIN);
+        put_varint(&mut self.buf, origin.len() as i64 + 3);
+        self.buf.extend_from_slice(origin.as_bytes());
+        self.buf.push(b'/');
+        self.digits_at = self.buf.len();
+        self.buf.extend_from_slice(b"00");
+        if let Some(at) = expires_ms {
+            self.property(EXPIRES, at.to_string().as_bytes());
+        }
+    }
+
+    /// Adds a property. Before the first user header only; beyond 99 properties are left out.
+    pub fn property(&mut self, name: &[u8], value: &[u8]) {
+        if self.properties == PROPERTIES_MAX || self.count > u32::from(self.properties) + 1 {
+            debug_assert!(false, "a property after a user header, or too many");
+            return;
+        }
+        self.properties += 1;
+        self.count += 1;
+        put_bytes(&mut self.buf, name);
+        put_bytes(&mut self.buf, value);
+        self.buf[self.digits_at] = b'0' + self.properties / 10;
+        self.buf[self.digits_at + 1] = b'0' + self.properties % 10;
+    }
+
+    /// Adds a header of the user's.
+    pub fn user(&mut self, name: &[u8], value: Option<&[u8]>) {
+        self.count += 1;
+        put_bytes(&mut self.buf, name);
+        match value {
+            Some(value) => put_bytes(&mut self.buf, value),
+            None => put_varint(&mut self.buf, -1),
+        }
+    }
+
+    /// What was composed since [`begin`](Self::begin).
+    #[must_use]
+    pub fn headers(&self) -> Headers<'_> {
+        Headers { count: self.count, bytes: &self.buf }
+    }
+}
+
+fn put_bytes(buf: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(buf, bytes.len() as i64);
+    buf.extend_from_slice(bytes);
+}
+
+fn put_varint(buf: &mut Vec<u8>, value: i64) {
+    let mut z = ((value << 1) ^ (value >> 63)) as u64;
+    while z >= 0x80 {
+        buf.push(z as u8 | 0x80);
+        z >>= 7;
+    }
+    buf.push(z as u8);
+}
+
+/// A header as stored.
+pub type Header = (Bytes, Option<Bytes>);
+
+/// Where a record came from and which of its headers are properties.
+#[derive(Clone, Debug)]
+pub struct Provenance {
+    /// The origin's short name; none for a record that came as part of a finished batch.
+    pub origin: Option<Bytes>,
+    /// How many headers behind the first are properties.
+    pub properties: usize,
+}
+
+/// Tells properties from user headers.
+#[must_use]
+pub fn provenance(record: &Record) -> Provenance {
+    let none = Provenance { origin: None, properties: 0 };
+    let Some((name, Some(value))) = record.headers().next() else { return none };
+    if name != ORIGIN || value.len() < 4 {
+        return none;
+    }
+    let (origin, digits) = (value.slice(..value.len() - 3), &value[value.len() - 3..]);
+    match digits {
+        [b'/', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => Provenance {
+            origin: Some(origin),
+            properties: usize::from(tens - b'0') * 10 + usize::from(ones - b'0'),
+        },
+        _ => none,
+    }
+}
+
+/// The properties of a record, in order; none for a record that came as part of a finished batch.
+pub fn properties(record: &Record) -> impl Iterator<Item = Header> + use<> {
+    let p = provenance(record);
+    let skip = usize::from(p.origin.is_some());
+    record.headers().skip(skip).take(p.properties)
+}
+
+/// The user's own headers of a record, in order.
+pub fn user_headers(record: &Record) -> impl Iterator<Item = Header> + use<> {
+    let p = provenance(record);
+    let skip = if p.origin.is_some() { 1 + p.properties } else { 0 };
+    record.headers().skip(skip)
+}
+
+/// When the message dies, in milliseconds since 1970, if it says so.
+#[must_use]
+pub fn expires_ms(record: &Record) -> Option<i64> {
+    if record.header_count < 2 {
+        return None;
+    }
+    let mut headers = record.headers();
+    let (first, _) = headers.next()?;
+    if first != ORIGIN {
+        return None;
+    }
+    let (name, value) = headers.next()?;
+    if name != EXPIRES {
+        return None;
+    }
+    std::str::from_utf8(&value?).ok()?.parse().ok()
+}

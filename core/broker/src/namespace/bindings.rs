@@ -1,0 +1,310 @@
+//! Exchanges and bindings of a namespace.
+
+use std::collections::hash_map::Entry as MapEntry;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use inver_storage::{Entry, Lsn, SubmitError};
+
+use super::{Declared, Namespace};
+use crate::catalog::{self, BindingRow};
+use crate::exchange::{BindTarget, Bound, Exchange, ExchangeKind, ExchangeSpec};
+use crate::queue::Queue;
+use crate::value::Arguments;
+
+/// Where a binding leads, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindDestination<'a> {
+    /// A queue.
+    Queue(&'a str),
+    /// An exchange.
+    Exchange(&'a str),
+}
+
+/// A binding as it is listed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BindingInfo {
+    /// It leads to an exchange, else to a queue.
+    pub to_exchange: bool,
+    /// The destination's name.
+    pub destination: String,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its arguments.
+    pub arguments: Arguments,
+}
+
+/// Why a binding cannot be made or removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BindError {
+    /// There is no exchange of that name to bind from.
+    #[error("no exchange '{0}'")]
+    NoSource(String),
+    /// There is no queue of that name.
+    #[error("no queue '{0}'")]
+    NoQueue(String),
+    /// There is no exchange of that name to bind to.
+    #[error("no exchange '{0}'")]
+    NoExchange(String),
+    /// The log takes no more.
+    #[error("the log refuses: {0}")]
+    Log(String),
+}
+
+/// Why an exchange cannot be declared or deleted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExchangeError {
+    /// There is none of that name.
+    #[error("no exchange '{0}'")]
+    Unknown(String),
+    /// It has bindings.
+    #[error("exchange '{0}' is in use")]
+    InUse(String),
+    /// The log takes no more.
+    #[error("the log refuses: {0}")]
+    Log(String),
+}
+
+impl From<SubmitError> for BindError {
+    fn from(error: SubmitError) -> Self {
+        BindError::Log(error.to_string())
+    }
+}
+
+impl From<SubmitError> for ExchangeError {
+    fn from(error: SubmitError) -> Self {
+        ExchangeError::Log(error.to_string())
+    }
+}
+
+impl Namespace {
+    /// The exchange of this name; the default exchange has none and is not among them.
+    #[must_use]
+    pub fn exchange(&self, name: &str) -> Option<Arc<Exchange>> {
+        self.0.exchanges.read().get(name).cloned()
+    }
+
+    /// All exchanges, in the order of their names.
+    #[must_use]
+    pub fn exchanges(&self) -> Vec<Arc<Exchange>> {
+        let mut all: Vec<Arc<Exchange>> = self.0.exchanges.read().values().cloned().collect();
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
+    }
+
+    /// Makes an exchange, or gives back the one of that name untouched: comparing is the caller's.
+    pub fn declare_exchange(
+        &self,
+        name: &str,
+        spec: ExchangeSpec,
+    ) -> Result<Declared<Arc<Exchange>>, ExchangeError> {
+        if let Some(it) = self.exchange(name) {
+            return Ok(Declared { it, created: false, lsn: None });
+        }
+        let _topology = self.topology();
+        if let Some(it) = self.exchange(name) {
+            return Ok(Declared { it, created: false, lsn: None });
+        }
+        let mut lsn = None;
+        if spec.durable {
+            let mut entry = Entry::new();
+            let key = catalog::key(self.0.id, &[name.as_bytes()]);
+            entry.put(catalog::EXCHANGES, key, catalog::encode(&spec));
+            lsn = Some(self.0.log.submit(entry)?.lsn);
+        }
+        let it = self.enter_exchange(name, spec);
+        Ok(Declared { it, created: true, lsn })
+    }
+
+    pub(crate) fn enter_exchange(&self, name: &str, spec: ExchangeSpec) -> Arc<Exchange> {
+        if spec.arguments.contains_key("alternate-exchange") {
+            self.0.headers_behind.store(true, Ordering::Release);
+        }
+        let exchange = match self.0.exchanges.write().entry(name.into()) {
+            MapEntry::Occupied(present) => present.get().clone(),
+            MapEntry::Vacant(slot) => slot.insert(Exchange::new(name, spec)).clone(),
+        };
+        self.changed();
+        exchange
+    }
+
+    /// Deletes an exchange with its bindings.
+    pub fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<Option<Lsn>, ExchangeError> {
+        let _topology = self.topology();
+        let exchange = self.exchange(name).ok_or_else(|| ExchangeError::Unknown(name.to_owned()))?;
+        if if_unused && exchange.binding_count() > 0 {
+            return Err(ExchangeError::InUse(name.to_owned()));
+        }
+        let mut entry = Entry::new();
+        self.remove_exchange(&exchange, &mut entry);
+        self.changed();
+        if entry.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.0.log.submit(entry)?.lsn))
+    }
+
+    /// Takes an exchange out, with the bindings from it and to it, and what goes away with them.
+    fn remove_exchange(&self, exchange: &Arc<Exchange>, entry: &mut Entry) {
+        let mut doomed = vec![exchange.clone()];
+        while let Some(exchange) = doomed.pop() {
+            if self.0.exchanges.write().remove(exchange.name()).is_none() {
+                continue;
+            }
+            exchange.for_each_binding(|bound| self.forget_binding(bound, entry));
+            if exchange.spec().durable {
+                entry.delete(catalog::EXCHANGES, catalog::key(self.0.id, &[exchange.name().as_bytes()]));
+            }
+            let target = BindTarget::Exchange(exchange);
+            for source in self.exchanges() {
+                let taken = source.unbind(&target, false, None);
+                taken.iter().for_each(|bound| self.forget_binding(bound, entry));
+                if !taken.is_empty() && source.spec().auto_delete && source.binding_count() == 0 {
+                    doomed.push(source);
+                }
+            }
+        }
+    }
+
+    /// An auto-delete exchange goes with its last binding.
+    pub(super) fn auto_delete_exchange(&self, exchange: &Arc<Exchange>, entry: &mut Entry) {
+        if exchange.spec().auto_delete && exchange.binding_count() == 0 {
+            self.remove_exchange(exchange, entry);
+        }
+    }
+
+    /// Binds; a binding that is there stays.
+    pub fn bind(
+        &self,
+        source: &str,
+        to: BindDestination<'_>,
+        key: &[u8],
+        arguments: &Arguments,
+    ) -> Result<Option<Lsn>, BindError> {
+        let _topology = self.topology();
+        let (exchange, target) = self.ends(source, to)?;
+        let durable = exchange.spec().durable
+            && match &target {
+                BindTarget::Queue(q) => q.spec().durable,
+                BindTarget::Exchange(e) => e.spec().durable,
+                BindTarget::Session { .. } => false,
+            };
+        let row = durable.then(|| self.0.next_binding.fetch_add(1, Ordering::Relaxed));
+        let bound = Bound { target, key: key.into(), arguments: arguments.clone(), slashed: false, row };
+        if !self.enter_binding(&exchange, bound) {
+            return Ok(None);
+        }
+        let Some(row) = row else { return Ok(None) };
+        let (to_exchange, destination) = match to {
+            BindDestination::Queue(name) => (false, name.to_owned()),
+            BindDestination::Exchange(name) => (true, name.to_owned()),
+        };
+        let value = BindingRow {
+            source: source.to_owned(),
+            to_exchange,
+            destination,
+            key: key.to_vec(),
+            slashed: false,
+            arguments: arguments.clone(),
+        };
+        let mut entry = Entry::new();
+        entry.put(catalog::BINDINGS, catalog::key(self.0.id, &[&row.to_be_bytes()]), catalog::encode(&value));
+        Ok(Some(self.0.log.submit(entry)?.lsn))
+    }
+
+    /// Binds a queue to the hub by a slashed filter; kept with the queue's own row, not as a row of its own.
+    pub(crate) fn bind_slashed(&self, queue: &Arc<Queue>, filter: &[u8]) {
+        let target = BindTarget::Queue(queue.clone());
+        let bound =
+            Bound { target, key: filter.into(), arguments: Arguments::new(), slashed: true, row: None };
+        self.enter_binding(&self.hub(), bound);
+    }
+
+    fn enter_binding(&self, exchange: &Arc<Exchange>, bound: Bound) -> bool {
+        match &bound.target {
+            BindTarget::Queue(queue) => queue.note_bound(exchange),
+            BindTarget::Exchange(next) if next.spec().kind == ExchangeKind::Headers => {
+                self.0.headers_behind.store(true, Ordering::Release);
+            }
+            _ => {}
+        }
+        let new = exchange.bind(bound);
+        self.changed();
+        new
+    }
+
+    pub(crate) fn recover_binding(&self, number: u64, row: &BindingRow) {
+        self.0.next_binding.fetch_max(number + 1, Ordering::Relaxed);
+        let to = if row.to_exchange {
+            BindDestination::Exchange(&row.destination)
+        } else {
+            BindDestination::Queue(&row.destination)
+        };
+        match self.ends(&row.source, to) {
+            Ok((exchange, target)) => {
+                let (key, arguments) = (row.key.clone().into_boxed_slice(), row.arguments.clone());
+                let bound = Bound { target, key, arguments, slashed: row.slashed, row: Some(number) };
+                self.enter_binding(&exchange, bound);
+            }
+            Err(error) => tracing::error!(%error, "a binding's end is missing; left out"),
+        }
+    }
+
+    /// Removes a binding; one that is not there is no error.
+    pub fn unbind(
+        &self,
+        source: &str,
+        to: BindDestination<'_>,
+        key: &[u8],
+        arguments: &Arguments,
+    ) -> Result<Option<Lsn>, BindError> {
+        let _topology = self.topology();
+        let (exchange, target) = self.ends(source, to)?;
+        let mut entry = Entry::new();
+        let taken = exchange.unbind(&target, false, Some((key, arguments)));
+        taken.iter().for_each(|bound| self.forget_binding(bound, &mut entry));
+        if !taken.is_empty() {
+            self.auto_delete_exchange(&exchange, &mut entry);
+        }
+        self.changed();
+        if entry.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.0.log.submit(entry)?.lsn))
+    }
+
+    /// The bindings that lead away from an exchange to queues and exchanges.
+    #[must_use]
+    pub fn bindings_from(&self, exchange: &Exchange) -> Vec<BindingInfo> {
+        let mut all = Vec::new();
+        exchange.for_each_binding(|b| {
+            let (to_exchange, destination) = match &b.target {
+                BindTarget::Queue(q) => (false, q.name().to_owned()),
+                BindTarget::Exchange(e) => (true, e.name().to_owned()),
+                BindTarget::Session { .. } => return,
+            };
+            let (key, arguments) = (b.key.to_vec(), b.arguments.clone());
+            all.push(BindingInfo { to_exchange, destination, key, arguments });
+        });
+        all
+    }
+
+    fn ends(&self, source: &str, to: BindDestination<'_>) -> Result<(Arc<Exchange>, BindTarget), BindError> {
+        let target = match to {
+            BindDestination::Queue(name) => {
+                BindTarget::Queue(self.queue(name).ok_or_else(|| BindError::NoQueue(name.to_owned()))?)
+            }
+            BindDestination::Exchange(name) => BindTarget::Exchange(
+                self.exchange(name).ok_or_else(|| BindError::NoExchange(name.to_owned()))?,
+            ),
+        };
+        let exchange = self.exchange(source).ok_or_else(|| BindError::NoSource(source.to_owned()))?;
+        Ok((exchange, target))
+    }
+
+    pub(super) fn forget_binding(&self, bound: &Bound, entry: &mut Entry) {
+        if let Some(row) = bound.row {
+            entry.delete(catalog::BINDINGS, catalog::key(self.0.id, &[&row.to_be_bytes()]));
+        }
+    }
+}

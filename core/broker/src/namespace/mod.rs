@@ -1,0 +1,248 @@
+//! A namespace: topics, exchanges, queues, subscriptions and sessions under their names.
+//!
+//! Topology changes happen one at a time under one lock and go to the log under it, so that the log's order
+//! is the order in which they took effect. Routing reads without that lock; [`Namespace::version`] tells
+//! those who remember routes that they must ask again.
+
+mod bindings;
+mod queues;
+mod subscriptions;
+mod topics;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use dashmap::DashMap;
+use inver_storage::Log;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use crate::BrokerConfig;
+use crate::capture::Captures;
+use crate::exchange::{Exchange, ExchangeKind, ExchangeSpec, HUB};
+use crate::positions::Positions;
+use crate::queue::Queue;
+use crate::reclaim::Reclaim;
+use crate::retained::Retained;
+use crate::session::SessionCore;
+use crate::subscription::Subscription;
+use crate::topic::{Topic, TopicId};
+use crate::value::Arguments;
+
+pub use bindings::{BindDestination, BindError, BindingInfo, ExchangeError};
+pub use queues::{Declared, QueueError};
+pub use subscriptions::SubscriptionError;
+
+/// Sessions by when something is due for them.
+pub(crate) type Timers = BTreeMap<(i64, u64), Weak<SessionCore>>;
+
+/// For tracing; not published to by clients.
+const TRACE: &str = "amq.rabbitmq.trace";
+
+/// The exchanges that every namespace has from its beginning, beside the hub.
+const PREDECLARED: [(&str, ExchangeKind); 5] = [
+    ("amq.direct", ExchangeKind::Direct),
+    ("amq.fanout", ExchangeKind::Fanout),
+    ("amq.headers", ExchangeKind::Headers),
+    ("amq.match", ExchangeKind::Headers),
+    (TRACE, ExchangeKind::Topic),
+];
+
+/// A handle; cheap to clone.
+#[derive(Clone)]
+pub struct Namespace(Arc<Inner>);
+
+pub(crate) struct Inner {
+    id: u32,
+    name: Box<str>,
+    log: Log,
+    config: Arc<BrokerConfig>,
+    topology: Mutex<()>,
+    sessions_lock: Mutex<()>,
+    version: AtomicU64,
+    hub_is_heard: AtomicBool,
+    /// Some route may depend on headers although it begins at an exchange that does not look at them.
+    headers_behind: AtomicBool,
+    topics: DashMap<Box<str>, Arc<Topic>>,
+    exchanges: RwLock<HashMap<Box<str>, Arc<Exchange>>>,
+    hub: Arc<Exchange>,
+    queues: DashMap<Box<str>, Arc<Queue>>,
+    subscriptions: DashMap<(TopicId, Box<str>), Arc<Subscription>>,
+    sessions: DashMap<String, Arc<SessionCore>>,
+    groups: DashMap<String, HashSet<String>>,
+    timers: Mutex<Timers>,
+    captures: Captures,
+    retained: Retained,
+    positions: Positions,
+    reclaim: Arc<Reclaim>,
+    next_binding: AtomicU64,
+}
+
+impl Namespace {
+    pub(crate) fn new(
+        id: u32,
+        name: &str,
+        log: &Log,
+        config: &Arc<BrokerConfig>,
+        retained: Retained,
+    ) -> Namespace {
+        let predeclared = |name: &str, kind: ExchangeKind| {
+            let spec = ExchangeSpec {
+                kind,
+                durable: true,
+                auto_delete: false,
+                internal: name == TRACE,
+                arguments: Arguments::new(),
+            };
+            Exchange::new(name, spec)
+        };
+        let hub = predeclared(HUB, ExchangeKind::Topic);
+        let mut exchanges: HashMap<Box<str>, Arc<Exchange>> =
+            PREDECLARED.iter().map(|(name, kind)| (Box::from(*name), predeclared(name, *kind))).collect();
+        exchanges.insert(HUB.into(), hub.clone());
+        Namespace(Arc::new(Inner {
+            id,
+            name: name.into(),
+            log: log.clone(),
+            config: config.clone(),
+            topology: Mutex::default(),
+            sessions_lock: Mutex::default(),
+            version: AtomicU64::new(1),
+            hub_is_heard: AtomicBool::new(false),
+            headers_behind: AtomicBool::new(false),
+            topics: DashMap::new(),
+            exchanges: RwLock::new(exchanges),
+            hub,
+            queues: DashMap::new(),
+            subscriptions: DashMap::new(),
+            sessions: DashMap::new(),
+            groups: DashMap::new(),
+            timers: Mutex::default(),
+            captures: Captures(config.captures.clone()),
+            retained,
+            positions: Positions::new(id),
+            reclaim: Arc::default(),
+            next_binding: AtomicU64::new(1),
+        }))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The log that everything in it is kept in.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.0.log
+    }
+
+    /// Where groups stand in topics.
+    #[must_use]
+    pub fn positions(&self) -> &Positions {
+        &self.0.positions
+    }
+
+    /// The hub's retained values.
+    #[must_use]
+    pub fn retained(&self) -> &Retained {
+        &self.0.retained
+    }
+
+    /// The exchange where the address spaces meet.
+    #[must_use]
+    pub fn hub(&self) -> Arc<Exchange> {
+        self.0.hub.clone()
+    }
+
+    /// Changes with every change that can change a route.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.0.version.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id
+    }
+
+    pub(crate) fn changed(&self) {
+        self.0.hub_is_heard.store(self.0.hub.binding_count() > 0, Ordering::Release);
+        self.0.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn hub_is_heard(&self) -> bool {
+        self.0.hub_is_heard.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn routes_by_key(&self, exchange: &Exchange) -> bool {
+        exchange.routes_by_key() && !self.0.headers_behind.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn address_header(&self) -> &[u8] {
+        self.0.config.address_header.as_bytes()
+    }
+
+    /// The static name of a plug, for publishers made again from stored state.
+    pub(crate) fn origin(&self, name: &str) -> &'static str {
+        self.0.config.origins.iter().find(|o| **o == name).copied().unwrap_or("")
+    }
+
+    pub(crate) fn captures(&self) -> &Captures {
+        &self.0.captures
+    }
+
+    pub(crate) fn reclaim(&self) -> &Arc<Reclaim> {
+        &self.0.reclaim
+    }
+
+    pub(crate) fn sessions(&self) -> &DashMap<String, Arc<SessionCore>> {
+        &self.0.sessions
+    }
+
+    pub(crate) fn group_members(&self) -> &DashMap<String, HashSet<String>> {
+        &self.0.groups
+    }
+
+    pub(crate) fn timers(&self) -> &Mutex<Timers> {
+        &self.0.timers
+    }
+
+    pub(crate) fn sessions_lock(&self) -> MutexGuard<'_, ()> {
+        self.0.sessions_lock.lock()
+    }
+
+    fn topology(&self) -> MutexGuard<'_, ()> {
+        self.0.topology.lock()
+    }
+
+    /// How many sessions there are, connected or not.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.0.sessions.len()
+    }
+
+    /// What falls due: sessions' ends and wills, what was acknowledged.
+    pub(crate) fn keep_house(&self, now_ms: i64) {
+        loop {
+            let due = {
+                let mut timers = self.0.timers.lock();
+                match timers.first_entry() {
+                    Some(first) if first.key().0 <= now_ms => first.remove(),
+                    _ => break,
+                }
+            };
+            if let Some(session) = due.upgrade() {
+                session.ring(now_ms);
+            }
+        }
+        self.0.reclaim.trim(&self.0.log);
+        self.apply_retention(now_ms);
+    }
+}
+
+impl std::fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Namespace").field(&self.0.name).finish()
+    }
+}

@@ -1,0 +1,209 @@
+//! Queues of a namespace: declared, deleted, purged.
+
+use std::sync::{Arc, Weak};
+
+use inver_storage::{CursorId, Entry, Lsn, Offset};
+
+use super::{Inner, Namespace};
+use crate::catalog::{self, TopicRow};
+use crate::exchange::BindTarget;
+use crate::queue::{Queue, QueueSpec};
+use crate::subscription::{MemoryBounds, Mode, Subscription, WhenFull};
+use crate::topic::{TOPIC_NAME_BYTES_MAX, Topic, TopicConfig, TopicId, TopicKind};
+
+/// What a declaration found or made.
+#[derive(Clone, Debug)]
+pub struct Declared<T> {
+    /// It.
+    pub it: T,
+    /// It was not there before.
+    pub created: bool,
+    /// Wait for it before the client is told; none for what does not survive a restart.
+    pub lsn: Option<Lsn>,
+}
+
+/// Why a queue cannot be declared or deleted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// A log topic has that name.
+    #[error("'{0}' is a log topic")]
+    IsLogTopic(String),
+    /// There is none of that name.
+    #[error("there is no queue '{0}'")]
+    Unknown(String),
+    /// It has consumers.
+    #[error("queue '{0}' has consumers")]
+    InUse(String),
+    /// It has messages.
+    #[error("queue '{0}' has messages")]
+    NotEmpty(String),
+    /// Its name is too long.
+    #[error("'{0}' is too long for a name")]
+    BadName(String),
+    /// The log takes no more.
+    #[error("the log refuses: {0}")]
+    Log(String),
+}
+
+impl Namespace {
+    /// The queue of this name.
+    #[must_use]
+    pub fn queue(&self, name: &str) -> Option<Arc<Queue>> {
+        self.0.queues.get(name).map(|q| q.clone())
+    }
+
+    /// All queues, in the order of their names.
+    #[must_use]
+    pub fn queues(&self) -> Vec<Arc<Queue>> {
+        let mut all: Vec<Arc<Queue>> = self.0.queues.iter().map(|q| q.clone()).collect();
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
+    }
+
+    /// Makes a queue, or gives back the one of that name untouched: comparing is the caller's.
+    pub fn declare_queue(&self, name: &str, spec: QueueSpec) -> Result<Declared<Arc<Queue>>, QueueError> {
+        if name.len() > TOPIC_NAME_BYTES_MAX * 4 {
+            return Err(QueueError::BadName(name.to_owned()));
+        }
+        if let Some(it) = self.queue(name) {
+            return Ok(Declared { it, created: false, lsn: None });
+        }
+        let _topology = self.topology();
+        if let Some(it) = self.queue(name) {
+            return Ok(Declared { it, created: false, lsn: None });
+        }
+        if self.0.topics.contains_key(name) {
+            return Err(QueueError::IsLogTopic(name.to_owned()));
+        }
+        let (it, lsn) = if spec.durable {
+            let (queue, lsn) = self.make_durable(name, spec)?;
+            (queue, Some(lsn))
+        } else {
+            let bounds = MemoryBounds {
+                messages_max: u64::MAX,
+                bytes_max: self.0.config.queue_memory_bytes_max,
+                when_full: WhenFull::Spill,
+            };
+            let subscription = Subscription::in_memory(name, mode(&spec), &self.0.log, bounds);
+            (Queue::new(name, spec, subscription, None, None), None)
+        };
+        self.enter_queue(&it);
+        Ok(Declared { it, created: true, lsn })
+    }
+
+    fn make_durable(&self, name: &str, spec: QueueSpec) -> Result<(Arc<Queue>, Lsn), QueueError> {
+        let log = &self.0.log;
+        let (stream, cursor) = (log.allocate_stream(), log.allocate_cursor());
+        let mut entry = Entry::new();
+        entry.create_stream(stream);
+        entry.create_cursor(cursor, stream, Offset(0));
+        let row = TopicRow {
+            id: uuid::Uuid::new_v4().as_u128(),
+            kind: TopicKind::Queue,
+            streams: vec![stream.0],
+            config: TopicConfig::new(),
+            queue: Some((spec.clone(), cursor.0)),
+        };
+        self.put_topic_row(&mut entry, name, &row);
+        let lsn = log.submit(entry).map_err(|e| QueueError::Log(e.to_string()))?.lsn;
+        let streams = self.streams(&[stream]);
+        let topic =
+            Arc::new(Topic::new(TopicId(row.id), name, TopicKind::Queue, streams, TopicConfig::new()));
+        let queue = self
+            .durable_queue(name, spec, cursor, topic)
+            .ok_or_else(|| QueueError::Log("the queue's stream was not made".to_owned()))?;
+        Ok((queue, lsn))
+    }
+
+    fn durable_queue(
+        &self,
+        name: &str,
+        spec: QueueSpec,
+        cursor: CursorId,
+        topic: Arc<Topic>,
+    ) -> Option<Arc<Queue>> {
+        let stream = topic.partition(0)?.stream().clone();
+        let cursor = self.0.log.cursor(cursor)?;
+        let from = cursor.position();
+        let sources = vec![(stream.clone(), Some(cursor), from)];
+        let reclaim = self.0.reclaim.clone();
+        let subscription = Subscription::over_streams(name, mode(&spec), &self.0.log, sources, Some(reclaim));
+        self.0.reclaim.register(&subscription);
+        Some(Queue::new(name, spec, subscription, Some(stream), Some(topic)))
+    }
+
+    pub(super) fn recover_queue(&self, name: &str, spec: &QueueSpec, cursor: u64, topic: Arc<Topic>) {
+        match self.durable_queue(name, spec.clone(), CursorId(cursor), topic) {
+            Some(queue) => self.enter_queue(&queue),
+            None => tracing::error!(queue = name, "its stream or cursor is missing from the log; left out"),
+        }
+    }
+
+    fn enter_queue(&self, queue: &Arc<Queue>) {
+        if let (Some(topic), false) = (queue.topic(), queue.spec().hidden) {
+            self.0.topics.insert(queue.name().into(), topic.clone());
+        }
+        self.0.queues.insert(queue.name().into(), queue.clone());
+        if queue.spec().auto_delete {
+            let (inner, name) = (Arc::downgrade(&self.0), queue.name().to_owned());
+            queue.subscription().on_last_detach(move || delete_unused(&inner, &name));
+        }
+        self.changed();
+    }
+
+    /// Deletes a queue with its bindings; says how many messages were ready in it.
+    pub fn delete_queue(
+        &self,
+        name: &str,
+        if_unused: bool,
+        if_empty: bool,
+    ) -> Result<(u64, Option<Lsn>), QueueError> {
+        let _topology = self.topology();
+        let queue = self.queue(name).ok_or_else(|| QueueError::Unknown(name.to_owned()))?;
+        let depth = queue.depth();
+        if if_unused && depth.consumers > 0 {
+            return Err(QueueError::InUse(name.to_owned()));
+        }
+        if if_empty && depth.ready > 0 {
+            return Err(QueueError::NotEmpty(name.to_owned()));
+        }
+        let mut entry = Entry::new();
+        let target = BindTarget::Queue(queue.clone());
+        for exchange in queue.take_bound() {
+            for bound in exchange.unbind(&target, false, None) {
+                self.forget_binding(&bound, &mut entry);
+            }
+            self.auto_delete_exchange(&exchange, &mut entry);
+        }
+        if let (Some(stream), Some(cursor)) = (queue.stream(), queue.subscription().first_cursor()) {
+            entry.delete_cursor(cursor);
+            entry.delete_stream(stream.id());
+            entry.delete(catalog::TOPICS, catalog::key(self.0.id, &[name.as_bytes()]));
+            if !queue.spec().hidden {
+                self.0.topics.remove(name);
+            }
+            self.0.positions.forget_topic(name, &mut entry);
+        }
+        self.0.queues.remove(name);
+        self.0.reclaim.forget(queue.subscription());
+        queue.subscription().close();
+        self.changed();
+        if entry.is_empty() {
+            return Ok((depth.ready, None));
+        }
+        let submitted = self.0.log.submit(entry).map_err(|e| QueueError::Log(e.to_string()))?;
+        Ok((depth.ready, Some(submitted.lsn)))
+    }
+}
+
+fn mode(spec: &QueueSpec) -> Mode {
+    if spec.single_active { Mode::Failover } else { Mode::Shared }
+}
+
+/// The last consumer of an auto-delete queue left.
+fn delete_unused(inner: &Weak<Inner>, name: &str) {
+    let Some(inner) = inner.upgrade() else { return };
+    if let Err(error) = Namespace(inner).delete_queue(name, true, false) {
+        tracing::debug!(queue = name, %error, "auto-delete queue stays");
+    }
+}

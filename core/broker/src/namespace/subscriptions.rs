@@ -1,0 +1,162 @@
+//! Named subscriptions of log topics.
+
+use std::sync::Arc;
+
+use inver_storage::{Entry, Offset, Stream};
+
+use super::Namespace;
+use crate::catalog::{self, SubscriptionRow};
+use crate::subscription::{Mode, Start, Subscription};
+use crate::topic::{Partition, Topic};
+
+/// Why a subscription cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscriptionError {
+    /// It exists and its consumers share it in another way.
+    #[error("the subscription's mode is {}", .0.as_str())]
+    ModeClash(Mode),
+    /// The log takes no more.
+    #[error("the log refuses: {0}")]
+    Log(String),
+}
+
+impl Namespace {
+    /// The subscription of this name on a log topic, made if need be. Its mode is that of its first consumer,
+    /// and changes only while nobody is attached.
+    pub fn subscribe(
+        &self,
+        topic: &Arc<Topic>,
+        name: &str,
+        mode: Mode,
+        durable: bool,
+        start: Start,
+    ) -> Result<Arc<Subscription>, SubscriptionError> {
+        let _topology = self.topology();
+        if let Some(present) = self.subscription(topic, name) {
+            present.ask_mode(mode).map_err(SubscriptionError::ModeClash)?;
+            return Ok(present);
+        }
+        let partitions = topic.partitions();
+        let sources = if durable {
+            self.durable_sources(topic, name, mode, &partitions, start)?
+        } else {
+            partitions.iter().map(|p| (p.stream().clone(), None, start.offset(p.stream()))).collect()
+        };
+        let subscription = Subscription::over_streams(name, mode, &self.0.log, sources, None);
+        self.0.subscriptions.insert((topic.id(), name.into()), subscription.clone());
+        if !durable {
+            let (inner, key) = (Arc::downgrade(&self.0), (topic.id(), Box::<str>::from(name)));
+            subscription.on_last_detach(move || {
+                if let Some(inner) = inner.upgrade() {
+                    inner.subscriptions.remove_if(&key, |_, s| s.depth().consumers == 0);
+                }
+            });
+        }
+        Ok(subscription)
+    }
+
+    /// The subscription of this name on a topic.
+    #[must_use]
+    pub fn subscription(&self, topic: &Topic, name: &str) -> Option<Arc<Subscription>> {
+        self.0.subscriptions.get(&(topic.id(), name.into())).map(|s| s.clone())
+    }
+
+    fn durable_sources(
+        &self,
+        topic: &Topic,
+        name: &str,
+        mode: Mode,
+        partitions: &[Arc<Partition>],
+        start: Start,
+    ) -> Result<Vec<(Stream, Option<inver_storage::Cursor>, Offset)>, SubscriptionError> {
+        let mut entry = Entry::new();
+        let mut made = Vec::new();
+        for partition in partitions {
+            let (cursor, from) = (self.0.log.allocate_cursor(), start.offset(partition.stream()));
+            entry.create_cursor(cursor, partition.stream().id(), from);
+            made.push((partition.stream().clone(), cursor, from));
+        }
+        let row = SubscriptionRow { mode, cursors: made.iter().map(|(_, c, _)| c.0).collect() };
+        entry.put(catalog::SUBSCRIPTIONS, self.subscription_key(topic, name), catalog::encode(&row));
+        self.0.log.submit(entry).map_err(|e| SubscriptionError::Log(e.to_string()))?;
+        Ok(made.into_iter().map(|(s, c, from)| (s, self.0.log.cursor(c), from)).collect())
+    }
+
+    fn subscription_key(&self, topic: &Topic, name: &str) -> bytes::Bytes {
+        let id = topic.id().0.to_be_bytes();
+        catalog::key(self.0.id, &[&id, name.as_bytes()])
+    }
+
+    pub(crate) fn recover_subscription(&self, key: &[u8], row: &SubscriptionRow) {
+        let Some((id, name)) = key.split_first_chunk::<16>() else { return };
+        let id = crate::topic::TopicId(u128::from_be_bytes(*id));
+        let Some(topic) = self.topic_by_id(id) else { return };
+        let name = String::from_utf8_lossy(name).into_owned();
+        let partitions = topic.partitions();
+        let sources = partitions.iter().enumerate().filter_map(|(i, p)| {
+            let cursor = row.cursors.get(i).and_then(|c| self.0.log.cursor((*c).into()))?;
+            let from = cursor.position();
+            Some((p.stream().clone(), Some(cursor), from))
+        });
+        let subscription = Subscription::over_streams(&name, row.mode, &self.0.log, sources.collect(), None);
+        self.0.subscriptions.insert((id, name.into()), subscription);
+        self.extend_subscriptions(&topic, row.cursors.len() as u32);
+    }
+
+    /// Adds partitions that came later to the topic's subscriptions.
+    pub(super) fn extend_subscriptions(&self, topic: &Arc<Topic>, from: u32) {
+        let new: Vec<Arc<Partition>> = topic.partitions().into_iter().skip(from as usize).collect();
+        if new.is_empty() {
+            return;
+        }
+        let of_topic: Vec<(String, Arc<Subscription>)> = self
+            .0
+            .subscriptions
+            .iter()
+            .filter(|s| s.key().0 == topic.id())
+            .map(|s| (s.key().1.to_string(), s.value().clone()))
+            .collect();
+        for (name, subscription) in of_topic {
+            let mut entry = Entry::new();
+            let mut cursors: Vec<u64> = subscription.cursors().iter().map(|c| c.0).collect();
+            let mut made = Vec::new();
+            for partition in &new {
+                let cursor = subscription.is_durable().then(|| self.0.log.allocate_cursor());
+                if let Some(cursor) = cursor {
+                    entry.create_cursor(cursor, partition.stream().id(), Offset(0));
+                    cursors.push(cursor.0);
+                }
+                made.push((partition.stream().clone(), cursor));
+            }
+            if subscription.is_durable() {
+                let row = SubscriptionRow { mode: subscription.mode(), cursors };
+                entry.put(catalog::SUBSCRIPTIONS, self.subscription_key(topic, &name), catalog::encode(&row));
+                if let Err(error) = self.0.log.submit(entry) {
+                    tracing::error!(%error, subscription = %name, "new partitions are not part of it");
+                    continue;
+                }
+            }
+            for (stream, cursor) in made {
+                subscription.extend(stream, cursor.and_then(|c| self.0.log.cursor(c)));
+            }
+        }
+    }
+
+    pub(super) fn forget_subscriptions(&self, topic: &Topic, entry: &mut Entry) {
+        let mut gone = Vec::new();
+        self.0.subscriptions.retain(|(id, name), subscription| {
+            let keep = *id != topic.id();
+            if !keep {
+                gone.push((name.to_string(), subscription.clone()));
+            }
+            keep
+        });
+        for (name, subscription) in gone {
+            subscription.cursors().into_iter().for_each(|c| entry.delete_cursor(c));
+            if subscription.is_durable() {
+                entry.delete(catalog::SUBSCRIPTIONS, self.subscription_key(topic, &name));
+            }
+            subscription.close();
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Topics of a namespace: made, changed, deleted, kept no longer than they say.
+
+use std::sync::Arc;
+
+use inver_storage::{Entry, Lsn, Offset, Stream, StreamId, TimeLookup};
+
+use super::Namespace;
+use crate::catalog::{self, TopicRow};
+use crate::topic::{
+    PARTITIONS_MAX, Topic, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, check_name,
+};
+
+impl Namespace {
+    /// The topic of this name.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.0.topics.get(name).map(|t| t.clone())
+    }
+
+    /// The topic of this identity.
+    #[must_use]
+    pub fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.0.topics.iter().find(|t| t.id() == id).map(|t| t.clone())
+    }
+
+    /// All topics, in the order of their names.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        let mut all: Vec<Arc<Topic>> = self.0.topics.iter().map(|t| t.clone()).collect();
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
+    }
+
+    /// How many topics there are.
+    #[must_use]
+    pub fn topic_count(&self) -> usize {
+        self.0.topics.len()
+    }
+
+    /// Makes a log topic. It is there at once, and for good when the log has committed the result.
+    pub fn create_topic(&self, name: &str, spec: &TopicSpec) -> Result<(Arc<Topic>, Lsn), TopicError> {
+        check_name(name)?;
+        check_partitions(spec.partitions)?;
+        check_config(&spec.config)?;
+        let _topology = self.topology();
+        if self.0.topics.contains_key(name) {
+            return Err(TopicError::Exists(name.to_owned()));
+        }
+        let mut entry = Entry::new();
+        let ids: Vec<StreamId> = (0..spec.partitions).map(|_| self.0.log.allocate_stream()).collect();
+        ids.iter().for_each(|id| entry.create_stream(*id));
+        let id = TopicId(uuid::Uuid::new_v4().as_u128());
+        let row = TopicRow {
+            id: id.0,
+            kind: TopicKind::Log,
+            streams: ids.iter().map(|i| i.0).collect(),
+            config: spec.config.clone(),
+            queue: None,
+        };
+        self.put_topic_row(&mut entry, name, &row);
+        let lsn = self.submit_topology(entry)?;
+        let topic = Arc::new(Topic::new(id, name, TopicKind::Log, self.streams(&ids), spec.config.clone()));
+        self.0.topics.insert(name.into(), topic.clone());
+        self.changed();
+        Ok((topic, lsn))
+    }
+
+    /// Deletes a log topic with all that hangs on it.
+    pub fn delete_topic(&self, name: &str) -> Result<Lsn, TopicError> {
+        let _topology = self.topology();
+        let topic = self.topic(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
+        if topic.kind() == TopicKind::Queue {
+            return Err(TopicError::IsQueue(name.to_owned()));
+        }
+        let mut entry = Entry::new();
+        topic.partitions().iter().for_each(|p| entry.delete_stream(p.stream().id()));
+        entry.delete(catalog::TOPICS, catalog::key(self.0.id, &[name.as_bytes()]));
+        self.forget_subscriptions(&topic, &mut entry);
+        self.0.positions.forget_topic(name, &mut entry);
+        let lsn = self.submit_topology(entry)?;
+        self.0.topics.remove(name);
+        self.changed();
+        Ok(lsn)
+    }
+
+    /// Gives a log topic more partitions: `count` in all.
+    pub fn add_partitions(&self, name: &str, count: u32) -> Result<Lsn, TopicError> {
+        check_partitions(count)?;
+        let _topology = self.topology();
+        let topic = self.log_topic(name)?;
+        let present = topic.partition_count();
+        if count <= present {
+            let reason = format!("topic '{name}' has {present} partitions; it can only be given more");
+            return Err(TopicError::BadPartitions(reason));
+        }
+        let mut entry = Entry::new();
+        let ids: Vec<StreamId> = (present..count).map(|_| self.0.log.allocate_stream()).collect();
+        ids.iter().for_each(|id| entry.create_stream(*id));
+        let mut row = self.topic_row(&topic);
+        row.streams.extend(ids.iter().map(|i| i.0));
+        self.put_topic_row(&mut entry, name, &row);
+        let lsn = self.submit_topology(entry)?;
+        topic.add_partitions(self.streams(&ids));
+        self.extend_subscriptions(&topic, present);
+        self.changed();
+        Ok(lsn)
+    }
+
+    /// Replaces a topic's settings.
+    pub fn alter_config(&self, name: &str, config: TopicConfig) -> Result<Lsn, TopicError> {
+        check_config(&config)?;
+        let _topology = self.topology();
+        let topic = self.topic(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
+        let mut row = self.topic_row(&topic);
+        row.config.clone_from(&config);
+        let mut entry = Entry::new();
+        self.put_topic_row(&mut entry, name, &row);
+        let lsn = self.submit_topology(entry)?;
+        topic.set_config(config);
+        self.changed();
+        Ok(lsn)
+    }
+
+    /// Lets everything before an offset of a partition go.
+    pub fn delete_records(&self, topic: &Topic, partition: u32, before: Offset) -> Result<Lsn, TopicError> {
+        let unknown = || TopicError::Unknown(topic.name().to_owned());
+        let partition = topic.partition(partition).ok_or_else(unknown)?;
+        let mut entry = Entry::new();
+        entry.trim(partition.stream(), before);
+        self.submit_topology(entry)
+    }
+
+    fn log_topic(&self, name: &str) -> Result<Arc<Topic>, TopicError> {
+        match self.topic(name) {
+            None => Err(TopicError::Unknown(name.to_owned())),
+            Some(t) if t.kind() == TopicKind::Queue => Err(TopicError::IsQueue(name.to_owned())),
+            Some(t) => Ok(t),
+        }
+    }
+
+    fn topic_row(&self, topic: &Topic) -> TopicRow {
+        let queue = self.queue(topic.name()).filter(|_| topic.kind() == TopicKind::Queue);
+        TopicRow {
+            id: topic.id().0,
+            kind: topic.kind(),
+            streams: topic.partitions().iter().map(|p| p.stream().id().0).collect(),
+            config: (*topic.config()).clone(),
+            queue: queue.and_then(|q| Some((q.spec().clone(), q.subscription().first_cursor()?.0))),
+        }
+    }
+
+    pub(super) fn put_topic_row(&self, entry: &mut Entry, name: &str, row: &TopicRow) {
+        entry.put(catalog::TOPICS, catalog::key(self.0.id, &[name.as_bytes()]), catalog::encode(row));
+    }
+
+    /// Handles of streams that were just made.
+    pub(super) fn streams(&self, ids: &[StreamId]) -> Vec<Stream> {
+        ids.iter().filter_map(|id| self.0.log.stream(*id)).collect()
+    }
+
+    pub(super) fn submit_topology(&self, entry: Entry) -> Result<Lsn, TopicError> {
+        self.0.log.submit(entry).map(|s| s.lsn).map_err(|e| TopicError::Log(e.to_string()))
+    }
+
+    pub(crate) fn recover_topic(&self, name: &str, row: &TopicRow) {
+        let streams: Vec<StreamId> = row.streams.iter().map(|s| StreamId(*s)).collect();
+        let streams = self.streams(&streams);
+        let topic = Arc::new(Topic::new(TopicId(row.id), name, row.kind, streams, row.config.clone()));
+        match &row.queue {
+            Some((spec, cursor)) => self.recover_queue(name, spec, *cursor, topic),
+            None => {
+                self.0.topics.insert(name.into(), topic);
+            }
+        }
+    }
+
+    /// Trims log topics by their settings `retention.ms` (-1: for ever). Blocks on the disk at times.
+    pub(super) fn apply_retention(&self, now_ms: i64) {
+        let mut entry = Entry::new();
+        for topic in self.0.topics.iter().filter(|t| t.kind() == TopicKind::Log) {
+            let config = topic.config();
+            if config.get("cleanup.policy").is_some_and(|p| !p.contains("delete")) {
+                continue;
+            }
+            let ms = setting(&config, "retention.ms").unwrap_or(self.0.config.retention_ms);
+            for partition in topic.partitions() {
+                let stream = partition.stream();
+                if stream.start() == stream.high_watermark() {
+                    continue;
+                }
+                if ms >= 0 {
+                    if let Some(to) = kept_since(stream, now_ms - ms) {
+                        entry.trim(stream, to);
+                    }
+                }
+            }
+        }
+        if !entry.is_empty() {
+            if let Err(error) = self.0.log.submit(entry) {
+                tracing::debug!(%error, "retention not written");
+            }
+        }
+    }
+}
+
+/// The first offset young enough to keep, if older ones are there.
+fn kept_since(stream: &Stream, time_ms: i64) -> Option<Offset> {
+    if stream.last_timestamp() < time_ms {
+        return Some(stream.high_watermark());
+    }
+    let found = match stream.offset_for_time(time_ms) {
+        Ok(TimeLookup::Ready(found)) => found,
+        Ok(TimeLookup::Cold(cold)) => cold.run().ok().flatten(),
+        Err(_) => None,
+    };
+    found.map(|(offset, _)| offset).filter(|offset| *offset > stream.start())
+}
+
+fn setting(config: &TopicConfig, name: &str) -> Option<i64> {
+    config.get(name)?.parse().ok()
+}
+
+fn check_partitions(count: u32) -> Result<(), TopicError> {
+    if count == 0 || count > PARTITIONS_MAX {
+        return Err(TopicError::BadPartitions(format!(
+            "a topic has 1 to {PARTITIONS_MAX} partitions, not {count}"
+        )));
+    }
+    Ok(())
+}
+
+/// Settings that are numbers are numbers.
+fn check_config(config: &TopicConfig) -> Result<(), TopicError> {
+    for name in ["retention.ms", "retention.bytes", "max.message.bytes"] {
+        if let Some(value) = config.get(name) {
+            if !value.parse::<i64>().is_ok_and(|v| v >= -1) {
+                return Err(TopicError::BadConfig(format!("{name} is a number from -1 on, not '{value}'")));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! The way in for finished batches: appended as they are, and heard in the hub.
+//!
+//! A batch goes to its partition and, in the same entry, to the subscribers of its topic's address. Records
+//! that name an address themselves (the *address header*) go to the subscribers of that address instead,
+//! copied into batches of their own.
+
+use std::sync::Arc;
+
+use inver_storage::batch::{Batch, Record, records};
+use inver_storage::{Entry, Stream, SubmitError, Submitted};
+use parking_lot::Mutex;
+
+use crate::address::{Address, Form};
+use crate::burst::Burst;
+use crate::message::Message;
+use crate::namespace::Namespace;
+use crate::publisher::PublisherId;
+use crate::router::{Publish, ReceiverSet};
+use crate::topic::{Partition, Topic};
+
+/// The attribute bits that name a compression.
+const COMPRESSION: i16 = 0x7;
+
+/// What a partition remembers of who listens to its topic's address.
+#[derive(Default)]
+pub(crate) struct HubEar(Mutex<Option<(u64, Arc<ReceiverSet>)>>);
+
+pub(crate) fn produce(
+    namespace: &Namespace,
+    topic: &Topic,
+    partition: &Partition,
+    batch: Batch,
+) -> Result<Submitted, SubmitError> {
+    let own = partition.stream();
+    let mut entry = Entry::new();
+    if !namespace.hub_is_heard() {
+        entry.batch(std::slice::from_ref(own), batch);
+        return namespace.log().submit(entry);
+    }
+    let named = named_addresses(namespace, &batch);
+    let listeners = match &named {
+        None => listeners(namespace, topic, partition),
+        Some(_) => Arc::default(),
+    };
+    let mut destinations: Vec<Stream> = vec![own.clone()];
+    destinations.extend(listeners.log.iter().cloned());
+    entry.batch(&destinations, batch.clone());
+    let mut burst = Burst::default();
+    for (record, address) in named.into_iter().flatten() {
+        let address = address.unwrap_or_else(|| Address::parse(Form::Dotted, topic.name().as_bytes()));
+        let route = namespace.route_at(&address, &publish(), Some(own));
+        if !route.set.is_empty() {
+            burst.add(&route.set, route.key.as_deref(), &Message::of_record(&record, true));
+        }
+    }
+    burst.put_in(&mut entry);
+    let submitted = namespace.log().submit(entry)?;
+    burst.deliver();
+    for receiver in &listeners.live {
+        receiver.push(&batch);
+    }
+    Ok(submitted)
+}
+
+fn publish() -> Publish<'static> {
+    static NOBODY: PublisherId = PublisherId { origin: "", session: None };
+    Publish { guaranteed: true, by: &NOBODY, lookup: None }
+}
+
+fn listeners(namespace: &Namespace, topic: &Topic, partition: &Partition) -> Arc<ReceiverSet> {
+    let version = namespace.version();
+    let mut ear = partition.hub.0.lock();
+    if let Some((of, set)) = &*ear {
+        if *of == version {
+            return set.clone();
+        }
+    }
+    let address = Address::parse(Form::Dotted, topic.name().as_bytes());
+    // A log topic is its own address in the hub: none of its partitions hears itself.
+    let mut set = ReceiverSet::default();
+    let route = namespace.route_at(&address, &publish(), None);
+    let own: Vec<_> = topic.partitions().iter().map(|p| p.stream().id()).collect();
+    route.set.log.iter().filter(|s| !own.contains(&s.id())).for_each(|s| set.add_stream(s));
+    route.set.live.iter().for_each(|s| set.add_live(s));
+    let set = Arc::new(set);
+    *ear = Some((version, set.clone()));
+    set
+}
+
+/// The records with the address that each names itself; none if none of them does.
+fn named_addresses(namespace: &Namespace, batch: &Batch) -> Option<Vec<(Record, Option<Address>)>> {
+    let name = namespace.address_header();
+    if name.is_empty() {
+        return None;
+    }
+    if batch.header().attributes & COMPRESSION == 0 && memchr::memmem::find(batch.bytes(), name).is_none() {
+        return None;
+    }
+    let mut any = false;
+    let mut all = Vec::new();
+    for record in records(batch.bytes()).ok()? {
+        let record = record.ok()?;
+        let address = record.headers().find(|(n, _)| n == name).and_then(|(_, v)| v);
+        any |= address.is_some();
+        all.push((record, address.map(|a| Address::parse(Form::Slashed, &a))));
+    }
+    any.then_some(all)
+}

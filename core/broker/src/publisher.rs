@@ -1,0 +1,261 @@
+//! The way in for messages: one publisher a connection (or a transaction).
+//!
+//! Routes are remembered until the topology changes, so a publish to a known address costs a look-up and a
+//! copy. Nothing is visible before [`Publisher::flush`], which hands the whole burst over as one entry.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use inver_storage::batch::BatchBuilder;
+use inver_storage::{Entry, Lsn, SubmitError};
+
+use crate::address::{Address, Form};
+use crate::burst::Burst;
+use crate::exchange::HUB;
+use crate::message::Message;
+use crate::namespace::Namespace;
+use crate::queue::Queue;
+use crate::router::{Publish, Route};
+use crate::session::Session;
+use crate::subscription::{Consumer, DeliveryId};
+
+/// Routes that a publisher remembers.
+const ROUTES_MAX: usize = 1024;
+
+/// Who publishes, as routing needs it.
+#[derive(Clone, Debug, Default)]
+pub struct PublisherId {
+    /// The plug's name.
+    pub origin: &'static str,
+    /// The session, for bindings that spare their own publishes.
+    pub session: Option<u64>,
+}
+
+/// Where a message is sent.
+#[derive(Clone, Copy)]
+pub enum Target<'a> {
+    /// An exchange by name; the empty name is the default exchange, whose routing keys are queues' names.
+    Exchange {
+        /// The exchange's name.
+        name: &'a str,
+        /// The routing key.
+        routing_key: &'a [u8],
+        /// More routing keys: the union of their routes, each receiver once.
+        more_keys: &'a [&'a [u8]],
+    },
+    /// An address of the hub in its slashed form.
+    Hub(&'a [u8]),
+    /// One session's inbox.
+    Session(&'a Session),
+}
+
+/// What became of a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Routed {
+    /// Receivers; a capture is none.
+    pub destinations: usize,
+}
+
+/// Why a publish cannot be taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// There is no exchange of that name.
+    #[error("no exchange '{0}'")]
+    NoSuchExchange(String),
+    /// The exchange is for the broker's own use.
+    #[error("exchange '{0}' is internal")]
+    Internal(String),
+    /// The log takes no more; nothing of the burst is kept.
+    #[error("the log refuses: {0}")]
+    Log(String),
+}
+
+impl From<SubmitError> for PublishError {
+    fn from(error: SubmitError) -> Self {
+        PublishError::Log(error.to_string())
+    }
+}
+
+/// See the module's text.
+pub struct Publisher {
+    namespace: Namespace,
+    id: PublisherId,
+    routes: HashMap<Bytes, Route>,
+    routes_of: u64,
+    burst: Burst,
+    entry: Entry,
+    retained: Vec<(Vec<u8>, Option<Bytes>)>,
+    single: BatchBuilder,
+    scratch: Vec<u8>,
+}
+
+impl Publisher {
+    /// A publisher with nothing in hand.
+    #[must_use]
+    pub fn new(namespace: Namespace, id: PublisherId) -> Publisher {
+        Publisher {
+            namespace,
+            id,
+            routes: HashMap::new(),
+            routes_of: 0,
+            burst: Burst::default(),
+            entry: Entry::new(),
+            retained: Vec::new(),
+            single: BatchBuilder::new(0),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Routes a message and copies it into the burst.
+    pub fn publish(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
+        let route = match to {
+            Target::Session(session) => session.route(message.guaranteed),
+            Target::Hub(address) => self.hub_route(address, message),
+            Target::Exchange { name, routing_key, more_keys: [] } => {
+                self.route(name, routing_key, message)?
+            }
+            Target::Exchange { name, routing_key, more_keys } => {
+                let mut set = crate::router::ReceiverSet::default();
+                let mut first: Option<Route> = None;
+                for key in std::iter::once(&routing_key).chain(more_keys) {
+                    let route = self.route(name, key, message)?;
+                    route.set.log.iter().for_each(|s| set.add_stream(s));
+                    route.set.live.iter().for_each(|s| set.add_live(s));
+                    first.get_or_insert(route);
+                }
+                let receivers = set.ids().len();
+                Route { set: Arc::new(set), key: first.and_then(|f| f.key), receivers }
+            }
+        };
+        if !route.set.is_empty() {
+            self.burst.add(&route.set, route.key.as_deref(), message);
+        }
+        Ok(Routed { destinations: route.receivers })
+    }
+
+    /// Sets (or, with an empty or null value, clears) the retained value of an address, together with the burst.
+    pub fn retain(&mut self, address: &[u8], message: &Message<'_>) {
+        let value = match message.value {
+            None | Some([]) => None,
+            value => {
+                let Message { timestamp_ms, key, headers, .. } = message;
+                self.single.push_with(*timestamp_ms, *key, headers.count as usize, headers.bytes, value);
+                Some(self.single.finish().bytes().clone())
+            }
+        };
+        self.retained.push((address.to_vec(), value));
+    }
+
+    /// Adds what must hold together with the burst: state, acknowledgements.
+    pub fn attach(&mut self, parts: impl FnOnce(&mut Entry)) {
+        parts(&mut self.entry);
+    }
+
+    /// Acknowledges together with the burst.
+    pub fn attach_ack(&mut self, consumer: &Consumer, ids: &[DeliveryId]) {
+        consumer.ack_in(ids, &mut self.entry);
+    }
+
+    /// Bytes in hand: a connection flushes when they are many.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.burst.bytes()
+    }
+
+    /// Whether there is nothing to flush.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.burst.is_empty() && self.entry.is_empty() && self.retained.is_empty()
+    }
+
+    /// Forgets what is in hand.
+    pub fn discard(&mut self) {
+        self.burst.clear();
+        self.entry = Entry::new();
+        self.retained.clear();
+    }
+
+    /// Hands everything over as one entry: whole or absent. The position to wait for before guaranteed
+    /// messages may be acknowledged; none if nothing went to the log.
+    pub fn flush(&mut self) -> Result<Option<Lsn>, PublishError> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let mut entry = std::mem::take(&mut self.entry);
+        let retained = std::mem::take(&mut self.retained);
+        self.namespace.retained().put_in(&retained, &mut entry);
+        let lsn = self.burst.flush(self.namespace.log(), entry)?;
+        self.namespace.retained().apply(retained);
+        Ok(lsn)
+    }
+
+    fn hub_route(&mut self, slashed: &[u8], message: &Message<'_>) -> Route {
+        self.remembered(HUB, b'/', slashed, message, |this, message| {
+            let address = Address::parse(Form::Slashed, slashed);
+            this.namespace.route_at(&address, &this.publish_of(message), None)
+        })
+    }
+
+    fn route(
+        &mut self,
+        name: &str,
+        routing_key: &[u8],
+        message: &Message<'_>,
+    ) -> Result<Route, PublishError> {
+        if name.is_empty() {
+            return Ok(self.remembered("", b'.', routing_key, message, |this, _| {
+                let queue: Option<Arc<Queue>> =
+                    std::str::from_utf8(routing_key).ok().and_then(|n| this.namespace.queue(n));
+                this.namespace.route_to_queue(queue.as_deref())
+            }));
+        }
+        let exchange = match self.namespace.exchange(name) {
+            Some(exchange) if exchange.spec().internal => {
+                return Err(PublishError::Internal(name.to_owned()));
+            }
+            Some(exchange) => exchange,
+            None => return Err(PublishError::NoSuchExchange(name.to_owned())),
+        };
+        if !self.namespace.routes_by_key(&exchange) {
+            return Ok(self.namespace.route_from(&exchange, routing_key, &self.publish_of(message)));
+        }
+        Ok(self.remembered(name, b'.', routing_key, message, |this, message| {
+            this.namespace.route_from(&exchange, routing_key, &this.publish_of(message))
+        }))
+    }
+
+    fn publish_of<'a>(&'a self, message: &'a Message<'_>) -> Publish<'a> {
+        Publish { guaranteed: message.guaranteed, by: &self.id, lookup: message.lookup }
+    }
+
+    fn remembered(
+        &mut self,
+        exchange: &str,
+        form: u8,
+        key: &[u8],
+        message: &Message<'_>,
+        find: impl FnOnce(&Publisher, &Message<'_>) -> Route,
+    ) -> Route {
+        let version = self.namespace.version();
+        if self.routes_of != version {
+            self.routes.clear();
+            self.routes_of = version;
+        }
+        self.scratch.clear();
+        self.scratch.push(u8::from(message.guaranteed));
+        self.scratch.push(form);
+        self.scratch.extend_from_slice(exchange.as_bytes());
+        self.scratch.push(0);
+        self.scratch.extend_from_slice(key);
+        if let Some(route) = self.routes.get(self.scratch.as_slice()) {
+            return route.clone();
+        }
+        let route = find(self, message);
+        if self.routes.len() >= ROUTES_MAX {
+            self.routes.clear();
+        }
+        self.routes.insert(Bytes::copy_from_slice(&self.scratch), route.clone());
+        route
+    }
+}

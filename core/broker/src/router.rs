@@ -1,0 +1,244 @@
+//! From an address to its receivers. The hub is the exchange where a publish also meets the log topic of its
+//! name, the captures, and the sessions' filters.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use inver_storage::Stream;
+use smallvec::SmallVec;
+
+use crate::address::{Address, Form};
+use crate::exchange::{BindTarget, Exchange, HUB};
+use crate::namespace::Namespace;
+use crate::publisher::PublisherId;
+use crate::queue::Queue;
+use crate::session::SessionCore;
+use crate::subscription::Subscription;
+use crate::topic::TopicKind;
+use crate::value::{HeaderLookup, Value};
+
+/// Exchanges that one publish may pass; cycles are cut by remembering where it was.
+const EXCHANGES_VISITED_MAX: usize = 256;
+
+/// Who receives a message: streams of the log and queues in memory, each once.
+#[derive(Default)]
+pub(crate) struct ReceiverSet {
+    pub(crate) log: SmallVec<[Stream; 2]>,
+    pub(crate) live: SmallVec<[Arc<Subscription>; 2]>,
+    /// Sorted identities, to compare sets and find overlaps.
+    ids: SmallVec<[u64; 4]>,
+}
+
+impl ReceiverSet {
+    pub(crate) fn add_stream(&mut self, stream: &Stream) {
+        if self.note(stream.id().0 << 1) {
+            self.log.push(stream.clone());
+        }
+    }
+
+    pub(crate) fn add_live(&mut self, subscription: &Arc<Subscription>) {
+        if self.note(subscription.id() << 1 | 1) {
+            self.live.push(subscription.clone());
+        }
+    }
+
+    fn note(&mut self, id: u64) -> bool {
+        match self.ids.binary_search(&id) {
+            Ok(_) => false,
+            Err(at) => {
+                self.ids.insert(at, id);
+                true
+            }
+        }
+    }
+
+    pub(crate) fn ids(&self) -> &[u64] {
+        &self.ids
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Whether a receiver is in both.
+    pub(crate) fn overlaps(&self, other: &ReceiverSet) -> bool {
+        let (small, large) = if self.ids.len() < other.ids.len() { (self, other) } else { (other, self) };
+        small.ids.iter().any(|id| large.ids.binary_search(id).is_ok())
+    }
+}
+
+/// What routing found.
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) set: Arc<ReceiverSet>,
+    /// The record's key, where a capture sets it.
+    pub(crate) key: Option<Bytes>,
+    /// How many receivers there are, captures not counted.
+    pub(crate) receivers: usize,
+}
+
+/// A publish as routing sees it.
+pub(crate) struct Publish<'a> {
+    pub(crate) guaranteed: bool,
+    pub(crate) by: &'a PublisherId,
+    pub(crate) lookup: Option<&'a dyn HeaderLookup>,
+}
+
+#[derive(Default)]
+struct Found {
+    set: ReceiverSet,
+    /// Sessions with the best of their matching bindings.
+    sessions: Vec<(Arc<SessionCore>, bool)>,
+    visited: SmallVec<[*const (); 4]>,
+    receivers: usize,
+    key: Option<Bytes>,
+}
+
+// The pointers of `visited` are only compared.
+impl Found {
+    fn queue(&mut self, queue: &Queue) {
+        let before = self.set.ids().len();
+        match queue.stream() {
+            Some(stream) => self.set.add_stream(stream),
+            None => self.set.add_live(queue.subscription()),
+        }
+        self.receivers += self.set.ids().len() - before;
+    }
+
+    fn session(&mut self, session: &Arc<SessionCore>, guaranteed: bool) {
+        match self.sessions.iter_mut().find(|(s, _)| Arc::ptr_eq(s, session)) {
+            Some((_, g)) => *g |= guaranteed,
+            None => self.sessions.push((session.clone(), guaranteed)),
+        }
+    }
+}
+
+impl Namespace {
+    /// Who receives what is published to the queue of this name.
+    pub(crate) fn route_to_queue(&self, queue: Option<&Queue>) -> Route {
+        let mut found = Found::default();
+        if let Some(queue) = queue {
+            found.queue(queue);
+        }
+        found.finish(&Publish { guaranteed: false, by: &PublisherId::default(), lookup: None })
+    }
+
+    /// Who receives what is published to this exchange.
+    pub(crate) fn route_from(
+        &self,
+        exchange: &Arc<Exchange>,
+        routing_key: &[u8],
+        publish: &Publish<'_>,
+    ) -> Route {
+        let mut found = Found::default();
+        self.visit(exchange, routing_key, None, publish, &mut found);
+        found.finish(publish)
+    }
+
+    /// Who receives what is published at an address of the hub. `but` is left out of it: the stream that the
+    /// message lies in already.
+    pub(crate) fn route_at(&self, address: &Address, publish: &Publish<'_>, but: Option<&Stream>) -> Route {
+        let mut found = Found::default();
+        let dotted = address.write(Form::Dotted);
+        self.visit(&self.hub(), &dotted, Some(address), publish, &mut found);
+        if let Some(but) = but {
+            let id = but.id();
+            if let Some(at) = found.set.log.iter().position(|s| s.id() == id) {
+                found.set.log.remove(at);
+                found.set.ids.retain(|i| *i != id.0 << 1);
+                found.receivers -= 1;
+            }
+        }
+        found.finish(publish)
+    }
+
+    fn visit(
+        &self,
+        exchange: &Arc<Exchange>,
+        routing_key: &[u8],
+        address: Option<&Address>,
+        publish: &Publish<'_>,
+        found: &mut Found,
+    ) {
+        let mut stack: SmallVec<[Arc<Exchange>; 4]> = SmallVec::new();
+        stack.push(exchange.clone());
+        while let Some(exchange) = stack.pop() {
+            let here = Arc::as_ptr(&exchange).cast::<()>();
+            if found.visited.contains(&here) || found.visited.len() >= EXCHANGES_VISITED_MAX {
+                continue;
+            }
+            found.visited.push(here);
+            let mut any = false;
+            exchange.route(routing_key, address, publish.lookup, |target| {
+                any = true;
+                match target {
+                    BindTarget::Queue(queue) => found.queue(queue),
+                    BindTarget::Exchange(next) => stack.push(next.clone()),
+                    BindTarget::Session { session, guaranteed, no_local } => {
+                        if !(*no_local && publish.by.session == Some(session.id())) {
+                            found.session(session, *guaranteed);
+                        }
+                    }
+                }
+            });
+            if exchange.name() == HUB {
+                any |= self.meet(routing_key, address, publish, found);
+            }
+            if !any {
+                let alternate = exchange.spec().arguments.get("alternate-exchange").and_then(Value::as_str);
+                if let Some(next) = alternate.and_then(|name| self.exchange(name)) {
+                    stack.push(next);
+                }
+            }
+        }
+    }
+
+    /// The log topic of the address's name, and the captures.
+    fn meet(
+        &self,
+        routing_key: &[u8],
+        address: Option<&Address>,
+        publish: &Publish<'_>,
+        found: &mut Found,
+    ) -> bool {
+        let mut any = false;
+        let name = std::str::from_utf8(routing_key).ok();
+        if let Some(topic) = name.and_then(|n| self.topic(n)).filter(|t| t.kind() == TopicKind::Log) {
+            if let Some(partition) = topic.partition_of(Some(routing_key)) {
+                found.set.add_stream(partition.stream());
+                found.receivers += 1;
+                any = true;
+            }
+        }
+        let parsed;
+        let address = match address {
+            Some(a) => a,
+            None if self.captures().is_empty() => return any,
+            None => {
+                parsed = Address::parse(Form::Dotted, routing_key);
+                &parsed
+            }
+        };
+        if let Some((topic, key)) = self.captures().capture(publish.by.origin, address) {
+            if let Some(partition) = self
+                .topic(&topic)
+                .filter(|t| t.kind() == TopicKind::Log)
+                .and_then(|t| t.partition_of(Some(&key)))
+            {
+                found.set.add_stream(partition.stream());
+                found.key = Some(key);
+            }
+        }
+        any
+    }
+}
+
+impl Found {
+    fn finish(mut self, publish: &Publish<'_>) -> Route {
+        for (session, guaranteed) in std::mem::take(&mut self.sessions) {
+            self.receivers += 1;
+            session.receive(guaranteed && publish.guaranteed, &mut self.set);
+        }
+        Route { set: Arc::new(self.set), key: self.key, receivers: self.receivers }
+    }
+}

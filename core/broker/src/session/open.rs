@@ -1,0 +1,356 @@
+//! Opening a session: take-over from another connection, resuming, making anew; and letting go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use inver_storage::{Entry, Lsn, Offset};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{Expiry, Holder, Session, SessionCore, State, SubscriptionOptions, split_share};
+use crate::Mailbox;
+use crate::catalog::{self, SessionRow};
+use crate::clock::now_ms;
+use crate::namespace::Namespace;
+use crate::subscription::{ConsumerSpec, MemoryBounds, Mode, Subscription, WhenFull};
+
+/// How long a connection that was told to hand over its session may take.
+const TAKE_OVER_SECONDS_MAX: u64 = 10;
+
+/// A non-durable session's inbox.
+const INBOX_MEMORY: MemoryBounds =
+    MemoryBounds { messages_max: 1_000_000, bytes_max: 64 * 1024 * 1024, when_full: WhenFull::DropNewest };
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// What a connection asks for.
+pub struct SessionSpec<'a> {
+    /// The client's id.
+    pub client_id: &'a str,
+    /// What was there before is thrown away.
+    pub clean_start: bool,
+    /// It is to outlive its connection.
+    pub durable: bool,
+    /// Woken for all of the following.
+    pub mailbox: Arc<Mailbox>,
+    /// The inbox has something.
+    pub inbox_token: u64,
+    /// The live queue has something.
+    pub live_token: u64,
+    /// Another connection wants the session: drop it, at once.
+    pub taken_over_token: u64,
+    /// Bound of the live queue.
+    pub live_messages_max: u64,
+    /// Bound of the live queue.
+    pub live_bytes_max: u64,
+}
+
+/// A session, opened.
+pub struct Opened {
+    /// The session; letting it go is dropping it.
+    pub session: Session,
+    /// It was there before.
+    pub present: bool,
+    /// What it had subscribed to; shared ones must be joined again.
+    pub subscriptions: Vec<(Bytes, SubscriptionOptions)>,
+    /// Opaque state, in the order of its keys.
+    pub state: Vec<(Bytes, Bytes)>,
+    /// Wait for it before the client is told.
+    pub lsn: Option<Lsn>,
+}
+
+/// Why a session cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// The connection that holds it did not let it go in time.
+    #[error("another connection holds the session and does not let it go")]
+    Busy,
+    /// The log takes no more.
+    #[error("the log refuses: {0}")]
+    Log(String),
+}
+
+impl Namespace {
+    /// Opens a client's session. A connection that holds it is told to drop it and waited for.
+    pub async fn open_session(&self, spec: SessionSpec<'_>) -> Result<Opened, SessionError> {
+        loop {
+            let held = {
+                let present = self.sessions().get(spec.client_id).map(|s| s.clone());
+                present.and_then(|core| core.ask_holder())
+            };
+            if let Some(mut released) = held {
+                let wait = released.wait_for(|released| *released);
+                let timeout = Duration::from_secs(TAKE_OVER_SECONDS_MAX);
+                if tokio::time::timeout(timeout, wait).await.is_err() {
+                    return Err(SessionError::Busy);
+                }
+                continue;
+            }
+            let _sessions = self.sessions_lock();
+            let present = self.sessions().get(spec.client_id).map(|s| s.clone());
+            match present {
+                Some(core) if core.state.lock().holder.is_some() => {}
+                Some(core) if !spec.clean_start && !core.ended.load(Ordering::Acquire) => {
+                    return Ok(core.hold(&spec, true, None));
+                }
+                other => {
+                    if let Some(old) = other {
+                        old.publish_will();
+                        old.end();
+                    }
+                    let (core, lsn) = SessionCore::create(self, &spec)?;
+                    self.sessions().insert(spec.client_id.to_owned(), core.clone());
+                    return Ok(core.hold(&spec, false, lsn));
+                }
+            }
+        }
+    }
+}
+
+impl SessionCore {
+    fn create(
+        namespace: &Namespace,
+        spec: &SessionSpec<'_>,
+    ) -> Result<(Arc<SessionCore>, Option<Lsn>), SessionError> {
+        let log = namespace.log();
+        let bounds = MemoryBounds {
+            messages_max: spec.live_messages_max,
+            bytes_max: spec.live_bytes_max,
+            when_full: WhenFull::DropNewest,
+        };
+        let expiry = if spec.durable { Expiry::Never } else { Expiry::AtDetach };
+        if !spec.durable {
+            let inbox = Subscription::in_memory(spec.client_id, Mode::Exclusive, log, INBOX_MEMORY);
+            return Ok((SessionCore::assemble(namespace, spec.client_id, None, inbox, bounds, expiry), None));
+        }
+        let (stream, cursor) = (log.allocate_stream(), log.allocate_cursor());
+        let mut entry = Entry::new();
+        entry.create_stream(stream);
+        entry.create_cursor(cursor, stream, Offset(0));
+        let row = SessionRow { stream: stream.0, cursor: cursor.0, expiry_s: None, detached_ms: None };
+        let key = catalog::key(namespace.id(), &[spec.client_id.as_bytes()]);
+        entry.put(catalog::SESSIONS, key, catalog::encode(&row));
+        let submitted = log.submit(entry).map_err(|e| SessionError::Log(e.to_string()))?;
+        let core = SessionCore::over_log(namespace, spec.client_id, stream.0, cursor.0, bounds, expiry)
+            .ok_or_else(|| SessionError::Log("the inbox was not made".into()))?;
+        Ok((core, Some(submitted.lsn)))
+    }
+
+    fn over_log(
+        namespace: &Namespace,
+        client_id: &str,
+        stream: u64,
+        cursor: u64,
+        bounds: MemoryBounds,
+        expiry: Expiry,
+    ) -> Option<Arc<SessionCore>> {
+        let log = namespace.log();
+        let (stream, cursor) = (log.stream(stream.into())?, log.cursor(cursor.into())?);
+        let reclaim = namespace.reclaim().clone();
+        let sources = vec![(stream.clone(), Some(cursor.clone()), cursor.position())];
+        let inbox = Subscription::over_streams(client_id, Mode::Exclusive, log, sources, Some(reclaim));
+        namespace.reclaim().register(&inbox);
+        Some(SessionCore::assemble(namespace, client_id, Some((stream, cursor)), inbox, bounds, expiry))
+    }
+
+    fn assemble(
+        namespace: &Namespace,
+        client_id: &str,
+        stream: Option<(inver_storage::Stream, inver_storage::Cursor)>,
+        inbox: Arc<Subscription>,
+        live: MemoryBounds,
+        expiry: Expiry,
+    ) -> Arc<SessionCore> {
+        Arc::new(SessionCore {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            client_id: client_id.into(),
+            namespace: namespace.clone(),
+            stream,
+            inbox,
+            live: Subscription::in_memory(client_id, Mode::Exclusive, namespace.log(), live),
+            state: Mutex::new(State {
+                filters: BTreeMap::new(),
+                blobs: BTreeMap::new(),
+                holder: None,
+                expiry,
+                detached_ms: None,
+                will: None,
+            }),
+            ended: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes a session again from its rows; its connection, if it had one, ended with the process.
+    pub(crate) fn recover(
+        namespace: &Namespace,
+        client_id: &str,
+        row: &SessionRow,
+    ) -> Option<Arc<SessionCore>> {
+        let bounds =
+            MemoryBounds { messages_max: 1000, bytes_max: 1024 * 1024, when_full: WhenFull::DropNewest };
+        let expiry = row.expiry_s.map_or(Expiry::Never, Expiry::After);
+        let core = SessionCore::over_log(namespace, client_id, row.stream, row.cursor, bounds, expiry)?;
+        core.state.lock().detached_ms = Some(row.detached_ms.unwrap_or_else(now_ms));
+        Some(core)
+    }
+
+    pub(crate) fn recover_filter(self: &Arc<Self>, text: Bytes, options: SubscriptionOptions) {
+        match split_share(&text) {
+            Some((group, filter)) => {
+                let durable = options.guaranteed;
+                if let Err(error) = self.namespace.join_group(group, filter, durable, &self.client_id) {
+                    tracing::error!(client_id = %self.client_id, %error, "a shared subscription is not there again");
+                }
+            }
+            None => self.bind(&text, &options),
+        }
+        self.state.lock().filters.insert(text, options);
+    }
+
+    pub(crate) fn recover_blob(&self, key: Bytes, value: Bytes) {
+        if let Some(will) = super::will::recovered(&key, &value) {
+            self.state.lock().will = Some(will);
+        }
+        self.state.lock().blobs.insert(key, value);
+    }
+
+    /// After everything was recovered: the expiry and the will run on.
+    pub(crate) fn recovered(self: &Arc<Self>) {
+        self.arm();
+    }
+
+    /// Tells the present holder to let go; none if there is none.
+    fn ask_holder(&self) -> Option<watch::Receiver<bool>> {
+        let state = self.state.lock();
+        let holder = state.holder.as_ref()?;
+        holder.mailbox.post(holder.taken_over_token);
+        Some(holder.released.subscribe())
+    }
+
+    /// Gives the session to a connection. Nobody holds it.
+    fn hold(self: &Arc<Self>, spec: &SessionSpec<'_>, present: bool, lsn: Option<Lsn>) -> Opened {
+        let (subscriptions, blobs) = {
+            let mut state = self.state.lock();
+            let (released, _) = watch::channel(false);
+            let (mailbox, taken_over_token) = (spec.mailbox.clone(), spec.taken_over_token);
+            state.holder = Some(Holder { mailbox, taken_over_token, released });
+            state.detached_ms = None;
+            let blobs = state.blobs.iter().filter(|(k, _)| !super::will::is_key(k));
+            (
+                state.filters.iter().map(|(t, o)| (t.clone(), o.clone())).collect(),
+                blobs.map(|(k, v)| (k.clone(), v.clone())).collect(),
+            )
+        };
+        let mut entry = Entry::new();
+        // A will that waited for its delay is not published once the session is resumed.
+        self.set_will(None, &mut entry);
+        if present {
+            self.put_row(&mut entry, None);
+        }
+        let lsn = self.submit(entry).or(lsn);
+        let consumer = |token| ConsumerSpec::new(spec.mailbox.clone(), token);
+        let inbox = self.inbox.attach_held(consumer(spec.inbox_token));
+        let mut auto = consumer(spec.live_token);
+        auto.auto_ack = true;
+        let live = self.live.attach_held(auto);
+        Opened {
+            session: Session { core: self.clone(), inbox, live },
+            present,
+            subscriptions,
+            state: blobs,
+            lsn,
+        }
+    }
+
+    pub(super) fn put_row(&self, entry: &mut Entry, detached_ms: Option<i64>) {
+        let Some((stream, cursor)) = &self.stream else { return };
+        let expiry_s = match self.state.lock().expiry {
+            Expiry::Never => None,
+            Expiry::After(s) => Some(s),
+            Expiry::AtDetach => Some(0),
+        };
+        let row = SessionRow { stream: stream.id().0, cursor: cursor.id().0, expiry_s, detached_ms };
+        let key = catalog::key(self.namespace.id(), &[self.client_id.as_bytes()]);
+        entry.put(catalog::SESSIONS, key, catalog::encode(&row));
+    }
+
+    /// The connection ended.
+    pub(super) fn let_go(self: &Arc<Self>) {
+        let now = now_ms();
+        let ends = {
+            let mut state = self.state.lock();
+            state.detached_ms = Some(now);
+            matches!(state.expiry, Expiry::AtDetach | Expiry::After(0))
+        };
+        if ends {
+            self.publish_will();
+            self.end();
+        } else {
+            let mut entry = Entry::new();
+            self.put_row(&mut entry, Some(now));
+            self.submit(entry);
+            self.arm();
+        }
+        // Last: until here another connection that wants the session waits.
+        let holder = self.state.lock().holder.take();
+        if let Some(holder) = holder {
+            holder.released.send_replace(true);
+        }
+    }
+
+    /// Sets the clock for the will and the expiry, whichever is first.
+    fn arm(self: &Arc<Self>) {
+        if let Some(due) = self.due_ms() {
+            if due <= now_ms() {
+                self.ring(now_ms());
+            } else {
+                self.namespace.timers().lock().insert((due, self.id), Arc::downgrade(self));
+            }
+        }
+    }
+
+    fn due_ms(&self) -> Option<i64> {
+        let state = self.state.lock();
+        let since = state.detached_ms?;
+        let expiry = match state.expiry {
+            Expiry::Never => None,
+            Expiry::AtDetach => Some(since),
+            Expiry::After(s) => Some(since + i64::from(s) * 1000),
+        };
+        let will = state.will.as_ref().map(|w| since + i64::from(w.delay_s) * 1000);
+        match (expiry, will) {
+            (Some(e), Some(w)) => Some(e.min(w)),
+            (e, w) => e.or(w),
+        }
+    }
+
+    /// A time it was armed for has come, unless a connection took it meanwhile.
+    pub(crate) fn ring(self: &Arc<Self>, now: i64) {
+        let (expired, will_due) = {
+            let state = self.state.lock();
+            let Some(since) = state.detached_ms else { return };
+            let expired = match state.expiry {
+                Expiry::Never => false,
+                Expiry::AtDetach => true,
+                Expiry::After(s) => since + i64::from(s) * 1000 <= now,
+            };
+            let will_due = state.will.as_ref().is_some_and(|w| since + i64::from(w.delay_s) * 1000 <= now);
+            (expired, will_due)
+        };
+        if expired || will_due {
+            self.publish_will();
+        }
+        if expired {
+            let namespace = self.namespace.clone();
+            let _sessions = namespace.sessions_lock();
+            if self.state.lock().holder.is_none() {
+                self.end();
+            }
+        } else {
+            self.arm();
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! One consumer of a subscription, as its connection holds it.
+
+use std::sync::Arc;
+
+use inver_storage::{Entry, Lsn};
+
+use super::dispatch::{Load, SlotId};
+use super::{Delivery, DeliveryId, Subscription};
+use crate::Mailbox;
+
+/// What a consumer wants.
+#[derive(Clone)]
+pub struct ConsumerSpec {
+    /// Woken when there may be something to pull.
+    pub mailbox: Arc<Mailbox>,
+    /// What it is woken with.
+    pub token: u64,
+    /// No other consumer beside it.
+    pub exclusive: bool,
+    /// Higher ones are served first.
+    pub priority: i32,
+    /// Messages are acknowledged as they are pulled.
+    pub auto_ack: bool,
+    /// It asks now and then and does not count as a consumer: it takes no turn and is never woken.
+    pub passive: bool,
+}
+
+impl ConsumerSpec {
+    /// A consumer that acknowledges what it gets, of no special rank.
+    #[must_use]
+    pub fn new(mailbox: Arc<Mailbox>, token: u64) -> ConsumerSpec {
+        ConsumerSpec { mailbox, token, exclusive: false, priority: 0, auto_ack: false, passive: false }
+    }
+}
+
+/// Why a consumer was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// It asked to be alone, or the subscription is exclusive, and another consumer is there.
+    #[error("another consumer is attached")]
+    InUse,
+    /// Another consumer asked to be alone.
+    #[error("another consumer holds it exclusively")]
+    HeldExclusively,
+    /// The subscription ended.
+    #[error("the subscription was deleted")]
+    Closed,
+}
+
+/// What a pull left behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pull {
+    /// There is more: pull again when there is room. Otherwise a wake-up will come.
+    pub more: bool,
+    /// Messages are being loaded from the disk; the token will be posted.
+    pub pending: bool,
+    /// The subscription ended.
+    pub cancelled: bool,
+}
+
+/// A consumer. When it is dropped, what it holds goes back to the others.
+pub struct Consumer {
+    subscription: Arc<Subscription>,
+    slot: SlotId,
+    spec: ConsumerSpec,
+    auto_acked: Vec<DeliveryId>,
+    loads: Vec<Load>,
+}
+
+impl Consumer {
+    pub(super) fn new(subscription: Arc<Subscription>, slot: SlotId, spec: ConsumerSpec) -> Consumer {
+        Consumer { subscription, slot, spec, auto_acked: Vec::new(), loads: Vec::new() }
+    }
+
+    /// The subscription it consumes.
+    #[must_use]
+    pub fn subscription(&self) -> &Arc<Subscription> {
+        &self.subscription
+    }
+
+    /// Takes messages, in order, at most so many and about so many bytes (the last may go beyond). Never
+    /// waits: what is not in memory is loaded beside, and a wake-up follows. Needs a tokio runtime around it.
+    pub fn pull(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
+        let mut acks = Vec::new();
+        let consumed;
+        let pull = {
+            let mut state = self.subscription.state.lock();
+            let pull = state.pull(
+                self.slot,
+                &self.spec,
+                messages_max,
+                bytes_max,
+                into,
+                &mut self.auto_acked,
+                &mut self.loads,
+            );
+            if !self.auto_acked.is_empty() {
+                acks = state.ranges(std::mem::take(&mut self.auto_acked));
+            }
+            consumed = state.spill_consumed();
+            pull
+        };
+        if let Some((stream, to)) = consumed {
+            self.subscription.trim(&stream, to);
+        }
+        if !acks.is_empty() {
+            self.subscription.commit_acks(acks);
+        }
+        for load in self.loads.drain(..) {
+            load.spawn(&self.subscription);
+        }
+        pull
+    }
+
+    /// Acknowledges. The position to wait for, for those who must answer; none if nothing is durable here.
+    pub fn ack(&self, ids: &[DeliveryId]) -> Option<Lsn> {
+        let acks = self.subscription.state.lock().ack(self.slot, ids);
+        self.subscription.commit_acks(acks)
+    }
+
+    /// Acknowledges as part of an entry: both hold, or neither.
+    pub fn ack_in(&self, ids: &[DeliveryId], entry: &mut Entry) {
+        for (cursor, ranges) in self.subscription.state.lock().ack(self.slot, ids) {
+            entry.ack(&cursor, &ranges);
+        }
+    }
+
+    /// Gives messages back to be delivered again, to this or another consumer, with their count raised.
+    pub fn requeue(&self, ids: &[DeliveryId]) {
+        let told = self.subscription.state.lock().give_back(self.slot, ids, true);
+        if told.is_empty() {
+            return;
+        }
+        let mut entry = Entry::new();
+        for (cursor, offsets) in told {
+            entry.returned(&cursor, &offsets);
+        }
+        if let Err(error) = self.subscription.log.submit(entry) {
+            tracing::debug!(%error, "delivery counts not written");
+        }
+    }
+}
+
+impl Consumer {
+    /// No more deliveries, no longer counted among the consumers; what it holds can still be acknowledged.
+    pub fn stop(&mut self) {
+        let last = self.subscription.state.lock().stop(self.slot);
+        if last {
+            self.subscription.last_detached();
+        }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.subscription.state.lock().return_all(self.slot);
+        self.stop();
+    }
+}
+
+impl Load {
+    /// Reads from the disk on a thread where that may take its time.
+    fn spawn(self, subscription: &Arc<Subscription>) {
+        let subscription = subscription.clone();
+        tokio::task::spawn_blocking(move || {
+            let batches = self.read.run().unwrap_or_else(|error| {
+                tracing::error!(subscription = subscription.name(), %error, "cannot read from the log");
+                Vec::new()
+            });
+            subscription.state.lock().loaded(self.source, batches);
+        });
+    }
+}

@@ -1,0 +1,347 @@
+//! A subscription: a named position on a topic (or on a queue in memory) with acknowledgements, and the
+//! consumers that share it.
+//!
+//! Consumers *pull*. A consumer that found nothing is put on the waiting list and woken through its
+//! connection's mailbox when there is something again, so a connection with a thousand idle consumers costs
+//! nothing, and a burst wakes each connection once.
+//!
+//! Invariants:
+//! - A message is held by one consumer at a time, until it is acknowledged, returned, or the consumer leaves.
+//! - Returned messages come again before newer ones, in their old order, with their count raised.
+//! - Acknowledgements reach the log's cursor; once committed, the message never comes again.
+//! - The lock is never held over I/O or an await: records that are not in memory are loaded beside it.
+//!
+//! Deliberately absent: what a message means, and what a protocol calls its acknowledgements.
+
+mod consumer;
+mod dispatch;
+mod source;
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use inver_storage::batch::{Batch, Record};
+use inver_storage::{Cursor, CursorId, Entry, Log, Lsn, Offset, Stream};
+use parking_lot::Mutex;
+
+use crate::catalog;
+use crate::reclaim::Reclaim;
+
+pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
+pub use source::{MemoryBounds, WhenFull};
+
+use dispatch::State;
+
+/// How the consumers of a subscription share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Mode {
+    /// One consumer; a second is refused.
+    Exclusive,
+    /// Each message goes to one of the consumers.
+    Shared,
+    /// One consumer is active; another takes over when it leaves.
+    Failover,
+    /// Each message goes to one of the consumers, all of one key to the same.
+    KeyShared,
+}
+
+impl Mode {
+    /// The name that users read and write.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mode::Exclusive => "exclusive",
+            Mode::Shared => "shared",
+            Mode::Failover => "failover",
+            Mode::KeyShared => "key_shared",
+        }
+    }
+}
+
+impl std::str::FromStr for Mode {
+    type Err = ();
+
+    fn from_str(s: &str) -> Result<Mode, ()> {
+        match s {
+            "exclusive" => Ok(Mode::Exclusive),
+            "shared" => Ok(Mode::Shared),
+            "failover" => Ok(Mode::Failover),
+            "key_shared" => Ok(Mode::KeyShared),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Where a new subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the first message that is kept.
+    Earliest,
+    /// With the next message that comes in.
+    Latest,
+    /// At this offset.
+    At(Offset),
+}
+
+impl Start {
+    pub(crate) fn offset(self, stream: &Stream) -> Offset {
+        match self {
+            Start::Earliest => stream.start(),
+            Start::Latest => stream.next_offset(),
+            Start::At(offset) => offset,
+        }
+    }
+}
+
+/// Which message of its subscription a delivery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryId {
+    /// The partition, or the place of the source within its subscription.
+    pub partition: u32,
+    /// The offset within it.
+    pub offset: u64,
+}
+
+/// A message on its way to a consumer.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// What to name when it is acknowledged.
+    pub id: DeliveryId,
+    /// The message.
+    pub record: Record,
+    /// How often it was delivered before and came back.
+    pub redelivered: u32,
+}
+
+/// How full a subscription is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Messages waiting to be delivered.
+    pub ready: u64,
+    /// Messages delivered and neither acknowledged nor returned.
+    pub unacked: u64,
+    /// Consumers attached.
+    pub consumers: usize,
+}
+
+/// See the module's text.
+pub struct Subscription {
+    /// Unique within the process; orders receivers of a route.
+    id: u64,
+    name: String,
+    durable: bool,
+    log: Log,
+    state: Mutex<State>,
+    /// A durable position moved since the broker last looked; see [`Subscription::take_dirty`].
+    dirty: AtomicBool,
+    /// Where to say so.
+    reclaim: Option<Arc<Reclaim>>,
+    last_detach: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Subscription {
+    /// A subscription of these streams; `cursors` are there when its position is durable, one a stream.
+    pub(crate) fn over_streams(
+        name: &str,
+        mode: Mode,
+        log: &Log,
+        streams: Vec<(Stream, Option<Cursor>, Offset)>,
+        reclaim: Option<Arc<Reclaim>>,
+    ) -> Arc<Subscription> {
+        let durable = streams.iter().any(|(_, cursor, _)| cursor.is_some());
+        let subscription = Subscription::new(name, mode, log, durable, reclaim);
+        {
+            let mut state = subscription.state.lock();
+            for (stream, cursor, from) in streams {
+                state.add_stream(&subscription, stream, cursor, from);
+            }
+        }
+        subscription
+    }
+
+    /// A subscription of a queue that lives in memory.
+    pub(crate) fn in_memory(name: &str, mode: Mode, log: &Log, bounds: MemoryBounds) -> Arc<Subscription> {
+        let subscription = Subscription::new(name, mode, log, false, None);
+        subscription.state.lock().add_memory(bounds);
+        subscription
+    }
+
+    fn new(
+        name: &str,
+        mode: Mode,
+        log: &Log,
+        durable: bool,
+        reclaim: Option<Arc<Reclaim>>,
+    ) -> Arc<Subscription> {
+        Arc::new(Subscription {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            name: name.to_owned(),
+            durable,
+            log: log.clone(),
+            state: Mutex::new(State::new(mode)),
+            dirty: AtomicBool::new(false),
+            reclaim,
+            last_detach: OnceLock::new(),
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Unique within the process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether its position survives a restart.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.durable
+    }
+
+    /// How its consumers share it.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.state.lock().mode()
+    }
+
+    /// Asks for a mode: granted when it is the present one, or when nobody is attached.
+    /// Otherwise the present mode comes back as the error.
+    pub fn ask_mode(&self, mode: Mode) -> Result<(), Mode> {
+        self.state.lock().ask_mode(mode)
+    }
+
+    /// How full it is.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        self.state.lock().depth()
+    }
+
+    /// Adds a consumer.
+    pub fn attach(self: &Arc<Self>, spec: ConsumerSpec) -> Result<Consumer, AttachError> {
+        let slot = self.state.lock().attach(spec.clone())?;
+        Ok(Consumer::new(self.clone(), slot, spec))
+    }
+
+    /// As [`attach`](Self::attach), by the only one who can: refused, it finds the subscription ended.
+    pub(crate) fn attach_held(self: &Arc<Self>, spec: ConsumerSpec) -> Consumer {
+        let slot = self.state.lock().attach(spec.clone()).unwrap_or(u64::MAX);
+        Consumer::new(self.clone(), slot, spec)
+    }
+
+    /// What is done each time the last consumer leaves; set once.
+    pub(crate) fn on_last_detach(&self, act: impl Fn() + Send + Sync + 'static) {
+        // A second one would be a defect of the caller; the first stays.
+        let _ = self.last_detach.set(Box::new(act));
+    }
+
+    fn last_detached(&self) {
+        if let Some(act) = self.last_detach.get() {
+            act();
+        }
+    }
+
+    /// Adds a stream to what it consumes, from its beginning.
+    pub(crate) fn extend(self: &Arc<Self>, stream: Stream, cursor: Option<Cursor>) {
+        self.state.lock().add_stream(self, stream, cursor, Offset(0));
+    }
+
+    /// Its durable positions, a stream each.
+    pub(crate) fn cursors(&self) -> Vec<CursorId> {
+        self.state.lock().cursors()
+    }
+
+    pub(crate) fn first_cursor(&self) -> Option<CursorId> {
+        self.cursors().first().copied()
+    }
+
+    fn trim(&self, stream: &Stream, to: Offset) {
+        let mut entry = Entry::new();
+        entry.trim(stream, to);
+        if let Err(error) = self.log.submit(entry) {
+            tracing::debug!(subscription = %self.name, %error, "trim not written");
+        }
+    }
+
+    /// Throws away what is waiting; what consumers hold stays theirs. Returns how many, and the position in
+    /// the log to wait for before that is promised.
+    pub fn purge(&self) -> (u64, Option<Lsn>) {
+        let (count, acked) = self.state.lock().purge();
+        let lsn = self.commit_acks(acked);
+        (count, lsn)
+    }
+
+    /// Ends it: consumers are told by [`Pull::cancelled`], nothing is delivered any more.
+    pub fn close(&self) {
+        let spilled = self.state.lock().close();
+        if let Some(stream) = spilled {
+            let mut entry = Entry::new();
+            entry.delete_stream(stream.id());
+            entry.delete(catalog::SPILLS, Bytes::copy_from_slice(&stream.id().0.to_be_bytes()));
+            if let Err(error) = self.log.submit(entry) {
+                tracing::debug!(subscription = %self.name, %error, "spilled messages not deleted");
+            }
+        }
+    }
+
+    /// Messages for a queue in memory: a batch's bytes, shared with all other receivers.
+    pub(crate) fn push(self: &Arc<Self>, batch: &Batch) {
+        self.state.lock().push(self, batch);
+    }
+
+    /// How many messages a bounded queue in memory refused.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.state.lock().dropped()
+    }
+
+    /// Streams that may have messages below their subscription's position: `(stream, position)`.
+    pub(crate) fn take_dirty(&self) -> Vec<(Stream, Offset)> {
+        self.dirty.store(false, Ordering::Release);
+        self.state.lock().positions()
+    }
+
+    /// Writes acknowledgements to the log. The last position says when all hold.
+    fn commit_acks(self: &Subscription, acked: AckBatch) -> Option<Lsn> {
+        let mut last = None;
+        for (cursor, ranges) in acked {
+            match cursor.ack(&ranges) {
+                Ok(lsn) => last = Some(last.map_or(lsn, |l: Lsn| l.max(lsn))),
+                // A poisoned log: the connection learns it from its next wait, and nothing more is promised.
+                Err(error) => {
+                    tracing::debug!(subscription = %self.name, %error, "acknowledgement not written")
+                }
+            }
+        }
+        if last.is_some() && !self.dirty.swap(true, Ordering::AcqRel) {
+            if let Some(reclaim) = &self.reclaim {
+                reclaim.note(self.id);
+            }
+        }
+        last
+    }
+}
+
+/// Acknowledgements by cursor.
+type AckBatch = Vec<(Cursor, Vec<Range<Offset>>)>;
+
+impl inver_storage::Listener for Subscription {
+    /// A stream has something new to read.
+    fn advanced(&self, _token: u64) {
+        self.state.lock().wake_waiting();
+    }
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription").field("name", &self.name).field("durable", &self.durable).finish()
+    }
+}

@@ -1,0 +1,294 @@
+//! Filters and what hangs on them, found by the address in a walk whose cost depends on the depth of the
+//! address and on the wildcards met on the way, not on the number of filters.
+//!
+//! The walk keeps a set of nodes instead of recursing, so that an address of sixty thousand levels costs
+//! time in proportion and no stack.
+
+use std::collections::HashMap;
+
+use crate::address::{Address, Filter, Step};
+
+const ROOT: u32 = 0;
+const NONE: u32 = u32::MAX;
+
+/// A map from filters to sets of values.
+#[derive(Debug)]
+pub struct Trie<T> {
+    nodes: Vec<Node<T>>,
+    edges: HashMap<(u32, Box<[u8]>), u32>,
+    free: Vec<u32>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Node<T> {
+    one: u32,
+    many: u32,
+    parent: u32,
+    /// How many edges lead away from here, wildcard edges included.
+    children: u32,
+    /// Guarded values last in a wildcard walk: see [`Filter::is_guarded`].
+    values: Vec<Value<T>>,
+}
+
+#[derive(Debug)]
+struct Value<T> {
+    guarded: bool,
+    value: T,
+}
+
+impl<T> Default for Trie<T> {
+    fn default() -> Self {
+        Trie { nodes: vec![Node::new(NONE)], edges: HashMap::new(), free: Vec::new(), len: 0 }
+    }
+}
+
+impl<T> Node<T> {
+    fn new(parent: u32) -> Self {
+        Node { one: NONE, many: NONE, parent, children: 0, values: Vec::new() }
+    }
+}
+
+impl<T> Trie<T> {
+    /// The number of values.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing hangs here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Hangs a value on a filter. The same filter can hold several.
+    pub fn insert(&mut self, filter: &Filter, value: T) {
+        let node = self.grow(filter.steps());
+        self.nodes[node as usize].values.push(Value { guarded: filter.is_guarded(), value });
+        self.len += 1;
+    }
+
+    /// The values on exactly this filter, to be changed in place.
+    pub fn values_mut(&mut self, filter: &Filter) -> impl Iterator<Item = &mut T> {
+        let node = self.descend(filter.steps());
+        let values = match node {
+            Some(n) => self.nodes[n as usize].values.as_mut_slice(),
+            None => &mut [],
+        };
+        values.iter_mut().map(|v| &mut v.value)
+    }
+
+    /// Takes down the values of this filter for which `gone` says yes; returns them.
+    pub fn remove(&mut self, filter: &Filter, mut gone: impl FnMut(&T) -> bool) -> Vec<T> {
+        let Some(node) = self.descend(filter.steps()) else { return Vec::new() };
+        let mut taken = Vec::new();
+        let values = &mut self.nodes[node as usize].values;
+        let mut i = 0;
+        while i < values.len() {
+            if gone(&values[i].value) {
+                taken.push(values.remove(i).value);
+            } else {
+                i += 1;
+            }
+        }
+        self.len -= taken.len();
+        self.prune(node, filter.steps());
+        taken
+    }
+
+    /// Calls `found` for every value whose filter matches the address; a value is met once.
+    pub fn matching<'a>(&'a self, address: &Address, mut found: impl FnMut(&'a T)) {
+        let system = address.is_system();
+        let mut here: Vec<u32> = vec![ROOT];
+        self.close(&mut here);
+        let mut next: Vec<u32> = Vec::new();
+        for level in address.levels() {
+            next.clear();
+            for &n in &here {
+                let node = &self.nodes[n as usize];
+                if self.is_many(n) {
+                    next.push(n);
+                }
+                if node.children == 0 {
+                    continue;
+                }
+                if node.one != NONE {
+                    next.push(node.one);
+                }
+                if let Some(&child) = self.edges.get(&(n, level.clone())) {
+                    next.push(child);
+                }
+            }
+            self.close(&mut next);
+            std::mem::swap(&mut here, &mut next);
+            if here.is_empty() {
+                return;
+            }
+        }
+        for &n in &here {
+            for v in &self.nodes[n as usize].values {
+                if !(system && v.guarded) {
+                    found(&v.value);
+                }
+            }
+        }
+    }
+
+    /// Every value with no regard to its filter.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.nodes.iter().flat_map(|n| n.values.iter().map(|v| &v.value))
+    }
+
+    fn is_many(&self, n: u32) -> bool {
+        let parent = self.nodes[n as usize].parent;
+        parent != NONE && self.nodes[parent as usize].many == n
+    }
+
+    /// `Many` matches no level too: standing at a node is standing at its `Many` child.
+    fn close(&self, set: &mut Vec<u32>) {
+        let mut i = 0;
+        while i < set.len() {
+            let many = self.nodes[set[i] as usize].many;
+            if many != NONE {
+                set.push(many);
+            }
+            i += 1;
+        }
+        set.sort_unstable();
+        set.dedup();
+    }
+
+    fn descend(&self, steps: &[Step]) -> Option<u32> {
+        let mut at = ROOT;
+        for step in steps {
+            at = self.child(at, step)?;
+        }
+        Some(at)
+    }
+
+    fn child(&self, at: u32, step: &Step) -> Option<u32> {
+        let node = &self.nodes[at as usize];
+        let child = match step {
+            Step::One => node.one,
+            Step::Many => node.many,
+            Step::Literal(l) => self.edges.get(&(at, l.clone())).copied().unwrap_or(NONE),
+        };
+        (child != NONE).then_some(child)
+    }
+
+    fn grow(&mut self, steps: &[Step]) -> u32 {
+        let mut at = ROOT;
+        for step in steps {
+            at = match self.child(at, step) {
+                Some(child) => child,
+                None => self.add_child(at, step),
+            };
+        }
+        at
+    }
+
+    fn add_child(&mut self, at: u32, step: &Step) -> u32 {
+        let child = match self.free.pop() {
+            Some(reused) => {
+                self.nodes[reused as usize] = Node::new(at);
+                reused
+            }
+            None => {
+                self.nodes.push(Node::new(at));
+                (self.nodes.len() - 1) as u32
+            }
+        };
+        let node = &mut self.nodes[at as usize];
+        node.children += 1;
+        match step {
+            Step::One => node.one = child,
+            Step::Many => node.many = child,
+            Step::Literal(l) => {
+                self.edges.insert((at, l.clone()), child);
+            }
+        }
+        child
+    }
+
+    /// Removes the branch above an emptied node as far as nothing else hangs on it.
+    fn prune(&mut self, mut node: u32, steps: &[Step]) {
+        for step in steps.iter().rev() {
+            let n = &self.nodes[node as usize];
+            if n.children > 0 || !n.values.is_empty() {
+                return;
+            }
+            let parent = n.parent;
+            let up = &mut self.nodes[parent as usize];
+            up.children -= 1;
+            match step {
+                Step::One => up.one = NONE,
+                Step::Many => up.many = NONE,
+                Step::Literal(l) => {
+                    self.edges.remove(&(parent, l.clone()));
+                }
+            }
+            self.nodes[node as usize] = Node::new(NONE);
+            self.free.push(node);
+            node = parent;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Form;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_address_of_many_levels_costs_no_stack() {
+        let mut trie = Trie::default();
+        trie.insert(&Filter::dotted(b"#.x.#"), 1);
+        let address = Address::parse(Form::Slashed, &[b'/'; 65_000]);
+        let mut found = 0;
+        trie.matching(&address, |_| found += 1);
+        assert_eq!(found, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_matching_each_filter(
+            filters in prop::collection::vec("([ab$]|\\*|#)(\\.([ab]|\\*|#)){0,4}", 1..24),
+            addresses in prop::collection::vec("[ab$](\\.[ab]){0,5}", 1..12),
+            removed in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let mut trie = Trie::default();
+            let mut plain: Vec<(Filter, usize)> = Vec::new();
+            for (i, text) in filters.iter().enumerate() {
+                let filter = if i % 2 == 0 {
+                    Filter::dotted(text.as_bytes())
+                } else {
+                    Filter::slashed(text.replace('.', "/").replace('*', "+").as_bytes())
+                };
+                trie.insert(&filter, i);
+                plain.push((filter, i));
+            }
+            for index in removed {
+                if plain.is_empty() { break }
+                let (filter, value) = plain.remove(index.index(plain.len()));
+                prop_assert_eq!(trie.remove(&filter, |v| *v == value), vec![value]);
+            }
+            prop_assert_eq!(trie.len(), plain.len());
+            for text in addresses {
+                let address = Address::parse(Form::Dotted, text.as_bytes());
+                let mut found = Vec::new();
+                trie.matching(&address, |v| found.push(*v));
+                found.sort_unstable();
+                let wanted: Vec<usize> =
+                    plain.iter().filter(|(f, _)| f.matches(&address)).map(|(_, v)| *v).collect();
+                prop_assert_eq!(found, wanted);
+            }
+            for (filter, value) in plain {
+                trie.remove(&filter, |v| *v == value);
+            }
+            prop_assert!(trie.is_empty());
+            prop_assert!(trie.edges.is_empty());
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Typed values of topology arguments and of the headers that routing looks at.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A typed value. Equality is by type and content, except that integers of all widths compare by number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// A truth value.
+    Bool(bool),
+    /// An integer of any width and sign.
+    Int(i128),
+    /// A floating-point number.
+    Float(f64),
+    /// A decimal number: `unscaled × 10^-scale`.
+    Decimal {
+        /// Digits after the point.
+        scale: u8,
+        /// The digits.
+        unscaled: i64,
+    },
+    /// Text, or bytes that the client declared to be text.
+    Text(Vec<u8>),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// Seconds since 1970.
+    Timestamp(u64),
+    /// Values in order.
+    List(Vec<Value>),
+    /// Values by name.
+    Map(Arguments),
+}
+
+/// Named values, in the order of their names.
+pub type Arguments = BTreeMap<String, Value>;
+
+impl Value {
+    /// The number, if it is an integer.
+    #[must_use]
+    pub fn as_int(&self) -> Option<i128> {
+        match self {
+            Value::Int(i) => Some(*i),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is valid UTF-8 text.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Value::Text(t) => std::str::from_utf8(t).ok(),
+            _ => None,
+        }
+    }
+
+    /// The truth value, if it is one.
+    #[must_use]
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            Value::Bool(b) => Some(*b),
+            _ => None,
+        }
+    }
+}
+
+/// The headers of a message on its way, as a headers exchange asks for them.
+pub trait HeaderLookup {
+    /// The value of a header, typed; none when the message does not carry it.
+    fn get(&self, name: &str) -> Option<Value>;
+}
