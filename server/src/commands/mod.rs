@@ -1,0 +1,74 @@
+//! What can be asked on the command line, a command a file.
+
+mod config;
+mod health;
+mod log;
+mod serve;
+mod user;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Loaded, load};
+
+/// One broker for RabbitMQ, Kafka and MQTT clients.
+#[derive(Debug, Parser)]
+#[command(name = "inver", version, about)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker until SIGTERM or SIGINT.
+    Serve(serve::Arguments),
+    /// Manage users in a configuration file.
+    #[command(subcommand)]
+    User(user::Command),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Look at the log of a stopped broker.
+    #[command(subcommand)]
+    Log(log::Command),
+    /// Ask a running broker whether it is ready; exit code 0 says yes.
+    Health(health::Arguments),
+}
+
+impl Arguments {
+    /// Does what was asked.
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Serve(arguments) => arguments.run(),
+            Command::User(command) => command.run(),
+            Command::Config(command) => command.run(),
+            Command::Log(command) => command.run(),
+            Command::Health(arguments) => arguments.run(),
+        }
+    }
+}
+
+/// Where the configuration is; flattened into the commands that need one.
+#[derive(Debug, clap::Args)]
+struct ConfigArgument {
+    /// Configuration file (TOML). Environment variables win over it.
+    #[arg(long, value_name = "FILE", env = "INVER_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgument {
+    fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    fn load(&self) -> anyhow::Result<Loaded> {
+        // A variable that is no text cannot be one of ours.
+        let texts = std::env::vars_os().filter_map(|(name, text)| {
+            let pair = (name.into_string().ok()?, text.into_string().ok()?);
+            (pair.0 != "INVER_CONFIG").then_some(pair)
+        });
+        Ok(load(self.file(), texts)?)
+    }
+}

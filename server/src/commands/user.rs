@@ -1,0 +1,110 @@
+//! `inver user add`: writes a user with a hashed password into a configuration file.
+
+use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use toml_edit::{DocumentMut, Item, Table, value};
+
+use crate::passwords;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Add a user, or give a user a new password; the password is read from standard input.
+    Add {
+        /// The user's name.
+        name: String,
+        /// Configuration file to write to; without it the line to put under `[users]` is printed.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+impl Command {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let Command::Add { name, config } = self;
+        if name.is_empty() {
+            bail!("the user's name is empty");
+        }
+        let password = read_password(&name)?;
+        if password.is_empty() {
+            bail!("the password is empty");
+        }
+        let hash = passwords::hash(password.as_bytes())?;
+        match config {
+            Some(file) => {
+                add(&file, &name, &hash)?;
+                eprintln!("added {name} to {}; a running broker must be started again", file.display());
+            }
+            None => {
+                let mut line = Table::new();
+                line.insert(&name, value(&hash));
+                print!("{line}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One line of standard input, not shown while it is typed.
+fn read_password(name: &str) -> anyhow::Result<String> {
+    let input = stdin();
+    let shown = if input.is_terminal() { tcgetattr(&input).ok() } else { None };
+    if let Some(shown) = &shown {
+        eprint!("password of {name}: ");
+        stderr().flush()?;
+        let mut hidden = shown.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&input, OptionalActions::Flush, &hidden)?;
+    }
+    let mut line = String::new();
+    let read = input.lock().read_line(&mut line);
+    if let Some(shown) = &shown {
+        tcsetattr(&input, OptionalActions::Flush, shown)?;
+        eprintln!();
+    }
+    read?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_string())
+}
+
+/// Writes the user into the file, whose other contents and comments stay as they are.
+fn add(file: &Path, name: &str, hash: &str) -> anyhow::Result<()> {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).with_context(|| file.display().to_string()),
+    };
+    let mut document: DocumentMut = text.parse().with_context(|| file.display().to_string())?;
+    let users = document.entry("users").or_insert_with(|| Item::Table(Table::new()));
+    let Some(users) = users.as_table_like_mut() else {
+        bail!("`users` in {} is not a table", file.display())
+    };
+    users.insert(name, value(hash));
+    // Written beside and renamed, so that no reader ever sees half a file.
+    let beside = file.with_extension("new");
+    std::fs::write(&beside, document.to_string()).with_context(|| beside.display().to_string())?;
+    if let Ok(before) = std::fs::metadata(file) {
+        std::fs::set_permissions(&beside, before.permissions())?;
+    }
+    std::fs::rename(&beside, file).with_context(|| file.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_added_and_changed_and_the_rest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("inver.toml");
+        add(&file, "ann", "$1").unwrap();
+        std::fs::write(&file, "# mine\ndata_dir = \"x\" # here\n\n[users]\nann = \"$1\"\n").unwrap();
+        add(&file, "ann", "$2").unwrap();
+        add(&file, "bob smith", "$3").unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("# mine\ndata_dir = \"x\" # here\n"), "{text}");
+        assert!(text.contains("ann = \"$2\"") && text.contains("\"bob smith\" = \"$3\""), "{text}");
+    }
+}

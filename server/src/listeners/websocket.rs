@@ -1,0 +1,170 @@
+//! WebSocket as a byte stream: binary messages in and out, their borders without meaning.
+//!
+//! [MQTT-6.0.0-1] data travels in binary frames, [MQTT-6.0.0-2] packets need not align with frames,
+//! [MQTT-6.0.0-3] and -4 the subprotocol is `mqtt`. Text frames end the connection.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
+
+/// The most that one message carries on the way out.
+const MESSAGE_OUT_BYTES_MAX: usize = 64 * 1024;
+/// Room beside the payload of the largest message: topic, properties, framing.
+const MESSAGE_ENVELOPE_BYTES_MAX: usize = 1 << 20;
+
+/// How connections of one listener shake hands.
+#[derive(Clone)]
+pub(super) struct Form {
+    subprotocols: &'static [&'static str],
+    config: WebSocketConfig,
+}
+
+impl Form {
+    pub(super) fn new(subprotocols: &'static [&'static str], message_bytes_max: usize) -> Form {
+        let most = message_bytes_max.saturating_add(MESSAGE_ENVELOPE_BYTES_MAX);
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(most))
+            .max_frame_size(Some(most))
+            .read_buffer_size(8 * 1024)
+            .write_buffer_size(0);
+        Form { subprotocols, config }
+    }
+
+    /// Answers the upgrade request.
+    pub(super) async fn accept<S>(&self, stream: S) -> io::Result<WebSocketIo<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let known = self.subprotocols;
+        let callback = |request: &Request, response: Response| choose(known, request, response);
+        let socket =
+            accept_hdr_async_with_config(stream, callback, Some(self.config)).await.map_err(into_io)?;
+        Ok(WebSocketIo { socket, unread: Bytes::new(), unflushed: false })
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "the signature is the library's")]
+fn choose(
+    known: &[&'static str],
+    request: &Request,
+    mut response: Response,
+) -> Result<Response, ErrorResponse> {
+    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let offered: Vec<&str> = offered
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .map(str::trim)
+        .collect();
+    match known.iter().find(|name| offered.contains(name)) {
+        Some(name) => {
+            response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+            Ok(response)
+        }
+        None => {
+            let mut refusal =
+                ErrorResponse::new(Some(format!("the subprotocol must be one of: {}\n", known.join(", "))));
+            *refusal.status_mut() = StatusCode::BAD_REQUEST;
+            Err(refusal)
+        }
+    }
+}
+
+fn into_io(error: tungstenite::Error) -> io::Error {
+    match error {
+        tungstenite::Error::Io(error) => error,
+        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
+            io::ErrorKind::BrokenPipe.into()
+        }
+        other => io::Error::other(other),
+    }
+}
+
+/// The byte stream.
+pub(super) struct WebSocketIo<S> {
+    socket: WebSocketStream<S>,
+    unread: Bytes,
+    /// Written, and not yet known to have left.
+    unflushed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketIo<S> {
+    /// Moves what was written towards the socket; does not wait.
+    fn push(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.unflushed
+            && let Poll::Ready(flushed) = Pin::new(&mut self.socket).poll_flush(cx)
+        {
+            flushed.map_err(into_io)?;
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketIo<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.push(cx)?;
+        while self.unread.is_empty() {
+            match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
+                None | Some(Ok(Message::Close(_))) => return Poll::Ready(Ok(())),
+                Some(Ok(Message::Binary(bytes))) => self.unread = bytes,
+                Some(Ok(Message::Text(_))) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a text frame")));
+                }
+                // Answered by the library with the next flush.
+                Some(Ok(_)) => self.unflushed = true,
+                Some(Err(error)) => return Poll::Ready(Err(into_io(error))),
+            }
+            self.push(cx)?;
+        }
+        let count = self.unread.len().min(buf.remaining());
+        if let Some(bytes) = self.unread.get(..count) {
+            buf.put_slice(bytes);
+        }
+        self.unread.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketIo<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(into_io)?;
+        let chunk = bytes.get(..MESSAGE_OUT_BYTES_MAX).unwrap_or(bytes);
+        let message = Message::Binary(Bytes::copy_from_slice(chunk));
+        Pin::new(&mut self.socket).start_send(message).map_err(into_io)?;
+        self.unflushed = true;
+        self.push(cx)?;
+        Poll::Ready(Ok(chunk.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.socket).poll_flush(cx)).map_err(into_io)?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut self.socket).poll_close(cx)) {
+            Ok(()) | Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed) => {
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(Err(into_io(error))),
+        }
+    }
+}

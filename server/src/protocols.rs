@@ -1,0 +1,116 @@
+//! The list of plugs: the one place that names the protocols the broker speaks.
+//!
+//! A further protocol is a crate of its own and an entry in [`PLUGS`]. Listeners, TLS, WebSocket, limits,
+//! configuration keys, their variables and the metrics' labels all follow from the entry.
+
+use std::sync::Arc;
+
+use inver_broker::Protocol;
+
+use crate::config::Config;
+use crate::config::value::{self, Value};
+
+/// A protocol as the server sees it.
+pub(crate) struct Plug {
+    /// Section of the configuration, label of metrics and logs.
+    pub(crate) name: &'static str,
+    /// Its name in sentences.
+    pub(crate) title: &'static str,
+    /// TCP port by default.
+    pub(crate) port: u16,
+    /// TLS port by default.
+    pub(crate) tls_port: u16,
+    /// Its form over WebSocket, where it has one.
+    pub(crate) websocket: Option<WebSocketForm>,
+    /// Configuration keys beyond the listeners', below the plug's name.
+    pub(crate) settings: &'static [Setting],
+    /// Makes it, from a configuration whose settings were checked.
+    pub(crate) make: fn(&Config) -> Result<Arc<dyn Protocol>, String>,
+}
+
+/// How a protocol runs over WebSocket.
+pub(crate) struct WebSocketForm {
+    /// Port by default.
+    pub(crate) port: u16,
+    /// Subprotocols that are answered, best first.
+    pub(crate) subprotocols: &'static [&'static str],
+}
+
+/// A key of a plug's own.
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
+    pub(crate) default: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) check: fn(&Value) -> Result<(), String>,
+}
+
+/// The record header by which a record of a log topic names its address in the hub.
+pub(crate) const ADDRESS_HEADER: &str = "mqtt-topic";
+
+/// Partitions of topics that are made without saying how many.
+pub(crate) fn default_partitions(config: &Config) -> Result<u32, String> {
+    let number = value::number(config.setting("kafka.default_partitions")?, 1, PARTITIONS_MAX)?;
+    u32::try_from(number).map_err(|error| error.to_string())
+}
+
+/// The most partitions that `kafka.default_partitions` may ask for.
+const PARTITIONS_MAX: u64 = 10_000;
+
+/// Every protocol that the broker speaks.
+pub(crate) static PLUGS: &[Plug] = &[
+    Plug {
+        name: "kafka",
+        title: "Kafka",
+        port: 9092,
+        tls_port: 9093,
+        websocket: None,
+        settings: &[
+            Setting {
+                name: "advertised",
+                default: "",
+                help: "`host:port` that clients are told to connect to; where it is empty, the address that they came in by.",
+                check: |value| value::host_port(value).map(drop),
+            },
+            Setting {
+                name: "default_partitions",
+                default: "4",
+                help: "Partitions of a topic that is made without saying how many.",
+                check: |value| value::number(value, 1, PARTITIONS_MAX).map(drop),
+            },
+        ],
+        make: |config| Ok(Arc::new(NotYet("kafka"))),
+    },
+    Plug {
+        name: "mqtt",
+        title: "MQTT",
+        port: 1883,
+        tls_port: 8883,
+        websocket: Some(WebSocketForm { port: 8083, subprotocols: &["mqtt", "mqttv3.1"] }),
+        settings: &[],
+        make: |config| Ok(Arc::new(NotYet("mqtt"))),
+    },
+    Plug {
+        name: "amqp",
+        title: "AMQP 0-9-1",
+        port: 5672,
+        tls_port: 5671,
+        websocket: None,
+        settings: &[],
+        make: |config| Ok(Arc::new(NotYet("amqp"))),
+    },
+];
+
+struct NotYet(&'static str);
+#[async_trait::async_trait]
+impl Protocol for NotYet {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+    fn default_port(&self) -> u16 {
+        0
+    }
+    fn recognizes(&self, _: &[u8]) -> bool {
+        false
+    }
+    async fn serve(&self, _: inver_broker::Connection, _: inver_broker::Broker) {}
+}
