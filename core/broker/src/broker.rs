@@ -245,12 +245,12 @@ fn recover(log: &Log, config: &Arc<BrokerConfig>) -> Result<Namespaces, RowError
     })?;
     each(log, catalog::POSITIONS, &by_id, |namespace, key, row| {
         let mut parts = key.splitn(3, |b| *b == 0);
-        if let (Some(group), Some(topic), Some(partition)) = (parts.next(), parts.next(), parts.next()) {
-            if let Ok(partition) = <[u8; 4]>::try_from(partition) {
-                let position = decode(catalog::POSITIONS, &row)?;
-                let (group, topic) = (String::from_utf8_lossy(group), String::from_utf8_lossy(topic));
-                namespace.positions().recover(&group, &topic, u32::from_be_bytes(partition), position);
-            }
+        if let (Some(group), Some(topic), Some(partition)) = (parts.next(), parts.next(), parts.next())
+            && let Ok(partition) = <[u8; 4]>::try_from(partition)
+        {
+            let position = decode(catalog::POSITIONS, &row)?;
+            let (group, topic) = (String::from_utf8_lossy(group), String::from_utf8_lossy(topic));
+            namespace.positions().recover(&group, &topic, u32::from_be_bytes(partition), position);
         }
         Ok(())
     })?;
@@ -304,10 +304,10 @@ fn each(
     mut f: impl FnMut(&Namespace, Bytes, Bytes) -> Result<(), RowError>,
 ) -> Result<(), RowError> {
     for (key, value) in log.recovered_state(table) {
-        if let Some((id, rest)) = split_key(&key) {
-            if let Some(namespace) = namespaces.get(&id) {
-                f(namespace, rest, value)?;
-            }
+        if let Some((id, rest)) = split_key(&key)
+            && let Some(namespace) = namespaces.get(&id)
+        {
+            f(namespace, rest, value)?;
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use inver_storage::batch::{Batch, BatchBuilder};
 use inver_storage::{Entry, Log, Lsn, SubmitError};
 
 use crate::message::Message;
+use crate::queue::Queue;
 use crate::router::ReceiverSet;
 
 /// A batch is closed at this size; one message may be larger.
@@ -73,6 +74,15 @@ impl Burst {
         if self.spare.len() < SPARE_BUILDERS_MAX {
             self.spare.push(builder);
         }
+    }
+
+    /// Messages gathered for a queue.
+    pub(crate) fn messages_for(&self, queue: &Arc<Queue>) -> u64 {
+        let has = |set: &ReceiverSet| set.queues.iter().any(|q| Arc::ptr_eq(q, queue));
+        let open: usize = self.open.iter().filter(|(s, _)| has(s)).map(|(_, b)| b.len()).sum();
+        let sealed: u64 =
+            self.sealed.iter().filter(|(s, _)| has(s)).map(|(_, b)| u64::from(b.record_count())).sum();
+        open as u64 + sealed
     }
 
     /// Bytes gathered.

@@ -47,13 +47,13 @@ fn fill(template: &str, form: Form, rule: &CaptureRule, address: &Address) -> Ve
     let mut out = Vec::with_capacity(template.len() + 16);
     let mut rest = template;
     while let Some(open) = rest.find('{') {
-        out.extend_from_slice(rest[..open].as_bytes());
+        out.extend_from_slice(&rest.as_bytes()[..open]);
         let Some(close) = rest[open..].find('}') else { break };
         match &rest[open + 1..open + close] {
             "address" => out.extend_from_slice(&address.write(form)),
             n => match n.parse::<usize>().ok().and_then(|n| captured(rule, address, n)) {
                 Some(levels) => out.extend_from_slice(&levels.write(form)),
-                None => out.extend_from_slice(rest[open..=open + close].as_bytes()),
+                None => out.extend_from_slice(&rest.as_bytes()[open..=open + close]),
             },
         }
         rest = &rest[open + close + 1..];

@@ -14,6 +14,7 @@ mod burst;
 mod capture;
 mod catalog;
 mod clock;
+mod deadletter;
 mod exchange;
 mod identity;
 mod mailbox;
@@ -49,7 +50,7 @@ pub use namespace::{
 pub use plug::{Connection, Io, Protocol, Shutdown, ShutdownTrigger};
 pub use positions::{Position, Positions};
 pub use publisher::{PublishError, Publisher, PublisherId, Routed, Target};
-pub use queue::{OwnerId, Queue, QueueSpec};
+pub use queue::{DeadLetter, Overflow, OwnerId, Queue, QueueLimits, QueueSpec};
 pub use retained::{Retained, ScanFrom};
 pub use session::{
     Expiry, Opened, Session, SessionError, SessionSpec, SubscribeError, SubscriptionOptions, Will, next_owner,

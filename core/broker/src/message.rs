@@ -16,6 +16,19 @@ pub const ORIGIN: &[u8] = b"inver-origin";
 /// The property that says when a message dies: milliseconds since 1970, decimal. Always the first property.
 pub const EXPIRES: &[u8] = b"expires";
 
+/// The exchange that a message was published to.
+pub const EXCHANGE: &[u8] = b"exchange";
+
+/// The routing key that it was published with.
+pub const ROUTING_KEY: &[u8] = b"routing-key";
+
+/// One death of a message, newest first: lines `queue`, `reason`, `exchange`, `routing-key`, time (ms since
+/// 1970), count, its time to live then (ms, or nothing). `\` and line ends inside a line are written `\\`, `\n`.
+pub const DEATH: &[u8] = b"death";
+
+/// The origin of a message that the broker had to give properties to and that came as a finished batch.
+pub const NEUTRAL_ORIGIN: &str = "inver";
+
 /// Properties are counted with two digits.
 const PROPERTIES_MAX: u8 = 99;
 
@@ -44,7 +57,11 @@ impl<'a> Message<'a> {
             timestamp_ms: record.timestamp_ms,
             key: record.key.as_deref(),
             value: record.value.as_deref(),
-            headers: Headers { count: record.header_count, bytes: &record.headers },
+            headers: Headers {
+                count: record.header_count,
+                bytes: &record.headers,
+                expires_ms: expires_ms(record),
+            },
             guaranteed,
             lookup: None,
         }
@@ -58,6 +75,8 @@ pub struct Headers<'a> {
     pub count: u32,
     /// Name and value of each, with their lengths as zigzag varints.
     pub bytes: &'a [u8],
+    /// When the message dies, if it says so.
+    pub expires_ms: Option<i64>,
 }
 
 /// Composes the headers of a message in one reusable buffer: origin, properties, then the user's.
@@ -68,6 +87,7 @@ pub struct HeaderWriter {
     properties: u8,
     /// Where the two digits of the property count stand.
     digits_at: usize,
+    expires_ms: Option<i64>,
 }
 
 impl HeaderWriter {
@@ -75,6 +95,7 @@ impl HeaderWriter {
     pub fn begin(&mut self, origin: &str, expires_ms: Option<i64>) {
         self.buf.clear();
         self.count = 1;
+        self.expires_ms = expires_ms;
         self.properties = 0;
         put_bytes(&mut self.buf, ORIGIN);
         put_varint(&mut self.buf, origin.len() as i64 + 3);
@@ -114,7 +135,7 @@ impl HeaderWriter {
     /// What was composed since [`begin`](Self::begin).
     #[must_use]
     pub fn headers(&self) -> Headers<'_> {
-        Headers { count: self.count, bytes: &self.buf }
+        Headers { count: self.count, bytes: &self.buf, expires_ms: self.expires_ms }
     }
 }
 
@@ -179,17 +200,80 @@ pub fn user_headers(record: &Record) -> impl Iterator<Item = Header> + use<> {
 /// When the message dies, in milliseconds since 1970, if it says so.
 #[must_use]
 pub fn expires_ms(record: &Record) -> Option<i64> {
-    if record.header_count < 2 {
+    // Looked at for every message that is handed out, so it slices nothing.
+    let mut rest: &[u8] = &record.headers;
+    if record.header_count < 2 || next_part(&mut rest)? != ORIGIN {
         return None;
     }
-    let mut headers = record.headers();
-    let (first, _) = headers.next()?;
-    if first != ORIGIN {
+    next_part(&mut rest)?;
+    if next_part(&mut rest)? != EXPIRES {
         return None;
     }
-    let (name, value) = headers.next()?;
-    if name != EXPIRES {
+    std::str::from_utf8(next_part(&mut rest)?).ok()?.parse().ok()
+}
+
+/// Splits off a name or value that is not null.
+fn next_part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (mut z, mut shift) = (0u64, 0);
+    loop {
+        let (byte, behind) = rest.split_first()?;
+        *rest = behind;
+        z |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+        shift += 7;
+        if shift > 28 {
+            return None;
+        }
+    }
+    if z & 1 == 1 {
         return None;
     }
-    std::str::from_utf8(&value?).ok()?.parse().ok()
+    let len = usize::try_from(z >> 1).ok()?;
+    let (part, behind) = rest.split_at_checked(len)?;
+    *rest = behind;
+    Some(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inver_storage::batch::{BatchBuilder, records};
+
+    fn record(write: impl FnOnce(&mut HeaderWriter)) -> Record {
+        let mut headers = HeaderWriter::default();
+        write(&mut headers);
+        let mut builder = BatchBuilder::new(0);
+        let h = headers.headers();
+        builder.push_with(7, None, h.count as usize, h.bytes, Some(b"v"));
+        records(builder.finish().bytes()).unwrap().next().unwrap().unwrap()
+    }
+
+    #[test]
+    fn properties_and_user_headers_are_told_apart() {
+        let r = record(|w| {
+            w.begin("plug", Some(1234));
+            w.property(b"content-type", b"text/plain");
+            w.user(b"content-type", Some(b"mine"));
+            w.user(b"content-type", None);
+        });
+        let p = provenance(&r);
+        assert_eq!((p.origin.as_deref(), p.properties), (Some(&b"plug"[..]), 2));
+        assert_eq!(expires_ms(&r), Some(1234));
+        let properties: Vec<_> = properties(&r).map(|(n, _)| n).collect();
+        assert_eq!(properties, ["expires", "content-type"]);
+        let user: Vec<_> = user_headers(&r).map(|(_, v)| v).collect();
+        assert_eq!(user, [Some(Bytes::from("mine")), None]);
+    }
+
+    #[test]
+    fn a_foreign_record_has_user_headers_only() {
+        let mut builder = BatchBuilder::new(0);
+        builder.push(0, None, &[(b"expires", Some(b"5")), (ORIGIN, Some(b"x/01"))], Some(b""));
+        let r = records(builder.finish().bytes()).unwrap().next().unwrap().unwrap();
+        assert!(provenance(&r).origin.is_none());
+        assert_eq!(expires_ms(&r), None);
+        assert_eq!(user_headers(&r).count(), 2);
+    }
 }

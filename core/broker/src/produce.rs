@@ -70,10 +70,10 @@ fn publish() -> Publish<'static> {
 fn listeners(namespace: &Namespace, topic: &Topic, partition: &Partition) -> Arc<ReceiverSet> {
     let version = namespace.version();
     let mut ear = partition.hub.0.lock();
-    if let Some((of, set)) = &*ear {
-        if *of == version {
-            return set.clone();
-        }
+    if let Some((of, set)) = &*ear
+        && *of == version
+    {
+        return set.clone();
     }
     let address = Address::parse(Form::Dotted, topic.name().as_bytes());
     // A log topic is its own address in the hub: none of its partitions hears itself.

@@ -15,8 +15,8 @@ use crate::burst::Burst;
 use crate::exchange::HUB;
 use crate::message::Message;
 use crate::namespace::Namespace;
-use crate::queue::Queue;
-use crate::router::{Publish, Route};
+use crate::queue::{Overflow, Queue};
+use crate::router::{Publish, ReceiverSet, Route};
 use crate::session::Session;
 use crate::subscription::{Consumer, DeliveryId};
 
@@ -55,6 +55,8 @@ pub enum Target<'a> {
 pub struct Routed {
     /// Receivers; a capture is none.
     pub destinations: usize,
+    /// A queue that is full refused it.
+    pub refused: bool,
 }
 
 /// Why a publish cannot be taken.
@@ -116,10 +118,13 @@ impl Publisher {
                 self.route(name, routing_key, message)?
             }
             Target::Exchange { name, routing_key, more_keys } => {
-                let mut set = crate::router::ReceiverSet::default();
+                let mut set = ReceiverSet::default();
                 let mut first: Option<Route> = None;
                 for key in std::iter::once(&routing_key).chain(more_keys) {
                     let route = self.route(name, key, message)?;
+                    route.set.queues.iter().for_each(|q| {
+                        set.add_queue(q);
+                    });
                     route.set.log.iter().for_each(|s| set.add_stream(s));
                     route.set.live.iter().for_each(|s| set.add_live(s));
                     first.get_or_insert(route);
@@ -128,10 +133,19 @@ impl Publisher {
                 Route { set: Arc::new(set), key: first.and_then(|f| f.key), receivers }
             }
         };
-        if !route.set.is_empty() {
-            self.burst.add(&route.set, route.key.as_deref(), message);
+        let mut set = route.set;
+        let mut refused = false;
+        if set.queues.iter().any(|q| q.has_limits() || message.headers.expires_ms.is_some()) {
+            let refusing = self.meet_limits(&set, message);
+            if !refusing.is_empty() {
+                refused = true;
+                set = Arc::new(set.without(&refusing));
+            }
         }
-        Ok(Routed { destinations: route.receivers })
+        if !set.is_empty() {
+            self.burst.add(&set, route.key.as_deref(), message);
+        }
+        Ok(Routed { destinations: route.receivers, refused })
     }
 
     /// Sets (or, with an empty or null value, clears) the retained value of an address, together with the burst.
@@ -190,6 +204,27 @@ impl Publisher {
         Ok(lsn)
     }
 
+    /// Sees to it that queues with limits are looked at; returns those that refuse the message.
+    fn meet_limits(&self, set: &ReceiverSet, message: &Message<'_>) -> Vec<Arc<Queue>> {
+        let mut refusing = Vec::new();
+        for queue in &set.queues {
+            let limits = &queue.spec().limits;
+            if message.headers.expires_ms.is_some()
+                || limits.message_ttl_ms.is_some()
+                || limits.bounds_length()
+            {
+                self.namespace.watch(queue);
+            }
+            if limits.overflow != Overflow::DropHead && queue.is_full(self.burst.messages_for(queue)) {
+                if limits.overflow == Overflow::RejectPublishDeadLetter {
+                    queue.bury_refused(&self.namespace, message);
+                }
+                refusing.push(queue.clone());
+            }
+        }
+        refusing
+    }
+
     fn hub_route(&mut self, slashed: &[u8], message: &Message<'_>) -> Route {
         self.remembered(HUB, b'/', slashed, message, |this, message| {
             let address = Address::parse(Form::Slashed, slashed);
@@ -207,7 +242,7 @@ impl Publisher {
             return Ok(self.remembered("", b'.', routing_key, message, |this, _| {
                 let queue: Option<Arc<Queue>> =
                     std::str::from_utf8(routing_key).ok().and_then(|n| this.namespace.queue(n));
-                this.namespace.route_to_queue(queue.as_deref())
+                this.namespace.route_to_queue(queue.as_ref())
             }));
         }
         let exchange = match self.namespace.exchange(name) {

@@ -2,13 +2,17 @@
 //! memory where nothing of it is to survive.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use inver_storage::Stream;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::now_ms;
+use crate::deadletter::{Reason, Undertaker};
 use crate::exchange::Exchange;
+use crate::message::Message;
+use crate::namespace::Namespace;
 use crate::subscription::{Depth, Subscription};
 use crate::topic::Topic;
 use crate::value::Arguments;
@@ -32,6 +36,58 @@ pub struct QueueSpec {
     pub single_active: bool,
     /// All settings as they were given, for comparison.
     pub arguments: Arguments,
+    /// How long messages stay, how many, and where they go then.
+    pub limits: QueueLimits,
+}
+
+/// Bounds of a queue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueueLimits {
+    /// A message dies this long after its publishing, milliseconds.
+    pub message_ttl_ms: Option<u64>,
+    /// The queue goes away when nobody used it for this long, milliseconds.
+    pub expires_after_ms: Option<u64>,
+    /// Messages that wait.
+    pub messages_max: Option<u64>,
+    /// Bytes that wait (keys, values and headers).
+    pub bytes_max: Option<u64>,
+    /// At one of the two bounds above.
+    pub overflow: Overflow,
+    /// Where messages go that expired, were rejected or had no room.
+    pub dead_letter: Option<DeadLetter>,
+    /// A message that came back more often than this dies.
+    pub deliveries_max: Option<u32>,
+}
+
+impl QueueLimits {
+    pub(crate) fn bounds_length(&self) -> bool {
+        self.messages_max.is_some() || self.bytes_max.is_some()
+    }
+
+    pub(crate) fn is_unlimited(&self) -> bool {
+        *self == QueueLimits::default()
+    }
+}
+
+/// What a full queue does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Overflow {
+    /// Lets the oldest messages die.
+    #[default]
+    DropHead,
+    /// Refuses new messages.
+    RejectPublish,
+    /// Refuses new messages, and they die.
+    RejectPublishDeadLetter,
+}
+
+/// Where messages go that died.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The exchange.
+    pub exchange: String,
+    /// The routing key, if not the message's own.
+    pub routing_key: Option<Vec<u8>>,
 }
 
 /// See the module's text.
@@ -43,7 +99,9 @@ pub struct Queue {
     topic: Option<Arc<Topic>>,
     /// Exchanges with bindings to this queue.
     bound_from: Mutex<Vec<Arc<Exchange>>>,
-    deleted: AtomicBool,
+    /// When it was last used, milliseconds since 1970.
+    used_ms: AtomicI64,
+    watched: AtomicBool,
 }
 
 impl Queue {
@@ -61,7 +119,8 @@ impl Queue {
             stream,
             topic,
             bound_from: Mutex::default(),
-            deleted: AtomicBool::new(false),
+            used_ms: AtomicI64::new(now_ms()),
+            watched: AtomicBool::new(false),
         })
     }
 
@@ -110,15 +169,51 @@ impl Queue {
         std::mem::take(&mut self.bound_from.lock())
     }
 
-    /// Marks it deleted; true the first time.
-    pub(crate) fn mark_deleted(&self) -> bool {
-        !self.deleted.swap(true, Ordering::AcqRel)
+    pub(crate) fn has_limits(&self) -> bool {
+        !self.spec.limits.is_unlimited()
     }
 
-    /// Whether it was deleted.
-    #[must_use]
-    pub fn is_deleted(&self) -> bool {
-        self.deleted.load(Ordering::Acquire)
+    /// Whether there is no room for one more message behind those and `more` others.
+    pub(crate) fn is_full(&self, more: u64) -> bool {
+        let limits = &self.spec.limits;
+        let (messages, bytes) = self.subscription.submitted();
+        limits.messages_max.is_some_and(|max| messages + more >= max)
+            || limits.bytes_max.is_some_and(|max| bytes >= max)
+    }
+
+    /// A message that was refused dies here.
+    pub(crate) fn bury_refused(&self, namespace: &Namespace, message: &Message<'_>) {
+        let undertaker = Undertaker {
+            namespace: namespace.downgrade(),
+            queue: self.name.clone(),
+            limits: self.spec.limits.clone(),
+        };
+        undertaker.bury_message(message, Reason::MaxLength);
+    }
+
+    /// Somebody used it: its time to live begins anew.
+    pub fn touch(&self) {
+        self.used_ms.store(now_ms(), Ordering::Relaxed);
+    }
+
+    /// Marks it as being looked at regularly; false if it was.
+    pub(crate) fn set_watched(&self, watched: bool) -> bool {
+        self.watched.swap(watched, Ordering::AcqRel) != watched
+    }
+
+    /// What time brings: messages die, and the queue itself. True if the queue's time is over.
+    pub(crate) fn age(&self, now_ms: i64) -> bool {
+        self.subscription.age(now_ms);
+        let Some(expires) = self.spec.limits.expires_after_ms else { return false };
+        if self.depth().consumers > 0 {
+            self.touch();
+        }
+        self.used_ms.load(Ordering::Relaxed).saturating_add_unsigned(expires) <= now_ms
+    }
+
+    /// Whether it must be looked at regularly, by its own limits or by what waits in it.
+    pub(crate) fn needs_watch(&self) -> bool {
+        self.spec.limits.expires_after_ms.is_some() || self.depth().ready > 0
     }
 }
 

@@ -52,10 +52,8 @@ impl Reclaim {
                 }
             }
         }
-        if any {
-            if let Err(error) = log.submit(entry) {
-                tracing::debug!(%error, "trim not written");
-            }
+        if any && let Err(error) = log.submit(entry) {
+            tracing::debug!(%error, "trim not written");
         }
     }
 }

@@ -90,11 +90,11 @@ impl Retained {
             if !key.starts_with(&prefix) {
                 return None;
             }
-            if filter.matches(&Address::parse(Form::Slashed, key)) {
-                if let Some(record) = alive(value) {
-                    into.push(record);
-                    found += 1;
-                }
+            if filter.matches(&Address::parse(Form::Slashed, key))
+                && let Some(record) = alive(value)
+            {
+                into.push(record);
+                found += 1;
             }
             if found >= max || looked_at >= SCAN_STEP_MAX {
                 return Some(ScanFrom(key.clone()));

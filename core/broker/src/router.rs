@@ -25,6 +25,8 @@ const EXCHANGES_VISITED_MAX: usize = 256;
 pub(crate) struct ReceiverSet {
     pub(crate) log: SmallVec<[Stream; 2]>,
     pub(crate) live: SmallVec<[Arc<Subscription>; 2]>,
+    /// The queues among them, which may have limits.
+    pub(crate) queues: SmallVec<[Arc<Queue>; 2]>,
     /// Sorted identities, to compare sets and find overlaps.
     ids: SmallVec<[u64; 4]>,
 }
@@ -34,6 +36,35 @@ impl ReceiverSet {
         if self.note(stream.id().0 << 1) {
             self.log.push(stream.clone());
         }
+    }
+
+    /// False if it is there.
+    pub(crate) fn add_queue(&mut self, queue: &Arc<Queue>) -> bool {
+        let before = self.ids.len();
+        match queue.stream() {
+            Some(stream) => self.add_stream(stream),
+            None => self.add_live(queue.subscription()),
+        }
+        let new = self.ids.len() > before;
+        if new {
+            self.queues.push(queue.clone());
+        }
+        new
+    }
+
+    /// The set without some of its queues.
+    pub(crate) fn without(&self, refusing: &[Arc<Queue>]) -> ReceiverSet {
+        let refuses = |stream: Option<&Stream>, live: Option<&Arc<Subscription>>| {
+            refusing.iter().any(|q| match (stream, live) {
+                (Some(s), _) => q.stream().is_some_and(|own| own.id() == s.id()),
+                (_, Some(l)) => Arc::ptr_eq(q.subscription(), l),
+                _ => false,
+            })
+        };
+        let mut set = ReceiverSet::default();
+        self.log.iter().filter(|s| !refuses(Some(s), None)).for_each(|s| set.add_stream(s));
+        self.live.iter().filter(|l| !refuses(None, Some(l))).for_each(|l| set.add_live(l));
+        set
     }
 
     pub(crate) fn add_live(&mut self, subscription: &Arc<Subscription>) {
@@ -96,13 +127,8 @@ struct Found {
 
 // The pointers of `visited` are only compared.
 impl Found {
-    fn queue(&mut self, queue: &Queue) {
-        let before = self.set.ids().len();
-        match queue.stream() {
-            Some(stream) => self.set.add_stream(stream),
-            None => self.set.add_live(queue.subscription()),
-        }
-        self.receivers += self.set.ids().len() - before;
+    fn queue(&mut self, queue: &Arc<Queue>) {
+        self.receivers += usize::from(self.set.add_queue(queue));
     }
 
     fn session(&mut self, session: &Arc<SessionCore>, guaranteed: bool) {
@@ -115,7 +141,7 @@ impl Found {
 
 impl Namespace {
     /// Who receives what is published to the queue of this name.
-    pub(crate) fn route_to_queue(&self, queue: Option<&Queue>) -> Route {
+    pub(crate) fn route_to_queue(&self, queue: Option<&Arc<Queue>>) -> Route {
         let mut found = Found::default();
         if let Some(queue) = queue {
             found.queue(queue);
@@ -203,12 +229,12 @@ impl Namespace {
     ) -> bool {
         let mut any = false;
         let name = std::str::from_utf8(routing_key).ok();
-        if let Some(topic) = name.and_then(|n| self.topic(n)).filter(|t| t.kind() == TopicKind::Log) {
-            if let Some(partition) = topic.partition_of(Some(routing_key)) {
-                found.set.add_stream(partition.stream());
-                found.receivers += 1;
-                any = true;
-            }
+        if let Some(topic) = name.and_then(|n| self.topic(n)).filter(|t| t.kind() == TopicKind::Log)
+            && let Some(partition) = topic.partition_of(Some(routing_key))
+        {
+            found.set.add_stream(partition.stream());
+            found.receivers += 1;
+            any = true;
         }
         let parsed;
         let address = match address {
@@ -219,15 +245,14 @@ impl Namespace {
                 &parsed
             }
         };
-        if let Some((topic, key)) = self.captures().capture(publish.by.origin, address) {
-            if let Some(partition) = self
+        if let Some((topic, key)) = self.captures().capture(publish.by.origin, address)
+            && let Some(partition) = self
                 .topic(&topic)
                 .filter(|t| t.kind() == TopicKind::Log)
                 .and_then(|t| t.partition_of(Some(&key)))
-            {
-                found.set.add_stream(partition.stream());
-                found.key = Some(key);
-            }
+        {
+            found.set.add_stream(partition.stream());
+            found.key = Some(key);
         }
         any
     }

@@ -13,7 +13,7 @@ const NONE: u32 = u32::MAX;
 
 /// A map from filters to sets of values.
 #[derive(Debug)]
-pub struct Trie<T> {
+pub(crate) struct Trie<T> {
     nodes: Vec<Node<T>>,
     edges: HashMap<(u32, Box<[u8]>), u32>,
     free: Vec<u32>,
@@ -52,25 +52,25 @@ impl<T> Node<T> {
 impl<T> Trie<T> {
     /// The number of values.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Whether nothing hangs here.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Hangs a value on a filter. The same filter can hold several.
-    pub fn insert(&mut self, filter: &Filter, value: T) {
+    pub(crate) fn insert(&mut self, filter: &Filter, value: T) {
         let node = self.grow(filter.steps());
         self.nodes[node as usize].values.push(Value { guarded: filter.is_guarded(), value });
         self.len += 1;
     }
 
     /// The values on exactly this filter, to be changed in place.
-    pub fn values_mut(&mut self, filter: &Filter) -> impl Iterator<Item = &mut T> {
+    pub(crate) fn values_mut(&mut self, filter: &Filter) -> impl Iterator<Item = &mut T> {
         let node = self.descend(filter.steps());
         let values = match node {
             Some(n) => self.nodes[n as usize].values.as_mut_slice(),
@@ -80,7 +80,7 @@ impl<T> Trie<T> {
     }
 
     /// Takes down the values of this filter for which `gone` says yes; returns them.
-    pub fn remove(&mut self, filter: &Filter, mut gone: impl FnMut(&T) -> bool) -> Vec<T> {
+    pub(crate) fn remove(&mut self, filter: &Filter, mut gone: impl FnMut(&T) -> bool) -> Vec<T> {
         let Some(node) = self.descend(filter.steps()) else { return Vec::new() };
         let mut taken = Vec::new();
         let values = &mut self.nodes[node as usize].values;
@@ -98,7 +98,7 @@ impl<T> Trie<T> {
     }
 
     /// Calls `found` for every value whose filter matches the address; a value is met once.
-    pub fn matching<'a>(&'a self, address: &Address, mut found: impl FnMut(&'a T)) {
+    pub(crate) fn matching<'a>(&'a self, address: &Address, mut found: impl FnMut(&'a T)) {
         let system = address.is_system();
         let mut here: Vec<u32> = vec![ROOT];
         self.close(&mut here);
@@ -136,7 +136,7 @@ impl<T> Trie<T> {
     }
 
     /// Every value with no regard to its filter.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.nodes.iter().flat_map(|n| n.values.iter().map(|v| &v.value))
     }
 

@@ -76,6 +76,8 @@ pub(crate) struct Inner {
     positions: Positions,
     reclaim: Arc<Reclaim>,
     next_binding: AtomicU64,
+    /// Queues that time changes.
+    watched: Mutex<Vec<Weak<Queue>>>,
 }
 
 impl Namespace {
@@ -123,7 +125,40 @@ impl Namespace {
             positions: Positions::new(id),
             reclaim: Arc::default(),
             next_binding: AtomicU64::new(1),
+            watched: Mutex::default(),
         }))
+    }
+
+    pub(crate) fn of(inner: Arc<Inner>) -> Namespace {
+        Namespace(inner)
+    }
+
+    pub(crate) fn downgrade(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.0)
+    }
+
+    /// This queue is to be looked at regularly.
+    pub(crate) fn watch(&self, queue: &Arc<Queue>) {
+        if queue.set_watched(true) {
+            self.0.watched.lock().push(Arc::downgrade(queue));
+        }
+    }
+
+    fn age_queues(&self, now_ms: i64) {
+        let watched = std::mem::take(&mut *self.0.watched.lock());
+        let mut kept = Vec::with_capacity(watched.len());
+        for queue in watched.iter().filter_map(Weak::upgrade) {
+            if queue.age(now_ms) {
+                if let Err(error) = self.delete_queue(queue.name(), true, false) {
+                    tracing::debug!(queue = queue.name(), %error, "expired queue stays");
+                }
+            } else if queue.needs_watch() {
+                kept.push(Arc::downgrade(&queue));
+            } else {
+                queue.set_watched(false);
+            }
+        }
+        self.0.watched.lock().append(&mut kept);
     }
 
     /// Its name.
@@ -236,6 +271,7 @@ impl Namespace {
                 session.ring(now_ms);
             }
         }
+        self.age_queues(now_ms);
         self.0.reclaim.trim(&self.0.log);
         self.apply_retention(now_ms);
     }

@@ -6,6 +6,7 @@ use inver_storage::{CursorId, Entry, Lsn, Offset};
 
 use super::{Inner, Namespace};
 use crate::catalog::{self, TopicRow};
+use crate::deadletter::Undertaker;
 use crate::exchange::BindTarget;
 use crate::queue::{Queue, QueueSpec};
 use crate::subscription::{MemoryBounds, Mode, Subscription, WhenFull};
@@ -144,6 +145,14 @@ impl Namespace {
             self.0.topics.insert(queue.name().into(), topic.clone());
         }
         self.0.queues.insert(queue.name().into(), queue.clone());
+        if queue.has_limits() {
+            queue.subscription().limit(Undertaker {
+                namespace: Arc::downgrade(&self.0),
+                queue: queue.name().into(),
+                limits: queue.spec().limits.clone(),
+            });
+        }
+        self.watch(queue);
         if queue.spec().auto_delete {
             let (inner, name) = (Arc::downgrade(&self.0), queue.name().to_owned());
             queue.subscription().on_last_detach(move || delete_unused(&inner, &name));

@@ -188,17 +188,17 @@ impl Namespace {
                 if stream.start() == stream.high_watermark() {
                     continue;
                 }
-                if ms >= 0 {
-                    if let Some(to) = kept_since(stream, now_ms - ms) {
-                        entry.trim(stream, to);
-                    }
+                if ms >= 0
+                    && let Some(to) = kept_since(stream, now_ms - ms)
+                {
+                    entry.trim(stream, to);
                 }
             }
         }
-        if !entry.is_empty() {
-            if let Err(error) = self.0.log.submit(entry) {
-                tracing::debug!(%error, "retention not written");
-            }
+        if !entry.is_empty()
+            && let Err(error) = self.0.log.submit(entry)
+        {
+            tracing::debug!(%error, "retention not written");
         }
     }
 }
@@ -232,10 +232,10 @@ fn check_partitions(count: u32) -> Result<(), TopicError> {
 /// Settings that are numbers are numbers.
 fn check_config(config: &TopicConfig) -> Result<(), TopicError> {
     for name in ["retention.ms", "retention.bytes", "max.message.bytes"] {
-        if let Some(value) = config.get(name) {
-            if !value.parse::<i64>().is_ok_and(|v| v >= -1) {
-                return Err(TopicError::BadConfig(format!("{name} is a number from -1 on, not '{value}'")));
-            }
+        if let Some(value) = config.get(name)
+            && !value.parse::<i64>().is_ok_and(|v| v >= -1)
+        {
+            return Err(TopicError::BadConfig(format!("{name} is a number from -1 on, not '{value}'")));
         }
     }
     Ok(())

@@ -37,7 +37,7 @@ pub use open::{Opened, SessionError, SessionSpec};
 pub use will::Will;
 
 /// Subscriptions of one session.
-pub const SESSION_FILTERS_MAX: usize = 100_000;
+pub(crate) const SESSION_FILTERS_MAX: usize = 100_000;
 
 /// The group filters' prefix, as sessions write it.
 const SHARE: &[u8] = b"$share/";

@@ -7,6 +7,8 @@ use inver_storage::{Entry, Lsn};
 use super::dispatch::{Load, SlotId};
 use super::{Delivery, DeliveryId, Subscription};
 use crate::Mailbox;
+use crate::clock::now_ms;
+use crate::deadletter::{Dead, Reason};
 
 /// What a consumer wants.
 #[derive(Clone)]
@@ -82,9 +84,11 @@ impl Consumer {
     /// waits: what is not in memory is loaded beside, and a wake-up follows. Needs a tokio runtime around it.
     pub fn pull(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
         let mut acks = Vec::new();
-        let consumed;
+        let (consumed, dead);
+        let now_ms = now_ms();
         let pull = {
             let mut state = self.subscription.state.lock();
+            state.look(now_ms, self.subscription.limits(), &mut self.loads);
             let pull = state.pull(
                 self.slot,
                 &self.spec,
@@ -98,6 +102,7 @@ impl Consumer {
                 acks = state.ranges(std::mem::take(&mut self.auto_acked));
             }
             consumed = state.spill_consumed();
+            dead = state.take_dead();
             pull
         };
         if let Some((stream, to)) = consumed {
@@ -106,6 +111,7 @@ impl Consumer {
         if !acks.is_empty() {
             self.subscription.commit_acks(acks);
         }
+        self.subscription.bury(&dead);
         for load in self.loads.drain(..) {
             load.spawn(&self.subscription);
         }
@@ -123,6 +129,20 @@ impl Consumer {
         for (cursor, ranges) in self.subscription.state.lock().ack(self.slot, ids) {
             entry.ack(&cursor, &ranges);
         }
+    }
+
+    /// Lets messages die: they go where the queue's dead letters go, if anywhere.
+    pub fn reject(&self, ids: &[DeliveryId]) -> Option<Lsn> {
+        if self.subscription.limits().is_none_or(|l| l.dead_letter.is_none()) {
+            return self.ack(ids);
+        }
+        let released = self.subscription.state.lock().release(self.slot, ids);
+        let dead: Vec<Dead> = released
+            .into_iter()
+            .map(|(id, record, _)| Dead { id, record, reason: Reason::Rejected })
+            .collect();
+        self.subscription.bury(&dead);
+        None
     }
 
     /// Gives messages back to be delivered again, to this or another consumer, with their count raised.
@@ -160,7 +180,7 @@ impl Drop for Consumer {
 
 impl Load {
     /// Reads from the disk on a thread where that may take its time.
-    fn spawn(self, subscription: &Arc<Subscription>) {
+    pub(super) fn spawn(self, subscription: &Arc<Subscription>) {
         let subscription = subscription.clone();
         tokio::task::spawn_blocking(move || {
             let batches = self.read.run().unwrap_or_else(|error| {

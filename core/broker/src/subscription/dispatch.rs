@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::catalog;
 
 use super::consumer::{AttachError, ConsumerSpec, Pull};
+use super::mortality::Mortality;
 use super::source::{MemoryBounds, MemorySource, Offer, StreamSource, Taken};
 use super::{AckBatch, Delivery, DeliveryId, Depth, Mode, Subscription};
 
@@ -39,9 +40,10 @@ pub(super) struct State {
     /// KeyShared: who holds unacknowledged messages of a key, and how many.
     keys: FxHashMap<u64, (SlotId, usize)>,
     closed: bool,
+    pub(super) mortality: Mortality,
 }
 
-enum Source {
+pub(super) enum Source {
     Stream(StreamSource),
     Memory(MemorySource),
 }
@@ -79,6 +81,7 @@ impl State {
             ahead: 0,
             keys: FxHashMap::default(),
             closed: false,
+            mortality: Mortality::default(),
         }
     }
 
@@ -119,7 +122,21 @@ impl State {
         Depth { ready: self.ready(), unacked: self.held.len() as u64, consumers: self.slots.len() }
     }
 
-    fn ready(&self) -> u64 {
+    pub(super) fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// Messages taken from their source that wait all the same.
+    pub(super) fn set_aside(&self) -> u64 {
+        self.returned.len() as u64 + self.ahead as u64
+    }
+
+    /// A message that was taken only to be looked at.
+    pub(super) fn put_back(&mut self, delivery: Delivery) {
+        self.returned.insert(delivery.id, (delivery.record, delivery.redelivered));
+    }
+
+    pub(super) fn ready(&self) -> u64 {
         let sources: u64 = self
             .sources
             .iter()
@@ -128,7 +145,7 @@ impl State {
                 Source::Memory(m) => m.ready(),
             })
             .sum();
-        sources + self.returned.len() as u64 + self.ahead as u64
+        sources + self.set_aside()
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -282,11 +299,11 @@ impl State {
     }
 
     fn wait(&mut self, slot: SlotId) {
-        if let Some(s) = self.slots.get_mut(&slot) {
-            if !s.waiting {
-                s.waiting = true;
-                self.waiting.push_back(slot);
-            }
+        if let Some(s) = self.slots.get_mut(&slot)
+            && !s.waiting
+        {
+            s.waiting = true;
+            self.waiting.push_back(slot);
         }
     }
 
@@ -431,7 +448,8 @@ impl State {
         }
     }
 
-    fn next_any(&mut self, loads: &mut Vec<Load>) -> Option<Delivery> {
+    /// The next message, whether or not it should be dead.
+    pub(super) fn next_raw(&mut self, loads: &mut Vec<Load>) -> Option<Delivery> {
         if let Some((id, (record, redelivered))) = self.returned.pop_first() {
             return Some(Delivery { id, record, redelivered });
         }
@@ -469,10 +487,10 @@ impl State {
 
     /// KeyShared: who holds messages of this key, else whose turn its hash says.
     fn owner_of(&self, key: u64) -> SlotId {
-        if let Some((slot, _)) = self.keys.get(&key) {
-            if self.slots.contains_key(slot) {
-                return *slot;
-            }
+        if let Some((slot, _)) = self.keys.get(&key)
+            && self.slots.contains_key(slot)
+        {
+            return *slot;
         }
         // Rendezvous hashing: a consumer that comes or goes moves only its own keys.
         let weight = |slot: &SlotId| {
@@ -486,12 +504,12 @@ impl State {
             return;
         }
         let key = key_hash(record);
-        if let Some(entry) = self.keys.get_mut(&key) {
-            if entry.0 == slot {
-                entry.1 = entry.1.saturating_sub(1);
-                if entry.1 == 0 {
-                    self.keys.remove(&key);
-                }
+        if let Some(entry) = self.keys.get_mut(&key)
+            && entry.0 == slot
+        {
+            entry.1 = entry.1.saturating_sub(1);
+            if entry.1 == 0 {
+                self.keys.remove(&key);
             }
         }
     }
@@ -502,11 +520,11 @@ impl State {
     pub(super) fn release(&mut self, slot: SlotId, ids: &[DeliveryId]) -> Vec<(DeliveryId, Record, u32)> {
         let mut released = Vec::with_capacity(ids.len());
         for id in ids {
-            if self.held.get(id).is_some_and(|h| h.slot == slot) {
-                if let Some(h) = self.held.remove(id) {
-                    self.key_released(&h.record, slot);
-                    released.push((*id, h.record, h.count));
-                }
+            if self.held.get(id).is_some_and(|h| h.slot == slot)
+                && let Some(h) = self.held.remove(id)
+            {
+                self.key_released(&h.record, slot);
+                released.push((*id, h.record, h.count));
             }
         }
         released

@@ -15,6 +15,7 @@
 
 mod consumer;
 mod dispatch;
+mod mortality;
 mod source;
 
 use std::ops::Range;
@@ -27,6 +28,9 @@ use inver_storage::{Cursor, CursorId, Entry, Log, Lsn, Offset, Stream};
 use parking_lot::Mutex;
 
 use crate::catalog;
+use crate::clock::now_ms;
+use crate::deadletter::{Dead, Undertaker};
+use crate::queue::QueueLimits;
 use crate::reclaim::Reclaim;
 
 pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
@@ -138,6 +142,7 @@ pub struct Subscription {
     dirty: AtomicBool,
     /// Where to say so.
     reclaim: Option<Arc<Reclaim>>,
+    undertaker: OnceLock<Undertaker>,
     last_detach: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -185,6 +190,7 @@ impl Subscription {
             state: Mutex::new(State::new(mode)),
             dirty: AtomicBool::new(false),
             reclaim,
+            undertaker: OnceLock::new(),
             last_detach: OnceLock::new(),
         })
     }
@@ -221,8 +227,69 @@ impl Subscription {
 
     /// How full it is.
     #[must_use]
-    pub fn depth(&self) -> Depth {
-        self.state.lock().depth()
+    pub fn depth(self: &Arc<Self>) -> Depth {
+        let (depth, dead, loads) = {
+            let mut state = self.state.lock();
+            let mut loads = Vec::new();
+            state.look(now_ms(), self.limits(), &mut loads);
+            (state.depth(), state.take_dead(), loads)
+        };
+        self.bury(&dead);
+        self.run(loads);
+        depth
+    }
+
+    /// Messages that wait, those not yet visible included, and about how many bytes they have.
+    pub(crate) fn submitted(&self) -> (u64, u64) {
+        self.state.lock().submitted()
+    }
+
+    /// Gives it a queue's limits; once.
+    pub(crate) fn limit(&self, undertaker: Undertaker) {
+        // A second time would be a defect of the caller; the first stays.
+        let _ = self.undertaker.set(undertaker);
+    }
+
+    pub(crate) fn limits(&self) -> Option<&QueueLimits> {
+        self.undertaker.get().map(|u| &u.limits)
+    }
+
+    /// Lets die what has to at this time, whether or not anybody asks for messages.
+    pub(crate) fn age(self: &Arc<Self>, now_ms: i64) {
+        let (dead, loads) = {
+            let mut state = self.state.lock();
+            let mut loads = Vec::new();
+            state.look(now_ms, self.limits(), &mut loads);
+            state.expire_head(&mut loads);
+            (state.take_dead(), loads)
+        };
+        self.bury(&dead);
+        self.run(loads);
+    }
+
+    fn run(self: &Arc<Self>, loads: Vec<dispatch::Load>) {
+        loads.into_iter().for_each(|load| load.spawn(self));
+    }
+
+    fn bury(&self, dead: &[Dead]) {
+        match self.undertaker.get() {
+            _ if dead.is_empty() => {}
+            Some(undertaker) => undertaker.bury(self, dead),
+            None => self.ack_dead(dead.iter().map(|d| d.id).collect()),
+        }
+    }
+
+    /// Dead messages are out of the queue.
+    pub(crate) fn ack_dead(&self, ids: Vec<DeliveryId>) {
+        let acks = self.state.lock().ranges(ids);
+        self.commit_acks(acks);
+    }
+
+    pub(crate) fn ack_dead_in(&self, ids: Vec<DeliveryId>, entry: &mut Entry) {
+        for (cursor, ranges) in self.state.lock().ranges(ids) {
+            entry.ack(&cursor, &ranges);
+        }
+        self.note_moved();
     }
 
     /// Adds a consumer.
@@ -317,16 +384,21 @@ impl Subscription {
                 Ok(lsn) => last = Some(last.map_or(lsn, |l: Lsn| l.max(lsn))),
                 // A poisoned log: the connection learns it from its next wait, and nothing more is promised.
                 Err(error) => {
-                    tracing::debug!(subscription = %self.name, %error, "acknowledgement not written")
+                    tracing::debug!(subscription = %self.name, %error, "acknowledgement not written");
                 }
             }
         }
-        if last.is_some() && !self.dirty.swap(true, Ordering::AcqRel) {
-            if let Some(reclaim) = &self.reclaim {
-                reclaim.note(self.id);
-            }
+        if last.is_some() {
+            self.note_moved();
         }
         last
+    }
+
+    /// A durable position moved.
+    fn note_moved(&self) {
+        if let (false, Some(reclaim)) = (self.dirty.swap(true, Ordering::AcqRel), &self.reclaim) {
+            reclaim.note(self.id);
+        }
     }
 }
 

@@ -233,6 +233,10 @@ impl MemorySource {
         self.end - self.next
     }
 
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(super) fn spills(&self) -> bool {
         self.bounds.when_full == WhenFull::Spill
     }
