@@ -119,7 +119,7 @@ impl Burst {
     pub(crate) fn deliver(&mut self) {
         for (set, batch) in self.sealed.drain(..) {
             for receiver in &set.live {
-                receiver.push(&batch);
+                receiver.push(&batch, None);
             }
         }
     }

@@ -57,7 +57,7 @@ pub(crate) fn produce(
     let submitted = namespace.log().submit(entry)?;
     burst.deliver();
     for receiver in &listeners.live {
-        receiver.push(&batch);
+        receiver.push(&batch, Some(topic.shared_name()));
     }
     Ok(submitted)
 }

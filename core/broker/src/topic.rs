@@ -70,7 +70,7 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// A named place for messages. See the crate's text.
 pub struct Topic {
     id: TopicId,
-    name: Box<str>,
+    name: Arc<str>,
     kind: TopicKind,
     partitions: RwLock<Vec<Arc<Partition>>>,
     config: RwLock<Arc<TopicConfig>>,
@@ -110,6 +110,10 @@ impl Topic {
     /// Its name within its namespace.
     #[must_use]
     pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn shared_name(&self) -> &Arc<str> {
         &self.name
     }
 

@@ -139,7 +139,7 @@ impl Consumer {
         let released = self.subscription.state.lock().release(self.slot, ids);
         let dead: Vec<Dead> = released
             .into_iter()
-            .map(|(id, record, _)| Dead { id, record, reason: Reason::Rejected })
+            .map(|d| Dead { id: d.id, record: d.record, reason: Reason::Rejected })
             .collect();
         self.subscription.bury(&dead);
         None

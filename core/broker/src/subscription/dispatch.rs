@@ -30,7 +30,7 @@ pub(super) struct State {
     sources: Vec<Source>,
     /// Which source is asked next.
     turn: usize,
-    returned: BTreeMap<DeliveryId, (Record, u32)>,
+    returned: BTreeMap<DeliveryId, Delivery>,
     held: FxHashMap<DeliveryId, Held>,
     slots: BTreeMap<SlotId, Slot>,
     next_slot: SlotId,
@@ -50,8 +50,7 @@ pub(super) enum Source {
 
 struct Held {
     slot: SlotId,
-    record: Record,
-    count: u32,
+    delivery: Delivery,
 }
 
 struct Slot {
@@ -133,7 +132,7 @@ impl State {
 
     /// A message that was taken only to be looked at.
     pub(super) fn put_back(&mut self, delivery: Delivery) {
-        self.returned.insert(delivery.id, (delivery.record, delivery.redelivered));
+        self.returned.insert(delivery.id, delivery);
     }
 
     pub(super) fn ready(&self) -> u64 {
@@ -196,7 +195,7 @@ impl State {
         let Some(gone) = self.slots.remove(&slot) else { return false };
         self.ahead -= gone.own.len();
         for d in gone.own {
-            self.returned.insert(d.id, (d.record, d.redelivered));
+            self.returned.insert(d.id, d);
         }
         self.waiting.retain(|w| *w != slot);
         if self.mode == Mode::Failover {
@@ -215,8 +214,8 @@ impl State {
             self.held.iter().filter(|(_, h)| h.slot == slot).map(|(id, _)| *id).collect();
         for id in held {
             if let Some(h) = self.held.remove(&id) {
-                self.key_released(&h.record, slot);
-                self.returned.insert(id, (h.record, h.count + 1));
+                self.key_released(&h.delivery.record, slot);
+                self.returned.insert(id, again(h.delivery));
             }
         }
         self.wake_waiting();
@@ -309,7 +308,7 @@ impl State {
 
     // ---- messages in and out
 
-    pub(super) fn push(&mut self, of: &Arc<Subscription>, batch: &Batch) {
+    pub(super) fn push(&mut self, of: &Arc<Subscription>, batch: &Batch, topic: Option<&Arc<str>>) {
         if self.closed {
             return;
         }
@@ -325,7 +324,7 @@ impl State {
         if spill {
             self.spill(of, batch);
         } else if let Some(Source::Memory(memory)) = self.sources.first_mut() {
-            memory.push(batch.bytes(), messages);
+            memory.push(batch.bytes(), messages, topic);
         }
         self.wake_waiting();
     }
@@ -415,7 +414,7 @@ impl State {
             let entry = self.keys.entry(key_hash(&delivery.record)).or_insert((slot, 0));
             entry.1 += 1;
         }
-        let held = Held { slot, record: delivery.record.clone(), count: delivery.redelivered };
+        let held = Held { slot, delivery: delivery.clone() };
         self.held.insert(delivery.id, held);
     }
 
@@ -450,8 +449,8 @@ impl State {
 
     /// The next message, whether or not it should be dead.
     pub(super) fn next_raw(&mut self, loads: &mut Vec<Load>) -> Option<Delivery> {
-        if let Some((id, (record, redelivered))) = self.returned.pop_first() {
-            return Some(Delivery { id, record, redelivered });
+        if let Some((_, delivery)) = self.returned.pop_first() {
+            return Some(delivery);
         }
         for _ in 0..self.sources.len() {
             let at = self.turn;
@@ -460,7 +459,7 @@ impl State {
                 Source::Memory(m) => m.take().map_or(Offer::Empty, Offer::Taken),
             };
             match offer {
-                Offer::Taken(Taken { offset, record }) => {
+                Offer::Taken(Taken { offset, record, topic }) => {
                     let redelivered = match &self.sources[at] {
                         Source::Stream(s) => {
                             s.cursor.as_ref().map_or(0, |c| c.delivery_count(Offset(offset)))
@@ -468,7 +467,7 @@ impl State {
                         Source::Memory(_) => 0,
                     };
                     let id = DeliveryId { partition: at as u32, offset };
-                    return Some(Delivery { id, record, redelivered });
+                    return Some(Delivery { id, record, redelivered, topic });
                 }
                 Offer::Load(read) => loads.push(Load { source: at, read }),
                 Offer::Empty => {}
@@ -517,14 +516,14 @@ impl State {
     // ---- acknowledgements
 
     /// Takes messages out of a consumer's hands. What it does not hold is passed over.
-    pub(super) fn release(&mut self, slot: SlotId, ids: &[DeliveryId]) -> Vec<(DeliveryId, Record, u32)> {
+    pub(super) fn release(&mut self, slot: SlotId, ids: &[DeliveryId]) -> Vec<Delivery> {
         let mut released = Vec::with_capacity(ids.len());
         for id in ids {
             if self.held.get(id).is_some_and(|h| h.slot == slot)
                 && let Some(h) = self.held.remove(id)
             {
-                self.key_released(&h.record, slot);
-                released.push((*id, h.record, h.count));
+                self.key_released(&h.delivery.record, slot);
+                released.push(h.delivery);
             }
         }
         released
@@ -539,7 +538,7 @@ impl State {
                 _ => continue,
             }
             if let Some(h) = self.held.remove(id) {
-                self.key_released(&h.record, slot);
+                self.key_released(&h.delivery.record, slot);
                 mine.push(*id);
             }
         }
@@ -581,8 +580,9 @@ impl State {
         counted: bool,
     ) -> Vec<(Cursor, Vec<Offset>)> {
         let mut told: Vec<(u32, Vec<Offset>)> = Vec::new();
-        for (id, record, count) in self.release(slot, ids) {
-            self.returned.insert(id, (record, count + 1));
+        for delivery in self.release(slot, ids) {
+            let id = delivery.id;
+            self.returned.insert(id, again(delivery));
             match told.iter_mut().find(|(p, _)| *p == id.partition) {
                 Some((_, offsets)) => offsets.push(Offset(id.offset)),
                 None => told.push((id.partition, vec![Offset(id.offset)])),
@@ -622,6 +622,11 @@ impl State {
 fn size(record: &Record) -> usize {
     let part = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);
     part(&record.key) + part(&record.value) + record.headers.len()
+}
+
+/// A message that comes again.
+fn again(delivery: Delivery) -> Delivery {
+    Delivery { redelivered: delivery.redelivered + 1, ..delivery }
 }
 
 fn extend(ranges: &mut Vec<Range<Offset>>, offset: u64) {

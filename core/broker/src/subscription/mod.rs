@@ -117,6 +117,9 @@ pub struct Delivery {
     pub record: Record,
     /// How often it was delivered before and came back.
     pub redelivered: u32,
+    /// The topic whose finished batch brought it here, where that is not the subscription's own: its dotted
+    /// name is the message's address, unless the record names another.
+    pub topic: Option<Arc<str>>,
 }
 
 /// How full a subscription is.
@@ -360,8 +363,8 @@ impl Subscription {
     }
 
     /// Messages for a queue in memory: a batch's bytes, shared with all other receivers.
-    pub(crate) fn push(self: &Arc<Self>, batch: &Batch) {
-        self.state.lock().push(self, batch);
+    pub(crate) fn push(self: &Arc<Self>, batch: &Batch, topic: Option<&Arc<str>>) {
+        self.state.lock().push(self, batch, topic);
     }
 
     /// How many messages a bounded queue in memory refused.

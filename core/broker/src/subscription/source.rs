@@ -1,6 +1,7 @@
 //! Where a subscription's messages come from: a stream of the log, or batches held in memory.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_storage::batch::{BatchHeader, Record, Records, records};
@@ -33,6 +34,7 @@ pub enum WhenFull {
 pub(super) struct Taken {
     pub(super) offset: u64,
     pub(super) record: Record,
+    pub(super) topic: Option<Arc<str>>,
 }
 
 /// What a source had to offer.
@@ -48,12 +50,13 @@ pub(super) enum Offer {
 struct Open {
     base: u64,
     records: Records,
+    topic: Option<Arc<str>>,
 }
 
 impl Open {
-    fn new(base: u64, bytes: &Bytes) -> Option<Open> {
+    fn new(base: u64, bytes: &Bytes, topic: Option<Arc<str>>) -> Option<Open> {
         match records(bytes) {
-            Ok(records) => Some(Open { base, records }),
+            Ok(records) => Some(Open { base, records, topic }),
             Err(error) => {
                 // The log checked it when it came in; a reader can only step over it.
                 tracing::error!(offset = base, %error, "a stored batch cannot be read; its records are skipped");
@@ -66,7 +69,8 @@ impl Open {
         loop {
             match self.records.next()? {
                 Ok(record) => {
-                    return Some(Taken { offset: self.base + u64::from(record.offset_delta), record });
+                    let offset = self.base + u64::from(record.offset_delta);
+                    return Some(Taken { offset, record, topic: self.topic.clone() });
                 }
                 Err(error) => {
                     tracing::error!(offset = self.base, %error, "the rest of a stored batch cannot be read");
@@ -149,7 +153,7 @@ impl StreamSource {
                 self.open = None;
             }
             if let Some(batch) = self.batches.pop_front() {
-                self.open = Open::new(batch.base_offset.0, &batch.bytes);
+                self.open = Open::new(batch.base_offset.0, &batch.bytes, None);
                 if self.open.is_none() {
                     self.step_over(&batch);
                 }
@@ -200,11 +204,19 @@ impl StreamSource {
     }
 }
 
+/// A batch in memory that was not handed out yet.
+struct Waiting {
+    bytes: Bytes,
+    /// The offset of its first message.
+    base: u64,
+    messages: u64,
+    topic: Option<Arc<str>>,
+}
+
 /// Batches in memory.
 pub(super) struct MemorySource {
     bounds: MemoryBounds,
-    /// Bytes, offset of the first message, number of messages.
-    batches: VecDeque<(Bytes, u64, u64)>,
+    batches: VecDeque<Waiting>,
     open: Option<Open>,
     /// The offset of the next message to come in.
     end: u64,
@@ -248,12 +260,17 @@ impl MemorySource {
                 || self.bytes + batch.len() as u64 > self.bounds.bytes_max)
     }
 
-    pub(super) fn push(&mut self, batch: &Bytes, messages: u64) {
+    pub(super) fn push(&mut self, batch: &Bytes, messages: u64, topic: Option<&Arc<str>>) {
         if self.is_full_for(batch, messages) {
             self.dropped += messages;
             return;
         }
-        self.batches.push_back((batch.clone(), self.end, messages));
+        self.batches.push_back(Waiting {
+            bytes: batch.clone(),
+            base: self.end,
+            messages,
+            topic: topic.cloned(),
+        });
         self.end += messages;
         self.bytes += batch.len() as u64;
     }
@@ -269,9 +286,9 @@ impl MemorySource {
                 self.open_bytes = 0;
                 self.open = None;
             }
-            let (bytes, base, messages) = self.batches.pop_front()?;
+            let Waiting { bytes, base, messages, topic } = self.batches.pop_front()?;
             self.open_bytes = bytes.len() as u64;
-            self.open = Open::new(base, &bytes);
+            self.open = Open::new(base, &bytes, topic);
             self.next = base;
             if self.open.is_none() {
                 self.next = base + messages;
