@@ -1,0 +1,134 @@
+//! A broker over a log in a temporary folder, and short ways to publish and pull.
+#![allow(dead_code)] // each test file uses its part
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use inver_broker::{
+    Broker, BrokerConfig, Consumer, ConsumerSpec, Delivery, HeaderWriter, Mailbox, Message, Namespace,
+    Publisher, PublisherId, Target,
+};
+use inver_storage::{CommitPolicy, Log, LogOptions, Lsn};
+use tempfile::TempDir;
+
+pub struct Fixture {
+    pub dir: TempDir,
+    pub broker: Broker,
+    pub config: BrokerConfig,
+}
+
+impl Fixture {
+    pub fn new() -> Fixture {
+        Fixture::with(BrokerConfig::default())
+    }
+
+    pub fn with(config: BrokerConfig) -> Fixture {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let broker = open(&dir, &config);
+        Fixture { dir, broker, config }
+    }
+
+    pub fn namespace(&self) -> Namespace {
+        self.broker.default_namespace()
+    }
+
+    /// Ends the log as the process would, and opens it again.
+    pub fn restart(self) -> Fixture {
+        self.broker.log().shutdown().expect("shutdown");
+        let Fixture { dir, broker, config } = self;
+        drop(broker);
+        let broker = open(&dir, &config);
+        Fixture { dir, broker, config }
+    }
+}
+
+fn open(dir: &TempDir, config: &BrokerConfig) -> Broker {
+    let options = LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() };
+    let log = Log::open(dir.path(), options).expect("the log opens");
+    Broker::open(log, config.clone()).expect("the broker opens")
+}
+
+pub fn committed(namespace: &Namespace, lsn: Option<Lsn>) {
+    if let Some(lsn) = lsn {
+        namespace.log().wait_committed_blocking(lsn).expect("committed");
+    }
+}
+
+pub fn publisher(namespace: &Namespace) -> Publisher {
+    Publisher::new(namespace.clone(), PublisherId { origin: "test", session: None })
+}
+
+pub fn message(value: &[u8]) -> Message<'_> {
+    Message {
+        timestamp_ms: inver_broker::now_ms(),
+        key: None,
+        value: Some(value),
+        headers: Default::default(),
+        guaranteed: true,
+        lookup: None,
+    }
+}
+
+/// Publishes one message and waits for its commit; how many received it.
+pub fn publish(namespace: &Namespace, to: Target<'_>, value: &str) -> usize {
+    let mut publisher = publisher(namespace);
+    let routed = publisher.publish(to, &message(value.as_bytes())).expect("published");
+    committed(namespace, publisher.flush().expect("flushed"));
+    routed.destinations
+}
+
+/// Publishes with headers.
+pub fn publish_with(namespace: &Namespace, to: Target<'_>, value: &str, headers: &HeaderWriter) -> usize {
+    let mut publisher = publisher(namespace);
+    let mut message = message(value.as_bytes());
+    message.headers = headers.headers();
+    let routed = publisher.publish(to, &message).expect("published");
+    committed(namespace, publisher.flush().expect("flushed"));
+    routed.destinations
+}
+
+pub fn queue(name: &str) -> Target<'_> {
+    Target::Exchange { name: "", routing_key: name.as_bytes(), more_keys: &[] }
+}
+
+pub fn exchange<'a>(name: &'a str, routing_key: &'a str) -> Target<'a> {
+    Target::Exchange { name, routing_key: routing_key.as_bytes(), more_keys: &[] }
+}
+
+pub fn attach(subscription: &Arc<inver_broker::Subscription>) -> (Arc<Mailbox>, Consumer) {
+    let mailbox = Mailbox::new();
+    let consumer = subscription.attach(ConsumerSpec::new(mailbox.clone(), 1)).expect("attached");
+    (mailbox, consumer)
+}
+
+/// Pulls until so many messages came, or fails after ten seconds.
+pub async fn take(mailbox: &Mailbox, consumer: &mut Consumer, count: usize) -> Vec<Delivery> {
+    let mut got = Vec::new();
+    let all = async {
+        loop {
+            let pull = consumer.pull(count - got.len(), usize::MAX, &mut got);
+            if got.len() == count {
+                return;
+            }
+            if !pull.more {
+                mailbox.wait().await;
+                mailbox.drain(&mut Vec::new());
+            }
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(10), all).await.is_err() {
+        panic!("waited for {count} messages, got {}", got.len());
+    }
+    got
+}
+
+pub fn values(deliveries: &[Delivery]) -> Vec<String> {
+    let text = |d: &Delivery| String::from_utf8(d.record.value.clone().unwrap_or_default().to_vec());
+    deliveries.iter().map(|d| text(d).expect("text")).collect()
+}
+
+pub fn pull_now(consumer: &mut Consumer) -> Vec<Delivery> {
+    let mut got = Vec::new();
+    consumer.pull(1000, usize::MAX, &mut got);
+    got
+}

@@ -1,0 +1,229 @@
+//! Where the address spaces meet: captures, topics by name, records that name an address, sessions, retained.
+
+mod common;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use common::*;
+use inver_broker::{
+    BindDestination, BrokerConfig, CaptureRule, Delivery, Expiry, Filter, HUB, Mailbox, Message, Namespace,
+    Opened, QueueSpec, Session, SessionSpec, SubscriptionOptions, Target, TopicSpec, Will,
+};
+use inver_storage::{BatchBuilder, Offset, Read, records};
+
+fn config() -> BrokerConfig {
+    BrokerConfig {
+        captures: vec![CaptureRule {
+            origin: Some("test".into()),
+            filter: Filter::slashed(b"#"),
+            topic: "captured".into(),
+            key: "{address}".into(),
+        }],
+        topics: vec![("captured".into(), 1)],
+        address_header: "to-address".into(),
+        origins: vec!["test"],
+        ..BrokerConfig::default()
+    }
+}
+
+/// Keys and values of all records of a topic's first partition.
+fn stored(namespace: &Namespace, topic: &str) -> Vec<(String, String)> {
+    let topic = namespace.topic(topic).expect("topic");
+    let partition = topic.partition(0).expect("partition");
+    let stream = partition.stream();
+    let text = |b: Option<Bytes>| String::from_utf8(b.unwrap_or_default().to_vec()).unwrap();
+    let (mut at, mut all) = (stream.start(), Vec::new());
+    while at < stream.high_watermark() {
+        let batches = match stream.read(at, 1 << 20).expect("read") {
+            Read::Ready(batches) => batches,
+            Read::Cold(cold) => cold.run().expect("cold read"),
+            Read::Empty => break,
+        };
+        for batch in batches {
+            for record in records(&batch.bytes).expect("records") {
+                let record = record.expect("record");
+                at = Offset(batch.base_offset.0 + u64::from(record.offset_delta) + 1);
+                all.push((text(record.key.clone()), text(record.value.clone())));
+            }
+        }
+    }
+    all
+}
+
+async fn open(namespace: &Namespace, client_id: &str, durable: bool) -> (Arc<Mailbox>, Opened) {
+    let mailbox = Mailbox::new();
+    let spec = SessionSpec {
+        client_id,
+        clean_start: false,
+        durable,
+        mailbox: mailbox.clone(),
+        inbox_token: 1,
+        live_token: 2,
+        taken_over_token: 3,
+        live_messages_max: 100,
+        live_bytes_max: 1 << 20,
+    };
+    let opened = namespace.open_session(spec).await.expect("opened");
+    committed(namespace, opened.lsn);
+    (mailbox, opened)
+}
+
+async fn inbox(mailbox: &Mailbox, session: &mut Session, count: usize) -> Vec<Delivery> {
+    let mut got = Vec::new();
+    while got.len() < count {
+        session.pull_inbox(count, usize::MAX, &mut got);
+        if got.len() < count {
+            let wait = tokio::time::timeout(std::time::Duration::from_secs(10), mailbox.wait());
+            assert!(wait.await.is_ok(), "waited for {count}, got {}", got.len());
+            mailbox.drain(&mut Vec::new());
+        }
+    }
+    got
+}
+
+fn guaranteed() -> SubscriptionOptions {
+    SubscriptionOptions { guaranteed: true, ..SubscriptionOptions::default() }
+}
+
+#[tokio::test]
+async fn a_publish_is_captured_under_its_address_and_reaches_the_topic_of_its_name() {
+    let fixture = Fixture::with(config());
+    let ns = fixture.namespace();
+    ns.create_topic("a.b%2Fc.d", &TopicSpec { partitions: 1, config: Default::default() }).unwrap();
+    ns.create_topic("s.r.t", &TopicSpec { partitions: 1, config: Default::default() }).unwrap();
+    publish(&ns, Target::Hub(b"s/r/t"), "1");
+    publish(&ns, exchange(HUB, "s.r.t"), "2");
+    publish(&ns, Target::Hub(b"$own/x"), "3");
+    assert_eq!(stored(&ns, "captured"), [("s/r/t".into(), "1".into()), ("s/r/t".into(), "2".into())]);
+    let of_topic: Vec<String> = stored(&ns, "s.r.t").into_iter().map(|(_, v)| v).collect();
+    assert_eq!(of_topic, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn queues_and_sessions_hear_a_topics_producer_once_each() {
+    let fixture = Fixture::with(config());
+    let ns = fixture.namespace();
+    let (topic, _) =
+        ns.create_topic("a.b.c", &TopicSpec { partitions: 1, config: Default::default() }).unwrap();
+    let q = ns.declare_queue("q", QueueSpec { durable: true, ..QueueSpec::default() }).unwrap().it;
+    ns.bind(HUB, BindDestination::Queue("q"), b"a.#", &Default::default()).unwrap();
+    ns.bind(HUB, BindDestination::Queue("q"), b"*.b.*", &Default::default()).unwrap();
+    let (mailbox, mut opened) = open(&ns, "c1", true).await;
+    opened.session.subscribe(b"a/+/c", &guaranteed()).unwrap();
+    let mut builder = BatchBuilder::new(0);
+    builder.push(1, Some(b"k"), &[], Some(b"plain"));
+    builder.push(2, Some(b"k"), &[], Some(b"second"));
+    let partition = topic.partition(0).unwrap();
+    let submitted = partition.produce(&ns, &topic, builder.finish()).unwrap();
+    committed(&ns, Some(submitted.lsn));
+    let got = inbox(&mailbox, &mut opened.session, 2).await;
+    assert_eq!(values(&got), ["plain", "second"]);
+    assert_eq!(got[0].topic.as_deref(), Some("a.b.c"));
+    let (mailbox, mut consumer) = attach(q.subscription());
+    assert_eq!(values(&take(&mailbox, &mut consumer, 2).await), ["plain", "second"]);
+    assert!(pull_now(&mut consumer).is_empty());
+    assert!(stored(&ns, "captured").is_empty(), "what a topic's producer sent is not captured");
+}
+
+#[tokio::test]
+async fn a_record_that_names_an_address_goes_there() {
+    let fixture = Fixture::with(config());
+    let ns = fixture.namespace();
+    let (topic, _) =
+        ns.create_topic("commands", &TopicSpec { partitions: 1, config: Default::default() }).unwrap();
+    let (mailbox, mut opened) = open(&ns, "device", true).await;
+    opened.session.subscribe(b"dev/1/#", &guaranteed()).unwrap();
+    let mut builder = BatchBuilder::new(0);
+    builder.push(1, None, &[(b"to-address", Some(b"dev/1/on"))], Some(b"yes"));
+    builder.push(1, None, &[(b"to-address", Some(b"dev/2/on"))], Some(b"no"));
+    let partition = topic.partition(0).unwrap();
+    committed(&ns, Some(partition.produce(&ns, &topic, builder.finish()).unwrap().lsn));
+    assert_eq!(values(&inbox(&mailbox, &mut opened.session, 1).await), ["yes"]);
+    assert_eq!(stored(&ns, "commands").len(), 2);
+}
+
+#[tokio::test]
+async fn a_durable_session_finds_what_it_missed_across_a_restart() {
+    let fixture = Fixture::with(config());
+    let ns = fixture.namespace();
+    {
+        let (_, opened) = open(&ns, "c1", true).await;
+        opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
+        opened.session.put(Bytes::from("k"), Bytes::from("v"));
+    }
+    publish(&ns, Target::Hub(b"a/1"), "offline");
+    publish(&ns, Target::Hub(b"b/1"), "not mine");
+    drop(ns);
+    let fixture = fixture.restart();
+    let ns = fixture.namespace();
+    publish(&ns, Target::Hub(b"a/2"), "after the restart");
+    let (mailbox, mut opened) = open(&ns, "c1", true).await;
+    assert!(opened.present);
+    assert_eq!(opened.subscriptions.len(), 1);
+    assert_eq!(opened.state, [(Bytes::from("k"), Bytes::from("v"))]);
+    let got = inbox(&mailbox, &mut opened.session, 2).await;
+    assert_eq!(values(&got), ["offline", "after the restart"]);
+    committed(&ns, opened.session.ack(&[got[0].id.offset]));
+    drop(opened);
+    let (mailbox, mut opened) = open(&ns, "c1", true).await;
+    assert_eq!(values(&inbox(&mailbox, &mut opened.session, 1).await), ["after the restart"]);
+}
+
+#[tokio::test]
+async fn a_session_is_handed_over_and_one_that_ends_with_its_connection_is_gone() {
+    let fixture = Fixture::with(config());
+    let ns = fixture.namespace();
+    let (mailbox, opened) = open(&ns, "c", false).await;
+    opened.session.set_expiry(Expiry::AtDetach);
+    let holder = tokio::spawn(async move {
+        let mut tokens = Vec::new();
+        while !tokens.contains(&3) {
+            mailbox.wait().await;
+            mailbox.drain(&mut tokens);
+        }
+        drop(opened);
+    });
+    let (_, second) = open(&ns, "c", true).await;
+    holder.await.unwrap();
+    assert!(!second.present);
+    assert_eq!(ns.session_count(), 1);
+}
+
+#[tokio::test]
+async fn a_will_is_published_unless_taken_back_and_retained_values_are_found() {
+    let fixture = Fixture::with(config());
+    let ns = fixture.namespace();
+    let will = || {
+        let mut builder = BatchBuilder::new(0);
+        builder.push(1, None, &[], Some(b"gone"));
+        Will {
+            address: b"status/c".to_vec(),
+            batch: builder.finish().bytes().to_vec(),
+            delay_s: 0,
+            retain: true,
+            guaranteed: true,
+            origin: "test".into(),
+        }
+    };
+    let (_, opened) = open(&ns, "c", false).await;
+    opened.session.set_will(Some(will()));
+    opened.session.set_will(None);
+    drop(opened);
+    assert!(ns.retained().is_empty());
+    let (_, opened) = open(&ns, "c", false).await;
+    opened.session.set_will(Some(will()));
+    drop(opened);
+    let mut found = Vec::new();
+    assert_eq!(ns.retained().scan(&Filter::slashed(b"status/+"), None, 10, &mut found), None);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].value.as_deref(), Some(&b"gone"[..]));
+    drop(ns);
+    let fixture = fixture.restart();
+    assert_eq!(fixture.namespace().retained().len(), 1);
+    let ns = fixture.namespace();
+    let mut p = publisher(&ns);
+    p.retain(b"status/c", &Message { value: Some(b""), ..message(b"") });
+    p.flush().unwrap();
+    assert!(ns.retained().is_empty());
+}

@@ -1,0 +1,199 @@
+//! Queues and what their consumers see: order, sharing, returning, dying, restarting.
+
+mod common;
+
+use common::*;
+use inver_broker::message::{DEATH, properties};
+use inver_broker::{BindDestination, DeadLetter, HeaderWriter, Namespace, Overflow, QueueLimits, QueueSpec};
+
+fn declare(
+    namespace: &Namespace,
+    name: &str,
+    durable: bool,
+    limits: QueueLimits,
+) -> std::sync::Arc<inver_broker::Queue> {
+    let spec = QueueSpec { durable, limits, ..QueueSpec::default() };
+    let declared = namespace.declare_queue(name, spec).expect("declared");
+    committed(namespace, declared.lsn);
+    declared.it
+}
+
+#[tokio::test]
+async fn messages_come_in_order_and_return_in_their_place() {
+    for durable in [false, true] {
+        let fixture = Fixture::new();
+        let ns = fixture.namespace();
+        let q = declare(&ns, "q", durable, QueueLimits::default());
+        for i in 0..5 {
+            assert_eq!(publish(&ns, queue("q"), &i.to_string()), 1);
+        }
+        let (mailbox, mut consumer) = attach(q.subscription());
+        let first = take(&mailbox, &mut consumer, 3).await;
+        assert_eq!(values(&first), ["0", "1", "2"]);
+        consumer.requeue(&[first[1].id]);
+        let rest = take(&mailbox, &mut consumer, 3).await;
+        assert_eq!(values(&rest), ["1", "3", "4"], "durable: {durable}");
+        assert_eq!(rest[0].redelivered, 1);
+        assert_eq!((q.depth().ready, q.depth().unacked), (0, 5));
+    }
+}
+
+#[tokio::test]
+async fn what_a_consumer_holds_goes_to_the_others_when_it_leaves() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let q = declare(&ns, "q", true, QueueLimits::default());
+    let (mailbox_a, mut a) = attach(q.subscription());
+    let (mailbox_b, mut b) = attach(q.subscription());
+    for i in 0..4 {
+        publish(&ns, queue("q"), &i.to_string());
+    }
+    let got_a = take(&mailbox_a, &mut a, 2).await;
+    assert_eq!(values(&got_a), ["0", "1"]);
+    a.ack(&[got_a[0].id]);
+    drop(a);
+    let got_b = take(&mailbox_b, &mut b, 3).await;
+    assert_eq!(values(&got_b), ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn an_acknowledged_message_never_comes_again_whatever_the_holes() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let q = declare(&ns, "q", true, QueueLimits::default());
+    let mut p = publisher(&ns);
+    for i in 0..2000 {
+        p.publish(queue("q"), &message(format!("{i}").as_bytes())).unwrap();
+    }
+    committed(&ns, p.flush().unwrap());
+    let (mailbox, mut consumer) = attach(q.subscription());
+    let got = take(&mailbox, &mut consumer, 2000).await;
+    let odd: Vec<_> = got.iter().filter(|d| d.id.offset % 2 == 1).map(|d| d.id).collect();
+    committed(&ns, consumer.ack(&odd));
+    drop((consumer, q, ns, p));
+    let fixture = fixture.restart();
+    let q = fixture.namespace().queue("q").expect("the queue is there again");
+    assert_eq!(q.depth().ready, 1000);
+    let (mailbox, mut consumer) = attach(q.subscription());
+    let again = take(&mailbox, &mut consumer, 1000).await;
+    assert!(again.iter().all(|d| d.id.offset % 2 == 0));
+    assert!(pull_now(&mut consumer).is_empty());
+}
+
+#[tokio::test]
+async fn a_burst_reaches_every_queue_in_publishing_order() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let (a, b) =
+        (declare(&ns, "a", true, QueueLimits::default()), declare(&ns, "b", false, QueueLimits::default()));
+    for q in ["a", "b"] {
+        ns.bind("amq.fanout", BindDestination::Queue(q), b"", &Default::default()).unwrap();
+    }
+    let mut p = publisher(&ns);
+    for i in 0..30 {
+        let to = match i % 3 {
+            0 => queue("a"),
+            1 => exchange("amq.fanout", ""),
+            _ => queue("b"),
+        };
+        p.publish(to, &message(format!("{i:02}").as_bytes())).unwrap();
+    }
+    committed(&ns, p.flush().unwrap());
+    let wanted =
+        |keep: fn(i32) -> bool| (0..30).filter(|i| keep(*i)).map(|i| format!("{i:02}")).collect::<Vec<_>>();
+    let (mailbox, mut consumer) = attach(a.subscription());
+    assert_eq!(values(&take(&mailbox, &mut consumer, 20).await), wanted(|i| i % 3 != 2));
+    let (mailbox, mut consumer) = attach(b.subscription());
+    assert_eq!(values(&take(&mailbox, &mut consumer, 20).await), wanted(|i| i % 3 != 0));
+}
+
+#[tokio::test]
+async fn the_oldest_die_where_there_is_no_room() {
+    for durable in [false, true] {
+        let fixture = Fixture::new();
+        let ns = fixture.namespace();
+        let limits = QueueLimits { messages_max: Some(2), ..QueueLimits::default() };
+        let q = declare(&ns, "q", durable, limits);
+        for i in 0..5 {
+            publish(&ns, queue("q"), &i.to_string());
+        }
+        assert_eq!(q.depth().ready, 2);
+        let (mailbox, mut consumer) = attach(q.subscription());
+        assert_eq!(values(&take(&mailbox, &mut consumer, 2).await), ["3", "4"]);
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_can_refuse() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let limits =
+        QueueLimits { messages_max: Some(2), overflow: Overflow::RejectPublish, ..QueueLimits::default() };
+    let q = declare(&ns, "q", true, limits);
+    let mut p = publisher(&ns);
+    let refused: Vec<bool> = (0..4).map(|_| p.publish(queue("q"), &message(b"x")).unwrap().refused).collect();
+    committed(&ns, p.flush().unwrap());
+    assert_eq!(refused, [false, false, true, true]);
+    assert_eq!(q.depth().ready, 2);
+}
+
+#[tokio::test]
+async fn the_dead_go_where_the_queue_sends_them_with_the_story_of_their_deaths() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let dead = declare(&ns, "dead", true, QueueLimits::default());
+    let limits = QueueLimits {
+        dead_letter: Some(DeadLetter { exchange: String::new(), routing_key: Some(b"dead".to_vec()) }),
+        ..QueueLimits::default()
+    };
+    let q = declare(&ns, "q", true, limits);
+    let mut headers = HeaderWriter::default();
+    headers.begin("test", Some(inver_broker::now_ms() - 1));
+    headers.user(b"mine", None);
+    publish_with(&ns, queue("q"), "expired", &headers);
+    publish(&ns, queue("q"), "rejected");
+    let (mailbox, mut consumer) = attach(q.subscription());
+    let got = take(&mailbox, &mut consumer, 1).await;
+    assert_eq!(values(&got), ["rejected"]);
+    consumer.reject(&[got[0].id]);
+    let (mailbox, mut consumer) = attach(dead.subscription());
+    let buried = take(&mailbox, &mut consumer, 2).await;
+    assert_eq!(values(&buried), ["expired", "rejected"]);
+    let death =
+        properties(&buried[0].record).find(|(n, _)| n == DEATH).and_then(|(_, v)| v).expect("a death");
+    assert!(death.starts_with(b"q\nexpired\n\nq\n"), "{death:?}");
+    assert_eq!((q.depth().ready, q.depth().unacked), (0, 0));
+}
+
+#[tokio::test]
+async fn a_queue_in_memory_goes_on_in_the_log_when_it_is_full() {
+    let config = inver_broker::BrokerConfig { queue_memory_bytes_max: 10_000, ..Default::default() };
+    let fixture = Fixture::with(config);
+    let ns = fixture.namespace();
+    let q = declare(&ns, "q", false, QueueLimits::default());
+    for i in 0..300 {
+        publish(&ns, queue("q"), &format!("{i:0100}"));
+    }
+    assert_eq!(q.depth().ready, 300);
+    let (mailbox, mut consumer) = attach(q.subscription());
+    let got = take(&mailbox, &mut consumer, 300).await;
+    assert_eq!(values(&got), (0..300).map(|i| format!("{i:0100}")).collect::<Vec<_>>());
+    publish(&ns, queue("q"), "after");
+    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["after"]);
+}
+
+#[tokio::test]
+async fn auto_delete_queues_go_with_their_last_consumer() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let spec = QueueSpec { auto_delete: true, ..QueueSpec::default() };
+    let q = ns.declare_queue("q", spec).unwrap().it;
+    ns.bind("amq.direct", BindDestination::Queue("q"), b"k", &Default::default()).unwrap();
+    let (_, a) = attach(q.subscription());
+    let (_, b) = attach(q.subscription());
+    drop(a);
+    assert!(ns.queue("q").is_some());
+    drop(b);
+    assert!(ns.queue("q").is_none());
+    assert_eq!(publish(&ns, exchange("amq.direct", "k"), "x"), 0);
+}
