@@ -1,0 +1,387 @@
+//! The task of a connection: reads big, lets the session parse in place, writes once a turn.
+//!
+//! Bytes are read into a buffer of the thread, not of the connection: an idle connection owns none. What is left of a frame
+//! at the end of a turn is kept aside, and so is output that the socket does not take.
+//!
+//! Back-pressure: the socket is not read while the log's queue is full, while what was asked must wait for the log, while
+//! too many confirms are outstanding, or while the client does not read what it was sent. Heartbeats are not demanded of
+//! a client that is not read.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use inver_broker::{Broker, Connection, Credentials, Io, Mailbox};
+use inver_storage::Lsn;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use crate::codec::write;
+use crate::session::{Limits, Session};
+
+/// The least that a thread's read buffer holds; a few frames of the largest size fit in any case.
+const READ_BYTES: usize = 256 * 1024;
+/// Turns before other connections of the thread get theirs.
+const TURNS_MAX: usize = 8;
+/// After the last word is said, how long the other end has to take it.
+const LINGER: Duration = Duration::from_secs(3);
+/// How long the answer to a `connection.close` of ours is awaited.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silent half intervals until a client counts as gone: two whole ones.
+const SILENT_TICKS_MAX: u32 = 4;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Buffers of a thread, for the time of a turn.
+#[derive(Default)]
+struct Scratch {
+    input: Vec<u8>,
+    out: Vec<u8>,
+    tokens: Vec<u64>,
+}
+
+/// What the task must do beside turns.
+enum Event {
+    Authenticate(Credentials),
+    /// All is said, or the other end is gone.
+    End,
+}
+
+struct Link {
+    io: Box<dyn Io>,
+    session: Session,
+    mailbox: Arc<Mailbox>,
+    limits: Arc<Limits>,
+    /// Input that is not done with.
+    input: Vec<u8>,
+    /// It may hold whole frames.
+    retry: bool,
+    out: Vec<u8>,
+    /// How much of it is written.
+    written: usize,
+    unflushed: bool,
+    /// The position that this task is to be woken at, and the waker left there.
+    awaited: Option<(Lsn, Waker)>,
+    shutdown: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    timer: Pin<Box<Sleep>>,
+    timer_of: TimerOf,
+    read_since_tick: bool,
+    wrote_since_tick: bool,
+    silent_ticks: u32,
+}
+
+/// What the timer is set for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TimerOf {
+    Handshake,
+    /// Half a heartbeat interval.
+    Tick(Duration),
+    Close,
+    Nothing,
+}
+
+/// Serves a connection until its end.
+pub(crate) async fn serve(connection: Connection, broker: Broker, limits: Arc<Limits>) {
+    let peer = connection.peer;
+    let mailbox = Mailbox::new();
+    let mut shutdown = connection.shutdown;
+    let mut link = Link {
+        io: connection.io,
+        session: Session::new(broker.clone(), limits.clone(), mailbox.clone()),
+        mailbox,
+        input: Vec::new(),
+        retry: false,
+        out: Vec::new(),
+        written: 0,
+        unflushed: false,
+        awaited: None,
+        shutdown: Some(Box::pin(async move { shutdown.requested().await })),
+        timer: Box::pin(sleep(limits.handshake_timeout)),
+        timer_of: TimerOf::Handshake,
+        read_since_tick: false,
+        wrote_since_tick: false,
+        silent_ticks: 0,
+        limits,
+    };
+    loop {
+        match poll_fn(|cx| link.poll(cx)).await {
+            Event::Authenticate(credentials) => {
+                let verdict = broker.authenticate(peer.ip(), &credentials).await;
+                if let Err(error) = &verdict {
+                    tracing::info!(%error, "login refused");
+                }
+                link.session.verdict(verdict, &mut link.out);
+                link.retry = true;
+            }
+            Event::End => break,
+        }
+    }
+    link.session.end();
+    // What is left to say is said, and heard: unread input would make the kernel throw it away.
+    _ = timeout(LINGER, link.part()).await;
+}
+
+impl Link {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let wanted = READ_BYTES.max(2 * self.limits.frame_bytes_max as usize);
+            if scratch.input.len() < wanted {
+                scratch.input.resize(wanted, 0);
+            }
+            if self.out.is_empty() {
+                std::mem::swap(&mut self.out, &mut scratch.out);
+            }
+            let polled = self.turns(cx, scratch);
+            if self.written == self.out.len() {
+                self.written = 0;
+                self.out.clear();
+                std::mem::swap(&mut self.out, &mut scratch.out);
+            }
+            polled
+        })
+    }
+
+    fn turns(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Event> {
+        for _ in 0..TURNS_MAX {
+            self.session.begin_turn(inver_broker::now_ms());
+            if self.poll_timers(cx).is_ready() {
+                return Poll::Ready(Event::End);
+            }
+            let mut busy = self.poll_mailbox(cx, &mut scratch.tokens);
+            busy |= self.poll_log(cx);
+            match self.poll_input(cx, &mut scratch.input) {
+                Ok(read) => busy |= read,
+                Err(error) => {
+                    tracing::debug!(%error, "read ended");
+                    return Poll::Ready(Event::End);
+                }
+            }
+            self.session.settle(&mut self.out);
+            busy |= self.session.pump(&mut self.out);
+            match self.poll_output(cx) {
+                Ok(stuck) => busy &= !stuck,
+                Err(error) => {
+                    tracing::debug!(%error, "write failed");
+                    return Poll::Ready(Event::End);
+                }
+            }
+            if let Some(credentials) = self.session.take_credentials() {
+                return Poll::Ready(Event::Authenticate(credentials));
+            }
+            if self.session.is_over() {
+                return Poll::Ready(Event::End);
+            }
+            self.retime(cx);
+            // A halt may be over by now, or a position awaited that was not before.
+            let pending = self.poll_log(cx) || (self.retry && self.takes_input());
+            if !busy && !pending {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_mailbox(&mut self, cx: &mut Context<'_>, tokens: &mut Vec<u64>) -> bool {
+        // The future keeps nothing between polls but the waker, which stays in the mailbox.
+        if pin!(self.mailbox.wait()).poll(cx).is_pending() {
+            return false;
+        }
+        self.mailbox.drain(tokens);
+        self.session.wake(tokens);
+        true
+    }
+
+    /// Answers what the log has by now, and asks to be woken for the next.
+    fn poll_log(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(lsn) = self.session.waits_for() else { return false };
+        if let Some((awaited, waker)) = &self.awaited {
+            if *awaited == lsn && waker.will_wake(cx.waker()) && self.session.log().committed() < lsn {
+                if let Some(error) = self.session.log().failure() {
+                    self.session.log_failed(error, &mut self.out);
+                    return true;
+                }
+                return false;
+            }
+        }
+        match self.session.log().poll_committed(lsn, cx) {
+            Poll::Ready(Ok(())) => {
+                self.awaited = None;
+                self.session.answer(&mut self.out);
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                self.session.log_failed(error, &mut self.out);
+                true
+            }
+            Poll::Pending => {
+                self.awaited = Some((lsn, cx.waker().clone()));
+                false
+            }
+        }
+    }
+
+    fn takes_input(&self) -> bool {
+        self.session.takes_input() && self.out.len() - self.written < self.limits.output_bytes_max
+    }
+
+    /// Reads once and has it parsed. True if there may be more to read.
+    fn poll_input(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> io::Result<bool> {
+        if !self.takes_input() {
+            return Ok(false);
+        }
+        if self.retry {
+            let input = std::mem::take(&mut self.input);
+            self.parse(&input);
+            return Ok(true);
+        }
+        if self.session.is_open() && !self.session.log().is_admitting() {
+            match self.session.log().poll_admit(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => self.session.log_failed(error, &mut self.out),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        let kept = self.input.len();
+        let Some(start) = buffer.get_mut(..kept) else {
+            return Err(io::Error::other("frame larger than the read buffer"));
+        };
+        start.copy_from_slice(&self.input);
+        let mut room = ReadBuf::new(buffer.get_mut(kept..).unwrap_or_default());
+        match Pin::new(&mut self.io).poll_read(cx, &mut room) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(result) => result?,
+        }
+        let (read, full) = (room.filled().len(), room.remaining() == 0);
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.read_since_tick = true;
+        self.input.clear();
+        self.parse(buffer.get(..kept + read).unwrap_or_default());
+        Ok(full || read > 0)
+    }
+
+    /// Lets the session look at input, and keeps what it leaves.
+    fn parse(&mut self, input: &[u8]) {
+        let progress = self.session.input(input, &mut self.out);
+        self.retry = !progress.partial && progress.done < input.len();
+        self.input = Vec::new();
+        self.input.extend_from_slice(input.get(progress.done..).unwrap_or_default());
+    }
+
+    /// Writes what there is. True if the socket takes no more for now.
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut self.io).poll_write(cx, rest) {
+                Poll::Pending => return Ok(true),
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => {
+                    self.written += count;
+                    self.wrote_since_tick = true;
+                    self.unflushed = true;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+        self.written = 0;
+        self.out.clear();
+        if self.unflushed {
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(result) => result?,
+            }
+            self.unflushed = false;
+        }
+        Ok(false)
+    }
+
+    // ---- time
+
+    /// Ready when the connection is at its end.
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(shutdown) = &mut self.shutdown {
+            if shutdown.as_mut().poll(cx).is_ready() {
+                self.shutdown = None;
+                self.session.close("shutdown", &mut self.out);
+            }
+        }
+        if self.timer_of == TimerOf::Nothing {
+            return Poll::Pending;
+        }
+        ready!(self.timer.as_mut().poll(cx));
+        match self.timer_of {
+            TimerOf::Handshake => {
+                tracing::info!("handshake took too long");
+                return Poll::Ready(());
+            }
+            TimerOf::Close => return Poll::Ready(()),
+            TimerOf::Nothing => {}
+            TimerOf::Tick(half) => {
+                if self.tick() {
+                    tracing::info!("missed heartbeats from client");
+                    return Poll::Ready(());
+                }
+                self.timer.as_mut().reset(Instant::now() + half);
+                return self.poll_timers(cx);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Half a heartbeat interval passed. True if the client has been silent for too long.
+    fn tick(&mut self) -> bool {
+        if !std::mem::take(&mut self.wrote_since_tick) && self.out.is_empty() {
+            self.out.extend_from_slice(&write::HEARTBEAT);
+        }
+        if std::mem::take(&mut self.read_since_tick) || !self.takes_input() {
+            self.silent_ticks = 0;
+        } else {
+            self.silent_ticks += 1;
+        }
+        self.silent_ticks >= SILENT_TICKS_MAX
+    }
+
+    /// Sets the timer for what the session has come to.
+    fn retime(&mut self, cx: &mut Context<'_>) {
+        let heartbeat = Duration::from_secs(self.session.heartbeat_s().into());
+        let of = match () {
+            () if self.session.is_closing() => TimerOf::Close,
+            () if !self.session.is_open() => TimerOf::Handshake,
+            () if heartbeat.is_zero() => TimerOf::Nothing,
+            () => TimerOf::Tick(heartbeat / 2),
+        };
+        if of == self.timer_of {
+            return;
+        }
+        self.timer_of = of;
+        match of {
+            TimerOf::Close => self.timer.as_mut().reset(Instant::now() + CLOSE_TIMEOUT),
+            TimerOf::Tick(half) => self.timer.as_mut().reset(Instant::now() + half),
+            TimerOf::Handshake | TimerOf::Nothing => return,
+        }
+        // Leaves the waker with it; it cannot be over yet.
+        _ = self.timer.as_mut().poll(cx);
+    }
+
+    /// The end: writes what is left, says so, and reads until the other end has done the same.
+    async fn part(&mut self) -> io::Result<()> {
+        poll_fn(|cx| match self.poll_output(cx) {
+            Ok(true) => Poll::Pending,
+            Ok(false) if self.unflushed => Poll::Pending,
+            Ok(false) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(error)),
+        })
+        .await?;
+        poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await?;
+        let mut unread = [0; 4096];
+        while self.io.read(&mut unread).await? > 0 {}
+        Ok(())
+    }
+}

@@ -1,0 +1,241 @@
+//! What a client is told when it did something wrong: reply code, text, and whether it costs the channel or the
+//! connection.
+//!
+//! Codes, level and wording are RabbitMQ's, because clients and their tests look at all three. [`Refusal`] is built where
+//! the fault is found and sent where the frame was dispatched; the method at fault is filled in there.
+
+use std::fmt::Display;
+
+use crate::codec::wire::cut;
+use crate::codec::{FrameError, Malformed};
+
+/// Reply codes, AMQP 0-9-1 section 1.2 (constants).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum ReplyCode {
+    /// A mandatory message reached no queue.
+    NoRoute = 312,
+    /// An operator closed the connection.
+    ConnectionForced = 320,
+    /// Not permitted to this client.
+    AccessRefused = 403,
+    /// There is no such exchange or queue.
+    NotFound = 404,
+    /// Another client has it.
+    ResourceLocked = 405,
+    /// Something is not as the client said.
+    PreconditionFailed = 406,
+    /// A frame that cannot be decoded.
+    FrameError = 501,
+    /// A frame with values that make no sense.
+    SyntaxError = 502,
+    /// A method that may not be sent here.
+    CommandInvalid = 503,
+    /// A channel that is not open, or open already.
+    ChannelError = 504,
+    /// A frame that may not be sent here.
+    UnexpectedFrame = 505,
+    /// Not enough of something.
+    ResourceError = 506,
+    /// Against the broker's settings.
+    NotAllowed = 530,
+    /// Not built.
+    NotImplemented = 540,
+    /// Our fault.
+    InternalError = 541,
+}
+
+impl ReplyCode {
+    /// The number on the wire.
+    pub const fn number(self) -> u16 {
+        self as u16
+    }
+
+    /// The name that reply texts begin with.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ReplyCode::NoRoute => "NO_ROUTE",
+            ReplyCode::ConnectionForced => "CONNECTION_FORCED",
+            ReplyCode::AccessRefused => "ACCESS_REFUSED",
+            ReplyCode::NotFound => "NOT_FOUND",
+            ReplyCode::ResourceLocked => "RESOURCE_LOCKED",
+            ReplyCode::PreconditionFailed => "PRECONDITION_FAILED",
+            ReplyCode::FrameError => "FRAME_ERROR",
+            ReplyCode::SyntaxError => "SYNTAX_ERROR",
+            ReplyCode::CommandInvalid => "COMMAND_INVALID",
+            ReplyCode::ChannelError => "CHANNEL_ERROR",
+            ReplyCode::UnexpectedFrame => "UNEXPECTED_FRAME",
+            ReplyCode::ResourceError => "RESOURCE_ERROR",
+            ReplyCode::NotAllowed => "NOT_ALLOWED",
+            ReplyCode::NotImplemented => "NOT_IMPLEMENTED",
+            ReplyCode::InternalError => "INTERNAL_ERROR",
+        }
+    }
+
+    /// Whether it costs the whole connection (a "hard error" of the specification).
+    pub const fn is_hard(self) -> bool {
+        !matches!(
+            self,
+            ReplyCode::NoRoute
+                | ReplyCode::AccessRefused
+                | ReplyCode::NotFound
+                | ReplyCode::ResourceLocked
+                | ReplyCode::PreconditionFailed
+        )
+    }
+}
+
+/// Something that is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// The code.
+    pub code: ReplyCode,
+    /// The whole text, code name included.
+    pub text: String,
+    /// Class and method at fault; zeros when it was not a method.
+    pub method: (u16, u16),
+}
+
+/// The longest reply text.
+const TEXT_BYTES_MAX: usize = 255;
+
+impl Refusal {
+    /// A refusal that explains itself.
+    pub fn new(code: ReplyCode, explanation: impl Display) -> Self {
+        let mut text = format!("{} - {explanation}", code.name());
+        text.truncate(cut(&text, TEXT_BYTES_MAX).len());
+        Refusal { code, text, method: (0, 0) }
+    }
+
+    /// Names the method at fault, unless one is named already.
+    #[must_use]
+    pub fn at(mut self, method: (u16, u16)) -> Self {
+        if self.method == (0, 0) {
+            self.method = method;
+        }
+        self
+    }
+
+    /// 403
+    pub fn access_refused(explanation: impl Display) -> Self {
+        Refusal::new(ReplyCode::AccessRefused, explanation)
+    }
+
+    /// 404
+    pub fn not_found(explanation: impl Display) -> Self {
+        Refusal::new(ReplyCode::NotFound, explanation)
+    }
+
+    /// 405
+    pub fn resource_locked(explanation: impl Display) -> Self {
+        Refusal::new(ReplyCode::ResourceLocked, explanation)
+    }
+
+    /// 406
+    pub fn precondition_failed(explanation: impl Display) -> Self {
+        Refusal::new(ReplyCode::PreconditionFailed, explanation)
+    }
+
+    /// 501
+    pub fn frame_error(explanation: impl Display) -> Self {
+        Refusal::new(ReplyCode::FrameError, explanation)
+    }
+
+    /// 503
+    pub fn command_invalid(explanation: impl Display) -> Self {
+        Refusal::new(ReplyCode::CommandInvalid, explanation)
+    }
+
+    /// 504
+    pub fn channel_error(explanation: impl Display) -> Self {
+        Refusal::new(ReplyCode::ChannelError, explanation)
+    }
+
+    /// 505
+    pub fn unexpected_frame(explanation: impl Display) -> Self {
+        Refusal::new(ReplyCode::UnexpectedFrame, explanation)
+    }
+
+    /// 530
+    pub fn not_allowed(explanation: impl Display) -> Self {
+        Refusal::new(ReplyCode::NotAllowed, explanation)
+    }
+
+    /// 540
+    pub fn not_implemented(explanation: impl Display) -> Self {
+        Refusal::new(ReplyCode::NotImplemented, explanation)
+    }
+
+    /// 541
+    pub fn internal(explanation: impl Display) -> Self {
+        Refusal::new(ReplyCode::InternalError, explanation)
+    }
+
+    /// 404 for a queue or an exchange.
+    pub fn no_such(kind: &str, name: &str, vhost: &str) -> Self {
+        Refusal::not_found(format_args!("no {kind} '{name}' in vhost '{vhost}'"))
+    }
+}
+
+impl From<Malformed> for Refusal {
+    fn from(error: Malformed) -> Self {
+        match error {
+            Malformed::UnknownMethod { class, method } => {
+                Refusal::not_implemented(format_args!("no method {method} of class {class}"))
+            }
+            Malformed::UnknownFieldType(_) | Malformed::TooDeep => Refusal::new(ReplyCode::SyntaxError, error),
+            Malformed::NotUtf8 => Refusal::frame_error(error),
+            Malformed::Truncated | Malformed::Trailing => Refusal::frame_error(format_args!("cannot decode: {error}")),
+        }
+    }
+}
+
+impl From<FrameError> for Refusal {
+    fn from(error: FrameError) -> Self {
+        Refusal::frame_error(match error {
+            FrameError::TooLarge { kind, payload_bytes, payload_bytes_max, .. } => {
+                format!("type {kind}, all octets = <<>>: {{frame_too_large,{payload_bytes},{payload_bytes_max}}}")
+            }
+            FrameError::BadEnd { kind, end, .. } => {
+                format!("type {kind}, all octets = <<>>: {{invalid_frame_end_marker,{end}}}")
+            }
+        })
+    }
+}
+
+/// A frame's payload as RabbitMQ shows it: the first octets, as Erlang writes a binary.
+pub fn snippet(payload: &[u8]) -> String {
+    const SHOWN_BYTES_MAX: usize = 16;
+    let shown = payload.get(..SHOWN_BYTES_MAX).unwrap_or(payload);
+    let how_many = if shown.len() == payload.len() { "all" } else { "first 16" };
+    let binary = match std::str::from_utf8(shown) {
+        Ok(text) if !text.is_empty() && text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') => {
+            format!("<<\"{text}\">>")
+        }
+        _ => format!("<<{}>>", shown.iter().map(u8::to_string).collect::<Vec<_>>().join(",")),
+    };
+    format!("{how_many} octets = {binary}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_rabbitmqs() {
+        let refusal = Refusal::no_such("queue", "q", "/").at((50, 10)).at((1, 1));
+        assert_eq!(refusal.text, "NOT_FOUND - no queue 'q' in vhost '/'");
+        assert_eq!(refusal.method, (50, 10));
+        assert!(!refusal.code.is_hard());
+        assert!(Refusal::from(Malformed::Truncated).code.is_hard());
+        assert_eq!(snippet(b"hello"), "all octets = <<\"hello\">>");
+        assert_eq!(snippet(&[0; 20]), format!("first 16 octets = <<{}0>>", "0,".repeat(15)));
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let refusal = Refusal::not_found("ä".repeat(300));
+        assert!(refusal.text.len() <= 255 && refusal.text.len() > 250);
+    }
+}

@@ -1,0 +1,248 @@
+//! A publish on its way to a record.
+
+use inver_broker::{HeaderLookup, HeaderWriter, Headers, Value as CoreValue};
+
+use super::text::natural;
+use super::{KEY, NULL, ORIGIN, core_value, name};
+use crate::codec::content::Properties;
+use crate::codec::table::{Table, TableWriter, Value};
+use crate::error::Refusal;
+use crate::session::Publish;
+
+/// The header that names further routing keys, and its sister that receivers do not see.
+const CC: &[u8] = b"CC";
+const BCC: &[u8] = b"BCC";
+
+/// Composes records in buffers of its own, one at a time.
+#[derive(Debug, Default)]
+pub struct Composer {
+    headers: HeaderWriter,
+    text: Vec<u8>,
+    stripped: Vec<u8>,
+}
+
+/// What a publish has become.
+#[derive(Debug, Clone, Copy)]
+pub struct Composed<'a> {
+    /// The record's headers.
+    pub headers: Headers<'a>,
+    /// The record's key, if a header sets one.
+    pub key: Option<&'a [u8]>,
+    /// The body; none for the null value.
+    pub value: Option<&'a [u8]>,
+    /// Persistent.
+    pub persistent: bool,
+    /// The user's headers, to route by.
+    pub table: Table<'a>,
+    /// Whether there are further routing keys in the headers.
+    pub more_keys: bool,
+}
+
+impl Composer {
+    /// Reads a publish's properties and composes the record's headers.
+    pub fn compose<'a>(
+        &'a mut self,
+        publish: &Publish<'a>,
+        user: Option<&str>,
+        now_ms: i64,
+    ) -> Result<Composed<'a>, Refusal> {
+        let mut raw = publish.properties;
+        let mut properties = Properties::parse(raw)?;
+        let expires_ms = match properties.expiration {
+            None => None,
+            Some(text) => Some(now_ms.saturating_add(expiration(text)?)),
+        };
+        if let Some(claimed) = properties.user_id {
+            check_user(claimed, user)?;
+        }
+        let mut composed = Composed {
+            headers: Headers::default(),
+            key: None,
+            value: Some(publish.body),
+            persistent: properties.delivery_mode == Some(2),
+            table: properties.headers.unwrap_or_default(),
+            more_keys: false,
+        };
+        let mut exact = properties.expiration.is_none() && properties.cluster_id.is_none();
+        if let Some(table) = properties.headers {
+            exact &= !table.is_empty();
+            let mut bcc = false;
+            for (name, value) in table.iter() {
+                exact &= matches!(value, Value::Text(_));
+                match (name, value) {
+                    (CC | BCC, Value::Array(_)) => {
+                        composed.more_keys = true;
+                        bcc |= name == BCC;
+                    }
+                    (CC | BCC, other) => return Err(bad_routing_header(name, other)),
+                    _ if name == KEY.as_bytes() => match value {
+                        Value::Text(key) | Value::Binary(key) => composed.key = composed.key.or(Some(key)),
+                        _ => {}
+                    },
+                    (_, Value::Bool(true)) if name == NULL.as_bytes() && publish.body.is_empty() => {
+                        composed.value = None;
+                    }
+                    _ => {}
+                }
+            }
+            if bcc {
+                let mut rest = Vec::new();
+                let mut writer = TableWriter::new(&mut rest);
+                for (name, value) in table.iter().filter(|(name, _)| *name != BCC) {
+                    writer.field(name, value);
+                }
+                self.stripped.clear();
+                Properties { headers: Some(Table::of(&rest)), ..properties }.encode(&mut self.stripped);
+                raw = &self.stripped;
+                properties = Properties::parse(raw)?;
+            }
+        }
+        self.headers.begin(ORIGIN, expires_ms);
+        write(&mut self.headers, publish, &properties, (!exact).then_some(raw));
+        if let Some(table) = properties.headers {
+            for (name, value) in table.iter() {
+                self.headers.user(name, natural(value, &mut self.text));
+            }
+        }
+        composed.headers = self.headers.headers();
+        Ok(composed)
+    }
+}
+
+fn write(headers: &mut HeaderWriter, publish: &Publish<'_>, properties: &Properties<'_>, verbatim: Option<&[u8]>) {
+    if !publish.exchange.is_empty() {
+        headers.property(name::EXCHANGE, publish.exchange.as_bytes());
+    }
+    headers.property(name::ROUTING_KEY, publish.routing_key);
+    if let Some(raw) = verbatim {
+        headers.property(name::PROPERTIES, raw);
+    }
+    if let Some(mode) = properties.delivery_mode {
+        headers.property(name::DELIVERY_MODE, decimal(mode.into(), &mut [0; 20]));
+    }
+    let texts = [
+        (name::CONTENT_TYPE, properties.content_type),
+        (name::CONTENT_ENCODING, properties.content_encoding),
+        (name::CORRELATION_ID, properties.correlation_id),
+        (name::REPLY_TO, properties.reply_to),
+        (name::MESSAGE_ID, properties.message_id),
+        (name::KIND, properties.kind),
+        (name::USER_ID, properties.user_id),
+        (name::APP_ID, properties.app_id),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            headers.property(name, text);
+        }
+    }
+    if let Some(priority) = properties.priority {
+        headers.property(name::PRIORITY, decimal(priority.into(), &mut [0; 20]));
+    }
+    if let Some(seconds) = properties.timestamp {
+        headers.property(name::TIMESTAMP, decimal(seconds, &mut [0; 20]));
+    }
+}
+
+/// The number in decimal digits, in `buffer`.
+pub(super) fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
+    let mut at = buffer.len();
+    for slot in buffer.iter_mut().rev() {
+        *slot = b'0' + (number % 10) as u8;
+        number /= 10;
+        at -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    buffer.get(at..).unwrap_or_default()
+}
+
+/// Milliseconds to live.
+fn expiration(text: &[u8]) -> Result<i64, Refusal> {
+    let invalid = |why: &dyn std::fmt::Display| {
+        Refusal::precondition_failed(format_args!(
+            "invalid expiration '{}': {why}",
+            String::from_utf8_lossy(text)
+        ))
+    };
+    let (sign, digits) = match text {
+        [b'-', rest @ ..] => (-1, rest),
+        [b'+', rest @ ..] => (1, rest),
+        all => (1, all),
+    };
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
+    let (digits, leftover) = digits.split_at(end);
+    if digits.is_empty() {
+        return Err(invalid(&"no_integer"));
+    }
+    if !leftover.is_empty() {
+        return Err(invalid(&format_args!("{{leftover_string,\"{}\"}}", String::from_utf8_lossy(leftover))));
+    }
+    // Digits only, so it fails for want of room alone: for ever, in practice.
+    let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(i64::MAX);
+    if sign < 0 && number > 0 {
+        return Err(invalid(&format_args!("{{value_negative,-{number}}}")));
+    }
+    Ok(number)
+}
+
+fn check_user(claimed: &[u8], user: Option<&str>) -> Result<(), Refusal> {
+    let actual = user.unwrap_or("none");
+    if claimed == actual.as_bytes() {
+        return Ok(());
+    }
+    Err(Refusal::precondition_failed(format_args!(
+        "user_id property set to '{}' but authenticated user was '{actual}'",
+        String::from_utf8_lossy(claimed)
+    )))
+}
+
+fn bad_routing_header(name: &[u8], value: Value<'_>) -> Refusal {
+    Refusal::precondition_failed(format_args!(
+        "invalid message: {{unacceptable_type_in_header,\"{}\",{}}}",
+        String::from_utf8_lossy(name),
+        value.type_name()
+    ))
+}
+
+impl<'a> Composed<'a> {
+    /// The further routing keys that the headers name.
+    pub fn more_keys(&self) -> Vec<&'a [u8]> {
+        let lists = self.table.iter().filter(|(name, _)| matches!(*name, CC | BCC));
+        lists
+            .filter_map(|(_, value)| if let Value::Array(array) = value { Some(array) } else { None })
+            .flat_map(|array| array.iter())
+            .filter_map(|value| if let Value::Text(key) = value { Some(key) } else { None })
+            .collect()
+    }
+}
+
+impl HeaderLookup for Table<'_> {
+    fn get(&self, name: &str) -> Option<CoreValue> {
+        Table::get(self, name).map(core_value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expirations() {
+        assert_eq!(expiration(b"1000"), Ok(1000));
+        assert_eq!(expiration(b"0"), Ok(0));
+        let text = |bytes: &[u8]| expiration(bytes).unwrap_err().text;
+        assert_eq!(text(b"abc"), "PRECONDITION_FAILED - invalid expiration 'abc': no_integer");
+        assert_eq!(text(b"1s"), "PRECONDITION_FAILED - invalid expiration '1s': {leftover_string,\"s\"}");
+        assert_eq!(text(b"-1"), "PRECONDITION_FAILED - invalid expiration '-1': {value_negative,-1}");
+        assert_eq!(text(b""), "PRECONDITION_FAILED - invalid expiration '': no_integer");
+        assert_eq!(expiration(&[b'9'; 30]), Ok(i64::MAX));
+    }
+
+    #[test]
+    fn decimals() {
+        assert_eq!(decimal(0, &mut [0; 20]), b"0");
+        assert_eq!(decimal(205, &mut [0; 20]), b"205");
+        assert_eq!(decimal(u64::MAX, &mut [0; 20]), u64::MAX.to_string().as_bytes());
+    }
+}

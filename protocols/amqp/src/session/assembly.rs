@@ -1,0 +1,226 @@
+//! From method, header and body frames to a whole message (AMQP 0-9-1, section 4.2.6).
+//!
+//! A body that comes in one frame is never copied; one that comes in several grows with what has arrived, not with what
+//! was announced. The buffers are the channel's and are used again.
+
+use crate::codec::{CLASS_BASIC, ContentHeader};
+use crate::error::Refusal;
+
+/// Memory for bodies that a channel keeps between messages.
+const BODY_BYTES_KEPT: usize = 64 * 1024;
+
+/// A publish with its content, borrowed from the channel's buffers and the last frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publish<'a> {
+    /// The exchange; empty for the default exchange.
+    pub exchange: &'a str,
+    /// The routing key.
+    pub routing_key: &'a [u8],
+    /// Come back if no queue gets it.
+    pub mandatory: bool,
+    /// Property flags and list as they came.
+    pub properties: &'a [u8],
+    /// The body.
+    pub body: &'a [u8],
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A method is expected.
+    #[default]
+    Method,
+    /// A content header is expected.
+    Header,
+    /// A body frame is expected.
+    Body { remaining: u64 },
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Assembly {
+    state: State,
+    mandatory: bool,
+    exchange: String,
+    routing_key: Vec<u8>,
+    properties: Vec<u8>,
+    body: Vec<u8>,
+}
+
+/// The method that content follows, for error replies.
+const PUBLISH: (u16, u16) = (CLASS_BASIC, 40);
+
+impl Assembly {
+    /// Whether a method may come now; otherwise it is refused.
+    pub(super) fn method(&self) -> Result<(), Refusal> {
+        match self.state {
+            State::Method => Ok(()),
+            State::Header => Err(header_expected()),
+            State::Body { .. } => Err(body_expected()),
+        }
+    }
+
+    /// A `basic.publish` came.
+    pub(super) fn publish(&mut self, exchange: &str, routing_key: &str, mandatory: bool) {
+        self.exchange.clear();
+        self.exchange.push_str(exchange);
+        self.routing_key.clear();
+        self.routing_key.extend_from_slice(routing_key.as_bytes());
+        self.mandatory = mandatory;
+        self.state = State::Header;
+    }
+
+    /// A content header came. The message is complete if it has no body.
+    pub(super) fn header(
+        &mut self,
+        header: &ContentHeader<'_>,
+        message_bytes_max: u64,
+    ) -> Result<Option<Publish<'_>>, Refusal> {
+        match self.state {
+            State::Header => {}
+            State::Method => return Err(method_expected()),
+            State::Body { .. } => return Err(body_expected()),
+        }
+        if header.class != CLASS_BASIC {
+            return Err(Refusal::unexpected_frame(format_args!(
+                "expected content header for class {CLASS_BASIC}, got one for class {} instead",
+                header.class
+            ))
+            .at(PUBLISH));
+        }
+        if header.weight != 0 {
+            return Err(header_expected());
+        }
+        if header.body_bytes > message_bytes_max {
+            return Err(Refusal::precondition_failed(format_args!(
+                "message size {} is larger than configured max size {message_bytes_max}",
+                header.body_bytes
+            ))
+            .at(PUBLISH));
+        }
+        self.properties.clear();
+        self.properties.extend_from_slice(header.properties);
+        self.body.clear();
+        if header.body_bytes == 0 {
+            self.state = State::Method;
+            return Ok(Some(self.complete(&[])));
+        }
+        self.state = State::Body { remaining: header.body_bytes };
+        Ok(None)
+    }
+
+    /// A body frame came.
+    pub(super) fn body<'a>(&'a mut self, payload: &'a [u8]) -> Result<Option<Publish<'a>>, Refusal> {
+        let State::Body { remaining } = self.state else {
+            return Err(if self.state == State::Method { method_expected() } else { header_expected() });
+        };
+        let Some(remaining) = remaining.checked_sub(payload.len() as u64) else {
+            return Err(
+                Refusal::frame_error("content body frame exceeds remaining content size").at(PUBLISH)
+            );
+        };
+        if remaining > 0 {
+            self.body.extend_from_slice(payload);
+            self.state = State::Body { remaining };
+            return Ok(None);
+        }
+        self.state = State::Method;
+        if self.body.is_empty() {
+            return Ok(Some(self.complete(payload)));
+        }
+        self.body.extend_from_slice(payload);
+        Ok(Some(self.complete(&self.body)))
+    }
+
+    fn complete<'a>(&'a self, body: &'a [u8]) -> Publish<'a> {
+        Publish {
+            exchange: &self.exchange,
+            routing_key: &self.routing_key,
+            mandatory: self.mandatory,
+            properties: &self.properties,
+            body,
+        }
+    }
+
+    /// Lets go of memory that a large message left behind.
+    pub(super) fn trim(&mut self) {
+        if self.state == State::Method && self.body.capacity() > BODY_BYTES_KEPT {
+            self.body = Vec::new();
+        }
+    }
+}
+
+fn method_expected() -> Refusal {
+    Refusal::unexpected_frame("expected method frame, got non method frame instead")
+}
+
+fn header_expected() -> Refusal {
+    Refusal::unexpected_frame(format_args!(
+        "expected content header for class {CLASS_BASIC}, got non content header frame instead"
+    ))
+    .at(PUBLISH)
+}
+
+fn body_expected() -> Refusal {
+    Refusal::unexpected_frame("expected content body, got non content body frame instead").at(PUBLISH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(body_bytes: u64) -> ContentHeader<'static> {
+        ContentHeader { class: CLASS_BASIC, weight: 0, body_bytes, properties: &[0x10, 0, 2] }
+    }
+
+    #[test]
+    fn bodies_in_one_and_in_several_frames() {
+        let mut assembly = Assembly::default();
+        for frames in [vec![b"hello".as_slice()], vec![b"he", b"", b"llo"]] {
+            assembly.publish("ex", "key", true);
+            assert!(assembly.method().is_err());
+            assert_eq!(assembly.header(&header(5), 100), Ok(None));
+            let (last, first) = frames.split_last().unwrap();
+            for frame in first {
+                assert_eq!(assembly.body(frame), Ok(None));
+            }
+            let publish = assembly.body(last).unwrap().unwrap();
+            assert_eq!((publish.exchange, publish.routing_key, publish.body), ("ex", &b"key"[..], &b"hello"[..]));
+            assert_eq!((publish.properties, publish.mandatory), (&[0x10u8, 0, 2][..], true));
+            assert!(assembly.method().is_ok());
+        }
+    }
+
+    #[test]
+    fn an_empty_message_is_complete_with_its_header() {
+        let mut assembly = Assembly::default();
+        assembly.publish("", "key", false);
+        assert_eq!(assembly.header(&header(0), 100).unwrap().unwrap().body, b"");
+        assert!(assembly.method().is_ok());
+    }
+
+    #[test]
+    fn frames_out_of_place_are_refused() {
+        let mut assembly = Assembly::default();
+        let code = |result: Result<Option<Publish<'_>>, Refusal>| result.unwrap_err().code.number();
+        assert_eq!(code(assembly.body(b"x")), 505);
+        assert_eq!(code(assembly.header(&header(1), 100)), 505);
+        assembly.publish("", "", false);
+        assert_eq!(code(assembly.body(b"x")), 505);
+        assert_eq!(code(assembly.header(&ContentHeader { class: 10, ..header(1) }, 100)), 505);
+        assert_eq!(code(assembly.header(&header(101), 100)), 406);
+        assert_eq!(assembly.header(&header(3), 100), Ok(None));
+        assert_eq!(code(assembly.body(b"abcd")), 501);
+    }
+
+    #[test]
+    fn a_large_bodys_memory_is_given_back() {
+        let mut assembly = Assembly::default();
+        assembly.publish("", "", false);
+        assembly.header(&header(1 << 20), 1 << 20).unwrap();
+        let half = vec![0; 1 << 19];
+        assembly.body(&half).unwrap();
+        assert_eq!(assembly.body(&half).unwrap().unwrap().body.len(), 1 << 20);
+        assembly.trim();
+        assert_eq!(assembly.body.capacity(), 0);
+    }
+}

@@ -1,0 +1,188 @@
+//! A channel: its state, and which method goes where.
+
+use std::collections::HashMap;
+
+use super::assembly::Assembly;
+use super::confirms::Numbering;
+use super::consumer::Entry;
+use super::shared::Shared;
+use super::transaction::Transaction;
+use super::unacked::Ledger;
+use crate::codec::{Method, write};
+use crate::error::Refusal;
+
+/// What became of a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It was done, or its reply waits for the log.
+    Done,
+    /// It cannot be done yet: look at the frame again when the halt is over.
+    Again,
+    /// The channel is closed; forget it.
+    Closed,
+}
+
+/// See the module's text.
+pub(super) struct Channel {
+    /// Its number.
+    pub(super) number: u16,
+    /// Tells it from an earlier one of the same number.
+    pub(super) incarnation: u64,
+    /// `channel.close` was sent and its answer is awaited.
+    pub(super) closing: bool,
+    pub(super) assembly: Assembly,
+    pub(super) numbering: Numbering,
+    pub(super) transaction: Option<Transaction>,
+    /// The name that an empty queue name stands for.
+    pub(super) last_queue: String,
+    pub(super) next_tag: u64,
+    pub(super) unacked: Ledger,
+    /// Consumers and getters; a place is free again when nothing unacked refers to it.
+    pub(super) entries: Vec<Option<Entry>>,
+    /// Places of consumers by their tags.
+    pub(super) tags: HashMap<String, u32>,
+    /// Places of getters by their queues.
+    pub(super) getters: HashMap<String, u32>,
+    /// Prefetch of consumers to come.
+    pub(super) prefetch: u32,
+    /// Prefetch of the channel; 0 is no bound.
+    pub(super) prefetch_shared: u32,
+    /// What counts against it.
+    pub(super) unacked_shared: u32,
+    /// Some consumer paused for want of room that is the channel's.
+    pub(super) paused: bool,
+    /// The queue behind `amq.rabbitmq.reply-to`, if the channel consumes from it.
+    pub(super) reply_queue: Option<String>,
+}
+
+impl Channel {
+    /// A channel that was just opened.
+    pub(super) fn new(number: u16, incarnation: u64) -> Channel {
+        Channel {
+            number,
+            incarnation,
+            closing: false,
+            assembly: Assembly::default(),
+            numbering: Numbering::default(),
+            transaction: None,
+            last_queue: String::new(),
+            next_tag: 1,
+            unacked: Ledger::default(),
+            entries: Vec::new(),
+            tags: HashMap::new(),
+            getters: HashMap::new(),
+            prefetch: 0,
+            prefetch_shared: 0,
+            unacked_shared: 0,
+            paused: false,
+            reply_queue: None,
+        }
+    }
+
+    /// A method without content came.
+    pub(super) fn method(
+        &mut self,
+        method: &Method<'_>,
+        shared: &mut Shared,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Refusal> {
+        let number = self.number;
+        match *method {
+            Method::ChannelOpen { .. } => return Err(Refusal::channel_error("second 'channel.open' seen")),
+            Method::ChannelClose { .. } => {
+                self.let_go(shared);
+                write::method(out, number, &Method::ChannelCloseOk {});
+                return Ok(Outcome::Closed);
+            }
+            Method::ChannelFlow { active: true } => {
+                write::method(out, number, &Method::ChannelFlowOk { active: true });
+            }
+            Method::ChannelFlow { active: false } => return Err(Refusal::not_implemented("active=false")),
+            Method::AccessRequest { .. } => write::method(out, number, &Method::AccessRequestOk { ticket: 1 }),
+
+            Method::ExchangeDeclare { .. }
+            | Method::ExchangeDelete { .. }
+            | Method::ExchangeBind { .. }
+            | Method::ExchangeUnbind { .. } => return self.exchange_method(method, shared, out),
+            Method::QueueDeclare { .. }
+            | Method::QueueDelete { .. }
+            | Method::QueuePurge { .. }
+            | Method::QueueBind { .. }
+            | Method::QueueUnbind { .. } => return self.queue_method(method, shared, out),
+
+            Method::BasicAck { delivery_tag, multiple } => self.ack(delivery_tag, multiple, shared)?,
+            Method::BasicNack { delivery_tag, multiple, requeue } => {
+                self.nack(delivery_tag, multiple, requeue, shared)?;
+            }
+            Method::BasicReject { delivery_tag, requeue } => self.nack(delivery_tag, false, requeue, shared)?,
+            Method::BasicRecoverAsync { requeue } => self.recover(requeue, shared)?,
+            Method::BasicRecover { requeue } => {
+                self.recover(requeue, shared)?;
+                write::method(out, number, &Method::BasicRecoverOk {});
+            }
+            Method::BasicQos { prefetch_size, prefetch_count, global } => {
+                self.qos(prefetch_size, prefetch_count, global, shared)?;
+                write::method(out, number, &Method::BasicQosOk {});
+            }
+            Method::BasicConsume { .. } => return self.consume(method, shared, out),
+            Method::BasicCancel { consumer_tag, nowait } => {
+                self.cancel(consumer_tag);
+                if !nowait {
+                    write::method(out, number, &Method::BasicCancelOk { consumer_tag });
+                }
+            }
+            // The answer to a cancellation of ours.
+            Method::BasicCancelOk { .. } => {}
+            Method::BasicGet { queue, no_ack, .. } => return self.get(queue, no_ack, shared, out),
+
+            Method::ConfirmSelect { nowait } => {
+                if self.transaction.is_some() {
+                    return Err(Refusal::precondition_failed("cannot switch from tx to confirm mode"));
+                }
+                self.numbering.enabled = true;
+                if !nowait {
+                    write::method(out, number, &Method::ConfirmSelectOk {});
+                }
+            }
+            Method::TxSelect {} => {
+                if self.numbering.enabled {
+                    return Err(Refusal::precondition_failed("cannot switch from confirm to tx mode"));
+                }
+                self.transaction.get_or_insert_default();
+                write::method(out, number, &Method::TxSelectOk {});
+            }
+            Method::TxCommit {} => self.commit(shared, out)?,
+            Method::TxRollback {} => {
+                self.rollback()?;
+                write::method(out, number, &Method::TxRollbackOk {});
+            }
+            _ => return Err(Refusal::command_invalid("unimplemented method")),
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// The name that a method means, where an empty one stands for the queue declared last.
+    pub(super) fn queue_name(&self, given: &str) -> Result<String, Refusal> {
+        match (given, self.last_queue.as_str()) {
+            ("", "") => Err(Refusal::not_found("no previously declared queue")),
+            ("", last) => Ok(last.to_owned()),
+            (given, _) => Ok(given.to_owned()),
+        }
+    }
+
+    /// Ends everything that the channel does: what it acknowledged holds, what it holds goes back.
+    pub(super) fn let_go(&mut self, shared: &mut Shared) {
+        for entry in self.entries.iter_mut().flatten() {
+            entry.send_acks();
+        }
+        shared.acknowledged.retain(|at| at.channel != self.number);
+        self.entries.clear();
+        self.tags.clear();
+        self.getters.clear();
+        self.unacked = Ledger::default();
+        self.unacked_shared = 0;
+        self.transaction = None;
+        self.assembly = Assembly::default();
+        self.reply_queue = None;
+    }
+}

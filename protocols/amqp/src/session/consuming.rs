@@ -1,0 +1,366 @@
+//! `basic.consume`, `cancel`, `get`, `qos`, and deliveries.
+
+use inver_broker::{AttachError, ConsumerSpec, Subscription};
+use std::sync::Arc;
+
+use super::arguments;
+use super::channel::{Channel, Outcome};
+use super::consumer::{Entry, Life};
+use super::shared::{ConsumerRef, Halt, Shared};
+use super::topology::{REPLY_TO, declare_reply_queue, in_vhost};
+use super::unacked::Unacked;
+use crate::codec::{FRAME_OVERHEAD, Method, write};
+use crate::error::Refusal;
+
+/// Messages taken from a subscription at a time; others get their turn in between.
+const PULL_MESSAGES_MAX: usize = 512;
+/// Bytes taken from a subscription at a time.
+const PULL_BYTES_MAX: usize = 64 * 1024;
+/// Getters that a channel keeps for queues that it asks again.
+const GETTERS_KEPT: usize = 16;
+/// Part of a content header frame that is not the headers table: generous.
+const HEADER_FRAME_REST: usize = 14 * 256;
+
+/// What a pull left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pulled {
+    /// There is more, and room for it.
+    More,
+    /// It will be woken, or has no room.
+    Idle,
+}
+
+impl Channel {
+    pub(super) fn qos(
+        &mut self,
+        prefetch_size: u32,
+        prefetch_count: u16,
+        global: bool,
+        shared: &mut Shared,
+    ) -> Result<(), Refusal> {
+        if prefetch_size != 0 {
+            return Err(Refusal::not_implemented(format_args!("prefetch_size!=0 ({prefetch_size})")));
+        }
+        if global {
+            self.prefetch_shared = prefetch_count.into();
+        } else {
+            self.prefetch = prefetch_count.into();
+            self.prefetch_shared = 0;
+        }
+        self.resume_all(shared);
+        Ok(())
+    }
+
+    pub(super) fn consume(
+        &mut self,
+        method: &Method<'_>,
+        shared: &mut Shared,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Refusal> {
+        let Method::BasicConsume { queue, consumer_tag, no_ack, exclusive, nowait, arguments, .. } = *method else {
+            return Ok(Outcome::Done);
+        };
+        if self.tags.contains_key(consumer_tag) {
+            return Err(Refusal::not_allowed(format_args!("attempt to reuse consumer tag '{consumer_tag}'")));
+        }
+        if self.tags.len() >= shared.limits.consumers_max {
+            return Err(Refusal::not_allowed(format_args!(
+                "reached maximum ({}) of consumers per channel",
+                shared.limits.consumers_max
+            )));
+        }
+        let tag = match consumer_tag {
+            "" => arguments::generated_name("amq.ctag-"),
+            tag => tag.to_owned(),
+        };
+        let slot = self.free_slot();
+        let spec = ConsumerSpec {
+            exclusive,
+            auto_ack: no_ack,
+            priority: arguments::priority(arguments)?,
+            ..ConsumerSpec::new(shared.mailbox.clone(), self.at(slot).token())
+        };
+        let name = self.queue_name(queue)?;
+        let (source, subscription) = if name == REPLY_TO {
+            self.reply_consumer(no_ack, shared)?
+        } else {
+            let subscription = arguments::subscription(&name, exclusive, arguments, shared)?;
+            (name, subscription)
+        };
+        let consumer = subscription.attach(spec).map_err(|error| match error {
+            AttachError::InUse | AttachError::HeldExclusively => {
+                Refusal::access_refused(format_args!("{} in exclusive use", in_vhost("queue", &source, shared)))
+            }
+            AttachError::Closed => Refusal::no_such("queue", &source, shared.vhost()),
+        })?;
+        let entry = Entry::new(&tag, &source, consumer, no_ack, self.prefetch);
+        self.put(slot, entry);
+        self.tags.insert(tag.clone(), slot);
+        if !nowait {
+            write::method(out, self.number, &Method::BasicConsumeOk { consumer_tag: &tag });
+        }
+        self.make_ready(slot, shared);
+        Ok(Outcome::Done)
+    }
+
+    /// Consuming from `amq.rabbitmq.reply-to` makes a queue of the channel's own that replies go to.
+    fn reply_consumer(
+        &mut self,
+        no_ack: bool,
+        shared: &mut Shared,
+    ) -> Result<(String, Arc<Subscription>), Refusal> {
+        if !no_ack {
+            return Err(Refusal::precondition_failed("reply consumer cannot acknowledge"));
+        }
+        if self.reply_queue.is_some() {
+            return Err(Refusal::precondition_failed("reply consumer already set"));
+        }
+        let queue = declare_reply_queue(shared)?;
+        self.reply_queue = Some(queue.name().to_owned());
+        Ok((queue.name().to_owned(), queue.subscription().clone()))
+    }
+
+    /// The client ends a consumer; one that is not there is no error.
+    pub(super) fn cancel(&mut self, tag: &str) {
+        let Some(slot) = self.tags.remove(tag) else { return };
+        let Some(entry) = self.entry(slot) else { return };
+        entry.stop();
+        let source = std::mem::take(&mut entry.source);
+        self.reply_queue.take_if(|queue| *queue == source);
+        self.free_if_done(slot);
+    }
+
+    pub(super) fn get(
+        &mut self,
+        queue: &str,
+        no_ack: bool,
+        shared: &mut Shared,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Refusal> {
+        if !shared.is_caught_up() {
+            return Ok(Outcome::Again);
+        }
+        let name = self.queue_name(queue)?;
+        let slot = self.getter(&name, shared)?;
+        let mut deliveries = std::mem::take(&mut shared.deliveries);
+        deliveries.clear();
+        let Some(entry) = self.entry(slot) else { return Ok(Outcome::Done) };
+        let pull = entry.pull(1, usize::MAX, &mut deliveries);
+        let taken = deliveries.pop();
+        shared.deliveries = deliveries;
+        match taken {
+            Some(delivery) => {
+                let ready = entry.consumer().subscription().depth().ready;
+                if no_ack {
+                    entry.settle_now(&[delivery.id]);
+                } else {
+                    entry.unacked += 1;
+                }
+                let (tag, number) = (self.next_tag, self.number);
+                self.next_tag += 1;
+                if !no_ack {
+                    self.unacked.push(Unacked { tag, consumer: slot, id: delivery.id });
+                }
+                let table_max = table_bytes_max(shared.frame_max);
+                let message = shared.renderer.render(&delivery.record, &name, table_max, shared.now_ms);
+                write::get_ok(
+                    out,
+                    number,
+                    tag,
+                    delivery.redelivered > 0,
+                    message.exchange,
+                    message.routing_key,
+                    u32::try_from(ready).unwrap_or(u32::MAX),
+                );
+                let properties = message.properties;
+                write::content(out, number, shared.frame_max, |out| out.extend_from_slice(properties), message.body);
+            }
+            None if pull.pending => {
+                shared.halt = Some(Halt::Cold(self.at(slot).token()));
+                return Ok(Outcome::Again);
+            }
+            None if pull.cancelled => {
+                self.drop_getter(slot);
+                return Err(Refusal::no_such("queue", &name, shared.vhost()));
+            }
+            None => write::method(out, self.number, &Method::BasicGetEmpty { cluster_id: "" }),
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// The place of the getter for a queue, which is made if need be.
+    fn getter(&mut self, name: &str, shared: &Shared) -> Result<u32, Refusal> {
+        let queue = super::topology::accessible_queue(name, shared)?;
+        if let Some(slot) = self.getters.get(name).copied() {
+            if self.entry(slot).is_some_and(|e| Arc::ptr_eq(e.consumer().subscription(), queue.subscription())) {
+                return Ok(slot);
+            }
+            self.drop_getter(slot);
+        }
+        if self.getters.len() >= GETTERS_KEPT {
+            let idle: Vec<u32> = self.getters.values().copied().collect();
+            idle.into_iter().for_each(|slot| self.drop_getter(slot));
+        }
+        if queue.spec().single_active {
+            return Err(Refusal::resource_locked(format_args!(
+                "cannot obtain access to locked {}. basic.get operations are not supported by classic queues with \
+                 single active consumer",
+                in_vhost("queue", name, shared)
+            )));
+        }
+        let slot = self.free_slot();
+        let spec = ConsumerSpec {
+            passive: true,
+            ..ConsumerSpec::new(shared.mailbox.clone(), self.at(slot).token())
+        };
+        let consumer = queue.subscription().attach(spec).map_err(|error| match error {
+            AttachError::Closed => Refusal::no_such("queue", name, shared.vhost()),
+            _ => Refusal::access_refused(format_args!("{} in exclusive use", in_vhost("queue", name, shared))),
+        })?;
+        let mut entry = Entry::new("", name, consumer, false, 0);
+        entry.is_getter = true;
+        self.put(slot, entry);
+        self.getters.insert(name.to_owned(), slot);
+        Ok(slot)
+    }
+
+    fn drop_getter(&mut self, slot: u32) {
+        self.getters.retain(|_, kept| *kept != slot);
+        if let Some(entry) = self.entry(slot) {
+            entry.life = Life::Ended;
+        }
+        self.free_if_done(slot);
+    }
+
+    /// Takes what a consumer may be sent and writes it.
+    pub(super) fn deliver(&mut self, slot: u32, shared: &mut Shared, out: &mut Vec<u8>) -> Pulled {
+        let room_shared = match self.prefetch_shared {
+            0 => usize::MAX,
+            bound => bound.saturating_sub(self.unacked_shared) as usize,
+        };
+        let room_ledger = shared.limits.unacked_max.saturating_sub(self.unacked.len());
+        let Some(entry) = self.entries.get_mut(slot as usize).and_then(Option::as_mut) else { return Pulled::Idle };
+        entry.queued = false;
+        if entry.is_getter || entry.life == Life::Ended {
+            return Pulled::Idle;
+        }
+        let mut room = entry.room().min(PULL_MESSAGES_MAX);
+        if !entry.no_ack {
+            room = room.min(room_shared).min(room_ledger);
+            self.paused |= room == 0;
+        }
+        if room == 0 {
+            return Pulled::Idle;
+        }
+        let mut deliveries = std::mem::take(&mut shared.deliveries);
+        deliveries.clear();
+        let pull = entry.pull(room, PULL_BYTES_MAX, &mut deliveries);
+        let table_max = table_bytes_max(shared.frame_max);
+        for delivery in &deliveries {
+            let tag = self.next_tag;
+            self.next_tag += 1;
+            let message = shared.renderer.render(&delivery.record, &entry.source, table_max, shared.now_ms);
+            write::deliver(
+                out,
+                self.number,
+                entry.tag.as_bytes(),
+                tag,
+                delivery.redelivered > 0,
+                message.exchange,
+                message.routing_key,
+            );
+            let properties = message.properties;
+            write::content(out, self.number, shared.frame_max, |out| out.extend_from_slice(properties), message.body);
+            if !entry.no_ack {
+                self.unacked.push(Unacked { tag, consumer: slot, id: delivery.id });
+            }
+        }
+        if !entry.no_ack {
+            let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
+            entry.unacked += count;
+            self.unacked_shared += count;
+        }
+        deliveries.clear();
+        shared.deliveries = deliveries;
+        if pull.cancelled {
+            self.cancelled(slot, shared, out);
+            return Pulled::Idle;
+        }
+        if pull.more { Pulled::More } else { Pulled::Idle }
+    }
+
+    /// The queue is gone: the client is told, if it wants to know.
+    fn cancelled(&mut self, slot: u32, shared: &Shared, out: &mut Vec<u8>) {
+        let number = self.number;
+        let Some(entry) = self.entry(slot) else { return };
+        entry.life = Life::Ended;
+        let tag = std::mem::take(&mut entry.tag);
+        if shared.capabilities.consumer_cancel_notify {
+            write::method(out, number, &Method::BasicCancel { consumer_tag: &tag, nowait: true });
+        }
+        self.tags.remove(&tag);
+        self.free_if_done(slot);
+    }
+
+    // ---- places
+
+    pub(super) fn at(&self, slot: u32) -> ConsumerRef {
+        ConsumerRef { channel: self.number, slot }
+    }
+
+    pub(super) fn entry(&mut self, slot: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(slot as usize).and_then(Option::as_mut)
+    }
+
+    fn free_slot(&self) -> u32 {
+        let at = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
+        u32::try_from(at).unwrap_or(u32::MAX)
+    }
+
+    fn put(&mut self, slot: u32, entry: Entry) {
+        let at = slot as usize;
+        if at >= self.entries.len() {
+            self.entries.resize_with(at + 1, || None);
+        }
+        if let Some(place) = self.entries.get_mut(at) {
+            *place = Some(entry);
+        }
+    }
+
+    /// An ended consumer that holds nothing is forgotten.
+    pub(super) fn free_if_done(&mut self, slot: u32) {
+        if self.entry(slot).is_some_and(|entry| entry.life == Life::Ended && entry.unacked == 0) {
+            if let Some(place) = self.entries.get_mut(slot as usize) {
+                if let Some(mut entry) = place.take() {
+                    entry.send_acks();
+                }
+            }
+        }
+    }
+
+    // ---- the line of those who are asked
+
+    /// Puts a consumer into the line, once.
+    pub(super) fn make_ready(&mut self, slot: u32, shared: &mut Shared) {
+        let at = self.at(slot);
+        if let Some(entry) = self.entry(slot) {
+            if !entry.queued && !entry.is_getter && entry.life == Life::Active {
+                entry.queued = true;
+                shared.ready.push_back(at);
+            }
+        }
+    }
+
+    /// Room was made that any consumer of the channel may use.
+    pub(super) fn resume_all(&mut self, shared: &mut Shared) {
+        self.paused = false;
+        for slot in 0..u32::try_from(self.entries.len()).unwrap_or(u32::MAX) {
+            self.make_ready(slot, shared);
+        }
+    }
+}
+
+/// Bytes that the headers of a message of foreign origin may take in a content header frame.
+fn table_bytes_max(frame_max: u32) -> usize {
+    (frame_max as usize).saturating_sub(FRAME_OVERHEAD + HEADER_FRAME_REST)
+}

@@ -1,0 +1,396 @@
+//! From the first byte to `connection.open` (AMQP 0-9-1, section 2.2.4): a state machine of its own, because everything in
+//! it comes from peers that nobody let in yet.
+
+use inver_broker::Credentials;
+
+use super::limits::Limits;
+use crate::codec::table::{Table, TableWriter, Value};
+use crate::codec::{Method, PROTOCOL_HEADER, write};
+use crate::error::{Refusal, ReplyCode};
+
+/// The version whose behaviour this broker has. Clients switch features and workarounds by it, and only if the product is
+/// the one that they know; our own name and version are in `platform`. docs/decisions/0004 has the reasons.
+const PRODUCT: &str = "RabbitMQ";
+const VERSION: &str = "4.0.5";
+
+/// Mechanisms offered, in the order of preference.
+const MECHANISMS: &[u8] = b"PLAIN AMQPLAIN";
+
+/// The lowest `frame_max` that may be negotiated: the specification's.
+const FRAME_MAX_MIN: u32 = 4096;
+
+/// What the first bytes of a connection say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// Not enough of them.
+    NeedMore,
+    /// AMQP 0-9-1, or 0-9, which is the same for our purposes.
+    Accepted,
+    /// Something else: answer with the header of what is spoken here, and close.
+    Refused,
+}
+
+/// Looks at the first bytes.
+pub(super) fn opening(input: &[u8]) -> Opening {
+    const AMQP_0_9: [u8; 8] = *b"AMQP\x01\x01\x00\x09";
+    let known = input.len().min(4);
+    if input.get(..known) != PROTOCOL_HEADER.get(..known) {
+        return Opening::Refused;
+    }
+    match input.get(..8) {
+        None => Opening::NeedMore,
+        Some(header) if header == PROTOCOL_HEADER || header == AMQP_0_9 => Opening::Accepted,
+        Some(_) => Opening::Refused,
+    }
+}
+
+/// Where a handshake is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The protocol header is awaited.
+    Header,
+    /// `connection.start-ok` is.
+    StartOk,
+    /// The answer of who decides about credentials is.
+    Verdict,
+    /// `connection.tune-ok` is.
+    TuneOk,
+    /// `connection.open` is.
+    Open,
+}
+
+/// What the client can do, as far as it matters here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Capabilities {
+    /// Wants to hear of consumers that the broker cancels.
+    pub(super) consumer_cancel_notify: bool,
+    /// Wants to hear of memory alarms.
+    pub(super) connection_blocked: bool,
+    /// Wants a `connection.close` when the login fails.
+    pub(super) authentication_failure_close: bool,
+}
+
+/// What client and server agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tuned {
+    /// The largest frame.
+    pub(super) frame_max: u32,
+    /// The greatest channel number.
+    pub(super) channel_max: u16,
+    /// Seconds between heartbeats; 0 for none.
+    pub(super) heartbeat_s: u16,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Go on reading.
+    Continue,
+    /// Ask whether these credentials are good, and call [`Handshake::verdict`].
+    Authenticate(Credentials),
+    /// The client wants in.
+    Open {
+        /// The namespace.
+        vhost: String,
+    },
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    phase: Phase,
+    mechanism: String,
+    /// What the client can do.
+    pub(super) capabilities: Capabilities,
+    /// What was agreed on; before that, what is offered.
+    pub(super) tuned: Tuned,
+}
+
+impl Handshake {
+    /// Awaits the protocol header.
+    pub(super) fn new(limits: &Limits) -> Self {
+        Handshake {
+            phase: Phase::Header,
+            mechanism: String::new(),
+            capabilities: Capabilities::default(),
+            tuned: Tuned {
+                frame_max: limits.frame_bytes_max,
+                channel_max: limits.channels_max,
+                heartbeat_s: limits.heartbeat_s,
+            },
+        }
+    }
+
+    /// Where it is.
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The protocol header was accepted: offers the mechanisms.
+    pub(super) fn start(&mut self, out: &mut Vec<u8>) {
+        let mut properties = Vec::new();
+        server_properties(&mut properties);
+        write::method(out, 0, &Method::ConnectionStart {
+            version_major: 0,
+            version_minor: 9,
+            server_properties: Table::of(&properties),
+            mechanisms: MECHANISMS,
+            locales: b"en_US",
+        });
+        self.phase = Phase::StartOk;
+    }
+
+    /// A method came on channel 0.
+    pub(super) fn method(&mut self, method: &Method<'_>, limits: &Limits) -> Result<Step, Refusal> {
+        match (self.phase, method) {
+            (Phase::StartOk, Method::ConnectionStartOk { client_properties, mechanism, response, .. }) => {
+                self.capabilities = capabilities(*client_properties);
+                self.mechanism = (*mechanism).to_owned();
+                let credentials = credentials(mechanism, response)?;
+                self.phase = Phase::Verdict;
+                Ok(Step::Authenticate(credentials))
+            }
+            (Phase::TuneOk, Method::ConnectionTuneOk { channel_max, frame_max, heartbeat }) => {
+                self.tune(limits, *frame_max, *channel_max, *heartbeat)?;
+                self.phase = Phase::Open;
+                Ok(Step::Continue)
+            }
+            (Phase::Open, Method::ConnectionOpen { virtual_host, .. }) => {
+                Ok(Step::Open { vhost: (*virtual_host).to_owned() })
+            }
+            (phase, _) => Err(Refusal::channel_error(format_args!(
+                "unexpected method in connection state {}",
+                match phase {
+                    Phase::Header => "pre_init",
+                    Phase::StartOk => "starting",
+                    Phase::Verdict => "securing",
+                    Phase::TuneOk => "tuning",
+                    Phase::Open => "opening",
+                }
+            ))),
+        }
+    }
+
+    /// Whoever decides has decided. On success the tuning is offered.
+    pub(super) fn verdict(&mut self, good: bool, reason: Option<&str>, limits: &Limits, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        if !good {
+            let reason = reason.map_or_else(
+                || {
+                    format!(
+                        "Login was refused using authentication mechanism {}. For details see the broker logfile.",
+                        self.mechanism
+                    )
+                },
+                str::to_owned,
+            );
+            return Err(Refusal::access_refused(reason));
+        }
+        write::method(out, 0, &Method::ConnectionTune {
+            channel_max: limits.channels_max,
+            frame_max: limits.frame_bytes_max,
+            heartbeat: limits.heartbeat_s,
+        });
+        self.phase = Phase::TuneOk;
+        Ok(())
+    }
+
+    fn tune(&mut self, limits: &Limits, frame_max: u32, channel_max: u16, heartbeat_s: u16) -> Result<(), Refusal> {
+        negotiated("frame_max", frame_max, FRAME_MAX_MIN, limits.frame_bytes_max)?;
+        negotiated("channel_max", channel_max.into(), 1, limits.channels_max.into())?;
+        self.tuned = Tuned { frame_max, channel_max, heartbeat_s };
+        Ok(())
+    }
+}
+
+fn negotiated(field: &str, value: u32, min: u32, max: u32) -> Result<(), Refusal> {
+    let refuse = |how: &str, which: &str, bound: u32| {
+        let text = format!("negotiated {field} = {value} is {how} than the {which} allowed value ({bound})");
+        Err(Refusal::not_allowed(text).at((10, 30)))
+    };
+    match value {
+        0 => refuse("higher", "maximum", max),
+        value if value > max => refuse("higher", "maximum", max),
+        value if value < min => refuse("lower", "minimum", min),
+        _ => Ok(()),
+    }
+}
+
+fn server_properties(out: &mut Vec<u8>) {
+    let mut capabilities = Vec::new();
+    let mut table = TableWriter::new(&mut capabilities);
+    for capability in [
+        "publisher_confirms",
+        "exchange_exchange_bindings",
+        "basic.nack",
+        "consumer_cancel_notify",
+        "connection.blocked",
+        "consumer_priorities",
+        "authentication_failure_close",
+        "per_consumer_qos",
+        "direct_reply_to",
+    ] {
+        table.field(capability.as_bytes(), Value::Bool(true));
+    }
+    let platform = concat!("Inver ", env!("CARGO_PKG_VERSION"));
+    let mut table = TableWriter::new(out);
+    table.field(b"capabilities", Value::Table(Table::of(&capabilities)));
+    for (name, text) in [
+        ("cluster_name", "inver"),
+        ("copyright", "The Inver authors"),
+        ("information", "Inver, a broker that speaks AMQP 0-9-1 as RabbitMQ does. It is not RabbitMQ."),
+        ("platform", platform),
+        ("product", PRODUCT),
+        ("version", VERSION),
+    ] {
+        table.field(name.as_bytes(), Value::Text(text.as_bytes()));
+    }
+}
+
+fn capabilities(client_properties: Table<'_>) -> Capabilities {
+    let Some(Value::Table(table)) = client_properties.get("capabilities") else { return Capabilities::default() };
+    let can = |name: &str| table.get(name) == Some(Value::Bool(true));
+    Capabilities {
+        consumer_cancel_notify: can("consumer_cancel_notify"),
+        connection_blocked: can("connection.blocked"),
+        authentication_failure_close: can("authentication_failure_close"),
+    }
+}
+
+fn credentials(mechanism: &str, response: &[u8]) -> Result<Credentials, Refusal> {
+    match mechanism {
+        "PLAIN" => plain(response),
+        "AMQPLAIN" => amqplain(response),
+        _ => Err(Refusal::command_invalid(format_args!("unknown authentication mechanism '{mechanism}'"))),
+    }
+}
+
+/// RFC 4616: identity to act as (ignored), NUL, user, NUL, password.
+fn plain(response: &[u8]) -> Result<Credentials, Refusal> {
+    let mut parts = response.split(|byte| *byte == 0);
+    let (Some(_), Some(user), Some(password), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(Refusal::new(ReplyCode::SyntaxError, "response of mechanism PLAIN invalid"));
+    };
+    Ok(password_of(user, password))
+}
+
+/// A field table without its length, with `LOGIN` and `PASSWORD`.
+fn amqplain(response: &[u8]) -> Result<Credentials, Refusal> {
+    crate::codec::table::validate(response)?;
+    let table = Table::of(response);
+    match (table.get("LOGIN"), table.get("PASSWORD")) {
+        (
+            Some(Value::Text(user) | Value::Binary(user)),
+            Some(Value::Text(password) | Value::Binary(password)),
+        ) => Ok(password_of(user, password)),
+        (Some(_), Some(_)) => Err(Refusal::new(
+            ReplyCode::SyntaxError,
+            "AMQPLAIN auth info uses unsupported type for LOGIN or PASSWORD field",
+        )),
+        _ => Err(Refusal::new(
+            ReplyCode::SyntaxError,
+            "AMQPLAIN auth info is missing LOGIN or PASSWORD field",
+        )),
+    }
+}
+
+fn password_of(user: &[u8], password: &[u8]) -> Credentials {
+    Credentials::Password { user: String::from_utf8_lossy(user).into_owned(), password: password.to_vec() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::frame::{self, Next};
+
+    fn login(user: &str, password: &str) -> Credentials {
+        Credentials::Password { user: user.into(), password: password.into() }
+    }
+
+    #[test]
+    fn first_bytes() {
+        assert_eq!(opening(b""), Opening::NeedMore);
+        assert_eq!(opening(b"AMQP\x00"), Opening::NeedMore);
+        assert_eq!(opening(&PROTOCOL_HEADER), Opening::Accepted);
+        assert_eq!(opening(b"AMQP\x01\x01\x00\x09more"), Opening::Accepted);
+        assert_eq!(opening(b"AMQP\x00\x01\x00\x00"), Opening::Refused);
+        assert_eq!(opening(b"GET "), Opening::Refused);
+        assert_eq!(opening(&[0x16, 3]), Opening::Refused);
+    }
+
+    #[test]
+    fn mechanisms() {
+        assert_eq!(credentials("PLAIN", b"\0guest\0secret"), Ok(login("guest", "secret")));
+        assert_eq!(credentials("PLAIN", b"other\0guest\0"), Ok(login("guest", "")));
+        for bad in [&b"guest"[..], b"\0guest", b"\0a\0b\0c", b""] {
+            assert_eq!(credentials("PLAIN", bad).unwrap_err().code, ReplyCode::SyntaxError);
+        }
+        let mut table = Vec::new();
+        TableWriter::new(&mut table).field(b"LOGIN", Value::Text(b"g")).field(b"PASSWORD", Value::Text(b"p"));
+        assert_eq!(credentials("AMQPLAIN", &table), Ok(login("g", "p")));
+        assert!(credentials("AMQPLAIN", b"nonsense").is_err());
+        assert_eq!(
+            credentials("EXTERNAL", b"").unwrap_err().text,
+            "COMMAND_INVALID - unknown authentication mechanism 'EXTERNAL'"
+        );
+    }
+
+    fn start_ok<'a>(client_properties: Table<'a>, response: &'a [u8]) -> Method<'a> {
+        Method::ConnectionStartOk { client_properties, mechanism: "PLAIN", response, locale: "en_US" }
+    }
+
+    #[test]
+    fn the_whole_way() {
+        let limits = Limits::default();
+        let mut handshake = Handshake::new(&limits);
+        let mut out = Vec::new();
+        handshake.start(&mut out);
+        let Ok(Next::Frame(start, _)) = frame::next(&out, 8192) else { panic!("no frame") };
+        let Ok(Method::ConnectionStart { server_properties, .. }) = Method::decode(start.payload) else { panic!() };
+        assert_eq!(server_properties.get("product"), Some(Value::Text(b"RabbitMQ")));
+        let (mut inner, mut properties) = (Vec::new(), Vec::new());
+        TableWriter::new(&mut inner).field(b"consumer_cancel_notify", Value::Bool(true));
+        TableWriter::new(&mut properties).field(b"capabilities", Value::Table(Table::of(&inner)));
+        let step = handshake.method(&start_ok(Table::of(&properties), b"\0u\0p"), &limits);
+        assert_eq!(step, Ok(Step::Authenticate(login("u", "p"))));
+        assert!(handshake.capabilities.consumer_cancel_notify);
+        assert!(!handshake.capabilities.authentication_failure_close);
+        handshake.verdict(true, None, &limits, &mut out).unwrap();
+        let tune = Method::ConnectionTuneOk { channel_max: 10, frame_max: 8192, heartbeat: 5 };
+        assert_eq!(handshake.method(&tune, &limits), Ok(Step::Continue));
+        assert_eq!(handshake.tuned, Tuned { frame_max: 8192, channel_max: 10, heartbeat_s: 5 });
+        let open = Method::ConnectionOpen { virtual_host: "/", capabilities: "", insist: false };
+        assert_eq!(handshake.method(&open, &limits), Ok(Step::Open { vhost: "/".into() }));
+    }
+
+    #[test]
+    fn methods_out_of_order_are_refused() {
+        let limits = Limits::default();
+        let mut handshake = Handshake::new(&limits);
+        handshake.start(&mut Vec::new());
+        let open = Method::ConnectionOpen { virtual_host: "/", capabilities: "", insist: false };
+        let refusal = handshake.method(&open, &limits).unwrap_err();
+        assert_eq!(refusal.text, "CHANNEL_ERROR - unexpected method in connection state starting");
+        handshake.method(&start_ok(Table::default(), b"\0u\0p"), &limits).unwrap();
+        assert!(handshake.method(&start_ok(Table::default(), b"\0u\0p"), &limits).is_err(), "twice");
+    }
+
+    #[test]
+    fn tuning_beyond_the_bounds_is_refused() {
+        let limits = Limits::default();
+        let tune = |frame_max, channel_max| Handshake::new(&limits).tune(&limits, frame_max, channel_max, 0);
+        assert!(tune(4096, 1).is_ok() && tune(131_072, 2047).is_ok());
+        let text = |result: Result<(), Refusal>| result.unwrap_err().text;
+        assert_eq!(
+            text(tune(4095, 1)),
+            "NOT_ALLOWED - negotiated frame_max = 4095 is lower than the minimum allowed value (4096)"
+        );
+        assert_eq!(
+            text(tune(0, 1)),
+            "NOT_ALLOWED - negotiated frame_max = 0 is higher than the maximum allowed value (131072)"
+        );
+        assert_eq!(
+            text(tune(8192, 3000)),
+            "NOT_ALLOWED - negotiated channel_max = 3000 is higher than the maximum allowed value (2047)"
+        );
+    }
+}

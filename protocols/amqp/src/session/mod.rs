@@ -1,0 +1,630 @@
+//! The state machine of a connection and its channels, without a socket: bytes in, bytes out, the broker beside.
+//!
+//! A turn is: [`Session::begin_turn`], [`Session::input`] with all that was read, [`Session::settle`], [`Session::pump`].
+//! Everything published within a turn goes to the log as one entry, acknowledgements are handed on consumer by consumer,
+//! and what is to be sent gathers in one buffer.
+//!
+//! Invariants:
+//! - frames of a channel take effect in their order. What must wait for the log (the answer to a declaration, a commit, a
+//!   `basic.get` behind a publish) halts the connection's input, while deliveries and confirms go on;
+//! - a publish is confirmed when every log position that it depends on is committed, and never before a publish before it;
+//! - a delivery is in its channel's ledger exactly as long as the client may acknowledge it;
+//! - no byte from outside panics, and nothing grows but within [`Limits`].
+
+mod acking;
+mod arguments;
+mod assembly;
+mod channel;
+mod confirms;
+mod consumer;
+mod consuming;
+mod handshake;
+mod limits;
+mod publishing;
+mod shared;
+mod topology;
+mod transaction;
+mod unacked;
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use inver_broker::{AuthError, Broker, Credentials, Identity, Mailbox, Publisher, PublisherId};
+use inver_storage::{Log, Lsn};
+
+pub use assembly::Publish;
+pub use limits::Limits;
+
+use self::channel::{Channel, Outcome};
+use self::consuming::Pulled;
+use self::handshake::{Handshake, Opening, Step};
+use self::shared::{ConsumerRef, Halt, Shared, log_ended};
+use crate::codec::frame::{self, Frame, Next};
+use crate::codec::{
+    ContentHeader, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, FRAME_SIZE_MIN, Malformed, Method,
+    PROTOCOL_HEADER, write,
+};
+use crate::error::{Refusal, ReplyCode, snippet};
+use crate::map::{Composer, ORIGIN, Renderer};
+
+/// Where the connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// Not let in yet.
+    Handshake,
+    /// In.
+    Running,
+    /// `connection.close` was sent; its answer is awaited, and nothing else heeded.
+    Closing,
+    /// As `Closing`, and frames are not found any more.
+    Lost,
+    /// Nothing more will be said.
+    Over,
+}
+
+/// How far input was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are done with.
+    pub done: usize,
+    /// What is left is less than a frame; otherwise it may hold frames that must wait.
+    pub partial: bool,
+}
+
+/// See the module's text.
+pub struct Session {
+    broker: Broker,
+    limits: Arc<Limits>,
+    mailbox: Arc<Mailbox>,
+    life: Life,
+    handshake: Handshake,
+    credentials: Option<Credentials>,
+    awaiting_verdict: bool,
+    identity: Option<Identity>,
+    shared: Option<Box<Shared>>,
+    /// By number; 0 is never used.
+    channels: Vec<Option<Box<Channel>>>,
+    open_channels: usize,
+    /// Channels with an ack held back, for use within one turn.
+    held: Vec<u16>,
+}
+
+impl Session {
+    /// A connection that said nothing yet.
+    pub fn new(broker: Broker, limits: Arc<Limits>, mailbox: Arc<Mailbox>) -> Session {
+        Session {
+            handshake: Handshake::new(&limits),
+            broker,
+            limits,
+            mailbox,
+            life: Life::Handshake,
+            credentials: None,
+            awaiting_verdict: false,
+            identity: None,
+            shared: None,
+            channels: Vec::new(),
+            open_channels: 0,
+            held: Vec::new(),
+        }
+    }
+
+    // ---- what the connection asks
+
+    /// Whether it has been let in.
+    pub fn is_open(&self) -> bool {
+        self.life == Life::Running
+    }
+
+    /// Whether it is only waiting to part in peace.
+    pub fn is_closing(&self) -> bool {
+        matches!(self.life, Life::Closing | Life::Lost)
+    }
+
+    /// Whether all is said.
+    pub fn is_over(&self) -> bool {
+        self.life == Life::Over
+    }
+
+    /// Seconds between heartbeats, once agreed on; 0 for none.
+    pub fn heartbeat_s(&self) -> u16 {
+        if self.shared.is_some() { self.handshake.tuned.heartbeat_s } else { 0 }
+    }
+
+    /// Whether input would be looked at.
+    pub fn takes_input(&self) -> bool {
+        let free =
+            |shared: &Shared| shared.halt.is_none() && shared.unconfirmed < self.limits.unconfirmed_max;
+        !self.awaiting_verdict && self.shared.as_deref().is_none_or(free)
+    }
+
+    /// The position in the log that something waits for first.
+    pub fn waits_for(&self) -> Option<Lsn> {
+        let shared = self.shared.as_deref()?;
+        let halted = match &shared.halt {
+            Some(Halt::Reply { lsn, .. } | Halt::Until(lsn)) => Some(*lsn),
+            _ => None,
+        };
+        [halted, shared.confirms.next()].into_iter().flatten().min()
+    }
+
+    /// Credentials that somebody must decide about, once.
+    pub fn take_credentials(&mut self) -> Option<Credentials> {
+        self.credentials.take()
+    }
+
+    /// The user, for the connection's log.
+    pub fn user(&self) -> Option<&str> {
+        self.identity.as_ref().and_then(Identity::name)
+    }
+
+    /// The log under it.
+    pub fn log(&self) -> &Log {
+        self.broker.log()
+    }
+
+    // ---- a turn
+
+    /// Sets the time of what is published from now on.
+    pub fn begin_turn(&mut self, now_ms: i64) {
+        if let Some(shared) = &mut self.shared {
+            shared.now_ms = now_ms;
+        }
+    }
+
+    /// Looks at input: as many whole frames as there are, until one must wait or the output is full.
+    pub fn input(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
+        let mut done = 0;
+        let all = Progress { done: input.len(), partial: true };
+        if self.life == Life::Handshake && self.handshake.phase() == handshake::Phase::Header {
+            match handshake::opening(input) {
+                Opening::NeedMore => return Progress { done, partial: true },
+                Opening::Accepted => {
+                    self.handshake.start(out);
+                    done = PROTOCOL_HEADER.len();
+                }
+                Opening::Refused => {
+                    out.extend_from_slice(&PROTOCOL_HEADER);
+                    self.life = Life::Over;
+                    return all;
+                }
+            }
+        }
+        while self.takes_input() && out.len() < self.limits.output_bytes_max {
+            match self.life {
+                Life::Over | Life::Lost => return all,
+                Life::Handshake | Life::Running | Life::Closing => {}
+            }
+            let frame_max = if self.shared.is_some() { self.handshake.tuned.frame_max } else { FRAME_SIZE_MIN };
+            match frame::next(input.get(done..).unwrap_or_default(), frame_max) {
+                Ok(Next::NeedMore(_)) => return Progress { done, partial: true },
+                Ok(Next::Frame(frame, used)) => match self.frame(&frame, out) {
+                    Ok(Outcome::Again) => break,
+                    Ok(Outcome::Done | Outcome::Closed) => done += used,
+                    Err(refusal) => {
+                        done += used;
+                        self.refuse(frame.channel, &refusal, out);
+                    }
+                },
+                Err(error) => {
+                    self.refuse(0, &error.into(), out);
+                    if self.life != Life::Over {
+                        self.life = Life::Lost;
+                    }
+                    return all;
+                }
+            }
+        }
+        Progress { done, partial: false }
+    }
+
+    /// Ends a turn's input: what was acknowledged is handed on, what was published goes to the log.
+    pub fn settle(&mut self, out: &mut Vec<u8>) {
+        if let Err(refusal) = self.hand_over() {
+            self.refuse(0, &refusal, out);
+        }
+        self.answer(out);
+    }
+
+    /// Writes what waited for the log and need not any more.
+    pub fn answer(&mut self, out: &mut Vec<u8>) {
+        let Some(shared) = self.shared.as_deref_mut() else { return };
+        let committed = shared.namespace.log().committed();
+        while let Some(waiting) = shared.confirms.pop(committed) {
+            let Some(channel) = find(&mut self.channels, waiting.channel) else { continue };
+            if channel.incarnation != waiting.incarnation || channel.closing {
+                continue;
+            }
+            let before = channel.numbering.outstanding();
+            if channel.numbering.answer(waiting.run, channel.number, out) {
+                self.held.push(channel.number);
+            }
+            let answered = before - channel.numbering.outstanding();
+            shared.unconfirmed = shared.unconfirmed.saturating_sub(usize::try_from(answered).unwrap_or(usize::MAX));
+        }
+        for number in self.held.drain(..) {
+            if let Some(channel) = find(&mut self.channels, number) {
+                channel.numbering.write(number, out);
+            }
+        }
+        match shared.halt.take() {
+            Some(Halt::Reply { lsn, frames }) if lsn <= committed => out.extend_from_slice(&frames),
+            Some(Halt::Until(lsn)) if lsn <= committed => {}
+            other => shared.halt = other,
+        }
+    }
+
+    /// Tokens came for consumers.
+    pub fn wake(&mut self, tokens: &[u64]) {
+        let Some(shared) = self.shared.as_deref_mut() else { return };
+        for token in tokens {
+            if shared.halt == Some(Halt::Cold(*token)) {
+                shared.halt = None;
+            }
+            let at = ConsumerRef::of(*token);
+            if let Some(channel) = find(&mut self.channels, at.channel) {
+                channel.make_ready(at.slot, shared);
+            }
+        }
+    }
+
+    /// Writes deliveries until there are none or the output is full. True if there may be more.
+    pub fn pump(&mut self, out: &mut Vec<u8>) -> bool {
+        let Some(shared) = self.shared.as_deref_mut() else { return false };
+        while out.len() < self.limits.output_bytes_high {
+            let Some(at) = shared.ready.pop_front() else { return false };
+            let Some(channel) = find(&mut self.channels, at.channel) else { continue };
+            if channel.deliver(at.slot, shared, out) == Pulled::More {
+                channel.make_ready(at.slot, shared);
+            }
+        }
+        !shared.ready.is_empty()
+    }
+
+    // ---- the ends of a connection
+
+    /// Somebody has decided about the credentials.
+    pub fn verdict(&mut self, verdict: Result<Identity, AuthError>, out: &mut Vec<u8>) {
+        self.awaiting_verdict = false;
+        let reason = match &verdict {
+            Err(error @ AuthError::LoopbackOnly) => Some(error.to_string()),
+            _ => None,
+        };
+        if let Err(refusal) = self.handshake.verdict(verdict.is_ok(), reason.as_deref(), &self.limits, out) {
+            if self.handshake.capabilities.authentication_failure_close {
+                self.refuse(0, &refusal, out);
+            } else {
+                self.life = Life::Over;
+            }
+        }
+        self.identity = verdict.ok();
+    }
+
+    /// The server is going down, or the like.
+    pub fn close(&mut self, reason: &str, out: &mut Vec<u8>) {
+        if matches!(self.life, Life::Running) {
+            let text = format!("broker forced connection closure with reason '{reason}'");
+            self.refuse(0, &Refusal::new(ReplyCode::ConnectionForced, text), out);
+        } else if !self.is_closing() {
+            self.life = Life::Over;
+        }
+    }
+
+    /// The log has failed: no promise can be kept any more.
+    pub fn log_failed(&mut self, error: impl std::fmt::Display, out: &mut Vec<u8>) {
+        self.refuse(0, &log_ended(error), out);
+    }
+
+    /// Lets go of everything. What was read was handed over before, and stays.
+    pub fn end(&mut self) {
+        self.life = Life::Over;
+        self.let_go();
+    }
+
+    fn let_go(&mut self) {
+        let Some(shared) = self.shared.as_deref_mut() else { return };
+        for channel in self.channels.iter_mut().flatten() {
+            channel.let_go(shared);
+        }
+        self.channels.clear();
+        self.open_channels = 0;
+        shared.ready.clear();
+        shared.published.clear();
+        shared.acknowledged.clear();
+        shared.confirms = confirms::Queue::default();
+        shared.unconfirmed = 0;
+        shared.halt = None;
+        for name in shared.exclusive.drain() {
+            if let Err(error) = shared.namespace.delete_queue(&name, false, false) {
+                tracing::debug!(queue = name, %error, "exclusive queue not deleted");
+            }
+        }
+    }
+
+    /// Tells the client what it did wrong, and closes what that costs it.
+    fn refuse(&mut self, number: u16, refusal: &Refusal, out: &mut Vec<u8>) {
+        if self.is_closing() || self.life == Life::Over {
+            return;
+        }
+        // What came before the fault stands.
+        if let Err(error) = self.hand_over() {
+            tracing::debug!(%error, "burst lost");
+        }
+        self.answer(out);
+        let (class_id, method_id) = refusal.method;
+        let (reply_code, reply_text) = (refusal.code.number(), refusal.text.as_str());
+        if number != 0 && !refusal.code.is_hard() && self.life == Life::Running {
+            tracing::info!(channel = number, text = reply_text, "channel refused");
+            if let (Some(shared), Some(channel)) = (self.shared.as_deref_mut(), find(&mut self.channels, number)) {
+                forget_confirms(channel, shared);
+                channel.let_go(shared);
+                channel.closing = true;
+                let close = Method::ChannelClose { reply_code, reply_text, class_id, method_id };
+                write::method(out, number, &close);
+                return;
+            }
+        }
+        tracing::info!(text = reply_text, "connection refused");
+        self.let_go();
+        write::method(out, 0, &Method::ConnectionClose { reply_code, reply_text, class_id, method_id });
+        self.life = Life::Closing;
+    }
+
+    /// Hands acknowledgements to their subscriptions and publishes to the log.
+    fn hand_over(&mut self) -> Result<(), Refusal> {
+        let Some(shared) = self.shared.as_deref_mut() else { return Ok(()) };
+        for at in shared.acknowledged.drain(..) {
+            if let Some(entry) = find(&mut self.channels, at.channel).and_then(|channel| channel.entry(at.slot)) {
+                entry.send_acks();
+            }
+        }
+        if shared.publisher.is_empty() && shared.published.is_empty() {
+            return Ok(());
+        }
+        let lsn = shared.publisher.flush().map_err(log_ended)?;
+        shared.last_lsn = lsn.or(shared.last_lsn);
+        for number in shared.published.drain(..) {
+            if let Some(channel) = find(&mut self.channels, number) {
+                let incarnation = channel.incarnation;
+                for run in channel.numbering.take_burst() {
+                    shared.confirms.push(lsn, number, incarnation, run);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // ---- frames
+
+    fn frame(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        match (self.life, frame.channel) {
+            (Life::Closing, 0) if frame.kind == FRAME_METHOD => self.closing_method(frame, out),
+            (Life::Closing | Life::Lost | Life::Over, _) => Ok(Outcome::Done),
+            (Life::Handshake, channel) if channel != 0 => Err(unexpected(frame)),
+            (_, 0) => self.frame_of_connection(frame, out),
+            (_, number) => self.frame_of_channel(number, frame, out),
+        }
+    }
+
+    fn frame_of_connection(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        match (frame.kind, frame.payload) {
+            (FRAME_HEARTBEAT, []) => Ok(Outcome::Done),
+            (FRAME_METHOD, payload) => {
+                let method = decode(payload)?;
+                self.connection_method(&method, out).map_err(|refusal| refusal.at(method.id()))
+            }
+            (FRAME_HEADER | FRAME_BODY, _) => Err(unexpected(frame)),
+            _ => Err(unknown(frame)),
+        }
+    }
+
+    fn connection_method(&mut self, method: &Method<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        match (self.life, method) {
+            (_, Method::ConnectionClose { .. }) => {
+                self.hand_over()?;
+                self.let_go();
+                write::method(out, 0, &Method::ConnectionCloseOk {});
+                self.life = Life::Over;
+            }
+            (Life::Handshake, method) => match self.handshake.method(method, &self.limits)? {
+                Step::Continue => {}
+                Step::Authenticate(credentials) => {
+                    self.credentials = Some(credentials);
+                    self.awaiting_verdict = true;
+                }
+                Step::Open { vhost } => self.open(&vhost, out)?,
+            },
+            (_, Method::ConnectionUpdateSecret { .. }) => {
+                // Logins by password do not expire.
+                write::method(out, 0, &Method::ConnectionUpdateSecretOk {});
+            }
+            _ => return Err(Refusal::channel_error("unexpected method in connection state running")),
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn closing_method(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        match Method::decode(frame.payload) {
+            Ok(Method::ConnectionCloseOk {}) => self.life = Life::Over,
+            Ok(Method::ConnectionClose { .. }) => write::method(out, 0, &Method::ConnectionCloseOk {}),
+            _ => {}
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn open(&mut self, vhost: &str, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        let namespace = self
+            .broker
+            .namespace(vhost)
+            .ok_or_else(|| Refusal::not_allowed(format_args!("vhost {vhost} not found")))?;
+        let publisher = PublisherId { origin: ORIGIN, session: None };
+        self.shared = Some(Box::new(Shared {
+            limits: self.limits.clone(),
+            frame_max: self.handshake.tuned.frame_max,
+            capabilities: self.handshake.capabilities,
+            user: self.identity.as_ref().and_then(Identity::name).map(str::to_owned),
+            publisher: Publisher::new(namespace.clone(), publisher),
+            namespace,
+            owner: inver_broker::next_owner(),
+            exclusive: HashSet::new(),
+            composer: Composer::default(),
+            renderer: Renderer::default(),
+            mailbox: self.mailbox.clone(),
+            now_ms: inver_broker::now_ms(),
+            last_lsn: None,
+            halt: None,
+            confirms: confirms::Queue::default(),
+            unconfirmed: 0,
+            published: Vec::new(),
+            acknowledged: Vec::new(),
+            ready: VecDeque::new(),
+            deliveries: Vec::new(),
+            incarnations: 0,
+        }));
+        self.life = Life::Running;
+        write::method(out, 0, &Method::ConnectionOpenOk { known_hosts: "" });
+        Ok(())
+    }
+
+    fn frame_of_channel(&mut self, number: u16, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        let Some(shared) = self.shared.as_deref_mut() else { return Err(unexpected(frame)) };
+        let Some(channel) = find(&mut self.channels, number) else {
+            return self.open_channel(number, frame, out);
+        };
+        if channel.closing {
+            return self.frame_of_closing_channel(number, frame, out);
+        }
+        match frame.kind {
+            FRAME_METHOD => {
+                channel.assembly.method()?;
+                let method = decode(frame.payload)?;
+                self.channel_method(number, &method, out).map_err(|refusal| refusal.at(method.id()))
+            }
+            FRAME_HEADER => {
+                let header = ContentHeader::decode(frame.payload).map_err(|_| unknown(frame))?;
+                let result = channel.content_header(&header, shared, out);
+                result.map(|()| Outcome::Done).map_err(|refusal| refusal.at((60, 40)))
+            }
+            FRAME_BODY => {
+                let result = channel.content_body(frame.payload, shared, out);
+                result.map(|()| Outcome::Done).map_err(|refusal| refusal.at((60, 40)))
+            }
+            FRAME_HEARTBEAT if frame.payload.is_empty() => Err(unexpected(frame)),
+            _ => Err(unknown(frame)),
+        }
+    }
+
+    fn channel_method(&mut self, number: u16, method: &Method<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        let hot = matches!(
+            method,
+            Method::BasicPublish { .. } | Method::BasicAck { .. } | Method::BasicNack { .. } | Method::BasicReject { .. }
+        );
+        if !hot {
+            // Everything else must see what came before it.
+            self.hand_over()?;
+            self.answer(out);
+        }
+        let Some(shared) = self.shared.as_deref_mut() else { return Ok(Outcome::Done) };
+        let Some(channel) = find(&mut self.channels, number) else { return Ok(Outcome::Done) };
+        if let Method::BasicPublish { exchange, routing_key, mandatory, immediate, .. } = *method {
+            if immediate {
+                return Err(Refusal::not_implemented("immediate=true"));
+            }
+            channel.assembly.publish(exchange, routing_key, mandatory);
+            return Ok(Outcome::Done);
+        }
+        if matches!(method, Method::ChannelClose { .. }) {
+            forget_confirms(channel, shared);
+        }
+        let outcome = channel.method(method, shared, out)?;
+        if outcome == Outcome::Closed {
+            self.forget(number);
+        }
+        Ok(outcome)
+    }
+
+    fn open_channel(&mut self, number: u16, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        let channel_max = self.handshake.tuned.channel_max;
+        if self.open_channels >= usize::from(channel_max) || number > channel_max {
+            return Err(Refusal::not_allowed(format_args!(
+                "number of channels opened ({}) has reached the negotiated channel_max ({channel_max})",
+                self.open_channels
+            )));
+        }
+        if frame.kind == FRAME_HEARTBEAT {
+            return Err(unexpected(frame));
+        }
+        if frame.kind != FRAME_METHOD {
+            return Err(Refusal::unexpected_frame("expected method frame, got non method frame instead"));
+        }
+        let method = decode(frame.payload)?;
+        let Method::ChannelOpen { .. } = method else {
+            return Err(Refusal::channel_error("expected 'channel.open'").at(method.id()));
+        };
+        let Some(shared) = self.shared.as_deref_mut() else { return Ok(Outcome::Done) };
+        shared.incarnations += 1;
+        let at = usize::from(number);
+        if at >= self.channels.len() {
+            self.channels.resize_with(at + 1, || None);
+        }
+        if let Some(place) = self.channels.get_mut(at) {
+            *place = Some(Box::new(Channel::new(number, shared.incarnations)));
+        }
+        self.open_channels += 1;
+        write::method(out, number, &Method::ChannelOpenOk { channel_id: b"" });
+        Ok(Outcome::Done)
+    }
+
+    /// Everything but the end of the closing is passed over.
+    fn frame_of_closing_channel(
+        &mut self,
+        number: u16,
+        frame: &Frame<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Refusal> {
+        if frame.kind == FRAME_METHOD {
+            match Method::decode(frame.payload) {
+                Ok(Method::ChannelCloseOk {}) => self.forget(number),
+                Ok(Method::ChannelClose { .. }) => write::method(out, number, &Method::ChannelCloseOk {}),
+                _ => {}
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn forget(&mut self, number: u16) {
+        if let Some(place) = self.channels.get_mut(usize::from(number)) {
+            if place.take().is_some() {
+                self.open_channels -= 1;
+            }
+        }
+    }
+}
+
+/// Confirms that will never be sent do not count against the connection.
+fn forget_confirms(channel: &Channel, shared: &mut Shared) {
+    let outstanding = usize::try_from(channel.numbering.outstanding()).unwrap_or(usize::MAX);
+    shared.unconfirmed = shared.unconfirmed.saturating_sub(outstanding);
+}
+
+fn find(channels: &mut [Option<Box<Channel>>], number: u16) -> Option<&mut Channel> {
+    channels.get_mut(usize::from(number))?.as_deref_mut()
+}
+
+fn decode(payload: &[u8]) -> Result<Method<'_>, Refusal> {
+    Method::decode(payload).map_err(|error| {
+        let at = match (error, payload) {
+            (Malformed::UnknownMethod { class, method }, _) => (class, method),
+            (_, [c1, c0, m1, m0, ..]) => (u16::from_be_bytes([*c1, *c0]), u16::from_be_bytes([*m1, *m0])),
+            _ => (0, 0),
+        };
+        Refusal::from(error).at(at)
+    })
+}
+
+fn unexpected(frame: &Frame<'_>) -> Refusal {
+    Refusal::unexpected_frame(format_args!("type {}, {}", frame.kind, snippet(frame.payload)))
+}
+
+fn unknown(frame: &Frame<'_>) -> Refusal {
+    Refusal::frame_error(format_args!("type {}, {}: unknown_frame", frame.kind, snippet(frame.payload)))
+}

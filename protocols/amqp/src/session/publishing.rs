@@ -1,0 +1,142 @@
+//! `basic.publish`: from a whole message to the connection's burst, and back where nobody gets it.
+
+use inver_broker::{Message, PublishError, Target};
+
+use super::assembly::Publish;
+use super::channel::Channel;
+use super::confirms::Answer;
+use super::shared::{Shared, log_ended};
+use super::topology::{REPLY_TO, in_vhost};
+use crate::codec::content::Properties;
+use crate::codec::{ContentHeader, Method, write};
+use crate::error::{Refusal, ReplyCode};
+
+impl Channel {
+    /// A content header came.
+    pub(super) fn content_header(
+        &mut self,
+        header: &ContentHeader<'_>,
+        shared: &mut Shared,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let mut assembly = std::mem::take(&mut self.assembly);
+        let result = match assembly.header(header, shared.limits.message_bytes_max) {
+            Ok(Some(publish)) => self.publish(&publish, shared, out),
+            Ok(None) => Ok(()),
+            Err(refusal) => Err(refusal),
+        };
+        self.assembly = assembly;
+        result
+    }
+
+    /// A body frame came.
+    pub(super) fn content_body(&mut self, payload: &[u8], shared: &mut Shared, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        let mut assembly = std::mem::take(&mut self.assembly);
+        let result = match assembly.body(payload) {
+            Ok(Some(publish)) => self.publish(&publish, shared, out),
+            Ok(None) => Ok(()),
+            Err(refusal) => Err(refusal),
+        };
+        assembly.trim();
+        self.assembly = assembly;
+        result
+    }
+
+    /// A message is whole.
+    fn publish(&mut self, publish: &Publish<'_>, shared: &mut Shared, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        if let Some(transaction) = &mut self.transaction {
+            if !publish.exchange.is_empty() {
+                match shared.namespace.exchange(publish.exchange) {
+                    None => return Err(Refusal::no_such("exchange", publish.exchange, shared.vhost())),
+                    Some(exchange) if exchange.spec().internal => return Err(internal(publish.exchange, shared)),
+                    Some(_) => {}
+                }
+            }
+            return transaction.hold(publish, shared.limits.transaction_bytes_max);
+        }
+        let answer = self.publish_now(publish, shared, out)?;
+        if self.numbering.enabled {
+            shared.unconfirmed += 1;
+            if self.numbering.count(answer) {
+                shared.published.push(self.number);
+            }
+        }
+        Ok(())
+    }
+
+    /// Routes a message into the burst; one that nobody gets comes back if it is mandatory.
+    pub(super) fn publish_now(
+        &mut self,
+        publish: &Publish<'_>,
+        shared: &mut Shared,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Refusal> {
+        let replaced = self.reply_to(publish)?;
+        let to_store = match &replaced {
+            Some(properties) => &Publish { properties, ..*publish },
+            None => publish,
+        };
+        let composed = shared.composer.compose(to_store, shared.user.as_deref(), shared.now_ms)?;
+        let more_keys = if composed.more_keys { composed.more_keys() } else { Vec::new() };
+        let message = Message {
+            timestamp_ms: shared.now_ms,
+            key: composed.key,
+            value: composed.value,
+            headers: composed.headers,
+            guaranteed: composed.persistent,
+            lookup: Some(&composed.table),
+        };
+        let target = Target::Exchange {
+            name: publish.exchange,
+            routing_key: publish.routing_key,
+            more_keys: &more_keys,
+        };
+        match shared.publisher.publish(target, &message) {
+            Ok(routed) => {
+                if routed.destinations == 0 && publish.mandatory {
+                    send_back(publish, self.number, shared.frame_max, out);
+                }
+                Ok(if routed.refused { Answer::Nack } else { Answer::Ack })
+            }
+            Err(PublishError::NoSuchExchange(name)) => Err(Refusal::no_such("exchange", &name, shared.vhost())),
+            Err(PublishError::Internal(name)) => Err(internal(&name, shared)),
+            Err(error) => Err(log_ended(error)),
+        }
+    }
+
+    /// The properties with the channel's reply queue where they ask for it.
+    fn reply_to(&self, publish: &Publish<'_>) -> Result<Option<Vec<u8>>, Refusal> {
+        let needle = REPLY_TO.as_bytes();
+        if publish.properties.len() <= needle.len() {
+            return Ok(None);
+        }
+        let properties = Properties::parse(publish.properties)?;
+        if properties.reply_to != Some(needle) {
+            return Ok(None);
+        }
+        let Some(queue) = &self.reply_queue else {
+            return Err(Refusal::precondition_failed("fast reply consumer does not exist"));
+        };
+        let mut raw = Vec::new();
+        Properties { reply_to: Some(queue.as_bytes()), ..properties }.encode(&mut raw);
+        Ok(Some(raw))
+    }
+}
+
+fn internal(exchange: &str, shared: &Shared) -> Refusal {
+    Refusal::access_refused(format_args!("cannot publish to internal {}", in_vhost("exchange", exchange, shared)))
+}
+
+/// `basic.return`, with the content as it came.
+fn send_back(publish: &Publish<'_>, number: u16, frame_max: u32, out: &mut Vec<u8>) {
+    // The routing key came as a short string of UTF-8.
+    let routing_key = std::str::from_utf8(publish.routing_key).unwrap_or_default();
+    write::method(out, number, &Method::BasicReturn {
+        reply_code: ReplyCode::NoRoute.number(),
+        reply_text: ReplyCode::NoRoute.name(),
+        exchange: publish.exchange,
+        routing_key,
+    });
+    let properties = publish.properties;
+    write::content(out, number, frame_max, |out| out.extend_from_slice(properties), publish.body);
+}
