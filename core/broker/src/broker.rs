@@ -40,6 +40,8 @@ pub struct BrokerConfig {
     pub authenticator: Arc<dyn Authenticator>,
     /// How long log topics keep what they have, where they do not say, in milliseconds; -1: for ever.
     pub retention_ms: i64,
+    /// Topics that captures may make, beside those that others made.
+    pub topics_max: usize,
     /// Bytes that a queue in memory holds before it goes on in the log.
     pub queue_memory_bytes_max: u64,
 }
@@ -53,6 +55,7 @@ impl Default for BrokerConfig {
             origins: Vec::new(),
             authenticator: Arc::new(LoopbackOnly),
             retention_ms: 7 * 24 * 3600 * 1000,
+            topics_max: 1_000_000,
             queue_memory_bytes_max: 64 * 1024 * 1024,
         }
     }
@@ -255,6 +258,7 @@ fn recover(log: &Log, config: &Arc<BrokerConfig>) -> Result<Namespaces, RowError
         Ok(())
     })?;
     recover_sessions(log, &by_id)?;
+    by_id.values().for_each(Namespace::end_empty_groups);
     Ok(by_name)
 }
 

@@ -197,10 +197,15 @@ impl Publisher {
             return Ok(None);
         }
         let mut entry = std::mem::take(&mut self.entry);
-        let retained = std::mem::take(&mut self.retained);
-        self.namespace.retained().put_in(&retained, &mut entry);
+        if self.retained.is_empty() {
+            return Ok(self.burst.flush(self.namespace.log(), entry)?);
+        }
+        let changes = std::mem::take(&mut self.retained);
+        let retained = self.namespace.retained();
+        let _order = retained.in_order();
+        retained.put_in(&changes, &mut entry);
         let lsn = self.burst.flush(self.namespace.log(), entry)?;
-        self.namespace.retained().apply(retained);
+        retained.apply(changes);
         Ok(lsn)
     }
 

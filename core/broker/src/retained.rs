@@ -6,7 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use inver_storage::Entry;
 use inver_storage::batch::{Record, records};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::address::{Address, Filter, Form, Step};
 use crate::catalog;
@@ -19,6 +19,8 @@ const SCAN_STEP_MAX: usize = 4096;
 /// The table. Keys are slashed addresses, values batches of one record.
 pub struct Retained {
     values: RwLock<BTreeMap<Vec<u8>, Bytes>>,
+    /// Held from the log's order being fixed until memory has it.
+    order: Mutex<()>,
     prefix: Vec<u8>,
 }
 
@@ -28,7 +30,13 @@ pub struct ScanFrom(Vec<u8>);
 
 impl Retained {
     pub(crate) fn new(prefix: Vec<u8>, recovered: Vec<(Vec<u8>, Bytes)>) -> Retained {
-        Retained { values: RwLock::new(recovered.into_iter().collect()), prefix }
+        Retained { values: RwLock::new(recovered.into_iter().collect()), order: Mutex::default(), prefix }
+    }
+
+    /// Taken around [`put_in`](Self::put_in), the submit and [`apply`](Self::apply), so that memory and log
+    /// agree on which of two values was the last.
+    pub(crate) fn in_order(&self) -> MutexGuard<'_, ()> {
+        self.order.lock()
     }
 
     pub(crate) fn put_in(&self, changes: &[(Vec<u8>, Option<Bytes>)], entry: &mut Entry) {

@@ -14,7 +14,7 @@ use crate::publisher::PublisherId;
 use crate::queue::Queue;
 use crate::session::SessionCore;
 use crate::subscription::Subscription;
-use crate::topic::TopicKind;
+use crate::topic::{Topic, TopicConfig, TopicError, TopicKind, TopicSpec};
 use crate::value::{HeaderLookup, Value};
 
 /// Exchanges that one publish may pass; cycles are cut by remembering where it was.
@@ -248,6 +248,7 @@ impl Namespace {
         if let Some((topic, key)) = self.captures().capture(publish.by.origin, address)
             && let Some(partition) = self
                 .topic(&topic)
+                .or_else(|| self.make_captured_topic(&topic))
                 .filter(|t| t.kind() == TopicKind::Log)
                 .and_then(|t| t.partition_of(Some(&key)))
         {
@@ -255,6 +256,25 @@ impl Namespace {
             found.key = Some(key);
         }
         any
+    }
+}
+
+impl Namespace {
+    /// A capture's topic that is not there yet.
+    fn make_captured_topic(&self, name: &str) -> Option<Arc<Topic>> {
+        if self.topic_count() >= self.topics_max() {
+            return None;
+        }
+        let spec = TopicSpec { partitions: 1, config: TopicConfig::new() };
+        match self.create_topic(name, &spec) {
+            Ok((topic, _)) => Some(topic),
+            // Somebody was faster.
+            Err(TopicError::Exists(_)) => self.topic(name),
+            Err(error) => {
+                tracing::warn!(topic = name, %error, "a capture's topic cannot be made");
+                None
+            }
+        }
     }
 }
 

@@ -223,6 +223,10 @@ impl Namespace {
         self.0.config.origins.iter().find(|o| **o == name).copied().unwrap_or("")
     }
 
+    pub(crate) fn topics_max(&self) -> usize {
+        self.0.config.topics_max
+    }
+
     pub(crate) fn captures(&self) -> &Captures {
         &self.0.captures
     }

@@ -438,16 +438,23 @@ impl Namespace {
         let name = group_queue(group, filter);
         let spec = QueueSpec { durable, hidden: true, ..QueueSpec::default() };
         let queue: Arc<Queue> = match self.declare_queue(&name, spec) {
-            Ok(declared) => {
-                if declared.created {
-                    self.bind_slashed(&declared.it, filter);
-                }
-                declared.it
-            }
+            Ok(declared) => declared.it,
             Err(error) => return Err(SubscribeError::Log(error.to_string())),
         };
+        self.bind_slashed(&queue, filter);
         self.group_members().entry(name).or_default().insert(member.to_owned());
         Ok(queue.subscription().clone())
+    }
+
+    /// After everything was recovered: groups whose members are all gone end.
+    pub(crate) fn end_empty_groups(&self) {
+        let groups =
+            self.queues().into_iter().filter(|q| q.spec().hidden && q.name().as_bytes().starts_with(SHARE));
+        for queue in groups.filter(|q| !self.group_members().contains_key(q.name())) {
+            if let Err(error) = self.delete_queue(queue.name(), false, false) {
+                tracing::warn!(group = queue.name(), %error, "a group without members stays");
+            }
+        }
     }
 
     /// Takes a member out of a group; with its last member the group ends.
