@@ -145,6 +145,26 @@ impl Broker {
         self.0.opaque.read().get(&opaque_key(table, key)).cloned()
     }
 
+    /// All opaque state of a plug's table, by key.
+    #[must_use]
+    pub fn states(&self, table: &str) -> Vec<(Bytes, Bytes)> {
+        let prefix = opaque_key(table, b"");
+        let opaque = self.0.opaque.read();
+        let of_table = opaque.iter().filter(|(key, _)| key.starts_with(&prefix));
+        of_table.map(|(key, value)| (key.slice(prefix.len()..), value.clone())).collect()
+    }
+
+    /// Forgets opaque state of a plug, for good once the log has committed the result.
+    pub fn delete_state(&self, table: &str, key: &[u8]) -> Result<Lsn, SubmitError> {
+        let key = opaque_key(table, key);
+        let mut opaque = self.0.opaque.write();
+        let mut entry = Entry::new();
+        entry.delete(catalog::OPAQUE, key.clone());
+        let submitted = self.0.log.submit(entry)?;
+        opaque.remove(&key);
+        Ok(submitted.lsn)
+    }
+
     /// Sets opaque state of a plug; holds once the log has committed the result.
     pub fn put_state(&self, table: &str, key: &[u8], value: Bytes) -> Result<Lsn, SubmitError> {
         let key = opaque_key(table, key);

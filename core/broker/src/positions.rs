@@ -79,6 +79,12 @@ impl Positions {
         partitions.iter().map(|((t, p), position)| (t.clone(), *p, position.clone())).collect()
     }
 
+    /// Whether a group has a position.
+    #[must_use]
+    pub fn has_group(&self, group: &str) -> bool {
+        self.groups.read().contains_key(group)
+    }
+
     /// The groups that have a position.
     #[must_use]
     pub fn groups(&self) -> Vec<String> {
