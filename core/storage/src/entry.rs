@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use crate::batch::Batch;
 use crate::cursor::Cursor;
+use crate::format::entry::tag;
 use crate::ids::{CursorId, Offset, StreamId, TableId};
 use crate::stream::Stream;
 
@@ -17,19 +18,54 @@ pub struct Entry {
 }
 
 #[derive(Debug)]
-#[allow(dead_code)]
 pub(crate) enum Part {
-    Batch { destinations: SmallVec<[Stream; 1]>, batch: Batch },
-    Put { table: TableId, key: Bytes, value: Bytes },
-    Delete { table: TableId, key: Bytes },
-    CreateStream { id: StreamId },
-    DeleteStream { id: StreamId },
-    Trim { stream: Stream, to: Offset },
-    CreateCursor { id: CursorId, stream: StreamId, at: Offset },
-    DeleteCursor { id: CursorId },
-    Ack { cursor: Cursor, ranges: SmallVec<[Range<Offset>; 1]> },
-    Returned { cursor: Cursor, offsets: SmallVec<[Offset; 2]> },
-    Seek { cursor: Cursor, to: Offset },
+    Batch {
+        destinations: SmallVec<[Stream; 1]>,
+        batch: Batch,
+    },
+    Put {
+        table: TableId,
+        key: Bytes,
+        value: Bytes,
+    },
+    Delete {
+        table: TableId,
+        key: Bytes,
+    },
+    CreateStream {
+        id: StreamId,
+    },
+    DeleteStream {
+        id: StreamId,
+        stream: Option<Stream>,
+    },
+    Trim {
+        stream: Stream,
+        to: Offset,
+    },
+    CreateCursor {
+        id: CursorId,
+        stream: StreamId,
+        at: Offset,
+    },
+    DeleteCursor {
+        id: CursorId,
+    },
+    Ack {
+        cursor: Cursor,
+        ranges: SmallVec<[Range<Offset>; 1]>,
+    },
+    /// Delivery counts; absolute once submitted, so that replaying them twice changes nothing.
+    Returned {
+        cursor: Cursor,
+        counts: SmallVec<[(u64, u32); 2]>,
+    },
+    Seek {
+        cursor: Cursor,
+        to: Offset,
+    },
+    /// Acknowledgements of a commit window: cursor, start, end.
+    Acks(Vec<(u64, u64, u64)>),
 }
 
 impl Entry {
@@ -70,7 +106,7 @@ impl Entry {
 
     /// Deletes a stream with all its data and its cursors' meaning. Deleting one that is gone does nothing.
     pub fn delete_stream(&mut self, id: StreamId) {
-        self.parts.push(Part::DeleteStream { id });
+        self.parts.push(Part::DeleteStream { id, stream: None });
     }
 
     /// Moves the stream's start up to `to` (never down, never beyond its end). The data below may be reclaimed.
@@ -96,12 +132,117 @@ impl Entry {
 
     /// Adds one to the delivery counts of offsets that came back unacknowledged.
     pub fn returned(&mut self, cursor: &Cursor, offsets: &[Offset]) {
-        self.parts
-            .push(Part::Returned { cursor: cursor.clone(), offsets: offsets.iter().copied().collect() });
+        self.parts.push(Part::Returned {
+            cursor: cursor.clone(),
+            counts: offsets.iter().map(|offset| (offset.0, 0)).collect(),
+        });
     }
 
     /// Sets the cursor's position, up or down; acknowledgements beyond it and delivery counts are forgotten.
     pub fn seek(&mut self, cursor: &Cursor, to: Offset) {
         self.parts.push(Part::Seek { cursor: cursor.clone(), to });
+    }
+
+    /// Bytes of the descriptions of its parts, and of its batches.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        let batch_bytes = |part: &Part| match part {
+            Part::Batch { batch, .. } => batch.bytes().len(),
+            _ => 0,
+        };
+        self.parts.iter().fold((0, 0), |(described, batches), part| {
+            (described + part.description_bytes(), batches + batch_bytes(part))
+        })
+    }
+
+    /// Whether its order against acknowledgements matters.
+    pub(crate) fn changes_state(&self) -> bool {
+        let is_plain = |part: &Part| {
+            matches!(part, Part::Batch { .. } | Part::Put { .. } | Part::Delete { .. } | Part::Trim { .. })
+        };
+        !self.parts.iter().all(is_plain)
+    }
+}
+
+impl Part {
+    /// Bytes that [`Part::describe`] writes.
+    fn description_bytes(&self) -> usize {
+        1 + match self {
+            Self::Batch { destinations, .. } => 4 + 4 + destinations.len() * 16,
+            Self::Put { key, value, .. } => 2 + 4 + 4 + key.len() + value.len(),
+            Self::Delete { key, .. } => 2 + 4 + key.len(),
+            Self::CreateStream { .. } | Self::DeleteStream { .. } | Self::DeleteCursor { .. } => 8,
+            Self::Trim { .. } | Self::Seek { .. } => 16,
+            Self::CreateCursor { .. } => 24,
+            Self::Ack { ranges, .. } => 8 + 4 + ranges.len() * 16,
+            Self::Returned { counts, .. } => 8 + 4 + counts.len() * 12,
+            Self::Acks(acks) => 4 + acks.len() * 24,
+        }
+    }
+
+    /// Writes the part's description, as docs/format.md has it. `bases`: those of this part's destinations.
+    pub(crate) fn describe(&self, out: &mut BytesMut, bases: &mut impl Iterator<Item = Offset>) {
+        match self {
+            Self::Batch { destinations, batch } => {
+                out.put_u8(tag::BATCH);
+                out.put_u32_le(destinations.len() as u32);
+                out.put_u32_le(batch.bytes().len() as u32);
+                for stream in destinations {
+                    out.put_u64_le(stream.0.id);
+                    out.put_u64_le(bases.next().unwrap_or_default().0);
+                }
+            }
+            Self::Put { table, key, value } => {
+                out.put_u8(tag::PUT);
+                out.put_u16_le(table.0);
+                out.put_u32_le(key.len() as u32);
+                out.put_u32_le(value.len() as u32);
+                out.put_slice(key);
+                out.put_slice(value);
+            }
+            Self::Delete { table, key } => {
+                out.put_u8(tag::DELETE);
+                out.put_u16_le(table.0);
+                out.put_u32_le(key.len() as u32);
+                out.put_slice(key);
+            }
+            Self::CreateStream { id } => put(out, tag::CREATE_STREAM, &[id.0]),
+            Self::DeleteStream { id, .. } => put(out, tag::DELETE_STREAM, &[id.0]),
+            Self::Trim { stream, to } => put(out, tag::TRIM, &[stream.0.id, to.0]),
+            Self::CreateCursor { id, stream, at } => put(out, tag::CREATE_CURSOR, &[id.0, stream.0, at.0]),
+            Self::DeleteCursor { id } => put(out, tag::DELETE_CURSOR, &[id.0]),
+            Self::Ack { cursor, ranges } => {
+                put(out, tag::ACK, &[cursor.0.id]);
+                out.put_u32_le(ranges.len() as u32);
+                for range in ranges {
+                    out.put_u64_le(range.start.0);
+                    out.put_u64_le(range.end.0);
+                }
+            }
+            Self::Returned { cursor, counts } => {
+                put(out, tag::COUNTS, &[cursor.0.id]);
+                out.put_u32_le(counts.len() as u32);
+                for (offset, count) in counts {
+                    out.put_u64_le(*offset);
+                    out.put_u32_le(*count);
+                }
+            }
+            Self::Seek { cursor, to } => put(out, tag::SEEK, &[cursor.0.id, to.0]),
+            Self::Acks(acks) => {
+                out.put_u8(tag::ACKS);
+                out.put_u32_le(acks.len() as u32);
+                for (cursor, start, end) in acks {
+                    out.put_u64_le(*cursor);
+                    out.put_u64_le(*start);
+                    out.put_u64_le(*end);
+                }
+            }
+        }
+    }
+}
+
+fn put(out: &mut BytesMut, tag: u8, fields: &[u64]) {
+    out.put_u8(tag);
+    for field in fields {
+        out.put_u64_le(*field);
     }
 }

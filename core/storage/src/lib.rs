@@ -13,24 +13,41 @@
 //! The format is described in docs/format.md.
 
 pub mod batch;
+mod checkpoint;
+mod chores;
+mod clock;
 mod cursor;
 mod entry;
 mod error;
+mod format;
 mod ids;
+mod index_cache;
+mod inner;
 mod log;
+pub mod medium;
 mod options;
+mod recovery;
+mod registry;
+mod scan;
+mod segments;
 mod stream;
+mod submit;
+mod tail;
+mod watermarks;
+mod writer;
 
 pub use self::batch::{
     Batch, BatchBuilder, BatchError, BatchHeader, Compression, Headers, ProducerStamp, Record, Records,
     records,
 };
+pub use self::clock::{Clock, SystemClock};
 pub use self::cursor::Cursor;
 pub use self::entry::Entry;
 pub use self::error::{LogError, OpenError, ReadError, SubmitError};
 pub use self::ids::{CursorId, Lsn, Offset, StreamId, TableId};
-pub use self::log::{Admission, Committed, Log, Submitted};
+pub use self::log::{Admission, Committed, Log, LogStats};
 pub use self::options::{CommitPolicy, LogOptions};
 pub use self::stream::{
-    ColdRead, ColdTimeLookup, Listener, Listening, Read, StoredBatch, Stream, TimeLookup,
+    ColdRead, ColdTimeLookup, Listener, Listening, Read, Retention, StoredBatch, Stream, TimeLookup,
 };
+pub use self::submit::Submitted;

@@ -1,0 +1,108 @@
+//! The index of a sealed segment: where the batches of each stream lie in the file, sorted by stream and offset,
+//! in blocks of 4 KiB that are checked and cached one by one.
+//!
+//! ```text
+//! block: 0 CRC-32C of 4..4096 u32 | 4 entries u32 | 8 entries of 36 bytes … | zero bytes
+//! entry: 0 stream u64 | 8 base offset u64 | 16 greatest timestamp i64 | 24 position u32 | 28 length u32 | 32 span u32
+//! ```
+
+use bytes::{BufMut, BytesMut};
+
+use super::{Fields, Flaw};
+
+pub(crate) const BLOCK_BYTES: usize = 4096;
+const BLOCK_HEADER_BYTES: usize = 8;
+const INDEX_ENTRY_BYTES: usize = 36;
+pub(crate) const BLOCK_ENTRIES_MAX: usize = (BLOCK_BYTES - BLOCK_HEADER_BYTES) / INDEX_ENTRY_BYTES;
+
+/// Where one batch of a stream lies in a segment file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) base: u64,
+    pub(crate) max_timestamp: i64,
+    pub(crate) position: u32,
+    pub(crate) length: u32,
+    /// Offsets that it takes.
+    pub(crate) span: u32,
+}
+
+impl Extent {
+    pub(crate) fn end(&self) -> u64 {
+        self.base.saturating_add(u64::from(self.span))
+    }
+}
+
+/// Builds index blocks from extents that come sorted by stream and base offset.
+#[derive(Debug, Default)]
+pub(crate) struct IndexBuilder {
+    out: BytesMut,
+    in_block: usize,
+    pub(crate) entries: u32,
+    pub(crate) blocks: u32,
+}
+
+impl IndexBuilder {
+    pub(crate) fn push(&mut self, stream: u64, extent: &Extent) {
+        if self.in_block == 0 {
+            self.out.put_bytes(0, BLOCK_HEADER_BYTES);
+            self.blocks += 1;
+        }
+        self.out.put_u64_le(stream);
+        self.out.put_u64_le(extent.base);
+        self.out.put_i64_le(extent.max_timestamp);
+        self.out.put_u32_le(extent.position);
+        self.out.put_u32_le(extent.length);
+        self.out.put_u32_le(extent.span);
+        self.in_block += 1;
+        self.entries += 1;
+        if self.in_block == BLOCK_ENTRIES_MAX {
+            self.close_block();
+        }
+    }
+
+    fn close_block(&mut self) {
+        if self.in_block == 0 {
+            return;
+        }
+        let start = (self.blocks as usize - 1) * BLOCK_BYTES;
+        self.out.resize(start + BLOCK_BYTES, 0);
+        if let Some(block) = self.out.get_mut(start..) {
+            block[4..8].copy_from_slice(&(self.in_block as u32).to_le_bytes());
+            let crc = crc32c::crc32c(&block[4..]);
+            block[..4].copy_from_slice(&crc.to_le_bytes());
+        }
+        self.in_block = 0;
+    }
+
+    pub(crate) fn finish(mut self) -> (BytesMut, u32, u32) {
+        self.close_block();
+        (self.out, self.blocks, self.entries)
+    }
+}
+
+/// The entries of a block, after its checksum held.
+pub(crate) fn decode_block(bytes: &[u8]) -> Result<Vec<(u64, Extent)>, Flaw> {
+    if bytes.len() != BLOCK_BYTES {
+        return Err("index block is cut short");
+    }
+    let mut fields = Fields::new(bytes);
+    if fields.u32() != Some(crc32c::crc32c(fields.rest)) {
+        return Err("index block checksum does not hold");
+    }
+    let count = fields.u32().unwrap_or_default() as usize;
+    if count == 0 || count > BLOCK_ENTRIES_MAX {
+        return Err("index block count is wrong");
+    }
+    let mut entries = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut read = || {
+            let stream = fields.u64()?;
+            let base = fields.u64()?;
+            let max_timestamp = fields.i64()?;
+            let (position, length, span) = (fields.u32()?, fields.u32()?, fields.u32()?);
+            Some((stream, Extent { base, max_timestamp, position, length, span }))
+        };
+        entries.push(read().ok_or("index block is cut short")?);
+    }
+    Ok(entries)
+}

@@ -1,0 +1,163 @@
+//! Where a stream's batches lie: a run a segment. The run of a segment that is not sealed yet holds every extent;
+//! those of sealed ones are read from the segment's index when they are wanted.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::format::index::Extent;
+use crate::segments::Segment;
+
+/// The batches of one stream in one segment.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) segment: Arc<Segment>,
+    /// Base offset of its first batch.
+    pub(crate) first: u64,
+    pub(crate) bytes: u64,
+    pub(crate) max_timestamp: i64,
+    /// In order; empty when the segment is sealed.
+    pub(crate) extents: Vec<Extent>,
+}
+
+/// A stream's runs, in the order of their offsets.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    runs: Vec<Run>,
+    bytes: u64,
+}
+
+impl Runs {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Run> {
+        self.runs.iter()
+    }
+
+    /// Adds a batch. Whether it is the stream's first in this segment.
+    pub(crate) fn append(&mut self, segment: &Arc<Segment>, extent: Extent) -> bool {
+        let bytes = u64::from(extent.length);
+        self.bytes += bytes;
+        if let Some(last) = self.runs.last_mut().filter(|last| Arc::ptr_eq(&last.segment, segment)) {
+            last.bytes += bytes;
+            last.max_timestamp = last.max_timestamp.max(extent.max_timestamp);
+            last.extents.push(extent);
+            segment.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+            return false;
+        }
+        segment.hold(bytes);
+        self.runs.push(Run {
+            segment: segment.clone(),
+            first: extent.base,
+            bytes,
+            max_timestamp: extent.max_timestamp,
+            extents: vec![extent],
+        });
+        true
+    }
+
+    /// Adds a run that lies in a sealed segment.
+    pub(crate) fn restore(&mut self, segment: Arc<Segment>, first: u64, bytes: u64, max_timestamp: i64) {
+        segment.hold(bytes);
+        self.bytes += bytes;
+        self.runs.push(Run { segment, first, bytes, max_timestamp, extents: Vec::new() });
+    }
+
+    /// Lets go of runs in sealed segments that lie wholly below `start`. `high` is where the last run ends.
+    pub(crate) fn release_below(&mut self, start: u64, high: u64) {
+        let mut dead = 0;
+        while let Some(run) = self.runs.get(dead) {
+            let end = self.runs.get(dead + 1).map_or(high, |next| next.first);
+            if end > start || !run.segment.is_sealed() {
+                break;
+            }
+            dead += 1;
+        }
+        for run in self.runs.drain(..dead) {
+            run.segment.release(run.bytes);
+            self.bytes -= run.bytes;
+        }
+        if self.runs.is_empty() {
+            self.runs = Vec::new();
+        }
+    }
+
+    /// Lets go of everything.
+    pub(crate) fn release_all(&mut self) {
+        for run in std::mem::take(&mut self.runs) {
+            run.segment.release(run.bytes);
+        }
+        self.bytes = 0;
+    }
+
+    /// The extents that this stream has in a segment about to be sealed, less what lies below `start`. A run of
+    /// which nothing is left is let go.
+    pub(crate) fn extents_to_seal(&mut self, segment: &Arc<Segment>, start: u64) -> Vec<Extent> {
+        let Some(at) = self.position_of(segment) else { return Vec::new() };
+        let Some(run) = self.runs.get(at) else { return Vec::new() };
+        let dead = run.extents.partition_point(|extent| extent.end() <= start);
+        let extents = run.extents.get(dead..).unwrap_or_default().to_vec();
+        if extents.is_empty() {
+            let run = self.runs.remove(at);
+            run.segment.release(run.bytes);
+            self.bytes -= run.bytes;
+        }
+        extents
+    }
+
+    /// Drops the extents of a segment whose index is on the medium now.
+    pub(crate) fn sealed(&mut self, segment: &Arc<Segment>, start: u64) {
+        let Some(at) = self.position_of(segment) else { return };
+        let Some(run) = self.runs.get_mut(at) else { return };
+        let dead: u64 = run
+            .extents
+            .iter()
+            .take_while(|extent| extent.end() <= start)
+            .map(|extent| u64::from(extent.length))
+            .sum();
+        // Not in the index, so not in the run either.
+        if let Some(first) = run.extents.iter().find(|extent| extent.end() > start) {
+            run.first = first.base;
+            run.bytes -= dead;
+            self.bytes -= dead;
+            segment.live_bytes.fetch_sub(dead, Ordering::Relaxed);
+        }
+        run.extents = Vec::new();
+    }
+
+    /// Replaces runs in segments that the cleaner rewrote by one in the segment that it wrote. The replaced runs
+    /// must be neighbours; `None` when what was copied is not wanted any more.
+    pub(crate) fn replace(&mut self, old: &[Arc<Segment>], new: Option<Run>) {
+        let is_old = |run: &Run| old.iter().any(|segment| Arc::ptr_eq(segment, &run.segment));
+        let at = self.runs.iter().position(is_old).unwrap_or(self.runs.len());
+        let mut kept = Vec::with_capacity(self.runs.len());
+        for run in self.runs.drain(..) {
+            if is_old(&run) {
+                run.segment.release(run.bytes);
+                self.bytes -= run.bytes;
+            } else {
+                kept.push(run);
+            }
+        }
+        self.runs = kept;
+        if let Some(run) = new {
+            run.segment.hold(run.bytes);
+            self.bytes += run.bytes;
+            self.runs.insert(at.min(self.runs.len()), run);
+        }
+    }
+
+    /// The run that holds an offset, or the next one above it.
+    pub(crate) fn find(&self, offset: u64) -> usize {
+        self.runs.partition_point(|run| run.first <= offset).saturating_sub(1)
+    }
+
+    pub(crate) fn get(&self, at: usize) -> Option<&Run> {
+        self.runs.get(at)
+    }
+
+    fn position_of(&self, segment: &Arc<Segment>) -> Option<usize> {
+        self.runs.iter().rposition(|run| Arc::ptr_eq(&run.segment, segment))
+    }
+}

@@ -1,0 +1,145 @@
+//! How far the log is, and who waits for it.
+//!
+//! Completion costs no wake-up a message: a task that waits is listed once, whatever the number of its entries, and
+//! the writer wakes each listed task at most once a group.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+use crate::error::LogError;
+
+/// A waker is known by the task it wakes.
+type WakerKey = (usize, usize);
+
+#[derive(Debug, Default)]
+pub(crate) struct Watermarks {
+    committed: AtomicU64,
+    durable: AtomicU64,
+    ended: AtomicBool,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    failure: Option<LogError>,
+    /// Waiting for a position; only the least of a task, which asks again when it is woken.
+    for_commit: HashMap<WakerKey, (u64, Waker)>,
+    for_room: HashMap<WakerKey, Waker>,
+}
+
+fn key(waker: &Waker) -> WakerKey {
+    (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr())
+}
+
+impl Watermarks {
+    pub(crate) fn start_at(&self, lsn: u64) {
+        self.committed.store(lsn, Ordering::Release);
+        self.durable.store(lsn, Ordering::Release);
+    }
+
+    pub(crate) fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_durable(&self, lsn: u64) {
+        self.durable.fetch_max(lsn, Ordering::AcqRel);
+    }
+
+    /// Everything up to `lsn` is committed: wakes who waited for it, and who waited for room.
+    pub(crate) fn commit(&self, lsn: u64) {
+        self.committed.fetch_max(lsn, Ordering::AcqRel);
+        let mut woken = Vec::new();
+        {
+            let mut waiting = self.waiting.lock();
+            let reached = waiting.for_commit.extract_if(|_, (wanted, _)| *wanted <= lsn);
+            woken.extend(reached.map(|(_, (_, waker))| waker));
+            woken.extend(waiting.for_room.drain().map(|(_, waker)| waker));
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// The log ended: everybody is told.
+    pub(crate) fn end(&self, error: LogError) {
+        let woken: Vec<Waker> = {
+            let mut waiting = self.waiting.lock();
+            if waiting.failure.is_none() {
+                waiting.failure = Some(error);
+            }
+            self.ended.store(true, Ordering::Release);
+            let committing = waiting.for_commit.drain().map(|(_, (_, waker))| waker).collect::<Vec<_>>();
+            let admitting = waiting.for_room.drain().map(|(_, waker)| waker);
+            committing.into_iter().chain(admitting).collect()
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn failure(&self) -> Option<LogError> {
+        if !self.ended.load(Ordering::Acquire) {
+            return None;
+        }
+        self.waiting.lock().failure.clone()
+    }
+
+    pub(crate) fn poll_committed(&self, lsn: u64, cx: &mut Context<'_>) -> Poll<Result<(), LogError>> {
+        if self.committed() >= lsn {
+            return Poll::Ready(Ok(()));
+        }
+        let mut waiting = self.waiting.lock();
+        // Looked at again under the lock: the writer moves the mark before it takes the lock.
+        if self.committed() >= lsn {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(failure) = &waiting.failure {
+            return Poll::Ready(Err(failure.clone()));
+        }
+        waiting
+            .for_commit
+            .entry(key(cx.waker()))
+            .and_modify(|(wanted, _)| *wanted = lsn.min(*wanted))
+            .or_insert_with(|| (lsn, cx.waker().clone()));
+        Poll::Pending
+    }
+
+    pub(crate) fn poll_room(
+        &self,
+        is_room: impl Fn() -> bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), LogError>> {
+        if is_room() && !self.ended.load(Ordering::Acquire) {
+            return Poll::Ready(Ok(()));
+        }
+        let mut waiting = self.waiting.lock();
+        if let Some(failure) = &waiting.failure {
+            return Poll::Ready(Err(failure.clone()));
+        }
+        if is_room() {
+            return Poll::Ready(Ok(()));
+        }
+        waiting.for_room.entry(key(cx.waker())).or_insert_with(|| cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Wakes a thread that waits for a future.
+#[derive(Debug)]
+pub(crate) struct ThreadWaker(std::thread::Thread);
+
+impl ThreadWaker {
+    pub(crate) fn current() -> Waker {
+        Waker::from(Arc::new(Self(std::thread::current())))
+    }
+}
+
+impl std::task::Wake for ThreadWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}

@@ -1,0 +1,88 @@
+//! What the behaviour tests share.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
+
+use std::path::Path;
+
+use inver_storage::{
+    Batch, BatchBuilder, CursorId, Entry, Log, LogOptions, Offset, Read, ReadError, StoredBatch, Stream,
+    StreamId, records,
+};
+
+/// Small segments, so that a test sees many of them.
+pub fn small() -> LogOptions {
+    LogOptions { segment_bytes_max: 16 << 10, ..LogOptions::default() }
+}
+
+pub fn open(dir: &Path, options: &LogOptions) -> Log {
+    Log::open(dir, options.clone()).unwrap()
+}
+
+pub fn batch(values: &[&[u8]]) -> Batch {
+    let mut builder = BatchBuilder::new(256);
+    for (at, value) in values.iter().enumerate() {
+        builder.push(1000 + at as i64, None, &[], Some(value));
+    }
+    builder.finish()
+}
+
+pub fn create_stream(log: &Log) -> Stream {
+    let id = log.allocate_stream();
+    let mut entry = Entry::new();
+    entry.create_stream(id);
+    commit(log, entry);
+    log.stream(id).unwrap()
+}
+
+pub fn create_cursor(log: &Log, stream: StreamId) -> CursorId {
+    let id = log.allocate_cursor();
+    let mut entry = Entry::new();
+    entry.create_cursor(id, stream, Offset(0));
+    commit(log, entry);
+    id
+}
+
+pub fn commit(log: &Log, entry: Entry) -> Vec<u64> {
+    let submitted = log.submit(entry).unwrap();
+    log.wait_committed_blocking(submitted.lsn).unwrap();
+    submitted.bases.iter().map(|base| base.0).collect()
+}
+
+pub fn append(log: &Log, destinations: &[Stream], values: &[&[u8]]) -> Vec<u64> {
+    let mut entry = Entry::new();
+    entry.batch(destinations, batch(values));
+    commit(log, entry)
+}
+
+pub fn read_once(stream: &Stream, from: u64, bytes_max: usize) -> Result<Vec<StoredBatch>, ReadError> {
+    match stream.read(Offset(from), bytes_max)? {
+        Read::Ready(batches) => Ok(batches),
+        Read::Empty => Ok(Vec::new()),
+        Read::Cold(cold) => cold.run(),
+    }
+}
+
+/// All records from an offset on: offset and value.
+pub fn read_all(stream: &Stream, from: u64) -> Vec<(u64, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut next = from;
+    loop {
+        let batches = read_once(stream, next, 4096).unwrap();
+        if batches.is_empty() {
+            return found;
+        }
+        for stored in batches {
+            for record in records(&stored.bytes).unwrap() {
+                let record = record.unwrap();
+                let offset = stored.base_offset.0 + u64::from(record.offset_delta);
+                if offset >= from {
+                    found.push((offset, record.value.unwrap().to_vec()));
+                }
+                next = next.max(offset + 1);
+            }
+        }
+    }
+}
+
+pub fn values(stream: &Stream) -> Vec<Vec<u8>> {
+    read_all(stream, stream.start().0).into_iter().map(|(_, value)| value).collect()
+}

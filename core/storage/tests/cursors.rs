@@ -1,0 +1,149 @@
+//! Acknowledgements, delivery counts and producers, across restarts.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::ops::Range;
+
+use common::*;
+use inver_storage::{Batch, BatchBuilder, Compression, Entry, Log, Offset, ProducerStamp, SubmitError};
+
+fn range(range: Range<u64>) -> Range<Offset> {
+    Offset(range.start)..Offset(range.end)
+}
+
+#[test]
+fn many_holes_survive_checkpoints_and_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &small());
+    let stream = create_stream(&log);
+    let id = create_cursor(&log, stream.id());
+    let cursor = log.cursor(id).unwrap();
+    let mut last = None;
+    for offset in (1..60_000u64).step_by(2) {
+        last = Some(cursor.ack(&[range(offset..offset + 1)]).unwrap());
+        if offset % 20_001 == 0 {
+            log.checkpoint().unwrap();
+        }
+    }
+    log.wait_committed_blocking(last.unwrap()).unwrap();
+    let above = cursor.acked_above();
+    assert_eq!(above.len(), 30_000);
+    drop(log);
+    let log = open(dir.path(), &small());
+    let cursor = log.cursor(id).unwrap();
+    assert_eq!(cursor.acked_above(), above);
+    assert_eq!(cursor.position(), Offset(0));
+    assert!(cursor.is_acked(Offset(59_999)) && !cursor.is_acked(Offset(59_998)));
+    log.shutdown().unwrap();
+    let log = open(dir.path(), &small());
+    let cursor = log.cursor(id).unwrap();
+    assert_eq!(cursor.acked_above(), above);
+    log.wait_committed_blocking(cursor.ack(&[range(0..60_000)]).unwrap()).unwrap();
+    assert_eq!(cursor.position(), Offset(60_000));
+    drop(log);
+    let log = open(dir.path(), &small());
+    assert_eq!(log.cursor(id).unwrap().position(), Offset(60_000));
+    assert!(log.cursor(id).unwrap().acked_above().is_empty());
+}
+
+#[test]
+fn an_acknowledgement_repeated_is_covered_by_what_it_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &small());
+    let stream = create_stream(&log);
+    let cursor = log.cursor(create_cursor(&log, stream.id())).unwrap();
+    for _ in 0..3 {
+        let lsn = cursor.ack(&[range(0..1)]).unwrap();
+        log.wait_committed_blocking(lsn).unwrap();
+    }
+    let entries = log.stats().entries;
+    log.wait_committed_blocking(cursor.ack(&[range(0..1)]).unwrap()).unwrap();
+    assert_eq!(log.stats().entries, entries, "nothing new is written");
+}
+
+#[test]
+fn delivery_counts_and_seeks_keep_their_order_with_acknowledgements() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &small());
+    let stream = create_stream(&log);
+    let id = create_cursor(&log, stream.id());
+    let cursor = log.cursor(id).unwrap();
+    for _ in 0..3 {
+        let mut entry = Entry::new();
+        entry.returned(&cursor, &[Offset(5), Offset(6)]);
+        log.submit(entry).unwrap();
+    }
+    cursor.ack(&[range(6..7)]).unwrap();
+    assert_eq!(cursor.delivery_count(Offset(5)), 3);
+    assert_eq!(cursor.delivery_count(Offset(6)), 0);
+    // Acknowledged before the seek, so forgotten by it; acknowledged after it, so kept.
+    cursor.ack(&[range(10..20)]).unwrap();
+    let mut entry = Entry::new();
+    entry.seek(&cursor, Offset(3));
+    log.submit(entry).unwrap();
+    cursor.ack(&[range(30..31)]).unwrap();
+    let mut entry = Entry::new();
+    entry.returned(&cursor, &[Offset(8)]);
+    entry.ack(&cursor, &[range(40..41)]);
+    commit(&log, entry);
+    let check = |log: &Log| {
+        let cursor = log.cursor(id).unwrap();
+        assert_eq!(cursor.position(), Offset(3));
+        assert_eq!(cursor.acked_above(), [range(30..31), range(40..41)]);
+        assert_eq!(cursor.delivery_counts(), [(Offset(8), 1)]);
+        assert_eq!(cursor.stream(), stream.id());
+    };
+    check(&log);
+    drop(log);
+    let log = open(dir.path(), &small());
+    check(&log);
+    log.shutdown().unwrap();
+    let log = open(dir.path(), &small());
+    check(&log);
+    let mut entry = Entry::new();
+    entry.delete_cursor(id);
+    commit(&log, entry);
+    drop(log);
+    let log = open(dir.path(), &small());
+    assert!(log.cursor(id).is_none());
+    assert_ne!(log.allocate_cursor(), id);
+}
+
+fn produced(sequence: i32, epoch: i16) -> Batch {
+    let mut builder = BatchBuilder::new(64);
+    builder.push(0, None, &[], Some(b"x"));
+    let stamp = ProducerStamp { id: 4, epoch, base_sequence: sequence, transactional: false, control: false };
+    builder.finish_as(Compression::None, Some(stamp))
+}
+
+#[test]
+fn producers_are_known_after_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path(), &small());
+    let id = create_stream(&log).id();
+    let submit = |log: &Log, sequence, epoch| {
+        let mut entry = Entry::new();
+        entry.batch(&[log.stream(id).unwrap()], produced(sequence, epoch));
+        log.submit(entry).map(|submitted| submitted.bases[0].0)
+    };
+    let duplicate = |result: Result<u64, SubmitError>| match result {
+        Err(SubmitError::DuplicateSequence { base_offset, lsn }) => (base_offset.0, lsn.0 > 0),
+        other => unreachable!("{other:?}"),
+    };
+    for sequence in 0..8 {
+        assert_eq!(submit(&log, sequence, 0), Ok(sequence as u64));
+    }
+    assert_eq!(duplicate(submit(&log, 7, 0)), (7, true));
+    for round in 0..3 {
+        match round {
+            0 => drop(log),
+            _ => log.shutdown().unwrap(),
+        }
+        log = open(dir.path(), &small());
+        assert_eq!(duplicate(submit(&log, 5, 0)), (5, false));
+        assert_eq!(submit(&log, 9, 0), Err(SubmitError::OutOfOrderSequence));
+    }
+    assert_eq!(submit(&log, 0, 1), Ok(8));
+    assert_eq!(submit(&log, 8, 0), Err(SubmitError::InvalidProducerEpoch));
+}
