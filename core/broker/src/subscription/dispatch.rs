@@ -341,7 +341,8 @@ impl State {
                 None => return,
             }
         }
-        let Some(Source::Stream(spilled)) = self.sources.get(1) else { return };
+        let Some(Source::Stream(spilled)) = self.sources.get_mut(1) else { return };
+        spilled.is_spill = true;
         let mut entry = Entry::new();
         entry.batch(std::slice::from_ref(&spilled.stream), batch.clone());
         if let Err(error) = of.log.submit(entry) {

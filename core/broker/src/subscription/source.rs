@@ -92,6 +92,8 @@ pub(super) struct StreamSource {
     batches: VecDeque<StoredBatch>,
     open: Option<Open>,
     pub(super) loading: bool,
+    /// It is what a queue in memory could not hold: what was submitted counts, committed or not.
+    pub(super) is_spill: bool,
     _listening: Option<Listening>,
 }
 
@@ -106,6 +108,7 @@ impl StreamSource {
             batches: VecDeque::new(),
             open: None,
             loading: false,
+            is_spill: false,
             _listening: None,
         }
     }
@@ -116,7 +119,8 @@ impl StreamSource {
 
     /// How many records are ahead. Exact but for holes of compaction.
     pub(super) fn ready(&self) -> u64 {
-        let ahead = self.stream.high_watermark().0.saturating_sub(self.next);
+        let end = if self.is_spill { self.stream.next_offset() } else { self.stream.high_watermark() };
+        let ahead = end.0.saturating_sub(self.next);
         if self.holes_below <= self.next {
             return ahead;
         }
