@@ -1,3 +1,58 @@
 //! MQTT 3.1, 3.1.1 and 5 as a plug.
+//!
+//! Rooms: [`codec`] (bytes ↔ packets, no I/O), `session` (the state machine of a connection, no sockets), `connection`
+//! (the task with the socket), `map` (wire ↔ core's records).
+//!
+//! Deliberately absent: enhanced authentication (AUTH), bridges, `$SYS`.
 
+mod buffers;
 pub mod codec;
+mod config;
+mod connection;
+mod error;
+mod map;
+mod session;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use inver_broker::{Broker, Connection, Protocol};
+
+pub use config::MqttConfig;
+
+/// The plug.
+#[derive(Clone, Debug, Default)]
+pub struct Mqtt {
+    config: Arc<MqttConfig>,
+}
+
+impl Mqtt {
+    /// MQTT with these settings.
+    #[must_use]
+    pub fn new(config: MqttConfig) -> Mqtt {
+        Mqtt { config: Arc::new(config) }
+    }
+}
+
+#[async_trait]
+impl Protocol for Mqtt {
+    fn name(&self) -> &'static str {
+        map::ORIGIN
+    }
+
+    fn default_port(&self) -> u16 {
+        1883
+    }
+
+    /// A connection begins with CONNECT: its type, a length, and `MQTT` or `MQIsdp`.
+    fn recognizes(&self, first_bytes: &[u8]) -> bool {
+        let Some((0x10, rest)) = first_bytes.split_first() else { return false };
+        let length_bytes = rest.iter().take(4).take_while(|&&byte| byte & 0x80 != 0).count() + 1;
+        rest.get(length_bytes..)
+            .is_some_and(|body| body.starts_with(b"\x00\x04MQTT") || body.starts_with(b"\x00\x06MQIsdp"))
+    }
+
+    async fn serve(&self, connection: Connection, broker: Broker) {
+        connection::serve(connection, broker, self.config.clone()).await;
+    }
+}

@@ -63,7 +63,7 @@ impl<'a> Publish<'a> {
         })
     }
 
-    pub(super) fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    pub(crate) fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let mut remaining = field_length(self.topic.as_bytes())? + self.payload.len();
         if self.qos != Qos::AtMostOnce {
             remaining += 2;

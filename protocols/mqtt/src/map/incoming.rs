@@ -1,0 +1,140 @@
+//! From a PUBLISH, a will, or a retained message to the headers of a record.
+
+use inver_broker::message::{HeaderWriter, Headers};
+use inver_storage::batch::Record;
+
+use super::{ORIGIN, name, outgoing::HeaderSlices};
+use crate::codec::{DecodeError, Properties, Property, Qos};
+
+/// Milliseconds in one second of an expiry interval.
+const SECOND_MS: i64 = 1000;
+
+/// Who publishes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Author<'a> {
+    pub(crate) client_id: &'a str,
+    pub(crate) user: Option<&'a str>,
+}
+
+/// What the properties of a PUBLISH or a will say, but for user properties.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Incoming<'a> {
+    pub(crate) topic_alias: Option<u16>,
+    pub(crate) will_delay_s: u32,
+    expiry_s: Option<u32>,
+    payload_format: Option<u8>,
+    content_type: Option<&'a str>,
+    response_topic: Option<&'a str>,
+    correlation_data: Option<&'a [u8]>,
+    properties: Properties<'a>,
+}
+
+impl<'a> Incoming<'a> {
+    /// Reads the properties. A client sends no subscription identifier [MQTT-3.3.4-6].
+    pub(crate) fn read(properties: Properties<'a>) -> Result<Incoming<'a>, DecodeError> {
+        let mut incoming = Incoming { properties, ..Incoming::default() };
+        for property in properties {
+            match property {
+                Property::PayloadFormatIndicator(format) => incoming.payload_format = Some(format),
+                Property::MessageExpiryInterval(seconds) => incoming.expiry_s = Some(seconds),
+                Property::ContentType(text) => incoming.content_type = Some(text),
+                Property::ResponseTopic(topic) => incoming.response_topic = Some(topic),
+                Property::CorrelationData(bytes) => incoming.correlation_data = Some(bytes),
+                Property::TopicAlias(alias) => incoming.topic_alias = Some(alias),
+                Property::WillDelayInterval(seconds) => incoming.will_delay_s = seconds,
+                Property::SubscriptionIdentifier(_) => {
+                    return Err(DecodeError::protocol(
+                        "a client's PUBLISH with a Subscription Identifier [MQTT-3.3.4-6]",
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(incoming)
+    }
+
+    /// The same message, living for ever: of a will, the clock runs from its publish.
+    pub(crate) fn without_expiry(self) -> Incoming<'a> {
+        Incoming { expiry_s: None, ..self }
+    }
+
+    /// Composes the record's headers.
+    pub(crate) fn headers<'w>(
+        &self,
+        writer: &'w mut HeaderWriter,
+        author: Author<'_>,
+        topic: &str,
+        qos: Qos,
+        retain: bool,
+        now_ms: i64,
+    ) -> Headers<'w> {
+        writer.begin(ORIGIN, self.expiry_s.map(|seconds| now_ms + i64::from(seconds) * SECOND_MS));
+        writer.property(name::TOPIC, topic.as_bytes());
+        match qos {
+            Qos::AtMostOnce => {}
+            Qos::AtLeastOnce => writer.property(name::QOS, b"1"),
+            Qos::ExactlyOnce => writer.property(name::QOS, b"2"),
+        }
+        if retain {
+            writer.property(name::RETAIN, b"1");
+        }
+        writer.property(name::CLIENT_ID, author.client_id.as_bytes());
+        if let Some(user) = author.user {
+            writer.property(name::USER_ID, user.as_bytes());
+        }
+        if self.properties.is_empty() {
+            return writer.headers();
+        }
+        match self.payload_format {
+            None => {}
+            Some(0) => writer.property(name::PAYLOAD_FORMAT, b"0"),
+            Some(_) => writer.property(name::PAYLOAD_FORMAT, b"1"),
+        }
+        if let Some(text) = self.content_type {
+            writer.property(name::CONTENT_TYPE, text.as_bytes());
+        }
+        if let Some(topic) = self.response_topic {
+            writer.property(name::REPLY_TO, topic.as_bytes());
+        }
+        if let Some(bytes) = self.correlation_data {
+            writer.property(name::CORRELATION_ID, bytes);
+        }
+        for property in self.properties {
+            if let Property::UserProperty(name, value) = property {
+                writer.user(name.as_bytes(), Some(value.as_bytes()));
+            }
+        }
+        writer.headers()
+    }
+}
+
+/// The headers of the copy of a retained message that waits in a session's inbox: the message's own, and for which
+/// subscription it waits.
+pub(crate) fn retained_copy<'w>(
+    writer: &'w mut HeaderWriter,
+    record: &Record,
+    granted: Qos,
+    subscription_id: Option<u32>,
+) -> Headers<'w> {
+    let slices = HeaderSlices::of(record);
+    let origin = slices.origin();
+    let expires_ms =
+        slices.properties().find(|(name, _)| *name == name::EXPIRES).and_then(|(_, value)| decimal(value));
+    writer.begin(origin.unwrap_or(ORIGIN), expires_ms);
+    let id = subscription_id.map(|id| id.to_string()).unwrap_or_default();
+    writer.property(name::RETAINED_FOR, format!("{}/{id}", granted as u8).as_bytes());
+    for (name, value) in slices.properties() {
+        if name != name::EXPIRES && name != name::RETAINED_FOR {
+            writer.property(name, value.unwrap_or_default());
+        }
+    }
+    for (name, value) in slices.user() {
+        writer.user(name, value);
+    }
+    writer.headers()
+}
+
+/// A decimal number of a property's value.
+pub(super) fn decimal(value: Option<&[u8]>) -> Option<i64> {
+    std::str::from_utf8(value?).ok()?.parse().ok()
+}

@@ -1,0 +1,265 @@
+//! From a record of any origin to what a PUBLISH says.
+
+use std::borrow::Cow;
+
+use inver_broker::address::{Form, rewrite};
+use inver_broker::message::ORIGIN as ORIGIN_HEADER;
+use inver_storage::batch::{Record, get_varint};
+
+use super::{ORIGIN, incoming::decimal, name};
+use crate::codec::{PropertiesBuf, Property, Qos};
+
+/// A header, borrowed.
+type Header<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// A record's headers, told apart by who they belong to.
+#[derive(Clone, Copy)]
+pub(super) struct HeaderSlices<'a> {
+    all: Walk<'a>,
+    origin: Option<&'a str>,
+    properties: usize,
+}
+
+/// A walk over encoded headers.
+#[derive(Clone, Copy)]
+pub(super) struct Walk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    left: u32,
+}
+
+impl<'a> Walk<'a> {
+    fn field(&mut self) -> Option<Option<&'a [u8]>> {
+        let length = get_varint(self.bytes, &mut self.at)?;
+        let Ok(length) = usize::try_from(length) else { return Some(None) };
+        let field = self.bytes.get(self.at..self.at + length)?;
+        self.at += length;
+        Some(Some(field))
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = Header<'a>;
+
+    fn next(&mut self) -> Option<Header<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let name = self.field()??;
+        Some((name, self.field()?))
+    }
+}
+
+impl<'a> HeaderSlices<'a> {
+    pub(super) fn of(record: &'a Record) -> HeaderSlices<'a> {
+        let mut all = Walk { bytes: &record.headers, at: 0, left: record.header_count };
+        let start = all;
+        if let Some((ORIGIN_HEADER, Some(value))) = all.next()
+            && let Some((origin, digits)) = value.split_last_chunk::<3>()
+            && let [b'/', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] = *digits
+            && let Ok(origin) = std::str::from_utf8(origin)
+        {
+            let properties = usize::from(tens - b'0') * 10 + usize::from(ones - b'0');
+            return HeaderSlices { all, origin: Some(origin), properties };
+        }
+        HeaderSlices { all: start, origin: None, properties: 0 }
+    }
+
+    /// Who made the record; none if it came in a finished batch.
+    pub(super) fn origin(&self) -> Option<&'a str> {
+        self.origin
+    }
+
+    pub(super) fn properties(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
+        self.all.take(self.properties)
+    }
+
+    pub(super) fn user(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
+        self.all.skip(self.properties)
+    }
+}
+
+/// For which subscription a retained message waits in an inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RetainedFor {
+    pub(crate) granted: Qos,
+    pub(crate) subscription_id: Option<u32>,
+}
+
+/// A record as MQTT sees it.
+pub(crate) struct Outgoing<'a> {
+    /// The topic name; valid, never empty.
+    pub(crate) topic: Cow<'a, str>,
+    /// The quality of service it was published at, or what comes closest.
+    pub(crate) qos: Qos,
+    /// It was published with RETAIN.
+    pub(crate) retain: bool,
+    /// Who published it.
+    pub(crate) client_id: Option<&'a [u8]>,
+    /// When it dies, milliseconds since 1970.
+    pub(crate) expires_ms: Option<i64>,
+    pub(crate) retained_for: Option<RetainedFor>,
+    payload_format: Option<u8>,
+    content_type: Option<&'a [u8]>,
+    reply_to: Option<&'a [u8]>,
+    correlation_id: Option<&'a [u8]>,
+    headers: HeaderSlices<'a>,
+    key: Option<&'a [u8]>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// Reads a record. `address` is where it was published (dotted), for records that do not say so themselves; `None`
+    /// comes back if neither does, or if the name is longer than MQTT's can be.
+    pub(crate) fn read(record: &'a Record, address: Option<&'a [u8]>) -> Option<Outgoing<'a>> {
+        let headers = HeaderSlices::of(record);
+        let mut outgoing = Outgoing {
+            topic: Cow::Borrowed(""),
+            // What came from a log or a durable queue was promised to its publisher.
+            qos: if headers.origin.is_none() { Qos::AtLeastOnce } else { Qos::AtMostOnce },
+            retain: false,
+            client_id: None,
+            expires_ms: None,
+            retained_for: None,
+            payload_format: None,
+            content_type: None,
+            reply_to: None,
+            correlation_id: None,
+            headers,
+            key: if headers.origin.is_none() { record.key.as_deref() } else { None },
+        };
+        let mut slashed = None;
+        let mut dotted = None;
+        for (header, value) in headers.properties() {
+            match header {
+                name::TOPIC => slashed = value,
+                name::QOS => {
+                    outgoing.qos = match value {
+                        Some(b"2") => Qos::ExactlyOnce,
+                        Some(b"1") => Qos::AtLeastOnce,
+                        _ => Qos::AtMostOnce,
+                    }
+                }
+                name::RETAIN => outgoing.retain = value == Some(b"1"),
+                name::CLIENT_ID => outgoing.client_id = value,
+                name::EXPIRES => outgoing.expires_ms = decimal(value),
+                name::PAYLOAD_FORMAT => outgoing.payload_format = value.map(|text| u8::from(text == b"1")),
+                name::CONTENT_TYPE => outgoing.content_type = value,
+                name::REPLY_TO => outgoing.reply_to = value,
+                name::CORRELATION_ID => outgoing.correlation_id = value,
+                name::ROUTING_KEY => dotted = value,
+                // Persistent messages keep what was promised for them.
+                name::DELIVERY_MODE if value == Some(b"2") => {
+                    outgoing.qos = outgoing.qos.max(Qos::AtLeastOnce)
+                }
+                name::RETAINED_FOR => outgoing.retained_for = value.and_then(retained_for),
+                _ => {}
+            }
+        }
+        if headers.origin.is_none() {
+            slashed = headers.user().find(|(header, _)| *header == name::TOPIC).and_then(|(_, value)| value);
+        }
+        outgoing.topic = match (slashed, dotted.or(address)) {
+            (Some(slashed), _) => topic(Cow::Borrowed(slashed)),
+            (None, Some(dotted)) => topic(rewrite(Form::Dotted, Form::Slashed, dotted)),
+            (None, None) => return None,
+        };
+        let length = outgoing.topic.len();
+        (length > 0 && length <= usize::from(u16::MAX)).then_some(outgoing)
+    }
+
+    /// Whether it is dead.
+    pub(crate) fn is_expired(&self, now_ms: i64) -> bool {
+        self.expires_ms.is_some_and(|at| at <= now_ms)
+    }
+
+    /// Writes MQTT 5's properties. What the wire cannot carry (a field too long, text that is none) is left out.
+    pub(crate) fn put_properties(&self, now_ms: i64, out: &mut PropertiesBuf) {
+        let mut push = |property: Property<'_>| {
+            let _too_long_is_left_out = out.push(property);
+        };
+        if let Some(format) = self.payload_format {
+            push(Property::PayloadFormatIndicator(format));
+        }
+        if let Some(at) = self.expires_ms {
+            // What is left of it, in whole seconds begun [MQTT-3.3.2-6].
+            let left_s = (at - now_ms).max(0).saturating_add(999) / 1000;
+            push(Property::MessageExpiryInterval(u32::try_from(left_s).unwrap_or(u32::MAX)));
+        }
+        if let Some(text) = self.content_type.and_then(text) {
+            push(Property::ContentType(text));
+        }
+        let own = self.headers.origin == Some(ORIGIN);
+        if let Some(reply_to) = self.reply_to.filter(|reply_to| !reply_to.is_empty()) {
+            let slashed =
+                if own { Cow::Borrowed(reply_to) } else { rewrite(Form::Dotted, Form::Slashed, reply_to) };
+            push(Property::ResponseTopic(&topic(slashed)));
+        }
+        if let Some(bytes) = self.correlation_id {
+            push(Property::CorrelationData(bytes));
+        }
+        if !own {
+            for (header, value) in self.headers.properties() {
+                if name::AS_USER_PROPERTIES.contains(&header)
+                    && let (Some(header), Some(value)) = (text(header), value.and_then(text))
+                {
+                    push(Property::UserProperty(header, value));
+                }
+            }
+            if let Some(key) = self.key.and_then(text) {
+                push(Property::UserProperty(name::RECORD_KEY, key));
+            }
+        }
+        for (header, value) in self.headers.user() {
+            if self.headers.origin.is_none() && header == name::TOPIC {
+                continue;
+            }
+            if let (Some(header), Some(value)) = (text(header), text(value.unwrap_or_default())) {
+                push(Property::UserProperty(header, value));
+            }
+        }
+    }
+}
+
+fn retained_for(value: &[u8]) -> Option<RetainedFor> {
+    let (granted, id) = std::str::from_utf8(value).ok()?.split_once('/')?;
+    let granted = Qos::from_bits(granted.parse().ok()?)?;
+    Some(RetainedFor { granted, subscription_id: id.parse().ok() })
+}
+
+/// Text as MQTT has it: UTF-8 without U+0000 [MQTT-1.5.4-2].
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| !text.as_bytes().contains(&0))
+}
+
+/// A topic name of these bytes. What no topic name may hold (wildcards [MQTT-3.3.2-2], U+0000, bytes that are no
+/// UTF-8) is percent-escaped: other protocols' addresses may have it.
+fn topic(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
+    let fine = |text: &str| !text.bytes().any(|byte| matches!(byte, b'+' | b'#' | 0));
+    match bytes {
+        Cow::Borrowed(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) if fine(text) => Cow::Borrowed(text),
+            _ => Cow::Owned(escaped(bytes)),
+        },
+        Cow::Owned(bytes) => match String::from_utf8(bytes) {
+            Ok(text) if fine(&text) => Cow::Owned(text),
+            Ok(text) => Cow::Owned(escaped(text.as_bytes())),
+            Err(error) => Cow::Owned(escaped(error.as_bytes())),
+        },
+    }
+}
+
+fn escaped(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(bytes.len() + 8);
+    for chunk in bytes.utf8_chunks() {
+        for char in chunk.valid().chars() {
+            if matches!(char, '+' | '#' | '\0') {
+                let _infallible = write!(out, "%{:02X}", char as u32);
+            } else {
+                out.push(char);
+            }
+        }
+        for byte in chunk.invalid() {
+            let _infallible = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}

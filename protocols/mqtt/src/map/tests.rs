@@ -1,0 +1,167 @@
+//! Round trips through a record, and records of other origins.
+
+use inver_broker::message::{HeaderWriter, Headers};
+use inver_storage::batch::{BatchBuilder, Record, records};
+use proptest::prelude::*;
+
+use super::*;
+use crate::codec::{Properties, PropertiesBuf, Property, Qos};
+
+const NOW_MS: i64 = 1_700_000_000_000;
+
+fn record(headers: Headers<'_>, key: Option<&[u8]>) -> Record {
+    let mut builder = BatchBuilder::new(0);
+    builder.push_with(NOW_MS, key, headers.count as usize, headers.bytes, Some(b"payload"));
+    records(builder.finish().bytes()).unwrap().next().unwrap().unwrap()
+}
+
+fn made_elsewhere(build: impl FnOnce(&mut HeaderWriter)) -> Record {
+    let mut writer = HeaderWriter::default();
+    writer.begin("amqp", None);
+    build(&mut writer);
+    record(writer.headers(), None)
+}
+
+fn came_in_a_batch(headers: &[(&[u8], Option<&[u8]>)], key: Option<&[u8]>) -> Record {
+    let mut builder = BatchBuilder::new(0);
+    builder.push(NOW_MS, key, headers, Some(b"payload"));
+    records(builder.finish().bytes()).unwrap().next().unwrap().unwrap()
+}
+
+fn properties_of(outgoing: &Outgoing<'_>) -> PropertiesBuf {
+    let mut properties = PropertiesBuf::new();
+    outgoing.put_properties(NOW_MS, &mut properties);
+    properties
+}
+
+fn built(properties: &[Property<'_>]) -> PropertiesBuf {
+    let mut buf = PropertiesBuf::new();
+    properties.iter().for_each(|&property| buf.push(property).unwrap());
+    buf
+}
+
+const AUTHOR: Author<'static> = Author { client_id: "device", user: Some("ada") };
+
+proptest! {
+    #[test]
+    fn what_mqtt_published_mqtt_gets_back(
+        topic in "[a-z/é]{1,20}",
+        qos in 0u8..3,
+        retain in any::<bool>(),
+        format in prop::option::of(0u8..2),
+        expiry_s in prop::option::of(1u32..100_000),
+        content_type in prop::option::of("[a-z/]{0,10}"),
+        response in prop::option::of("[a-z/.%]{1,10}"),
+        correlation in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
+        user in prop::collection::vec(("[a-z]{0,3}", "[a-z]{0,3}"), 0..6),
+    ) {
+        let qos = Qos::from_bits(qos).unwrap();
+        let user = user.iter().map(|(name, value)| Property::UserProperty(name, value));
+        let properties = format.map(Property::PayloadFormatIndicator).into_iter()
+            .chain(expiry_s.map(Property::MessageExpiryInterval))
+            .chain(content_type.as_deref().map(Property::ContentType))
+            .chain(response.as_deref().map(Property::ResponseTopic))
+            .chain(correlation.as_deref().map(Property::CorrelationData))
+            .chain(user);
+        let wire = built(&properties.collect::<Vec<_>>());
+        let mut writer = HeaderWriter::default();
+        let incoming = Incoming::read(wire.as_ref()).unwrap();
+        let record = record(incoming.headers(&mut writer, AUTHOR, &topic, qos, retain, NOW_MS), None);
+        let outgoing = Outgoing::read(&record, None).unwrap();
+        prop_assert_eq!(&outgoing.topic, &topic);
+        prop_assert_eq!((outgoing.qos, outgoing.retain, outgoing.client_id), (qos, retain, Some(&b"device"[..])));
+        prop_assert_eq!(properties_of(&outgoing), wire);
+
+        // A copy for an inbox says the same, and for which subscription it waits.
+        let mut writer = HeaderWriter::default();
+        let copy = self::record(retained_copy(&mut writer, &record, Qos::AtLeastOnce, Some(77)), None);
+        let again = Outgoing::read(&copy, None).unwrap();
+        let waits_for = again.retained_for.unwrap();
+        prop_assert_eq!((waits_for.granted, waits_for.subscription_id), (Qos::AtLeastOnce, Some(77)));
+        prop_assert_eq!(properties_of(&again), properties_of(&outgoing));
+        prop_assert_eq!(&again.topic, &topic);
+    }
+}
+
+#[test]
+fn a_clients_subscription_identifier_is_refused() {
+    assert!(Incoming::read(built(&[Property::SubscriptionIdentifier(1)]).as_ref()).is_err());
+    assert!(Incoming::read(Properties::EMPTY).is_ok());
+}
+
+#[test]
+fn an_expiry_counts_down_in_begun_seconds() {
+    let mut writer = HeaderWriter::default();
+    let wire = built(&[Property::MessageExpiryInterval(6)]);
+    let headers = Incoming::read(wire.as_ref()).unwrap().headers(
+        &mut writer,
+        AUTHOR,
+        "t",
+        Qos::AtMostOnce,
+        false,
+        NOW_MS,
+    );
+    let record = record(headers, None);
+    let outgoing = Outgoing::read(&record, None).unwrap();
+    let mut properties = PropertiesBuf::new();
+    outgoing.put_properties(NOW_MS + 2_500, &mut properties);
+    assert_eq!(properties, built(&[Property::MessageExpiryInterval(4)]));
+    assert!(!outgoing.is_expired(NOW_MS + 5_999));
+    assert!(outgoing.is_expired(NOW_MS + 6_000));
+}
+
+#[test]
+fn a_record_made_elsewhere_is_read_through_the_vocabulary() {
+    let record = made_elsewhere(|writer| {
+        writer.property(b"exchange", b"amq.topic");
+        writer.property(name::ROUTING_KEY, b"a%2Eb.c");
+        writer.property(name::DELIVERY_MODE, b"2");
+        writer.property(name::CONTENT_TYPE, b"text/plain");
+        writer.property(name::CORRELATION_ID, b"\x00\xff");
+        writer.property(name::REPLY_TO, b"answers.here");
+        writer.property(b"message-id", b"m1");
+        writer.property(b"priority", b"5");
+        writer.property(b"amqp-properties", b"\x00\x01");
+        writer.user(b"k", Some(b"v"));
+        writer.user(b"k", None);
+        writer.user(b"binary", Some(b"\xff\xfe"));
+    });
+    let outgoing = Outgoing::read(&record, None).unwrap();
+    assert_eq!((&*outgoing.topic, outgoing.qos), ("a.b/c", Qos::AtLeastOnce));
+    assert_eq!(
+        properties_of(&outgoing),
+        built(&[
+            Property::ContentType("text/plain"),
+            Property::ResponseTopic("answers/here"),
+            Property::CorrelationData(b"\x00\xff"),
+            Property::UserProperty("message-id", "m1"),
+            Property::UserProperty("priority", "5"),
+            Property::UserProperty("k", "v"),
+            Property::UserProperty("k", ""),
+        ])
+    );
+}
+
+#[test]
+fn a_record_of_a_finished_batch_is_named_by_its_header_or_its_address() {
+    let record = came_in_a_batch(&[(name::TOPIC, Some(b"d/1")), (b"h", Some(b"v"))], Some(b"key"));
+    let outgoing = Outgoing::read(&record, Some(b"commands")).unwrap();
+    assert_eq!((&*outgoing.topic, outgoing.qos), ("d/1", Qos::AtLeastOnce));
+    assert_eq!(
+        properties_of(&outgoing),
+        built(&[Property::UserProperty(name::RECORD_KEY, "key"), Property::UserProperty("h", "v")])
+    );
+    let record = came_in_a_batch(&[], None);
+    assert_eq!(Outgoing::read(&record, Some(b"a.b.c")).unwrap().topic, "a/b/c");
+    assert!(Outgoing::read(&record, None).is_none());
+}
+
+#[test]
+fn what_no_topic_name_may_hold_is_escaped() {
+    let record = came_in_a_batch(&[], None);
+    for (dotted, topic) in [(&b"a.#.+"[..], "a/%23/%2B"), (b"a.\xff\x00b", "a/%FF%00b")] {
+        assert_eq!(Outgoing::read(&record, Some(dotted)).unwrap().topic, topic);
+    }
+    assert!(Outgoing::read(&record, Some(b"")).is_none());
+    assert!(Outgoing::read(&record, Some(&vec![b'a'; 70_000])).is_none());
+}

@@ -1,0 +1,102 @@
+//! Topic aliases, both ways (section 3.3.2.3.4). They live as long as the connection.
+
+use std::collections::HashMap;
+
+use crate::codec::{DecodeError, Reason};
+
+/// Aliases that the client set.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    topics: Vec<Option<Box<str>>>,
+    maximum: u16,
+}
+
+impl Incoming {
+    pub(crate) fn new(maximum: u16) -> Incoming {
+        Incoming { topics: Vec::new(), maximum }
+    }
+
+    /// The topic of a PUBLISH with this alias: what it names, which the alias then stands for, or what the alias stood
+    /// for. Refused above the Topic Alias Maximum [MQTT-3.3.2-9] and where it stands for nothing yet.
+    pub(crate) fn resolve<'a>(&'a mut self, topic: &'a str, alias: u16) -> Result<&'a str, DecodeError> {
+        if alias > self.maximum {
+            return Err(DecodeError::because(
+                Reason::TopicAliasInvalid,
+                "a topic alias above the Topic Alias Maximum [MQTT-3.3.2-9]",
+            ));
+        }
+        let place = usize::from(alias) - 1;
+        if !topic.is_empty() {
+            if self.topics.len() <= place {
+                self.topics.resize(place + 1, None);
+            }
+            if let Some(slot) = self.topics.get_mut(place)
+                && slot.as_deref() != Some(topic)
+            {
+                *slot = Some(topic.into());
+            }
+            return Ok(topic);
+        }
+        let known = self.topics.get(place).and_then(|topic| topic.as_deref());
+        known.ok_or(DecodeError::protocol("a topic alias that stands for nothing (section 3.3.4)"))
+    }
+}
+
+/// Aliases set towards the client.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    aliases: HashMap<Box<str>, u16>,
+    maximum: u16,
+}
+
+impl Outgoing {
+    pub(crate) fn new(maximum: u16) -> Outgoing {
+        Outgoing { aliases: HashMap::new(), maximum }
+    }
+
+    /// The alias of a topic, and whether the client knows it. The first topics get one, up to the maximum.
+    pub(crate) fn of(&mut self, topic: &str) -> Option<(u16, bool)> {
+        if self.maximum == 0 {
+            return None;
+        }
+        if let Some(&alias) = self.aliases.get(topic) {
+            return Some((alias, true));
+        }
+        let alias = u16::try_from(self.aliases.len() + 1).ok().filter(|&alias| alias <= self.maximum)?;
+        self.aliases.insert(topic.into(), alias);
+        Some((alias, false))
+    }
+
+    /// The PUBLISH that was to set this alias was not sent.
+    pub(crate) fn unset(&mut self, topic: &str) {
+        self.aliases.remove(topic);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incoming_aliases_are_set_changed_and_used() {
+        let mut aliases = Incoming::new(2);
+        assert_eq!(aliases.resolve("", 2).map_err(|e| e.reason), Err(Reason::ProtocolError));
+        assert_eq!(aliases.resolve("a", 2), Ok("a"));
+        assert_eq!(aliases.resolve("", 2), Ok("a"));
+        assert_eq!(aliases.resolve("b", 2), Ok("b"));
+        assert_eq!(aliases.resolve("", 2), Ok("b"));
+        assert_eq!(aliases.resolve("", 1).map_err(|e| e.reason), Err(Reason::ProtocolError));
+        assert_eq!(aliases.resolve("a", 3).map_err(|e| e.reason), Err(Reason::TopicAliasInvalid));
+    }
+
+    #[test]
+    fn outgoing_aliases_are_bounded() {
+        let mut aliases = Outgoing::new(1);
+        assert_eq!(aliases.of("a"), Some((1, false)));
+        assert_eq!(aliases.of("a"), Some((1, true)));
+        assert_eq!(aliases.of("b"), None);
+        aliases.unset("a");
+        assert_eq!(aliases.of("b"), Some((1, false)));
+        assert_eq!(Outgoing::new(0).of("a"), None);
+    }
+}

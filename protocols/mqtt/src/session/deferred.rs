@@ -1,0 +1,173 @@
+//! Answers that wait for the log: PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and UNSUBACK, encoded, in their order
+//! [MQTT-4.6.0-2], [MQTT-4.6.0-3].
+//!
+//! All answers of a turn wait for one position, so a commit releases them by the burst.
+
+use std::collections::VecDeque;
+
+use inver_storage::Lsn;
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(crate) struct Deferred {
+    bytes: Vec<u8>,
+    /// Bytes before it were released.
+    head: usize,
+    groups: VecDeque<Group>,
+    turn: Group,
+    turns_ended: u64,
+    turns_released: u64,
+}
+
+/// The answers of one turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    /// What they wait for.
+    lsn: Option<Lsn>,
+    /// The end of their bytes.
+    end: usize,
+    /// Client's messages that they complete.
+    completed: usize,
+    turn: u64,
+}
+
+impl Deferred {
+    /// Where this turn's answers are written to.
+    pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// This turn's answers complete one more message of the client's.
+    pub(crate) fn completes_one(&mut self) {
+        self.turn.completed += 1;
+    }
+
+    /// This turn's answers wait for this position too.
+    pub(crate) fn wait_for(&mut self, lsn: Option<Lsn>) {
+        self.turn.lsn = self.turn.lsn.max(lsn);
+    }
+
+    /// This turn's number, for [`Self::is_released`].
+    pub(crate) fn turn(&self) -> u64 {
+        self.turns_ended + 1
+    }
+
+    /// Whether the answers of that turn are on their way.
+    pub(crate) fn is_released(&self, turn: u64) -> bool {
+        turn <= self.turns_released
+    }
+
+    /// Nothing more comes this turn.
+    pub(crate) fn end_turn(&mut self) {
+        self.turns_ended += 1;
+        let group = Group { end: self.bytes.len(), turn: self.turns_ended, ..std::mem::take(&mut self.turn) };
+        match self.groups.back_mut() {
+            None if group.lsn.is_none() && self.head == group.end => self.turns_released = self.turns_ended,
+            // Nothing of its own to wait for: it goes with those before it.
+            Some(last) if group.lsn <= last.lsn => {
+                *last = Group { lsn: last.lsn, completed: last.completed + group.completed, ..group };
+            }
+            _ => self.groups.push_back(group),
+        }
+    }
+
+    /// The position that the oldest answers wait for.
+    pub(crate) fn waits_for(&self) -> Option<Lsn> {
+        self.groups.front().and_then(|group| group.lsn)
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.head
+    }
+
+    /// Moves what is committed to `out`; returns how many of the client's messages it completes.
+    pub(crate) fn release(&mut self, committed: Lsn, out: &mut Vec<u8>) -> usize {
+        let mut completed = 0;
+        let mut end = self.head;
+        while let Some(group) = self.groups.front().copied() {
+            if group.lsn.is_some_and(|lsn| lsn > committed) {
+                break;
+            }
+            self.groups.pop_front();
+            end = group.end;
+            completed += group.completed;
+            self.turns_released = group.turn;
+        }
+        out.extend_from_slice(self.bytes.get(self.head..end).unwrap_or_default());
+        self.head = end;
+        if self.groups.is_empty() && self.head == self.bytes.len() {
+            self.bytes.clear();
+            self.head = 0;
+            if self.bytes.capacity() > IDLE_BYTES_MAX {
+                self.bytes = Vec::new();
+            }
+        } else if self.head >= COMPACT_BYTES_MIN && self.head * 2 >= self.bytes.len() {
+            self.bytes.drain(..self.head);
+            self.groups.iter_mut().for_each(|group| group.end -= self.head);
+            self.head = 0;
+        }
+        completed
+    }
+}
+
+/// What an idle connection may keep.
+const IDLE_BYTES_MAX: usize = 256;
+
+/// Released bytes are moved out from this size on.
+const COMPACT_BYTES_MIN: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(deferred: &mut Deferred, answer: &[u8], lsn: Option<u64>) -> u64 {
+        deferred.bytes().extend_from_slice(answer);
+        deferred.completes_one();
+        deferred.wait_for(lsn.map(Lsn));
+        let turn = deferred.turn();
+        deferred.end_turn();
+        turn
+    }
+
+    #[test]
+    fn answers_come_in_order_when_they_are_committed() {
+        let (mut deferred, mut out) = (Deferred::default(), Vec::new());
+        let first = turn(&mut deferred, b"a", Some(10));
+        turn(&mut deferred, b"b", None);
+        let third = turn(&mut deferred, b"c", Some(20));
+        assert_eq!(deferred.waits_for(), Some(Lsn(10)));
+        assert_eq!(deferred.release(Lsn(9), &mut out), 0);
+        assert_eq!(deferred.release(Lsn(10), &mut out), 2);
+        assert_eq!(out, b"ab");
+        assert!(deferred.is_released(first) && !deferred.is_released(third));
+        assert_eq!((deferred.len(), deferred.waits_for()), (1, Some(Lsn(20))));
+        assert_eq!(deferred.release(Lsn(30), &mut out), 1);
+        assert!(deferred.is_released(third));
+        assert_eq!(out, b"abc");
+        turn(&mut deferred, b"d", None);
+        assert_eq!((deferred.waits_for(), deferred.release(Lsn(0), &mut out)), (None, 1));
+    }
+
+    #[test]
+    fn an_empty_turn_holds_nothing_up() {
+        let mut deferred = Deferred::default();
+        let number = deferred.turn();
+        deferred.end_turn();
+        assert!(deferred.is_released(number));
+    }
+
+    #[test]
+    fn released_bytes_are_given_back() {
+        let (mut deferred, mut out) = (Deferred::default(), Vec::new());
+        for lsn in 0..10_000u64 {
+            turn(&mut deferred, b"four", Some(lsn + 1));
+            if lsn >= 100 {
+                deferred.release(Lsn(lsn - 100), &mut out);
+            }
+        }
+        deferred.release(Lsn(10_000), &mut out);
+        assert_eq!(out.len(), 40_000);
+        assert!(deferred.bytes.capacity() <= 2 * COMPACT_BYTES_MIN + 8 * 400);
+    }
+}

@@ -1,0 +1,223 @@
+//! The session's own filters: what a message that came for them is delivered as.
+//!
+//! The broker sends a message to a session once, however many of its filters match. Which ones do is found again here,
+//! at delivery, so that one PUBLISH carries every matching subscription's identifier [MQTT-3.3.4-3] at the highest
+//! granted QoS [MQTT-3.3.4-2].
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::codec::{Qos, SubscribeOptions, Version};
+
+/// Topics whose answer is remembered.
+const REMEMBERED_TOPICS_MAX: usize = 256;
+
+/// A subscription's options and identifier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) options: SubscribeOptions,
+    pub(crate) id: Option<u32>,
+}
+
+impl Terms {
+    /// What the broker keeps beside the filter: the options byte, then the identifier if there is one.
+    pub(crate) fn to_bytes(self) -> Bytes {
+        let mut bytes = vec![self.options.byte(Version::V5)];
+        bytes.extend(self.id.iter().flat_map(|id| id.to_be_bytes()));
+        bytes.into()
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Terms> {
+        let (&options, id) = bytes.split_first()?;
+        let options = SubscribeOptions::from_byte(options, Version::V5).ok()?;
+        let id = if id.is_empty() { None } else { Some(u32::from_be_bytes(id.try_into().ok()?)) };
+        Some(Terms { options, id })
+    }
+}
+
+/// What a message is delivered as.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Matched {
+    /// The highest granted QoS; `None` if no filter matches (any more).
+    pub(crate) qos: Option<Qos>,
+    /// A matching subscription keeps the RETAIN flag.
+    pub(crate) retain_as_published: bool,
+    /// The identifiers of all matching subscriptions.
+    pub(crate) ids: SmallVec<[u32; 4]>,
+}
+
+/// The filters of a session, shared ones not among them.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    exact: HashMap<Box<str>, Terms>,
+    wild: Vec<(Box<str>, Terms)>,
+    any_no_local: bool,
+    /// Answers by topic; for others' publishes, and for the session's own.
+    remembered: [HashMap<Box<str>, Matched>; 2],
+    /// The last answer: a burst is mostly of one topic.
+    last: Option<(String, bool)>,
+    last_matched: Matched,
+}
+
+impl Subscriptions {
+    /// Adds a subscription or replaces its terms [MQTT-3.8.4-3].
+    pub(crate) fn insert(&mut self, filter: &str, terms: Terms) {
+        if !is_wild(filter) {
+            self.exact.insert(filter.into(), terms);
+        } else if let Some((_, present)) = self.wild.iter_mut().find(|(present, _)| **present == *filter) {
+            *present = terms;
+        } else {
+            self.wild.push((filter.into(), terms));
+        }
+        self.any_no_local |= terms.options.no_local;
+        self.forget();
+    }
+
+    /// Takes a subscription out.
+    pub(crate) fn remove(&mut self, filter: &str) {
+        self.exact.remove(filter);
+        self.wild.retain(|(present, _)| **present != *filter);
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        self.remembered.iter_mut().for_each(HashMap::clear);
+        self.last = None;
+    }
+
+    /// Whether it matters who published.
+    pub(crate) fn any_no_local(&self) -> bool {
+        self.any_no_local
+    }
+
+    /// What a message of this topic is delivered as. `own`: this client published it [MQTT-3.8.3-3].
+    pub(crate) fn matched(&mut self, topic: &str, own: bool) -> &Matched {
+        let own = own && self.any_no_local;
+        if !self.last.as_ref().is_some_and(|(last, last_own)| last == topic && *last_own == own) {
+            self.last_matched = self.look_up(topic, own);
+            let mut text = self.last.take().map_or_else(String::new, |(text, _)| text);
+            text.clear();
+            text.push_str(topic);
+            self.last = Some((text, own));
+        }
+        &self.last_matched
+    }
+
+    fn look_up(&mut self, topic: &str, own: bool) -> Matched {
+        let [others, owns] = &mut self.remembered;
+        let remembered = if own { owns } else { others };
+        if let Some(found) = remembered.get(topic) {
+            return found.clone();
+        }
+        let wild = self.wild.iter().filter(|(filter, _)| matches(filter, topic)).map(|(_, terms)| terms);
+        let mut found = Matched::default();
+        for terms in self.exact.get(topic).into_iter().chain(wild) {
+            if own && terms.options.no_local {
+                continue;
+            }
+            found.qos = found.qos.max(Some(terms.options.qos));
+            found.retain_as_published |= terms.options.retain_as_published;
+            found.ids.extend(terms.id);
+        }
+        found.ids.sort_unstable();
+        found.ids.dedup();
+        if remembered.len() >= REMEMBERED_TOPICS_MAX {
+            remembered.clear();
+        }
+        remembered.insert(topic.into(), found.clone());
+        found
+    }
+}
+
+fn is_wild(filter: &str) -> bool {
+    filter.bytes().any(|byte| byte == b'+' || byte == b'#')
+}
+
+/// Whether a valid topic filter matches a topic name (section 4.7).
+pub(crate) fn matches(filter: &str, topic: &str) -> bool {
+    // Wildcards at the first level spare `$…` [MQTT-4.7.2-1].
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut levels = topic.split('/');
+    for step in filter.split('/') {
+        match (step, levels.next()) {
+            // It matches the level above too [MQTT-4.7.1-2 of 3.1.1].
+            ("#", _) => return true,
+            ("+", Some(_)) => {}
+            (step, Some(level)) if step == level => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn terms(qos: u8, id: Option<u32>) -> Terms {
+        Terms { options: SubscribeOptions { qos: Qos::from_bits(qos).unwrap(), ..Default::default() }, id }
+    }
+
+    #[test]
+    fn one_message_carries_every_matching_identifier_at_the_highest_qos() {
+        let mut all = Subscriptions::default();
+        all.insert("a/b", terms(0, Some(9)));
+        all.insert("a/#", terms(2, Some(3)));
+        all.insert("+/b", terms(1, None));
+        all.insert("c", terms(1, Some(1)));
+        let found = all.matched("a/b", false);
+        assert_eq!((found.qos, &found.ids[..]), (Some(Qos::ExactlyOnce), &[3, 9][..]));
+        all.insert("a/#", terms(1, Some(4)));
+        all.remove("a/b");
+        let found = all.matched("a/b", false);
+        assert_eq!((found.qos, &found.ids[..]), (Some(Qos::AtLeastOnce), &[4][..]));
+        assert_eq!(all.matched("b", false).qos, None);
+    }
+
+    #[test]
+    fn no_local_filters_do_not_count_for_own_messages() {
+        let mut all = Subscriptions::default();
+        let mut own = terms(2, Some(1));
+        own.options.no_local = true;
+        all.insert("a", own);
+        all.insert("#", terms(0, Some(2)));
+        assert_eq!(&all.matched("a", true).ids[..], &[2]);
+        assert_eq!(&all.matched("a", false).ids[..], &[1, 2]);
+    }
+
+    #[test]
+    fn memory_for_answers_is_bounded() {
+        let mut all = Subscriptions::default();
+        all.insert("#", terms(1, None));
+        for topic in 0..10_000 {
+            assert_eq!(all.matched(&topic.to_string(), false).qos, Some(Qos::AtLeastOnce));
+        }
+        assert!(all.remembered[0].len() <= REMEMBERED_TOPICS_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_the_hubs(filter in "([ab$]|\\+)?(/([ab]|\\+)?){0,3}(/#)?|#", topic in "[ab$]?(/[ab]?){0,4}") {
+            let (hub, address) = (
+                inver_broker::address::Filter::slashed(filter.as_bytes()),
+                inver_broker::address::Address::parse(inver_broker::address::Form::Slashed, topic.as_bytes()),
+            );
+            prop_assert_eq!(matches(&filter, &topic), hub.matches(&address));
+        }
+
+        #[test]
+        fn terms_are_kept(byte in 0u8..64, id in prop::option::of(any::<u32>())) {
+            if let Ok(options) = SubscribeOptions::from_byte(byte, Version::V5) {
+                let terms = Terms { options, id };
+                prop_assert_eq!(Terms::from_bytes(&terms.to_bytes()), Some(terms));
+            }
+        }
+    }
+}
