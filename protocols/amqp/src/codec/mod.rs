@@ -8,6 +8,8 @@
 
 pub mod content;
 pub mod frame;
+#[cfg(test)]
+mod judged;
 pub mod method;
 pub mod table;
 #[cfg(test)]

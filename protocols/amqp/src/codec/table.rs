@@ -105,6 +105,9 @@ impl Value<'_> {
 }
 
 impl<'a> Table<'a> {
+    /// The table without a field.
+    pub const EMPTY: Table<'static> = Table { raw: &[] };
+
     /// A table of these bytes (without the length in front).
     pub fn of(raw: &'a [u8]) -> Self {
         Table { raw }

@@ -162,7 +162,8 @@ impl Channel {
                     self.unacked.push(Unacked { tag, consumer: slot, id: delivery.id });
                 }
                 let table_max = table_bytes_max(shared.frame_max);
-                let message = shared.renderer.render(&delivery.record, &name, table_max, shared.now_ms);
+                let source = delivery.topic.as_deref().unwrap_or(&name);
+                let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
                 write::get_ok(
                     out,
                     number,
@@ -259,7 +260,8 @@ impl Channel {
         for delivery in &deliveries {
             let tag = self.next_tag;
             self.next_tag += 1;
-            let message = shared.renderer.render(&delivery.record, &entry.source, table_max, shared.now_ms);
+            let source = delivery.topic.as_deref().unwrap_or(&entry.source);
+            let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
             write::deliver(
                 out,
                 self.number,
