@@ -167,7 +167,7 @@ impl Part {
     /// Bytes that [`Part::describe`] writes.
     fn description_bytes(&self) -> usize {
         1 + match self {
-            Self::Batch { destinations, .. } => 4 + 4 + destinations.len() * 16,
+            Self::Batch { destinations, .. } => 4 + 4 + 8 + destinations.len() * 16,
             Self::Put { key, value, .. } => 2 + 4 + 4 + key.len() + value.len(),
             Self::Delete { key, .. } => 2 + 4 + key.len(),
             Self::CreateStream { .. } | Self::DeleteStream { .. } | Self::DeleteCursor { .. } => 8,
@@ -186,6 +186,7 @@ impl Part {
                 out.put_u8(tag::BATCH);
                 out.put_u32_le(destinations.len() as u32);
                 out.put_u32_le(batch.bytes().len() as u32);
+                out.put_u64_le(destinations.first().map_or(0, |stream| stream.0.id));
                 for stream in destinations {
                     out.put_u64_le(stream.0.id);
                     out.put_u64_le(bases.next().unwrap_or_default().0);

@@ -391,13 +391,13 @@ fn replay_entry(inner: &Arc<Inner>, segment: &Arc<Segment>, lsn: u64, parts: &[P
     let me: Weak<Inner> = Arc::downgrade(inner);
     let mut intake = inner.intake.lock();
     for part in parts {
-        if let PartView::Batch { destinations, batch, at } = part {
+        if let PartView::Batch { origin, destinations, batch, at } = part {
             let Ok(header) = BatchHeader::parse(batch) else { continue };
             let position = (lsn - segment.base) as u32 + *at as u32;
             for (stream, base) in destinations.iter() {
                 // A stream that is gone was deleted later on.
                 let Some(stream) = inner.streams.get(stream) else { continue };
-                replay_batch(inner, segment, &stream, &header, base, position, is_new);
+                replay_batch(inner, segment, &stream, &header, (*origin, base, position), is_new);
                 if is_new {
                     intake.mark_stream(&stream);
                 }
@@ -415,11 +415,10 @@ fn replay_batch(
     segment: &Arc<Segment>,
     stream: &Arc<StreamInner>,
     header: &BatchHeader,
-    base: u64,
-    position: u32,
+    (origin, base, position): (u64, u64, u32),
     is_new: bool,
 ) {
-    let extent = extent_of(header, base, position);
+    let extent = extent_of(header, origin, base, position);
     if stream.state.lock().runs.append(segment, extent) {
         segment.touched.lock().push(stream.clone());
     }

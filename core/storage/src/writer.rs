@@ -274,9 +274,10 @@ impl Writer {
                         None => batch.bytes().clone(),
                     };
                     let mut ring: TailPlaces = SmallVec::with_capacity(destinations.len());
+                    let origin = destinations.first().map_or(0, |stream| stream.0.id);
                     for stream in destinations {
                         let base = bases.next().unwrap_or_default().0;
-                        let extent = extent_of(batch.header(), base, place.position);
+                        let extent = extent_of(batch.header(), origin, base, place.position);
                         stream.0.commit(&place.segment, extent, bytes.clone());
                         place.segment.max_timestamp.fetch_max(extent.max_timestamp, Ordering::Relaxed);
                         self.note(&stream.0);

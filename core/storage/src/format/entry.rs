@@ -124,6 +124,8 @@ pub(crate) fn seal<'a>(
 pub(crate) enum PartView<'a> {
     /// The batch and where it starts within the entry.
     Batch {
+        /// The first of the streams that it was submitted for; a copy may no longer have it as destination.
+        origin: u64,
         destinations: Destinations<'a>,
         batch: &'a [u8],
         at: usize,
@@ -266,10 +268,11 @@ fn decode_part<'a>(fields: &mut Fields<'a>, entry: &'a [u8], at: &mut usize) -> 
         tag::BATCH => {
             let count = fields.u32()? as usize;
             let length = fields.u32()? as usize;
+            let origin = fields.u64()?;
             let destinations = Pairs(fields.bytes(count.checked_mul(16)?)?);
             let start = *at;
             *at = start.checked_add(length)?;
-            PartView::Batch { destinations, batch: entry.get(start..*at)?, at: start }
+            PartView::Batch { origin, destinations, batch: entry.get(start..*at)?, at: start }
         }
         tag::PUT => {
             let table = fields.u16()?;

@@ -2,8 +2,9 @@
 //! in blocks of 4 KiB that are checked and cached one by one.
 //!
 //! ```text
-//! block: 0 CRC-32C of 4..4096 u32 | 4 entries u32 | 8 entries of 36 bytes … | zero bytes
+//! block: 0 CRC-32C of 4..4096 u32 | 4 entries u32 | 8 entries of 44 bytes … | zero bytes
 //! entry: 0 stream u64 | 8 base offset u64 | 16 greatest timestamp i64 | 24 position u32 | 28 length u32 | 32 span u32
+//!        36 stream that the batch was first meant for u64
 //! ```
 
 use bytes::{BufMut, BytesMut};
@@ -12,7 +13,7 @@ use super::{Fields, Flaw};
 
 pub(crate) const BLOCK_BYTES: usize = 4096;
 const BLOCK_HEADER_BYTES: usize = 8;
-const INDEX_ENTRY_BYTES: usize = 36;
+const INDEX_ENTRY_BYTES: usize = 44;
 pub(crate) const BLOCK_ENTRIES_MAX: usize = (BLOCK_BYTES - BLOCK_HEADER_BYTES) / INDEX_ENTRY_BYTES;
 
 /// Where one batch of a stream lies in a segment file.
@@ -24,6 +25,8 @@ pub(crate) struct Extent {
     pub(crate) length: u32,
     /// Offsets that it takes.
     pub(crate) span: u32,
+    /// The first of the streams that it was submitted for.
+    pub(crate) origin: u64,
 }
 
 impl Extent {
@@ -53,6 +56,7 @@ impl IndexBuilder {
         self.out.put_u32_le(extent.position);
         self.out.put_u32_le(extent.length);
         self.out.put_u32_le(extent.span);
+        self.out.put_u64_le(extent.origin);
         self.in_block += 1;
         self.entries += 1;
         if self.in_block == BLOCK_ENTRIES_MAX {
@@ -100,7 +104,8 @@ pub(crate) fn decode_block(bytes: &[u8]) -> Result<Vec<(u64, Extent)>, Flaw> {
             let base = fields.u64()?;
             let max_timestamp = fields.i64()?;
             let (position, length, span) = (fields.u32()?, fields.u32()?, fields.u32()?);
-            Some((stream, Extent { base, max_timestamp, position, length, span }))
+            let origin = fields.u64()?;
+            Some((stream, Extent { base, max_timestamp, position, length, span, origin }))
         };
         entries.push(read().ok_or("index block is cut short")?);
     }

@@ -51,7 +51,7 @@ proptest! {
     fn index_blocks_round_trip(count in 1..3 * BLOCK_ENTRIES_MAX) {
         let mut builder = IndexBuilder::default();
         let extent = |i: usize| Extent {
-            base: i as u64, max_timestamp: -1, position: i as u32 * 64, length: 61, span: 1,
+            base: i as u64, max_timestamp: -1, position: i as u32 * 64, length: 61, span: 1, origin: i as u64,
         };
         for i in 0..count {
             builder.push(i as u64 / 2, &extent(i));

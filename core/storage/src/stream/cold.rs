@@ -12,7 +12,7 @@ use super::{StoredBatch, Stream};
 use crate::batch;
 use crate::error::ReadError;
 use crate::format::index::Extent;
-use crate::ids::Offset;
+use crate::ids::{Offset, StreamId};
 use crate::inner::Inner;
 use crate::segments::Segment;
 
@@ -160,7 +160,11 @@ pub(crate) fn read_extents(
                 position: u64::from(extent.position),
                 detail: detail.to_owned(),
             })?;
-            batches.push(StoredBatch { base_offset: Offset(extent.base), bytes });
+            batches.push(StoredBatch {
+                base_offset: Offset(extent.base),
+                origin: StreamId(extent.origin),
+                bytes,
+            });
         }
         rest = after;
     }

@@ -64,6 +64,7 @@ pub(crate) struct StreamState {
 struct TailBatch {
     base: u64,
     span: u32,
+    origin: u64,
     bytes: Bytes,
 }
 
@@ -79,6 +80,9 @@ struct Registration {
 pub struct StoredBatch {
     /// Offset of its first record in this stream.
     pub base_offset: Offset,
+    /// The first of the streams that the batch was submitted for: this one, or the one that it was meant for
+    /// while this one received it too.
+    pub origin: StreamId,
     /// The batch as submitted. Its own base offset (the first 8 bytes) is not authoritative: several
     /// destinations share the bytes. Who needs it writes `base_offset` and then `bytes[8..]`.
     pub bytes: Bytes,
@@ -252,7 +256,7 @@ impl StreamInner {
         if state.runs.append(segment, extent) {
             segment.touched.lock().push(self.clone());
         }
-        let batch = TailBatch { base: extent.base, span: extent.span, bytes };
+        let batch = TailBatch { base: extent.base, span: extent.span, origin: extent.origin, bytes };
         state.tail.get_or_insert_default().push_back(batch);
         self.last_timestamp.fetch_max(extent.max_timestamp, Ordering::AcqRel);
         self.high.store(extent.end(), Ordering::Release);
@@ -320,7 +324,11 @@ impl StreamState {
             if bytes > bytes_max && !batches.is_empty() {
                 break;
             }
-            batches.push(StoredBatch { base_offset: Offset(batch.base), bytes: batch.bytes.clone() });
+            batches.push(StoredBatch {
+                base_offset: Offset(batch.base),
+                origin: StreamId(batch.origin),
+                bytes: batch.bytes.clone(),
+            });
         }
         Some(batches)
     }
@@ -333,13 +341,14 @@ impl TailBatch {
 }
 
 /// What the writer needs to know of a batch to index it.
-pub(crate) fn extent_of(header: &batch::BatchHeader, base: u64, position: u32) -> Extent {
+pub(crate) fn extent_of(header: &batch::BatchHeader, origin: u64, base: u64, position: u32) -> Extent {
     Extent {
         base,
         max_timestamp: header.max_timestamp,
         position,
         length: header.total_bytes() as u32,
         span: u32::try_from(header.offset_span()).unwrap_or(u32::MAX),
+        origin,
     }
 }
 
