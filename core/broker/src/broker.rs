@@ -25,6 +25,9 @@ const DEFAULT_NAMESPACE: &str = "/";
 /// How often acknowledged messages are trimmed and timers looked at.
 const HOUSEKEEPING_MS: u64 = 250;
 
+/// Retention is looked at every so many rounds: it walks over all topics.
+const ROUNDS_A_RETENTION: u32 = 40;
+
 /// Settings of the model.
 #[derive(Clone)]
 pub struct BrokerConfig {
@@ -195,14 +198,20 @@ impl Broker {
 
     /// Trims, expires and retains until the server goes down. The server runs it once.
     pub async fn keep_house(self, mut shutdown: Shutdown) {
+        let mut rounds = 0u32;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(HOUSEKEEPING_MS)) => {}
                 () = shutdown.requested() => return,
             }
             let namespaces: Vec<Namespace> = self.0.namespaces.read().values().cloned().collect();
+            rounds = rounds.wrapping_add(1);
+            let retention_due = rounds.is_multiple_of(ROUNDS_A_RETENTION);
             let done = tokio::task::spawn_blocking(move || {
                 namespaces.iter().for_each(|n| n.keep_house(now_ms()));
+                if retention_due {
+                    namespaces.iter().for_each(|n| n.apply_retention(now_ms()));
+                }
             });
             if let Err(error) = done.await {
                 tracing::error!(%error, "housekeeping failed");

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dashmap::DashMap;
 use inver_storage::batch::Batch;
-use inver_storage::{Stream, SubmitError, Submitted};
+use inver_storage::{Stream, StreamId, SubmitError, Submitted};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +67,28 @@ pub const PARTITIONS_MAX: u32 = 100_000;
 
 /// Bytes of a topic's name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+
+/// Which topic a stream belongs to, by name.
+#[derive(Default)]
+pub(crate) struct StreamNames(DashMap<u64, Arc<str>>);
+
+impl StreamNames {
+    pub(crate) fn get(&self, stream: StreamId) -> Option<Arc<str>> {
+        self.0.get(&stream.0).map(|n| n.clone())
+    }
+
+    pub(crate) fn enter(&self, topic: &Topic) {
+        for partition in topic.partitions() {
+            self.0.insert(partition.stream.id().0, topic.name.clone());
+        }
+    }
+
+    pub(crate) fn forget(&self, topic: &Topic) {
+        for partition in topic.partitions() {
+            self.0.remove(&partition.stream.id().0);
+        }
+    }
+}
 
 /// A named place for messages. See the crate's text.
 pub struct Topic {

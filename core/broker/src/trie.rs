@@ -56,12 +56,6 @@ impl<T> Trie<T> {
         self.len
     }
 
-    /// Whether nothing hangs here.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Hangs a value on a filter. The same filter can hold several.
     pub(crate) fn insert(&mut self, filter: &Filter, value: T) {
         let node = self.grow(filter.steps());
@@ -287,7 +281,7 @@ mod tests {
             for (filter, value) in plain {
                 trie.remove(&filter, |v| *v == value);
             }
-            prop_assert!(trie.is_empty());
+            prop_assert_eq!(trie.len(), 0);
             prop_assert!(trie.edges.is_empty());
         }
     }

@@ -26,7 +26,7 @@ use crate::reclaim::Reclaim;
 use crate::retained::Retained;
 use crate::session::SessionCore;
 use crate::subscription::Subscription;
-use crate::topic::{Topic, TopicId};
+use crate::topic::{StreamNames, Topic, TopicId};
 use crate::value::Arguments;
 
 pub use bindings::{BindDestination, BindError, BindingInfo, ExchangeError};
@@ -64,6 +64,8 @@ pub(crate) struct Inner {
     /// Some route may depend on headers although it begins at an exchange that does not look at them.
     headers_behind: AtomicBool,
     topics: DashMap<Box<str>, Arc<Topic>>,
+    topics_by_id: DashMap<TopicId, Arc<Topic>>,
+    stream_names: Arc<StreamNames>,
     exchanges: RwLock<HashMap<Box<str>, Arc<Exchange>>>,
     hub: Arc<Exchange>,
     queues: DashMap<Box<str>, Arc<Queue>>,
@@ -113,6 +115,8 @@ impl Namespace {
             hub_is_heard: AtomicBool::new(false),
             headers_behind: AtomicBool::new(false),
             topics: DashMap::new(),
+            topics_by_id: DashMap::new(),
+            stream_names: Arc::default(),
             exchanges: RwLock::new(exchanges),
             hub,
             queues: DashMap::new(),
@@ -231,6 +235,10 @@ impl Namespace {
         &self.0.captures
     }
 
+    pub(crate) fn stream_names(&self) -> &Arc<StreamNames> {
+        &self.0.stream_names
+    }
+
     pub(crate) fn reclaim(&self) -> &Arc<Reclaim> {
         &self.0.reclaim
     }
@@ -277,7 +285,6 @@ impl Namespace {
         }
         self.age_queues(now_ms);
         self.0.reclaim.trim(&self.0.log);
-        self.apply_retention(now_ms);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::catalog::{self, TopicRow};
 use crate::deadletter::Undertaker;
 use crate::exchange::BindTarget;
 use crate::queue::{Queue, QueueSpec};
-use crate::subscription::{MemoryBounds, Mode, Subscription, WhenFull};
+use crate::subscription::{MemoryBounds, Mode, Subscription, Trim, WhenFull};
 use crate::topic::{TOPIC_NAME_BYTES_MAX, Topic, TopicConfig, TopicId, TopicKind};
 
 /// What a declaration found or made.
@@ -85,7 +85,7 @@ impl Namespace {
                 bytes_max: self.0.config.queue_memory_bytes_max,
                 when_full: WhenFull::Spill,
             };
-            let subscription = Subscription::in_memory(name, mode(&spec), &self.0.log, bounds);
+            let subscription = Subscription::in_memory(self, name, mode(&spec), bounds);
             (Queue::new(name, spec, subscription, None, None), None)
         };
         self.enter_queue(&it);
@@ -127,8 +127,7 @@ impl Namespace {
         let cursor = self.0.log.cursor(cursor)?;
         let from = cursor.position();
         let sources = vec![(stream.clone(), Some(cursor), from)];
-        let reclaim = self.0.reclaim.clone();
-        let subscription = Subscription::over_streams(name, mode(&spec), &self.0.log, sources, Some(reclaim));
+        let subscription = Subscription::over_streams(self, name, mode(&spec), sources, Trim::Acknowledged);
         self.0.reclaim.register(&subscription);
         Some(Queue::new(name, spec, subscription, Some(stream), Some(topic)))
     }
@@ -142,7 +141,7 @@ impl Namespace {
 
     fn enter_queue(&self, queue: &Arc<Queue>) {
         if let (Some(topic), false) = (queue.topic(), queue.spec().hidden) {
-            self.0.topics.insert(queue.name().into(), topic.clone());
+            self.enter_topic(topic);
         }
         self.0.queues.insert(queue.name().into(), queue.clone());
         if queue.has_limits() {
@@ -188,8 +187,8 @@ impl Namespace {
             entry.delete_cursor(cursor);
             entry.delete_stream(stream.id());
             entry.delete(catalog::TOPICS, catalog::key(self.0.id, &[name.as_bytes()]));
-            if !queue.spec().hidden {
-                self.0.topics.remove(name);
+            if let (false, Some(topic)) = (queue.spec().hidden, queue.topic()) {
+                self.remove_topic(topic);
             }
             self.0.positions.forget_topic(name, &mut entry);
         }

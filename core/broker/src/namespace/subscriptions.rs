@@ -6,7 +6,7 @@ use inver_storage::{Entry, Offset, Stream};
 
 use super::Namespace;
 use crate::catalog::{self, SubscriptionRow};
-use crate::subscription::{Mode, Start, Subscription};
+use crate::subscription::{Mode, Start, Subscription, Trim};
 use crate::topic::{Partition, Topic};
 
 /// Why a subscription cannot be had.
@@ -42,7 +42,7 @@ impl Namespace {
         } else {
             partitions.iter().map(|p| (p.stream().clone(), None, start.offset(p.stream()))).collect()
         };
-        let subscription = Subscription::over_streams(name, mode, &self.0.log, sources, None);
+        let subscription = Subscription::over_streams(self, name, mode, sources, Trim::Never);
         self.0.subscriptions.insert((topic.id(), name.into()), subscription.clone());
         if !durable {
             let (inner, key) = (Arc::downgrade(&self.0), (topic.id(), Box::<str>::from(name)));
@@ -98,7 +98,7 @@ impl Namespace {
             let from = cursor.position();
             Some((p.stream().clone(), Some(cursor), from))
         });
-        let subscription = Subscription::over_streams(&name, row.mode, &self.0.log, sources.collect(), None);
+        let subscription = Subscription::over_streams(self, &name, row.mode, sources.collect(), Trim::Never);
         self.0.subscriptions.insert((id, name.into()), subscription);
         self.extend_subscriptions(&topic, row.cursors.len() as u32);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inver_storage::{Entry, Lsn, Offset, Stream, StreamId, TimeLookup};
+use inver_storage::{Entry, Lsn, Offset, Retention, Stream, StreamId};
 
 use super::Namespace;
 use crate::catalog::{self, TopicRow};
@@ -20,7 +20,7 @@ impl Namespace {
     /// The topic of this identity.
     #[must_use]
     pub fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
-        self.0.topics.iter().find(|t| t.id() == id).map(|t| t.clone())
+        self.0.topics_by_id.get(&id).map(|t| t.clone())
     }
 
     /// All topics, in the order of their names.
@@ -60,7 +60,7 @@ impl Namespace {
         self.put_topic_row(&mut entry, name, &row);
         let lsn = self.submit_topology(entry)?;
         let topic = Arc::new(Topic::new(id, name, TopicKind::Log, self.streams(&ids), spec.config.clone()));
-        self.0.topics.insert(name.into(), topic.clone());
+        self.enter_topic(&topic);
         self.changed();
         Ok((topic, lsn))
     }
@@ -78,7 +78,7 @@ impl Namespace {
         self.forget_subscriptions(&topic, &mut entry);
         self.0.positions.forget_topic(name, &mut entry);
         let lsn = self.submit_topology(entry)?;
-        self.0.topics.remove(name);
+        self.remove_topic(&topic);
         self.changed();
         Ok(lsn)
     }
@@ -101,6 +101,7 @@ impl Namespace {
         self.put_topic_row(&mut entry, name, &row);
         let lsn = self.submit_topology(entry)?;
         topic.add_partitions(self.streams(&ids));
+        self.0.stream_names.enter(&topic);
         self.extend_subscriptions(&topic, present);
         self.changed();
         Ok(lsn)
@@ -128,6 +129,18 @@ impl Namespace {
         let mut entry = Entry::new();
         entry.trim(partition.stream(), before);
         self.submit_topology(entry)
+    }
+
+    pub(super) fn enter_topic(&self, topic: &Arc<Topic>) {
+        self.0.topics.insert(topic.name().into(), topic.clone());
+        self.0.topics_by_id.insert(topic.id(), topic.clone());
+        self.0.stream_names.enter(topic);
+    }
+
+    pub(super) fn remove_topic(&self, topic: &Topic) {
+        self.0.topics.remove(topic.name());
+        self.0.topics_by_id.remove(&topic.id());
+        self.0.stream_names.forget(topic);
     }
 
     fn log_topic(&self, name: &str) -> Result<Arc<Topic>, TopicError> {
@@ -168,14 +181,12 @@ impl Namespace {
         let topic = Arc::new(Topic::new(TopicId(row.id), name, row.kind, streams, row.config.clone()));
         match &row.queue {
             Some((spec, cursor)) => self.recover_queue(name, spec, *cursor, topic),
-            None => {
-                self.0.topics.insert(name.into(), topic);
-            }
+            None => self.enter_topic(&topic),
         }
     }
 
-    /// Trims log topics by their settings `retention.ms` (-1: for ever). Blocks on the disk at times.
-    pub(super) fn apply_retention(&self, now_ms: i64) {
+    /// Trims log topics by their settings `retention.ms` and `retention.bytes` (-1: for ever, without bound).
+    pub(crate) fn apply_retention(&self, now_ms: i64) {
         let mut entry = Entry::new();
         for topic in self.0.topics.iter().filter(|t| t.kind() == TopicKind::Log) {
             let config = topic.config();
@@ -183,37 +194,26 @@ impl Namespace {
                 continue;
             }
             let ms = setting(&config, "retention.ms").unwrap_or(self.0.config.retention_ms);
+            let bytes = setting(&config, "retention.bytes").unwrap_or(-1);
+            let keep = Retention {
+                bytes_max: u64::try_from(bytes).ok(),
+                oldest_ms: (ms >= 0).then(|| now_ms.saturating_sub(ms)),
+            };
             for partition in topic.partitions() {
                 let stream = partition.stream();
-                if stream.start() == stream.high_watermark() {
-                    continue;
-                }
-                if ms >= 0
-                    && let Some(to) = kept_since(stream, now_ms - ms)
-                {
+                let to = stream.retention_point(&keep);
+                if to > stream.start() {
                     entry.trim(stream, to);
                 }
             }
         }
-        if !entry.is_empty()
-            && let Err(error) = self.0.log.submit(entry)
-        {
+        if entry.is_empty() {
+            return;
+        }
+        if let Err(error) = self.0.log.submit(entry) {
             tracing::debug!(%error, "retention not written");
         }
     }
-}
-
-/// The first offset young enough to keep, if older ones are there.
-fn kept_since(stream: &Stream, time_ms: i64) -> Option<Offset> {
-    if stream.last_timestamp() < time_ms {
-        return Some(stream.high_watermark());
-    }
-    let found = match stream.offset_for_time(time_ms) {
-        Ok(TimeLookup::Ready(found)) => found,
-        Ok(TimeLookup::Cold(cold)) => cold.run().ok().flatten(),
-        Err(_) => None,
-    };
-    found.map(|(offset, _)| offset).filter(|offset| *offset > stream.start())
 }
 
 fn setting(config: &TopicConfig, name: &str) -> Option<i64> {

@@ -122,10 +122,6 @@ impl SessionCore {
         self.id
     }
 
-    pub(crate) fn client_id(&self) -> &str {
-        &self.client_id
-    }
-
     fn is_durable(&self) -> bool {
         self.stream.is_some()
     }

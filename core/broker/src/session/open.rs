@@ -15,7 +15,7 @@ use crate::Mailbox;
 use crate::catalog::{self, SessionRow};
 use crate::clock::now_ms;
 use crate::namespace::Namespace;
-use crate::subscription::{ConsumerSpec, MemoryBounds, Mode, Subscription, WhenFull};
+use crate::subscription::{ConsumerSpec, MemoryBounds, Mode, Subscription, Trim, WhenFull};
 
 /// How long a connection that was told to hand over its session may take.
 const TAKE_OVER_SECONDS_MAX: u64 = 10;
@@ -123,7 +123,7 @@ impl SessionCore {
         };
         let expiry = if spec.durable { Expiry::Never } else { Expiry::AtDetach };
         if !spec.durable {
-            let inbox = Subscription::in_memory(spec.client_id, Mode::Exclusive, log, INBOX_MEMORY);
+            let inbox = Subscription::in_memory(namespace, spec.client_id, Mode::Exclusive, INBOX_MEMORY);
             return Ok((SessionCore::assemble(namespace, spec.client_id, None, inbox, bounds, expiry), None));
         }
         let (stream, cursor) = (log.allocate_stream(), log.allocate_cursor());
@@ -149,9 +149,9 @@ impl SessionCore {
     ) -> Option<Arc<SessionCore>> {
         let log = namespace.log();
         let (stream, cursor) = (log.stream(stream.into())?, log.cursor(cursor.into())?);
-        let reclaim = namespace.reclaim().clone();
         let sources = vec![(stream.clone(), Some(cursor.clone()), cursor.position())];
-        let inbox = Subscription::over_streams(client_id, Mode::Exclusive, log, sources, Some(reclaim));
+        let inbox =
+            Subscription::over_streams(namespace, client_id, Mode::Exclusive, sources, Trim::Acknowledged);
         namespace.reclaim().register(&inbox);
         Some(SessionCore::assemble(namespace, client_id, Some((stream, cursor)), inbox, bounds, expiry))
     }
@@ -170,7 +170,7 @@ impl SessionCore {
             namespace: namespace.clone(),
             stream,
             inbox,
-            live: Subscription::in_memory(client_id, Mode::Exclusive, namespace.log(), live),
+            live: Subscription::in_memory(namespace, client_id, Mode::Exclusive, live),
             state: Mutex::new(State {
                 filters: BTreeMap::new(),
                 blobs: BTreeMap::new(),

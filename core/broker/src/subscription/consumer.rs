@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use inver_storage::{Entry, Lsn};
 
-use super::dispatch::{Load, SlotId};
+use super::dispatch::{Aside, Load, SlotId};
 use super::{Delivery, DeliveryId, Subscription};
 use crate::Mailbox;
 use crate::clock::now_ms;
@@ -65,13 +65,12 @@ pub struct Consumer {
     subscription: Arc<Subscription>,
     slot: SlotId,
     spec: ConsumerSpec,
-    auto_acked: Vec<DeliveryId>,
-    loads: Vec<Load>,
+    aside: Aside,
 }
 
 impl Consumer {
     pub(super) fn new(subscription: Arc<Subscription>, slot: SlotId, spec: ConsumerSpec) -> Consumer {
-        Consumer { subscription, slot, spec, auto_acked: Vec::new(), loads: Vec::new() }
+        Consumer { subscription, slot, spec, aside: Aside::default() }
     }
 
     /// The subscription it consumes.
@@ -88,18 +87,10 @@ impl Consumer {
         let now_ms = now_ms();
         let pull = {
             let mut state = self.subscription.state.lock();
-            state.look(now_ms, self.subscription.limits(), &mut self.loads);
-            let pull = state.pull(
-                self.slot,
-                &self.spec,
-                messages_max,
-                bytes_max,
-                into,
-                &mut self.auto_acked,
-                &mut self.loads,
-            );
-            if !self.auto_acked.is_empty() {
-                acks = state.ranges(std::mem::take(&mut self.auto_acked));
+            state.look(now_ms, self.subscription.limits(), &mut self.aside.loads);
+            let pull = state.pull(self.slot, &self.spec, messages_max, bytes_max, into, &mut self.aside);
+            if !self.aside.acked.is_empty() {
+                acks = state.ranges(std::mem::take(&mut self.aside.acked));
             }
             consumed = state.spill_consumed();
             dead = state.take_dead();
@@ -112,7 +103,7 @@ impl Consumer {
             self.subscription.commit_acks(acks);
         }
         self.subscription.bury(&dead);
-        for load in self.loads.drain(..) {
+        for load in self.aside.loads.drain(..) {
             load.spawn(&self.subscription);
         }
         pull

@@ -60,6 +60,14 @@ struct Slot {
     own: VecDeque<Delivery>,
 }
 
+/// What a pull leaves to be done beside the lock.
+#[derive(Default)]
+pub(super) struct Aside {
+    /// Messages that were acknowledged by being pulled.
+    pub(super) acked: Vec<DeliveryId>,
+    pub(super) loads: Vec<Load>,
+}
+
 /// A cold read that must be run beside the lock: which source, and the read.
 pub(super) struct Load {
     pub(super) source: usize,
@@ -94,7 +102,7 @@ impl State {
         let token = self.sources.len() as u64;
         let listener: std::sync::Weak<Subscription> = Arc::downgrade(of);
         let listening = stream.listen(Arc::new(WeakListener(listener)), token);
-        let mut source = StreamSource::new(stream, cursor, from);
+        let mut source = StreamSource::new(stream, cursor, from, &of.names);
         source.listen(listening);
         self.sources.push(Source::Stream(source));
     }
@@ -369,8 +377,7 @@ impl State {
         messages_max: usize,
         bytes_max: usize,
         into: &mut Vec<Delivery>,
-        acked: &mut Vec<DeliveryId>,
-        loads: &mut Vec<Load>,
+        aside: &mut Aside,
     ) -> Pull {
         if self.closed || !(spec.passive || self.slots.contains_key(&slot)) {
             return Pull { cancelled: true, ..Pull::default() };
@@ -386,14 +393,14 @@ impl State {
         let limit = messages_max.min(share);
         let (mut count, mut bytes) = (0, 0);
         while count < limit && bytes < bytes_max {
-            let Some(delivery) = self.next_for(slot, loads) else {
+            let Some(delivery) = self.next_for(slot, &mut aside.loads) else {
                 self.wait(slot);
                 return Pull { pending: self.is_loading(), ..Pull::default() };
             };
             count += 1;
             bytes += size(&delivery.record);
             if spec.auto_ack {
-                acked.push(delivery.id);
+                aside.acked.push(delivery.id);
             } else {
                 self.hold(slot, &delivery);
             }

@@ -30,8 +30,10 @@ use parking_lot::Mutex;
 use crate::catalog;
 use crate::clock::now_ms;
 use crate::deadletter::{Dead, Undertaker};
+use crate::namespace::Namespace;
 use crate::queue::QueueLimits;
 use crate::reclaim::Reclaim;
+use crate::topic::StreamNames;
 
 pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
 pub use source::{MemoryBounds, WhenFull};
@@ -99,6 +101,15 @@ impl Start {
     }
 }
 
+/// Whether what a subscription acknowledged is let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trim {
+    /// It is the streams' only one.
+    Acknowledged,
+    /// The streams are for others too.
+    Never,
+}
+
 /// Which message of its subscription a delivery is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId {
@@ -137,9 +148,10 @@ pub struct Depth {
 pub struct Subscription {
     /// Unique within the process; orders receivers of a route.
     id: u64,
-    name: String,
+    name: Box<str>,
     durable: bool,
     log: Log,
+    names: Arc<StreamNames>,
     state: Mutex<State>,
     /// A durable position moved since the broker last looked; see [`Subscription::take_dirty`].
     dirty: AtomicBool,
@@ -154,42 +166,52 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 impl Subscription {
     /// A subscription of these streams; `cursors` are there when its position is durable, one a stream.
     pub(crate) fn over_streams(
+        namespace: &Namespace,
         name: &str,
         mode: Mode,
-        log: &Log,
         streams: Vec<(Stream, Option<Cursor>, Offset)>,
-        reclaim: Option<Arc<Reclaim>>,
+        trim: Trim,
     ) -> Arc<Subscription> {
         let durable = streams.iter().any(|(_, cursor, _)| cursor.is_some());
-        let subscription = Subscription::new(name, mode, log, durable, reclaim);
+        let reclaim = (trim == Trim::Acknowledged).then(|| namespace.reclaim().clone());
+        let subscription = Subscription::new(namespace, name, mode, durable, reclaim);
         {
             let mut state = subscription.state.lock();
             for (stream, cursor, from) in streams {
                 state.add_stream(&subscription, stream, cursor, from);
             }
         }
+        if trim == Trim::Acknowledged {
+            namespace.reclaim().register(&subscription);
+        }
         subscription
     }
 
     /// A subscription of a queue that lives in memory.
-    pub(crate) fn in_memory(name: &str, mode: Mode, log: &Log, bounds: MemoryBounds) -> Arc<Subscription> {
-        let subscription = Subscription::new(name, mode, log, false, None);
+    pub(crate) fn in_memory(
+        namespace: &Namespace,
+        name: &str,
+        mode: Mode,
+        bounds: MemoryBounds,
+    ) -> Arc<Subscription> {
+        let subscription = Subscription::new(namespace, name, mode, false, None);
         subscription.state.lock().add_memory(bounds);
         subscription
     }
 
     fn new(
+        namespace: &Namespace,
         name: &str,
         mode: Mode,
-        log: &Log,
         durable: bool,
         reclaim: Option<Arc<Reclaim>>,
     ) -> Arc<Subscription> {
         Arc::new(Subscription {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            name: name.to_owned(),
+            name: name.into(),
             durable,
-            log: log.clone(),
+            log: namespace.log().clone(),
+            names: namespace.stream_names().clone(),
             state: Mutex::new(State::new(mode)),
             dirty: AtomicBool::new(false),
             reclaim,

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use inver_storage::batch::{BatchHeader, Record, Records, records};
 use inver_storage::{ColdRead, Cursor, Listening, Offset, Read, StoredBatch, Stream};
 
+use crate::topic::StreamNames;
+
 /// Bytes asked of a stream at a time.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -66,16 +68,14 @@ impl Open {
     }
 
     fn next(&mut self) -> Option<Taken> {
-        loop {
-            match self.records.next()? {
-                Ok(record) => {
-                    let offset = self.base + u64::from(record.offset_delta);
-                    return Some(Taken { offset, record, topic: self.topic.clone() });
-                }
-                Err(error) => {
-                    tracing::error!(offset = self.base, %error, "the rest of a stored batch cannot be read");
-                    return None;
-                }
+        match self.records.next()? {
+            Ok(record) => {
+                let offset = self.base + u64::from(record.offset_delta);
+                Some(Taken { offset, record, topic: self.topic.clone() })
+            }
+            Err(error) => {
+                tracing::error!(offset = self.base, %error, "the rest of a stored batch cannot be read");
+                None
             }
         }
     }
@@ -94,11 +94,17 @@ pub(super) struct StreamSource {
     pub(super) loading: bool,
     /// It is what a queue in memory could not hold: what was submitted counts, committed or not.
     pub(super) is_spill: bool,
+    names: Arc<StreamNames>,
     _listening: Option<Listening>,
 }
 
 impl StreamSource {
-    pub(super) fn new(stream: Stream, cursor: Option<Cursor>, from: Offset) -> StreamSource {
+    pub(super) fn new(
+        stream: Stream,
+        cursor: Option<Cursor>,
+        from: Offset,
+        names: &Arc<StreamNames>,
+    ) -> StreamSource {
         let holes_below = cursor.as_ref().and_then(|c| c.acked_above().last().map(|r| r.end.0)).unwrap_or(0);
         StreamSource {
             next: from.0,
@@ -109,6 +115,7 @@ impl StreamSource {
             open: None,
             loading: false,
             is_spill: false,
+            names: names.clone(),
             _listening: None,
         }
     }
@@ -157,7 +164,9 @@ impl StreamSource {
                 self.open = None;
             }
             if let Some(batch) = self.batches.pop_front() {
-                self.open = Open::new(batch.base_offset.0, &batch.bytes, None);
+                let foreign = batch.origin != self.stream.id();
+                let topic = if foreign { self.names.get(batch.origin) } else { None };
+                self.open = Open::new(batch.base_offset.0, &batch.bytes, topic);
                 if self.open.is_none() {
                     self.step_over(&batch);
                 }

@@ -1,5 +1,5 @@
 //! A broker over a log in a temporary folder, and short ways to publish and pull.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 use std::sync::Arc;
 use std::time::Duration;
