@@ -1,0 +1,274 @@
+//! The contestants: Inver in two settings, and its peers; started on core 0, stopped by their own ids.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use crate::usage;
+
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Contestant {
+    /// Inver with the peer's own promise.
+    InverOs,
+    /// Inver as it comes: an acknowledgement means that it is on the disk.
+    InverAlways,
+    Kafka,
+    Rabbitmq,
+    Mosquitto,
+    /// Answers without doing anything: shows what the load generators can do.
+    Sink,
+}
+
+impl Contestant {
+    pub(crate) fn is_inver(self) -> bool {
+        matches!(self, Self::InverOs | Self::InverAlways)
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::InverOs => "Inver, commit=os",
+            Self::InverAlways => "Inver, default",
+            Self::Kafka => "Apache Kafka",
+            Self::Rabbitmq => "RabbitMQ",
+            Self::Mosquitto => "Mosquitto",
+            Self::Sink => "sink",
+        }
+    }
+
+    /// What was set, in words for the report.
+    pub(crate) fn settings(self) -> &'static str {
+        match self {
+            Self::InverOs => {
+                "log.commit = \"os\" (written to the page cache before it is acknowledged), capture.rules = [] (MQTT publishes are not kept for Kafka readers)"
+            }
+            Self::InverAlways => {
+                "defaults: log.commit = \"always\" (synced to the disk before it is acknowledged), MQTT publishes also kept in the topic `mqtt`"
+            }
+            Self::Kafka => {
+                "one KRaft node, heap 1 GiB, G1 as in Kafka's own start script, replication 1, defaults else: nothing is synced before it is acknowledged"
+            }
+            Self::Rabbitmq => {
+                "no plugins, classic queues, Erlang without busy waiting (+sbwt none), as its guide advises on few cores; nothing is synced before it is confirmed"
+            }
+            Self::Mosquitto => {
+                "persistence off, max_queued_messages 0 and max_inflight_messages 0 so that it drops nothing, set_tcp_nodelay true"
+            }
+            Self::Sink => "reads, counts and answers",
+        }
+    }
+}
+
+impl fmt::Display for Contestant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.title())
+    }
+}
+
+/// Where binaries, scripts and scratch data lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    pub(crate) root: PathBuf,
+    pub(crate) inver: PathBuf,
+    pub(crate) peers: PathBuf,
+    pub(crate) broker_core: usize,
+}
+
+impl Places {
+    pub(crate) fn script(&self, name: &str) -> Command {
+        let mut command = Command::new(self.root.join("bench/peers").join(name));
+        command.env("PEERS", &self.peers);
+        command
+    }
+}
+
+/// A broker that runs.
+pub(crate) struct Broker {
+    pub(crate) contestant: Contestant,
+    pub(crate) version: String,
+    child: Child,
+    data: PathBuf,
+    pub(crate) kafka: SocketAddr,
+    pub(crate) mqtt: SocketAddr,
+    pub(crate) amqp: SocketAddr,
+    pub(crate) started_in: Duration,
+}
+
+/// A port with the next two free as well.
+fn free_ports() -> Result<u16> {
+    for _ in 0..200 {
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = first.local_addr()?.port();
+        let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if port < 65_500 && free(port + 1) && free(port + 2) && free(port + 3) {
+            return Ok(port);
+        }
+    }
+    bail!("no free ports")
+}
+
+impl Broker {
+    pub(crate) fn start(contestant: Contestant, places: &Places) -> Result<Self> {
+        let port = free_ports()?;
+        let data = places.root.join(format!("target/bench-data/{}-{port}", std::process::id()));
+        fs::create_dir_all(&data)?;
+        let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let core = places.broker_core.to_string();
+        let mut command = Command::new("taskset");
+        command.arg("-c").arg(&core);
+        let script = |name: &str| {
+            let path = places.root.join("bench/peers").join(name);
+            let mut get = places.script(name);
+            let status = get.arg("get").status().with_context(|| path.display().to_string())?;
+            ensure!(status.success(), "{} get failed", path.display());
+            let version = places.script(name).arg("version").output()?;
+            Ok((path, String::from_utf8_lossy(&version.stdout).trim().to_owned()))
+        };
+        let version = match contestant {
+            Contestant::InverOs | Contestant::InverAlways => {
+                command.arg(&places.inver).arg("serve");
+                command
+                    .env("INVER_DATA_DIR", data.join("data"))
+                    .env("INVER_KAFKA_LISTEN", at(port).to_string())
+                    .env("INVER_MQTT_LISTEN", at(port + 1).to_string())
+                    .env("INVER_AMQP_LISTEN", at(port + 2).to_string())
+                    .env("INVER_HTTP_LISTEN", at(port + 3).to_string())
+                    .env("INVER_MQTT_WEBSOCKET_LISTEN", "off")
+                    .env("INVER_LOGGING_FILTER", "warn");
+                if contestant == Contestant::InverOs {
+                    command.env("INVER_LOG_COMMIT", "os").env("INVER_CAPTURE_RULES", "[]");
+                } else {
+                    command.env("INVER_LOG_COMMIT", "always");
+                }
+                let output = Command::new(&places.inver).arg("--version").output();
+                let output = output.with_context(|| format!("{}", places.inver.display()))?;
+                String::from_utf8_lossy(&output.stdout).trim().to_owned()
+            }
+            Contestant::Sink => {
+                command.arg(std::env::current_exe()?).args(["sink-serve", &port.to_string()]);
+                "sink".into()
+            }
+            peer => {
+                let name = match peer {
+                    Contestant::Kafka => "kafka",
+                    Contestant::Rabbitmq => "rabbitmq",
+                    _ => "mosquitto",
+                };
+                let (path, version) = script(name)?;
+                command.arg(path).arg("run").arg(port.to_string()).arg(&data).env("PEERS", &places.peers);
+                command.env("ERLANG_ARGS", "+sbwt none +sbwtdcpu none +sbwtdio none");
+                version
+            }
+        };
+        command
+            .stdin(Stdio::null())
+            .stdout(File::create(data.join("out"))?)
+            .stderr(File::create(data.join("err"))?);
+        let began = Instant::now();
+        let child = command.spawn().context("taskset")?;
+        let own = matches!(contestant, Contestant::InverOs | Contestant::InverAlways | Contestant::Sink);
+        let mut broker = Self {
+            contestant,
+            version,
+            child,
+            data,
+            kafka: at(port),
+            mqtt: at(if own { port + 1 } else { port }),
+            amqp: at(if own { port + 2 } else { port }),
+            started_in: Duration::ZERO,
+        };
+        broker.wait_ready(began)?;
+        broker.started_in = began.elapsed();
+        Ok(broker)
+    }
+
+    /// Ready is who answers its protocol, not who only listens.
+    fn wait_ready(&mut self, began: Instant) -> Result<()> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                let said = fs::read_to_string(self.data.join("err")).unwrap_or_default();
+                bail!(
+                    "{} ended with {status}: {}",
+                    self.contestant,
+                    said.lines().rev().take(8).collect::<Vec<_>>().join("\n")
+                );
+            }
+            if self.answers() {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < START_TIMEOUT, "{} does not answer", self.contestant);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn answers(&self) -> bool {
+        // ApiVersions 0; CONNECT of MQTT 3.1.1; the header of AMQP.
+        let api_versions: &[u8] = &[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0, 0];
+        let connect: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01b";
+        let asks = [(self.kafka, api_versions), (self.mqtt, connect), (self.amqp, b"AMQP\x00\x00\x09\x01")];
+        let asks = match self.contestant {
+            Contestant::Kafka => asks.get(..1),
+            Contestant::Mosquitto => asks.get(1..2),
+            Contestant::Rabbitmq => asks.get(2..),
+            Contestant::Sink => asks.get(..0),
+            _ => Some(asks.as_slice()),
+        };
+        asks.unwrap_or_default().iter().all(|(to, bytes)| {
+            let ask = || {
+                let mut stream = TcpStream::connect(to)?;
+                stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                std::io::Write::write_all(&mut stream, bytes)?;
+                stream.read(&mut [0; 16])
+            };
+            ask().is_ok_and(|count| count > 0)
+        }) && TcpStream::connect(self.kafka).is_ok()
+    }
+
+    /// The process and all below it.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        usage::tree(self.child.id())
+    }
+
+    fn stop(&mut self) {
+        let pids = self.pids();
+        let signal = |signal| {
+            for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
+                // Those that have ended already cannot be signalled, and need not be.
+                let _ = kill_process(pid, signal);
+            }
+        };
+        signal(Signal::TERM);
+        let end = Instant::now() + STOP_TIMEOUT;
+        while Instant::now() < end {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if matches!(self.child.try_wait(), Ok(None)) {
+            signal(Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.stop();
+        if std::env::var_os("INVER_BENCH_KEEP").is_none() {
+            let _ = fs::remove_dir_all(&self.data);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The loop that plays a run: warm-up, window, end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::epoll;
+
+use super::{Actor, Link, Stage};
+use crate::usage::{self, Usage};
+
+/// Output that may wait on a connection before its actor is asked for more.
+const OUTPUT_LOW_BYTES: usize = 64 * 1024;
+/// A window without progress for this long: what is under way is taken as lost.
+const STALL: Duration = Duration::from_millis(1500);
+const EVENTS: usize = 256;
+
+/// How long a run takes, and of which processes the use is counted.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(crate) warmup: Duration,
+    pub(crate) window: Duration,
+    /// Never sleep: an open loop must not be late itself.
+    pub(crate) spin: bool,
+    pub(crate) pids: Vec<u32>,
+}
+
+/// What the window held.
+pub(crate) struct Outcome {
+    pub(crate) seconds: f64,
+    pub(crate) messages: u64,
+    pub(crate) used: Usage,
+    pub(crate) rss_bytes_max: u64,
+    /// CPU seconds of the load generator itself.
+    pub(crate) load_cpu_s: f64,
+}
+
+struct Seat {
+    link: Link,
+    actor: Box<dyn Actor>,
+    readable: bool,
+    writable: bool,
+}
+
+impl Seat {
+    /// One turn: read, answer, send, write. True if anything moved.
+    fn turn(&mut self, stage: &mut Stage) -> Result<bool> {
+        let mut moved = false;
+        if self.readable {
+            match self.link.fill()? {
+                None => self.readable = false,
+                Some(0) => bail!("the broker closed a connection"),
+                Some(_) => {
+                    moved = true;
+                    let have = self.link.input.get(self.link.start..self.link.end).unwrap_or_default();
+                    let taken = self.actor.received(have, &mut self.link.output, stage)?;
+                    self.link.start += taken;
+                }
+            }
+        }
+        if self.link.output.len() - self.link.written < OUTPUT_LOW_BYTES {
+            self.actor.send(&mut self.link.output, stage);
+        }
+        if self.writable && !self.link.output.is_empty() {
+            moved = true;
+            self.writable = self.link.flush()?;
+        }
+        Ok(moved)
+    }
+}
+
+/// Plays the run to the end of its window.
+pub(crate) fn drive(seats: Vec<(Link, Box<dyn Actor>)>, stage: &mut Stage, plan: &Plan) -> Result<Outcome> {
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let mut seats: Vec<Seat> =
+        seats.into_iter().map(|(link, actor)| Seat { link, actor, readable: true, writable: true }).collect();
+    for (index, seat) in seats.iter().enumerate() {
+        seat.link.stream.set_nonblocking(true)?;
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        epoll::add(&poll, &seat.link.stream, epoll::EventData::new_u64(index as u64), flags)?;
+    }
+    let mut events = Vec::with_capacity(EVENTS);
+    let began = Instant::now();
+    let (mut last_done, mut last_progress) = (0, began);
+    let mut start: Option<(Instant, u64, Usage, f64)> = None;
+    let own = [std::process::id()];
+    let mut turn = 0_u32;
+    loop {
+        let mut moved = false;
+        stage.clock();
+        for seat in &mut seats {
+            moved |= seat.turn(stage)?;
+        }
+        events.clear();
+        let timeout =
+            rustix::event::Timespec { tv_sec: 0, tv_nsec: if moved || plan.spin { 0 } else { 20_000_000 } };
+        match epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error).context("epoll"),
+        }
+        for event in events.drain(..) {
+            let (flags, data) = (event.flags, event.data);
+            let Some(seat) = seats.get_mut(data.u64() as usize) else { continue };
+            let ended = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+            seat.readable |= flags.intersects(epoll::EventFlags::IN | ended);
+            seat.writable |= flags.contains(epoll::EventFlags::OUT);
+        }
+        turn = turn.wrapping_add(1);
+        if moved && !turn.is_multiple_of(64) && !plan.spin {
+            continue;
+        }
+        let now = Instant::now();
+        if stage.done != last_done {
+            (last_done, last_progress) = (stage.done, now);
+        } else if now - last_progress > STALL && stage.window != u64::MAX {
+            stage.lost = (stage.sent * stage.fan).saturating_sub(stage.done);
+            last_progress = now;
+        }
+        match start {
+            None if now - began >= plan.warmup => {
+                stage.recording = true;
+                start = Some((now, stage.done, usage::of(&plan.pids), usage::of(&own).cpu_s()));
+            }
+            Some((at, done, used, load)) if now - at >= plan.window => {
+                let (seconds, messages) = ((now - at).as_secs_f64(), stage.done - done);
+                let after = usage::of(&plan.pids);
+                let load_cpu_s = usage::of(&own).cpu_s() - load;
+                return Ok(Outcome {
+                    seconds,
+                    messages,
+                    used: after - used,
+                    rss_bytes_max: after.rss_bytes,
+                    load_cpu_s,
+                });
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! `inver-bench`: measures Inver beside Apache Kafka, RabbitMQ and Mosquitto, on the same work in the same run.
+//!
+//! The rooms: [`works`] (what is asked), [`load`] (who asks it), [`broker`] (who is asked), [`compare`]
+//! (whose turn it is), [`usage`] (what it cost), [`report`] (what is told), [`sink`] (what the load generators
+//! themselves can do), [`tools`] (the peers' own load tools).
+
+mod broker;
+mod compare;
+mod histogram;
+mod load;
+mod report;
+mod sink;
+mod tools;
+mod usage;
+mod works;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use broker::{Contestant, Places};
+use report::results::Results;
+use works::{Field, Lengths, WORKS, Work};
+
+/// Measures Inver and its peers side by side.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Inver and one peer, in turn, on the same works.
+    Compare {
+        /// Whose protocol.
+        field: FieldName,
+        /// Only these works, by their ids.
+        #[arg(long, value_delimiter = ',')]
+        work: Vec<String>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Everything, with all three peers.
+    All {
+        #[command(flatten)]
+        how: How,
+    },
+    /// The load generators against something that only answers: their own ceiling.
+    Sink {
+        /// Only these works, by their ids.
+        #[arg(long, value_delimiter = ',')]
+        work: Vec<String>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// The peers' own load tools against Inver and the peer.
+    Tools {
+        /// Whose protocol.
+        field: FieldName,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Writes the page and the charts again from the results kept.
+    Report,
+    /// Lists the works.
+    Works,
+    /// What `sink` starts.
+    #[command(hide = true)]
+    SinkServe {
+        /// First of three ports.
+        port: u16,
+    },
+}
+
+#[derive(Args)]
+struct How {
+    /// Rounds; the median of them counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Length of a run's window.
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// Length of the time before the window.
+    #[arg(long, default_value_t = 1.5)]
+    warmup: f64,
+    /// Only these contestants.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<ContestantName>,
+    /// The binary to measure; default: target/release/inver.
+    #[arg(long)]
+    inver: Option<PathBuf>,
+    /// Core of the broker.
+    #[arg(long, default_value_t = 0)]
+    broker_core: usize,
+    /// Core of the load generators.
+    #[arg(long, default_value_t = 1)]
+    load_core: usize,
+    /// Keep nothing: only show.
+    #[arg(long)]
+    dry: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FieldName {
+    Kafka,
+    Amqp,
+    Mqtt,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ContestantName {
+    InverOs,
+    InverAlways,
+    Kafka,
+    Rabbitmq,
+    Mosquitto,
+}
+
+impl From<FieldName> for Field {
+    fn from(name: FieldName) -> Self {
+        match name {
+            FieldName::Kafka => Self::Kafka,
+            FieldName::Amqp => Self::Amqp,
+            FieldName::Mqtt => Self::Mqtt,
+        }
+    }
+}
+
+impl From<ContestantName> for Contestant {
+    fn from(name: ContestantName) -> Self {
+        match name {
+            ContestantName::InverOs => Self::InverOs,
+            ContestantName::InverAlways => Self::InverAlways,
+            ContestantName::Kafka => Self::Kafka,
+            ContestantName::Rabbitmq => Self::Rabbitmq,
+            ContestantName::Mosquitto => Self::Mosquitto,
+        }
+    }
+}
+
+/// The project's root: where this was built.
+fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map_or_else(|| here.clone(), PathBuf::from)
+}
+
+fn places(how: &How) -> Places {
+    let root = root();
+    Places {
+        inver: how.inver.clone().unwrap_or_else(|| root.join("target/release/inver")),
+        peers: std::env::var_os("INVER_BENCH_PEERS")
+            .map_or_else(|| root.join("target/bench-peers"), PathBuf::from),
+        broker_core: how.broker_core,
+        root,
+    }
+}
+
+/// Load goes to its own core; and thousands of connections want as many files.
+fn prepare(how: &How) -> Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(how.load_core);
+    sched_setaffinity(None, &cores).context("pinning the load generators")?;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let open = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, open).context("files")?;
+    Ok(())
+}
+
+fn settings(how: &How) -> compare::Settings {
+    compare::Settings {
+        rounds: how.rounds,
+        lengths: Lengths {
+            warmup: Duration::from_secs_f64(how.warmup),
+            window: Duration::from_secs_f64(how.seconds),
+        },
+        only: how.only.iter().map(|name| Contestant::from(*name)).collect(),
+    }
+}
+
+/// Works of one field, or those named.
+fn chosen(field: Field, names: &[String]) -> Result<Vec<&'static Work>> {
+    if names.is_empty() {
+        return Ok(WORKS.iter().filter(|work| work.field == field).collect());
+    }
+    names.iter().map(|name| Work::named(name).with_context(|| format!("there is no work {name}"))).collect()
+}
+
+fn load(how: &How, places: &Places) -> Result<Results> {
+    let results = Results::load(&places.root);
+    // A dry run shows its own figures beside nobody else's and is saved nowhere.
+    if how.dry { Ok(results.unwrap_or_default()) } else { results }
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Compare { field, work, how } => {
+            prepare(&how)?;
+            let places = places(&how);
+            let works = chosen(field.into(), &work)?;
+            let mut results = load(&how, &places)?;
+            results.dry = how.dry;
+            compare::compare(field.into(), &works, &settings(&how), &places, &mut results)
+        }
+        Command::All { how } => {
+            prepare(&how)?;
+            let places = places(&how);
+            let mut results = load(&how, &places)?;
+            results.dry = how.dry;
+            for field in [Field::Kafka, Field::Amqp, Field::Mqtt] {
+                compare::compare(field, &chosen(field, &[])?, &settings(&how), &places, &mut results)?;
+                tools::run(field, &settings(&how), &places, &mut results)?;
+            }
+            Ok(())
+        }
+        Command::Sink { work, how } => {
+            prepare(&how)?;
+            sink::measure(&work, &settings(&how), &places(&how))
+        }
+        Command::Tools { field, how } => {
+            prepare(&how)?;
+            let places = places(&how);
+            let mut results = load(&how, &places)?;
+            results.dry = how.dry;
+            tools::run(field.into(), &settings(&how), &places, &mut results)
+        }
+        Command::Report => Results::load(&root())?.save(&root()),
+        Command::Works => {
+            for work in WORKS {
+                println!("{:<7} {} (a {})", work.id, work.title, work.unit);
+            }
+            Ok(())
+        }
+        Command::SinkServe { port } => sink::serve(port),
+    }
+}

@@ -1,0 +1,43 @@
+//! What was found: kept as JSON, shown as a table, a page and charts. Nothing in the page is typed in.
+
+pub(crate) mod chart;
+pub(crate) mod page;
+pub(crate) mod results;
+pub(crate) mod table;
+
+/// Figures that are shown: name, title, unit.
+pub(crate) const FIGURES: &[(&str, &str, &str)] = &[
+    ("per_s", "throughput", "/s"),
+    ("cpu_s_per_million", "CPU a million", "s"),
+    ("p50_us", "p50", "µs"),
+    ("p99_us", "p99", "µs"),
+    ("p999_us", "p99.9", "µs"),
+    ("confirm_p50_us", "ack p50", "µs"),
+    ("confirm_p99_us", "ack p99", "µs"),
+    ("rss_mb", "memory", "MB"),
+    ("disk_bytes_per_message", "to disk a message", "B"),
+    ("switches_per_message", "wake-ups a message", ""),
+    ("start_ms", "start", "ms"),
+    ("rss_bytes_per_connection", "memory a connection", "B"),
+    ("lost", "lost", ""),
+];
+
+/// A number with as many digits as it deserves.
+pub(crate) fn number(value: f64) -> String {
+    let size = value.abs();
+    if size >= 1e6 {
+        format!("{:.2} M", value / 1e6)
+    } else if size >= 10_000.0 {
+        format!("{:.0} k", value / 1e3)
+    } else if size >= 1_000.0 {
+        format!("{:.1} k", value / 1e3)
+    } else if size >= 100.0 || value == 0.0 {
+        format!("{value:.0}")
+    } else if size >= 10.0 {
+        format!("{value:.1}")
+    } else if size >= 1.0 {
+        format!("{value:.2}")
+    } else {
+        format!("{value:.3}")
+    }
+}

@@ -1,0 +1,144 @@
+//! Results as they are kept: every run of every work, replaced when the work is measured again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::broker::Contestant;
+use crate::works::Figures;
+
+/// Where reports lie, below the project's root.
+pub(crate) const FOLDER: &str = "docs/performance";
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) machine: Machine,
+    pub(crate) works: BTreeMap<String, Measured>,
+    /// What the peers' own tools said, by work and contestant.
+    #[serde(default)]
+    pub(crate) tools: BTreeMap<String, BTreeMap<Contestant, Vec<Figures>>>,
+    /// Save nothing.
+    #[serde(skip)]
+    pub(crate) dry: bool,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    pub(crate) kernel: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) day: String,
+    pub(crate) window_s: f64,
+    pub(crate) versions: BTreeMap<Contestant, String>,
+    pub(crate) runs: Vec<Run>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) contestant: Contestant,
+    pub(crate) round: usize,
+    pub(crate) figures: Figures,
+}
+
+/// Median, minimum and maximum over rounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Machine {
+    pub(crate) fn here() -> Self {
+        let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let processor =
+            processor.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let cores = fs::read_to_string("/proc/cpuinfo").unwrap_or_default().matches("processor\t").count();
+        Self {
+            processor: processor.trim_start_matches(['\t', ' ', ':']).trim().to_owned(),
+            cores,
+            kernel: kernel.trim().to_owned(),
+        }
+    }
+}
+
+/// Today, as the machine's `date` says it.
+pub(crate) fn day() -> String {
+    let output = Command::new("date").arg("-u").arg("+%Y-%m-%d").output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+impl Results {
+    fn path(root: &Path) -> PathBuf {
+        root.join(FOLDER).join("results.json")
+    }
+
+    pub(crate) fn load(root: &Path) -> Result<Self> {
+        match fs::read_to_string(Self::path(root)) {
+            Ok(text) => Ok(serde_json::from_str(&text)?),
+            Err(_) => Ok(Self::default()),
+        }
+    }
+
+    /// Writes the JSON, the page and its charts.
+    pub(crate) fn save(&self, root: &Path) -> Result<()> {
+        if self.dry {
+            return Ok(());
+        }
+        fs::create_dir_all(root.join(FOLDER))?;
+        fs::write(Self::path(root), serde_json::to_string_pretty(self)? + "\n")?;
+        super::page::write(self, &root.join(FOLDER))
+    }
+
+    /// Replaces the runs of the contestants that ran; the others' stay.
+    pub(crate) fn put(
+        &mut self,
+        id: &str,
+        runs: Vec<Run>,
+        versions: BTreeMap<Contestant, String>,
+        window_s: f64,
+    ) {
+        let measured = self.works.entry(id.to_owned()).or_insert_with(|| Measured {
+            day: String::new(),
+            window_s,
+            versions: BTreeMap::new(),
+            runs: Vec::new(),
+        });
+        measured.runs.retain(|run| !versions.contains_key(&run.contestant));
+        measured.runs.extend(runs);
+        measured.versions.extend(versions);
+        measured.window_s = window_s;
+        measured.day = day();
+    }
+}
+
+impl Measured {
+    pub(crate) fn spread(&self, contestant: Contestant, figure: &str) -> Option<Spread> {
+        spread(
+            self.runs
+                .iter()
+                .filter(|run| run.contestant == contestant)
+                .filter_map(|run| run.figures.get(figure).copied()),
+        )
+    }
+}
+
+pub(crate) fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let median = match values.len() % 2 {
+        1 => *values.get(middle)?,
+        _ => f64::midpoint(*values.get(middle.checked_sub(1)?)?, *values.get(middle)?),
+    };
+    Some(Spread { median, min: *values.first()?, max: *values.last()? })
+}
