@@ -30,6 +30,7 @@ mod retained;
 mod router;
 mod session;
 mod subscription;
+mod telemetry;
 mod topic;
 mod trie;
 mod value;

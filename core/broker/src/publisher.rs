@@ -90,6 +90,9 @@ pub struct Publisher {
     retained: Vec<(Vec<u8>, Option<Bytes>)>,
     single: BatchBuilder,
     scratch: Vec<u8>,
+    /// Messages since the last flush, for the counters.
+    published: u64,
+    unroutable: u64,
 }
 
 impl Publisher {
@@ -106,6 +109,8 @@ impl Publisher {
             retained: Vec::new(),
             single: BatchBuilder::new(0),
             scratch: Vec::new(),
+            published: 0,
+            unroutable: 0,
         }
     }
 
@@ -145,6 +150,8 @@ impl Publisher {
         if !set.is_empty() {
             self.burst.add(&set, route.key.as_deref(), message);
         }
+        self.published += 1;
+        self.unroutable += u64::from(set.is_empty());
         Ok(Routed { destinations: route.receivers, refused })
     }
 
@@ -193,6 +200,9 @@ impl Publisher {
     /// Hands everything over as one entry: whole or absent. The position to wait for before guaranteed
     /// messages may be acknowledged; none if nothing went to the log.
     pub fn flush(&mut self) -> Result<Option<Lsn>, PublishError> {
+        let counters = self.namespace.counters();
+        counters.published.increment(std::mem::take(&mut self.published));
+        counters.unroutable.increment(std::mem::take(&mut self.unroutable));
         if self.is_empty() {
             return Ok(None);
         }

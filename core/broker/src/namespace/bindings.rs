@@ -110,7 +110,7 @@ impl Namespace {
             let mut entry = Entry::new();
             let key = catalog::key(self.0.id, &[name.as_bytes()]);
             entry.put(catalog::EXCHANGES, key, catalog::encode(&spec));
-            lsn = Some(self.0.log.submit(entry)?.lsn);
+            lsn = Some(self.log().submit(entry)?.lsn);
         }
         let it = self.enter_exchange(name, spec);
         Ok(Declared { it, created: true, lsn })
@@ -141,7 +141,7 @@ impl Namespace {
         if entry.is_empty() {
             return Ok(None);
         }
-        Ok(Some(self.0.log.submit(entry)?.lsn))
+        Ok(Some(self.log().submit(entry)?.lsn))
     }
 
     /// Takes an exchange out, with the bindings from it and to it, and what goes away with them.
@@ -209,7 +209,7 @@ impl Namespace {
         };
         let mut entry = Entry::new();
         entry.put(catalog::BINDINGS, catalog::key(self.0.id, &[&row.to_be_bytes()]), catalog::encode(&value));
-        Ok(Some(self.0.log.submit(entry)?.lsn))
+        Ok(Some(self.log().submit(entry)?.lsn))
     }
 
     /// Binds a queue to the hub by a slashed filter; kept with the queue's own row, not as a row of its own.
@@ -270,7 +270,7 @@ impl Namespace {
         if entry.is_empty() {
             return Ok(None);
         }
-        Ok(Some(self.0.log.submit(entry)?.lsn))
+        Ok(Some(self.log().submit(entry)?.lsn))
     }
 
     /// The bindings that lead away from an exchange to queues and exchanges.

@@ -26,6 +26,7 @@ use crate::reclaim::Reclaim;
 use crate::retained::Retained;
 use crate::session::SessionCore;
 use crate::subscription::Subscription;
+use crate::telemetry::Counters;
 use crate::topic::{StreamNames, Topic, TopicId};
 use crate::value::Arguments;
 
@@ -48,6 +49,13 @@ const PREDECLARED: [(&str, ExchangeKind); 5] = [
     (TRACE, ExchangeKind::Topic),
 ];
 
+/// What a namespace's subscriptions need of it.
+pub(crate) struct Surroundings {
+    pub(crate) log: Log,
+    pub(crate) stream_names: StreamNames,
+    pub(crate) counters: Counters,
+}
+
 /// A handle; cheap to clone.
 #[derive(Clone)]
 pub struct Namespace(Arc<Inner>);
@@ -55,7 +63,6 @@ pub struct Namespace(Arc<Inner>);
 pub(crate) struct Inner {
     id: u32,
     name: Box<str>,
-    log: Log,
     config: Arc<BrokerConfig>,
     topology: Mutex<()>,
     sessions_lock: Mutex<()>,
@@ -65,7 +72,7 @@ pub(crate) struct Inner {
     headers_behind: AtomicBool,
     topics: DashMap<Box<str>, Arc<Topic>>,
     topics_by_id: DashMap<TopicId, Arc<Topic>>,
-    stream_names: Arc<StreamNames>,
+    surroundings: Arc<Surroundings>,
     exchanges: RwLock<HashMap<Box<str>, Arc<Exchange>>>,
     hub: Arc<Exchange>,
     queues: DashMap<Box<str>, Arc<Queue>>,
@@ -107,7 +114,6 @@ impl Namespace {
         Namespace(Arc::new(Inner {
             id,
             name: name.into(),
-            log: log.clone(),
             config: config.clone(),
             topology: Mutex::default(),
             sessions_lock: Mutex::default(),
@@ -116,7 +122,11 @@ impl Namespace {
             headers_behind: AtomicBool::new(false),
             topics: DashMap::new(),
             topics_by_id: DashMap::new(),
-            stream_names: Arc::default(),
+            surroundings: Arc::new(Surroundings {
+                log: log.clone(),
+                stream_names: StreamNames::default(),
+                counters: Counters::of(name),
+            }),
             exchanges: RwLock::new(exchanges),
             hub,
             queues: DashMap::new(),
@@ -174,7 +184,7 @@ impl Namespace {
     /// The log that everything in it is kept in.
     #[must_use]
     pub fn log(&self) -> &Log {
-        &self.0.log
+        &self.0.surroundings.log
     }
 
     /// Where groups stand in topics.
@@ -235,8 +245,12 @@ impl Namespace {
         &self.0.captures
     }
 
-    pub(crate) fn stream_names(&self) -> &Arc<StreamNames> {
-        &self.0.stream_names
+    pub(crate) fn surroundings(&self) -> &Arc<Surroundings> {
+        &self.0.surroundings
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.0.surroundings.counters
     }
 
     pub(crate) fn reclaim(&self) -> &Arc<Reclaim> {
@@ -284,7 +298,12 @@ impl Namespace {
             }
         }
         self.age_queues(now_ms);
-        self.0.reclaim.trim(&self.0.log);
+        let counters = self.counters();
+        counters.topics.set(self.0.topics.len() as f64);
+        counters.queues.set(self.0.queues.len() as f64);
+        counters.sessions.set(self.0.sessions.len() as f64);
+        counters.retained.set(self.0.retained.len() as f64);
+        self.0.reclaim.trim(self.log());
     }
 }
 

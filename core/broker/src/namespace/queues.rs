@@ -93,7 +93,7 @@ impl Namespace {
     }
 
     fn make_durable(&self, name: &str, spec: QueueSpec) -> Result<(Arc<Queue>, Lsn), QueueError> {
-        let log = &self.0.log;
+        let log = self.log();
         let (stream, cursor) = (log.allocate_stream(), log.allocate_cursor());
         let mut entry = Entry::new();
         entry.create_stream(stream);
@@ -124,7 +124,7 @@ impl Namespace {
         topic: Arc<Topic>,
     ) -> Option<Arc<Queue>> {
         let stream = topic.partition(0)?.stream().clone();
-        let cursor = self.0.log.cursor(cursor)?;
+        let cursor = self.log().cursor(cursor)?;
         let from = cursor.position();
         let sources = vec![(stream.clone(), Some(cursor), from)];
         let subscription = Subscription::over_streams(self, name, mode(&spec), sources, Trim::Acknowledged);
@@ -199,7 +199,7 @@ impl Namespace {
         if entry.is_empty() {
             return Ok((depth.ready, None));
         }
-        let submitted = self.0.log.submit(entry).map_err(|e| QueueError::Log(e.to_string()))?;
+        let submitted = self.log().submit(entry).map_err(|e| QueueError::Log(e.to_string()))?;
         Ok((depth.ready, Some(submitted.lsn)))
     }
 }

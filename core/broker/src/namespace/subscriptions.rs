@@ -72,14 +72,14 @@ impl Namespace {
         let mut entry = Entry::new();
         let mut made = Vec::new();
         for partition in partitions {
-            let (cursor, from) = (self.0.log.allocate_cursor(), start.offset(partition.stream()));
+            let (cursor, from) = (self.log().allocate_cursor(), start.offset(partition.stream()));
             entry.create_cursor(cursor, partition.stream().id(), from);
             made.push((partition.stream().clone(), cursor, from));
         }
         let row = SubscriptionRow { mode, cursors: made.iter().map(|(_, c, _)| c.0).collect() };
         entry.put(catalog::SUBSCRIPTIONS, self.subscription_key(topic, name), catalog::encode(&row));
-        self.0.log.submit(entry).map_err(|e| SubscriptionError::Log(e.to_string()))?;
-        Ok(made.into_iter().map(|(s, c, from)| (s, self.0.log.cursor(c), from)).collect())
+        self.log().submit(entry).map_err(|e| SubscriptionError::Log(e.to_string()))?;
+        Ok(made.into_iter().map(|(s, c, from)| (s, self.log().cursor(c), from)).collect())
     }
 
     fn subscription_key(&self, topic: &Topic, name: &str) -> bytes::Bytes {
@@ -94,7 +94,7 @@ impl Namespace {
         let name = String::from_utf8_lossy(name).into_owned();
         let partitions = topic.partitions();
         let sources = partitions.iter().enumerate().filter_map(|(i, p)| {
-            let cursor = row.cursors.get(i).and_then(|c| self.0.log.cursor((*c).into()))?;
+            let cursor = row.cursors.get(i).and_then(|c| self.log().cursor((*c).into()))?;
             let from = cursor.position();
             Some((p.stream().clone(), Some(cursor), from))
         });
@@ -121,7 +121,7 @@ impl Namespace {
             let mut cursors: Vec<u64> = subscription.cursors().iter().map(|c| c.0).collect();
             let mut made = Vec::new();
             for partition in &new {
-                let cursor = subscription.is_durable().then(|| self.0.log.allocate_cursor());
+                let cursor = subscription.is_durable().then(|| self.log().allocate_cursor());
                 if let Some(cursor) = cursor {
                     entry.create_cursor(cursor, partition.stream().id(), Offset(0));
                     cursors.push(cursor.0);
@@ -131,13 +131,13 @@ impl Namespace {
             if subscription.is_durable() {
                 let row = SubscriptionRow { mode: subscription.mode(), cursors };
                 entry.put(catalog::SUBSCRIPTIONS, self.subscription_key(topic, &name), catalog::encode(&row));
-                if let Err(error) = self.0.log.submit(entry) {
+                if let Err(error) = self.log().submit(entry) {
                     tracing::error!(%error, subscription = %name, "new partitions are not part of it");
                     continue;
                 }
             }
             for (stream, cursor) in made {
-                subscription.extend(stream, cursor.and_then(|c| self.0.log.cursor(c)));
+                subscription.extend(stream, cursor.and_then(|c| self.log().cursor(c)));
             }
         }
     }

@@ -47,7 +47,7 @@ impl Namespace {
             return Err(TopicError::Exists(name.to_owned()));
         }
         let mut entry = Entry::new();
-        let ids: Vec<StreamId> = (0..spec.partitions).map(|_| self.0.log.allocate_stream()).collect();
+        let ids: Vec<StreamId> = (0..spec.partitions).map(|_| self.log().allocate_stream()).collect();
         ids.iter().for_each(|id| entry.create_stream(*id));
         let id = TopicId(uuid::Uuid::new_v4().as_u128());
         let row = TopicRow {
@@ -94,14 +94,14 @@ impl Namespace {
             return Err(TopicError::BadPartitions(reason));
         }
         let mut entry = Entry::new();
-        let ids: Vec<StreamId> = (present..count).map(|_| self.0.log.allocate_stream()).collect();
+        let ids: Vec<StreamId> = (present..count).map(|_| self.log().allocate_stream()).collect();
         ids.iter().for_each(|id| entry.create_stream(*id));
         let mut row = self.topic_row(&topic);
         row.streams.extend(ids.iter().map(|i| i.0));
         self.put_topic_row(&mut entry, name, &row);
         let lsn = self.submit_topology(entry)?;
         topic.add_partitions(self.streams(&ids));
-        self.0.stream_names.enter(&topic);
+        self.0.surroundings.stream_names.enter(&topic);
         self.extend_subscriptions(&topic, present);
         self.changed();
         Ok(lsn)
@@ -134,13 +134,13 @@ impl Namespace {
     pub(super) fn enter_topic(&self, topic: &Arc<Topic>) {
         self.0.topics.insert(topic.name().into(), topic.clone());
         self.0.topics_by_id.insert(topic.id(), topic.clone());
-        self.0.stream_names.enter(topic);
+        self.0.surroundings.stream_names.enter(topic);
     }
 
     pub(super) fn remove_topic(&self, topic: &Topic) {
         self.0.topics.remove(topic.name());
         self.0.topics_by_id.remove(&topic.id());
-        self.0.stream_names.forget(topic);
+        self.0.surroundings.stream_names.forget(topic);
     }
 
     fn log_topic(&self, name: &str) -> Result<Arc<Topic>, TopicError> {
@@ -168,11 +168,11 @@ impl Namespace {
 
     /// Handles of streams that were just made.
     pub(super) fn streams(&self, ids: &[StreamId]) -> Vec<Stream> {
-        ids.iter().filter_map(|id| self.0.log.stream(*id)).collect()
+        ids.iter().filter_map(|id| self.log().stream(*id)).collect()
     }
 
     pub(super) fn submit_topology(&self, entry: Entry) -> Result<Lsn, TopicError> {
-        self.0.log.submit(entry).map(|s| s.lsn).map_err(|e| TopicError::Log(e.to_string()))
+        self.log().submit(entry).map(|s| s.lsn).map_err(|e| TopicError::Log(e.to_string()))
     }
 
     pub(crate) fn recover_topic(&self, name: &str, row: &TopicRow) {
@@ -210,7 +210,7 @@ impl Namespace {
         if entry.is_empty() {
             return;
         }
-        if let Err(error) = self.0.log.submit(entry) {
+        if let Err(error) = self.log().submit(entry) {
             tracing::debug!(%error, "retention not written");
         }
     }

@@ -84,6 +84,7 @@ impl Consumer {
     pub fn pull(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
         let mut acks = Vec::new();
         let (consumed, dead);
+        let before = into.len();
         let now_ms = now_ms();
         let pull = {
             let mut state = self.subscription.state.lock();
@@ -103,6 +104,7 @@ impl Consumer {
             self.subscription.commit_acks(acks);
         }
         self.subscription.bury(&dead);
+        self.subscription.surroundings.counters.delivered.increment((into.len() - before) as u64);
         for load in self.aside.loads.drain(..) {
             load.spawn(&self.subscription);
         }
@@ -111,6 +113,7 @@ impl Consumer {
 
     /// Acknowledges. The position to wait for, for those who must answer; none if nothing is durable here.
     pub fn ack(&self, ids: &[DeliveryId]) -> Option<Lsn> {
+        self.subscription.surroundings.counters.acknowledged.increment(ids.len() as u64);
         let acks = self.subscription.state.lock().ack(self.slot, ids);
         self.subscription.commit_acks(acks)
     }
@@ -138,6 +141,7 @@ impl Consumer {
 
     /// Gives messages back to be delivered again, to this or another consumer, with their count raised.
     pub fn requeue(&self, ids: &[DeliveryId]) {
+        self.subscription.surroundings.counters.returned.increment(ids.len() as u64);
         let told = self.subscription.state.lock().give_back(self.slot, ids, true);
         if told.is_empty() {
             return;
@@ -146,7 +150,7 @@ impl Consumer {
         for (cursor, offsets) in told {
             entry.returned(&cursor, &offsets);
         }
-        if let Err(error) = self.subscription.log.submit(entry) {
+        if let Err(error) = self.subscription.surroundings.log.submit(entry) {
             tracing::debug!(%error, "delivery counts not written");
         }
     }

@@ -102,7 +102,7 @@ impl State {
         let token = self.sources.len() as u64;
         let listener: std::sync::Weak<Subscription> = Arc::downgrade(of);
         let listening = stream.listen(Arc::new(WeakListener(listener)), token);
-        let mut source = StreamSource::new(stream, cursor, from, &of.names);
+        let mut source = StreamSource::new(stream, cursor, from, &of.surroundings);
         source.listen(listening);
         self.sources.push(Source::Stream(source));
     }
@@ -331,8 +331,10 @@ impl State {
         };
         if spill {
             self.spill(of, batch);
-        } else if let Some(Source::Memory(memory)) = self.sources.first_mut() {
-            memory.push(batch.bytes(), messages, topic);
+        } else if let Some(Source::Memory(memory)) = self.sources.first_mut()
+            && !memory.push(batch.bytes(), messages, topic)
+        {
+            of.surroundings.counters.dropped.increment(messages);
         }
         self.wake_waiting();
     }
@@ -340,11 +342,11 @@ impl State {
     /// Puts a batch into the queue's stream in the log, which is made with the first and swept at a restart.
     fn spill(&mut self, of: &Arc<Subscription>, batch: &Batch) {
         if self.sources.len() == 1 {
-            let id = of.log.allocate_stream();
+            let id = of.surroundings.log.allocate_stream();
             let mut entry = Entry::new();
             entry.create_stream(id);
             entry.put(catalog::SPILLS, Bytes::copy_from_slice(&id.0.to_be_bytes()), Bytes::new());
-            match of.log.submit(entry).ok().and_then(|_| of.log.stream(id)) {
+            match of.surroundings.log.submit(entry).ok().and_then(|_| of.surroundings.log.stream(id)) {
                 Some(stream) => self.add_stream(of, stream, None, Offset(0)),
                 None => return,
             }
@@ -353,7 +355,8 @@ impl State {
         spilled.is_spill = true;
         let mut entry = Entry::new();
         entry.batch(std::slice::from_ref(&spilled.stream), batch.clone());
-        if let Err(error) = of.log.submit(entry) {
+        of.surroundings.counters.spilled.increment(u64::from(batch.record_count()));
+        if let Err(error) = of.surroundings.log.submit(entry) {
             tracing::error!(queue = %of.name, %error, "messages lost: memory is full and the log refuses");
         }
     }

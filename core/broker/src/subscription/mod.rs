@@ -24,16 +24,15 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use inver_storage::batch::{Batch, Record};
-use inver_storage::{Cursor, CursorId, Entry, Log, Lsn, Offset, Stream};
+use inver_storage::{Cursor, CursorId, Entry, Lsn, Offset, Stream};
 use parking_lot::Mutex;
 
 use crate::catalog;
 use crate::clock::now_ms;
 use crate::deadletter::{Dead, Undertaker};
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, Surroundings};
 use crate::queue::QueueLimits;
 use crate::reclaim::Reclaim;
-use crate::topic::StreamNames;
 
 pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
 pub use source::{MemoryBounds, WhenFull};
@@ -150,8 +149,7 @@ pub struct Subscription {
     id: u64,
     name: Box<str>,
     durable: bool,
-    log: Log,
-    names: Arc<StreamNames>,
+    surroundings: Arc<Surroundings>,
     state: Mutex<State>,
     /// A durable position moved since the broker last looked; see [`Subscription::take_dirty`].
     dirty: AtomicBool,
@@ -210,8 +208,7 @@ impl Subscription {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             durable,
-            log: namespace.log().clone(),
-            names: namespace.stream_names().clone(),
+            surroundings: namespace.surroundings().clone(),
             state: Mutex::new(State::new(mode)),
             dirty: AtomicBool::new(false),
             reclaim,
@@ -298,10 +295,11 @@ impl Subscription {
 
     fn bury(&self, dead: &[Dead]) {
         match self.undertaker.get() {
-            _ if dead.is_empty() => {}
+            _ if dead.is_empty() => return,
             Some(undertaker) => undertaker.bury(self, dead),
             None => self.ack_dead(dead.iter().map(|d| d.id).collect()),
         }
+        self.surroundings.counters.dead.increment(dead.len() as u64);
     }
 
     /// Dead messages are out of the queue.
@@ -358,7 +356,7 @@ impl Subscription {
     fn trim(&self, stream: &Stream, to: Offset) {
         let mut entry = Entry::new();
         entry.trim(stream, to);
-        if let Err(error) = self.log.submit(entry) {
+        if let Err(error) = self.surroundings.log.submit(entry) {
             tracing::debug!(subscription = %self.name, %error, "trim not written");
         }
     }
@@ -378,7 +376,7 @@ impl Subscription {
             let mut entry = Entry::new();
             entry.delete_stream(stream.id());
             entry.delete(catalog::SPILLS, Bytes::copy_from_slice(&stream.id().0.to_be_bytes()));
-            if let Err(error) = self.log.submit(entry) {
+            if let Err(error) = self.surroundings.log.submit(entry) {
                 tracing::debug!(subscription = %self.name, %error, "spilled messages not deleted");
             }
         }

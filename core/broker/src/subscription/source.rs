@@ -7,7 +7,7 @@ use bytes::Bytes;
 use inver_storage::batch::{BatchHeader, Record, Records, records};
 use inver_storage::{ColdRead, Cursor, Listening, Offset, Read, StoredBatch, Stream};
 
-use crate::topic::StreamNames;
+use crate::namespace::Surroundings;
 
 /// Bytes asked of a stream at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -94,7 +94,7 @@ pub(super) struct StreamSource {
     pub(super) loading: bool,
     /// It is what a queue in memory could not hold: what was submitted counts, committed or not.
     pub(super) is_spill: bool,
-    names: Arc<StreamNames>,
+    surroundings: Arc<Surroundings>,
     _listening: Option<Listening>,
 }
 
@@ -103,7 +103,7 @@ impl StreamSource {
         stream: Stream,
         cursor: Option<Cursor>,
         from: Offset,
-        names: &Arc<StreamNames>,
+        surroundings: &Arc<Surroundings>,
     ) -> StreamSource {
         let holes_below = cursor.as_ref().and_then(|c| c.acked_above().last().map(|r| r.end.0)).unwrap_or(0);
         StreamSource {
@@ -115,7 +115,7 @@ impl StreamSource {
             open: None,
             loading: false,
             is_spill: false,
-            names: names.clone(),
+            surroundings: surroundings.clone(),
             _listening: None,
         }
     }
@@ -165,7 +165,7 @@ impl StreamSource {
             }
             if let Some(batch) = self.batches.pop_front() {
                 let foreign = batch.origin != self.stream.id();
-                let topic = if foreign { self.names.get(batch.origin) } else { None };
+                let topic = if foreign { self.surroundings.stream_names.get(batch.origin) } else { None };
                 self.open = Open::new(batch.base_offset.0, &batch.bytes, topic);
                 if self.open.is_none() {
                     self.step_over(&batch);
@@ -273,10 +273,11 @@ impl MemorySource {
                 || self.bytes + batch.len() as u64 > self.bounds.bytes_max)
     }
 
-    pub(super) fn push(&mut self, batch: &Bytes, messages: u64, topic: Option<&Arc<str>>) {
+    /// False if there was no room.
+    pub(super) fn push(&mut self, batch: &Bytes, messages: u64, topic: Option<&Arc<str>>) -> bool {
         if self.is_full_for(batch, messages) {
             self.dropped += messages;
-            return;
+            return false;
         }
         self.batches.push_back(Waiting {
             bytes: batch.clone(),
@@ -286,6 +287,7 @@ impl MemorySource {
         });
         self.end += messages;
         self.bytes += batch.len() as u64;
+        true
     }
 
     pub(super) fn take(&mut self) -> Option<Taken> {

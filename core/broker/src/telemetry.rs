@@ -1,0 +1,65 @@
+//! What the model counts. Names and meaning in one place; the server renders them.
+
+use metrics::{Counter, Gauge, counter, gauge};
+
+/// Messages published one by one (a finished batch counts where its protocol takes it).
+const PUBLISHED: &str = "inver_messages_published_total";
+/// Of those, messages that nobody received.
+const UNROUTABLE: &str = "inver_messages_unroutable_total";
+/// Messages handed to consumers.
+const DELIVERED: &str = "inver_messages_delivered_total";
+/// Messages acknowledged by consumers.
+const ACKNOWLEDGED: &str = "inver_messages_acknowledged_total";
+/// Messages that consumers gave back.
+const RETURNED: &str = "inver_messages_returned_total";
+/// Messages that died in a queue.
+const DEAD: &str = "inver_messages_dead_total";
+/// Messages that went on in the log because a queue in memory was full.
+const SPILLED: &str = "inver_messages_spilled_total";
+/// Best-effort messages that a full queue in memory refused.
+const DROPPED: &str = "inver_messages_dropped_total";
+/// Topics, queues among them.
+const TOPICS: &str = "inver_topics";
+/// Queues, those in memory among them.
+const QUEUES: &str = "inver_queues";
+/// Sessions, connected or not.
+const SESSIONS: &str = "inver_sessions";
+/// Addresses with a retained value.
+const RETAINED: &str = "inver_retained_messages";
+
+/// Handles of the counters. All handles of one name count together.
+pub(crate) struct Counters {
+    pub(crate) published: Counter,
+    pub(crate) unroutable: Counter,
+    pub(crate) delivered: Counter,
+    pub(crate) acknowledged: Counter,
+    pub(crate) returned: Counter,
+    pub(crate) dead: Counter,
+    pub(crate) spilled: Counter,
+    pub(crate) dropped: Counter,
+    pub(crate) topics: Gauge,
+    pub(crate) queues: Gauge,
+    pub(crate) sessions: Gauge,
+    pub(crate) retained: Gauge,
+}
+
+impl Counters {
+    /// Handles for a namespace.
+    pub(crate) fn of(namespace: &str) -> Counters {
+        let label = namespace.to_owned();
+        Counters {
+            published: counter!(PUBLISHED, "namespace" => label.clone()),
+            unroutable: counter!(UNROUTABLE, "namespace" => label.clone()),
+            delivered: counter!(DELIVERED, "namespace" => label.clone()),
+            acknowledged: counter!(ACKNOWLEDGED, "namespace" => label.clone()),
+            returned: counter!(RETURNED, "namespace" => label.clone()),
+            dead: counter!(DEAD, "namespace" => label.clone()),
+            spilled: counter!(SPILLED, "namespace" => label.clone()),
+            dropped: counter!(DROPPED, "namespace" => label.clone()),
+            topics: gauge!(TOPICS, "namespace" => label.clone()),
+            queues: gauge!(QUEUES, "namespace" => label.clone()),
+            sessions: gauge!(SESSIONS, "namespace" => label.clone()),
+            retained: gauge!(RETAINED, "namespace" => label),
+        }
+    }
+}
