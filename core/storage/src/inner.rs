@@ -3,7 +3,7 @@
 //! Locks, in the order in which they may be taken: cursors (by id) → intake → producers of a stream → state of a
 //! stream → segments. The writer's own state is locked by whoever drives it, before all of these.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -85,7 +85,7 @@ pub(crate) struct Intake {
 /// What changed since the last checkpoint.
 #[derive(Default)]
 pub(crate) struct Dirty {
-    pub(crate) state: HashMap<(u16, Bytes), Option<Bytes>>,
+    pub(crate) state: BTreeMap<(u16, Bytes), Option<Bytes>>,
     pub(crate) streams: Vec<Arc<StreamInner>>,
     pub(crate) cursors: Vec<Arc<CursorInner>>,
 }

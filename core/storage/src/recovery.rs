@@ -62,7 +62,7 @@ pub(crate) fn open(
     let plan = plan(store.as_ref(), meta.as_ref(), &found)?;
     let meta = match meta {
         Some(meta) => meta,
-        None => first_meta(medium.as_ref(), &mut store, &plan)?,
+        None => first_meta(medium.as_ref(), &mut store, &plan, is_manual)?,
     };
     for leftover in &plan.leftovers {
         let name = leftover.file_name();
@@ -205,12 +205,15 @@ fn first_meta(
     medium: &dyn Medium,
     store: &mut Box<dyn CheckpointStore>,
     plan: &Plan,
+    is_manual: bool,
 ) -> Result<Meta, OpenError> {
     let log_id = match plan.replayed.first() {
         Some(first) => {
             let file = medium.open(&first.file_name()).map_err(open_io(first.file_name()))?;
             Scanner::open(file.as_ref(), None).map_err(|error| in_segment(*first, error))?.0.log_id
         }
+        // A simulated log must replay.
+        None if is_manual => 1,
         None => (u128::from(random()) << 64) | u128::from(random()),
     };
     let meta = Meta { log_id, lsn: 0, durable: 0, next_stream: 1, next_cursor: 1, next_cleaned: 1 };
