@@ -69,7 +69,9 @@ class Mqtt:
 
     def subscribe(self, topic, qos=1, **options):
         """Subscribes and returns the reason codes of the answer."""
-        result, mid = self.client.subscribe(topic, qos, **options)
+        if "options" not in options:
+            options["qos"] = qos
+        result, mid = self.client.subscribe(topic, **options)
         assert result == paho.MQTT_ERR_SUCCESS
         return self._answer(mid)
 
@@ -181,18 +183,23 @@ def amqp_get(channel, queue_name, seconds=WAIT_SECONDS):
 # ---- Kafka by librdkafka
 
 
+# The library tells of broken connections on standard error; tests judge by what their calls give.
+QUIET = {"log_level": 0, "error_cb": lambda _error: None}
+
+
 def kafka_admin(broker):
-    return AdminClient({"bootstrap.servers": broker.kafka})
+    return AdminClient({"bootstrap.servers": broker.kafka, **QUIET})
 
 
 def kafka_create(broker, topic, partitions=1, **config):
-    futures = kafka_admin(broker).create_topics([NewTopic(topic, partitions, 1, config=config)])
-    futures[topic].result(WAIT_SECONDS)
+    # Named, for a client that is collected ends its calls.
+    admin = kafka_admin(broker)
+    admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(WAIT_SECONDS)
 
 
 def kafka_producer(broker, **config):
     return confluent_kafka.Producer({
-        "bootstrap.servers": broker.kafka, "acks": "all", "linger.ms": 0,
+        "bootstrap.servers": broker.kafka, **QUIET, "acks": "all", "linger.ms": 0,
         "message.timeout.ms": WAIT_SECONDS * 1000, **{k.replace("_", "."): v for k, v in config.items()},
     })
 
@@ -213,7 +220,7 @@ def kafka_send(broker, topic, value, key=None, headers=None, producer=None, **op
 @contextlib.contextmanager
 def kafka_consumer(broker, *topics, group=None, **config):
     consumer = confluent_kafka.Consumer({
-        "bootstrap.servers": broker.kafka, "group.id": group or f"g-{uuid.uuid4().hex[:8]}",
+        "bootstrap.servers": broker.kafka, **QUIET, "group.id": group or f"g-{uuid.uuid4().hex[:8]}",
         "auto.offset.reset": "earliest", "enable.auto.commit": False, "fetch.wait.max.ms": 100,
         "topic.metadata.refresh.interval.ms": 500, "session.timeout.ms": 6000,
         **{k.replace("_", "."): v for k, v in config.items()},

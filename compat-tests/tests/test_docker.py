@@ -8,7 +8,7 @@ import types
 import pytest
 import pika
 
-from clients import Mqtt, amqp, amqp_get
+from clients import QUIET, Mqtt, amqp, amqp_get
 from dockerd import Daemon, Unavailable
 from harness import ROOT, binary, free_port, run, wait_until
 
@@ -45,7 +45,7 @@ def test_the_image(daemon, unique):
 
     broker = types.SimpleNamespace(mqtt_port=ports["mqtt"], amqp_port=ports["amqp"])
     kafka = {"bootstrap.servers": f"127.0.0.1:{ports['kafka']}", "security.protocol": "SASL_PLAINTEXT",
-             "sasl.mechanism": "PLAIN", "sasl.username": "demo", "sasl.password": "secret"}
+             "sasl.mechanism": "PLAIN", "sasl.username": "demo", "sasl.password": "secret", **QUIET}
 
     def by_kafka(count):
         consumer = confluent_kafka.Consumer({**kafka, "group.id": os.urandom(4).hex(), "auto.offset.reset": "earliest"})

@@ -11,7 +11,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from clients import Mqtt, background, java, mqtt, node, publish_properties
+from clients import QUIET, Mqtt, background, java, mqtt, node, publish_properties
 from harness import run, wait_until
 
 
@@ -35,11 +35,11 @@ def test_mqtt_js(broker, unique, version, over):
 
 
 def test_paho_java(broker, unique):
-    assert java("apps", "PahoApp", f"tcp://127.0.0.1:{broker.mqtt_port}", unique).endswith("done\n")
+    assert java("mqtt", "PahoApp", f"tcp://127.0.0.1:{broker.mqtt_port}", unique).endswith("done\n")
 
 
 def test_hivemq(broker, unique):
-    assert java("apps", "HiveApp", "127.0.0.1", broker.mqtt_port, unique).endswith("done\n")
+    assert java("mqtt", "HiveApp", "127.0.0.1", broker.mqtt_port, unique).endswith("done\n")
 
 
 def test_aiomqtt(broker, unique):
@@ -98,6 +98,7 @@ def test_retained(broker, unique):
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
         client.subscribe(f"{unique}/#", options=options)
         assert client.nothing(lambda: client.publish(f"{unique}-probe", b"", 1))
+        client.unsubscribe(f"{unique}/#")
         options = SubscribeOptions(qos=1, retainAsPublished=True, noLocal=True)
         client.subscribe(f"{unique}/a", options=options)
         message = client.get()
@@ -134,7 +135,10 @@ def test_a_session_outlives_its_connection_and_the_broker(own_broker, version):
     broker.restart()
     with mqtt(broker, **options) as client:
         assert client.session_present
-        assert client.take(30) == [b"%d" % n for n in range(30)]
+        # A QoS 2 message is handed over one round trip later, so the order holds within a QoS.
+        got = client.take(30)
+        for qos in (1, 2):
+            assert [int(body) for body in got if int(body) % 2 == qos - 1] == list(range(qos - 1, 30, 2))
     with mqtt(broker, **options) as client:
         assert client.session_present
         assert client.nothing(lambda: client.publish("probe", b"", 1))
@@ -325,7 +329,7 @@ def test_tls(own_broker, tmp_path):
     connection.close()
     import confluent_kafka
     admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": f"localhost:{ports['kafka']}",
-                                               "security.protocol": "ssl", "ssl.ca.location": authority})
+                                               "security.protocol": "ssl", "ssl.ca.location": authority, **QUIET})
     assert "mqtt" in admin.list_topics(timeout=15).topics
 
 

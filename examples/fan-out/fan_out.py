@@ -26,7 +26,8 @@ slashed, dotted = f"alerts/{door}", f"alerts.{door}"
 bootstrap = {"bootstrap.servers": f"{options.host}:{options.kafka}"}
 
 # The Kafka topic: made before anything is published, so that it gets it all.
-AdminClient(bootstrap).create_topics([NewTopic(dotted, 1, 1)])[dotted].result(10)
+admin = AdminClient(bootstrap)
+admin.create_topics([NewTopic(dotted, 1, 1)])[dotted].result(10)
 consumer = Consumer({**bootstrap, "group.id": door, "auto.offset.reset": "earliest"})
 consumer.subscribe([dotted])
 

@@ -78,7 +78,7 @@ pub(crate) static PLUGS: &[Plug] = &[
                 check: |value| value::number(value, 1, PARTITIONS_MAX).map(drop),
             },
         ],
-        make: |config| Ok(Arc::new(NotYet("kafka"))),
+        make: kafka,
     },
     Plug {
         name: "mqtt",
@@ -87,7 +87,7 @@ pub(crate) static PLUGS: &[Plug] = &[
         tls_port: 8883,
         websocket: Some(WebSocketForm { port: 8083, subprotocols: &["mqtt", "mqttv3.1"] }),
         settings: &[],
-        make: |config| Ok(Arc::new(NotYet("mqtt"))),
+        make: mqtt,
     },
     Plug {
         name: "amqp",
@@ -96,21 +96,26 @@ pub(crate) static PLUGS: &[Plug] = &[
         tls_port: 5671,
         websocket: None,
         settings: &[],
-        make: |config| Ok(Arc::new(NotYet("amqp"))),
+        make: amqp,
     },
 ];
 
-struct NotYet(&'static str);
-#[async_trait::async_trait]
-impl Protocol for NotYet {
-    fn name(&self) -> &'static str {
-        self.0
-    }
-    fn default_port(&self) -> u16 {
-        0
-    }
-    fn recognizes(&self, _: &[u8]) -> bool {
-        false
-    }
-    async fn serve(&self, _: inver_broker::Connection, _: inver_broker::Broker) {}
+fn kafka(config: &Config) -> Result<Arc<dyn Protocol>, String> {
+    let own = inver_kafka::KafkaConfig {
+        advertised: value::host_port(config.setting("kafka.advertised")?)?,
+        default_partitions: default_partitions(config)?,
+        message_bytes_max: u32::try_from(config.message_bytes_max).unwrap_or(u32::MAX),
+        ..Default::default()
+    };
+    Ok(Arc::new(inver_kafka::Kafka::new(own)))
+}
+
+fn mqtt(config: &Config) -> Result<Arc<dyn Protocol>, String> {
+    let own = inver_mqtt::MqttConfig { packet_bytes_max: config.message_bytes_max, ..Default::default() };
+    Ok(Arc::new(inver_mqtt::Mqtt::new(own)))
+}
+
+fn amqp(config: &Config) -> Result<Arc<dyn Protocol>, String> {
+    let own = inver_amqp::Limits { message_bytes_max: config.message_bytes_max as u64, ..Default::default() };
+    Ok(Arc::new(inver_amqp::Amqp::new(own)))
 }

@@ -39,14 +39,16 @@ async function main(url, name) {
 
   await channel.prefetch(1);
   const got = [];
+  let tag;
   await new Promise((resolve, reject) => {
     channel.consume(queue, (message) => {
       got.push(message.content.toString());
       channel.ack(message);
       if (got.length === 2) resolve();
-    }).catch(reject);
+    }).then((consumer) => (tag = consumer.consumerTag), reject);
   });
   assert.deepStrictEqual(got, ["1", "2"]);
+  await channel.cancel(tag);
 
   const failing = await connection.createChannel();
   const failed = new Promise((resolve) => failing.once("error", resolve));

@@ -77,6 +77,15 @@ fn add(file: &Path, name: &str, hash: &str) -> anyhow::Result<()> {
         Err(error) => return Err(error).with_context(|| file.display().to_string()),
     };
     let mut document: DocumentMut = text.parse().with_context(|| file.display().to_string())?;
+    if !document.contains_key("users") {
+        // What stands after the last key, comments perhaps, stays before the new section.
+        let mut table = Table::new();
+        let before = document.trailing().as_str().unwrap_or_default().to_string();
+        document.set_trailing("");
+        let gap = if document.is_empty() && before.is_empty() { "" } else { "\n" };
+        table.decor_mut().set_prefix(format!("{before}{gap}"));
+        document.insert("users", Item::Table(table));
+    }
     let users = document.entry("users").or_insert_with(|| Item::Table(Table::new()));
     let Some(users) = users.as_table_like_mut() else {
         bail!("`users` in {} is not a table", file.display())
@@ -104,6 +113,10 @@ mod tests {
         add(&file, "ann", "$2").unwrap();
         add(&file, "bob smith", "$3").unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, "# only a comment\n").unwrap();
+        add(&file, "ann", "$1").unwrap();
+        let commented = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(commented, "# only a comment\n\n[users]\nann = \"$1\"\n");
         assert!(text.starts_with("# mine\ndata_dir = \"x\" # here\n"), "{text}");
         assert!(text.contains("ann = \"$2\"") && text.contains("\"bob smith\" = \"$3\""), "{text}");
     }

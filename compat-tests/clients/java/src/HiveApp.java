@@ -11,6 +11,8 @@ import java.util.concurrent.TimeUnit;
 /** HiveMQ's client, MQTT 5: every QoS, receive maximum, aliases, shared subscription. */
 public final class HiveApp {
     public static void main(String[] arguments) throws Exception {
+        // Its threads would keep the process alive after a failure.
+        Thread.currentThread().setUncaughtExceptionHandler((thread, error) -> { error.printStackTrace(); System.exit(1); });
         String host = arguments[0], prefix = arguments[2];
         int port = Integer.parseInt(arguments[1]);
         Mqtt5BlockingClient publisher = client(host, port, prefix + "-pub");

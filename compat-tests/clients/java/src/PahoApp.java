@@ -4,6 +4,8 @@ import java.util.concurrent.*;
 /** Eclipse Paho for Java, 3.1.1 and 5. */
 public final class PahoApp {
     public static void main(String[] arguments) throws Exception {
+        // Its threads would keep the process alive after a failure.
+        Thread.currentThread().setUncaughtExceptionHandler((thread, error) -> { error.printStackTrace(); System.exit(1); });
         three(arguments[0], arguments[1] + "/three");
         five(arguments[0], arguments[1] + "/five");
         System.out.println("done");
@@ -22,7 +24,7 @@ public final class PahoApp {
         subscriber.close();
         var publisher = new org.eclipse.paho.client.mqttv3.MqttClient(url, prefix.replace('/', '-') + "-pub", new org.eclipse.paho.client.mqttv3.persist.MemoryPersistence());
         publisher.connect();
-        for (int n = 0; n < 60; n++) publisher.publish(prefix + "/a", new byte[] {(byte) n}, 1 + n % 2, false);
+        for (int n = 0; n < 60; n++) publisher.publish(prefix + "/a", new byte[] {(byte) n}, 1 + n / 30, false);
         publisher.disconnect();
         subscriber = new org.eclipse.paho.client.mqttv3.MqttClient(url, prefix.replace('/', '-'), new org.eclipse.paho.client.mqttv3.persist.MemoryPersistence());
         subscriber.setCallback(new org.eclipse.paho.client.mqttv3.MqttCallback() {
