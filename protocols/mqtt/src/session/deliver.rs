@@ -140,7 +140,9 @@ impl Session {
 
     fn send_all(&mut self, from: From, pulled: &mut Vec<Delivery>, out: &mut Vec<u8>) {
         for delivery in pulled.drain(..) {
-            if !self.send(from, &delivery, out) {
+            // Behind one that waits for its identifier, all wait: they keep their order [MQTT-4.6.0-6].
+            let behind = from != From::Live && !self.held.is_empty();
+            if behind || !self.send(from, &delivery, out) {
                 self.held.push_back((from, delivery));
             }
         }

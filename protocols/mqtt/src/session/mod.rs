@@ -19,8 +19,6 @@ mod publish;
 mod state;
 mod subscribe;
 mod subscriptions;
-#[cfg(test)]
-mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,0 +1,290 @@
+//! Messages from a client to the server and on: QoS, acknowledgements, limits, aliases, properties.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use inver_mqtt::MqttConfig;
+use inver_mqtt::codec::*;
+use support::*;
+
+const QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
+
+#[tokio::test]
+async fn a_message_comes_at_the_lower_of_both_qualities() {
+    let server = Server::start().await;
+    for version in [Version::V31, Version::V311, Version::V5] {
+        let mut publisher = server.client(version, "publisher").await;
+        for granted in QOS {
+            let mut subscriber = server.client(version, "subscriber").await;
+            subscriber.sub("a/+", granted).await;
+            for qos in QOS {
+                publisher.say("a/b", "x", qos).await;
+                assert_eq!(seen(&subscriber.take().await), ("a/b", "x", qos.min(granted) as u8));
+            }
+            subscriber.nothing().await;
+            subscriber.leave().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_matching_subscribers_is_said_to_mqtt_5() {
+    let server = Server::start().await;
+    let mut client = server.client(Version::V5, "c").await;
+    assert_eq!(client.say("nobody", "x", Qos::AtLeastOnce).await, Reason::NoMatchingSubscribers);
+    assert_eq!(client.say("nobody", "x", Qos::ExactlyOnce).await, Reason::NoMatchingSubscribers);
+    let mut old = server.client(Version::V311, "d").await;
+    assert_eq!(old.say("nobody", "x", Qos::AtLeastOnce).await, Reason::Success);
+}
+
+#[tokio::test]
+async fn a_repeated_message_at_qos_2_is_published_once() {
+    let server = Server::start().await;
+    let mut subscriber = server.client(Version::V311, "s").await;
+    subscriber.sub("t", Qos::ExactlyOnce).await;
+    let mut client = server.client(Version::V311, "c").await;
+    let publish = Publish { packet_id: 7, ..message("t", "once", Qos::ExactlyOnce) };
+    for dup in [false, true, true] {
+        client.send(Packet::Publish(Publish { dup, ..publish })).await;
+        assert_eq!(client.expect().await, Packet::PubRec(Ack::new(7, Reason::Success)));
+    }
+    client.send(Packet::PubRel(Ack::new(7, Reason::Success))).await;
+    assert_eq!(client.expect().await, Packet::PubComp(Ack::new(7, Reason::Success)));
+    assert_eq!(seen(&subscriber.take().await), ("t", "once", 2));
+    subscriber.nothing().await;
+    // The identifier is free again.
+    client.send(Packet::Publish(publish)).await;
+    assert_eq!(client.expect().await, Packet::PubRec(Ack::new(7, Reason::Success)));
+    assert_eq!(seen(&subscriber.take().await), ("t", "once", 2));
+}
+
+#[tokio::test]
+async fn a_pubrel_of_nothing_is_answered() {
+    let server = Server::start().await;
+    for (version, reason) in [(Version::V5, Reason::PacketIdNotFound), (Version::V311, Reason::Success)] {
+        let mut client = server.client(version, "c").await;
+        client.send(Packet::PubRel(Ack::new(9, Reason::Success))).await;
+        assert_eq!(client.expect().await, Packet::PubComp(Ack::new(9, reason)));
+        client.send(Packet::PubRec(Ack::new(9, Reason::Success))).await;
+        assert_eq!(client.expect().await, Packet::PubRel(Ack::new(9, reason)));
+        client.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn acknowledgements_keep_the_order_of_their_messages() {
+    let server = Server::start().await;
+    let mut client = server.client(Version::V5, "c").await;
+    let mut wire = Vec::new();
+    for packet_id in 1..=500 {
+        let publish = Publish { packet_id, ..message("t", "x", Qos::AtLeastOnce) };
+        Packet::Publish(publish).encode(Version::V5, &mut wire).unwrap();
+    }
+    client.raw(&wire).await;
+    for packet_id in 1..=500 {
+        assert_eq!(client.expect().await, Packet::PubAck(Ack::new(packet_id, Reason::NoMatchingSubscribers)));
+    }
+}
+
+#[tokio::test]
+async fn beyond_the_receive_maximum_the_client_is_disconnected() {
+    let server = Server::with(MqttConfig { receive_maximum: 3, ..Default::default() }).await;
+    let mut client = server.client(Version::V5, "c").await;
+    for packet_id in 1..=3 {
+        client.send(Packet::Publish(Publish { packet_id, ..message("t", "x", Qos::ExactlyOnce) })).await;
+        assert!(matches!(client.expect().await, Packet::PubRec(_)));
+    }
+    client.send(Packet::PubRel(Ack::new(2, Reason::Success))).await;
+    assert!(matches!(client.expect().await, Packet::PubComp(_)));
+    client.send(Packet::Publish(Publish { packet_id: 4, ..message("t", "x", Qos::ExactlyOnce) })).await;
+    assert!(matches!(client.expect().await, Packet::PubRec(_)));
+    client.send(Packet::Publish(Publish { packet_id: 5, ..message("t", "x", Qos::AtLeastOnce) })).await;
+    client.closed(Reason::ReceiveMaximumExceeded).await;
+    // Before MQTT 5 nobody was told of a bound.
+    let mut client = server.client(Version::V311, "c").await;
+    for packet_id in 1..=10 {
+        client.send(Packet::Publish(Publish { packet_id, ..message("t", "x", Qos::ExactlyOnce) })).await;
+        assert!(matches!(client.expect().await, Packet::PubRec(_)));
+    }
+}
+
+#[tokio::test]
+async fn the_clients_receive_maximum_is_kept() {
+    let server = Server::start().await;
+    let opening =
+        Opening { client_id: "s", properties: vec![Property::ReceiveMaximum(2)], ..Default::default() };
+    let (mut subscriber, _) = server.open(Version::V5, opening).await;
+    subscriber.sub("t", Qos::ExactlyOnce).await;
+    let mut publisher = server.client(Version::V5, "p").await;
+    for payload in ["1", "2", "3", "4"] {
+        publisher.say("t", payload, Qos::ExactlyOnce).await;
+    }
+    let first = subscriber.message().await;
+    let second = subscriber.message().await;
+    subscriber.nothing().await;
+    assert_eq!((first.payload, second.payload), (&b"1"[..], &b"2"[..]));
+    // Until PUBCOMP it counts.
+    subscriber.send(Packet::PubRec(Ack::new(first.packet_id, Reason::Success))).await;
+    assert!(matches!(subscriber.expect().await, Packet::PubRel(_)));
+    subscriber.nothing().await;
+    subscriber.send(Packet::PubComp(Ack::new(first.packet_id, Reason::Success))).await;
+    assert_eq!(subscriber.message().await.payload, b"3");
+    // An error ends it at once.
+    subscriber.send(Packet::PubRec(Ack::new(second.packet_id, Reason::QuotaExceeded))).await;
+    assert_eq!(subscriber.message().await.payload, b"4");
+}
+
+#[tokio::test]
+async fn qos_0_is_not_held_up_by_a_full_window() {
+    let server = Server::start().await;
+    let opening =
+        Opening { client_id: "s", properties: vec![Property::ReceiveMaximum(1)], ..Default::default() };
+    let (mut subscriber, _) = server.open(Version::V5, opening).await;
+    subscriber.sub("t", Qos::AtLeastOnce).await;
+    let mut publisher = server.client(Version::V5, "p").await;
+    publisher.say("t", "1", Qos::AtLeastOnce).await;
+    publisher.say("t", "2", Qos::AtLeastOnce).await;
+    publisher.say("t", "now", Qos::AtMostOnce).await;
+    assert_eq!(subscriber.message().await.payload, b"1");
+    assert_eq!(subscriber.message().await.payload, b"now");
+    subscriber.nothing().await;
+}
+
+#[tokio::test]
+async fn incoming_topic_aliases() {
+    let server = Server::start().await;
+    let mut subscriber = server.client(Version::V5, "s").await;
+    subscriber.sub("#", Qos::AtLeastOnce).await;
+    let mut client = server.client(Version::V5, "c").await;
+    let alias = properties(&[Property::TopicAlias(64)]);
+    client.publish(Publish { properties: alias, ..message("a/b", "1", Qos::AtLeastOnce) }).await;
+    client.publish(Publish { properties: alias, ..message("", "2", Qos::AtLeastOnce) }).await;
+    for payload in ["1", "2"] {
+        let publish = subscriber.take().await;
+        assert_eq!(seen(&publish), ("a/b", payload, 1));
+        assert!(publish.properties.is_empty(), "an alias is not passed on [MQTT-3.3.2-11]");
+    }
+    let above = properties(&[Property::TopicAlias(65)]);
+    client.send(Packet::Publish(Publish { properties: above, ..message("a", "3", Qos::AtMostOnce) })).await;
+    client.closed(Reason::TopicAliasInvalid).await;
+    let mut client = server.client(Version::V5, "c").await;
+    client.send(Packet::Publish(Publish { properties: alias, ..message("", "4", Qos::AtMostOnce) })).await;
+    client.closed(Reason::ProtocolError).await;
+}
+
+#[tokio::test]
+async fn outgoing_topic_aliases() {
+    let server = Server::start().await;
+    let opening =
+        Opening { client_id: "s", properties: vec![Property::TopicAliasMaximum(1)], ..Default::default() };
+    let (mut subscriber, _) = server.open(Version::V5, opening).await;
+    subscriber.sub("#", Qos::ExactlyOnce).await;
+    let mut publisher = server.client(Version::V5, "p").await;
+    let mut topics = Vec::new();
+    for (topic, qos) in [("a", 0), ("a", 1), ("b", 2), ("a", 2)] {
+        publisher.say(topic, "x", Qos::from_bits(qos).unwrap()).await;
+        let publish = subscriber.take().await;
+        topics.push((publish.topic, publish.properties.iter().next()));
+    }
+    let alias = Some(Property::TopicAlias(1));
+    assert_eq!(topics, [("a", alias), ("", alias), ("b", None), ("", alias)]);
+}
+
+#[tokio::test]
+async fn every_property_is_passed_on() {
+    let server = Server::start().await;
+    let mut subscriber = server.client(Version::V5, "s").await;
+    subscriber.sub("t", Qos::ExactlyOnce).await;
+    let mut old = server.client(Version::V311, "o").await;
+    old.sub("t", Qos::ExactlyOnce).await;
+    let mut publisher = server.client(Version::V5, "p").await;
+    let list = [
+        Property::PayloadFormatIndicator(1),
+        Property::ContentType("text/plain"),
+        Property::ResponseTopic("answers/p"),
+        Property::CorrelationData(b"\x00\xff"),
+        Property::UserProperty("b", "1"),
+        Property::UserProperty("a", "2"),
+        Property::UserProperty("b", "1"),
+        Property::UserProperty("", ""),
+    ];
+    for qos in QOS {
+        publisher.publish(Publish { properties: properties(&list), ..message("t", "x", qos) }).await;
+        assert_eq!(subscriber.take().await.properties.iter().collect::<Vec<_>>(), list);
+        assert_eq!(seen(&old.take().await), ("t", "x", qos as u8));
+    }
+}
+
+#[tokio::test]
+async fn a_message_expires() {
+    let server = Server::start().await;
+    let kept = |clean_start| Opening {
+        client_id: "s",
+        clean_start,
+        properties: vec![Property::SessionExpiryInterval(100)],
+        ..Default::default()
+    };
+    let (mut subscriber, _) = server.open(Version::V5, kept(true)).await;
+    subscriber.sub("t", Qos::AtLeastOnce).await;
+    subscriber.leave().await;
+    let mut publisher = server.client(Version::V5, "p").await;
+    for (payload, seconds) in [("short", 1), ("long", 100)] {
+        let expiry = properties(&[Property::MessageExpiryInterval(seconds)]);
+        publisher.publish(Publish { properties: expiry, ..message("t", payload, Qos::AtLeastOnce) }).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    let (mut subscriber, connack) = server.open(Version::V5, kept(false)).await;
+    assert!(connack.session_present);
+    let publish = subscriber.take().await;
+    assert_eq!(publish.payload, b"long");
+    let left = publish.properties.iter().next();
+    assert!(matches!(left, Some(Property::MessageExpiryInterval(95..=99))), "{left:?}");
+    subscriber.nothing().await;
+}
+
+#[tokio::test]
+async fn a_message_too_large_for_its_receiver_is_left_out() {
+    let server = Server::start().await;
+    let opening =
+        Opening { client_id: "s", properties: vec![Property::MaximumPacketSize(64)], ..Default::default() };
+    let (mut subscriber, _) = server.open(Version::V5, opening).await;
+    subscriber.sub("t", Qos::AtLeastOnce).await;
+    let mut publisher = server.client(Version::V5, "p").await;
+    publisher.say("t", &"x".repeat(80), Qos::AtLeastOnce).await;
+    publisher.say("t", &"y".repeat(80), Qos::AtMostOnce).await;
+    publisher.say("t", "small", Qos::AtLeastOnce).await;
+    assert_eq!(seen(&subscriber.take().await), ("t", "small", 1));
+}
+
+#[tokio::test]
+async fn a_packet_beyond_the_servers_maximum_ends_the_connection() {
+    let server = Server::with(MqttConfig { packet_bytes_max: 1000, ..Default::default() }).await;
+    let mut client = server.client(Version::V5, "c").await;
+    client.say("t", &"x".repeat(990), Qos::AtMostOnce).await;
+    client.nothing().await;
+    client.send(Packet::Publish(message("t", &"x".repeat(1000), Qos::AtMostOnce))).await;
+    client.closed(Reason::PacketTooLarge).await;
+}
+
+#[tokio::test]
+async fn large_messages_cross() {
+    let server = Server::start().await;
+    let payload = "0123456789abcdef".repeat(300_000);
+    let mut subscriber = server.client(Version::V311, "s").await;
+    subscriber.sub("t", Qos::AtLeastOnce).await;
+    let mut publisher = server.client(Version::V311, "p").await;
+    publisher.say("t", &payload, Qos::AtLeastOnce).await;
+    assert_eq!(subscriber.take().await.payload, payload.as_bytes());
+}
+
+#[tokio::test]
+async fn what_is_not_for_clients_is_refused() {
+    let server = Server::start().await;
+    let mut client = server.client(Version::V5, "c").await;
+    assert_eq!(client.say("$SYS/x", "x", Qos::AtLeastOnce).await, Reason::NotAuthorized);
+    assert_eq!(client.say("$SYS/x", "x", Qos::ExactlyOnce).await, Reason::NotAuthorized);
+    assert_eq!(client.say(&"/".repeat(200), "x", Qos::AtLeastOnce).await, Reason::TopicNameInvalid);
+    let id = properties(&[Property::SubscriptionIdentifier(1)]);
+    client.send(Packet::Publish(Publish { properties: id, ..message("t", "x", Qos::AtMostOnce) })).await;
+    client.closed(Reason::ProtocolError).await;
+}

@@ -1,0 +1,357 @@
+//! A broker with this plug on a free port, and a client that sends and expects packets.
+#![allow(dead_code, unreachable_pub, missing_docs)] // each test file uses its part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use inver_broker::{
+    Broker, BrokerConfig, CaptureRule, Connection, Filter, Protocol, Shutdown, ShutdownTrigger,
+};
+use inver_mqtt::codec::{
+    Ack, ConnAck, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, Qos, Reason,
+    SubAck, Subscribe, SubscribeOptions, Unsubscribe, Version, Will, decode,
+};
+use inver_mqtt::{Mqtt, MqttConfig};
+use inver_storage::{CommitPolicy, Log, LogOptions};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// How long a packet may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Server {
+    dir: Option<TempDir>,
+    pub broker: Broker,
+    pub address: SocketAddr,
+    config: MqttConfig,
+    trigger: ShutdownTrigger,
+    accepting: JoinHandle<()>,
+}
+
+impl Server {
+    pub async fn start() -> Server {
+        Server::with(MqttConfig::default()).await
+    }
+
+    pub async fn with(config: MqttConfig) -> Server {
+        Server::on(tempfile::tempdir().unwrap(), config).await
+    }
+
+    async fn on(dir: TempDir, config: MqttConfig) -> Server {
+        // Small segments open quickly, unoptimized too.
+        let options =
+            LogOptions { commit: CommitPolicy::Os, segment_bytes_max: 16 << 20, ..LogOptions::default() };
+        let log = Log::open(dir.path(), options).unwrap();
+        let capture = CaptureRule {
+            origin: Some("mqtt".into()),
+            filter: Filter::slashed(b"#"),
+            topic: "mqtt".into(),
+            key: "{address}".into(),
+        };
+        let broker = BrokerConfig {
+            captures: vec![capture],
+            topics: vec![("mqtt".into(), 1)],
+            address_header: "mqtt-topic".into(),
+            origins: vec!["mqtt", "kafka", "amqp"],
+            ..BrokerConfig::default()
+        };
+        let broker = Broker::open(log, broker).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (trigger, shutdown) = Shutdown::channel();
+        tokio::spawn(broker.clone().keep_house(shutdown.clone()));
+        let plug = Arc::new(Mqtt::new(config.clone()));
+        let accepting = tokio::spawn(accept(listener, plug, broker.clone(), shutdown));
+        Server { dir: Some(dir), broker, address, config, trigger, accepting }
+    }
+
+    /// Ends the process' part of it, as SIGTERM would, and starts again on the same folder.
+    pub async fn restart(mut self) -> Server {
+        self.trigger.request();
+        let _ended = (&mut self.accepting).await;
+        self.broker.log().shutdown().unwrap();
+        let (dir, config) = (self.dir.take().unwrap(), self.config.clone());
+        drop(self);
+        Server::on(dir, config).await
+    }
+
+    /// A client that is not connected.
+    pub async fn dial(&self, version: Version) -> Client {
+        let socket = TcpStream::connect(self.address).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        Client { socket, version, input: Vec::new(), next_id: 0 }
+    }
+
+    /// A client with a clean session.
+    pub async fn client(&self, version: Version, client_id: &str) -> Client {
+        self.open(version, Opening { client_id, ..Opening::default() }).await.0
+    }
+
+    /// A client, and what CONNACK said.
+    pub async fn open(&self, version: Version, opening: Opening<'_>) -> (Client, ConnAck<'static>) {
+        let mut client = self.dial(version).await;
+        client.connect(&opening).await;
+        let connack = client.connack().await;
+        assert_eq!(connack.reason, Reason::Success);
+        (client, connack)
+    }
+}
+
+async fn accept(listener: TcpListener, plug: Arc<Mqtt>, broker: Broker, mut shutdown: Shutdown) {
+    let mut tasks = tokio::task::JoinSet::new();
+    loop {
+        let (io, peer) = tokio::select! {
+            accepted = listener.accept() => accepted.unwrap(),
+            () = shutdown.requested() => break,
+        };
+        io.set_nodelay(true).unwrap();
+        let local = io.local_addr().unwrap();
+        let connection =
+            Connection { io: Box::new(io), peer, local, encrypted: false, shutdown: shutdown.clone() };
+        let (plug, broker) = (plug.clone(), broker.clone());
+        tasks.spawn(async move { plug.serve(connection, broker).await });
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// A CONNECT in short.
+#[derive(Clone)]
+pub struct Opening<'a> {
+    pub client_id: &'a str,
+    pub clean_start: bool,
+    pub keep_alive_s: u16,
+    pub will: Option<Will<'a>>,
+    pub properties: Vec<Property<'a>>,
+    pub user: Option<(&'a str, &'a [u8])>,
+}
+
+impl Default for Opening<'_> {
+    fn default() -> Self {
+        Opening {
+            client_id: "c",
+            clean_start: true,
+            keep_alive_s: 0,
+            will: None,
+            properties: Vec::new(),
+            user: None,
+        }
+    }
+}
+
+/// Properties as bytes that live for ever.
+pub fn properties(list: &[Property<'_>]) -> Properties<'static> {
+    let mut buf = PropertiesBuf::new();
+    list.iter().for_each(|&property| buf.push(property).unwrap());
+    Box::leak(Box::new(buf)).as_ref()
+}
+
+pub struct Client {
+    pub socket: TcpStream,
+    pub version: Version,
+    input: Vec<u8>,
+    next_id: u16,
+}
+
+impl Client {
+    pub async fn raw(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).await.unwrap();
+    }
+
+    pub async fn send(&mut self, packet: Packet<'_>) {
+        let mut wire = Vec::new();
+        packet.encode(self.version, &mut wire).unwrap();
+        self.raw(&wire).await;
+    }
+
+    pub async fn connect(&mut self, opening: &Opening<'_>) {
+        let connect = Connect {
+            version: self.version,
+            clean_start: opening.clean_start,
+            keep_alive_s: opening.keep_alive_s,
+            client_id: opening.client_id,
+            will: opening.will.clone(),
+            username: opening.user.map(|(user, _)| user),
+            password: opening.user.map(|(_, password)| password),
+            properties: properties(&opening.properties),
+        };
+        self.send(Packet::Connect(Box::new(connect))).await;
+    }
+
+    /// The next packet; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<Packet<'static>> {
+        loop {
+            if let Some((_, length)) = decode(&self.input, self.version, usize::MAX).unwrap() {
+                let wire: &'static [u8] = Vec::leak(self.input.drain(..length).collect());
+                return decode(wire, self.version, usize::MAX).unwrap().map(|(packet, _)| packet);
+            }
+            let mut chunk = [0; 4096];
+            let read =
+                tokio::time::timeout(PATIENCE, self.socket.read(&mut chunk)).await.expect("a packet in time");
+            match read {
+                Ok(0) | Err(_) => {
+                    assert!(self.input.is_empty(), "the stream ends within a packet");
+                    return None;
+                }
+                Ok(read) => self.input.extend_from_slice(&chunk[..read]),
+            }
+        }
+    }
+
+    pub async fn expect(&mut self) -> Packet<'static> {
+        self.next().await.expect("a packet, not the end")
+    }
+
+    pub async fn connack(&mut self) -> ConnAck<'static> {
+        match self.expect().await {
+            Packet::ConnAck(connack) => connack,
+            other => panic!("{other:?} instead of CONNACK"),
+        }
+    }
+
+    pub async fn message(&mut self) -> Publish<'static> {
+        match self.expect().await {
+            Packet::Publish(publish) => publish,
+            other => panic!("{other:?} instead of PUBLISH"),
+        }
+    }
+
+    /// A message, acknowledged to its end.
+    pub async fn take(&mut self) -> Publish<'static> {
+        let publish = self.message().await;
+        match publish.qos {
+            Qos::AtMostOnce => {}
+            Qos::AtLeastOnce => self.send(Packet::PubAck(Ack::new(publish.packet_id, Reason::Success))).await,
+            Qos::ExactlyOnce => {
+                self.send(Packet::PubRec(Ack::new(publish.packet_id, Reason::Success))).await;
+                let pubrel = self.expect().await;
+                assert_eq!(pubrel, Packet::PubRel(Ack::new(publish.packet_id, Reason::Success)));
+                self.send(Packet::PubComp(Ack::new(publish.packet_id, Reason::Success))).await;
+            }
+        }
+        publish
+    }
+
+    /// Nothing but an answer to a ping: what was sent before would have come.
+    pub async fn nothing(&mut self) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.send(Packet::PingReq).await;
+        assert_eq!(self.expect().await, Packet::PingResp);
+    }
+
+    /// The server closes, having said why if the version has words for it.
+    pub async fn closed(&mut self, reason: Reason) {
+        if self.version == Version::V5 {
+            match self.expect().await {
+                Packet::Disconnect(disconnect) => assert_eq!(disconnect.reason, reason),
+                other => panic!("{other:?} instead of DISCONNECT"),
+            }
+        }
+        assert_eq!(self.next().await, None);
+    }
+
+    pub fn id(&mut self) -> u16 {
+        self.next_id = self.next_id % u16::MAX + 1;
+        self.next_id
+    }
+
+    pub async fn subscribe(
+        &mut self,
+        filters: &[(&str, SubscribeOptions)],
+        list: &[Property<'_>],
+    ) -> SubAck<'static> {
+        let packet_id = self.id();
+        let subscribe = Subscribe { packet_id, properties: properties(list), filters: filters.to_vec() };
+        self.send(Packet::Subscribe(subscribe)).await;
+        match self.expect().await {
+            Packet::SubAck(suback) => {
+                assert_eq!(suback.packet_id, packet_id);
+                suback
+            }
+            other => panic!("{other:?} instead of SUBACK"),
+        }
+    }
+
+    /// Subscribes, granted.
+    pub async fn sub(&mut self, filter: &str, qos: Qos) {
+        let suback = self.subscribe(&[(filter, SubscribeOptions { qos, ..Default::default() })], &[]).await;
+        assert_eq!(suback.reasons.iter().map(|reason| reason.byte()).collect::<Vec<_>>(), [qos as u8]);
+    }
+
+    pub async fn unsubscribe(&mut self, filter: &str) -> Vec<Reason> {
+        let packet_id = self.id();
+        let unsubscribe = Unsubscribe { packet_id, properties: Properties::EMPTY, filters: vec![filter] };
+        self.send(Packet::Unsubscribe(unsubscribe)).await;
+        match self.expect().await {
+            Packet::UnsubAck(unsuback) => unsuback.reasons,
+            other => panic!("{other:?} instead of UNSUBACK"),
+        }
+    }
+
+    /// Publishes and waits for the end of the handshake; the reason of PUBACK or PUBREC.
+    pub async fn publish(&mut self, publish: Publish<'_>) -> Reason {
+        let packet_id = if publish.qos == Qos::AtMostOnce { 0 } else { self.id() };
+        self.send(Packet::Publish(Publish { packet_id, ..publish })).await;
+        match publish.qos {
+            Qos::AtMostOnce => Reason::Success,
+            Qos::AtLeastOnce => match self.expect().await {
+                Packet::PubAck(ack) if ack.packet_id == packet_id => ack.reason,
+                other => panic!("{other:?} instead of PUBACK"),
+            },
+            Qos::ExactlyOnce => {
+                let reason = match self.expect().await {
+                    Packet::PubRec(ack) if ack.packet_id == packet_id => ack.reason,
+                    other => panic!("{other:?} instead of PUBREC"),
+                };
+                if !reason.is_error() {
+                    self.send(Packet::PubRel(Ack::new(packet_id, Reason::Success))).await;
+                    assert_eq!(self.expect().await, Packet::PubComp(Ack::new(packet_id, Reason::Success)));
+                }
+                reason
+            }
+        }
+    }
+
+    /// Publishes without properties.
+    pub async fn say(&mut self, topic: &str, payload: &str, qos: Qos) -> Reason {
+        self.publish(message(topic, payload, qos)).await
+    }
+
+    pub async fn retain(&mut self, topic: &str, payload: &str, qos: Qos) -> Reason {
+        self.publish(Publish { retain: true, ..message(topic, payload, qos) }).await
+    }
+
+    /// DISCONNECT, and the end.
+    pub async fn leave(mut self) {
+        self.send(Packet::Disconnect(Disconnect { reason: Reason::Success, properties: Properties::EMPTY }))
+            .await;
+        assert_eq!(self.next().await, None);
+    }
+
+    /// The connection breaks, and the server has seen it when this returns.
+    pub async fn breaks(mut self) {
+        self.socket.shutdown().await.unwrap();
+        while self.next().await.is_some() {}
+    }
+}
+
+/// A PUBLISH without properties and packet identifier.
+pub fn message<'a>(topic: &'a str, payload: &'a str, qos: Qos) -> Publish<'a> {
+    Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic,
+        packet_id: 0,
+        properties: Properties::EMPTY,
+        payload: payload.as_bytes(),
+    }
+}
+
+/// Topic, payload, QoS.
+pub fn seen(publish: &Publish<'static>) -> (&'static str, &'static str, u8) {
+    (publish.topic, std::str::from_utf8(publish.payload).unwrap(), publish.qos as u8)
+}
