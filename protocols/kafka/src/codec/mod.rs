@@ -6,6 +6,7 @@
 pub mod api;
 pub mod api_key;
 pub mod error_code;
+pub mod frame;
 pub mod header;
 pub mod reader;
 pub mod text;

@@ -82,7 +82,7 @@ macro_rules! numbers {
                 }
                 #[cfg(test)]
                 fn sample(seed: &mut Seed, _: Version) -> Self {
-                    seed.next() as $type
+                    seed.draw() as $type
                 }
                 fn bytes_min(_: Version) -> usize {
                     size_of::<$type>()
@@ -116,7 +116,7 @@ impl Wire for bool {
     }
     #[cfg(test)]
     fn sample(seed: &mut Seed, _: Version) -> Self {
-        seed.next().is_multiple_of(2)
+        seed.draw().is_multiple_of(2)
     }
     fn bytes_min(_: Version) -> usize {
         1
@@ -136,7 +136,7 @@ impl Wire for ErrorCode {
     }
     #[cfg(test)]
     fn sample(seed: &mut Seed, _: Version) -> Self {
-        ErrorCode(seed.next() as i16)
+        ErrorCode(seed.draw() as i16)
     }
     fn bytes_min(_: Version) -> usize {
         2
@@ -165,7 +165,7 @@ impl Wire for Uuid {
     }
     #[cfg(test)]
     fn sample(seed: &mut Seed, _: Version) -> Self {
-        Uuid(u128::from(seed.next()) << 32 | 1)
+        Uuid(u128::from(seed.draw()) << 32 | 1)
     }
     fn bytes_min(_: Version) -> usize {
         16
@@ -185,7 +185,7 @@ impl Wire for Str {
     }
     #[cfg(test)]
     fn sample(seed: &mut Seed, _: Version) -> Self {
-        "é".repeat((seed.next() % 100) as usize).into()
+        "é".repeat((seed.draw() % 100) as usize).into()
     }
     fn bytes_min(version: Version) -> usize {
         if version.flexible { 1 } else { 2 }
@@ -224,7 +224,7 @@ impl Wire for Bytes {
     }
     #[cfg(test)]
     fn sample(seed: &mut Seed, _: Version) -> Self {
-        vec![7; (seed.next() % 200) as usize].into()
+        vec![7; (seed.draw() % 200) as usize].into()
     }
     fn bytes_min(version: Version) -> usize {
         if version.flexible { 1 } else { 4 }
@@ -254,7 +254,7 @@ impl<T: Wire> Wire for Vec<T> {
     }
     #[cfg(test)]
     fn sample(seed: &mut Seed, version: Version) -> Self {
-        (0..seed.next() % 4).map(|_| T::sample(seed, version)).collect()
+        (0..seed.draw() % 4).map(|_| T::sample(seed, version)).collect()
     }
     fn bytes_min(version: Version) -> usize {
         if version.flexible { 1 } else { 4 }
@@ -291,7 +291,7 @@ impl<T: Nullable> Wire for Option<T> {
     }
     #[cfg(test)]
     fn sample(seed: &mut Seed, version: Version) -> Self {
-        (!seed.next().is_multiple_of(4)).then(|| T::sample(seed, version))
+        (!seed.draw().is_multiple_of(4)).then(|| T::sample(seed, version))
     }
     fn bytes_min(version: Version) -> usize {
         T::bytes_min(version).min(1)
@@ -323,7 +323,7 @@ pub struct Seed(pub u64);
 #[cfg(test)]
 impl Seed {
     /// The next number (splitmix64).
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

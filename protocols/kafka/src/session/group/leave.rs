@@ -64,18 +64,28 @@ impl<W> Group<W> {
         true
     }
 
-    /// The connection over which a member was waiting for its join is gone. Its waiter is forgotten. A client that
-    /// was never told its id cannot come back under it, so the member goes at once; others have their session's time.
-    pub fn hung_up(&mut self, member_id: &Str, limits: &GroupLimits, now: Instant, effects: &mut Effects<W>) {
+    /// The connection over which a member was waiting is gone, if `is_mine` knows the waiter: another connection may
+    /// wait for the same member by now. A client that was never told its id cannot come back under it, so the member
+    /// goes at once; others have their session's time.
+    pub fn hung_up(
+        &mut self,
+        member_id: &Str,
+        is_mine: impl Fn(&W) -> bool,
+        limits: &GroupLimits,
+        now: Instant,
+        effects: &mut Effects<W>,
+    ) {
         let Some(member) = self.members.get_mut(member_id) else { return };
-        if member.joining.take().is_some() {
-            self.joining -= 1;
+        let joined = member.joining.take_if(|waiter| is_mine(waiter)).is_some();
+        let synced = member.syncing.take_if(|waiter| is_mine(waiter)).is_some();
+        if !joined && !synced {
+            return;
         }
-        member.syncing = None;
         member.touch(now);
-        let deadline = member.deadline;
+        let (deadline, nameless) = (member.deadline, member.nameless);
+        self.joining -= usize::from(joined);
         self.wake_by(deadline);
-        if self.members.get(member_id).is_some_and(|member| member.nameless) {
+        if nameless {
             self.remove(member_id, limits, now, effects);
         }
     }

@@ -120,7 +120,7 @@ pub struct Joined {
 }
 
 impl Joined {
-    pub(super) fn refused(member_id: Str, error: ErrorCode) -> Joined {
+    pub(crate) fn refused(member_id: Str, error: ErrorCode) -> Joined {
         Joined {
             error,
             member_id,
@@ -148,7 +148,7 @@ pub struct Synced {
 }
 
 impl Synced {
-    pub(super) fn refused(error: ErrorCode) -> Synced {
+    pub(crate) fn refused(error: ErrorCode) -> Synced {
         Synced { error, protocol_type: None, protocol: None, assignment: Bytes::new() }
     }
 }
@@ -392,10 +392,10 @@ impl<W> Group<W> {
         self.order.retain(|id| id != member_id);
         self.uncount(&member.protocols);
         self.assigned_bytes -= member.assignment.len();
-        if let Some(instance_id) = &member.instance_id {
-            if self.instances.get(instance_id) == Some(member_id) {
-                self.instances.remove(instance_id);
-            }
+        if let Some(instance_id) = &member.instance_id
+            && self.instances.get(instance_id) == Some(member_id)
+        {
+            self.instances.remove(instance_id);
         }
         if let Some(waiter) = member.joining.take() {
             self.joining -= 1;

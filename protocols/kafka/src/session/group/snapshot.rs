@@ -1,5 +1,11 @@
 //! What a restart must know of a group, so that its members go on in their generation as if nothing had happened.
 
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the macro declares structures for a public codec; these are for this room only"
+)]
+
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};

@@ -38,15 +38,13 @@ impl<W> Group<W> {
         if self.state != State::Preparing || rebalance.deadline > now {
             return;
         }
-        if let Some(rest) = rebalance.initial {
-            if rebalance.newcomer && rest > Duration::ZERO {
-                // Members still arrive: wait once more.
-                let more = limits.initial_delay.min(rest);
-                rebalance.deadline = now + more;
-                rebalance.initial = Some(rest - more);
-                rebalance.newcomer = false;
-                return;
-            }
+        if let Some(rest) = rebalance.initial.filter(|rest| rebalance.newcomer && *rest > Duration::ZERO) {
+            // Members still arrive: wait once more.
+            let more = limits.initial_delay.min(rest);
+            rebalance.deadline = now + more;
+            rebalance.initial = Some(rest - more);
+            rebalance.newcomer = false;
+            return;
         }
         self.complete_join(now, effects);
     }

@@ -90,7 +90,7 @@ fn a_client_that_hung_up_before_it_knew_its_id_leaves_no_ghost() {
     let ghost = world.come();
     let ghost_id = world.group.order[1].clone();
     let mut effects = Effects::default();
-    world.group.hung_up(&ghost_id, &world.limits.clone(), world.now, &mut effects);
+    world.group.hung_up(&ghost_id, |_| true, &world.limits.clone(), world.now, &mut effects);
     world.keep(effects);
     let again = world.come_again(&ids[0]);
     assert_eq!(world.joined(again).members.len(), 1);
@@ -104,7 +104,7 @@ fn a_client_that_hung_up_and_knows_its_id_has_its_sessions_time() {
     world.come();
     world.come_again(&ids[1]);
     let mut effects = Effects::default();
-    world.group.hung_up(&ids[1].as_str().into(), &world.limits.clone(), world.now, &mut effects);
+    world.group.hung_up(&ids[1].as_str().into(), |_| true, &world.limits.clone(), world.now, &mut effects);
     world.keep(effects);
     let leader = world.come_again(&ids[0]);
     assert!(!world.joined.contains_key(&leader));

@@ -122,7 +122,7 @@ proptest! {
                 }
                 Act::HangUp { who } => {
                     let mut effects = Effects::default();
-                    world.group.hung_up(&ids[who].clone(), &world.limits.clone(), world.now, &mut effects);
+                    world.group.hung_up(&ids[who].clone(), |_| true, &world.limits.clone(), world.now, &mut effects);
                     world.keep(effects);
                 }
                 Act::Pass { seconds } => world.pass(seconds as u32 * SECOND),

@@ -1,0 +1,379 @@
+//! DescribeConfigs, IncrementalAlterConfigs, AlterConfigs, ListConfigResources.
+
+use std::sync::Arc;
+
+use inver_broker::{Topic, TopicConfig};
+use inver_storage::Lsn;
+
+use super::settings::{self, SETTINGS, Setting};
+use super::{Call, Session, message};
+use crate::codec::api::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
+    DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use crate::codec::api::list_config_resources::{
+    ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse,
+};
+use crate::codec::api::{alter_configs, incremental_alter_configs};
+use crate::codec::error_code::ErrorCode;
+use crate::codec::text::Str;
+use crate::error::ConnectionError;
+use crate::map;
+
+/// Kinds of things that have settings.
+mod resource {
+    pub(super) const TOPIC: i8 = 2;
+    pub(super) const BROKER: i8 = 4;
+    pub(super) const BROKER_LOGGER: i8 = 8;
+    pub(super) const GROUP: i8 = 32;
+}
+
+/// Where a value comes from.
+mod source {
+    pub(super) const TOPIC: i8 = 1;
+    pub(super) const BROKER_STATIC: i8 = 4;
+    pub(super) const DEFAULT: i8 = 5;
+}
+
+type Refusal = (ErrorCode, String);
+
+/// One change of one setting.
+enum Change {
+    Set(String),
+    Delete,
+    Append(String),
+    Subtract(String),
+}
+
+impl Session {
+    pub(super) fn describe_configs(&mut self, mut call: Call) -> Result<(), ConnectionError> {
+        let request: DescribeConfigsRequest = call.read()?;
+        let mut results = Vec::with_capacity(request.resources.len());
+        for resource in &request.resources {
+            let configs = match resource.resource_type {
+                resource::TOPIC => self.topic_configs(resource, &request),
+                resource::BROKER => self.broker_configs(resource, &request),
+                resource::BROKER_LOGGER | resource::GROUP => Ok(Vec::new()),
+                other => {
+                    Err((ErrorCode::INVALID_REQUEST, format!("there is no resource of type {other} here")))
+                }
+            };
+            let (configs, error_code, error_message) = match configs {
+                Ok(configs) => (configs, ErrorCode::NONE, None),
+                Err((code, text)) => (Vec::new(), code, message(text)),
+            };
+            results.push(DescribeConfigsResult {
+                error_code,
+                error_message,
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name.clone(),
+                configs,
+            });
+        }
+        self.answer(&call, &DescribeConfigsResponse { throttle_time_ms: 0, results });
+        Ok(())
+    }
+
+    fn known_topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
+        self.node.namespace.topic(name).ok_or_else(|| {
+            (
+                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                "This server does not host this topic-partition.".to_owned(),
+            )
+        })
+    }
+
+    fn topic_configs(
+        &self,
+        resource: &DescribeConfigsResource,
+        request: &DescribeConfigsRequest,
+    ) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
+        let set = self.known_topic(&resource.resource_name)?.config();
+        let described = wanted(resource).map(|setting| {
+            let default = setting.default(&self.node.config);
+            let own = set.get(setting.name).cloned();
+            let synonym = |value: &str, source| DescribeConfigsSynonym {
+                name: Str::from_static(setting.name),
+                value: message(value),
+                source,
+            };
+            let own_synonym = own.as_deref().map(|value| synonym(value, source::TOPIC));
+            let synonyms = own_synonym.into_iter().chain([synonym(&default, source::DEFAULT)]);
+            DescribeConfigsResourceResult {
+                config_source: if own.is_some() { source::TOPIC } else { source::DEFAULT },
+                synonyms: if request.include_synonyms { synonyms.collect() } else { Vec::new() },
+                ..described(setting, own.unwrap_or_else(|| default.clone()), request.include_documentation)
+            }
+        });
+        Ok(described.collect())
+    }
+
+    /// The broker's settings as Kafka names them, as far as there is one that means the same. They cannot be changed
+    /// over the wire.
+    fn broker_configs(
+        &self,
+        resource: &DescribeConfigsResource,
+        request: &DescribeConfigsRequest,
+    ) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
+        let config = &self.node.config;
+        let name = resource.resource_name.as_str();
+        if !name.is_empty() && name.parse() != Ok(config.node_id) {
+            let text = format!("this is broker {}, not {name}", config.node_id);
+            return Err((ErrorCode::INVALID_REQUEST, text));
+        }
+        let groups = &config.groups;
+        let all = [
+            ("auto.create.topics.enable", 1, config.auto_create_topics.to_string()),
+            ("broker.id", 3, config.node_id.to_string()),
+            ("default.replication.factor", 3, "1".to_owned()),
+            ("delete.topic.enable", 1, "true".to_owned()),
+            ("group.initial.rebalance.delay.ms", 3, groups.initial_delay.as_millis().to_string()),
+            ("group.max.session.timeout.ms", 3, groups.session_timeout_max.as_millis().to_string()),
+            ("group.max.size", 3, groups.members_max.to_string()),
+            ("group.min.session.timeout.ms", 3, groups.session_timeout_min.as_millis().to_string()),
+            ("message.max.bytes", 3, config.message_bytes_max.to_string()),
+            ("min.insync.replicas", 3, "1".to_owned()),
+            ("node.id", 3, config.node_id.to_string()),
+            ("num.partitions", 3, config.default_partitions.to_string()),
+            ("offset.metadata.max.bytes", 3, config.limits.offset_metadata_bytes_max.to_string()),
+            ("offsets.topic.replication.factor", 4, "1".to_owned()),
+            ("transaction.state.log.replication.factor", 4, "1".to_owned()),
+        ];
+        let keys = resource.configuration_keys.as_ref();
+        let wanted = |name: &str| keys.is_none_or(|keys| keys.iter().any(|key| *key == *name));
+        let described =
+            all.into_iter().filter(|(name, ..)| wanted(name)).map(|(name, config_type, value)| {
+                let synonym = DescribeConfigsSynonym {
+                    name: Str::from_static(name),
+                    value: message(value.as_str()),
+                    source: source::BROKER_STATIC,
+                };
+                DescribeConfigsResourceResult {
+                    name: Str::from_static(name),
+                    value: message(value),
+                    read_only: true,
+                    config_source: source::BROKER_STATIC,
+                    is_sensitive: false,
+                    synonyms: if request.include_synonyms { vec![synonym] } else { Vec::new() },
+                    config_type,
+                    documentation: None,
+                }
+            });
+        Ok(described.collect())
+    }
+
+    pub(super) fn incremental_alter_configs(&mut self, mut call: Call) -> Result<(), ConnectionError> {
+        use incremental_alter_configs::{
+            AlterConfigsResourceResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+        };
+        let request: IncrementalAlterConfigsRequest = call.read()?;
+        let mut lsn = None;
+        let mut responses = Vec::with_capacity(request.resources.len());
+        for resource in request.resources {
+            let changes = resource.configs.into_iter().map(|config| {
+                let value = config.value.map(|value| value.to_string());
+                let change = match (config.config_operation, value) {
+                    (0, Some(value)) => Ok(Change::Set(value)),
+                    (1, _) => Ok(Change::Delete),
+                    (2, Some(value)) => Ok(Change::Append(value)),
+                    (3, Some(value)) => Ok(Change::Subtract(value)),
+                    (0 | 2 | 3, None) => {
+                        Err((ErrorCode::INVALID_CONFIG, format!("Null value for {}", config.name)))
+                    }
+                    (other, _) => Err((ErrorCode::INVALID_REQUEST, format!("Unknown operation {other}"))),
+                };
+                change.map(|change| (config.name, change))
+            });
+            let changes: Result<Vec<(Str, Change)>, Refusal> = changes.collect();
+            let outcome = changes.and_then(|changes| {
+                let before = self.alterable(resource.resource_type, &resource.resource_name)?;
+                let after = changed(&before, changes)?;
+                self.set_configs(&resource.resource_name, after, request.validate_only, &mut lsn)
+            });
+            let (error_code, error_message) = told(outcome);
+            responses.push(AlterConfigsResourceResponse {
+                error_code,
+                error_message,
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name,
+            });
+        }
+        self.answer_after(&call, &IncrementalAlterConfigsResponse { throttle_time_ms: 0, responses }, lsn);
+        Ok(())
+    }
+
+    /// The older form: what is not named is unset.
+    pub(super) fn alter_configs(&mut self, mut call: Call) -> Result<(), ConnectionError> {
+        use alter_configs::{AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse};
+        let request: AlterConfigsRequest = call.read()?;
+        let mut lsn = None;
+        let mut responses = Vec::with_capacity(request.resources.len());
+        for resource in request.resources {
+            let set = resource.configs.into_iter().filter_map(|config| Some((config.name, config.value?)));
+            let after: TopicConfig = set.map(|(name, value)| (name.to_string(), value.to_string())).collect();
+            let outcome = self.alterable(resource.resource_type, &resource.resource_name).and_then(|_| {
+                self.set_configs(&resource.resource_name, after, request.validate_only, &mut lsn)
+            });
+            let (error_code, error_message) = told(outcome);
+            responses.push(AlterConfigsResourceResponse {
+                error_code,
+                error_message,
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name,
+            });
+        }
+        self.answer_after(&call, &AlterConfigsResponse { throttle_time_ms: 0, responses }, lsn);
+        Ok(())
+    }
+
+    /// What is set on a thing whose settings can be changed.
+    fn alterable(&self, resource_type: i8, name: &Str) -> Result<Arc<TopicConfig>, Refusal> {
+        match resource_type {
+            resource::TOPIC => Ok(self.known_topic(name)?.config()),
+            resource::BROKER => {
+                let text = "the broker's settings are in its configuration file and environment";
+                Err((ErrorCode::POLICY_VIOLATION, text.to_owned()))
+            }
+            other => {
+                Err((ErrorCode::INVALID_REQUEST, format!("settings of type {other} cannot be changed here")))
+            }
+        }
+    }
+
+    fn set_configs(
+        &self,
+        topic: &Str,
+        config: TopicConfig,
+        validate_only: bool,
+        lsn: &mut Option<Lsn>,
+    ) -> Result<(), Refusal> {
+        settings::check(&config).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
+        if !validate_only {
+            let set = self.node.namespace.alter_config(topic, config);
+            *lsn = Some(set.map_err(|error| (map::topic::error_code(&error), error.to_string()))?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn list_config_resources(&mut self, mut call: Call) -> Result<(), ConnectionError> {
+        let request: ListConfigResourcesRequest = call.read()?;
+        // Version 0 asks for client metrics only, of which there are none here.
+        let of = |kind| {
+            call.version() > 0
+                && (request.resource_types.is_empty() || request.resource_types.contains(&kind))
+        };
+        let mut config_resources = Vec::new();
+        if of(resource::TOPIC) {
+            let topics = self.node.namespace.topics();
+            config_resources.extend(topics.iter().map(|topic| ConfigResource {
+                resource_name: topic.name().into(),
+                resource_type: resource::TOPIC,
+            }));
+        }
+        if of(resource::BROKER) {
+            let resource_name = self.node.config.node_id.to_string().into();
+            config_resources.push(ConfigResource { resource_name, resource_type: resource::BROKER });
+        }
+        let response = ListConfigResourcesResponse {
+            throttle_time_ms: 0,
+            error_code: ErrorCode::NONE,
+            config_resources,
+        };
+        self.answer(&call, &response);
+        Ok(())
+    }
+}
+
+fn wanted(resource: &DescribeConfigsResource) -> impl Iterator<Item = &'static Setting> {
+    let keys = resource.configuration_keys.as_ref();
+    SETTINGS
+        .iter()
+        .filter(move |setting| keys.is_none_or(|keys| keys.iter().any(|key| *key == *setting.name)))
+}
+
+fn described(setting: &Setting, value: String, documented: bool) -> DescribeConfigsResourceResult {
+    DescribeConfigsResourceResult {
+        name: Str::from_static(setting.name),
+        value: message(value),
+        read_only: false,
+        config_source: source::DEFAULT,
+        is_sensitive: false,
+        synonyms: Vec::new(),
+        config_type: setting.kind.config_type(),
+        documentation: documented.then(|| Str::from_static(setting.documentation)),
+    }
+}
+
+/// Settings after changes, one by one.
+fn changed(before: &TopicConfig, changes: Vec<(Str, Change)>) -> Result<TopicConfig, Refusal> {
+    let mut after = before.clone();
+    for (name, change) in changes {
+        let unknown = || (ErrorCode::INVALID_CONFIG, format!("Unknown topic config name: {name}"));
+        let setting = settings::find(&name).ok_or_else(unknown)?;
+        let is_list = |operation: &str| match setting.kind.is_list() {
+            true => Ok(()),
+            false => {
+                let text = format!("Config value {operation} is not allowed for config key: {name}");
+                Err((ErrorCode::INVALID_CONFIG, text))
+            }
+        };
+        let items = |list: Option<&String>| -> Vec<String> {
+            let list = list.map(String::as_str).unwrap_or_default();
+            list.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+        };
+        match change {
+            Change::Set(value) => {
+                after.insert(name.to_string(), value);
+            }
+            Change::Delete => {
+                after.remove(name.as_str());
+            }
+            Change::Append(value) => {
+                is_list("append")?;
+                let mut list = items(after.get(name.as_str()));
+                let new: Vec<String> =
+                    items(Some(&value)).into_iter().filter(|item| !list.contains(item)).collect();
+                list.extend(new);
+                after.insert(name.to_string(), list.join(","));
+            }
+            Change::Subtract(value) => {
+                is_list("subtract")?;
+                let gone = items(Some(&value));
+                let mut list = items(after.get(name.as_str()));
+                list.retain(|item| !gone.contains(item));
+                after.insert(name.to_string(), list.join(","));
+            }
+        }
+    }
+    Ok(after)
+}
+
+fn told(outcome: Result<(), Refusal>) -> (ErrorCode, Option<Str>) {
+    match outcome {
+        Ok(()) => (ErrorCode::NONE, None),
+        Err((code, text)) => (code, message(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_appended_to_and_subtracted_from() {
+        let before = TopicConfig::from([("cleanup.policy".to_owned(), "delete".to_owned())]);
+        let change = |change| changed(&before, vec![("cleanup.policy".into(), change)]);
+        let value = |config: TopicConfig| config.get("cleanup.policy").cloned();
+        assert_eq!(
+            value(change(Change::Append("compact,delete".into())).unwrap()),
+            Some("delete,compact".into())
+        );
+        assert_eq!(value(change(Change::Subtract("delete".into())).unwrap()), Some(String::new()));
+        assert_eq!(value(change(Change::Delete).unwrap()), None);
+        assert_eq!(value(change(Change::Set("compact".into())).unwrap()), Some("compact".into()));
+        let refused = changed(&before, vec![("retention.ms".into(), Change::Append("1".into()))]);
+        assert_eq!(refused.unwrap_err().0, ErrorCode::INVALID_CONFIG);
+        let refused = changed(&before, vec![("nothing".into(), Change::Delete)]);
+        assert_eq!(refused.unwrap_err().0, ErrorCode::INVALID_CONFIG);
+    }
+}

@@ -1,0 +1,364 @@
+//! Fetch: records out, as they are stored.
+//!
+//! One fetch of a connection runs at a time; further ones wait in line (clients do not send them). A fetch that finds
+//! too little listens to its streams and reads on from where it stopped when they have more, until there is enough,
+//! something went wrong, or its time is up.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BufMut;
+use inver_broker::Mailbox;
+use inver_storage::{ColdRead, Read, ReadError, StoredBatch};
+use parking_lot::Mutex;
+
+use super::fetch_plan::{FetchPlan, Slot, TopicKey};
+use super::{Call, Session, offset};
+use crate::codec::api::fetch::{FetchRequest, FetchResponse};
+use crate::codec::error_code::ErrorCode;
+use crate::codec::frame::FrameWriter;
+use crate::codec::header::RequestHeader;
+use crate::codec::wire::{Wire, write_length, write_no_tagged_fields};
+use crate::error::ConnectionError;
+use crate::node::LEADER_EPOCH;
+
+/// The token that says: a read from the disk is done.
+const COLD: u64 = 1 << 62;
+
+/// Epochs of a fetch session (KIP-227).
+const INITIAL_EPOCH: i32 = 0;
+const FINAL_EPOCH: i32 = -1;
+
+/// Tells clients that there is no session.
+const NO_SESSION: i32 = 0;
+
+/// Bytes of a batch that are written anew: its offset, its length (unchanged), the leader's epoch.
+const REWRITTEN_BYTES: usize = 16;
+
+/// What has to do with fetches on one connection.
+pub(super) struct Fetcher {
+    mailbox: Arc<Mailbox>,
+    plan: FetchPlan,
+    session: Option<FetchSession>,
+    running: Option<Running>,
+    waiting: VecDeque<(u64, Call, FetchRequest)>,
+    number: u64,
+    /// Results of reads from the disk.
+    cold: Arc<Mutex<Vec<ColdResult>>>,
+}
+
+/// A session: the plan is kept, requests tell only what changes.
+struct FetchSession {
+    id: i32,
+    epoch: i32,
+    by_id: bool,
+}
+
+/// The fetch that is under way.
+struct Running {
+    number: u64,
+    header: RequestHeader,
+    deadline: Instant,
+    bytes_min: usize,
+    bytes_max: usize,
+    bytes: usize,
+    /// Promised to reads from the disk.
+    granted: usize,
+    cold_reads: usize,
+    failed: bool,
+    session_id: i32,
+    incremental: bool,
+}
+
+struct ColdResult {
+    number: u64,
+    place: usize,
+    result: Result<Vec<StoredBatch>, ReadError>,
+}
+
+impl Fetcher {
+    pub(super) fn new(mailbox: Arc<Mailbox>) -> Fetcher {
+        Fetcher {
+            mailbox,
+            plan: FetchPlan::default(),
+            session: None,
+            running: None,
+            waiting: VecDeque::new(),
+            number: 0,
+            cold: Arc::default(),
+        }
+    }
+
+    /// When the fetch that is under way has to be answered.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        // While the disk is read there is nothing to do but to wait for it.
+        self.running.as_ref().filter(|running| running.cold_reads == 0).map(|running| running.deadline)
+    }
+
+    /// Reads what a slot has, while there is room for it.
+    fn read(&mut self, place: usize, cold_reads_max: usize) {
+        let (Some(running), Some(slot)) = (&mut self.running, self.plan.slot(place)) else { return };
+        let taken = running.bytes + running.granted;
+        let room = running.bytes_max.saturating_sub(taken);
+        // The very first batch is given whatever its size, or a client with little room would never get on.
+        let first = taken == 0;
+        if !slot.has_more() || (!first && (room == 0 || slot.wants() == 0)) {
+            return;
+        }
+        let Some(partition) = slot.partition().cloned() else { return };
+        let room = room.min(slot.wants());
+        match partition.stream().read(slot.next, room) {
+            Ok(Read::Ready(batches)) => running.bytes += slot.take(batches, room, first),
+            Ok(Read::Empty) => {}
+            Ok(Read::Cold(cold)) if running.cold_reads < cold_reads_max => {
+                slot.granted = Some(room.max(1));
+                running.granted += room.max(1);
+                running.cold_reads += 1;
+                let (number, results, mailbox) = (running.number, self.cold.clone(), self.mailbox.clone());
+                tokio::task::spawn_blocking(move || run_cold(number, place, cold, &results, &mailbox));
+            }
+            Ok(Read::Cold(_)) => {}
+            Err(error) => {
+                slot.error = super::offsets::read_error(&error);
+                running.failed = true;
+            }
+        }
+    }
+
+    fn read_all(&mut self, cold_reads_max: usize) {
+        for at in 0..self.plan.order().len() {
+            if let Some(place) = self.plan.order().get(at).copied() {
+                self.read(place, cold_reads_max);
+            }
+        }
+    }
+
+    /// Takes up what reads from the disk have brought.
+    fn take_cold(&mut self) {
+        let results = std::mem::take(&mut *self.cold.lock());
+        for cold in results {
+            let Some(running) = self.running.as_mut().filter(|running| running.number == cold.number) else {
+                continue;
+            };
+            running.cold_reads -= 1;
+            let Some(slot) = self.plan.slot(cold.place) else { continue };
+            let room = slot.granted.take().unwrap_or(0);
+            running.granted = running.granted.saturating_sub(room);
+            let first = running.bytes + running.granted == 0;
+            match cold.result {
+                Ok(batches) if batches.is_empty() => slot.dry = true,
+                Ok(batches) => {
+                    let bytes = slot.take(batches, room, first);
+                    running.bytes += bytes;
+                    slot.dry = bytes == 0;
+                }
+                Err(error) => {
+                    slot.error = super::offsets::read_error(&error);
+                    running.failed = true;
+                }
+            }
+        }
+    }
+
+    fn is_done(&self, now: Instant) -> bool {
+        self.running.as_ref().is_some_and(|running| {
+            let enough = running.bytes >= running.bytes_min || running.bytes >= running.bytes_max;
+            running.cold_reads == 0 && (enough || running.failed || now >= running.deadline)
+        })
+    }
+}
+
+fn run_cold(number: u64, place: usize, cold: ColdRead, results: &Mutex<Vec<ColdResult>>, mailbox: &Mailbox) {
+    let result = cold.run();
+    results.lock().push(ColdResult { number, place, result });
+    mailbox.post(COLD);
+}
+
+impl Session {
+    pub(super) fn fetch(&mut self, mut call: Call) -> Result<(), ConnectionError> {
+        let request: FetchRequest = call.read()?;
+        self.fetcher.number += 1;
+        let number = self.fetcher.number;
+        self.pipeline.push_fetch(number);
+        match self.fetcher.running {
+            Some(_) => self.fetcher.waiting.push_back((number, call, request)),
+            None => self.start_fetch(number, call, &request),
+        }
+        Ok(())
+    }
+
+    fn start_fetch(&mut self, number: u64, call: Call, request: &FetchRequest) {
+        let limits = &self.node.config.limits;
+        let cold_reads_max = limits.cold_reads_max;
+        let (session_id, incremental) = match self.plan_fetch(call.version(), request) {
+            Ok(planned) => planned,
+            Err(code) => return self.refuse_fetch(number, &call.header, code),
+        };
+        if self.fetcher.plan.len() > self.node.config.limits.fetch_partitions_max {
+            self.end_session();
+            return self.refuse_fetch(number, &call.header, ErrorCode::INVALID_REQUEST);
+        }
+        let limits = &self.node.config.limits;
+        let bytes = |count: i32| usize::try_from(count).unwrap_or(0);
+        let wait =
+            Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(limits.fetch_wait_max);
+        let bytes_max = bytes(request.max_bytes).min(limits.fetch_bytes_max);
+        let fetcher = &mut self.fetcher;
+        fetcher.plan.begin(&self.node.namespace);
+        fetcher.running = Some(Running {
+            number,
+            deadline: call.now + wait,
+            bytes_min: bytes(request.min_bytes).min(bytes_max),
+            bytes_max,
+            bytes: 0,
+            granted: 0,
+            cold_reads: 0,
+            failed: fetcher.plan.len() == 0 || fetcher.plan.slots().any(|slot| !slot.error.is_none()),
+            session_id,
+            incremental,
+            header: call.header,
+        });
+        fetcher.read_all(cold_reads_max);
+        if !fetcher.is_done(call.now) {
+            fetcher.plan.listen(&fetcher.mailbox);
+            // What was committed before the listening began would not be told.
+            fetcher.read_all(cold_reads_max);
+        }
+        self.finish_fetch_if_done(call.now);
+    }
+
+    /// Brings the plan up to date; the session to tell of, and whether the answer may leave out what has not changed.
+    fn plan_fetch(&mut self, version: i16, request: &FetchRequest) -> Result<(i32, bool), ErrorCode> {
+        let by_id = version >= 13;
+        let (id, epoch) =
+            if version < 7 { (NO_SESSION, FINAL_EPOCH) } else { (request.session_id, request.session_epoch) };
+        if matches!(epoch, INITIAL_EPOCH | FINAL_EPOCH) {
+            self.fetcher.session = None;
+            self.fetcher.plan.replace(version, &request.topics);
+            if epoch == FINAL_EPOCH {
+                return Ok((NO_SESSION, false));
+            }
+            let id = (uuid::Uuid::new_v4().as_u128() as i32 & i32::MAX).max(1);
+            self.fetcher.session = Some(FetchSession { id, epoch: 1, by_id });
+            return Ok((id, false));
+        }
+        let session = self.fetcher.session.as_mut().filter(|session| session.id == id);
+        let session = session.ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
+        if session.epoch != epoch {
+            return Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH);
+        }
+        if session.by_id != by_id {
+            return Err(ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR);
+        }
+        session.epoch = epoch.checked_add(1).unwrap_or(1);
+        self.fetcher.plan.update(version, request);
+        Ok((id, true))
+    }
+
+    fn end_session(&mut self) {
+        self.fetcher.session = None;
+        self.fetcher.plan = FetchPlan::default();
+    }
+
+    /// The answer when nothing was even tried; before version 7 it cannot be told, and never happens.
+    fn refuse_fetch(&mut self, number: u64, header: &RequestHeader, error_code: ErrorCode) {
+        let frame = self.respond(header, &FetchResponse { error_code, ..FetchResponse::default() });
+        self.pipeline.fetched(number, frame);
+    }
+
+    /// Streams have more, the disk has answered, or time is up.
+    pub(super) fn continue_fetch(&mut self, tokens: &[u64], now: Instant) {
+        if self.fetcher.running.is_none() {
+            return;
+        }
+        let cold_reads_max = self.node.config.limits.cold_reads_max;
+        if tokens.contains(&COLD) {
+            self.fetcher.take_cold();
+            // The disk is free for those that had to wait for it.
+            self.fetcher.read_all(cold_reads_max);
+        }
+        for token in tokens.iter().filter(|token| **token < COLD) {
+            self.fetcher.read(*token as usize, cold_reads_max);
+        }
+        self.finish_fetch_if_done(now);
+    }
+
+    fn finish_fetch_if_done(&mut self, now: Instant) {
+        if !self.fetcher.is_done(now) {
+            return;
+        }
+        let Some(running) = self.fetcher.running.take() else { return };
+        let session = running.session_id != NO_SESSION;
+        self.node.metrics.fetched_bytes.increment(running.bytes as u64);
+        let frame = {
+            let mut writer = FrameWriter::new(&mut self.arena, &running.header);
+            write(&mut writer, &running, &self.fetcher.plan);
+            writer.finish()
+        };
+        self.pipeline.fetched(running.number, frame);
+        self.fetcher.plan.end(session);
+        if let Some((number, mut call, request)) = self.fetcher.waiting.pop_front() {
+            call.now = now;
+            self.start_fetch(number, call, &request);
+        }
+    }
+}
+
+/// Writes the body of a response, by hand since it carries stored batches.
+fn write(writer: &mut FrameWriter<'_>, running: &Running, plan: &FetchPlan) {
+    let version = running.header.version;
+    let out = writer.out();
+    out.put_i32(0);
+    if version.number >= 7 {
+        ErrorCode::NONE.write(out, version);
+        out.put_i32(running.session_id);
+    }
+    let runs = plan.told(running.incremental);
+    write_length(out, runs.len(), version.flexible);
+    for (topic, slots) in runs {
+        let out = writer.out();
+        match topic {
+            TopicKey::Name(name) => name.write(out, version),
+            TopicKey::Id(id) => id.write(out, version),
+        }
+        write_length(out, slots.len(), version.flexible);
+        for slot in slots {
+            write_partition(writer, running, slot);
+        }
+        write_no_tagged_fields(writer.out(), version);
+    }
+    write_no_tagged_fields(writer.out(), version);
+}
+
+fn write_partition(writer: &mut FrameWriter<'_>, running: &Running, slot: &Slot) {
+    let version = running.header.version;
+    let out = writer.out();
+    let (end, start) = match slot.bounds() {
+        Some((end, start)) if slot.error.is_none() => (offset(end), offset(start)),
+        _ => (-1, -1),
+    };
+    out.put_i32(slot.index);
+    slot.error.write(out, version);
+    out.put_i64(end);
+    // The last stable offset: there are no open transactions.
+    out.put_i64(end);
+    if version.number >= 5 {
+        out.put_i64(start);
+    }
+    // No aborted transactions.
+    write_length(out, 0, version.flexible);
+    if version.number >= 11 {
+        // No other replica would be better to read from.
+        out.put_i32(-1);
+    }
+    write_length(out, slot.found_bytes, version.flexible);
+    for batch in &slot.found {
+        let out = writer.out();
+        out.put_i64(offset(batch.base_offset));
+        out.put_slice(batch.bytes.get(8..12).unwrap_or_default());
+        out.put_i32(LEADER_EPOCH);
+        writer.splice(batch.bytes.slice(REWRITTEN_BYTES.min(batch.bytes.len())..));
+    }
+    write_no_tagged_fields(writer.out(), version);
+}

@@ -1,0 +1,262 @@
+//! The settings of topics: their names, defaults and allowed values.
+//!
+//! All names that Kafka knows are taken and kept, so that tools which set them work; those that change nothing here
+//! say so in their documentation.
+
+use inver_broker::{Topic, TopicConfig};
+
+use crate::config::KafkaConfig;
+
+/// What a setting's values are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Kind {
+    Boolean,
+    Text,
+    /// 32 bits, from the given number on.
+    Int(i64),
+    /// 64 bits, from the given number on.
+    Long(i64),
+    /// From 0 to 1.
+    Ratio,
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// Some of these, separated by commas.
+    SomeOf(&'static [&'static str]),
+    /// Anything, separated by commas.
+    List,
+}
+
+impl Kind {
+    /// The number of the type in DescribeConfigs.
+    pub(super) fn config_type(self) -> i8 {
+        match self {
+            Kind::Boolean => 1,
+            Kind::Text | Kind::OneOf(_) => 2,
+            Kind::Int(_) => 3,
+            Kind::Long(_) => 5,
+            Kind::Ratio => 6,
+            Kind::SomeOf(_) | Kind::List => 7,
+        }
+    }
+
+    pub(super) fn is_list(self) -> bool {
+        matches!(self, Kind::SomeOf(_) | Kind::List)
+    }
+
+    fn allows(self, value: &str) -> bool {
+        let number = |min: i64, max: i64| value.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n));
+        match self {
+            Kind::Boolean => matches!(value.to_ascii_lowercase().as_str(), "true" | "false"),
+            Kind::Text | Kind::List => true,
+            Kind::Int(min) => number(min, i64::from(i32::MAX)),
+            Kind::Long(min) => number(min, i64::MAX),
+            Kind::Ratio => value.parse::<f64>().is_ok_and(|n| (0.0..=1.0).contains(&n)),
+            Kind::OneOf(all) => all.contains(&value),
+            Kind::SomeOf(all) => {
+                let mut parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
+                parts.all(|part| all.contains(&part))
+            }
+        }
+    }
+}
+
+/// A setting.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setting {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    default: &'static str,
+    pub(super) documentation: &'static str,
+}
+
+impl Setting {
+    /// The value where none is set.
+    pub(super) fn default(&self, config: &KafkaConfig) -> String {
+        match self.name {
+            MAX_MESSAGE_BYTES => config.message_bytes_max.to_string(),
+            _ => self.default.to_owned(),
+        }
+    }
+
+    /// Why `value` cannot be set, if it cannot.
+    pub(super) fn check(&self, value: &str) -> Result<(), String> {
+        match self.kind.allows(value) {
+            true => Ok(()),
+            false => Err(format!("Invalid value {value} for configuration {}", self.name)),
+        }
+    }
+}
+
+pub(super) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+const CLEANUP_POLICY: &str = "cleanup.policy";
+const TIMESTAMP_TYPE: &str = "message.timestamp.type";
+
+const NO_EFFECT: &str = "Kept and shown; it changes nothing in this broker.";
+
+const fn setting(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    documentation: &'static str,
+) -> Setting {
+    Setting { name, kind, default, documentation }
+}
+
+/// Every setting of a topic, by name.
+pub(super) const SETTINGS: &[Setting] = &[
+    setting(
+        CLEANUP_POLICY,
+        Kind::SomeOf(&["delete", "compact"]),
+        "delete",
+        "delete: records go when they are too old; compact: the last record of each key stays.",
+    ),
+    setting("compression.gzip.level", Kind::Int(-1), "-1", NO_EFFECT),
+    setting("compression.lz4.level", Kind::Int(1), "9", NO_EFFECT),
+    setting(
+        "compression.type",
+        Kind::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+        "producer",
+        "Producers' batches are kept as they came; batches that the broker itself composes may be compressed.",
+    ),
+    setting("compression.zstd.level", Kind::Int(-131_072), "3", NO_EFFECT),
+    setting("delete.retention.ms", Kind::Long(0), "86400000", NO_EFFECT),
+    setting("file.delete.delay.ms", Kind::Long(0), "60000", NO_EFFECT),
+    setting("flush.messages", Kind::Long(1), "9223372036854775807", NO_EFFECT),
+    setting("flush.ms", Kind::Long(0), "9223372036854775807", NO_EFFECT),
+    setting("follower.replication.throttled.replicas", Kind::List, "", NO_EFFECT),
+    setting("index.interval.bytes", Kind::Int(0), "4096", NO_EFFECT),
+    setting(
+        "inver.capture.filter",
+        Kind::Text,
+        "",
+        "What is published in the hub to an address that this filter matches is appended to the topic.",
+    ),
+    setting(
+        "inver.capture.key",
+        Kind::Text,
+        "",
+        "The key of records appended by inver.capture.filter, as a template; empty: the full address.",
+    ),
+    setting("leader.replication.throttled.replicas", Kind::List, "", NO_EFFECT),
+    setting("local.retention.bytes", Kind::Long(-2), "-2", NO_EFFECT),
+    setting("local.retention.ms", Kind::Long(-2), "-2", NO_EFFECT),
+    setting("max.compaction.lag.ms", Kind::Long(1), "9223372036854775807", NO_EFFECT),
+    setting(MAX_MESSAGE_BYTES, Kind::Int(0), "", "The largest batch that is taken, in bytes."),
+    setting("message.timestamp.after.max.ms", Kind::Long(0), "3600000", NO_EFFECT),
+    setting("message.timestamp.before.max.ms", Kind::Long(0), "9223372036854775807", NO_EFFECT),
+    setting(
+        TIMESTAMP_TYPE,
+        Kind::OneOf(&["CreateTime", "LogAppendTime"]),
+        "CreateTime",
+        "CreateTime: records keep the producer's time; LogAppendTime: they get the broker's.",
+    ),
+    setting("min.cleanable.dirty.ratio", Kind::Ratio, "0.5", NO_EFFECT),
+    setting("min.compaction.lag.ms", Kind::Long(0), "0", NO_EFFECT),
+    setting("min.insync.replicas", Kind::Int(1), "1", NO_EFFECT),
+    setting("preallocate", Kind::Boolean, "false", NO_EFFECT),
+    setting("remote.log.copy.disable", Kind::Boolean, "false", NO_EFFECT),
+    setting("remote.log.delete.on.disable", Kind::Boolean, "false", NO_EFFECT),
+    setting("remote.storage.enable", Kind::Boolean, "false", NO_EFFECT),
+    setting(
+        "retention.bytes",
+        Kind::Long(-1),
+        "-1",
+        "Bytes that a partition keeps at least before the oldest records go; -1: no bound.",
+    ),
+    setting(
+        "retention.ms",
+        Kind::Long(-1),
+        "604800000",
+        "Records older than this go, in milliseconds; -1: never.",
+    ),
+    setting("segment.bytes", Kind::Int(14), "1073741824", NO_EFFECT),
+    setting("segment.index.bytes", Kind::Int(4), "10485760", NO_EFFECT),
+    setting("segment.jitter.ms", Kind::Long(0), "0", NO_EFFECT),
+    setting("segment.ms", Kind::Long(1), "604800000", NO_EFFECT),
+    setting("unclean.leader.election.enable", Kind::Boolean, "false", NO_EFFECT),
+];
+
+/// The setting of that name.
+pub(super) fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.binary_search_by_key(&name, |setting| setting.name).ok().and_then(|place| SETTINGS.get(place))
+}
+
+/// Checks settings that a client wants; the text says what is wrong with the first bad one.
+pub(super) fn check(config: &TopicConfig) -> Result<(), String> {
+    for (name, value) in config {
+        find(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?.check(value)?;
+    }
+    Ok(())
+}
+
+/// What of a topic's settings matters for producing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TopicSettings {
+    pub(super) message_bytes_max: usize,
+    pub(super) compacted: bool,
+    pub(super) append_time: bool,
+}
+
+impl TopicSettings {
+    pub(super) fn of(topic: &Topic, config: &KafkaConfig) -> TopicSettings {
+        TopicSettings::from(&topic.config(), config)
+    }
+
+    fn from(set: &TopicConfig, config: &KafkaConfig) -> TopicSettings {
+        let default = config.message_bytes_max as usize;
+        if set.is_empty() {
+            return TopicSettings { message_bytes_max: default, compacted: false, append_time: false };
+        }
+        let bytes = set.get(MAX_MESSAGE_BYTES).and_then(|value| value.parse().ok());
+        TopicSettings {
+            message_bytes_max: bytes.unwrap_or(default),
+            compacted: set.get(CLEANUP_POLICY).is_some_and(|policy| policy.contains("compact")),
+            append_time: set.get(TIMESTAMP_TYPE).is_some_and(|kind| kind == "LogAppendTime"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_allowed_and_names_are_sorted() {
+        assert!(SETTINGS.is_sorted_by_key(|setting| setting.name));
+        for setting in SETTINGS {
+            let default = setting.default(&KafkaConfig::default());
+            assert_eq!(setting.check(&default), Ok(()), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn values_are_checked() {
+        let config = |name: &str, value: &str| TopicConfig::from([(name.to_owned(), value.to_owned())]);
+        assert_eq!(check(&config("cleanup.policy", "compact,delete")), Ok(()));
+        assert_eq!(check(&config("retention.ms", "-1")), Ok(()));
+        for (name, value) in [
+            ("cleanup.policy", "shred"),
+            ("retention.ms", "-2"),
+            ("retention.ms", "soon"),
+            ("max.message.bytes", "4294967296"),
+            ("preallocate", "maybe"),
+            ("min.cleanable.dirty.ratio", "1.5"),
+            ("no.such.setting", "1"),
+        ] {
+            assert!(check(&config(name, value)).is_err(), "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn what_matters_for_producing() {
+        let defaults = KafkaConfig::default();
+        let plain = TopicSettings::from(&TopicConfig::new(), &defaults);
+        let expected = TopicSettings { message_bytes_max: 1_048_588, compacted: false, append_time: false };
+        assert_eq!(plain, expected);
+        let set =
+            [("max.message.bytes", "10"), (CLEANUP_POLICY, "compact"), (TIMESTAMP_TYPE, "LogAppendTime")];
+        let set = set.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let expected = TopicSettings { message_bytes_max: 10, compacted: true, append_time: true };
+        assert_eq!(TopicSettings::from(&TopicConfig::from(set), &defaults), expected);
+    }
+}

@@ -1,0 +1,306 @@
+//! Topics and settings, and what is told of the node.
+
+use inver_kafka::KafkaConfig;
+use inver_kafka::codec::api::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+use inver_kafka::codec::api::create_partitions::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
+};
+use inver_kafka::codec::api::create_topics::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+    CreateTopicsResponse,
+};
+use inver_kafka::codec::api::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic,
+};
+use inver_kafka::codec::api::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
+use inver_kafka::codec::api::describe_cluster::{DescribeClusterRequest, DescribeClusterResponse};
+use inver_kafka::codec::api::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
+};
+use inver_kafka::codec::api::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse};
+use inver_kafka::codec::api::describe_topic_partitions::{
+    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+};
+use inver_kafka::codec::api::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
+use inver_kafka::codec::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use inver_kafka::codec::api_key::Api;
+use inver_kafka::codec::error_code::ErrorCode;
+
+use crate::world::{Client, World, batch};
+
+fn metadata(client: &mut Client, version: i16, names: Option<&[&str]>, create: bool) -> MetadataResponse {
+    let topic = |name: &&str| MetadataRequestTopic { name: Some((*name).into()), ..Default::default() };
+    let request = MetadataRequest {
+        topics: names.map(|names| names.iter().map(topic).collect()),
+        allow_auto_topic_creation: create,
+        ..MetadataRequest::default()
+    };
+    client.call(&Api::Metadata, version, &request)
+}
+
+#[test]
+fn versions_are_told_and_one_too_new_comes_down() {
+    let world = World::new();
+    let mut client = world.client();
+    let request = ApiVersionsRequest {
+        client_software_name: "test".into(),
+        client_software_version: "1".into(),
+        ..ApiVersionsRequest::default()
+    };
+    for version in 0..=4 {
+        let response: ApiVersionsResponse = client.call(&Api::ApiVersions, version, &request);
+        assert_eq!((response.error_code, response.api_keys.len()), (ErrorCode::NONE, Api::ALL.len()));
+        let produce = response.api_keys.iter().find(|api| api.api_key == 0).unwrap();
+        assert_eq!(produce.min_version, 0);
+    }
+    client.send(&Api::ApiVersions, 99, &request);
+    let response: ApiVersionsResponse = client.receive(&Api::ApiVersions, 0);
+    assert_eq!(response.error_code, ErrorCode::UNSUPPORTED_VERSION);
+    assert_eq!(response.api_keys[0].api_key, 18);
+    let nameless: ApiVersionsResponse = client.call(&Api::ApiVersions, 3, &ApiVersionsRequest::default());
+    assert_eq!(nameless.error_code, ErrorCode::INVALID_REQUEST);
+}
+
+#[test]
+fn asking_for_a_topic_makes_it_if_the_client_wants() {
+    let world = World::with(KafkaConfig { default_partitions: 3, ..KafkaConfig::default() });
+    let mut client = world.client();
+    let response = metadata(&mut client, 9, Some(&["new"]), false);
+    assert_eq!(response.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    let response = metadata(&mut client, 9, Some(&["new", "not a name"]), true);
+    assert_eq!(response.topics[0].error_code, ErrorCode::NONE);
+    assert_eq!(response.topics[0].partitions.len(), 3);
+    assert_eq!(response.topics[1].error_code, ErrorCode::INVALID_TOPIC_EXCEPTION);
+    for version in 0..=13 {
+        let response = metadata(&mut client, version, None, false);
+        assert_eq!(response.brokers[0].port, i32::from(world.address.port()));
+        assert_eq!(response.brokers[0].host, "127.0.0.1");
+        assert_eq!(response.topics.len(), 1, "v{version}");
+        assert_eq!(response.topics[0].partitions[2].leader_id, response.brokers[0].node_id);
+    }
+    assert!(metadata(&mut client, 9, Some(&[]), false).topics.is_empty());
+    // Without the wish of the operator, nothing is made.
+    let world = World::with(KafkaConfig { auto_create_topics: false, ..KafkaConfig::default() });
+    let response = metadata(&mut world.client(), 9, Some(&["new"]), true);
+    assert_eq!(response.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+}
+
+#[test]
+fn the_advertised_address_and_the_cluster_stay() {
+    let config = KafkaConfig { advertised: Some(("broker.example".into(), 19092)), ..KafkaConfig::default() };
+    let world = World::with(config.clone());
+    let response = metadata(&mut world.client(), 9, None, false);
+    assert_eq!((response.brokers[0].host.as_str(), response.brokers[0].port), ("broker.example", 19092));
+    let cluster_id = response.cluster_id.unwrap();
+    assert_eq!(cluster_id.len(), 22);
+    let world = world.restart(config);
+    let mut client = world.client();
+    assert_eq!(metadata(&mut client, 9, None, false).cluster_id, Some(cluster_id.clone()));
+    for version in 0..=2 {
+        let request = DescribeClusterRequest { endpoint_type: 1, ..DescribeClusterRequest::default() };
+        let response: DescribeClusterResponse = client.call(&Api::DescribeCluster, version, &request);
+        assert_eq!((response.cluster_id, response.brokers[0].port), (cluster_id.clone(), 19092));
+    }
+}
+
+fn create(client: &mut Client, topics: Vec<CreatableTopic>, validate_only: bool) -> Vec<ErrorCode> {
+    let request = CreateTopicsRequest { topics, validate_only, ..CreateTopicsRequest::default() };
+    let response: CreateTopicsResponse = client.call(&Api::CreateTopics, 7, &request);
+    response.topics.iter().map(|topic| topic.error_code).collect()
+}
+
+fn wanted(name: &str) -> CreatableTopic {
+    CreatableTopic {
+        name: name.into(),
+        num_partitions: -1,
+        replication_factor: -1,
+        ..CreatableTopic::default()
+    }
+}
+
+#[test]
+fn topics_are_made_as_asked_or_refused_with_the_reason() {
+    let world = World::new();
+    let mut client = world.client();
+    let config = |name: &str, value: Option<&str>| CreatableTopicConfig {
+        name: name.into(),
+        value: value.map(Into::into),
+    };
+    let assigned = |node: i32| CreatableTopic {
+        assignments: vec![CreatableReplicaAssignment { partition_index: 0, broker_ids: vec![node] }],
+        ..wanted("assigned")
+    };
+    assert_eq!(create(&mut client, vec![wanted("dry")], true), [ErrorCode::NONE]);
+    let cases = vec![
+        (wanted("dry"), ErrorCode::NONE),
+        (wanted("dry"), ErrorCode::TOPIC_ALREADY_EXISTS),
+        (wanted("no/slash"), ErrorCode::INVALID_TOPIC_EXCEPTION),
+        (CreatableTopic { num_partitions: 0, ..wanted("a") }, ErrorCode::INVALID_PARTITIONS),
+        (CreatableTopic { num_partitions: i32::MAX, ..wanted("a") }, ErrorCode::INVALID_PARTITIONS),
+        (CreatableTopic { replication_factor: 3, ..wanted("a") }, ErrorCode::INVALID_REPLICATION_FACTOR),
+        (
+            CreatableTopic { configs: vec![config("nonsense", Some("1"))], ..wanted("a") },
+            ErrorCode::INVALID_CONFIG,
+        ),
+        (
+            CreatableTopic { configs: vec![config("retention.ms", None)], ..wanted("a") },
+            ErrorCode::INVALID_CONFIG,
+        ),
+        (assigned(7), ErrorCode::INVALID_REPLICA_ASSIGNMENT),
+        (assigned(1), ErrorCode::NONE),
+    ];
+    for (number, (topic, expected)) in cases.into_iter().enumerate() {
+        assert_eq!(create(&mut client, vec![topic], false), [expected], "case {number}");
+    }
+    let twice = create(&mut client, vec![wanted("b"), wanted("b")], false);
+    assert_eq!(twice, [ErrorCode::INVALID_REQUEST]);
+    for version in 2..=7 {
+        let topic =
+            CreatableTopic { num_partitions: 2, replication_factor: 1, ..wanted(&format!("v{version}")) };
+        let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
+        let response: CreateTopicsResponse = client.call(&Api::CreateTopics, version, &request);
+        assert_eq!(response.topics[0].error_code, ErrorCode::NONE, "v{version}");
+    }
+}
+
+#[test]
+fn topics_go_by_name_and_by_identity() {
+    let world = World::new();
+    let mut client = world.with_topic("a", 1, &[]);
+    world.with_topic("b", 1, &[]);
+    let id = metadata(&mut client, 12, Some(&["b"]), false).topics[0].topic_id;
+    let request = DeleteTopicsRequest {
+        topic_names: vec!["a".into(), "none".into()],
+        ..DeleteTopicsRequest::default()
+    };
+    let response: DeleteTopicsResponse = client.call(&Api::DeleteTopics, 4, &request);
+    assert_eq!(response.responses[0].error_code, ErrorCode::NONE);
+    assert_eq!(response.responses[1].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    let request = DeleteTopicsRequest {
+        topics: vec![DeleteTopicState { name: None, topic_id: id }; 2],
+        ..DeleteTopicsRequest::default()
+    };
+    let response: DeleteTopicsResponse = client.call(&Api::DeleteTopics, 6, &request);
+    assert_eq!(response.responses[0].name, Some("b".into()));
+    assert_eq!(response.responses[0].error_code, ErrorCode::NONE);
+    assert_eq!(response.responses[1].error_code, ErrorCode::UNKNOWN_TOPIC_ID);
+    assert!(metadata(&mut client, 9, None, false).topics.is_empty());
+}
+
+#[test]
+fn topics_grow_and_never_shrink() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 2, &[]);
+    let mut grow = |count| {
+        let topic = CreatePartitionsTopic { name: "t".into(), count, assignments: None };
+        let request = CreatePartitionsRequest { topics: vec![topic], ..CreatePartitionsRequest::default() };
+        let response: CreatePartitionsResponse = client.call(&Api::CreatePartitions, 3, &request);
+        response.results[0].error_code
+    };
+    assert_eq!(grow(2), ErrorCode::INVALID_PARTITIONS);
+    assert_eq!(grow(1), ErrorCode::INVALID_PARTITIONS);
+    assert_eq!(grow(5), ErrorCode::NONE);
+    assert_eq!(client.produce(9, "t", 4, batch(&["a"]).into_bytes()).error_code, ErrorCode::NONE);
+}
+
+#[test]
+fn records_are_given_up_at_the_front() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    client.produce(9, "t", 0, batch(&["a", "b", "c"]).into_bytes());
+    let mut delete = |offset| {
+        let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset }];
+        let topics = vec![DeleteRecordsTopic { name: "t".into(), partitions }];
+        let request = DeleteRecordsRequest { topics, timeout_ms: 1000 };
+        let response: DeleteRecordsResponse = client.call(&Api::DeleteRecords, 2, &request);
+        let answer = &response.topics[0].partitions[0];
+        (answer.error_code, answer.low_watermark)
+    };
+    assert_eq!(delete(2), (ErrorCode::NONE, 2));
+    assert_eq!(delete(1), (ErrorCode::NONE, 2));
+    assert_eq!(delete(9), (ErrorCode::OFFSET_OUT_OF_RANGE, -1));
+    assert_eq!(delete(-1), (ErrorCode::NONE, 3));
+    let response = client.fetch(12, "t", 0, 2);
+    assert_eq!(response.responses[0].partitions[0].error_code, ErrorCode::OFFSET_OUT_OF_RANGE);
+    let response = client.fetch(12, "t", 0, 3);
+    assert_eq!(response.responses[0].partitions[0].log_start_offset, 3);
+}
+
+fn setting(client: &mut Client, resource_type: i8, resource: &str, name: &str) -> Option<(String, i8)> {
+    let resource = DescribeConfigsResource {
+        resource_type,
+        resource_name: resource.into(),
+        configuration_keys: Some(vec![name.into()]),
+    };
+    let request = DescribeConfigsRequest {
+        resources: vec![resource],
+        include_synonyms: true,
+        include_documentation: true,
+    };
+    let response: DescribeConfigsResponse = client.call(&Api::DescribeConfigs, 4, &request);
+    let found = response.results[0].configs.first()?;
+    Some((found.value.as_ref()?.to_string(), found.config_source))
+}
+
+#[test]
+fn settings_are_told_and_changed() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[("retention.ms", "5000")]);
+    assert_eq!(setting(&mut client, 2, "t", "retention.ms"), Some(("5000".into(), 1)));
+    assert_eq!(setting(&mut client, 2, "t", "max.message.bytes"), Some(("1048588".into(), 5)));
+    assert_eq!(setting(&mut client, 2, "none", "retention.ms"), None);
+    assert_eq!(setting(&mut client, 4, "1", "num.partitions"), Some(("1".into(), 4)));
+    let mut alter = |name: &str, operation, value: Option<&str>| {
+        let config =
+            AlterableConfig { name: name.into(), config_operation: operation, value: value.map(Into::into) };
+        let resource =
+            AlterConfigsResource { resource_type: 2, resource_name: "t".into(), configs: vec![config] };
+        let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+        let response: IncrementalAlterConfigsResponse =
+            client.call(&Api::IncrementalAlterConfigs, 1, &request);
+        response.responses[0].error_code
+    };
+    assert_eq!(alter("max.message.bytes", 0, Some("300")), ErrorCode::NONE);
+    assert_eq!(alter("cleanup.policy", 2, Some("compact")), ErrorCode::NONE);
+    assert_eq!(alter("retention.ms", 1, None), ErrorCode::NONE);
+    assert_eq!(alter("retention.ms", 0, Some("soon")), ErrorCode::INVALID_CONFIG);
+    assert_eq!(alter("nonsense", 0, Some("1")), ErrorCode::INVALID_CONFIG);
+    assert_eq!(setting(&mut client, 2, "t", "retention.ms"), Some(("604800000".into(), 5)));
+    assert_eq!(setting(&mut client, 2, "t", "cleanup.policy"), Some(("compact".into(), 1)));
+    let large = batch(&[&"x".repeat(300)]).into_bytes();
+    assert_eq!(client.produce(9, "t", 0, large).error_code, ErrorCode::MESSAGE_TOO_LARGE);
+}
+
+#[test]
+fn sizes_and_pages() {
+    let world = World::new();
+    let mut client = world.with_topic("a", 3, &[]);
+    world.with_topic("b", 3, &[]);
+    client.produce(9, "a", 0, batch(&["x"]).into_bytes());
+    for version in 1..=5 {
+        let request = DescribeLogDirsRequest::default();
+        let response: DescribeLogDirsResponse = client.call(&Api::DescribeLogDirs, version, &request);
+        assert!(response.results[0].topics[0].partitions[0].partition_size > 0, "v{version}");
+    }
+    let mut seen = Vec::new();
+    let mut cursor = None;
+    loop {
+        let request =
+            DescribeTopicPartitionsRequest { response_partition_limit: 2, cursor, ..Default::default() };
+        let response: DescribeTopicPartitionsResponse =
+            client.call(&Api::DescribeTopicPartitions, 0, &request);
+        for topic in &response.topics {
+            let name = topic.name.clone().unwrap();
+            seen.extend(
+                topic.partitions.iter().map(|partition| format!("{name}{}", partition.partition_index)),
+            );
+        }
+        cursor = response.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["a0", "a1", "a2", "b0", "b1", "b2"]);
+}

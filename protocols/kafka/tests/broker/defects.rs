@@ -1,0 +1,106 @@
+//! Bytes that are not requests. The broker hangs up and lives on.
+
+use std::io::Write;
+use std::time::Duration;
+
+use inver_kafka::KafkaConfig;
+use inver_kafka::codec::api::metadata::{MetadataRequest, MetadataResponse};
+use inver_kafka::codec::api::produce::ProduceResponse;
+use inver_kafka::codec::api_key::Api;
+
+use crate::world::{World, batch, encode, produce_request};
+
+#[test]
+fn what_is_not_a_request_ends_the_connection() {
+    let world = World::new();
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"\0\0\0\x04\0\x03\0\x09",
+        b"\xff\xff\xff\xff",
+        b"\x80\0\0\0\0\0",
+        b"\0\0\0\0",
+        b"\0\0\0\x0a\0\x03\x7f\xff\0\0\0\x01\0\0",
+        b"\0\0\0\x0a\x7f\xff\0\0\0\0\0\x01\0\0",
+        // Metadata that claims two thousand million topics.
+        b"\0\0\0\x0e\0\x03\0\x01\0\0\0\x01\xff\xff\x7f\xff\xff\xff",
+        // Metadata longer than any request but Produce may be.
+        b"\x7f\xff\xff\xff\0\x03",
+        // Produce longer than that.
+        b"\x7f\xff\xff\xff\0\0",
+    ] {
+        let mut client = world.client();
+        client.stream.write_all(bytes).unwrap();
+        assert!(client.is_hung_up_on(), "{bytes:?}");
+    }
+    let _: MetadataResponse = world.client().call(&Api::Metadata, 9, &MetadataRequest::default());
+}
+
+#[test]
+fn what_was_asked_before_is_still_answered() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    client.send(&Api::Produce, 9, &produce_request("t", 0, -1, batch(&["a"]).into_bytes()));
+    client.stream.write_all(b"\xff\xff\xff\xff").unwrap();
+    let response: ProduceResponse = client.receive(&Api::Produce, 9);
+    assert_eq!(response.responses[0].partition_responses[0].base_offset, 0);
+    assert!(client.is_hung_up_on());
+}
+
+#[test]
+fn requests_may_come_in_any_pieces() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    let large = "x".repeat(300_000);
+    let mut bytes = Vec::new();
+    for value in ["a", &large, "b", &large] {
+        bytes.extend_from_slice(&encode(
+            &Api::Produce,
+            9,
+            1,
+            &produce_request("t", 0, 1, batch(&[value]).into_bytes()),
+        ));
+    }
+    let mut step = 1;
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(step.min(rest.len()));
+        client.stream.write_all(now).unwrap();
+        if step < 30 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        step = step * 3 / 2 + 1;
+        rest = later;
+    }
+    for offset in 0..4 {
+        let response: ProduceResponse = client.receive(&Api::Produce, 9);
+        assert_eq!(response.responses[0].partition_responses[0].base_offset, offset);
+    }
+    assert_eq!(client.values("t", 0, 0), ["a", &large, "b", &large]);
+}
+
+#[test]
+fn silence_ends_a_connection() {
+    let mut config = KafkaConfig::default();
+    config.limits.idle_max = Duration::from_millis(200);
+    let world = World::with(config);
+    let mut client = world.client();
+    assert!(client.is_hung_up_on());
+}
+
+#[test]
+fn many_requests_at_once_are_all_answered() {
+    let mut config = KafkaConfig::default();
+    config.limits.pipeline_requests_max = 4;
+    config.limits.output_bytes_max = 1000;
+    let world = World::with(config);
+    let mut client = world.with_topic("t", 1, &[]);
+    for _ in 0..100 {
+        client.send(&Api::Metadata, 9, &MetadataRequest::default());
+        client.send(&Api::Produce, 9, &produce_request("t", 0, -1, batch(&["a"]).into_bytes()));
+    }
+    for offset in 0..100 {
+        let _: MetadataResponse = client.receive(&Api::Metadata, 9);
+        let response: ProduceResponse = client.receive(&Api::Produce, 9);
+        assert_eq!(response.responses[0].partition_responses[0].base_offset, offset);
+    }
+}

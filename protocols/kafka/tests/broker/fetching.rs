@@ -1,0 +1,267 @@
+//! Fetching: waiting, bounds, sessions; where things are at a time.
+
+use std::time::{Duration, Instant};
+
+use inver_kafka::codec::api::fetch::{
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic,
+};
+use inver_kafka::codec::api::list_offsets::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
+};
+use inver_kafka::codec::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use inver_kafka::codec::api_key::Api;
+use inver_kafka::codec::error_code::ErrorCode;
+use inver_kafka::codec::wire::Uuid;
+
+use crate::world::{Client, World, batch, fetch_request, values};
+
+#[test]
+fn any_offset_inside_a_batch_gives_the_whole_batch() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    client.produce(9, "t", 0, batch(&["a", "b", "c"]).into_bytes());
+    client.produce(9, "t", 0, batch(&["d"]).into_bytes());
+    assert_eq!(client.values("t", 0, 2), ["a", "b", "c", "d"]);
+    assert_eq!(client.values("t", 0, 3), ["d"]);
+    assert!(client.values("t", 0, 4).is_empty());
+    for outside in [-1, 5] {
+        let response = client.fetch(12, "t", 0, outside);
+        assert_eq!(response.responses[0].partitions[0].error_code, ErrorCode::OFFSET_OUT_OF_RANGE);
+    }
+}
+
+#[test]
+fn unknown_partitions_and_topics_are_told() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    for (topic, index) in [("t", 1), ("none", 0)] {
+        let response = client.fetch(12, topic, index, 0);
+        let code = response.responses[0].partitions[0].error_code;
+        assert_eq!(code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    }
+    let mut request = fetch_request("", &[(0, 0)]);
+    request.topics[0].topic_id = Uuid(7);
+    let response: FetchResponse = client.call(&Api::Fetch, 13, &request);
+    assert_eq!(response.responses[0].partitions[0].error_code, ErrorCode::UNKNOWN_TOPIC_ID);
+}
+
+#[test]
+fn by_identity() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    client.produce(9, "t", 0, batch(&["a"]).into_bytes());
+    let topic = MetadataRequestTopic { name: Some("t".into()), ..MetadataRequestTopic::default() };
+    let request = MetadataRequest { topics: Some(vec![topic]), ..MetadataRequest::default() };
+    let response: MetadataResponse = client.call(&Api::Metadata, 12, &request);
+    let id = response.topics[0].topic_id;
+    for version in 13..=18 {
+        let mut request = fetch_request("", &[(0, 0)]);
+        request.topics[0].topic_id = id;
+        let response: FetchResponse = client.call(&Api::Fetch, version, &request);
+        assert_eq!(response.responses[0].topic_id, id);
+        let records = response.responses[0].partitions[0].records.as_ref().unwrap();
+        assert_eq!(values(records), ["a"], "v{version}");
+    }
+}
+
+#[test]
+fn a_fetch_waits_for_enough_but_not_longer_than_its_time() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 2, &[]);
+    let waits = FetchRequest { max_wait_ms: 300, ..fetch_request("t", &[(0, 0), (1, 0)]) };
+    let start = Instant::now();
+    let response: FetchResponse = client.call(&Api::Fetch, 11, &waits);
+    assert!(start.elapsed() >= Duration::from_millis(290));
+    assert_eq!(response.responses[0].partitions.len(), 2);
+
+    let waits = FetchRequest { max_wait_ms: 15_000, ..waits };
+    client.send(&Api::Fetch, 11, &waits);
+    std::thread::sleep(Duration::from_millis(100));
+    world.client().produce(9, "t", 1, batch(&["woken"]).into_bytes());
+    let start = Instant::now();
+    let response: FetchResponse = client.receive(&Api::Fetch, 11);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let records = response.responses[0].partitions[1].records.as_ref().unwrap();
+    assert_eq!(values(records), ["woken"]);
+
+    // Not woken by too little.
+    let start = Instant::now();
+    let picky = FetchRequest { max_wait_ms: 300, min_bytes: 1 << 20, ..waits };
+    let response: FetchResponse = client.call(&Api::Fetch, 11, &picky);
+    assert!(start.elapsed() >= Duration::from_millis(290));
+    assert_eq!(values(response.responses[0].partitions[1].records.as_ref().unwrap()), ["woken"]);
+}
+
+#[test]
+fn a_fetch_that_waits_does_not_hold_up_what_comes_after_it() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    client.send(&Api::Fetch, 11, &FetchRequest { max_wait_ms: 15_000, ..fetch_request("t", &[(0, 0)]) });
+    client.send(&Api::Produce, 9, &crate::world::produce_request("t", 0, -1, batch(&["mine"]).into_bytes()));
+    let start = Instant::now();
+    let response: FetchResponse = client.receive(&Api::Fetch, 11);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(values(response.responses[0].partitions[0].records.as_ref().unwrap()), ["mine"]);
+    let _: inver_kafka::codec::api::produce::ProduceResponse = client.receive(&Api::Produce, 9);
+}
+
+#[test]
+fn bounds_are_kept_but_for_the_first_batch() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 3, &[]);
+    let large = "x".repeat(1000);
+    for index in 0..3 {
+        for _ in 0..3 {
+            client.produce(9, "t", index, batch(&[&large]).into_bytes());
+        }
+    }
+    let count = |client: &mut Client, max_bytes, partition_max_bytes| -> Vec<usize> {
+        let mut request = FetchRequest { max_bytes, ..fetch_request("t", &[(0, 0), (1, 0), (2, 0)]) };
+        request.topics[0].partitions.iter_mut().for_each(|p| p.partition_max_bytes = partition_max_bytes);
+        let response: FetchResponse = client.call(&Api::Fetch, 11, &request);
+        let partitions = response.responses[0].partitions.iter();
+        partitions.map(|p| values(p.records.as_ref().unwrap()).len()).collect()
+    };
+    assert_eq!(count(&mut client, 1 << 20, 1 << 20), [3, 3, 3]);
+    assert_eq!(count(&mut client, 1 << 20, 2500), [2, 2, 2]);
+    assert_eq!(count(&mut client, 2500, 1 << 20), [2, 0, 0]);
+    assert_eq!(count(&mut client, 10, 10), [1, 0, 0]);
+    assert_eq!(count(&mut client, 0, 0), [1, 0, 0]);
+    assert_eq!(count(&mut client, 1 << 20, 10), [1, 0, 0]);
+}
+
+fn session(client: &mut Client, id: i32, epoch: i32, topics: Vec<FetchTopic>) -> FetchResponse {
+    let request = FetchRequest {
+        session_id: id,
+        session_epoch: epoch,
+        topics,
+        min_bytes: 0,
+        ..fetch_request("t", &[])
+    };
+    client.call(&Api::Fetch, 12, &request)
+}
+
+fn topic(partitions: &[(i32, i64)]) -> Vec<FetchTopic> {
+    fetch_request("t", partitions).topics
+}
+
+#[test]
+fn a_session_tells_only_what_has_changed() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 3, &[]);
+    let first = session(&mut client, 0, 0, topic(&[(0, 0), (1, 0), (2, 0)]));
+    assert_eq!(first.responses[0].partitions.len(), 3);
+    let id = first.session_id;
+    assert!(id > 0);
+    assert!(session(&mut client, id, 1, Vec::new()).responses.is_empty());
+    client.produce(9, "t", 1, batch(&["a"]).into_bytes());
+    let response = session(&mut client, id, 2, Vec::new());
+    assert_eq!(response.responses[0].partitions.len(), 1);
+    assert_eq!(response.responses[0].partitions[0].partition_index, 1);
+    // It is sent again until the client has moved on.
+    let response = session(&mut client, id, 3, Vec::new());
+    assert_eq!(values(response.responses[0].partitions[0].records.as_ref().unwrap()), ["a"]);
+    assert!(session(&mut client, id, 4, topic(&[(1, 1)])).responses.is_empty());
+    // What is forgotten is not told any more.
+    client.produce(9, "t", 2, batch(&["b"]).into_bytes());
+    let forget = FetchRequest {
+        session_id: id,
+        session_epoch: 5,
+        forgotten_topics_data: vec![ForgottenTopic {
+            topic: "t".into(),
+            partitions: vec![2],
+            ..Default::default()
+        }],
+        min_bytes: 0,
+        ..FetchRequest::default()
+    };
+    let response: FetchResponse = client.call(&Api::Fetch, 12, &forget);
+    assert!(response.responses.is_empty());
+    assert_eq!(session(&mut client, id, 4, Vec::new()).error_code, ErrorCode::INVALID_FETCH_SESSION_EPOCH);
+    assert_eq!(session(&mut client, id + 1, 6, Vec::new()).error_code, ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+    // A final epoch ends it.
+    assert_eq!(session(&mut client, id, -1, topic(&[(0, 0)])).session_id, 0);
+    assert_eq!(session(&mut client, id, 6, Vec::new()).error_code, ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+}
+
+#[test]
+fn in_a_session_everyone_gets_a_turn() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 3, &[]);
+    let large = "x".repeat(1000);
+    for index in 0..3 {
+        client.produce(9, "t", index, batch(&[&large]).into_bytes());
+    }
+    let mut seen = Vec::new();
+    let (mut id, mut epoch, mut topics) = (0, 0, topic(&[(0, 0), (1, 0), (2, 0)]));
+    for _ in 0..3 {
+        let request = FetchRequest {
+            session_id: id,
+            session_epoch: epoch,
+            topics: std::mem::take(&mut topics),
+            max_bytes: 1100,
+            ..fetch_request("t", &[])
+        };
+        let response: FetchResponse = client.call(&Api::Fetch, 12, &request);
+        (id, epoch) = (response.session_id, epoch + 1);
+        let partitions = response.responses.iter().flat_map(|t| t.partitions.iter());
+        let full = partitions.filter(|p| p.records.as_ref().is_some_and(|r| !r.is_empty()));
+        seen.extend(full.map(|p| p.partition_index));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 1, 2]);
+}
+
+#[test]
+fn a_topic_that_appears_is_found_by_a_running_session() {
+    let world = World::new();
+    let mut client = world.client();
+    let first = session(&mut client, 0, 0, topic(&[(0, 0)]));
+    let id = first.session_id;
+    assert_eq!(first.responses[0].partitions[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    world.with_topic("t", 1, &[]).produce(9, "t", 0, batch(&["a"]).into_bytes());
+    let response = session(&mut client, id, 1, Vec::new());
+    assert_eq!(values(response.responses[0].partitions[0].records.as_ref().unwrap()), ["a"]);
+}
+
+#[test]
+fn leader_epochs_of_the_future_are_told() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    let mut request = fetch_request("t", &[(0, 0)]);
+    request.topics[0].partitions[0] =
+        FetchPartition { current_leader_epoch: 1, ..request.topics[0].partitions[0].clone() };
+    let response: FetchResponse = client.call(&Api::Fetch, 12, &request);
+    assert_eq!(response.responses[0].partitions[0].error_code, ErrorCode::UNKNOWN_LEADER_EPOCH);
+}
+
+fn offset_at(client: &mut Client, version: i16, timestamp: i64) -> (ErrorCode, i64, i64) {
+    let partition = ListOffsetsPartition { timestamp, ..ListOffsetsPartition::default() };
+    let topic = ListOffsetsTopic { name: "t".into(), partitions: vec![partition] };
+    let request = ListOffsetsRequest { topics: vec![topic], ..ListOffsetsRequest::default() };
+    let response: ListOffsetsResponse = client.call(&Api::ListOffsets, version, &request);
+    let answer = &response.topics[0].partitions[0];
+    (answer.error_code, answer.offset, answer.timestamp)
+}
+
+#[test]
+fn offsets_by_time() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    assert_eq!(offset_at(&mut client, 7, -3), (ErrorCode::NONE, -1, -1));
+    // Times 1000, 1001, 1002 in one batch, then again.
+    for _ in 0..2 {
+        client.produce(9, "t", 0, batch(&["a", "b", "c"]).into_bytes());
+    }
+    for version in 1..=11 {
+        assert_eq!(offset_at(&mut client, version, -1), (ErrorCode::NONE, 6, -1));
+        assert_eq!(offset_at(&mut client, version, -2), (ErrorCode::NONE, 0, -1));
+        assert_eq!(offset_at(&mut client, version, 0), (ErrorCode::NONE, 0, 1000));
+        assert_eq!(offset_at(&mut client, version, 1001), (ErrorCode::NONE, 1, 1001));
+        assert_eq!(offset_at(&mut client, version, 1003), (ErrorCode::NONE, -1, -1));
+    }
+    assert_eq!(offset_at(&mut client, 7, -3), (ErrorCode::NONE, 2, 1002));
+    assert_eq!(offset_at(&mut client, 8, -4), (ErrorCode::NONE, 0, -1));
+    assert_eq!(offset_at(&mut client, 9, -5), (ErrorCode::NONE, -1, -1));
+    assert_eq!(offset_at(&mut client, 9, -9).0, ErrorCode::INVALID_REQUEST);
+}

@@ -1,0 +1,276 @@
+//! Groups over the wire: their members' requests, positions, administration, restarts.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use inver_kafka::KafkaConfig;
+use inver_kafka::codec::api::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
+use inver_kafka::codec::api::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
+use inver_kafka::codec::api::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
+use inver_kafka::codec::api::heartbeat::{HeartbeatRequest, HeartbeatResponse};
+use inver_kafka::codec::api::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
+use inver_kafka::codec::api::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberIdentity};
+use inver_kafka::codec::api::list_groups::{ListGroupsRequest, ListGroupsResponse};
+use inver_kafka::codec::api::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetCommitResponse,
+};
+use inver_kafka::codec::api::offset_delete::{
+    OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic, OffsetDeleteResponse,
+};
+use inver_kafka::codec::api::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+    OffsetFetchResponse,
+};
+use inver_kafka::codec::api::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse};
+use inver_kafka::codec::api_key::Api;
+use inver_kafka::codec::error_code::ErrorCode;
+
+use crate::world::{Client, World};
+
+fn join_request(member_id: &str) -> JoinGroupRequest {
+    JoinGroupRequest {
+        group_id: "g".into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        member_id: member_id.into(),
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol {
+            name: "range".into(),
+            metadata: Bytes::from_static(b"\0\0\0\0\0\x01\0\x01t\0\0\0\0"),
+        }],
+        ..JoinGroupRequest::default()
+    }
+}
+
+/// Joins, by way of a member id where the version has that, and syncs as the leader of itself.
+fn settle(client: &mut Client, version: i16) -> (String, i32) {
+    let mut joined: JoinGroupResponse = client.call(&Api::JoinGroup, version, &join_request(""));
+    if version >= 4 {
+        assert_eq!(joined.error_code, ErrorCode::MEMBER_ID_REQUIRED);
+        joined = client.call(&Api::JoinGroup, version, &join_request(&joined.member_id));
+    }
+    assert_eq!(joined.error_code, ErrorCode::NONE, "{joined:?}");
+    assert_eq!(joined.leader, joined.member_id.as_str());
+    let request = SyncGroupRequest {
+        group_id: "g".into(),
+        generation_id: joined.generation_id,
+        member_id: joined.member_id.clone(),
+        assignments: vec![SyncGroupRequestAssignment {
+            member_id: joined.member_id.clone(),
+            assignment: Bytes::from_static(b"work"),
+        }],
+        ..SyncGroupRequest::default()
+    };
+    let synced: SyncGroupResponse = client.call(&Api::SyncGroup, version.min(5), &request);
+    assert_eq!((synced.error_code, synced.assignment), (ErrorCode::NONE, Bytes::from_static(b"work")));
+    (joined.member_id.to_string(), joined.generation_id)
+}
+
+fn heartbeat(client: &mut Client, member_id: &str, generation_id: i32) -> ErrorCode {
+    let request = HeartbeatRequest {
+        group_id: "g".into(),
+        generation_id,
+        member_id: member_id.into(),
+        ..HeartbeatRequest::default()
+    };
+    client.call::<_, HeartbeatResponse>(&Api::Heartbeat, 4, &request).error_code
+}
+
+fn leave(client: &mut Client, version: i16, member_id: &str) -> ErrorCode {
+    let members = vec![MemberIdentity { member_id: member_id.into(), ..MemberIdentity::default() }];
+    let request = LeaveGroupRequest { group_id: "g".into(), member_id: member_id.into(), members };
+    let response: LeaveGroupResponse = client.call(&Api::LeaveGroup, version, &request);
+    response.members.first().map_or(response.error_code, |member| member.error_code)
+}
+
+fn commit(client: &mut Client, member_id: &str, generation: i32, offset: i64) -> ErrorCode {
+    let partition = OffsetCommitRequestPartition {
+        committed_offset: offset,
+        committed_leader_epoch: 0,
+        committed_metadata: Some("note".into()),
+        ..OffsetCommitRequestPartition::default()
+    };
+    let topic =
+        OffsetCommitRequestTopic { name: "t".into(), partitions: vec![partition], ..Default::default() };
+    let request = OffsetCommitRequest {
+        group_id: "g".into(),
+        generation_id_or_member_epoch: generation,
+        member_id: member_id.into(),
+        topics: vec![topic],
+        ..OffsetCommitRequest::default()
+    };
+    let response: OffsetCommitResponse = client.call(&Api::OffsetCommit, 8, &request);
+    response.topics[0].partitions[0].error_code
+}
+
+fn committed(client: &mut Client, version: i16) -> (i64, String) {
+    let partition_indexes = vec![0];
+    let topics = OffsetFetchRequestTopic { name: "t".into(), partition_indexes: partition_indexes.clone() };
+    let group = OffsetFetchRequestGroup {
+        group_id: "g".into(),
+        topics: Some(vec![OffsetFetchRequestTopics {
+            name: "t".into(),
+            partition_indexes,
+            ..Default::default()
+        }]),
+        ..OffsetFetchRequestGroup::default()
+    };
+    let request = OffsetFetchRequest {
+        group_id: "g".into(),
+        topics: Some(vec![topics]),
+        groups: vec![group],
+        require_stable: true,
+    };
+    let response: OffsetFetchResponse = client.call(&Api::OffsetFetch, version, &request);
+    if version < 8 {
+        let partition = &response.topics[0].partitions[0];
+        (partition.committed_offset, partition.metadata.as_ref().unwrap().to_string())
+    } else {
+        let partition = &response.groups[0].topics[0].partitions[0];
+        (partition.committed_offset, partition.metadata.as_ref().unwrap().to_string())
+    }
+}
+
+fn list(client: &mut Client) -> Vec<(String, String)> {
+    let response: ListGroupsResponse = client.call(&Api::ListGroups, 5, &ListGroupsRequest::default());
+    response.groups.iter().map(|g| (g.group_id.to_string(), g.group_state.to_string())).collect()
+}
+
+#[test]
+fn in_every_version_a_member_joins_syncs_lives_and_leaves() {
+    let world = World::new();
+    let mut client = world.client();
+    for version in 0..=9 {
+        let (member, generation) = settle(&mut client, version);
+        assert_eq!(heartbeat(&mut client, &member, generation), ErrorCode::NONE);
+        assert_eq!(leave(&mut client, version.min(5), &member), ErrorCode::NONE, "v{version}");
+        assert_eq!(heartbeat(&mut client, &member, generation), ErrorCode::UNKNOWN_MEMBER_ID);
+    }
+    assert!(list(&mut client).is_empty());
+}
+
+#[test]
+fn the_coordinator_is_where_the_client_is() {
+    let world = World::new();
+    let mut client = world.client();
+    for version in 0..=6 {
+        let request = FindCoordinatorRequest {
+            key: "g".into(),
+            key_type: 0,
+            coordinator_keys: vec!["g".into(), "h".into()],
+        };
+        let response: FindCoordinatorResponse = client.call(&Api::FindCoordinator, version, &request);
+        let port = if version < 4 { response.port } else { response.coordinators[1].port };
+        assert_eq!(port, i32::from(world.address.port()), "v{version}");
+    }
+}
+
+#[test]
+fn a_connection_that_is_lost_while_it_joins_leaves_no_ghost() {
+    let world = World::new();
+    let mut first = world.client();
+    let (member, _) = settle(&mut first, 0);
+    let mut ghost = world.client();
+    ghost.send(&Api::JoinGroup, 3, &join_request(""));
+    std::thread::sleep(Duration::from_millis(100));
+    drop(ghost);
+    std::thread::sleep(Duration::from_millis(100));
+    let joined: JoinGroupResponse = first.call(&Api::JoinGroup, 0, &join_request(&member));
+    assert_eq!((joined.error_code, joined.members.len()), (ErrorCode::NONE, 1));
+}
+
+#[test]
+fn a_silent_member_is_missed() {
+    let mut config = KafkaConfig::default();
+    config.groups.session_timeout_min = Duration::from_millis(100);
+    let world = World::with(config);
+    let mut client = world.client();
+    let request = JoinGroupRequest { session_timeout_ms: 300, ..join_request("") };
+    let joined: JoinGroupResponse = client.call(&Api::JoinGroup, 3, &request);
+    assert_eq!(heartbeat(&mut client, &joined.member_id, 1), ErrorCode::NONE);
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(heartbeat(&mut client, &joined.member_id, 1), ErrorCode::UNKNOWN_MEMBER_ID);
+}
+
+#[test]
+fn positions_are_kept_with_what_was_said_about_them() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    for version in 1..=9 {
+        assert_eq!(committed(&mut client, version), (-1, String::new()));
+    }
+    assert_eq!(commit(&mut client, "", -1, 41), ErrorCode::NONE);
+    let (member, generation) = settle(&mut client, 7);
+    assert_eq!(commit(&mut client, &member, generation, 42), ErrorCode::NONE);
+    assert_eq!(commit(&mut client, &member, generation + 1, 43), ErrorCode::ILLEGAL_GENERATION);
+    assert_eq!(commit(&mut client, "stranger", generation, 43), ErrorCode::UNKNOWN_MEMBER_ID);
+    assert_eq!(commit(&mut client, "", -1, 43), ErrorCode::UNKNOWN_MEMBER_ID);
+    for version in 1..=9 {
+        assert_eq!(committed(&mut client, version), (42, "note".into()));
+    }
+    let all = OffsetFetchRequest { group_id: "g".into(), topics: None, ..OffsetFetchRequest::default() };
+    let response: OffsetFetchResponse = client.call(&Api::OffsetFetch, 5, &all);
+    assert_eq!(response.topics[0].partitions[0].committed_offset, 42);
+}
+
+#[test]
+fn a_restart_changes_nothing_for_a_group() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    let (member, generation) = settle(&mut client, 7);
+    commit(&mut client, &member, generation, 5);
+    drop(client);
+    let world = world.restart(KafkaConfig::default());
+    let mut client = world.client();
+    assert_eq!(heartbeat(&mut client, &member, generation), ErrorCode::NONE);
+    assert_eq!(commit(&mut client, &member, generation, 6), ErrorCode::NONE);
+    assert_eq!(committed(&mut client, 7).0, 6);
+    assert_eq!(list(&mut client), [("g".into(), "Stable".into())]);
+    leave(&mut client, 3, &member);
+    drop(client);
+    let world = world.restart(KafkaConfig::default());
+    let mut client = world.client();
+    assert_eq!(list(&mut client), [("g".into(), "Empty".into())]);
+    assert_eq!(committed(&mut client, 7).0, 6);
+}
+
+#[test]
+fn groups_are_described_and_deleted() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    let (member, generation) = settle(&mut client, 7);
+    commit(&mut client, &member, generation, 5);
+    let describe = DescribeGroupsRequest {
+        groups: vec!["g".into(), "none".into()],
+        include_authorized_operations: true,
+    };
+    for version in 0..=6 {
+        let response: DescribeGroupsResponse = client.call(&Api::DescribeGroups, version, &describe);
+        let group = &response.groups[0];
+        assert_eq!((group.group_state.as_str(), group.protocol_data.as_str()), ("Stable", "range"));
+        assert_eq!(group.members[0].member_assignment, "work");
+        assert_eq!(group.members[0].client_host, "/127.0.0.1");
+        let expected = if version < 6 { ErrorCode::NONE } else { ErrorCode::GROUP_ID_NOT_FOUND };
+        assert_eq!(response.groups[1].error_code, expected);
+        assert_eq!(response.groups[1].group_state, "Dead");
+    }
+    let delete = DeleteGroupsRequest { groups_names: vec!["g".into(), "none".into()] };
+    let response: DeleteGroupsResponse = client.call(&Api::DeleteGroups, 2, &delete);
+    assert_eq!(response.results[0].error_code, ErrorCode::NON_EMPTY_GROUP);
+    assert_eq!(response.results[1].error_code, ErrorCode::GROUP_ID_NOT_FOUND);
+    // A position of a topic that members read is not to be deleted.
+    let partitions = vec![OffsetDeleteRequestPartition { partition_index: 0 }];
+    let topics = vec![OffsetDeleteRequestTopic { name: "t".into(), partitions }];
+    let offset_delete = OffsetDeleteRequest { group_id: "g".into(), topics };
+    let response: OffsetDeleteResponse = client.call(&Api::OffsetDelete, 0, &offset_delete);
+    assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC);
+    leave(&mut client, 3, &member);
+    let response: OffsetDeleteResponse = client.call(&Api::OffsetDelete, 0, &offset_delete);
+    assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::NONE);
+    assert_eq!(committed(&mut client, 7).0, -1);
+    commit(&mut client, "", -1, 9);
+    let response: DeleteGroupsResponse = client.call(&Api::DeleteGroups, 2, &delete);
+    assert_eq!(response.results[0].error_code, ErrorCode::NONE);
+    assert!(list(&mut client).is_empty());
+    assert_eq!(committed(&mut client, 7).0, -1);
+}

@@ -1,0 +1,201 @@
+//! Producing: what is kept, what is refused, what is kept once.
+
+use bytes::{Bytes, BytesMut};
+use inver_kafka::codec::api::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+use inver_kafka::codec::api::produce::ProduceResponse;
+use inver_kafka::codec::api_key::Api;
+use inver_kafka::codec::error_code::ErrorCode;
+use inver_storage::batch::{Batch, BatchBuilder, Compression, ProducerStamp};
+
+use crate::world::{Client, World, batch, produce_request, values};
+
+#[test]
+fn every_version_appends_and_every_fetch_version_gives_back() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    let mut next = 0;
+    for version in 3..=12 {
+        let response = client.produce(version, "t", 0, batch(&["a", "b"]).into_bytes());
+        assert_eq!((response.error_code, response.base_offset), (ErrorCode::NONE, next), "v{version}");
+        next += 2;
+    }
+    for version in 4..=12 {
+        let response = client.fetch(version, "t", 0, 0);
+        let partition = &response.responses[0].partitions[0];
+        assert_eq!((partition.error_code, partition.high_watermark), (ErrorCode::NONE, next));
+        assert_eq!(values(partition.records.as_ref().unwrap()).len(), next as usize, "v{version}");
+    }
+}
+
+#[test]
+fn a_batch_is_kept_as_it_came() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    let mut builder = BatchBuilder::new(4096);
+    for _ in 0..50 {
+        builder.push(5, None, &[(b"h", None), (b"h", Some(b"twice"))], Some(&[7; 100]));
+    }
+    for compression in
+        [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd]
+    {
+        for _ in 0..50 {
+            builder.push(5, None, &[(b"h", None), (b"h", Some(b"twice"))], Some(&[7; 100]));
+        }
+        let sent = builder.finish_as(compression, None);
+        let response = client.produce(9, "t", 0, sent.bytes().clone());
+        assert_eq!(response.error_code, ErrorCode::NONE, "{compression:?}: {:?}", response.error_message);
+        let fetched = client.fetch(12, "t", 0, response.base_offset);
+        let mut records = fetched.responses[0].partitions[0].records.clone().unwrap();
+        let kept = Batch::split_first(&mut records).unwrap();
+        assert_eq!(kept.header().base_offset, response.base_offset);
+        assert_eq!(kept.bytes().slice(16..), sent.bytes().slice(16..), "{compression:?}");
+    }
+}
+
+#[test]
+fn what_is_not_one_sound_batch_is_refused() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[("max.message.bytes", "200")]);
+    let sound = batch(&["a"]).into_bytes();
+    let changed = |place: usize, value: u8| {
+        let mut bytes = BytesMut::from(&sound[..]);
+        bytes[place] = value;
+        bytes.freeze()
+    };
+    let twice = Bytes::from([&sound[..], &sound[..]].concat());
+    let cases = [
+        (Bytes::new(), ErrorCode::INVALID_RECORD),
+        (sound.slice(..30), ErrorCode::CORRUPT_MESSAGE),
+        (sound.slice(..sound.len() - 1), ErrorCode::CORRUPT_MESSAGE),
+        (changed(sound.len() - 1, 0x55), ErrorCode::CORRUPT_MESSAGE),
+        (changed(16, 1), ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT),
+        (changed(16, 0), ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT),
+        (twice, ErrorCode::INVALID_RECORD),
+        (batch(&[&"x".repeat(200)]).into_bytes(), ErrorCode::MESSAGE_TOO_LARGE),
+    ];
+    for (number, (bytes, expected)) in cases.into_iter().enumerate() {
+        let response = client.produce(9, "t", 0, bytes);
+        assert_eq!(response.error_code, expected, "case {number}: {:?}", response.error_message);
+        assert_eq!(response.base_offset, -1);
+    }
+    assert_eq!(client.produce(9, "t", 7, sound.clone()).error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!(client.produce(9, "t", -1, sound.clone()).error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!(client.produce(9, "none", 0, sound.clone()).error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    let response: ProduceResponse = client.call(&Api::Produce, 9, &produce_request("t", 0, 2, sound));
+    let code = response.responses[0].partition_responses[0].error_code;
+    assert_eq!(code, ErrorCode::INVALID_REQUIRED_ACKS);
+    assert!(client.values("t", 0, 0).is_empty());
+}
+
+#[test]
+fn old_versions_are_understood_and_their_formats_refused() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    let mut old = vec![0; 40];
+    old[16] = 1;
+    for version in 0..3 {
+        let code = client.produce(version, "t", 0, old.clone().into()).error_code;
+        assert_eq!(code, ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT);
+    }
+}
+
+#[test]
+fn acks_zero_is_not_answered_and_pipelined_requests_are_in_order() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    for number in 0..200 {
+        let acks = if number % 3 == 0 { 0 } else { -1 };
+        let value = number.to_string();
+        client.send(&Api::Produce, 9, &produce_request("t", 0, acks, batch(&[&value]).into_bytes()));
+    }
+    for number in (0..200).filter(|number| number % 3 != 0) {
+        let response: ProduceResponse = client.receive(&Api::Produce, 9);
+        assert_eq!(response.responses[0].partition_responses[0].base_offset, number);
+    }
+    let expected: Vec<String> = (0..200).map(|number| number.to_string()).collect();
+    assert_eq!(client.values("t", 0, 0), expected);
+}
+
+#[test]
+fn a_failed_produce_without_acks_ends_the_connection() {
+    let world = World::new();
+    let mut client = world.client();
+    client.send(&Api::Produce, 9, &produce_request("none", 0, 0, batch(&["a"]).into_bytes()));
+    assert!(client.is_hung_up_on());
+}
+
+fn producer_id(client: &mut Client) -> i64 {
+    let response: InitProducerIdResponse =
+        client.call(&Api::InitProducerId, 4, &InitProducerIdRequest::default());
+    assert_eq!((response.error_code, response.producer_epoch), (ErrorCode::NONE, 0));
+    response.producer_id
+}
+
+fn stamped(id: i64, epoch: i16, sequence: i32, value: &str) -> Bytes {
+    let mut builder = BatchBuilder::new(256);
+    builder.push(1, None, &[], Some(value.as_bytes()));
+    let stamp = ProducerStamp { id, epoch, base_sequence: sequence, transactional: false, control: false };
+    builder.finish_as(Compression::None, Some(stamp)).into_bytes()
+}
+
+#[test]
+fn what_an_idempotent_producer_sends_twice_is_kept_once() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    let (id, other) = (producer_id(&mut client), producer_id(&mut client));
+    assert_ne!(id, other);
+    for sequence in 0..8 {
+        assert_eq!(client.produce(9, "t", 0, stamped(id, 0, sequence, "x")).base_offset, i64::from(sequence));
+    }
+    // From another connection, as after a lost answer.
+    let mut again = world.client();
+    let response = again.produce(9, "t", 0, stamped(id, 0, 6, "x"));
+    assert_eq!((response.error_code, response.base_offset), (ErrorCode::NONE, 6));
+    let gap = again.produce(9, "t", 0, stamped(id, 0, 10, "x")).error_code;
+    assert_eq!(gap, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+    assert_eq!(again.produce(9, "t", 0, stamped(id, 1, 0, "y")).base_offset, 8);
+    let stale = again.produce(9, "t", 0, stamped(id, 0, 8, "x")).error_code;
+    assert_eq!(stale, ErrorCode::INVALID_PRODUCER_EPOCH);
+    assert_eq!(again.values("t", 0, 0).len(), 9);
+}
+
+#[test]
+fn producer_ids_and_sequences_survive_a_restart() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    let id = producer_id(&mut client);
+    client.produce(9, "t", 0, stamped(id, 0, 0, "x"));
+    drop(client);
+    let world = world.restart(Default::default());
+    let mut client = world.client();
+    let response = client.produce(9, "t", 0, stamped(id, 0, 0, "x"));
+    assert_eq!((response.error_code, response.base_offset), (ErrorCode::NONE, 0));
+    assert_eq!(client.values("t", 0, 0), ["x"]);
+    assert!(producer_id(&mut client) > id);
+}
+
+#[test]
+fn the_brokers_time_where_the_topic_wants_it() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[("message.timestamp.type", "LogAppendTime")]);
+    let response = client.produce(9, "t", 0, batch(&["a", "b"]).into_bytes());
+    assert!(response.log_append_time_ms > 1_600_000_000_000);
+    let fetched = client.fetch(12, "t", 0, 0);
+    let mut records = fetched.responses[0].partitions[0].records.clone().unwrap();
+    let kept = Batch::split_first(&mut records).unwrap();
+    assert_eq!(kept.header().max_timestamp, response.log_append_time_ms);
+    for record in inver_storage::batch::records(kept.bytes()).unwrap() {
+        assert_eq!(record.unwrap().timestamp_ms, response.log_append_time_ms);
+    }
+}
+
+#[test]
+fn a_compacted_topic_wants_keys() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[("cleanup.policy", "compact")]);
+    let mut builder = BatchBuilder::new(256);
+    builder.push(1, None, &[], Some(b"no key"));
+    let response = client.produce(9, "t", 0, builder.finish().into_bytes());
+    assert_eq!(response.error_code, ErrorCode::INVALID_RECORD);
+    assert_eq!(client.produce(9, "t", 0, batch(&["keyed"]).into_bytes()).error_code, ErrorCode::NONE);
+}
