@@ -37,5 +37,5 @@ pub(crate) mod name {
     pub(crate) const AS_USER_PROPERTIES: [&[u8]; 7] =
         [b"message-id", b"type", b"app-id", USER_ID, b"timestamp", b"priority", b"content-encoding"];
     /// The key of a record that came as a finished batch, likewise.
-    pub(crate) const RECORD_KEY: &str = "record-key";
+    pub(crate) const RECORD_KEY: &str = "inver-key";
 }
