@@ -126,8 +126,9 @@ impl Broker {
         fs::create_dir_all(&data)?;
         let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let core = places.broker_core.to_string();
-        let mut command = Command::new("taskset");
-        command.arg("-c").arg(&core);
+        // A broker ends with the bench, however that ends.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "taskset", "-c", &core]);
         let script = |name: &str| {
             let path = places.root.join("bench/peers").join(name);
             let mut get = places.script(name);
@@ -177,7 +178,7 @@ impl Broker {
             .stdout(File::create(data.join("out"))?)
             .stderr(File::create(data.join("err"))?);
         let began = Instant::now();
-        let child = command.spawn().context("taskset")?;
+        let child = command.spawn().context("setpriv")?;
         let own = matches!(contestant, Contestant::InverOs | Contestant::InverAlways | Contestant::Sink);
         let mut broker = Self {
             contestant,

@@ -1,17 +1,224 @@
-//! The peers' own load tools, as a second opinion.
+//! The peers' own load tools against Inver and the peer: what a user would try first.
+//!
+//! The broker's use is taken over the whole run of the tool, its start included.
 
-use anyhow::Result;
+use std::process::Command;
 
-use crate::broker::Places;
+use anyhow::{Context, Result, ensure};
+
+use crate::broker::{Broker, Contestant, Places};
 use crate::compare::Settings;
+use crate::load::kafka;
+use crate::report::number;
 use crate::report::results::Results;
-use crate::works::Field;
+use crate::usage;
+use crate::works::{Field, Figures};
 
-pub(crate) fn run(
-    _field: Field,
-    _settings: &Settings,
-    _places: &Places,
-    _results: &mut Results,
-) -> Result<()> {
-    Ok(())
+/// A run of a tool.
+struct Tool {
+    title: &'static str,
+    field: Field,
+    script: &'static str,
+    arguments: fn(&Broker, &str, u64) -> Vec<String>,
+    /// Messages that a run of some seconds is given.
+    messages: u64,
+    parse: fn(&str, u64) -> Option<Figures>,
+}
+
+const TOOLS: [Tool; 6] = [
+    Tool {
+        title: "ProducerPerformance, 100 B, acks=all",
+        field: Field::Kafka,
+        script: "kafka",
+        arguments: |broker, topic, count| producer(broker, topic, count, 100),
+        messages: 3_000_000,
+        parse: producer_said,
+    },
+    Tool {
+        title: "ConsumerPerformance, 100 B",
+        field: Field::Kafka,
+        script: "kafka",
+        arguments: consumer,
+        messages: 3_000_000,
+        parse: consumer_said,
+    },
+    Tool {
+        title: "ProducerPerformance, 1 KB, acks=all",
+        field: Field::Kafka,
+        script: "kafka",
+        arguments: |broker, topic, count| producer(broker, topic, count, 1000),
+        messages: 500_000,
+        parse: producer_said,
+    },
+    Tool {
+        title: "EndToEndLatency, 100 B, acks=all",
+        field: Field::Kafka,
+        script: "kafka",
+        arguments: |broker, topic, count| {
+            let count = count.to_string();
+            let address = broker.kafka.to_string();
+            words(&["tool", "org.apache.kafka.tools.EndToEndLatency", &address, topic, &count, "all", "100"])
+        },
+        messages: 5_000,
+        parse: latency_said,
+    },
+    Tool {
+        title: "PerfTest, 16 B transient, automatic ack",
+        field: Field::Amqp,
+        script: "rabbitmq",
+        arguments: |broker, queue, seconds| perftest(broker, queue, seconds, &["-s", "16", "-a"]),
+        messages: 6,
+        parse: perftest_said,
+    },
+    Tool {
+        title: "PerfTest, 1 KB persistent, confirms 100, prefetch 100",
+        field: Field::Amqp,
+        script: "rabbitmq",
+        arguments: |broker, queue, seconds| {
+            perftest(broker, queue, seconds, &["-s", "1024", "-f", "persistent", "-c", "100", "-q", "100"])
+        },
+        messages: 6,
+        parse: perftest_said,
+    },
+];
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn producer(broker: &Broker, topic: &str, count: u64, size: usize) -> Vec<String> {
+    let (address, count, size) = (broker.kafka.to_string(), count.to_string(), size.to_string());
+    let mut arguments = words(&["tool", "org.apache.kafka.tools.ProducerPerformance", "--topic", topic]);
+    arguments.extend(words(&["--num-records", &count, "--record-size", &size, "--throughput", "-1"]));
+    arguments.extend(words(&["--bootstrap-server", &address, "--command-property", "acks=all"]));
+    arguments
+}
+
+/// Reads what the producer before it wrote.
+fn consumer(broker: &Broker, topic: &str, count: u64) -> Vec<String> {
+    let (address, count) = (broker.kafka.to_string(), count.to_string());
+    let mut arguments = words(&["tool", "org.apache.kafka.tools.ConsumerPerformance", "--topic", topic]);
+    arguments.extend(words(&["--num-records", &count, "--bootstrap-server", &address, "--timeout", "30000"]));
+    arguments
+}
+
+fn perftest(broker: &Broker, queue: &str, seconds: u64, more: &[&str]) -> Vec<String> {
+    let (address, seconds) = (format!("amqp://guest:guest@{}", broker.amqp), seconds.to_string());
+    let mut arguments =
+        words(&["perftest", "-h", &address, "-z", &seconds, "-x", "1", "-y", "1", "-u", queue]);
+    arguments.extend(words(more));
+    arguments
+}
+
+/// The first number after `mark`.
+fn number_after(text: &str, mark: &str) -> Option<f64> {
+    let rest = text.get(text.rfind(mark)? + mark.len()..)?;
+    let rest = rest.trim_start_matches([' ', ':', '=', ',']);
+    let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(rest.len());
+    rest.get(..end)?.parse().ok()
+}
+
+fn producer_said(said: &str, count: u64) -> Option<Figures> {
+    let line = said.lines().rev().find(|line| line.contains("99.9th"))?;
+    let per_s = number_after(line, "records sent,")?;
+    Some(Figures::from([("per_s".into(), per_s), ("messages".into(), count as f64)]))
+}
+
+fn consumer_said(said: &str, count: u64) -> Option<Figures> {
+    let line =
+        said.lines().rev().find(|line| line.matches(',').count() >= 8 && !line.contains("start.time"))?;
+    let per_s = line.split(',').nth(9)?.trim().parse().ok()?;
+    Some(Figures::from([("per_s".into(), per_s), ("messages".into(), count as f64)]))
+}
+
+fn latency_said(said: &str, count: u64) -> Option<Figures> {
+    let milliseconds = |mark: &str| number_after(said, mark).map(|ms| ms * 1e3);
+    let average_ms = number_after(said, "Avg latency:")?;
+    Some(Figures::from([
+        ("per_s".into(), 1e3 / average_ms),
+        ("messages".into(), count as f64),
+        ("p50_us".into(), milliseconds("50th")?),
+        ("p99_us".into(), milliseconds("99th")?),
+        ("p999_us".into(), milliseconds("99.9th")?),
+    ]))
+}
+
+fn perftest_said(said: &str, seconds: u64) -> Option<Figures> {
+    let per_s = number_after(said, "receiving rate avg:")?;
+    Some(Figures::from([("per_s".into(), per_s), ("messages".into(), per_s * seconds as f64)]))
+}
+
+fn play(tool: &Tool, broker: &Broker, topic: &str, places: &Places) -> Result<Figures> {
+    let before = usage::of(&broker.pids());
+    let mut command: Command = places.script(tool.script);
+    command.args((tool.arguments)(broker, topic, tool.messages));
+    let output = command.output()?;
+    let used = usage::of(&broker.pids()) - before;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let parsed = (tool.parse)(&said, tool.messages);
+    let complaint = || format!("{}\n{}", said.trim(), String::from_utf8_lossy(&output.stderr).trim());
+    let mut figures = parsed.with_context(complaint)?;
+    ensure!(output.status.success(), "{}", complaint());
+    let messages = figures.remove("messages").unwrap_or(1.0);
+    figures.insert("cpu_s_per_million".into(), used.cpu_s() * 1e6 / messages);
+    Ok(figures)
+}
+
+/// Runs the tools of a field, each contestant in turn.
+pub(crate) fn run(field: Field, settings: &Settings, places: &Places, results: &mut Results) -> Result<()> {
+    let tools: Vec<&Tool> = TOOLS.iter().filter(|tool| tool.field == field).collect();
+    if tools.is_empty() {
+        return Ok(());
+    }
+    let mut brokers = Vec::new();
+    for contestant in field.contestants() {
+        if settings.only.is_empty() || settings.only.contains(&contestant) {
+            brokers.push(Broker::start(contestant, places)?);
+        }
+    }
+    for tool in &tools {
+        results.tools.remove(tool.title);
+    }
+    for round in 0..=settings.rounds {
+        for broker in &brokers {
+            let contestant: Contestant = broker.contestant;
+            if round == 0 && contestant.is_inver() {
+                // Only what has to be warmed up is.
+                continue;
+            }
+            let topic = format!("tool-{round}");
+            if field == Field::Kafka {
+                for topic in [&topic, &format!("{topic}-e2e"), &format!("{topic}-1k")] {
+                    kafka::create_topic(broker.kafka, topic, 1)?;
+                }
+            }
+            for (index, tool) in tools.iter().enumerate() {
+                let topic = match (field, index) {
+                    (Field::Kafka, 2) => format!("{topic}-1k"),
+                    (Field::Kafka, 3) => format!("{topic}-e2e"),
+                    (Field::Kafka, _) => topic.clone(),
+                    _ => format!("{topic}-{index}"),
+                };
+                match play(tool, broker, &topic, places) {
+                    Ok(figures) => {
+                        let value = |name: &str| number(figures.get(name).copied().unwrap_or(f64::NAN));
+                        let (per_s, cpu) = (value("per_s"), value("cpu_s_per_million"));
+                        eprintln!(
+                            "  {round} {:<18} {}: {per_s}/s, CPU a million {cpu} s",
+                            contestant.title(),
+                            tool.title
+                        );
+                        if round > 0 {
+                            let entry = results.tools.entry(tool.title.to_owned()).or_default();
+                            entry.entry(contestant).or_default().push(figures);
+                        }
+                    }
+                    Err(error) => {
+                        eprintln!("  {round} {:<18} {}: failed: {error:#}", contestant.title(), tool.title)
+                    }
+                }
+            }
+        }
+    }
+    results.save(&places.root)
 }

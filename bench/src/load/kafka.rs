@@ -78,14 +78,14 @@ pub(crate) fn create_topic(to: SocketAddr, name: &str, partitions: i32) -> Resul
     let end = Instant::now() + CREATE_TIMEOUT;
     loop {
         let answer = call(&mut link, Request::new(3, 4).i32(1).string(name).i8(0))?;
-        if leaders(&answer) == partitions {
+        let mut there = leaders(&answer);
+        if there == partitions {
+            there = open_partitions(&mut link, name, partitions)?;
+        }
+        if there == partitions {
             return Ok(());
         }
-        ensure!(
-            Instant::now() < end,
-            "{name}: only {} of {partitions} partitions are there",
-            leaders(&answer)
-        );
+        ensure!(Instant::now() < end, "{name}: only {there} of {partitions} partitions are there");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
