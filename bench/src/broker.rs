@@ -28,6 +28,8 @@ pub(crate) enum Contestant {
     Kafka,
     Rabbitmq,
     Mosquitto,
+    /// Mosquitto, a bridge process and Kafka: the other way from MQTT to Kafka.
+    Bridged,
     /// Answers without doing anything: shows what the load generators can do.
     Sink,
 }
@@ -44,6 +46,7 @@ impl Contestant {
             Self::Kafka => "Apache Kafka",
             Self::Rabbitmq => "RabbitMQ",
             Self::Mosquitto => "Mosquitto",
+            Self::Bridged => "Mosquitto + bridge + Kafka",
             Self::Sink => "sink",
         }
     }
@@ -65,6 +68,9 @@ impl Contestant {
             }
             Self::Mosquitto => {
                 "persistence off, max_queued_messages 0 and max_inflight_messages 0 so that it drops nothing, set_tcp_nodelay true"
+            }
+            Self::Bridged => {
+                "Mosquitto and Kafka as above; between them a small bridge written for this bench (QoS 1 subscription, acknowledged after Kafka has: everything that has come goes as one batch), all on one core"
             }
             Self::Sink => "reads, counts and answers",
         }
@@ -100,6 +106,8 @@ pub(crate) struct Broker {
     pub(crate) version: String,
     child: Child,
     data: PathBuf,
+    /// Those it needs.
+    with: Vec<Broker>,
     pub(crate) kafka: SocketAddr,
     pub(crate) mqtt: SocketAddr,
     pub(crate) amqp: SocketAddr,
@@ -121,6 +129,11 @@ fn free_ports() -> Result<u16> {
 
 impl Broker {
     pub(crate) fn start(contestant: Contestant, places: &Places) -> Result<Self> {
+        let mut with = Vec::new();
+        if contestant == Contestant::Bridged {
+            with.push(Self::start(Contestant::Mosquitto, places)?);
+            with.push(Self::start(Contestant::Kafka, places)?);
+        }
         let port = free_ports()?;
         let data = places.root.join(format!("target/bench-data/{}-{port}", std::process::id()));
         fs::create_dir_all(&data)?;
@@ -161,6 +174,14 @@ impl Broker {
                 command.arg(std::env::current_exe()?).args(["sink-serve", &port.to_string()]);
                 "sink".into()
             }
+            Contestant::Bridged => {
+                let [mosquitto, kafka] = with.as_slice() else { bail!("Mosquitto and Kafka are wanted") };
+                let (topic, partitions) = (crate::works::CAPTURE_TOPIC, crate::works::CAPTURE_PARTITIONS);
+                crate::load::kafka::create_topic(kafka.kafka, topic, partitions)?;
+                command.arg(std::env::current_exe()?).arg("bridge");
+                command.arg(mosquitto.mqtt.to_string()).arg(kafka.kafka.to_string());
+                format!("{}; {}", mosquitto.version, kafka.version)
+            }
             peer => {
                 let name = match peer {
                     Contestant::Kafka => "kafka",
@@ -185,11 +206,15 @@ impl Broker {
             version,
             child,
             data,
+            with,
             kafka: at(port),
             mqtt: at(if own { port + 1 } else { port }),
             amqp: at(if own { port + 2 } else { port }),
             started_in: Duration::ZERO,
         };
+        if let [mosquitto, kafka] = broker.with.as_slice() {
+            (broker.mqtt, broker.kafka) = (mosquitto.mqtt, kafka.kafka);
+        }
         broker.wait_ready(began)?;
         broker.started_in = began.elapsed();
         Ok(broker)
@@ -223,7 +248,7 @@ impl Broker {
             Contestant::Kafka => asks.get(..1),
             Contestant::Mosquitto => asks.get(1..2),
             Contestant::Rabbitmq => asks.get(2..),
-            Contestant::Sink => asks.get(..0),
+            Contestant::Sink | Contestant::Bridged => asks.get(..0),
             _ => Some(asks.as_slice()),
         };
         asks.unwrap_or_default().iter().all(|(to, bytes)| {
@@ -239,11 +264,12 @@ impl Broker {
 
     /// The process and all below it.
     pub(crate) fn pids(&self) -> Vec<u32> {
-        usage::tree(self.child.id())
+        let own = usage::tree(self.child.id());
+        self.with.iter().map(Self::pids).fold(own, |pids, more| [pids, more].concat())
     }
 
     fn stop(&mut self) {
-        let pids = self.pids();
+        let pids = usage::tree(self.child.id());
         let signal = |signal| {
             for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
                 // Those that have ended already cannot be signalled, and need not be.

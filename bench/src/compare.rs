@@ -17,7 +17,7 @@ pub(crate) struct Settings {
 
 fn contestants(field: Field, settings: &Settings) -> Vec<Contestant> {
     let keep = |contestant: &Contestant| settings.only.is_empty() || settings.only.contains(contestant);
-    field.contestants().into_iter().filter(keep).collect()
+    field.contestants().iter().copied().filter(keep).collect()
 }
 
 /// Measures `works`, all of one field, and puts what was found into `results`.

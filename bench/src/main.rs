@@ -2,8 +2,9 @@
 //!
 //! The rooms: [`works`] (what is asked), [`load`] (who asks it), [`broker`] (who is asked), [`compare`]
 //! (whose turn it is), [`usage`] (what it cost), [`report`] (what is told), [`sink`] (what the load generators
-//! themselves can do), [`tools`] (the peers' own load tools).
+//! themselves can do), [`bridge`] (what stands between Mosquitto and Kafka), [`tools`] (the peers' own load tools).
 
+mod bridge;
 mod broker;
 mod compare;
 mod histogram;
@@ -69,6 +70,14 @@ enum Command {
     Report,
     /// Lists the works.
     Works,
+    /// Carries MQTT publishes to a Kafka topic: what is between Mosquitto and Kafka.
+    #[command(hide = true)]
+    Bridge {
+        /// The MQTT broker.
+        mqtt: std::net::SocketAddr,
+        /// The Kafka broker.
+        kafka: std::net::SocketAddr,
+    },
     /// What `sink` starts.
     #[command(hide = true)]
     SinkServe {
@@ -110,6 +119,7 @@ enum FieldName {
     Kafka,
     Amqp,
     Mqtt,
+    Cross,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -119,6 +129,7 @@ enum ContestantName {
     Kafka,
     Rabbitmq,
     Mosquitto,
+    Bridged,
 }
 
 impl From<FieldName> for Field {
@@ -127,6 +138,7 @@ impl From<FieldName> for Field {
             FieldName::Kafka => Self::Kafka,
             FieldName::Amqp => Self::Amqp,
             FieldName::Mqtt => Self::Mqtt,
+            FieldName::Cross => Self::Cross,
         }
     }
 }
@@ -139,6 +151,7 @@ impl From<ContestantName> for Contestant {
             ContestantName::Kafka => Self::Kafka,
             ContestantName::Rabbitmq => Self::Rabbitmq,
             ContestantName::Mosquitto => Self::Mosquitto,
+            ContestantName::Bridged => Self::Bridged,
         }
     }
 }
@@ -211,7 +224,7 @@ fn main() -> Result<()> {
             let places = places(&how);
             let mut results = load(&how, &places)?;
             results.dry = how.dry;
-            for field in [Field::Kafka, Field::Amqp, Field::Mqtt] {
+            for field in [Field::Kafka, Field::Amqp, Field::Mqtt, Field::Cross] {
                 compare::compare(field, &chosen(field, &[])?, &settings(&how), &places, &mut results)?;
                 tools::run(field, &settings(&how), &places, &mut results)?;
             }
@@ -235,6 +248,7 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
+        Command::Bridge { mqtt, kafka } => bridge::run(mqtt, kafka),
         Command::SinkServe { port } => sink::serve(port),
     }
 }

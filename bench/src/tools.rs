@@ -171,7 +171,7 @@ pub(crate) fn run(field: Field, settings: &Settings, places: &Places, results: &
         return Ok(());
     }
     let mut brokers = Vec::new();
-    for contestant in field.contestants() {
+    for contestant in field.contestants().iter().copied() {
         if settings.only.is_empty() || settings.only.contains(&contestant) {
             brokers.push(Broker::start(contestant, places)?);
         }

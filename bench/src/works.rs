@@ -19,16 +19,19 @@ pub(crate) enum Field {
     Kafka,
     Amqp,
     Mqtt,
+    /// From one protocol to another.
+    Cross,
 }
 
 impl Field {
-    pub(crate) fn contestants(self) -> [Contestant; 3] {
-        let peer = match self {
-            Self::Kafka => Contestant::Kafka,
-            Self::Amqp => Contestant::Rabbitmq,
-            Self::Mqtt => Contestant::Mosquitto,
-        };
-        [Contestant::InverOs, Contestant::InverAlways, peer]
+    /// The peer comes last.
+    pub(crate) fn contestants(self) -> &'static [Contestant] {
+        match self {
+            Self::Kafka => &[Os, Always, Contestant::Kafka],
+            Self::Amqp => &[Os, Always, Contestant::Rabbitmq],
+            Self::Mqtt => &[Os, Always, Contestant::Mosquitto],
+            Self::Cross => &[Always, Contestant::Bridged],
+        }
     }
 }
 
@@ -53,17 +56,56 @@ pub(crate) struct Work {
 
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
-    KafkaProduce { value: usize, producers: i32 },
-    KafkaConsume { value: usize },
-    KafkaLatency { per_s: u64 },
-    KafkaPartitions { partitions: i32 },
-    AmqpStream { body: usize, persistent: bool, queues: usize, window: u64, unconfirmed: u64, prefetch: u16 },
-    AmqpFanOut { queues: usize },
-    AmqpTopic { bindings: usize },
-    AmqpLatency { persistent: bool, per_s: u64 },
-    MqttStream { qos: u8, publishers: usize, subscribers: usize, window: u64, inflight: usize },
-    MqttLatency { qos: u8, per_s: u64 },
-    MqttIdle { connections: usize },
+    KafkaProduce {
+        value: usize,
+        producers: i32,
+    },
+    KafkaConsume {
+        value: usize,
+    },
+    KafkaLatency {
+        per_s: u64,
+    },
+    KafkaPartitions {
+        partitions: i32,
+    },
+    AmqpStream {
+        body: usize,
+        persistent: bool,
+        queues: usize,
+        window: u64,
+        unconfirmed: u64,
+        prefetch: u16,
+    },
+    AmqpFanOut {
+        queues: usize,
+    },
+    AmqpTopic {
+        bindings: usize,
+    },
+    AmqpLatency {
+        persistent: bool,
+        per_s: u64,
+    },
+    MqttStream {
+        qos: u8,
+        publishers: usize,
+        subscribers: usize,
+        window: u64,
+        inflight: usize,
+    },
+    MqttLatency {
+        qos: u8,
+        per_s: u64,
+    },
+    /// MQTT in, Kafka out.
+    MqttToKafka {
+        qos: u8,
+        inflight: usize,
+    },
+    MqttIdle {
+        connections: usize,
+    },
     Start,
 }
 
@@ -109,6 +151,8 @@ pub(crate) const WORKS: &[Work] = &[
     Work { id: "M6", title: "10,000 idle connections, memory each", field: Field::Mqtt, unit: "connection", wanted: None, kind: Kind::MqttIdle { connections: 10_000 } },
     Work { id: "M7", title: "End to end at 10,000 messages/s, 64 B, QoS 0", field: Field::Mqtt, unit: "message", wanted: None, kind: Kind::MqttLatency { qos: 0, per_s: 10_000 } },
     Work { id: "M7q1", title: "End to end at 10,000 messages/s, 64 B, QoS 1", field: Field::Mqtt, unit: "message", wanted: None, kind: Kind::MqttLatency { qos: 1, per_s: 10_000 } },
+
+    Work { id: "X1", title: "MQTT QoS 1 in, 64 B, a Kafka consumer out", field: Field::Cross, unit: "message", wanted: wanted(CPU, 5.0, Always), kind: Kind::MqttToKafka { qos: 1, inflight: 100 } },
 
     Work { id: "S1", title: "Start, and memory when idle (Kafka)", field: Field::Kafka, unit: "start", wanted: None, kind: Kind::Start },
     Work { id: "S1r", title: "Start, and memory when idle (RabbitMQ)", field: Field::Amqp, unit: "start", wanted: None, kind: Kind::Start },
@@ -261,6 +305,7 @@ impl Work {
                 mqtt::connect(broker.mqtt, &format!("{name}-s"), true)?;
                 figures
             }
+            Kind::MqttToKafka { qos, inflight } => mqtt_to_kafka(broker, lengths, kind, qos, inflight),
             Kind::MqttIdle { connections } => mqtt_idle(broker, connections),
             Kind::Start => Ok(Figures::from([
                 ("start_ms".to_owned(), broker.started_in.as_secs_f64() * 1e3),
@@ -374,6 +419,23 @@ fn amqp_work(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figures> {
         control.delete_exchange(&exchange)?;
     }
     figures
+}
+
+/// The topic that MQTT publishes are kept in, and its partitions.
+pub(crate) const CAPTURE_TOPIC: &str = "mqtt";
+pub(crate) const CAPTURE_PARTITIONS: i32 = 4;
+
+fn mqtt_to_kafka(broker: &Broker, lengths: Lengths, kind: Kind, qos: u8, inflight: usize) -> Result<Figures> {
+    let name = fresh("x");
+    let mut seats: Seats = Vec::new();
+    for partition in 0..CAPTURE_PARTITIONS {
+        let mut consumer = kafka::Consumer::new(CAPTURE_TOPIC, partition, false, false);
+        consumer.skip_to_end(broker.kafka)?;
+        seats.push((Link::connect(broker.kafka)?, Box::new(consumer)));
+    }
+    let publisher = mqtt::Publisher::new(&format!("bench/{name}"), qos, 64, inflight, None);
+    seats.push((mqtt::connect(broker.mqtt, &name, true)?, Box::new(publisher)));
+    play(broker, lengths, kind, seats, Stage::new(10_000, 1))
 }
 
 fn mqtt_idle(broker: &Broker, connections: usize) -> Result<Figures> {

@@ -167,18 +167,24 @@ fn varint_at(fields: &mut Fields<'_>) -> i64 {
 
 /// A batch of `values`, without keys, headers or a producer's id.
 fn batch<'a>(values: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<u8> {
+    keyed_batch(values.map(|value| (None, value)))
+}
+
+/// A batch of keys and values.
+fn keyed_batch<'a>(values: impl ExactSizeIterator<Item = (Option<&'a [u8]>, &'a [u8])>) -> Vec<u8> {
     let count = values.len() as i32;
     let now_ms = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |age| age.as_millis()) as i64;
     let mut records = Vec::new();
     let mut record = Vec::new();
-    for (index, value) in values.enumerate() {
+    for (index, (key, value)) in values.enumerate() {
         record.clear();
         record.push(0);
         varint(&mut record, 0);
         varint(&mut record, index as i64);
-        varint(&mut record, -1);
+        varint(&mut record, key.map_or(-1, |key| key.len() as i64));
+        record.extend_from_slice(key.unwrap_or_default());
         varint(&mut record, value.len() as i64);
         record.extend_from_slice(value);
         varint(&mut record, 0);
@@ -254,6 +260,14 @@ pub(crate) fn preload(
             produced(answer.get(8..).unwrap_or_default())?;
         }
     }
+    Ok(())
+}
+
+/// Writes keys and values to partition 0 and waits until they are there.
+pub(crate) fn write(link: &mut Link, topic: &str, messages: &[(&[u8], &[u8])]) -> Result<()> {
+    let bytes = keyed_batch(messages.iter().map(|(key, value)| (Some(*key), *value)));
+    link.write(&produce_request(topic, &[0], &bytes))?;
+    produced(link.frame(frame_length)?.get(8..).unwrap_or_default())?;
     Ok(())
 }
 
@@ -384,6 +398,21 @@ pub(crate) struct Consumer {
 impl Consumer {
     pub(crate) fn new(topic: &str, partition: i32, again: bool, timed: bool) -> Self {
         Self { topic: topic.into(), partition, offset: 0, again, timed, asked: false }
+    }
+
+    /// Begins where the partition ends now.
+    pub(crate) fn skip_to_end(&mut self, to: SocketAddr) -> Result<()> {
+        let mut link = Link::connect(to)?;
+        let request =
+            Request::new(2, 1).i32(-1).i32(1).string(&self.topic).i32(1).i32(self.partition).i64(-1);
+        let answer = call(&mut link, request)?;
+        let mut fields = Fields(&answer);
+        fields.i32();
+        fields.string();
+        let (_partitions, _index, code, _time) = (fields.i32(), fields.i32(), fields.i16(), fields.u64());
+        ensure!(code == 0, "ListOffsets: error {code}");
+        self.offset = fields.u64() as i64;
+        Ok(())
     }
 
     /// Walks the batches; returns the number of records that were wanted.

@@ -161,6 +161,18 @@ impl Link {
         }
     }
 
+    /// Blocking: waits for bytes, and shows all that was not taken.
+    pub(crate) fn come(&mut self) -> Result<&[u8]> {
+        self.stream.set_read_timeout(None)?;
+        anyhow::ensure!(self.fill()? != Some(0), "the broker closed the connection");
+        Ok(self.input.get(self.start..self.end).unwrap_or_default())
+    }
+
+    /// So many of them were taken.
+    pub(crate) fn taken(&mut self, count: usize) {
+        self.start += count;
+    }
+
     /// One read. None: nothing there now. Zero: the end.
     fn fill(&mut self) -> Result<Option<usize>> {
         if self.start == self.end {

@@ -20,6 +20,11 @@ fn packet_length(bytes: &[u8]) -> Option<usize> {
     None
 }
 
+/// The whole packet at the front.
+pub(crate) fn packet_at(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.get(..packet_length(bytes)?)
+}
+
 fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     let mut rest = body.len();

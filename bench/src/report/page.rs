@@ -26,8 +26,12 @@ time of the whole broker for a million messages; latency is counted from the tim
 of fixed rate. The ratio is peer ÷ Inver for CPU and latency, Inver ÷ peer for throughput: above 1 is better.
 ";
 
-const FIELDS: [(Field, &str, &str); 3] =
-    [(Field::Kafka, "kafka", "Kafka"), (Field::Amqp, "amqp", "AMQP 0-9-1"), (Field::Mqtt, "mqtt", "MQTT")];
+const FIELDS: [(Field, &str, &str); 4] = [
+    (Field::Kafka, "kafka", "Kafka"),
+    (Field::Amqp, "amqp", "AMQP 0-9-1"),
+    (Field::Mqtt, "mqtt", "MQTT"),
+    (Field::Cross, "cross", "Across protocols"),
+];
 
 pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
     let mut page = INTRODUCTION.to_owned();
@@ -81,7 +85,8 @@ fn groups(works: &[(&Work, &Measured)], figure: &str) -> Vec<Group> {
         let bars: Vec<(String, f64, f64)> = work
             .field
             .contestants()
-            .into_iter()
+            .iter()
+            .copied()
             .filter_map(|contestant| {
                 let median = measured.spread(contestant, figure)?.median;
                 Some((contestant.title().to_owned(), median, median))
@@ -123,7 +128,7 @@ fn throughput(page: &mut String, works: &[(&Work, &Measured)], results: &Results
         {
             continue;
         }
-        for (index, contestant) in work.field.contestants().into_iter().enumerate() {
+        for (index, contestant) in work.field.contestants().iter().copied().enumerate() {
             let name = if index == 0 {
                 format!("**{}** {} (a {})", work.id, work.title, work.unit)
             } else {
@@ -152,7 +157,7 @@ fn latency(page: &mut String, works: &[(&Work, &Measured)], results: &Results) {
     }
     page.push_str("| latency, µs | broker | p50 | p99 | | p99.9 | ack p50 | ack p99 | CPU-s a million |\n|---|---|---|---|---|---|---|---|---|\n");
     for (work, measured) in works {
-        for (index, contestant) in work.field.contestants().into_iter().enumerate() {
+        for (index, contestant) in work.field.contestants().iter().copied().enumerate() {
             let name = if index == 0 { format!("**{}** {}", work.id, work.title) } else { String::new() };
             let _ = writeln!(
                 page,
@@ -182,7 +187,7 @@ fn starts(page: &mut String, works: &[(&Work, &Measured)]) {
             ("start_ms", "until it answers, ms")
         };
         let _ = writeln!(page, "| {} | {head} | memory, MB |\n|---|---|---|", work.title);
-        for contestant in work.field.contestants() {
+        for contestant in work.field.contestants().iter().copied() {
             let _ = writeln!(
                 page,
                 "| {contestant} | {} | {} |",

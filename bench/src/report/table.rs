@@ -23,7 +23,7 @@ pub(crate) fn brief(figures: &Figures) -> String {
 /// Peer ÷ Inver of the figure that the work is judged by, or Inver ÷ peer where more is better.
 pub(crate) fn ratio(work: &Work, results: &Results, contestant: Contestant, figure: &str) -> Option<f64> {
     let measured = results.works.get(work.id)?;
-    let [.., peer] = work.field.contestants();
+    let peer = *work.field.contestants().last()?;
     let (own, other) = (measured.spread(contestant, figure)?.median, measured.spread(peer, figure)?.median);
     let ratio = if figure == "per_s" { own / other } else { other / own };
     ratio.is_finite().then_some(ratio)
@@ -33,7 +33,7 @@ pub(crate) fn ratio(work: &Work, results: &Results, contestant: Contestant, figu
 pub(crate) fn print(work: &Work, results: &Results) {
     let Some(measured) = results.works.get(work.id) else { return };
     println!("\n{}  {} (a {})", work.id, work.title, work.unit);
-    for contestant in work.field.contestants() {
+    for contestant in work.field.contestants().iter().copied() {
         let mut line = format!("  {:<18}", contestant.title());
         for (name, title, unit) in FIGURES {
             if let Some(spread) = measured.spread(contestant, name) {
