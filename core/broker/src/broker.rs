@@ -43,6 +43,8 @@ pub struct BrokerConfig {
     pub authenticator: Arc<dyn Authenticator>,
     /// How long log topics keep what they have, where they do not say, in milliseconds; -1: for ever.
     pub retention_ms: i64,
+    /// Messages that wait for a durable session; beyond them the oldest are let go, and counted.
+    pub inbox_messages_max: u64,
     /// Topics that captures may make, beside those that others made.
     pub topics_max: usize,
     /// Bytes that a queue in memory holds before it goes on in the log.
@@ -58,6 +60,7 @@ impl Default for BrokerConfig {
             origins: Vec::new(),
             authenticator: Arc::new(LoopbackOnly),
             retention_ms: 7 * 24 * 3600 * 1000,
+            inbox_messages_max: 1_000_000,
             topics_max: 1_000_000,
             queue_memory_bytes_max: 64 * 1024 * 1024,
         }
@@ -196,6 +199,14 @@ impl Broker {
         Ok((value, submitted.lsn))
     }
 
+    /// Applies retention and the bounds of inboxes now, and not at the next round of housekeeping.
+    pub fn keep_bounds(&self) {
+        for namespace in self.0.namespaces.read().values() {
+            namespace.apply_retention(now_ms());
+            namespace.bound_inboxes();
+        }
+    }
+
     /// Trims, expires and retains until the server goes down. The server runs it once.
     pub async fn keep_house(self, mut shutdown: Shutdown) {
         let mut rounds = 0u32;
@@ -207,10 +218,11 @@ impl Broker {
             let namespaces: Vec<Namespace> = self.0.namespaces.read().values().cloned().collect();
             rounds = rounds.wrapping_add(1);
             let retention_due = rounds.is_multiple_of(ROUNDS_A_RETENTION);
+            let broker = self.clone();
             let done = tokio::task::spawn_blocking(move || {
                 namespaces.iter().for_each(|n| n.keep_house(now_ms()));
                 if retention_due {
-                    namespaces.iter().for_each(|n| n.apply_retention(now_ms()));
+                    broker.keep_bounds();
                 }
             });
             if let Err(error) = done.await {

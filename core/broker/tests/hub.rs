@@ -229,3 +229,20 @@ async fn a_will_is_published_unless_taken_back_and_retained_values_are_found() {
     p.flush().unwrap();
     assert!(ns.retained().is_empty());
 }
+
+#[tokio::test]
+async fn an_inbox_beyond_its_bound_lets_the_oldest_go() {
+    let fixture = Fixture::with(BrokerConfig { inbox_messages_max: 10, ..config() });
+    let ns = fixture.namespace();
+    {
+        let (_, opened) = open(&ns, "c", true).await;
+        opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
+    }
+    for i in 0..25 {
+        publish(&ns, Target::Hub(b"a/1"), &i.to_string());
+    }
+    fixture.broker.keep_bounds();
+    let (mailbox, mut opened) = open(&ns, "c", true).await;
+    let got = inbox(&mailbox, &mut opened.session, 10).await;
+    assert_eq!(values(&got), (15..25).map(|i: i32| i.to_string()).collect::<Vec<_>>());
+}

@@ -283,6 +283,13 @@ impl Namespace {
         self.0.sessions.len()
     }
 
+    /// Lets go of the oldest messages of inboxes beyond their bound.
+    pub(crate) fn bound_inboxes(&self) {
+        let max = self.0.config.inbox_messages_max;
+        let dropped = self.0.sessions.iter().map(|s| s.bound_inbox(max)).sum();
+        self.counters().dropped.increment(dropped);
+    }
+
     /// What falls due: sessions' ends and wills, what was acknowledged.
     pub(crate) fn keep_house(&self, now_ms: i64) {
         loop {

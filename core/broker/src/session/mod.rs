@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use inver_storage::{Entry, Lsn, Stream};
+use inver_storage::{Entry, Lsn, Offset, Stream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -132,6 +132,20 @@ impl SessionCore {
             (Some((stream, _)), true) => set.add_stream(stream),
             (None, true) => set.add_live(&self.inbox),
             (_, false) => set.add_live(&self.live),
+        }
+    }
+
+    /// Lets go of the oldest messages beyond so many; how many.
+    pub(crate) fn bound_inbox(&self, messages_max: u64) -> u64 {
+        let Some((stream, cursor)) = &self.stream else { return 0 };
+        let oldest = stream.high_watermark().0.saturating_sub(messages_max);
+        let position = cursor.position().0;
+        if oldest <= position {
+            return 0;
+        }
+        match cursor.ack(&[Offset(position)..Offset(oldest)]) {
+            Ok(_) => oldest - position,
+            Err(_) => 0,
         }
     }
 

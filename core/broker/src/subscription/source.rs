@@ -127,7 +127,7 @@ impl StreamSource {
     /// How many records are ahead. Exact but for holes of compaction.
     pub(super) fn ready(&self) -> u64 {
         let end = if self.is_spill { self.stream.next_offset() } else { self.stream.high_watermark() };
-        let ahead = end.0.saturating_sub(self.next);
+        let ahead = end.0.saturating_sub(self.next.max(self.acked_below()));
         if self.holes_below <= self.next {
             return ahead;
         }
@@ -135,6 +135,10 @@ impl StreamSource {
             c.acked_above().iter().map(|r| r.end.0.saturating_sub(r.start.0.max(self.next))).sum()
         });
         ahead.saturating_sub(acked)
+    }
+
+    fn acked_below(&self) -> u64 {
+        self.cursor.as_ref().map_or(0, |c| c.position().0)
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -175,9 +179,8 @@ impl StreamSource {
             if self.loading {
                 return Offer::Empty;
             }
-            if self.next < self.stream.start().0 {
-                self.next = self.stream.start().0;
-            }
+            // Trimmed, or acknowledged from elsewhere, before it was read.
+            self.next = self.next.max(self.stream.start().0).max(self.acked_below());
             if self.next >= self.stream.high_watermark().0 {
                 return Offer::Empty;
             }
