@@ -23,7 +23,7 @@ use crate::config::MqttConfig;
 use crate::error::Stop;
 use crate::session::{Accepted, Session};
 
-/// How long the last bytes may take to be written.
+/// How long the last bytes may take to be written and read.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connection without keep alive sleeps at a time.
@@ -39,7 +39,7 @@ pub(crate) async fn serve(connection: Connection, broker: Broker, config: Arc<Mq
         () = shutdown.requested() => None,
     };
     let Some(Accepted { session, present, properties }) = accepted else {
-        socket.finish(FAREWELL_TIMEOUT).await;
+        socket.finish_and_linger(FAREWELL_TIMEOUT).await;
         return;
     };
     let version = session.version();
@@ -257,7 +257,8 @@ impl Running {
         session.end();
         match stop {
             Stop::Close(_) => {}
-            Stop::Farewell | Stop::Tell(..) => socket.finish(FAREWELL_TIMEOUT).await,
+            Stop::Farewell => socket.finish(FAREWELL_TIMEOUT).await,
+            Stop::Tell(..) => socket.finish_and_linger(FAREWELL_TIMEOUT).await,
         }
     }
 }

@@ -29,7 +29,7 @@ fn with_will<'a>(expiry_s: u32, delay_s: u32) -> Opening<'a> {
     }
 }
 
-async fn watcher(server: &Server) -> Client {
+async fn watching(server: &Server) -> Client {
     let mut watcher = server.client(Version::V5, "watcher").await;
     let quiet = SubscribeOptions {
         qos: Qos::ExactlyOnce,
@@ -43,7 +43,7 @@ async fn watcher(server: &Server) -> Client {
 #[tokio::test]
 async fn a_broken_connection_publishes_it_with_its_properties() {
     let server = Server::start().await;
-    let mut watcher = watcher(&server).await;
+    let mut watcher = watching(&server).await;
     for version in [Version::V5, Version::V311] {
         let (client, _) = server.open(version, with_will(0, 0)).await;
         client.breaks().await;
@@ -64,7 +64,7 @@ async fn a_broken_connection_publishes_it_with_its_properties() {
 #[tokio::test]
 async fn a_farewell_takes_it_back_unless_it_says_otherwise() {
     let server = Server::start().await;
-    let mut watcher = watcher(&server).await;
+    let mut watcher = watching(&server).await;
     let (client, _) = server.open(Version::V5, with_will(0, 0)).await;
     client.leave().await;
     watcher.nothing().await;
@@ -82,7 +82,7 @@ async fn a_farewell_takes_it_back_unless_it_says_otherwise() {
 #[tokio::test]
 async fn it_waits_for_its_delay_or_the_sessions_end() {
     let server = Server::start().await;
-    let mut watcher = watcher(&server).await;
+    let mut watcher = watching(&server).await;
     for (expiry_s, delay_s, due_ms) in [(10, 2, 2000), (1, 5, 1000), (0, 5, 0)] {
         let (client, _) = server.open(Version::V5, with_will(expiry_s, delay_s)).await;
         client.breaks().await;
@@ -96,7 +96,7 @@ async fn it_waits_for_its_delay_or_the_sessions_end() {
 #[tokio::test]
 async fn coming_back_in_time_takes_it_back() {
     let server = Server::start().await;
-    let mut watcher = watcher(&server).await;
+    let mut watcher = watching(&server).await;
     let (client, _) = server.open(Version::V5, with_will(100, 1)).await;
     client.breaks().await;
     let again = Opening { will: None, ..with_will(100, 0) };
@@ -109,7 +109,7 @@ async fn coming_back_in_time_takes_it_back() {
 #[tokio::test]
 async fn a_take_over_publishes_it_if_it_has_no_delay() {
     let server = Server::start().await;
-    let mut watcher = watcher(&server).await;
+    let mut watcher = watching(&server).await;
     for (delay_s, published) in [(0, true), (100, false)] {
         let (_first, _) = server.open(Version::V5, with_will(100, delay_s)).await;
         let again = Opening { will: None, ..with_will(100, 0) };
@@ -125,12 +125,12 @@ async fn a_take_over_publishes_it_if_it_has_no_delay() {
 #[tokio::test]
 async fn a_delayed_one_survives_the_process() {
     let server = Server::start().await;
-    let mut watcher = self::watcher(&server).await;
+    let mut watcher = watching(&server).await;
     let (client, _) = server.open(Version::V5, with_will(100, 2)).await;
     client.breaks().await;
     watcher.nothing().await;
     watcher.leave().await;
     let server = server.restart().await;
-    let mut watcher = self::watcher(&server).await;
+    let mut watcher = watching(&server).await;
     assert_eq!(watcher.take().await.payload, b"gone");
 }

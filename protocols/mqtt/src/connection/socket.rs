@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use inver_broker::Io;
-use tokio::io::{AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use crate::buffers;
 use crate::error::Stop;
@@ -123,17 +123,33 @@ impl Socket {
 
     /// Writes what is left and closes, within a time.
     pub(crate) async fn finish(mut self, timeout: Duration) {
+        self.finish_within(timeout, false).await;
+    }
+
+    /// Writes what is left, closes, and passes over what the client still sends until it closes as well. Otherwise the
+    /// bytes that it sent meanwhile would reset the connection, and the reason just written could be lost on its way.
+    pub(crate) async fn finish_and_linger(mut self, timeout: Duration) {
+        self.finish_within(timeout, true).await;
+    }
+
+    async fn finish_within(&mut self, timeout: Duration, linger: bool) {
         let rest = self.output.split_off(self.written.min(self.output.len()));
         let finishing = async {
             self.io.write_all(&rest).await?;
             self.io.flush().await?;
-            self.io.shutdown().await
+            self.io.shutdown().await?;
+            let mut passed_over = [0; LINGER_READ_BYTES];
+            while linger && self.io.read(&mut passed_over).await? > 0 {}
+            Ok::<(), io::Error>(())
         };
         if let Ok(Err(error)) = tokio::time::timeout(timeout, finishing).await {
             tracing::trace!(%error, "the last bytes were not taken");
         }
     }
 }
+
+/// Read at a time of what is passed over.
+const LINGER_READ_BYTES: usize = 1024;
 
 fn closed(error: &io::Error) -> Stop {
     Stop::Close(error.to_string().into())

@@ -147,7 +147,7 @@ impl<'a> Outgoing<'a> {
                 name::ROUTING_KEY => dotted = value,
                 // Persistent messages keep what was promised for them.
                 name::DELIVERY_MODE if value == Some(b"2") => {
-                    outgoing.qos = outgoing.qos.max(Qos::AtLeastOnce)
+                    outgoing.qos = outgoing.qos.max(Qos::AtLeastOnce);
                 }
                 name::RETAINED_FOR => outgoing.retained_for = value.and_then(retained_for),
                 _ => {}
