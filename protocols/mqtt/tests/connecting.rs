@@ -104,9 +104,10 @@ async fn refusals_are_told_in_the_clients_version() {
             panic!("{version:?} {reason}")
         };
     }
-    let (client, _) =
-        server.open(Version::V311, Opening { user: Some(("guest", b"guest")), ..Default::default() }).await;
-    client.leave().await;
+    for user in [("guest", &b"guest"[..]), ("", b"")] {
+        let (client, _) = server.open(Version::V311, Opening { user: Some(user), ..Default::default() }).await;
+        client.leave().await;
+    }
 }
 
 #[tokio::test]

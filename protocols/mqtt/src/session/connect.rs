@@ -200,7 +200,8 @@ fn assigned_client_id(connect: &Connect<'_>) -> Result<Option<String>, Refusal> 
 
 async fn authenticate(connect: &Connect<'_>, peer: IpAddr, broker: &Broker) -> Result<Identity, Refusal> {
     let credentials = match (connect.username, connect.password) {
-        (None, None) => Credentials::Anonymous,
+        // Clients without a name send an empty one now and then.
+        (None | Some(""), None | Some([])) => Credentials::Anonymous,
         (user, password) => Credentials::Password {
             user: user.unwrap_or_default().to_owned(),
             password: password.unwrap_or_default().to_vec(),
