@@ -31,8 +31,12 @@ const TURNS_MAX: usize = 8;
 const LINGER: Duration = Duration::from_secs(3);
 /// How long the answer to a `connection.close` of ours is awaited.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Silent half intervals until a client counts as gone: two whole ones.
-const SILENT_TICKS_MAX: u32 = 4;
+/// Ticks of a heartbeat interval.
+const TICKS: u32 = 4;
+/// Ticks without a write until a heartbeat is sent: half an interval.
+const QUIET_TICKS_MAX: u32 = TICKS / 2;
+/// Ticks without a read until a client counts as gone: two intervals.
+const SILENT_TICKS_MAX: u32 = TICKS * 2;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -69,10 +73,13 @@ struct Link {
     /// The position that this task is to be woken at, and the waker left there.
     awaited: Option<(Lsn, Waker)>,
     shutdown: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Until when the client must take some of what waits to be written.
+    stalled: Option<Pin<Box<Sleep>>>,
     timer: Pin<Box<Sleep>>,
     timer_of: TimerOf,
     read_since_tick: bool,
     wrote_since_tick: bool,
+    quiet_ticks: u32,
     silent_ticks: u32,
 }
 
@@ -80,7 +87,7 @@ struct Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TimerOf {
     Handshake,
-    /// Half a heartbeat interval.
+    /// Part of a heartbeat interval.
     Tick(Duration),
     Close,
     Nothing,
@@ -100,12 +107,14 @@ pub(crate) async fn serve(connection: Connection, broker: Broker, limits: Arc<Li
         out: Vec::new(),
         written: 0,
         unflushed: false,
+        stalled: None,
         awaited: None,
         shutdown: Some(Box::pin(async move { shutdown.requested().await })),
         timer: Box::pin(sleep(limits.handshake_timeout)),
         timer_of: TimerOf::Handshake,
         read_since_tick: false,
         wrote_since_tick: false,
+        quiet_ticks: 0,
         silent_ticks: 0,
         limits,
     };
@@ -279,13 +288,23 @@ impl Link {
     /// Writes what there is. True if the socket takes no more for now.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
+            // A heartbeat does not spare the next one.
+            let beat = rest == write::HEARTBEAT;
             match Pin::new(&mut self.io).poll_write(cx, rest) {
-                Poll::Pending => return Ok(true),
+                Poll::Pending => {
+                    let stalled =
+                        self.stalled.get_or_insert_with(|| Box::pin(sleep(self.limits.write_stall_timeout)));
+                    return match stalled.as_mut().poll(cx) {
+                        Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+                        Poll::Pending => Ok(true),
+                    };
+                }
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
                     self.written += count;
-                    self.wrote_since_tick = true;
+                    self.wrote_since_tick |= !beat;
                     self.unflushed = true;
+                    self.stalled = None;
                 }
                 Poll::Ready(Err(error)) => return Err(error),
             }
@@ -323,22 +342,28 @@ impl Link {
             }
             TimerOf::Close => return Poll::Ready(()),
             TimerOf::Nothing => {}
-            TimerOf::Tick(half) => {
+            TimerOf::Tick(part) => {
                 if self.tick() {
                     tracing::info!("missed heartbeats from client");
                     return Poll::Ready(());
                 }
-                self.timer.as_mut().reset(Instant::now() + half);
+                self.timer.as_mut().reset(Instant::now() + part);
                 return self.poll_timers(cx);
             }
         }
         Poll::Pending
     }
 
-    /// Half a heartbeat interval passed. True if the client has been silent for too long.
+    /// Part of a heartbeat interval passed. True if the client has been silent for too long.
     fn tick(&mut self) -> bool {
-        if !std::mem::take(&mut self.wrote_since_tick) && self.out.is_empty() {
-            self.out.extend_from_slice(&write::HEARTBEAT);
+        if std::mem::take(&mut self.wrote_since_tick) || !self.out.is_empty() {
+            self.quiet_ticks = 0;
+        } else {
+            self.quiet_ticks += 1;
+            if self.quiet_ticks == QUIET_TICKS_MAX {
+                self.quiet_ticks = 0;
+                self.out.extend_from_slice(&write::HEARTBEAT);
+            }
         }
         if std::mem::take(&mut self.read_since_tick) || !self.takes_input() {
             self.silent_ticks = 0;
@@ -355,7 +380,7 @@ impl Link {
             () if self.session.is_closing() => TimerOf::Close,
             () if !self.session.is_open() => TimerOf::Handshake,
             () if heartbeat.is_zero() => TimerOf::Nothing,
-            () => TimerOf::Tick(heartbeat / 2),
+            () => TimerOf::Tick(heartbeat / TICKS),
         };
         if of == self.timer_of {
             return;
@@ -363,7 +388,7 @@ impl Link {
         self.timer_of = of;
         match of {
             TimerOf::Close => self.timer.as_mut().reset(Instant::now() + CLOSE_TIMEOUT),
-            TimerOf::Tick(half) => self.timer.as_mut().reset(Instant::now() + half),
+            TimerOf::Tick(part) => self.timer.as_mut().reset(Instant::now() + part),
             TimerOf::Handshake | TimerOf::Nothing => return,
         }
         // Leaves the waker with it; it cannot be over yet.

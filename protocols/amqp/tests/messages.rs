@@ -288,6 +288,7 @@ fn consumers_share_and_leave() {
     texts.sort();
     assert_eq!(texts, ["0", "1"]);
     drop(one);
+    server.client().await_depth("q", 2, 1);
     two.ack(b.tag, false);
     let again = two.message();
     assert_eq!((again.text(), again.redelivered), (a.text(), true));
@@ -382,4 +383,17 @@ fn channels_do_not_disturb_each_other() {
     client.expect_close("ChannelClose", "unknown delivery tag 9");
     let (one, two) = (client.get("q", true).unwrap(), client.get("q", true).unwrap());
     assert_eq!((one.body, two.body), (vec![0; 10_000], vec![1; 10_000]));
+}
+
+#[test]
+fn a_queues_deletion_is_answered_before_its_consumers_are_told() {
+    let server = Server::start();
+    for durable in [false, true] {
+        let mut client = server.client();
+        client.declare_with("q", durable, Table::default());
+        client.consume("q", "me", false);
+        client.send(1, &Method::QueueDelete { ticket: 0, queue: "q", if_unused: false, if_empty: false, nowait: false });
+        client.expect("QueueDeleteOk");
+        client.expect("BasicCancel { consumer_tag: \"me\", nowait: true }");
+    }
 }

@@ -206,7 +206,7 @@ fn a_declaration_again_must_mean_the_same() {
             c.send(1, &exchange("e", "no-such-kind", Table::default()));
             c.method()
         },
-        "503, reply_text: \"COMMAND_INVALID - unknown exchange type 'no-such-kind'",
+        "406, reply_text: \"PRECONDITION_FAILED - unknown exchange type 'no-such-kind'",
     );
 }
 

@@ -64,7 +64,11 @@ pub(super) fn write(deaths: &[Death], headers: Table<'_>, out: &mut Vec<u8>) {
     let mut entries = Vec::new();
     for death in deaths {
         let (mut entry, mut keys) = (Vec::new(), Vec::new());
-        TableWriter::new(&mut keys).value(Value::Text(death.routing_key.as_bytes()));
+        let mut writer = TableWriter::new(&mut keys);
+        writer.value(Value::Text(death.routing_key.as_bytes()));
+        if let (Some(Value::Array(more)), true) = (headers.get("CC"), death.routing_key == first.routing_key) {
+            more.iter().for_each(|key| writer.value(key));
+        }
         let mut table = TableWriter::new(&mut entry);
         table.field(b"count", Value::I64(death.count));
         table.field(b"reason", Value::Text(death.reason.as_bytes()));

@@ -114,11 +114,8 @@ impl Channel {
             }
         }
         self.free_if_done(slot);
-        if self.paused {
-            self.resume_all(shared);
-        } else {
-            self.make_ready(slot, shared);
-        }
+        self.resume_paused(shared);
+        self.make_ready(slot, shared);
     }
 }
 

@@ -1,6 +1,6 @@
 //! A channel: its state, and which method goes where.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::assembly::Assembly;
 use super::confirms::Numbering;
@@ -49,8 +49,8 @@ pub(super) struct Channel {
     pub(super) prefetch_shared: u32,
     /// What counts against it.
     pub(super) unacked_shared: u32,
-    /// Some consumer paused for want of room that is the channel's.
-    pub(super) paused: bool,
+    /// Consumers that paused for want of room that is the channel's, in the order in which they did.
+    pub(super) paused: VecDeque<u32>,
     /// The queue behind `amq.rabbitmq.reply-to`, if the channel consumes from it.
     pub(super) reply_queue: Option<String>,
 }
@@ -74,7 +74,7 @@ impl Channel {
             prefetch: 0,
             prefetch_shared: 0,
             unacked_shared: 0,
-            paused: false,
+            paused: VecDeque::new(),
             reply_queue: None,
         }
     }
@@ -179,6 +179,7 @@ impl Channel {
         self.entries.clear();
         self.tags.clear();
         self.getters.clear();
+        self.paused.clear();
         self.unacked = Ledger::default();
         self.unacked_shared = 0;
         self.transaction = None;

@@ -47,7 +47,7 @@ impl Channel {
             self.prefetch = prefetch_count.into();
             self.prefetch_shared = 0;
         }
-        self.resume_all(shared);
+        self.resume_paused(shared);
         Ok(())
     }
 
@@ -246,12 +246,17 @@ impl Channel {
             return Pulled::Idle;
         }
         let mut room = entry.room().min(PULL_MESSAGES_MAX);
-        if !entry.no_ack {
-            room = room.min(room_shared).min(room_ledger);
-            self.paused |= room == 0;
-        }
         if room == 0 {
             return Pulled::Idle;
+        }
+        if room_shared == 0 || room_ledger == 0 {
+            // Whoever takes from the channel's room waits for it in turn, and those who need no acknowledgement with them.
+            entry.queued = true;
+            self.paused.push_back(slot);
+            return Pulled::Idle;
+        }
+        if !entry.no_ack {
+            room = room.min(room_shared).min(room_ledger);
         }
         let mut deliveries = std::mem::take(&mut shared.deliveries);
         deliveries.clear();
@@ -354,9 +359,11 @@ impl Channel {
     }
 
     /// Room was made that any consumer of the channel may use.
-    pub(super) fn resume_all(&mut self, shared: &mut Shared) {
-        self.paused = false;
-        for slot in 0..u32::try_from(self.entries.len()).unwrap_or(u32::MAX) {
+    pub(super) fn resume_paused(&mut self, shared: &mut Shared) {
+        while let Some(slot) = self.paused.pop_front() {
+            if let Some(entry) = self.entry(slot) {
+                entry.queued = false;
+            }
             self.make_ready(slot, shared);
         }
     }

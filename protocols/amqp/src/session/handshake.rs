@@ -14,7 +14,7 @@ const PRODUCT: &str = "RabbitMQ";
 const VERSION: &str = "4.0.5";
 
 /// Mechanisms offered, in the order of preference.
-const MECHANISMS: &[u8] = b"PLAIN AMQPLAIN";
+const MECHANISMS: &[u8] = b"PLAIN AMQPLAIN ANONYMOUS";
 
 /// The lowest `frame_max` that may be negotiated: the specification's.
 const FRAME_MAX_MIN: u32 = 4096;
@@ -260,6 +260,7 @@ fn credentials(mechanism: &str, response: &[u8]) -> Result<Credentials, Refusal>
     match mechanism {
         "PLAIN" => plain(response),
         "AMQPLAIN" => amqplain(response),
+        "ANONYMOUS" => Ok(Credentials::Anonymous),
         _ => Err(Refusal::command_invalid(format_args!("unknown authentication mechanism '{mechanism}'"))),
     }
 }
@@ -328,6 +329,7 @@ mod tests {
         TableWriter::new(&mut table).field(b"LOGIN", Value::Text(b"g")).field(b"PASSWORD", Value::Text(b"p"));
         assert_eq!(credentials("AMQPLAIN", &table), Ok(login("g", "p")));
         assert!(credentials("AMQPLAIN", b"nonsense").is_err());
+        assert_eq!(credentials("ANONYMOUS", b"whoever"), Ok(Credentials::Anonymous));
         assert_eq!(
             credentials("EXTERNAL", b"").unwrap_err().text,
             "COMMAND_INVALID - unknown authentication mechanism 'EXTERNAL'"

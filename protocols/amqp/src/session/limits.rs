@@ -29,6 +29,8 @@ pub struct Limits {
     pub output_bytes_high: usize,
     /// Output waiting to be written, beyond which the socket is not read either.
     pub output_bytes_max: usize,
+    /// A client that takes nothing of what waits to be written for so long is gone. RabbitMQ's `send_timeout`.
+    pub write_stall_timeout: Duration,
     /// Exclusive queues of a connection.
     pub exclusive_queues_max: usize,
 }
@@ -48,6 +50,7 @@ impl Default for Limits {
             unconfirmed_max: 1 << 20,
             output_bytes_high: 256 * 1024,
             output_bytes_max: 1024 * 1024,
+            write_stall_timeout: Duration::from_secs(15),
             exclusive_queues_max: 65_536,
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - frames of a channel take effect in their order. What must wait for the log (the answer to a declaration, a commit, a
-//!   `basic.get` behind a publish) halts the connection's input, while deliveries and confirms go on;
+//!   `basic.get` behind a publish) halts the connection's input, while confirms go on;
 //! - a publish is confirmed when every log position that it depends on is committed, and never before a publish before it;
 //! - a delivery is in its channel's ledger exactly as long as the client may acknowledge it;
 //! - no byte from outside panics, and nothing grows but within [`Limits`].
@@ -270,6 +270,10 @@ impl Session {
     /// Writes deliveries until there are none or the output is full. True if there may be more.
     pub fn pump(&mut self, out: &mut Vec<u8>) -> bool {
         let Some(shared) = self.shared.as_deref_mut() else { return false };
+        if matches!(shared.halt, Some(Halt::Reply { .. })) {
+            // What the answer brings about comes after it: a cancellation after `queue.delete-ok`.
+            return false;
+        }
         while out.len() < self.limits.output_bytes_high {
             let Some(at) = shared.ready.pop_front() else { return false };
             let Some(channel) = find(&mut self.channels, at.channel) else { continue };

@@ -42,6 +42,7 @@ pub(super) fn accessible_queue(name: &str, shared: &Shared) -> Result<Arc<Queue>
     let queue =
         shared.namespace.queue(name).ok_or_else(|| Refusal::no_such("queue", name, shared.vhost()))?;
     check_owner(&queue, shared)?;
+    queue.touch();
     Ok(queue)
 }
 
@@ -88,7 +89,7 @@ impl Channel {
             Method::ExchangeDeclare { exchange, kind, durable, auto_delete, internal, nowait, arguments, .. } => {
                 let kind: ExchangeKind = kind
                     .parse()
-                    .map_err(|()| Refusal::command_invalid(format_args!("unknown exchange type '{kind}'")))?;
+                    .map_err(|()| Refusal::precondition_failed(format_args!("unknown exchange type '{kind}'")))?;
                 let spec =
                     ExchangeSpec { kind, durable, auto_delete, internal, arguments: core_arguments(arguments) };
                 (declare_exchange(&stripped(exchange), spec, shared)?, (!nowait).then_some(Method::ExchangeDeclareOk {}))
@@ -255,6 +256,7 @@ impl Channel {
                 return Err(locked(&name, shared));
             }
             arguments::same_queue(declared.it.spec(), &spec, &in_vhost("queue", &name, shared))?;
+            declared.it.touch();
         }
         let depth = declared.it.depth();
         let consumers = u32::try_from(depth.consumers).unwrap_or(u32::MAX);
@@ -277,6 +279,7 @@ fn count(messages: u64) -> u32 {
 fn inspect(name: String, shared: &Shared) -> Result<DeclaredQueue, Refusal> {
     if let Some(queue) = shared.namespace.queue(&name) {
         check_owner(&queue, shared)?;
+        queue.touch();
         let depth = queue.depth();
         let consumers = u32::try_from(depth.consumers).unwrap_or(u32::MAX);
         return Ok(DeclaredQueue { name, messages: count(depth.ready), consumers, lsn: None });
@@ -376,7 +379,9 @@ fn unbind(
     let arguments: Arguments = core_arguments(arguments);
     match shared.namespace.unbind(&source, destination.named(&name), key.as_bytes(), &arguments) {
         Ok(lsn) => Ok(lsn),
-        Err(error) => Err(bind_refusal(error, shared)),
+        Err(BindError::Log(error)) => Err(log_ended(error)),
+        // Nothing is bound where an end is missing: unbinding is idempotent.
+        Err(_) => Ok(None),
     }
 }
 
