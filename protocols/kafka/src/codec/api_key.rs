@@ -80,6 +80,7 @@ apis! {
     37 CreatePartitions 0..=3 flexible 2;
     42 DeleteGroups 0..=3 flexible 2;
     44 IncrementalAlterConfigs 0..=1 flexible 1;
+    46 ListPartitionReassignments 0..=0 flexible 0;
     47 OffsetDelete 0..=0 flexible 1;
     60 DescribeCluster 0..=2 flexible 0;
     74 ListConfigResources 0..=1 flexible 0;

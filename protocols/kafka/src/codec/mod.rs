@@ -13,4 +13,4 @@ pub mod text;
 pub mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -122,7 +122,9 @@ impl Session {
             return Err((ErrorCode::INVALID_REQUEST, text));
         }
         let groups = &config.groups;
+        let (host, port) = self.node.address(self.local);
         let all = [
+            ("advertised.listeners", 7, format!("PLAINTEXT://{host}:{port}")),
             ("auto.create.topics.enable", 1, config.auto_create_topics.to_string()),
             ("broker.id", 3, config.node_id.to_string()),
             ("default.replication.factor", 3, "1".to_owned()),

@@ -24,6 +24,8 @@ mod produce;
 mod producers;
 mod sasl;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod versions;
 
@@ -198,6 +200,7 @@ impl Session {
             key::CreatePartitions => self.create_partitions(call)?,
             key::DeleteGroups => self.delete_groups(call)?,
             key::IncrementalAlterConfigs => self.incremental_alter_configs(call)?,
+            key::ListPartitionReassignments => self.list_partition_reassignments(call)?,
             key::OffsetDelete => self.offset_delete(call)?,
             key::DescribeCluster => self.describe_cluster(call)?,
             key::ListConfigResources => self.list_config_resources(call)?,

@@ -116,7 +116,12 @@ macro_rules! each_structure {
             (list_offsets, ListOffsetsResponse);
             (list_offsets, ListOffsetsTopicResponse);
             (list_offsets, ListOffsetsPartitionResponse);
-            (metadata, MetadataRequest);
+            (list_partition_reassignments, ListPartitionReassignmentsRequest);
+        (list_partition_reassignments, ListPartitionReassignmentsTopics);
+        (list_partition_reassignments, ListPartitionReassignmentsResponse);
+        (list_partition_reassignments, OngoingTopicReassignment);
+        (list_partition_reassignments, OngoingPartitionReassignment);
+        (metadata, MetadataRequest);
             (metadata, MetadataRequestTopic);
             (metadata, MetadataResponse);
             (metadata, MetadataResponseBroker);
@@ -216,7 +221,9 @@ macro_rules! each_message {
             (ListGroups, list_groups, ListGroupsResponse);
             (ListOffsets, list_offsets, ListOffsetsRequest);
             (ListOffsets, list_offsets, ListOffsetsResponse);
-            (Metadata, metadata, MetadataRequest);
+            (ListPartitionReassignments, list_partition_reassignments, ListPartitionReassignmentsRequest);
+        (ListPartitionReassignments, list_partition_reassignments, ListPartitionReassignmentsResponse);
+        (Metadata, metadata, MetadataRequest);
             (Metadata, metadata, MetadataResponse);
             (OffsetCommit, offset_commit, OffsetCommitRequest);
             (OffsetCommit, offset_commit, OffsetCommitResponse);
@@ -238,4 +245,5 @@ macro_rules! each_message {
     };
 }
 
-use {each_message, each_structure};
+pub(crate) use each_message;
+use each_structure;

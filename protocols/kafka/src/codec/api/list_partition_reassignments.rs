@@ -1,0 +1,41 @@
+//! ListPartitionReassignments: replicas on the move.
+
+use crate::codec::error_code::ErrorCode;
+use crate::codec::text::Str;
+use crate::codec::wire::messages;
+
+messages! {
+    /// Versions 0, flexible 0+.
+    pub struct ListPartitionReassignmentsRequest {
+        timeout_ms: i32 [0..; default 60000],
+        topics: Option<Vec<ListPartitionReassignmentsTopics>> [0..; null 0..],
+    }
+
+    /// The topics to list partition reassignments for, or null to list everything.
+    pub struct ListPartitionReassignmentsTopics {
+        name: Str [0..],
+        partition_indexes: Vec<i32> [0..],
+    }
+
+    /// Versions 0, flexible 0+.
+    pub struct ListPartitionReassignmentsResponse {
+        throttle_time_ms: i32 [0..],
+        error_code: ErrorCode [0..],
+        error_message: Option<Str> [0..; null 0..],
+        topics: Vec<OngoingTopicReassignment> [0..],
+    }
+
+    /// The ongoing reassignments for each topic.
+    pub struct OngoingTopicReassignment {
+        name: Str [0..],
+        partitions: Vec<OngoingPartitionReassignment> [0..],
+    }
+
+    /// The ongoing reassignments for each partition.
+    pub struct OngoingPartitionReassignment {
+        partition_index: i32 [0..],
+        replicas: Vec<i32> [0..],
+        adding_replicas: Vec<i32> [0..],
+        removing_replicas: Vec<i32> [0..],
+    }
+}
