@@ -15,7 +15,7 @@ import paho.mqtt.client as paho
 import pika
 import pytest
 
-from clients import amqp, kafka_consumer, kafka_create, kafka_read_all, mqtt
+from clients import QUIET, amqp, kafka_consumer, kafka_create, kafka_read_all, mqtt
 from harness import wait_until
 
 KILLS = int(os.environ.get("INVER_TEST_KILLS", "10"))
@@ -23,6 +23,7 @@ SEED = int(os.environ.get("INVER_TEST_SEED", random.randrange(1 << 32)))
 LOAD_SECONDS = (0.3, 1.5)
 TOPIC, QUEUE, KEEPER = "load", "load-queue", "keeper"
 IN_FLIGHT_MAX = 500
+PACKET_IDS = 65_000
 
 
 class Load:
@@ -33,6 +34,7 @@ class Load:
         self.ending = threading.Event()
         self.acked = {"kafka": set(), "amqp": set(), "mqtt": set()}
         self.committed = -1
+        self.publishing = threading.Event()
         jobs = [self.kafka, self.amqp, self.amqp, self.mqtt, self.kafka_commits]
         self.threads = [threading.Thread(target=self.guard, args=(job, n)) for n, job in enumerate(jobs)]
         for thread in self.threads:
@@ -52,7 +54,7 @@ class Load:
                 self.acked["kafka"].add(message.value())
         producer = confluent_kafka.Producer({
             "bootstrap.servers": self.broker.kafka, "acks": "all", "linger.ms": 1, "message.timeout.ms": 3000,
-            "enable.idempotence": self.round % 2 == 0, "error_cb": lambda _error: None, "log_level": 0,
+            "enable.idempotence": self.round % 2 == 0, **QUIET,
         })
         n = 0
         while not self.ending.is_set():
@@ -77,11 +79,12 @@ class Load:
         client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"load-{self.round}", protocol=paho.MQTTv5,
                              reconnect_on_failure=False)
         client.max_inflight_messages_set(IN_FLIGHT_MAX)
-        sent, connected = {}, threading.Event()
+        # The answer may come before `publish` has told the packet's id, so both are matched at the end.
+        sent, answered, connected = {}, set(), threading.Event()
 
         def published(_client, _data, mid, reason, _properties):
             if not reason.is_failure:
-                self.acked["mqtt"].add(sent[mid])
+                answered.add(mid)
         client.on_publish = published
         client.on_connect = lambda *_: connected.set()
         client.connect("127.0.0.1", self.broker.mqtt_port)
@@ -89,30 +92,36 @@ class Load:
         connected.wait(5)
         n = 0
         try:
-            while not self.ending.is_set() and client.is_connected():
-                if n - len(self.acked["mqtt"]) > IN_FLIGHT_MAX:
+            while not self.ending.is_set() and client.is_connected() and n < PACKET_IDS:
+                if n - len(answered) > IN_FLIGHT_MAX:
                     time.sleep(0.001)
                     continue
                 body = self.body(number, n)
-                with client._callback_mutex:  # the answer must not come before `sent` knows the id
-                    info = client.publish(f"load/{n % 7}", body, qos=1 + n % 2)
-                    sent[info.mid] = body
+                sent[client.publish(f"load/{n % 7}", body, qos=1 + n % 2).mid] = body
                 n += 1
+                self.publishing.set()
+            self.ending.wait()
         finally:
             client.loop_stop()
+            self.acked["mqtt"] = {sent[mid] for mid in answered}
 
     def kafka_commits(self, _number):
         """A group that commits one offset after the other; the last that was answered must be kept."""
-        consumer = confluent_kafka.Consumer({"bootstrap.servers": self.broker.kafka, "group.id": "committer",
-                                             "log_level": 0, "error_cb": lambda _error: None})
+        def answered(error, partitions):
+            if error is None and partitions[0].error is None:
+                self.committed = max(self.committed, partitions[0].offset)
+            waiting.clear()
+        waiting = threading.Event()
+        # Kept, for closing it while the broker is away would wait for it.
+        self.consumer = confluent_kafka.Consumer({"bootstrap.servers": self.broker.kafka, "group.id": "committer",
+                                                  "on_commit": answered, "enable.auto.commit": False, **QUIET})
         offset = self.round * 1_000_000
         while not self.ending.is_set():
-            consumer.commit(offsets=[confluent_kafka.TopicPartition(TOPIC, 0, offset)], asynchronous=False)
-            self.committed = offset
-            offset += 1
-
-    def total(self):
-        return sum(len(acked) for acked in self.acked.values())
+            if not waiting.is_set():
+                waiting.set()
+                self.consumer.commit(offsets=[confluent_kafka.TopicPartition(TOPIC, 0, offset)], asynchronous=True)
+                offset += 1
+            self.consumer.poll(0.01)
 
     def end(self):
         self.ending.set()
@@ -174,11 +183,14 @@ def test_every_acknowledged_message_survives_kills(own_broker):
     drained = {"amqp": set(), "session": set()}
     for round_ in range(KILLS):
         load = Load(broker, round_)
-        wait_until(lambda: all(load.acked.values()), 20, "every protocol acknowledging something")
+        wait_until(lambda: load.acked["kafka"] and load.acked["amqp"] and load.publishing.is_set()
+                   and load.committed >= 0, 20, "every protocol acknowledging something")
         time.sleep(instants.uniform(*LOAD_SECONDS))
         broker.kill()
         load.end()
         broker.start()
+        load.consumer.close()
+        assert all(load.acked.values())
         counts = {name: len(messages) for name, messages in load.acked.items()}
         print(f"round {round_}: acknowledged {counts}")
         acked["kafka"] |= load.acked["kafka"]

@@ -8,9 +8,10 @@ import socket
 import subprocess
 import time
 
+import pika.exceptions
 import pytest
 
-from clients import amqp, amqp_get, kafka_read, kafka_send, mqtt
+from clients import Mqtt, amqp, amqp_connection, amqp_get, kafka_read, kafka_send, mqtt
 from harness import Broker, binary, free_port, run, wait_until
 
 IDLE_RSS_BYTES_MAX = 20 << 20
@@ -130,17 +131,21 @@ def test_a_listener_can_be_off(own_broker):
 @pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_in_order(own_broker, signal_):
     broker = own_broker()
-    with mqtt(broker) as client, amqp(broker) as channel:
-        channel.queue_declare("kept", durable=True)
-        channel.basic_publish("", "kept", b"before")
-        kafka_send(broker, "kept-too", b"before")
-        begun = time.monotonic()
-        broker.process.send_signal(signal_)
-        assert broker.process.wait(20) == 0, broker.log()
-        assert time.monotonic() - begun < 5, "open connections do not hold it up"
-        reason = client.disconnects.get(timeout=5)
-        assert "shutting down" in str(reason).lower(), f"MQTT clients are told: {reason}"
-    broker.process = None
+    client, connection = Mqtt(broker), amqp_connection(broker)
+    channel = connection.channel()
+    channel.confirm_delivery()
+    channel.queue_declare("kept", durable=True)
+    channel.basic_publish("", "kept", b"before")
+    kafka_send(broker, "kept-too", b"before")
+    process, broker.process = broker.process, None
+    begun = time.monotonic()
+    process.send_signal(signal_)
+    assert process.wait(20) == 0, broker.log()
+    assert time.monotonic() - begun < 5, "open connections do not hold it up"
+    assert "shutting down" in str(client.disconnects.get(timeout=5)).lower(), "MQTT 5 clients are told"
+    client.client.loop_stop()
+    with pytest.raises(pika.exceptions.ConnectionClosedByBroker, match="320"):
+        connection.process_data_events(5)
     broker.start()
     with amqp(broker) as channel:
         assert amqp_get(channel, "kept")[2] == b"before"
@@ -198,12 +203,10 @@ def test_users(own_broker, tmp_path):
     broker = own_broker(arguments=["--config", config])
     with mqtt(broker, user=("ann", "secret")) as client:
         client.publish("x", b"y")
-    from clients import Mqtt
     for wrong in (("ann", "wrong"), ("guest", "guest"), None):
         assert Mqtt(broker, user=wrong).reason.is_failure
     with amqp(broker, user="ann", password="secret") as channel:
         channel.queue_declare("q")
-    import pika.exceptions
     with pytest.raises(pika.exceptions.ProbableAuthenticationError):
         with amqp(broker):
             pass
