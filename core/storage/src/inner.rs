@@ -26,6 +26,9 @@ use crate::submit::Pending;
 use crate::watermarks::Watermarks;
 use crate::writer::Writer;
 
+/// Made when the log failed: what the page cache holds may not be what the medium has.
+pub(crate) const FAILED_FILE: &str = "failed";
+
 /// The segment that is being appended to, and its file.
 pub(crate) type CurrentSegment = (Arc<Segment>, Arc<dyn MediumFile>);
 
@@ -149,6 +152,8 @@ impl Inner {
             }
             intake.failure = Some(failure.clone());
         }
+        // Tells the next life not to believe the page cache. Nothing better can be done if this fails as well.
+        let _ = self.medium.create(FAILED_FILE).and_then(|_| self.medium.sync_folder());
         tracing::error!(folder = %self.medium.describe(), %reason, "the log failed; nothing is acknowledged any more");
         self.marks.end(failure.clone());
         self.intake_ready.notify_all();

@@ -23,6 +23,7 @@ mod format;
 mod ids;
 mod index_cache;
 mod inner;
+pub mod inspect;
 mod log;
 pub mod medium;
 mod options;

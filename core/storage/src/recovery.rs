@@ -5,7 +5,9 @@
 //! - a torn tail is cut at the last whole entry, in the last segment only, and only where no later entry proves that
 //!   the place had been synced; anything else that does not hold is an error that names file and position;
 //! - replaying an entry whose changes are in the checkpoint already changes nothing;
-//! - what was recovered is synced before anybody may see it: it may have been in the page cache only.
+//! - what was recovered is on the medium before anybody may see it. It may have been in the page cache only, and if a
+//!   sync failed in the last life, the page cache may hold it as clean while the medium does not have it: so what is not
+//!   proven to have been synced is written again.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
@@ -26,9 +28,9 @@ use crate::cursor::{CursorInner, CursorState};
 use crate::error::OpenError;
 use crate::format::FORMAT_VERSION;
 use crate::format::entry::{self, PartView};
-use crate::format::segment::SegmentId;
+use crate::format::segment::{HEADER_BYTES, SegmentId};
 use crate::index_cache::IndexCache;
-use crate::inner::{Checkpoints, Chores, Counters, Inner, Intake};
+use crate::inner::{Checkpoints, Chores, Counters, FAILED_FILE, Inner, Intake};
 use crate::log::open_io;
 use crate::medium::{LOCK_FILE, Medium, MediumFile};
 use crate::options::LogOptions;
@@ -55,6 +57,11 @@ pub(crate) fn open(
     let names = medium.list().map_err(open_io("listing the folder"))?;
     for name in names.iter().filter(|name| name.ends_with(".tmp")) {
         medium.remove(name).map_err(open_io(format!("removing {name}")))?;
+    }
+    // Names that the last life made and did not live to sync.
+    medium.sync_folder().map_err(open_io("syncing the folder"))?;
+    if names.iter().any(|name| name == FAILED_FILE) {
+        rewrite_checkpoint(medium.as_ref(), &names)?;
     }
     let mut store = open_store(medium.as_ref(), &options)?;
     let found: Vec<SegmentId> = names.iter().filter_map(|name| SegmentId::from_file_name(name)).collect();
@@ -100,6 +107,35 @@ pub(crate) fn open(
     });
     recover(&inner, &meta, &plan)?;
     Ok(inner)
+}
+
+/// A sync failed in the last life: the checkpoint's file is written again before it is believed.
+fn rewrite_checkpoint(medium: &dyn Medium, names: &[String]) -> Result<(), OpenError> {
+    let io = || open_io(format!("writing {CHECKPOINT_FILE} again"));
+    if names.iter().any(|name| name == CHECKPOINT_FILE) {
+        let file = medium.open(CHECKPOINT_FILE).map_err(io())?;
+        let length = file.len().map_err(io())?;
+        rewrite(file.as_ref(), 0, length).map_err(io())?;
+        file.sync().map_err(io())?;
+    }
+    medium.remove(FAILED_FILE).map_err(io())?;
+    medium.sync_folder().map_err(io())
+}
+
+/// Writes what a file holds over itself, so that the next sync takes it to the medium.
+fn rewrite(file: &dyn MediumFile, from: u64, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = from;
+    while at < to {
+        let wanted = buffer.len().min((to - at) as usize);
+        let read = file.read_at(at, buffer.get_mut(..wanted).unwrap_or_default())?;
+        if read == 0 {
+            break;
+        }
+        file.write_at(at, &[io::IoSlice::new(buffer.get(..read).unwrap_or_default())])?;
+        at += read as u64;
+    }
+    Ok(())
 }
 
 fn check(options: &LogOptions) -> Result<(), OpenError> {
@@ -267,7 +303,7 @@ fn recover(inner: &Arc<Inner>, meta: &Meta, plan: &Plan) -> Result<(), OpenError
                 what: "making the first segment".to_owned(),
                 source: io::Error::other(error),
             })?;
-            (segment, file, crate::format::segment::HEADER_BYTES)
+            (segment, file, HEADER_BYTES)
         }
     };
     let end = segment.base + position;
@@ -329,6 +365,8 @@ struct Replayed {
     segment: Arc<Segment>,
     file: Arc<dyn MediumFile>,
     entries_end: u64,
+    /// Everything below this position of the file is proven to be on the medium.
+    synced: u64,
     /// There is something behind the last whole entry.
     is_torn: bool,
 }
@@ -343,6 +381,7 @@ impl Replayed {
             self.file.set_len(self.entries_end).map_err(io("cutting"))?;
             self.file.sync().map_err(io("syncing"))?;
         }
+        rewrite(self.file.as_ref(), self.synced, self.entries_end).map_err(io("writing again the end of"))?;
         if inner.options.preallocate && self.entries_end < inner.options.segment_bytes_max {
             self.file.allocate(inner.options.segment_bytes_max).map_err(io("reserving room for"))?;
         }
@@ -366,11 +405,13 @@ fn replay_segment(
     let segment = Arc::new(Segment::new(id, header.base, header.created_ms));
     inner.segments.insert(segment.clone());
     let mut is_torn = false;
+    let mut synced = HEADER_BYTES;
     loop {
         match scanner.next() {
             Ok(Some((header, bytes))) => {
                 let parts = entry::decode(&header, bytes, false)
                     .map_err(|detail| damaged(&name, header.lsn - id.0, detail))?;
+                synced = synced.max(header.synced.saturating_sub(id.0).min(header.lsn - id.0));
                 let is_new = header.lsn + u64::from(header.length) > meta.lsn;
                 replay_entry(inner, &segment, header.lsn, &parts, is_new);
             }
@@ -386,7 +427,7 @@ fn replay_segment(
             Err(error) => return Err(in_segment(id, error)),
         }
     }
-    Ok(Replayed { segment, entries_end: scanner.position, file: file.clone(), is_torn })
+    Ok(Replayed { segment, entries_end: scanner.position, synced, file: file.clone(), is_torn })
 }
 
 /// Takes over one entry. `is_new`: its changes of state are not in the checkpoint for certain.

@@ -101,16 +101,12 @@ impl<'f> Scanner<'f> {
             if chunk.is_empty() {
                 break;
             }
-            let found = chunk
-                .chunks(ENTRY_ALIGNMENT)
-                .enumerate()
-                .find(|(_, word)| word.iter().any(|byte| *byte != 0))
-                .map(|(index, word)| (index * ENTRY_ALIGNMENT, word.starts_with(&ENTRY_MAGIC)));
-            let Some((offset, is_entry)) = found else {
+            let Some(offset) = first_not_zero(chunk) else {
                 position += chunk.len() as u64;
                 continue;
             };
             behind.is_anything = true;
+            let is_entry = chunk.get(offset..).is_some_and(|rest| rest.starts_with(&ENTRY_MAGIC));
             position += offset as u64;
             match if is_entry { self.synced_claim(position)? } else { None } {
                 Some((length, synced)) => {
@@ -136,6 +132,16 @@ impl<'f> Scanner<'f> {
         let holds = decode(&header, bytes, false).is_ok();
         Ok(holds.then_some((u64::from(header.length), header.synced)))
     }
+}
+
+/// Where the first aligned word lies that is not zero. Pages of zeros, of which a reserved file is full, are compared
+/// as a whole.
+fn first_not_zero(chunk: &[u8]) -> Option<usize> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let is_zero = |bytes: &[u8]| ZEROS.get(..bytes.len()) == Some(bytes);
+    let page = chunk.chunks(ZEROS.len()).position(|page| !is_zero(page))? * ZEROS.len();
+    let word = chunk.get(page..)?.chunks(ENTRY_ALIGNMENT).position(|word| !is_zero(word))?;
+    Some(page + word * ENTRY_ALIGNMENT)
 }
 
 /// See [`Scanner::look_behind`].

@@ -27,7 +27,7 @@ use crate::tail::{TailPlaces, TailRing};
 /// Batches up to this size are copied into the gathering buffer.
 const COPY_BYTES_MAX: usize = 4096;
 /// Size of a gathering buffer; the tail cache keeps the batches in it alive.
-const GATHER_BYTES: usize = 256 << 10;
+const GATHER_BYTES: usize = 64 << 10;
 
 /// When this much is written and not synced, the maintenance thread syncs it aside, so that closing a segment finds
 /// little left to sync.

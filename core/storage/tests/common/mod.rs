@@ -63,12 +63,16 @@ pub fn read_once(stream: &Stream, from: u64, bytes_max: usize) -> Result<Vec<Sto
 
 /// All records from an offset on: offset and value.
 pub fn read_all(stream: &Stream, from: u64) -> Vec<(u64, Vec<u8>)> {
+    try_read_all(stream, from).unwrap()
+}
+
+pub fn try_read_all(stream: &Stream, from: u64) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
     let mut found = Vec::new();
     let mut next = from;
     loop {
-        let batches = read_once(stream, next, 4096).unwrap();
+        let batches = read_once(stream, next, 4096)?;
         if batches.is_empty() {
-            return found;
+            return Ok(found);
         }
         for stored in batches {
             for record in records(&stored.bytes).unwrap() {
