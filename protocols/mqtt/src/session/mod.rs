@@ -19,6 +19,7 @@ mod publish;
 mod state;
 mod subscribe;
 mod subscriptions;
+mod wild;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::wild::WildFilters;
 use crate::codec::{Qos, SubscribeOptions, Version};
 
 /// Topics whose answer is remembered.
@@ -53,7 +54,7 @@ pub(crate) struct Matched {
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     exact: HashMap<Box<str>, Terms>,
-    wild: Vec<(Box<str>, Terms)>,
+    wild: WildFilters<Terms>,
     any_no_local: bool,
     /// Answers by topic; for others' publishes, and for the session's own.
     remembered: [HashMap<Box<str>, Matched>; 2],
@@ -67,10 +68,8 @@ impl Subscriptions {
     pub(crate) fn insert(&mut self, filter: &str, terms: Terms) {
         if !is_wild(filter) {
             self.exact.insert(filter.into(), terms);
-        } else if let Some((_, present)) = self.wild.iter_mut().find(|(present, _)| **present == *filter) {
-            *present = terms;
         } else {
-            self.wild.push((filter.into(), terms));
+            self.wild.insert(filter, terms);
         }
         self.any_no_local |= terms.options.no_local;
         self.forget();
@@ -79,7 +78,7 @@ impl Subscriptions {
     /// Takes a subscription out.
     pub(crate) fn remove(&mut self, filter: &str) {
         self.exact.remove(filter);
-        self.wild.retain(|(present, _)| **present != *filter);
+        self.wild.remove(filter);
         self.forget();
     }
 
@@ -112,16 +111,17 @@ impl Subscriptions {
         if let Some(found) = remembered.get(topic) {
             return found.clone();
         }
-        let wild = self.wild.iter().filter(|(filter, _)| matches(filter, topic)).map(|(_, terms)| terms);
         let mut found = Matched::default();
-        for terms in self.exact.get(topic).into_iter().chain(wild) {
+        let mut count = |terms: &Terms| {
             if own && terms.options.no_local {
-                continue;
+                return;
             }
             found.qos = found.qos.max(Some(terms.options.qos));
             found.retain_as_published |= terms.options.retain_as_published;
             found.ids.extend(terms.id);
-        }
+        };
+        self.exact.get(topic).into_iter().for_each(&mut count);
+        self.wild.matching(topic, &mut count);
         found.ids.sort_unstable();
         found.ids.dedup();
         if remembered.len() >= REMEMBERED_TOPICS_MAX {
@@ -136,30 +136,30 @@ fn is_wild(filter: &str) -> bool {
     filter.bytes().any(|byte| byte == b'+' || byte == b'#')
 }
 
-/// Whether a valid topic filter matches a topic name (section 4.7).
-pub(crate) fn matches(filter: &str, topic: &str) -> bool {
-    // Wildcards at the first level spare `$…` [MQTT-4.7.2-1].
-    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-        return false;
-    }
-    let mut levels = topic.split('/');
-    for step in filter.split('/') {
-        match (step, levels.next()) {
-            // It matches the level above too [MQTT-4.7.1-2 of 3.1.1].
-            ("#", _) => return true,
-            ("+", Some(_)) => {}
-            (step, Some(level)) if step == level => {}
-            _ => return false,
-        }
-    }
-    levels.next().is_none()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// The model: whether a valid topic filter matches a topic name (section 4.7).
+    fn matches(filter: &str, topic: &str) -> bool {
+        // Wildcards at the first level spare `$…` [MQTT-4.7.2-1].
+        if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+            return false;
+        }
+        let mut levels = topic.split('/');
+        for step in filter.split('/') {
+            match (step, levels.next()) {
+                // It matches the level above too [MQTT-4.7.1-2 of 3.1.1].
+                ("#", _) => return true,
+                ("+", Some(_)) => {}
+                (step, Some(level)) if step == level => {}
+                _ => return false,
+            }
+        }
+        levels.next().is_none()
+    }
 
     fn terms(qos: u8, id: Option<u32>) -> Terms {
         Terms { options: SubscribeOptions { qos: Qos::from_bits(qos).unwrap(), ..Default::default() }, id }
@@ -193,6 +193,24 @@ mod tests {
     }
 
     #[test]
+    fn a_hundred_thousand_wildcard_filters_stay_cheap() {
+        let mut all = Subscriptions::default();
+        let start = std::time::Instant::now();
+        for number in 0..100_000 {
+            all.insert(&format!("a/{number}/+/#"), terms(1, None));
+        }
+        for number in 0..1_000 {
+            assert_eq!(all.matched(&format!("a/{number}/b"), false).qos, Some(Qos::AtLeastOnce));
+        }
+        for number in 0..100_000 {
+            all.remove(&format!("a/{number}/+/#"));
+        }
+        assert_eq!(all.matched("a/1/b", false).qos, None);
+        // By comparison of each with each it took minutes.
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    }
+
+    #[test]
     fn memory_for_answers_is_bounded() {
         let mut all = Subscriptions::default();
         all.insert("#", terms(1, None));
@@ -210,6 +228,32 @@ mod tests {
                 inver_broker::address::Address::parse(inver_broker::address::Form::Slashed, topic.as_bytes()),
             );
             prop_assert_eq!(matches(&filter, &topic), hub.matches(&address));
+        }
+
+        #[test]
+        fn the_tree_agrees_with_each_filter_alone(
+            filters in prop::collection::vec("([ab$]|\\+)?(/([ab]|\\+)?){0,3}(/#)?|#", 0..12),
+            gone in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+            topic in "[ab$]?(/[ab]?){0,4}",
+        ) {
+            let mut tree = WildFilters::default();
+            let mut model = std::collections::BTreeMap::new();
+            for (number, filter) in filters.iter().enumerate() {
+                tree.insert(filter, number);
+                model.insert(filter.as_str(), number);
+            }
+            for index in gone.iter().filter(|_| !filters.is_empty()) {
+                let filter: &String = index.get(&filters);
+                tree.remove(filter);
+                model.remove(filter.as_str());
+            }
+            let mut found = Vec::new();
+            tree.matching(&topic, |number| found.push(*number));
+            found.sort_unstable();
+            let matching = model.iter().filter(|(filter, _)| matches(filter, &topic));
+            let mut wanted: Vec<usize> = matching.map(|(_, number)| *number).collect();
+            wanted.sort_unstable();
+            prop_assert_eq!(found, wanted);
         }
 
         #[test]
