@@ -42,11 +42,11 @@ pub(crate) fn compare(
         for round in 1..=settings.rounds {
             for broker in &mut brokers {
                 let contestant = broker.contestant;
-                if work.kind.is_start() && round > 1 {
-                    // A start is measured by starting.
+                if work.kind.wants_fresh() && (round > 1 || !work.kind.is_start()) {
+                    // A start is measured by starting, and memory by a broker that has not used it before.
                     let again = Broker::start(contestant, places)?;
                     *broker = again;
-                } else if !work.kind.is_start() && round == 1 && !contestant.is_inver() {
+                } else if !work.kind.wants_fresh() && round == 1 && !contestant.is_inver() {
                     // A virtual machine, or a page cache, that is cold says nothing.
                     let _ = work.run(broker, settings.lengths);
                 }
@@ -74,6 +74,10 @@ pub(crate) fn compare(
 }
 
 impl Kind {
+    fn wants_fresh(self) -> bool {
+        matches!(self, Self::Start | Self::MqttIdle { .. })
+    }
+
     pub(crate) fn is_start(self) -> bool {
         matches!(self, Self::Start)
     }

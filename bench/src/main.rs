@@ -109,6 +109,9 @@ struct How {
     /// Core of the load generators.
     #[arg(long, default_value_t = 1)]
     load_core: usize,
+    /// Priority of brokers and load alike, where the machine has other work: −20 is the highest, and needs root.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    nice: i32,
     /// Keep nothing: only show.
     #[arg(long)]
     dry: bool,
@@ -178,6 +181,10 @@ fn prepare(how: &How) -> Result<()> {
     let mut cores = CpuSet::new();
     cores.set(how.load_core);
     sched_setaffinity(None, &cores).context("pinning the load generators")?;
+    if how.nice != 0 {
+        // What is started inherits it.
+        rustix::process::setpriority_process(None, how.nice).context("priority")?;
+    }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let open = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, open).context("files")?;
