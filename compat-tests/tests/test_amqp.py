@@ -178,7 +178,8 @@ def test_durable_things_survive_a_restart(own_broker):
     (lambda c, n: c.basic_ack(77), 406),
     (lambda c, n: c.exchange_delete("amq.topic"), 403),
     (lambda c, n: (c.queue_declare(n), c.basic_publish("", n, b""), c.queue_delete(n, if_empty=True)), 406),
-], ids=str)
+], ids=["queue", "exchange", "get", "bind", "queue-clash", "exchange-clash", "reserved-exchange", "reserved-queue",
+        "tag", "built-in", "not-empty"])
 def test_errors_close_the_channel_with_their_code(broker, unique, act, code):
     connection = amqp_connection(broker)
     try:

@@ -141,7 +141,7 @@ def test_a_signal_ends_it_in_order(own_broker, signal_):
     begun = time.monotonic()
     process.send_signal(signal_)
     assert process.wait(20) == 0, broker.log()
-    assert time.monotonic() - begun < 5, "open connections do not hold it up"
+    assert time.monotonic() - begun < 8, "a client that does not read holds it up for seconds at most"
     assert "shutting down" in str(client.disconnects.get(timeout=5)).lower(), "MQTT 5 clients are told"
     client.client.loop_stop()
     with pytest.raises(pika.exceptions.ConnectionClosedByBroker, match="320"):
@@ -252,6 +252,8 @@ def test_connections_are_bounded(own_broker):
 def test_log_verify_and_dump(own_broker):
     broker = own_broker()
     kafka_send(broker, "t", b"a value to find", key=b"k")
+    for _ in range(3):
+        kafka_send(broker, "t", b"what follows: damage at the very end could be an unfinished write")
     assert broker.stop() == 0
     assert run([binary(), "log", "verify", broker.data]).returncode == 0
     dump = run([binary(), "log", "dump", broker.data]).stdout

@@ -31,6 +31,8 @@ const TURNS_MAX: usize = 8;
 const LINGER: Duration = Duration::from_secs(3);
 /// How long the answer to a `connection.close` of ours is awaited.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same while the server goes down: a client that does not read must not hold it up.
+const CLOSE_TIMEOUT_AT_SHUTDOWN: Duration = Duration::from_secs(2);
 /// Ticks of a heartbeat interval.
 const TICKS: u32 = 4;
 /// Ticks without a write until a heartbeat is sent: half an interval.
@@ -387,6 +389,9 @@ impl Link {
         }
         self.timer_of = of;
         match of {
+            TimerOf::Close if self.shutdown.is_none() => {
+                self.timer.as_mut().reset(Instant::now() + CLOSE_TIMEOUT_AT_SHUTDOWN);
+            }
             TimerOf::Close => self.timer.as_mut().reset(Instant::now() + CLOSE_TIMEOUT),
             TimerOf::Tick(part) => self.timer.as_mut().reset(Instant::now() + part),
             TimerOf::Handshake | TimerOf::Nothing => return,
