@@ -46,6 +46,13 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// Bytes of a request of a client that has not shown who it is. Default 64 KiB.
     pub stranger_bytes_max: usize,
+    /// Bytes of all requests above 1 MiB, of all connections together, that are on their way in: further ones wait
+    /// until there is room. Default 512 MiB.
+    pub large_requests_bytes_max: usize,
+    /// A request above 1 MiB has to be whole within this time. Default 2 minutes.
+    pub large_request_time_max: Duration,
+    /// Bytes read from the disk for all fetches together and not sent yet: further reads wait. Default 256 MiB.
+    pub cold_bytes_max: usize,
     /// Requests of a connection that were taken and not answered. Default 512.
     pub pipeline_requests_max: usize,
     /// Bytes that wait to be written to a connection before no more of it is read. Default 1 MiB.
@@ -74,6 +81,9 @@ impl Default for Limits {
             produce_bytes_max: 100 << 20,
             request_bytes_max: 16 << 20,
             stranger_bytes_max: 64 << 10,
+            large_requests_bytes_max: 512 << 20,
+            large_request_time_max: Duration::from_secs(120),
+            cold_bytes_max: 256 << 20,
             pipeline_requests_max: 512,
             output_bytes_max: 1 << 20,
             fetch_bytes_max: 16 << 20,

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Sleep;
 use tracing::Instrument;
 
+use crate::budget::Share;
 use crate::codec::frame::Output;
 use crate::error::ConnectionError;
 use crate::node::Node;
@@ -28,6 +29,9 @@ const LENGTH_BYTES: usize = 4;
 /// The buffer for reading begins so large, grows while reads fill it, and shrinks when they no longer do.
 const READ_BYTES_MIN: usize = 8 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
+
+/// Requests above this many bytes need a share of the memory that all connections have for such.
+const LARGE_REQUEST_BYTES: usize = 1 << 20;
 
 /// Slices given to one write.
 const SLICES_MAX: usize = 64;
@@ -80,6 +84,7 @@ async fn run(connection: Connection, node: Arc<Node>) -> Result<(), ConnectionEr
         idle_max,
         heard: Instant::now(),
         alarm: Alarm::new(),
+        large: None,
     };
     let outcome = tokio::select! {
         outcome = task.serve() => outcome,
@@ -104,6 +109,16 @@ struct Task {
     /// When the last bytes came.
     heard: Instant,
     alarm: Alarm,
+    /// The large request that is coming in, or waits for room to do so.
+    large: Option<Large>,
+}
+
+/// A request above [`LARGE_REQUEST_BYTES`].
+struct Large {
+    bytes: usize,
+    share: Option<Share>,
+    /// It has to be whole by then.
+    deadline: Instant,
 }
 
 /// What a turn of the loop brought.
@@ -162,8 +177,14 @@ impl Task {
             return Err(too_long);
         }
         if rest.len() < length {
+            if length > LARGE_REQUEST_BYTES && self.large.is_none() {
+                let share = self.node.large_requests.try_take(length);
+                let deadline = Instant::now() + self.node.config.limits.large_request_time_max;
+                self.large = Some(Large { bytes: length, share, deadline });
+            }
             return Ok(None);
         }
+        self.large = None;
         self.input.advance(LENGTH_BYTES);
         Ok(Some(self.input.split_to(length).freeze()))
     }
@@ -190,8 +211,14 @@ impl Task {
         let mut admitted = pin!(awaited(held_back.then(|| log.admit())));
         let mailbox = self.mailbox.clone();
         let mut mail = pin!(mailbox.wait());
-        let idle_end = self.heard + self.idle_max;
-        let deadline = self.session.deadline().map_or(idle_end, |deadline| deadline.min(idle_end));
+        let lacking = self.large.as_ref().filter(|large| large.share.is_none()).map(|large| large.bytes);
+        let mut room = pin!(awaited(lacking.map(|bytes| self.node.large_requests.take(bytes))));
+        let wants_input = wants_input && lacking.is_none();
+        let patience_end = match &self.large {
+            Some(large) => large.deadline.min(self.heard + self.idle_max),
+            None => self.heard + self.idle_max,
+        };
+        let deadline = self.session.deadline().map_or(patience_end, |deadline| deadline.min(patience_end));
         self.alarm.set(deadline);
         poll_fn(|cx| {
             let mut happened = Happened::default();
@@ -227,9 +254,17 @@ impl Task {
                 result?;
                 any = true;
             }
+            if lacking.is_some()
+                && let Poll::Ready(share) = room.as_mut().poll(cx)
+            {
+                if let Some(large) = &mut self.large {
+                    large.share = share;
+                }
+                any = true;
+            }
             any |= mail.as_mut().poll(cx).is_ready();
             if !any && self.alarm.poll(cx).is_ready() {
-                if Instant::now() >= self.heard + self.idle_max {
+                if Instant::now() >= patience_end {
                     return Poll::Ready(Err(ConnectionError::Idle));
                 }
                 any = true;

@@ -4,6 +4,7 @@
 //! `connection` (the task of one connection), `coordinator` (all groups), `node` (what connections share), `map` (the
 //! wire's terms and the core's).
 
+mod budget;
 pub mod codec;
 mod config;
 mod connection;

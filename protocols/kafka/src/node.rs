@@ -8,6 +8,7 @@ use inver_broker::{Broker, Namespace};
 use inver_storage::{Lsn, SubmitError};
 use parking_lot::Mutex;
 
+use crate::budget::Budget;
 use crate::codec::api_key::Api;
 use crate::codec::text::Str;
 use crate::config::KafkaConfig;
@@ -32,6 +33,9 @@ pub(crate) struct Node {
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) cluster_id: Str,
     pub(crate) metrics: Metrics,
+    /// Room for large requests on their way in, and for what was read from the disk.
+    pub(crate) large_requests: Budget,
+    pub(crate) cold_reads: Budget,
     producer_ids: Mutex<ProducerIds>,
 }
 
@@ -95,6 +99,8 @@ impl Node {
             coordinator,
             cluster_id: Str::from_utf8(cluster_id).unwrap_or_default(),
             metrics: Metrics::new(),
+            large_requests: Budget::new(config.limits.large_requests_bytes_max),
+            cold_reads: Budget::new(config.limits.cold_bytes_max),
             producer_ids: Mutex::default(),
             broker,
             config,

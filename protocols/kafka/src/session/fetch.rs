@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::fetch_plan::{FetchPlan, Slot, TopicKey};
 use super::{Call, Session, offset};
+use crate::budget::{Budget, Share, charged};
 use crate::codec::api::fetch::{FetchRequest, FetchResponse};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::FrameWriter;
@@ -33,6 +34,9 @@ const FINAL_EPOCH: i32 = -1;
 /// Tells clients that there is no session.
 const NO_SESSION: i32 = 0;
 
+/// Pause before a read from the disk is tried again for which there was no memory.
+const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
+
 /// Bytes of a batch that are written anew: its offset, its length (unchanged), the leader's epoch.
 const REWRITTEN_BYTES: usize = 16;
 
@@ -46,6 +50,10 @@ pub(super) struct Fetcher {
     number: u64,
     /// Results of reads from the disk.
     cold: Arc<Mutex<Vec<ColdResult>>>,
+    cold_reads_max: usize,
+    cold_memory: Budget,
+    /// There was no memory for a read: when to try again.
+    retry_at: Option<Instant>,
 }
 
 /// A session: the plan is kept, requests tell only what changes.
@@ -72,13 +80,14 @@ struct Running {
 }
 
 struct ColdResult {
+    share: Share,
     number: u64,
     place: usize,
     result: Result<Vec<StoredBatch>, ReadError>,
 }
 
 impl Fetcher {
-    pub(super) fn new(mailbox: Arc<Mailbox>) -> Fetcher {
+    pub(super) fn new(mailbox: Arc<Mailbox>, cold_reads_max: usize, cold_memory: Budget) -> Fetcher {
         Fetcher {
             mailbox,
             plan: FetchPlan::default(),
@@ -87,17 +96,21 @@ impl Fetcher {
             waiting: VecDeque::new(),
             number: 0,
             cold: Arc::default(),
+            cold_reads_max,
+            cold_memory,
+            retry_at: None,
         }
     }
 
     /// When the fetch that is under way has to be answered.
     pub(super) fn deadline(&self) -> Option<Instant> {
         // While the disk is read there is nothing to do but to wait for it.
-        self.running.as_ref().filter(|running| running.cold_reads == 0).map(|running| running.deadline)
+        let running = self.running.as_ref().filter(|running| running.cold_reads == 0)?;
+        Some(self.retry_at.map_or(running.deadline, |retry_at| retry_at.min(running.deadline)))
     }
 
     /// Reads what a slot has, while there is room for it.
-    fn read(&mut self, place: usize, cold_reads_max: usize) {
+    fn read(&mut self, place: usize, now: Instant) {
         let (Some(running), Some(slot)) = (&mut self.running, self.plan.slot(place)) else { return };
         let taken = running.bytes + running.granted;
         let room = running.bytes_max.saturating_sub(taken);
@@ -111,12 +124,16 @@ impl Fetcher {
         match partition.stream().read(slot.next, room) {
             Ok(Read::Ready(batches)) => running.bytes += slot.take(batches, room, first),
             Ok(Read::Empty) => {}
-            Ok(Read::Cold(cold)) if running.cold_reads < cold_reads_max => {
+            Ok(Read::Cold(cold)) if running.cold_reads < self.cold_reads_max => {
+                let Some(share) = self.cold_memory.try_take(room) else {
+                    self.retry_at = Some(now + NO_MEMORY_PAUSE);
+                    return;
+                };
                 slot.granted = Some(room.max(1));
                 running.granted += room.max(1);
                 running.cold_reads += 1;
                 let (number, results, mailbox) = (running.number, self.cold.clone(), self.mailbox.clone());
-                tokio::task::spawn_blocking(move || run_cold(number, place, cold, &results, &mailbox));
+                tokio::task::spawn_blocking(move || run_cold(number, place, cold, share, &results, &mailbox));
             }
             Ok(Read::Cold(_)) => {}
             Err(error) => {
@@ -126,10 +143,11 @@ impl Fetcher {
         }
     }
 
-    fn read_all(&mut self, cold_reads_max: usize) {
+    fn read_all(&mut self, now: Instant) {
+        self.retry_at = None;
         for at in 0..self.plan.order().len() {
             if let Some(place) = self.plan.order().get(at).copied() {
-                self.read(place, cold_reads_max);
+                self.read(place, now);
             }
         }
     }
@@ -148,7 +166,10 @@ impl Fetcher {
             let first = running.bytes + running.granted == 0;
             match cold.result {
                 Ok(batches) if batches.is_empty() => slot.dry = true,
-                Ok(batches) => {
+                Ok(mut batches) => {
+                    for batch in &mut batches {
+                        batch.bytes = charged(std::mem::take(&mut batch.bytes), &cold.share);
+                    }
                     let bytes = slot.take(batches, room, first);
                     running.bytes += bytes;
                     slot.dry = bytes == 0;
@@ -169,9 +190,16 @@ impl Fetcher {
     }
 }
 
-fn run_cold(number: u64, place: usize, cold: ColdRead, results: &Mutex<Vec<ColdResult>>, mailbox: &Mailbox) {
+fn run_cold(
+    number: u64,
+    place: usize,
+    cold: ColdRead,
+    share: Share,
+    results: &Mutex<Vec<ColdResult>>,
+    mailbox: &Mailbox,
+) {
     let result = cold.run();
-    results.lock().push(ColdResult { number, place, result });
+    results.lock().push(ColdResult { share, number, place, result });
     mailbox.post(COLD);
 }
 
@@ -189,8 +217,6 @@ impl Session {
     }
 
     fn start_fetch(&mut self, number: u64, call: Call, request: &FetchRequest) {
-        let limits = &self.node.config.limits;
-        let cold_reads_max = limits.cold_reads_max;
         let (session_id, incremental) = match self.plan_fetch(call.version(), request) {
             Ok(planned) => planned,
             Err(code) => return self.refuse_fetch(number, &call.header, code),
@@ -204,11 +230,11 @@ impl Session {
         let wait =
             Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(limits.fetch_wait_max);
         let bytes_max = bytes(request.max_bytes).min(limits.fetch_bytes_max);
-        let fetcher = &mut self.fetcher;
+        let (fetcher, now) = (&mut self.fetcher, call.now);
         fetcher.plan.begin(&self.node.namespace);
         fetcher.running = Some(Running {
             number,
-            deadline: call.now + wait,
+            deadline: now + wait,
             bytes_min: bytes(request.min_bytes).min(bytes_max),
             bytes_max,
             bytes: 0,
@@ -219,13 +245,13 @@ impl Session {
             incremental,
             header: call.header,
         });
-        fetcher.read_all(cold_reads_max);
-        if !fetcher.is_done(call.now) {
+        fetcher.read_all(now);
+        if !fetcher.is_done(now) {
             fetcher.plan.listen(&fetcher.mailbox);
             // What was committed before the listening began would not be told.
-            fetcher.read_all(cold_reads_max);
+            fetcher.read_all(now);
         }
-        self.finish_fetch_if_done(call.now);
+        self.finish_fetch_if_done(now);
     }
 
     /// Brings the plan up to date; the session to tell of, and whether the answer may leave out what has not changed.
@@ -272,14 +298,16 @@ impl Session {
         if self.fetcher.running.is_none() {
             return;
         }
-        let cold_reads_max = self.node.config.limits.cold_reads_max;
+        let short = self.fetcher.retry_at.is_some_and(|at| at <= now);
         if tokens.contains(&COLD) {
             self.fetcher.take_cold();
-            // The disk is free for those that had to wait for it.
-            self.fetcher.read_all(cold_reads_max);
+        }
+        if short || tokens.contains(&COLD) {
+            // The disk, or memory, is free for those that had to wait for it.
+            self.fetcher.read_all(now);
         }
         for token in tokens.iter().filter(|token| **token < COLD) {
-            self.fetcher.read(*token as usize, cold_reads_max);
+            self.fetcher.read(*token as usize, now);
         }
         self.finish_fetch_if_done(now);
     }

@@ -108,15 +108,19 @@ impl Session {
         mailbox: Arc<Mailbox>,
     ) -> Session {
         Session {
-            node,
             peer,
             local,
             access: Access::new(identity),
-            fetcher: Fetcher::new(mailbox.clone()),
+            fetcher: Fetcher::new(
+                mailbox.clone(),
+                node.config.limits.cold_reads_max,
+                node.cold_reads.clone(),
+            ),
             mailbox,
             pipeline: Pipeline::default(),
             by_id: TopicsById::default(),
             arena: BytesMut::new(),
+            node,
         }
     }
 

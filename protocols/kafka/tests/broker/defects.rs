@@ -104,3 +104,24 @@ fn many_requests_at_once_are_all_answered() {
         assert_eq!(response.responses[0].partition_responses[0].base_offset, offset);
     }
 }
+
+#[test]
+fn large_requests_wait_for_each_other_and_may_not_take_for_ever() {
+    let mut config = KafkaConfig { message_bytes_max: 10 << 20, ..KafkaConfig::default() };
+    config.limits.large_requests_bytes_max = 3 << 20;
+    config.limits.large_request_time_max = Duration::from_millis(600);
+    let world = World::with(config);
+    let mut slow = world.with_topic("t", 1, &[]);
+    let large = "x".repeat(2 << 20);
+    let request = encode(&Api::Produce, 9, 1, &produce_request("t", 0, 1, batch(&[&large]).into_bytes()));
+    // The first takes the room and does not go on; the second is let in when the first has been hung up on.
+    slow.stream.write_all(&request[..1000]).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let mut patient = world.client();
+    let start = std::time::Instant::now();
+    patient.stream.write_all(&request).unwrap();
+    let response: ProduceResponse = patient.receive(&Api::Produce, 9);
+    assert_eq!(response.responses[0].partition_responses[0].base_offset, 0);
+    assert!(start.elapsed() > Duration::from_millis(300));
+    assert!(slow.is_hung_up_on());
+}

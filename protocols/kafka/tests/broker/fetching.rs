@@ -265,3 +265,39 @@ fn offsets_by_time() {
     assert_eq!(offset_at(&mut client, 9, -5), (ErrorCode::NONE, -1, -1));
     assert_eq!(offset_at(&mut client, 9, -9).0, ErrorCode::INVALID_REQUEST);
 }
+
+#[test]
+fn what_lies_on_the_disk_only_is_read_from_there() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 8, &[]);
+    let large = "x".repeat(50_000);
+    for number in 0..40 {
+        let value = format!("{number} {large}");
+        client.produce(9, "t", number % 8, batch(&[&value]).into_bytes());
+    }
+    drop(client);
+    // With little memory for it, and few reads at a time.
+    let mut config = inver_kafka::KafkaConfig::default();
+    config.limits.cold_bytes_max = 200_000;
+    config.limits.cold_reads_max = 2;
+    let world = world.restart(config);
+    let mut client = world.client();
+    let mut next = [0; 8];
+    let mut seen = 0;
+    while seen < 40 {
+        let wanted: Vec<(i32, i64)> = (0..8).map(|index| (index, next[index as usize])).collect();
+        let request = FetchRequest { max_wait_ms: 2000, ..fetch_request("t", &wanted) };
+        let response: FetchResponse = client.call(&Api::Fetch, 12, &request);
+        let before = seen;
+        for partition in &response.responses[0].partitions {
+            assert_eq!(partition.error_code, ErrorCode::NONE);
+            let got = values(partition.records.as_ref().unwrap());
+            next[partition.partition_index as usize] += got.len() as i64;
+            seen += got.len();
+        }
+        assert!(seen > before, "{next:?}");
+    }
+    assert_eq!(next, [5; 8]);
+    assert_eq!(offset_at(&mut client, 7, 1000), (ErrorCode::NONE, 0, 1000));
+    assert_eq!(offset_at(&mut client, 7, 1001), (ErrorCode::NONE, -1, -1));
+}

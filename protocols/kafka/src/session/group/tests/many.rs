@@ -71,7 +71,7 @@ impl World {
             State::Preparing => assert!(group.rebalance.is_some()),
             State::Completing => assert!(group.sync_deadline.is_some() && group.protocol.is_some()),
             State::Stable => {
-                assert!(group.members.values().all(|m| m.syncing.is_none() && m.joining.is_none()))
+                assert!(group.members.values().all(|m| m.syncing.is_none() && m.joining.is_none()));
             }
             State::Dead => {}
         }

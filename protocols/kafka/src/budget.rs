@@ -1,0 +1,80 @@
+//! Memory that all connections share: taken before it is filled, given back when it is let go.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What is counted: so many bytes at a time.
+const UNIT_BYTES: usize = 1024;
+
+/// A number of bytes that can be taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget {
+    units: Arc<Semaphore>,
+    units_max: u32,
+}
+
+/// Bytes taken; dropping it gives them back.
+#[derive(Debug, Clone)]
+pub(crate) struct Share(#[allow(dead_code, reason = "held, never looked at")] Arc<OwnedSemaphorePermit>);
+
+impl Budget {
+    pub(crate) fn new(bytes: usize) -> Budget {
+        let units_max = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX).max(1);
+        Budget {
+            units: Arc::new(Semaphore::new((units_max as usize).min(Semaphore::MAX_PERMITS))),
+            units_max,
+        }
+    }
+
+    fn units(&self, bytes: usize) -> u32 {
+        // What is larger than the whole budget takes all of it.
+        u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units_max)
+    }
+
+    /// A share, if there is room for it.
+    pub(crate) fn try_take(&self, bytes: usize) -> Option<Share> {
+        let permit = self.units.clone().try_acquire_many_owned(self.units(bytes)).ok()?;
+        Some(Share(Arc::new(permit)))
+    }
+
+    /// Waits until there is room. Those who wait are served in their order.
+    pub(crate) fn take(&self, bytes: usize) -> impl Future<Output = Option<Share>> + Send + 'static {
+        let acquire = self.units.clone().acquire_many_owned(self.units(bytes));
+        async move { acquire.await.ok().map(|permit| Share(Arc::new(permit))) }
+    }
+}
+
+/// Bytes with the share that they fill: it is given back when they are let go.
+pub(crate) fn charged(bytes: Bytes, share: &Share) -> Bytes {
+    struct Charged(Bytes, #[allow(dead_code, reason = "held, never looked at")] Share);
+    impl AsRef<[u8]> for Charged {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    Bytes::from_owner(Charged(bytes, share.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_let_go_can_be_taken_again() {
+        let budget = Budget::new(10_000);
+        let share = budget.try_take(6000).unwrap();
+        assert!(budget.try_take(6000).is_none());
+        let bytes = charged(Bytes::from_static(b"abc"), &share);
+        drop(share);
+        assert!(budget.try_take(6000).is_none());
+        let slice = bytes.slice(1..);
+        drop(bytes);
+        assert_eq!(slice, "bc");
+        assert!(budget.try_take(6000).is_none());
+        drop(slice);
+        assert!(budget.try_take(1 << 40).is_some());
+    }
+}
