@@ -271,6 +271,35 @@ fn reads(dir: &Path) {
     log.shutdown().unwrap();
 }
 
+/// Entries of one record each, from one thread: what an entry costs.
+fn small(dir: &Path) {
+    let log = open(dir, CommitPolicy::Os);
+    let stream = stream(&log);
+    let batch = batch_of_one(RECORD_BYTES);
+    let count = 2_000_000;
+    let before = cpu();
+    let start = Instant::now();
+    for _ in 0..count {
+        if !log.is_admitting() {
+            block_on(log.admit()).unwrap();
+        }
+        let mut entry = Entry::new();
+        entry.batch(std::slice::from_ref(&stream), batch.clone());
+        log.submit(entry).unwrap();
+    }
+    let submitted = start.elapsed();
+    log.sync().unwrap();
+    report(
+        "log: os, one record of 100 B an entry",
+        count * batch.bytes().len(),
+        count,
+        start.elapsed(),
+        before,
+    );
+    println!("  submitted in {submitted:?}, {} groups", log.stats().groups);
+    log.shutdown().unwrap();
+}
+
 fn rss_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
@@ -327,6 +356,9 @@ fn main() {
         println!("  a lone commit takes {:.2} of the floor's time", lone.as_secs_f64() / floor.as_secs_f64());
         log_always(dir, 16, 30_000);
         log_always(dir, 256, 100_000);
+    }
+    if wanted("small") {
+        small(dir);
     }
     if wanted("reads") {
         reads(dir);

@@ -84,6 +84,24 @@ impl IndexCache {
         Ok(found)
     }
 
+    /// The ids of all streams in a segment, added to `ids`.
+    pub(crate) fn stream_ids(
+        &self,
+        segments: &Segments,
+        segment: &Segment,
+        ids: &mut Vec<u64>,
+    ) -> Result<(), ReadError> {
+        let index = self.open(segments, segment)?;
+        for number in 0..index.blocks {
+            for (stream, _) in index.read(number)?.iter() {
+                if ids.last() != Some(stream) {
+                    ids.push(*stream);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Visits the stream's extents in order while `visit` says so.
     fn walk(
         &self,
@@ -152,14 +170,18 @@ impl Index<'_> {
         if let Some(block) = self.cache.cached(key) {
             return Ok(block);
         }
+        let block: Block = Arc::new(self.read(number)?);
+        self.cache.keep(&mut self.cache.blocks.lock(), key, block.clone());
+        Ok(block)
+    }
+
+    /// Past the cache.
+    fn read(&self, number: u32) -> Result<Vec<(u64, Extent)>, ReadError> {
         let position = self.start + u64::from(number) * BLOCK_BYTES as u64;
         let mut bytes = vec![0; BLOCK_BYTES];
         let read = self.file.read_at(position, &mut bytes).map_err(|error| io(self.segment, &error))?;
         bytes.truncate(read);
-        let entries = decode_block(&bytes).map_err(|flaw| damaged(self.segment, position, flaw))?;
-        let block: Block = Arc::new(entries);
-        self.cache.keep(&mut self.cache.blocks.lock(), key, block.clone());
-        Ok(block)
+        decode_block(&bytes).map_err(|flaw| damaged(self.segment, position, flaw))
     }
 }
 

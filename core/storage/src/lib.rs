@@ -15,6 +15,7 @@
 pub mod batch;
 mod checkpoint;
 mod chores;
+mod cleaner;
 mod clock;
 mod cursor;
 mod entry;

@@ -265,6 +265,18 @@ impl Log {
         self.inner().reclaim_or_checkpoint()
     }
 
+    /// Rewrites one set of mostly dead segments, if there is any, and takes a checkpoint then. Whether there was. Blocks.
+    /// The log does this by itself; this is for tools and tests.
+    pub fn clean(&self) -> Result<bool, LogError> {
+        let _at_work = self.inner().chores_at_work.lock();
+        self.inner().seal_closed()?;
+        let cleaned = self.inner().clean()?;
+        if cleaned {
+            self.inner().reclaim_or_checkpoint()?;
+        }
+        Ok(cleaned)
+    }
+
     /// One round of the writer, for a log opened by hand. Whether there was anything to do.
     pub fn step_writer(&self) -> Result<bool, LogError> {
         self.inner().step_writer()

@@ -23,6 +23,8 @@ pub(crate) struct Segment {
     /// The footer is on the medium.
     pub(crate) sealed: AtomicBool,
     pub(crate) max_timestamp: AtomicI64,
+    /// The cleaner could not read it.
+    pub(crate) is_unreadable: AtomicBool,
     /// Streams' runs that still count on this file, and the bytes of their batches.
     pub(crate) live_runs: AtomicU64,
     pub(crate) live_bytes: AtomicU64,
@@ -41,6 +43,7 @@ impl Segment {
             entries_end: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
             max_timestamp: AtomicI64::new(i64::MIN),
+            is_unreadable: AtomicBool::new(false),
             live_runs: AtomicU64::new(0),
             live_bytes: AtomicU64::new(0),
             index_place: OnceLock::new(),

@@ -172,6 +172,7 @@ impl Simulation {
             tail_cache_bytes_max: random.below(8000) as usize,
             index_cache_bytes_max: 0,
             open_files_max: 3,
+            clean_live_percent_max: [0, 30, 60, 90][random.below(4) as usize],
             checkpoint_bytes: 3000 + random.below(30_000),
             preallocate: random.once_in(2),
             checkpoint_cache_bytes_max: 1 << 20,
@@ -304,6 +305,13 @@ impl Simulation {
             0..=4 => {
                 self.close_window();
                 let _ = log.step_writer();
+            }
+            6 if self.random.once_in(3) => {
+                let before = log.stats().checkpoints;
+                let _ = log.clean();
+                if log.stats().checkpoints > before || log.failure().is_some() {
+                    self.close_window();
+                }
             }
             kind @ (5 | 6) => {
                 let before = log.stats().checkpoints;

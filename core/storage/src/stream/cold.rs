@@ -52,6 +52,9 @@ struct Found {
     segment: Arc<Segment>,
     /// The extents wanted, when they are in memory.
     resident: Option<Vec<Extent>>,
+    /// What of the segment is this run's: several runs of a stream can be in a segment that the cleaner wrote.
+    from: u64,
+    end: u64,
 }
 
 impl ColdRead {
@@ -74,7 +77,7 @@ impl ColdRead {
     fn attempt(&self, log: &Inner) -> Result<Vec<StoredBatch>, ReadError> {
         let mut step = 0;
         loop {
-            let (found, high) = {
+            let (found, end) = {
                 let state = self.stream.0.state.lock();
                 if !self.stream.check(self.from)? {
                     return Ok(Vec::new());
@@ -88,7 +91,9 @@ impl ColdRead {
                     let first = run.extents.partition_point(|extent| extent.end() <= self.from.0);
                     take_extents(run.extents.get(first..).unwrap_or_default(), self.bytes_max)
                 });
-                (Found { segment: run.segment.clone(), resident }, self.stream.high_watermark().0)
+                let end = state.runs.get(at + 1).map_or(u64::MAX, |next| next.first);
+                let end = end.min(self.stream.high_watermark().0);
+                (Found { segment: run.segment.clone(), resident, from: self.from.0.max(run.first), end }, end)
             };
             let mut extents = match found.resident {
                 Some(extents) => extents,
@@ -96,11 +101,11 @@ impl ColdRead {
                     &log.segments,
                     &found.segment,
                     self.stream.0.id,
-                    self.from.0,
+                    found.from,
                     self.bytes_max,
                 )?,
             };
-            extents.retain(|extent| extent.base < high);
+            extents.retain(|extent| extent.base < end);
             if !extents.is_empty() {
                 return read_extents(log, &found.segment, &extents);
             }
@@ -216,13 +221,14 @@ impl ColdTimeLookup {
         let start = self.stream.start();
         let candidates: Vec<Found> = {
             let state = self.stream.0.state.lock();
-            let wanted = state.runs.iter().filter(|run| run.max_timestamp >= self.timestamp_ms);
-            wanted
-                .map(|run| {
+            let ends = state.runs.iter().skip(1).map(|next| next.first).chain([u64::MAX]);
+            let runs = state.runs.iter().zip(ends);
+            runs.filter(|(run, _)| run.max_timestamp >= self.timestamp_ms)
+                .map(|(run, end)| {
                     let late = |extent: &&Extent| self.is_late(extent, start);
                     let resident = run.extents.iter().find(late).copied();
                     let resident = (!run.extents.is_empty()).then(|| resident.into_iter().collect());
-                    Found { segment: run.segment.clone(), resident }
+                    Found { segment: run.segment.clone(), resident, from: run.first.max(start.0), end }
                 })
                 .collect()
         };
@@ -230,10 +236,10 @@ impl ColdTimeLookup {
             let extents = match found.resident {
                 Some(extents) => extents,
                 None => {
-                    let late = |extent: &Extent| self.is_late(extent, start);
+                    let late = |extent: &Extent| extent.base < found.end && self.is_late(extent, start);
                     let id = self.stream.0.id;
                     log.index
-                        .first_extent(&log.segments, &found.segment, id, start.0, late)?
+                        .first_extent(&log.segments, &found.segment, id, found.from, late)?
                         .into_iter()
                         .collect()
                 }

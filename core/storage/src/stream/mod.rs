@@ -7,7 +7,7 @@
 //!
 //! An idle stream costs a few hundred bytes: nothing here is allocated before it is needed.
 
-mod cold;
+pub(crate) mod cold;
 pub(crate) mod producers;
 pub(crate) mod runs;
 

@@ -126,25 +126,22 @@ impl Runs {
         run.extents = Vec::new();
     }
 
-    /// Replaces runs in segments that the cleaner rewrote by one in the segment that it wrote. The replaced runs
-    /// must be neighbours; `None` when what was copied is not wanted any more.
-    pub(crate) fn replace(&mut self, old: &[Arc<Segment>], new: Option<Run>) {
-        let is_old = |run: &Run| old.iter().any(|segment| Arc::ptr_eq(segment, &run.segment));
-        let at = self.runs.iter().position(is_old).unwrap_or(self.runs.len());
-        let mut kept = Vec::with_capacity(self.runs.len());
-        for run in self.runs.drain(..) {
-            if is_old(&run) {
-                run.segment.release(run.bytes);
-                self.bytes -= run.bytes;
-            } else {
-                kept.push(run);
+    /// Replaces each run in segments that the cleaner rewrote by one in the segment that it wrote; `None` when nothing of
+    /// it was wanted any more. The order of offsets stays, and two of the new runs may be in one segment.
+    pub(crate) fn replace(&mut self, old: &[Arc<Segment>], new: impl Fn(&Run) -> Option<Run>) {
+        let runs = std::mem::take(&mut self.runs);
+        for run in runs {
+            if !old.iter().any(|segment| Arc::ptr_eq(segment, &run.segment)) {
+                self.runs.push(run);
+                continue;
             }
-        }
-        self.runs = kept;
-        if let Some(run) = new {
-            run.segment.hold(run.bytes);
-            self.bytes += run.bytes;
-            self.runs.insert(at.min(self.runs.len()), run);
+            run.segment.release(run.bytes);
+            self.bytes -= run.bytes;
+            if let Some(run) = new(&run) {
+                run.segment.hold(run.bytes);
+                self.bytes += run.bytes;
+                self.runs.push(run);
+            }
         }
     }
 
