@@ -300,6 +300,7 @@ fn recover(log: &Log, config: &Arc<BrokerConfig>) -> Result<Namespaces, RowError
     })?;
     recover_sessions(log, &by_id)?;
     by_id.values().for_each(Namespace::end_empty_groups);
+    by_id.values().for_each(Namespace::end_owned_queues);
     Ok(by_name)
 }
 

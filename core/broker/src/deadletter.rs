@@ -8,6 +8,7 @@
 use std::sync::Weak;
 
 use bytes::Bytes;
+use inver_storage::Lsn;
 use inver_storage::batch::{BatchBuilder, Record, records};
 
 use crate::clock::now_ms;
@@ -22,6 +23,9 @@ use crate::subscription::{DeliveryId, Subscription};
 
 /// Deaths that a message carries; older ones are forgotten.
 const DEATHS_MAX: usize = 32;
+
+/// Bytes of dead letters in one entry of the log; one message may be larger.
+const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Why a message died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,25 +73,28 @@ struct Death {
 }
 
 impl Undertaker {
-    /// Takes dead messages out of the queue, and sends them where its dead letters go.
-    pub(crate) fn bury(&self, subscription: &Subscription, dead: &[Dead]) {
-        if dead.is_empty() {
-            return;
-        }
-        let ids: Vec<DeliveryId> = dead.iter().map(|d| d.id).collect();
+    /// Takes dead messages out of the queue, and sends them where its dead letters go. The position to wait for
+    /// before they are said to be there.
+    pub(crate) fn bury(&self, subscription: &Subscription, dead: &[Dead]) -> Option<Lsn> {
         let (Some(to), Some(inner)) = (&self.limits.dead_letter, self.namespace.upgrade()) else {
-            subscription.ack_dead(ids);
-            return;
+            return subscription.ack_dead(dead.iter().map(|d| d.id).collect());
         };
         let mut publisher = Publisher::new(Namespace::of(inner), PublisherId::default());
         let mut headers = HeaderWriter::default();
-        for d in dead {
+        let (mut buried, mut last) = (Vec::new(), None);
+        for (i, d) in dead.iter().enumerate() {
             self.send(d, to, &mut headers, &mut publisher);
+            buried.push(d.id);
+            if publisher.bytes() >= ENTRY_BYTES_MAX || i + 1 == dead.len() {
+                let ids = std::mem::take(&mut buried);
+                publisher.attach(|entry| subscription.ack_dead_in(ids, entry));
+                match publisher.flush() {
+                    Ok(lsn) => last = lsn.or(last),
+                    Err(error) => tracing::warn!(queue = %self.queue, %error, "dead letters not written"),
+                }
+            }
         }
-        publisher.attach(|entry| subscription.ack_dead_in(ids, entry));
-        if let Err(error) = publisher.flush() {
-            tracing::warn!(queue = %self.queue, %error, "dead letters not written");
-        }
+        last
     }
 
     /// Sends a message that never was in the queue where its dead letters go.
@@ -116,7 +123,7 @@ impl Undertaker {
         message.headers = headers.headers();
         let target = Target::Exchange { name: &to.exchange, routing_key: &routing_key, more_keys: &[] };
         if let Err(error) = publisher.publish(target, &message) {
-            tracing::warn!(queue = %self.queue, %error, "a dead letter has nowhere to go");
+            tracing::debug!(queue = %self.queue, %error, "a dead letter has nowhere to go");
         }
     }
 

@@ -51,10 +51,10 @@ pub use namespace::{
 pub use plug::{Connection, Io, Protocol, Shutdown, ShutdownTrigger};
 pub use positions::{Position, Positions};
 pub use publisher::{PublishError, Publisher, PublisherId, Routed, Target};
-pub use queue::{DeadLetter, Overflow, OwnerId, Queue, QueueLimits, QueueSpec};
+pub use queue::{DeadLetter, Overflow, OwnerId, Queue, QueueLimits, QueueSpec, next_owner};
 pub use retained::{Retained, ScanFrom};
 pub use session::{
-    Expiry, Opened, Session, SessionError, SessionSpec, SubscribeError, SubscriptionOptions, Will, next_owner,
+    Expiry, Opened, Session, SessionError, SessionSpec, SubscribeError, SubscriptionOptions, Will,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, Delivery, DeliveryId, Depth, MemoryBounds, Mode, Pull, Start,

@@ -3,12 +3,12 @@
 //! Routes are remembered until the topology changes, so a publish to a known address costs a look-up and a
 //! copy. Nothing is visible before [`Publisher::flush`], which hands the whole burst over as one entry.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_storage::batch::BatchBuilder;
 use inver_storage::{Entry, Lsn, SubmitError};
+use rustc_hash::FxHashMap;
 
 use crate::address::{Address, Form};
 use crate::burst::Burst;
@@ -83,7 +83,8 @@ impl From<SubmitError> for PublishError {
 pub struct Publisher {
     namespace: Namespace,
     id: PublisherId,
-    routes: HashMap<Bytes, Route>,
+    /// Few enough for a hash that a client could predict.
+    routes: FxHashMap<Box<[u8]>, Route>,
     routes_of: u64,
     burst: Burst,
     entry: Entry,
@@ -102,7 +103,7 @@ impl Publisher {
         Publisher {
             namespace,
             id,
-            routes: HashMap::new(),
+            routes: FxHashMap::default(),
             routes_of: 0,
             burst: Burst::default(),
             entry: Entry::new(),
@@ -235,16 +236,19 @@ impl Publisher {
                     queue.bury_refused(&self.namespace, message);
                 }
                 refusing.push(queue.clone());
+                continue;
             }
+            queue.subscription().weigh(message.value.map_or(0, <[u8]>::len));
         }
         refusing
     }
 
     fn hub_route(&mut self, slashed: &[u8], message: &Message<'_>) -> Route {
-        self.remembered(HUB, b'/', slashed, message, |this, message| {
-            let address = Address::parse(Form::Slashed, slashed);
-            this.namespace.route_at(&address, &this.publish_of(message), None)
-        })
+        if let Some(route) = self.remembered(HUB, b'/', slashed, message.guaranteed) {
+            return route;
+        }
+        let address = Address::parse(Form::Slashed, slashed);
+        self.remember(self.namespace.route_at(&address, &self.publish_of(message), None))
     }
 
     fn route(
@@ -253,12 +257,13 @@ impl Publisher {
         routing_key: &[u8],
         message: &Message<'_>,
     ) -> Result<Route, PublishError> {
+        // Before the exchange is looked for: while the topology stays, it does.
+        if let Some(route) = self.remembered(name, b'.', routing_key, message.guaranteed) {
+            return Ok(route);
+        }
         if name.is_empty() {
-            return Ok(self.remembered("", b'.', routing_key, message, |this, _| {
-                let queue: Option<Arc<Queue>> =
-                    std::str::from_utf8(routing_key).ok().and_then(|n| this.namespace.queue(n));
-                this.namespace.route_to_queue(queue.as_ref())
-            }));
+            let queue = std::str::from_utf8(routing_key).ok().and_then(|n| self.namespace.queue(n));
+            return Ok(self.remember(self.namespace.route_to_queue(queue.as_ref())));
         }
         let exchange = match self.namespace.exchange(name) {
             Some(exchange) if exchange.spec().internal => {
@@ -267,45 +272,37 @@ impl Publisher {
             Some(exchange) => exchange,
             None => return Err(PublishError::NoSuchExchange(name.to_owned())),
         };
-        if !self.namespace.routes_by_key(&exchange) {
-            return Ok(self.namespace.route_from(&exchange, routing_key, &self.publish_of(message)));
-        }
-        Ok(self.remembered(name, b'.', routing_key, message, |this, message| {
-            this.namespace.route_from(&exchange, routing_key, &this.publish_of(message))
-        }))
+        let route = self.namespace.route_from(&exchange, routing_key, &self.publish_of(message));
+        // Headers that any exchange on the way looks at are no part of what is remembered.
+        Ok(if self.namespace.routes_by_key(&exchange) { self.remember(route) } else { route })
     }
 
     fn publish_of<'a>(&'a self, message: &'a Message<'_>) -> Publish<'a> {
         Publish { guaranteed: message.guaranteed, by: &self.id, lookup: message.lookup }
     }
 
-    fn remembered(
-        &mut self,
-        exchange: &str,
-        form: u8,
-        key: &[u8],
-        message: &Message<'_>,
-        find: impl FnOnce(&Publisher, &Message<'_>) -> Route,
-    ) -> Route {
+    /// The route found before for this key, which is left in `scratch`, and forgotten when the topology changed.
+    fn remembered(&mut self, exchange: &str, form: u8, key: &[u8], guaranteed: bool) -> Option<Route> {
         let version = self.namespace.version();
         if self.routes_of != version {
             self.routes.clear();
             self.routes_of = version;
         }
         self.scratch.clear();
-        self.scratch.push(u8::from(message.guaranteed));
+        self.scratch.push(u8::from(guaranteed));
         self.scratch.push(form);
         self.scratch.extend_from_slice(exchange.as_bytes());
         self.scratch.push(0);
         self.scratch.extend_from_slice(key);
-        if let Some(route) = self.routes.get(self.scratch.as_slice()) {
-            return route.clone();
-        }
-        let route = find(self, message);
+        self.routes.get(self.scratch.as_slice()).cloned()
+    }
+
+    /// Remembers a route for the key in `scratch`.
+    fn remember(&mut self, route: Route) -> Route {
         if self.routes.len() >= ROUTES_MAX {
             self.routes.clear();
         }
-        self.routes.insert(Bytes::copy_from_slice(&self.scratch), route.clone());
+        self.routes.insert(self.scratch.as_slice().into(), route.clone());
         route
     }
 }

@@ -1,8 +1,8 @@
 //! Queues: a topic of the queue kind with the one subscription that its consumers share, or the same held in
 //! memory where nothing of it is to survive.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use inver_storage::Stream;
 use parking_lot::Mutex;
@@ -20,6 +20,13 @@ use crate::value::Arguments;
 /// A connection's identity, for what it alone may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OwnerId(pub u64);
+
+/// A connection's number, for what it alone may use.
+#[must_use]
+pub fn next_owner() -> OwnerId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    OwnerId(NEXT.fetch_add(1, Ordering::Relaxed))
+}
 
 /// What a queue was declared as.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -49,7 +56,7 @@ pub struct QueueLimits {
     pub expires_after_ms: Option<u64>,
     /// Messages that wait.
     pub messages_max: Option<u64>,
-    /// Bytes that wait (keys, values and headers).
+    /// Bytes that wait, of values alone.
     pub bytes_max: Option<u64>,
     /// At one of the two bounds above.
     pub overflow: Overflow,
@@ -62,6 +69,14 @@ pub struct QueueLimits {
 impl QueueLimits {
     pub(crate) fn bounds_length(&self) -> bool {
         self.messages_max.is_some() || self.bytes_max.is_some()
+    }
+
+    /// Whether it must be looked at although nobody asks for messages.
+    pub(crate) fn bind_in_time(&self) -> bool {
+        self.message_ttl_ms.is_some()
+            || self.expires_after_ms.is_some()
+            || self.dead_letter.is_some()
+            || self.bounds_length()
     }
 
     pub(crate) fn is_unlimited(&self) -> bool {
@@ -97,8 +112,8 @@ pub struct Queue {
     subscription: Arc<Subscription>,
     stream: Option<Stream>,
     topic: Option<Arc<Topic>>,
-    /// Exchanges with bindings to this queue.
-    bound_from: Mutex<Vec<Arc<Exchange>>>,
+    /// Exchanges with bindings to this queue, and such as had some.
+    bound_from: Mutex<Vec<Weak<Exchange>>>,
     /// When it was last used, milliseconds since 1970.
     used_ms: AtomicI64,
     watched: AtomicBool,
@@ -160,13 +175,14 @@ impl Queue {
 
     pub(crate) fn note_bound(&self, exchange: &Arc<Exchange>) {
         let mut from = self.bound_from.lock();
-        if !from.iter().any(|e| Arc::ptr_eq(e, exchange)) {
-            from.push(exchange.clone());
+        if !from.iter().any(|e| std::ptr::eq(e.as_ptr(), Arc::as_ptr(exchange))) {
+            from.retain(|e| e.strong_count() > 0);
+            from.push(Arc::downgrade(exchange));
         }
     }
 
     pub(crate) fn take_bound(&self) -> Vec<Arc<Exchange>> {
-        std::mem::take(&mut self.bound_from.lock())
+        std::mem::take(&mut *self.bound_from.lock()).iter().filter_map(Weak::upgrade).collect()
     }
 
     pub(crate) fn has_limits(&self) -> bool {
@@ -203,9 +219,9 @@ impl Queue {
 
     /// What time brings: messages die, and the queue itself. True if the queue's time is over.
     pub(crate) fn age(&self, now_ms: i64) -> bool {
-        self.subscription.age(now_ms);
+        let depth = self.subscription.age(now_ms);
         let Some(expires) = self.spec.limits.expires_after_ms else { return false };
-        if self.depth().consumers > 0 {
+        if depth.consumers > 0 {
             self.touch();
         }
         self.used_ms.load(Ordering::Relaxed).saturating_add_unsigned(expires) <= now_ms
@@ -213,7 +229,7 @@ impl Queue {
 
     /// Whether it must be looked at regularly, by its own limits or by what waits in it.
     pub(crate) fn needs_watch(&self) -> bool {
-        self.spec.limits.expires_after_ms.is_some() || self.depth().ready > 0
+        self.spec.limits.expires_after_ms.is_some() || self.subscription.counts().ready > 0
     }
 }
 

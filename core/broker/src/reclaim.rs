@@ -17,9 +17,10 @@ pub(crate) struct Reclaim {
 }
 
 impl Reclaim {
-    /// This subscription's acknowledged messages may go.
+    /// This subscription's acknowledged messages may go; those that an earlier process left first.
     pub(crate) fn register(&self, subscription: &Arc<Subscription>) {
         self.queues.lock().insert(subscription.id(), Arc::downgrade(subscription));
+        self.note(subscription.id());
     }
 
     pub(crate) fn forget(&self, subscription: &Subscription) {

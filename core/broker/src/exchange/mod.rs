@@ -3,8 +3,10 @@
 mod headers;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use inver_storage::Lsn;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +77,11 @@ pub struct ExchangeSpec {
 pub struct Exchange {
     name: Box<str>,
     spec: ExchangeSpec,
+    /// The log's position at which it is there for good.
+    made: OnceLock<Lsn>,
     table: RwLock<Table>,
+    /// Bindings in the table; changed under its lock, read without.
+    bindings: AtomicUsize,
 }
 
 /// Where a binding leads.
@@ -108,6 +114,8 @@ pub(crate) struct Bound {
     pub(crate) slashed: bool,
     /// The number of its row, if it survives a restart.
     pub(crate) row: Option<u64>,
+    /// The log's position at which it is there for good; none if it does not survive, or did.
+    pub(crate) made: Option<Lsn>,
 }
 
 enum Table {
@@ -128,7 +136,8 @@ impl Exchange {
             ExchangeKind::Topic => Table::Topic(Trie::default()),
             ExchangeKind::Headers => Table::Headers(Vec::new()),
         };
-        Arc::new(Exchange { name: name.into(), spec, table: RwLock::new(table) })
+        let (made, bindings) = (OnceLock::new(), AtomicUsize::new(0));
+        Arc::new(Exchange { name: name.into(), spec, made, table: RwLock::new(table), bindings })
     }
 
     /// Its name; empty for the default exchange, which is not one of these.
@@ -151,47 +160,47 @@ impl Exchange {
     /// How many bindings lead away from it.
     #[must_use]
     pub fn binding_count(&self) -> usize {
-        match &*self.table.read() {
-            Table::Direct(t) => t.values().map(Vec::len).sum(),
-            Table::Fanout(t) => t.len(),
-            Table::Topic(t) => t.len(),
-            Table::Headers(t) => t.len(),
-        }
+        self.bindings.load(Ordering::Acquire)
     }
 
-    /// Adds a binding; false if the very same is there.
-    pub(crate) fn bind(&self, bound: Bound) -> bool {
-        let same =
-            |b: &Bound| b.target.same(&bound.target) && b.key == bound.key && b.arguments == bound.arguments;
-        match &mut *self.table.write() {
-            Table::Direct(t) => {
-                let at = t.entry(bound.key.clone()).or_default();
-                if at.iter().any(same) {
-                    return false;
-                }
-                at.push(bound);
-            }
-            Table::Fanout(t) => {
-                if t.iter().any(same) {
-                    return false;
-                }
-                t.push(bound);
-            }
-            Table::Topic(t) => {
-                let filter = bound.filter();
-                if t.values_mut(&filter).any(|b| same(b)) {
-                    return false;
-                }
-                t.insert(&filter, bound);
-            }
-            Table::Headers(t) => {
-                if t.iter().any(|(_, b)| same(b)) {
-                    return false;
-                }
-                t.push((HeaderRule::new(&bound.arguments), bound));
+    /// What to wait for before a client is told that it is there; none for what does not survive a restart,
+    /// and for what did.
+    #[must_use]
+    pub fn made(&self) -> Option<Lsn> {
+        self.made.get().copied()
+    }
+
+    pub(crate) fn set_made(&self, lsn: Lsn) {
+        // Made once; a second time would be a defect of the caller, and the first stays.
+        let _ = self.made.set(lsn);
+    }
+
+    /// Adds a binding. If the very same is there it stays, and what to wait for it comes back as the error.
+    pub(crate) fn bind(&self, bound: Bound) -> Result<(), Option<Lsn>> {
+        let table = &mut *self.table.write();
+        if let Some(present) = table.find(&bound) {
+            return Err(present.made);
+        }
+        table.insert(bound);
+        self.bindings.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// What to wait for, if the very same binding is there.
+    pub(crate) fn present(&self, bound: &Bound) -> Option<Option<Lsn>> {
+        self.table.write().find(bound).map(|b| b.made)
+    }
+
+    /// Adds a binding, in the place of the very same if that is there: no message is missed meanwhile.
+    pub(crate) fn rebind(&self, bound: Bound) {
+        let table = &mut *self.table.write();
+        match table.find(&bound) {
+            Some(present) => *present = bound,
+            None => {
+                table.insert(bound);
+                self.bindings.fetch_add(1, Ordering::AcqRel);
             }
         }
-        true
     }
 
     /// Removes the bindings to a target: of one key (slashed or as the kind has it) and arguments, or all.
@@ -205,7 +214,8 @@ impl Exchange {
             b.target.same(target)
                 && of.is_none_or(|(key, arguments)| *b.key == *key && b.arguments == *arguments)
         };
-        match &mut *self.table.write() {
+        let table = &mut *self.table.write();
+        let taken = match table {
             Table::Direct(t) => {
                 let taken = t.values_mut().flat_map(|bounds| take(bounds, gone)).collect();
                 t.retain(|_, bounds| !bounds.is_empty());
@@ -232,7 +242,9 @@ impl Exchange {
                 }
                 taken
             }
-        }
+        };
+        self.bindings.fetch_sub(taken.len(), Ordering::AcqRel);
+        taken
     }
 
     /// Every binding's target, key and arguments.
@@ -278,6 +290,29 @@ impl Exchange {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Table {
+    /// The very same binding.
+    fn find(&mut self, like: &Bound) -> Option<&mut Bound> {
+        let same =
+            |b: &Bound| b.target.same(&like.target) && b.key == like.key && b.arguments == like.arguments;
+        match self {
+            Table::Direct(t) => t.get_mut(&like.key)?.iter_mut().find(|b| same(b)),
+            Table::Fanout(t) => t.iter_mut().find(|b| same(b)),
+            Table::Topic(t) => t.values_mut(&like.filter()).find(|b| same(b)),
+            Table::Headers(t) => t.iter_mut().map(|(_, b)| b).find(|b| same(b)),
+        }
+    }
+
+    fn insert(&mut self, bound: Bound) {
+        match self {
+            Table::Direct(t) => t.entry(bound.key.clone()).or_default().push(bound),
+            Table::Fanout(t) => t.push(bound),
+            Table::Topic(t) => t.insert(&bound.filter(), bound),
+            Table::Headers(t) => t.push((HeaderRule::new(&bound.arguments), bound)),
         }
     }
 }

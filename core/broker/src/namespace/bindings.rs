@@ -98,12 +98,13 @@ impl Namespace {
         name: &str,
         spec: ExchangeSpec,
     ) -> Result<Declared<Arc<Exchange>>, ExchangeError> {
+        let present = |it: Arc<Exchange>| Declared { lsn: it.made(), it, created: false };
         if let Some(it) = self.exchange(name) {
-            return Ok(Declared { it, created: false, lsn: None });
+            return Ok(present(it));
         }
         let _topology = self.topology();
         if let Some(it) = self.exchange(name) {
-            return Ok(Declared { it, created: false, lsn: None });
+            return Ok(present(it));
         }
         let mut lsn = None;
         if spec.durable {
@@ -113,6 +114,7 @@ impl Namespace {
             lsn = Some(self.log().submit(entry)?.lsn);
         }
         let it = self.enter_exchange(name, spec);
+        lsn.into_iter().for_each(|lsn| it.set_made(lsn));
         Ok(Declared { it, created: true, lsn })
     }
 
@@ -189,12 +191,16 @@ impl Namespace {
                 BindTarget::Exchange(e) => e.spec().durable,
                 BindTarget::Session { .. } => false,
             };
-        let row = durable.then(|| self.0.next_binding.fetch_add(1, Ordering::Relaxed));
-        let bound = Bound { target, key: key.into(), arguments: arguments.clone(), slashed: false, row };
-        if !self.enter_binding(&exchange, bound) {
-            return Ok(None);
+        let bound = |row, made| {
+            let (target, arguments) = (target.clone(), arguments.clone());
+            Bound { target, key: key.into(), arguments, slashed: false, row, made }
+        };
+        if !durable {
+            return Ok(self.enter_binding(&exchange, bound(None, None)).err().flatten());
         }
-        let Some(row) = row else { return Ok(None) };
+        if let Some(present) = exchange.present(&bound(None, None)) {
+            return Ok(present);
+        }
         let (to_exchange, destination) = match to {
             BindDestination::Queue(name) => (false, name.to_owned()),
             BindDestination::Exchange(name) => (true, name.to_owned()),
@@ -207,20 +213,30 @@ impl Namespace {
             slashed: false,
             arguments: arguments.clone(),
         };
+        let row = self.0.next_binding.fetch_add(1, Ordering::Relaxed);
         let mut entry = Entry::new();
         entry.put(catalog::BINDINGS, catalog::key(self.0.id, &[&row.to_be_bytes()]), catalog::encode(&value));
-        Ok(Some(self.log().submit(entry)?.lsn))
+        let lsn = self.log().submit(entry)?.lsn;
+        // One change of the topology at a time: it is new still.
+        let _new = self.enter_binding(&exchange, bound(Some(row), Some(lsn)));
+        Ok(Some(lsn))
     }
 
     /// Binds a queue to the hub by a slashed filter; kept with the queue's own row, not as a row of its own.
     pub(crate) fn bind_slashed(&self, queue: &Arc<Queue>, filter: &[u8]) {
         let target = BindTarget::Queue(queue.clone());
-        let bound =
-            Bound { target, key: filter.into(), arguments: Arguments::new(), slashed: true, row: None };
-        self.enter_binding(&self.hub(), bound);
+        let bound = Bound {
+            target,
+            key: filter.into(),
+            arguments: Arguments::new(),
+            slashed: true,
+            row: None,
+            made: None,
+        };
+        let _may_be_there = self.enter_binding(&self.hub(), bound);
     }
 
-    fn enter_binding(&self, exchange: &Arc<Exchange>, bound: Bound) -> bool {
+    fn enter_binding(&self, exchange: &Arc<Exchange>, bound: Bound) -> Result<(), Option<Lsn>> {
         match &bound.target {
             BindTarget::Queue(queue) => queue.note_bound(exchange),
             BindTarget::Exchange(next) if next.spec().kind == ExchangeKind::Headers => {
@@ -243,8 +259,9 @@ impl Namespace {
         match self.ends(&row.source, to) {
             Ok((exchange, target)) => {
                 let (key, arguments) = (row.key.clone().into_boxed_slice(), row.arguments.clone());
-                let bound = Bound { target, key, arguments, slashed: row.slashed, row: Some(number) };
-                self.enter_binding(&exchange, bound);
+                let bound =
+                    Bound { target, key, arguments, slashed: row.slashed, row: Some(number), made: None };
+                let _each_is_once_in_the_log = self.enter_binding(&exchange, bound);
             }
             Err(error) => tracing::error!(%error, "a binding's end is missing; left out"),
         }

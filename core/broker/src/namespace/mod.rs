@@ -67,7 +67,6 @@ pub(crate) struct Inner {
     topology: Mutex<()>,
     sessions_lock: Mutex<()>,
     version: AtomicU64,
-    hub_is_heard: AtomicBool,
     /// Some route may depend on headers although it begins at an exchange that does not look at them.
     headers_behind: AtomicBool,
     topics: DashMap<Box<str>, Arc<Topic>>,
@@ -78,7 +77,8 @@ pub(crate) struct Inner {
     queues: DashMap<Box<str>, Arc<Queue>>,
     subscriptions: DashMap<(TopicId, Box<str>), Arc<Subscription>>,
     sessions: DashMap<String, Arc<SessionCore>>,
-    groups: DashMap<String, HashSet<String>>,
+    /// The members of each group, by client id. Taken before the topology's lock.
+    groups: Mutex<HashMap<String, HashSet<String>>>,
     timers: Mutex<Timers>,
     captures: Captures,
     retained: Retained,
@@ -118,7 +118,6 @@ impl Namespace {
             topology: Mutex::default(),
             sessions_lock: Mutex::default(),
             version: AtomicU64::new(1),
-            hub_is_heard: AtomicBool::new(false),
             headers_behind: AtomicBool::new(false),
             topics: DashMap::new(),
             topics_by_id: DashMap::new(),
@@ -132,7 +131,7 @@ impl Namespace {
             queues: DashMap::new(),
             subscriptions: DashMap::new(),
             sessions: DashMap::new(),
-            groups: DashMap::new(),
+            groups: Mutex::default(),
             timers: Mutex::default(),
             captures: Captures(config.captures.clone()),
             retained,
@@ -216,12 +215,11 @@ impl Namespace {
     }
 
     pub(crate) fn changed(&self) {
-        self.0.hub_is_heard.store(self.0.hub.binding_count() > 0, Ordering::Release);
         self.0.version.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn hub_is_heard(&self) -> bool {
-        self.0.hub_is_heard.load(Ordering::Acquire)
+        self.0.hub.binding_count() > 0
     }
 
     pub(crate) fn routes_by_key(&self, exchange: &Exchange) -> bool {
@@ -261,7 +259,7 @@ impl Namespace {
         &self.0.sessions
     }
 
-    pub(crate) fn group_members(&self) -> &DashMap<String, HashSet<String>> {
+    pub(crate) fn group_members(&self) -> &Mutex<HashMap<String, HashSet<String>>> {
         &self.0.groups
     }
 

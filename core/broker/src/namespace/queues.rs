@@ -46,6 +46,14 @@ pub enum QueueError {
     Log(String),
 }
 
+impl Declared<Arc<Queue>> {
+    /// Another made it, perhaps just now.
+    fn present(it: Arc<Queue>) -> Self {
+        let lsn = it.subscription().made();
+        Declared { it, created: false, lsn }
+    }
+}
+
 impl Namespace {
     /// The queue of this name.
     #[must_use]
@@ -66,12 +74,12 @@ impl Namespace {
         if name.len() > TOPIC_NAME_BYTES_MAX * 4 {
             return Err(QueueError::BadName(name.to_owned()));
         }
-        if let Some(it) = self.queue(name) {
-            return Ok(Declared { it, created: false, lsn: None });
+        if let Some(present) = self.queue(name) {
+            return Ok(Declared::present(present));
         }
         let _topology = self.topology();
-        if let Some(it) = self.queue(name) {
-            return Ok(Declared { it, created: false, lsn: None });
+        if let Some(present) = self.queue(name) {
+            return Ok(Declared::present(present));
         }
         if self.0.topics.contains_key(name) {
             return Err(QueueError::IsLogTopic(name.to_owned()));
@@ -113,6 +121,7 @@ impl Namespace {
         let queue = self
             .durable_queue(name, spec, cursor, topic)
             .ok_or_else(|| QueueError::Log("the queue's stream was not made".to_owned()))?;
+        queue.subscription().set_made(lsn);
         Ok((queue, lsn))
     }
 
@@ -128,7 +137,6 @@ impl Namespace {
         let from = cursor.position();
         let sources = vec![(stream.clone(), Some(cursor), from)];
         let subscription = Subscription::over_streams(self, name, mode(&spec), sources, Trim::Acknowledged);
-        self.0.reclaim.register(&subscription);
         Some(Queue::new(name, spec, subscription, Some(stream), Some(topic)))
     }
 
@@ -151,7 +159,9 @@ impl Namespace {
                 limits: queue.spec().limits.clone(),
             });
         }
-        self.watch(queue);
+        if queue.spec().limits.bind_in_time() {
+            self.watch(queue);
+        }
         if queue.spec().auto_delete {
             let (inner, name) = (Arc::downgrade(&self.0), queue.name().to_owned());
             queue.subscription().on_last_detach(move || delete_unused(&inner, &name));
@@ -166,9 +176,12 @@ impl Namespace {
         if_unused: bool,
         if_empty: bool,
     ) -> Result<(u64, Option<Lsn>), QueueError> {
+        let unknown = || QueueError::Unknown(name.to_owned());
+        // Whoever has to die is buried now: burying publishes, which may need the lock that follows.
+        let _looked_at = self.queue(name).ok_or_else(unknown)?.depth();
         let _topology = self.topology();
-        let queue = self.queue(name).ok_or_else(|| QueueError::Unknown(name.to_owned()))?;
-        let depth = queue.depth();
+        let queue = self.queue(name).ok_or_else(unknown)?;
+        let depth = queue.subscription().counts();
         if if_unused && depth.consumers > 0 {
             return Err(QueueError::InUse(name.to_owned()));
         }
@@ -201,6 +214,17 @@ impl Namespace {
         }
         let submitted = self.log().submit(entry).map_err(|e| QueueError::Log(e.to_string()))?;
         Ok((depth.ready, Some(submitted.lsn)))
+    }
+}
+
+impl Namespace {
+    /// After everything was recovered: queues of connections, which ended with the process.
+    pub(crate) fn end_owned_queues(&self) {
+        for queue in self.queues().into_iter().filter(|q| q.spec().owner.is_some()) {
+            if let Err(error) = self.delete_queue(queue.name(), false, false) {
+                tracing::warn!(queue = queue.name(), %error, "the queue of a connection that ended stays");
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inver_storage::{Entry, Offset, Stream};
+use inver_storage::{Entry, Lsn, Offset, Stream};
 
 use super::Namespace;
 use crate::catalog::{self, SubscriptionRow};
@@ -20,9 +20,12 @@ pub enum SubscriptionError {
     Log(String),
 }
 
+/// Streams with the position in each, durable or not.
+type Sources = Vec<(Stream, Option<inver_storage::Cursor>, Offset)>;
+
 impl Namespace {
     /// The subscription of this name on a log topic, made if need be. Its mode is that of its first consumer,
-    /// and changes only while nobody is attached.
+    /// and changes only while nobody is attached. [`Subscription::made`] says what to wait for.
     pub fn subscribe(
         &self,
         topic: &Arc<Topic>,
@@ -37,18 +40,21 @@ impl Namespace {
             return Ok(present);
         }
         let partitions = topic.partitions();
-        let sources = if durable {
-            self.durable_sources(topic, name, mode, &partitions, start)?
+        let (sources, made) = if durable {
+            let (sources, made) = self.durable_sources(topic, name, mode, &partitions, start)?;
+            (sources, Some(made))
         } else {
-            partitions.iter().map(|p| (p.stream().clone(), None, start.offset(p.stream()))).collect()
+            let source = |p: &Arc<Partition>| (p.stream().clone(), None, start.offset(p.stream()));
+            (partitions.iter().map(source).collect(), None)
         };
         let subscription = Subscription::over_streams(self, name, mode, sources, Trim::Never);
+        made.into_iter().for_each(|lsn| subscription.set_made(lsn));
         self.0.subscriptions.insert((topic.id(), name.into()), subscription.clone());
         if !durable {
             let (inner, key) = (Arc::downgrade(&self.0), (topic.id(), Box::<str>::from(name)));
             subscription.on_last_detach(move || {
                 if let Some(inner) = inner.upgrade() {
-                    inner.subscriptions.remove_if(&key, |_, s| s.depth().consumers == 0);
+                    inner.subscriptions.remove_if(&key, |_, s| s.counts().consumers == 0);
                 }
             });
         }
@@ -68,7 +74,7 @@ impl Namespace {
         mode: Mode,
         partitions: &[Arc<Partition>],
         start: Start,
-    ) -> Result<Vec<(Stream, Option<inver_storage::Cursor>, Offset)>, SubscriptionError> {
+    ) -> Result<(Sources, Lsn), SubscriptionError> {
         let mut entry = Entry::new();
         let mut made = Vec::new();
         for partition in partitions {
@@ -78,8 +84,9 @@ impl Namespace {
         }
         let row = SubscriptionRow { mode, cursors: made.iter().map(|(_, c, _)| c.0).collect() };
         entry.put(catalog::SUBSCRIPTIONS, self.subscription_key(topic, name), catalog::encode(&row));
-        self.log().submit(entry).map_err(|e| SubscriptionError::Log(e.to_string()))?;
-        Ok(made.into_iter().map(|(s, c, from)| (s, self.log().cursor(c), from)).collect())
+        let submitted = self.log().submit(entry).map_err(|e| SubscriptionError::Log(e.to_string()))?;
+        let sources = made.into_iter().map(|(s, c, from)| (s, self.log().cursor(c), from)).collect();
+        Ok((sources, submitted.lsn))
     }
 
     fn subscription_key(&self, topic: &Topic, name: &str) -> bytes::Bytes {

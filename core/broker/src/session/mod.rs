@@ -7,6 +7,7 @@
 //!
 //! One connection holds a session at a time; see [`Namespace::open_session`].
 
+mod group;
 mod open;
 mod will;
 
@@ -20,17 +21,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::Mailbox;
-use crate::address::Filter;
 use crate::catalog;
 use crate::exchange::{BindTarget, Bound};
 use crate::namespace::Namespace;
 use crate::publisher::PublisherId;
-use crate::queue::{OwnerId, Queue, QueueSpec};
 use crate::router::{ReceiverSet, Route};
-use crate::subscription::{
-    AttachError, Consumer, ConsumerSpec, Delivery, DeliveryId, Mode, Pull, Subscription,
-};
-use crate::topic::TopicKind;
+use crate::subscription::{AttachError, Consumer, Delivery, DeliveryId, Mode, Pull, Subscription};
 use crate::value::Arguments;
 
 pub use open::{Opened, SessionError, SessionSpec};
@@ -38,9 +34,6 @@ pub use will::Will;
 
 /// Subscriptions of one session.
 pub(crate) const SESSION_FILTERS_MAX: usize = 100_000;
-
-/// The group filters' prefix, as sessions write it.
-const SHARE: &[u8] = b"$share/";
 
 /// How a session subscribed to a filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,6 +93,8 @@ struct State {
     expiry: Expiry,
     /// When the last connection ended, milliseconds since 1970.
     detached_ms: Option<i64>,
+    /// When the clock rings for it.
+    armed_ms: Option<i64>,
     will: Option<Will>,
 }
 
@@ -144,7 +139,10 @@ impl SessionCore {
             return 0;
         }
         match cursor.ack(&[Offset(position)..Offset(oldest)]) {
-            Ok(_) => oldest - position,
+            Ok(_) => {
+                self.inbox.note_moved();
+                oldest - position
+            }
             Err(_) => 0,
         }
     }
@@ -180,6 +178,7 @@ impl SessionCore {
         }
     }
 
+    /// Hears of the filter, from now on in this way.
     fn bind(self: &Arc<Self>, text: &Bytes, options: &SubscriptionOptions) {
         let target = BindTarget::Session {
             session: self.clone(),
@@ -187,7 +186,7 @@ impl SessionCore {
             no_local: options.no_local,
         };
         let (key, arguments) = (text.to_vec().into_boxed_slice(), Arguments::new());
-        self.namespace.hub().bind(Bound { target, key, arguments, slashed: true, row: None });
+        self.namespace.hub().rebind(Bound { target, key, arguments, slashed: true, row: None, made: None });
         self.namespace.changed();
     }
 
@@ -208,13 +207,14 @@ impl SessionCore {
         };
         let mut entry = Entry::new();
         for text in filters.keys() {
-            match split_share(text) {
+            match group::split_share(text) {
                 Some((group, filter)) => self.namespace.leave_group(group, filter, &self.client_id),
                 None => self.unbind(text),
             }
             self.forget_filter(text, &mut entry);
         }
         self.namespace.sessions().remove_if(&*self.client_id, |_, s| Arc::ptr_eq(s, self));
+        self.namespace.reclaim().forget(&self.inbox);
         self.inbox.close();
         self.live.close();
         if let Some((stream, cursor)) = &self.stream {
@@ -292,9 +292,6 @@ impl Session {
     ) -> Result<(bool, Option<Lsn>), SubscribeError> {
         let text = Bytes::copy_from_slice(filter);
         let (existed, lsn) = self.core.remember_filter(&text, options)?;
-        if existed {
-            self.core.unbind(&text);
-        }
         self.core.bind(&text, options);
         Ok((existed, lsn))
     }
@@ -305,31 +302,13 @@ impl Session {
         if self.core.state.lock().filters.remove(text).is_none() {
             return (false, None);
         }
-        match split_share(text) {
+        match group::split_share(text) {
             Some((group, filter)) => self.core.namespace.leave_group(group, filter, &self.core.client_id),
             None => self.core.unbind(text),
         }
         let mut entry = Entry::new();
         self.core.forget_filter(text, &mut entry);
         (true, self.core.submit(entry))
-    }
-
-    /// Joins the group of `$share/group/filter`, given as a whole: the subscription `group` of the log topic
-    /// whose very name the filter is, else a group of its own on the hub.
-    pub fn join(
-        &self,
-        text: &[u8],
-        options: &SubscriptionOptions,
-        consumer: ConsumerSpec,
-    ) -> Result<(Consumer, bool, Option<Lsn>), SubscribeError> {
-        let Some((group, filter)) = split_share(text) else {
-            return Err(SubscribeError::Log("not a shared subscription".into()));
-        };
-        let durable = self.is_durable() && options.guaranteed;
-        let subscription = self.core.namespace.join_group(group, filter, durable, &self.core.client_id)?;
-        let consumer = subscription.attach(consumer)?;
-        let (existed, lsn) = self.core.remember_filter(&Bytes::copy_from_slice(text), options)?;
-        Ok((consumer, existed, lsn))
     }
 
     /// Best-effort messages.
@@ -412,96 +391,13 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        // First: the next one to hold the session attaches as soon as it was let go.
+        self.inbox.detach();
+        self.live.detach();
         self.core.let_go();
     }
 }
 
 fn ids(offsets: &[u64]) -> Vec<DeliveryId> {
     offsets.iter().map(|&offset| DeliveryId { partition: 0, offset }).collect()
-}
-
-/// Group and filter of a shared subscription's text.
-fn split_share(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let rest = text.strip_prefix(SHARE)?;
-    let slash = rest.iter().position(|b| *b == b'/')?;
-    Some((&rest[..slash], &rest[slash + 1..]))
-}
-
-impl Namespace {
-    /// The subscription of a group; made with its first member.
-    fn join_group(
-        &self,
-        group: &[u8],
-        filter: &[u8],
-        durable: bool,
-        member: &str,
-    ) -> Result<Arc<Subscription>, SubscribeError> {
-        let group_name = String::from_utf8_lossy(group).into_owned();
-        if let Some(topic) = self.topic_of_filter(filter) {
-            return self
-                .subscribe(&topic, &group_name, Mode::Shared, true, crate::subscription::Start::Latest)
-                .map_err(|e| match e {
-                    crate::namespace::SubscriptionError::ModeClash(mode) => SubscribeError::ModeClash(mode),
-                    other => SubscribeError::Log(other.to_string()),
-                });
-        }
-        let name = group_queue(group, filter);
-        let spec = QueueSpec { durable, hidden: true, ..QueueSpec::default() };
-        let queue: Arc<Queue> = match self.declare_queue(&name, spec) {
-            Ok(declared) => declared.it,
-            Err(error) => return Err(SubscribeError::Log(error.to_string())),
-        };
-        self.bind_slashed(&queue, filter);
-        self.group_members().entry(name).or_default().insert(member.to_owned());
-        Ok(queue.subscription().clone())
-    }
-
-    /// After everything was recovered: groups whose members are all gone end.
-    pub(crate) fn end_empty_groups(&self) {
-        let groups =
-            self.queues().into_iter().filter(|q| q.spec().hidden && q.name().as_bytes().starts_with(SHARE));
-        for queue in groups.filter(|q| !self.group_members().contains_key(q.name())) {
-            if let Err(error) = self.delete_queue(queue.name(), false, false) {
-                tracing::warn!(group = queue.name(), %error, "a group without members stays");
-            }
-        }
-    }
-
-    /// Takes a member out of a group; with its last member the group ends.
-    fn leave_group(&self, group: &[u8], filter: &[u8], member: &str) {
-        let name = group_queue(group, filter);
-        let empty = match self.group_members().get_mut(&name) {
-            Some(mut members) => {
-                members.remove(member);
-                members.is_empty()
-            }
-            None => return,
-        };
-        if empty {
-            self.group_members().remove_if(&name, |_, members| members.is_empty());
-            if let Err(error) = self.delete_queue(&name, false, false) {
-                tracing::debug!(%error, group = %name, "group already gone");
-            }
-        }
-    }
-
-    /// The log topic whose very name a filter is.
-    fn topic_of_filter(&self, filter: &[u8]) -> Option<Arc<crate::topic::Topic>> {
-        let address = Filter::slashed(filter).as_address()?;
-        let name = String::from_utf8(address.write(crate::address::Form::Dotted)).ok()?;
-        self.topic(&name).filter(|t| t.kind() == TopicKind::Log)
-    }
-}
-
-/// The hidden queue that is a group's.
-fn group_queue(group: &[u8], filter: &[u8]) -> String {
-    format!("$share/{}/{}", String::from_utf8_lossy(group), String::from_utf8_lossy(filter))
-}
-
-/// A connection's number, for what it alone may use.
-#[must_use]
-pub fn next_owner() -> OwnerId {
-    use std::sync::atomic::AtomicU64;
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    OwnerId(NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -10,7 +10,8 @@ use inver_storage::{Entry, Lsn, Offset};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Expiry, Holder, Session, SessionCore, State, SubscriptionOptions, split_share};
+use super::group::split_share;
+use super::{Expiry, Holder, Session, SessionCore, State, SubscriptionOptions};
 use crate::Mailbox;
 use crate::catalog::{self, SessionRow};
 use crate::clock::now_ms;
@@ -152,7 +153,6 @@ impl SessionCore {
         let sources = vec![(stream.clone(), Some(cursor.clone()), cursor.position())];
         let inbox =
             Subscription::over_streams(namespace, client_id, Mode::Exclusive, sources, Trim::Acknowledged);
-        namespace.reclaim().register(&inbox);
         Some(SessionCore::assemble(namespace, client_id, Some((stream, cursor)), inbox, bounds, expiry))
     }
 
@@ -177,6 +177,7 @@ impl SessionCore {
                 holder: None,
                 expiry,
                 detached_ms: None,
+                armed_ms: None,
                 will: None,
             }),
             ended: AtomicBool::new(false),
@@ -238,6 +239,9 @@ impl SessionCore {
             let (mailbox, taken_over_token) = (spec.mailbox.clone(), spec.taken_over_token);
             state.holder = Some(Holder { mailbox, taken_over_token, released });
             state.detached_ms = None;
+            if let Some(at) = state.armed_ms.take() {
+                self.namespace.timers().lock().remove(&(at, self.id));
+            }
             let blobs = state.blobs.iter().filter(|(k, _)| !super::will::is_key(k));
             (
                 state.filters.iter().map(|(t, o)| (t.clone(), o.clone())).collect(),
@@ -280,77 +284,77 @@ impl SessionCore {
     /// The connection ended.
     pub(super) fn let_go(self: &Arc<Self>) {
         let now = now_ms();
-        let ends = {
+        let (ends, will) = {
             let mut state = self.state.lock();
             state.detached_ms = Some(now);
-            matches!(state.expiry, Expiry::AtDetach | Expiry::After(0))
+            let ends = matches!(state.expiry, Expiry::AtDetach | Expiry::After(0));
+            let will = state.will.take_if(|will| ends || will.delay_s == 0);
+            (ends, will)
         };
+        will.into_iter().for_each(|will| self.publish(will));
         if ends {
-            self.publish_will();
             self.end();
         } else {
             let mut entry = Entry::new();
             self.put_row(&mut entry, Some(now));
             self.submit(entry);
-            self.arm();
         }
         // Last: until here another connection that wants the session waits.
         let holder = self.state.lock().holder.take();
+        if !ends {
+            self.arm();
+        }
         if let Some(holder) = holder {
             holder.released.send_replace(true);
         }
     }
 
-    /// Sets the clock for the will and the expiry, whichever is first.
+    /// Sets the clock for the will and the expiry, whichever is first; not while a connection holds it.
     fn arm(self: &Arc<Self>) {
-        if let Some(due) = self.due_ms() {
-            if due <= now_ms() {
-                self.ring(now_ms());
-            } else {
-                self.namespace.timers().lock().insert((due, self.id), Arc::downgrade(self));
-            }
-        }
-    }
-
-    fn due_ms(&self) -> Option<i64> {
-        let state = self.state.lock();
-        let since = state.detached_ms?;
-        let expiry = match state.expiry {
-            Expiry::Never => None,
-            Expiry::AtDetach => Some(since),
-            Expiry::After(s) => Some(since + i64::from(s) * 1000),
-        };
-        let will = state.will.as_ref().map(|w| since + i64::from(w.delay_s) * 1000);
-        match (expiry, will) {
-            (Some(e), Some(w)) => Some(e.min(w)),
-            (e, w) => e.or(w),
+        let mut state = self.state.lock();
+        if let Some(due) = state.due_ms() {
+            state.armed_ms = Some(due);
+            self.namespace.timers().lock().insert((due, self.id), Arc::downgrade(self));
         }
     }
 
     /// A time it was armed for has come, unless a connection took it meanwhile.
     pub(crate) fn ring(self: &Arc<Self>, now: i64) {
-        let (expired, will_due) = {
-            let state = self.state.lock();
-            let Some(since) = state.detached_ms else { return };
-            let expired = match state.expiry {
-                Expiry::Never => false,
-                Expiry::AtDetach => true,
-                Expiry::After(s) => since + i64::from(s) * 1000 <= now,
-            };
-            let will_due = state.will.as_ref().is_some_and(|w| since + i64::from(w.delay_s) * 1000 <= now);
-            (expired, will_due)
+        // No connection takes it while what is due is done.
+        let _sessions = self.namespace.sessions_lock();
+        let (expired, will) = {
+            let mut state = self.state.lock();
+            state.armed_ms = None;
+            let Some(since) = state.detached_ms.filter(|_| state.holder.is_none()) else { return };
+            let expired = state.expiry.ends_ms(since).is_some_and(|at| at <= now);
+            let will = state.will.take_if(|will| expired || will.due_ms(since) <= now);
+            (expired, will)
         };
-        if expired || will_due {
-            self.publish_will();
-        }
+        will.into_iter().for_each(|will| self.publish(will));
         if expired {
-            let namespace = self.namespace.clone();
-            let _sessions = namespace.sessions_lock();
-            if self.state.lock().holder.is_none() {
-                self.end();
-            }
+            self.end();
         } else {
             self.arm();
+        }
+    }
+}
+
+impl State {
+    /// When something falls due, if nobody comes before.
+    fn due_ms(&self) -> Option<i64> {
+        let since = self.detached_ms.filter(|_| self.holder.is_none())?;
+        let will = self.will.as_ref().map(|will| will.due_ms(since));
+        self.expiry.ends_ms(since).into_iter().chain(will).min()
+    }
+}
+
+impl Expiry {
+    /// When a session ends whose connection ended then.
+    fn ends_ms(self, since_ms: i64) -> Option<i64> {
+        match self {
+            Expiry::Never => None,
+            Expiry::AtDetach => Some(since_ms),
+            Expiry::After(s) => Some(since_ms.saturating_add(i64::from(s) * 1000)),
         }
     }
 }

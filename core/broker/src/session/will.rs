@@ -32,6 +32,13 @@ pub struct Will {
     pub origin: String,
 }
 
+impl Will {
+    /// When it is published if the connection ended then.
+    pub(super) fn due_ms(&self, since_ms: i64) -> i64 {
+        since_ms.saturating_add(i64::from(self.delay_s) * 1000)
+    }
+}
+
 pub(super) fn is_key(key: &[u8]) -> bool {
     key == KEY
 }
@@ -49,9 +56,14 @@ impl SessionCore {
         self.state.lock().will = will;
     }
 
-    /// Publishes the will, if there is one, and forgets it: one entry.
+    /// Publishes the will, if there is one.
     pub(super) fn publish_will(self: &Arc<Self>) {
-        let Some(will) = self.state.lock().will.take() else { return };
+        let will = self.state.lock().will.take();
+        will.into_iter().for_each(|will| self.publish(will));
+    }
+
+    /// Publishes a will that was taken, and forgets it: one entry.
+    pub(super) fn publish(self: &Arc<Self>, will: Will) {
         let Some(Ok(record)) = records(&Bytes::from(will.batch)).ok().and_then(|mut r| r.next()) else {
             return;
         };

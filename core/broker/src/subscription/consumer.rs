@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use inver_storage::{Entry, Lsn};
+use inver_storage::{Entry, Lsn, ReadError};
 
-use super::dispatch::{Aside, Load, SlotId};
+use super::hand_out::Aside;
+use super::state::{Load, SlotId};
 use super::{Delivery, DeliveryId, Subscription};
 use crate::Mailbox;
 use crate::clock::now_ms;
@@ -52,7 +53,7 @@ pub enum AttachError {
 /// What a pull left behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pull {
-    /// There is more: pull again when there is room. Otherwise a wake-up will come.
+    /// There is more, or may be: pull again when there is room. Otherwise a wake-up will come.
     pub more: bool,
     /// Messages are being loaded from the disk; the token will be posted.
     pub pending: bool,
@@ -81,6 +82,9 @@ impl Consumer {
 
     /// Takes messages, in order, at most so many and about so many bytes (the last may go beyond). Never
     /// waits: what is not in memory is loaded beside, and a wake-up follows. Needs a tokio runtime around it.
+    ///
+    /// One who was woken and has no room pulls with a maximum of 0: then another is woken in its place. Who
+    /// holds too much without acknowledging gets nothing until it lets go of something, and is woken then.
     pub fn pull(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
         let mut acks = Vec::new();
         let (consumed, dead);
@@ -93,7 +97,7 @@ impl Consumer {
             if !self.aside.acked.is_empty() {
                 acks = state.ranges(std::mem::take(&mut self.aside.acked));
             }
-            consumed = state.spill_consumed();
+            consumed = state.memory().and_then(super::source::MemorySource::spill_consumed);
             dead = state.take_dead();
             pull
         };
@@ -120,12 +124,13 @@ impl Consumer {
 
     /// Acknowledges as part of an entry: both hold, or neither.
     pub fn ack_in(&self, ids: &[DeliveryId], entry: &mut Entry) {
-        for (cursor, ranges) in self.subscription.state.lock().ack(self.slot, ids) {
-            entry.ack(&cursor, &ranges);
-        }
+        self.subscription.surroundings.counters.acknowledged.increment(ids.len() as u64);
+        let acks = self.subscription.state.lock().ack(self.slot, ids);
+        self.subscription.put_acks(acks, entry);
     }
 
-    /// Lets messages die: they go where the queue's dead letters go, if anywhere.
+    /// Lets messages die: they go where the queue's dead letters go, if anywhere. The position to wait for, for
+    /// those who must answer.
     pub fn reject(&self, ids: &[DeliveryId]) -> Option<Lsn> {
         if self.subscription.limits().is_none_or(|l| l.dead_letter.is_none()) {
             return self.ack(ids);
@@ -135,14 +140,13 @@ impl Consumer {
             .into_iter()
             .map(|d| Dead { id: d.id, record: d.record, reason: Reason::Rejected })
             .collect();
-        self.subscription.bury(&dead);
-        None
+        self.subscription.bury(&dead)
     }
 
     /// Gives messages back to be delivered again, to this or another consumer, with their count raised.
     pub fn requeue(&self, ids: &[DeliveryId]) {
         self.subscription.surroundings.counters.returned.increment(ids.len() as u64);
-        let told = self.subscription.state.lock().give_back(self.slot, ids, true);
+        let told = self.subscription.state.lock().give_back(self.slot, ids);
         if told.is_empty() {
             return;
         }
@@ -164,12 +168,17 @@ impl Consumer {
             self.subscription.last_detached();
         }
     }
+
+    /// Leaves: what it holds goes back to the others, and it gets no more.
+    pub(crate) fn detach(&mut self) {
+        self.subscription.state.lock().return_all(self.slot);
+        self.stop();
+    }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.subscription.state.lock().return_all(self.slot);
-        self.stop();
+        self.detach();
     }
 }
 
@@ -179,7 +188,14 @@ impl Load {
         let subscription = subscription.clone();
         tokio::task::spawn_blocking(move || {
             let batches = self.read.run().unwrap_or_else(|error| {
-                tracing::error!(subscription = subscription.name(), %error, "cannot read from the log");
+                match error {
+                    // What was to be read is no longer wanted.
+                    ReadError::OutOfRange { .. } | ReadError::Deleted => {}
+                    error => {
+                        let subscription = subscription.name();
+                        tracing::error!(subscription, %error, "cannot read from the log");
+                    }
+                }
                 Vec::new()
             });
             subscription.state.lock().loaded(self.source, batches);

@@ -14,20 +14,25 @@
 //! Deliberately absent: what a message means, and what a protocol calls its acknowledgements.
 
 mod consumer;
-mod dispatch;
+mod hand_out;
+mod keys;
 mod mortality;
+mod settle;
 mod source;
+mod state;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test that cannot go on fails
+mod tests;
+mod waiting;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use inver_storage::batch::{Batch, Record};
 use inver_storage::{Cursor, CursorId, Entry, Lsn, Offset, Stream};
 use parking_lot::Mutex;
 
-use crate::catalog;
 use crate::clock::now_ms;
 use crate::deadletter::{Dead, Undertaker};
 use crate::namespace::{Namespace, Surroundings};
@@ -37,7 +42,9 @@ use crate::reclaim::Reclaim;
 pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
 pub use source::{MemoryBounds, WhenFull};
 
-use dispatch::State;
+use mortality::DEATHS_A_LOOK_MAX;
+use source::memory::spill_ended;
+use state::{Load, State};
 
 /// How the consumers of a subscription share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -156,6 +163,10 @@ pub struct Subscription {
     /// Where to say so.
     reclaim: Option<Arc<Reclaim>>,
     undertaker: OnceLock<Undertaker>,
+    /// The bytes that wait, of a queue that is bounded by them.
+    bytes: OnceLock<Arc<AtomicI64>>,
+    /// The log's position at which it is there for good.
+    made: OnceLock<Lsn>,
     last_detach: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -213,6 +224,8 @@ impl Subscription {
             dirty: AtomicBool::new(false),
             reclaim,
             undertaker: OnceLock::new(),
+            bytes: OnceLock::new(),
+            made: OnceLock::new(),
             last_detach: OnceLock::new(),
         })
     }
@@ -238,7 +251,7 @@ impl Subscription {
     /// How its consumers share it.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.state.lock().mode()
+        self.state.lock().mode
     }
 
     /// Asks for a mode: granted when it is the present one, or when nobody is attached.
@@ -247,27 +260,48 @@ impl Subscription {
         self.state.lock().ask_mode(mode)
     }
 
-    /// How full it is.
+    /// What to wait for before a client is told that it is there; none for what does not survive a restart,
+    /// and for what did.
     #[must_use]
-    pub fn depth(self: &Arc<Self>) -> Depth {
-        let (depth, dead, loads) = {
-            let mut state = self.state.lock();
-            let mut loads = Vec::new();
-            state.look(now_ms(), self.limits(), &mut loads);
-            (state.depth(), state.take_dead(), loads)
-        };
-        self.bury(&dead);
-        self.run(loads);
-        depth
+    pub fn made(&self) -> Option<Lsn> {
+        self.made.get().copied()
     }
 
-    /// Messages that wait, those not yet visible included, and about how many bytes they have.
+    pub(crate) fn set_made(&self, lsn: Lsn) {
+        // Made once; a second time would be a defect of the caller, and the first stays.
+        let _ = self.made.set(lsn);
+    }
+
+    /// How full it is, without what has to die.
+    #[must_use]
+    pub fn depth(self: &Arc<Self>) -> Depth {
+        self.look(now_ms(), false)
+    }
+
+    /// How full it is, whether or not some of it has to die. Quick: nobody is buried.
+    pub(crate) fn counts(&self) -> Depth {
+        self.state.lock().depth()
+    }
+
+    /// Messages that wait, those not yet visible included, and their bytes where they are weighed.
     pub(crate) fn submitted(&self) -> (u64, u64) {
-        self.state.lock().submitted()
+        self.state.lock().submitted_and_bytes()
+    }
+
+    /// A message is on its way into it, with a value of these many bytes.
+    pub(crate) fn weigh(&self, value_bytes: usize) {
+        if let Some(bytes) = self.bytes.get() {
+            bytes.fetch_add(value_bytes as i64, Ordering::Relaxed);
+        }
     }
 
     /// Gives it a queue's limits; once.
     pub(crate) fn limit(&self, undertaker: Undertaker) {
+        if undertaker.limits.bytes_max.is_some() {
+            let mut state = self.state.lock();
+            let unknown = state.submitted();
+            let _ = self.bytes.set(state.mortality.scale.begin(unknown));
+        }
         // A second time would be a defect of the caller; the first stays.
         let _ = self.undertaker.set(undertaker);
     }
@@ -277,42 +311,50 @@ impl Subscription {
     }
 
     /// Lets die what has to at this time, whether or not anybody asks for messages.
-    pub(crate) fn age(self: &Arc<Self>, now_ms: i64) {
-        let (dead, loads) = {
-            let mut state = self.state.lock();
-            let mut loads = Vec::new();
-            state.look(now_ms, self.limits(), &mut loads);
-            state.expire_head(&mut loads);
-            (state.take_dead(), loads)
-        };
-        self.bury(&dead);
-        self.run(loads);
+    pub(crate) fn age(self: &Arc<Self>, now_ms: i64) -> Depth {
+        self.look(now_ms, true)
     }
 
-    fn run(self: &Arc<Self>, loads: Vec<dispatch::Load>) {
-        loads.into_iter().for_each(|load| load.spawn(self));
+    fn look(self: &Arc<Self>, now_ms: i64, expire: bool) -> Depth {
+        loop {
+            let (depth, dead, loads) = {
+                let mut state = self.state.lock();
+                let mut loads = Vec::new();
+                state.look(now_ms, self.limits(), &mut loads);
+                if expire {
+                    state.expire_head(&mut loads);
+                }
+                (state.depth(), state.take_dead(), loads)
+            };
+            self.bury(&dead);
+            loads.into_iter().for_each(|load: Load| load.spawn(self));
+            if dead.len() < DEATHS_A_LOOK_MAX {
+                return depth;
+            }
+        }
     }
 
-    fn bury(&self, dead: &[Dead]) {
+    /// The position to wait for before the dead are said to be where they go.
+    fn bury(&self, dead: &[Dead]) -> Option<Lsn> {
+        if dead.is_empty() {
+            return None;
+        }
+        self.surroundings.counters.dead.increment(dead.len() as u64);
         match self.undertaker.get() {
-            _ if dead.is_empty() => return,
             Some(undertaker) => undertaker.bury(self, dead),
             None => self.ack_dead(dead.iter().map(|d| d.id).collect()),
         }
-        self.surroundings.counters.dead.increment(dead.len() as u64);
     }
 
     /// Dead messages are out of the queue.
-    pub(crate) fn ack_dead(&self, ids: Vec<DeliveryId>) {
+    pub(crate) fn ack_dead(&self, ids: Vec<DeliveryId>) -> Option<Lsn> {
         let acks = self.state.lock().ranges(ids);
-        self.commit_acks(acks);
+        self.commit_acks(acks)
     }
 
     pub(crate) fn ack_dead_in(&self, ids: Vec<DeliveryId>, entry: &mut Entry) {
-        for (cursor, ranges) in self.state.lock().ranges(ids) {
-            entry.ack(&cursor, &ranges);
-        }
-        self.note_moved();
+        let acks = self.state.lock().ranges(ids);
+        self.put_acks(acks, entry);
     }
 
     /// Adds a consumer.
@@ -372,13 +414,10 @@ impl Subscription {
     /// Ends it: consumers are told by [`Pull::cancelled`], nothing is delivered any more.
     pub fn close(&self) {
         let spilled = self.state.lock().close();
-        if let Some(stream) = spilled {
-            let mut entry = Entry::new();
-            entry.delete_stream(stream.id());
-            entry.delete(catalog::SPILLS, Bytes::copy_from_slice(&stream.id().0.to_be_bytes()));
-            if let Err(error) = self.surroundings.log.submit(entry) {
-                tracing::debug!(subscription = %self.name, %error, "spilled messages not deleted");
-            }
+        if let Some(stream) = spilled
+            && let Err(error) = self.surroundings.log.submit(spill_ended(stream.id()))
+        {
+            tracing::debug!(subscription = %self.name, %error, "spilled messages not deleted");
         }
     }
 
@@ -417,8 +456,19 @@ impl Subscription {
         last
     }
 
-    /// A durable position moved.
-    fn note_moved(&self) {
+    /// Makes acknowledgements part of an entry.
+    fn put_acks(&self, acked: AckBatch, entry: &mut Entry) {
+        if acked.is_empty() {
+            return;
+        }
+        for (cursor, ranges) in acked {
+            entry.ack(&cursor, &ranges);
+        }
+        self.note_moved();
+    }
+
+    /// A durable position moved, or is about to.
+    pub(crate) fn note_moved(&self) {
         if let (false, Some(reclaim)) = (self.dirty.swap(true, Ordering::AcqRel), &self.reclaim) {
             reclaim.note(self.id);
         }
@@ -427,13 +477,6 @@ impl Subscription {
 
 /// Acknowledgements by cursor.
 type AckBatch = Vec<(Cursor, Vec<Range<Offset>>)>;
-
-impl inver_storage::Listener for Subscription {
-    /// A stream has something new to read.
-    fn advanced(&self, _token: u64) {
-        self.state.lock().wake_waiting();
-    }
-}
 
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,15 +1,25 @@
 //! What of a subscription's messages has to die: too old, too many, too often returned.
 //!
 //! Death happens when somebody looks: a consumer that pulls, a question for the depth, the regular look at
-//! queues with limits. Until then a dead message only waits, and nobody can tell.
+//! queues with limits. Until then a dead message only waits, and nobody can tell. One look lets a bounded
+//! number die; who looks comes again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use inver_storage::batch::Record;
 
-use super::dispatch::{Load, Source, State};
+use super::state::{Load, State};
 use super::{Delivery, DeliveryId};
 use crate::deadletter::{Dead, Reason};
 use crate::message::expires_ms;
 use crate::queue::{Overflow, QueueLimits};
+
+/// Messages that die at one look.
+pub(super) const DEATHS_A_LOOK_MAX: usize = 1024;
+
+/// Bytes read from a stream to look at its head: one batch, however small this is.
+const LOOK_BYTES: usize = 1;
 
 /// What a look at the queue goes by.
 #[derive(Default)]
@@ -19,10 +29,62 @@ pub(super) struct Mortality {
     deliveries_max: Option<u32>,
     /// Messages that died and are to be buried beside the lock.
     dead: Vec<Dead>,
+    pub(super) scale: Scale,
+}
+
+/// The bytes that wait in a queue bounded by bytes: added by publishers, taken as messages are handed out.
+/// What was there before the process is guessed once, from the first message.
+#[derive(Clone, Default)]
+pub(super) struct Scale {
+    bytes: Option<Arc<AtomicI64>>,
+    /// Messages that nobody weighed.
+    unknown: u64,
+}
+
+impl Scale {
+    /// Begins to weigh.
+    pub(super) fn begin(&mut self, unknown: u64) -> Arc<AtomicI64> {
+        self.unknown = unknown;
+        self.bytes.get_or_insert_default().clone()
+    }
+
+    pub(super) fn put(&self, record: &Record) {
+        self.add(weight(record));
+    }
+
+    pub(super) fn take(&self, record: &Record) {
+        self.add(-weight(record));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.unknown = 0;
+        if let Some(scale) = &self.bytes {
+            scale.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn add(&self, bytes: i64) {
+        if let Some(scale) = &self.bytes {
+            scale.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.as_ref().map_or(0, |b| u64::try_from(b.load(Ordering::Relaxed)).unwrap_or(0))
+    }
+}
+
+fn weight(record: &Record) -> i64 {
+    record.value.as_ref().map_or(0, |v| v.len() as i64)
 }
 
 impl Mortality {
-    fn reason(&self, delivery: &Delivery) -> Option<Reason> {
+    /// Enough died for one look.
+    pub(super) fn is_busy(&self) -> bool {
+        self.dead.len() >= DEATHS_A_LOOK_MAX
+    }
+
+    pub(super) fn reason(&self, delivery: &Delivery) -> Option<Reason> {
         if self.deliveries_max.is_some_and(|max| delivery.redelivered > max) {
             return Some(Reason::DeliveryLimit);
         }
@@ -34,7 +96,7 @@ impl Mortality {
         (at <= self.now_ms).then_some(Reason::Expired)
     }
 
-    fn died(&mut self, id: DeliveryId, record: Record, reason: Reason) {
+    pub(super) fn died(&mut self, id: DeliveryId, record: Record, reason: Reason) {
         self.dead.push(Dead { id, record, reason });
     }
 }
@@ -46,6 +108,9 @@ impl State {
         let Some(limits) = limits else { return };
         self.mortality.ttl_ms = limits.message_ttl_ms;
         self.mortality.deliveries_max = limits.deliveries_max;
+        if limits.bytes_max.is_some() {
+            self.weigh(loads);
+        }
         if limits.overflow != Overflow::DropHead || !limits.bounds_length() {
             return;
         }
@@ -53,17 +118,32 @@ impl State {
             let ready = state.ready();
             ready > 0
                 && (limits.messages_max.is_some_and(|max| ready > max)
-                    || limits.bytes_max.is_some_and(|max| state.bytes() > max))
+                    || limits.bytes_max.is_some_and(|max| state.mortality.scale.bytes() > max))
         };
-        while over(self) {
-            let Some(Delivery { id, record, .. }) = self.next_raw(loads) else { return };
+        while over(self) && !self.mortality.is_busy() {
+            let Some(Delivery { id, record, .. }) = self.next_raw(LOOK_BYTES, loads) else { return };
             self.mortality.died(id, record, Reason::MaxLength);
+        }
+    }
+
+    /// Weighs what nobody weighed: as many as there are of the first message's size.
+    fn weigh(&mut self, loads: &mut Vec<Load>) {
+        if self.submitted() == 0 {
+            self.mortality.scale.clear();
+        }
+        if self.mortality.scale.unknown == 0 {
+            return;
+        }
+        if let Some(head) = self.next_raw(LOOK_BYTES, loads) {
+            let unknown = std::mem::take(&mut self.mortality.scale.unknown);
+            self.mortality.scale.add(weight(&head.record).saturating_mul(unknown as i64));
+            self.put_back(head);
         }
     }
 
     /// Lets die what waits at the head and is too old.
     pub(super) fn expire_head(&mut self, loads: &mut Vec<Load>) {
-        if let Some(alive) = self.next_any(loads) {
+        if let Some(alive) = self.next_alive(LOOK_BYTES, loads) {
             self.put_back(alive);
             self.wake_waiting();
         }
@@ -73,37 +153,8 @@ impl State {
         std::mem::take(&mut self.mortality.dead)
     }
 
-    /// The next message that is alive; those before it that are not die.
-    pub(super) fn next_any(&mut self, loads: &mut Vec<Load>) -> Option<Delivery> {
-        loop {
-            let delivery = self.next_raw(loads)?;
-            match self.mortality.reason(&delivery) {
-                None => return Some(delivery),
-                Some(reason) => self.mortality.died(delivery.id, delivery.record, reason),
-            }
-        }
-    }
-
-    /// Messages submitted and not yet handed out, visible or not, and about how many bytes they have.
-    pub(super) fn submitted(&self) -> (u64, u64) {
-        let ahead = |s: &Source| match s {
-            Source::Stream(s) => s.stream.next_offset().0.saturating_sub(s.position()),
-            Source::Memory(m) => m.ready(),
-        };
-        let messages = self.sources().iter().map(ahead).sum::<u64>() + self.set_aside();
-        (messages, self.bytes())
-    }
-
-    /// About how many bytes wait. Of a stream: its share of the bytes kept.
-    fn bytes(&self) -> u64 {
-        let waiting = |s: &Source| match s {
-            Source::Memory(m) => m.bytes(),
-            Source::Stream(s) => {
-                let kept = u128::from(s.stream.high_watermark().0.saturating_sub(s.stream.start().0));
-                let bytes = u128::from(s.stream.bytes()) * u128::from(s.ready());
-                u64::try_from(bytes.checked_div(kept).unwrap_or(0)).unwrap_or(u64::MAX)
-            }
-        };
-        self.sources().iter().map(waiting).sum()
+    /// Messages submitted and not yet handed out, visible or not, and their bytes if they are weighed.
+    pub(super) fn submitted_and_bytes(&self) -> (u64, u64) {
+        (self.submitted(), self.mortality.scale.bytes())
     }
 }

@@ -1,0 +1,119 @@
+//! Groups: subscriptions that sessions share. A group is the subscription of its name on a log topic, if the
+//! filter is the very name of one; else a hidden queue, bound to the hub by the filter, that lives from its
+//! first member's coming to its last one's leaving.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use inver_storage::Lsn;
+
+use super::{Session, SubscribeError, SubscriptionOptions};
+use crate::address::{Filter, Form};
+use crate::namespace::{Namespace, SubscriptionError};
+use crate::queue::QueueSpec;
+use crate::subscription::{Consumer, ConsumerSpec, Mode, Start, Subscription};
+use crate::topic::{Topic, TopicKind};
+
+/// The group filters' prefix, as sessions write it.
+const SHARE: &str = "$share/";
+
+impl Session {
+    /// Joins the group of `$share/group/filter`, given as a whole: the subscription `group` of the log topic
+    /// whose very name the filter is, else a group of its own on the hub.
+    pub fn join(
+        &self,
+        text: &[u8],
+        options: &SubscriptionOptions,
+        consumer: ConsumerSpec,
+    ) -> Result<(Consumer, bool, Option<Lsn>), SubscribeError> {
+        let Some((group, filter)) = split_share(text) else {
+            return Err(SubscribeError::Log("not a shared subscription".into()));
+        };
+        let durable = self.is_durable() && options.guaranteed;
+        let core = &self.core;
+        let was_member = core.state.lock().filters.contains_key(text);
+        let subscription = core.namespace.join_group(group, filter, durable, &core.client_id)?;
+        let joined = subscription.attach(consumer).map_err(SubscribeError::from).and_then(|consumer| {
+            let (existed, lsn) = core.remember_filter(&Bytes::copy_from_slice(text), options)?;
+            Ok((consumer, existed, lsn.or(subscription.made())))
+        });
+        if joined.is_err() && !was_member {
+            core.namespace.leave_group(group, filter, &core.client_id);
+        }
+        joined
+    }
+}
+
+/// Group and filter of a shared subscription's text.
+pub(super) fn split_share(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = text.strip_prefix(SHARE.as_bytes())?;
+    let slash = rest.iter().position(|b| *b == b'/')?;
+    Some((&rest[..slash], &rest[slash + 1..]))
+}
+
+impl Namespace {
+    /// The subscription of a group; made with its first member.
+    pub(super) fn join_group(
+        &self,
+        group: &[u8],
+        filter: &[u8],
+        durable: bool,
+        member: &str,
+    ) -> Result<Arc<Subscription>, SubscribeError> {
+        let group_name = String::from_utf8_lossy(group).into_owned();
+        if let Some(topic) = self.topic_of_filter(filter) {
+            return self.subscribe(&topic, &group_name, Mode::Shared, true, Start::Latest).map_err(
+                |e| match e {
+                    SubscriptionError::ModeClash(mode) => SubscribeError::ModeClash(mode),
+                    other => SubscribeError::Log(other.to_string()),
+                },
+            );
+        }
+        let name = group_queue(group, filter);
+        let spec = QueueSpec { durable, hidden: true, ..QueueSpec::default() };
+        // Held throughout: a member that comes while the last one leaves makes the group anew.
+        let mut members = self.group_members().lock();
+        let declared = self.declare_queue(&name, spec).map_err(|e| SubscribeError::Log(e.to_string()))?;
+        self.bind_slashed(&declared.it, filter);
+        members.entry(name).or_default().insert(member.to_owned());
+        Ok(declared.it.subscription().clone())
+    }
+
+    /// After everything was recovered: groups whose members are all gone end.
+    pub(crate) fn end_empty_groups(&self) {
+        let members = self.group_members().lock();
+        let groups = self.queues().into_iter().filter(|q| q.spec().hidden && q.name().starts_with(SHARE));
+        for queue in groups.filter(|q| !members.contains_key(q.name())) {
+            if let Err(error) = self.delete_queue(queue.name(), false, false) {
+                tracing::warn!(group = queue.name(), %error, "a group without members stays");
+            }
+        }
+    }
+
+    /// Takes a member out of a group; with its last member the group ends.
+    pub(super) fn leave_group(&self, group: &[u8], filter: &[u8], member: &str) {
+        let name = group_queue(group, filter);
+        let mut groups = self.group_members().lock();
+        let Some(members) = groups.get_mut(&name) else { return };
+        members.remove(member);
+        if !members.is_empty() {
+            return;
+        }
+        groups.remove(&name);
+        if let Err(error) = self.delete_queue(&name, false, false) {
+            tracing::debug!(%error, group = %name, "group already gone");
+        }
+    }
+
+    /// The log topic whose very name a filter is.
+    fn topic_of_filter(&self, filter: &[u8]) -> Option<Arc<Topic>> {
+        let address = Filter::slashed(filter).as_address()?;
+        let name = String::from_utf8(address.write(Form::Dotted)).ok()?;
+        self.topic(&name).filter(|t| t.kind() == TopicKind::Log)
+    }
+}
+
+/// The hidden queue that is a group's.
+fn group_queue(group: &[u8], filter: &[u8]) -> String {
+    format!("{SHARE}{}/{}", String::from_utf8_lossy(group), String::from_utf8_lossy(filter))
+}

@@ -1,0 +1,190 @@
+//! A stream of the log as a source: read in order, acknowledged records left out.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use inver_storage::{Cursor, Listening, Offset, Read, ReadError, StoredBatch, Stream};
+
+use super::{Offer, Open};
+use crate::namespace::Surroundings;
+
+/// See the module's text.
+pub(in crate::subscription) struct StreamSource {
+    pub(in crate::subscription) stream: Stream,
+    pub(in crate::subscription) cursor: Option<Cursor>,
+    /// The next offset to hand out.
+    next: u64,
+    /// Below this, records may have been acknowledged before this process read them.
+    holes_below: u64,
+    /// Below this, records may have come back before this process read them.
+    counts_below: u64,
+    batches: VecDeque<StoredBatch>,
+    open: Option<Open>,
+    loading: bool,
+    surroundings: Arc<Surroundings>,
+    listening: Option<Listening>,
+}
+
+impl StreamSource {
+    pub(in crate::subscription) fn new(
+        stream: Stream,
+        cursor: Option<Cursor>,
+        from: Offset,
+        surroundings: &Arc<Surroundings>,
+    ) -> StreamSource {
+        let holes_below = cursor.as_ref().and_then(|c| c.acked_above().last().map(|r| r.end.0));
+        let counts_below = cursor.as_ref().and_then(|c| c.delivery_counts().last().map(|(o, _)| o.0 + 1));
+        StreamSource {
+            next: from.0,
+            holes_below: holes_below.unwrap_or(0),
+            counts_below: counts_below.unwrap_or(0),
+            stream,
+            cursor,
+            batches: VecDeque::new(),
+            open: None,
+            loading: false,
+            surroundings: surroundings.clone(),
+            listening: None,
+        }
+    }
+
+    /// Keeps the registration that wakes its subscription.
+    pub(in crate::subscription) fn listen(&mut self, listening: Listening) {
+        self.listening = Some(listening);
+    }
+
+    /// How many records can be read. Exact but for holes of compaction.
+    pub(super) fn ready(&self) -> u64 {
+        self.ahead(self.stream.high_watermark())
+    }
+
+    /// As [`ready`](Self::ready), with those that the log has not committed yet.
+    pub(super) fn submitted(&self) -> u64 {
+        self.ahead(self.stream.next_offset())
+    }
+
+    fn ahead(&self, end: Offset) -> u64 {
+        let ahead = end.0.saturating_sub(self.next.max(self.acked_below()));
+        if self.holes_below <= self.next {
+            return ahead;
+        }
+        let acked: u64 = self.cursor.as_ref().map_or(0, |c| {
+            c.acked_above().iter().map(|r| r.end.0.saturating_sub(r.start.0.max(self.next))).sum()
+        });
+        ahead.saturating_sub(acked)
+    }
+
+    fn acked_below(&self) -> u64 {
+        self.cursor.as_ref().map_or(0, |c| c.position().0)
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether everything submitted was handed out.
+    pub(super) fn is_drained(&self) -> bool {
+        self.next >= self.stream.next_offset().0
+    }
+
+    pub(super) fn is_loading(&self) -> bool {
+        self.loading
+    }
+
+    pub(super) fn take(&mut self, read_bytes: usize) -> Offer {
+        loop {
+            if let Some(taken) = self.take_open() {
+                return taken;
+            }
+            if let Some(batch) = self.batches.pop_front() {
+                self.open_batch(&batch);
+                continue;
+            }
+            if self.loading {
+                return Offer::Empty;
+            }
+            // Trimmed, or acknowledged from elsewhere, before it was read.
+            self.next = self.next.max(self.stream.start().0).max(self.acked_below());
+            if self.next >= self.stream.high_watermark().0 {
+                return Offer::Empty;
+            }
+            match self.stream.read(Offset(self.next), read_bytes) {
+                Ok(Read::Ready(batches)) if !batches.is_empty() => self.batches.extend(batches),
+                Ok(Read::Ready(_) | Read::Empty) => return Offer::Empty,
+                Ok(Read::Cold(cold)) => {
+                    self.loading = true;
+                    return Offer::Load(cold);
+                }
+                // Trimmed between the look at its start and the read.
+                Err(ReadError::OutOfRange { start, .. }) if start.0 > self.next => {}
+                Err(ReadError::Deleted) => return Offer::Empty,
+                Err(error) => {
+                    tracing::error!(stream = %self.stream.id(), offset = self.next, %error, "cannot read");
+                    return Offer::Empty;
+                }
+            }
+        }
+    }
+
+    /// The next record of the open batch that is not acknowledged.
+    fn take_open(&mut self) -> Option<Offer> {
+        let open = self.open.as_mut()?;
+        while let Some(mut taken) = open.next() {
+            if taken.offset < self.next {
+                continue;
+            }
+            pass_over(self.cursor.as_ref(), self.next..taken.offset);
+            self.next = taken.offset + 1;
+            let Some(cursor) = &self.cursor else { return Some(Offer::Taken(taken)) };
+            if taken.offset < self.holes_below && cursor.is_acked(Offset(taken.offset)) {
+                continue;
+            }
+            if taken.offset < self.counts_below {
+                taken.redelivered = cursor.delivery_count(Offset(taken.offset));
+            }
+            return Some(Offer::Taken(taken));
+        }
+        // Whatever the records said: the batch is done, and is not read again.
+        pass_over(self.cursor.as_ref(), self.next..open.end);
+        self.next = self.next.max(open.end);
+        self.open = None;
+        None
+    }
+
+    fn open_batch(&mut self, batch: &StoredBatch) {
+        let foreign = batch.origin != self.stream.id();
+        let topic = if foreign { self.surroundings.stream_names.get(batch.origin) } else { None };
+        self.open = Open::new(batch.base_offset.0, &batch.bytes, topic);
+        if self.open.is_none() {
+            let end = batch.base_offset.0 + super::span(&batch.bytes);
+            pass_over(self.cursor.as_ref(), self.next..end);
+            self.next = self.next.max(end);
+        }
+    }
+
+    /// A failed read is tried again when the stream moves, not at once and for ever.
+    pub(super) fn loaded(&mut self, batches: Vec<StoredBatch>) -> bool {
+        self.loading = false;
+        self.batches.extend(batches);
+        !self.batches.is_empty() || self.stream.start().0 > self.next
+    }
+
+    /// Skips everything submitted; returns the range that was skipped.
+    pub(super) fn skip_all(&mut self) -> Range<u64> {
+        let from = self.next;
+        self.next = self.stream.next_offset().0.max(from);
+        self.batches.clear();
+        self.open = None;
+        from..self.next
+    }
+}
+
+/// Offsets that no record has: they would hold the durable position, and the data behind it, for ever.
+fn pass_over(cursor: Option<&Cursor>, offsets: Range<u64>) {
+    if let (Some(cursor), false) = (cursor, offsets.is_empty())
+        && let Err(error) = cursor.ack(&[Offset(offsets.start)..Offset(offsets.end)])
+    {
+        tracing::debug!(%error, "offsets without a record stay unacknowledged");
+    }
+}

@@ -1,0 +1,272 @@
+//! What a subscription knows under its lock: its sources, its consumers, who holds what, what came back.
+//!
+//! Handing out is in `hand_out`, taking back in `settle`, waking in `waiting`, death in `mortality`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use inver_storage::batch::Batch;
+use inver_storage::{Cursor, CursorId, Offset, StoredBatch, Stream};
+use rustc_hash::FxHashMap;
+
+use super::consumer::{AttachError, ConsumerSpec};
+use super::keys::{Keys, key_of};
+use super::mortality::Mortality;
+use super::source::memory::{Pushed, spill_made};
+use super::source::{MemoryBounds, MemorySource, Source, StreamSource};
+use super::waiting::{Turn, Waiting};
+use super::{Delivery, DeliveryId, Depth, Mode, Subscription};
+
+/// A consumer's place in its subscription.
+pub(super) type SlotId = u64;
+
+pub(super) struct State {
+    pub(super) mode: Mode,
+    pub(super) sources: Vec<Source>,
+    /// Which source is asked next.
+    pub(super) turn: usize,
+    /// Messages that came back; handed out before all others.
+    pub(super) returned: BTreeMap<DeliveryId, Delivery>,
+    pub(super) held: FxHashMap<DeliveryId, Held>,
+    pub(super) slots: BTreeMap<SlotId, Slot>,
+    next_slot: SlotId,
+    pub(super) waiting: Waiting,
+    pub(super) keys: Keys,
+    pub(super) closed: bool,
+    pub(super) mortality: Mortality,
+}
+
+pub(super) struct Held {
+    pub(super) slot: SlotId,
+    pub(super) delivery: Delivery,
+}
+
+pub(super) struct Slot {
+    pub(super) spec: ConsumerSpec,
+    /// Its turn among those who wait, if it does.
+    pub(super) turn: Option<Turn>,
+    /// KeyShared: what waits for this consumer alone.
+    pub(super) own: VecDeque<Delivery>,
+    /// Messages and bytes that it holds.
+    pub(super) holds: (usize, usize),
+    /// It was refused more because it holds too much.
+    pub(super) full: bool,
+}
+
+/// Reads that must be run beside the lock: which source, and the read.
+pub(super) struct Load {
+    pub(super) source: usize,
+    pub(super) read: inver_storage::ColdRead,
+}
+
+impl State {
+    pub(super) fn new(mode: Mode) -> State {
+        State {
+            mode,
+            sources: Vec::new(),
+            turn: 0,
+            returned: BTreeMap::new(),
+            held: FxHashMap::default(),
+            slots: BTreeMap::new(),
+            next_slot: 0,
+            waiting: Waiting::default(),
+            keys: Keys::default(),
+            closed: false,
+            mortality: Mortality::default(),
+        }
+    }
+
+    pub(super) fn add_stream(
+        &mut self,
+        of: &Arc<Subscription>,
+        stream: Stream,
+        cursor: Option<Cursor>,
+        from: Offset,
+    ) {
+        let source = listening(of, stream, cursor, from);
+        self.sources.push(Source::Stream(source));
+    }
+
+    pub(super) fn add_memory(&mut self, bounds: MemoryBounds) {
+        self.sources.push(Source::Memory(MemorySource::new(bounds)));
+    }
+
+    pub(super) fn ask_mode(&mut self, mode: Mode) -> Result<(), Mode> {
+        if self.mode != mode {
+            if !self.slots.is_empty() {
+                return Err(self.mode);
+            }
+            self.mode = mode;
+        }
+        Ok(())
+    }
+
+    // ---- how full it is
+
+    pub(super) fn depth(&self) -> Depth {
+        Depth { ready: self.submitted(), unacked: self.held.len() as u64, consumers: self.slots.len() }
+    }
+
+    /// Messages taken from their source that wait all the same.
+    fn set_aside(&self) -> u64 {
+        self.returned.len() as u64 + self.keys.ahead as u64
+    }
+
+    /// Messages that wait and can be handed out.
+    pub(super) fn ready(&self) -> u64 {
+        self.sources.iter().map(Source::ready).sum::<u64>() + self.set_aside()
+    }
+
+    /// Messages that wait, those not yet visible included.
+    pub(super) fn submitted(&self) -> u64 {
+        self.sources.iter().map(Source::submitted).sum::<u64>() + self.set_aside()
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.memory().map_or(0, MemorySource::dropped)
+    }
+
+    pub(super) fn memory(&self) -> Option<&MemorySource> {
+        match self.sources.first()? {
+            Source::Memory(memory) => Some(memory),
+            Source::Stream(_) => None,
+        }
+    }
+
+    pub(super) fn positions(&self) -> Vec<(Stream, Offset)> {
+        let position = |s: &Source| match s {
+            Source::Stream(s) => s.cursor.as_ref().map(|c| (s.stream.clone(), c.position())),
+            Source::Memory(_) => None,
+        };
+        self.sources.iter().filter_map(position).collect()
+    }
+
+    pub(super) fn cursors(&self) -> Vec<CursorId> {
+        self.sources.iter().filter_map(|s| s.cursor().map(Cursor::id)).collect()
+    }
+
+    // ---- consumers come and go
+
+    pub(super) fn attach(&mut self, spec: ConsumerSpec) -> Result<SlotId, AttachError> {
+        if self.closed {
+            return Err(AttachError::Closed);
+        }
+        if self.slots.values().any(|s| s.spec.exclusive) {
+            return Err(AttachError::HeldExclusively);
+        }
+        let id = self.next_slot;
+        if !spec.passive {
+            if !self.slots.is_empty() && (spec.exclusive || self.mode == Mode::Exclusive) {
+                return Err(AttachError::InUse);
+            }
+            let slot = Slot { spec, turn: None, own: VecDeque::new(), holds: (0, 0), full: false };
+            self.slots.insert(id, slot);
+        }
+        self.next_slot += 1;
+        Ok(id)
+    }
+
+    /// A consumer takes no more; what it holds stays its own. True if it was the last one.
+    pub(super) fn stop(&mut self, slot: SlotId) -> bool {
+        let Some(gone) = self.slots.remove(&slot) else { return false };
+        self.waiting.leave(gone.turn);
+        self.recall(slot, gone.own);
+        if self.mode == Mode::Failover && !self.closed {
+            // Whoever is active now may not be on the waiting list.
+            if let Some(active) = self.active() {
+                self.post(active);
+            }
+        }
+        self.wake_waiting();
+        self.slots.is_empty()
+    }
+
+    /// What a consumer holds comes back.
+    pub(super) fn return_all(&mut self, slot: SlotId) {
+        let held: Vec<DeliveryId> =
+            self.held.iter().filter(|(_, h)| h.slot == slot).map(|(id, _)| *id).collect();
+        self.give_back(slot, &held);
+    }
+
+    /// KeyShared: messages set aside for a consumer go back to where all can have them.
+    pub(super) fn recall(&mut self, slot: SlotId, own: VecDeque<Delivery>) {
+        self.keys.ahead -= own.len();
+        for delivery in own {
+            self.keys.release(key_of(&delivery.record), slot);
+            self.put_back(delivery);
+        }
+    }
+
+    /// Returns the stream of a memory's part in the log, which is to be deleted.
+    pub(super) fn close(&mut self) -> Option<Stream> {
+        self.closed = true;
+        let spilled = self.memory().and_then(|m| m.spilled_stream().cloned());
+        for slot in self.slots.values_mut() {
+            slot.own.clear();
+            slot.turn = None;
+            slot.spec.mailbox.post(slot.spec.token);
+        }
+        self.waiting = Waiting::default();
+        self.keys = Keys::default();
+        self.sources.clear();
+        self.returned.clear();
+        self.held.clear();
+        spilled
+    }
+
+    // ---- messages come in
+
+    pub(super) fn push(&mut self, of: &Arc<Subscription>, batch: &Batch, topic: Option<&Arc<str>>) {
+        if self.closed {
+            return;
+        }
+        let Some(Source::Memory(memory)) = self.sources.first_mut() else { return };
+        match memory.push(batch, topic) {
+            Pushed::Held => {}
+            Pushed::Refused => of.surroundings.counters.dropped.increment(u64::from(batch.record_count())),
+            Pushed::ToSpill => spill(memory, of, batch, topic),
+        }
+        self.wake_waiting();
+    }
+
+    pub(super) fn loaded(&mut self, source: usize, batches: Vec<StoredBatch>) {
+        if self.sources.get_mut(source).is_some_and(|s| s.loaded(batches)) {
+            self.wake_waiting();
+        }
+    }
+}
+
+/// Puts a batch into a queue's part in the log, which is made with the first.
+fn spill(memory: &mut MemorySource, of: &Arc<Subscription>, batch: &Batch, topic: Option<&Arc<str>>) {
+    let log = &of.surroundings.log;
+    if !memory.has_spill() {
+        let id = log.allocate_stream();
+        if let Some(stream) = log.submit(spill_made(id)).ok().and_then(|_| log.stream(id)) {
+            memory.begin_spill(listening(of, stream, None, Offset(0)));
+        }
+    }
+    if let Err(error) = memory.spill(&of.surroundings, batch, topic) {
+        tracing::error!(queue = %of.name, %error, "messages lost: memory is full and the log refuses");
+    }
+}
+
+/// A stream as a source that wakes the subscription.
+fn listening(of: &Arc<Subscription>, stream: Stream, cursor: Option<Cursor>, from: Offset) -> StreamSource {
+    let listener = Arc::new(WeakListener(Arc::downgrade(of)));
+    let listening = stream.listen(listener, 0);
+    let mut source = StreamSource::new(stream, cursor, from, &of.surroundings);
+    source.listen(listening);
+    source
+}
+
+/// The log must not keep a subscription alive.
+struct WeakListener(std::sync::Weak<Subscription>);
+
+impl inver_storage::Listener for WeakListener {
+    /// A stream has something new to read.
+    fn advanced(&self, _token: u64) {
+        if let Some(subscription) = self.0.upgrade() {
+            subscription.state.lock().wake_waiting();
+        }
+    }
+}

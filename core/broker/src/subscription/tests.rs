@@ -1,0 +1,88 @@
+//! What needs a look inside: bounds that are large, and batches that are pushed without a publisher.
+
+use inver_storage::batch::BatchBuilder;
+use inver_storage::{Log, LogOptions};
+
+use super::*;
+use crate::{Broker, BrokerConfig, Mailbox};
+
+fn memory(broker: &Broker) -> Arc<Subscription> {
+    let bounds =
+        MemoryBounds { messages_max: u64::MAX, bytes_max: u64::MAX, when_full: WhenFull::DropNewest };
+    Subscription::in_memory(&broker.default_namespace(), "s", Mode::Shared, bounds)
+}
+
+fn broker() -> (tempfile::TempDir, Broker) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), LogOptions::default()).unwrap();
+    let broker = Broker::open(log, BrokerConfig::default()).unwrap();
+    (dir, broker)
+}
+
+/// One message of so many bytes.
+fn batch(value_bytes: usize) -> Batch {
+    let mut builder = BatchBuilder::new(value_bytes);
+    builder.push(1, None, &[], Some(&vec![b'x'; value_bytes]));
+    builder.finish()
+}
+
+#[test]
+fn a_consumer_that_never_acknowledges_is_given_no_more_at_its_bound() {
+    let (_dir, broker) = broker();
+    let subscription = memory(&broker);
+    let mailbox = Mailbox::new();
+    let mut consumer = subscription.attach(ConsumerSpec::new(mailbox.clone(), 7)).unwrap();
+    let batch = batch(1 << 20);
+    // The bytes are shared: this is one megabyte.
+    (0..300).for_each(|_| subscription.push(&batch, None));
+    let mut got = Vec::new();
+    while consumer.pull(64, usize::MAX, &mut got).more {}
+    assert_eq!(got.len(), 256);
+    mailbox.drain(&mut Vec::new());
+    assert_eq!(consumer.pull(64, usize::MAX, &mut got), Pull::default());
+    let ids: Vec<DeliveryId> = got.iter().take(10).map(|d| d.id).collect();
+    consumer.ack(&ids);
+    let mut tokens = Vec::new();
+    mailbox.drain(&mut tokens);
+    assert_eq!(tokens, [7], "it is woken when there is room again");
+    while consumer.pull(64, usize::MAX, &mut got).more {}
+    assert_eq!(got.len(), 266);
+}
+
+#[test]
+fn waking_many_takes_one_walk_and_the_highest_priority_first() {
+    let (_dir, broker) = broker();
+    let subscription = memory(&broker);
+    let mut consumers: Vec<(Arc<Mailbox>, Consumer)> = (0..5)
+        .map(|i| {
+            let mailbox = Mailbox::new();
+            let spec = ConsumerSpec { priority: i % 2, ..ConsumerSpec::new(mailbox.clone(), 1) };
+            let consumer = subscription.attach(spec).unwrap();
+            (mailbox, consumer)
+        })
+        .collect();
+    for (_, consumer) in &mut consumers {
+        assert_eq!(consumer.pull(1, 1, &mut Vec::new()), Pull::default());
+    }
+    let mut woken = || {
+        let mut tokens = Vec::new();
+        let is_woken = |(mailbox, _): &(Arc<Mailbox>, Consumer)| {
+            mailbox.drain(&mut tokens);
+            !tokens.is_empty()
+        };
+        consumers.iter().map(is_woken).collect::<Vec<bool>>()
+    };
+    subscription.push(&batch(1), None);
+    assert_eq!(woken(), [false, true, false, false, false]);
+    subscription.push(&batch(1), None);
+    assert_eq!(woken(), [true, false, false, true, false]);
+}
+
+#[test]
+fn a_refused_best_effort_message_is_counted() {
+    let (_dir, broker) = broker();
+    let bounds = MemoryBounds { messages_max: 2, bytes_max: u64::MAX, when_full: WhenFull::DropNewest };
+    let subscription = Subscription::in_memory(&broker.default_namespace(), "s", Mode::Shared, bounds);
+    (0..5).for_each(|_| subscription.push(&batch(1), None));
+    assert_eq!((subscription.depth().ready, subscription.dropped()), (2, 3));
+}
