@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) queued_bytes: AtomicUsize,
     pub(crate) queued_entries: AtomicUsize,
     pub(crate) marks: Watermarks,
+    /// Acknowledgements are being gathered for which the writer has not been called.
+    pub(crate) are_acks_lingering: AtomicBool,
     pub(crate) streams: Registry<StreamInner>,
     pub(crate) cursors: Registry<CursorInner>,
     pub(crate) next_stream: AtomicU64,
@@ -79,10 +81,24 @@ pub(crate) struct Intake {
     pub(crate) roll_wanted: bool,
     pub(crate) failure: Option<LogError>,
     pub(crate) is_closing: bool,
-    pub(crate) is_writer_waiting: bool,
+    pub(crate) writer_waits: WriterWaits,
+    /// Somebody waits for the acknowledgements being gathered.
+    pub(crate) are_acks_wanted: bool,
     pub(crate) dirty: Dirty,
     /// The current checkpoint round; see the `dirty_round`s.
     pub(crate) round: u32,
+}
+
+/// What the writer has to be woken for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum WriterWaits {
+    /// Nothing: it is at work.
+    #[default]
+    No,
+    /// Anything.
+    Idle,
+    /// Anything but further acknowledgements, which it is waiting to gather.
+    Lingering,
 }
 
 /// What changed since the last checkpoint.

@@ -81,7 +81,7 @@ pub struct LogStats {
 impl Future for Committed {
     type Output = Result<(), LogError>;
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.inner.marks.poll_committed(self.lsn.0, cx)
+        self.inner.poll_committed(self.lsn.0, cx)
     }
 }
 
@@ -221,7 +221,7 @@ impl Log {
 
     /// As [`Log::wait_committed`], by hand. The task is woken once, when `lsn` is committed or the log ended.
     pub fn poll_committed(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<(), LogError>> {
-        self.inner().marks.poll_committed(lsn.0, cx)
+        self.inner().poll_committed(lsn.0, cx)
     }
 
     /// Ready while the writer's queue is below its bounds. Await it before reading more from a client.
@@ -346,7 +346,7 @@ impl Inner {
         let waker = ThreadWaker::current();
         let mut cx = Context::from_waker(&waker);
         loop {
-            if let Poll::Ready(result) = self.marks.poll_committed(lsn, &mut cx) {
+            if let Poll::Ready(result) = self.poll_committed(lsn, &mut cx) {
                 return result;
             }
             if self.is_manual {

@@ -31,6 +31,8 @@ pub struct LogOptions {
     pub submit_bytes_max: usize,
     /// The same by number of entries. Default 65,536.
     pub submit_entries_max: usize,
+    /// Acknowledgements that nobody waits for may wait this long for company before they are written. Default 3 ms.
+    pub ack_linger: Duration,
     /// Time between checkpoints. Default 30 s.
     pub checkpoint_interval: Duration,
     /// A checkpoint is also taken after this many bytes of log, which bounds recovery. Default 256 MiB.
@@ -62,6 +64,7 @@ impl Default for LogOptions {
             tail_cache_bytes_max: 64 << 20,
             submit_bytes_max: 32 << 20,
             submit_entries_max: 65_536,
+            ack_linger: Duration::from_millis(3),
             checkpoint_interval: Duration::from_secs(30),
             checkpoint_bytes: 256 << 20,
             index_cache_bytes_max: 16 << 20,

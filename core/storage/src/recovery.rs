@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -85,6 +85,7 @@ pub(crate) fn open(
         queued_bytes: AtomicUsize::new(0),
         queued_entries: AtomicUsize::new(0),
         marks: Watermarks::default(),
+        are_acks_lingering: AtomicBool::new(false),
         streams: Registry::default(),
         cursors: Registry::default(),
         next_stream: AtomicU64::new(meta.next_stream),

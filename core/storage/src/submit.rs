@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
@@ -17,7 +18,7 @@ use crate::error::{LogError, SubmitError};
 use crate::format::entry::{ENTRY_ALIGNMENT, entry_bytes};
 use crate::format::segment;
 use crate::ids::{Lsn, Offset};
-use crate::inner::{Inner, Intake};
+use crate::inner::{Inner, Intake, WriterWaits};
 use crate::stream::{Stream, StreamInner};
 
 /// Where a submitted entry went.
@@ -139,7 +140,10 @@ impl Inner {
         // The entry is placed when the writer comes, at or after this position and in the same group, so that it is
         // committed when anything beyond this position is.
         let lsn = Lsn(intake.next_lsn + 1);
-        self.wake_writer(intake);
+        if intake.queue.is_empty() {
+            self.are_acks_lingering.store(true, Ordering::Release);
+        }
+        self.wake_writer(intake, WriterWaits::Idle);
         Ok(lsn)
     }
 
@@ -304,15 +308,37 @@ impl Inner {
         debug_assert!((pending.length as usize).is_multiple_of(ENTRY_ALIGNMENT));
         self.count_in(&pending);
         intake.queue.push(pending);
-        self.wake_writer(intake);
+        self.wake_writer(intake, WriterWaits::Lingering);
     }
 
-    fn wake_writer(&self, mut intake: MutexGuard<'_, Intake>) {
-        let is_waiting = std::mem::take(&mut intake.is_writer_waiting);
+    /// Wakes the writer if it waits for nothing more than `most`.
+    fn wake_writer(&self, mut intake: MutexGuard<'_, Intake>, most: WriterWaits) {
+        let wakes = match intake.writer_waits {
+            WriterWaits::No => false,
+            WriterWaits::Idle => true,
+            WriterWaits::Lingering => most == WriterWaits::Lingering,
+        };
+        if wakes {
+            intake.writer_waits = WriterWaits::No;
+        }
         drop(intake);
-        if is_waiting {
+        if wakes {
             self.intake_ready.notify_one();
         }
+    }
+
+    /// Somebody waits for this position: acknowledgements that it covers do not linger any longer.
+    pub(crate) fn poll_committed(&self, lsn: u64, cx: &mut Context<'_>) -> Poll<Result<(), LogError>> {
+        let polled = self.marks.poll_committed(lsn, cx);
+        if polled.is_pending() && self.are_acks_lingering.load(Ordering::Acquire) {
+            let mut intake = self.intake.lock();
+            if lsn > intake.next_lsn && !intake.acks.is_empty() {
+                intake.are_acks_wanted = true;
+                self.are_acks_lingering.store(false, Ordering::Release);
+                self.wake_writer(intake, WriterWaits::Lingering);
+            }
+        }
+        polled
     }
 }
 

@@ -7,8 +7,10 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use crate::batch::HEADER_BYTES;
@@ -16,7 +18,7 @@ use crate::entry::Part;
 use crate::error::LogError;
 use crate::format::entry::{ENTRY_ALIGNMENT, ENTRY_HEADER_BYTES, EntryHeader, KIND_APPENDED, seal};
 use crate::format::segment::{self, SegmentHeader, SegmentId};
-use crate::inner::{Inner, Intake};
+use crate::inner::{Inner, Intake, WriterWaits};
 use crate::medium::MediumFile;
 use crate::options::CommitPolicy;
 use crate::segments::Segment;
@@ -68,6 +70,8 @@ impl Inner {
     /// Everything that waits, leaving an empty queue behind.
     pub(crate) fn take_group(&self, intake: &mut Intake, group: &mut Group) {
         self.flush_acks(intake);
+        self.are_acks_lingering.store(false, Ordering::Release);
+        intake.are_acks_wanted = false;
         group.pendings.clear();
         std::mem::swap(&mut group.pendings, &mut intake.queue);
         group.end = intake.next_lsn;
@@ -79,10 +83,7 @@ impl Inner {
         loop {
             {
                 let mut intake = self.intake.lock();
-                while intake.is_idle() && !intake.is_closing && intake.failure.is_none() {
-                    intake.is_writer_waiting = true;
-                    self.intake_ready.wait(&mut intake);
-                }
+                self.wait_for_work(&mut intake);
                 if intake.failure.is_some() || intake.is_idle() {
                     return;
                 }
@@ -92,6 +93,26 @@ impl Inner {
                 return;
             }
         }
+    }
+
+    /// Returns when there is something to write, or nothing more to wait for.
+    fn wait_for_work(&self, intake: &mut MutexGuard<'_, Intake>) {
+        let mut lingers_until = None;
+        while intake.queue.is_empty() && !intake.is_closing && intake.failure.is_none() {
+            if intake.acks.is_empty() {
+                intake.writer_waits = WriterWaits::Idle;
+                self.intake_ready.wait(intake);
+                continue;
+            }
+            let linger = self.options.ack_linger;
+            let until = *lingers_until.get_or_insert_with(|| Instant::now() + linger);
+            if intake.are_acks_wanted || linger.is_zero() || Instant::now() >= until {
+                break;
+            }
+            intake.writer_waits = WriterWaits::Lingering;
+            self.intake_ready.wait_until(intake, until);
+        }
+        intake.writer_waits = WriterWaits::No;
     }
 
     /// One round of the writer without its thread. Whether there was anything to do.

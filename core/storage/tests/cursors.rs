@@ -4,9 +4,12 @@
 mod common;
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use common::*;
-use inver_storage::{Batch, BatchBuilder, Compression, Entry, Log, Offset, ProducerStamp, SubmitError};
+use inver_storage::{
+    Batch, BatchBuilder, Compression, Entry, Log, LogOptions, Offset, ProducerStamp, SubmitError,
+};
 
 fn range(range: Range<u64>) -> Range<Offset> {
     Offset(range.start)..Offset(range.end)
@@ -146,4 +149,36 @@ fn producers_are_known_after_restarts() {
     }
     assert_eq!(submit(&log, 0, 1), Ok(8));
     assert_eq!(submit(&log, 8, 0), Err(SubmitError::InvalidProducerEpoch));
+}
+
+#[test]
+fn acknowledgements_that_nobody_waits_for_are_gathered_and_written_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { ack_linger: Duration::from_millis(200), ..small() };
+    let log = open(dir.path(), &options);
+    let stream = create_stream(&log);
+    let cursor = log.cursor(create_cursor(&log, stream.id())).unwrap();
+    let (start, before) = (Instant::now(), log.stats());
+    let mut last = None;
+    for offset in 0..50 {
+        last = Some(cursor.ack(&[range(offset * 2..offset * 2 + 1)]).unwrap());
+    }
+    while log.committed() < last.unwrap() {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(start.elapsed() >= Duration::from_millis(150));
+    assert_eq!(log.stats().entries - before.entries, 1);
+    // Who waits does not wait for company, and neither does what comes with other entries.
+    for offset in 200..220 {
+        let start = Instant::now();
+        let lsn = cursor.ack(&[range(offset..offset + 1)]).unwrap();
+        if offset % 2 == 0 {
+            append(&log, std::slice::from_ref(&stream), &[b"x"]);
+            assert!(log.committed() >= lsn);
+        } else {
+            log.wait_committed_blocking(lsn).unwrap();
+        }
+        assert!(start.elapsed() < Duration::from_millis(150));
+    }
 }
