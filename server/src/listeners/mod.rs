@@ -182,7 +182,8 @@ async fn serve(
     let encrypted = service.tls.is_some();
     let mut shutdown = hall.shutdown.clone();
     let io = tokio::select! {
-        io = timeout(hall.handshake_timeout, handshake(&service, stream)) => io??,
+        // Boxed, so that the connection does not carry the handshake's state for the rest of its life.
+        io = timeout(hall.handshake_timeout, Box::pin(handshake(&service, stream))) => io??,
         () = shutdown.requested() => return Ok(()),
     };
     let connection = Connection { io, peer, local, encrypted, shutdown: hall.shutdown };
