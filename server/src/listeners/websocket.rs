@@ -18,6 +18,9 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
 /// The most that one message carries on the way out.
 const MESSAGE_OUT_BYTES_MAX: usize = 64 * 1024;
+/// What may wait in the library to be written: one message, and answers to pings. Beyond it, only the last ping is
+/// answered (RFC 6455, 5.5.3), so that a client that sends pings and reads nothing costs no more than this.
+const UNWRITTEN_BYTES_MAX: usize = 2 * MESSAGE_OUT_BYTES_MAX;
 /// Room beside the payload of the largest message: topic, properties, framing.
 const MESSAGE_ENVELOPE_BYTES_MAX: usize = 1 << 20;
 
@@ -35,7 +38,8 @@ impl Form {
             .max_message_size(Some(most))
             .max_frame_size(Some(most))
             .read_buffer_size(8 * 1024)
-            .write_buffer_size(0);
+            .write_buffer_size(0)
+            .max_write_buffer_size(UNWRITTEN_BYTES_MAX);
         Form { subprotocols, config }
     }
 
@@ -144,6 +148,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketIo<S> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        if self.unflushed {
+            // Answers to pings may have filled the room.
+            ready!(self.as_mut().poll_flush(cx))?;
+        }
         ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(into_io)?;
         let chunk = bytes.get(..MESSAGE_OUT_BYTES_MAX).unwrap_or(bytes);
         let message = Message::Binary(Bytes::copy_from_slice(chunk));
@@ -166,5 +174,70 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketIo<S> {
             }
             Err(error) => Poll::Ready(Err(into_io(error))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    const UPGRADE: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+
+    /// A masked frame of a client, the mask being zeros.
+    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        assert!(length < 126);
+        [&[0x80 | kind, 0x80 | length, 0, 0, 0, 0], payload].concat()
+    }
+
+    #[tokio::test]
+    async fn pings_of_a_client_that_reads_nothing_are_not_hoarded() {
+        const PINGS: u32 = 20_000;
+        let (mut client, server) = duplex(1024);
+        let serving = tokio::spawn(async move {
+            let mut io = Form::new(&["mqtt"], 1 << 20).accept(server).await.unwrap();
+            let mut byte = [0];
+            io.read_exact(&mut byte).await.unwrap();
+            // A message larger than what is left of the room still goes out.
+            io.write_all(&[7; 100_000]).await.unwrap();
+            io.flush().await.unwrap();
+            io
+        });
+        client.write_all(UPGRADE).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let mut have = 0;
+        while !answer[..have].ends_with(b"\r\n\r\n") {
+            have += client.read(&mut answer[have..]).await.unwrap();
+        }
+        for number in 0..PINGS {
+            let mut payload = [0; 125];
+            payload[..4].copy_from_slice(&number.to_be_bytes());
+            client.write_all(&frame(9, &payload)).await.unwrap();
+        }
+        client.write_all(&frame(2, b"x")).await.unwrap();
+        let (mut pongs, mut data, mut last) = (0, 0, 0);
+        while data < 100_000 {
+            let kind = client.read_u8().await.unwrap();
+            let length = match client.read_u8().await.unwrap() {
+                126 => usize::from(client.read_u16().await.unwrap()),
+                127 => usize::try_from(client.read_u64().await.unwrap()).unwrap(),
+                length => usize::from(length),
+            };
+            let mut payload = vec![0; length];
+            client.read_exact(&mut payload).await.unwrap();
+            if kind == 0x8a {
+                pongs += 1;
+                last = u32::from_be_bytes(payload[..4].try_into().unwrap());
+            } else {
+                data += length;
+            }
+        }
+        assert_eq!(last, PINGS - 1, "the last ping is answered");
+        assert!(pongs * 127 <= UNWRITTEN_BYTES_MAX + 4096, "{pongs} answers were kept");
+        serving.await.unwrap();
     }
 }
