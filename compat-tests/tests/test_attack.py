@@ -1,5 +1,6 @@
-"""Arbitrary bytes at each port while normal clients go on undisturbed."""
+"""Arbitrary bytes at each port, and clients that ask for too much, while normal clients go on undisturbed."""
 
+import gzip
 import os
 import random
 import socket
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from clients import amqp, amqp_get, kafka_read, kafka_send, mqtt
+from clients import amqp, amqp_get, amqp_take, kafka_create, kafka_read, kafka_send, mqtt
 
 SECONDS = float(os.environ.get("INVER_TEST_ATTACK_SECONDS", "4"))
 SEED = int(os.environ.get("INVER_TEST_SEED", random.randrange(1 << 32)))
@@ -36,9 +37,20 @@ def amqp_frame(kind, channel, payload):
 
 AMQP_START_OK = amqp_frame(1, 0, struct.pack(">HH", 10, 11) + struct.pack(">I", 0) + b"\x05PLAIN"
                            + struct.pack(">I", 12) + b"\0guest\0guest" + b"\x05en_US")
-AMQP_OPENED = (AMQP_HEADER + AMQP_START_OK + amqp_frame(1, 0, struct.pack(">HHHIH", 10, 31, 0, 131072, 0))
+AMQP_OPENED = (AMQP_HEADER + AMQP_START_OK + amqp_frame(1, 0, struct.pack(">HHHIH", 10, 31, 2047, 131072, 0))
                + amqp_frame(1, 0, struct.pack(">HH", 10, 40) + b"\x01/\0\0")
                + amqp_frame(1, 1, struct.pack(">HH", 20, 10) + b"\0"))
+
+
+WS_UPGRADE = (b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+              b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+              b"Sec-WebSocket-Protocol: mqtt\r\n\r\n")
+
+
+def ws_frame(kind, payload):
+    """A masked frame, the mask being zeros."""
+    long = struct.pack(">BH", 0xFE, len(payload)) if len(payload) > 125 else bytes([0x80 | len(payload)])
+    return bytes([0x80 | kind]) + long + bytes(4) + payload
 
 
 def starts(port_name, rng):
@@ -51,9 +63,7 @@ def starts(port_name, rng):
     if port_name == "amqp":
         return rng.choice([b"", AMQP_HEADER, AMQP_HEADER + AMQP_START_OK, AMQP_OPENED])
     if port_name == "ws":
-        return rng.choice([b"", b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-                                b"Sec-WebSocket-Protocol: mqtt\r\n\r\n"])
+        return rng.choice([b"", WS_UPGRADE])
     return rng.choice([b"", b"GET /metrics HTTP/1.1\r\n", b"GET "])
 
 
@@ -135,9 +145,17 @@ def test_noise_at_every_port_while_clients_go_on(own_broker, unique):
             with socket.create_connection(("127.0.0.1", broker.ports[port_name]), 10) as attacker:
                 attacker.settimeout(0.01)
                 try:
-                    attacker.sendall(starts(port_name, rng))
+                    start = starts(port_name, rng)
+                    attacker.sendall(start)
+                    if start is WS_UPGRADE:
+                        # What comes with the request itself is refused; frames come after the answer.
+                        attacker.settimeout(1)
+                        attacker.recv(4096)
+                        attacker.settimeout(0.01)
                     for _ in range(rng.randrange(1, 6)):
                         data = noise(rng)
+                        if start is WS_UPGRADE and rng.random() < 0.7:
+                            data = ws_frame(rng.choice([0, 1, 2, 2, 2, 8, 9, 10]), data)
                         at = rng.randrange(len(data) + 1)
                         attacker.sendall(data[:at])
                         attacker.sendall(data[at:])
@@ -168,3 +186,126 @@ def test_noise_at_every_port_while_clients_go_on(own_broker, unique):
     assert sent > 0 and all(counts.values())
     assert len(kafka_read(broker, f"{unique}-kafka", sent)) == sent
     assert broker.rss_bytes() - before < RSS_GROWTH_BYTES_MAX
+
+
+# ---- clients that ask for too much
+
+
+def expect(connection, wanted):
+    """Reads until these bytes came."""
+    seen = b""
+    while wanted not in seen:
+        got = connection.recv(65536)
+        assert got, f"closed after {seen[-200:]}"
+        seen = seen[-len(wanted):] + got
+
+
+def test_unread_answers_to_pings_are_bounded(own_broker, unique):
+    broker = own_broker()
+    before = broker.rss_bytes()
+    with socket.create_connection(("127.0.0.1", broker.ws_port), 5) as attacker:
+        attacker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        attacker.sendall(WS_UPGRADE)
+        expect(attacker, b"\r\n\r\n")
+        pings = ws_frame(9, b"x" * 125) * 1000
+        for _ in range(600):
+            attacker.sendall(pings)
+        with mqtt(broker, transport="websockets") as client:
+            client.publish(unique, b"x")
+        assert broker.rss_bytes() - before < 32 << 20
+
+
+def test_wildcard_filters_by_the_ten_thousand(own_broker, unique):
+    broker = own_broker()
+    count = 40_000
+    with socket.create_connection(("127.0.0.1", broker.mqtt_port), 60) as attacker:
+        attacker.sendall(mqtt_connect(4))
+        started = time.monotonic()
+        body = bytearray()
+        for number in range(count):
+            name = f"{unique}/{number}/+/#".encode()
+            filters = struct.pack(">HH", number % 65535 + 1, len(name)) + name + b"\1"
+            body += bytes([0x82, len(filters)]) + filters
+        attacker.sendall(body)
+        expect(attacker, struct.pack(">BBHB", 0x90, 3, count, 1))
+        seconds = time.monotonic() - started
+    # With a comparison of each with each it took half a minute.
+    assert seconds < 15, f"{count} subscriptions took {seconds:.1f} s"
+
+
+def varint(number):
+    number = number << 1 if number >= 0 else (-number << 1) - 1
+    out = b""
+    while number > 127:
+        out += bytes([number & 127 | 128])
+        number >>= 7
+    return out + bytes([number])
+
+
+def record(delta, value):
+    body = b"\0" + varint(0) + varint(delta) + varint(-1) + varint(len(value)) + value + varint(0)
+    return varint(len(body)) + body
+
+
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def compressed_batch(records, claimed):
+    """A gzip batch that claims so many records."""
+    now = int(time.time() * 1000)
+    body = struct.pack(">hiqqqhii", 1, claimed - 1, now, now, -1, -1, -1, claimed) + gzip.compress(records)
+    return struct.pack(">qiib", 0, len(body) + 9, 0, 2) + struct.pack(">I", crc32c(body)) + body
+
+
+def produce_raw(broker, topic, batch):
+    """Produces a batch as it is and returns the error code of the answer."""
+    name = topic.encode()
+    body = struct.pack(">hhiih", -1, -1, 5000, 1, len(name)) + name + struct.pack(">iii", 1, 0, len(batch)) + batch
+    with socket.create_connection(("127.0.0.1", broker.kafka_port), 10) as connection:
+        connection.sendall(kafka_request(0, 7, body))
+        answer = b""
+        while len(answer) < 4 or len(answer) < 4 + struct.unpack(">i", answer[:4])[0]:
+            got = connection.recv(65536)
+            assert got
+            answer += got
+    at = 4 + 4 + 4 + 2 + len(name) + 4
+    return struct.unpack(">ih", answer[at:at + 6])[1]
+
+
+FORGED = {
+    "fewer records than claimed": compressed_batch(record(0, b"first"), 3),
+    "one number for all records": compressed_batch(record(0, b"first") * 3, 3),
+    "numbers that go backwards": compressed_batch(record(2, b"first") + record(1, b"x") + record(0, b"x"), 3),
+    "no record": compressed_batch(b"noise" * 10, 3),
+    "more than may be unpacked": compressed_batch(record(0, bytes(200 << 20)), 1),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_forged_batch_at_the_end_is_stepped_over(own_broker, unique, kind):
+    broker = own_broker()
+    kafka_create(broker, unique)
+    if produce_raw(broker, unique, FORGED[kind]) != 0:
+        return  # refused at once: better still
+    arguments = {"x-subscription": "s"}
+    with amqp(broker) as channel, mqtt(broker) as client:
+        client.subscribe(unique)
+        for method, _, _ in channel.consume(unique, inactivity_timeout=0.5, arguments=arguments):
+            if method is None:
+                break
+        channel.cancel()
+        assert produce_raw(broker, unique, FORGED[kind]) == 0
+        kafka_send(broker, unique, b"sound")
+        while client.get().payload != b"sound":
+            pass
+        taken = []
+        while b"sound" not in taken:
+            taken.append(amqp_take(channel, unique, 1, arguments=arguments)[0][2])
+        assert len(broker.log()) < 100_000, "the log is flooded"
