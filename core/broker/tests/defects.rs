@@ -1,0 +1,360 @@
+//! Defects that were found, each by its name.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
+
+mod common;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use common::*;
+use inver_broker::{
+    BindDestination, BrokerConfig, CaptureRule, DeadLetter, ExchangeKind, ExchangeSpec, Filter, HUB,
+    HeaderWriter, Mailbox, Mode, Namespace, Opened, OwnerId, Pull, Queue, QueueLimits, QueueSpec,
+    SessionSpec, Start, SubscriptionOptions, Target, TopicSpec,
+};
+
+fn declare(namespace: &Namespace, name: &str, spec: QueueSpec) -> Arc<Queue> {
+    let declared = namespace.declare_queue(name, spec).expect("declared");
+    committed(namespace, declared.lsn);
+    declared.it
+}
+
+fn durable(limits: QueueLimits) -> QueueSpec {
+    QueueSpec { durable: true, limits, ..QueueSpec::default() }
+}
+
+async fn open(namespace: &Namespace, client_id: &str, durable: bool) -> (Arc<Mailbox>, Opened) {
+    let mailbox = Mailbox::new();
+    let spec = SessionSpec {
+        client_id,
+        clean_start: false,
+        durable,
+        mailbox: mailbox.clone(),
+        inbox_token: 1,
+        live_token: 2,
+        taken_over_token: 3,
+        live_messages_max: 100,
+        live_bytes_max: 1 << 20,
+    };
+    let opened = namespace.open_session(spec).await.expect("opened");
+    committed(namespace, opened.lsn);
+    (mailbox, opened)
+}
+
+fn guaranteed() -> SubscriptionOptions {
+    SubscriptionOptions { guaranteed: true, ..SubscriptionOptions::default() }
+}
+
+/// One that took its fill stayed on the waiting list, and the next wake-up was spent on it while others idled.
+#[tokio::test]
+async fn a_busy_consumer_is_not_woken_in_place_of_an_idle_one() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let q = declare(&ns, "q", QueueSpec::default());
+    let (busy_mailbox, mut busy) = attach(q.subscription());
+    let (idle_mailbox, mut idle) = attach(q.subscription());
+    publish(&ns, queue("q"), "0");
+    let mut got = Vec::new();
+    busy.pull(1, usize::MAX, &mut got);
+    assert_eq!(got.len(), 1);
+    assert_eq!(idle.pull(1, usize::MAX, &mut got), Pull::default());
+    busy_mailbox.drain(&mut Vec::new());
+    publish(&ns, queue("q"), "1");
+    let mut tokens = Vec::new();
+    idle_mailbox.drain(&mut tokens);
+    assert_eq!(tokens, [1]);
+    busy_mailbox.drain(&mut tokens);
+    assert!(tokens.is_empty(), "it wants no more until it says so");
+}
+
+/// One that was woken and found no room had to leave the message to nobody.
+#[tokio::test]
+async fn a_woken_consumer_without_room_passes_its_turn_on() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let q = declare(&ns, "q", QueueSpec::default());
+    let (first_mailbox, mut first) = attach(q.subscription());
+    let (second_mailbox, mut second) = attach(q.subscription());
+    assert!(pull_now(&mut first).is_empty() && pull_now(&mut second).is_empty());
+    publish(&ns, queue("q"), "0");
+    let mut tokens = Vec::new();
+    first_mailbox.drain(&mut tokens);
+    assert_eq!(tokens, [1]);
+    assert!(first.pull(0, usize::MAX, &mut Vec::new()).more);
+    second_mailbox.drain(&mut tokens);
+    assert_eq!(tokens, [1]);
+}
+
+/// After a spill was consumed, memory filled again and went on in the log: the log's part came first.
+#[tokio::test]
+async fn what_is_in_memory_comes_before_what_spilled_later() {
+    let config = BrokerConfig { queue_memory_bytes_max: 400, ..BrokerConfig::default() };
+    let fixture = Fixture::with(config);
+    let ns = fixture.namespace();
+    let q = declare(&ns, "q", QueueSpec::default());
+    let (mailbox, mut consumer) = attach(q.subscription());
+    let mut all = Vec::new();
+    for round in 0..3 {
+        (0..20).for_each(|i| drop(publish(&ns, queue("q"), &format!("{round}-{i:02}"))));
+        all.extend(take(&mailbox, &mut consumer, 20).await);
+    }
+    let wanted: Vec<String> = (0..3).flat_map(|r| (0..20).map(move |i| format!("{r}-{i:02}"))).collect();
+    assert_eq!(values(&all), wanted);
+    // Returned ones keep the order too, wherever they lay.
+    let ids: Vec<_> = all.iter().rev().map(|d| d.id).collect();
+    consumer.requeue(&ids);
+    assert_eq!(values(&take(&mailbox, &mut consumer, 60).await), wanted);
+}
+
+/// What a Kafka batch's topic was is the address of its messages, also of those that had to spill.
+#[tokio::test]
+async fn a_spilled_batch_still_knows_its_topic() {
+    let config = BrokerConfig { queue_memory_bytes_max: 100, ..BrokerConfig::default() };
+    let fixture = Fixture::with(config);
+    let ns = fixture.namespace();
+    let spec = TopicSpec { partitions: 1, config: Default::default() };
+    let topics = ["a.b", "a.c"].map(|name| ns.create_topic(name, &spec).unwrap().0);
+    let q = declare(&ns, "q", QueueSpec::default());
+    ns.bind(HUB, BindDestination::Queue("q"), b"a.#", &Default::default()).unwrap();
+    for i in 0..12 {
+        let topic = &topics[i / 2 % 2];
+        let mut builder = inver_storage::BatchBuilder::new(0);
+        builder.push(1, None, &[], Some(i.to_string().as_bytes()));
+        let submitted = topic.partition(0).unwrap().produce(&ns, topic, builder.finish()).unwrap();
+        committed(&ns, Some(submitted.lsn));
+    }
+    let (mailbox, mut consumer) = attach(q.subscription());
+    let got = take(&mailbox, &mut consumer, 12).await;
+    let names: Vec<_> = got.iter().map(|d| d.topic.as_deref().unwrap_or_default()).collect();
+    assert_eq!(names, (0..12).map(|i| ["a.b", "a.c"][i / 2 % 2]).collect::<Vec<_>>());
+}
+
+/// Acknowledgements within an entry (transactions, sessions' state) did not count as moved positions.
+#[tokio::test]
+async fn what_is_acknowledged_within_an_entry_is_trimmed() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let q = declare(&ns, "q", durable(QueueLimits::default()));
+    let (shutdown, requested) = inver_broker::Shutdown::channel();
+    let house = tokio::spawn(fixture.broker.clone().keep_house(requested));
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    publish(&ns, queue("q"), "0");
+    let (mailbox, mut consumer) = attach(q.subscription());
+    let got = take(&mailbox, &mut consumer, 1).await;
+    let mut p = publisher(&ns);
+    p.attach_ack(&consumer, &[got[0].id]);
+    committed(&ns, p.flush().unwrap());
+    let partition = q.topic().unwrap().partition(0).unwrap();
+    let trimmed = async {
+        while partition.stream().start().0 == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), trimmed).await.expect("trimmed");
+    shutdown.request();
+    house.await.unwrap();
+}
+
+/// The bytes of a durable queue were guessed from its stream, which keeps what was consumed for a while.
+#[tokio::test]
+async fn a_bound_of_bytes_does_not_count_what_was_consumed() {
+    for durable in [false, true] {
+        let fixture = Fixture::new();
+        let ns = fixture.namespace();
+        let limits = QueueLimits { bytes_max: Some(1000), ..QueueLimits::default() };
+        let q = declare(&ns, "q", QueueSpec { durable, limits, ..QueueSpec::default() });
+        let (mailbox, mut consumer) = attach(q.subscription());
+        for _ in 0..20 {
+            publish(&ns, queue("q"), &"x".repeat(400));
+            let got = take(&mailbox, &mut consumer, 1).await;
+            committed(&ns, consumer.ack(&[got[0].id]));
+        }
+        let mut p = publisher(&ns);
+        for i in 0..5 {
+            p.publish(queue("q"), &message(format!("{i}{}", "x".repeat(399)).as_bytes())).unwrap();
+        }
+        committed(&ns, p.flush().unwrap());
+        assert_eq!(q.depth().ready, 2);
+        let got = take(&mailbox, &mut consumer, 2).await;
+        assert!(values(&got)[0].starts_with('3'));
+        // After a restart, what waits is weighed again.
+        publish(&ns, queue("q"), &"x".repeat(400));
+        publish(&ns, queue("q"), &"x".repeat(400));
+        drop((consumer, q, p, ns));
+        if durable {
+            let fixture = fixture.restart();
+            let q = fixture.namespace().queue("q").unwrap();
+            // The first of them is read from the disk for it, beside.
+            let weighed = async {
+                while q.depth().ready != 2 {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(10), weighed).await.expect("weighed");
+        }
+    }
+}
+
+/// One entry for all that died at once could be larger than the log takes; and a look had no end.
+#[tokio::test]
+async fn many_that_die_at_once_all_arrive() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let dead = declare(&ns, "dead", durable(QueueLimits::default()));
+    let to_dead = DeadLetter { exchange: String::new(), routing_key: Some(b"dead".to_vec()) };
+    let limits = QueueLimits { dead_letter: Some(to_dead), ..QueueLimits::default() };
+    let q = declare(&ns, "q", durable(limits));
+    let mut headers = HeaderWriter::default();
+    headers.begin("test", Some(inver_broker::now_ms() - 1));
+    let mut p = publisher(&ns);
+    for i in 0..5000 {
+        let value = i.to_string();
+        let mut message = message(value.as_bytes());
+        message.headers = headers.headers();
+        p.publish(queue("q"), &message).unwrap();
+    }
+    committed(&ns, p.flush().unwrap());
+    publish(&ns, queue("q"), "alive");
+    let (mailbox, mut consumer) = attach(q.subscription());
+    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["alive"]);
+    let (mailbox, mut consumer) = attach(dead.subscription());
+    let got = take(&mailbox, &mut consumer, 5000).await;
+    assert_eq!(values(&got), (0..5000).map(|i| i.to_string()).collect::<Vec<_>>());
+}
+
+/// Burying published under the lock of the topology, which a capture's new topic needs as well.
+#[test]
+fn deleting_a_queue_whose_dead_make_a_topic_comes_to_an_end() {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _entered = runtime.enter();
+        let rule = CaptureRule {
+            origin: None,
+            filter: Filter::slashed(b"#"),
+            topic: "of.{address}".into(),
+            key: "{address}".into(),
+        };
+        let fixture = Fixture::with(BrokerConfig { captures: vec![rule], ..BrokerConfig::default() });
+        let ns = fixture.namespace();
+        let to_hub = DeadLetter { exchange: HUB.into(), routing_key: Some(b"graves".to_vec()) };
+        let limits =
+            QueueLimits { messages_max: Some(1), dead_letter: Some(to_hub), ..QueueLimits::default() };
+        declare(&ns, "q", durable(limits));
+        (0..3).for_each(|_| drop(publish(&ns, queue("q"), "x")));
+        ns.delete_queue("q", false, false).unwrap();
+        assert!(ns.topic("of.graves").is_some());
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(std::time::Duration::from_secs(20)).expect("it ends");
+}
+
+/// Whoever found a thing that another had just made was told so before it was on the disk.
+#[tokio::test]
+async fn what_another_just_made_is_waited_for() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let made = ns.declare_queue("q", durable(QueueLimits::default())).unwrap();
+    let found = ns.declare_queue("q", durable(QueueLimits::default())).unwrap();
+    assert!(!found.created && found.lsn.is_some() && found.lsn == made.lsn);
+    let spec = || ExchangeSpec {
+        kind: ExchangeKind::Direct,
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        arguments: Default::default(),
+    };
+    let made = ns.declare_exchange("e", spec()).unwrap();
+    let found = ns.declare_exchange("e", spec()).unwrap();
+    assert!(found.lsn.is_some() && found.lsn == made.lsn);
+    let bind = || ns.bind("e", BindDestination::Queue("q"), b"k", &Default::default()).unwrap();
+    let first = bind();
+    assert!(first.is_some() && bind() == first);
+    let (topic, _) = ns.create_topic("t", &TopicSpec { partitions: 1, config: Default::default() }).unwrap();
+    let s = ns.subscribe(&topic, "s", Mode::Shared, true, Start::Earliest).unwrap();
+    assert!(s.made().is_some());
+    let (_, opened) = open(&ns, "c", false).await;
+    let spec = inver_broker::ConsumerSpec::new(Mailbox::new(), 1);
+    let (_consumer, _, lsn) = opened.session.join(b"$share/s/t", &guaranteed(), spec).unwrap();
+    assert_eq!(lsn, s.made());
+}
+
+/// A rejected message is where it goes when the log says so.
+#[tokio::test]
+async fn a_rejection_can_be_waited_for() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    declare(&ns, "dead", durable(QueueLimits::default()));
+    let to_dead = DeadLetter { exchange: String::new(), routing_key: Some(b"dead".to_vec()) };
+    let q = declare(&ns, "q", durable(QueueLimits { dead_letter: Some(to_dead), ..QueueLimits::default() }));
+    publish(&ns, queue("q"), "x");
+    let (mailbox, mut consumer) = attach(q.subscription());
+    let got = take(&mailbox, &mut consumer, 1).await;
+    let lsn = consumer.reject(&[got[0].id]);
+    assert!(lsn.is_some());
+    committed(&ns, lsn);
+    assert_eq!(ns.queue("dead").unwrap().depth().ready, 1);
+}
+
+/// A connection's numbers begin anew with the process: its queues must not fall to another's.
+#[tokio::test]
+async fn a_connections_queue_is_gone_after_a_restart() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let spec = QueueSpec { owner: Some(OwnerId(1)), ..durable(QueueLimits::default()) };
+    declare(&ns, "mine", spec);
+    declare(&ns, "all", durable(QueueLimits::default()));
+    drop(ns);
+    let ns = fixture.restart().namespace();
+    assert!(ns.queue("mine").is_none() && ns.queue("all").is_some());
+}
+
+/// The old binding was taken away before the new one was there.
+#[tokio::test]
+async fn subscribing_again_misses_nothing() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let (mailbox, mut opened) = open(&ns, "c", false).await;
+    opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
+    let publishing = std::thread::spawn({
+        let ns = ns.clone();
+        move || {
+            let mut p = publisher(&ns);
+            for i in 0..2000 {
+                p.publish(Target::Hub(b"a/b"), &message(i.to_string().as_bytes())).unwrap();
+                p.flush().unwrap();
+            }
+        }
+    });
+    let mut again = SubscriptionOptions { opaque: Bytes::from("0"), ..guaranteed() };
+    for i in 0..500 {
+        again.opaque = Bytes::from(i.to_string());
+        opened.session.subscribe(b"a/#", &again).unwrap();
+    }
+    publishing.join().unwrap();
+    let mut got = Vec::new();
+    opened.session.pull_inbox(3000, usize::MAX, &mut got);
+    assert_eq!(got.len(), 2000);
+    drop(mailbox);
+}
+
+/// The session was given to the next connection while the last one's consumers were still attached.
+#[tokio::test]
+async fn whoever_takes_a_session_over_can_pull() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let (mut mailbox, mut opened) = open(&ns, "c", true).await;
+    for _ in 0..100 {
+        let holder = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(mailbox.wait());
+            drop(opened);
+        });
+        (mailbox, opened) = open(&ns, "c", true).await;
+        holder.join().unwrap();
+        assert!(!opened.session.pull_inbox(1, usize::MAX, &mut Vec::new()).cancelled);
+        assert!(!opened.session.pull_live(1, usize::MAX, &mut Vec::new()).cancelled);
+        mailbox.drain(&mut Vec::new());
+    }
+}
