@@ -300,6 +300,90 @@ fn small(dir: &Path) {
     log.shutdown().unwrap();
 }
 
+/// One small stream among 100,000, all of them interleaved, from the disk.
+fn small_stream(dir: &Path) {
+    const STREAMS: usize = 100_000;
+    const ROUNDS: usize = 10;
+    let log = open(dir, CommitPolicy::Os);
+    let streams: Vec<Stream> = {
+        let mut entry = Entry::new();
+        let ids: Vec<_> = (0..STREAMS).map(|_| log.allocate_stream()).collect();
+        ids.iter().for_each(|id| entry.create_stream(*id));
+        log.submit(entry).unwrap();
+        ids.into_iter().map(|id| log.stream(id).unwrap()).collect()
+    };
+    let batch = batch_of_one(RECORD_BYTES);
+    for _ in 0..ROUNDS {
+        for stream in &streams {
+            block_on(log.admit()).unwrap();
+            let mut entry = Entry::new();
+            entry.batch(std::slice::from_ref(stream), batch.clone());
+            log.submit(entry).unwrap();
+        }
+    }
+    log.sync().unwrap();
+    log.checkpoint().unwrap();
+    let before = cpu();
+    let start = Instant::now();
+    let (mut records, mut cold) = (0, 0);
+    for stream in streams.iter().step_by(97) {
+        let mut next = 0;
+        while next < ROUNDS as u64 {
+            let batches = match stream.read(Offset(next), 1 << 20).unwrap() {
+                Read::Ready(batches) => batches,
+                Read::Empty => break,
+                Read::Cold(read) => {
+                    cold += 1;
+                    read.run().unwrap()
+                }
+            };
+            records += batches.len();
+            next += batches.len() as u64;
+        }
+    }
+    report(
+        &format!("small streams among 100,000 ({cold} cold)"),
+        records * batch.bytes().len(),
+        records,
+        start.elapsed(),
+        before,
+    );
+    println!("  {:?} a cold read", start.elapsed() / cold.max(1));
+    log.shutdown().unwrap();
+}
+
+/// Opening a log of 2 GiB: after a shutdown, and after the process just ended.
+fn recovery(dir: &Path) {
+    let log = open(dir, CommitPolicy::Os);
+    let stream = stream(&log);
+    let batch = batch(BATCH_BYTES);
+    for _ in 0..(2 << 30) / batch.bytes().len() {
+        block_on(log.admit()).unwrap();
+        let mut entry = Entry::new();
+        entry.batch(std::slice::from_ref(&stream), batch.clone());
+        log.submit(entry).unwrap();
+    }
+    log.sync().unwrap();
+    log.shutdown().unwrap();
+    let options = LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() };
+    for name in ["after a shutdown", "again"] {
+        let start = Instant::now();
+        let log = Log::open(dir, options.clone()).unwrap();
+        println!("2 GiB opened {name} in {:?}", start.elapsed());
+        for _ in 0..(100 << 20) / batch.bytes().len() {
+            block_on(log.admit()).unwrap();
+            let mut entry = Entry::new();
+            entry.batch(std::slice::from_ref(&log.stream(stream.id()).unwrap()), batch.clone());
+            log.submit(entry).unwrap();
+        }
+        drop(log);
+    }
+    let start = Instant::now();
+    let log = Log::open(dir, options).unwrap();
+    println!("2 GiB and 200 MiB since the checkpoint opened in {:?}", start.elapsed());
+    log.shutdown().unwrap();
+}
+
 fn rss_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
@@ -362,6 +446,10 @@ fn main() {
     }
     if wanted("reads") {
         reads(dir);
+        small_stream(dir);
+    }
+    if wanted("recovery") {
+        recovery(dir);
     }
     if wanted("streams") {
         many_streams(dir, 1_000_000);

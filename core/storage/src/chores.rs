@@ -59,7 +59,7 @@ impl Inner {
         self.sync_if_due()?;
         self.seal_closed()?;
         self.roll_if_old()?;
-        if self.clean()? || self.is_checkpoint_due() || self.is_anything_dead() {
+        if self.clean()? || self.compact()? || self.is_checkpoint_due() || self.is_anything_dead() {
             self.reclaim_or_checkpoint()?;
         }
         Ok(())

@@ -29,13 +29,13 @@ use crate::stream::runs::Run;
 use crate::stream::{StoredBatch, StreamInner};
 
 /// Batches of one stream are copied into entries of about this size.
-const COPIED_ENTRY_BYTES: usize = 64 << 10;
+pub(crate) const READ_BYTES: usize = 64 << 10;
 /// Written to the file at a time.
 const WRITE_BYTES: usize = 1 << 20;
 const COPY_FILE: &str = "clean.tmp";
 
 /// What keeps a segment from being cleaned.
-enum CleanError {
+pub(crate) enum CleanError {
     /// The old segment cannot be read: it stays as it is.
     Unreadable(ReadError),
     /// The new one cannot be written.
@@ -50,7 +50,9 @@ impl From<io::Error> for CleanError {
 }
 
 /// A new segment in the making.
-struct Copy {
+pub(crate) struct Copy {
+    id: SegmentId,
+    created_ms: i64,
     file: Arc<dyn MediumFile>,
     /// Where the next entry goes.
     position: u64,
@@ -61,21 +63,41 @@ struct Copy {
 }
 
 /// A stream's run in a segment to be cleaned.
-struct OldRun {
-    segment: Arc<Segment>,
-    first: u64,
+pub(crate) struct OldRun {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) first: u64,
     /// Where the next run starts.
-    end: u64,
+    pub(crate) end: u64,
 }
 
 type StreamRuns = (Arc<StreamInner>, Vec<OldRun>);
 
 /// What became of a run, in the new segment.
-struct Moved {
-    old: OldRun,
+pub(crate) struct Moved {
+    pub(crate) old: OldRun,
     first: u64,
     bytes: u64,
     max_timestamp: i64,
+}
+
+impl Moved {
+    pub(crate) fn nothing_of(old: OldRun) -> Self {
+        Self { old, first: 0, bytes: 0, max_timestamp: i64::MIN }
+    }
+
+    pub(crate) fn is_anything(&self) -> bool {
+        self.bytes > 0
+    }
+
+    pub(crate) fn add(&mut self, extents: &[Extent]) {
+        for extent in extents {
+            if self.bytes == 0 {
+                self.first = extent.base;
+            }
+            self.bytes += u64::from(extent.length);
+            self.max_timestamp = self.max_timestamp.max(extent.max_timestamp);
+        }
+    }
 }
 
 impl Inner {
@@ -92,7 +114,7 @@ impl Inner {
                 for segment in &chosen {
                     segment.is_unreadable.store(true, Ordering::Relaxed);
                 }
-                let _ = self.medium.remove(COPY_FILE);
+                self.drop_copy();
                 Ok(false)
             }
             Err(CleanError::Io(error)) => Err(self.fail("cleaning", &error)),
@@ -134,10 +156,7 @@ impl Inner {
     }
 
     fn clean_segments(&self, chosen: &[Arc<Segment>]) -> Result<(), CleanError> {
-        let number = self.next_cleaned.fetch_add(1, Ordering::Relaxed);
-        let id = SegmentId::cleaned(number);
-        let now_ms = self.clock.now_ms();
-        let mut copy = Copy::make(self, id, now_ms)?;
+        let mut copy = Copy::make(self)?;
         let mut moved: BTreeMap<u64, (Arc<StreamInner>, Vec<Moved>)> = BTreeMap::new();
         for (stream, olds) in self.live_streams(chosen)? {
             let mut runs = Vec::new();
@@ -151,14 +170,15 @@ impl Inner {
         if let Some(failure) = self.failure() {
             return Err(CleanError::Log(failure));
         }
-        let segment = copy.finish(self, id, now_ms)?;
+        let segment = copy.finish(self)?;
         self.segments.insert(segment.clone());
         for (stream, runs) in moved.values() {
             self.intake.lock().mark_stream(stream);
-            install(stream, chosen, runs, &segment);
+            let is_old = |run: &Run| chosen.iter().any(|old| Arc::ptr_eq(old, &run.segment));
+            install(stream, is_old, runs, Some(&segment));
         }
         self.counters.cleaned_segments.fetch_add(chosen.len() as u64, Ordering::Relaxed);
-        tracing::info!(segment = %id.file_name(), replaced = chosen.len(), bytes = segment.live_bytes.load(Ordering::Relaxed), "cleaned");
+        tracing::info!(segment = %segment.id.file_name(), replaced = chosen.len(), bytes = segment.live_bytes.load(Ordering::Relaxed), "cleaned");
         Ok(())
     }
 
@@ -197,41 +217,45 @@ impl Inner {
         old: OldRun,
     ) -> Result<Option<Moved>, CleanError> {
         let mut from = stream.start.load(Ordering::Acquire).max(old.first);
-        let mut moved = Moved { first: 0, bytes: 0, max_timestamp: i64::MIN, old };
+        let mut moved = Moved::nothing_of(old);
         loop {
             let mut extents = self
                 .index
-                .extents(&self.segments, &moved.old.segment, stream.id, from, COPIED_ENTRY_BYTES)
+                .extents(&self.segments, &moved.old.segment, stream.id, from, READ_BYTES)
                 .map_err(CleanError::Unreadable)?;
             extents.retain(|extent| extent.base < moved.old.end);
-            let (Some(first), Some(last)) = (extents.first(), extents.last()) else { break };
-            if moved.bytes == 0 {
-                moved.first = first.base;
-            }
+            let Some(last) = extents.last() else { break };
             from = last.end();
             let batches = read_extents(self, &moved.old.segment, &extents).map_err(CleanError::Unreadable)?;
             copy.put_entry(stream.id, &extents, &batches)?;
-            for extent in &extents {
-                moved.bytes += u64::from(extent.length);
-                moved.max_timestamp = moved.max_timestamp.max(extent.max_timestamp);
-            }
+            moved.add(&extents);
         }
-        Ok((moved.bytes > 0).then_some(moved))
+        Ok(moved.is_anything().then_some(moved))
+    }
+
+    /// Removes an unfinished copy.
+    pub(crate) fn drop_copy(&self) {
+        let _ = self.medium.remove(COPY_FILE);
     }
 }
 
 /// The stream reads from the new segment from now on.
-fn install(stream: &StreamInner, chosen: &[Arc<Segment>], runs: &[Moved], segment: &Arc<Segment>) {
+pub(crate) fn install(
+    stream: &StreamInner,
+    is_old: impl Fn(&Run) -> bool,
+    runs: &[Moved],
+    segment: Option<&Arc<Segment>>,
+) {
     let mut state = stream.state.lock();
     if stream.deleted.load(Ordering::Acquire) {
         return;
     }
-    state.runs.replace(chosen, |old| {
+    state.runs.replace(is_old, |old| {
         let is_it =
             |moved: &&Moved| moved.old.first == old.first && Arc::ptr_eq(&moved.old.segment, &old.segment);
         let moved = runs.iter().find(is_it)?;
         Some(Run {
-            segment: segment.clone(),
+            segment: segment?.clone(),
             first: moved.first,
             bytes: moved.bytes,
             max_timestamp: moved.max_timestamp,
@@ -244,12 +268,16 @@ fn install(stream: &StreamInner, chosen: &[Arc<Segment>], runs: &[Moved], segmen
 }
 
 impl Copy {
-    fn make(inner: &Inner, id: SegmentId, created_ms: i64) -> Result<Self, CleanError> {
+    pub(crate) fn make(inner: &Inner) -> Result<Self, CleanError> {
+        let id = SegmentId::cleaned(inner.next_cleaned.fetch_add(1, Ordering::Relaxed));
+        let created_ms = inner.clock.now_ms();
         let file = inner.medium.create(COPY_FILE)?;
         let header = SegmentHeader { log_id: inner.log_id, id, base: 0, created_ms };
-        let mut buffer = BytesMut::with_capacity(WRITE_BYTES + COPIED_ENTRY_BYTES);
+        let mut buffer = BytesMut::with_capacity(WRITE_BYTES + READ_BYTES);
         buffer.put_slice(&header.encode());
         Ok(Self {
+            id,
+            created_ms,
             file,
             position: SEGMENT_HEADER_BYTES,
             written: 0,
@@ -259,8 +287,13 @@ impl Copy {
         })
     }
 
+    /// Bytes so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.position
+    }
+
     /// One entry with these batches of one stream.
-    fn put_entry(
+    pub(crate) fn put_entry(
         &mut self,
         stream: u64,
         extents: &[Extent],
@@ -312,7 +345,8 @@ impl Copy {
     }
 
     /// Index and trailer; then the file gets its name.
-    fn finish(mut self, inner: &Inner, id: SegmentId, created_ms: i64) -> Result<Arc<Segment>, CleanError> {
+    pub(crate) fn finish(mut self, inner: &Inner) -> Result<Arc<Segment>, CleanError> {
+        let id = self.id;
         let entries_end = self.position;
         let (blocks, index_blocks, index_entries) = std::mem::take(&mut self.index).finish();
         let trailer = SegmentTrailer {
@@ -329,7 +363,7 @@ impl Copy {
         self.file.sync()?;
         inner.medium.rename(COPY_FILE, &id.file_name())?;
         inner.medium.sync_folder()?;
-        let segment = Segment::new(id, 0, created_ms);
+        let segment = Segment::new(id, 0, self.created_ms);
         segment.entries_end.store(entries_end, Ordering::Relaxed);
         segment.max_timestamp.store(self.max_timestamp, Ordering::Relaxed);
         segment.sealed.store(true, Ordering::Release);

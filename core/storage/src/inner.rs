@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::checkpoint::CheckpointStore;
 use crate::clock::Clock;
+use crate::compaction::Compacted;
 use crate::cursor::CursorInner;
 use crate::error::LogError;
 use crate::index_cache::IndexCache;
@@ -64,6 +65,7 @@ pub(crate) struct Inner {
     /// No threads: whoever waits drives the log (the simulator).
     pub(crate) is_manual: bool,
     pub(crate) next_cleaned: AtomicU64,
+    pub(crate) compacted: Mutex<BTreeMap<u64, Compacted>>,
     pub(crate) last_checkpoint_ms: AtomicI64,
     pub(crate) counters: Counters,
     pub(crate) folder_lock: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -154,6 +156,7 @@ pub(crate) struct Counters {
     pub(crate) checkpoints: AtomicU64,
     pub(crate) reclaimed_segments: AtomicU64,
     pub(crate) cleaned_segments: AtomicU64,
+    pub(crate) compactions: AtomicU64,
 }
 
 impl Inner {

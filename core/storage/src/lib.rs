@@ -17,6 +17,7 @@ mod checkpoint;
 mod chores;
 mod cleaner;
 mod clock;
+mod compaction;
 mod cursor;
 mod entry;
 mod error;
@@ -43,6 +44,7 @@ pub use self::batch::{
     records,
 };
 pub use self::clock::{Clock, SystemClock};
+pub use self::compaction::Compaction;
 pub use self::cursor::Cursor;
 pub use self::entry::Entry;
 pub use self::error::{LogError, OpenError, ReadError, SubmitError};

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::checkpoint::{SegmentChanges, Space};
 use crate::clock::{Clock, SystemClock};
+use crate::compaction::Compaction;
 use crate::cursor::Cursor;
 use crate::entry::Entry;
 use crate::error::{LogError, OpenError, SubmitError};
@@ -66,6 +67,8 @@ pub struct LogStats {
     pub reclaimed_segments: u64,
     /// Segment files rewritten by the cleaner.
     pub cleaned_segments: u64,
+    /// Streams compacted by key.
+    pub compactions: u64,
     /// Segment files now.
     pub segments: u64,
     /// Streams now.
@@ -265,6 +268,23 @@ impl Log {
         self.inner().reclaim_or_checkpoint()
     }
 
+    /// Compacts a stream by key from now on, or no longer. Not stored: to be said again after a start.
+    pub fn set_compaction(&self, stream: StreamId, policy: Option<Compaction>) {
+        self.inner().set_compaction(stream, policy);
+    }
+
+    /// Compacts one stream that has enough new in it, if there is any, and takes a checkpoint then. Whether there was.
+    /// Blocks. The log does this by itself; this is for tools and tests.
+    pub fn compact(&self) -> Result<bool, LogError> {
+        let _at_work = self.inner().chores_at_work.lock();
+        self.inner().seal_closed()?;
+        let compacted = self.inner().compact()?;
+        if compacted {
+            self.inner().reclaim_or_checkpoint()?;
+        }
+        Ok(compacted)
+    }
+
     /// Rewrites one set of mostly dead segments, if there is any, and takes a checkpoint then. Whether there was. Blocks.
     /// The log does this by itself; this is for tools and tests.
     pub fn clean(&self) -> Result<bool, LogError> {
@@ -300,6 +320,7 @@ impl Log {
             checkpoints: get(&inner.counters.checkpoints),
             reclaimed_segments: get(&inner.counters.reclaimed_segments),
             cleaned_segments: get(&inner.counters.cleaned_segments),
+            compactions: get(&inner.counters.compactions),
             segments: inner.segments.list().len() as u64,
             streams: inner.streams.len() as u64,
             cursors: inner.cursors.len() as u64,

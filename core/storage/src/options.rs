@@ -50,6 +50,9 @@ pub struct LogOptions {
     /// Disk space is reserved in one go for a new segment, so that appends meet no surprise and syncs stay
     /// cheap. Default true.
     pub preallocate: bool,
+    /// Keys that one compaction of a stream keeps in memory (48 bytes each); what lies behind the last of them waits
+    /// for the next one. Default 1,000,000.
+    pub compaction_keys_max: usize,
     /// The cleaner rewrites a sealed segment of which less than this share (percent) is live. Default 30.
     pub clean_live_percent_max: u32,
 }
@@ -73,6 +76,7 @@ impl Default for LogOptions {
             producers_per_stream_max: 4_096,
             producer_expiry: Duration::from_secs(7 * 24 * 3600),
             preallocate: true,
+            compaction_keys_max: 1_000_000,
             clean_live_percent_max: 30,
         }
     }

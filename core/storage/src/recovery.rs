@@ -99,6 +99,7 @@ pub(crate) fn open(
         threads: Mutex::new(Vec::new()),
         is_manual,
         next_cleaned: AtomicU64::new(meta.next_cleaned),
+        compacted: Mutex::default(),
         last_checkpoint_ms: AtomicI64::new(clock.now_ms()),
         counters: Counters::default(),
         folder_lock: Mutex::new(Some(folder_lock)),

@@ -188,7 +188,7 @@ impl BatchBuilder {
 }
 
 /// Writes the header over the first bytes and its checksum with it.
-fn seal(mut out: BytesMut, header: &mut BatchHeader) -> Bytes {
+pub(crate) fn seal(mut out: BytesMut, header: &mut BatchHeader) -> Bytes {
     write_header(&mut out, header);
     header.crc = crc32c::crc32c(out.get(CRC_START..).unwrap_or_default());
     write_header(&mut out, header);

@@ -18,7 +18,9 @@ mod varint;
 
 use bytes::Bytes;
 
+pub(crate) use self::builder::seal;
 pub use self::builder::{BatchBuilder, ProducerStamp};
+pub(crate) use self::compression::compress;
 pub use self::compression::{Compression, DECOMPRESSED_BYTES_MAX};
 pub use self::header::{
     BatchHeader, COMPRESSION_MASK, CONTROL, HEADER_BYTES, LOG_APPEND_TIME, MAGIC, TRANSACTIONAL,

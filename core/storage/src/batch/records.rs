@@ -76,6 +76,8 @@ pub struct Records {
     append_time: Option<i64>,
     span: u64,
     ended: bool,
+    /// Where the last record taken started.
+    last_at: usize,
 }
 
 /// The records of a batch. The batch's checksum is not verified again; its compressed records are
@@ -100,6 +102,7 @@ pub fn records(batch: &Bytes) -> Result<Records, BatchError> {
         append_time: (header.attributes & LOG_APPEND_TIME != 0).then_some(header.max_timestamp),
         span: header.offset_span(),
         ended: false,
+        last_at: 0,
     })
 }
 
@@ -110,7 +113,13 @@ impl Records {
         self.count.saturating_sub(self.index)
     }
 
+    /// The encoded form of the record taken last, its length included.
+    pub(crate) fn last_encoded(&self) -> Bytes {
+        self.bytes.slice(self.last_at.min(self.at)..self.at)
+    }
+
     fn decode(&mut self) -> Result<Record, &'static str> {
+        self.last_at = self.at;
         let length = get_varint(&self.bytes, &mut self.at).ok_or("length")?;
         let length = usize::try_from(length).map_err(|_| "negative length")?;
         let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or("length")?;

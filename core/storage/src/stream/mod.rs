@@ -78,7 +78,8 @@ struct Registration {
 /// A batch as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredBatch {
-    /// Offset of its first record in this stream.
+    /// Offset that its first record has, or had, in this stream. The next batch starts `offset_span` offsets on or
+    /// later: compaction removes records and whole batches, and leaves the offsets of the others as they are.
     pub base_offset: Offset,
     /// The first of the streams that the batch was submitted for: this one, or the one that it was meant for
     /// while this one received it too.

@@ -128,10 +128,10 @@ impl Runs {
 
     /// Replaces each run in segments that the cleaner rewrote by one in the segment that it wrote; `None` when nothing of
     /// it was wanted any more. The order of offsets stays, and two of the new runs may be in one segment.
-    pub(crate) fn replace(&mut self, old: &[Arc<Segment>], new: impl Fn(&Run) -> Option<Run>) {
+    pub(crate) fn replace(&mut self, is_old: impl Fn(&Run) -> bool, new: impl Fn(&Run) -> Option<Run>) {
         let runs = std::mem::take(&mut self.runs);
         for run in runs {
-            if !old.iter().any(|segment| Arc::ptr_eq(segment, &run.segment)) {
+            if !is_old(&run) {
                 self.runs.push(run);
                 continue;
             }
