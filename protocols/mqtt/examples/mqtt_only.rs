@@ -34,7 +34,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let (io, peer) = listener.accept().await?;
         io.set_nodelay(true)?;
         let local = io.local_addr()?;
-        let connection = Connection { io: Box::new(io), peer, local, encrypted: false, shutdown: shutdown.clone() };
+        let connection =
+            Connection { io: Box::new(io), peer, local, encrypted: false, shutdown: shutdown.clone() };
         let (plug, broker) = (plug.clone(), broker.clone());
         tokio::spawn(async move { plug.serve(connection, broker).await });
     }

@@ -5,6 +5,8 @@
 
 use std::cell::RefCell;
 
+use inver_broker::Delivery;
+
 /// What is read at a time.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
@@ -16,6 +18,7 @@ const SPARE_OUTPUT_BYTES_MAX: usize = 512 * 1024;
 
 thread_local! {
     static READ: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static DELIVERIES: RefCell<Vec<Vec<Delivery>>> = const { RefCell::new(Vec::new()) };
     static OUTPUT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -47,6 +50,21 @@ pub(crate) fn give_output(mut buffer: Vec<u8>) {
     OUTPUT.with_borrow_mut(|spare| {
         if spare.len() < SPARE_MAX {
             spare.push(buffer);
+        }
+    });
+}
+
+/// An empty list for messages that are pulled.
+pub(crate) fn take_deliveries() -> Vec<Delivery> {
+    DELIVERIES.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Gives a list back.
+pub(crate) fn give_deliveries(mut list: Vec<Delivery>) {
+    list.clear();
+    DELIVERIES.with_borrow_mut(|spare| {
+        if spare.len() < SPARE_MAX {
+            spare.push(list);
         }
     });
 }

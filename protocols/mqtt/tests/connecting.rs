@@ -105,7 +105,8 @@ async fn refusals_are_told_in_the_clients_version() {
         };
     }
     for user in [("guest", &b"guest"[..]), ("", b"")] {
-        let (client, _) = server.open(Version::V311, Opening { user: Some(user), ..Default::default() }).await;
+        let (client, _) =
+            server.open(Version::V311, Opening { user: Some(user), ..Default::default() }).await;
         client.leave().await;
     }
 }

@@ -240,3 +240,102 @@ async fn dollar_topics_are_spared_by_wildcards() {
     server.client(Version::V311, "p").await.say("$other/x", "y", Qos::AtLeastOnce).await;
     assert_eq!(seen(&client.take().await), ("$other/x", "y", 1));
 }
+
+#[tokio::test]
+async fn a_shared_message_at_qos_2_stays_with_the_client_that_got_it() {
+    let server = Server::start().await;
+    let kept = Opening {
+        client_id: "one",
+        clean_start: false,
+        properties: vec![Property::SessionExpiryInterval(100)],
+        ..Default::default()
+    };
+    let (mut one, _) = server.open(Version::V5, kept.clone()).await;
+    one.subscribe(&[("$share/g/t", at(Qos::ExactlyOnce))], &[Property::SubscriptionIdentifier(7)]).await;
+    let mut publisher = server.client(Version::V5, "p").await;
+    publisher.say("t", "1", Qos::ExactlyOnce).await;
+    let first = one.message().await;
+    assert_eq!((seen(&first), ids(&first)), (("t", "1", 2), vec![7]));
+    let mut two = server.client(Version::V5, "two").await;
+    two.sub("$share/g/t", Qos::ExactlyOnce).await;
+    one.breaks().await;
+    two.nothing().await;
+    // The same message with the same identifier, and the subscription is there again.
+    let (mut one, _) = server.open(Version::V5, kept).await;
+    let again = one.take().await;
+    assert_eq!((again.packet_id, again.payload, again.dup), (first.packet_id, first.payload, true));
+    two.leave().await;
+    for payload in ["2", "3", "4"] {
+        publisher.say("t", payload, Qos::ExactlyOnce).await;
+        assert_eq!(one.take().await.payload, payload.as_bytes());
+    }
+    one.nothing().await;
+}
+
+#[tokio::test]
+async fn a_shared_message_at_qos_2_ends_with_its_session() {
+    let server = Server::start().await;
+    let mut one = server.client(Version::V5, "one").await;
+    one.sub("$share/g/t", Qos::ExactlyOnce).await;
+    let mut publisher = server.client(Version::V5, "p").await;
+    publisher.say("t", "1", Qos::ExactlyOnce).await;
+    one.message().await;
+    let mut two = server.client(Version::V5, "two").await;
+    two.sub("$share/g/t", Qos::ExactlyOnce).await;
+    one.breaks().await;
+    two.nothing().await;
+    publisher.say("t", "2", Qos::ExactlyOnce).await;
+    assert_eq!(two.take().await.payload, b"2");
+}
+
+#[tokio::test]
+async fn what_was_sent_is_completed_after_unsubscribing() {
+    let server = Server::start().await;
+    for filter in ["$share/g/t", "t"] {
+        let mut client = server.client(Version::V5, "c").await;
+        client.sub(filter, Qos::ExactlyOnce).await;
+        let mut publisher = server.client(Version::V5, "p").await;
+        publisher.say("t", "1", Qos::ExactlyOnce).await;
+        publisher.say("t", "2", Qos::AtLeastOnce).await;
+        let (first, second) = (client.message().await, client.message().await);
+        assert_eq!(client.unsubscribe(filter).await, [Reason::Success]);
+        client.send(Packet::PubRec(Ack::new(first.packet_id, Reason::Success))).await;
+        assert_eq!(client.expect().await, Packet::PubRel(Ack::new(first.packet_id, Reason::Success)));
+        client.send(Packet::PubComp(Ack::new(first.packet_id, Reason::Success))).await;
+        client.send(Packet::PubAck(Ack::new(second.packet_id, Reason::Success))).await;
+        client.nothing().await;
+        client.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn members_share_evenly_at_qos_2_with_durable_sessions() {
+    let server = Server::start().await;
+    let kept = |client_id| Opening {
+        client_id,
+        properties: vec![Property::SessionExpiryInterval(100), Property::ReceiveMaximum(4)],
+        ..Default::default()
+    };
+    let (mut one, _) = server.open(Version::V5, kept("one")).await;
+    let (mut two, _) = server.open(Version::V5, kept("two")).await;
+    for client in [&mut one, &mut two] {
+        client.sub("$share/g/t", Qos::ExactlyOnce).await;
+    }
+    let mut publisher = server.client(Version::V5, "p").await;
+    for number in 0..40 {
+        publisher.say("t", &number.to_string(), Qos::ExactlyOnce).await;
+    }
+    // One takes all that it gets; two takes nothing, and so holds no more than its window.
+    let mut taken = 0;
+    while let Ok(packet) = tokio::time::timeout(std::time::Duration::from_millis(500), one.expect()).await {
+        match packet {
+            Packet::Publish(publish) => {
+                taken += 1;
+                one.send(Packet::PubRec(Ack::new(publish.packet_id, Reason::Success))).await;
+            }
+            Packet::PubRel(ack) => one.send(Packet::PubComp(Ack::new(ack.packet_id, Reason::Success))).await,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((32..40).contains(&taken), "{taken}");
+}

@@ -3,7 +3,8 @@
 use inver_broker::message::{HeaderWriter, Headers};
 use inver_storage::batch::Record;
 
-use super::{ORIGIN, name, outgoing::HeaderSlices};
+use super::outgoing::{HeaderSlices, InboxFor};
+use super::{ORIGIN, name};
 use crate::codec::{DecodeError, Properties, Property, Qos};
 
 /// Milliseconds in one second of an expiry interval.
@@ -108,23 +109,15 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// The headers of the copy of a retained message that waits in a session's inbox: the message's own, and for which
-/// subscription it waits.
-pub(crate) fn retained_copy<'w>(
-    writer: &'w mut HeaderWriter,
-    record: &Record,
-    granted: Qos,
-    subscription_id: Option<u32>,
-) -> Headers<'w> {
+/// The headers of a copy that is made for one session's inbox: the message's own, and how it is to be delivered.
+pub(crate) fn inbox_copy<'w>(writer: &'w mut HeaderWriter, record: &Record, terms: InboxFor) -> Headers<'w> {
     let slices = HeaderSlices::of(record);
-    let origin = slices.origin();
     let expires_ms =
         slices.properties().find(|(name, _)| *name == name::EXPIRES).and_then(|(_, value)| decimal(value));
-    writer.begin(origin.unwrap_or(ORIGIN), expires_ms);
-    let id = subscription_id.map(|id| id.to_string()).unwrap_or_default();
-    writer.property(name::RETAINED_FOR, format!("{}/{id}", granted as u8).as_bytes());
+    writer.begin(slices.origin().unwrap_or(ORIGIN), expires_ms);
+    writer.property(name::INBOX_FOR, terms.to_string().as_bytes());
     for (name, value) in slices.properties() {
-        if name != name::EXPIRES && name != name::RETAINED_FOR {
+        if name != name::EXPIRES && name != name::INBOX_FOR {
             writer.property(name, value.unwrap_or_default());
         }
     }

@@ -11,8 +11,8 @@ mod outgoing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use incoming::{Author, Incoming, retained_copy};
-pub(crate) use outgoing::Outgoing;
+pub(crate) use incoming::{Author, Incoming, inbox_copy};
+pub(crate) use outgoing::{InboxFor, Outgoing};
 
 /// This plug's name, as origins and metrics have it.
 pub(crate) const ORIGIN: &str = "mqtt";
@@ -23,8 +23,8 @@ pub(crate) mod name {
     pub(crate) const QOS: &[u8] = b"mqtt-qos";
     pub(crate) const RETAIN: &[u8] = b"mqtt-retain";
     pub(crate) const PAYLOAD_FORMAT: &[u8] = b"mqtt-payload-format";
-    /// On the copy of a retained message that waits in a session's inbox: `granted QoS/subscription identifier`.
-    pub(crate) const RETAINED_FOR: &[u8] = b"mqtt-retained-for";
+    /// On a copy that was made for one session's inbox: `granted QoS/RETAIN/shared/subscription identifier`.
+    pub(crate) const INBOX_FOR: &[u8] = b"mqtt-inbox-for";
     pub(crate) const CLIENT_ID: &[u8] = b"client-id";
     pub(crate) const USER_ID: &[u8] = b"user-id";
     pub(crate) const CONTENT_TYPE: &[u8] = b"content-type";

@@ -1,6 +1,7 @@
 //! From a record of any origin to what a PUBLISH says.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use inver_broker::address::{Form, rewrite};
 use inver_broker::message::ORIGIN as ORIGIN_HEADER;
@@ -77,11 +78,30 @@ impl<'a> HeaderSlices<'a> {
     }
 }
 
-/// For which subscription a retained message waits in an inbox.
+/// How a copy that was made for one session's inbox is delivered: what its subscription said when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RetainedFor {
+pub(crate) struct InboxFor {
     pub(crate) granted: Qos,
+    pub(crate) retain: bool,
+    /// It came from a shared subscription; else it is a retained message.
+    pub(crate) shared: bool,
     pub(crate) subscription_id: Option<u32>,
+}
+
+impl fmt::Display for InboxFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}/", self.granted as u8, u8::from(self.retain), u8::from(self.shared))?;
+        self.subscription_id.map_or(Ok(()), |id| write!(f, "{id}"))
+    }
+}
+
+impl InboxFor {
+    fn read(value: &[u8]) -> Option<InboxFor> {
+        let mut parts = std::str::from_utf8(value).ok()?.splitn(4, '/');
+        let granted = Qos::from_bits(parts.next()?.parse().ok()?)?;
+        let (retain, shared) = (parts.next()? == "1", parts.next()? == "1");
+        Some(InboxFor { granted, retain, shared, subscription_id: parts.next()?.parse().ok() })
+    }
 }
 
 /// A record as MQTT sees it.
@@ -96,7 +116,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) client_id: Option<&'a [u8]>,
     /// When it dies, milliseconds since 1970.
     pub(crate) expires_ms: Option<i64>,
-    pub(crate) retained_for: Option<RetainedFor>,
+    pub(crate) inbox_for: Option<InboxFor>,
     payload_format: Option<u8>,
     content_type: Option<&'a [u8]>,
     reply_to: Option<&'a [u8]>,
@@ -117,7 +137,7 @@ impl<'a> Outgoing<'a> {
             retain: false,
             client_id: None,
             expires_ms: None,
-            retained_for: None,
+            inbox_for: None,
             payload_format: None,
             content_type: None,
             reply_to: None,
@@ -149,7 +169,7 @@ impl<'a> Outgoing<'a> {
                 name::DELIVERY_MODE if value == Some(b"2") => {
                     outgoing.qos = outgoing.qos.max(Qos::AtLeastOnce);
                 }
-                name::RETAINED_FOR => outgoing.retained_for = value.and_then(retained_for),
+                name::INBOX_FOR => outgoing.inbox_for = value.and_then(InboxFor::read),
                 _ => {}
             }
         }
@@ -218,12 +238,6 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-fn retained_for(value: &[u8]) -> Option<RetainedFor> {
-    let (granted, id) = std::str::from_utf8(value).ok()?.split_once('/')?;
-    let granted = Qos::from_bits(granted.parse().ok()?)?;
-    Some(RetainedFor { granted, subscription_id: id.parse().ok() })
-}
-
 /// Text as MQTT has it: UTF-8 without U+0000 [MQTT-1.5.4-2].
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok().filter(|text| !text.as_bytes().contains(&0))
@@ -247,7 +261,7 @@ fn topic(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
 }
 
 fn escaped(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
+    use fmt::Write as _;
     let mut out = String::with_capacity(bytes.len() + 8);
     for chunk in bytes.utf8_chunks() {
         for char in chunk.valid().chars() {

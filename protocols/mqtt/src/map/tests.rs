@@ -72,12 +72,12 @@ proptest! {
         prop_assert_eq!((outgoing.qos, outgoing.retain, outgoing.client_id), (qos, retain, Some(&b"device"[..])));
         prop_assert_eq!(properties_of(&outgoing), wire);
 
-        // A copy for an inbox says the same, and for which subscription it waits.
+        // A copy for an inbox says the same, and how it is delivered.
         let mut writer = HeaderWriter::default();
-        let copy = self::record(retained_copy(&mut writer, &record, Qos::AtLeastOnce, Some(77)), None);
+        let terms = InboxFor { granted: Qos::AtLeastOnce, retain, shared: !retain, subscription_id: expiry_s };
+        let copy = self::record(inbox_copy(&mut writer, &record, terms), None);
         let again = Outgoing::read(&copy, None).unwrap();
-        let waits_for = again.retained_for.unwrap();
-        prop_assert_eq!((waits_for.granted, waits_for.subscription_id), (Qos::AtLeastOnce, Some(77)));
+        prop_assert_eq!(again.inbox_for, Some(terms));
         prop_assert_eq!(properties_of(&again), properties_of(&outgoing));
         prop_assert_eq!(&again.topic, &topic);
     }

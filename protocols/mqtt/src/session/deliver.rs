@@ -10,9 +10,10 @@ use smallvec::SmallVec;
 use super::outbound::Source;
 use super::subscriptions::Subscriptions;
 use super::{Member, Session};
+use crate::buffers;
 use crate::codec::{Property, Publish, Qos, Version};
 use crate::error::Stop;
-use crate::map::{Outgoing, retained_copy};
+use crate::map::{InboxFor, Outgoing, inbox_copy};
 
 /// Messages pulled at a time.
 const PULL_MESSAGES_MAX: usize = 1024;
@@ -69,22 +70,22 @@ impl Session {
         let full = self.config.output_bytes_max;
         loop {
             let before = out.len();
-            self.deliver_held(out);
+            self.deliver_held(out)?;
             if self.live_ready && out.len() < full {
-                self.pull_live(out);
+                self.pull_live(out)?;
             }
             if self.inbox_ready && out.len() < full {
-                self.pull_inbox(out);
+                self.pull_inbox(out)?;
             }
             for at in 0..self.members.len() {
                 if out.len() < full {
-                    self.pull_member(at, out);
+                    self.pull_member(at, out)?;
                 }
             }
             if out.len() < full {
                 self.scan_retained(out)?;
             }
-            self.flush_acks();
+            self.flush()?;
             if out.len() >= full {
                 return Ok(true);
             }
@@ -98,39 +99,41 @@ impl Session {
         self.config.output_bytes_max.saturating_sub(out.len()).max(PULL_BYTES_MIN)
     }
 
-    fn pull_live(&mut self, out: &mut Vec<u8>) {
-        let mut pulled = std::mem::take(&mut self.pulled);
+    fn pull_live(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
+        let mut pulled = buffers::take_deliveries();
         let pull = self.core.pull_live(PULL_MESSAGES_MAX, self.bytes_wanted(out), &mut pulled);
         self.live_ready = pull.more;
-        self.send_all(From::Live, &mut pulled, out);
+        self.send_all(From::Live, pulled, out)
     }
 
-    fn pull_inbox(&mut self, out: &mut Vec<u8>) {
+    fn pull_inbox(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
         let room = self.room();
         if room == 0 {
-            return;
+            return Ok(());
         }
-        let mut pulled = std::mem::take(&mut self.pulled);
+        let mut pulled = buffers::take_deliveries();
         let pull = self.core.pull_inbox(room, self.bytes_wanted(out), &mut pulled);
         self.inbox_ready = pull.more;
         let drained = !pull.more && !pull.pending;
-        self.send_all(From::Inbox, &mut pulled, out);
+        self.send_all(From::Inbox, pulled, out)?;
         if drained && self.sent_before.is_none() {
             self.sent_before = Some(self.inbox_next);
         }
+        Ok(())
     }
 
-    fn pull_member(&mut self, at: usize, out: &mut Vec<u8>) {
-        let (room, bytes) = (self.room(), self.bytes_wanted(out));
-        let Some(member) = self.members.get_mut(at) else { return };
+    fn pull_member(&mut self, at: usize, out: &mut Vec<u8>) -> Result<(), Stop> {
+        // What was moved to the inbox takes its place in the window soon; the rest is for other members.
+        let (room, bytes) = (self.room().saturating_sub(self.moved), self.bytes_wanted(out));
+        let Some(member) = self.members.get_mut(at) else { return Ok(()) };
         if room == 0 || !member.ready {
-            return;
+            return Ok(());
         }
         let number = member.number;
-        let mut pulled = std::mem::take(&mut self.pulled);
+        let mut pulled = buffers::take_deliveries();
         let Pull { more, cancelled, .. } = member.consumer.pull(room, bytes, &mut pulled);
         member.ready = more && !cancelled;
-        self.send_all(From::Member(number), &mut pulled, out);
+        self.send_all(From::Member(number), pulled, out)
     }
 
     /// How many messages at QoS 1 and 2 may be pulled now: none while one waits for its identifier.
@@ -138,28 +141,30 @@ impl Session {
         if self.held.is_empty() { self.outbound.room().min(PULL_MESSAGES_MAX) } else { 0 }
     }
 
-    fn send_all(&mut self, from: From, pulled: &mut Vec<Delivery>, out: &mut Vec<u8>) {
+    fn send_all(&mut self, from: From, mut pulled: Vec<Delivery>, out: &mut Vec<u8>) -> Result<(), Stop> {
         for delivery in pulled.drain(..) {
             // Behind one that waits for its identifier, all wait: they keep their order [MQTT-4.6.0-6].
             let behind = from != From::Live && !self.held.is_empty();
-            if behind || !self.send(from, &delivery, out) {
+            if behind || !self.send(from, &delivery, out)? {
                 self.held.push_back((from, delivery));
             }
         }
-        self.pulled = std::mem::take(pulled);
+        buffers::give_deliveries(pulled);
+        Ok(())
     }
 
-    fn deliver_held(&mut self, out: &mut Vec<u8>) {
+    fn deliver_held(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
         while let Some((from, delivery)) = self.held.pop_front() {
-            if !self.send(from, &delivery, out) {
+            if !self.send(from, &delivery, out)? {
                 self.held.push_front((from, delivery));
-                return;
+                break;
             }
         }
+        Ok(())
     }
 
     /// Writes a message as a PUBLISH, or sees that it is not to be sent. False: its packet identifier is in use.
-    fn send(&mut self, from: From, delivery: &Delivery, out: &mut Vec<u8>) -> bool {
+    fn send(&mut self, from: From, delivery: &Delivery, out: &mut Vec<u8>) -> Result<bool, Stop> {
         let source = match from {
             From::Live => None,
             From::Inbox => Some(Source::Inbox { offset: delivery.id.offset }),
@@ -175,12 +180,12 @@ impl Session {
         let Some(outgoing) = Outgoing::read(&delivery.record, address) else {
             tracing::debug!(client_id = self.core.client_id(), "a message without an address is passed over");
             self.done(source);
-            return true;
+            return Ok(true);
         };
         if outgoing.is_expired(self.now_ms) {
             // [MQTT-3.3.2-5]
             self.done(source);
-            return true;
+            return Ok(true);
         }
         let mut dup = false;
         let (mut qos, retain, ids) =
@@ -188,6 +193,15 @@ impl Session {
         if source.is_none() {
             // Best-effort messages have no identifier that lasts.
             qos = Qos::AtMostOnce;
+        }
+        if let From::Member(number) = from
+            && qos == Qos::ExactlyOnce
+            && self.core.is_durable()
+        {
+            let terms =
+                InboxFor { granted: qos, retain, shared: true, subscription_id: ids.first().copied() };
+            self.move_to_inbox(number, delivery, terms)?;
+            return Ok(true);
         }
         let mut packet_id = 0;
         if qos == Qos::AtMostOnce {
@@ -198,13 +212,16 @@ impl Session {
                     dup = self.sent_before.is_none_or(|before| offset < before);
                     self.outbound.send_inbox(offset, qos)
                 }
-                Source::Shared { .. } => self.outbound.send_other(source, qos),
+                Source::Shared { .. } | Source::Settled => self.outbound.send_other(source, qos),
             };
-            let Some(id) = sent else { return false };
+            let Some(id) = sent else { return Ok(false) };
             packet_id = id;
         }
         if let Some(Source::Inbox { offset }) = source {
             self.inbox_next = self.inbox_next.max(offset + 1);
+            if outgoing.inbox_for.is_some_and(|terms| terms.shared) {
+                self.moved = self.moved.saturating_sub(1);
+            }
         }
         let publish = Publish {
             dup,
@@ -220,7 +237,20 @@ impl Session {
             let source = self.outbound.withdraw(packet_id);
             self.done(source);
         }
-        true
+        Ok(true)
+    }
+
+    /// A message at QoS 2 of a shared subscription is this session's from here on: it is completed with this client or
+    /// not at all [MQTT-4.8.2-4], [MQTT-4.8.2-5]. So it changes from the group to the inbox, in one entry.
+    fn move_to_inbox(&mut self, number: u64, delivery: &Delivery, terms: InboxFor) -> Result<(), Stop> {
+        let headers = inbox_copy(&mut self.headers, &delivery.record, terms);
+        let message = Message { headers, ..Message::of_record(&delivery.record, true) };
+        self.publisher.publish(Target::Session(&self.core), &message)?;
+        if let Some(member) = self.members.iter().find(|member| member.number == number) {
+            self.publisher.attach_ack(&member.consumer, &[delivery.id]);
+        }
+        self.moved += 1;
+        Ok(())
     }
 
     /// Writes a PUBLISH with its properties and perhaps an alias. False, and nothing written, if the client takes no
@@ -310,7 +340,8 @@ impl Session {
             self.write(publish, &outgoing, scan.id.as_slice(), out);
             return Ok(());
         }
-        let headers = retained_copy(&mut self.headers, record, scan.granted, scan.id);
+        let terms = InboxFor { granted: scan.granted, retain: true, shared: false, subscription_id: scan.id };
+        let headers = inbox_copy(&mut self.headers, record, terms);
         let message = Message { headers, ..Message::of_record(record, true) };
         self.publisher.publish(Target::Session(&self.core), &message)?;
         Ok(())
@@ -325,9 +356,9 @@ fn terms_of(
     from: From,
     outgoing: &Outgoing<'_>,
 ) -> (Qos, bool, SmallVec<[u32; 4]>) {
-    if let Some(waits_for) = outgoing.retained_for {
-        // [MQTT-3.3.1-8]
-        return (outgoing.qos.min(waits_for.granted), true, waits_for.subscription_id.into_iter().collect());
+    if let Some(terms) = outgoing.inbox_for {
+        let ids = terms.subscription_id.into_iter().collect();
+        return (outgoing.qos.min(terms.granted), terms.retain, ids);
     }
     if let From::Member(number) = from {
         let terms = members.iter().find(|member| member.number == number).map(|member| member.terms);

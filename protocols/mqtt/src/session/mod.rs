@@ -110,11 +110,12 @@ pub(crate) struct Session {
     /// Messages whose packet identifier another one still has.
     held: VecDeque<(From, Delivery)>,
     scans: VecDeque<RetainedScan>,
+    /// Messages of shared subscriptions that were moved to the inbox and not sent yet.
+    moved: usize,
 
     now_ms: i64,
     headers: HeaderWriter,
     properties: PropertiesBuf,
-    pulled: Vec<Delivery>,
     acked: Vec<u64>,
     released: Vec<(Bytes, Bytes)>,
     released_offsets: Vec<u64>,
@@ -244,6 +245,11 @@ impl Session {
 
     /// Ends the connection's part: what the log must still get of it. The session is let go when it is dropped.
     pub(crate) fn end(mut self) {
+        if !self.core.is_durable() {
+            for (number, id) in self.outbound.settle_exactly_once() {
+                self.acknowledged(outbound::Source::Shared { member: number, id });
+            }
+        }
         if let Err(error) = self.flush() {
             tracing::debug!(%error, "the last turn was not taken");
         }

@@ -23,6 +23,8 @@ pub(crate) enum Source {
     Inbox { offset: u64 },
     /// A shared subscription, by the session's number for it.
     Shared { member: u64, id: DeliveryId },
+    /// It was acknowledged there already.
+    Settled,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,13 +156,37 @@ impl Outbound {
         waited
     }
 
-    /// A shared subscription was left: its messages went back, their identifiers are forgotten.
-    pub(crate) fn forget_member(&mut self, gone: u64) {
-        let is_gone = |source: &Source| matches!(source, Source::Shared { member, .. } if *member == gone);
-        self.flights.retain(|_, stage| match stage {
-            Stage::Sent1(source) | Stage::Sent2(source) => !is_gone(source),
-            Stage::Released => true,
-        });
+    /// A shared subscription is left: what was sent of it is completed all the same [MQTT-3.10.4-3], and nobody else
+    /// is to get it. Returns what to acknowledge there.
+    pub(crate) fn settle_member(&mut self, left: u64) -> Vec<DeliveryId> {
+        self.settle(|source, _| matches!(source, Source::Shared { member, .. } if *member == left))
+            .into_iter()
+            .map(|(_, id)| id)
+            .collect()
+    }
+
+    /// The session ends: messages at QoS 2 of shared subscriptions may be with the client, so nobody else is to get
+    /// them [MQTT-4.8.2-5]. Returns what to acknowledge where.
+    pub(crate) fn settle_exactly_once(&mut self) -> Vec<(u64, DeliveryId)> {
+        self.settle(|_, qos| qos == Qos::ExactlyOnce)
+    }
+
+    fn settle(&mut self, which: impl Fn(&Source, Qos) -> bool) -> Vec<(u64, DeliveryId)> {
+        let mut settled = Vec::new();
+        for stage in self.flights.values_mut() {
+            let (source, qos) = match stage {
+                Stage::Sent1(source) => (source, Qos::AtLeastOnce),
+                Stage::Sent2(source) => (source, Qos::ExactlyOnce),
+                Stage::Released => continue,
+            };
+            if let Source::Shared { member, id } = *source
+                && which(source, qos)
+            {
+                settled.push((member, id));
+                *source = Source::Settled;
+            }
+        }
+        settled
     }
 }
 
@@ -240,8 +266,9 @@ mod tests {
         assert_eq!(outbound.send_other(shared(1), Qos::AtLeastOnce), Some(9));
         assert_eq!(outbound.send_other(shared(2), Qos::ExactlyOnce), Some(8));
         assert_eq!(outbound.send_inbox(10, Qos::AtLeastOnce), Some(11));
-        outbound.forget_member(1);
-        assert_eq!(outbound.puback(9), Ok(None));
+        assert_eq!(outbound.settle_member(1).len(), 1);
+        assert_eq!(outbound.settle_exactly_once(), [(2, DeliveryId { partition: 0, offset: 3 })]);
+        assert_eq!(outbound.puback(9), Ok(Some(Source::Settled)));
         assert!(outbound.pubrec(8, false).is_ok());
         assert!(outbound.pubcomp(3), "restored");
     }

@@ -138,10 +138,9 @@ impl Session {
     }
 
     fn release_id(&mut self, packet_id: u16, source: Source) {
-        let durable = self.core.is_durable();
         match source {
             Source::Inbox { offset } => {
-                if durable {
+                if self.core.is_durable() {
                     self.released_offsets.push(offset);
                     self.released.push((state::released_key(packet_id), Bytes::new()));
                 } else {
@@ -149,17 +148,19 @@ impl Session {
                 }
             }
             Source::Shared { member, id } => {
-                let Some(member) = self.members.iter().find(|present| present.number == member) else {
-                    return;
-                };
-                self.publisher.attach_ack(&member.consumer, &[id]);
-                if durable {
-                    let core = &self.core;
-                    self.publisher.attach(|entry| {
-                        core.put_in(entry, state::released_key(packet_id), Bytes::new());
-                    });
+                if let Some(member) = self.members.iter().find(|present| present.number == member) {
+                    self.publisher.attach_ack(&member.consumer, &[id]);
                 }
+                self.remember_released(packet_id);
             }
+            Source::Settled => self.remember_released(packet_id),
+        }
+    }
+
+    fn remember_released(&mut self, packet_id: u16) {
+        if self.core.is_durable() {
+            let core = &self.core;
+            self.publisher.attach(|entry| core.put_in(entry, state::released_key(packet_id), Bytes::new()));
         }
     }
 
@@ -176,6 +177,7 @@ impl Session {
     pub(super) fn acknowledged(&mut self, source: Source) {
         match source {
             Source::Inbox { offset } => self.acked.push(offset),
+            Source::Settled => {}
             Source::Shared { member, id } => {
                 if let Some(member) = self.members.iter_mut().find(|present| present.number == member) {
                     member.acked.push(id);

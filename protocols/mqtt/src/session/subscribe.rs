@@ -111,9 +111,9 @@ impl Session {
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         for &filter in &unsubscribe.filters {
             if let Some(at) = self.members.iter().position(|member| *member.text == *filter) {
-                // What it had and did not acknowledge goes to other members.
+                // What was not sent yet goes to other members.
                 let member = self.members.swap_remove(at);
-                self.outbound.forget_member(member.number);
+                member.consumer.ack(&self.outbound.settle_member(member.number));
                 self.held.retain(|(from, _)| !from.is_member(member.number));
             }
             let (existed, lsn) = self.core.unsubscribe(filter.as_bytes());
