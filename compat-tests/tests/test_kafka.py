@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka.admin import ConfigResource, NewPartitions, ResourceType
 
 from clients import (java, kafka_admin, kafka_consumer, kafka_create, kafka_producer, kafka_read, kafka_read_all,
-                     kafka_send, kafka_take, kafka_tool, node)
+                     kafka_send, kafka_take, kafka_tool, mqtt, node)
 from harness import run, wait_until
 
 
@@ -148,6 +148,21 @@ def test_idempotent_producer(broker, unique):
         producer.poll(0)
     assert producer.flush(15) == 0
     assert [r.value() for r in kafka_read(broker, unique, 5000)] == [b"%d" % n for n in range(5000)]
+
+
+def test_an_idempotent_producer_s_partitions_meet_in_an_inbox(broker, unique):
+    """Each partition has its own sequences, and the copies of all go to one MQTT session."""
+    kafka_create(broker, unique, partitions=3)
+    with mqtt(broker, client_id=unique, clean=False, expiry=100) as client:
+        client.subscribe(unique, 1)
+        producer = kafka_producer(broker, enable_idempotence=True)
+        for n in range(3000):
+            producer.produce(unique, b"%d" % n, partition=n % 3)
+            if n % 100 == 0:
+                producer.flush(10)
+        assert producer.flush(15) == 0
+        assert len(kafka_read_all(broker, unique)) == 3000
+        assert sorted(client.take(3000), key=int) == [b"%d" % n for n in range(3000)]
 
 
 def test_a_fetch_inside_a_batch(broker, unique):
