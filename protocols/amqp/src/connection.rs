@@ -135,6 +135,11 @@ pub(crate) async fn serve(connection: Connection, broker: Broker, limits: Arc<Li
     }
     link.session.end();
     // What is left to say is said, and heard: unread input would make the kernel throw it away.
+    _ = timeout(LINGER, link.last_words()).await;
+    if link.session.was_closed_by_client() {
+        // Clients like to be the ones who close.
+        _ = timeout(LINGER, link.drain()).await;
+    }
     _ = timeout(LINGER, link.part()).await;
 }
 
@@ -400,18 +405,27 @@ impl Link {
         _ = self.timer.as_mut().poll(cx);
     }
 
-    /// The end: writes what is left, says so, and reads until the other end has done the same.
-    async fn part(&mut self) -> io::Result<()> {
+    /// Writes what is left.
+    async fn last_words(&mut self) -> io::Result<()> {
         poll_fn(|cx| match self.poll_output(cx) {
             Ok(true) => Poll::Pending,
             Ok(false) if self.unflushed => Poll::Pending,
             Ok(false) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error)),
         })
-        .await?;
-        poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await?;
+        .await
+    }
+
+    /// Reads until the other end closes.
+    async fn drain(&mut self) -> io::Result<()> {
         let mut unread = [0; 4096];
         while self.io.read(&mut unread).await? > 0 {}
         Ok(())
+    }
+
+    /// Closes our direction, and waits for the other to be closed.
+    async fn part(&mut self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await?;
+        self.drain().await
     }
 }

@@ -184,9 +184,13 @@ impl From<Malformed> for Refusal {
             Malformed::UnknownMethod { class, method } => {
                 Refusal::not_implemented(format_args!("no method {method} of class {class}"))
             }
-            Malformed::UnknownFieldType(_) | Malformed::TooDeep => Refusal::new(ReplyCode::SyntaxError, error),
+            Malformed::UnknownFieldType(_) | Malformed::TooDeep => {
+                Refusal::new(ReplyCode::SyntaxError, error)
+            }
             Malformed::NotUtf8 => Refusal::frame_error(error),
-            Malformed::Truncated | Malformed::Trailing => Refusal::frame_error(format_args!("cannot decode: {error}")),
+            Malformed::Truncated | Malformed::Trailing => {
+                Refusal::frame_error(format_args!("cannot decode: {error}"))
+            }
         }
     }
 }
@@ -195,7 +199,9 @@ impl From<FrameError> for Refusal {
     fn from(error: FrameError) -> Self {
         Refusal::frame_error(match error {
             FrameError::TooLarge { kind, payload_bytes, payload_bytes_max, .. } => {
-                format!("type {kind}, all octets = <<>>: {{frame_too_large,{payload_bytes},{payload_bytes_max}}}")
+                format!(
+                    "type {kind}, all octets = <<>>: {{frame_too_large,{payload_bytes},{payload_bytes_max}}}"
+                )
             }
             FrameError::BadEnd { kind, end, .. } => {
                 format!("type {kind}, all octets = <<>>: {{invalid_frame_end_marker,{end}}}")
@@ -210,7 +216,10 @@ pub fn snippet(payload: &[u8]) -> String {
     let shown = payload.get(..SHOWN_BYTES_MAX).unwrap_or(payload);
     let how_many = if shown.len() == payload.len() { "all" } else { "first 16" };
     let binary = match std::str::from_utf8(shown) {
-        Ok(text) if !text.is_empty() && text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') => {
+        Ok(text)
+            if !text.is_empty()
+                && text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') =>
+        {
             format!("<<\"{text}\">>")
         }
         _ => format!("<<{}>>", shown.iter().map(u8::to_string).collect::<Vec<_>>().join(",")),

@@ -20,7 +20,9 @@ fn plain_and_amqplain_get_in_and_channels_open() {
     Client::open(server.address).open_channel(7);
     let mut client = started(&server);
     let mut response = Vec::new();
-    TableWriter::new(&mut response).field(b"LOGIN", Value::Text(b"guest")).field(b"PASSWORD", Value::Text(b"guest"));
+    TableWriter::new(&mut response)
+        .field(b"LOGIN", Value::Text(b"guest"))
+        .field(b"PASSWORD", Value::Text(b"guest"));
     client.start_ok("AMQPLAIN", &response);
     client.expect("ConnectionTune { channel_max: 2047, frame_max: 131072, heartbeat: 60 }");
 }
@@ -30,14 +32,18 @@ fn everything_in_one_write_is_understood() {
     let server = Server::start();
     let mut client = Client::raw(server.address);
     let mut out = PROTOCOL_HEADER.to_vec();
-    let mut say = |channel: u16, method: Method<'_>| inver_amqp::codec::write::method(&mut out, channel, &method);
+    let mut say =
+        |channel: u16, method: Method<'_>| inver_amqp::codec::write::method(&mut out, channel, &method);
     let response = b"\0guest\0guest";
-    say(0, Method::ConnectionStartOk {
-        client_properties: Table::default(),
-        mechanism: "PLAIN",
-        response,
-        locale: "en_US",
-    });
+    say(
+        0,
+        Method::ConnectionStartOk {
+            client_properties: Table::default(),
+            mechanism: "PLAIN",
+            response,
+            locale: "en_US",
+        },
+    );
     say(0, Method::ConnectionTuneOk { channel_max: 5, frame_max: 8192, heartbeat: 0 });
     say(0, Method::ConnectionOpen { virtual_host: "/", capabilities: "", insist: false });
     say(3, Method::ChannelOpen { out_of_band: "" });
@@ -65,7 +71,10 @@ fn an_unknown_mechanism_is_refused_politely() {
     let server = Server::start();
     let mut client = started(&server);
     client.start_ok("EXTERNAL", b"");
-    client.expect_close("ConnectionClose", "503, reply_text: \"COMMAND_INVALID - unknown authentication mechanism");
+    client.expect_close(
+        "ConnectionClose",
+        "503, reply_text: \"COMMAND_INVALID - unknown authentication mechanism",
+    );
 }
 
 #[test]
@@ -82,7 +91,9 @@ fn an_unknown_vhost_is_refused() {
 #[test]
 fn other_protocols_are_told_which_one_is_spoken() {
     let server = Server::start();
-    for hello in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"AMQP\x00\x01\x00\x00", b"\x16\x03\x01\x02\x00\x01\x00\x01"] {
+    for hello in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], b"AMQP\x00\x01\x00\x00", b"\x16\x03\x01\x02\x00\x01\x00\x01"]
+    {
         let mut client = Client::raw(server.address);
         client.bytes(hello);
         let mut answer = Vec::new();
@@ -96,10 +107,16 @@ fn before_the_login_frames_are_small_and_methods_in_order() {
     let server = Server::start();
     let mut client = started(&server);
     client.bytes(&[1, 0, 0, 0, 0x7F, 0, 0]);
-    client.expect_close("ConnectionClose", "501, reply_text: \"FRAME_ERROR - type 1, all octets = <<>>: {frame_too_large");
+    client.expect_close(
+        "ConnectionClose",
+        "501, reply_text: \"FRAME_ERROR - type 1, all octets = <<>>: {frame_too_large",
+    );
     let mut client = started(&server);
     client.send(0, &Method::ConnectionOpen { virtual_host: "/", capabilities: "", insist: false });
-    client.expect_close("ConnectionClose", "504, reply_text: \"CHANNEL_ERROR - unexpected method in connection state starting");
+    client.expect_close(
+        "ConnectionClose",
+        "504, reply_text: \"CHANNEL_ERROR - unexpected method in connection state starting",
+    );
     let mut client = started(&server);
     client.send(1, &Method::ChannelOpen { out_of_band: "" });
     client.expect_close("ConnectionClose", "505, reply_text: \"UNEXPECTED_FRAME - type 1");
@@ -115,13 +132,19 @@ fn deeply_nested_client_properties_are_refused() {
         TableWriter::new(&mut raw).field(b"n", Value::Table(Table::of(&inner)));
     }
     assert!(raw.len() < 8000);
-    client.send(0, &Method::ConnectionStartOk {
-        client_properties: Table::of(&raw),
-        mechanism: "PLAIN",
-        response: b"",
-        locale: "",
-    });
-    client.expect_close("ConnectionClose", "502, reply_text: \"SYNTAX_ERROR - field table nested deeper than 32");
+    client.send(
+        0,
+        &Method::ConnectionStartOk {
+            client_properties: Table::of(&raw),
+            mechanism: "PLAIN",
+            response: b"",
+            locale: "",
+        },
+    );
+    client.expect_close(
+        "ConnectionClose",
+        "502, reply_text: \"SYNTAX_ERROR - field table nested deeper than 32",
+    );
 }
 
 #[test]
@@ -155,12 +178,16 @@ fn heartbeats_keep_a_connection() {
 fn a_connection_closes_in_either_direction() {
     let server = Server::start();
     let mut client = server.client();
-    client.send(0, &Method::ConnectionClose { reply_code: 200, reply_text: "bye", class_id: 0, method_id: 0 });
+    client
+        .send(0, &Method::ConnectionClose { reply_code: 200, reply_text: "bye", class_id: 0, method_id: 0 });
     client.expect("ConnectionCloseOk");
     client.expect_end();
     let mut client = server.client();
     server.shutdown.request();
-    client.expect_close("ConnectionClose", "320, reply_text: \"CONNECTION_FORCED - broker forced connection closure");
+    client.expect_close(
+        "ConnectionClose",
+        "320, reply_text: \"CONNECTION_FORCED - broker forced connection closure",
+    );
     client.send(0, &Method::ConnectionCloseOk {});
     client.expect_end();
 }
@@ -170,10 +197,16 @@ fn lost_frames_end_the_connection() {
     let server = Server::start();
     let mut client = server.client();
     client.bytes(&[FRAME_BODY, 0, 1, 0, 0, 0, 1, b'x', b'!']);
-    client.expect_close("ConnectionClose", "501, reply_text: \"FRAME_ERROR - type 3, all octets = <<>>: {invalid_frame_end_marker,33}");
+    client.expect_close(
+        "ConnectionClose",
+        "501, reply_text: \"FRAME_ERROR - type 3, all octets = <<>>: {invalid_frame_end_marker,33}",
+    );
     let mut client = server.client();
     client.bytes(&[9, 0, 0, 0, 0, 0, 0, 0xCE]);
-    client.expect_close("ConnectionClose", "501, reply_text: \"FRAME_ERROR - type 9, all octets = <<>>: unknown_frame");
+    client.expect_close(
+        "ConnectionClose",
+        "501, reply_text: \"FRAME_ERROR - type 9, all octets = <<>>: unknown_frame",
+    );
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 mod support;
 
+use inver_amqp::codec::Method;
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, Value};
-use inver_amqp::codec::Method;
 use support::{Client, Server, table};
 
 fn persistent() -> Properties<'static> {
@@ -60,7 +60,10 @@ fn deliveries_come_in_order_and_are_acknowledged() {
     client.consume("q", "me", false);
     for n in 0..100u64 {
         let got = client.message();
-        assert_eq!((got.text(), got.tag, got.redelivered, got.consumer.as_str()), (n.to_string(), n + 1, false, "me"));
+        assert_eq!(
+            (got.text(), got.tag, got.redelivered, got.consumer.as_str()),
+            (n.to_string(), n + 1, false, "me")
+        );
         client.ack(got.tag, n % 3 == 0);
     }
     client.await_depth("q", 0, 1);
@@ -134,7 +137,10 @@ fn unacknowledged_messages_come_again() {
     other.await_depth("q", 3, 0);
     let got = other.get("q", false).unwrap();
     assert!(got.redelivered && got.text() == "1");
-    assert_eq!(got.method, "BasicGetOk { delivery_tag: 1, redelivered: true, exchange: \"\", routing_key: \"q\", message_count: 2 }");
+    assert_eq!(
+        got.method,
+        "BasicGetOk { delivery_tag: 1, redelivered: true, exchange: \"\", routing_key: \"q\", message_count: 2 }"
+    );
 }
 
 #[test]
@@ -143,7 +149,10 @@ fn unknown_delivery_tags_cost_the_channel() {
     for multiple in [false, true] {
         let mut client = server.client();
         client.ack(5, multiple);
-        client.expect_close("ChannelClose", "406, reply_text: \"PRECONDITION_FAILED - unknown delivery tag 5\", class_id: 60, method_id: 80");
+        client.expect_close(
+            "ChannelClose",
+            "406, reply_text: \"PRECONDITION_FAILED - unknown delivery tag 5\", class_id: 60, method_id: 80",
+        );
         client.send(1, &Method::ChannelCloseOk {});
         client.open_channel(1);
         client.ack(0, true);
@@ -185,7 +194,9 @@ fn confirms_come_in_order_and_after_returns() {
     let mut confirmed = 0;
     while confirmed < 50 {
         let got = client.next().unwrap();
-        let Method::BasicAck { delivery_tag, multiple } = Method::decode(&got.payload).unwrap() else { panic!() };
+        let Method::BasicAck { delivery_tag, multiple } = Method::decode(&got.payload).unwrap() else {
+            panic!()
+        };
         assert!(delivery_tag > confirmed && (multiple || delivery_tag == confirmed + 1));
         confirmed = delivery_tag;
     }
@@ -208,17 +219,20 @@ fn what_was_confirmed_or_declared_survives() {
         let server = Server::on(dir.path(), Default::default());
         let mut client = server.client();
         client.declare_with("q", true, Table::default());
-        client.send(1, &Method::ExchangeDeclare {
-            ticket: 0,
-            exchange: "ex",
-            kind: "direct",
-            passive: false,
-            durable: true,
-            auto_delete: false,
-            internal: false,
-            nowait: false,
-            arguments: Table::default(),
-        });
+        client.send(
+            1,
+            &Method::ExchangeDeclare {
+                ticket: 0,
+                exchange: "ex",
+                kind: "direct",
+                passive: false,
+                durable: true,
+                auto_delete: false,
+                internal: false,
+                nowait: false,
+                arguments: Table::default(),
+            },
+        );
         client.expect("ExchangeDeclareOk");
         client.bind("q", "ex", "key", Table::default());
         client.confirm_select();
@@ -303,10 +317,16 @@ fn a_deleted_queues_consumers_are_told() {
     client.declare("q");
     client.consume("q", "me", false);
     let mut other = server.client();
-    other.send(1, &Method::QueueDelete { ticket: 0, queue: "q", if_unused: true, if_empty: false, nowait: false });
+    other.send(
+        1,
+        &Method::QueueDelete { ticket: 0, queue: "q", if_unused: true, if_empty: false, nowait: false },
+    );
     other.expect_close("ChannelClose", "PRECONDITION_FAILED - queue 'q' in vhost '/' in use");
     let mut other = server.client();
-    other.send(1, &Method::QueueDelete { ticket: 0, queue: "q", if_unused: false, if_empty: false, nowait: false });
+    other.send(
+        1,
+        &Method::QueueDelete { ticket: 0, queue: "q", if_unused: false, if_empty: false, nowait: false },
+    );
     other.expect("QueueDeleteOk { message_count: 0 }");
     client.expect("BasicCancel { consumer_tag: \"me\", nowait: true }");
     client.declare("q");
@@ -365,14 +385,28 @@ fn channels_do_not_disturb_each_other() {
     let mut frames: Vec<Vec<u8>> = vec![Vec::new(), Vec::new()];
     for (i, out) in frames.iter_mut().enumerate() {
         let channel = i as u16 + 2;
-        let publish = Method::BasicPublish { ticket: 0, exchange: "", routing_key: "q", mandatory: false, immediate: false };
+        let publish = Method::BasicPublish {
+            ticket: 0,
+            exchange: "",
+            routing_key: "q",
+            mandatory: false,
+            immediate: false,
+        };
         inver_amqp::codec::write::method(out, channel, &publish);
-        inver_amqp::codec::write::content(out, channel, 4096, |out| out.extend_from_slice(&[0, 0]), &[i as u8; 10_000]);
+        inver_amqp::codec::write::content(
+            out,
+            channel,
+            4096,
+            |out| out.extend_from_slice(&[0, 0]),
+            &[i as u8; 10_000],
+        );
     }
     let mut ends = [0, 0];
     while ends[0] < frames[0].len() || ends[1] < frames[1].len() {
         for i in 0..2 {
-            if let Ok(inver_amqp::codec::Next::Frame(_, used)) = inver_amqp::codec::frame::next(&frames[i][ends[i]..], 8192) {
+            if let Ok(inver_amqp::codec::Next::Frame(_, used)) =
+                inver_amqp::codec::frame::next(&frames[i][ends[i]..], 8192)
+            {
                 let (from, to) = (ends[i], ends[i] + used);
                 client.bytes(&frames[i][from..to]);
                 ends[i] = to;
@@ -392,7 +426,10 @@ fn a_queues_deletion_is_answered_before_its_consumers_are_told() {
         let mut client = server.client();
         client.declare_with("q", durable, Table::default());
         client.consume("q", "me", false);
-        client.send(1, &Method::QueueDelete { ticket: 0, queue: "q", if_unused: false, if_empty: false, nowait: false });
+        client.send(
+            1,
+            &Method::QueueDelete { ticket: 0, queue: "q", if_unused: false, if_empty: false, nowait: false },
+        );
         client.expect("QueueDeleteOk");
         client.expect("BasicCancel { consumer_tag: \"me\", nowait: true }");
     }

@@ -2,9 +2,9 @@
 
 mod support;
 
+use inver_amqp::codec::Method;
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, Value};
-use inver_amqp::codec::Method;
 use support::{Client, Server, table};
 
 struct Declare<'a> {
@@ -27,16 +27,19 @@ const PLAIN: Declare<'static> = Declare {
 
 impl Declare<'_> {
     fn by(&self, client: &mut Client) -> String {
-        client.send(1, &Method::QueueDeclare {
-            ticket: 0,
-            queue: self.queue,
-            passive: self.passive,
-            durable: self.durable,
-            exclusive: self.exclusive,
-            auto_delete: self.auto_delete,
-            nowait: false,
-            arguments: self.arguments,
-        });
+        client.send(
+            1,
+            &Method::QueueDeclare {
+                ticket: 0,
+                queue: self.queue,
+                passive: self.passive,
+                durable: self.durable,
+                exclusive: self.exclusive,
+                auto_delete: self.auto_delete,
+                nowait: false,
+                arguments: self.arguments,
+            },
+        );
         client.method()
     }
 }
@@ -104,13 +107,16 @@ fn the_four_kinds_of_exchange() {
     let text = table(&[("n", Value::Text(b"1")), ("there", Value::Bool(true))]);
     assert_eq!(reached(&mut client, "my-headers", "", &text), "b");
     assert_eq!(reached(&mut client, "my-headers", "", b""), "");
-    client.send(1, &Method::QueueUnbind {
-        ticket: 0,
-        queue: "a",
-        exchange: "my-direct",
-        routing_key: "k",
-        arguments: Table::default(),
-    });
+    client.send(
+        1,
+        &Method::QueueUnbind {
+            ticket: 0,
+            queue: "a",
+            exchange: "my-direct",
+            routing_key: "k",
+            arguments: Table::default(),
+        },
+    );
     client.expect("QueueUnbindOk");
     assert_eq!(reached(&mut client, "my-direct", "k", b""), "b");
 }
@@ -128,28 +134,34 @@ fn exchanges_lead_to_exchanges_and_alternates() {
     let arguments = table(&[("alternate-exchange", Value::Text(b"elsewhere"))]);
     client.send(1, &exchange("from", "topic", Table::of(&arguments)));
     client.expect("ExchangeDeclareOk");
-    client.send(1, &Method::ExchangeBind {
-        ticket: 0,
-        destination: "to",
-        source: "from",
-        routing_key: "a.#",
-        nowait: false,
-        arguments: Table::default(),
-    });
+    client.send(
+        1,
+        &Method::ExchangeBind {
+            ticket: 0,
+            destination: "to",
+            source: "from",
+            routing_key: "a.#",
+            nowait: false,
+            arguments: Table::default(),
+        },
+    );
     client.expect("ExchangeBindOk");
     client.publish(1, "from", "a.b", b"found");
     client.publish(1, "from", "b", b"lost");
     assert_eq!(client.get("q", true).unwrap().text(), "found");
     let lost = client.get("lost", true).unwrap();
     assert_eq!((lost.text(), lost.exchange, lost.routing_key), ("lost".into(), "from".into(), "b".into()));
-    client.send(1, &Method::ExchangeUnbind {
-        ticket: 0,
-        destination: "to",
-        source: "from",
-        routing_key: "a.#",
-        nowait: false,
-        arguments: Table::default(),
-    });
+    client.send(
+        1,
+        &Method::ExchangeUnbind {
+            ticket: 0,
+            destination: "to",
+            source: "from",
+            routing_key: "a.#",
+            nowait: false,
+            arguments: Table::default(),
+        },
+    );
     client.expect("ExchangeUnbindOk");
     client.publish(1, "from", "a.b", b"now lost");
     assert_eq!(client.get("lost", true).unwrap().text(), "now lost");
@@ -161,7 +173,11 @@ fn a_declaration_again_must_mean_the_same() {
     let mut client = server.client();
     let ttl = table(&[("x-message-ttl", Value::I32(60_000))]);
     let with_ttl = Declare { arguments: Table::of(&ttl), ..PLAIN };
-    assert!(with_ttl.by(&mut client).starts_with("QueueDeclareOk { queue: \"q\", message_count: 0, consumer_count: 0"));
+    assert!(
+        with_ttl
+            .by(&mut client)
+            .starts_with("QueueDeclareOk { queue: \"q\", message_count: 0, consumer_count: 0")
+    );
     assert!(with_ttl.by(&mut client).starts_with("QueueDeclareOk"));
     let wider = table(&[("x-message-ttl", Value::I64(60_000))]);
     assert!(Declare { arguments: Table::of(&wider), ..PLAIN }.by(&mut client).starts_with("QueueDeclareOk"));
@@ -178,17 +194,23 @@ fn a_declaration_again_must_mean_the_same() {
     refused(
         &server,
         |c| Declare { arguments: Table::of(&other), ..PLAIN }.by(c),
-        &format!("{inequivalent} 'x-message-ttl' for queue 'q' in vhost '/': received '1000' but current is '60000'"),
+        &format!(
+            "{inequivalent} 'x-message-ttl' for queue 'q' in vhost '/': received '1000' but current is '60000'"
+        ),
     );
     refused(
         &server,
         |c| Declare { durable: true, arguments: Table::of(&ttl), ..PLAIN }.by(c),
-        &format!("{inequivalent} 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'"),
+        &format!(
+            "{inequivalent} 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'"
+        ),
     );
     refused(
         &server,
         |c| Declare { auto_delete: true, arguments: Table::of(&ttl), ..PLAIN }.by(c),
-        &format!("{inequivalent} 'auto_delete' for queue 'q' in vhost '/': received 'true' but current is 'false'"),
+        &format!(
+            "{inequivalent} 'auto_delete' for queue 'q' in vhost '/': received 'true' but current is 'false'"
+        ),
     );
     client.declare_exchange("e", "direct");
     client.declare_exchange("e", "direct");
@@ -198,7 +220,9 @@ fn a_declaration_again_must_mean_the_same() {
             c.send(1, &exchange("e", "fanout", Table::default()));
             c.method()
         },
-        &format!("{inequivalent} 'type' for exchange 'e' in vhost '/': received 'fanout' but current is 'direct'\", class_id: 40, method_id: 10"),
+        &format!(
+            "{inequivalent} 'type' for exchange 'e' in vhost '/': received 'fanout' but current is 'direct'\", class_id: 40, method_id: 10"
+        ),
     );
     refused(
         &server,
@@ -227,7 +251,9 @@ fn bad_arguments_are_refused() {
         refused(
             &server,
             |c| Declare { arguments: Table::of(&arguments), ..PLAIN }.by(c),
-            &format!("406, reply_text: \"PRECONDITION_FAILED - invalid arg '{name}' for queue 'q' in vhost '/': {why}"),
+            &format!(
+                "406, reply_text: \"PRECONDITION_FAILED - invalid arg '{name}' for queue 'q' in vhost '/': {why}"
+            ),
         );
     }
     let arguments = table(&[("x-dead-letter-exchange", Value::I32(1))]);
@@ -279,10 +305,17 @@ fn what_is_not_there() {
     refused(&server, say(bind("x", "amq.direct")), no_queue);
     server.client().declare("q");
     refused(&server, say(bind("q", "x")), no_exchange);
-    refused(&server, say(Method::BasicGet { ticket: 0, queue: "", no_ack: true }), "NOT_FOUND - no previously declared queue");
+    refused(
+        &server,
+        say(Method::BasicGet { ticket: 0, queue: "", no_ack: true }),
+        "NOT_FOUND - no previously declared queue",
+    );
     // Deleting what is not there is no error.
     let mut client = server.client();
-    client.send(1, &Method::QueueDelete { ticket: 0, queue: "x", if_unused: false, if_empty: false, nowait: false });
+    client.send(
+        1,
+        &Method::QueueDelete { ticket: 0, queue: "x", if_unused: false, if_empty: false, nowait: false },
+    );
     client.expect("QueueDeleteOk { message_count: 0 }");
     client.send(1, &Method::ExchangeDelete { ticket: 0, exchange: "x", if_unused: false, nowait: false });
     client.expect("ExchangeDeleteOk");
@@ -315,25 +348,33 @@ fn names_that_are_not_for_clients() {
     refused(
         &server,
         |c| {
-            c.send(1, &Method::ExchangeDelete { ticket: 0, exchange: "amq.topic", if_unused: false, nowait: false });
+            c.send(
+                1,
+                &Method::ExchangeDelete { ticket: 0, exchange: "amq.topic", if_unused: false, nowait: false },
+            );
             c.method()
         },
         "403, reply_text: \"ACCESS_REFUSED - deletion of system exchange 'amq.topic' in vhost '/' not allowed",
     );
     // They are there, though.
     let mut client = server.client();
-    for (name, kind) in [("amq.topic", "topic"), ("amq.direct", "direct"), ("amq.fanout", "fanout"), ("amq.match", "headers")] {
-        client.send(1, &Method::ExchangeDeclare {
-            ticket: 0,
-            exchange: name,
-            kind,
-            passive: false,
-            durable: true,
-            auto_delete: false,
-            internal: false,
-            nowait: false,
-            arguments: Table::default(),
-        });
+    for (name, kind) in
+        [("amq.topic", "topic"), ("amq.direct", "direct"), ("amq.fanout", "fanout"), ("amq.match", "headers")]
+    {
+        client.send(
+            1,
+            &Method::ExchangeDeclare {
+                ticket: 0,
+                exchange: name,
+                kind,
+                passive: false,
+                durable: true,
+                auto_delete: false,
+                internal: false,
+                nowait: false,
+                arguments: Table::default(),
+            },
+        );
         client.expect("ExchangeDeclareOk");
     }
 }
@@ -363,16 +404,19 @@ fn exclusive_queues_belong_to_their_connection() {
     let mut client = server.client();
     let since = std::time::Instant::now();
     loop {
-        client.send(1, &Method::QueueDeclare {
-            ticket: 0,
-            queue: "q",
-            passive: true,
-            durable: false,
-            exclusive: false,
-            auto_delete: false,
-            nowait: false,
-            arguments: Table::default(),
-        });
+        client.send(
+            1,
+            &Method::QueueDeclare {
+                ticket: 0,
+                queue: "q",
+                passive: true,
+                durable: false,
+                exclusive: false,
+                auto_delete: false,
+                nowait: false,
+                arguments: Table::default(),
+            },
+        );
         if client.expect("ChannelClose").contains("404") {
             break;
         }
@@ -429,7 +473,10 @@ fn exclusive_consumers_are_alone() {
     refused(&server, consume(false), in_use);
     refused(&server, consume(true), in_use);
     client.consume_with("q", "only", true, false, Table::default());
-    client.expect_close("ConnectionClose", "530, reply_text: \"NOT_ALLOWED - attempt to reuse consumer tag 'only'");
+    client.expect_close(
+        "ConnectionClose",
+        "530, reply_text: \"NOT_ALLOWED - attempt to reuse consumer tag 'only'",
+    );
 }
 
 #[test]
@@ -445,7 +492,13 @@ fn purge_and_conditional_deletes() {
         client.expect("QueuePurgeOk { message_count: 5 }");
         client.publish(1, "", "p", b"y");
         assert_eq!(client.inspect("p"), (1, 0));
-        let delete = |if_empty| Method::QueueDelete { ticket: 0, queue: "p", if_unused: false, if_empty, nowait: false };
+        let delete = |if_empty| Method::QueueDelete {
+            ticket: 0,
+            queue: "p",
+            if_unused: false,
+            if_empty,
+            nowait: false,
+        };
         let mut other = server.client();
         other.send(1, &delete(true));
         other.expect_close("ChannelClose", "PRECONDITION_FAILED - queue 'p' in vhost '/' not empty");
@@ -469,14 +522,40 @@ fn methods_that_are_not_for_clients_or_not_built() {
             c.method()
         }
     };
-    refused(&server, say(Method::QueueDeclareOk { queue: "q", message_count: 0, consumer_count: 0 }), "503, reply_text: \"COMMAND_INVALID - unimplemented method");
-    refused(&server, say(Method::ChannelOpen { out_of_band: "" }), "504, reply_text: \"CHANNEL_ERROR - second 'channel.open' seen");
-    refused(&server, say(Method::ChannelFlow { active: false }), "540, reply_text: \"NOT_IMPLEMENTED - active=false");
-    refused(&server, say(Method::BasicRecover { requeue: false }), "540, reply_text: \"NOT_IMPLEMENTED - requeue=false");
-    refused(&server, say(Method::BasicQos { prefetch_size: 1, prefetch_count: 0, global: false }), "540, reply_text: \"NOT_IMPLEMENTED - prefetch_size!=0 (1)");
     refused(
         &server,
-        say(Method::BasicPublish { ticket: 0, exchange: "", routing_key: "", mandatory: false, immediate: true }),
+        say(Method::QueueDeclareOk { queue: "q", message_count: 0, consumer_count: 0 }),
+        "503, reply_text: \"COMMAND_INVALID - unimplemented method",
+    );
+    refused(
+        &server,
+        say(Method::ChannelOpen { out_of_band: "" }),
+        "504, reply_text: \"CHANNEL_ERROR - second 'channel.open' seen",
+    );
+    refused(
+        &server,
+        say(Method::ChannelFlow { active: false }),
+        "540, reply_text: \"NOT_IMPLEMENTED - active=false",
+    );
+    refused(
+        &server,
+        say(Method::BasicRecover { requeue: false }),
+        "540, reply_text: \"NOT_IMPLEMENTED - requeue=false",
+    );
+    refused(
+        &server,
+        say(Method::BasicQos { prefetch_size: 1, prefetch_count: 0, global: false }),
+        "540, reply_text: \"NOT_IMPLEMENTED - prefetch_size!=0 (1)",
+    );
+    refused(
+        &server,
+        say(Method::BasicPublish {
+            ticket: 0,
+            exchange: "",
+            routing_key: "",
+            mandatory: false,
+            immediate: true,
+        }),
         "540, reply_text: \"NOT_IMPLEMENTED - immediate=true\", class_id: 60, method_id: 40",
     );
     refused(
@@ -506,6 +585,16 @@ fn methods_that_are_not_for_clients_or_not_built() {
     let mut client = server.client();
     client.send(1, &Method::ChannelFlow { active: true });
     client.expect("ChannelFlowOk { active: true }");
-    client.send(1, &Method::AccessRequest { realm: "/data", exclusive: false, passive: true, active: true, write: true, read: true });
+    client.send(
+        1,
+        &Method::AccessRequest {
+            realm: "/data",
+            exclusive: false,
+            passive: true,
+            active: true,
+            write: true,
+            read: true,
+        },
+    );
     client.expect("AccessRequestOk { ticket: 1 }");
 }

@@ -296,8 +296,26 @@ fn hot_frames_are_those_of_the_table_of_methods() {
     let mut by_table = Vec::new();
     let (exchange, routing_key) = ("ex", "key");
     for (channel, method) in [
-        (3, Method::BasicDeliver { consumer_tag: "ctag", delivery_tag: 7, redelivered: true, exchange, routing_key }),
-        (4, Method::BasicGetOk { delivery_tag: 8, redelivered: false, exchange, routing_key, message_count: 9 }),
+        (
+            3,
+            Method::BasicDeliver {
+                consumer_tag: "ctag",
+                delivery_tag: 7,
+                redelivered: true,
+                exchange,
+                routing_key,
+            },
+        ),
+        (
+            4,
+            Method::BasicGetOk {
+                delivery_tag: 8,
+                redelivered: false,
+                exchange,
+                routing_key,
+                message_count: 9,
+            },
+        ),
         (5, Method::BasicAck { delivery_tag: 10, multiple: true }),
         (6, Method::BasicNack { delivery_tag: 11, multiple: false, requeue: false }),
     ] {

@@ -66,7 +66,8 @@ pub(super) fn write(deaths: &[Death], headers: Table<'_>, out: &mut Vec<u8>) {
         let (mut entry, mut keys) = (Vec::new(), Vec::new());
         let mut writer = TableWriter::new(&mut keys);
         writer.value(Value::Text(death.routing_key.as_bytes()));
-        if let (Some(Value::Array(more)), true) = (headers.get("CC"), death.routing_key == first.routing_key) {
+        if let (Some(Value::Array(more)), true) = (headers.get("CC"), death.routing_key == first.routing_key)
+        {
             more.iter().for_each(|key| writer.value(key));
         }
         let mut table = TableWriter::new(&mut entry);
@@ -88,9 +89,8 @@ pub(super) fn write(deaths: &[Death], headers: Table<'_>, out: &mut Vec<u8>) {
         table.field(reason, Value::Text(death.reason.as_bytes()));
         table.field(exchange, Value::Text(death.exchange.as_bytes()));
     }
-    let ours = |name: &[u8]| {
-        name == X_DEATH || SUMMARIES.iter().any(|(q, r, e)| [*q, *r, *e].contains(&name))
-    };
+    let ours =
+        |name: &[u8]| name == X_DEATH || SUMMARIES.iter().any(|(q, r, e)| [*q, *r, *e].contains(&name));
     for (name, value) in headers.iter().filter(|(name, _)| !ours(name)) {
         table.field(name, value);
     }

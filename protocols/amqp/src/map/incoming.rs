@@ -109,7 +109,12 @@ impl Composer {
     }
 }
 
-fn write(headers: &mut HeaderWriter, publish: &Publish<'_>, properties: &Properties<'_>, verbatim: Option<&[u8]>) {
+fn write(
+    headers: &mut HeaderWriter,
+    publish: &Publish<'_>,
+    properties: &Properties<'_>,
+    verbatim: Option<&[u8]>,
+) {
     if !publish.exchange.is_empty() {
         headers.property(name::EXCHANGE, publish.exchange.as_bytes());
     }

@@ -84,7 +84,8 @@ fn split(record: &Record) -> (Option<&[u8]>, RawHeaders<'_>, RawHeaders<'_>) {
     let nothing = RawHeaders { bytes: &[], left: 0 };
     let mut rest = all;
     let Some((first, Some(value))) = rest.next() else { return (None, nothing, all) };
-    let (b"inver-origin", [origin @ .., b'/', tens @ b'0'..=b'9', ones @ b'0'..=b'9']) = (first, value) else {
+    let (b"inver-origin", [origin @ .., b'/', tens @ b'0'..=b'9', ones @ b'0'..=b'9']) = (first, value)
+    else {
         return (None, nothing, all);
     };
     let count = u32::from(tens - b'0') * 10 + u32::from(ones - b'0');
@@ -165,7 +166,12 @@ impl Renderer {
     }
 
     /// What came from AMQP: as it was.
-    fn own<'a>(&'a mut self, properties: RawHeaders<'a>, user: RawHeaders<'a>, body: &'a [u8]) -> Outgoing<'a> {
+    fn own<'a>(
+        &'a mut self,
+        properties: RawHeaders<'a>,
+        user: RawHeaders<'a>,
+        body: &'a [u8],
+    ) -> Outgoing<'a> {
         let mut known = Known::default();
         for (name, value) in properties {
             known.take(name, value.unwrap_or_default());
@@ -297,11 +303,14 @@ struct BoundedTable<'a> {
 impl BoundedTable<'_> {
     /// A header whose value is bytes: a string if it is UTF-8, binary if not, void if null.
     fn add(&mut self, name: &[u8], value: Option<&[u8]>) {
-        self.put(name, match value {
-            None => Value::Void,
-            Some(bytes) if std::str::from_utf8(bytes).is_ok() => Value::Text(bytes),
-            Some(bytes) => Value::Binary(bytes),
-        });
+        self.put(
+            name,
+            match value {
+                None => Value::Void,
+                Some(bytes) if std::str::from_utf8(bytes).is_ok() => Value::Text(bytes),
+                Some(bytes) => Value::Binary(bytes),
+            },
+        );
     }
 
     fn put(&mut self, name: &[u8], value: Value<'_>) {

@@ -114,7 +114,10 @@ proptest! {
 #[test]
 fn the_property_list_is_stored_only_where_it_must_be() {
     let plain = raw(&Properties { delivery_mode: Some(2), ..Default::default() });
-    assert_eq!(names(&stored(&publish(&plain, b"x"))), ["inver-origin", "exchange", "routing-key", "delivery-mode"]);
+    assert_eq!(
+        names(&stored(&publish(&plain, b"x"))),
+        ["inver-origin", "exchange", "routing-key", "delivery-mode"]
+    );
     let mut table = Vec::new();
     TableWriter::new(&mut table).field(b"k", Value::Text(b"v"));
     let strings = raw(&Properties { headers: Some(Table::of(&table)), ..Default::default() });
@@ -132,7 +135,9 @@ fn the_property_list_is_stored_only_where_it_must_be() {
 #[test]
 fn keys_and_null_values_cross_in_both_directions() {
     let mut table = Vec::new();
-    TableWriter::new(&mut table).field(KEY.as_bytes(), Value::Text(b"key")).field(NULL.as_bytes(), Value::Bool(true));
+    TableWriter::new(&mut table)
+        .field(KEY.as_bytes(), Value::Text(b"key"))
+        .field(NULL.as_bytes(), Value::Bool(true));
     let properties = raw(&Properties { headers: Some(Table::of(&table)), ..Default::default() });
     let record = stored(&publish(&properties, b""));
     assert_eq!((record.key.as_deref(), record.value), (Some(&b"key"[..]), None));
@@ -143,17 +148,23 @@ fn keys_and_null_values_cross_in_both_directions() {
     let record = records(batch.bytes()).unwrap().next().unwrap().unwrap();
     let mut renderer = Renderer::default();
     let outgoing = renderer.render(&record, "topic.x", 100_000, 0);
-    assert_eq!((outgoing.exchange, outgoing.routing_key, outgoing.body), (&b""[..], &b"topic.x"[..], &b""[..]));
+    assert_eq!(
+        (outgoing.exchange, outgoing.routing_key, outgoing.body),
+        (&b""[..], &b"topic.x"[..], &b""[..])
+    );
     let properties = Properties::parse(outgoing.properties).unwrap();
     assert_eq!(properties.timestamp, Some(1_700_000_000));
     let headers: Vec<_> = properties.headers.unwrap().iter().collect();
-    assert_eq!(headers, [
-        (KEY.as_bytes(), Value::Binary(b"\xFFkey")),
-        (NULL.as_bytes(), Value::Bool(true)),
-        (&b"timestamp_in_ms"[..], Value::I64(1_700_000_000_123)),
-        (b"h", Value::Text(b"v")),
-        (b"h", Value::Void),
-    ]);
+    assert_eq!(
+        headers,
+        [
+            (KEY.as_bytes(), Value::Binary(b"\xFFkey")),
+            (NULL.as_bytes(), Value::Bool(true)),
+            (&b"timestamp_in_ms"[..], Value::I64(1_700_000_000_123)),
+            (b"h", Value::Text(b"v")),
+            (b"h", Value::Void),
+        ]
+    );
 }
 
 #[test]
@@ -176,12 +187,15 @@ fn what_came_over_mqtt() {
     assert_eq!(properties.expiration, Some(&b"8000"[..]));
     assert_eq!(properties.correlation_id, None, "too long for AMQP's property");
     let headers: Vec<_> = properties.headers.unwrap().iter().collect();
-    assert_eq!(headers, [
-        (&b"mqtt-qos"[..], Value::Text(b"1")),
-        (b"correlation-id", Value::Text(&[1; 300])),
-        (b"u", Value::Text(b"1")),
-        (b"u", Value::Text(b"2")),
-    ]);
+    assert_eq!(
+        headers,
+        [
+            (&b"mqtt-qos"[..], Value::Text(b"1")),
+            (b"correlation-id", Value::Text(&[1; 300])),
+            (b"u", Value::Text(b"1")),
+            (b"u", Value::Text(b"2")),
+        ]
+    );
 }
 
 #[test]

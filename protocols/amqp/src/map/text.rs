@@ -92,7 +92,8 @@ mod tests {
 
     fn text(value: Value<'_>) -> String {
         let mut buffer = Vec::new();
-        natural(value, &mut buffer).map_or("<null>".into(), |bytes| String::from_utf8_lossy(bytes).into_owned())
+        natural(value, &mut buffer)
+            .map_or("<null>".into(), |bytes| String::from_utf8_lossy(bytes).into_owned())
     }
 
     #[test]

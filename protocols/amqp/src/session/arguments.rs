@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use inver_broker::{
-    Arguments, DeadLetter, ExchangeSpec, Mode, Overflow, QueueLimits, QueueSpec, Start, Subscription, SubscriptionError,
-    TopicKind, Value,
+    Arguments, DeadLetter, ExchangeSpec, Mode, Overflow, QueueLimits, QueueSpec, Start, Subscription,
+    SubscriptionError, TopicKind, Value,
 };
 use inver_storage::Offset;
 
@@ -78,7 +78,10 @@ fn shown(value: &Value) -> String {
         Value::Timestamp(seconds) => seconds.to_string(),
         Value::List(values) => format!("[{}]", values.iter().map(shown).collect::<Vec<_>>().join(",")),
         Value::Map(fields) => {
-            format!("[{}]", fields.iter().map(|(n, v)| format!("{n}={}", shown(v))).collect::<Vec<_>>().join(","))
+            format!(
+                "[{}]",
+                fields.iter().map(|(n, v)| format!("{n}={}", shown(v))).collect::<Vec<_>>().join(",")
+            )
         }
     }
 }
@@ -91,20 +94,34 @@ fn inequivalent(name: &str, what: &str, received: &str, current: &str) -> Refusa
     ))
 }
 
-fn same_field<T: PartialEq + std::fmt::Display>(name: &str, what: &str, current: T, received: T) -> Result<(), Refusal> {
+fn same_field<T: PartialEq + std::fmt::Display>(
+    name: &str,
+    what: &str,
+    current: T,
+    received: T,
+) -> Result<(), Refusal> {
     if current == received {
         return Ok(());
     }
     Err(inequivalent(name, what, &format!("'{received}'"), &format!("'{current}'")))
 }
 
-fn same_argument(name: &str, what: &str, current: Option<&Value>, received: Option<&Value>) -> Result<(), Refusal> {
+fn same_argument(
+    name: &str,
+    what: &str,
+    current: Option<&Value>,
+    received: Option<&Value>,
+) -> Result<(), Refusal> {
     let lone = |value: Option<&Value>| {
         value.map_or("none".to_owned(), |v| format!("the value '{}' of type '{}'", shown(v), type_name(v)))
     };
     match (current, received) {
         (current, received) if current == received => Ok(()),
-        (Some(kind), None) | (None, Some(kind)) if name == "x-queue-type" && kind.as_str() == Some("classic") => Ok(()),
+        (Some(kind), None) | (None, Some(kind))
+            if name == "x-queue-type" && kind.as_str() == Some("classic") =>
+        {
+            Ok(())
+        }
         (Some(current), Some(received)) => {
             Err(inequivalent(name, what, &format!("'{}'", shown(received)), &format!("'{}'", shown(current))))
         }
@@ -116,13 +133,17 @@ fn same_argument(name: &str, what: &str, current: Option<&Value>, received: Opti
 pub(super) fn same_queue(current: &QueueSpec, received: &QueueSpec, what: &str) -> Result<(), Refusal> {
     same_field("durable", what, current.durable, received.durable)?;
     same_field("auto_delete", what, current.auto_delete, received.auto_delete)?;
-    QUEUE_ARGUMENTS
-        .iter()
-        .try_for_each(|name| same_argument(name, what, current.arguments.get(*name), received.arguments.get(*name)))
+    QUEUE_ARGUMENTS.iter().try_for_each(|name| {
+        same_argument(name, what, current.arguments.get(*name), received.arguments.get(*name))
+    })
 }
 
 /// Whether an exchange that is there is the one that a declaration asks for.
-pub(super) fn same_exchange(current: &ExchangeSpec, received: &ExchangeSpec, what: &str) -> Result<(), Refusal> {
+pub(super) fn same_exchange(
+    current: &ExchangeSpec,
+    received: &ExchangeSpec,
+    what: &str,
+) -> Result<(), Refusal> {
     same_field("type", what, current.kind.as_str(), received.kind.as_str())?;
     same_field("durable", what, current.durable, received.durable)?;
     same_field("auto_delete", what, current.auto_delete, received.auto_delete)?;
@@ -315,8 +336,8 @@ pub(super) fn subscription(
                     ))
                 })?,
             };
-            shared.namespace.subscribe(&topic, asked, mode, true, start.unwrap_or(Start::Earliest)).map_err(|error| {
-                match error {
+            shared.namespace.subscribe(&topic, asked, mode, true, start.unwrap_or(Start::Earliest)).map_err(
+                |error| match error {
                     SubscriptionError::ModeClash(current) => inequivalent(
                         "x-subscription-type",
                         &format!("subscription '{asked}' of {}", in_vhost("topic", name, shared)),
@@ -324,8 +345,8 @@ pub(super) fn subscription(
                         &format!("'{}'", current.as_str()),
                     ),
                     error => log_ended(error),
-                }
-            })
+                },
+            )
         }
         // A position of the consumer's own, gone with it: what RabbitMQ's streams give.
         None => shared

@@ -114,9 +114,7 @@ impl Assembly {
             return Err(if self.state == State::Method { method_expected() } else { header_expected() });
         };
         let Some(remaining) = remaining.checked_sub(payload.len() as u64) else {
-            return Err(
-                Refusal::frame_error("content body frame exceeds remaining content size").at(PUBLISH)
-            );
+            return Err(Refusal::frame_error("content body frame exceeds remaining content size").at(PUBLISH));
         };
         if remaining > 0 {
             self.body.extend_from_slice(payload);
@@ -184,7 +182,10 @@ mod tests {
                 assert_eq!(assembly.body(frame), Ok(None));
             }
             let publish = assembly.body(last).unwrap().unwrap();
-            assert_eq!((publish.exchange, publish.routing_key, publish.body), ("ex", &b"key"[..], &b"hello"[..]));
+            assert_eq!(
+                (publish.exchange, publish.routing_key, publish.body),
+                ("ex", &b"key"[..], &b"hello"[..])
+            );
             assert_eq!((publish.properties, publish.mandatory), (&[0x10u8, 0, 2][..], true));
             assert!(assembly.method().is_ok());
         }

@@ -98,7 +98,9 @@ impl Channel {
                 write::method(out, number, &Method::ChannelFlowOk { active: true });
             }
             Method::ChannelFlow { active: false } => return Err(Refusal::not_implemented("active=false")),
-            Method::AccessRequest { .. } => write::method(out, number, &Method::AccessRequestOk { ticket: 1 }),
+            Method::AccessRequest { .. } => {
+                write::method(out, number, &Method::AccessRequestOk { ticket: 1 })
+            }
 
             Method::ExchangeDeclare { .. }
             | Method::ExchangeDelete { .. }
@@ -114,7 +116,9 @@ impl Channel {
             Method::BasicNack { delivery_tag, multiple, requeue } => {
                 self.nack(delivery_tag, multiple, requeue, shared)?;
             }
-            Method::BasicReject { delivery_tag, requeue } => self.nack(delivery_tag, false, requeue, shared)?,
+            Method::BasicReject { delivery_tag, requeue } => {
+                self.nack(delivery_tag, false, requeue, shared)?
+            }
             Method::BasicRecoverAsync { requeue } => self.recover(requeue, shared)?,
             Method::BasicRecover { requeue } => {
                 self.recover(requeue, shared)?;

@@ -130,8 +130,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::frame::{self, Next};
     use crate::codec::Method;
+    use crate::codec::frame::{self, Next};
 
     fn methods(out: &[u8]) -> Vec<String> {
         let (mut at, mut all) = (0, Vec::new());

@@ -57,7 +57,8 @@ impl Channel {
         shared: &mut Shared,
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Refusal> {
-        let Method::BasicConsume { queue, consumer_tag, no_ack, exclusive, nowait, arguments, .. } = *method else {
+        let Method::BasicConsume { queue, consumer_tag, no_ack, exclusive, nowait, arguments, .. } = *method
+        else {
             return Ok(Outcome::Done);
         };
         if self.tags.contains_key(consumer_tag) {
@@ -88,9 +89,10 @@ impl Channel {
             (name, subscription)
         };
         let consumer = subscription.attach(spec).map_err(|error| match error {
-            AttachError::InUse | AttachError::HeldExclusively => {
-                Refusal::access_refused(format_args!("{} in exclusive use", in_vhost("queue", &source, shared)))
-            }
+            AttachError::InUse | AttachError::HeldExclusively => Refusal::access_refused(format_args!(
+                "{} in exclusive use",
+                in_vhost("queue", &source, shared)
+            )),
             AttachError::Closed => Refusal::no_such("queue", &source, shared.vhost()),
         })?;
         let entry = Entry::new(&tag, &source, consumer, no_ack, self.prefetch);
@@ -174,7 +176,13 @@ impl Channel {
                     u32::try_from(ready).unwrap_or(u32::MAX),
                 );
                 let properties = message.properties;
-                write::content(out, number, shared.frame_max, |out| out.extend_from_slice(properties), message.body);
+                write::content(
+                    out,
+                    number,
+                    shared.frame_max,
+                    |out| out.extend_from_slice(properties),
+                    message.body,
+                );
             }
             None if pull.pending => {
                 shared.halt = Some(Halt::Cold(self.at(slot).token()));
@@ -193,7 +201,10 @@ impl Channel {
     fn getter(&mut self, name: &str, shared: &Shared) -> Result<u32, Refusal> {
         let queue = super::topology::accessible_queue(name, shared)?;
         if let Some(slot) = self.getters.get(name).copied() {
-            if self.entry(slot).is_some_and(|e| Arc::ptr_eq(e.consumer().subscription(), queue.subscription())) {
+            if self
+                .entry(slot)
+                .is_some_and(|e| Arc::ptr_eq(e.consumer().subscription(), queue.subscription()))
+            {
                 return Ok(slot);
             }
             self.drop_getter(slot);
@@ -216,7 +227,9 @@ impl Channel {
         };
         let consumer = queue.subscription().attach(spec).map_err(|error| match error {
             AttachError::Closed => Refusal::no_such("queue", name, shared.vhost()),
-            _ => Refusal::access_refused(format_args!("{} in exclusive use", in_vhost("queue", name, shared))),
+            _ => {
+                Refusal::access_refused(format_args!("{} in exclusive use", in_vhost("queue", name, shared)))
+            }
         })?;
         let mut entry = Entry::new("", name, consumer, false, 0);
         entry.is_getter = true;
@@ -240,7 +253,9 @@ impl Channel {
             bound => bound.saturating_sub(self.unacked_shared) as usize,
         };
         let room_ledger = shared.limits.unacked_max.saturating_sub(self.unacked.len());
-        let Some(entry) = self.entries.get_mut(slot as usize).and_then(Option::as_mut) else { return Pulled::Idle };
+        let Some(entry) = self.entries.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return Pulled::Idle;
+        };
         entry.queued = false;
         if entry.is_getter || entry.life == Life::Ended {
             return Pulled::Idle;
@@ -277,7 +292,13 @@ impl Channel {
                 message.routing_key,
             );
             let properties = message.properties;
-            write::content(out, self.number, shared.frame_max, |out| out.extend_from_slice(properties), message.body);
+            write::content(
+                out,
+                self.number,
+                shared.frame_max,
+                |out| out.extend_from_slice(properties),
+                message.body,
+            );
             if !entry.no_ack {
                 self.unacked.push(Unacked { tag, consumer: slot, id: delivery.id });
             }

@@ -130,13 +130,17 @@ impl Handshake {
     pub(super) fn start(&mut self, out: &mut Vec<u8>) {
         let mut properties = Vec::new();
         server_properties(&mut properties);
-        write::method(out, 0, &Method::ConnectionStart {
-            version_major: 0,
-            version_minor: 9,
-            server_properties: Table::of(&properties),
-            mechanisms: MECHANISMS,
-            locales: b"en_US",
-        });
+        write::method(
+            out,
+            0,
+            &Method::ConnectionStart {
+                version_major: 0,
+                version_minor: 9,
+                server_properties: Table::of(&properties),
+                mechanisms: MECHANISMS,
+                locales: b"en_US",
+            },
+        );
         self.phase = Phase::StartOk;
     }
 
@@ -172,7 +176,13 @@ impl Handshake {
     }
 
     /// Whoever decides has decided. On success the tuning is offered.
-    pub(super) fn verdict(&mut self, good: bool, reason: Option<&str>, limits: &Limits, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    pub(super) fn verdict(
+        &mut self,
+        good: bool,
+        reason: Option<&str>,
+        limits: &Limits,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
         if !good {
             let reason = reason.map_or_else(
                 || {
@@ -185,16 +195,26 @@ impl Handshake {
             );
             return Err(Refusal::access_refused(reason));
         }
-        write::method(out, 0, &Method::ConnectionTune {
-            channel_max: limits.channels_max,
-            frame_max: limits.frame_bytes_max,
-            heartbeat: limits.heartbeat_s,
-        });
+        write::method(
+            out,
+            0,
+            &Method::ConnectionTune {
+                channel_max: limits.channels_max,
+                frame_max: limits.frame_bytes_max,
+                heartbeat: limits.heartbeat_s,
+            },
+        );
         self.phase = Phase::TuneOk;
         Ok(())
     }
 
-    fn tune(&mut self, limits: &Limits, frame_max: u32, channel_max: u16, heartbeat_s: u16) -> Result<(), Refusal> {
+    fn tune(
+        &mut self,
+        limits: &Limits,
+        frame_max: u32,
+        channel_max: u16,
+        heartbeat_s: u16,
+    ) -> Result<(), Refusal> {
         negotiated("frame_max", frame_max, FRAME_MAX_MIN, limits.frame_bytes_max)?;
         negotiated("channel_max", channel_max.into(), 1, limits.channels_max.into())?;
         self.tuned = Tuned { frame_max, channel_max, heartbeat_s };
@@ -247,7 +267,9 @@ fn server_properties(out: &mut Vec<u8>) {
 }
 
 fn capabilities(client_properties: Table<'_>) -> Capabilities {
-    let Some(Value::Table(table)) = client_properties.get("capabilities") else { return Capabilities::default() };
+    let Some(Value::Table(table)) = client_properties.get("capabilities") else {
+        return Capabilities::default();
+    };
     let can = |name: &str| table.get(name) == Some(Value::Bool(true));
     Capabilities {
         consumer_cancel_notify: can("consumer_cancel_notify"),
@@ -268,7 +290,9 @@ fn credentials(mechanism: &str, response: &[u8]) -> Result<Credentials, Refusal>
 /// RFC 4616: identity to act as (ignored), NUL, user, NUL, password.
 fn plain(response: &[u8]) -> Result<Credentials, Refusal> {
     let mut parts = response.split(|byte| *byte == 0);
-    let (Some(_), Some(user), Some(password), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(_), Some(user), Some(password), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(Refusal::new(ReplyCode::SyntaxError, "response of mechanism PLAIN invalid"));
     };
     Ok(password_of(user, password))
@@ -287,10 +311,9 @@ fn amqplain(response: &[u8]) -> Result<Credentials, Refusal> {
             ReplyCode::SyntaxError,
             "AMQPLAIN auth info uses unsupported type for LOGIN or PASSWORD field",
         )),
-        _ => Err(Refusal::new(
-            ReplyCode::SyntaxError,
-            "AMQPLAIN auth info is missing LOGIN or PASSWORD field",
-        )),
+        _ => {
+            Err(Refusal::new(ReplyCode::SyntaxError, "AMQPLAIN auth info is missing LOGIN or PASSWORD field"))
+        }
     }
 }
 
@@ -347,7 +370,9 @@ mod tests {
         let mut out = Vec::new();
         handshake.start(&mut out);
         let Ok(Next::Frame(start, _)) = frame::next(&out, 8192) else { panic!("no frame") };
-        let Ok(Method::ConnectionStart { server_properties, .. }) = Method::decode(start.payload) else { panic!() };
+        let Ok(Method::ConnectionStart { server_properties, .. }) = Method::decode(start.payload) else {
+            panic!()
+        };
         assert_eq!(server_properties.get("product"), Some(Value::Text(b"RabbitMQ")));
         let (mut inner, mut properties) = (Vec::new(), Vec::new());
         TableWriter::new(&mut inner).field(b"consumer_cancel_notify", Value::Bool(true));

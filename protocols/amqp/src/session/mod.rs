@@ -15,9 +15,11 @@ mod acking;
 mod arguments;
 mod assembly;
 mod channel;
+mod channels;
 mod confirms;
 mod consumer;
 mod consuming;
+mod frames;
 mod handshake;
 mod limits;
 mod publishing;
@@ -26,26 +28,22 @@ mod topology;
 mod transaction;
 mod unacked;
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use inver_broker::{AuthError, Broker, Credentials, Identity, Mailbox, Publisher, PublisherId};
+use inver_broker::{AuthError, Broker, Credentials, Identity, Mailbox};
 use inver_storage::{Log, Lsn};
 
 pub use assembly::Publish;
 pub use limits::Limits;
 
 use self::channel::{Channel, Outcome};
+use self::channels::Channels;
 use self::consuming::Pulled;
-use self::handshake::{Handshake, Opening, Step};
+use self::handshake::{Handshake, Opening};
 use self::shared::{ConsumerRef, Halt, Shared, log_ended};
-use crate::codec::frame::{self, Frame, Next};
-use crate::codec::{
-    ContentHeader, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, FRAME_SIZE_MIN, Malformed, Method,
-    PROTOCOL_HEADER, write,
-};
-use crate::error::{Refusal, ReplyCode, snippet};
-use crate::map::{Composer, ORIGIN, Renderer};
+use crate::codec::frame::{self, Next};
+use crate::codec::{FRAME_SIZE_MIN, Method, PROTOCOL_HEADER, write};
+use crate::error::{Refusal, ReplyCode};
 
 /// Where the connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,11 +78,10 @@ pub struct Session {
     handshake: Handshake,
     credentials: Option<Credentials>,
     awaiting_verdict: bool,
+    closed_by_client: bool,
     identity: Option<Identity>,
     shared: Option<Box<Shared>>,
-    /// By number; 0 is never used.
-    channels: Vec<Option<Box<Channel>>>,
-    open_channels: usize,
+    channels: Channels,
     /// Channels with an ack held back, for use within one turn.
     held: Vec<u16>,
 }
@@ -100,10 +97,10 @@ impl Session {
             life: Life::Handshake,
             credentials: None,
             awaiting_verdict: false,
+            closed_by_client: false,
             identity: None,
             shared: None,
-            channels: Vec::new(),
-            open_channels: 0,
+            channels: Channels::default(),
             held: Vec::new(),
         }
     }
@@ -118,6 +115,11 @@ impl Session {
     /// Whether it is only waiting to part in peace.
     pub fn is_closing(&self) -> bool {
         matches!(self.life, Life::Closing | Life::Lost)
+    }
+
+    /// Whether the client said good-bye: it may close the socket first.
+    pub fn was_closed_by_client(&self) -> bool {
+        self.closed_by_client
     }
 
     /// Whether all is said.
@@ -194,7 +196,8 @@ impl Session {
                 Life::Over | Life::Lost => return all,
                 Life::Handshake | Life::Running | Life::Closing => {}
             }
-            let frame_max = if self.shared.is_some() { self.handshake.tuned.frame_max } else { FRAME_SIZE_MIN };
+            let frame_max =
+                if self.shared.is_some() { self.handshake.tuned.frame_max } else { FRAME_SIZE_MIN };
             match frame::next(input.get(done..).unwrap_or_default(), frame_max) {
                 Ok(Next::NeedMore(_)) => return Progress { done, partial: true },
                 Ok(Next::Frame(frame, used)) => match self.frame(&frame, out) {
@@ -230,7 +233,7 @@ impl Session {
         let Some(shared) = self.shared.as_deref_mut() else { return };
         let committed = shared.namespace.log().committed();
         while let Some(waiting) = shared.confirms.pop(committed) {
-            let Some(channel) = find(&mut self.channels, waiting.channel) else { continue };
+            let Some(channel) = self.channels.find(waiting.channel) else { continue };
             if channel.incarnation != waiting.incarnation || channel.closing {
                 continue;
             }
@@ -239,10 +242,11 @@ impl Session {
                 self.held.push(channel.number);
             }
             let answered = before - channel.numbering.outstanding();
-            shared.unconfirmed = shared.unconfirmed.saturating_sub(usize::try_from(answered).unwrap_or(usize::MAX));
+            shared.unconfirmed =
+                shared.unconfirmed.saturating_sub(usize::try_from(answered).unwrap_or(usize::MAX));
         }
         for number in self.held.drain(..) {
-            if let Some(channel) = find(&mut self.channels, number) {
+            if let Some(channel) = self.channels.find(number) {
                 channel.numbering.write(number, out);
             }
         }
@@ -261,7 +265,7 @@ impl Session {
                 shared.halt = None;
             }
             let at = ConsumerRef::of(*token);
-            if let Some(channel) = find(&mut self.channels, at.channel) {
+            if let Some(channel) = self.channels.find(at.channel) {
                 channel.make_ready(at.slot, shared);
             }
         }
@@ -276,7 +280,7 @@ impl Session {
         }
         while out.len() < self.limits.output_bytes_high {
             let Some(at) = shared.ready.pop_front() else { return false };
-            let Some(channel) = find(&mut self.channels, at.channel) else { continue };
+            let Some(channel) = self.channels.find(at.channel) else { continue };
             if channel.deliver(at.slot, shared, out) == Pulled::More {
                 channel.make_ready(at.slot, shared);
             }
@@ -326,11 +330,10 @@ impl Session {
 
     fn let_go(&mut self) {
         let Some(shared) = self.shared.as_deref_mut() else { return };
-        for channel in self.channels.iter_mut().flatten() {
+        for channel in self.channels.iter_mut() {
             channel.let_go(shared);
         }
         self.channels.clear();
-        self.open_channels = 0;
         shared.ready.clear();
         shared.published.clear();
         shared.acknowledged.clear();
@@ -358,7 +361,7 @@ impl Session {
         let (reply_code, reply_text) = (refusal.code.number(), refusal.text.as_str());
         if number != 0 && !refusal.code.is_hard() && self.life == Life::Running {
             tracing::info!(channel = number, text = reply_text, "channel refused");
-            if let (Some(shared), Some(channel)) = (self.shared.as_deref_mut(), find(&mut self.channels, number)) {
+            if let (Some(shared), Some(channel)) = (self.shared.as_deref_mut(), self.channels.find(number)) {
                 forget_confirms(channel, shared);
                 channel.let_go(shared);
                 channel.closing = true;
@@ -377,7 +380,7 @@ impl Session {
     fn hand_over(&mut self) -> Result<(), Refusal> {
         let Some(shared) = self.shared.as_deref_mut() else { return Ok(()) };
         for at in shared.acknowledged.drain(..) {
-            if let Some(entry) = find(&mut self.channels, at.channel).and_then(|channel| channel.entry(at.slot)) {
+            if let Some(entry) = self.channels.find(at.channel).and_then(|channel| channel.entry(at.slot)) {
                 entry.send_acks();
             }
         }
@@ -387,7 +390,7 @@ impl Session {
         let lsn = shared.publisher.flush().map_err(log_ended)?;
         shared.last_lsn = lsn.or(shared.last_lsn);
         for number in shared.published.drain(..) {
-            if let Some(channel) = find(&mut self.channels, number) {
+            if let Some(channel) = self.channels.find(number) {
                 let incarnation = channel.incarnation;
                 for run in channel.numbering.take_burst() {
                     shared.confirms.push(lsn, number, incarnation, run);
@@ -396,239 +399,10 @@ impl Session {
         }
         Ok(())
     }
-
-    // ---- frames
-
-    fn frame(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
-        match (self.life, frame.channel) {
-            (Life::Closing, 0) if frame.kind == FRAME_METHOD => self.closing_method(frame, out),
-            (Life::Closing | Life::Lost | Life::Over, _) => Ok(Outcome::Done),
-            (Life::Handshake, channel) if channel != 0 => Err(unexpected(frame)),
-            (_, 0) => self.frame_of_connection(frame, out),
-            (_, number) => self.frame_of_channel(number, frame, out),
-        }
-    }
-
-    fn frame_of_connection(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
-        match (frame.kind, frame.payload) {
-            (FRAME_HEARTBEAT, []) => Ok(Outcome::Done),
-            (FRAME_METHOD, payload) => {
-                let method = decode(payload)?;
-                self.connection_method(&method, out).map_err(|refusal| refusal.at(method.id()))
-            }
-            (FRAME_HEADER | FRAME_BODY, _) => Err(unexpected(frame)),
-            _ => Err(unknown(frame)),
-        }
-    }
-
-    fn connection_method(&mut self, method: &Method<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
-        match (self.life, method) {
-            (_, Method::ConnectionClose { .. }) => {
-                self.hand_over()?;
-                self.let_go();
-                write::method(out, 0, &Method::ConnectionCloseOk {});
-                self.life = Life::Over;
-            }
-            (Life::Handshake, method) => match self.handshake.method(method, &self.limits)? {
-                Step::Continue => {}
-                Step::Authenticate(credentials) => {
-                    self.credentials = Some(credentials);
-                    self.awaiting_verdict = true;
-                }
-                Step::Open { vhost } => self.open(&vhost, out)?,
-            },
-            (_, Method::ConnectionUpdateSecret { .. }) => {
-                // Logins by password do not expire.
-                write::method(out, 0, &Method::ConnectionUpdateSecretOk {});
-            }
-            _ => return Err(Refusal::channel_error("unexpected method in connection state running")),
-        }
-        Ok(Outcome::Done)
-    }
-
-    fn closing_method(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
-        match Method::decode(frame.payload) {
-            Ok(Method::ConnectionCloseOk {}) => self.life = Life::Over,
-            Ok(Method::ConnectionClose { .. }) => write::method(out, 0, &Method::ConnectionCloseOk {}),
-            _ => {}
-        }
-        Ok(Outcome::Done)
-    }
-
-    fn open(&mut self, vhost: &str, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let namespace = self
-            .broker
-            .namespace(vhost)
-            .ok_or_else(|| Refusal::not_allowed(format_args!("vhost {vhost} not found")))?;
-        let publisher = PublisherId { origin: ORIGIN, session: None };
-        self.shared = Some(Box::new(Shared {
-            limits: self.limits.clone(),
-            frame_max: self.handshake.tuned.frame_max,
-            capabilities: self.handshake.capabilities,
-            user: self.identity.as_ref().and_then(Identity::name).map(str::to_owned),
-            publisher: Publisher::new(namespace.clone(), publisher),
-            namespace,
-            owner: inver_broker::next_owner(),
-            exclusive: HashSet::new(),
-            composer: Composer::default(),
-            renderer: Renderer::default(),
-            mailbox: self.mailbox.clone(),
-            now_ms: inver_broker::now_ms(),
-            last_lsn: None,
-            halt: None,
-            confirms: confirms::Queue::default(),
-            unconfirmed: 0,
-            published: Vec::new(),
-            acknowledged: Vec::new(),
-            ready: VecDeque::new(),
-            deliveries: Vec::new(),
-            incarnations: 0,
-        }));
-        self.life = Life::Running;
-        write::method(out, 0, &Method::ConnectionOpenOk { known_hosts: "" });
-        Ok(())
-    }
-
-    fn frame_of_channel(&mut self, number: u16, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
-        let Some(shared) = self.shared.as_deref_mut() else { return Err(unexpected(frame)) };
-        let Some(channel) = find(&mut self.channels, number) else {
-            return self.open_channel(number, frame, out);
-        };
-        if channel.closing {
-            return self.frame_of_closing_channel(number, frame, out);
-        }
-        match frame.kind {
-            FRAME_METHOD => {
-                channel.assembly.method()?;
-                let method = decode(frame.payload)?;
-                self.channel_method(number, &method, out).map_err(|refusal| refusal.at(method.id()))
-            }
-            FRAME_HEADER => {
-                let header = ContentHeader::decode(frame.payload).map_err(|_| unknown(frame))?;
-                let result = channel.content_header(&header, shared, out);
-                result.map(|()| Outcome::Done).map_err(|refusal| refusal.at((60, 40)))
-            }
-            FRAME_BODY => {
-                let result = channel.content_body(frame.payload, shared, out);
-                result.map(|()| Outcome::Done).map_err(|refusal| refusal.at((60, 40)))
-            }
-            FRAME_HEARTBEAT if frame.payload.is_empty() => Err(unexpected(frame)),
-            _ => Err(unknown(frame)),
-        }
-    }
-
-    fn channel_method(&mut self, number: u16, method: &Method<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
-        let hot = matches!(
-            method,
-            Method::BasicPublish { .. } | Method::BasicAck { .. } | Method::BasicNack { .. } | Method::BasicReject { .. }
-        );
-        if !hot {
-            // Everything else must see what came before it.
-            self.hand_over()?;
-            self.answer(out);
-        }
-        let Some(shared) = self.shared.as_deref_mut() else { return Ok(Outcome::Done) };
-        let Some(channel) = find(&mut self.channels, number) else { return Ok(Outcome::Done) };
-        if let Method::BasicPublish { exchange, routing_key, mandatory, immediate, .. } = *method {
-            if immediate {
-                return Err(Refusal::not_implemented("immediate=true"));
-            }
-            channel.assembly.publish(exchange, routing_key, mandatory);
-            return Ok(Outcome::Done);
-        }
-        if matches!(method, Method::ChannelClose { .. }) {
-            forget_confirms(channel, shared);
-        }
-        let outcome = channel.method(method, shared, out)?;
-        if outcome == Outcome::Closed {
-            self.forget(number);
-        }
-        Ok(outcome)
-    }
-
-    fn open_channel(&mut self, number: u16, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
-        let channel_max = self.handshake.tuned.channel_max;
-        if self.open_channels >= usize::from(channel_max) || number > channel_max {
-            return Err(Refusal::not_allowed(format_args!(
-                "number of channels opened ({}) has reached the negotiated channel_max ({channel_max})",
-                self.open_channels
-            )));
-        }
-        if frame.kind == FRAME_HEARTBEAT {
-            return Err(unexpected(frame));
-        }
-        if frame.kind != FRAME_METHOD {
-            return Err(Refusal::unexpected_frame("expected method frame, got non method frame instead"));
-        }
-        let method = decode(frame.payload)?;
-        let Method::ChannelOpen { .. } = method else {
-            return Err(Refusal::channel_error("expected 'channel.open'").at(method.id()));
-        };
-        let Some(shared) = self.shared.as_deref_mut() else { return Ok(Outcome::Done) };
-        shared.incarnations += 1;
-        let at = usize::from(number);
-        if at >= self.channels.len() {
-            self.channels.resize_with(at + 1, || None);
-        }
-        if let Some(place) = self.channels.get_mut(at) {
-            *place = Some(Box::new(Channel::new(number, shared.incarnations)));
-        }
-        self.open_channels += 1;
-        write::method(out, number, &Method::ChannelOpenOk { channel_id: b"" });
-        Ok(Outcome::Done)
-    }
-
-    /// Everything but the end of the closing is passed over.
-    fn frame_of_closing_channel(
-        &mut self,
-        number: u16,
-        frame: &Frame<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Outcome, Refusal> {
-        if frame.kind == FRAME_METHOD {
-            match Method::decode(frame.payload) {
-                Ok(Method::ChannelCloseOk {}) => self.forget(number),
-                Ok(Method::ChannelClose { .. }) => write::method(out, number, &Method::ChannelCloseOk {}),
-                _ => {}
-            }
-        }
-        Ok(Outcome::Done)
-    }
-
-    fn forget(&mut self, number: u16) {
-        if let Some(place) = self.channels.get_mut(usize::from(number)) {
-            if place.take().is_some() {
-                self.open_channels -= 1;
-            }
-        }
-    }
 }
 
 /// Confirms that will never be sent do not count against the connection.
 fn forget_confirms(channel: &Channel, shared: &mut Shared) {
     let outstanding = usize::try_from(channel.numbering.outstanding()).unwrap_or(usize::MAX);
     shared.unconfirmed = shared.unconfirmed.saturating_sub(outstanding);
-}
-
-fn find(channels: &mut [Option<Box<Channel>>], number: u16) -> Option<&mut Channel> {
-    channels.get_mut(usize::from(number))?.as_deref_mut()
-}
-
-fn decode(payload: &[u8]) -> Result<Method<'_>, Refusal> {
-    Method::decode(payload).map_err(|error| {
-        let at = match (error, payload) {
-            (Malformed::UnknownMethod { class, method }, _) => (class, method),
-            (_, [c1, c0, m1, m0, ..]) => (u16::from_be_bytes([*c1, *c0]), u16::from_be_bytes([*m1, *m0])),
-            _ => (0, 0),
-        };
-        Refusal::from(error).at(at)
-    })
-}
-
-fn unexpected(frame: &Frame<'_>) -> Refusal {
-    Refusal::unexpected_frame(format_args!("type {}, {}", frame.kind, snippet(frame.payload)))
-}
-
-fn unknown(frame: &Frame<'_>) -> Refusal {
-    Refusal::frame_error(format_args!("type {}, {}: unknown_frame", frame.kind, snippet(frame.payload)))
 }

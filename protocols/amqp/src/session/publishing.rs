@@ -30,7 +30,12 @@ impl Channel {
     }
 
     /// A body frame came.
-    pub(super) fn content_body(&mut self, payload: &[u8], shared: &mut Shared, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    pub(super) fn content_body(
+        &mut self,
+        payload: &[u8],
+        shared: &mut Shared,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
         let mut assembly = std::mem::take(&mut self.assembly);
         let result = match assembly.body(payload) {
             Ok(Some(publish)) => self.publish(&publish, shared, out),
@@ -43,12 +48,19 @@ impl Channel {
     }
 
     /// A message is whole.
-    fn publish(&mut self, publish: &Publish<'_>, shared: &mut Shared, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    fn publish(
+        &mut self,
+        publish: &Publish<'_>,
+        shared: &mut Shared,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
         if let Some(transaction) = &mut self.transaction {
             if !publish.exchange.is_empty() {
                 match shared.namespace.exchange(publish.exchange) {
                     None => return Err(Refusal::no_such("exchange", publish.exchange, shared.vhost())),
-                    Some(exchange) if exchange.spec().internal => return Err(internal(publish.exchange, shared)),
+                    Some(exchange) if exchange.spec().internal => {
+                        return Err(internal(publish.exchange, shared));
+                    }
                     Some(_) => {}
                 }
             }
@@ -98,7 +110,9 @@ impl Channel {
                 }
                 Ok(if routed.refused { Answer::Nack } else { Answer::Ack })
             }
-            Err(PublishError::NoSuchExchange(name)) => Err(Refusal::no_such("exchange", &name, shared.vhost())),
+            Err(PublishError::NoSuchExchange(name)) => {
+                Err(Refusal::no_such("exchange", &name, shared.vhost()))
+            }
             Err(PublishError::Internal(name)) => Err(internal(&name, shared)),
             Err(error) => Err(log_ended(error)),
         }
@@ -124,19 +138,26 @@ impl Channel {
 }
 
 fn internal(exchange: &str, shared: &Shared) -> Refusal {
-    Refusal::access_refused(format_args!("cannot publish to internal {}", in_vhost("exchange", exchange, shared)))
+    Refusal::access_refused(format_args!(
+        "cannot publish to internal {}",
+        in_vhost("exchange", exchange, shared)
+    ))
 }
 
 /// `basic.return`, with the content as it came.
 fn send_back(publish: &Publish<'_>, number: u16, frame_max: u32, out: &mut Vec<u8>) {
     // The routing key came as a short string of UTF-8.
     let routing_key = std::str::from_utf8(publish.routing_key).unwrap_or_default();
-    write::method(out, number, &Method::BasicReturn {
-        reply_code: ReplyCode::NoRoute.number(),
-        reply_text: ReplyCode::NoRoute.name(),
-        exchange: publish.exchange,
-        routing_key,
-    });
+    write::method(
+        out,
+        number,
+        &Method::BasicReturn {
+            reply_code: ReplyCode::NoRoute.number(),
+            reply_text: ReplyCode::NoRoute.name(),
+            exchange: publish.exchange,
+            routing_key,
+        },
+    );
     let properties = publish.properties;
     write::content(out, number, frame_max, |out| out.extend_from_slice(properties), publish.body);
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use inver_broker::{
-    Arguments, BindDestination, BindError, ExchangeError, ExchangeKind, ExchangeSpec, HUB, Queue, QueueError, QueueSpec,
-    TopicKind,
+    Arguments, BindDestination, BindError, ExchangeError, ExchangeKind, ExchangeSpec, HUB, Queue, QueueError,
+    QueueSpec, TopicKind,
 };
 
 use super::arguments::{self, generated_name};
@@ -64,7 +64,8 @@ fn locked(name: &str, shared: &Shared) -> Refusal {
 /// Makes the queue that replies to a channel go to. It is hidden and goes with its consumer.
 pub(super) fn declare_reply_queue(shared: &Shared) -> Result<Arc<Queue>, Refusal> {
     let name = generated_name(&format!("{REPLY_TO}."));
-    let spec = QueueSpec { auto_delete: true, hidden: true, owner: Some(shared.owner), ..QueueSpec::default() };
+    let spec =
+        QueueSpec { auto_delete: true, hidden: true, owner: Some(shared.owner), ..QueueSpec::default() };
     let declared = shared.namespace.declare_queue(&name, spec).map_err(log_ended)?;
     Ok(declared.it)
 }
@@ -86,13 +87,30 @@ impl Channel {
                 }
                 (None, (!nowait).then_some(Method::ExchangeDeclareOk {}))
             }
-            Method::ExchangeDeclare { exchange, kind, durable, auto_delete, internal, nowait, arguments, .. } => {
-                let kind: ExchangeKind = kind
-                    .parse()
-                    .map_err(|()| Refusal::precondition_failed(format_args!("unknown exchange type '{kind}'")))?;
-                let spec =
-                    ExchangeSpec { kind, durable, auto_delete, internal, arguments: core_arguments(arguments) };
-                (declare_exchange(&stripped(exchange), spec, shared)?, (!nowait).then_some(Method::ExchangeDeclareOk {}))
+            Method::ExchangeDeclare {
+                exchange,
+                kind,
+                durable,
+                auto_delete,
+                internal,
+                nowait,
+                arguments,
+                ..
+            } => {
+                let kind: ExchangeKind = kind.parse().map_err(|()| {
+                    Refusal::precondition_failed(format_args!("unknown exchange type '{kind}'"))
+                })?;
+                let spec = ExchangeSpec {
+                    kind,
+                    durable,
+                    auto_delete,
+                    internal,
+                    arguments: core_arguments(arguments),
+                };
+                (
+                    declare_exchange(&stripped(exchange), spec, shared)?,
+                    (!nowait).then_some(Method::ExchangeDeclareOk {}),
+                )
             }
             Method::ExchangeDelete { exchange, if_unused, nowait, .. } => {
                 let name = stripped(exchange);
@@ -196,7 +214,8 @@ impl Channel {
     }
 
     fn declare_queue(&mut self, method: &Method<'_>, shared: &mut Shared) -> Result<DeclaredQueue, Refusal> {
-        let Method::QueueDeclare { queue, passive, durable, exclusive, auto_delete, arguments, .. } = *method else {
+        let Method::QueueDeclare { queue, passive, durable, exclusive, auto_delete, arguments, .. } = *method
+        else {
             return Err(Refusal::internal("not a declaration"));
         };
         let mut name = stripped(queue);
@@ -242,7 +261,12 @@ impl Channel {
                     in_vhost("queue", &name, shared)
                 )));
             }
-            Err(error @ (QueueError::BadName(_) | QueueError::Unknown(_) | QueueError::InUse(_) | QueueError::NotEmpty(_))) => {
+            Err(
+                error @ (QueueError::BadName(_)
+                | QueueError::Unknown(_)
+                | QueueError::InUse(_)
+                | QueueError::NotEmpty(_)),
+            ) => {
                 return Err(Refusal::precondition_failed(error));
             }
             Err(error) => return Err(log_ended(error)),
@@ -288,7 +312,8 @@ fn inspect(name: String, shared: &Shared) -> Result<DeclaredQueue, Refusal> {
         return Err(Refusal::no_such("queue", &name, shared.vhost()));
     };
     let partitions = topic.partitions();
-    let kept = partitions.iter().map(|p| p.stream().high_watermark().0.saturating_sub(p.stream().start().0)).sum();
+    let kept =
+        partitions.iter().map(|p| p.stream().high_watermark().0.saturating_sub(p.stream().start().0)).sum();
     Ok(DeclaredQueue { name, messages: count(kept), consumers: 0, lsn: None })
 }
 
@@ -320,7 +345,11 @@ fn delete_queue(
     }
 }
 
-fn declare_exchange(name: &str, spec: ExchangeSpec, shared: &Shared) -> Result<Option<inver_storage::Lsn>, Refusal> {
+fn declare_exchange(
+    name: &str,
+    spec: ExchangeSpec,
+    shared: &Shared,
+) -> Result<Option<inver_storage::Lsn>, Refusal> {
     not_the_default(name)?;
     let what = in_vhost("exchange", name, shared);
     if let Some(present) = shared.namespace.exchange(name) {
@@ -395,7 +424,11 @@ impl<'a> Destination<'a> {
 }
 
 /// Checks both ends as far as names go, and that an exclusive queue is our own.
-fn check_ends<'a>(source: &str, to: Destination<'a>, shared: &Shared) -> Result<(Destination<'a>, String), Refusal> {
+fn check_ends<'a>(
+    source: &str,
+    to: Destination<'a>,
+    shared: &Shared,
+) -> Result<(Destination<'a>, String), Refusal> {
     let name = match to {
         Destination::Queue(name) => {
             let name = stripped(name);

@@ -98,7 +98,12 @@ impl Channel {
             }
         }
         let of = |wanted: Settle| -> Vec<Unacked> {
-            transaction.settled.iter().filter(|(settle, _)| *settle == wanted).map(|(_, delivery)| *delivery).collect()
+            transaction
+                .settled
+                .iter()
+                .filter(|(settle, _)| *settle == wanted)
+                .map(|(_, delivery)| *delivery)
+                .collect()
         };
         let done = of(Settle::Ack);
         for (slot, ids) in by_consumer(&done) {

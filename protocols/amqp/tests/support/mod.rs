@@ -39,8 +39,10 @@ impl Server {
     pub(crate) fn on(dir: &std::path::Path, limits: Limits) -> Server {
         let options = LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() };
         let log = Log::open(dir, options).unwrap();
-        let broker = Broker::open(log, BrokerConfig { origins: vec!["amqp"], ..BrokerConfig::default() }).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let broker =
+            Broker::open(log, BrokerConfig { origins: vec!["amqp"], ..BrokerConfig::default() }).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (shutdown, heard) = Shutdown::channel();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -153,12 +155,15 @@ impl Client {
             table.field(name.as_bytes(), Value::Bool(true));
         }
         TableWriter::new(&mut outer).field(b"capabilities", Value::Table(Table::of(&inner)));
-        self.send(0, &Method::ConnectionStartOk {
-            client_properties: Table::of(&outer),
-            mechanism,
-            response,
-            locale: "en_US",
-        });
+        self.send(
+            0,
+            &Method::ConnectionStartOk {
+                client_properties: Table::of(&outer),
+                mechanism,
+                response,
+                locale: "en_US",
+            },
+        );
     }
 
     pub(crate) fn open_channel(&mut self, channel: u16) {
@@ -307,36 +312,45 @@ impl Client {
     }
 
     pub(crate) fn declare_with(&mut self, queue: &str, durable: bool, arguments: Table<'_>) -> String {
-        self.send(1, &Method::QueueDeclare {
-            ticket: 0,
-            queue,
-            passive: false,
-            durable,
-            exclusive: false,
-            auto_delete: false,
-            nowait: false,
-            arguments,
-        });
+        self.send(
+            1,
+            &Method::QueueDeclare {
+                ticket: 0,
+                queue,
+                passive: false,
+                durable,
+                exclusive: false,
+                auto_delete: false,
+                nowait: false,
+                arguments,
+            },
+        );
         self.expect("QueueDeclareOk")
     }
 
     pub(crate) fn declare_exchange(&mut self, exchange: &str, kind: &str) {
-        self.send(1, &Method::ExchangeDeclare {
-            ticket: 0,
-            exchange,
-            kind,
-            passive: false,
-            durable: false,
-            auto_delete: false,
-            internal: false,
-            nowait: false,
-            arguments: Table::default(),
-        });
+        self.send(
+            1,
+            &Method::ExchangeDeclare {
+                ticket: 0,
+                exchange,
+                kind,
+                passive: false,
+                durable: false,
+                auto_delete: false,
+                internal: false,
+                nowait: false,
+                arguments: Table::default(),
+            },
+        );
         self.expect("ExchangeDeclareOk");
     }
 
     pub(crate) fn bind(&mut self, queue: &str, exchange: &str, routing_key: &str, arguments: Table<'_>) {
-        self.send(1, &Method::QueueBind { ticket: 0, queue, exchange, routing_key, nowait: false, arguments });
+        self.send(
+            1,
+            &Method::QueueBind { ticket: 0, queue, exchange, routing_key, nowait: false, arguments },
+        );
         self.expect("QueueBindOk");
     }
 
@@ -345,17 +359,27 @@ impl Client {
         self.expect("BasicConsumeOk");
     }
 
-    pub(crate) fn consume_with(&mut self, queue: &str, consumer_tag: &str, no_ack: bool, exclusive: bool, arguments: Table<'_>) {
-        self.send(1, &Method::BasicConsume {
-            ticket: 0,
-            queue,
-            consumer_tag,
-            no_local: false,
-            no_ack,
-            exclusive,
-            nowait: false,
-            arguments,
-        });
+    pub(crate) fn consume_with(
+        &mut self,
+        queue: &str,
+        consumer_tag: &str,
+        no_ack: bool,
+        exclusive: bool,
+        arguments: Table<'_>,
+    ) {
+        self.send(
+            1,
+            &Method::BasicConsume {
+                ticket: 0,
+                queue,
+                consumer_tag,
+                no_local: false,
+                no_ack,
+                exclusive,
+                nowait: false,
+                arguments,
+            },
+        );
     }
 
     pub(crate) fn ack(&mut self, delivery_tag: u64, multiple: bool) {
@@ -394,16 +418,19 @@ impl Client {
 
     /// `queue.declare-ok` of a passive declaration.
     pub(crate) fn inspect(&mut self, queue: &str) -> (u32, u32) {
-        self.send(1, &Method::QueueDeclare {
-            ticket: 0,
-            queue,
-            passive: true,
-            durable: false,
-            exclusive: false,
-            auto_delete: false,
-            nowait: false,
-            arguments: Table::default(),
-        });
+        self.send(
+            1,
+            &Method::QueueDeclare {
+                ticket: 0,
+                queue,
+                passive: true,
+                durable: false,
+                exclusive: false,
+                auto_delete: false,
+                nowait: false,
+                arguments: Table::default(),
+            },
+        );
         let got = self.next().unwrap();
         match Method::decode(&got.payload).unwrap() {
             Method::QueueDeclareOk { message_count, consumer_count, .. } => (message_count, consumer_count),

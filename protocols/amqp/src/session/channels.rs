@@ -1,0 +1,69 @@
+//! The open channels of a connection, by number. Numbers are the client's choice, up to 65,535, and few of them are open:
+//! a sorted list costs what is open and not what is numbered. The channel found last is looked at first.
+
+use super::channel::Channel;
+
+/// See the module's text.
+#[derive(Default)]
+pub(super) struct Channels {
+    // Boxed, because most connections have one channel and it is large.
+    #[allow(clippy::vec_box, reason = "channels are moved within the list when others come and go")]
+    sorted: Vec<Box<Channel>>,
+    last: usize,
+}
+
+impl Channels {
+    /// How many are open.
+    pub(super) fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// The channel of that number.
+    pub(super) fn find(&mut self, number: u16) -> Option<&mut Channel> {
+        if self.sorted.get(self.last).is_none_or(|channel| channel.number != number) {
+            self.last = self.sorted.binary_search_by_key(&number, |channel| channel.number).ok()?;
+        }
+        self.sorted.get_mut(self.last).map(Box::as_mut)
+    }
+
+    /// Adds a channel; one of its number must not be there.
+    pub(super) fn open(&mut self, channel: Channel) {
+        let at = self.sorted.partition_point(|open| open.number < channel.number);
+        self.sorted.insert(at, Box::new(channel));
+    }
+
+    /// Takes a channel out.
+    pub(super) fn remove(&mut self, number: u16) {
+        self.sorted.retain(|channel| channel.number != number);
+    }
+
+    /// All of them.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
+        self.sorted.iter_mut().map(Box::as_mut)
+    }
+
+    /// Takes all out.
+    pub(super) fn clear(&mut self) {
+        self.sorted.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_found_by_number() {
+        let mut channels = Channels::default();
+        for number in [7, 1, 65_535, 300] {
+            channels.open(Channel::new(number, 0));
+        }
+        for number in [1, 300, 7, 7, 65_535] {
+            assert_eq!(channels.find(number).map(|channel| channel.number), Some(number));
+        }
+        assert!(channels.find(2).is_none());
+        channels.remove(300);
+        assert!(channels.find(300).is_none());
+        assert_eq!((channels.len(), channels.iter_mut().count()), (3, 3));
+    }
+}

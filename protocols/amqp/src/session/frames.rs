@@ -1,0 +1,246 @@
+//! Which frame goes where: connection or channel, by the state that either is in.
+
+use std::collections::{HashSet, VecDeque};
+
+use inver_broker::{Identity, Publisher, PublisherId};
+
+use super::channel::{Channel, Outcome};
+use super::handshake::Step;
+use super::shared::Shared;
+use super::{Life, Session, confirms, forget_confirms};
+use crate::codec::frame::Frame;
+use crate::codec::{
+    ContentHeader, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Malformed, Method, write,
+};
+use crate::error::{Refusal, snippet};
+use crate::map::{Composer, ORIGIN, Renderer};
+
+impl Session {
+    pub(super) fn frame(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        match (self.life, frame.channel) {
+            (Life::Closing, 0) if frame.kind == FRAME_METHOD => self.closing_method(frame, out),
+            (Life::Closing | Life::Lost | Life::Over, _) => Ok(Outcome::Done),
+            (Life::Handshake, channel) if channel != 0 => Err(unexpected(frame)),
+            (_, 0) => self.frame_of_connection(frame, out),
+            (_, number) => self.frame_of_channel(number, frame, out),
+        }
+    }
+
+    fn frame_of_connection(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        match (frame.kind, frame.payload) {
+            (FRAME_HEARTBEAT, []) => Ok(Outcome::Done),
+            (FRAME_METHOD, payload) => {
+                let method = decode(payload)?;
+                self.connection_method(&method, out).map_err(|refusal| refusal.at(method.id()))
+            }
+            (FRAME_HEADER | FRAME_BODY, _) => Err(unexpected(frame)),
+            _ => Err(unknown(frame)),
+        }
+    }
+
+    fn connection_method(&mut self, method: &Method<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        match (self.life, method) {
+            (_, Method::ConnectionClose { .. }) => {
+                self.hand_over()?;
+                self.let_go();
+                write::method(out, 0, &Method::ConnectionCloseOk {});
+                self.life = Life::Over;
+                self.closed_by_client = true;
+            }
+            (Life::Handshake, method) => match self.handshake.method(method, &self.limits)? {
+                Step::Continue => {}
+                Step::Authenticate(credentials) => {
+                    self.credentials = Some(credentials);
+                    self.awaiting_verdict = true;
+                }
+                Step::Open { vhost } => self.open(&vhost, out)?,
+            },
+            (_, Method::ConnectionUpdateSecret { .. }) => {
+                // Logins by password do not expire.
+                write::method(out, 0, &Method::ConnectionUpdateSecretOk {});
+            }
+            _ => return Err(Refusal::channel_error("unexpected method in connection state running")),
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn closing_method(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        match Method::decode(frame.payload) {
+            Ok(Method::ConnectionCloseOk {}) => self.life = Life::Over,
+            Ok(Method::ConnectionClose { .. }) => write::method(out, 0, &Method::ConnectionCloseOk {}),
+            _ => {}
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn open(&mut self, vhost: &str, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        let namespace = self
+            .broker
+            .namespace(vhost)
+            .ok_or_else(|| Refusal::not_allowed(format_args!("vhost {vhost} not found")))?;
+        let publisher = PublisherId { origin: ORIGIN, session: None };
+        self.shared = Some(Box::new(Shared {
+            limits: self.limits.clone(),
+            frame_max: self.handshake.tuned.frame_max,
+            capabilities: self.handshake.capabilities,
+            user: self.identity.as_ref().and_then(Identity::name).map(str::to_owned),
+            publisher: Publisher::new(namespace.clone(), publisher),
+            namespace,
+            owner: inver_broker::next_owner(),
+            exclusive: HashSet::new(),
+            composer: Composer::default(),
+            renderer: Renderer::default(),
+            mailbox: self.mailbox.clone(),
+            now_ms: inver_broker::now_ms(),
+            last_lsn: None,
+            halt: None,
+            confirms: confirms::Queue::default(),
+            unconfirmed: 0,
+            published: Vec::new(),
+            acknowledged: Vec::new(),
+            ready: VecDeque::new(),
+            deliveries: Vec::new(),
+            incarnations: 0,
+        }));
+        self.life = Life::Running;
+        write::method(out, 0, &Method::ConnectionOpenOk { known_hosts: "" });
+        Ok(())
+    }
+
+    fn frame_of_channel(
+        &mut self,
+        number: u16,
+        frame: &Frame<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Refusal> {
+        let Some(shared) = self.shared.as_deref_mut() else { return Err(unexpected(frame)) };
+        let Some(channel) = self.channels.find(number) else {
+            return self.open_channel(number, frame, out);
+        };
+        if channel.closing {
+            return self.frame_of_closing_channel(number, frame, out);
+        }
+        match frame.kind {
+            FRAME_METHOD => {
+                channel.assembly.method()?;
+                let method = decode(frame.payload)?;
+                self.channel_method(number, &method, out).map_err(|refusal| refusal.at(method.id()))
+            }
+            FRAME_HEADER => {
+                let header = ContentHeader::decode(frame.payload).map_err(|_| unknown(frame))?;
+                let result = channel.content_header(&header, shared, out);
+                result.map(|()| Outcome::Done).map_err(|refusal| refusal.at((60, 40)))
+            }
+            FRAME_BODY => {
+                let result = channel.content_body(frame.payload, shared, out);
+                result.map(|()| Outcome::Done).map_err(|refusal| refusal.at((60, 40)))
+            }
+            FRAME_HEARTBEAT if frame.payload.is_empty() => Err(unexpected(frame)),
+            _ => Err(unknown(frame)),
+        }
+    }
+
+    fn channel_method(
+        &mut self,
+        number: u16,
+        method: &Method<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Refusal> {
+        let hot = matches!(
+            method,
+            Method::BasicPublish { .. }
+                | Method::BasicAck { .. }
+                | Method::BasicNack { .. }
+                | Method::BasicReject { .. }
+        );
+        if !hot {
+            // Everything else must see what came before it.
+            self.hand_over()?;
+            self.answer(out);
+        }
+        let Some(shared) = self.shared.as_deref_mut() else { return Ok(Outcome::Done) };
+        let Some(channel) = self.channels.find(number) else { return Ok(Outcome::Done) };
+        if let Method::BasicPublish { exchange, routing_key, mandatory, immediate, .. } = *method {
+            if immediate {
+                return Err(Refusal::not_implemented("immediate=true"));
+            }
+            channel.assembly.publish(exchange, routing_key, mandatory);
+            return Ok(Outcome::Done);
+        }
+        if matches!(method, Method::ChannelClose { .. }) {
+            forget_confirms(channel, shared);
+        }
+        let outcome = channel.method(method, shared, out)?;
+        if outcome == Outcome::Closed {
+            self.channels.remove(number);
+        }
+        Ok(outcome)
+    }
+
+    fn open_channel(
+        &mut self,
+        number: u16,
+        frame: &Frame<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Refusal> {
+        let channel_max = self.handshake.tuned.channel_max;
+        // RabbitMQ counts channels; their numbers may be greater.
+        if self.channels.len() >= usize::from(channel_max) {
+            return Err(Refusal::not_allowed(format_args!(
+                "number of channels opened ({}) has reached the negotiated channel_max ({channel_max})",
+                self.channels.len()
+            )));
+        }
+        if frame.kind == FRAME_HEARTBEAT {
+            return Err(unexpected(frame));
+        }
+        if frame.kind != FRAME_METHOD {
+            return Err(Refusal::unexpected_frame("expected method frame, got non method frame instead"));
+        }
+        let method = decode(frame.payload)?;
+        let Method::ChannelOpen { .. } = method else {
+            return Err(Refusal::channel_error("expected 'channel.open'").at(method.id()));
+        };
+        let Some(shared) = self.shared.as_deref_mut() else { return Ok(Outcome::Done) };
+        shared.incarnations += 1;
+        self.channels.open(Channel::new(number, shared.incarnations));
+        write::method(out, number, &Method::ChannelOpenOk { channel_id: b"" });
+        Ok(Outcome::Done)
+    }
+
+    /// Everything but the end of the closing is passed over.
+    fn frame_of_closing_channel(
+        &mut self,
+        number: u16,
+        frame: &Frame<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Refusal> {
+        if frame.kind == FRAME_METHOD {
+            match Method::decode(frame.payload) {
+                Ok(Method::ChannelCloseOk {}) => self.channels.remove(number),
+                Ok(Method::ChannelClose { .. }) => write::method(out, number, &Method::ChannelCloseOk {}),
+                _ => {}
+            }
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+fn decode(payload: &[u8]) -> Result<Method<'_>, Refusal> {
+    Method::decode(payload).map_err(|error| {
+        let at = match (error, payload) {
+            (Malformed::UnknownMethod { class, method }, _) => (class, method),
+            (_, [c1, c0, m1, m0, ..]) => (u16::from_be_bytes([*c1, *c0]), u16::from_be_bytes([*m1, *m0])),
+            _ => (0, 0),
+        };
+        Refusal::from(error).at(at)
+    })
+}
+
+fn unexpected(frame: &Frame<'_>) -> Refusal {
+    Refusal::unexpected_frame(format_args!("type {}, {}", frame.kind, snippet(frame.payload)))
+}
+
+fn unknown(frame: &Frame<'_>) -> Refusal {
+    Refusal::frame_error(format_args!("type {}, {}: unknown_frame", frame.kind, snippet(frame.payload)))
+}
