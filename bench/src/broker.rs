@@ -39,6 +39,10 @@ impl Contestant {
         matches!(self, Self::InverOs | Self::InverAlways)
     }
 
+    pub(crate) fn is_compiled_while_it_runs(self) -> bool {
+        matches!(self, Self::Kafka | Self::Bridged)
+    }
+
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::InverOs => "Inver, commit=os",

@@ -1,12 +1,16 @@
 //! Rounds: every contestant in turn on the same work, A B C A B C, while all of them stay up.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::broker::{Broker, Contestant, Places};
 use crate::report::results::{Machine, Results, Run};
 use crate::works::{Field, Kind, Lengths, Work};
+
+/// How long a virtual machine is given to compile what is hot.
+const COMPILE_TIME: Duration = Duration::from_secs(20);
 
 pub(crate) struct Settings {
     pub(crate) rounds: usize,
@@ -36,6 +40,13 @@ pub(crate) fn compare(
         brokers.push(broker);
     }
     results.machine = Machine::here();
+    for broker in brokers.iter().filter(|broker| broker.contestant.is_compiled_while_it_runs()) {
+        if let Some(work) = works.iter().find(|work| !work.kind.wants_fresh()) {
+            eprintln!("warming {} up", broker.contestant);
+            let window = COMPILE_TIME.saturating_sub(settings.lengths.warmup);
+            let _ = work.run(broker, Lengths { window, ..settings.lengths });
+        }
+    }
     for work in works {
         eprintln!("{}: {}", work.id, work.title);
         let mut runs = Vec::new();

@@ -214,7 +214,7 @@ pub(crate) fn run(field: Field, settings: &Settings, places: &Places, results: &
                         }
                     }
                     Err(error) => {
-                        eprintln!("  {round} {:<18} {}: failed: {error:#}", contestant.title(), tool.title)
+                        eprintln!("  {round} {:<18} {}: failed: {error:#}", contestant.title(), tool.title);
                     }
                 }
             }

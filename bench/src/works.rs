@@ -110,6 +110,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// How many times as long a warm-up it wants: Kafka makes a partition's files when it is first written to.
+    fn warmup_factor(self) -> u32 {
+        if matches!(self, Self::KafkaPartitions { .. }) { 10 } else { 1 }
+    }
+
     pub(crate) fn is_latency(self) -> bool {
         matches!(self, Self::KafkaLatency { .. } | Self::AmqpLatency { .. } | Self::MqttLatency { .. })
     }
@@ -183,8 +188,12 @@ fn fresh(prefix: &str) -> String {
 }
 
 fn play(broker: &Broker, lengths: Lengths, kind: Kind, seats: Seats, mut stage: Stage) -> Result<Figures> {
-    let plan =
-        Plan { warmup: lengths.warmup, window: lengths.window, spin: kind.is_latency(), pids: broker.pids() };
+    let plan = Plan {
+        warmup: lengths.warmup * kind.warmup_factor(),
+        window: lengths.window,
+        spin: kind.is_latency(),
+        pids: broker.pids(),
+    };
     let outcome = drive(seats, &mut stage, &plan)?;
     Ok(figures(&outcome, &stage))
 }

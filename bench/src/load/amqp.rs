@@ -87,7 +87,7 @@ impl Channel {
         }
     }
 
-    fn call(&mut self, method: Method, class: u16, answer: u16) -> Result<Vec<u8>> {
+    fn call(&mut self, method: &Method, class: u16, answer: u16) -> Result<Vec<u8>> {
         self.link.write(&frame(METHOD, 1, &method.0))?;
         self.wait(class, answer)
     }
@@ -95,28 +95,28 @@ impl Channel {
     pub(crate) fn declare_queue(&mut self, name: &str, durable: bool) -> Result<()> {
         // A queue that is not durable goes away with its last consumer.
         let flags = if durable { 2 } else { 8 };
-        self.call(Method::new(50, 10).raw(&[0, 0]).short(name).raw(&[flags]).long(&[]), 50, 11)?;
+        self.call(&Method::new(50, 10).raw(&[0, 0]).short(name).raw(&[flags]).long(&[]), 50, 11)?;
         Ok(())
     }
 
     pub(crate) fn delete_queue(&mut self, name: &str) -> Result<()> {
-        self.call(Method::new(50, 40).raw(&[0, 0]).short(name).raw(&[0]), 50, 41)?;
+        self.call(&Method::new(50, 40).raw(&[0, 0]).short(name).raw(&[0]), 50, 41)?;
         Ok(())
     }
 
     pub(crate) fn declare_exchange(&mut self, name: &str, kind: &str) -> Result<()> {
-        self.call(Method::new(40, 10).raw(&[0, 0]).short(name).short(kind).raw(&[0]).long(&[]), 40, 11)?;
+        self.call(&Method::new(40, 10).raw(&[0, 0]).short(name).short(kind).raw(&[0]).long(&[]), 40, 11)?;
         Ok(())
     }
 
     pub(crate) fn delete_exchange(&mut self, name: &str) -> Result<()> {
-        self.call(Method::new(40, 20).raw(&[0, 0]).short(name).raw(&[0]), 40, 21)?;
+        self.call(&Method::new(40, 20).raw(&[0, 0]).short(name).raw(&[0]), 40, 21)?;
         Ok(())
     }
 
     pub(crate) fn bind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<()> {
         self.call(
-            Method::new(50, 20).raw(&[0, 0]).short(queue).short(exchange).short(key).raw(&[0]).long(&[]),
+            &Method::new(50, 20).raw(&[0, 0]).short(queue).short(exchange).short(key).raw(&[0]).long(&[]),
             50,
             21,
         )?;
@@ -124,17 +124,17 @@ impl Channel {
     }
 
     pub(crate) fn confirms(&mut self) -> Result<()> {
-        self.call(Method::new(85, 10).raw(&[0]), 85, 11)?;
+        self.call(&Method::new(85, 10).raw(&[0]), 85, 11)?;
         Ok(())
     }
 
     pub(crate) fn consume(&mut self, queue: &str, auto_ack: bool, prefetch: u16) -> Result<()> {
         if prefetch > 0 {
             let [high, low] = prefetch.to_be_bytes();
-            self.call(Method::new(60, 10).raw(&[0, 0, 0, 0, high, low, 0]), 60, 11)?;
+            self.call(&Method::new(60, 10).raw(&[0, 0, 0, 0, high, low, 0]), 60, 11)?;
         }
         let flags = if auto_ack { 2 } else { 0 };
-        self.call(Method::new(60, 20).raw(&[0, 0]).short(queue).short("").raw(&[flags]).long(&[]), 60, 21)?;
+        self.call(&Method::new(60, 20).raw(&[0, 0]).short(queue).short("").raw(&[flags]).long(&[]), 60, 21)?;
         Ok(())
     }
 }

@@ -71,7 +71,7 @@ pub(crate) fn create_topic(to: SocketAddr, name: &str, partitions: i32) -> Resul
         Request::new(19, 2).i32(1).string(name).i32(partitions).i16(1).i32(0).i32(0).i32(60_000).i8(0);
     let answer = call(&mut link, request)?;
     let mut fields = Fields(&answer);
-    (fields.i32(), fields.i32());
+    fields.take(8);
     fields.string();
     let code = fields.i16();
     ensure!(code == 0, "CreateTopics: error {code} {}", String::from_utf8_lossy(fields.string()));
@@ -121,7 +121,7 @@ fn leaders(answer: &[u8]) -> i32 {
         fields.string();
     }
     fields.string();
-    (fields.i32(), fields.i32(), fields.i16());
+    fields.take(10);
     fields.string();
     fields.u8();
     let mut ready = 0;
@@ -433,7 +433,8 @@ impl Consumer {
                         let length = varint_at(&mut rest) as usize;
                         let mut record = Fields(rest.take(length));
                         record.u8();
-                        (varint_at(&mut record), varint_at(&mut record));
+                        varint_at(&mut record);
+                        varint_at(&mut record);
                         let key = varint_at(&mut record).max(0) as usize;
                         record.take(key);
                         varint_at(&mut record);
