@@ -471,7 +471,7 @@ fn replay_batch(
     segment.max_timestamp.fetch_max(extent.max_timestamp, Ordering::Relaxed);
     stream.last_timestamp.fetch_max(extent.max_timestamp, Ordering::Relaxed);
     stream.next.fetch_max(extent.end(), Ordering::Relaxed);
-    if is_new && header.has_producer() {
+    if is_new && header.has_producer() && origin == stream.id {
         let now_ms = inner.clock.now_ms();
         let mut producers = stream.producers.lock();
         let producers = producers.get_or_insert_default();

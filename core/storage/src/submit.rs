@@ -152,12 +152,12 @@ impl Inner {
         for part in &entry.parts {
             let Part::Batch { destinations, batch } = part else { continue };
             let header = batch.header();
-            if header.has_producer() {
-                for stream in destinations {
-                    if let Some(producers) = &*stream.0.producers.lock() {
-                        producers.check(header)?;
-                    }
-                }
+            // A producer's sequences count in the stream that it sent to, not where copies go.
+            if header.has_producer()
+                && let Some(stream) = destinations.first()
+                && let Some(producers) = &*stream.0.producers.lock()
+            {
+                producers.check(header)?;
             }
         }
         Ok(())
@@ -189,8 +189,12 @@ impl Inner {
     ) {
         match part {
             Part::Batch { destinations, batch } => {
-                for stream in destinations {
-                    bases.push(Offset(self.append(intake, stream, batch.header(), end)));
+                for (at, stream) in destinations.iter().enumerate() {
+                    let base = self.append(intake, stream, batch.header());
+                    if at == 0 && batch.header().has_producer() {
+                        self.record_producer(stream, batch.header(), base, end);
+                    }
+                    bases.push(Offset(base));
                 }
             }
             Part::Put { table, key, value } => {
@@ -260,21 +264,22 @@ impl Inner {
     }
 
     /// The batch's base offset in this stream.
-    fn append(&self, intake: &mut Intake, stream: &Stream, header: &BatchHeader, end: u64) -> u64 {
+    fn append(&self, intake: &mut Intake, stream: &Stream, header: &BatchHeader) -> u64 {
         let base = stream.0.next.load(Ordering::Relaxed);
         stream.0.next.store(base + header.offset_span(), Ordering::Release);
-        if header.has_producer() {
-            let now_ms = self.clock.now_ms();
-            let expired_ms = now_ms.saturating_sub(self.options.producer_expiry.as_millis() as i64);
-            let mut producers = stream.0.producers.lock();
-            let producers = producers.get_or_insert_default();
-            if !producers.by_id.contains_key(&header.producer_id) {
-                producers.make_room(self.options.producers_per_stream_max, expired_ms);
-            }
-            producers.record(header, base, end, now_ms);
-        }
         intake.mark_stream(&stream.0);
         base
+    }
+
+    fn record_producer(&self, stream: &Stream, header: &BatchHeader, base: u64, end: u64) {
+        let now_ms = self.clock.now_ms();
+        let expired_ms = now_ms.saturating_sub(self.options.producer_expiry.as_millis() as i64);
+        let mut producers = stream.0.producers.lock();
+        let producers = producers.get_or_insert_default();
+        if !producers.by_id.contains_key(&header.producer_id) {
+            producers.make_room(self.options.producers_per_stream_max, expired_ms);
+        }
+        producers.record(header, base, end, now_ms);
     }
 
     /// The acknowledgements gathered so far become an entry.

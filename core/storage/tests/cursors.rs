@@ -182,3 +182,25 @@ fn acknowledgements_that_nobody_waits_for_are_gathered_and_written_all_the_same(
         assert!(start.elapsed() < Duration::from_millis(150));
     }
 }
+
+#[test]
+fn a_producer_counts_in_the_stream_it_sent_to_and_not_where_copies_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path(), &small());
+    let ids: Vec<_> = (0..3).map(|_| create_stream(&log).id()).collect();
+    for sequence in 0..3 {
+        // Both first and second are sent to with the same sequences, and both copy to the third.
+        for first in 0..2 {
+            let mut entry = Entry::new();
+            let destinations = [log.stream(ids[first]).unwrap(), log.stream(ids[2]).unwrap()];
+            entry.batch(&destinations, produced(sequence, 0));
+            commit(&log, entry);
+            let mut entry = Entry::new();
+            entry.batch(&destinations, produced(sequence, 0));
+            assert!(matches!(log.submit(entry), Err(SubmitError::DuplicateSequence { .. })));
+        }
+        drop(log);
+        log = open(dir.path(), &small());
+    }
+    assert_eq!(log.stream(ids[2]).unwrap().next_offset(), Offset(6));
+}
