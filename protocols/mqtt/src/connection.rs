@@ -35,11 +35,12 @@ pub(crate) async fn serve(connection: Connection, broker: Broker, config: Arc<Mq
     let mut socket = Socket::new(io);
     let mailbox = Mailbox::new();
     let accepted = tokio::select! {
-        accepted = first::connect(&mut socket, peer, &broker, &config, &mailbox) => accepted,
+        // On the heap: it is gone when the connection runs, and would be the largest part of it.
+        accepted = Box::pin(first::connect(&mut socket, peer, &broker, &config, &mailbox)) => accepted,
         () = shutdown.requested() => None,
     };
     let Some(Accepted { session, present, properties }) = accepted else {
-        socket.finish_and_linger(FAREWELL_TIMEOUT).await;
+        Box::pin(socket.finish_and_linger(FAREWELL_TIMEOUT)).await;
         return;
     };
     let version = session.version();
@@ -69,7 +70,7 @@ fn keep_alive(session: &Session) -> Option<Duration> {
 }
 
 struct Running {
-    session: Session,
+    session: Box<Session>,
     socket: Socket,
     mailbox: Arc<Mailbox>,
     log: Log,
@@ -257,8 +258,8 @@ impl Running {
         session.end();
         match stop {
             Stop::Close(_) => {}
-            Stop::Farewell => socket.finish(FAREWELL_TIMEOUT).await,
-            Stop::Tell(..) => socket.finish_and_linger(FAREWELL_TIMEOUT).await,
+            Stop::Farewell => Box::pin(socket.finish(FAREWELL_TIMEOUT)).await,
+            Stop::Tell(..) => Box::pin(socket.finish_and_linger(FAREWELL_TIMEOUT)).await,
         }
     }
 }

@@ -284,6 +284,12 @@ async fn what_is_not_for_clients_is_refused() {
     assert_eq!(client.say("$SYS/x", "x", Qos::AtLeastOnce).await, Reason::NotAuthorized);
     assert_eq!(client.say("$SYS/x", "x", Qos::ExactlyOnce).await, Reason::NotAuthorized);
     assert_eq!(client.say(&"/".repeat(200), "x", Qos::AtLeastOnce).await, Reason::TopicNameInvalid);
+    // Who cannot be told is disconnected: nothing is acknowledged that is thrown away.
+    for qos in [Qos::AtLeastOnce, Qos::AtMostOnce] {
+        let mut old = server.client(Version::V311, "old").await;
+        old.send(Packet::Publish(Publish { packet_id: 1, ..message(&"/".repeat(200), "x", qos) })).await;
+        old.closed(Reason::TopicNameInvalid).await;
+    }
     let id = properties(&[Property::SubscriptionIdentifier(1)]);
     client.send(Packet::Publish(Publish { properties: id, ..message("t", "x", Qos::AtMostOnce) })).await;
     client.closed(Reason::ProtocolError).await;

@@ -34,7 +34,7 @@ const V31_CLIENT_ID: &str = "an empty client identifier in MQTT 3.1";
 
 /// A client that was let in.
 pub(crate) struct Accepted {
-    pub(crate) session: Session,
+    pub(crate) session: Box<Session>,
     /// For CONNACK.
     pub(crate) present: bool,
     /// For CONNACK.
@@ -137,7 +137,7 @@ pub(crate) async fn connect(
     let kept = Kept::read(&state);
     let window = wishes.receive_maximum.min(config.inflight_max);
     let v5 = connect.version == Version::V5;
-    let mut session = Session {
+    let mut session = Box::new(Session {
         version: connect.version,
         config: config.clone(),
         user,
@@ -170,7 +170,7 @@ pub(crate) async fn connect(
         acked: Vec::new(),
         released: Vec::new(),
         released_offsets: Vec::new(),
-    };
+    });
     session.restore(known, mailbox);
     // What was released is released again [MQTT-4.4.0-1]; it follows CONNACK.
     for packet_id in kept.released {

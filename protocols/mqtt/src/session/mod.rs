@@ -244,7 +244,7 @@ impl Session {
     }
 
     /// Ends the connection's part: what the log must still get of it. The session is let go when it is dropped.
-    pub(crate) fn end(mut self) {
+    pub(crate) fn end(mut self: Box<Self>) {
         if !self.core.is_durable() {
             for (number, id) in self.outbound.settle_exactly_once() {
                 self.acknowledged(outbound::Source::Shared { member: number, id });

@@ -44,6 +44,10 @@ impl Session {
             None
         };
         let reason = match refused {
+            // Only an acknowledgement of MQTT 5 can say so; else the connection ends [MQTT-3.3.5-2].
+            Some(reason) if qos == Qos::AtMostOnce || self.version != Version::V5 => {
+                return Err(Stop::Tell(reason, "a topic that clients cannot publish to".into()));
+            }
             Some(reason) => reason,
             None => {
                 let author = Author { client_id: self.core.client_id(), user: self.user.as_deref() };
@@ -62,7 +66,17 @@ impl Session {
                     // Stored, or cleared by an empty payload [MQTT-3.3.1-5], [MQTT-3.3.1-6].
                     self.publisher.retain(topic.as_bytes(), &message);
                 }
-                if routed.destinations == 0 { Reason::NoMatchingSubscribers } else { Reason::Success }
+                if routed.refused && qos != Qos::AtMostOnce {
+                    // Nothing is acknowledged that is not delivered.
+                    if self.version != Version::V5 {
+                        return Err(Stop::Close("a full queue refused a message".into()));
+                    }
+                    Reason::QuotaExceeded
+                } else if routed.destinations == 0 {
+                    Reason::NoMatchingSubscribers
+                } else {
+                    Reason::Success
+                }
             }
         };
         self.acknowledge(qos, packet_id, reason);
