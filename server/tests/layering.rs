@@ -1,5 +1,6 @@
 //! Dependencies run one way: server → protocols → broker → storage. Protocols never import each other, and the
 //! core names none of them.
+#![allow(clippy::unwrap_used, reason = "a test's own helpers")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
