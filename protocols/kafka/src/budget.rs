@@ -47,6 +47,20 @@ impl Budget {
     }
 }
 
+impl Share {
+    /// Keeps what is needed for so many bytes, and gives back the rest.
+    pub(crate) fn shrunk(self, bytes: usize) -> Share {
+        match Arc::try_unwrap(self.0) {
+            Ok(mut permit) => {
+                let units = bytes.div_ceil(UNIT_BYTES).min(permit.num_permits());
+                Share(permit.split(units).map(Arc::new).unwrap_or_else(|| Arc::new(permit)))
+            }
+            // Others hold it too: it stays as it is.
+            Err(shared) => Share(shared),
+        }
+    }
+}
+
 /// Bytes with the share that they fill: it is given back when they are let go.
 pub(crate) fn charged(bytes: Bytes, share: &Share) -> Bytes {
     struct Charged(Bytes, #[allow(dead_code, reason = "held, never looked at")] Share);
@@ -65,7 +79,8 @@ mod tests {
     #[test]
     fn what_is_let_go_can_be_taken_again() {
         let budget = Budget::new(10_000);
-        let share = budget.try_take(6000).unwrap();
+        let share = budget.try_take(9000).unwrap().shrunk(6000);
+        assert!(budget.try_take(3000).is_some());
         assert!(budget.try_take(6000).is_none());
         let bytes = charged(Bytes::from_static(b"abc"), &share);
         drop(share);

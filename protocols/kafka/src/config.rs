@@ -51,8 +51,9 @@ pub struct Limits {
     pub large_requests_bytes_max: usize,
     /// A request above 1 MiB has to be whole within this time. Default 2 minutes.
     pub large_request_time_max: Duration,
-    /// Bytes read from the disk for all fetches together and not sent yet: further reads wait. Default 256 MiB.
-    pub cold_bytes_max: usize,
+    /// Bytes of records in all fetch responses together that are not sent yet: further fetches wait. Twice as much
+    /// may be held, since what is read from the disk is counted apart. Default 256 MiB.
+    pub fetched_bytes_max: usize,
     /// Requests of a connection that were taken and not answered. Default 512.
     pub pipeline_requests_max: usize,
     /// Bytes that wait to be written to a connection before no more of it is read. Default 1 MiB.
@@ -71,6 +72,8 @@ pub struct Limits {
     pub offset_metadata_bytes_max: usize,
     /// A connection without a request for so long is closed. Default 10 minutes, as in Kafka.
     pub idle_max: Duration,
+    /// Partitions that one request may make. Default 10,000, as in Kafka.
+    pub new_partitions_max: u32,
     /// Partitions described in one page. Default 2,000, as in Kafka.
     pub page_partitions_max: usize,
 }
@@ -83,7 +86,7 @@ impl Default for Limits {
             stranger_bytes_max: 64 << 10,
             large_requests_bytes_max: 512 << 20,
             large_request_time_max: Duration::from_secs(120),
-            cold_bytes_max: 256 << 20,
+            fetched_bytes_max: 256 << 20,
             pipeline_requests_max: 512,
             output_bytes_max: 1 << 20,
             fetch_bytes_max: 16 << 20,
@@ -93,6 +96,7 @@ impl Default for Limits {
             groups_max: 100_000,
             offset_metadata_bytes_max: 4096,
             idle_max: Duration::from_secs(600),
+            new_partitions_max: 10_000,
             page_partitions_max: 2000,
         }
     }

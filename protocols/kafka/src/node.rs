@@ -33,9 +33,10 @@ pub(crate) struct Node {
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) cluster_id: Str,
     pub(crate) metrics: Metrics,
-    /// Room for large requests on their way in, and for what was read from the disk.
+    /// Room for large requests on their way in, for what was read from the disk, and for what is on its way out.
     pub(crate) large_requests: Budget,
     pub(crate) cold_reads: Budget,
+    pub(crate) fetched: Budget,
     producer_ids: Mutex<ProducerIds>,
 }
 
@@ -100,7 +101,8 @@ impl Node {
             cluster_id: Str::from_utf8(cluster_id).unwrap_or_default(),
             metrics: Metrics::new(),
             large_requests: Budget::new(config.limits.large_requests_bytes_max),
-            cold_reads: Budget::new(config.limits.cold_bytes_max),
+            cold_reads: Budget::new(config.limits.fetched_bytes_max),
+            fetched: Budget::new(config.limits.fetched_bytes_max),
             producer_ids: Mutex::default(),
             broker,
             config,

@@ -97,12 +97,13 @@ impl<'a> FrameWriter<'a> {
         self.arena
     }
 
-    /// Puts stored bytes in here, without copying them.
-    pub fn splice(&mut self, bytes: Bytes) {
+    /// Puts stored bytes in here, as they are if they are large; then `keep` may dress them.
+    pub fn splice(&mut self, bytes: Bytes, keep: impl FnOnce(Bytes) -> Bytes) {
         if bytes.len() <= COPIED_BYTES_MAX {
             self.arena.put_slice(&bytes);
             return;
         }
+        let bytes = keep(bytes);
         self.spliced_bytes += bytes.len();
         self.splices.push((self.arena.len(), bytes));
     }
@@ -206,7 +207,7 @@ mod tests {
         let mut writer = FrameWriter::start(arena, &Api::Fetch, Api::Fetch.version(4).unwrap(), 7);
         for (place, length) in splices.iter().enumerate() {
             writer.out().put_u8(0xee);
-            writer.splice(vec![place as u8; *length].into());
+            writer.splice(vec![place as u8; *length].into(), |bytes| bytes);
         }
         writer.out().put_u8(0xff);
         writer.finish()

@@ -16,10 +16,12 @@ const CRC_START: usize = 21;
 pub(crate) struct BatchRefusal {
     pub(crate) code: ErrorCode,
     pub(crate) message: String,
+    /// The records that are at fault, by their place in the batch, if not all are.
+    pub(crate) records: Vec<(i32, &'static str)>,
 }
 
 fn invalid(message: impl Into<String>) -> BatchRefusal {
-    BatchRefusal { code: ErrorCode::INVALID_RECORD, message: message.into() }
+    BatchRefusal { code: ErrorCode::INVALID_RECORD, message: message.into(), records: Vec::new() }
 }
 
 /// Checks that the records are as many as the header says, numbered from 0, and that they fill the batch; on a
@@ -38,11 +40,16 @@ pub(crate) fn check_records(
         walk(batch.bytes().get(HEADER_BYTES..).unwrap_or_default(), header.record_count)?;
     }
     if compacted {
-        for record in records(batch.bytes()).map_err(|error| invalid(error.to_string()))? {
-            let record = record.map_err(|error| invalid(error.to_string()))?;
-            if record.key.is_none() {
-                return Err(invalid("Compacted topic cannot accept message without key"));
+        let mut keyless = Vec::new();
+        let all = records(batch.bytes()).map_err(|error| invalid(error.to_string()))?;
+        for (place, record) in (0..).zip(all) {
+            if record.map_err(|error| invalid(error.to_string()))?.key.is_none() {
+                keyless.push((place, "Compacted topic cannot accept message without key"));
             }
+        }
+        if !keyless.is_empty() {
+            let all = invalid("One or more records have been rejected");
+            return Err(BatchRefusal { records: keyless, ..all });
         }
     }
     Ok(())
@@ -173,5 +180,6 @@ mod tests {
         assert_eq!(check_records(&batch, Compression::None, false), Ok(()));
         let refused = check_records(&batch, Compression::None, true).unwrap_err();
         assert_eq!(refused.code, ErrorCode::INVALID_RECORD);
+        assert_eq!(refused.records[0].0, 0);
     }
 }

@@ -57,13 +57,13 @@ impl Session {
                 self.node.namespace.topics().iter().map(|topic| self.describe_topic(topic, operations)),
             );
         } else {
+            let default_partitions = self.node.config.default_partitions.max(1);
+            let mut creations = self.node.config.limits.new_partitions_max / default_partitions;
             for wanted in request.topics.unwrap_or_default() {
-                topics.push(self.wanted_topic(
-                    wanted,
-                    request.allow_auto_topic_creation,
-                    operations,
-                    &mut lsn,
-                ));
+                let may_create = request.allow_auto_topic_creation && creations > 0;
+                let before = lsn;
+                topics.push(self.wanted_topic(wanted, may_create, operations, &mut lsn));
+                creations -= u32::from(lsn != before);
             }
         }
         let (host, port) = self.node.address(self.local);

@@ -17,6 +17,7 @@ use crate::codec::api::list_config_resources::{
 use crate::codec::api::{alter_configs, incremental_alter_configs};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
+use crate::config::KafkaConfig;
 use crate::error::ConnectionError;
 use crate::map;
 
@@ -189,7 +190,7 @@ impl Session {
             let changes: Result<Vec<(Str, Change)>, Refusal> = changes.collect();
             let outcome = changes.and_then(|changes| {
                 let before = self.alterable(resource.resource_type, &resource.resource_name)?;
-                let after = changed(&before, changes)?;
+                let after = changed(&self.node.config, &before, changes)?;
                 self.set_configs(&resource.resource_name, after, request.validate_only, &mut lsn)
             });
             let (error_code, error_message) = told(outcome);
@@ -307,7 +308,11 @@ fn described(setting: &Setting, value: String, documented: bool) -> DescribeConf
 }
 
 /// Settings after changes, one by one.
-fn changed(before: &TopicConfig, changes: Vec<(Str, Change)>) -> Result<TopicConfig, Refusal> {
+fn changed(
+    config: &KafkaConfig,
+    before: &TopicConfig,
+    changes: Vec<(Str, Change)>,
+) -> Result<TopicConfig, Refusal> {
     let mut after = before.clone();
     for (name, change) in changes {
         let unknown = || (ErrorCode::INVALID_CONFIG, format!("Unknown topic config name: {name}"));
@@ -320,7 +325,9 @@ fn changed(before: &TopicConfig, changes: Vec<(Str, Change)>) -> Result<TopicCon
             }
         };
         let items = |list: Option<&String>| -> Vec<String> {
-            let list = list.map(String::as_str).unwrap_or_default();
+            // What is not set has its default, to which more can be added.
+            let default = setting.default(config);
+            let list = list.unwrap_or(&default);
             list.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
         };
         match change {
@@ -364,18 +371,23 @@ mod tests {
     #[test]
     fn lists_are_appended_to_and_subtracted_from() {
         let before = TopicConfig::from([("cleanup.policy".to_owned(), "delete".to_owned())]);
-        let change = |change| changed(&before, vec![("cleanup.policy".into(), change)]);
+        let config = KafkaConfig::default();
+        let change = |change| changed(&config, &before, vec![("cleanup.policy".into(), change)]);
         let value = |config: TopicConfig| config.get("cleanup.policy").cloned();
         assert_eq!(
             value(change(Change::Append("compact,delete".into())).unwrap()),
             Some("delete,compact".into())
         );
         assert_eq!(value(change(Change::Subtract("delete".into())).unwrap()), Some(String::new()));
+        let unset = TopicConfig::new();
+        let appended =
+            changed(&config, &unset, vec![("cleanup.policy".into(), Change::Append("compact".into()))]);
+        assert_eq!(value(appended.unwrap()), Some("delete,compact".into()));
         assert_eq!(value(change(Change::Delete).unwrap()), None);
         assert_eq!(value(change(Change::Set("compact".into())).unwrap()), Some("compact".into()));
-        let refused = changed(&before, vec![("retention.ms".into(), Change::Append("1".into()))]);
+        let refused = changed(&config, &before, vec![("retention.ms".into(), Change::Append("1".into()))]);
         assert_eq!(refused.unwrap_err().0, ErrorCode::INVALID_CONFIG);
-        let refused = changed(&before, vec![("nothing".into(), Change::Delete)]);
+        let refused = changed(&config, &before, vec![("nothing".into(), Change::Delete)]);
         assert_eq!(refused.unwrap_err().0, ErrorCode::INVALID_CONFIG);
     }
 }

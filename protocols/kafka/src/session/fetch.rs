@@ -167,8 +167,10 @@ impl Fetcher {
             match cold.result {
                 Ok(batches) if batches.is_empty() => slot.dry = true,
                 Ok(mut batches) => {
+                    let read_bytes = batches.iter().map(|batch| batch.bytes.len()).sum();
+                    let share = cold.share.shrunk(read_bytes);
                     for batch in &mut batches {
-                        batch.bytes = charged(std::mem::take(&mut batch.bytes), &cold.share);
+                        batch.bytes = charged(std::mem::take(&mut batch.bytes), &share);
                     }
                     let bytes = slot.take(batches, room, first);
                     running.bytes += bytes;
@@ -180,6 +182,15 @@ impl Fetcher {
                 }
             }
         }
+    }
+
+    /// There is no room for what was found: it is let go, to be read again a little later.
+    fn put_back(&mut self, now: Instant) {
+        self.plan.restart();
+        if let Some(running) = &mut self.running {
+            running.bytes = 0;
+        }
+        self.retry_at = Some(now + NO_MEMORY_PAUSE);
     }
 
     fn is_done(&self, now: Instant) -> bool {
@@ -316,12 +327,16 @@ impl Session {
         if !self.fetcher.is_done(now) {
             return;
         }
+        let found_bytes = self.fetcher.running.as_ref().map_or(0, |running| running.bytes);
+        let Some(share) = self.node.fetched.try_take(found_bytes) else {
+            return self.fetcher.put_back(now);
+        };
         let Some(running) = self.fetcher.running.take() else { return };
         let session = running.session_id != NO_SESSION;
         self.node.metrics.fetched_bytes.increment(running.bytes as u64);
         let frame = {
             let mut writer = FrameWriter::new(&mut self.arena, &running.header);
-            write(&mut writer, &running, &self.fetcher.plan);
+            write(&mut writer, &running, &self.fetcher.plan, &share);
             writer.finish()
         };
         self.pipeline.fetched(running.number, frame);
@@ -334,7 +349,7 @@ impl Session {
 }
 
 /// Writes the body of a response, by hand since it carries stored batches.
-fn write(writer: &mut FrameWriter<'_>, running: &Running, plan: &FetchPlan) {
+fn write(writer: &mut FrameWriter<'_>, running: &Running, plan: &FetchPlan, share: &Share) {
     let version = running.header.version;
     let out = writer.out();
     out.put_i32(0);
@@ -352,14 +367,14 @@ fn write(writer: &mut FrameWriter<'_>, running: &Running, plan: &FetchPlan) {
         }
         write_length(out, slots.len(), version.flexible);
         for slot in slots {
-            write_partition(writer, running, slot);
+            write_partition(writer, running, slot, share);
         }
         write_no_tagged_fields(writer.out(), version);
     }
     write_no_tagged_fields(writer.out(), version);
 }
 
-fn write_partition(writer: &mut FrameWriter<'_>, running: &Running, slot: &Slot) {
+fn write_partition(writer: &mut FrameWriter<'_>, running: &Running, slot: &Slot, share: &Share) {
     let version = running.header.version;
     let out = writer.out();
     let (end, start) = match slot.bounds() {
@@ -386,7 +401,8 @@ fn write_partition(writer: &mut FrameWriter<'_>, running: &Running, slot: &Slot)
         out.put_i64(offset(batch.base_offset));
         out.put_slice(batch.bytes.get(8..12).unwrap_or_default());
         out.put_i32(LEADER_EPOCH);
-        writer.splice(batch.bytes.slice(REWRITTEN_BYTES.min(batch.bytes.len())..));
+        let rest = batch.bytes.slice(REWRITTEN_BYTES.min(batch.bytes.len())..);
+        writer.splice(rest, |rest| charged(rest, share));
     }
     write_no_tagged_fields(writer.out(), version);
 }

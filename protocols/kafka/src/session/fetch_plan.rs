@@ -315,6 +315,11 @@ impl FetchPlan {
         }
     }
 
+    /// What was found is forgotten; the fetch begins anew.
+    pub(super) fn restart(&mut self) {
+        self.slots.iter_mut().flatten().for_each(Slot::begin);
+    }
+
     /// Hears from the streams from now on.
     pub(super) fn listen(&mut self, mailbox: &Arc<Mailbox>) {
         for (place, slot) in self.slots.iter_mut().enumerate() {

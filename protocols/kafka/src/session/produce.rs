@@ -14,9 +14,11 @@ use inver_storage::{Lsn, SubmitError};
 use super::settings::TopicSettings;
 use super::{Call, Session, offset, partition_index};
 use crate::codec::api::produce::{
-    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceResponse,
 };
 use crate::codec::error_code::ErrorCode;
+use crate::codec::text::Str;
 use crate::error::ConnectionError;
 use crate::map::batch::{self, BatchRefusal};
 
@@ -37,17 +39,19 @@ const MAGIC_AT: usize = 16;
 struct Refusal {
     code: ErrorCode,
     message: String,
+    /// The records that are at fault (KIP-467), if not all are.
+    records: Vec<(i32, &'static str)>,
 }
 
 impl Refusal {
     fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into() }
+        Refusal { code, message: message.into(), records: Vec::new() }
     }
 }
 
 impl From<BatchRefusal> for Refusal {
     fn from(refusal: BatchRefusal) -> Refusal {
-        Refusal::new(refusal.code, refusal.message)
+        Refusal { code: refusal.code, message: refusal.message, records: refusal.records }
     }
 }
 
@@ -217,6 +221,12 @@ fn response(index: i32, outcome: Result<Appended, Refusal>) -> PartitionProduceR
             index,
             error_code: refusal.code,
             base_offset: -1,
+            record_errors: (refusal.records.into_iter())
+                .map(|(batch_index, why)| BatchIndexAndErrorMessage {
+                    batch_index,
+                    batch_index_error_message: Some(Str::from_static(why)),
+                })
+                .collect(),
             error_message: super::message(refusal.message),
             ..PartitionProduceResponse::default()
         },

@@ -38,13 +38,14 @@ impl Session {
     pub(super) fn create_topics(&mut self, mut call: Call) -> Result<(), ConnectionError> {
         let request: CreateTopicsRequest = call.read()?;
         let mut lsn = None;
+        let mut room = self.node.config.limits.new_partitions_max;
         let mut times: HashMap<Str, usize> = HashMap::new();
         request.topics.iter().for_each(|topic| *times.entry(topic.name.clone()).or_default() += 1);
         let mut topics = Vec::with_capacity(request.topics.len());
         for topic in request.topics {
             let name = topic.name.clone();
             let outcome = match times.get(&name) {
-                Some(1) => self.create_topic(&topic, request.validate_only, &mut lsn),
+                Some(1) => self.create_topic(&topic, request.validate_only, &mut room, &mut lsn),
                 // Told once, as Kafka does.
                 Some(2..) => {
                     times.insert(name.clone(), 0);
@@ -70,6 +71,7 @@ impl Session {
         &self,
         topic: &CreatableTopic,
         validate_only: bool,
+        room: &mut u32,
         lsn: &mut Option<Lsn>,
     ) -> Result<CreatableTopicResult, Refusal> {
         if !map::topic::is_legal_name(&topic.name) {
@@ -91,6 +93,10 @@ impl Session {
         if self.node.namespace.topic(&topic.name).is_some() {
             return Err(refused(&TopicError::Exists(topic.name.to_string())));
         }
+        *room = room.checked_sub(partitions).ok_or_else(|| {
+            let text = "Excessively large number of partitions per request.".to_owned();
+            (ErrorCode::POLICY_VIOLATION, text)
+        })?;
         let mut result = CreatableTopicResult {
             name: topic.name.clone(),
             num_partitions: partitions as i32,

@@ -138,7 +138,7 @@ fn topics_are_made_as_asked_or_refused_with_the_reason() {
         (wanted("dry"), ErrorCode::TOPIC_ALREADY_EXISTS),
         (wanted("no/slash"), ErrorCode::INVALID_TOPIC_EXCEPTION),
         (CreatableTopic { num_partitions: 0, ..wanted("a") }, ErrorCode::INVALID_PARTITIONS),
-        (CreatableTopic { num_partitions: i32::MAX, ..wanted("a") }, ErrorCode::INVALID_PARTITIONS),
+        (CreatableTopic { num_partitions: i32::MAX, ..wanted("a") }, ErrorCode::POLICY_VIOLATION),
         (CreatableTopic { replication_factor: 3, ..wanted("a") }, ErrorCode::INVALID_REPLICATION_FACTOR),
         (
             CreatableTopic { configs: vec![config("nonsense", Some("1"))], ..wanted("a") },
@@ -268,7 +268,7 @@ fn settings_are_told_and_changed() {
     assert_eq!(alter("retention.ms", 0, Some("soon")), ErrorCode::INVALID_CONFIG);
     assert_eq!(alter("nonsense", 0, Some("1")), ErrorCode::INVALID_CONFIG);
     assert_eq!(setting(&mut client, 2, "t", "retention.ms"), Some(("604800000".into(), 5)));
-    assert_eq!(setting(&mut client, 2, "t", "cleanup.policy"), Some(("compact".into(), 1)));
+    assert_eq!(setting(&mut client, 2, "t", "cleanup.policy"), Some(("delete,compact".into(), 1)));
     let large = batch(&[&"x".repeat(300)]).into_bytes();
     assert_eq!(client.produce(9, "t", 0, large).error_code, ErrorCode::MESSAGE_TOO_LARGE);
 }

@@ -278,7 +278,7 @@ fn what_lies_on_the_disk_only_is_read_from_there() {
     drop(client);
     // With little memory for it, and few reads at a time.
     let mut config = inver_kafka::KafkaConfig::default();
-    config.limits.cold_bytes_max = 200_000;
+    config.limits.fetched_bytes_max = 200_000;
     config.limits.cold_reads_max = 2;
     let world = world.restart(config);
     let mut client = world.client();

@@ -194,8 +194,11 @@ fn a_compacted_topic_wants_keys() {
     let world = World::new();
     let mut client = world.with_topic("t", 1, &[("cleanup.policy", "compact")]);
     let mut builder = BatchBuilder::new(256);
+    builder.push(1, Some(b"k"), &[], Some(b"keyed"));
     builder.push(1, None, &[], Some(b"no key"));
     let response = client.produce(9, "t", 0, builder.finish().into_bytes());
     assert_eq!(response.error_code, ErrorCode::INVALID_RECORD);
+    assert_eq!(response.record_errors.len(), 1);
+    assert_eq!(response.record_errors[0].batch_index, 1);
     assert_eq!(client.produce(9, "t", 0, batch(&["keyed"]).into_bytes()).error_code, ErrorCode::NONE);
 }

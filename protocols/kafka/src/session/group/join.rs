@@ -55,6 +55,9 @@ impl<W> Group<W> {
         if !allowed.contains(&join.session_timeout) {
             return join.refuse(ErrorCode::INVALID_SESSION_TIMEOUT, effects);
         }
+        if join.protocols.len() > limits.protocols_max {
+            return join.refuse(ErrorCode::INVALID_REQUEST, effects);
+        }
         if self.bytes() + said_bytes(&join.protocols) > limits.bytes_max {
             return join.refuse(ErrorCode::GROUP_MAX_SIZE_REACHED, effects);
         }

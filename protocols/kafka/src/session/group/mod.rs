@@ -52,6 +52,8 @@ pub struct GroupLimits {
     pub new_member_timeout_max: Duration,
     /// Members of a group, those that were given an id and have not come back with it included.
     pub members_max: usize,
+    /// Protocols that a member may offer.
+    pub protocols_max: usize,
     /// Bytes that all members of a group may have kept for them (metadata and assignments).
     pub bytes_max: usize,
 }
@@ -65,6 +67,7 @@ impl Default for GroupLimits {
             initial_delay: Duration::from_millis(100),
             new_member_timeout_max: Duration::from_secs(5 * 60),
             members_max: 10_000,
+            protocols_max: 100,
             bytes_max: 64 << 20,
         }
     }

@@ -229,6 +229,9 @@ fn bounds_are_kept() {
     assert_eq!(world.joined(waiter).error, ErrorCode::INVALID_SESSION_TIMEOUT);
     let waiter = world.join(Ask { session_timeout: 3600 * SECOND, ..Ask::default() });
     assert_eq!(world.joined(waiter).error, ErrorCode::INVALID_SESSION_TIMEOUT);
+    world.limits.protocols_max = 2;
+    let waiter = world.join(Ask { protocols: vec![("a", ""), ("b", ""), ("c", "")], ..Ask::default() });
+    assert_eq!(world.joined(waiter).error, ErrorCode::INVALID_REQUEST);
     world.limits.members_max = 2;
     world.come();
     world.join(Ask { learns_id_first: true, ..Ask::default() });
