@@ -120,18 +120,13 @@ pub(crate) async fn serve(connection: Connection, broker: Broker, limits: Arc<Li
         silent_ticks: 0,
         limits,
     };
-    loop {
-        match poll_fn(|cx| link.poll(cx)).await {
-            Event::Authenticate(credentials) => {
-                let verdict = broker.authenticate(peer.ip(), &credentials).await;
-                if let Err(error) = &verdict {
-                    tracing::info!(%error, "login refused");
-                }
-                link.session.verdict(verdict, &mut link.out);
-                link.retry = true;
-            }
-            Event::End => break,
+    while let Event::Authenticate(credentials) = poll_fn(|cx| link.poll(cx)).await {
+        let verdict = broker.authenticate(peer.ip(), &credentials).await;
+        if let Err(error) = &verdict {
+            tracing::info!(%error, "login refused");
         }
+        link.session.verdict(verdict, &mut link.out);
+        link.retry = true;
     }
     link.session.end();
     // What is left to say is said, and heard: unread input would make the kernel throw it away.
@@ -217,14 +212,16 @@ impl Link {
     /// Answers what the log has by now, and asks to be woken for the next.
     fn poll_log(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(lsn) = self.session.waits_for() else { return false };
-        if let Some((awaited, waker)) = &self.awaited {
-            if *awaited == lsn && waker.will_wake(cx.waker()) && self.session.log().committed() < lsn {
-                if let Some(error) = self.session.log().failure() {
-                    self.session.log_failed(error, &mut self.out);
-                    return true;
-                }
-                return false;
+        if let Some((awaited, waker)) = &self.awaited
+            && *awaited == lsn
+            && waker.will_wake(cx.waker())
+            && self.session.log().committed() < lsn
+        {
+            if let Some(error) = self.session.log().failure() {
+                self.session.log_failed(error, &mut self.out);
+                return true;
             }
+            return false;
         }
         match self.session.log().poll_committed(lsn, cx) {
             Poll::Ready(Ok(())) => {
@@ -332,11 +329,11 @@ impl Link {
 
     /// Ready when the connection is at its end.
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(shutdown) = &mut self.shutdown {
-            if shutdown.as_mut().poll(cx).is_ready() {
-                self.shutdown = None;
-                self.session.close("shutdown", &mut self.out);
-            }
+        if let Some(shutdown) = &mut self.shutdown
+            && shutdown.as_mut().poll(cx).is_ready()
+        {
+            self.shutdown = None;
+            self.session.close("shutdown", &mut self.out);
         }
         if self.timer_of == TimerOf::Nothing {
             return Poll::Pending;

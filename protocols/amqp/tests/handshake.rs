@@ -1,5 +1,12 @@
 //! Getting in, and not getting in.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod support;
 
 use inver_amqp::codec::content::Properties;

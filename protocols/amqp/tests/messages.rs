@@ -1,5 +1,12 @@
 //! Messages in, messages out: publish, return, confirm, consume, get, acknowledge, recover, prefetch.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod support;
 
 use inver_amqp::codec::Method;

@@ -1,5 +1,12 @@
 //! Exchanges, queues and bindings: what they do, and what is refused in which words.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod support;
 
 use inver_amqp::codec::Method;

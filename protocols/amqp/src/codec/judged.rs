@@ -1,4 +1,10 @@
 //! Field tables against another's codec: `amq-protocol-types`, which lapin, the Rust client, reads and writes tables with.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,10 @@
 //! The codec against generated input: what is written is read back, at every split point; what is arbitrary never panics.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,4 +1,10 @@
 //! Round trips: an AMQP message is to the byte what it was; what comes from elsewhere says all that AMQP can say.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 use proptest::collection::vec;
 use proptest::prelude::*;

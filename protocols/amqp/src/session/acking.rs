@@ -1,6 +1,7 @@
 //! `basic.ack`, `nack`, `reject` and `recover`: from delivery tags to what the consumers hold.
 
 use inver_broker::DeliveryId;
+use inver_storage::Lsn;
 
 use super::channel::Channel;
 use super::shared::Shared;
@@ -80,29 +81,31 @@ impl Channel {
     /// One delivery is acknowledged: noted, and sent on at the end of the burst.
     fn acked(&mut self, delivery: Unacked, shared: &mut Shared) {
         let at = self.at(delivery.consumer);
-        if let Some(entry) = self.entry(delivery.consumer) {
-            if entry.ack(delivery.id) {
-                shared.acknowledged.push(at);
-            }
+        if let Some(entry) = self.entry(delivery.consumer)
+            && entry.ack(delivery.id)
+        {
+            shared.acknowledged.push(at);
         }
         self.released(delivery.consumer, 1, shared);
     }
 
-    /// Settles deliveries, consumer by consumer, in their order.
-    pub(super) fn settle(&mut self, settle: Settle, taken: &[Unacked], shared: &mut Shared) {
+    /// Settles deliveries, consumer by consumer, in their order. The position where rejections hold.
+    pub(super) fn settle(&mut self, settle: Settle, taken: &[Unacked], shared: &mut Shared) -> Option<Lsn> {
         if settle == Settle::Ack {
             taken.iter().for_each(|delivery| self.acked(*delivery, shared));
-            return;
+            return None;
         }
+        let mut last = None;
         for (slot, ids) in by_consumer(taken) {
             if let Some(entry) = self.entry(slot) {
                 match settle {
                     Settle::Requeue => entry.requeue(&ids),
-                    Settle::Discard | Settle::Ack => entry.reject(&ids),
+                    Settle::Discard | Settle::Ack => last = last.max(entry.reject(&ids)),
                 }
             }
             self.released(slot, u32::try_from(ids.len()).unwrap_or(u32::MAX), shared);
         }
+        last
     }
 
     /// A consumer holds fewer messages: there is room for others.

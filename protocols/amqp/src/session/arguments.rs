@@ -94,11 +94,11 @@ fn inequivalent(name: &str, what: &str, received: &str, current: &str) -> Refusa
     ))
 }
 
-fn same_field<T: PartialEq + std::fmt::Display>(
+fn same_field<T: PartialEq + std::fmt::Display + ?Sized>(
     name: &str,
     what: &str,
-    current: T,
-    received: T,
+    current: &T,
+    received: &T,
 ) -> Result<(), Refusal> {
     if current == received {
         return Ok(());
@@ -131,8 +131,8 @@ fn same_argument(
 
 /// Whether a queue that is there is the one that a declaration asks for.
 pub(super) fn same_queue(current: &QueueSpec, received: &QueueSpec, what: &str) -> Result<(), Refusal> {
-    same_field("durable", what, current.durable, received.durable)?;
-    same_field("auto_delete", what, current.auto_delete, received.auto_delete)?;
+    same_field("durable", what, &current.durable, &received.durable)?;
+    same_field("auto_delete", what, &current.auto_delete, &received.auto_delete)?;
     QUEUE_ARGUMENTS.iter().try_for_each(|name| {
         same_argument(name, what, current.arguments.get(*name), received.arguments.get(*name))
     })
@@ -145,9 +145,9 @@ pub(super) fn same_exchange(
     what: &str,
 ) -> Result<(), Refusal> {
     same_field("type", what, current.kind.as_str(), received.kind.as_str())?;
-    same_field("durable", what, current.durable, received.durable)?;
-    same_field("auto_delete", what, current.auto_delete, received.auto_delete)?;
-    same_field("internal", what, current.internal, received.internal)?;
+    same_field("durable", what, &current.durable, &received.durable)?;
+    same_field("auto_delete", what, &current.auto_delete, &received.auto_delete)?;
+    same_field("internal", what, &current.internal, &received.internal)?;
     let name = "alternate-exchange";
     same_argument(name, what, current.arguments.get(name), received.arguments.get(name))
 }
@@ -324,7 +324,7 @@ pub(super) fn subscription(
         };
     };
     let start = start(arguments)?;
-    let result = match asked {
+    match asked {
         Some(asked) => {
             let default = if exclusive { Mode::Exclusive } else { Mode::Shared };
             let mode = match text_argument(arguments, "x-subscription-type", name, shared)? {
@@ -359,8 +359,7 @@ pub(super) fn subscription(
                 start.unwrap_or(Start::Latest),
             )
             .map_err(log_ended),
-    };
-    result
+    }
 }
 
 fn text_argument<'a>(
@@ -406,7 +405,7 @@ mod tests {
         let text = |result: Result<(), Refusal>| result.unwrap_err().text;
         let what = "queue 'q' in vhost '/'";
         assert_eq!(
-            text(same_field("durable", what, false, true)),
+            text(same_field("durable", what, &false, &true)),
             "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is \
              'false'"
         );

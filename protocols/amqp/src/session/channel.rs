@@ -99,7 +99,7 @@ impl Channel {
             }
             Method::ChannelFlow { active: false } => return Err(Refusal::not_implemented("active=false")),
             Method::AccessRequest { .. } => {
-                write::method(out, number, &Method::AccessRequestOk { ticket: 1 })
+                write::method(out, number, &Method::AccessRequestOk { ticket: 1 });
             }
 
             Method::ExchangeDeclare { .. }
@@ -117,7 +117,7 @@ impl Channel {
                 self.nack(delivery_tag, multiple, requeue, shared)?;
             }
             Method::BasicReject { delivery_tag, requeue } => {
-                self.nack(delivery_tag, false, requeue, shared)?
+                self.nack(delivery_tag, false, requeue, shared)?;
             }
             Method::BasicRecoverAsync { requeue } => self.recover(requeue, shared)?,
             Method::BasicRecover { requeue } => {

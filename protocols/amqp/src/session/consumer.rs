@@ -1,6 +1,7 @@
 //! One consumer of a channel, and how much it may be sent.
 
 use inver_broker::{Consumer, Delivery, DeliveryId, Pull};
+use inver_storage::Lsn;
 
 /// Whether an entry still takes messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,9 +91,9 @@ impl Entry {
         _ = self.consumer.ack(ids);
     }
 
-    /// Lets messages die that the client rejected.
-    pub(super) fn reject(&self, ids: &[DeliveryId]) {
-        _ = self.consumer.reject(ids);
+    /// Lets messages die that the client rejected. The position to wait for, for those who answer.
+    pub(super) fn reject(&self, ids: &[DeliveryId]) -> Option<Lsn> {
+        self.consumer.reject(ids)
     }
 
     /// Ends it; what it holds stays acknowledgeable.

@@ -99,7 +99,11 @@ impl Channel {
         self.put(slot, entry);
         self.tags.insert(tag.clone(), slot);
         if !nowait {
-            write::method(out, self.number, &Method::BasicConsumeOk { consumer_tag: &tag });
+            let number = self.number;
+            // A named subscription of a log topic is promised to survive once it is answered.
+            shared.reply(subscription.made(), out, |out| {
+                write::method(out, number, &Method::BasicConsumeOk { consumer_tag: &tag });
+            });
         }
         self.make_ready(slot, shared);
         Ok(Outcome::Done)
@@ -262,9 +266,12 @@ impl Channel {
         }
         let mut room = entry.room().min(PULL_MESSAGES_MAX);
         if room == 0 {
+            // What it was woken for goes to another.
+            entry.pull(0, 0, &mut Vec::new());
             return Pulled::Idle;
         }
         if room_shared == 0 || room_ledger == 0 {
+            entry.pull(0, 0, &mut Vec::new());
             // Whoever takes from the channel's room waits for it in turn, and those who need no acknowledgement with them.
             entry.queued = true;
             self.paused.push_back(slot);
@@ -357,12 +364,10 @@ impl Channel {
 
     /// An ended consumer that holds nothing is forgotten.
     pub(super) fn free_if_done(&mut self, slot: u32) {
-        if self.entry(slot).is_some_and(|entry| entry.life == Life::Ended && entry.unacked == 0) {
-            if let Some(place) = self.entries.get_mut(slot as usize) {
-                if let Some(mut entry) = place.take() {
-                    entry.send_acks();
-                }
-            }
+        if self.entry(slot).is_some_and(|entry| entry.life == Life::Ended && entry.unacked == 0)
+            && let Some(mut entry) = self.entries.get_mut(slot as usize).and_then(Option::take)
+        {
+            entry.send_acks();
         }
     }
 
@@ -371,11 +376,13 @@ impl Channel {
     /// Puts a consumer into the line, once.
     pub(super) fn make_ready(&mut self, slot: u32, shared: &mut Shared) {
         let at = self.at(slot);
-        if let Some(entry) = self.entry(slot) {
-            if !entry.queued && !entry.is_getter && entry.life == Life::Active {
-                entry.queued = true;
-                shared.ready.push_back(at);
-            }
+        if let Some(entry) = self.entry(slot)
+            && !entry.queued
+            && !entry.is_getter
+            && entry.life == Life::Active
+        {
+            entry.queued = true;
+            shared.ready.push_back(at);
         }
     }
 

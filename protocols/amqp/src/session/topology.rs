@@ -108,7 +108,7 @@ impl Channel {
                     arguments: core_arguments(arguments),
                 };
                 (
-                    declare_exchange(&stripped(exchange), spec, shared)?,
+                    declare_exchange(&stripped(exchange), &spec, shared)?,
                     (!nowait).then_some(Method::ExchangeDeclareOk {}),
                 )
             }
@@ -347,14 +347,14 @@ fn delete_queue(
 
 fn declare_exchange(
     name: &str,
-    spec: ExchangeSpec,
+    spec: &ExchangeSpec,
     shared: &Shared,
 ) -> Result<Option<inver_storage::Lsn>, Refusal> {
     not_the_default(name)?;
     let what = in_vhost("exchange", name, shared);
     if let Some(present) = shared.namespace.exchange(name) {
-        arguments::same_exchange(present.spec(), &spec, &what)?;
-        return Ok(None);
+        arguments::same_exchange(present.spec(), spec, &what)?;
+        return Ok(present.made());
     }
     if name.starts_with(RESERVED) {
         return Err(Refusal::access_refused(format_args!(
@@ -364,7 +364,7 @@ fn declare_exchange(
     arguments::check_alternate(&spec.arguments, &what)?;
     let declared = shared.namespace.declare_exchange(name, spec.clone()).map_err(log_ended)?;
     if !declared.created {
-        arguments::same_exchange(declared.it.spec(), &spec, &what)?;
+        arguments::same_exchange(declared.it.spec(), spec, &what)?;
     }
     Ok(declared.lsn)
 }

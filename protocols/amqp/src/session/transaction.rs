@@ -115,7 +115,7 @@ impl Channel {
         for (slot, ids) in by_consumer(&done) {
             self.released(slot, u32::try_from(ids.len()).unwrap_or(u32::MAX), shared);
         }
-        self.settle(Settle::Discard, &of(Settle::Discard), shared);
+        let lsn = lsn.max(self.settle(Settle::Discard, &of(Settle::Discard), shared));
         self.settle(Settle::Requeue, &of(Settle::Requeue), shared);
         shared.last_lsn = lsn.or(shared.last_lsn);
         let number = self.number;
