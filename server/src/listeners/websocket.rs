@@ -44,6 +44,7 @@ impl Form {
     }
 
     /// Answers the upgrade request.
+    #[expect(clippy::result_large_err, reason = "the signature is the library's")]
     pub(super) async fn accept<S>(&self, stream: S) -> io::Result<WebSocketIo<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
