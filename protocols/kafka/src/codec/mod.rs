@@ -8,6 +8,7 @@ pub mod api_key;
 pub mod error_code;
 pub mod frame;
 pub mod header;
+pub(crate) mod messages;
 pub mod reader;
 pub mod text;
 pub mod wire;

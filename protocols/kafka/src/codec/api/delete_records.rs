@@ -1,8 +1,8 @@
 //! DeleteRecords: the front of a partition is given up.
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::messages;
 
 messages! {
     /// Versions 0-2, flexible 2+.

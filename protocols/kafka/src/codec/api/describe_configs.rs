@@ -1,8 +1,8 @@
 //! DescribeConfigs: settings are read.
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::messages;
 
 messages! {
     /// Versions 1-4, flexible 4+.

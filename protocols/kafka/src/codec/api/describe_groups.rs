@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::messages;
 
 messages! {
     /// Versions 0-6, flexible 5+.

@@ -1,8 +1,8 @@
 //! DescribeLogDirs: what lies on which disk.
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::messages;
 
 messages! {
     /// Versions 1-5, flexible 2+.

@@ -1,8 +1,9 @@
 //! DescribeTopicPartitions: topics, page by page.
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::{Uuid, messages};
+use crate::codec::wire::Uuid;
 
 messages! {
     /// Versions 0, flexible 0+.

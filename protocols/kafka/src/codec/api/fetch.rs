@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::{Uuid, messages};
+use crate::codec::wire::Uuid;
 
 messages! {
     /// Versions 4-18, flexible 12+.

@@ -1,8 +1,8 @@
 //! FindCoordinator: which node looks after a group.
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::messages;
 
 messages! {
     /// Versions 0-6, flexible 3+.

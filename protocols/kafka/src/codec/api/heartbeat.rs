@@ -1,8 +1,8 @@
 //! Heartbeat: a member is alive.
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::messages;
 
 messages! {
     /// Versions 0-4, flexible 4+.

@@ -1,8 +1,8 @@
 //! IncrementalAlterConfigs: settings are changed one by one.
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::messages;
 
 messages! {
     /// Versions 0-1, flexible 1+.

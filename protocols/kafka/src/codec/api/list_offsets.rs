@@ -1,8 +1,8 @@
 //! ListOffsets: where a partition starts, ends, or was at a time.
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::messages;
 
 messages! {
     /// Versions 1-11, flexible 6+.

@@ -1,8 +1,9 @@
 //! Metadata: who holds which partition.
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::{Uuid, messages};
+use crate::codec::wire::Uuid;
 
 messages! {
     /// Versions 0-13, flexible 9+.

@@ -1,8 +1,9 @@
 //! OffsetCommit: a group writes down how far it has come.
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::{Uuid, messages};
+use crate::codec::wire::Uuid;
 
 messages! {
     /// Versions 2-10, flexible 8+.

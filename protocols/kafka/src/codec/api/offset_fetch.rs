@@ -1,8 +1,9 @@
 //! OffsetFetch: how far a group has come.
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::{Uuid, messages};
+use crate::codec::wire::Uuid;
 
 messages! {
     /// Versions 1-10, flexible 6+.

@@ -1,8 +1,8 @@
 //! OffsetForLeaderEpoch: where an epoch ended.
 
 use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::messages;
 
 messages! {
     /// Versions 2-4, flexible 4+.

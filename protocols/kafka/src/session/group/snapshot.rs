@@ -12,9 +12,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use super::{Group, Member, MemberProtocol, State};
+use crate::codec::messages::messages;
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::text::Str;
-use crate::codec::wire::{Version, Wire, messages};
+use crate::codec::wire::{Version, Wire};
 
 const ROW_VERSION: u8 = 1;
 const VERSION: Version = Version { number: ROW_VERSION as i16, flexible: true };

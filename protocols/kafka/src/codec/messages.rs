@@ -1,0 +1,227 @@
+//! [`messages!`]: structures of the wire, declared once in the terms of Kafka's published message schema (field, type,
+//! versions), with both directions made from the declaration.
+
+/// Declares structures of the wire: `field: type [versions; null versions; default value]`.
+///
+/// A field that a version lacks keeps its default (that of its type if none is given) when read and is left out
+/// when written. In a flexible version, fields in `tagged { number field: … }` are written only when they differ
+/// from their default, and tags not declared are skipped.
+macro_rules! messages {
+    ($(
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $( $field:ident: $type:ty [ $versions:expr $(; null $null:expr)? $(; default $default:expr)? ] ),* $(,)?
+        }
+        $(tagged {
+            $( $tag:literal $tfield:ident: $ttype:ty [ $tversions:expr $(; null $tnull:expr)? $(; default $tdefault:expr)? ] ),* $(,)?
+        })?
+    )*) => {
+        $(
+            $(#[$meta])*
+            #[derive(Debug, Clone, PartialEq)]
+            pub struct $name {
+                $( pub $field: $type, )*
+                $($( pub $tfield: $ttype, )*)?
+            }
+
+            impl Default for $name {
+                fn default() -> Self {
+                    $name {
+                        $( $field: $crate::codec::messages::field_default!($($default)?), )*
+                        $($( $tfield: $crate::codec::messages::field_default!($($tdefault)?), )*)?
+                    }
+                }
+            }
+
+            impl $crate::codec::wire::Wire for $name {
+                #[cfg(test)]
+                fn schema_type() -> String {
+                    stringify!($name).into()
+                }
+
+                #[cfg(test)]
+                fn sample(seed: &mut $crate::codec::wire::Seed, version: $crate::codec::wire::Version) -> Self {
+                    let mut message = $name::default();
+                    $(
+                        if ($versions).contains(&version.number) {
+                            message.$field = $crate::codec::wire::Wire::sample(seed, version);
+                            $(
+                                if !($null).contains(&version.number) && message.$field.is_none() {
+                                    message.$field = Some(Default::default());
+                                }
+                            )?
+                        }
+                    )*
+                    $($(
+                        if version.flexible && ($tversions).contains(&version.number) {
+                            message.$tfield = $crate::codec::wire::Wire::sample(seed, version);
+                        }
+                    )*)?
+                    message
+                }
+
+                #[allow(unused_mut, unused_variables)]
+                fn bytes_min(version: $crate::codec::wire::Version) -> usize {
+                    let mut bytes = usize::from(version.flexible);
+                    $(
+                        if ($versions).contains(&version.number) {
+                            bytes += <$type as $crate::codec::wire::Wire>::bytes_min(version);
+                        }
+                    )*
+                    bytes
+                }
+
+                #[allow(unused_mut, clippy::field_reassign_with_default)]
+                fn read(
+                    reader: &mut $crate::codec::reader::Reader,
+                    version: $crate::codec::wire::Version,
+                ) -> Result<Self, $crate::codec::reader::DecodeError> {
+                    let mut message = $name::default();
+                    $(
+                        if ($versions).contains(&version.number) {
+                            message.$field = $crate::codec::wire::Wire::read(reader, version)?;
+                        }
+                    )*
+                    if version.flexible {
+                        $crate::codec::messages::read_tagged!(message, reader, version $(, $( $tag $tfield [$tversions] )* )?);
+                    }
+                    Ok(message)
+                }
+
+                #[allow(unused_variables)]
+                fn write(&self, out: &mut bytes::BytesMut, version: $crate::codec::wire::Version) {
+                    $(
+                        if ($versions).contains(&version.number) {
+                            $crate::codec::messages::write_field!(self.$field, out, version $(, $null)?);
+                        }
+                    )*
+                    if version.flexible {
+                        $crate::codec::messages::write_tagged!(self, out, version $(, $( $tag $tfield [$tversions] )* )?);
+                    }
+                }
+            }
+
+            impl $crate::codec::wire::Nullable for $name {
+                fn read_nullable(
+                    reader: &mut $crate::codec::reader::Reader,
+                    version: $crate::codec::wire::Version,
+                ) -> Result<Option<Self>, $crate::codec::reader::DecodeError> {
+                    match reader.i8()? {
+                        ..0 => Ok(None),
+                        _ => <$name as $crate::codec::wire::Wire>::read(reader, version).map(Some),
+                    }
+                }
+                fn write_null(out: &mut bytes::BytesMut, _: $crate::codec::wire::Version) {
+                    bytes::BufMut::put_i8(out, -1);
+                }
+                fn write_present(&self, out: &mut bytes::BytesMut, version: $crate::codec::wire::Version) {
+                    bytes::BufMut::put_i8(out, 1);
+                    $crate::codec::wire::Wire::write(self, out, version);
+                }
+            }
+
+            #[cfg(test)]
+            impl $name {
+                /// The declaration, for comparison with Kafka's schema.
+                #[allow(unused_mut)]
+                pub fn schema() -> Vec<$crate::codec::wire::FieldSchema> {
+                    use $crate::codec::wire::{FieldSchema, Wire};
+                    let mut fields = vec![
+                        $( FieldSchema {
+                            name: stringify!($field),
+                            kind: <$type as Wire>::schema_type(),
+                            versions: stringify!($versions),
+                            null: $crate::codec::messages::or_empty!($(stringify!($null))?),
+                            tag: None,
+                        }, )*
+                    ];
+                    $($( fields.push(FieldSchema {
+                        name: stringify!($tfield),
+                        kind: <$ttype as Wire>::schema_type(),
+                        versions: stringify!($tversions),
+                        null: $crate::codec::messages::or_empty!($(stringify!($tnull))?),
+                        tag: Some($tag),
+                    }); )*)?
+                    fields
+                }
+            }
+        )*
+    };
+}
+
+macro_rules! field_default {
+    () => {
+        Default::default()
+    };
+    ($default:expr) => {
+        $default
+    };
+}
+
+#[cfg(test)]
+macro_rules! or_empty {
+    () => {
+        ""
+    };
+    ($text:expr) => {
+        $text
+    };
+}
+
+macro_rules! write_field {
+    ($value:expr, $out:expr, $version:expr) => {
+        $crate::codec::wire::Wire::write(&$value, $out, $version)
+    };
+    ($value:expr, $out:expr, $version:expr, $null:expr) => {
+        if ($null).contains(&$version.number) {
+            $crate::codec::wire::Wire::write(&$value, $out, $version);
+        } else {
+            $crate::codec::wire::write_never_null(&$value, $out, $version);
+        }
+    };
+}
+
+macro_rules! read_tagged {
+    ($message:expr, $reader:expr, $version:expr) => {
+        $reader.skip_tagged_fields()?
+    };
+    ($message:expr, $reader:expr, $version:expr, $( $tag:literal $field:ident [$versions:expr] )*) => {
+        $reader.tagged_fields(|tag, bytes| {
+            let mut field = $crate::codec::reader::Reader::new(bytes);
+            match tag {
+                $( $tag if ($versions).contains(&$version.number) => {
+                    $message.$field = $crate::codec::wire::Wire::read(&mut field, $version)?;
+                } )*
+                _ => {}
+            }
+            Ok(())
+        })?
+    };
+}
+
+macro_rules! write_tagged {
+    ($message:expr, $out:expr, $version:expr) => {
+        bytes::BufMut::put_u8($out, 0)
+    };
+    ($message:expr, $out:expr, $version:expr, $( $tag:literal $field:ident [$versions:expr] )*) => {{
+        let default = Self::default();
+        let mut fields: Vec<(u32, bytes::BytesMut)> = Vec::new();
+        $(
+            if ($versions).contains(&$version.number) && $message.$field != default.$field {
+                let mut field = bytes::BytesMut::new();
+                $crate::codec::wire::Wire::write(&$message.$field, &mut field, $version);
+                fields.push(($tag, field));
+            }
+        )*
+        $crate::codec::wire::write_varint($out, fields.len() as u32);
+        for (tag, field) in fields {
+            $crate::codec::wire::write_varint($out, tag);
+            $crate::codec::wire::write_varint($out, field.len() as u32);
+            $out.extend_from_slice(&field);
+        }
+    }};
+}
+
+#[cfg(test)]
+pub(crate) use or_empty;
+pub(crate) use {field_default, messages, read_tagged, write_field, write_tagged};
