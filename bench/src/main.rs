@@ -1,6 +1,6 @@
 //! `inver-bench`: measures Inver beside Apache Kafka, RabbitMQ and Mosquitto, on the same work in the same run.
 //!
-//! The rooms: [`works`] (what is asked), [`load`] (who asks it), [`broker`] (who is asked), [`compare`]
+//! The rooms: [`works`] (what is asked), [`mod@load`] (who asks it), [`broker`] (who is asked), [`compare`]
 //! (whose turn it is), [`usage`] (what it cost), [`report`] (what is told), [`sink`] (what the load generators
 //! themselves can do), [`bridge`] (what stands between Mosquitto and Kafka), [`tools`] (the peers' own load tools).
 

@@ -1,7 +1,7 @@
 //! Record batches, version 2: the one form of messages, in memory, on disk and on the way to Kafka's readers.
 //!
 //! - [`Batch`]: a whole batch whose header is sane, whose length is exact and whose CRC-32C holds.
-//! - [`records`]: its records, lazily, decompressed if needed under [`DECOMPRESSED_BYTES_MAX`].
+//! - [`fn@records`]: its records, lazily, decompressed if needed under [`DECOMPRESSED_BYTES_MAX`].
 //! - [`BatchBuilder`]: records into a batch.
 //!
 //! Invariants: no length or count is believed before it fits the bytes that are there; nothing here panics on
