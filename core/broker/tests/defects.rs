@@ -358,3 +358,20 @@ async fn whoever_takes_a_session_over_can_pull() {
         mailbox.drain(&mut Vec::new());
     }
 }
+
+#[tokio::test]
+async fn one_who_asks_for_a_message_on_the_disk_is_told_when_it_is_there() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let spec = QueueSpec { durable: true, ..QueueSpec::default() };
+    committed(&ns, ns.declare_queue("q", spec).unwrap().lsn);
+    publish(&ns, queue("q"), "kept");
+    drop(ns);
+    let fixture = fixture.restart();
+    let q = fixture.namespace().queue("q").expect("the queue is there again");
+    let mailbox = inver_broker::Mailbox::new();
+    let spec =
+        inver_broker::ConsumerSpec { passive: true, ..inver_broker::ConsumerSpec::new(mailbox.clone(), 1) };
+    let mut asking = q.subscription().attach(spec).unwrap();
+    assert_eq!(values(&take(&mailbox, &mut asking, 1).await), ["kept"]);
+}

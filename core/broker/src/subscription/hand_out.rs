@@ -74,7 +74,11 @@ impl State {
         if was_ahead && self.keys.ahead < AHEAD_MESSAGES_MAX {
             self.wake_waiting();
         }
-        self.after_pull(slot, dry, count == messages_max || bytes >= bytes_max)
+        let pull = self.after_pull(slot, dry, count == messages_max || bytes >= bytes_max);
+        if pull.pending && spec.passive {
+            self.asking.push(spec.clone());
+        }
+        pull
     }
 
     /// What a consumer is told after its pull: whether to come again by itself, or to wait.

@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) slots: BTreeMap<SlotId, Slot>,
     next_slot: SlotId,
     pub(super) waiting: Waiting,
+    /// Passive consumers that asked while a load was under way: told when it is done.
+    pub(super) asking: Vec<ConsumerSpec>,
     pub(super) keys: Keys,
     pub(super) closed: bool,
     pub(super) mortality: Mortality,
@@ -70,6 +72,7 @@ impl State {
             slots: BTreeMap::new(),
             next_slot: 0,
             waiting: Waiting::default(),
+            asking: Vec::new(),
             keys: Keys::default(),
             closed: false,
             mortality: Mortality::default(),
@@ -207,6 +210,7 @@ impl State {
             slot.spec.mailbox.post(slot.spec.token);
         }
         self.waiting = Waiting::default();
+        self.answer_asking();
         self.keys = Keys::default();
         self.sources.clear();
         self.returned.clear();
@@ -229,10 +233,17 @@ impl State {
         self.wake_waiting();
     }
 
+    fn answer_asking(&mut self) {
+        for spec in self.asking.drain(..) {
+            spec.mailbox.post(spec.token);
+        }
+    }
+
     pub(super) fn loaded(&mut self, source: usize, batches: Vec<StoredBatch>) {
         if self.sources.get_mut(source).is_some_and(|s| s.loaded(batches)) {
             self.wake_waiting();
         }
+        self.answer_asking();
     }
 }
 
