@@ -64,7 +64,7 @@ fn waking_many_takes_one_walk_and_the_highest_priority_first() {
     for (_, consumer) in &mut consumers {
         assert_eq!(consumer.pull(1, 1, &mut Vec::new()), Pull::default());
     }
-    let mut woken = || {
+    let woken = || {
         let mut tokens = Vec::new();
         let is_woken = |(mailbox, _): &(Arc<Mailbox>, Consumer)| {
             mailbox.drain(&mut tokens);
