@@ -96,7 +96,9 @@ async fn what_is_in_memory_comes_before_what_spilled_later() {
     let (mailbox, mut consumer) = attach(q.subscription());
     let mut all = Vec::new();
     for round in 0..3 {
-        (0..20).for_each(|i| drop(publish(&ns, queue("q"), &format!("{round}-{i:02}"))));
+        for i in 0..20 {
+            publish(&ns, queue("q"), &format!("{round}-{i:02}"));
+        }
         all.extend(take(&mailbox, &mut consumer, 20).await);
     }
     let wanted: Vec<String> = (0..3).flat_map(|r| (0..20).map(move |i| format!("{r}-{i:02}"))).collect();
@@ -242,7 +244,9 @@ fn deleting_a_queue_whose_dead_make_a_topic_comes_to_an_end() {
         let limits =
             QueueLimits { messages_max: Some(1), dead_letter: Some(to_hub), ..QueueLimits::default() };
         declare(&ns, "q", durable(limits));
-        (0..3).for_each(|_| drop(publish(&ns, queue("q"), "x")));
+        for _ in 0..3 {
+            publish(&ns, queue("q"), "x");
+        }
         ns.delete_queue("q", false, false).unwrap();
         assert!(ns.topic("of.graves").is_some());
         done.send(()).unwrap();
@@ -369,7 +373,7 @@ async fn one_who_asks_for_a_message_on_the_disk_is_told_when_it_is_there() {
     drop(ns);
     let fixture = fixture.restart();
     let q = fixture.namespace().queue("q").expect("the queue is there again");
-    let mailbox = inver_broker::Mailbox::new();
+    let mailbox = Mailbox::new();
     let spec =
         inver_broker::ConsumerSpec { passive: true, ..inver_broker::ConsumerSpec::new(mailbox.clone(), 1) };
     let mut asking = q.subscription().attach(spec).unwrap();

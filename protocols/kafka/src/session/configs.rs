@@ -5,6 +5,7 @@ use std::sync::Arc;
 use inver_broker::{Topic, TopicConfig};
 use inver_storage::Lsn;
 
+use super::node_settings;
 use super::settings::{self, SETTINGS, Setting};
 use super::{Call, Session, message};
 use crate::codec::api::describe_configs::{
@@ -122,86 +123,27 @@ impl Session {
             let text = format!("this is broker {}, not {name}", config.node_id);
             return Err((ErrorCode::INVALID_REQUEST, text));
         }
-        let groups = &config.groups;
-        let (host, port) = self.node.address(self.local);
-        let all = [
-            (
-                "advertised.listeners",
-                7,
-                format!("PLAINTEXT://{host}:{port}"),
-                "Where clients are told to connect to.",
-            ),
-            (
-                "auto.create.topics.enable",
-                1,
-                config.auto_create_topics.to_string(),
-                "Asking for a topic makes it.",
-            ),
-            ("broker.id", 3, config.node_id.to_string(), "The number of this node."),
-            ("default.replication.factor", 3, "1".to_owned(), "There is one node."),
-            ("delete.topic.enable", 1, "true".to_owned(), "Topics can be deleted."),
-            (
-                "group.initial.rebalance.delay.ms",
-                3,
-                groups.initial_delay.as_millis().to_string(),
-                "How long an empty group waits for more members.",
-            ),
-            (
-                "group.max.session.timeout.ms",
-                3,
-                groups.session_timeout_max.as_millis().to_string(),
-                "The longest session timeout of a member.",
-            ),
-            ("group.max.size", 3, groups.members_max.to_string(), "Members of a group."),
-            (
-                "group.min.session.timeout.ms",
-                3,
-                groups.session_timeout_min.as_millis().to_string(),
-                "The shortest session timeout of a member.",
-            ),
-            (
-                "message.max.bytes",
-                3,
-                config.message_bytes_max.to_string(),
-                "The largest batch, where a topic does not say.",
-            ),
-            ("min.insync.replicas", 3, "1".to_owned(), "There is one node."),
-            ("node.id", 3, config.node_id.to_string(), "The number of this node."),
-            (
-                "num.partitions",
-                3,
-                config.default_partitions.to_string(),
-                "Partitions of a topic made without saying how many.",
-            ),
-            (
-                "offset.metadata.max.bytes",
-                3,
-                config.limits.offset_metadata_bytes_max.to_string(),
-                "What may be noted beside a committed offset.",
-            ),
-            ("offsets.topic.replication.factor", 4, "1".to_owned(), "There is one node."),
-            ("transaction.state.log.replication.factor", 4, "1".to_owned(), "There is one node."),
-        ];
         let keys = resource.configuration_keys.as_ref();
         let wanted = |name: &str| keys.is_none_or(|keys| keys.iter().any(|key| *key == *name));
-        let described =
-            all.into_iter().filter(|(name, ..)| wanted(name)).map(|(name, config_type, value, text)| {
-                let synonym = DescribeConfigsSynonym {
-                    name: Str::from_static(name),
-                    value: message(value.as_str()),
-                    source: source::BROKER_STATIC,
-                };
-                DescribeConfigsResourceResult {
-                    name: Str::from_static(name),
-                    value: message(value),
-                    read_only: true,
-                    config_source: source::BROKER_STATIC,
-                    is_sensitive: false,
-                    synonyms: if request.include_synonyms { vec![synonym] } else { Vec::new() },
-                    config_type,
-                    documentation: None,
-                }
-            });
+        let address = self.node.address(self.local);
+        let all = node_settings::all(config, &address).into_iter().filter(|setting| wanted(setting.name));
+        let described = all.map(|setting| {
+            let synonym = DescribeConfigsSynonym {
+                name: Str::from_static(setting.name),
+                value: message(setting.value.as_str()),
+                source: source::BROKER_STATIC,
+            };
+            DescribeConfigsResourceResult {
+                name: Str::from_static(setting.name),
+                value: message(setting.value),
+                read_only: true,
+                config_source: source::BROKER_STATIC,
+                is_sensitive: false,
+                synonyms: if request.include_synonyms { vec![synonym] } else { Vec::new() },
+                config_type: setting.config_type,
+                documentation: request.include_documentation.then(|| Str::from_static(setting.documentation)),
+            }
+        });
         Ok(described.collect())
     }
 

@@ -17,6 +17,7 @@ mod fetch_plan;
 mod group_admin;
 mod groups;
 mod log_dirs;
+mod node_settings;
 mod offsets;
 mod pipeline;
 mod positions;
