@@ -208,8 +208,11 @@ def test_unread_answers_to_pings_are_bounded(own_broker, unique):
         attacker.sendall(WS_UPGRADE)
         expect(attacker, b"\r\n\r\n")
         pings = ws_frame(9, b"x" * 125) * 1000
-        for _ in range(600):
-            attacker.sendall(pings)
+        try:
+            for _ in range(600):
+                attacker.sendall(pings)
+        except (TimeoutError, ConnectionError):
+            pass  # The broker reads no more, or has ended it: both are bounds.
         with mqtt(broker, transport="websockets") as client:
             client.publish(unique, b"x")
         assert broker.rss_bytes() - before < 32 << 20
