@@ -27,11 +27,14 @@ use crate::session::Session;
 const LENGTH_BYTES: usize = 4;
 
 /// The buffer for reading begins so large, grows while reads fill it, and shrinks when they no longer do.
-const READ_BYTES_MIN: usize = 8 << 10;
+const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
 
 /// Requests above this many bytes need a share of the memory that all connections have for such.
 const LARGE_REQUEST_BYTES: usize = 1 << 20;
+
+/// A connection that was silent for so long gives back the memory that it used while it was busy.
+const TIDY_AFTER: Duration = Duration::from_secs(2);
 
 /// Slices given to one write.
 const SLICES_MAX: usize = 64;
@@ -84,6 +87,7 @@ async fn run(connection: Connection, node: Arc<Node>) -> Result<(), ConnectionEr
         idle_max,
         heard: Instant::now(),
         alarm: Alarm::new(),
+        tidy_at: None,
         large: None,
     };
     let outcome = tokio::select! {
@@ -109,6 +113,8 @@ struct Task {
     /// When the last bytes came.
     heard: Instant,
     alarm: Alarm,
+    /// When to give back memory, if there is any to give back.
+    tidy_at: Option<Instant>,
     /// The large request that is coming in, or waits for room to do so.
     large: Option<Large>,
 }
@@ -218,7 +224,8 @@ impl Task {
             Some(large) => large.deadline.min(self.heard + self.idle_max),
             None => self.heard + self.idle_max,
         };
-        let deadline = self.session.deadline().map_or(patience_end, |deadline| deadline.min(patience_end));
+        let deadlines = [self.session.deadline(), self.tidy_at].into_iter().flatten();
+        let deadline = deadlines.fold(patience_end, Instant::min);
         self.alarm.set(deadline);
         poll_fn(|cx| {
             let mut happened = Happened::default();
@@ -239,6 +246,7 @@ impl Task {
                         any = true;
                         happened.ended = count? == 0;
                         self.heard = Instant::now();
+                        self.tidy_at = Some(self.heard + TIDY_AFTER);
                     }
                     Poll::Pending => {}
                 }
@@ -264,14 +272,29 @@ impl Task {
             }
             any |= mail.as_mut().poll(cx).is_ready();
             if !any && self.alarm.poll(cx).is_ready() {
-                if Instant::now() >= patience_end {
+                let now = Instant::now();
+                if now >= patience_end {
                     return Poll::Ready(Err(ConnectionError::Idle));
+                }
+                if self.tidy_at.is_some_and(|at| at <= now) {
+                    self.tidy();
                 }
                 any = true;
             }
             if any { Poll::Ready(Ok(happened)) } else { Poll::Pending }
         })
         .await
+    }
+
+    /// Gives back memory that a silent connection does not need.
+    fn tidy(&mut self) {
+        self.tidy_at = None;
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+            self.read_bytes = READ_BYTES_MIN;
+        }
+        self.tokens = Vec::new();
+        self.session.tidy();
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

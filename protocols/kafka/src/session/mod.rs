@@ -241,6 +241,12 @@ impl Session {
             && self.pipeline.bytes() + output.pending_bytes() < limits.output_bytes_max
     }
 
+    /// Gives back memory that is not in use.
+    pub(crate) fn tidy(&mut self) {
+        self.arena = BytesMut::new();
+        self.pipeline.tidy();
+    }
+
     /// Something happened: these tokens were in the mailbox, and so late it is.
     pub(crate) fn wake(&mut self, tokens: &[u64], now: Instant) {
         self.continue_fetch(tokens, now);

@@ -121,6 +121,10 @@ impl Pipeline {
         output.push(frame);
     }
 
+    pub(super) fn tidy(&mut self) {
+        self.turns.shrink_to_fit();
+    }
+
     /// The connection is gone: the members whose answers nobody will hear.
     pub(super) fn abandon(&mut self) -> Vec<(Str, Str, Claim)> {
         let members = self.turns.drain(..).filter_map(|turn| match turn {
