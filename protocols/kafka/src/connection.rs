@@ -27,7 +27,7 @@ use crate::session::Session;
 const LENGTH_BYTES: usize = 4;
 
 /// The buffer for reading begins so large, grows while reads fill it, and shrinks when they no longer do.
-const READ_BYTES_MIN: usize = 4 << 10;
+const READ_BYTES_MIN: usize = 1 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
 
 /// Requests above this many bytes need a share of the memory that all connections have for such.
