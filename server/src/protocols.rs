@@ -3,6 +3,8 @@
 //! A further protocol is a crate of its own and an entry in [`PLUGS`]. Listeners, TLS, WebSocket, limits,
 //! configuration keys, their variables and the metrics' labels all follow from the entry.
 
+mod mqtt;
+
 use std::sync::Arc;
 
 use inver_broker::Protocol;
@@ -41,6 +43,8 @@ pub(crate) struct Setting {
     pub(crate) name: &'static str,
     pub(crate) default: &'static str,
     pub(crate) help: &'static str,
+    /// Whether its value is a list, written as TOML in a variable.
+    pub(crate) list: bool,
     pub(crate) check: fn(&Value) -> Result<(), String>,
 }
 
@@ -69,12 +73,14 @@ pub(crate) static PLUGS: &[Plug] = &[
                 name: "advertised",
                 default: "",
                 help: "`host:port` that clients are told to connect to; where it is empty, the address that they came in by.",
+                list: false,
                 check: |value| value::host_port(value).map(drop),
             },
             Setting {
                 name: "default_partitions",
                 default: "4",
                 help: "Partitions of a topic that is made without saying how many.",
+                list: false,
                 check: |value| value::number(value, 1, PARTITIONS_MAX).map(drop),
             },
         ],
@@ -86,8 +92,8 @@ pub(crate) static PLUGS: &[Plug] = &[
         port: 1883,
         tls_port: 8883,
         websocket: Some(WebSocketForm { port: 8083, subprotocols: &["mqtt", "mqttv3.1"] }),
-        settings: &[],
-        make: mqtt,
+        settings: mqtt::SETTINGS,
+        make: mqtt::make,
     },
     Plug {
         name: "amqp",
@@ -108,11 +114,6 @@ fn kafka(config: &Config) -> Result<Arc<dyn Protocol>, String> {
         ..Default::default()
     };
     Ok(Arc::new(inver_kafka::Kafka::new(own)))
-}
-
-fn mqtt(config: &Config) -> Result<Arc<dyn Protocol>, String> {
-    let own = inver_mqtt::MqttConfig { packet_bytes_max: config.message_bytes_max, ..Default::default() };
-    Ok(Arc::new(inver_mqtt::Mqtt::new(own)))
 }
 
 fn amqp(config: &Config) -> Result<Arc<dyn Protocol>, String> {

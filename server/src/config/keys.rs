@@ -156,7 +156,7 @@ fn plug_keys(at: usize, plug: &Plug, keys: &mut Vec<Key>) {
             name: Cow::Owned(format!("{}.{}", plug.name, setting.name)),
             default: Cow::Borrowed(setting.default),
             help: Cow::Borrowed(setting.help),
-            structured: false,
+            structured: setting.list,
             target: Target::Setting(setting.check),
         });
     }

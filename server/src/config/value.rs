@@ -23,6 +23,8 @@ pub(crate) enum Value {
     Map(BTreeMap<String, String>),
     /// Tables of names to texts.
     List(Vec<BTreeMap<String, String>>),
+    /// Texts, one or more; without any it is an empty [`List`](Self::List).
+    Texts(Vec<String>),
 }
 
 impl Value {
@@ -36,6 +38,10 @@ impl Value {
             return Ok(Value::List(rows?));
         }
         if let Some(array) = item.as_array() {
+            if !array.is_empty() && array.iter().all(|row| row.is_str()) {
+                let texts = array.iter().filter_map(|row| row.as_str().map(str::to_string));
+                return Ok(Value::Texts(texts.collect()));
+            }
             let rows: Result<_, String> = array
                 .iter()
                 .map(|row| {
@@ -55,7 +61,9 @@ impl Value {
     pub(crate) fn text(&self) -> Result<&str, String> {
         match self {
             Value::Scalar(text) => Ok(text),
-            Value::Map(_) | Value::List(_) => Err("a single value is wanted, not a table or a list".into()),
+            Value::Map(_) | Value::List(_) | Value::Texts(_) => {
+                Err("a single value is wanted, not a table or a list".into())
+            }
         }
     }
 }
@@ -115,6 +123,15 @@ pub(crate) fn host_port(value: &Value) -> Result<Option<(String, u16)>, String> 
         return Err(wanted());
     }
     Ok(Some((host.to_string(), port)))
+}
+
+/// A list of texts; it may be empty.
+pub(crate) fn texts(value: &Value) -> Result<Vec<String>, String> {
+    match value {
+        Value::Texts(texts) => Ok(texts.clone()),
+        Value::List(rows) if rows.is_empty() => Ok(Vec::new()),
+        _ => Err("a list of texts is wanted, such as [\"a\", \"b\"]".into()),
+    }
 }
 
 /// A path; empty for none.
