@@ -113,6 +113,12 @@ impl Records {
         self.count.saturating_sub(self.index)
     }
 
+    /// The records not yet taken as they are encoded, decompressed.
+    #[must_use]
+    pub fn rest(&self) -> Bytes {
+        self.bytes.slice(self.at.min(self.bytes.len())..)
+    }
+
     /// The encoded form of the record taken last, its length included.
     pub(crate) fn last_encoded(&self) -> Bytes {
         self.bytes.slice(self.last_at.min(self.at)..self.at)

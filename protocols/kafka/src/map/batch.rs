@@ -3,13 +3,19 @@
 use bytes::{Bytes, BytesMut};
 use inver_broker::now_ms;
 use inver_storage::batch::{
-    Batch, BatchHeader, Compression, HEADER_BYTES, LOG_APPEND_TIME, get_varint, get_varlong, records,
+    Batch, BatchHeader, HEADER_BYTES, LOG_APPEND_TIME, get_varint, get_varlong, records,
 };
 
 use crate::codec::error_code::ErrorCode;
 
 /// Where the bytes begin that the checksum covers: at the attributes.
 const CRC_START: usize = 21;
+
+/// What stands for a time where there is none.
+const NO_TIME: i64 = -1;
+
+/// Records at fault that are named in one answer: a small compressed batch can hold millions.
+const FAULTS_TOLD_MAX: usize = 1000;
 
 /// Why a batch is not taken.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,66 +30,125 @@ fn invalid(message: impl Into<String>) -> BatchRefusal {
     BatchRefusal { code: ErrorCode::INVALID_RECORD, message: message.into(), records: Vec::new() }
 }
 
-/// Checks that the records are as many as the header says, numbered from 0, and that they fill the batch; on a
-/// compacted topic also that each has a key. Compressed records are taken on trust, except on compacted topics: to
-/// decompress them would cost more than everything else that is done for them.
-pub(crate) fn check_records(
-    batch: &Batch,
-    compression: Compression,
-    compacted: bool,
-) -> Result<(), BatchRefusal> {
+/// What a topic's settings ask of records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// Every record needs a key.
+    pub(crate) keyed: bool,
+    /// Times that producers may give; `None` on a topic whose times are the broker's.
+    pub(crate) times: Option<(i64, i64)>,
+}
+
+/// What was learned from the records.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Checked {
+    /// The greatest of the times that the producer gave.
+    pub(crate) last_ms: i64,
+}
+
+/// Checks that the records are as many as the header says, numbered from 0, well-formed inside, and that they fill
+/// the batch; then what the topic asks of each. Compressed records are decompressed for it, up to the bound under
+/// which every other reader decompresses them, and the result is let go: the batch is kept as it came.
+pub(crate) fn check_records(batch: &Batch, rules: Rules) -> Result<Checked, BatchRefusal> {
     let header = batch.header();
     if header.record_count == 0 || header.offset_span() != u64::from(header.record_count) {
         return Err(invalid("the number of records and the last offset do not fit each other"));
     }
-    if compression == Compression::None {
-        walk(batch.bytes().get(HEADER_BYTES..).unwrap_or_default(), header.record_count)?;
-    }
-    if compacted {
-        let mut keyless = Vec::new();
-        let all = records(batch.bytes()).map_err(|error| invalid(error.to_string()))?;
-        for (place, record) in (0..).zip(all) {
-            if record.map_err(|error| invalid(error.to_string()))?.key.is_none() {
-                keyless.push((place, "Compacted topic cannot accept message without key"));
+    let bytes = records(batch.bytes()).map_err(|error| invalid(error.to_string()))?.rest();
+    let mut walk = Walk { bytes: &bytes, at: 0 };
+    let mut checked = Checked { last_ms: i64::MIN };
+    let mut at_fault: Vec<(i32, &'static str)> = Vec::new();
+    let mut code = ErrorCode::INVALID_RECORD;
+    for number in 0..header.record_count {
+        let cut = || invalid(format!("record {number} is malformed"));
+        let record = walk.record().ok_or_else(cut)?;
+        if u32::try_from(record.offset_delta) != Ok(number) {
+            let delta = record.offset_delta;
+            return Err(invalid(format!("record {number} has the offset {delta} within its batch")));
+        }
+        let time = header.base_timestamp.saturating_add(record.timestamp_delta);
+        checked.last_ms = checked.last_ms.max(time);
+        let out_of_time = rules.times.is_some_and(|(first, last)| time < first || time > last);
+        let fault = match () {
+            () if rules.keyed && !record.has_key => "Compacted topic cannot accept message without key",
+            // −1 is no time at all, which is always allowed.
+            () if out_of_time && time != NO_TIME => {
+                if at_fault.is_empty() {
+                    code = ErrorCode::INVALID_TIMESTAMP;
+                }
+                "The time is too far from the broker's"
             }
-        }
-        if !keyless.is_empty() {
-            let all = invalid("One or more records have been rejected");
-            return Err(BatchRefusal { records: keyless, ..all });
+            () => continue,
+        };
+        at_fault.push((i32::try_from(number).unwrap_or(i32::MAX), fault));
+        if at_fault.len() == FAULTS_TOLD_MAX {
+            return Err(rejected(code, at_fault));
         }
     }
-    Ok(())
+    if walk.at != bytes.len() {
+        return Err(invalid("there are bytes after the last record"));
+    }
+    if at_fault.is_empty() { Ok(checked) } else { Err(rejected(code, at_fault)) }
 }
 
-/// Goes from record to record without looking inside further than their numbers.
-fn walk(mut records: &[u8], count: u32) -> Result<(), BatchRefusal> {
-    let cut = || invalid("a record does not fit the batch");
-    for number in 0..count {
-        let mut at = 0;
-        let length = get_varint(records, &mut at).ok_or_else(cut)?;
-        let record =
-            usize::try_from(length).ok().and_then(|length| records.get(at..)?.split_at_checked(length));
-        let (record, rest) = record.ok_or_else(cut)?;
-        // Attributes (a byte without a use), time less the base time, offset less the base offset.
-        let mut at = 1;
-        get_varlong(record, &mut at).ok_or_else(cut)?;
-        let offset_delta = get_varint(record, &mut at).ok_or_else(cut)?;
-        if u32::try_from(offset_delta) != Ok(number) {
-            return Err(invalid(format!("record {number} has the offset {offset_delta} within its batch")));
+fn rejected(code: ErrorCode, records: Vec<(i32, &'static str)>) -> BatchRefusal {
+    BatchRefusal { code, message: "One or more records have been rejected".to_owned(), records }
+}
+
+/// Goes from record to record.
+struct Walk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+/// What matters here of a record.
+struct Seen {
+    timestamp_delta: i64,
+    offset_delta: i32,
+    has_key: bool,
+}
+
+impl Walk<'_> {
+    /// The next record; `None` if it is malformed.
+    #[inline]
+    fn record(&mut self) -> Option<Seen> {
+        let length = usize::try_from(get_varint(self.bytes, &mut self.at)?).ok()?;
+        let end = self.at.checked_add(length)?;
+        let record = self.bytes.get(..end)?;
+        // A byte of attributes, which has no use yet.
+        let mut at = self.at + 1;
+        let timestamp_delta = get_varlong(record, &mut at)?;
+        let offset_delta = get_varint(record, &mut at)?;
+        let has_key = skip(record, &mut at)?;
+        skip(record, &mut at)?;
+        // Every header takes at least two bytes, so the bytes that are there bound the loop.
+        for _ in 0..u32::try_from(get_varint(record, &mut at)?).ok()? {
+            let named = skip(record, &mut at)?;
+            skip(record, &mut at).filter(|_| named)?;
         }
-        records = rest;
+        self.at = end;
+        (at == end).then_some(Seen { timestamp_delta, offset_delta, has_key })
     }
-    match records.is_empty() {
-        true => Ok(()),
-        false => Err(invalid("there are bytes after the last record")),
-    }
+}
+
+/// Skips a field behind its length; whether it is there rather than null.
+#[inline]
+fn skip(record: &[u8], at: &mut usize) -> Option<bool> {
+    let length = get_varint(record, at)?;
+    let Ok(length) = usize::try_from(length) else { return (length == -1).then_some(false) };
+    *at = at.checked_add(length).filter(|end| *end <= record.len())?;
+    Some(true)
 }
 
 /// The batch as it is to be kept, and the time it was given (−1 if it keeps its own).
 ///
-/// Two things make a header be written anew: a topic whose times are the broker's, and a producer that did not say its
-/// greatest time, without which a look-up by time could not find its records.
-pub(crate) fn stamped(batch: Batch, append_time: bool) -> Result<(Batch, i64), BatchRefusal> {
+/// Two things make a header be written anew: a topic whose times are the broker's, and a greatest time in the header
+/// that is not that of the records, by which a look-up by time would miss them, or retention keep them for ever.
+pub(crate) fn stamped(
+    batch: Batch,
+    checked: &Checked,
+    append_time: bool,
+) -> Result<(Batch, i64), BatchRefusal> {
     let header = *batch.header();
     if append_time {
         let now = now_ms();
@@ -91,17 +156,12 @@ pub(crate) fn stamped(batch: Batch, append_time: bool) -> Result<(Batch, i64), B
             BatchHeader { attributes: header.attributes | LOG_APPEND_TIME, max_timestamp: now, ..header };
         return Ok((rewritten(&batch, header)?, now));
     }
-    let own_time = header.attributes & LOG_APPEND_TIME == 0;
-    if own_time && header.max_timestamp >= header.base_timestamp {
-        return Ok((batch, -1));
+    if header.attributes & LOG_APPEND_TIME == 0 && header.max_timestamp == checked.last_ms {
+        return Ok((batch, NO_TIME));
     }
-    let header = BatchHeader { attributes: header.attributes & !LOG_APPEND_TIME, ..header };
-    let plain = rewritten(&batch, header)?;
-    let mut max_timestamp = header.base_timestamp;
-    for record in records(plain.bytes()).map_err(|error| invalid(error.to_string()))? {
-        max_timestamp = max_timestamp.max(record.map_err(|error| invalid(error.to_string()))?.timestamp_ms);
-    }
-    Ok((rewritten(&plain, BatchHeader { max_timestamp, ..header })?, -1))
+    let attributes = header.attributes & !LOG_APPEND_TIME;
+    let header = BatchHeader { attributes, max_timestamp: checked.last_ms, ..header };
+    Ok((rewritten(&batch, header)?, NO_TIME))
 }
 
 fn rewritten(batch: &Batch, header: BatchHeader) -> Result<Batch, BatchRefusal> {
@@ -120,38 +180,59 @@ fn rewritten(batch: &Batch, header: BatchHeader) -> Result<Batch, BatchRefusal> 
 
 #[cfg(test)]
 mod tests {
-    use inver_storage::batch::BatchBuilder;
+    use inver_storage::batch::{BatchBuilder, Compression};
 
     use super::*;
 
-    fn batch(times: &[i64]) -> Batch {
+    const ANY: Rules = Rules { keyed: false, times: None };
+    const KEYED: Rules = Rules { keyed: true, times: None };
+    const CODECS: [Compression; 5] =
+        [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+
+    fn batch_as(times: &[i64], compression: Compression) -> Batch {
         let mut builder = BatchBuilder::new(1024);
         for time in times {
-            builder.push(*time, Some(b"key"), &[], Some(b"value"));
+            builder.push(*time, Some(b"key"), &[(b"name", None)], Some(b"value"));
         }
-        builder.finish()
+        builder.finish_as(compression, None)
+    }
+
+    fn batch(times: &[i64]) -> Batch {
+        batch_as(times, Compression::None)
+    }
+
+    fn code(outcome: Result<Checked, BatchRefusal>) -> Option<ErrorCode> {
+        outcome.err().map(|refusal| refusal.code)
     }
 
     #[test]
     fn a_sound_batch_stays_as_it_is() {
-        let batch = batch(&[5, 9, 7]);
-        assert_eq!(check_records(&batch, Compression::None, true), Ok(()));
-        let (kept, time) = stamped(batch.clone(), false).unwrap();
-        assert_eq!((kept.bytes(), time), (batch.bytes(), -1));
+        for codec in CODECS {
+            let batch = batch_as(&[5, 9, 7], codec);
+            let checked = check_records(&batch, KEYED).unwrap();
+            assert_eq!(checked.last_ms, 9, "{codec:?}");
+            let (kept, time) = stamped(batch.clone(), &checked, false).unwrap();
+            assert_eq!((kept.bytes(), time), (batch.bytes(), -1));
+        }
     }
 
     #[test]
-    fn a_missing_greatest_time_is_found() {
+    fn a_greatest_time_that_is_missing_or_wrong_is_set_right() {
         let sound = batch(&[5, 9, 7]);
-        let lacking = rewritten(&sound, BatchHeader { max_timestamp: -1, ..*sound.header() }).unwrap();
-        let (kept, _) = stamped(lacking, false).unwrap();
-        assert_eq!(kept.header().max_timestamp, 9);
-        assert_eq!(kept.bytes(), sound.bytes());
+        for wrong in [-1, 7, i64::MAX] {
+            let header = BatchHeader { max_timestamp: wrong, ..*sound.header() };
+            let lacking = rewritten(&sound, header).unwrap();
+            let checked = check_records(&lacking, ANY).unwrap();
+            let (kept, _) = stamped(lacking, &checked, false).unwrap();
+            assert_eq!(kept.bytes(), sound.bytes());
+        }
     }
 
     #[test]
     fn the_brokers_time_is_in_the_header() {
-        let (kept, time) = stamped(batch(&[5, 9]), true).unwrap();
+        let batch = batch(&[5, 9]);
+        let checked = check_records(&batch, ANY).unwrap();
+        let (kept, time) = stamped(batch, &checked, true).unwrap();
         assert!(time > 1_600_000_000_000);
         assert_eq!(kept.header().max_timestamp, time);
         assert_ne!(kept.header().attributes & LOG_APPEND_TIME, 0);
@@ -159,16 +240,56 @@ mod tests {
 
     #[test]
     fn counts_that_lie_are_refused() {
-        let sound = batch(&[1, 2, 3]);
-        for (record_count, last_offset_delta) in [(2, 1), (4, 3), (3, 5), (1_000_000, 999_999)] {
-            let header = BatchHeader { record_count, last_offset_delta, ..*sound.header() };
-            let refused =
-                rewritten(&sound, header).and_then(|batch| check_records(&batch, Compression::None, false));
-            assert_eq!(
-                refused.map_err(|refusal| refusal.code),
-                Err(ErrorCode::INVALID_RECORD),
-                "{record_count}"
-            );
+        for codec in CODECS {
+            let sound = batch_as(&[1, 2, 3], codec);
+            for (record_count, last_offset_delta) in [(2, 1), (4, 3), (3, 5), (1_000_000, 999_999)] {
+                let header = BatchHeader { record_count, last_offset_delta, ..*sound.header() };
+                let refused = rewritten(&sound, header).and_then(|batch| check_records(&batch, ANY));
+                assert_eq!(code(refused), Some(ErrorCode::INVALID_RECORD), "{record_count} {codec:?}");
+            }
+        }
+    }
+
+    /// A batch of one record with these bytes behind its length.
+    fn forged(record: &[u8]) -> Result<Batch, BatchRefusal> {
+        let sound = batch(&[1]);
+        let mut bytes = BytesMut::from(&sound.bytes()[..HEADER_BYTES]);
+        bytes.extend_from_slice(&[2 * record.len() as u8]);
+        bytes.extend_from_slice(record);
+        let batch_length = bytes.len() as i32 - 12;
+        bytes[8..12].copy_from_slice(&batch_length.to_be_bytes());
+        let crc = crc32c::crc32c(&bytes[CRC_START..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        Batch::parse(bytes.freeze()).map_err(|error| invalid(error.to_string()))
+    }
+
+    #[test]
+    fn records_malformed_inside_are_refused() {
+        // Attributes, time, offset, key length, value length, number of headers.
+        assert_eq!(code(check_records(&forged(&[0, 0, 0, 1, 1, 0]).unwrap(), ANY)), None);
+        for (what, record) in [
+            ("a key of length -5", &[0u8, 0, 0, 9, 1, 0][..]),
+            ("a key beyond the record", &[0, 0, 0, 8, 1, 0]),
+            ("a value beyond the record", &[0, 0, 0, 1, 2, 0]),
+            ("a negative number of headers", &[0, 0, 0, 1, 1, 1]),
+            ("a header that is not there", &[0, 0, 0, 1, 1, 2]),
+            ("a header without a name", &[0, 0, 0, 1, 1, 2, 1, 1]),
+            ("bytes after the last header", &[0, 0, 0, 1, 1, 0, 0]),
+            ("a varint without an end", &[0, 0x80, 0x80, 0x80, 0x80, 0x80]),
+            ("nothing at all", &[]),
+        ] {
+            let refused = forged(record).and_then(|batch| check_records(&batch, ANY));
+            assert_eq!(code(refused), Some(ErrorCode::INVALID_RECORD), "{what}");
+        }
+    }
+
+    #[test]
+    fn records_that_do_not_decompress_are_refused() {
+        let sound = batch(&[1, 2]);
+        for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
+            let header = BatchHeader { attributes: codec.attribute(), ..*sound.header() };
+            let refused = rewritten(&sound, header).and_then(|batch| check_records(&batch, ANY));
+            assert_eq!(code(refused), Some(ErrorCode::INVALID_RECORD), "{codec:?}");
         }
     }
 
@@ -177,9 +298,22 @@ mod tests {
         let mut builder = BatchBuilder::new(1024);
         builder.push(1, None, &[], Some(b"value"));
         let batch = builder.finish();
-        assert_eq!(check_records(&batch, Compression::None, false), Ok(()));
-        let refused = check_records(&batch, Compression::None, true).unwrap_err();
+        assert_eq!(code(check_records(&batch, ANY)), None);
+        let refused = check_records(&batch, KEYED).unwrap_err();
         assert_eq!(refused.code, ErrorCode::INVALID_RECORD);
         assert_eq!(refused.records[0].0, 0);
+        let mut builder = BatchBuilder::new(1024);
+        (0..=FAULTS_TOLD_MAX).for_each(|_| builder.push(1, None, &[], None));
+        let refused = check_records(&builder.finish(), KEYED).unwrap_err();
+        assert_eq!(refused.records.len(), FAULTS_TOLD_MAX);
+    }
+
+    #[test]
+    fn times_have_bounds() {
+        let rules = Rules { keyed: false, times: Some((100, 200)) };
+        assert_eq!(code(check_records(&batch(&[100, 200, -1]), rules)), None);
+        let refused = check_records(&batch(&[150, 99, 201]), rules).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::INVALID_TIMESTAMP);
+        assert_eq!(refused.records.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [1, 2]);
     }
 }

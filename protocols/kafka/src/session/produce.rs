@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use inver_broker::{Partition, Topic};
+use inver_broker::{Partition, Topic, now_ms};
 use inver_storage::batch::{Batch, BatchError, Compression};
 use inver_storage::{Lsn, SubmitError};
 
@@ -20,7 +20,7 @@ use crate::codec::api::produce::{
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
 use crate::error::ConnectionError;
-use crate::map::batch::{self, BatchRefusal};
+use crate::map::batch::{self, BatchRefusal, Checked};
 
 /// Version from which zstd is allowed (KIP-110).
 const ZSTD_SINCE: i16 = 7;
@@ -125,8 +125,8 @@ impl Session {
             partition_index(data.index).and_then(|index| topic.partition(index)).ok_or_else(|| {
                 Refusal::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "the topic has no such partition")
             })?;
-        let batch = check(version, settings, data.records)?;
-        let (batch, append_time_ms) = batch::stamped(batch, settings.append_time)?;
+        let (batch, checked) = check(version, settings, data.records)?;
+        let (batch, append_time_ms) = batch::stamped(batch, &checked, settings.append_time)?;
         let (bytes, records) = (batch.bytes().len(), batch.record_count());
         let base_offset = self.submit(topic, &partition, batch, last)?;
         self.node.metrics.produced_bytes.increment(bytes as u64);
@@ -164,7 +164,11 @@ fn refused(error: &SubmitError) -> Refusal {
 }
 
 /// The one batch that a partition's records must be.
-fn check(version: i16, settings: &TopicSettings, records: Option<Bytes>) -> Result<Batch, Refusal> {
+fn check(
+    version: i16,
+    settings: &TopicSettings,
+    records: Option<Bytes>,
+) -> Result<(Batch, Checked), Refusal> {
     let invalid = |message: &str| Refusal::new(ErrorCode::INVALID_RECORD, message);
     let mut records =
         records.filter(|records| !records.is_empty()).ok_or_else(|| invalid("there are no records"))?;
@@ -195,8 +199,8 @@ fn check(version: i16, settings: &TopicSettings, records: Option<Bytes>) -> Resu
         let message = "zstd needs version 7 of this request";
         return Err(Refusal::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message));
     }
-    batch::check_records(&batch, compression, settings.compacted)?;
-    Ok(batch)
+    let checked = batch::check_records(&batch, settings.rules(now_ms()))?;
+    Ok((batch, checked))
 }
 
 fn malformed(error: &BatchError) -> Refusal {

@@ -6,6 +6,7 @@
 use inver_broker::{Topic, TopicConfig};
 
 use crate::config::KafkaConfig;
+use crate::map::batch::Rules;
 
 /// What a setting's values are.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,7 +90,12 @@ impl Setting {
 
 pub(super) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 const CLEANUP_POLICY: &str = "cleanup.policy";
+const TIMESTAMP_AFTER_MAX: &str = "message.timestamp.after.max.ms";
+const TIMESTAMP_BEFORE_MAX: &str = "message.timestamp.before.max.ms";
 const TIMESTAMP_TYPE: &str = "message.timestamp.type";
+
+/// An hour, as in Kafka 4.
+const TIMESTAMP_AFTER_MAX_DEFAULT: i64 = 3_600_000;
 
 const NO_EFFECT: &str = "Kept and shown; it changes nothing in this broker.";
 
@@ -142,8 +148,18 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("local.retention.ms", Kind::Long(-2), "-2", NO_EFFECT),
     setting("max.compaction.lag.ms", Kind::Long(1), "9223372036854775807", NO_EFFECT),
     setting(MAX_MESSAGE_BYTES, Kind::Int(0), "", "The largest batch that is taken, in bytes."),
-    setting("message.timestamp.after.max.ms", Kind::Long(0), "3600000", NO_EFFECT),
-    setting("message.timestamp.before.max.ms", Kind::Long(0), "9223372036854775807", NO_EFFECT),
+    setting(
+        TIMESTAMP_AFTER_MAX,
+        Kind::Long(0),
+        "3600000",
+        "How far ahead of the broker's clock a producer's times may be, in milliseconds.",
+    ),
+    setting(
+        TIMESTAMP_BEFORE_MAX,
+        Kind::Long(0),
+        "9223372036854775807",
+        "How far behind the broker's clock a producer's times may be, in milliseconds.",
+    ),
     setting(
         TIMESTAMP_TYPE,
         Kind::OneOf(&["CreateTime", "LogAppendTime"]),
@@ -195,6 +211,8 @@ pub(super) struct TopicSettings {
     pub(super) message_bytes_max: usize,
     pub(super) compacted: bool,
     pub(super) append_time: bool,
+    after_max_ms: i64,
+    before_max_ms: i64,
 }
 
 impl TopicSettings {
@@ -203,16 +221,23 @@ impl TopicSettings {
     }
 
     fn from(set: &TopicConfig, config: &KafkaConfig) -> TopicSettings {
-        let default = config.message_bytes_max as usize;
-        if set.is_empty() {
-            return TopicSettings { message_bytes_max: default, compacted: false, append_time: false };
-        }
-        let bytes = set.get(MAX_MESSAGE_BYTES).and_then(|value| value.parse().ok());
+        let number = |name: &str, default: i64| {
+            set.get(name).and_then(|value| value.trim().parse().ok()).unwrap_or(default)
+        };
+        let bytes_max = number(MAX_MESSAGE_BYTES, i64::from(config.message_bytes_max));
         TopicSettings {
-            message_bytes_max: bytes.unwrap_or(default),
+            message_bytes_max: usize::try_from(bytes_max).unwrap_or(0),
             compacted: set.get(CLEANUP_POLICY).is_some_and(|policy| policy.contains("compact")),
             append_time: set.get(TIMESTAMP_TYPE).is_some_and(|kind| kind == "LogAppendTime"),
+            after_max_ms: number(TIMESTAMP_AFTER_MAX, TIMESTAMP_AFTER_MAX_DEFAULT),
+            before_max_ms: number(TIMESTAMP_BEFORE_MAX, i64::MAX),
         }
+    }
+
+    /// What is asked of records that come now.
+    pub(super) fn rules(&self, now_ms: i64) -> Rules {
+        let bounds = (now_ms.saturating_sub(self.before_max_ms), now_ms.saturating_add(self.after_max_ms));
+        Rules { keyed: self.compacted, times: (!self.append_time).then_some(bounds) }
     }
 }
 
@@ -251,12 +276,24 @@ mod tests {
     fn what_matters_for_producing() {
         let defaults = KafkaConfig::default();
         let plain = TopicSettings::from(&TopicConfig::new(), &defaults);
-        let expected = TopicSettings { message_bytes_max: 1_048_588, compacted: false, append_time: false };
+        let expected = TopicSettings {
+            message_bytes_max: 1_048_588,
+            compacted: false,
+            append_time: false,
+            after_max_ms: 3_600_000,
+            before_max_ms: i64::MAX,
+        };
         assert_eq!(plain, expected);
+        assert_eq!(find(TIMESTAMP_AFTER_MAX).unwrap().default(&defaults), expected.after_max_ms.to_string());
+        let rules = plain.rules(10);
+        assert_eq!((rules.keyed, rules.times), (false, Some((10 - i64::MAX, 3_600_010))));
         let set =
             [("max.message.bytes", "10"), (CLEANUP_POLICY, "compact"), (TIMESTAMP_TYPE, "LogAppendTime")];
         let set = set.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let expected = TopicSettings { message_bytes_max: 10, compacted: true, append_time: true };
-        assert_eq!(TopicSettings::from(&TopicConfig::from(set), &defaults), expected);
+        let expected =
+            TopicSettings { message_bytes_max: 10, compacted: true, append_time: true, ..expected };
+        let set = TopicSettings::from(&TopicConfig::from(set), &defaults);
+        assert_eq!(set, expected);
+        assert_eq!((set.rules(10).keyed, set.rules(10).times), (true, None));
     }
 }
