@@ -32,11 +32,26 @@ pub(crate) enum Contestant {
     Bridged,
     /// Answers without doing anything: shows what the load generators can do.
     Sink,
+    /// Inver on every core, each connection pinned to one of a runtime a core.
+    InverPerCore,
+    /// Inver on every core, one work-stealing runtime.
+    InverMultiThread,
 }
 
 impl Contestant {
     pub(crate) fn is_inver(self) -> bool {
-        matches!(self, Self::InverOs | Self::InverAlways)
+        matches!(self, Self::InverOs | Self::InverAlways | Self::InverPerCore | Self::InverMultiThread)
+    }
+
+    /// Environment of Inver.
+    fn variables(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::InverOs => &[("INVER_LOG_COMMIT", "os"), ("INVER_CAPTURE_RULES", "[]")],
+            Self::InverAlways => &[("INVER_LOG_COMMIT", "always")],
+            Self::InverPerCore => &[("INVER_LOG_COMMIT", "os"), ("INVER_RUNTIME_KIND", "per-core")],
+            Self::InverMultiThread => &[("INVER_LOG_COMMIT", "os"), ("INVER_RUNTIME_KIND", "multi-thread")],
+            _ => &[],
+        }
     }
 
     pub(crate) fn is_compiled_while_it_runs(self) -> bool {
@@ -52,6 +67,8 @@ impl Contestant {
             Self::Mosquitto => "Mosquitto",
             Self::Bridged => "Mosquitto + bridge + Kafka",
             Self::Sink => "sink",
+            Self::InverPerCore => "Inver, a runtime a core",
+            Self::InverMultiThread => "Inver, multi-thread",
         }
     }
 
@@ -77,6 +94,10 @@ impl Contestant {
                 "Mosquitto and Kafka as above; between them a small bridge written for this bench (QoS 1 subscription, acknowledged after Kafka has: everything that has come goes as one batch), all on one core"
             }
             Self::Sink => "reads, counts and answers",
+            Self::InverPerCore => {
+                "runtime.kind = \"per-core\" (the default), log.commit = \"os\", on every core"
+            }
+            Self::InverMultiThread => "runtime.kind = \"multi-thread\", log.commit = \"os\", on every core",
         }
     }
 }
@@ -109,6 +130,8 @@ pub(crate) struct Broker {
     pub(crate) contestant: Contestant,
     pub(crate) version: String,
     child: Child,
+    /// What was run, to run it again.
+    command: Command,
     data: PathBuf,
     /// Those it needs.
     with: Vec<Broker>,
@@ -132,6 +155,11 @@ fn free_ports() -> Result<u16> {
         .context("no free ports")
 }
 
+fn every_core() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("0-{}", cores - 1)
+}
+
 impl Broker {
     pub(crate) fn start(contestant: Contestant, places: &Places) -> Result<Self> {
         let mut with = Vec::new();
@@ -143,7 +171,11 @@ impl Broker {
         let data = places.root.join(format!("target/bench-data/{}-{port}", std::process::id()));
         fs::create_dir_all(&data)?;
         let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let core = places.broker_core.to_string();
+        let core = match contestant {
+            // These are compared by how they use all of them.
+            Contestant::InverPerCore | Contestant::InverMultiThread => every_core(),
+            _ => places.broker_core.to_string(),
+        };
         // A broker ends with the bench, however that ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "taskset", "-c", &core]);
@@ -156,7 +188,7 @@ impl Broker {
             Ok((path, String::from_utf8_lossy(&version.stdout).trim().to_owned()))
         };
         let version = match contestant {
-            Contestant::InverOs | Contestant::InverAlways => {
+            inver if inver.is_inver() => {
                 command.arg(&places.inver).arg("serve");
                 command
                     .env("INVER_DATA_DIR", data.join("data"))
@@ -166,11 +198,7 @@ impl Broker {
                     .env("INVER_HTTP_LISTEN", at(port + 3).to_string())
                     .env("INVER_MQTT_WEBSOCKET_LISTEN", "off")
                     .env("INVER_LOGGING_FILTER", "warn");
-                if contestant == Contestant::InverOs {
-                    command.env("INVER_LOG_COMMIT", "os").env("INVER_CAPTURE_RULES", "[]");
-                } else {
-                    command.env("INVER_LOG_COMMIT", "always");
-                }
+                command.envs(inver.variables().iter().copied());
                 let output = Command::new(&places.inver).arg("--version").output();
                 let output = output.with_context(|| format!("{}", places.inver.display()))?;
                 String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -205,11 +233,12 @@ impl Broker {
             .stderr(File::create(data.join("err"))?);
         let began = Instant::now();
         let child = command.spawn().context("setpriv")?;
-        let own = matches!(contestant, Contestant::InverOs | Contestant::InverAlways | Contestant::Sink);
+        let own = contestant.is_inver() || contestant == Contestant::Sink;
         let mut broker = Self {
             contestant,
             version,
             child,
+            command,
             data,
             with,
             kafka: at(port),
@@ -223,6 +252,15 @@ impl Broker {
         broker.wait_ready(began)?;
         broker.started_in = began.elapsed();
         Ok(broker)
+    }
+
+    /// Ends it in good order and starts it on the same data; returns how long the start took.
+    pub(crate) fn restart(&mut self) -> Result<Duration> {
+        self.stop();
+        let began = Instant::now();
+        self.child = self.command.spawn().context("setpriv")?;
+        self.wait_ready(began)?;
+        Ok(began.elapsed())
     }
 
     /// Ready is who answers its protocol, not who only listens.

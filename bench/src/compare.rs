@@ -40,7 +40,7 @@ pub(crate) fn compare(
         brokers.push(broker);
     }
     results.machine = Machine::here();
-    for broker in brokers.iter().filter(|broker| broker.contestant.is_compiled_while_it_runs()) {
+    for broker in brokers.iter_mut().filter(|broker| broker.contestant.is_compiled_while_it_runs()) {
         if let Some(work) = works.iter().find(|work| !work.kind.wants_fresh()) {
             eprintln!("warming {} up", broker.contestant);
             let window = COMPILE_TIME.saturating_sub(settings.lengths.warmup);
@@ -86,7 +86,10 @@ pub(crate) fn compare(
 
 impl Kind {
     fn wants_fresh(self) -> bool {
-        matches!(self, Self::Start | Self::MqttIdle { .. })
+        matches!(
+            self,
+            Self::Start | Self::MqttIdle { .. } | Self::MqttSubscriptions { .. } | Self::Scale { .. }
+        )
     }
 
     pub(crate) fn is_start(self) -> bool {

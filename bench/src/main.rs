@@ -123,6 +123,9 @@ enum FieldName {
     Amqp,
     Mqtt,
     Cross,
+    Own,
+    Scale,
+    Runtime,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -133,6 +136,8 @@ enum ContestantName {
     Rabbitmq,
     Mosquitto,
     Bridged,
+    InverPerCore,
+    InverMultiThread,
 }
 
 impl From<FieldName> for Field {
@@ -142,6 +147,9 @@ impl From<FieldName> for Field {
             FieldName::Amqp => Self::Amqp,
             FieldName::Mqtt => Self::Mqtt,
             FieldName::Cross => Self::Cross,
+            FieldName::Own => Self::Own,
+            FieldName::Scale => Self::Scale,
+            FieldName::Runtime => Self::Runtime,
         }
     }
 }
@@ -155,6 +163,8 @@ impl From<ContestantName> for Contestant {
             ContestantName::Rabbitmq => Self::Rabbitmq,
             ContestantName::Mosquitto => Self::Mosquitto,
             ContestantName::Bridged => Self::Bridged,
+            ContestantName::InverPerCore => Self::InverPerCore,
+            ContestantName::InverMultiThread => Self::InverMultiThread,
         }
     }
 }
@@ -231,7 +241,7 @@ fn main() -> Result<()> {
             let places = places(&how);
             let mut results = load(&how, &places)?;
             results.dry = how.dry;
-            for field in [Field::Kafka, Field::Amqp, Field::Mqtt, Field::Cross] {
+            for field in Field::ALL {
                 compare::compare(field, &chosen(field, &[])?, &settings(&how), &places, &mut results)?;
                 tools::run(field, &settings(&how), &places, &mut results)?;
             }

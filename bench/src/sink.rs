@@ -19,8 +19,8 @@ use crate::works::{Kind, WORKS, Work};
 fn answers(work: &Work) -> bool {
     match work.kind {
         Kind::KafkaProduce { producers, .. } => producers == 1,
-        Kind::MqttStream { qos, subscribers, publishers, .. } => {
-            qos < 2 && subscribers == 1 && publishers == 1
+        Kind::MqttStream { qos, topics, subscribers, publishers, .. } => {
+            qos < 2 && topics == 1 && subscribers == 1 && publishers == 1
         }
         Kind::AmqpStream { queues, .. } => queues == 1,
         _ => false,
@@ -34,8 +34,8 @@ pub(crate) fn measure(names: &[String], settings: &Settings, places: &Places) ->
         if !names.is_empty() && !names.iter().any(|name| name.eq_ignore_ascii_case(work.id)) {
             continue;
         }
-        let sink = Broker::start(Contestant::Sink, places)?;
-        let figures = work.run(&sink, settings.lengths)?;
+        let mut sink = Broker::start(Contestant::Sink, places)?;
+        let figures = work.run(&mut sink, settings.lengths)?;
         let value = |name: &str| figures.get(name).copied().unwrap_or(0.0);
         println!("{:<7} {:>12}   {:.2}", work.id, number(value("per_s")), value("load_core_share"));
     }

@@ -11,6 +11,8 @@ const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const END: u8 = 0xce;
+/// The bit of queue.declare that wants no answer.
+const NO_WAIT: u8 = 16;
 /// Bytes around a frame's payload.
 const AROUND: usize = 8;
 
@@ -99,6 +101,17 @@ impl Channel {
         Ok(())
     }
 
+    /// Durable queues, without waiting for each.
+    pub(crate) fn declare_queues(&mut self, names: &[String]) -> Result<()> {
+        let declare = |name: &String| {
+            let method = Method::new(50, 10).raw(&[0, 0]).short(name).raw(&[2 | NO_WAIT]).long(&[]);
+            frame(METHOD, 1, &method.0)
+        };
+        self.link.write(&names.iter().flat_map(declare).collect::<Vec<u8>>())?;
+        // The answer to this one comes after all before it.
+        names.last().map_or(Ok(()), |last| self.declare_queue(last, true))
+    }
+
     pub(crate) fn delete_queue(&mut self, name: &str) -> Result<()> {
         self.call(&Method::new(50, 40).raw(&[0, 0]).short(name).raw(&[0]), 50, 41)?;
         Ok(())
@@ -129,12 +142,31 @@ impl Channel {
     }
 
     pub(crate) fn consume(&mut self, queue: &str, auto_ack: bool, prefetch: u16) -> Result<()> {
+        self.consume_with(queue, auto_ack, prefetch, &[])
+    }
+
+    /// Joins the named subscription of a topic.
+    pub(crate) fn consume_shared(&mut self, topic: &str, subscription: &str, prefetch: u16) -> Result<()> {
+        let name = "x-subscription";
+        let mut table = vec![name.len() as u8];
+        table.extend_from_slice(name.as_bytes());
+        table.push(b'S');
+        table.extend_from_slice(&(subscription.len() as u32).to_be_bytes());
+        table.extend_from_slice(subscription.as_bytes());
+        self.consume_with(topic, false, prefetch, &table)
+    }
+
+    fn consume_with(&mut self, queue: &str, auto_ack: bool, prefetch: u16, table: &[u8]) -> Result<()> {
         if prefetch > 0 {
             let [high, low] = prefetch.to_be_bytes();
             self.call(&Method::new(60, 10).raw(&[0, 0, 0, 0, high, low, 0]), 60, 11)?;
         }
         let flags = if auto_ack { 2 } else { 0 };
-        self.call(&Method::new(60, 20).raw(&[0, 0]).short(queue).short("").raw(&[flags]).long(&[]), 60, 21)?;
+        self.call(
+            &Method::new(60, 20).raw(&[0, 0]).short(queue).short("").raw(&[flags]).long(table),
+            60,
+            21,
+        )?;
         Ok(())
     }
 }

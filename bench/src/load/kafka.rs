@@ -10,6 +10,8 @@ use super::{Actor, Fields, Link, Pace, Stage};
 
 /// Requests under way on a connection: what the Java producer allows itself.
 pub(crate) const INFLIGHT_MAX: usize = 5;
+/// Requests under way where data is only made for those who read.
+const PRELOAD_INFLIGHT: usize = 64;
 /// Bytes of a partition that a fetch asks for at most: the Java consumer's default.
 pub(crate) const FETCH_PARTITION_BYTES: i32 = 1024 * 1024;
 /// Bytes of a batch header up to its records.
@@ -62,6 +64,24 @@ impl Request {
 fn call(link: &mut Link, request: Request) -> Result<Vec<u8>> {
     link.write(&request.done())?;
     Ok(link.frame(frame_length)?.split_off(8))
+}
+
+/// Makes topics of one partition, `names` of them a request.
+pub(crate) fn create_topics(link: &mut Link, names: &[String]) -> Result<()> {
+    let mut request = Request::new(19, 2).i32(names.len() as i32);
+    for name in names {
+        request = request.string(name).i32(1).i16(1).i32(0).i32(0);
+    }
+    let answer = call(link, request.i32(60_000).i8(0))?;
+    let mut fields = Fields(&answer);
+    fields.i32();
+    for _ in 0..fields.i32() {
+        let name = fields.string();
+        let code = fields.i16();
+        ensure!(code == 0, "CreateTopics of {}: error {code}", String::from_utf8_lossy(name));
+        fields.string();
+    }
+    Ok(())
 }
 
 /// Makes a topic and waits until each partition has a leader, and the leader knows it.
@@ -251,11 +271,11 @@ pub(crate) fn preload(
     let bytes = batch((0..per_batch).map(|_| value.as_slice()));
     let request = produce_request(topic, &[0], &bytes);
     let mut link = Link::connect(to)?;
-    for index in 0..batches + INFLIGHT_MAX {
+    for index in 0..batches + PRELOAD_INFLIGHT {
         if index < batches {
             link.write(&request)?;
         }
-        if index >= INFLIGHT_MAX {
+        if index >= PRELOAD_INFLIGHT {
             let answer = link.frame(frame_length)?;
             produced(answer.get(8..).unwrap_or_default())?;
         }
@@ -278,6 +298,8 @@ pub(crate) struct Producer {
     records: u64,
     inflight: usize,
     inflight_max: usize,
+    /// Who reads counts, and how far ahead this may be is the stage's window.
+    windowed: bool,
 }
 
 impl Producer {
@@ -292,7 +314,12 @@ impl Producer {
         let value = vec![b'x'; value_bytes];
         let bytes = batch((0..per_batch).map(|_| value.as_slice()));
         let requests = groups.iter().map(|partitions| produce_request(topic, partitions, &bytes)).collect();
-        Self { requests, next: 0, records: per_batch as u64, inflight: 0, inflight_max }
+        Self { requests, next: 0, records: per_batch as u64, inflight: 0, inflight_max, windowed: false }
+    }
+
+    /// Leaves the counting to those who read.
+    pub(crate) fn windowed(self) -> Self {
+        Self { windowed: true, ..self }
     }
 }
 
@@ -304,13 +331,22 @@ impl Actor for Producer {
         {
             taken += frame.len();
             self.inflight -= 1;
-            stage.done += produced(frame.get(8..).unwrap_or_default())? as u64 * self.records;
+            let records = produced(frame.get(8..).unwrap_or_default())? as u64 * self.records;
+            if !self.windowed {
+                stage.done += records;
+            }
         }
         Ok(taken)
     }
 
     fn send(&mut self, output: &mut Vec<u8>, stage: &mut Stage) {
         while stage.sending && self.inflight < self.inflight_max {
+            if self.windowed {
+                if stage.room() < self.records {
+                    return;
+                }
+                stage.sent += self.records;
+            }
             let Some(request) = self.requests.get(self.next) else { return };
             output.extend_from_slice(request);
             self.next = (self.next + 1) % self.requests.len();
@@ -387,8 +423,8 @@ pub(crate) struct Consumer {
     topic: String,
     partition: i32,
     offset: i64,
-    /// At the end of the data: begin anew, else wait for more.
-    again: bool,
+    /// Begin anew once this offset is reached; None: wait for more.
+    again_at: Option<i64>,
     /// Each record begins with the time it was due.
     timed: bool,
     /// Bytes of a record's key and headers don't matter; its value is where the time stands.
@@ -396,8 +432,8 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    pub(crate) fn new(topic: &str, partition: i32, again: bool, timed: bool) -> Self {
-        Self { topic: topic.into(), partition, offset: 0, again, timed, asked: false }
+    pub(crate) fn new(topic: &str, partition: i32, again_at: Option<i64>, timed: bool) -> Self {
+        Self { topic: topic.into(), partition, offset: 0, again_at, timed, asked: false }
     }
 
     /// Begins where the partition ends now.
@@ -475,7 +511,7 @@ impl Actor for Consumer {
             let length = fields.i32().max(0) as usize;
             let count = self.walk(fields.take(length), stage);
             stage.done += count;
-            if count == 0 && self.again {
+            if self.again_at.is_some_and(|end| self.offset >= end) {
                 self.offset = 0;
             }
         }
@@ -487,7 +523,7 @@ impl Actor for Consumer {
             return;
         }
         self.asked = true;
-        let wait_ms = if self.again { 0 } else { 500 };
+        let wait_ms = if self.again_at.is_some() { 0 } else { 500 };
         let request = Request::new(1, 11)
             .i32(-1)
             .i32(wait_ms)

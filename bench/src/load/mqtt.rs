@@ -60,16 +60,29 @@ pub(crate) fn connect(to: SocketAddr, client: &str, clean: bool) -> Result<Link>
 
 /// Subscribes and waits for the SUBACK.
 pub(crate) fn subscribe(link: &mut Link, filter: &str, qos: u8) -> Result<()> {
+    subscribe_all(link, &[filter.to_owned()], qos)
+}
+
+/// Subscribes to all of the filters in one packet.
+pub(crate) fn subscribe_all(link: &mut Link, filters: &[String], qos: u8) -> Result<()> {
     let mut body = vec![0, 1];
-    string(&mut body, filter);
-    body.push(qos);
+    for filter in filters {
+        string(&mut body, filter);
+        body.push(qos);
+    }
     link.write(&packet(0x82, &body))?;
     let answer = link.frame(packet_length)?;
+    let codes = answer.len().checked_sub(filters.len()).and_then(|head| answer.get(head..));
     ensure!(
-        answer.first() == Some(&0x90) && answer.get(4).is_some_and(|code| *code < 0x80),
+        answer.first() == Some(&0x90) && codes.is_some_and(|codes| codes.iter().all(|code| *code < 0x80)),
         "SUBACK {answer:02x?}"
     );
     Ok(())
+}
+
+/// Ends a connection in good order: the broker closes it.
+pub(crate) fn disconnect(mut link: Link) -> Result<()> {
+    link.write(&[0xe0, 0])
 }
 
 /// Publishes to one topic as fast as the stage's window and its own inflight window let it, or at a pace.

@@ -18,7 +18,11 @@ pub(crate) const FIGURES: &[(&str, &str, &str)] = &[
     ("disk_bytes_per_message", "to disk a message", "B"),
     ("switches_per_message", "wake-ups a message", ""),
     ("start_ms", "start", "ms"),
-    ("rss_bytes_per_connection", "memory a connection", "B"),
+    ("rss_bytes_each", "memory each", "B"),
+    ("made_s", "made in", "s"),
+    ("made_cpu_s", "CPU for it", "s"),
+    ("restart_ms", "restart", "ms"),
+    ("restarted_rss_mb", "memory after it", "MB"),
     ("lost", "lost", ""),
 ];
 

@@ -26,11 +26,14 @@ time of the whole broker for a million messages; latency is counted from the tim
 of fixed rate. The ratio is peer ÷ Inver for CPU and latency, Inver ÷ peer for throughput: above 1 is better.
 ";
 
-const FIELDS: [(Field, &str, &str); 4] = [
+const FIELDS: [(Field, &str, &str); 7] = [
     (Field::Kafka, "kafka", "Kafka"),
     (Field::Amqp, "amqp", "AMQP 0-9-1"),
     (Field::Mqtt, "mqtt", "MQTT"),
     (Field::Cross, "cross", "Across protocols"),
+    (Field::Own, "own", "Across protocols, where there is no other way"),
+    (Field::Scale, "scale", "Very many"),
+    (Field::Runtime, "runtime", "A runtime a core against one for all, on all cores"),
 ];
 
 pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
@@ -65,7 +68,7 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
         }
         throughput(&mut page, &works, results);
         latency(&mut page, &works, results);
-        starts(&mut page, &works);
+        sizes(&mut page, &works);
         versions(&mut page, &works);
     }
     tools(&mut page, results);
@@ -77,8 +80,7 @@ fn groups(works: &[(&Work, &Measured)], figure: &str) -> Vec<Group> {
     let mut groups = Vec::new();
     for (work, measured) in works {
         if (figure == "per_s" && work.kind.is_latency())
-            || (figure == "cpu_s_per_million"
-                && measured.spread(Contestant::InverOs, "rss_bytes_per_connection").is_some())
+            || (figure == "cpu_s_per_million" && !measured.has("per_s"))
         {
             continue;
         }
@@ -120,12 +122,12 @@ fn times(work: &Work, results: &Results, contestant: Contestant, figure: &str) -
 }
 
 fn throughput(page: &mut String, works: &[(&Work, &Measured)], results: &Results) {
+    if works.iter().all(|(work, measured)| work.kind.is_latency() || !measured.has("per_s")) {
+        return;
+    }
     page.push_str("| work | broker | messages/s | | CPU-s a million | | memory, MB | to disk a message, B | wake-ups a message |\n|---|---|---|---|---|---|---|---|---|\n");
     for (work, measured) in works {
-        if work.kind.is_latency()
-            || work.kind.is_start()
-            || measured.runs.iter().all(|run| !run.figures.contains_key("per_s"))
-        {
+        if work.kind.is_latency() || !measured.has("per_s") {
             continue;
         }
         for (index, contestant) in work.field.contestants().iter().copied().enumerate() {
@@ -175,25 +177,28 @@ fn latency(page: &mut String, works: &[(&Work, &Measured)], results: &Results) {
     page.push('\n');
 }
 
-fn starts(page: &mut String, works: &[(&Work, &Measured)]) {
+/// Works whose figure is a size or a time to start.
+fn sizes(page: &mut String, works: &[(&Work, &Measured)]) {
+    const FIGURES: [(&str, &str); 6] = [
+        ("start_ms", "until it answers, ms"),
+        ("made_s", "made in, s"),
+        ("rss_bytes_each", "memory each, B"),
+        ("rss_mb", "memory, MB"),
+        ("restart_ms", "restart, ms"),
+        ("restarted_rss_mb", "memory after it, MB"),
+    ];
     for (work, measured) in works {
-        let each = measured.spread(Contestant::InverOs, "rss_bytes_per_connection").is_some();
-        if !work.kind.is_start() && !each {
+        if !work.kind.is_start() && !measured.has("rss_bytes_each") {
             continue;
         }
-        let (figure, head) = if each {
-            ("rss_bytes_per_connection", "memory a connection, B")
-        } else {
-            ("start_ms", "until it answers, ms")
-        };
-        let _ = writeln!(page, "| {} | {head} | memory, MB |\n|---|---|---|", work.title);
+        let figures: Vec<_> = FIGURES.into_iter().filter(|(figure, _)| measured.has(figure)).collect();
+        let heads: Vec<&str> = figures.iter().map(|(_, head)| *head).collect();
+        let _ = writeln!(page, "| **{}** {} | {} |", work.id, work.title, heads.join(" | "));
+        let _ = writeln!(page, "|---{}|", "|---".repeat(heads.len()));
         for contestant in work.field.contestants().iter().copied() {
-            let _ = writeln!(
-                page,
-                "| {contestant} | {} | {} |",
-                cell(measured, contestant, figure),
-                cell(measured, contestant, "rss_mb")
-            );
+            let cells: Vec<String> =
+                figures.iter().map(|(figure, _)| cell(measured, contestant, figure)).collect();
+            let _ = writeln!(page, "| {contestant} | {} |", cells.join(" | "));
         }
         page.push('\n');
     }

@@ -122,6 +122,11 @@ impl Results {
 }
 
 impl Measured {
+    /// Whether any run says so.
+    pub(crate) fn has(&self, figure: &str) -> bool {
+        self.runs.iter().any(|run| run.figures.contains_key(figure))
+    }
+
     pub(crate) fn spread(&self, contestant: Contestant, figure: &str) -> Option<Spread> {
         spread(
             self.runs

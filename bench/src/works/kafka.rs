@@ -1,0 +1,77 @@
+//! Works of Kafka producers and consumers.
+
+use anyhow::Result;
+
+use super::{Figures, Kind, Lengths, Seats, fresh, play};
+use crate::broker::Broker;
+use crate::load::{Link, Pace, Stage, kafka};
+
+/// Batches as large as producers make them by default.
+const BATCH_BYTES: usize = 16 * 1024;
+/// Data for those who consume what was just written.
+const TAIL_BYTES: usize = 32 * 1024 * 1024;
+/// Records of a batch, and batches of a request, where many partitions are written evenly.
+const EVEN_RECORDS: usize = 10;
+const EVEN_BATCHES: usize = 64;
+
+pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figures> {
+    let topic = fresh("bench");
+    let mut seats: Seats = Vec::new();
+    let mut partitions = 1;
+    match kind {
+        Kind::KafkaProduce { value, producers } => {
+            partitions = producers;
+            kafka::create_topic(broker.kafka, &topic, partitions)?;
+            let per_batch = kafka::records_in(BATCH_BYTES, value);
+            for partition in 0..producers {
+                let producer =
+                    kafka::Producer::new(&topic, &[vec![partition]], value, per_batch, kafka::INFLIGHT_MAX);
+                seats.push((Link::connect(broker.kafka)?, Box::new(producer)));
+            }
+        }
+        Kind::KafkaPartitions { partitions: count } => {
+            partitions = count;
+            kafka::create_topic(broker.kafka, &topic, partitions)?;
+            let all: Vec<i32> = (0..partitions).collect();
+            let groups: Vec<Vec<i32>> = all.chunks(EVEN_BATCHES).map(<[i32]>::to_vec).collect();
+            let producer = kafka::Producer::new(&topic, &groups, 100, EVEN_RECORDS, kafka::INFLIGHT_MAX);
+            seats.push((Link::connect(broker.kafka)?, Box::new(producer)));
+        }
+        Kind::KafkaConsume { value } => {
+            kafka::create_topic(broker.kafka, &topic, partitions)?;
+            let end = preload(broker, &topic, value, TAIL_BYTES)?;
+            let consumer = kafka::Consumer::new(&topic, 0, Some(end), false);
+            seats.push((Link::connect(broker.kafka)?, Box::new(consumer)));
+        }
+        Kind::KafkaBacklog { value, bytes, per_s } => {
+            kafka::create_topic(broker.kafka, &topic, partitions)?;
+            let end = preload(broker, &topic, value, bytes)?;
+            let consumer = kafka::Consumer::new(&topic, 0, Some(end), false);
+            let producer = kafka::PacedProducer::new(&topic, 0, value, Pace::new(per_s));
+            seats.push((Link::connect(broker.kafka)?, Box::new(consumer)));
+            seats.push((Link::connect(broker.kafka)?, Box::new(producer)));
+        }
+        Kind::KafkaLatency { per_s, producers } => {
+            partitions = producers;
+            kafka::create_topic(broker.kafka, &topic, partitions)?;
+            for partition in 0..producers {
+                let pace = Pace::new(per_s / producers as u64);
+                let producer = kafka::PacedProducer::new(&topic, partition, 100, pace);
+                let consumer = kafka::Consumer::new(&topic, partition, None, true);
+                seats.push((Link::connect(broker.kafka)?, Box::new(consumer)));
+                seats.push((Link::connect(broker.kafka)?, Box::new(producer)));
+            }
+        }
+        _ => anyhow::bail!("not a work of Kafka"),
+    }
+    let figures = play(broker, lengths, kind, seats, Stage::new(u64::MAX, 1));
+    kafka::delete_topic(broker.kafka, &topic)?;
+    figures
+}
+
+/// Writes about so many bytes of records and returns the offset after them.
+fn preload(broker: &Broker, topic: &str, value: usize, bytes: usize) -> Result<i64> {
+    let (per_batch, batches) = (kafka::records_in(BATCH_BYTES, value), bytes / BATCH_BYTES);
+    kafka::preload(broker.kafka, topic, value, per_batch, batches)?;
+    Ok((per_batch * batches) as i64)
+}

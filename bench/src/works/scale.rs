@@ -1,0 +1,81 @@
+//! Works of size: making very many of something, keeping them idle, and starting again with them.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::{Figures, Kind, fresh};
+use crate::broker::Broker;
+use crate::load::{Link, amqp, kafka, mqtt};
+
+/// Topics of a CreateTopics request, and queues declared before the next answer is waited for.
+const A_REQUEST: usize = 1000;
+/// Clients that make sessions at the same time.
+const CLIENTS: usize = 32;
+
+/// What there are many of.
+#[derive(Clone, Copy)]
+pub(crate) enum Noun {
+    /// Kafka topics of one partition.
+    Topics,
+    /// Durable AMQP queues.
+    Queues,
+    /// MQTT sessions with a QoS 1 subscription each, whose clients are away.
+    Sessions,
+}
+
+pub(super) fn run(broker: &mut Broker, kind: Kind) -> Result<Figures> {
+    let Kind::Scale { noun, count } = kind else { anyhow::bail!("not a work of size") };
+    let name = fresh("s");
+    let before = crate::usage::of(&broker.pids());
+    let began = Instant::now();
+    match noun {
+        Noun::Topics => {
+            let mut link = Link::connect(broker.kafka)?;
+            each_request(&name, count, |names| kafka::create_topics(&mut link, names))?;
+        }
+        Noun::Queues => {
+            let mut channel = amqp::Channel::open(broker.amqp)?;
+            each_request(&name, count, |names| channel.declare_queues(names))?;
+        }
+        Noun::Sessions => sessions(broker, &name, count)?,
+    }
+    let made_s = began.elapsed().as_secs_f64();
+    let after = crate::usage::of(&broker.pids());
+    let restarted = broker.restart()?;
+    let again = crate::usage::of(&broker.pids());
+    Ok(Figures::from([
+        ("made_s".to_owned(), made_s),
+        ("made_cpu_s".to_owned(), (after - before).cpu_s()),
+        ("rss_mb".to_owned(), after.rss_bytes as f64 / 1e6),
+        ("rss_bytes_each".to_owned(), (after.rss_bytes as f64 - before.rss_bytes as f64) / count as f64),
+        ("restart_ms".to_owned(), restarted.as_secs_f64() * 1e3),
+        ("restarted_rss_mb".to_owned(), again.rss_bytes as f64 / 1e6),
+    ]))
+}
+
+fn each_request(name: &str, count: usize, mut make: impl FnMut(&[String]) -> Result<()>) -> Result<()> {
+    for from in (0..count).step_by(A_REQUEST) {
+        let to = count.min(from + A_REQUEST);
+        make(&(from..to).map(|index| format!("{name}-{index}")).collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+fn sessions(broker: &Broker, name: &str, count: usize) -> Result<()> {
+    let make = |client: usize| -> Result<()> {
+        for index in (client..count).step_by(CLIENTS) {
+            let mut link = mqtt::connect(broker.mqtt, &format!("{name}-{index}"), false)?;
+            mqtt::subscribe(&mut link, &format!("{name}/{index}"), 1)?;
+            mqtt::disconnect(link)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(move || make(client))).collect();
+        for client in clients {
+            client.join().map_err(|_| anyhow::anyhow!("a client ended"))??;
+        }
+        Ok(())
+    })
+}
