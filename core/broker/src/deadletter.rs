@@ -7,14 +7,12 @@
 
 use std::sync::Weak;
 
-use bytes::Bytes;
 use inver_storage::Lsn;
 use inver_storage::batch::{BatchBuilder, Record, records};
 
 use crate::clock::now_ms;
 use crate::message::{
-    DEATH, EXCHANGE, EXPIRES, HeaderWriter, Message, NEUTRAL_ORIGIN, ROUTING_KEY, properties, provenance,
-    user_headers,
+    DEATH, EXCHANGE, EXPIRES, HeaderView, HeaderWriter, Message, NEUTRAL_ORIGIN, ROUTING_KEY,
 };
 use crate::namespace::{Inner, Namespace};
 use crate::publisher::{Publisher, PublisherId, Target};
@@ -136,21 +134,22 @@ impl Undertaker {
         headers: &mut HeaderWriter,
     ) -> Option<Vec<u8>> {
         let (mut kept, mut deaths) = (Vec::new(), Vec::new());
-        let (mut old_exchange, mut old_key, mut expiry) = (Bytes::new(), None, Bytes::new());
-        for (name, value) in properties(&dead.record) {
+        let (mut old_exchange, mut old_key, mut expiry_ms): (&[u8], _, _) = (b"", None, String::new());
+        let view = HeaderView::of(&dead.record);
+        for (name, value) in view.properties() {
             let value = value.unwrap_or_default();
-            match &name[..] {
+            match name {
                 EXPIRES => {
-                    let at: i64 = std::str::from_utf8(&value).ok().and_then(|t| t.parse().ok()).unwrap_or(0);
-                    expiry = (at - dead.record.timestamp_ms).max(0).to_string().into();
+                    let at: i64 = std::str::from_utf8(value).ok().and_then(|t| t.parse().ok()).unwrap_or(0);
+                    expiry_ms = at.saturating_sub(dead.record.timestamp_ms).max(0).to_string();
                 }
                 EXCHANGE => old_exchange = value,
                 ROUTING_KEY => old_key = Some(value),
-                DEATH => deaths.extend(Death::read(&value)),
+                DEATH => deaths.extend(Death::read(value)),
                 _ => kept.push((name, value)),
             }
         }
-        let old_key = old_key.unwrap_or_else(|| Bytes::copy_from_slice(self.queue.as_bytes()));
+        let old_key = old_key.unwrap_or(self.queue.as_bytes());
         let reason = dead.reason.as_str();
         let before = deaths.iter().position(|d| *d.queue == *self.queue && d.reason == reason);
         let rejected = dead.reason == Reason::Rejected || deaths.iter().any(|d| d.reason == "rejected");
@@ -163,23 +162,22 @@ impl Undertaker {
         let death = Death {
             queue: self.queue.to_string(),
             reason: reason.to_owned(),
-            exchange: text(&old_exchange),
-            routing_key: text(&old_key),
+            exchange: text(old_exchange),
+            routing_key: text(old_key),
             time_ms: now_ms().to_string(),
             count,
-            expiry_ms: text(&expiry),
+            expiry_ms,
         };
         deaths.insert(0, death);
         deaths.truncate(DEATHS_MAX);
         let new_key = routing_key.map_or_else(|| old_key.to_vec(), <[u8]>::to_vec);
-        let origin = provenance(&dead.record).origin;
-        let origin = origin.as_deref().and_then(|o| std::str::from_utf8(o).ok()).unwrap_or(NEUTRAL_ORIGIN);
+        let origin = view.origin().and_then(|o| std::str::from_utf8(o).ok()).unwrap_or(NEUTRAL_ORIGIN);
         headers.begin(origin, None);
         headers.property(EXCHANGE, exchange.as_bytes());
         headers.property(ROUTING_KEY, &new_key);
         kept.iter().for_each(|(name, value)| headers.property(name, value));
         deaths.iter().for_each(|d| headers.property(DEATH, d.write().as_bytes()));
-        user_headers(&dead.record).for_each(|(name, value)| headers.user(&name, value.as_deref()));
+        view.user().for_each(|(name, value)| headers.user(name, value));
         Some(new_key)
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::address::{Address, Form};
 use crate::burst::Burst;
-use crate::message::Message;
+use crate::message::{Message, RawHeaders};
 use crate::namespace::Namespace;
 use crate::publisher::PublisherId;
 use crate::router::{Publish, ReceiverSet};
@@ -80,8 +80,12 @@ fn listeners(namespace: &Namespace, topic: &Topic, partition: &Partition) -> Arc
     let mut set = ReceiverSet::default();
     let route = namespace.route_at(&address, &publish(), None);
     let own: Vec<_> = topic.partitions().iter().map(|p| p.stream().id()).collect();
-    route.set.log.iter().filter(|s| !own.contains(&s.id())).for_each(|s| set.add_stream(s));
-    route.set.live.iter().for_each(|s| set.add_live(s));
+    for stream in route.set.log.iter().filter(|s| !own.contains(&s.id())) {
+        set.add_stream(stream);
+    }
+    for live in &route.set.live {
+        set.add_live(live);
+    }
     let set = Arc::new(set);
     *ear = Some((version, set.clone()));
     set
@@ -100,9 +104,10 @@ fn named_addresses(namespace: &Namespace, batch: &Batch) -> Option<Vec<(Record, 
     let mut all = Vec::new();
     for record in records(batch.bytes()).ok()? {
         let record = record.ok()?;
-        let address = record.headers().find(|(n, _)| n == name).and_then(|(_, v)| v);
+        let address = RawHeaders::of(&record).find(|(n, _)| *n == name).and_then(|(_, v)| v);
+        let address = address.map(|a| Address::parse(Form::Slashed, a));
         any |= address.is_some();
-        all.push((record, address.map(|a| Address::parse(Form::Slashed, &a))));
+        all.push((record, address));
     }
     any.then_some(all)
 }

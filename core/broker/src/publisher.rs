@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::address::{Address, Form};
 use crate::burst::Burst;
-use crate::exchange::HUB;
+use crate::exchange::{Exchange, HUB};
 use crate::message::Message;
 use crate::namespace::Namespace;
 use crate::queue::{Overflow, Queue};
@@ -41,7 +41,7 @@ pub enum Target<'a> {
         name: &'a str,
         /// The routing key.
         routing_key: &'a [u8],
-        /// More routing keys: the union of their routes, each receiver once.
+        /// More routing keys: every exchange on the way matches them all, and each receiver gets the message once.
         more_keys: &'a [&'a [u8]],
     },
     /// An address of the hub in its slashed form.
@@ -123,20 +123,14 @@ impl Publisher {
             Target::Exchange { name, routing_key, more_keys: [] } => {
                 self.route(name, routing_key, message)?
             }
+            // Rare, and its routes many: not remembered.
             Target::Exchange { name, routing_key, more_keys } => {
-                let mut set = ReceiverSet::default();
-                let mut first: Option<Route> = None;
-                for key in std::iter::once(&routing_key).chain(more_keys) {
-                    let route = self.route(name, key, message)?;
-                    route.set.queues.iter().for_each(|q| {
-                        set.add_queue(q);
-                    });
-                    route.set.log.iter().for_each(|s| set.add_stream(s));
-                    route.set.live.iter().for_each(|s| set.add_live(s));
-                    first.get_or_insert(route);
+                let keys: Vec<&[u8]> =
+                    std::iter::once(routing_key).chain(more_keys.iter().copied()).collect();
+                match self.exchange(name)? {
+                    None => self.namespace.route_to_queues(&keys),
+                    Some(e) => self.namespace.route_from(&e, &keys, &self.publish_of(message)),
                 }
-                let receivers = set.ids().len();
-                Route { set: Arc::new(set), key: first.and_then(|f| f.key), receivers }
             }
         };
         let mut set = route.set;
@@ -261,20 +255,24 @@ impl Publisher {
         if let Some(route) = self.remembered(name, b'.', routing_key, message.guaranteed) {
             return Ok(route);
         }
-        if name.is_empty() {
-            let queue = std::str::from_utf8(routing_key).ok().and_then(|n| self.namespace.queue(n));
-            return Ok(self.remember(self.namespace.route_to_queue(queue.as_ref())));
-        }
-        let exchange = match self.namespace.exchange(name) {
-            Some(exchange) if exchange.spec().internal => {
-                return Err(PublishError::Internal(name.to_owned()));
-            }
-            Some(exchange) => exchange,
-            None => return Err(PublishError::NoSuchExchange(name.to_owned())),
+        let Some(exchange) = self.exchange(name)? else {
+            return Ok(self.remember(self.namespace.route_to_queues(&[routing_key])));
         };
-        let route = self.namespace.route_from(&exchange, routing_key, &self.publish_of(message));
+        let route = self.namespace.route_from(&exchange, &[routing_key], &self.publish_of(message));
         // Headers that any exchange on the way looks at are no part of what is remembered.
         Ok(if self.namespace.routes_by_key(&exchange) { self.remember(route) } else { route })
+    }
+
+    /// The exchange that clients can publish to; none for the default one.
+    fn exchange(&self, name: &str) -> Result<Option<Arc<Exchange>>, PublishError> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        match self.namespace.exchange(name) {
+            Some(exchange) if exchange.spec().internal => Err(PublishError::Internal(name.to_owned())),
+            Some(exchange) => Ok(Some(exchange)),
+            None => Err(PublishError::NoSuchExchange(name.to_owned())),
+        }
     }
 
     fn publish_of<'a>(&'a self, message: &'a Message<'_>) -> Publish<'a> {

@@ -32,20 +32,21 @@ pub(crate) struct ReceiverSet {
 }
 
 impl ReceiverSet {
-    pub(crate) fn add_stream(&mut self, stream: &Stream) {
-        if self.note(stream.id().0 << 1) {
+    /// False if it is there.
+    pub(crate) fn add_stream(&mut self, stream: &Stream) -> bool {
+        let new = self.note(stream.id().0 << 1);
+        if new {
             self.log.push(stream.clone());
         }
+        new
     }
 
     /// False if it is there.
     pub(crate) fn add_queue(&mut self, queue: &Arc<Queue>) -> bool {
-        let before = self.ids.len();
-        match queue.stream() {
+        let new = match queue.stream() {
             Some(stream) => self.add_stream(stream),
             None => self.add_live(queue.subscription()),
-        }
-        let new = self.ids.len() > before;
+        };
         if new {
             self.queues.push(queue.clone());
         }
@@ -62,15 +63,22 @@ impl ReceiverSet {
             })
         };
         let mut set = ReceiverSet::default();
-        self.log.iter().filter(|s| !refuses(Some(s), None)).for_each(|s| set.add_stream(s));
-        self.live.iter().filter(|l| !refuses(None, Some(l))).for_each(|l| set.add_live(l));
+        for stream in self.log.iter().filter(|s| !refuses(Some(s), None)) {
+            set.add_stream(stream);
+        }
+        for live in self.live.iter().filter(|l| !refuses(None, Some(l))) {
+            set.add_live(live);
+        }
         set
     }
 
-    pub(crate) fn add_live(&mut self, subscription: &Arc<Subscription>) {
-        if self.note(subscription.id() << 1 | 1) {
+    /// False if it is there.
+    pub(crate) fn add_live(&mut self, subscription: &Arc<Subscription>) -> bool {
+        let new = self.note(subscription.id() << 1 | 1);
+        if new {
             self.live.push(subscription.clone());
         }
+        new
     }
 
     fn note(&mut self, id: u64) -> bool {
@@ -140,24 +148,24 @@ impl Found {
 }
 
 impl Namespace {
-    /// Who receives what is published to the queue of this name.
-    pub(crate) fn route_to_queue(&self, queue: Option<&Arc<Queue>>) -> Route {
+    /// Who receives what is published to the queues of these names.
+    pub(crate) fn route_to_queues(&self, names: &[&[u8]]) -> Route {
         let mut found = Found::default();
-        if let Some(queue) = queue {
-            found.queue(queue);
+        for queue in names.iter().filter_map(|n| self.queue(std::str::from_utf8(n).ok()?)) {
+            found.queue(&queue);
         }
         found.finish(&Publish { guaranteed: false, by: &PublisherId::default(), lookup: None })
     }
 
-    /// Who receives what is published to this exchange.
+    /// Who receives what is published to this exchange. Each exchange on the way matches all the keys.
     pub(crate) fn route_from(
         &self,
         exchange: &Arc<Exchange>,
-        routing_key: &[u8],
+        routing_keys: &[&[u8]],
         publish: &Publish<'_>,
     ) -> Route {
         let mut found = Found::default();
-        self.visit(exchange, routing_key, None, publish, &mut found);
+        self.visit(exchange, routing_keys, None, publish, &mut found);
         found.finish(publish)
     }
 
@@ -166,7 +174,7 @@ impl Namespace {
     pub(crate) fn route_at(&self, address: &Address, publish: &Publish<'_>, but: Option<&Stream>) -> Route {
         let mut found = Found::default();
         let dotted = address.write(Form::Dotted);
-        self.visit(&self.hub(), &dotted, Some(address), publish, &mut found);
+        self.visit(&self.hub(), &[&dotted], Some(address), publish, &mut found);
         if let Some(but) = but {
             let id = but.id();
             if let Some(at) = found.set.log.iter().position(|s| s.id() == id) {
@@ -178,10 +186,11 @@ impl Namespace {
         found.finish(publish)
     }
 
+    /// `address` is the one key, where that is an address already.
     fn visit(
         &self,
         exchange: &Arc<Exchange>,
-        routing_key: &[u8],
+        routing_keys: &[&[u8]],
         address: Option<&Address>,
         publish: &Publish<'_>,
         found: &mut Found,
@@ -195,20 +204,22 @@ impl Namespace {
             }
             found.visited.push(here);
             let mut any = false;
-            exchange.route(routing_key, address, publish.lookup, |target| {
-                any = true;
-                match target {
-                    BindTarget::Queue(queue) => found.queue(queue),
-                    BindTarget::Exchange(next) => stack.push(next.clone()),
-                    BindTarget::Session { session, guaranteed, no_local } => {
-                        if !(*no_local && publish.by.session == Some(session.id())) {
-                            found.session(session, *guaranteed);
+            for routing_key in routing_keys {
+                exchange.route(routing_key, address, publish.lookup, |target| {
+                    any = true;
+                    match target {
+                        BindTarget::Queue(queue) => found.queue(queue),
+                        BindTarget::Exchange(next) => stack.push(next.clone()),
+                        BindTarget::Session { session, guaranteed, no_local } => {
+                            if !(*no_local && publish.by.session == Some(session.id())) {
+                                found.session(session, *guaranteed);
+                            }
                         }
                     }
+                });
+                if exchange.name() == HUB {
+                    any |= self.meet(routing_key, address, publish, found);
                 }
-            });
-            if exchange.name() == HUB {
-                any |= self.meet(routing_key, address, publish, found);
             }
             if !any {
                 let alternate = exchange.spec().arguments.get("alternate-exchange").and_then(Value::as_str);
@@ -232,8 +243,7 @@ impl Namespace {
         if let Some(topic) = name.and_then(|n| self.topic(n)).filter(|t| t.kind() == TopicKind::Log)
             && let Some(partition) = topic.partition_of(Some(routing_key))
         {
-            found.set.add_stream(partition.stream());
-            found.receivers += 1;
+            found.receivers += usize::from(found.set.add_stream(partition.stream()));
             any = true;
         }
         let parsed;

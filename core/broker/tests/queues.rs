@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use inver_broker::message::{DEATH, properties};
+use inver_broker::message::{DEATH, HeaderView};
 use inver_broker::{BindDestination, DeadLetter, HeaderWriter, Namespace, Overflow, QueueLimits, QueueSpec};
 
 fn declare(
@@ -161,9 +161,9 @@ async fn the_dead_go_where_the_queue_sends_them_with_the_story_of_their_deaths()
     let (mailbox, mut consumer) = attach(dead.subscription());
     let buried = take(&mailbox, &mut consumer, 2).await;
     assert_eq!(values(&buried), ["expired", "rejected"]);
-    let death =
-        properties(&buried[0].record).find(|(n, _)| n == DEATH).and_then(|(_, v)| v).expect("a death");
-    assert!(death.starts_with(b"q\nexpired\n\nq\n"), "{death:?}");
+    let mut properties = HeaderView::of(&buried[0].record).properties();
+    let death = properties.find(|(n, _)| *n == DEATH).and_then(|(_, v)| v).expect("a death");
+    assert!(death.starts_with(b"q\nexpired\n\nq\n"), "{}", String::from_utf8_lossy(death));
     assert_eq!((q.depth().ready, q.depth().unacked), (0, 0));
 }
 

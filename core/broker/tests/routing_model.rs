@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::*;
 use inver_broker::{
     Arguments, BindDestination, ExchangeKind, ExchangeSpec, HeaderLookup, Message, Namespace, QueueSpec,
-    Value,
+    Target, Value,
 };
 use proptest::prelude::*;
 
@@ -23,7 +23,8 @@ struct Plan {
     alternates: Vec<Option<usize>>,
     bindings: Vec<Binding>,
     unbound: Vec<prop::sample::Index>,
-    publishes: Vec<(usize, String, Vec<u8>)>,
+    /// To which exchange, with which keys and headers.
+    publishes: Vec<(usize, Vec<String>, Vec<u8>)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +48,8 @@ fn plan() -> impl Strategy<Value = Plan> {
     let binding =
         (0..EXCHANGES, 0..QUEUES + EXCHANGES, "([ab]|\\*|#)(\\.([ab]|\\*|#)){0,2}", any::<bool>(), headers())
             .prop_map(|(from, to, key, any, headers)| Binding { from, to, key, headers: (any, headers) });
-    let publish = (0..EXCHANGES, "[ab](\\.[ab]){0,2}", headers());
+    let keys = prop::collection::vec("[ab](\\.[ab]){0,2}", 1..4);
+    let publish = (0..EXCHANGES, keys, headers());
     (
         prop::collection::vec(kind, EXCHANGES),
         prop::collection::vec(prop::option::weighted(0.3, 0..EXCHANGES), EXCHANGES),
@@ -96,12 +98,13 @@ fn topic_matches(pattern: &[&str], words: &[&str]) -> bool {
     }
 }
 
-fn matches(kind: ExchangeKind, binding: &Binding, key: &str, headers: &[u8]) -> bool {
+fn matches(kind: ExchangeKind, binding: &Binding, keys: &[String], headers: &[u8]) -> bool {
     match kind {
-        ExchangeKind::Direct => binding.key == key,
+        ExchangeKind::Direct => keys.contains(&binding.key),
         ExchangeKind::Fanout => true,
         ExchangeKind::Topic => {
-            topic_matches(&binding.key.split('.').collect::<Vec<_>>(), &key.split('.').collect::<Vec<_>>())
+            let pattern: Vec<_> = binding.key.split('.').collect();
+            keys.iter().any(|key| topic_matches(&pattern, &key.split('.').collect::<Vec<_>>()))
         }
         ExchangeKind::Headers => {
             let has = |h: &u8| headers.contains(h);
@@ -115,7 +118,7 @@ fn reach(
     plan: &Plan,
     bindings: &[Binding],
     at: usize,
-    key: &str,
+    keys: &[String],
     headers: &[u8],
     been: &mut BTreeSet<usize>,
 ) -> BTreeSet<usize> {
@@ -124,15 +127,15 @@ fn reach(
         return queues;
     }
     let hit: Vec<&Binding> =
-        bindings.iter().filter(|b| b.from == at && matches(plan.kinds[at], b, key, headers)).collect();
+        bindings.iter().filter(|b| b.from == at && matches(plan.kinds[at], b, keys, headers)).collect();
     for binding in &hit {
         match binding.to.checked_sub(QUEUES) {
             None => drop(queues.insert(binding.to)),
-            Some(next) => queues.extend(reach(plan, bindings, next, key, headers, been)),
+            Some(next) => queues.extend(reach(plan, bindings, next, keys, headers, been)),
         }
     }
     if let (true, Some(next)) = (hit.is_empty(), plan.alternates[at]) {
-        queues.extend(reach(plan, bindings, next, key, headers, been));
+        queues.extend(reach(plan, bindings, next, keys, headers, been));
     }
     queues
 }
@@ -192,15 +195,17 @@ fn exchanges_route_as_the_model_has_it() {
         let bindings = build(&namespace, &plan, &name);
         let mut wanted = [0u64; QUEUES];
         let mut publisher = publisher(&namespace);
-        for (at, key, headers) in &plan.publishes {
-            let queues = reach(&plan, &bindings, *at, key, headers, &mut BTreeSet::new());
+        for (at, keys, headers) in &plan.publishes {
+            let queues = reach(&plan, &bindings, *at, keys, headers, &mut BTreeSet::new());
             queues.iter().for_each(|q| wanted[*q] += 1);
             let headers = Headers(headers.clone());
             let message = Message { lookup: Some(&headers), ..message(b"x") };
             let exchange_name = name("e", *at);
+            let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+            let to = Target::Exchange { name: &exchange_name, routing_key: keys[0], more_keys: &keys[1..] };
             // Twice: found, and remembered.
             for _ in 0..2 {
-                let routed = publisher.publish(exchange(&exchange_name, key), &message).unwrap();
+                let routed = publisher.publish(to, &message).unwrap();
                 prop_assert_eq!(routed.destinations, queues.len());
             }
         }

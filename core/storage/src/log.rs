@@ -210,6 +210,12 @@ impl Log {
         Lsn(self.inner().marks.committed())
     }
 
+    /// The end of the last entry that was submitted: who waits for it sees what was submitted before, whoever did.
+    #[must_use]
+    pub fn submitted(&self) -> Lsn {
+        Lsn(self.inner().intake.lock().next_lsn)
+    }
+
     /// Synced up to here.
     #[must_use]
     pub fn durable(&self) -> Lsn {

@@ -396,3 +396,17 @@ fn the_cleaner_copies_what_is_live_out_of_mostly_dead_segments() {
     log.checkpoint().unwrap();
     assert!(log.stats().segments <= 2);
 }
+
+#[test]
+fn who_waits_for_what_was_submitted_sees_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &small());
+    log.wait_committed_blocking(log.submitted()).unwrap();
+    let stream = create_stream(&log);
+    let mut entry = Entry::new();
+    entry.batch(std::slice::from_ref(&stream), batch(&[b"x"]));
+    let submitted = log.submit(entry).unwrap();
+    assert_eq!(log.submitted(), submitted.lsn);
+    log.wait_committed_blocking(log.submitted()).unwrap();
+    assert_eq!(stream.high_watermark(), Offset(1));
+}

@@ -5,10 +5,13 @@
 //! own, in order, duplicates and null values kept. So a property can never be mistaken for a user's header.
 //! A record without that first header carries the user's headers only.
 
-use bytes::Bytes;
+mod view;
+
 use inver_storage::batch::Record;
 
 use crate::value::HeaderLookup;
+
+pub use view::{Header, HeaderView, RawHeaders, expires_ms};
 
 /// The first header of a record that the broker composed.
 pub const ORIGIN: &[u8] = b"inver-origin";
@@ -153,89 +156,6 @@ fn put_varint(buf: &mut Vec<u8>, value: i64) {
     buf.push(z as u8);
 }
 
-/// A header as stored.
-pub type Header = (Bytes, Option<Bytes>);
-
-/// Where a record came from and which of its headers are properties.
-#[derive(Clone, Debug)]
-pub struct Provenance {
-    /// The origin's short name; none for a record that came as part of a finished batch.
-    pub origin: Option<Bytes>,
-    /// How many headers behind the first are properties.
-    pub properties: usize,
-}
-
-/// Tells properties from user headers.
-#[must_use]
-pub fn provenance(record: &Record) -> Provenance {
-    let none = Provenance { origin: None, properties: 0 };
-    let Some((name, Some(value))) = record.headers().next() else { return none };
-    if name != ORIGIN || value.len() < 4 {
-        return none;
-    }
-    let (origin, digits) = (value.slice(..value.len() - 3), &value[value.len() - 3..]);
-    match digits {
-        [b'/', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => Provenance {
-            origin: Some(origin),
-            properties: usize::from(tens - b'0') * 10 + usize::from(ones - b'0'),
-        },
-        _ => none,
-    }
-}
-
-/// The properties of a record, in order; none for a record that came as part of a finished batch.
-pub fn properties(record: &Record) -> impl Iterator<Item = Header> + use<> {
-    let p = provenance(record);
-    let skip = usize::from(p.origin.is_some());
-    record.headers().skip(skip).take(p.properties)
-}
-
-/// The user's own headers of a record, in order.
-pub fn user_headers(record: &Record) -> impl Iterator<Item = Header> + use<> {
-    let p = provenance(record);
-    let skip = if p.origin.is_some() { 1 + p.properties } else { 0 };
-    record.headers().skip(skip)
-}
-
-/// When the message dies, in milliseconds since 1970, if it says so.
-#[must_use]
-pub fn expires_ms(record: &Record) -> Option<i64> {
-    // Looked at for every message that is handed out, so it slices nothing.
-    let mut rest: &[u8] = &record.headers;
-    if record.header_count < 2 || next_part(&mut rest)? != ORIGIN {
-        return None;
-    }
-    next_part(&mut rest)?;
-    if next_part(&mut rest)? != EXPIRES {
-        return None;
-    }
-    std::str::from_utf8(next_part(&mut rest)?).ok()?.parse().ok()
-}
-
-/// Splits off a name or value that is not null.
-fn next_part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (mut z, mut shift) = (0u64, 0);
-    loop {
-        let (byte, behind) = rest.split_first()?;
-        *rest = behind;
-        z |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            break;
-        }
-        shift += 7;
-        if shift > 28 {
-            return None;
-        }
-    }
-    if z & 1 == 1 {
-        return None;
-    }
-    let len = usize::try_from(z >> 1).ok()?;
-    let (part, behind) = rest.split_at_checked(len)?;
-    *rest = behind;
-    Some(part)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,13 +178,13 @@ mod tests {
             w.user(b"content-type", Some(b"mine"));
             w.user(b"content-type", None);
         });
-        let p = provenance(&r);
-        assert_eq!((p.origin.as_deref(), p.properties), (Some(&b"plug"[..]), 2));
+        let view = HeaderView::of(&r);
+        assert_eq!((view.origin(), view.properties().left()), (Some(&b"plug"[..]), 2));
         assert_eq!(expires_ms(&r), Some(1234));
-        let properties: Vec<_> = properties(&r).map(|(n, _)| n).collect();
-        assert_eq!(properties, ["expires", "content-type"]);
-        let user: Vec<_> = user_headers(&r).map(|(_, v)| v).collect();
-        assert_eq!(user, [Some(Bytes::from("mine")), None]);
+        let properties: Vec<_> = view.properties().map(|(n, _)| n).collect();
+        assert_eq!(properties, [&b"expires"[..], b"content-type"]);
+        let user: Vec<_> = view.user().map(|(_, v)| v).collect();
+        assert_eq!(user, [Some(&b"mine"[..]), None]);
     }
 
     #[test]
@@ -272,8 +192,10 @@ mod tests {
         let mut builder = BatchBuilder::new(0);
         builder.push(0, None, &[(b"expires", Some(b"5")), (ORIGIN, Some(b"x/01"))], Some(b""));
         let r = records(builder.finish().bytes()).unwrap().next().unwrap().unwrap();
-        assert!(provenance(&r).origin.is_none());
+        let view = HeaderView::of(&r);
+        assert!(view.origin().is_none());
+        assert_eq!(view.properties().count(), 0);
         assert_eq!(expires_ms(&r), None);
-        assert_eq!(user_headers(&r).count(), 2);
+        assert_eq!(view.user().count(), 2);
     }
 }
