@@ -57,8 +57,8 @@ pub use session::{
     Expiry, Opened, Session, SessionError, SessionSpec, SubscribeError, SubscriptionOptions, Will,
 };
 pub use subscription::{
-    AttachError, Consumer, ConsumerSpec, Delivery, DeliveryId, Depth, MemoryBounds, Mode, Pull, Start,
-    Subscription, WhenFull,
+    AttachError, Consumer, ConsumerSpec, Delivery, DeliveryId, Depth, LiveBatch, MemoryBounds, Mode, Pull,
+    Start, Subscription, WhenFull,
 };
 pub use topic::{
     PARTITIONS_MAX, Partition, TOPIC_NAME_BYTES_MAX, Topic, TopicConfig, TopicError, TopicId, TopicKind,

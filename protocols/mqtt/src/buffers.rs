@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use inver_broker::Delivery;
+use inver_broker::{Delivery, LiveBatch};
 
 /// What is read at a time.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
@@ -19,6 +19,7 @@ const SPARE_OUTPUT_BYTES_MAX: usize = 512 * 1024;
 thread_local! {
     static READ: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
     static DELIVERIES: RefCell<Vec<Vec<Delivery>>> = const { RefCell::new(Vec::new()) };
+    static BATCHES: RefCell<Vec<Vec<LiveBatch>>> = const { RefCell::new(Vec::new()) };
     static OUTPUT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -63,6 +64,21 @@ pub(crate) fn take_deliveries() -> Vec<Delivery> {
 pub(crate) fn give_deliveries(mut list: Vec<Delivery>) {
     list.clear();
     DELIVERIES.with_borrow_mut(|spare| {
+        if spare.len() < SPARE_MAX {
+            spare.push(list);
+        }
+    });
+}
+
+/// An empty list for batches that are pulled.
+pub(crate) fn take_batches() -> Vec<LiveBatch> {
+    BATCHES.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Gives a list back.
+pub(crate) fn give_batches(mut list: Vec<LiveBatch>) {
+    list.clear();
+    BATCHES.with_borrow_mut(|spare| {
         if spare.len() < SPARE_MAX {
             spare.push(list);
         }

@@ -26,7 +26,7 @@ use crate::exchange::{BindTarget, Bound};
 use crate::namespace::Namespace;
 use crate::publisher::PublisherId;
 use crate::router::{ReceiverSet, Route};
-use crate::subscription::{AttachError, Consumer, Delivery, DeliveryId, Mode, Pull, Subscription};
+use crate::subscription::{AttachError, Consumer, Delivery, DeliveryId, LiveBatch, Mode, Pull, Subscription};
 use crate::value::Arguments;
 
 pub use open::{Opened, SessionError, SessionSpec};
@@ -127,7 +127,7 @@ impl SessionCore {
             (Some((stream, _)), true) => set.add_stream(stream),
             (None, true) => set.add_live(&self.inbox),
             (_, false) => set.add_live(&self.live),
-        }
+        };
     }
 
     /// Lets go of the oldest messages beyond so many; how many.
@@ -311,9 +311,9 @@ impl Session {
         (true, self.core.submit(entry))
     }
 
-    /// Best-effort messages.
-    pub fn pull_live(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
-        self.live.pull(messages_max, bytes_max, into)
+    /// Best-effort messages, by the batch: those of other sessions are the same bytes.
+    pub fn pull_live(&mut self, bytes_max: usize, into: &mut Vec<LiveBatch>) -> Pull {
+        self.live.pull_batches(bytes_max, into)
     }
 
     /// Guaranteed messages; their offsets are dense for the session's life, and unacknowledged ones come again

@@ -6,7 +6,7 @@ use inver_storage::{Entry, Lsn, ReadError};
 
 use super::hand_out::Aside;
 use super::state::{Load, SlotId};
-use super::{Delivery, DeliveryId, Subscription};
+use super::{Delivery, DeliveryId, LiveBatch, Subscription};
 use crate::Mailbox;
 use crate::clock::now_ms;
 use crate::deadletter::{Dead, Reason};
@@ -112,6 +112,14 @@ impl Consumer {
         for load in self.aside.loads.drain(..) {
             load.spawn(&self.subscription);
         }
+        pull
+    }
+
+    /// Takes whole batches of a queue in memory, about so many bytes, at least one. For its only consumer, which never
+    /// [`pull`](Self::pull)s beside; what it gets is acknowledged.
+    pub(crate) fn pull_batches(&mut self, bytes_max: usize, into: &mut Vec<LiveBatch>) -> Pull {
+        let (messages, pull) = self.subscription.state.lock().pull_batches(self.slot, bytes_max.max(1), into);
+        self.subscription.surroundings.counters.delivered.increment(messages);
         pull
     }
 

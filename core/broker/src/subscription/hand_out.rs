@@ -4,7 +4,7 @@ use inver_storage::batch::Record;
 
 use super::consumer::{ConsumerSpec, Pull};
 use super::keys::{self, AHEAD_MESSAGES_MAX, key_of};
-use super::source::{Offer, Taken};
+use super::source::{LiveBatch, Offer, Source, Taken};
 use super::state::{Held, Load, SlotId, State};
 use super::{Delivery, DeliveryId, Mode};
 
@@ -79,6 +79,31 @@ impl State {
             self.asking.push(spec.clone());
         }
         pull
+    }
+
+    /// Takes whole batches out of a queue in memory, until they are about so many bytes. For the only consumer of a
+    /// queue without limits, which acknowledges by pulling; messages, and what a pull says.
+    pub(super) fn pull_batches(
+        &mut self,
+        slot: SlotId,
+        bytes_max: usize,
+        into: &mut Vec<LiveBatch>,
+    ) -> (u64, Pull) {
+        if self.closed || !self.slots.contains_key(&slot) {
+            return (0, Pull { cancelled: true, ..Pull::default() });
+        }
+        self.wait_no_more(slot);
+        let (mut messages, mut bytes) = (0, 0);
+        while bytes < bytes_max {
+            let Some(Source::Memory(memory)) = self.sources.first_mut() else { break };
+            let Some(batch) = memory.take_batch() else {
+                return (messages, self.after_pull(slot, true, false));
+            };
+            messages += batch.messages;
+            bytes += batch.bytes.len();
+            into.push(batch);
+        }
+        (messages, self.after_pull(slot, false, true))
     }
 
     /// What a consumer is told after its pull: whether to come again by itself, or to wait.

@@ -40,7 +40,7 @@ use crate::queue::QueueLimits;
 use crate::reclaim::Reclaim;
 
 pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
-pub use source::{MemoryBounds, WhenFull};
+pub use source::{LiveBatch, MemoryBounds, WhenFull};
 
 use mortality::DEATHS_A_LOOK_MAX;
 use source::memory::spill_ended;

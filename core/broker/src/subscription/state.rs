@@ -225,6 +225,12 @@ impl State {
             return;
         }
         let Some(Source::Memory(memory)) = self.sources.first_mut() else { return };
+        if self.slots.is_empty() && memory.drops() {
+            // Best effort, and nobody is there.
+            memory.count_dropped(u64::from(batch.record_count()));
+            of.surroundings.counters.dropped.increment(u64::from(batch.record_count()));
+            return;
+        }
         match memory.push(batch, topic) {
             Pushed::Held => {}
             Pushed::Refused => of.surroundings.counters.dropped.increment(u64::from(batch.record_count())),

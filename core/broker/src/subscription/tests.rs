@@ -83,6 +83,23 @@ fn a_refused_best_effort_message_is_counted() {
     let (_dir, broker) = broker();
     let bounds = MemoryBounds { messages_max: 2, bytes_max: u64::MAX, when_full: WhenFull::DropNewest };
     let subscription = Subscription::in_memory(&broker.default_namespace(), "s", Mode::Shared, bounds);
+    let _consumer = subscription.attach(ConsumerSpec::new(Mailbox::new(), 1)).unwrap();
     (0..5).for_each(|_| subscription.push(&batch(1), None));
     assert_eq!((subscription.depth().ready, subscription.dropped()), (2, 3));
+}
+
+#[test]
+fn best_effort_messages_for_nobody_are_not_kept() {
+    let (_dir, broker) = broker();
+    let subscription = memory(&broker);
+    subscription.push(&batch(1), None);
+    assert_eq!((subscription.depth().ready, subscription.dropped()), (0, 1));
+    let mut consumer = subscription.attach(ConsumerSpec::new(Mailbox::new(), 1)).unwrap();
+    subscription.push(&batch(1), None);
+    let mut got = Vec::new();
+    assert!(!consumer.pull_batches(1, &mut got).cancelled);
+    assert_eq!((got.len(), subscription.depth().ready), (1, 0));
+    drop(consumer);
+    subscription.push(&batch(1), None);
+    assert_eq!((subscription.depth().ready, subscription.dropped()), (0, 2));
 }

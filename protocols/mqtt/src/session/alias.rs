@@ -54,6 +54,11 @@ impl Outgoing {
         Outgoing { aliases: HashMap::new(), maximum }
     }
 
+    /// Whether there can be any.
+    pub(crate) fn sets_any(&self) -> bool {
+        self.maximum != 0
+    }
+
     /// The alias of a topic, and whether the client knows it. The first topics get one, up to the maximum.
     pub(crate) fn of(&mut self, topic: &str) -> Option<(u16, bool)> {
         if self.maximum == 0 {

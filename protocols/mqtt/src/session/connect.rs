@@ -15,7 +15,7 @@ use inver_storage::batch::BatchBuilder;
 use super::deferred::Deferred;
 use super::inbound::Inbound;
 use super::outbound::Outbound;
-use super::state::{Kept, random};
+use super::state::{self, Kept, random};
 use super::subscriptions::{Subscriptions, Terms};
 use super::{Member, Session, alias, token};
 use crate::codec::{
@@ -128,13 +128,16 @@ pub(crate) async fn connect(
         live_bytes_max: config.live_bytes_max,
     };
     let opened = namespace.open_session(spec).await.map_err(|error| unavailable(&error))?;
-    let Opened { session: core, present, subscriptions: known, state, lsn } = opened;
+    let Opened { session: core, present, subscriptions: known, state: kept, lsn } = opened;
     let mut lsn = lsn.max(core.set_expiry(expiry(wishes.expiry_s)));
     if connect.will.is_some() {
         let will = will(connect, client_id, user.as_deref())?;
         lsn = lsn.max(core.set_will(Some(will)));
     }
-    let kept = Kept::read(&state);
+    let kept = Kept::read(&kept);
+    if kept.sent.is_some() {
+        lsn = lsn.max(core.delete(&state::SENT_KEY));
+    }
     let window = wishes.receive_maximum.min(config.inflight_max);
     let v5 = connect.version == Version::V5;
     let mut session = Box::new(Session {
@@ -158,6 +161,7 @@ pub(crate) async fn connect(
         next_member: token::SHARED,
         deferred: Deferred::default(),
         live_ready: true,
+        live_rest: VecDeque::new(),
         inbox_ready: true,
         sent_before: if present { kept.sent } else { Some(0) },
         inbox_next: kept.sent.unwrap_or(0),

@@ -14,8 +14,11 @@ mod connect;
 mod deferred;
 mod deliver;
 mod inbound;
+mod live;
 mod outbound;
 mod publish;
+mod retained;
+mod send;
 mod state;
 mod subscribe;
 mod subscriptions;
@@ -26,7 +29,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_broker::address::{Form, rewrite};
-use inver_broker::{Consumer, Delivery, DeliveryId, HeaderWriter, Mailbox, Namespace, Publisher, now_ms};
+use inver_broker::{
+    Consumer, Delivery, DeliveryId, HeaderWriter, LiveBatch, Mailbox, Namespace, Publisher, now_ms,
+};
 use inver_storage::Lsn;
 
 use crate::codec::{Disconnect, Packet, PropertiesBuf, Property, Reason, Shared, Version, split_shared};
@@ -34,9 +39,10 @@ use crate::config::MqttConfig;
 use crate::error::Stop;
 
 use self::deferred::Deferred;
-use self::deliver::{From, RetainedScan};
+use self::deliver::From;
 use self::inbound::Inbound;
 use self::outbound::Outbound;
+use self::retained::RetainedScan;
 use self::subscriptions::{Subscriptions, Terms};
 
 pub(crate) use self::connect::{Accepted, connect};
@@ -102,6 +108,8 @@ pub(crate) struct Session {
     deferred: Deferred,
 
     live_ready: bool,
+    /// What was pulled of the live queue and found no room.
+    live_rest: VecDeque<LiveBatch>,
     inbox_ready: bool,
     /// Messages of the inbox below this offset may have been sent before; `None`: all, until it was empty once.
     sent_before: Option<u64>,

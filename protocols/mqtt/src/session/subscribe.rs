@@ -2,7 +2,7 @@
 
 use inver_broker::{ConsumerSpec, Filter, SubscribeError, SubscriptionOptions};
 
-use super::deliver::RetainedScan;
+use super::retained::RetainedScan;
 use super::subscriptions::Terms;
 use super::{Member, Session};
 use crate::codec::{

@@ -78,6 +78,8 @@ impl Subscriptions {
     /// Takes a subscription out.
     pub(crate) fn remove(&mut self, filter: &str) {
         self.exact.remove(filter);
+    any_id: bool,
+    any_retain_as_published: bool,
         self.wild.remove(filter);
         self.forget();
     }
@@ -94,6 +96,8 @@ impl Subscriptions {
 
     /// What a message of this topic is delivered as. `own`: this client published it [MQTT-3.8.3-3].
     pub(crate) fn matched(&mut self, topic: &str, own: bool) -> &Matched {
+        self.any_id |= terms.id.is_some();
+        self.any_retain_as_published |= terms.options.retain_as_published;
         let own = own && self.any_no_local;
         if !self.last.as_ref().is_some_and(|(last, last_own)| last == topic && *last_own == own) {
             self.last_matched = self.look_up(topic, own);
@@ -114,6 +118,16 @@ impl Subscriptions {
         let mut found = Matched::default();
         let mut count = |terms: &Terms| {
             if own && terms.options.no_local {
+    /// Whether a subscription has, or had, an identifier.
+    pub(crate) fn any_id(&self) -> bool {
+        self.any_id
+    }
+
+    /// Whether a subscription keeps, or kept, the RETAIN flag.
+    pub(crate) fn any_retain_as_published(&self) -> bool {
+        self.any_retain_as_published
+    }
+
                 return;
             }
             found.qos = found.qos.max(Some(terms.options.qos));

@@ -32,7 +32,7 @@ pub struct MemoryBounds {
 /// What a full queue in memory does with a new message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// It refuses the new message and counts it.
+    /// It refuses the new message and counts it; also while nobody consumes.
     DropNewest,
     /// It goes on in the log until what is there was consumed. Nothing of it survives a restart.
     Spill,
@@ -45,6 +45,18 @@ pub(in crate::subscription) enum Pushed {
     Refused,
     /// It has to go on in the log: see [`MemorySource::spill`].
     ToSpill,
+}
+
+/// A batch from a queue in memory, shared with all other receivers: who gets the same bytes at the same place got
+/// the same batch.
+#[derive(Clone, Debug)]
+pub struct LiveBatch {
+    /// The record batch.
+    pub bytes: Bytes,
+    /// Messages in it.
+    pub messages: u64,
+    /// As [`Delivery::topic`](crate::Delivery::topic), of all its messages.
+    pub topic: Option<Arc<str>>,
 }
 
 /// A batch in memory that was not handed out yet.
@@ -104,6 +116,16 @@ impl MemorySource {
     /// Messages that were refused.
     pub(in crate::subscription) fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// Whether it refuses what it has no room for.
+    pub(in crate::subscription) fn drops(&self) -> bool {
+        self.bounds.when_full == WhenFull::DropNewest
+    }
+
+    /// Messages were refused before they came here.
+    pub(in crate::subscription) fn count_dropped(&mut self, messages: u64) {
+        self.dropped += messages;
     }
 
     pub(super) fn is_loading(&self) -> bool {
@@ -189,6 +211,14 @@ impl MemorySource {
     /// The stream of the part in the log, to be deleted.
     pub(in crate::subscription) fn spilled_stream(&self) -> Option<&Stream> {
         self.spill.as_ref().map(|s| &s.source.stream)
+    }
+
+    /// The next batch as a whole, for those who never [`take`](Self::take) singly. It counts as consumed.
+    pub(in crate::subscription) fn take_batch(&mut self) -> Option<LiveBatch> {
+        let Waiting { bytes, messages, topic, .. } = self.batches.pop_front()?;
+        self.held -= messages;
+        self.bytes -= bytes.len() as u64;
+        Some(LiveBatch { bytes, messages, topic })
     }
 
     pub(super) fn take(&mut self, read_bytes: usize) -> Offer {

@@ -11,7 +11,7 @@ use inver_storage::batch::{BatchHeader, Record, Records, records};
 use inver_storage::{ColdRead, Cursor, StoredBatch};
 
 pub(super) use memory::MemorySource;
-pub use memory::{MemoryBounds, WhenFull};
+pub use memory::{LiveBatch, MemoryBounds, WhenFull};
 pub(super) use stream::StreamSource;
 
 /// A message taken from a source.

@@ -1,0 +1,60 @@
+//! Retained messages for new subscriptions: at QoS 0 straight to the client, else into the session's inbox, where they
+//! last until they are acknowledged.
+
+use inver_broker::{Filter, Message, ScanFrom, Target};
+use inver_storage::batch::Record;
+
+use super::Session;
+use crate::codec::Qos;
+use crate::error::Stop;
+use crate::map::{InboxFor, Outgoing, inbox_copy};
+
+/// Retained values looked up at a time.
+const SCAN_VALUES_MAX: usize = 64;
+
+/// Retained messages that a new subscription is still to get [MQTT-3.3.1-9].
+pub(super) struct RetainedScan {
+    pub(super) filter: Filter,
+    pub(super) from: Option<ScanFrom>,
+    pub(super) granted: Qos,
+    pub(super) id: Option<u32>,
+    /// They follow the SUBACK, which is this turn's answer.
+    pub(super) after_turn: u64,
+}
+
+impl Session {
+    pub(super) fn scan_retained(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
+        let Some(mut scan) = self.scans.pop_front() else { return Ok(()) };
+        if !self.deferred.is_released(scan.after_turn) {
+            self.scans.push_front(scan);
+            return Ok(());
+        }
+        let mut records: Vec<Record> = Vec::new();
+        let next =
+            self.namespace.retained().scan(&scan.filter, scan.from.as_ref(), SCAN_VALUES_MAX, &mut records);
+        for record in &records {
+            self.send_retained(&scan, record, out)?;
+        }
+        self.flush()?;
+        if next.is_some() {
+            scan.from = next;
+            self.scans.push_front(scan);
+        } else if self.scans.is_empty() {
+            self.scans = std::collections::VecDeque::new();
+        }
+        Ok(())
+    }
+
+    fn send_retained(&mut self, scan: &RetainedScan, record: &Record, out: &mut Vec<u8>) -> Result<(), Stop> {
+        let Some(outgoing) = Outgoing::read(record, None) else { return Ok(()) };
+        if outgoing.qos.min(scan.granted) == Qos::AtMostOnce {
+            self.write(Qos::AtMostOnce, true, record, &outgoing, scan.id.as_slice(), out);
+            return Ok(());
+        }
+        let terms = InboxFor { granted: scan.granted, retain: true, shared: false, subscription_id: scan.id };
+        let headers = inbox_copy(&mut self.headers, record, terms);
+        let message = Message { headers, ..Message::of_record(record, true) };
+        self.publisher.publish(Target::Session(&self.core), &message)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! One publisher, many subscribers: what sessions share must not be seen by any of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use inver_mqtt::codec::*;
+use support::*;
+
+const USER: Property<'_> = Property::UserProperty("a", "1");
+
+fn at_most_once() -> SubscribeOptions {
+    SubscribeOptions { qos: Qos::AtMostOnce, ..Default::default() }
+}
+
+/// A burst in one segment: it is one batch for all who hear it.
+async fn burst(client: &mut Client, messages: &[Publish<'_>]) {
+    let mut wire = Vec::new();
+    for message in messages {
+        Packet::Publish(message.clone()).encode(client.version, &mut wire).unwrap();
+    }
+    client.raw(&wire).await;
+}
+
+#[tokio::test]
+async fn every_subscriber_gets_what_it_asked_for() {
+    let server = Server::start().await;
+    let mut plain = Vec::new();
+    for number in 0..4 {
+        for version in [Version::V31, Version::V311, Version::V5] {
+            let mut client = server.client(version, &format!("plain-{number}-{version:?}")).await;
+            client.subscribe(&[("f/#", at_most_once())], &[]).await;
+            plain.push(client);
+        }
+    }
+    let mut identified = server.client(Version::V5, "identified").await;
+    identified.subscribe(&[("f/#", at_most_once())], &[Property::SubscriptionIdentifier(7)]).await;
+    let mut keeping = server.client(Version::V5, "keeping").await;
+    let keeps = SubscribeOptions { retain_as_published: true, ..at_most_once() };
+    keeping.subscribe(&[("f/#", keeps)], &[]).await;
+    let small = Opening {
+        client_id: "small",
+        properties: vec![Property::MaximumPacketSize(60)],
+        ..Opening::default()
+    };
+    let (mut small, _) = server.open(Version::V5, small).await;
+    small.subscribe(&[("f/#", at_most_once())], &[]).await;
+    let aliased = Opening {
+        client_id: "aliased",
+        properties: vec![Property::TopicAliasMaximum(1)],
+        ..Opening::default()
+    };
+    let (mut aliased, _) = server.open(Version::V5, aliased).await;
+    aliased.subscribe(&[("f/#", at_most_once())], &[]).await;
+
+    let mut publisher = server.client(Version::V5, "publisher").await;
+    let list = properties(&[USER]);
+    let large = "l".repeat(100);
+    for round in 0..3 {
+        let (one, two) = (format!("{round}-one"), format!("{round}-two"));
+        burst(
+            &mut publisher,
+            &[
+                Publish { properties: list, ..message("f/a", &one, Qos::AtMostOnce) },
+                Publish { retain: true, ..message("f/b", &two, Qos::AtMostOnce) },
+                message("f/a", &large, Qos::AtMostOnce),
+            ],
+        )
+        .await;
+        for client in &mut plain {
+            let first = client.take().await;
+            assert_eq!((first.topic, first.payload), ("f/a", one.as_bytes()));
+            let user = if client.version == Version::V5 { vec![USER] } else { Vec::new() };
+            assert_eq!(first.properties.iter().collect::<Vec<_>>(), user);
+            let second = client.take().await;
+            assert_eq!((second.topic, second.payload, second.retain), ("f/b", two.as_bytes(), false));
+            assert_eq!(client.take().await.payload.len(), 100);
+        }
+        for (topic, user) in [("f/a", true), ("f/b", false), ("f/a", false)] {
+            let got = identified.take().await;
+            let mut wanted = if user { vec![USER] } else { Vec::new() };
+            wanted.push(Property::SubscriptionIdentifier(7));
+            assert_eq!((got.topic, got.properties.iter().collect::<Vec<_>>()), (topic, wanted));
+        }
+        for retain in [false, true, false] {
+            assert_eq!(keeping.take().await.retain, retain);
+        }
+        assert_eq!(small.take().await.payload, one.as_bytes());
+        assert_eq!(small.take().await.payload, two.as_bytes());
+        let first = aliased.take().await;
+        assert_eq!(first.topic, if round == 0 { "f/a" } else { "" });
+        assert_eq!(aliased.take().await.topic, "f/b");
+        assert_eq!(aliased.take().await.topic, "");
+    }
+    small.nothing().await;
+}
+
+#[tokio::test]
+async fn messages_that_expire_count_down_for_each() {
+    let server = Server::start().await;
+    let mut clients = Vec::new();
+    for number in 0..3 {
+        let mut client = server.client(Version::V5, &format!("c{number}")).await;
+        client.subscribe(&[("e", at_most_once())], &[]).await;
+        clients.push(client);
+    }
+    let mut publisher = server.client(Version::V5, "publisher").await;
+    let list = properties(&[Property::MessageExpiryInterval(100)]);
+    publisher.publish(Publish { properties: list, ..message("e", "x", Qos::AtMostOnce) }).await;
+    for client in &mut clients {
+        let got = client.take().await;
+        let left = got.properties.iter().collect::<Vec<_>>();
+        assert!(
+            matches!(left[..], [Property::MessageExpiryInterval(98..=100)]),
+            "what is left of it: {left:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn bursts_larger_than_the_output_come_whole_and_in_order() {
+    let config = inver_mqtt::MqttConfig { output_bytes_max: 4096, ..Default::default() };
+    let server = Server::with(config).await;
+    let mut clients = Vec::new();
+    for number in 0..3 {
+        let mut client = server.client(Version::V311, &format!("c{number}")).await;
+        client.subscribe(&[("big", at_most_once())], &[]).await;
+        clients.push(client);
+    }
+    let mut publisher = server.client(Version::V311, "publisher").await;
+    let texts: Vec<String> = (0..2000).map(|number| format!("{number:0100}")).collect();
+    let messages: Vec<_> = texts.iter().map(|text| message("big", text, Qos::AtMostOnce)).collect();
+    burst(&mut publisher, &messages).await;
+    for client in &mut clients {
+        for text in &texts {
+            assert_eq!(client.take().await.payload, text.as_bytes());
+        }
+    }
+}
