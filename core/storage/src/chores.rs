@@ -59,7 +59,8 @@ impl Inner {
         self.sync_if_due()?;
         self.seal_closed()?;
         self.roll_if_old()?;
-        if self.clean()? || self.compact()? || self.is_checkpoint_due() || self.is_anything_dead() {
+        let rewrote = self.may_clean() && (self.clean()? | self.compact()?);
+        if rewrote || self.is_checkpoint_due() || self.is_anything_dead() {
             self.reclaim_or_checkpoint()?;
         }
         Ok(())

@@ -33,13 +33,16 @@ pub(crate) const READ_BYTES: usize = 64 << 10;
 /// Written to the file at a time.
 const WRITE_BYTES: usize = 1 << 20;
 const COPY_FILE: &str = "clean.tmp";
+/// Pause after a copy could not be written.
+const RETRY_MS: i64 = 30_000;
 
 /// What keeps a segment from being cleaned.
 pub(crate) enum CleanError {
     /// The old segment cannot be read: it stays as it is.
     Unreadable(ReadError),
-    /// The new one cannot be written.
+    /// The new one cannot be written; nothing depends on it yet.
     Io(io::Error),
+    /// The log is over.
     Log(LogError),
 }
 
@@ -112,14 +115,32 @@ impl Inner {
             Err(CleanError::Unreadable(error)) => {
                 tracing::error!(%error, "a segment cannot be cleaned");
                 for segment in &chosen {
-                    segment.is_unreadable.store(true, Ordering::Relaxed);
+                    if error.file() == Some(segment.id.file_name().as_str()) {
+                        segment.is_unreadable.store(true, Ordering::Relaxed);
+                    }
                 }
                 self.drop_copy();
                 Ok(false)
             }
-            Err(CleanError::Io(error)) => Err(self.fail("cleaning", &error)),
+            Err(CleanError::Io(error)) => {
+                self.put_off_cleaning(&error);
+                Ok(false)
+            }
             Err(CleanError::Log(error)) => Err(error),
         }
+    }
+
+    /// The copy could not be written, most likely because the disk is full. Nothing depends on it yet: it is removed,
+    /// and tried again later.
+    pub(crate) fn put_off_cleaning(&self, error: &io::Error) {
+        tracing::warn!(%error, "cleaning is put off");
+        self.drop_copy();
+        self.cleans_from_ms.store(self.clock.now_ms().saturating_add(RETRY_MS), Ordering::Relaxed);
+    }
+
+    /// Not after a copy failed a short while ago.
+    pub(crate) fn may_clean(&self) -> bool {
+        self.clock.now_ms() >= self.cleans_from_ms.load(Ordering::Relaxed)
     }
 
     /// Mostly dead segments, as many as fit into one new one, and small ones that the cleaner wrote before.
@@ -361,8 +382,8 @@ impl Copy {
         self.buffer.put_slice(&trailer.encode());
         self.flush()?;
         self.file.sync()?;
-        inner.medium.rename(COPY_FILE, &id.file_name())?;
-        inner.medium.sync_folder()?;
+        let named = inner.medium.rename(COPY_FILE, &id.file_name()).and_then(|()| inner.medium.sync_folder());
+        named.map_err(|error| CleanError::Log(inner.fail("naming a cleaned segment", &error)))?;
         let segment = Segment::new(id, 0, self.created_ms);
         segment.entries_end.store(entries_end, Ordering::Relaxed);
         segment.max_timestamp.store(self.max_timestamp, Ordering::Relaxed);

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use crate::batch::Batch;
+use crate::compaction::{Compaction, POLICIES, row_key};
 use crate::cursor::Cursor;
 use crate::format::entry::tag;
 use crate::ids::{CursorId, Offset, StreamId, TableId};
@@ -112,6 +113,16 @@ impl Entry {
     /// Moves the stream's start up to `to` (never down, never beyond its end). The data below may be reclaimed.
     pub fn trim(&mut self, stream: &Stream, to: Offset) {
         self.parts.push(Part::Trim { stream: stream.clone(), to });
+    }
+
+    /// Compacts a stream by key from this entry on, or (`None`) no longer: of the records with the same key only the
+    /// last one stays. Kept until the stream is deleted.
+    pub fn set_compaction(&mut self, stream: StreamId, policy: Option<Compaction>) {
+        let (table, key) = (POLICIES, row_key(stream.0));
+        self.parts.push(match policy {
+            Some(policy) => Part::Put { table, key, value: policy.encode() },
+            None => Part::Delete { table, key },
+        });
     }
 
     /// Makes a cursor on a stream (its id from [`crate::Log::allocate_cursor`]); all below `at` counts as

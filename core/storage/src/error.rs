@@ -124,3 +124,14 @@ pub enum ReadError {
         detail: String,
     },
 }
+
+impl ReadError {
+    /// The file that it is about, by its name inside the data folder.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::Damaged { file, .. } | Self::Io { file, .. } => Some(file),
+            Self::OutOfRange { .. } | Self::Deleted => None,
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! What the handles of a log share.
 //!
-//! Locks, in the order in which they may be taken: cursors (by id) → intake → producers of a stream → state of a
+//! Locks, in the order in which they may be taken: cursors (by id) → intake → compacted, producers of a stream → state of a
 //! stream → segments. The writer's own state is locked by whoever drives it, before all of these.
 
 use std::collections::BTreeMap;
@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     /// No threads: whoever waits drives the log (the simulator).
     pub(crate) is_manual: bool,
     pub(crate) next_cleaned: AtomicU64,
+    /// No cleaning before this time: a copy could not be written.
+    pub(crate) cleans_from_ms: AtomicI64,
     pub(crate) compacted: Mutex<BTreeMap<u64, Compacted>>,
     pub(crate) last_checkpoint_ms: AtomicI64,
     pub(crate) counters: Counters,

@@ -274,13 +274,14 @@ impl Log {
         self.inner().reclaim_or_checkpoint()
     }
 
-    /// Compacts a stream by key from now on, or no longer. Not stored: to be said again after a start.
-    pub fn set_compaction(&self, stream: StreamId, policy: Option<Compaction>) {
-        self.inner().set_compaction(stream, policy);
+    /// How a stream is compacted by key, if it is; see [`Entry::set_compaction`].
+    #[must_use]
+    pub fn compaction(&self, stream: StreamId) -> Option<Compaction> {
+        self.inner().compaction_of(stream.0)
     }
 
-    /// Compacts one stream that has enough new in it, if there is any, and takes a checkpoint then. Whether there was.
-    /// Blocks. The log does this by itself; this is for tools and tests.
+    /// Compacts the streams that have enough new in them, if there are any, and takes a checkpoint then. Whether there
+    /// were. Blocks. The log does this by itself; this is for tools and tests.
     pub fn compact(&self) -> Result<bool, LogError> {
         let _at_work = self.inner().chores_at_work.lock();
         self.inner().seal_closed()?;

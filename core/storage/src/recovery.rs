@@ -24,11 +24,13 @@ use crate::checkpoint::{
     decode_stream,
 };
 use crate::clock::Clock;
+use crate::compaction::{CLEAN_TO, POLICIES};
 use crate::cursor::{CursorInner, CursorState};
 use crate::error::OpenError;
 use crate::format::FORMAT_VERSION;
 use crate::format::entry::{self, PartView};
 use crate::format::segment::{HEADER_BYTES, SegmentId};
+use crate::ids::TableId;
 use crate::index_cache::IndexCache;
 use crate::inner::{Checkpoints, Chores, Counters, FAILED_FILE, Inner, Intake};
 use crate::log::open_io;
@@ -100,6 +102,7 @@ pub(crate) fn open(
         is_manual,
         next_cleaned: AtomicU64::new(meta.next_cleaned),
         compacted: Mutex::default(),
+        cleans_from_ms: AtomicI64::new(0),
         last_checkpoint_ms: AtomicI64::new(clock.now_ms()),
         counters: Counters::default(),
         folder_lock: Mutex::new(Some(folder_lock)),
@@ -359,7 +362,15 @@ fn load(inner: &Arc<Inner>) -> Result<(), OpenError> {
         inner.cursors.insert(id, Arc::new(CursorInner::new(me.clone(), id, stream, state)));
         Ok(())
     });
-    loaded.map_err(|error| in_checkpoint(&error))
+    loaded.map_err(|error| in_checkpoint(&error))?;
+    for table in [POLICIES.0, CLEAN_TO.0] {
+        let loaded = checkpoints.store.scan(Space::State, &table.to_be_bytes(), &mut |key, value| {
+            inner.note_compaction(table, key.get(2..).unwrap_or_default(), Some(value));
+            Ok(())
+        });
+        loaded.map_err(|error| in_checkpoint(&error))?;
+    }
+    Ok(())
 }
 
 /// A segment that was replayed.
@@ -493,10 +504,16 @@ fn replay_change(inner: &Arc<Inner>, me: &Weak<Inner>, intake: &mut Intake, part
     match *part {
         PartView::Batch { .. } => {}
         PartView::Put { table, key, value } => {
+            if table >= TableId::RESERVED {
+                inner.note_compaction(table, key, Some(value));
+            }
             let value = Some(Bytes::copy_from_slice(value));
             intake.dirty.state.insert((table, Bytes::copy_from_slice(key)), value);
         }
         PartView::Delete { table, key } => {
+            if table >= TableId::RESERVED {
+                inner.note_compaction(table, key, None);
+            }
             intake.dirty.state.insert((table, Bytes::copy_from_slice(key)), None);
         }
         PartView::CreateStream { id } => {
@@ -511,6 +528,7 @@ fn replay_change(inner: &Arc<Inner>, me: &Weak<Inner>, intake: &mut Intake, part
             if let Some(stream) = inner.streams.remove(id) {
                 stream.delete();
                 intake.mark_stream(&stream);
+                inner.forget_compaction(intake, id);
             }
         }
         PartView::Trim { stream, to } => {

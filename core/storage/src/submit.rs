@@ -17,7 +17,7 @@ use crate::entry::{Entry, Part};
 use crate::error::{LogError, SubmitError};
 use crate::format::entry::{ENTRY_ALIGNMENT, entry_bytes};
 use crate::format::segment;
-use crate::ids::{Lsn, Offset};
+use crate::ids::{Lsn, Offset, TableId};
 use crate::inner::{Inner, Intake, WriterWaits};
 use crate::stream::{Stream, StreamInner};
 
@@ -198,9 +198,15 @@ impl Inner {
                 }
             }
             Part::Put { table, key, value } => {
+                if table.0 >= TableId::RESERVED {
+                    self.note_compaction(table.0, key, Some(value));
+                }
                 intake.dirty.state.insert((table.0, key.clone()), Some(value.clone()));
             }
             Part::Delete { table, key } => {
+                if table.0 >= TableId::RESERVED {
+                    self.note_compaction(table.0, key, None);
+                }
                 intake.dirty.state.insert((table.0, key.clone()), None);
             }
             Part::CreateStream { id } => {
@@ -214,6 +220,7 @@ impl Inner {
                 if let Some(found) = self.streams.remove(id.0) {
                     found.deleted.store(true, Ordering::Release);
                     intake.mark_stream(&found);
+                    self.forget_compaction(intake, id.0);
                     *stream = Some(Stream(found));
                 }
             }

@@ -4,13 +4,26 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
 use inver_storage::medium::fake::Random;
 use inver_storage::{
-    BatchBuilder, Compaction, Compression, Entry, Log, LogOptions, ProducerStamp, Stream, records,
+    Batch, BatchBuilder, Clock, Compaction, Compression, Entry, Log, LogOptions, Offset, ProducerStamp, Read,
+    Stream, SubmitError, SystemClock, medium::Files, records,
 };
+
+/// Without the log's own threads, which would compact at any time.
+fn open(dir: &Path, options: &LogOptions) -> Log {
+    Log::open_manual(Arc::new(Files::new(dir).unwrap()), Arc::new(SystemClock), options.clone()).unwrap()
+}
+
+/// Reads come from the files: the tail cache has records until it lets them go.
+fn options() -> LogOptions {
+    LogOptions { tail_cache_bytes_max: 0, ..small() }
+}
 
 type Row = (u64, Option<Vec<u8>>, Option<Vec<u8>>);
 
@@ -23,15 +36,54 @@ fn rows(stream: &Stream) -> Vec<Row> {
             return found;
         }
         for stored in batches {
-            let header = *inver_storage::Batch::parse(stored.bytes.clone()).unwrap().header();
+            let header = *Batch::parse(stored.bytes.clone()).unwrap().header();
+            next = stored.base_offset.0 + header.offset_span();
+            if header.is_control() {
+                continue;
+            }
             for record in records(&stored.bytes).unwrap() {
                 let record = record.unwrap();
                 let offset = stored.base_offset.0 + u64::from(record.offset_delta);
                 found.push((offset, record.key.map(|k| k.to_vec()), record.value.map(|v| v.to_vec())));
             }
-            next = stored.base_offset.0 + header.offset_span();
         }
     }
+}
+
+fn stamp(producer: i64, control: bool) -> ProducerStamp {
+    ProducerStamp { id: producer, epoch: 0, base_sequence: -1, transactional: true, control }
+}
+
+/// The end of a producer's transaction.
+fn marker(producer: i64, is_commit: bool) -> Batch {
+    let mut builder = BatchBuilder::new(64);
+    builder.push(1000, Some(&[0, 0, 0, u8::from(is_commit)]), &[], Some(&[0; 6]));
+    builder.finish_as(Compression::None, Some(stamp(producer, true)))
+}
+
+fn append_batch(log: &Log, stream: &Stream, batch: Batch) {
+    let mut entry = Entry::new();
+    entry.batch(std::slice::from_ref(stream), batch);
+    commit(log, entry);
+}
+
+fn row(key: &str, value: Option<&str>) -> Batch {
+    let mut builder = BatchBuilder::new(64);
+    builder.push(1000, Some(key.as_bytes()), &[], value.map(str::as_bytes));
+    builder.finish()
+}
+
+/// Fills the segment, so that what came before is sealed.
+fn roll(log: &Log, stream: &Stream) {
+    for _ in 0..20 {
+        append(log, std::slice::from_ref(stream), &[&[0; 1000]]);
+    }
+}
+
+fn compact_by(log: &Log, stream: &Stream, policy: Compaction) {
+    let mut entry = Entry::new();
+    entry.set_compaction(stream.id(), Some(policy));
+    commit(log, entry);
 }
 
 fn fill(log: &Log, stream: &Stream, other: &Stream, random: &mut Random) -> Vec<Row> {
@@ -41,7 +93,11 @@ fn fill(log: &Log, stream: &Stream, other: &Stream, random: &mut Random) -> Vec<
     for round in 0..600u64 {
         let mut builder = BatchBuilder::new(256);
         let base = stream.next_offset().0;
-        let is_transactional = round == 77;
+        let transaction = match round {
+            77 | 90 => Some("committed-"),
+            78 | 79 => Some("aborted-"),
+            _ => None,
+        };
         for i in 0..=random.below(4) {
             let key = match random.below(40) {
                 0 => None,
@@ -51,22 +107,19 @@ fn fill(log: &Log, stream: &Stream, other: &Stream, random: &mut Random) -> Vec<
             builder.push(1000, key.as_deref(), &[(b"h", Some(b"v"))], value.as_deref());
             all.push((base + i, key, value));
         }
-        let stamp = ProducerStamp { id: 1, epoch: 0, base_sequence: -1, transactional: true, control: false };
         let codec = codecs[random.below(5) as usize];
-        let batch = builder.finish_as(codec, is_transactional.then_some(stamp));
-        if is_transactional {
-            // Kept as it is, and no reason to drop others.
+        let batch = builder.finish_as(codec, None);
+        if let Some(name) = transaction {
             let from = all.len() - batch.record_count() as usize;
             for row in &mut all[from..] {
-                row.1 = row.1.take().map(|key| [b"tx-", key.as_slice()].concat());
+                row.1 = row.1.take().map(|key| [name.as_bytes(), key.as_slice()].concat());
             }
             let mut builder = BatchBuilder::new(256);
             for (_, key, value) in &all[from..] {
                 builder.push(1000, key.as_deref(), &[], value.as_deref());
             }
-            let mut entry = Entry::new();
-            entry.batch(std::slice::from_ref(stream), builder.finish_as(codec, Some(stamp)));
-            commit(log, entry);
+            append_batch(log, stream, builder.finish_as(codec, Some(stamp(1, false))));
+            append_batch(log, stream, marker(1, name == "committed-"));
             continue;
         }
         let mut entry = Entry::new();
@@ -86,10 +139,10 @@ fn expected(all: &[Row], sealed_to: u64, drops_tombstones: bool) -> Vec<Row> {
     }
     let stays = |(offset, key, value): &&Row| {
         let Some(key) = key else { return true };
-        let is_transactional = key.starts_with(b"tx-");
         *offset >= sealed_to
-            || is_transactional
-            || (last.get(key) == Some(offset) && !(drops_tombstones && value.is_none()))
+            || (!key.starts_with(b"aborted-")
+                && last.get(key) == Some(offset)
+                && !(drops_tombstones && value.is_none()))
     };
     all.iter().filter(stays).cloned().collect()
 }
@@ -105,7 +158,7 @@ fn only_the_last_record_of_a_key_stays_and_offsets_do() {
         let all = fill(&log, &stream, &other, &mut random);
         assert_eq!(rows(&stream), all);
         let other_before = rows(&other);
-        log.set_compaction(stream.id(), Some(Compaction { delete_retention, dirty_percent_min: 50 }));
+        compact_by(&log, &stream, Compaction { delete_retention, ..Compaction::default() });
         let bytes = stream.bytes();
         assert!(log.compact().unwrap());
         assert!(!log.compact().unwrap(), "nothing new");
@@ -131,7 +184,7 @@ fn only_the_last_record_of_a_key_stays_and_offsets_do() {
 
 fn last_of_first(stream: &Stream, from: u64) -> u64 {
     let batches = read_once(stream, from, 1).unwrap();
-    let header = *inver_storage::Batch::parse(batches[0].bytes.clone()).unwrap().header();
+    let header = *Batch::parse(batches[0].bytes.clone()).unwrap().header();
     batches[0].base_offset.0 + header.offset_span() - 1
 }
 
@@ -151,9 +204,194 @@ fn more_keys_than_fit_are_compacted_as_far_as_they_fit() {
         entry.batch(std::slice::from_ref(&stream), builder.finish());
         commit(&log, entry);
     }
-    log.set_compaction(stream.id(), Some(Compaction::default()));
+    compact_by(&log, &stream, Compaction::default());
     log.compact().unwrap();
     let left: BTreeMap<Vec<u8>, u64> =
         rows(&stream).into_iter().map(|(offset, key, _)| (key.unwrap(), offset)).collect();
     assert_eq!(left, latest);
+}
+
+fn keyed(stream: &Stream) -> Vec<(String, Option<String>)> {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    rows(stream).into_iter().filter_map(|(_, key, value)| Some((text(key?), value.map(text)))).collect()
+}
+
+fn pair(key: &str, value: Option<&str>) -> (String, Option<String>) {
+    (key.to_owned(), value.map(str::to_owned))
+}
+
+#[test]
+fn what_comes_after_the_start_of_an_open_transaction_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &options());
+    let stream = create_stream(&log);
+    compact_by(&log, &stream, Compaction { delete_retention: Duration::ZERO, ..Compaction::default() });
+    append_batch(&log, &stream, row("k", Some("1")));
+    append_batch(&log, &stream, row("k", Some("2")));
+    let mut open_one = BatchBuilder::new(64);
+    open_one.push(1000, Some(b"k"), &[], Some(b"3"));
+    append_batch(&log, &stream, open_one.finish_as(Compression::None, Some(stamp(9, false))));
+    append_batch(&log, &stream, row("k", None));
+    roll(&log, &stream);
+    assert!(log.compact().unwrap());
+    let before = [pair("k", Some("3")), pair("k", None)];
+    assert_eq!(keyed(&stream), before, "the tombstone must not go before what it deletes");
+    append_batch(&log, &stream, marker(9, true));
+    roll(&log, &stream);
+    assert!(log.compact().unwrap());
+    assert_eq!(keyed(&stream), []);
+}
+
+#[test]
+fn markers_go_when_nothing_of_their_transaction_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &options());
+    let stream = create_stream(&log);
+    compact_by(&log, &stream, Compaction { delete_retention: Duration::ZERO, ..Compaction::default() });
+    for (key, is_commit) in [("gone", true), ("gone", true), ("kept", true), ("aborted", false)] {
+        let mut builder = BatchBuilder::new(64);
+        builder.push(1000, Some(key.as_bytes()), &[], Some(b"v"));
+        append_batch(&log, &stream, builder.finish_as(Compression::None, Some(stamp(9, false))));
+        append_batch(&log, &stream, marker(9, is_commit));
+    }
+    append_batch(&log, &stream, row("gone", None));
+    roll(&log, &stream);
+    log.compact().unwrap();
+    assert_eq!(keyed(&stream), [pair("kept", Some("v"))]);
+    let batches = read_once(&stream, 0, 1 << 20).unwrap();
+    let markers =
+        batches.iter().filter(|stored| Batch::parse(stored.bytes.clone()).unwrap().header().is_control());
+    assert_eq!(markers.map(|stored| stored.base_offset.0).collect::<Vec<_>>(), [5], "that of `kept`");
+}
+
+#[test]
+fn the_policy_is_there_after_a_start_and_goes_with_the_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = Compaction {
+        delete_retention: Duration::from_millis(7),
+        dirty_percent_min: 12,
+        lag_min: Duration::from_secs(3),
+    };
+    let log = open(dir.path(), &options());
+    let [kept, ended, deleted] = [(); 3].map(|()| create_stream(&log));
+    for stream in [&kept, &ended, &deleted] {
+        compact_by(&log, stream, policy);
+    }
+    let check = |log: &Log, expected: [Option<Compaction>; 3]| {
+        assert_eq!([&kept, &ended, &deleted].map(|stream| log.compaction(stream.id())), expected);
+    };
+    check(&log, [Some(policy); 3]);
+    // From the log, from the checkpoint, and what changed behind the checkpoint.
+    drop(log);
+    let log = open(dir.path(), &options());
+    check(&log, [Some(policy); 3]);
+    log.shutdown().unwrap();
+    let log = open(dir.path(), &options());
+    check(&log, [Some(policy); 3]);
+    let mut entry = Entry::new();
+    entry.set_compaction(ended.id(), None);
+    entry.delete_stream(deleted.id());
+    commit(&log, entry);
+    check(&log, [Some(policy), None, None]);
+    drop(log);
+    let log = open(dir.path(), &options());
+    check(&log, [Some(policy), None, None]);
+    log.shutdown().unwrap();
+    check(&open(dir.path(), &options()), [Some(policy), None, None]);
+}
+
+#[test]
+fn it_is_known_after_a_start_what_was_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &options());
+    let stream = create_stream(&log);
+    compact_by(&log, &stream, Compaction::default());
+    for i in 0..300 {
+        append_batch(
+            &log,
+            &stream,
+            row(&(i % 7).to_string(), Some("some value that is long enough to fill")),
+        );
+    }
+    roll(&log, &stream);
+    assert!(log.compact().unwrap());
+    log.shutdown().unwrap();
+    let log = open(dir.path(), &options());
+    assert!(!log.compact().unwrap(), "nothing new");
+    assert_eq!(keyed(&log.stream(stream.id()).unwrap()).len(), 7);
+}
+
+#[test]
+fn what_is_younger_than_the_lag_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &options());
+    let stream = create_stream(&log);
+    let lag_min = Duration::from_secs(3600);
+    compact_by(&log, &stream, Compaction { lag_min, ..Compaction::default() });
+    let now_ms = SystemClock.now_ms();
+    for (value, timestamp_ms) in [("1", 1000), ("2", 1000), ("3", now_ms), ("4", now_ms)] {
+        let mut builder = BatchBuilder::new(64);
+        builder.push(timestamp_ms, Some(b"k"), &[], Some(value.as_bytes()));
+        append_batch(&log, &stream, builder.finish());
+        roll(&log, &stream);
+    }
+    assert!(log.compact().unwrap());
+    let young = [pair("k", Some("2")), pair("k", Some("3")), pair("k", Some("4"))];
+    assert_eq!(keyed(&stream), young);
+}
+
+#[test]
+fn a_reader_keeps_what_it_holds_and_finds_what_replaced_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &options());
+    let stream = create_stream(&log);
+    compact_by(&log, &stream, Compaction::default());
+    for i in 0..300u32 {
+        append_batch(&log, &stream, row("k", Some(&i.to_string())));
+    }
+    roll(&log, &stream);
+    let held = read_once(&stream, 0, 4096).unwrap();
+    let bytes: Vec<Vec<u8>> = held.iter().map(|stored| stored.bytes.to_vec()).collect();
+    // Begun before, run after.
+    let Read::Cold(cold) = stream.read(Offset(0), 4096).unwrap() else { unreachable!() };
+    let files = || std::fs::read_dir(dir.path()).unwrap().count();
+    let before = files();
+    assert!(log.compact().unwrap());
+    assert!(files() < before, "the old files are gone");
+    assert!(held.iter().zip(&bytes).all(|(stored, bytes)| stored.bytes == *bytes));
+    assert_eq!(cold.run().unwrap().first().unwrap().base_offset, Offset(299));
+}
+
+#[test]
+fn a_producer_is_known_after_its_records_went() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &options());
+    let stream = create_stream(&log);
+    compact_by(&log, &stream, Compaction::default());
+    let batch = |base_sequence| {
+        let stamp = ProducerStamp { id: 5, epoch: 0, base_sequence, transactional: false, control: false };
+        let mut builder = BatchBuilder::new(64);
+        builder.push(1000, Some(b"k"), &[], Some(b"v"));
+        builder.finish_as(Compression::None, Some(stamp))
+    };
+    for sequence in 0..10 {
+        append_batch(&log, &stream, batch(sequence));
+    }
+    append_batch(&log, &stream, row("k", Some("last")));
+    roll(&log, &stream);
+    assert!(log.compact().unwrap());
+    assert_eq!(keyed(&stream), [pair("k", Some("last"))]);
+    let again = |log: &Log| {
+        let stream = log.stream(stream.id()).unwrap();
+        let mut entry = Entry::new();
+        entry.batch(&[stream], batch(9));
+        let refused = log.submit(entry).unwrap_err();
+        assert!(
+            matches!(refused, SubmitError::DuplicateSequence { base_offset: Offset(9), .. }),
+            "{refused}"
+        );
+    };
+    again(&log);
+    log.shutdown().unwrap();
+    again(&open(dir.path(), &options()));
 }
