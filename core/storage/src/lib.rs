@@ -52,6 +52,7 @@ pub use self::ids::{CursorId, Lsn, Offset, StreamId, TableId};
 pub use self::log::{Admission, Committed, Log, LogStats};
 pub use self::options::{CommitPolicy, LogOptions};
 pub use self::stream::{
-    ColdRead, ColdTimeLookup, Listener, Listening, Read, Retention, StoredBatch, Stream, TimeLookup,
+    ColdRead, ColdTimeLookup, Listener, Listening, ProducerState, Read, Retention, StoredBatch, Stream,
+    TimeLookup,
 };
 pub use self::submit::Submitted;

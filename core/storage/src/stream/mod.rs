@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 pub use self::cold::{ColdRead, ColdTimeLookup, TimeLookup};
+pub use self::producers::ProducerState;
 use self::producers::Producers;
 use self::runs::Runs;
 use crate::batch;

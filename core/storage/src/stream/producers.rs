@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::batch::BatchHeader;
 use crate::error::SubmitError;
 use crate::ids::{Lsn, Offset};
+use crate::stream::Stream;
 
 /// Batches remembered a producer.
 pub(crate) const BATCHES_REMEMBERED: usize = 5;
@@ -114,6 +115,37 @@ impl Producers {
             let Some(id) = longest_idle.map(|(id, _)| *id) else { return };
             self.by_id.remove(&id);
         }
+    }
+}
+
+/// What is known of an idempotent producer of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerState {
+    /// Its id.
+    pub id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// The sequence of its last record, if it sent any in this epoch.
+    pub last_sequence: Option<i32>,
+    /// When it was last heard of, milliseconds since the epoch by the broker's clock.
+    pub seen_ms: i64,
+}
+
+impl Stream {
+    /// Its idempotent producers that are remembered, by id.
+    #[must_use]
+    pub fn producers(&self) -> Vec<ProducerState> {
+        let producers = self.0.producers.lock();
+        let state = |(id, producer): (&i64, &Producer)| ProducerState {
+            id: *id,
+            epoch: producer.epoch,
+            last_sequence: producer.batches.back().map(|batch| batch.last_sequence),
+            seen_ms: producer.seen_ms,
+        };
+        let mut states: Vec<ProducerState> =
+            producers.iter().flat_map(|producers| producers.by_id.iter()).map(state).collect();
+        states.sort_unstable_by_key(|state| state.id);
+        states
     }
 }
 
