@@ -219,7 +219,7 @@ impl Queue {
 
     /// What time brings: messages die, and the queue itself. True if the queue's time is over.
     pub(crate) fn age(&self, now_ms: i64) -> bool {
-        let depth = self.subscription.age(now_ms);
+        let (depth, _) = self.subscription.age(now_ms);
         let Some(expires) = self.spec.limits.expires_after_ms else { return false };
         if depth.consumers > 0 {
             self.touch();

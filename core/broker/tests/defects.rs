@@ -280,7 +280,7 @@ async fn what_another_just_made_is_waited_for() {
     assert!(s.made().is_some());
     let (_, opened) = open(&ns, "c", false).await;
     let spec = inver_broker::ConsumerSpec::new(Mailbox::new(), 1);
-    let (_consumer, _, lsn) = opened.session.join(b"$share/s/t", &guaranteed(), spec).unwrap();
+    let (_consumer, _, lsn) = opened.session.join(b"$share/s/t", &guaranteed(), Mode::Shared, spec).unwrap();
     assert_eq!(lsn, s.made());
 }
 

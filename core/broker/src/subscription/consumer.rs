@@ -5,11 +5,12 @@ use std::sync::Arc;
 use inver_storage::{Entry, Lsn, ReadError};
 
 use super::hand_out::Aside;
-use super::state::{Load, SlotId};
+use super::slots::SlotId;
+use super::state::Load;
 use super::{Delivery, DeliveryId, LiveBatch, Subscription};
 use crate::Mailbox;
 use crate::clock::now_ms;
-use crate::deadletter::{Dead, Reason};
+use crate::deadletter::Dead;
 
 /// What a consumer wants.
 #[derive(Clone)]
@@ -86,21 +87,17 @@ impl Consumer {
     /// One who was woken and has no room pulls with a maximum of 0: then another is woken in its place. Who
     /// holds too much without acknowledging gets nothing until it lets go of something, and is woken then.
     pub fn pull(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
-        let mut acks = Vec::new();
-        let (consumed, dead);
         let before = into.len();
         let now_ms = now_ms();
-        let pull = {
-            let mut state = self.subscription.state.lock();
-            state.look(now_ms, self.subscription.limits(), &mut self.aside.loads);
-            let pull = state.pull(self.slot, &self.spec, messages_max, bytes_max, into, &mut self.aside);
-            if !self.aside.acked.is_empty() {
-                acks = state.ranges(std::mem::take(&mut self.aside.acked));
-            }
-            consumed = state.memory().and_then(super::source::MemorySource::spill_consumed);
-            dead = state.take_dead();
-            pull
-        };
+        let aside = &mut self.aside;
+        let (pull, acks, consumed, dead) = self.subscription.locked(|state| {
+            state.look(now_ms, self.subscription.limits(), &mut aside.loads);
+            let pull = state.pull(self.slot, &self.spec, messages_max, bytes_max, into, aside);
+            let acked = std::mem::take(&mut aside.acked);
+            let acks = if acked.is_empty() { Vec::new() } else { state.settle(acked) };
+            let consumed = state.memory().and_then(super::source::MemorySource::spill_consumed);
+            (pull, acks, consumed, state.take_dead())
+        });
         if let Some((stream, to)) = consumed {
             self.subscription.trim(&stream, to);
         }
@@ -118,7 +115,8 @@ impl Consumer {
     /// Takes whole batches of a queue in memory, about so many bytes, at least one. For its only consumer, which never
     /// [`pull`](Self::pull)s beside; what it gets is acknowledged.
     pub(crate) fn pull_batches(&mut self, bytes_max: usize, into: &mut Vec<LiveBatch>) -> Pull {
-        let (messages, pull) = self.subscription.state.lock().pull_batches(self.slot, bytes_max.max(1), into);
+        let (messages, pull) =
+            self.subscription.locked(|state| state.pull_batches(self.slot, bytes_max.max(1), into));
         self.subscription.surroundings.counters.delivered.increment(messages);
         pull
     }
@@ -126,35 +124,33 @@ impl Consumer {
     /// Acknowledges. The position to wait for, for those who must answer; none if nothing is durable here.
     pub fn ack(&self, ids: &[DeliveryId]) -> Option<Lsn> {
         self.subscription.surroundings.counters.acknowledged.increment(ids.len() as u64);
-        let acks = self.subscription.state.lock().ack(self.slot, ids);
+        let acks = self.subscription.locked(|state| state.ack(self.slot, ids));
         self.subscription.commit_acks(acks)
     }
 
     /// Acknowledges as part of an entry: both hold, or neither.
     pub fn ack_in(&self, ids: &[DeliveryId], entry: &mut Entry) {
         self.subscription.surroundings.counters.acknowledged.increment(ids.len() as u64);
-        let acks = self.subscription.state.lock().ack(self.slot, ids);
+        let acks = self.subscription.locked(|state| state.ack(self.slot, ids));
         self.subscription.put_acks(acks, entry);
     }
 
     /// Lets messages die: they go where the queue's dead letters go, if anywhere. The position to wait for, for
-    /// those who must answer.
+    /// those who must answer; it says nothing of those whose records must be read from the disk first.
     pub fn reject(&self, ids: &[DeliveryId]) -> Option<Lsn> {
         if self.subscription.limits().is_none_or(|l| l.dead_letter.is_none()) {
             return self.ack(ids);
         }
-        let released = self.subscription.state.lock().release(self.slot, ids);
-        let dead: Vec<Dead> = released
-            .into_iter()
-            .map(|d| Dead { id: d.id, record: d.record, reason: Reason::Rejected })
-            .collect();
+        let mut loads = Vec::new();
+        let dead: Vec<Dead> = self.subscription.locked(|state| state.doom(self.slot, ids, &mut loads));
+        loads.into_iter().for_each(|load: Load| load.spawn(&self.subscription));
         self.subscription.bury(&dead)
     }
 
     /// Gives messages back to be delivered again, to this or another consumer, with their count raised.
     pub fn requeue(&self, ids: &[DeliveryId]) {
         self.subscription.surroundings.counters.returned.increment(ids.len() as u64);
-        let told = self.subscription.state.lock().give_back(self.slot, ids);
+        let told = self.subscription.locked(|state| state.give_back(self.slot, ids));
         if told.is_empty() {
             return;
         }
@@ -171,7 +167,7 @@ impl Consumer {
 impl Consumer {
     /// No more deliveries, no longer counted among the consumers; what it holds can still be acknowledged.
     pub fn stop(&mut self) {
-        let last = self.subscription.state.lock().stop(self.slot);
+        let last = self.subscription.locked(|state| state.stop(self.slot));
         if last {
             self.subscription.last_detached();
         }
@@ -179,7 +175,7 @@ impl Consumer {
 
     /// Leaves: what it holds goes back to the others, and it gets no more.
     pub(crate) fn detach(&mut self) {
-        self.subscription.state.lock().return_all(self.slot);
+        self.subscription.locked(|state| state.return_all(self.slot));
         self.stop();
     }
 }
@@ -206,7 +202,13 @@ impl Load {
                 }
                 Vec::new()
             });
-            subscription.state.lock().loaded(self.source, batches);
+            let has_doomed = subscription.locked(|state| {
+                state.loaded(self.source, self.again, batches);
+                state.has_doomed()
+            });
+            if has_doomed {
+                subscription.age(now_ms());
+            }
         });
     }
 }

@@ -3,7 +3,7 @@
 use inver_storage::batch::Record;
 use rustc_hash::FxHashMap;
 
-use super::state::SlotId;
+use super::slots::SlotId;
 
 /// Messages taken out of their order for consumers that did not ask yet.
 pub(super) const AHEAD_MESSAGES_MAX: usize = 1024;

@@ -18,6 +18,7 @@ mod hand_out;
 mod keys;
 mod mortality;
 mod settle;
+mod slots;
 mod source;
 mod state;
 #[cfg(test)]
@@ -41,6 +42,8 @@ use crate::reclaim::Reclaim;
 
 pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
 pub use source::{LiveBatch, MemoryBounds, WhenFull};
+
+pub(crate) use mortality::Look;
 
 use mortality::DEATHS_A_LOOK_MAX;
 use source::memory::spill_ended;
@@ -183,7 +186,7 @@ impl Subscription {
     ) -> Arc<Subscription> {
         let durable = streams.iter().any(|(_, cursor, _)| cursor.is_some());
         let reclaim = (trim == Trim::Acknowledged).then(|| namespace.reclaim().clone());
-        let subscription = Subscription::new(namespace, name, mode, durable, reclaim);
+        let subscription = Subscription::new(namespace, name, mode, durable, reclaim, streams.len());
         {
             let mut state = subscription.state.lock();
             for (stream, cursor, from) in streams {
@@ -203,7 +206,7 @@ impl Subscription {
         mode: Mode,
         bounds: MemoryBounds,
     ) -> Arc<Subscription> {
-        let subscription = Subscription::new(namespace, name, mode, false, None);
+        let subscription = Subscription::new(namespace, name, mode, false, None, 1);
         subscription.state.lock().add_memory(bounds);
         subscription
     }
@@ -214,13 +217,14 @@ impl Subscription {
         mode: Mode,
         durable: bool,
         reclaim: Option<Arc<Reclaim>>,
+        sources: usize,
     ) -> Arc<Subscription> {
         Arc::new(Subscription {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             durable,
             surroundings: namespace.surroundings().clone(),
-            state: Mutex::new(State::new(mode)),
+            state: Mutex::new(State::new(mode, sources)),
             dirty: AtomicBool::new(false),
             reclaim,
             undertaker: OnceLock::new(),
@@ -228,6 +232,17 @@ impl Subscription {
             made: OnceLock::new(),
             last_detach: OnceLock::new(),
         })
+    }
+
+    /// Does something under the lock, and wakes whom it called when the lock was given back.
+    fn locked<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+        let (done, calls) = {
+            let mut state = self.state.lock();
+            let done = act(&mut state);
+            (done, std::mem::take(&mut state.calls))
+        };
+        calls.into_iter().for_each(|(mailbox, token)| mailbox.post(token));
+        done
     }
 
     /// Its name.
@@ -275,7 +290,7 @@ impl Subscription {
     /// How full it is, without what has to die.
     #[must_use]
     pub fn depth(self: &Arc<Self>) -> Depth {
-        self.look(now_ms(), false)
+        self.look(now_ms(), false).0
     }
 
     /// How full it is, whether or not some of it has to die. Quick: nobody is buried.
@@ -311,25 +326,22 @@ impl Subscription {
     }
 
     /// Lets die what has to at this time, whether or not anybody asks for messages.
-    pub(crate) fn age(self: &Arc<Self>, now_ms: i64) -> Depth {
+    pub(crate) fn age(self: &Arc<Self>, now_ms: i64) -> (Depth, Look) {
         self.look(now_ms, true)
     }
 
-    fn look(self: &Arc<Self>, now_ms: i64, expire: bool) -> Depth {
+    fn look(self: &Arc<Self>, now_ms: i64, expire: bool) -> (Depth, Look) {
         loop {
-            let (depth, dead, loads) = {
-                let mut state = self.state.lock();
-                let mut loads = Vec::new();
+            let mut loads = Vec::new();
+            let (depth, next, dead) = self.locked(|state| {
                 state.look(now_ms, self.limits(), &mut loads);
-                if expire {
-                    state.expire_head(&mut loads);
-                }
-                (state.depth(), state.take_dead(), loads)
-            };
+                let next = if expire { state.expire_head(&mut loads) } else { Look::Nothing };
+                (state.depth(), next, state.take_dead())
+            });
             self.bury(&dead);
             loads.into_iter().for_each(|load: Load| load.spawn(self));
             if dead.len() < DEATHS_A_LOOK_MAX {
-                return depth;
+                return (depth, next);
             }
         }
     }
@@ -348,24 +360,24 @@ impl Subscription {
 
     /// Dead messages are out of the queue.
     pub(crate) fn ack_dead(&self, ids: Vec<DeliveryId>) -> Option<Lsn> {
-        let acks = self.state.lock().ranges(ids);
+        let acks = self.locked(|state| state.settle(ids));
         self.commit_acks(acks)
     }
 
     pub(crate) fn ack_dead_in(&self, ids: Vec<DeliveryId>, entry: &mut Entry) {
-        let acks = self.state.lock().ranges(ids);
+        let acks = self.locked(|state| state.settle(ids));
         self.put_acks(acks, entry);
     }
 
     /// Adds a consumer.
     pub fn attach(self: &Arc<Self>, spec: ConsumerSpec) -> Result<Consumer, AttachError> {
-        let slot = self.state.lock().attach(spec.clone())?;
+        let slot = self.locked(|state| state.attach(spec.clone()))?;
         Ok(Consumer::new(self.clone(), slot, spec))
     }
 
     /// As [`attach`](Self::attach), by the only one who can: refused, it finds the subscription ended.
     pub(crate) fn attach_held(self: &Arc<Self>, spec: ConsumerSpec) -> Consumer {
-        let slot = self.state.lock().attach(spec.clone()).unwrap_or(u64::MAX);
+        let slot = self.locked(|state| state.attach(spec.clone())).unwrap_or(u64::MAX);
         Consumer::new(self.clone(), slot, spec)
     }
 
@@ -406,14 +418,14 @@ impl Subscription {
     /// Throws away what is waiting; what consumers hold stays theirs. Returns how many, and the position in
     /// the log to wait for before that is promised.
     pub fn purge(&self) -> (u64, Option<Lsn>) {
-        let (count, acked) = self.state.lock().purge();
+        let (count, acked) = self.locked(State::purge);
         let lsn = self.commit_acks(acked);
         (count, lsn)
     }
 
     /// Ends it: consumers are told by [`Pull::cancelled`], nothing is delivered any more.
     pub fn close(&self) {
-        let spilled = self.state.lock().close();
+        let spilled = self.locked(State::close);
         if let Some(stream) = spilled
             && let Err(error) = self.surroundings.log.submit(spill_ended(stream.id()))
         {
@@ -423,7 +435,7 @@ impl Subscription {
 
     /// Messages for a queue in memory: a batch's bytes, shared with all other receivers.
     pub(crate) fn push(self: &Arc<Self>, batch: &Batch, topic: Option<&Arc<str>>) {
-        self.state.lock().push(self, batch, topic);
+        self.locked(|state| state.push(self, batch, topic));
     }
 
     /// How many messages a bounded queue in memory refused.

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use inver_storage::batch::Record;
 
+use super::hand_out::value_bytes;
+use super::slots::CALL_MS_MAX;
 use super::state::{Load, State};
 use super::{Delivery, DeliveryId};
 use crate::deadletter::{Dead, Reason};
@@ -21,10 +23,15 @@ pub(super) const DEATHS_A_LOOK_MAX: usize = 1024;
 /// Bytes read from a stream to look at its head: one batch, however small this is.
 const LOOK_BYTES: usize = 1;
 
+/// A new message that is too old is spared for so long where a consumer waits: it is on its way there, in milliseconds.
+const GRACE_MS: i64 = CALL_MS_MAX;
+
 /// What a look at the queue goes by.
 #[derive(Default)]
 pub(super) struct Mortality {
-    now_ms: i64,
+    pub(super) now_ms: i64,
+    /// A consumer waits for messages, or came for one.
+    pub(super) spares: bool,
     ttl_ms: Option<u64>,
     deliveries_max: Option<u32>,
     /// Messages that died and are to be buried beside the lock.
@@ -48,12 +55,12 @@ impl Scale {
         self.bytes.get_or_insert_default().clone()
     }
 
-    pub(super) fn put(&self, record: &Record) {
-        self.add(weight(record));
+    pub(super) fn put(&self, value_bytes: u32) {
+        self.add(i64::from(value_bytes));
     }
 
-    pub(super) fn take(&self, record: &Record) {
-        self.add(-weight(record));
+    pub(super) fn take(&self, value_bytes: u32) {
+        self.add(-i64::from(value_bytes));
     }
 
     pub(super) fn clear(&mut self) {
@@ -74,10 +81,6 @@ impl Scale {
     }
 }
 
-fn weight(record: &Record) -> i64 {
-    record.value.as_ref().map_or(0, |v| v.len() as i64)
-}
-
 impl Mortality {
     /// Enough died for one look.
     pub(super) fn is_busy(&self) -> bool {
@@ -88,17 +91,35 @@ impl Mortality {
         if self.deliveries_max.is_some_and(|max| delivery.redelivered > max) {
             return Some(Reason::DeliveryLimit);
         }
-        let by_queue = self.ttl_ms.map(|ttl| delivery.record.timestamp_ms.saturating_add_unsigned(ttl));
-        let at = match (by_queue, expires_ms(&delivery.record)) {
-            (Some(a), Some(b)) => a.min(b),
-            (a, b) => a.or(b)?,
-        };
-        (at <= self.now_ms).then_some(Reason::Expired)
+        let grace = if self.spares && delivery.redelivered == 0 { GRACE_MS } else { 0 };
+        (self.due_ms(&delivery.record)?.saturating_add(grace) <= self.now_ms).then_some(Reason::Expired)
+    }
+
+    /// When a message is too old.
+    fn due_ms(&self, record: &Record) -> Option<i64> {
+        let by_queue = self.ttl_ms.map(|ttl| record.timestamp_ms.saturating_add_unsigned(ttl));
+        match (by_queue, expires_ms(record)) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
     }
 
     pub(super) fn died(&mut self, id: DeliveryId, record: Record, reason: Reason) {
         self.dead.push(Dead { id, record, reason });
     }
+}
+
+/// When a queue in which messages can die by their age is to be looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Its first message dies then.
+    At(i64),
+    /// Its first message cannot be seen yet.
+    Soon,
+    /// Its first message does not die by itself; those behind it may.
+    Sometime,
+    /// It is empty.
+    Nothing,
 }
 
 impl State {
@@ -121,8 +142,10 @@ impl State {
                     || limits.bytes_max.is_some_and(|max| state.mortality.scale.bytes() > max))
         };
         while over(self) && !self.mortality.is_busy() {
-            let Some(Delivery { id, record, .. }) = self.next_raw(LOOK_BYTES, loads) else { return };
-            self.mortality.died(id, record, Reason::MaxLength);
+            let Some((Delivery { id, record, .. }, doomed)) = self.next_raw(LOOK_BYTES, loads) else {
+                return;
+            };
+            self.mortality.died(id, record, doomed.unwrap_or(Reason::MaxLength));
         }
     }
 
@@ -134,18 +157,29 @@ impl State {
         if self.mortality.scale.unknown == 0 {
             return;
         }
-        if let Some(head) = self.next_raw(LOOK_BYTES, loads) {
+        if let Some((head, doomed)) = self.next_raw(LOOK_BYTES, loads) {
             let unknown = std::mem::take(&mut self.mortality.scale.unknown);
-            self.mortality.scale.add(weight(&head.record).saturating_mul(unknown as i64));
-            self.put_back(head);
+            self.mortality.scale.add(i64::from(value_bytes(&head.record)).saturating_mul(unknown as i64));
+            match doomed {
+                None => self.put_head(head),
+                Some(reason) => self.mortality.died(head.id, head.record, reason),
+            }
         }
     }
 
-    /// Lets die what waits at the head and is too old.
-    pub(super) fn expire_head(&mut self, loads: &mut Vec<Load>) {
-        if let Some(alive) = self.next_alive(LOOK_BYTES, loads) {
-            self.put_back(alive);
-            self.wake_waiting();
+    /// Lets die what waits at the head and is too old. When to look again.
+    pub(super) fn expire_head(&mut self, loads: &mut Vec<Load>) -> Look {
+        self.mortality.spares = self.is_awaited(self.mortality.now_ms);
+        let Some(head) = self.next_alive(LOOK_BYTES, loads) else {
+            return if self.submitted() > 0 { Look::Soon } else { Look::Nothing };
+        };
+        let due_ms = self.mortality.due_ms(&head.record);
+        self.put_head(head);
+        self.wake_waiting();
+        match due_ms {
+            Some(at) if at <= self.mortality.now_ms => Look::At(at.saturating_add(GRACE_MS)),
+            Some(at) => Look::At(at),
+            None => Look::Sometime,
         }
     }
 

@@ -4,56 +4,54 @@ use std::ops::Range;
 
 use inver_storage::{Cursor, Offset};
 
-use super::hand_out::size;
-use super::keys::key_of;
-use super::state::{SlotId, State};
-use super::{AckBatch, Delivery, DeliveryId, Mode};
+use super::slots::SlotId;
+use super::source::Offer;
+use super::state::{Held, Load, Returned, State};
+use super::{AckBatch, DeliveryId, Mode};
+use crate::deadletter::{Dead, Reason};
+
+/// A hand that was fuller than this and is empty gives its memory back.
+const EMPTY_HAND_KEPT: usize = 4096;
 
 impl State {
     /// Takes a message out of a consumer's hands; none if it does not hold it.
-    fn take_held(&mut self, slot: SlotId, id: DeliveryId) -> Option<Delivery> {
-        let std::collections::hash_map::Entry::Occupied(held) = self.held.entry(id) else { return None };
-        if held.get().slot != slot {
-            return None;
+    fn take_held(&mut self, slot: SlotId, id: DeliveryId) -> Option<Held> {
+        let hand = self.hands.get_mut(&slot)?;
+        let held = hand.held.remove(&id)?;
+        self.unacked -= 1;
+        if let Some(source) = self.sources.get(id.partition as usize) {
+            hand.bytes = hand.bytes.saturating_sub(source.kept_bytes(id.offset));
         }
-        let delivery = held.remove().delivery;
+        if hand.held.is_empty() && hand.held.capacity() > EMPTY_HAND_KEPT {
+            hand.held = Default::default();
+        }
         if self.mode == Mode::KeyShared {
-            self.keys.release(key_of(&delivery.record), slot);
+            self.keys.release(held.key, slot);
         }
-        if let Some(s) = self.slots.get_mut(&slot) {
-            s.holds.0 = s.holds.0.saturating_sub(1);
-            s.holds.1 = s.holds.1.saturating_sub(size(&delivery.record));
-            if std::mem::take(&mut s.full) {
-                s.spec.mailbox.post(s.spec.token);
-            }
+        if let Some(s) = self.slots.get_mut(slot)
+            && std::mem::take(&mut s.full)
+        {
+            s.post(&mut self.calls);
         }
-        Some(delivery)
-    }
-
-    /// Takes messages out of a consumer's hands. What it does not hold is passed over.
-    pub(super) fn release(&mut self, slot: SlotId, ids: &[DeliveryId]) -> Vec<Delivery> {
-        ids.iter().filter_map(|id| self.take_held(slot, *id)).collect()
+        Some(held)
     }
 
     /// Acknowledges, and says what the log must be told.
     pub(super) fn ack(&mut self, slot: SlotId, ids: &[DeliveryId]) -> AckBatch {
-        let durable = self.sources.iter().any(|s| s.cursor().is_some());
-        let mut mine = Vec::with_capacity(if durable { ids.len() } else { 0 });
-        for id in ids {
-            if self.take_held(slot, *id).is_some() && durable {
-                mine.push(*id);
-            }
-        }
-        self.ranges(mine)
+        let mine: Vec<DeliveryId> =
+            ids.iter().copied().filter(|id| self.take_held(slot, *id).is_some()).collect();
+        self.settle(mine)
     }
 
-    /// The ranges of these ids by cursor.
-    pub(super) fn ranges(&self, mut ids: Vec<DeliveryId>) -> AckBatch {
+    /// These are done: what a source keeps of them goes, and the log is to be told of these ranges.
+    pub(super) fn settle(&mut self, mut ids: Vec<DeliveryId>) -> AckBatch {
         ids.sort_unstable();
         let mut batch = AckBatch::new();
         let mut at: Option<u32> = None;
         for id in ids {
-            let Some(cursor) = self.cursor(id.partition) else { continue };
+            let Some(source) = self.sources.get_mut(id.partition as usize) else { continue };
+            source.settled(id.offset);
+            let Some(cursor) = source.cursor() else { continue };
             if at != Some(id.partition) {
                 batch.push((cursor.clone(), Vec::new()));
                 at = Some(id.partition);
@@ -69,19 +67,46 @@ impl State {
         self.sources.get(partition as usize)?.cursor()
     }
 
+    /// Lets messages die that a consumer holds. Those whose records are on the disk die when they were read.
+    pub(super) fn doom(&mut self, slot: SlotId, ids: &[DeliveryId], loads: &mut Vec<Load>) -> Vec<Dead> {
+        let mut dead = Vec::new();
+        for id in ids {
+            let Some(held) = self.take_held(slot, *id) else { continue };
+            let source = id.partition as usize;
+            match self.sources.get_mut(source).map(|s| s.again(id.offset, 1)) {
+                Some(Offer::Taken(taken)) => {
+                    dead.push(Dead { id: *id, record: taken.record, reason: Reason::Rejected });
+                    continue;
+                }
+                Some(Offer::Load(read)) => loads.push(Load { source, again: true, read }),
+                Some(Offer::Empty) => {}
+                Some(Offer::Gone) | None => continue,
+            }
+            let Held { redelivered, value_bytes, .. } = held;
+            self.put_back(*id, Returned { redelivered, value_bytes, doomed: Some(Reason::Rejected) });
+        }
+        if self.returned.is_empty() {
+            self.sources.iter_mut().for_each(super::source::Source::close_again);
+        }
+        dead
+    }
+
     /// Gives messages back. They come again, in their old order. Says whose delivery counts went up.
     pub(super) fn give_back(&mut self, slot: SlotId, ids: &[DeliveryId]) -> Vec<(Cursor, Vec<Offset>)> {
-        let released = self.release(slot, ids);
-        if released.is_empty() || self.closed {
+        if self.closed {
+            return Vec::new();
+        }
+        let released: Vec<(DeliveryId, Held)> =
+            ids.iter().filter_map(|id| Some((*id, self.take_held(slot, *id)?))).collect();
+        if released.is_empty() {
             return Vec::new();
         }
         if self.mode == Mode::KeyShared {
             self.recall_all();
         }
         let mut told: Vec<(u32, Vec<Offset>)> = Vec::new();
-        for delivery in released {
-            let id = delivery.id;
-            self.put_back(Delivery { redelivered: delivery.redelivered + 1, ..delivery });
+        for (id, Held { redelivered, value_bytes, .. }) in released {
+            self.put_back(id, Returned { redelivered: redelivered + 1, value_bytes, doomed: None });
             match told.iter_mut().find(|(p, _)| *p == id.partition) {
                 Some((_, offsets)) => offsets.push(Offset(id.offset)),
                 None => told.push((id.partition, vec![Offset(id.offset)])),
@@ -93,18 +118,19 @@ impl State {
 
     /// What was set aside goes back too, so that newer messages of a key do not overtake a returned one.
     fn recall_all(&mut self) {
-        let slots: Vec<SlotId> = self.slots.keys().copied().collect();
+        let slots: Vec<SlotId> = self.slots.ids().collect();
         for slot in slots {
-            let own = self.slots.get_mut(&slot).map(|s| std::mem::take(&mut s.own)).unwrap_or_default();
+            let own = self.slots.get_mut(slot).map(|s| std::mem::take(&mut s.own)).unwrap_or_default();
             self.recall(slot, own);
         }
     }
 
     pub(super) fn purge(&mut self) -> (u64, AckBatch) {
         self.recall_all();
-        let ids: Vec<DeliveryId> = std::mem::take(&mut self.returned).into_keys().collect();
+        let mut ids: Vec<DeliveryId> = std::mem::take(&mut self.returned).into_keys().collect();
+        ids.extend(self.head.take().map(|head| head.id));
         let mut count = ids.len() as u64;
-        let mut batch = self.ranges(ids);
+        let mut batch = self.settle(ids);
         for source in &mut self.sources {
             let (messages, range) = source.skip_all();
             count += messages;

@@ -2,7 +2,7 @@
 //!
 //! Handing out is in `hand_out`, taking back in `settle`, waking in `waiting`, death in `mortality`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use inver_storage::batch::Batch;
@@ -10,72 +10,86 @@ use inver_storage::{Cursor, CursorId, Offset, StoredBatch, Stream};
 use rustc_hash::FxHashMap;
 
 use super::consumer::{AttachError, ConsumerSpec};
-use super::keys::{Keys, key_of};
+use super::keys::Keys;
 use super::mortality::Mortality;
+use super::slots::{Calls, Own, Slot, SlotId, Slots};
 use super::source::memory::{Pushed, spill_made};
 use super::source::{MemoryBounds, MemorySource, Source, StreamSource};
-use super::waiting::{Turn, Waiting};
 use super::{Delivery, DeliveryId, Depth, Mode, Subscription};
-
-/// A consumer's place in its subscription.
-pub(super) type SlotId = u64;
+use crate::deadletter::Reason;
 
 pub(super) struct State {
     pub(super) mode: Mode,
     pub(super) sources: Vec<Source>,
     /// Which source is asked next.
     pub(super) turn: usize,
-    /// Messages that came back; handed out before all others.
-    pub(super) returned: BTreeMap<DeliveryId, Delivery>,
-    pub(super) held: FxHashMap<DeliveryId, Held>,
-    pub(super) slots: BTreeMap<SlotId, Slot>,
+    /// Messages that came back, without their records: handed out before all others.
+    pub(super) returned: BTreeMap<DeliveryId, Returned>,
+    /// The message that was looked at and not taken. It waits as those that came back do.
+    pub(super) head: Option<Box<Delivery>>,
+    /// What consumers hold, those that stopped among them.
+    pub(super) hands: FxHashMap<SlotId, Hand>,
+    pub(super) unacked: u64,
+    pub(super) slots: Slots,
     next_slot: SlotId,
-    pub(super) waiting: Waiting,
     /// Passive consumers that asked while a load was under way: told when it is done.
     pub(super) asking: Vec<ConsumerSpec>,
     pub(super) keys: Keys,
     pub(super) closed: bool,
     pub(super) mortality: Mortality,
+    pub(super) calls: Calls,
 }
 
+/// What one consumer holds.
+#[derive(Default)]
+pub(super) struct Hand {
+    pub(super) held: FxHashMap<DeliveryId, Held>,
+    /// Bytes of records that are kept in memory for it.
+    pub(super) bytes: usize,
+}
+
+/// A message that a consumer holds. Its record is not here: a stream is read again, a queue in memory keeps it.
 pub(super) struct Held {
-    pub(super) slot: SlotId,
-    pub(super) delivery: Delivery,
+    /// KeyShared: its key.
+    pub(super) key: u64,
+    pub(super) redelivered: u32,
+    pub(super) value_bytes: u32,
 }
 
-pub(super) struct Slot {
-    pub(super) spec: ConsumerSpec,
-    /// Its turn among those who wait, if it does.
-    pub(super) turn: Option<Turn>,
-    /// KeyShared: what waits for this consumer alone.
-    pub(super) own: VecDeque<Delivery>,
-    /// Messages and bytes that it holds.
-    pub(super) holds: (usize, usize),
-    /// It was refused more because it holds too much.
-    pub(super) full: bool,
+/// A message that came back.
+#[derive(Clone, Copy)]
+pub(super) struct Returned {
+    pub(super) redelivered: u32,
+    pub(super) value_bytes: u32,
+    /// It dies as soon as its record was read.
+    pub(super) doomed: Option<Reason>,
 }
 
-/// Reads that must be run beside the lock: which source, and the read.
+/// Reads that must be run beside the lock: which source, for whom, and the read.
 pub(super) struct Load {
     pub(super) source: usize,
+    /// For messages that came back, else for the next ones.
+    pub(super) again: bool,
     pub(super) read: inver_storage::ColdRead,
 }
 
 impl State {
-    pub(super) fn new(mode: Mode) -> State {
+    pub(super) fn new(mode: Mode, sources: usize) -> State {
         State {
             mode,
-            sources: Vec::new(),
+            sources: Vec::with_capacity(sources),
             turn: 0,
             returned: BTreeMap::new(),
-            held: FxHashMap::default(),
-            slots: BTreeMap::new(),
+            head: None,
+            hands: FxHashMap::default(),
+            unacked: 0,
+            slots: Slots::default(),
             next_slot: 0,
-            waiting: Waiting::default(),
             asking: Vec::new(),
             keys: Keys::default(),
             closed: false,
             mortality: Mortality::default(),
+            calls: Calls::new(),
         }
     }
 
@@ -107,12 +121,12 @@ impl State {
     // ---- how full it is
 
     pub(super) fn depth(&self) -> Depth {
-        Depth { ready: self.submitted(), unacked: self.held.len() as u64, consumers: self.slots.len() }
+        Depth { ready: self.submitted(), unacked: self.unacked, consumers: self.slots.len() }
     }
 
     /// Messages taken from their source that wait all the same.
     fn set_aside(&self) -> u64 {
-        self.returned.len() as u64 + self.keys.ahead as u64
+        self.returned.len() as u64 + u64::from(self.head.is_some()) + self.keys.ahead as u64
     }
 
     /// Messages that wait and can be handed out.
@@ -154,7 +168,7 @@ impl State {
         if self.closed {
             return Err(AttachError::Closed);
         }
-        if self.slots.values().any(|s| s.spec.exclusive) {
+        if self.slots.any_exclusive() {
             return Err(AttachError::HeldExclusively);
         }
         let id = self.next_slot;
@@ -162,8 +176,7 @@ impl State {
             if !self.slots.is_empty() && (spec.exclusive || self.mode == Mode::Exclusive) {
                 return Err(AttachError::InUse);
             }
-            let slot = Slot { spec, turn: None, own: VecDeque::new(), holds: (0, 0), full: false };
-            self.slots.insert(id, slot);
+            self.slots.insert(id, Slot::new(spec));
         }
         self.next_slot += 1;
         Ok(id)
@@ -171,11 +184,11 @@ impl State {
 
     /// A consumer takes no more; what it holds stays its own. True if it was the last one.
     pub(super) fn stop(&mut self, slot: SlotId) -> bool {
-        let Some(gone) = self.slots.remove(&slot) else { return false };
-        self.waiting.leave(gone.turn);
+        let was_active = self.active() == Some(slot);
+        let Some(gone) = self.slots.remove(slot) else { return false };
         self.recall(slot, gone.own);
-        if self.mode == Mode::Failover && !self.closed {
-            // Whoever is active now may not be on the waiting list.
+        if self.mode == Mode::Failover && was_active && !self.closed {
+            // Whoever is active now may not be waiting.
             if let Some(active) = self.active() {
                 self.post(active);
             }
@@ -186,17 +199,18 @@ impl State {
 
     /// What a consumer holds comes back.
     pub(super) fn return_all(&mut self, slot: SlotId) {
-        let held: Vec<DeliveryId> =
-            self.held.iter().filter(|(_, h)| h.slot == slot).map(|(id, _)| *id).collect();
+        let Some(hand) = self.hands.get(&slot) else { return };
+        let held: Vec<DeliveryId> = hand.held.keys().copied().collect();
         self.give_back(slot, &held);
+        self.hands.remove(&slot);
     }
 
     /// KeyShared: messages set aside for a consumer go back to where all can have them.
-    pub(super) fn recall(&mut self, slot: SlotId, own: VecDeque<Delivery>) {
-        self.keys.ahead -= own.len();
-        for delivery in own {
-            self.keys.release(key_of(&delivery.record), slot);
-            self.put_back(delivery);
+    pub(super) fn recall(&mut self, slot: SlotId, own: impl IntoIterator<Item = Own>) {
+        for Own { id, key, redelivered, value_bytes } in own {
+            self.keys.ahead -= 1;
+            self.keys.release(key, slot);
+            self.put_back(id, Returned { redelivered, value_bytes, doomed: None });
         }
     }
 
@@ -204,17 +218,16 @@ impl State {
     pub(super) fn close(&mut self) -> Option<Stream> {
         self.closed = true;
         let spilled = self.memory().and_then(|m| m.spilled_stream().cloned());
-        for slot in self.slots.values_mut() {
-            slot.own.clear();
-            slot.turn = None;
-            slot.spec.mailbox.post(slot.spec.token);
+        for slot in self.slots.take_all() {
+            slot.post(&mut self.calls);
         }
-        self.waiting = Waiting::default();
         self.answer_asking();
         self.keys = Keys::default();
         self.sources.clear();
         self.returned.clear();
-        self.held.clear();
+        self.head = None;
+        self.hands.clear();
+        self.unacked = 0;
         spilled
     }
 
@@ -239,14 +252,17 @@ impl State {
         self.wake_waiting();
     }
 
-    fn answer_asking(&mut self) {
-        for spec in self.asking.drain(..) {
-            spec.mailbox.post(spec.token);
-        }
+    /// Whether the first message that came back is to die.
+    pub(super) fn has_doomed(&self) -> bool {
+        self.returned.first_key_value().is_some_and(|(_, returned)| returned.doomed.is_some())
     }
 
-    pub(super) fn loaded(&mut self, source: usize, batches: Vec<StoredBatch>) {
-        if self.sources.get_mut(source).is_some_and(|s| s.loaded(batches)) {
+    fn answer_asking(&mut self) {
+        self.calls.extend(self.asking.drain(..).map(|spec| (spec.mailbox, spec.token)));
+    }
+
+    pub(super) fn loaded(&mut self, source: usize, again: bool, batches: Vec<StoredBatch>) {
+        if self.sources.get_mut(source).is_some_and(|s| s.loaded(again, batches)) {
             self.wake_waiting();
         }
         self.answer_asking();
@@ -283,7 +299,7 @@ impl inver_storage::Listener for WeakListener {
     /// A stream has something new to read.
     fn advanced(&self, _token: u64) {
         if let Some(subscription) = self.0.upgrade() {
-            subscription.state.lock().wake_waiting();
+            subscription.locked(State::wake_waiting);
         }
     }
 }

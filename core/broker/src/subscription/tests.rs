@@ -75,7 +75,24 @@ fn waking_many_takes_one_walk_and_the_highest_priority_first() {
     subscription.push(&batch(1), None);
     assert_eq!(woken(), [false, true, false, false, false]);
     subscription.push(&batch(1), None);
-    assert_eq!(woken(), [true, false, false, true, false]);
+    assert_eq!(woken(), [false, false, false, true, false]);
+    subscription.push(&batch(1), None);
+    assert_eq!(woken(), [false; 5], "those of lower priority wait until the others took what they want");
+    assert_eq!(consumers[0].1.pull(9, usize::MAX, &mut Vec::new()), Pull::default());
+    let mut got = Vec::new();
+    for i in [1, 3] {
+        assert!(consumers[i].1.pull(1, usize::MAX, &mut got).more);
+    }
+    assert_eq!(got.len(), 2);
+    let mut tokens = Vec::new();
+    let mut woken = Vec::new();
+    for (i, (mailbox, _)) in consumers.iter().enumerate() {
+        mailbox.drain(&mut tokens);
+        woken.extend((!tokens.is_empty()).then_some(i));
+    }
+    assert_eq!(woken, [2], "the one that waits the longest, for the one message that is left");
+    consumers[2].1.pull(9, usize::MAX, &mut got);
+    assert_eq!(got.len(), 3);
 }
 
 #[test]

@@ -8,15 +8,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use inver_storage::batch::Batch;
+use inver_storage::batch::{Batch, Record};
 use inver_storage::{Entry, Offset, StoredBatch, Stream, SubmitError};
+use rustc_hash::FxHashMap;
 
+use super::super::Delivery;
+use super::super::hand_out::size;
 use super::{Offer, Open, StreamSource, Taken};
 use crate::catalog;
 use crate::namespace::Surroundings;
 
 /// Consumed messages of the part in the log are trimmed this many at a time.
 const SPILL_TRIM_MESSAGES: u64 = 4096;
+
+/// An empty table of messages that are out gives its memory back from this capacity on.
+const OUT_KEPT: usize = 4096;
 
 /// What a queue in memory holds at most, and what happens then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +96,8 @@ pub(in crate::subscription) struct MemorySource {
     /// Messages and bytes of the open batch that count as held.
     open_rest: (u64, u64),
     dropped: u64,
+    /// Messages that are in somebody's hands, or came back.
+    out: FxHashMap<u64, (Record, Option<Arc<str>>)>,
     /// In a box: most queues never have one.
     spill: Option<Box<Spill>>,
 }
@@ -105,6 +113,7 @@ impl MemorySource {
             bytes: 0,
             open_rest: (0, 0),
             dropped: 0,
+            out: FxHashMap::default(),
             spill: None,
         }
     }
@@ -257,8 +266,33 @@ impl MemorySource {
         self.open = None;
     }
 
+    pub(super) fn again(&self, offset: u64) -> Offer {
+        match self.out.get(&offset) {
+            Some((record, topic)) => {
+                Offer::Taken(Taken { offset, record: record.clone(), topic: topic.clone(), redelivered: 0 })
+            }
+            None => Offer::Gone,
+        }
+    }
+
+    pub(super) fn keep(&mut self, delivery: &Delivery) -> usize {
+        self.out.insert(delivery.id.offset, (delivery.record.clone(), delivery.topic.clone()));
+        size(&delivery.record)
+    }
+
+    pub(super) fn kept_bytes(&self, offset: u64) -> usize {
+        self.out.get(&offset).map_or(0, |(record, _)| size(record))
+    }
+
+    pub(super) fn settled(&mut self, offset: u64) {
+        self.out.remove(&offset);
+        if self.out.is_empty() && self.out.capacity() > OUT_KEPT {
+            self.out = FxHashMap::default();
+        }
+    }
+
     pub(super) fn loaded(&mut self, batches: Vec<StoredBatch>) -> bool {
-        self.spill.as_mut().is_some_and(|s| s.source.loaded(batches))
+        self.spill.as_mut().is_some_and(|s| s.source.loaded(false, batches))
     }
 
     pub(super) fn skip_all(&mut self) -> u64 {

@@ -1,5 +1,6 @@
 //! Where a subscription's messages come from: a stream of the log, or batches held in memory.
 
+mod again;
 pub(super) mod memory;
 mod stream;
 
@@ -9,6 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use inver_storage::batch::{BatchHeader, Record, Records, records};
 use inver_storage::{ColdRead, Cursor, StoredBatch};
+
+use super::Delivery;
 
 pub(super) use memory::MemorySource;
 pub use memory::{LiveBatch, MemoryBounds, WhenFull};
@@ -30,6 +33,8 @@ pub(super) enum Offer {
     Empty,
     /// The records are on the disk: load them and hand them to [`Source::loaded`].
     Load(ColdRead),
+    /// Asked for again, and no longer there.
+    Gone,
 }
 
 /// One of them.
@@ -63,10 +68,48 @@ impl Source {
         }
     }
 
-    /// What a [`ColdRead`] brought, nothing if it failed; whether it is worth looking again.
-    pub(super) fn loaded(&mut self, batches: Vec<StoredBatch>) -> bool {
+    /// A message that was taken, and not [settled](Self::settled): its record once more.
+    pub(super) fn again(&mut self, offset: u64, read_bytes: usize) -> Offer {
         match self {
-            Source::Stream(s) => s.loaded(batches),
+            Source::Stream(s) => s.again(offset, read_bytes),
+            Source::Memory(m) => m.again(offset),
+        }
+    }
+
+    /// Nothing is asked for again soon.
+    pub(super) fn close_again(&mut self) {
+        if let Source::Stream(s) = self {
+            s.close_again();
+        }
+    }
+
+    /// A message is in somebody's hands and may be asked for again. The bytes of it that stay in memory for that.
+    pub(super) fn keep(&mut self, delivery: &Delivery) -> usize {
+        match self {
+            Source::Stream(_) => 0,
+            Source::Memory(m) => m.keep(delivery),
+        }
+    }
+
+    /// The bytes that [`keep`](Self::keep) said.
+    pub(super) fn kept_bytes(&self, offset: u64) -> usize {
+        match self {
+            Source::Stream(_) => 0,
+            Source::Memory(m) => m.kept_bytes(offset),
+        }
+    }
+
+    /// A message is done for.
+    pub(super) fn settled(&mut self, offset: u64) {
+        if let Source::Memory(m) = self {
+            m.settled(offset);
+        }
+    }
+
+    /// What a [`ColdRead`] brought, nothing if it failed; whether it is worth looking again.
+    pub(super) fn loaded(&mut self, again: bool, batches: Vec<StoredBatch>) -> bool {
+        match self {
+            Source::Stream(s) => s.loaded(again, batches),
             Source::Memory(m) => m.loaded(batches),
         }
     }

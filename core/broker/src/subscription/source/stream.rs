@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use inver_storage::{Cursor, Listening, Offset, Read, ReadError, StoredBatch, Stream};
 
+use super::again::{Again, Found};
 use super::{Offer, Open};
 use crate::namespace::Surroundings;
 
@@ -22,6 +23,8 @@ pub(in crate::subscription) struct StreamSource {
     batches: VecDeque<StoredBatch>,
     open: Option<Open>,
     loading: bool,
+    /// In a box: most have nothing that came back.
+    again: Option<Box<Again>>,
     surroundings: Arc<Surroundings>,
     listening: Option<Listening>,
 }
@@ -44,6 +47,7 @@ impl StreamSource {
             batches: VecDeque::new(),
             open: None,
             loading: false,
+            again: None,
             surroundings: surroundings.clone(),
             listening: None,
         }
@@ -89,7 +93,29 @@ impl StreamSource {
     }
 
     pub(super) fn is_loading(&self) -> bool {
-        self.loading
+        self.loading || self.again.as_ref().is_some_and(|again| again.loading)
+    }
+
+    /// See [`super::Source::again`].
+    pub(super) fn again(&mut self, offset: u64, read_bytes: usize) -> Offer {
+        let own = self.stream.id();
+        let names = &self.surroundings.stream_names;
+        let topic_of = |origin| if origin == own { None } else { names.get(origin) };
+        match self.again.get_or_insert_default().take(&self.stream, offset, read_bytes, topic_of) {
+            Found::Taken(taken) => Offer::Taken(taken),
+            Found::Load(cold) => Offer::Load(cold),
+            Found::Later => Offer::Empty,
+            Found::Gone => {
+                pass_over(self.cursor.as_ref(), offset..offset + 1);
+                Offer::Gone
+            }
+        }
+    }
+
+    pub(super) fn close_again(&mut self) {
+        if self.again.as_ref().is_some_and(|again| !again.loading) {
+            self.again = None;
+        }
     }
 
     pub(super) fn take(&mut self, read_bytes: usize) -> Offer {
@@ -164,7 +190,11 @@ impl StreamSource {
     }
 
     /// A failed read is tried again when the stream moves, not at once and for ever.
-    pub(super) fn loaded(&mut self, batches: Vec<StoredBatch>) -> bool {
+    pub(super) fn loaded(&mut self, again: bool, batches: Vec<StoredBatch>) -> bool {
+        if again {
+            let start = self.stream.start();
+            return self.again.as_mut().is_some_and(|again| again.loaded(batches, start));
+        }
         self.loading = false;
         self.batches.extend(batches);
         !self.batches.is_empty() || self.stream.start().0 > self.next

@@ -1,0 +1,94 @@
+//! Reading once more what was handed out and came back: by offset, and fast where the offsets follow each other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use inver_storage::{ColdRead, Offset, Read, ReadError, StoredBatch, Stream, StreamId};
+
+use super::{Open, Taken, span};
+
+/// The batches around the offset that was asked for last; dropped when nothing is asked for any more.
+#[derive(Default)]
+pub(super) struct Again {
+    open: Option<Open>,
+    batches: VecDeque<StoredBatch>,
+    pub(super) loading: bool,
+    /// What was asked for when the last load began; none once it was answered.
+    asked: Option<u64>,
+}
+
+/// What was found.
+pub(super) enum Found {
+    Taken(Taken),
+    Load(ColdRead),
+    Later,
+    Gone,
+}
+
+impl Again {
+    pub(super) fn take(
+        &mut self,
+        stream: &Stream,
+        offset: u64,
+        read_bytes: usize,
+        topic_of: impl Fn(StreamId) -> Option<Arc<str>>,
+    ) -> Found {
+        loop {
+            if let Some(open) = self.open.as_mut().filter(|o| (o.floor..o.end).contains(&offset)) {
+                while let Some(taken) = open.next() {
+                    if taken.offset >= offset {
+                        return if taken.offset == offset { Found::Taken(taken) } else { Found::Gone };
+                    }
+                }
+                return Found::Gone;
+            }
+            self.open = None;
+            if self.loading {
+                return Found::Later;
+            }
+            let covers = |b: &StoredBatch| {
+                (b.base_offset.0..b.base_offset.0 + span(&b.bytes).max(1)).contains(&offset)
+            };
+            if let Some(at) = self.batches.iter().position(covers) {
+                self.batches.drain(..at);
+                let Some(batch) = self.batches.pop_front() else { return Found::Gone };
+                self.open = Open::new(batch.base_offset.0, &batch.bytes, topic_of(batch.origin));
+                if self.open.is_none() {
+                    return Found::Gone;
+                }
+                continue;
+            }
+            let answered = self.asked.take() == Some(offset) && !self.batches.is_empty();
+            self.batches.clear();
+            if answered {
+                return Found::Gone;
+            }
+            match stream.read(Offset(offset), read_bytes) {
+                Ok(Read::Ready(batches)) if batches.first().is_some_and(covers) => {
+                    self.batches.extend(batches)
+                }
+                // Compacted away, or trimmed, since it was handed out.
+                Ok(Read::Ready(_)) | Err(ReadError::OutOfRange { .. } | ReadError::Deleted) => {
+                    return Found::Gone;
+                }
+                Ok(Read::Empty) => return Found::Later,
+                Ok(Read::Cold(cold)) => {
+                    self.loading = true;
+                    self.asked = Some(offset);
+                    return Found::Load(cold);
+                }
+                Err(error) => {
+                    tracing::error!(stream = %stream.id(), offset, %error, "cannot read again");
+                    return Found::Later;
+                }
+            }
+        }
+    }
+
+    /// A load came to its end. Whether it is worth asking again: a failed read is not, at once and for ever.
+    pub(super) fn loaded(&mut self, batches: Vec<StoredBatch>, start: Offset) -> bool {
+        self.loading = false;
+        self.batches = batches.into();
+        !self.batches.is_empty() || self.asked.is_some_and(|asked| start.0 > asked)
+    }
+}
