@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Contestant {
     /// Inver with the peer's own promise.
@@ -31,6 +32,7 @@ pub(crate) enum Contestant {
     /// Mosquitto, a bridge process and Kafka: the other way from MQTT to Kafka.
     Bridged,
     /// Answers without doing anything: shows what the load generators can do.
+    #[value(skip)]
     Sink,
     /// Inver on every core, each connection pinned to one of a runtime a core.
     InverPerCore,

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use broker::{Contestant, Places};
@@ -39,7 +39,7 @@ enum Command {
     /// Inver and one peer, in turn, on the same works.
     Compare {
         /// Whose protocol.
-        field: FieldName,
+        field: Field,
         /// Only these works, by their ids.
         #[arg(long, value_delimiter = ',')]
         work: Vec<String>,
@@ -62,7 +62,7 @@ enum Command {
     /// The peers' own load tools against Inver and the peer.
     Tools {
         /// Whose protocol.
-        field: FieldName,
+        field: Field,
         #[command(flatten)]
         how: How,
     },
@@ -99,7 +99,7 @@ struct How {
     warmup: f64,
     /// Only these contestants.
     #[arg(long, value_delimiter = ',')]
-    only: Vec<ContestantName>,
+    only: Vec<Contestant>,
     /// The binary to measure; default: target/release/inver.
     #[arg(long)]
     inver: Option<PathBuf>,
@@ -115,58 +115,6 @@ struct How {
     /// Keep nothing: only show.
     #[arg(long)]
     dry: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum FieldName {
-    Kafka,
-    Amqp,
-    Mqtt,
-    Cross,
-    Own,
-    Scale,
-    Runtime,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ContestantName {
-    InverOs,
-    InverAlways,
-    Kafka,
-    Rabbitmq,
-    Mosquitto,
-    Bridged,
-    InverPerCore,
-    InverMultiThread,
-}
-
-impl From<FieldName> for Field {
-    fn from(name: FieldName) -> Self {
-        match name {
-            FieldName::Kafka => Self::Kafka,
-            FieldName::Amqp => Self::Amqp,
-            FieldName::Mqtt => Self::Mqtt,
-            FieldName::Cross => Self::Cross,
-            FieldName::Own => Self::Own,
-            FieldName::Scale => Self::Scale,
-            FieldName::Runtime => Self::Runtime,
-        }
-    }
-}
-
-impl From<ContestantName> for Contestant {
-    fn from(name: ContestantName) -> Self {
-        match name {
-            ContestantName::InverOs => Self::InverOs,
-            ContestantName::InverAlways => Self::InverAlways,
-            ContestantName::Kafka => Self::Kafka,
-            ContestantName::Rabbitmq => Self::Rabbitmq,
-            ContestantName::Mosquitto => Self::Mosquitto,
-            ContestantName::Bridged => Self::Bridged,
-            ContestantName::InverPerCore => Self::InverPerCore,
-            ContestantName::InverMultiThread => Self::InverMultiThread,
-        }
-    }
 }
 
 /// The project's root: where this was built.
@@ -208,7 +156,7 @@ fn settings(how: &How) -> compare::Settings {
             warmup: Duration::from_secs_f64(how.warmup),
             window: Duration::from_secs_f64(how.seconds),
         },
-        only: how.only.iter().map(|name| Contestant::from(*name)).collect(),
+        only: how.only.clone(),
     }
 }
 
@@ -231,10 +179,10 @@ fn main() -> Result<()> {
         Command::Compare { field, work, how } => {
             prepare(&how)?;
             let places = places(&how);
-            let works = chosen(field.into(), &work)?;
+            let works = chosen(field, &work)?;
             let mut results = load(&how, &places)?;
             results.dry = how.dry;
-            compare::compare(field.into(), &works, &settings(&how), &places, &mut results)
+            compare::compare(field, &works, &settings(&how), &places, &mut results)
         }
         Command::All { how } => {
             prepare(&how)?;
@@ -256,7 +204,7 @@ fn main() -> Result<()> {
             let places = places(&how);
             let mut results = load(&how, &places)?;
             results.dry = how.dry;
-            tools::run(field.into(), &settings(&how), &places, &mut results)
+            tools::run(field, &settings(&how), &places, &mut results)
         }
         Command::Report => Results::load(&root())?.save(&root()),
         Command::Works => {

@@ -83,11 +83,13 @@ impl Stage {
         (self.window + self.done + self.lost).saturating_sub(self.sent * self.fan) / self.fan
     }
 
-    /// A message came that should have been sent at `due_ns`.
+    /// A message came that should have been sent at `due_ns`; payloads of a closed loop hold no time.
     pub(crate) fn arrived(&mut self, due_ns: u64) {
         if self.recording && due_ns != 0 {
             let now = self.clock();
-            self.latency.record(now.saturating_sub(due_ns));
+            if due_ns <= now {
+                self.latency.record(now - due_ns);
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::broker::{Broker, Contestant};
 use crate::load::drive::{Outcome, Plan, drive};
@@ -23,7 +24,7 @@ pub(crate) use scale::Noun;
 pub(crate) type Figures = BTreeMap<String, f64>;
 
 /// Which peers a work is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Field {
     Kafka,
     Amqp,
