@@ -1,6 +1,7 @@
 //! A record on its way to a consumer.
 
 use inver_broker::address::{Form, rewrite};
+use inver_broker::message::HeaderView;
 use inver_storage::batch::Record;
 
 use super::deaths::{self, Death};
@@ -29,70 +30,6 @@ pub struct Renderer {
     table: Vec<u8>,
     routing_key: Vec<u8>,
     numbers: [u8; 20],
-}
-
-/// Headers of a record as they are encoded: length and bytes, the lengths as zigzag varints. The log has checked them;
-/// this ends where they do not hold.
-#[derive(Debug, Clone, Copy)]
-struct RawHeaders<'a> {
-    bytes: &'a [u8],
-    left: u32,
-}
-
-impl<'a> RawHeaders<'a> {
-    fn of(record: &'a Record) -> Self {
-        RawHeaders { bytes: &record.headers, left: record.header_count }
-    }
-
-    /// A length-prefixed field; the inner `None` is null.
-    fn field(&mut self) -> Option<Option<&'a [u8]>> {
-        let (mut value, mut shift) = (0u64, 0);
-        loop {
-            let (&byte, rest) = self.bytes.split_first()?;
-            self.bytes = rest;
-            value |= u64::from(byte & 0x7F) << shift;
-            if byte & 0x80 == 0 {
-                break;
-            }
-            shift += 7;
-            if shift > 28 {
-                return None;
-            }
-        }
-        if value & 1 == 1 {
-            return (value == 1).then_some(None);
-        }
-        let (field, rest) = self.bytes.split_at_checked(usize::try_from(value >> 1).ok()?)?;
-        self.bytes = rest;
-        Some(Some(field))
-    }
-}
-
-impl<'a> Iterator for RawHeaders<'a> {
-    type Item = (&'a [u8], Option<&'a [u8]>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        let name = self.field()??;
-        Some((name, self.field()?))
-    }
-}
-
-/// The record's origin, and its headers split into properties and the user's.
-fn split(record: &Record) -> (Option<&[u8]>, RawHeaders<'_>, RawHeaders<'_>) {
-    let all = RawHeaders::of(record);
-    let nothing = RawHeaders { bytes: &[], left: 0 };
-    let mut rest = all;
-    let Some((first, Some(value))) = rest.next() else { return (None, nothing, all) };
-    let (b"inver-origin", [origin @ .., b'/', tens @ b'0'..=b'9', ones @ b'0'..=b'9']) = (first, value)
-    else {
-        return (None, nothing, all);
-    };
-    let count = u32::from(tens - b'0') * 10 + u32::from(ones - b'0');
-    let properties = RawHeaders { left: count.min(rest.left), ..rest };
-    let mut user = rest;
-    user.by_ref().take(count as usize).for_each(drop);
-    (Some(origin), properties, user)
 }
 
 /// What the properties of a record say.
@@ -156,24 +93,18 @@ impl Renderer {
         table_bytes_max: usize,
         now_ms: i64,
     ) -> Outgoing<'a> {
-        let (origin, properties, user) = split(record);
-        let body = record.value.as_deref().unwrap_or_default();
-        if origin == Some(ORIGIN.as_bytes()) {
-            self.own(properties, user, body)
+        let headers = HeaderView::of(record);
+        if headers.origin() == Some(ORIGIN.as_bytes()) {
+            self.own(headers, record.value.as_deref().unwrap_or_default())
         } else {
-            self.foreign(record, properties, user, source, table_bytes_max, now_ms)
+            self.foreign(record, headers, source, table_bytes_max, now_ms)
         }
     }
 
     /// What came from AMQP: as it was.
-    fn own<'a>(
-        &'a mut self,
-        properties: RawHeaders<'a>,
-        user: RawHeaders<'a>,
-        body: &'a [u8],
-    ) -> Outgoing<'a> {
+    fn own<'a>(&'a mut self, headers: HeaderView<'a>, body: &'a [u8]) -> Outgoing<'a> {
         let mut known = Known::default();
-        for (name, value) in properties {
+        for (name, value) in headers.properties() {
             known.take(name, value.unwrap_or_default());
         }
         let (exchange, routing_key) =
@@ -187,7 +118,8 @@ impl Renderer {
             Some(raw) => Properties::parse(raw).unwrap_or_default(),
             None => {
                 let mut all = known.properties;
-                if user.left > 0 {
+                let user = headers.user();
+                if user.left() > 0 {
                     let mut writer = TableWriter::new(&mut self.table);
                     for (name, value) in user {
                         writer.field(name, value.map_or(Value::Void, Value::Text));
@@ -212,8 +144,7 @@ impl Renderer {
     fn foreign<'a>(
         &'a mut self,
         record: &'a Record,
-        properties: RawHeaders<'a>,
-        user: RawHeaders<'a>,
+        headers: HeaderView<'a>,
         source: &'a str,
         table_bytes_max: usize,
         now_ms: i64,
@@ -222,7 +153,7 @@ impl Renderer {
         self.properties.clear();
         let mut table = BoundedTable { bytes: &mut self.table, bytes_max: table_bytes_max };
         let mut known = Known::default();
-        for (name, value) in properties {
+        for (name, value) in headers.properties() {
             let value = value.unwrap_or_default();
             let fits = value.len() <= usize::from(u8::MAX) || !is_short(name);
             if !known.take(name, value) || !fits || name == name::MQTT_QOS {
@@ -240,7 +171,7 @@ impl Renderer {
             known.properties.timestamp = u64::try_from(record.timestamp_ms / 1000).ok();
             table.put(b"timestamp_in_ms", Value::I64(record.timestamp_ms));
         }
-        for (name, value) in user {
+        for (name, value) in headers.user() {
             if from_batch && name == name::MQTT_TOPIC {
                 known.mqtt_topic = known.mqtt_topic.or(value);
             }

@@ -51,6 +51,8 @@ pub(super) struct Channel {
     pub(super) unacked_shared: u32,
     /// Consumers that paused for want of room that is the channel's, in the order in which they did.
     pub(super) paused: VecDeque<u32>,
+    /// A `basic.get` found nothing and waits for what was on its way; then nothing is the answer.
+    pub(super) got_nothing: bool,
     /// The queue behind `amq.rabbitmq.reply-to`, if the channel consumes from it.
     pub(super) reply_queue: Option<String>,
 }
@@ -75,6 +77,7 @@ impl Channel {
             prefetch_shared: 0,
             unacked_shared: 0,
             paused: VecDeque::new(),
+            got_nothing: false,
             reply_queue: None,
         }
     }

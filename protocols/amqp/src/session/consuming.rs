@@ -143,9 +143,6 @@ impl Channel {
         shared: &mut Shared,
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Refusal> {
-        if !shared.is_caught_up() {
-            return Ok(Outcome::Again);
-        }
         let name = self.queue_name(queue)?;
         let slot = self.getter(&name, shared)?;
         let mut deliveries = std::mem::take(&mut shared.deliveries);
@@ -196,8 +193,14 @@ impl Channel {
                 self.drop_getter(slot);
                 return Err(Refusal::no_such("queue", &name, shared.vhost()));
             }
+            // Something may be on its way: of this connection, of another, or a dead letter.
+            None if !self.got_nothing && !shared.sees_all() => {
+                self.got_nothing = true;
+                return Ok(Outcome::Again);
+            }
             None => write::method(out, self.number, &Method::BasicGetEmpty { cluster_id: "" }),
         }
+        self.got_nothing = false;
         Ok(Outcome::Done)
     }
 

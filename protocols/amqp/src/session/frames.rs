@@ -96,6 +96,8 @@ impl Session {
             halt: None,
             confirms: confirms::Queue::default(),
             unconfirmed: 0,
+            has_published: false,
+            blocked: false,
             published: Vec::new(),
             acknowledged: Vec::new(),
             ready: VecDeque::new(),
@@ -164,6 +166,7 @@ impl Session {
             if immediate {
                 return Err(Refusal::not_implemented("immediate=true"));
             }
+            shared.has_published = true;
             channel.assembly.publish(exchange, routing_key, mandatory);
             return Ok(Outcome::Done);
         }

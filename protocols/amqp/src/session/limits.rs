@@ -31,6 +31,8 @@ pub struct Limits {
     pub output_bytes_max: usize,
     /// A client that takes nothing of what waits to be written for so long is gone. RabbitMQ's `send_timeout`.
     pub write_stall_timeout: Duration,
+    /// A publisher that the broker's log holds back for so long is told so with `connection.blocked`.
+    pub blocked_after: Duration,
     /// Exclusive queues of a connection.
     pub exclusive_queues_max: usize,
 }
@@ -51,6 +53,7 @@ impl Default for Limits {
             output_bytes_high: 256 * 1024,
             output_bytes_max: 1024 * 1024,
             write_stall_timeout: Duration::from_secs(15),
+            blocked_after: Duration::from_secs(1),
             exclusive_queues_max: 65_536,
         }
     }

@@ -45,6 +45,9 @@ use crate::codec::frame::{self, Next};
 use crate::codec::{FRAME_SIZE_MIN, Method, PROTOCOL_HEADER, write};
 use crate::error::{Refusal, ReplyCode};
 
+/// Why a client is told to wait with its publishes.
+const BLOCKED_REASON: &str = "low on disk throughput";
+
 /// Where the connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
@@ -286,6 +289,41 @@ impl Session {
             }
         }
         !shared.ready.is_empty()
+    }
+
+    // ---- back-pressure
+
+    /// Whether the client published, can be told that it is held back, and was not yet.
+    pub fn wants_to_hear_of_blocking(&self) -> bool {
+        self.life == Life::Running
+            && self.shared.as_deref().is_some_and(|shared| {
+                shared.capabilities.connection_blocked && shared.has_published && !shared.blocked
+            })
+    }
+
+    /// The broker takes no more for now: the client is told.
+    pub fn blocked(&mut self, out: &mut Vec<u8>) {
+        if self.wants_to_hear_of_blocking()
+            && let Some(shared) = self.shared.as_deref_mut()
+        {
+            shared.blocked = true;
+            write::method(out, 0, &Method::ConnectionBlocked { reason: BLOCKED_REASON });
+        }
+    }
+
+    /// It takes more again: a client that was told otherwise is told.
+    pub fn unblocked(&mut self, out: &mut Vec<u8>) {
+        if let Some(shared) = self.shared.as_deref_mut()
+            && std::mem::take(&mut shared.blocked)
+            && self.life == Life::Running
+        {
+            write::method(out, 0, &Method::ConnectionUnblocked {});
+        }
+    }
+
+    /// The connection's bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     // ---- the ends of a connection

@@ -84,6 +84,10 @@ pub(super) struct Shared {
     pub(super) confirms: confirms::Queue,
     /// How many those are.
     pub(super) unconfirmed: usize,
+    /// Something was published at all.
+    pub(super) has_published: bool,
+    /// The client was told to wait with its publishes.
+    pub(super) blocked: bool,
     /// Channels that published in this burst with confirms on.
     pub(super) published: Vec<u16>,
     /// Consumers with acknowledgements of this burst.
@@ -116,16 +120,27 @@ impl Shared {
 
     /// Whether everything that this connection published is visible; if not, input halts until it is.
     pub(super) fn is_caught_up(&mut self) -> bool {
-        match self.last_lsn {
-            Some(lsn) if lsn > self.namespace.log().committed() => {
-                self.halt = Some(Halt::Until(lsn));
-                false
-            }
-            _ => {
-                self.last_lsn = None;
-                true
-            }
+        if let Some(lsn) = self.last_lsn
+            && self.awaits(lsn)
+        {
+            return false;
         }
+        self.last_lsn = None;
+        true
+    }
+
+    /// Whether everything that anybody gave to the log is visible; if not, input halts until what is there now is.
+    pub(super) fn sees_all(&mut self) -> bool {
+        let submitted = self.namespace.log().submitted();
+        !self.awaits(submitted)
+    }
+
+    fn awaits(&mut self, lsn: Lsn) -> bool {
+        let ahead = lsn > self.namespace.log().committed();
+        if ahead {
+            self.halt = Some(Halt::Until(lsn));
+        }
+        ahead
     }
 }
 

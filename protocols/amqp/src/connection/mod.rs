@@ -7,19 +7,24 @@
 //! too many confirms are outstanding, or while the client does not read what it was sent. Heartbeats are not demanded of
 //! a client that is not read.
 
+mod clock;
+mod pressure;
+
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use inver_broker::{Broker, Connection, Credentials, Io, Mailbox};
 use inver_storage::Lsn;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
+use self::clock::Clock;
+use self::pressure::Pressure;
 use crate::codec::write;
 use crate::session::{Limits, Session};
 
@@ -29,16 +34,6 @@ const READ_BYTES: usize = 256 * 1024;
 const TURNS_MAX: usize = 8;
 /// After the last word is said, how long the other end has to take it.
 const LINGER: Duration = Duration::from_secs(3);
-/// How long the answer to a `connection.close` of ours is awaited.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same while the server goes down: a client that does not read must not hold it up.
-const CLOSE_TIMEOUT_AT_SHUTDOWN: Duration = Duration::from_secs(2);
-/// Ticks of a heartbeat interval.
-const TICKS: u32 = 4;
-/// Ticks without a write until a heartbeat is sent: half an interval.
-const QUIET_TICKS_MAX: u32 = TICKS / 2;
-/// Ticks without a read until a client counts as gone: two intervals.
-const SILENT_TICKS_MAX: u32 = TICKS * 2;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -77,22 +72,8 @@ struct Link {
     shutdown: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Until when the client must take some of what waits to be written.
     stalled: Option<Pin<Box<Sleep>>>,
-    timer: Pin<Box<Sleep>>,
-    timer_of: TimerOf,
-    read_since_tick: bool,
-    wrote_since_tick: bool,
-    quiet_ticks: u32,
-    silent_ticks: u32,
-}
-
-/// What the timer is set for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TimerOf {
-    Handshake,
-    /// Part of a heartbeat interval.
-    Tick(Duration),
-    Close,
-    Nothing,
+    clock: Clock,
+    pressure: Pressure,
 }
 
 /// Serves a connection until its end.
@@ -112,12 +93,8 @@ pub(crate) async fn serve(connection: Connection, broker: Broker, limits: Arc<Li
         stalled: None,
         awaited: None,
         shutdown: Some(Box::pin(async move { shutdown.requested().await })),
-        timer: Box::pin(sleep(limits.handshake_timeout)),
-        timer_of: TimerOf::Handshake,
-        read_since_tick: false,
-        wrote_since_tick: false,
-        quiet_ticks: 0,
-        silent_ticks: 0,
+        clock: Clock::new(limits.handshake_timeout),
+        pressure: Pressure::default(),
         limits,
     };
     while let Event::Authenticate(credentials) = poll_fn(|cx| link.poll(cx)).await {
@@ -161,7 +138,8 @@ impl Link {
     fn turns(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Event> {
         for _ in 0..TURNS_MAX {
             self.session.begin_turn(inver_broker::now_ms());
-            if self.poll_timers(cx).is_ready() {
+            self.poll_shutdown(cx);
+            if self.poll_clock(cx).is_ready() {
                 return Poll::Ready(Event::End);
             }
             let mut busy = self.poll_mailbox(cx, &mut scratch.tokens);
@@ -188,7 +166,7 @@ impl Link {
             if self.session.is_over() {
                 return Poll::Ready(Event::End);
             }
-            self.retime(cx);
+            self.clock.set(&self.session, self.shutdown.is_none(), cx);
             // A halt may be over by now, or a position awaited that was not before.
             let pending = self.poll_log(cx) || (self.retry && self.takes_input());
             if !busy && !pending {
@@ -254,12 +232,8 @@ impl Link {
             self.parse(&input);
             return Ok(true);
         }
-        if self.session.is_open() && !self.session.log().is_admitting() {
-            match self.session.log().poll_admit(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => self.session.log_failed(error, &mut self.out),
-                Poll::Pending => return Ok(false),
-            }
+        if self.session.is_open() && self.pressure.poll(&mut self.session, &mut self.out, cx).is_pending() {
+            return Ok(false);
         }
         let kept = self.input.len();
         let Some(start) = buffer.get_mut(..kept) else {
@@ -275,7 +249,7 @@ impl Link {
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.read_since_tick = true;
+        self.clock.has_read();
         self.input.clear();
         self.parse(buffer.get(..kept + read).unwrap_or_default());
         Ok(full || read > 0)
@@ -306,7 +280,9 @@ impl Link {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
                     self.written += count;
-                    self.wrote_since_tick |= !beat;
+                    if !beat {
+                        self.clock.has_written();
+                    }
                     self.unflushed = true;
                     self.stalled = None;
                 }
@@ -325,81 +301,20 @@ impl Link {
         Ok(false)
     }
 
-    // ---- time
-
-    /// Ready when the connection is at its end.
-    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) {
         if let Some(shutdown) = &mut self.shutdown
             && shutdown.as_mut().poll(cx).is_ready()
         {
             self.shutdown = None;
             self.session.close("shutdown", &mut self.out);
         }
-        if self.timer_of == TimerOf::Nothing {
-            return Poll::Pending;
-        }
-        ready!(self.timer.as_mut().poll(cx));
-        match self.timer_of {
-            TimerOf::Handshake => {
-                tracing::info!("handshake took too long");
-                return Poll::Ready(());
-            }
-            TimerOf::Close => return Poll::Ready(()),
-            TimerOf::Nothing => {}
-            TimerOf::Tick(part) => {
-                if self.tick() {
-                    tracing::info!("missed heartbeats from client");
-                    return Poll::Ready(());
-                }
-                self.timer.as_mut().reset(Instant::now() + part);
-                return self.poll_timers(cx);
-            }
-        }
-        Poll::Pending
     }
 
-    /// Part of a heartbeat interval passed. True if the client has been silent for too long.
-    fn tick(&mut self) -> bool {
-        if std::mem::take(&mut self.wrote_since_tick) || !self.out.is_empty() {
-            self.quiet_ticks = 0;
-        } else {
-            self.quiet_ticks += 1;
-            if self.quiet_ticks == QUIET_TICKS_MAX {
-                self.quiet_ticks = 0;
-                self.out.extend_from_slice(&write::HEARTBEAT);
-            }
-        }
-        if std::mem::take(&mut self.read_since_tick) || !self.takes_input() {
-            self.silent_ticks = 0;
-        } else {
-            self.silent_ticks += 1;
-        }
-        self.silent_ticks >= SILENT_TICKS_MAX
-    }
-
-    /// Sets the timer for what the session has come to.
-    fn retime(&mut self, cx: &mut Context<'_>) {
-        let heartbeat = Duration::from_secs(self.session.heartbeat_s().into());
-        let of = match () {
-            () if self.session.is_closing() => TimerOf::Close,
-            () if !self.session.is_open() => TimerOf::Handshake,
-            () if heartbeat.is_zero() => TimerOf::Nothing,
-            () => TimerOf::Tick(heartbeat / TICKS),
-        };
-        if of == self.timer_of {
-            return;
-        }
-        self.timer_of = of;
-        match of {
-            TimerOf::Close if self.shutdown.is_none() => {
-                self.timer.as_mut().reset(Instant::now() + CLOSE_TIMEOUT_AT_SHUTDOWN);
-            }
-            TimerOf::Close => self.timer.as_mut().reset(Instant::now() + CLOSE_TIMEOUT),
-            TimerOf::Tick(part) => self.timer.as_mut().reset(Instant::now() + part),
-            TimerOf::Handshake | TimerOf::Nothing => return,
-        }
-        // Leaves the waker with it; it cannot be over yet.
-        _ = self.timer.as_mut().poll(cx);
+    /// Ready when the connection is at its end.
+    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Heartbeats are not demanded of a client that is not read.
+        let heeded = self.takes_input();
+        self.clock.poll(heeded, &mut self.out, cx)
     }
 
     /// Writes what is left.
