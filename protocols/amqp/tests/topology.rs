@@ -14,6 +14,7 @@ use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, Value};
 use support::{Client, Server, table};
 
+#[derive(Clone, Copy)]
 struct Declare<'a> {
     queue: &'a str,
     passive: bool,
@@ -269,6 +270,38 @@ fn bad_arguments_are_refused() {
         |c| Declare { arguments: Table::of(&arguments), ..PLAIN }.by(c),
         "PRECONDITION_FAILED - invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue 'q' in vhost '/'",
     );
+}
+
+#[test]
+fn a_quorum_queue_is_a_durable_queue_with_a_bound_of_deliveries() {
+    let server = Server::start();
+    let quorum = table(&[("x-queue-type", Value::Text(b"quorum"))]);
+    let quorum = Declare { durable: true, arguments: Table::of(&quorum), ..PLAIN };
+    for (declare, property) in [
+        (Declare { durable: false, ..quorum }, "non-durable"),
+        (Declare { auto_delete: true, ..quorum }, "auto-delete"),
+        (Declare { exclusive: true, ..quorum }, "exclusive-owner"),
+    ] {
+        let text =
+            format!("406, reply_text: \"PRECONDITION_FAILED - invalid property '{property}' for queue 'q'");
+        refused(&server, |c| declare.by(c), &text);
+    }
+    let stream = table(&[("x-queue-type", Value::Text(b"stream"))]);
+    refused(
+        &server,
+        |c| Declare { durable: true, arguments: Table::of(&stream), ..PLAIN }.by(c),
+        "invalid arg 'x-queue-type' for queue 'q' in vhost '/': stream queues are not supported",
+    );
+    let mut client = server.client();
+    assert!(quorum.by(&mut client).starts_with("QueueDeclareOk"));
+    client.publish(1, "", "q", b"comes back too often");
+    // RabbitMQ's default is 20 returns; then it is gone.
+    for returns in 0..=20 {
+        let got = client.get("q", false).expect("it is still there");
+        assert_eq!(got.redelivered, returns > 0);
+        client.send(1, &Method::BasicNack { delivery_tag: got.tag, multiple: false, requeue: true });
+    }
+    assert!(client.get("q", false).is_none());
 }
 
 #[test]

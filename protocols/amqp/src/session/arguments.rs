@@ -259,6 +259,26 @@ fn deliveries_max(reading: &Reading<'_>) -> Result<Option<u32>, Refusal> {
     Ok(asked.map(|n| u32::try_from(n).unwrap_or(u32::MAX)).or(quorum.then_some(QUORUM_DEFAULT)))
 }
 
+/// What a `quorum` queue may not be: anything that does not survive. It is a durable queue as any other here.
+pub(super) fn check_quorum(
+    arguments: &Arguments,
+    durable: bool,
+    exclusive: bool,
+    auto_delete: bool,
+    what: &str,
+) -> Result<(), Refusal> {
+    if arguments.get("x-queue-type").and_then(Value::as_str) != Some("quorum") {
+        return Ok(());
+    }
+    let wrong = [(auto_delete, "auto-delete"), (exclusive, "exclusive-owner"), (!durable, "non-durable")];
+    match wrong.iter().find(|(is_so, _)| *is_so) {
+        Some((_, property)) => {
+            Err(Refusal::precondition_failed(format_args!("invalid property '{property}' for {what}")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Whether an exchange's `alternate-exchange` is a name.
 pub(super) fn check_alternate(arguments: &Arguments, what: &str) -> Result<(), Refusal> {
     match arguments.get("alternate-exchange") {

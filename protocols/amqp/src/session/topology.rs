@@ -239,6 +239,13 @@ impl Channel {
                 "queue name '{name}' contains reserved prefix 'amq.*'"
             )));
         }
+        arguments::check_quorum(
+            &arguments,
+            durable,
+            exclusive,
+            auto_delete,
+            &in_vhost("queue", &name, shared),
+        )?;
         spec.auto_delete = auto_delete;
         // An exclusive queue ends with its connection, which does not survive a restart.
         spec.durable = durable && !exclusive;

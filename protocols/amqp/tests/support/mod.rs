@@ -44,7 +44,11 @@ impl Server {
     /// Over a folder that outlives it.
     pub(crate) fn on(dir: &std::path::Path, limits: Limits) -> Server {
         let options = LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() };
-        let log = Log::open(dir, options).unwrap();
+        Server::over(Log::open(dir, options).unwrap(), limits)
+    }
+
+    /// Over a log that the test made.
+    pub(crate) fn over(log: Log, limits: Limits) -> Server {
         let broker =
             Broker::open(log, BrokerConfig { origins: vec!["amqp"], ..BrokerConfig::default() }).unwrap();
         let runtime =
@@ -407,8 +411,13 @@ impl Client {
     }
 
     /// `basic.get`: a message, or none.
-    pub(crate) fn get(&mut self, queue: &str, no_ack: bool) -> Option<Message> {
+    /// `basic.get`, whose answer is read later.
+    pub(crate) fn ask(&mut self, queue: &str, no_ack: bool) {
         self.send(1, &Method::BasicGet { ticket: 0, queue, no_ack });
+    }
+
+    pub(crate) fn get(&mut self, queue: &str, no_ack: bool) -> Option<Message> {
+        self.ask(queue, no_ack);
         let got = self.next().unwrap();
         let method = Method::decode(&got.payload).unwrap();
         if matches!(method, Method::BasicGetEmpty { .. }) {

@@ -1,0 +1,110 @@
+//! What clients notice of a log that is behind: `connection.blocked`, and answers that wait.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use inver_amqp::Limits;
+use inver_amqp::codec::content::Properties;
+use inver_amqp::codec::table::Table;
+use inver_storage::medium::Files;
+use inver_storage::{CommitPolicy, Log, LogOptions, SystemClock};
+use support::{Client, Server};
+
+/// A log whose writer can be held.
+struct Held {
+    log: Log,
+    held: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
+    writer: Option<JoinHandle<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Held {
+    fn start() -> Held {
+        let dir = tempfile::tempdir().unwrap();
+        let options =
+            LogOptions { commit: CommitPolicy::Os, submit_bytes_max: 64 * 1024, ..LogOptions::default() };
+        let medium = Arc::new(Files::new(dir.path()).unwrap());
+        let log = Log::open_manual(medium, Arc::new(SystemClock), options).unwrap();
+        let (held, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let writer = std::thread::spawn({
+            let (log, held, ended) = (log.clone(), held.clone(), ended.clone());
+            move || {
+                while !ended.load(Ordering::Relaxed) {
+                    if !held.load(Ordering::Relaxed) {
+                        log.step_writer().unwrap();
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        Held { log, held, ended, writer: Some(writer), _dir: dir }
+    }
+
+    fn hold(&self, hold: bool) {
+        self.held.store(hold, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.writer.take().unwrap().join().unwrap();
+    }
+}
+
+fn persistent(client: &mut Client, body: &[u8]) {
+    let properties = Properties { delivery_mode: Some(2), ..Properties::default() };
+    client.publish_with(1, "", "q", false, &properties, body);
+}
+
+#[test]
+fn a_publisher_is_told_that_it_is_held_back_and_that_it_is_no_more() {
+    let held = Held::start();
+    let limits = Limits { blocked_after: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::over(held.log.clone(), limits);
+    let (mut publisher, mut other) = (server.client(), server.client());
+    publisher.declare_with("q", true, Table::default());
+    held.hold(true);
+    for _ in 0..200 {
+        persistent(&mut publisher, &[7; 1024]);
+    }
+    publisher.expect("ConnectionBlocked { reason: \"low on disk throughput\" }");
+    // Nothing is said twice, nor to who did not publish.
+    publisher.expect_silence();
+    other.expect_silence();
+    held.hold(false);
+    publisher.expect("ConnectionUnblocked");
+    assert!(publisher.declare_with("q", true, Table::default()).contains("message_count: 200"));
+}
+
+#[test]
+fn a_get_sees_what_others_published_before_it() {
+    let held = Held::start();
+    let server = Server::over(held.log.clone(), Limits::default());
+    let (mut publisher, mut getter) = (server.client(), server.client());
+    publisher.declare_with("q", true, Table::default());
+    assert!(getter.get("q", true).is_none());
+    held.hold(true);
+    let before = held.log.submitted();
+    persistent(&mut publisher, b"on its way");
+    while held.log.submitted() == before {
+        std::thread::yield_now();
+    }
+    getter.ask("q", true);
+    getter.expect_silence();
+    held.hold(false);
+    assert_eq!(getter.message().text(), "on its way");
+    assert!(getter.get("q", true).is_none(), "and no more than that is waited for");
+}
