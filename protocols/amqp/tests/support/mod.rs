@@ -146,13 +146,22 @@ impl Client {
     }
 
     pub(crate) fn open_with(address: SocketAddr, frame_max: u32, heartbeat: u16) -> Client {
+        Client::open_tuned(address, frame_max, heartbeat, 2047)
+    }
+
+    pub(crate) fn open_tuned(
+        address: SocketAddr,
+        frame_max: u32,
+        heartbeat: u16,
+        channel_max: u16,
+    ) -> Client {
         let mut client = Client::raw(address);
         client.frame_max = frame_max;
         client.bytes(&PROTOCOL_HEADER);
         client.expect("ConnectionStart ");
         client.start_ok("PLAIN", b"\0guest\0guest");
         client.expect("ConnectionTune ");
-        client.send(0, &Method::ConnectionTuneOk { channel_max: 2047, frame_max, heartbeat });
+        client.send(0, &Method::ConnectionTuneOk { channel_max, frame_max, heartbeat });
         client.send(0, &Method::ConnectionOpen { virtual_host: "/", capabilities: "", insist: false });
         client.expect("ConnectionOpenOk");
         client
@@ -308,6 +317,18 @@ impl Client {
         }
     }
 
+    /// Whether something comes within the socket's patience.
+    pub(crate) fn has_more(&mut self) -> bool {
+        let mut buffer = [0; 65_536];
+        if self.input.is_empty() {
+            match self.socket.read(&mut buffer) {
+                Ok(count) => self.input.extend_from_slice(&buffer[..count]),
+                Err(_) => return false,
+            }
+        }
+        !self.input.is_empty()
+    }
+
     /// The stream must end.
     pub(crate) fn expect_end(&mut self) {
         while let Some(got) = self.next() {
@@ -410,12 +431,12 @@ impl Client {
         self.expect("ConfirmSelectOk");
     }
 
-    /// `basic.get`: a message, or none.
     /// `basic.get`, whose answer is read later.
     pub(crate) fn ask(&mut self, queue: &str, no_ack: bool) {
         self.send(1, &Method::BasicGet { ticket: 0, queue, no_ack });
     }
 
+    /// `basic.get`: a message, or none.
     pub(crate) fn get(&mut self, queue: &str, no_ack: bool) -> Option<Message> {
         self.ask(queue, no_ack);
         let got = self.next().unwrap();
