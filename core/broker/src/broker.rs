@@ -8,10 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use inver_storage::{Entry, Log, Lsn, SubmitError};
 use parking_lot::RwLock;
+use tokio::time::Instant;
 
 use crate::capture::CaptureRule;
 use crate::catalog::{self, NamespaceRow, RowError, decode, split_counted, split_key};
 use crate::clock::now_ms;
+use crate::clockwork::{Clockwork, Due};
 use crate::identity::{AuthError, Authenticator, Credentials, Identity, LoopbackOnly};
 use crate::namespace::Namespace;
 use crate::plug::Shutdown;
@@ -22,7 +24,7 @@ use crate::topic::{TopicConfig, TopicError, TopicSpec};
 /// The namespace that is always there.
 const DEFAULT_NAMESPACE: &str = "/";
 
-/// How often acknowledged messages are trimmed and timers looked at.
+/// How often acknowledged messages are trimmed.
 const HOUSEKEEPING_MS: u64 = 250;
 
 /// Retention is looked at every so many rounds: it walks over all topics.
@@ -91,13 +93,15 @@ struct Inner {
     namespaces: RwLock<HashMap<Box<str>, Namespace>>,
     default: Namespace,
     opaque: RwLock<HashMap<Bytes, Bytes>>,
+    clockwork: Arc<Clockwork>,
 }
 
 impl Broker {
     /// Makes the model again from what the log kept.
     pub fn open(log: Log, config: BrokerConfig) -> Result<Broker, BrokerError> {
         let config = Arc::new(config);
-        let namespaces = recover(&log, &config)?;
+        let clockwork = Arc::<Clockwork>::default();
+        let namespaces = recover(&log, &config, &clockwork)?;
         sweep_spills(&log)?;
         let opaque = log.recovered_state(catalog::OPAQUE).into_iter().collect();
         let default = match namespaces.get(DEFAULT_NAMESPACE) {
@@ -107,7 +111,8 @@ impl Broker {
                 let key = Bytes::from_static(DEFAULT_NAMESPACE.as_bytes());
                 entry.put(catalog::NAMESPACES, key, catalog::encode(&NamespaceRow { id: 0 }));
                 log.submit(entry)?;
-                Namespace::new(0, DEFAULT_NAMESPACE, &log, &config, Retained::new(vec![0; 4], Vec::new()))
+                let retained = Retained::new(vec![0; 4], Vec::new());
+                Namespace::new(0, DEFAULT_NAMESPACE, &log, &config, &clockwork, retained)
             }
         };
         for (name, partitions) in &config.topics {
@@ -119,7 +124,8 @@ impl Broker {
         let mut namespaces: HashMap<Box<str>, Namespace> = namespaces;
         namespaces.insert(DEFAULT_NAMESPACE.into(), default.clone());
         let namespaces = RwLock::new(namespaces);
-        Ok(Broker(Arc::new(Inner { log, config, namespaces, default, opaque: RwLock::new(opaque) })))
+        let opaque = RwLock::new(opaque);
+        Ok(Broker(Arc::new(Inner { log, config, namespaces, default, opaque, clockwork })))
     }
 
     /// The log under everything.
@@ -199,6 +205,24 @@ impl Broker {
         Ok((value, submitted.lsn))
     }
 
+    /// Messages and queues die, wills are published, sessions end.
+    fn do_what_is_due(&self, now_ms: i64) {
+        for due in self.0.clockwork.take(now_ms) {
+            match due {
+                Due::Queue(namespace, queue) => {
+                    if let (Some(namespace), Some(queue)) = (namespace.upgrade(), queue.upgrade()) {
+                        Namespace::of(namespace).age_queue(&queue, now_ms);
+                    }
+                }
+                Due::Session(session) => {
+                    if let Some(session) = session.upgrade() {
+                        session.ring(now_ms);
+                    }
+                }
+            }
+        }
+    }
+
     /// Applies retention and the bounds of inboxes now, and not at the next round of housekeeping.
     pub fn keep_bounds(&self) {
         for namespace in self.0.namespaces.read().values() {
@@ -207,20 +231,30 @@ impl Broker {
         }
     }
 
-    /// Trims, expires and retains until the server goes down. The server runs it once.
+    /// Trims, expires and retains until the server goes down. The server runs it once. What has a time is done at
+    /// that time, the rest every now and then.
     pub async fn keep_house(self, mut shutdown: Shutdown) {
         let mut rounds = 0u32;
+        let period = Duration::from_millis(HOUSEKEEPING_MS);
+        let mut next = Instant::now() + period;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(HOUSEKEEPING_MS)) => {}
+                () = self.0.clockwork.wait(next) => {}
                 () = shutdown.requested() => return,
             }
-            let namespaces: Vec<Namespace> = self.0.namespaces.read().values().cloned().collect();
-            rounds = rounds.wrapping_add(1);
-            let retention_due = rounds.is_multiple_of(ROUNDS_A_RETENTION);
+            let round_due = Instant::now() >= next;
+            if round_due {
+                next = Instant::now() + period;
+                rounds = rounds.wrapping_add(1);
+            }
+            let retention_due = round_due && rounds.is_multiple_of(ROUNDS_A_RETENTION);
             let broker = self.clone();
             let done = tokio::task::spawn_blocking(move || {
-                namespaces.iter().for_each(|n| n.keep_house(now_ms()));
+                broker.do_what_is_due(now_ms());
+                if round_due {
+                    let namespaces: Vec<Namespace> = broker.0.namespaces.read().values().cloned().collect();
+                    namespaces.iter().for_each(Namespace::keep_house);
+                }
                 if retention_due {
                     broker.keep_bounds();
                 }
@@ -250,7 +284,11 @@ fn opaque_key(table: &str, key: &[u8]) -> Bytes {
 
 type Namespaces = HashMap<Box<str>, Namespace>;
 
-fn recover(log: &Log, config: &Arc<BrokerConfig>) -> Result<Namespaces, RowError> {
+fn recover(
+    log: &Log,
+    config: &Arc<BrokerConfig>,
+    clockwork: &Arc<Clockwork>,
+) -> Result<Namespaces, RowError> {
     let mut retained: HashMap<u32, Vec<(Vec<u8>, Bytes)>> = HashMap::new();
     for (key, value) in log.recovered_state(catalog::RETAINED) {
         if let Some((namespace, address)) = split_key(&key) {
@@ -263,8 +301,8 @@ fn recover(log: &Log, config: &Arc<BrokerConfig>) -> Result<Namespaces, RowError
         let row: NamespaceRow = decode(catalog::NAMESPACES, &row)?;
         let name = String::from_utf8_lossy(&name).into_owned();
         let values = retained.remove(&row.id).unwrap_or_default();
-        let namespace =
-            Namespace::new(row.id, &name, log, config, Retained::new(row.id.to_be_bytes().to_vec(), values));
+        let retained = Retained::new(row.id.to_be_bytes().to_vec(), values);
+        let namespace = Namespace::new(row.id, &name, log, config, clockwork, retained);
         by_id.insert(row.id, namespace.clone());
         by_name.insert(name.into(), namespace);
     }

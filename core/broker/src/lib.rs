@@ -14,6 +14,7 @@ mod burst;
 mod capture;
 mod catalog;
 mod clock;
+mod clockwork;
 mod deadletter;
 mod exchange;
 mod identity;

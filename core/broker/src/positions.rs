@@ -98,9 +98,25 @@ impl Positions {
         group: &str,
         mut gone: impl FnMut(&str, u32) -> bool,
     ) -> Result<Option<Lsn>, SubmitError> {
+        self.delete_those(log, group, |topic, partition, _| gone(topic, partition))
+    }
+
+    /// Forgets the positions that a group committed before `before_ms`.
+    pub fn expire(&self, log: &Log, group: &str, before_ms: i64) -> Result<Option<Lsn>, SubmitError> {
+        self.delete_those(log, group, |_, _, position| position.committed_ms < before_ms)
+    }
+
+    fn delete_those(
+        &self,
+        log: &Log,
+        group: &str,
+        mut gone: impl FnMut(&str, u32, &Position) -> bool,
+    ) -> Result<Option<Lsn>, SubmitError> {
         let mut groups = self.groups.write();
         let Some(partitions) = groups.get_mut(group) else { return Ok(None) };
-        let doomed: Vec<(String, u32)> = partitions.keys().filter(|(t, p)| gone(t, *p)).cloned().collect();
+        let all = partitions.iter();
+        let doomed = all.filter(|((topic, partition), position)| gone(topic, *partition, position));
+        let doomed: Vec<(String, u32)> = doomed.map(|(key, _)| key.clone()).collect();
         if doomed.is_empty() {
             return Ok(None);
         }

@@ -23,6 +23,9 @@ use crate::subscription::{Consumer, DeliveryId};
 /// Routes that a publisher remembers.
 const ROUTES_MAX: usize = 1024;
 
+/// A queue with a bound of its length is looked at so long after a publish, milliseconds, if nobody does before.
+const LENGTH_LOOK_MS: i64 = 10;
+
 /// Who publishes, as routing needs it.
 #[derive(Clone, Debug, Default)]
 pub struct PublisherId {
@@ -214,16 +217,18 @@ impl Publisher {
         Ok(lsn)
     }
 
-    /// Sees to it that queues with limits are looked at; returns those that refuse the message.
+    /// Sees to it that queues with limits are looked at in time; returns those that refuse the message.
     fn meet_limits(&self, set: &ReceiverSet, message: &Message<'_>) -> Vec<Arc<Queue>> {
         let mut refusing = Vec::new();
         for queue in &set.queues {
             let limits = &queue.spec().limits;
-            if message.headers.expires_ms.is_some()
-                || limits.message_ttl_ms.is_some()
-                || limits.bounds_length()
-            {
-                self.namespace.watch(queue);
+            let by_queue = limits.message_ttl_ms.map(|ttl| message.timestamp_ms.saturating_add_unsigned(ttl));
+            if let Some(due_ms) = message.headers.expires_ms.into_iter().chain(by_queue).min() {
+                queue.set_mortal();
+                self.namespace.look_at(queue, due_ms);
+            }
+            if limits.bounds_length() {
+                self.namespace.look_at(queue, message.timestamp_ms.saturating_add(LENGTH_LOOK_MS));
             }
             if limits.overflow != Overflow::DropHead && queue.is_full(self.burst.messages_for(queue)) {
                 if limits.overflow == Overflow::RejectPublishDeadLetter {

@@ -1,7 +1,7 @@
 //! Queues: a topic of the queue kind with the one subscription that its consumers share, or the same held in
 //! memory where nothing of it is to survive.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use inver_storage::Stream;
@@ -13,7 +13,7 @@ use crate::deadletter::{Reason, Undertaker};
 use crate::exchange::Exchange;
 use crate::message::Message;
 use crate::namespace::Namespace;
-use crate::subscription::{Depth, Subscription};
+use crate::subscription::{Depth, Look, Subscription};
 use crate::topic::Topic;
 use crate::value::Arguments;
 
@@ -105,6 +105,12 @@ pub struct DeadLetter {
     pub routing_key: Option<Vec<u8>>,
 }
 
+/// How long until a queue is looked at again whose first message is not visible yet: at first, and at most.
+const LOOKS_SOON_MS: (i64, i64) = (10, 1000);
+
+/// The same where the first message does not die by itself, and hides those behind it.
+const LOOKS_SOMETIME_MS: (i64, i64) = (250, 16_000);
+
 /// See the module's text.
 pub struct Queue {
     name: Box<str>,
@@ -116,7 +122,12 @@ pub struct Queue {
     bound_from: Mutex<Vec<Weak<Exchange>>>,
     /// When it was last used, milliseconds since 1970.
     used_ms: AtomicI64,
-    watched: AtomicBool,
+    /// When it is looked at next; `i64::MAX`: it is not.
+    armed_ms: AtomicI64,
+    /// Messages in it may die by their own age.
+    mortal: AtomicBool,
+    /// Looks in a row that found nothing to wait for.
+    idle_looks: AtomicU32,
 }
 
 impl Queue {
@@ -135,7 +146,9 @@ impl Queue {
             topic,
             bound_from: Mutex::default(),
             used_ms: AtomicI64::new(now_ms()),
-            watched: AtomicBool::new(false),
+            armed_ms: AtomicI64::new(i64::MAX),
+            mortal: AtomicBool::new(false),
+            idle_looks: AtomicU32::new(0),
         })
     }
 
@@ -212,25 +225,64 @@ impl Queue {
         self.used_ms.store(now_ms(), Ordering::Relaxed);
     }
 
-    /// Marks it as being looked at regularly; false if it was.
-    pub(crate) fn set_watched(&self, watched: bool) -> bool {
-        self.watched.swap(watched, Ordering::AcqRel) != watched
+    pub(crate) fn armed_ms(&self) -> &AtomicI64 {
+        &self.armed_ms
     }
 
-    /// What time brings: messages die, and the queue itself. True if the queue's time is over.
-    pub(crate) fn age(&self, now_ms: i64) -> bool {
-        let (depth, _) = self.subscription.age(now_ms);
-        let Some(expires) = self.spec.limits.expires_after_ms else { return false };
-        if depth.consumers > 0 {
-            self.touch();
+    /// Messages that come, or are there, may die by their own age.
+    pub(crate) fn set_mortal(&self) {
+        self.idle_looks.store(0, Ordering::Relaxed);
+        self.mortal.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_mortal(&self) -> bool {
+        self.mortal.load(Ordering::Acquire) || self.spec.limits.message_ttl_ms.is_some()
+    }
+
+    /// What time brings: messages die, and the queue itself.
+    pub(crate) fn age(&self, now_ms: i64) -> Aged {
+        // Before the look: a message that comes meanwhile says again that it is mortal.
+        let was_mortal = self.mortal.swap(false, Ordering::AcqRel);
+        let (depth, look) = self.subscription.age(now_ms);
+        if was_mortal && look != Look::Nothing {
+            self.mortal.store(true, Ordering::Release);
         }
-        self.used_ms.load(Ordering::Relaxed).saturating_add_unsigned(expires) <= now_ms
+        let mut next_ms = self.next_look(look, now_ms);
+        if let Some(expires) = self.spec.limits.expires_after_ms {
+            if depth.consumers > 0 {
+                self.touch();
+            }
+            let over_ms = self.used_ms.load(Ordering::Relaxed).saturating_add_unsigned(expires);
+            if over_ms <= now_ms {
+                return Aged::Over;
+            }
+            next_ms = Some(next_ms.map_or(over_ms, |next| next.min(over_ms)));
+        }
+        Aged::Until(next_ms)
     }
 
-    /// Whether it must be looked at regularly, by its own limits or by what waits in it.
-    pub(crate) fn needs_watch(&self) -> bool {
-        self.spec.limits.expires_after_ms.is_some() || self.subscription.counts().ready > 0
+    fn next_look(&self, look: Look, now_ms: i64) -> Option<i64> {
+        let (first_ms, max_ms) = match look {
+            Look::At(at_ms) => {
+                self.idle_looks.store(0, Ordering::Relaxed);
+                return Some(at_ms.max(now_ms + 1));
+            }
+            Look::Nothing => return None,
+            Look::Soon | Look::Sometime if !self.is_mortal() => return None,
+            Look::Soon => LOOKS_SOON_MS,
+            Look::Sometime => LOOKS_SOMETIME_MS,
+        };
+        let before = self.idle_looks.fetch_add(1, Ordering::Relaxed).min(16);
+        Some(now_ms + (first_ms << before).min(max_ms))
     }
+}
+
+/// What time made of a queue.
+pub(crate) enum Aged {
+    /// Nobody used it for as long as it lives.
+    Over,
+    /// To be looked at again then, if a time is known.
+    Until(Option<i64>),
 }
 
 impl std::fmt::Debug for Queue {

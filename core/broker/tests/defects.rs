@@ -4,47 +4,13 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use common::*;
 use inver_broker::{
     BindDestination, BrokerConfig, CaptureRule, DeadLetter, ExchangeKind, ExchangeSpec, Filter, HUB,
-    HeaderWriter, Mailbox, Mode, Namespace, Opened, OwnerId, Pull, Queue, QueueLimits, QueueSpec,
-    SessionSpec, Start, SubscriptionOptions, Target, TopicSpec,
+    HeaderWriter, Mailbox, Mode, OwnerId, Pull, QueueLimits, QueueSpec, Start, SubscriptionOptions, Target,
+    TopicSpec,
 };
-
-fn declare(namespace: &Namespace, name: &str, spec: QueueSpec) -> Arc<Queue> {
-    let declared = namespace.declare_queue(name, spec).expect("declared");
-    committed(namespace, declared.lsn);
-    declared.it
-}
-
-fn durable(limits: QueueLimits) -> QueueSpec {
-    QueueSpec { durable: true, limits, ..QueueSpec::default() }
-}
-
-async fn open(namespace: &Namespace, client_id: &str, durable: bool) -> (Arc<Mailbox>, Opened) {
-    let mailbox = Mailbox::new();
-    let spec = SessionSpec {
-        client_id,
-        clean_start: false,
-        durable,
-        mailbox: mailbox.clone(),
-        inbox_token: 1,
-        live_token: 2,
-        taken_over_token: 3,
-        live_messages_max: 100,
-        live_bytes_max: 1 << 20,
-    };
-    let opened = namespace.open_session(spec).await.expect("opened");
-    committed(namespace, opened.lsn);
-    (mailbox, opened)
-}
-
-fn guaranteed() -> SubscriptionOptions {
-    SubscriptionOptions { guaranteed: true, ..SubscriptionOptions::default() }
-}
 
 /// One that took its fill stayed on the waiting list, and the next wake-up was spent on it while others idled.
 #[tokio::test]

@@ -4,13 +4,11 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use common::*;
 use inver_broker::{
     BindDestination, BrokerConfig, CaptureRule, Delivery, Expiry, Filter, HUB, Mailbox, Message, Namespace,
-    Opened, QueueSpec, Session, SessionSpec, SubscriptionOptions, Target, TopicSpec, Will,
+    QueueSpec, Session, Target, TopicSpec, Will,
 };
 use inver_storage::{BatchBuilder, Offset, Read, records};
 
@@ -53,24 +51,6 @@ fn stored(namespace: &Namespace, topic: &str) -> Vec<(String, String)> {
     all
 }
 
-async fn open(namespace: &Namespace, client_id: &str, durable: bool) -> (Arc<Mailbox>, Opened) {
-    let mailbox = Mailbox::new();
-    let spec = SessionSpec {
-        client_id,
-        clean_start: false,
-        durable,
-        mailbox: mailbox.clone(),
-        inbox_token: 1,
-        live_token: 2,
-        taken_over_token: 3,
-        live_messages_max: 100,
-        live_bytes_max: 1 << 20,
-    };
-    let opened = namespace.open_session(spec).await.expect("opened");
-    committed(namespace, opened.lsn);
-    (mailbox, opened)
-}
-
 async fn inbox(mailbox: &Mailbox, session: &mut Session, count: usize) -> Vec<Delivery> {
     let mut got = Vec::new();
     while got.len() < count {
@@ -82,10 +62,6 @@ async fn inbox(mailbox: &Mailbox, session: &mut Session, count: usize) -> Vec<De
         }
     }
     got
-}
-
-fn guaranteed() -> SubscriptionOptions {
-    SubscriptionOptions { guaranteed: true, ..SubscriptionOptions::default() }
 }
 
 #[tokio::test]
@@ -150,7 +126,7 @@ async fn a_durable_session_finds_what_it_missed_across_a_restart() {
     let fixture = Fixture::with(config());
     let ns = fixture.namespace();
     {
-        let (_, opened) = open(&ns, "c1", true).await;
+        let (_, mut opened) = open(&ns, "c1", true).await;
         opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
         opened.session.put(Bytes::from("k"), Bytes::from("v"));
     }
@@ -235,7 +211,7 @@ async fn an_inbox_beyond_its_bound_lets_the_oldest_go() {
     let fixture = Fixture::with(BrokerConfig { inbox_messages_max: 10, ..config() });
     let ns = fixture.namespace();
     {
-        let (_, opened) = open(&ns, "c", true).await;
+        let (_, mut opened) = open(&ns, "c", true).await;
         opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
     }
     for i in 0..25 {

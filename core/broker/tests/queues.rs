@@ -6,26 +6,14 @@ mod common;
 
 use common::*;
 use inver_broker::message::{DEATH, HeaderView};
-use inver_broker::{BindDestination, DeadLetter, HeaderWriter, Namespace, Overflow, QueueLimits, QueueSpec};
-
-fn declare(
-    namespace: &Namespace,
-    name: &str,
-    durable: bool,
-    limits: QueueLimits,
-) -> std::sync::Arc<inver_broker::Queue> {
-    let spec = QueueSpec { durable, limits, ..QueueSpec::default() };
-    let declared = namespace.declare_queue(name, spec).expect("declared");
-    committed(namespace, declared.lsn);
-    declared.it
-}
+use inver_broker::{BindDestination, DeadLetter, HeaderWriter, Overflow, QueueLimits, QueueSpec};
 
 #[tokio::test]
 async fn messages_come_in_order_and_return_in_their_place() {
     for durable in [false, true] {
         let fixture = Fixture::new();
         let ns = fixture.namespace();
-        let q = declare(&ns, "q", durable, QueueLimits::default());
+        let q = declare(&ns, "q", QueueSpec { durable, ..QueueSpec::default() });
         for i in 0..5 {
             assert_eq!(publish(&ns, queue("q"), &i.to_string()), 1);
         }
@@ -44,7 +32,7 @@ async fn messages_come_in_order_and_return_in_their_place() {
 async fn what_a_consumer_holds_goes_to_the_others_when_it_leaves() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let q = declare(&ns, "q", true, QueueLimits::default());
+    let q = declare(&ns, "q", durable(QueueLimits::default()));
     let (mailbox_a, mut a) = attach(q.subscription());
     let (mailbox_b, mut b) = attach(q.subscription());
     for i in 0..4 {
@@ -62,7 +50,7 @@ async fn what_a_consumer_holds_goes_to_the_others_when_it_leaves() {
 async fn an_acknowledged_message_never_comes_again_whatever_the_holes() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let q = declare(&ns, "q", true, QueueLimits::default());
+    let q = declare(&ns, "q", durable(QueueLimits::default()));
     let mut p = publisher(&ns);
     for i in 0..2000 {
         p.publish(queue("q"), &message(format!("{i}").as_bytes())).unwrap();
@@ -87,7 +75,7 @@ async fn a_burst_reaches_every_queue_in_publishing_order() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let (a, b) =
-        (declare(&ns, "a", true, QueueLimits::default()), declare(&ns, "b", false, QueueLimits::default()));
+        (declare(&ns, "a", durable(QueueLimits::default())), declare(&ns, "b", QueueSpec::default()));
     for q in ["a", "b"] {
         ns.bind("amq.fanout", BindDestination::Queue(q), b"", &Default::default()).unwrap();
     }
@@ -115,7 +103,7 @@ async fn the_oldest_die_where_there_is_no_room() {
         let fixture = Fixture::new();
         let ns = fixture.namespace();
         let limits = QueueLimits { messages_max: Some(2), ..QueueLimits::default() };
-        let q = declare(&ns, "q", durable, limits);
+        let q = declare(&ns, "q", QueueSpec { durable, limits, ..QueueSpec::default() });
         for i in 0..5 {
             publish(&ns, queue("q"), &i.to_string());
         }
@@ -131,7 +119,7 @@ async fn a_full_queue_can_refuse() {
     let ns = fixture.namespace();
     let limits =
         QueueLimits { messages_max: Some(2), overflow: Overflow::RejectPublish, ..QueueLimits::default() };
-    let q = declare(&ns, "q", true, limits);
+    let q = declare(&ns, "q", durable(limits));
     let mut p = publisher(&ns);
     let refused: Vec<bool> = (0..4).map(|_| p.publish(queue("q"), &message(b"x")).unwrap().refused).collect();
     committed(&ns, p.flush().unwrap());
@@ -143,12 +131,12 @@ async fn a_full_queue_can_refuse() {
 async fn the_dead_go_where_the_queue_sends_them_with_the_story_of_their_deaths() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let dead = declare(&ns, "dead", true, QueueLimits::default());
+    let dead = declare(&ns, "dead", durable(QueueLimits::default()));
     let limits = QueueLimits {
         dead_letter: Some(DeadLetter { exchange: String::new(), routing_key: Some(b"dead".to_vec()) }),
         ..QueueLimits::default()
     };
-    let q = declare(&ns, "q", true, limits);
+    let q = declare(&ns, "q", durable(limits));
     let mut headers = HeaderWriter::default();
     headers.begin("test", Some(inver_broker::now_ms() - 1));
     headers.user(b"mine", None);
@@ -172,7 +160,7 @@ async fn a_queue_in_memory_goes_on_in_the_log_when_it_is_full() {
     let config = inver_broker::BrokerConfig { queue_memory_bytes_max: 10_000, ..Default::default() };
     let fixture = Fixture::with(config);
     let ns = fixture.namespace();
-    let q = declare(&ns, "q", false, QueueLimits::default());
+    let q = declare(&ns, "q", QueueSpec::default());
     for i in 0..300 {
         publish(&ns, queue("q"), &format!("{i:0100}"));
     }

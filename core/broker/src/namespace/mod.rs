@@ -5,11 +5,12 @@
 //! those who remember routes that they must ask again.
 
 mod bindings;
+mod compaction;
 mod queues;
 mod subscriptions;
 mod topics;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -19,9 +20,10 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::BrokerConfig;
 use crate::capture::Captures;
+use crate::clockwork::Clockwork;
 use crate::exchange::{Exchange, ExchangeKind, ExchangeSpec, HUB};
 use crate::positions::Positions;
-use crate::queue::Queue;
+use crate::queue::{Aged, Queue};
 use crate::reclaim::Reclaim;
 use crate::retained::Retained;
 use crate::session::SessionCore;
@@ -34,8 +36,8 @@ pub use bindings::{BindDestination, BindError, BindingInfo, ExchangeError};
 pub use queues::{Declared, QueueError};
 pub use subscriptions::SubscriptionError;
 
-/// Sessions by when something is due for them.
-pub(crate) type Timers = BTreeMap<(i64, u64), Weak<SessionCore>>;
+/// A queue whose time is over and that could not be deleted is looked at again after this time, milliseconds.
+const EXPIRY_AGAIN_MS: i64 = 1000;
 
 /// For tracing; not published to by clients.
 const TRACE: &str = "amq.rabbitmq.trace";
@@ -54,6 +56,7 @@ pub(crate) struct Surroundings {
     pub(crate) log: Log,
     pub(crate) stream_names: StreamNames,
     pub(crate) counters: Counters,
+    pub(crate) clockwork: Arc<Clockwork>,
 }
 
 /// A handle; cheap to clone.
@@ -79,14 +82,11 @@ pub(crate) struct Inner {
     sessions: DashMap<String, Arc<SessionCore>>,
     /// The members of each group, by client id. Taken before the topology's lock.
     groups: Mutex<HashMap<String, HashSet<String>>>,
-    timers: Mutex<Timers>,
     captures: Captures,
     retained: Retained,
     positions: Positions,
     reclaim: Arc<Reclaim>,
     next_binding: AtomicU64,
-    /// Queues that time changes.
-    watched: Mutex<Vec<Weak<Queue>>>,
 }
 
 impl Namespace {
@@ -95,6 +95,7 @@ impl Namespace {
         name: &str,
         log: &Log,
         config: &Arc<BrokerConfig>,
+        clockwork: &Arc<Clockwork>,
         retained: Retained,
     ) -> Namespace {
         let predeclared = |name: &str, kind: ExchangeKind| {
@@ -125,6 +126,7 @@ impl Namespace {
                 log: log.clone(),
                 stream_names: StreamNames::default(),
                 counters: Counters::of(name),
+                clockwork: clockwork.clone(),
             }),
             exchanges: RwLock::new(exchanges),
             hub,
@@ -132,13 +134,11 @@ impl Namespace {
             subscriptions: DashMap::new(),
             sessions: DashMap::new(),
             groups: Mutex::default(),
-            timers: Mutex::default(),
             captures: Captures(config.captures.clone()),
             retained,
             positions: Positions::new(id),
             reclaim: Arc::default(),
             next_binding: AtomicU64::new(1),
-            watched: Mutex::default(),
         }))
     }
 
@@ -150,28 +150,23 @@ impl Namespace {
         Arc::downgrade(&self.0)
     }
 
-    /// This queue is to be looked at regularly.
-    pub(crate) fn watch(&self, queue: &Arc<Queue>) {
-        if queue.set_watched(true) {
-            self.0.watched.lock().push(Arc::downgrade(queue));
-        }
+    /// This queue is to be looked at then, if not before.
+    pub(crate) fn look_at(&self, queue: &Arc<Queue>, at_ms: i64) {
+        self.clockwork().look_at(&self.downgrade(), queue, at_ms);
     }
 
-    fn age_queues(&self, now_ms: i64) {
-        let watched = std::mem::take(&mut *self.0.watched.lock());
-        let mut kept = Vec::with_capacity(watched.len());
-        for queue in watched.iter().filter_map(Weak::upgrade) {
-            if queue.age(now_ms) {
+    /// A time that a queue waited for has come.
+    pub(crate) fn age_queue(&self, queue: &Arc<Queue>, now_ms: i64) {
+        match queue.age(now_ms) {
+            Aged::Over => {
                 if let Err(error) = self.delete_queue(queue.name(), true, false) {
                     tracing::debug!(queue = queue.name(), %error, "expired queue stays");
+                    self.look_at(queue, now_ms + EXPIRY_AGAIN_MS);
                 }
-            } else if queue.needs_watch() {
-                kept.push(Arc::downgrade(&queue));
-            } else {
-                queue.set_watched(false);
             }
+            Aged::Until(Some(at_ms)) => self.look_at(queue, at_ms),
+            Aged::Until(None) => {}
         }
-        self.0.watched.lock().append(&mut kept);
     }
 
     /// Its name.
@@ -263,8 +258,8 @@ impl Namespace {
         &self.0.groups
     }
 
-    pub(crate) fn timers(&self) -> &Mutex<Timers> {
-        &self.0.timers
+    pub(crate) fn clockwork(&self) -> &Clockwork {
+        &self.0.surroundings.clockwork
     }
 
     pub(crate) fn sessions_lock(&self) -> MutexGuard<'_, ()> {
@@ -288,21 +283,8 @@ impl Namespace {
         self.counters().dropped.increment(dropped);
     }
 
-    /// What falls due: sessions' ends and wills, what was acknowledged.
-    pub(crate) fn keep_house(&self, now_ms: i64) {
-        loop {
-            let due = {
-                let mut timers = self.0.timers.lock();
-                match timers.first_entry() {
-                    Some(first) if first.key().0 <= now_ms => first.remove(),
-                    _ => break,
-                }
-            };
-            if let Some(session) = due.upgrade() {
-                session.ring(now_ms);
-            }
-        }
-        self.age_queues(now_ms);
+    /// Trims what was acknowledged, and says how much there is.
+    pub(crate) fn keep_house(&self) {
         let counters = self.counters();
         counters.topics.set(self.0.topics.len() as f64);
         counters.queues.set(self.0.queues.len() as f64);

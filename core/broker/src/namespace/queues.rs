@@ -6,6 +6,7 @@ use inver_storage::{CursorId, Entry, Lsn, Offset};
 
 use super::{Inner, Namespace};
 use crate::catalog::{self, TopicRow};
+use crate::clock::now_ms;
 use crate::deadletter::Undertaker;
 use crate::exchange::BindTarget;
 use crate::queue::{Queue, QueueSpec};
@@ -159,8 +160,10 @@ impl Namespace {
                 limits: queue.spec().limits.clone(),
             });
         }
+        queue.subscription().set_queue(&self.downgrade(), queue);
         if queue.spec().limits.bind_in_time() {
-            self.watch(queue);
+            queue.set_mortal();
+            self.look_at(queue, now_ms());
         }
         if queue.spec().auto_delete {
             let (inner, name) = (Arc::downgrade(&self.0), queue.name().to_owned());

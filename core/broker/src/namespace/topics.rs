@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use inver_storage::{Entry, Lsn, Offset, Retention, Stream, StreamId};
 
-use super::Namespace;
+use super::{Namespace, compaction};
 use crate::catalog::{self, TopicRow};
 use crate::topic::{
     PARTITIONS_MAX, Topic, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, check_name,
@@ -49,6 +49,7 @@ impl Namespace {
         let mut entry = Entry::new();
         let ids: Vec<StreamId> = (0..spec.partitions).map(|_| self.log().allocate_stream()).collect();
         ids.iter().for_each(|id| entry.create_stream(*id));
+        compaction::put(&mut entry, ids.iter().copied(), None, &spec.config);
         let id = TopicId(uuid::Uuid::new_v4().as_u128());
         let row = TopicRow {
             id: id.0,
@@ -96,6 +97,7 @@ impl Namespace {
         let mut entry = Entry::new();
         let ids: Vec<StreamId> = (present..count).map(|_| self.log().allocate_stream()).collect();
         ids.iter().for_each(|id| entry.create_stream(*id));
+        compaction::put(&mut entry, ids.iter().copied(), None, &topic.config());
         let mut row = self.topic_row(&topic);
         row.streams.extend(ids.iter().map(|i| i.0));
         self.put_topic_row(&mut entry, name, &row);
@@ -115,6 +117,10 @@ impl Namespace {
         let mut row = self.topic_row(&topic);
         row.config.clone_from(&config);
         let mut entry = Entry::new();
+        let streams = row.streams.iter().map(|id| StreamId(*id));
+        if topic.kind() == TopicKind::Log {
+            compaction::put(&mut entry, streams, Some(&topic.config()), &config);
+        }
         self.put_topic_row(&mut entry, name, &row);
         let lsn = self.submit_topology(entry)?;
         topic.set_config(config);

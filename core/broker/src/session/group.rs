@@ -1,7 +1,8 @@
-//! Groups: subscriptions that sessions share. A group is the subscription of its name on a log topic, if the
-//! filter is the very name of one; else a hidden queue, bound to the hub by the filter, that lives from its
-//! first member's coming to its last one's leaving.
+//! Groups: subscriptions that sessions share. A group is the subscription of its name on a topic, if the filter is
+//! the very name of one: any on a log topic, the one of a queue's own name on a queue. Else it is a hidden queue,
+//! bound to the hub by the filter, that lives from its first member's coming to its last one's leaving.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use inver_storage::Lsn;
 use super::{Session, SubscribeError, SubscriptionOptions};
 use crate::address::{Filter, Form};
 use crate::namespace::{Namespace, SubscriptionError};
-use crate::queue::QueueSpec;
+use crate::queue::{Queue, QueueSpec};
 use crate::subscription::{Consumer, ConsumerSpec, Mode, Start, Subscription};
 use crate::topic::{Topic, TopicKind};
 
@@ -18,12 +19,13 @@ use crate::topic::{Topic, TopicKind};
 const SHARE: &str = "$share/";
 
 impl Session {
-    /// Joins the group of `$share/group/filter`, given as a whole: the subscription `group` of the log topic
-    /// whose very name the filter is, else a group of its own on the hub.
+    /// Joins the group of `$share/group/filter`, given as a whole, which its members share in this mode: the
+    /// subscription `group` of the topic whose very name the filter is, else a group of its own on the hub.
     pub fn join(
         &self,
         text: &[u8],
         options: &SubscriptionOptions,
+        mode: Mode,
         consumer: ConsumerSpec,
     ) -> Result<(Consumer, bool, Option<Lsn>), SubscribeError> {
         let Some((group, filter)) = split_share(text) else {
@@ -32,8 +34,9 @@ impl Session {
         let durable = self.is_durable() && options.guaranteed;
         let core = &self.core;
         let was_member = core.state.lock().filters.contains_key(text);
-        let subscription = core.namespace.join_group(group, filter, durable, &core.client_id)?;
-        let joined = subscription.attach(consumer).map_err(SubscribeError::from).and_then(|consumer| {
+        let joining = core.namespace.join_group(group, filter, mode, durable, &core.client_id);
+        let joined = joining.and_then(|subscription| {
+            let consumer = subscription.attach(consumer)?;
             let (existed, lsn) = core.remember_filter(&Bytes::copy_from_slice(text), options)?;
             Ok((consumer, existed, lsn.or(subscription.made())))
         });
@@ -41,6 +44,15 @@ impl Session {
             core.namespace.leave_group(group, filter, &core.client_id);
         }
         joined
+    }
+
+    /// A member of `$share/group/filter` keeps its place and changes the rest.
+    pub fn stay(
+        &self,
+        text: &[u8],
+        options: &SubscriptionOptions,
+    ) -> Result<(bool, Option<Lsn>), SubscribeError> {
+        self.core.remember_filter(&Bytes::copy_from_slice(text), options)
     }
 }
 
@@ -51,32 +63,89 @@ pub(super) fn split_share(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&rest[..slash], &rest[slash + 1..]))
 }
 
+/// What has a group's name for its own.
+enum Named {
+    Topic(Arc<Topic>),
+    Queue(Arc<Queue>),
+}
+
 impl Namespace {
     /// The subscription of a group; made with its first member.
-    pub(super) fn join_group(
+    fn join_group(
+        &self,
+        group: &[u8],
+        filter: &[u8],
+        mode: Mode,
+        durable: bool,
+        member: &str,
+    ) -> Result<Arc<Subscription>, SubscribeError> {
+        // Held throughout: a member that comes while the last one leaves makes the group anew.
+        let mut members = self.group_members().lock();
+        match self.named_group(group, filter) {
+            None => {
+                let subscription = self.join_on_hub(&mut members, group, filter, durable, member)?;
+                subscription.ask_mode(mode).map_err(SubscribeError::ModeClash)?;
+                Ok(subscription)
+            }
+            Some(Named::Topic(topic)) => {
+                let group = String::from_utf8_lossy(group);
+                self.subscribe(&topic, &group, mode, true, Start::Latest).map_err(|e| match e {
+                    SubscriptionError::ModeClash(mode) => SubscribeError::ModeClash(mode),
+                    other => SubscribeError::Log(other.to_string()),
+                })
+            }
+            Some(Named::Queue(queue)) => match queue.subscription().mode() {
+                present if present == mode => Ok(queue.subscription().clone()),
+                present => Err(SubscribeError::ModeClash(present)),
+            },
+        }
+    }
+
+    /// A recovered session is a member of its group again.
+    pub(super) fn recover_member(
         &self,
         group: &[u8],
         filter: &[u8],
         durable: bool,
         member: &str,
-    ) -> Result<Arc<Subscription>, SubscribeError> {
-        let group_name = String::from_utf8_lossy(group).into_owned();
-        if let Some(topic) = self.topic_of_filter(filter) {
-            return self.subscribe(&topic, &group_name, Mode::Shared, true, Start::Latest).map_err(
-                |e| match e {
-                    SubscriptionError::ModeClash(mode) => SubscribeError::ModeClash(mode),
-                    other => SubscribeError::Log(other.to_string()),
-                },
-            );
+    ) -> Result<(), SubscribeError> {
+        let mut members = self.group_members().lock();
+        if self.named_group(group, filter).is_none() {
+            self.join_on_hub(&mut members, group, filter, durable, member)?;
         }
+        Ok(())
+    }
+
+    fn join_on_hub(
+        &self,
+        members: &mut HashMap<String, HashSet<String>>,
+        group: &[u8],
+        filter: &[u8],
+        durable: bool,
+        member: &str,
+    ) -> Result<Arc<Subscription>, SubscribeError> {
         let name = group_queue(group, filter);
         let spec = QueueSpec { durable, hidden: true, ..QueueSpec::default() };
-        // Held throughout: a member that comes while the last one leaves makes the group anew.
-        let mut members = self.group_members().lock();
         let declared = self.declare_queue(&name, spec).map_err(|e| SubscribeError::Log(e.to_string()))?;
         self.bind_slashed(&declared.it, filter);
         members.entry(name).or_default().insert(member.to_owned());
         Ok(declared.it.subscription().clone())
+    }
+
+    /// The topic whose very name a filter is, if its subscription `group` is the group's. A group that is on the hub
+    /// already stays there, though such a topic came later.
+    fn named_group(&self, group: &[u8], filter: &[u8]) -> Option<Named> {
+        if self.queue(&group_queue(group, filter)).is_some() {
+            return None;
+        }
+        let address = Filter::slashed(filter).as_address()?;
+        let name = String::from_utf8(address.write(Form::Dotted)).ok()?;
+        if let Some(topic) = self.topic(&name).filter(|t| t.kind() == TopicKind::Log) {
+            return Some(Named::Topic(topic));
+        }
+        // A queue's messages are one subscription's, of its own name: only who names it takes of them.
+        let queue = self.queue(&name).filter(|_| name.as_bytes() == group)?;
+        (!queue.spec().hidden && queue.spec().owner.is_none()).then_some(Named::Queue(queue))
     }
 
     /// After everything was recovered: groups whose members are all gone end.
@@ -103,13 +172,6 @@ impl Namespace {
         if let Err(error) = self.delete_queue(&name, false, false) {
             tracing::debug!(%error, group = %name, "group already gone");
         }
-    }
-
-    /// The log topic whose very name a filter is.
-    fn topic_of_filter(&self, filter: &[u8]) -> Option<Arc<Topic>> {
-        let address = Filter::slashed(filter).as_address()?;
-        let name = String::from_utf8(address.write(Form::Dotted)).ok()?;
-        self.topic(&name).filter(|t| t.kind() == TopicKind::Log)
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Two queues belong to a session. The *inbox* takes guaranteed messages: of a durable session it is a stream
 //! in the log (a reference, the payload is stored once), else it is in memory. The *live* queue takes
-//! best-effort messages, in memory, and drops the newest beyond its bound.
+//! best-effort messages, in memory, and drops the newest beyond its bound. What lies in memory is made when the first
+//! subscription needs it, and is gone with the connection: an idle or publishing client has neither.
 //!
 //! One connection holds a session at a time; see [`Namespace::open_session`].
 
@@ -12,8 +13,8 @@ mod open;
 mod will;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use inver_storage::{Entry, Lsn, Offset, Stream};
@@ -26,7 +27,10 @@ use crate::exchange::{BindTarget, Bound};
 use crate::namespace::Namespace;
 use crate::publisher::PublisherId;
 use crate::router::{ReceiverSet, Route};
-use crate::subscription::{AttachError, Consumer, Delivery, DeliveryId, LiveBatch, Mode, Pull, Subscription};
+use crate::subscription::{
+    AttachError, Consumer, ConsumerSpec, Delivery, DeliveryId, LiveBatch, MemoryBounds, Mode, Pull,
+    Subscription,
+};
 use crate::value::Arguments;
 
 pub use open::{Opened, SessionError, SessionSpec};
@@ -80,8 +84,10 @@ pub(crate) struct SessionCore {
     client_id: Box<str>,
     namespace: Namespace,
     stream: Option<(Stream, inver_storage::Cursor)>,
-    inbox: Arc<Subscription>,
-    live: Arc<Subscription>,
+    /// Of a durable session always there, else from the first guaranteed subscription on.
+    inbox: OnceLock<Arc<Subscription>>,
+    /// There while a connection holds the session and has subscriptions.
+    live: Mutex<Option<Arc<Subscription>>>,
     state: Mutex<State>,
     ended: AtomicBool,
 }
@@ -95,21 +101,31 @@ struct State {
     detached_ms: Option<i64>,
     /// When the clock rings for it.
     armed_ms: Option<i64>,
-    will: Option<Will>,
+    will: Option<Box<Will>>,
 }
 
 struct Holder {
     mailbox: Arc<Mailbox>,
     taken_over_token: u64,
-    released: watch::Sender<bool>,
+    /// There when somebody waits for it.
+    released: Option<watch::Sender<bool>>,
 }
 
 /// A session as its connection holds it. When it is dropped the session is let go: its will is due unless
 /// cleared, and its expiry begins.
 pub struct Session {
     core: Arc<SessionCore>,
-    inbox: Consumer,
-    live: Consumer,
+    hold: Hold,
+    inbox: Option<Box<Consumer>>,
+    live: Option<Box<Consumer>>,
+}
+
+/// How the connection wants its queues.
+struct Hold {
+    mailbox: Arc<Mailbox>,
+    inbox_token: u64,
+    live_token: u64,
+    live: MemoryBounds,
 }
 
 impl SessionCore {
@@ -125,8 +141,8 @@ impl SessionCore {
     pub(crate) fn receive(&self, guaranteed: bool, set: &mut ReceiverSet) {
         match (&self.stream, guaranteed) {
             (Some((stream, _)), true) => set.add_stream(stream),
-            (None, true) => set.add_live(&self.inbox),
-            (_, false) => set.add_live(&self.live),
+            (None, true) => self.inbox.get().is_some_and(|inbox| set.add_live(inbox)),
+            (_, false) => self.live.lock().as_ref().is_some_and(|live| set.add_live(live)),
         };
     }
 
@@ -140,7 +156,7 @@ impl SessionCore {
         }
         match cursor.ack(&[Offset(position)..Offset(oldest)]) {
             Ok(_) => {
-                self.inbox.note_moved();
+                self.inbox.get().into_iter().for_each(|inbox| inbox.note_moved());
                 oldest - position
             }
             Err(_) => 0,
@@ -214,9 +230,11 @@ impl SessionCore {
             self.forget_filter(text, &mut entry);
         }
         self.namespace.sessions().remove_if(&*self.client_id, |_, s| Arc::ptr_eq(s, self));
-        self.namespace.reclaim().forget(&self.inbox);
-        self.inbox.close();
-        self.live.close();
+        if let Some(inbox) = self.inbox.get() {
+            self.namespace.reclaim().forget(inbox);
+            inbox.close();
+        }
+        self.live.lock().take().into_iter().for_each(|live| live.close());
         if let Some((stream, cursor)) = &self.stream {
             for key in blobs.keys() {
                 entry.delete(catalog::SESSION_STATE, self.blob_key(key));
@@ -286,14 +304,44 @@ impl Session {
 
     /// Subscribes to a slashed filter, or changes how. Whether it was there, and what to wait for.
     pub fn subscribe(
-        &self,
+        &mut self,
         filter: &[u8],
         options: &SubscriptionOptions,
     ) -> Result<(bool, Option<Lsn>), SubscribeError> {
         let text = Bytes::copy_from_slice(filter);
         let (existed, lsn) = self.core.remember_filter(&text, options)?;
+        self.make_live();
+        if options.guaranteed {
+            self.make_inbox();
+        }
         self.core.bind(&text, options);
         Ok((existed, lsn))
+    }
+
+    /// Makes the live queue, if it is not there.
+    fn make_live(&mut self) {
+        if self.live.is_some() {
+            return;
+        }
+        let core = &self.core;
+        let live = Subscription::in_memory(&core.namespace, &core.client_id, Mode::Exclusive, self.hold.live);
+        let mut spec = ConsumerSpec::new(self.hold.mailbox.clone(), self.hold.live_token);
+        spec.auto_ack = true;
+        self.live = Some(Box::new(live.attach_held(spec)));
+        *core.live.lock() = Some(live);
+    }
+
+    /// Makes the inbox of a session that is not durable, if it is not there, and attaches to it.
+    fn make_inbox(&mut self) {
+        if self.inbox.is_some() {
+            return;
+        }
+        let core = &self.core;
+        let inbox = core.inbox.get_or_init(|| {
+            Subscription::in_memory(&core.namespace, &core.client_id, Mode::Exclusive, open::INBOX_MEMORY)
+        });
+        let spec = ConsumerSpec::new(self.hold.mailbox.clone(), self.hold.inbox_token);
+        self.inbox = Some(Box::new(inbox.attach_held(spec)));
     }
 
     /// Takes a subscription back; false if it was not there. Of a shared one the text is the whole
@@ -313,24 +361,24 @@ impl Session {
 
     /// Best-effort messages, by the batch: those of other sessions are the same bytes.
     pub fn pull_live(&mut self, bytes_max: usize, into: &mut Vec<LiveBatch>) -> Pull {
-        self.live.pull_batches(bytes_max, into)
+        self.live.as_mut().map_or_else(Pull::default, |live| live.pull_batches(bytes_max, into))
     }
 
     /// Guaranteed messages; their offsets are dense for the session's life, and unacknowledged ones come again
     /// from the first when the session is opened again.
     pub fn pull_inbox(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
-        self.inbox.pull(messages_max, bytes_max, into)
+        self.inbox.as_mut().map_or_else(Pull::default, |inbox| inbox.pull(messages_max, bytes_max, into))
     }
 
     /// Acknowledges messages of the inbox.
     pub fn ack(&self, offsets: &[u64]) -> Option<Lsn> {
-        self.inbox.ack(&ids(offsets))
+        self.inbox.as_ref()?.ack(&ids(offsets))
     }
 
     /// Acknowledges messages of the inbox and sets opaque state, as one.
     pub fn ack_and_put(&self, offsets: &[u64], puts: &[(Bytes, Bytes)]) -> Option<Lsn> {
         let mut entry = Entry::new();
-        self.inbox.ack_in(&ids(offsets), &mut entry);
+        self.inbox.iter().for_each(|inbox| inbox.ack_in(&ids(offsets), &mut entry));
         for (key, value) in puts {
             self.core.put_in(&mut entry, key.clone(), value.clone());
         }
@@ -379,7 +427,7 @@ impl Session {
     /// Best-effort messages dropped because the client was slow.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.core.live.dropped()
+        self.core.live.lock().as_ref().map_or(0, |live| live.dropped())
     }
 
     pub(crate) fn route(&self, guaranteed: bool) -> Route {
@@ -392,8 +440,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // First: the next one to hold the session attaches as soon as it was let go.
-        self.inbox.detach();
-        self.live.detach();
+        self.inbox = None;
+        self.live = None;
+        self.core.live.lock().take().into_iter().for_each(|live| live.close());
         self.core.let_go();
     }
 }

@@ -1,8 +1,8 @@
 //! Opening a session: take-over from another connection, resuming, making anew; and letting go.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,18 +11,18 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::group::split_share;
-use super::{Expiry, Holder, Session, SessionCore, State, SubscriptionOptions};
+use super::{Expiry, Hold, Holder, Session, SessionCore, State, SubscriptionOptions};
 use crate::Mailbox;
 use crate::catalog::{self, SessionRow};
 use crate::clock::now_ms;
 use crate::namespace::Namespace;
-use crate::subscription::{ConsumerSpec, MemoryBounds, Mode, Subscription, Trim, WhenFull};
+use crate::subscription::{MemoryBounds, Mode, Subscription, Trim, WhenFull};
 
 /// How long a connection that was told to hand over its session may take.
 const TAKE_OVER_SECONDS_MAX: u64 = 10;
 
 /// A non-durable session's inbox.
-const INBOX_MEMORY: MemoryBounds =
+pub(super) const INBOX_MEMORY: MemoryBounds =
     MemoryBounds { messages_max: 1_000_000, bytes_max: 64 * 1024 * 1024, when_full: WhenFull::DropNewest };
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -117,15 +117,12 @@ impl SessionCore {
         spec: &SessionSpec<'_>,
     ) -> Result<(Arc<SessionCore>, Option<Lsn>), SessionError> {
         let log = namespace.log();
-        let bounds = MemoryBounds {
-            messages_max: spec.live_messages_max,
-            bytes_max: spec.live_bytes_max,
-            when_full: WhenFull::DropNewest,
-        };
         let expiry = if spec.durable { Expiry::Never } else { Expiry::AtDetach };
         if !spec.durable {
-            let inbox = Subscription::in_memory(namespace, spec.client_id, Mode::Exclusive, INBOX_MEMORY);
-            return Ok((SessionCore::assemble(namespace, spec.client_id, None, inbox, bounds, expiry), None));
+            return Ok((
+                SessionCore::assemble(namespace, spec.client_id, None, OnceLock::new(), expiry),
+                None,
+            ));
         }
         let (stream, cursor) = (log.allocate_stream(), log.allocate_cursor());
         let mut entry = Entry::new();
@@ -135,7 +132,7 @@ impl SessionCore {
         let key = catalog::key(namespace.id(), &[spec.client_id.as_bytes()]);
         entry.put(catalog::SESSIONS, key, catalog::encode(&row));
         let submitted = log.submit(entry).map_err(|e| SessionError::Log(e.to_string()))?;
-        let core = SessionCore::over_log(namespace, spec.client_id, stream.0, cursor.0, bounds, expiry)
+        let core = SessionCore::over_log(namespace, spec.client_id, stream.0, cursor.0, expiry)
             .ok_or_else(|| SessionError::Log("the inbox was not made".into()))?;
         Ok((core, Some(submitted.lsn)))
     }
@@ -145,7 +142,6 @@ impl SessionCore {
         client_id: &str,
         stream: u64,
         cursor: u64,
-        bounds: MemoryBounds,
         expiry: Expiry,
     ) -> Option<Arc<SessionCore>> {
         let log = namespace.log();
@@ -153,15 +149,14 @@ impl SessionCore {
         let sources = vec![(stream.clone(), Some(cursor.clone()), cursor.position())];
         let inbox =
             Subscription::over_streams(namespace, client_id, Mode::Exclusive, sources, Trim::Acknowledged);
-        Some(SessionCore::assemble(namespace, client_id, Some((stream, cursor)), inbox, bounds, expiry))
+        Some(SessionCore::assemble(namespace, client_id, Some((stream, cursor)), inbox.into(), expiry))
     }
 
     fn assemble(
         namespace: &Namespace,
         client_id: &str,
         stream: Option<(inver_storage::Stream, inver_storage::Cursor)>,
-        inbox: Arc<Subscription>,
-        live: MemoryBounds,
+        inbox: OnceLock<Arc<Subscription>>,
         expiry: Expiry,
     ) -> Arc<SessionCore> {
         Arc::new(SessionCore {
@@ -170,7 +165,7 @@ impl SessionCore {
             namespace: namespace.clone(),
             stream,
             inbox,
-            live: Subscription::in_memory(namespace, client_id, Mode::Exclusive, live),
+            live: Mutex::new(None),
             state: Mutex::new(State {
                 filters: BTreeMap::new(),
                 blobs: BTreeMap::new(),
@@ -190,10 +185,8 @@ impl SessionCore {
         client_id: &str,
         row: &SessionRow,
     ) -> Option<Arc<SessionCore>> {
-        let bounds =
-            MemoryBounds { messages_max: 1000, bytes_max: 1024 * 1024, when_full: WhenFull::DropNewest };
         let expiry = row.expiry_s.map_or(Expiry::Never, Expiry::After);
-        let core = SessionCore::over_log(namespace, client_id, row.stream, row.cursor, bounds, expiry)?;
+        let core = SessionCore::over_log(namespace, client_id, row.stream, row.cursor, expiry)?;
         core.state.lock().detached_ms = Some(row.detached_ms.unwrap_or_else(now_ms));
         Some(core)
     }
@@ -202,7 +195,7 @@ impl SessionCore {
         match split_share(&text) {
             Some((group, filter)) => {
                 let durable = options.guaranteed;
-                if let Err(error) = self.namespace.join_group(group, filter, durable, &self.client_id) {
+                if let Err(error) = self.namespace.recover_member(group, filter, durable, &self.client_id) {
                     tracing::error!(client_id = %self.client_id, %error, "a shared subscription is not there again");
                 }
             }
@@ -213,7 +206,7 @@ impl SessionCore {
 
     pub(crate) fn recover_blob(&self, key: Bytes, value: Bytes) {
         if let Some(will) = super::will::recovered(&key, &value) {
-            self.state.lock().will = Some(will);
+            self.state.lock().will = Some(Box::new(will));
         }
         self.state.lock().blobs.insert(key, value);
     }
@@ -225,22 +218,21 @@ impl SessionCore {
 
     /// Tells the present holder to let go; none if there is none.
     fn ask_holder(&self) -> Option<watch::Receiver<bool>> {
-        let state = self.state.lock();
-        let holder = state.holder.as_ref()?;
+        let mut state = self.state.lock();
+        let holder = state.holder.as_mut()?;
         holder.mailbox.post(holder.taken_over_token);
-        Some(holder.released.subscribe())
+        Some(holder.released.get_or_insert_with(|| watch::channel(false).0).subscribe())
     }
 
     /// Gives the session to a connection. Nobody holds it.
     fn hold(self: &Arc<Self>, spec: &SessionSpec<'_>, present: bool, lsn: Option<Lsn>) -> Opened {
-        let (subscriptions, blobs) = {
+        let (subscriptions, blobs): (Vec<(Bytes, SubscriptionOptions)>, _) = {
             let mut state = self.state.lock();
-            let (released, _) = watch::channel(false);
             let (mailbox, taken_over_token) = (spec.mailbox.clone(), spec.taken_over_token);
-            state.holder = Some(Holder { mailbox, taken_over_token, released });
+            state.holder = Some(Holder { mailbox, taken_over_token, released: None });
             state.detached_ms = None;
             if let Some(at) = state.armed_ms.take() {
-                self.namespace.timers().lock().remove(&(at, self.id));
+                self.namespace.clockwork().forget_session(at, self.id);
             }
             let blobs = state.blobs.iter().filter(|(k, _)| !super::will::is_key(k));
             (
@@ -255,18 +247,26 @@ impl SessionCore {
             self.put_row(&mut entry, None);
         }
         let lsn = self.submit(entry).or(lsn);
-        let consumer = |token| ConsumerSpec::new(spec.mailbox.clone(), token);
-        let inbox = self.inbox.attach_held(consumer(spec.inbox_token));
-        let mut auto = consumer(spec.live_token);
-        auto.auto_ack = true;
-        let live = self.live.attach_held(auto);
-        Opened {
-            session: Session { core: self.clone(), inbox, live },
-            present,
-            subscriptions,
-            state: blobs,
-            lsn,
+        let hold = Hold {
+            mailbox: spec.mailbox.clone(),
+            inbox_token: spec.inbox_token,
+            live_token: spec.live_token,
+            live: MemoryBounds {
+                messages_max: spec.live_messages_max,
+                bytes_max: spec.live_bytes_max,
+                when_full: WhenFull::DropNewest,
+            },
+        };
+        let mut session = Session { core: self.clone(), hold, inbox: None, live: None };
+        if self.is_durable() {
+            session.make_inbox();
         }
+        if !subscriptions.is_empty() {
+            session.make_live();
+            // Routes that were found while nobody held it know no live queue.
+            self.namespace.changed();
+        }
+        Opened { session, present, subscriptions, state: blobs, lsn }
     }
 
     pub(super) fn put_row(&self, entry: &mut Entry, detached_ms: Option<i64>) {
@@ -291,7 +291,7 @@ impl SessionCore {
             let will = state.will.take_if(|will| ends || will.delay_s == 0);
             (ends, will)
         };
-        will.into_iter().for_each(|will| self.publish(will));
+        will.into_iter().for_each(|will| self.publish(*will));
         if ends {
             self.end();
         } else {
@@ -304,8 +304,8 @@ impl SessionCore {
         if !ends {
             self.arm();
         }
-        if let Some(holder) = holder {
-            holder.released.send_replace(true);
+        if let Some(released) = holder.and_then(|holder| holder.released) {
+            released.send_replace(true);
         }
     }
 
@@ -314,7 +314,7 @@ impl SessionCore {
         let mut state = self.state.lock();
         if let Some(due) = state.due_ms() {
             state.armed_ms = Some(due);
-            self.namespace.timers().lock().insert((due, self.id), Arc::downgrade(self));
+            self.namespace.clockwork().set_session(due, self.id, self);
         }
     }
 
@@ -330,7 +330,7 @@ impl SessionCore {
             let will = state.will.take_if(|will| expired || will.due_ms(since) <= now);
             (expired, will)
         };
-        will.into_iter().for_each(|will| self.publish(will));
+        will.into_iter().for_each(|will| self.publish(*will));
         if expired {
             self.end();
         } else {

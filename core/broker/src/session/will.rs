@@ -53,13 +53,13 @@ impl SessionCore {
             Some(will) => self.put_in(entry, Bytes::from_static(KEY), catalog::encode(will)),
             None => self.delete_in(entry, KEY),
         }
-        self.state.lock().will = will;
+        self.state.lock().will = will.map(Box::new);
     }
 
     /// Publishes the will, if there is one.
     pub(super) fn publish_will(self: &Arc<Self>) {
         let will = self.state.lock().will.take();
-        will.into_iter().for_each(|will| self.publish(will));
+        will.into_iter().for_each(|will| self.publish(*will));
     }
 
     /// Publishes a will that was taken, and forgets it: one entry.

@@ -90,14 +90,19 @@ impl Consumer {
         let before = into.len();
         let now_ms = now_ms();
         let aside = &mut self.aside;
+        let mut uncovered = false;
         let (pull, acks, consumed, dead) = self.subscription.locked(|state| {
             state.look(now_ms, self.subscription.limits(), &mut aside.loads);
             let pull = state.pull(self.slot, &self.spec, messages_max, bytes_max, into, aside);
             let acked = std::mem::take(&mut aside.acked);
             let acks = if acked.is_empty() { Vec::new() } else { state.settle(acked) };
             let consumed = state.memory().and_then(super::source::MemorySource::spill_consumed);
+            uncovered = into.len() > before && std::mem::take(&mut state.mortality.is_covered);
             (pull, acks, consumed, state.take_dead())
         });
+        if uncovered {
+            self.subscription.look_soon();
+        }
         if let Some((stream, to)) = consumed {
             self.subscription.trim(&stream, to);
         }
@@ -151,6 +156,7 @@ impl Consumer {
     pub fn requeue(&self, ids: &[DeliveryId]) {
         self.subscription.surroundings.counters.returned.increment(ids.len() as u64);
         let told = self.subscription.locked(|state| state.give_back(self.slot, ids));
+        self.subscription.look_soon();
         if told.is_empty() {
             return;
         }
@@ -175,7 +181,9 @@ impl Consumer {
 
     /// Leaves: what it holds goes back to the others, and it gets no more.
     pub(crate) fn detach(&mut self) {
-        self.subscription.locked(|state| state.return_all(self.slot));
+        if self.subscription.locked(|state| state.return_all(self.slot)) {
+            self.subscription.look_soon();
+        }
         self.stop();
     }
 }

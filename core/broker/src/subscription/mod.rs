@@ -28,7 +28,7 @@ mod waiting;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use inver_storage::batch::{Batch, Record};
 use inver_storage::{Cursor, CursorId, Entry, Lsn, Offset, Stream};
@@ -36,8 +36,8 @@ use parking_lot::Mutex;
 
 use crate::clock::now_ms;
 use crate::deadletter::{Dead, Undertaker};
-use crate::namespace::{Namespace, Surroundings};
-use crate::queue::QueueLimits;
+use crate::namespace::{Inner, Namespace, Surroundings};
+use crate::queue::{Queue, QueueLimits};
 use crate::reclaim::Reclaim;
 
 pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
@@ -171,6 +171,8 @@ pub struct Subscription {
     /// The log's position at which it is there for good.
     made: OnceLock<Lsn>,
     last_detach: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// The queue that it is of, if it is one's.
+    queue: OnceLock<(Weak<Inner>, Weak<Queue>)>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -231,6 +233,7 @@ impl Subscription {
             bytes: OnceLock::new(),
             made: OnceLock::new(),
             last_detach: OnceLock::new(),
+            queue: OnceLock::new(),
         })
     }
 
@@ -385,6 +388,21 @@ impl Subscription {
     pub(crate) fn on_last_detach(&self, act: impl Fn() + Send + Sync + 'static) {
         // A second one would be a defect of the caller; the first stays.
         let _ = self.last_detach.set(Box::new(act));
+    }
+
+    /// It is this queue's; once.
+    pub(crate) fn set_queue(&self, namespace: &Weak<Inner>, queue: &Arc<Queue>) {
+        // A second time would be a defect of the caller; the first stays.
+        let _ = self.queue.set((namespace.clone(), Arc::downgrade(queue)));
+    }
+
+    /// What waits in it changed: those too old may have come to the front.
+    fn look_soon(&self) {
+        if let Some((namespace, queue)) = self.queue.get()
+            && let Some(queue) = queue.upgrade().filter(|queue| queue.is_mortal())
+        {
+            self.surroundings.clockwork.look_at(namespace, &queue, now_ms());
+        }
     }
 
     fn last_detached(&self) {

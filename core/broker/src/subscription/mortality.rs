@@ -32,6 +32,8 @@ pub(super) struct Mortality {
     pub(super) now_ms: i64,
     /// A consumer waits for messages, or came for one.
     pub(super) spares: bool,
+    /// The last look found a first message that does not die by itself.
+    pub(super) is_covered: bool,
     ttl_ms: Option<u64>,
     deliveries_max: Option<u32>,
     /// Messages that died and are to be buried beside the lock.
@@ -179,7 +181,10 @@ impl State {
         match due_ms {
             Some(at) if at <= self.mortality.now_ms => Look::At(at.saturating_add(GRACE_MS)),
             Some(at) => Look::At(at),
-            None => Look::Sometime,
+            None => {
+                self.mortality.is_covered = true;
+                Look::Sometime
+            }
         }
     }
 

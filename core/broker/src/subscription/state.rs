@@ -197,12 +197,13 @@ impl State {
         self.slots.is_empty()
     }
 
-    /// What a consumer holds comes back.
-    pub(super) fn return_all(&mut self, slot: SlotId) {
-        let Some(hand) = self.hands.get(&slot) else { return };
+    /// What a consumer holds comes back. Whether that was anything.
+    pub(super) fn return_all(&mut self, slot: SlotId) -> bool {
+        let Some(hand) = self.hands.get(&slot) else { return false };
         let held: Vec<DeliveryId> = hand.held.keys().copied().collect();
         self.give_back(slot, &held);
         self.hands.remove(&slot);
+        !held.is_empty()
     }
 
     /// KeyShared: messages set aside for a consumer go back to where all can have them.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_broker::{
-    Broker, BrokerConfig, Consumer, ConsumerSpec, Delivery, HeaderWriter, Mailbox, Message, Namespace,
-    Publisher, PublisherId, Target,
+    Broker, BrokerConfig, Consumer, ConsumerSpec, DeadLetter, Delivery, HeaderWriter, Mailbox, Message,
+    Namespace, Opened, Publisher, PublisherId, Queue, QueueLimits, QueueSpec, SessionSpec,
+    SubscriptionOptions, Target,
 };
 use inver_storage::{CommitPolicy, Log, LogOptions, Lsn};
 use tempfile::TempDir;
@@ -15,6 +16,7 @@ pub struct Fixture {
     pub dir: TempDir,
     pub broker: Broker,
     pub config: BrokerConfig,
+    pub options: LogOptions,
 }
 
 impl Fixture {
@@ -23,9 +25,27 @@ impl Fixture {
     }
 
     pub fn with(config: BrokerConfig) -> Fixture {
+        Fixture::over(config, LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() })
+    }
+
+    /// Nearly all that was written has to be read from the disk.
+    pub fn cold() -> Fixture {
+        let options =
+            LogOptions { commit: CommitPolicy::Os, tail_cache_bytes_max: 1024, ..LogOptions::default() };
+        Fixture::over(BrokerConfig::default(), options)
+    }
+
+    pub fn over(config: BrokerConfig, options: LogOptions) -> Fixture {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let broker = open(&dir, &config);
-        Fixture { dir, broker, config }
+        let broker = open_broker(&dir, &config, &options);
+        Fixture { dir, broker, config, options }
+    }
+
+    /// Housekeeping runs for as long as the result is there. Needs a runtime.
+    pub fn keep_house(&self) -> inver_broker::ShutdownTrigger {
+        let (trigger, requested) = inver_broker::Shutdown::channel();
+        tokio::spawn(self.broker.clone().keep_house(requested));
+        trigger
     }
 
     pub fn namespace(&self) -> Namespace {
@@ -35,16 +55,15 @@ impl Fixture {
     /// Ends the log as the process would, and opens it again.
     pub fn restart(self) -> Fixture {
         self.broker.log().shutdown().expect("shutdown");
-        let Fixture { dir, broker, config } = self;
+        let Fixture { dir, broker, config, options } = self;
         drop(broker);
-        let broker = open(&dir, &config);
-        Fixture { dir, broker, config }
+        let broker = open_broker(&dir, &config, &options);
+        Fixture { dir, broker, config, options }
     }
 }
 
-fn open(dir: &TempDir, config: &BrokerConfig) -> Broker {
-    let options = LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() };
-    let log = Log::open(dir.path(), options).expect("the log opens");
+fn open_broker(dir: &TempDir, config: &BrokerConfig, options: &LogOptions) -> Broker {
+    let log = Log::open(dir.path(), options.clone()).expect("the log opens");
     Broker::open(log, config.clone()).expect("the broker opens")
 }
 
@@ -131,4 +150,52 @@ pub fn pull_now(consumer: &mut Consumer) -> Vec<Delivery> {
     let mut got = Vec::new();
     consumer.pull(1000, usize::MAX, &mut got);
     got
+}
+
+pub fn declare(namespace: &Namespace, name: &str, spec: QueueSpec) -> Arc<Queue> {
+    let declared = namespace.declare_queue(name, spec).expect("declared");
+    committed(namespace, declared.lsn);
+    declared.it
+}
+
+pub fn durable(limits: QueueLimits) -> QueueSpec {
+    QueueSpec { durable: true, limits, ..QueueSpec::default() }
+}
+
+/// Where the dead of a queue go: to this queue.
+pub fn dead_to(queue: &str) -> Option<DeadLetter> {
+    Some(DeadLetter { exchange: String::new(), routing_key: Some(queue.as_bytes().to_vec()) })
+}
+
+/// Waits until something holds, or fails after ten seconds.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(10), wait).await.is_ok(), "never: {what}");
+}
+
+/// Opens a session; its inbox posts 1, its live queue 2, a take-over 3.
+pub async fn open(namespace: &Namespace, client_id: &str, durable: bool) -> (Arc<Mailbox>, Opened) {
+    let mailbox = Mailbox::new();
+    let spec = SessionSpec {
+        client_id,
+        clean_start: false,
+        durable,
+        mailbox: mailbox.clone(),
+        inbox_token: 1,
+        live_token: 2,
+        taken_over_token: 3,
+        live_messages_max: 100,
+        live_bytes_max: 1 << 20,
+    };
+    let opened = namespace.open_session(spec).await.expect("opened");
+    committed(namespace, opened.lsn);
+    (mailbox, opened)
+}
+
+pub fn guaranteed() -> SubscriptionOptions {
+    SubscriptionOptions { guaranteed: true, ..SubscriptionOptions::default() }
 }

@@ -65,7 +65,7 @@ impl Again {
             }
             match stream.read(Offset(offset), read_bytes) {
                 Ok(Read::Ready(batches)) if batches.first().is_some_and(covers) => {
-                    self.batches.extend(batches)
+                    self.batches.extend(batches);
                 }
                 // Compacted away, or trimmed, since it was handed out.
                 Ok(Read::Ready(_)) | Err(ReadError::OutOfRange { .. } | ReadError::Deleted) => {

@@ -1,0 +1,126 @@
+//! What consumers hold: without its records in memory, read again when it comes back, however many hold it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::*;
+use inver_broker::{
+    ConsumerSpec, Delivery, DeliveryId, Mailbox, Mode, QueueLimits, QueueSpec, Start, TopicSpec,
+};
+use inver_storage::BatchBuilder;
+
+fn padded(i: usize) -> String {
+    format!("{i:04}{}", "x".repeat(1000))
+}
+
+fn numbers(got: &[Delivery]) -> Vec<usize> {
+    values(got).iter().map(|v| v[..4].parse().unwrap()).collect()
+}
+
+fn ids(got: &[Delivery]) -> Vec<DeliveryId> {
+    got.iter().map(|d| d.id).collect()
+}
+
+#[tokio::test]
+async fn what_comes_back_is_read_from_the_disk_in_its_old_order() {
+    let fixture = Fixture::cold();
+    let ns = fixture.namespace();
+    let q = declare(&ns, "q", durable(QueueLimits::default()));
+    let mut p = publisher(&ns);
+    for i in 0..60 {
+        p.publish(queue("q"), &message(padded(i).as_bytes())).unwrap();
+        // Batches of one and of several.
+        if i % 7 < 3 {
+            committed(&ns, p.flush().unwrap());
+        }
+    }
+    committed(&ns, p.flush().unwrap());
+    let (mailbox, mut first) = attach(q.subscription());
+    let got = take(&mailbox, &mut first, 60).await;
+    let odd: Vec<DeliveryId> = ids(&got).into_iter().skip(1).step_by(2).collect();
+    first.ack(&odd);
+    drop((first, got));
+    let (mailbox, mut second) = attach(q.subscription());
+    let again = take(&mailbox, &mut second, 30).await;
+    assert_eq!(numbers(&again), (0..60).step_by(2).collect::<Vec<_>>());
+    assert!(again.iter().all(|d| d.redelivered == 1));
+    let depth = q.depth();
+    assert_eq!((depth.ready, depth.unacked), (0, 30));
+    committed(&ns, second.ack(&ids(&again)));
+    assert_eq!(q.depth().unacked, 0);
+}
+
+#[tokio::test]
+async fn what_is_rejected_is_buried_though_it_lies_on_the_disk() {
+    let fixture = Fixture::cold();
+    let ns = fixture.namespace();
+    let dead = declare(&ns, "dead", durable(QueueLimits::default()));
+    let limits = QueueLimits { dead_letter: dead_to("dead"), ..QueueLimits::default() };
+    let q = declare(&ns, "q", durable(limits));
+    for i in 0..20 {
+        publish(&ns, queue("q"), &padded(i));
+    }
+    let (mailbox, mut consumer) = attach(q.subscription());
+    let got = take(&mailbox, &mut consumer, 20).await;
+    consumer.reject(&ids(&got));
+    until("all are buried", || dead.depth().ready == 20).await;
+    assert_eq!((q.depth().ready, q.depth().unacked), (0, 0));
+    let (mailbox, mut mourner) = attach(dead.subscription());
+    assert_eq!(numbers(&take(&mailbox, &mut mourner, 20).await), (0..20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_is_no_longer_there_when_it_comes_back_is_let_go() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let spec = TopicSpec { partitions: 1, config: Default::default() };
+    let (topic, _) = ns.create_topic("t", &spec).unwrap();
+    for mode in [Mode::Shared, Mode::KeyShared] {
+        let s = ns.subscribe(&topic, mode.as_str(), mode, true, Start::Earliest).unwrap();
+        let partition = topic.partition(0).unwrap();
+        let from = partition.stream().next_offset().0;
+        for i in 0..10 {
+            let mut builder = BatchBuilder::new(0);
+            builder.push(inver_broker::now_ms(), Some(b"k"), &[], Some(padded(i).as_bytes()));
+            committed(&ns, Some(partition.produce(&ns, &topic, builder.finish()).unwrap().lsn));
+        }
+        let (mailbox, mut first) = attach(&s);
+        assert_eq!(take(&mailbox, &mut first, 10).await.len(), 10);
+        committed(&ns, Some(ns.delete_records(&topic, 0, (from + 7).into()).unwrap()));
+        drop(first);
+        let (mailbox, mut second) = attach(&s);
+        assert_eq!(numbers(&take(&mailbox, &mut second, 3).await), [7, 8, 9]);
+        assert_eq!((s.depth().ready, s.depth().unacked), (0, 3));
+    }
+}
+
+/// Each that came or went cost a walk over all others.
+#[tokio::test]
+async fn twenty_thousand_consumers_of_a_queue_come_and_go() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    for single_active in [false, true] {
+        let q = declare(&ns, "q", QueueSpec { single_active, ..QueueSpec::default() });
+        for i in 0..50 {
+            publish(&ns, queue("q"), &i.to_string());
+        }
+        let since = Instant::now();
+        let mailbox = Mailbox::new();
+        let mut consumers: Vec<_> = (0..20_000)
+            .map(|i| q.subscription().attach(ConsumerSpec::new(mailbox.clone(), i)).unwrap())
+            .collect();
+        let mut got = Vec::new();
+        for consumer in &mut consumers {
+            consumer.pull(1, usize::MAX, &mut got);
+        }
+        assert_eq!(got.len(), if single_active { 1 } else { 50 });
+        drop(consumers);
+        // Seconds in a debug build on a busy machine; it was minutes.
+        assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+        assert_eq!(q.depth().ready, 50);
+        ns.delete_queue("q", false, false).unwrap();
+    }
+}

@@ -1,0 +1,126 @@
+//! What time does, and who is counted on: consumers that wait, messages that grow too old.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::*;
+use inver_broker::{Consumer, ConsumerSpec, HeaderWriter, Mailbox, Pull, QueueLimits, QueueSpec};
+
+fn asking(queue: &inver_broker::Queue) -> Consumer {
+    let spec = ConsumerSpec { passive: true, ..ConsumerSpec::new(Mailbox::new(), 1) };
+    queue.subscription().attach(spec).unwrap()
+}
+
+fn expiring(after_ms: i64) -> HeaderWriter {
+    let mut headers = HeaderWriter::default();
+    headers.begin("test", Some(inver_broker::now_ms() + after_ms));
+    headers
+}
+
+#[tokio::test]
+async fn who_only_asks_gets_nothing_while_a_consumer_waits() {
+    for spec in [QueueSpec::default(), durable(QueueLimits::default())] {
+        let fixture = Fixture::new();
+        let ns = fixture.namespace();
+        let q = declare(&ns, "q", spec);
+        let mut asking = asking(&q);
+        publish(&ns, queue("q"), "0");
+        assert_eq!(values(&pull_now(&mut asking)), ["0"], "nobody waits");
+        let (mailbox, mut consumer) = attach(q.subscription());
+        assert_eq!(consumer.pull(1, usize::MAX, &mut Vec::new()), Pull::default());
+        publish(&ns, queue("q"), "1");
+        assert!(pull_now(&mut asking).is_empty(), "it is on its way to the consumer");
+        assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["1"]);
+        publish(&ns, queue("q"), "2");
+        assert_eq!(values(&pull_now(&mut asking)), ["2"], "the consumer took all it wanted");
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_time_to_live_reaches_who_waits_and_nobody_else() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let _house = fixture.keep_house();
+    let limits = QueueLimits { message_ttl_ms: Some(0), dead_letter: dead_to("dead"), ..Default::default() };
+    let dead = declare(&ns, "dead", QueueSpec::default());
+    let by_queue = declare(&ns, "ttl", durable(limits));
+    let by_message =
+        declare(&ns, "own", durable(QueueLimits { dead_letter: dead_to("dead"), ..QueueLimits::default() }));
+    for (q, mut died) in [(by_queue, 0), (by_message, 2)] {
+        let send = |value: &str| {
+            let headers = if q.name() == "own" { expiring(0) } else { HeaderWriter::default() };
+            publish_with(&ns, queue(q.name()), value, &headers);
+        };
+        send("for nobody");
+        died += 1;
+        until("it died", || dead.depth().ready == died).await;
+        let (mailbox, mut consumer) = attach(q.subscription());
+        assert_eq!(consumer.pull(1, usize::MAX, &mut Vec::new()), Pull::default());
+        send("for the consumer");
+        let got = take(&mailbox, &mut consumer, 1).await;
+        assert_eq!(values(&got), ["for the consumer"]);
+        // It waits again, but what comes back has no grace.
+        assert!(!consumer.pull(1, usize::MAX, &mut Vec::new()).more);
+        consumer.requeue(&[got[0].id]);
+        died += 1;
+        until("it died", || dead.depth().ready == died).await;
+        assert!(pull_now(&mut consumer).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_dead_are_buried_when_their_time_has_come() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let _house = fixture.keep_house();
+    let dead = declare(&ns, "dead", durable(QueueLimits::default()));
+    let limits =
+        QueueLimits { message_ttl_ms: Some(1), dead_letter: dead_to("dead"), ..QueueLimits::default() };
+    for (name, spec) in
+        [("m", QueueSpec { limits: limits.clone(), ..QueueSpec::default() }), ("d", durable(limits))]
+    {
+        declare(&ns, name, spec);
+        let mut fastest = Duration::MAX;
+        for _ in 0..5 {
+            let before = dead.depth().ready;
+            let since = Instant::now();
+            publish(&ns, queue(name), "x");
+            until("it died", || dead.depth().ready == before + 1).await;
+            fastest = fastest.min(since.elapsed());
+        }
+        assert!(fastest < Duration::from_millis(100), "{name}: {fastest:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_lives_on_hides_the_dead_behind_it_until_it_is_taken() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let _house = fixture.keep_house();
+    let dead = declare(&ns, "dead", QueueSpec::default());
+    let q = declare(&ns, "q", durable(QueueLimits { dead_letter: dead_to("dead"), ..Default::default() }));
+    publish(&ns, queue("q"), "lives");
+    publish_with(&ns, queue("q"), "dies", &expiring(1));
+    until("both wait", || q.depth().ready == 2).await;
+    let (mailbox, mut consumer) = attach(q.subscription());
+    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["lives"]);
+    until("it died", || dead.depth().ready == 1).await;
+}
+
+#[tokio::test]
+async fn a_queue_that_nobody_uses_goes_in_its_time() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let _house = fixture.keep_house();
+    let limits = QueueLimits { expires_after_ms: Some(50), ..QueueLimits::default() };
+    let q = declare(&ns, "q", durable(limits));
+    let (_mailbox, consumer) = attach(q.subscription());
+    let since = Instant::now();
+    until("100 ms have passed", || since.elapsed() > Duration::from_millis(100)).await;
+    assert!(ns.queue("q").is_some(), "it has a consumer");
+    drop(consumer);
+    until("it is gone", || ns.queue("q").is_none()).await;
+}
