@@ -11,6 +11,10 @@ use super::unacked::Ledger;
 use crate::codec::{Method, write};
 use crate::error::Refusal;
 
+/// Classes with rooms of their own.
+const EXCHANGE: u16 = 40;
+const QUEUE: u16 = 50;
+
 /// What became of a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -90,6 +94,11 @@ impl Channel {
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Refusal> {
         let number = self.number;
+        match method.id() {
+            (EXCHANGE, _) => return self.exchange_method(method, shared, out),
+            (QUEUE, _) => return self.queue_method(method, shared, out),
+            _ => {}
+        }
         match *method {
             Method::ChannelOpen { .. } => return Err(Refusal::channel_error("second 'channel.open' seen")),
             Method::ChannelClose { .. } => {
@@ -104,16 +113,6 @@ impl Channel {
             Method::AccessRequest { .. } => {
                 write::method(out, number, &Method::AccessRequestOk { ticket: 1 });
             }
-
-            Method::ExchangeDeclare { .. }
-            | Method::ExchangeDelete { .. }
-            | Method::ExchangeBind { .. }
-            | Method::ExchangeUnbind { .. } => return self.exchange_method(method, shared, out),
-            Method::QueueDeclare { .. }
-            | Method::QueueDelete { .. }
-            | Method::QueuePurge { .. }
-            | Method::QueueBind { .. }
-            | Method::QueueUnbind { .. } => return self.queue_method(method, shared, out),
 
             Method::BasicAck { delivery_tag, multiple } => self.ack(delivery_tag, multiple, shared)?,
             Method::BasicNack { delivery_tag, multiple, requeue } => {

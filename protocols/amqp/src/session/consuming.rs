@@ -1,13 +1,15 @@
-//! `basic.consume`, `cancel`, `get`, `qos`, and deliveries.
+//! `basic.consume`, `cancel`, `qos`, and deliveries.
 
-use inver_broker::{AttachError, ConsumerSpec, Subscription};
 use std::sync::Arc;
 
-use super::arguments;
+use inver_broker::{AttachError, ConsumerSpec, Subscription};
+
+use super::attaching;
 use super::channel::{Channel, Outcome};
 use super::consumer::{Entry, Life};
-use super::shared::{ConsumerRef, Halt, Shared};
-use super::topology::{REPLY_TO, declare_reply_queue, in_vhost};
+use super::names::{REPLY_TO, generated_name, in_vhost};
+use super::queues::declare_reply_queue;
+use super::shared::{ConsumerRef, Shared};
 use super::unacked::Unacked;
 use crate::codec::{FRAME_OVERHEAD, Method, write};
 use crate::error::Refusal;
@@ -16,8 +18,6 @@ use crate::error::Refusal;
 const PULL_MESSAGES_MAX: usize = 512;
 /// Bytes taken from a subscription at a time.
 const PULL_BYTES_MAX: usize = 64 * 1024;
-/// Getters that a channel keeps for queues that it asks again.
-const GETTERS_KEPT: usize = 16;
 /// Part of a content header frame that is not the headers table: generous.
 const HEADER_FRAME_REST: usize = 14 * 256;
 
@@ -71,21 +71,21 @@ impl Channel {
             )));
         }
         let tag = match consumer_tag {
-            "" => arguments::generated_name("amq.ctag-"),
+            "" => generated_name("amq.ctag-"),
             tag => tag.to_owned(),
         };
         let slot = self.free_slot();
         let spec = ConsumerSpec {
             exclusive,
             auto_ack: no_ack,
-            priority: arguments::priority(arguments)?,
+            priority: attaching::priority(arguments)?,
             ..ConsumerSpec::new(shared.mailbox.clone(), self.at(slot).token())
         };
         let name = self.queue_name(queue)?;
         let (source, subscription) = if name == REPLY_TO {
             self.reply_consumer(no_ack, shared)?
         } else {
-            let subscription = arguments::subscription(&name, exclusive, arguments, shared)?;
+            let subscription = attaching::subscription(&name, exclusive, arguments, shared)?;
             (name, subscription)
         };
         let consumer = subscription.attach(spec).map_err(|error| match error {
@@ -133,123 +133,6 @@ impl Channel {
         entry.stop();
         let source = std::mem::take(&mut entry.source);
         self.reply_queue.take_if(|queue| *queue == source);
-        self.free_if_done(slot);
-    }
-
-    pub(super) fn get(
-        &mut self,
-        queue: &str,
-        no_ack: bool,
-        shared: &mut Shared,
-        out: &mut Vec<u8>,
-    ) -> Result<Outcome, Refusal> {
-        let name = self.queue_name(queue)?;
-        let slot = self.getter(&name, shared)?;
-        let mut deliveries = std::mem::take(&mut shared.deliveries);
-        deliveries.clear();
-        let Some(entry) = self.entry(slot) else { return Ok(Outcome::Done) };
-        let pull = entry.pull(1, usize::MAX, &mut deliveries);
-        let taken = deliveries.pop();
-        shared.deliveries = deliveries;
-        match taken {
-            Some(delivery) => {
-                let ready = entry.consumer().subscription().depth().ready;
-                if no_ack {
-                    entry.settle_now(&[delivery.id]);
-                } else {
-                    entry.unacked += 1;
-                }
-                let (tag, number) = (self.next_tag, self.number);
-                self.next_tag += 1;
-                if !no_ack {
-                    self.unacked.push(Unacked { tag, consumer: slot, id: delivery.id });
-                }
-                let table_max = table_bytes_max(shared.frame_max);
-                let source = delivery.topic.as_deref().unwrap_or(&name);
-                let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
-                write::get_ok(
-                    out,
-                    number,
-                    tag,
-                    delivery.redelivered > 0,
-                    message.exchange,
-                    message.routing_key,
-                    u32::try_from(ready).unwrap_or(u32::MAX),
-                );
-                let properties = message.properties;
-                write::content(
-                    out,
-                    number,
-                    shared.frame_max,
-                    |out| out.extend_from_slice(properties),
-                    message.body,
-                );
-            }
-            None if pull.pending => {
-                shared.halt = Some(Halt::Cold(self.at(slot).token()));
-                return Ok(Outcome::Again);
-            }
-            None if pull.cancelled => {
-                self.drop_getter(slot);
-                return Err(Refusal::no_such("queue", &name, shared.vhost()));
-            }
-            // Something may be on its way: of this connection, of another, or a dead letter.
-            None if !self.got_nothing && !shared.sees_all() => {
-                self.got_nothing = true;
-                return Ok(Outcome::Again);
-            }
-            None => write::method(out, self.number, &Method::BasicGetEmpty { cluster_id: "" }),
-        }
-        self.got_nothing = false;
-        Ok(Outcome::Done)
-    }
-
-    /// The place of the getter for a queue, which is made if need be.
-    fn getter(&mut self, name: &str, shared: &Shared) -> Result<u32, Refusal> {
-        let queue = super::topology::accessible_queue(name, shared)?;
-        if let Some(slot) = self.getters.get(name).copied() {
-            if self
-                .entry(slot)
-                .is_some_and(|e| Arc::ptr_eq(e.consumer().subscription(), queue.subscription()))
-            {
-                return Ok(slot);
-            }
-            self.drop_getter(slot);
-        }
-        if self.getters.len() >= GETTERS_KEPT {
-            let idle: Vec<u32> = self.getters.values().copied().collect();
-            idle.into_iter().for_each(|slot| self.drop_getter(slot));
-        }
-        if queue.spec().single_active {
-            return Err(Refusal::resource_locked(format_args!(
-                "cannot obtain access to locked {}. basic.get operations are not supported by classic queues with \
-                 single active consumer",
-                in_vhost("queue", name, shared)
-            )));
-        }
-        let slot = self.free_slot();
-        let spec = ConsumerSpec {
-            passive: true,
-            ..ConsumerSpec::new(shared.mailbox.clone(), self.at(slot).token())
-        };
-        let consumer = queue.subscription().attach(spec).map_err(|error| match error {
-            AttachError::Closed => Refusal::no_such("queue", name, shared.vhost()),
-            _ => {
-                Refusal::access_refused(format_args!("{} in exclusive use", in_vhost("queue", name, shared)))
-            }
-        })?;
-        let mut entry = Entry::new("", name, consumer, false, 0);
-        entry.is_getter = true;
-        self.put(slot, entry);
-        self.getters.insert(name.to_owned(), slot);
-        Ok(slot)
-    }
-
-    fn drop_getter(&mut self, slot: u32) {
-        self.getters.retain(|_, kept| *kept != slot);
-        if let Some(entry) = self.entry(slot) {
-            entry.life = Life::Ended;
-        }
         self.free_if_done(slot);
     }
 
@@ -350,12 +233,12 @@ impl Channel {
         self.entries.get_mut(slot as usize).and_then(Option::as_mut)
     }
 
-    fn free_slot(&self) -> u32 {
+    pub(super) fn free_slot(&self) -> u32 {
         let at = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
         u32::try_from(at).unwrap_or(u32::MAX)
     }
 
-    fn put(&mut self, slot: u32, entry: Entry) {
+    pub(super) fn put(&mut self, slot: u32, entry: Entry) {
         let at = slot as usize;
         if at >= self.entries.len() {
             self.entries.resize_with(at + 1, || None);
@@ -401,6 +284,6 @@ impl Channel {
 }
 
 /// Bytes that the headers of a message of foreign origin may take in a content header frame.
-fn table_bytes_max(frame_max: u32) -> usize {
+pub(super) fn table_bytes_max(frame_max: u32) -> usize {
     (frame_max as usize).saturating_sub(FRAME_OVERHEAD + HEADER_FRAME_REST)
 }

@@ -5,9 +5,10 @@ use std::collections::{HashSet, VecDeque};
 use inver_broker::{Identity, Publisher, PublisherId};
 
 use super::channel::{Channel, Outcome};
+use super::ending::forget_confirms;
 use super::handshake::Step;
 use super::shared::Shared;
-use super::{Life, Session, confirms, forget_confirms};
+use super::{Life, Session, confirms};
 use crate::codec::frame::Frame;
 use crate::codec::{
     ContentHeader, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Malformed, Method, write,

@@ -1,0 +1,121 @@
+//! What a consumer attaches to, by its arguments: a queue's own subscription, or one of a log topic
+//! (`x-subscription`, `x-subscription-type`, `x-stream-offset`).
+
+use std::sync::Arc;
+
+use inver_broker::{Mode, Start, Subscription, SubscriptionError, TopicKind};
+use inver_storage::Offset;
+
+use super::equivalence::inequivalent;
+use super::names::{generated_name, in_vhost};
+use super::queues::accessible_queue;
+use super::shared::{Shared, log_ended};
+use crate::codec::Table;
+use crate::codec::table::Value as Field;
+use crate::error::Refusal;
+
+/// A consumer's priority.
+pub(super) fn priority(arguments: Table<'_>) -> Result<i32, Refusal> {
+    match arguments.get("x-priority") {
+        None => Ok(0),
+        Some(value) => match value.as_integer() {
+            Some(n) => Ok(i32::try_from(n).unwrap_or(if n < 0 { i32::MIN } else { i32::MAX })),
+            None => Err(Refusal::precondition_failed(format_args!(
+                "invalid arg 'x-priority': {{unacceptable_type,{}}}",
+                value.type_name()
+            ))),
+        },
+    }
+}
+
+/// What a consumer of this name attaches to: a queue's own subscription, or one of a log topic.
+pub(super) fn subscription(
+    name: &str,
+    exclusive: bool,
+    arguments: Table<'_>,
+    shared: &Shared,
+) -> Result<Arc<Subscription>, Refusal> {
+    let asked = text_argument(arguments, "x-subscription", name, shared)?;
+    let topic = shared.namespace.topic(name).filter(|topic| topic.kind() == TopicKind::Log);
+    let Some(topic) = topic else {
+        let queue = accessible_queue(name, shared)?;
+        return match asked {
+            Some(asked) if asked != name => Err(Refusal::precondition_failed(format_args!(
+                "invalid arg 'x-subscription' for {}: a queue has one subscription, of its own name",
+                in_vhost("queue", name, shared)
+            ))),
+            _ => Ok(queue.subscription().clone()),
+        };
+    };
+    let start = start(arguments)?;
+    match asked {
+        Some(asked) => {
+            let default = if exclusive { Mode::Exclusive } else { Mode::Shared };
+            let mode = match text_argument(arguments, "x-subscription-type", name, shared)? {
+                None => default,
+                Some(text) => text.parse().map_err(|()| {
+                    Refusal::precondition_failed(format_args!(
+                        "invalid arg 'x-subscription-type' for {}: expected exclusive, shared, failover or key_shared",
+                        in_vhost("topic", name, shared)
+                    ))
+                })?,
+            };
+            shared.namespace.subscribe(&topic, asked, mode, true, start.unwrap_or(Start::Earliest)).map_err(
+                |error| match error {
+                    SubscriptionError::ModeClash(current) => inequivalent(
+                        "x-subscription-type",
+                        &format!("subscription '{asked}' of {}", in_vhost("topic", name, shared)),
+                        &format!("'{}'", mode.as_str()),
+                        &format!("'{}'", current.as_str()),
+                    ),
+                    error => log_ended(error),
+                },
+            )
+        }
+        // A position of the consumer's own, gone with it: what RabbitMQ's streams give.
+        None => shared
+            .namespace
+            .subscribe(
+                &topic,
+                &generated_name("amqp-"),
+                Mode::Exclusive,
+                false,
+                start.unwrap_or(Start::Latest),
+            )
+            .map_err(log_ended),
+    }
+}
+
+fn text_argument<'a>(
+    arguments: Table<'a>,
+    name: &str,
+    of: &str,
+    shared: &Shared,
+) -> Result<Option<&'a str>, Refusal> {
+    match arguments.get(name) {
+        None => Ok(None),
+        Some(Field::Text(bytes)) if !bytes.is_empty() && std::str::from_utf8(bytes).is_ok() => {
+            Ok(std::str::from_utf8(bytes).ok())
+        }
+        Some(other) => Err(Refusal::precondition_failed(format_args!(
+            "invalid arg '{name}' for {}: {{unacceptable_type,{}}}",
+            in_vhost("topic", of, shared),
+            other.type_name()
+        ))),
+    }
+}
+
+/// `x-stream-offset`: where a new position begins.
+fn start(arguments: Table<'_>) -> Result<Option<Start>, Refusal> {
+    match arguments.get("x-stream-offset") {
+        None => Ok(None),
+        Some(Field::Text(b"first")) => Ok(Some(Start::Earliest)),
+        Some(Field::Text(b"next")) => Ok(Some(Start::Latest)),
+        Some(value) => match value.as_integer().and_then(|n| u64::try_from(n).ok()) {
+            Some(offset) => Ok(Some(Start::At(Offset(offset)))),
+            None => Err(Refusal::precondition_failed(
+                "invalid arg 'x-stream-offset': expected first, next or an offset",
+            )),
+        },
+    }
+}

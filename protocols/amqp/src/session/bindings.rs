@@ -1,0 +1,101 @@
+//! Bindings, of queues and of exchanges: made and undone.
+
+use inver_broker::{BindDestination, BindError, ExchangeKind, HUB};
+use inver_storage::Lsn;
+
+use super::arguments;
+use super::names::{REPLY_TO, not_the_default, stripped};
+use super::queues::check_owner;
+use super::shared::{Shared, log_ended};
+use crate::codec::Table;
+use crate::error::Refusal;
+use crate::map::core_arguments;
+
+/// The hub is the exchange that all protocols meet at; its name is RabbitMQ's.
+const _: () = assert!(matches!(HUB.as_bytes(), b"amq.topic"));
+
+/// What is to become of a binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    Bind,
+    /// One that is not there is no error.
+    Unbind,
+}
+
+/// Where a binding leads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Destination<'a> {
+    Queue(&'a str),
+    Exchange(&'a str),
+}
+
+/// A binding as a method names it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Binding<'a> {
+    pub(super) source: &'a str,
+    pub(super) to: Destination<'a>,
+    pub(super) key: &'a str,
+    pub(super) arguments: Table<'a>,
+}
+
+impl Binding<'_> {
+    /// Makes or undoes it. The position where that holds.
+    pub(super) fn apply(self, act: Act, shared: &Shared) -> Result<Option<Lsn>, Refusal> {
+        let source = stripped(self.source);
+        let name = self.checked_destination(&source, shared)?;
+        let to = match self.to {
+            Destination::Queue(_) => BindDestination::Queue(&name),
+            Destination::Exchange(_) => BindDestination::Exchange(&name),
+        };
+        let (key, arguments) = (self.key.as_bytes(), core_arguments(self.arguments));
+        let result = match act {
+            Act::Bind => {
+                let Some(exchange) = shared.namespace.exchange(&source) else {
+                    return Err(Refusal::no_such("exchange", &source, shared.vhost()));
+                };
+                if exchange.spec().kind == ExchangeKind::Headers {
+                    arguments::check_header_match(&arguments)?;
+                }
+                shared.namespace.bind(&source, to, key, &arguments)
+            }
+            Act::Unbind => shared.namespace.unbind(&source, to, key, &arguments),
+        };
+        match (result, act) {
+            (Ok(lsn), _) => Ok(lsn),
+            (Err(BindError::Log(error)), _) => Err(log_ended(error)),
+            // Nothing is bound where an end is missing.
+            (Err(_), Act::Unbind) => Ok(None),
+            (Err(BindError::NoSource(name) | BindError::NoExchange(name)), Act::Bind) => {
+                Err(Refusal::no_such("exchange", &name, shared.vhost()))
+            }
+            (Err(BindError::NoQueue(name)), Act::Bind) => {
+                Err(Refusal::no_such("queue", &name, shared.vhost()))
+            }
+        }
+    }
+
+    /// Checks both ends as far as names go, and that an exclusive queue is our own. The destination's name.
+    fn checked_destination(self, source: &str, shared: &Shared) -> Result<String, Refusal> {
+        let name = match self.to {
+            Destination::Queue(name) => {
+                let name = stripped(name);
+                if name.starts_with(REPLY_TO) {
+                    return Err(Refusal::access_refused(
+                        "cannot bind or unbind to a volatile (direct reply-to) queue",
+                    ));
+                }
+                name
+            }
+            Destination::Exchange(name) => {
+                let name = stripped(name);
+                not_the_default(&name)?;
+                name
+            }
+        };
+        not_the_default(source)?;
+        if let (Destination::Queue(_), Some(queue)) = (self.to, shared.namespace.queue(&name)) {
+            check_owner(&queue, shared)?;
+        }
+        Ok(name)
+    }
+}

@@ -1,0 +1,139 @@
+//! `basic.get`: a message now, or the word that there is none.
+//!
+//! "None" is said only when everything that anybody had given to the log by then was looked at.
+
+use std::sync::Arc;
+
+use inver_broker::{AttachError, ConsumerSpec};
+
+use super::channel::{Channel, Outcome};
+use super::consumer::{Entry, Life};
+use super::consuming::table_bytes_max;
+use super::names::in_vhost;
+use super::queues::accessible_queue;
+use super::shared::{Halt, Shared};
+use super::unacked::Unacked;
+use crate::codec::{Method, write};
+use crate::error::Refusal;
+
+/// Getters that a channel keeps for queues that it asks again.
+const GETTERS_KEPT: usize = 16;
+
+impl Channel {
+    pub(super) fn get(
+        &mut self,
+        queue: &str,
+        no_ack: bool,
+        shared: &mut Shared,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Refusal> {
+        let name = self.queue_name(queue)?;
+        let slot = self.getter(&name, shared)?;
+        let mut deliveries = std::mem::take(&mut shared.deliveries);
+        deliveries.clear();
+        let Some(entry) = self.entry(slot) else { return Ok(Outcome::Done) };
+        let pull = entry.pull(1, usize::MAX, &mut deliveries);
+        let taken = deliveries.pop();
+        shared.deliveries = deliveries;
+        match taken {
+            Some(delivery) => {
+                let ready = entry.consumer().subscription().depth().ready;
+                if no_ack {
+                    entry.settle_now(&[delivery.id]);
+                } else {
+                    entry.unacked += 1;
+                }
+                let (tag, number) = (self.next_tag, self.number);
+                self.next_tag += 1;
+                if !no_ack {
+                    self.unacked.push(Unacked { tag, consumer: slot, id: delivery.id });
+                }
+                let table_max = table_bytes_max(shared.frame_max);
+                let source = delivery.topic.as_deref().unwrap_or(&name);
+                let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
+                write::get_ok(
+                    out,
+                    number,
+                    tag,
+                    delivery.redelivered > 0,
+                    message.exchange,
+                    message.routing_key,
+                    u32::try_from(ready).unwrap_or(u32::MAX),
+                );
+                let properties = message.properties;
+                write::content(
+                    out,
+                    number,
+                    shared.frame_max,
+                    |out| out.extend_from_slice(properties),
+                    message.body,
+                );
+            }
+            None if pull.pending => {
+                shared.halt = Some(Halt::Cold(self.at(slot).token()));
+                return Ok(Outcome::Again);
+            }
+            None if pull.cancelled => {
+                self.drop_getter(slot);
+                return Err(Refusal::no_such("queue", &name, shared.vhost()));
+            }
+            // Something may be on its way: of this connection, of another, or a dead letter.
+            None if !self.got_nothing && !shared.sees_all() => {
+                self.got_nothing = true;
+                return Ok(Outcome::Again);
+            }
+            None => write::method(out, self.number, &Method::BasicGetEmpty { cluster_id: "" }),
+        }
+        self.got_nothing = false;
+        Ok(Outcome::Done)
+    }
+
+    /// The place of the getter for a queue, which is made if need be.
+    fn getter(&mut self, name: &str, shared: &Shared) -> Result<u32, Refusal> {
+        let queue = accessible_queue(name, shared)?;
+        if let Some(slot) = self.getters.get(name).copied() {
+            if self
+                .entry(slot)
+                .is_some_and(|e| Arc::ptr_eq(e.consumer().subscription(), queue.subscription()))
+            {
+                return Ok(slot);
+            }
+            self.drop_getter(slot);
+        }
+        if self.getters.len() >= GETTERS_KEPT {
+            let idle: Vec<u32> = self.getters.values().copied().collect();
+            idle.into_iter().for_each(|slot| self.drop_getter(slot));
+        }
+        if queue.spec().single_active {
+            return Err(Refusal::resource_locked(format_args!(
+                "cannot obtain access to locked {}. basic.get operations are not supported by classic queues with \
+                 single active consumer",
+                in_vhost("queue", name, shared)
+            )));
+        }
+        let slot = self.free_slot();
+        let spec = ConsumerSpec {
+            passive: true,
+            ..ConsumerSpec::new(shared.mailbox.clone(), self.at(slot).token())
+        };
+        let consumer = queue.subscription().attach(spec).map_err(|error| match error {
+            AttachError::Closed => Refusal::no_such("queue", name, shared.vhost()),
+            _ => {
+                Refusal::access_refused(format_args!("{} in exclusive use", in_vhost("queue", name, shared)))
+            }
+        })?;
+        let mut entry = Entry::new("", name, consumer, false, 0);
+        entry.is_getter = true;
+        self.put(slot, entry);
+        self.getters.insert(name.to_owned(), slot);
+        Ok(slot)
+    }
+
+    fn drop_getter(&mut self, slot: u32) {
+        self.getters.retain(|_, kept| *kept != slot);
+        if let Some(entry) = self.entry(slot) {
+            entry.life = Life::Ended;
+        }
+        self.free_if_done(slot);
+    }
+}
