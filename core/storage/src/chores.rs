@@ -13,6 +13,7 @@ use crate::format::index::IndexBuilder;
 use crate::format::segment::{HEADER_BYTES, SegmentTrailer};
 use crate::inner::{Inner, Intake};
 use crate::options::CommitPolicy;
+use crate::sabotage::{Bug, is_seeded};
 use crate::segments::Segment;
 use crate::writer::UNSYNCED_BYTES_MAX;
 
@@ -129,6 +130,10 @@ impl Inner {
     pub(crate) fn reclaim_or_checkpoint(&self) -> Result<(), LogError> {
         let gone: Vec<_> = self.segments.list().into_iter().filter(|segment| is_dead(segment)).collect();
         let changes = SegmentChanges { gone };
+        if is_seeded(Bug::RemoveEarly) {
+            self.remove_segments(&changes.gone)?;
+            return self.checkpoint(&changes);
+        }
         self.checkpoint(&changes)?;
         self.remove_segments(&changes.gone)
     }
@@ -184,7 +189,9 @@ impl Inner {
         let total = entries_end + (blocks_bytes.len() + trailer_bytes.len()) as u64;
         file.write_at(entries_end, &[IoSlice::new(&blocks_bytes), IoSlice::new(&trailer_bytes)])?;
         file.set_len(total)?;
-        file.sync()?;
+        if !is_seeded(Bug::SkipSealSync) {
+            file.sync()?;
+        }
         let _ = segment.index_place.set((entries_end, index_blocks));
         segment.sealed.store(true, Ordering::Release);
         for stream in &touched {

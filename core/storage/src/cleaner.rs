@@ -23,6 +23,7 @@ use crate::format::segment::{
 };
 use crate::inner::Inner;
 use crate::medium::MediumFile;
+use crate::sabotage::{Bug, is_seeded};
 use crate::segments::Segment;
 use crate::stream::cold::read_extents;
 use crate::stream::runs::Run;
@@ -245,11 +246,17 @@ impl Inner {
                 .extents(&self.segments, &moved.old.segment, stream.id, from, READ_BYTES)
                 .map_err(CleanError::Unreadable)?;
             extents.retain(|extent| extent.base < moved.old.end);
+            if is_seeded(Bug::CopyTooLittle) {
+                extents.truncate(2);
+            }
             let Some(last) = extents.last() else { break };
             from = last.end();
             let batches = read_extents(self, &moved.old.segment, &extents).map_err(CleanError::Unreadable)?;
             copy.put_entry(stream.id, &extents, &batches)?;
             moved.add(&extents);
+            if is_seeded(Bug::CopyTooLittle) {
+                break;
+            }
         }
         Ok(moved.is_anything().then_some(moved))
     }
@@ -381,7 +388,9 @@ impl Copy {
         self.buffer.put_slice(&blocks);
         self.buffer.put_slice(&trailer.encode());
         self.flush()?;
-        self.file.sync()?;
+        if !is_seeded(Bug::SkipCopySync) {
+            self.file.sync()?;
+        }
         let named = inner.medium.rename(COPY_FILE, &id.file_name()).and_then(|()| inner.medium.sync_folder());
         named.map_err(|error| CleanError::Log(inner.fail("naming a cleaned segment", &error)))?;
         let segment = Segment::new(id, 0, self.created_ms);

@@ -31,6 +31,8 @@ pub mod medium;
 mod options;
 mod recovery;
 mod registry;
+#[doc(hidden)]
+pub mod sabotage;
 mod scan;
 mod segments;
 mod stream;

@@ -37,6 +37,7 @@ use crate::log::open_io;
 use crate::medium::{LOCK_FILE, Medium, MediumFile};
 use crate::options::LogOptions;
 use crate::registry::Registry;
+use crate::sabotage::{Bug, is_seeded};
 use crate::scan::{ScanError, Scanner};
 use crate::segments::{Segment, Segments};
 use crate::stream::{StreamInner, extent_of};
@@ -117,7 +118,7 @@ pub(crate) fn open(
 /// A sync failed in the last life: the checkpoint's file is written again before it is believed.
 fn rewrite_checkpoint(medium: &dyn Medium, names: &[String]) -> Result<(), OpenError> {
     let io = || open_io(format!("writing {CHECKPOINT_FILE} again"));
-    if names.iter().any(|name| name == CHECKPOINT_FILE) {
+    if names.iter().any(|name| name == CHECKPOINT_FILE) && !is_seeded(Bug::BelievePageCache) {
         let file = medium.open(CHECKPOINT_FILE).map_err(io())?;
         let length = file.len().map_err(io())?;
         rewrite(file.as_ref(), 0, length).map_err(io())?;
@@ -394,7 +395,10 @@ impl Replayed {
             self.file.set_len(self.entries_end).map_err(io("cutting"))?;
             self.file.sync().map_err(io("syncing"))?;
         }
-        rewrite(self.file.as_ref(), self.synced, self.entries_end).map_err(io("writing again the end of"))?;
+        if !is_seeded(Bug::BelievePageCache) {
+            let again = rewrite(self.file.as_ref(), self.synced, self.entries_end);
+            again.map_err(io("writing again the end of"))?;
+        }
         if inner.options.preallocate && self.entries_end < inner.options.segment_bytes_max {
             self.file.allocate(inner.options.segment_bytes_max).map_err(io("reserving room for"))?;
         }
@@ -425,13 +429,17 @@ fn replay_segment(
                 let parts = entry::decode(&header, bytes, false)
                     .map_err(|detail| damaged(&name, header.lsn - id.0, detail))?;
                 synced = synced.max(header.synced.saturating_sub(id.0).min(header.lsn - id.0));
-                let is_new = header.lsn + u64::from(header.length) > meta.lsn;
+                let is_new = match header.lsn + u64::from(header.length) {
+                    _ if is_seeded(Bug::ReplayEverything) => true,
+                    end if is_seeded(Bug::ReplayTooLittle) => end > meta.lsn + u64::from(header.length),
+                    end => end > meta.lsn,
+                };
                 replay_entry(inner, &segment, header.lsn, &parts, is_new);
             }
             Ok(None) => break,
             Err(ScanError::Flaw { position, detail }) if next.is_none() => {
                 let behind = scanner.look_behind(position).map_err(|error| in_segment(id, error))?;
-                if behind.is_damage {
+                if behind.is_damage && !is_seeded(Bug::CutDamage) {
                     return Err(damaged(&name, position, detail));
                 }
                 is_torn = behind.is_anything;

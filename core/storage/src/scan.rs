@@ -4,6 +4,7 @@ use crate::format::Flaw;
 use crate::format::entry::{ENTRY_ALIGNMENT, ENTRY_HEADER_BYTES, ENTRY_MAGIC, EntryHeader, decode};
 use crate::format::segment::{FrameFlaw, HEADER_BYTES, SegmentHeader};
 use crate::medium::MediumFile;
+use crate::sabotage::{Bug, is_seeded};
 
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -68,7 +69,7 @@ impl<'f> Scanner<'f> {
             return Err(flaw("entry reaches beyond the end"));
         }
         let bytes = self.at(position, u64::from(header.length))?;
-        decode(&header, bytes, true).map_err(flaw)?;
+        decode(&header, bytes, !is_seeded(Bug::SkipBatchChecksumInReplay)).map_err(flaw)?;
         self.position += u64::from(header.length);
         let bytes = self.at(position, u64::from(header.length))?;
         Ok(Some((header, bytes)))

@@ -19,6 +19,7 @@ use crate::format::entry::{ENTRY_ALIGNMENT, entry_bytes};
 use crate::format::segment;
 use crate::ids::{Lsn, Offset, TableId};
 use crate::inner::{Inner, Intake, WriterWaits};
+use crate::sabotage::{Bug, is_seeded};
 use crate::stream::{Stream, StreamInner};
 
 /// Where a submitted entry went.
@@ -85,7 +86,7 @@ impl Inner {
         let mut intake = self.intake.lock();
         check_open(&intake)?;
         self.refuse(&entry)?;
-        if entry.changes_state() {
+        if entry.changes_state() && !is_seeded(Bug::AcknowledgementsLate) {
             // Acknowledgements gathered so far come before this entry, as they did in memory.
             self.flush_acks(&mut intake);
         }
@@ -256,6 +257,9 @@ impl Inner {
                     for (offset, count) in counts {
                         *count = state.counts.get(offset).copied().unwrap_or(0).saturating_add(1);
                         state.set_count(*offset, *count);
+                        if is_seeded(Bug::ForgetCounts) {
+                            *count = 0;
+                        }
                     }
                 }
                 intake.mark_cursor(&cursor.0);

@@ -21,6 +21,7 @@ use crate::format::segment::{self, SegmentHeader, SegmentId};
 use crate::inner::{Inner, Intake, WriterWaits};
 use crate::medium::MediumFile;
 use crate::options::CommitPolicy;
+use crate::sabotage::{Bug, is_seeded};
 use crate::segments::Segment;
 use crate::stream::{StreamInner, extent_of};
 use crate::submit::Pending;
@@ -165,6 +166,9 @@ impl Writer {
         self.placed.clear();
         self.written = 0;
         let synced = inner.marks.durable();
+        if is_seeded(Bug::AcknowledgeEarly) {
+            inner.marks.commit(group.end);
+        }
         for pending in &group.pendings {
             if pending.rolls {
                 self.roll(inner, pending.start - segment::HEADER_BYTES)?;
@@ -173,7 +177,9 @@ impl Writer {
         }
         self.flush(inner)?;
         if inner.options.commit == CommitPolicy::Always {
-            self.sync(inner)?;
+            if !is_seeded(Bug::SkipSync) {
+                self.sync(inner)?;
+            }
             inner.marks.set_durable(group.end);
         }
         Ok(())
@@ -267,7 +273,9 @@ impl Writer {
     /// Goes on to a new segment. The old one is synced whatever the policy: only the last segment may have a torn tail.
     fn roll(&mut self, inner: &Inner, base: u64) -> Result<(), LogError> {
         self.flush(inner)?;
-        self.sync(inner)?;
+        if !is_seeded(Bug::SkipSyncBetweenSegments) {
+            self.sync(inner)?;
+        }
         let (segment, file) = inner.make_segment(base)?;
         inner.marks.set_durable(base);
         self.closed.push((std::mem::replace(&mut self.segment, segment), self.position));
@@ -383,7 +391,9 @@ impl Inner {
         file.write_at(0, &[IoSlice::new(&header)])?;
         file.sync()?;
         self.medium.rename(&name, &id.file_name())?;
-        self.medium.sync_folder()?;
+        if !is_seeded(Bug::SkipNameSync) {
+            self.medium.sync_folder()?;
+        }
         Ok(file)
     }
 

@@ -1,4 +1,6 @@
-//! Checkpoints in a redb file, one table whose keys start with their space.
+//! Checkpoints in a redb file, one table whose keys start with their space, and whose values with a checksum of key and
+//! value: redb's own checksums are for torn writes and are not looked at while reading. Damage may lead redb astray
+//! before a value is reached; where it panics then, that is damage as well.
 
 use std::fmt::Display;
 use std::io;
@@ -9,11 +11,13 @@ use redb::{Database, ReadableDatabase, StorageBackend, Table, TableDefinition};
 
 use super::{CheckpointError, CheckpointStore, Fill, Sink, Space, Visit};
 use crate::medium::{Medium, MediumFile};
+use crate::sabotage::{Bug, is_seeded};
 
 const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("checkpoint");
 
 /// The checkpoint's file.
 pub(crate) const CHECKPOINT_FILE: &str = "checkpoint.redb";
+const CHECKSUM_BYTES: usize = 4;
 const NEW_FILE: &str = "checkpoint.tmp";
 
 /// Checkpoints in a redb file.
@@ -41,24 +45,49 @@ impl RedbStore {
 
     fn on(file: Arc<dyn MediumFile>, cache_bytes_max: usize) -> Result<Self, CheckpointError> {
         let mut builder = Database::builder();
-        let database = builder.set_cache_size(cache_bytes_max).create_with_backend(Backend(file));
-        Ok(Self { database: database.map_err(failed)? })
+        let builder = builder.set_cache_size(cache_bytes_max);
+        let database = unpanicked(|| builder.create_with_backend(Backend(file)).map_err(failed))?;
+        Ok(Self { database })
     }
 }
 
 impl CheckpointStore for RedbStore {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, CheckpointError> {
+        unpanicked(|| self.read_row(space, key))
+    }
+
+    fn scan(&self, space: Space, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), CheckpointError> {
+        unpanicked(|| self.read_rows(space, prefix, visit))
+    }
+
+    fn commit(&mut self, fill: &mut Fill<'_>) -> Result<(), CheckpointError> {
+        unpanicked(|| {
+            let mut transaction = self.database.begin_write().map_err(failed)?;
+            // Opening after a crash then reads the allocator's state instead of walking everything.
+            transaction.set_quick_repair(true);
+            {
+                let table = transaction.open_table(TABLE).map_err(failed)?;
+                fill(&mut Transaction { table })?;
+            }
+            transaction.commit().map_err(failed)
+        })
+    }
+}
+
+impl RedbStore {
+    fn read_row(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, CheckpointError> {
         let transaction = self.database.begin_read().map_err(failed)?;
         let table = match transaction.open_table(TABLE) {
             Ok(table) => table,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
-        let value = table.get(full_key(space, key).as_slice()).map_err(failed)?;
-        Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
+        let key = full_key(space, key);
+        let Some(row) = table.get(key.as_slice()).map_err(failed)? else { return Ok(None) };
+        Ok(Some(Bytes::copy_from_slice(checked(&key, row.value())?)))
     }
 
-    fn scan(&self, space: Space, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), CheckpointError> {
+    fn read_rows(&self, space: Space, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), CheckpointError> {
         let transaction = self.database.begin_read().map_err(failed)?;
         let table = match transaction.open_table(TABLE) {
             Ok(table) => table,
@@ -72,20 +101,9 @@ impl CheckpointStore for RedbStore {
             if !key.starts_with(&from) {
                 break;
             }
-            visit(key.get(1..).unwrap_or_default(), value.value())?;
+            visit(key.get(1..).unwrap_or_default(), checked(key, value.value())?)?;
         }
         Ok(())
-    }
-
-    fn commit(&mut self, fill: &mut Fill<'_>) -> Result<(), CheckpointError> {
-        let mut transaction = self.database.begin_write().map_err(failed)?;
-        // Opening after a crash then reads the allocator's state instead of walking everything.
-        transaction.set_quick_repair(true);
-        {
-            let table = transaction.open_table(TABLE).map_err(failed)?;
-            fill(&mut Transaction { table })?;
-        }
-        transaction.commit().map_err(failed)
     }
 }
 
@@ -95,7 +113,11 @@ struct Transaction<'t> {
 
 impl Sink for Transaction<'_> {
     fn put(&mut self, space: Space, key: &[u8], value: &[u8]) -> Result<(), CheckpointError> {
-        self.table.insert(full_key(space, key).as_slice(), value).map(drop).map_err(failed)
+        let key = full_key(space, key);
+        let mut row = Vec::with_capacity(CHECKSUM_BYTES + value.len());
+        row.extend_from_slice(&checksum(&key, value).to_le_bytes());
+        row.extend_from_slice(value);
+        self.table.insert(key.as_slice(), row.as_slice()).map(drop).map_err(failed)
     }
 
     fn remove(&mut self, space: Space, key: &[u8]) -> Result<(), CheckpointError> {
@@ -108,6 +130,24 @@ fn full_key(space: Space, key: &[u8]) -> Vec<u8> {
     full.push(space as u8);
     full.extend_from_slice(key);
     full
+}
+
+/// What a panic in redb says about a damaged file.
+fn unpanicked<T>(work: impl FnOnce() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(CheckpointError("its pages do not hold together".to_owned())))
+}
+
+fn checksum(full_key: &[u8], value: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(full_key), value)
+}
+
+/// The value of a row whose checksum holds.
+fn checked<'a>(full_key: &[u8], row: &'a [u8]) -> Result<&'a [u8], CheckpointError> {
+    match row.split_first_chunk::<CHECKSUM_BYTES>() {
+        Some((crc, value)) if u32::from_le_bytes(*crc) == checksum(full_key, value) => Ok(value),
+        _ => Err(CheckpointError("a row's checksum does not hold".to_owned())),
+    }
 }
 
 fn failed(error: impl Display) -> CheckpointError {
@@ -135,7 +175,7 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.0.sync()
+        if is_seeded(Bug::SkipCheckpointSync) { Ok(()) } else { self.0.sync() }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {

@@ -14,6 +14,7 @@ use super::{CheckpointError, Meta, RunRecord, SegmentRecord, Sink, Space, encode
 use crate::cursor::CursorInner;
 use crate::error::LogError;
 use crate::inner::{Dirty, Inner};
+use crate::sabotage::{Bug, is_seeded};
 use crate::segments::Segment;
 use crate::stream::StreamInner;
 
@@ -55,10 +56,14 @@ impl Inner {
                 sink.remove(Space::Segments, &gone.id.0.to_be_bytes())?;
             }
             let submitted = self.intake.lock().next_lsn;
-            let durable = self.make_durable(submitted).map_err(|error| {
-                failure = Some(error.clone());
-                CheckpointError(error.to_string())
-            })?;
+            let durable = if is_seeded(Bug::CheckpointEarly) {
+                self.marks.durable()
+            } else {
+                self.make_durable(submitted).map_err(|error| {
+                    failure = Some(error.clone());
+                    CheckpointError(error.to_string())
+                })?
+            };
             let meta = Meta {
                 log_id: self.log_id,
                 lsn,
@@ -135,7 +140,8 @@ fn put_stream(sink: &mut dyn Sink, stream: &StreamInner) -> Result<(), Checkpoin
             stream.next.load(Ordering::Acquire),
             stream.last_timestamp.load(Ordering::Acquire),
         );
-        encode_stream(marks, &runs, producers.as_deref())
+        let producers = if is_seeded(Bug::ForgetProducers) { None } else { producers.as_deref() };
+        encode_stream(marks, &runs, producers)
     };
     sink.put(Space::Streams, &key, &value)
 }

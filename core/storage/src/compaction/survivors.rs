@@ -10,6 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use bytes::{Bytes, BytesMut};
 
 use crate::batch::{self, BatchHeader, Compression, HEADER_BYTES, LOG_APPEND_TIME, Record};
+use crate::sabotage::{Bug, is_seeded};
 use crate::stream::StoredBatch;
 
 /// A key, by 128 bits of two keyed hashes.
@@ -105,7 +106,7 @@ impl Survivors {
 
     fn note_key(&mut self, key: KeyHash, offset: u64) {
         let last = self.last.entry(key).or_insert(offset);
-        *last = offset.max(*last);
+        *last = if is_seeded(Bug::KeepOldest) { offset.min(*last) } else { offset.max(*last) };
     }
 
     fn remembered(&self) -> usize {
@@ -180,8 +181,10 @@ impl Survivors {
         if offset >= self.end {
             return true;
         }
-        let is_last = self.last.get(&self.hash(key)).is_none_or(|last| *last <= offset);
-        let is_expired = record.value.is_none() && record.timestamp_ms < self.expired_to_ms;
+        let last = self.last.get(&self.hash(key)).copied().unwrap_or(offset);
+        let is_last = last <= offset && !(is_seeded(Bug::KeepOldest) && last < offset);
+        let is_old = record.timestamp_ms < self.expired_to_ms || is_seeded(Bug::DropTombstones);
+        let is_expired = record.value.is_none() && is_old;
         is_last && !is_expired
     }
 }

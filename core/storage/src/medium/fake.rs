@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -83,6 +84,11 @@ struct State {
     is_locked: bool,
     operations: u64,
     fault: Option<(u64, Fault)>,
+    /// Faults that hit.
+    hits: u64,
+    reads: u64,
+    /// These reads fail.
+    read_fault: Range<u64>,
     is_stopped: bool,
     /// Syncs lie: for tests that must notice.
     skips_syncs: bool,
@@ -136,6 +142,24 @@ impl FakeMedium {
         state.fault = Some((state.operations + operations, fault));
     }
 
+    /// Lets `count` reads fail, after `reads` more.
+    pub fn schedule_reads(&self, reads: u64, count: u64) {
+        let mut state = self.state.lock();
+        state.read_fault = state.reads + reads..state.reads + reads + count;
+    }
+
+    /// Operations and reads that went wrong so far, as scheduled.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.state.lock().hits
+    }
+
+    /// The names of all files.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.state.lock().names.keys().cloned().collect()
+    }
+
     /// The process is over: everything fails until [`FakeMedium::crash`] or [`FakeMedium::kill`].
     pub fn stop(&self) {
         self.state.lock().is_stopped = true;
@@ -168,6 +192,7 @@ impl FakeMedium {
         state.is_locked = false;
         state.is_stopped = false;
         state.fault = None;
+        state.read_fault = 0..0;
     }
 
     /// The process ends, the power stays: everything written is there.
@@ -176,6 +201,7 @@ impl FakeMedium {
         state.is_locked = false;
         state.is_stopped = false;
         state.fault = None;
+        state.read_fault = 0..0;
     }
 
     /// A copy of the folder as it is now, with nothing left to sync.
@@ -288,6 +314,7 @@ impl State {
         match self.fault {
             Some((at, fault)) if at <= self.operations => {
                 self.fault = None;
+                self.hits += 1;
                 let part = Random::new(self.random ^ self.operations).any();
                 Ok(match fault {
                     Fault::Fail(kind) => Outcome::Partly(part, kind.into()),
@@ -425,9 +452,14 @@ impl FakeFile {
 
 impl MediumFile for FakeFile {
     fn read_at(&self, position: u64, into: &mut [u8]) -> io::Result<usize> {
-        let state = self.medium.state.lock();
+        let mut state = self.medium.state.lock();
         if state.is_stopped {
             return Err(io::Error::other("the process is over"));
+        }
+        state.reads += 1;
+        if state.read_fault.contains(&state.reads) {
+            state.hits += 1;
+            return Err(io::Error::other("the medium cannot read this"));
         }
         let content = state.files.get(&self.id).ok_or_else(not_found)?;
         let rest = content.now.get(position as usize..).unwrap_or_default();

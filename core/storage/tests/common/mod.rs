@@ -67,6 +67,20 @@ pub fn read_all(stream: &Stream, from: u64) -> Vec<(u64, Vec<u8>)> {
 }
 
 pub fn try_read_all(stream: &Stream, from: u64) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
+    let rows = try_rows(stream, from)?;
+    Ok(rows.into_iter().map(|row| (row.offset, row.value.unwrap())).collect())
+}
+
+/// A record as it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub offset: u64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+}
+
+/// All records from an offset on, control batches passed over.
+pub fn try_rows(stream: &Stream, from: u64) -> Result<Vec<Row>, ReadError> {
     let mut found = Vec::new();
     let mut next = from;
     loop {
@@ -74,17 +88,27 @@ pub fn try_read_all(stream: &Stream, from: u64) -> Result<Vec<(u64, Vec<u8>)>, R
         if batches.is_empty() {
             return Ok(found);
         }
-        for stored in batches {
-            for record in records(&stored.bytes).unwrap() {
-                let record = record.unwrap();
-                let offset = stored.base_offset.0 + u64::from(record.offset_delta);
-                if offset >= from {
-                    found.push((offset, record.value.unwrap().to_vec()));
-                }
-                next = next.max(offset + 1);
+        for stored in &batches {
+            next = take_rows(stored, from, &mut found);
+        }
+    }
+}
+
+/// The records of a batch at and above an offset. Returns where the batch ends.
+pub fn take_rows(stored: &StoredBatch, from: u64, found: &mut Vec<Row>) -> u64 {
+    let header = inver_storage::BatchHeader::parse(&stored.bytes).unwrap();
+    if !header.is_control() {
+        for record in records(&stored.bytes).unwrap() {
+            let record = record.unwrap();
+            let offset = stored.base_offset.0 + u64::from(record.offset_delta);
+            if offset >= from {
+                let (key, value) =
+                    (record.key.map(|key| key.to_vec()), record.value.map(|value| value.to_vec()));
+                found.push(Row { offset, key, value });
             }
         }
     }
+    stored.base_offset.0 + header.offset_span()
 }
 
 pub fn values(stream: &Stream) -> Vec<Vec<u8>> {

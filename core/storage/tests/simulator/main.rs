@@ -1,0 +1,122 @@
+//! The production code over a medium that does its worst, driven by seeds, against a plain model.
+//!
+//! A seed determines everything: operations, faults, crash points, what survives. `INVER_SIMULATOR_SEEDS=from..to`
+//! runs others than the default ones; a failing seed is named in the panic. That the simulator can fail is shown by bugs
+//! that are seeded on purpose, each of which it must find.
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod compare;
+mod model;
+mod operations;
+mod rot;
+mod simulation;
+
+use std::cell::Cell;
+use std::ops::Range;
+use std::panic::catch_unwind;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use inver_storage::sabotage::{self, Bug};
+use simulation::Simulation;
+
+const DEFAULT_SEEDS: u64 = 2000;
+/// A seeded bug must be found within so many seeds.
+const SEEDS_PER_BUG_MAX: u64 = 2000;
+
+fn seeds() -> Range<u64> {
+    match std::env::var("INVER_SIMULATOR_SEEDS") {
+        Ok(range) => {
+            let (from, to) = range.split_once("..").unwrap();
+            from.parse().unwrap()..to.parse().unwrap()
+        }
+        Err(_) => 0..DEFAULT_SEEDS,
+    }
+}
+
+/// Runs `work` for numbers of the range on all processors, until one of them says stop.
+fn in_parallel(range: Range<u64>, work: impl Fn(u64) -> bool + Sync) {
+    let next = AtomicU64::new(range.start);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let number = next.fetch_add(1, Ordering::Relaxed)
+                    && number < range.end
+                {
+                    if !work(number) {
+                        next.store(range.end, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn the_log_keeps_its_promises_whatever_the_medium_does() {
+    let failed = Mutex::new(Vec::new());
+    in_parallel(seeds(), |seed| {
+        let is_good = catch_unwind(|| Simulation::new(seed).run()).is_ok();
+        if !is_good {
+            failed.lock().unwrap().push(seed);
+        }
+        is_good
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "failing seeds: {failed:?}");
+}
+
+#[test]
+fn a_seed_replays() {
+    in_parallel(0..12, |seed| {
+        let traces: Vec<(u64, u64)> = (0..2)
+            .map(|_| {
+                let mut simulation = Simulation::new(seed);
+                simulation.run();
+                (simulation.medium.trace(), simulation.medium.operations())
+            })
+            .collect();
+        assert_eq!(traces[0], traces[1], "seed {seed}");
+        true
+    });
+}
+
+thread_local! {
+    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A simulator that cannot fail shows nothing.
+#[test]
+fn every_bug_seeded_on_purpose_is_found() {
+    if !sabotage::is_possible() {
+        return;
+    }
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !IS_QUIET.get() {
+            loud(info);
+        }
+    }));
+    let missed = Mutex::new(Vec::new());
+    in_parallel(0..Bug::ALL.len() as u64, |number| {
+        let bug = Bug::ALL[number as usize];
+        let began = Instant::now();
+        IS_QUIET.set(true);
+        sabotage::seed(Some(bug));
+        let found =
+            (0..SEEDS_PER_BUG_MAX).find(|seed| catch_unwind(|| Simulation::new(*seed).run()).is_err());
+        sabotage::seed(None);
+        IS_QUIET.set(false);
+        println!("{bug:?}: found with seed {found:?}, after {} ms", began.elapsed().as_millis());
+        if found.is_none() {
+            missed.lock().unwrap().push(bug);
+        }
+        true
+    });
+    let missed = missed.into_inner().unwrap();
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}

@@ -1,0 +1,196 @@
+//! What a log should hold: the plain model that the real one is compared with.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use inver_storage::{Compaction, ProducerStamp};
+
+/// Batches that a log remembers of a producer.
+const BATCHES_REMEMBERED: usize = 5;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelRecord {
+    pub timestamp_ms: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+}
+
+/// One change, as the model applies it.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// `stamp`: its producer, in the stream that it sent to.
+    Batch {
+        stream: u64,
+        base: u64,
+        records: Vec<ModelRecord>,
+        stamp: Option<ProducerStamp>,
+    },
+    CreateStream(u64),
+    DeleteStream(u64),
+    Compact(u64, Option<Compaction>),
+    Trim(u64, u64),
+    Put(u8, u64),
+    Delete(u8),
+    CreateCursor(u64, u64),
+    DeleteCursor(u64),
+    Ack(u64, u64, u64),
+    Returned(u64, u64),
+    Seek(u64, u64),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelProducer {
+    pub epoch: i16,
+    /// First and last sequence, base offset.
+    pub batches: VecDeque<(i32, i32, u64)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelStream {
+    pub start: u64,
+    pub records: Vec<ModelRecord>,
+    pub compaction: Option<Compaction>,
+    pub producers: BTreeMap<i64, ModelProducer>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelCursor {
+    pub acked: BTreeSet<u64>,
+    pub counts: BTreeMap<u64, u32>,
+    /// Where the last seek went; everything below counts as acknowledged.
+    pub from: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    pub streams: BTreeMap<u64, ModelStream>,
+    pub cursors: BTreeMap<u64, ModelCursor>,
+    pub state: BTreeMap<u8, u64>,
+}
+
+/// What should become of a producer's batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Taken,
+    Duplicate(u64),
+    OutOfOrder,
+    OldEpoch,
+}
+
+impl Model {
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Batch { stream, base, records, stamp } => {
+                if let Some(stream) = self.streams.get_mut(stream) {
+                    assert_eq!(stream.records.len() as u64, *base);
+                    stream.records.extend(records.iter().cloned());
+                    if let Some(stamp) = stamp {
+                        stream.note_producer(stamp, records.len(), *base);
+                    }
+                }
+            }
+            Change::CreateStream(id) => {
+                self.streams.insert(*id, ModelStream::default());
+            }
+            Change::DeleteStream(id) => {
+                self.streams.remove(id);
+            }
+            Change::Compact(id, policy) => {
+                if let Some(stream) = self.streams.get_mut(id) {
+                    stream.compaction = *policy;
+                }
+            }
+            Change::Trim(id, to) => {
+                if let Some(stream) = self.streams.get_mut(id) {
+                    stream.start = stream.start.max((*to).min(stream.records.len() as u64));
+                }
+            }
+            Change::Put(key, value) => {
+                self.state.insert(*key, *value);
+            }
+            Change::Delete(key) => {
+                self.state.remove(key);
+            }
+            Change::CreateCursor(id, at) => {
+                self.cursors.insert(*id, ModelCursor { from: *at, ..ModelCursor::default() });
+            }
+            Change::DeleteCursor(id) => {
+                self.cursors.remove(id);
+            }
+            Change::Ack(id, start, end) => {
+                if let Some(cursor) = self.cursors.get_mut(id) {
+                    for offset in *start..*end {
+                        cursor.acked.insert(offset);
+                        cursor.counts.remove(&offset);
+                    }
+                }
+            }
+            Change::Returned(id, offset) => {
+                if let Some(cursor) = self.cursors.get_mut(id)
+                    && *offset >= cursor.position()
+                    && !cursor.acked.contains(offset)
+                {
+                    *cursor.counts.entry(*offset).or_default() += 1;
+                }
+            }
+            Change::Seek(id, to) => {
+                if let Some(cursor) = self.cursors.get_mut(id) {
+                    *cursor = ModelCursor { from: *to, ..ModelCursor::default() };
+                }
+            }
+        }
+    }
+}
+
+impl ModelCursor {
+    pub fn position(&self) -> u64 {
+        (self.from..).find(|offset| !self.acked.contains(offset)).unwrap()
+    }
+
+    pub fn above(&self) -> Vec<u64> {
+        let position = self.position();
+        self.acked.iter().copied().filter(|offset| *offset > position).collect()
+    }
+}
+
+impl ModelStream {
+    fn note_producer(&mut self, stamp: &ProducerStamp, count: usize, base: u64) {
+        let producer = self.producers.entry(stamp.id).or_default();
+        if stamp.epoch > producer.epoch {
+            *producer = ModelProducer { epoch: stamp.epoch, batches: VecDeque::new() };
+        }
+        if producer.batches.len() == BATCHES_REMEMBERED {
+            producer.batches.pop_front();
+        }
+        let last = stamp.base_sequence + count as i32 - 1;
+        producer.batches.push_back((stamp.base_sequence, last, base));
+    }
+
+    pub fn judge(&self, stamp: &ProducerStamp, count: usize) -> Verdict {
+        let Some(producer) = self.producers.get(&stamp.id) else { return Verdict::Taken };
+        let first = stamp.base_sequence;
+        let last = first + count as i32 - 1;
+        if stamp.epoch < producer.epoch {
+            return Verdict::OldEpoch;
+        }
+        if stamp.epoch > producer.epoch {
+            return if first == 0 { Verdict::Taken } else { Verdict::OutOfOrder };
+        }
+        if let Some(known) = producer.batches.iter().find(|known| (known.0, known.1) == (first, last)) {
+            return Verdict::Duplicate(known.2);
+        }
+        match producer.batches.back() {
+            Some(known) if known.1 + 1 != first => Verdict::OutOfOrder,
+            _ => Verdict::Taken,
+        }
+    }
+
+    /// Whether the record may be gone from a stream that is compacted: another one has its key, or it is a tombstone of
+    /// which enough time has passed.
+    pub fn may_lack(&self, offset: u64, tombstones_to_ms: i64) -> bool {
+        let Some(record) = self.records.get(offset as usize) else { return false };
+        let Some(key) = &record.key else { return false };
+        let later = self.records.get(offset as usize + 1..).unwrap();
+        let is_replaced = later.iter().any(|later| later.key.as_ref() == Some(key));
+        is_replaced || (record.value.is_none() && record.timestamp_ms < tombstones_to_ms)
+    }
+}

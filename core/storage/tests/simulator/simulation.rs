@@ -1,0 +1,228 @@
+//! A seed's lives: the log is opened, used, and ended by a fault, a crash or a stop; then everything promised is there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use inver_storage::medium::fake::{FakeMedium, Fault, Random};
+use inver_storage::{Clock, CommitPolicy, Log, LogOptions, OpenError};
+
+use crate::model::{Change, Model};
+
+const STEPS_MAX: u64 = 220;
+const LIVES: u32 = 4;
+const SEGMENT_HEADER_BYTES: u64 = 64;
+
+#[derive(Debug, Default)]
+pub struct SimulatedClock(pub AtomicI64);
+
+impl Clock for SimulatedClock {
+    fn now_ms(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Changes that the log took, in order. `after`: the change is in the log if it ends beyond this position.
+#[derive(Clone)]
+pub struct Taken {
+    pub after: u64,
+    pub changes: Vec<Change>,
+}
+
+pub struct Simulation {
+    pub random: Random,
+    pub medium: FakeMedium,
+    pub clock: Arc<SimulatedClock>,
+    pub options: LogOptions,
+    pub log: Option<Log>,
+    /// What is certainly in the log.
+    pub settled: Model,
+    /// How it came about.
+    pub history: Vec<Taken>,
+    /// What was submitted, on top of what is settled.
+    pub ahead: Model,
+    pub taken: Vec<Taken>,
+    /// Acknowledgements of the window that is open.
+    pub window: Vec<Change>,
+    /// Submitted up to here, acknowledgements not counted.
+    pub submitted: u64,
+    /// Promised: what must survive a crash, and what must survive the end of the process.
+    promised: u64,
+    written: u64,
+    pub next_value: u64,
+    /// Streams that were ever compacted, and the shortest time that their tombstones had to stay.
+    pub compacted: BTreeMap<u64, i64>,
+}
+
+impl Simulation {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let commit = match random.below(6) {
+            0 => CommitPolicy::Os,
+            1 => CommitPolicy::Interval(Duration::from_millis(5)),
+            _ => CommitPolicy::Always,
+        };
+        let options = LogOptions {
+            commit,
+            segment_bytes_max: 4096 + random.below(6000),
+            tail_cache_bytes_max: random.below(8000) as usize,
+            index_cache_bytes_max: 0,
+            open_files_max: 3,
+            clean_live_percent_max: [0, 30, 60, 90][random.below(4) as usize],
+            compaction_keys_max: if random.once_in(4) { 5 } else { 1000 },
+            checkpoint_bytes: 3000 + random.below(30_000),
+            checkpoint_interval: Duration::from_millis(200 + random.below(60_000)),
+            preallocate: random.once_in(2),
+            checkpoint_cache_bytes_max: 1 << 20,
+            ..LogOptions::default()
+        };
+        let medium = FakeMedium::new(random.any());
+        Self {
+            random,
+            medium,
+            clock: Arc::new(SimulatedClock(AtomicI64::new(1_000_000))),
+            options,
+            log: None,
+            settled: Model::default(),
+            history: Vec::new(),
+            ahead: Model::default(),
+            taken: Vec::new(),
+            window: Vec::new(),
+            submitted: 0,
+            promised: 0,
+            written: 0,
+            next_value: 0,
+            compacted: BTreeMap::new(),
+        }
+    }
+
+    pub fn run(&mut self) {
+        for life in 0..LIVES {
+            self.schedule_fault();
+            if self.open() {
+                let steps = self.random.below(STEPS_MAX);
+                for _ in 0..steps {
+                    if self.log.as_ref().unwrap().failure().is_some() {
+                        break;
+                    }
+                    self.step();
+                }
+            }
+            let is_last = life + 1 == LIVES;
+            self.end_life(is_last);
+            if self.random.once_in(2) {
+                self.rot();
+            }
+        }
+        assert!(self.open(), "without a fault the log opens");
+        self.medium.schedule_reads(0, 0);
+        let log = self.log.take().unwrap();
+        self.settle(log.committed().0);
+        self.compare(&log);
+        if self.random.once_in(3) {
+            assert!(log.shutdown().is_ok());
+        }
+        drop(log);
+        self.rot();
+    }
+
+    fn schedule_fault(&mut self) {
+        let at = 1 + self.random.below(400);
+        match self.random.below(5) {
+            0 => self.medium.schedule(at, Fault::Fail(std::io::ErrorKind::StorageFull)),
+            1 => self.medium.schedule(at, Fault::Fail(std::io::ErrorKind::Other)),
+            2 => self.medium.schedule(at, Fault::Stop),
+            _ => {}
+        }
+        if self.random.once_in(4) {
+            self.medium.schedule_reads(self.random.below(100), 1 + self.random.below(6));
+        }
+    }
+
+    /// Opens the log; false when a fault hit while it did.
+    fn open(&mut self) -> bool {
+        let hits = self.medium.hits();
+        match Log::open_manual(Arc::new(self.medium.clone()), self.clock.clone(), self.options.clone()) {
+            Ok(log) => {
+                let end = log.committed().0;
+                assert!(end >= self.promised, "recovered up to {end}, promised {}", self.promised);
+                self.settle(end);
+                // Not while everything is looked at.
+                self.medium.schedule_reads(0, 0);
+                self.compare(&log);
+                if self.random.once_in(4) {
+                    self.medium.schedule_reads(self.random.below(300), 1 + self.random.below(6));
+                }
+                self.submitted = end;
+                self.promised = end;
+                self.written = end;
+                self.log = Some(log);
+                true
+            }
+            Err(error @ (OpenError::Io { .. } | OpenError::Damaged { .. })) => {
+                // Nothing but a fault of the medium; the checkpoint store cannot tell it from damage.
+                assert!(self.medium.hits() > hits, "{error}");
+                let text = error.to_string();
+                let is_fault = matches!(error, OpenError::Io { .. }) || text.contains("checkpoint.redb");
+                assert!(is_fault, "{text}");
+                false
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn end_life(&mut self, is_last: bool) {
+        if let Some(log) = self.log.take() {
+            self.note_progress(&log);
+            if is_last || self.random.once_in(3) {
+                // Might fail: then nothing more than before is promised.
+                if log.shutdown().is_ok() {
+                    self.close_window();
+                    self.promised = self.submitted;
+                }
+            }
+            // The process is over before anything else can be done.
+            self.medium.stop();
+            drop(log);
+        }
+        if self.random.once_in(3) {
+            self.medium.kill();
+            self.promised = self.promised.max(self.written);
+        } else {
+            self.medium.crash();
+            self.written = self.promised;
+        }
+    }
+
+    /// What of the changes taken is in a log that ends at `end`.
+    fn settle(&mut self, end: u64) {
+        self.close_window();
+        for taken in self.taken.drain(..) {
+            if end > taken.after {
+                for change in &taken.changes {
+                    self.settled.apply(change);
+                }
+                self.history.push(taken);
+            }
+        }
+        self.ahead = self.settled.clone();
+    }
+
+    /// The acknowledgements of the window become an entry right behind what was submitted.
+    pub fn close_window(&mut self) {
+        if !self.window.is_empty() {
+            let changes = std::mem::take(&mut self.window);
+            // Behind it a new segment's header may lie, which is shorter than any entry of acknowledgements.
+            self.taken.push(Taken { after: self.submitted + SEGMENT_HEADER_BYTES, changes });
+        }
+    }
+
+    pub fn note_progress(&mut self, log: &Log) {
+        let committed = log.committed().0;
+        self.submitted = self.submitted.max(committed);
+        let promised = if self.options.commit == CommitPolicy::Always { committed } else { log.durable().0 };
+        self.promised = self.promised.max(promised);
+        self.written = self.written.max(committed);
+    }
+}
