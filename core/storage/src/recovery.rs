@@ -430,7 +430,6 @@ fn replay_segment(
                     .map_err(|detail| damaged(&name, header.lsn - id.0, detail))?;
                 synced = synced.max(header.synced.saturating_sub(id.0).min(header.lsn - id.0));
                 let is_new = match header.lsn + u64::from(header.length) {
-                    _ if is_seeded(Bug::ReplayEverything) => true,
                     end if is_seeded(Bug::ReplayTooLittle) => end > meta.lsn + u64::from(header.length),
                     end => end > meta.lsn,
                 };
