@@ -120,14 +120,15 @@ impl Workers {
 }
 
 impl Seat {
-    /// Runs `future` on the seat's worker; the seat is given back when it ends, even by a panic.
-    pub(crate) fn run(self, future: impl Future<Output = ()> + Send + 'static) {
+    /// Runs what `make` makes of the seat on the seat's worker. The future keeps the seat, which is given back when it
+    /// is dropped, even by a panic. Nothing is wrapped around it: a connection's future is held once, not twice.
+    pub(crate) fn run<F>(self, make: impl FnOnce(Seat) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let Some(worker) = self.workers.0.get(self.at) else { return };
         let handle = worker.handle.clone();
-        handle.spawn(async move {
-            let _seat = self;
-            future.await;
-        });
+        handle.spawn(make(self));
     }
 }
 
@@ -153,7 +154,8 @@ mod tests {
         count.sort_unstable();
         assert_eq!(count, [2, 2, 3]);
         let (done, wait) = oneshot::channel();
-        seats.pop().unwrap().run(async move {
+        seats.pop().unwrap().run(|seat| async move {
+            let _seat = seat;
             let _ = done.send(std::thread::current().id());
         });
         runtimes.run(async {

@@ -13,6 +13,7 @@ mod error;
 mod map;
 mod session;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -52,7 +53,16 @@ impl Protocol for Mqtt {
             .is_some_and(|body| body.starts_with(b"\x00\x04MQTT") || body.starts_with(b"\x00\x06MQIsdp"))
     }
 
-    async fn serve(&self, connection: Connection, broker: Broker) {
-        connection::serve(connection, broker, self.config.clone()).await;
+    // Written out: as an `async fn` it would keep its arguments beside the connection made of them.
+    fn serve<'a, 'async_trait>(
+        &'a self,
+        connection: Connection,
+        broker: Broker,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>>
+    where
+        'a: 'async_trait,
+        Self: 'async_trait,
+    {
+        Box::pin(connection::serve(connection, broker, self.config.clone()))
     }
 }

@@ -156,39 +156,47 @@ fn hand_over(hall: &Hall, service: &Service, stream: TcpStream, peer: SocketAddr
     };
     // The worker's own reactor must watch the socket, not this thread's.
     let Ok(stream) = stream.into_std() else { return };
-    let (hall, service) = (hall.clone(), service.clone());
+    let plug = service.protocol.clone();
+    let broker = hall.broker.clone();
+    // On the heap and gone before the connection is served, which must not carry it for the rest of its life.
+    let greeting = Box::pin(greet(hall.clone(), service.clone(), stream, peer));
     let span = info_span!("connection", protocol, %peer);
-    hall.workers.seat().run(
+    hall.workers.seat().run(|seat| {
+        let inside = (seat, admitted, Open::count(protocol));
         async move {
-            let _admitted = admitted;
-            let _open = Open::count(protocol);
-            if let Err(error) = serve(hall, service, stream, peer).await {
-                debug!(%error, "ended before it began");
-            }
+            let serving = match greeting.await {
+                Ok(Some(connection)) => plug.serve(connection, broker),
+                Ok(None) => return,
+                Err(error) => {
+                    debug!(%error, "ended before it began");
+                    return;
+                }
+            };
+            serving.await;
+            // Held until here, in the place where it was captured: bound within, it would be there twice.
+            drop(inside);
         }
-        .instrument(span),
-    );
+        .instrument(span)
+    });
 }
 
-async fn serve(
+/// From an accepted socket to a connection of a plug; none if the server is going down.
+async fn greet(
     hall: Hall,
     service: Service,
     stream: std::net::TcpStream,
     peer: SocketAddr,
-) -> io::Result<()> {
+) -> io::Result<Option<Connection>> {
     let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     let encrypted = service.tls.is_some();
     let mut shutdown = hall.shutdown.clone();
     let io = tokio::select! {
-        // Boxed, so that the connection does not carry the handshake's state for the rest of its life.
-        io = timeout(hall.handshake_timeout, Box::pin(handshake(&service, stream))) => io??,
-        () = shutdown.requested() => return Ok(()),
+        io = timeout(hall.handshake_timeout, handshake(&service, stream)) => io??,
+        () = shutdown.requested() => return Ok(None),
     };
-    let connection = Connection { io, peer, local, encrypted, shutdown: hall.shutdown };
-    service.protocol.serve(connection, hall.broker).await;
-    Ok(())
+    Ok(Some(Connection { io, peer, local, encrypted, shutdown: hall.shutdown }))
 }
 
 async fn handshake(service: &Service, stream: TcpStream) -> io::Result<Box<dyn Io>> {

@@ -1,7 +1,8 @@
 //! WebSocket as a byte stream: binary messages in and out, their borders without meaning.
 //!
 //! [MQTT-6.0.0-1] data travels in binary frames, [MQTT-6.0.0-2] packets need not align with frames,
-//! [MQTT-6.0.0-3] and -4 the subprotocol is `mqtt`. Text frames end the connection.
+//! [MQTT-6.0.0-3] and -4 the subprotocol is `mqtt`. Text frames end the connection. Who breaks the rules is told by
+//! the status code of the close frame (RFC 6455, 7.4.1).
 
 use std::io;
 use std::pin::Pin;
@@ -10,9 +11,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
@@ -113,6 +116,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketIo<S> {
         }
         Ok(())
     }
+
+    /// Says why the connection ends, as far as the socket takes it at once: it is not waited for one who broke the
+    /// rules.
+    fn refuse(&mut self, code: CloseCode, error: io::Error, cx: &mut Context<'_>) -> io::Error {
+        let frame = CloseFrame { code, reason: error.to_string().into() };
+        let mut socket = Pin::new(&mut self.socket);
+        if let Poll::Ready(Ok(())) = socket.as_mut().poll_ready(cx)
+            && socket.as_mut().start_send(Message::Close(Some(frame))).is_ok()
+        {
+            let _as_far_as_it_goes = socket.poll_flush(cx);
+        }
+        error
+    }
+}
+
+/// The status code for a client that broke the rules; none where there is nobody to tell.
+fn status(error: &tungstenite::Error) -> Option<CloseCode> {
+    match error {
+        tungstenite::Error::Capacity(_) => Some(CloseCode::Size),
+        tungstenite::Error::Utf8(_) => Some(CloseCode::Invalid),
+        tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        tungstenite::Error::Protocol(_) => Some(CloseCode::Protocol),
+        _ => None,
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketIo<S> {
@@ -127,11 +154,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketIo<S> {
                 None | Some(Ok(Message::Close(_))) => return Poll::Ready(Ok(())),
                 Some(Ok(Message::Binary(bytes))) => self.unread = bytes,
                 Some(Ok(Message::Text(_))) => {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a text frame")));
+                    let error = io::Error::new(io::ErrorKind::InvalidData, "a text frame [MQTT-6.0.0-1]");
+                    return Poll::Ready(Err(self.refuse(CloseCode::Unsupported, error, cx)));
                 }
                 // Answered by the library with the next flush.
                 Some(Ok(_)) => self.unflushed = true,
-                Some(Err(error)) => return Poll::Ready(Err(into_io(error))),
+                Some(Err(error)) => {
+                    let code = status(&error);
+                    let error = into_io(error);
+                    return Poll::Ready(Err(match code {
+                        Some(code) => self.refuse(code, error, cx),
+                        None => error,
+                    }));
+                }
             }
             self.push(cx)?;
         }
@@ -193,6 +228,41 @@ mod tests {
         let length = u8::try_from(payload.len()).unwrap();
         assert!(length < 126);
         [&[0x80 | kind, 0x80 | length, 0, 0, 0, 0], payload].concat()
+    }
+
+    /// The status code that a client is told after these bytes.
+    async fn told(bytes: &[u8]) -> Option<u16> {
+        let (mut client, server) = duplex(1 << 20);
+        let serving = tokio::spawn(async move {
+            let mut io = Form::new(&["mqtt"], 1024).accept(server).await.unwrap();
+            let error = io.read_u8().await.unwrap_err();
+            // As a plug ends a connection that failed.
+            let _gone = io.shutdown().await;
+            error
+        });
+        client.write_all(UPGRADE).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(client.read_u8().await.unwrap());
+        }
+        client.write_all(bytes).await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), 0x88, "a close frame");
+        let length = client.read_u8().await.unwrap();
+        let code = if length >= 2 { Some(client.read_u16().await.unwrap()) } else { None };
+        drop(client);
+        serving.await.unwrap();
+        code
+    }
+
+    #[tokio::test]
+    async fn who_breaks_the_rules_is_told_by_a_status_code() {
+        assert_eq!(told(&frame(1, b"text")).await, Some(1003));
+        assert_eq!(told(&[0x82, 0x01, b'x']).await, Some(1002), "not masked");
+        assert_eq!(told(&[0xc2, 0x81, 0, 0, 0, 0, b'x']).await, Some(1002), "a reserved bit");
+        let mut huge = vec![0x82, 0xff];
+        huge.extend_from_slice(&(1u64 << 40).to_be_bytes());
+        huge.extend_from_slice(&[0; 4]);
+        assert_eq!(told(&huge).await, Some(1009));
     }
 
     #[tokio::test]

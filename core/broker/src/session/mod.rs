@@ -302,7 +302,8 @@ impl Session {
         PublisherId { origin, session: Some(self.core.id) }
     }
 
-    /// Subscribes to a slashed filter, or changes how. Whether it was there, and what to wait for.
+    /// Subscribes to a slashed filter, or changes how. Whether it was there, and what to wait for. Pull afterwards: a
+    /// queue that was made for it wakes only who found it empty.
     pub fn subscribe(
         &mut self,
         filter: &[u8],
@@ -433,7 +434,7 @@ impl Session {
     pub(crate) fn route(&self, guaranteed: bool) -> Route {
         let mut set = ReceiverSet::default();
         self.core.receive(guaranteed, &mut set);
-        Route { set: Arc::new(set), key: None, receivers: 1 }
+        Route { set: Arc::new(set), shaped: Default::default(), key: None, receivers: 1 }
     }
 }
 

@@ -1,9 +1,7 @@
 //! From a PUBLISH, a will, or a retained message to the headers of a record.
 
 use inver_broker::message::{HeaderWriter, Headers};
-use inver_storage::batch::Record;
 
-use super::outgoing::{HeaderSlices, InboxFor};
 use super::{ORIGIN, name};
 use crate::codec::{DecodeError, Properties, Property, Qos};
 
@@ -107,24 +105,6 @@ impl<'a> Incoming<'a> {
         }
         writer.headers()
     }
-}
-
-/// The headers of a copy that is made for one session's inbox: the message's own, and how it is to be delivered.
-pub(crate) fn inbox_copy<'w>(writer: &'w mut HeaderWriter, record: &Record, terms: InboxFor) -> Headers<'w> {
-    let slices = HeaderSlices::of(record);
-    let expires_ms =
-        slices.properties().find(|(name, _)| *name == name::EXPIRES).and_then(|(_, value)| decimal(value));
-    writer.begin(slices.origin().unwrap_or(ORIGIN), expires_ms);
-    writer.property(name::INBOX_FOR, terms.to_string().as_bytes());
-    for (name, value) in slices.properties() {
-        if name != name::EXPIRES && name != name::INBOX_FOR {
-            writer.property(name, value.unwrap_or_default());
-        }
-    }
-    for (name, value) in slices.user() {
-        writer.user(name, value);
-    }
-    writer.headers()
 }
 
 /// A decimal number of a property's value.

@@ -6,13 +6,15 @@
 //!
 //! Deliberately absent: who receives what, and at which quality of service.
 
+mod inbox;
 mod incoming;
 mod outgoing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use incoming::{Author, Incoming, inbox_copy};
-pub(crate) use outgoing::{InboxFor, Outgoing};
+pub(crate) use inbox::{InboxFor, inbox_copy};
+pub(crate) use incoming::{Author, Incoming};
+pub(crate) use outgoing::Outgoing;
 
 /// This plug's name, as origins and metrics have it.
 pub(crate) const ORIGIN: &str = "mqtt";

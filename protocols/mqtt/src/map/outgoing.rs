@@ -1,108 +1,14 @@
 //! From a record of any origin to what a PUBLISH says.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use inver_broker::address::{Form, rewrite};
-use inver_broker::message::ORIGIN as ORIGIN_HEADER;
-use inver_storage::batch::{Record, get_varint};
+use inver_broker::message::HeaderView;
+use inver_storage::batch::Record;
 
+use super::inbox::InboxFor;
 use super::{ORIGIN, incoming::decimal, name};
 use crate::codec::{PropertiesBuf, Property, Qos};
-
-/// A header, borrowed.
-type Header<'a> = (&'a [u8], Option<&'a [u8]>);
-
-/// A record's headers, told apart by who they belong to.
-#[derive(Clone, Copy)]
-pub(super) struct HeaderSlices<'a> {
-    all: Walk<'a>,
-    origin: Option<&'a str>,
-    properties: usize,
-}
-
-/// A walk over encoded headers.
-#[derive(Clone, Copy)]
-pub(super) struct Walk<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    left: u32,
-}
-
-impl<'a> Walk<'a> {
-    fn field(&mut self) -> Option<Option<&'a [u8]>> {
-        let length = get_varint(self.bytes, &mut self.at)?;
-        let Ok(length) = usize::try_from(length) else { return Some(None) };
-        let field = self.bytes.get(self.at..self.at + length)?;
-        self.at += length;
-        Some(Some(field))
-    }
-}
-
-impl<'a> Iterator for Walk<'a> {
-    type Item = Header<'a>;
-
-    fn next(&mut self) -> Option<Header<'a>> {
-        self.left = self.left.checked_sub(1)?;
-        let name = self.field()??;
-        Some((name, self.field()?))
-    }
-}
-
-impl<'a> HeaderSlices<'a> {
-    pub(super) fn of(record: &'a Record) -> HeaderSlices<'a> {
-        let mut all = Walk { bytes: &record.headers, at: 0, left: record.header_count };
-        let start = all;
-        if let Some((ORIGIN_HEADER, Some(value))) = all.next()
-            && let Some((origin, digits)) = value.split_last_chunk::<3>()
-            && let [b'/', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] = *digits
-            && let Ok(origin) = std::str::from_utf8(origin)
-        {
-            let properties = usize::from(tens - b'0') * 10 + usize::from(ones - b'0');
-            return HeaderSlices { all, origin: Some(origin), properties };
-        }
-        HeaderSlices { all: start, origin: None, properties: 0 }
-    }
-
-    /// Who made the record; none if it came in a finished batch.
-    pub(super) fn origin(&self) -> Option<&'a str> {
-        self.origin
-    }
-
-    pub(super) fn properties(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
-        self.all.take(self.properties)
-    }
-
-    pub(super) fn user(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
-        self.all.skip(self.properties)
-    }
-}
-
-/// How a copy that was made for one session's inbox is delivered: what its subscription said when it was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InboxFor {
-    pub(crate) granted: Qos,
-    pub(crate) retain: bool,
-    /// It came from a shared subscription; else it is a retained message.
-    pub(crate) shared: bool,
-    pub(crate) subscription_id: Option<u32>,
-}
-
-impl fmt::Display for InboxFor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}/", self.granted as u8, u8::from(self.retain), u8::from(self.shared))?;
-        self.subscription_id.map_or(Ok(()), |id| write!(f, "{id}"))
-    }
-}
-
-impl InboxFor {
-    fn read(value: &[u8]) -> Option<InboxFor> {
-        let mut parts = std::str::from_utf8(value).ok()?.splitn(4, '/');
-        let granted = Qos::from_bits(parts.next()?.parse().ok()?)?;
-        let (retain, shared) = (parts.next()? == "1", parts.next()? == "1");
-        Some(InboxFor { granted, retain, shared, subscription_id: parts.next()?.parse().ok() })
-    }
-}
 
 /// A record as MQTT sees it.
 pub(crate) struct Outgoing<'a> {
@@ -121,7 +27,7 @@ pub(crate) struct Outgoing<'a> {
     content_type: Option<&'a [u8]>,
     reply_to: Option<&'a [u8]>,
     correlation_id: Option<&'a [u8]>,
-    headers: HeaderSlices<'a>,
+    headers: HeaderView<'a>,
     key: Option<&'a [u8]>,
 }
 
@@ -129,11 +35,11 @@ impl<'a> Outgoing<'a> {
     /// Reads a record. `address` is where it was published (dotted), for records that do not say so themselves; `None`
     /// comes back if neither does, or if the name is longer than MQTT's can be.
     pub(crate) fn read(record: &'a Record, address: Option<&'a [u8]>) -> Option<Outgoing<'a>> {
-        let headers = HeaderSlices::of(record);
+        let headers = HeaderView::of(record);
         let mut outgoing = Outgoing {
             topic: Cow::Borrowed(""),
             // What came from a log or a durable queue was promised to its publisher.
-            qos: if headers.origin.is_none() { Qos::AtLeastOnce } else { Qos::AtMostOnce },
+            qos: if headers.origin().is_none() { Qos::AtLeastOnce } else { Qos::AtMostOnce },
             retain: false,
             client_id: None,
             expires_ms: None,
@@ -143,7 +49,7 @@ impl<'a> Outgoing<'a> {
             reply_to: None,
             correlation_id: None,
             headers,
-            key: if headers.origin.is_none() { record.key.as_deref() } else { None },
+            key: if headers.origin().is_none() { record.key.as_deref() } else { None },
         };
         let mut slashed = None;
         let mut dotted = None;
@@ -173,7 +79,7 @@ impl<'a> Outgoing<'a> {
                 _ => {}
             }
         }
-        if headers.origin.is_none() {
+        if headers.origin().is_none() {
             slashed = headers.user().find(|(header, _)| *header == name::TOPIC).and_then(|(_, value)| value);
         }
         outgoing.topic = match (slashed, dotted.or(address)) {
@@ -206,7 +112,7 @@ impl<'a> Outgoing<'a> {
         if let Some(text) = self.content_type.and_then(text) {
             push(Property::ContentType(text));
         }
-        let own = self.headers.origin == Some(ORIGIN);
+        let own = self.headers.origin() == Some(ORIGIN.as_bytes());
         if let Some(reply_to) = self.reply_to.filter(|reply_to| !reply_to.is_empty()) {
             let slashed =
                 if own { Cow::Borrowed(reply_to) } else { rewrite(Form::Dotted, Form::Slashed, reply_to) };
@@ -228,7 +134,7 @@ impl<'a> Outgoing<'a> {
             }
         }
         for (header, value) in self.headers.user() {
-            if self.headers.origin.is_none() && header == name::TOPIC {
+            if self.headers.origin().is_none() && header == name::TOPIC {
                 continue;
             }
             if let (Some(header), Some(value)) = (text(header), text(value.unwrap_or_default())) {
@@ -261,7 +167,7 @@ fn topic(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
 }
 
 fn escaped(bytes: &[u8]) -> String {
-    use fmt::Write as _;
+    use std::fmt::Write as _;
     let mut out = String::with_capacity(bytes.len() + 8);
     for chunk in bytes.utf8_chunks() {
         for char in chunk.valid().chars() {

@@ -45,13 +45,14 @@ impl Incoming {
 /// Aliases set towards the client.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    aliases: HashMap<Box<str>, u16>,
+    /// In a box: most clients want none.
+    aliases: Option<Box<HashMap<Box<str>, u16>>>,
     maximum: u16,
 }
 
 impl Outgoing {
     pub(crate) fn new(maximum: u16) -> Outgoing {
-        Outgoing { aliases: HashMap::new(), maximum }
+        Outgoing { aliases: None, maximum }
     }
 
     /// Whether there can be any.
@@ -64,17 +65,20 @@ impl Outgoing {
         if self.maximum == 0 {
             return None;
         }
-        if let Some(&alias) = self.aliases.get(topic) {
+        let aliases = self.aliases.get_or_insert_default();
+        if let Some(&alias) = aliases.get(topic) {
             return Some((alias, true));
         }
-        let alias = u16::try_from(self.aliases.len() + 1).ok().filter(|&alias| alias <= self.maximum)?;
-        self.aliases.insert(topic.into(), alias);
+        let alias = u16::try_from(aliases.len() + 1).ok().filter(|&alias| alias <= self.maximum)?;
+        aliases.insert(topic.into(), alias);
         Some((alias, false))
     }
 
     /// The PUBLISH that was to set this alias was not sent.
     pub(crate) fn unset(&mut self, topic: &str) {
-        self.aliases.remove(topic);
+        if let Some(aliases) = &mut self.aliases {
+            aliases.remove(topic);
+        }
     }
 }
 

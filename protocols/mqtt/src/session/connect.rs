@@ -1,19 +1,19 @@
 //! From a CONNECT to a session, or to a refusal (section 3.1.4).
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_broker::{
     AuthError, Broker, ConsumerSpec, Credentials, Expiry, HeaderWriter, Headers, Identity, Mailbox, Opened,
-    Publisher, SessionSpec, SubscriptionOptions, Will, now_ms,
+    SessionSpec, SubscriptionOptions, Will, now_ms,
 };
 use inver_storage::Lsn;
 use inver_storage::batch::BatchBuilder;
 
 use super::deferred::Deferred;
 use super::inbound::Inbound;
+use super::lazy::{LazyPublisher, Lent, Queue};
 use super::outbound::Outbound;
 use super::state::{self, Kept, random};
 use super::subscriptions::{Subscriptions, Terms};
@@ -144,7 +144,7 @@ pub(crate) async fn connect(
         version: connect.version,
         config: config.clone(),
         user,
-        publisher: Publisher::new(namespace.clone(), core.publisher_id(ORIGIN)),
+        publisher: LazyPublisher::default(),
         namespace,
         mailbox: mailbox.clone(),
         core,
@@ -161,19 +161,15 @@ pub(crate) async fn connect(
         next_member: token::SHARED,
         deferred: Deferred::default(),
         live_ready: true,
-        live_rest: VecDeque::new(),
+        live_rest: Queue::default(),
         inbox_ready: true,
         sent_before: if present { kept.sent } else { Some(0) },
         inbox_next: kept.sent.unwrap_or(0),
-        held: VecDeque::new(),
-        scans: VecDeque::new(),
+        held: Queue::default(),
+        scans: Queue::default(),
         moved: 0,
         now_ms: now_ms(),
-        headers: HeaderWriter::default(),
-        properties: PropertiesBuf::new(),
-        acked: Vec::new(),
-        released: Vec::new(),
-        released_offsets: Vec::new(),
+        scratch: Lent::default(),
     });
     session.restore(known, mailbox);
     // What was released is released again [MQTT-4.4.0-1]; it follows CONNACK.
@@ -272,7 +268,12 @@ impl Session {
                 continue;
             }
             let number = self.next_member;
-            match self.core.join(&text, &options, ConsumerSpec::new(mailbox.clone(), number)) {
+            match self.core.join(
+                &text,
+                &options,
+                terms.share_mode(),
+                ConsumerSpec::new(mailbox.clone(), number),
+            ) {
                 Ok((consumer, _, _)) => {
                     self.next_member += 1;
                     self.members.push(Member::new(number, filter, terms, consumer));

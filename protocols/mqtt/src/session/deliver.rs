@@ -48,6 +48,12 @@ impl Session {
     /// Writes messages to `out` until it is full or nothing more can be sent now. Whether there is more to write once
     /// there is room again.
     pub(crate) fn deliver(&mut self, out: &mut Vec<u8>) -> Result<bool, Stop> {
+        let more = self.deliver_some(out);
+        self.scratch.give_back();
+        more
+    }
+
+    fn deliver_some(&mut self, out: &mut Vec<u8>) -> Result<bool, Stop> {
         let full = self.config.output_bytes_max;
         loop {
             let before = out.len();

@@ -14,6 +14,7 @@ mod connect;
 mod deferred;
 mod deliver;
 mod inbound;
+mod lazy;
 mod live;
 mod outbound;
 mod publish;
@@ -24,14 +25,10 @@ mod subscribe;
 mod subscriptions;
 mod wild;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use inver_broker::address::{Form, rewrite};
-use inver_broker::{
-    Consumer, Delivery, DeliveryId, HeaderWriter, LiveBatch, Mailbox, Namespace, Publisher, now_ms,
-};
+use inver_broker::{Consumer, Delivery, DeliveryId, LiveBatch, Mailbox, Namespace, now_ms};
 use inver_storage::Lsn;
 
 use crate::codec::{Disconnect, Packet, PropertiesBuf, Property, Reason, Shared, Version, split_shared};
@@ -41,6 +38,7 @@ use crate::error::Stop;
 use self::deferred::Deferred;
 use self::deliver::From;
 use self::inbound::Inbound;
+use self::lazy::{LazyPublisher, Lent, Queue};
 use self::outbound::Outbound;
 use self::retained::RetainedScan;
 use self::subscriptions::{Subscriptions, Terms};
@@ -89,7 +87,7 @@ pub(crate) struct Session {
     namespace: Namespace,
     mailbox: Arc<Mailbox>,
     core: inver_broker::Session,
-    publisher: Publisher,
+    publisher: LazyPublisher,
     /// The longest packet the client takes [MQTT-3.1.2-24].
     client_packet_bytes_max: usize,
     /// Whether reason strings may be sent with acknowledgements [MQTT-3.1.2-29].
@@ -109,24 +107,20 @@ pub(crate) struct Session {
 
     live_ready: bool,
     /// What was pulled of the live queue and found no room.
-    live_rest: VecDeque<LiveBatch>,
+    live_rest: Queue<LiveBatch>,
     inbox_ready: bool,
     /// Messages of the inbox below this offset may have been sent before; `None`: all, until it was empty once.
     sent_before: Option<u64>,
     /// The next offset of the inbox to be sent.
     inbox_next: u64,
     /// Messages whose packet identifier another one still has.
-    held: VecDeque<(From, Delivery)>,
-    scans: VecDeque<RetainedScan>,
+    held: Queue<(From, Delivery)>,
+    scans: Queue<RetainedScan>,
     /// Messages of shared subscriptions that were moved to the inbox and not sent yet.
     moved: usize,
 
     now_ms: i64,
-    headers: HeaderWriter,
-    properties: PropertiesBuf,
-    acked: Vec<u64>,
-    released: Vec<(Bytes, Bytes)>,
-    released_offsets: Vec<u64>,
+    scratch: Lent,
 }
 
 impl Session {
@@ -161,7 +155,8 @@ impl Session {
             Packet::Subscribe(subscribe) => self.subscribe(subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
             Packet::PingReq => {
-                // [MQTT-3.12.4-1]
+                // [MQTT-3.12.4-1]. Who has nothing else to say is idle.
+                self.outbound.rest();
                 let _always_fits = Packet::PingResp.encode(self.version, out);
                 Ok(())
             }
@@ -188,15 +183,17 @@ impl Session {
 
     /// Hands over what was gathered so far, as one entry where it must be.
     fn flush(&mut self) -> Result<(), Stop> {
-        if !self.released_offsets.is_empty() {
+        if let Some(scratch) = self.scratch.gathered()
+            && !scratch.released_offsets.is_empty()
+        {
             // The message's acknowledgement and its released identifier: both or neither.
-            let lsn = self.core.ack_and_put(&self.released_offsets, &self.released);
+            let lsn = self.core.ack_and_put(&scratch.released_offsets, &scratch.released);
             self.deferred.wait_for(lsn);
-            self.released_offsets.clear();
-            self.released.clear();
+            scratch.released_offsets.clear();
+            scratch.released.clear();
         }
-        if !self.publisher.is_empty() {
-            let lsn = self.publisher.flush()?;
+        if let Some(publisher) = self.publisher.in_use() {
+            let lsn = publisher.flush()?;
             self.deferred.wait_for(lsn);
         }
         self.flush_acks();
@@ -204,9 +201,9 @@ impl Session {
     }
 
     fn flush_acks(&mut self) {
-        if !self.acked.is_empty() {
-            self.core.ack(&self.acked);
-            self.acked.clear();
+        if let Some(scratch) = self.scratch.gathered() {
+            self.core.ack(&scratch.acked);
+            scratch.acked.clear();
         }
         for member in self.members.iter_mut().filter(|member| !member.acked.is_empty()) {
             member.consumer.ack(&member.acked);

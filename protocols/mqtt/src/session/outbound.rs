@@ -16,6 +16,9 @@ use crate::codec::{DecodeError, Qos};
 /// Packet identifiers there are.
 const IDS: u64 = u16::MAX as u64;
 
+/// Places for messages under way that an idle connection keeps.
+const IDLE_FLIGHTS_MAX: usize = 8;
+
 /// Where a message came from, to be acknowledged there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -154,6 +157,13 @@ impl Outbound {
             self.flights.remove(&id);
         }
         waited
+    }
+
+    /// Gives back what a burst needed and an idle connection does not.
+    pub(crate) fn rest(&mut self) {
+        if self.flights.is_empty() && self.flights.capacity() > IDLE_FLIGHTS_MAX {
+            self.flights = HashMap::default();
+        }
     }
 
     /// A shared subscription is left: what was sent of it is completed all the same [MQTT-3.10.4-3], and nobody else

@@ -43,6 +43,7 @@ impl Session {
         } else {
             None
         };
+        let mut burst_bytes = 0;
         let reason = match refused {
             // Only an acknowledgement of MQTT 5 can say so; else the connection ends [MQTT-3.3.5-2].
             Some(reason) if qos == Qos::AtMostOnce || self.version != Version::V5 => {
@@ -51,8 +52,14 @@ impl Session {
             Some(reason) => reason,
             None => {
                 let author = Author { client_id: self.core.client_id(), user: self.user.as_deref() };
-                let headers =
-                    incoming.headers(&mut self.headers, author, topic, qos, publish.retain, self.now_ms);
+                let headers = incoming.headers(
+                    &mut self.scratch.get().headers,
+                    author,
+                    topic,
+                    qos,
+                    publish.retain,
+                    self.now_ms,
+                );
                 let message = Message {
                     timestamp_ms: self.now_ms,
                     key: None,
@@ -61,11 +68,13 @@ impl Session {
                     guaranteed: qos != Qos::AtMostOnce,
                     lookup: None,
                 };
-                let routed = self.publisher.publish(Target::Hub(topic.as_bytes()), &message)?;
+                let publisher = self.publisher.of(&self.namespace, &self.core);
+                let routed = publisher.publish(Target::Hub(topic.as_bytes()), &message)?;
                 if publish.retain {
                     // Stored, or cleared by an empty payload [MQTT-3.3.1-5], [MQTT-3.3.1-6].
-                    self.publisher.retain(topic.as_bytes(), &message);
+                    publisher.retain(topic.as_bytes(), &message);
                 }
+                burst_bytes = publisher.bytes();
                 if routed.refused && qos != Qos::AtMostOnce {
                     // Nothing is acknowledged that is not delivered.
                     if self.version != Version::V5 {
@@ -80,7 +89,7 @@ impl Session {
             }
         };
         self.acknowledge(qos, packet_id, reason);
-        if self.publisher.bytes() >= BURST_BYTES_MAX {
+        if burst_bytes >= BURST_BYTES_MAX {
             self.flush()?;
         }
         Ok(())
@@ -101,7 +110,7 @@ impl Session {
                     self.deferred.completes_one();
                 } else if self.core.is_durable() {
                     let core = &self.core;
-                    self.publisher.attach(|entry| {
+                    self.publisher.of(&self.namespace, core).attach(|entry| {
                         core.put_in(entry, state::inbound_key(packet_id), Bytes::new());
                     });
                 }
@@ -118,7 +127,9 @@ impl Session {
             self.deferred.completes_one();
             if self.core.is_durable() {
                 let core = &self.core;
-                self.publisher.attach(|entry| core.delete_in(entry, &state::inbound_key(packet_id)));
+                self.publisher
+                    .of(&self.namespace, core)
+                    .attach(|entry| core.delete_in(entry, &state::inbound_key(packet_id)));
             }
         }
         put(&Packet::PubComp(Ack::new(packet_id, reason)), self.version, self.deferred.bytes());
@@ -155,15 +166,16 @@ impl Session {
         match source {
             Source::Inbox { offset } => {
                 if self.core.is_durable() {
-                    self.released_offsets.push(offset);
-                    self.released.push((state::released_key(packet_id), Bytes::new()));
+                    let scratch = self.scratch.get();
+                    scratch.released_offsets.push(offset);
+                    scratch.released.push((state::released_key(packet_id), Bytes::new()));
                 } else {
-                    self.acked.push(offset);
+                    self.scratch.get().acked.push(offset);
                 }
             }
             Source::Shared { member, id } => {
                 if let Some(member) = self.members.iter().find(|present| present.number == member) {
-                    self.publisher.attach_ack(&member.consumer, &[id]);
+                    self.publisher.of(&self.namespace, &self.core).attach_ack(&member.consumer, &[id]);
                 }
                 self.remember_released(packet_id);
             }
@@ -174,7 +186,9 @@ impl Session {
     fn remember_released(&mut self, packet_id: u16) {
         if self.core.is_durable() {
             let core = &self.core;
-            self.publisher.attach(|entry| core.put_in(entry, state::released_key(packet_id), Bytes::new()));
+            self.publisher
+                .of(&self.namespace, core)
+                .attach(|entry| core.put_in(entry, state::released_key(packet_id), Bytes::new()));
         }
     }
 
@@ -182,7 +196,9 @@ impl Session {
     pub(super) fn pubcomp(&mut self, packet_id: u16) -> Result<(), Stop> {
         if self.outbound.pubcomp(packet_id) && self.core.is_durable() {
             let core = &self.core;
-            self.publisher.attach(|entry| core.delete_in(entry, &state::released_key(packet_id)));
+            self.publisher
+                .of(&self.namespace, core)
+                .attach(|entry| core.delete_in(entry, &state::released_key(packet_id)));
         }
         Ok(())
     }
@@ -190,7 +206,7 @@ impl Session {
     /// A message is done at its source.
     pub(super) fn acknowledged(&mut self, source: Source) {
         match source {
-            Source::Inbox { offset } => self.acked.push(offset),
+            Source::Inbox { offset } => self.scratch.get().acked.push(offset),
             Source::Settled => {}
             Source::Shared { member, id } => {
                 if let Some(member) = self.members.iter_mut().find(|present| present.number == member) {

@@ -39,8 +39,6 @@ impl Session {
         if next.is_some() {
             scan.from = next;
             self.scans.push_front(scan);
-        } else if self.scans.is_empty() {
-            self.scans = std::collections::VecDeque::new();
         }
         Ok(())
     }
@@ -52,9 +50,9 @@ impl Session {
             return Ok(());
         }
         let terms = InboxFor { granted: scan.granted, retain: true, shared: false, subscription_id: scan.id };
-        let headers = inbox_copy(&mut self.headers, record, terms);
+        let headers = inbox_copy(&mut self.scratch.get().headers, record, terms);
         let message = Message { headers, ..Message::of_record(record, true) };
-        self.publisher.publish(Target::Session(&self.core), &message)?;
+        self.publisher.of(&self.namespace, &self.core).publish(Target::Session(&self.core), &message)?;
         Ok(())
     }
 }

@@ -117,11 +117,12 @@ impl Session {
             shared: true,
             subscription_id: terms.ids.first().copied(),
         };
-        let headers = inbox_copy(&mut self.headers, &delivery.record, terms);
+        let headers = inbox_copy(&mut self.scratch.get().headers, &delivery.record, terms);
         let message = Message { headers, ..Message::of_record(&delivery.record, true) };
-        self.publisher.publish(Target::Session(&self.core), &message)?;
+        let publisher = self.publisher.of(&self.namespace, &self.core);
+        publisher.publish(Target::Session(&self.core), &message)?;
         if let Some(member) = self.members.iter().find(|member| member.number == number) {
-            self.publisher.attach_ack(&member.consumer, &[delivery.id]);
+            publisher.attach_ack(&member.consumer, &[delivery.id]);
         }
         self.moved += 1;
         Ok(())
@@ -155,21 +156,22 @@ impl Session {
         let start = out.len();
         let mut set_alias = false;
         let mut topic = publish.topic;
-        self.properties.clear();
+        let properties = &mut self.scratch.get().properties;
+        properties.clear();
         if self.version == Version::V5 {
-            outgoing.put_properties(self.now_ms, &mut self.properties);
+            outgoing.put_properties(self.now_ms, properties);
             for &id in ids {
-                let _always_fits = self.properties.push(Property::SubscriptionIdentifier(id));
+                let _always_fits = properties.push(Property::SubscriptionIdentifier(id));
             }
             if let Some((alias, known)) = self.aliases_out.of(topic) {
-                let _always_fits = self.properties.push(Property::TopicAlias(alias));
+                let _always_fits = properties.push(Property::TopicAlias(alias));
                 set_alias = !known;
                 if known {
                     topic = "";
                 }
             }
         }
-        let publish = Publish { topic, properties: self.properties.as_ref(), ..publish };
+        let publish = Publish { topic, properties: properties.as_ref(), ..publish };
         let written = publish.encode(self.version, out).is_ok();
         if written && out.len() - start <= self.client_packet_bytes_max {
             return true;

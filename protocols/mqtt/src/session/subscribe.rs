@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11, 4.8).
 
-use inver_broker::{ConsumerSpec, Filter, SubscribeError, SubscriptionOptions};
+use inver_broker::{ConsumerSpec, Filter, Mode, SubscribeError, SubscriptionOptions};
 
 use super::retained::RetainedScan;
 use super::subscriptions::Terms;
@@ -20,10 +20,16 @@ impl Session {
             Property::SubscriptionIdentifier(id) => Some(id),
             _ => None,
         });
+        let mode = asked_mode(subscribe);
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut why = None;
         for &(filter, options) in &subscribe.filters {
-            reasons.push(match self.subscribe_one(filter, Terms { options, id }) {
+            let mode = match split_shared(filter) {
+                Shared::Yes { .. } => mode.clone(),
+                _ => Ok(None),
+            };
+            let subscribed = mode.and_then(|mode| self.subscribe_one(filter, Terms { options, id, mode }));
+            reasons.push(match subscribed {
                 Ok(()) => match options.qos {
                     Qos::AtMostOnce => Reason::Success,
                     Qos::AtLeastOnce => Reason::GrantedQos1,
@@ -63,6 +69,8 @@ impl Session {
         let (existed, lsn) =
             self.core.subscribe(filter.as_bytes(), &options).map_err(|error| refusal(&error))?;
         self.deferred.wait_for(lsn);
+        // The queues may have been made just now: who has pulled nothing yet is not woken.
+        (self.live_ready, self.inbox_ready) = (true, true);
         self.subscriptions.insert(filter, terms);
         let SubscribeOptions { retain_handling, qos, .. } = terms.options;
         let send = match retain_handling {
@@ -90,18 +98,22 @@ impl Session {
         options: &SubscriptionOptions,
     ) -> Result<(), (Reason, String)> {
         if let Some(member) = self.members.iter_mut().find(|member| *member.text == *text) {
+            let mode = member.consumer.subscription().mode();
+            if mode != terms.share_mode() {
+                return Err(refusal(&SubscribeError::ModeClash(mode)));
+            }
+            let (_, lsn) = self.core.stay(text.as_bytes(), options).map_err(|error| refusal(&error))?;
             member.terms = terms;
+            self.deferred.wait_for(lsn);
+            return Ok(());
         }
-        let present = self.members.iter().any(|member| *member.text == *text);
         let number = self.next_member;
         let spec = ConsumerSpec::new(self.mailbox.clone(), number);
-        let (consumer, _, lsn) =
-            self.core.join(text.as_bytes(), options, spec).map_err(|error| refusal(&error))?;
+        let joined = self.core.join(text.as_bytes(), options, terms.share_mode(), spec);
+        let (consumer, _, lsn) = joined.map_err(|error| refusal(&error))?;
         self.deferred.wait_for(lsn);
-        if !present {
-            self.next_member += 1;
-            self.members.push(Member::new(number, text, terms, consumer));
-        }
+        self.next_member += 1;
+        self.members.push(Member::new(number, text, terms, consumer));
         Ok(())
     }
 
@@ -139,6 +151,24 @@ impl Session {
         }
         properties
     }
+}
+
+/// The user property of SUBSCRIBE that says how the members of its shared subscriptions share them, as the consumer
+/// argument of that name does for AMQP clients.
+const SUBSCRIPTION_TYPE: &str = "x-subscription-type";
+
+fn asked_mode(subscribe: &Subscribe<'_>) -> Result<Option<Mode>, (Reason, String)> {
+    let asked = subscribe.properties.iter().find_map(|property| match property {
+        Property::UserProperty(name, value) if name == SUBSCRIPTION_TYPE => Some(value),
+        _ => None,
+    });
+    let parse = |text: &str| {
+        text.parse().map_err(|()| {
+            let why = format!("{SUBSCRIPTION_TYPE}: expected exclusive, shared, failover or key_shared");
+            (Reason::ImplementationSpecific, why)
+        })
+    };
+    asked.map(parse).transpose()
 }
 
 /// What a packet needs beside its reason string, roughly.

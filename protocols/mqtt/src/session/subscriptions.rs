@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use inver_broker::Mode;
 use smallvec::SmallVec;
 
 use super::wild::WildFilters;
@@ -20,13 +21,26 @@ const REMEMBERED_TOPICS_MAX: usize = 256;
 pub(crate) struct Terms {
     pub(crate) options: SubscribeOptions,
     pub(crate) id: Option<u32>,
+    /// Of a shared subscription: how its members share it, if the client said so.
+    pub(crate) mode: Option<Mode>,
 }
 
+/// What [`Terms::to_bytes`] writes for the modes that can be asked for.
+const MODES: [(u8, Mode); 4] =
+    [(1, Mode::Exclusive), (2, Mode::Shared), (3, Mode::Failover), (4, Mode::KeyShared)];
+
 impl Terms {
-    /// What the broker keeps beside the filter: the options byte, then the identifier if there is one.
+    /// How the members of a shared subscription share it.
+    pub(crate) fn share_mode(self) -> Mode {
+        self.mode.unwrap_or(Mode::Shared)
+    }
+
+    /// What the broker keeps beside the filter: the options byte, then the identifier if there is one (4 bytes, big
+    /// endian), then the mode if there is one (1 byte).
     pub(crate) fn to_bytes(self) -> Bytes {
         let mut bytes = vec![self.options.byte(Version::V5)];
         bytes.extend(self.id.iter().flat_map(|id| id.to_be_bytes()));
+        bytes.extend(MODES.iter().filter(|(_, mode)| Some(*mode) == self.mode).map(|(code, _)| code));
         bytes.into()
     }
 
@@ -34,8 +48,16 @@ impl Terms {
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Terms> {
         let (&options, id) = bytes.split_first()?;
         let options = SubscribeOptions::from_byte(options, Version::V5).ok()?;
-        let id = if id.is_empty() { None } else { Some(u32::from_be_bytes(id.try_into().ok()?)) };
-        Some(Terms { options, id })
+        let (id, mode) = match id.split_first_chunk::<4>() {
+            Some((id, mode)) => (Some(u32::from_be_bytes(*id)), mode),
+            None => (None, id),
+        };
+        let mode = match *mode {
+            [] => None,
+            [code] => Some(MODES.iter().find(|(known, _)| *known == code)?.1),
+            _ => return None,
+        };
+        Some(Terms { options, id, mode })
     }
 }
 
@@ -50,12 +72,17 @@ pub(crate) struct Matched {
     pub(crate) ids: SmallVec<[u32; 4]>,
 }
 
-/// The filters of a session, shared ones not among them.
+/// The filters of a session, shared ones not among them. In a box: idle and publishing clients have none.
 #[derive(Debug, Default)]
-pub(crate) struct Subscriptions {
+pub(crate) struct Subscriptions(Option<Box<Filters>>);
+
+#[derive(Debug, Default)]
+struct Filters {
     exact: HashMap<Box<str>, Terms>,
     wild: WildFilters<Terms>,
     any_no_local: bool,
+    any_id: bool,
+    any_retain_as_published: bool,
     /// Answers by topic; for others' publishes, and for the session's own.
     remembered: [HashMap<Box<str>, Matched>; 2],
     /// The last answer: a burst is mostly of one topic.
@@ -66,38 +93,55 @@ pub(crate) struct Subscriptions {
 impl Subscriptions {
     /// Adds a subscription or replaces its terms [MQTT-3.8.4-3].
     pub(crate) fn insert(&mut self, filter: &str, terms: Terms) {
+        let filters = self.0.get_or_insert_default();
         if !is_wild(filter) {
-            self.exact.insert(filter.into(), terms);
+            filters.exact.insert(filter.into(), terms);
         } else {
-            self.wild.insert(filter, terms);
+            filters.wild.insert(filter, terms);
         }
-        self.any_no_local |= terms.options.no_local;
-        self.forget();
+        filters.any_no_local |= terms.options.no_local;
+        filters.any_id |= terms.id.is_some();
+        filters.any_retain_as_published |= terms.options.retain_as_published;
+        filters.forget();
     }
 
     /// Takes a subscription out.
     pub(crate) fn remove(&mut self, filter: &str) {
-        self.exact.remove(filter);
-    any_id: bool,
-    any_retain_as_published: bool,
-        self.wild.remove(filter);
-        self.forget();
+        if let Some(filters) = &mut self.0 {
+            filters.exact.remove(filter);
+            filters.wild.remove(filter);
+            filters.forget();
+        }
     }
 
+    /// Whether it matters who published.
+    pub(crate) fn any_no_local(&self) -> bool {
+        self.0.as_ref().is_some_and(|filters| filters.any_no_local)
+    }
+
+    /// Whether a subscription has, or had, an identifier.
+    pub(crate) fn any_id(&self) -> bool {
+        self.0.as_ref().is_some_and(|filters| filters.any_id)
+    }
+
+    /// Whether a subscription keeps, or kept, the RETAIN flag.
+    pub(crate) fn any_retain_as_published(&self) -> bool {
+        self.0.as_ref().is_some_and(|filters| filters.any_retain_as_published)
+    }
+
+    /// What a message of this topic is delivered as. `own`: this client published it [MQTT-3.8.3-3].
+    pub(crate) fn matched(&mut self, topic: &str, own: bool) -> &Matched {
+        self.0.get_or_insert_default().matched(topic, own)
+    }
+}
+
+impl Filters {
     fn forget(&mut self) {
         self.remembered.iter_mut().for_each(HashMap::clear);
         self.last = None;
     }
 
-    /// Whether it matters who published.
-    pub(crate) fn any_no_local(&self) -> bool {
-        self.any_no_local
-    }
-
-    /// What a message of this topic is delivered as. `own`: this client published it [MQTT-3.8.3-3].
-    pub(crate) fn matched(&mut self, topic: &str, own: bool) -> &Matched {
-        self.any_id |= terms.id.is_some();
-        self.any_retain_as_published |= terms.options.retain_as_published;
+    fn matched(&mut self, topic: &str, own: bool) -> &Matched {
         let own = own && self.any_no_local;
         if !self.last.as_ref().is_some_and(|(last, last_own)| last == topic && *last_own == own) {
             self.last_matched = self.look_up(topic, own);
@@ -118,16 +162,6 @@ impl Subscriptions {
         let mut found = Matched::default();
         let mut count = |terms: &Terms| {
             if own && terms.options.no_local {
-    /// Whether a subscription has, or had, an identifier.
-    pub(crate) fn any_id(&self) -> bool {
-        self.any_id
-    }
-
-    /// Whether a subscription keeps, or kept, the RETAIN flag.
-    pub(crate) fn any_retain_as_published(&self) -> bool {
-        self.any_retain_as_published
-    }
-
                 return;
             }
             found.qos = found.qos.max(Some(terms.options.qos));
@@ -176,7 +210,11 @@ mod tests {
     }
 
     fn terms(qos: u8, id: Option<u32>) -> Terms {
-        Terms { options: SubscribeOptions { qos: Qos::from_bits(qos).unwrap(), ..Default::default() }, id }
+        Terms {
+            options: SubscribeOptions { qos: Qos::from_bits(qos).unwrap(), ..Default::default() },
+            id,
+            mode: None,
+        }
     }
 
     #[test]
@@ -231,7 +269,7 @@ mod tests {
         for topic in 0..10_000 {
             assert_eq!(all.matched(&topic.to_string(), false).qos, Some(Qos::AtLeastOnce));
         }
-        assert!(all.remembered[0].len() <= REMEMBERED_TOPICS_MAX);
+        assert!(all.0.unwrap().remembered[0].len() <= REMEMBERED_TOPICS_MAX);
     }
 
     proptest! {
@@ -271,9 +309,9 @@ mod tests {
         }
 
         #[test]
-        fn terms_are_kept(byte in 0u8..64, id in prop::option::of(any::<u32>())) {
+        fn terms_are_kept(byte in 0u8..64, id in prop::option::of(any::<u32>()), mode in 0usize..5) {
             if let Ok(options) = SubscribeOptions::from_byte(byte, Version::V5) {
-                let terms = Terms { options, id };
+                let terms = Terms { options, id, mode: MODES.get(mode).map(|(_, mode)| *mode) };
                 prop_assert_eq!(Terms::from_bytes(&terms.to_bytes()), Some(terms));
             }
         }
