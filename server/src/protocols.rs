@@ -3,6 +3,7 @@
 //! A further protocol is a crate of its own and an entry in [`PLUGS`]. Listeners, TLS, WebSocket, limits,
 //! configuration keys, their variables and the metrics' labels all follow from the entry.
 
+mod amqp;
 mod mqtt;
 
 use std::sync::Arc;
@@ -101,8 +102,8 @@ pub(crate) static PLUGS: &[Plug] = &[
         port: 5672,
         tls_port: 5671,
         websocket: None,
-        settings: &[],
-        make: amqp,
+        settings: amqp::SETTINGS,
+        make: amqp::make,
     },
 ];
 
@@ -114,9 +115,4 @@ fn kafka(config: &Config) -> Result<Arc<dyn Protocol>, String> {
         ..Default::default()
     };
     Ok(Arc::new(inver_kafka::Kafka::new(own)))
-}
-
-fn amqp(config: &Config) -> Result<Arc<dyn Protocol>, String> {
-    let own = inver_amqp::Limits { message_bytes_max: config.message_bytes_max as u64, ..Default::default() };
-    Ok(Arc::new(inver_amqp::Amqp::new(own)))
 }

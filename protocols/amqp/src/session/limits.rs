@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What one connection may ask of the broker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// The largest frame, either way, its own eight bytes counted. RabbitMQ's default.
     pub frame_bytes_max: u32,
