@@ -1,7 +1,8 @@
 //! Threads: one single-threaded runtime a core, each connection pinned to one of them.
 //!
 //! Connections are accepted in one place and handed to the worker that serves the fewest. A connection never
-//! moves, so its wake-ups cross no thread. The alternative, one work-stealing runtime, is kept behind
+//! moves; what wakes it from another thread, mostly the log's writer, goes by the worker's relay, which costs one system
+//! call for all connections that are woken together. The alternative, one work-stealing runtime, is kept behind
 //! `runtime.kind` so that the two can be compared.
 
 use std::future::Future;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
+use inver_storage::Relay;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
@@ -31,6 +33,8 @@ pub(crate) struct Workers(Arc<[Worker]>);
 
 struct Worker {
     handle: Handle,
+    /// Of a worker that is one thread.
+    relay: Option<Arc<Relay>>,
     connections: AtomicUsize,
 }
 
@@ -52,16 +56,16 @@ impl Runtimes {
                     .thread_name("inver-worker")
                     .enable_all()
                     .build()?;
-                let workers = Workers::of([first.handle().clone()]);
+                let workers = Workers::of([Worker::new(first.handle().clone(), None)]);
                 Ok(Runtimes { first, others: Vec::new(), workers })
             }
             RuntimeKind::PerCore => {
                 let first = single()?;
-                let mut handles = vec![first.handle().clone()];
+                let mut members = vec![Worker::single(&first)];
                 let mut others = Vec::new();
                 for number in 1..threads {
                     let runtime = single()?;
-                    handles.push(runtime.handle().clone());
+                    members.push(Worker::single(&runtime));
                     let (stop, stopped) = oneshot::channel::<()>();
                     let thread = std::thread::Builder::new().name(format!("inver-worker-{number}")).spawn(
                         move || {
@@ -70,7 +74,7 @@ impl Runtimes {
                     )?;
                     others.push((stop, thread));
                 }
-                Ok(Runtimes { first, others, workers: Workers::of(handles) })
+                Ok(Runtimes { first, others, workers: Workers::of(members) })
             }
         }
     }
@@ -95,11 +99,21 @@ fn single() -> io::Result<Runtime> {
     Builder::new_current_thread().max_blocking_threads(BLOCKING_THREADS_MAX).enable_all().build()
 }
 
+impl Worker {
+    fn new(handle: Handle, relay: Option<Arc<Relay>>) -> Worker {
+        Worker { handle, relay, connections: AtomicUsize::new(0) }
+    }
+
+    fn single(runtime: &Runtime) -> Worker {
+        let relay = Relay::new();
+        runtime.spawn(relay.clone().run());
+        Worker::new(runtime.handle().clone(), Some(relay))
+    }
+}
+
 impl Workers {
-    fn of(handles: impl IntoIterator<Item = Handle>) -> Workers {
-        Workers(
-            handles.into_iter().map(|handle| Worker { handle, connections: AtomicUsize::new(0) }).collect(),
-        )
+    fn of(members: impl IntoIterator<Item = Worker>) -> Workers {
+        Workers(members.into_iter().collect())
     }
 
     /// A seat on the worker that serves the fewest connections.
@@ -127,8 +141,12 @@ impl Seat {
         F: Future<Output = ()> + Send + 'static,
     {
         let Some(worker) = self.workers.0.get(self.at) else { return };
-        let handle = worker.handle.clone();
-        handle.spawn(make(self));
+        let (handle, relay) = (worker.handle.clone(), worker.relay.clone());
+        let seated = make(self);
+        match relay {
+            Some(relay) => handle.spawn(relay.carry(seated)),
+            None => handle.spawn(seated),
+        };
     }
 }
 

@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     /// The segment that is being appended to.
     pub(crate) current: Mutex<Option<CurrentSegment>>,
     pub(crate) writer: Mutex<Option<Writer>>,
+    /// The medium takes no direct writes.
+    pub(crate) is_direct_refused: AtomicBool,
     pub(crate) checkpoints: Mutex<Checkpoints>,
     pub(crate) chores: Mutex<Chores>,
     pub(crate) chores_ready: Condvar,

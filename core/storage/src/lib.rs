@@ -12,6 +12,7 @@
 //!
 //! The format is described in docs/format.md.
 
+mod append;
 pub mod batch;
 mod checkpoint;
 mod chores;
@@ -31,6 +32,7 @@ pub mod medium;
 mod options;
 mod recovery;
 mod registry;
+mod relay;
 #[doc(hidden)]
 pub mod sabotage;
 mod scan;
@@ -53,6 +55,7 @@ pub use self::error::{LogError, OpenError, ReadError, SubmitError};
 pub use self::ids::{CursorId, Lsn, Offset, StreamId, TableId};
 pub use self::log::{Admission, Committed, Log, LogStats};
 pub use self::options::{CommitPolicy, LogOptions};
+pub use self::relay::{Carried, Relay};
 pub use self::stream::{
     ColdRead, ColdTimeLookup, Listener, Listening, ProducerState, Read, Retention, StoredBatch, Stream,
     TimeLookup,

@@ -50,6 +50,9 @@ pub struct LogOptions {
     /// Disk space is reserved in one go for a new segment, so that appends meet no surprise and syncs stay
     /// cheap. Default true.
     pub preallocate: bool,
+    /// Under `Always`, groups of up to this many bytes are written past the page cache, where the file system allows it
+    /// and room is reserved (`preallocate`): that makes a sync cheap. 0: none. Default 256 KiB.
+    pub direct_bytes_max: usize,
     /// Keys that one compaction of a stream keeps in memory (48 bytes each); what lies behind the last of them waits
     /// for the next one. Default 1,000,000.
     pub compaction_keys_max: usize,
@@ -76,6 +79,7 @@ impl Default for LogOptions {
             producers_per_stream_max: 4_096,
             producer_expiry: Duration::from_secs(7 * 24 * 3600),
             preallocate: true,
+            direct_bytes_max: 256 << 10,
             compaction_keys_max: 1_000_000,
             clean_live_percent_max: 30,
         }

@@ -95,6 +95,7 @@ pub(crate) fn open(
         next_cursor: AtomicU64::new(meta.next_cursor),
         current: Mutex::new(None),
         writer: Mutex::new(None),
+        is_direct_refused: AtomicBool::new(false),
         checkpoints: Mutex::new(Checkpoints { store, lsn: meta.lsn }),
         chores: Mutex::new(Chores::default()),
         chores_ready: Condvar::new(),
@@ -326,7 +327,7 @@ fn recover(inner: &Arc<Inner>, meta: &Meta, plan: &Plan) -> Result<(), OpenError
         }
     }
     let tail = TailRing::new(inner.options.tail_cache_bytes_max);
-    *inner.writer.lock() = Some(Writer::new(segment, file, position, tail));
+    *inner.writer.lock() = Some(Writer::new(inner, segment, file, position, tail));
     Ok(())
 }
 

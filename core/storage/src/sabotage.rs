@@ -50,11 +50,13 @@ pub enum Bug {
     DropTombstones,
     /// The cleaner copies the first batches of a run only.
     CopyTooLittle,
+    /// A direct write does not repeat what its first block held.
+    ForgetBlock,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 23] = [
         Bug::SkipSync,
         Bug::AcknowledgeEarly,
         Bug::SkipSyncBetweenSegments,
@@ -77,6 +79,7 @@ impl Bug {
         Bug::KeepOldest,
         Bug::DropTombstones,
         Bug::CopyTooLittle,
+        Bug::ForgetBlock,
     ];
 }
 

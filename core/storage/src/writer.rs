@@ -13,6 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
+use crate::append::AppendFile;
 use crate::batch::HEADER_BYTES;
 use crate::entry::Part;
 use crate::error::LogError;
@@ -21,6 +22,7 @@ use crate::format::segment::{self, SegmentHeader, SegmentId};
 use crate::inner::{Inner, Intake, WriterWaits};
 use crate::medium::MediumFile;
 use crate::options::CommitPolicy;
+use crate::relay::Hold;
 use crate::sabotage::{Bug, is_seeded};
 use crate::segments::Segment;
 use crate::stream::{StreamInner, extent_of};
@@ -37,10 +39,8 @@ const GATHER_BYTES: usize = 64 << 10;
 pub(crate) const UNSYNCED_BYTES_MAX: u64 = 32 << 20;
 
 pub(crate) struct Writer {
-    file: Arc<dyn MediumFile>,
+    pub(crate) file: AppendFile,
     segment: Arc<Segment>,
-    /// Where the next byte goes in the file.
-    position: u64,
     gather: BytesMut,
     pieces: Vec<Bytes>,
     /// Pieces of this group already written.
@@ -140,15 +140,15 @@ impl Inner {
 
 impl Writer {
     pub(crate) fn new(
+        inner: &Inner,
         segment: Arc<Segment>,
         file: Arc<dyn MediumFile>,
         position: u64,
         tail: TailRing,
     ) -> Self {
         Self {
-            file,
+            file: AppendFile::new(inner, &segment.id.file_name(), file, position),
             segment,
-            position,
             gather: BytesMut::new(),
             pieces: Vec::new(),
             written: 0,
@@ -254,13 +254,8 @@ impl Writer {
     fn flush(&mut self, inner: &Inner) -> Result<(), LogError> {
         self.close_piece();
         let pieces = self.pieces.get(self.written..).unwrap_or_default();
-        let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        let bytes: usize = pieces.iter().map(Bytes::len).sum();
-        if bytes > 0 {
-            let written = self.file.write_at(self.position, &slices);
-            written.map_err(|error| inner.fail(&format!("write to {:?}", self.segment), &error))?;
-        }
-        self.position += bytes as u64;
+        let written = self.file.write(pieces);
+        written.map_err(|error| inner.fail(&format!("write to {:?}", self.segment), &error))?;
         self.written = self.pieces.len();
         Ok(())
     }
@@ -278,14 +273,15 @@ impl Writer {
         }
         let (segment, file) = inner.make_segment(base)?;
         inner.marks.set_durable(base);
-        self.closed.push((std::mem::replace(&mut self.segment, segment), self.position));
-        self.file = file;
-        self.position = segment::HEADER_BYTES;
+        let name = segment.id.file_name();
+        self.closed.push((std::mem::replace(&mut self.segment, segment), self.file.position()));
+        self.file = AppendFile::new(inner, &name, file, segment::HEADER_BYTES);
         Ok(())
     }
 
     /// The group is written (and synced, if the policy wants that): it becomes visible.
     fn commit(&mut self, inner: &Inner, group: &mut Group) {
+        let _together = Hold::new();
         self.group_number = self.group_number.wrapping_add(1).max(1);
         let mut placed = std::mem::take(&mut self.placed);
         let mut places = placed.drain(..);

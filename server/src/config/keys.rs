@@ -178,6 +178,8 @@ fn first_keys() -> Vec<Key> { vec![
         |c, v| c.log_segment_bytes_max = value::bytes(v, MIB, 2 * GIB)?),
     key!("log.tail_cache_bytes_max", "64 MiB", "Memory for recent entries, from which consumers that keep up are served.",
         |c, v| c.log_tail_cache_bytes_max = value::bytes(v, MIB, 1024 * GIB)?),
+    key!("log.direct_bytes_max", "256 KiB", "With `log.commit = \"always\"`: what is synced together and is no larger goes to the disk past the system's cache, where the file system allows that. `0`: never.",
+        |c, v| c.log_direct_bytes_max = value::bytes(v, 0, 64 * MIB)?),
 ] }
 
 #[rustfmt::skip]

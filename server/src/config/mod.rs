@@ -87,6 +87,7 @@ pub(crate) struct Config {
     pub(crate) log_commit_interval: Duration,
     pub(crate) log_segment_bytes_max: u64,
     pub(crate) log_tail_cache_bytes_max: u64,
+    pub(crate) log_direct_bytes_max: u64,
     /// One a plug, in the order of the list of plugs.
     pub(crate) endpoints: Vec<Endpoint>,
     /// The plugs' own settings by their dotted name; checked when they were read.
@@ -172,6 +173,7 @@ pub(crate) fn defaults() -> Config {
         log_commit_interval: Duration::ZERO,
         log_segment_bytes_max: 0,
         log_tail_cache_bytes_max: 0,
+        log_direct_bytes_max: 0,
         endpoints: vec![Endpoint::default(); PLUGS.len()],
         settings: BTreeMap::new(),
         http_listen: None,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Medium, MediumFile};
+use crate::append::BLOCK_BYTES;
 
 /// Writes survive in units of this size at the least, or whole, or not at all.
 const UNIT_BYTES_MAX: u64 = 600;
@@ -92,6 +93,8 @@ struct State {
     is_stopped: bool,
     /// Syncs lie: for tests that must notice.
     skips_syncs: bool,
+    /// Direct writes are taken.
+    is_direct: bool,
     random: u64,
     trace: u64,
 }
@@ -202,6 +205,11 @@ impl FakeMedium {
         state.is_stopped = false;
         state.fault = None;
         state.read_fault = 0..0;
+    }
+
+    /// From now on direct writes are taken, if they are aligned.
+    pub fn take_direct(&self) {
+        self.state.lock().is_direct = true;
     }
 
     /// A copy of the folder as it is now, with nothing left to sync.
@@ -351,7 +359,14 @@ impl Medium for FakeMedium {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn MediumFile>> {
         let id = *self.state.lock().names.get(name).ok_or_else(not_found)?;
-        Ok(Arc::new(FakeFile { medium: self.clone(), id }))
+        Ok(Arc::new(FakeFile { medium: self.clone(), id, is_direct: false }))
+    }
+
+    fn open_direct(&self, name: &str) -> io::Result<Option<Arc<dyn MediumFile>>> {
+        let state = self.state.lock();
+        let id = *state.names.get(name).ok_or_else(not_found)?;
+        let file: Arc<dyn MediumFile> = Arc::new(FakeFile { medium: self.clone(), id, is_direct: true });
+        Ok(state.is_direct.then_some(file))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn MediumFile>> {
@@ -364,7 +379,7 @@ impl Medium for FakeMedium {
         state.change_name(NameChange::Set(name.to_owned(), id))?;
         state.files.insert(id, Content::default());
         drop(state);
-        Ok(Arc::new(FakeFile { medium: self.clone(), id }))
+        Ok(Arc::new(FakeFile { medium: self.clone(), id, is_direct: false }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -421,6 +436,18 @@ impl Drop for Guard {
 struct FakeFile {
     medium: FakeMedium,
     id: u64,
+    /// Only whole blocks.
+    is_direct: bool,
+}
+
+/// What is refused as a real medium would.
+fn check_aligned(position: u64, pieces: &[(*const u8, usize)]) -> io::Result<()> {
+    let is_aligned = |value: usize| value.is_multiple_of(BLOCK_BYTES);
+    let holds = pieces.iter().all(|(place, length)| is_aligned(place.addr()) && is_aligned(*length));
+    if holds && position.is_multiple_of(BLOCK_BYTES as u64) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "not whole blocks"))
 }
 
 impl FakeFile {
@@ -452,6 +479,9 @@ impl FakeFile {
 
 impl MediumFile for FakeFile {
     fn read_at(&self, position: u64, into: &mut [u8]) -> io::Result<usize> {
+        if self.is_direct {
+            check_aligned(position, &[(into.as_ptr(), into.len())])?;
+        }
         let mut state = self.medium.state.lock();
         if state.is_stopped {
             return Err(io::Error::other("the process is over"));
@@ -471,6 +501,10 @@ impl MediumFile for FakeFile {
     }
 
     fn write_at(&self, position: u64, pieces: &[io::IoSlice<'_>]) -> io::Result<()> {
+        if self.is_direct {
+            let places: Vec<_> = pieces.iter().map(|piece| (piece.as_ptr(), piece.len())).collect();
+            check_aligned(position, &places)?;
+        }
         let mut bytes = Vec::new();
         for piece in pieces {
             bytes.extend_from_slice(piece);

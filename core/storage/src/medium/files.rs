@@ -44,6 +44,23 @@ impl Medium for Files {
         Ok(Arc::new(OneFile(file)))
     }
 
+    #[cfg(target_os = "linux")]
+    fn open_direct(&self, name: &str) -> io::Result<Option<Arc<dyn MediumFile>>> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        let opened = OpenOptions::new().read(true).write(true).custom_flags(direct).open(self.dir.join(name));
+        match opened {
+            Ok(file) => Ok(Some(Arc::new(OneFile(file)))),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open_direct(&self, _: &str) -> io::Result<Option<Arc<dyn MediumFile>>> {
+        Ok(None)
+    }
+
     fn create(&self, name: &str) -> io::Result<Arc<dyn MediumFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.dir.join(name))?;
         Ok(Arc::new(OneFile(file)))

@@ -24,6 +24,9 @@ pub trait Medium: Send + Sync + Debug {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Opens a file that exists, for reading and writing.
     fn open(&self, name: &str) -> io::Result<Arc<dyn MediumFile>>;
+    /// Opens a file that exists for reading and writing past the page cache, whole blocks of 4 KiB from memory that is
+    /// as aligned. `None` where that cannot be done.
+    fn open_direct(&self, name: &str) -> io::Result<Option<Arc<dyn MediumFile>>>;
     /// Makes a new, empty file; fails when the name is taken.
     fn create(&self, name: &str) -> io::Result<Arc<dyn MediumFile>>;
     /// Removes a file.

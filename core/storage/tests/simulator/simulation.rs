@@ -74,10 +74,14 @@ impl Simulation {
             checkpoint_bytes: 3000 + random.below(30_000),
             checkpoint_interval: Duration::from_millis(200 + random.below(60_000)),
             preallocate: random.once_in(2),
+            direct_bytes_max: [0, 300, 4096, 64 << 10][random.below(4) as usize],
             checkpoint_cache_bytes_max: 1 << 20,
             ..LogOptions::default()
         };
         let medium = FakeMedium::new(random.any());
+        if !random.once_in(4) {
+            medium.take_direct();
+        }
         Self {
             random,
             medium,
