@@ -179,6 +179,7 @@ async fn a_will_is_published_unless_taken_back_and_retained_values_are_found() {
             address: b"status/c".to_vec(),
             batch: builder.finish().bytes().to_vec(),
             delay_s: 0,
+            expiry_s: None,
             retain: true,
             guaranteed: true,
             origin: "test".into(),
@@ -221,4 +222,96 @@ async fn an_inbox_beyond_its_bound_lets_the_oldest_go() {
     let (mailbox, mut opened) = open(&ns, "c", true).await;
     let got = inbox(&mailbox, &mut opened.session, 10).await;
     assert_eq!(values(&got), (15..25).map(|i: i32| i.to_string()).collect::<Vec<_>>());
+}
+
+fn settings_of(of: &[(&str, &str)]) -> TopicSpec {
+    let config = of.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    TopicSpec { partitions: 2, config }
+}
+
+/// Key and header names of each record, and the batches' attributes.
+fn shapes(namespace: &Namespace, topic: &str) -> Vec<(String, Vec<String>, i16)> {
+    let topic = namespace.topic(topic).expect("the topic");
+    let mut all = Vec::new();
+    for partition in topic.partitions() {
+        let stream = partition.stream();
+        let Ok(Read::Ready(batches)) = stream.read(stream.start(), 1 << 20) else { continue };
+        for batch in batches {
+            let attributes = inver_storage::batch::BatchHeader::parse(&batch.bytes).unwrap().attributes;
+            for record in records(&batch.bytes).unwrap() {
+                let record = record.unwrap();
+                let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
+                let names =
+                    inver_broker::message::RawHeaders::of(&record).map(|(name, _)| text(name)).collect();
+                all.push((text(record.key.as_deref().unwrap_or_default()), names, attributes));
+            }
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_topics_settings_say_what_is_captured_into_it_and_in_which_shape() {
+    let fixture = Fixture::with(config());
+    let ns = fixture.namespace();
+    for (name, headers) in [("whole", "all"), ("bare", "none"), ("some", "client-id, mqtt-qos")] {
+        let filter = format!("{name}/+/t");
+        let settings = [
+            ("inver.capture.filter", &*filter),
+            ("inver.capture.key", "{1}"),
+            ("inver.headers", headers),
+            ("compression.type", "gzip"),
+        ];
+        ns.create_topic(name, &settings_of(&settings)).unwrap();
+    }
+    let mut headers = inver_broker::HeaderWriter::default();
+    headers.begin("mqtt", None);
+    headers.property(b"mqtt-topic", b"x");
+    headers.property(b"client-id", b"c");
+    headers.user(b"mine", Some(&[b'm'; 2000]));
+    let send = |address: &str| publish_with(&ns, Target::Hub(address.as_bytes()), "v", &headers);
+    for name in ["whole", "bare", "some"] {
+        send(&format!("{name}/k/t"));
+        send(&format!("{name}/k/other"));
+    }
+    let wanted =
+        |names: &[&str]| vec![("k".to_owned(), names.iter().map(|n| (*n).to_owned()).collect(), 1i16)];
+    assert_eq!(shapes(&ns, "whole"), wanted(&["inver-origin", "mqtt-topic", "client-id", "mine"]));
+    assert_eq!(shapes(&ns, "bare"), wanted(&["mine"]));
+    assert_eq!(shapes(&ns, "some"), wanted(&["inver-origin", "client-id", "mine"]));
+    // Changed, and still there after a restart.
+    let changed = settings_of(&[("inver.capture.filter", "whole/+/other")]).config;
+    committed(&ns, Some(ns.alter_config("whole", changed).unwrap()));
+    send("whole/k/t");
+    assert_eq!(shapes(&ns, "whole").len(), 1);
+    send("whole/k/other");
+    assert_eq!(shapes(&ns, "whole").len(), 2);
+    drop(ns);
+    let fixture = fixture.restart();
+    let ns = fixture.namespace();
+    publish_with(&ns, Target::Hub(b"whole/q/other"), "v", &headers);
+    assert!(stored(&ns, "whole").iter().any(|(key, _)| key == "whole/q/other"));
+    let refused = ns.alter_config("whole", settings_of(&[("inver.capture.filter", "a/#/b")]).config);
+    assert!(matches!(refused, Err(inver_broker::TopicError::BadConfig(_))));
+}
+
+#[tokio::test]
+async fn a_topic_does_not_capture_what_lies_in_it_already() {
+    let fixture =
+        Fixture::with(BrokerConfig { address_header: "mqtt-topic".into(), ..BrokerConfig::default() });
+    let ns = fixture.namespace();
+    let (all, _) = ns.create_topic("all", &settings_of(&[("inver.capture.filter", "#")])).unwrap();
+    let (other, _) = ns.create_topic("other", &settings_of(&[])).unwrap();
+    for topic in [&all, &other] {
+        for headers in [&[][..], &[(&b"mqtt-topic"[..], Some(&b"a/b"[..]))]] {
+            let mut builder = BatchBuilder::new(0);
+            builder.push(1, Some(topic.name().as_bytes()), headers, Some(b"v"));
+            let submitted = topic.partition(0).unwrap().produce(&ns, topic, builder.finish()).unwrap();
+            committed(&ns, Some(submitted.lsn));
+        }
+    }
+    let keys: Vec<String> = shapes(&ns, "all").into_iter().map(|(key, ..)| key).collect();
+    assert_eq!(keys.iter().filter(|k| *k == "all").count(), 2, "its own");
+    assert_eq!(keys.len(), 4, "and each of the other's: {keys:?}");
+    assert_eq!(shapes(&ns, "other").len(), 2);
 }

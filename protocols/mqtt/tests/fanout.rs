@@ -16,7 +16,7 @@ fn at_most_once() -> SubscribeOptions {
 async fn burst(client: &mut Client, messages: &[Publish<'_>]) {
     let mut wire = Vec::new();
     for message in messages {
-        Packet::Publish(message.clone()).encode(client.version, &mut wire).unwrap();
+        Packet::Publish(*message).encode(client.version, &mut wire).unwrap();
     }
     client.raw(&wire).await;
 }

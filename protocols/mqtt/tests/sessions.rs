@@ -245,3 +245,38 @@ async fn more_messages_than_packet_identifiers() {
         assert_eq!(client.take().await.payload, expected.to_be_bytes());
     }
 }
+
+/// After an orderly restart DUP is set on what was sent before, and on nothing else [MQTT-3.3.1-1]; so it is when only
+/// the connection ended.
+#[tokio::test]
+async fn dup_is_set_on_what_was_sent_before() {
+    for restart in [false, true] {
+        let mut server = Server::start().await;
+        let window = |clean_start| Opening {
+            clean_start,
+            properties: vec![Property::SessionExpiryInterval(1000), Property::ReceiveMaximum(2)],
+            ..kept("slow", 1000)
+        };
+        let (mut client, _) = server.open(Version::V5, window(true)).await;
+        client.sub("d", Qos::AtLeastOnce).await;
+        let mut publisher = server.client(Version::V311, "publisher").await;
+        for text in ["1", "2", "3", "4"] {
+            publisher.say("d", text, Qos::AtLeastOnce).await;
+        }
+        assert!(!client.message().await.dup);
+        assert!(!client.message().await.dup);
+        client.breaks().await;
+        drop(publisher);
+        if restart {
+            server = server.restart().await;
+        }
+        let (mut client, connack) = server.open(Version::V5, window(false)).await;
+        assert!(connack.session_present);
+        let mut got = Vec::new();
+        for _ in 0..4 {
+            let message = client.take().await;
+            got.push((seen(&message).1, message.dup));
+        }
+        assert_eq!(got, [("1", true), ("2", true), ("3", false), ("4", false)], "restart: {restart}");
+    }
+}

@@ -134,3 +134,24 @@ async fn a_delayed_one_survives_the_process() {
     let mut watcher = watching(&server).await;
     assert_eq!(watcher.take().await.payload, b"gone");
 }
+
+/// Section 3.1.3.2.4: the interval is that of the published message.
+#[tokio::test]
+async fn its_own_expiry_runs_from_its_publish() {
+    let server = Server::start().await;
+    let list = [
+        Property::WillDelayInterval(1),
+        Property::MessageExpiryInterval(100),
+        Property::ContentType("text/plain"),
+        Property::UserProperty("a", "2"),
+    ];
+    let mut opening = with_will(10, 0);
+    opening.will.as_mut().unwrap().properties = properties(&list);
+    let mut watcher = watching(&server).await;
+    let (client, _) = server.open(Version::V5, opening).await;
+    client.breaks().await;
+    let will = watcher.take().await;
+    let got: Vec<_> = will.properties.iter().collect();
+    assert!(matches!(got[0], Property::MessageExpiryInterval(99..=100)), "not from CONNECT on: {got:?}");
+    assert_eq!(got[1..], [Property::ContentType("text/plain"), Property::UserProperty("a", "2")]);
+}

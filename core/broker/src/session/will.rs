@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_storage::Entry;
-use inver_storage::batch::records;
+use inver_storage::batch::{Record, records};
 use serde::{Deserialize, Serialize};
 
 use super::SessionCore;
 use crate::catalog;
-use crate::message::Message;
+use crate::clock::now_ms;
+use crate::message::{EXPIRES, HeaderView, HeaderWriter, Headers, Message};
 use crate::publisher::{Publisher, PublisherId, Target};
 
 /// The opaque state's key that plugs cannot use: theirs do not begin with a zero byte.
@@ -24,6 +25,8 @@ pub struct Will {
     pub batch: Vec<u8>,
     /// Seconds between the connection's end and the publish; the session's end comes first.
     pub delay_s: u32,
+    /// Seconds that the message lives from its publish on; for ever if none.
+    pub expiry_s: Option<u32>,
     /// It becomes the address's retained value.
     pub retain: bool,
     /// It is guaranteed.
@@ -33,6 +36,18 @@ pub struct Will {
 }
 
 impl Will {
+    /// The record's headers, with the time at which the message dies in front.
+    fn headers<'a>(&self, record: &'a Record, now_ms: i64, writer: &'a mut HeaderWriter) -> Headers<'a> {
+        let Some(expiry_s) = self.expiry_s else { return Message::of_record(record, false).headers };
+        let view = HeaderView::of(record);
+        writer.begin(&self.origin, Some(now_ms.saturating_add(i64::from(expiry_s) * 1000)));
+        for (name, value) in view.properties().filter(|(name, _)| *name != EXPIRES) {
+            writer.property(name, value.unwrap_or_default());
+        }
+        view.user().for_each(|(name, value)| writer.user(name, value));
+        writer.headers()
+    }
+
     /// When it is published if the connection ended then.
     pub(super) fn due_ms(&self, since_ms: i64) -> i64 {
         since_ms.saturating_add(i64::from(self.delay_s) * 1000)
@@ -64,13 +79,16 @@ impl SessionCore {
 
     /// Publishes a will that was taken, and forgets it: one entry.
     pub(super) fn publish(self: &Arc<Self>, will: Will) {
-        let Some(Ok(record)) = records(&Bytes::from(will.batch)).ok().and_then(|mut r| r.next()) else {
-            return;
-        };
+        let batch = Bytes::copy_from_slice(&will.batch);
+        let Some(Ok(record)) = records(&batch).ok().and_then(|mut r| r.next()) else { return };
         let origin = self.namespace.origin(&will.origin);
         let mut publisher =
             Publisher::new(self.namespace.clone(), PublisherId { origin, session: Some(self.id) });
-        let message = Message::of_record(&record, will.guaranteed);
+        // Its time begins now, not when it was left here.
+        let now = now_ms();
+        let mut writer = HeaderWriter::default();
+        let headers = will.headers(&record, now, &mut writer);
+        let message = Message { timestamp_ms: now, headers, ..Message::of_record(&record, will.guaranteed) };
         let published = publisher.publish(Target::Hub(&will.address), &message);
         if will.retain {
             publisher.retain(&will.address, &message);

@@ -20,7 +20,7 @@ pub(crate) struct Author<'a> {
 pub(crate) struct Incoming<'a> {
     pub(crate) topic_alias: Option<u16>,
     pub(crate) will_delay_s: u32,
-    expiry_s: Option<u32>,
+    pub(crate) expiry_s: Option<u32>,
     payload_format: Option<u8>,
     content_type: Option<&'a str>,
     response_topic: Option<&'a str>,

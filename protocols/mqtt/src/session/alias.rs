@@ -46,6 +46,7 @@ impl Incoming {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     /// In a box: most clients want none.
+    #[expect(clippy::box_collection, reason = "a pointer is all that those hold")]
     aliases: Option<Box<HashMap<Box<str>, u16>>>,
     maximum: u16,
 }

@@ -248,6 +248,8 @@ fn will(connect: &Connect<'_>, client_id: &str, user: Option<&str>) -> Result<Wi
         address: will.topic.as_bytes().to_vec(),
         batch: batch.finish().bytes().to_vec(),
         delay_s: incoming.will_delay_s,
+        // It runs from the publish (section 3.1.3.2.4).
+        expiry_s: incoming.expiry_s,
         retain: will.retain,
         guaranteed: will.qos != Qos::AtMostOnce,
         origin: ORIGIN.to_owned(),

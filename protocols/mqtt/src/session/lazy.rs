@@ -10,6 +10,7 @@ use crate::codec::PropertiesBuf;
 use crate::map::ORIGIN;
 
 /// A queue that is gone while it is empty.
+#[expect(clippy::box_collection, reason = "a pointer is all that an empty one holds")]
 pub(super) struct Queue<T>(Option<Box<VecDeque<T>>>);
 
 impl<T> Default for Queue<T> {
