@@ -174,6 +174,7 @@ impl Inner {
                 index.push(stream.id, extent);
             }
         }
+        let spread = index.spread();
         let (blocks_bytes, index_blocks, index_entries) = index.finish();
         let entries_end = segment.entries_end.load(Ordering::Acquire);
         let trailer = SegmentTrailer {
@@ -183,6 +184,7 @@ impl Inner {
             index_blocks,
             index_entries,
             max_timestamp: segment.max_timestamp.load(Ordering::Relaxed),
+            spread,
         };
         let file = self.segments.file(segment.id)?;
         let trailer_bytes = trailer.encode();
@@ -193,6 +195,7 @@ impl Inner {
             file.sync()?;
         }
         let _ = segment.index_place.set((entries_end, index_blocks));
+        let _ = segment.spread.set(spread);
         segment.sealed.store(true, Ordering::Release);
         for stream in &touched {
             let mut state = stream.state.lock();

@@ -1,5 +1,6 @@
 //! The cleaner: copies what is still wanted out of segments that are mostly dead into a new one, sorted by stream, so
-//! that one stream whose position never moves does not keep the others' data on the disk.
+//! that one stream whose position never moves does not keep the others' data on the disk. It also sorts segments whose
+//! streams lie in very many places, so that reading one of them does not go back and forth.
 //!
 //! The copy is a segment file of its own. It becomes the log's with the checkpoint that names it and no longer names
 //! those it replaces; before that it is a leftover that the next start removes. Offsets and batches stay as they are.
@@ -36,6 +37,9 @@ const WRITE_BYTES: usize = 1 << 20;
 const COPY_FILE: &str = "clean.tmp";
 /// Pause after a copy could not be written.
 const RETRY_MS: i64 = 30_000;
+
+/// So many small segments are made into a larger one.
+const SMALL_MAX: usize = 16;
 
 /// What keeps a segment from being cleaned.
 pub(crate) enum CleanError {
@@ -144,14 +148,15 @@ impl Inner {
         self.clock.now_ms() >= self.cleans_from_ms.load(Ordering::Relaxed)
     }
 
-    /// Mostly dead segments, as many as fit into one new one, and small ones that the cleaner wrote before.
+    /// What to rewrite into one new segment: mostly dead segments, and small ones that the cleaner wrote before. If there
+    /// are none of the first kind: one whose streams lie among each other, or else small ones if they have become many.
     fn choose(&self) -> Vec<Arc<Segment>> {
         let percent = u64::from(self.options.clean_live_percent_max);
         let room = self.options.segment_bytes_max;
         let mut chosen: Vec<Arc<Segment>> = Vec::new();
         let mut bytes = 0;
         let live = |segment: &Segment| segment.live_bytes.load(Ordering::Relaxed);
-        let mut small = Vec::new();
+        let (mut small, mut others) = (Vec::new(), Vec::new());
         for segment in self.segments.list() {
             let total = segment.entries_end.load(Ordering::Relaxed);
             let is_live = segment.live_runs.load(Ordering::Relaxed) > 0;
@@ -165,16 +170,45 @@ impl Inner {
                 }
             } else if segment.id.is_cleaned() && total < room / 2 {
                 small.push(segment);
+            } else if !segment.id.is_cleaned() {
+                others.push(segment);
             }
         }
-        // A small one joins when it at most doubles the work, so that the number of files stays low.
+        if chosen.is_empty()
+            && let Some(spread) =
+                others.into_iter().find(|segment| live(segment) <= room && self.is_spread(segment))
+        {
+            return vec![spread];
+        }
+        let (dead, is_many) = (chosen.len(), small.len() >= SMALL_MAX);
         for segment in small {
-            if !chosen.is_empty() && live(&segment) <= bytes && bytes + live(&segment) <= room {
+            // A small one joins when it at most doubles the work, so that the number of files stays low.
+            let is_worth_it = is_many || (!chosen.is_empty() && live(&segment) <= bytes);
+            if is_worth_it && bytes + live(&segment) <= room {
                 bytes += live(&segment);
                 chosen.push(segment);
             }
         }
-        chosen
+        // One alone would only be copied.
+        if dead == 0 && chosen.len() < 2 { Vec::new() } else { chosen }
+    }
+
+    /// Whether its streams lie so much among each other that it is worth sorting.
+    fn is_spread(&self, segment: &Segment) -> bool {
+        let age_ms = self.clock.now_ms().saturating_sub(segment.created_ms);
+        let age_ms_min = i64::try_from(self.options.clean_places_age.as_millis()).unwrap_or(i64::MAX);
+        let places_min = u64::from(self.options.clean_places_min);
+        if places_min == 0 || age_ms < age_ms_min {
+            return false;
+        }
+        match self.index.spread(&self.segments, segment) {
+            Ok(spread) => u64::from(spread.places) >= u64::from(spread.streams).max(1) * places_min,
+            Err(error) => {
+                tracing::error!(%error, "a segment cannot be cleaned");
+                segment.is_unreadable.store(true, Ordering::Relaxed);
+                false
+            }
+        }
     }
 
     fn clean_segments(&self, chosen: &[Arc<Segment>]) -> Result<(), CleanError> {
@@ -286,6 +320,7 @@ pub(crate) fn install(
             segment: segment?.clone(),
             first: moved.first,
             bytes: moved.bytes,
+            dead: 0,
             max_timestamp: moved.max_timestamp,
             extents: Vec::new(),
         })
@@ -376,6 +411,7 @@ impl Copy {
     pub(crate) fn finish(mut self, inner: &Inner) -> Result<Arc<Segment>, CleanError> {
         let id = self.id;
         let entries_end = self.position;
+        let spread = self.index.spread();
         let (blocks, index_blocks, index_entries) = std::mem::take(&mut self.index).finish();
         let trailer = SegmentTrailer {
             id,
@@ -384,6 +420,7 @@ impl Copy {
             index_blocks,
             index_entries,
             max_timestamp: self.max_timestamp,
+            spread,
         };
         self.buffer.put_slice(&blocks);
         self.buffer.put_slice(&trailer.encode());

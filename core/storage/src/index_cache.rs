@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::error::ReadError;
 use crate::format::index::{BLOCK_BYTES, BLOCK_ENTRIES_MAX, Extent, decode_block};
-use crate::format::segment::{FrameFlaw, SegmentId, SegmentTrailer, TRAILER_BYTES};
+use crate::format::segment::{FrameFlaw, SegmentId, SegmentTrailer, Spread, TRAILER_BYTES};
 use crate::medium::MediumFile;
 use crate::segments::{Segment, Segments};
 
@@ -102,6 +102,12 @@ impl IndexCache {
         Ok(())
     }
 
+    /// How much the segment's streams lie among each other.
+    pub(crate) fn spread(&self, segments: &Segments, segment: &Segment) -> Result<Spread, ReadError> {
+        self.open(segments, segment)?;
+        Ok(segment.spread.get().copied().unwrap_or_default())
+    }
+
     /// Visits the stream's extents in order while `visit` says so.
     fn walk(
         &self,
@@ -140,6 +146,7 @@ impl IndexCache {
             Some(place) => *place,
             None => {
                 let trailer = read_trailer(segment.id, file.as_ref())?;
+                let _ = segment.spread.set(trailer.spread);
                 *segment.index_place.get_or_init(|| (trailer.index_start, trailer.index_blocks))
             }
         };

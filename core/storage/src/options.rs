@@ -58,6 +58,11 @@ pub struct LogOptions {
     pub compaction_keys_max: usize,
     /// The cleaner rewrites a sealed segment of which less than this share (percent) is live. Default 30.
     pub clean_live_percent_max: u32,
+    /// The cleaner also sorts a sealed segment in which the average stream lies in at least this many separate places, so
+    /// that reading one stream is not reading a little here and there. 0: never. Default 64.
+    pub clean_places_min: u32,
+    /// Only segments older than this are sorted: most of what is in them may be gone by then. Default 10 minutes.
+    pub clean_places_age: Duration,
 }
 
 impl Default for LogOptions {
@@ -82,6 +87,8 @@ impl Default for LogOptions {
             direct_bytes_max: 256 << 10,
             compaction_keys_max: 1_000_000,
             clean_live_percent_max: 30,
+            clean_places_min: 64,
+            clean_places_age: Duration::from_secs(600),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::format::segment::SegmentId;
+use crate::format::segment::{SegmentId, Spread};
 use crate::medium::{Medium, MediumFile};
 use crate::stream::StreamInner;
 
@@ -30,6 +30,8 @@ pub(crate) struct Segment {
     pub(crate) live_bytes: AtomicU64,
     /// Where the index starts and how many blocks it has, once known.
     pub(crate) index_place: OnceLock<(u64, u32)>,
+    /// How much its streams lie among each other, once known.
+    pub(crate) spread: OnceLock<Spread>,
     /// Streams that got data here, until it is sealed. May name one twice.
     pub(crate) touched: Mutex<Vec<Arc<StreamInner>>>,
 }
@@ -47,6 +49,7 @@ impl Segment {
             live_runs: AtomicU64::new(0),
             live_bytes: AtomicU64::new(0),
             index_place: OnceLock::new(),
+            spread: OnceLock::new(),
             touched: Mutex::new(Vec::new()),
         }
     }

@@ -14,7 +14,7 @@ use inver_storage::{CommitPolicy, CursorId, Entry, LogOptions, Offset, StreamId}
 const DIR: &str = "INVER_KILL_TEST_DIR";
 const WRITERS: u64 = 4;
 /// `INVER_KILLS` sets another number.
-const KILLS_DEFAULT: u32 = 10;
+const KILLS_DEFAULT: u32 = 100;
 
 fn options() -> LogOptions {
     LogOptions {
@@ -83,7 +83,7 @@ fn nothing_acknowledged_is_lost() {
             .spawn()
             .unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        let lines = 100 + random.below(1500) as usize;
+        let lines = 1 + random.below(300) as usize;
         let mut seen = 0;
         for line in out.lines() {
             let line = line.unwrap();
@@ -95,6 +95,8 @@ fn nothing_acknowledged_is_lost() {
                 seen += 1;
             }
             if seen == lines {
+                // At any point of its writing, not only right after an acknowledgement.
+                std::thread::sleep(Duration::from_micros(random.below(1500)));
                 child.kill().unwrap();
             }
         }

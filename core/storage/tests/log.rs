@@ -347,56 +347,6 @@ fn old_segments_are_closed() {
     assert_eq!(values(&stream), [b"a"]);
 }
 
-/// One stream whose position never moves does not keep the others' data on the disk.
-#[test]
-fn the_cleaner_copies_what_is_live_out_of_mostly_dead_segments() {
-    let dir = tempfile::tempdir().unwrap();
-    let options = LogOptions { tail_cache_bytes_max: 0, segment_bytes_max: 64 << 10, ..small() };
-    let log = open(dir.path(), &options);
-    let (stuck, busy) = (create_stream(&log), create_stream(&log));
-    for i in 0..4000u32 {
-        let to = if i % 50 == 0 { &stuck } else { &busy };
-        append(&log, std::slice::from_ref(to), &[&i.to_be_bytes(), &[1; 40]]);
-        if i % 100 == 99 {
-            let mut entry = Entry::new();
-            entry.trim(&busy, busy.next_offset());
-            commit(&log, entry);
-        }
-    }
-    while log.clean().unwrap() {}
-    log.checkpoint().unwrap();
-    let stats = log.stats();
-    assert!(stats.cleaned_segments > 10, "{stats:?}");
-    assert!(stats.segments <= 5, "{stats:?}");
-    let expected: Vec<u32> = (0..4000).filter(|i| i % 50 == 0).collect();
-    let check = |stream: &inver_storage::Stream| {
-        let found: Vec<u32> = read_all(stream, 0)
-            .into_iter()
-            .filter(|(offset, _)| offset % 2 == 0)
-            .map(|(_, value)| u32::from_be_bytes(value.try_into().unwrap()))
-            .collect();
-        assert_eq!(found, expected);
-        assert_eq!(read_all(stream, 101)[0].0, 101);
-        let found = match stream.offset_for_time(1001).unwrap() {
-            TimeLookup::Ready(found) => found,
-            TimeLookup::Cold(cold) => cold.run().unwrap(),
-        };
-        assert_eq!(found, Some((Offset(1), 1001)));
-    };
-    check(&stuck);
-    let id = stuck.id();
-    log.shutdown().unwrap();
-    assert_eq!(inver_storage::inspect::verify(dir.path()).unwrap().flaws, []);
-    let log = open(dir.path(), &options);
-    check(&log.stream(id).unwrap());
-    // What was copied is reclaimed like everything else.
-    let mut entry = Entry::new();
-    entry.delete_stream(id);
-    commit(&log, entry);
-    log.checkpoint().unwrap();
-    assert!(log.stats().segments <= 2);
-}
-
 #[test]
 fn who_waits_for_what_was_submitted_sees_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -23,7 +23,8 @@ const NEW_FILE: &str = "checkpoint.tmp";
 /// Checkpoints in a redb file.
 #[derive(Debug)]
 pub(crate) struct RedbStore {
-    database: Database,
+    /// Gone while it is dropped.
+    database: Option<Database>,
 }
 
 impl RedbStore {
@@ -47,7 +48,7 @@ impl RedbStore {
         let mut builder = Database::builder();
         let builder = builder.set_cache_size(cache_bytes_max);
         let database = unpanicked(|| builder.create_with_backend(Backend(file)).map_err(failed))?;
-        Ok(Self { database })
+        Ok(Self { database: Some(database) })
     }
 }
 
@@ -62,7 +63,7 @@ impl CheckpointStore for RedbStore {
 
     fn commit(&mut self, fill: &mut Fill<'_>) -> Result<(), CheckpointError> {
         unpanicked(|| {
-            let mut transaction = self.database.begin_write().map_err(failed)?;
+            let mut transaction = self.database()?.begin_write().map_err(failed)?;
             // Opening after a crash then reads the allocator's state instead of walking everything.
             transaction.set_quick_repair(true);
             {
@@ -74,9 +75,24 @@ impl CheckpointStore for RedbStore {
     }
 }
 
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        // It writes while it is dropped, which is no promise of ours.
+        let database = self.database.take();
+        let _ = unpanicked(|| {
+            drop(database);
+            Ok(())
+        });
+    }
+}
+
 impl RedbStore {
+    fn database(&self) -> Result<&Database, CheckpointError> {
+        self.database.as_ref().ok_or_else(|| CheckpointError("it is closed".to_owned()))
+    }
+
     fn read_row(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, CheckpointError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
+        let transaction = self.database()?.begin_read().map_err(failed)?;
         let table = match transaction.open_table(TABLE) {
             Ok(table) => table,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -88,7 +104,7 @@ impl RedbStore {
     }
 
     fn read_rows(&self, space: Space, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), CheckpointError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
+        let transaction = self.database()?.begin_read().map_err(failed)?;
         let table = match transaction.open_table(TABLE) {
             Ok(table) => table,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),

@@ -9,12 +9,16 @@
 
 use bytes::{BufMut, BytesMut};
 
+use super::segment::Spread;
 use super::{Fields, Flaw};
 
 pub(crate) const BLOCK_BYTES: usize = 4096;
 const BLOCK_HEADER_BYTES: usize = 8;
 const INDEX_ENTRY_BYTES: usize = 44;
 pub(crate) const BLOCK_ENTRIES_MAX: usize = (BLOCK_BYTES - BLOCK_HEADER_BYTES) / INDEX_ENTRY_BYTES;
+
+/// Batches at most this far apart lie next to each other: between them is no more than an entry's description.
+const NEXT_BYTES_MAX: u64 = 256;
 
 /// Where one batch of a stream lies in a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,9 @@ impl Extent {
 pub(crate) struct IndexBuilder {
     out: BytesMut,
     in_block: usize,
+    /// The stream of the last extent, and where that ends in the file.
+    last: Option<(u64, u64)>,
+    spread: Spread,
     pub(crate) entries: u32,
     pub(crate) blocks: u32,
 }
@@ -50,6 +57,7 @@ impl IndexBuilder {
             self.out.put_bytes(0, BLOCK_HEADER_BYTES);
             self.blocks += 1;
         }
+        self.count(stream, extent);
         self.out.put_u64_le(stream);
         self.out.put_u64_le(extent.base);
         self.out.put_i64_le(extent.max_timestamp);
@@ -62,6 +70,23 @@ impl IndexBuilder {
         if self.in_block == BLOCK_ENTRIES_MAX {
             self.close_block();
         }
+    }
+
+    fn count(&mut self, stream: u64, extent: &Extent) {
+        let position = u64::from(extent.position);
+        let (is_same, is_next) = match self.last {
+            Some((last, end)) => {
+                (last == stream, last == stream && (end..=end + NEXT_BYTES_MAX).contains(&position))
+            }
+            None => (false, false),
+        };
+        self.spread.streams += u32::from(!is_same);
+        self.spread.places += u32::from(!is_next);
+        self.last = Some((stream, position + u64::from(extent.length)));
+    }
+
+    pub(crate) fn spread(&self) -> Spread {
+        self.spread
     }
 
     fn close_block(&mut self) {

@@ -9,9 +9,10 @@
 //! 32 segment id     u64                    24 entries end    u64 (file position)
 //! 40 base           u64 (lsn of byte 0)    32 index start    u64 (file position)
 //! 48 created        i64 (ms)               40 index blocks   u32
-//! 56 zero                                  44 index entries  u32
+//!                                          44 index entries  u32
 //!                                          48 greatest timestamp i64
-//!                                          56 zero
+//! 56 zero                                  56 streams        u32
+//!                                          60 places         u32
 //! ```
 
 use super::{FORMAT_VERSION, Fields, Flaw};
@@ -99,6 +100,16 @@ pub(crate) struct SegmentTrailer {
     pub(crate) index_blocks: u32,
     pub(crate) index_entries: u32,
     pub(crate) max_timestamp: i64,
+    pub(crate) spread: Spread,
+}
+
+/// How much the streams of a segment lie among each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spread {
+    /// Streams that have batches in it.
+    pub(crate) streams: u32,
+    /// Places in which a stream's batches lie next to each other, all streams together.
+    pub(crate) places: u32,
 }
 
 impl SegmentTrailer {
@@ -110,6 +121,8 @@ impl SegmentTrailer {
         body.extend_from_slice(&self.index_blocks.to_le_bytes());
         body.extend_from_slice(&self.index_entries.to_le_bytes());
         body.extend_from_slice(&self.max_timestamp.to_le_bytes());
+        body.extend_from_slice(&self.spread.streams.to_le_bytes());
+        body.extend_from_slice(&self.spread.places.to_le_bytes());
         frame(TRAILER_MAGIC, &body)
     }
 
@@ -123,6 +136,7 @@ impl SegmentTrailer {
                 index_blocks: fields.u32()?,
                 index_entries: fields.u32()?,
                 max_timestamp: fields.i64()?,
+                spread: Spread { streams: fields.u32()?, places: fields.u32()? },
             })
         };
         read().ok_or(FrameFlaw::Flaw("segment trailer is cut short"))

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::entry::{self, EntryHeader};
 use super::index::{BLOCK_ENTRIES_MAX, Extent, IndexBuilder, decode_block};
-use super::segment::{FrameFlaw, SegmentHeader, SegmentId, SegmentTrailer};
+use super::segment::{FrameFlaw, SegmentHeader, SegmentId, SegmentTrailer, Spread};
 
 fn header() -> SegmentHeader {
     SegmentHeader { log_id: 7, id: SegmentId(128), base: 128, created_ms: 5 }
@@ -20,6 +20,7 @@ fn segment_frames_round_trip_and_every_flipped_bit_is_found() {
         index_blocks: 3,
         index_entries: 4,
         max_timestamp: 5,
+        spread: Spread { streams: 6, places: 7 },
     };
     assert_eq!(SegmentTrailer::decode(&trailer.encode()), Ok(trailer));
     for bit in 0..bytes.len() * 8 {

@@ -107,8 +107,21 @@ impl ColdRead {
                 )?,
             };
             extents.retain(|extent| extent.base < end);
-            if !extents.is_empty() {
-                return read_extents(log, &found.segment, &extents);
+            if let Some(first) = extents.first() {
+                return match read_extents(log, &found.segment, &extents) {
+                    // What lies before the damage can be read.
+                    Err(ReadError::Damaged { .. }) if extents.len() > 1 => {
+                        let sound = extents.iter().map_while(|extent| {
+                            read_extents(log, &found.segment, std::slice::from_ref(extent)).ok()
+                        });
+                        let sound: Vec<StoredBatch> = sound.flatten().collect();
+                        match sound.is_empty() {
+                            true => read_extents(log, &found.segment, std::slice::from_ref(first)),
+                            false => Ok(sound),
+                        }
+                    }
+                    read => read,
+                };
             }
             step += 1;
         }

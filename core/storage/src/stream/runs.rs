@@ -15,9 +15,30 @@ pub(crate) struct Run {
     /// Base offset of its first batch.
     pub(crate) first: u64,
     pub(crate) bytes: u64,
+    /// How many of these lie below the stream's start, as far as offsets tell. Of sealed segments only.
+    pub(crate) dead: u64,
     pub(crate) max_timestamp: i64,
     /// In order; empty when the segment is sealed.
     pub(crate) extents: Vec<Extent>,
+}
+
+impl Run {
+    /// The segment does not hold it any more.
+    fn release(&self) {
+        self.segment.release(self.bytes - self.dead);
+    }
+
+    /// What lies below `start` is not wanted any more. Where exactly batches lie is in the segment's index, so it is
+    /// reckoned by offsets.
+    fn count_dead(&mut self, start: u64, end: u64) {
+        let gone = u128::from(start.saturating_sub(self.first));
+        let span = u128::from(end.saturating_sub(self.first)).max(1);
+        let dead = (u128::from(self.bytes) * gone / span).min(u128::from(self.bytes)) as u64;
+        if dead > self.dead {
+            self.segment.live_bytes.fetch_sub(dead - self.dead, Ordering::Relaxed);
+            self.dead = dead;
+        }
+    }
 }
 
 /// A stream's runs, in the order of their offsets.
@@ -52,6 +73,7 @@ impl Runs {
             segment: segment.clone(),
             first: extent.base,
             bytes,
+            dead: 0,
             max_timestamp: extent.max_timestamp,
             extents: vec![extent],
         });
@@ -62,10 +84,11 @@ impl Runs {
     pub(crate) fn restore(&mut self, segment: Arc<Segment>, first: u64, bytes: u64, max_timestamp: i64) {
         segment.hold(bytes);
         self.bytes += bytes;
-        self.runs.push(Run { segment, first, bytes, max_timestamp, extents: Vec::new() });
+        self.runs.push(Run { segment, first, bytes, dead: 0, max_timestamp, extents: Vec::new() });
     }
 
-    /// Lets go of runs in sealed segments that lie wholly below `start`. `high` is where the last run ends.
+    /// Lets go of runs in sealed segments that lie wholly below `start`, and counts what of the next one does. `high` is
+    /// where the last run ends.
     pub(crate) fn release_below(&mut self, start: u64, high: u64) {
         let mut dead = 0;
         while let Some(run) = self.runs.get(dead) {
@@ -77,8 +100,12 @@ impl Runs {
             dead += 1;
         }
         for run in self.runs.drain(..dead) {
-            run.segment.release(run.bytes);
+            run.release();
             self.bytes -= run.bytes;
+        }
+        let end = self.runs.get(1).map_or(high, |next| next.first);
+        if let Some(run) = self.runs.first_mut().filter(|run| run.segment.is_sealed()) {
+            run.count_dead(start, end);
         }
         if self.runs.is_empty() {
             self.runs = Vec::new();
@@ -88,7 +115,7 @@ impl Runs {
     /// Lets go of everything.
     pub(crate) fn release_all(&mut self) {
         for run in std::mem::take(&mut self.runs) {
-            run.segment.release(run.bytes);
+            run.release();
         }
         self.bytes = 0;
     }
@@ -102,7 +129,7 @@ impl Runs {
         let extents = run.extents.get(dead..).unwrap_or_default().to_vec();
         if extents.is_empty() {
             let run = self.runs.remove(at);
-            run.segment.release(run.bytes);
+            run.release();
             self.bytes -= run.bytes;
         }
         extents
@@ -137,7 +164,7 @@ impl Runs {
                 self.runs.push(run);
                 continue;
             }
-            run.segment.release(run.bytes);
+            run.release();
             self.bytes -= run.bytes;
             if let Some(run) = new(&run) {
                 run.segment.hold(run.bytes);

@@ -50,6 +50,8 @@ pub struct Simulation {
     /// Promised: what must survive a crash, and what must survive the end of the process.
     promised: u64,
     written: u64,
+    /// What must be there at the next start, after what happened.
+    surviving: u64,
     pub next_value: u64,
     /// Streams that were ever compacted, and the shortest time that their tombstones had to stay.
     pub compacted: BTreeMap<u64, i64>,
@@ -70,6 +72,8 @@ impl Simulation {
             index_cache_bytes_max: 0,
             open_files_max: 3,
             clean_live_percent_max: [0, 30, 60, 90][random.below(4) as usize],
+            clean_places_min: [0, 2][random.below(2) as usize],
+            clean_places_age: Duration::from_millis(300),
             compaction_keys_max: if random.once_in(4) { 5 } else { 1000 },
             checkpoint_bytes: 3000 + random.below(30_000),
             checkpoint_interval: Duration::from_millis(200 + random.below(60_000)),
@@ -96,6 +100,7 @@ impl Simulation {
             submitted: 0,
             promised: 0,
             written: 0,
+            surviving: 0,
             next_value: 0,
             compacted: BTreeMap::new(),
         }
@@ -150,7 +155,7 @@ impl Simulation {
         match Log::open_manual(Arc::new(self.medium.clone()), self.clock.clone(), self.options.clone()) {
             Ok(log) => {
                 let end = log.committed().0;
-                assert!(end >= self.promised, "recovered up to {end}, promised {}", self.promised);
+                assert!(end >= self.surviving, "recovered up to {end} of {}", self.surviving);
                 self.settle(end);
                 // Not while everything is looked at.
                 self.medium.schedule_reads(0, 0);
@@ -161,6 +166,7 @@ impl Simulation {
                 self.submitted = end;
                 self.promised = end;
                 self.written = end;
+                self.surviving = end;
                 self.log = Some(log);
                 true
             }
@@ -192,10 +198,11 @@ impl Simulation {
         }
         if self.random.once_in(3) {
             self.medium.kill();
-            self.promised = self.promised.max(self.written);
+            self.surviving = self.surviving.max(self.promised).max(self.written);
         } else {
             self.medium.crash();
             self.written = self.promised;
+            self.surviving = self.promised;
         }
     }
 
