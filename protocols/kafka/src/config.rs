@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::session::group::GroupLimits;
 
 /// Settings of the plug.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KafkaConfig {
     /// Where clients are told to connect to. `None`: the address that they reached the broker at.
     pub advertised: Option<(String, u16)>,
@@ -38,7 +38,7 @@ impl Default for KafkaConfig {
 }
 
 /// Bounds of what one client can make the broker hold.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a produce request. Default 100 MiB, as in Kafka.
     pub produce_bytes_max: usize,
@@ -49,8 +49,11 @@ pub struct Limits {
     /// Bytes of all requests above 1 MiB, of all connections together, that are on their way in: further ones wait
     /// until there is room. Default 512 MiB.
     pub large_requests_bytes_max: usize,
-    /// A request above 1 MiB has to be whole within this time. Default 2 minutes.
-    pub large_request_time_max: Duration,
+    /// A request that has begun to come in has to be whole within this time, however its bytes drip. Default 2 minutes.
+    pub request_time_max: Duration,
+    /// Where clients have to log in: they have to have done so within this time of connecting, whatever else they
+    /// send. Default 10 s.
+    pub login_max: Duration,
     /// Bytes of records in all fetch responses together that are not sent yet: further fetches wait. Twice as much
     /// may be held, since what is read from the disk is counted apart. Default 256 MiB.
     pub fetched_bytes_max: usize,
@@ -85,7 +88,8 @@ impl Default for Limits {
             request_bytes_max: 16 << 20,
             stranger_bytes_max: 64 << 10,
             large_requests_bytes_max: 512 << 20,
-            large_request_time_max: Duration::from_secs(120),
+            request_time_max: Duration::from_secs(120),
+            login_max: Duration::from_secs(10),
             fetched_bytes_max: 256 << 20,
             pipeline_requests_max: 512,
             output_bytes_max: 1 << 20,

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 use inver_broker::{AuthError, Connection, Credentials, Io, Mailbox};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::Sleep;
 use tracing::Instrument;
 
+use crate::alarm::Alarm;
 use crate::budget::Share;
 use crate::codec::frame::Output;
 use crate::error::ConnectionError;
@@ -73,7 +73,8 @@ async fn run(connection: Connection, node: Arc<Node>) -> Result<(), ConnectionEr
     };
     let mailbox = Mailbox::new();
     let session = Session::new(node.clone(), peer, local, identity, mailbox.clone());
-    let idle_max = node.config.limits.idle_max;
+    let (idle_max, login_max) = (node.config.limits.idle_max, node.config.limits.login_max);
+    let now = Instant::now();
     let mut task = Task {
         io,
         node,
@@ -85,7 +86,9 @@ async fn run(connection: Connection, node: Arc<Node>) -> Result<(), ConnectionEr
         unflushed: false,
         tokens: Vec::new(),
         idle_max,
-        heard: Instant::now(),
+        heard: now,
+        login_by: now + login_max,
+        whole_by: None,
         alarm: Alarm::new(),
         tidy_at: None,
         large: None,
@@ -112,6 +115,10 @@ struct Task {
     idle_max: Duration,
     /// When the last bytes came.
     heard: Instant,
+    /// Who has not shown by then who they are has to go, however much they send.
+    login_by: Instant,
+    /// When the request that has begun to come in has to be whole, however slowly it comes.
+    whole_by: Option<Instant>,
     alarm: Alarm,
     /// When to give back memory, if there is any to give back.
     tidy_at: Option<Instant>,
@@ -123,8 +130,6 @@ struct Task {
 struct Large {
     bytes: usize,
     share: Option<Share>,
-    /// It has to be whole by then.
-    deadline: Instant,
 }
 
 /// What a turn of the loop brought.
@@ -153,7 +158,13 @@ impl Task {
     /// Takes the whole requests that are there, while there is room. Whether more bytes are wanted.
     async fn take_requests(&mut self, now: Instant) -> Result<bool, ConnectionError> {
         while self.session.has_room(&self.output) && self.node.broker.log().is_admitting() {
-            let Some(request) = self.next_request()? else { return Ok(true) };
+            let Some(request) = self.next_request()? else {
+                let time = self.node.config.limits.request_time_max;
+                let begun = (!self.input.is_empty()).then_some(now + time);
+                self.whole_by = begun.map(|by| self.whole_by.unwrap_or(by));
+                return Ok(true);
+            };
+            self.whole_by = None;
             if let Some(credentials) = self.session.handle(request, now)? {
                 let shown = Credentials::Password {
                     user: credentials.user.clone(),
@@ -164,7 +175,20 @@ impl Task {
             }
             self.session.advance(&mut self.output)?;
         }
+        // The client is not to blame for what is not read.
+        self.whole_by = None;
         Ok(false)
+    }
+
+    /// When the client's time is up, and for what.
+    fn patience(&self) -> (Instant, ConnectionError) {
+        let idle = (self.heard + self.idle_max, ConnectionError::Idle);
+        let login = (!self.session.is_open()).then_some((self.login_by, ConnectionError::NoLogin));
+        let whole = self.whole_by.map(|by| (by, ConnectionError::TooSlow));
+        [login, whole]
+            .into_iter()
+            .flatten()
+            .fold(idle, |first, other| if other.0 < first.0 { other } else { first })
     }
 
     /// The next request, without its length, if it is whole.
@@ -185,8 +209,7 @@ impl Task {
         if rest.len() < length {
             if length > LARGE_REQUEST_BYTES && self.large.is_none() {
                 let share = self.node.large_requests.try_take(length);
-                let deadline = Instant::now() + self.node.config.limits.large_request_time_max;
-                self.large = Some(Large { bytes: length, share, deadline });
+                self.large = Some(Large { bytes: length, share });
             }
             return Ok(None);
         }
@@ -220,10 +243,7 @@ impl Task {
         let lacking = self.large.as_ref().filter(|large| large.share.is_none()).map(|large| large.bytes);
         let mut room = pin!(awaited(lacking.map(|bytes| self.node.large_requests.take(bytes))));
         let wants_input = wants_input && lacking.is_none();
-        let patience_end = match &self.large {
-            Some(large) => large.deadline.min(self.heard + self.idle_max),
-            None => self.heard + self.idle_max,
-        };
+        let (patience_end, _) = self.patience();
         let deadlines = [self.session.deadline(), self.tidy_at].into_iter().flatten();
         let deadline = deadlines.fold(patience_end, Instant::min);
         self.alarm.set(deadline);
@@ -274,7 +294,7 @@ impl Task {
             if !any && self.alarm.poll(cx).is_ready() {
                 let now = Instant::now();
                 if now >= patience_end {
-                    return Poll::Ready(Err(ConnectionError::Idle));
+                    return Poll::Ready(Err(self.patience().1));
                 }
                 if self.tidy_at.is_some_and(|at| at <= now) {
                     self.tidy();
@@ -362,42 +382,5 @@ async fn awaited<F: Future>(future: Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
-    }
-}
-
-/// A timer that is set anew without being registered anew each time: it may ring early, never late.
-struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-    armed_for: Option<Instant>,
-    due: Instant,
-}
-
-impl Alarm {
-    fn new() -> Alarm {
-        let now = Instant::now();
-        Alarm { sleep: Box::pin(tokio::time::sleep_until(now.into())), armed_for: None, due: now }
-    }
-
-    fn set(&mut self, due: Instant) {
-        self.due = due;
-        if self.armed_for.is_none_or(|armed| due < armed) {
-            self.arm();
-        }
-    }
-
-    fn arm(&mut self) {
-        self.armed_for = Some(self.due);
-        self.sleep.as_mut().reset(self.due.into());
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(self.sleep.as_mut().poll(cx));
-            if Instant::now() >= self.due {
-                self.armed_for = None;
-                return Poll::Ready(());
-            }
-            self.arm();
-        }
     }
 }

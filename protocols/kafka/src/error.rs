@@ -58,6 +58,12 @@ pub enum ConnectionError {
     /// No request for too long.
     #[error("idle for too long")]
     Idle,
+    /// The client has not shown in time who it is.
+    #[error("no login in time")]
+    NoLogin,
+    /// A request came too slowly.
+    #[error("a request was not whole in time")]
+    TooSlow,
     /// The socket failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),

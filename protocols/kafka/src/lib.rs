@@ -2,14 +2,16 @@
 //!
 //! The rooms: [`codec`] (bytes to requests, responses to bytes), [`session`] (what requests do; no sockets),
 //! `connection` (the task of one connection), `coordinator` (all groups), `node` (what connections share), `map` (the
-//! wire's terms and the core's).
+//! wire's terms and the core's), [`fuzz`] (what fuzzers call).
 
+mod alarm;
 mod budget;
 pub mod codec;
 mod config;
 mod connection;
 mod coordinator;
 mod error;
+pub mod fuzz;
 mod map;
 mod node;
 pub mod session;
@@ -23,6 +25,7 @@ use inver_broker::{Broker, Connection, Protocol};
 pub use crate::config::{KafkaConfig, Limits};
 pub use crate::error::ConnectionError;
 use crate::node::Node;
+pub use crate::session::group::GroupLimits;
 
 /// The plug.
 pub struct Kafka {

@@ -73,16 +73,26 @@ apis! {
     21 DeleteRecords 0..=2 flexible 2;
     22 InitProducerId 0..=5 flexible 2;
     23 OffsetForLeaderEpoch 2..=4 flexible 4;
+    29 DescribeAcls 1..=3 flexible 2;
+    30 CreateAcls 1..=3 flexible 2;
+    31 DeleteAcls 1..=3 flexible 2;
     32 DescribeConfigs 1..=4 flexible 4;
     33 AlterConfigs 0..=2 flexible 2;
+    34 AlterReplicaLogDirs 1..=2 flexible 2;
     35 DescribeLogDirs 1..=5 flexible 2;
     36 SaslAuthenticate 0..=2 flexible 2;
     37 CreatePartitions 0..=3 flexible 2;
     42 DeleteGroups 0..=3 flexible 2;
+    43 ElectLeaders 0..=2 flexible 2;
     44 IncrementalAlterConfigs 0..=1 flexible 1;
+    45 AlterPartitionReassignments 0..=1 flexible 0;
     46 ListPartitionReassignments 0..=0 flexible 0;
     47 OffsetDelete 0..=0 flexible 1;
+    48 DescribeClientQuotas 0..=1 flexible 1;
+    50 DescribeUserScramCredentials 0..=0 flexible 0;
     60 DescribeCluster 0..=2 flexible 0;
+    61 DescribeProducers 0..=0 flexible 0;
+    66 ListTransactions 0..=2 flexible 0;
     74 ListConfigResources 0..=1 flexible 0;
     75 DescribeTopicPartitions 0..=0 flexible 0;
 }

@@ -13,9 +13,6 @@ use crate::codec::api::describe_topic_partitions::{
     Cursor, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
     DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
-use crate::codec::api::list_partition_reassignments::{
-    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
-};
 use crate::codec::api::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
     MetadataResponsePartition, MetadataResponseTopic,
@@ -177,13 +174,6 @@ impl Session {
             ..DescribeClusterResponse::default()
         };
         self.answer(&call, &response);
-        Ok(())
-    }
-
-    /// With one node nothing is ever on the move.
-    pub(super) fn list_partition_reassignments(&mut self, mut call: Call) -> Result<(), ConnectionError> {
-        let _: ListPartitionReassignmentsRequest = call.read()?;
-        self.answer(&call, &ListPartitionReassignmentsResponse::default());
         Ok(())
     }
 

@@ -39,6 +39,13 @@ mod source {
 
 type Refusal = (ErrorCode, String);
 
+/// A request that changes settings.
+struct Alteration {
+    validate_only: bool,
+    /// What its answer waits for.
+    lsn: Option<Lsn>,
+}
+
 /// One change of one setting.
 enum Change {
     Set(String),
@@ -152,38 +159,22 @@ impl Session {
             AlterConfigsResourceResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
         };
         let request: IncrementalAlterConfigsRequest = call.read()?;
-        let mut lsn = None;
-        let mut responses = Vec::with_capacity(request.resources.len());
-        for resource in request.resources {
-            let changes = resource.configs.into_iter().map(|config| {
-                let value = config.value.map(|value| value.to_string());
-                let change = match (config.config_operation, value) {
-                    (0, Some(value)) => Ok(Change::Set(value)),
-                    (1, _) => Ok(Change::Delete),
-                    (2, Some(value)) => Ok(Change::Append(value)),
-                    (3, Some(value)) => Ok(Change::Subtract(value)),
-                    (0 | 2 | 3, None) => {
-                        Err((ErrorCode::INVALID_CONFIG, format!("Null value for {}", config.name)))
-                    }
-                    (other, _) => Err((ErrorCode::INVALID_REQUEST, format!("Unknown operation {other}"))),
-                };
-                change.map(|change| (config.name, change))
-            });
-            let changes: Result<Vec<(Str, Change)>, Refusal> = changes.collect();
-            let outcome = changes.and_then(|changes| {
-                let before = self.alterable(resource.resource_type, &resource.resource_name)?;
-                let after = changed(&self.node.config, &before, changes)?;
-                self.set_configs(&resource.resource_name, after, request.validate_only, &mut lsn)
-            });
-            let (error_code, error_message) = told(outcome);
-            responses.push(AlterConfigsResourceResponse {
-                error_code,
-                error_message,
-                resource_type: resource.resource_type,
-                resource_name: resource.resource_name,
-            });
-        }
-        self.answer_after(&call, &IncrementalAlterConfigsResponse { throttle_time_ms: 0, responses }, lsn);
+        let mut alteration = Alteration { validate_only: request.validate_only, lsn: None };
+        let responses = request.resources.into_iter().map(|resource| {
+            let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
+            let changes: Result<Vec<(Str, Change)>, Refusal> = resource
+                .configs
+                .into_iter()
+                .map(|config| Ok((config.name.clone(), change(&config)?)))
+                .collect();
+            let after = |before: &TopicConfig| changed(&self.node.config, before, changes?);
+            let (error_code, error_message) =
+                self.alter(resource_type, &resource_name, &mut alteration, after);
+            AlterConfigsResourceResponse { error_code, error_message, resource_type, resource_name }
+        });
+        let responses = responses.collect();
+        let response = IncrementalAlterConfigsResponse { throttle_time_ms: 0, responses };
+        self.answer_after(&call, &response, alteration.lsn);
         Ok(())
     }
 
@@ -191,24 +182,42 @@ impl Session {
     pub(super) fn alter_configs(&mut self, mut call: Call) -> Result<(), ConnectionError> {
         use alter_configs::{AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse};
         let request: AlterConfigsRequest = call.read()?;
-        let mut lsn = None;
-        let mut responses = Vec::with_capacity(request.resources.len());
-        for resource in request.resources {
+        let mut alteration = Alteration { validate_only: request.validate_only, lsn: None };
+        let responses = request.resources.into_iter().map(|resource| {
+            let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
             let set = resource.configs.into_iter().filter_map(|config| Some((config.name, config.value?)));
             let after: TopicConfig = set.map(|(name, value)| (name.to_string(), value.to_string())).collect();
-            let outcome = self.alterable(resource.resource_type, &resource.resource_name).and_then(|_| {
-                self.set_configs(&resource.resource_name, after, request.validate_only, &mut lsn)
-            });
-            let (error_code, error_message) = told(outcome);
-            responses.push(AlterConfigsResourceResponse {
-                error_code,
-                error_message,
-                resource_type: resource.resource_type,
-                resource_name: resource.resource_name,
-            });
-        }
-        self.answer_after(&call, &AlterConfigsResponse { throttle_time_ms: 0, responses }, lsn);
+            let (error_code, error_message) =
+                self.alter(resource_type, &resource_name, &mut alteration, |_| Ok(after));
+            AlterConfigsResourceResponse { error_code, error_message, resource_type, resource_name }
+        });
+        let responses = responses.collect();
+        self.answer_after(&call, &AlterConfigsResponse { throttle_time_ms: 0, responses }, alteration.lsn);
         Ok(())
+    }
+
+    /// Gives a thing the settings that `after` makes of those it has.
+    fn alter(
+        &self,
+        resource_type: i8,
+        name: &Str,
+        alteration: &mut Alteration,
+        after: impl FnOnce(&TopicConfig) -> Result<TopicConfig, Refusal>,
+    ) -> (ErrorCode, Option<Str>) {
+        let outcome = self.alterable(resource_type, name).and_then(|before| {
+            let after = after(&before)?;
+            settings::check(&after).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
+            if !alteration.validate_only {
+                let set = self.node.namespace.alter_config(name, after);
+                let lsn = set.map_err(|error| (map::topic::error_code(&error), error.to_string()))?;
+                alteration.lsn = alteration.lsn.max(Some(lsn));
+            }
+            Ok(())
+        });
+        match outcome {
+            Ok(()) => (ErrorCode::NONE, None),
+            Err((code, text)) => (code, message(text)),
+        }
     }
 
     /// What is set on a thing whose settings can be changed.
@@ -223,21 +232,6 @@ impl Session {
                 Err((ErrorCode::INVALID_REQUEST, format!("settings of type {other} cannot be changed here")))
             }
         }
-    }
-
-    fn set_configs(
-        &self,
-        topic: &Str,
-        config: TopicConfig,
-        validate_only: bool,
-        lsn: &mut Option<Lsn>,
-    ) -> Result<(), Refusal> {
-        settings::check(&config).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
-        if !validate_only {
-            let set = self.node.namespace.alter_config(topic, config);
-            *lsn = Some(set.map_err(|error| (map::topic::error_code(&error), error.to_string()))?);
-        }
-        Ok(())
     }
 
     pub(super) fn list_config_resources(&mut self, mut call: Call) -> Result<(), ConnectionError> {
@@ -339,10 +333,16 @@ fn changed(
     Ok(after)
 }
 
-fn told(outcome: Result<(), Refusal>) -> (ErrorCode, Option<Str>) {
-    match outcome {
-        Ok(()) => (ErrorCode::NONE, None),
-        Err((code, text)) => (code, message(text)),
+/// What is to be done to a setting.
+fn change(config: &incremental_alter_configs::AlterableConfig) -> Result<Change, Refusal> {
+    let value = config.value.as_ref().map(ToString::to_string);
+    match (config.config_operation, value) {
+        (0, Some(value)) => Ok(Change::Set(value)),
+        (1, _) => Ok(Change::Delete),
+        (2, Some(value)) => Ok(Change::Append(value)),
+        (3, Some(value)) => Ok(Change::Subtract(value)),
+        (0 | 2 | 3, None) => Err((ErrorCode::INVALID_CONFIG, format!("Null value for {}", config.name))),
+        (other, _) => Err((ErrorCode::INVALID_REQUEST, format!("Unknown operation {other}"))),
     }
 }
 

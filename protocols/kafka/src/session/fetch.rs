@@ -8,21 +8,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BufMut;
 use inver_broker::Mailbox;
 use inver_storage::{ColdRead, Read, ReadError, StoredBatch};
 use parking_lot::Mutex;
 
-use super::fetch_plan::{FetchPlan, Slot, TopicKey};
-use super::{Call, Session, offset};
+use super::fetch_answer::write;
+use super::fetch_plan::FetchPlan;
+use super::{Call, Session};
 use crate::budget::{Budget, Share, charged};
 use crate::codec::api::fetch::{FetchRequest, FetchResponse};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::FrameWriter;
 use crate::codec::header::RequestHeader;
-use crate::codec::wire::{Wire, write_length, write_no_tagged_fields};
 use crate::error::ConnectionError;
-use crate::node::LEADER_EPOCH;
 
 /// The token that says: a read from the disk is done.
 const COLD: u64 = 1 << 62;
@@ -36,9 +34,6 @@ const NO_SESSION: i32 = 0;
 
 /// Pause before a read from the disk is tried again for which there was no memory.
 const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
-
-/// Bytes of a batch that are written anew: its offset, its length (unchanged), the leader's epoch.
-const REWRITTEN_BYTES: usize = 16;
 
 /// What has to do with fetches on one connection.
 pub(super) struct Fetcher {
@@ -64,19 +59,19 @@ struct FetchSession {
 }
 
 /// The fetch that is under way.
-struct Running {
+pub(super) struct Running {
     number: u64,
-    header: RequestHeader,
+    pub(super) header: RequestHeader,
     deadline: Instant,
     bytes_min: usize,
     bytes_max: usize,
-    bytes: usize,
+    pub(super) bytes: usize,
     /// Promised to reads from the disk.
     granted: usize,
     cold_reads: usize,
     failed: bool,
-    session_id: i32,
-    incremental: bool,
+    pub(super) session_id: i32,
+    pub(super) incremental: bool,
 }
 
 struct ColdResult {
@@ -346,63 +341,4 @@ impl Session {
             self.start_fetch(number, call, &request);
         }
     }
-}
-
-/// Writes the body of a response, by hand since it carries stored batches.
-fn write(writer: &mut FrameWriter<'_>, running: &Running, plan: &FetchPlan, share: &Share) {
-    let version = running.header.version;
-    let out = writer.out();
-    out.put_i32(0);
-    if version.number >= 7 {
-        ErrorCode::NONE.write(out, version);
-        out.put_i32(running.session_id);
-    }
-    let runs = plan.told(running.incremental);
-    write_length(out, runs.len(), version.flexible);
-    for (topic, slots) in runs {
-        let out = writer.out();
-        match topic {
-            TopicKey::Name(name) => name.write(out, version),
-            TopicKey::Id(id) => id.write(out, version),
-        }
-        write_length(out, slots.len(), version.flexible);
-        for slot in slots {
-            write_partition(writer, running, slot, share);
-        }
-        write_no_tagged_fields(writer.out(), version);
-    }
-    write_no_tagged_fields(writer.out(), version);
-}
-
-fn write_partition(writer: &mut FrameWriter<'_>, running: &Running, slot: &Slot, share: &Share) {
-    let version = running.header.version;
-    let out = writer.out();
-    let (end, start) = match slot.bounds() {
-        Some((end, start)) if slot.error.is_none() => (offset(end), offset(start)),
-        _ => (-1, -1),
-    };
-    out.put_i32(slot.index);
-    slot.error.write(out, version);
-    out.put_i64(end);
-    // The last stable offset: there are no open transactions.
-    out.put_i64(end);
-    if version.number >= 5 {
-        out.put_i64(start);
-    }
-    // No aborted transactions.
-    write_length(out, 0, version.flexible);
-    if version.number >= 11 {
-        // No other replica would be better to read from.
-        out.put_i32(-1);
-    }
-    write_length(out, slot.found_bytes, version.flexible);
-    for batch in &slot.found {
-        let out = writer.out();
-        out.put_i64(offset(batch.base_offset));
-        out.put_slice(batch.bytes.get(8..12).unwrap_or_default());
-        out.put_i32(LEADER_EPOCH);
-        let rest = batch.bytes.slice(REWRITTEN_BYTES.min(batch.bytes.len())..);
-        writer.splice(rest, |rest| charged(rest, share));
-    }
-    write_no_tagged_fields(writer.out(), version);
 }

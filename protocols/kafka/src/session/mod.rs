@@ -13,12 +13,16 @@ pub mod group;
 mod cluster;
 mod configs;
 mod fetch;
+mod fetch_answer;
 mod fetch_plan;
+mod fetch_slot;
 mod group_admin;
 mod groups;
+mod leaders;
 mod log_dirs;
 mod node_settings;
 mod offsets;
+mod permissions;
 mod pipeline;
 mod positions;
 mod produce;
@@ -130,12 +134,17 @@ impl Session {
         self.peer
     }
 
+    /// Whether the client may ask for everything: it has shown who it is, or need not.
+    pub(crate) fn is_open(&self) -> bool {
+        self.access.is_open()
+    }
+
     /// Bytes that the next request may have, by what its first bytes say.
     pub(crate) fn request_bytes_max(&self, first_bytes: &[u8]) -> usize {
         let limits = &self.node.config.limits;
         let api_key = first_bytes.first_chunk().map(|chunk| i16::from_be_bytes(*chunk));
         match api_key {
-            _ if !self.access.is_open() => limits.stranger_bytes_max,
+            _ if !self.is_open() => limits.stranger_bytes_max,
             Some(key::Produce) => limits.produce_bytes_max,
             _ => limits.request_bytes_max,
         }
@@ -162,8 +171,9 @@ impl Session {
                 return Err(ConnectionError::Unsupported { api_key, api_version });
             }
         };
-        let open = self.access.is_open();
-        if !open && !matches!(header.api.key, key::ApiVersions | key::SaslHandshake | key::SaslAuthenticate) {
+        if !self.is_open()
+            && !matches!(header.api.key, key::ApiVersions | key::SaslHandshake | key::SaslAuthenticate)
+        {
             return Err(ConnectionError::NotAuthenticated { api: header.api.name });
         }
         self.node.metrics.request(header.api);
@@ -198,16 +208,26 @@ impl Session {
             key::DeleteRecords => self.delete_records(call)?,
             key::InitProducerId => self.init_producer_id(call)?,
             key::OffsetForLeaderEpoch => self.offset_for_leader_epoch(call)?,
+            key::DescribeAcls => self.describe_acls(call)?,
+            key::CreateAcls => self.create_acls(call)?,
+            key::DeleteAcls => self.delete_acls(call)?,
             key::DescribeConfigs => self.describe_configs(call)?,
             key::AlterConfigs => self.alter_configs(call)?,
+            key::AlterReplicaLogDirs => self.alter_replica_log_dirs(call)?,
             key::DescribeLogDirs => self.describe_log_dirs(call)?,
             key::SaslAuthenticate => return self.sasl_authenticate(call).map(Some),
             key::CreatePartitions => self.create_partitions(call)?,
             key::DeleteGroups => self.delete_groups(call)?,
+            key::ElectLeaders => self.elect_leaders(call)?,
             key::IncrementalAlterConfigs => self.incremental_alter_configs(call)?,
+            key::AlterPartitionReassignments => self.alter_partition_reassignments(call)?,
             key::ListPartitionReassignments => self.list_partition_reassignments(call)?,
             key::OffsetDelete => self.offset_delete(call)?,
+            key::DescribeClientQuotas => self.describe_client_quotas(call)?,
+            key::DescribeUserScramCredentials => self.describe_user_scram_credentials(call)?,
             key::DescribeCluster => self.describe_cluster(call)?,
+            key::DescribeProducers => self.describe_producers(call)?,
+            key::ListTransactions => self.list_transactions(call)?,
             key::ListConfigResources => self.list_config_resources(call)?,
             key::DescribeTopicPartitions => self.describe_topic_partitions(call)?,
             api_key => {

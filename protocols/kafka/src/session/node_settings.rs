@@ -71,6 +71,12 @@ pub(super) fn all(config: &KafkaConfig, address: &(Str, i32)) -> Vec<NodeSetting
             config.limits.offset_metadata_bytes_max.to_string(),
             "What may be noted beside a committed offset.",
         ),
+        (
+            "offsets.retention.minutes",
+            3,
+            (groups.offsets_retention.as_secs() / 60).to_string(),
+            "How long the positions of a group are kept after its last member left; 0: for ever.",
+        ),
         ("offsets.topic.replication.factor", 4, "1".to_owned(), "There is one node."),
         ("transaction.state.log.replication.factor", 4, "1".to_owned(), "There is one node."),
     ];

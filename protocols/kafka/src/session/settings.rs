@@ -81,6 +81,9 @@ impl Setting {
 
     /// Why `value` cannot be set, if it cannot.
     pub(super) fn check(&self, value: &str) -> Result<(), String> {
+        if self.name == REMOTE_STORAGE && value.eq_ignore_ascii_case("true") {
+            return Err("Tiered Storage functionality is disabled in the broker.".to_owned());
+        }
         match self.kind.allows(value) {
             true => Ok(()),
             false => Err(format!("Invalid value {value} for configuration {}", self.name)),
@@ -90,6 +93,7 @@ impl Setting {
 
 pub(super) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 const CLEANUP_POLICY: &str = "cleanup.policy";
+const REMOTE_STORAGE: &str = "remote.storage.enable";
 const TIMESTAMP_AFTER_MAX: &str = "message.timestamp.after.max.ms";
 const TIMESTAMP_BEFORE_MAX: &str = "message.timestamp.before.max.ms";
 const TIMESTAMP_TYPE: &str = "message.timestamp.type";
@@ -114,7 +118,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         CLEANUP_POLICY,
         Kind::SomeOf(&["delete", "compact"]),
         "delete",
-        "delete: records go when they are too old or too many; compact alone: records stay, and need keys.",
+        "delete: records go when they are too old or too many; compact: of those with the same key the last one stays, and all need keys.",
     ),
     setting("compression.gzip.level", Kind::Int(-1), "-1", NO_EFFECT),
     setting("compression.lz4.level", Kind::Int(1), "9", NO_EFFECT),
@@ -125,7 +129,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Producers' batches are kept as they came, whatever is set.",
     ),
     setting("compression.zstd.level", Kind::Int(-131_072), "3", NO_EFFECT),
-    setting("delete.retention.ms", Kind::Long(0), "86400000", NO_EFFECT),
+    setting(
+        "delete.retention.ms",
+        Kind::Long(0),
+        "86400000",
+        "How long compaction keeps a record without a value, in milliseconds.",
+    ),
     setting("file.delete.delay.ms", Kind::Long(0), "60000", NO_EFFECT),
     setting("flush.messages", Kind::Long(1), "9223372036854775807", NO_EFFECT),
     setting("flush.ms", Kind::Long(0), "9223372036854775807", NO_EFFECT),
@@ -166,13 +175,28 @@ pub(super) const SETTINGS: &[Setting] = &[
         "CreateTime",
         "CreateTime: records keep the producer's time; LogAppendTime: they get the broker's.",
     ),
-    setting("min.cleanable.dirty.ratio", Kind::Ratio, "0.5", NO_EFFECT),
-    setting("min.compaction.lag.ms", Kind::Long(0), "0", NO_EFFECT),
-    setting("min.insync.replicas", Kind::Int(1), "1", NO_EFFECT),
+    setting(
+        "min.cleanable.dirty.ratio",
+        Kind::Ratio,
+        "0.5",
+        "The share of a partition that must be new before it is compacted.",
+    ),
+    setting(
+        "min.compaction.lag.ms",
+        Kind::Long(0),
+        "0",
+        "Records younger than this are not compacted, in milliseconds.",
+    ),
+    setting(
+        "min.insync.replicas",
+        Kind::Int(1),
+        "1",
+        "Kept and shown; there is one node, and acks=all waits for what it commits.",
+    ),
     setting("preallocate", Kind::Boolean, "false", NO_EFFECT),
     setting("remote.log.copy.disable", Kind::Boolean, "false", NO_EFFECT),
     setting("remote.log.delete.on.disable", Kind::Boolean, "false", NO_EFFECT),
-    setting("remote.storage.enable", Kind::Boolean, "false", NO_EFFECT),
+    setting(REMOTE_STORAGE, Kind::Boolean, "false", NO_EFFECT),
     setting(
         "retention.bytes",
         Kind::Long(-1),
@@ -265,6 +289,7 @@ mod tests {
             ("retention.ms", "soon"),
             ("max.message.bytes", "4294967296"),
             ("preallocate", "maybe"),
+            ("remote.storage.enable", "true"),
             ("min.cleanable.dirty.ratio", "1.5"),
             ("no.such.setting", "1"),
         ] {

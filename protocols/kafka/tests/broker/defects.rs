@@ -1,7 +1,7 @@
 //! Bytes that are not requests. The broker hangs up and lives on.
 
-use std::io::Write;
-use std::time::Duration;
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
 
 use inver_kafka::KafkaConfig;
 use inver_kafka::codec::api::metadata::{MetadataRequest, MetadataResponse};
@@ -109,7 +109,7 @@ fn many_requests_at_once_are_all_answered() {
 fn large_requests_wait_for_each_other_and_may_not_take_for_ever() {
     let mut config = KafkaConfig { message_bytes_max: 10 << 20, ..KafkaConfig::default() };
     config.limits.large_requests_bytes_max = 3 << 20;
-    config.limits.large_request_time_max = Duration::from_millis(600);
+    config.limits.request_time_max = Duration::from_millis(600);
     let world = World::with(config);
     let mut slow = world.with_topic("t", 1, &[]);
     let large = "x".repeat(2 << 20);
@@ -118,10 +118,39 @@ fn large_requests_wait_for_each_other_and_may_not_take_for_ever() {
     slow.stream.write_all(&request[..1000]).unwrap();
     std::thread::sleep(Duration::from_millis(100));
     let mut patient = world.client();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     patient.stream.write_all(&request).unwrap();
     let response: ProduceResponse = patient.receive(&Api::Produce, 9);
     assert_eq!(response.responses[0].partition_responses[0].base_offset, 0);
     assert!(start.elapsed() > Duration::from_millis(300));
     assert!(slow.is_hung_up_on());
+}
+
+#[test]
+fn a_request_that_drips_in_is_given_up() {
+    let mut config = KafkaConfig::default();
+    config.limits.request_time_max = Duration::from_millis(400);
+    let world = World::with(config);
+    let mut client = world.client();
+    let request = encode(&Api::Metadata, 9, 1, &MetadataRequest::default());
+    let start = Instant::now();
+    // A byte at a time, each of which would renew an idle time; the last is never sent.
+    let mut drips = request[..request.len() - 1].iter().cycle();
+    client.stream.write_all(&1_000_000u32.to_be_bytes()).unwrap();
+    client.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let ended = loop {
+        assert!(start.elapsed() < Duration::from_secs(15));
+        if client.stream.write_all(&[*drips.next().unwrap()]).is_err() {
+            break true;
+        }
+        let mut byte = [0];
+        match client.stream.read(&mut byte) {
+            Ok(0) => break true,
+            Ok(_) => break false,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => break true,
+        }
+    };
+    assert!(ended);
+    assert!(start.elapsed() > Duration::from_millis(300));
 }

@@ -1,6 +1,6 @@
 //! Groups over the wire: their members' requests, positions, administration, restarts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use inver_kafka::KafkaConfig;
@@ -273,4 +273,32 @@ fn groups_are_described_and_deleted() {
     assert_eq!(response.results[0].error_code, ErrorCode::NONE);
     assert!(list(&mut client).is_empty());
     assert_eq!(committed(&mut client, 7).0, -1);
+}
+
+#[test]
+fn positions_expire_when_nobody_has_been_there_for_long() {
+    let mut config = KafkaConfig::default();
+    config.groups.offsets_retention = Duration::from_millis(600);
+    config.groups.initial_delay = Duration::ZERO;
+    let world = World::with(config.clone());
+    let mut client = world.with_topic("t", 1, &[]);
+    let (member_id, generation) = settle(&mut client, 5);
+    assert_eq!(commit(&mut client, &member_id, generation, 5), ErrorCode::NONE);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(1000) {
+        assert_eq!(committed(&mut client, 7).0, 5, "a member is there");
+    }
+    assert_eq!(leave(&mut client, 3, &member_id), ErrorCode::NONE);
+    assert_eq!(committed(&mut client, 7).0, 5, "it has just left");
+    // When it left is known after a restart.
+    drop(client);
+    let world = world.restart(config);
+    let mut client = world.client();
+    let start = Instant::now();
+    while committed(&mut client, 7).0 == 5 {
+        assert!(start.elapsed() < Duration::from_secs(10), "it was never forgotten");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let listed: ListGroupsResponse = client.call(&Api::ListGroups, 4, &ListGroupsRequest::default());
+    assert_eq!(listed.groups, []);
 }

@@ -13,4 +13,5 @@ mod fetching;
 mod groups;
 mod producing;
 mod sasl;
+mod single_node;
 mod world;

@@ -202,3 +202,41 @@ fn a_compacted_topic_wants_keys() {
     assert_eq!(response.record_errors[0].batch_index, 1);
     assert_eq!(client.produce(9, "t", 0, batch(&["keyed"]).into_bytes()).error_code, ErrorCode::NONE);
 }
+
+#[test]
+fn what_is_malformed_inside_is_not_acknowledged() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    // A record with a key of length -3, counted and summed as it should be.
+    let sound = batch(&[""]).into_bytes();
+    let mut forged = BytesMut::from(&sound[..61]);
+    forged.extend_from_slice(&[2 * 6, 0, 0, 0, 5, 1, 0]);
+    let batch_length = forged.len() as i32 - 12;
+    forged[8..12].copy_from_slice(&batch_length.to_be_bytes());
+    let crc = crc32c::crc32c(&forged[21..]);
+    forged[17..21].copy_from_slice(&crc.to_be_bytes());
+    let refused = client.produce(9, "t", 0, forged.freeze());
+    assert_eq!(refused.error_code, ErrorCode::INVALID_RECORD, "{refused:?}");
+    assert_eq!(client.produce(9, "t", 0, sound).base_offset, 0);
+}
+
+#[test]
+fn times_too_far_ahead_are_refused() {
+    let world = World::new();
+    let mut client = world.with_topic("t", 1, &[]);
+    let mut lax = world.with_topic("lax", 1, &[("message.timestamp.after.max.ms", "9223372036854775807")]);
+    let mut strict = world.with_topic("strict", 1, &[("message.timestamp.before.max.ms", "1000")]);
+    let at = |ms: i64| {
+        let mut builder = BatchBuilder::new(100);
+        builder.push(ms, None, &[], Some(b"a"));
+        builder.finish().into_bytes()
+    };
+    let now = inver_broker::now_ms();
+    assert_eq!(client.produce(9, "t", 0, at(now + 1_800_000)).error_code, ErrorCode::NONE);
+    let refused = client.produce(9, "t", 0, at(now + 7_200_000));
+    assert_eq!(refused.error_code, ErrorCode::INVALID_TIMESTAMP);
+    assert_eq!(refused.record_errors[0].batch_index, 0);
+    assert_eq!(lax.produce(9, "lax", 0, at(now + 7_200_000)).error_code, ErrorCode::NONE);
+    assert_eq!(strict.produce(9, "strict", 0, at(now)).error_code, ErrorCode::NONE);
+    assert_eq!(strict.produce(9, "strict", 0, at(now - 60_000)).error_code, ErrorCode::INVALID_TIMESTAMP);
+}

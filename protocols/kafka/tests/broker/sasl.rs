@@ -3,19 +3,27 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use inver_broker::FixedUsers;
+use inver_kafka::KafkaConfig;
+use inver_kafka::codec::api::api_versions::ApiVersionsRequest;
 use inver_kafka::codec::api::metadata::{MetadataRequest, MetadataResponse};
 use inver_kafka::codec::api::sasl_authenticate::{SaslAuthenticateRequest, SaslAuthenticateResponse};
 use inver_kafka::codec::api::sasl_handshake::{SaslHandshakeRequest, SaslHandshakeResponse};
 use inver_kafka::codec::api_key::Api;
 use inver_kafka::codec::error_code::ErrorCode;
 
-use crate::world::{Client, World};
+use crate::world::{Client, World, encode};
+
+fn guarded_with(config: KafkaConfig) -> World {
+    let users = FixedUsers(HashMap::from([("ann".into(), b"secret".to_vec())]));
+    World::guarded(config, Arc::new(users))
+}
 
 fn guarded() -> World {
-    World::guarded(Arc::new(FixedUsers(HashMap::from([("ann".into(), b"secret".to_vec())]))))
+    guarded_with(KafkaConfig::default())
 }
 
 fn handshake(client: &mut Client, version: i16, mechanism: &str) -> ErrorCode {
@@ -81,6 +89,36 @@ fn a_stranger_may_not_send_much() {
     let mut client = world.client();
     client.stream.write_all(b"\0\x10\0\0\0\x12\0\0").unwrap();
     assert!(client.is_hung_up_on());
+}
+
+#[test]
+fn a_login_has_to_come_in_time_whatever_else_comes() {
+    let mut config = KafkaConfig::default();
+    config.limits.login_max = Duration::from_millis(400);
+    let world = guarded_with(config);
+    let start = Instant::now();
+    let mut silent = world.client();
+    assert!(silent.is_hung_up_on());
+    let mut talkative = world.client();
+    let mut asked = 0;
+    // Each answer renews nothing; the loop ends because the broker hangs up.
+    while start.elapsed() < Duration::from_secs(15) {
+        talkative.stream.write_all(&encode(&Api::ApiVersions, 0, 1, &ApiVersionsRequest::default())).ok();
+        match talkative.receive_frame() {
+            Some(_) => asked += 1,
+            None => break,
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(asked > 0);
+    assert!(start.elapsed() < Duration::from_secs(10));
+    let mut known = world.client();
+    assert_eq!(handshake(&mut known, 1, "PLAIN"), ErrorCode::NONE);
+    assert_eq!(authenticate(&mut known, 2, b"\0ann\0secret"), ErrorCode::NONE);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(500) {
+        asks(&mut known);
+    }
 }
 
 #[test]

@@ -44,8 +44,8 @@ impl World {
         World::open(TempDir::new().unwrap(), config, Arc::new(LoopbackOnly))
     }
 
-    pub(crate) fn guarded(authenticator: Arc<dyn Authenticator>) -> World {
-        World::open(TempDir::new().unwrap(), KafkaConfig::default(), authenticator)
+    pub(crate) fn guarded(config: KafkaConfig, authenticator: Arc<dyn Authenticator>) -> World {
+        World::open(TempDir::new().unwrap(), config, authenticator)
     }
 
     fn open(folder: TempDir, config: KafkaConfig, authenticator: Arc<dyn Authenticator>) -> World {

@@ -39,7 +39,7 @@ use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
 
 /// Bounds and delays of groups.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupLimits {
     /// Shortest session timeout that a member may ask for.
     pub session_timeout_min: Duration,
@@ -56,6 +56,9 @@ pub struct GroupLimits {
     pub protocols_max: usize,
     /// Bytes that all members of a group may have kept for them (metadata and assignments).
     pub bytes_max: usize,
+    /// How long a group's positions are kept after its last member left, or, where it never had members, after they
+    /// were committed. Zero: for ever.
+    pub offsets_retention: Duration,
 }
 
 impl Default for GroupLimits {
@@ -69,6 +72,7 @@ impl Default for GroupLimits {
             members_max: 10_000,
             protocols_max: 100,
             bytes_max: 64 << 20,
+            offsets_retention: Duration::from_secs(7 * 24 * 60 * 60),
         }
     }
 }
@@ -203,6 +207,8 @@ pub struct Group<W> {
     sync_deadline: Option<Instant>,
     /// Not later than the next thing that time brings about; may be early.
     wake_at: Option<Instant>,
+    /// When the last member left, by the wall's clock; `None` while there are members, and before the first.
+    emptied_ms: Option<i64>,
 }
 
 /// How long a rebalance still waits for members.
@@ -237,6 +243,7 @@ impl<W> Group<W> {
             rebalance: None,
             sync_deadline: None,
             wake_at: None,
+            emptied_ms: None,
         }
     }
 
@@ -268,6 +275,19 @@ impl<W> Group<W> {
     /// The members, in the order in which they came.
     pub fn members(&self) -> impl Iterator<Item = &Member<W>> {
         self.order.iter().filter_map(|id| self.members.get(id))
+    }
+
+    /// When the last member left, in milliseconds since 1970, if there was one and none has come since.
+    pub fn emptied_ms(&self) -> Option<i64> {
+        self.emptied_ms
+    }
+
+    /// Takes note of the wall's clock after a change.
+    pub fn note_time(&mut self, now_ms: i64) {
+        self.emptied_ms = match self.state {
+            State::Empty if self.generation > 0 => self.emptied_ms.or(Some(now_ms)),
+            _ => None,
+        };
     }
 
     /// Whether nothing would be lost by forgetting the group.

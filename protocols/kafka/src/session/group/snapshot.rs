@@ -28,6 +28,8 @@ messages! {
         protocol: Option<Str> [1..; null 1..],
         leader: Option<Str> [1..; null 1..],
         members: Vec<MemberRow> [1..],
+    } tagged {
+        0 emptied_ms: i64 [1..; default -1],
     }
 
     /// A member.
@@ -81,6 +83,7 @@ impl<W> Group<W> {
             protocol: self.protocol.clone(),
             leader: self.leader.clone(),
             members: members.collect(),
+            emptied_ms: self.emptied_ms.unwrap_or(-1),
         };
         let mut out = BytesMut::new();
         out.put_u8(ROW_VERSION);
@@ -100,6 +103,7 @@ impl<W> Group<W> {
         group.generation = row.generation;
         group.protocol_type = row.protocol_type;
         group.protocol = row.protocol;
+        group.emptied_ms = (row.emptied_ms >= 0).then_some(row.emptied_ms);
         for member in row.members {
             let session_timeout = duration(member.session_timeout_ms);
             group.insert(Member {

@@ -4,21 +4,21 @@
 //! Answers leave as filled tickets. What a restart must know is written under the group's lock, so that the log's
 //! order is the order of events.
 
+mod answers;
+mod expiry;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
-use inver_broker::{Broker, Namespace};
+use inver_broker::{Broker, Namespace, now_ms};
 use inver_storage::{Lsn, SubmitError};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use crate::codec::api::join_group::{JoinGroupResponse, JoinGroupResponseMember};
-use crate::codec::api::sync_group::SyncGroupResponse;
+use self::answers::deliver;
 use crate::codec::error_code::ErrorCode;
-use crate::codec::frame::respond;
 use crate::codec::header::RequestHeader;
 use crate::codec::text::Str;
 use crate::session::group::{Effects, Group, GroupLimits, Join, Joined, Leave, State, Sync, Synced};
@@ -104,14 +104,20 @@ impl Coordinator {
     }
 
     async fn keep_time(self: Arc<Self>) {
+        let mut sweep_at = self.next_sweep();
         loop {
             let first = self.wakes.lock().first().map(|(at, _)| *at);
-            match first {
+            let next = [first, sweep_at].into_iter().flatten().min();
+            match next {
                 None => self.rewound.notified().await,
                 Some(at) => tokio::select! {
                     () = tokio::time::sleep_until(at.into()) => self.ring(Instant::now()),
                     () = self.rewound.notified() => {}
                 },
+            }
+            if sweep_at.is_some_and(|at| at <= Instant::now()) {
+                self.expire_positions(now_ms()).await;
+                sweep_at = self.next_sweep();
             }
         }
     }
@@ -160,6 +166,7 @@ impl Coordinator {
     ) -> R {
         let mut effects = Effects::default();
         let result = change(&mut cell.group, &self.limits, &mut effects);
+        cell.group.note_time(now_ms());
         if effects.changed {
             self.keep(&cell.group);
         }
@@ -378,42 +385,5 @@ impl Coordinator {
             None => None,
         };
         Ok(row.max(positions))
-    }
-}
-
-/// Tells those who wait.
-fn deliver(effects: Effects<Waiter>) {
-    let mut arena = BytesMut::new();
-    for (waiter, joined) in effects.joined {
-        let response = join_response(joined, waiter.request.version.number);
-        waiter.ticket.fill(respond(&mut arena, &waiter.request, &response));
-    }
-    for (waiter, synced) in effects.synced {
-        let response = SyncGroupResponse {
-            throttle_time_ms: 0,
-            error_code: synced.error,
-            protocol_type: synced.protocol_type,
-            protocol_name: synced.protocol,
-            assignment: synced.assignment,
-        };
-        waiter.ticket.fill(respond(&mut arena, &waiter.request, &response));
-    }
-}
-
-fn join_response(joined: Joined, version: i16) -> JoinGroupResponse {
-    let member = |(member_id, group_instance_id, metadata): (Str, Option<Str>, Bytes)| {
-        JoinGroupResponseMember { member_id, group_instance_id, metadata }
-    };
-    JoinGroupResponse {
-        throttle_time_ms: 0,
-        error_code: joined.error,
-        generation_id: joined.generation,
-        protocol_type: joined.protocol_type,
-        // Before version 7 there is no null; the empty name is what Kafka says then.
-        protocol_name: joined.protocol.or_else(|| (version < 7).then(Str::default)),
-        leader: joined.leader,
-        skip_assignment: joined.skip_assignment,
-        member_id: joined.member_id,
-        members: joined.members.into_iter().map(member).collect(),
     }
 }

@@ -1,0 +1,30 @@
+//! ListTransactions: the transactions there are.
+
+use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
+use crate::codec::text::Str;
+
+messages! {
+    /// Versions 0-2, flexible 0+.
+    pub struct ListTransactionsRequest {
+        state_filters: Vec<Str> [0..],
+        producer_id_filters: Vec<i64> [0..],
+        duration_filter: i64 [1..; default -1],
+        transactional_id_pattern: Option<Str> [2..; null 2..],
+    }
+
+    /// Versions 0-2, flexible 0+.
+    pub struct ListTransactionsResponse {
+        throttle_time_ms: i32 [0..],
+        error_code: ErrorCode [0..],
+        unknown_state_filters: Vec<Str> [0..],
+        transaction_states: Vec<TransactionState> [0..],
+    }
+
+    /// The current state of the transaction for the transactional id.
+    pub struct TransactionState {
+        transactional_id: Str [0..],
+        producer_id: i64 [0..],
+        transaction_state: Str [0..],
+    }
+}
