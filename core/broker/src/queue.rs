@@ -239,6 +239,11 @@ impl Queue {
         self.mortal.load(Ordering::Acquire) || self.spec.limits.message_ttl_ms.is_some()
     }
 
+    /// Whether a message can die of coming back.
+    pub(crate) fn counts_deliveries(&self) -> bool {
+        self.spec.limits.deliveries_max.is_some()
+    }
+
     /// What time brings: messages die, and the queue itself.
     pub(crate) fn age(&self, now_ms: i64) -> Aged {
         // Before the look: a message that comes meanwhile says again that it is mortal.

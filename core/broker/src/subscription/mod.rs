@@ -29,6 +29,7 @@ mod waiting;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use inver_storage::batch::{Batch, Record};
 use inver_storage::{Cursor, CursorId, Entry, Lsn, Offset, Stream};
@@ -46,6 +47,7 @@ pub use source::{LiveBatch, MemoryBounds, WhenFull};
 pub(crate) use mortality::Look;
 
 use mortality::DEATHS_A_LOOK_MAX;
+use slots::PATIENCE_MS_MAX;
 use source::memory::spill_ended;
 use state::{Load, State};
 
@@ -397,9 +399,21 @@ impl Subscription {
     }
 
     /// What waits in it changed: those too old may have come to the front.
+    /// Whoever lets others go first does so for a while.
+    fn lose_patience_later(self: &Arc<Self>) {
+        let subscription = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(PATIENCE_MS_MAX.unsigned_abs())).await;
+            if let Some(subscription) = subscription.upgrade() {
+                subscription.locked(State::lose_patience);
+            }
+        });
+    }
+
     fn look_soon(&self) {
         if let Some((namespace, queue)) = self.queue.get()
-            && let Some(queue) = queue.upgrade().filter(|queue| queue.is_mortal())
+            && let Some(queue) =
+                queue.upgrade().filter(|queue| queue.is_mortal() || queue.counts_deliveries())
         {
             self.surroundings.clockwork.look_at(namespace, &queue, now_ms());
         }

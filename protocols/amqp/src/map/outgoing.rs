@@ -181,6 +181,15 @@ impl Renderer {
         if let Some(qos) = known.mqtt_qos {
             all.delivery_mode = all.delivery_mode.or(Some(if qos == b"0" { 1 } else { 2 }));
         }
+        // Addresses are written with dots here: what it names can be published to as it stands.
+        let reply_to = known
+            .properties
+            .reply_to
+            .filter(|_| known.mqtt_topic.is_some() && !from_batch)
+            .map(|slashed| rewrite(Form::Slashed, Form::Dotted, slashed));
+        if let Some(dotted) = reply_to.as_deref().and_then(short) {
+            all.reply_to = Some(dotted);
+        }
         let left_ms = known.expires_ms.map(|at| at.saturating_sub(now_ms).max(0).unsigned_abs());
         all.expiration = left_ms.map(|left| decimal(left, &mut self.numbers));
         if !self.table.is_empty() {

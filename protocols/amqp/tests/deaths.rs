@@ -1,0 +1,86 @@
+//! Messages that die: by age, by coming back too often, for want of room; and where they are then.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use inver_amqp::codec::Method;
+use inver_amqp::codec::table::{Table, Value};
+use support::{Client, Server, table};
+
+/// A queue whose dead go to the queue `dead`, which is consumed.
+fn mortal(client: &mut Client, durable: bool, limits: &[(&str, Value<'_>)]) {
+    client.declare("dead");
+    client.consume("dead", "grave", true);
+    let mut fields = limits.to_vec();
+    fields.push(("x-dead-letter-exchange", Value::Text(b"")));
+    fields.push(("x-dead-letter-routing-key", Value::Text(b"dead")));
+    let arguments = table(&fields);
+    client.declare_with("q", durable, Table::of(&arguments));
+}
+
+fn wait_until(at: Instant) {
+    std::thread::sleep(at.saturating_duration_since(Instant::now()));
+}
+
+#[test]
+fn what_came_back_dies_when_it_would_have_died() {
+    const TTL: Duration = Duration::from_millis(800);
+    let server = Server::start();
+    let (mut client, mut grave) = (server.client(), server.client());
+    mortal(&mut grave, false, &[("x-message-ttl", Value::I32(800))]);
+    let start = Instant::now();
+    client.publish(1, "", "q", b"1");
+    assert_eq!(client.get("q", true).unwrap().text(), "1");
+    wait_until(start + TTL / 2);
+    client.publish(1, "", "q", b"2");
+    let second = client.get("q", false).unwrap();
+    wait_until(start + TTL * 3 / 4);
+    client.publish(1, "", "q", b"3");
+    wait_until(start + TTL * 5 / 4);
+    client.nack(second.tag, false, true);
+    assert_eq!(grave.message().text(), "2");
+    assert!(start.elapsed() >= TTL * 3 / 2);
+    assert_eq!(grave.message().text(), "3");
+    assert!(start.elapsed() >= TTL * 7 / 4);
+}
+
+#[test]
+fn who_comes_back_too_often_dies_of_the_last_return() {
+    let server = Server::start();
+    for durable in [false, true] {
+        let (mut client, mut grave) = (server.client(), server.client());
+        mortal(&mut grave, durable, &[("x-delivery-limit", Value::I32(1))]);
+        client.publish(1, "", "q", b"poison");
+        for _ in 0..2 {
+            let got = client.get("q", false).unwrap();
+            client.nack(got.tag, false, true);
+        }
+        assert_eq!(grave.message().text(), "poison");
+        grave.send(1, &Method::BasicCancel { consumer_tag: "grave", nowait: false });
+        grave.expect("BasicCancelOk");
+        grave.send(
+            1,
+            &Method::QueueDelete { ticket: 0, queue: "q", if_unused: false, if_empty: true, nowait: false },
+        );
+        grave.expect("QueueDeleteOk");
+    }
+}
+
+#[test]
+fn what_has_no_room_dies_at_once() {
+    let server = Server::start();
+    let (mut client, mut grave) = (server.client(), server.client());
+    mortal(&mut grave, true, &[("x-max-length", Value::I32(2))]);
+    (1..=3).for_each(|n| client.publish(1, "", "q", n.to_string().as_bytes()));
+    assert_eq!(grave.message().text(), "1");
+    grave.expect_silence();
+    assert_eq!(client.inspect("q"), (2, 0));
+}
