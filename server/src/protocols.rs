@@ -4,6 +4,7 @@
 //! configuration keys, their variables and the metrics' labels all follow from the entry.
 
 mod amqp;
+mod kafka;
 mod mqtt;
 
 use std::sync::Arc;
@@ -69,23 +70,8 @@ pub(crate) static PLUGS: &[Plug] = &[
         port: 9092,
         tls_port: 9093,
         websocket: None,
-        settings: &[
-            Setting {
-                name: "advertised",
-                default: "",
-                help: "`host:port` that clients are told to connect to; where it is empty, the address that they came in by.",
-                list: false,
-                check: |value| value::host_port(value).map(drop),
-            },
-            Setting {
-                name: "default_partitions",
-                default: "4",
-                help: "Partitions of a topic that is made without saying how many.",
-                list: false,
-                check: |value| value::number(value, 1, PARTITIONS_MAX).map(drop),
-            },
-        ],
-        make: kafka,
+        settings: kafka::SETTINGS,
+        make: kafka::make,
     },
     Plug {
         name: "mqtt",
@@ -106,13 +92,3 @@ pub(crate) static PLUGS: &[Plug] = &[
         make: amqp::make,
     },
 ];
-
-fn kafka(config: &Config) -> Result<Arc<dyn Protocol>, String> {
-    let own = inver_kafka::KafkaConfig {
-        advertised: value::host_port(config.setting("kafka.advertised")?)?,
-        default_partitions: default_partitions(config)?,
-        message_bytes_max: u32::try_from(config.message_bytes_max).unwrap_or(u32::MAX),
-        ..Default::default()
-    };
-    Ok(Arc::new(inver_kafka::Kafka::new(own)))
-}

@@ -140,6 +140,15 @@ pub(crate) fn path(value: &Value) -> Result<Option<PathBuf>, String> {
     Ok(if text.is_empty() { None } else { Some(PathBuf::from(text)) })
 }
 
+/// `true` or `false`.
+pub(crate) fn truth(value: &Value) -> Result<bool, String> {
+    match value.text()?.trim() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(format!("`{other}` is neither `true` nor `false`")),
+    }
+}
+
 /// A whole number within bounds.
 pub(crate) fn number(value: &Value, least: u64, most: u64) -> Result<u64, String> {
     let text = value.text()?.trim();
