@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use inver_storage::batch::{Batch, BatchBuilder};
-use inver_storage::{Entry, Log, Lsn, SubmitError};
+use inver_storage::{Compression, Entry, Log, Lsn, SubmitError};
 
-use crate::message::Message;
+use crate::message::{HeaderWriter, Message};
 use crate::queue::Queue;
 use crate::router::ReceiverSet;
 
@@ -18,31 +18,37 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Batches open at a time; the oldest is closed when another is needed.
 const OPEN_BATCHES_MAX: usize = 64;
 
-/// Spare builders kept for the next burst.
-const SPARE_BUILDERS_MAX: usize = 8;
+/// Spare builders kept for the next burst, of some kilobytes each.
+const SPARE_BUILDERS_MAX: usize = 2;
 
 #[derive(Default)]
 pub(crate) struct Burst {
     open: Vec<(Arc<ReceiverSet>, BatchBuilder)>,
     sealed: Vec<(Arc<ReceiverSet>, Batch)>,
     spare: Vec<BatchBuilder>,
+    /// For those who want fewer headers.
+    headers: HeaderWriter,
     bytes: usize,
 }
 
 impl Burst {
     /// Copies a message in.
     pub(crate) fn add(&mut self, set: &Arc<ReceiverSet>, key: Option<&[u8]>, message: &Message<'_>) {
-        let at = match self.open.iter().rposition(|(s, _)| Arc::ptr_eq(s, set) || s.ids() == set.ids()) {
+        let at = match self.open.iter().rposition(|(s, _)| Arc::ptr_eq(s, set) || s.is_same(set)) {
             Some(at) => at,
             None => self.open(set),
+        };
+        let headers = match &set.shape {
+            None => message.headers,
+            Some(shape) => shape.headers(message.headers, &mut self.headers),
         };
         let builder = &mut self.open[at].1;
         let before = builder.bytes();
         builder.push_with(
             message.timestamp_ms,
             key.or(message.key),
-            message.headers.count as usize,
-            message.headers.bytes,
+            headers.count as usize,
+            headers.bytes,
             message.value,
         );
         self.bytes += builder.bytes() - before;
@@ -70,7 +76,8 @@ impl Burst {
 
     fn seal(&mut self, at: usize) {
         let (set, mut builder) = self.open.remove(at);
-        self.sealed.push((set, builder.finish()));
+        let compression = set.shape.as_ref().map_or(Compression::None, |shape| shape.compression);
+        self.sealed.push((set, builder.finish_as(compression, None)));
         if self.spare.len() < SPARE_BUILDERS_MAX {
             self.spare.push(builder);
         }

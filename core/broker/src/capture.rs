@@ -1,9 +1,27 @@
 //! Captures: rules that say which publishes in the hub are appended to which log topic, under which key.
-//! The first rule that matches wins.
+//!
+//! The first rule that matches wins. Rules come from the configuration, in its order, and from the topics' own
+//! settings: these come before those of the configuration, which often match everything, in the order of the
+//! topics' names.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 
 use crate::address::{Address, Filter, Form, Step};
+use crate::topic::{TopicConfig, TopicError};
+use crate::trie::Trie;
+
+/// A topic's setting: the addresses (a slashed filter) whose publishes are appended to it.
+pub(crate) const FILTER: &str = "inver.capture.filter";
+
+/// A topic's setting: the key of those records, a template; the whole address if it is not set.
+const KEY: &str = "inver.capture.key";
+
+/// The key that is the whole address.
+const WHOLE_ADDRESS: &str = "{address}";
 
 /// One rule. In the templates `{address}` is the whole address (slashed), `{1}`, `{2}` … are what the
 /// filter's wildcards stood for, in order.
@@ -19,29 +37,119 @@ pub struct CaptureRule {
     pub key: String,
 }
 
-/// The rules, in order.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Captures(pub(crate) Vec<CaptureRule>);
+/// A rule with its place among the others.
+struct Ranked {
+    rank: Rank,
+    rule: CaptureRule,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Of the topic of this name: it is captured there, whatever braces the name has.
+    Topic(Box<str>),
+    /// The one of the configuration at this place.
+    Configured(usize),
+}
+
+/// All rules, found by the address at a cost that does not depend on their number.
+#[derive(Default)]
+pub(crate) struct Captures {
+    rules: RwLock<Trie<Arc<Ranked>>>,
+    count: AtomicUsize,
+    /// Rules that hold for every origin, finished batches among them.
+    general: AtomicUsize,
+}
 
 impl Captures {
+    pub(crate) fn new(rules: &[CaptureRule]) -> Captures {
+        let captures = Captures::default();
+        for (i, rule) in rules.iter().enumerate() {
+            captures.insert(Ranked { rank: Rank::Configured(i), rule: rule.clone() });
+        }
+        captures
+    }
+
+    fn insert(&self, ranked: Ranked) {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.general.fetch_add(usize::from(ranked.rule.origin.is_none()), Ordering::AcqRel);
+        let filter = ranked.rule.filter.clone();
+        self.rules.write().insert(&filter, Arc::new(ranked));
+    }
+
+    /// Takes a topic's rule in, as its settings have it now; `before` are those that held until now.
+    pub(crate) fn set_topic(&self, topic: &str, before: Option<&TopicConfig>, now: Option<&TopicConfig>) {
+        let (before, now) =
+            (before.and_then(|c| of_settings(topic, c)), now.and_then(|c| of_settings(topic, c)));
+        if before == now {
+            return;
+        }
+        if let Some(before) = before {
+            let of_topic = |r: &Arc<Ranked>| matches!(&r.rank, Rank::Topic(name) if **name == *topic);
+            let gone = self.rules.write().remove(&before.filter, of_topic).len();
+            self.count.fetch_sub(gone, Ordering::AcqRel);
+            self.general.fetch_sub(gone, Ordering::AcqRel);
+        }
+        if let Some(rule) = now {
+            self.insert(Ranked { rank: Rank::Topic(topic.into()), rule });
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether finished batches can be captured.
+    pub(crate) fn hear_producers(&self) -> bool {
+        self.general.load(Ordering::Acquire) > 0
     }
 
     /// The topic and key that a publish is captured under.
     pub(crate) fn capture(&self, origin: &str, address: &Address) -> Option<(String, Bytes)> {
-        let rule = self
-            .0
-            .iter()
-            .find(|r| r.origin.as_deref().is_none_or(|o| o == origin) && r.filter.matches(address))?;
-        let topic = fill(&rule.topic, Form::Dotted, rule, address);
-        let key = fill(&rule.key, Form::Slashed, rule, address);
-        Some((String::from_utf8(topic).ok()?, Bytes::from(key)))
+        let mut first: Option<Arc<Ranked>> = None;
+        self.rules.read().matching(address, |ranked| {
+            let is_of_origin = ranked.rule.origin.as_deref().is_none_or(|o| o == origin);
+            if is_of_origin && first.as_ref().is_none_or(|f| ranked.rank < f.rank) {
+                first = Some(ranked.clone());
+            }
+        });
+        let Ranked { rank, rule } = &*first?;
+        let topic = match rank {
+            Rank::Topic(name) => name.to_string(),
+            Rank::Configured(_) => String::from_utf8(fill(&rule.topic, Form::Dotted, rule, address)).ok()?,
+        };
+        Some((topic, Bytes::from(fill(&rule.key, Form::Slashed, rule, address))))
     }
 }
 
+/// The rule that a topic's settings are, if they are one.
+fn of_settings(topic: &str, config: &TopicConfig) -> Option<CaptureRule> {
+    let filter = config.get(FILTER).filter(|filter| !filter.is_empty())?;
+    let key = config.get(KEY).filter(|key| !key.is_empty());
+    Some(CaptureRule {
+        origin: None,
+        filter: Filter::slashed(filter.as_bytes()),
+        topic: topic.to_owned(),
+        key: key.map_or(WHOLE_ADDRESS, String::as_str).to_owned(),
+    })
+}
+
+/// Whether a topic's settings can be a rule: wildcards are whole levels, and `#` is the last.
+pub(crate) fn check(config: &TopicConfig) -> Result<(), TopicError> {
+    let Some(filter) = config.get(FILTER).filter(|filter| !filter.is_empty()) else { return Ok(()) };
+    let mut levels = filter.split('/').rev();
+    let last_is_well =
+        levels.next().is_some_and(|last| last == "#" || last == "+" || !last.contains(['+', '#']));
+    if last_is_well
+        && levels.all(|level| level == "+" || !level.contains(['+', '#']))
+        && !filter.contains('\0')
+    {
+        return Ok(());
+    }
+    Err(TopicError::BadConfig(format!("{FILTER} is a filter such as a/+/b/#, not '{filter}'")))
+}
+
 fn fill(template: &str, form: Form, rule: &CaptureRule, address: &Address) -> Vec<u8> {
-    if template == "{address}" {
+    if template == WHOLE_ADDRESS {
         return address.write(form);
     }
     let mut out = Vec::with_capacity(template.len() + 16);
@@ -83,13 +191,14 @@ mod tests {
     use super::*;
 
     fn capture(rules: &[(&str, &str, &str)], address: &str) -> Option<(String, Bytes)> {
-        let rules = rules.iter().map(|(filter, topic, key)| CaptureRule {
+        let rule = |(filter, topic, key): &(&str, &str, &str)| CaptureRule {
             origin: None,
             filter: Filter::slashed(filter.as_bytes()),
             topic: (*topic).into(),
             key: (*key).into(),
-        });
-        Captures(rules.collect()).capture("x", &Address::parse(Form::Slashed, address.as_bytes()))
+        };
+        let rules: Vec<CaptureRule> = rules.iter().map(rule).collect();
+        Captures::new(&rules).capture("x", &Address::parse(Form::Slashed, address.as_bytes()))
     }
 
     #[test]
@@ -98,5 +207,43 @@ mod tests {
         assert_eq!(capture(&rules, "s/a.b/t/x/y"), Some(("data.a%2Eb".into(), Bytes::from("a.b:x/y"))));
         assert_eq!(capture(&rules, "q/r"), Some(("all".into(), Bytes::from("q/r"))));
         assert_eq!(capture(&rules, "$SYS/r"), None);
+    }
+
+    #[test]
+    fn a_topics_own_rule_comes_first_and_goes_with_its_settings() {
+        let all = CaptureRule {
+            origin: None,
+            filter: Filter::slashed(b"#"),
+            topic: "all".into(),
+            key: WHOLE_ADDRESS.into(),
+        };
+        let captures = Captures::new(&[all]);
+        let at = |address: &[u8]| captures.capture("x", &Address::parse(Form::Slashed, address));
+        let config = |filter: &str, key: &str| {
+            TopicConfig::from([(FILTER.to_owned(), filter.to_owned()), (KEY.to_owned(), key.to_owned())])
+        };
+        captures.set_topic("A{1}", None, Some(&config("a/+", "{1}")));
+        captures.set_topic("z", None, Some(&config("a/#", "")));
+        assert_eq!(at(b"a/b"), Some(("A{1}".into(), Bytes::from("b"))), "the first by name, as it is called");
+        assert_eq!(at(b"a/b/c"), Some(("z".into(), Bytes::from("a/b/c"))));
+        assert_eq!(at(b"b"), Some(("all".into(), Bytes::from("b"))));
+        captures.set_topic("A{1}", Some(&config("a/+", "{1}")), Some(&config("b", "k")));
+        assert_eq!(at(b"a/b"), Some(("z".into(), Bytes::from("a/b"))));
+        assert_eq!(at(b"b"), Some(("A{1}".into(), Bytes::from("k"))));
+        captures.set_topic("A{1}", Some(&config("b", "k")), None);
+        captures.set_topic("z", Some(&config("a/#", "")), Some(&TopicConfig::new()));
+        assert_eq!(at(b"a/b"), Some(("all".into(), Bytes::from("a/b"))));
+        assert_eq!(captures.general.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn wildcards_are_whole_levels() {
+        let config = |filter: &str| TopicConfig::from([(FILTER.to_owned(), filter.to_owned())]);
+        for good in ["", "#", "a", "+/a/+", "a/#", "$SYS/#", "a//b"] {
+            assert!(check(&config(good)).is_ok(), "{good}");
+        }
+        for bad in ["a#", "#/a", "a+/b", "+a", "a/#/b", "##"] {
+            assert!(check(&config(bad)).is_err(), "{bad}");
+        }
     }
 }

@@ -30,6 +30,7 @@ mod reclaim;
 mod retained;
 mod router;
 mod session;
+mod shape;
 mod subscription;
 mod telemetry;
 mod topic;

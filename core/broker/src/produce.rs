@@ -2,7 +2,8 @@
 //!
 //! A batch goes to its partition and, in the same entry, to the subscribers of its topic's address. Records
 //! that name an address themselves (the *address header*) go to the subscribers of that address instead,
-//! copied into batches of their own.
+//! copied into batches of their own; so do the others of such a batch, with the topic's address put into that header,
+//! for a copy does not tell what topic it came from.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::address::{Address, Form};
 use crate::burst::Burst;
-use crate::message::{Message, RawHeaders};
+use crate::message::{HeaderWriter, Message, RawHeaders};
 use crate::namespace::Namespace;
 use crate::publisher::PublisherId;
 use crate::router::{Publish, ReceiverSet};
@@ -46,11 +47,19 @@ pub(crate) fn produce(
     destinations.extend(listeners.log.iter().cloned());
     entry.batch(&destinations, batch.clone());
     let mut burst = Burst::default();
+    let mut headers = HeaderWriter::default();
     for (record, address) in named.into_iter().flatten() {
+        let names_none = address.is_none();
         let address = address.unwrap_or_else(|| Address::parse(Form::Dotted, topic.name().as_bytes()));
-        let route = namespace.route_at(&address, &publish(), Some(own));
-        if !route.set.is_empty() {
-            burst.add(&route.set, route.key.as_deref(), &Message::of_record(&record, true));
+        let route = namespace.route_at(&address, &publish(), Some(topic));
+        let mut message = Message::of_record(&record, true);
+        if names_none {
+            headers.copy(message.headers);
+            headers.user(namespace.address_header(), Some(&address.write(Form::Slashed)));
+            message.headers = headers.headers();
+        }
+        for set in std::iter::once(&route.set).chain(&route.shaped).filter(|set| !set.is_empty()) {
+            burst.add(set, route.key.as_deref(), &message);
         }
     }
     burst.put_in(&mut entry);
@@ -78,9 +87,8 @@ fn listeners(namespace: &Namespace, topic: &Topic, partition: &Partition) -> Arc
     let address = Address::parse(Form::Dotted, topic.name().as_bytes());
     // A log topic is its own address in the hub: none of its partitions hears itself.
     let mut set = ReceiverSet::default();
-    let route = namespace.route_at(&address, &publish(), None);
-    let own: Vec<_> = topic.partitions().iter().map(|p| p.stream().id()).collect();
-    for stream in route.set.log.iter().filter(|s| !own.contains(&s.id())) {
+    let route = namespace.route_at(&address, &publish(), Some(topic));
+    for stream in std::iter::once(&route.set).chain(&route.shaped).flat_map(|set| &set.log) {
         set.add_stream(stream);
     }
     for live in &route.set.live {

@@ -145,11 +145,13 @@ impl Publisher {
                 set = Arc::new(set.without(&refusing));
             }
         }
-        if !set.is_empty() {
-            self.burst.add(&set, route.key.as_deref(), message);
+        let mut taken = false;
+        for set in std::iter::once(&set).chain(&route.shaped).filter(|set| !set.is_empty()) {
+            self.burst.add(set, route.key.as_deref(), message);
+            taken = true;
         }
         self.published += 1;
-        self.unroutable += u64::from(set.is_empty());
+        self.unroutable += u64::from(!taken);
         Ok(Routed { destinations: route.receivers, refused })
     }
 

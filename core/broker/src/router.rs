@@ -13,8 +13,9 @@ use crate::namespace::Namespace;
 use crate::publisher::PublisherId;
 use crate::queue::Queue;
 use crate::session::SessionCore;
+use crate::shape::Shape;
 use crate::subscription::Subscription;
-use crate::topic::{Topic, TopicConfig, TopicError, TopicKind, TopicSpec};
+use crate::topic::{Partition, Topic, TopicConfig, TopicError, TopicKind, TopicSpec};
 use crate::value::{HeaderLookup, Value};
 
 /// Exchanges that one publish may pass; cycles are cut by remembering where it was.
@@ -27,6 +28,8 @@ pub(crate) struct ReceiverSet {
     pub(crate) live: SmallVec<[Arc<Subscription>; 2]>,
     /// The queues among them, which may have limits.
     pub(crate) queues: SmallVec<[Arc<Queue>; 2]>,
+    /// How all its receivers want their batches.
+    pub(crate) shape: Option<Arc<Shape>>,
     /// Sorted identities, to compare sets and find overlaps.
     ids: SmallVec<[u64; 4]>,
 }
@@ -91,12 +94,13 @@ impl ReceiverSet {
         }
     }
 
-    pub(crate) fn ids(&self) -> &[u64] {
-        &self.ids
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.ids.is_empty()
+    }
+
+    /// Whether batches for one are batches for the other.
+    pub(crate) fn is_same(&self, other: &ReceiverSet) -> bool {
+        self.ids == other.ids && self.shape == other.shape
     }
 
     /// Whether a receiver is in both.
@@ -110,6 +114,8 @@ impl ReceiverSet {
 #[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) set: Arc<ReceiverSet>,
+    /// Topics that want batches of their own.
+    pub(crate) shaped: SmallVec<[Arc<ReceiverSet>; 1]>,
     /// The record's key, where a capture sets it.
     pub(crate) key: Option<Bytes>,
     /// How many receivers there are, captures not counted.
@@ -126,6 +132,7 @@ pub(crate) struct Publish<'a> {
 #[derive(Default)]
 struct Found {
     set: ReceiverSet,
+    shaped: SmallVec<[Arc<ReceiverSet>; 1]>,
     /// Sessions with the best of their matching bindings.
     sessions: Vec<(Arc<SessionCore>, bool)>,
     visited: SmallVec<[*const (); 4]>,
@@ -137,6 +144,18 @@ struct Found {
 impl Found {
     fn queue(&mut self, queue: &Arc<Queue>) {
         self.receivers += usize::from(self.set.add_queue(queue));
+    }
+
+    /// A partition of a log topic. False if it is there.
+    fn partition(&mut self, topic: &Topic, partition: &Partition) -> bool {
+        let Some(shape) = topic.shape() else { return self.set.add_stream(partition.stream()) };
+        let mut set = ReceiverSet { shape: Some(shape), ..ReceiverSet::default() };
+        set.add_stream(partition.stream());
+        let new = !self.shaped.iter().any(|s| s.ids == set.ids);
+        if new {
+            self.shaped.push(Arc::new(set));
+        }
+        new
     }
 
     fn session(&mut self, session: &Arc<SessionCore>, guaranteed: bool) {
@@ -169,19 +188,17 @@ impl Namespace {
         found.finish(publish)
     }
 
-    /// Who receives what is published at an address of the hub. `but` is left out of it: the stream that the
+    /// Who receives what is published at an address of the hub. `but` is left out of it: the topic that the
     /// message lies in already.
-    pub(crate) fn route_at(&self, address: &Address, publish: &Publish<'_>, but: Option<&Stream>) -> Route {
+    pub(crate) fn route_at(&self, address: &Address, publish: &Publish<'_>, but: Option<&Topic>) -> Route {
         let mut found = Found::default();
         let dotted = address.write(Form::Dotted);
         self.visit(&self.hub(), &[&dotted], Some(address), publish, &mut found);
-        if let Some(but) = but {
-            let id = but.id();
-            if let Some(at) = found.set.log.iter().position(|s| s.id() == id) {
-                found.set.log.remove(at);
-                found.set.ids.retain(|i| *i != id.0 << 1);
-                found.receivers -= 1;
-            }
+        for partition in but.into_iter().flat_map(Topic::partitions) {
+            let id = partition.stream().id();
+            found.set.log.retain(|s| s.id() != id);
+            found.set.ids.retain(|i| *i != id.0 << 1);
+            found.shaped.retain(|s| s.ids[..] != [id.0 << 1]);
         }
         found.finish(publish)
     }
@@ -243,7 +260,7 @@ impl Namespace {
         if let Some(topic) = name.and_then(|n| self.topic(n)).filter(|t| t.kind() == TopicKind::Log)
             && let Some(partition) = topic.partition_of(Some(routing_key))
         {
-            found.receivers += usize::from(found.set.add_stream(partition.stream()));
+            found.receivers += usize::from(found.partition(&topic, &partition));
             any = true;
         }
         let parsed;
@@ -256,13 +273,11 @@ impl Namespace {
             }
         };
         if let Some((topic, key)) = self.captures().capture(publish.by.origin, address)
-            && let Some(partition) = self
-                .topic(&topic)
-                .or_else(|| self.make_captured_topic(&topic))
-                .filter(|t| t.kind() == TopicKind::Log)
-                .and_then(|t| t.partition_of(Some(&key)))
+            && let Some(topic) = self.topic(&topic).or_else(|| self.make_captured_topic(&topic))
+            && topic.kind() == TopicKind::Log
+            && let Some(partition) = topic.partition_of(Some(&key))
         {
-            found.set.add_stream(partition.stream());
+            found.partition(&topic, &partition);
             found.key = Some(key);
         }
         any
@@ -294,6 +309,6 @@ impl Found {
             self.receivers += 1;
             session.receive(guaranteed && publish.guaranteed, &mut self.set);
         }
-        Route { set: Arc::new(self.set), key: self.key, receivers: self.receivers }
+        Route { set: Arc::new(self.set), shaped: self.shaped, key: self.key, receivers: self.receivers }
     }
 }

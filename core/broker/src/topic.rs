@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::namespace::Namespace;
+use crate::shape::Shape;
 
 /// A topic's identity, which a topic of the same name made later does not share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -97,6 +98,7 @@ pub struct Topic {
     kind: TopicKind,
     partitions: RwLock<Vec<Arc<Partition>>>,
     config: RwLock<Arc<TopicConfig>>,
+    shape: RwLock<Option<Arc<Shape>>>,
 }
 
 /// One ordered part of a topic: a stream, and how the hub hears of what is appended to it.
@@ -120,6 +122,7 @@ impl Topic {
             name: name.into(),
             kind,
             partitions: RwLock::new(partitions),
+            shape: RwLock::new(Shape::of(&config)),
             config: RwLock::new(Arc::new(config)),
         }
     }
@@ -171,7 +174,13 @@ impl Topic {
     }
 
     pub(crate) fn set_config(&self, config: TopicConfig) {
+        *self.shape.write() = Shape::of(&config);
         *self.config.write() = Arc::new(config);
+    }
+
+    /// How it wants the batches that the broker composes, if not as they come.
+    pub(crate) fn shape(&self) -> Option<Arc<Shape>> {
+        self.shape.read().clone()
     }
 
     pub(crate) fn add_partitions(&self, streams: Vec<Stream>) {

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::*;
 use inver_broker::{
-    BrokerConfig, Consumer, DeliveryId, Mailbox, Mode, Namespace, QueueSpec, Start, Subscription, TopicSpec,
+    BrokerConfig, Consumer, DeliveryId, Mailbox, Mode, Namespace, QueueLimits, QueueSpec, Start,
+    Subscription, TopicSpec,
 };
 use inver_storage::BatchBuilder;
 use proptest::prelude::*;
@@ -195,14 +196,24 @@ fn fixture() -> Fixture {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().build().unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
 }
 
-fn run(fixture: &Fixture, durable: bool, single_active: bool, acts: &[Act]) {
+/// Housekeeping in a thread of its own, until the result is dropped.
+fn house(fixture: &Fixture) -> inver_broker::ShutdownTrigger {
+    let (trigger, requested) = inver_broker::Shutdown::channel();
+    let broker = fixture.broker.clone();
+    std::thread::spawn(move || runtime().block_on(broker.keep_house(requested)));
+    trigger
+}
+
+/// `mortal`: its messages live long, but housekeeping looks at it whenever something comes back.
+fn run(fixture: &Fixture, durable: bool, single_active: bool, mortal: bool, acts: &[Act]) {
     static NAMES: AtomicU64 = AtomicU64::new(0);
     let namespace = fixture.namespace();
     let name = format!("q{}", NAMES.fetch_add(1, Ordering::Relaxed));
-    let spec = QueueSpec { durable, single_active, ..QueueSpec::default() };
+    let limits = QueueLimits { message_ttl_ms: mortal.then_some(3_600_000), ..QueueLimits::default() };
+    let spec = QueueSpec { durable, single_active, limits, ..QueueSpec::default() };
     let it = namespace.declare_queue(&name, spec).unwrap().it;
     let mut world = World {
         namespace: &namespace,
@@ -223,9 +234,13 @@ fn run(fixture: &Fixture, durable: bool, single_active: bool, acts: &[Act]) {
 fn queues_in_the_log_in_memory_and_beyond_agree_with_the_model() {
     let (runtime, fixture) = (runtime(), fixture());
     let _entered = runtime.enter();
-    proptest!(ProptestConfig::with_cases(120), |(durable: bool, single_active: bool, acts in acts())| {
-        run(&fixture, durable, single_active, &acts);
-    });
+    let _house = house(&fixture);
+    proptest!(
+        ProptestConfig::with_cases(160),
+        |(durable: bool, single_active: bool, mortal: bool, acts in acts())| {
+            run(&fixture, durable, single_active, mortal, &acts);
+        }
+    );
 }
 
 #[test]

@@ -124,3 +124,32 @@ async fn a_queue_that_nobody_uses_goes_in_its_time() {
     drop(consumer);
     until("it is gone", || ns.queue("q").is_none()).await;
 }
+
+/// A look put the message that had come back in the place of the one that waited behind it, which was lost.
+#[tokio::test]
+async fn one_that_comes_back_before_one_that_was_looked_at_leaves_both() {
+    for is_durable in [false, true] {
+        let fixture = Fixture::new();
+        let ns = fixture.namespace();
+        let _house = fixture.keep_house();
+        let dead = declare(&ns, "dead", QueueSpec::default());
+        let limits =
+            QueueLimits { message_ttl_ms: Some(400), dead_letter: dead_to("dead"), ..QueueLimits::default() };
+        let q = declare(&ns, "q", QueueSpec { durable: is_durable, limits, ..QueueSpec::default() });
+        publish(&ns, queue("q"), "1");
+        let mut asking = asking(&q);
+        let got = pull_now(&mut asking);
+        publish(&ns, queue("q"), "2");
+        // The look that the first message armed finds the second.
+        let since = Instant::now();
+        until("it was looked at", || since.elapsed() > Duration::from_millis(450) || dead.depth().ready > 0)
+            .await;
+        publish(&ns, queue("q"), "3");
+        asking.requeue(&[got[0].id]);
+        until("all died", || dead.depth().ready == 3).await;
+        let (mailbox, mut mourner) = attach(dead.subscription());
+        let mut all = values(&take(&mailbox, &mut mourner, 3).await);
+        all.sort();
+        assert_eq!(all, ["1", "2", "3"]);
+    }
+}

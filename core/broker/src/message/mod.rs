@@ -111,6 +111,15 @@ impl HeaderWriter {
         }
     }
 
+    /// Begins with another message's headers, as they are; the user's can be added.
+    pub(crate) fn copy(&mut self, headers: Headers<'_>) {
+        self.buf.clear();
+        self.buf.extend_from_slice(headers.bytes);
+        self.count = headers.count;
+        self.properties = 0;
+        self.expires_ms = headers.expires_ms;
+    }
+
     /// Adds a property. Before the first user header only; beyond 99 properties are left out.
     pub fn property(&mut self, name: &[u8], value: &[u8]) {
         if self.properties == PROPERTIES_MAX || self.count > u32::from(self.properties) + 1 {
@@ -133,6 +142,12 @@ impl HeaderWriter {
             Some(value) => put_bytes(&mut self.buf, value),
             None => put_varint(&mut self.buf, -1),
         }
+    }
+
+    /// Adds headers of the user's, as they are encoded.
+    pub(crate) fn user_encoded(&mut self, headers: Headers<'_>) {
+        self.count += headers.count;
+        self.buf.extend_from_slice(headers.bytes);
     }
 
     /// What was composed since [`begin`](Self::begin).

@@ -2,7 +2,7 @@
 
 use inver_storage::batch::Record;
 
-use super::{EXPIRES, ORIGIN};
+use super::{EXPIRES, Headers, ORIGIN};
 
 /// A header: its name, and its value, which can be null.
 pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
@@ -20,6 +20,16 @@ impl<'a> RawHeaders<'a> {
     #[must_use]
     pub fn of(record: &'a Record) -> Self {
         RawHeaders { bytes: &record.headers, left: record.header_count }
+    }
+
+    /// So many headers, as they are encoded.
+    pub(crate) fn encoded(bytes: &'a [u8], count: u32) -> Self {
+        RawHeaders { bytes, left: count }
+    }
+
+    /// Those that are left, as they are encoded.
+    pub(crate) fn as_headers(self) -> Headers<'a> {
+        Headers { count: self.left, bytes: self.bytes, expires_ms: None }
     }
 
     /// How many there are at most.
@@ -75,7 +85,10 @@ impl<'a> HeaderView<'a> {
     /// The view of a record.
     #[must_use]
     pub fn of(record: &'a Record) -> Self {
-        let all = RawHeaders::of(record);
+        HeaderView::over(RawHeaders::of(record))
+    }
+
+    pub(crate) fn over(all: RawHeaders<'a>) -> Self {
         let mut rest = all;
         match rest.next() {
             Some((ORIGIN, Some([origin @ .., b'/', tens @ b'0'..=b'9', ones @ b'0'..=b'9'])))

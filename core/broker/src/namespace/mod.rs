@@ -134,7 +134,7 @@ impl Namespace {
             subscriptions: DashMap::new(),
             sessions: DashMap::new(),
             groups: Mutex::default(),
-            captures: Captures(config.captures.clone()),
+            captures: Captures::new(&config.captures),
             retained,
             positions: Positions::new(id),
             reclaim: Arc::default(),
@@ -214,7 +214,7 @@ impl Namespace {
     }
 
     pub(crate) fn hub_is_heard(&self) -> bool {
-        self.0.hub.binding_count() > 0
+        self.0.hub.binding_count() > 0 || self.0.captures.hear_producers()
     }
 
     pub(crate) fn routes_by_key(&self, exchange: &Exchange) -> bool {

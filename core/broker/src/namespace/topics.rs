@@ -5,7 +5,9 @@ use std::sync::Arc;
 use inver_storage::{Entry, Lsn, Offset, Retention, Stream, StreamId};
 
 use super::{Namespace, compaction};
+use crate::capture;
 use crate::catalog::{self, TopicRow};
+use crate::shape::Shape;
 use crate::topic::{
     PARTITIONS_MAX, Topic, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, check_name,
 };
@@ -123,6 +125,9 @@ impl Namespace {
         }
         self.put_topic_row(&mut entry, name, &row);
         let lsn = self.submit_topology(entry)?;
+        if topic.kind() == TopicKind::Log {
+            self.0.captures.set_topic(name, Some(&topic.config()), Some(&config));
+        }
         topic.set_config(config);
         self.changed();
         Ok(lsn)
@@ -140,11 +145,17 @@ impl Namespace {
     pub(super) fn enter_topic(&self, topic: &Arc<Topic>) {
         self.0.topics.insert(topic.name().into(), topic.clone());
         self.0.topics_by_id.insert(topic.id(), topic.clone());
+        if topic.kind() == TopicKind::Log {
+            self.0.captures.set_topic(topic.name(), None, Some(&topic.config()));
+        }
         self.0.surroundings.stream_names.enter(topic);
     }
 
     pub(super) fn remove_topic(&self, topic: &Topic) {
         self.0.topics.remove(topic.name());
+        if topic.kind() == TopicKind::Log {
+            self.0.captures.set_topic(topic.name(), Some(&topic.config()), None);
+        }
         self.0.topics_by_id.remove(&topic.id());
         self.0.surroundings.stream_names.forget(topic);
     }
@@ -244,5 +255,6 @@ fn check_config(config: &TopicConfig) -> Result<(), TopicError> {
             return Err(TopicError::BadConfig(format!("{name} is a number from -1 on, not '{value}'")));
         }
     }
-    Ok(())
+    capture::check(config)?;
+    Shape::check(config)
 }

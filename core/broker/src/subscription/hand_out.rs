@@ -25,6 +25,8 @@ pub(super) struct Aside {
     /// Messages that were acknowledged by being pulled.
     pub(super) acked: Vec<DeliveryId>,
     pub(super) loads: Vec<Load>,
+    /// Others were let go first: whoever waits then is to be woken when they do not come.
+    pub(super) patience: bool,
 }
 
 impl State {
@@ -41,6 +43,12 @@ impl State {
             return Pull { cancelled: true, ..Pull::default() };
         }
         let now_ms = self.mortality.now_ms;
+        if self.mode == Mode::Shared && messages_max > 0 && self.slots.comes_before_others(slot, now_ms) {
+            self.slots.leave(slot, now_ms);
+            self.slots.wait(slot);
+            aside.patience = !std::mem::replace(&mut self.is_patient, true);
+            return Pull::default();
+        }
         let was_hungry = self.slots.leave(slot, now_ms);
         if !self.may_take(slot, spec) {
             self.slots.wait(slot);
@@ -317,7 +325,15 @@ impl State {
     /// A message was only looked at.
     pub(super) fn put_head(&mut self, head: Delivery) {
         self.mortality.scale.put(value_bytes(&head.record));
-        self.head = Some(Box::new(head));
+        // One that came back stood before it: the one behind waits on without its record, weighed already.
+        if let Some(behind) = self.head.replace(Box::new(head)) {
+            if let Some(source) = self.sources.get_mut(behind.id.partition as usize) {
+                source.keep(&behind);
+            }
+            let value_bytes = value_bytes(&behind.record);
+            let returned = Returned { redelivered: behind.redelivered, value_bytes, doomed: None };
+            self.returned.insert(behind.id, returned);
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A consumer is *hungry* from the pull that found nothing until its next pull; being woken, or *called*, does not
 //! end that, so that what it was called for is not given to others meanwhile. One that was called and does not come
-//! for [`CALL_MS_MAX`] is no longer counted on.
+//! for [`CALL_MS_MAX`] is no longer counted on. Who comes by itself lets those go first that were called and did not
+//! come yet, for [`PATIENCE_MS_MAX`]: so one that is quick does not take what others were called for.
 //!
 //! Most subscriptions have one consumer or none, and there are very many of them: one takes a single small
 //! allocation; the indexes come with the second.
@@ -23,6 +24,12 @@ pub(super) type SlotId = u64;
 
 /// How long a consumer that was woken is waited for, in milliseconds.
 pub(super) const CALL_MS_MAX: i64 = 1000;
+
+/// How long one that comes by itself waits for those that were called, in milliseconds.
+pub(super) const PATIENCE_MS_MAX: i64 = 50;
+
+/// How many of those that were called are looked at, to see whether one of them is to go first.
+const CALLED_LOOKED_AT: usize = 16;
 
 /// A turn: higher priorities first, then who waits the longest.
 type Turn = (Reverse<i32>, u64);
@@ -53,6 +60,8 @@ enum Place {
     InLine(Turn),
     /// It was woken then, milliseconds since 1970.
     Called(Turn, i64),
+    /// It comes by itself, it said then.
+    Coming(Turn, i64),
 }
 
 /// Wake-ups, sent when the lock was given back: whoever is woken asks for it at once.
@@ -93,7 +102,7 @@ impl Slot {
         match self.place {
             Place::Elsewhere => false,
             Place::InLine(_) => true,
-            Place::Called(_, since) => now_ms < since + CALL_MS_MAX,
+            Place::Called(_, since) | Place::Coming(_, since) => now_ms < since + CALL_MS_MAX,
         }
     }
 }
@@ -104,12 +113,12 @@ impl Many {
         match std::mem::replace(&mut slot.place, place) {
             Place::Elsewhere => {}
             Place::InLine(turn) => drop(self.line.remove(&turn)),
-            Place::Called(turn, _) => drop(self.called.remove(&turn)),
+            Place::Called(turn, _) | Place::Coming(turn, _) => drop(self.called.remove(&turn)),
         }
         match place {
             Place::Elsewhere => {}
             Place::InLine(turn) => drop(self.line.insert(turn, id)),
-            Place::Called(turn, _) => drop(self.called.insert(turn, id)),
+            Place::Called(turn, _) | Place::Coming(turn, _) => drop(self.called.insert(turn, id)),
         }
     }
 
@@ -245,7 +254,27 @@ impl Slots {
     pub(super) fn count_on(&mut self, id: SlotId, now_ms: i64) {
         self.turns += 1;
         let turns = self.turns;
-        self.place(id, |priority| Place::Called((Reverse(priority), turns), now_ms));
+        self.place(id, |priority| Place::Coming((Reverse(priority), turns), now_ms));
+    }
+
+    /// Whether it comes by itself while others of its priority were called of late and did not come yet.
+    pub(super) fn comes_before_others(&self, id: SlotId, now_ms: i64) -> bool {
+        let Some(many) = &self.many else { return false };
+        let Some(slot) = many.slots.get(&id) else { return false };
+        if matches!(slot.place, Place::Called(..)) {
+            return false;
+        }
+        many.called.iter().take(CALLED_LOOKED_AT).any(|((priority, _), other)| {
+            let place = many.slots.get(other).map(|slot| slot.place);
+            let fresh = matches!(place, Some(Place::Called(_, since)) if now_ms < since + PATIENCE_MS_MAX);
+            fresh && priority.0 == slot.spec.priority && *other != id
+        })
+    }
+
+    /// Wakes as many of those in line as there are messages, whoever else was called for them.
+    pub(super) fn call_regardless(&mut self, messages: u64, now_ms: i64, calls: &mut Calls) {
+        let called = self.many.as_ref().map_or(0, |many| many.called.len() as u64);
+        self.call_for(messages.saturating_add(called), now_ms, calls);
     }
 
     /// It came, or wants nothing. Whether it was hungry.

@@ -21,6 +21,15 @@ impl State {
         }
     }
 
+    /// Those that were called had their time: whoever let them go first is woken.
+    pub(super) fn lose_patience(&mut self) {
+        self.is_patient = false;
+        let ready = self.ready();
+        if ready > 0 && !self.slots.nobody_waits() {
+            self.slots.call_regardless(ready, now_ms(), &mut self.calls);
+        }
+    }
+
     /// Wakes as many waiting consumers as there are messages, in their turn.
     pub(super) fn wake_waiting(&mut self) {
         if self.slots.nobody_waits() {
