@@ -173,6 +173,8 @@ pub struct Subscription {
     /// The log's position at which it is there for good.
     made: OnceLock<Lsn>,
     last_detach: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// When it was made, or its last consumer left, milliseconds since 1970.
+    used_ms: AtomicI64,
     /// The queue that it is of, if it is one's.
     queue: OnceLock<(Weak<Inner>, Weak<Queue>)>,
 }
@@ -235,6 +237,7 @@ impl Subscription {
             bytes: OnceLock::new(),
             made: OnceLock::new(),
             last_detach: OnceLock::new(),
+            used_ms: AtomicI64::new(now_ms()),
             queue: OnceLock::new(),
         })
     }
@@ -419,7 +422,25 @@ impl Subscription {
         }
     }
 
+    /// What has no room in other queues may have to be here.
+    fn bury_overflow_elsewhere(&self) {
+        if let Some(namespace) = self.queue.get().and_then(|(namespace, _)| namespace.upgrade()) {
+            Namespace::of(namespace).bury_overflow();
+        }
+    }
+
+    /// Somebody asked for it: its time without a consumer begins anew.
+    pub(crate) fn touch(&self) {
+        self.used_ms.store(now_ms(), Ordering::Relaxed);
+    }
+
+    /// Since when nobody consumes it; none while somebody does.
+    pub(crate) fn idle_since_ms(&self) -> Option<i64> {
+        (self.counts().consumers == 0).then(|| self.used_ms.load(Ordering::Relaxed))
+    }
+
     fn last_detached(&self) {
+        self.touch();
         if let Some(act) = self.last_detach.get() {
             act();
         }
