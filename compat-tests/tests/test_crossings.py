@@ -1,0 +1,219 @@
+"""docs/crossings.md, way by way: what is published in one protocol's world is heard in the others'."""
+
+import json
+import re
+
+import pika
+import pytest
+
+from clients import (amqp, amqp_get, amqp_take, kafka_admin, kafka_create, kafka_producer, kafka_read, kafka_read_all,
+                     kafka_send, mqtt)
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from harness import ROOT, wait_until
+
+PAGE = (ROOT / "docs" / "crossings.md").read_text()
+
+
+def bound_queue(channel, key):
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    channel.queue_bind(queue, "amq.topic", key)
+    return queue
+
+
+def with_rules(*rules):
+    """An environment that captures by these rules."""
+    lines = ", ".join("{ " + ", ".join(f"{name} = {json.dumps(text)}" for name, text in rule.items()) + " }"
+                      for rule in rules)
+    return {"INVER_CAPTURE_RULES": f"[{lines}]"}
+
+
+# ---- names
+
+
+@pytest.mark.parametrize("slashed,dotted", re.findall(r"^\| `(\S+/\S+)` \| `(\S+)` \|$", PAGE, re.M))
+def test_the_page_s_names(broker, unique, slashed, dotted):
+    """Each line of the table of names, there and back."""
+    slashed, dotted = f"{unique}/{slashed}", f"{unique}.{dotted}"
+    kafka_create(broker, dotted)
+    with mqtt(broker) as client, amqp(broker) as channel:
+        queue = bound_queue(channel, dotted)
+        client.subscribe(slashed)
+        client.publish(slashed, b"there")
+        assert amqp_get(channel, queue)[0].routing_key == dotted
+        assert client.get().topic == slashed
+        assert kafka_read(broker, dotted, 1)[0].value() == b"there"
+        kafka_send(broker, dotted, b"back")
+        assert client.get().topic == slashed and amqp_get(channel, queue)[0].routing_key == dotted
+
+
+# ---- ways
+
+
+def test_mqtt_is_heard_by_all(broker, unique):
+    kafka_create(broker, f"{unique}.b")
+    with mqtt(broker) as client, amqp(broker) as channel:
+        exact, pattern, rest = (bound_queue(channel, f"{unique}.{end}") for end in ("b", "*", "#"))
+        other = bound_queue(channel, f"{unique}.c")
+        for filter_ in (f"{unique}/b", f"{unique}/+"):
+            client.subscribe(filter_)
+        client.publish(f"{unique}/b", b"x")
+        assert client.get().payload == b"x"
+        for queue in (exact, pattern, rest):
+            assert amqp_get(channel, queue)[2] == b"x"
+        assert channel.queue_declare(other, passive=True).method.message_count == 0
+        assert kafka_read(broker, f"{unique}.b", 1)[0].value() == b"x"
+        captured = lambda: [r.value() for r in kafka_read_all(broker, "mqtt") if r.key() == f"{unique}/b".encode()]
+        assert wait_until(captured, what="capture") == [b"x"]
+
+
+def test_amqp_is_heard_by_all_and_captured_by_no_rule(broker, unique):
+    kafka_create(broker, f"{unique}.b")
+    with mqtt(broker) as client, amqp(broker) as channel:
+        queue = bound_queue(channel, f"{unique}.b")
+        client.subscribe(f"{unique}/#")
+        channel.basic_publish("amq.topic", f"{unique}.b", b"x", mandatory=True)
+        assert client.get().topic == f"{unique}/b" and amqp_get(channel, queue)[2] == b"x"
+        assert kafka_read(broker, f"{unique}.b", 1)[0].value() == b"x"
+        client.publish(f"{unique}/after", b"y")
+        keys = lambda: [r.key() for r in kafka_read_all(broker, "mqtt") if (r.key() or b"").startswith(unique.encode())]
+        assert wait_until(keys) == [f"{unique}/after".encode()]
+
+
+def test_a_durable_queue_is_read_until_acknowledged_and_heard_by_no_mqtt_client(broker, unique):
+    with mqtt(broker) as client, amqp(broker) as channel:
+        channel.queue_declare(unique, durable=True)
+        client.subscribe("#", 0)
+        for n in range(5):
+            channel.basic_publish("", unique, b"%d" % n, pika.BasicProperties(delivery_mode=2))
+        assert [record.value() for record in kafka_read(broker, unique, 5)] == [b"%d" % n for n in range(5)]
+        taken = amqp_take(channel, unique, 5)
+        assert [body for _, _, body in taken] == [b"%d" % n for n in range(5)]
+        wait_until(lambda: kafka_read_all(broker, unique) == [], what="acknowledged messages being gone")
+        client.publish(f"{unique}/probe", b"probe")
+        got = []
+        while not got or got[-1].topic != f"{unique}/probe":
+            got.append(client.get())
+        assert all(message.topic != unique for message in got)
+
+
+def test_kafka_writes_to_a_queue(broker, unique):
+    with amqp(broker) as channel:
+        channel.queue_declare(unique, durable=True)
+        kafka_send(broker, unique, b"x", key=b"k", headers=[("h", b"v")])
+        _, properties, body = amqp_get(channel, unique)
+        assert body == b"x" and properties.headers["h"] == "v" and properties.headers["inver-key"] == "k"
+        assert kafka_admin(broker).list_topics(unique, 10).topics[unique].error is None
+
+
+def test_a_kafka_topic_is_heard_and_consumed(broker, unique):
+    topic = f"{unique}.b"
+    kafka_create(broker, topic, partitions=2)
+    with mqtt(broker) as client, amqp(broker) as channel:
+        queue = bound_queue(channel, f"{unique}.*")
+        client.subscribe(f"{unique}/+")
+        producer = kafka_producer(broker)
+        for n in range(10):
+            producer.produce(topic, b"%d" % n, partition=n % 2)
+        assert producer.flush(15) == 0
+        wanted = sorted(b"%d" % n for n in range(10))
+        assert sorted(client.take(10)) == wanted
+        assert sorted(amqp_get(channel, queue)[2] for _ in range(10)) == wanted
+        taken = amqp_take(channel, topic, 10, arguments={"x-subscription": "s"})
+        assert sorted(body for _, _, body in taken) == wanted
+        assert sorted(record.value() for record in kafka_read(broker, topic, 10)) == wanted
+
+
+def test_a_header_commands_a_device_and_not_the_topic_s_listeners(broker, unique):
+    topic = f"{unique}-commands"
+    kafka_create(broker, topic)
+    with mqtt(broker) as device, mqtt(broker) as listener, amqp(broker) as channel:
+        device.subscribe(f"{unique}/device.7/set")
+        listener.subscribe(topic)
+        queue = bound_queue(channel, f"{unique}.device%2E7.set")
+        producer = kafka_producer(broker, linger_ms=50)
+        # In one batch with others: each goes its own way.
+        producer.produce(topic, b"before")
+        producer.produce(topic, b"open", headers=[("mqtt-topic", f"{unique}/device.7/set")])
+        producer.produce(topic, b"after")
+        assert producer.flush(15) == 0
+        assert device.take(1) == [b"open"] and device.messages.empty()
+        assert amqp_get(channel, queue)[2] == b"open"
+        assert listener.take(2) == [b"before", b"after"] and listener.messages.empty()
+        assert [record.value() for record in kafka_read(broker, topic, 3)] == [b"before", b"open", b"after"]
+
+
+@pytest.mark.parametrize("kind", ["exclusive", "server-named"])
+def test_hidden_queues_are_no_topics(broker, unique, kind):
+    with amqp(broker) as channel:
+        name = channel.queue_declare(unique if kind == "exclusive" else "", exclusive=kind == "exclusive").method.queue
+        assert name not in kafka_admin(broker).list_topics(timeout=10).topics
+
+
+# ---- captures
+
+
+def test_captures_by_rules_in_their_order(own_broker, unique):
+    broker = own_broker(environment=with_rules(
+        {"filter": "site/+/alarm/#", "topic": "alarms", "key": "{1}"},
+        {"protocol": "mqtt", "filter": "site/+/+", "topic": "site-{1}", "key": "{2}:{address}"},
+        {"protocol": "amqp", "filter": "#", "topic": "from-amqp", "key": "{address}"},
+    ))
+    with mqtt(broker) as client, amqp(broker) as channel:
+        client.publish("site/north/alarm/fire", b"by mqtt")
+        channel.basic_publish("amq.topic", "site.south.alarm.flood", b"by amqp")
+        client.publish("site/north/temp", b"21")
+        client.publish("elsewhere", b"not captured")
+        channel.basic_publish("amq.topic", "orders.7", b"order")
+    read = lambda topic, count: sorted((r.key(), r.value()) for r in kafka_read(broker, topic, count))
+    assert read("alarms", 2) == [(b"north", b"by mqtt"), (b"south", b"by amqp")]
+    assert read("site-north", 1) == [(b"temp:site/north/temp", b"21")]
+    assert read("from-amqp", 1) == [(b"orders/7", b"order")]
+    assert "mqtt" not in kafka_admin(broker).list_topics(timeout=10).topics, "the default is replaced"
+
+
+def test_capture_can_be_turned_off(own_broker):
+    broker = own_broker(environment={"INVER_CAPTURE_RULES": "[]"})
+    with mqtt(broker) as client:
+        client.subscribe("a")
+        client.publish("a", b"x")
+        assert client.get().payload == b"x"
+    assert "mqtt" not in kafka_admin(broker).list_topics(timeout=10).topics
+
+
+def test_what_was_captured_does_not_enter_the_hub_again(own_broker):
+    broker = own_broker(environment=with_rules({"filter": "a/#", "topic": "a.b", "key": "{address}"}))
+    with mqtt(broker) as client, amqp(broker) as channel:
+        queue = bound_queue(channel, "#")
+        client.subscribe("#")
+        client.publish("a/c", b"x")
+        client.publish("end", b"end")
+        assert [client.get().topic for _ in range(2)] == ["a/c", "end"]
+        assert [amqp_get(channel, queue)[0].routing_key for _ in range(2)] == ["a.c", "end"]
+        assert [record.value() for record in kafka_read_all(broker, "a.b")] == [b"x"]
+
+
+def test_a_topic_s_configuration_is_a_rule(own_broker, unique):
+    """Set with the topic, changed and taken away by a Kafka admin client; kept over a restart."""
+    broker = own_broker()
+    kafka_create(broker, "rooms", **{"inver.capture.filter": "site/+/room/+", "inver.capture.key": "{2}"})
+    broker.restart()
+
+    def alter(operation, value=None):
+        entry = ConfigEntry("inver.capture.filter", value, incremental_operation=operation)
+        resource = ConfigResource(ResourceType.TOPIC, "rooms", incremental_configs=[entry])
+        admin = kafka_admin(broker)
+        admin.incremental_alter_configs([resource])[resource].result(15)
+    with mqtt(broker) as client, amqp(broker) as channel:
+        client.publish("site/north/room/7", b"one")
+        channel.basic_publish("amq.topic", "site.north.room.8", b"two")
+        client.publish("site/north/hall", b"elsewhere")
+        assert sorted((r.key(), r.value()) for r in kafka_read(broker, "rooms", 2)) == [(b"7", b"one"), (b"8", b"two")]
+        assert [r.key() for r in kafka_read(broker, "mqtt", 1)] == [b"site/north/hall"], "the first rule wins"
+        alter(AlterConfigOpType.SET, "other/+/+")
+        client.publish("site/north/room/7", b"three")
+        client.publish("other/x/y", b"four")
+        assert sorted(r.value() for r in kafka_read(broker, "rooms", 3)) == [b"four", b"one", b"two"]
+        alter(AlterConfigOpType.DELETE)
+        client.publish("other/x/y", b"five")
+        assert sorted(r.value() for r in kafka_read(broker, "mqtt", 3)) == [b"elsewhere", b"five", b"three"]
+        assert len(kafka_read_all(broker, "rooms")) == 3
