@@ -1,7 +1,9 @@
 //! Checkpoints in a redb file, one table whose keys start with their space, and whose values with a checksum of key and
-//! value: redb's own checksums are for torn writes and are not looked at while reading. Damage may lead redb astray
-//! before a value is reached; where it panics then, that is damage as well.
+//! value: redb's own checksums are for torn writes and are not looked at while reading. So that no row can get lost
+//! either, there is a count and a sum of the checksums of each space, and of each table of state. Damage may lead redb
+//! astray before a value is reached; where it panics then, that is damage as well.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
@@ -9,7 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, StorageBackend, Table, TableDefinition};
 
-use super::{CheckpointError, CheckpointStore, Fill, Sink, Space, Visit};
+use super::{CheckpointError, CheckpointStore, Fill, Meta, Sink, Space, Visit};
+use crate::format::Fields;
 use crate::medium::{Medium, MediumFile};
 use crate::sabotage::{Bug, is_seeded};
 
@@ -17,6 +20,10 @@ const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("chec
 
 /// The checkpoint's file.
 pub(crate) const CHECKPOINT_FILE: &str = "checkpoint.redb";
+/// Under [`Space::Meta`]: the totals of the others.
+const TOTALS_KEY: &[u8] = b"totals";
+/// A space and, of [`Space::State`], a table.
+const PREFIX_BYTES: usize = 3;
 const CHECKSUM_BYTES: usize = 4;
 const NEW_FILE: &str = "checkpoint.tmp";
 
@@ -25,6 +32,16 @@ const NEW_FILE: &str = "checkpoint.tmp";
 pub(crate) struct RedbStore {
     /// Gone while it is dropped.
     database: Option<Database>,
+    totals: Totals,
+}
+
+/// Rows and the sum of their checksums, by the first bytes of their keys.
+type Totals = BTreeMap<[u8; PREFIX_BYTES], Total>;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Total {
+    rows: u64,
+    sum: u64,
 }
 
 impl RedbStore {
@@ -48,7 +65,17 @@ impl RedbStore {
         let mut builder = Database::builder();
         let builder = builder.set_cache_size(cache_bytes_max);
         let database = unpanicked(|| builder.create_with_backend(Backend(file)).map_err(failed))?;
-        Ok(Self { database: Some(database) })
+        let mut store = Self { database: Some(database), totals: Totals::new() };
+        match store.get(Space::Meta, TOTALS_KEY)? {
+            Some(row) => {
+                store.totals = decode_totals(&row).ok_or_else(|| damaged("its totals are malformed"))?
+            }
+            None if store.get(Space::Meta, Meta::KEY)?.is_some() => {
+                return Err(damaged("its totals are missing"));
+            }
+            None => {}
+        }
+        Ok(store)
     }
 }
 
@@ -66,11 +93,16 @@ impl CheckpointStore for RedbStore {
             let mut transaction = self.database()?.begin_write().map_err(failed)?;
             // Opening after a crash then reads the allocator's state instead of walking everything.
             transaction.set_quick_repair(true);
-            {
+            let totals = {
                 let table = transaction.open_table(TABLE).map_err(failed)?;
-                fill(&mut Transaction { table })?;
-            }
-            transaction.commit().map_err(failed)
+                let mut filled = Transaction { table, totals: self.totals.clone() };
+                fill(&mut filled)?;
+                filled.put(Space::Meta, TOTALS_KEY, &encode_totals(&filled.totals))?;
+                filled.totals
+            };
+            transaction.commit().map_err(failed)?;
+            self.totals = totals;
+            Ok(())
         })
     }
 }
@@ -88,7 +120,7 @@ impl Drop for RedbStore {
 
 impl RedbStore {
     fn database(&self) -> Result<&Database, CheckpointError> {
-        self.database.as_ref().ok_or_else(|| CheckpointError("it is closed".to_owned()))
+        self.database.as_ref().ok_or_else(|| damaged("it is closed"))
     }
 
     fn read_row(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, CheckpointError> {
@@ -111,13 +143,19 @@ impl RedbStore {
             Err(error) => return Err(failed(error)),
         };
         let from = full_key(space, prefix);
+        let mut total = Total::default();
         for row in table.range(from.as_slice()..).map_err(failed)? {
             let (key, value) = row.map_err(failed)?;
             let key = key.value();
             if !key.starts_with(&from) {
                 break;
             }
-            visit(key.get(1..).unwrap_or_default(), checked(key, value.value())?)?;
+            let value = value.value();
+            total.add(checksum_of(value));
+            visit(key.get(1..).unwrap_or_default(), checked(key, value)?)?;
+        }
+        if total != self.totals.get(&total_key(&from)).copied().unwrap_or_default() {
+            return Err(damaged("rows are missing"));
         }
         Ok(())
     }
@@ -125,19 +163,55 @@ impl RedbStore {
 
 struct Transaction<'t> {
     table: Table<'t, &'static [u8], &'static [u8]>,
+    totals: Totals,
+}
+
+impl Transaction<'_> {
+    /// A row came in the place of another, or went.
+    fn count(&mut self, key: &[u8], old: Option<u32>, new: Option<u32>) {
+        if key.first() == Some(&(Space::Meta as u8)) {
+            return;
+        }
+        let total = self.totals.entry(total_key(key)).or_default();
+        if let Some(old) = old {
+            total.remove(old);
+        }
+        if let Some(new) = new {
+            total.add(new);
+        }
+    }
+}
+
+impl Total {
+    fn add(&mut self, checksum: u32) {
+        self.rows = self.rows.wrapping_add(1);
+        self.sum = self.sum.wrapping_add(u64::from(checksum));
+    }
+
+    fn remove(&mut self, checksum: u32) {
+        self.rows = self.rows.wrapping_sub(1);
+        self.sum = self.sum.wrapping_sub(u64::from(checksum));
+    }
 }
 
 impl Sink for Transaction<'_> {
     fn put(&mut self, space: Space, key: &[u8], value: &[u8]) -> Result<(), CheckpointError> {
         let key = full_key(space, key);
         let mut row = Vec::with_capacity(CHECKSUM_BYTES + value.len());
-        row.extend_from_slice(&checksum(&key, value).to_le_bytes());
+        let checksum = checksum(&key, value);
+        row.extend_from_slice(&checksum.to_le_bytes());
         row.extend_from_slice(value);
-        self.table.insert(key.as_slice(), row.as_slice()).map(drop).map_err(failed)
+        let old = self.table.insert(key.as_slice(), row.as_slice()).map_err(failed)?;
+        let old = old.map(|row| checksum_of(row.value()));
+        self.count(&key, old, Some(checksum));
+        Ok(())
     }
 
     fn remove(&mut self, space: Space, key: &[u8]) -> Result<(), CheckpointError> {
-        self.table.remove(full_key(space, key).as_slice()).map(drop).map_err(failed)
+        let key = full_key(space, key);
+        let old = self.table.remove(key.as_slice()).map_err(failed)?.map(|row| checksum_of(row.value()));
+        self.count(&key, old, None);
+        Ok(())
     }
 }
 
@@ -151,18 +225,56 @@ fn full_key(space: Space, key: &[u8]) -> Vec<u8> {
 /// What a panic in redb says about a damaged file.
 fn unpanicked<T>(work: impl FnOnce() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(CheckpointError("its pages do not hold together".to_owned())))
+        .unwrap_or_else(|_| Err(damaged("its pages do not hold together")))
 }
 
 fn checksum(full_key: &[u8], value: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(full_key), value)
 }
 
+/// The checksum that a row says it has.
+fn checksum_of(row: &[u8]) -> u32 {
+    row.first_chunk().map_or(0, |crc| u32::from_le_bytes(*crc))
+}
+
+/// Which total a row counts in.
+fn total_key(full_key: &[u8]) -> [u8; PREFIX_BYTES] {
+    let mut out = [0; PREFIX_BYTES];
+    let is_state = full_key.first() == Some(&(Space::State as u8));
+    for (to, from) in out.iter_mut().zip(full_key.iter().take(if is_state { PREFIX_BYTES } else { 1 })) {
+        *to = *from;
+    }
+    out
+}
+
+fn encode_totals(totals: &Totals) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (prefix, total) in totals {
+        out.extend_from_slice(prefix);
+        out.extend_from_slice(&total.rows.to_le_bytes());
+        out.extend_from_slice(&total.sum.to_le_bytes());
+    }
+    out
+}
+
+fn decode_totals(bytes: &[u8]) -> Option<Totals> {
+    let mut fields = Fields::new(bytes);
+    let mut totals = Totals::new();
+    while !fields.is_empty() {
+        totals.insert(fields.array()?, Total { rows: fields.u64()?, sum: fields.u64()? });
+    }
+    Some(totals)
+}
+
+fn damaged(what: &str) -> CheckpointError {
+    CheckpointError(what.to_owned())
+}
+
 /// The value of a row whose checksum holds.
 fn checked<'a>(full_key: &[u8], row: &'a [u8]) -> Result<&'a [u8], CheckpointError> {
     match row.split_first_chunk::<CHECKSUM_BYTES>() {
         Some((crc, value)) if u32::from_le_bytes(*crc) == checksum(full_key, value) => Ok(value),
-        _ => Err(CheckpointError("a row's checksum does not hold".to_owned())),
+        _ => Err(damaged("a row's checksum does not hold")),
     }
 }
 
