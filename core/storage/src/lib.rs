@@ -23,6 +23,8 @@ mod cursor;
 mod entry;
 mod error;
 mod format;
+#[doc(hidden)]
+pub mod fuzz;
 mod ids;
 mod index_cache;
 mod inner;
