@@ -26,8 +26,24 @@ def test_amqplib(broker, unique):
     [], ["--flag", "persistent", "--confirm", "50", "--auto-delete", "false", "--qos", "100"], ["--autoack"],
 ], ids=["transient", "persistent-confirmed", "auto-ack"])
 def test_perf_test(broker, unique, extra):
-    said = java("perf", "com.rabbitmq.perf.PerfTest", "--uri", broker.amqp, "--queue", unique, "--pmessages", "5000",
-                "--cmessages", "5000", "--size", "200", "--time", "60", *extra)
+    perf_test(broker, "--queue", unique, "--pmessages", "5000", "--cmessages", "5000", "--size", "200", *extra)
+
+
+def test_perf_test_over_several_queues(broker, unique):
+    perf_test(broker, "--queue-pattern", f"{unique}-%d", "--queue-pattern-from", "1", "--queue-pattern-to", "5",
+              "--producers", "5", "--consumers", "5", "--pmessages", "500", "--cmessages", "500", "--confirm", "20")
+
+
+def test_perf_test_on_a_quorum_queue_that_is_then_predeclared(broker, unique):
+    many = ["--queue", unique, "--pmessages", "1000", "--cmessages", "1000", "--flag", "persistent", "--confirm", "50"]
+    perf_test(broker, "--quorum-queue", *many)
+    perf_test(broker, "--predeclared", *many)
+    with amqp(broker) as channel:
+        assert channel.queue_declare(unique, passive=True).method.message_count == 0
+
+
+def perf_test(broker, *options):
+    said = java("perf", "com.rabbitmq.perf.PerfTest", "--uri", broker.amqp, "--time", "60", *options)
     received = re.search(r"receiving rate avg: (\d+) msg/s", said)
     assert received and int(received.group(1)) > 0, said
 
