@@ -95,6 +95,9 @@ impl Session {
         let (namespace, log) = (&self.node.namespace, self.node.broker.log());
         let positions: Vec<(&str, u32, Position)> =
             wanted.iter().map(|(topic, index, position)| (topic.name(), *index, position.clone())).collect();
+        if namespace.positions().room_for(&request.group_id, &positions).is_err() {
+            return Err(ErrorCode::INVALID_COMMIT_OFFSET_SIZE);
+        }
         self.node.coordinator.commit(
             &request.group_id,
             &request.member_id,

@@ -126,7 +126,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "compression.type",
         Kind::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
         "producer",
-        "Producers' batches are kept as they came, whatever is set.",
+        "How batches are compressed that the broker composes (inver.capture.filter); those of producers are kept as they came.",
     ),
     setting("compression.zstd.level", Kind::Int(-131_072), "3", NO_EFFECT),
     setting(
@@ -151,6 +151,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         Kind::Text,
         "",
         "The key of records appended by inver.capture.filter, as a template; empty: the full address.",
+    ),
+    setting(
+        "inver.headers",
+        Kind::List,
+        "all",
+        "The properties that records appended by inver.capture.filter carry as headers: all, none, or their names.",
     ),
     setting("leader.replication.throttled.replicas", Kind::List, "", NO_EFFECT),
     setting("local.retention.bytes", Kind::Long(-2), "-2", NO_EFFECT),
