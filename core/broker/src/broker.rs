@@ -15,6 +15,7 @@ use crate::catalog::{self, NamespaceRow, RowError, decode, split_counted, split_
 use crate::clock::now_ms;
 use crate::clockwork::{Clockwork, Due};
 use crate::identity::{AuthError, Authenticator, Credentials, Identity, LoopbackOnly};
+use crate::limits::Limits;
 use crate::namespace::Namespace;
 use crate::plug::Shutdown;
 use crate::retained::Retained;
@@ -28,7 +29,7 @@ const DEFAULT_NAMESPACE: &str = "/";
 const HOUSEKEEPING_MS: u64 = 250;
 
 /// Retention is looked at every so many rounds: it walks over all topics.
-const ROUNDS_A_RETENTION: u32 = 40;
+const ROUNDS_A_RETENTION: u32 = 120;
 
 /// Settings of the model.
 #[derive(Clone)]
@@ -47,8 +48,10 @@ pub struct BrokerConfig {
     pub retention_ms: i64,
     /// Messages that wait for a durable session; beyond them the oldest are let go, and counted.
     pub inbox_messages_max: u64,
-    /// Topics that captures may make, beside those that others made.
-    pub topics_max: usize,
+    /// How much of everything there can be.
+    pub limits: Limits,
+    /// Durable named subscriptions go when nobody consumed them for so long, milliseconds; never if none.
+    pub subscription_idle_ms: Option<u64>,
     /// Bytes that a queue in memory holds before it goes on in the log.
     pub queue_memory_bytes_max: u64,
 }
@@ -63,7 +66,8 @@ impl Default for BrokerConfig {
             authenticator: Arc::new(LoopbackOnly),
             retention_ms: 7 * 24 * 3600 * 1000,
             inbox_messages_max: 1_000_000,
-            topics_max: 1_000_000,
+            limits: Limits::default(),
+            subscription_idle_ms: None,
             queue_memory_bytes_max: 64 * 1024 * 1024,
         }
     }
@@ -228,6 +232,8 @@ impl Broker {
         for namespace in self.0.namespaces.read().values() {
             namespace.apply_retention(now_ms());
             namespace.bound_inboxes();
+            namespace.end_idle_subscriptions(now_ms());
+            namespace.forget_expired_values();
         }
     }
 

@@ -18,6 +18,7 @@ mod clockwork;
 mod deadletter;
 mod exchange;
 mod identity;
+mod limits;
 mod mailbox;
 pub mod message;
 mod namespace;
@@ -44,6 +45,7 @@ pub use catalog::RowError;
 pub use clock::now_ms;
 pub use exchange::{Exchange, ExchangeKind, ExchangeSpec, HUB};
 pub use identity::{AuthError, Authenticator, Credentials, DEFAULT_USER, FixedUsers, Identity, LoopbackOnly};
+pub use limits::{LimitReached, Limits};
 pub use mailbox::Mailbox;
 pub use message::{HeaderWriter, Headers, Message};
 pub use namespace::{

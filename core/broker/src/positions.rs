@@ -1,12 +1,14 @@
 //! Positions: where a group stands in a topic's partitions, as the group's members commit it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use inver_storage::{Entry, Log, Lsn, SubmitError};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog;
+use crate::limits::{self, LimitReached};
 
 /// A committed position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,17 +28,53 @@ type Partitions = BTreeMap<(String, u32), Position>;
 /// All positions of a namespace, by group.
 pub struct Positions {
     namespace: u32,
+    positions_max: usize,
     groups: RwLock<BTreeMap<String, Partitions>>,
+    /// Positions in all groups.
+    count: AtomicUsize,
 }
 
 impl Positions {
-    pub(crate) fn new(namespace: u32) -> Positions {
-        Positions { namespace, groups: RwLock::default() }
+    pub(crate) fn new(namespace: u32, positions_max: usize) -> Positions {
+        Positions { namespace, positions_max, groups: RwLock::default(), count: AtomicUsize::new(0) }
+    }
+
+    /// Whether these can be committed. To be asked before a commit; those that a group has can be set again always.
+    pub fn room_for(&self, group: &str, positions: &[(&str, u32, Position)]) -> Result<(), LimitReached> {
+        if self.len() + positions.len() <= self.positions_max {
+            return Ok(());
+        }
+        let groups = self.groups.read();
+        let present = groups.get(group);
+        let is_new = |(topic, partition, _): &&(&str, u32, Position)| {
+            present.is_none_or(|of_group| !of_group.contains_key(&((*topic).to_owned(), *partition)))
+        };
+        match positions.iter().filter(is_new).count() {
+            0 => Ok(()),
+            new => limits::room("positions", self.len() + new - 1, self.positions_max),
+        }
+    }
+
+    /// How many there are, in all groups.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     pub(crate) fn recover(&self, group: &str, topic: &str, partition: u32, position: Position) {
         let mut groups = self.groups.write();
-        groups.entry(group.to_owned()).or_default().insert((topic.to_owned(), partition), position);
+        self.set(groups.entry(group.to_owned()).or_default(), topic, partition, position);
+    }
+
+    fn set(&self, of_group: &mut Partitions, topic: &str, partition: u32, position: Position) {
+        let new = of_group.insert((topic.to_owned(), partition), position).is_none();
+        self.count.fetch_add(usize::from(new), Ordering::AcqRel);
     }
 
     fn key(&self, group: &str, topic: &str, partition: u32) -> bytes::Bytes {
@@ -60,7 +98,7 @@ impl Positions {
         let submitted = log.submit(entry)?;
         let of_group = groups.entry(group.to_owned()).or_default();
         for (topic, partition, position) in positions {
-            of_group.insert(((*topic).to_owned(), *partition), position.clone());
+            self.set(of_group, topic, *partition, position.clone());
         }
         Ok(submitted.lsn)
     }
@@ -128,6 +166,7 @@ impl Positions {
         for key in &doomed {
             partitions.remove(key);
         }
+        self.count.fetch_sub(doomed.len(), Ordering::AcqRel);
         if partitions.is_empty() {
             groups.remove(group);
         }
@@ -141,6 +180,7 @@ impl Positions {
             partitions.retain(|(t, p), _| {
                 let keep = t != topic;
                 if !keep {
+                    self.count.fetch_sub(1, Ordering::AcqRel);
                     entry.delete(catalog::POSITIONS, self.key(group, t, *p));
                 }
                 keep

@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use crate::address::{Address, Form};
 use crate::burst::Burst;
 use crate::exchange::{Exchange, HUB};
+use crate::limits::LimitReached;
 use crate::message::Message;
 use crate::namespace::Namespace;
 use crate::queue::{Overflow, Queue};
@@ -20,8 +21,8 @@ use crate::router::{Publish, ReceiverSet, Route};
 use crate::session::Session;
 use crate::subscription::{Consumer, DeliveryId};
 
-/// Routes that a publisher remembers.
-const ROUTES_MAX: usize = 1024;
+/// Routes that a publisher remembers; beyond, one makes room for the next.
+const ROUTES_MAX: usize = 16 * 1024;
 
 /// A queue with a bound of its length is looked at so long after a publish, milliseconds, if nobody does before.
 const LENGTH_LOOK_MS: i64 = 10;
@@ -156,7 +157,7 @@ impl Publisher {
     }
 
     /// Sets (or, with an empty or null value, clears) the retained value of an address, together with the burst.
-    pub fn retain(&mut self, address: &[u8], message: &Message<'_>) {
+    pub fn retain(&mut self, address: &[u8], message: &Message<'_>) -> Result<(), LimitReached> {
         let value = match message.value {
             None | Some([]) => None,
             value => {
@@ -165,7 +166,11 @@ impl Publisher {
                 Some(self.single.finish().bytes().clone())
             }
         };
+        if let Some(value) = &value {
+            self.namespace.retained().room_for(address, value.len(), self.namespace.limits())?;
+        }
         self.retained.push((address.to_vec(), value));
+        Ok(())
     }
 
     /// Adds what must hold together with the burst: state, acknowledgements.
@@ -230,6 +235,7 @@ impl Publisher {
                 self.namespace.look_at(queue, due_ms);
             }
             if limits.bounds_length() {
+                self.namespace.note_overflow(queue);
                 self.namespace.look_at(queue, message.timestamp_ms.saturating_add(LENGTH_LOOK_MS));
             }
             if limits.overflow != Overflow::DropHead && queue.is_full(self.burst.messages_for(queue)) {
@@ -304,8 +310,10 @@ impl Publisher {
 
     /// Remembers a route for the key in `scratch`.
     fn remember(&mut self, route: Route) -> Route {
-        if self.routes.len() >= ROUTES_MAX {
-            self.routes.clear();
+        if self.routes.len() >= ROUTES_MAX
+            && let Some(some) = self.routes.keys().next().cloned()
+        {
+            self.routes.remove(&some);
         }
         self.routes.insert(self.scratch.as_slice().into(), route.clone());
         route

@@ -126,6 +126,8 @@ pub struct Queue {
     armed_ms: AtomicI64,
     /// Messages in it may die by their own age.
     mortal: AtomicBool,
+    /// It is noted among those that may hold too much.
+    overflowing: AtomicBool,
     /// Looks in a row that found nothing to wait for.
     idle_looks: AtomicU32,
 }
@@ -148,6 +150,7 @@ impl Queue {
             used_ms: AtomicI64::new(now_ms()),
             armed_ms: AtomicI64::new(i64::MAX),
             mortal: AtomicBool::new(false),
+            overflowing: AtomicBool::new(false),
             idle_looks: AtomicU32::new(0),
         })
     }
@@ -223,6 +226,20 @@ impl Queue {
     /// Somebody used it: its time to live begins anew.
     pub fn touch(&self) {
         self.used_ms.store(now_ms(), Ordering::Relaxed);
+    }
+
+    /// False if it was so.
+    pub(crate) fn set_overflowing(&self, overflowing: bool) -> bool {
+        self.overflowing.swap(overflowing, Ordering::AcqRel) != overflowing
+    }
+
+    /// Whether it holds more than it is to, what nobody can see yet included.
+    pub(crate) fn is_over(&self) -> bool {
+        let limits = &self.spec.limits;
+        let (messages, bytes) = self.subscription.submitted();
+        limits.overflow == Overflow::DropHead
+            && (limits.messages_max.is_some_and(|max| messages > max)
+                || limits.bytes_max.is_some_and(|max| bytes > max))
     }
 
     pub(crate) fn armed_ms(&self) -> &AtomicI64 {

@@ -4,24 +4,51 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use inver_storage::Entry;
 use inver_storage::batch::{Record, records};
+use inver_storage::{Entry, Log, SubmitError};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::address::{Address, Filter, Form, Step};
 use crate::catalog;
 use crate::clock::now_ms;
+use crate::limits::{self, LimitReached, Limits};
 use crate::message::expires_ms;
 
 /// Addresses looked at in one step of a scan, so that a filter that matches little does not hold up others.
 const SCAN_STEP_MAX: usize = 4096;
 
+/// Values looked at in one step of the search for those whose time is over.
+const SWEEP_STEP_MAX: usize = 16 * 1024;
+
 /// The table. Keys are slashed addresses, values batches of one record.
 pub struct Retained {
-    values: RwLock<BTreeMap<Vec<u8>, Bytes>>,
+    values: RwLock<Values>,
+    /// Where the search for values whose time is over goes on.
+    swept_to: Mutex<Vec<u8>>,
     /// Held from the log's order being fixed until memory has it.
     order: Mutex<()>,
     prefix: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Values {
+    by_address: BTreeMap<Vec<u8>, Bytes>,
+    /// Of values and addresses.
+    bytes: u64,
+}
+
+impl Values {
+    fn set(&mut self, address: Vec<u8>, value: Option<Bytes>) {
+        let address_bytes = address.len() as u64;
+        let before = match value {
+            Some(value) => {
+                self.bytes += address_bytes + value.len() as u64;
+                self.by_address.insert(address, value)
+            }
+            None => self.by_address.remove(&address),
+        };
+        self.bytes -= before.map_or(0, |before| address_bytes + before.len() as u64);
+    }
 }
 
 /// Where a scan goes on.
@@ -30,7 +57,54 @@ pub struct ScanFrom(Vec<u8>);
 
 impl Retained {
     pub(crate) fn new(prefix: Vec<u8>, recovered: Vec<(Vec<u8>, Bytes)>) -> Retained {
-        Retained { values: RwLock::new(recovered.into_iter().collect()), order: Mutex::default(), prefix }
+        let mut values = Values::default();
+        recovered.into_iter().for_each(|(address, value)| values.set(address, Some(value)));
+        Retained { values: RwLock::new(values), swept_to: Mutex::default(), order: Mutex::default(), prefix }
+    }
+
+    /// Whether a value of so many bytes can be set.
+    pub(crate) fn room_for(&self, address: &[u8], bytes: usize, limits: &Limits) -> Result<(), LimitReached> {
+        let values = self.values.read();
+        let before = values.by_address.get(address).map(|before| (address.len() + before.len()) as u64);
+        if before.is_none() {
+            limits::room("retained values", values.by_address.len(), limits.retained_values_max)?;
+        }
+        let after = values.bytes - before.unwrap_or(0) + (address.len() + bytes) as u64;
+        let max = limits.retained_bytes_max;
+        if after > max { Err(LimitReached { what: "bytes of retained values", max }) } else { Ok(()) }
+    }
+
+    /// Forgets values whose time is over, among the next few thousand.
+    pub(crate) fn forget_expired(&self, log: &Log) -> Result<(), SubmitError> {
+        let _order = self.in_order();
+        let mut swept_to = self.swept_to.lock();
+        let mut changes = Vec::new();
+        let mut last = Vec::new();
+        {
+            let values = self.values.read();
+            let from = Bound::Excluded(swept_to.as_slice());
+            let from = if swept_to.is_empty() { Bound::Unbounded } else { from };
+            let next = values.by_address.range::<[u8], _>((from, Bound::Unbounded)).take(SWEEP_STEP_MAX);
+            let mut count = 0;
+            for (address, value) in next {
+                count += 1;
+                if alive(value).is_none() {
+                    changes.push((address.clone(), None));
+                }
+                if count == SWEEP_STEP_MAX {
+                    last.clone_from(address);
+                }
+            }
+        }
+        *swept_to = last;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut entry = Entry::new();
+        self.put_in(&changes, &mut entry);
+        log.submit(entry)?;
+        self.apply(changes);
+        Ok(())
     }
 
     /// Taken around [`put_in`](Self::put_in), the submit and [`apply`](Self::apply), so that memory and log
@@ -55,17 +129,14 @@ impl Retained {
         }
         let mut values = self.values.write();
         for (address, value) in changes {
-            match value {
-                Some(value) => values.insert(address, value),
-                None => values.remove(&address),
-            };
+            values.set(address, value);
         }
     }
 
     /// How many addresses have a value.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.values.read().len()
+        self.values.read().by_address.len()
     }
 
     /// Whether none has.
@@ -83,7 +154,7 @@ impl Retained {
         max: usize,
         into: &mut Vec<Record>,
     ) -> Option<ScanFrom> {
-        let values = self.values.read();
+        let values = &self.values.read().by_address;
         if let Some(address) = filter.as_address() {
             into.extend(values.get(&address.write(Form::Slashed)).and_then(alive));
             return None;

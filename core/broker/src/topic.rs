@@ -7,8 +7,10 @@ use dashmap::DashMap;
 use inver_storage::batch::Batch;
 use inver_storage::{Stream, StreamId, SubmitError, Submitted};
 use parking_lot::RwLock;
+use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::LimitReached;
 use crate::namespace::Namespace;
 use crate::shape::Shape;
 
@@ -58,6 +60,9 @@ pub enum TopicError {
     /// A queue belongs to those who declared it and is deleted by them.
     #[error("'{0}' is a queue")]
     IsQueue(String),
+    /// There are too many.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
     /// The log takes no more.
     #[error("the log refuses: {0}")]
     Log(String),
@@ -71,7 +76,7 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
 /// Which topic a stream belongs to, by name.
 #[derive(Default)]
-pub(crate) struct StreamNames(DashMap<u64, Arc<str>>);
+pub(crate) struct StreamNames(DashMap<u64, Arc<str>, FxBuildHasher>);
 
 impl StreamNames {
     pub(crate) fn get(&self, stream: StreamId) -> Option<Arc<str>> {
@@ -165,6 +170,11 @@ impl Topic {
     #[must_use]
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.read().clone()
+    }
+
+    /// Walks over them, without a copy of the list.
+    pub(crate) fn for_each_partition(&self, act: impl FnMut(&Arc<Partition>)) {
+        self.partitions.read().iter().for_each(act);
     }
 
     /// What was set on it.

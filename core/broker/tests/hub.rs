@@ -202,7 +202,7 @@ async fn a_will_is_published_unless_taken_back_and_retained_values_are_found() {
     assert_eq!(fixture.namespace().retained().len(), 1);
     let ns = fixture.namespace();
     let mut p = publisher(&ns);
-    p.retain(b"status/c", &Message { value: Some(b""), ..message(b"") });
+    p.retain(b"status/c", &Message { value: Some(b""), ..message(b"") }).unwrap();
     p.flush().unwrap();
     assert!(ns.retained().is_empty());
 }

@@ -153,3 +153,30 @@ async fn one_that_comes_back_before_one_that_was_looked_at_leaves_both() {
         assert_eq!(all, ["1", "2", "3"]);
     }
 }
+
+#[tokio::test]
+async fn what_has_no_room_is_where_it_goes_when_somebody_asks_for_it() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let dead = declare(&ns, "dead", durable(QueueLimits::default()));
+    let limits =
+        QueueLimits { messages_max: Some(1), dead_letter: dead_to("dead"), ..QueueLimits::default() };
+    declare(&ns, "q", durable(limits));
+    for i in 0..3 {
+        publish(&ns, queue("q"), &i.to_string());
+    }
+    let mailbox = Mailbox::new();
+    let spec = ConsumerSpec { passive: true, ..ConsumerSpec::new(mailbox.clone(), 1) };
+    let mut asking = dead.subscription().attach(spec).unwrap();
+    let mut got = Vec::new();
+    while got.len() < 2 {
+        let pull = asking.pull(1, usize::MAX, &mut got);
+        if pull.pending {
+            tokio::time::timeout(Duration::from_secs(10), mailbox.wait()).await.unwrap();
+            mailbox.drain(&mut Vec::new());
+        } else {
+            assert!(pull.more, "it was told that there is nothing");
+        }
+    }
+    assert_eq!(values(&got), ["0", "1"]);
+}

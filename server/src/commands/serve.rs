@@ -144,6 +144,13 @@ fn open(config: &Config) -> anyhow::Result<Broker> {
         address_header: protocols::ADDRESS_HEADER.into(),
         origins: PLUGS.iter().map(|plug| plug.name).collect(),
         authenticator,
+        limits: config.limits,
+        inbox_messages_max: config.inbox_messages_max,
+        queue_memory_bytes_max: config.queue_memory_bytes_max,
+        subscription_idle_ms: match config.subscription_idle_s {
+            0 => None,
+            seconds => Some(seconds.saturating_mul(1000)),
+        },
         ..BrokerConfig::default()
     };
     Ok(Broker::open(log, broker_config)?)

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use inver_broker::Limits;
 use toml_edit::{Document, Item};
 use tracing_subscriber::filter::Targets;
 
@@ -98,6 +99,12 @@ pub(crate) struct Config {
     pub(crate) connections_max: usize,
     pub(crate) connections_per_address_max: usize,
     pub(crate) message_bytes_max: usize,
+    /// How much of everything a namespace can have.
+    pub(crate) limits: Limits,
+    pub(crate) inbox_messages_max: u64,
+    pub(crate) queue_memory_bytes_max: u64,
+    /// 0: for ever.
+    pub(crate) subscription_idle_s: u64,
     pub(crate) handshake_timeout: Duration,
     pub(crate) shutdown_grace: Duration,
     pub(crate) runtime_kind: RuntimeKind,
@@ -182,6 +189,10 @@ pub(crate) fn defaults() -> Config {
         connections_max: 0,
         connections_per_address_max: 0,
         message_bytes_max: 0,
+        limits: Limits::default(),
+        inbox_messages_max: 0,
+        queue_memory_bytes_max: 0,
+        subscription_idle_s: 0,
         handshake_timeout: Duration::ZERO,
         shutdown_grace: Duration::ZERO,
         runtime_kind: RuntimeKind::PerCore,

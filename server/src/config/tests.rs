@@ -35,6 +35,7 @@ fn every_default_parses_and_listens_on_loopback_only() {
         assert!(endpoint.tls_listen.unwrap().ip().is_loopback());
     }
     assert_eq!(config.capture_rules.len(), 1);
+    assert_eq!(config.limits, Limits::default());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use inver_storage::{Entry, Lsn, SubmitError};
 use super::{Declared, Namespace};
 use crate::catalog::{self, BindingRow};
 use crate::exchange::{BindTarget, Bound, Exchange, ExchangeKind, ExchangeSpec};
+use crate::limits::{self, LimitReached};
 use crate::queue::Queue;
 use crate::value::Arguments;
 
@@ -46,6 +47,9 @@ pub enum BindError {
     /// There is no exchange of that name to bind to.
     #[error("no exchange '{0}'")]
     NoExchange(String),
+    /// There are too many.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
     /// The log takes no more.
     #[error("the log refuses: {0}")]
     Log(String),
@@ -60,6 +64,9 @@ pub enum ExchangeError {
     /// It has bindings.
     #[error("exchange '{0}' is in use")]
     InUse(String),
+    /// There are too many.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
     /// The log takes no more.
     #[error("the log refuses: {0}")]
     Log(String),
@@ -106,6 +113,7 @@ impl Namespace {
         if let Some(it) = self.exchange(name) {
             return Ok(present(it));
         }
+        limits::room("exchanges", self.0.exchanges.read().len(), self.limits().exchanges_max)?;
         let mut lsn = None;
         if spec.durable {
             let mut entry = Entry::new();
@@ -195,11 +203,12 @@ impl Namespace {
             let (target, arguments) = (target.clone(), arguments.clone());
             Bound { target, key: key.into(), arguments, slashed: false, row, made }
         };
-        if !durable {
-            return Ok(self.enter_binding(&exchange, bound(None, None)).err().flatten());
-        }
         if let Some(present) = exchange.present(&bound(None, None)) {
             return Ok(present);
+        }
+        limits::room("bindings", exchange.binding_count(), self.limits().bindings_max)?;
+        if !durable {
+            return Ok(self.enter_binding(&exchange, bound(None, None)).err().flatten());
         }
         let (to_exchange, destination) = match to {
             BindDestination::Queue(name) => (false, name.to_owned()),

@@ -22,6 +22,7 @@ use crate::BrokerConfig;
 use crate::capture::Captures;
 use crate::clockwork::Clockwork;
 use crate::exchange::{Exchange, ExchangeKind, ExchangeSpec, HUB};
+use crate::limits::Limits;
 use crate::positions::Positions;
 use crate::queue::{Aged, Queue};
 use crate::reclaim::Reclaim;
@@ -83,6 +84,8 @@ pub(crate) struct Inner {
     /// The members of each group, by client id. Taken before the topology's lock.
     groups: Mutex<HashMap<String, HashSet<String>>>,
     captures: Captures,
+    /// Queues with a bound of their length that were published to.
+    overflowing: Mutex<Vec<Weak<Queue>>>,
     retained: Retained,
     positions: Positions,
     reclaim: Arc<Reclaim>,
@@ -135,8 +138,9 @@ impl Namespace {
             sessions: DashMap::new(),
             groups: Mutex::default(),
             captures: Captures::new(&config.captures),
+            overflowing: Mutex::default(),
             retained,
-            positions: Positions::new(id),
+            positions: Positions::new(id, config.limits.positions_max),
             reclaim: Arc::default(),
             next_binding: AtomicU64::new(1),
         }))
@@ -153,6 +157,26 @@ impl Namespace {
     /// This queue is to be looked at then, if not before.
     pub(crate) fn look_at(&self, queue: &Arc<Queue>, at_ms: i64) {
         self.clockwork().look_at(&self.downgrade(), queue, at_ms);
+    }
+
+    /// The queue may hold more than it is to; whoever asks another queue finds the dead there.
+    pub(crate) fn note_overflow(&self, queue: &Arc<Queue>) {
+        if queue.spec().limits.dead_letter.is_some() && queue.set_overflowing(true) {
+            self.0.overflowing.lock().push(Arc::downgrade(queue));
+        }
+    }
+
+    /// What had no room in queues dies now.
+    pub(crate) fn bury_overflow(&self) {
+        let noted = std::mem::take(&mut *self.0.overflowing.lock());
+        for queue in noted.iter().filter_map(Weak::upgrade) {
+            queue.set_overflowing(false);
+            let _looked_at = queue.depth();
+            if queue.is_over() {
+                // The rest is not on the disk yet.
+                self.note_overflow(&queue);
+            }
+        }
     }
 
     /// A time that a queue waited for has come.
@@ -230,8 +254,15 @@ impl Namespace {
         self.0.config.origins.iter().find(|o| **o == name).copied().unwrap_or("")
     }
 
-    pub(crate) fn topics_max(&self) -> usize {
-        self.0.config.topics_max
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.config.limits
+    }
+
+    /// Retained values whose time is over go, a bounded number at a time.
+    pub(crate) fn forget_expired_values(&self) {
+        if let Err(error) = self.0.retained.forget_expired(self.log()) {
+            tracing::debug!(%error, "expired retained values stay");
+        }
     }
 
     pub(crate) fn captures(&self) -> &Captures {

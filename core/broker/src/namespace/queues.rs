@@ -9,6 +9,7 @@ use crate::catalog::{self, TopicRow};
 use crate::clock::now_ms;
 use crate::deadletter::Undertaker;
 use crate::exchange::BindTarget;
+use crate::limits::{self, LimitReached};
 use crate::queue::{Queue, QueueSpec};
 use crate::subscription::{MemoryBounds, Mode, Subscription, Trim, WhenFull};
 use crate::topic::{TOPIC_NAME_BYTES_MAX, Topic, TopicConfig, TopicId, TopicKind};
@@ -42,6 +43,9 @@ pub enum QueueError {
     /// Its name is too long.
     #[error("'{0}' is too long for a name")]
     BadName(String),
+    /// There are too many.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
     /// The log takes no more.
     #[error("the log refuses: {0}")]
     Log(String),
@@ -84,6 +88,10 @@ impl Namespace {
         }
         if self.0.topics.contains_key(name) {
             return Err(QueueError::IsLogTopic(name.to_owned()));
+        }
+        limits::room("queues", self.0.queues.len(), self.limits().queues_max)?;
+        if spec.durable && !spec.hidden {
+            limits::room("topics", self.0.topics.len(), self.limits().topics_max)?;
         }
         let (it, lsn) = if spec.durable {
             let (queue, lsn) = self.make_durable(name, spec)?;

@@ -6,8 +6,9 @@ use inver_storage::{Entry, Lsn, Offset, Stream};
 
 use super::Namespace;
 use crate::catalog::{self, SubscriptionRow};
+use crate::limits::{self, LimitReached};
 use crate::subscription::{Mode, Start, Subscription, Trim};
-use crate::topic::{Partition, Topic};
+use crate::topic::{Partition, Topic, TopicId};
 
 /// Why a subscription cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +16,18 @@ pub enum SubscriptionError {
     /// It exists and its consumers share it in another way.
     #[error("the subscription's mode is {}", .0.as_str())]
     ModeClash(Mode),
+    /// It exists and ends with its last consumer, and one that lasts was asked for.
+    #[error("the subscription ends with its last consumer")]
+    NotDurable,
+    /// There is none of that name.
+    #[error("there is no subscription '{0}'")]
+    Unknown(String),
+    /// It has consumers.
+    #[error("subscription '{0}' has consumers")]
+    InUse(String),
+    /// There are too many.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
     /// The log takes no more.
     #[error("the log refuses: {0}")]
     Log(String),
@@ -26,6 +39,11 @@ type Sources = Vec<(Stream, Option<inver_storage::Cursor>, Offset)>;
 impl Namespace {
     /// The subscription of this name on a log topic, made if need be. Its mode is that of its first consumer,
     /// and changes only while nobody is attached. [`Subscription::made`] says what to wait for.
+    ///
+    /// Whether it is durable is said by who makes it, and is no consumer's to change: who asks for less joins, who
+    /// asks for more is refused. One that is not durable goes with its last consumer; a durable one by
+    /// [`delete_subscription`](Self::delete_subscription), with its topic, or when nobody consumed it for as long
+    /// as the broker's settings allow (for ever, unless they say otherwise).
     pub fn subscribe(
         &self,
         topic: &Arc<Topic>,
@@ -36,9 +54,14 @@ impl Namespace {
     ) -> Result<Arc<Subscription>, SubscriptionError> {
         let _topology = self.topology();
         if let Some(present) = self.subscription(topic, name) {
+            if durable && !present.is_durable() {
+                return Err(SubscriptionError::NotDurable);
+            }
             present.ask_mode(mode).map_err(SubscriptionError::ModeClash)?;
+            present.touch();
             return Ok(present);
         }
+        limits::room("subscriptions", self.0.subscriptions.len(), self.limits().subscriptions_max)?;
         let partitions = topic.partitions();
         let (sources, made) = if durable {
             let (sources, made) = self.durable_sources(topic, name, mode, &partitions, start)?;
@@ -59,6 +82,55 @@ impl Namespace {
             });
         }
         Ok(subscription)
+    }
+
+    /// Ends a named subscription, with its position. What to wait for, if it was durable.
+    pub fn delete_subscription(
+        &self,
+        topic: &Topic,
+        name: &str,
+        if_unused: bool,
+    ) -> Result<Option<Lsn>, SubscriptionError> {
+        let _topology = self.topology();
+        let gone = self.subscription(topic, name);
+        let gone = gone.ok_or_else(|| SubscriptionError::Unknown(name.to_owned()))?;
+        if if_unused && gone.counts().consumers > 0 {
+            return Err(SubscriptionError::InUse(name.to_owned()));
+        }
+        let lsn = if gone.is_durable() {
+            let mut entry = Entry::new();
+            gone.cursors().into_iter().for_each(|c| entry.delete_cursor(c));
+            entry.delete(catalog::SUBSCRIPTIONS, self.subscription_key(topic, name));
+            let submitted = self.log().submit(entry).map_err(|e| SubscriptionError::Log(e.to_string()))?;
+            Some(submitted.lsn)
+        } else {
+            None
+        };
+        self.0.subscriptions.remove(&(topic.id(), name.into()));
+        gone.close();
+        Ok(lsn)
+    }
+
+    /// Durable subscriptions that nobody consumed for long go, if they are to.
+    pub(crate) fn end_idle_subscriptions(&self, now_ms: i64) {
+        let Some(idle_ms) = self.0.config.subscription_idle_ms else { return };
+        let idle: Vec<(TopicId, String)> = self
+            .0
+            .subscriptions
+            .iter()
+            .filter(|s| {
+                s.is_durable()
+                    && s.idle_since_ms().is_some_and(|at| at.saturating_add_unsigned(idle_ms) <= now_ms)
+            })
+            .map(|s| (s.key().0, s.key().1.to_string()))
+            .collect();
+        for (topic, name) in idle {
+            let Some(topic) = self.topic_by_id(topic) else { continue };
+            match self.delete_subscription(&topic, &name, true) {
+                Ok(_) => tracing::info!(topic = topic.name(), subscription = name, "idle for long: deleted"),
+                Err(error) => tracing::debug!(%error, "an idle subscription stays"),
+            }
+        }
     }
 
     /// The subscription of this name on a topic.
@@ -96,7 +168,7 @@ impl Namespace {
 
     pub(crate) fn recover_subscription(&self, key: &[u8], row: &SubscriptionRow) {
         let Some((id, name)) = key.split_first_chunk::<16>() else { return };
-        let id = crate::topic::TopicId(u128::from_be_bytes(*id));
+        let id = TopicId(u128::from_be_bytes(*id));
         let Some(topic) = self.topic_by_id(id) else { return };
         let name = String::from_utf8_lossy(name).into_owned();
         let partitions = topic.partitions();

@@ -7,6 +7,7 @@ use inver_storage::{Entry, Lsn, Offset, Retention, Stream, StreamId};
 use super::{Namespace, compaction};
 use crate::capture;
 use crate::catalog::{self, TopicRow};
+use crate::limits;
 use crate::shape::Shape;
 use crate::topic::{
     PARTITIONS_MAX, Topic, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, check_name,
@@ -48,6 +49,7 @@ impl Namespace {
         if self.0.topics.contains_key(name) {
             return Err(TopicError::Exists(name.to_owned()));
         }
+        limits::room("topics", self.0.topics.len(), self.limits().topics_max)?;
         let mut entry = Entry::new();
         let ids: Vec<StreamId> = (0..spec.partitions).map(|_| self.log().allocate_stream()).collect();
         ids.iter().for_each(|id| entry.create_stream(*id));
@@ -216,13 +218,16 @@ impl Namespace {
                 bytes_max: u64::try_from(bytes).ok(),
                 oldest_ms: (ms >= 0).then(|| now_ms.saturating_sub(ms)),
             };
-            for partition in topic.partitions() {
+            topic.for_each_partition(|partition| {
                 let stream = partition.stream();
+                if stream.start() == stream.next_offset() {
+                    return;
+                }
                 let to = stream.retention_point(&keep);
                 if to > stream.start() {
                     entry.trim(stream, to);
                 }
-            }
+            });
         }
         if entry.is_empty() {
             return;

@@ -10,7 +10,7 @@ use inver_storage::Lsn;
 
 use super::{Session, SubscribeError, SubscriptionOptions};
 use crate::address::{Filter, Form};
-use crate::namespace::{Namespace, SubscriptionError};
+use crate::namespace::{Namespace, QueueError, SubscriptionError};
 use crate::queue::{Queue, QueueSpec};
 use crate::subscription::{Consumer, ConsumerSpec, Mode, Start, Subscription};
 use crate::topic::{Topic, TopicKind};
@@ -91,6 +91,7 @@ impl Namespace {
                 let group = String::from_utf8_lossy(group);
                 self.subscribe(&topic, &group, mode, true, Start::Latest).map_err(|e| match e {
                     SubscriptionError::ModeClash(mode) => SubscribeError::ModeClash(mode),
+                    SubscriptionError::Limit(limit) => SubscribeError::Limit(limit),
                     other => SubscribeError::Log(other.to_string()),
                 })
             }
@@ -126,7 +127,10 @@ impl Namespace {
     ) -> Result<Arc<Subscription>, SubscribeError> {
         let name = group_queue(group, filter);
         let spec = QueueSpec { durable, hidden: true, ..QueueSpec::default() };
-        let declared = self.declare_queue(&name, spec).map_err(|e| SubscribeError::Log(e.to_string()))?;
+        let declared = self.declare_queue(&name, spec).map_err(|e| match e {
+            QueueError::Limit(limit) => SubscribeError::Limit(limit),
+            other => SubscribeError::Log(other.to_string()),
+        })?;
         self.bind_slashed(&declared.it, filter);
         members.entry(name).or_default().insert(member.to_owned());
         Ok(declared.it.subscription().clone())

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use crate::Mailbox;
 use crate::catalog;
 use crate::exchange::{BindTarget, Bound};
+use crate::limits::{self, LimitReached};
 use crate::namespace::Namespace;
 use crate::publisher::PublisherId;
 use crate::router::{ReceiverSet, Route};
@@ -68,8 +69,8 @@ pub enum SubscribeError {
     #[error("the subscription's mode is {}", .0.as_str())]
     ModeClash(Mode),
     /// Too many.
-    #[error("a session can have {SESSION_FILTERS_MAX} subscriptions")]
-    Limit,
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
     /// It cannot be joined.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -264,7 +265,8 @@ impl SessionCore {
     ) -> Result<(bool, Option<Lsn>), SubscribeError> {
         let mut state = self.state.lock();
         if state.filters.len() >= SESSION_FILTERS_MAX && !state.filters.contains_key(text) {
-            return Err(SubscribeError::Limit);
+            let max = SESSION_FILTERS_MAX as u64;
+            return Err(LimitReached { what: "subscriptions of this session", max }.into());
         }
         let mut lsn = None;
         if self.is_durable() {
@@ -310,6 +312,10 @@ impl Session {
         options: &SubscriptionOptions,
     ) -> Result<(bool, Option<Lsn>), SubscribeError> {
         let text = Bytes::copy_from_slice(filter);
+        if !self.core.state.lock().filters.contains_key(&text) {
+            let namespace = &self.core.namespace;
+            limits::room("bindings", namespace.hub().binding_count(), namespace.limits().bindings_max)?;
+        }
         let (existed, lsn) = self.core.remember_filter(&text, options)?;
         self.make_live();
         if options.guaranteed {

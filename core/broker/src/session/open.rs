@@ -15,6 +15,7 @@ use super::{Expiry, Hold, Holder, Session, SessionCore, State, SubscriptionOptio
 use crate::Mailbox;
 use crate::catalog::{self, SessionRow};
 use crate::clock::now_ms;
+use crate::limits::{self, LimitReached};
 use crate::namespace::Namespace;
 use crate::subscription::{MemoryBounds, Mode, Subscription, Trim, WhenFull};
 
@@ -33,8 +34,8 @@ pub struct SessionSpec<'a> {
     pub client_id: &'a str,
     /// What was there before is thrown away.
     pub clean_start: bool,
-    /// It is to outlive its connection.
-    pub durable: bool,
+    /// How long it lives on after its connection.
+    pub expiry: Expiry,
     /// Woken for all of the following.
     pub mailbox: Arc<Mailbox>,
     /// The inbox has something.
@@ -69,6 +70,9 @@ pub enum SessionError {
     /// The connection that holds it did not let it go in time.
     #[error("another connection holds the session and does not let it go")]
     Busy,
+    /// There are too many.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
     /// The log takes no more.
     #[error("the log refuses: {0}")]
     Log(String),
@@ -98,6 +102,9 @@ impl Namespace {
                     return Ok(core.hold(&spec, true, None));
                 }
                 other => {
+                    if other.is_none() {
+                        limits::room("sessions", self.session_count(), self.limits().sessions_max)?;
+                    }
                     if let Some(old) = other {
                         old.publish_will();
                         old.end();
@@ -117,8 +124,8 @@ impl SessionCore {
         spec: &SessionSpec<'_>,
     ) -> Result<(Arc<SessionCore>, Option<Lsn>), SessionError> {
         let log = namespace.log();
-        let expiry = if spec.durable { Expiry::Never } else { Expiry::AtDetach };
-        if !spec.durable {
+        let expiry = spec.expiry;
+        if !expiry.outlives_connection() {
             return Ok((
                 SessionCore::assemble(namespace, spec.client_id, None, OnceLock::new(), expiry),
                 None,
@@ -128,7 +135,8 @@ impl SessionCore {
         let mut entry = Entry::new();
         entry.create_stream(stream);
         entry.create_cursor(cursor, stream, Offset(0));
-        let row = SessionRow { stream: stream.0, cursor: cursor.0, expiry_s: None, detached_ms: None };
+        let (stream_id, cursor_id, expiry_s) = (stream.0, cursor.0, expiry.seconds());
+        let row = SessionRow { stream: stream_id, cursor: cursor_id, expiry_s, detached_ms: None };
         let key = catalog::key(namespace.id(), &[spec.client_id.as_bytes()]);
         entry.put(catalog::SESSIONS, key, catalog::encode(&row));
         let submitted = log.submit(entry).map_err(|e| SessionError::Log(e.to_string()))?;
@@ -231,6 +239,7 @@ impl SessionCore {
             let (mailbox, taken_over_token) = (spec.mailbox.clone(), spec.taken_over_token);
             state.holder = Some(Holder { mailbox, taken_over_token, released: None });
             state.detached_ms = None;
+            state.expiry = spec.expiry;
             if let Some(at) = state.armed_ms.take() {
                 self.namespace.clockwork().forget_session(at, self.id);
             }
@@ -271,11 +280,7 @@ impl SessionCore {
 
     pub(super) fn put_row(&self, entry: &mut Entry, detached_ms: Option<i64>) {
         let Some((stream, cursor)) = &self.stream else { return };
-        let expiry_s = match self.state.lock().expiry {
-            Expiry::Never => None,
-            Expiry::After(s) => Some(s),
-            Expiry::AtDetach => Some(0),
-        };
+        let expiry_s = self.state.lock().expiry.seconds();
         let row = SessionRow { stream: stream.id().0, cursor: cursor.id().0, expiry_s, detached_ms };
         let key = catalog::key(self.namespace.id(), &[self.client_id.as_bytes()]);
         entry.put(catalog::SESSIONS, key, catalog::encode(&row));
@@ -287,11 +292,11 @@ impl SessionCore {
         let (ends, will) = {
             let mut state = self.state.lock();
             state.detached_ms = Some(now);
-            let ends = matches!(state.expiry, Expiry::AtDetach | Expiry::After(0));
+            let ends = !state.expiry.outlives_connection();
             let will = state.will.take_if(|will| ends || will.delay_s == 0);
             (ends, will)
         };
-        will.into_iter().for_each(|will| self.publish(*will));
+        will.into_iter().for_each(|will| self.publish(&will));
         if ends {
             self.end();
         } else {
@@ -330,7 +335,7 @@ impl SessionCore {
             let will = state.will.take_if(|will| expired || will.due_ms(since) <= now);
             (expired, will)
         };
-        will.into_iter().for_each(|will| self.publish(*will));
+        will.into_iter().for_each(|will| self.publish(&will));
         if expired {
             self.end();
         } else {
@@ -349,6 +354,19 @@ impl State {
 }
 
 impl Expiry {
+    fn outlives_connection(self) -> bool {
+        !matches!(self, Expiry::AtDetach | Expiry::After(0))
+    }
+
+    /// As it is stored.
+    fn seconds(self) -> Option<u32> {
+        match self {
+            Expiry::Never => None,
+            Expiry::After(s) => Some(s),
+            Expiry::AtDetach => Some(0),
+        }
+    }
+
     /// When a session ends whose connection ended then.
     fn ends_ms(self, since_ms: i64) -> Option<i64> {
         match self {

@@ -74,11 +74,11 @@ impl SessionCore {
     /// Publishes the will, if there is one.
     pub(super) fn publish_will(self: &Arc<Self>) {
         let will = self.state.lock().will.take();
-        will.into_iter().for_each(|will| self.publish(*will));
+        will.into_iter().for_each(|will| self.publish(&will));
     }
 
     /// Publishes a will that was taken, and forgets it: one entry.
-    pub(super) fn publish(self: &Arc<Self>, will: Will) {
+    pub(super) fn publish(self: &Arc<Self>, will: &Will) {
         let batch = Bytes::copy_from_slice(&will.batch);
         let Some(Ok(record)) = records(&batch).ok().and_then(|mut r| r.next()) else { return };
         let origin = self.namespace.origin(&will.origin);
@@ -91,7 +91,10 @@ impl SessionCore {
         let message = Message { timestamp_ms: now, headers, ..Message::of_record(&record, will.guaranteed) };
         let published = publisher.publish(Target::Hub(&will.address), &message);
         if will.retain {
-            publisher.retain(&will.address, &message);
+            let retained = publisher.retain(&will.address, &message);
+            if let Err(error) = retained {
+                tracing::warn!(client_id = %self.client_id, %error, "a will is published but not retained");
+            }
         }
         publisher.attach(|entry| self.delete_in(entry, KEY));
         if let Err(error) = published.and_then(|_| publisher.flush()) {

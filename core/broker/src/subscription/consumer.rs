@@ -87,6 +87,9 @@ impl Consumer {
     /// One who was woken and has no room pulls with a maximum of 0: then another is woken in its place. Who
     /// holds too much without acknowledging gets nothing until it lets go of something, and is woken then.
     pub fn pull(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
+        if self.spec.passive {
+            self.subscription.bury_overflow_elsewhere();
+        }
         let before = into.len();
         let now_ms = now_ms();
         let aside = &mut self.aside;

@@ -149,7 +149,9 @@ impl State {
             return Pull { more: true, ..Pull::default() };
         }
         self.slots.wait(slot);
-        Pull { pending: self.sources.iter().any(|s| s.is_loading()), ..Pull::default() }
+        // One who only asks does not wait in line, and is told of what is on its way to the disk, or just came there.
+        let on_its_way = !self.slots.contains(slot) && self.submitted() > 0;
+        Pull { pending: on_its_way || self.sources.iter().any(|s| s.is_loading()), ..Pull::default() }
     }
 
     /// A fair share of what waits, among those of the same priority.

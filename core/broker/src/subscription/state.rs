@@ -261,6 +261,12 @@ impl State {
         self.returned.first_key_value().is_some_and(|(_, returned)| returned.doomed.is_some())
     }
 
+    /// There is more to see in a stream.
+    fn advanced(&mut self) {
+        self.wake_waiting();
+        self.answer_asking();
+    }
+
     fn answer_asking(&mut self) {
         self.calls.extend(self.asking.drain(..).map(|spec| (spec.mailbox, spec.token)));
     }
@@ -303,7 +309,7 @@ impl inver_storage::Listener for WeakListener {
     /// A stream has something new to read.
     fn advanced(&self, _token: u64) {
         if let Some(subscription) = self.0.upgrade() {
-            subscription.locked(State::wake_waiting);
+            subscription.locked(State::advanced);
         }
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_broker::{
-    Broker, BrokerConfig, Consumer, ConsumerSpec, DeadLetter, Delivery, HeaderWriter, Mailbox, Message,
-    Namespace, Opened, Publisher, PublisherId, Queue, QueueLimits, QueueSpec, SessionSpec,
+    Broker, BrokerConfig, Consumer, ConsumerSpec, DeadLetter, Delivery, Expiry, HeaderWriter, Mailbox,
+    Message, Namespace, Opened, Publisher, PublisherId, Queue, QueueLimits, QueueSpec, SessionSpec,
     SubscriptionOptions, Target,
 };
 use inver_storage::{CommitPolicy, Log, LogOptions, Lsn};
@@ -183,7 +183,7 @@ pub async fn open(namespace: &Namespace, client_id: &str, durable: bool) -> (Arc
     let spec = SessionSpec {
         client_id,
         clean_start: false,
-        durable,
+        expiry: if durable { Expiry::Never } else { Expiry::AtDetach },
         mailbox: mailbox.clone(),
         inbox_token: 1,
         live_token: 2,

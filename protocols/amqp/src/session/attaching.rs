@@ -68,6 +68,9 @@ pub(super) fn subscription(
                         &format!("'{}'", mode.as_str()),
                         &format!("'{}'", current.as_str()),
                     ),
+                    error @ (SubscriptionError::NotDurable | SubscriptionError::Limit(_)) => {
+                        Refusal::precondition_failed(error)
+                    }
                     error => log_ended(error),
                 },
             )

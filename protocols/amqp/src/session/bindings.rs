@@ -63,6 +63,7 @@ impl Binding<'_> {
         match (result, act) {
             (Ok(lsn), _) => Ok(lsn),
             (Err(BindError::Log(error)), _) => Err(log_ended(error)),
+            (Err(BindError::Limit(limit)), _) => Err(Refusal::precondition_failed(limit)),
             // Nothing is bound where an end is missing.
             (Err(_), Act::Unbind) => Ok(None),
             (Err(BindError::NoSource(name) | BindError::NoExchange(name)), Act::Bind) => {

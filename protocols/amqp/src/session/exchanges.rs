@@ -104,7 +104,10 @@ fn declare_exchange(name: &str, spec: &ExchangeSpec, shared: &Shared) -> Result<
     }
     not_reserved("exchange", name)?;
     arguments::check_alternate(&spec.arguments, &what)?;
-    let declared = shared.namespace.declare_exchange(name, spec.clone()).map_err(log_ended)?;
+    let declared = shared.namespace.declare_exchange(name, spec.clone()).map_err(|error| match error {
+        ExchangeError::Limit(limit) => Refusal::precondition_failed(limit),
+        error => log_ended(error),
+    })?;
     if !declared.created {
         same_exchange(declared.it.spec(), spec, &what)?;
     }

@@ -182,7 +182,8 @@ impl Channel {
                 error @ (QueueError::BadName(_)
                 | QueueError::Unknown(_)
                 | QueueError::InUse(_)
-                | QueueError::NotEmpty(_)),
+                | QueueError::NotEmpty(_)
+                | QueueError::Limit(_)),
             ) => {
                 return Err(Refusal::precondition_failed(error));
             }

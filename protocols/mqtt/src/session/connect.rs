@@ -119,7 +119,7 @@ pub(crate) async fn connect(
     let spec = SessionSpec {
         client_id,
         clean_start: connect.clean_start,
-        durable: wishes.expiry_s != 0,
+        expiry: expiry(wishes.expiry_s),
         mailbox: mailbox.clone(),
         inbox_token: token::INBOX,
         live_token: token::LIVE,
@@ -128,8 +128,7 @@ pub(crate) async fn connect(
         live_bytes_max: config.live_bytes_max,
     };
     let opened = namespace.open_session(spec).await.map_err(|error| unavailable(&error))?;
-    let Opened { session: core, present, subscriptions: known, state: kept, lsn } = opened;
-    let mut lsn = lsn.max(core.set_expiry(expiry(wishes.expiry_s)));
+    let Opened { session: core, present, subscriptions: known, state: kept, mut lsn } = opened;
     if connect.will.is_some() {
         let will = will(connect, client_id, user.as_deref())?;
         lsn = lsn.max(core.set_will(Some(will)));

@@ -69,13 +69,14 @@ impl Session {
                     lookup: None,
                 };
                 let publisher = self.publisher.of(&self.namespace, &self.core);
+                // Stored, or cleared by an empty payload [MQTT-3.3.1-5], [MQTT-3.3.1-6].
+                let retained = !publish.retain || publisher.retain(topic.as_bytes(), &message).is_ok();
                 let routed = publisher.publish(Target::Hub(topic.as_bytes()), &message)?;
-                if publish.retain {
-                    // Stored, or cleared by an empty payload [MQTT-3.3.1-5], [MQTT-3.3.1-6].
-                    publisher.retain(topic.as_bytes(), &message);
-                }
                 burst_bytes = publisher.bytes();
-                if routed.refused && qos != Qos::AtMostOnce {
+                if !retained && self.version == Version::V5 && qos != Qos::AtMostOnce {
+                    // There is no room for one more retained message: delivered, not stored.
+                    Reason::QuotaExceeded
+                } else if routed.refused && qos != Qos::AtMostOnce {
                     // Nothing is acknowledged that is not delivered.
                     if self.version != Version::V5 {
                         return Err(Stop::Close("a full queue refused a message".into()));

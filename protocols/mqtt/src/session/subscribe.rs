@@ -178,7 +178,7 @@ fn refusal(error: &SubscribeError) -> (Reason, String) {
     let reason = match error {
         // Somebody shares it in another way: the filter is well-formed and not for this client.
         SubscribeError::ModeClash(_) | SubscribeError::Attach(_) => Reason::TopicFilterInvalid,
-        SubscribeError::Limit => Reason::QuotaExceeded,
+        SubscribeError::Limit(_) => Reason::QuotaExceeded,
         SubscribeError::Log(_) => Reason::Unspecified,
     };
     (reason, error.to_string())
