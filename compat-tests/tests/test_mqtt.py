@@ -294,6 +294,50 @@ def test_refusals(broker, unique):
         assert small.get().payload == b"fits", "what is too large for the client is left out"
 
 
+def test_bounds_are_configured(own_broker):
+    broker = own_broker(environment={
+        "INVER_MQTT_KEEP_ALIVE_S_MAX": "60", "INVER_MQTT_REFUSED_FILTERS": '["secret/#"]', "INVER_MQTT_RECEIVE_MAXIMUM": "7",
+        "INVER_MQTT_TOPIC_ALIAS_MAXIMUM": "3", "INVER_MQTT_SESSION_EXPIRY_S_MAX": "5",
+    })
+    with mqtt(broker, keepalive=120, expiry=100) as client:
+        told = client.connack
+        assert (told.ServerKeepAlive, told.ReceiveMaximum, told.TopicAliasMaximum, told.SessionExpiryInterval) == (60, 7, 3, 5)
+        assert client.subscribe("secret/#")[0].is_failure
+        assert not client.subscribe("secret/1")[0].is_failure
+
+
+def test_sys(broker):
+    at = ["-h", "127.0.0.1", "-p", broker.mqtt_port, "-W", "10"]
+    version = run(["mosquitto_sub", *at, "-t", "$SYS/broker/version", "-C", "1"]).stdout
+    assert version.startswith(b"inver version ")
+    connected = run(["mosquitto_sub", *at, "-t", "$SYS/broker/clients/+", "-C", "2", "-F", "%t %p %r"]).stdout.decode()
+    values = dict(line.rsplit("/", 1)[1].split(" ", 1) for line in connected.splitlines())
+    assert set(values) == {"connected", "maximum"} and all(value.endswith(" 1") for value in values.values())
+
+
+def test_a_wills_expiry_runs_from_its_publish(broker, unique):
+    properties = Properties(PacketTypes.WILLMESSAGE)
+    properties.MessageExpiryInterval = 100
+    properties.WillDelayInterval = 1
+    will = {"topic": unique, "payload": b"gone", "qos": 1, "properties": properties}
+    with mqtt(broker) as watcher:
+        watcher.subscribe(unique)
+        mqtt_client = Mqtt(broker, will=will, expiry=10)
+        mqtt_client.drop()
+        assert watcher.get().properties.MessageExpiryInterval >= 99
+
+
+def test_qos_0_is_not_kept_for_who_is_away(broker, unique):
+    with mqtt(broker, client_id=unique, expiry=100) as client:
+        client.subscribe(f"{unique}/#", 2)
+    with mqtt(broker) as sender:
+        sender.publish(f"{unique}/0", b"lost", 0)
+        sender.publish(f"{unique}/1", b"kept", 1)
+    with mqtt(broker, client_id=unique, expiry=100, clean=False) as client:
+        assert client.session_present
+        assert client.take(1) == [b"kept"]
+
+
 def test_keep_alive(broker):
     import socket
     with socket.create_connection(("127.0.0.1", broker.mqtt_port)) as silent:

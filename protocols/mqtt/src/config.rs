@@ -32,6 +32,8 @@ pub struct MqttConfig {
     pub output_bytes_max: usize,
     /// Levels of a topic name or filter, at most.
     pub topic_levels_max: usize,
+    /// Seconds between two values of a `$SYS` topic; 0: they come once, when a client subscribes.
+    pub sys_interval_s: u16,
     /// Topic filters that nobody may subscribe to, compared by their text; answered with SUBACK 0x80.
     pub refused_filters: Vec<String>,
 }
@@ -52,6 +54,7 @@ impl Default for MqttConfig {
             live_bytes_max: 32 * 1024 * 1024,
             output_bytes_max: 256 * 1024,
             topic_levels_max: 128,
+            sys_interval_s: 10,
             refused_filters: Vec::new(),
         }
     }

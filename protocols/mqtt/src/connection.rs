@@ -20,9 +20,9 @@ use inver_storage::Log;
 use self::keep_alive::KeepAlive;
 use self::socket::Socket;
 use crate::codec::{ConnAck, Packet, Reason, decode};
-use crate::config::MqttConfig;
 use crate::error::Stop;
 use crate::session::{Accepted, Session};
+use crate::sys::{Connected, Plug};
 
 /// How long the last bytes may take to be written and read.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn serve(
     connection: Connection,
     broker: Broker,
-    config: Arc<MqttConfig>,
+    config: Arc<Plug>,
 ) -> impl Future<Output = ()> + Send {
     let opening = Box::pin(open(connection, broker, config));
     async move {
@@ -45,11 +45,7 @@ pub(crate) fn serve(
 }
 
 /// From the first byte to a CONNACK that is on its way.
-async fn open(
-    connection: Connection,
-    broker: Broker,
-    config: Arc<MqttConfig>,
-) -> Option<(Box<Running>, Shutdown)> {
+async fn open(connection: Connection, broker: Broker, config: Arc<Plug>) -> Option<(Box<Running>, Shutdown)> {
     let Connection { io, peer, mut shutdown, .. } = connection;
     let mut socket = Socket::new(io);
     let mailbox = Mailbox::new();
@@ -73,6 +69,7 @@ async fn open(
         session,
         socket,
         mailbox,
+        _connected: Connected::count(&config),
         config,
         tokens: Vec::new(),
     };
@@ -84,9 +81,10 @@ struct Running {
     socket: Socket,
     mailbox: Arc<Mailbox>,
     log: Log,
-    config: Arc<MqttConfig>,
+    config: Arc<Plug>,
     keep_alive: Option<KeepAlive>,
     tokens: Vec<u64>,
+    _connected: Connected,
 }
 
 /// What came from the client.
@@ -271,7 +269,7 @@ mod tests {
     #[test]
     fn idle_connections_are_small() {
         assert!(future_size(serve) <= 368, "the future: {}", future_size(serve));
-        assert!(size_of::<Running>() <= 192, "what runs: {}", size_of::<Running>());
-        assert!(size_of::<Session>() <= 520, "the session: {}", size_of::<Session>());
+        assert!(size_of::<Running>() <= 200, "what runs: {}", size_of::<Running>());
+        assert!(size_of::<Session>() <= 536, "the session: {}", size_of::<Session>());
     }
 }

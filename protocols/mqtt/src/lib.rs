@@ -3,7 +3,7 @@
 //! Rooms: [`codec`] (bytes ↔ packets, no I/O), `session` (the state machine of a connection, no sockets), `connection`
 //! (the task with the socket), `map` (wire ↔ core's records).
 //!
-//! Deliberately absent: enhanced authentication (AUTH), bridges, `$SYS`.
+//! Deliberately absent: enhanced authentication (AUTH), bridges.
 
 mod buffers;
 pub mod codec;
@@ -12,6 +12,7 @@ mod connection;
 mod error;
 mod map;
 mod session;
+mod sys;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,16 +23,22 @@ use inver_broker::{Broker, Connection, Protocol};
 pub use config::MqttConfig;
 
 /// The plug.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct Mqtt {
-    config: Arc<MqttConfig>,
+    plug: Arc<sys::Plug>,
+}
+
+impl Default for Mqtt {
+    fn default() -> Mqtt {
+        Mqtt::new(MqttConfig::default())
+    }
 }
 
 impl Mqtt {
     /// MQTT with these settings.
     #[must_use]
     pub fn new(config: MqttConfig) -> Mqtt {
-        Mqtt { config: Arc::new(config) }
+        Mqtt { plug: sys::Plug::new(config) }
     }
 }
 
@@ -63,6 +70,6 @@ impl Protocol for Mqtt {
         'a: 'async_trait,
         Self: 'async_trait,
     {
-        Box::pin(connection::serve(connection, broker, self.config.clone()))
+        Box::pin(connection::serve(connection, broker, self.plug.clone()))
     }
 }

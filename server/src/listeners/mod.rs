@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, debug, debug_span, info, warn};
 
 pub(crate) use admission::Admission;
 
@@ -160,7 +160,8 @@ fn hand_over(hall: &Hall, service: &Service, stream: TcpStream, peer: SocketAddr
     let broker = hall.broker.clone();
     // On the heap and gone before the connection is served, which must not carry it for the rest of its life.
     let greeting = Box::pin(greet(hall.clone(), service.clone(), stream, peer));
-    let span = info_span!("connection", protocol, %peer);
+    // Only where somebody listens that closely: it would be a tenth of what an idle connection holds.
+    let span = debug_span!("connection", protocol, %peer);
     hall.workers.seat().run(|seat| {
         let inside = (seat, admitted, Open::count(protocol));
         async move {

@@ -59,6 +59,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         |v| value::bytes(v, KIB, PACKET_BYTES_MAX).map(drop)),
     setting("connect_timeout_ms", "10000", "Time that a connection has to send its CONNECT.",
         |v| connect_timeout(v).map(drop)),
+    setting("sys_interval_s", "10",
+        "Seconds between two values of a `$SYS` topic; 0: they come once, when a client subscribes.",
+        |v| short(v).map(drop)),
     Setting {
         name: "refused_filters", default: "[]", list: true,
         help: "Topic filters that nobody may subscribe to, compared by their text.",
@@ -90,6 +93,7 @@ fn settings(config: &Config) -> Result<MqttConfig, String> {
         live_bytes_max: value::bytes(of("live_bytes_max")?, 0, u64::MAX)?,
         output_bytes_max: size("output_bytes_max")?,
         topic_levels_max: value::count(of("topic_levels_max")?, 1, 65_535)?,
+        sys_interval_s: short(of("sys_interval_s")?)?,
         refused_filters: value::texts(of("refused_filters")?)?,
     })
 }
@@ -139,6 +143,7 @@ mod tests {
             ("TOPIC_LEVELS_MAX", "10"),
             ("CONNECT_BYTES_MAX", "11 KiB"),
             ("CONNECT_TIMEOUT_MS", "1200"),
+            ("SYS_INTERVAL_S", "13"),
             ("REFUSED_FILTERS", r##"["#", "a/b"]"##),
         ];
         assert_eq!(values.len(), SETTINGS.len());
@@ -159,6 +164,7 @@ mod tests {
             live_bytes_max: 8 * 1024 * 1024,
             output_bytes_max: 9 * 1024,
             topic_levels_max: 10,
+            sys_interval_s: 13,
             refused_filters: vec!["#".into(), "a/b".into()],
         };
         assert_eq!(settings(&loaded.config), Ok(wanted));

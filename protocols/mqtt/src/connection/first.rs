@@ -11,13 +11,14 @@ use crate::codec::{ConnAck, DecodeError, Packet, PropertiesBuf, Property, Reason
 use crate::config::MqttConfig;
 use crate::error::{Refusal, Stop};
 use crate::session::{self, Accepted};
+use crate::sys::Plug;
 
 /// Reads the CONNECT and lets the client in. `None`: it was told why not, or is gone.
 pub(super) async fn connect(
     socket: &mut Socket,
     peer: SocketAddr,
     broker: &Broker,
-    config: &Arc<MqttConfig>,
+    config: &Arc<Plug>,
     mailbox: &Arc<Mailbox>,
 ) -> Option<Accepted> {
     let wire = match tokio::time::timeout(config.connect_timeout, read(socket, config)).await {

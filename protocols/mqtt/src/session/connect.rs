@@ -24,6 +24,7 @@ use crate::codec::{
 use crate::config::MqttConfig;
 use crate::error::Refusal;
 use crate::map::{Author, Incoming, ORIGIN};
+use crate::sys::Plug;
 
 /// A session expiry that never comes (section 3.1.2.11.2).
 const NEVER_S: u32 = u32::MAX;
@@ -95,7 +96,7 @@ pub(crate) async fn connect(
     connect: &Connect<'_>,
     peer: IpAddr,
     broker: &Broker,
-    config: &Arc<MqttConfig>,
+    config: &Arc<Plug>,
     mailbox: &Arc<Mailbox>,
 ) -> Result<Accepted, Refusal> {
     let wishes = Wishes::read(connect, config);
@@ -160,6 +161,9 @@ pub(crate) async fn connect(
         next_member: token::SHARED,
         deferred: Deferred::default(),
         live_ready: true,
+        sys_due: false,
+        received: 0,
+        sent: 0,
         live_rest: Queue::default(),
         inbox_ready: true,
         sent_before: if present { kept.sent } else { Some(0) },

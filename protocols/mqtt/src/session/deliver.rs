@@ -36,6 +36,7 @@ impl Session {
             super::token::LIVE => self.live_ready = true,
             super::token::INBOX => self.inbox_ready = true,
             super::token::TAKEN_OVER => return false,
+            super::token::SYS => self.sys_due = true,
             number => {
                 if let Some(member) = self.members.iter_mut().find(|member| member.number == number) {
                     member.ready = true;
@@ -50,6 +51,8 @@ impl Session {
     pub(crate) fn deliver(&mut self, out: &mut Vec<u8>) -> Result<bool, Stop> {
         let more = self.deliver_some(out);
         self.scratch.give_back();
+        let (received, sent) = (std::mem::take(&mut self.received), std::mem::take(&mut self.sent));
+        self.config.sys.count(u64::from(received), u64::from(sent));
         more
     }
 
@@ -71,6 +74,10 @@ impl Session {
             }
             if out.len() < full {
                 self.scan_retained(out)?;
+            }
+            if self.sys_due && out.len() < full {
+                self.sys_due = false;
+                self.send_sys(out);
             }
             self.flush()?;
             if out.len() >= full {
@@ -106,7 +113,12 @@ impl Session {
         // What was moved to the inbox takes its place in the window soon; the rest is for other members.
         let (room, bytes) = (self.room().saturating_sub(self.moved), self.bytes_wanted(out));
         let Some(member) = self.members.get_mut(at) else { return Ok(()) };
-        if room == 0 || !member.ready {
+        if !member.ready {
+            return Ok(());
+        }
+        if room == 0 {
+            // What it was woken for goes to another; it asks again when there is room.
+            let _none = member.consumer.pull(0, 0, &mut Vec::new());
             return Ok(());
         }
         let number = member.number;

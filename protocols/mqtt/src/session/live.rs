@@ -50,6 +50,7 @@ impl Session {
 
     fn send_batch(&mut self, batch: &LiveBatch, out: &mut Vec<u8>) {
         if self.is_like_others() && put_shared(batch, self.version, self.asks(), out) {
+            self.sent += batch.messages as u32;
             return;
         }
         let records = match records(&batch.bytes) {

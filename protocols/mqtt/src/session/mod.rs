@@ -23,6 +23,7 @@ mod send;
 mod state;
 mod subscribe;
 mod subscriptions;
+mod sys;
 mod wild;
 
 use std::sync::Arc;
@@ -32,8 +33,8 @@ use inver_broker::{Consumer, Delivery, DeliveryId, LiveBatch, Mailbox, Namespace
 use inver_storage::Lsn;
 
 use crate::codec::{Disconnect, Packet, PropertiesBuf, Property, Reason, Shared, Version, split_shared};
-use crate::config::MqttConfig;
 use crate::error::Stop;
+use crate::sys::Plug;
 
 use self::deferred::Deferred;
 use self::deliver::From;
@@ -50,6 +51,8 @@ pub(crate) mod token {
     pub(crate) const INBOX: u64 = 0;
     pub(crate) const LIVE: u64 = 1;
     pub(crate) const TAKEN_OVER: u64 = 2;
+    /// New values of `$SYS` topics are due.
+    pub(crate) const SYS: u64 = 3;
     /// Shared subscriptions have this and more: the session's number for each.
     pub(crate) const SHARED: u64 = 16;
 }
@@ -82,7 +85,7 @@ impl Member {
 /// See the module's text.
 pub(crate) struct Session {
     version: Version,
-    config: Arc<MqttConfig>,
+    config: Arc<Plug>,
     user: Option<Arc<str>>,
     namespace: Namespace,
     mailbox: Arc<Mailbox>,
@@ -106,6 +109,10 @@ pub(crate) struct Session {
     deferred: Deferred,
 
     live_ready: bool,
+    sys_due: bool,
+    /// PUBLISH packets of this turn, not yet counted.
+    received: u32,
+    sent: u32,
     /// What was pulled of the live queue and found no room.
     live_rest: Queue<LiveBatch>,
     inbox_ready: bool,
@@ -147,7 +154,10 @@ impl Session {
     /// Takes a packet. What can be answered at once is written to `out`.
     pub(crate) fn packet(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) -> Result<(), Stop> {
         match packet {
-            Packet::Publish(publish) => self.publish(publish),
+            Packet::Publish(publish) => {
+                self.received += 1;
+                self.publish(publish)
+            }
             Packet::PubAck(ack) => self.puback(ack.packet_id),
             Packet::PubRec(ack) => self.pubrec(ack),
             Packet::PubRel(ack) => self.pubrel(ack.packet_id),
@@ -250,6 +260,7 @@ impl Session {
 
     /// Ends the connection's part: what the log must still get of it. The session is let go when it is dropped.
     pub(crate) fn end(mut self: Box<Self>) {
+        self.config.sys.count_dropped(self.dropped());
         if !self.core.is_durable() {
             for (number, id) in self.outbound.settle_exactly_once() {
                 self.acknowledged(outbound::Source::Shared { member: number, id });

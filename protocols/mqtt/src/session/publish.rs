@@ -9,9 +9,7 @@ use super::{Session, state};
 use crate::codec::{Ack, Packet, Publish, Qos, Reason, Version};
 use crate::error::Stop;
 use crate::map::{Author, Incoming};
-
-/// Topics that only the server publishes to.
-const SERVERS_OWN: &str = "$SYS/";
+use crate::sys::PREFIX;
 
 /// A burst is handed over early at this size.
 const BURST_BYTES_MAX: usize = 1024 * 1024;
@@ -36,7 +34,7 @@ impl Session {
             put(&Packet::PubRec(Ack::new(packet_id, Reason::Success)), self.version, self.deferred.bytes());
             return Ok(());
         }
-        let refused = if topic.starts_with(SERVERS_OWN) {
+        let refused = if topic.starts_with(PREFIX) {
             Some(Reason::NotAuthorized)
         } else if topic.bytes().filter(|&byte| byte == b'/').count() >= self.config.topic_levels_max {
             Some(Reason::TopicNameInvalid)

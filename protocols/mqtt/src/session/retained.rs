@@ -15,6 +15,8 @@ const SCAN_VALUES_MAX: usize = 64;
 /// Retained messages that a new subscription is still to get [MQTT-3.3.1-9].
 pub(super) struct RetainedScan {
     pub(super) filter: Filter,
+    /// It is one of `$SYS` topics.
+    pub(super) sys: bool,
     pub(super) from: Option<ScanFrom>,
     pub(super) granted: Qos,
     pub(super) id: Option<u32>,
@@ -39,6 +41,8 @@ impl Session {
         if next.is_some() {
             scan.from = next;
             self.scans.push_front(scan);
+        } else if scan.sys {
+            self.send_sys_retained(&scan, out);
         }
         Ok(())
     }

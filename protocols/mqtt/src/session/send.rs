@@ -174,6 +174,7 @@ impl Session {
         let publish = Publish { topic, properties: properties.as_ref(), ..publish };
         let written = publish.encode(self.version, out).is_ok();
         if written && out.len() - start <= self.client_packet_bytes_max {
+            self.sent += 1;
             return true;
         }
         out.truncate(start);

@@ -10,6 +10,7 @@ use crate::codec::{
     SubscribeOptions, UnsubAck, Unsubscribe, split_shared,
 };
 use crate::error::Stop;
+use crate::sys::{PREFIX, Sys};
 
 impl Session {
     /// Subscribes to each filter, or says why not; one SUBACK for all [MQTT-3.8.4-5], once they are stored.
@@ -72,6 +73,10 @@ impl Session {
         // The queues may have been made just now: who has pulled nothing yet is not woken.
         (self.live_ready, self.inbox_ready) = (true, true);
         self.subscriptions.insert(filter, terms);
+        let sys = filter.starts_with(PREFIX);
+        if sys {
+            Sys::watch(&self.config, &self.mailbox, super::token::SYS);
+        }
         let SubscribeOptions { retain_handling, qos, .. } = terms.options;
         let send = match retain_handling {
             RetainHandling::Send => true,
@@ -81,6 +86,7 @@ impl Session {
         if send {
             self.scans.push_back(RetainedScan {
                 filter: Filter::slashed(filter.as_bytes()),
+                sys,
                 from: None,
                 granted: qos,
                 id: terms.id,

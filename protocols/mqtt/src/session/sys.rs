@@ -1,0 +1,50 @@
+//! `$SYS` values for this session.
+
+use inver_broker::Address;
+use inver_broker::address::Form;
+
+use super::Session;
+use super::retained::RetainedScan;
+use crate::codec::{Properties, PropertiesBuf, Property, Publish, Qos, Version};
+
+impl Session {
+    /// Writes the present values that the session subscribed to.
+    pub(super) fn send_sys(&mut self, out: &mut Vec<u8>) {
+        for (topic, value) in self.config.sys.values(&self.namespace) {
+            let matched = self.subscriptions.matched(topic, false);
+            if matched.qos.is_some() {
+                let ids = matched.ids.clone();
+                self.put_sys(topic, &value, false, &ids, out);
+            }
+        }
+    }
+
+    /// Writes the present values to a new subscription, as if they were retained.
+    pub(super) fn send_sys_retained(&mut self, scan: &RetainedScan, out: &mut Vec<u8>) {
+        for (topic, value) in self.config.sys.values(&self.namespace) {
+            if scan.filter.matches(&Address::parse(Form::Slashed, topic.as_bytes())) {
+                self.put_sys(topic, &value, true, scan.id.as_slice(), out);
+            }
+        }
+    }
+
+    fn put_sys(&mut self, topic: &str, value: &str, retain: bool, ids: &[u32], out: &mut Vec<u8>) {
+        let mut properties = PropertiesBuf::new();
+        for &id in ids {
+            let _always_fits = properties.push(Property::SubscriptionIdentifier(id));
+        }
+        let publish = Publish {
+            dup: false,
+            qos: Qos::AtMostOnce,
+            retain,
+            topic,
+            packet_id: 0,
+            properties: if self.version == Version::V5 { properties.as_ref() } else { Properties::EMPTY },
+            payload: value.as_bytes(),
+        };
+        let start = out.len();
+        if publish.encode(self.version, out).is_err() || out.len() - start > self.client_packet_bytes_max {
+            out.truncate(start);
+        }
+    }
+}
