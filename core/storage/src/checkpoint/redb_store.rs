@@ -68,7 +68,7 @@ impl RedbStore {
         let mut store = Self { database: Some(database), totals: Totals::new() };
         match store.get(Space::Meta, TOTALS_KEY)? {
             Some(row) => {
-                store.totals = decode_totals(&row).ok_or_else(|| damaged("its totals are malformed"))?
+                store.totals = decode_totals(&row).ok_or_else(|| damaged("its totals are malformed"))?;
             }
             None if store.get(Space::Meta, Meta::KEY)?.is_some() => {
                 return Err(damaged("its totals are missing"));
