@@ -112,7 +112,7 @@ def test_retention_by_size(own_broker, unique):
         producer.flush(10)
     with kafka_consumer(broker) as consumer:
         start = lambda: consumer.get_watermark_offsets(TopicPartition(unique, 0), 10)[0]
-        wait_until(lambda: start() > 0, 30, "the first records going")
+        wait_until(lambda: start() > 0, 50, "the first records going (looked at twice a minute)")
         assert start() <= 56, "as much as was said stays"
 
 
@@ -199,6 +199,7 @@ def test_the_broker_s_settings_by_kafka_s_tool(broker):
 
 def test_positions_of_a_group_that_is_gone_expire(own_broker, unique):
     broker = own_broker(environment={"INVER_KAFKA_OFFSETS_RETENTION_MS": "1500"})
+    kafka_create(broker, unique)
     kafka_send(broker, unique, b"value")
     at = TopicPartition(unique, 0)
     with kafka_consumer(broker, unique, group="g") as consumer:
