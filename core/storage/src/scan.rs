@@ -120,6 +120,33 @@ impl<'f> Scanner<'f> {
         Ok(behind)
     }
 
+    /// Where the next entry starts behind a place, all of whose checksums hold.
+    pub(crate) fn find_sound(&mut self, behind: u64) -> Result<Option<u64>, ScanError> {
+        let end = self.end.unwrap_or(self.file_bytes).min(self.file_bytes);
+        let mut position = behind + ENTRY_ALIGNMENT as u64;
+        while position < end {
+            let chunk = self.at(position, BUFFER_BYTES as u64)?;
+            if chunk.is_empty() {
+                break;
+            }
+            let words = chunk.chunks(ENTRY_ALIGNMENT);
+            let Some(word) = words.into_iter().position(|word| word.starts_with(&ENTRY_MAGIC)) else {
+                position += chunk.len().next_multiple_of(ENTRY_ALIGNMENT) as u64;
+                continue;
+            };
+            position += (word * ENTRY_ALIGNMENT) as u64;
+            let lsn = self.base + position;
+            if let Ok(header) = EntryHeader::decode(self.at(position, ENTRY_HEADER_BYTES as u64)?, lsn)
+                && position + u64::from(header.length) <= end
+                && decode(&header, self.at(position, u64::from(header.length))?, true).is_ok()
+            {
+                return Ok(Some(position));
+            }
+            position += ENTRY_ALIGNMENT as u64;
+        }
+        Ok(None)
+    }
+
     /// Length and synced mark of an entry whose own checksum holds.
     fn synced_claim(&mut self, position: u64) -> Result<Option<(u64, u64)>, ScanError> {
         let lsn = self.base + position;

@@ -1,4 +1,4 @@
-//! `inver log dump|verify`: looks at the files of a broker that does not run.
+//! `inver log dump|verify|salvage`: looks at the files of a broker that does not run, and gives up what is damaged.
 
 use std::io::{BufWriter, ErrorKind, Write, stdout};
 use std::path::PathBuf;
@@ -18,6 +18,14 @@ pub(super) enum Command {
     Verify {
         /// The data folder.
         data_dir: PathBuf,
+    },
+    /// Say what is damaged and would have to be given up for the log to open again; give it up if told so.
+    Salvage {
+        /// The data folder. Copy it first.
+        data_dir: PathBuf,
+        /// Give it up. What was damaged is kept in files `salvaged-…` in the folder.
+        #[arg(long)]
+        give_up: bool,
     },
 }
 
@@ -42,6 +50,19 @@ impl Command {
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
                     other => Ok(other?),
                 }
+            }
+            Command::Salvage { data_dir, give_up } => {
+                let losses =
+                    inspect::salvage(&data_dir, give_up).with_context(|| data_dir.display().to_string())?;
+                for loss in &losses {
+                    println!("{loss}");
+                }
+                match losses.len() {
+                    0 => println!("nothing has to be given up"),
+                    _ if give_up => println!("given up; the rest can be used"),
+                    _ => bail!("nothing was changed yet; --give-up gives this up"),
+                }
+                Ok(())
             }
             Command::Verify { data_dir } => {
                 let report = inspect::verify(&data_dir).with_context(|| data_dir.display().to_string())?;

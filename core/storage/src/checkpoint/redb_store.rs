@@ -123,6 +123,21 @@ impl RedbStore {
         self.database.as_ref().ok_or_else(|| damaged("it is closed"))
     }
 
+    /// Reads every row, for its checksum.
+    pub(crate) fn check_rows(&self) -> Result<(), CheckpointError> {
+        for prefix in self.totals.keys() {
+            for space in [Space::Segments, Space::Streams, Space::Cursors, Space::State] {
+                if let [first, table @ ..] = prefix
+                    && *first == space as u8
+                {
+                    let table: &[u8] = if space == Space::State { table } else { &[] };
+                    self.scan(space, table, &mut |_, _| Ok(()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn read_row(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, CheckpointError> {
         let transaction = self.database()?.begin_read().map_err(failed)?;
         let table = match transaction.open_table(TABLE) {

@@ -10,7 +10,8 @@
 //! 24 synced: all below was on the medium when     u64      }
 //!    this entry was written                                }
 //! 32 number of parts                              u32      }
-//! 36 kind: 0 appended, 1 copied by the cleaner    u8, then 3 zero bytes
+//! 36 kind: 0 appended, 1 copied by the cleaner,   u8, then 3 zero bytes
+//!    2 lost
 //! 40 descriptions …, batches …, zero bytes up to the length
 //! ```
 //! The batches' own checksums cover the rest of them, so that every byte is covered and records are summed once.
@@ -24,9 +25,11 @@ use crate::sabotage::{Bug, is_seeded};
 pub(crate) const ENTRY_HEADER_BYTES: usize = 40;
 pub(crate) const ENTRY_ALIGNMENT: usize = 8;
 pub(crate) const ENTRY_MAGIC: [u8; 4] = *b"ENTR";
-/// Kinds of entry: appended to the log, or copied by the cleaner.
+/// Kinds of entry: appended to the log, copied by the cleaner, or lost.
 pub(crate) const KIND_APPENDED: u8 = 0;
 pub(crate) const KIND_COPIED: u8 = 1;
+/// In the place of what was damaged and given up: no parts, zero bytes up to its length.
+pub(crate) const KIND_LOST: u8 = 2;
 
 /// Tags of part descriptions.
 pub(crate) mod tag {
@@ -239,7 +242,9 @@ pub(crate) fn decode<'a>(
     if crc != header.crc && !is_seeded(Bug::SkipEntryChecksum) {
         return Err("entry checksum does not hold");
     }
-    if !fields.is_empty() || at.next_multiple_of(ENTRY_ALIGNMENT) != bytes.len() {
+    let is_filled = at.next_multiple_of(ENTRY_ALIGNMENT) == bytes.len();
+    let is_lost = header.kind == KIND_LOST && parts.is_empty();
+    if !fields.is_empty() || !(is_filled || is_lost) {
         return Err("entry parts do not fill the entry");
     }
     if bytes.get(at..).is_some_and(|padding| padding.iter().any(|byte| *byte != 0)) {

@@ -1,9 +1,14 @@
 //! Looking at the files of a stopped log: a walk over every entry, and a check of everything that has a checksum.
 //!
-//! Takes the folder's lock, so it refuses a log that is in use. Reads only; repairs nothing.
+//! Takes the folder's lock, so it refuses a log that is in use. Reads only and repairs nothing, but for [`salvage`], which
+//! gives up what is damaged when it is told to.
+
+mod salvage;
 
 use std::fmt;
 use std::path::Path;
+
+pub use self::salvage::{Loss, salvage};
 
 use crate::batch::BatchHeader;
 use crate::checkpoint::{
@@ -445,6 +450,10 @@ fn verify_checkpoint(folder: &Folder, report: &mut Report) {
             Ok(())
         }),
     ];
+    if let Err(error) = store.check_rows() {
+        report.flaws.push(flaw(error.to_string()));
+        return;
+    }
     for scan in scans {
         if let Err(error) = scan {
             report.flaws.push(flaw(error.to_string()));
