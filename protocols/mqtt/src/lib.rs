@@ -10,6 +10,8 @@ pub mod codec;
 mod config;
 mod connection;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod map;
 mod session;
 mod sys;

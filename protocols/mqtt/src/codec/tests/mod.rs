@@ -40,6 +40,9 @@ proptest! {
         }
         wire.extend_from_slice(&body);
         let _ = decode(&wire, version, 1000);
+        wire.insert(0, version as u8);
+        crate::fuzz::packets(&wire);
+        crate::fuzz::record(&body);
     }
 
     /// A whole packet with one byte changed gets far into the decoder.
@@ -49,6 +52,8 @@ proptest! {
         packet.encode(version, &mut wire).unwrap();
         let at = at.index(wire.len());
         wire[at] = with;
+        crate::fuzz::packets(&[&[version as u8], &wire[..]].concat());
+        crate::fuzz::record(&wire);
         if let Ok(Some((packet, used))) = decode(&wire, version, MAX) {
             // What was accepted can be written again.
             let mut again = Vec::new();
