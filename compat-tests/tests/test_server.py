@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -101,6 +102,23 @@ def test_config_keys_lists_every_key():
     for key in ("INVER_DATA_DIR", "INVER_LOG_COMMIT", "INVER_KAFKA_LISTEN", "INVER_MQTT_LISTEN",
                 "INVER_MQTT_WEBSOCKET_LISTEN", "INVER_AMQP_LISTEN", "INVER_HTTP_LISTEN", "INVER_KAFKA_ADVERTISED"):
         assert key in page
+
+
+def test_every_key_is_documented_where_it_is_listed():
+    """Before each key: what it is, as a sentence, and its environment variable."""
+    page, section, keys = run([binary(), "config", "keys"]).stdout.decode().splitlines(), "", 0
+    for before, line in zip(page, page[1:]):
+        if line.startswith("["):
+            section = line.strip("[]") + "."
+        found = re.fullmatch(r"# ([a-z_]+) = .+", line)
+        if not found:
+            continue
+        keys += 1
+        variable = "INVER_" + (section + found[1]).upper().replace(".", "_")
+        assert before.endswith(f"  ({variable})"), f"{section}{found[1]}: {before}"
+        text = before.removesuffix(f"  ({variable})").removeprefix("# ")
+        assert len(text) > 15 and text[-1] in ".`" and text[0] in "`" + text[0].upper(), f"{section}{found[1]}: {text}"
+    assert keys > 40
 
 
 def test_a_port_in_use_is_told_with_the_key_to_change(own_broker, tmp_path):
