@@ -155,7 +155,7 @@ async fn retained_values_by_number_and_bytes_and_time() {
 fn positions_of_groups() {
     let (_fixture, ns) = fixture(Limits { positions_max: 2, ..Limits::default() });
     let position = Position { offset: 1, leader_epoch: -1, metadata: None, committed_ms: 0 };
-    let two = [("t", 0, position.clone()), ("t", 1, position.clone())];
+    let two = [("t", 0, position.clone()), ("t", 1, position)];
     let positions = ns.positions();
     positions.room_for("g", &two).unwrap();
     positions.commit(ns.log(), "g", &two).unwrap();
