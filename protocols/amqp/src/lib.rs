@@ -1,11 +1,12 @@
 //! AMQP 0-9-1 with RabbitMQ's extensions, as a plug.
 //!
 //! Rooms: [`codec`] (bytes ↔ frames), [`session`] (the state machine, no sockets), `connection` (the task), [`map`] (wire ↔
-//! core), [`error`] (what a client is told). Deliberately absent: storage, routing, subscriptions: those are the core's.
+//! core), [`error`] (what a client is told), [`fuzz`] (what is tried with any bytes). Deliberately absent: storage, routing, subscriptions: those are the core's.
 
 pub mod codec;
 mod connection;
 pub mod error;
+pub mod fuzz;
 pub mod map;
 pub mod session;
 
