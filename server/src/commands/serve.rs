@@ -132,7 +132,7 @@ fn open(config: &Config) -> anyhow::Result<Broker> {
         segment_bytes_max: config.log_segment_bytes_max,
         tail_cache_bytes_max: usize::try_from(config.log_tail_cache_bytes_max)?,
         direct_bytes_max: usize::try_from(config.log_direct_bytes_max)?,
-        ..LogOptions::default()
+        ..config.log.clone()
     };
     let log = Log::open(&config.data_dir, options)
         .with_context(|| format!("cannot open the data folder {}", config.data_dir.display()))?;

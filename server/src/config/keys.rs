@@ -180,6 +180,20 @@ fn first_keys() -> Vec<Key> { vec![
         |c, v| c.log_tail_cache_bytes_max = value::bytes(v, MIB, 1024 * GIB)?),
     key!("log.direct_bytes_max", "256 KiB", "With `log.commit = \"always\"`: what is synced together and is no larger goes to the disk past the system's cache, where the file system allows that. `0`: never.",
         |c, v| c.log_direct_bytes_max = value::bytes(v, 0, 64 * MIB)?),
+    key!("log.checkpoint_bytes", "256 MiB", "A start reads no more of the log than this, or a little more.",
+        |c, v| c.log.checkpoint_bytes = value::bytes(v, MIB, 1024 * GIB)?),
+    key!("log.checkpoint_interval_ms", "30000", "Milliseconds between checkpoints, while anything is written.",
+        |c, v| c.log.checkpoint_interval = value::milliseconds(v, 100, HOUR_MS)?),
+    key!("log.index_cache_bytes_max", "16 MiB", "Memory for where messages lie in closed files of the log.",
+        |c, v| c.log.index_cache_bytes_max = value::bytes(v, 0, 1024 * GIB)? as usize),
+    key!("log.producers_per_partition_max", "4096", "Idempotent producers remembered a partition; beyond it the longest idle one is forgotten.",
+        |c, v| c.log.producers_per_stream_max = value::count(v, 1, 10_000_000)?),
+    key!("log.compaction_keys_max", "1000000", "Keys held in memory while a partition is compacted, 48 bytes each; the rest waits for the next time.",
+        |c, v| c.log.compaction_keys_max = value::count(v, 1, 1_000_000_000)?),
+    key!("log.clean_live_percent_max", "30", "A closed file of the log is rewritten when less than this share of it (percent) is still wanted. `0`: never.",
+        |c, v| c.log.clean_live_percent_max = value::count(v, 0, 100)? as u32),
+    key!("log.clean_places_min", "64", "A closed file is also sorted when what belongs together lies in at least so many places of it, on average. `0`: never.",
+        |c, v| c.log.clean_places_min = value::count(v, 0, 1_000_000_000)? as u32),
 ] }
 
 #[rustfmt::skip]

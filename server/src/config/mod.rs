@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use inver_broker::Limits;
+use inver_storage::LogOptions;
 use toml_edit::{Document, Item};
 use tracing_subscriber::filter::Targets;
 
@@ -89,6 +90,8 @@ pub(crate) struct Config {
     pub(crate) log_segment_bytes_max: u64,
     pub(crate) log_tail_cache_bytes_max: u64,
     pub(crate) log_direct_bytes_max: u64,
+    /// The log's other bounds.
+    pub(crate) log: LogOptions,
     /// One a plug, in the order of the list of plugs.
     pub(crate) endpoints: Vec<Endpoint>,
     /// The plugs' own settings by their dotted name; checked when they were read.
@@ -181,6 +184,7 @@ pub(crate) fn defaults() -> Config {
         log_segment_bytes_max: 0,
         log_tail_cache_bytes_max: 0,
         log_direct_bytes_max: 0,
+        log: LogOptions::default(),
         endpoints: vec![Endpoint::default(); PLUGS.len()],
         settings: BTreeMap::new(),
         http_listen: None,
