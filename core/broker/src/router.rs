@@ -133,7 +133,7 @@ pub(crate) struct Publish<'a> {
 struct Found {
     set: ReceiverSet,
     shaped: SmallVec<[Arc<ReceiverSet>; 1]>,
-    /// Sessions with the best of their matching bindings.
+    /// Sessions, once for each of their bindings that matches, and whether that one is guaranteed.
     sessions: Vec<(Arc<SessionCore>, bool)>,
     visited: SmallVec<[*const (); 4]>,
     receivers: usize,
@@ -159,10 +159,7 @@ impl Found {
     }
 
     fn session(&mut self, session: &Arc<SessionCore>, guaranteed: bool) {
-        match self.sessions.iter_mut().find(|(s, _)| Arc::ptr_eq(s, session)) {
-            Some((_, g)) => *g |= guaranteed,
-            None => self.sessions.push((session.clone(), guaranteed)),
-        }
+        self.sessions.push((session.clone(), guaranteed));
     }
 }
 
@@ -302,7 +299,15 @@ impl Namespace {
 
 impl Found {
     fn finish(mut self, publish: &Publish<'_>) -> Route {
-        for (session, guaranteed) in std::mem::take(&mut self.sessions) {
+        // Each session once, with the best of its bindings; in order, as their receivers' ids most likely are.
+        let mut sessions = std::mem::take(&mut self.sessions);
+        sessions.sort_unstable_by_key(|(session, _)| session.id());
+        sessions.dedup_by(|again, first| {
+            let is_same = Arc::ptr_eq(&again.0, &first.0);
+            first.1 |= is_same && again.1;
+            is_same
+        });
+        for (session, guaranteed) in sessions {
             self.receivers += 1;
             session.receive(guaranteed && publish.guaranteed, &mut self.set);
         }
