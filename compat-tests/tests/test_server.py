@@ -284,3 +284,11 @@ def test_log_verify_and_dump(own_broker):
     segments[0].write_bytes(data)
     done = run([binary(), "log", "verify", broker.data], check=False)
     assert done.returncode == 1 and segments[0].name.encode() in done.stdout + done.stderr
+    # What is damaged is given up only when told so; the rest is read on.
+    done = run([binary(), "log", "salvage", broker.data], check=False)
+    assert done.returncode == 1 and segments[0].name.encode() in done.stdout
+    assert segments[0].read_bytes() == data
+    assert run([binary(), "log", "salvage", "--give-up", broker.data]).returncode == 0
+    assert run([binary(), "log", "verify", broker.data]).returncode == 0
+    broker.start()
+    assert all(b"what follows" in record.value() for record in kafka_read(broker, "t", 3))
