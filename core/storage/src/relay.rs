@@ -79,7 +79,7 @@ impl Relay {
                 }
             }
             for task in due.drain(..) {
-                task.is_due.store(false, Ordering::Release);
+                task.is_due.swap(false, Ordering::AcqRel);
                 task.waker.wake_by_ref();
             }
             Poll::<()>::Pending

@@ -4,6 +4,7 @@
 //! the writer wakes each listed task at most once a group.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -100,11 +101,20 @@ impl Watermarks {
         if let Some(failure) = &waiting.failure {
             return Poll::Ready(Err(failure.clone()));
         }
-        waiting
-            .for_commit
-            .entry(key(cx.waker()))
-            .and_modify(|(wanted, _)| *wanted = lsn.min(*wanted))
-            .or_insert_with(|| (lsn, cx.waker().clone()));
+        let committed = self.committed();
+        match waiting.for_commit.entry(key(cx.waker())) {
+            Entry::Vacant(vacant) => {
+                vacant.insert((lsn, cx.waker().clone()));
+            }
+            // What the task waited for is reached and the writer is about to wake it, which would take this place away:
+            // the task would not be woken for `lsn`. So it is woken here, and the place is for `lsn`.
+            Entry::Occupied(mut place) if place.get().0 <= committed => {
+                place.get_mut().0 = lsn;
+                drop(waiting);
+                cx.waker().wake_by_ref();
+            }
+            Entry::Occupied(mut place) => place.get_mut().0 = lsn.min(place.get().0),
+        }
         Poll::Pending
     }
 
@@ -141,5 +151,53 @@ impl ThreadWaker {
 impl std::task::Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The task sees the mark before the writer comes to wake it, and waits for more.
+    #[test]
+    fn who_is_ahead_of_the_writer_is_woken_for_the_next() {
+        let marks = Watermarks::default();
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+        assert!(marks.poll_committed(50, &mut cx).is_pending());
+        // The first half of `commit(50)`.
+        marks.committed.store(50, Ordering::Release);
+        assert!(marks.poll_committed(50, &mut cx).is_ready());
+        assert!(marks.poll_committed(80, &mut cx).is_pending());
+        marks.commit(50);
+        let before = count.0.load(Ordering::Relaxed);
+        marks.commit(80);
+        assert_eq!(count.0.load(Ordering::Relaxed), before + 1);
+    }
+
+    #[test]
+    fn a_task_is_woken_for_the_least_that_it_waits_for() {
+        let marks = Watermarks::default();
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+        assert!(marks.poll_committed(80, &mut cx).is_pending());
+        assert!(marks.poll_committed(50, &mut cx).is_pending());
+        marks.commit(40);
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        marks.commit(50);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
     }
 }
