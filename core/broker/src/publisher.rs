@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use inver_storage::batch::BatchBuilder;
+use inver_storage::batch::{BatchBuilder, records};
 use inver_storage::{Entry, Lsn, SubmitError};
 use rustc_hash::FxHashMap;
 
@@ -14,7 +14,7 @@ use crate::address::{Address, Form};
 use crate::burst::Burst;
 use crate::exchange::{Exchange, HUB};
 use crate::limits::LimitReached;
-use crate::message::Message;
+use crate::message::{Headers, Message, expires_ms};
 use crate::namespace::Namespace;
 use crate::queue::{Overflow, Queue};
 use crate::router::{Publish, ReceiverSet, Route};
@@ -92,12 +92,24 @@ pub struct Publisher {
     routes_of: u64,
     burst: Burst,
     entry: Entry,
-    retained: Vec<(Vec<u8>, Option<Bytes>)>,
+    retained: Vec<Keep>,
     single: BatchBuilder,
     scratch: Vec<u8>,
     /// Messages since the last flush, for the counters.
     published: u64,
     unroutable: u64,
+}
+
+/// A message that is the retained value of its address from the next flush on, or ends it.
+struct Keep {
+    address: Vec<u8>,
+    /// A batch of it alone.
+    batch: Bytes,
+    clears: bool,
+    guaranteed: bool,
+    /// Who was there when it came, under which version of the topology.
+    heard_by: Arc<ReceiverSet>,
+    version: u64,
 }
 
 impl Publisher {
@@ -158,18 +170,17 @@ impl Publisher {
 
     /// Sets (or, with an empty or null value, clears) the retained value of an address, together with the burst.
     pub fn retain(&mut self, address: &[u8], message: &Message<'_>) -> Result<(), LimitReached> {
-        let value = match message.value {
-            None | Some([]) => None,
-            value => {
-                let Message { timestamp_ms, key, headers, .. } = message;
-                self.single.push_with(*timestamp_ms, *key, headers.count as usize, headers.bytes, value);
-                Some(self.single.finish().bytes().clone())
-            }
-        };
-        if let Some(value) = &value {
-            self.namespace.retained().room_for(address, value.len(), self.namespace.limits())?;
+        let Message { timestamp_ms, key, headers, value, guaranteed, .. } = message;
+        self.single.push_with(*timestamp_ms, *key, headers.count as usize, headers.bytes, *value);
+        let batch = self.single.finish().bytes().clone();
+        let clears = value.is_none_or(<[u8]>::is_empty);
+        if !clears {
+            self.namespace.retained().room_for(address, batch.len(), self.namespace.limits())?;
         }
-        self.retained.push((address.to_vec(), value));
+        let version = self.namespace.version();
+        let heard_by = self.hub_route(address, message).set;
+        let guaranteed = *guaranteed;
+        self.retained.push(Keep { address: address.to_vec(), batch, clears, guaranteed, heard_by, version });
         Ok(())
     }
 
@@ -215,13 +226,42 @@ impl Publisher {
         if self.retained.is_empty() {
             return Ok(self.burst.flush(self.namespace.log(), entry)?);
         }
-        let changes = std::mem::take(&mut self.retained);
-        let retained = self.namespace.retained();
+        let kept = std::mem::take(&mut self.retained);
+        let namespace = self.namespace.clone();
+        let retained = namespace.retained();
         let _order = retained.in_order();
+        kept.iter().for_each(|keep| self.tell_late_comers(keep));
+        let changes = kept.into_iter().map(|keep| (keep.address, (!keep.clears).then_some(keep.batch)));
+        let changes: Vec<_> = changes.collect();
         retained.put_in(&changes, &mut entry);
-        let lsn = self.burst.flush(self.namespace.log(), entry)?;
+        let lsn = self.burst.flush(namespace.log(), entry)?;
         retained.apply(changes);
         Ok(lsn)
+    }
+
+    /// Who subscribed after the message was routed and looks for retained values before this one is there would hear it
+    /// neither way. Called in the retained values' order: who subscribes after this waits for it with his look.
+    fn tell_late_comers(&mut self, keep: &Keep) {
+        if keep.version == self.namespace.version() {
+            return;
+        }
+        let Some(Ok(record)) = records(&keep.batch).ok().and_then(|mut records| records.next()) else {
+            return;
+        };
+        let headers =
+            Headers { count: record.header_count, bytes: &record.headers, expires_ms: expires_ms(&record) };
+        let message = Message {
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers,
+            guaranteed: keep.guaranteed,
+            lookup: None,
+        };
+        let late = self.hub_route(&keep.address, &message).set.beyond(&keep.heard_by);
+        if !late.is_empty() {
+            self.burst.add(&Arc::new(late), None, &message);
+        }
     }
 
     /// Sees to it that queues with limits are looked at in time; returns those that refuse the message.

@@ -154,6 +154,10 @@ impl Retained {
         max: usize,
         into: &mut Vec<Record>,
     ) -> Option<ScanFrom> {
+        if from.is_none() {
+            // What was routed before the filter was bound is there after this: see `Publisher::flush`.
+            drop(self.in_order());
+        }
         let values = &self.values.read().by_address;
         if let Some(address) = filter.as_address() {
             into.extend(values.get(&address.write(Form::Slashed)).and_then(alive));

@@ -75,6 +75,19 @@ impl ReceiverSet {
         set
     }
 
+    /// Those of its receivers that are not in the other.
+    pub(crate) fn beyond(&self, other: &ReceiverSet) -> ReceiverSet {
+        let is_other = |id: u64| other.ids.binary_search(&id).is_ok();
+        let mut set = ReceiverSet { shape: self.shape.clone(), ..ReceiverSet::default() };
+        for stream in self.log.iter().filter(|s| !is_other(s.id().0 << 1)) {
+            set.add_stream(stream);
+        }
+        for live in self.live.iter().filter(|l| !is_other(l.id() << 1 | 1)) {
+            set.add_live(live);
+        }
+        set
+    }
+
     /// False if it is there.
     pub(crate) fn add_live(&mut self, subscription: &Arc<Subscription>) -> bool {
         let new = self.note(subscription.id() << 1 | 1);

@@ -207,6 +207,29 @@ async fn a_will_is_published_unless_taken_back_and_retained_values_are_found() {
     assert!(ns.retained().is_empty());
 }
 
+/// Who subscribes, and looks for retained values, while a retained message is routed but not stored yet, hears it.
+#[tokio::test]
+async fn who_subscribes_in_the_middle_of_a_retained_publish_hears_it() {
+    let fixture = Fixture::with(config());
+    let ns = fixture.namespace();
+    let (earlier, mut before) = open(&ns, "before", true).await;
+    before.session.subscribe(b"status/#", &guaranteed()).unwrap();
+    let mut p = publisher(&ns);
+    let news = Message { guaranteed: true, ..message(b"news") };
+    p.retain(b"status/c", &news).unwrap();
+    p.publish(Target::Hub(b"status/c"), &news).unwrap();
+    let (mailbox, mut amid) = open(&ns, "amid", true).await;
+    amid.session.subscribe(b"status/#", &guaranteed()).unwrap();
+    let mut found = Vec::new();
+    ns.retained().scan(&Filter::slashed(b"status/#"), None, 10, &mut found);
+    assert!(found.is_empty());
+    committed(&ns, p.flush().unwrap());
+    assert_eq!(values(&inbox(&mailbox, &mut amid.session, 1).await), ["news"]);
+    assert_eq!(values(&inbox(&earlier, &mut before.session, 1).await), ["news"]);
+    publish(&ns, Target::Hub(b"status/d"), "once");
+    assert_eq!(values(&inbox(&earlier, &mut before.session, 1).await), ["once"]);
+}
+
 #[tokio::test]
 async fn an_inbox_beyond_its_bound_lets_the_oldest_go() {
     let fixture = Fixture::with(BrokerConfig { inbox_messages_max: 10, ..config() });
