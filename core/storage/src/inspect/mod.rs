@@ -1,6 +1,6 @@
 //! Looking at the files of a stopped log: a walk over every entry, and a check of everything that has a checksum.
 //!
-//! Takes the folder's lock, so it refuses a log that is in use. Reads only and repairs nothing, but for [`salvage`], which
+//! Takes the folder's lock, so it refuses a log that is in use. Reads only and repairs nothing, but for [`salvage()`], which
 //! gives up what is damaged when it is told to.
 
 mod salvage;
