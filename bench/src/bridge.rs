@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use anyhow::Result;
 
 use crate::load::{Fields, Link, kafka, mqtt};
-use crate::works::CAPTURE_TOPIC;
+
+/// The topic that MQTT publishes are kept in, and its partitions.
+pub(crate) const CAPTURE_TOPIC: &str = "mqtt";
+pub(crate) const CAPTURE_PARTITIONS: i32 = 4;
 
 /// Serves until a connection ends.
 pub(crate) fn run(from: SocketAddr, to: SocketAddr) -> Result<()> {

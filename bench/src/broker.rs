@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
+use crate::bridge::{CAPTURE_PARTITIONS, CAPTURE_TOPIC};
 use crate::usage;
 
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -211,7 +212,7 @@ impl Broker {
             }
             Contestant::Bridged => {
                 let [mosquitto, kafka] = with.as_slice() else { bail!("Mosquitto and Kafka are wanted") };
-                let (topic, partitions) = (crate::works::CAPTURE_TOPIC, crate::works::CAPTURE_PARTITIONS);
+                let (topic, partitions) = (CAPTURE_TOPIC, CAPTURE_PARTITIONS);
                 crate::load::kafka::create_topic(kafka.kafka, topic, partitions)?;
                 command.arg(std::env::current_exe()?).arg("bridge");
                 command.arg(mosquitto.mqtt.to_string()).arg(kafka.kafka.to_string());

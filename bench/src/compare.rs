@@ -79,7 +79,7 @@ pub(crate) fn compare(
         let window_s = settings.lengths.window.as_secs_f64();
         results.put(work.id, runs, versions, window_s);
         crate::report::table::print(work, results);
-        results.save(&places.root)?;
+        crate::report::save(results, &places.root)?;
     }
     Ok(())
 }

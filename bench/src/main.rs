@@ -206,7 +206,7 @@ fn main() -> Result<()> {
             results.dry = how.dry;
             tools::run(field, &settings(&how), &places, &mut results)
         }
-        Command::Report => Results::load(&root())?.save(&root()),
+        Command::Report => report::save(&Results::load(&root())?, &root()),
         Command::Works => {
             for work in WORKS {
                 println!("{:<7} {} (a {})", work.id, work.title, work.unit);

@@ -220,5 +220,5 @@ pub(crate) fn run(field: Field, settings: &Settings, places: &Places, results: &
             }
         }
     }
-    results.save(&places.root)
+    crate::report::save(results, &places.root)
 }

@@ -5,6 +5,21 @@ pub(crate) mod page;
 pub(crate) mod results;
 pub(crate) mod table;
 
+use std::path::Path;
+
+use anyhow::Result;
+
+use results::{FOLDER, Results};
+
+/// Writes the JSON, the page and its charts; a dry run writes nothing.
+pub(crate) fn save(results: &Results, root: &Path) -> Result<()> {
+    if results.dry {
+        return Ok(());
+    }
+    results.write(root)?;
+    page::write(results, &root.join(FOLDER))
+}
+
 /// Figures that are shown: name, title, unit.
 pub(crate) const FIGURES: &[(&str, &str, &str)] = &[
     ("per_s", "throughput", "/s"),

@@ -89,14 +89,10 @@ impl Results {
         }
     }
 
-    /// Writes the JSON, the page and its charts.
-    pub(crate) fn save(&self, root: &Path) -> Result<()> {
-        if self.dry {
-            return Ok(());
-        }
+    /// Writes the JSON.
+    pub(super) fn write(&self, root: &Path) -> Result<()> {
         fs::create_dir_all(root.join(FOLDER))?;
-        fs::write(Self::path(root), serde_json::to_string_pretty(self)? + "\n")?;
-        super::page::write(self, &root.join(FOLDER))
+        Ok(fs::write(Self::path(root), serde_json::to_string_pretty(self)? + "\n")?)
     }
 
     /// Replaces the runs of the contestants that ran; the others' stay.

@@ -4,12 +4,10 @@ use anyhow::Result;
 
 use super::mqtt::PAYLOAD_BYTES;
 use super::{Figures, Kind, Lengths, Seats, fresh, play};
+use crate::bridge::{CAPTURE_PARTITIONS, CAPTURE_TOPIC};
 use crate::broker::Broker;
 use crate::load::{Link, Stage, amqp, kafka, mqtt};
 
-/// The topic that MQTT publishes are kept in, and its partitions.
-pub(crate) const CAPTURE_TOPIC: &str = "mqtt";
-pub(crate) const CAPTURE_PARTITIONS: i32 = 4;
 /// Messages that may be ahead of who reads them.
 const WINDOW: u64 = 10_000;
 /// Records of a batch that an AMQP consumer reads.

@@ -17,7 +17,6 @@ use crate::broker::{Broker, Contestant};
 use crate::load::drive::{Outcome, Plan, drive};
 use crate::load::{Actor, Link, Stage};
 
-pub(crate) use cross::{CAPTURE_PARTITIONS, CAPTURE_TOPIC};
 pub(crate) use scale::Noun;
 
 /// Figures by name; see [`crate::report::FIGURES`].
