@@ -277,7 +277,7 @@ fn shapes(namespace: &Namespace, topic: &str) -> Vec<(String, Vec<String>, i16)>
 async fn a_topics_settings_say_what_is_captured_into_it_and_in_which_shape() {
     let fixture = Fixture::with(config());
     let ns = fixture.namespace();
-    for (name, headers) in [("whole", "all"), ("bare", "none"), ("some", "client-id, mqtt-qos")] {
+    for (name, headers) in [("whole", "all"), ("bare", "none"), ("some", "client-id, quality")] {
         let filter = format!("{name}/+/t");
         let settings = [
             ("inver.capture.filter", &*filter),
@@ -288,8 +288,8 @@ async fn a_topics_settings_say_what_is_captured_into_it_and_in_which_shape() {
         ns.create_topic(name, &settings_of(&settings)).unwrap();
     }
     let mut headers = inver_broker::HeaderWriter::default();
-    headers.begin("mqtt", None);
-    headers.property(b"mqtt-topic", b"x");
+    headers.begin("test", None);
+    headers.property(b"to-address", b"x");
     headers.property(b"client-id", b"c");
     headers.user(b"mine", Some(&[b'm'; 2000]));
     let send = |address: &str| publish_with(&ns, Target::Hub(address.as_bytes()), "v", &headers);
@@ -299,7 +299,7 @@ async fn a_topics_settings_say_what_is_captured_into_it_and_in_which_shape() {
     }
     let wanted =
         |names: &[&str]| vec![("k".to_owned(), names.iter().map(|n| (*n).to_owned()).collect(), 1i16)];
-    assert_eq!(shapes(&ns, "whole"), wanted(&["inver-origin", "mqtt-topic", "client-id", "mine"]));
+    assert_eq!(shapes(&ns, "whole"), wanted(&["inver-origin", "to-address", "client-id", "mine"]));
     assert_eq!(shapes(&ns, "bare"), wanted(&["mine"]));
     assert_eq!(shapes(&ns, "some"), wanted(&["inver-origin", "client-id", "mine"]));
     // Changed, and still there after a restart.
@@ -321,12 +321,12 @@ async fn a_topics_settings_say_what_is_captured_into_it_and_in_which_shape() {
 #[tokio::test]
 async fn a_topic_does_not_capture_what_lies_in_it_already() {
     let fixture =
-        Fixture::with(BrokerConfig { address_header: "mqtt-topic".into(), ..BrokerConfig::default() });
+        Fixture::with(BrokerConfig { address_header: "to-address".into(), ..BrokerConfig::default() });
     let ns = fixture.namespace();
     let (all, _) = ns.create_topic("all", &settings_of(&[("inver.capture.filter", "#")])).unwrap();
     let (other, _) = ns.create_topic("other", &settings_of(&[])).unwrap();
     for topic in [&all, &other] {
-        for headers in [&[][..], &[(&b"mqtt-topic"[..], Some(&b"a/b"[..]))]] {
+        for headers in [&[][..], &[(&b"to-address"[..], Some(&b"a/b"[..]))]] {
             let mut builder = BatchBuilder::new(0);
             builder.push(1, Some(topic.name().as_bytes()), headers, Some(b"v"));
             let submitted = topic.partition(0).unwrap().produce(&ns, topic, builder.finish()).unwrap();

@@ -42,8 +42,9 @@ impl Held {
             let (log, held, ended) = (log.clone(), held.clone(), ended.clone());
             move || {
                 while !ended.load(Ordering::Relaxed) {
-                    if !held.load(Ordering::Relaxed) {
-                        log.step_writer().unwrap();
+                    // The server closes the log when it ends.
+                    if !held.load(Ordering::Relaxed) && log.step_writer().is_err() {
+                        return;
                     }
                     std::thread::sleep(Duration::from_millis(1));
                 }
