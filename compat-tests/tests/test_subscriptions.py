@@ -333,7 +333,6 @@ def test_a_queue_is_joined_on_purpose_only(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique, durable=True)
         with mqtt(broker) as copies, members(MqttMember(broker, unique, group="others")) as (others,):
-            copies.subscribe("#")
             copies.subscribe(unique)
             with members(MqttMember(broker, unique, group=unique), AmqpQueue(broker, unique)) as both:
                 wanted = jobs(60)
