@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::{CAPTURE_PARTITIONS, CAPTURE_TOPIC};
+use crate::report::results::Machine;
 use crate::usage;
 
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -158,9 +159,9 @@ fn free_ports() -> Result<u16> {
         .context("no free ports")
 }
 
+/// All of the machine's; this process itself may run on one only.
 fn every_core() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    format!("0-{}", cores - 1)
+    format!("0-{}", Machine::here().cores.max(1) - 1)
 }
 
 impl Broker {

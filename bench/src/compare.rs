@@ -53,7 +53,7 @@ pub(crate) fn compare(
         for round in 1..=settings.rounds {
             for broker in &mut brokers {
                 let contestant = broker.contestant;
-                if work.kind.wants_fresh() && (round > 1 || !work.kind.is_start()) {
+                if work.kind.wants_fresh() {
                     // A start is measured by starting, and memory by a broker that has not used it before.
                     let again = Broker::start(contestant, places)?;
                     *broker = again;

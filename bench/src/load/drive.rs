@@ -12,12 +12,16 @@ use crate::usage::{self, Usage};
 const OUTPUT_LOW_BYTES: usize = 64 * 1024;
 /// A window without progress for this long: what is under way is taken as lost.
 const STALL: Duration = Duration::from_millis(1500);
+/// No warm-up is longer.
+const WARMUP_MAX: Duration = Duration::from_secs(60);
 const EVENTS: usize = 256;
 
 /// How long a run takes, and of which processes the use is counted.
 #[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) warmup: Duration,
+    /// The warm-up also lasts until so many messages are done.
+    pub(crate) done_before: u64,
     pub(crate) window: Duration,
     /// Never sleep: an open loop must not be late itself.
     pub(crate) spin: bool,
@@ -117,7 +121,9 @@ pub(crate) fn drive(seats: Vec<(Link, Box<dyn Actor>)>, stage: &mut Stage, plan:
             last_progress = now;
         }
         match start {
-            None if now - began >= plan.warmup => {
+            None if now - began >= WARMUP_MAX
+                || (now - began >= plan.warmup && stage.done >= plan.done_before) =>
+            {
                 stage.recording = true;
                 start = Some((now, stage.done, usage::of(&plan.pids), usage::of(&own).cpu_s()));
             }

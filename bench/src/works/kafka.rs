@@ -11,7 +11,7 @@ const BATCH_BYTES: usize = 16 * 1024;
 /// Data for those who consume what was just written.
 const TAIL_BYTES: usize = 32 * 1024 * 1024;
 /// Records of a batch, and batches of a request, where many partitions are written evenly.
-const EVEN_RECORDS: usize = 10;
+pub(super) const EVEN_RECORDS: usize = 10;
 const EVEN_BATCHES: usize = 64;
 
 pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figures> {

@@ -155,9 +155,12 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// How many times as long a warm-up it wants: Kafka makes a partition's files when it is first written to.
-    fn warmup_factor(self) -> u32 {
-        if matches!(self, Self::KafkaPartitions { .. }) { 10 } else { 1 }
+    /// Messages before the window: Kafka makes a partition's files when it is first written to.
+    fn done_before(self) -> u64 {
+        match self {
+            Self::KafkaPartitions { partitions } => partitions as u64 * kafka::EVEN_RECORDS as u64,
+            _ => 0,
+        }
     }
 
     pub(crate) fn is_latency(self) -> bool {
@@ -254,7 +257,8 @@ fn fresh(prefix: &str) -> String {
 
 fn play(broker: &Broker, lengths: Lengths, kind: Kind, seats: Seats, mut stage: Stage) -> Result<Figures> {
     let plan = Plan {
-        warmup: lengths.warmup * kind.warmup_factor(),
+        warmup: lengths.warmup,
+        done_before: kind.done_before(),
         window: lengths.window,
         spin: kind.is_latency(),
         pids: broker.pids(),
