@@ -78,10 +78,7 @@ impl Relay {
                     runner => *runner = Some(cx.waker().clone()),
                 }
             }
-            for task in due.drain(..) {
-                task.is_due.swap(false, Ordering::AcqRel);
-                task.waker.wake_by_ref();
-            }
+            due.drain(..).for_each(|task| task.wake_directly());
             Poll::<()>::Pending
         })
         .await;
@@ -96,6 +93,7 @@ impl Relay {
     fn note(&self, task: &Arc<Task>) -> Option<Waker> {
         let mut state = self.state.lock();
         if state.is_over {
+            task.is_due.swap(false, Ordering::AcqRel);
             return Some(task.waker.clone());
         }
         state.due.push(task.clone());
@@ -114,7 +112,15 @@ impl Drop for Over {
             state.runner = None;
             std::mem::take(&mut state.due)
         };
-        due.iter().for_each(|task| task.waker.wake_by_ref());
+        due.iter().for_each(|task| task.wake_directly());
+    }
+}
+
+impl Task {
+    /// No longer due before it is woken: what comes from now on notes it again.
+    fn wake_directly(&self) {
+        self.is_due.swap(false, Ordering::AcqRel);
+        self.waker.wake_by_ref();
     }
 }
 
@@ -279,7 +285,10 @@ mod tests {
         let Room { run, tasks, .. } = Room::new(2);
         tasks[0].1.wake_by_ref();
         drop(run);
-        tasks[1].1.wake_by_ref();
-        assert!(tasks.iter().all(|(task, _)| task.get() == 1));
+        assert_eq!(tasks[0].0.get(), 1);
+        for times in 1..3 {
+            tasks.iter().for_each(|(_, waker)| waker.wake_by_ref());
+            assert_eq!((tasks[0].0.get(), tasks[1].0.get()), (1 + times, times));
+        }
     }
 }
