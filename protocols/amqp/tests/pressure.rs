@@ -109,3 +109,23 @@ fn a_get_sees_what_others_published_before_it() {
     assert_eq!(getter.message().text(), "on its way");
     assert!(getter.get("q", true).is_none(), "and no more than that is waited for");
 }
+
+#[test]
+fn no_heartbeats_are_demanded_of_a_client_that_is_held_back() {
+    let held = Held::start();
+    let limits = Limits { blocked_after: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::over(held.log.clone(), limits);
+    let mut client = Client::open_with(server.address, 131_072, 1);
+    client.open_channel(1);
+    client.declare_with("q", true, Table::default());
+    held.hold(true);
+    for _ in 0..200 {
+        persistent(&mut client, &[7; 1024]);
+    }
+    client.expect("ConnectionBlocked");
+    // Two intervals, after which a client that is read would be gone, and some more.
+    std::thread::sleep(Duration::from_millis(3000));
+    held.hold(false);
+    client.expect("ConnectionUnblocked");
+    assert!(client.declare_with("q", true, Table::default()).contains("message_count: 200"));
+}

@@ -312,8 +312,8 @@ impl Link {
 
     /// Ready when the connection is at its end.
     fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Heartbeats are not demanded of a client that is not read.
-        let heeded = self.takes_input();
+        // Heartbeats are not demanded of a client that is not read, for whichever reason.
+        let heeded = self.takes_input() && self.session.log().is_admitting();
         self.clock.poll(heeded, &mut self.out, cx)
     }
 
