@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use inver_storage::inspect::{PartSummary, dump, verify};
+use inver_storage::inspect::{PartSummary, dump, salvage, verify};
 use inver_storage::{Entry, Offset, OpenError};
 
 #[test]
@@ -63,4 +63,16 @@ fn a_stopped_log_is_walked_and_verified_and_damage_is_named() {
         assert_eq!(dump(dir.path(), &mut |_| {}).is_err(), at == 300);
         bytes[at] ^= 4;
     }
+}
+
+#[test]
+fn a_folder_without_a_log_is_refused_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("letter.txt"), "not a log").unwrap();
+    assert!(verify(dir.path()).is_err());
+    assert!(dump(dir.path(), &mut |_| {}).is_err());
+    assert!(salvage(dir.path(), true).is_err());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    let missing = dir.path().join("missing");
+    assert!(verify(&missing).is_err() && !missing.exists());
 }

@@ -12,7 +12,7 @@ pub use self::salvage::{Loss, salvage};
 
 use crate::batch::BatchHeader;
 use crate::checkpoint::{
-    CheckpointStore, Meta, RedbStore, SegmentRecord, Space, decode_cursor, decode_stream,
+    CHECKPOINT_FILE, CheckpointStore, Meta, RedbStore, SegmentRecord, Space, decode_cursor, decode_stream,
 };
 use crate::error::OpenError;
 use crate::format::FORMAT_VERSION;
@@ -171,9 +171,15 @@ struct Folder {
 
 impl Folder {
     fn open(dir: &Path) -> Result<Self, OpenError> {
-        if !dir.is_dir() {
-            let source = std::io::ErrorKind::NotFound.into();
-            return Err(OpenError::Io { what: format!("opening {}", dir.display()), source });
+        // Looked at first, so that nothing is written into a folder that is none of a broker's.
+        let is_of_log = |entry: std::io::Result<std::fs::DirEntry>| {
+            let name = entry.map(|entry| entry.file_name());
+            let name = name.as_ref().ok().and_then(|name| name.to_str());
+            name.is_some_and(|name| name == CHECKPOINT_FILE || SegmentId::from_file_name(name).is_some())
+        };
+        if !std::fs::read_dir(dir).map_err(open_io("opening the folder"))?.any(is_of_log) {
+            let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no file of a log in it");
+            return Err(OpenError::Io { what: "opening the log".to_owned(), source });
         }
         let medium = Files::new(dir).map_err(open_io("opening the folder"))?;
         let lock = medium.lock().map_err(|error| match error.kind() {
@@ -409,11 +415,12 @@ fn torn_bytes(file: &dyn MediumFile, position: u64) -> u64 {
 }
 
 fn verify_checkpoint(folder: &Folder, report: &mut Report) {
-    const NAME: &str = crate::checkpoint::CHECKPOINT_FILE;
-    let flaw = |detail: String| Flaw { file: NAME.to_owned(), position: 0, detail };
-    let is_there = folder.medium.list().is_ok_and(|names| names.iter().any(|name| name == NAME));
+    let flaw = |detail: String| Flaw { file: CHECKPOINT_FILE.to_owned(), position: 0, detail };
+    let is_there = folder.medium.list().is_ok_and(|names| names.iter().any(|name| name == CHECKPOINT_FILE));
     if !is_there {
-        if !folder.segments.is_empty() {
+        // A log that is there from its beginning is replayed from there.
+        let first = folder.segments.iter().find(|id| !id.is_cleaned());
+        if first != Some(&SegmentId(0)) {
             report.flaws.push(flaw("the file is missing".to_owned()));
         }
         return;
