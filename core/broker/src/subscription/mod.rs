@@ -401,7 +401,6 @@ impl Subscription {
         let _ = self.queue.set((namespace.clone(), Arc::downgrade(queue)));
     }
 
-    /// What waits in it changed: those too old may have come to the front.
     /// Whoever lets others go first does so for a while.
     fn lose_patience_later(self: &Arc<Self>) {
         let subscription = Arc::downgrade(self);
@@ -413,6 +412,7 @@ impl Subscription {
         });
     }
 
+    /// What waits in it changed: those too old may have come to the front.
     fn look_soon(&self) {
         if let Some((namespace, queue)) = self.queue.get()
             && let Some(queue) =
