@@ -50,6 +50,16 @@ pub(crate) struct Setting {
     pub(crate) check: fn(&Value) -> Result<(), String>,
 }
 
+/// A key with a single value.
+const fn setting(
+    name: &'static str,
+    default: &'static str,
+    help: &'static str,
+    check: fn(&Value) -> Result<(), String>,
+) -> Setting {
+    Setting { name, default, help, list: false, check }
+}
+
 /// The record header by which a record of a log topic names its address in the hub.
 pub(crate) const ADDRESS_HEADER: &str = "mqtt-topic";
 
@@ -92,3 +102,29 @@ pub(crate) static PLUGS: &[Plug] = &[
         make: amqp::make,
     },
 ];
+
+/// What the plugs' settings are tried with.
+#[cfg(test)]
+mod tests {
+    use super::Setting;
+    use crate::config::{Config, load};
+
+    fn variable(plug: &str, (name, text): (&str, &str)) -> (String, String) {
+        (format!("INVER_{}_{name}", plug.to_uppercase()), text.to_string())
+    }
+
+    /// A configuration where each of the plug's settings has a value of its own.
+    pub(super) fn with_all(plug: &str, settings: &[Setting], values: &[(&str, &str)]) -> Config {
+        assert_eq!(values.len(), settings.len());
+        let loaded = load(None, values.iter().map(|&value| variable(plug, value))).unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        loaded.config
+    }
+
+    /// None of these values is taken.
+    pub(super) fn assert_refused(plug: &str, values: &[(&str, &str)]) {
+        for &value in values {
+            assert!(load(None, [variable(plug, value)]).is_err(), "{plug}: {value:?}");
+        }
+    }
+}

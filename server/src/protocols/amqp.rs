@@ -6,7 +6,7 @@ use std::time::Duration;
 use inver_amqp::{Amqp, Limits};
 use inver_broker::Protocol;
 
-use super::Setting;
+use super::{Setting, setting};
 use crate::config::Config;
 use crate::config::value::{self, Value};
 
@@ -20,15 +20,6 @@ const FRAME_BYTES_MAX: u64 = 64 << 20;
 
 /// The bounds of a count, for settings that count things of a connection or channel.
 const COUNT_MAX: u64 = 1 << 30;
-
-const fn setting(
-    name: &'static str,
-    default: &'static str,
-    help: &'static str,
-    check: fn(&Value) -> Result<(), String>,
-) -> Setting {
-    Setting { name, default, help, list: false, check }
-}
 
 /// See the module's text.
 #[rustfmt::skip]
@@ -110,7 +101,8 @@ fn timeout(value: &Value) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{defaults, load};
+    use crate::config::defaults;
+    use crate::protocols::tests::{assert_refused, with_all};
 
     #[test]
     fn the_defaults_are_the_plugs() {
@@ -137,14 +129,11 @@ mod tests {
             ("BLOCKED_AFTER_MS", "1200"),
             ("EXCLUSIVE_QUEUES_MAX", "13"),
         ];
-        assert_eq!(values.len(), SETTINGS.len());
-        let variables = values.map(|(name, text)| (format!("INVER_AMQP_{name}"), text.to_string()));
-        let loaded = load(None, variables).unwrap();
-        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        let config = with_all("amqp", SETTINGS, &values);
         let wanted = Limits {
             frame_bytes_max: 8 * 1024,
             channels_max: 1,
-            message_bytes_max: loaded.config.message_bytes_max as u64,
+            message_bytes_max: config.message_bytes_max as u64,
             heartbeat_s: 2,
             handshake_timeout: Duration::from_millis(300),
             consumers_max: 4,
@@ -158,21 +147,19 @@ mod tests {
             blocked_after: Duration::from_millis(1200),
             exclusive_queues_max: 13,
         };
-        assert_eq!(limits(&loaded.config), Ok(wanted));
+        assert_eq!(limits(&config), Ok(wanted));
     }
 
     #[test]
     fn values_out_of_bounds_are_refused() {
-        for (name, text) in [
+        let values = [
             ("FRAME_BYTES_MAX", "4095"),
             ("FRAME_BYTES_MAX", "1 GiB"),
             ("CHANNELS_MAX", "0"),
             ("HEARTBEAT_S", "65536"),
             ("HANDSHAKE_TIMEOUT_MS", "0"),
             ("UNACKED_MAX", "0"),
-        ] {
-            let loaded = load(None, [(format!("INVER_AMQP_{name}"), text.to_string())]);
-            assert!(loaded.is_err(), "{name} = {text}");
-        }
+        ];
+        assert_refused("amqp", &values);
     }
 }

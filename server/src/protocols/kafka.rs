@@ -6,7 +6,7 @@ use std::time::Duration;
 use inver_broker::Protocol;
 use inver_kafka::{GroupLimits, Kafka, KafkaConfig, Limits};
 
-use super::{PARTITIONS_MAX, Setting, default_partitions};
+use super::{PARTITIONS_MAX, Setting, default_partitions, setting};
 use crate::config::Config;
 use crate::config::value::{self, Value};
 
@@ -17,15 +17,6 @@ const DAY_MS: u64 = 86_400_000;
 
 /// The longest request that Kafka's length field can say.
 const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;
-
-const fn setting(
-    name: &'static str,
-    default: &'static str,
-    help: &'static str,
-    check: fn(&Value) -> Result<(), String>,
-) -> Setting {
-    Setting { name, default, help, list: false, check }
-}
 
 /// See the module's text.
 #[rustfmt::skip]
@@ -163,6 +154,7 @@ fn many(value: &Value) -> Result<u32, String> {
 mod tests {
     use super::*;
     use crate::config::{defaults, load};
+    use crate::protocols::tests::assert_refused;
 
     #[test]
     fn the_defaults_are_the_plugs() {
@@ -193,18 +185,14 @@ mod tests {
 
     #[test]
     fn values_out_of_bounds_are_refused() {
-        for (name, text) in [
+        let values = [
             ("NODE_ID", "-1"),
             ("AUTO_CREATE_TOPICS", "maybe"),
             ("PRODUCE_BYTES_MAX", "4 GiB"),
             ("LOGIN_MAX_MS", "0"),
             ("GROUP_MEMBERS_MAX", "0"),
             ("ADVERTISED", "host"),
-        ] {
-            assert!(
-                load(None, [(format!("INVER_KAFKA_{name}"), text.to_string())]).is_err(),
-                "{name} = {text}"
-            );
-        }
+        ];
+        assert_refused("kafka", &values);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use inver_broker::Protocol;
 use inver_mqtt::{Mqtt, MqttConfig};
 
-use super::Setting;
+use super::{Setting, setting};
 use crate::config::Config;
 use crate::config::value::{self, Value};
 
@@ -15,15 +15,6 @@ const GIB: u64 = 1 << 30;
 
 /// The longest packet that MQTT's length field can say.
 const PACKET_BYTES_MAX: u64 = 268_435_455;
-
-const fn setting(
-    name: &'static str,
-    default: &'static str,
-    help: &'static str,
-    check: fn(&Value) -> Result<(), String>,
-) -> Setting {
-    Setting { name, default, help, list: false, check }
-}
 
 /// See the module's text.
 #[rustfmt::skip]
@@ -119,7 +110,8 @@ fn id_count(value: &Value) -> Result<u16, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{defaults, load};
+    use crate::config::defaults;
+    use crate::protocols::tests::{assert_refused, with_all};
 
     #[test]
     fn the_defaults_are_the_plugs() {
@@ -146,12 +138,9 @@ mod tests {
             ("SYS_INTERVAL_S", "13"),
             ("REFUSED_FILTERS", r##"["#", "a/b"]"##),
         ];
-        assert_eq!(values.len(), SETTINGS.len());
-        let variables = values.map(|(name, text)| (format!("INVER_MQTT_{name}"), text.to_string()));
-        let loaded = load(None, variables).unwrap();
-        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        let config = with_all("mqtt", SETTINGS, &values);
         let wanted = MqttConfig {
-            packet_bytes_max: loaded.config.message_bytes_max,
+            packet_bytes_max: config.message_bytes_max,
             connect_bytes_max: 11 * 1024,
             connect_timeout: Duration::from_millis(1200),
             receive_maximum: 1,
@@ -167,21 +156,19 @@ mod tests {
             sys_interval_s: 13,
             refused_filters: vec!["#".into(), "a/b".into()],
         };
-        assert_eq!(settings(&loaded.config), Ok(wanted));
+        assert_eq!(settings(&config), Ok(wanted));
     }
 
     #[test]
     fn values_out_of_bounds_are_refused() {
-        for (name, text) in [
+        let values = [
             ("RECEIVE_MAXIMUM", "0"),
             ("INFLIGHT_MAX", "65536"),
             ("KEEP_ALIVE_S_MAX", "65536"),
             ("SESSION_EXPIRY_S_MAX", "4294967296"),
             ("REFUSED_FILTERS", "[1]"),
             ("REFUSED_FILTERS", "\"#\""),
-        ] {
-            let loaded = load(None, [(format!("INVER_MQTT_{name}"), text.to_string())]);
-            assert!(loaded.is_err(), "{name} = {text}");
-        }
+        ];
+        assert_refused("mqtt", &values);
     }
 }
