@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tokio::time::Sleep;
 
-/// A timer that is set anew without being registered anew each time: it may ring early, never late.
+/// A timer that is set anew without being registered anew each time: the task may be woken early, but it never rings
+/// so.
 pub(crate) struct Alarm {
     sleep: Pin<Box<Sleep>>,
     armed_for: Option<Instant>,
@@ -32,7 +33,7 @@ impl Alarm {
         self.sleep.as_mut().reset(self.due.into());
     }
 
-    /// Ready when it rings, or (never late) a little early.
+    /// Ready when it rings.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.sleep.as_mut().poll(cx));

@@ -18,7 +18,7 @@ pub(crate) struct Budget {
 
 /// Bytes taken; dropping it gives them back.
 #[derive(Debug, Clone)]
-pub(crate) struct Share(#[allow(dead_code, reason = "held, never looked at")] Arc<OwnedSemaphorePermit>);
+pub(crate) struct Share(Arc<OwnedSemaphorePermit>);
 
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Budget {
@@ -63,13 +63,16 @@ impl Share {
 
 /// Bytes with the share that they fill: it is given back when they are let go.
 pub(crate) fn charged(bytes: Bytes, share: &Share) -> Bytes {
-    struct Charged(Bytes, #[allow(dead_code, reason = "held, never looked at")] Share);
+    struct Charged {
+        bytes: Bytes,
+        _share: Share,
+    }
     impl AsRef<[u8]> for Charged {
         fn as_ref(&self) -> &[u8] {
-            &self.0
+            &self.bytes
         }
     }
-    Bytes::from_owner(Charged(bytes, share.clone()))
+    Bytes::from_owner(Charged { bytes, _share: share.clone() })
 }
 
 #[cfg(test)]

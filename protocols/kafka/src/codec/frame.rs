@@ -39,6 +39,16 @@ impl Frame {
         self.bytes == 0
     }
 
+    /// With `dress` put around what is not copied on its way out. All that is, is small.
+    #[must_use]
+    pub fn dressed(mut self, dress: impl Fn(Bytes) -> Bytes) -> Frame {
+        let spliced = self.splices.iter_mut().map(|(_, bytes)| bytes);
+        for bytes in spliced.chain([&mut self.encoded]).filter(|bytes| bytes.len() > COPIED_BYTES_MAX) {
+            *bytes = dress(std::mem::take(bytes));
+        }
+        self
+    }
+
     /// Everything in one piece; for tests and tools.
     pub fn to_bytes(&self) -> Bytes {
         let mut output = Output::default();
@@ -97,13 +107,12 @@ impl<'a> FrameWriter<'a> {
         self.arena
     }
 
-    /// Puts stored bytes in here, as they are if they are large; then `keep` may dress them.
-    pub fn splice(&mut self, bytes: Bytes, keep: impl FnOnce(Bytes) -> Bytes) {
+    /// Puts stored bytes in here, without copying them if they are large.
+    pub fn splice(&mut self, bytes: Bytes) {
         if bytes.len() <= COPIED_BYTES_MAX {
             self.arena.put_slice(&bytes);
             return;
         }
-        let bytes = keep(bytes);
         self.spliced_bytes += bytes.len();
         self.splices.push((self.arena.len(), bytes));
     }
@@ -207,7 +216,7 @@ mod tests {
         let mut writer = FrameWriter::start(arena, &Api::Fetch, Api::Fetch.version(4).unwrap(), 7);
         for (place, length) in splices.iter().enumerate() {
             writer.out().put_u8(0xee);
-            writer.splice(vec![place as u8; *length].into(), |bytes| bytes);
+            writer.splice(vec![place as u8; *length].into());
         }
         writer.out().put_u8(0xff);
         writer.finish()
@@ -222,6 +231,23 @@ mod tests {
         assert_eq!(bytes.slice(4..12), Bytes::from_static(&[0, 0, 0, 7, 0xee, 0, 0, 0xee]));
         assert!(bytes.slice(12..5012).iter().all(|byte| *byte == 1));
         assert_eq!(bytes.slice(5012..), Bytes::from_static(&[0xee, 2, 2, 2, 0xff]));
+    }
+
+    #[test]
+    fn records_that_were_copied_are_dressed_as_well() {
+        let dressed = |splices: &[usize]| {
+            let count = std::cell::Cell::new(0);
+            let count_bytes = |bytes: Bytes| {
+                count.set(count.get() + bytes.len());
+                bytes
+            };
+            let plain = frame(&mut BytesMut::new(), splices);
+            assert_eq!(plain.clone().dressed(count_bytes).to_bytes(), plain.to_bytes());
+            count.get()
+        };
+        assert_eq!(dressed(&[5000, 9000]), 14_000);
+        assert_eq!(dressed(&[100; 50]), 4 + 4 + 50 * 101 + 1);
+        assert_eq!(dressed(&[100; 2]), 0);
     }
 
     #[test]

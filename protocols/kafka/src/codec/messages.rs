@@ -60,35 +60,31 @@ macro_rules! messages {
                     message
                 }
 
-                #[allow(unused_mut, unused_variables)]
                 fn bytes_min(version: $crate::codec::wire::Version) -> usize {
-                    let mut bytes = usize::from(version.flexible);
-                    $(
-                        if ($versions).contains(&version.number) {
-                            bytes += <$type as $crate::codec::wire::Wire>::bytes_min(version);
-                        }
-                    )*
-                    bytes
+                    usize::from(version.flexible)
+                        $( + match ($versions).contains(&version.number) {
+                            true => <$type as $crate::codec::wire::Wire>::bytes_min(version),
+                            false => 0,
+                        } )*
                 }
 
-                #[allow(unused_mut, clippy::field_reassign_with_default)]
                 fn read(
                     reader: &mut $crate::codec::reader::Reader,
                     version: $crate::codec::wire::Version,
                 ) -> Result<Self, $crate::codec::reader::DecodeError> {
-                    let mut message = $name::default();
-                    $(
-                        if ($versions).contains(&version.number) {
-                            message.$field = $crate::codec::wire::Wire::read(reader, version)?;
-                        }
-                    )*
+                    let message = $name {
+                        $( $field: match ($versions).contains(&version.number) {
+                            true => $crate::codec::wire::Wire::read(reader, version)?,
+                            false => $crate::codec::messages::field_default!($($default)?),
+                        }, )*
+                        $($( $tfield: $crate::codec::messages::field_default!($($tdefault)?), )*)?
+                    };
                     if version.flexible {
-                        $crate::codec::messages::read_tagged!(message, reader, version $(, $( $tag $tfield [$tversions] )* )?);
+                        return $crate::codec::messages::read_tagged!(message, reader, version $(, $( $tag $tfield [$tversions] )* )?);
                     }
                     Ok(message)
                 }
 
-                #[allow(unused_variables)]
                 fn write(&self, out: &mut bytes::BytesMut, version: $crate::codec::wire::Version) {
                     $(
                         if ($versions).contains(&version.number) {
@@ -123,10 +119,9 @@ macro_rules! messages {
             #[cfg(test)]
             impl $name {
                 /// The declaration, for comparison with Kafka's schema.
-                #[allow(unused_mut)]
                 pub fn schema() -> Vec<$crate::codec::wire::FieldSchema> {
                     use $crate::codec::wire::{FieldSchema, Wire};
-                    let mut fields = vec![
+                    vec![
                         $( FieldSchema {
                             name: stringify!($field),
                             kind: <$type as Wire>::schema_type(),
@@ -134,15 +129,14 @@ macro_rules! messages {
                             null: $crate::codec::messages::or_empty!($(stringify!($null))?),
                             tag: None,
                         }, )*
-                    ];
-                    $($( fields.push(FieldSchema {
-                        name: stringify!($tfield),
-                        kind: <$ttype as Wire>::schema_type(),
-                        versions: stringify!($tversions),
-                        null: $crate::codec::messages::or_empty!($(stringify!($tnull))?),
-                        tag: Some($tag),
-                    }); )*)?
-                    fields
+                        $($( FieldSchema {
+                            name: stringify!($tfield),
+                            kind: <$ttype as Wire>::schema_type(),
+                            versions: stringify!($tversions),
+                            null: $crate::codec::messages::or_empty!($(stringify!($tnull))?),
+                            tag: Some($tag),
+                        }, )*)?
+                    ]
                 }
             }
         )*
@@ -183,20 +177,22 @@ macro_rules! write_field {
 
 macro_rules! read_tagged {
     ($message:expr, $reader:expr, $version:expr) => {
-        $reader.skip_tagged_fields()?
+        $reader.skip_tagged_fields().map(|()| $message)
     };
-    ($message:expr, $reader:expr, $version:expr, $( $tag:literal $field:ident [$versions:expr] )*) => {
+    ($message:expr, $reader:expr, $version:expr, $( $tag:literal $field:ident [$versions:expr] )*) => {{
+        let mut message = $message;
         $reader.tagged_fields(|tag, bytes| {
             let mut field = $crate::codec::reader::Reader::new(bytes);
             match tag {
                 $( $tag if ($versions).contains(&$version.number) => {
-                    $message.$field = $crate::codec::wire::Wire::read(&mut field, $version)?;
+                    message.$field = $crate::codec::wire::Wire::read(&mut field, $version)?;
                 } )*
                 _ => {}
             }
             Ok(())
-        })?
-    };
+        })?;
+        Ok(message)
+    }};
 }
 
 macro_rules! write_tagged {

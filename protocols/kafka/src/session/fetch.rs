@@ -331,8 +331,8 @@ impl Session {
         self.node.metrics.fetched_bytes.increment(running.bytes as u64);
         let frame = {
             let mut writer = FrameWriter::new(&mut self.arena, &running.header);
-            write(&mut writer, &running, &self.fetcher.plan, &share);
-            writer.finish()
+            write(&mut writer, &running, &self.fetcher.plan);
+            writer.finish().dressed(|bytes| charged(bytes, &share))
         };
         self.pipeline.fetched(running.number, frame);
         self.fetcher.plan.end(session);

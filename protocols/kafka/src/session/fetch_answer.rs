@@ -6,7 +6,6 @@ use super::fetch::Running;
 use super::fetch_plan::FetchPlan;
 use super::fetch_slot::{Slot, TopicKey};
 use super::offset;
-use crate::budget::{Share, charged};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::FrameWriter;
 use crate::codec::wire::{Wire, write_length, write_no_tagged_fields};
@@ -16,7 +15,7 @@ use crate::node::LEADER_EPOCH;
 const REWRITTEN_BYTES: usize = 16;
 
 /// Writes the body of a response, by hand since it carries stored batches.
-pub(super) fn write(writer: &mut FrameWriter<'_>, running: &Running, plan: &FetchPlan, share: &Share) {
+pub(super) fn write(writer: &mut FrameWriter<'_>, running: &Running, plan: &FetchPlan) {
     let version = running.header.version;
     let out = writer.out();
     out.put_i32(0);
@@ -34,14 +33,14 @@ pub(super) fn write(writer: &mut FrameWriter<'_>, running: &Running, plan: &Fetc
         }
         write_length(out, slots.len(), version.flexible);
         for slot in slots {
-            write_partition(writer, running, slot, share);
+            write_partition(writer, running, slot);
         }
         write_no_tagged_fields(writer.out(), version);
     }
     write_no_tagged_fields(writer.out(), version);
 }
 
-fn write_partition(writer: &mut FrameWriter<'_>, running: &Running, slot: &Slot, share: &Share) {
+fn write_partition(writer: &mut FrameWriter<'_>, running: &Running, slot: &Slot) {
     let version = running.header.version;
     let out = writer.out();
     let (end, start) = match slot.bounds() {
@@ -68,8 +67,7 @@ fn write_partition(writer: &mut FrameWriter<'_>, running: &Running, slot: &Slot,
         out.put_i64(offset(batch.base_offset));
         out.put_slice(batch.bytes.get(8..12).unwrap_or_default());
         out.put_i32(LEADER_EPOCH);
-        let rest = batch.bytes.slice(REWRITTEN_BYTES.min(batch.bytes.len())..);
-        writer.splice(rest, |rest| charged(rest, share));
+        writer.splice(batch.bytes.slice(REWRITTEN_BYTES.min(batch.bytes.len())..));
     }
     write_no_tagged_fields(writer.out(), version);
 }
