@@ -118,6 +118,20 @@ async fn retained_messages_are_sent_as_their_handling_says() {
 }
 
 #[tokio::test]
+async fn filters_without_retained_messages_hold_up_no_others() {
+    let server = Server::start().await;
+    let mut client = server.client(Version::V5, "c").await;
+    client.retain("has", "1", Qos::AtMostOnce).await;
+    client.retain("has/too", "2", Qos::AtLeastOnce).await;
+    let options = SubscribeOptions::default();
+    let filters =
+        [("none/1", options), ("none/2", options), ("has", options), ("none/+", options), ("has/+", options)];
+    client.subscribe(&filters, &[]).await;
+    assert_eq!(seen(&client.message().await), ("has", "1", 0));
+    assert_eq!(seen(&client.message().await), ("has/too", "2", 0));
+}
+
+#[tokio::test]
 async fn retained_messages_survive() {
     let server = Server::start().await;
     let mut publisher = server.client(Version::V311, "p").await;

@@ -53,3 +53,37 @@ async fn a_filter_gets_what_it_matches_and_other_wildcards_nothing() {
     assert_eq!(topics, ["$SYS/broker/clients/connected", "$SYS/broker/clients/maximum"]);
     client.nothing().await;
 }
+
+#[tokio::test]
+async fn a_session_that_comes_back_hears_them_again() {
+    let server = Server::with(inver_mqtt::MqttConfig { sys_interval_s: 1, ..Default::default() }).await;
+    let opening = Opening {
+        clean_start: false,
+        properties: vec![Property::SessionExpiryInterval(100)],
+        ..Default::default()
+    };
+    let (mut client, _) = server.open(Version::V5, opening.clone()).await;
+    client.sub("$SYS/broker/uptime", Qos::AtMostOnce).await;
+    client.take().await;
+    client.breaks().await;
+    let (mut client, connack) = server.open(Version::V5, opening).await;
+    assert!(connack.session_present);
+    assert_eq!(client.take().await.topic, "$SYS/broker/uptime");
+}
+
+#[tokio::test]
+async fn clients_cannot_publish_there_by_a_will_either() {
+    let server = Server::start().await;
+    let will = Will {
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        topic: "$SYS/broker/uptime",
+        payload: b"forged",
+        properties: Properties::EMPTY,
+    };
+    for version in [Version::V311, Version::V5] {
+        let mut client = server.dial(version).await;
+        client.connect(&Opening { will: Some(will.clone()), ..Default::default() }).await;
+        assert_eq!(client.connack().await.reason, Reason::NotAuthorized);
+    }
+}

@@ -24,7 +24,7 @@ use crate::codec::{
 use crate::config::MqttConfig;
 use crate::error::Refusal;
 use crate::map::{Author, Incoming, ORIGIN};
-use crate::sys::Plug;
+use crate::sys::{PREFIX, Plug};
 
 /// A session expiry that never comes (section 3.1.2.11.2).
 const NEVER_S: u32 = u32::MAX;
@@ -112,6 +112,9 @@ pub(crate) async fn connect(
         && will.topic.split('/').count() > config.topic_levels_max
     {
         return Err(Refusal::new(Reason::TopicNameInvalid, "a will topic of too many levels"));
+    }
+    if connect.will.as_ref().is_some_and(|will| will.topic.starts_with(PREFIX)) {
+        return Err(Refusal::new(Reason::NotAuthorized, "a will to a topic of the broker's own"));
     }
     let identity = authenticate(connect, peer, broker).await?;
     let user: Option<Arc<str>> = identity.name().map(Arc::from);
@@ -270,6 +273,9 @@ impl Session {
             };
             if split_shared(filter) == Shared::No {
                 self.subscriptions.insert(filter, terms);
+                if filter.starts_with(PREFIX) {
+                    self.hear_sys();
+                }
                 continue;
             }
             let number = self.next_member;

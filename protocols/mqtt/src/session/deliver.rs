@@ -72,9 +72,7 @@ impl Session {
                     self.pull_member(at, out)?;
                 }
             }
-            if out.len() < full {
-                self.scan_retained(out)?;
-            }
+            let scan_on = out.len() < full && self.scan_retained(out)?;
             if self.sys_due && out.len() < full {
                 self.sys_due = false;
                 self.send_sys(out);
@@ -84,7 +82,7 @@ impl Session {
                 return Ok(true);
             }
             if out.len() == before {
-                return Ok(false);
+                return Ok(scan_on);
             }
         }
     }

@@ -25,17 +25,19 @@ pub(super) struct RetainedScan {
 }
 
 impl Session {
-    pub(super) fn scan_retained(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
-        let Some(mut scan) = self.scans.pop_front() else { return Ok(()) };
+    /// Sends the next of them. Whether it can go on at once: what went to the inbox is sent before.
+    pub(super) fn scan_retained(&mut self, out: &mut Vec<u8>) -> Result<bool, Stop> {
+        let Some(mut scan) = self.scans.pop_front() else { return Ok(false) };
         if !self.deferred.is_released(scan.after_turn) {
             self.scans.push_front(scan);
-            return Ok(());
+            return Ok(false);
         }
         let mut records: Vec<Record> = Vec::new();
         let next =
             self.namespace.retained().scan(&scan.filter, scan.from.as_ref(), SCAN_VALUES_MAX, &mut records);
+        let mut to_inbox = false;
         for record in &records {
-            self.send_retained(&scan, record, out)?;
+            to_inbox |= self.send_retained(&scan, record, out)?;
         }
         self.flush()?;
         if next.is_some() {
@@ -44,19 +46,25 @@ impl Session {
         } else if scan.sys {
             self.send_sys_retained(&scan, out);
         }
-        Ok(())
+        Ok(!to_inbox && !self.scans.is_empty())
     }
 
-    fn send_retained(&mut self, scan: &RetainedScan, record: &Record, out: &mut Vec<u8>) -> Result<(), Stop> {
-        let Some(outgoing) = Outgoing::read(record, None) else { return Ok(()) };
+    /// Whether it went to the inbox.
+    fn send_retained(
+        &mut self,
+        scan: &RetainedScan,
+        record: &Record,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Stop> {
+        let Some(outgoing) = Outgoing::read(record, None) else { return Ok(false) };
         if outgoing.qos.min(scan.granted) == Qos::AtMostOnce {
             self.write(Qos::AtMostOnce, true, record, &outgoing, scan.id.as_slice(), out);
-            return Ok(());
+            return Ok(false);
         }
         let terms = InboxFor { granted: scan.granted, retain: true, shared: false, subscription_id: scan.id };
         let headers = inbox_copy(&mut self.scratch.get().headers, record, terms);
         let message = Message { headers, ..Message::of_record(record, true) };
         self.publisher.of(&self.namespace, &self.core).publish(Target::Session(&self.core), &message)?;
-        Ok(())
+        Ok(true)
     }
 }

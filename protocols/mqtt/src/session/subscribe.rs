@@ -10,7 +10,7 @@ use crate::codec::{
     SubscribeOptions, UnsubAck, Unsubscribe, split_shared,
 };
 use crate::error::Stop;
-use crate::sys::{PREFIX, Sys};
+use crate::sys::PREFIX;
 
 impl Session {
     /// Subscribes to each filter, or says why not; one SUBACK for all [MQTT-3.8.4-5], once they are stored.
@@ -75,7 +75,7 @@ impl Session {
         self.subscriptions.insert(filter, terms);
         let sys = filter.starts_with(PREFIX);
         if sys {
-            Sys::watch(&self.config, &self.mailbox, super::token::SYS);
+            self.hear_sys();
         }
         let SubscribeOptions { retain_handling, qos, .. } = terms.options;
         let send = match retain_handling {

@@ -3,11 +3,17 @@
 use inver_broker::Address;
 use inver_broker::address::Form;
 
-use super::Session;
 use super::retained::RetainedScan;
+use super::{Session, token};
 use crate::codec::{Properties, PropertiesBuf, Property, Publish, Qos, Version};
+use crate::sys::Sys;
 
 impl Session {
+    /// Wants to hear of new values from now on.
+    pub(super) fn hear_sys(&self) {
+        Sys::watch(&self.config, &self.mailbox, token::SYS);
+    }
+
     /// Writes the present values that the session subscribed to.
     pub(super) fn send_sys(&mut self, out: &mut Vec<u8>) {
         for (topic, value) in self.config.sys.values(&self.namespace) {
