@@ -209,7 +209,7 @@ impl Broker {
         Ok((value, submitted.lsn))
     }
 
-    /// Messages and queues die, wills are published, sessions end.
+    /// Messages and queues die, wills are published, sessions end, others are woken for those that do not come.
     fn do_what_is_due(&self, now_ms: i64) {
         for due in self.0.clockwork.take(now_ms) {
             match due {
@@ -221,6 +221,11 @@ impl Broker {
                 Due::Session(session) => {
                     if let Some(session) = session.upgrade() {
                         session.ring(now_ms);
+                    }
+                }
+                Due::Line(subscription) => {
+                    if let Some(subscription) = subscription.upgrade() {
+                        subscription.look_at_line(now_ms);
                     }
                 }
             }

@@ -1,5 +1,5 @@
 //! What falls due when: queues to be looked at because messages in them grow too old, sessions whose will or end has
-//! come. Housekeeping sleeps until the first of it, and is woken when something earlier appears.
+//! come, consumers that were called and did not come. Housekeeping sleeps until the first of it, and is woken when something earlier appears.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,6 +14,7 @@ use crate::clock::now_ms;
 use crate::namespace::Inner;
 use crate::queue::Queue;
 use crate::session::SessionCore;
+use crate::subscription::Subscription;
 
 /// What is to be done at its time.
 pub(crate) enum Due {
@@ -21,6 +22,8 @@ pub(crate) enum Due {
     Queue(Weak<Inner>, Weak<Queue>),
     /// A session's will is due, or it ends.
     Session(Weak<SessionCore>),
+    /// Consumers of a subscription were called, and others wait behind them.
+    Line(Weak<Subscription>),
 }
 
 /// See the module's text. One a broker.
@@ -39,11 +42,15 @@ impl Default for Clockwork {
 }
 
 fn queue_id(queue: &Queue) -> u64 {
-    queue.subscription().id() << 1
+    queue.subscription().id() << 2
 }
 
 fn session_id(id: u64) -> u64 {
-    id << 1 | 1
+    id << 2 | 1
+}
+
+fn line_id(subscription: &Subscription) -> u64 {
+    subscription.id() << 2 | 2
 }
 
 impl Clockwork {
@@ -75,6 +82,18 @@ impl Clockwork {
         self.due.lock().remove(&(at_ms, session_id(id)));
     }
 
+    /// The consumers of a subscription are to be looked at then, and not at the time set before. Takes no lock but its
+    /// own: the log's thread calls it.
+    pub(crate) fn look_at_line(&self, subscription: &Arc<Subscription>, set_ms: Option<i64>, at_ms: i64) {
+        let id = line_id(subscription);
+        {
+            let mut due = self.due.lock();
+            set_ms.map(|set_ms| due.remove(&(set_ms, id)));
+            due.insert((at_ms, id), Due::Line(Arc::downgrade(subscription)));
+        }
+        self.wake_for(at_ms);
+    }
+
     fn wake_for(&self, at_ms: i64) {
         if at_ms < self.sleeps_until_ms.load(Ordering::SeqCst) {
             self.earlier.notify_one();
@@ -103,6 +122,8 @@ impl Clockwork {
     /// Takes what is due.
     pub(crate) fn take(&self, now_ms: i64) -> Vec<Due> {
         let mut taken = Vec::new();
+        // Let go of without the lock: the last of a queue takes the log's.
+        let mut queues = Vec::new();
         let mut due = self.due.lock();
         while let Some(first) = due.first_entry().filter(|first| first.key().0 <= now_ms) {
             let next = first.remove();
@@ -110,6 +131,7 @@ impl Clockwork {
                 && let Some(queue) = queue.upgrade()
             {
                 queue.armed_ms().store(i64::MAX, Ordering::Release);
+                queues.push(queue);
             }
             taken.push(next);
         }

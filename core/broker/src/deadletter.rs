@@ -5,7 +5,7 @@
 //! a crash neither loses nor doubles them. A message carries its deaths as properties, newest first, one for
 //! each queue and reason, with a count.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use inver_storage::Lsn;
 use inver_storage::batch::{BatchBuilder, Record, records};
@@ -73,7 +73,7 @@ struct Death {
 impl Undertaker {
     /// Takes dead messages out of the queue, and sends them where its dead letters go. The position to wait for
     /// before they are said to be there.
-    pub(crate) fn bury(&self, subscription: &Subscription, dead: &[Dead]) -> Option<Lsn> {
+    pub(crate) fn bury(&self, subscription: &Arc<Subscription>, dead: &[Dead]) -> Option<Lsn> {
         let (Some(to), Some(inner)) = (&self.limits.dead_letter, self.namespace.upgrade()) else {
             return subscription.ack_dead(dead.iter().map(|d| d.id).collect());
         };

@@ -180,3 +180,22 @@ async fn what_has_no_room_is_where_it_goes_when_somebody_asks_for_it() {
     }
     assert_eq!(values(&got), ["0", "1"]);
 }
+
+#[tokio::test]
+async fn a_message_goes_to_another_when_the_consumer_that_was_called_never_comes() {
+    for priority in [0, 1] {
+        let fixture = Fixture::new();
+        let ns = fixture.namespace();
+        let _house = fixture.keep_house();
+        let q = declare(&ns, "q", durable(QueueLimits::default()));
+        let spec = ConsumerSpec { priority, ..ConsumerSpec::new(Mailbox::new(), 1) };
+        let mut stuck = q.subscription().attach(spec).unwrap();
+        let (mailbox, mut other) = attach(q.subscription());
+        for consumer in [&mut stuck, &mut other] {
+            assert_eq!(consumer.pull(1, usize::MAX, &mut Vec::new()), Pull::default());
+        }
+        publish(&ns, queue("q"), "1");
+        tokio::time::timeout(Duration::from_secs(10), mailbox.wait()).await.expect("it is woken");
+        assert_eq!(values(&pull_now(&mut other)), ["1"]);
+    }
+}

@@ -117,9 +117,6 @@ impl Consumer {
         for load in self.aside.loads.drain(..) {
             load.spawn(&self.subscription);
         }
-        if std::mem::take(&mut self.aside.patience) {
-            self.subscription.lose_patience_later();
-        }
         pull
     }
 

@@ -4,7 +4,7 @@ use inver_storage::batch::Record;
 
 use super::consumer::{ConsumerSpec, Pull};
 use super::keys::{self, AHEAD_MESSAGES_MAX, key_of};
-use super::slots::{Own, SlotId};
+use super::slots::{Own, PATIENCE_MS_MAX, SlotId};
 use super::source::{LiveBatch, Offer, Source, Taken};
 use super::state::{Held, Load, Returned, State};
 use super::{Delivery, DeliveryId, Mode};
@@ -25,8 +25,6 @@ pub(super) struct Aside {
     /// Messages that were acknowledged by being pulled.
     pub(super) acked: Vec<DeliveryId>,
     pub(super) loads: Vec<Load>,
-    /// Others were let go first: whoever waits then is to be woken when they do not come.
-    pub(super) patience: bool,
 }
 
 impl State {
@@ -46,7 +44,7 @@ impl State {
         if self.mode == Mode::Shared && messages_max > 0 && self.slots.comes_before_others(slot, now_ms) {
             self.slots.leave(slot, now_ms);
             self.slots.wait(slot);
-            aside.patience = !std::mem::replace(&mut self.is_patient, true);
+            self.slots.look_by(now_ms + PATIENCE_MS_MAX);
             return Pull::default();
         }
         let was_hungry = self.slots.leave(slot, now_ms);

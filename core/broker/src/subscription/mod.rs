@@ -29,7 +29,6 @@ mod waiting;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use inver_storage::batch::{Batch, Record};
 use inver_storage::{Cursor, CursorId, Entry, Lsn, Offset, Stream};
@@ -47,7 +46,6 @@ pub use source::{LiveBatch, MemoryBounds, WhenFull};
 pub(crate) use mortality::Look;
 
 use mortality::DEATHS_A_LOOK_MAX;
-use slots::PATIENCE_MS_MAX;
 use source::memory::spill_ended;
 use state::{Load, State};
 
@@ -243,10 +241,13 @@ impl Subscription {
     }
 
     /// Does something under the lock, and wakes whom it called when the lock was given back.
-    fn locked<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+    fn locked<R>(self: &Arc<Self>, act: impl FnOnce(&mut State) -> R) -> R {
         let (done, calls) = {
             let mut state = self.state.lock();
             let done = act(&mut state);
+            if let Some((set_ms, at_ms)) = state.slots.set_look() {
+                self.surroundings.clockwork.look_at_line(self, set_ms, at_ms);
+            }
             (done, std::mem::take(&mut state.calls))
         };
         calls.into_iter().for_each(|(mailbox, token)| mailbox.post(token));
@@ -355,7 +356,7 @@ impl Subscription {
     }
 
     /// The position to wait for before the dead are said to be where they go.
-    fn bury(&self, dead: &[Dead]) -> Option<Lsn> {
+    fn bury(self: &Arc<Self>, dead: &[Dead]) -> Option<Lsn> {
         if dead.is_empty() {
             return None;
         }
@@ -367,12 +368,12 @@ impl Subscription {
     }
 
     /// Dead messages are out of the queue.
-    pub(crate) fn ack_dead(&self, ids: Vec<DeliveryId>) -> Option<Lsn> {
+    pub(crate) fn ack_dead(self: &Arc<Self>, ids: Vec<DeliveryId>) -> Option<Lsn> {
         let acks = self.locked(|state| state.settle(ids));
         self.commit_acks(acks)
     }
 
-    pub(crate) fn ack_dead_in(&self, ids: Vec<DeliveryId>, entry: &mut Entry) {
+    pub(crate) fn ack_dead_in(self: &Arc<Self>, ids: Vec<DeliveryId>, entry: &mut Entry) {
         let acks = self.locked(|state| state.settle(ids));
         self.put_acks(acks, entry);
     }
@@ -401,15 +402,9 @@ impl Subscription {
         let _ = self.queue.set((namespace.clone(), Arc::downgrade(queue)));
     }
 
-    /// Whoever lets others go first does so for a while.
-    fn lose_patience_later(self: &Arc<Self>) {
-        let subscription = Arc::downgrade(self);
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(PATIENCE_MS_MAX.unsigned_abs())).await;
-            if let Some(subscription) = subscription.upgrade() {
-                subscription.locked(State::lose_patience);
-            }
-        });
+    /// Consumers were called some time ago, and others wait behind them.
+    pub(crate) fn look_at_line(self: &Arc<Self>, now_ms: i64) {
+        self.locked(|state| state.look_at_line(now_ms));
     }
 
     /// What waits in it changed: those too old may have come to the front.
@@ -470,14 +465,14 @@ impl Subscription {
 
     /// Throws away what is waiting; what consumers hold stays theirs. Returns how many, and the position in
     /// the log to wait for before that is promised.
-    pub fn purge(&self) -> (u64, Option<Lsn>) {
+    pub fn purge(self: &Arc<Self>) -> (u64, Option<Lsn>) {
         let (count, acked) = self.locked(State::purge);
         let lsn = self.commit_acks(acked);
         (count, lsn)
     }
 
     /// Ends it: consumers are told by [`Pull::cancelled`], nothing is delivered any more.
-    pub fn close(&self) {
+    pub fn close(self: &Arc<Self>) {
         let spilled = self.locked(State::close);
         if let Some(stream) = spilled
             && let Err(error) = self.surroundings.log.submit(spill_ended(stream.id()))

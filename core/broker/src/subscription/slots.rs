@@ -3,7 +3,8 @@
 //! A consumer is *hungry* from the pull that found nothing until its next pull; being woken, or *called*, does not
 //! end that, so that what it was called for is not given to others meanwhile. One that was called and does not come
 //! for [`CALL_MS_MAX`] is no longer counted on. Who comes by itself lets those go first that were called and did not
-//! come yet, for [`PATIENCE_MS_MAX`]: so one that is quick does not take what others were called for.
+//! come yet, for [`PATIENCE_MS_MAX`]: so one that is quick does not take what others were called for. Where others are
+//! left in line, it is looked at after such a time, once for all that was called meanwhile: no event may be to come.
 //!
 //! Most subscriptions have one consumer or none, and there are very many of them: one takes a single small
 //! allocation; the indexes come with the second.
@@ -82,6 +83,10 @@ struct Many {
     exclusive: usize,
     line: BTreeMap<Turn, SlotId>,
     called: BTreeMap<Turn, SlotId>,
+    /// When the line is looked at, whether or not anybody comes.
+    look_ms: Option<i64>,
+    /// When it should be, if that is sooner.
+    look_wanted_ms: Option<i64>,
 }
 
 impl Slot {
@@ -142,6 +147,12 @@ impl Many {
             }
         }
         Some(slot)
+    }
+
+    fn look_by(&mut self, at_ms: i64) {
+        if self.look_wanted_ms.or(self.look_ms).is_none_or(|by| at_ms < by) {
+            self.look_wanted_ms = Some(at_ms);
+        }
     }
 
     /// Forgets calls that nobody came for.
@@ -271,6 +282,23 @@ impl Slots {
         })
     }
 
+    /// The line is to be looked at then, if not before.
+    pub(super) fn look_by(&mut self, at_ms: i64) {
+        self.many.iter_mut().for_each(|many| many.look_by(at_ms));
+    }
+
+    /// A time for a look that is yet to be set, and the one that it takes the place of.
+    pub(super) fn set_look(&mut self) -> Option<(Option<i64>, i64)> {
+        let many = self.many.as_mut()?;
+        let at_ms = many.look_wanted_ms.take()?;
+        Some((many.look_ms.replace(at_ms), at_ms))
+    }
+
+    /// Whether the line is to be looked at now; then no time is set any more.
+    pub(super) fn take_look(&mut self, now_ms: i64) -> bool {
+        self.many.as_mut().is_some_and(|many| many.look_ms.take_if(|at_ms| *at_ms <= now_ms).is_some())
+    }
+
     /// Wakes as many of those in line as there are messages, whoever else was called for them.
     pub(super) fn call_regardless(&mut self, messages: u64, now_ms: i64, calls: &mut Calls) {
         let called = self.many.as_ref().map_or(0, |many| many.called.len() as u64);
@@ -310,7 +338,8 @@ impl Slots {
     }
 
     /// Wakes those whose turn it is, as many as there are messages less those that were woken for them already.
-    /// While one of a higher priority is hungry, no lower one is woken.
+    /// While one of a higher priority is hungry, no lower one is woken. Whoever is left behind in line is not forgotten
+    /// when those who were woken do not come.
     pub(super) fn call_for(&mut self, messages: u64, now_ms: i64, calls: &mut Calls) {
         if let Some(one) = &self.one {
             let id = one.0;
@@ -324,10 +353,9 @@ impl Slots {
         let mut left = messages.saturating_sub(many.called.len() as u64);
         let top = many.called.first_key_value().map(|(turn, _)| turn.0);
         let mut top = top.into_iter().chain(many.line.first_key_value().map(|(turn, _)| turn.0)).min();
-        while left > 0 {
-            let Some((turn, id)) = many.line.first_key_value().map(|(turn, id)| (*turn, *id)) else { return };
-            if *top.get_or_insert(turn.0) != turn.0 {
-                return;
+        while let Some((turn, id)) = many.line.first_key_value().map(|(turn, id)| (*turn, *id)) {
+            if left == 0 || *top.get_or_insert(turn.0) != turn.0 {
+                return many.look_by(now_ms + CALL_MS_MAX);
             }
             many.place(id, Place::Called(turn, now_ms));
             many.slots.get(&id).into_iter().for_each(|slot| slot.post(calls));

@@ -31,8 +31,6 @@ pub(super) struct State {
     pub(super) hands: FxHashMap<SlotId, Hand>,
     pub(super) unacked: u64,
     pub(super) slots: Slots,
-    /// Somebody lets others go first, and will be woken when they do not come.
-    pub(super) is_patient: bool,
     next_slot: SlotId,
     /// Passive consumers that asked while a load was under way: told when it is done.
     pub(super) asking: Vec<ConsumerSpec>,
@@ -86,7 +84,6 @@ impl State {
             hands: FxHashMap::default(),
             unacked: 0,
             slots: Slots::default(),
-            is_patient: false,
             next_slot: 0,
             asking: Vec::new(),
             keys: Keys::default(),

@@ -120,3 +120,26 @@ fn best_effort_messages_for_nobody_are_not_kept() {
     subscription.push(&batch(1), None);
     assert_eq!((subscription.depth().ready, subscription.dropped()), (0, 2));
 }
+
+#[test]
+fn a_line_behind_called_consumers_is_looked_at_once() {
+    let (_dir, broker) = broker();
+    let subscription = memory(&broker);
+    let mut consumers: Vec<_> =
+        (0..3).map(|token| subscription.attach(ConsumerSpec::new(Mailbox::new(), token)).unwrap()).collect();
+    let clockwork = &subscription.surroundings.clockwork;
+    for consumer in &mut consumers {
+        consumer.pull(1, usize::MAX, &mut Vec::new());
+    }
+    (0..100).for_each(|_| subscription.push(&batch(1), None));
+    // All were called, nobody is behind them; two come again and wait behind the third.
+    assert!(clockwork.take(i64::MAX).len() <= 1);
+    for consumer in &mut consumers[..2] {
+        while consumer.pull(100, usize::MAX, &mut Vec::new()).more {}
+    }
+    for _ in 0..10 {
+        subscription.push(&batch(1), None);
+        subscription.look_at_line(now_ms());
+    }
+    assert_eq!(clockwork.take(i64::MAX).len(), 1);
+}

@@ -21,12 +21,14 @@ impl State {
         }
     }
 
-    /// Those that were called had their time: whoever let them go first is woken.
-    pub(super) fn lose_patience(&mut self) {
-        self.is_patient = false;
+    /// Those that were called had their time: whoever waits behind them is woken.
+    pub(super) fn look_at_line(&mut self, now_ms: i64) {
+        if !self.slots.take_look(now_ms) || self.slots.nobody_waits() {
+            return;
+        }
         let ready = self.ready();
-        if ready > 0 && !self.slots.nobody_waits() {
-            self.slots.call_regardless(ready, now_ms(), &mut self.calls);
+        if ready > 0 {
+            self.slots.call_regardless(ready, now_ms, &mut self.calls);
         }
     }
 
