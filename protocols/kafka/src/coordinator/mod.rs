@@ -107,16 +107,13 @@ impl Coordinator {
         let mut sweep_at = self.next_sweep();
         loop {
             let first = self.wakes.lock().first().map(|(at, _)| *at);
-            let next = [first, sweep_at].into_iter().flatten().min();
-            match next {
-                None => self.rewound.notified().await,
-                Some(at) => tokio::select! {
-                    () = tokio::time::sleep_until(at.into()) => self.ring(Instant::now()),
-                    () = self.rewound.notified() => {}
-                },
+            let next = first.map_or(sweep_at, |at| at.min(sweep_at));
+            tokio::select! {
+                () = tokio::time::sleep_until(next.into()) => self.ring(Instant::now()),
+                () = self.rewound.notified() => {}
             }
-            if sweep_at.is_some_and(|at| at <= Instant::now()) {
-                self.expire_positions(now_ms()).await;
+            if sweep_at <= Instant::now() {
+                self.sweep(now_ms()).await;
                 sweep_at = self.next_sweep();
             }
         }

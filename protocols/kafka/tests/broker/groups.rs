@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use inver_kafka::KafkaConfig;
 use inver_kafka::codec::api::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
+use inver_kafka::codec::api::delete_topics::{DeleteTopicsRequest, DeleteTopicsResponse};
 use inver_kafka::codec::api::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
 use inver_kafka::codec::api::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 use inver_kafka::codec::api::heartbeat::{HeartbeatRequest, HeartbeatResponse};
@@ -273,6 +274,32 @@ fn groups_are_described_and_deleted() {
     assert_eq!(response.results[0].error_code, ErrorCode::NONE);
     assert!(list(&mut client).is_empty());
     assert_eq!(committed(&mut client, 7).0, -1);
+}
+
+#[test]
+fn a_group_whose_positions_went_with_their_topic_is_forgotten() {
+    let mut config = KafkaConfig::default();
+    config.groups.offsets_retention = Duration::from_secs(4);
+    let world = World::with(config.clone());
+    let mut client = world.with_topic("t", 1, &[]);
+    let (member_id, generation) = settle(&mut client, 5);
+    assert_eq!(commit(&mut client, &member_id, generation, 5), ErrorCode::NONE);
+    assert_eq!(leave(&mut client, 3, &member_id), ErrorCode::NONE);
+    // After a restart no alarm of a member that was there rings any more: nobody looks at the group but the sweep.
+    drop(client);
+    let world = world.restart(config.clone());
+    let mut client = world.client();
+    let delete = DeleteTopicsRequest { topic_names: vec!["t".into()], ..DeleteTopicsRequest::default() };
+    let response: DeleteTopicsResponse = client.call(&Api::DeleteTopics, 4, &delete);
+    assert_eq!(response.responses[0].error_code, ErrorCode::NONE);
+    let start = Instant::now();
+    while !list(&mut client).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(15), "it was never forgotten");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(client);
+    let world = world.restart(config);
+    assert_eq!(list(&mut world.client()), [], "neither does a restart remember it");
 }
 
 #[test]
