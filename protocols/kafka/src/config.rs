@@ -49,7 +49,8 @@ pub struct Limits {
     /// Bytes of all requests above 1 MiB, of all connections together, that are on their way in: further ones wait
     /// until there is room. Default 512 MiB.
     pub large_requests_bytes_max: usize,
-    /// A request that has begun to come in has to be whole within this time, however its bytes drip. Default 2 minutes.
+    /// A request that has begun to come in has to be whole within this time, however its bytes drip. What it
+    /// waits for room among the large ones does not count. Default 2 minutes.
     pub request_time_max: Duration,
     /// Where clients have to log in: they have to have done so within this time of connecting, whatever else they
     /// send. Default 10 s.

@@ -130,6 +130,8 @@ struct Task {
 struct Large {
     bytes: usize,
     share: Option<Share>,
+    /// When it asked for its share.
+    asked: Instant,
 }
 
 /// What a turn of the loop brought.
@@ -181,14 +183,29 @@ impl Task {
     }
 
     /// When the client's time is up, and for what.
-    fn patience(&self) -> (Instant, ConnectionError) {
-        let idle = (self.heard + self.idle_max, ConnectionError::Idle);
+    fn patience(&self) -> Option<(Instant, ConnectionError)> {
         let login = (!self.session.is_open()).then_some((self.login_by, ConnectionError::NoLogin));
+        if self.lacking_bytes().is_some() {
+            // It may not send what it would: it waits for room here.
+            return login;
+        }
+        let idle = (self.heard + self.idle_max, ConnectionError::Idle);
         let whole = self.whole_by.map(|by| (by, ConnectionError::TooSlow));
-        [login, whole]
-            .into_iter()
-            .flatten()
-            .fold(idle, |first, other| if other.0 < first.0 { other } else { first })
+        [Some(idle), login, whole].into_iter().flatten().min_by_key(|(by, _)| *by)
+    }
+
+    /// Bytes of the large request that waits for room, if one does.
+    fn lacking_bytes(&self) -> Option<usize> {
+        self.large.as_ref().filter(|large| large.share.is_none()).map(|large| large.bytes)
+    }
+
+    /// There is room for the large request. The time that it waited is not the client's.
+    fn make_room(&mut self, share: Option<Share>) {
+        let Some(large) = &mut self.large else { return };
+        large.share = share;
+        let now = Instant::now();
+        self.whole_by = self.whole_by.map(|by| by + now.duration_since(large.asked));
+        self.heard = now;
     }
 
     /// The next request, without its length, if it is whole.
@@ -209,7 +226,7 @@ impl Task {
         if rest.len() < length {
             if length > LARGE_REQUEST_BYTES && self.large.is_none() {
                 let share = self.node.large_requests.try_take(length);
-                self.large = Some(Large { bytes: length, share });
+                self.large = Some(Large { bytes: length, share, asked: Instant::now() });
             }
             return Ok(None);
         }
@@ -240,13 +257,14 @@ impl Task {
         let mut admitted = pin!(awaited(held_back.then(|| log.admit())));
         let mailbox = self.mailbox.clone();
         let mut mail = pin!(mailbox.wait());
-        let lacking = self.large.as_ref().filter(|large| large.share.is_none()).map(|large| large.bytes);
+        let lacking = self.lacking_bytes();
         let mut room = pin!(awaited(lacking.map(|bytes| self.node.large_requests.take(bytes))));
         let wants_input = wants_input && lacking.is_none();
-        let (patience_end, _) = self.patience();
-        let deadlines = [self.session.deadline(), self.tidy_at].into_iter().flatten();
-        let deadline = deadlines.fold(patience_end, Instant::min);
-        self.alarm.set(deadline);
+        let patience_end = self.patience().map(|(by, _)| by);
+        let deadline = [patience_end, self.session.deadline(), self.tidy_at].into_iter().flatten().min();
+        if let Some(deadline) = deadline {
+            self.alarm.set(deadline);
+        }
         poll_fn(|cx| {
             let mut happened = Happened::default();
             let mut any = false;
@@ -285,16 +303,14 @@ impl Task {
             if lacking.is_some()
                 && let Poll::Ready(share) = room.as_mut().poll(cx)
             {
-                if let Some(large) = &mut self.large {
-                    large.share = share;
-                }
+                self.make_room(share);
                 any = true;
             }
             any |= mail.as_mut().poll(cx).is_ready();
-            if !any && self.alarm.poll(cx).is_ready() {
+            if !any && deadline.is_some() && self.alarm.poll(cx).is_ready() {
                 let now = Instant::now();
-                if now >= patience_end {
-                    return Poll::Ready(Err(self.patience().1));
+                if let Some((_, error)) = self.patience().filter(|(by, _)| *by <= now) {
+                    return Poll::Ready(Err(error));
                 }
                 if self.tidy_at.is_some_and(|at| at <= now) {
                     self.tidy();

@@ -8,7 +8,7 @@ use inver_kafka::codec::api::metadata::{MetadataRequest, MetadataResponse};
 use inver_kafka::codec::api::produce::ProduceResponse;
 use inver_kafka::codec::api_key::Api;
 
-use crate::world::{World, batch, encode, produce_request};
+use crate::world::{Client, World, batch, encode, produce_request};
 
 #[test]
 fn what_is_not_a_request_ends_the_connection() {
@@ -105,25 +105,54 @@ fn many_requests_at_once_are_all_answered() {
     }
 }
 
-#[test]
-fn large_requests_wait_for_each_other_and_may_not_take_for_ever() {
+/// A client whose request has begun to come in when this returns: what it sends arrives behind a small request in the
+/// same piece, and that one is answered.
+fn begin(client: &mut Client, bytes: &[u8]) {
+    let mut piece = encode(&Api::Metadata, 9, 1, &MetadataRequest::default()).to_vec();
+    piece.extend_from_slice(bytes);
+    client.stream.write_all(&piece).unwrap();
+    let _: MetadataResponse = client.receive(&Api::Metadata, 9);
+}
+
+/// A world with room for one of the large requests that come with it.
+fn narrow(request_time_max: Duration) -> (World, Client, Vec<u8>) {
     let mut config = KafkaConfig { message_bytes_max: 10 << 20, ..KafkaConfig::default() };
     config.limits.large_requests_bytes_max = 3 << 20;
-    config.limits.request_time_max = Duration::from_millis(600);
+    config.limits.request_time_max = request_time_max;
     let world = World::with(config);
-    let mut slow = world.with_topic("t", 1, &[]);
+    let client = world.with_topic("t", 1, &[]);
     let large = "x".repeat(2 << 20);
-    let request = encode(&Api::Produce, 9, 1, &produce_request("t", 0, 1, batch(&[&large]).into_bytes()));
+    let request = produce_request("t", 0, 1, batch(&[&large]).into_bytes());
+    (world, client, encode(&Api::Produce, 9, 1, &request).to_vec())
+}
+
+#[test]
+fn large_requests_wait_for_each_other_and_may_not_take_for_ever() {
+    let time_max = Duration::from_millis(600);
+    let (world, mut slow, request) = narrow(time_max);
     // The first takes the room and does not go on; the second is let in when the first has been hung up on.
-    slow.stream.write_all(&request[..1000]).unwrap();
-    std::thread::sleep(Duration::from_millis(100));
-    let mut patient = world.client();
     let start = Instant::now();
+    begin(&mut slow, &request[..100]);
+    let mut patient = world.client();
     patient.stream.write_all(&request).unwrap();
     let response: ProduceResponse = patient.receive(&Api::Produce, 9);
     assert_eq!(response.responses[0].partition_responses[0].base_offset, 0);
-    assert!(start.elapsed() > Duration::from_millis(300));
+    assert!(start.elapsed() >= time_max);
     assert!(slow.is_hung_up_on());
+}
+
+#[test]
+fn the_wait_for_room_is_not_the_clients() {
+    let (world, mut slow, request) = narrow(Duration::from_millis(1500));
+    // The length alone: the time of this request begins before that of the one that takes the room.
+    let mut patient = world.client();
+    begin(&mut patient, &request[..4]);
+    begin(&mut slow, &request[..100]);
+    patient.stream.write_all(&request[4..1000]).unwrap();
+    assert!(slow.is_hung_up_on());
+    patient.stream.write_all(&request[1000..]).unwrap();
+    let response: ProduceResponse = patient.receive(&Api::Produce, 9);
+    assert_eq!(response.responses[0].partition_responses[0].base_offset, 0);
 }
 
 #[test]
