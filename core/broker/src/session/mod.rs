@@ -4,17 +4,18 @@
 //! Two queues belong to a session. The *inbox* takes guaranteed messages: of a durable session it is a stream
 //! in the log (a reference, the payload is stored once), else it is in memory. The *live* queue takes
 //! best-effort messages, in memory, and drops the newest beyond its bound. What lies in memory is made when the first
-//! subscription needs it, and is gone with the connection: an idle or publishing client has neither.
+//! subscription needs it, and is gone with the connection: an idle or publishing client has neither. Of the session of a
+//! client that is away there is the stream and its position, what it subscribed to and what its plug keeps.
 //!
 //! One connection holds a session at a time; see [`Namespace::open_session`].
 
+mod few;
 mod group;
 mod open;
 mod will;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use inver_storage::{Entry, Lsn, Offset, Stream};
@@ -30,9 +31,11 @@ use crate::publisher::PublisherId;
 use crate::router::{ReceiverSet, Route};
 use crate::subscription::{
     AttachError, Consumer, ConsumerSpec, Delivery, DeliveryId, LiveBatch, MemoryBounds, Mode, Pull,
-    Subscription,
+    Subscription, Trim,
 };
 use crate::value::Arguments;
+
+use few::Few;
 
 pub use open::{Opened, SessionError, SessionSpec};
 pub use will::Will;
@@ -85,17 +88,23 @@ pub(crate) struct SessionCore {
     client_id: Box<str>,
     namespace: Namespace,
     stream: Option<(Stream, inver_storage::Cursor)>,
-    /// Of a durable session always there, else from the first guaranteed subscription on.
-    inbox: OnceLock<Arc<Subscription>>,
-    /// There while a connection holds the session and has subscriptions.
-    live: Mutex<Option<Arc<Subscription>>>,
+    queues: Mutex<Queues>,
     state: Mutex<State>,
     ended: AtomicBool,
 }
 
+/// There while a connection holds the session.
+#[derive(Default)]
+struct Queues {
+    /// Of a durable session what reads its stream, else in memory, from the first guaranteed subscription on.
+    inbox: Option<Arc<Subscription>>,
+    /// From the first subscription on.
+    live: Option<Arc<Subscription>>,
+}
+
 struct State {
-    filters: BTreeMap<Bytes, SubscriptionOptions>,
-    blobs: BTreeMap<Bytes, Bytes>,
+    filters: Few<Bytes, SubscriptionOptions>,
+    blobs: Few<Bytes, Bytes>,
     holder: Option<Holder>,
     expiry: Expiry,
     /// When the last connection ended, milliseconds since 1970.
@@ -142,8 +151,8 @@ impl SessionCore {
     pub(crate) fn receive(&self, guaranteed: bool, set: &mut ReceiverSet) {
         match (&self.stream, guaranteed) {
             (Some((stream, _)), true) => set.add_stream(stream),
-            (None, true) => self.inbox.get().is_some_and(|inbox| set.add_live(inbox)),
-            (_, false) => self.live.lock().as_ref().is_some_and(|live| set.add_live(live)),
+            (None, true) => self.queues.lock().inbox.as_ref().is_some_and(|inbox| set.add_live(inbox)),
+            (_, false) => self.queues.lock().live.as_ref().is_some_and(|live| set.add_live(live)),
         };
     }
 
@@ -155,13 +164,10 @@ impl SessionCore {
         if oldest <= position {
             return 0;
         }
-        match cursor.ack(&[Offset(position)..Offset(oldest)]) {
-            Ok(_) => {
-                self.inbox.get().into_iter().for_each(|inbox| inbox.note_moved());
-                oldest - position
-            }
-            Err(_) => 0,
-        }
+        let mut entry = Entry::new();
+        entry.ack(cursor, &[Offset(position)..Offset(oldest)]);
+        entry.trim(stream, Offset(oldest));
+        self.submit(entry).map_or(0, |_| oldest - position)
     }
 
     fn blob_key(&self, key: &[u8]) -> Bytes {
@@ -231,11 +237,7 @@ impl SessionCore {
             self.forget_filter(text, &mut entry);
         }
         self.namespace.sessions().remove_if(&*self.client_id, |_, s| Arc::ptr_eq(s, self));
-        if let Some(inbox) = self.inbox.get() {
-            self.namespace.reclaim().forget(inbox);
-            inbox.close();
-        }
-        self.live.lock().take().into_iter().for_each(|live| live.close());
+        self.end_queues();
         if let Some((stream, cursor)) = &self.stream {
             for key in blobs.keys() {
                 entry.delete(catalog::SESSION_STATE, self.blob_key(key));
@@ -245,6 +247,15 @@ impl SessionCore {
             entry.delete_stream(stream.id());
         }
         self.submit(entry)
+    }
+
+    /// Nobody pulls from them any more.
+    fn end_queues(&self) {
+        let Queues { inbox, live } = std::mem::take(&mut *self.queues.lock());
+        if let Some(inbox) = &inbox {
+            self.namespace.reclaim().forget(inbox);
+        }
+        inbox.into_iter().chain(live).for_each(|queue| queue.close());
     }
 
     fn filter_key(&self, text: &[u8]) -> Bytes {
@@ -335,20 +346,26 @@ impl Session {
         let mut spec = ConsumerSpec::new(self.hold.mailbox.clone(), self.hold.live_token);
         spec.auto_ack = true;
         self.live = Some(Box::new(live.attach_held(spec)));
-        *core.live.lock() = Some(live);
+        core.queues.lock().live = Some(live);
     }
 
-    /// Makes the inbox of a session that is not durable, if it is not there, and attaches to it.
+    /// Makes the inbox, if it is not there.
     fn make_inbox(&mut self) {
         if self.inbox.is_some() {
             return;
         }
         let core = &self.core;
-        let inbox = core.inbox.get_or_init(|| {
-            Subscription::in_memory(&core.namespace, &core.client_id, Mode::Exclusive, open::INBOX_MEMORY)
-        });
+        let (namespace, name, mode) = (&core.namespace, &core.client_id, Mode::Exclusive);
+        let inbox = match &core.stream {
+            Some((stream, cursor)) => {
+                let source = (stream.clone(), Some(cursor.clone()), cursor.position());
+                Subscription::over_streams(namespace, name, mode, vec![source], Trim::Acknowledged)
+            }
+            None => Subscription::in_memory(namespace, name, mode, open::INBOX_MEMORY),
+        };
         let spec = ConsumerSpec::new(self.hold.mailbox.clone(), self.hold.inbox_token);
         self.inbox = Some(Box::new(inbox.attach_held(spec)));
+        core.queues.lock().inbox = Some(inbox);
     }
 
     /// Takes a subscription back; false if it was not there. Of a shared one the text is the whole
@@ -434,7 +451,7 @@ impl Session {
     /// Best-effort messages dropped because the client was slow.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.core.live.lock().as_ref().map_or(0, |live| live.dropped())
+        self.core.queues.lock().live.as_ref().map_or(0, |live| live.dropped())
     }
 
     pub(crate) fn route(&self, guaranteed: bool) -> Route {
@@ -449,7 +466,7 @@ impl Drop for Session {
         // First: the next one to hold the session attaches as soon as it was let go.
         self.inbox = None;
         self.live = None;
-        self.core.live.lock().take().into_iter().for_each(|live| live.close());
+        self.core.end_queues();
         self.core.let_go();
     }
 }

@@ -1,8 +1,7 @@
 //! Opening a session: take-over from another connection, resuming, making anew; and letting go.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use inver_storage::{Entry, Lsn, Offset};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::few::Few;
 use super::group::split_share;
 use super::{Expiry, Hold, Holder, Session, SessionCore, State, SubscriptionOptions};
 use crate::Mailbox;
@@ -17,7 +17,7 @@ use crate::catalog::{self, SessionRow};
 use crate::clock::now_ms;
 use crate::limits::{self, LimitReached};
 use crate::namespace::Namespace;
-use crate::subscription::{MemoryBounds, Mode, Subscription, Trim, WhenFull};
+use crate::subscription::{MemoryBounds, WhenFull};
 
 /// How long a connection that was told to hand over its session may take.
 const TAKE_OVER_SECONDS_MAX: u64 = 10;
@@ -126,10 +126,7 @@ impl SessionCore {
         let log = namespace.log();
         let expiry = spec.expiry;
         if !expiry.outlives_connection() {
-            return Ok((
-                SessionCore::assemble(namespace, spec.client_id, None, OnceLock::new(), expiry),
-                None,
-            ));
+            return Ok((SessionCore::assemble(namespace, spec.client_id, None, expiry), None));
         }
         let (stream, cursor) = (log.allocate_stream(), log.allocate_cursor());
         let mut entry = Entry::new();
@@ -154,17 +151,13 @@ impl SessionCore {
     ) -> Option<Arc<SessionCore>> {
         let log = namespace.log();
         let (stream, cursor) = (log.stream(stream.into())?, log.cursor(cursor.into())?);
-        let sources = vec![(stream.clone(), Some(cursor.clone()), cursor.position())];
-        let inbox =
-            Subscription::over_streams(namespace, client_id, Mode::Exclusive, sources, Trim::Acknowledged);
-        Some(SessionCore::assemble(namespace, client_id, Some((stream, cursor)), inbox.into(), expiry))
+        Some(SessionCore::assemble(namespace, client_id, Some((stream, cursor)), expiry))
     }
 
     fn assemble(
         namespace: &Namespace,
         client_id: &str,
         stream: Option<(inver_storage::Stream, inver_storage::Cursor)>,
-        inbox: OnceLock<Arc<Subscription>>,
         expiry: Expiry,
     ) -> Arc<SessionCore> {
         Arc::new(SessionCore {
@@ -172,11 +165,10 @@ impl SessionCore {
             client_id: client_id.into(),
             namespace: namespace.clone(),
             stream,
-            inbox,
-            live: Mutex::new(None),
+            queues: Mutex::default(),
             state: Mutex::new(State {
-                filters: BTreeMap::new(),
-                blobs: BTreeMap::new(),
+                filters: Few::default(),
+                blobs: Few::default(),
                 holder: None,
                 expiry,
                 detached_ms: None,
@@ -221,6 +213,9 @@ impl SessionCore {
 
     /// After everything was recovered: the expiry and the will run on.
     pub(crate) fn recovered(self: &Arc<Self>) {
+        let mut entry = Entry::new();
+        self.trim(&mut entry);
+        self.submit(entry);
         self.arm();
     }
 
@@ -286,6 +281,15 @@ impl SessionCore {
         entry.put(catalog::SESSIONS, key, catalog::encode(&row));
     }
 
+    /// What was acknowledged need not stay in the log.
+    fn trim(&self, entry: &mut Entry) {
+        if let Some((stream, cursor)) = &self.stream
+            && cursor.position() > stream.start()
+        {
+            entry.trim(stream, cursor.position());
+        }
+    }
+
     /// The connection ended.
     pub(super) fn let_go(self: &Arc<Self>) {
         let now = now_ms();
@@ -302,6 +306,7 @@ impl SessionCore {
         } else {
             let mut entry = Entry::new();
             self.put_row(&mut entry, Some(now));
+            self.trim(&mut entry);
             self.submit(entry);
         }
         // Last: until here another connection that wants the session waits.

@@ -1,0 +1,133 @@
+//! A map that is mostly small: a sorted list with room for what is in it, and a tree beyond [`LINE_MAX`]. A tree of one
+//! thing has room for eleven; of a million sessions that is most of what they hold.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+
+/// Entries of a list.
+const LINE_MAX: usize = 8;
+
+/// See the module's text.
+#[expect(clippy::box_collection, reason = "a session holds no more for a tree than for a list")]
+pub(super) enum Few<K, V> {
+    Line(Vec<(K, V)>),
+    Tree(Box<BTreeMap<K, V>>),
+}
+
+impl<K, V> Default for Few<K, V> {
+    fn default() -> Self {
+        Few::Line(Vec::new())
+    }
+}
+
+impl<K: Ord, V> Few<K, V> {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Few::Line(line) => line.len(),
+            Few::Tree(tree) => tree.len(),
+        }
+    }
+
+    pub(super) fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        match self {
+            Few::Line(line) => find(line, key).is_ok(),
+            Few::Tree(tree) => tree.contains_key(key),
+        }
+    }
+
+    /// What was there before.
+    pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
+        if let Few::Line(line) = self {
+            let at = find(line, &key);
+            if let Some(present) = at.ok().and_then(|at| line.get_mut(at)) {
+                return Some(std::mem::replace(&mut present.1, value));
+            }
+            if let (Err(at), true) = (at, line.len() < LINE_MAX) {
+                line.reserve_exact(1);
+                line.insert(at, (key, value));
+                return None;
+            }
+            *self = Few::Tree(Box::new(std::mem::take(line).into_iter().collect()));
+        }
+        match self {
+            Few::Line(_) => None,
+            Few::Tree(tree) => tree.insert(key, value),
+        }
+    }
+
+    pub(super) fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        match self {
+            Few::Line(line) => {
+                let (_, value) = line.remove(find(line, key).ok()?);
+                line.shrink_to_fit();
+                Some(value)
+            }
+            Few::Tree(tree) => {
+                let value = tree.remove(key);
+                if tree.is_empty() {
+                    *self = Few::default();
+                }
+                value
+            }
+        }
+    }
+
+    /// In the order of the keys.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        let (line, tree) = match self {
+            Few::Line(line) => (Some(line), None),
+            Few::Tree(tree) => (None, Some(tree)),
+        };
+        let line = line.into_iter().flatten().map(|(key, value)| (key, value));
+        line.chain(tree.into_iter().flat_map(|tree| tree.iter()))
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.iter().map(|(key, _)| key)
+    }
+}
+
+fn find<K: Borrow<Q>, V, Q: Ord + ?Sized>(line: &[(K, V)], key: &Q) -> Result<usize, usize> {
+    line.binary_search_by(|(present, _)| present.borrow().cmp(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_a_map(changes in prop::collection::vec((0u8..16, any::<bool>()), 0..80)) {
+            let (mut few, mut model) = (Few::default(), BTreeMap::new());
+            for (number, (key, is_in)) in changes.into_iter().enumerate() {
+                if is_in {
+                    prop_assert_eq!(few.insert(key, number), model.insert(key, number));
+                } else {
+                    prop_assert_eq!(few.remove(&key), model.remove(&key));
+                }
+                prop_assert_eq!(few.len(), model.len());
+                prop_assert_eq!(few.contains_key(&key), model.contains_key(&key));
+                prop_assert!(few.iter().eq(model.iter()) && few.keys().eq(model.keys()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_has_no_room_to_spare() {
+        let mut few = Few::default();
+        few.insert(1, ());
+        assert!(matches!(&few, Few::Line(line) if line.capacity() == 1));
+        few.remove(&1);
+        assert!(matches!(&few, Few::Line(line) if line.capacity() == 0));
+        (0..=LINE_MAX).for_each(|key| assert!(few.insert(key, ()).is_none()));
+        assert!(matches!(few, Few::Tree(_)));
+    }
+}
