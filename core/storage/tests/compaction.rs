@@ -147,6 +147,14 @@ fn expected(all: &[Row], sealed_to: u64, drops_tombstones: bool) -> Vec<Row> {
     all.iter().filter(stays).cloned().collect()
 }
 
+/// What is not sealed yet is left alone: it starts somewhere in the longest tail that is complete.
+fn assert_compacted(all: &[Row], found: &[Row], drops_tombstones: bool) {
+    let complete = all.iter().rev().zip(found.iter().rev()).take_while(|(one, two)| one == two).count();
+    assert!(complete > 1 && complete < all.len() / 2);
+    let mut borders = all[all.len() - complete..].iter().map(|row| row.0);
+    assert!(borders.any(|sealed_to| found == expected(all, sealed_to, drops_tombstones)));
+}
+
 #[test]
 fn only_the_last_record_of_a_key_stays_and_offsets_do() {
     for (seed, delete_retention) in [(1, Duration::ZERO), (2, Duration::from_secs(1 << 40))] {
@@ -163,11 +171,7 @@ fn only_the_last_record_of_a_key_stays_and_offsets_do() {
         assert!(log.compact().unwrap());
         assert!(!log.compact().unwrap(), "nothing new");
         let found = rows(&stream);
-        // What is not sealed yet is left alone: it starts somewhere in the longest tail that is complete.
-        let complete = all.iter().rev().zip(found.iter().rev()).take_while(|(one, two)| one == two).count();
-        assert!(complete > 1 && complete < all.len() / 2);
-        let mut borders = all[all.len() - complete..].iter().map(|row| row.0);
-        assert!(borders.any(|sealed_to| found == expected(&all, sealed_to, delete_retention.is_zero())));
+        assert_compacted(&all, &found, delete_retention.is_zero());
         assert!(stream.bytes() < bytes / 3);
         assert_eq!(rows(&other), other_before, "the other stream shares the bytes, not the fate");
         // A read in any hole gets on, be it with a batch that has lost the records sought.
@@ -189,26 +193,35 @@ fn last_of_first(stream: &Stream, from: u64) -> u64 {
 }
 
 #[test]
-fn more_keys_than_fit_are_compacted_as_far_as_they_fit() {
-    let dir = tempfile::tempdir().unwrap();
-    let options = LogOptions { compaction_keys_max: 10, clean_live_percent_max: 0, ..small() };
-    let log = open(dir.path(), &options);
-    let stream = create_stream(&log);
-    let mut latest = BTreeMap::new();
-    for i in 0..1000u64 {
-        let mut builder = BatchBuilder::new(64);
-        let key = (i * i % 97).to_string().into_bytes();
-        builder.push(0, Some(&key), &[], Some(&i.to_le_bytes()));
-        latest.insert(key, i);
-        let mut entry = Entry::new();
-        entry.batch(std::slice::from_ref(&stream), builder.finish());
-        commit(&log, entry);
+fn more_keys_than_fit_are_compacted_as_far_as_they_fit_and_the_next_time_on_from_there() {
+    for (seed, delete_retention) in [(3, Duration::ZERO), (4, Duration::from_secs(1 << 40))] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LogOptions { compaction_keys_max: 30, clean_live_percent_max: 0, ..options() };
+        let mut log = open(dir.path(), &options);
+        let (mut stream, other) = (create_stream(&log), create_stream(&log));
+        let all = fill(&log, &stream, &other, &mut Random::new(seed));
+        compact_by(
+            &log,
+            &stream,
+            Compaction { delete_retention, dirty_percent_min: 0, ..Compaction::default() },
+        );
+        let mut rounds = 0;
+        let mut left = all.len();
+        while log.compact().unwrap() {
+            rounds += 1;
+            let found = rows(&stream);
+            assert!(found.len() <= left && rounds < 100);
+            left = found.len();
+            if rounds % 4 == 0 {
+                log.shutdown().unwrap();
+                log = open(dir.path(), &options);
+                stream = log.stream(stream.id()).unwrap();
+                assert_eq!(rows(&stream), found);
+            }
+        }
+        assert!(rounds > 4, "{rounds}");
+        assert_compacted(&all, &rows(&stream), delete_retention.is_zero());
     }
-    compact_by(&log, &stream, Compaction::default());
-    log.compact().unwrap();
-    let left: BTreeMap<Vec<u8>, u64> =
-        rows(&stream).into_iter().map(|(offset, key, _)| (key.unwrap(), offset)).collect();
-    assert_eq!(left, latest);
 }
 
 fn keyed(stream: &Stream) -> Vec<(String, Option<String>)> {

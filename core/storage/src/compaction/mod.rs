@@ -36,8 +36,16 @@ impl Inner {
         let mut compacted = 0;
         for (stream, known) in self.compacted_streams() {
             let Some((runs, end)) = self.wanted(&stream, &known) else { continue };
-            match self.compact_stream(&stream, &known.policy, runs) {
-                Ok(()) => {}
+            let mut clean_to = known.clean_to;
+            // Also after damage: it is not tried again before there is something new.
+            let mut looked_to = end;
+            match self.compact_stream(&stream, &known, runs) {
+                Ok(survivors) => {
+                    clean_to = survivors.end().min(end).max(clean_to);
+                    if survivors.is_full() && clean_to > known.clean_to {
+                        looked_to = clean_to;
+                    }
+                }
                 Err(CleanError::Unreadable(error)) => {
                     tracing::error!(%error, stream = stream.id, "a stream cannot be compacted");
                     self.drop_copy();
@@ -48,8 +56,7 @@ impl Inner {
                 }
                 Err(CleanError::Log(error)) => return Err(error),
             }
-            // Also after damage: it is not tried again before there is something new.
-            self.set_clean_to(stream.id, end);
+            self.set_clean_to(stream.id, clean_to, looked_to);
             compacted += 1;
             if compacted == STREAMS_AT_ONCE_MAX {
                 break;
@@ -61,12 +68,12 @@ impl Inner {
     fn compact_stream(
         &self,
         stream: &Arc<StreamInner>,
-        policy: &Compaction,
+        known: &Compacted,
         runs: Vec<OldRun>,
-    ) -> Result<(), CleanError> {
-        let expired_to_ms = self.clock.now_ms().saturating_sub_unsigned(ms(policy.delete_retention));
+    ) -> Result<Survivors, CleanError> {
+        let expired_to_ms = self.clock.now_ms().saturating_sub_unsigned(ms(known.policy.delete_retention));
         let mut survivors = Survivors::new(self.options.compaction_keys_max, expired_to_ms);
-        self.look_through(stream, &runs, &mut survivors)?;
+        self.look_through(stream, &runs, known.clean_to, &mut survivors)?;
         survivors.turn();
         let mut runs = runs.into_iter().peekable();
         while runs.peek().is_some() {
@@ -91,18 +98,19 @@ impl Inner {
             install(stream, is_old, &moved, segment.as_ref());
         }
         self.counters.compactions.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(survivors)
     }
 
-    /// The first pass.
+    /// The first pass: over what is not clean yet. Below that each key is there once.
     fn look_through(
         &self,
         stream: &Arc<StreamInner>,
         runs: &[OldRun],
+        clean_to: u64,
         survivors: &mut Survivors,
     ) -> Result<(), CleanError> {
-        for run in runs {
-            let mut from = stream.start.load(Ordering::Acquire).max(run.first);
+        for run in runs.iter().filter(|run| run.end > clean_to) {
+            let mut from = stream.start.load(Ordering::Acquire).max(run.first).max(clean_to);
             loop {
                 let (extents, batches) = self.read_run(stream, run, from)?;
                 let Some(end) = extents.last().map(Extent::end) else { break };
@@ -174,7 +182,7 @@ impl Inner {
         let sealed: Vec<_> = state.runs.iter().zip(ends).take_while(|(run, _)| is_ready(run)).collect();
         let total: u64 = sealed.iter().map(|(run, _)| run.bytes).sum();
         let dirty: u64 =
-            sealed.iter().filter(|(run, _)| run.first >= known.clean_to).map(|(run, _)| run.bytes).sum();
+            sealed.iter().filter(|(_, end)| *end > known.looked_to).map(|(run, _)| run.bytes).sum();
         let end = sealed.last()?.1;
         let is_wanted = dirty > 0 && dirty * 100 >= total * u64::from(known.policy.dirty_percent_min);
         let old =

@@ -12,7 +12,8 @@ use crate::inner::{Inner, Intake};
 
 /// Stream id (big-endian) → [`Compaction`].
 pub(crate) const POLICIES: TableId = TableId(TableId::RESERVED);
-/// Stream id (big-endian) → the offset below which everything was compacted before. In checkpoints only.
+/// Stream id (big-endian) → how far it was compacted: [`Compacted::clean_to`] and [`Compacted::looked_to`]. In checkpoints
+/// only.
 pub(crate) const CLEAN_TO: TableId = TableId(TableId::RESERVED + 1);
 const VERSION: u8 = 1;
 
@@ -67,13 +68,26 @@ pub(super) fn ms(duration: Duration) -> u64 {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Compacted {
     pub(super) policy: Compaction,
-    /// Everything below was compacted before.
+    /// Below this offset each key is there once, and no transaction is open.
     pub(super) clean_to: u64,
+    /// What lies between could not be compacted, and waits for something new behind this offset.
+    pub(super) looked_to: u64,
 }
 
 /// The key of a stream's rows.
 pub(crate) fn row_key(stream: u64) -> Bytes {
     Bytes::copy_from_slice(&stream.to_be_bytes())
+}
+
+fn encode_progress(clean_to: u64, looked_to: u64) -> Bytes {
+    [looked_to.to_le_bytes(), clean_to.to_le_bytes()].concat().into()
+}
+
+/// [`Compacted::clean_to`] and [`Compacted::looked_to`]. A row that has the latter alone says nothing of what is clean.
+fn decode_progress(value: &[u8]) -> Option<(u64, u64)> {
+    let mut fields = Fields::new(value);
+    let looked_to = fields.u64()?;
+    Some((fields.u64().unwrap_or(0), looked_to))
 }
 
 impl Inner {
@@ -91,8 +105,8 @@ impl Inner {
                 }
             }
             Some(value) => {
-                if let (Ok(clean_to), Some(known)) = (value.try_into(), compacted.get_mut(&stream)) {
-                    known.clean_to = u64::from_le_bytes(clean_to);
+                if let (Some(progress), Some(known)) = (decode_progress(value), compacted.get_mut(&stream)) {
+                    (known.clean_to, known.looked_to) = progress;
                 }
             }
             None => {}
@@ -108,11 +122,11 @@ impl Inner {
         }
     }
 
-    pub(super) fn set_clean_to(&self, stream: u64, clean_to: u64) {
+    pub(super) fn set_clean_to(&self, stream: u64, clean_to: u64, looked_to: u64) {
         let mut intake = self.intake.lock();
         if let Some(known) = self.compacted.lock().get_mut(&stream) {
-            known.clean_to = clean_to;
-            let value = Some(Bytes::copy_from_slice(&clean_to.to_le_bytes()));
+            (known.clean_to, known.looked_to) = (clean_to, looked_to);
+            let value = Some(encode_progress(clean_to, looked_to));
             intake.dirty.state.insert((CLEAN_TO.0, row_key(stream)), value);
         }
     }
@@ -124,5 +138,17 @@ impl Inner {
     pub(super) fn compacted_streams(&self) -> Vec<(Arc<crate::stream::StreamInner>, Compacted)> {
         let compacted = self.compacted.lock();
         compacted.iter().filter_map(|(id, known)| Some((self.streams.get(*id)?, *known))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_clean_by_the_row_of_a_log_that_only_knew_how_far_it_had_looked() {
+        assert_eq!(decode_progress(&encode_progress(3, 7)), Some((3, 7)));
+        assert_eq!(decode_progress(&7u64.to_le_bytes()), Some((0, 7)));
+        assert_eq!(decode_progress(&[1, 2, 3]), None);
     }
 }

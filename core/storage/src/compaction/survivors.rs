@@ -34,6 +34,8 @@ pub(super) struct Survivors {
     aborted: HashSet<u64>,
     /// Nothing from here on is touched.
     end: u64,
+    /// There was no more room for keys.
+    is_full: bool,
     /// Tombstones and markers older than this go.
     expired_to_ms: i64,
     /// Second pass: producers of whose transaction something stayed.
@@ -50,6 +52,7 @@ impl Survivors {
             in_open: 0,
             aborted: HashSet::new(),
             end: u64::MAX,
+            is_full: false,
             expired_to_ms,
             staying: HashSet::new(),
         }
@@ -85,6 +88,7 @@ impl Survivors {
             }
             if !has_room {
                 self.end = offset;
+                self.is_full = true;
                 return false;
             }
         }
@@ -116,6 +120,15 @@ impl Survivors {
     fn hash(&self, key: &[u8]) -> KeyHash {
         let [one, two] = &self.hashers;
         (one.hash_one(key), two.hash_one(key))
+    }
+
+    /// Below this each key is there once, after both passes.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
     }
 
     /// Between the passes. What is in a transaction that did not end, or comes after its start, is left alone: whether it
