@@ -1,6 +1,4 @@
 //! A broker with this plug on a free port, and a client that sends and expects packets.
-#![allow(dead_code, unreachable_pub, missing_docs)] // each test file uses its part
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,21 +21,21 @@ use tokio::task::JoinHandle;
 /// How long a packet may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub struct Server {
+pub(crate) struct Server {
     dir: Option<TempDir>,
-    pub broker: Broker,
-    pub address: SocketAddr,
+    pub(crate) broker: Broker,
+    pub(crate) address: SocketAddr,
     config: MqttConfig,
     trigger: ShutdownTrigger,
     accepting: JoinHandle<()>,
 }
 
 impl Server {
-    pub async fn start() -> Server {
+    pub(crate) async fn start() -> Server {
         Server::with(MqttConfig::default()).await
     }
 
-    pub async fn with(config: MqttConfig) -> Server {
+    pub(crate) async fn with(config: MqttConfig) -> Server {
         Server::on(tempfile::tempdir().unwrap(), config).await
     }
 
@@ -70,7 +68,7 @@ impl Server {
     }
 
     /// Ends the process' part of it, as SIGTERM would, and starts again on the same folder.
-    pub async fn restart(mut self) -> Server {
+    pub(crate) async fn restart(mut self) -> Server {
         self.trigger.request();
         let _ended = (&mut self.accepting).await;
         self.broker.log().shutdown().unwrap();
@@ -80,19 +78,19 @@ impl Server {
     }
 
     /// A client that is not connected.
-    pub async fn dial(&self, version: Version) -> Client {
+    pub(crate) async fn dial(&self, version: Version) -> Client {
         let socket = TcpStream::connect(self.address).await.unwrap();
         socket.set_nodelay(true).unwrap();
         Client { socket, version, input: Vec::new(), next_id: 0 }
     }
 
     /// A client with a clean session.
-    pub async fn client(&self, version: Version, client_id: &str) -> Client {
+    pub(crate) async fn client(&self, version: Version, client_id: &str) -> Client {
         self.open(version, Opening { client_id, ..Opening::default() }).await.0
     }
 
     /// A client, and what CONNACK said.
-    pub async fn open(&self, version: Version, opening: Opening<'_>) -> (Client, ConnAck<'static>) {
+    pub(crate) async fn open(&self, version: Version, opening: Opening<'_>) -> (Client, ConnAck<'static>) {
         let mut client = self.dial(version).await;
         client.connect(&opening).await;
         let connack = client.connack().await;
@@ -120,13 +118,13 @@ async fn accept(listener: TcpListener, plug: Arc<Mqtt>, broker: Broker, mut shut
 
 /// A CONNECT in short.
 #[derive(Clone)]
-pub struct Opening<'a> {
-    pub client_id: &'a str,
-    pub clean_start: bool,
-    pub keep_alive_s: u16,
-    pub will: Option<Will<'a>>,
-    pub properties: Vec<Property<'a>>,
-    pub user: Option<(&'a str, &'a [u8])>,
+pub(crate) struct Opening<'a> {
+    pub(crate) client_id: &'a str,
+    pub(crate) clean_start: bool,
+    pub(crate) keep_alive_s: u16,
+    pub(crate) will: Option<Will<'a>>,
+    pub(crate) properties: Vec<Property<'a>>,
+    pub(crate) user: Option<(&'a str, &'a [u8])>,
 }
 
 impl Default for Opening<'_> {
@@ -143,31 +141,31 @@ impl Default for Opening<'_> {
 }
 
 /// Properties as bytes that live for ever.
-pub fn properties(list: &[Property<'_>]) -> Properties<'static> {
+pub(crate) fn properties(list: &[Property<'_>]) -> Properties<'static> {
     let mut buf = PropertiesBuf::new();
     list.iter().for_each(|&property| buf.push(property).unwrap());
     Box::leak(Box::new(buf)).as_ref()
 }
 
-pub struct Client {
-    pub socket: TcpStream,
-    pub version: Version,
+pub(crate) struct Client {
+    pub(crate) socket: TcpStream,
+    pub(crate) version: Version,
     input: Vec<u8>,
     next_id: u16,
 }
 
 impl Client {
-    pub async fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) async fn raw(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).await.unwrap();
     }
 
-    pub async fn send(&mut self, packet: Packet<'_>) {
+    pub(crate) async fn send(&mut self, packet: Packet<'_>) {
         let mut wire = Vec::new();
         packet.encode(self.version, &mut wire).unwrap();
         self.raw(&wire).await;
     }
 
-    pub async fn connect(&mut self, opening: &Opening<'_>) {
+    pub(crate) async fn connect(&mut self, opening: &Opening<'_>) {
         let connect = Connect {
             version: self.version,
             clean_start: opening.clean_start,
@@ -182,7 +180,7 @@ impl Client {
     }
 
     /// The next packet; `None` at the end of the stream.
-    pub async fn next(&mut self) -> Option<Packet<'static>> {
+    pub(crate) async fn next(&mut self) -> Option<Packet<'static>> {
         loop {
             if let Some((_, length)) = decode(&self.input, self.version, usize::MAX).unwrap() {
                 let wire: &'static [u8] = Vec::leak(self.input.drain(..length).collect());
@@ -201,18 +199,18 @@ impl Client {
         }
     }
 
-    pub async fn expect(&mut self) -> Packet<'static> {
+    pub(crate) async fn expect(&mut self) -> Packet<'static> {
         self.next().await.expect("a packet, not the end")
     }
 
-    pub async fn connack(&mut self) -> ConnAck<'static> {
+    pub(crate) async fn connack(&mut self) -> ConnAck<'static> {
         match self.expect().await {
             Packet::ConnAck(connack) => connack,
             other => panic!("{other:?} instead of CONNACK"),
         }
     }
 
-    pub async fn message(&mut self) -> Publish<'static> {
+    pub(crate) async fn message(&mut self) -> Publish<'static> {
         match self.expect().await {
             Packet::Publish(publish) => publish,
             other => panic!("{other:?} instead of PUBLISH"),
@@ -220,7 +218,7 @@ impl Client {
     }
 
     /// A message, acknowledged to its end.
-    pub async fn take(&mut self) -> Publish<'static> {
+    pub(crate) async fn take(&mut self) -> Publish<'static> {
         let publish = self.message().await;
         match publish.qos {
             Qos::AtMostOnce => {}
@@ -236,14 +234,14 @@ impl Client {
     }
 
     /// Nothing but an answer to a ping: what was sent before would have come.
-    pub async fn nothing(&mut self) {
+    pub(crate) async fn nothing(&mut self) {
         tokio::time::sleep(Duration::from_millis(100)).await;
         self.send(Packet::PingReq).await;
         assert_eq!(self.expect().await, Packet::PingResp);
     }
 
     /// The server closes, having said why if the version has words for it.
-    pub async fn closed(&mut self, reason: Reason) {
+    pub(crate) async fn closed(&mut self, reason: Reason) {
         if self.version == Version::V5 {
             match self.expect().await {
                 Packet::Disconnect(disconnect) => assert_eq!(disconnect.reason, reason),
@@ -253,12 +251,12 @@ impl Client {
         assert_eq!(self.next().await, None);
     }
 
-    pub fn id(&mut self) -> u16 {
+    pub(crate) fn id(&mut self) -> u16 {
         self.next_id = self.next_id % u16::MAX + 1;
         self.next_id
     }
 
-    pub async fn subscribe(
+    pub(crate) async fn subscribe(
         &mut self,
         filters: &[(&str, SubscribeOptions)],
         list: &[Property<'_>],
@@ -276,12 +274,12 @@ impl Client {
     }
 
     /// Subscribes, granted.
-    pub async fn sub(&mut self, filter: &str, qos: Qos) {
+    pub(crate) async fn sub(&mut self, filter: &str, qos: Qos) {
         let suback = self.subscribe(&[(filter, SubscribeOptions { qos, ..Default::default() })], &[]).await;
         assert_eq!(suback.reasons.iter().map(|reason| reason.byte()).collect::<Vec<_>>(), [qos as u8]);
     }
 
-    pub async fn unsubscribe(&mut self, filter: &str) -> Vec<Reason> {
+    pub(crate) async fn unsubscribe(&mut self, filter: &str) -> Vec<Reason> {
         let packet_id = self.id();
         let unsubscribe = Unsubscribe { packet_id, properties: Properties::EMPTY, filters: vec![filter] };
         self.send(Packet::Unsubscribe(unsubscribe)).await;
@@ -292,7 +290,7 @@ impl Client {
     }
 
     /// Publishes and waits for the end of the handshake; the reason of PUBACK or PUBREC.
-    pub async fn publish(&mut self, publish: Publish<'_>) -> Reason {
+    pub(crate) async fn publish(&mut self, publish: Publish<'_>) -> Reason {
         let packet_id = if publish.qos == Qos::AtMostOnce { 0 } else { self.id() };
         self.send(Packet::Publish(Publish { packet_id, ..publish })).await;
         match publish.qos {
@@ -316,30 +314,30 @@ impl Client {
     }
 
     /// Publishes without properties.
-    pub async fn say(&mut self, topic: &str, payload: &str, qos: Qos) -> Reason {
+    pub(crate) async fn say(&mut self, topic: &str, payload: &str, qos: Qos) -> Reason {
         self.publish(message(topic, payload, qos)).await
     }
 
-    pub async fn retain(&mut self, topic: &str, payload: &str, qos: Qos) -> Reason {
+    pub(crate) async fn retain(&mut self, topic: &str, payload: &str, qos: Qos) -> Reason {
         self.publish(Publish { retain: true, ..message(topic, payload, qos) }).await
     }
 
     /// DISCONNECT, and the end.
-    pub async fn leave(mut self) {
+    pub(crate) async fn leave(mut self) {
         self.send(Packet::Disconnect(Disconnect { reason: Reason::Success, properties: Properties::EMPTY }))
             .await;
         assert_eq!(self.next().await, None);
     }
 
     /// The connection breaks, and the server has seen it when this returns.
-    pub async fn breaks(mut self) {
+    pub(crate) async fn breaks(mut self) {
         self.socket.shutdown().await.unwrap();
         while self.next().await.is_some() {}
     }
 }
 
 /// A PUBLISH without properties and packet identifier.
-pub fn message<'a>(topic: &'a str, payload: &'a str, qos: Qos) -> Publish<'a> {
+pub(crate) fn message<'a>(topic: &'a str, payload: &'a str, qos: Qos) -> Publish<'a> {
     Publish {
         dup: false,
         qos,
@@ -352,6 +350,6 @@ pub fn message<'a>(topic: &'a str, payload: &'a str, qos: Qos) -> Publish<'a> {
 }
 
 /// Topic, payload, QoS.
-pub fn seen(publish: &Publish<'static>) -> (&'static str, &'static str, u8) {
+pub(crate) fn seen(publish: &Publish<'static>) -> (&'static str, &'static str, u8) {
     (publish.topic, std::str::from_utf8(publish.payload).unwrap(), publish.qos as u8)
 }

@@ -1,11 +1,8 @@
 //! Subscriptions: options, identifiers, retained messages, shared ones.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::*;
 use inver_mqtt::MqttConfig;
 use inver_mqtt::codec::*;
-use support::*;
 
 fn at(qos: Qos) -> SubscribeOptions {
     SubscribeOptions { qos, ..Default::default() }

@@ -1,13 +1,10 @@
 //! CONNECT and the end of connections: versions, identifiers, take-over, keep alive, refusals.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::*;
 use inver_mqtt::MqttConfig;
 use inver_mqtt::codec::*;
-use support::*;
 
 const ALL: [Version; 3] = [Version::V31, Version::V311, Version::V5];
 

@@ -1,12 +1,9 @@
 //! Sessions that outlive their connection, and the process.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::*;
 use inver_mqtt::codec::*;
-use support::*;
 
 fn kept(client_id: &str, seconds: u32) -> Opening<'_> {
     Opening {

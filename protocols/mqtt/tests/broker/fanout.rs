@@ -1,10 +1,7 @@
 //! One publisher, many subscribers: what sessions share must not be seen by any of them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::*;
 use inver_mqtt::codec::*;
-use support::*;
 
 const USER: Property<'_> = Property::UserProperty("a", "1");
 

@@ -1,11 +1,8 @@
 //! Messages from a client to the server and on: QoS, acknowledgements, limits, aliases, properties.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::*;
 use inver_mqtt::MqttConfig;
 use inver_mqtt::codec::*;
-use support::*;
 
 const QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
 

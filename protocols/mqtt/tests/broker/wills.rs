@@ -1,12 +1,9 @@
 //! Wills: when they are published, and when not.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::*;
 use inver_mqtt::codec::*;
-use support::*;
 
 fn with_will<'a>(expiry_s: u32, delay_s: u32) -> Opening<'a> {
     let list = [

@@ -1,12 +1,9 @@
 //! What the broker says of itself.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::HashMap;
 
+use crate::support::*;
 use inver_mqtt::codec::*;
-use support::*;
 
 #[tokio::test]
 async fn values_come_on_subscribing_and_again() {

@@ -1,0 +1,17 @@
+//! The plug over a real socket and a real log, spoken to in packets.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod connecting;
+mod fanout;
+mod publishing;
+mod sessions;
+mod subscribing;
+mod support;
+mod sys;
+mod wills;
