@@ -1,18 +1,10 @@
 //! Messages in, messages out: publish, return, confirm, consume, get, acknowledge, recover, prefetch.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests fail as tests do"
-)]
-
-mod support;
-
+use crate::client::{Client, table};
+use crate::server::Server;
 use inver_amqp::codec::Method;
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, Value};
-use support::{Client, Server, table};
 
 fn persistent() -> Properties<'static> {
     Properties { delivery_mode: Some(2), ..Properties::default() }

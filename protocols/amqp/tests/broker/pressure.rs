@@ -1,25 +1,17 @@
 //! What clients notice of a log that is behind: `connection.blocked`, and answers that wait.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests fail as tests do"
-)]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::client::Client;
+use crate::server::Server;
 use inver_amqp::Limits;
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::Table;
 use inver_storage::medium::Files;
 use inver_storage::{CommitPolicy, Log, LogOptions, SystemClock};
-use support::{Client, Server};
 
 /// A log whose writer can be held.
 struct Held {

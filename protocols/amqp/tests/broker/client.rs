@@ -1,97 +1,13 @@
-//! A broker on a free port, and a client that sends exactly the frames that a test wants.
-#![allow(dead_code, reason = "each test file uses its part")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests fail as tests do"
-)]
+//! A client that knows frames, and no more than it must: it sends exactly those that a test wants.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use inver_amqp::codec::content::{ContentHeader, Properties};
 use inver_amqp::codec::frame::{self, Next};
 use inver_amqp::codec::table::{Table, TableWriter, Value};
 use inver_amqp::codec::{FRAME_BODY, FRAME_HEADER, FRAME_METHOD, Method, PROTOCOL_HEADER, write};
-use inver_amqp::{Amqp, Limits};
-use inver_broker::{Broker, BrokerConfig, Connection, Protocol, Shutdown, ShutdownTrigger};
-use inver_storage::{CommitPolicy, Log, LogOptions};
-
-/// A served plug. Everything ends when it is dropped.
-pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
-    pub(crate) broker: Broker,
-    pub(crate) shutdown: ShutdownTrigger,
-    runtime: Option<tokio::runtime::Runtime>,
-    _dir: Option<tempfile::TempDir>,
-}
-
-impl Server {
-    pub(crate) fn start() -> Server {
-        Server::with(Limits::default())
-    }
-
-    pub(crate) fn with(limits: Limits) -> Server {
-        let dir = tempfile::tempdir().unwrap();
-        let mut server = Server::on(dir.path(), limits);
-        server._dir = Some(dir);
-        server
-    }
-
-    /// Over a folder that outlives it.
-    pub(crate) fn on(dir: &std::path::Path, limits: Limits) -> Server {
-        let options = LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() };
-        Server::over(Log::open(dir, options).unwrap(), limits)
-    }
-
-    /// Over a log that the test made.
-    pub(crate) fn over(log: Log, limits: Limits) -> Server {
-        let broker =
-            Broker::open(log, BrokerConfig { origins: vec!["amqp"], ..BrokerConfig::default() }).unwrap();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (shutdown, heard) = Shutdown::channel();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        let plug: Arc<dyn Protocol> = Arc::new(Amqp::new(limits));
-        let serving = broker.clone();
-        runtime.spawn(broker.clone().keep_house(heard.clone()));
-        runtime.spawn(async move {
-            while let Ok((socket, peer)) = listener.accept().await {
-                socket.set_nodelay(true).unwrap();
-                let connection = Connection {
-                    local: socket.local_addr().unwrap(),
-                    io: Box::new(socket),
-                    peer,
-                    encrypted: false,
-                    shutdown: heard.clone(),
-                };
-                let (plug, broker) = (plug.clone(), serving.clone());
-                tokio::spawn(async move { plug.serve(connection, broker).await });
-            }
-        });
-        Server { address, broker, shutdown, runtime: Some(runtime), _dir: None }
-    }
-
-    /// A connection with channel 1 open.
-    pub(crate) fn client(&self) -> Client {
-        let mut client = Client::open(self.address);
-        client.open_channel(1);
-        client
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(Duration::from_secs(2));
-        }
-        _ = self.broker.log().shutdown();
-    }
-}
 
 /// A frame that came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +45,8 @@ pub(crate) struct Client {
     pub(crate) frame_max: u32,
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long something may take to come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Client {
     /// A connection that said nothing yet.
@@ -336,151 +253,12 @@ impl Client {
         }
     }
 
-    // ---- short forms, on channel 1
-
-    pub(crate) fn declare(&mut self, queue: &str) -> String {
-        self.declare_with(queue, false, Table::default())
-    }
-
-    pub(crate) fn declare_with(&mut self, queue: &str, durable: bool, arguments: Table<'_>) -> String {
-        self.send(
-            1,
-            &Method::QueueDeclare {
-                ticket: 0,
-                queue,
-                passive: false,
-                durable,
-                exclusive: false,
-                auto_delete: false,
-                nowait: false,
-                arguments,
-            },
-        );
-        self.expect("QueueDeclareOk")
-    }
-
-    pub(crate) fn declare_exchange(&mut self, exchange: &str, kind: &str) {
-        self.send(
-            1,
-            &Method::ExchangeDeclare {
-                ticket: 0,
-                exchange,
-                kind,
-                passive: false,
-                durable: false,
-                auto_delete: false,
-                internal: false,
-                nowait: false,
-                arguments: Table::default(),
-            },
-        );
-        self.expect("ExchangeDeclareOk");
-    }
-
-    pub(crate) fn bind(&mut self, queue: &str, exchange: &str, routing_key: &str, arguments: Table<'_>) {
-        self.send(
-            1,
-            &Method::QueueBind { ticket: 0, queue, exchange, routing_key, nowait: false, arguments },
-        );
-        self.expect("QueueBindOk");
-    }
-
-    pub(crate) fn consume(&mut self, queue: &str, consumer_tag: &str, no_ack: bool) {
-        self.consume_with(queue, consumer_tag, no_ack, false, Table::default());
-        self.expect("BasicConsumeOk");
-    }
-
-    pub(crate) fn consume_with(
-        &mut self,
-        queue: &str,
-        consumer_tag: &str,
-        no_ack: bool,
-        exclusive: bool,
-        arguments: Table<'_>,
-    ) {
-        self.send(
-            1,
-            &Method::BasicConsume {
-                ticket: 0,
-                queue,
-                consumer_tag,
-                no_local: false,
-                no_ack,
-                exclusive,
-                nowait: false,
-                arguments,
-            },
-        );
-    }
-
-    pub(crate) fn ack(&mut self, delivery_tag: u64, multiple: bool) {
-        self.send(1, &Method::BasicAck { delivery_tag, multiple });
-    }
-
-    pub(crate) fn nack(&mut self, delivery_tag: u64, multiple: bool, requeue: bool) {
-        self.send(1, &Method::BasicNack { delivery_tag, multiple, requeue });
-    }
-
-    pub(crate) fn qos(&mut self, prefetch_count: u16, global: bool) {
-        self.send(1, &Method::BasicQos { prefetch_size: 0, prefetch_count, global });
-        self.expect("BasicQosOk");
-    }
-
-    pub(crate) fn confirm_select(&mut self) {
-        self.send(1, &Method::ConfirmSelect { nowait: false });
-        self.expect("ConfirmSelectOk");
-    }
-
-    /// `basic.get`, whose answer is read later.
-    pub(crate) fn ask(&mut self, queue: &str, no_ack: bool) {
-        self.send(1, &Method::BasicGet { ticket: 0, queue, no_ack });
-    }
-
-    /// `basic.get`: a message, or none.
-    pub(crate) fn get(&mut self, queue: &str, no_ack: bool) -> Option<Message> {
-        self.ask(queue, no_ack);
-        let got = self.next().unwrap();
-        let method = Method::decode(&got.payload).unwrap();
-        if matches!(method, Method::BasicGetEmpty { .. }) {
-            return None;
-        }
-        assert!(matches!(method, Method::BasicGetOk { .. }), "{method:?}");
+    /// Puts a method back in front of what has come.
+    pub(crate) fn put_back(&mut self, channel: u16, method: &Method<'_>) {
         let mut framed = Vec::new();
-        write::method(&mut framed, got.channel, &method);
+        write::method(&mut framed, channel, method);
         framed.append(&mut self.input);
         self.input = framed;
-        Some(self.message())
-    }
-
-    /// `queue.declare-ok` of a passive declaration.
-    pub(crate) fn inspect(&mut self, queue: &str) -> (u32, u32) {
-        self.send(
-            1,
-            &Method::QueueDeclare {
-                ticket: 0,
-                queue,
-                passive: true,
-                durable: false,
-                exclusive: false,
-                auto_delete: false,
-                nowait: false,
-                arguments: Table::default(),
-            },
-        );
-        let got = self.next().unwrap();
-        match Method::decode(&got.payload).unwrap() {
-            Method::QueueDeclareOk { message_count, consumer_count, .. } => (message_count, consumer_count),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Waits for a state of a queue that others bring about.
-    pub(crate) fn await_depth(&mut self, queue: &str, messages: u32, consumers: u32) {
-        let since = Instant::now();
-        while self.inspect(queue) != (messages, consumers) {
-            assert!(since.elapsed() < PATIENCE, "{:?} is not {messages}, {consumers}", self.inspect(queue));
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 }
 

@@ -1,18 +1,10 @@
 //! Getting in, and not getting in.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests fail as tests do"
-)]
-
-mod support;
-
+use crate::client::Client;
+use crate::server::Server;
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, TableWriter, Value};
 use inver_amqp::codec::{FRAME_BODY, Method, PROTOCOL_HEADER};
-use support::{Client, Server};
 
 fn started(server: &Server) -> Client {
     let mut client = Client::raw(server.address);

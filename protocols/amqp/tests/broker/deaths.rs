@@ -1,19 +1,11 @@
 //! Messages that die: by age, by coming back too often, for want of room; and where they are then.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests fail as tests do"
-)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::client::{Client, table};
+use crate::server::Server;
 use inver_amqp::codec::Method;
 use inver_amqp::codec::table::{Table, Value};
-use support::{Client, Server, table};
 
 /// A queue whose dead go to the queue `dead`, which is consumed.
 fn mortal(client: &mut Client, durable: bool, limits: &[(&str, Value<'_>)]) {

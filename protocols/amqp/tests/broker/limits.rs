@@ -1,19 +1,11 @@
 //! The bounds of a connection, each met.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests fail as tests do"
-)]
-
-mod support;
-
+use crate::client::{Client, table};
+use crate::server::Server;
 use inver_amqp::Limits;
 use inver_amqp::codec::Method;
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, Value};
-use support::{Client, Server, table};
 
 #[test]
 fn channels() {

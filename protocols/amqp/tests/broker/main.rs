@@ -1,0 +1,22 @@
+//! The plug over a real socket and a real log, spoken to in frames.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod client;
+mod deaths;
+mod declaring;
+mod exchanges;
+mod handshake;
+mod limits;
+mod messages;
+mod owning;
+mod pressure;
+mod refusals;
+mod server;
+mod subscriptions;
+mod verbs;

@@ -1,0 +1,84 @@
+//! A broker on a free port.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use inver_amqp::{Amqp, Limits};
+use inver_broker::{Broker, BrokerConfig, Connection, Protocol, Shutdown, ShutdownTrigger};
+use inver_storage::{CommitPolicy, Log, LogOptions};
+
+use crate::client::Client;
+
+/// A served plug. Everything ends when it is dropped.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) broker: Broker,
+    pub(crate) shutdown: ShutdownTrigger,
+    runtime: Option<tokio::runtime::Runtime>,
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Server {
+    pub(crate) fn start() -> Server {
+        Server::with(Limits::default())
+    }
+
+    pub(crate) fn with(limits: Limits) -> Server {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Server::on(dir.path(), limits);
+        server._dir = Some(dir);
+        server
+    }
+
+    /// Over a folder that outlives it.
+    pub(crate) fn on(dir: &std::path::Path, limits: Limits) -> Server {
+        let options = LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() };
+        Server::over(Log::open(dir, options).unwrap(), limits)
+    }
+
+    /// Over a log that the test made.
+    pub(crate) fn over(log: Log, limits: Limits) -> Server {
+        let broker =
+            Broker::open(log, BrokerConfig { origins: vec!["amqp"], ..BrokerConfig::default() }).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (shutdown, heard) = Shutdown::channel();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let plug: Arc<dyn Protocol> = Arc::new(Amqp::new(limits));
+        let serving = broker.clone();
+        runtime.spawn(broker.clone().keep_house(heard.clone()));
+        runtime.spawn(async move {
+            while let Ok((socket, peer)) = listener.accept().await {
+                socket.set_nodelay(true).unwrap();
+                let connection = Connection {
+                    local: socket.local_addr().unwrap(),
+                    io: Box::new(socket),
+                    peer,
+                    encrypted: false,
+                    shutdown: heard.clone(),
+                };
+                let (plug, broker) = (plug.clone(), serving.clone());
+                tokio::spawn(async move { plug.serve(connection, broker).await });
+            }
+        });
+        Server { address, broker, shutdown, runtime: Some(runtime), _dir: None }
+    }
+
+    /// A connection with channel 1 open.
+    pub(crate) fn client(&self) -> Client {
+        let mut client = Client::open(self.address);
+        client.open_channel(1);
+        client
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(2));
+        }
+        _ = self.broker.log().shutdown();
+    }
+}
