@@ -86,13 +86,13 @@ impl Contestant {
                 "defaults: log.commit = \"always\" (synced to the disk before it is acknowledged), MQTT publishes also kept in the topic `mqtt`"
             }
             Self::Kafka => {
-                "one KRaft node, heap 1 GiB, G1 as in Kafka's own start script, replication 1, defaults else: nothing is synced before it is acknowledged"
+                "one KRaft node, heap 1 GiB, G1 as in Kafka's own start script, replication 1, socket buffers left to the kernel, defaults else: nothing is synced before it is acknowledged"
             }
             Self::Rabbitmq => {
                 "no plugins, classic queues, Erlang without busy waiting (+sbwt none), as its guide advises on few cores; nothing is synced before it is confirmed"
             }
             Self::Mosquitto => {
-                "persistence off, max_queued_messages 0 and max_inflight_messages 0 so that it drops nothing, set_tcp_nodelay true"
+                "persistence off, max_queued_messages 0 and max_inflight_messages 0 so that it drops nothing; set_tcp_nodelay true where latency is measured, false (its default) elsewhere, which costs it less"
             }
             Self::Bridged => {
                 "Mosquitto and Kafka as above; between them a small bridge written for this bench (QoS 1 subscription, acknowledged after Kafka has: everything that has come goes as one batch), all on one core"
@@ -118,10 +118,19 @@ pub(crate) struct Places {
     pub(crate) root: PathBuf,
     pub(crate) inver: PathBuf,
     pub(crate) peers: PathBuf,
-    pub(crate) broker_core: usize,
+    /// Cores of the broker, as `taskset` wants them.
+    pub(crate) cores: String,
+    /// Whether who can be set up for latency or for throughput is set up for latency.
+    pub(crate) for_latency: bool,
 }
 
 impl Places {
+    /// The same, but the broker may use whatever there is.
+    pub(crate) fn on_every_core(&self) -> Self {
+        // This process itself may run on one only.
+        Self { cores: format!("0-{}", Machine::here().cores.max(1) - 1), ..self.clone() }
+    }
+
     pub(crate) fn script(&self, name: &str) -> Command {
         let mut command = Command::new(self.root.join("bench/peers").join(name));
         command.env("PEERS", &self.peers);
@@ -139,6 +148,9 @@ pub(crate) struct Broker {
     data: PathBuf,
     /// Those it needs.
     with: Vec<Broker>,
+    for_latency: bool,
+    /// Where `perf` writes what it sees in the window of a run, if it shall look.
+    pub(crate) record: Option<PathBuf>,
     pub(crate) kafka: SocketAddr,
     pub(crate) mqtt: SocketAddr,
     pub(crate) amqp: SocketAddr,
@@ -159,11 +171,6 @@ fn free_ports() -> Result<u16> {
         .context("no free ports")
 }
 
-/// All of the machine's; this process itself may run on one only.
-fn every_core() -> String {
-    format!("0-{}", Machine::here().cores.max(1) - 1)
-}
-
 impl Broker {
     pub(crate) fn start(contestant: Contestant, places: &Places) -> Result<Self> {
         let mut with = Vec::new();
@@ -177,8 +184,8 @@ impl Broker {
         let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let core = match contestant {
             // These are compared by how they use all of them.
-            Contestant::InverPerCore | Contestant::InverMultiThread => every_core(),
-            _ => places.broker_core.to_string(),
+            Contestant::InverPerCore | Contestant::InverMultiThread => places.on_every_core().cores,
+            _ => places.cores.clone(),
         };
         // A broker ends with the bench, however that ends.
         let mut command = Command::new("setpriv");
@@ -226,7 +233,14 @@ impl Broker {
                     _ => "mosquitto",
                 };
                 let (path, version) = script(name)?;
+                if peer == Contestant::Kafka {
+                    // What is done once to a new folder is no part of a start.
+                    let output =
+                        places.script(name).arg("prepare").arg(port.to_string()).arg(&data).output()?;
+                    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+                }
                 command.arg(path).arg("run").arg(port.to_string()).arg(&data).env("PEERS", &places.peers);
+                command.env("NODELAY", places.for_latency.to_string());
                 command.env("ERLANG_ARGS", "+sbwt none +sbwtdcpu none +sbwtdio none");
                 version
             }
@@ -245,6 +259,8 @@ impl Broker {
             command,
             data,
             with,
+            for_latency: places.for_latency,
+            record: None,
             kafka: at(port),
             mqtt: at(if own { port + 1 } else { port }),
             amqp: at(if own { port + 2 } else { port }),
@@ -315,7 +331,27 @@ impl Broker {
         self.with.iter().map(Self::pids).fold(own, |pids, more| [pids, more].concat())
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
+    }
+
+    /// Mosquitto writes message by message: held together by the kernel for throughput, sent at once for latency.
+    pub(crate) fn is_tuned_otherwise(&self, places: &Places) -> bool {
+        self.contestant == Contestant::Mosquitto && self.for_latency != places.for_latency
+    }
+
+    /// Ends it and starts another in its place, with a new folder.
+    pub(crate) fn renew(&mut self, places: &Places) -> Result<()> {
+        self.with.iter_mut().for_each(Self::stop);
+        self.stop();
+        *self = Self::start(self.contestant, places)?;
+        Ok(())
+    }
+
     fn stop(&mut self) {
+        if self.has_ended() {
+            return;
+        }
         let pids = usage::tree(self.child.id());
         let signal = |signal| {
             for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
@@ -326,12 +362,12 @@ impl Broker {
         signal(Signal::TERM);
         let end = Instant::now() + STOP_TIMEOUT;
         while Instant::now() < end {
-            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+            if self.has_ended() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        if matches!(self.child.try_wait(), Ok(None)) {
+        if !self.has_ended() {
             signal(Signal::KILL);
             let _ = self.child.wait();
         }

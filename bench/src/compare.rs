@@ -1,16 +1,26 @@
 //! Rounds: every contestant in turn on the same work, A B C A B C, while all of them stay up.
+//!
+//! Whoever fails is left out of the work and started anew: one broken broker ends neither a work nor a report.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::broker::{Broker, Contestant, Places};
-use crate::report::results::{Machine, Results, Run};
+use crate::report::results::{Machine, Results, Run, spread};
+use crate::report::table;
 use crate::works::{Field, Kind, Lengths, Work};
 
-/// How long a virtual machine is given to compile what is hot.
+/// How long a virtual machine that was just started is given to compile what is hot.
 const COMPILE_TIME: Duration = Duration::from_secs(20);
+/// Before each work it runs warm until two runs in succession cost the same to within this share …
+const SETTLED_WITHIN: f64 = 0.1;
+/// … but no longer than this.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(45);
+/// Rounds that a work gets in addition if one contestant's rounds differ by more than this.
+const FURTHER_ROUNDS: usize = 2;
+const SPREAD_MAX: f64 = 1.3;
 
 pub(crate) struct Settings {
     pub(crate) rounds: usize,
@@ -19,9 +29,32 @@ pub(crate) struct Settings {
     pub(crate) only: Vec<Contestant>,
 }
 
-fn contestants(field: Field, settings: &Settings) -> Vec<Contestant> {
-    let keep = |contestant: &Contestant| settings.only.is_empty() || settings.only.contains(contestant);
-    field.contestants().iter().copied().filter(keep).collect()
+impl Settings {
+    fn takes(&self, contestant: Contestant) -> bool {
+        self.only.is_empty() || self.only.contains(&contestant)
+    }
+}
+
+/// Starts the contestants of a field; who does not start is told of and left out.
+pub(crate) fn start(
+    field: Field,
+    settings: &Settings,
+    places: &Places,
+    results: &mut Results,
+) -> Vec<Broker> {
+    let mut brokers = Vec::new();
+    for contestant in field.contestants().iter().copied().filter(|contestant| settings.takes(*contestant)) {
+        eprint!("starting {contestant} … ");
+        match Broker::start(contestant, places) {
+            Ok(broker) => {
+                eprintln!("{} in {:.2} s", broker.version, broker.started_in.as_secs_f64());
+                brokers.push(broker);
+            }
+            Err(error) => results.trouble(format!("{contestant} did not start: {error:#}")),
+        }
+    }
+    results.machine = Machine::here();
+    brokers
 }
 
 /// Measures `works`, all of one field, and puts what was found into `results`.
@@ -32,16 +65,9 @@ pub(crate) fn compare(
     places: &Places,
     results: &mut Results,
 ) -> Result<()> {
-    let mut brokers = Vec::new();
-    for contestant in contestants(field, settings) {
-        eprint!("starting {contestant} … ");
-        let broker = Broker::start(contestant, places).with_context(|| format!("starting {contestant}"))?;
-        eprintln!("{} in {:.2} s", broker.version, broker.started_in.as_secs_f64());
-        brokers.push(broker);
-    }
-    results.machine = Machine::here();
-    for broker in brokers.iter_mut().filter(|broker| broker.contestant.is_compiled_while_it_runs()) {
-        if let Some(work) = works.iter().find(|work| !work.kind.wants_fresh()) {
+    let mut brokers = start(field, settings, places, results);
+    if let Some(work) = works.iter().find(|work| !work.kind.wants_fresh() && !work.kind.is_long()) {
+        for broker in brokers.iter_mut().filter(|broker| broker.contestant.is_compiled_while_it_runs()) {
             eprintln!("warming {} up", broker.contestant);
             let window = COMPILE_TIME.saturating_sub(settings.lengths.warmup);
             let _ = work.run(broker, Lengths { window, ..settings.lengths });
@@ -49,39 +75,103 @@ pub(crate) fn compare(
     }
     for work in works {
         eprintln!("{}: {}", work.id, work.title);
-        let mut runs = Vec::new();
-        for round in 1..=settings.rounds {
-            for broker in &mut brokers {
-                let contestant = broker.contestant;
-                if work.kind.wants_fresh() {
-                    // A start is measured by starting, and memory by a broker that has not used it before.
-                    let again = Broker::start(contestant, places)?;
-                    *broker = again;
-                } else if !work.kind.wants_fresh() && round == 1 && !contestant.is_inver() {
-                    // A virtual machine, or a page cache, that is cold says nothing.
-                    let _ = work.run(broker, settings.lengths);
-                }
-                match work.run(broker, settings.lengths) {
-                    Ok(figures) => {
-                        eprintln!(
-                            "  {round} {:<18} {}",
-                            contestant.title(),
-                            crate::report::table::brief(&figures)
-                        );
-                        runs.push(Run { contestant, round, figures });
-                    }
-                    Err(error) => eprintln!("  {round} {:<18} failed: {error:#}", contestant.title()),
-                }
-            }
+        let (runs, failed) = rounds(work, &mut brokers, settings, places);
+        for (contestant, error) in &failed {
+            results.trouble(format!("{} of {contestant}: {error}", work.id));
         }
         let versions: BTreeMap<Contestant, String> =
             brokers.iter().map(|broker| (broker.contestant, broker.version.clone())).collect();
         let window_s = settings.lengths.window.as_secs_f64();
-        results.put(work.id, runs, versions, window_s);
-        crate::report::table::print(work, results);
+        results.put(work.id, runs, failed, versions, window_s);
+        table::print(work, results);
         crate::report::save(results, &places.root)?;
     }
     Ok(())
+}
+
+/// All rounds of one work: who failed is not asked again.
+fn rounds(
+    work: &Work,
+    brokers: &mut [Broker],
+    settings: &Settings,
+    places: &Places,
+) -> (Vec<Run>, BTreeMap<Contestant, String>) {
+    let mut own_places = if work.kind.is_start() { places.on_every_core() } else { places.clone() };
+    own_places.for_latency = work.kind.is_latency();
+    let (mut runs, mut failed) = (Vec::new(), BTreeMap::new());
+    let mut round = 0;
+    while round < settings.rounds
+        || (round < settings.rounds + FURTHER_ROUNDS && !work.kind.is_long() && differ(work, &runs))
+    {
+        round += 1;
+        for broker in brokers.iter_mut() {
+            let contestant = broker.contestant;
+            if failed.contains_key(&contestant) {
+                continue;
+            }
+            // A start is measured by starting, and memory by a broker that has not used it before.
+            let ready = if work.kind.wants_fresh() || broker.is_tuned_otherwise(&own_places) {
+                broker.renew(&own_places)
+            } else {
+                if round == 1 {
+                    settle(work, broker, settings.lengths);
+                }
+                Ok(())
+            };
+            // What the one before has left unwritten is not written on this one's time.
+            rustix::fs::sync();
+            match ready.and_then(|()| work.run(broker, settings.lengths)) {
+                Ok(figures) => {
+                    eprintln!("  {round} {:<18} {}", contestant.title(), table::brief(&figures));
+                    runs.push(Run { contestant, round, figures });
+                }
+                Err(error) => {
+                    eprintln!("  {round} {:<18} failed: {error:#}", contestant.title());
+                    failed.insert(contestant, format!("{error:#}"));
+                    // Whatever state it is in: the next work finds a whole one.
+                    if let Err(error) = broker.renew(places) {
+                        eprintln!("    and did not start again: {error:#}");
+                    }
+                }
+            }
+        }
+    }
+    if work.kind.is_start() {
+        for broker in brokers {
+            if let Err(error) = broker.renew(places) {
+                eprintln!("    {} did not start again: {error:#}", broker.contestant);
+            }
+        }
+    }
+    (runs, failed)
+}
+
+/// Warms a peer up for a work: a virtual machine, or a page cache, that is cold says nothing.
+pub(crate) fn settle(work: &Work, broker: &mut Broker, lengths: Lengths) {
+    if broker.contestant.is_inver() || work.kind.is_long() {
+        return;
+    }
+    let began = Instant::now();
+    let mut before = f64::INFINITY;
+    loop {
+        let Ok(figures) = work.run(broker, lengths) else { return };
+        let cost = figures.get("cpu_s_per_million").copied().unwrap_or(0.0);
+        let settled = (cost - before).abs() <= SETTLED_WITHIN * cost;
+        if !broker.contestant.is_compiled_while_it_runs() || settled || began.elapsed() > SETTLE_TIME_MAX {
+            return;
+        }
+        before = cost;
+    }
+}
+
+/// Whether the rounds of any contestant say too different things for their median to be trusted.
+fn differ(work: &Work, runs: &[Run]) -> bool {
+    let contestants = work.field.contestants();
+    contestants.iter().any(|contestant| {
+        let own = runs.iter().filter(|run| run.contestant == *contestant);
+        spread(own.filter_map(|run| run.figures.get(work.kind.main_figure()).copied()))
+            .is_some_and(|spread| spread.max > spread.min * SPREAD_MAX)
+    })
 }
 
 impl Kind {
@@ -92,7 +182,27 @@ impl Kind {
         )
     }
 
+    /// Whether a round takes much longer than its window.
+    fn is_long(self) -> bool {
+        match self {
+            Self::KafkaPartitions { partitions } => partitions > 1000,
+            Self::KafkaBacklog { .. } => true,
+            _ => self.wants_fresh() && !self.is_start(),
+        }
+    }
+
     pub(crate) fn is_start(self) -> bool {
         matches!(self, Self::Start)
+    }
+
+    /// The figure that rounds are compared by.
+    fn main_figure(self) -> &'static str {
+        if self.is_start() {
+            "start_ms"
+        } else if self.is_latency() {
+            "p99_us"
+        } else {
+            "cpu_s_per_million"
+        }
     }
 }

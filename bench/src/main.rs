@@ -2,13 +2,15 @@
 //!
 //! The rooms: [`works`] (what is asked), [`mod@load`] (who asks it), [`broker`] (who is asked), [`compare`]
 //! (whose turn it is), [`usage`] (what it cost), [`report`] (what is told), [`sink`] (what the load generators
-//! themselves can do), [`bridge`] (what stands between Mosquitto and Kafka), [`tools`] (the peers' own load tools).
+//! themselves can do), [`profile`] (where a broker's time goes), [`bridge`] (what stands between Mosquitto and Kafka),
+//! [`tools`] (the peers' own load tools).
 
 mod bridge;
 mod broker;
 mod compare;
 mod histogram;
 mod load;
+mod profile;
 mod report;
 mod sink;
 mod tools;
@@ -18,7 +20,7 @@ mod works;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -63,6 +65,16 @@ enum Command {
     Tools {
         /// Whose protocol.
         field: Field,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Where the brokers' time goes: `perf` looks at them in the window of a work.
+    Profile {
+        /// Whose protocol.
+        field: Field,
+        /// Only these works, by their ids.
+        #[arg(long, value_delimiter = ',')]
+        work: Vec<String>,
         #[command(flatten)]
         how: How,
     },
@@ -129,7 +141,8 @@ fn places(how: &How) -> Places {
         inver: how.inver.clone().unwrap_or_else(|| root.join("target/release/inver")),
         peers: std::env::var_os("INVER_BENCH_PEERS")
             .map_or_else(|| root.join("target/bench-peers"), PathBuf::from),
-        broker_core: how.broker_core,
+        cores: how.broker_core.to_string(),
+        for_latency: false,
         root,
     }
 }
@@ -165,51 +178,87 @@ fn chosen(field: Field, names: &[String]) -> Result<Vec<&'static Work>> {
     if names.is_empty() {
         return Ok(WORKS.iter().filter(|work| work.field == field).collect());
     }
-    names.iter().map(|name| Work::named(name).with_context(|| format!("there is no work {name}"))).collect()
+    let named = |name: &String| {
+        let work = Work::named(name).with_context(|| format!("there is no work {name}"))?;
+        ensure!(work.field == field, "{name} is no work of {field:?}");
+        Ok(work)
+    };
+    names.iter().map(named).collect()
 }
 
-fn load(how: &How, places: &Places) -> Result<Results> {
-    let results = Results::load(&places.root);
+/// Prepares this process, does `what` with the results kept so far, and ends badly if anything did.
+fn with_results(
+    how: &How,
+    what: impl FnOnce(&compare::Settings, &Places, &mut Results) -> Result<()>,
+) -> Result<()> {
+    prepare(how)?;
+    let places = places(how);
     // A dry run shows its own figures beside nobody else's and is saved nowhere.
-    if how.dry { Ok(results.unwrap_or_default()) } else { results }
+    let mut results = if how.dry { Results::default() } else { Results::load(&places.root)? };
+    results.dry = how.dry;
+    what(&settings(how), &places, &mut results)?;
+    for trouble in &results.troubles {
+        eprintln!("trouble: {trouble}");
+    }
+    ensure!(
+        results.troubles.is_empty(),
+        "{} things went wrong; all else was measured",
+        results.troubles.len()
+    );
+    Ok(())
+}
+
+/// All that there is. What fails is told of, and the rest goes on.
+fn all(settings: &compare::Settings, places: &Places, results: &mut Results) -> Result<()> {
+    for field in Field::ALL {
+        let works = chosen(field, &[])?;
+        let measured = compare::compare(field, &works, settings, places, results);
+        measured.unwrap_or_else(|error| results.trouble(format!("{field:?}: {error:#}")));
+        let tools = tools::run(field, settings, places, results);
+        tools.unwrap_or_else(|error| results.trouble(format!("tools of {field:?}: {error:#}")));
+    }
+    let sink = sink::measure(&[], settings, places, results);
+    sink.unwrap_or_else(|error| results.trouble(format!("sink: {error:#}")));
+    for field in Field::ALL {
+        let works = profiled(field, &[])?;
+        let profiles = profile::measure(field, &works, settings, places, results);
+        profiles.unwrap_or_else(|error| results.trouble(format!("profiles of {field:?}: {error:#}")));
+    }
+    Ok(())
+}
+
+/// The works whose time is looked into, or those named.
+fn profiled(field: Field, names: &[String]) -> Result<Vec<&'static Work>> {
+    let mut works = chosen(field, names)?;
+    works.retain(|work| !names.is_empty() || profile::PROFILED.contains(&work.id));
+    Ok(works)
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Compare { field, work, how } => {
-            prepare(&how)?;
-            let places = places(&how);
             let works = chosen(field, &work)?;
-            let mut results = load(&how, &places)?;
-            results.dry = how.dry;
-            compare::compare(field, &works, &settings(&how), &places, &mut results)
+            with_results(&how, |settings, places, results| {
+                compare::compare(field, &works, settings, places, results)
+            })
         }
-        Command::All { how } => {
-            prepare(&how)?;
-            let places = places(&how);
-            let mut results = load(&how, &places)?;
-            results.dry = how.dry;
-            for field in Field::ALL {
-                compare::compare(field, &chosen(field, &[])?, &settings(&how), &places, &mut results)?;
-                tools::run(field, &settings(&how), &places, &mut results)?;
-            }
-            Ok(())
-        }
+        Command::All { how } => with_results(&how, all),
         Command::Sink { work, how } => {
-            prepare(&how)?;
-            sink::measure(&work, &settings(&how), &places(&how))
+            with_results(&how, |settings, places, results| sink::measure(&work, settings, places, results))
         }
         Command::Tools { field, how } => {
-            prepare(&how)?;
-            let places = places(&how);
-            let mut results = load(&how, &places)?;
-            results.dry = how.dry;
-            tools::run(field, &settings(&how), &places, &mut results)
+            with_results(&how, |settings, places, results| tools::run(field, settings, places, results))
+        }
+        Command::Profile { field, work, how } => {
+            let works = profiled(field, &work)?;
+            with_results(&how, |settings, places, results| {
+                profile::measure(field, &works, settings, places, results)
+            })
         }
         Command::Report => report::save(&Results::load(&root())?, &root()),
         Command::Works => {
             for work in WORKS {
-                println!("{:<7} {} (a {})", work.id, work.title, work.unit);
+                println!("{:<10} {} (a {})", work.id, work.title, work.unit);
             }
             Ok(())
         }

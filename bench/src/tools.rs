@@ -2,12 +2,13 @@
 //!
 //! The broker's use is taken over the whole run of the tool, its start included.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::broker::{Broker, Contestant, Places};
-use crate::compare::Settings;
+use crate::compare::{self, Settings};
 use crate::load::kafka;
 use crate::report::number;
 use crate::report::results::Results;
@@ -19,17 +20,22 @@ struct Tool {
     title: &'static str,
     field: Field,
     script: &'static str,
+    /// What its topic or queue is called, and how many partitions a topic has.
+    topic: &'static str,
+    partitions: i32,
     arguments: fn(&Broker, &str, u64) -> Vec<String>,
     /// Messages that a run of some seconds is given.
     messages: u64,
     parse: fn(&str, u64) -> Option<Figures>,
 }
 
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 7] = [
     Tool {
         title: "ProducerPerformance, 100 B, acks=all",
         field: Field::Kafka,
         script: "kafka",
+        topic: "small",
+        partitions: 1,
         arguments: |broker, topic, count| producer(broker, topic, count, 100),
         messages: 3_000_000,
         parse: producer_said,
@@ -38,6 +44,8 @@ const TOOLS: [Tool; 6] = [
         title: "ConsumerPerformance, 100 B",
         field: Field::Kafka,
         script: "kafka",
+        topic: "small",
+        partitions: 1,
         arguments: consumer,
         messages: 3_000_000,
         parse: consumer_said,
@@ -46,14 +54,28 @@ const TOOLS: [Tool; 6] = [
         title: "ProducerPerformance, 1 KB, acks=all",
         field: Field::Kafka,
         script: "kafka",
+        topic: "large",
+        partitions: 1,
         arguments: |broker, topic, count| producer(broker, topic, count, 1000),
         messages: 500_000,
+        parse: producer_said,
+    },
+    Tool {
+        title: "ProducerPerformance, 100 B over 1,000 partitions, acks=all",
+        field: Field::Kafka,
+        script: "kafka",
+        topic: "many",
+        partitions: 1000,
+        arguments: |broker, topic, count| producer(broker, topic, count, 100),
+        messages: 1_000_000,
         parse: producer_said,
     },
     Tool {
         title: "EndToEndLatency, 100 B, acks=all",
         field: Field::Kafka,
         script: "kafka",
+        topic: "e2e",
+        partitions: 1,
         arguments: |broker, topic, count| {
             let count = count.to_string();
             let address = broker.kafka.to_string();
@@ -66,6 +88,8 @@ const TOOLS: [Tool; 6] = [
         title: "PerfTest, 16 B transient, automatic ack",
         field: Field::Amqp,
         script: "rabbitmq",
+        topic: "transient",
+        partitions: 0,
         arguments: |broker, queue, seconds| perftest(broker, queue, seconds, &["-s", "16", "-a"]),
         messages: 6,
         parse: perftest_said,
@@ -74,6 +98,8 @@ const TOOLS: [Tool; 6] = [
         title: "PerfTest, 1 KB persistent, confirms 100, prefetch 100",
         field: Field::Amqp,
         script: "rabbitmq",
+        topic: "persistent",
+        partitions: 0,
         arguments: |broker, queue, seconds| {
             perftest(broker, queue, seconds, &["-s", "1024", "-f", "persistent", "-c", "100", "-q", "100"])
         },
@@ -170,36 +196,27 @@ pub(crate) fn run(field: Field, settings: &Settings, places: &Places, results: &
     if tools.is_empty() {
         return Ok(());
     }
-    let mut brokers = Vec::new();
-    for contestant in field.contestants().iter().copied() {
-        if settings.only.is_empty() || settings.only.contains(&contestant) {
-            brokers.push(Broker::start(contestant, places)?);
-        }
-    }
+    let mut brokers = compare::start(field, settings, places, results);
     for tool in &tools {
         results.tools.remove(tool.title);
     }
     for round in 0..=settings.rounds {
-        for broker in &brokers {
+        for broker in &mut brokers {
             let contestant: Contestant = broker.contestant;
             if round == 0 && contestant.is_inver() {
                 // Only what has to be warmed up is.
                 continue;
             }
-            let topic = format!("tool-{round}");
-            if field == Field::Kafka {
-                for topic in [&topic, &format!("{topic}-e2e"), &format!("{topic}-1k")] {
-                    kafka::create_topic(broker.kafka, topic, 1)?;
-                }
-            }
-            for (index, tool) in tools.iter().enumerate() {
-                let topic = match (field, index) {
-                    (Field::Kafka, 2) => format!("{topic}-1k"),
-                    (Field::Kafka, 3) => format!("{topic}-e2e"),
-                    (Field::Kafka, _) => topic.clone(),
-                    _ => format!("{topic}-{index}"),
+            let mut made = BTreeSet::new();
+            for tool in &tools {
+                let topic = format!("tool-{round}-{}", tool.topic);
+                let ready = if tool.partitions > 0 && made.insert(tool.topic) {
+                    kafka::create_topic(broker.kafka, &topic, tool.partitions)
+                } else {
+                    Ok(())
                 };
-                match play(tool, broker, &topic, places) {
+                rustix::fs::sync();
+                match ready.and_then(|()| play(tool, broker, &topic, places)) {
                     Ok(figures) => {
                         let value = |name: &str| number(figures.get(name).copied().unwrap_or(f64::NAN));
                         let (per_s, cpu) = (value("per_s"), value("cpu_s_per_million"));
@@ -214,7 +231,10 @@ pub(crate) fn run(field: Field, settings: &Settings, places: &Places, results: &
                         }
                     }
                     Err(error) => {
-                        eprintln!("  {round} {:<18} {}: failed: {error:#}", contestant.title(), tool.title);
+                        results.trouble(format!("{} against {contestant}: {error:#}", tool.title));
+                        if broker.has_ended() {
+                            broker.renew(places)?;
+                        }
                     }
                 }
             }

@@ -1,19 +1,23 @@
 //! The loop that plays a run: warm-up, window, end.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::event::epoll;
 
 use super::{Actor, Link, Stage};
+use crate::profile::Recorder;
 use crate::usage::{self, Usage};
 
 /// Output that may wait on a connection before its actor is asked for more.
 const OUTPUT_LOW_BYTES: usize = 64 * 1024;
 /// A window without progress for this long: what is under way is taken as lost.
 const STALL: Duration = Duration::from_millis(1500);
-/// No warm-up is longer.
-const WARMUP_MAX: Duration = Duration::from_secs(60);
+/// Who has not done by then what comes before the window never will.
+const WARMUP_MAX: Duration = Duration::from_secs(90);
+/// Time for what is under way when the window of an open loop ends; what has not come by then is lost.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 const EVENTS: usize = 256;
 
 /// How long a run takes, and of which processes the use is counted.
@@ -23,9 +27,12 @@ pub(crate) struct Plan {
     /// The warm-up also lasts until so many messages are done.
     pub(crate) done_before: u64,
     pub(crate) window: Duration,
-    /// Never sleep: an open loop must not be late itself.
+    /// Latency is measured: never sleep, an open loop must not be late itself; and wait for what is under way
+    /// at the end, for that is what took longest.
     pub(crate) spin: bool,
     pub(crate) pids: Vec<u32>,
+    /// Sample the processes in the window, into this file.
+    pub(crate) record: Option<PathBuf>,
 }
 
 /// What the window held.
@@ -33,7 +40,7 @@ pub(crate) struct Outcome {
     pub(crate) seconds: f64,
     pub(crate) messages: u64,
     pub(crate) used: Usage,
-    pub(crate) rss_bytes_max: u64,
+    pub(crate) rss_bytes: u64,
     /// CPU seconds of the load generator itself.
     pub(crate) load_cpu_s: f64,
 }
@@ -86,6 +93,9 @@ pub(crate) fn drive(seats: Vec<(Link, Box<dyn Actor>)>, stage: &mut Stage, plan:
     let began = Instant::now();
     let (mut last_done, mut last_progress) = (0, began);
     let mut start: Option<(Instant, u64, Usage, f64)> = None;
+    let mut recorder = None;
+    // What the window held, and when it ended.
+    let mut drained: Option<(Outcome, Instant)> = None;
     let own = [std::process::id()];
     let mut turn = 0_u32;
     loop {
@@ -120,24 +130,44 @@ pub(crate) fn drive(seats: Vec<(Link, Box<dyn Actor>)>, stage: &mut Stage, plan:
             stage.lost = (stage.sent * stage.fan).saturating_sub(stage.done);
             last_progress = now;
         }
+        if let Some((outcome, ended)) = drained.take() {
+            let missing = (stage.sent * stage.fan).saturating_sub(stage.done);
+            if missing == 0 || now - ended >= DRAIN_MAX {
+                stage.lost = missing;
+                return Ok(outcome);
+            }
+            drained = Some((outcome, ended));
+            continue;
+        }
         match start {
-            None if now - began >= WARMUP_MAX
-                || (now - began >= plan.warmup && stage.done >= plan.done_before) =>
-            {
-                stage.recording = true;
+            None if now - began >= plan.warmup && stage.done >= plan.done_before => {
+                if let Some(file) = &plan.record {
+                    recorder = Some(Recorder::begin(&plan.pids, file)?);
+                }
+                stage.record_from_now();
                 start = Some((now, stage.done, usage::of(&plan.pids), usage::of(&own).cpu_s()));
             }
+            None => ensure!(
+                now - began < WARMUP_MAX + plan.warmup,
+                "{} of {} messages before the window came within {} s",
+                stage.done,
+                plan.done_before,
+                (now - began).as_secs()
+            ),
             Some((at, done, used, load)) if now - at >= plan.window => {
                 let (seconds, messages) = ((now - at).as_secs_f64(), stage.done - done);
                 let after = usage::of(&plan.pids);
                 let load_cpu_s = usage::of(&own).cpu_s() - load;
-                return Ok(Outcome {
-                    seconds,
-                    messages,
-                    used: after - used,
-                    rss_bytes_max: after.rss_bytes,
-                    load_cpu_s,
-                });
+                if let Some(recorder) = recorder.take() {
+                    recorder.end()?;
+                }
+                let (used, rss_bytes) = (after - used, after.rss_bytes);
+                let outcome = Outcome { seconds, messages, used, rss_bytes, load_cpu_s };
+                if !plan.spin {
+                    return Ok(outcome);
+                }
+                stage.sending = false;
+                drained = Some((outcome, now));
             }
             _ => {}
         }

@@ -44,8 +44,9 @@ pub(crate) struct Stage {
     pub(crate) window: u64,
     /// Publishers go on as long as this holds.
     pub(crate) sending: bool,
-    /// Latencies are recorded while this holds.
+    /// Latencies are recorded while this holds, of what was due since `record_from_ns`.
     pub(crate) recording: bool,
+    record_from_ns: u64,
     pub(crate) latency: Histogram,
     /// A second latency, of the acknowledgement to the publisher.
     pub(crate) confirm: Histogram,
@@ -63,6 +64,7 @@ impl Stage {
             window,
             sending: true,
             recording: false,
+            record_from_ns: 0,
             latency: Histogram::new(),
             confirm: Histogram::new(),
             now_ns: 0,
@@ -75,6 +77,12 @@ impl Stage {
         self.now_ns
     }
 
+    /// Latencies of what falls due from now on count.
+    pub(crate) fn record_from_now(&mut self) {
+        self.record_from_ns = self.clock();
+        self.recording = true;
+    }
+
     /// How many more messages may be sent.
     pub(crate) fn room(&self) -> u64 {
         if !self.sending {
@@ -85,19 +93,22 @@ impl Stage {
 
     /// A message came that should have been sent at `due_ns`; payloads of a closed loop hold no time.
     pub(crate) fn arrived(&mut self, due_ns: u64) {
-        if self.recording && due_ns != 0 {
-            let now = self.clock();
-            if due_ns <= now {
-                self.latency.record(now - due_ns);
-            }
+        if let Some(latency_ns) = self.since(due_ns) {
+            self.latency.record(latency_ns);
         }
     }
 
     pub(crate) fn confirmed(&mut self, due_ns: u64) {
-        if self.recording && due_ns != 0 {
-            let now = self.clock();
-            self.confirm.record(now.saturating_sub(due_ns));
+        if let Some(latency_ns) = self.since(due_ns) {
+            self.confirm.record(latency_ns);
         }
+    }
+
+    fn since(&mut self, due_ns: u64) -> Option<u64> {
+        if !self.recording || due_ns == 0 || due_ns < self.record_from_ns {
+            return None;
+        }
+        self.clock().checked_sub(due_ns)
     }
 }
 

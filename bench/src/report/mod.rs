@@ -1,9 +1,12 @@
 //! What was found: kept as JSON, shown as a table, a page and charts. Nothing in the page is typed in.
 
 pub(crate) mod chart;
+mod loads;
 pub(crate) mod page;
+mod profiles;
 pub(crate) mod results;
 pub(crate) mod table;
+mod wanted;
 
 use std::path::Path;
 
@@ -17,7 +20,8 @@ pub(crate) fn save(results: &Results, root: &Path) -> Result<()> {
         return Ok(());
     }
     results.write(root)?;
-    page::write(results, &root.join(FOLDER))
+    page::write(results, &root.join(FOLDER))?;
+    profiles::write(results, &root.join(FOLDER))
 }
 
 /// Figures that are shown: name, title, unit.

@@ -11,6 +11,7 @@ use super::chart::{Group, bars};
 use super::number;
 use super::results::{Measured, Results, spread};
 use super::table::ratio;
+use super::{loads, wanted};
 use crate::broker::Contestant;
 use crate::works::{Field, WORKS, Work};
 
@@ -19,6 +20,7 @@ const INTRODUCTION: &str = "\
 
 This page and its charts are written by `cargo run --release -p inver-bench -- all`; nothing in it is typed in.
 How it is measured, and how to repeat it: [how.md](how.md). Every run: [results.json](results.json).
+Where the time goes: [profiles.md](profiles.md).
 
 All brokers of a table stay up during it and take turns on the same work; a figure is the median of the rounds, with
 the lowest and highest in brackets. The broker has one core, the load generators another. *CPU* is user and system
@@ -44,6 +46,7 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
         "\nMachine: {}, {} cores, Linux {}.",
         machine.processor, machine.cores, machine.kernel
     );
+    wanted::table(&mut page, results);
     for (field, name, title) in FIELDS {
         let works: Vec<(&Work, &Measured)> = WORKS
             .iter()
@@ -69,9 +72,11 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
         throughput(&mut page, &works, results);
         latency(&mut page, &works, results);
         sizes(&mut page, &works);
+        failures(&mut page, &works);
         versions(&mut page, &works);
     }
     tools(&mut page, results);
+    loads::table(&mut page, results);
     fs::write(folder.join("README.md"), page)?;
     Ok(())
 }
@@ -113,10 +118,13 @@ fn times(work: &Work, results: &Results, contestant: Contestant, figure: &str) -
         return String::new();
     }
     let Some(ratio) = ratio(work, results, contestant, figure) else { return String::new() };
-    let wanted = work.wanted.filter(|wanted| wanted.of == contestant && wanted.figure == figure);
-    match wanted {
-        Some(wanted) if ratio >= wanted.ratio => format!("**×{ratio:.1}** (wanted ×{}: met)", wanted.ratio),
-        Some(wanted) => format!("**×{ratio:.1}** (wanted ×{}: missed)", wanted.ratio),
+    let wanted = work.wanted.iter().filter(|wanted| wanted.of == contestant && wanted.figure == figure);
+    let found = wanted.filter_map(|wanted| wanted.found(work, results)).next();
+    match found {
+        Some(found) => {
+            let met = if found.is_met { "met" } else { "missed" };
+            format!("**{}** (wanted {}: {met})", found.value, found.wanted)
+        }
         None => format!("×{ratio:.1}"),
     }
 }
@@ -201,6 +209,28 @@ fn sizes(page: &mut String, works: &[(&Work, &Measured)]) {
             let _ = writeln!(page, "| {contestant} | {} |", cells.join(" | "));
         }
         page.push('\n');
+    }
+}
+
+/// Who could not do a work, and why; and what was lost on the way.
+fn failures(page: &mut String, works: &[(&Work, &Measured)]) {
+    for (work, measured) in works {
+        for (contestant, error) in &measured.failed {
+            let error = error.lines().next().unwrap_or_default();
+            let _ = writeln!(page, "- **{}**: {contestant} could not do it: {error}.", work.id);
+        }
+        for contestant in work.field.contestants().iter().copied() {
+            if let Some(lost) = measured.spread(contestant, "lost").filter(|lost| lost.max > 0.0) {
+                let _ = writeln!(
+                    page,
+                    "- **{}**: {contestant} lost messages: {} [{}–{}] a run.",
+                    work.id,
+                    number(lost.median),
+                    number(lost.min),
+                    number(lost.max)
+                );
+            }
+        }
     }
 }
 

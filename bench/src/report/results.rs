@@ -9,6 +9,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::broker::Contestant;
+use crate::profile::Profile;
 use crate::works::Figures;
 
 /// Where reports lie, below the project's root.
@@ -21,9 +22,18 @@ pub(crate) struct Results {
     /// What the peers' own tools said, by work and contestant.
     #[serde(default)]
     pub(crate) tools: BTreeMap<String, BTreeMap<Contestant, Vec<Figures>>>,
+    /// What the load generators reached against a sink, by work.
+    #[serde(default)]
+    pub(crate) sink: BTreeMap<String, Figures>,
+    /// Where the brokers' time went, by work.
+    #[serde(default)]
+    pub(crate) profiles: BTreeMap<String, BTreeMap<Contestant, Profile>>,
     /// Save nothing.
     #[serde(skip)]
     pub(crate) dry: bool,
+    /// What went wrong in this run.
+    #[serde(skip)]
+    pub(crate) troubles: Vec<String>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -39,6 +49,9 @@ pub(crate) struct Measured {
     pub(crate) window_s: f64,
     pub(crate) versions: BTreeMap<Contestant, String>,
     pub(crate) runs: Vec<Run>,
+    /// Who could not do it, and why.
+    #[serde(default)]
+    pub(crate) failed: BTreeMap<Contestant, String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,11 +108,18 @@ impl Results {
         Ok(fs::write(Self::path(root), serde_json::to_string_pretty(self)? + "\n")?)
     }
 
+    /// Tells of something that went wrong, now and once more at the end.
+    pub(crate) fn trouble(&mut self, what: String) {
+        eprintln!("{what}");
+        self.troubles.push(what);
+    }
+
     /// Replaces the runs of the contestants that ran; the others' stay.
     pub(crate) fn put(
         &mut self,
         id: &str,
         runs: Vec<Run>,
+        failed: BTreeMap<Contestant, String>,
         versions: BTreeMap<Contestant, String>,
         window_s: f64,
     ) {
@@ -108,7 +128,10 @@ impl Results {
             window_s,
             versions: BTreeMap::new(),
             runs: Vec::new(),
+            failed: BTreeMap::new(),
         });
+        measured.failed.retain(|contestant, _| !versions.contains_key(contestant));
+        measured.failed.extend(failed);
         measured.runs.retain(|run| !versions.contains_key(&run.contestant));
         measured.runs.extend(runs);
         measured.versions.extend(versions);
@@ -133,6 +156,7 @@ impl Measured {
     }
 }
 
+/// Median, minimum and maximum of some values, if there are any.
 pub(crate) fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -51,11 +51,16 @@ pub(crate) fn print(work: &Work, results: &Results) {
                     line += &format!("  {title} ×{ratio:.2}");
                 }
             }
-            if let Some(wanted) = work.wanted.filter(|wanted| wanted.of == contestant) {
-                line += &format!("  (wanted ×{} of {})", wanted.ratio, wanted.figure);
+            for wanted in work.wanted.iter().filter(|wanted| wanted.of == contestant) {
+                if let Some(found) = wanted.found(work, results) {
+                    line += &format!("  ({} wanted {}: {})", wanted.figure, found.wanted, found.value);
+                }
             }
         }
         println!("{line}");
+    }
+    for (contestant, error) in &measured.failed {
+        println!("  {:<18}  failed: {error}", contestant.title());
     }
     println!();
 }

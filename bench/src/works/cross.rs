@@ -46,7 +46,7 @@ pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figur
                 seats.push((consumer.link, Box::new(amqp::Consumer::new(true))));
             }
             let producer =
-                kafka::Producer::new(&name, &[vec![0]], PAYLOAD_BYTES, BATCH_RECORDS, kafka::INFLIGHT_MAX);
+                kafka::Producer::new(&[(&name, vec![0])], PAYLOAD_BYTES, BATCH_RECORDS, kafka::INFLIGHT_MAX);
             seats.push((Link::connect(broker.kafka)?, Box::new(producer.windowed())));
         }
         _ => anyhow::bail!("not a work across protocols"),

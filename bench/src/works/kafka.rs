@@ -10,6 +10,11 @@ use crate::load::{Link, Pace, Stage, kafka};
 const BATCH_BYTES: usize = 16 * 1024;
 /// Data for those who consume what was just written.
 const TAIL_BYTES: usize = 32 * 1024 * 1024;
+/// Of a topic with very many partitions. Kafka lays its indexes out at full length (10 MB), as holes, and a kernel
+/// that reads far ahead fills them with zeros page by page: small ones spare it that.
+const SMALL_INDEXES: &[(&str, &str)] = &[("segment.index.bytes", "65536")];
+/// Nobody takes more than 10,000 in one request; so more partitions are those of several topics.
+const TOPIC_PARTITIONS_MAX: i32 = 1000;
 /// Records of a batch, and batches of a request, where many partitions are written evenly.
 pub(super) const EVEN_RECORDS: usize = 10;
 const EVEN_BATCHES: usize = 64;
@@ -18,6 +23,7 @@ pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figur
     let topic = fresh("bench");
     let mut seats: Seats = Vec::new();
     let mut partitions = 1;
+    let mut more: Vec<String> = Vec::new();
     match kind {
         Kind::KafkaProduce { value, producers } => {
             partitions = producers;
@@ -25,16 +31,20 @@ pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figur
             let per_batch = kafka::records_in(BATCH_BYTES, value);
             for partition in 0..producers {
                 let producer =
-                    kafka::Producer::new(&topic, &[vec![partition]], value, per_batch, kafka::INFLIGHT_MAX);
+                    kafka::Producer::new(&[(&topic, vec![partition])], value, per_batch, kafka::INFLIGHT_MAX);
                 seats.push((Link::connect(broker.kafka)?, Box::new(producer)));
             }
         }
         Kind::KafkaPartitions { partitions: count } => {
-            partitions = count;
-            kafka::create_topic(broker.kafka, &topic, partitions)?;
-            let all: Vec<i32> = (0..partitions).collect();
-            let groups: Vec<Vec<i32>> = all.chunks(EVEN_BATCHES).map(<[i32]>::to_vec).collect();
-            let producer = kafka::Producer::new(&topic, &groups, 100, EVEN_RECORDS, kafka::INFLIGHT_MAX);
+            let topics = count / TOPIC_PARTITIONS_MAX;
+            more = (1..topics).map(|index| format!("{topic}-{index}")).collect();
+            let mut targets = Vec::new();
+            for name in std::iter::once(&topic).chain(&more) {
+                let partitions: Vec<i32> = (0..count / topics).collect();
+                kafka::create_topic_with(broker.kafka, name, count / topics, SMALL_INDEXES)?;
+                targets.extend(partitions.chunks(EVEN_BATCHES).map(|group| (name.as_str(), group.to_vec())));
+            }
+            let producer = kafka::Producer::new(&targets, 100, EVEN_RECORDS, kafka::INFLIGHT_MAX);
             seats.push((Link::connect(broker.kafka)?, Box::new(producer)));
         }
         Kind::KafkaConsume { value } => {
@@ -65,7 +75,9 @@ pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figur
         _ => anyhow::bail!("not a work of Kafka"),
     }
     let figures = play(broker, lengths, kind, seats, Stage::new(u64::MAX, 1));
-    kafka::delete_topic(broker.kafka, &topic)?;
+    for name in std::iter::once(&topic).chain(&more) {
+        kafka::delete_topic(broker.kafka, name)?;
+    }
     figures
 }
 

@@ -30,7 +30,7 @@ pub(super) fn batch<'a>(values: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<
 }
 
 /// A batch of keys and values.
-pub(super) fn keyed_batch<'a>(
+pub(crate) fn keyed_batch<'a>(
     values: impl ExactSizeIterator<Item = (Option<&'a [u8]>, &'a [u8])>,
 ) -> Vec<u8> {
     let count = values.len() as i32;

@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 
 use super::{Fields, Link};
 
-pub(crate) use batch::records_in;
+pub(crate) use batch::{keyed_batch, records_in};
 pub(crate) use consumer::Consumer;
 pub(crate) use producer::{PacedProducer, Producer, preload, write};
 
@@ -87,9 +87,24 @@ pub(crate) fn create_topics(link: &mut Link, names: &[String]) -> Result<()> {
 
 /// Makes a topic and waits until each partition has a leader, and the leader knows it.
 pub(crate) fn create_topic(to: SocketAddr, name: &str, partitions: i32) -> Result<()> {
+    create_topic_with(to, name, partitions, &[])
+}
+
+/// The same, with settings of the topic's own.
+pub(crate) fn create_topic_with(
+    to: SocketAddr,
+    name: &str,
+    partitions: i32,
+    settings: &[(&str, &str)],
+) -> Result<()> {
     let mut link = Link::connect(to)?;
-    let request =
-        Request::new(19, 2).i32(1).string(name).i32(partitions).i16(1).i32(0).i32(0).i32(60_000).i8(0);
+    link.stream.set_read_timeout(Some(CREATE_TIMEOUT))?;
+    let mut request = Request::new(19, 2).i32(1).string(name).i32(partitions).i16(1).i32(0);
+    request = request.i32(settings.len() as i32);
+    for (key, value) in settings {
+        request = request.string(key).string(value);
+    }
+    let request = request.i32(CREATE_TIMEOUT.as_millis() as i32).i8(0);
     let answer = call(&mut link, request)?;
     let mut fields = Fields(&answer);
     fields.take(8);
@@ -107,7 +122,8 @@ pub(crate) fn create_topic(to: SocketAddr, name: &str, partitions: i32) -> Resul
             return Ok(());
         }
         ensure!(Instant::now() < end, "{name}: only {there} of {partitions} partitions are there");
-        std::thread::sleep(Duration::from_millis(20));
+        // Asking costs a broker more than it seems, the more partitions there are.
+        std::thread::sleep(Duration::from_millis(20 + partitions as u64));
     }
 }
 
@@ -161,6 +177,7 @@ fn leaders(answer: &[u8]) -> i32 {
 
 pub(crate) fn delete_topic(to: SocketAddr, name: &str) -> Result<()> {
     let mut link = Link::connect(to)?;
+    link.stream.set_read_timeout(Some(CREATE_TIMEOUT))?;
     call(&mut link, Request::new(20, 1).i32(1).string(name).i32(60_000))?;
     Ok(())
 }

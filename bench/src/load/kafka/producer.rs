@@ -81,17 +81,17 @@ pub(crate) struct Producer {
 }
 
 impl Producer {
-    /// `groups`: the partitions that each request writes to, in turn; `per_batch` records to each.
+    /// `targets`: the topic and the partitions that each request writes to, in turn; `per_batch` records to each.
     pub(crate) fn new(
-        topic: &str,
-        groups: &[Vec<i32>],
+        targets: &[(&str, Vec<i32>)],
         value_bytes: usize,
         per_batch: usize,
         inflight_max: usize,
     ) -> Self {
         let value = vec![b'x'; value_bytes];
         let bytes = batch((0..per_batch).map(|_| value.as_slice()));
-        let requests = groups.iter().map(|partitions| produce_request(topic, partitions, &bytes)).collect();
+        let requests =
+            targets.iter().map(|(topic, partitions)| produce_request(topic, partitions, &bytes)).collect();
         Self { requests, next: 0, records: per_batch as u64, inflight: 0, inflight_max, windowed: false }
     }
 

@@ -1,0 +1,77 @@
+//! What the load generators can do, beside the fastest broker: whoever is the bound is named.
+
+use std::fmt::Write as _;
+
+use super::number;
+use super::results::Results;
+use crate::works::{Figures, WORKS, Work};
+
+/// Headroom that the generators shall have over the fastest broker.
+const HEADROOM: f64 = 3.0;
+/// A core that is busier than this is the bound.
+const BUSY: f64 = 0.9;
+
+fn figure(figures: &Figures, name: &str) -> f64 {
+    figures.get(name).copied().unwrap_or(0.0)
+}
+
+/// Messages a second that the generators would send with their core to themselves all the time.
+fn capacity(figures: &Figures) -> f64 {
+    figure(figures, "per_s") / figure(figures, "load_core_share").clamp(0.01, 1.0)
+}
+
+/// The fastest broker's run in the middle.
+fn fastest<'a>(work: &Work, results: &'a Results) -> Option<&'a Figures> {
+    let measured = results.works.get(work.id)?;
+    let median = |contestant| Some((measured.spread(contestant, "per_s")?.median, contestant));
+    let medians = work.field.contestants().iter().filter_map(|contestant| median(*contestant));
+    let (per_s, contestant) = medians.max_by(|one, other| one.0.total_cmp(&other.0))?;
+    let own = measured.runs.iter().filter(|run| run.contestant == contestant);
+    let near = |figures: &Figures| (figure(figures, "per_s") - per_s).abs();
+    own.map(|run| &run.figures).min_by(|one, other| near(one).total_cmp(&near(other)))
+}
+
+pub(crate) fn table(page: &mut String, results: &Results) {
+    if results.sink.is_empty() {
+        return;
+    }
+    page.push_str(
+        "\n## What the load generators can do\n\nThe same generators against a sink that reads, counts and answers on the broker's core. *Could do* is what they reach\nper second of their own CPU: against the sink, or, where it cannot play along, beside the fastest broker. ×3 of the\nfastest broker is wanted; below that a broker's throughput may be bounded by its load, its CPU a million messages not.\n\n| work | fastest broker, messages/s | load core beside it | against the sink, messages/s | load core | could do, messages/s | times the fastest broker | |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for work in WORKS.iter().filter(|work| !work.kind.is_latency()) {
+        let (broker, sink) = (fastest(work, results), results.sink.get(work.id));
+        let Some(broker) = broker.filter(|figures| figures.contains_key("load_core_share")) else { continue };
+        let per_s = figure(broker, "per_s");
+        let could = sink.map_or(0.0, capacity).max(capacity(broker));
+        let times = could / per_s;
+        let bound = if figure(broker, "load_core_share") >= BUSY {
+            "**the generator is the bound**"
+        } else if times >= HEADROOM {
+            "met"
+        } else {
+            "missed"
+        };
+        let cell = |name| sink.map_or_else(|| "–".to_owned(), |sink| number(figure(sink, name)));
+        let _ = writeln!(
+            page,
+            "| **{}** {} | {} | {} | {} | {} | {} | ×{times:.1} | {bound} |",
+            work.id,
+            work.title,
+            number(per_s),
+            number(figure(broker, "load_core_share")),
+            cell("per_s"),
+            cell("load_core_share"),
+            number(could),
+        );
+    }
+    let latency = WORKS.iter().filter(|work| work.kind.is_latency());
+    let latency: Vec<_> = latency.filter_map(|work| Some((work, results.sink.get(work.id)?))).collect();
+    if !latency.is_empty() {
+        page.push_str("\nLatency that the generators themselves add, against the sink:\n\n| work | p50, µs | p99, µs | p99.9, µs |\n|---|---|---|---|\n");
+        for (work, sink) in latency {
+            let cell = |name| number(figure(sink, name));
+            let (p50, p99, p999) = (cell("p50_us"), cell("p99_us"), cell("p999_us"));
+            let _ = writeln!(page, "| **{}** {} | {p50} | {p99} | {p999} |", work.id, work.title);
+        }
+    }
+}

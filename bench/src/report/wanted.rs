@@ -1,0 +1,74 @@
+//! What is wanted of Inver, beside what was found.
+
+use std::fmt::Write as _;
+
+use super::results::Results;
+use super::table::ratio;
+use super::{FIGURES, number};
+use crate::works::{Bound, WORKS, Wanted, Work};
+
+/// What was found of something wanted.
+pub(crate) struct Found {
+    pub(crate) value: String,
+    pub(crate) wanted: String,
+    pub(crate) is_met: bool,
+}
+
+impl Wanted {
+    /// None where it was not measured.
+    pub(crate) fn found(&self, work: &Work, results: &Results) -> Option<Found> {
+        let own = || Some(results.works.get(work.id)?.spread(self.of, self.figure)?.median);
+        Some(match self.bound {
+            Bound::Times(wanted) => {
+                let value = ratio(work, results, self.of, self.figure)?;
+                Found {
+                    value: format!("×{value:.1}"),
+                    wanted: format!("×{wanted} of the peer's"),
+                    is_met: value >= wanted,
+                }
+            }
+            Bound::AtMost(wanted) => {
+                let value = own()?;
+                Found {
+                    value: number(value),
+                    wanted: format!("at most {}", number(wanted)),
+                    is_met: value <= wanted,
+                }
+            }
+            Bound::TimesOf(wanted, other) => {
+                let value = own()? / results.works.get(other)?.spread(self.of, self.figure)?.median;
+                Found {
+                    value: format!("×{value:.2}"),
+                    wanted: format!("at most ×{wanted} of {other}'s"),
+                    is_met: value <= wanted,
+                }
+            }
+        })
+    }
+}
+
+/// The table of all that is wanted.
+pub(crate) fn table(page: &mut String, results: &Results) {
+    page.push_str(
+        "\n## What is wanted, and what was found\n\n| work | | of | wanted | found | |\n|---|---|---|---|---|---|\n",
+    );
+    for work in WORKS {
+        for wanted in work.wanted {
+            let Some(found) = wanted.found(work, results) else { continue };
+            let figure = FIGURES.iter().find(|(name, ..)| *name == wanted.figure);
+            let (title, unit) = figure.map_or((wanted.figure, ""), |(_, title, unit)| (title, unit));
+            let unit =
+                if matches!(wanted.bound, Bound::AtMost(_)) { format!(", {unit}") } else { String::new() };
+            let _ = writeln!(
+                page,
+                "| **{}** {} | {title}{unit} | {} | {} | {} | {} |",
+                work.id,
+                work.title,
+                wanted.of,
+                found.wanted,
+                found.value,
+                if found.is_met { "met" } else { "**missed**" }
+            );
+        }
+    }
+}
