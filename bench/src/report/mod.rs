@@ -40,6 +40,7 @@ pub(crate) const FIGURES: &[(&str, &str, &str)] = &[
     ("rss_bytes_each", "memory each", "B"),
     ("made_s", "made in", "s"),
     ("made_cpu_s", "CPU for it", "s"),
+    ("idle_ms_per_s", "idle CPU a second", "ms"),
     ("restart_ms", "restart", "ms"),
     ("restarted_rss_mb", "memory after it", "MB"),
     ("lost", "lost", ""),

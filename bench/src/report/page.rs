@@ -187,11 +187,12 @@ fn latency(page: &mut String, works: &[(&Work, &Measured)], results: &Results) {
 
 /// Works whose figure is a size or a time to start.
 fn sizes(page: &mut String, works: &[(&Work, &Measured)]) {
-    const FIGURES: [(&str, &str); 6] = [
+    const FIGURES: [(&str, &str); 7] = [
         ("start_ms", "until it answers, ms"),
         ("made_s", "made in, s"),
         ("rss_bytes_each", "memory each, B"),
         ("rss_mb", "memory, MB"),
+        ("idle_ms_per_s", "CPU when idle, ms a second"),
         ("restart_ms", "restart, ms"),
         ("restarted_rss_mb", "memory after it, MB"),
     ];

@@ -1,6 +1,6 @@
 //! Works of size: making very many of something, keeping them idle, and starting again with them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -10,6 +10,8 @@ use crate::load::{Link, amqp, kafka, mqtt};
 
 /// Topics of a CreateTopics request, and queues declared before the next answer is waited for.
 const A_REQUEST: usize = 1000;
+/// How long it is watched doing nothing.
+const IDLE: Duration = Duration::from_secs(5);
 /// Clients that make sessions at the same time.
 const CLIENTS: usize = 32;
 
@@ -42,6 +44,8 @@ pub(super) fn run(broker: &mut Broker, kind: Kind) -> Result<Figures> {
     }
     let made_s = began.elapsed().as_secs_f64();
     let after = crate::usage::of(&broker.pids());
+    std::thread::sleep(IDLE);
+    let idle = (crate::usage::of(&broker.pids()) - after).cpu_s() / IDLE.as_secs_f64();
     let restarted = broker.restart()?;
     let again = crate::usage::of(&broker.pids());
     Ok(Figures::from([
@@ -49,6 +53,7 @@ pub(super) fn run(broker: &mut Broker, kind: Kind) -> Result<Figures> {
         ("made_cpu_s".to_owned(), (after - before).cpu_s()),
         ("rss_mb".to_owned(), after.rss_bytes as f64 / 1e6),
         ("rss_bytes_each".to_owned(), (after.rss_bytes as f64 - before.rss_bytes as f64) / count as f64),
+        ("idle_ms_per_s".to_owned(), idle * 1e3),
         ("restart_ms".to_owned(), restarted.as_secs_f64() * 1e3),
         ("restarted_rss_mb".to_owned(), again.rss_bytes as f64 / 1e6),
     ]))
