@@ -257,10 +257,8 @@ impl Coordinator {
                 });
             }
             None => {
-                let error =
-                    if group.is_empty() { ErrorCode::INVALID_GROUP_ID } else { ErrorCode::UNKNOWN_MEMBER_ID };
                 let mut effects = Effects::default();
-                effects.synced.push((sync.waiter, Synced::refused(error)));
+                effects.synced.push((sync.waiter, Synced::refused(nobody_in(group))));
                 deliver(effects);
             }
         }
@@ -278,8 +276,7 @@ impl Coordinator {
         match self.find(group) {
             // Nothing follows from a heartbeat: the alarm may ring early, and is set anew then.
             Some(handle) => handle.lock().group.heartbeat(member_id, instance_id, generation, now),
-            None if group.is_empty() => ErrorCode::INVALID_GROUP_ID,
-            None => ErrorCode::UNKNOWN_MEMBER_ID,
+            None => nobody_in(group),
         }
     }
 
@@ -289,8 +286,7 @@ impl Coordinator {
             Some(handle) => self.act(&handle, handle.lock(), |group, limits, effects| {
                 group.leave(leave, limits, now, effects)
             }),
-            None if group.is_empty() => ErrorCode::INVALID_GROUP_ID,
-            None => ErrorCode::UNKNOWN_MEMBER_ID,
+            None => nobody_in(group),
         }
     }
 
@@ -383,4 +379,9 @@ impl Coordinator {
         };
         Ok(row.max(positions))
     }
+}
+
+/// What a member is told by a group that is not there.
+fn nobody_in(group: &Str) -> ErrorCode {
+    if group.is_empty() { ErrorCode::INVALID_GROUP_ID } else { ErrorCode::UNKNOWN_MEMBER_ID }
 }

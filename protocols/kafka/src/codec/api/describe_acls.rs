@@ -1,21 +1,12 @@
 //! DescribeAcls: permissions are read.
 
+/// Versions 1-3, flexible 2+. What is to be read is said as what is to be deleted.
+pub use super::delete_acls::DeleteAclsFilter as DescribeAclsRequest;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
 
 messages! {
-    /// Versions 1-3, flexible 2+.
-    pub struct DescribeAclsRequest {
-        resource_type_filter: i8 [0..],
-        resource_name_filter: Option<Str> [0..; null 0..],
-        pattern_type_filter: i8 [1..; default 3],
-        principal_filter: Option<Str> [0..; null 0..],
-        host_filter: Option<Str> [0..; null 0..],
-        operation: i8 [0..],
-        permission_type: i8 [0..],
-    }
-
     /// Versions 1-3, flexible 2+.
     pub struct DescribeAclsResponse {
         throttle_time_ms: i32 [0..],

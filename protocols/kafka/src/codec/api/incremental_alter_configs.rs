@@ -1,6 +1,6 @@
 //! IncrementalAlterConfigs: settings are changed one by one.
 
-use crate::codec::error_code::ErrorCode;
+pub use super::alter_configs::AlterConfigsResourceResponse;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
 
@@ -29,13 +29,5 @@ messages! {
     pub struct IncrementalAlterConfigsResponse {
         throttle_time_ms: i32 [0..],
         responses: Vec<AlterConfigsResourceResponse> [0..],
-    }
-
-    /// The responses for each resource.
-    pub struct AlterConfigsResourceResponse {
-        error_code: ErrorCode [0..],
-        error_message: Option<Str> [0..; null 0..],
-        resource_type: i8 [0..],
-        resource_name: Str [0..],
     }
 }
