@@ -2,6 +2,7 @@
 
 use crate::client::{Client, table};
 use crate::server::Server;
+use crate::verbs::declare_durable_exchange;
 use inver_amqp::codec::Method;
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, Value};
@@ -218,20 +219,7 @@ fn what_was_confirmed_or_declared_survives() {
         let server = Server::on(dir.path(), Default::default());
         let mut client = server.client();
         client.declare_with("q", true, Table::default());
-        client.send(
-            1,
-            &Method::ExchangeDeclare {
-                ticket: 0,
-                exchange: "ex",
-                kind: "direct",
-                passive: false,
-                durable: true,
-                auto_delete: false,
-                internal: false,
-                nowait: false,
-                arguments: Table::default(),
-            },
-        );
+        client.send(1, &declare_durable_exchange("ex", "direct"));
         client.expect("ExchangeDeclareOk");
         client.bind("q", "ex", "key", Table::default());
         client.confirm_select();

@@ -5,7 +5,7 @@ use inver_amqp::codec::table::Table;
 
 use crate::client::Client;
 use crate::server::Server;
-use crate::verbs::{Declare, PLAIN, declare_exchange, refused};
+use crate::verbs::{Declare, PLAIN, declare_durable_exchange, declare_exchange, refused};
 
 #[test]
 fn what_is_not_there() {
@@ -94,20 +94,7 @@ fn names_that_are_not_for_clients() {
     for (name, kind) in
         [("amq.topic", "topic"), ("amq.direct", "direct"), ("amq.fanout", "fanout"), ("amq.match", "headers")]
     {
-        client.send(
-            1,
-            &Method::ExchangeDeclare {
-                ticket: 0,
-                exchange: name,
-                kind,
-                passive: false,
-                durable: true,
-                auto_delete: false,
-                internal: false,
-                nowait: false,
-                arguments: Table::default(),
-            },
-        );
+        client.send(1, &declare_durable_exchange(name, kind));
         client.expect("ExchangeDeclareOk");
     }
 }

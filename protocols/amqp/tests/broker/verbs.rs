@@ -51,12 +51,21 @@ impl<'a> Declare<'a> {
 
 /// A declaration of a transient exchange.
 pub(crate) fn declare_exchange<'a>(exchange: &'a str, kind: &'a str, arguments: Table<'a>) -> Method<'a> {
+    exchange_declare(exchange, kind, false, arguments)
+}
+
+/// A declaration of a durable exchange.
+pub(crate) fn declare_durable_exchange<'a>(exchange: &'a str, kind: &'a str) -> Method<'a> {
+    exchange_declare(exchange, kind, true, Table::EMPTY)
+}
+
+fn exchange_declare<'a>(exchange: &'a str, kind: &'a str, durable: bool, arguments: Table<'a>) -> Method<'a> {
     Method::ExchangeDeclare {
         ticket: 0,
         exchange,
         kind,
         passive: false,
-        durable: false,
+        durable,
         auto_delete: false,
         internal: false,
         nowait: false,
