@@ -212,25 +212,25 @@ fn last_keys() -> Vec<Key> { vec![
     key!("limits.message_bytes_max", "16 MiB", "Size of the largest message that is taken.",
         |c, v| c.message_bytes_max = value::bytes(v, 1024, GIB)? as usize),
     key!("limits.topics_max", "2000000", "Log topics and durable queues of a namespace.",
-        |c, v| c.limits.topics_max = value::count(v, 1, 1_000_000_000)?),
+        |c, v| c.limits.topics_max = many(v)?),
     key!("limits.queues_max", "2000000", "Queues of a namespace, those of shared subscriptions among them.",
-        |c, v| c.limits.queues_max = value::count(v, 1, 1_000_000_000)?),
+        |c, v| c.limits.queues_max = many(v)?),
     key!("limits.exchanges_max", "100000", "Exchanges of a namespace.",
-        |c, v| c.limits.exchanges_max = value::count(v, 1, 1_000_000_000)?),
+        |c, v| c.limits.exchanges_max = many(v)?),
     key!("limits.bindings_max", "10000000", "Bindings that lead away from one exchange; MQTT subscriptions are bindings of `amq.topic`.",
-        |c, v| c.limits.bindings_max = value::count(v, 1, 1_000_000_000)?),
+        |c, v| c.limits.bindings_max = many(v)?),
     key!("limits.sessions_max", "2000000", "MQTT sessions, connected or not.",
-        |c, v| c.limits.sessions_max = value::count(v, 1, 1_000_000_000)?),
+        |c, v| c.limits.sessions_max = many(v)?),
     key!("limits.subscriptions_max", "2000000", "Named subscriptions of log topics.",
-        |c, v| c.limits.subscriptions_max = value::count(v, 1, 1_000_000_000)?),
+        |c, v| c.limits.subscriptions_max = many(v)?),
     key!("limits.retained_messages_max", "2000000", "Retained messages.",
-        |c, v| c.limits.retained_values_max = value::count(v, 1, 1_000_000_000)?),
+        |c, v| c.limits.retained_values_max = many(v)?),
     key!("limits.positions_max", "10000000", "Committed offsets of consumer groups, one a partition.",
-        |c, v| c.limits.positions_max = value::count(v, 1, 1_000_000_000)?),
+        |c, v| c.limits.positions_max = many(v)?),
     key!("limits.retained_bytes_max", "1 GiB", "Retained messages together.",
         |c, v| c.limits.retained_bytes_max = value::bytes(v, 1024, 1024 * GIB)?),
     key!("limits.inbox_messages_max", "1000000", "Messages that wait for a session; beyond, the oldest go.",
-        |c, v| c.inbox_messages_max = value::count(v, 1, 1_000_000_000)? as u64),
+        |c, v| c.inbox_messages_max = many(v)? as u64),
     key!("limits.queue_memory_bytes_max", "64 MiB", "What a transient queue holds in memory; beyond, it goes on in the log.",
         |c, v| c.queue_memory_bytes_max = value::bytes(v, 1024, 1024 * GIB)?),
     key!("limits.subscription_idle_s", "0", "Durable named subscriptions go when nobody consumed them for so many seconds; 0: never.",
@@ -248,6 +248,11 @@ fn last_keys() -> Vec<Key> { vec![
     key!("logging.filter", "info", "What is logged: a level, or `target=level` pairs.",
         |c, v| c.log_filter = value::log_filter(v)?),
 ] }
+
+/// How many of a thing clients may make.
+fn many(value: &Value) -> Result<usize, String> {
+    value::count(value, 1, 1_000_000_000)
+}
 
 /// The key of that dotted name.
 pub(crate) fn find(name: &str) -> Option<&'static Key> {
