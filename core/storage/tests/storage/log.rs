@@ -1,14 +1,11 @@
 //! Appending, reading, restarting.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::shorthand::*;
 use bytes::Bytes;
-use common::*;
 use inver_storage::{
     CommitPolicy, Entry, Listener, LogError, LogOptions, Lsn, Offset, OpenError, Read, ReadError, Retention,
     SubmitError, TableId, TimeLookup,

@@ -1,12 +1,9 @@
 //! Salvage: whatever was damaged, the log opens again and the rest of it is there.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::*;
+use crate::shorthand::*;
 use inver_storage::inspect::{Loss, salvage, verify};
 use inver_storage::{Log, LogOptions, StreamId};
 

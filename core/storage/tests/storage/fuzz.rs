@@ -1,12 +1,9 @@
 //! The bodies of the fuzz targets for a bounded time, from mutated samples of what a log writes. `fuzz/` runs them for
 //! long.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::path::Path;
 
-use common::*;
+use crate::shorthand::*;
 use inver_storage::fuzz::TARGETS;
 use inver_storage::medium::fake::Random;
 use inver_storage::{BatchBuilder, Compression, Entry, Offset};

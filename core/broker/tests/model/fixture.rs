@@ -1,5 +1,4 @@
 //! A broker over a log in a temporary folder, and short ways to publish and pull.
-#![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,48 +11,48 @@ use inver_broker::{
 use inver_storage::{CommitPolicy, Log, LogOptions, Lsn};
 use tempfile::TempDir;
 
-pub struct Fixture {
-    pub dir: TempDir,
-    pub broker: Broker,
-    pub config: BrokerConfig,
-    pub options: LogOptions,
+pub(crate) struct Fixture {
+    pub(crate) dir: TempDir,
+    pub(crate) broker: Broker,
+    pub(crate) config: BrokerConfig,
+    pub(crate) options: LogOptions,
 }
 
 impl Fixture {
-    pub fn new() -> Fixture {
+    pub(crate) fn new() -> Fixture {
         Fixture::with(BrokerConfig::default())
     }
 
-    pub fn with(config: BrokerConfig) -> Fixture {
+    pub(crate) fn with(config: BrokerConfig) -> Fixture {
         Fixture::over(config, LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() })
     }
 
     /// Nearly all that was written has to be read from the disk.
-    pub fn cold() -> Fixture {
+    pub(crate) fn cold() -> Fixture {
         let options =
             LogOptions { commit: CommitPolicy::Os, tail_cache_bytes_max: 1024, ..LogOptions::default() };
         Fixture::over(BrokerConfig::default(), options)
     }
 
-    pub fn over(config: BrokerConfig, options: LogOptions) -> Fixture {
+    pub(crate) fn over(config: BrokerConfig, options: LogOptions) -> Fixture {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let broker = open_broker(&dir, &config, &options);
         Fixture { dir, broker, config, options }
     }
 
     /// Housekeeping runs for as long as the result is there. Needs a runtime.
-    pub fn keep_house(&self) -> inver_broker::ShutdownTrigger {
+    pub(crate) fn keep_house(&self) -> inver_broker::ShutdownTrigger {
         let (trigger, requested) = inver_broker::Shutdown::channel();
         tokio::spawn(self.broker.clone().keep_house(requested));
         trigger
     }
 
-    pub fn namespace(&self) -> Namespace {
+    pub(crate) fn namespace(&self) -> Namespace {
         self.broker.default_namespace()
     }
 
     /// Ends the log as the process would, and opens it again.
-    pub fn restart(self) -> Fixture {
+    pub(crate) fn restart(self) -> Fixture {
         self.broker.log().shutdown().expect("shutdown");
         let Fixture { dir, broker, config, options } = self;
         drop(broker);
@@ -67,17 +66,17 @@ fn open_broker(dir: &TempDir, config: &BrokerConfig, options: &LogOptions) -> Br
     Broker::open(log, config.clone()).expect("the broker opens")
 }
 
-pub fn committed(namespace: &Namespace, lsn: Option<Lsn>) {
+pub(crate) fn committed(namespace: &Namespace, lsn: Option<Lsn>) {
     if let Some(lsn) = lsn {
         namespace.log().wait_committed_blocking(lsn).expect("committed");
     }
 }
 
-pub fn publisher(namespace: &Namespace) -> Publisher {
+pub(crate) fn publisher(namespace: &Namespace) -> Publisher {
     Publisher::new(namespace.clone(), PublisherId { origin: "test", session: None })
 }
 
-pub fn message(value: &[u8]) -> Message<'_> {
+pub(crate) fn message(value: &[u8]) -> Message<'_> {
     Message {
         timestamp_ms: inver_broker::now_ms(),
         key: None,
@@ -89,7 +88,7 @@ pub fn message(value: &[u8]) -> Message<'_> {
 }
 
 /// Publishes one message and waits for its commit; how many received it.
-pub fn publish(namespace: &Namespace, to: Target<'_>, value: &str) -> usize {
+pub(crate) fn publish(namespace: &Namespace, to: Target<'_>, value: &str) -> usize {
     let mut publisher = publisher(namespace);
     let routed = publisher.publish(to, &message(value.as_bytes())).expect("published");
     committed(namespace, publisher.flush().expect("flushed"));
@@ -97,7 +96,12 @@ pub fn publish(namespace: &Namespace, to: Target<'_>, value: &str) -> usize {
 }
 
 /// Publishes with headers.
-pub fn publish_with(namespace: &Namespace, to: Target<'_>, value: &str, headers: &HeaderWriter) -> usize {
+pub(crate) fn publish_with(
+    namespace: &Namespace,
+    to: Target<'_>,
+    value: &str,
+    headers: &HeaderWriter,
+) -> usize {
     let mut publisher = publisher(namespace);
     let mut message = message(value.as_bytes());
     message.headers = headers.headers();
@@ -106,22 +110,22 @@ pub fn publish_with(namespace: &Namespace, to: Target<'_>, value: &str, headers:
     routed.destinations
 }
 
-pub fn queue(name: &str) -> Target<'_> {
+pub(crate) fn queue(name: &str) -> Target<'_> {
     Target::Exchange { name: "", routing_key: name.as_bytes(), more_keys: &[] }
 }
 
-pub fn exchange<'a>(name: &'a str, routing_key: &'a str) -> Target<'a> {
+pub(crate) fn exchange<'a>(name: &'a str, routing_key: &'a str) -> Target<'a> {
     Target::Exchange { name, routing_key: routing_key.as_bytes(), more_keys: &[] }
 }
 
-pub fn attach(subscription: &Arc<inver_broker::Subscription>) -> (Arc<Mailbox>, Consumer) {
+pub(crate) fn attach(subscription: &Arc<inver_broker::Subscription>) -> (Arc<Mailbox>, Consumer) {
     let mailbox = Mailbox::new();
     let consumer = subscription.attach(ConsumerSpec::new(mailbox.clone(), 1)).expect("attached");
     (mailbox, consumer)
 }
 
 /// Pulls until so many messages came, or fails after ten seconds.
-pub async fn take(mailbox: &Mailbox, consumer: &mut Consumer, count: usize) -> Vec<Delivery> {
+pub(crate) async fn take(mailbox: &Mailbox, consumer: &mut Consumer, count: usize) -> Vec<Delivery> {
     let mut got = Vec::new();
     let all = async {
         loop {
@@ -141,34 +145,34 @@ pub async fn take(mailbox: &Mailbox, consumer: &mut Consumer, count: usize) -> V
     got
 }
 
-pub fn values(deliveries: &[Delivery]) -> Vec<String> {
+pub(crate) fn values(deliveries: &[Delivery]) -> Vec<String> {
     let text = |d: &Delivery| String::from_utf8(d.record.value.clone().unwrap_or_default().to_vec());
     deliveries.iter().map(|d| text(d).expect("text")).collect()
 }
 
-pub fn pull_now(consumer: &mut Consumer) -> Vec<Delivery> {
+pub(crate) fn pull_now(consumer: &mut Consumer) -> Vec<Delivery> {
     let mut got = Vec::new();
     consumer.pull(1000, usize::MAX, &mut got);
     got
 }
 
-pub fn declare(namespace: &Namespace, name: &str, spec: QueueSpec) -> Arc<Queue> {
+pub(crate) fn declare(namespace: &Namespace, name: &str, spec: QueueSpec) -> Arc<Queue> {
     let declared = namespace.declare_queue(name, spec).expect("declared");
     committed(namespace, declared.lsn);
     declared.it
 }
 
-pub fn durable(limits: QueueLimits) -> QueueSpec {
+pub(crate) fn durable(limits: QueueLimits) -> QueueSpec {
     QueueSpec { durable: true, limits, ..QueueSpec::default() }
 }
 
 /// Where the dead of a queue go: to this queue.
-pub fn dead_to(queue: &str) -> Option<DeadLetter> {
+pub(crate) fn dead_to(queue: &str) -> Option<DeadLetter> {
     Some(DeadLetter { exchange: String::new(), routing_key: Some(queue.as_bytes().to_vec()) })
 }
 
 /// Waits until something holds, or fails after ten seconds.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let wait = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -178,7 +182,7 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Opens a session; its inbox posts 1, its live queue 2, a take-over 3.
-pub async fn open(namespace: &Namespace, client_id: &str, durable: bool) -> (Arc<Mailbox>, Opened) {
+pub(crate) async fn open(namespace: &Namespace, client_id: &str, durable: bool) -> (Arc<Mailbox>, Opened) {
     let mailbox = Mailbox::new();
     let spec = SessionSpec {
         client_id,
@@ -196,6 +200,6 @@ pub async fn open(namespace: &Namespace, client_id: &str, durable: bool) -> (Arc
     (mailbox, opened)
 }
 
-pub fn guaranteed() -> SubscriptionOptions {
+pub(crate) fn guaranteed() -> SubscriptionOptions {
     SubscriptionOptions { guaranteed: true, ..SubscriptionOptions::default() }
 }

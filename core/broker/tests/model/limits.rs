@@ -1,10 +1,6 @@
 //! Every bound of a namespace, at the bound.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
-
-mod common;
-
-use common::*;
+use crate::fixture::*;
 use inver_broker::{
     BindDestination, BindError, BrokerConfig, ExchangeError, ExchangeKind, ExchangeSpec, LimitReached,
     Limits, Mode, Namespace, Position, QueueError, QueueLimits, QueueSpec, SessionError, Start,

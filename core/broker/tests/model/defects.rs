@@ -1,11 +1,7 @@
 //! Defects that were found, each by its name.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
-
-mod common;
-
+use crate::fixture::*;
 use bytes::Bytes;
-use common::*;
 use inver_broker::{
     BindDestination, BrokerConfig, CaptureRule, DeadLetter, ExchangeKind, ExchangeSpec, Filter, HUB,
     HeaderWriter, Mailbox, Mode, OwnerId, Pull, QueueLimits, QueueSpec, Start, SubscriptionOptions, Target,

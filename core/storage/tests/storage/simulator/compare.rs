@@ -8,18 +8,18 @@ use inver_storage::{
     TimeLookup,
 };
 
-use crate::common::{Row, read_once, take_rows, try_rows};
-use crate::model::{Model, ModelStream};
-use crate::operations::TABLE;
-use crate::simulation::Simulation;
+use super::model::{Model, ModelStream};
+use super::operations::TABLE;
+use super::simulation::Simulation;
+use crate::shorthand::{Row, read_once, take_rows, try_rows};
 
 impl Simulation {
-    pub fn compare(&self, log: &Log) {
+    pub(crate) fn compare(&self, log: &Log) {
         self.compare_with(log, &self.settled, None);
     }
 
     /// `damaged`: the file in which reads may find damage, which they must say then.
-    pub fn compare_with(&self, log: &Log, model: &Model, damaged: Option<&str>) {
+    pub(crate) fn compare_with(&self, log: &Log, model: &Model, damaged: Option<&str>) {
         let streams: Vec<u64> = log.stream_ids().iter().map(|id| id.0).collect();
         assert_eq!(streams, model.streams.keys().copied().collect::<Vec<_>>());
         for (id, expected) in &model.streams {
@@ -72,7 +72,7 @@ impl Simulation {
     }
 
     /// What is visible now is a prefix of what was submitted.
-    pub fn check_reads(&mut self, log: &Log) {
+    pub(crate) fn check_reads(&mut self, log: &Log) {
         let streams: Vec<u64> = self.ahead.streams.keys().copied().collect();
         for id in streams {
             let stream = log.stream(StreamId(id)).unwrap();

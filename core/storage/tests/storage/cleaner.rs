@@ -1,13 +1,10 @@
 //! The cleaner: room comes back whatever keeps a segment alive, and streams that lie among each other are sorted.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::*;
+use crate::shorthand::*;
 use inver_storage::medium::fake::{FakeMedium, Fault};
 use inver_storage::{Entry, Log, LogOptions, Offset, Stream, SystemClock, TimeLookup};
 

@@ -1,13 +1,10 @@
 //! The bounds of a log, each reached. Those of the queue before the writer are in damage.rs, that of an entry in log.rs,
 //! that of a compaction's keys in compaction.rs, those of decompression beside the code.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use common::*;
+use crate::shorthand::*;
 use inver_storage::medium::Files;
 use inver_storage::medium::fake::FakeMedium;
 use inver_storage::{

@@ -2,15 +2,11 @@
 //! acknowledging, returning, purging, consumers that come and go. Nothing is lost, nothing is held twice, the
 //! order holds.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::*;
+use crate::fixture::*;
 use inver_broker::{
     BrokerConfig, Consumer, DeliveryId, Mailbox, Mode, Namespace, QueueLimits, QueueSpec, Start,
     Subscription, TopicSpec,

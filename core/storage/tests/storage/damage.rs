@@ -1,13 +1,10 @@
 //! Torn tails are cut at the last whole entry; anything else is named and refused; a failed medium ends the log.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod common;
 
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use common::*;
+use crate::shorthand::*;
 use inver_storage::medium::fake::{FakeMedium, Fault, Random};
 use inver_storage::{
     CommitPolicy, Entry, Log, LogError, LogOptions, Lsn, Offset, OpenError, ReadError, StreamId, SubmitError,

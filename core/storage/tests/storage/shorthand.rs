@@ -1,5 +1,4 @@
-//! What the behaviour tests share.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
+//! Short ways to append and read.
 
 use std::path::Path;
 
@@ -9,15 +8,15 @@ use inver_storage::{
 };
 
 /// Small segments, so that a test sees many of them.
-pub fn small() -> LogOptions {
+pub(crate) fn small() -> LogOptions {
     LogOptions { segment_bytes_max: 16 << 10, ..LogOptions::default() }
 }
 
-pub fn open(dir: &Path, options: &LogOptions) -> Log {
+pub(crate) fn open(dir: &Path, options: &LogOptions) -> Log {
     Log::open(dir, options.clone()).unwrap()
 }
 
-pub fn batch(values: &[&[u8]]) -> Batch {
+pub(crate) fn batch(values: &[&[u8]]) -> Batch {
     let mut builder = BatchBuilder::new(256);
     for (at, value) in values.iter().enumerate() {
         builder.push(1000 + at as i64, None, &[], Some(value));
@@ -25,7 +24,7 @@ pub fn batch(values: &[&[u8]]) -> Batch {
     builder.finish()
 }
 
-pub fn create_stream(log: &Log) -> Stream {
+pub(crate) fn create_stream(log: &Log) -> Stream {
     let id = log.allocate_stream();
     let mut entry = Entry::new();
     entry.create_stream(id);
@@ -33,7 +32,7 @@ pub fn create_stream(log: &Log) -> Stream {
     log.stream(id).unwrap()
 }
 
-pub fn create_cursor(log: &Log, stream: StreamId) -> CursorId {
+pub(crate) fn create_cursor(log: &Log, stream: StreamId) -> CursorId {
     let id = log.allocate_cursor();
     let mut entry = Entry::new();
     entry.create_cursor(id, stream, Offset(0));
@@ -41,19 +40,19 @@ pub fn create_cursor(log: &Log, stream: StreamId) -> CursorId {
     id
 }
 
-pub fn commit(log: &Log, entry: Entry) -> Vec<u64> {
+pub(crate) fn commit(log: &Log, entry: Entry) -> Vec<u64> {
     let submitted = log.submit(entry).unwrap();
     log.wait_committed_blocking(submitted.lsn).unwrap();
     submitted.bases.iter().map(|base| base.0).collect()
 }
 
-pub fn append(log: &Log, destinations: &[Stream], values: &[&[u8]]) -> Vec<u64> {
+pub(crate) fn append(log: &Log, destinations: &[Stream], values: &[&[u8]]) -> Vec<u64> {
     let mut entry = Entry::new();
     entry.batch(destinations, batch(values));
     commit(log, entry)
 }
 
-pub fn read_once(stream: &Stream, from: u64, bytes_max: usize) -> Result<Vec<StoredBatch>, ReadError> {
+pub(crate) fn read_once(stream: &Stream, from: u64, bytes_max: usize) -> Result<Vec<StoredBatch>, ReadError> {
     match stream.read(Offset(from), bytes_max)? {
         Read::Ready(batches) => Ok(batches),
         Read::Empty => Ok(Vec::new()),
@@ -62,25 +61,25 @@ pub fn read_once(stream: &Stream, from: u64, bytes_max: usize) -> Result<Vec<Sto
 }
 
 /// All records from an offset on: offset and value.
-pub fn read_all(stream: &Stream, from: u64) -> Vec<(u64, Vec<u8>)> {
+pub(crate) fn read_all(stream: &Stream, from: u64) -> Vec<(u64, Vec<u8>)> {
     try_read_all(stream, from).unwrap()
 }
 
-pub fn try_read_all(stream: &Stream, from: u64) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
+pub(crate) fn try_read_all(stream: &Stream, from: u64) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
     let rows = try_rows(stream, from)?;
     Ok(rows.into_iter().map(|row| (row.offset, row.value.unwrap())).collect())
 }
 
 /// A record as it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    pub offset: u64,
-    pub key: Option<Vec<u8>>,
-    pub value: Option<Vec<u8>>,
+pub(crate) struct Row {
+    pub(crate) offset: u64,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
 }
 
 /// All records from an offset on, control batches passed over.
-pub fn try_rows(stream: &Stream, from: u64) -> Result<Vec<Row>, ReadError> {
+pub(crate) fn try_rows(stream: &Stream, from: u64) -> Result<Vec<Row>, ReadError> {
     let mut found = Vec::new();
     let mut next = from;
     loop {
@@ -95,7 +94,7 @@ pub fn try_rows(stream: &Stream, from: u64) -> Result<Vec<Row>, ReadError> {
 }
 
 /// The records of a batch at and above an offset. Returns where the batch ends.
-pub fn take_rows(stored: &StoredBatch, from: u64, found: &mut Vec<Row>) -> u64 {
+pub(crate) fn take_rows(stored: &StoredBatch, from: u64, found: &mut Vec<Row>) -> u64 {
     let header = inver_storage::BatchHeader::parse(&stored.bytes).unwrap();
     if !header.is_control() {
         for record in records(&stored.bytes).unwrap() {
@@ -111,6 +110,6 @@ pub fn take_rows(stored: &StoredBatch, from: u64, found: &mut Vec<Row>) -> u64 {
     stored.base_offset.0 + header.offset_span()
 }
 
-pub fn values(stream: &Stream) -> Vec<Vec<u8>> {
+pub(crate) fn values(stream: &Stream) -> Vec<Vec<u8>> {
     read_all(stream, stream.start().0).into_iter().map(|(_, value)| value).collect()
 }

@@ -1,12 +1,9 @@
 //! Acknowledgements, delivery counts and producers, across restarts.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::shorthand::*;
 use inver_storage::{
     Batch, BatchBuilder, Compression, Entry, Log, LogOptions, Offset, ProducerStamp, SubmitError,
 };

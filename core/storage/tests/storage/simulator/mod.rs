@@ -3,10 +3,7 @@
 //! A seed determines everything: operations, faults, crash points, what survives. `INVER_SIMULATOR_SEEDS=from..to`
 //! runs others than the default ones; a failing seed is named in the panic. That the simulator can fail is shown by bugs
 //! that are seeded on purpose, each of which it must find.
-#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
-#[path = "../common/mod.rs"]
-mod common;
 mod compare;
 mod model;
 mod operations;

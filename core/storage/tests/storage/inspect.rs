@@ -1,9 +1,6 @@
 //! Walking the files of a stopped log.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::*;
+use crate::shorthand::*;
 use inver_storage::inspect::{PartSummary, dump, salvage, verify};
 use inver_storage::{Entry, Offset, OpenError};
 

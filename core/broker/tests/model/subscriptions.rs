@@ -1,12 +1,8 @@
 //! Named subscriptions of log topics: the modes, and that one reader's acknowledgements leave the others alone.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
-
-mod common;
-
 use std::sync::Arc;
 
-use common::*;
+use crate::fixture::*;
 use inver_broker::{AttachError, ConsumerSpec, Mailbox, Mode, Namespace, Start, Topic, TopicSpec};
 use inver_storage::BatchBuilder;
 

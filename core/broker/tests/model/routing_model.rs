@@ -1,13 +1,9 @@
 //! Routing against a plain model: exchanges of all kinds, bound to queues and to each other, with alternates.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::*;
+use crate::fixture::*;
 use inver_broker::{
     Arguments, BindDestination, ExchangeKind, ExchangeSpec, HeaderLookup, Message, Namespace, QueueSpec,
     Target, Value,

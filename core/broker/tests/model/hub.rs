@@ -1,11 +1,7 @@
 //! Where the address spaces meet: captures, topics by name, records that name an address, sessions, retained.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
-
-mod common;
-
+use crate::fixture::*;
 use bytes::Bytes;
-use common::*;
 use inver_broker::{
     BindDestination, BrokerConfig, CaptureRule, Delivery, Expiry, Filter, HUB, Mailbox, Message, Namespace,
     QueueSpec, Session, Target, TopicSpec, Will,

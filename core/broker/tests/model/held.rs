@@ -1,12 +1,8 @@
 //! What consumers hold: without its records in memory, read again when it comes back, however many hold it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::fixture::*;
 use inver_broker::{
     ConsumerSpec, Delivery, DeliveryId, Mailbox, Mode, QueueLimits, QueueSpec, Start, TopicSpec,
 };

@@ -8,15 +8,15 @@ use inver_storage::{Compaction, ProducerStamp};
 const BATCHES_REMEMBERED: usize = 5;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelRecord {
-    pub timestamp_ms: i64,
-    pub key: Option<Vec<u8>>,
-    pub value: Option<Vec<u8>>,
+pub(crate) struct ModelRecord {
+    pub(crate) timestamp_ms: i64,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
 }
 
 /// One change, as the model applies it.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub(crate) enum Change {
     /// `stamp`: its producer, in the stream that it sent to.
     Batch {
         stream: u64,
@@ -38,38 +38,38 @@ pub enum Change {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ModelProducer {
-    pub epoch: i16,
+pub(crate) struct ModelProducer {
+    pub(crate) epoch: i16,
     /// First and last sequence, base offset.
-    pub batches: VecDeque<(i32, i32, u64)>,
+    pub(crate) batches: VecDeque<(i32, i32, u64)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ModelStream {
-    pub start: u64,
-    pub records: Vec<ModelRecord>,
-    pub compaction: Option<Compaction>,
-    pub producers: BTreeMap<i64, ModelProducer>,
+pub(crate) struct ModelStream {
+    pub(crate) start: u64,
+    pub(crate) records: Vec<ModelRecord>,
+    pub(crate) compaction: Option<Compaction>,
+    pub(crate) producers: BTreeMap<i64, ModelProducer>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ModelCursor {
-    pub acked: BTreeSet<u64>,
-    pub counts: BTreeMap<u64, u32>,
+pub(crate) struct ModelCursor {
+    pub(crate) acked: BTreeSet<u64>,
+    pub(crate) counts: BTreeMap<u64, u32>,
     /// Where the last seek went; everything below counts as acknowledged.
-    pub from: u64,
+    pub(crate) from: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Model {
-    pub streams: BTreeMap<u64, ModelStream>,
-    pub cursors: BTreeMap<u64, ModelCursor>,
-    pub state: BTreeMap<u8, u64>,
+pub(crate) struct Model {
+    pub(crate) streams: BTreeMap<u64, ModelStream>,
+    pub(crate) cursors: BTreeMap<u64, ModelCursor>,
+    pub(crate) state: BTreeMap<u8, u64>,
 }
 
 /// What should become of a producer's batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Taken,
     Duplicate(u64),
     OutOfOrder,
@@ -77,7 +77,7 @@ pub enum Verdict {
 }
 
 impl Model {
-    pub fn apply(&mut self, change: &Change) {
+    pub(crate) fn apply(&mut self, change: &Change) {
         match change {
             Change::Batch { stream, base, records, stamp } => {
                 if let Some(stream) = self.streams.get_mut(stream) {
@@ -142,11 +142,11 @@ impl Model {
 }
 
 impl ModelCursor {
-    pub fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         (self.from..).find(|offset| !self.acked.contains(offset)).unwrap()
     }
 
-    pub fn above(&self) -> Vec<u64> {
+    pub(crate) fn above(&self) -> Vec<u64> {
         let position = self.position();
         self.acked.iter().copied().filter(|offset| *offset > position).collect()
     }
@@ -165,7 +165,7 @@ impl ModelStream {
         producer.batches.push_back((stamp.base_sequence, last, base));
     }
 
-    pub fn judge(&self, stamp: &ProducerStamp, count: usize) -> Verdict {
+    pub(crate) fn judge(&self, stamp: &ProducerStamp, count: usize) -> Verdict {
         let Some(producer) = self.producers.get(&stamp.id) else { return Verdict::Taken };
         let first = stamp.base_sequence;
         let last = first + count as i32 - 1;
@@ -186,7 +186,7 @@ impl ModelStream {
 
     /// Whether the record may be gone from a stream that is compacted: another one has its key, or it is a tombstone of
     /// which enough time has passed.
-    pub fn may_lack(&self, offset: u64, tombstones_to_ms: i64) -> bool {
+    pub(crate) fn may_lack(&self, offset: u64, tombstones_to_ms: i64) -> bool {
         let Some(record) = self.records.get(offset as usize) else { return false };
         let Some(key) = &record.key else { return false };
         let later = self.records.get(offset as usize + 1..).unwrap();

@@ -10,14 +10,14 @@ use inver_storage::{
     Retention, StreamId, SubmitError, TableId,
 };
 
-use crate::model::{Change, ModelRecord, Verdict};
-use crate::simulation::{Simulation, Taken};
+use super::model::{Change, ModelRecord, Verdict};
+use super::simulation::{Simulation, Taken};
 
-pub const TABLE: TableId = TableId(3);
+pub(crate) const TABLE: TableId = TableId(3);
 const STREAMS_MAX: usize = 6;
 
 impl Simulation {
-    pub fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         let log = self.log.clone().unwrap();
         self.clock.0.fetch_add(self.random.below(50) as i64, Ordering::Relaxed);
         match self.random.below(20) {

@@ -1,10 +1,6 @@
 //! Queues and what their consumers see: order, sharing, returning, dying, restarting.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
-
-mod common;
-
-use common::*;
+use crate::fixture::*;
 use inver_broker::message::{DEATH, HeaderView};
 use inver_broker::{BindDestination, DeadLetter, HeaderWriter, Overflow, QueueLimits, QueueSpec};
 

@@ -1,13 +1,10 @@
 //! A process that appends is killed in the middle of it; every acknowledged entry is there afterwards.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod common;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::*;
+use crate::shorthand::*;
 use inver_storage::medium::fake::Random;
 use inver_storage::{CommitPolicy, CursorId, Entry, LogOptions, Offset, StreamId};
 
@@ -76,7 +73,7 @@ fn nothing_acknowledged_is_lost() {
     let mut acknowledged = std::collections::BTreeMap::new();
     for round in 0..kills.unwrap_or(KILLS_DEFAULT) {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["the_process_that_is_killed", "--exact", "--nocapture"])
+            .args(["kill::the_process_that_is_killed", "--exact", "--nocapture"])
             .env(DIR, dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

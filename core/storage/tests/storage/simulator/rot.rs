@@ -5,8 +5,8 @@ use std::sync::Arc;
 use inver_storage::medium::fake::FakeMedium;
 use inver_storage::{Log, OpenError};
 
-use crate::model::Model;
-use crate::simulation::Simulation;
+use super::model::Model;
+use super::simulation::Simulation;
 
 const SEGMENT_HEADER_BYTES: usize = 64;
 const CHECKPOINT: &str = "checkpoint.redb";
@@ -21,7 +21,7 @@ struct RawEntry {
 
 impl Simulation {
     /// Damages a copy of the folder, and looks at what is left.
-    pub fn rot(&mut self) {
+    pub(crate) fn rot(&mut self) {
         self.close_window();
         let whole = self.reopen(&self.medium.image()).map(|log| log.committed().0);
         let Ok(whole_end) = whole else { panic!("without a fault the log opens: {whole:?}") };

@@ -8,14 +8,14 @@ use std::time::Duration;
 use inver_storage::medium::fake::{FakeMedium, Fault, Random};
 use inver_storage::{Clock, CommitPolicy, Log, LogOptions, OpenError};
 
-use crate::model::{Change, Model};
+use super::model::{Change, Model};
 
 const STEPS_MAX: u64 = 220;
 const LIVES: u32 = 4;
 const SEGMENT_HEADER_BYTES: u64 = 64;
 
 #[derive(Debug, Default)]
-pub struct SimulatedClock(pub AtomicI64);
+pub(crate) struct SimulatedClock(pub AtomicI64);
 
 impl Clock for SimulatedClock {
     fn now_ms(&self) -> i64 {
@@ -25,40 +25,40 @@ impl Clock for SimulatedClock {
 
 /// Changes that the log took, in order. `after`: the change is in the log if it ends beyond this position.
 #[derive(Clone)]
-pub struct Taken {
-    pub after: u64,
-    pub changes: Vec<Change>,
+pub(crate) struct Taken {
+    pub(crate) after: u64,
+    pub(crate) changes: Vec<Change>,
 }
 
-pub struct Simulation {
-    pub random: Random,
-    pub medium: FakeMedium,
-    pub clock: Arc<SimulatedClock>,
-    pub options: LogOptions,
-    pub log: Option<Log>,
+pub(crate) struct Simulation {
+    pub(crate) random: Random,
+    pub(crate) medium: FakeMedium,
+    pub(crate) clock: Arc<SimulatedClock>,
+    pub(crate) options: LogOptions,
+    pub(crate) log: Option<Log>,
     /// What is certainly in the log.
-    pub settled: Model,
+    pub(crate) settled: Model,
     /// How it came about.
-    pub history: Vec<Taken>,
+    pub(crate) history: Vec<Taken>,
     /// What was submitted, on top of what is settled.
-    pub ahead: Model,
-    pub taken: Vec<Taken>,
+    pub(crate) ahead: Model,
+    pub(crate) taken: Vec<Taken>,
     /// Acknowledgements of the window that is open.
-    pub window: Vec<Change>,
+    pub(crate) window: Vec<Change>,
     /// Submitted up to here, acknowledgements not counted.
-    pub submitted: u64,
+    pub(crate) submitted: u64,
     /// Promised: what must survive a crash, and what must survive the end of the process.
     promised: u64,
     written: u64,
     /// What must be there at the next start, after what happened.
     surviving: u64,
-    pub next_value: u64,
+    pub(crate) next_value: u64,
     /// Streams that were ever compacted, and the shortest time that their tombstones had to stay.
-    pub compacted: BTreeMap<u64, i64>,
+    pub(crate) compacted: BTreeMap<u64, i64>,
 }
 
 impl Simulation {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let commit = match random.below(6) {
             0 => CommitPolicy::Os,
@@ -106,7 +106,7 @@ impl Simulation {
         }
     }
 
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         for life in 0..LIVES {
             self.schedule_fault();
             if self.open() {
@@ -221,7 +221,7 @@ impl Simulation {
     }
 
     /// The acknowledgements of the window become an entry right behind what was submitted.
-    pub fn close_window(&mut self) {
+    pub(crate) fn close_window(&mut self) {
         if !self.window.is_empty() {
             let changes = std::mem::take(&mut self.window);
             // Behind it a new segment's header may lie, which is shorter than any entry of acknowledgements.
@@ -229,7 +229,7 @@ impl Simulation {
         }
     }
 
-    pub fn note_progress(&mut self, log: &Log) {
+    pub(crate) fn note_progress(&mut self, log: &Log) {
         let committed = log.committed().0;
         self.submitted = self.submitted.max(committed);
         let promised = if self.options.commit == CommitPolicy::Always { committed } else { log.durable().0 };

@@ -1,14 +1,11 @@
 //! Key compaction.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::*;
+use crate::shorthand::*;
 use inver_storage::medium::fake::Random;
 use inver_storage::{
     Batch, BatchBuilder, Clock, Compaction, Compression, Entry, Log, LogOptions, Offset, ProducerStamp, Read,

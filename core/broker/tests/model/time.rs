@@ -1,12 +1,8 @@
 //! What time does, and who is counted on: consumers that wait, messages that grow too old.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::fixture::*;
 use inver_broker::{Consumer, ConsumerSpec, HeaderWriter, Mailbox, Pull, QueueLimits, QueueSpec};
 
 fn asking(queue: &inver_broker::Queue) -> Consumer {

@@ -1,0 +1,19 @@
+//! The model as a plug sees it, over a real log.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod defects;
+mod fixture;
+mod held;
+mod hub;
+mod limits;
+mod queues;
+mod routing_model;
+mod subscription_model;
+mod subscriptions;
+mod time;
