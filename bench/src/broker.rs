@@ -19,6 +19,8 @@ use crate::usage;
 
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// So much of a broker's own error is told.
+const ERROR_CHARS: usize = 200;
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum)]
@@ -329,6 +331,15 @@ impl Broker {
     pub(crate) fn pids(&self) -> Vec<u32> {
         let own = usage::tree(self.child.id());
         self.with.iter().map(Self::pids).fold(own, |pids, more| [pids, more].concat())
+    }
+
+    /// The last error in what it wrote, if it wrote one.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        let said = ["err", "out"].map(|file| fs::read_to_string(self.data.join(file)).unwrap_or_default());
+        let is_error =
+            |line: &&str| ["Too many open files", "ERROR", "panicked"].iter().any(|mark| line.contains(mark));
+        let line = said.iter().find_map(|said| said.lines().rev().find(is_error))?;
+        Some(line.chars().take(ERROR_CHARS).collect())
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

@@ -17,7 +17,7 @@ const COMPILE_TIME: Duration = Duration::from_secs(20);
 /// Before each work it runs warm until two runs in succession cost the same to within this share …
 const SETTLED_WITHIN: f64 = 0.1;
 /// … but no longer than this.
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(45);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(30);
 /// Rounds that a work gets in addition if one contestant's rounds differ by more than this.
 const FURTHER_ROUNDS: usize = 2;
 const SPREAD_MAX: f64 = 1.3;
@@ -76,7 +76,8 @@ pub(crate) fn compare(
     for work in works {
         eprintln!("{}: {}", work.id, work.title);
         let (runs, failed) = rounds(work, &mut brokers, settings, places);
-        for (contestant, error) in &failed {
+        // What a peer cannot do is a finding, not a trouble.
+        for (contestant, error) in failed.iter().filter(|(contestant, _)| contestant.is_inver()) {
             results.trouble(format!("{} of {contestant}: {error}", work.id));
         }
         let versions: BTreeMap<Contestant, String> =
@@ -127,7 +128,8 @@ fn rounds(
                 }
                 Err(error) => {
                     eprintln!("  {round} {:<18} failed: {error:#}", contestant.title());
-                    failed.insert(contestant, format!("{error:#}"));
+                    let own = broker.last_error().map(|line| format!("; it says: {line}"));
+                    failed.insert(contestant, format!("{error:#}{}", own.unwrap_or_default()));
                     // Whatever state it is in: the next work finds a whole one.
                     if let Err(error) = broker.renew(places) {
                         eprintln!("    and did not start again: {error:#}");

@@ -19,6 +19,9 @@ const WARMUP_MAX: Duration = Duration::from_secs(90);
 /// Time for what is under way when the window of an open loop ends; what has not come by then is lost.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 const EVENTS: usize = 256;
+/// What tells that no more comes.
+const ENDED: epoll::EventFlags =
+    epoll::EventFlags::HUP.union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ERR);
 
 /// How long a run takes, and of which processes the use is counted.
 #[derive(Clone)]
@@ -50,6 +53,8 @@ struct Seat {
     actor: Box<dyn Actor>,
     readable: bool,
     writable: bool,
+    /// The other end has no more to say: what is left is read to its end.
+    ending: bool,
 }
 
 impl Seat {
@@ -62,6 +67,8 @@ impl Seat {
                 Some(0) => bail!("the broker closed a connection"),
                 Some(_) => {
                     moved = true;
+                    // A read that was not filled left nothing: no other is needed to find that out.
+                    self.readable = !self.link.drained || self.ending;
                     let have = self.link.input.get(self.link.start..self.link.end).unwrap_or_default();
                     let taken = self.actor.received(have, &mut self.link.output, stage)?;
                     self.link.start += taken;
@@ -82,11 +89,13 @@ impl Seat {
 /// Plays the run to the end of its window.
 pub(crate) fn drive(seats: Vec<(Link, Box<dyn Actor>)>, stage: &mut Stage, plan: &Plan) -> Result<Outcome> {
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let mut seats: Vec<Seat> =
-        seats.into_iter().map(|(link, actor)| Seat { link, actor, readable: true, writable: true }).collect();
+    let mut seats: Vec<Seat> = seats
+        .into_iter()
+        .map(|(link, actor)| Seat { link, actor, readable: true, writable: true, ending: false })
+        .collect();
     for (index, seat) in seats.iter().enumerate() {
         seat.link.stream.set_nonblocking(true)?;
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET | ENDED;
         epoll::add(&poll, &seat.link.stream, epoll::EventData::new_u64(index as u64), flags)?;
     }
     let mut events = Vec::with_capacity(EVENTS);
@@ -115,8 +124,8 @@ pub(crate) fn drive(seats: Vec<(Link, Box<dyn Actor>)>, stage: &mut Stage, plan:
         for event in events.drain(..) {
             let (flags, data) = (event.flags, event.data);
             let Some(seat) = seats.get_mut(data.u64() as usize) else { continue };
-            let ended = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-            seat.readable |= flags.intersects(epoll::EventFlags::IN | ended);
+            seat.ending |= flags.intersects(ENDED);
+            seat.readable |= flags.contains(epoll::EventFlags::IN) || seat.ending;
             seat.writable |= flags.contains(epoll::EventFlags::OUT);
         }
         turn = turn.wrapping_add(1);

@@ -145,6 +145,8 @@ pub(crate) struct Link {
     end: usize,
     pub(crate) output: Vec<u8>,
     written: usize,
+    /// The last read took all that there was.
+    drained: bool,
 }
 
 impl Link {
@@ -153,7 +155,8 @@ impl Link {
         let stream = TcpStream::connect(to).with_context(|| format!("connecting to {to}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SETUP_TIMEOUT))?;
-        Ok(Self { stream, input: vec![0; INPUT_BYTES], start: 0, end: 0, output: Vec::new(), written: 0 })
+        let (input, output) = (vec![0; INPUT_BYTES], Vec::new());
+        Ok(Self { stream, input, start: 0, end: 0, output, written: 0, drained: false })
     }
 
     /// Set-up: sends all of it.
@@ -200,6 +203,7 @@ impl Link {
         let Some(room) = self.input.get_mut(self.end..) else { return Ok(None) };
         match self.stream.read(room) {
             Ok(count) => {
+                self.drained = count < room.len();
                 self.end += count;
                 Ok(Some(count))
             }

@@ -54,7 +54,7 @@ pub(crate) fn number(value: f64) -> String {
     } else if size >= 10_000.0 {
         format!("{:.0} k", value / 1e3)
     } else if size >= 1_000.0 {
-        format!("{:.1} k", value / 1e3)
+        format!("{:.2} k", value / 1e3)
     } else if size >= 100.0 || value == 0.0 {
         format!("{value:.0}")
     } else if size >= 10.0 {

@@ -22,9 +22,7 @@ impl Wanted {
             Bound::Times(wanted) => {
                 let value = ratio(work, results, self.of, self.figure)?;
                 Found {
-                    value: format!("×{value:.1}"),
-                    wanted: format!("×{wanted} of the peer's"),
-                    is_met: value >= wanted,
+                    value: format!("×{value:.1}"), wanted: format!("×{wanted}"), is_met: value >= wanted
                 }
             }
             Bound::AtMost(wanted) => {

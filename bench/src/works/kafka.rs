@@ -1,6 +1,8 @@
 //! Works of Kafka producers and consumers.
 
-use anyhow::Result;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
 
 use super::{Figures, Kind, Lengths, Seats, fresh, play};
 use crate::broker::Broker;
@@ -15,6 +17,8 @@ const TAIL_BYTES: usize = 32 * 1024 * 1024;
 const SMALL_INDEXES: &[(&str, &str)] = &[("segment.index.bytes", "65536")];
 /// Nobody takes more than 10,000 in one request; so more partitions are those of several topics.
 const TOPIC_PARTITIONS_MAX: i32 = 1000;
+/// Time to make all of them.
+const MAKE_TIME_MAX: Duration = Duration::from_secs(300);
 /// Records of a batch, and batches of a request, where many partitions are written evenly.
 pub(super) const EVEN_RECORDS: usize = 10;
 const EVEN_BATCHES: usize = 64;
@@ -39,7 +43,14 @@ pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figur
             let topics = count / TOPIC_PARTITIONS_MAX;
             more = (1..topics).map(|index| format!("{topic}-{index}")).collect();
             let mut targets = Vec::new();
-            for name in std::iter::once(&topic).chain(&more) {
+            let began = Instant::now();
+            for (made, name) in std::iter::once(&topic).chain(&more).enumerate() {
+                ensure!(
+                    began.elapsed() < MAKE_TIME_MAX,
+                    "{} of {count} partitions were made in {} s",
+                    made as i32 * (count / topics),
+                    began.elapsed().as_secs()
+                );
                 let partitions: Vec<i32> = (0..count / topics).collect();
                 kafka::create_topic_with(broker.kafka, name, count / topics, SMALL_INDEXES)?;
                 targets.extend(partitions.chunks(EVEN_BATCHES).map(|group| (name.as_str(), group.to_vec())));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Result, bail, ensure};
 
 use super::batch::varint_at;
-use super::{Request, call, frame_length};
+use super::{Request, call, frame_at};
 use crate::load::{Actor, Fields, Link, Stage};
 
 /// Bytes of a partition that a fetch asks for at most: the Java consumer's default.
@@ -83,9 +83,7 @@ impl Consumer {
 impl Actor for Consumer {
     fn received(&mut self, input: &[u8], _output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize> {
         let mut taken = 0;
-        while let Some(frame) =
-            input.get(taken..).and_then(|rest| frame_length(rest).and_then(|length| rest.get(..length)))
-        {
+        while let Some(frame) = input.get(taken..).and_then(frame_at) {
             taken += frame.len();
             self.asked = false;
             let mut fields = Fields(frame.get(8..).unwrap_or_default());

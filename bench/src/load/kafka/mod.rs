@@ -23,6 +23,11 @@ fn frame_length(bytes: &[u8]) -> Option<usize> {
     bytes.get(..4).map(|size| Fields(size).i32() as usize + 4)
 }
 
+/// The whole frame at the front.
+fn frame_at(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.get(..frame_length(bytes)?)
+}
+
 /// A request, put together field by field.
 struct Request(Vec<u8>);
 

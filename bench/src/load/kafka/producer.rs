@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 
 use super::batch::{batch, keyed_batch};
-use super::{INFLIGHT_MAX, Request, frame_length};
+use super::{INFLIGHT_MAX, Request, frame_at, frame_length};
 use crate::load::{Actor, Fields, Link, Pace, Stage};
 
 /// Requests under way where data is only made for those who read.
@@ -104,9 +104,7 @@ impl Producer {
 impl Actor for Producer {
     fn received(&mut self, input: &[u8], _output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize> {
         let mut taken = 0;
-        while let Some(frame) =
-            input.get(taken..).and_then(|rest| frame_length(rest).and_then(|length| rest.get(..length)))
-        {
+        while let Some(frame) = input.get(taken..).and_then(frame_at) {
             taken += frame.len();
             self.inflight -= 1;
             let records = produced(frame.get(8..).unwrap_or_default())? as u64 * self.records;
@@ -160,9 +158,7 @@ impl PacedProducer {
 impl Actor for PacedProducer {
     fn received(&mut self, input: &[u8], _output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize> {
         let mut taken = 0;
-        while let Some(frame) =
-            input.get(taken..).and_then(|rest| frame_length(rest).and_then(|length| rest.get(..length)))
-        {
+        while let Some(frame) = input.get(taken..).and_then(frame_at) {
             taken += frame.len();
             produced(frame.get(8..).unwrap_or_default())?;
             for due_ns in self.inflight.pop_front().unwrap_or_default() {
