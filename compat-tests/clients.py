@@ -25,7 +25,7 @@ class Mqtt:
     """A connected Paho client whose messages come in a queue."""
 
     def __init__(self, broker, client_id=None, version=5, clean=True, expiry=None, will=None, manual_ack=False,
-                 user=None, transport="tcp", port=None, host="127.0.0.1", keepalive=60, properties=None):
+                 user=None, transport="tcp", port=None, host="127.0.0.1", keepalive=60, properties=None, authority=None):
         self.version = version
         self.messages = queue.Queue()
         self.acked = set()
@@ -37,6 +37,8 @@ class Mqtt:
                                   transport=transport, manual_ack=manual_ack, reconnect_on_failure=False, **extra)
         if user:
             self.client.username_pw_set(*user)
+        if authority:
+            self.client.tls_set(ca_certs=authority)
         if will:
             self.client.will_set(**will)
         self.client.on_message = lambda _client, _data, message: self.messages.put(message)

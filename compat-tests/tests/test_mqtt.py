@@ -377,6 +377,30 @@ def test_tls(own_broker, tmp_path):
     assert "mqtt" in admin.list_topics(timeout=15).topics
 
 
+@pytest.mark.parametrize("version", [4, 5])
+def test_websocket_over_tls(own_broker, tmp_path, version):
+    certificate(tmp_path)
+    from harness import free_port
+    port, authority = free_port(), str(tmp_path / "cert.pem")
+    broker = own_broker(environment={
+        "INVER_MQTT_WEBSOCKET_TLS_LISTEN": f"127.0.0.1:{port}",
+        "INVER_MQTT_TLS_LISTEN": "off",
+        "INVER_MQTT_TLS_CERT": authority,
+        "INVER_MQTT_TLS_KEY": str(tmp_path / "key.pem"),
+    })
+    over_tls = {"version": version, "transport": "websockets", "port": port, "host": "localhost"}
+    large = os.urandom(300_000)
+    with mqtt(broker, authority=authority, **over_tls) as secret, mqtt(broker, version=version) as plain:
+        secret.subscribe("to/secret")
+        plain.subscribe("to/plain")
+        secret.publish("to/plain", large)
+        plain.publish("to/secret", large)
+        for client in secret, plain:
+            assert client.messages.get(timeout=15).payload == large
+    with pytest.raises(OSError):
+        Mqtt(broker, **over_tls)
+
+
 def certificate(folder):
     """A certificate for localhost that signs itself."""
     run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
