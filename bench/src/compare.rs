@@ -14,10 +14,10 @@ use crate::works::{Field, Kind, Lengths, Work};
 
 /// How long a virtual machine that was just started is given to compile what is hot.
 const COMPILE_TIME: Duration = Duration::from_secs(20);
-/// Before each work it runs warm until two runs in succession cost the same to within this share …
-const SETTLED_WITHIN: f64 = 0.1;
+/// Before each work it runs warm until two runs in succession have cost no less than the best before them by this share …
+const STILL_GAINS: f64 = 0.05;
 /// … but no longer than this.
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(30);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(40);
 /// Rounds that a work gets in addition if one contestant's rounds differ by more than this.
 const FURTHER_ROUNDS: usize = 2;
 const SPREAD_MAX: f64 = 1.3;
@@ -154,15 +154,16 @@ pub(crate) fn settle(work: &Work, broker: &mut Broker, lengths: Lengths) {
         return;
     }
     let began = Instant::now();
-    let mut before = f64::INFINITY;
+    let (mut best, mut without_gain) = (f64::INFINITY, 0);
     loop {
         let Ok(figures) = work.run(broker, lengths) else { return };
         let cost = figures.get("cpu_s_per_million").copied().unwrap_or(0.0);
-        let settled = (cost - before).abs() <= SETTLED_WITHIN * cost;
-        if !broker.contestant.is_compiled_while_it_runs() || settled || began.elapsed() > SETTLE_TIME_MAX {
+        without_gain = if cost < best * (1.0 - STILL_GAINS) { 0 } else { without_gain + 1 };
+        best = best.min(cost);
+        let is_settled = !broker.contestant.is_compiled_while_it_runs() || without_gain == 2;
+        if is_settled || began.elapsed() > SETTLE_TIME_MAX {
             return;
         }
-        before = cost;
     }
 }
 

@@ -67,7 +67,7 @@ const TOOLS: [Tool; 7] = [
         topic: "many",
         partitions: 1000,
         arguments: |broker, topic, count| producer(broker, topic, count, 100),
-        messages: 500_000,
+        messages: 300_000,
         parse: producer_said,
     },
     Tool {

@@ -29,7 +29,7 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
         let Some(profiles) = results.profiles.get(work.id) else { continue };
         let purposes = purposes(profiles);
         let _ = writeln!(page, "\n## {} {}\n", work.id, work.title);
-        let _ = writeln!(page, "| CPU-s a million {}s | all | {} |", work.unit, purposes.join(" | "));
+        let _ = writeln!(page, "| CPU-s a million (a {}) | all | {} |", work.unit, purposes.join(" | "));
         let _ = writeln!(page, "|---|---|{}", "---|".repeat(purposes.len()));
         for (contestant, profile) in profiles {
             let cost = profile.cpu_s_per_million;
