@@ -20,6 +20,7 @@ use crate::error::LogError;
 use crate::index_cache::IndexCache;
 use crate::medium::{Medium, MediumFile};
 use crate::options::LogOptions;
+use crate::read_buffers::ReadBuffers;
 use crate::registry::Registry;
 use crate::segments::{Segment, Segments};
 use crate::stream::StreamInner;
@@ -53,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) next_cursor: AtomicU64,
     pub(crate) segments: Segments,
     pub(crate) index: IndexCache,
+    pub(crate) read_buffers: ReadBuffers,
     /// The segment that is being appended to.
     pub(crate) current: Mutex<Option<CurrentSegment>>,
     pub(crate) writer: Mutex<Option<Writer>>,

@@ -32,6 +32,7 @@ pub mod inspect;
 mod log;
 pub mod medium;
 mod options;
+mod read_buffers;
 mod recovery;
 mod registry;
 mod relay;

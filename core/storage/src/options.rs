@@ -39,6 +39,8 @@ pub struct LogOptions {
     pub checkpoint_bytes: u64,
     /// Memory for index blocks of sealed segments. Default 16 MiB.
     pub index_cache_bytes_max: usize,
+    /// Memory for reading files that is kept while nothing is read. Default 8 MiB.
+    pub read_buffers_bytes_max: usize,
     /// Memory of the checkpoint store's page cache. Default 16 MiB.
     pub checkpoint_cache_bytes_max: usize,
     /// Segment files held open for reading. Default 256.
@@ -79,6 +81,7 @@ impl Default for LogOptions {
             checkpoint_interval: Duration::from_secs(30),
             checkpoint_bytes: 256 << 20,
             index_cache_bytes_max: 16 << 20,
+            read_buffers_bytes_max: 8 << 20,
             checkpoint_cache_bytes_max: 16 << 20,
             open_files_max: 256,
             producers_per_stream_max: 4_096,

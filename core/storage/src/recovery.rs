@@ -36,6 +36,7 @@ use crate::inner::{Checkpoints, Chores, Counters, FAILED_FILE, Inner, Intake};
 use crate::log::open_io;
 use crate::medium::{LOCK_FILE, Medium, MediumFile};
 use crate::options::LogOptions;
+use crate::read_buffers::ReadBuffers;
 use crate::registry::Registry;
 use crate::sabotage::{Bug, is_seeded};
 use crate::scan::{ScanError, Scanner};
@@ -81,6 +82,7 @@ pub(crate) fn open(
     let inner = Arc::new_cyclic(|me| Inner {
         me: me.clone(),
         index: IndexCache::new(options.index_cache_bytes_max),
+        read_buffers: ReadBuffers::new(options.read_buffers_bytes_max),
         segments: Segments::new(medium.clone(), options.open_files_max),
         log_id: meta.log_id,
         intake: Mutex::new(Intake { round: 1, ..Intake::default() }),

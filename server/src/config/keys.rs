@@ -186,6 +186,8 @@ fn first_keys() -> Vec<Key> { vec![
         |c, v| c.log.checkpoint_interval = value::milliseconds(v, 100, HOUR_MS)?),
     key!("log.index_cache_bytes_max", "16 MiB", "Memory for where messages lie in closed files of the log.",
         |c, v| c.log.index_cache_bytes_max = value::bytes(v, 0, 1024 * GIB)? as usize),
+    key!("log.read_buffers_bytes_max", "8 MiB", "Memory for reading the log's files that is kept while nothing is read.",
+        |c, v| c.log.read_buffers_bytes_max = value::bytes(v, 0, 1024 * GIB)? as usize),
     key!("log.producers_per_partition_max", "4096", "Idempotent producers remembered a partition; beyond it the longest idle one is forgotten.",
         |c, v| c.log.producers_per_stream_max = value::count(v, 1, 10_000_000)?),
     key!("log.compaction_keys_max", "1000000", "Keys held in memory while a partition is compacted, 48 bytes each; the rest waits for the next time.",

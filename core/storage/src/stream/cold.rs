@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{StoredBatch, Stream};
 use crate::batch;
@@ -14,13 +14,14 @@ use crate::error::ReadError;
 use crate::format::index::Extent;
 use crate::ids::{Offset, StreamId};
 use crate::inner::Inner;
+use crate::read_buffers::BUFFER_BYTES;
 use crate::sabotage::{Bug, is_seeded};
 use crate::segments::Segment;
 
 /// Batches at most this far apart in the file are read together.
 const GAP_BYTES_MAX: u64 = 16 << 10;
 /// One read of the file asks for no more than this, unless a single batch is larger.
-const CHUNK_BYTES_MAX: u64 = 1 << 20;
+const CHUNK_BYTES_MAX: u64 = BUFFER_BYTES as u64;
 /// How often a read starts over because the cleaner replaced what it was about to read.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -165,10 +166,9 @@ pub(crate) fn read_extents(
             end = next_end;
             count += 1;
         }
-        let mut chunk = BytesMut::zeroed((end - start) as usize);
-        let read = file.read_at(start, &mut chunk).map_err(|error| io(name(), &error))?;
-        chunk.truncate(read);
-        let chunk = chunk.freeze();
+        let mut chunk = log.read_buffers.take((end - start) as usize);
+        let read = file.read_at(start, chunk.as_mut()).map_err(|error| io(name(), &error))?;
+        let chunk = chunk.freeze(read);
         let (group, after) = rest.split_at_checked(count).unwrap_or((rest, &[]));
         for extent in group {
             let at = (u64::from(extent.position) - start) as usize;
