@@ -58,6 +58,9 @@ pub struct Limits {
     /// Bytes of records in all fetch responses together that are not sent yet: further fetches wait. Twice as much
     /// may be held, since what is read from the disk is counted apart. Default 256 MiB.
     pub fetched_bytes_max: usize,
+    /// Bytes of records that are read from the disk before they are asked for, for clients that read on, of all
+    /// connections together; 0: none. Default 32 MiB.
+    pub read_ahead_bytes_max: usize,
     /// Requests of a connection that were taken and not answered. Default 512.
     pub pipeline_requests_max: usize,
     /// Bytes that wait to be written to a connection before no more of it is read. Default 1 MiB.
@@ -92,6 +95,7 @@ impl Default for Limits {
             request_time_max: Duration::from_secs(120),
             login_max: Duration::from_secs(10),
             fetched_bytes_max: 256 << 20,
+            read_ahead_bytes_max: 32 << 20,
             pipeline_requests_max: 512,
             output_bytes_max: 1 << 20,
             fetch_bytes_max: 16 << 20,

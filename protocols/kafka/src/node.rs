@@ -33,9 +33,11 @@ pub(crate) struct Node {
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) cluster_id: Str,
     pub(crate) metrics: Metrics,
-    /// Room for large requests on their way in, for what was read from the disk, and for what is on its way out.
+    /// Room for large requests on their way in, for what was read from the disk or is
+    /// read before it is asked for, and for what is on its way out.
     pub(crate) large_requests: Budget,
     pub(crate) cold_reads: Budget,
+    pub(crate) ahead_reads: Budget,
     pub(crate) fetched: Budget,
     producer_ids: Mutex<ProducerIds>,
 }
@@ -102,6 +104,7 @@ impl Node {
             metrics: Metrics::new(),
             large_requests: Budget::new(config.limits.large_requests_bytes_max),
             cold_reads: Budget::new(config.limits.fetched_bytes_max),
+            ahead_reads: Budget::new(config.limits.read_ahead_bytes_max),
             fetched: Budget::new(config.limits.fetched_bytes_max),
             producer_ids: Mutex::default(),
             broker,

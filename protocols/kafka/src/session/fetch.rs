@@ -9,21 +9,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inver_broker::Mailbox;
-use inver_storage::{ColdRead, Read, ReadError, StoredBatch};
-use parking_lot::Mutex;
+use inver_storage::Read;
 
 use super::fetch_answer::write;
+use super::fetch_cold::{Ahead, COLD, ColdReads, Reason};
 use super::fetch_plan::FetchPlan;
 use super::{Call, Session};
-use crate::budget::{Budget, Share, charged};
+use crate::budget::charged;
 use crate::codec::api::fetch::{FetchRequest, FetchResponse};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::FrameWriter;
 use crate::codec::header::RequestHeader;
 use crate::error::ConnectionError;
-
-/// The token that says: a read from the disk is done.
-const COLD: u64 = 1 << 62;
+use crate::node::Node;
 
 /// Epochs of a fetch session (KIP-227).
 const INITIAL_EPOCH: i32 = 0;
@@ -38,15 +36,12 @@ const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
 /// What has to do with fetches on one connection.
 pub(super) struct Fetcher {
     mailbox: Arc<Mailbox>,
-    plan: FetchPlan,
+    pub(super) plan: FetchPlan,
     session: Option<FetchSession>,
-    running: Option<Running>,
+    pub(super) running: Option<Running>,
     waiting: VecDeque<(u64, Call, FetchRequest)>,
     number: u64,
-    /// Results of reads from the disk.
-    cold: Arc<Mutex<Vec<ColdResult>>>,
-    cold_reads_max: usize,
-    cold_memory: Budget,
+    pub(super) cold: ColdReads,
     /// There was no memory for a read: when to try again.
     retry_at: Option<Instant>,
 }
@@ -60,39 +55,30 @@ struct FetchSession {
 
 /// The fetch that is under way.
 pub(super) struct Running {
-    number: u64,
+    pub(super) number: u64,
     pub(super) header: RequestHeader,
     deadline: Instant,
-    bytes_min: usize,
+    pub(super) bytes_min: usize,
     bytes_max: usize,
     pub(super) bytes: usize,
     /// Promised to reads from the disk.
-    granted: usize,
-    cold_reads: usize,
-    failed: bool,
+    pub(super) granted: usize,
+    pub(super) cold_reads: usize,
+    pub(super) failed: bool,
     pub(super) session_id: i32,
     pub(super) incremental: bool,
 }
 
-struct ColdResult {
-    share: Share,
-    number: u64,
-    place: usize,
-    result: Result<Vec<StoredBatch>, ReadError>,
-}
-
 impl Fetcher {
-    pub(super) fn new(mailbox: Arc<Mailbox>, cold_reads_max: usize, cold_memory: Budget) -> Fetcher {
+    pub(super) fn new(mailbox: Arc<Mailbox>, node: &Node) -> Fetcher {
         Fetcher {
-            mailbox,
             plan: FetchPlan::default(),
             session: None,
             running: None,
             waiting: VecDeque::new(),
             number: 0,
-            cold: Arc::default(),
-            cold_reads_max,
-            cold_memory,
+            cold: ColdReads::new(mailbox.clone(), node),
+            mailbox,
             retry_at: None,
         }
     }
@@ -116,19 +102,29 @@ impl Fetcher {
         }
         let Some(partition) = slot.partition().cloned() else { return };
         let room = room.min(slot.wants());
+        match std::mem::take(&mut slot.ahead) {
+            Ahead::Ready { mut batches, .. } => {
+                running.took_cold(slot, &mut batches, room, first);
+                slot.ahead = Ahead::rest(slot.next, batches);
+                return;
+            }
+            Ahead::Reading { number, from } => {
+                slot.ahead = Ahead::Reading { number, from };
+                running.await_read(slot, room);
+                return;
+            }
+            Ahead::Nothing => {}
+        }
         match partition.stream().read(slot.next, room) {
-            Ok(Read::Ready(batches)) => running.bytes += slot.take(batches, room, first),
+            Ok(Read::Ready(mut batches)) => running.bytes += slot.take(&mut batches, room, first),
             Ok(Read::Empty) => {}
-            Ok(Read::Cold(cold)) if running.cold_reads < self.cold_reads_max => {
-                let Some(share) = self.cold_memory.try_take(room) else {
+            Ok(Read::Cold(cold)) if running.cold_reads < self.cold.reads_max => {
+                let Some(share) = self.cold.memory.try_take(room) else {
                     self.retry_at = Some(now + NO_MEMORY_PAUSE);
                     return;
                 };
-                slot.granted = Some(room.max(1));
-                running.granted += room.max(1);
-                running.cold_reads += 1;
-                let (number, results, mailbox) = (running.number, self.cold.clone(), self.mailbox.clone());
-                tokio::task::spawn_blocking(move || run_cold(number, place, cold, share, &results, &mailbox));
+                running.await_read(slot, room);
+                self.cold.start(Reason::Fetch(running.number), place, cold, share);
             }
             Ok(Read::Cold(_)) => {}
             Err(error) => {
@@ -143,38 +139,6 @@ impl Fetcher {
         for at in 0..self.plan.order().len() {
             if let Some(place) = self.plan.order().get(at).copied() {
                 self.read(place, now);
-            }
-        }
-    }
-
-    /// Takes up what reads from the disk have brought.
-    fn take_cold(&mut self) {
-        let results = std::mem::take(&mut *self.cold.lock());
-        for cold in results {
-            let Some(running) = self.running.as_mut().filter(|running| running.number == cold.number) else {
-                continue;
-            };
-            running.cold_reads -= 1;
-            let Some(slot) = self.plan.slot(cold.place) else { continue };
-            let room = slot.granted.take().unwrap_or(0);
-            running.granted = running.granted.saturating_sub(room);
-            let first = running.bytes + running.granted == 0;
-            match cold.result {
-                Ok(batches) if batches.is_empty() => slot.dry = true,
-                Ok(mut batches) => {
-                    let read_bytes = batches.iter().map(|batch| batch.bytes.len()).sum();
-                    let share = cold.share.shrunk(read_bytes);
-                    for batch in &mut batches {
-                        batch.bytes = charged(std::mem::take(&mut batch.bytes), &share);
-                    }
-                    let bytes = slot.take(batches, room, first);
-                    running.bytes += bytes;
-                    slot.dry = bytes == 0;
-                }
-                Err(error) => {
-                    slot.error = super::offsets::read_error(&error);
-                    running.failed = true;
-                }
             }
         }
     }
@@ -194,19 +158,6 @@ impl Fetcher {
             running.cold_reads == 0 && (enough || running.failed || now >= running.deadline)
         })
     }
-}
-
-fn run_cold(
-    number: u64,
-    place: usize,
-    cold: ColdRead,
-    share: Share,
-    results: &Mutex<Vec<ColdResult>>,
-    mailbox: &Mailbox,
-) {
-    let result = cold.run();
-    results.lock().push(ColdResult { share, number, place, result });
-    mailbox.post(COLD);
 }
 
 impl Session {
@@ -301,13 +252,13 @@ impl Session {
 
     /// Streams have more, the disk has answered, or time is up.
     pub(super) fn continue_fetch(&mut self, tokens: &[u64], now: Instant) {
+        if tokens.contains(&COLD) {
+            self.fetcher.take_cold();
+        }
         if self.fetcher.running.is_none() {
             return;
         }
         let short = self.fetcher.retry_at.is_some_and(|at| at <= now);
-        if tokens.contains(&COLD) {
-            self.fetcher.take_cold();
-        }
         if short || tokens.contains(&COLD) {
             // The disk, or memory, is free for those that had to wait for it.
             self.fetcher.read_all(now);
@@ -335,6 +286,7 @@ impl Session {
             writer.finish().dressed(|bytes| charged(bytes, &share))
         };
         self.pipeline.fetched(running.number, frame);
+        self.fetcher.read_ahead(running.bytes_max);
         self.fetcher.plan.end(session);
         if let Some((number, mut call, request)) = self.fetcher.waiting.pop_front() {
             call.now = now;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use inver_broker::{Mailbox, Namespace};
 
+use super::fetch_cold::Ahead;
 use super::fetch_slot::{Slot, TopicKey};
 use crate::codec::api::fetch::{FetchPartition, FetchRequest, FetchTopic};
 
@@ -138,6 +139,12 @@ impl FetchPlan {
     /// What was found is forgotten; the fetch begins anew.
     pub(super) fn restart(&mut self) {
         self.slots.iter_mut().flatten().for_each(Slot::begin);
+    }
+
+    /// What was read before it was asked for is let go, unless a fetch has come to wait for it.
+    pub(super) fn forget_ahead(&mut self) {
+        let slots = self.slots.iter_mut().flatten();
+        slots.filter(|slot| slot.granted.is_none()).for_each(|slot| slot.ahead = Ahead::Nothing);
     }
 
     /// Hears from the streams from now on.

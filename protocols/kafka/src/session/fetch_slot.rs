@@ -6,6 +6,7 @@ use inver_broker::{Namespace, Partition, TopicId};
 use inver_storage::batch::HEADER_BYTES;
 use inver_storage::{Listening, Offset, StoredBatch};
 
+use super::fetch_cold::Ahead;
 use super::offset;
 use crate::codec::api::fetch::FetchPartition;
 use crate::codec::error_code::ErrorCode;
@@ -54,6 +55,11 @@ pub(super) struct Slot {
     pub(super) granted: Option<usize>,
     /// The disk has no more for this fetch.
     pub(super) dry: bool,
+    /// Something of what was found comes from the disk.
+    pub(super) cold: bool,
+    /// The fetch goes on where the one before it ended.
+    pub(super) goes_on: bool,
+    pub(super) ahead: Ahead,
 }
 
 impl Slot {
@@ -74,6 +80,9 @@ impl Slot {
             next: Offset(0),
             granted: None,
             dry: false,
+            cold: false,
+            goes_on: false,
+            ahead: Ahead::Nothing,
         };
         slot.update(wanted);
         slot
@@ -103,6 +112,7 @@ impl Slot {
         if !same {
             self.listening = None;
             self.told = None;
+            self.ahead = Ahead::Nothing;
         }
         self.partition = partition;
     }
@@ -111,9 +121,14 @@ impl Slot {
     pub(super) fn begin(&mut self) {
         self.forget_found();
         self.dry = false;
+        self.cold = false;
         self.granted = None;
         self.error = self.check();
-        self.next = Offset(u64::try_from(self.fetch_offset).unwrap_or(0));
+        let from = Offset(u64::try_from(self.fetch_offset).unwrap_or(0));
+        // `next` is where the last fetch ended.
+        self.goes_on = self.next == from;
+        self.next = from;
+        self.ahead.keep_if_from(from);
     }
 
     pub(super) fn forget_found(&mut self) {
@@ -141,6 +156,20 @@ impl Slot {
         self.bytes_max.saturating_sub(self.found_bytes)
     }
 
+    /// Bytes that the client wants of it in one fetch.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Whether it is read from the disk, one fetch after the other, and the next part of it is not there yet.
+    pub(super) fn wants_ahead(&self) -> bool {
+        self.cold
+            && self.goes_on
+            && !self.found.is_empty()
+            && self.error.is_none()
+            && matches!(self.ahead, Ahead::Nothing)
+    }
+
     /// Whether there is something to read now.
     pub(super) fn has_more(&self) -> bool {
         let visible = self.partition.as_ref().map(|partition| partition.stream().high_watermark());
@@ -150,19 +179,26 @@ impl Slot {
             && visible.is_some_and(|end| end > self.next)
     }
 
-    /// Batches were found, of which at least the first is to be taken, and the others while `room` lasts.
-    pub(super) fn take(&mut self, batches: Vec<StoredBatch>, room: usize, first_at_any_size: bool) -> usize {
-        let mut taken = 0;
-        for batch in batches {
+    /// Batches were found, of which at least the first is to be taken, and the others while `room` lasts; what is not
+    /// taken stays. The bytes taken.
+    pub(super) fn take(
+        &mut self,
+        batches: &mut Vec<StoredBatch>,
+        room: usize,
+        first_at_any_size: bool,
+    ) -> usize {
+        let (mut taken, mut count) = (0, 0);
+        for batch in &*batches {
             let bytes = batch.bytes.len();
             let forced = first_at_any_size && taken == 0;
             if bytes < HEADER_BYTES || (!forced && taken + bytes > room) {
                 break;
             }
             taken += bytes;
-            self.next = after(&batch);
-            self.found.push(batch);
+            count += 1;
+            self.next = after(batch);
         }
+        self.found.extend(batches.drain(..count));
         self.found_bytes += taken;
         taken
     }

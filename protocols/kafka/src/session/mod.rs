@@ -14,6 +14,7 @@ mod cluster;
 mod configs;
 mod fetch;
 mod fetch_answer;
+mod fetch_cold;
 mod fetch_plan;
 mod fetch_slot;
 mod group_admin;
@@ -116,11 +117,7 @@ impl Session {
             peer,
             local,
             access: Access::new(identity),
-            fetcher: Fetcher::new(
-                mailbox.clone(),
-                node.config.limits.cold_reads_max,
-                node.cold_reads.clone(),
-            ),
+            fetcher: Fetcher::new(mailbox.clone(), &node),
             mailbox,
             pipeline: Pipeline::default(),
             by_id: TopicsById::default(),
@@ -265,6 +262,7 @@ impl Session {
     pub(crate) fn tidy(&mut self) {
         self.arena = BytesMut::new();
         self.pipeline.tidy();
+        self.fetcher.tidy();
     }
 
     /// Something happened: these tokens were in the mailbox, and so late it is.
