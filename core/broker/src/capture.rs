@@ -4,13 +4,16 @@
 //! settings: these come before those of the configuration, which often match everything, in the order of the
 //! topics' names.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use rustc_hash::FxBuildHasher;
 
 use crate::address::{Address, Filter, Form, Step};
+use crate::bag::Hashed;
 use crate::topic::{TopicConfig, TopicError};
 use crate::trie::Trie;
 
@@ -43,12 +46,24 @@ struct Ranked {
     rule: CaptureRule,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Rank {
     /// Of the topic of this name: it is captured there, whatever braces the name has.
     Topic(Box<str>),
     /// The one of the configuration at this place.
     Configured(usize),
+}
+
+impl Hashed for Rank {
+    fn hash(&self) -> u64 {
+        FxBuildHasher.hash_one(self)
+    }
+}
+
+impl Hashed for Arc<Ranked> {
+    fn hash(&self) -> u64 {
+        Hashed::hash(&self.rank)
+    }
 }
 
 /// All rules, found by the address at a cost that does not depend on their number.
@@ -84,8 +99,9 @@ impl Captures {
             return;
         }
         if let Some(before) = before {
-            let of_topic = |r: &Arc<Ranked>| matches!(&r.rank, Rank::Topic(name) if **name == *topic);
-            let gone = self.rules.write().remove(&before.filter, of_topic).len();
+            let rank = Rank::Topic(topic.into());
+            let gone =
+                self.rules.write().remove(&before.filter, Hashed::hash(&rank), |r| r.rank == rank).len();
             self.count.fetch_sub(gone, Ordering::AcqRel);
             self.general.fetch_sub(gone, Ordering::AcqRel);
         }

@@ -9,6 +9,7 @@
 //! plug: see [`Protocol`].
 
 pub mod address;
+mod bag;
 mod broker;
 mod burst;
 mod capture;

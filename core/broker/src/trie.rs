@@ -6,7 +6,10 @@
 
 use std::collections::HashMap;
 
+use smallvec::SmallVec;
+
 use crate::address::{Address, Filter, Step};
+use crate::bag::{Bag, Hashed};
 
 const ROOT: u32 = 0;
 const NONE: u32 = u32::MAX;
@@ -26,14 +29,20 @@ struct Node<T> {
     parent: u32,
     /// How many edges lead away from here, wildcard edges included.
     children: u32,
-    /// Guarded values last in a wildcard walk: see [`Filter::is_guarded`].
-    values: Vec<Value<T>>,
+    values: Bag<Value<T>>,
 }
 
 #[derive(Debug)]
 struct Value<T> {
+    /// See [`Filter::is_guarded`].
     guarded: bool,
     value: T,
+}
+
+impl<T: Hashed> Hashed for Value<T> {
+    fn hash(&self) -> u64 {
+        self.value.hash()
+    }
 }
 
 impl<T> Default for Trie<T> {
@@ -44,44 +53,44 @@ impl<T> Default for Trie<T> {
 
 impl<T> Node<T> {
     fn new(parent: u32) -> Self {
-        Node { one: NONE, many: NONE, parent, children: 0, values: Vec::new() }
+        Node { one: NONE, many: NONE, parent, children: 0, values: Bag::Empty }
+    }
+}
+
+impl<T: Hashed> Trie<T> {
+    /// Hangs a value on a filter. The same filter can hold several.
+    pub(crate) fn insert(&mut self, filter: &Filter, value: T) {
+        let node = self.grow(filter.steps());
+        self.nodes[node as usize].values.insert(Value { guarded: filter.is_guarded(), value });
+    }
+
+    /// A value on exactly this filter, with this hash, to be changed in place.
+    pub(crate) fn find_mut(
+        &mut self,
+        filter: &Filter,
+        hash: u64,
+        is_it: impl Fn(&T) -> bool,
+    ) -> Option<&mut T> {
+        let node = self.descend(filter.steps())?;
+        let found = self.nodes[node as usize].values.find_mut(hash, |v| is_it(&v.value))?;
+        Some(&mut found.value)
+    }
+
+    /// Takes down the values of this filter with this hash for which `gone` says yes; returns them.
+    pub(crate) fn remove(
+        &mut self,
+        filter: &Filter,
+        hash: u64,
+        mut gone: impl FnMut(&T) -> bool,
+    ) -> SmallVec<[T; 1]> {
+        let Some(node) = self.descend(filter.steps()) else { return SmallVec::new() };
+        let taken = self.nodes[node as usize].values.remove(hash, |v| gone(&v.value));
+        self.prune(node, filter.steps());
+        taken.into_iter().map(|v| v.value).collect()
     }
 }
 
 impl<T> Trie<T> {
-    /// Hangs a value on a filter. The same filter can hold several.
-    pub(crate) fn insert(&mut self, filter: &Filter, value: T) {
-        let node = self.grow(filter.steps());
-        self.nodes[node as usize].values.push(Value { guarded: filter.is_guarded(), value });
-    }
-
-    /// The values on exactly this filter, to be changed in place.
-    pub(crate) fn values_mut(&mut self, filter: &Filter) -> impl Iterator<Item = &mut T> {
-        let node = self.descend(filter.steps());
-        let values = match node {
-            Some(n) => self.nodes[n as usize].values.as_mut_slice(),
-            None => &mut [],
-        };
-        values.iter_mut().map(|v| &mut v.value)
-    }
-
-    /// Takes down the values of this filter for which `gone` says yes; returns them.
-    pub(crate) fn remove(&mut self, filter: &Filter, mut gone: impl FnMut(&T) -> bool) -> Vec<T> {
-        let Some(node) = self.descend(filter.steps()) else { return Vec::new() };
-        let mut taken = Vec::new();
-        let values = &mut self.nodes[node as usize].values;
-        let mut i = 0;
-        while i < values.len() {
-            if gone(&values[i].value) {
-                taken.push(values.remove(i).value);
-            } else {
-                i += 1;
-            }
-        }
-        self.prune(node, filter.steps());
-        taken
-    }
-
     /// Calls `found` for every value whose filter matches the address; a value is met once.
     pub(crate) fn matching<'a>(&'a self, address: &Address, mut found: impl FnMut(&'a T)) {
         let system = address.is_system();
@@ -112,7 +121,7 @@ impl<T> Trie<T> {
             }
         }
         for &n in &here {
-            for v in &self.nodes[n as usize].values {
+            for v in self.nodes[n as usize].values.iter() {
                 if !(system && v.guarded) {
                     found(&v.value);
                 }
@@ -226,10 +235,16 @@ mod tests {
     use crate::address::Form;
     use proptest::prelude::*;
 
+    impl Hashed for usize {
+        fn hash(&self) -> u64 {
+            *self as u64
+        }
+    }
+
     #[test]
     fn an_address_of_many_levels_costs_no_stack() {
         let mut trie = Trie::default();
-        trie.insert(&Filter::dotted(b"#.x.#"), 1);
+        trie.insert(&Filter::dotted(b"#.x.#"), 1usize);
         let address = Address::parse(Form::Slashed, &[b'/'; 65_000]);
         let mut found = 0;
         trie.matching(&address, |_| found += 1);
@@ -257,7 +272,7 @@ mod tests {
             for index in removed {
                 if plain.is_empty() { break }
                 let (filter, value) = plain.remove(index.index(plain.len()));
-                prop_assert_eq!(trie.remove(&filter, |v| *v == value), vec![value]);
+                prop_assert_eq!(trie.remove(&filter, value.hash(), |v| *v == value).to_vec(), vec![value]);
             }
             prop_assert_eq!(trie.iter().count(), plain.len());
             for text in addresses {
@@ -270,7 +285,7 @@ mod tests {
                 prop_assert_eq!(found, wanted);
             }
             for (filter, value) in plain {
-                trie.remove(&filter, |v| *v == value);
+                trie.remove(&filter, value.hash(), |v| *v == value);
             }
             prop_assert_eq!(trie.iter().count(), 0);
             prop_assert!(trie.edges.is_empty());

@@ -3,14 +3,17 @@
 mod headers;
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use inver_storage::Lsn;
 use parking_lot::RwLock;
+use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Filter, Form};
+use crate::bag::{Bag, Hashed};
 use crate::queue::Queue;
 use crate::session::SessionCore;
 use crate::trie::Trie;
@@ -103,6 +106,16 @@ impl BindTarget {
             _ => false,
         }
     }
+
+    /// Of a binding to it with this key.
+    fn hash(&self, key: &[u8]) -> u64 {
+        let it: *const () = match self {
+            BindTarget::Queue(queue) => Arc::as_ptr(queue).cast(),
+            BindTarget::Exchange(exchange) => Arc::as_ptr(exchange).cast(),
+            BindTarget::Session { session, .. } => Arc::as_ptr(session).cast(),
+        };
+        FxBuildHasher.hash_one((it, key))
+    }
 }
 
 pub(crate) struct Bound {
@@ -119,8 +132,8 @@ pub(crate) struct Bound {
 }
 
 enum Table {
-    Direct(HashMap<Box<[u8]>, Vec<Bound>>),
-    Fanout(Vec<Bound>),
+    Direct(HashMap<Box<[u8]>, Bag<Bound>>),
+    Fanout(Bag<Bound>),
     Topic(Trie<Bound>),
     Headers(Vec<(HeaderRule, Bound)>),
 }
@@ -132,7 +145,7 @@ impl Exchange {
     pub(crate) fn new(name: &str, spec: ExchangeSpec) -> Arc<Exchange> {
         let table = match spec.kind {
             ExchangeKind::Direct => Table::Direct(HashMap::new()),
-            ExchangeKind::Fanout => Table::Fanout(Vec::new()),
+            ExchangeKind::Fanout => Table::Fanout(Bag::Empty),
             ExchangeKind::Topic => Table::Topic(Trie::default()),
             ExchangeKind::Headers => Table::Headers(Vec::new()),
         };
@@ -217,18 +230,36 @@ impl Exchange {
         let table = &mut *self.table.write();
         let taken = match table {
             Table::Direct(t) => {
-                let taken = t.values_mut().flat_map(|bounds| take(bounds, gone)).collect();
-                t.retain(|_, bounds| !bounds.is_empty());
+                let keys: Vec<Box<[u8]>> = match of {
+                    Some((key, _)) => vec![key.into()],
+                    None => {
+                        t.values().flat_map(Bag::iter).filter(|b| gone(b)).map(|b| b.key.clone()).collect()
+                    }
+                };
+                let mut taken = Vec::new();
+                for key in keys {
+                    let Some(bounds) = t.get_mut(&key) else { continue };
+                    taken.extend(bounds.remove(target.hash(&key), gone));
+                    if bounds.is_empty() {
+                        t.remove(&key);
+                    }
+                }
                 taken
             }
-            Table::Fanout(t) => take(t, gone),
-            Table::Topic(t) => {
-                let filters: Vec<Filter> = match of {
-                    Some((key, _)) if slashed => vec![Filter::slashed(key)],
-                    Some((key, _)) => vec![Filter::dotted(key)],
-                    None => t.iter().filter(|b| gone(b)).map(Bound::filter).collect(),
+            Table::Fanout(t) => {
+                let keys: Vec<Box<[u8]>> = match of {
+                    Some((key, _)) => vec![key.into()],
+                    None => t.iter().filter(|b| gone(b)).map(|b| b.key.clone()).collect(),
                 };
-                filters.iter().flat_map(|f| t.remove(f, gone)).collect()
+                keys.iter().flat_map(|key| t.remove(target.hash(key), gone)).collect()
+            }
+            Table::Topic(t) => {
+                let filters: Vec<(Filter, u64)> = match of {
+                    Some((key, _)) if slashed => vec![(Filter::slashed(key), target.hash(key))],
+                    Some((key, _)) => vec![(Filter::dotted(key), target.hash(key))],
+                    None => t.iter().filter(|b| gone(b)).map(|b| (b.filter(), b.hash())).collect(),
+                };
+                filters.iter().flat_map(|(filter, hash)| t.remove(filter, *hash, gone)).collect()
             }
             Table::Headers(t) => {
                 let mut taken = Vec::new();
@@ -250,7 +281,7 @@ impl Exchange {
     /// Every binding's target, key and arguments.
     pub(crate) fn for_each_binding(&self, mut f: impl FnMut(&Bound)) {
         match &*self.table.read() {
-            Table::Direct(t) => t.values().flatten().for_each(f),
+            Table::Direct(t) => t.values().flat_map(Bag::iter).for_each(f),
             Table::Fanout(t) => t.iter().for_each(f),
             Table::Topic(t) => t.iter().for_each(f),
             Table::Headers(t) => t.iter().for_each(|(_, b)| f(b)),
@@ -300,17 +331,17 @@ impl Table {
         let same =
             |b: &Bound| b.target.same(&like.target) && b.key == like.key && b.arguments == like.arguments;
         match self {
-            Table::Direct(t) => t.get_mut(&like.key)?.iter_mut().find(|b| same(b)),
-            Table::Fanout(t) => t.iter_mut().find(|b| same(b)),
-            Table::Topic(t) => t.values_mut(&like.filter()).find(|b| same(b)),
+            Table::Direct(t) => t.get_mut(&like.key)?.find_mut(like.hash(), same),
+            Table::Fanout(t) => t.find_mut(like.hash(), same),
+            Table::Topic(t) => t.find_mut(&like.filter(), like.hash(), same),
             Table::Headers(t) => t.iter_mut().map(|(_, b)| b).find(|b| same(b)),
         }
     }
 
     fn insert(&mut self, bound: Bound) {
         match self {
-            Table::Direct(t) => t.entry(bound.key.clone()).or_default().push(bound),
-            Table::Fanout(t) => t.push(bound),
+            Table::Direct(t) => t.entry(bound.key.clone()).or_default().insert(bound),
+            Table::Fanout(t) => t.insert(bound),
             Table::Topic(t) => t.insert(&bound.filter(), bound),
             Table::Headers(t) => t.push((HeaderRule::new(&bound.arguments), bound)),
         }
@@ -324,10 +355,10 @@ impl Bound {
     }
 }
 
-fn take(bounds: &mut Vec<Bound>, gone: impl Fn(&Bound) -> bool) -> Vec<Bound> {
-    let (taken, kept) = std::mem::take(bounds).into_iter().partition(gone);
-    *bounds = kept;
-    taken
+impl Hashed for Bound {
+    fn hash(&self) -> u64 {
+        self.target.hash(&self.key)
+    }
 }
 
 impl std::fmt::Debug for Exchange {
