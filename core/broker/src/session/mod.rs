@@ -100,6 +100,8 @@ struct Queues {
     inbox: Option<Arc<Subscription>>,
     /// From the first subscription on.
     live: Option<Arc<Subscription>>,
+    /// A route went by what was here, and whoever keeps it does not know better.
+    is_routed: bool,
 }
 
 struct State {
@@ -149,11 +151,16 @@ impl SessionCore {
 
     /// Where a message for it goes.
     pub(crate) fn receive(&self, guaranteed: bool, set: &mut ReceiverSet) {
-        match (&self.stream, guaranteed) {
-            (Some((stream, _)), true) => set.add_stream(stream),
-            (None, true) => self.queues.lock().inbox.as_ref().is_some_and(|inbox| set.add_live(inbox)),
-            (_, false) => self.queues.lock().live.as_ref().is_some_and(|live| set.add_live(live)),
-        };
+        if let (Some((stream, _)), true) = (&self.stream, guaranteed) {
+            set.add_stream(stream);
+            return;
+        }
+        let mut queues = self.queues.lock();
+        queues.is_routed = true;
+        let queue = if guaranteed { &queues.inbox } else { &queues.live };
+        if let Some(queue) = queue {
+            set.add_live(queue);
+        }
     }
 
     /// Lets go of the oldest messages beyond so many; how many.
@@ -251,7 +258,10 @@ impl SessionCore {
 
     /// Nobody pulls from them any more.
     fn end_queues(&self) {
-        let Queues { inbox, live } = std::mem::take(&mut *self.queues.lock());
+        let (inbox, live) = {
+            let mut queues = self.queues.lock();
+            (queues.inbox.take(), queues.live.take())
+        };
         if let Some(inbox) = &inbox {
             self.namespace.reclaim().forget(inbox);
         }

@@ -267,8 +267,10 @@ impl SessionCore {
         }
         if !subscriptions.is_empty() {
             session.make_live();
-            // Routes that were found while nobody held it know no live queue.
-            self.namespace.changed();
+            // Routes that were found before this know no live queue, or an old one.
+            if std::mem::take(&mut self.queues.lock().is_routed) {
+                self.namespace.changed();
+            }
         }
         Opened { session, present, subscriptions, state: blobs, lsn }
     }

@@ -334,3 +334,36 @@ async fn a_topic_does_not_capture_what_lies_in_it_already() {
     assert_eq!(keys.len(), 4, "and each of the other's: {keys:?}");
     assert_eq!(shapes(&ns, "other").len(), 2);
 }
+
+#[tokio::test]
+async fn routes_are_forgotten_for_a_session_that_is_back_only_if_they_went_by_its_queues() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let mut publisher = publisher(&ns);
+    let mut send = |guaranteed| {
+        publisher.publish(Target::Hub(b"a/b"), &Message { guaranteed, ..message(b"1") }).unwrap();
+        committed(&ns, publisher.flush().unwrap());
+    };
+    let (_, mut opened) = open(&ns, "c", true).await;
+    opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
+    drop(opened);
+    send(true);
+    let version = ns.version();
+    let (_, opened) = open(&ns, "c", true).await;
+    assert_eq!(ns.version(), version, "what is guaranteed goes to its stream, whoever holds it");
+    // Of both ways: a queue was there when the route was found, and none.
+    let mut held = Some(opened);
+    for finds_a_queue in [true, false, true] {
+        if !finds_a_queue {
+            held = None;
+        }
+        send(false);
+        drop(held.take());
+        let (_, mut opened) = open(&ns, "c", true).await;
+        send(false);
+        let mut heard = Vec::new();
+        opened.session.pull_live(usize::MAX, &mut heard);
+        assert_eq!(heard.iter().map(|batch| batch.messages).sum::<u64>(), 1);
+        held = Some(opened);
+    }
+}
