@@ -29,7 +29,7 @@ pub(crate) struct Runtimes {
 
 /// Where connections can be put. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Workers(Arc<[Worker]>);
+pub(crate) struct Workers(Arc<Vec<Worker>>);
 
 struct Worker {
     handle: Handle,
@@ -113,7 +113,7 @@ impl Worker {
 
 impl Workers {
     fn of(members: impl IntoIterator<Item = Worker>) -> Workers {
-        Workers(members.into_iter().collect())
+        Workers(Arc::new(members.into_iter().collect()))
     }
 
     /// A seat on the worker that serves the fewest connections.

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
@@ -57,18 +57,20 @@ impl Mailbox {
 
     /// Waits until there is a token. Cancel-safe; for one task at a time.
     pub async fn wait(&self) {
-        poll_fn(|cx| {
-            let mut inner = self.inner.lock();
-            if !inner.tokens.is_empty() {
-                return Poll::Ready(());
-            }
-            match &mut inner.waker {
-                Some(w) if w.will_wake(cx.waker()) => {}
-                slot => *slot = Some(cx.waker().clone()),
-            }
-            Poll::Pending
-        })
-        .await;
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    /// Ready when there is a token; else the task is woken by the next one.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.inner.lock();
+        if !inner.tokens.is_empty() {
+            return Poll::Ready(());
+        }
+        match &mut inner.waker {
+            Some(w) if w.will_wake(cx.waker()) => {}
+            slot => *slot = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 
     /// Takes all tokens, sorted, each once. `into` is cleared first.

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::Mutex;
+use pin_project_lite::pin_project;
 
 /// Wakes the tasks of one single-threaded runtime. See the module's text.
 #[derive(Debug, Default)]
@@ -40,13 +41,17 @@ struct Task {
     is_due: AtomicBool,
 }
 
-/// Future of [`Relay::carry`].
-#[derive(Debug)]
-pub struct Carried<F> {
-    relay: Arc<Relay>,
-    /// The task's own waker, and the one that goes by the relay.
-    wakers: Option<(Waker, Waker)>,
-    future: Pin<Box<F>>,
+pin_project! {
+    /// Future of [`Relay::carry`]. The carried one is held in place: a task is one allocation.
+    #[derive(Debug)]
+    #[project = CarriedProjection]
+    pub struct Carried<F> {
+        relay: Arc<Relay>,
+        // The task's own waker, and the one that goes by the relay.
+        wakers: Option<(Waker, Waker)>,
+        #[pin]
+        future: F,
+    }
 }
 
 thread_local! {
@@ -86,7 +91,7 @@ impl Relay {
 
     /// The future with its wake-ups going by this relay.
     pub fn carry<F: Future>(self: &Arc<Self>, future: F) -> Carried<F> {
-        Carried { relay: self.clone(), wakers: None, future: Box::pin(future) }
+        Carried { relay: self.clone(), wakers: None, future }
     }
 
     /// Notes the task. Who is to be woken for it.
@@ -152,16 +157,16 @@ impl Wake for Task {
 impl<F: Future> Future for Carried<F> {
     type Output = F::Output;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let Carried { relay, wakers, future } = &mut *self;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let CarriedProjection { relay, wakers, future } = self.project();
         if wakers.as_ref().is_none_or(|(own, _)| !own.will_wake(cx.waker())) {
             let own = cx.waker().clone();
             let task = Task { relay: relay.clone(), waker: own.clone(), is_due: AtomicBool::new(false) };
             *wakers = Some((own, Waker::from(Arc::new(task))));
         }
         match wakers {
-            Some((_, waker)) => future.as_mut().poll(&mut Context::from_waker(waker)),
-            None => future.as_mut().poll(cx),
+            Some((_, waker)) => future.poll(&mut Context::from_waker(waker)),
+            None => future.poll(cx),
         }
     }
 }

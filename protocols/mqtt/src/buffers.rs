@@ -20,7 +20,10 @@ thread_local! {
     static READ: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
     static DELIVERIES: RefCell<Vec<Vec<Delivery>>> = const { RefCell::new(Vec::new()) };
     static BATCHES: RefCell<Vec<Vec<LiveBatch>>> = const { RefCell::new(Vec::new()) };
-    static OUTPUT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    // Boxes: they go to connections and come back.
+    #[expect(clippy::vec_box, reason = "what is lent is a pointer")]
+    static OUTPUT: RefCell<Vec<Box<Output>>> = const { RefCell::new(Vec::new()) };
+    static TOKENS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A read buffer of [`READ_BYTES`].
@@ -37,22 +40,41 @@ pub(crate) fn give_read(buffer: Box<[u8]>) {
     });
 }
 
+/// What is to be written.
+#[derive(Default)]
+pub(crate) struct Output {
+    pub(crate) bytes: Vec<u8>,
+    /// Bytes of it that were written.
+    pub(crate) written: usize,
+}
+
 /// An empty output buffer.
-pub(crate) fn take_output() -> Vec<u8> {
+pub(crate) fn take_output() -> Box<Output> {
     OUTPUT.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
 /// Gives an output buffer back.
-pub(crate) fn give_output(mut buffer: Vec<u8>) {
-    if buffer.capacity() == 0 || buffer.capacity() > SPARE_OUTPUT_BYTES_MAX {
+pub(crate) fn give_output(mut buffer: Box<Output>) {
+    if buffer.bytes.capacity() == 0 || buffer.bytes.capacity() > SPARE_OUTPUT_BYTES_MAX {
         return;
     }
-    buffer.clear();
+    buffer.bytes.clear();
+    buffer.written = 0;
     OUTPUT.with_borrow_mut(|spare| {
         if spare.len() < SPARE_MAX {
             spare.push(buffer);
         }
     });
+}
+
+/// A list for the tokens of a mailbox.
+pub(crate) fn take_tokens() -> Vec<u64> {
+    TOKENS.take()
+}
+
+/// Gives the list back.
+pub(crate) fn give_tokens(list: Vec<u64>) {
+    TOKENS.set(list);
 }
 
 /// An empty list for messages that are pulled.

@@ -8,47 +8,72 @@ mod first;
 mod keep_alive;
 mod socket;
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use inver_broker::{Broker, Connection, Mailbox, Shutdown};
-use inver_storage::Log;
+use inver_broker::{Broker, Connection, Mailbox};
 
 use self::keep_alive::KeepAlive;
-use self::socket::Socket;
+use self::socket::{Chunk, Socket};
+use crate::buffers;
 use crate::codec::{ConnAck, Packet, Reason, decode};
+use crate::connected::Directory;
 use crate::error::Stop;
 use crate::session::{Accepted, Session};
-use crate::sys::{Connected, Plug};
+use crate::sys::Plug;
 
 /// How long the last bytes may take to be written and read.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves a connection until its end.
-///
-/// What is rarely alive (the way in, the way out) is on the heap while it is, so that an idle connection holds little
-/// more than what it waits for.
-pub(crate) fn serve(
-    connection: Connection,
-    broker: Broker,
-    config: Arc<Plug>,
-) -> impl Future<Output = ()> + Send {
-    let opening = Box::pin(open(connection, broker, config));
-    async move {
-        let Some((mut running, shutdown)) = opening.await else { return };
-        let stop = running.run(shutdown).await;
-        Box::pin(running.end(stop)).await;
+/// Serves a connection until its end: a future without states of its own, so that all of an idle connection is in one
+/// piece. What is rarely alive (the way in, the way out) is beside it while it is.
+pub(crate) fn serve(connection: Connection, broker: Broker, config: Arc<Plug>) -> Serving {
+    Serving::Opening(Box::pin(open(connection, broker, config)))
+}
+
+/// See [`serve`].
+#[expect(clippy::large_enum_variant, reason = "it is what a connection is nearly always")]
+pub(crate) enum Serving {
+    Opening(Pin<Box<dyn Future<Output = Option<Running>> + Send>>),
+    Running(Running),
+    Ending(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Over,
+}
+
+impl Future for Serving {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut *self {
+                Serving::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
+                    Some(running) => *self = Serving::Running(running),
+                    None => *self = Serving::Over,
+                },
+                Serving::Running(running) => {
+                    let stop = ready!(running.poll(cx));
+                    if let Serving::Running(running) = std::mem::replace(&mut *self, Serving::Over) {
+                        *self = Serving::Ending(Box::pin(running.end(stop)));
+                    }
+                }
+                Serving::Ending(ending) => {
+                    ready!(ending.as_mut().poll(cx));
+                    *self = Serving::Over;
+                }
+                Serving::Over => return Poll::Ready(()),
+            }
+        }
     }
 }
 
 /// From the first byte to a CONNACK that is on its way.
-async fn open(connection: Connection, broker: Broker, config: Arc<Plug>) -> Option<(Box<Running>, Shutdown)> {
+async fn open(connection: Connection, broker: Broker, config: Arc<Plug>) -> Option<Running> {
     let Connection { io, peer, mut shutdown, .. } = connection;
     let mut socket = Socket::new(io);
     let mailbox = Mailbox::new();
+    Directory::watch(&config, &shutdown);
     let accepted = tokio::select! {
         accepted = first::connect(&mut socket, peer, &broker, &config, &mailbox) => accepted,
         () = shutdown.requested() => None,
@@ -63,38 +88,34 @@ async fn open(connection: Connection, broker: Broker, config: Arc<Plug>) -> Opti
     if Packet::ConnAck(connack).encode(version, socket.output()).is_err() {
         return None;
     }
-    let running = Running {
-        log: broker.log().clone(),
+    Some(Running {
         keep_alive: KeepAlive::new(session.keep_alive_s()),
         session,
         socket,
-        mailbox,
-        _connected: Connected::count(&config),
-        config,
-        tokens: Vec::new(),
-    };
-    Some((Box::new(running), shutdown))
+        more: false,
+        begun: false,
+    })
 }
 
-struct Running {
-    session: Box<Session>,
+/// A client that was let in.
+pub(crate) struct Running {
+    session: Session,
     socket: Socket,
-    mailbox: Arc<Mailbox>,
-    log: Log,
-    config: Arc<Plug>,
-    keep_alive: Option<KeepAlive>,
-    tokens: Vec<u64>,
-    _connected: Connected,
+    keep_alive: Option<Box<KeepAlive>>,
+    /// There are messages to write as soon as the output has room.
+    more: bool,
+    /// What came with the CONNECT was taken, and what waits in the session sent.
+    begun: bool,
 }
 
 /// What came from the client.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 enum Came {
     #[default]
     Nothing,
     /// What is left of an earlier read.
     Before,
-    Bytes(usize),
+    Bytes(Chunk),
     End,
 }
 
@@ -105,141 +126,121 @@ struct Woken {
     mailbox: bool,
     /// The client has said nothing for too long.
     silent: bool,
-    shutdown: bool,
     any: bool,
 }
 
 impl Running {
-    async fn run(&mut self, mut shutdown: Shutdown) -> Stop {
-        let shutdown = shutdown.requested();
-        let mut shutdown = pin!(shutdown);
-        // What came with the CONNECT is taken, and what waits in the session is sent.
-        let mut more = match self.turn(Came::Before) {
-            Ok(more) => more,
-            Err(stop) => return stop,
-        };
+    /// Turn after turn, until there is nothing to be done now. Ready with the end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        if !std::mem::replace(&mut self.begun, true)
+            && let Err(stop) = self.turn(Came::Before)
+        {
+            return Poll::Ready(stop);
+        }
         loop {
-            let woken = match self.wait(shutdown.as_mut(), more).await {
-                Ok(woken) => woken,
-                Err(stop) => return stop,
+            let turned = match ready!(self.poll_woken(cx)) {
+                Ok(woken) => self.take_up(woken),
+                Err(stop) => Err(stop),
             };
-            if woken.shutdown {
-                return Stop::Tell(Reason::ServerShuttingDown, "the server is going down".into());
+            if let Err(stop) = turned {
+                return Poll::Ready(stop);
             }
-            if woken.mailbox {
-                self.mailbox.drain(&mut self.tokens);
-                let tokens = std::mem::take(&mut self.tokens);
-                if !tokens.iter().all(|&token| self.session.wake(token)) {
-                    // [MQTT-3.1.4-3]
-                    return Stop::Tell(
-                        Reason::SessionTakenOver,
-                        "another connection took the session over".into(),
-                    );
-                }
-                self.tokens = tokens;
-            }
-            if woken.silent {
-                let why = "nothing came within the keep alive [MQTT-3.1.2-22]";
-                return Stop::Tell(Reason::KeepAliveTimeout, why.into());
-            }
-            more = match self.turn(woken.came) {
-                Ok(more) => more,
-                Err(stop) => return stop,
-            };
         }
     }
 
-    /// Waits until anything happened. `more`: there are messages to write as soon as the output has room.
-    async fn wait(
-        &mut self,
-        mut shutdown: Pin<&mut impl Future<Output = ()>>,
-        more: bool,
-    ) -> Result<Woken, Stop> {
-        let mailbox = self.mailbox.clone();
-        let mut mail = pin!(mailbox.wait());
-        poll_fn(|cx| {
-            let mut woken = Woken::default();
-            // Writing first makes room.
-            let wrote = self.socket.poll_write(cx)?;
-            let full =
-                self.socket.output_len() + self.session.deferred_bytes() >= self.config.output_bytes_max;
-            woken.any |= more && wrote && !full;
-            if !full {
-                match self.log.poll_admit(cx) {
-                    Poll::Ready(admitted) => {
-                        admitted.map_err(|error| unavailable(&error))?;
-                        if let Poll::Ready(read) = self.socket.poll_read(cx) {
-                            woken.came = match read? {
-                                0 => Came::End,
-                                bytes => Came::Bytes(bytes),
-                            };
-                            woken.any = true;
-                        }
-                    }
-                    // The disk is behind, not the client.
-                    Poll::Pending => self.keep_alive.iter_mut().for_each(KeepAlive::heard),
-                }
-            }
-            if mail.as_mut().poll(cx).is_ready() {
-                woken.mailbox = true;
-                woken.any = true;
-            }
-            if let Some(lsn) = self.session.waits_for()
-                && let Poll::Ready(committed) = self.log.poll_committed(lsn, cx)
-            {
-                committed.map_err(|error| unavailable(&error))?;
-                woken.any = true;
-            }
-            if self.keep_alive.as_mut().is_some_and(|keep_alive| keep_alive.poll(cx).is_ready()) {
-                woken.silent = true;
-                woken.any = true;
-            }
-            if shutdown.as_mut().poll(cx).is_ready() {
-                woken.shutdown = true;
-                woken.any = true;
-            }
-            if woken.any { Poll::Ready(Ok(woken)) } else { Poll::Pending }
-        })
-        .await
+    /// A turn.
+    fn take_up(&mut self, woken: Woken) -> Result<(), Stop> {
+        if woken.mailbox {
+            let mut tokens = buffers::take_tokens();
+            self.session.mailbox().drain(&mut tokens);
+            let told = tokens.iter().try_for_each(|&token| self.session.wake(token));
+            buffers::give_tokens(tokens);
+            told?;
+        }
+        if woken.silent {
+            let why = "nothing came within the keep alive [MQTT-3.1.2-22]";
+            return Err(Stop::Tell(Reason::KeepAliveTimeout, why.into()));
+        }
+        self.turn(woken.came)
     }
 
-    /// Takes what was read, hands it to the log, and writes what may be written. Whether there is more to write.
-    fn turn(&mut self, came: Came) -> Result<bool, Stop> {
+    /// Ready as soon as anything happened.
+    fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<Result<Woken, Stop>> {
+        let mut woken = Woken::default();
+        // Writing first makes room.
+        let wrote = self.socket.poll_write(cx)?;
+        let full = self.socket.output_len() + self.session.deferred_bytes()
+            >= self.session.config().output_bytes_max;
+        woken.any |= self.more && wrote && !full;
+        if !full {
+            match self.session.log().poll_admit(cx) {
+                Poll::Ready(admitted) => {
+                    admitted.map_err(|error| unavailable(&error))?;
+                    if let Poll::Ready(read) = self.socket.poll_read(cx) {
+                        let chunk = read?;
+                        woken.came = if chunk.is_empty() { Came::End } else { Came::Bytes(chunk) };
+                        woken.any = true;
+                    }
+                }
+                // The disk is behind, not the client.
+                Poll::Pending => self.keep_alive.iter_mut().for_each(|keep_alive| keep_alive.heard()),
+            }
+        }
+        if self.session.mailbox().poll(cx).is_ready() {
+            woken.mailbox = true;
+            woken.any = true;
+        }
+        if let Some(lsn) = self.session.waits_for()
+            && let Poll::Ready(committed) = self.session.log().poll_committed(lsn, cx)
+        {
+            committed.map_err(|error| unavailable(&error))?;
+            woken.any = true;
+        }
+        if self.keep_alive.as_mut().is_some_and(|keep_alive| keep_alive.poll(cx).is_ready()) {
+            woken.silent = true;
+            woken.any = true;
+        }
+        if woken.any { Poll::Ready(Ok(woken)) } else { Poll::Pending }
+    }
+
+    /// Takes what was read, hands it to the log, and writes what may be written.
+    fn turn(&mut self, came: Came) -> Result<(), Stop> {
         self.session.begin_turn();
         let taken = match came {
             Came::End => Err(Stop::Close("the client closed the connection".into())),
-            Came::Bytes(bytes) => self.take(bytes),
-            Came::Before => self.take(0),
+            Came::Bytes(chunk) => self.take(Some(chunk)),
+            Came::Before => self.take(None),
             Came::Nothing => Ok(()),
         };
         let ended = self.session.end_turn();
-        self.session.release(self.log.committed(), self.socket.output());
+        self.session.release(self.session.log().committed(), self.socket.output());
         taken?;
         ended?;
-        self.session.deliver(self.socket.output())
+        self.more = self.session.deliver(self.socket.output())?;
+        Ok(())
     }
 
     /// Parses what was read, packet by packet, where it lies.
-    fn take(&mut self, bytes: usize) -> Result<(), Stop> {
-        let Running { session, socket, config, keep_alive, .. } = self;
+    fn take(&mut self, chunk: Option<Chunk>) -> Result<(), Stop> {
+        let Running { session, socket, keep_alive, .. } = self;
         let version = session.version();
-        let packet_bytes_max = config.packet_bytes_max;
+        let packet_bytes_max = session.config().packet_bytes_max;
         let mut any = false;
-        let taken = socket.parse(bytes, |input, output| {
+        let taken = socket.parse(chunk, |input, output| {
             let Some((packet, length)) = decode(input, version, packet_bytes_max)? else { return Ok(0) };
             any = true;
             session.packet(&packet, output)?;
             Ok::<usize, Stop>(length)
         });
         if any {
-            keep_alive.iter_mut().for_each(KeepAlive::heard);
+            keep_alive.iter_mut().for_each(|keep_alive| keep_alive.heard());
         }
         taken
     }
 
     /// Lets the session go first, so that nobody waits for a slow socket, then writes the last bytes.
-    async fn end(self: Box<Self>, stop: Stop) {
-        let Running { session, mut socket, .. } = *self;
+    async fn end(self, stop: Stop) {
+        let Running { session, mut socket, .. } = self;
         tracing::debug!(%stop, dropped = session.dropped(), "connection ends");
         session.put_stop(&stop, socket.output());
         session.end();
@@ -261,15 +262,11 @@ mod tests {
 
     use super::*;
 
-    fn future_size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
-        size_of::<F>()
-    }
-
     /// What an idle connection holds here, in bytes: raise no bound without a look at where it went.
     #[test]
     fn idle_connections_are_small() {
-        assert!(future_size(serve) <= 368, "the future: {}", future_size(serve));
-        assert!(size_of::<Running>() <= 200, "what runs: {}", size_of::<Running>());
-        assert!(size_of::<Session>() <= 536, "the session: {}", size_of::<Session>());
+        assert!(size_of::<Serving>() <= size_of::<Running>() + 8, "the future: {}", size_of::<Serving>());
+        assert!(size_of::<Running>() <= 432, "what runs: {}", size_of::<Running>());
+        assert!(size_of::<Session>() <= 376, "the session: {}", size_of::<Session>());
     }
 }

@@ -8,6 +8,7 @@
 mod buffers;
 pub mod codec;
 mod config;
+mod connected;
 mod connection;
 mod error;
 #[doc(hidden)]

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use inver_broker::{Mailbox, Namespace};
 
 use crate::config::MqttConfig;
+use crate::connected::Directory;
 
 /// The start of these topics. Clients cannot publish there.
 pub(crate) const PREFIX: &str = "$SYS/";
@@ -22,11 +23,12 @@ pub(crate) const PREFIX: &str = "$SYS/";
 pub(crate) struct Plug {
     config: MqttConfig,
     pub(crate) sys: Sys,
+    pub(crate) directory: Directory,
 }
 
 impl Plug {
     pub(crate) fn new(config: MqttConfig) -> Arc<Plug> {
-        Arc::new(Plug { config, sys: Sys::default() })
+        Arc::new(Plug { config, sys: Sys::default(), directory: Directory::default() })
     }
 }
 
@@ -66,6 +68,17 @@ impl Default for Sys {
 }
 
 impl Sys {
+    /// Counts a client that is connected.
+    pub(crate) fn one_more(&self) {
+        let now = self.connected.fetch_add(1, Ordering::Relaxed) + 1;
+        self.connected_max.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// It is no longer.
+    pub(crate) fn one_less(&self) {
+        self.connected.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Counts PUBLISH packets; once a turn of a connection.
     pub(crate) fn count(&self, received: u64, sent: u64) {
         if received > 0 {
@@ -111,23 +124,6 @@ impl Sys {
         if !plug.sys.ticking.swap(true, Ordering::AcqRel) {
             tokio::spawn(tick(plug.clone(), token));
         }
-    }
-}
-
-/// A client that is connected, for the counts.
-pub(crate) struct Connected(Arc<Plug>);
-
-impl Connected {
-    pub(crate) fn count(plug: &Arc<Plug>) -> Connected {
-        let now = plug.sys.connected.fetch_add(1, Ordering::Relaxed) + 1;
-        plug.sys.connected_max.fetch_max(now, Ordering::Relaxed);
-        Connected(plug.clone())
-    }
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.0.sys.connected.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -156,17 +156,16 @@ fn hand_over(hall: &Hall, service: &Service, stream: TcpStream, peer: SocketAddr
     };
     // The worker's own reactor must watch the socket, not this thread's.
     let Ok(stream) = stream.into_std() else { return };
-    let plug = service.protocol.clone();
-    let broker = hall.broker.clone();
     // On the heap and gone before the connection is served, which must not carry it for the rest of its life.
     let greeting = Box::pin(greet(hall.clone(), service.clone(), stream, peer));
     // Only where somebody listens that closely: it would be a tenth of what an idle connection holds.
     let span = debug_span!("connection", protocol, %peer);
-    hall.workers.seat().run(|seat| {
-        let inside = (seat, admitted, Open::count(protocol));
+    let open = Open::count(service.protocol.clone());
+    let serve = |seat| {
+        let inside = (seat, admitted, open);
         async move {
             let serving = match greeting.await {
-                Ok(Some(connection)) => plug.serve(connection, broker),
+                Ok(Some((connection, broker))) => inside.2.0.serve(connection, broker),
                 Ok(None) => return,
                 Err(error) => {
                     debug!(%error, "ended before it began");
@@ -177,8 +176,9 @@ fn hand_over(hall: &Hall, service: &Service, stream: TcpStream, peer: SocketAddr
             // Held until here, in the place where it was captured: bound within, it would be there twice.
             drop(inside);
         }
-        .instrument(span)
-    });
+    };
+    let seat = hall.workers.seat();
+    if span.is_disabled() { seat.run(serve) } else { seat.run(|seat| serve(seat).instrument(span)) }
 }
 
 /// From an accepted socket to a connection of a plug; none if the server is going down.
@@ -187,7 +187,7 @@ async fn greet(
     service: Service,
     stream: std::net::TcpStream,
     peer: SocketAddr,
-) -> io::Result<Option<Connection>> {
+) -> io::Result<Option<(Connection, Broker)>> {
     let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
@@ -197,7 +197,7 @@ async fn greet(
         io = timeout(hall.handshake_timeout, handshake(&service, stream)) => io??,
         () = shutdown.requested() => return Ok(None),
     };
-    Ok(Some(Connection { io, peer, local, encrypted, shutdown: hall.shutdown }))
+    Ok(Some((Connection { io, peer, local, encrypted, shutdown: hall.shutdown }, hall.broker)))
 }
 
 async fn handshake(service: &Service, stream: TcpStream) -> io::Result<Box<dyn Io>> {
@@ -210,18 +210,18 @@ async fn handshake(service: &Service, stream: TcpStream) -> io::Result<Box<dyn I
 }
 
 /// Counts a connection as open while it lives.
-struct Open(&'static str);
+struct Open(Arc<dyn Protocol>);
 
 impl Open {
-    fn count(protocol: &'static str) -> Open {
-        metrics::counter!("inver_connections_accepted_total", "protocol" => protocol).increment(1);
-        metrics::gauge!("inver_connections", "protocol" => protocol).increment(1);
+    fn count(protocol: Arc<dyn Protocol>) -> Open {
+        metrics::counter!("inver_connections_accepted_total", "protocol" => protocol.name()).increment(1);
+        metrics::gauge!("inver_connections", "protocol" => protocol.name()).increment(1);
         Open(protocol)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        metrics::gauge!("inver_connections", "protocol" => self.0).decrement(1);
+        metrics::gauge!("inver_connections", "protocol" => self.0.name()).decrement(1);
     }
 }

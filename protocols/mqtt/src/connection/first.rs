@@ -52,11 +52,11 @@ async fn read(socket: &mut Socket, config: &MqttConfig) -> Result<Vec<u8>, (Vers
     let gone = |stop: Stop| (Version::V311, Refusal::new(Reason::Unspecified, stop.to_string()));
     loop {
         let read = poll_fn(|cx| socket.poll_read(cx)).await.map_err(gone)?;
-        if read == 0 {
+        if read.is_empty() {
             return Err(gone(Stop::Close("the client closed the connection".into())));
         }
         let mut found = None;
-        socket.parse(read, |input, _| {
+        socket.parse(Some(read), |input, _| {
             if found.is_some() {
                 return Ok(0);
             }

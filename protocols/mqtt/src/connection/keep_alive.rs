@@ -17,10 +17,14 @@ pub(super) struct KeepAlive {
 
 impl KeepAlive {
     /// None for 0.
-    pub(super) fn new(keep_alive_s: u16) -> Option<KeepAlive> {
+    pub(super) fn new(keep_alive_s: u16) -> Option<Box<KeepAlive>> {
         (keep_alive_s != 0).then(|| {
             let patience = Duration::from_millis(u64::from(keep_alive_s) * 1500);
-            KeepAlive { patience, heard: Instant::now(), timer: Box::pin(tokio::time::sleep(patience)) }
+            Box::new(KeepAlive {
+                patience,
+                heard: Instant::now(),
+                timer: Box::pin(tokio::time::sleep(patience)),
+            })
         })
     }
 

@@ -8,56 +8,66 @@ use std::time::Duration;
 use inver_broker::Io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 
-use crate::buffers;
+use crate::buffers::{self, Output};
 use crate::error::Stop;
 
 /// See the module's text.
 pub(crate) struct Socket {
     io: Box<dyn Io>,
-    /// The beginning of a packet whose rest has not come.
-    partial: Vec<u8>,
-    /// What was read last, until it is parsed.
-    chunk: Option<Box<[u8]>>,
-    output: Vec<u8>,
-    /// Bytes of `output` that were written.
-    written: usize,
+    /// The beginning of a packet whose rest has not come. In a box: mostly there is none.
+    #[expect(clippy::box_collection, reason = "a pointer is all that an idle connection holds")]
+    partial: Option<Box<Vec<u8>>>,
+    /// There while something is to be written.
+    output: Option<Box<Output>>,
     /// Something was written and not flushed.
     unflushed: bool,
 }
 
+/// What was read.
+pub(crate) struct Chunk {
+    buffer: Box<[u8]>,
+    read: usize,
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.read).unwrap_or_default()
+    }
+
+    /// Nothing more comes.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read == 0
+    }
+}
+
 impl Socket {
     pub(crate) fn new(io: Box<dyn Io>) -> Socket {
-        Socket { io, partial: Vec::new(), chunk: None, output: Vec::new(), written: 0, unflushed: false }
+        Socket { io, partial: None, output: None, unflushed: false }
     }
 
     /// Where to write to; [`poll_write`](Self::poll_write) takes it from there.
     pub(crate) fn output(&mut self) -> &mut Vec<u8> {
-        if self.output.capacity() == 0 {
-            self.output = buffers::take_output();
-        }
-        &mut self.output
+        &mut self.output.get_or_insert_with(buffers::take_output).bytes
     }
 
     /// Bytes that the socket has not taken.
     pub(crate) fn output_len(&self) -> usize {
-        self.output.len() - self.written
+        self.output.as_ref().map_or(0, |output| output.bytes.len() - output.written)
     }
 
     /// Writes as much as the socket takes. Whether there is room for more.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
-        while self.output_len() > 0 {
-            let rest = self.output.get(self.written..).unwrap_or_default();
-            match Pin::new(&mut *self.io).poll_write(cx, rest) {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(Ok(0)) => return Err(Stop::Close("the socket takes no more".into())),
-                Poll::Ready(Ok(bytes)) => self.written += bytes,
-                Poll::Ready(Err(error)) => return Err(closed(&error)),
+        if let Some(output) = &mut self.output {
+            while let Some(rest) = output.bytes.get(output.written..).filter(|rest| !rest.is_empty()) {
+                match Pin::new(&mut *self.io).poll_write(cx, rest) {
+                    Poll::Pending => return Ok(false),
+                    Poll::Ready(Ok(0)) => return Err(Stop::Close("the socket takes no more".into())),
+                    Poll::Ready(Ok(bytes)) => output.written += bytes,
+                    Poll::Ready(Err(error)) => return Err(closed(&error)),
+                }
             }
-        }
-        if self.written > 0 {
-            self.written = 0;
-            self.unflushed = true;
-            buffers::give_output(std::mem::take(&mut self.output));
+            self.unflushed |= output.written > 0;
+            self.output.take().into_iter().for_each(buffers::give_output);
         }
         // TLS and WebSocket gather; TCP does nothing here.
         if self.unflushed
@@ -70,7 +80,7 @@ impl Socket {
     }
 
     /// Reads once. What was read is parsed by [`parse`](Self::parse), in the same turn.
-    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Stop>> {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, Stop>> {
         let mut chunk = buffers::take_read();
         let mut buffer = ReadBuf::new(&mut chunk);
         let polled = Pin::new(&mut *self.io).poll_read(cx, &mut buffer);
@@ -84,39 +94,36 @@ impl Socket {
                 buffers::give_read(chunk);
                 Poll::Ready(Err(closed(&error)))
             }
-            Poll::Ready(Ok(())) => {
-                self.chunk = Some(chunk);
-                Poll::Ready(Ok(read))
-            }
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(Chunk { buffer: chunk, read })),
         }
     }
 
     /// Hands what was read to `packet` until it takes nothing more: it returns how many bytes it used, 0 if what it got
-    /// is no whole packet. What is left waits for its rest. `read` is what [`poll_read`](Self::poll_read) said; without
-    /// one before it, what was left is handed out again.
+    /// is no whole packet. What is left waits for its rest. `read` is what [`poll_read`](Self::poll_read) gave; without
+    /// it, what was left is handed out again.
     pub(crate) fn parse<E>(
         &mut self,
-        read: usize,
+        read: Option<Chunk>,
         mut packet: impl FnMut(&[u8], &mut Vec<u8>) -> Result<usize, E>,
     ) -> Result<(), E> {
-        self.output();
-        let chunk = self.chunk.take();
-        let fresh = chunk.as_deref().and_then(|chunk| chunk.get(..read)).unwrap_or_default();
-        let result = if self.partial.is_empty() {
-            let (used, result) = feed(fresh, &mut self.output, &mut packet);
-            self.partial.extend_from_slice(fresh.get(used..).unwrap_or_default());
-            result
-        } else {
-            self.partial.extend_from_slice(fresh);
-            let (used, result) = feed(&self.partial, &mut self.output, &mut packet);
-            self.partial.drain(..used);
-            if self.partial.is_empty() {
-                self.partial = Vec::new();
+        let output = &mut self.output.get_or_insert_with(buffers::take_output).bytes;
+        let fresh = read.as_ref().map_or(&[][..], Chunk::bytes);
+        let result = if let Some(partial) = &mut self.partial {
+            partial.extend_from_slice(fresh);
+            let (used, result) = feed(partial, output, &mut packet);
+            partial.drain(..used);
+            if partial.is_empty() {
+                self.partial = None;
             }
             result
+        } else {
+            let (used, result) = feed(fresh, output, &mut packet);
+            let rest = fresh.get(used..).unwrap_or_default();
+            self.partial = (!rest.is_empty()).then(|| Box::new(rest.to_vec()));
+            result
         };
-        if let Some(chunk) = chunk {
-            buffers::give_read(chunk);
+        if let Some(Chunk { buffer, .. }) = read {
+            buffers::give_read(buffer);
         }
         result
     }
@@ -133,9 +140,9 @@ impl Socket {
     }
 
     async fn finish_within(&mut self, timeout: Duration, linger: bool) {
-        let rest = self.output.split_off(self.written.min(self.output.len()));
+        let output = self.output.take().unwrap_or_default();
         let finishing = async {
-            self.io.write_all(&rest).await?;
+            self.io.write_all(output.bytes.get(output.written..).unwrap_or_default()).await?;
             self.io.flush().await?;
             self.io.shutdown().await?;
             let mut passed_over = [0; LINGER_READ_BYTES];

@@ -7,13 +7,15 @@ use crate::codec::{DecodeError, Reason};
 /// Aliases that the client set.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    topics: Vec<Option<Box<str>>>,
+    /// In a box: most clients set none.
+    #[expect(clippy::box_collection, reason = "a pointer is all that those hold")]
+    topics: Option<Box<Vec<Option<Box<str>>>>>,
     maximum: u16,
 }
 
 impl Incoming {
     pub(crate) fn new(maximum: u16) -> Incoming {
-        Incoming { topics: Vec::new(), maximum }
+        Incoming { topics: None, maximum }
     }
 
     /// The topic of a PUBLISH with this alias: what it names, which the alias then stands for, or what the alias stood
@@ -27,17 +29,19 @@ impl Incoming {
         }
         let place = usize::from(alias) - 1;
         if !topic.is_empty() {
-            if self.topics.len() <= place {
-                self.topics.resize(place + 1, None);
+            let topics = self.topics.get_or_insert_default();
+            if topics.len() <= place {
+                topics.resize(place + 1, None);
             }
-            if let Some(slot) = self.topics.get_mut(place)
+            if let Some(slot) = topics.get_mut(place)
                 && slot.as_deref() != Some(topic)
             {
                 *slot = Some(topic.into());
             }
             return Ok(topic);
         }
-        let known = self.topics.get(place).and_then(|topic| topic.as_deref());
+        let known =
+            self.topics.as_ref().and_then(|topics| topics.get(place)).and_then(|topic| topic.as_deref());
         known.ok_or(DecodeError::protocol("a topic alias that stands for nothing (section 3.3.4)"))
     }
 }

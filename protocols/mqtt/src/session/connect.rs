@@ -22,6 +22,7 @@ use crate::codec::{
     self, Ack, Connect, Packet, PropertiesBuf, Property, Qos, Reason, Shared, Version, split_shared,
 };
 use crate::config::MqttConfig;
+use crate::connected::Connected;
 use crate::error::Refusal;
 use crate::map::{Author, Incoming, ORIGIN};
 use crate::sys::{PREFIX, Plug};
@@ -35,7 +36,7 @@ const V31_CLIENT_ID: &str = "an empty client identifier in MQTT 3.1";
 
 /// A client that was let in.
 pub(crate) struct Accepted {
-    pub(crate) session: Box<Session>,
+    pub(crate) session: Session,
     /// For CONNACK.
     pub(crate) present: bool,
     /// For CONNACK.
@@ -143,9 +144,9 @@ pub(crate) async fn connect(
     }
     let window = wishes.receive_maximum.min(config.inflight_max);
     let v5 = connect.version == Version::V5;
-    let mut session = Box::new(Session {
+    let mut session = Session {
         version: connect.version,
-        config: config.clone(),
+        config: Connected::new(config, mailbox),
         user,
         publisher: LazyPublisher::default(),
         namespace,
@@ -176,7 +177,7 @@ pub(crate) async fn connect(
         moved: 0,
         now_ms: now_ms(),
         scratch: Lent::default(),
-    });
+    };
     session.restore(known, mailbox);
     // What was released is released again [MQTT-4.4.0-1]; it follows CONNACK.
     for packet_id in kept.released {

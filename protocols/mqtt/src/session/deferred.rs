@@ -7,9 +7,12 @@ use std::collections::VecDeque;
 
 use inver_storage::Lsn;
 
-/// See the module's text.
+/// See the module's text. A pointer while nothing was answered, or nothing was for a while.
 #[derive(Debug, Default)]
-pub(crate) struct Deferred {
+pub(crate) struct Deferred(Option<Box<Answers>>);
+
+#[derive(Debug, Default)]
+struct Answers {
     bytes: Vec<u8>,
     /// Bytes before it were released.
     head: usize,
@@ -20,7 +23,7 @@ pub(crate) struct Deferred {
 }
 
 /// The answers of one turn.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Group {
     /// What they wait for.
     lsn: Option<Lsn>,
@@ -32,33 +35,69 @@ struct Group {
 }
 
 impl Deferred {
+    fn answers(&mut self) -> &mut Answers {
+        self.0.get_or_insert_default()
+    }
+
     /// Where this turn's answers are written to.
     pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        &mut self.answers().bytes
     }
 
     /// This turn's answers complete one more message of the client's.
     pub(crate) fn completes_one(&mut self) {
-        self.turn.completed += 1;
+        self.answers().turn.completed += 1;
     }
 
     /// This turn's answers wait for this position too.
     pub(crate) fn wait_for(&mut self, lsn: Option<Lsn>) {
-        self.turn.lsn = self.turn.lsn.max(lsn);
+        if lsn.is_some() {
+            let turn = &mut self.answers().turn;
+            turn.lsn = turn.lsn.max(lsn);
+        }
     }
 
     /// This turn's number, for [`Self::is_released`].
-    pub(crate) fn turn(&self) -> u64 {
-        self.turns_ended + 1
+    pub(crate) fn turn(&mut self) -> u64 {
+        self.answers().turns_ended + 1
     }
 
     /// Whether the answers of that turn are on their way.
     pub(crate) fn is_released(&self, turn: u64) -> bool {
-        turn <= self.turns_released
+        self.0.as_ref().is_none_or(|answers| turn <= answers.turns_released)
     }
 
     /// Nothing more comes this turn.
     pub(crate) fn end_turn(&mut self) {
+        self.0.iter_mut().for_each(|answers| answers.end_turn());
+    }
+
+    /// The position that the oldest answers wait for.
+    pub(crate) fn waits_for(&self) -> Option<Lsn> {
+        self.0.as_ref()?.groups.front()?.lsn
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |answers| answers.bytes.len() - answers.head)
+    }
+
+    /// Moves what is committed to `out`; returns how many of the client's messages it completes.
+    pub(crate) fn release(&mut self, committed: Lsn, out: &mut Vec<u8>) -> usize {
+        self.0.as_mut().map_or(0, |answers| answers.release(committed, out))
+    }
+
+    /// Gives back what an idle connection does not need. Nobody asks for a turn from before any more.
+    pub(crate) fn rest(&mut self) {
+        let idle = |answers: &mut Box<Answers>| {
+            answers.bytes.is_empty() && answers.groups.is_empty() && answers.turn == Group::default()
+        };
+        self.0.take_if(idle);
+    }
+}
+
+impl Answers {
+    fn end_turn(&mut self) {
         self.turns_ended += 1;
         let group = Group { end: self.bytes.len(), turn: self.turns_ended, ..std::mem::take(&mut self.turn) };
         match self.groups.back_mut() {
@@ -71,18 +110,7 @@ impl Deferred {
         }
     }
 
-    /// The position that the oldest answers wait for.
-    pub(crate) fn waits_for(&self) -> Option<Lsn> {
-        self.groups.front().and_then(|group| group.lsn)
-    }
-
-    /// Bytes that wait.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.head
-    }
-
-    /// Moves what is committed to `out`; returns how many of the client's messages it completes.
-    pub(crate) fn release(&mut self, committed: Lsn, out: &mut Vec<u8>) -> usize {
+    fn release(&mut self, committed: Lsn, out: &mut Vec<u8>) -> usize {
         let mut completed = 0;
         let mut end = self.head;
         while let Some(group) = self.groups.front().copied() {
@@ -150,6 +178,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_kept_at_rest() {
+        let (mut deferred, mut out) = (Deferred::default(), Vec::new());
+        deferred.bytes().push(b'0');
+        deferred.rest();
+        let first = turn(&mut deferred, b"a", Some(1));
+        deferred.rest();
+        assert!(!deferred.is_released(first), "it waits");
+        deferred.release(Lsn(1), &mut out);
+        deferred.rest();
+        assert!(deferred.0.is_none() && deferred.is_released(first) && out == b"0a");
+        let again = turn(&mut deferred, b"b", Some(2));
+        assert!(!deferred.is_released(again));
+    }
+
+    #[test]
     fn an_empty_turn_holds_nothing_up() {
         let mut deferred = Deferred::default();
         let number = deferred.turn();
@@ -168,6 +211,6 @@ mod tests {
         }
         deferred.release(Lsn(10_000), &mut out);
         assert_eq!(out.len(), 40_000);
-        assert!(deferred.bytes.capacity() <= 2 * COMPACT_BYTES_MIN + 8 * 400);
+        assert!(deferred.bytes().capacity() <= 2 * COMPACT_BYTES_MIN + 8 * 400);
     }
 }

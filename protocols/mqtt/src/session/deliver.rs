@@ -8,6 +8,7 @@ use inver_broker::{Delivery, Pull};
 
 use super::Session;
 use crate::buffers;
+use crate::codec::Reason;
 use crate::error::Stop;
 
 /// Messages pulled at a time.
@@ -30,12 +31,19 @@ impl From {
 }
 
 impl Session {
-    /// The mailbox had this token. False if another connection takes the session over.
-    pub(crate) fn wake(&mut self, token: u64) -> bool {
+    /// The mailbox had this token.
+    pub(crate) fn wake(&mut self, token: u64) -> Result<(), Stop> {
         match token {
             super::token::LIVE => self.live_ready = true,
             super::token::INBOX => self.inbox_ready = true,
-            super::token::TAKEN_OVER => return false,
+            super::token::TAKEN_OVER => {
+                // [MQTT-3.1.4-3]
+                let why = "another connection took the session over";
+                return Err(Stop::Tell(Reason::SessionTakenOver, why.into()));
+            }
+            super::token::GOING_DOWN => {
+                return Err(Stop::Tell(Reason::ServerShuttingDown, "the server is going down".into()));
+            }
             super::token::SYS => self.sys_due = true,
             number => {
                 if let Some(member) = self.members.iter_mut().find(|member| member.number == number) {
@@ -43,7 +51,7 @@ impl Session {
                 }
             }
         }
-        true
+        Ok(())
     }
 
     /// Writes messages to `out` until it is full or nothing more can be sent now. Whether there is more to write once
@@ -109,7 +117,7 @@ impl Session {
 
     fn pull_member(&mut self, at: usize, out: &mut Vec<u8>) -> Result<(), Stop> {
         // What was moved to the inbox takes its place in the window soon; the rest is for other members.
-        let (room, bytes) = (self.room().saturating_sub(self.moved), self.bytes_wanted(out));
+        let (room, bytes) = (self.room().saturating_sub(self.moved as usize), self.bytes_wanted(out));
         let Some(member) = self.members.get_mut(at) else { return Ok(()) };
         if !member.ready {
             return Ok(());

@@ -17,9 +17,12 @@ pub(crate) enum Arrival {
 #[derive(Debug)]
 pub(crate) struct Inbound {
     /// QoS 2 identifiers from PUBLISH to PUBREL.
-    received: BTreeSet<u16>,
+    ///
+    /// In a box: most clients have none.
+    #[expect(clippy::box_collection, reason = "a pointer is all that those hold")]
+    received: Option<Box<BTreeSet<u16>>>,
     /// Messages from PUBLISH until their PUBACK or PUBCOMP is on its way.
-    open: usize,
+    open: u32,
     /// What `open` may grow to; `None` before MQTT 5.
     receive_maximum: Option<u16>,
 }
@@ -27,15 +30,21 @@ pub(crate) struct Inbound {
 impl Inbound {
     /// `received` are the identifiers that a resumed session still knows.
     pub(crate) fn new(receive_maximum: Option<u16>, received: BTreeSet<u16>) -> Inbound {
-        Inbound { open: received.len(), received, receive_maximum }
+        Inbound {
+            open: received.len() as u32,
+            received: (!received.is_empty()).then(|| Box::new(received)),
+            receive_maximum,
+        }
     }
 
     /// A PUBLISH at QoS 1 or 2 came. Refused beyond the receive maximum [MQTT-3.3.4-9].
     pub(crate) fn arrive(&mut self, qos: Qos, packet_id: u16) -> Result<Arrival, DecodeError> {
-        if qos == Qos::ExactlyOnce && self.received.contains(&packet_id) {
+        if qos == Qos::ExactlyOnce
+            && self.received.as_ref().is_some_and(|received| received.contains(&packet_id))
+        {
             return Ok(Arrival::Again);
         }
-        if self.receive_maximum.is_some_and(|maximum| self.open >= usize::from(maximum)) {
+        if self.receive_maximum.is_some_and(|maximum| self.open >= u32::from(maximum)) {
             return Err(DecodeError::because(
                 Reason::ReceiveMaximumExceeded,
                 "more unacknowledged PUBLISH packets than the Receive Maximum [MQTT-3.3.4-9]",
@@ -43,24 +52,26 @@ impl Inbound {
         }
         self.open += 1;
         if qos == Qos::ExactlyOnce {
-            self.received.insert(packet_id);
+            self.received.get_or_insert_default().insert(packet_id);
         }
         Ok(Arrival::First)
     }
 
     /// The message was refused: its identifier is free again with the acknowledgement.
     pub(crate) fn refuse(&mut self, packet_id: u16) {
-        self.received.remove(&packet_id);
+        self.release(packet_id);
     }
 
     /// A PUBREL came; whether its identifier was known.
     pub(crate) fn release(&mut self, packet_id: u16) -> bool {
-        self.received.remove(&packet_id)
+        let known = self.received.as_mut().is_some_and(|received| received.remove(&packet_id));
+        self.received.take_if(|received| received.is_empty());
+        known
     }
 
     /// So many messages' last acknowledgement is on its way.
     pub(crate) fn completed(&mut self, count: usize) {
-        self.open = self.open.saturating_sub(count);
+        self.open = self.open.saturating_sub(count as u32);
     }
 }
 

@@ -30,11 +30,12 @@ use std::sync::Arc;
 
 use inver_broker::address::{Form, rewrite};
 use inver_broker::{Consumer, Delivery, DeliveryId, LiveBatch, Mailbox, Namespace, now_ms};
-use inver_storage::Lsn;
+use inver_storage::{Log, Lsn};
 
+use crate::MqttConfig;
 use crate::codec::{Disconnect, Packet, PropertiesBuf, Property, Reason, Shared, Version, split_shared};
+use crate::connected::Connected;
 use crate::error::Stop;
-use crate::sys::Plug;
 
 use self::deferred::Deferred;
 use self::deliver::From;
@@ -53,6 +54,8 @@ pub(crate) mod token {
     pub(crate) const TAKEN_OVER: u64 = 2;
     /// New values of `$SYS` topics are due.
     pub(crate) const SYS: u64 = 3;
+    /// The server is going down.
+    pub(crate) const GOING_DOWN: u64 = 4;
     /// Shared subscriptions have this and more: the session's number for each.
     pub(crate) const SHARED: u64 = 16;
 }
@@ -85,7 +88,7 @@ impl Member {
 /// See the module's text.
 pub(crate) struct Session {
     version: Version,
-    config: Arc<Plug>,
+    config: Connected,
     user: Option<Arc<str>>,
     namespace: Namespace,
     mailbox: Arc<Mailbox>,
@@ -124,7 +127,7 @@ pub(crate) struct Session {
     held: Queue<(From, Delivery)>,
     scans: Queue<RetainedScan>,
     /// Messages of shared subscriptions that were moved to the inbox and not sent yet.
-    moved: usize,
+    moved: u32,
 
     now_ms: i64,
     scratch: Lent,
@@ -134,6 +137,21 @@ impl Session {
     /// The keep alive that holds, in seconds; 0 for none.
     pub(crate) fn keep_alive_s(&self) -> u16 {
         self.keep_alive_s
+    }
+
+    /// The settings of its plug.
+    pub(crate) fn config(&self) -> &MqttConfig {
+        &self.config
+    }
+
+    /// What wakes it.
+    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// Where what is guaranteed is committed.
+    pub(crate) fn log(&self) -> &Log {
+        self.namespace.log()
     }
 
     /// The protocol version of the client.
@@ -167,6 +185,9 @@ impl Session {
             Packet::PingReq => {
                 // [MQTT-3.12.4-1]. Who has nothing else to say is idle.
                 self.outbound.rest();
+                if self.scans.is_empty() {
+                    self.deferred.rest();
+                }
                 let _always_fits = Packet::PingResp.encode(self.version, out);
                 Ok(())
             }
@@ -259,7 +280,7 @@ impl Session {
     }
 
     /// Ends the connection's part: what the log must still get of it. The session is let go when it is dropped.
-    pub(crate) fn end(mut self: Box<Self>) {
+    pub(crate) fn end(mut self) {
         self.config.sys.count_dropped(self.dropped());
         if !self.core.is_durable() {
             for (number, id) in self.outbound.settle_exactly_once() {

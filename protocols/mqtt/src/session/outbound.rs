@@ -57,7 +57,7 @@ pub(crate) enum Received {
 #[derive(Debug)]
 pub(crate) struct Outbound {
     flights: HashMap<u16, Stage, BuildHasherDefault<IdHasher>>,
-    window: usize,
+    window: u16,
     /// The next offset of the inbox, as far as it is known.
     inbox_next: u64,
     /// Where the search for the next identifier from behind it goes on.
@@ -68,12 +68,12 @@ impl Outbound {
     /// `released` are the identifiers of a resumed session whose PUBCOMP is missing.
     pub(crate) fn new(window: u16, released: impl IntoIterator<Item = u16>) -> Outbound {
         let flights = released.into_iter().map(|id| (id, Stage::Released)).collect();
-        Outbound { flights, window: usize::from(window), inbox_next: 0, others_at: 0 }
+        Outbound { flights, window, inbox_next: 0, others_at: 0 }
     }
 
     /// How many more messages the client may get now [MQTT-3.3.4-7].
     pub(crate) fn room(&self) -> usize {
-        self.window.saturating_sub(self.flights.len())
+        usize::from(self.window).saturating_sub(self.flights.len())
     }
 
     /// The identifier of a message of the inbox; `None` while another one has it.

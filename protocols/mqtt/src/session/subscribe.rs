@@ -114,7 +114,7 @@ impl Session {
             return Ok(());
         }
         let number = self.next_member;
-        let spec = ConsumerSpec::new(self.mailbox.clone(), number);
+        let spec = ConsumerSpec::new(self.mailbox().clone(), number);
         let joined = self.core.join(text.as_bytes(), options, terms.share_mode(), spec);
         let (consumer, _, lsn) = joined.map_err(|error| refusal(&error))?;
         self.deferred.wait_for(lsn);

@@ -11,7 +11,7 @@ use crate::sys::Sys;
 impl Session {
     /// Wants to hear of new values from now on.
     pub(super) fn hear_sys(&self) {
-        Sys::watch(&self.config, &self.mailbox, token::SYS);
+        Sys::watch(&self.config, self.mailbox(), token::SYS);
     }
 
     /// Writes the present values that the session subscribed to.
