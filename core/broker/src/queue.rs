@@ -284,13 +284,19 @@ impl Queue {
     }
 
     fn next_look(&self, look: Look, now_ms: i64) -> Option<i64> {
+        // What has no room and is not on the disk yet could not die at this look.
+        let over = look != Look::Nothing && self.is_over();
         let (first_ms, max_ms) = match look {
+            Look::Nothing => return None,
+            _ if over => LOOKS_SOON_MS,
             Look::At(at_ms) => {
                 self.idle_looks.store(0, Ordering::Relaxed);
                 return Some(at_ms.max(now_ms + 1));
             }
-            Look::Nothing => return None,
-            Look::Soon | Look::Sometime if !self.is_mortal() => return None,
+            Look::Soon | Look::Sometime if !self.is_mortal() => {
+                self.idle_looks.store(0, Ordering::Relaxed);
+                return None;
+            }
             Look::Soon => LOOKS_SOON_MS,
             Look::Sometime => LOOKS_SOMETIME_MS,
         };

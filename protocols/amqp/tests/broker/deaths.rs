@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, table};
-use crate::server::Server;
 use inver_amqp::codec::Method;
 use inver_amqp::codec::table::{Table, Value};
 
+use crate::client::{Client, table};
+use crate::server::Server;
+
 /// A queue whose dead go to the queue `dead`, which is consumed.
-fn mortal(client: &mut Client, durable: bool, limits: &[(&str, Value<'_>)]) {
+pub(crate) fn mortal(client: &mut Client, durable: bool, limits: &[(&str, Value<'_>)]) {
     client.declare("dead");
     client.consume("dead", "grave", true);
     let mut fields = limits.to_vec();

@@ -1,10 +1,11 @@
 //! Getting in, and not getting in.
 
-use crate::client::Client;
-use crate::server::Server;
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, TableWriter, Value};
 use inver_amqp::codec::{FRAME_BODY, Method, PROTOCOL_HEADER};
+
+use crate::client::Client;
+use crate::server::Server;
 
 fn started(server: &Server) -> Client {
     let mut client = Client::raw(server.address);

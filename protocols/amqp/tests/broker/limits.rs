@@ -1,11 +1,12 @@
 //! The bounds of a connection, each met.
 
-use crate::client::{Client, table};
-use crate::server::Server;
 use inver_amqp::Limits;
 use inver_amqp::codec::Method;
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, Value};
+
+use crate::client::{Client, table};
+use crate::server::Server;
 
 #[test]
 fn channels() {

@@ -1,11 +1,12 @@
 //! Messages in, messages out: publish, return, confirm, consume, get, acknowledge, recover, prefetch.
 
-use crate::client::{Client, table};
-use crate::server::Server;
-use crate::verbs::declare_durable_exchange;
 use inver_amqp::codec::Method;
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, Value};
+
+use crate::client::{Client, table};
+use crate::server::Server;
+use crate::verbs::declare_durable_exchange;
 
 fn persistent() -> Properties<'static> {
     Properties { delivery_mode: Some(2), ..Properties::default() }

@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::client::Client;
-use crate::server::Server;
 use inver_amqp::Limits;
 use inver_amqp::codec::content::Properties;
-use inver_amqp::codec::table::Table;
+use inver_amqp::codec::table::{Table, Value};
 use inver_storage::medium::Files;
 use inver_storage::{CommitPolicy, Log, LogOptions, SystemClock};
+
+use crate::client::Client;
+use crate::deaths::mortal;
+use crate::server::Server;
 
 /// A log whose writer can be held.
 struct Held {
@@ -120,4 +122,18 @@ fn no_heartbeats_are_demanded_of_a_client_that_is_held_back() {
     held.hold(false);
     client.expect("ConnectionUnblocked");
     assert!(client.declare_with("q", true, Table::default()).contains("message_count: 200"));
+}
+
+#[test]
+fn what_has_no_room_dies_however_late_it_is_written() {
+    let held = Held::start();
+    let server = Server::over(held.log.clone(), Limits::default());
+    let (mut publisher, mut grave) = (server.client(), server.client());
+    mortal(&mut grave, true, &[("x-max-length", Value::I32(2))]);
+    held.hold(true);
+    (1..=3).for_each(|n| persistent(&mut publisher, n.to_string().as_bytes()));
+    // The queue is looked at meanwhile, and nothing of it can be seen.
+    grave.expect_silence();
+    held.hold(false);
+    assert_eq!(grave.message().text(), "1");
 }

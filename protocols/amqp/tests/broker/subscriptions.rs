@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::client::{Client, table};
-use crate::server::Server;
 use inver_amqp::codec::Method;
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, Value};
 use inver_broker::{Namespace, TopicConfig, TopicSpec};
+
+use crate::client::{Client, table};
+use crate::server::Server;
 
 const TOPIC: &str = "plant.line";
 
