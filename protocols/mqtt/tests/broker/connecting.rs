@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::*;
 use inver_mqtt::MqttConfig;
 use inver_mqtt::codec::*;
+
+use crate::support::*;
 
 const ALL: [Version; 3] = [Version::V31, Version::V311, Version::V5];
 

@@ -1,7 +1,8 @@
 //! One publisher, many subscribers: what sessions share must not be seen by any of them.
 
-use crate::support::*;
 use inver_mqtt::codec::*;
+
+use crate::support::*;
 
 const USER: Property<'_> = Property::UserProperty("a", "1");
 

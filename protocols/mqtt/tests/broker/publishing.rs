@@ -1,8 +1,9 @@
 //! Messages from a client to the server and on: QoS, acknowledgements, limits, aliases, properties.
 
-use crate::support::*;
 use inver_mqtt::MqttConfig;
 use inver_mqtt::codec::*;
+
+use crate::support::*;
 
 const QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
 

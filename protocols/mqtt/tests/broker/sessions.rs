@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::*;
 use inver_mqtt::codec::*;
+
+use crate::support::*;
 
 fn kept(client_id: &str, seconds: u32) -> Opening<'_> {
     Opening {

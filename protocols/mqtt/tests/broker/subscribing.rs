@@ -1,8 +1,9 @@
 //! Subscriptions: options, identifiers, retained messages, shared ones.
 
-use crate::support::*;
 use inver_mqtt::MqttConfig;
 use inver_mqtt::codec::*;
+
+use crate::support::*;
 
 fn at(qos: Qos) -> SubscribeOptions {
     SubscribeOptions { qos, ..Default::default() }

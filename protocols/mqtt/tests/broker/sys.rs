@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::support::*;
 use inver_mqtt::codec::*;
+
+use crate::support::*;
 
 #[tokio::test]
 async fn values_come_on_subscribing_and_again() {

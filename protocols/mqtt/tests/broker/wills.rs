@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::*;
 use inver_mqtt::codec::*;
+
+use crate::support::*;
 
 fn with_will<'a>(expiry_s: u32, delay_s: u32) -> Opening<'a> {
     let list = [
