@@ -16,6 +16,7 @@
 mod consumer;
 mod hand_out;
 mod keys;
+mod mode;
 mod mortality;
 mod settle;
 mod slots;
@@ -26,7 +27,6 @@ mod state;
 mod tests;
 mod waiting;
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -35,59 +35,19 @@ use inver_storage::{Cursor, CursorId, Entry, Lsn, Offset, Stream};
 use parking_lot::Mutex;
 
 use crate::clock::now_ms;
-use crate::deadletter::{Dead, Undertaker};
+use crate::deadletter::Undertaker;
 use crate::namespace::{Inner, Namespace, Surroundings};
-use crate::queue::{Queue, QueueLimits};
+use crate::queue::Queue;
 use crate::reclaim::Reclaim;
 
 pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
+pub use mode::Mode;
 pub use source::{LiveBatch, MemoryBounds, WhenFull};
 
 pub(crate) use mortality::Look;
 
-use mortality::DEATHS_A_LOOK_MAX;
 use source::memory::spill_ended;
-use state::{Load, State};
-
-/// How the consumers of a subscription share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub enum Mode {
-    /// One consumer; a second is refused.
-    Exclusive,
-    /// Each message goes to one of the consumers.
-    Shared,
-    /// One consumer is active; another takes over when it leaves.
-    Failover,
-    /// Each message goes to one of the consumers, all of one key to the same.
-    KeyShared,
-}
-
-impl Mode {
-    /// The name that users read and write.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Mode::Exclusive => "exclusive",
-            Mode::Shared => "shared",
-            Mode::Failover => "failover",
-            Mode::KeyShared => "key_shared",
-        }
-    }
-}
-
-impl std::str::FromStr for Mode {
-    type Err = ();
-
-    fn from_str(s: &str) -> Result<Mode, ()> {
-        match s {
-            "exclusive" => Ok(Mode::Exclusive),
-            "shared" => Ok(Mode::Shared),
-            "failover" => Ok(Mode::Failover),
-            "key_shared" => Ok(Mode::KeyShared),
-            _ => Err(()),
-        }
-    }
-}
+use state::State;
 
 /// Where a new subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,72 +272,6 @@ impl Subscription {
         self.state.lock().submitted_and_bytes()
     }
 
-    /// A message is on its way into it, with a value of these many bytes.
-    pub(crate) fn weigh(&self, value_bytes: usize) {
-        if let Some(bytes) = self.bytes.get() {
-            bytes.fetch_add(value_bytes as i64, Ordering::Relaxed);
-        }
-    }
-
-    /// Gives it a queue's limits; once.
-    pub(crate) fn limit(&self, undertaker: Undertaker) {
-        if undertaker.limits.bytes_max.is_some() {
-            let mut state = self.state.lock();
-            let unknown = state.submitted();
-            let _ = self.bytes.set(state.mortality.scale.begin(unknown));
-        }
-        // A second time would be a defect of the caller; the first stays.
-        let _ = self.undertaker.set(undertaker);
-    }
-
-    pub(crate) fn limits(&self) -> Option<&QueueLimits> {
-        self.undertaker.get().map(|u| &u.limits)
-    }
-
-    /// Lets die what has to at this time, whether or not anybody asks for messages.
-    pub(crate) fn age(self: &Arc<Self>, now_ms: i64) -> (Depth, Look) {
-        self.look(now_ms, true)
-    }
-
-    fn look(self: &Arc<Self>, now_ms: i64, expire: bool) -> (Depth, Look) {
-        loop {
-            let mut loads = Vec::new();
-            let (depth, next, dead) = self.locked(|state| {
-                state.look(now_ms, self.limits(), &mut loads);
-                let next = if expire { state.expire_head(&mut loads) } else { Look::Nothing };
-                (state.depth(), next, state.take_dead())
-            });
-            self.bury(&dead);
-            loads.into_iter().for_each(|load: Load| load.spawn(self));
-            if dead.len() < DEATHS_A_LOOK_MAX {
-                return (depth, next);
-            }
-        }
-    }
-
-    /// The position to wait for before the dead are said to be where they go.
-    fn bury(self: &Arc<Self>, dead: &[Dead]) -> Option<Lsn> {
-        if dead.is_empty() {
-            return None;
-        }
-        self.surroundings.counters.dead.increment(dead.len() as u64);
-        match self.undertaker.get() {
-            Some(undertaker) => undertaker.bury(self, dead),
-            None => self.ack_dead(dead.iter().map(|d| d.id).collect()),
-        }
-    }
-
-    /// Dead messages are out of the queue.
-    pub(crate) fn ack_dead(self: &Arc<Self>, ids: Vec<DeliveryId>) -> Option<Lsn> {
-        let acks = self.locked(|state| state.settle(ids));
-        self.commit_acks(acks)
-    }
-
-    pub(crate) fn ack_dead_in(self: &Arc<Self>, ids: Vec<DeliveryId>, entry: &mut Entry) {
-        let acks = self.locked(|state| state.settle(ids));
-        self.put_acks(acks, entry);
-    }
-
     /// Adds a consumer.
     pub fn attach(self: &Arc<Self>, spec: ConsumerSpec) -> Result<Consumer, AttachError> {
         let slot = self.locked(|state| state.attach(spec.clone()))?;
@@ -405,23 +299,6 @@ impl Subscription {
     /// Consumers were called some time ago, and others wait behind them.
     pub(crate) fn look_at_line(self: &Arc<Self>, now_ms: i64) {
         self.locked(|state| state.look_at_line(now_ms));
-    }
-
-    /// What waits in it changed: those too old may have come to the front.
-    fn look_soon(&self) {
-        if let Some((namespace, queue)) = self.queue.get()
-            && let Some(queue) =
-                queue.upgrade().filter(|queue| queue.is_mortal() || queue.counts_deliveries())
-        {
-            self.surroundings.clockwork.look_at(namespace, &queue, now_ms());
-        }
-    }
-
-    /// What has no room in other queues may have to be here.
-    fn bury_overflow_elsewhere(&self) {
-        if let Some(namespace) = self.queue.get().and_then(|(namespace, _)| namespace.upgrade()) {
-            Namespace::of(namespace).bury_overflow();
-        }
     }
 
     /// Somebody asked for it: its time without a consumer begins anew.
@@ -498,35 +375,6 @@ impl Subscription {
         self.state.lock().positions()
     }
 
-    /// Writes acknowledgements to the log. The last position says when all hold.
-    fn commit_acks(self: &Subscription, acked: AckBatch) -> Option<Lsn> {
-        let mut last = None;
-        for (cursor, ranges) in acked {
-            match cursor.ack(&ranges) {
-                Ok(lsn) => last = Some(last.map_or(lsn, |l: Lsn| l.max(lsn))),
-                // A poisoned log: the connection learns it from its next wait, and nothing more is promised.
-                Err(error) => {
-                    tracing::debug!(subscription = %self.name, %error, "acknowledgement not written");
-                }
-            }
-        }
-        if last.is_some() {
-            self.note_moved();
-        }
-        last
-    }
-
-    /// Makes acknowledgements part of an entry.
-    fn put_acks(&self, acked: AckBatch, entry: &mut Entry) {
-        if acked.is_empty() {
-            return;
-        }
-        for (cursor, ranges) in acked {
-            entry.ack(&cursor, &ranges);
-        }
-        self.note_moved();
-    }
-
     /// A durable position moved, or is about to.
     pub(crate) fn note_moved(&self) {
         if let (false, Some(reclaim)) = (self.dirty.swap(true, Ordering::AcqRel), &self.reclaim) {
@@ -534,9 +382,6 @@ impl Subscription {
         }
     }
 }
-
-/// Acknowledgements by cursor.
-type AckBatch = Vec<(Cursor, Vec<Range<Offset>>)>;
 
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -7,18 +7,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use inver_storage::Lsn;
 use inver_storage::batch::Record;
 
 use super::hand_out::value_bytes;
 use super::slots::CALL_MS_MAX;
 use super::state::{Load, State};
-use super::{Delivery, DeliveryId};
-use crate::deadletter::{Dead, Reason};
+use super::{Delivery, DeliveryId, Depth, Subscription};
+use crate::clock::now_ms;
+use crate::deadletter::{Dead, Reason, Undertaker};
 use crate::message::expires_ms;
+use crate::namespace::Namespace;
 use crate::queue::{Overflow, QueueLimits};
 
 /// Messages that die at one look.
-pub(super) const DEATHS_A_LOOK_MAX: usize = 1024;
+const DEATHS_A_LOOK_MAX: usize = 1024;
 
 /// Bytes read from a stream to look at its head: one batch, however small this is.
 const LOOK_BYTES: usize = 1;
@@ -122,6 +125,80 @@ pub(crate) enum Look {
     Sometime,
     /// It is empty.
     Nothing,
+}
+
+impl Subscription {
+    /// A message is on its way into it, with a value of these many bytes.
+    pub(crate) fn weigh(&self, value_bytes: usize) {
+        if let Some(bytes) = self.bytes.get() {
+            bytes.fetch_add(value_bytes as i64, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives it a queue's limits; once.
+    pub(crate) fn limit(&self, undertaker: Undertaker) {
+        if undertaker.limits.bytes_max.is_some() {
+            let mut state = self.state.lock();
+            let unknown = state.submitted();
+            let _ = self.bytes.set(state.mortality.scale.begin(unknown));
+        }
+        // A second time would be a defect of the caller; the first stays.
+        let _ = self.undertaker.set(undertaker);
+    }
+
+    pub(crate) fn limits(&self) -> Option<&QueueLimits> {
+        self.undertaker.get().map(|u| &u.limits)
+    }
+
+    /// Lets die what has to at this time, whether or not anybody asks for messages.
+    pub(crate) fn age(self: &Arc<Self>, now_ms: i64) -> (Depth, Look) {
+        self.look(now_ms, true)
+    }
+
+    pub(super) fn look(self: &Arc<Self>, now_ms: i64, expire: bool) -> (Depth, Look) {
+        loop {
+            let mut loads = Vec::new();
+            let (depth, next, dead) = self.locked(|state| {
+                state.look(now_ms, self.limits(), &mut loads);
+                let next = if expire { state.expire_head(&mut loads) } else { Look::Nothing };
+                (state.depth(), next, state.take_dead())
+            });
+            self.bury(&dead);
+            loads.into_iter().for_each(|load: Load| load.spawn(self));
+            if dead.len() < DEATHS_A_LOOK_MAX {
+                return (depth, next);
+            }
+        }
+    }
+
+    /// The position to wait for before the dead are said to be where they go.
+    pub(super) fn bury(self: &Arc<Self>, dead: &[Dead]) -> Option<Lsn> {
+        if dead.is_empty() {
+            return None;
+        }
+        self.surroundings.counters.dead.increment(dead.len() as u64);
+        match self.undertaker.get() {
+            Some(undertaker) => undertaker.bury(self, dead),
+            None => self.ack_dead(dead.iter().map(|d| d.id).collect()),
+        }
+    }
+
+    /// What waits in it changed: those too old may have come to the front.
+    pub(super) fn look_soon(&self) {
+        if let Some((namespace, queue)) = self.queue.get()
+            && let Some(queue) =
+                queue.upgrade().filter(|queue| queue.is_mortal() || queue.counts_deliveries())
+        {
+            self.surroundings.clockwork.look_at(namespace, &queue, now_ms());
+        }
+    }
+
+    /// What has no room in other queues may have to be here.
+    pub(super) fn bury_overflow_elsewhere(&self) {
+        if let Some(namespace) = self.queue.get().and_then(|(namespace, _)| namespace.upgrade()) {
+            Namespace::of(namespace).bury_overflow();
+        }
+    }
 }
 
 impl State {

@@ -1,13 +1,14 @@
 //! Taking back: acknowledged, returned, thrown away.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use inver_storage::{Cursor, Offset};
+use inver_storage::{Cursor, Entry, Lsn, Offset};
 
 use super::slots::SlotId;
 use super::source::Offer;
 use super::state::{Held, Load, Returned, State};
-use super::{AckBatch, DeliveryId, Mode};
+use super::{DeliveryId, Mode, Subscription};
 use crate::deadletter::{Dead, Reason};
 
 /// A hand that was fuller than this and is empty gives its memory back.
@@ -140,6 +141,51 @@ impl State {
         }
         self.mortality.scale.clear();
         (count, batch)
+    }
+}
+
+/// Acknowledgements by cursor.
+pub(super) type AckBatch = Vec<(Cursor, Vec<Range<Offset>>)>;
+
+impl Subscription {
+    /// Dead messages are out of the queue.
+    pub(crate) fn ack_dead(self: &Arc<Self>, ids: Vec<DeliveryId>) -> Option<Lsn> {
+        let acks = self.locked(|state| state.settle(ids));
+        self.commit_acks(acks)
+    }
+
+    pub(crate) fn ack_dead_in(self: &Arc<Self>, ids: Vec<DeliveryId>, entry: &mut Entry) {
+        let acks = self.locked(|state| state.settle(ids));
+        self.put_acks(acks, entry);
+    }
+
+    /// Writes acknowledgements to the log. The last position says when all hold.
+    pub(super) fn commit_acks(self: &Subscription, acked: AckBatch) -> Option<Lsn> {
+        let mut last = None;
+        for (cursor, ranges) in acked {
+            match cursor.ack(&ranges) {
+                Ok(lsn) => last = Some(last.map_or(lsn, |l: Lsn| l.max(lsn))),
+                // A poisoned log: the connection learns it from its next wait, and nothing more is promised.
+                Err(error) => {
+                    tracing::debug!(subscription = %self.name, %error, "acknowledgement not written");
+                }
+            }
+        }
+        if last.is_some() {
+            self.note_moved();
+        }
+        last
+    }
+
+    /// Makes acknowledgements part of an entry.
+    pub(super) fn put_acks(&self, acked: AckBatch, entry: &mut Entry) {
+        if acked.is_empty() {
+            return;
+        }
+        for (cursor, ranges) in acked {
+            entry.ack(&cursor, &ranges);
+        }
+        self.note_moved();
     }
 }
 
