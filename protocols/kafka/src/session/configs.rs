@@ -225,7 +225,8 @@ impl Session {
         match resource_type {
             resource::TOPIC => Ok(self.known_topic(name)?.config()),
             resource::BROKER => {
-                let text = "the broker's settings are in its configuration file and environment";
+                let text = "the broker's settings are not changed here: set them in its configuration file or environment \
+                            (`inver config keys` lists them) and start it again";
                 Err((ErrorCode::POLICY_VIOLATION, text.to_owned()))
             }
             other => {

@@ -22,7 +22,8 @@ use inver_kafka::codec::api::describe_topic_partitions::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
 };
 use inver_kafka::codec::api::incremental_alter_configs::{
-    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
 };
 use inver_kafka::codec::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use inver_kafka::codec::api_key::Api;
@@ -244,6 +245,31 @@ fn setting(client: &mut Client, resource_type: i8, resource: &str, name: &str) -
     Some((found.value.as_ref()?.to_string(), found.config_source))
 }
 
+/// Changes a setting of a thing (its kind and name).
+fn alter(
+    client: &mut Client,
+    (resource_type, resource_name): (i8, &str),
+    name: &str,
+    config_operation: i8,
+    value: Option<&str>,
+) -> AlterConfigsResourceResponse {
+    let configs = vec![AlterableConfig { name: name.into(), config_operation, value: value.map(Into::into) }];
+    let resource = AlterConfigsResource { resource_type, resource_name: resource_name.into(), configs };
+    let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+    let mut response: IncrementalAlterConfigsResponse =
+        client.call(&Api::IncrementalAlterConfigs, 1, &request);
+    response.responses.remove(0)
+}
+
+#[test]
+fn who_alters_the_brokers_settings_is_told_where_they_are() {
+    let world = World::new();
+    let refused = alter(&mut world.client(), (4, "1"), "num.partitions", 0, Some("2"));
+    assert_eq!(refused.error_code, ErrorCode::POLICY_VIOLATION);
+    let text = refused.error_message.unwrap();
+    assert!(text.contains("configuration file or environment (`inver config keys` lists them)"), "{text}");
+}
+
 #[test]
 fn settings_are_told_and_changed() {
     let world = World::new();
@@ -252,16 +278,8 @@ fn settings_are_told_and_changed() {
     assert_eq!(setting(&mut client, 2, "t", "max.message.bytes"), Some(("1048588".into(), 5)));
     assert_eq!(setting(&mut client, 2, "none", "retention.ms"), None);
     assert_eq!(setting(&mut client, 4, "1", "num.partitions"), Some(("1".into(), 4)));
-    let mut alter = |name: &str, operation, value: Option<&str>| {
-        let config =
-            AlterableConfig { name: name.into(), config_operation: operation, value: value.map(Into::into) };
-        let resource =
-            AlterConfigsResource { resource_type: 2, resource_name: "t".into(), configs: vec![config] };
-        let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
-        let response: IncrementalAlterConfigsResponse =
-            client.call(&Api::IncrementalAlterConfigs, 1, &request);
-        response.responses[0].error_code
-    };
+    let mut alter =
+        |name: &str, operation, value| alter(&mut client, (2, "t"), name, operation, value).error_code;
     assert_eq!(alter("max.message.bytes", 0, Some("300")), ErrorCode::NONE);
     assert_eq!(alter("cleanup.policy", 2, Some("compact")), ErrorCode::NONE);
     assert_eq!(alter("retention.ms", 1, None), ErrorCode::NONE);
