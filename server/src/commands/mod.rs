@@ -14,7 +14,7 @@ use crate::config::{Loaded, load};
 
 /// One broker for RabbitMQ, Kafka and MQTT clients.
 #[derive(Debug, Parser)]
-#[command(name = "inver", version, about)]
+#[command(name = "inver", version)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
