@@ -359,7 +359,7 @@ fn recover_sessions(log: &Log, by_id: &HashMap<u32, Namespace>) -> Result<(), Ro
         let client_id = text(&key);
         match SessionCore::recover(namespace, &client_id, &decode(catalog::SESSIONS, &row)?) {
             Some(core) => {
-                namespace.sessions().insert(client_id, core.clone());
+                namespace.sessions().insert(core.client_id().clone(), core.clone());
                 sessions.insert((namespace.id(), key), core);
             }
             None => tracing::error!(client_id, "a session's inbox is missing from the log; left out"),

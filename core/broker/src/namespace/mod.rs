@@ -80,7 +80,7 @@ pub(crate) struct Inner {
     hub: Arc<Exchange>,
     queues: DashMap<Box<str>, Arc<Queue>>,
     subscriptions: DashMap<(TopicId, Box<str>), Arc<Subscription>>,
-    sessions: DashMap<String, Arc<SessionCore>>,
+    sessions: DashMap<Arc<str>, Arc<SessionCore>>,
     /// The members of each group, by client id. Taken before the topology's lock.
     groups: Mutex<HashMap<String, HashSet<String>>>,
     captures: Captures,
@@ -281,7 +281,7 @@ impl Namespace {
         &self.0.reclaim
     }
 
-    pub(crate) fn sessions(&self) -> &DashMap<String, Arc<SessionCore>> {
+    pub(crate) fn sessions(&self) -> &DashMap<Arc<str>, Arc<SessionCore>> {
         &self.0.sessions
     }
 

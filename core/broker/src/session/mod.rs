@@ -85,7 +85,8 @@ pub enum SubscribeError {
 /// What of a session is there whether or not a connection holds it.
 pub(crate) struct SessionCore {
     id: u64,
-    client_id: Box<str>,
+    /// Also its key among the sessions.
+    client_id: Arc<str>,
     namespace: Namespace,
     stream: Option<(Stream, inver_storage::Cursor)>,
     queues: Mutex<Queues>,
@@ -143,6 +144,10 @@ struct Hold {
 impl SessionCore {
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    pub(crate) fn client_id(&self) -> &Arc<str> {
+        &self.client_id
     }
 
     fn is_durable(&self) -> bool {

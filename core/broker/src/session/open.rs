@@ -110,7 +110,7 @@ impl Namespace {
                         old.end();
                     }
                     let (core, lsn) = SessionCore::create(self, &spec)?;
-                    self.sessions().insert(spec.client_id.to_owned(), core.clone());
+                    self.sessions().insert(core.client_id.clone(), core.clone());
                     return Ok(core.hold(&spec, false, lsn));
                 }
             }

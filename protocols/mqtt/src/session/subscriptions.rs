@@ -25,6 +25,17 @@ pub(crate) struct Terms {
     pub(crate) mode: Option<Mode>,
 }
 
+/// Every options byte there can be.
+static OPTIONS: [u8; 64] = {
+    let mut bytes = [0; 64];
+    let mut at = 0;
+    while at < bytes.len() {
+        bytes[at] = at as u8;
+        at += 1;
+    }
+    bytes
+};
+
 /// What [`Terms::to_bytes`] writes for the modes that can be asked for.
 const MODES: [(u8, Mode); 4] =
     [(1, Mode::Exclusive), (2, Mode::Shared), (3, Mode::Failover), (4, Mode::KeyShared)];
@@ -38,7 +49,14 @@ impl Terms {
     /// What the broker keeps beside the filter: the options byte, then the identifier if there is one (4 bytes, big
     /// endian), then the mode if there is one (1 byte).
     pub(crate) fn to_bytes(self) -> Bytes {
-        let mut bytes = vec![self.options.byte(Version::V5)];
+        let options = self.options.byte(Version::V5);
+        if let (None, None, Some(byte)) =
+            (self.id, self.mode, OPTIONS.get(usize::from(options)..=options.into()))
+        {
+            // Most are no more, and a session keeps its own of each.
+            return Bytes::from_static(byte);
+        }
+        let mut bytes = vec![options];
         bytes.extend(self.id.iter().flat_map(|id| id.to_be_bytes()));
         bytes.extend(MODES.iter().filter(|(_, mode)| Some(*mode) == self.mode).map(|(code, _)| code));
         bytes.into()
