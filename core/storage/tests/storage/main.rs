@@ -8,7 +8,6 @@ mod cursors;
 mod damage;
 mod fuzz;
 mod inspect;
-mod kill;
 mod limits;
 mod log;
 mod salvage;

@@ -1,12 +1,18 @@
 //! A process that appends is killed in the middle of it; every acknowledged entry is there afterwards.
+//!
+//! A crate of its own: a process that is being started holds, for a moment, the locks of all logs that are open beside it.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::shorthand::*;
 use inver_storage::medium::fake::Random;
-use inver_storage::{CommitPolicy, CursorId, Entry, LogOptions, Offset, StreamId};
+use inver_storage::{
+    BatchBuilder, CommitPolicy, CursorId, Entry, Log, LogOptions, Offset, Read, Stream, StreamId, records,
+};
 
 const DIR: &str = "INVER_KILL_TEST_DIR";
 const WRITERS: u64 = 4;
@@ -23,14 +29,44 @@ fn options() -> LogOptions {
     }
 }
 
+fn open(dir: &Path) -> Log {
+    Log::open(dir, options()).unwrap()
+}
+
+/// A stream with a position in it.
+fn create_stream(log: &Log) {
+    let (stream, cursor) = (log.allocate_stream(), log.allocate_cursor());
+    let mut entry = Entry::new();
+    entry.create_stream(stream);
+    entry.create_cursor(cursor, stream, Offset(0));
+    log.wait_committed_blocking(log.submit(entry).unwrap().lsn).unwrap();
+}
+
+/// Offset and value of every record.
+fn read_all(stream: &Stream) -> Vec<(u64, Vec<u8>)> {
+    let mut found = Vec::new();
+    loop {
+        let batches = match stream.read(Offset(found.len() as u64), 64 << 10).unwrap() {
+            Read::Ready(batches) => batches,
+            Read::Cold(cold) => cold.run().unwrap(),
+            Read::Empty => return found,
+        };
+        for stored in &batches {
+            for record in records(&stored.bytes).unwrap().map(Result::unwrap) {
+                let offset = stored.base_offset.0 + u64::from(record.offset_delta);
+                found.push((offset, record.value.unwrap().to_vec()));
+            }
+        }
+    }
+}
+
 /// Not a test of its own: the process that is killed. It says on its output what was acknowledged to it.
 #[test]
 fn the_process_that_is_killed() {
     let Ok(dir) = std::env::var(DIR) else { return };
-    let log = open(dir.as_ref(), &options());
+    let log = open(dir.as_ref());
     while log.stream_ids().len() < WRITERS as usize {
-        let stream = create_stream(&log);
-        create_cursor(&log, stream.id());
+        create_stream(&log);
     }
     let streams = log.stream_ids();
     let cursors = log.cursor_ids();
@@ -47,8 +83,10 @@ fn the_process_that_is_killed() {
                     let next = stream.next_offset().0;
                     let value =
                         [next.to_le_bytes().as_slice(), &vec![next as u8; next as usize % 700]].concat();
+                    let mut batch = BatchBuilder::new(1024);
+                    batch.push(1000, None, &[], Some(&value));
                     let mut entry = Entry::new();
-                    entry.batch(std::slice::from_ref(&stream), batch(&[&value]));
+                    entry.batch(std::slice::from_ref(&stream), batch.finish());
                     let lsn = log.submit(entry).unwrap().lsn;
                     // Every second record is acknowledged by the consumer at once.
                     let acked = if next.is_multiple_of(2) {
@@ -73,7 +111,7 @@ fn nothing_acknowledged_is_lost() {
     let mut acknowledged = std::collections::BTreeMap::new();
     for round in 0..kills.unwrap_or(KILLS_DEFAULT) {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["kill::the_process_that_is_killed", "--exact", "--nocapture"])
+            .args(["the_process_that_is_killed", "--exact", "--nocapture"])
             .env(DIR, dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -99,10 +137,10 @@ fn nothing_acknowledged_is_lost() {
         }
         child.wait().unwrap();
         assert!(seen >= lines, "the process ended by itself");
-        let log = open(dir.path(), &options());
+        let log = open(dir.path());
         for (at, (id, last)) in acknowledged.iter().enumerate() {
             let stream = log.stream(StreamId(*id)).unwrap();
-            let records = read_all(&stream, 0);
+            let records = read_all(&stream);
             assert!(records.len() as u64 > *last, "round {round}: {} of {last}", records.len());
             for (offset, value) in records {
                 assert_eq!(value[..8], offset.to_le_bytes());
