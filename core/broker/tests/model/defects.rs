@@ -3,9 +3,8 @@
 use crate::fixture::*;
 use bytes::Bytes;
 use inver_broker::{
-    BindDestination, BrokerConfig, CaptureRule, DeadLetter, ExchangeKind, ExchangeSpec, Filter, HUB,
-    HeaderWriter, Mailbox, Mode, OwnerId, Pull, QueueLimits, QueueSpec, Start, SubscriptionOptions, Target,
-    TopicSpec,
+    BindDestination, BrokerConfig, CaptureRule, DeadLetter, Filter, HUB, HeaderWriter, Mailbox, Mode,
+    OwnerId, Pull, QueueLimits, QueueSpec, Start, SubscriptionOptions, Target, TopicSpec,
 };
 
 /// One that took its fill stayed on the waiting list, and the next wake-up was spent on it while others idled.
@@ -224,15 +223,8 @@ async fn what_another_just_made_is_waited_for() {
     let made = ns.declare_queue("q", durable(QueueLimits::default())).unwrap();
     let found = ns.declare_queue("q", durable(QueueLimits::default())).unwrap();
     assert!(!found.created && found.lsn.is_some() && found.lsn == made.lsn);
-    let spec = || ExchangeSpec {
-        kind: ExchangeKind::Direct,
-        durable: true,
-        auto_delete: false,
-        internal: false,
-        arguments: Default::default(),
-    };
-    let made = ns.declare_exchange("e", spec()).unwrap();
-    let found = ns.declare_exchange("e", spec()).unwrap();
+    let made = ns.declare_exchange("e", durable_exchange()).unwrap();
+    let found = ns.declare_exchange("e", durable_exchange()).unwrap();
     assert!(found.lsn.is_some() && found.lsn == made.lsn);
     let bind = || ns.bind("e", BindDestination::Queue("q"), b"k", &Default::default()).unwrap();
     let first = bind();

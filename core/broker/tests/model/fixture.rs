@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_broker::{
-    Broker, BrokerConfig, Consumer, ConsumerSpec, DeadLetter, Delivery, Expiry, HeaderWriter, Mailbox,
-    Message, Namespace, Opened, Publisher, PublisherId, Queue, QueueLimits, QueueSpec, SessionSpec,
-    SubscriptionOptions, Target,
+    Broker, BrokerConfig, Consumer, ConsumerSpec, DeadLetter, Delivery, ExchangeKind, ExchangeSpec, Expiry,
+    HeaderWriter, Mailbox, Message, Namespace, Opened, Publisher, PublisherId, Queue, QueueLimits, QueueSpec,
+    SessionSpec, SubscriptionOptions, Target,
 };
 use inver_storage::{CommitPolicy, Log, LogOptions, Lsn};
 use tempfile::TempDir;
@@ -167,6 +167,16 @@ pub(crate) fn durable(limits: QueueLimits) -> QueueSpec {
 }
 
 /// Where the dead of a queue go: to this queue.
+pub(crate) fn durable_exchange() -> ExchangeSpec {
+    ExchangeSpec {
+        kind: ExchangeKind::Direct,
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        arguments: Default::default(),
+    }
+}
+
 pub(crate) fn dead_to(queue: &str) -> Option<DeadLetter> {
     Some(DeadLetter { exchange: String::new(), routing_key: Some(queue.as_bytes().to_vec()) })
 }

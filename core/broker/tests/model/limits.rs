@@ -2,9 +2,9 @@
 
 use crate::fixture::*;
 use inver_broker::{
-    BindDestination, BindError, BrokerConfig, ExchangeError, ExchangeKind, ExchangeSpec, LimitReached,
-    Limits, Mode, Namespace, Position, QueueError, QueueLimits, QueueSpec, SessionError, Start,
-    SubscribeError, SubscriptionError, TopicError, TopicSpec,
+    BindDestination, BindError, BrokerConfig, ExchangeError, LimitReached, Limits, Mode, Namespace, Position,
+    QueueError, QueueLimits, QueueSpec, SessionError, Start, SubscribeError, SubscriptionError, TopicError,
+    TopicSpec,
 };
 
 fn fixture(limits: Limits) -> (Fixture, Namespace) {
@@ -33,15 +33,8 @@ async fn topics_queues_exchanges_and_bindings() {
     assert_eq!(refused.err(), Some(QueueError::Limit(LimitReached { what: "queues", max: 2 })));
     declare(&ns, "b", QueueSpec::default());
 
-    let spec = || ExchangeSpec {
-        kind: ExchangeKind::Direct,
-        durable: true,
-        auto_delete: false,
-        internal: false,
-        arguments: Default::default(),
-    };
-    ns.declare_exchange("e", spec()).unwrap();
-    let refused = ns.declare_exchange("f", spec());
+    ns.declare_exchange("e", durable_exchange()).unwrap();
+    let refused = ns.declare_exchange("f", durable_exchange());
     assert_eq!(refused.err(), Some(ExchangeError::Limit(LimitReached { what: "exchanges", max: 7 })));
     let bind = |queue: &str, key: &str| {
         ns.bind("e", BindDestination::Queue(queue), key.as_bytes(), &Default::default())
