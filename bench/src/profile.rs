@@ -123,12 +123,15 @@ pub(crate) fn measure(
                 }
                 Err(error) => {
                     results.trouble(format!("{} of {contestant}, profiled: {error:#}", work.id));
-                    broker.renew(places)?;
+                    if let Err(error) = broker.renew(places) {
+                        results.trouble(format!("{contestant} did not start again: {error:#}"));
+                    }
                 }
             }
         }
+        crate::report::save(results, &places.root)?;
     }
-    crate::report::save(results, &places.root)
+    Ok(())
 }
 
 impl Profile {
@@ -219,7 +222,7 @@ fn name(frame: &str) -> String {
     symbol.to_owned()
 }
 
-/// Contestants in the order of their names, as the report tells of them.
+/// Purposes of all these profiles, those with the largest shares first.
 pub(crate) fn purposes(profiles: &BTreeMap<Contestant, Profile>) -> Vec<String> {
     let mut sums = BTreeMap::<&str, f64>::new();
     for profile in profiles.values() {
