@@ -88,7 +88,7 @@ impl Contestant {
                 "defaults: log.commit = \"always\" (synced to the disk before it is acknowledged), MQTT publishes also kept in the topic `mqtt`"
             }
             Self::Kafka => {
-                "one KRaft node, heap 1 GiB, G1 as in Kafka's own start script, replication 1, socket buffers left to the kernel, defaults else: nothing is synced before it is acknowledged"
+                "one KRaft node, heap 1 GiB, G1 as in Kafka's own start script, replication 1, socket buffers left to the kernel, files of deleted topics gone at once, in K6 segment.index.bytes = 65536, defaults else: nothing is synced before it is acknowledged"
             }
             Self::Rabbitmq => {
                 "no plugins, classic queues, Erlang without busy waiting (+sbwt none), as its guide advises on few cores; nothing is synced before it is confirmed"

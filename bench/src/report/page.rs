@@ -213,7 +213,7 @@ fn sizes(page: &mut String, works: &[(&Work, &Measured)]) {
     }
 }
 
-/// Who could not do a work, and why; and what was lost on the way.
+/// Who could not do a work, and why; who was not asked to; and what was lost on the way.
 fn failures(page: &mut String, works: &[(&Work, &Measured)]) {
     for (work, measured) in works {
         for (contestant, error) in &measured.failed {
@@ -221,6 +221,10 @@ fn failures(page: &mut String, works: &[(&Work, &Measured)]) {
             let _ = writeln!(page, "- **{}**: {contestant} could not do it: {error}.", work.id);
         }
         for contestant in work.field.contestants().iter().copied() {
+            let has_run = measured.runs.iter().any(|run| run.contestant == contestant);
+            if !has_run && !measured.failed.contains_key(&contestant) {
+                let _ = writeln!(page, "- **{}**: {contestant} was not measured.", work.id);
+            }
             if let Some(lost) = measured.spread(contestant, "lost").filter(|lost| lost.max > 0.0) {
                 let _ = writeln!(
                     page,
