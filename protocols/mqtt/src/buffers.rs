@@ -55,7 +55,7 @@ pub(crate) fn take_output() -> Box<Output> {
 
 /// Gives an output buffer back.
 pub(crate) fn give_output(mut buffer: Box<Output>) {
-    if buffer.bytes.capacity() == 0 || buffer.bytes.capacity() > SPARE_OUTPUT_BYTES_MAX {
+    if buffer.bytes.capacity() > SPARE_OUTPUT_BYTES_MAX {
         return;
     }
     buffer.bytes.clear();
