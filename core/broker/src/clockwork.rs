@@ -1,5 +1,6 @@
 //! What falls due when: queues to be looked at because messages in them grow too old, sessions whose will or end has
-//! come, consumers that were called and did not come. Housekeeping sleeps until the first of it, and is woken when something earlier appears.
+//! come, consumers that were called and did not come. Housekeeping sleeps until the first of it, and is woken when
+//! something earlier appears.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};

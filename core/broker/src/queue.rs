@@ -105,7 +105,8 @@ pub struct DeadLetter {
     pub routing_key: Option<Vec<u8>>,
 }
 
-/// How long until a queue is looked at again whose first message is not visible yet: at first, and at most.
+/// How long until a queue is looked at again whose first message is not visible yet, or that holds more than it is to
+/// because some of it is not: at first, and at most.
 const LOOKS_SOON_MS: (i64, i64) = (10, 1000);
 
 /// The same where the first message does not die by itself, and hides those behind it.

@@ -1,6 +1,6 @@
 //! Bodies of fuzz targets: what bytes from a disk or a producer may do to the decoders. Run for long by `fuzz/`, and for
-//! a bounded time, from mutated samples, by tests/storage/fuzz.rs. A body panics when a decoder does, or when what was decoded
-//! breaks a promise: it fits the bytes that are there, and encodes to the same again.
+//! a bounded time, from mutated samples, by tests/storage/fuzz.rs. A body panics when a decoder does, or when what was
+//! decoded breaks a promise: it fits the bytes that are there, and encodes to the same again.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

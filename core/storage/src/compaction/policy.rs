@@ -12,8 +12,8 @@ use crate::inner::{Inner, Intake};
 
 /// Stream id (big-endian) → [`Compaction`].
 pub(crate) const POLICIES: TableId = TableId(TableId::RESERVED);
-/// Stream id (big-endian) → how far it was compacted: [`Compacted::clean_to`] and [`Compacted::looked_to`]. In checkpoints
-/// only.
+/// Stream id (big-endian) → how far it was compacted: [`Compacted::clean_to`] and [`Compacted::looked_to`]. In
+/// checkpoints only.
 pub(crate) const CLEAN_TO: TableId = TableId(TableId::RESERVED + 1);
 const VERSION: u8 = 1;
 
