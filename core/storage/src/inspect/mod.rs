@@ -199,6 +199,11 @@ impl Folder {
         self.medium.open(&id.file_name()).map_err(open_io(id.file_name()))
     }
 
+    /// Whether the log is there from its beginning: then it is replayed from there if it has no checkpoint.
+    fn has_beginning(&self) -> bool {
+        self.segments.iter().find(|id| !id.is_cleaned()) == Some(&SegmentId(0))
+    }
+
     /// Where a segment's entries end, if its trailer or its neighbour says so.
     fn entries_end(&self, at: usize, file: &dyn MediumFile) -> Option<u64> {
         let id = self.segments.get(at)?;
@@ -418,9 +423,7 @@ fn verify_checkpoint(folder: &Folder, report: &mut Report) {
     let flaw = |detail: String| Flaw { file: CHECKPOINT_FILE.to_owned(), position: 0, detail };
     let is_there = folder.medium.list().is_ok_and(|names| names.iter().any(|name| name == CHECKPOINT_FILE));
     if !is_there {
-        // A log that is there from its beginning is replayed from there.
-        let first = folder.segments.iter().find(|id| !id.is_cleaned());
-        if first != Some(&SegmentId(0)) {
+        if !folder.has_beginning() {
             report.flaws.push(flaw("the file is missing".to_owned()));
         }
         return;

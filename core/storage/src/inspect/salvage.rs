@@ -89,8 +89,7 @@ impl Salvage {
         match read_checkpoint(&self.folder.medium) {
             Ok(read) => Ok(read),
             Err(detail) => {
-                let is_complete = self.log_segments().first() == Some(&SegmentId(0));
-                if !is_complete {
+                if !self.folder.has_beginning() {
                     let detail = format!(
                         "{detail}; segments that it stood for are gone: restore the folder from a copy"
                     );
