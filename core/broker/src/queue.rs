@@ -287,12 +287,16 @@ impl Queue {
     fn next_look(&self, look: Look, now_ms: i64) -> Option<i64> {
         // What has no room and is not on the disk yet could not die at this look.
         let over = look != Look::Nothing && self.is_over();
+        let known_ms = match look {
+            Look::At(at_ms) => at_ms.max(now_ms + 1),
+            _ => i64::MAX,
+        };
         let (first_ms, max_ms) = match look {
             Look::Nothing => return None,
             _ if over => LOOKS_SOON_MS,
-            Look::At(at_ms) => {
+            Look::At(_) => {
                 self.idle_looks.store(0, Ordering::Relaxed);
-                return Some(at_ms.max(now_ms + 1));
+                return Some(known_ms);
             }
             Look::Soon | Look::Sometime if !self.is_mortal() => {
                 self.idle_looks.store(0, Ordering::Relaxed);
@@ -302,7 +306,7 @@ impl Queue {
             Look::Sometime => LOOKS_SOMETIME_MS,
         };
         let before = self.idle_looks.fetch_add(1, Ordering::Relaxed).min(16);
-        Some(now_ms + (first_ms << before).min(max_ms))
+        Some((now_ms + (first_ms << before).min(max_ms)).min(known_ms))
     }
 }
 
@@ -317,5 +321,32 @@ pub(crate) enum Aged {
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Queue").field("name", &self.name).field("spec", &self.spec).finish()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test that cannot go on fails
+mod tests {
+    use super::*;
+    use crate::{Broker, BrokerConfig};
+    use inver_storage::{Log, LogOptions};
+
+    /// Only the time to look again was taken that grows while there is no room: the head died up to a second late.
+    #[tokio::test]
+    async fn a_queue_without_room_is_looked_at_when_its_head_is_to_die() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::open(folder.path(), LogOptions::default()).unwrap();
+        let broker = Broker::open(log, BrokerConfig::default()).unwrap();
+        let limits = QueueLimits { bytes_max: Some(5), ..QueueLimits::default() };
+        let spec = QueueSpec { limits, ..QueueSpec::default() };
+        let queue = broker.default_namespace().declare_queue("q", spec).unwrap().it;
+        // On its way, and not there yet.
+        queue.subscription().weigh(10);
+        assert!(queue.is_over());
+        for _ in 0..20 {
+            assert_eq!(queue.next_look(Look::At(1005), 1000), Some(1005));
+        }
+        assert_eq!(queue.next_look(Look::At(9000), 1000), Some(1000 + LOOKS_SOON_MS.1));
+        assert_eq!(queue.next_look(Look::Nothing, 1000), None);
     }
 }
