@@ -72,7 +72,8 @@ impl Inner {
         runs: Vec<OldRun>,
     ) -> Result<Survivors, CleanError> {
         let expired_to_ms = self.clock.now_ms().saturating_sub_unsigned(ms(known.policy.delete_retention));
-        let mut survivors = Survivors::new(self.options.compaction_keys_max, expired_to_ms);
+        let keys_max = self.options.compaction_keys_max;
+        let mut survivors = Survivors::new(known.clean_to, keys_max, expired_to_ms);
         self.look_through(stream, &runs, known.clean_to, &mut survivors)?;
         survivors.turn();
         let mut runs = runs.into_iter().peekable();

@@ -2,9 +2,10 @@
 //!
 //! The first pass ([`Survivors::note`]) finds where each key is last, and how transactions ended; the second
 //! ([`Survivors::keep`]) takes the batches again and gives back what stays of each. Nothing at or beyond
-//! [`Survivors::end`] is touched: there was no more room for keys, or a transaction is open there.
+//! [`Survivors::end`] is touched: there was no more room for keys, or a transaction is open there. Where the room ends
+//! within transactions, the first pass goes on until it knows how they end, so that what fits of them is compacted.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use bytes::{Bytes, BytesMut};
@@ -17,21 +18,24 @@ use crate::stream::StoredBatch;
 type KeyHash = (u64, u64);
 
 /// A transaction whose marker was not seen yet.
-#[derive(Default)]
 struct OpenTransaction {
-    batches: Vec<u64>,
+    /// Base offset of its first batch.
+    first: u64,
     keys: Vec<(KeyHash, u64)>,
 }
 
 pub(super) struct Survivors {
     hashers: [RandomState; 2],
     last: HashMap<KeyHash, u64>,
-    /// Keys, and what is remembered of transactions.
+    /// Below this each key is there once already.
+    from: u64,
+    /// Keys and transactions.
     remembered_max: usize,
     open: HashMap<i64, OpenTransaction>,
+    /// Keys of open transactions.
     in_open: usize,
-    /// Base offsets of batches of transactions that were aborted.
-    aborted: HashSet<u64>,
+    /// Transactions that were aborted: producer and base offset of the first batch, and offset of the marker.
+    aborted: BTreeMap<(i64, u64), u64>,
     /// Nothing from here on is touched.
     end: u64,
     /// There was no more room for keys.
@@ -43,14 +47,16 @@ pub(super) struct Survivors {
 }
 
 impl Survivors {
-    pub(super) fn new(remembered_max: usize, expired_to_ms: i64) -> Self {
+    /// Of a stream in which each key is there once below `from`.
+    pub(super) fn new(from: u64, remembered_max: usize, expired_to_ms: i64) -> Self {
         Self {
             hashers: [RandomState::new(), RandomState::new()],
             last: HashMap::new(),
+            from,
             remembered_max,
             open: HashMap::new(),
             in_open: 0,
-            aborted: HashSet::new(),
+            aborted: BTreeMap::new(),
             end: u64::MAX,
             is_full: false,
             expired_to_ms,
@@ -58,54 +64,66 @@ impl Survivors {
         }
     }
 
-    /// The first pass. False when there is no more room: it is over then.
+    /// The first pass. False when it is over: there is no more room, and all transactions that began before that ended.
     pub(super) fn note(&mut self, stored: &StoredBatch) -> bool {
-        let (Ok(header), Ok(records)) = (BatchHeader::parse(&stored.bytes), batch::records(&stored.bytes))
-        else {
-            return true;
-        };
-        let base = stored.base_offset.0;
+        let Ok(header) = BatchHeader::parse(&stored.bytes) else { return true };
         if header.is_control() {
-            return match is_commit(&stored.bytes) {
-                Some(is_commit) => self.note_marker(&header, is_commit),
-                None => true,
-            };
-        }
-        if header.is_transactional() {
-            self.open.entry(header.producer_id).or_default().batches.push(base);
-            self.in_open += 1;
-        }
-        for record in records.flatten() {
-            let Some(key) = &record.key else { continue };
-            let (key, offset) = (self.hash(key), base + u64::from(record.offset_delta));
-            let has_room = self.remembered() < self.remembered_max;
-            if header.is_transactional() {
-                self.open.entry(header.producer_id).or_default().keys.push((key, offset));
-                self.in_open += 1;
-            } else if has_room || self.last.contains_key(&key) {
-                self.note_key(key, offset);
-                continue;
+            if let Some(is_commit) = is_commit(&stored.bytes) {
+                self.note_marker(&header, stored.base_offset.0, is_commit);
             }
-            if !has_room {
-                self.end = offset;
-                self.is_full = true;
-                return false;
-            }
+        } else if !self.is_full {
+            self.note_records(&header, stored);
         }
-        true
+        !self.is_full || !self.open.is_empty()
     }
 
-    fn note_marker(&mut self, header: &BatchHeader, is_commit: bool) -> bool {
-        let Some(transaction) = self.open.remove(&header.producer_id) else { return true };
-        self.in_open -= transaction.batches.len() + transaction.keys.len();
+    fn note_records(&mut self, header: &BatchHeader, stored: &StoredBatch) {
+        let Ok(records) = batch::records(&stored.bytes) else { return };
+        let (base, producer) = (stored.base_offset.0, header.producer_id);
+        if header.is_transactional() && !self.open.contains_key(&producer) {
+            if !self.has_room() {
+                return self.fill_up(base);
+            }
+            self.open.insert(producer, OpenTransaction { first: base, keys: Vec::new() });
+        }
+        for record in records.flatten() {
+            let offset = base + u64::from(record.offset_delta);
+            let Some(key) = record.key.as_ref().filter(|_| offset >= self.from) else { continue };
+            let (key, has_room) = (self.hash(key), self.has_room());
+            if let Some(open) = self.open.get_mut(&producer).filter(|_| header.is_transactional() && has_room)
+            {
+                open.keys.push((key, offset));
+                self.in_open += 1;
+            } else if !header.is_transactional() && (has_room || self.last.contains_key(&key)) {
+                self.note_key(key, offset);
+            } else {
+                return self.fill_up(offset);
+            }
+        }
+    }
+
+    fn note_marker(&mut self, header: &BatchHeader, at: u64, is_commit: bool) {
+        let Some(transaction) = self.open.remove(&header.producer_id) else { return };
+        self.in_open -= transaction.keys.len();
         if is_commit {
             for (key, offset) in transaction.keys {
                 self.note_key(key, offset);
             }
         } else {
-            self.aborted.extend(transaction.batches);
+            self.aborted.insert((header.producer_id, transaction.first), at);
         }
-        true
+    }
+
+    fn is_aborted(&self, header: &BatchHeader, base: u64) -> bool {
+        let producer = header.producer_id;
+        let before = self.aborted.range((producer, 0)..=(producer, base)).next_back();
+        header.is_transactional() && before.is_some_and(|(_, marker)| base < *marker)
+    }
+
+    /// There is no room for what is there.
+    fn fill_up(&mut self, offset: u64) {
+        self.end = offset;
+        self.is_full = true;
     }
 
     fn note_key(&mut self, key: KeyHash, offset: u64) {
@@ -113,8 +131,10 @@ impl Survivors {
         *last = if is_seeded(Bug::KeepOldest) { offset.min(*last) } else { offset.max(*last) };
     }
 
-    fn remembered(&self) -> usize {
-        self.last.len() + self.in_open + self.aborted.len()
+    /// One transaction is not counted, or there were room for it and for none of its keys.
+    fn has_room(&self) -> bool {
+        let transactions = self.aborted.len() + self.open.len().saturating_sub(1);
+        self.last.len() + self.in_open + transactions < self.remembered_max
     }
 
     fn hash(&self, key: &[u8]) -> KeyHash {
@@ -134,7 +154,7 @@ impl Survivors {
     /// Between the passes. What is in a transaction that did not end, or comes after its start, is left alone: whether it
     /// counts is not known yet.
     pub(super) fn turn(&mut self) {
-        let firsts = self.open.values().filter_map(|open| open.batches.first().copied());
+        let firsts = self.open.values().map(|open| open.first);
         self.end = firsts.fold(self.end, u64::min);
         self.open.clear();
     }
@@ -154,7 +174,7 @@ impl Survivors {
                 && is_commit(&stored.bytes).is_some();
             return if goes { None } else { whole() };
         }
-        if self.aborted.contains(&stored.base_offset.0) {
+        if self.is_aborted(&header, stored.base_offset.0) {
             return None;
         }
         let kept = self.keep_records(stored, &header);

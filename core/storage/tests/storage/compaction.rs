@@ -252,6 +252,51 @@ fn what_comes_after_the_start_of_an_open_transaction_is_left_alone() {
     assert_eq!(keyed(&stream), []);
 }
 
+/// Compaction stood still for ever before what has more keys than fit: it began each time where it had ended.
+#[test]
+fn one_batch_or_transaction_with_more_keys_than_fit_holds_nothing_up() {
+    for compaction_keys_max in [1, 7, 30] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LogOptions { compaction_keys_max, clean_live_percent_max: 0, ..options() };
+        let log = open(dir.path(), &options);
+        let stream = create_stream(&log);
+        let delete_retention = Duration::ZERO;
+        let policy = Compaction { delete_retention, dirty_percent_min: 0, ..Compaction::default() };
+        compact_by(&log, &stream, policy);
+        let batch = |keys: std::ops::Range<i32>, value: &str, producer| {
+            let mut builder = BatchBuilder::new(64);
+            for key in keys {
+                builder.push(1000, Some(key.to_string().as_bytes()), &[], Some(value.as_bytes()));
+            }
+            builder.finish_as(Compression::None, producer)
+        };
+        append_batch(&log, &stream, batch(0..50, "one batch", None));
+        // Two transactions at once, one of them in vain, with what belongs to none between.
+        for first in (0..50).step_by(5) {
+            append_batch(&log, &stream, batch(first..first + 5, "committed", Some(stamp(8, false))));
+            append_batch(&log, &stream, batch(first..first + 5, "aborted", Some(stamp(9, false))));
+            append_batch(&log, &stream, row("between", Some(&first.to_string())));
+        }
+        append_batch(&log, &stream, marker(9, false));
+        append_batch(&log, &stream, marker(8, true));
+        append_batch(&log, &stream, batch(10..40, "last", None));
+        append_batch(&log, &stream, row("0", None));
+        roll(&log, &stream);
+        let mut rounds = 0;
+        while log.compact().unwrap() {
+            rounds += 1;
+            assert!(rounds < 1000);
+        }
+        let mut found = keyed(&stream);
+        found.sort();
+        let value = |key| if (10..40).contains(&key) { "last" } else { "committed" };
+        let mut wanted: Vec<_> = (1..50).map(|key| pair(&key.to_string(), Some(value(key)))).collect();
+        wanted.push(pair("between", Some("45")));
+        wanted.sort();
+        assert_eq!(found, wanted, "{compaction_keys_max}");
+    }
+}
+
 #[test]
 fn markers_go_when_nothing_of_their_transaction_is_left() {
     let dir = tempfile::tempdir().unwrap();
