@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::broker::{Broker, Contestant, Places};
-use crate::report::results::{Machine, Results, Run, spread};
+use crate::report::results::{Results, Run, spread};
 use crate::report::table;
 use crate::works::{Field, Kind, Lengths, Work};
 
@@ -53,7 +53,6 @@ pub(crate) fn start(
             Err(error) => results.trouble(format!("{contestant} did not start: {error:#}")),
         }
     }
-    results.machine = Machine::here();
     brokers
 }
 

@@ -2,12 +2,13 @@
 //!
 //! The rooms: [`works`] (what is asked), [`mod@load`] (who asks it), [`broker`] (who is asked), [`compare`]
 //! (whose turn it is), [`usage`] (what it cost), [`report`] (what is told), [`sink`] (what the load generators
-//! themselves can do), [`profile`] (where a broker's time goes), [`bridge`] (what stands between Mosquitto and Kafka),
-//! [`tools`] (the peers' own load tools).
+//! themselves can do), [`profile`] (where a broker's time goes), [`gaps`] (what the machine itself
+//! takes away), [`bridge`] (what stands between Mosquitto and Kafka), [`tools`] (the peers' own load tools).
 
 mod bridge;
 mod broker;
 mod compare;
+mod gaps;
 mod histogram;
 mod load;
 mod profile;
@@ -17,6 +18,7 @@ mod tools;
 mod usage;
 mod works;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ use clap::{Args, Parser, Subcommand};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use broker::{Contestant, Places};
-use report::results::Results;
+use report::results::{Machine, Results};
 use works::{Field, Lengths, WORKS, Work};
 
 /// Measures Inver and its peers side by side.
@@ -196,6 +198,12 @@ fn with_results(
     // A dry run shows its own figures beside nobody else's and is saved nowhere.
     let mut results = if how.dry { Results::default() } else { Results::load(&places.root)? };
     results.dry = how.dry;
+    let cores = BTreeSet::from([how.broker_core, how.load_core]);
+    results.machine = Machine { gaps: gaps::look(&cores)?, ..Machine::here() };
+    results.steal_since = Some(gaps::Ticks::now());
+    for core in &results.machine.gaps {
+        println!("{core}");
+    }
     what(&settings(how), &places, &mut results)?;
     for trouble in &results.troubles {
         eprintln!("trouble: {trouble}");
@@ -255,7 +263,7 @@ fn main() -> Result<()> {
                 profile::measure(field, &works, settings, places, results)
             })
         }
-        Command::Report => report::save(&Results::load(&root())?, &root()),
+        Command::Report => report::save(&mut Results::load(&root())?, &root()),
         Command::Works => {
             for work in WORKS {
                 println!("{:<10} {} (a {})", work.id, work.title, work.unit);

@@ -2,6 +2,7 @@
 
 pub(crate) mod chart;
 mod loads;
+mod machine;
 pub(crate) mod page;
 mod profiles;
 pub(crate) mod results;
@@ -15,7 +16,8 @@ use anyhow::Result;
 use results::{FOLDER, Results};
 
 /// Writes the JSON, the page and its charts; a dry run writes nothing.
-pub(crate) fn save(results: &Results, root: &Path) -> Result<()> {
+pub(crate) fn save(results: &mut Results, root: &Path) -> Result<()> {
+    results.count_steal();
     if results.dry {
         return Ok(());
     }
@@ -29,6 +31,7 @@ pub(crate) const FIGURES: &[(&str, &str, &str)] = &[
     ("per_s", "throughput", "/s"),
     ("cpu_s_per_million", "CPU a million", "s"),
     ("p50_us", "p50", "µs"),
+    ("p90_us", "p90", "µs"),
     ("p99_us", "p99", "µs"),
     ("p999_us", "p99.9", "µs"),
     ("confirm_p50_us", "ack p50", "µs"),

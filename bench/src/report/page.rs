@@ -11,7 +11,7 @@ use super::chart::{Group, bars};
 use super::number;
 use super::results::{Measured, Results, spread};
 use super::table::ratio;
-use super::{loads, wanted};
+use super::{loads, machine, wanted};
 use crate::broker::Contestant;
 use crate::works::{Field, WORKS, Work};
 
@@ -40,12 +40,7 @@ const FIELDS: [(Field, &str, &str); 7] = [
 
 pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
     let mut page = INTRODUCTION.to_owned();
-    let machine = &results.machine;
-    let _ = writeln!(
-        page,
-        "\nMachine: {}, {} cores, Linux {}.",
-        machine.processor, machine.cores, machine.kernel
-    );
+    machine::line(&mut page, &results.machine);
     wanted::table(&mut page, results);
     for (field, name, title) in FIELDS {
         let works: Vec<(&Work, &Measured)> = WORKS
@@ -165,14 +160,16 @@ fn latency(page: &mut String, works: &[(&Work, &Measured)], results: &Results) {
     if works.is_empty() {
         return;
     }
-    page.push_str("| latency, µs | broker | p50 | p99 | | p99.9 | ack p50 | ack p99 | CPU-s a million |\n|---|---|---|---|---|---|---|---|---|\n");
+    page.push_str("| latency, µs | broker | p50 | p90 | | p99 | | p99.9 | ack p50 | ack p99 | CPU-s a million |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
     for (work, measured) in works {
         for (index, contestant) in work.field.contestants().iter().copied().enumerate() {
             let name = if index == 0 { format!("**{}** {}", work.id, work.title) } else { String::new() };
             let _ = writeln!(
                 page,
-                "| {name} | {contestant} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {name} | {contestant} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 cell(measured, contestant, "p50_us"),
+                cell(measured, contestant, "p90_us"),
+                times(work, results, contestant, "p90_us"),
                 cell(measured, contestant, "p99_us"),
                 times(work, results, contestant, "p99_us"),
                 cell(measured, contestant, "p999_us"),
@@ -183,6 +180,7 @@ fn latency(page: &mut String, works: &[(&Work, &Measured)], results: &Results) {
         }
     }
     page.push('\n');
+    machine::gaps(page, &results.machine);
 }
 
 /// Works whose figure is a size or a time to start.

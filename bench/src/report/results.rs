@@ -9,6 +9,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::broker::Contestant;
+use crate::gaps::{CoreGaps, Ticks};
 use crate::profile::Profile;
 use crate::works::Figures;
 
@@ -31,6 +32,9 @@ pub(crate) struct Results {
     /// Save nothing.
     #[serde(skip)]
     pub(crate) dry: bool,
+    /// When this run began.
+    #[serde(skip)]
+    pub(crate) steal_since: Option<Ticks>,
     /// What went wrong in this run.
     #[serde(skip)]
     pub(crate) troubles: Vec<String>,
@@ -41,6 +45,12 @@ pub(crate) struct Machine {
     pub(crate) processor: String,
     pub(crate) cores: usize,
     pub(crate) kernel: String,
+    /// What the host takes from its cores; none: it was not looked at.
+    #[serde(default)]
+    pub(crate) gaps: Vec<CoreGaps>,
+    /// What the hypervisor says that it took over the last run.
+    #[serde(default)]
+    pub(crate) steal_share: Option<f64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,6 +90,7 @@ impl Machine {
             processor: processor.trim_start_matches(['\t', ' ', ':']).trim().to_owned(),
             cores,
             kernel: kernel.trim().to_owned(),
+            ..Self::default()
         }
     }
 }
@@ -106,6 +117,13 @@ impl Results {
     pub(super) fn write(&self, root: &Path) -> Result<()> {
         fs::create_dir_all(root.join(FOLDER))?;
         Ok(fs::write(Self::path(root), serde_json::to_string_pretty(self)? + "\n")?)
+    }
+
+    /// Brings the hypervisor's steal of this run up to now.
+    pub(super) fn count_steal(&mut self) {
+        if let Some(since) = self.steal_since {
+            self.machine.steal_share = Some((Ticks::now() - since).steal_share());
+        }
     }
 
     /// Tells of something that went wrong, now and once more at the end.

@@ -228,6 +228,7 @@ fn figures(outcome: &Outcome, stage: &Stage) -> Figures {
     for (name, latency) in [("", &stage.latency), ("confirm_", &stage.confirm)] {
         if !latency.is_empty() {
             set(&format!("{name}p50_us"), latency.percentile_us(0.5));
+            set(&format!("{name}p90_us"), latency.percentile_us(0.9));
             set(&format!("{name}p99_us"), latency.percentile_us(0.99));
             set(&format!("{name}p999_us"), latency.percentile_us(0.999));
             set(&format!("{name}max_us"), latency.max_us());

@@ -1,0 +1,55 @@
+//! What the machine itself takes from everybody: told once, and beside the latencies.
+
+use std::fmt::Write as _;
+
+use super::results::Machine;
+
+/// From this share of the time on a 99th percentile is the machine's.
+const SHARE_OF_P99: f64 = 0.01;
+
+pub(crate) fn line(page: &mut String, machine: &Machine) {
+    let _ =
+        write!(page, "\nMachine: {}, {} cores, Linux {}", machine.processor, machine.cores, machine.kernel);
+    if let Some(steal) = machine.steal_share {
+        let _ = write!(
+            page,
+            "; hypervisor steal over the last run (`/proc/stat`): {:.1} % of its cores' time",
+            steal * 100.0
+        );
+    }
+    page.push_str(".\n");
+}
+
+/// Gaps of the cores, and what they mean for the latencies above.
+pub(crate) fn gaps(page: &mut String, machine: &Machine) {
+    if machine.gaps.is_empty() {
+        return;
+    }
+    page.push_str("| gaps of the machine itself | longer than 0.1 ms, a second | longer than 1 ms, a second | longest, ms | time lost | other processes |\n|---|---|---|---|---|---|\n");
+    for core in &machine.gaps {
+        let _ = writeln!(
+            page,
+            "| core {} | {:.1} | {:.1} | {:.1} | {:.2} % | {:.2} % |",
+            core.core,
+            core.over_100_us_per_s,
+            core.over_1_ms_per_s,
+            core.longest_us / 1e3,
+            core.lost_share * 100.0,
+            core.waited_share * 100.0
+        );
+    }
+    // Broker and load are on different cores: a gap of either holds a message up.
+    let lost: f64 = machine.gaps.iter().map(|core| core.lost_share).sum();
+    let means = if lost >= SHARE_OF_P99 {
+        "so p99 and p99.9 are the machine's as much as a broker's, and p50 and p90 tell brokers apart"
+    } else if lost >= SHARE_OF_P99 / 10.0 {
+        "so p99.9 is the machine's as much as a broker's"
+    } else {
+        "which is too little to be seen in these percentiles"
+    };
+    let _ = writeln!(
+        page,
+        "\nSeen once, before any broker was up, by a loop that only reads the clock: the host takes the cores away (hypervisor\nsteal) for {:.2} % of the time, both together, and what falls due meanwhile waits whatever the broker does, {means}.\n",
+        lost * 100.0
+    );
+}
