@@ -1,16 +1,15 @@
 //! Queues: a topic of the queue kind with the one subscription that its consumers share, or the same held in
 //! memory where nothing of it is to survive.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
 use inver_storage::Stream;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::now_ms;
 use crate::deadletter::{Reason, Undertaker};
-use crate::exchange::Exchange;
+use crate::exchange::Origins;
 use crate::message::Message;
 use crate::namespace::Namespace;
 use crate::subscription::{Depth, Look, Subscription};
@@ -119,8 +118,8 @@ pub struct Queue {
     subscription: Arc<Subscription>,
     stream: Option<Stream>,
     topic: Option<Arc<Topic>>,
-    /// Exchanges with bindings to this queue, and such as had some.
-    bound_from: Mutex<Vec<Weak<Exchange>>>,
+    /// Bindings that lead to it.
+    origins: Origins,
     /// When it was last used, milliseconds since 1970.
     used_ms: AtomicI64,
     /// When it is looked at next; `i64::MAX`: it is not.
@@ -147,7 +146,7 @@ impl Queue {
             subscription,
             stream,
             topic,
-            bound_from: Mutex::default(),
+            origins: Origins::default(),
             used_ms: AtomicI64::new(now_ms()),
             armed_ms: AtomicI64::new(i64::MAX),
             mortal: AtomicBool::new(false),
@@ -190,16 +189,9 @@ impl Queue {
         self.stream.as_ref()
     }
 
-    pub(crate) fn note_bound(&self, exchange: &Arc<Exchange>) {
-        let mut from = self.bound_from.lock();
-        if !from.iter().any(|e| std::ptr::eq(e.as_ptr(), Arc::as_ptr(exchange))) {
-            from.retain(|e| e.strong_count() > 0);
-            from.push(Arc::downgrade(exchange));
-        }
-    }
-
-    pub(crate) fn take_bound(&self) -> Vec<Arc<Exchange>> {
-        std::mem::take(&mut *self.bound_from.lock()).iter().filter_map(Weak::upgrade).collect()
+    /// Where the bindings that lead to it come from.
+    pub(crate) fn origins(&self) -> &Origins {
+        &self.origins
     }
 
     pub(crate) fn has_limits(&self) -> bool {

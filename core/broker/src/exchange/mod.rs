@@ -1,9 +1,10 @@
 //! Exchanges: which receivers a message with this routing key and these headers reaches.
 
 mod headers;
+mod origins;
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -11,15 +12,17 @@ use inver_storage::Lsn;
 use parking_lot::RwLock;
 use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::address::{Address, Filter, Form};
 use crate::bag::{Bag, Hashed};
 use crate::queue::Queue;
 use crate::session::SessionCore;
 use crate::trie::Trie;
-use crate::value::{Arguments, HeaderLookup};
+use crate::value::{Arguments, HeaderLookup, Value};
 
-pub(crate) use headers::HeaderRule;
+use headers::HeaderRule;
+pub(crate) use origins::Origins;
 
 /// How an exchange routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +88,8 @@ pub struct Exchange {
     table: RwLock<Table>,
     /// Bindings in the table; changed under its lock, read without.
     bindings: AtomicUsize,
+    /// Bindings that lead to it.
+    origins: Origins,
 }
 
 /// Where a binding leads.
@@ -107,14 +112,33 @@ impl BindTarget {
         }
     }
 
-    /// Of a binding to it with this key.
-    fn hash(&self, key: &[u8]) -> u64 {
+    /// Where bindings to it come from, if it is to be let go of by that: a session knows its own.
+    fn origins(&self) -> Option<&Origins> {
+        match self {
+            BindTarget::Queue(queue) => Some(queue.origins()),
+            BindTarget::Exchange(exchange) => Some(&exchange.origins),
+            BindTarget::Session { .. } => None,
+        }
+    }
+
+    /// Of a binding to it with this key and these arguments.
+    fn hash(&self, key: &[u8], arguments: &Arguments) -> u64 {
         let it: *const () = match self {
             BindTarget::Queue(queue) => Arc::as_ptr(queue).cast(),
             BindTarget::Exchange(exchange) => Arc::as_ptr(exchange).cast(),
             BindTarget::Session { session, .. } => Arc::as_ptr(session).cast(),
         };
-        FxBuildHasher.hash_one((it, key))
+        let mut hasher = FxBuildHasher.build_hasher();
+        (it, key).hash(&mut hasher);
+        for (name, value) in arguments {
+            name.hash(&mut hasher);
+            // Others are told apart when they are compared.
+            if let Value::Text(text) | Value::Bytes(text) = value {
+                text.hash(&mut hasher);
+            }
+            value.as_int().hash(&mut hasher);
+        }
+        hasher.finish()
     }
 }
 
@@ -135,7 +159,13 @@ enum Table {
     Direct(HashMap<Box<[u8]>, Bag<Bound>>),
     Fanout(Bag<Bound>),
     Topic(Trie<Bound>),
-    Headers(Vec<(HeaderRule, Bound)>),
+    Headers(Bag<Ruled>),
+}
+
+/// A binding by headers.
+struct Ruled {
+    rule: HeaderRule,
+    bound: Bound,
 }
 
 /// The exchange where the address spaces meet; every namespace has one.
@@ -147,10 +177,16 @@ impl Exchange {
             ExchangeKind::Direct => Table::Direct(HashMap::new()),
             ExchangeKind::Fanout => Table::Fanout(Bag::Empty),
             ExchangeKind::Topic => Table::Topic(Trie::default()),
-            ExchangeKind::Headers => Table::Headers(Vec::new()),
+            ExchangeKind::Headers => Table::Headers(Bag::Empty),
         };
-        let (made, bindings) = (OnceLock::new(), AtomicUsize::new(0));
-        Arc::new(Exchange { name: name.into(), spec, made, table: RwLock::new(table), bindings })
+        Arc::new(Exchange {
+            name: name.into(),
+            spec,
+            made: OnceLock::new(),
+            table: RwLock::new(table),
+            bindings: AtomicUsize::new(0),
+            origins: Origins::default(),
+        })
     }
 
     /// Its name; empty for the default exchange, which is not one of these.
@@ -189,13 +225,12 @@ impl Exchange {
     }
 
     /// Adds a binding. If the very same is there it stays, and what to wait for it comes back as the error.
-    pub(crate) fn bind(&self, bound: Bound) -> Result<(), Option<Lsn>> {
+    pub(crate) fn bind(self: &Arc<Self>, bound: Bound) -> Result<(), Option<Lsn>> {
         let table = &mut *self.table.write();
         if let Some(present) = table.find(&bound) {
             return Err(present.made);
         }
-        table.insert(bound);
-        self.bindings.fetch_add(1, Ordering::AcqRel);
+        self.insert(table, bound);
         Ok(())
     }
 
@@ -205,77 +240,78 @@ impl Exchange {
     }
 
     /// Adds a binding, in the place of the very same if that is there: no message is missed meanwhile.
-    pub(crate) fn rebind(&self, bound: Bound) {
+    pub(crate) fn rebind(self: &Arc<Self>, bound: Bound) {
         let table = &mut *self.table.write();
         match table.find(&bound) {
             Some(present) => *present = bound,
-            None => {
-                table.insert(bound);
-                self.bindings.fetch_add(1, Ordering::AcqRel);
-            }
+            None => self.insert(table, bound),
         }
     }
 
-    /// Removes the bindings to a target: of one key (slashed or as the kind has it) and arguments, or all.
+    fn insert(self: &Arc<Self>, table: &mut Table, bound: Bound) {
+        if let Some(origins) = bound.target.origins() {
+            origins.note(self, &bound);
+        }
+        table.insert(bound);
+        self.bindings.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Removes a binding, of a key that is slashed or as the kind has it.
     pub(crate) fn unbind(
         &self,
         target: &BindTarget,
         slashed: bool,
-        of: Option<(&[u8], &Arguments)>,
-    ) -> Vec<Bound> {
-        let gone = |b: &Bound| {
-            b.target.same(target)
-                && of.is_none_or(|(key, arguments)| *b.key == *key && b.arguments == *arguments)
-        };
+        key: &[u8],
+        arguments: &Arguments,
+    ) -> SmallVec<[Bound; 1]> {
+        let is_it = |b: &Bound| b.target.same(target) && *b.key == *key && b.arguments == *arguments;
+        self.remove(target.hash(key, arguments), slashed, key, is_it)
+    }
+
+    /// Removes all bindings that lead to a target, wherever from; they come each with its exchange.
+    pub(crate) fn unbind_all(target: &BindTarget, mut taken: impl FnMut(&Arc<Exchange>, &Bound)) {
+        let Some(origins) = target.origins().map(Origins::take) else { return };
+        for origin in origins.iter() {
+            let Some(exchange) = origin.exchange.upgrade() else { continue };
+            let is_it = |b: &Bound| b.target.same(target) && b.key == origin.key;
+            let bounds = exchange.remove(origin.hash, origin.slashed, &origin.key, is_it);
+            bounds.iter().for_each(|bound| taken(&exchange, bound));
+        }
+    }
+
+    fn remove(
+        &self,
+        hash: u64,
+        slashed: bool,
+        key: &[u8],
+        is_it: impl Fn(&Bound) -> bool,
+    ) -> SmallVec<[Bound; 1]> {
         let table = &mut *self.table.write();
         let taken = match table {
             Table::Direct(t) => {
-                let keys: Vec<Box<[u8]>> = match of {
-                    Some((key, _)) => vec![key.into()],
-                    None => {
-                        t.values().flat_map(Bag::iter).filter(|b| gone(b)).map(|b| b.key.clone()).collect()
-                    }
-                };
-                let mut taken = Vec::new();
-                for key in keys {
-                    let Some(bounds) = t.get_mut(&key) else { continue };
-                    taken.extend(bounds.remove(target.hash(&key), gone));
-                    if bounds.is_empty() {
-                        t.remove(&key);
-                    }
+                let Some(bounds) = t.get_mut(key) else { return SmallVec::new() };
+                let taken = bounds.remove(hash, is_it);
+                if bounds.is_empty() {
+                    t.remove(key);
                 }
                 taken
             }
-            Table::Fanout(t) => {
-                let keys: Vec<Box<[u8]>> = match of {
-                    Some((key, _)) => vec![key.into()],
-                    None => t.iter().filter(|b| gone(b)).map(|b| b.key.clone()).collect(),
-                };
-                keys.iter().flat_map(|key| t.remove(target.hash(key), gone)).collect()
-            }
-            Table::Topic(t) => {
-                let filters: Vec<(Filter, u64)> = match of {
-                    Some((key, _)) if slashed => vec![(Filter::slashed(key), target.hash(key))],
-                    Some((key, _)) => vec![(Filter::dotted(key), target.hash(key))],
-                    None => t.iter().filter(|b| gone(b)).map(|b| (b.filter(), b.hash())).collect(),
-                };
-                filters.iter().flat_map(|(filter, hash)| t.remove(filter, *hash, gone)).collect()
-            }
+            Table::Fanout(t) => t.remove(hash, is_it),
+            Table::Topic(t) => t.remove(&filter(key, slashed), hash, is_it),
             Table::Headers(t) => {
-                let mut taken = Vec::new();
-                let mut i = 0;
-                while i < t.len() {
-                    if gone(&t[i].1) {
-                        taken.push(t.remove(i).1);
-                    } else {
-                        i += 1;
-                    }
-                }
-                taken
+                t.remove(hash, |ruled| is_it(&ruled.bound)).into_iter().map(|ruled| ruled.bound).collect()
             }
         };
         self.bindings.fetch_sub(taken.len(), Ordering::AcqRel);
+        taken.iter().for_each(|bound| self.forget_origin(bound));
         taken
+    }
+
+    /// Where a binding leads no longer knows of it.
+    pub(crate) fn forget_origin(&self, bound: &Bound) {
+        if let Some(origins) = bound.target.origins() {
+            origins.forget(self, bound);
+        }
     }
 
     /// Every binding's target, key and arguments.
@@ -284,7 +320,7 @@ impl Exchange {
             Table::Direct(t) => t.values().flat_map(Bag::iter).for_each(f),
             Table::Fanout(t) => t.iter().for_each(f),
             Table::Topic(t) => t.iter().for_each(f),
-            Table::Headers(t) => t.iter().for_each(|(_, b)| f(b)),
+            Table::Headers(t) => t.iter().for_each(|ruled| f(&ruled.bound)),
         }
     }
 
@@ -315,9 +351,9 @@ impl Exchange {
                 t.matching(address, |b| found(&b.target));
             }
             Table::Headers(t) => {
-                for (rule, b) in t {
+                for Ruled { rule, bound } in t.iter() {
                     if rule.matches(headers) {
-                        found(&b.target);
+                        found(&bound.target);
                     }
                 }
             }
@@ -334,7 +370,9 @@ impl Table {
             Table::Direct(t) => t.get_mut(&like.key)?.find_mut(like.hash(), same),
             Table::Fanout(t) => t.find_mut(like.hash(), same),
             Table::Topic(t) => t.find_mut(&like.filter(), like.hash(), same),
-            Table::Headers(t) => t.iter_mut().map(|(_, b)| b).find(|b| same(b)),
+            Table::Headers(t) => {
+                t.find_mut(like.hash(), |ruled| same(&ruled.bound)).map(|ruled| &mut ruled.bound)
+            }
         }
     }
 
@@ -343,21 +381,32 @@ impl Table {
             Table::Direct(t) => t.entry(bound.key.clone()).or_default().insert(bound),
             Table::Fanout(t) => t.insert(bound),
             Table::Topic(t) => t.insert(&bound.filter(), bound),
-            Table::Headers(t) => t.push((HeaderRule::new(&bound.arguments), bound)),
+            Table::Headers(t) => t.insert(Ruled { rule: HeaderRule::new(&bound.arguments), bound }),
         }
     }
 }
 
+/// How a key reads in a topic exchange.
+fn filter(key: &[u8], slashed: bool) -> Filter {
+    if slashed { Filter::slashed(key) } else { Filter::dotted(key) }
+}
+
 impl Bound {
-    /// How the key reads in a topic exchange.
-    pub(crate) fn filter(&self) -> Filter {
-        if self.slashed { Filter::slashed(&self.key) } else { Filter::dotted(&self.key) }
+    /// How its key reads in a topic exchange.
+    fn filter(&self) -> Filter {
+        filter(&self.key, self.slashed)
     }
 }
 
 impl Hashed for Bound {
     fn hash(&self) -> u64 {
-        self.target.hash(&self.key)
+        self.target.hash(&self.key, &self.arguments)
+    }
+}
+
+impl Hashed for Ruled {
+    fn hash(&self) -> u64 {
+        self.bound.hash()
     }
 }
 

@@ -161,18 +161,19 @@ impl Namespace {
             if self.0.exchanges.write().remove(exchange.name()).is_none() {
                 continue;
             }
-            exchange.for_each_binding(|bound| self.forget_binding(bound, entry));
+            exchange.for_each_binding(|bound| {
+                exchange.forget_origin(bound);
+                self.forget_binding(bound, entry);
+            });
             if exchange.spec().durable {
                 entry.delete(catalog::EXCHANGES, catalog::key(self.0.id, &[exchange.name().as_bytes()]));
             }
-            let target = BindTarget::Exchange(exchange);
-            for source in self.exchanges() {
-                let taken = source.unbind(&target, false, None);
-                taken.iter().for_each(|bound| self.forget_binding(bound, entry));
-                if !taken.is_empty() && source.spec().auto_delete && source.binding_count() == 0 {
-                    doomed.push(source);
+            Exchange::unbind_all(&BindTarget::Exchange(exchange), |source, bound| {
+                self.forget_binding(bound, entry);
+                if source.spec().auto_delete && source.binding_count() == 0 {
+                    doomed.push(source.clone());
                 }
-            }
+            });
         }
     }
 
@@ -247,7 +248,6 @@ impl Namespace {
 
     fn enter_binding(&self, exchange: &Arc<Exchange>, bound: Bound) -> Result<(), Option<Lsn>> {
         match &bound.target {
-            BindTarget::Queue(queue) => queue.note_bound(exchange),
             BindTarget::Exchange(next) if next.spec().kind == ExchangeKind::Headers => {
                 self.0.headers_behind.store(true, Ordering::Release);
             }
@@ -287,7 +287,7 @@ impl Namespace {
         let _topology = self.topology();
         let (exchange, target) = self.ends(source, to)?;
         let mut entry = Entry::new();
-        let taken = exchange.unbind(&target, false, Some((key, arguments)));
+        let taken = exchange.unbind(&target, false, key, arguments);
         taken.iter().for_each(|bound| self.forget_binding(bound, &mut entry));
         if !taken.is_empty() {
             self.auto_delete_exchange(&exchange, &mut entry);

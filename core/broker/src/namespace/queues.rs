@@ -8,7 +8,7 @@ use super::{Inner, Namespace};
 use crate::catalog::{self, TopicRow};
 use crate::clock::now_ms;
 use crate::deadletter::Undertaker;
-use crate::exchange::BindTarget;
+use crate::exchange::{BindTarget, Exchange};
 use crate::limits::{self, LimitReached};
 use crate::queue::{Queue, QueueSpec};
 use crate::subscription::{MemoryBounds, Mode, Subscription, Trim, WhenFull};
@@ -201,12 +201,14 @@ impl Namespace {
         }
         let mut entry = Entry::new();
         let target = BindTarget::Queue(queue.clone());
-        for exchange in queue.take_bound() {
-            for bound in exchange.unbind(&target, false, None) {
-                self.forget_binding(&bound, &mut entry);
+        let mut sources = Vec::new();
+        Exchange::unbind_all(&target, |source, bound| {
+            self.forget_binding(bound, &mut entry);
+            if source.spec().auto_delete {
+                sources.push(source.clone());
             }
-            self.auto_delete_exchange(&exchange, &mut entry);
-        }
+        });
+        sources.iter().for_each(|source| self.auto_delete_exchange(source, &mut entry));
         if let (Some(stream), Some(cursor)) = (queue.stream(), queue.subscription().first_cursor()) {
             entry.delete_cursor(cursor);
             entry.delete_stream(stream.id());

@@ -227,7 +227,7 @@ impl SessionCore {
 
     fn unbind(self: &Arc<Self>, text: &[u8]) {
         let target = BindTarget::Session { session: self.clone(), guaranteed: false, no_local: false };
-        self.namespace.hub().unbind(&target, true, Some((text, &Arguments::new())));
+        self.namespace.hub().unbind(&target, true, text, &Arguments::new());
         self.namespace.changed();
     }
 

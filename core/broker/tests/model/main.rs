@@ -14,6 +14,7 @@ mod hub;
 mod limits;
 mod queues;
 mod routing_model;
+mod routing_scale;
 mod subscription_model;
 mod subscriptions;
 mod time;

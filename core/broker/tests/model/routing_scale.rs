@@ -1,0 +1,74 @@
+//! What very many bindings cost: nothing that each of them has to pay for all others.
+
+use std::time::{Duration, Instant};
+
+use crate::fixture::*;
+use inver_broker::{Arguments, BindDestination, ExchangeKind, ExchangeSpec, QueueLimits, QueueSpec, Value};
+
+/// Deleting a queue took a walk over all bindings of the exchanges that it was bound to, and binding to a headers
+/// exchange one over all of its own.
+#[tokio::test]
+async fn twenty_thousand_bound_queues_come_and_go() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    for kind in [ExchangeKind::Direct, ExchangeKind::Topic, ExchangeKind::Headers] {
+        ns.declare_exchange("e", ExchangeSpec { kind, ..durable_exchange() }).unwrap();
+        let since = Instant::now();
+        let name = |i: u32| format!("q.{i}");
+        for i in 0..20_000 {
+            declare(&ns, &name(i), QueueSpec::default());
+            let arguments: Arguments = [("number".to_owned(), Value::Int(i.into()))].into();
+            ns.bind("e", BindDestination::Queue(&name(i)), name(i).as_bytes(), &arguments).unwrap();
+        }
+        for i in 0..20_000 {
+            ns.delete_queue(&name(i), false, false).unwrap();
+        }
+        // Seconds in a debug build on a busy machine; it was minutes.
+        assert!(since.elapsed() < Duration::from_secs(20), "{kind:?}: {:?}", since.elapsed());
+        assert_eq!(ns.exchange("e").unwrap().binding_count(), 0);
+        ns.delete_exchange("e", true).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_goes_takes_its_bindings_along_and_no_others() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let kinds = [ExchangeKind::Direct, ExchangeKind::Fanout, ExchangeKind::Topic, ExchangeKind::Headers];
+    let bindings = || kinds.map(|kind| ns.exchange(kind.as_str()).map_or(0, |e| e.binding_count()));
+    let arguments = |number: i128| Arguments::from([("number".to_owned(), Value::Int(number))]);
+    for kind in kinds {
+        ns.declare_exchange(kind.as_str(), ExchangeSpec { kind, ..durable_exchange() }).unwrap();
+    }
+    ns.declare_exchange("next", durable_exchange()).unwrap();
+    for name in ["stays", "goes"] {
+        declare(&ns, name, durable(QueueLimits::default()));
+    }
+    let ends =
+        [BindDestination::Queue("stays"), BindDestination::Queue("goes"), BindDestination::Exchange("next")];
+    for kind in kinds {
+        for to in ends {
+            for (key, number) in [("a", 1), ("a", 2), ("b", 1), ("b", 1)] {
+                ns.bind(kind.as_str(), to, key.as_bytes(), &arguments(number)).unwrap();
+            }
+        }
+        ns.unbind(kind.as_str(), ends[1], b"a", &arguments(2)).unwrap();
+        ns.unbind(kind.as_str(), ends[1], b"b", &arguments(2)).unwrap();
+    }
+    assert_eq!(bindings(), [8; 4]);
+    ns.delete_queue("goes", false, false).unwrap();
+    assert_eq!(bindings(), [6; 4]);
+    ns.delete_exchange("direct", false).unwrap();
+    ns.declare_exchange("direct", durable_exchange()).unwrap();
+    ns.bind("direct", ends[2], b"b", &arguments(3)).unwrap();
+    assert_eq!(bindings(), [1, 6, 6, 6]);
+    ns.delete_exchange("next", false).unwrap();
+    assert_eq!(bindings(), [0, 3, 3, 3]);
+    let fixture = fixture.restart();
+    let ns = fixture.namespace();
+    let left = kinds.map(|kind| ns.exchange(kind.as_str()).unwrap().binding_count());
+    assert_eq!(left, [0, 3, 3, 3]);
+    ns.delete_queue("stays", false, false).unwrap();
+    let left = kinds.map(|kind| ns.exchange(kind.as_str()).unwrap().binding_count());
+    assert_eq!(left, [0; 4]);
+}
