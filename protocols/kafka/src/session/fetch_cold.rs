@@ -120,6 +120,7 @@ impl Fetcher {
         let results = std::mem::take(&mut *self.cold.results.lock());
         for read in results {
             let slot = self.plan.slot(read.place);
+            let is_ahead = matches!(read.reason, Reason::Ahead(_));
             let (running, slot) = match read.reason {
                 Reason::Fetch(fetch) => {
                     (self.running.as_mut().filter(|running| running.number == fetch), slot)
@@ -146,7 +147,12 @@ impl Fetcher {
             let first = running.bytes + running.granted == 0;
             match read.charged() {
                 Ok(batches) if batches.is_empty() => slot.dry = true,
-                Ok(mut batches) => running.took_cold(slot, &mut batches, room, first),
+                Ok(mut batches) => {
+                    running.took_cold(slot, &mut batches, room, first);
+                    if is_ahead {
+                        slot.ahead = Ahead::rest(slot.next, batches);
+                    }
+                }
                 Err(error) => {
                     slot.error = super::offsets::read_error(&error);
                     running.failed = true;

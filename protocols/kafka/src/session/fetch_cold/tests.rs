@@ -62,11 +62,12 @@ fn world(read_ahead_bytes_max: usize) -> World {
 impl World {
     /// Asks, and gives the answer if it is there at once.
     fn ask(&mut self, offset: i64) -> Option<Vec<u8>> {
-        let partition = FetchPartition {
-            fetch_offset: offset,
-            partition_max_bytes: FETCH_BYTES,
-            ..FetchPartition::default()
-        };
+        self.ask_for(offset, FETCH_BYTES)
+    }
+
+    fn ask_for(&mut self, offset: i64, partition_max_bytes: i32) -> Option<Vec<u8>> {
+        let partition =
+            FetchPartition { fetch_offset: offset, partition_max_bytes, ..FetchPartition::default() };
         let topic = FetchTopic { topic: "t".into(), partitions: vec![partition], ..FetchTopic::default() };
         let message = FetchRequest {
             max_wait_ms: 60_000,
@@ -184,6 +185,24 @@ fn who_reads_elsewhere_gets_what_was_asked_for() {
     assert_eq!(world.fetch(3), [3, 4]);
     assert_eq!(world.fetch(5), [5, 6]);
     assert_eq!(world.fetch(7), [7, 8]);
+}
+
+/// A fetch that had less room than was being read for it let go of the rest, which was read again.
+#[test]
+fn what_a_fetch_that_waited_has_no_room_for_is_there_for_the_next_one() {
+    let mut world = world(1 << 20);
+    assert_eq!(world.fetch(0), [0, 1]);
+    assert_eq!(world.ask_for(2, BATCH_BYTES as i32 + 1000), None);
+    world.wake();
+    assert_eq!(world.answer(Api::Fetch.version(12).unwrap()), Some(vec![2]));
+    assert_eq!(world.aheads(), 0);
+    assert!(!world.is_all_memory_free(), "what is kept counts");
+    assert_eq!(world.ask(3), Some(vec![3]));
+    world.wake();
+    assert_eq!(world.ask(4), Some(vec![4, 5]));
+    world.wake();
+    world.session.tidy();
+    assert!(world.is_all_memory_free());
 }
 
 #[test]
