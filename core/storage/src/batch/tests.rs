@@ -78,14 +78,25 @@ proptest! {
     }
 
     #[test]
-    fn varints_round_trip(value in any::<i64>()) {
+    fn varints_round_trip(value in prop_oneof![any::<i64>(), -10_000..10_000i64]) {
         let mut out = bytes::BytesMut::new();
         put_varlong(&mut out, value);
         prop_assert_eq!(out.len(), varint::varlong_bytes(value));
         let mut at = 0;
         prop_assert_eq!(get_varlong(&out, &mut at), Some(value));
         prop_assert_eq!(at, out.len());
+        for cut in 0..out.len() {
+            prop_assert_eq!(get_varlong(&out[..cut], &mut 0), None);
+        }
     }
+}
+
+#[test]
+fn varints_end_after_ten_bytes() {
+    assert_eq!(get_varlong(&[0xff; 11], &mut 0), None);
+    assert_eq!(get_varlong(&[], &mut 0), None);
+    assert_eq!(get_varlong(&[0], &mut 1), None);
+    assert_eq!(get_varlong(&[0], &mut 2), None);
 }
 
 #[test]

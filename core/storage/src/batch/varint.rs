@@ -34,23 +34,41 @@ pub fn get_varint(bytes: &[u8], at: &mut usize) -> Option<i32> {
 /// Reads a varint of 64 bits at `*at` and moves on; `None` when it is cut short or too long.
 #[inline]
 pub fn get_varlong(bytes: &[u8], at: &mut usize) -> Option<i64> {
+    // Lengths and deltas within a batch take one byte or two.
+    match *bytes.get(*at..)? {
+        [only, ..] if only < 0x80 => {
+            *at += 1;
+            Some(unzigzag(u64::from(only)))
+        }
+        [first, second, ..] if second < 0x80 => {
+            *at += 2;
+            Some(unzigzag(u64::from(first & 0x7f) | u64::from(second) << 7))
+        }
+        _ => get_long(bytes, at),
+    }
+}
+
+/// Reads a varint of any length.
+#[cold]
+fn get_long(bytes: &[u8], at: &mut usize) -> Option<i64> {
     let mut value = 0u64;
-    let mut shift = 0;
-    loop {
+    for shift in (0..64).step_by(7) {
         let byte = *bytes.get(*at)?;
         *at += 1;
         value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
-        }
-        shift += 7;
-        if shift > 63 {
-            return None;
+        if byte < 0x80 {
+            return Some(unzigzag(value));
         }
     }
+    None
 }
 
 #[inline]
 fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
+}
+
+#[inline]
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
 }
