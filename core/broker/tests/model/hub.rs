@@ -144,6 +144,39 @@ async fn a_durable_session_finds_what_it_missed_across_a_restart() {
     assert_eq!(values(&inbox(&mailbox, &mut opened.session, 1).await), ["after the restart"]);
 }
 
+/// Housekeeping, which trims the inboxes that a connection reads, does not run.
+#[tokio::test]
+async fn what_a_session_has_acknowledged_is_not_kept_while_it_is_away() {
+    let fixture = Fixture::with(config());
+    let ns = fixture.namespace();
+    let (_, mut opened) = open(&ns, "c", true).await;
+    opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
+    drop(opened);
+    let sent: Vec<String> = (0..5).map(|i| i.to_string()).collect();
+    for value in &sent {
+        publish(&ns, Target::Hub(b"a/1"), value);
+    }
+    let is_inbox = |stream: &inver_storage::Stream| stream.next_offset().0 == 5;
+    let inbox_stream =
+        (0..100).filter_map(|id: u64| fixture.broker.log().stream(id.into())).find(is_inbox).unwrap();
+
+    let (mailbox, mut opened) = open(&ns, "c", true).await;
+    let got = inbox(&mailbox, &mut opened.session, 5).await;
+    assert_eq!(values(&got), sent);
+    opened.session.ack(&[0, 1, 2, 4]);
+    assert_eq!(inbox_stream.start().0, 0);
+    drop(opened);
+    until("it is trimmed", || inbox_stream.start().0 == 3).await;
+
+    // One that leaves for good takes all of it along.
+    let (mailbox, mut opened) = open(&ns, "c", true).await;
+    assert_eq!(values(&inbox(&mailbox, &mut opened.session, 1).await), ["3"]);
+    opened.session.set_expiry(Expiry::AtDetach);
+    drop(opened);
+    until("it is gone", || fixture.broker.log().stream(inbox_stream.id()).is_none()).await;
+    assert_eq!(ns.session_count(), 0);
+}
+
 #[tokio::test]
 async fn a_session_is_handed_over_and_one_that_ends_with_its_connection_is_gone() {
     let fixture = Fixture::with(config());
