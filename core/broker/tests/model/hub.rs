@@ -147,7 +147,7 @@ async fn a_durable_session_finds_what_it_missed_across_a_restart() {
 /// Housekeeping, which trims the inboxes that a connection reads, does not run.
 #[tokio::test]
 async fn what_a_session_has_acknowledged_is_not_kept_while_it_is_away() {
-    let fixture = Fixture::with(config());
+    let fixture = Fixture::new();
     let ns = fixture.namespace();
     let (_, mut opened) = open(&ns, "c", true).await;
     opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
