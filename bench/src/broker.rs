@@ -134,7 +134,9 @@ impl Places {
     }
 
     pub(crate) fn script(&self, name: &str) -> Command {
-        let mut command = Command::new(self.root.join("bench/peers").join(name));
+        // It ends with the bench, however that ends.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM"]).arg(self.root.join("bench/peers").join(name));
         command.env("PEERS", &self.peers);
         command
     }

@@ -1,7 +1,7 @@
 //! `inver-bench`: measures Inver beside Apache Kafka, RabbitMQ and Mosquitto, on the same work in the same run.
 //!
 //! The rooms: [`works`] (what is asked), [`mod@load`] (who asks it), [`broker`] (who is asked), [`compare`]
-//! (whose turn it is), [`usage`] (what it cost), [`report`] (what is told), [`sink`] (what the load generators
+//! (whose turn it is), [`mod@progress`] (how far it is), [`usage`] (what it cost), [`report`] (what is told), [`sink`] (what the load generators
 //! themselves can do), [`profile`] (where a broker's time goes), [`gaps`] (what the machine itself
 //! takes away), [`bridge`] (what stands between Mosquitto and Kafka), [`tools`] (the peers' own load tools).
 
@@ -12,6 +12,7 @@ mod gaps;
 mod histogram;
 mod load;
 mod profile;
+mod progress;
 mod report;
 mod sink;
 mod tools;
@@ -27,6 +28,7 @@ use clap::{Args, Parser, Subcommand};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use broker::{Contestant, Places};
+use progress::Progress;
 use report::results::{Machine, Results};
 use works::{Field, Lengths, WORKS, Work};
 
@@ -172,6 +174,7 @@ fn settings(how: &How) -> compare::Settings {
             window: Duration::from_secs_f64(how.seconds),
         },
         only: how.only.clone(),
+        with_all: false,
     }
 }
 
@@ -218,27 +221,25 @@ fn with_results(
 
 /// All that there is. What fails is told of, and the rest goes on.
 fn all(settings: &compare::Settings, places: &Places, results: &mut Results) -> Result<()> {
+    let settings = &compare::Settings { with_all: true, only: settings.only.clone(), ..*settings };
+    let works: Duration = WORKS.iter().map(|work| settings.planned(work)).sum();
+    let tools: Duration = Field::ALL.into_iter().map(|field| tools::planned(field, settings)).sum();
+    let mut progress = Progress::new(works + tools + sink::planned(settings, &[]));
     for field in Field::ALL {
         let works = chosen(field, &[])?;
-        let measured = compare::compare(field, &works, settings, places, results);
+        let measured = compare::compare(field, &works, settings, places, &mut progress, results);
         measured.unwrap_or_else(|error| results.trouble(format!("{field:?}: {error:#}")));
-        let tools = tools::run(field, settings, places, results);
-        tools.unwrap_or_else(|error| results.trouble(format!("tools of {field:?}: {error:#}")));
     }
-    let sink = sink::measure(&[], settings, places, results);
+    let sink = sink::measure(&[], settings, places, &mut progress, results);
     sink.unwrap_or_else(|error| results.trouble(format!("sink: {error:#}")));
-    for field in Field::ALL {
-        let works = profiled(field, &[])?;
-        let profiles = profile::measure(field, &works, settings, places, results);
-        profiles.unwrap_or_else(|error| results.trouble(format!("profiles of {field:?}: {error:#}")));
-    }
+    progress.begin("over");
     Ok(())
 }
 
 /// The works whose time is looked into, or those named.
-fn profiled(field: Field, names: &[String]) -> Result<Vec<&'static Work>> {
+fn profiled(field: Field, names: &[String], results: &Results) -> Result<Vec<&'static Work>> {
     let mut works = chosen(field, names)?;
-    works.retain(|work| !names.is_empty() || profile::PROFILED.contains(&work.id));
+    works.retain(|work| !names.is_empty() || profile::is_wanted(work, results));
     Ok(works)
 }
 
@@ -247,22 +248,22 @@ fn main() -> Result<()> {
         Command::Compare { field, work, how } => {
             let works = chosen(field, &work)?;
             with_results(&how, |settings, places, results| {
-                compare::compare(field, &works, settings, places, results)
+                let planned = works.iter().map(|work| settings.planned(work)).sum();
+                compare::compare(field, &works, settings, places, &mut Progress::new(planned), results)
             })
         }
         Command::All { how } => with_results(&how, all),
-        Command::Sink { work, how } => {
-            with_results(&how, |settings, places, results| sink::measure(&work, settings, places, results))
-        }
+        Command::Sink { work, how } => with_results(&how, |settings, places, results| {
+            let planned = sink::planned(settings, &work);
+            sink::measure(&work, settings, places, &mut Progress::new(planned), results)
+        }),
         Command::Tools { field, how } => {
             with_results(&how, |settings, places, results| tools::run(field, settings, places, results))
         }
-        Command::Profile { field, work, how } => {
-            let works = profiled(field, &work)?;
-            with_results(&how, |settings, places, results| {
-                profile::measure(field, &works, settings, places, results)
-            })
-        }
+        Command::Profile { field, work, how } => with_results(&how, |settings, places, results| {
+            let works = profiled(field, &work, results)?;
+            profile::measure(field, &works, settings, places, results)
+        }),
         Command::Report => report::save(&mut Results::load(&root())?, &root()),
         Command::Works => {
             for work in WORKS {

@@ -11,18 +11,19 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::broker::{Contestant, Places};
+use crate::broker::{Broker, Contestant, Places};
 use crate::compare::{self, Settings};
 use crate::report::number;
 use crate::report::results::Results;
-use crate::works::{Field, Work};
+use crate::works::{Field, Wanted, Work};
 
 /// Samples a second: not a divisor of what others do by the clock.
 const FREQUENCY: &str = "997";
 /// Functions that are told of one by one.
 const TOP: usize = 12;
-/// Works that are looked at when none is named.
-pub(crate) const PROFILED: [&str; 11] = ["K1", "K2", "K3", "K4", "K6", "A1", "A2", "M1", "M2", "M6s", "X1"];
+/// Works that are looked at when none is named, whatever was found of them.
+const PROFILED: [&str; 14] =
+    ["K1", "K1x4", "K2", "K2x4", "K3", "K4", "K5", "K6", "A1", "A2", "M1", "M2", "M6s", "X1"];
 
 /// What a sample was for; a name in a frame's symbol decides, the frame nearest to the sample first.
 const KERNEL: [(&str, &[&str]); 4] = [
@@ -61,7 +62,7 @@ pub(crate) struct Profile {
     pub(crate) functions: Vec<(String, f64)>,
 }
 
-/// `perf record` while it runs.
+/// `perf record` while it runs. It ends with this, also where a run fails in its window.
 pub(crate) struct Recorder(Child);
 
 impl Recorder {
@@ -76,14 +77,32 @@ impl Recorder {
             .spawn();
         Ok(Self(child.context("perf")?))
     }
+}
 
-    pub(crate) fn end(mut self) -> Result<()> {
+impl Drop for Recorder {
+    fn drop(&mut self) {
         if let Some(pid) = Pid::from_raw(self.0.id() as i32) {
-            kill_process(pid, Signal::INT)?;
+            // One that has ended by itself has nothing to read: that is told of where its file is read.
+            let _ = kill_process(pid, Signal::INT);
         }
-        self.0.wait()?;
-        Ok(())
+        let _ = self.0.wait();
     }
+}
+
+/// Whether a work is looked at when none is named: some always are, and whichever misses what is wanted of it.
+pub(crate) fn is_wanted(work: &Work, results: &Results) -> bool {
+    let misses = |wanted: &Wanted| wanted.found(work, results).is_some_and(|found| !found.is_met);
+    work.kind.has_window() && (is_always_wanted(work) || work.wanted.iter().any(misses))
+}
+
+pub(crate) fn is_always_wanted(work: &Work) -> bool {
+    PROFILED.contains(&work.id)
+}
+
+/// Whether a contestant is looked at. Where a run takes long, the peer is not.
+fn is_looked_at(contestant: Contestant, work: &Work, settings: &Settings) -> bool {
+    let named = settings.only.contains(&contestant);
+    named || contestant == Contestant::InverAlways || !(contestant.is_inver() || work.kind.is_long())
 }
 
 /// Profiles works, all of one field, and puts what was found into `results`.
@@ -97,39 +116,58 @@ pub(crate) fn measure(
     if works.is_empty() {
         return Ok(());
     }
+    let mut brokers = compare::start(field, settings, places, results);
+    for work in works {
+        for broker in &mut brokers {
+            if is_looked_at(broker.contestant, work, settings) {
+                compare::settle(work, broker, settings.lengths);
+            }
+        }
+        look(work, &mut brokers, settings, places, results)?;
+        crate::report::save(results, &places.root)?;
+    }
+    Ok(())
+}
+
+/// Plays a work once more to each broker, with `perf` looking at it.
+pub(crate) fn look(
+    work: &Work,
+    brokers: &mut [Broker],
+    settings: &Settings,
+    places: &Places,
+    results: &mut Results,
+) -> Result<()> {
     let there = Command::new("perf").arg("--version").output();
     ensure!(
         there.is_ok_and(|output| output.status.success()),
         "there is no perf on this machine (Debian: apt-get install linux-perf): nothing is profiled"
     );
-    let mut brokers = compare::start(field, settings, places, results);
-    for work in works {
-        for broker in &mut brokers {
-            let contestant = broker.contestant;
-            compare::settle(work, broker, settings.lengths);
-            let file = places.root.join(format!("target/bench-data/{}.perf", std::process::id()));
-            broker.record = Some(file.clone());
-            let run = work.run(broker, settings.lengths);
-            broker.record = None;
-            let profile = run.and_then(|figures| {
-                let cost = figures.get("cpu_s_per_million").copied().unwrap_or(0.0);
-                Ok(Profile { cpu_s_per_million: cost, ..read(&file)? })
-            });
-            let _ = std::fs::remove_file(&file);
-            match profile {
-                Ok(profile) => {
-                    println!("{:<6} {:<18} {}", work.id, contestant.title(), profile.brief());
-                    results.profiles.entry(work.id.to_owned()).or_default().insert(contestant, profile);
-                }
-                Err(error) => {
-                    results.trouble(format!("{} of {contestant}, profiled: {error:#}", work.id));
-                    if let Err(error) = broker.renew(places) {
-                        results.trouble(format!("{contestant} did not start again: {error:#}"));
-                    }
+    for broker in brokers.iter_mut().filter(|broker| is_looked_at(broker.contestant, work, settings)) {
+        let contestant = broker.contestant;
+        if results.works.get(work.id).is_some_and(|measured| measured.failed.contains_key(&contestant)) {
+            continue;
+        }
+        let file = places.root.join(format!("target/bench-data/{}.perf", std::process::id()));
+        broker.record = Some(file.clone());
+        let run = work.run(broker, settings.lengths);
+        broker.record = None;
+        let profile = run.and_then(|figures| {
+            let cost = figures.get("cpu_s_per_million").copied().unwrap_or(0.0);
+            Ok(Profile { cpu_s_per_million: cost, ..read(&file)? })
+        });
+        let _ = std::fs::remove_file(&file);
+        match profile {
+            Ok(profile) => {
+                println!("{:<6} {:<18} {}", work.id, contestant.title(), profile.brief());
+                results.profiles.entry(work.id.to_owned()).or_default().insert(contestant, profile);
+            }
+            Err(error) => {
+                results.trouble(format!("{} of {contestant}, profiled: {error:#}", work.id));
+                if let Err(error) = broker.renew(places) {
+                    results.trouble(format!("{contestant} did not start again: {error:#}"));
                 }
             }
         }
-        crate::report::save(results, &places.root)?;
     }
     Ok(())
 }
@@ -282,5 +320,13 @@ C2 CompilerThre
             ]
         );
         assert!(profile.functions.iter().any(|(name, share)| name == "inver::route" && *share > 0.1));
+    }
+
+    #[test]
+    fn a_recorder_that_is_dropped_has_ended() {
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32).unwrap();
+        drop(Recorder(child));
+        assert!(rustix::process::test_kill_process(pid).is_err(), "it still runs");
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! The broker's use is taken over the whole run of the tool, its start included.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,6 +15,9 @@ use crate::report::number;
 use crate::report::results::Results;
 use crate::usage;
 use crate::works::{Field, Figures};
+
+/// A guess of how long a run of a tool takes.
+const TOOL_TIME: Duration = Duration::from_secs(6);
 
 /// A run of a tool.
 struct Tool {
@@ -37,7 +41,7 @@ const TOOLS: [Tool; 7] = [
         topic: "small",
         partitions: 1,
         arguments: |broker, topic, count| producer(broker, topic, count, 100),
-        messages: 3_000_000,
+        messages: 1_500_000,
         parse: producer_said,
     },
     Tool {
@@ -47,7 +51,7 @@ const TOOLS: [Tool; 7] = [
         topic: "small",
         partitions: 1,
         arguments: consumer,
-        messages: 3_000_000,
+        messages: 1_500_000,
         parse: consumer_said,
     },
     Tool {
@@ -57,7 +61,7 @@ const TOOLS: [Tool; 7] = [
         topic: "large",
         partitions: 1,
         arguments: |broker, topic, count| producer(broker, topic, count, 1000),
-        messages: 500_000,
+        messages: 200_000,
         parse: producer_said,
     },
     Tool {
@@ -67,7 +71,7 @@ const TOOLS: [Tool; 7] = [
         topic: "many",
         partitions: 1000,
         arguments: |broker, topic, count| producer(broker, topic, count, 100),
-        messages: 300_000,
+        messages: 150_000,
         parse: producer_said,
     },
     Tool {
@@ -81,7 +85,7 @@ const TOOLS: [Tool; 7] = [
             let address = broker.kafka.to_string();
             words(&["tool", "org.apache.kafka.tools.EndToEndLatency", &address, topic, &count, "all", "100"])
         },
-        messages: 5_000,
+        messages: 2_500,
         parse: latency_said,
     },
     Tool {
@@ -91,7 +95,7 @@ const TOOLS: [Tool; 7] = [
         topic: "transient",
         partitions: 0,
         arguments: |broker, queue, seconds| perftest(broker, queue, seconds, &["-s", "16", "-a"]),
-        messages: 6,
+        messages: 4,
         parse: perftest_said,
     },
     Tool {
@@ -103,7 +107,7 @@ const TOOLS: [Tool; 7] = [
         arguments: |broker, queue, seconds| {
             perftest(broker, queue, seconds, &["-s", "1024", "-f", "persistent", "-c", "100", "-q", "100"])
         },
-        messages: 6,
+        messages: 4,
         parse: perftest_said,
     },
 ];
@@ -174,7 +178,7 @@ fn perftest_said(said: &str, seconds: u64) -> Option<Figures> {
     Some(Figures::from([("per_s".into(), per_s), ("messages".into(), per_s * seconds as f64)]))
 }
 
-fn play(tool: &Tool, broker: &Broker, topic: &str, places: &Places) -> Result<Figures> {
+fn ask(tool: &Tool, broker: &Broker, topic: &str, places: &Places) -> Result<Figures> {
     let before = usage::of(&broker.pids());
     let mut command: Command = places.script(tool.script);
     command.args((tool.arguments)(broker, topic, tool.messages));
@@ -190,33 +194,49 @@ fn play(tool: &Tool, broker: &Broker, topic: &str, places: &Places) -> Result<Fi
     Ok(figures)
 }
 
-/// Runs the tools of a field, each contestant in turn.
+/// A guess of how long the tools of a field take.
+pub(crate) fn planned(field: Field, settings: &Settings) -> Duration {
+    let tools = TOOLS.iter().filter(|tool| tool.field == field).count() as u32;
+    let rounds = (settings.rounds * field.contestants().len() + 1) as u32;
+    TOOL_TIME * tools * rounds
+}
+
+/// Starts the contestants of a field and runs its tools.
 pub(crate) fn run(field: Field, settings: &Settings, places: &Places, results: &mut Results) -> Result<()> {
+    let mut brokers = compare::start(field, settings, places, results);
+    play(field, &mut brokers, settings, places, results)
+}
+
+/// Runs the tools of a field, each contestant in turn. What a round said is kept when it is over.
+pub(crate) fn play(
+    field: Field,
+    brokers: &mut [Broker],
+    settings: &Settings,
+    places: &Places,
+    results: &mut Results,
+) -> Result<()> {
     let tools: Vec<&Tool> = TOOLS.iter().filter(|tool| tool.field == field).collect();
     if tools.is_empty() {
         return Ok(());
     }
-    let mut brokers = compare::start(field, settings, places, results);
-    for tool in &tools {
-        results.tools.remove(tool.title);
-    }
+    let mut said = BTreeMap::<(&str, Contestant), Vec<Figures>>::new();
     for round in 0..=settings.rounds {
-        for broker in &mut brokers {
-            let contestant: Contestant = broker.contestant;
+        for broker in brokers.iter_mut() {
+            let contestant = broker.contestant;
             if round == 0 && contestant.is_inver() {
                 // Only what has to be warmed up is.
                 continue;
             }
-            let mut made = BTreeSet::new();
+            let mut topics = BTreeSet::new();
             for tool in &tools {
-                let topic = format!("tool-{round}-{}", tool.topic);
-                let ready = if tool.partitions > 0 && made.insert(tool.topic) {
+                let topic = format!("tool-{}-{round}-{}", std::process::id(), tool.topic);
+                let ready = if tool.partitions > 0 && topics.insert(topic.clone()) {
                     kafka::create_topic(broker.kafka, &topic, tool.partitions)
                 } else {
                     Ok(())
                 };
                 rustix::fs::sync();
-                match ready.and_then(|()| play(tool, broker, &topic, places)) {
+                match ready.and_then(|()| ask(tool, broker, &topic, places)) {
                     Ok(figures) => {
                         let value = |name: &str| number(figures.get(name).copied().unwrap_or(f64::NAN));
                         let (per_s, cpu) = (value("per_s"), value("cpu_s_per_million"));
@@ -226,8 +246,7 @@ pub(crate) fn run(field: Field, settings: &Settings, places: &Places, results: &
                             tool.title
                         );
                         if round > 0 {
-                            let entry = results.tools.entry(tool.title.to_owned()).or_default();
-                            entry.entry(contestant).or_default().push(figures);
+                            said.entry((tool.title, contestant)).or_default().push(figures);
                         }
                     }
                     Err(error) => {
@@ -238,7 +257,17 @@ pub(crate) fn run(field: Field, settings: &Settings, places: &Places, results: &
                     }
                 }
             }
+            for topic in topics {
+                // Its files are not written out in the time of the next.
+                let deleted = kafka::delete_topic(broker.kafka, &topic);
+                deleted.unwrap_or_else(|error| results.trouble(format!("deleting {topic}: {error:#}")));
+            }
         }
+        for ((title, contestant), runs) in &said {
+            let entry = results.tools.entry((*title).to_owned()).or_default();
+            entry.insert(*contestant, runs.clone());
+        }
+        crate::report::save(results, &places.root)?;
     }
-    crate::report::save(results, &places.root)
+    Ok(())
 }

@@ -19,6 +19,8 @@ const WARMUP_MAX: Duration = Duration::from_secs(90);
 /// Time for what is under way when the window of an open loop ends; what has not come by then is lost.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 const EVENTS: usize = 256;
+/// Reads of a connection before it is the next one's turn.
+const READS_A_TURN: usize = 8;
 /// What tells that no more comes.
 const ENDED: epoll::EventFlags =
     epoll::EventFlags::HUP.union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ERR);
@@ -61,7 +63,10 @@ impl Seat {
     /// One turn: read, answer, send, write. True if anything moved.
     fn turn(&mut self, stage: &mut Stage) -> Result<bool> {
         let mut moved = false;
-        if self.readable {
+        for _ in 0..READS_A_TURN {
+            if !self.readable {
+                break;
+            }
             match self.link.fill()? {
                 None => self.readable = false,
                 Some(0) => bail!("the broker closed a connection"),
@@ -153,7 +158,9 @@ pub(crate) fn drive(seats: Vec<(Link, Box<dyn Actor>)>, stage: &mut Stage, plan:
                 if let Some(file) = &plan.record {
                     recorder = Some(Recorder::begin(&plan.pids, file)?);
                 }
-                stage.record_from_now();
+                if plan.spin {
+                    stage.record_from_now();
+                }
                 start = Some((now, stage.done, usage::of(&plan.pids), usage::of(&own).cpu_s()));
             }
             None => ensure!(
@@ -167,9 +174,7 @@ pub(crate) fn drive(seats: Vec<(Link, Box<dyn Actor>)>, stage: &mut Stage, plan:
                 let (seconds, messages) = ((now - at).as_secs_f64(), stage.done - done);
                 let after = usage::of(&plan.pids);
                 let load_cpu_s = usage::of(&own).cpu_s() - load;
-                if let Some(recorder) = recorder.take() {
-                    recorder.end()?;
-                }
+                drop(recorder.take());
                 let (used, rss_bytes) = (after - used, after.rss_bytes);
                 let outcome = Outcome { seconds, messages, used, rss_bytes, load_cpu_s };
                 if !plan.spin {

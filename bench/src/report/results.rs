@@ -116,7 +116,10 @@ impl Results {
     /// Writes the JSON.
     pub(super) fn write(&self, root: &Path) -> Result<()> {
         fs::create_dir_all(root.join(FOLDER))?;
-        Ok(fs::write(Self::path(root), serde_json::to_string_pretty(self)? + "\n")?)
+        // Whoever is interrupted leaves the old or the new, whole.
+        let new = Self::path(root).with_extension("new");
+        fs::write(&new, serde_json::to_string_pretty(self)? + "\n")?;
+        Ok(fs::rename(new, Self::path(root))?)
     }
 
     /// Brings the hypervisor's steal of this run up to now.

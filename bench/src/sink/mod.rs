@@ -12,14 +12,19 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::broker::{Broker, Contestant, Places};
 use crate::compare::Settings;
+use crate::progress::Progress;
 use crate::report::results::Results;
 use crate::report::table;
 use crate::works::{Field, Kind, WORKS, Work};
+
+/// A guess of what a run takes beside its window.
+const START_TIME: Duration = Duration::from_millis(500);
 
 /// Works that the sink can answer: not those that convert, that keep more than memory holds, or in which the broker is only there.
 fn answers(work: &Work) -> bool {
@@ -41,12 +46,11 @@ pub(crate) fn measure(
     names: &[String],
     settings: &Settings,
     places: &Places,
+    progress: &mut Progress,
     results: &mut Results,
 ) -> Result<()> {
-    for work in WORKS.iter().filter(|work| answers(work)) {
-        if !names.is_empty() && !names.iter().any(|name| name.eq_ignore_ascii_case(work.id)) {
-            continue;
-        }
+    for work in played(names) {
+        progress.begin(&format!("sink: {}", work.id));
         let run = Broker::start(Contestant::Sink, places)
             .and_then(|mut sink| work.run(&mut sink, settings.lengths));
         match run {
@@ -56,8 +60,25 @@ pub(crate) fn measure(
             }
             Err(error) => results.trouble(format!("{} of the sink: {error:#}", work.id)),
         }
+        crate::report::save(results, &places.root)?;
+        progress.end(planned_each(settings));
     }
-    crate::report::save(results, &places.root)
+    Ok(())
+}
+
+/// Those of these names, or all.
+fn played(names: &[String]) -> impl Iterator<Item = &'static Work> {
+    let named = |work: &Work| names.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(work.id));
+    WORKS.iter().filter(move |work| answers(work) && named(work))
+}
+
+/// A guess of how long all of them take.
+pub(crate) fn planned(settings: &Settings, names: &[String]) -> Duration {
+    planned_each(settings) * played(names).count() as u32
+}
+
+fn planned_each(settings: &Settings) -> Duration {
+    settings.lengths.warmup + settings.lengths.window + START_TIME
 }
 
 /// Serves Kafka, MQTT and AMQP on three ports, until it is killed.

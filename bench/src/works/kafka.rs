@@ -18,7 +18,7 @@ const SMALL_INDEXES: &[(&str, &str)] = &[("segment.index.bytes", "65536")];
 /// Nobody takes more than 10,000 in one request; so more partitions are those of several topics.
 const TOPIC_PARTITIONS_MAX: i32 = 1000;
 /// Time to make all of them.
-const MAKE_TIME_MAX: Duration = Duration::from_secs(300);
+const MAKE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Records of a batch, and batches of a request, where many partitions are written evenly.
 pub(super) const EVEN_RECORDS: usize = 10;
 const EVEN_BATCHES: usize = 64;

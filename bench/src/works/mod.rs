@@ -173,6 +173,11 @@ impl Kind {
         }
     }
 
+    /// Whether messages go through the broker in a window.
+    pub(crate) fn has_window(self) -> bool {
+        !matches!(self, Self::Start | Self::MqttIdle { .. } | Self::Scale { .. })
+    }
+
     pub(crate) fn is_latency(self) -> bool {
         matches!(self, Self::KafkaLatency { .. } | Self::AmqpLatency { .. } | Self::MqttLatency { .. })
     }
