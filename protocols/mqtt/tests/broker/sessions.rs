@@ -1,7 +1,5 @@
 //! Sessions that outlive their connection, and the process.
 
-use std::time::Duration;
-
 use inver_mqtt::codec::*;
 
 use crate::support::*;
@@ -150,14 +148,17 @@ async fn a_session_expires() {
     let (client, connack) = server.open(Version::V5, kept("e", 1)).await;
     assert!(connack.session_present);
     client.leave().await;
-    tokio::time::sleep(Duration::from_millis(2200)).await;
+    server.has_sessions(0).await;
     let (mut client, connack) = server.open(Version::V5, kept("e", 1)).await;
     assert!(!connack.session_present);
     // DISCONNECT may change it.
     let longer = properties(&[Property::SessionExpiryInterval(100)]);
     client.send(Packet::Disconnect(Disconnect { reason: Reason::Success, properties: longer })).await;
     assert_eq!(client.next().await, None);
-    tokio::time::sleep(Duration::from_millis(2200)).await;
+    // One that left later and ends in a second is gone.
+    let (later, _) = server.open(Version::V5, kept("later", 1)).await;
+    later.leave().await;
+    server.has_sessions(1).await;
     let (mut client, connack) = server.open(Version::V5, kept("e", 100)).await;
     assert!(connack.session_present);
     let none = properties(&[Property::SessionExpiryInterval(0)]);
@@ -237,7 +238,7 @@ async fn more_messages_than_packet_identifiers() {
         }
         client.raw(&acks).await;
     }
-    client.nothing().await;
+    client.nothing_before(Qos::AtMostOnce).await;
     client.send(Packet::PubAck(Ack::new(stuck.unwrap(), Reason::Success))).await;
     for expected in 65_535..sent {
         assert_eq!(client.take().await.payload, expected.to_be_bytes());

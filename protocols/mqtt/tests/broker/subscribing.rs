@@ -276,6 +276,7 @@ async fn a_shared_message_at_qos_2_stays_with_the_client_that_got_it() {
     let (mut one, _) = server.open(Version::V5, kept).await;
     let again = one.take().await;
     assert_eq!((again.packet_id, again.payload, again.dup), (first.packet_id, first.payload, true));
+    two.nothing().await;
     two.leave().await;
     for payload in ["2", "3", "4"] {
         publisher.say("t", payload, Qos::ExactlyOnce).await;

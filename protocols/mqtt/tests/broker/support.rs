@@ -84,6 +84,16 @@ impl Server {
         Client { socket, version, input: Vec::new(), next_id: 0 }
     }
 
+    /// Waits until so many sessions are there.
+    pub(crate) async fn has_sessions(&self, count: usize) {
+        let wait = async {
+            while self.broker.default_namespace().session_count() != count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("as many sessions");
+    }
+
     /// A client with a clean session.
     pub(crate) async fn client(&self, version: Version, client_id: &str) -> Client {
         self.open(version, Opening { client_id, ..Opening::default() }).await.0
@@ -233,11 +243,34 @@ impl Client {
         publish
     }
 
-    /// Nothing but an answer to a ping: what was sent before would have come.
+    /// Nothing comes but what is sent after this: of each quality a message of its own, on the way that others took
+    /// before it.
     pub(crate) async fn nothing(&mut self) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        self.send(Packet::PingReq).await;
-        assert_eq!(self.expect().await, Packet::PingResp);
+        self.nothing_before(Qos::AtLeastOnce).await;
+        self.nothing_before(Qos::AtMostOnce).await;
+    }
+
+    /// As [`Client::nothing`], where there is no room for a message of another quality than this.
+    pub(crate) async fn nothing_before(&mut self, qos: Qos) {
+        const MARKER: &str = "$marker";
+        self.sub(MARKER, qos).await;
+        let packet_id = if qos == Qos::AtMostOnce { 0 } else { self.id() };
+        self.send(Packet::Publish(Publish { packet_id, ..message(MARKER, "", qos) })).await;
+        let mut is_acknowledged = qos == Qos::AtMostOnce;
+        let mut is_there = false;
+        while !(is_there && is_acknowledged) {
+            match self.expect().await {
+                Packet::PubAck(ack) if ack.packet_id == packet_id => is_acknowledged = true,
+                Packet::Publish(publish) if publish.topic == MARKER && !is_there => {
+                    is_there = true;
+                    if qos != Qos::AtMostOnce {
+                        self.send(Packet::PubAck(Ack::new(publish.packet_id, Reason::Success))).await;
+                    }
+                }
+                other => panic!("{other:?} although nothing was to come"),
+            }
+        }
+        assert_eq!(self.unsubscribe(MARKER).await.len(), usize::from(self.version == Version::V5));
     }
 
     /// The server closes, having said why if the version has words for it.
