@@ -6,7 +6,7 @@
 //! cannot be read, and what is in or after a transaction that is open. Records of aborted transactions go, and markers
 //! of transactions of which nothing is left, after the time that tombstones stay. What producers sent last is not
 //! known from the batches, so idempotence outlives them. A reader that holds bytes keeps them; one that is about to
-//! read a segment that was replaced looks again.
+//! read a segment that was replaced looks again, and the tail cache lets go of what was replaced.
 
 mod policy;
 mod survivors;
@@ -41,6 +41,7 @@ impl Inner {
             let mut looked_to = end;
             match self.compact_stream(&stream, &known, runs) {
                 Ok(survivors) => {
+                    stream.compacted(end);
                     clean_to = survivors.end().min(end).max(clean_to);
                     if survivors.is_full() && clean_to > known.clean_to {
                         looked_to = clean_to;

@@ -281,13 +281,14 @@ impl StreamInner {
     pub(crate) fn trim(&self, to: u64) {
         let mut state = self.state.lock();
         let start = self.start.fetch_max(to, Ordering::AcqRel).max(to);
-        if let Some(tail) = &mut state.tail {
-            while tail.front().is_some_and(|front| front.end() <= start) {
-                tail.pop_front();
-            }
-        }
+        state.drop_tail_below(start);
         let high = self.high.load(Ordering::Acquire);
         state.runs.release_below(start, high);
+    }
+
+    /// What lies wholly below `to` was compacted: readers are not served the uncompacted batches any more.
+    pub(crate) fn compacted(&self, to: u64) {
+        self.state.lock().drop_tail_below(to);
     }
 
     /// Reads nothing from now on; lets everything go.
@@ -312,6 +313,18 @@ impl StreamInner {
 }
 
 impl StreamState {
+    /// Lets go of the tail's batches that lie wholly below an offset.
+    fn drop_tail_below(&mut self, to: u64) {
+        if let Some(tail) = &mut self.tail {
+            while tail.front().is_some_and(|front| front.end() <= to) {
+                tail.pop_front();
+            }
+            if tail.is_empty() {
+                self.tail = None;
+            }
+        }
+    }
+
     /// Batches from the tail; `None` when it does not reach down to `from`.
     fn read_tail(&self, from: u64, bytes_max: usize) -> Option<Vec<StoredBatch>> {
         let tail = self.tail.as_ref()?;

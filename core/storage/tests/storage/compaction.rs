@@ -17,7 +17,7 @@ fn open(dir: &Path, options: &LogOptions) -> Log {
     Log::open_manual(Arc::new(Files::new(dir).unwrap()), Arc::new(SystemClock), options.clone()).unwrap()
 }
 
-/// Reads come from the files: the tail cache has records until it lets them go.
+/// Reads come from the files, also of what is not sealed yet.
 fn options() -> LogOptions {
     LogOptions { tail_cache_bytes_max: 0, ..small() }
 }
@@ -415,6 +415,24 @@ fn a_reader_keeps_what_it_holds_and_finds_what_replaced_the_rest() {
     assert!(files() < before, "the old files are gone");
     assert!(held.iter().zip(&bytes).all(|(stored, bytes)| stored.bytes == *bytes));
     assert_eq!(cold.run().unwrap().first().unwrap().base_offset, Offset(299));
+}
+
+#[test]
+fn what_is_in_memory_still_is_read_as_it_was_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &LogOptions { tail_cache_bytes_max: 1 << 20, ..small() });
+    let stream = create_stream(&log);
+    compact_by(&log, &stream, Compaction::default());
+    for value in ["1", "2", "3"] {
+        append_batch(&log, &stream, row("k", Some(value)));
+    }
+    roll(&log, &stream);
+    append_batch(&log, &stream, row("k", Some("4")));
+    assert_eq!(keyed(&stream), ["1", "2", "3", "4"].map(|value| pair("k", Some(value))));
+    assert!(log.compact().unwrap());
+    assert_eq!(keyed(&stream), [pair("k", Some("3")), pair("k", Some("4"))]);
+    let newest = stream.read(Offset(stream.next_offset().0 - 1), 4096).unwrap();
+    assert!(matches!(newest, Read::Ready(_)), "what is not compacted yet is served from memory");
 }
 
 #[test]
