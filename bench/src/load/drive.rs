@@ -46,8 +46,8 @@ pub(crate) struct Outcome {
     pub(crate) messages: u64,
     pub(crate) used: Usage,
     pub(crate) rss_bytes: u64,
-    /// CPU seconds of the load generator itself.
-    pub(crate) load_cpu_s: f64,
+    /// What the load generator itself used.
+    pub(crate) load: Usage,
 }
 
 struct Seat {
@@ -106,7 +106,7 @@ pub(crate) fn drive(seats: Vec<(Link, Box<dyn Actor>)>, stage: &mut Stage, plan:
     let mut events = Vec::with_capacity(EVENTS);
     let began = Instant::now();
     let (mut last_done, mut last_progress) = (0, began);
-    let mut start: Option<(Instant, u64, Usage, f64)> = None;
+    let mut start: Option<(Instant, u64, Usage, Usage)> = None;
     let mut recorder = None;
     // What the window held, and when it ended.
     let mut drained: Option<(Outcome, Instant)> = None;
@@ -161,7 +161,7 @@ pub(crate) fn drive(seats: Vec<(Link, Box<dyn Actor>)>, stage: &mut Stage, plan:
                 if plan.spin {
                     stage.record_from_now();
                 }
-                start = Some((now, stage.done, usage::of(&plan.pids), usage::of(&own).cpu_s()));
+                start = Some((now, stage.done, usage::of(&plan.pids), usage::of(&own)));
             }
             None => ensure!(
                 now - began < WARMUP_MAX + plan.warmup,
@@ -173,10 +173,10 @@ pub(crate) fn drive(seats: Vec<(Link, Box<dyn Actor>)>, stage: &mut Stage, plan:
             Some((at, done, used, load)) if now - at >= plan.window => {
                 let (seconds, messages) = ((now - at).as_secs_f64(), stage.done - done);
                 let after = usage::of(&plan.pids);
-                let load_cpu_s = usage::of(&own).cpu_s() - load;
+                let load = usage::of(&own) - load;
                 drop(recorder.take());
                 let (used, rss_bytes) = (after - used, after.rss_bytes);
-                let outcome = Outcome { seconds, messages, used, rss_bytes, load_cpu_s };
+                let outcome = Outcome { seconds, messages, used, rss_bytes, load };
                 if !plan.spin {
                     return Ok(outcome);
                 }

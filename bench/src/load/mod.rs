@@ -18,6 +18,9 @@ use crate::histogram::Histogram;
 
 /// Room that a connection's input starts with; it doubles while one frame does not fit.
 const INPUT_BYTES: usize = 64 * 1024;
+/// A publisher in a closed loop sends no fewer messages at once than this share of what may be under way, or this many.
+const AT_ONCE_SHARE: u64 = 8;
+const AT_ONCE_MAX: u64 = 64;
 /// Time a broker has to answer during set-up.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -83,12 +86,15 @@ impl Stage {
         self.recording = true;
     }
 
-    /// How many more messages may be sent.
+    /// How many more messages may be sent; none while they are few. A loop that is closed message by message would
+    /// else keep to single messages, a write each, or to many, by the chance of how it began.
     pub(crate) fn room(&self) -> u64 {
         if !self.sending {
             return 0;
         }
-        (self.window + self.done + self.lost).saturating_sub(self.sent * self.fan) / self.fan
+        let room = (self.window + self.done + self.lost).saturating_sub(self.sent * self.fan) / self.fan;
+        let few = (self.window / self.fan / AT_ONCE_SHARE).min(AT_ONCE_MAX);
+        if room < few { 0 } else { room }
     }
 
     /// A message came that should have been sent at `due_ns`; payloads of a closed loop hold no time.
@@ -236,27 +242,56 @@ impl<'a> Fields<'a> {
         self.0 = tail;
         head
     }
-    fn number(&mut self, count: usize) -> u64 {
-        self.take(count).iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    fn array<const COUNT: usize>(&mut self) -> [u8; COUNT] {
+        let (head, tail) =
+            self.0.split_first_chunk().map_or(([0; COUNT], [].as_slice()), |(head, tail)| (*head, tail));
+        self.0 = tail;
+        head
     }
     pub(crate) fn u8(&mut self) -> u8 {
-        self.number(1) as u8
+        u8::from_be_bytes(self.array())
     }
     pub(crate) fn i16(&mut self) -> i16 {
-        self.number(2) as i16
+        i16::from_be_bytes(self.array())
     }
     pub(crate) fn u16(&mut self) -> u16 {
-        self.number(2) as u16
+        u16::from_be_bytes(self.array())
     }
     pub(crate) fn i32(&mut self) -> i32 {
-        self.number(4) as i32
+        i32::from_be_bytes(self.array())
     }
     pub(crate) fn u64(&mut self) -> u64 {
-        self.number(8)
+        u64::from_be_bytes(self.array())
     }
     /// A string with a length of two bytes; a negative one is none.
     pub(crate) fn string(&mut self) -> &'a [u8] {
         let length = self.i16();
         self.take(length.max(0) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_loop_goes_on_with_many_messages_at_once() {
+        // A fan-out to 100, 200 messages under way.
+        let mut stage = Stage::new(20_000, 100);
+        assert_eq!(stage.room(), 200);
+        stage.sent = 200;
+        stage.done = 2_499;
+        assert_eq!(stage.room(), 0);
+        stage.done = 2_500;
+        assert_eq!(stage.room(), 25);
+        // Whatever the window, one message is let through in the end.
+        assert_eq!(Stage::new(1, 1).room(), 1);
+    }
+
+    #[test]
+    fn fields_end_with_zeros() {
+        let mut fields = Fields(&[0, 1, 0xff, 0xff, 7]);
+        assert_eq!((fields.u16(), fields.i16()), (1, -1));
+        assert_eq!((fields.i32(), fields.u8(), fields.0.len()), (0, 0, 0));
     }
 }

@@ -9,6 +9,9 @@ use super::{Actor, Fields, Link, Pace, Stage};
 
 /// Length of the packet at the front, if it can be told yet.
 fn packet_length(bytes: &[u8]) -> Option<usize> {
+    if let Some([_, length @ ..0x80]) = bytes.first_chunk::<2>() {
+        return Some(2 + usize::from(*length));
+    }
     let mut length = 0;
     for index in 0..4 {
         let byte = *bytes.get(1 + index)?;
@@ -212,14 +215,14 @@ pub(crate) struct Subscriber;
 impl Actor for Subscriber {
     fn received(&mut self, input: &[u8], output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize> {
         let mut taken = 0;
-        while let Some(rest) = input.get(taken..) {
-            let Some(length) = packet_length(rest) else { break };
-            let Some(packet) = rest.get(..length) else { break };
-            taken += length;
+        while let Some(packet) = input.get(taken..).and_then(packet_at) {
+            taken += packet.len();
             let first = packet.first().copied().unwrap_or(0);
             match first & 0xf0 {
+                // Nothing in it is asked for.
+                0x30 if first & 6 == 0 && !stage.recording => stage.done += 1,
                 0x30 => {
-                    let head = if length < 130 { 2 } else { 3 };
+                    let head = if packet.len() < 130 { 2 } else { 3 };
                     let mut fields = Fields(packet.get(head..).unwrap_or_default());
                     fields.string();
                     match first & 6 {

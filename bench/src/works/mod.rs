@@ -227,7 +227,8 @@ fn figures(outcome: &Outcome, stage: &Stage) -> Figures {
         set("disk_bytes_per_message", outcome.used.disk_bytes as f64 / messages);
     }
     set("broker_core_share", outcome.used.cpu_s() / outcome.seconds);
-    set("load_core_share", outcome.load_cpu_s / outcome.seconds);
+    set("load_core_share", outcome.load.cpu_s() / outcome.seconds);
+    set("load_kernel_share", outcome.load.cpu_system_s / outcome.load.cpu_s().max(f64::MIN_POSITIVE));
     set("rss_mb", outcome.rss_bytes as f64 / 1e6);
     set("lost", stage.lost as f64);
     for (name, latency) in [("", &stage.latency), ("confirm_", &stage.confirm)] {

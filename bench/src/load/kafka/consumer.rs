@@ -2,18 +2,21 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use super::batch::varint_at;
-use super::{Request, call, frame_at};
+use super::{Request, call, frame_length};
 use crate::load::{Actor, Fields, Link, Stage};
 
 /// Bytes of a partition that a fetch asks for at most: the Java consumer's default.
 const FETCH_PARTITION_BYTES: i32 = 1024 * 1024;
 /// Bytes of a batch header up to its records.
 const BATCH_HEADER_BYTES: usize = 61;
+/// An answer's head up to its records is shorter than this: one topic, and no transactions.
+const HEAD_BYTES_MAX: usize = 512;
 
-/// Fetches one partition, one request under way; counts records.
+/// Fetches one partition, one request under way; counts records by the heads of their batches, as they come: what is
+/// read stays as small as the processor's cache likes it.
 pub(crate) struct Consumer {
     topic: String,
     partition: i32,
@@ -22,13 +25,25 @@ pub(crate) struct Consumer {
     again_at: Option<i64>,
     /// Each record begins with the time it was due.
     timed: bool,
-    /// Bytes of a record's key and headers don't matter; its value is where the time stands.
     asked: bool,
+    /// Bytes of records of the answer that is being read.
+    records_left: usize,
+    /// Bytes that nothing is wanted of.
+    skip: usize,
 }
 
 impl Consumer {
     pub(crate) fn new(topic: &str, partition: i32, again_at: Option<i64>, timed: bool) -> Self {
-        Self { topic: topic.into(), partition, offset: 0, again_at, timed, asked: false }
+        Self {
+            topic: topic.into(),
+            partition,
+            offset: 0,
+            again_at,
+            timed,
+            asked: false,
+            records_left: 0,
+            skip: 0,
+        }
     }
 
     /// Begins where the partition ends now.
@@ -46,64 +61,100 @@ impl Consumer {
         Ok(())
     }
 
-    /// Walks the batches; returns the number of records that were wanted.
-    fn walk(&mut self, mut records: &[u8], stage: &mut Stage) -> u64 {
-        let mut count = 0;
-        while let Some(header) = records.get(..BATCH_HEADER_BYTES) {
-            let mut fields = Fields(header);
-            let (base, length) = (fields.u64() as i64, fields.i32() as usize);
-            let Some(whole) = records.get(..12 + length) else { break };
-            let mut rest = Fields(whole.get(23..).unwrap_or_default());
-            let last = base + i64::from(rest.i32());
-            if last >= self.offset {
-                let mut rest = Fields(whole.get(57..).unwrap_or_default());
-                let in_batch = rest.i32();
-                count += in_batch as u64;
-                if self.timed && stage.recording {
-                    for _ in 0..in_batch {
-                        let length = varint_at(&mut rest) as usize;
-                        let mut record = Fields(rest.take(length));
-                        record.u8();
-                        varint_at(&mut record);
-                        varint_at(&mut record);
-                        let key = varint_at(&mut record).max(0) as usize;
-                        record.take(key);
-                        varint_at(&mut record);
-                        stage.arrived(record.u64());
-                    }
-                }
-                self.offset = last + 1;
-            }
-            records = records.get(12 + length..).unwrap_or_default();
+    /// Reads the head of an answer, up to its records; returns its length once it is there.
+    fn head(&mut self, answer: &[u8]) -> Result<Option<usize>> {
+        let Some(whole) = frame_length(answer) else { return Ok(None) };
+        let Some(head) = answer.get(8..whole.min(HEAD_BYTES_MAX)) else { return Ok(None) };
+        let mut fields = Fields(head);
+        let (_throttle, code, _session, topics) = (fields.i32(), fields.i16(), fields.i32(), fields.i32());
+        ensure!(code == 0, "Fetch: error {code}");
+        if topics == 0 {
+            return Ok(Some(whole));
         }
-        count
+        fields.string();
+        let (_partitions, _index, code) = (fields.i32(), fields.i32(), fields.i16());
+        ensure!(code == 0, "Fetch: error {code} of partition {}", self.partition);
+        fields.take(24);
+        let aborted = fields.i32().max(0) as usize;
+        fields.take(aborted * 16 + 4);
+        self.records_left = fields.i32().max(0) as usize;
+        let length = 8 + head.len() - fields.0.len();
+        ensure!(length + self.records_left == whole, "an answer to a Fetch of {whole} B that ends elsewhere");
+        Ok(Some(length))
+    }
+
+    /// Takes the batch at the front: all of it where its records are looked at, else the head of it, and what is
+    /// left is skipped as it comes. None: more has to come first.
+    fn batch(&mut self, input: &[u8], stage: &mut Stage) -> Option<usize> {
+        if self.records_left < BATCH_HEADER_BYTES {
+            self.skip = self.records_left;
+            self.records_left = 0;
+            return Some(0);
+        }
+        let mut fields = Fields(input.get(..BATCH_HEADER_BYTES)?);
+        let (base, length) = (fields.u64() as i64, fields.i32() as usize + 12);
+        fields.take(11);
+        let last = base + i64::from(fields.i32());
+        fields.take(30);
+        let in_batch = fields.i32();
+        // An answer may end within a batch, which is asked for once more.
+        let is_whole = length <= self.records_left;
+        let is_new = is_whole && last >= self.offset;
+        let mut taken = BATCH_HEADER_BYTES;
+        if is_new {
+            if self.timed && stage.recording {
+                arrived(Fields(input.get(BATCH_HEADER_BYTES..length)?), in_batch, stage);
+                taken = length;
+            }
+            stage.done += in_batch as u64;
+            self.offset = last + 1;
+        }
+        let length = length.min(self.records_left);
+        self.records_left -= length;
+        self.skip = length - taken;
+        Some(taken)
+    }
+}
+
+/// Takes the time that each record was due.
+fn arrived(mut records: Fields<'_>, count: i32, stage: &mut Stage) {
+    for _ in 0..count {
+        let length = varint_at(&mut records) as usize;
+        let mut record = Fields(records.take(length));
+        record.u8();
+        varint_at(&mut record);
+        varint_at(&mut record);
+        let key = varint_at(&mut record).max(0) as usize;
+        record.take(key);
+        varint_at(&mut record);
+        stage.arrived(record.u64());
     }
 }
 
 impl Actor for Consumer {
     fn received(&mut self, input: &[u8], _output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize> {
         let mut taken = 0;
-        while let Some(frame) = input.get(taken..).and_then(frame_at) {
-            taken += frame.len();
-            self.asked = false;
-            let mut fields = Fields(frame.get(8..).unwrap_or_default());
-            let (_throttle, code, _session, topics) =
-                (fields.i32(), fields.i16(), fields.i32(), fields.i32());
-            ensure!(code == 0, "Fetch: error {code}");
-            if topics == 0 {
+        while let Some(rest) = input.get(taken..) {
+            if self.skip > 0 {
+                let skipped = self.skip.min(rest.len());
+                self.skip -= skipped;
+                taken += skipped;
+                if self.skip > 0 {
+                    break;
+                }
+            } else if self.records_left > 0 {
+                let Some(count) = self.batch(rest, stage) else { break };
+                taken += count;
+            } else {
+                let Some(count) = self.head(rest)? else { break };
+                taken += count;
+            }
+            let is_over = self.records_left == 0 && self.skip == 0;
+            // The last of an answer was read, of whichever kind that is.
+            if !is_over {
                 continue;
             }
-            fields.string();
-            let (_partitions, _index, code) = (fields.i32(), fields.i32(), fields.i16());
-            if code != 0 {
-                bail!("Fetch: error {code} of partition {}", self.partition);
-            }
-            fields.take(24);
-            let aborted = fields.i32().max(0) as usize;
-            fields.take(aborted * 16 + 4);
-            let length = fields.i32().max(0) as usize;
-            let count = self.walk(fields.take(length), stage);
-            stage.done += count;
+            self.asked = false;
             if self.again_at.is_some_and(|end| self.offset >= end) {
                 self.offset = 0;
             }
