@@ -59,7 +59,8 @@ pub use publisher::{PublishError, Publisher, PublisherId, Routed, Target};
 pub use queue::{DeadLetter, Overflow, OwnerId, Queue, QueueLimits, QueueSpec, next_owner};
 pub use retained::{Retained, ScanFrom};
 pub use session::{
-    Expiry, Opened, Session, SessionError, SessionSpec, SubscribeError, SubscriptionOptions, Will,
+    Expiry, Opened, Session, SessionError, SessionSpec, SessionTerms, SubscribeError, SubscriptionOptions,
+    Will,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, Delivery, DeliveryId, Depth, LiveBatch, MemoryBounds, Mode, Pull,

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use inver_broker::{Mailbox, Namespace};
+use inver_broker::{Mailbox, Namespace, SessionTerms};
 
 use crate::config::MqttConfig;
 use crate::connected::Directory;
+use crate::session;
 
 /// The start of these topics. Clients cannot publish there.
 pub(crate) const PREFIX: &str = "$SYS/";
@@ -24,11 +25,13 @@ pub(crate) struct Plug {
     config: MqttConfig,
     pub(crate) sys: Sys,
     pub(crate) directory: Directory,
+    pub(crate) session_terms: Arc<SessionTerms>,
 }
 
 impl Plug {
     pub(crate) fn new(config: MqttConfig) -> Arc<Plug> {
-        Arc::new(Plug { config, sys: Sys::default(), directory: Directory::default() })
+        let session_terms = Arc::new(session::terms(&config));
+        Arc::new(Plug { config, sys: Sys::default(), directory: Directory::default(), session_terms })
     }
 }
 

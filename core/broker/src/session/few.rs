@@ -10,13 +10,13 @@ const LINE_MAX: usize = 8;
 /// See the module's text.
 #[expect(clippy::box_collection, reason = "a session holds no more for a tree than for a list")]
 pub(super) enum Few<K, V> {
-    Line(Vec<(K, V)>),
+    Line(Box<[(K, V)]>),
     Tree(Box<BTreeMap<K, V>>),
 }
 
 impl<K, V> Default for Few<K, V> {
     fn default() -> Self {
-        Few::Line(Vec::new())
+        Few::Line(Box::default())
     }
 }
 
@@ -45,12 +45,14 @@ impl<K: Ord, V> Few<K, V> {
             if let Some(present) = at.ok().and_then(|at| line.get_mut(at)) {
                 return Some(std::mem::replace(&mut present.1, value));
             }
-            if let (Err(at), true) = (at, line.len() < LINE_MAX) {
-                line.reserve_exact(1);
-                line.insert(at, (key, value));
+            let mut entries = std::mem::take(line).into_vec();
+            if let (Err(at), true) = (at, entries.len() < LINE_MAX) {
+                entries.reserve_exact(1);
+                entries.insert(at, (key, value));
+                *line = entries.into_boxed_slice();
                 return None;
             }
-            *self = Few::Tree(Box::new(std::mem::take(line).into_iter().collect()));
+            *self = Few::Tree(Box::new(entries.into_iter().collect()));
         }
         match self {
             Few::Line(_) => None,
@@ -64,8 +66,10 @@ impl<K: Ord, V> Few<K, V> {
     {
         match self {
             Few::Line(line) => {
-                let (_, value) = line.remove(find(line, key).ok()?);
-                line.shrink_to_fit();
+                let at = find(line, key).ok()?;
+                let mut entries = std::mem::take(line).into_vec();
+                let (_, value) = entries.remove(at);
+                *line = entries.into_boxed_slice();
                 Some(value)
             }
             Few::Tree(tree) => {
@@ -124,9 +128,10 @@ mod tests {
     fn a_list_has_no_room_to_spare() {
         let mut few = Few::default();
         few.insert(1, ());
-        assert!(matches!(&few, Few::Line(line) if line.capacity() == 1));
+        assert!(matches!(&few, Few::Line(line) if line.len() == 1));
         few.remove(&1);
-        assert!(matches!(&few, Few::Line(line) if line.capacity() == 0));
+        assert!(matches!(&few, Few::Line(line) if line.is_empty()));
+        assert_eq!(size_of_val(&few), 2 * size_of::<usize>());
         (0..=LINE_MAX).for_each(|key| assert!(few.insert(key, ()).is_none()));
         assert!(matches!(few, Few::Tree(_)));
     }

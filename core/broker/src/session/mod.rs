@@ -12,6 +12,7 @@
 mod few;
 mod group;
 mod open;
+mod queues;
 mod will;
 
 use std::sync::Arc;
@@ -28,16 +29,13 @@ use crate::exchange::{BindTarget, Bound};
 use crate::limits::{self, LimitReached};
 use crate::namespace::Namespace;
 use crate::publisher::PublisherId;
-use crate::router::{ReceiverSet, Route};
-use crate::subscription::{
-    AttachError, Consumer, ConsumerSpec, Delivery, DeliveryId, LiveBatch, MemoryBounds, Mode, Pull,
-    Subscription, Trim,
-};
+use crate::subscription::{AttachError, Consumer, DeliveryId, Mode};
 use crate::value::Arguments;
 
 use few::Few;
+use queues::Queues;
 
-pub use open::{Opened, SessionError, SessionSpec};
+pub use open::{Opened, SessionError, SessionSpec, SessionTerms};
 pub use will::Will;
 
 /// Subscriptions of one session.
@@ -94,32 +92,25 @@ pub(crate) struct SessionCore {
     ended: AtomicBool,
 }
 
-/// There while a connection holds the session.
-#[derive(Default)]
-struct Queues {
-    /// Of a durable session what reads its stream, else in memory, from the first guaranteed subscription on.
-    inbox: Option<Arc<Subscription>>,
-    /// From the first subscription on.
-    live: Option<Arc<Subscription>>,
-    /// A route went by what was here, and whoever keeps it does not know better.
-    is_routed: bool,
-}
-
 struct State {
     filters: Few<Bytes, SubscriptionOptions>,
     blobs: Few<Bytes, Bytes>,
-    holder: Option<Holder>,
+    presence: Presence,
     expiry: Expiry,
-    /// When the last connection ended, milliseconds since 1970.
-    detached_ms: Option<i64>,
-    /// When the clock rings for it.
-    armed_ms: Option<i64>,
     will: Option<Box<Will>>,
+}
+
+/// Where the session's client is.
+enum Presence {
+    /// A connection holds the session.
+    Held(Holder),
+    /// Since then, milliseconds since 1970, no connection does. The clock rings when something falls due.
+    Away { since_ms: i64 },
 }
 
 struct Holder {
     mailbox: Arc<Mailbox>,
-    taken_over_token: u64,
+    terms: Arc<SessionTerms>,
     /// There when somebody waits for it.
     released: Option<watch::Sender<bool>>,
 }
@@ -128,17 +119,8 @@ struct Holder {
 /// cleared, and its expiry begins.
 pub struct Session {
     core: Arc<SessionCore>,
-    hold: Hold,
     inbox: Option<Box<Consumer>>,
     live: Option<Box<Consumer>>,
-}
-
-/// How the connection wants its queues.
-struct Hold {
-    mailbox: Arc<Mailbox>,
-    inbox_token: u64,
-    live_token: u64,
-    live: MemoryBounds,
 }
 
 impl SessionCore {
@@ -154,17 +136,11 @@ impl SessionCore {
         self.stream.is_some()
     }
 
-    /// Where a message for it goes.
-    pub(crate) fn receive(&self, guaranteed: bool, set: &mut ReceiverSet) {
-        if let (Some((stream, _)), true) = (&self.stream, guaranteed) {
-            set.add_stream(stream);
-            return;
-        }
-        let mut queues = self.queues.lock();
-        queues.is_routed = true;
-        let queue = if guaranteed { &queues.inbox } else { &queues.live };
-        if let Some(queue) = queue {
-            set.add_live(queue);
+    /// Who is told of what comes, and how, while a connection holds it.
+    fn held(&self) -> Option<(Arc<Mailbox>, Arc<SessionTerms>)> {
+        match &self.state.lock().presence {
+            Presence::Held(holder) => Some((holder.mailbox.clone(), holder.terms.clone())),
+            Presence::Away { .. } => None,
         }
     }
 
@@ -261,18 +237,6 @@ impl SessionCore {
         self.submit(entry)
     }
 
-    /// Nobody pulls from them any more.
-    fn end_queues(&self) {
-        let (inbox, live) = {
-            let mut queues = self.queues.lock();
-            (queues.inbox.take(), queues.live.take())
-        };
-        if let Some(inbox) = &inbox {
-            self.namespace.reclaim().forget(inbox);
-        }
-        inbox.into_iter().chain(live).for_each(|queue| queue.close());
-    }
-
     fn filter_key(&self, text: &[u8]) -> Bytes {
         let id = catalog::counted(self.client_id.as_bytes());
         catalog::key(self.namespace.id(), &[&id, text])
@@ -318,6 +282,12 @@ impl Session {
         &self.core.client_id
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.core.namespace
+    }
+
     /// Whether it can outlive its connection.
     #[must_use]
     pub fn is_durable(&self) -> bool {
@@ -351,38 +321,6 @@ impl Session {
         Ok((existed, lsn))
     }
 
-    /// Makes the live queue, if it is not there.
-    fn make_live(&mut self) {
-        if self.live.is_some() {
-            return;
-        }
-        let core = &self.core;
-        let live = Subscription::in_memory(&core.namespace, &core.client_id, Mode::Exclusive, self.hold.live);
-        let mut spec = ConsumerSpec::new(self.hold.mailbox.clone(), self.hold.live_token);
-        spec.auto_ack = true;
-        self.live = Some(Box::new(live.attach_held(spec)));
-        core.queues.lock().live = Some(live);
-    }
-
-    /// Makes the inbox, if it is not there.
-    fn make_inbox(&mut self) {
-        if self.inbox.is_some() {
-            return;
-        }
-        let core = &self.core;
-        let (namespace, name, mode) = (&core.namespace, &core.client_id, Mode::Exclusive);
-        let inbox = match &core.stream {
-            Some((stream, cursor)) => {
-                let source = (stream.clone(), Some(cursor.clone()), cursor.position());
-                Subscription::over_streams(namespace, name, mode, vec![source], Trim::Acknowledged)
-            }
-            None => Subscription::in_memory(namespace, name, mode, open::INBOX_MEMORY),
-        };
-        let spec = ConsumerSpec::new(self.hold.mailbox.clone(), self.hold.inbox_token);
-        self.inbox = Some(Box::new(inbox.attach_held(spec)));
-        core.queues.lock().inbox = Some(inbox);
-    }
-
     /// Takes a subscription back; false if it was not there. Of a shared one the text is the whole
     /// `$share/group/filter`; drop its consumer first.
     pub fn unsubscribe(&self, text: &[u8]) -> (bool, Option<Lsn>) {
@@ -396,22 +334,6 @@ impl Session {
         let mut entry = Entry::new();
         self.core.forget_filter(text, &mut entry);
         (true, self.core.submit(entry))
-    }
-
-    /// Best-effort messages, by the batch: those of other sessions are the same bytes.
-    pub fn pull_live(&mut self, bytes_max: usize, into: &mut Vec<LiveBatch>) -> Pull {
-        self.live.as_mut().map_or_else(Pull::default, |live| live.pull_batches(bytes_max, into))
-    }
-
-    /// Guaranteed messages; their offsets are dense for the session's life, and unacknowledged ones come again
-    /// from the first when the session is opened again.
-    pub fn pull_inbox(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
-        self.inbox.as_mut().map_or_else(Pull::default, |inbox| inbox.pull(messages_max, bytes_max, into))
-    }
-
-    /// Acknowledges messages of the inbox.
-    pub fn ack(&self, offsets: &[u64]) -> Option<Lsn> {
-        self.inbox.as_ref()?.ack(&ids(offsets))
     }
 
     /// Acknowledges messages of the inbox and sets opaque state, as one.
@@ -462,18 +384,6 @@ impl Session {
         self.core.set_will(will, &mut entry);
         self.core.submit(entry)
     }
-
-    /// Best-effort messages dropped because the client was slow.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.core.queues.lock().live.as_ref().map_or(0, |live| live.dropped())
-    }
-
-    pub(crate) fn route(&self, guaranteed: bool) -> Route {
-        let mut set = ReceiverSet::default();
-        self.core.receive(guaranteed, &mut set);
-        Route { set: Arc::new(set), shaped: Default::default(), key: None, receivers: 1 }
-    }
 }
 
 impl Drop for Session {
@@ -488,4 +398,17 @@ impl Drop for Session {
 
 fn ids(offsets: &[u64]) -> Vec<DeliveryId> {
     offsets.iter().map(|&offset| DeliveryId { partition: 0, offset }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a session holds here, in bytes, its client connected or away: raise no bound without a look at where it
+    /// went.
+    #[test]
+    fn sessions_are_small() {
+        assert!(size_of::<SessionCore>() <= 168, "the session: {}", size_of::<SessionCore>());
+        assert!(size_of::<Session>() <= 24, "a connection's hold on it: {}", size_of::<Session>());
+    }
 }

@@ -11,20 +11,15 @@ use tokio::sync::watch;
 
 use super::few::Few;
 use super::group::split_share;
-use super::{Expiry, Hold, Holder, Session, SessionCore, State, SubscriptionOptions};
+use super::{Expiry, Holder, Presence, Session, SessionCore, State, SubscriptionOptions};
 use crate::Mailbox;
 use crate::catalog::{self, SessionRow};
 use crate::clock::now_ms;
 use crate::limits::{self, LimitReached};
 use crate::namespace::Namespace;
-use crate::subscription::{MemoryBounds, WhenFull};
 
 /// How long a connection that was told to hand over its session may take.
 const TAKE_OVER_SECONDS_MAX: u64 = 10;
-
-/// A non-durable session's inbox.
-pub(super) const INBOX_MEMORY: MemoryBounds =
-    MemoryBounds { messages_max: 1_000_000, bytes_max: 64 * 1024 * 1024, when_full: WhenFull::DropNewest };
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -36,8 +31,15 @@ pub struct SessionSpec<'a> {
     pub clean_start: bool,
     /// How long it lives on after its connection.
     pub expiry: Expiry,
-    /// Woken for all of the following.
+    /// Woken for all that the terms name.
     pub mailbox: Arc<Mailbox>,
+    /// See there.
+    pub terms: &'a Arc<SessionTerms>,
+}
+
+/// What a plug agrees for all its sessions: what their mailboxes are told, and how much waits in memory.
+#[derive(Clone, Debug)]
+pub struct SessionTerms {
     /// The inbox has something.
     pub inbox_token: u64,
     /// The live queue has something.
@@ -97,7 +99,7 @@ impl Namespace {
             let _sessions = self.sessions_lock();
             let present = self.sessions().get(spec.client_id).map(|s| s.clone());
             match present {
-                Some(core) if core.state.lock().holder.is_some() => {}
+                Some(core) if core.state.lock().is_held() => {}
                 Some(core) if !spec.clean_start && !core.ended.load(Ordering::Acquire) => {
                     return Ok(core.hold(&spec, true, None));
                 }
@@ -169,10 +171,8 @@ impl SessionCore {
             state: Mutex::new(State {
                 filters: Few::default(),
                 blobs: Few::default(),
-                holder: None,
+                presence: Presence::Away { since_ms: now_ms() },
                 expiry,
-                detached_ms: None,
-                armed_ms: None,
                 will: None,
             }),
             ended: AtomicBool::new(false),
@@ -187,7 +187,9 @@ impl SessionCore {
     ) -> Option<Arc<SessionCore>> {
         let expiry = row.expiry_s.map_or(Expiry::Never, Expiry::After);
         let core = SessionCore::over_log(namespace, client_id, row.stream, row.cursor, expiry)?;
-        core.state.lock().detached_ms = Some(row.detached_ms.unwrap_or_else(now_ms));
+        if let Some(since_ms) = row.detached_ms {
+            core.state.lock().presence = Presence::Away { since_ms };
+        }
         Some(core)
     }
 
@@ -222,8 +224,8 @@ impl SessionCore {
     /// Tells the present holder to let go; none if there is none.
     fn ask_holder(&self) -> Option<watch::Receiver<bool>> {
         let mut state = self.state.lock();
-        let holder = state.holder.as_mut()?;
-        holder.mailbox.post(holder.taken_over_token);
+        let Presence::Held(holder) = &mut state.presence else { return None };
+        holder.mailbox.post(holder.terms.taken_over_token);
         Some(holder.released.get_or_insert_with(|| watch::channel(false).0).subscribe())
     }
 
@@ -231,13 +233,12 @@ impl SessionCore {
     fn hold(self: &Arc<Self>, spec: &SessionSpec<'_>, present: bool, lsn: Option<Lsn>) -> Opened {
         let (subscriptions, blobs): (Vec<(Bytes, SubscriptionOptions)>, _) = {
             let mut state = self.state.lock();
-            let (mailbox, taken_over_token) = (spec.mailbox.clone(), spec.taken_over_token);
-            state.holder = Some(Holder { mailbox, taken_over_token, released: None });
-            state.detached_ms = None;
-            state.expiry = spec.expiry;
-            if let Some(at) = state.armed_ms.take() {
-                self.namespace.clockwork().forget_session(at, self.id);
+            if present && let Some(due) = state.due_ms() {
+                self.namespace.clockwork().forget_session(due, self.id);
             }
+            let (mailbox, terms) = (spec.mailbox.clone(), spec.terms.clone());
+            state.presence = Presence::Held(Holder { mailbox, terms, released: None });
+            state.expiry = spec.expiry;
             let blobs = state.blobs.iter().filter(|(k, _)| !super::will::is_key(k));
             (
                 state.filters.iter().map(|(t, o)| (t.clone(), o.clone())).collect(),
@@ -251,17 +252,7 @@ impl SessionCore {
             self.put_row(&mut entry, None);
         }
         let lsn = self.submit(entry).or(lsn);
-        let hold = Hold {
-            mailbox: spec.mailbox.clone(),
-            inbox_token: spec.inbox_token,
-            live_token: spec.live_token,
-            live: MemoryBounds {
-                messages_max: spec.live_messages_max,
-                bytes_max: spec.live_bytes_max,
-                when_full: WhenFull::DropNewest,
-            },
-        };
-        let mut session = Session { core: self.clone(), hold, inbox: None, live: None };
+        let mut session = Session { core: self.clone(), inbox: None, live: None };
         if self.is_durable() {
             session.make_inbox();
         }
@@ -297,7 +288,6 @@ impl SessionCore {
         let now = now_ms();
         let (ends, will) = {
             let mut state = self.state.lock();
-            state.detached_ms = Some(now);
             let ends = !state.expiry.outlives_connection();
             let will = state.will.take_if(|will| ends || will.delay_s == 0);
             (ends, will)
@@ -312,20 +302,20 @@ impl SessionCore {
             self.submit(entry);
         }
         // Last: until here another connection that wants the session waits.
-        let holder = self.state.lock().holder.take();
+        let away = Presence::Away { since_ms: now };
+        let before = std::mem::replace(&mut self.state.lock().presence, away);
         if !ends {
             self.arm();
         }
-        if let Some(released) = holder.and_then(|holder| holder.released) {
+        if let Presence::Held(Holder { released: Some(released), .. }) = before {
             released.send_replace(true);
         }
     }
 
     /// Sets the clock for the will and the expiry, whichever is first; not while a connection holds it.
     fn arm(self: &Arc<Self>) {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if let Some(due) = state.due_ms() {
-            state.armed_ms = Some(due);
             self.namespace.clockwork().set_session(due, self.id, self);
         }
     }
@@ -336,8 +326,7 @@ impl SessionCore {
         let _sessions = self.namespace.sessions_lock();
         let (expired, will) = {
             let mut state = self.state.lock();
-            state.armed_ms = None;
-            let Some(since) = state.detached_ms.filter(|_| state.holder.is_none()) else { return };
+            let Presence::Away { since_ms: since } = state.presence else { return };
             let expired = state.expiry.ends_ms(since).is_some_and(|at| at <= now);
             let will = state.will.take_if(|will| expired || will.due_ms(since) <= now);
             (expired, will)
@@ -352,9 +341,13 @@ impl SessionCore {
 }
 
 impl State {
-    /// When something falls due, if nobody comes before.
+    fn is_held(&self) -> bool {
+        matches!(self.presence, Presence::Held(_))
+    }
+
+    /// When something falls due, if nobody comes before: the same from the connection's end on.
     fn due_ms(&self) -> Option<i64> {
-        let since = self.detached_ms.filter(|_| self.holder.is_none())?;
+        let Presence::Away { since_ms: since } = self.presence else { return None };
         let will = self.will.as_ref().map(|will| will.due_ms(since));
         self.expiry.ends_ms(since).into_iter().chain(will).min()
     }

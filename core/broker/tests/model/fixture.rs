@@ -6,7 +6,7 @@ use std::time::Duration;
 use inver_broker::{
     Broker, BrokerConfig, Consumer, ConsumerSpec, DeadLetter, Delivery, ExchangeKind, ExchangeSpec, Expiry,
     HeaderWriter, Mailbox, Message, Namespace, Opened, Publisher, PublisherId, Queue, QueueLimits, QueueSpec,
-    SessionSpec, SubscriptionOptions, Target,
+    SessionSpec, SessionTerms, SubscriptionOptions, Target,
 };
 use inver_storage::{CommitPolicy, Log, LogOptions, Lsn};
 use tempfile::TempDir;
@@ -191,7 +191,18 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(tokio::time::timeout(Duration::from_secs(10), wait).await.is_ok(), "never: {what}");
 }
 
-/// Opens a session; its inbox posts 1, its live queue 2, a take-over 3.
+/// The inbox posts 1, its live queue 2, a take-over 3.
+pub(crate) fn session_terms() -> Arc<SessionTerms> {
+    Arc::new(SessionTerms {
+        inbox_token: 1,
+        live_token: 2,
+        taken_over_token: 3,
+        live_messages_max: 100,
+        live_bytes_max: 1 << 20,
+    })
+}
+
+/// Opens a session on [`session_terms`].
 pub(crate) async fn open(namespace: &Namespace, client_id: &str, durable: bool) -> (Arc<Mailbox>, Opened) {
     let mailbox = Mailbox::new();
     let spec = SessionSpec {
@@ -199,11 +210,7 @@ pub(crate) async fn open(namespace: &Namespace, client_id: &str, durable: bool) 
         clean_start: false,
         expiry: if durable { Expiry::Never } else { Expiry::AtDetach },
         mailbox: mailbox.clone(),
-        inbox_token: 1,
-        live_token: 2,
-        taken_over_token: 3,
-        live_messages_max: 100,
-        live_bytes_max: 1 << 20,
+        terms: &session_terms(),
     };
     let opened = namespace.open_session(spec).await.expect("opened");
     committed(namespace, opened.lsn);

@@ -51,16 +51,13 @@ async fn sessions_and_what_they_subscribe_to() {
     let (_fixture, ns) = fixture(Limits { sessions_max: 2, bindings_max: 2, ..Limits::default() });
     let (_, mut first) = open(&ns, "a", true).await;
     let (_, second) = open(&ns, "b", false).await;
+    let terms = session_terms();
     let spec = |client_id| inver_broker::SessionSpec {
         client_id,
         clean_start: true,
         expiry: inver_broker::Expiry::AtDetach,
         mailbox: inver_broker::Mailbox::new(),
-        inbox_token: 1,
-        live_token: 2,
-        taken_over_token: 3,
-        live_messages_max: 1,
-        live_bytes_max: 1,
+        terms: &terms,
     };
     let refused = ns.open_session(spec("c")).await;
     assert_eq!(refused.err(), Some(SessionError::Limit(LimitReached { what: "sessions", max: 2 })));

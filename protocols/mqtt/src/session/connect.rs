@@ -14,10 +14,11 @@ use inver_storage::batch::BatchBuilder;
 use super::deferred::Deferred;
 use super::inbound::Inbound;
 use super::lazy::{LazyPublisher, Lent, Queue};
+use super::members::Members;
 use super::outbound::Outbound;
 use super::state::{self, Kept, random};
 use super::subscriptions::{Subscriptions, Terms};
-use super::{Member, Session, alias, token};
+use super::{Session, alias};
 use crate::codec::{
     self, Ack, Connect, Packet, PropertiesBuf, Property, Qos, Reason, Shared, Version, split_shared,
 };
@@ -120,19 +121,14 @@ pub(crate) async fn connect(
     let identity = authenticate(connect, peer, broker).await?;
     let user: Option<Arc<str>> = identity.name().map(Arc::from);
 
-    let namespace = broker.default_namespace();
     let spec = SessionSpec {
         client_id,
         clean_start: connect.clean_start,
         expiry: expiry(wishes.expiry_s),
         mailbox: mailbox.clone(),
-        inbox_token: token::INBOX,
-        live_token: token::LIVE,
-        taken_over_token: token::TAKEN_OVER,
-        live_messages_max: config.live_messages_max,
-        live_bytes_max: config.live_bytes_max,
+        terms: &config.session_terms,
     };
-    let opened = namespace.open_session(spec).await.map_err(|error| unavailable(&error))?;
+    let opened = broker.default_namespace().open_session(spec).await.map_err(|error| unavailable(&error))?;
     let Opened { session: core, present, subscriptions: known, state: kept, mut lsn } = opened;
     if connect.will.is_some() {
         let will = will(connect, client_id, user.as_deref())?;
@@ -149,7 +145,6 @@ pub(crate) async fn connect(
         config: Connected::new(config, mailbox),
         user,
         publisher: LazyPublisher::default(),
-        namespace,
         mailbox: mailbox.clone(),
         core,
         client_packet_bytes_max: wishes.packet_bytes_max,
@@ -161,8 +156,7 @@ pub(crate) async fn connect(
         aliases_in: alias::Incoming::new(config.topic_alias_maximum),
         aliases_out: alias::Outgoing::new(wishes.topic_alias_maximum.min(config.outgoing_topic_aliases_max)),
         subscriptions: Subscriptions::default(),
-        members: Vec::new(),
-        next_member: token::SHARED,
+        members: Members::default(),
         deferred: Deferred::default(),
         live_ready: true,
         sys_due: false,
@@ -279,17 +273,9 @@ impl Session {
                 }
                 continue;
             }
-            let number = self.next_member;
-            match self.core.join(
-                &text,
-                &options,
-                terms.share_mode(),
-                ConsumerSpec::new(mailbox.clone(), number),
-            ) {
-                Ok((consumer, _, _)) => {
-                    self.next_member += 1;
-                    self.members.push(Member::new(number, filter, terms, consumer));
-                }
+            let spec = ConsumerSpec::new(mailbox.clone(), self.members.next_number());
+            match self.core.join(&text, &options, terms.share_mode(), spec) {
+                Ok((consumer, _, _)) => self.members.push(filter, terms, consumer),
                 Err(error) => {
                     tracing::warn!(client_id = self.core.client_id(), filter, %error, "a shared subscription was lost");
                     self.core.unsubscribe(&text);

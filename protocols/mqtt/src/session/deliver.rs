@@ -46,7 +46,7 @@ impl Session {
             }
             super::token::SYS => self.sys_due = true,
             number => {
-                if let Some(member) = self.members.iter_mut().find(|member| member.number == number) {
+                if let Some(member) = self.members.get_mut(number) {
                     member.ready = true;
                 }
             }
@@ -118,7 +118,7 @@ impl Session {
     fn pull_member(&mut self, at: usize, out: &mut Vec<u8>) -> Result<(), Stop> {
         // What was moved to the inbox takes its place in the window soon; the rest is for other members.
         let (room, bytes) = (self.room().saturating_sub(self.moved as usize), self.bytes_wanted(out));
-        let Some(member) = self.members.get_mut(at) else { return Ok(()) };
+        let Some(member) = self.members.at(at) else { return Ok(()) };
         if !member.ready {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use inver_broker::{HeaderWriter, Namespace, Publisher};
+use inver_broker::{HeaderWriter, Publisher};
 
 use crate::codec::PropertiesBuf;
 use crate::map::ORIGIN;
@@ -52,9 +52,10 @@ pub(super) struct LazyPublisher(Option<Box<Publisher>>);
 
 impl LazyPublisher {
     /// The publisher of this session.
-    pub(super) fn of(&mut self, namespace: &Namespace, session: &inver_broker::Session) -> &mut Publisher {
-        self.0
-            .get_or_insert_with(|| Box::new(Publisher::new(namespace.clone(), session.publisher_id(ORIGIN))))
+    pub(super) fn of(&mut self, session: &inver_broker::Session) -> &mut Publisher {
+        self.0.get_or_insert_with(|| {
+            Box::new(Publisher::new(session.namespace().clone(), session.publisher_id(ORIGIN)))
+        })
     }
 
     /// The publisher, if it has something in hand.

@@ -16,6 +16,7 @@ mod deliver;
 mod inbound;
 mod lazy;
 mod live;
+mod members;
 mod outbound;
 mod publish;
 mod retained;
@@ -28,12 +29,11 @@ mod wild;
 
 use std::sync::Arc;
 
-use inver_broker::address::{Form, rewrite};
-use inver_broker::{Consumer, Delivery, DeliveryId, LiveBatch, Mailbox, Namespace, now_ms};
+use inver_broker::{Delivery, LiveBatch, Mailbox, SessionTerms, now_ms};
 use inver_storage::{Log, Lsn};
 
 use crate::MqttConfig;
-use crate::codec::{Disconnect, Packet, PropertiesBuf, Property, Reason, Shared, Version, split_shared};
+use crate::codec::{Disconnect, Packet, PropertiesBuf, Property, Reason, Version};
 use crate::connected::Connected;
 use crate::error::Stop;
 
@@ -41,9 +41,10 @@ use self::deferred::Deferred;
 use self::deliver::From;
 use self::inbound::Inbound;
 use self::lazy::{LazyPublisher, Lent, Queue};
+use self::members::Members;
 use self::outbound::Outbound;
 use self::retained::RetainedScan;
-use self::subscriptions::{Subscriptions, Terms};
+use self::subscriptions::Subscriptions;
 
 pub(crate) use self::connect::{Accepted, connect};
 
@@ -60,28 +61,14 @@ pub(crate) mod token {
     pub(crate) const SHARED: u64 = 16;
 }
 
-/// A shared subscription of this session.
-struct Member {
-    /// Its token, and its number in packet identifiers' sources.
-    number: u64,
-    text: Box<str>,
-    terms: Terms,
-    /// The address (dotted) of messages that do not name one: of the log topic whose very name the filter is.
-    address: Arc<[u8]>,
-    consumer: Consumer,
-    /// It may have messages.
-    ready: bool,
-    acked: Vec<DeliveryId>,
-}
-
-impl Member {
-    fn new(number: u64, text: &str, terms: Terms, consumer: Consumer) -> Member {
-        let filter = match split_shared(text) {
-            Shared::Yes { filter, .. } => filter,
-            Shared::No | Shared::Invalid => text,
-        };
-        let address = rewrite(Form::Slashed, Form::Dotted, filter.as_bytes()).into_owned().into();
-        Member { number, text: text.into(), terms, address, consumer, ready: true, acked: Vec::new() }
+/// What the broker agrees for all sessions of a plug.
+pub(crate) fn terms(config: &MqttConfig) -> SessionTerms {
+    SessionTerms {
+        inbox_token: token::INBOX,
+        live_token: token::LIVE,
+        taken_over_token: token::TAKEN_OVER,
+        live_messages_max: config.live_messages_max,
+        live_bytes_max: config.live_bytes_max,
     }
 }
 
@@ -90,7 +77,6 @@ pub(crate) struct Session {
     version: Version,
     config: Connected,
     user: Option<Arc<str>>,
-    namespace: Namespace,
     mailbox: Arc<Mailbox>,
     core: inver_broker::Session,
     publisher: LazyPublisher,
@@ -107,8 +93,7 @@ pub(crate) struct Session {
     aliases_in: alias::Incoming,
     aliases_out: alias::Outgoing,
     subscriptions: Subscriptions,
-    members: Vec<Member>,
-    next_member: u64,
+    members: Members,
     deferred: Deferred,
 
     live_ready: bool,
@@ -151,7 +136,7 @@ impl Session {
 
     /// Where what is guaranteed is committed.
     pub(crate) fn log(&self) -> &Log {
-        self.namespace.log()
+        self.core.namespace().log()
     }
 
     /// The protocol version of the client.

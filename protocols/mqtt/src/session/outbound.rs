@@ -56,8 +56,15 @@ pub(crate) enum Received {
 /// The window towards the client.
 #[derive(Debug)]
 pub(crate) struct Outbound {
-    flights: HashMap<u16, Stage, BuildHasherDefault<IdHasher>>,
     window: u16,
+    /// In a box, from the first message on: who only publishes, or takes nothing but QoS 0, has none.
+    under_way: Option<Box<UnderWay>>,
+}
+
+/// Messages from their PUBLISH on.
+#[derive(Debug, Default)]
+struct UnderWay {
+    flights: HashMap<u16, Stage, BuildHasherDefault<IdHasher>>,
     /// The next offset of the inbox, as far as it is known.
     inbox_next: u64,
     /// Where the search for the next identifier from behind it goes on.
@@ -67,52 +74,44 @@ pub(crate) struct Outbound {
 impl Outbound {
     /// `released` are the identifiers of a resumed session whose PUBCOMP is missing.
     pub(crate) fn new(window: u16, released: impl IntoIterator<Item = u16>) -> Outbound {
-        let flights = released.into_iter().map(|id| (id, Stage::Released)).collect();
-        Outbound { flights, window, inbox_next: 0, others_at: 0 }
+        let mut outbound = Outbound { window, under_way: None };
+        for id in released {
+            outbound.under_way().flights.insert(id, Stage::Released);
+        }
+        outbound
     }
 
     /// How many more messages the client may get now [MQTT-3.3.4-7].
     pub(crate) fn room(&self) -> usize {
-        usize::from(self.window).saturating_sub(self.flights.len())
+        let under_way = self.under_way.as_ref().map_or(0, |under_way| under_way.flights.len());
+        usize::from(self.window).saturating_sub(under_way)
+    }
+
+    fn under_way(&mut self) -> &mut UnderWay {
+        self.under_way.get_or_insert_default()
+    }
+
+    fn stage(&self, id: u16) -> Option<Stage> {
+        self.under_way.as_ref()?.flights.get(&id).copied()
+    }
+
+    fn land(&mut self, id: u16) -> Option<Stage> {
+        self.under_way.as_mut()?.flights.remove(&id)
     }
 
     /// The identifier of a message of the inbox; `None` while another one has it.
     pub(crate) fn send_inbox(&mut self, offset: u64, qos: Qos) -> Option<u16> {
-        let id = inbox_id(offset);
-        if self.flights.contains_key(&id) {
-            return None;
-        }
-        self.inbox_next = self.inbox_next.max(offset + 1);
-        self.send(id, Source::Inbox { offset }, qos);
-        Some(id)
+        self.under_way().send_inbox(offset, qos)
     }
 
     /// An identifier for a message from elsewhere; `None` if all are in use.
     pub(crate) fn send_other(&mut self, source: Source, qos: Qos) -> Option<u16> {
-        // Far from where the inbox is, unless there are so many that looking for a place would take long.
-        if self.others_at < self.inbox_next + IDS / 2 && self.flights.len() < IDS as usize / 4 {
-            self.others_at = self.inbox_next + IDS;
-        }
-        for _ in 0..IDS {
-            self.others_at = self.others_at.checked_sub(1).unwrap_or(self.inbox_next + IDS);
-            let id = inbox_id(self.others_at);
-            if !self.flights.contains_key(&id) {
-                self.send(id, source, qos);
-                return Some(id);
-            }
-        }
-        None
-    }
-
-    fn send(&mut self, id: u16, source: Source, qos: Qos) {
-        debug_assert!(qos != Qos::AtMostOnce);
-        let stage = if qos == Qos::ExactlyOnce { Stage::Sent2(source) } else { Stage::Sent1(source) };
-        self.flights.insert(id, stage);
+        self.under_way().send_other(source, qos)
     }
 
     /// A message was not sent after all: where to acknowledge it instead.
     pub(crate) fn withdraw(&mut self, id: u16) -> Option<Source> {
-        match self.flights.remove(&id) {
+        match self.land(id) {
             Some(Stage::Sent1(source) | Stage::Sent2(source)) => Some(source),
             Some(Stage::Released) | None => None,
         }
@@ -121,10 +120,10 @@ impl Outbound {
     /// A PUBACK: where to acknowledge the message. An identifier that no message has is passed over: the client may
     /// acknowledge what an earlier connection sent.
     pub(crate) fn puback(&mut self, id: u16) -> Result<Option<Source>, DecodeError> {
-        match self.flights.get(&id) {
+        match self.stage(id) {
             None => Ok(None),
-            Some(&Stage::Sent1(source)) => {
-                self.flights.remove(&id);
+            Some(Stage::Sent1(source)) => {
+                self.land(id);
                 Ok(Some(source))
             }
             Some(_) => Err(DecodeError::protocol("PUBACK for a message at QoS 2 [MQTT-4.3.3-2]")),
@@ -133,15 +132,15 @@ impl Outbound {
 
     /// A PUBREC, perhaps with an error.
     pub(crate) fn pubrec(&mut self, id: u16, refused: bool) -> Result<Received, DecodeError> {
-        match self.flights.get(&id) {
+        match self.stage(id) {
             None => Ok(Received::Unknown),
             Some(Stage::Released) => Ok(Received::Again),
-            Some(&Stage::Sent2(source)) if refused => {
-                self.flights.remove(&id);
+            Some(Stage::Sent2(source)) if refused => {
+                self.land(id);
                 Ok(Received::Refused(source))
             }
-            Some(&Stage::Sent2(source)) => {
-                self.flights.insert(id, Stage::Released);
+            Some(Stage::Sent2(source)) => {
+                self.under_way().flights.insert(id, Stage::Released);
                 Ok(Received::Release(source))
             }
             Some(Stage::Sent1(_)) => {
@@ -152,17 +151,20 @@ impl Outbound {
 
     /// A PUBCOMP; whether its identifier waited for it.
     pub(crate) fn pubcomp(&mut self, id: u16) -> bool {
-        let waited = self.flights.get(&id) == Some(&Stage::Released);
+        let waited = self.stage(id) == Some(Stage::Released);
         if waited {
-            self.flights.remove(&id);
+            self.land(id);
         }
         waited
     }
 
     /// Gives back what a burst needed and an idle connection does not.
     pub(crate) fn rest(&mut self) {
-        if self.flights.is_empty() && self.flights.capacity() > IDLE_FLIGHTS_MAX {
-            self.flights = HashMap::default();
+        if let Some(UnderWay { flights, .. }) = self.under_way.as_deref_mut()
+            && flights.is_empty()
+            && flights.capacity() > IDLE_FLIGHTS_MAX
+        {
+            *flights = HashMap::default();
         }
     }
 
@@ -183,7 +185,7 @@ impl Outbound {
 
     fn settle(&mut self, which: impl Fn(&Source, Qos) -> bool) -> Vec<(u64, DeliveryId)> {
         let mut settled = Vec::new();
-        for stage in self.flights.values_mut() {
+        for stage in self.under_way.iter_mut().flat_map(|under_way| under_way.flights.values_mut()) {
             let (source, qos) = match stage {
                 Stage::Sent1(source) => (source, Qos::AtLeastOnce),
                 Stage::Sent2(source) => (source, Qos::ExactlyOnce),
@@ -197,6 +199,40 @@ impl Outbound {
             }
         }
         settled
+    }
+}
+
+impl UnderWay {
+    fn send_inbox(&mut self, offset: u64, qos: Qos) -> Option<u16> {
+        let id = inbox_id(offset);
+        if self.flights.contains_key(&id) {
+            return None;
+        }
+        self.inbox_next = self.inbox_next.max(offset + 1);
+        self.send(id, Source::Inbox { offset }, qos);
+        Some(id)
+    }
+
+    fn send_other(&mut self, source: Source, qos: Qos) -> Option<u16> {
+        // Far from where the inbox is, unless there are so many that looking for a place would take long.
+        if self.others_at < self.inbox_next + IDS / 2 && self.flights.len() < IDS as usize / 4 {
+            self.others_at = self.inbox_next + IDS;
+        }
+        for _ in 0..IDS {
+            self.others_at = self.others_at.checked_sub(1).unwrap_or(self.inbox_next + IDS);
+            let id = inbox_id(self.others_at);
+            if !self.flights.contains_key(&id) {
+                self.send(id, source, qos);
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    fn send(&mut self, id: u16, source: Source, qos: Qos) {
+        debug_assert!(qos != Qos::AtMostOnce);
+        let stage = if qos == Qos::ExactlyOnce { Stage::Sent2(source) } else { Stage::Sent1(source) };
+        self.flights.insert(id, stage);
     }
 }
 

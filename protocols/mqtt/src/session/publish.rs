@@ -66,7 +66,7 @@ impl Session {
                     guaranteed: qos != Qos::AtMostOnce,
                     lookup: None,
                 };
-                let publisher = self.publisher.of(&self.namespace, &self.core);
+                let publisher = self.publisher.of(&self.core);
                 // Stored, or cleared by an empty payload [MQTT-3.3.1-5], [MQTT-3.3.1-6].
                 let retained = !publish.retain || publisher.retain(topic.as_bytes(), &message).is_ok();
                 let routed = publisher.publish(Target::Hub(topic.as_bytes()), &message)?;
@@ -109,7 +109,7 @@ impl Session {
                     self.deferred.completes_one();
                 } else if self.core.is_durable() {
                     let core = &self.core;
-                    self.publisher.of(&self.namespace, core).attach(|entry| {
+                    self.publisher.of(core).attach(|entry| {
                         core.put_in(entry, state::inbound_key(packet_id), Bytes::new());
                     });
                 }
@@ -126,9 +126,7 @@ impl Session {
             self.deferred.completes_one();
             if self.core.is_durable() {
                 let core = &self.core;
-                self.publisher
-                    .of(&self.namespace, core)
-                    .attach(|entry| core.delete_in(entry, &state::inbound_key(packet_id)));
+                self.publisher.of(core).attach(|entry| core.delete_in(entry, &state::inbound_key(packet_id)));
             }
         }
         put(&Packet::PubComp(Ack::new(packet_id, reason)), self.version, self.deferred.bytes());
@@ -173,8 +171,8 @@ impl Session {
                 }
             }
             Source::Shared { member, id } => {
-                if let Some(member) = self.members.iter().find(|present| present.number == member) {
-                    self.publisher.of(&self.namespace, &self.core).attach_ack(&member.consumer, &[id]);
+                if let Some(member) = self.members.get(member) {
+                    self.publisher.of(&self.core).attach_ack(&member.consumer, &[id]);
                 }
                 self.remember_released(packet_id);
             }
@@ -186,7 +184,7 @@ impl Session {
         if self.core.is_durable() {
             let core = &self.core;
             self.publisher
-                .of(&self.namespace, core)
+                .of(core)
                 .attach(|entry| core.put_in(entry, state::released_key(packet_id), Bytes::new()));
         }
     }
@@ -195,9 +193,7 @@ impl Session {
     pub(super) fn pubcomp(&mut self, packet_id: u16) -> Result<(), Stop> {
         if self.outbound.pubcomp(packet_id) && self.core.is_durable() {
             let core = &self.core;
-            self.publisher
-                .of(&self.namespace, core)
-                .attach(|entry| core.delete_in(entry, &state::released_key(packet_id)));
+            self.publisher.of(core).attach(|entry| core.delete_in(entry, &state::released_key(packet_id)));
         }
         Ok(())
     }
@@ -208,7 +204,7 @@ impl Session {
             Source::Inbox { offset } => self.scratch.get().acked.push(offset),
             Source::Settled => {}
             Source::Shared { member, id } => {
-                if let Some(member) = self.members.iter_mut().find(|present| present.number == member) {
+                if let Some(member) = self.members.get_mut(member) {
                     member.acked.push(id);
                 }
             }

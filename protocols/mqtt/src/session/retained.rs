@@ -33,8 +33,12 @@ impl Session {
             return Ok(false);
         }
         let mut records: Vec<Record> = Vec::new();
-        let next =
-            self.namespace.retained().scan(&scan.filter, scan.from.as_ref(), SCAN_VALUES_MAX, &mut records);
+        let next = self.core.namespace().retained().scan(
+            &scan.filter,
+            scan.from.as_ref(),
+            SCAN_VALUES_MAX,
+            &mut records,
+        );
         let mut to_inbox = false;
         for record in &records {
             to_inbox |= self.send_retained(&scan, record, out)?;
@@ -64,7 +68,7 @@ impl Session {
         let terms = InboxFor { granted: scan.granted, retain: true, shared: false, subscription_id: scan.id };
         let headers = inbox_copy(&mut self.scratch.get().headers, record, terms);
         let message = Message { headers, ..Message::of_record(record, true) };
-        self.publisher.of(&self.namespace, &self.core).publish(Target::Session(&self.core), &message)?;
+        self.publisher.of(&self.core).publish(Target::Session(&self.core), &message)?;
         Ok(true)
     }
 }

@@ -39,7 +39,7 @@ impl Session {
         let (source, own_address) = match from {
             From::Inbox => (Source::Inbox { offset: delivery.id.offset }, None),
             From::Member(number) => {
-                let member = self.members.iter().find(|member| member.number == number);
+                let member = self.members.get(number);
                 let source = Source::Shared { member: number, id: delivery.id };
                 (source, member.map(|member| member.address.clone()))
             }
@@ -119,9 +119,9 @@ impl Session {
         };
         let headers = inbox_copy(&mut self.scratch.get().headers, &delivery.record, terms);
         let message = Message { headers, ..Message::of_record(&delivery.record, true) };
-        let publisher = self.publisher.of(&self.namespace, &self.core);
+        let publisher = self.publisher.of(&self.core);
         publisher.publish(Target::Session(&self.core), &message)?;
-        if let Some(member) = self.members.iter().find(|member| member.number == number) {
+        if let Some(member) = self.members.get(number) {
             publisher.attach_ack(&member.consumer, &[delivery.id]);
         }
         self.moved += 1;
@@ -192,7 +192,7 @@ impl Session {
             return Terms { qos, retain: terms.retain, ids: terms.subscription_id.into_iter().collect() };
         }
         let From::Member(number) = from else { return self.matched(outgoing) };
-        let terms = self.members.iter().find(|member| member.number == number).map(|member| member.terms);
+        let terms = self.members.get(number).map(|member| member.terms);
         let terms = terms.unwrap_or_default();
         Terms {
             qos: outgoing.qos.min(terms.options.qos),

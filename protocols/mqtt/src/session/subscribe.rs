@@ -2,9 +2,9 @@
 
 use inver_broker::{ConsumerSpec, Filter, Mode, SubscribeError, SubscriptionOptions};
 
+use super::Session;
 use super::retained::RetainedScan;
 use super::subscriptions::Terms;
-use super::{Member, Session};
 use crate::codec::{
     Packet, PropertiesBuf, Property, Qos, Reason, RetainHandling, Shared, SubAck, Subscribe,
     SubscribeOptions, UnsubAck, Unsubscribe, split_shared,
@@ -113,13 +113,11 @@ impl Session {
             self.deferred.wait_for(lsn);
             return Ok(());
         }
-        let number = self.next_member;
-        let spec = ConsumerSpec::new(self.mailbox().clone(), number);
+        let spec = ConsumerSpec::new(self.mailbox().clone(), self.members.next_number());
         let joined = self.core.join(text.as_bytes(), options, terms.share_mode(), spec);
         let (consumer, _, lsn) = joined.map_err(|error| refusal(&error))?;
         self.deferred.wait_for(lsn);
-        self.next_member += 1;
-        self.members.push(Member::new(number, text, terms, consumer));
+        self.members.push(text, terms, consumer);
         Ok(())
     }
 
@@ -128,9 +126,8 @@ impl Session {
         self.flush()?;
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         for &filter in &unsubscribe.filters {
-            if let Some(at) = self.members.iter().position(|member| *member.text == *filter) {
+            if let Some(member) = self.members.remove(filter) {
                 // What was not sent yet goes to other members.
-                let member = self.members.swap_remove(at);
                 member.consumer.ack(&self.outbound.settle_member(member.number));
                 self.held.retain(|(from, _)| !from.is_member(member.number));
             }

@@ -16,7 +16,7 @@ impl Session {
 
     /// Writes the present values that the session subscribed to.
     pub(super) fn send_sys(&mut self, out: &mut Vec<u8>) {
-        for (topic, value) in self.config.sys.values(&self.namespace) {
+        for (topic, value) in self.config.sys.values(self.core.namespace()) {
             let matched = self.subscriptions.matched(topic, false);
             if matched.qos.is_some() {
                 let ids = matched.ids.clone();
@@ -27,7 +27,7 @@ impl Session {
 
     /// Writes the present values to a new subscription, as if they were retained.
     pub(super) fn send_sys_retained(&mut self, scan: &RetainedScan, out: &mut Vec<u8>) {
-        for (topic, value) in self.config.sys.values(&self.namespace) {
+        for (topic, value) in self.config.sys.values(self.core.namespace()) {
             if scan.filter.matches(&Address::parse(Form::Slashed, topic.as_bytes())) {
                 self.put_sys(topic, &value, true, scan.id.as_slice(), out);
             }
