@@ -127,6 +127,11 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// Scratch data, each name beginning with the id of the process that it is of.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.root.join("target/bench-data")
+    }
+
     /// The same, but the broker may use whatever there is.
     pub(crate) fn on_every_core(&self) -> Self {
         // This process itself may run on one only.
@@ -139,6 +144,18 @@ impl Places {
         command.args(["--pdeathsig", "TERM"]).arg(self.root.join("bench/peers").join(name));
         command.env("PEERS", &self.peers);
         command
+    }
+}
+
+/// Removes what runs that were interrupted have left: folders and files that are named by a process which is no more.
+pub(crate) fn clear_interrupted(places: &Places) {
+    for entry in fs::read_dir(places.data()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.split(['-', '.']).next()?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
+            // What cannot be removed is in nobody's way.
+            let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
+        }
     }
 }
 
@@ -183,7 +200,7 @@ impl Broker {
             with.push(Self::start(Contestant::Kafka, places)?);
         }
         let port = free_ports()?;
-        let data = places.root.join(format!("target/bench-data/{}-{port}", std::process::id()));
+        let data = places.data().join(format!("{}-{port}", std::process::id()));
         fs::create_dir_all(&data)?;
         let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let core = match contestant {

@@ -99,9 +99,8 @@ pub(crate) fn compare(
             let _ = work.run(broker, Lengths { window, ..settings.lengths });
         }
     }
-    // Starts come last: they leave nobody warm.
-    let (starts, others): (Vec<&Work>, Vec<&Work>) = works.iter().partition(|work| work.kind.is_start());
-    for work in &others {
+    let (last, first): (Vec<&Work>, Vec<&Work>) = works.iter().partition(|work| work.kind.leaves_cold());
+    for work in &first {
         measure(work, &mut brokers, settings, places, progress, results)?;
     }
     if settings.with_all {
@@ -110,7 +109,7 @@ pub(crate) fn compare(
         tools.unwrap_or_else(|error| results.trouble(format!("tools of {field:?}: {error:#}")));
         progress.end(tools::planned(field, settings));
     }
-    for work in &starts {
+    for work in &last {
         measure(work, &mut brokers, settings, places, progress, results)?;
     }
     Ok(())
@@ -261,6 +260,11 @@ impl Kind {
         }
     }
 
+    /// Whether brokers are started anew by it, or may not survive it: nobody is warm after it.
+    fn leaves_cold(self) -> bool {
+        self.is_start() || matches!(self, Self::KafkaPartitions { .. } if self.is_long())
+    }
+
     pub(crate) fn is_start(self) -> bool {
         matches!(self, Self::Start)
     }
@@ -269,7 +273,7 @@ impl Kind {
     fn usual_time(self) -> Option<Duration> {
         let seconds = match self {
             Self::KafkaBacklog { .. } => 14,
-            Self::KafkaPartitions { partitions } if partitions > 1000 => 25,
+            Self::KafkaPartitions { partitions } if partitions > 1000 => 14,
             Self::MqttSubscriptions { .. } => 15,
             Self::MqttIdle { .. } | Self::Start => 4,
             Self::Scale { noun: Noun::Topics, .. } => 30,

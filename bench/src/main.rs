@@ -198,6 +198,7 @@ fn with_results(
 ) -> Result<()> {
     prepare(how)?;
     let places = places(how);
+    broker::clear_interrupted(&places);
     // A dry run shows its own figures beside nobody else's and is saved nowhere.
     let mut results = if how.dry { Results::default() } else { Results::load(&places.root)? };
     results.dry = how.dry;

@@ -147,7 +147,7 @@ pub(crate) fn look(
         if results.works.get(work.id).is_some_and(|measured| measured.failed.contains_key(&contestant)) {
             continue;
         }
-        let file = places.root.join(format!("target/bench-data/{}.perf", std::process::id()));
+        let file = places.data().join(format!("{}.perf", std::process::id()));
         broker.record = Some(file.clone());
         let run = work.run(broker, settings.lengths);
         broker.record = None;

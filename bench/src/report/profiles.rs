@@ -17,7 +17,9 @@ const INTRODUCTION: &str = "\
 This page is written by `cargo run --release -p inver-bench -- all` (or `profile kafka`, `profile amqp`, …); nothing in
 it is typed in. `perf` samples all threads of the broker in the window of a work. A sample in the kernel is charged to
 the nearest frame above it that tells what it was for (a copy below `tcp_sendmsg` is network, a wake-up of a sleeping
-thread is a wake-up wherever it happens); a sample in user space to its function. CPU-s are of a million messages.
+thread is a wake-up wherever it happens); a sample in user space to its function. What a virtual machine (Java, Erlang)
+compiles has no names there and counts as the broker itself. CPU-s are of a million messages. A work is here if it is
+one of those that always are, or if it missed what is wanted of it.
 ";
 
 pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
