@@ -54,6 +54,9 @@ enum Command {
     },
     /// Everything, with all three peers.
     All {
+        /// Only these fields, and without the sink: what an interrupted run has left.
+        #[arg(long, value_delimiter = ',')]
+        field: Vec<Field>,
         #[command(flatten)]
         how: How,
     },
@@ -220,19 +223,27 @@ fn with_results(
     Ok(())
 }
 
-/// All that there is. What fails is told of, and the rest goes on.
-fn all(settings: &compare::Settings, places: &Places, results: &mut Results) -> Result<()> {
+/// All that there is, or all of some fields. What fails is told of, and the rest goes on.
+fn all(fields: &[Field], settings: &compare::Settings, places: &Places, results: &mut Results) -> Result<()> {
     let settings = &compare::Settings { with_all: true, only: settings.only.clone(), ..*settings };
-    let works: Duration = WORKS.iter().map(|work| settings.planned(work)).sum();
-    let tools: Duration = Field::ALL.into_iter().map(|field| tools::planned(field, settings)).sum();
-    let mut progress = Progress::new(works + tools + sink::planned(settings, &[]));
-    for field in Field::ALL {
+    let with_sink = fields.is_empty();
+    let fields = if with_sink { &Field::ALL } else { fields };
+    let works = WORKS.iter().filter(|work| fields.contains(&work.field));
+    let mut planned: Duration = works.map(|work| settings.planned(work)).sum();
+    planned += fields.iter().map(|field| tools::planned(*field, settings)).sum::<Duration>();
+    if with_sink {
+        planned += sink::planned(settings, &[]);
+    }
+    let mut progress = Progress::new(planned);
+    for &field in fields {
         let works = chosen(field, &[])?;
         let measured = compare::compare(field, &works, settings, places, &mut progress, results);
         measured.unwrap_or_else(|error| results.trouble(format!("{field:?}: {error:#}")));
     }
-    let sink = sink::measure(&[], settings, places, &mut progress, results);
-    sink.unwrap_or_else(|error| results.trouble(format!("sink: {error:#}")));
+    if with_sink {
+        let sink = sink::measure(&[], settings, places, &mut progress, results);
+        sink.unwrap_or_else(|error| results.trouble(format!("sink: {error:#}")));
+    }
     progress.begin("over");
     Ok(())
 }
@@ -253,7 +264,9 @@ fn main() -> Result<()> {
                 compare::compare(field, &works, settings, places, &mut Progress::new(planned), results)
             })
         }
-        Command::All { how } => with_results(&how, all),
+        Command::All { field, how } => {
+            with_results(&how, |settings, places, results| all(&field, settings, places, results))
+        }
         Command::Sink { work, how } => with_results(&how, |settings, places, results| {
             let planned = sink::planned(settings, &work);
             sink::measure(&work, settings, places, &mut Progress::new(planned), results)
