@@ -93,11 +93,21 @@ pub struct Publisher {
     burst: Burst,
     entry: Entry,
     retained: Vec<Keep>,
+    /// Queues that are to be looked at in time once the burst is in them: who looked before would find nothing.
+    looks: Vec<QueueLook>,
     single: BatchBuilder,
     scratch: Vec<u8>,
     /// Messages since the last flush, for the counters.
     published: u64,
     unroutable: u64,
+}
+
+/// When a queue with limits is to be looked at.
+struct QueueLook {
+    queue: Arc<Queue>,
+    at_ms: i64,
+    /// For the sake of a message that dies by its age.
+    mortal: bool,
 }
 
 /// A message that is the retained value of its address from the next flush on, or ends it.
@@ -124,6 +134,7 @@ impl Publisher {
             burst: Burst::default(),
             entry: Entry::new(),
             retained: Vec::new(),
+            looks: Vec::new(),
             single: BatchBuilder::new(0),
             scratch: Vec::new(),
             published: 0,
@@ -211,6 +222,7 @@ impl Publisher {
         self.burst.clear();
         self.entry = Entry::new();
         self.retained.clear();
+        self.looks.clear();
     }
 
     /// Hands everything over as one entry: whole or absent. The position to wait for before guaranteed
@@ -220,8 +232,23 @@ impl Publisher {
         counters.published.increment(std::mem::take(&mut self.published));
         counters.unroutable.increment(std::mem::take(&mut self.unroutable));
         if self.is_empty() {
+            self.looks.clear();
             return Ok(None);
         }
+        let flushed = self.hand_over();
+        for QueueLook { queue, at_ms, mortal } in self.looks.drain(..) {
+            if mortal {
+                queue.set_mortal();
+            }
+            if queue.spec().limits.bounds_length() {
+                self.namespace.note_overflow(&queue);
+            }
+            self.namespace.look_at(&queue, at_ms);
+        }
+        flushed
+    }
+
+    fn hand_over(&mut self) -> Result<Option<Lsn>, PublishError> {
         let mut entry = std::mem::take(&mut self.entry);
         if self.retained.is_empty() {
             return Ok(self.burst.flush(self.namespace.log(), entry)?);
@@ -264,19 +291,17 @@ impl Publisher {
         }
     }
 
-    /// Sees to it that queues with limits are looked at in time; returns those that refuse the message.
-    fn meet_limits(&self, set: &ReceiverSet, message: &Message<'_>) -> Vec<Arc<Queue>> {
+    /// Notes when queues with limits are to be looked at; returns those that refuse the message.
+    fn meet_limits(&mut self, set: &ReceiverSet, message: &Message<'_>) -> Vec<Arc<Queue>> {
         let mut refusing = Vec::new();
         for queue in &set.queues {
             let limits = &queue.spec().limits;
             let by_queue = limits.message_ttl_ms.map(|ttl| message.timestamp_ms.saturating_add_unsigned(ttl));
-            if let Some(due_ms) = message.headers.expires_ms.into_iter().chain(by_queue).min() {
-                queue.set_mortal();
-                self.namespace.look_at(queue, due_ms);
-            }
-            if limits.bounds_length() {
-                self.namespace.note_overflow(queue);
-                self.namespace.look_at(queue, message.timestamp_ms.saturating_add(LENGTH_LOOK_MS));
+            let due_ms = message.headers.expires_ms.into_iter().chain(by_queue).min();
+            let length_ms =
+                limits.bounds_length().then(|| message.timestamp_ms.saturating_add(LENGTH_LOOK_MS));
+            if let Some(at_ms) = due_ms.into_iter().chain(length_ms).min() {
+                self.look_later(queue, at_ms, due_ms.is_some());
             }
             if limits.overflow != Overflow::DropHead && queue.is_full(self.burst.messages_for(queue)) {
                 if limits.overflow == Overflow::RejectPublishDeadLetter {
@@ -288,6 +313,16 @@ impl Publisher {
             queue.subscription().weigh(message.value.map_or(0, <[u8]>::len));
         }
         refusing
+    }
+
+    fn look_later(&mut self, queue: &Arc<Queue>, at_ms: i64, mortal: bool) {
+        match self.looks.last_mut().filter(|last| Arc::ptr_eq(&last.queue, queue)) {
+            Some(last) => {
+                last.at_ms = last.at_ms.min(at_ms);
+                last.mortal |= mortal;
+            }
+            None => self.looks.push(QueueLook { queue: queue.clone(), at_ms, mortal }),
+        }
     }
 
     fn hub_route(&mut self, slashed: &[u8], message: &Message<'_>) -> Route {

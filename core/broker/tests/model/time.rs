@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::fixture::*;
-use inver_broker::{Consumer, ConsumerSpec, HeaderWriter, Mailbox, Pull, QueueLimits, QueueSpec};
+use inver_broker::{Consumer, ConsumerSpec, HeaderWriter, Mailbox, Message, Pull, QueueLimits, QueueSpec};
 
 fn asking(queue: &inver_broker::Queue) -> Consumer {
     let spec = ConsumerSpec { passive: true, ..ConsumerSpec::new(Mailbox::new(), 1) };
@@ -88,6 +88,32 @@ async fn the_dead_are_buried_when_their_time_has_come() {
             fastest = fastest.min(since.elapsed());
         }
         assert!(fastest < Duration::from_millis(100), "{name}: {fastest:?}");
+    }
+}
+
+/// It was noted when the queue is to be looked at before the message was in it: whoever looked between found nothing,
+/// and nobody looked again.
+#[tokio::test]
+async fn one_that_comes_while_the_one_before_it_dies_is_not_forgotten() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let _house = fixture.keep_house();
+    let dead = declare(&ns, "dead", QueueSpec::default());
+    let by_queue =
+        QueueLimits { message_ttl_ms: Some(50), dead_letter: dead_to("dead"), ..Default::default() };
+    let by_message = QueueLimits { dead_letter: dead_to("dead"), ..QueueLimits::default() };
+    let specs = [by_queue, by_message]
+        .map(|limits| [QueueSpec { limits: limits.clone(), ..QueueSpec::default() }, durable(limits)]);
+    for (n, spec) in specs.into_iter().flatten().enumerate() {
+        let q = declare(&ns, &n.to_string(), spec);
+        publish_with(&ns, queue(q.name()), "first", &expiring(50));
+        let mut late = publisher(&ns);
+        let headers = expiring(50);
+        let second = Message { headers: headers.headers(), ..message(b"second") };
+        late.publish(queue(q.name()), &second).unwrap();
+        until("the first died", || dead.depth().ready == 2 * n as u64 + 1).await;
+        late.flush().unwrap();
+        until("the second died", || dead.depth().ready == 2 * n as u64 + 2).await;
     }
 }
 
