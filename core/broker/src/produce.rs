@@ -13,9 +13,11 @@ use parking_lot::Mutex;
 
 use crate::address::{Address, Form};
 use crate::burst::Burst;
+use crate::clock::now_ms;
 use crate::message::{HeaderWriter, Message, RawHeaders};
 use crate::namespace::Namespace;
-use crate::publisher::PublisherId;
+use crate::publisher::{LENGTH_LOOK_MS, PublisherId};
+use crate::queue::Queue;
 use crate::router::{Publish, ReceiverSet};
 use crate::topic::{Partition, Topic};
 
@@ -43,6 +45,8 @@ pub(crate) fn produce(
         None => listeners(namespace, topic, partition),
         Some(_) => Arc::default(),
     };
+    let mut limited: Vec<Arc<Queue>> = listeners.queues.iter().filter(|q| q.has_limits()).cloned().collect();
+    weigh(&limited, &batch);
     let mut destinations: Vec<Stream> = vec![own.clone()];
     destinations.extend(listeners.log.iter().cloned());
     entry.batch(&destinations, batch.clone());
@@ -61,6 +65,12 @@ pub(crate) fn produce(
         for set in std::iter::once(&route.set).chain(&route.shaped).filter(|set| !set.is_empty()) {
             burst.add(set, route.key.as_deref(), &message);
         }
+        for queue in route.set.queues.iter().filter(|q| q.has_limits()) {
+            queue.subscription().weigh(message.value.map_or(0, <[u8]>::len));
+            if !limited.iter().any(|q| Arc::ptr_eq(q, queue)) {
+                limited.push(queue.clone());
+            }
+        }
     }
     burst.put_in(&mut entry);
     let submitted = namespace.log().submit(entry)?;
@@ -68,7 +78,23 @@ pub(crate) fn produce(
     for receiver in &listeners.live {
         receiver.push(&batch, Some(topic.shared_name()));
     }
+    for queue in limited {
+        // The look finds when the first of them is too old.
+        let mortal = queue.spec().limits.message_ttl_ms.is_some();
+        namespace.look_for_new(&queue, now_ms().saturating_add(LENGTH_LOOK_MS), mortal);
+    }
     Ok(submitted)
+}
+
+/// A batch is on its way into queues with limits.
+fn weigh(queues: &[Arc<Queue>], batch: &Batch) {
+    if queues.iter().all(|queue| queue.spec().limits.bytes_max.is_none()) {
+        return;
+    }
+    for record in records(batch.bytes()).into_iter().flatten().flatten() {
+        let bytes = record.value.map_or(0, |value| value.len());
+        queues.iter().for_each(|queue| queue.subscription().weigh(bytes));
+    }
 }
 
 fn publish() -> Publish<'static> {
@@ -88,6 +114,9 @@ fn listeners(namespace: &Namespace, topic: &Topic, partition: &Partition) -> Arc
     // A log topic is its own address in the hub: none of its partitions hears itself.
     let mut set = ReceiverSet::default();
     let route = namespace.route_at(&address, &publish(), Some(topic));
+    for queue in &route.set.queues {
+        set.add_queue(queue);
+    }
     for stream in std::iter::once(&route.set).chain(&route.shaped).flat_map(|set| &set.log) {
         set.add_stream(stream);
     }

@@ -25,7 +25,7 @@ use crate::subscription::{Consumer, DeliveryId};
 const ROUTES_MAX: usize = 16 * 1024;
 
 /// A queue with a bound of its length is looked at so long after a publish, milliseconds, if nobody does before.
-const LENGTH_LOOK_MS: i64 = 10;
+pub(crate) const LENGTH_LOOK_MS: i64 = 10;
 
 /// Who publishes, as routing needs it.
 #[derive(Clone, Debug, Default)]
@@ -237,13 +237,7 @@ impl Publisher {
         }
         let flushed = self.hand_over();
         for QueueLook { queue, at_ms, mortal } in self.looks.drain(..) {
-            if mortal {
-                queue.set_mortal();
-            }
-            if queue.spec().limits.bounds_length() {
-                self.namespace.note_overflow(&queue);
-            }
-            self.namespace.look_at(&queue, at_ms);
+            self.namespace.look_for_new(&queue, at_ms, mortal);
         }
         flushed
     }

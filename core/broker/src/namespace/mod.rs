@@ -166,6 +166,17 @@ impl Namespace {
         }
     }
 
+    /// Something came into a queue with limits, which is to be looked at then; `mortal`: it dies by its age.
+    pub(crate) fn look_for_new(&self, queue: &Arc<Queue>, at_ms: i64, mortal: bool) {
+        if mortal {
+            queue.set_mortal();
+        }
+        if queue.spec().limits.bounds_length() {
+            self.note_overflow(queue);
+        }
+        self.look_at(queue, at_ms);
+    }
+
     /// What had no room in queues dies now.
     pub(crate) fn bury_overflow(&self) {
         let noted = std::mem::take(&mut *self.0.overflowing.lock());

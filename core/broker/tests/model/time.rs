@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::fixture::*;
-use inver_broker::{Consumer, ConsumerSpec, HeaderWriter, Mailbox, Message, Pull, QueueLimits, QueueSpec};
+use inver_broker::{
+    BindDestination, BrokerConfig, Consumer, ConsumerSpec, HeaderWriter, Mailbox, Message, Pull, QueueLimits,
+    QueueSpec, TopicSpec,
+};
+use inver_storage::BatchBuilder;
 
 fn asking(queue: &inver_broker::Queue) -> Consumer {
     let spec = ConsumerSpec { passive: true, ..ConsumerSpec::new(Mailbox::new(), 1) };
@@ -114,6 +118,43 @@ async fn one_that_comes_while_the_one_before_it_dies_is_not_forgotten() {
         until("the first died", || dead.depth().ready == 2 * n as u64 + 1).await;
         late.flush().unwrap();
         until("the second died", || dead.depth().ready == 2 * n as u64 + 2).await;
+    }
+}
+
+/// A batch of a topic's producer came into queues as if these had no limits.
+#[tokio::test]
+async fn what_a_topics_producer_sends_dies_as_any_other() {
+    let config = BrokerConfig { address_header: "to-address".into(), ..BrokerConfig::default() };
+    let fixture = Fixture::with(config);
+    let ns = fixture.namespace();
+    let _house = fixture.keep_house();
+    let spec = TopicSpec { partitions: 1, config: Default::default() };
+    let (topic, _) = ns.create_topic("t", &spec).unwrap();
+    let dead = declare(&ns, "dead", QueueSpec::default());
+    let by_time = QueueLimits { message_ttl_ms: Some(20), ..QueueLimits::default() };
+    let by_number = QueueLimits { messages_max: Some(1), ..QueueLimits::default() };
+    let by_bytes = QueueLimits { bytes_max: Some(5), ..QueueLimits::default() };
+    let mut died = 0;
+    for (limits, dies) in [(by_time, 3), (by_number, 2), (by_bytes, 2)] {
+        for (key, header) in [("t", None), ("by.name", Some("by/name"))] {
+            for is_durable in [false, true] {
+                let limits = QueueLimits { dead_letter: dead_to("dead"), ..limits.clone() };
+                let q = declare(&ns, "q", QueueSpec { durable: is_durable, limits, ..QueueSpec::default() });
+                ns.bind("amq.topic", BindDestination::Queue("q"), key.as_bytes(), &Default::default())
+                    .unwrap();
+                let mut builder = BatchBuilder::new(0);
+                for value in ["1234", "2345", "3456"] {
+                    let header = header.map(|address| (&b"to-address"[..], Some(address.as_bytes())));
+                    let headers: Vec<_> = header.into_iter().collect();
+                    builder.push(inver_broker::now_ms(), None, &headers, Some(value.as_bytes()));
+                }
+                topic.partition(0).unwrap().produce(&ns, &topic, builder.finish()).unwrap();
+                died += dies;
+                until("they died", || dead.depth().ready == died).await;
+                assert_eq!(q.depth().ready, 3 - dies);
+                ns.delete_queue("q", false, false).unwrap();
+            }
+        }
     }
 }
 
