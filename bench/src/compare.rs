@@ -25,7 +25,7 @@ const FURTHER_ROUNDS: usize = 2;
 /// Guesses, for the time that is left: what a run takes beside its window, what becoming warm takes, and a profile.
 const BESIDE_TIME: Duration = Duration::from_millis(700);
 const SETTLE_TIME: Duration = Duration::from_secs(12);
-const PROFILE_TIME: Duration = Duration::from_secs(10);
+const PROFILE_TIME: Duration = Duration::from_secs(8);
 
 pub(crate) struct Settings {
     pub(crate) rounds: usize,
@@ -37,7 +37,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    fn takes(&self, contestant: Contestant) -> bool {
+    pub(crate) fn takes(&self, contestant: Contestant) -> bool {
         self.only.is_empty() || self.only.contains(&contestant)
     }
 

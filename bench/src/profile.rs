@@ -22,8 +22,7 @@ const FREQUENCY: &str = "997";
 /// Functions that are told of one by one.
 const TOP: usize = 12;
 /// Works that are looked at when none is named, whatever was found of them.
-const PROFILED: [&str; 14] =
-    ["K1", "K1x4", "K2", "K2x4", "K3", "K4", "K5", "K6", "A1", "A2", "M1", "M2", "M6s", "X1"];
+const PROFILED: [&str; 12] = ["K1", "K1x4", "K2", "K2x4", "K4", "K5", "K6", "A1", "A2", "M1", "M2", "X1"];
 
 /// What a sample was for; a name in a frame's symbol decides, the frame nearest to the sample first.
 const KERNEL: [(&str, &[&str]); 4] = [

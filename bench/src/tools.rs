@@ -197,7 +197,8 @@ fn ask(tool: &Tool, broker: &Broker, topic: &str, places: &Places) -> Result<Fig
 /// A guess of how long the tools of a field take.
 pub(crate) fn planned(field: Field, settings: &Settings) -> Duration {
     let tools = TOOLS.iter().filter(|tool| tool.field == field).count() as u32;
-    let rounds = (settings.rounds * field.contestants().len() + 1) as u32;
+    let contestants = field.contestants().iter().filter(|contestant| settings.takes(**contestant)).count();
+    let rounds = (settings.rounds * contestants + 1) as u32;
     TOOL_TIME * tools * rounds
 }
 

@@ -53,3 +53,35 @@ pub(crate) fn gaps(page: &mut String, machine: &Machine) {
         lost * 100.0
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gaps::CoreGaps;
+
+    fn told(lost_share: f64) -> String {
+        let core = CoreGaps { lost_share, longest_us: 6_900.0, over_1_ms_per_s: 2.5, ..CoreGaps::default() };
+        let machine = Machine {
+            gaps: vec![core, CoreGaps { core: 1, ..core }],
+            steal_share: Some(0.021),
+            ..Machine::default()
+        };
+        let mut page = String::new();
+        line(&mut page, &machine);
+        gaps(&mut page, &machine);
+        page
+    }
+
+    #[test]
+    fn what_is_lost_says_which_percentiles_are_the_machines() {
+        let much = told(0.009);
+        assert!(much.contains("2.1 % of its cores' time"), "{much}");
+        assert!(much.contains("| core 1 | 0.0 | 2.5 | 6.9 | 0.90 % |"), "{much}");
+        assert!(much.contains("1.80 %") && much.contains("p99 and p99.9 are the machine's"), "{much}");
+        assert!(told(0.002).contains("so p99.9 is the machine's"));
+        assert!(told(0.0).contains("too little"));
+        let mut page = String::new();
+        gaps(&mut page, &Machine::default());
+        assert_eq!(page, "", "nobody looked");
+    }
+}
