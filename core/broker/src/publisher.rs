@@ -108,6 +108,8 @@ struct QueueLook {
     at_ms: i64,
     /// For the sake of a message that dies by its age.
     mortal: bool,
+    /// Weighed for messages that are not in it yet.
+    weighed_bytes: usize,
 }
 
 /// A message that is the retained value of its address from the next flush on, or ends it.
@@ -222,7 +224,9 @@ impl Publisher {
         self.burst.clear();
         self.entry = Entry::new();
         self.retained.clear();
-        self.looks.clear();
+        for look in self.looks.drain(..) {
+            look.queue.subscription().unweigh(look.weighed_bytes);
+        }
     }
 
     /// Hands everything over as one entry: whole or absent. The position to wait for before guaranteed
@@ -236,7 +240,7 @@ impl Publisher {
             return Ok(None);
         }
         let flushed = self.hand_over();
-        for QueueLook { queue, at_ms, mortal } in self.looks.drain(..) {
+        for QueueLook { queue, at_ms, mortal, .. } in self.looks.drain(..) {
             self.namespace.look_for_new(&queue, at_ms, mortal);
         }
         flushed
@@ -294,9 +298,6 @@ impl Publisher {
             let due_ms = message.headers.expires_ms.into_iter().chain(by_queue).min();
             let length_ms =
                 limits.bounds_length().then(|| message.timestamp_ms.saturating_add(LENGTH_LOOK_MS));
-            if let Some(at_ms) = due_ms.into_iter().chain(length_ms).min() {
-                self.look_later(queue, at_ms, due_ms.is_some());
-            }
             if limits.overflow != Overflow::DropHead && queue.is_full(self.burst.messages_for(queue)) {
                 if limits.overflow == Overflow::RejectPublishDeadLetter {
                     queue.bury_refused(&self.namespace, message);
@@ -304,18 +305,24 @@ impl Publisher {
                 refusing.push(queue.clone());
                 continue;
             }
-            queue.subscription().weigh(message.value.map_or(0, <[u8]>::len));
+            let weighed_bytes = message.value.map_or(0, <[u8]>::len);
+            queue.subscription().weigh(weighed_bytes);
+            if let Some(at_ms) = due_ms.into_iter().chain(length_ms).min() {
+                let (queue, mortal) = (queue.clone(), due_ms.is_some());
+                self.look_later(QueueLook { queue, at_ms, mortal, weighed_bytes });
+            }
         }
         refusing
     }
 
-    fn look_later(&mut self, queue: &Arc<Queue>, at_ms: i64, mortal: bool) {
-        match self.looks.last_mut().filter(|last| Arc::ptr_eq(&last.queue, queue)) {
+    fn look_later(&mut self, look: QueueLook) {
+        match self.looks.last_mut().filter(|last| Arc::ptr_eq(&last.queue, &look.queue)) {
             Some(last) => {
-                last.at_ms = last.at_ms.min(at_ms);
-                last.mortal |= mortal;
+                last.at_ms = last.at_ms.min(look.at_ms);
+                last.mortal |= look.mortal;
+                last.weighed_bytes += look.weighed_bytes;
             }
-            None => self.looks.push(QueueLook { queue: queue.clone(), at_ms, mortal }),
+            None => self.looks.push(look),
         }
     }
 

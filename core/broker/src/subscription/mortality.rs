@@ -135,6 +135,13 @@ impl Subscription {
         }
     }
 
+    /// What was weighed does not come.
+    pub(crate) fn unweigh(&self, value_bytes: usize) {
+        if let Some(bytes) = self.bytes.get() {
+            bytes.fetch_sub(value_bytes as i64, Ordering::Relaxed);
+        }
+    }
+
     /// Gives it a queue's limits; once.
     pub(crate) fn limit(&self, undertaker: Undertaker) {
         if undertaker.limits.bytes_max.is_some() {

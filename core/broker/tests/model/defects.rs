@@ -159,6 +159,22 @@ async fn a_bound_of_bytes_does_not_count_what_was_consumed() {
     }
 }
 
+/// What was routed and then discarded, as by a transaction that cannot be committed, stayed on the scales.
+#[tokio::test]
+async fn a_bound_of_bytes_does_not_count_what_was_discarded() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let limits = QueueLimits { bytes_max: Some(10), ..QueueLimits::default() };
+    let q = declare(&ns, "q", QueueSpec { limits, ..QueueSpec::default() });
+    publish(&ns, queue("q"), "1234");
+    let mut given_up = publisher(&ns);
+    given_up.publish(queue("q"), &message(b"12345678")).unwrap();
+    given_up.discard();
+    publish(&ns, queue("q"), "5678");
+    let (mailbox, mut consumer) = attach(q.subscription());
+    assert_eq!(values(&take(&mailbox, &mut consumer, 2).await), ["1234", "5678"]);
+}
+
 /// One entry for all that died at once could be larger than the log takes; and a look had no end.
 #[tokio::test]
 async fn many_that_die_at_once_all_arrive() {
