@@ -6,6 +6,7 @@ use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -132,6 +133,13 @@ impl Places {
         self.root.join("target/bench-data")
     }
 
+    /// A folder that no broker before had: ports come again, and who is started in another's place shall find nothing
+    /// there, nor lose its folder when the other's is removed.
+    fn fresh_data(&self) -> PathBuf {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        self.data().join(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
     /// The same, but the broker may use whatever there is.
     pub(crate) fn on_every_core(&self) -> Self {
         // This process itself may run on one only.
@@ -200,7 +208,7 @@ impl Broker {
             with.push(Self::start(Contestant::Kafka, places)?);
         }
         let port = free_ports()?;
-        let data = places.data().join(format!("{}-{port}", std::process::id()));
+        let data = places.fresh_data();
         fs::create_dir_all(&data)?;
         let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let core = match contestant {
@@ -410,5 +418,26 @@ impl Drop for Broker {
         if std::env::var_os("INVER_BENCH_KEEP").is_none() {
             let _ = fs::remove_dir_all(&self.data);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_broker_has_a_folder_of_its_own_and_interrupted_ones_lose_theirs() {
+        let root = std::env::temp_dir().join(format!("inver-bench-{}", std::process::id()));
+        let (inver, peers, cores) = (PathBuf::new(), PathBuf::new(), String::new());
+        let places = Places { root: root.clone(), inver, peers, cores, for_latency: false };
+        let (one, other) = (places.fresh_data(), places.fresh_data());
+        assert_ne!(one, other);
+        // No process has this id: it is above what Linux gives out.
+        let left = places.data().join("99999999-0");
+        fs::create_dir_all(&one).unwrap();
+        fs::create_dir_all(&left).unwrap();
+        clear_interrupted(&places);
+        assert!(one.exists() && !left.exists());
+        fs::remove_dir_all(root).unwrap();
     }
 }

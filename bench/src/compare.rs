@@ -103,7 +103,7 @@ pub(crate) fn compare(
     for work in &first {
         measure(work, &mut brokers, settings, places, progress, results)?;
     }
-    if settings.with_all {
+    if settings.with_all && tools::are_there(field) {
         progress.begin(&format!("{field:?}: the peer's own tools"));
         let tools = tools::play(field, &mut brokers, settings, places, results);
         tools.unwrap_or_else(|error| results.trouble(format!("tools of {field:?}: {error:#}")));

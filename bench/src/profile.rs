@@ -150,6 +150,11 @@ pub(crate) fn look(
         broker.record = Some(file.clone());
         let run = work.run(broker, settings.lengths);
         broker.record = None;
+        if run.is_err()
+            && let Err(error) = broker.renew(places)
+        {
+            results.trouble(format!("{contestant} did not start again: {error:#}"));
+        }
         let profile = run.and_then(|figures| {
             let cost = figures.get("cpu_s_per_million").copied().unwrap_or(0.0);
             Ok(Profile { cpu_s_per_million: cost, ..read(&file)? })
@@ -160,12 +165,11 @@ pub(crate) fn look(
                 println!("{:<6} {:<18} {}", work.id, contestant.title(), profile.brief());
                 results.profiles.entry(work.id.to_owned()).or_default().insert(contestant, profile);
             }
-            Err(error) => {
+            Err(error) if contestant.is_inver() => {
                 results.trouble(format!("{} of {contestant}, profiled: {error:#}", work.id));
-                if let Err(error) = broker.renew(places) {
-                    results.trouble(format!("{contestant} did not start again: {error:#}"));
-                }
             }
+            // A peer is only looked at for comparison.
+            Err(error) => eprintln!("{} of {contestant}, profiled: {error:#}", work.id),
         }
     }
     Ok(())

@@ -194,6 +194,10 @@ fn ask(tool: &Tool, broker: &Broker, topic: &str, places: &Places) -> Result<Fig
     Ok(figures)
 }
 
+pub(crate) fn are_there(field: Field) -> bool {
+    TOOLS.iter().any(|tool| tool.field == field)
+}
+
 /// A guess of how long the tools of a field take.
 pub(crate) fn planned(field: Field, settings: &Settings) -> Duration {
     let tools = TOOLS.iter().filter(|tool| tool.field == field).count() as u32;
