@@ -378,13 +378,13 @@ fn recover_sessions(log: &Log, by_id: &HashMap<u32, Namespace>) -> Result<(), Ro
                 no_local: row.no_local,
                 opaque: row.opaque.into(),
             };
-            session.recover_filter(filter, options);
+            session.recover_filter(&filter, options);
         }
         Ok(())
     })?;
     each(log, catalog::SESSION_STATE, by_id, |namespace, key, value| {
         if let Some((session, key)) = of(namespace, &key) {
-            session.recover_blob(key, value);
+            session.recover_blob(&key, value);
         }
         Ok(())
     })?;

@@ -5,7 +5,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use inver_storage::Lsn;
 
 use super::{Session, SubscribeError, SubscriptionOptions};
@@ -37,7 +36,7 @@ impl Session {
         let joining = core.namespace.join_group(group, filter, mode, durable, &core.client_id);
         let joined = joining.and_then(|subscription| {
             let consumer = subscription.attach(consumer)?;
-            let (existed, lsn) = core.remember_filter(&Bytes::copy_from_slice(text), options)?;
+            let (existed, lsn) = core.remember_filter(text, options)?;
             Ok((consumer, existed, lsn.or(subscription.made())))
         });
         if joined.is_err() && !was_member {
@@ -52,7 +51,7 @@ impl Session {
         text: &[u8],
         options: &SubscriptionOptions,
     ) -> Result<(bool, Option<Lsn>), SubscribeError> {
-        self.core.remember_filter(&Bytes::copy_from_slice(text), options)
+        self.core.remember_filter(text, options)
     }
 }
 

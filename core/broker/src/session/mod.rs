@@ -93,7 +93,7 @@ pub(crate) struct SessionCore {
 }
 
 struct State {
-    filters: Few<Bytes, SubscriptionOptions>,
+    filters: Few<Box<[u8]>, SubscriptionOptions>,
     blobs: Few<Bytes, Bytes>,
     presence: Presence,
     expiry: Expiry,
@@ -190,13 +190,13 @@ impl SessionCore {
     }
 
     /// Hears of the filter, from now on in this way.
-    fn bind(self: &Arc<Self>, text: &Bytes, options: &SubscriptionOptions) {
+    fn bind(self: &Arc<Self>, text: &[u8], options: &SubscriptionOptions) {
         let target = BindTarget::Session {
             session: self.clone(),
             guaranteed: options.guaranteed,
             no_local: options.no_local,
         };
-        let (key, arguments) = (text.to_vec().into_boxed_slice(), Arguments::new());
+        let (key, arguments) = (text.into(), Arguments::new());
         self.namespace.hub().rebind(Bound { target, key, arguments, slashed: true, row: None, made: None });
         self.namespace.changed();
     }
@@ -250,7 +250,7 @@ impl SessionCore {
 
     fn remember_filter(
         &self,
-        text: &Bytes,
+        text: &[u8],
         options: &SubscriptionOptions,
     ) -> Result<(bool, Option<Lsn>), SubscribeError> {
         let mut state = self.state.lock();
@@ -270,7 +270,7 @@ impl SessionCore {
             let submitted = self.namespace.log().submit(entry);
             lsn = Some(submitted.map_err(|e| SubscribeError::Log(e.to_string()))?.lsn);
         }
-        let existed = state.filters.insert(text.clone(), options.clone()).is_some();
+        let existed = state.filters.insert(text.into(), options.clone()).is_some();
         Ok((existed, lsn))
     }
 }
@@ -307,17 +307,16 @@ impl Session {
         filter: &[u8],
         options: &SubscriptionOptions,
     ) -> Result<(bool, Option<Lsn>), SubscribeError> {
-        let text = Bytes::copy_from_slice(filter);
-        if !self.core.state.lock().filters.contains_key(&text) {
+        if !self.core.state.lock().filters.contains_key(filter) {
             let namespace = &self.core.namespace;
             limits::room("bindings", namespace.hub().binding_count(), namespace.limits().bindings_max)?;
         }
-        let (existed, lsn) = self.core.remember_filter(&text, options)?;
+        let (existed, lsn) = self.core.remember_filter(filter, options)?;
         self.make_live();
         if options.guaranteed {
             self.make_inbox();
         }
-        self.core.bind(&text, options);
+        self.core.bind(filter, options);
         Ok((existed, lsn))
     }
 

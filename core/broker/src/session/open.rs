@@ -193,24 +193,25 @@ impl SessionCore {
         Some(core)
     }
 
-    pub(crate) fn recover_filter(self: &Arc<Self>, text: Bytes, options: SubscriptionOptions) {
-        match split_share(&text) {
+    pub(crate) fn recover_filter(self: &Arc<Self>, text: &[u8], options: SubscriptionOptions) {
+        match split_share(text) {
             Some((group, filter)) => {
                 let durable = options.guaranteed;
                 if let Err(error) = self.namespace.recover_member(group, filter, durable, &self.client_id) {
                     tracing::error!(client_id = %self.client_id, %error, "a shared subscription is not there again");
                 }
             }
-            None => self.bind(&text, &options),
+            None => self.bind(text, &options),
         }
-        self.state.lock().filters.insert(text, options);
+        self.state.lock().filters.insert(text.into(), options);
     }
 
-    pub(crate) fn recover_blob(&self, key: Bytes, value: Bytes) {
-        if let Some(will) = super::will::recovered(&key, &value) {
+    pub(crate) fn recover_blob(&self, key: &[u8], value: Bytes) {
+        if let Some(will) = super::will::recovered(key, &value) {
             self.state.lock().will = Some(Box::new(will));
         }
-        self.state.lock().blobs.insert(key, value);
+        // Copied: a part of the row's key would keep all of that.
+        self.state.lock().blobs.insert(Bytes::copy_from_slice(key), value);
     }
 
     /// After everything was recovered: the expiry and the will run on.
@@ -241,7 +242,7 @@ impl SessionCore {
             state.expiry = spec.expiry;
             let blobs = state.blobs.iter().filter(|(k, _)| !super::will::is_key(k));
             (
-                state.filters.iter().map(|(t, o)| (t.clone(), o.clone())).collect(),
+                state.filters.iter().map(|(t, o)| (Bytes::copy_from_slice(t), o.clone())).collect(),
                 blobs.map(|(k, v)| (k.clone(), v.clone())).collect(),
             )
         };
