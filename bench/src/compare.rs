@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::broker::{Broker, Contestant, Places};
+use crate::broker::Broker;
+use crate::contestant::Contestant;
+use crate::places::Places;
 use crate::progress::Progress;
-use crate::report::results::{Results, Run, spread};
 use crate::report::table;
+use crate::results::{Results, Run, spread};
 use crate::works::{Bound, Field, Kind, Lengths, Noun, Work};
 use crate::{profile, tools};
 

@@ -1,19 +1,26 @@
 //! `inver-bench`: measures Inver beside Apache Kafka, RabbitMQ and Mosquitto, on the same work in the same run.
 //!
-//! The rooms: [`works`] (what is asked), [`mod@load`] (who asks it), [`broker`] (who is asked), [`compare`]
-//! (whose turn it is), [`mod@progress`] (how far it is), [`usage`] (what it cost), [`report`] (what is told), [`sink`] (what the load generators
-//! themselves can do), [`profile`] (where a broker's time goes), [`gaps`] (what the machine itself
-//! takes away), [`bridge`] (what stands between Mosquitto and Kafka), [`tools`] (the peers' own load tools).
+//! The rooms, each built on those after it only. The commands: [`compare`] (whose turn it is), [`profile`] (where a
+//! broker's time goes), [`tools`] (the peers' own load tools), [`sink`] (what the load generators themselves can do)
+//! and [`mod@report`] (what is told). What they measure with: [`works`] (what is asked), [`broker`] (who is up),
+//! [`bridge`] (what stands between Mosquitto and Kafka) and [`mod@load`] (who asks). What is found: [`results`]
+//! (what is kept), [`perf`] (what a broker's time was for), [`usage`] (what it cost) and [`machine`] (what is under
+//! all of them, and takes its share). Below: [`contestant`] (who is measured), [`places`] (where things lie) and
+//! [`mod@progress`] (how far it is).
 
 mod bridge;
 mod broker;
 mod compare;
-mod gaps;
+mod contestant;
 mod histogram;
 mod load;
+mod machine;
+mod perf;
+mod places;
 mod profile;
 mod progress;
 mod report;
+mod results;
 mod sink;
 mod tools;
 mod usage;
@@ -27,9 +34,11 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use broker::{Contestant, Places};
+use contestant::Contestant;
+use machine::{Machine, gaps};
+use places::Places;
 use progress::Progress;
-use report::results::{Machine, Results};
+use results::Results;
 use works::{Field, Lengths, WORKS, Work};
 
 /// Measures Inver and its peers side by side.
@@ -201,7 +210,7 @@ fn with_results(
 ) -> Result<()> {
     prepare(how)?;
     let places = places(how);
-    broker::clear_interrupted(&places);
+    places::clear_interrupted(&places);
     // A dry run shows its own figures beside nobody else's and is saved nowhere.
     let mut results = if how.dry { Results::default() } else { Results::load(&places.root)? };
     results.dry = how.dry;

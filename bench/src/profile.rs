@@ -1,92 +1,20 @@
-//! Where a broker's time goes: `perf` samples it during a work's window, and each sample is charged to a purpose.
-//!
-//! A kernel sample belongs to the nearest frame above it that tells what it was for; in user space, where frame
-//! pointers are missing, the sampled function itself tells.
+//! Where the brokers' time goes: a work is played once more, with `perf` looking at whoever is asked.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
-use serde::{Deserialize, Serialize};
+use anyhow::{Result, ensure};
 
-use crate::broker::{Broker, Contestant, Places};
+use crate::broker::Broker;
 use crate::compare::{self, Settings};
+use crate::contestant::Contestant;
+use crate::perf::{self, Profile};
+use crate::places::Places;
 use crate::report::number;
-use crate::report::results::Results;
+use crate::results::Results;
 use crate::works::{Field, Wanted, Work};
 
-/// Samples a second: not a divisor of what others do by the clock.
-const FREQUENCY: &str = "997";
-/// Functions that are told of one by one.
-const TOP: usize = 12;
 /// Works that are looked at when none is named, whatever was found of them.
 const PROFILED: [&str; 12] = ["K1", "K1x4", "K2", "K2x4", "K4", "K5", "K6", "A1", "A2", "M1", "M2", "X1"];
-
-/// What a sample was for; a name in a frame's symbol decides, the frame nearest to the sample first.
-const KERNEL: [(&str, &[&str]); 4] = [
-    ("wake-ups and scheduling", &["schedule", "futex", "epoll", "eventfd", "wake_up", "ttwu", "do_poll"]),
-    ("memory", &["page_fault", "mm_fault", "mmap", "munmap", "madvise", "sys_brk", "mprotect"]),
-    ("network", &["tcp_", "sock_", "inet_", "net_rx", "skb_", "sys_sendto", "sys_recvfrom", "loopback"]),
-    (
-        "disk",
-        &[
-            "ext4",
-            "xfs_",
-            "fsync",
-            "fdatasync",
-            "blk_",
-            "bio_",
-            "io_submit",
-            "jbd2",
-            "vfs_write",
-            "vfs_read",
-            "virtqueue",
-            "filemap",
-        ],
-    ),
-];
-const CHECKSUM_AND_COPY: &[&str] = &["crc", "memcpy", "memmove", "memset", "copy_nonoverlapping"];
-const ALLOCATION: &[&str] = &["malloc", "free", "realloc", "calloc", "mi_", "_rjem_", "alloc::"];
-
-/// Where the time of one contestant went in one work.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Profile {
-    pub(crate) samples: u64,
-    pub(crate) cpu_s_per_million: f64,
-    /// Shares of all samples, by purpose.
-    pub(crate) purposes: BTreeMap<String, f64>,
-    /// Functions with the most samples, and their shares.
-    pub(crate) functions: Vec<(String, f64)>,
-}
-
-/// `perf record` while it runs. It ends with this, also where a run fails in its window.
-pub(crate) struct Recorder(Child);
-
-impl Recorder {
-    pub(crate) fn begin(pids: &[u32], file: &Path) -> Result<Self> {
-        let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
-        let child = Command::new("perf")
-            .args(["record", "-q", "-g", "-F", FREQUENCY, "-p", &pids.join(","), "-o"])
-            .arg(file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Ok(Self(child.context("perf")?))
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        if let Some(pid) = Pid::from_raw(self.0.id() as i32) {
-            // One that has ended by itself has nothing to read: that is told of where its file is read.
-            let _ = kill_process(pid, Signal::INT);
-        }
-        let _ = self.0.wait();
-    }
-}
 
 /// Whether a work is looked at when none is named: some always are, and whichever misses what is wanted of it.
 pub(crate) fn is_wanted(work: &Work, results: &Results) -> bool {
@@ -157,12 +85,12 @@ pub(crate) fn look(
         }
         let profile = run.and_then(|figures| {
             let cost = figures.get("cpu_s_per_million").copied().unwrap_or(0.0);
-            Ok(Profile { cpu_s_per_million: cost, ..read(&file)? })
+            Ok(Profile { cpu_s_per_million: cost, ..perf::read(&file)? })
         });
         let _ = std::fs::remove_file(&file);
         match profile {
             Ok(profile) => {
-                println!("{:<6} {:<18} {}", work.id, contestant.title(), profile.brief());
+                println!("{:<6} {:<18} {}", work.id, contestant.title(), brief(&profile));
                 results.profiles.entry(work.id.to_owned()).or_default().insert(contestant, profile);
             }
             Err(error) if contestant.is_inver() => {
@@ -175,161 +103,11 @@ pub(crate) fn look(
     Ok(())
 }
 
-impl Profile {
-    fn brief(&self) -> String {
-        let mut parts: Vec<(&String, &f64)> = self.purposes.iter().collect();
-        parts.sort_by(|one, other| other.1.total_cmp(one.1));
-        let parts: Vec<String> =
-            parts.iter().map(|(name, share)| format!("{name} {:.0} %", **share * 100.0)).collect();
-        format!("CPU a million {} s: {}", number(self.cpu_s_per_million), parts.join(", "))
-    }
-}
-
-/// Reads what `perf record` wrote.
-fn read(file: &PathBuf) -> Result<Profile> {
-    let output = Command::new("perf")
-        .args(["script", "--no-inline", "-F", "comm,ip,sym,dso", "-i"])
-        .arg(file)
-        .output()
-        .context("perf script")?;
-    let profile = sum(&String::from_utf8_lossy(&output.stdout));
-    ensure!(profile.samples > 0, "perf saw nothing: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(profile)
-}
-
-/// Samples are a thread's name and below it a frame a line, the innermost first, with a blank line between.
-fn sum(script: &str) -> Profile {
-    let (mut purposes, mut functions) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
-    let mut samples = 0;
-    for sample in script.split("\n\n") {
-        let mut lines = sample.lines().filter(|line| !line.trim().is_empty());
-        let (Some(thread), Some(leaf)) = (lines.next(), lines.next()) else { continue };
-        samples += 1;
-        let frames: Vec<&str> = std::iter::once(leaf).chain(lines).collect();
-        *purposes.entry(purpose(thread.trim(), &frames).to_owned()).or_default() += 1;
-        *functions.entry(name(leaf)).or_default() += 1;
-    }
-    let share = |count: u64| count as f64 / samples as f64;
-    let mut functions: Vec<_> = functions.into_iter().map(|(name, count)| (name, share(count))).collect();
-    functions.sort_by(|one, other| other.1.total_cmp(&one.1));
-    functions.truncate(TOP);
-    let purposes = purposes.into_iter().map(|(name, count)| (name, share(count))).collect();
-    Profile { samples, cpu_s_per_million: 0.0, purposes, functions }
-}
-
-fn is_kernel(frame: &str) -> bool {
-    frame.contains("([kernel") || frame.contains("([guest.kernel") || frame.contains(".ko)")
-}
-
-fn purpose(thread: &str, frames: &[&str]) -> &'static str {
-    let holds = |frame: &str, marks: &[&str]| marks.iter().any(|mark| frame.contains(mark));
-    let Some(leaf) = frames.first() else { return "other" };
-    if thread.starts_with("C1 Comp") || thread.starts_with("C2 Comp") {
-        return "compiling while it runs";
-    }
-    if thread.starts_with("G1 ") || thread.starts_with("GC Thread") || thread.starts_with("VM Thread") {
-        return "garbage collection";
-    }
-    if is_kernel(leaf) {
-        return frames
-            .iter()
-            .take_while(|frame| is_kernel(frame))
-            .find_map(|frame| KERNEL.iter().find(|(_, marks)| holds(frame, marks)))
-            .map_or("kernel, other", |(purpose, _)| purpose);
-    }
-    let symbol = name(leaf);
-    if holds(&symbol, CHECKSUM_AND_COPY) {
-        "checksum and copy"
-    } else if holds(&symbol, ALLOCATION) {
-        "allocation"
-    } else {
-        "the broker itself"
-    }
-}
-
-/// The function of a frame: `   7f12 function (/path/of/binary)`.
-fn name(frame: &str) -> String {
-    let frame = frame.trim();
-    let symbol = frame.split_once(' ').map_or(frame, |(_, rest)| rest);
-    let (symbol, of) = symbol.rsplit_once(" (").unwrap_or((symbol, ""));
-    if symbol == "[unknown]" {
-        let of = of.trim_end_matches(')').rsplit('/').next().unwrap_or(of);
-        return if of.starts_with("perf-") || of.contains("anon") {
-            "compiled code".into()
-        } else {
-            of.into()
-        };
-    }
-    symbol.to_owned()
-}
-
-/// Purposes of all these profiles, those with the largest shares first.
-pub(crate) fn purposes(profiles: &BTreeMap<Contestant, Profile>) -> Vec<String> {
-    let mut sums = BTreeMap::<&str, f64>::new();
-    for profile in profiles.values() {
-        for (purpose, share) in &profile.purposes {
-            *sums.entry(purpose).or_default() += share;
-        }
-    }
-    let mut purposes: Vec<_> = sums.into_iter().collect();
-    purposes.sort_by(|one, other| other.1.total_cmp(&one.1));
-    purposes.into_iter().map(|(purpose, _)| purpose.to_owned()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_are_charged_to_what_they_were_for() {
-        let script = "\
-worker
-\tffff01 rep_movs_alternative ([kernel.kallsyms])
-\tffff02 tcp_sendmsg ([kernel.kallsyms])
-\tffff03 do_syscall_64 ([kernel.kallsyms])
-\t7f01 send (/usr/lib/libc.so)
-
-worker
-\tffff01 try_to_wake_up ([kernel.kallsyms])
-\tffff02 tcp_rcv_established ([kernel.kallsyms])
-
-worker
-\tffff01 rep_movs_alternative ([kernel.kallsyms])
-\tffff02 ext4_file_write_iter ([kernel.kallsyms])
-
-worker
-\t5501 crc32c::update (/inver)
-\t5502 vfs_write (/inver)
-
-worker
-\t5501 inver::route (/inver)
-
-C2 CompilerThre
-\t7f01 PhaseLive::compute (/libjvm.so)
-
-";
-        let profile = sum(script);
-        assert_eq!(profile.samples, 6);
-        let names: Vec<&str> = profile.purposes.keys().map(String::as_str).collect();
-        assert_eq!(
-            names,
-            [
-                "checksum and copy",
-                "compiling while it runs",
-                "disk",
-                "network",
-                "the broker itself",
-                "wake-ups and scheduling"
-            ]
-        );
-        assert!(profile.functions.iter().any(|(name, share)| name == "inver::route" && *share > 0.1));
-    }
-
-    #[test]
-    fn a_recorder_that_is_dropped_has_ended() {
-        let child = Command::new("sleep").arg("600").spawn().unwrap();
-        let pid = Pid::from_raw(child.id() as i32).unwrap();
-        drop(Recorder(child));
-        assert!(rustix::process::test_kill_process(pid).is_err(), "it still runs");
-    }
+/// A profile in a line.
+fn brief(profile: &Profile) -> String {
+    let mut parts: Vec<(&String, &f64)> = profile.purposes.iter().collect();
+    parts.sort_by(|one, other| other.1.total_cmp(one.1));
+    let parts: Vec<String> =
+        parts.iter().map(|(name, share)| format!("{name} {:.0} %", **share * 100.0)).collect();
+    format!("CPU a million {} s: {}", number(profile.cpu_s_per_million), parts.join(", "))
 }

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::broker::{Broker, Contestant, Places};
+use crate::broker::Broker;
 use crate::compare::{self, Settings};
+use crate::contestant::Contestant;
 use crate::load::kafka;
+use crate::places::Places;
 use crate::report::number;
-use crate::report::results::Results;
+use crate::results::{Figures, Results};
 use crate::usage;
-use crate::works::{Field, Figures};
+use crate::works::Field;
 
 /// A guess of how long a run of a tool takes.
 const TOOL_TIME: Duration = Duration::from_secs(6);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::event::epoll;
 
 use super::{Actor, Link, Stage};
-use crate::profile::Recorder;
+use crate::perf::Recorder;
 use crate::usage::{self, Usage};
 
 /// Output that may wait on a connection before its actor is asked for more.

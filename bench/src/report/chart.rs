@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::number;
+use super::figures::number;
 
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 150.0;

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::number;
-use super::results::Results;
-use crate::works::{Figures, WORKS, Work};
+use super::figures::number;
+use crate::results::{Figures, Results};
+use crate::works::{WORKS, Work};
 
 /// Headroom that the generators shall have over the fastest broker.
 const HEADROOM: f64 = 3.0;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::results::Machine;
+use crate::machine::Machine;
 
 /// From this share of the time on a 99th percentile is the machine's.
 const SHARE_OF_P99: f64 = 0.01;
@@ -57,7 +57,7 @@ pub(crate) fn gaps(page: &mut String, machine: &Machine) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gaps::CoreGaps;
+    use crate::machine::gaps::CoreGaps;
 
     fn told(lost_share: f64) -> String {
         let core = CoreGaps { lost_share, longest_us: 6_900.0, over_1_ms_per_s: 2.5, ..CoreGaps::default() };

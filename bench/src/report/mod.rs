@@ -1,11 +1,11 @@
 //! What was found: kept as JSON, shown as a table, a page and charts. Nothing in the page is typed in.
 
-pub(crate) mod chart;
+mod chart;
+mod figures;
 mod loads;
 mod machine;
-pub(crate) mod page;
+mod page;
 mod profiles;
-pub(crate) mod results;
 pub(crate) mod table;
 mod wanted;
 
@@ -13,7 +13,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use results::{FOLDER, Results};
+use crate::results::{FOLDER, Results};
+pub(crate) use figures::number;
 
 /// Writes the JSON, the page and its charts; a dry run writes nothing.
 pub(crate) fn save(results: &mut Results, root: &Path) -> Result<()> {
@@ -24,47 +25,4 @@ pub(crate) fn save(results: &mut Results, root: &Path) -> Result<()> {
     results.write(root)?;
     page::write(results, &root.join(FOLDER))?;
     profiles::write(results, &root.join(FOLDER))
-}
-
-/// Figures that are shown: name, title, unit.
-pub(crate) const FIGURES: &[(&str, &str, &str)] = &[
-    ("per_s", "throughput", "/s"),
-    ("cpu_s_per_million", "CPU a million", "s"),
-    ("p50_us", "p50", "µs"),
-    ("p90_us", "p90", "µs"),
-    ("p99_us", "p99", "µs"),
-    ("p999_us", "p99.9", "µs"),
-    ("confirm_p50_us", "ack p50", "µs"),
-    ("confirm_p99_us", "ack p99", "µs"),
-    ("rss_mb", "memory", "MB"),
-    ("disk_bytes_per_message", "to disk a message", "B"),
-    ("switches_per_message", "wake-ups a message", ""),
-    ("start_ms", "start", "ms"),
-    ("rss_bytes_each", "memory each", "B"),
-    ("made_s", "made in", "s"),
-    ("made_cpu_s", "CPU for it", "s"),
-    ("idle_ms_per_s", "idle CPU a second", "ms"),
-    ("restart_ms", "restart", "ms"),
-    ("restarted_rss_mb", "memory after it", "MB"),
-    ("lost", "lost", ""),
-];
-
-/// A number with as many digits as it deserves.
-pub(crate) fn number(value: f64) -> String {
-    let size = value.abs();
-    if size >= 1e6 {
-        format!("{:.2} M", value / 1e6)
-    } else if size >= 10_000.0 {
-        format!("{:.0} k", value / 1e3)
-    } else if size >= 1_000.0 {
-        format!("{:.2} k", value / 1e3)
-    } else if size >= 100.0 || value == 0.0 {
-        format!("{value:.0}")
-    } else if size >= 10.0 {
-        format!("{value:.1}")
-    } else if size >= 1.0 {
-        format!("{value:.2}")
-    } else {
-        format!("{value:.3}")
-    }
 }

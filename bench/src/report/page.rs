@@ -8,11 +8,10 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::chart::{Group, bars};
-use super::number;
-use super::results::{Measured, Results, spread};
-use super::table::ratio;
+use super::figures::{number, ratio};
 use super::{loads, machine, wanted};
-use crate::broker::Contestant;
+use crate::contestant::Contestant;
+use crate::results::{Measured, Results, spread};
 use crate::works::{Field, WORKS, Work};
 
 const INTRODUCTION: &str = "\

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::number;
-use super::results::Results;
-use crate::profile::purposes;
+use super::figures::number;
+use crate::perf::purposes;
+use crate::results::Results;
 use crate::works::WORKS;
 
 const INTRODUCTION: &str = "\

@@ -1,9 +1,8 @@
 //! The table in the terminal.
 
-use super::results::Results;
-use super::{FIGURES, number};
-use crate::broker::Contestant;
-use crate::works::{Figures, Work};
+use super::figures::{FIGURES, number, ratio};
+use crate::results::{Figures, Results};
+use crate::works::Work;
 
 /// One run in a line.
 pub(crate) fn brief(figures: &Figures) -> String {
@@ -18,15 +17,6 @@ pub(crate) fn brief(figures: &Figures) -> String {
         parts.push(format!("cores {broker:.2}+{load:.2}"));
     }
     parts.join(", ")
-}
-
-/// Peer ÷ Inver of the figure that the work is judged by, or Inver ÷ peer where more is better.
-pub(crate) fn ratio(work: &Work, results: &Results, contestant: Contestant, figure: &str) -> Option<f64> {
-    let measured = results.works.get(work.id)?;
-    let peer = *work.field.contestants().last()?;
-    let (own, other) = (measured.spread(contestant, figure)?.median, measured.spread(peer, figure)?.median);
-    let ratio = if figure == "per_s" { own / other } else { other / own };
-    ratio.is_finite().then_some(ratio)
 }
 
 /// Medians with minimum and maximum, a line a contestant.

@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::results::Results;
-use super::table::ratio;
-use super::{FIGURES, number};
+use super::figures::{FIGURES, number, ratio};
+use crate::results::Results;
 use crate::works::{Bound, WORKS, Wanted, Work};
 
 /// What was found of something wanted.

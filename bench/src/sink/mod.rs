@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::broker::{Broker, Contestant, Places};
+use crate::broker::Broker;
 use crate::compare::Settings;
+use crate::contestant::Contestant;
+use crate::places::Places;
 use crate::progress::Progress;
-use crate::report::results::Results;
 use crate::report::table;
+use crate::results::Results;
 use crate::works::{Field, Kind, WORKS, Work};
 
 /// A guess of what a run takes beside its window.

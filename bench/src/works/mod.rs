@@ -7,23 +7,21 @@ mod mqtt;
 mod scale;
 mod table;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
-use crate::broker::{Broker, Contestant};
+use crate::broker::Broker;
+use crate::contestant::Contestant;
 use crate::load::drive::{Outcome, Plan, drive};
 use crate::load::{Actor, Link, Stage};
+use crate::results::Figures;
 use Contestant::{InverAlways as Always, InverOs as Os};
 
 pub(crate) use scale::Noun;
 pub(crate) use table::WORKS;
-
-/// Figures by name; see [`crate::report::FIGURES`].
-pub(crate) type Figures = BTreeMap<String, f64>;
 
 /// Which peers a work is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -2,7 +2,7 @@
 
 use super::Bound::{AtMost, Times, TimesOf};
 use super::{Bound, Field, Kind, Noun, Wanted, Work};
-use crate::broker::Contestant::{self, InverAlways as Always, InverOs as Os};
+use crate::contestant::Contestant::{self, InverAlways as Always, InverOs as Os};
 
 const CPU: &str = "cpu_s_per_million";
 const THROUGHPUT: &str = "per_s";

@@ -8,13 +8,16 @@ use std::process::Command;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::Contestant;
-use crate::gaps::{CoreGaps, Ticks};
-use crate::profile::Profile;
-use crate::works::Figures;
+use crate::contestant::Contestant;
+use crate::machine::Machine;
+use crate::machine::gaps::Ticks;
+use crate::perf::Profile;
 
 /// Where reports lie, below the project's root.
 pub(crate) const FOLDER: &str = "docs/performance";
+
+/// Figures of a run, by name.
+pub(crate) type Figures = BTreeMap<String, f64>;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Results {
@@ -38,19 +41,6 @@ pub(crate) struct Results {
     /// What went wrong in this run.
     #[serde(skip)]
     pub(crate) troubles: Vec<String>,
-}
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Machine {
-    pub(crate) processor: String,
-    pub(crate) cores: usize,
-    pub(crate) kernel: String,
-    /// What the host takes from its cores; none: it was not looked at.
-    #[serde(default)]
-    pub(crate) gaps: Vec<CoreGaps>,
-    /// What the hypervisor says that it took over the last run.
-    #[serde(default)]
-    pub(crate) steal_share: Option<f64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -79,22 +69,6 @@ pub(crate) struct Spread {
     pub(crate) max: f64,
 }
 
-impl Machine {
-    pub(crate) fn here() -> Self {
-        let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let processor =
-            processor.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let cores = fs::read_to_string("/proc/cpuinfo").unwrap_or_default().matches("processor\t").count();
-        Self {
-            processor: processor.trim_start_matches(['\t', ' ', ':']).trim().to_owned(),
-            cores,
-            kernel: kernel.trim().to_owned(),
-            ..Self::default()
-        }
-    }
-}
-
 /// Today, as the machine's `date` says it.
 pub(crate) fn day() -> String {
     let output = Command::new("date").arg("-u").arg("+%Y-%m-%d").output();
@@ -114,7 +88,7 @@ impl Results {
     }
 
     /// Writes the JSON.
-    pub(super) fn write(&self, root: &Path) -> Result<()> {
+    pub(crate) fn write(&self, root: &Path) -> Result<()> {
         fs::create_dir_all(root.join(FOLDER))?;
         // Whoever is interrupted leaves the old or the new, whole.
         let new = Self::path(root).with_extension("new");
@@ -123,7 +97,7 @@ impl Results {
     }
 
     /// Brings the hypervisor's steal of this run up to now.
-    pub(super) fn count_steal(&mut self) {
+    pub(crate) fn count_steal(&mut self) {
         if let Some(since) = self.steal_since {
             self.machine.steal_share = Some((Ticks::now() - since).steal_share());
         }

@@ -1,171 +1,24 @@
-//! The contestants: Inver in two settings, and its peers; started on core 0, stopped by their own ids.
+//! A broker that runs: started, asked whether it answers, started again, and stopped by the ids of its processes.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
-use serde::{Deserialize, Serialize};
 
 use crate::bridge::{CAPTURE_PARTITIONS, CAPTURE_TOPIC};
-use crate::report::results::Machine;
+use crate::contestant::Contestant;
+use crate::places::Places;
 use crate::usage;
 
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// So much of a broker's own error is told.
 const ERROR_CHARS: usize = 200;
-
-/// Who is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Contestant {
-    /// Inver with the peer's own promise.
-    InverOs,
-    /// Inver as it comes: an acknowledgement means that it is on the disk.
-    InverAlways,
-    Kafka,
-    Rabbitmq,
-    Mosquitto,
-    /// Mosquitto, a bridge process and Kafka: the other way from MQTT to Kafka.
-    Bridged,
-    /// Answers without doing anything: shows what the load generators can do.
-    #[value(skip)]
-    Sink,
-    /// Inver on every core, each connection pinned to one of a runtime a core.
-    InverPerCore,
-    /// Inver on every core, one work-stealing runtime.
-    InverMultiThread,
-}
-
-impl Contestant {
-    pub(crate) fn is_inver(self) -> bool {
-        matches!(self, Self::InverOs | Self::InverAlways | Self::InverPerCore | Self::InverMultiThread)
-    }
-
-    /// Environment of Inver.
-    fn variables(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::InverOs => &[("INVER_LOG_COMMIT", "os"), ("INVER_CAPTURE_RULES", "[]")],
-            Self::InverAlways => &[("INVER_LOG_COMMIT", "always")],
-            Self::InverPerCore => &[("INVER_LOG_COMMIT", "os"), ("INVER_RUNTIME_KIND", "per-core")],
-            Self::InverMultiThread => &[("INVER_LOG_COMMIT", "os"), ("INVER_RUNTIME_KIND", "multi-thread")],
-            _ => &[],
-        }
-    }
-
-    pub(crate) fn is_compiled_while_it_runs(self) -> bool {
-        matches!(self, Self::Kafka | Self::Bridged)
-    }
-
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Self::InverOs => "Inver, commit=os",
-            Self::InverAlways => "Inver, default",
-            Self::Kafka => "Apache Kafka",
-            Self::Rabbitmq => "RabbitMQ",
-            Self::Mosquitto => "Mosquitto",
-            Self::Bridged => "Mosquitto + bridge + Kafka",
-            Self::Sink => "sink",
-            Self::InverPerCore => "Inver, a runtime a core",
-            Self::InverMultiThread => "Inver, multi-thread",
-        }
-    }
-
-    /// What was set, in words for the report.
-    pub(crate) fn settings(self) -> &'static str {
-        match self {
-            Self::InverOs => {
-                "log.commit = \"os\" (written to the page cache before it is acknowledged), capture.rules = [] (MQTT publishes are not kept for Kafka readers)"
-            }
-            Self::InverAlways => {
-                "defaults: log.commit = \"always\" (synced to the disk before it is acknowledged), MQTT publishes also kept in the topic `mqtt`"
-            }
-            Self::Kafka => {
-                "one KRaft node, heap 1 GiB, G1 as in Kafka's own start script, replication 1, socket buffers left to the kernel, files of deleted topics gone at once, in K6 segment.index.bytes = 65536, defaults else: nothing is synced before it is acknowledged"
-            }
-            Self::Rabbitmq => {
-                "no plugins, classic queues, Erlang without busy waiting (+sbwt none), as its guide advises on few cores; nothing is synced before it is confirmed"
-            }
-            Self::Mosquitto => {
-                "persistence off, max_queued_messages 0 and max_inflight_messages 0 so that it drops nothing; set_tcp_nodelay true where latency is measured, false (its default) elsewhere, which costs it less"
-            }
-            Self::Bridged => {
-                "Mosquitto and Kafka as above; between them a small bridge written for this bench (QoS 1 subscription, acknowledged after Kafka has: everything that has come goes as one batch), all on one core"
-            }
-            Self::Sink => "reads, counts and answers",
-            Self::InverPerCore => {
-                "runtime.kind = \"per-core\" (the default), log.commit = \"os\", on every core"
-            }
-            Self::InverMultiThread => "runtime.kind = \"multi-thread\", log.commit = \"os\", on every core",
-        }
-    }
-}
-
-impl fmt::Display for Contestant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.title())
-    }
-}
-
-/// Where binaries, scripts and scratch data lie.
-#[derive(Clone, Debug)]
-pub(crate) struct Places {
-    pub(crate) root: PathBuf,
-    pub(crate) inver: PathBuf,
-    pub(crate) peers: PathBuf,
-    /// Cores of the broker, as `taskset` wants them.
-    pub(crate) cores: String,
-    /// Whether who can be set up for latency or for throughput is set up for latency.
-    pub(crate) for_latency: bool,
-}
-
-impl Places {
-    /// Scratch data, each name beginning with the id of the process that it is of.
-    pub(crate) fn data(&self) -> PathBuf {
-        self.root.join("target/bench-data")
-    }
-
-    /// A folder that no broker before had: ports come again, and who is started in another's place shall find nothing
-    /// there, nor lose its folder when the other's is removed.
-    fn fresh_data(&self) -> PathBuf {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        self.data().join(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
-    }
-
-    /// The same, but the broker may use whatever there is.
-    pub(crate) fn on_every_core(&self) -> Self {
-        // This process itself may run on one only.
-        Self { cores: format!("0-{}", Machine::here().cores.max(1) - 1), ..self.clone() }
-    }
-
-    pub(crate) fn script(&self, name: &str) -> Command {
-        // It ends with the bench, however that ends.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM"]).arg(self.root.join("bench/peers").join(name));
-        command.env("PEERS", &self.peers);
-        command
-    }
-}
-
-/// Removes what runs that were interrupted have left: folders and files that are named by a process which is no more.
-pub(crate) fn clear_interrupted(places: &Places) {
-    for entry in fs::read_dir(places.data()).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.split(['-', '.']).next()?.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
-            // What cannot be removed is in nobody's way.
-            let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
-        }
-    }
-}
 
 /// A broker that runs.
 pub(crate) struct Broker {
@@ -418,26 +271,5 @@ impl Drop for Broker {
         if std::env::var_os("INVER_BENCH_KEEP").is_none() {
             let _ = fs::remove_dir_all(&self.data);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_broker_has_a_folder_of_its_own_and_interrupted_ones_lose_theirs() {
-        let root = std::env::temp_dir().join(format!("inver-bench-{}", std::process::id()));
-        let (inver, peers, cores) = (PathBuf::new(), PathBuf::new(), String::new());
-        let places = Places { root: root.clone(), inver, peers, cores, for_latency: false };
-        let (one, other) = (places.fresh_data(), places.fresh_data());
-        assert_ne!(one, other);
-        // No process has this id: it is above what Linux gives out.
-        let left = places.data().join("99999999-0");
-        fs::create_dir_all(&one).unwrap();
-        fs::create_dir_all(&left).unwrap();
-        clear_interrupted(&places);
-        assert!(one.exists() && !left.exists());
-        fs::remove_dir_all(root).unwrap();
     }
 }
