@@ -3,25 +3,20 @@
 //! Whoever fails is left out of the work and started anew: one broken broker ends neither a work nor a report.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::broker::Broker;
+use crate::contest::{self, Settings};
 use crate::contestant::Contestant;
 use crate::places::Places;
 use crate::progress::Progress;
 use crate::report::table;
 use crate::results::{Results, Run, spread};
-use crate::works::{Bound, Field, Kind, Lengths, Noun, Work};
+use crate::works::{Bound, Field, Work};
 use crate::{profile, tools};
 
-/// How long a virtual machine that was just started is given to compile what is hot.
-const COMPILE_TIME: Duration = Duration::from_secs(20);
-/// Before each work it runs warm until two runs in succession have cost no less than the best before them by this share …
-const STILL_GAINS: f64 = 0.05;
-/// … but no longer than this.
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(40);
 /// Rounds that a work gets in addition if by some of its rounds what is wanted is met, and by others missed.
 const FURTHER_ROUNDS: usize = 2;
 /// Guesses, for the time that is left: what a run takes beside its window, what becoming warm takes, and a profile.
@@ -29,59 +24,22 @@ const BESIDE_TIME: Duration = Duration::from_millis(700);
 const SETTLE_TIME: Duration = Duration::from_secs(12);
 const PROFILE_TIME: Duration = Duration::from_secs(8);
 
-pub(crate) struct Settings {
-    pub(crate) rounds: usize,
-    pub(crate) lengths: Lengths,
-    /// Only these, if there are any.
-    pub(crate) only: Vec<Contestant>,
-    /// Beside the rounds also profiles and the peers' own tools, on the same brokers, which are warm by then.
-    pub(crate) with_all: bool,
+/// A guess of how long a work takes.
+pub(crate) fn planned(work: &Work, settings: &Settings) -> Duration {
+    let contestants = work.field.contestants().iter().filter(|contestant| settings.takes(**contestant));
+    let runs = (contestants.clone().count() * rounds_of(work, settings)) as u32;
+    let run = settings.lengths.warmup + settings.lengths.window + BESIDE_TIME;
+    let rounds = work.kind.usual_time().unwrap_or(run) * runs;
+    let settles = contestants.filter(|contestant| !contestant.is_inver() && !work.kind.wants_fresh()).count();
+    let profile =
+        if settings.with_all && profile::is_always_wanted(work) { PROFILE_TIME } else { Duration::ZERO };
+    rounds + SETTLE_TIME * settles as u32 + profile
 }
 
-impl Settings {
-    pub(crate) fn takes(&self, contestant: Contestant) -> bool {
-        self.only.is_empty() || self.only.contains(&contestant)
-    }
-
-    /// A guess of how long a work takes.
-    pub(crate) fn planned(&self, work: &Work) -> Duration {
-        let contestants = work.field.contestants().iter().filter(|contestant| self.takes(**contestant));
-        let runs = (contestants.clone().count() * self.rounds_of(work)) as u32;
-        let run = self.lengths.warmup + self.lengths.window + BESIDE_TIME;
-        let rounds = work.kind.usual_time().unwrap_or(run) * runs;
-        let settles =
-            contestants.filter(|contestant| !contestant.is_inver() && !work.kind.wants_fresh()).count();
-        let profile =
-            if self.with_all && profile::is_always_wanted(work) { PROFILE_TIME } else { Duration::ZERO };
-        rounds + SETTLE_TIME * settles as u32 + profile
-    }
-
-    /// Where there is neither a peer nor anything wanted, and a round takes minutes, one says it all.
-    fn rounds_of(&self, work: &Work) -> usize {
-        let is_alone = work.field.contestants().len() == 1;
-        if is_alone && work.wanted.is_empty() { self.rounds.min(1) } else { self.rounds }
-    }
-}
-
-/// Starts the contestants of a field; who does not start is told of and left out.
-pub(crate) fn start(
-    field: Field,
-    settings: &Settings,
-    places: &Places,
-    results: &mut Results,
-) -> Vec<Broker> {
-    let mut brokers = Vec::new();
-    for contestant in field.contestants().iter().copied().filter(|contestant| settings.takes(*contestant)) {
-        eprint!("starting {contestant} … ");
-        match Broker::start(contestant, places) {
-            Ok(broker) => {
-                eprintln!("{} in {:.2} s", broker.version, broker.started_in.as_secs_f64());
-                brokers.push(broker);
-            }
-            Err(error) => results.trouble(format!("{contestant} did not start: {error:#}")),
-        }
-    }
-    brokers
+/// Where there is neither a peer nor anything wanted, and a round takes minutes, one says it all.
+fn rounds_of(work: &Work, settings: &Settings) -> usize {
+    let is_alone = work.field.contestants().len() == 1;
+    if is_alone && work.wanted.is_empty() { settings.rounds.min(1) } else { settings.rounds }
 }
 
 /// Measures `works`, all of one field, and puts what was found into `results`.
@@ -93,14 +51,8 @@ pub(crate) fn compare(
     progress: &mut Progress,
     results: &mut Results,
 ) -> Result<()> {
-    let mut brokers = start(field, settings, places, results);
-    if let Some(work) = works.iter().find(|work| !work.kind.wants_fresh() && !work.kind.is_long()) {
-        for broker in brokers.iter_mut().filter(|broker| broker.contestant.is_compiled_while_it_runs()) {
-            eprintln!("warming {} up", broker.contestant);
-            let window = COMPILE_TIME.saturating_sub(settings.lengths.warmup);
-            let _ = work.run(broker, Lengths { window, ..settings.lengths });
-        }
-    }
+    let mut brokers = contest::start(field, settings, places, results);
+    contest::warm_up(works, &mut brokers, settings.lengths);
     let (last, first): (Vec<&Work>, Vec<&Work>) = works.iter().partition(|work| work.kind.leaves_cold());
     for work in &first {
         measure(work, &mut brokers, settings, places, progress, results)?;
@@ -143,7 +95,7 @@ fn measure(
         profiled.unwrap_or_else(|error| results.trouble(format!("profile of {}: {error:#}", work.id)));
         crate::report::save(results, &places.root)?;
     }
-    progress.end(settings.planned(work));
+    progress.end(planned(work, settings));
     Ok(())
 }
 
@@ -158,7 +110,7 @@ fn rounds(
     own_places.for_latency = work.kind.is_latency();
     let (mut runs, mut failed) = (Vec::new(), BTreeMap::new());
     let mut round = 0;
-    let rounds = settings.rounds_of(work);
+    let rounds = rounds_of(work, settings);
     while round < rounds
         || (round < rounds + FURTHER_ROUNDS && !work.kind.is_long() && is_undecided(work, &runs))
     {
@@ -172,7 +124,7 @@ fn rounds(
             let renewed = work.kind.wants_fresh() || broker.is_tuned_otherwise(&own_places);
             let ready = if renewed { broker.renew(&own_places) } else { Ok(()) };
             if round == 1 && ready.is_ok() && !work.kind.wants_fresh() {
-                settle(work, broker, settings.lengths);
+                contest::settle(work, broker, settings.lengths);
             }
             // What the one before has left unwritten is not written on this one's time.
             rustix::fs::sync();
@@ -203,27 +155,6 @@ fn rounds(
     (runs, failed)
 }
 
-/// Warms a peer up for a work: a virtual machine, or a page cache, that is cold says nothing.
-pub(crate) fn settle(work: &Work, broker: &mut Broker, lengths: Lengths) {
-    if broker.contestant.is_inver() || work.kind.is_long() {
-        return;
-    }
-    let began = Instant::now();
-    // All of it is warm-up.
-    let lengths = Lengths { warmup: Duration::ZERO, ..lengths };
-    let (mut best, mut without_gain) = (f64::INFINITY, 0);
-    loop {
-        let Ok(figures) = work.run(broker, lengths) else { return };
-        let cost = figures.get("cpu_s_per_million").copied().unwrap_or(0.0);
-        without_gain = if cost < best * (1.0 - STILL_GAINS) { 0 } else { without_gain + 1 };
-        best = best.min(cost);
-        let is_settled = !broker.contestant.is_compiled_while_it_runs() || without_gain == 2;
-        if is_settled || began.elapsed() > SETTLE_TIME_MAX {
-            return;
-        }
-    }
-}
-
 /// Whether what is wanted is met by some of these rounds and missed by others.
 fn is_undecided(work: &Work, runs: &[Run]) -> bool {
     let of = |contestant: Contestant, figure: &str| {
@@ -245,52 +176,10 @@ fn is_undecided(work: &Work, runs: &[Run]) -> bool {
     })
 }
 
-impl Kind {
-    pub(crate) fn wants_fresh(self) -> bool {
-        matches!(
-            self,
-            Self::Start | Self::MqttIdle { .. } | Self::MqttSubscriptions { .. } | Self::Scale { .. }
-        )
-    }
-
-    /// Whether a round takes much longer than its window.
-    pub(crate) fn is_long(self) -> bool {
-        match self {
-            Self::KafkaPartitions { partitions } => partitions > 1000,
-            Self::KafkaBacklog { .. } => true,
-            _ => self.wants_fresh() && !self.is_start(),
-        }
-    }
-
-    /// Whether brokers are started anew by it, or may not survive it: nobody is warm after it.
-    fn leaves_cold(self) -> bool {
-        self.is_start() || matches!(self, Self::KafkaPartitions { .. } if self.is_long())
-    }
-
-    pub(crate) fn is_start(self) -> bool {
-        matches!(self, Self::Start)
-    }
-
-    /// A guess of how long a round takes each contestant, where that is not told by the window.
-    fn usual_time(self) -> Option<Duration> {
-        let seconds = match self {
-            Self::KafkaBacklog { .. } => 14,
-            Self::KafkaPartitions { partitions } if partitions > 1000 => 14,
-            Self::MqttSubscriptions { .. } => 15,
-            Self::MqttIdle { .. } | Self::Start => 4,
-            Self::Scale { noun: Noun::Topics, .. } => 30,
-            Self::Scale { noun: Noun::Queues, .. } => 10,
-            Self::Scale { noun: Noun::Sessions, .. } => 200,
-            _ => return None,
-        };
-        Some(Duration::from_secs(seconds))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::works::WORKS;
+    use crate::works::{Lengths, WORKS};
 
     fn run(contestant: Contestant, cpu: f64, per_s: f64) -> Run {
         let figures = [("cpu_s_per_million".to_owned(), cpu), ("per_s".to_owned(), per_s)].into();
@@ -317,7 +206,7 @@ mod tests {
         let lengths = Lengths { warmup: Duration::ZERO, window: Duration::ZERO };
         let settings = Settings { rounds: 3, lengths, only: Vec::new(), with_all: true };
         let of_one: Vec<&str> =
-            WORKS.iter().filter(|work| settings.rounds_of(work) == 1).map(|work| work.id).collect();
+            WORKS.iter().filter(|work| rounds_of(work, &settings) == 1).map(|work| work.id).collect();
         assert_eq!(of_one, ["S2q", "S2s"]);
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! The rooms, each built on those after it only. The commands: [`compare`] (whose turn it is), [`profile`] (where a
 //! broker's time goes), [`tools`] (the peers' own load tools), [`sink`] (what the load generators themselves can do)
-//! and [`mod@report`] (what is told). What they measure with: [`works`] (what is asked), [`broker`] (who is up),
-//! [`bridge`] (what stands between Mosquitto and Kafka) and [`mod@load`] (who asks). What is found: [`results`]
-//! (what is kept), [`perf`] (what a broker's time was for), [`usage`] (what it cost) and [`machine`] (what is under
-//! all of them, and takes its share). Below: [`contestant`] (who is measured), [`places`] (where things lie) and
-//! [`mod@progress`] (how far it is).
+//! and [`mod@report`] (what is told). What they measure with: [`contest`] (everybody is up and warm),
+//! [`works`] (what is asked), [`broker`] (who is asked), [`bridge`] (what stands between Mosquitto and Kafka) and
+//! [`mod@load`] (who asks). What is found: [`results`] (what is kept), [`perf`] (what a broker's time was for),
+//! [`usage`] (what it cost) and [`places`] (where it all lies). Below: [`contestant`] (who is measured), [`machine`]
+//! (what is under all of them, and takes its share), [`histogram`] (latencies) and [`mod@progress`] (how far it is).
 
 mod bridge;
 mod broker;
 mod compare;
+mod contest;
 mod contestant;
 mod histogram;
 mod load;
@@ -34,6 +35,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use contest::Settings;
 use contestant::Contestant;
 use machine::{Machine, gaps};
 use places::Places;
@@ -178,8 +180,8 @@ fn prepare(how: &How) -> Result<()> {
     Ok(())
 }
 
-fn settings(how: &How) -> compare::Settings {
-    compare::Settings {
+fn settings(how: &How) -> Settings {
+    Settings {
         rounds: how.rounds,
         lengths: Lengths {
             warmup: Duration::from_secs_f64(how.warmup),
@@ -204,10 +206,7 @@ fn chosen(field: Field, names: &[String]) -> Result<Vec<&'static Work>> {
 }
 
 /// Prepares this process, does `what` with the results kept so far, and ends badly if anything did.
-fn with_results(
-    how: &How,
-    what: impl FnOnce(&compare::Settings, &Places, &mut Results) -> Result<()>,
-) -> Result<()> {
+fn with_results(how: &How, what: impl FnOnce(&Settings, &Places, &mut Results) -> Result<()>) -> Result<()> {
     prepare(how)?;
     let places = places(how);
     places::clear_interrupted(&places);
@@ -233,12 +232,12 @@ fn with_results(
 }
 
 /// All that there is, or all of some fields. What fails is told of, and the rest goes on.
-fn all(fields: &[Field], settings: &compare::Settings, places: &Places, results: &mut Results) -> Result<()> {
-    let settings = &compare::Settings { with_all: true, only: settings.only.clone(), ..*settings };
+fn all(fields: &[Field], settings: &Settings, places: &Places, results: &mut Results) -> Result<()> {
+    let settings = &Settings { with_all: true, only: settings.only.clone(), ..*settings };
     let with_sink = fields.is_empty();
     let fields = if with_sink { &Field::ALL } else { fields };
     let works = WORKS.iter().filter(|work| fields.contains(&work.field));
-    let mut planned: Duration = works.map(|work| settings.planned(work)).sum();
+    let mut planned: Duration = works.map(|work| compare::planned(work, settings)).sum();
     planned += fields.iter().map(|field| tools::planned(*field, settings)).sum::<Duration>();
     if with_sink {
         planned += sink::planned(settings, &[]);
@@ -269,7 +268,7 @@ fn main() -> Result<()> {
         Command::Compare { field, work, how } => {
             let works = chosen(field, &work)?;
             with_results(&how, |settings, places, results| {
-                let planned = works.iter().map(|work| settings.planned(work)).sum();
+                let planned = works.iter().map(|work| compare::planned(work, settings)).sum();
                 compare::compare(field, &works, settings, places, &mut Progress::new(planned), results)
             })
         }

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use crate::broker::Broker;
-use crate::compare::{self, Settings};
+use crate::contest::{self, Settings};
 use crate::contestant::Contestant;
 use crate::perf::{self, Profile};
 use crate::places::Places;
@@ -43,11 +43,11 @@ pub(crate) fn measure(
     if works.is_empty() {
         return Ok(());
     }
-    let mut brokers = compare::start(field, settings, places, results);
+    let mut brokers = contest::start(field, settings, places, results);
     for work in works {
         for broker in &mut brokers {
             if is_looked_at(broker.contestant, work, settings) {
-                compare::settle(work, broker, settings.lengths);
+                contest::settle(work, broker, settings.lengths);
             }
         }
         look(work, &mut brokers, settings, places, results)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::broker::Broker;
-use crate::compare::{self, Settings};
+use crate::contest::{self, Settings};
 use crate::contestant::Contestant;
 use crate::load::kafka;
 use crate::places::Places;
@@ -210,7 +210,7 @@ pub(crate) fn planned(field: Field, settings: &Settings) -> Duration {
 
 /// Starts the contestants of a field and runs its tools.
 pub(crate) fn run(field: Field, settings: &Settings, places: &Places, results: &mut Results) -> Result<()> {
-    let mut brokers = compare::start(field, settings, places, results);
+    let mut brokers = contest::start(field, settings, places, results);
     play(field, &mut brokers, settings, places, results)
 }
 

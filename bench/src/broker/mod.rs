@@ -1,8 +1,10 @@
 //! A broker that runs: started, asked whether it answers, started again, and stopped by the ids of its processes.
 
+mod launch;
+
 use std::fs::{self, File};
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,10 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::bridge::{CAPTURE_PARTITIONS, CAPTURE_TOPIC};
 use crate::contestant::Contestant;
 use crate::places::Places;
 use crate::usage;
+use launch::{at, free_ports};
 
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,20 +41,6 @@ pub(crate) struct Broker {
     pub(crate) started_in: Duration,
 }
 
-/// Ports below those that the kernel gives to connections: thousands of these may just have ended.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
-/// A port with the next three free as well.
-fn free_ports() -> Result<u16> {
-    let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    let from = PORTS.start + (std::process::id() % 2_000) as u16 * 4;
-    (from..PORTS.end)
-        .chain(PORTS.start..from)
-        .step_by(4)
-        .find(|port| (0..4).all(|next| free(port + next)))
-        .context("no free ports")
-}
-
 impl Broker {
     pub(crate) fn start(contestant: Contestant, places: &Places) -> Result<Self> {
         let mut with = Vec::new();
@@ -63,70 +51,7 @@ impl Broker {
         let port = free_ports()?;
         let data = places.fresh_data();
         fs::create_dir_all(&data)?;
-        let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let core = match contestant {
-            // These are compared by how they use all of them.
-            Contestant::InverPerCore | Contestant::InverMultiThread => places.on_every_core().cores,
-            _ => places.cores.clone(),
-        };
-        // A broker ends with the bench, however that ends.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "taskset", "-c", &core]);
-        let script = |name: &str| {
-            let path = places.root.join("bench/peers").join(name);
-            let mut get = places.script(name);
-            let status = get.arg("get").status().with_context(|| path.display().to_string())?;
-            ensure!(status.success(), "{} get failed", path.display());
-            let version = places.script(name).arg("version").output()?;
-            Ok((path, String::from_utf8_lossy(&version.stdout).trim().to_owned()))
-        };
-        let version = match contestant {
-            inver if inver.is_inver() => {
-                command.arg(&places.inver).arg("serve");
-                command
-                    .env("INVER_DATA_DIR", data.join("data"))
-                    .env("INVER_KAFKA_LISTEN", at(port).to_string())
-                    .env("INVER_MQTT_LISTEN", at(port + 1).to_string())
-                    .env("INVER_AMQP_LISTEN", at(port + 2).to_string())
-                    .env("INVER_HTTP_LISTEN", at(port + 3).to_string())
-                    .env("INVER_MQTT_WEBSOCKET_LISTEN", "off")
-                    .env("INVER_LOGGING_FILTER", "warn");
-                command.envs(inver.variables().iter().copied());
-                let output = Command::new(&places.inver).arg("--version").output();
-                let output = output.with_context(|| format!("{}", places.inver.display()))?;
-                String::from_utf8_lossy(&output.stdout).trim().to_owned()
-            }
-            Contestant::Sink => {
-                command.arg(std::env::current_exe()?).args(["sink-serve", &port.to_string()]);
-                "sink".into()
-            }
-            Contestant::Bridged => {
-                let [mosquitto, kafka] = with.as_slice() else { bail!("Mosquitto and Kafka are wanted") };
-                let (topic, partitions) = (CAPTURE_TOPIC, CAPTURE_PARTITIONS);
-                crate::load::kafka::create_topic(kafka.kafka, topic, partitions)?;
-                command.arg(std::env::current_exe()?).arg("bridge");
-                command.arg(mosquitto.mqtt.to_string()).arg(kafka.kafka.to_string());
-                format!("{}; {}", mosquitto.version, kafka.version)
-            }
-            peer => {
-                let name = match peer {
-                    Contestant::Kafka => "kafka",
-                    Contestant::Rabbitmq => "rabbitmq",
-                    _ => "mosquitto",
-                };
-                let (path, version) = script(name)?;
-                if peer == Contestant::Kafka {
-                    // What is done once to a new folder is no part of a start.
-                    let output =
-                        places.script(name).arg("prepare").arg(port.to_string()).arg(&data).output()?;
-                    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
-                }
-                command.arg(path).arg("run").arg(port.to_string()).arg(&data).env("PEERS", &places.peers);
-                command.env("NODELAY", places.for_latency.to_string());
-                command.env("ERLANG_ARGS", "+sbwt none +sbwtdcpu none +sbwtdio none");
-                version
-            }
-        };
+        let (mut command, version) = launch::command(contestant, port, &data, &with, places)?;
         command
             .stdin(Stdio::null())
             .stdout(File::create(data.join("out"))?)

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::broker::Broker;
-use crate::compare::Settings;
+use crate::contest::Settings;
 use crate::contestant::Contestant;
 use crate::places::Places;
 use crate::progress::Progress;

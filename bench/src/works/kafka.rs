@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use super::kind::EVEN_RECORDS;
 use super::{Figures, Kind, Lengths, Seats, fresh, play};
 use crate::broker::Broker;
 use crate::load::{Link, Pace, Stage, kafka};
@@ -19,8 +20,7 @@ const SMALL_INDEXES: &[(&str, &str)] = &[("segment.index.bytes", "65536")];
 const TOPIC_PARTITIONS_MAX: i32 = 1000;
 /// Time to make all of them.
 const MAKE_TIME_MAX: Duration = Duration::from_secs(60);
-/// Records of a batch, and batches of a request, where many partitions are written evenly.
-pub(super) const EVEN_RECORDS: usize = 10;
+/// Batches of a request, where many partitions are written evenly.
 const EVEN_BATCHES: usize = 64;
 
 pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figures> {

@@ -3,6 +3,7 @@
 mod amqp;
 mod cross;
 mod kafka;
+mod kind;
 mod mqtt;
 mod scale;
 mod table;
@@ -20,7 +21,7 @@ use crate::load::{Actor, Link, Stage};
 use crate::results::Figures;
 use Contestant::{InverAlways as Always, InverOs as Os};
 
-pub(crate) use scale::Noun;
+pub(crate) use kind::{Kind, Noun};
 pub(crate) use table::WORKS;
 
 /// Which peers a work is for.
@@ -81,104 +82,6 @@ pub(crate) struct Work {
     pub(crate) unit: &'static str,
     pub(crate) wanted: &'static [Wanted],
     pub(crate) kind: Kind,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) enum Kind {
-    KafkaProduce {
-        value: usize,
-        producers: i32,
-    },
-    KafkaConsume {
-        value: usize,
-    },
-    /// Reads what was written long ago while more is written.
-    KafkaBacklog {
-        value: usize,
-        bytes: usize,
-        per_s: u64,
-    },
-    /// All producers together write `per_s`.
-    KafkaLatency {
-        per_s: u64,
-        producers: i32,
-    },
-    KafkaPartitions {
-        partitions: i32,
-    },
-    AmqpStream {
-        body: usize,
-        persistent: bool,
-        queues: usize,
-        window: u64,
-        unconfirmed: u64,
-        prefetch: u16,
-    },
-    AmqpFanOut {
-        queues: usize,
-    },
-    AmqpTopic {
-        bindings: usize,
-    },
-    AmqpLatency {
-        persistent: bool,
-        per_s: u64,
-    },
-    /// Publishers and subscribers of each topic.
-    MqttStream {
-        qos: u8,
-        topics: usize,
-        publishers: usize,
-        subscribers: usize,
-        window: u64,
-        inflight: usize,
-    },
-    MqttLatency {
-        qos: u8,
-        per_s: u64,
-    },
-    /// MQTT in, Kafka out.
-    MqttToKafka {
-        qos: u8,
-        publishers: usize,
-        inflight: usize,
-    },
-    AmqpToMqtt,
-    /// Kafka in, AMQP consumers of one shared subscription out.
-    KafkaToAmqp {
-        consumers: usize,
-    },
-    /// A publish to one subscriber beside very many other subscriptions.
-    MqttSubscriptions {
-        subscriptions: usize,
-    },
-    MqttIdle {
-        connections: usize,
-    },
-    Scale {
-        noun: Noun,
-        count: usize,
-    },
-    Start,
-}
-
-impl Kind {
-    /// Messages before the window: who makes a partition's files when it is first written to has made them.
-    fn done_before(self) -> u64 {
-        match self {
-            Self::KafkaPartitions { partitions } => partitions as u64 * kafka::EVEN_RECORDS as u64,
-            _ => 0,
-        }
-    }
-
-    /// Whether messages go through the broker in a window.
-    pub(crate) fn has_window(self) -> bool {
-        !matches!(self, Self::Start | Self::MqttIdle { .. } | Self::Scale { .. })
-    }
-
-    pub(crate) fn is_latency(self) -> bool {
-        matches!(self, Self::KafkaLatency { .. } | Self::AmqpLatency { .. } | Self::MqttLatency { .. })
-    }
 }
 
 /// Lengths of a run.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Figures, Kind, fresh};
+use super::{Figures, Kind, Noun, fresh};
 use crate::broker::Broker;
 use crate::load::{Link, amqp, kafka, mqtt};
 
@@ -14,17 +14,6 @@ const A_REQUEST: usize = 1000;
 const IDLE: Duration = Duration::from_secs(5);
 /// Clients that make sessions at the same time.
 const CLIENTS: usize = 32;
-
-/// What there are many of.
-#[derive(Clone, Copy)]
-pub(crate) enum Noun {
-    /// Kafka topics of one partition.
-    Topics,
-    /// Durable AMQP queues.
-    Queues,
-    /// MQTT sessions with a QoS 1 subscription each, whose clients are away.
-    Sessions,
-}
 
 pub(super) fn run(broker: &mut Broker, kind: Kind) -> Result<Figures> {
     let Kind::Scale { noun, count } = kind else { anyhow::bail!("not a work of size") };
