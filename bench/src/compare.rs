@@ -120,7 +120,6 @@ fn rounds(
             if failed.contains_key(&contestant) {
                 continue;
             }
-            // A start is measured by starting, and memory by a broker that has not used it before.
             let renewed = work.kind.wants_fresh() || broker.is_tuned_otherwise(&own_places);
             let ready = if renewed { broker.renew(&own_places) } else { Ok(()) };
             if round == 1 && ready.is_ok() && !work.kind.wants_fresh() {
@@ -145,7 +144,7 @@ fn rounds(
             }
         }
     }
-    if work.kind.is_start() {
+    if work.kind.wants_fresh() {
         for broker in brokers {
             if let Err(error) = broker.renew(places) {
                 eprintln!("    {} did not start again: {error:#}", broker.contestant);

@@ -78,7 +78,7 @@ pub(crate) fn look(
         broker.record = Some(file.clone());
         let run = work.run(broker, settings.lengths);
         broker.record = None;
-        if run.is_err()
+        if (run.is_err() || work.kind.wants_fresh())
             && let Err(error) = broker.renew(places)
         {
             results.trouble(format!("{contestant} did not start again: {error:#}"));

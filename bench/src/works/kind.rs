@@ -114,6 +114,8 @@ impl Kind {
         matches!(self, Self::KafkaLatency { .. } | Self::AmqpLatency { .. } | Self::MqttLatency { .. })
     }
 
+    /// Whether it is played only to who has just been started: a start is measured by starting, and memory by who has
+    /// not used it before. Nobody goes on with what it leaves in them, so that all are started anew after it as well.
     pub(crate) fn wants_fresh(self) -> bool {
         matches!(
             self,
@@ -130,7 +132,7 @@ impl Kind {
         }
     }
 
-    /// Whether brokers are started anew by it, or may not survive it: nobody is warm after it.
+    /// Whether those who compile while they run are started anew by it, or may not survive it: they are cold after it.
     pub(crate) fn leaves_cold(self) -> bool {
         self.is_start() || matches!(self, Self::KafkaPartitions { .. } if self.is_long())
     }
@@ -152,5 +154,17 @@ impl Kind {
             _ => return None,
         };
         Some(Duration::from_secs(seconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::works::WORKS;
+
+    #[test]
+    fn nobody_goes_on_with_what_a_work_of_size_left_in_it() {
+        let fresh: Vec<&str> =
+            WORKS.iter().filter(|work| work.kind.wants_fresh()).map(|work| work.id).collect();
+        assert_eq!(fresh, ["M6", "M6s", "S2t", "S2q", "S2s", "S1", "S1r", "S1m"]);
     }
 }
