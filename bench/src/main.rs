@@ -5,7 +5,7 @@
 //! and [`mod@report`] (what is told). What they measure with: [`contest`] (everybody is up and warm),
 //! [`works`] (what is asked), [`broker`] (who is asked), [`bridge`] (what stands between Mosquitto and Kafka) and
 //! [`mod@load`] (who asks). What is found: [`results`] (what is kept), [`perf`] (what a broker's time was for),
-//! [`usage`] (what it cost) and [`places`] (where it all lies). Below: [`contestant`] (who is measured), [`machine`]
+//! [`usage`] (what it cost) and [`mod@places`] (where it all lies). Below: [`contestant`] (who is measured), [`machine`]
 //! (what is under all of them, and takes its share), [`histogram`] (latencies) and [`mod@progress`] (how far it is).
 
 mod bridge;
