@@ -49,9 +49,18 @@ pub(crate) fn number(value: f64) -> String {
 
 /// Peer ÷ Inver of the figure that the work is judged by, or Inver ÷ peer where more is better.
 pub(super) fn ratio(work: &Work, results: &Results, contestant: Contestant, figure: &str) -> Option<f64> {
-    let measured = results.works.get(work.id)?;
+    let own = results.works.get(work.id)?.spread(contestant, figure)?.median;
+    ratio_of(work, results, own, figure)
+}
+
+/// The same ratio of the sink, which answers and does nothing else.
+pub(super) fn sink_ratio(work: &Work, results: &Results, figure: &str) -> Option<f64> {
+    ratio_of(work, results, *results.sink.get(work.id)?.get(figure)?, figure)
+}
+
+fn ratio_of(work: &Work, results: &Results, own: f64, figure: &str) -> Option<f64> {
     let peer = *work.field.contestants().last()?;
-    let (own, other) = (measured.spread(contestant, figure)?.median, measured.spread(peer, figure)?.median);
+    let other = results.works.get(work.id)?.spread(peer, figure)?.median;
     let ratio = if figure == "per_s" { own / other } else { other / own };
     ratio.is_finite().then_some(ratio)
 }

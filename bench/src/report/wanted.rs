@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::figures::{FIGURES, number, ratio};
+use super::figures::{FIGURES, number, ratio, sink_ratio};
 use crate::results::Results;
 use crate::works::{Bound, WORKS, Wanted, Work};
 
@@ -42,12 +42,18 @@ impl Wanted {
             }
         })
     }
+
+    /// The ratio that the sink has, which answers and does nothing else; not of its throughput, which its load bounds.
+    fn sink(&self, work: &Work, results: &Results) -> Option<f64> {
+        let is_bounded = matches!(self.bound, Bound::Times(_)) && self.figure != "per_s";
+        is_bounded.then(|| sink_ratio(work, results, self.figure)).flatten()
+    }
 }
 
 /// The table of all that is wanted.
 pub(crate) fn table(page: &mut String, results: &Results) {
     page.push_str(
-        "\n## What is wanted, and what was found\n\n| work | | of | wanted | found | |\n|---|---|---|---|---|---|\n",
+        "\n## What is wanted, and what was found\n\nWhere it is missed, the ratio of the sink is told too, which answers and does nothing else: no broker can have more.\n\n| work | | of | wanted | found | |\n|---|---|---|---|---|---|\n",
     );
     for work in WORKS {
         for wanted in work.wanted {
@@ -56,15 +62,15 @@ pub(crate) fn table(page: &mut String, results: &Results) {
             let (title, unit) = figure.map_or((wanted.figure, ""), |(_, title, unit)| (title, unit));
             let unit =
                 if matches!(wanted.bound, Bound::AtMost(_)) { format!(", {unit}") } else { String::new() };
+            let verdict = match wanted.sink(work, results) {
+                _ if found.is_met => "met".to_owned(),
+                Some(sink) => format!("**missed** (sink: ×{sink:.1})"),
+                None => "**missed**".to_owned(),
+            };
             let _ = writeln!(
                 page,
-                "| **{}** {} | {title}{unit} | {} | {} | {} | {} |",
-                work.id,
-                work.title,
-                wanted.of,
-                found.wanted,
-                found.value,
-                if found.is_met { "met" } else { "**missed**" }
+                "| **{}** {} | {title}{unit} | {} | {} | {} | {verdict} |",
+                work.id, work.title, wanted.of, found.wanted, found.value,
             );
         }
     }
