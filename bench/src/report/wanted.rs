@@ -43,17 +43,20 @@ impl Wanted {
         })
     }
 
-    /// The ratio that the sink has, which answers and does nothing else; not of its throughput, which its load bounds.
+    /// The ratio that the sink has, if that is more; not of its throughput, which its load bounds.
     fn sink(&self, work: &Work, results: &Results) -> Option<f64> {
-        let is_bounded = matches!(self.bound, Bound::Times(_)) && self.figure != "per_s";
-        is_bounded.then(|| sink_ratio(work, results, self.figure)).flatten()
+        if !matches!(self.bound, Bound::Times(_)) || self.figure == "per_s" {
+            return None;
+        }
+        let found = ratio(work, results, self.of, self.figure)?;
+        sink_ratio(work, results, self.figure).filter(|sink| *sink > found)
     }
 }
 
 /// The table of all that is wanted.
 pub(crate) fn table(page: &mut String, results: &Results) {
     page.push_str(
-        "\n## What is wanted, and what was found\n\nWhere it is missed, the ratio of the sink is told too, which answers and does nothing else: no broker can have more.\n\n| work | | of | wanted | found | |\n|---|---|---|---|---|---|\n",
+        "\n## What is wanted, and what was found\n\nWhere it is missed, the ratio of the sink is told too, which answers and does nothing else, where that is more. It is\nmeasured by itself, after all others, and not in turns with them.\n\n| work | | of | wanted | found | |\n|---|---|---|---|---|---|\n",
     );
     for work in WORKS {
         for wanted in work.wanted {
