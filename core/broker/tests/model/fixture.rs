@@ -166,7 +166,7 @@ pub(crate) fn durable(limits: QueueLimits) -> QueueSpec {
     QueueSpec { durable: true, limits, ..QueueSpec::default() }
 }
 
-/// Where the dead of a queue go: to this queue.
+/// A direct exchange that stays.
 pub(crate) fn durable_exchange() -> ExchangeSpec {
     ExchangeSpec {
         kind: ExchangeKind::Direct,
@@ -177,6 +177,7 @@ pub(crate) fn durable_exchange() -> ExchangeSpec {
     }
 }
 
+/// Where the dead of a queue go: to this queue.
 pub(crate) fn dead_to(queue: &str) -> Option<DeadLetter> {
     Some(DeadLetter { exchange: String::new(), routing_key: Some(queue.as_bytes().to_vec()) })
 }
