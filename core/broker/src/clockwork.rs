@@ -141,7 +141,6 @@ impl Clockwork {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // a test that cannot go on fails
 mod tests {
     use super::*;
     use crate::{Broker, BrokerConfig, QueueSpec};

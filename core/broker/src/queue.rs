@@ -317,7 +317,6 @@ impl std::fmt::Debug for Queue {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // a test that cannot go on fails
 mod tests {
     use super::*;
     use crate::{Broker, BrokerConfig};

@@ -23,7 +23,6 @@ mod slots;
 mod source;
 mod state;
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // a test that cannot go on fails
 mod tests;
 mod waiting;
 
