@@ -41,8 +41,8 @@ impl Inner {
             let mut looked_to = end;
             match self.compact_stream(&stream, &known, runs) {
                 Ok(survivors) => {
-                    stream.compacted(end);
                     clean_to = survivors.end().min(end).max(clean_to);
+                    stream.compacted(clean_to);
                     if survivors.is_full() && clean_to > known.clean_to {
                         looked_to = clean_to;
                     }
