@@ -161,6 +161,13 @@ impl Namespace {
             if self.0.exchanges.write().remove(exchange.name()).is_none() {
                 continue;
             }
+            // First: one that is bound to itself would keep itself.
+            Exchange::unbind_all(&BindTarget::Exchange(exchange.clone()), |source, bound| {
+                self.forget_binding(bound, entry);
+                if source.spec().auto_delete && source.binding_count() == 0 {
+                    doomed.push(source.clone());
+                }
+            });
             exchange.for_each_binding(|bound| {
                 exchange.forget_origin(bound);
                 self.forget_binding(bound, entry);
@@ -168,12 +175,6 @@ impl Namespace {
             if exchange.spec().durable {
                 entry.delete(catalog::EXCHANGES, catalog::key(self.0.id, &[exchange.name().as_bytes()]));
             }
-            Exchange::unbind_all(&BindTarget::Exchange(exchange), |source, bound| {
-                self.forget_binding(bound, entry);
-                if source.spec().auto_delete && source.binding_count() == 0 {
-                    doomed.push(source.clone());
-                }
-            });
         }
     }
 
@@ -332,5 +333,32 @@ impl Namespace {
         if let Some(row) = bound.row {
             entry.delete(catalog::BINDINGS, catalog::key(self.0.id, &[&row.to_be_bytes()]));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Broker, BrokerConfig};
+    use inver_storage::{Log, LogOptions};
+
+    #[tokio::test]
+    async fn an_exchange_that_was_bound_to_itself_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::open(folder.path(), LogOptions::default()).unwrap();
+        let broker = Broker::open(log, BrokerConfig::default()).unwrap();
+        let namespace = broker.default_namespace();
+        let spec = ExchangeSpec {
+            kind: ExchangeKind::Fanout,
+            durable: false,
+            auto_delete: true,
+            internal: false,
+            arguments: Arguments::new(),
+        };
+        namespace.declare_exchange("x", spec).unwrap();
+        namespace.bind("x", BindDestination::Exchange("x"), b"k", &Arguments::new()).unwrap();
+        let exchange = Arc::downgrade(&namespace.exchange("x").unwrap());
+        namespace.delete_exchange("x", false).unwrap();
+        assert!(exchange.upgrade().is_none());
     }
 }
