@@ -45,7 +45,7 @@ pub struct Limits {
     /// Bytes of any other request. Default 16 MiB.
     pub request_bytes_max: usize,
     /// Bytes of a request of a client that has not shown who it is. Default 64 KiB.
-    pub stranger_bytes_max: usize,
+    pub unauthenticated_request_bytes_max: usize,
     /// Bytes of all requests above 1 MiB, of all connections together, that are on their way in: further ones wait
     /// until there is room. Default 512 MiB.
     pub large_requests_bytes_max: usize,
@@ -82,7 +82,7 @@ pub struct Limits {
     /// Partitions that one request may make. Default 10,000, as in Kafka.
     pub new_partitions_max: u32,
     /// Partitions described in one page. Default 2,000, as in Kafka.
-    pub page_partitions_max: usize,
+    pub describe_page_partitions_max: usize,
 }
 
 impl Default for Limits {
@@ -90,7 +90,7 @@ impl Default for Limits {
         Limits {
             produce_bytes_max: 100 << 20,
             request_bytes_max: 16 << 20,
-            stranger_bytes_max: 64 << 10,
+            unauthenticated_request_bytes_max: 64 << 10,
             large_requests_bytes_max: 512 << 20,
             request_time_max: Duration::from_secs(120),
             login_max: Duration::from_secs(10),
@@ -106,7 +106,7 @@ impl Default for Limits {
             offset_metadata_bytes_max: 4096,
             idle_max: Duration::from_secs(600),
             new_partitions_max: 10_000,
-            page_partitions_max: 2000,
+            describe_page_partitions_max: 2000,
         }
     }
 }

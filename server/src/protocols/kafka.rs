@@ -1,4 +1,4 @@
-//! Kafka's settings: what of [`KafkaConfig`] can be configured, and the plug made of it.
+//! Kafka's settings: the keys of [`KafkaConfig`] and the protocol made from them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,75 +15,75 @@ const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 const DAY_MS: u64 = 86_400_000;
 
-/// The longest request that Kafka's length field can say.
+/// Longest request that Kafka's 32-bit length field can express.
 const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;
 
-/// See the module's text.
+/// The keys below `kafka`.
 #[rustfmt::skip]
 pub(super) const SETTINGS: &[Setting] = &[
     setting("advertised", "",
-        "`host:port` that clients are told to connect to; where it is empty, the address that they came in by.",
+        "`host:port` advertised to clients; empty: the address that the client connected to.",
         |v| value::host_port(v).map(drop)),
-    setting("node_id", "1", "Number of this node, as clients see it.", |v| node_id(v).map(drop)),
-    setting("auto_create_topics", "true", "Whether asking for a topic that is not there makes it, if the client wants that.",
+    setting("node_id", "1", "Id of this node, as clients see it.", |v| node_id(v).map(drop)),
+    setting("auto_create_topics", "true", "Whether a metadata request creates a missing topic when the client allows it.",
         |v| value::truth(v).map(drop)),
-    setting("default_partitions", "4", "Partitions of a topic that is made without saying how many.",
+    setting("default_partitions", "4", "Partitions of a topic created without a partition count.",
         |v| value::number(v, 1, PARTITIONS_MAX).map(drop)),
-    setting("produce_bytes_max", "100 MiB", "Size of the largest produce request that is taken.",
+    setting("produce_bytes_max", "100 MiB", "Largest produce request accepted.",
         |v| request_bytes(v).map(drop)),
-    setting("request_bytes_max", "16 MiB", "Size of the largest other request that is taken.",
+    setting("request_bytes_max", "16 MiB", "Largest request of any other kind accepted.",
         |v| request_bytes(v).map(drop)),
-    setting("stranger_bytes_max", "64 KiB", "Size of the largest request that is taken before login.",
+    setting("unauthenticated_request_bytes_max", "64 KiB", "Largest request accepted from a client that has not authenticated.",
         |v| request_bytes(v).map(drop)),
     setting("large_requests_bytes_max", "512 MiB",
-        "Memory for requests above 1 MiB that come in, of all connections together; further ones wait.",
+        "Memory for requests above 1 MiB being received, across all connections; further ones wait.",
         |v| value::bytes(v, KIB, TIB).map(drop)),
-    setting("request_time_max_ms", "120000", "Time within which a request that has begun to come in has to be whole.",
+    setting("request_time_max_ms", "120000", "Longest time from the first byte of a request to its last.",
         |v| time(v).map(drop)),
-    setting("login_max_ms", "10000", "Time within which a client has to log in, where there are users.",
+    setting("login_max_ms", "10000", "Longest time a client may take to authenticate, where users are configured.",
         |v| time(v).map(drop)),
-    setting("idle_max_ms", "600000", "A connection without a request for so long is closed.", |v| time(v).map(drop)),
+    setting("idle_max_ms", "600000", "Idle time after which a connection is closed.", |v| time(v).map(drop)),
     setting("fetched_bytes_max", "256 MiB",
-        "Memory for records on their way to clients, of all connections together, and as much again for what is read from the disk; further fetches wait.",
+        "Memory for records in unsent fetch responses, across all connections, and as much again for reads from disk; further fetches wait.",
         |v| value::bytes(v, KIB, TIB).map(drop)),
     setting("read_ahead_bytes_max", "32 MiB",
-        "Memory for records that are read from the disk before they are asked for, for clients that read on, of all connections together. `0`: none.",
+        "Memory for records read ahead from disk for sequential readers, across all connections. `0`: no read-ahead.",
         |v| value::bytes(v, 0, TIB).map(drop)),
-    setting("fetch_bytes_max", "16 MiB", "Bytes of records in one fetch response, whatever the client asks for.",
+    setting("fetch_bytes_max", "16 MiB", "Records in one fetch response at most, whatever the client asks for.",
         |v| value::bytes(v, KIB, GIB).map(drop)),
-    setting("fetch_wait_ms_max", "300000", "The longest time that a fetch waits for records.", |v| time(v).map(drop)),
-    setting("fetch_partitions_max", "100000", "Partitions of a fetch or a fetch session.", |v| many(v).map(drop)),
-    setting("cold_reads_max", "4", "Reads from the disk that one fetch has under way at a time.",
+    setting("fetch_wait_ms_max", "300000", "Longest time a fetch waits for records.", |v| time(v).map(drop)),
+    setting("fetch_partitions_max", "100000", "Partitions in one fetch or fetch session.", |v| many(v).map(drop)),
+    setting("cold_reads_max", "4", "Concurrent disk reads of one fetch.",
         |v| value::count(v, 1, 1024).map(drop)),
-    setting("pipeline_requests_max", "512", "Requests of a connection that were taken and not answered.",
+    setting("pipeline_requests_max", "512", "Unanswered requests of one connection.",
         |v| value::count(v, 1, 1_000_000).map(drop)),
-    setting("output_bytes_max", "1 MiB", "Bytes that wait to be written to a connection before no more of it is read.",
+    setting("output_bytes_max", "1 MiB", "Unsent output of a connection at which reading from it pauses.",
         |v| value::bytes(v, KIB, GIB).map(drop)),
-    setting("new_partitions_max", "10000", "Partitions that one request may make.", |v| many(v).map(drop)),
-    setting("page_partitions_max", "2000", "Partitions described in one page of DescribeTopicPartitions.",
+    setting("new_partitions_max", "10000", "Partitions that one request may create.", |v| many(v).map(drop)),
+    setting("describe_page_partitions_max", "2000", "Partitions in one page of DescribeTopicPartitions.",
         |v| many(v).map(drop)),
-    setting("groups_max", "100000", "Groups that have members.", |v| many(v).map(drop)),
-    setting("group_members_max", "10000", "Members of a group.", |v| many(v).map(drop)),
-    setting("group_bytes_max", "64 MiB", "What the members of a group may have kept for them.",
+    setting("groups_max", "100000", "Consumer groups with members.", |v| many(v).map(drop)),
+    setting("group_members_max", "10000", "Members of one group.", |v| many(v).map(drop)),
+    setting("group_bytes_max", "64 MiB", "Metadata and assignments kept for the members of one group.",
         |v| value::bytes(v, KIB, TIB).map(drop)),
-    setting("group_protocols_max", "100", "Protocols (assignors) that a member of a group may offer.",
+    setting("group_protocols_max", "100", "Protocols (assignors) that one member may offer.",
         |v| value::count(v, 1, 10_000).map(drop)),
-    setting("group_session_timeout_min_ms", "6000", "The shortest session timeout that a member may ask for.",
+    setting("group_session_timeout_min_ms", "6000", "Shortest session timeout that a member may request.",
         |v| time(v).map(drop)),
-    setting("group_session_timeout_max_ms", "1800000", "The longest session timeout that a member may ask for.",
+    setting("group_session_timeout_max_ms", "1800000", "Longest session timeout that a member may request.",
         |v| time(v).map(drop)),
-    setting("group_initial_delay_ms", "100", "How long an empty group waits for more members after the first.",
+    setting("group_initial_delay_ms", "100", "How long an empty group waits for more members after the first joins.",
         |v| value::milliseconds(v, 0, DAY_MS).map(drop)),
-    setting("group_new_member_timeout_max_ms", "300000", "A new member that waits longer than this to be let in is given up.",
+    setting("group_new_member_timeout_max_ms", "300000", "Longest time a new member waits to be admitted before it is removed.",
         |v| time(v).map(drop)),
     setting("offsets_retention_ms", "604800000",
-        "How long the positions of a group are kept after its last member left; 0: for ever.",
+        "How long committed offsets are kept after the last member of their group left; 0: forever.",
         |v| retention(v).map(drop)),
-    setting("offset_metadata_bytes_max", "4096", "Bytes that a client may have kept beside a committed offset.",
+    setting("offset_metadata_bytes_max", "4096", "Metadata that a client may store with a committed offset.",
         |v| value::bytes(v, 0, GIB).map(drop)),
 ];
 
-/// Kafka as configured.
+/// Builds the protocol from the configuration.
 pub(super) fn make(config: &Config) -> Result<Arc<dyn Protocol>, String> {
     Ok(Arc::new(Kafka::new(settings(config)?)))
 }
@@ -112,7 +112,7 @@ fn settings(config: &Config) -> Result<KafkaConfig, String> {
         limits: Limits {
             produce_bytes_max: size("produce_bytes_max")?,
             request_bytes_max: size("request_bytes_max")?,
-            stranger_bytes_max: size("stranger_bytes_max")?,
+            unauthenticated_request_bytes_max: size("unauthenticated_request_bytes_max")?,
             large_requests_bytes_max: size("large_requests_bytes_max")?,
             request_time_max: duration("request_time_max_ms")?,
             login_max: duration("login_max_ms")?,
@@ -128,7 +128,7 @@ fn settings(config: &Config) -> Result<KafkaConfig, String> {
             offset_metadata_bytes_max: size("offset_metadata_bytes_max")?,
             idle_max: duration("idle_max_ms")?,
             new_partitions_max: many(of("new_partitions_max")?)?,
-            page_partitions_max: count("page_partitions_max")?,
+            describe_page_partitions_max: count("describe_page_partitions_max")?,
         },
     })
 }
@@ -161,11 +161,11 @@ mod tests {
     use crate::protocols::tests::assert_refused;
 
     #[test]
-    fn the_defaults_are_the_plugs() {
+    fn the_defaults_match_the_protocols_own() {
         let config = defaults();
         let wanted = KafkaConfig {
             message_bytes_max: config.message_bytes_max as u32,
-            // The plug's own is Kafka's, 1.
+            // The crate's own default is Kafka's, 1.
             default_partitions: 4,
             ..KafkaConfig::default()
         };
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_reaches_the_plug() {
+    fn every_setting_reaches_the_protocol() {
         let changed = |setting: &Setting| match setting.name {
             "advertised" => "example.org:9".to_string(),
             "auto_create_topics" => "false".to_string(),

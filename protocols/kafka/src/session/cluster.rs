@@ -195,7 +195,7 @@ impl Session {
             from = 0;
         }
         let asked = usize::try_from(request.response_partition_limit).unwrap_or(0).max(1);
-        let mut room = asked.min(self.node.config.limits.page_partitions_max);
+        let mut room = asked.min(self.node.config.limits.describe_page_partitions_max);
         let mut response = DescribeTopicPartitionsResponse::default();
         for name in names {
             if room == 0 {

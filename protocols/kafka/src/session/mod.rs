@@ -141,7 +141,7 @@ impl Session {
         let limits = &self.node.config.limits;
         let api_key = first_bytes.first_chunk().map(|chunk| i16::from_be_bytes(*chunk));
         match api_key {
-            _ if !self.is_open() => limits.stranger_bytes_max,
+            _ if !self.is_open() => limits.unauthenticated_request_bytes_max,
             Some(key::Produce) => limits.produce_bytes_max,
             _ => limits.request_bytes_max,
         }
