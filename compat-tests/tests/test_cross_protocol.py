@@ -1,4 +1,4 @@
-"""docs/crossings.md, way by way: what is published in one protocol's world is heard in the others'."""
+"""docs/cross-protocol.md, row by row: what one protocol publishes, the others receive.."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from clients import (amqp, amqp_get, amqp_take, kafka_admin, kafka_create, kafka
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from harness import ROOT, wait_until
 
-PAGE = (ROOT / "docs" / "crossings.md").read_text()
+PAGE = (ROOT / "docs" / "cross-protocol.md").read_text()
 
 
 def bound_queue(channel, key):

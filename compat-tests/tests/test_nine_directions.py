@@ -99,7 +99,7 @@ CONSUMERS = {"mqtt": ByMqtt, "amqp": ByAmqp, "kafka": ByKafka}
 @pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
 @pytest.mark.parametrize("consumer", CONSUMERS)
 @pytest.mark.parametrize("publisher", PUBLISHERS)
-def test_nine_ways(broker, unique, publisher, consumer, payload):
+def test_nine_directions(broker, unique, publisher, consumer, payload):
     if publisher == "kafka" and consumer != "kafka":
         kafka_create(broker, dotted(unique))
     receiver = CONSUMERS[consumer](broker, unique)
