@@ -17,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use inver_broker::{Broker, Connection, Protocol};
+use inver_broker::{Broker, Connection, ProtocolPlugin};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tracing::debug;
 
@@ -83,17 +83,9 @@ fn record_process() {
 }
 
 #[async_trait]
-impl Protocol for Http {
+impl ProtocolPlugin for Http {
     fn name(&self) -> &'static str {
         "http"
-    }
-
-    fn default_port(&self) -> u16 {
-        15672
-    }
-
-    fn recognizes(&self, first_bytes: &[u8]) -> bool {
-        [b"GET ".as_slice(), b"HEAD "].iter().any(|start| first_bytes.starts_with(start))
     }
 
     async fn serve(&self, connection: Connection, _broker: Broker) {

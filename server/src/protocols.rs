@@ -9,7 +9,7 @@ mod mqtt;
 
 use std::sync::Arc;
 
-use inver_broker::Protocol;
+use inver_broker::ProtocolPlugin;
 
 use crate::config::Config;
 use crate::config::value::{self, Value};
@@ -29,7 +29,7 @@ pub(crate) struct Plug {
     /// Configuration keys beyond the listeners', below the plug's name.
     pub(crate) settings: &'static [Setting],
     /// Makes it, from a configuration whose settings were checked.
-    pub(crate) make: fn(&Config) -> Result<Arc<dyn Protocol>, String>,
+    pub(crate) make: fn(&Config) -> Result<Arc<dyn ProtocolPlugin>, String>,
 }
 
 /// How a protocol runs over WebSocket.

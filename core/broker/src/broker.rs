@@ -10,17 +10,15 @@ use inver_storage::{Entry, Log, Lsn, SubmitError};
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
-use crate::capture::CaptureRule;
-use crate::catalog::{self, NamespaceRow, RowError, decode, split_counted, split_key};
 use crate::clock::now_ms;
 use crate::clockwork::{Clockwork, Due};
-use crate::identity::{AuthError, Authenticator, Credentials, Identity, LoopbackOnly};
-use crate::limits::Limits;
+use crate::identity::{AuthError, Credentials, Identity};
 use crate::namespace::Namespace;
-use crate::plug::Shutdown;
 use crate::retained::Retained;
-use crate::session::{SessionCore, SubscriptionOptions};
-use crate::topic::{TopicConfig, TopicError, TopicSpec};
+use crate::rows::{self, NamespaceRow, RowError, decode, split_counted, split_key};
+use crate::session::SessionCore;
+use crate::shutdown::Shutdown;
+use crate::spec::{BrokerConfig, SubscriptionOptions, TopicConfig, TopicError, TopicSpec};
 
 /// The namespace that is always there.
 const DEFAULT_NAMESPACE: &str = "/";
@@ -31,48 +29,6 @@ const HOUSEKEEPING_MS: u64 = 250;
 /// Retention is looked at every so many rounds: it walks over all topics.
 const ROUNDS_A_RETENTION: u32 = 120;
 
-/// Settings of the model.
-#[derive(Clone)]
-pub struct BrokerConfig {
-    /// Rules of capture, in order.
-    pub captures: Vec<CaptureRule>,
-    /// Log topics that are made at the start, with their number of partitions, if they are not there.
-    pub topics: Vec<(String, u32)>,
-    /// Name of the record header that gives a record's address in the hub; empty: there is none.
-    pub address_header: String,
-    /// The plugs' names.
-    pub origins: Vec<&'static str>,
-    /// Who gets in.
-    pub authenticator: Arc<dyn Authenticator>,
-    /// How long log topics keep what they have, where they do not say, in milliseconds; -1: for ever.
-    pub retention_ms: i64,
-    /// Messages that wait for a durable session; beyond them the oldest are let go, and counted.
-    pub inbox_messages_max: u64,
-    /// How much of everything there can be.
-    pub limits: Limits,
-    /// Durable named subscriptions go when nobody consumed them for so long, milliseconds; never if none.
-    pub subscription_idle_ms: Option<u64>,
-    /// Bytes that a queue in memory holds before it goes on in the log.
-    pub queue_memory_bytes_max: u64,
-}
-
-impl Default for BrokerConfig {
-    fn default() -> Self {
-        BrokerConfig {
-            captures: Vec::new(),
-            topics: Vec::new(),
-            address_header: String::new(),
-            origins: Vec::new(),
-            authenticator: Arc::new(LoopbackOnly),
-            retention_ms: 7 * 24 * 3600 * 1000,
-            inbox_messages_max: 1_000_000,
-            limits: Limits::default(),
-            subscription_idle_ms: None,
-            queue_memory_bytes_max: 64 * 1024 * 1024,
-        }
-    }
-}
-
 /// Why the broker cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
@@ -80,7 +36,7 @@ pub enum BrokerError {
     #[error(transparent)]
     Row(#[from] RowError),
     /// The log takes no more.
-    #[error("the log refuses: {0}")]
+    #[error("log write rejected: {0}")]
     Log(#[from] SubmitError),
     /// A topic of the configuration cannot be made.
     #[error(transparent)]
@@ -107,13 +63,13 @@ impl Broker {
         let clockwork = Arc::<Clockwork>::default();
         let namespaces = recover(&log, &config, &clockwork)?;
         sweep_spills(&log)?;
-        let opaque = log.recovered_state(catalog::OPAQUE).into_iter().collect();
+        let opaque = log.recovered_state(rows::OPAQUE).into_iter().collect();
         let default = match namespaces.get(DEFAULT_NAMESPACE) {
             Some(default) => default.clone(),
             None => {
                 let mut entry = Entry::new();
                 let key = Bytes::from_static(DEFAULT_NAMESPACE.as_bytes());
-                entry.put(catalog::NAMESPACES, key, catalog::encode(&NamespaceRow { id: 0 }));
+                entry.put(rows::NAMESPACES, key, rows::encode(&NamespaceRow { id: 0 }));
                 log.submit(entry)?;
                 let retained = Retained::new(vec![0; 4], Vec::new());
                 Namespace::new(0, DEFAULT_NAMESPACE, &log, &config, &clockwork, retained)
@@ -175,7 +131,7 @@ impl Broker {
         let key = opaque_key(table, key);
         let mut opaque = self.0.opaque.write();
         let mut entry = Entry::new();
-        entry.delete(catalog::OPAQUE, key.clone());
+        entry.delete(rows::OPAQUE, key.clone());
         let submitted = self.0.log.submit(entry)?;
         opaque.remove(&key);
         Ok(submitted.lsn)
@@ -186,7 +142,7 @@ impl Broker {
         let key = opaque_key(table, key);
         let mut opaque = self.0.opaque.write();
         let mut entry = Entry::new();
-        entry.put(catalog::OPAQUE, key.clone(), value.clone());
+        entry.put(rows::OPAQUE, key.clone(), value.clone());
         let submitted = self.0.log.submit(entry)?;
         opaque.insert(key, value);
         Ok(submitted.lsn)
@@ -203,7 +159,7 @@ impl Broker {
         let mut opaque = self.0.opaque.write();
         let value = update(opaque.get(&key));
         let mut entry = Entry::new();
-        entry.put(catalog::OPAQUE, key.clone(), value.clone());
+        entry.put(rows::OPAQUE, key.clone(), value.clone());
         let submitted = self.0.log.submit(entry)?;
         opaque.insert(key, value.clone());
         Ok((value, submitted.lsn))
@@ -244,7 +200,7 @@ impl Broker {
 
     /// Trims, expires and retains until the server goes down. The server runs it once. What has a time is done at
     /// that time, the rest every now and then.
-    pub async fn keep_house(self, mut shutdown: Shutdown) {
+    pub async fn housekeep(self, mut shutdown: Shutdown) {
         let mut rounds = 0u32;
         let period = Duration::from_millis(HOUSEKEEPING_MS);
         let mut next = Instant::now() + period;
@@ -264,7 +220,7 @@ impl Broker {
                 broker.do_what_is_due(now_ms());
                 if round_due {
                     let namespaces: Vec<Namespace> = broker.0.namespaces.read().values().cloned().collect();
-                    namespaces.iter().for_each(Namespace::keep_house);
+                    namespaces.iter().for_each(Namespace::housekeep);
                 }
                 if retention_due {
                     broker.keep_bounds();
@@ -280,11 +236,11 @@ impl Broker {
 /// What queues in memory left in the log ended with the process that they were in.
 fn sweep_spills(log: &Log) -> Result<(), SubmitError> {
     let mut entry = Entry::new();
-    for (key, _) in log.recovered_state(catalog::SPILLS) {
+    for (key, _) in log.recovered_state(rows::SPILLS) {
         if let Some(id) = key.first_chunk::<8>() {
             entry.delete_stream(u64::from_be_bytes(*id).into());
         }
-        entry.delete(catalog::SPILLS, key);
+        entry.delete(rows::SPILLS, key);
     }
     if entry.is_empty() { Ok(()) } else { log.submit(entry).map(|_| ()) }
 }
@@ -301,15 +257,15 @@ fn recover(
     clockwork: &Arc<Clockwork>,
 ) -> Result<Namespaces, RowError> {
     let mut retained: HashMap<u32, Vec<(Vec<u8>, Bytes)>> = HashMap::new();
-    for (key, value) in log.recovered_state(catalog::RETAINED) {
+    for (key, value) in log.recovered_state(rows::RETAINED) {
         if let Some((namespace, address)) = split_key(&key) {
             retained.entry(namespace).or_default().push((address.to_vec(), value));
         }
     }
     let mut by_id: HashMap<u32, Namespace> = HashMap::new();
     let mut by_name = Namespaces::new();
-    for (name, row) in log.recovered_state(catalog::NAMESPACES) {
-        let row: NamespaceRow = decode(catalog::NAMESPACES, &row)?;
+    for (name, row) in log.recovered_state(rows::NAMESPACES) {
+        let row: NamespaceRow = decode(rows::NAMESPACES, &row)?;
         let name = String::from_utf8_lossy(&name).into_owned();
         let values = retained.remove(&row.id).unwrap_or_default();
         let retained = Retained::new(row.id.to_be_bytes().to_vec(), values);
@@ -318,32 +274,32 @@ fn recover(
         by_name.insert(name.into(), namespace);
     }
     // In this order: what is named must be there before what names it.
-    each(log, catalog::TOPICS, &by_id, |namespace, key, row| {
-        namespace.recover_topic(&text(&key), &decode(catalog::TOPICS, &row)?);
+    each(log, rows::TOPICS, &by_id, |namespace, key, row| {
+        namespace.recover_topic(&text(&key), &decode(rows::TOPICS, &row)?);
         Ok(())
     })?;
-    each(log, catalog::EXCHANGES, &by_id, |namespace, key, row| {
-        namespace.enter_exchange(&text(&key), decode(catalog::EXCHANGES, &row)?);
+    each(log, rows::EXCHANGES, &by_id, |namespace, key, row| {
+        namespace.enter_exchange(&text(&key), decode(rows::EXCHANGES, &row)?);
         Ok(())
     })?;
-    each(log, catalog::BINDINGS, &by_id, |namespace, key, row| {
+    each(log, rows::BINDINGS, &by_id, |namespace, key, row| {
         if let Some(number) = key.first_chunk::<8>() {
-            namespace.recover_binding(u64::from_be_bytes(*number), &decode(catalog::BINDINGS, &row)?);
+            namespace.recover_binding(u64::from_be_bytes(*number), &decode(rows::BINDINGS, &row)?);
         }
         Ok(())
     })?;
-    each(log, catalog::SUBSCRIPTIONS, &by_id, |namespace, key, row| {
-        namespace.recover_subscription(&key, &decode(catalog::SUBSCRIPTIONS, &row)?);
+    each(log, rows::SUBSCRIPTIONS, &by_id, |namespace, key, row| {
+        namespace.recover_subscription(&key, &decode(rows::SUBSCRIPTIONS, &row)?);
         Ok(())
     })?;
-    each(log, catalog::POSITIONS, &by_id, |namespace, key, row| {
+    each(log, rows::COMMITTED_OFFSETS, &by_id, |namespace, key, row| {
         let mut parts = key.splitn(3, |b| *b == 0);
         if let (Some(group), Some(topic), Some(partition)) = (parts.next(), parts.next(), parts.next())
             && let Ok(partition) = <[u8; 4]>::try_from(partition)
         {
-            let position = decode(catalog::POSITIONS, &row)?;
+            let position = decode(rows::COMMITTED_OFFSETS, &row)?;
             let (group, topic) = (String::from_utf8_lossy(group), String::from_utf8_lossy(topic));
-            namespace.positions().recover(&group, &topic, u32::from_be_bytes(partition), position);
+            namespace.committed_offsets().recover(&group, &topic, u32::from_be_bytes(partition), position);
         }
         Ok(())
     })?;
@@ -355,9 +311,9 @@ fn recover(
 
 fn recover_sessions(log: &Log, by_id: &HashMap<u32, Namespace>) -> Result<(), RowError> {
     let mut sessions: HashMap<(u32, Bytes), Arc<SessionCore>> = HashMap::new();
-    each(log, catalog::SESSIONS, by_id, |namespace, key, row| {
+    each(log, rows::SESSIONS, by_id, |namespace, key, row| {
         let client_id = text(&key);
-        match SessionCore::recover(namespace, &client_id, &decode(catalog::SESSIONS, &row)?) {
+        match SessionCore::recover(namespace, &client_id, &decode(rows::SESSIONS, &row)?) {
             Some(core) => {
                 namespace.sessions().insert(core.client_id().clone(), core.clone());
                 sessions.insert((namespace.id(), key), core);
@@ -370,9 +326,9 @@ fn recover_sessions(log: &Log, by_id: &HashMap<u32, Namespace>) -> Result<(), Ro
         let (client_id, rest) = split_counted(key)?;
         Some((sessions.get(&(namespace.id(), client_id))?, rest))
     };
-    each(log, catalog::SESSION_FILTERS, by_id, |namespace, key, row| {
+    each(log, rows::SESSION_FILTERS, by_id, |namespace, key, row| {
         if let Some((session, filter)) = of(namespace, &key) {
-            let row: catalog::SessionFilterRow = decode(catalog::SESSION_FILTERS, &row)?;
+            let row: rows::SessionFilterRow = decode(rows::SESSION_FILTERS, &row)?;
             let options = SubscriptionOptions {
                 guaranteed: row.guaranteed,
                 no_local: row.no_local,
@@ -382,7 +338,7 @@ fn recover_sessions(log: &Log, by_id: &HashMap<u32, Namespace>) -> Result<(), Ro
         }
         Ok(())
     })?;
-    each(log, catalog::SESSION_STATE, by_id, |namespace, key, value| {
+    each(log, rows::SESSION_STATE, by_id, |namespace, key, value| {
         if let Some((session, key)) = of(namespace, &key) {
             session.recover_blob(&key, value);
         }

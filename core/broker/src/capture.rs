@@ -14,7 +14,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::address::{Address, Filter, Form, Step};
 use crate::bag::Hashed;
-use crate::topic::{TopicConfig, TopicError};
+use crate::spec::{CaptureRule, TopicConfig, TopicError};
 use crate::trie::Trie;
 
 /// A topic's setting: the addresses (a slashed filter) whose publishes are appended to it.
@@ -25,20 +25,6 @@ const KEY: &str = "inver.capture.key";
 
 /// The key that is the whole address.
 const WHOLE_ADDRESS: &str = "{address}";
-
-/// One rule. In the templates `{address}` is the whole address (slashed), `{1}`, `{2}` … are what the
-/// filter's wildcards stood for, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CaptureRule {
-    /// Publishes of this origin only (a plug's name); of every origin if none.
-    pub origin: Option<String>,
-    /// Addresses that it captures.
-    pub filter: Filter,
-    /// The log topic, a template.
-    pub topic: String,
-    /// The record's key, a template.
-    pub key: String,
-}
 
 /// A rule with its place among the others.
 struct Ranked {
@@ -115,7 +101,7 @@ impl Captures {
     }
 
     /// Whether finished batches can be captured.
-    pub(crate) fn hear_producers(&self) -> bool {
+    pub(crate) fn captures_producers(&self) -> bool {
         self.general.load(Ordering::Acquire) > 0
     }
 

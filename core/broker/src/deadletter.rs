@@ -15,9 +15,9 @@ use crate::message::{
     DEATH, EXCHANGE, EXPIRES, HeaderView, HeaderWriter, Message, NEUTRAL_ORIGIN, ROUTING_KEY,
 };
 use crate::namespace::{Inner, Namespace};
-use crate::publisher::{Publisher, PublisherId, Target};
-use crate::queue::{DeadLetter, QueueLimits};
-use crate::subscription::{DeliveryId, Subscription};
+use crate::publisher::{Publisher, Target};
+use crate::spec::{DeadLetter, DeliveryId, DropReason, PublisherId, QueueLimits};
+use crate::subscription::Subscription;
 
 /// Deaths that a message carries; older ones are forgotten.
 const DEATHS_MAX: usize = 32;
@@ -25,35 +25,15 @@ const DEATHS_MAX: usize = 32;
 /// Bytes of dead letters in one entry of the log; one message may be larger.
 const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Why a message died.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    Expired,
-    Rejected,
-    MaxLength,
-    DeliveryLimit,
-}
-
-impl Reason {
-    fn as_str(self) -> &'static str {
-        match self {
-            Reason::Expired => "expired",
-            Reason::Rejected => "rejected",
-            Reason::MaxLength => "maxlen",
-            Reason::DeliveryLimit => "delivery_limit",
-        }
-    }
-}
-
 /// A dead message.
-pub(crate) struct Dead {
+pub(crate) struct Dropped {
     pub(crate) id: DeliveryId,
     pub(crate) record: Record,
-    pub(crate) reason: Reason,
+    pub(crate) reason: DropReason,
 }
 
 /// What a subscription knows of the queue that it belongs to.
-pub(crate) struct Undertaker {
+pub(crate) struct DeadLetterer {
     pub(crate) namespace: Weak<Inner>,
     pub(crate) queue: Box<str>,
     pub(crate) limits: QueueLimits,
@@ -70,10 +50,10 @@ struct Death {
     expiry_ms: String,
 }
 
-impl Undertaker {
+impl DeadLetterer {
     /// Takes dead messages out of the queue, and sends them where its dead letters go. The position to wait for
     /// before they are said to be there.
-    pub(crate) fn bury(&self, subscription: &Arc<Subscription>, dead: &[Dead]) -> Option<Lsn> {
+    pub(crate) fn dead_letter(&self, subscription: &Arc<Subscription>, dead: &[Dropped]) -> Option<Lsn> {
         let (Some(to), Some(inner)) = (&self.limits.dead_letter, self.namespace.upgrade()) else {
             return subscription.ack_dead(dead.iter().map(|d| d.id).collect());
         };
@@ -96,7 +76,7 @@ impl Undertaker {
     }
 
     /// Sends a message that never was in the queue where its dead letters go.
-    pub(crate) fn bury_message(&self, message: &Message<'_>, reason: Reason) {
+    pub(crate) fn dead_letter_message(&self, message: &Message<'_>, reason: DropReason) {
         let (Some(to), Some(inner)) = (&self.limits.dead_letter, self.namespace.upgrade()) else { return };
         let mut single = BatchBuilder::new(0);
         let Message { timestamp_ms, key, headers, value, .. } = message;
@@ -104,7 +84,7 @@ impl Undertaker {
         let Some(Ok(record)) = records(single.finish().bytes()).ok().and_then(|mut r| r.next()) else {
             return;
         };
-        let dead = Dead { id: DeliveryId { partition: 0, offset: 0 }, record, reason };
+        let dead = Dropped { id: DeliveryId { partition: 0, offset: 0 }, record, reason };
         let mut publisher = Publisher::new(Namespace::of(inner), PublisherId::default());
         self.send(&dead, to, &mut HeaderWriter::default(), &mut publisher);
         if let Err(error) = publisher.flush() {
@@ -112,7 +92,7 @@ impl Undertaker {
         }
     }
 
-    fn send(&self, dead: &Dead, to: &DeadLetter, headers: &mut HeaderWriter, publisher: &mut Publisher) {
+    fn send(&self, dead: &Dropped, to: &DeadLetter, headers: &mut HeaderWriter, publisher: &mut Publisher) {
         let Some(routing_key) = self.rewrite(dead, to.routing_key.as_deref(), &to.exchange, headers) else {
             return;
         };
@@ -128,7 +108,7 @@ impl Undertaker {
     /// The message's headers after this death, and its routing key; none if it has come round in a circle.
     fn rewrite(
         &self,
-        dead: &Dead,
+        dead: &Dropped,
         routing_key: Option<&[u8]>,
         exchange: &str,
         headers: &mut HeaderWriter,
@@ -152,7 +132,7 @@ impl Undertaker {
         let old_key = old_key.unwrap_or(self.queue.as_bytes());
         let reason = dead.reason.as_str();
         let before = deaths.iter().position(|d| *d.queue == *self.queue && d.reason == reason);
-        let rejected = dead.reason == Reason::Rejected || deaths.iter().any(|d| d.reason == "rejected");
+        let rejected = dead.reason == DropReason::Rejected || deaths.iter().any(|d| d.reason == "rejected");
         let count = match before {
             Some(_) if !rejected => return None,
             Some(at) => deaths.remove(at).count + 1,

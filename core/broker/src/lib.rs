@@ -1,21 +1,23 @@
 //! The model: topics and partitions, queues, subscriptions, exchanges and the hub, sessions, identity.
 //!
 //! Three things meet here: what is published (through a [`Publisher`], or as finished batches through
-//! [`Partition::produce`]), where it goes (exchanges, bindings, captures), and who consumes it
-//! ([`Subscription`]). What must survive is in the log of `inver-storage`, messages as record batches,
-//! everything else as small rows of state; memory is made again from it.
+//! [`Partition::produce`]), where it is routed (exchanges, bindings, captures), and who consumes it ([`Subscription`]).
+//! Durable state is in the log of `inver-storage`: messages as record batches, everything else as rows. Memory is
+//! rebuilt from it at start.
 //!
-//! Deliberately absent: wire formats, sockets, and every type that belongs to one protocol. A protocol is a
-//! plug: see [`Protocol`].
+//! Does not own wire formats, sockets, or any type that belongs to one protocol; a protocol implements
+//! [`ProtocolPlugin`].
 
 pub mod address;
 mod bag;
+mod batch_format;
 mod broker;
-mod burst;
 mod capture;
-mod catalog;
 mod clock;
 mod clockwork;
+mod committed_offsets;
+mod completion;
+mod context;
 mod deadletter;
 mod exchange;
 mod identity;
@@ -23,28 +25,30 @@ mod limits;
 mod mailbox;
 pub mod message;
 mod namespace;
-mod plug;
-mod positions;
 mod produce;
+mod protocol;
 mod publisher;
 mod queue;
 mod reclaim;
 mod retained;
 mod router;
+mod rows;
 mod session;
-mod shape;
+mod shutdown;
+mod spec;
 mod subscription;
 mod telemetry;
 mod topic;
 mod trie;
 mod value;
+mod write_batch;
 
 pub use address::{Address, Filter, Form};
-pub use broker::{Broker, BrokerConfig, BrokerError};
-pub use capture::CaptureRule;
-pub use catalog::RowError;
+pub use broker::{Broker, BrokerError};
 pub use clock::now_ms;
-pub use exchange::{Exchange, ExchangeKind, ExchangeSpec, HUB};
+pub use committed_offsets::{CommittedOffset, CommittedOffsets};
+pub use completion::Completion;
+pub use exchange::Exchange;
 pub use identity::{AuthError, Authenticator, Credentials, DEFAULT_USER, FixedUsers, Identity, LoopbackOnly};
 pub use limits::{LimitReached, Limits};
 pub use mailbox::Mailbox;
@@ -53,21 +57,21 @@ pub use namespace::{
     BindDestination, BindError, BindingInfo, Declared, ExchangeError, Namespace, QueueError,
     SubscriptionError,
 };
-pub use plug::{Connection, Io, Protocol, Shutdown, ShutdownTrigger};
-pub use positions::{Position, Positions};
-pub use publisher::{PublishError, Publisher, PublisherId, Routed, Target};
-pub use queue::{DeadLetter, Overflow, OwnerId, Queue, QueueLimits, QueueSpec, next_owner};
+pub use protocol::{Connection, Io, ProtocolPlugin};
+pub use publisher::{PublishError, Publisher, Routed, Target};
+pub use queue::Queue;
 pub use retained::{Retained, ScanFrom};
-pub use session::{
-    Expiry, Opened, Session, SessionError, SessionSpec, SessionTerms, SubscribeError, SubscriptionOptions,
-    Will,
+pub use rows::RowError;
+pub use session::{Opened, Session, SessionError, SessionSpec, SessionTerms, SubscribeError, Will};
+pub use shutdown::{Shutdown, ShutdownTrigger};
+pub use spec::{
+    BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, ExchangeKind, ExchangeSpec, Expiry,
+    HUB, Mode, Overflow, OwnerId, PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec, Start,
+    SubscriptionOptions, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec,
+    next_owner,
 };
 pub use subscription::{
-    AttachError, Consumer, ConsumerSpec, Delivery, DeliveryId, Depth, LiveBatch, MemoryBounds, Mode, Pull,
-    Start, Subscription, WhenFull,
+    AttachError, Consumer, ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscription, WhenFull,
 };
-pub use topic::{
-    PARTITIONS_MAX, Partition, TOPIC_NAME_BYTES_MAX, Topic, TopicConfig, TopicError, TopicId, TopicKind,
-    TopicSpec,
-};
+pub use topic::{Partition, Topic};
 pub use value::{Arguments, HeaderLookup, Value};

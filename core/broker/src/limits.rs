@@ -20,8 +20,8 @@ pub struct Limits {
     pub retained_values_max: usize,
     /// Bytes of retained values, with their addresses.
     pub retained_bytes_max: u64,
-    /// Positions of groups, a partition each.
-    pub positions_max: usize,
+    /// CommittedOffsets of groups, a partition each.
+    pub committed_offsets_max: usize,
 }
 
 impl Default for Limits {
@@ -35,14 +35,14 @@ impl Default for Limits {
             subscriptions_max: 2_000_000,
             retained_values_max: 2_000_000,
             retained_bytes_max: 1024 * 1024 * 1024,
-            positions_max: 10_000_000,
+            committed_offsets_max: 10_000_000,
         }
     }
 }
 
 /// There can be no more of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there are {max} {what} already, which is the most")]
+#[error("limit reached: at most {max} {what}")]
 pub struct LimitReached {
     /// Of what.
     pub what: &'static str,
@@ -51,6 +51,6 @@ pub struct LimitReached {
 }
 
 /// Whether there is room for one more.
-pub(crate) fn room(what: &'static str, count: usize, max: usize) -> Result<(), LimitReached> {
+pub(crate) fn check(what: &'static str, count: usize, max: usize) -> Result<(), LimitReached> {
     if count >= max { Err(LimitReached { what, max: max as u64 }) } else { Ok(()) }
 }

@@ -12,21 +12,22 @@ use inver_storage::{Entry, Stream, SubmitError, Submitted};
 use parking_lot::Mutex;
 
 use crate::address::{Address, Form};
-use crate::burst::Burst;
 use crate::clock::now_ms;
 use crate::message::{HeaderWriter, Message, RawHeaders};
 use crate::namespace::Namespace;
-use crate::publisher::{LENGTH_LOOK_MS, PublisherId};
+use crate::publisher::LENGTH_LOOK_MS;
 use crate::queue::Queue;
 use crate::router::{Publish, ReceiverSet};
+use crate::spec::PublisherId;
 use crate::topic::{Partition, Topic};
+use crate::write_batch::WriteBatch;
 
 /// The attribute bits that name a compression.
 const COMPRESSION: i16 = 0x7;
 
 /// What a partition remembers of who listens to its topic's address.
 #[derive(Default)]
-pub(crate) struct HubEar(Mutex<Option<(u64, Arc<ReceiverSet>)>>);
+pub(crate) struct ListenerCache(Mutex<Option<(u64, Arc<ReceiverSet>)>>);
 
 pub(crate) fn produce(
     namespace: &Namespace,
@@ -36,7 +37,7 @@ pub(crate) fn produce(
 ) -> Result<Submitted, SubmitError> {
     let own = partition.stream();
     let mut entry = Entry::new();
-    if !namespace.hub_is_heard() {
+    if !namespace.has_hub_subscribers() {
         entry.batch(std::slice::from_ref(own), batch);
         return namespace.log().submit(entry);
     }
@@ -50,7 +51,7 @@ pub(crate) fn produce(
     let mut destinations: Vec<Stream> = vec![own.clone()];
     destinations.extend(listeners.log.iter().cloned());
     entry.batch(&destinations, batch.clone());
-    let mut burst = Burst::default();
+    let mut burst = WriteBatch::default();
     let mut headers = HeaderWriter::default();
     for (record, address) in named.into_iter().flatten() {
         let names_none = address.is_none();
@@ -62,7 +63,7 @@ pub(crate) fn produce(
             headers.user(namespace.address_header(), Some(&address.write(Form::Slashed)));
             message.headers = headers.headers();
         }
-        for set in std::iter::once(&route.set).chain(&route.shaped).filter(|set| !set.is_empty()) {
+        for set in std::iter::once(&route.set).chain(&route.formatted).filter(|set| !set.is_empty()) {
             burst.add(set, route.key.as_deref(), &message);
         }
         for queue in route.set.queues.iter().filter(|q| q.has_limits()) {
@@ -117,7 +118,7 @@ fn listeners(namespace: &Namespace, topic: &Topic, partition: &Partition) -> Arc
     for queue in &route.set.queues {
         set.add_queue(queue);
     }
-    for stream in std::iter::once(&route.set).chain(&route.shaped).flat_map(|set| &set.log) {
+    for stream in std::iter::once(&route.set).chain(&route.formatted).flat_map(|set| &set.log) {
         set.add_stream(stream);
     }
     for live in &route.set.live {

@@ -11,30 +11,22 @@ use inver_storage::{Entry, Lsn, SubmitError};
 use rustc_hash::FxHashMap;
 
 use crate::address::{Address, Form};
-use crate::burst::Burst;
-use crate::exchange::{Exchange, HUB};
+use crate::exchange::Exchange;
 use crate::limits::LimitReached;
 use crate::message::{Headers, Message, expires_ms};
 use crate::namespace::Namespace;
-use crate::queue::{Overflow, Queue};
+use crate::queue::Queue;
 use crate::router::{Publish, ReceiverSet, Route};
 use crate::session::Session;
-use crate::subscription::{Consumer, DeliveryId};
+use crate::spec::{DeliveryId, HUB, Overflow, PublisherId};
+use crate::subscription::Consumer;
+use crate::write_batch::WriteBatch;
 
 /// Routes that a publisher remembers; beyond, one makes room for the next.
 const ROUTES_MAX: usize = 16 * 1024;
 
 /// A queue with a bound of its length is looked at so long after a publish, milliseconds, if nobody does before.
 pub(crate) const LENGTH_LOOK_MS: i64 = 10;
-
-/// Who publishes, as routing needs it.
-#[derive(Clone, Debug, Default)]
-pub struct PublisherId {
-    /// The plug's name.
-    pub origin: &'static str,
-    /// The session, for bindings that spare their own publishes.
-    pub session: Option<u64>,
-}
 
 /// Where a message is sent.
 #[derive(Clone, Copy)]
@@ -73,7 +65,7 @@ pub enum PublishError {
     #[error("exchange '{0}' is internal")]
     Internal(String),
     /// The log takes no more; nothing of the burst is kept.
-    #[error("the log refuses: {0}")]
+    #[error("log write rejected: {0}")]
     Log(String),
 }
 
@@ -90,7 +82,7 @@ pub struct Publisher {
     /// Few enough for a hash that a client could predict.
     routes: FxHashMap<Box<[u8]>, Route>,
     routes_of: u64,
-    burst: Burst,
+    write_batch: WriteBatch,
     entry: Entry,
     retained: Vec<Keep>,
     /// Queues that are to be looked at in time once the burst is in them: who looked before would find nothing.
@@ -120,7 +112,7 @@ struct Keep {
     clears: bool,
     guaranteed: bool,
     /// Who was there when it came, under which version of the topology.
-    heard_by: Arc<ReceiverSet>,
+    routed_to: Arc<ReceiverSet>,
     version: u64,
 }
 
@@ -133,7 +125,7 @@ impl Publisher {
             id,
             routes: FxHashMap::default(),
             routes_of: 0,
-            burst: Burst::default(),
+            write_batch: WriteBatch::default(),
             entry: Entry::new(),
             retained: Vec::new(),
             looks: Vec::new(),
@@ -172,8 +164,8 @@ impl Publisher {
             }
         }
         let mut taken = false;
-        for set in std::iter::once(&set).chain(&route.shaped).filter(|set| !set.is_empty()) {
-            self.burst.add(set, route.key.as_deref(), message);
+        for set in std::iter::once(&set).chain(&route.formatted).filter(|set| !set.is_empty()) {
+            self.write_batch.add(set, route.key.as_deref(), message);
             taken = true;
         }
         self.published += 1;
@@ -191,9 +183,9 @@ impl Publisher {
             self.namespace.retained().room_for(address, batch.len(), self.namespace.limits())?;
         }
         let version = self.namespace.version();
-        let heard_by = self.hub_route(address, message).set;
+        let routed_to = self.hub_route(address, message).set;
         let guaranteed = *guaranteed;
-        self.retained.push(Keep { address: address.to_vec(), batch, clears, guaranteed, heard_by, version });
+        self.retained.push(Keep { address: address.to_vec(), batch, clears, guaranteed, routed_to, version });
         Ok(())
     }
 
@@ -210,18 +202,18 @@ impl Publisher {
     /// Bytes in hand: a connection flushes when they are many.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.burst.bytes()
+        self.write_batch.bytes()
     }
 
     /// Whether there is nothing to flush.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.burst.is_empty() && self.entry.is_empty() && self.retained.is_empty()
+        self.write_batch.is_empty() && self.entry.is_empty() && self.retained.is_empty()
     }
 
     /// Forgets what is in hand.
     pub fn discard(&mut self) {
-        self.burst.clear();
+        self.write_batch.clear();
         self.entry = Entry::new();
         self.retained.clear();
         for look in self.looks.drain(..) {
@@ -249,7 +241,7 @@ impl Publisher {
     fn hand_over(&mut self) -> Result<Option<Lsn>, PublishError> {
         let mut entry = std::mem::take(&mut self.entry);
         if self.retained.is_empty() {
-            return Ok(self.burst.flush(self.namespace.log(), entry)?);
+            return Ok(self.write_batch.flush(self.namespace.log(), entry)?);
         }
         let kept = std::mem::take(&mut self.retained);
         let namespace = self.namespace.clone();
@@ -259,7 +251,7 @@ impl Publisher {
         let changes = kept.into_iter().map(|keep| (keep.address, (!keep.clears).then_some(keep.batch)));
         let changes: Vec<_> = changes.collect();
         retained.put_in(&changes, &mut entry);
-        let lsn = self.burst.flush(namespace.log(), entry)?;
+        let lsn = self.write_batch.flush(namespace.log(), entry)?;
         retained.apply(changes);
         Ok(lsn)
     }
@@ -283,9 +275,9 @@ impl Publisher {
             guaranteed: keep.guaranteed,
             lookup: None,
         };
-        let late = self.hub_route(&keep.address, &message).set.beyond(&keep.heard_by);
+        let late = self.hub_route(&keep.address, &message).set.beyond(&keep.routed_to);
         if !late.is_empty() {
-            self.burst.add(&Arc::new(late), None, &message);
+            self.write_batch.add(&Arc::new(late), None, &message);
         }
     }
 
@@ -298,9 +290,9 @@ impl Publisher {
             let due_ms = message.headers.expires_ms.into_iter().chain(by_queue).min();
             let length_ms =
                 limits.bounds_length().then(|| message.timestamp_ms.saturating_add(LENGTH_LOOK_MS));
-            if limits.overflow != Overflow::DropHead && queue.is_full(self.burst.messages_for(queue)) {
+            if limits.overflow != Overflow::DropHead && queue.is_full(self.write_batch.messages_for(queue)) {
                 if limits.overflow == Overflow::RejectPublishDeadLetter {
-                    queue.bury_refused(&self.namespace, message);
+                    queue.dead_letter_refused(&self.namespace, message);
                 }
                 refusing.push(queue.clone());
                 continue;

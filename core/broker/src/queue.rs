@@ -2,107 +2,18 @@
 //! memory where nothing of it is to survive.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use inver_storage::Stream;
-use serde::{Deserialize, Serialize};
 
 use crate::clock::now_ms;
-use crate::deadletter::{Reason, Undertaker};
+use crate::deadletter::DeadLetterer;
 use crate::exchange::Origins;
 use crate::message::Message;
 use crate::namespace::Namespace;
-use crate::subscription::{Depth, Look, Subscription};
+use crate::spec::{Depth, DropReason, Overflow, QueueSpec};
+use crate::subscription::{Look, Subscription};
 use crate::topic::Topic;
-use crate::value::Arguments;
-
-/// A connection's identity, for what it alone may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct OwnerId(pub u64);
-
-/// A connection's number, for what it alone may use.
-#[must_use]
-pub fn next_owner() -> OwnerId {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    OwnerId(NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// What a queue was declared as.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct QueueSpec {
-    /// Survives a restart, with its messages.
-    pub durable: bool,
-    /// Goes away when its last consumer does.
-    pub auto_delete: bool,
-    /// The one connection that may use it. The owner deletes it when it ends.
-    pub owner: Option<OwnerId>,
-    /// Not seen as a topic.
-    pub hidden: bool,
-    /// One consumer is active at a time, another takes over.
-    pub single_active: bool,
-    /// All settings as they were given, for comparison.
-    pub arguments: Arguments,
-    /// How long messages stay, how many, and where they go then.
-    pub limits: QueueLimits,
-}
-
-/// Bounds of a queue.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct QueueLimits {
-    /// A message dies this long after its publishing, milliseconds.
-    pub message_ttl_ms: Option<u64>,
-    /// The queue goes away when nobody used it for this long, milliseconds.
-    pub expires_after_ms: Option<u64>,
-    /// Messages that wait.
-    pub messages_max: Option<u64>,
-    /// Bytes that wait, of values alone.
-    pub bytes_max: Option<u64>,
-    /// At one of the two bounds above.
-    pub overflow: Overflow,
-    /// Where messages go that expired, were rejected or had no room.
-    pub dead_letter: Option<DeadLetter>,
-    /// A message that came back more often than this dies.
-    pub deliveries_max: Option<u32>,
-}
-
-impl QueueLimits {
-    pub(crate) fn bounds_length(&self) -> bool {
-        self.messages_max.is_some() || self.bytes_max.is_some()
-    }
-
-    /// Whether it must be looked at although nobody asks for messages.
-    pub(crate) fn bind_in_time(&self) -> bool {
-        self.message_ttl_ms.is_some()
-            || self.expires_after_ms.is_some()
-            || self.dead_letter.is_some()
-            || self.bounds_length()
-    }
-
-    pub(crate) fn is_unlimited(&self) -> bool {
-        *self == QueueLimits::default()
-    }
-}
-
-/// What a full queue does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Overflow {
-    /// Lets the oldest messages die.
-    #[default]
-    DropHead,
-    /// Refuses new messages.
-    RejectPublish,
-    /// Refuses new messages, and they die.
-    RejectPublishDeadLetter,
-}
-
-/// Where messages go that died.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadLetter {
-    /// The exchange.
-    pub exchange: String,
-    /// The routing key, if not the message's own.
-    pub routing_key: Option<Vec<u8>>,
-}
 
 /// How long until a queue is looked at again whose first message is not visible yet, or that holds more than it is to
 /// because some of it is not: at first, and at most.
@@ -207,13 +118,13 @@ impl Queue {
     }
 
     /// A message that was refused dies here.
-    pub(crate) fn bury_refused(&self, namespace: &Namespace, message: &Message<'_>) {
-        let undertaker = Undertaker {
+    pub(crate) fn dead_letter_refused(&self, namespace: &Namespace, message: &Message<'_>) {
+        let dead_letterer = DeadLetterer {
             namespace: namespace.downgrade(),
             queue: self.name.clone(),
             limits: self.spec.limits.clone(),
         };
-        undertaker.bury_message(message, Reason::MaxLength);
+        dead_letterer.dead_letter_message(message, DropReason::MaxLength);
     }
 
     /// Somebody used it: its time to live begins anew.
@@ -319,7 +230,7 @@ impl std::fmt::Debug for Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Broker, BrokerConfig};
+    use crate::{Broker, BrokerConfig, QueueLimits};
     use inver_storage::{Log, LogOptions};
 
     /// Only the time to look again was taken that grows while there is no room: the head died up to a second late.

@@ -9,10 +9,10 @@ use inver_storage::{Entry, Log, SubmitError};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::address::{Address, Filter, Form, Step};
-use crate::catalog;
 use crate::clock::now_ms;
 use crate::limits::{self, LimitReached, Limits};
 use crate::message::expires_ms;
+use crate::rows;
 
 /// Addresses looked at in one step of a scan, so that a filter that matches little does not hold up others.
 const SCAN_STEP_MAX: usize = 4096;
@@ -67,7 +67,7 @@ impl Retained {
         let values = self.values.read();
         let before = values.by_address.get(address).map(|before| (address.len() + before.len()) as u64);
         if before.is_none() {
-            limits::room("retained values", values.by_address.len(), limits.retained_values_max)?;
+            limits::check("retained values", values.by_address.len(), limits.retained_values_max)?;
         }
         let after = values.bytes - before.unwrap_or(0) + (address.len() + bytes) as u64;
         let max = limits.retained_bytes_max;
@@ -117,8 +117,8 @@ impl Retained {
         for (address, value) in changes {
             let key = [&self.prefix[..], address].concat().into();
             match value {
-                Some(value) => entry.put(catalog::RETAINED, key, value.clone()),
-                None => entry.delete(catalog::RETAINED, key),
+                Some(value) => entry.put(rows::RETAINED, key, value.clone()),
+                None => entry.delete(rows::RETAINED, key),
             }
         }
     }

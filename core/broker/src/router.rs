@@ -8,14 +8,14 @@ use inver_storage::Stream;
 use smallvec::SmallVec;
 
 use crate::address::{Address, Form};
-use crate::exchange::{BindTarget, Exchange, HUB};
+use crate::batch_format::BatchFormat;
+use crate::exchange::{BindTarget, Exchange};
 use crate::namespace::Namespace;
-use crate::publisher::PublisherId;
 use crate::queue::Queue;
 use crate::session::SessionCore;
-use crate::shape::Shape;
+use crate::spec::{HUB, PublisherId, TopicConfig, TopicError, TopicKind, TopicSpec};
 use crate::subscription::Subscription;
-use crate::topic::{Partition, Topic, TopicConfig, TopicError, TopicKind, TopicSpec};
+use crate::topic::{Partition, Topic};
 use crate::value::{HeaderLookup, Value};
 
 /// Exchanges that one publish may pass; cycles are cut by remembering where it was.
@@ -29,7 +29,7 @@ pub(crate) struct ReceiverSet {
     /// The queues among them, which may have limits.
     pub(crate) queues: SmallVec<[Arc<Queue>; 2]>,
     /// How all its receivers want their batches.
-    pub(crate) shape: Option<Arc<Shape>>,
+    pub(crate) format: Option<Arc<BatchFormat>>,
     /// Sorted identities, to compare sets and find overlaps.
     ids: SmallVec<[u64; 4]>,
 }
@@ -78,7 +78,7 @@ impl ReceiverSet {
     /// Those of its receivers that are not in the other.
     pub(crate) fn beyond(&self, other: &ReceiverSet) -> ReceiverSet {
         let is_other = |id: u64| other.ids.binary_search(&id).is_ok();
-        let mut set = ReceiverSet { shape: self.shape.clone(), ..ReceiverSet::default() };
+        let mut set = ReceiverSet { format: self.format.clone(), ..ReceiverSet::default() };
         for stream in self.log.iter().filter(|s| !is_other(s.id().0 << 1)) {
             set.add_stream(stream);
         }
@@ -113,7 +113,7 @@ impl ReceiverSet {
 
     /// Whether batches for one are batches for the other.
     pub(crate) fn is_same(&self, other: &ReceiverSet) -> bool {
-        self.ids == other.ids && self.shape == other.shape
+        self.ids == other.ids && self.format == other.format
     }
 
     /// Whether a receiver is in both.
@@ -128,7 +128,7 @@ impl ReceiverSet {
 pub(crate) struct Route {
     pub(crate) set: Arc<ReceiverSet>,
     /// Topics that want batches of their own.
-    pub(crate) shaped: SmallVec<[Arc<ReceiverSet>; 1]>,
+    pub(crate) formatted: SmallVec<[Arc<ReceiverSet>; 1]>,
     /// The record's key, where a capture sets it.
     pub(crate) key: Option<Bytes>,
     /// How many receivers there are, captures not counted.
@@ -145,7 +145,7 @@ pub(crate) struct Publish<'a> {
 #[derive(Default)]
 struct Found {
     set: ReceiverSet,
-    shaped: SmallVec<[Arc<ReceiverSet>; 1]>,
+    formatted: SmallVec<[Arc<ReceiverSet>; 1]>,
     /// Sessions, once for each of their bindings that matches, and whether that one is guaranteed.
     sessions: Vec<(Arc<SessionCore>, bool)>,
     visited: SmallVec<[*const (); 4]>,
@@ -161,12 +161,12 @@ impl Found {
 
     /// A partition of a log topic. False if it is there.
     fn partition(&mut self, topic: &Topic, partition: &Partition) -> bool {
-        let Some(shape) = topic.shape() else { return self.set.add_stream(partition.stream()) };
-        let mut set = ReceiverSet { shape: Some(shape), ..ReceiverSet::default() };
+        let Some(shape) = topic.format() else { return self.set.add_stream(partition.stream()) };
+        let mut set = ReceiverSet { format: Some(shape), ..ReceiverSet::default() };
         set.add_stream(partition.stream());
-        let new = !self.shaped.iter().any(|s| s.ids == set.ids);
+        let new = !self.formatted.iter().any(|s| s.ids == set.ids);
         if new {
-            self.shaped.push(Arc::new(set));
+            self.formatted.push(Arc::new(set));
         }
         new
     }
@@ -208,7 +208,7 @@ impl Namespace {
             let id = partition.stream().id();
             found.set.log.retain(|s| s.id() != id);
             found.set.ids.retain(|i| *i != id.0 << 1);
-            found.shaped.retain(|s| s.ids[..] != [id.0 << 1]);
+            found.formatted.retain(|s| s.ids[..] != [id.0 << 1]);
         }
         found.finish(publish)
     }
@@ -324,6 +324,6 @@ impl Found {
             self.receivers += 1;
             session.receive(guaranteed && publish.guaranteed, &mut self.set);
         }
-        Route { set: Arc::new(self.set), shaped: self.shaped, key: self.key, receivers: self.receivers }
+        Route { set: Arc::new(self.set), formatted: self.formatted, key: self.key, receivers: self.receivers }
     }
 }

@@ -1,100 +1,14 @@
 //! Topics and their partitions.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dashmap::DashMap;
 use inver_storage::batch::Batch;
-use inver_storage::{Stream, StreamId, SubmitError, Submitted};
+use inver_storage::{Stream, SubmitError, Submitted};
 use parking_lot::RwLock;
-use rustc_hash::FxBuildHasher;
-use serde::{Deserialize, Serialize};
 
-use crate::limits::LimitReached;
+use crate::batch_format::BatchFormat;
 use crate::namespace::Namespace;
-use crate::shape::Shape;
-
-/// A topic's identity, which a topic of the same name made later does not share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TopicId(pub u128);
-
-/// How long a topic keeps what it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TopicKind {
-    /// By time, size or key.
-    Log,
-    /// Until acknowledged.
-    Queue,
-}
-
-/// What was set on a topic; what is not set has the default.
-pub type TopicConfig = BTreeMap<String, String>;
-
-/// What a new topic is to be.
-#[derive(Clone, Debug)]
-pub struct TopicSpec {
-    /// At least one.
-    pub partitions: u32,
-    /// Settings by name.
-    pub config: TopicConfig,
-}
-
-/// Why a topic cannot be made, changed or deleted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TopicError {
-    /// The name is taken.
-    #[error("topic '{0}' exists")]
-    Exists(String),
-    /// There is none of that name.
-    #[error("there is no topic '{0}'")]
-    Unknown(String),
-    /// Empty, too long, or `.` or `..`.
-    #[error("'{0}' cannot be the name of a topic: {1}")]
-    BadName(String, &'static str),
-    /// None, too many, or fewer than there are.
-    #[error("{0}")]
-    BadPartitions(String),
-    /// A setting's value does not fit.
-    #[error("{0}")]
-    BadConfig(String),
-    /// A queue belongs to those who declared it and is deleted by them.
-    #[error("'{0}' is a queue")]
-    IsQueue(String),
-    /// There are too many.
-    #[error(transparent)]
-    Limit(#[from] LimitReached),
-    /// The log takes no more.
-    #[error("the log refuses: {0}")]
-    Log(String),
-}
-
-/// Partitions of one topic.
-pub const PARTITIONS_MAX: u32 = 100_000;
-
-/// Bytes of a topic's name.
-pub const TOPIC_NAME_BYTES_MAX: usize = 249;
-
-/// Which topic a stream belongs to, by name.
-#[derive(Default)]
-pub(crate) struct StreamNames(DashMap<u64, Arc<str>, FxBuildHasher>);
-
-impl StreamNames {
-    pub(crate) fn get(&self, stream: StreamId) -> Option<Arc<str>> {
-        self.0.get(&stream.0).map(|n| n.clone())
-    }
-
-    pub(crate) fn enter(&self, topic: &Topic) {
-        for partition in topic.partitions() {
-            self.0.insert(partition.stream.id().0, topic.name.clone());
-        }
-    }
-
-    pub(crate) fn forget(&self, topic: &Topic) {
-        for partition in topic.partitions() {
-            self.0.remove(&partition.stream.id().0);
-        }
-    }
-}
+use crate::spec::{TopicConfig, TopicId, TopicKind};
 
 /// A named place for messages. See the crate's text.
 pub struct Topic {
@@ -103,14 +17,14 @@ pub struct Topic {
     kind: TopicKind,
     partitions: RwLock<Vec<Arc<Partition>>>,
     config: RwLock<Arc<TopicConfig>>,
-    shape: RwLock<Option<Arc<Shape>>>,
+    format: RwLock<Option<Arc<BatchFormat>>>,
 }
 
 /// One ordered part of a topic: a stream, and how the hub hears of what is appended to it.
 pub struct Partition {
     index: u32,
     stream: Stream,
-    pub(crate) hub: crate::produce::HubEar,
+    pub(crate) hub: crate::produce::ListenerCache,
 }
 
 impl Topic {
@@ -127,7 +41,7 @@ impl Topic {
             name: name.into(),
             kind,
             partitions: RwLock::new(partitions),
-            shape: RwLock::new(Shape::of(&config)),
+            format: RwLock::new(BatchFormat::of(&config)),
             config: RwLock::new(Arc::new(config)),
         }
     }
@@ -184,13 +98,13 @@ impl Topic {
     }
 
     pub(crate) fn set_config(&self, config: TopicConfig) {
-        *self.shape.write() = Shape::of(&config);
+        *self.format.write() = BatchFormat::of(&config);
         *self.config.write() = Arc::new(config);
     }
 
     /// How it wants the batches that the broker composes, if not as they come.
-    pub(crate) fn shape(&self) -> Option<Arc<Shape>> {
-        self.shape.read().clone()
+    pub(crate) fn format(&self) -> Option<Arc<BatchFormat>> {
+        self.format.read().clone()
     }
 
     pub(crate) fn add_partitions(&self, streams: Vec<Stream>) {
@@ -216,7 +130,7 @@ impl Topic {
 
 impl Partition {
     fn new(index: u32, stream: Stream) -> Arc<Partition> {
-        Arc::new(Partition { index, stream, hub: crate::produce::HubEar::default() })
+        Arc::new(Partition { index, stream, hub: crate::produce::ListenerCache::default() })
     }
 
     /// Its place within the topic.
@@ -263,18 +177,6 @@ fn murmur2(data: &[u8]) -> u32 {
     h ^= h >> 13;
     h = h.wrapping_mul(M);
     h ^ (h >> 15)
-}
-
-/// Checks a topic's name.
-pub(crate) fn check_name(name: &str) -> Result<(), TopicError> {
-    let bad = |why| Err(TopicError::BadName(name.to_owned(), why));
-    match name {
-        "" => bad("it is empty"),
-        "." | ".." => bad("it is '.' or '..'"),
-        n if n.len() > TOPIC_NAME_BYTES_MAX => bad("it is longer than 249 bytes"),
-        n if n.bytes().any(|b| b.is_ascii_control()) => bad("it has a control character"),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

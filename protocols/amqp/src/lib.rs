@@ -13,7 +13,7 @@ pub mod session;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use inver_broker::{Broker, Connection, Protocol};
+use inver_broker::{Broker, Connection, ProtocolPlugin};
 use tracing::Instrument;
 
 pub use session::Limits;
@@ -32,18 +32,9 @@ impl Amqp {
 }
 
 #[async_trait]
-impl Protocol for Amqp {
+impl ProtocolPlugin for Amqp {
     fn name(&self) -> &'static str {
         map::ORIGIN
-    }
-
-    fn default_port(&self) -> u16 {
-        5672
-    }
-
-    fn recognizes(&self, first_bytes: &[u8]) -> bool {
-        let known = first_bytes.len().min(4);
-        known > 0 && first_bytes.get(..known) == codec::PROTOCOL_HEADER.get(..known)
     }
 
     async fn serve(&self, connection: Connection, broker: Broker) {

@@ -20,7 +20,7 @@ mod ticket;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use inver_broker::{Broker, Connection, Protocol};
+use inver_broker::{Broker, Connection, ProtocolPlugin};
 
 pub use crate::config::{KafkaConfig, Limits};
 pub use crate::error::ConnectionError;
@@ -54,46 +54,15 @@ impl Kafka {
 }
 
 #[async_trait]
-impl Protocol for Kafka {
+impl ProtocolPlugin for Kafka {
     fn name(&self) -> &'static str {
         "kafka"
-    }
-
-    fn default_port(&self) -> u16 {
-        9092
-    }
-
-    /// A request begins with its length (less than 16 MiB, as the first of a connection is short) and the number of a
-    /// kind of request that clients begin with.
-    fn recognizes(&self, first_bytes: &[u8]) -> bool {
-        match first_bytes {
-            [0, _, _, _, key_high, key_low, ..] => {
-                codec::api_key::api(i16::from_be_bytes([*key_high, *key_low])).is_some()
-            }
-            _ => false,
-        }
     }
 
     async fn serve(&self, connection: Connection, broker: Broker) {
         if let Some(node) = self.node(&broker) {
             node.coordinator.start();
             connection::serve(connection, node).await;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn first_bytes() {
-        let kafka = Kafka::new(KafkaConfig::default());
-        assert!(kafka.recognizes(&[0, 0, 0, 30, 0, 18, 0, 3, 0, 0]));
-        for other in
-            [&b"MQTT"[..], b"AMQP\0\0\x09\x01", b"GET / HTTP", &[0x10, 0x0c, 0, 4], &[0, 0, 0, 1], b""]
-        {
-            assert!(!kafka.recognizes(other));
         }
     }
 }

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
-use inver_broker::{Broker, BrokerConfig, Connection, Protocol, Shutdown};
+use inver_broker::{Broker, BrokerConfig, Connection, ProtocolPlugin, Shutdown};
 use inver_mqtt::{Mqtt, MqttConfig};
 use inver_storage::{Log, LogOptions};
 use tokio::net::TcpListener;
@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let log = Log::open(Path::new(&folder), LogOptions::default())?;
     let broker = Broker::open(log, BrokerConfig { origins: vec!["mqtt"], ..BrokerConfig::default() })?;
     let (_trigger, shutdown) = Shutdown::channel();
-    tokio::spawn(broker.clone().keep_house(shutdown.clone()));
+    tokio::spawn(broker.clone().housekeep(shutdown.clone()));
     let plug = Arc::new(Mqtt::new(MqttConfig {
         keep_alive_s_max: Some(60),
         refused_filters: vec!["test/nosubscribe".to_owned()],

@@ -21,7 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use inver_broker::{Broker, Connection, Protocol};
+use inver_broker::{Broker, Connection, ProtocolPlugin};
 
 pub use config::MqttConfig;
 
@@ -46,21 +46,9 @@ impl Mqtt {
 }
 
 #[async_trait]
-impl Protocol for Mqtt {
+impl ProtocolPlugin for Mqtt {
     fn name(&self) -> &'static str {
         map::ORIGIN
-    }
-
-    fn default_port(&self) -> u16 {
-        1883
-    }
-
-    /// A connection begins with CONNECT: its type, a length, and `MQTT` or `MQIsdp`.
-    fn recognizes(&self, first_bytes: &[u8]) -> bool {
-        let Some((0x10, rest)) = first_bytes.split_first() else { return false };
-        let length_bytes = rest.iter().take(4).take_while(|&&byte| byte & 0x80 != 0).count() + 1;
-        rest.get(length_bytes..)
-            .is_some_and(|body| body.starts_with(b"\x00\x04MQTT") || body.starts_with(b"\x00\x06MQIsdp"))
     }
 
     // Written out: as an `async fn` it would keep its arguments beside the connection made of them.

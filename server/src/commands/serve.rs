@@ -86,7 +86,7 @@ async fn serve(
         shutdown,
         handshake_timeout: config.handshake_timeout,
     };
-    let house = tokio::spawn(broker.clone().keep_house(hall.shutdown.clone()));
+    let house = tokio::spawn(broker.clone().housekeep(hall.shutdown.clone()));
     let accepting: Vec<_> = listening.into_iter().map(|listener| listener.accept(hall.clone())).collect();
     drop(hall);
     ready.store(true, Ordering::Release);

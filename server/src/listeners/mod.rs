@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use inver_broker::{Broker, Connection, Io, Protocol, Shutdown};
+use inver_broker::{Broker, Connection, Io, ProtocolPlugin, Shutdown};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -41,7 +41,7 @@ pub(crate) struct Listener {
 /// What is spoken on a listener.
 #[derive(Clone)]
 struct Service {
-    protocol: Arc<dyn Protocol>,
+    protocol: Arc<dyn ProtocolPlugin>,
     tls: Option<TlsAcceptor>,
     websocket: Option<websocket::Form>,
 }
@@ -62,7 +62,7 @@ pub(crate) struct Hall {
 }
 
 /// Binds all that the configuration asks for; nothing is accepted yet. Must run within a runtime.
-pub(crate) fn bind(config: &Config, http: Arc<dyn Protocol>) -> anyhow::Result<Vec<Listener>> {
+pub(crate) fn bind(config: &Config, http: Arc<dyn ProtocolPlugin>) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     let mut open = |key: &str, listen: Listen, service: Service| -> anyhow::Result<()> {
         let Some(address) = listen else { return Ok(()) };
@@ -210,10 +210,10 @@ async fn handshake(service: &Service, stream: TcpStream) -> io::Result<Box<dyn I
 }
 
 /// Counts a connection as open while it lives.
-struct Open(Arc<dyn Protocol>);
+struct Open(Arc<dyn ProtocolPlugin>);
 
 impl Open {
-    fn count(protocol: Arc<dyn Protocol>) -> Open {
+    fn count(protocol: Arc<dyn ProtocolPlugin>) -> Open {
         metrics::counter!("inver_connections_accepted_total", "protocol" => protocol.name()).increment(1);
         metrics::gauge!("inver_connections", "protocol" => protocol.name()).increment(1);
         Open(protocol)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_amqp::{Amqp, Limits};
-use inver_broker::Protocol;
+use inver_broker::ProtocolPlugin;
 
 use super::{Setting, setting};
 use crate::config::Config;
@@ -58,7 +58,7 @@ pub(super) const SETTINGS: &[Setting] = &[
 ];
 
 /// AMQP as configured.
-pub(super) fn make(config: &Config) -> Result<Arc<dyn Protocol>, String> {
+pub(super) fn make(config: &Config) -> Result<Arc<dyn ProtocolPlugin>, String> {
     Ok(Arc::new(Amqp::new(limits(config)?)))
 }
 

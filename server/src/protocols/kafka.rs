@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use inver_broker::Protocol;
+use inver_broker::ProtocolPlugin;
 use inver_kafka::{GroupLimits, Kafka, KafkaConfig, Limits};
 
 use super::{PARTITIONS_MAX, Setting, default_partitions, setting};
@@ -84,7 +84,7 @@ pub(super) const SETTINGS: &[Setting] = &[
 ];
 
 /// Builds the protocol from the configuration.
-pub(super) fn make(config: &Config) -> Result<Arc<dyn Protocol>, String> {
+pub(super) fn make(config: &Config) -> Result<Arc<dyn ProtocolPlugin>, String> {
     Ok(Arc::new(Kafka::new(settings(config)?)))
 }
 

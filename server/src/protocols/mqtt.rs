@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use inver_broker::Protocol;
+use inver_broker::ProtocolPlugin;
 use inver_mqtt::{Mqtt, MqttConfig};
 
 use super::{Setting, setting};
@@ -61,7 +61,7 @@ pub(super) const SETTINGS: &[Setting] = &[
 ];
 
 /// MQTT as configured.
-pub(super) fn make(config: &Config) -> Result<Arc<dyn Protocol>, String> {
+pub(super) fn make(config: &Config) -> Result<Arc<dyn ProtocolPlugin>, String> {
     Ok(Arc::new(Mqtt::new(settings(config)?)))
 }
 

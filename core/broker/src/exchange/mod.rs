@@ -11,73 +11,18 @@ use std::sync::{Arc, OnceLock};
 use inver_storage::Lsn;
 use parking_lot::RwLock;
 use rustc_hash::FxBuildHasher;
-use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::address::{Address, Filter, Form};
 use crate::bag::{Bag, Hashed};
 use crate::queue::Queue;
 use crate::session::SessionCore;
+use crate::spec::{ExchangeKind, ExchangeSpec};
 use crate::trie::Trie;
 use crate::value::{Arguments, HeaderLookup, Value};
 
 use headers::HeaderRule;
 pub(crate) use origins::Origins;
-
-/// How an exchange routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ExchangeKind {
-    /// Where the binding's key is the routing key.
-    Direct,
-    /// Everywhere.
-    Fanout,
-    /// Where the binding's key is a filter that matches the routing key, level by level.
-    Topic,
-    /// Where the binding's arguments match the message's headers.
-    Headers,
-}
-
-impl ExchangeKind {
-    /// The name that users read and write.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            ExchangeKind::Direct => "direct",
-            ExchangeKind::Fanout => "fanout",
-            ExchangeKind::Topic => "topic",
-            ExchangeKind::Headers => "headers",
-        }
-    }
-}
-
-impl std::str::FromStr for ExchangeKind {
-    type Err = ();
-
-    fn from_str(s: &str) -> Result<ExchangeKind, ()> {
-        match s {
-            "direct" => Ok(ExchangeKind::Direct),
-            "fanout" => Ok(ExchangeKind::Fanout),
-            "topic" => Ok(ExchangeKind::Topic),
-            "headers" => Ok(ExchangeKind::Headers),
-            _ => Err(()),
-        }
-    }
-}
-
-/// What an exchange was declared as.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ExchangeSpec {
-    /// How it routes.
-    pub kind: ExchangeKind,
-    /// Survives a restart.
-    pub durable: bool,
-    /// Goes away when its last binding does.
-    pub auto_delete: bool,
-    /// Cannot be published to by clients.
-    pub internal: bool,
-    /// Further settings, such as `alternate-exchange`.
-    pub arguments: Arguments,
-}
 
 /// See the module's text.
 pub struct Exchange {
@@ -167,9 +112,6 @@ struct Ruled {
     rule: HeaderRule,
     bound: Bound,
 }
-
-/// The exchange where the address spaces meet; every namespace has one.
-pub const HUB: &str = "amq.topic";
 
 impl Exchange {
     pub(crate) fn new(name: &str, spec: ExchangeSpec) -> Arc<Exchange> {

@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use inver_storage::{Entry, Lsn, SubmitError};
 
 use super::{Declared, Namespace};
-use crate::catalog::{self, BindingRow};
-use crate::exchange::{BindTarget, Bound, Exchange, ExchangeKind, ExchangeSpec};
+use crate::exchange::{BindTarget, Bound, Exchange};
 use crate::limits::{self, LimitReached};
 use crate::queue::Queue;
+use crate::rows::{self, BindingRow};
+use crate::spec::{ExchangeKind, ExchangeSpec};
 use crate::value::Arguments;
 
 /// Where a binding leads, by name.
@@ -51,7 +52,7 @@ pub enum BindError {
     #[error(transparent)]
     Limit(#[from] LimitReached),
     /// The log takes no more.
-    #[error("the log refuses: {0}")]
+    #[error("log write rejected: {0}")]
     Log(String),
 }
 
@@ -68,7 +69,7 @@ pub enum ExchangeError {
     #[error(transparent)]
     Limit(#[from] LimitReached),
     /// The log takes no more.
-    #[error("the log refuses: {0}")]
+    #[error("log write rejected: {0}")]
     Log(String),
 }
 
@@ -113,12 +114,12 @@ impl Namespace {
         if let Some(it) = self.exchange(name) {
             return Ok(present(it));
         }
-        limits::room("exchanges", self.0.exchanges.read().len(), self.limits().exchanges_max)?;
+        limits::check("exchanges", self.0.exchanges.read().len(), self.limits().exchanges_max)?;
         let mut lsn = None;
         if spec.durable {
             let mut entry = Entry::new();
-            let key = catalog::key(self.0.id, &[name.as_bytes()]);
-            entry.put(catalog::EXCHANGES, key, catalog::encode(&spec));
+            let key = rows::key(self.0.id, &[name.as_bytes()]);
+            entry.put(rows::EXCHANGES, key, rows::encode(&spec));
             lsn = Some(self.log().submit(entry)?.lsn);
         }
         let it = self.enter_exchange(name, spec);
@@ -173,7 +174,7 @@ impl Namespace {
                 self.forget_binding(bound, entry);
             });
             if exchange.spec().durable {
-                entry.delete(catalog::EXCHANGES, catalog::key(self.0.id, &[exchange.name().as_bytes()]));
+                entry.delete(rows::EXCHANGES, rows::key(self.0.id, &[exchange.name().as_bytes()]));
             }
         }
     }
@@ -208,7 +209,7 @@ impl Namespace {
         if let Some(present) = exchange.present(&bound(None, None)) {
             return Ok(present);
         }
-        limits::room("bindings", exchange.binding_count(), self.limits().bindings_max)?;
+        limits::check("bindings", exchange.binding_count(), self.limits().bindings_max)?;
         if !durable {
             return Ok(self.enter_binding(&exchange, bound(None, None)).err().flatten());
         }
@@ -226,7 +227,7 @@ impl Namespace {
         };
         let row = self.0.next_binding.fetch_add(1, Ordering::Relaxed);
         let mut entry = Entry::new();
-        entry.put(catalog::BINDINGS, catalog::key(self.0.id, &[&row.to_be_bytes()]), catalog::encode(&value));
+        entry.put(rows::BINDINGS, rows::key(self.0.id, &[&row.to_be_bytes()]), rows::encode(&value));
         let lsn = self.log().submit(entry)?.lsn;
         // One change of the topology at a time: it is new still.
         let _new = self.enter_binding(&exchange, bound(Some(row), Some(lsn)));
@@ -331,7 +332,7 @@ impl Namespace {
 
     pub(super) fn forget_binding(&self, bound: &Bound, entry: &mut Entry) {
         if let Some(row) = bound.row {
-            entry.delete(catalog::BINDINGS, catalog::key(self.0.id, &[&row.to_be_bytes()]));
+            entry.delete(rows::BINDINGS, rows::key(self.0.id, &[&row.to_be_bytes()]));
         }
     }
 }

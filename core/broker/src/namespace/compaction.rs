@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use inver_storage::{Compaction, Entry, StreamId};
 
-use crate::topic::TopicConfig;
+use crate::spec::TopicConfig;
 
 /// Defaults of the settings, as in Kafka.
 const DELETE_RETENTION_MS: u64 = 86_400_000;

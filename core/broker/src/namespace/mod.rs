@@ -18,19 +18,20 @@ use dashmap::DashMap;
 use inver_storage::Log;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::BrokerConfig;
 use crate::capture::Captures;
 use crate::clockwork::Clockwork;
-use crate::exchange::{Exchange, ExchangeKind, ExchangeSpec, HUB};
+use crate::committed_offsets::CommittedOffsets;
+use crate::context::{Context, StreamNames};
+use crate::exchange::Exchange;
 use crate::limits::Limits;
-use crate::positions::Positions;
 use crate::queue::{Aged, Queue};
 use crate::reclaim::Reclaim;
 use crate::retained::Retained;
 use crate::session::SessionCore;
+use crate::spec::{BrokerConfig, ExchangeKind, ExchangeSpec, HUB, TopicId};
 use crate::subscription::Subscription;
 use crate::telemetry::Counters;
-use crate::topic::{StreamNames, Topic, TopicId};
+use crate::topic::Topic;
 use crate::value::Arguments;
 
 pub use bindings::{BindDestination, BindError, BindingInfo, ExchangeError};
@@ -52,14 +53,6 @@ const PREDECLARED: [(&str, ExchangeKind); 5] = [
     (TRACE, ExchangeKind::Topic),
 ];
 
-/// What a namespace's subscriptions need of it.
-pub(crate) struct Surroundings {
-    pub(crate) log: Log,
-    pub(crate) stream_names: StreamNames,
-    pub(crate) counters: Counters,
-    pub(crate) clockwork: Arc<Clockwork>,
-}
-
 /// A handle; cheap to clone.
 #[derive(Clone)]
 pub struct Namespace(Arc<Inner>);
@@ -75,7 +68,7 @@ pub(crate) struct Inner {
     headers_behind: AtomicBool,
     topics: DashMap<Box<str>, Arc<Topic>>,
     topics_by_id: DashMap<TopicId, Arc<Topic>>,
-    surroundings: Arc<Surroundings>,
+    context: Arc<Context>,
     exchanges: RwLock<HashMap<Box<str>, Arc<Exchange>>>,
     hub: Arc<Exchange>,
     queues: DashMap<Box<str>, Arc<Queue>>,
@@ -87,7 +80,7 @@ pub(crate) struct Inner {
     /// Queues with a bound of their length that were published to.
     overflowing: Mutex<Vec<Weak<Queue>>>,
     retained: Retained,
-    positions: Positions,
+    committed_offsets: CommittedOffsets,
     reclaim: Arc<Reclaim>,
     next_binding: AtomicU64,
 }
@@ -125,7 +118,7 @@ impl Namespace {
             headers_behind: AtomicBool::new(false),
             topics: DashMap::new(),
             topics_by_id: DashMap::new(),
-            surroundings: Arc::new(Surroundings {
+            context: Arc::new(Context {
                 log: log.clone(),
                 stream_names: StreamNames::default(),
                 counters: Counters::of(name),
@@ -140,7 +133,7 @@ impl Namespace {
             captures: Captures::new(&config.captures),
             overflowing: Mutex::default(),
             retained,
-            positions: Positions::new(id, config.limits.positions_max),
+            committed_offsets: CommittedOffsets::new(id, config.limits.committed_offsets_max),
             reclaim: Arc::default(),
             next_binding: AtomicU64::new(1),
         }))
@@ -178,7 +171,7 @@ impl Namespace {
     }
 
     /// What had no room in queues dies now.
-    pub(crate) fn bury_overflow(&self) {
+    pub(crate) fn enforce_length_limits(&self) {
         let noted = std::mem::take(&mut *self.0.overflowing.lock());
         for queue in noted.iter().filter_map(Weak::upgrade) {
             queue.set_overflowing(false);
@@ -213,13 +206,13 @@ impl Namespace {
     /// The log that everything in it is kept in.
     #[must_use]
     pub fn log(&self) -> &Log {
-        &self.0.surroundings.log
+        &self.0.context.log
     }
 
-    /// Where groups stand in topics.
+    /// The committed offsets of consumer groups.
     #[must_use]
-    pub fn positions(&self) -> &Positions {
-        &self.0.positions
+    pub fn committed_offsets(&self) -> &CommittedOffsets {
+        &self.0.committed_offsets
     }
 
     /// The hub's retained values.
@@ -248,8 +241,8 @@ impl Namespace {
         self.0.version.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn hub_is_heard(&self) -> bool {
-        self.0.hub.binding_count() > 0 || self.0.captures.hear_producers()
+    pub(crate) fn has_hub_subscribers(&self) -> bool {
+        self.0.hub.binding_count() > 0 || self.0.captures.captures_producers()
     }
 
     pub(crate) fn routes_by_key(&self, exchange: &Exchange) -> bool {
@@ -280,12 +273,12 @@ impl Namespace {
         &self.0.captures
     }
 
-    pub(crate) fn surroundings(&self) -> &Arc<Surroundings> {
-        &self.0.surroundings
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.0.context
     }
 
     pub(crate) fn counters(&self) -> &Counters {
-        &self.0.surroundings.counters
+        &self.0.context.counters
     }
 
     pub(crate) fn reclaim(&self) -> &Arc<Reclaim> {
@@ -301,7 +294,7 @@ impl Namespace {
     }
 
     pub(crate) fn clockwork(&self) -> &Clockwork {
-        &self.0.surroundings.clockwork
+        &self.0.context.clockwork
     }
 
     pub(crate) fn sessions_lock(&self) -> MutexGuard<'_, ()> {
@@ -326,7 +319,7 @@ impl Namespace {
     }
 
     /// Trims what was acknowledged, and says how much there is.
-    pub(crate) fn keep_house(&self) {
+    pub(crate) fn housekeep(&self) {
         let counters = self.counters();
         counters.topics.set(self.0.topics.len() as f64);
         counters.queues.set(self.0.queues.len() as f64);

@@ -5,14 +5,15 @@ use std::sync::{Arc, Weak};
 use inver_storage::{CursorId, Entry, Lsn, Offset};
 
 use super::{Inner, Namespace};
-use crate::catalog::{self, TopicRow};
 use crate::clock::now_ms;
-use crate::deadletter::Undertaker;
+use crate::deadletter::DeadLetterer;
 use crate::exchange::{BindTarget, Exchange};
 use crate::limits::{self, LimitReached};
-use crate::queue::{Queue, QueueSpec};
-use crate::subscription::{MemoryBounds, Mode, Subscription, Trim, WhenFull};
-use crate::topic::{TOPIC_NAME_BYTES_MAX, Topic, TopicConfig, TopicId, TopicKind};
+use crate::queue::Queue;
+use crate::rows::{self, TopicRow};
+use crate::spec::{Mode, QueueSpec, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicId, TopicKind};
+use crate::subscription::{MemoryBounds, Subscription, Trim, WhenFull};
+use crate::topic::Topic;
 
 /// What a declaration found or made.
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ pub enum QueueError {
     #[error(transparent)]
     Limit(#[from] LimitReached),
     /// The log takes no more.
-    #[error("the log refuses: {0}")]
+    #[error("log write rejected: {0}")]
     Log(String),
 }
 
@@ -89,9 +90,9 @@ impl Namespace {
         if self.0.topics.contains_key(name) {
             return Err(QueueError::IsLogTopic(name.to_owned()));
         }
-        limits::room("queues", self.0.queues.len(), self.limits().queues_max)?;
+        limits::check("queues", self.0.queues.len(), self.limits().queues_max)?;
         if spec.durable && !spec.hidden {
-            limits::room("topics", self.0.topics.len(), self.limits().topics_max)?;
+            limits::check("topics", self.0.topics.len(), self.limits().topics_max)?;
         }
         let (it, lsn) = if spec.durable {
             let (queue, lsn) = self.make_durable(name, spec)?;
@@ -162,14 +163,14 @@ impl Namespace {
         }
         self.0.queues.insert(queue.name().into(), queue.clone());
         if queue.has_limits() {
-            queue.subscription().limit(Undertaker {
+            queue.subscription().limit(DeadLetterer {
                 namespace: Arc::downgrade(&self.0),
                 queue: queue.name().into(),
                 limits: queue.spec().limits.clone(),
             });
         }
         queue.subscription().set_queue(&self.downgrade(), queue);
-        if queue.spec().limits.bind_in_time() {
+        if queue.spec().limits.needs_periodic_check() {
             queue.set_mortal();
             self.look_at(queue, now_ms());
         }
@@ -212,11 +213,11 @@ impl Namespace {
         if let (Some(stream), Some(cursor)) = (queue.stream(), queue.subscription().first_cursor()) {
             entry.delete_cursor(cursor);
             entry.delete_stream(stream.id());
-            entry.delete(catalog::TOPICS, catalog::key(self.0.id, &[name.as_bytes()]));
+            entry.delete(rows::TOPICS, rows::key(self.0.id, &[name.as_bytes()]));
             if let (false, Some(topic)) = (queue.spec().hidden, queue.topic()) {
                 self.remove_topic(topic);
             }
-            self.0.positions.forget_topic(name, &mut entry);
+            self.0.committed_offsets.delete_topic(name, &mut entry);
         }
         self.0.queues.remove(name);
         self.0.reclaim.forget(queue.subscription());

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use inver_storage::{Entry, Lsn, Offset, Stream};
 
 use super::Namespace;
-use crate::catalog::{self, SubscriptionRow};
 use crate::limits::{self, LimitReached};
-use crate::subscription::{Mode, Start, Subscription, Trim};
-use crate::topic::{Partition, Topic, TopicId};
+use crate::rows::{self, SubscriptionRow};
+use crate::spec::{Mode, Start, TopicId};
+use crate::subscription::{Subscription, Trim};
+use crate::topic::{Partition, Topic};
 
 /// Why a subscription cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +30,7 @@ pub enum SubscriptionError {
     #[error(transparent)]
     Limit(#[from] LimitReached),
     /// The log takes no more.
-    #[error("the log refuses: {0}")]
+    #[error("log write rejected: {0}")]
     Log(String),
 }
 
@@ -61,7 +62,7 @@ impl Namespace {
             present.touch();
             return Ok(present);
         }
-        limits::room("subscriptions", self.0.subscriptions.len(), self.limits().subscriptions_max)?;
+        limits::check("subscriptions", self.0.subscriptions.len(), self.limits().subscriptions_max)?;
         let partitions = topic.partitions();
         let (sources, made) = if durable {
             let (sources, made) = self.durable_sources(topic, name, mode, &partitions, start)?;
@@ -100,7 +101,7 @@ impl Namespace {
         let lsn = if gone.is_durable() {
             let mut entry = Entry::new();
             gone.cursors().into_iter().for_each(|c| entry.delete_cursor(c));
-            entry.delete(catalog::SUBSCRIPTIONS, self.subscription_key(topic, name));
+            entry.delete(rows::SUBSCRIPTIONS, self.subscription_key(topic, name));
             let submitted = self.log().submit(entry).map_err(|e| SubscriptionError::Log(e.to_string()))?;
             Some(submitted.lsn)
         } else {
@@ -155,7 +156,7 @@ impl Namespace {
             made.push((partition.stream().clone(), cursor, from));
         }
         let row = SubscriptionRow { mode, cursors: made.iter().map(|(_, c, _)| c.0).collect() };
-        entry.put(catalog::SUBSCRIPTIONS, self.subscription_key(topic, name), catalog::encode(&row));
+        entry.put(rows::SUBSCRIPTIONS, self.subscription_key(topic, name), rows::encode(&row));
         let submitted = self.log().submit(entry).map_err(|e| SubscriptionError::Log(e.to_string()))?;
         let sources = made.into_iter().map(|(s, c, from)| (s, self.log().cursor(c), from)).collect();
         Ok((sources, submitted.lsn))
@@ -163,7 +164,7 @@ impl Namespace {
 
     fn subscription_key(&self, topic: &Topic, name: &str) -> bytes::Bytes {
         let id = topic.id().0.to_be_bytes();
-        catalog::key(self.0.id, &[&id, name.as_bytes()])
+        rows::key(self.0.id, &[&id, name.as_bytes()])
     }
 
     pub(crate) fn recover_subscription(&self, key: &[u8], row: &SubscriptionRow) {
@@ -209,7 +210,7 @@ impl Namespace {
             }
             if subscription.is_durable() {
                 let row = SubscriptionRow { mode: subscription.mode(), cursors };
-                entry.put(catalog::SUBSCRIPTIONS, self.subscription_key(topic, &name), catalog::encode(&row));
+                entry.put(rows::SUBSCRIPTIONS, self.subscription_key(topic, &name), rows::encode(&row));
                 if let Err(error) = self.log().submit(entry) {
                     tracing::error!(%error, subscription = %name, "new partitions are not part of it");
                     continue;
@@ -233,7 +234,7 @@ impl Namespace {
         for (name, subscription) in gone {
             subscription.cursors().into_iter().for_each(|c| entry.delete_cursor(c));
             if subscription.is_durable() {
-                entry.delete(catalog::SUBSCRIPTIONS, self.subscription_key(topic, &name));
+                entry.delete(rows::SUBSCRIPTIONS, self.subscription_key(topic, &name));
             }
             subscription.close();
         }

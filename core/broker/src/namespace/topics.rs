@@ -5,13 +5,12 @@ use std::sync::Arc;
 use inver_storage::{Entry, Lsn, Offset, Retention, Stream, StreamId};
 
 use super::{Namespace, compaction};
+use crate::batch_format::BatchFormat;
 use crate::capture;
-use crate::catalog::{self, TopicRow};
 use crate::limits;
-use crate::shape::Shape;
-use crate::topic::{
-    PARTITIONS_MAX, Topic, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, check_name,
-};
+use crate::rows::{self, TopicRow};
+use crate::spec::{PARTITIONS_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, check_name};
+use crate::topic::Topic;
 
 impl Namespace {
     /// The topic of this name.
@@ -49,7 +48,7 @@ impl Namespace {
         if self.0.topics.contains_key(name) {
             return Err(TopicError::Exists(name.to_owned()));
         }
-        limits::room("topics", self.0.topics.len(), self.limits().topics_max)?;
+        limits::check("topics", self.0.topics.len(), self.limits().topics_max)?;
         let mut entry = Entry::new();
         let ids: Vec<StreamId> = (0..spec.partitions).map(|_| self.log().allocate_stream()).collect();
         ids.iter().for_each(|id| entry.create_stream(*id));
@@ -79,9 +78,9 @@ impl Namespace {
         }
         let mut entry = Entry::new();
         topic.partitions().iter().for_each(|p| entry.delete_stream(p.stream().id()));
-        entry.delete(catalog::TOPICS, catalog::key(self.0.id, &[name.as_bytes()]));
+        entry.delete(rows::TOPICS, rows::key(self.0.id, &[name.as_bytes()]));
         self.forget_subscriptions(&topic, &mut entry);
-        self.0.positions.forget_topic(name, &mut entry);
+        self.0.committed_offsets.delete_topic(name, &mut entry);
         let lsn = self.submit_topology(entry)?;
         self.remove_topic(&topic);
         self.changed();
@@ -107,7 +106,7 @@ impl Namespace {
         self.put_topic_row(&mut entry, name, &row);
         let lsn = self.submit_topology(entry)?;
         topic.add_partitions(self.streams(&ids));
-        self.0.surroundings.stream_names.enter(&topic);
+        self.name_streams(&topic);
         self.extend_subscriptions(&topic, present);
         self.changed();
         Ok(lsn)
@@ -150,7 +149,7 @@ impl Namespace {
         if topic.kind() == TopicKind::Log {
             self.0.captures.set_topic(topic.name(), None, Some(&topic.config()));
         }
-        self.0.surroundings.stream_names.enter(topic);
+        self.name_streams(topic);
     }
 
     pub(super) fn remove_topic(&self, topic: &Topic) {
@@ -159,7 +158,12 @@ impl Namespace {
             self.0.captures.set_topic(topic.name(), Some(&topic.config()), None);
         }
         self.0.topics_by_id.remove(&topic.id());
-        self.0.surroundings.stream_names.forget(topic);
+        topic.for_each_partition(|p| self.0.context.stream_names.remove(p.stream().id()));
+    }
+
+    fn name_streams(&self, topic: &Topic) {
+        topic
+            .for_each_partition(|p| self.0.context.stream_names.insert(p.stream().id(), topic.shared_name()));
     }
 
     fn log_topic(&self, name: &str) -> Result<Arc<Topic>, TopicError> {
@@ -182,7 +186,7 @@ impl Namespace {
     }
 
     pub(super) fn put_topic_row(&self, entry: &mut Entry, name: &str, row: &TopicRow) {
-        entry.put(catalog::TOPICS, catalog::key(self.0.id, &[name.as_bytes()]), catalog::encode(row));
+        entry.put(rows::TOPICS, rows::key(self.0.id, &[name.as_bytes()]), rows::encode(row));
     }
 
     /// Handles of streams that were just made.
@@ -261,5 +265,5 @@ fn check_config(config: &TopicConfig) -> Result<(), TopicError> {
         }
     }
     capture::check(config)?;
-    Shape::check(config)
+    BatchFormat::check(config)
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use inver_storage::Lsn;
 
-use super::{Session, SubscribeError, SubscriptionOptions};
+use super::{Session, SubscribeError};
 use crate::address::{Filter, Form};
 use crate::namespace::{Namespace, QueueError, SubscriptionError};
-use crate::queue::{Queue, QueueSpec};
-use crate::subscription::{Consumer, ConsumerSpec, Mode, Start, Subscription};
-use crate::topic::{Topic, TopicKind};
+use crate::queue::Queue;
+use crate::spec::{Mode, QueueSpec, Start, SubscriptionOptions, TopicKind};
+use crate::subscription::{Consumer, ConsumerSpec, Subscription};
+use crate::topic::Topic;
 
 /// The group filters' prefix, as sessions write it.
 const SHARE: &str = "$share/";

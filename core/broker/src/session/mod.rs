@@ -24,12 +24,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::Mailbox;
-use crate::catalog;
 use crate::exchange::{BindTarget, Bound};
 use crate::limits::{self, LimitReached};
 use crate::namespace::Namespace;
-use crate::publisher::PublisherId;
-use crate::subscription::{AttachError, Consumer, DeliveryId, Mode};
+use crate::rows;
+use crate::spec::{DeliveryId, Expiry, Mode, PublisherId, SubscriptionOptions};
+use crate::subscription::{AttachError, Consumer};
 use crate::value::Arguments;
 
 use few::Few;
@@ -40,28 +40,6 @@ pub use will::Will;
 
 /// Subscriptions of one session.
 pub(crate) const SESSION_FILTERS_MAX: usize = 100_000;
-
-/// How a session subscribed to a filter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SubscriptionOptions {
-    /// Guaranteed messages stay guaranteed.
-    pub guaranteed: bool,
-    /// Its own publishes are left out.
-    pub no_local: bool,
-    /// What the plug keeps beside.
-    pub opaque: Bytes,
-}
-
-/// How long a session lives without a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expiry {
-    /// Not at all.
-    AtDetach,
-    /// Seconds.
-    After(u32),
-    /// For ever.
-    Never,
-}
 
 /// Why a subscription was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,7 +54,7 @@ pub enum SubscribeError {
     #[error(transparent)]
     Attach(#[from] AttachError),
     /// The log takes no more.
-    #[error("the log refuses: {0}")]
+    #[error("log write rejected: {0}")]
     Log(String),
 }
 
@@ -159,20 +137,20 @@ impl SessionCore {
     }
 
     fn blob_key(&self, key: &[u8]) -> Bytes {
-        let id = catalog::counted(self.client_id.as_bytes());
-        catalog::key(self.namespace.id(), &[&id, key])
+        let id = rows::counted(self.client_id.as_bytes());
+        rows::key(self.namespace.id(), &[&id, key])
     }
 
     fn put_in(&self, entry: &mut Entry, key: Bytes, value: Bytes) {
         if self.is_durable() {
-            entry.put(catalog::SESSION_STATE, self.blob_key(&key), value.clone());
+            entry.put(rows::SESSION_STATE, self.blob_key(&key), value.clone());
         }
         self.state.lock().blobs.insert(key, value);
     }
 
     fn delete_in(&self, entry: &mut Entry, key: &[u8]) {
         if self.state.lock().blobs.remove(key).is_some() && self.is_durable() {
-            entry.delete(catalog::SESSION_STATE, self.blob_key(key));
+            entry.delete(rows::SESSION_STATE, self.blob_key(key));
         }
     }
 
@@ -228,9 +206,9 @@ impl SessionCore {
         self.end_queues();
         if let Some((stream, cursor)) = &self.stream {
             for key in blobs.keys() {
-                entry.delete(catalog::SESSION_STATE, self.blob_key(key));
+                entry.delete(rows::SESSION_STATE, self.blob_key(key));
             }
-            entry.delete(catalog::SESSIONS, catalog::key(self.namespace.id(), &[self.client_id.as_bytes()]));
+            entry.delete(rows::SESSIONS, rows::key(self.namespace.id(), &[self.client_id.as_bytes()]));
             entry.delete_cursor(cursor.id());
             entry.delete_stream(stream.id());
         }
@@ -238,13 +216,13 @@ impl SessionCore {
     }
 
     fn filter_key(&self, text: &[u8]) -> Bytes {
-        let id = catalog::counted(self.client_id.as_bytes());
-        catalog::key(self.namespace.id(), &[&id, text])
+        let id = rows::counted(self.client_id.as_bytes());
+        rows::key(self.namespace.id(), &[&id, text])
     }
 
     fn forget_filter(&self, text: &[u8], entry: &mut Entry) {
         if self.is_durable() {
-            entry.delete(catalog::SESSION_FILTERS, self.filter_key(text));
+            entry.delete(rows::SESSION_FILTERS, self.filter_key(text));
         }
     }
 
@@ -260,13 +238,13 @@ impl SessionCore {
         }
         let mut lsn = None;
         if self.is_durable() {
-            let row = catalog::SessionFilterRow {
+            let row = rows::SessionFilterRow {
                 guaranteed: options.guaranteed,
                 no_local: options.no_local,
                 opaque: options.opaque.to_vec(),
             };
             let mut entry = Entry::new();
-            entry.put(catalog::SESSION_FILTERS, self.filter_key(text), catalog::encode(&row));
+            entry.put(rows::SESSION_FILTERS, self.filter_key(text), rows::encode(&row));
             let submitted = self.namespace.log().submit(entry);
             lsn = Some(submitted.map_err(|e| SubscribeError::Log(e.to_string()))?.lsn);
         }
@@ -309,7 +287,7 @@ impl Session {
     ) -> Result<(bool, Option<Lsn>), SubscribeError> {
         if !self.core.state.lock().filters.contains_key(filter) {
             let namespace = &self.core.namespace;
-            limits::room("bindings", namespace.hub().binding_count(), namespace.limits().bindings_max)?;
+            limits::check("bindings", namespace.hub().binding_count(), namespace.limits().bindings_max)?;
         }
         let (existed, lsn) = self.core.remember_filter(filter, options)?;
         self.make_live();

@@ -11,12 +11,13 @@ use tokio::sync::watch;
 
 use super::few::Few;
 use super::group::split_share;
-use super::{Expiry, Holder, Presence, Session, SessionCore, State, SubscriptionOptions};
+use super::{Holder, Presence, Session, SessionCore, State};
 use crate::Mailbox;
-use crate::catalog::{self, SessionRow};
 use crate::clock::now_ms;
 use crate::limits::{self, LimitReached};
 use crate::namespace::Namespace;
+use crate::rows::{self, SessionRow};
+use crate::spec::{Expiry, SubscriptionOptions};
 
 /// How long a connection that was told to hand over its session may take.
 const TAKE_OVER_SECONDS_MAX: u64 = 10;
@@ -76,7 +77,7 @@ pub enum SessionError {
     #[error(transparent)]
     Limit(#[from] LimitReached),
     /// The log takes no more.
-    #[error("the log refuses: {0}")]
+    #[error("log write rejected: {0}")]
     Log(String),
 }
 
@@ -105,7 +106,7 @@ impl Namespace {
                 }
                 other => {
                     if other.is_none() {
-                        limits::room("sessions", self.session_count(), self.limits().sessions_max)?;
+                        limits::check("sessions", self.session_count(), self.limits().sessions_max)?;
                     }
                     if let Some(old) = other {
                         old.publish_will();
@@ -136,8 +137,8 @@ impl SessionCore {
         entry.create_cursor(cursor, stream, Offset(0));
         let (stream_id, cursor_id, expiry_s) = (stream.0, cursor.0, expiry.seconds());
         let row = SessionRow { stream: stream_id, cursor: cursor_id, expiry_s, detached_ms: None };
-        let key = catalog::key(namespace.id(), &[spec.client_id.as_bytes()]);
-        entry.put(catalog::SESSIONS, key, catalog::encode(&row));
+        let key = rows::key(namespace.id(), &[spec.client_id.as_bytes()]);
+        entry.put(rows::SESSIONS, key, rows::encode(&row));
         let submitted = log.submit(entry).map_err(|e| SessionError::Log(e.to_string()))?;
         let core = SessionCore::over_log(namespace, spec.client_id, stream.0, cursor.0, expiry)
             .ok_or_else(|| SessionError::Log("the inbox was not made".into()))?;
@@ -271,8 +272,8 @@ impl SessionCore {
         let Some((stream, cursor)) = &self.stream else { return };
         let expiry_s = self.state.lock().expiry.seconds();
         let row = SessionRow { stream: stream.id().0, cursor: cursor.id().0, expiry_s, detached_ms };
-        let key = catalog::key(self.namespace.id(), &[self.client_id.as_bytes()]);
-        entry.put(catalog::SESSIONS, key, catalog::encode(&row));
+        let key = rows::key(self.namespace.id(), &[self.client_id.as_bytes()]);
+        entry.put(rows::SESSIONS, key, rows::encode(&row));
     }
 
     /// What was acknowledged need not stay in the log.
@@ -351,29 +352,5 @@ impl State {
         let Presence::Away { since_ms: since } = self.presence else { return None };
         let will = self.will.as_ref().map(|will| will.due_ms(since));
         self.expiry.ends_ms(since).into_iter().chain(will).min()
-    }
-}
-
-impl Expiry {
-    fn outlives_connection(self) -> bool {
-        !matches!(self, Expiry::AtDetach | Expiry::After(0))
-    }
-
-    /// As it is stored.
-    fn seconds(self) -> Option<u32> {
-        match self {
-            Expiry::Never => None,
-            Expiry::After(s) => Some(s),
-            Expiry::AtDetach => Some(0),
-        }
-    }
-
-    /// When a session ends whose connection ended then.
-    fn ends_ms(self, since_ms: i64) -> Option<i64> {
-        match self {
-            Expiry::Never => None,
-            Expiry::AtDetach => Some(since_ms),
-            Expiry::After(s) => Some(since_ms.saturating_add(i64::from(s) * 1000)),
-        }
     }
 }

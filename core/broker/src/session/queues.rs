@@ -7,9 +7,8 @@ use inver_storage::Lsn;
 
 use super::{Session, SessionCore, ids};
 use crate::router::{ReceiverSet, Route};
-use crate::subscription::{
-    ConsumerSpec, Delivery, LiveBatch, MemoryBounds, Mode, Pull, Subscription, Trim, WhenFull,
-};
+use crate::spec::{Delivery, Mode};
+use crate::subscription::{ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscription, Trim, WhenFull};
 
 /// A non-durable session's inbox.
 const INBOX_MEMORY: MemoryBounds =
@@ -119,6 +118,6 @@ impl Session {
     pub(crate) fn route(&self, guaranteed: bool) -> Route {
         let mut set = ReceiverSet::default();
         self.core.receive(guaranteed, &mut set);
-        Route { set: Arc::new(set), shaped: Default::default(), key: None, receivers: 1 }
+        Route { set: Arc::new(set), formatted: Default::default(), key: None, receivers: 1 }
     }
 }

@@ -8,10 +8,11 @@ use inver_storage::batch::{Record, records};
 use serde::{Deserialize, Serialize};
 
 use super::SessionCore;
-use crate::catalog;
 use crate::clock::now_ms;
 use crate::message::{EXPIRES, HeaderView, HeaderWriter, Headers, Message};
-use crate::publisher::{Publisher, PublisherId, Target};
+use crate::publisher::{Publisher, Target};
+use crate::rows;
+use crate::spec::PublisherId;
 
 /// The opaque state's key that plugs cannot use: theirs do not begin with a zero byte.
 const KEY: &[u8] = b"\0will";
@@ -59,13 +60,13 @@ pub(super) fn is_key(key: &[u8]) -> bool {
 }
 
 pub(super) fn recovered(key: &[u8], value: &[u8]) -> Option<Will> {
-    is_key(key).then(|| catalog::decode(catalog::SESSION_STATE, value).ok()).flatten()
+    is_key(key).then(|| rows::decode(rows::SESSION_STATE, value).ok()).flatten()
 }
 
 impl SessionCore {
     pub(super) fn set_will(&self, will: Option<Will>, entry: &mut Entry) {
         match &will {
-            Some(will) => self.put_in(entry, Bytes::from_static(KEY), catalog::encode(will)),
+            Some(will) => self.put_in(entry, Bytes::from_static(KEY), rows::encode(will)),
             None => self.delete_in(entry, KEY),
         }
         self.state.lock().will = will.map(Box::new);

@@ -10,7 +10,7 @@ use super::state::Load;
 use super::{Delivery, DeliveryId, LiveBatch, Subscription};
 use crate::Mailbox;
 use crate::clock::now_ms;
-use crate::deadletter::Dead;
+use crate::deadletter::Dropped;
 
 /// What a consumer wants.
 #[derive(Clone)]
@@ -88,7 +88,7 @@ impl Consumer {
     /// holds too much without acknowledging gets nothing until it lets go of something, and is woken then.
     pub fn pull(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
         if self.spec.passive {
-            self.subscription.bury_overflow_elsewhere();
+            self.subscription.enforce_length_limits_elsewhere();
         }
         let before = into.len();
         let now_ms = now_ms();
@@ -112,8 +112,8 @@ impl Consumer {
         if !acks.is_empty() {
             self.subscription.commit_acks(acks);
         }
-        self.subscription.bury(&dead);
-        self.subscription.surroundings.counters.delivered.increment((into.len() - before) as u64);
+        self.subscription.dead_letter(&dead);
+        self.subscription.context.counters.delivered.increment((into.len() - before) as u64);
         for load in self.aside.loads.drain(..) {
             load.spawn(&self.subscription);
         }
@@ -125,20 +125,20 @@ impl Consumer {
     pub(crate) fn pull_batches(&mut self, bytes_max: usize, into: &mut Vec<LiveBatch>) -> Pull {
         let (messages, pull) =
             self.subscription.locked(|state| state.pull_batches(self.slot, bytes_max.max(1), into));
-        self.subscription.surroundings.counters.delivered.increment(messages);
+        self.subscription.context.counters.delivered.increment(messages);
         pull
     }
 
     /// Acknowledges. The position to wait for, for those who must answer; none if nothing is durable here.
     pub fn ack(&self, ids: &[DeliveryId]) -> Option<Lsn> {
-        self.subscription.surroundings.counters.acknowledged.increment(ids.len() as u64);
+        self.subscription.context.counters.acknowledged.increment(ids.len() as u64);
         let acks = self.subscription.locked(|state| state.ack(self.slot, ids));
         self.subscription.commit_acks(acks)
     }
 
     /// Acknowledges as part of an entry: both hold, or neither.
     pub fn ack_in(&self, ids: &[DeliveryId], entry: &mut Entry) {
-        self.subscription.surroundings.counters.acknowledged.increment(ids.len() as u64);
+        self.subscription.context.counters.acknowledged.increment(ids.len() as u64);
         let acks = self.subscription.locked(|state| state.ack(self.slot, ids));
         self.subscription.put_acks(acks, entry);
     }
@@ -150,14 +150,14 @@ impl Consumer {
             return self.ack(ids);
         }
         let mut loads = Vec::new();
-        let dead: Vec<Dead> = self.subscription.locked(|state| state.doom(self.slot, ids, &mut loads));
+        let dead: Vec<Dropped> = self.subscription.locked(|state| state.doom(self.slot, ids, &mut loads));
         loads.into_iter().for_each(|load: Load| load.spawn(&self.subscription));
-        self.subscription.bury(&dead)
+        self.subscription.dead_letter(&dead)
     }
 
     /// Gives messages back to be delivered again, to this or another consumer, with their count raised.
     pub fn requeue(&self, ids: &[DeliveryId]) {
-        self.subscription.surroundings.counters.returned.increment(ids.len() as u64);
+        self.subscription.context.counters.returned.increment(ids.len() as u64);
         let told = self.subscription.locked(|state| state.give_back(self.slot, ids));
         self.subscription.look_soon();
         if told.is_empty() {
@@ -167,7 +167,7 @@ impl Consumer {
         for (cursor, offsets) in told {
             entry.returned(&cursor, &offsets);
         }
-        if let Err(error) = self.subscription.surroundings.log.submit(entry) {
+        if let Err(error) = self.subscription.context.log.submit(entry) {
             tracing::debug!(%error, "delivery counts not written");
         }
     }

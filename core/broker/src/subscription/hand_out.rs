@@ -8,7 +8,7 @@ use super::slots::{Own, PATIENCE_MS_MAX, SlotId};
 use super::source::{LiveBatch, Offer, Source, Taken};
 use super::state::{Held, Load, Returned, State};
 use super::{Delivery, DeliveryId, Mode};
-use crate::deadletter::Reason;
+use crate::spec::DropReason;
 
 /// Bytes asked of a stream at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -258,7 +258,7 @@ impl State {
         &mut self,
         read_bytes: usize,
         loads: &mut Vec<Load>,
-    ) -> Option<(Delivery, Option<Reason>)> {
+    ) -> Option<(Delivery, Option<DropReason>)> {
         let next = loop {
             let first = self.returned.first_key_value().map(|(id, returned)| (*id, *returned));
             if let Some(head) = self.head.take_if(|head| first.is_none_or(|(id, _)| head.id < id)) {

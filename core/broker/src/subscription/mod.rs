@@ -16,7 +16,6 @@
 mod consumer;
 mod hand_out;
 mod keys;
-mod mode;
 mod mortality;
 mod settle;
 mod slots;
@@ -29,45 +28,25 @@ mod waiting;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use inver_storage::batch::{Batch, Record};
+use inver_storage::batch::Batch;
 use inver_storage::{Cursor, CursorId, Entry, Lsn, Offset, Stream};
 use parking_lot::Mutex;
 
 use crate::clock::now_ms;
-use crate::deadletter::Undertaker;
-use crate::namespace::{Inner, Namespace, Surroundings};
+use crate::context::Context;
+use crate::deadletter::DeadLetterer;
+use crate::namespace::{Inner, Namespace};
 use crate::queue::Queue;
 use crate::reclaim::Reclaim;
+use crate::spec::{Delivery, DeliveryId, Depth, Mode};
 
 pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
-pub use mode::Mode;
 pub use source::{LiveBatch, MemoryBounds, WhenFull};
 
 pub(crate) use mortality::Look;
 
 use source::memory::spill_ended;
 use state::State;
-
-/// Where a new subscription begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// With the first message that is kept.
-    Earliest,
-    /// With the next message that comes in.
-    Latest,
-    /// At this offset.
-    At(Offset),
-}
-
-impl Start {
-    pub(crate) fn offset(self, stream: &Stream) -> Offset {
-        match self {
-            Start::Earliest => stream.start(),
-            Start::Latest => stream.next_offset(),
-            Start::At(offset) => offset,
-        }
-    }
-}
 
 /// Whether what a subscription acknowledged is let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,53 +57,19 @@ pub(crate) enum Trim {
     Never,
 }
 
-/// Which message of its subscription a delivery is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DeliveryId {
-    /// The partition, or the place of the source within its subscription.
-    pub partition: u32,
-    /// The offset within it.
-    pub offset: u64,
-}
-
-/// A message on its way to a consumer.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// What to name when it is acknowledged.
-    pub id: DeliveryId,
-    /// The message.
-    pub record: Record,
-    /// How often it was delivered before and came back.
-    pub redelivered: u32,
-    /// The topic whose finished batch brought it here, where that is not the subscription's own: its dotted
-    /// name is the message's address, unless the record names another.
-    pub topic: Option<Arc<str>>,
-}
-
-/// How full a subscription is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Depth {
-    /// Messages waiting to be delivered.
-    pub ready: u64,
-    /// Messages delivered and neither acknowledged nor returned.
-    pub unacked: u64,
-    /// Consumers attached.
-    pub consumers: usize,
-}
-
 /// See the module's text.
 pub struct Subscription {
     /// Unique within the process; orders receivers of a route.
     id: u64,
     name: Box<str>,
     durable: bool,
-    surroundings: Arc<Surroundings>,
+    context: Arc<Context>,
     state: Mutex<State>,
     /// A durable position moved since the broker last looked; see [`Subscription::take_dirty`].
     dirty: AtomicBool,
     /// Where to say so.
     reclaim: Option<Arc<Reclaim>>,
-    undertaker: OnceLock<Undertaker>,
+    dead_letterer: OnceLock<DeadLetterer>,
     /// The bytes that wait, of a queue that is bounded by them.
     bytes: OnceLock<Arc<AtomicI64>>,
     /// The log's position at which it is there for good.
@@ -186,11 +131,11 @@ impl Subscription {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             durable,
-            surroundings: namespace.surroundings().clone(),
+            context: namespace.context().clone(),
             state: Mutex::new(State::new(mode, sources)),
             dirty: AtomicBool::new(false),
             reclaim,
-            undertaker: OnceLock::new(),
+            dead_letterer: OnceLock::new(),
             bytes: OnceLock::new(),
             made: OnceLock::new(),
             last_detach: OnceLock::new(),
@@ -205,7 +150,7 @@ impl Subscription {
             let mut state = self.state.lock();
             let done = act(&mut state);
             if let Some((set_ms, at_ms)) = state.slots.set_look() {
-                self.surroundings.clockwork.look_at_line(self, set_ms, at_ms);
+                self.context.clockwork.look_at_line(self, set_ms, at_ms);
             }
             (done, std::mem::take(&mut state.calls))
         };
@@ -334,7 +279,7 @@ impl Subscription {
     fn trim(&self, stream: &Stream, to: Offset) {
         let mut entry = Entry::new();
         entry.trim(stream, to);
-        if let Err(error) = self.surroundings.log.submit(entry) {
+        if let Err(error) = self.context.log.submit(entry) {
             tracing::debug!(subscription = %self.name, %error, "trim not written");
         }
     }
@@ -351,7 +296,7 @@ impl Subscription {
     pub fn close(self: &Arc<Self>) {
         let spilled = self.locked(State::close);
         if let Some(stream) = spilled
-            && let Err(error) = self.surroundings.log.submit(spill_ended(stream.id()))
+            && let Err(error) = self.context.log.submit(spill_ended(stream.id()))
         {
             tracing::debug!(subscription = %self.name, %error, "spilled messages not deleted");
         }

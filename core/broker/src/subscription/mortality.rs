@@ -15,10 +15,10 @@ use super::slots::CALL_MS_MAX;
 use super::state::{Load, State};
 use super::{Delivery, DeliveryId, Depth, Subscription};
 use crate::clock::now_ms;
-use crate::deadletter::{Dead, Reason, Undertaker};
+use crate::deadletter::{DeadLetterer, Dropped};
 use crate::message::expires_ms;
 use crate::namespace::Namespace;
-use crate::queue::{Overflow, QueueLimits};
+use crate::spec::{DropReason, Overflow, QueueLimits};
 
 /// Messages that die at one look.
 const DEATHS_A_LOOK_MAX: usize = 1024;
@@ -40,7 +40,7 @@ pub(super) struct Mortality {
     ttl_ms: Option<u64>,
     deliveries_max: Option<u32>,
     /// Messages that died and are to be buried beside the lock.
-    dead: Vec<Dead>,
+    dead: Vec<Dropped>,
     pub(super) scale: Scale,
 }
 
@@ -92,12 +92,12 @@ impl Mortality {
         self.dead.len() >= DEATHS_A_LOOK_MAX
     }
 
-    pub(super) fn reason(&self, delivery: &Delivery) -> Option<Reason> {
+    pub(super) fn reason(&self, delivery: &Delivery) -> Option<DropReason> {
         if self.deliveries_max.is_some_and(|max| delivery.redelivered > max) {
-            return Some(Reason::DeliveryLimit);
+            return Some(DropReason::DeliveryLimit);
         }
         let grace = if self.spares && delivery.redelivered == 0 { GRACE_MS } else { 0 };
-        (self.due_ms(&delivery.record)?.saturating_add(grace) <= self.now_ms).then_some(Reason::Expired)
+        (self.due_ms(&delivery.record)?.saturating_add(grace) <= self.now_ms).then_some(DropReason::Expired)
     }
 
     /// When a message is too old.
@@ -109,8 +109,8 @@ impl Mortality {
         }
     }
 
-    pub(super) fn died(&mut self, id: DeliveryId, record: Record, reason: Reason) {
-        self.dead.push(Dead { id, record, reason });
+    pub(super) fn died(&mut self, id: DeliveryId, record: Record, reason: DropReason) {
+        self.dead.push(Dropped { id, record, reason });
     }
 }
 
@@ -143,18 +143,18 @@ impl Subscription {
     }
 
     /// Gives it a queue's limits; once.
-    pub(crate) fn limit(&self, undertaker: Undertaker) {
-        if undertaker.limits.bytes_max.is_some() {
+    pub(crate) fn limit(&self, dead_letterer: DeadLetterer) {
+        if dead_letterer.limits.bytes_max.is_some() {
             let mut state = self.state.lock();
             let unknown = state.submitted();
             let _ = self.bytes.set(state.mortality.scale.begin(unknown));
         }
         // A second time would be a defect of the caller; the first stays.
-        let _ = self.undertaker.set(undertaker);
+        let _ = self.dead_letterer.set(dead_letterer);
     }
 
     pub(crate) fn limits(&self) -> Option<&QueueLimits> {
-        self.undertaker.get().map(|u| &u.limits)
+        self.dead_letterer.get().map(|u| &u.limits)
     }
 
     /// Lets die what has to at this time, whether or not anybody asks for messages.
@@ -170,7 +170,7 @@ impl Subscription {
                 let next = if expire { state.expire_head(&mut loads) } else { Look::Nothing };
                 (state.depth(), next, state.take_dead())
             });
-            self.bury(&dead);
+            self.dead_letter(&dead);
             loads.into_iter().for_each(|load: Load| load.spawn(self));
             if dead.len() < DEATHS_A_LOOK_MAX {
                 return (depth, next);
@@ -179,13 +179,13 @@ impl Subscription {
     }
 
     /// The position to wait for before the dead are said to be where they go.
-    pub(super) fn bury(self: &Arc<Self>, dead: &[Dead]) -> Option<Lsn> {
+    pub(super) fn dead_letter(self: &Arc<Self>, dead: &[Dropped]) -> Option<Lsn> {
         if dead.is_empty() {
             return None;
         }
-        self.surroundings.counters.dead.increment(dead.len() as u64);
-        match self.undertaker.get() {
-            Some(undertaker) => undertaker.bury(self, dead),
+        self.context.counters.dead.increment(dead.len() as u64);
+        match self.dead_letterer.get() {
+            Some(dead_letterer) => dead_letterer.dead_letter(self, dead),
             None => self.ack_dead(dead.iter().map(|d| d.id).collect()),
         }
     }
@@ -196,14 +196,14 @@ impl Subscription {
             && let Some(queue) =
                 queue.upgrade().filter(|queue| queue.is_mortal() || queue.counts_deliveries())
         {
-            self.surroundings.clockwork.look_at(namespace, &queue, now_ms());
+            self.context.clockwork.look_at(namespace, &queue, now_ms());
         }
     }
 
     /// What has no room in other queues may have to be here.
-    pub(super) fn bury_overflow_elsewhere(&self) {
+    pub(super) fn enforce_length_limits_elsewhere(&self) {
         if let Some(namespace) = self.queue.get().and_then(|(namespace, _)| namespace.upgrade()) {
-            Namespace::of(namespace).bury_overflow();
+            Namespace::of(namespace).enforce_length_limits();
         }
     }
 }
@@ -231,7 +231,7 @@ impl State {
             let Some((Delivery { id, record, .. }, doomed)) = self.next_raw(LOOK_BYTES, loads) else {
                 return;
             };
-            self.mortality.died(id, record, doomed.unwrap_or(Reason::MaxLength));
+            self.mortality.died(id, record, doomed.unwrap_or(DropReason::MaxLength));
         }
     }
 
@@ -272,7 +272,7 @@ impl State {
         }
     }
 
-    pub(super) fn take_dead(&mut self) -> Vec<Dead> {
+    pub(super) fn take_dead(&mut self) -> Vec<Dropped> {
         std::mem::take(&mut self.mortality.dead)
     }
 

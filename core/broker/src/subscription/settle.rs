@@ -9,7 +9,8 @@ use super::slots::SlotId;
 use super::source::Offer;
 use super::state::{Held, Load, Returned, State};
 use super::{DeliveryId, Mode, Subscription};
-use crate::deadletter::{Dead, Reason};
+use crate::deadletter::Dropped;
+use crate::spec::DropReason;
 
 /// A hand that was fuller than this and is empty gives its memory back.
 const EMPTY_HAND_KEPT: usize = 4096;
@@ -69,14 +70,14 @@ impl State {
     }
 
     /// Lets messages die that a consumer holds. Those whose records are on the disk die when they were read.
-    pub(super) fn doom(&mut self, slot: SlotId, ids: &[DeliveryId], loads: &mut Vec<Load>) -> Vec<Dead> {
+    pub(super) fn doom(&mut self, slot: SlotId, ids: &[DeliveryId], loads: &mut Vec<Load>) -> Vec<Dropped> {
         let mut dead = Vec::new();
         for id in ids {
             let Some(held) = self.take_held(slot, *id) else { continue };
             let source = id.partition as usize;
             match self.sources.get_mut(source).map(|s| s.again(id.offset, 1)) {
                 Some(Offer::Taken(taken)) => {
-                    dead.push(Dead { id: *id, record: taken.record, reason: Reason::Rejected });
+                    dead.push(Dropped { id: *id, record: taken.record, reason: DropReason::Rejected });
                     continue;
                 }
                 Some(Offer::Load(read)) => loads.push(Load { source, again: true, read }),
@@ -84,7 +85,7 @@ impl State {
                 Some(Offer::Gone) | None => continue,
             }
             let Held { redelivered, value_bytes, .. } = held;
-            self.put_back(*id, Returned { redelivered, value_bytes, doomed: Some(Reason::Rejected) });
+            self.put_back(*id, Returned { redelivered, value_bytes, doomed: Some(DropReason::Rejected) });
         }
         if self.returned.is_empty() {
             self.sources.iter_mut().for_each(super::source::Source::close_again);

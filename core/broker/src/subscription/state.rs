@@ -16,7 +16,7 @@ use super::slots::{Calls, Own, Slot, SlotId, Slots};
 use super::source::memory::{Pushed, spill_made};
 use super::source::{MemoryBounds, MemorySource, Source, StreamSource};
 use super::{Delivery, DeliveryId, Depth, Mode, Subscription};
-use crate::deadletter::Reason;
+use crate::spec::DropReason;
 
 pub(super) struct State {
     pub(super) mode: Mode,
@@ -62,7 +62,7 @@ pub(super) struct Returned {
     pub(super) redelivered: u32,
     pub(super) value_bytes: u32,
     /// It dies as soon as its record was read.
-    pub(super) doomed: Option<Reason>,
+    pub(super) doomed: Option<DropReason>,
 }
 
 /// Reads that must be run beside the lock: which source, for whom, and the read.
@@ -242,12 +242,12 @@ impl State {
         if self.slots.is_empty() && memory.drops() {
             // Best effort, and nobody is there.
             memory.count_dropped(u64::from(batch.record_count()));
-            of.surroundings.counters.dropped.increment(u64::from(batch.record_count()));
+            of.context.counters.dropped.increment(u64::from(batch.record_count()));
             return;
         }
         match memory.push(batch, topic) {
             Pushed::Held => {}
-            Pushed::Refused => of.surroundings.counters.dropped.increment(u64::from(batch.record_count())),
+            Pushed::Refused => of.context.counters.dropped.increment(u64::from(batch.record_count())),
             Pushed::ToSpill => spill(memory, of, batch, topic),
         }
         self.wake_waiting();
@@ -278,14 +278,14 @@ impl State {
 
 /// Puts a batch into a queue's part in the log, which is made with the first.
 fn spill(memory: &mut MemorySource, of: &Arc<Subscription>, batch: &Batch, topic: Option<&Arc<str>>) {
-    let log = &of.surroundings.log;
+    let log = &of.context.log;
     if !memory.has_spill() {
         let id = log.allocate_stream();
         if let Some(stream) = log.submit(spill_made(id)).ok().and_then(|_| log.stream(id)) {
             memory.begin_spill(listening(of, stream, None, Offset(0)));
         }
     }
-    if let Err(error) = memory.spill(&of.surroundings, batch, topic) {
+    if let Err(error) = memory.spill(&of.context, batch, topic) {
         tracing::error!(queue = %of.name, %error, "messages lost: memory is full and the log refuses");
     }
 }
@@ -294,7 +294,7 @@ fn spill(memory: &mut MemorySource, of: &Arc<Subscription>, batch: &Batch, topic
 fn listening(of: &Arc<Subscription>, stream: Stream, cursor: Option<Cursor>, from: Offset) -> StreamSource {
     let listener = Arc::new(WeakListener(Arc::downgrade(of)));
     let listening = stream.listen(listener, 0);
-    let mut source = StreamSource::new(stream, cursor, from, &of.surroundings);
+    let mut source = StreamSource::new(stream, cursor, from, &of.context);
     source.listen(listening);
     source
 }

@@ -127,7 +127,7 @@ fn a_line_behind_called_consumers_is_looked_at_once() {
     let subscription = memory(&broker);
     let mut consumers: Vec<_> =
         (0..3).map(|token| subscription.attach(ConsumerSpec::new(Mailbox::new(), token)).unwrap()).collect();
-    let clockwork = &subscription.surroundings.clockwork;
+    let clockwork = &subscription.context.clockwork;
     for consumer in &mut consumers {
         consumer.pull(1, usize::MAX, &mut Vec::new());
     }

@@ -100,7 +100,7 @@ async fn what_is_acknowledged_within_an_entry_is_trimmed() {
     let ns = fixture.namespace();
     let q = declare(&ns, "q", durable(QueueLimits::default()));
     let (shutdown, requested) = inver_broker::Shutdown::channel();
-    let house = tokio::spawn(fixture.broker.clone().keep_house(requested));
+    let house = tokio::spawn(fixture.broker.clone().housekeep(requested));
     tokio::time::sleep(std::time::Duration::from_millis(400)).await;
     publish(&ns, queue("q"), "0");
     let (mailbox, mut consumer) = attach(q.subscription());

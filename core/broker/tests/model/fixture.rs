@@ -41,9 +41,9 @@ impl Fixture {
     }
 
     /// Housekeeping runs for as long as the result is there. Needs a runtime.
-    pub(crate) fn keep_house(&self) -> inver_broker::ShutdownTrigger {
+    pub(crate) fn housekeep(&self) -> inver_broker::ShutdownTrigger {
         let (trigger, requested) = inver_broker::Shutdown::channel();
-        tokio::spawn(self.broker.clone().keep_house(requested));
+        tokio::spawn(self.broker.clone().housekeep(requested));
         trigger
     }
 

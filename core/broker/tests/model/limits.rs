@@ -2,9 +2,9 @@
 
 use crate::fixture::*;
 use inver_broker::{
-    BindDestination, BindError, BrokerConfig, ExchangeError, LimitReached, Limits, Mode, Namespace, Position,
-    QueueError, QueueLimits, QueueSpec, SessionError, Start, SubscribeError, SubscriptionError, TopicError,
-    TopicSpec,
+    BindDestination, BindError, BrokerConfig, CommittedOffset, ExchangeError, LimitReached, Limits, Mode,
+    Namespace, QueueError, QueueLimits, QueueSpec, SessionError, Start, SubscribeError, SubscriptionError,
+    TopicError, TopicSpec,
 };
 
 fn fixture(limits: Limits) -> (Fixture, Namespace) {
@@ -139,16 +139,16 @@ async fn retained_values_by_number_and_bytes_and_time() {
 
 #[test]
 fn positions_of_groups() {
-    let (_fixture, ns) = fixture(Limits { positions_max: 2, ..Limits::default() });
-    let position = Position { offset: 1, leader_epoch: -1, metadata: None, committed_ms: 0 };
+    let (_fixture, ns) = fixture(Limits { committed_offsets_max: 2, ..Limits::default() });
+    let position = CommittedOffset { offset: 1, leader_epoch: -1, metadata: None, committed_ms: 0 };
     let two = [("t", 0, position.clone()), ("t", 1, position)];
-    let positions = ns.positions();
+    let positions = ns.committed_offsets();
     positions.room_for("g", &two).unwrap();
     positions.commit(ns.log(), "g", &two).unwrap();
     positions.room_for("g", &two).expect("what is there can be set again");
-    let refused = LimitReached { what: "positions", max: 2 };
+    let refused = LimitReached { what: "committed offsets", max: 2 };
     assert_eq!(positions.room_for("h", &two[..1]), Err(refused));
-    positions.delete(ns.log(), "g", |_, partition| partition == 0).unwrap();
+    let _ = positions.delete(ns.log(), "g", |_, partition| partition == 0).unwrap();
     positions.room_for("h", &two[..1]).unwrap();
     assert_eq!(positions.len(), 1);
 }

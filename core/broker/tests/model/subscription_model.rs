@@ -199,7 +199,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn house(fixture: &Fixture) -> inver_broker::ShutdownTrigger {
     let (trigger, requested) = inver_broker::Shutdown::channel();
     let broker = fixture.broker.clone();
-    std::thread::spawn(move || runtime().block_on(broker.keep_house(requested)));
+    std::thread::spawn(move || runtime().block_on(broker.housekeep(requested)));
     trigger
 }
 

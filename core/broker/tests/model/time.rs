@@ -43,7 +43,7 @@ async fn who_only_asks_gets_nothing_while_a_consumer_waits() {
 async fn what_has_no_time_to_live_reaches_who_waits_and_nobody_else() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let _house = fixture.keep_house();
+    let _house = fixture.housekeep();
     let limits = QueueLimits { message_ttl_ms: Some(0), dead_letter: dead_to("dead"), ..Default::default() };
     let dead = declare(&ns, "dead", QueueSpec::default());
     let by_queue = declare(&ns, "ttl", durable(limits));
@@ -75,7 +75,7 @@ async fn what_has_no_time_to_live_reaches_who_waits_and_nobody_else() {
 async fn the_dead_are_buried_when_their_time_has_come() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let _house = fixture.keep_house();
+    let _house = fixture.housekeep();
     let dead = declare(&ns, "dead", durable(QueueLimits::default()));
     let limits =
         QueueLimits { message_ttl_ms: Some(1), dead_letter: dead_to("dead"), ..QueueLimits::default() };
@@ -101,7 +101,7 @@ async fn the_dead_are_buried_when_their_time_has_come() {
 async fn one_that_comes_while_the_one_before_it_dies_is_not_forgotten() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let _house = fixture.keep_house();
+    let _house = fixture.housekeep();
     let dead = declare(&ns, "dead", QueueSpec::default());
     let by_queue =
         QueueLimits { message_ttl_ms: Some(50), dead_letter: dead_to("dead"), ..Default::default() };
@@ -127,7 +127,7 @@ async fn what_a_topics_producer_sends_dies_as_any_other() {
     let config = BrokerConfig { address_header: "to-address".into(), ..BrokerConfig::default() };
     let fixture = Fixture::with(config);
     let ns = fixture.namespace();
-    let _house = fixture.keep_house();
+    let _house = fixture.housekeep();
     let spec = TopicSpec { partitions: 1, config: Default::default() };
     let (topic, _) = ns.create_topic("t", &spec).unwrap();
     let dead = declare(&ns, "dead", QueueSpec::default());
@@ -162,7 +162,7 @@ async fn what_a_topics_producer_sends_dies_as_any_other() {
 async fn one_that_lives_on_hides_the_dead_behind_it_until_it_is_taken() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let _house = fixture.keep_house();
+    let _house = fixture.housekeep();
     let dead = declare(&ns, "dead", QueueSpec::default());
     let q = declare(&ns, "q", durable(QueueLimits { dead_letter: dead_to("dead"), ..Default::default() }));
     publish(&ns, queue("q"), "lives");
@@ -177,7 +177,7 @@ async fn one_that_lives_on_hides_the_dead_behind_it_until_it_is_taken() {
 async fn a_queue_that_nobody_uses_goes_in_its_time() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let _house = fixture.keep_house();
+    let _house = fixture.housekeep();
     let limits = QueueLimits { expires_after_ms: Some(50), ..QueueLimits::default() };
     let q = declare(&ns, "q", durable(limits));
     let (_mailbox, consumer) = attach(q.subscription());
@@ -194,7 +194,7 @@ async fn one_that_comes_back_before_one_that_was_looked_at_leaves_both() {
     for is_durable in [false, true] {
         let fixture = Fixture::new();
         let ns = fixture.namespace();
-        let _house = fixture.keep_house();
+        let _house = fixture.housekeep();
         let dead = declare(&ns, "dead", QueueSpec::default());
         let limits =
             QueueLimits { message_ttl_ms: Some(400), dead_letter: dead_to("dead"), ..QueueLimits::default() };
@@ -249,7 +249,7 @@ async fn a_message_goes_to_another_when_the_consumer_that_was_called_never_comes
     for priority in [0, 1] {
         let fixture = Fixture::new();
         let ns = fixture.namespace();
-        let _house = fixture.keep_house();
+        let _house = fixture.housekeep();
         let q = declare(&ns, "q", durable(QueueLimits::default()));
         let spec = ConsumerSpec { priority, ..ConsumerSpec::new(Mailbox::new(), 1) };
         let mut stuck = q.subscription().attach(spec).unwrap();

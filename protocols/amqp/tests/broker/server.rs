@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_amqp::{Amqp, Limits};
-use inver_broker::{Broker, BrokerConfig, Connection, Protocol, Shutdown, ShutdownTrigger};
+use inver_broker::{Broker, BrokerConfig, Connection, ProtocolPlugin, Shutdown, ShutdownTrigger};
 use inver_storage::{CommitPolicy, Log, LogOptions};
 
 use crate::client::Client;
@@ -46,9 +46,9 @@ impl Server {
         let (shutdown, heard) = Shutdown::channel();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let plug: Arc<dyn Protocol> = Arc::new(Amqp::new(limits));
+        let plug: Arc<dyn ProtocolPlugin> = Arc::new(Amqp::new(limits));
         let serving = broker.clone();
-        runtime.spawn(broker.clone().keep_house(heard.clone()));
+        runtime.spawn(broker.clone().housekeep(heard.clone()));
         runtime.spawn(async move {
             while let Ok((socket, peer)) = listener.accept().await {
                 socket.set_nodelay(true).unwrap();

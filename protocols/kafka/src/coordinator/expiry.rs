@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use inver_broker::Completion;
+
 use super::{Coordinator, Handle, TABLE};
 use crate::codec::text::Str;
 use crate::session::group::State;
@@ -33,7 +35,7 @@ impl Coordinator {
         let retention_ms = i64::try_from(self.limits.offsets_retention.as_millis()).unwrap_or(i64::MAX);
         if retention_ms > 0 {
             let before_ms = now_ms.saturating_sub(retention_ms);
-            for (place, group) in self.namespace.positions().groups().into_iter().enumerate() {
+            for (place, group) in self.namespace.committed_offsets().groups().into_iter().enumerate() {
                 breathe(place).await;
                 self.expire_positions_of(&group, before_ms);
             }
@@ -46,10 +48,12 @@ impl Coordinator {
     }
 
     fn expire_positions_of(&self, group: &str, before_ms: i64) {
-        let expire = || match self.namespace.positions().expire(self.broker.log(), group, before_ms) {
-            Ok(Some(_)) => tracing::info!(%group, "positions of a group without members have expired"),
-            Ok(None) => {}
-            Err(error) => tracing::error!(%group, %error, "positions that have expired were not forgotten"),
+        let expire = || match self.namespace.committed_offsets().expire(self.broker.log(), group, before_ms) {
+            Ok(Completion::At(_)) => {
+                tracing::info!(%group, "expired committed offsets of a group without members");
+            }
+            Ok(Completion::Now) => {}
+            Err(error) => tracing::error!(%group, %error, "failed to expire committed offsets"),
         };
         let Some(handle) = self.find(&Str::from(group)) else { return expire() };
         // Held meanwhile, so that no member comes in between.

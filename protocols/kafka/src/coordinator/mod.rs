@@ -190,7 +190,7 @@ impl Coordinator {
     }
 
     fn has_positions(&self, group: &str) -> bool {
-        self.namespace.positions().has_group(group)
+        self.namespace.committed_offsets().has_group(group)
     }
 
     /// A group without members and positions need not be remembered.
@@ -341,7 +341,7 @@ impl Coordinator {
         };
         let mut all: Vec<Listed> = handles.iter().map(listed).collect();
         let known: std::collections::HashSet<Str> = all.iter().map(|group| group.id.clone()).collect();
-        for group in self.namespace.positions().groups() {
+        for group in self.namespace.committed_offsets().groups() {
             if !known.contains(group.as_str()) {
                 let id = Str::from(group);
                 all.push(Listed { id, state: State::Empty, protocol_type: Str::default() });
@@ -371,8 +371,12 @@ impl Coordinator {
         }
         groups.remove(group);
         let failed = |_| ErrorCode::COORDINATOR_NOT_AVAILABLE;
-        let positions =
-            self.namespace.positions().delete(self.broker.log(), group, |_, _| true).map_err(failed)?;
+        let positions = self
+            .namespace
+            .committed_offsets()
+            .delete(self.broker.log(), group, |_, _| true)
+            .map_err(failed)?
+            .lsn();
         let row = match handle {
             Some(_) => Some(self.broker.delete_state(TABLE, group.as_bytes()).map_err(failed)?),
             None => None,

@@ -34,7 +34,7 @@ impl Session {
             let described = self.node.coordinator.look(&id, describe);
             let mut group = match described {
                 Some(group) => group,
-                None if self.node.namespace.positions().has_group(&id) => {
+                None if self.node.namespace.committed_offsets().has_group(&id) => {
                     DescribedGroup { group_state: State::Empty.name().into(), ..DescribedGroup::default() }
                 }
                 None => absent(&id, version),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inver_broker::{Position, Topic, now_ms};
+use inver_broker::{CommittedOffset, Topic, now_ms};
 use inver_storage::Lsn;
 
 use super::{Call, Session, partition_index};
@@ -29,7 +29,7 @@ use crate::session::group::State;
 const BY_ID_SINCE: i16 = 10;
 
 /// A position as a request has it, its topic found.
-type Wanted = (Arc<Topic>, u32, Position);
+type Wanted = (Arc<Topic>, u32, CommittedOffset);
 
 impl Session {
     pub(super) fn offset_commit(&mut self, mut call: Call) -> Result<(), ConnectionError> {
@@ -52,7 +52,7 @@ impl Session {
                 if partition.committed_metadata.as_ref().is_some_and(|text| text.len() > metadata_bytes_max) {
                     return Err(ErrorCode::OFFSET_METADATA_TOO_LARGE);
                 }
-                let position = Position {
+                let position = CommittedOffset {
                     offset: partition.committed_offset,
                     leader_epoch: partition.committed_leader_epoch,
                     metadata: partition.committed_metadata.map(|text| text.to_string()),
@@ -93,9 +93,9 @@ impl Session {
             return Err(ErrorCode::INVALID_GROUP_ID);
         }
         let (namespace, log) = (&self.node.namespace, self.node.broker.log());
-        let positions: Vec<(&str, u32, Position)> =
+        let positions: Vec<(&str, u32, CommittedOffset)> =
             wanted.iter().map(|(topic, index, position)| (topic.name(), *index, position.clone())).collect();
-        if namespace.positions().room_for(&request.group_id, &positions).is_err() {
+        if namespace.committed_offsets().room_for(&request.group_id, &positions).is_err() {
             return Err(ErrorCode::INVALID_COMMIT_OFFSET_SIZE);
         }
         self.node.coordinator.commit(
@@ -106,7 +106,7 @@ impl Session {
             now,
             || match positions.is_empty() {
                 true => Ok(Lsn::default()),
-                false => namespace.positions().commit(log, &request.group_id, &positions),
+                false => namespace.committed_offsets().commit(log, &request.group_id, &positions),
             },
         )
     }
@@ -154,8 +154,9 @@ impl Session {
                     let partitions = topic.partition_indexes.into_iter().map(|index| match &known {
                         None => partition(index, None, ErrorCode::UNKNOWN_TOPIC_ID),
                         Some(name) => {
-                            let position = partition_index(index)
-                                .and_then(|index| namespace.positions().get(&group.group_id, name, index));
+                            let position = partition_index(index).and_then(|index| {
+                                namespace.committed_offsets().get(&group.group_id, name, index)
+                            });
                             partition(index, position, ErrorCode::NONE)
                         }
                     });
@@ -168,7 +169,7 @@ impl Session {
                 }
             }
             None => {
-                for (name, index, position) in namespace.positions().of_group(&group.group_id) {
+                for (name, index, position) in namespace.committed_offsets().of_group(&group.group_id) {
                     let known = partition(index as i32, Some(position), ErrorCode::NONE);
                     match topics.last_mut() {
                         Some(topic) if topic.name == *name => topic.partitions.push(known),
@@ -195,7 +196,7 @@ impl Session {
             }
             _ => Err(ErrorCode::NON_EMPTY_GROUP),
         });
-        let has_positions = self.node.namespace.positions().has_group(&request.group_id);
+        let has_positions = self.node.namespace.committed_offsets().has_group(&request.group_id);
         let in_use: Vec<Str> = match in_use {
             None if !has_positions => return self.refuse_offset_delete(&call, ErrorCode::GROUP_ID_NOT_FOUND),
             Some(Err(code)) => return self.refuse_offset_delete(&call, code),
@@ -209,8 +210,8 @@ impl Session {
             named && !in_use.iter().any(|topic| *topic == *name)
         };
         let log = self.node.broker.log();
-        let lsn = match self.node.namespace.positions().delete(log, &request.group_id, doomed) {
-            Ok(lsn) => lsn,
+        let lsn = match self.node.namespace.committed_offsets().delete(log, &request.group_id, doomed) {
+            Ok(completion) => completion.lsn(),
             Err(_) => return self.refuse_offset_delete(&call, ErrorCode::COORDINATOR_NOT_AVAILABLE),
         };
         let topics = request.topics.iter().map(|topic| {
@@ -241,7 +242,7 @@ impl Session {
 
 fn partition(
     partition_index: i32,
-    position: Option<Position>,
+    position: Option<CommittedOffset>,
     error_code: ErrorCode,
 ) -> OffsetFetchResponsePartitions {
     match position {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use inver_broker::{
-    Authenticator, Broker, BrokerConfig, Connection, LoopbackOnly, Protocol, Shutdown, ShutdownTrigger,
+    Authenticator, Broker, BrokerConfig, Connection, LoopbackOnly, ProtocolPlugin, Shutdown, ShutdownTrigger,
 };
 use inver_kafka::codec::api::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,

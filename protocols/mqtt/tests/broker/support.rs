@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_broker::{
-    Broker, BrokerConfig, CaptureRule, Connection, Filter, Protocol, Shutdown, ShutdownTrigger,
+    Broker, BrokerConfig, CaptureRule, Connection, Filter, ProtocolPlugin, Shutdown, ShutdownTrigger,
 };
 use inver_mqtt::codec::{
     Ack, ConnAck, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, Qos, Reason,
@@ -61,7 +61,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (trigger, shutdown) = Shutdown::channel();
-        tokio::spawn(broker.clone().keep_house(shutdown.clone()));
+        tokio::spawn(broker.clone().housekeep(shutdown.clone()));
         let plug = Arc::new(Mqtt::new(config.clone()));
         let accepting = tokio::spawn(accept(listener, plug, broker.clone(), shutdown));
         Server { dir: Some(dir), broker, address, config, trigger, accepting }

@@ -15,8 +15,8 @@ use rustc_hash::FxHashMap;
 use super::super::Delivery;
 use super::super::hand_out::size;
 use super::{Offer, Open, StreamSource, Taken};
-use crate::catalog;
-use crate::namespace::Surroundings;
+use crate::context::Context;
+use crate::rows;
 
 /// Consumed messages of the part in the log are trimmed this many at a time.
 const SPILL_TRIM_MESSAGES: u64 = 4096;
@@ -190,7 +190,7 @@ impl MemorySource {
     /// Puts a batch into the part in the log.
     pub(in crate::subscription) fn spill(
         &mut self,
-        surroundings: &Surroundings,
+        context: &Context,
         batch: &Batch,
         topic: Option<&Arc<str>>,
     ) -> Result<(), SubmitError> {
@@ -201,12 +201,12 @@ impl MemorySource {
         }
         let mut entry = Entry::new();
         entry.batch(std::slice::from_ref(&spill.source.stream), batch.clone());
-        let submitted = surroundings.log.submit(entry)?;
+        let submitted = context.log.submit(entry)?;
         let base = submitted.bases.first().map_or(0, |b| b.0);
         if spill.topics.back().map_or(topic.is_some(), |(_, last)| last.as_ref() != topic) {
             spill.topics.push_back((base, topic.cloned()));
         }
-        surroundings.counters.spilled.increment(u64::from(batch.record_count()));
+        context.counters.spilled.increment(u64::from(batch.record_count()));
         Ok(())
     }
 
@@ -328,7 +328,7 @@ impl Spill {
 pub(in crate::subscription) fn spill_made(stream: inver_storage::StreamId) -> Entry {
     let mut entry = Entry::new();
     entry.create_stream(stream);
-    entry.put(catalog::SPILLS, spill_key(stream), Bytes::new());
+    entry.put(rows::SPILLS, spill_key(stream), Bytes::new());
     entry
 }
 
@@ -336,7 +336,7 @@ pub(in crate::subscription) fn spill_made(stream: inver_storage::StreamId) -> En
 pub(in crate::subscription) fn spill_ended(stream: inver_storage::StreamId) -> Entry {
     let mut entry = Entry::new();
     entry.delete_stream(stream);
-    entry.delete(catalog::SPILLS, spill_key(stream));
+    entry.delete(rows::SPILLS, spill_key(stream));
     entry
 }
 

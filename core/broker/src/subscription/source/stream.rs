@@ -8,7 +8,7 @@ use inver_storage::{Cursor, Listening, Offset, Read, ReadError, StoredBatch, Str
 
 use super::again::{Again, Found};
 use super::{Offer, Open};
-use crate::namespace::Surroundings;
+use crate::context::Context;
 
 /// See the module's text.
 pub(in crate::subscription) struct StreamSource {
@@ -25,7 +25,7 @@ pub(in crate::subscription) struct StreamSource {
     loading: bool,
     /// In a box: most have nothing that came back.
     again: Option<Box<Again>>,
-    surroundings: Arc<Surroundings>,
+    context: Arc<Context>,
     listening: Option<Listening>,
 }
 
@@ -34,7 +34,7 @@ impl StreamSource {
         stream: Stream,
         cursor: Option<Cursor>,
         from: Offset,
-        surroundings: &Arc<Surroundings>,
+        context: &Arc<Context>,
     ) -> StreamSource {
         let holes_below = cursor.as_ref().and_then(|c| c.acked_above().last().map(|r| r.end.0));
         let counts_below = cursor.as_ref().and_then(|c| c.delivery_counts().last().map(|(o, _)| o.0 + 1));
@@ -48,7 +48,7 @@ impl StreamSource {
             open: None,
             loading: false,
             again: None,
-            surroundings: surroundings.clone(),
+            context: context.clone(),
             listening: None,
         }
     }
@@ -99,7 +99,7 @@ impl StreamSource {
     /// See [`super::Source::again`].
     pub(super) fn again(&mut self, offset: u64, read_bytes: usize) -> Offer {
         let own = self.stream.id();
-        let names = &self.surroundings.stream_names;
+        let names = &self.context.stream_names;
         let topic_of = |origin| if origin == own { None } else { names.get(origin) };
         match self.again.get_or_insert_default().take(&self.stream, offset, read_bytes, topic_of) {
             Found::Taken(taken) => Offer::Taken(taken),
@@ -180,7 +180,7 @@ impl StreamSource {
 
     fn open_batch(&mut self, batch: &StoredBatch) {
         let foreign = batch.origin != self.stream.id();
-        let topic = if foreign { self.surroundings.stream_names.get(batch.origin) } else { None };
+        let topic = if foreign { self.context.stream_names.get(batch.origin) } else { None };
         self.open = Open::new(batch.base_offset.0, &batch.bytes, topic);
         if self.open.is_none() {
             let end = batch.base_offset.0 + super::span(&batch.bytes);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use inver_storage::Compression;
 
 use crate::message::{HeaderView, HeaderWriter, Headers, RawHeaders};
-use crate::topic::{TopicConfig, TopicError};
+use crate::spec::{TopicConfig, TopicError};
 
 /// Which properties are kept of a message: `all`, `none` (then it has its user headers only, as a record that a
 /// producer made), or the names of some, separated by commas.
@@ -20,7 +20,7 @@ const HEADER_NAMES_MAX: usize = 99;
 
 /// See the module's text.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct BatchFormat {
     keep: Keep,
     pub(crate) compression: Compression,
 }
@@ -32,9 +32,9 @@ enum Keep {
     These(Vec<Box<[u8]>>),
 }
 
-impl Shape {
+impl BatchFormat {
     /// What the settings say; none if that is the default.
-    pub(crate) fn of(config: &TopicConfig) -> Option<Arc<Shape>> {
+    pub(crate) fn of(config: &TopicConfig) -> Option<Arc<BatchFormat>> {
         let keep = match config.get(HEADERS).map(|v| v.trim()) {
             None | Some("" | "all") => Keep::All,
             Some("none") => Keep::None,
@@ -47,8 +47,8 @@ impl Shape {
             Some("zstd") => Compression::Zstd,
             _ => Compression::None,
         };
-        let shape = Shape { keep, compression };
-        (shape != Shape { keep: Keep::All, compression: Compression::None }).then(|| Arc::new(shape))
+        let shape = BatchFormat { keep, compression };
+        (shape != BatchFormat { keep: Keep::All, compression: Compression::None }).then(|| Arc::new(shape))
     }
 
     pub(crate) fn check(config: &TopicConfig) -> Result<(), TopicError> {

@@ -22,7 +22,7 @@ const OPEN_BATCHES_MAX: usize = 64;
 const SPARE_BUILDERS_MAX: usize = 2;
 
 #[derive(Default)]
-pub(crate) struct Burst {
+pub(crate) struct WriteBatch {
     open: Vec<(Arc<ReceiverSet>, BatchBuilder)>,
     sealed: Vec<(Arc<ReceiverSet>, Batch)>,
     spare: Vec<BatchBuilder>,
@@ -31,14 +31,14 @@ pub(crate) struct Burst {
     bytes: usize,
 }
 
-impl Burst {
+impl WriteBatch {
     /// Copies a message in.
     pub(crate) fn add(&mut self, set: &Arc<ReceiverSet>, key: Option<&[u8]>, message: &Message<'_>) {
         let at = match self.open.iter().rposition(|(s, _)| Arc::ptr_eq(s, set) || s.is_same(set)) {
             Some(at) => at,
             None => self.open(set),
         };
-        let headers = match &set.shape {
+        let headers = match &set.format {
             None => message.headers,
             Some(shape) => shape.headers(message.headers, &mut self.headers),
         };
@@ -76,7 +76,7 @@ impl Burst {
 
     fn seal(&mut self, at: usize) {
         let (set, mut builder) = self.open.remove(at);
-        let compression = set.shape.as_ref().map_or(Compression::None, |shape| shape.compression);
+        let compression = set.format.as_ref().map_or(Compression::None, |shape| shape.compression);
         self.sealed.push((set, builder.finish_as(compression, None)));
         if self.spare.len() < SPARE_BUILDERS_MAX {
             self.spare.push(builder);

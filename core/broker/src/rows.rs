@@ -7,9 +7,7 @@ use inver_storage::TableId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::queue::QueueSpec;
-use crate::subscription::Mode;
-use crate::topic::{TopicConfig, TopicKind};
+use crate::spec::{Mode, QueueSpec, TopicConfig, TopicKind};
 use crate::value::Arguments;
 
 /// Namespaces: name → [`NamespaceRow`].
@@ -30,8 +28,8 @@ pub(crate) const SESSION_FILTERS: TableId = TableId(7);
 pub(crate) const SESSION_STATE: TableId = TableId(8);
 /// Retained values: namespace, slashed address → a batch of one record.
 pub(crate) const RETAINED: TableId = TableId(9);
-/// Positions of groups: namespace, group, 0, topic, 0, partition → [`crate::positions::Position`].
-pub(crate) const POSITIONS: TableId = TableId(10);
+/// Committed offsets: namespace, group, 0, topic, 0, partition → [`crate::CommittedOffset`].
+pub(crate) const COMMITTED_OFFSETS: TableId = TableId(10);
 /// Opaque state of plugs: name, 0, key → bytes.
 pub(crate) const OPAQUE: TableId = TableId(11);
 

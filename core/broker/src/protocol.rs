@@ -1,0 +1,38 @@
+//! The interface between the server and a wire protocol.
+//!
+//! A new protocol is one crate that implements [`ProtocolPlugin`] and one line in the server's list of protocols.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{Broker, Shutdown};
+
+/// A byte stream: TCP, TLS or WebSocket.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// An accepted connection.
+pub struct Connection {
+    /// The byte stream.
+    pub io: Box<dyn Io>,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The server's address.
+    pub local: SocketAddr,
+    /// Whether the bytes travel under TLS.
+    pub encrypted: bool,
+    /// Tells when the server shuts down.
+    pub shutdown: Shutdown,
+}
+
+/// A wire protocol.
+#[async_trait]
+pub trait ProtocolPlugin: Send + Sync {
+    /// Its short name, in lower case, as in configuration keys and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Serves one connection until it ends. Never panics on bytes from the client.
+    async fn serve(&self, connection: Connection, broker: Broker);
+}

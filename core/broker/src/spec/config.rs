@@ -1,0 +1,63 @@
+//! Settings of the broker.
+
+use std::sync::Arc;
+
+use crate::address::Filter;
+use crate::identity::{Authenticator, LoopbackOnly};
+use crate::limits::Limits;
+
+/// Settings of the broker.
+#[derive(Clone)]
+pub struct BrokerConfig {
+    /// Capture rules, in order of precedence.
+    pub captures: Vec<CaptureRule>,
+    /// Log topics created at start if absent, with their number of partitions.
+    pub topics: Vec<(String, u32)>,
+    /// Name of the record header that carries a record's hub address; empty: none.
+    pub address_header: String,
+    /// Names of the protocols, as they appear in stored origins.
+    pub origins: Vec<&'static str>,
+    /// Decides which clients may connect.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Retention of log topics without a `retention.ms` of their own, milliseconds; -1: unlimited.
+    pub retention_ms: i64,
+    /// Messages that wait for a durable session; beyond it the oldest are dropped and counted.
+    pub inbox_messages_max: u64,
+    /// Bounds of every namespace.
+    pub limits: Limits,
+    /// Durable named subscriptions without a consumer for this long are deleted, milliseconds; none: never.
+    pub subscription_idle_ms: Option<u64>,
+    /// Bytes that an in-memory queue holds before it spills to the log.
+    pub queue_memory_bytes_max: u64,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        BrokerConfig {
+            captures: Vec::new(),
+            topics: Vec::new(),
+            address_header: String::new(),
+            origins: Vec::new(),
+            authenticator: Arc::new(LoopbackOnly),
+            retention_ms: 7 * 24 * 3600 * 1000,
+            inbox_messages_max: 1_000_000,
+            limits: Limits::default(),
+            subscription_idle_ms: None,
+            queue_memory_bytes_max: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// A rule that appends publishes at matching hub addresses to a log topic. In the templates `{address}` is the whole
+/// address (slashed), `{1}`, `{2}` … are the levels that the filter's wildcards matched, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaptureRule {
+    /// Captures publishes of this origin (a protocol's name) only; none: of every origin.
+    pub origin: Option<String>,
+    /// Addresses that it captures.
+    pub filter: Filter,
+    /// The log topic, a template.
+    pub topic: String,
+    /// The record's key, a template.
+    pub key: String,
+}

@@ -1,0 +1,22 @@
+//! Plain values of the model: what topics, queues, exchanges and subscriptions are declared as, and the identities
+//! and figures that are passed between its parts.
+//!
+//! Owns no behaviour and no state. Depends on nothing in this crate but other plain values.
+
+mod config;
+mod delivery;
+mod exchange;
+mod queue;
+mod session;
+mod topic;
+
+pub use config::{BrokerConfig, CaptureRule};
+pub(crate) use delivery::DropReason;
+pub use delivery::{Delivery, DeliveryId, Depth, Mode, Start};
+pub use exchange::{ExchangeKind, ExchangeSpec, HUB};
+pub use queue::{DeadLetter, Overflow, OwnerId, QueueLimits, QueueSpec, next_owner};
+pub use session::{Expiry, PublisherId, SubscriptionOptions};
+pub(crate) use topic::check_name;
+pub use topic::{
+    PARTITIONS_MAX, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec,
+};

@@ -1,0 +1,95 @@
+//! What a queue is declared as.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::value::Arguments;
+
+/// Identity of the connection that owns exclusive queues; unique within the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OwnerId(pub u64);
+
+/// Returns the identity of a new connection.
+#[must_use]
+pub fn next_owner() -> OwnerId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    OwnerId(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What a queue was declared as.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueueSpec {
+    /// Survives a restart, with its messages.
+    pub durable: bool,
+    /// Is deleted when its last consumer leaves.
+    pub auto_delete: bool,
+    /// The one connection that may use it and deletes it when it ends.
+    pub owner: Option<OwnerId>,
+    /// Is not listed as a topic.
+    pub hidden: bool,
+    /// One consumer is active at a time; another takes over when it leaves.
+    pub single_active: bool,
+    /// All arguments as they were given, for comparison.
+    pub arguments: Arguments,
+    /// Length limits, expiry and dead-lettering.
+    pub limits: QueueLimits,
+}
+
+/// Length limits, expiry and dead-lettering of a queue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueueLimits {
+    /// Messages expire this long after they were published, milliseconds.
+    pub message_ttl_ms: Option<u64>,
+    /// The queue is deleted when unused for this long, milliseconds.
+    pub expires_after_ms: Option<u64>,
+    /// Ready messages.
+    pub messages_max: Option<u64>,
+    /// Bytes of ready messages' values.
+    pub bytes_max: Option<u64>,
+    /// What happens at one of the two bounds above.
+    pub overflow: Overflow,
+    /// Where expired, rejected and overflowing messages are published.
+    pub dead_letter: Option<DeadLetter>,
+    /// A message that was returned more often than this is dropped.
+    pub deliveries_max: Option<u32>,
+}
+
+impl QueueLimits {
+    pub(crate) fn bounds_length(&self) -> bool {
+        self.messages_max.is_some() || self.bytes_max.is_some()
+    }
+
+    /// Whether the queue must be checked periodically even if no client uses it.
+    pub(crate) fn needs_periodic_check(&self) -> bool {
+        self.message_ttl_ms.is_some()
+            || self.expires_after_ms.is_some()
+            || self.dead_letter.is_some()
+            || self.bounds_length()
+    }
+
+    pub(crate) fn is_unlimited(&self) -> bool {
+        *self == QueueLimits::default()
+    }
+}
+
+/// What a full queue does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Overflow {
+    /// Drops the oldest messages.
+    #[default]
+    DropHead,
+    /// Refuses new messages.
+    RejectPublish,
+    /// Refuses new messages and dead-letters them.
+    RejectPublishDeadLetter,
+}
+
+/// Where dropped messages are published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The exchange.
+    pub exchange: String,
+    /// The routing key; none: the message's own.
+    pub routing_key: Option<Vec<u8>>,
+}

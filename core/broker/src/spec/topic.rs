@@ -1,0 +1,79 @@
+//! What a topic is created as, and why that is refused.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::LimitReached;
+
+/// A topic's identity; a topic recreated under the same name has another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TopicId(pub u128);
+
+/// How a topic retains messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TopicKind {
+    /// By time, size or key.
+    Log,
+    /// Until acknowledged.
+    Queue,
+}
+
+/// Settings of a topic by name; an absent setting has its default.
+pub type TopicConfig = BTreeMap<String, String>;
+
+/// What a new topic is created as.
+#[derive(Clone, Debug)]
+pub struct TopicSpec {
+    /// At least one.
+    pub partitions: u32,
+    /// Settings by name.
+    pub config: TopicConfig,
+}
+
+/// Why a topic cannot be created, changed or deleted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// The name is taken.
+    #[error("topic '{0}' exists")]
+    Exists(String),
+    /// No topic has that name.
+    #[error("there is no topic '{0}'")]
+    Unknown(String),
+    /// Empty, too long, or `.` or `..`.
+    #[error("'{0}' cannot be the name of a topic: {1}")]
+    BadName(String, &'static str),
+    /// None, too many, or fewer than there are.
+    #[error("{0}")]
+    BadPartitions(String),
+    /// A setting has an invalid value.
+    #[error("{0}")]
+    BadConfig(String),
+    /// The topic is a queue, which only queue operations change or delete.
+    #[error("'{0}' is a queue")]
+    IsQueue(String),
+    /// A bound of the namespace is reached.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
+    /// The log rejected the write.
+    #[error("log write rejected: {0}")]
+    Log(String),
+}
+
+/// Partitions of one topic.
+pub const PARTITIONS_MAX: u32 = 100_000;
+
+/// Bytes of a topic's name.
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+
+/// Checks a topic's name.
+pub(crate) fn check_name(name: &str) -> Result<(), TopicError> {
+    let bad = |why| Err(TopicError::BadName(name.to_owned(), why));
+    match name {
+        "" => bad("it is empty"),
+        "." | ".." => bad("it is '.' or '..'"),
+        n if n.len() > TOPIC_NAME_BYTES_MAX => bad("it is longer than 249 bytes"),
+        n if n.bytes().any(|b| b.is_ascii_control()) => bad("it has a control character"),
+        _ => Ok(()),
+    }
+}
