@@ -1,4 +1,4 @@
-"""The Python clients of the three protocols, each in the few calls that tests repeat."""
+"""Python clients of the three protocols: the calls that several tests use."""
 
 import contextlib
 import queue
@@ -22,7 +22,7 @@ WAIT_SECONDS = 15
 
 
 class Mqtt:
-    """A connected Paho client whose messages come in a queue."""
+    """A connected Paho client that puts received messages into a queue."""
 
     def __init__(self, broker, client_id=None, version=5, clean=True, expiry=None, will=None, manual_ack=False,
                  user=None, transport="tcp", port=None, host="127.0.0.1", keepalive=60, properties=None, authority=None):
@@ -70,7 +70,7 @@ class Mqtt:
         self._answers.put((mid, reasons))
 
     def subscribe(self, topic, qos=1, **options):
-        """Subscribes and returns the reason codes of the answer."""
+        """Subscribes and returns the reason codes of the SUBACK."""
         if "options" not in options:
             options["qos"] = qos
         result, mid = self.client.subscribe(topic, **options)
@@ -87,7 +87,7 @@ class Mqtt:
         return reasons
 
     def publish(self, topic, payload, qos=1, retain=False, properties=None):
-        """Publishes and waits until the broker answered."""
+        """Publishes and waits for the acknowledgement."""
         info = self.client.publish(topic, payload, qos, retain, properties)
         info.wait_for_publish(WAIT_SECONDS)
         assert info.is_published(), f"no answer to a publish of QoS {qos}"
@@ -102,12 +102,12 @@ class Mqtt:
         return [self.get(max(0.01, deadline - time.monotonic())).payload for _ in range(count)]
 
     def nothing(self, probe):
-        """True when, after a round trip made by `probe()`, no message has come."""
+        """True if no message arrived during a round trip made by `probe()`."""
         probe()
         return self.messages.empty()
 
     def drop(self):
-        """Ends the TCP connection without a word."""
+        """Closes the TCP connection without a DISCONNECT."""
         self.client.loop_stop()
         sock = self.client.socket()
         if sock:
@@ -164,7 +164,7 @@ def amqp_take(channel, queue_name, count, seconds=WAIT_SECONDS, ack=True, argume
     """The next `count` messages of a queue as (method, properties, body)."""
     taken = []
     for method, properties, body in channel.consume(queue_name, inactivity_timeout=seconds, arguments=arguments):
-        assert method is not None, f"{len(taken)} of {count} messages came from {queue_name}"
+        assert method is not None, f"{len(taken)} of {count} messages arrived from {queue_name}"
         taken.append((method, properties, body))
         if ack:
             channel.basic_ack(method.delivery_tag)
@@ -175,7 +175,7 @@ def amqp_take(channel, queue_name, count, seconds=WAIT_SECONDS, ack=True, argume
 
 
 def amqp_get(channel, queue_name, seconds=WAIT_SECONDS):
-    """One message by basic.get, waited for."""
+    """Waits for one message with basic.get."""
     def got():
         method, properties, body = channel.basic_get(queue_name, auto_ack=True)
         return (method, properties, body) if method else None
@@ -185,7 +185,7 @@ def amqp_get(channel, queue_name, seconds=WAIT_SECONDS):
 # ---- Kafka by librdkafka
 
 
-# The library tells of broken connections on standard error; tests judge by what their calls give.
+# The library logs broken connections to standard error; tests rely on the results of their calls.
 QUIET = {"log_level": 0, "error_cb": lambda _error: None}
 
 
@@ -194,7 +194,7 @@ def kafka_admin(broker):
 
 
 def kafka_create(broker, topic, partitions=1, **config):
-    # Named, for a client that is collected ends its calls.
+    # Kept in a variable: a collected client cancels its calls.
     admin = kafka_admin(broker)
     admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(WAIT_SECONDS)
 
@@ -241,7 +241,7 @@ def kafka_take(consumer, count, seconds=WAIT_SECONDS):
     deadline = time.monotonic() + seconds
     while len(taken) < count:
         left = deadline - time.monotonic()
-        assert left > 0, f"{len(taken)} of {count} records came"
+        assert left > 0, f"{len(taken)} of {count} records arrived"
         for message in consumer.consume(count - len(taken), timeout=min(left, 1.0)):
             if message.error() is None:
                 taken.append(message)
@@ -252,13 +252,13 @@ def kafka_take(consumer, count, seconds=WAIT_SECONDS):
 
 
 def kafka_read(broker, topic, count, seconds=WAIT_SECONDS):
-    """The first `count` records of a topic, by a group of its own."""
+    """The first `count` records of a topic, read by a new group."""
     with kafka_consumer(broker, topic) as consumer:
         return kafka_take(consumer, count, seconds)
 
 
 def kafka_read_all(broker, topic):
-    """Every record that is in a topic now, by partition and offset."""
+    """Every record currently in a topic, by partition and offset."""
     with kafka_consumer(broker, enable_partition_eof=True) as consumer:
         partitions = consumer.list_topics(topic, WAIT_SECONDS).topics[topic].partitions
         wanted = {}
@@ -284,11 +284,11 @@ def kafka_read_all(broker, topic):
         return taken
 
 
-# ---- programs of other languages
+# ---- programs in other languages
 
 
 def node(script, *arguments, timeout=60):
-    """Runs one of the JavaScript clients; its standard output."""
+    """Runs one of the JavaScript clients and returns its standard output."""
     environment = {"NODE_PATH": str(CLIENTS / "node" / "node_modules"), "PATH": "/usr/bin:/usr/local/bin:/bin",
                    "KAFKAJS_NO_PARTITIONER_WARNING": "1"}
     path = ROOT / "compat-tests" / "clients" / "node" / script
@@ -296,7 +296,7 @@ def node(script, *arguments, timeout=60):
 
 
 def java(classpath, main, *arguments, timeout=90, stdin=None, heap="128m", check=True):
-    """Runs a Java class with the jars of one of the folders; its standard output."""
+    """Runs a Java class with the jars of one folder and returns its standard output."""
     jars = CLIENTS / "java"
     paths = f"{jars}/classes:{jars}/{classpath}/*"
     done = run(["java", f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", paths, main, *arguments],
@@ -305,11 +305,11 @@ def java(classpath, main, *arguments, timeout=90, stdin=None, heap="128m", check
 
 
 def kafka_tool(name, *arguments, timeout=90, stdin=None):
-    """Runs one of Kafka's own command line tools."""
+    """Runs one of Kafka's command line tools."""
     return java("console", f"org.apache.kafka.tools.{name}", *arguments, timeout=timeout, stdin=stdin)
 
 
 def background(arguments, **options):
-    """A client program that runs beside the test; the caller ends it."""
+    """Starts a client program beside the test; the caller stops it."""
     return subprocess.Popen([str(argument) for argument in arguments], stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, **options)

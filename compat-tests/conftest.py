@@ -1,4 +1,4 @@
-"""Fixtures: a broker of a test's own, or one that the tests of a worker share."""
+"""Fixtures: a broker for one test, or one shared by the tests of a worker."""
 
 import itertools
 import os
@@ -19,7 +19,7 @@ def _shared(tmp_path_factory):
 
 @pytest.fixture
 def broker(_shared):
-    """A broker that other tests use too: use `unique` names. It must survive whatever a test does."""
+    """A shared broker: use `unique` names. It must survive every test."""
     if _shared.process is None or _shared.process.poll() is not None:
         _shared.process = None
         _shared.start()
@@ -29,7 +29,7 @@ def broker(_shared):
 
 @pytest.fixture
 def own_broker(tmp_path):
-    """Makes brokers of the test's own; they are ended with it."""
+    """Creates brokers for one test and stops them after it."""
     made = []
 
     def make(start=True, **options):
@@ -60,5 +60,5 @@ def pytest_runtest_makereport(item, call):
         for name in ("broker", "_shared"):
             found = item.funcargs.get(name)
             if isinstance(found, Broker):
-                report.sections.append(("the broker's log ends with", found.log()[-3000:]))
+                report.sections.append(("end of the broker's log", found.log()[-3000:]))
                 break

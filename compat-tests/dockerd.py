@@ -1,4 +1,4 @@
-"""A Docker daemon for a test: the one that runs, or one started for the test and put away after it."""
+"""A Docker daemon for a test: a running one, or one started for the test and stopped after it."""
 
 import os
 import pathlib
@@ -8,11 +8,11 @@ import time
 
 
 class Unavailable(Exception):
-    """Why no daemon can be had here."""
+    """The reason why no daemon is available."""
 
 
 class Daemon:
-    """All of its state lies in a folder of the test's own; the machine's packet rules are put back at the end."""
+    """Keeps all of its state in a folder of the test and restores the machine's packet rules at the end."""
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)

@@ -1,7 +1,7 @@
-"""Starts the built binary on ports of its own with a data folder of its own, and ends it by its process id.
+"""Starts the built binary on free ports with a new data folder, and stops it by its process id.
 
 Nothing sleeps for a fixed time: everything waits for a condition with a deadline. Ports come from one counter
-under a lock, outside the system's ephemeral range, so test processes side by side never meet.
+under a lock, outside the ephemeral range, so that parallel test processes never use the same port.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ END_SECONDS = 20
 
 
 def binary():
-    """The broker's binary: the one that INVER_TEST_BINARY names, else the newest that cargo built."""
+    """The broker binary: INVER_TEST_BINARY, or the newest that cargo built."""
     named = os.environ.get("INVER_TEST_BINARY")
     if named:
         return pathlib.Path(named)
@@ -35,7 +35,7 @@ def binary():
 
 
 def free_port():
-    """A port that nobody listens on and that no other test was given of late."""
+    """A free port that no other test received recently."""
     CLIENTS.mkdir(parents=True, exist_ok=True)
     with open(CLIENTS / "next-port", "a+") as counter:
         fcntl.flock(counter, fcntl.LOCK_EX)
@@ -58,7 +58,7 @@ def free_port():
 
 
 def wait_until(condition, seconds=10, what="the condition"):
-    """Waits until `condition()` is true and returns what it gave."""
+    """Waits until `condition()` is true and returns its value."""
     deadline = time.monotonic() + seconds
     pause = 0.002
     while True:
@@ -72,7 +72,7 @@ def wait_until(condition, seconds=10, what="the condition"):
 
 
 class Broker:
-    """One broker on its own folder and ports; may be killed and started again on both."""
+    """One broker with its own folder and ports; can be killed and started again on both."""
 
     LISTENERS = {
         "kafka": "INVER_KAFKA_LISTEN",
@@ -107,7 +107,7 @@ class Broker:
     amqp = property(lambda self: f"amqp://guest:guest@127.0.0.1:{self.amqp_port}")
 
     def spawn(self):
-        """Starts the process and does not wait."""
+        """Starts the process without waiting for readiness."""
         assert self.process is None
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
@@ -140,19 +140,19 @@ class Broker:
             raise OSError(str(error)) from error
 
     def metric(self, name):
-        """The sum of a metric's samples."""
+        """The sum of the samples of a metric."""
         lines = self.get("/metrics")[1].splitlines()
         values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name]
         return sum(values) if values else None
 
     def kill(self):
-        """SIGKILL, as a crash."""
+        """Sends SIGKILL, like a crash."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(END_SECONDS)
         self.process = None
 
     def stop(self):
-        """SIGTERM; returns the exit code."""
+        """Sends SIGTERM and returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(END_SECONDS)
@@ -175,7 +175,7 @@ class Broker:
         return int(line.split()[1]) * 1024
 
     def check(self):
-        """The broker lives and no part of it panicked since the last check."""
+        """Checks that the process runs and has not panicked since the last check."""
         text = self.log()
         new, self.checked = text[self.checked:], len(text)
         assert "panicked" not in new, new[-4000:]
@@ -183,7 +183,7 @@ class Broker:
             assert self.process.poll() is None, f"the broker ended with {self.process.returncode}:\n{new[-4000:]}"
 
     def end(self):
-        """Ends the process whatever its state."""
+        """Stops the process in any state."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.terminate()
@@ -196,7 +196,7 @@ class Broker:
 
 
 def run(arguments, timeout=60, stdin=None, check=True, **options):
-    """Runs a client program to its end; its output is shown when it fails."""
+    """Runs a client program; a failure shows its output."""
     done = subprocess.run(
         [str(argument) for argument in arguments], input=stdin, timeout=timeout,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,

@@ -51,7 +51,7 @@ def perf_test(broker, *options):
 # ---- pika in detail
 
 
-def test_properties_and_headers_come_back_as_they_were(broker, unique):
+def test_properties_and_headers_are_delivered_unchanged(broker, unique):
     import datetime
     import decimal
     headers = {
@@ -143,7 +143,7 @@ def test_prefetch_and_requeue(broker, unique):
         assert [(method.redelivered, body) for method, body in got[3:6]] == [(True, b"0"), (True, b"1"), (False, b"3")]
 
 
-def test_what_a_dead_consumer_held_goes_to_another(broker, unique):
+def test_unacked_messages_of_a_lost_consumer_are_redelivered(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique, durable=True)
         for n in range(5):
@@ -152,14 +152,14 @@ def test_what_a_dead_consumer_held_goes_to_another(broker, unique):
         other = connection.channel()
         held = [other.basic_get(unique) for _ in range(3)]
         assert [each[2] for each in held] == [b"0", b"1", b"2"]
-        # The connection breaks without a word.
+        # The connection breaks without a close.
         connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)
         taken = amqp_take(channel, unique, 5)
-        assert [body for _, _, body in taken] == [b"%d" % n for n in range(5)], "in their old order"
+        assert [body for _, _, body in taken] == [b"%d" % n for n in range(5)], "in their original order"
         assert [method.redelivered for method, _, _ in taken] == [True] * 3 + [False] * 2
 
 
-def test_durable_things_survive_a_restart(own_broker):
+def test_durable_objects_survive_a_restart(own_broker):
     broker = own_broker()
     with amqp(broker) as channel:
         channel.exchange_declare("kept-x", "topic", durable=True)
@@ -266,7 +266,7 @@ def test_time_to_live_and_dead_letters(broker, unique):
         assert properties.headers["x-death"][0]["reason"] == "rejected"
 
 
-def test_a_queue_s_length_is_bounded(broker, unique):
+def test_max_length_is_enforced(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique, arguments={"x-max-length": 3})
         for n in range(10):
@@ -305,14 +305,14 @@ def test_single_active_consumer(broker, unique):
         two.close()
 
 
-def test_heartbeats_keep_a_connection_and_end_a_dead_one(broker):
+def test_heartbeats_keep_a_connection_and_close_a_silent_one(broker):
     connection = amqp_connection(broker, heartbeat=1)
     deadline = time.monotonic() + 3
     wait_until(lambda: connection.process_data_events(0.1) or time.monotonic() > deadline, 5)
     assert connection.is_open
     channel = connection.channel()
     queue = channel.queue_declare("", exclusive=True).method.queue
-    # The client falls silent: nothing is read or written from here on.
+    # The client neither reads nor writes from here on.
     def dropped():
         with amqp(broker) as other:
             try:
@@ -322,7 +322,7 @@ def test_heartbeats_keep_a_connection_and_end_a_dead_one(broker):
     wait_until(dropped, 10, "the silent connection being dropped")
 
 
-def test_wrong_password_is_refused_in_rabbitmq_s_way(broker):
+def test_a_wrong_password_is_refused_as_rabbitmq_does(broker):
     with pytest.raises(pika.exceptions.ProbableAuthenticationError):
         amqp_connection(broker, user="guest", password="wrong")
 

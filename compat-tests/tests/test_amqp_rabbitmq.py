@@ -1,4 +1,4 @@
-"""What RabbitMQ adds to AMQP 0-9-1 or words in its own way, seen by pika."""
+"""RabbitMQ's extensions of AMQP 0-9-1 and its error texts, tested with pika."""
 
 import time
 
@@ -15,7 +15,7 @@ def depth(channel, queue):
 
 
 class Taker:
-    """A consumer on a connection of its own, which it serves when it is asked."""
+    """A consumer on its own connection, which processes events on request."""
 
     def __init__(self, broker, queue, prefetch=0, ack=True, **consume):
         self.connection = amqp_connection(broker)
@@ -44,10 +44,10 @@ def served(*takers):
     return [len(taker.serve()) for taker in takers]
 
 
-# ---- who gets a message
+# ---- delivery order
 
 
-def test_consumers_of_a_higher_priority_come_first(broker, unique):
+def test_consumers_with_a_higher_priority_are_served_first(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique)
         low = Taker(broker, unique, ack=False)
@@ -56,7 +56,7 @@ def test_consumers_of_a_higher_priority_come_first(broker, unique):
             channel.basic_publish("", unique, b"%d" % n)
             wait_until(lambda: sum(served(low, high)) == n + 1)
         assert served(low, high) == [0, 3]
-        # It has no room for more: the others get the rest.
+        # Its prefetch is used up: the others get the rest.
         for n in range(2):
             channel.basic_publish("", unique, b"more")
         wait_until(lambda: served(low, high) == [2, 3])
@@ -64,7 +64,7 @@ def test_consumers_of_a_higher_priority_come_first(broker, unique):
         high.close()
 
 
-def test_a_get_takes_nothing_from_a_waiting_consumer(broker, unique):
+def test_a_get_does_not_bypass_a_waiting_consumer(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique)
         waiting = Taker(broker, unique)
@@ -92,7 +92,7 @@ def test_prefetch_of_a_consumer_and_of_a_channel(broker, unique):
             return len(got) == 3 and got
         wait_until(held)
         counts = [[m.consumer_tag for m in got].count(tag) for tag in ("a", "b")]
-        assert sorted(counts) == [1, 2], "two by a consumer's own bound, three by the channel's"
+        assert sorted(counts) == [1, 2], "two by the consumer's prefetch, three by the channel's"
         assert depth(channel, unique) == 7
         mine.basic_ack(got[-1].delivery_tag, multiple=True)
         wait_until(lambda: own.process_data_events(0) or len(got) == 6)
@@ -104,7 +104,7 @@ def test_prefetch_of_a_consumer_and_of_a_channel(broker, unique):
 
 @pytest.mark.parametrize("durable", [False, True], ids=["transient", "durable"])
 @pytest.mark.parametrize("by", ["queue", "message"])
-def test_a_time_to_live_of_nothing_reaches_a_waiting_consumer_only(broker, unique, by, durable):
+def test_a_ttl_of_zero_delivers_only_to_a_waiting_consumer(broker, unique, by, durable):
     with amqp(broker) as channel:
         arguments = {"x-message-ttl": 0} if by == "queue" else {}
         properties = pika.BasicProperties(expiration="0" if by == "message" else None, delivery_mode=2)
@@ -116,11 +116,11 @@ def test_a_time_to_live_of_nothing_reaches_a_waiting_consumer_only(broker, uniqu
         wait_until(lambda: waiting.serve() == [b"at once"])
         waiting.channel.basic_nack(waiting.tags[0], requeue=True)
         waiting.channel.basic_cancel(waiting.tag)
-        assert waiting.channel.basic_get(unique)[0] is None, "what came back is too old"
+        assert waiting.channel.basic_get(unique)[0] is None, "a requeued message has expired"
         waiting.close()
 
 
-def test_a_message_dies_when_its_time_comes_though_nobody_looks(broker, unique):
+def test_a_message_expires_on_time_without_a_consumer(broker, unique):
     dead = f"{unique}-dead"
     with amqp(broker) as channel:
         channel.queue_declare(dead)
@@ -146,17 +146,17 @@ def test_an_unused_queue_expires_and_use_keeps_it(broker, unique):
         def gone():
             with amqp(broker) as other:
                 try:
-                    # Looking by a passive declaration would be a use.
+                    # A passive declaration would count as use.
                     other.queue_bind(unique, "amq.direct", "k")
                 except pika.exceptions.ChannelClosedByBroker as closed:
                     return closed.reply_code == 404
         wait_until(gone)
 
 
-# ---- routes
+# ---- routing
 
 
-def test_carbon_copies_by_every_exchange_on_the_way(broker, unique):
+def test_cc_and_bcc_apply_to_every_exchange_of_the_route(broker, unique):
     first, second = f"{unique}-first", f"{unique}-second"
     with amqp(broker) as channel:
         channel.queue_declare(unique)
@@ -168,7 +168,7 @@ def test_carbon_copies_by_every_exchange_on_the_way(broker, unique):
         channel.basic_publish(first, "nowhere", b"copied", pika.BasicProperties(headers=headers), mandatory=True)
         _, properties, body = amqp_get(channel, unique)
         assert body == b"copied"
-        assert properties.headers == {"CC": ["by-cc"], "mine": 1}, "the blind copy is not told"
+        assert properties.headers == {"CC": ["by-cc"], "mine": 1}, "BCC is removed"
 
 
 def test_alternate_and_internal_exchanges(broker, unique):
@@ -188,7 +188,7 @@ def test_alternate_and_internal_exchanges(broker, unique):
         channel.exchange_delete(outer)
 
 
-def test_replies_come_straight_back(broker, unique):
+def test_direct_reply_to(broker, unique):
     with amqp(broker) as server, amqp(broker, confirm=False) as client:
         server.queue_declare(unique)
         replies = []
@@ -206,7 +206,7 @@ def test_replies_come_straight_back(broker, unique):
 # ---- queues
 
 
-def test_a_quorum_queue_keeps_and_gives_up_what_comes_back_too_often(broker, unique):
+def test_a_quorum_queue_enforces_its_delivery_limit(broker, unique):
     dead = f"{unique}-dead"
     with amqp(broker) as channel:
         channel.queue_declare(dead, durable=True)
@@ -226,7 +226,7 @@ def test_a_quorum_queue_keeps_and_gives_up_what_comes_back_too_often(broker, uni
             406, f"PRECONDITION_FAILED - invalid property 'non-durable' for queue '{unique}-t' in vhost '/'")
 
 
-def test_a_queue_is_bounded_in_bytes(broker, unique):
+def test_max_length_bytes_is_enforced(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique, arguments={"x-max-length-bytes": 100})
         for n in range(10):
@@ -234,7 +234,7 @@ def test_a_queue_is_bounded_in_bytes(broker, unique):
         assert [body[0] for _, _, body in amqp_take(channel, unique, 3)] == [7, 8, 9]
 
 
-def test_what_a_bounded_queue_has_no_room_for_is_dead_lettered_at_once(broker, unique):
+def test_messages_over_the_length_limit_are_dead_lettered_at_once(broker, unique):
     dead = f"{unique}-dead"
     with amqp(broker) as channel:
         channel.queue_declare(dead)
@@ -246,7 +246,7 @@ def test_what_a_bounded_queue_has_no_room_for_is_dead_lettered_at_once(broker, u
         assert body == b"0" and properties.headers["x-first-death-reason"] == "maxlen"
 
 
-def test_a_consumer_is_told_that_its_queue_is_gone(broker, unique):
+def test_a_consumer_is_cancelled_when_its_queue_is_deleted(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique)
         taker = Taker(broker, unique)
@@ -257,7 +257,7 @@ def test_a_consumer_is_told_that_its_queue_is_gone(broker, unique):
         taker.close()
 
 
-def test_recover_brings_everything_back(broker, unique):
+def test_recover_requeues_all_unacked_messages(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique)
         for n in range(3):
@@ -272,13 +272,13 @@ def test_recover_brings_everything_back(broker, unique):
 # ---- connections
 
 
-def test_a_secret_can_be_renewed(broker, unique):
+def test_update_secret(broker, unique):
     with amqp(broker) as channel:
         channel.connection.update_secret(b"new", "the old one expires")
         channel.queue_declare(unique, auto_delete=True)
 
 
-def test_a_message_beyond_the_bound_costs_the_channel_only(broker, unique):
+def test_a_message_over_the_size_limit_closes_only_the_channel(broker, unique):
     connection = amqp_connection(broker)
     channel = connection.channel()
     channel.queue_declare(unique)
@@ -310,7 +310,7 @@ def test_a_message_beyond_the_bound_costs_the_channel_only(broker, unique):
         406, "PRECONDITION_FAILED - queue '{q}' in vhost '/' not empty")),
     (lambda ch, q: ch.basic_ack(99) or ch.queue_declare(q), (406, "PRECONDITION_FAILED - unknown delivery tag 99")),
 ], ids=["durable", "argument", "type", "reserved", "no exchange", "no queue", "not empty", "tag"])
-def test_errors_are_worded_as_rabbitmq_does(broker, unique, act, error):
+def test_error_texts_equal_rabbitmqs(broker, unique, act, error):
     with amqp(broker) as channel:
         channel.queue_declare(unique)
         channel.basic_publish("", unique, b"")

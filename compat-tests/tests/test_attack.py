@@ -1,4 +1,4 @@
-"""Arbitrary bytes at each port, and clients that ask for too much, while normal clients go on undisturbed."""
+"""Arbitrary bytes on each port, and excessive requests, while normal clients continue undisturbed."""
 
 import gzip
 import os
@@ -48,13 +48,13 @@ WS_UPGRADE = (b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: U
 
 
 def ws_frame(kind, payload):
-    """A masked frame, the mask being zeros."""
+    """A frame masked with zeros."""
     long = struct.pack(">BH", 0xFE, len(payload)) if len(payload) > 125 else bytes([0x80 | len(payload)])
     return bytes([0x80 | kind]) + long + bytes(4) + payload
 
 
 def starts(port_name, rng):
-    """Well-formed beginnings, so that the noise reaches deeper rooms."""
+    """Well-formed beginnings, so that the noise reaches deeper layers."""
     if port_name in ("mqtt",):
         return rng.choice([b"", mqtt_connect(4), mqtt_connect(5), mqtt_connect(5) + b"\x82"])
     if port_name == "kafka":
@@ -68,7 +68,7 @@ def starts(port_name, rng):
 
 
 def noise(rng):
-    """Bytes that are random, or nearly right, or claim to be huge."""
+    """Random bytes, nearly valid bytes, and huge claimed sizes."""
     kind = rng.randrange(5)
     if kind == 0:
         return rng.randbytes(rng.randrange(1, 3000))
@@ -86,7 +86,7 @@ def noise(rng):
     return bytes(frame)
 
 
-# Requests known to have been deadly for others: huge claims in small requests, deep nesting.
+# Requests that have crashed other brokers: huge claims in small requests, deep nesting.
 def known_bad():
     nested = b""
     for _ in range(1500):
@@ -132,7 +132,7 @@ def test_known_bad_requests(broker, unique):
 
 
 @pytest.mark.timeout(120)
-def test_noise_at_every_port_while_clients_go_on(own_broker, unique):
+def test_noise_on_every_port_while_clients_continue(own_broker, unique):
     print(f"seed {SEED}")
     broker = own_broker()
     before = broker.rss_bytes()
@@ -148,7 +148,7 @@ def test_noise_at_every_port_while_clients_go_on(own_broker, unique):
                     start = starts(port_name, rng)
                     attacker.sendall(start)
                     if start is WS_UPGRADE:
-                        # What comes with the request itself is refused; frames come after the answer.
+                        # Bytes sent with the request itself are refused; frames follow the response.
                         attacker.settimeout(1)
                         attacker.recv(4096)
                         attacker.settimeout(0.01)
@@ -188,11 +188,11 @@ def test_noise_at_every_port_while_clients_go_on(own_broker, unique):
     assert broker.rss_bytes() - before < RSS_GROWTH_BYTES_MAX
 
 
-# ---- clients that ask for too much
+# ---- excessive requests
 
 
 def expect(connection, wanted):
-    """Reads until these bytes came."""
+    """Reads until these bytes have arrived."""
     seen = b""
     while wanted not in seen:
         got = connection.recv(65536)
@@ -200,7 +200,7 @@ def expect(connection, wanted):
         seen = seen[-len(wanted):] + got
 
 
-def test_unread_answers_to_pings_are_bounded(own_broker, unique):
+def test_unread_ping_responses_are_bounded(own_broker, unique):
     broker = own_broker()
     before = broker.rss_bytes()
     with socket.create_connection(("127.0.0.1", broker.ws_port), 5) as attacker:
@@ -218,7 +218,7 @@ def test_unread_answers_to_pings_are_bounded(own_broker, unique):
         assert broker.rss_bytes() - before < 32 << 20
 
 
-def test_wildcard_filters_by_the_ten_thousand(own_broker, unique):
+def test_ten_thousands_of_wildcard_filters(own_broker, unique):
     broker = own_broker()
     count = 40_000
     with socket.create_connection(("127.0.0.1", broker.mqtt_port), 60) as attacker:
@@ -232,7 +232,7 @@ def test_wildcard_filters_by_the_ten_thousand(own_broker, unique):
         attacker.sendall(body)
         expect(attacker, struct.pack(">BBHB", 0x90, 3, count, 1))
         seconds = time.monotonic() - started
-    # With a comparison of each with each it took half a minute.
+    # Comparing every pair took half a minute.
     assert seconds < 15, f"{count} subscriptions took {seconds:.1f} s"
 
 
@@ -260,14 +260,14 @@ def crc32c(data):
 
 
 def compressed_batch(records, claimed):
-    """A gzip batch that claims so many records."""
+    """A gzip batch that claims this many records."""
     now = int(time.time() * 1000)
     body = struct.pack(">hiqqqhii", 1, claimed - 1, now, now, -1, -1, -1, claimed) + gzip.compress(records)
     return struct.pack(">qiib", 0, len(body) + 9, 0, 2) + struct.pack(">I", crc32c(body)) + body
 
 
 def produce_raw(broker, topic, batch):
-    """Produces a batch as it is and returns the error code of the answer."""
+    """Produces a batch unchanged and returns the error code of the response."""
     name = topic.encode()
     body = struct.pack(">hhiih", -1, -1, 5000, 1, len(name)) + name + struct.pack(">iii", 1, 0, len(batch)) + batch
     with socket.create_connection(("127.0.0.1", broker.kafka_port), 10) as connection:
@@ -292,7 +292,7 @@ FORGED = {
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", FORGED)
-def test_a_forged_batch_at_the_end_is_stepped_over(own_broker, unique, kind):
+def test_a_forged_batch_at_the_end_is_skipped(own_broker, unique, kind):
     broker = own_broker()
     kafka_create(broker, unique)
     if produce_raw(broker, unique, FORGED[kind]) != 0:

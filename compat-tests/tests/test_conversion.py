@@ -1,4 +1,4 @@
-"""docs/conversion.md, cell by cell: published by one protocol's real client, read by the two others'.
+"""docs/conversion.md, cell by cell: published by a real client of one protocol, read by clients of the other two.
 
 A row of the page is named here by its section and its first cell, a cell by its row and the reader's protocol. The
 last test fails where page and tests do not name the same cells.
@@ -26,11 +26,11 @@ BINARY = bytes(range(256))
 PAGE = ROOT / "docs" / "conversion.md"
 
 
-# ---- the messages as their readers have them
+# ---- messages as their consumers see them
 
 
 class Table(dict):
-    """A headers table that also keeps the fields as they came: in order, repeated ones too."""
+    """A headers table that also keeps the fields as received: in order, with duplicates."""
 
     def __init__(self):
         super().__init__()
@@ -38,7 +38,7 @@ class Table(dict):
 
 
 def decode_table(encoded, offset):
-    """Pika's own, but for what it forgets: see `Table`."""
+    """Pika's decoder, keeping what it drops: see `Table`."""
     table = Table()
     end = offset + 4 + struct.unpack_from(">I", encoded, offset)[0]
     offset += 4
@@ -51,7 +51,7 @@ def decode_table(encoded, offset):
 
 
 def encode_value(pieces, value, encode=pika.data.encode_value):
-    """Pika's own, and floats, which it only reads."""
+    """Pika's encoder with floats, which pika only decodes."""
     if isinstance(value, float):
         pieces.append(struct.pack(">cd", b"d", value))
         return 9
@@ -83,9 +83,9 @@ class InKafka:
         return self.record.headers() or []
 
     def header(self, name):
-        """The only header of that name."""
+        """The single header of that name."""
         values = [value for header, value in self.pairs if header == name]
-        assert len(values) == 1, f"{name} is there {len(values)} times in {self.pairs}"
+        assert len(values) == 1, f"{name} appears {len(values)} times in {self.pairs}"
         return values[0]
 
     def lacks(self, name):
@@ -118,7 +118,7 @@ class Cell:
 
 
 class Section:
-    """The rows of a section of the page: each a message, or several, and what readers must find."""
+    """The rows of a section of the page: each publishes messages and says what consumers must find."""
 
     def __init__(self, title):
         self.title = title
@@ -180,7 +180,7 @@ m("user properties", {"UserProperty": IN_ORDER},
   kafka=lambda it: it.pairs[-5:] == [(name, value.encode()) for name, value in IN_ORDER],
   amqp=lambda it: it.pairs[-5:] == IN_ORDER)
 m("time of the publish", {}, kafka=lambda it: near(it.record.timestamp()[1] / 1000, time.time(), LEEWAY_S))
-# An AMQP consumer of the capture topic itself: only there the record has the key.
+# An AMQP consumer of the capture topic: only there the record has the key.
 m("record key, where a capture sets it", {"topic": "m/key"}, kafka=lambda it: it.record.key() == b"m/key",
   captured=lambda it: it.headers["inver-key"] == "m/key")
 
@@ -266,12 +266,12 @@ k("–", {}, amqp=lambda it: it.properties.delivery_mode is None, mqtt=lambda it
 SECTIONS = (from_mqtt, from_amqp, from_kafka)
 
 
-# ---- publishing everything once, and what each reader got
+# ---- publish everything once and collect what each consumer received
 
 
 @pytest.fixture(scope="module")
 def got(tmp_path_factory):
-    """What each reader got, by section, in the order of the messages."""
+    """What each consumer received, by section, in the order of the messages."""
     module = pytest.MonkeyPatch()
     module.setattr(pika.data, "decode_table", decode_table)
     module.setattr(pika.data, "encode_value", encode_value)
@@ -322,7 +322,7 @@ def publish_by_amqp(broker):
             values = {name: value for name, value in message.items() if name not in ("routing_key", "body")}
             channel.basic_publish("amq.topic", message.get("routing_key", f"q.{number}"), message.get("body", b"x"),
                                   pika.BasicProperties(**values), mandatory=True)
-        # Persistent and other messages come by two ways: each keeps its order, so they are told apart by topic.
+        # Persistent and transient messages arrive on two paths, each in order, so they are separated by topic.
         messages = {}
         for _ in range(count):
             message = client.get()
@@ -366,7 +366,7 @@ def test_a_cell_of_the_page(got, cell):
 
 
 def rows_of(section):
-    """First cell → the readers for which the page's table says something."""
+    """First cell → the consumers for which the page's table has an entry."""
     text = PAGE.read_text().split(f"## {section}\n", 1)[1].split("\n## ")[0]
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = lambda line: [cell.strip() for cell in line.strip("|").split("|")]
@@ -403,14 +403,14 @@ def test_the_table_of_addresses(broker, unique):
 
 
 @pytest.mark.parametrize("level,wanted", [("a+b", "a%2Bb"), ("a#b", "a%23b"), ("a\0b", "a%00b")])
-def test_what_no_topic_name_may_hold_is_escaped_towards_mqtt(broker, unique, level, wanted):
+def test_characters_not_allowed_in_topic_names_are_escaped_for_mqtt(broker, unique, level, wanted):
     with mqtt(broker) as client, amqp(broker) as channel:
         client.subscribe(f"{unique}/#")
         channel.basic_publish("amq.topic", f"{unique}.{level}", b"x")
         assert client.get().topic == f"{unique}/{wanted}"
 
 
-def test_lost_towards_mqtt_what_is_too_long_for_it(broker, unique):
+def test_mqtt_drops_properties_that_are_too_long(broker, unique):
     kafka_create(broker, unique)
     with mqtt(broker) as client:
         client.subscribe(unique)
@@ -418,7 +418,7 @@ def test_lost_towards_mqtt_what_is_too_long_for_it(broker, unique):
         assert [(name, len(value)) for name, value in InMqtt(client.get()).pairs] == [("fits", 65_535)]
 
 
-def test_lost_towards_amqp_headers_beyond_a_frame(broker, unique):
+def test_amqp_drops_headers_beyond_a_frame(broker, unique):
     kafka_create(broker, unique)
     with amqp(broker) as channel:
         queue = channel.queue_declare("", exclusive=True).method.queue
@@ -428,15 +428,15 @@ def test_lost_towards_amqp_headers_beyond_a_frame(broker, unique):
         assert body == b"x" and "large" not in properties.headers and properties.headers["small"] == "v"
 
 
-def test_lost_towards_mqtt_3_1_1_all_properties(broker, unique):
+def test_mqtt_3_1_1_drops_all_properties(broker, unique):
     with mqtt(broker, version=4) as old, mqtt(broker) as new:
         old.subscribe(unique)
         new.publish(unique, b"x", properties=publish_properties(ContentType="a/b", UserProperty=[("a", "b")]))
         assert old.get().payload == b"x"
 
 
-def test_deaths_travel_to_amqp_readers_of_foreign_messages(broker, unique):
-    """A message of MQTT that dies in an AMQP queue is told as dead as one of AMQP."""
+def test_messages_of_other_protocols_get_x_death(broker, unique):
+    """An MQTT message that is dead-lettered from an AMQP queue has the same headers as an AMQP message."""
     with amqp(broker) as channel, mqtt(broker) as client:
         channel.queue_declare(f"{unique}-dead", durable=True)
         channel.queue_declare(unique, durable=True, arguments={

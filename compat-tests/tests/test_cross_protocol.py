@@ -21,18 +21,18 @@ def bound_queue(channel, key):
 
 
 def with_rules(*rules):
-    """An environment that captures by these rules."""
+    """An environment with these capture rules."""
     lines = ", ".join("{ " + ", ".join(f"{name} = {json.dumps(text)}" for name, text in rule.items()) + " }"
                       for rule in rules)
     return {"INVER_CAPTURE_RULES": f"[{lines}]"}
 
 
-# ---- names
+# ---- addresses
 
 
 @pytest.mark.parametrize("slashed,dotted", re.findall(r"^\| `(\S+/\S+)` \| `(\S+)` \|$", PAGE, re.M))
-def test_the_page_s_names(broker, unique, slashed, dotted):
-    """Each line of the table of names, there and back."""
+def test_addresses_of_the_page(broker, unique, slashed, dotted):
+    """Each line of the table of addresses, in both directions."""
     slashed, dotted = f"{unique}/{slashed}", f"{unique}.{dotted}"
     kafka_create(broker, dotted)
     with mqtt(broker) as client, amqp(broker) as channel:
@@ -46,10 +46,10 @@ def test_the_page_s_names(broker, unique, slashed, dotted):
         assert client.get().topic == slashed and amqp_get(channel, queue)[0].routing_key == dotted
 
 
-# ---- ways
+# ---- who receives a message
 
 
-def test_mqtt_is_heard_by_all(broker, unique):
+def test_mqtt_publishes_reach_all_protocols(broker, unique):
     kafka_create(broker, f"{unique}.b")
     with mqtt(broker) as client, amqp(broker) as channel:
         exact, pattern, rest = (bound_queue(channel, f"{unique}.{end}") for end in ("b", "*", "#"))
@@ -66,7 +66,7 @@ def test_mqtt_is_heard_by_all(broker, unique):
         assert wait_until(captured, what="capture") == [b"x"]
 
 
-def test_amqp_is_heard_by_all_and_captured_by_no_rule(broker, unique):
+def test_amqp_publishes_reach_all_protocols_and_are_not_captured(broker, unique):
     kafka_create(broker, f"{unique}.b")
     with mqtt(broker) as client, amqp(broker) as channel:
         queue = bound_queue(channel, f"{unique}.b")
@@ -79,7 +79,7 @@ def test_amqp_is_heard_by_all_and_captured_by_no_rule(broker, unique):
         assert wait_until(keys) == [f"{unique}/after".encode()]
 
 
-def test_a_durable_queue_is_read_until_acknowledged_and_heard_by_no_mqtt_client(broker, unique):
+def test_a_durable_queue_is_readable_until_acknowledged_and_not_over_mqtt(broker, unique):
     with mqtt(broker) as client, amqp(broker) as channel:
         channel.queue_declare(unique, durable=True)
         client.subscribe("#", 0)
@@ -96,7 +96,7 @@ def test_a_durable_queue_is_read_until_acknowledged_and_heard_by_no_mqtt_client(
         assert all(message.topic != unique for message in got)
 
 
-def test_kafka_writes_to_a_queue(broker, unique):
+def test_kafka_produces_to_a_queue(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique, durable=True)
         kafka_send(broker, unique, b"x", key=b"k", headers=[("h", b"v")])
@@ -105,7 +105,7 @@ def test_kafka_writes_to_a_queue(broker, unique):
         assert kafka_admin(broker).list_topics(unique, 10).topics[unique].error is None
 
 
-def test_a_kafka_topic_is_heard_and_consumed(broker, unique):
+def test_a_kafka_topic_reaches_all_protocols(broker, unique):
     topic = f"{unique}.b"
     kafka_create(broker, topic, partitions=2)
     with mqtt(broker) as client, amqp(broker) as channel:
@@ -123,7 +123,7 @@ def test_a_kafka_topic_is_heard_and_consumed(broker, unique):
         assert sorted(record.value() for record in kafka_read(broker, topic, 10)) == wanted
 
 
-def test_a_header_commands_a_device_and_not_the_topic_s_listeners(broker, unique):
+def test_an_mqtt_topic_header_overrides_the_topic_name(broker, unique):
     topic = f"{unique}-commands"
     kafka_create(broker, topic)
     with mqtt(broker) as device, mqtt(broker) as listener, amqp(broker) as channel:
@@ -131,7 +131,7 @@ def test_a_header_commands_a_device_and_not_the_topic_s_listeners(broker, unique
         listener.subscribe(topic)
         queue = bound_queue(channel, f"{unique}.device%2E7.set")
         producer = kafka_producer(broker, linger_ms=50)
-        # In one batch with others: each goes its own way.
+        # In one batch with others: each record is routed by itself.
         producer.produce(topic, b"before")
         producer.produce(topic, b"open", headers=[("mqtt-topic", f"{unique}/device.7/set")])
         producer.produce(topic, b"after")
@@ -143,7 +143,7 @@ def test_a_header_commands_a_device_and_not_the_topic_s_listeners(broker, unique
 
 
 @pytest.mark.parametrize("kind", ["exclusive", "server-named"])
-def test_hidden_queues_are_no_topics(broker, unique, kind):
+def test_hidden_queues_are_not_listed_as_topics(broker, unique, kind):
     with amqp(broker) as channel:
         name = channel.queue_declare(unique if kind == "exclusive" else "", exclusive=kind == "exclusive").method.queue
         assert name not in kafka_admin(broker).list_topics(timeout=10).topics
@@ -152,7 +152,7 @@ def test_hidden_queues_are_no_topics(broker, unique, kind):
 # ---- captures
 
 
-def test_captures_by_rules_in_their_order(own_broker, unique):
+def test_the_first_matching_capture_rule_applies(own_broker, unique):
     broker = own_broker(environment=with_rules(
         {"filter": "site/+/alarm/#", "topic": "alarms", "key": "{1}"},
         {"protocol": "mqtt", "filter": "site/+/+", "topic": "site-{1}", "key": "{2}:{address}"},
@@ -171,7 +171,7 @@ def test_captures_by_rules_in_their_order(own_broker, unique):
     assert "mqtt" not in kafka_admin(broker).list_topics(timeout=10).topics, "the default is replaced"
 
 
-def test_capture_can_be_turned_off(own_broker):
+def test_capture_can_be_disabled(own_broker):
     broker = own_broker(environment={"INVER_CAPTURE_RULES": "[]"})
     with mqtt(broker) as client:
         client.subscribe("a")
@@ -180,7 +180,7 @@ def test_capture_can_be_turned_off(own_broker):
     assert "mqtt" not in kafka_admin(broker).list_topics(timeout=10).topics
 
 
-def test_what_was_captured_does_not_enter_the_hub_again(own_broker):
+def test_captured_records_are_not_published_again(own_broker):
     broker = own_broker(environment=with_rules({"filter": "a/#", "topic": "a.b", "key": "{address}"}))
     with mqtt(broker) as client, amqp(broker) as channel:
         queue = bound_queue(channel, "#")
@@ -192,28 +192,28 @@ def test_what_was_captured_does_not_enter_the_hub_again(own_broker):
         assert [record.value() for record in kafka_read_all(broker, "a.b")] == [b"x"]
 
 
-def test_a_topic_s_configuration_is_a_rule(own_broker, unique):
-    """Set with the topic, changed and taken away by a Kafka admin client; kept over a restart."""
+def test_a_topic_configuration_is_a_capture_rule(own_broker, unique):
+    """Set at creation, altered and removed by a Kafka admin client; kept across a restart."""
     broker = own_broker()
-    kafka_create(broker, "rooms", **{"inver.capture.filter": "site/+/room/+", "inver.capture.key": "{2}"})
+    kafka_create(broker, "halls", **{"inver.capture.filter": "site/+/room/+", "inver.capture.key": "{2}"})
     broker.restart()
 
     def alter(operation, value=None):
         entry = ConfigEntry("inver.capture.filter", value, incremental_operation=operation)
-        resource = ConfigResource(ResourceType.TOPIC, "rooms", incremental_configs=[entry])
+        resource = ConfigResource(ResourceType.TOPIC, "halls", incremental_configs=[entry])
         admin = kafka_admin(broker)
         admin.incremental_alter_configs([resource])[resource].result(15)
     with mqtt(broker) as client, amqp(broker) as channel:
         client.publish("site/north/room/7", b"one")
         channel.basic_publish("amq.topic", "site.north.room.8", b"two")
         client.publish("site/north/hall", b"elsewhere")
-        assert sorted((r.key(), r.value()) for r in kafka_read(broker, "rooms", 2)) == [(b"7", b"one"), (b"8", b"two")]
+        assert sorted((r.key(), r.value()) for r in kafka_read(broker, "halls", 2)) == [(b"7", b"one"), (b"8", b"two")]
         assert [r.key() for r in kafka_read(broker, "mqtt", 1)] == [b"site/north/hall"], "the first rule wins"
         alter(AlterConfigOpType.SET, "other/+/+")
         client.publish("site/north/room/7", b"three")
         client.publish("other/x/y", b"four")
-        assert sorted(r.value() for r in kafka_read(broker, "rooms", 3)) == [b"four", b"one", b"two"]
+        assert sorted(r.value() for r in kafka_read(broker, "halls", 3)) == [b"four", b"one", b"two"]
         alter(AlterConfigOpType.DELETE)
         client.publish("other/x/y", b"five")
         assert sorted(r.value() for r in kafka_read(broker, "mqtt", 3)) == [b"elsewhere", b"five", b"three"]
-        assert len(kafka_read_all(broker, "rooms")) == 3
+        assert len(kafka_read_all(broker, "halls")) == 3

@@ -1,4 +1,4 @@
-"""The image: built, run with published ports, tried through all three protocols, ended, started again on its volume."""
+"""The image: built, run with published ports, used through all three protocols, stopped, and started again on its volume."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_the_image(daemon, unique):
         assert amqp_get(channel, "kept")[2] == b"two"
     assert by_kafka(1) == [b"one"]
 
-    # Without users nobody comes in from outside, and the log says how to open it.
+    # Without users no remote client is accepted, and the log says how to allow them.
     daemon.run("rm", "-f", name)
     daemon.run("run", "-d", "--name", name, *publish, "inver-test")
     wait_until(health, 40, "the container being healthy")

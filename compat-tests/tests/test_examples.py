@@ -1,4 +1,4 @@
-"""Each example of `examples/` does what its page says."""
+"""Each example of `examples/` does what its README says."""
 
 import sys
 
@@ -33,7 +33,7 @@ def test_work_queue(broker, unique):
 def test_fan_out(broker):
     output = run([sys.executable, EXAMPLES / "fan-out" / "fan_out.py", "--mqtt", broker.mqtt_port, "--amqp",
                   broker.amqp_port, "--kafka", broker.kafka_port]).stdout
-    assert output.count(b"heard by") == 3
+    assert output.count(b"received by") == 3
 
 
 def test_the_readme_s_first_command(tmp_path):

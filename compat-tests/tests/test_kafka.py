@@ -106,7 +106,7 @@ def test_kafka_python(broker, unique):
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "snappy", "lz4", "zstd"])
-def test_records_come_back_as_they_were(broker, unique, compression):
+def test_records_are_delivered_unchanged(broker, unique, compression):
     kafka_create(broker, unique)
     producer = kafka_producer(broker, compression_type=compression, linger_ms=20)
     records = [
@@ -135,7 +135,7 @@ def test_acks(broker, unique, acks):
     assert [r.value() for r in kafka_read(broker, unique, 200)] == [b"%d" % n for n in range(200)]
 
 
-def test_an_unknown_topic_is_made_on_the_first_use(broker, unique):
+def test_an_unknown_topic_is_created_on_first_use(broker, unique):
     kafka_send(broker, unique, b"x")
     assert len(kafka_admin(broker).list_topics(unique, 10).topics[unique].partitions) == 4
 
@@ -150,8 +150,8 @@ def test_idempotent_producer(broker, unique):
     assert [r.value() for r in kafka_read(broker, unique, 5000)] == [b"%d" % n for n in range(5000)]
 
 
-def test_an_idempotent_producer_s_partitions_meet_in_an_inbox(broker, unique):
-    """Each partition has its own sequences, and the copies of all go to one MQTT session."""
+def test_partitions_of_an_idempotent_producer_share_an_inbox(broker, unique):
+    """Each partition has its own sequence numbers, and copies of all records go to one MQTT session."""
     kafka_create(broker, unique, partitions=3)
     with mqtt(broker, client_id=unique, clean=False, expiry=100) as client:
         client.subscribe(unique, 1)
@@ -191,7 +191,7 @@ def test_offsets_by_time_and_watermarks(broker, unique):
         assert at(2_000_000) == confluent_kafka.OFFSET_END
 
 
-def test_a_long_poll_ends_when_data_comes(broker, unique):
+def test_a_long_poll_returns_when_data_arrives(broker, unique):
     kafka_create(broker, unique)
     with kafka_consumer(broker, fetch_wait_max_ms=5000, fetch_error_backoff_ms=10) as consumer:
         consumer.assign([confluent_kafka.TopicPartition(unique, 0, 0)])

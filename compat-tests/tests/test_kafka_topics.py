@@ -1,4 +1,4 @@
-"""What settings of topics do, and what tools of administration ask, by librdkafka's and kafka-python's clients."""
+"""Topic configurations and administration, with librdkafka and kafka-python."""
 
 import os
 import time
@@ -29,17 +29,17 @@ def refused(future):
 
 
 def test_compaction_keeps_the_last_record_of_each_key(own_broker, unique):
-    # What is in the cache is given from there, compacted or not.
+    # Fetches are served from the tail cache, compacted or not.
     broker = own_broker(environment={"INVER_LOG_SEGMENT_BYTES_MAX": "1 MiB", "INVER_LOG_TAIL_CACHE_BYTES_MAX": "1 MiB"})
     kafka_create(broker, unique, **{"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.01"})
     rounds, keys = 5, 300
     producer = kafka_producer(broker, compression_type="lz4")
     for n in range(rounds):
         for key in range(keys):
-            # Values that compression cannot make small.
+            # Incompressible values.
             producer.produce(unique, b"%d/" % n + os.urandom(1500), key=b"k%d" % key)
         assert producer.flush(20) == 0
-    # More than a segment beyond them, so that theirs are closed.
+    # More than a segment of later data, so that their segments are sealed.
     kafka_create(broker, f"{unique}-other")
     for n in range(3):
         for _ in range(10):
@@ -55,8 +55,8 @@ def test_compaction_keeps_the_last_record_of_each_key(own_broker, unique):
     assert set(last) == {b"k%d" % key for key in range(keys)}
     assert all(record.value().startswith(b"%d/" % (rounds - 1)) for record in last.values())
     offsets = [record.offset() for record in kept]
-    assert offsets == sorted(offsets) and offsets[-1] == rounds * keys - 1, "what stays keeps its offset"
-    # A reader that begins where nothing is any more goes on with the next record that is there.
+    assert offsets == sorted(offsets) and offsets[-1] == rounds * keys - 1, "remaining records keep their offsets"
+    # A fetch at a compacted offset continues with the next remaining record.
     with kafka_consumer(broker) as consumer:
         consumer.assign([TopicPartition(unique, 0, 0)])
         assert kafka_take(consumer, 1)[0].offset() == offsets[0]
@@ -64,7 +64,7 @@ def test_compaction_keeps_the_last_record_of_each_key(own_broker, unique):
     assert [record.offset() for record in kafka_read_all(broker, unique)][-1] == offsets[-1]
 
 
-def test_a_compacted_topic_wants_keys(broker, unique):
+def test_a_compacted_topic_requires_keys(broker, unique):
     kafka_create(broker, unique, **{"cleanup.policy": "compact"})
     with pytest.raises(AssertionError, match="INVALID_RECORD|record"):
         kafka_send(broker, unique, b"value")
@@ -74,7 +74,7 @@ def test_a_compacted_topic_wants_keys(broker, unique):
     kafka_send(broker, unique, b"value")
 
 
-def test_times_by_the_broker(broker, unique):
+def test_log_append_time(broker, unique):
     kafka_create(broker, unique, **{"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"})
     kafka_send(broker, unique, b"value", timestamp=1000)
     kind, at = kafka_read(broker, unique, 1)[0].timestamp()
@@ -85,7 +85,7 @@ def test_times_by_the_broker(broker, unique):
     assert kafka_read(broker, unique, 2)[1].timestamp() == (confluent_kafka.TIMESTAMP_CREATE_TIME, 1000)
 
 
-def test_times_far_ahead_are_refused(broker, unique):
+def test_timestamps_far_ahead_are_refused(broker, unique):
     kafka_create(broker, unique)
     ahead = int(time.time() * 1000) + 7_200_000
     with pytest.raises(AssertionError, match="timestamp|TIMESTAMP"):
@@ -94,7 +94,7 @@ def test_times_far_ahead_are_refused(broker, unique):
     kafka_send(broker, unique, b"value", timestamp=ahead)
 
 
-def test_the_largest_batch_of_a_topic(broker, unique):
+def test_max_message_bytes(broker, unique):
     kafka_create(broker, unique, **{"max.message.bytes": "2000"})
     kafka_send(broker, unique, b"x" * 1000)
     with pytest.raises(AssertionError, match="MSG_SIZE_TOO_LARGE|too large|exceeds"):
@@ -113,10 +113,10 @@ def test_retention_by_size(own_broker, unique):
     with kafka_consumer(broker) as consumer:
         start = lambda: consumer.get_watermark_offsets(TopicPartition(unique, 0), 10)[0]
         wait_until(lambda: start() > 0, 50, "the first records going (looked at twice a minute)")
-        assert start() <= 56, "as much as was said stays"
+        assert start() <= 56, "retention.bytes remains"
 
 
-def test_a_topic_captures_by_its_settings(broker, unique):
+def test_a_topic_captures_by_its_configuration(broker, unique):
     kafka_create(broker, unique, **{"inver.capture.filter": f"{unique}/+/temp", "inver.capture.key": "{1}",
                                     "inver.headers": "none", "compression.type": "zstd"})
     with mqtt(broker) as device:
@@ -131,7 +131,7 @@ def test_a_topic_captures_by_its_settings(broker, unique):
     assert len(kafka_read_all(broker, unique)) == 2
 
 
-def test_settings_that_are_wrong_are_refused(broker, unique):
+def test_invalid_configurations_are_refused(broker, unique):
     kafka_create(broker, unique)
     for settings in ({"cleanup_policy": "shred"}, {"retention_ms": "soon"}, {"no_such_setting": "1"},
                      {"remote_storage_enable": "true"}):
@@ -161,11 +161,11 @@ def test_offsets_by_every_specification(broker, unique):
         assert offset(OffsetSpec.for_timestamp(9000)) == -1
 
 
-def test_permissions_are_off(broker, unique):
+def test_acls_are_disabled(broker, unique):
     admin = kafka_admin(broker)
     binding = AclBinding(ResourceType.TOPIC, unique, ResourcePatternType.LITERAL, "User:ann", "*", AclOperation.READ,
                          AclPermissionType.ALLOW)
-    # (That there is no authorizer is not told by this client when it describes.)
+    # (This client does not report a missing authorizer when it describes ACLs.)
     every = AclBindingFilter(ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY,
                              AclPermissionType.ANY)
     assert admin.describe_acls(every).result(10) == []
@@ -190,14 +190,14 @@ def test_topics_and_the_cluster_are_described(broker, unique):
     assert cluster.controller.id == cluster.nodes[0].id and cluster.authorized_operations
 
 
-def test_the_broker_s_settings_by_kafka_s_tool(broker):
+def test_broker_configurations_with_kafkas_tool(broker):
     at = ["--bootstrap-server", broker.kafka, "--describe"]
     told = java("console", "kafka.admin.ConfigCommand", *at, "--all", "--entity-type", "brokers", "--entity-name", "1")
     assert "offsets.retention.minutes=10080" in told and "num.partitions=" in told
     java("console", "kafka.admin.ConfigCommand", *at, "--entity-type", "users")
 
 
-def test_positions_of_a_group_that_is_gone_expire(own_broker, unique):
+def test_committed_offsets_of_an_empty_group_expire(own_broker, unique):
     broker = own_broker(environment={"INVER_KAFKA_OFFSETS_RETENTION_MS": "1500"})
     kafka_create(broker, unique)
     kafka_send(broker, unique, b"value")
@@ -208,7 +208,7 @@ def test_positions_of_a_group_that_is_gone_expire(own_broker, unique):
         begun = time.monotonic()
         while time.monotonic() - begun < 2.5:
             consumer.poll(0.1)
-            assert consumer.committed([at], 10)[0].offset == 1, "as long as it has a member it keeps its positions"
+            assert consumer.committed([at], 10)[0].offset == 1, "a group with a member keeps its committed offsets"
     with kafka_consumer(broker, group="g") as consumer:
         wait_until(lambda: consumer.committed([at], 10)[0].offset < 0, 20, "the position going")
     admin = kafka_admin(broker)

@@ -92,7 +92,7 @@ def test_queues_bindings_and_dead_letters_are_kept(kept):
     assert (rejected["queue"], rejected["reason"], rejected["exchange"]) == ("work", "rejected", "events")
     assert dead[b"expires"]["x-first-death-queue"] == "short" and dead[b"expires"]["orig"] == "yes"
 
-    # What was declared is as it was: the same declaration is accepted and bindings route.
+    # Declarations are unchanged: the same declaration is accepted and bindings route.
     channel.confirm_delivery()
     channel.queue_declare("work", durable=True, arguments={"x-dead-letter-exchange": "graves", "x-max-length": 1000})
     channel.queue_declare("q-single", durable=True, arguments={"x-single-active-consumer": True})
@@ -101,12 +101,12 @@ def test_queues_bindings_and_dead_letters_are_kept(kept):
     channel.basic_publish("by-headers", "", b"alternate", mandatory=True)
     assert [body for _, _, body in drain("gr\\new")] == [b"alternate"]
 
-    # The named subscription goes on after what it acknowledged.
+    # The named subscription continues after the messages that it acknowledged.
     received = []
     channel.basic_consume(
         "jobs", lambda _c, _m, _p, body: received.append(body), auto_ack=True, arguments={"x-subscription": "crew"}
     )
-    wait_until(lambda: connection.process_data_events(0.05) or len(received) >= 4, what="the jobs left")
+    wait_until(lambda: connection.process_data_events(0.05) or len(received) >= 4, what="the remaining jobs")
     assert sorted(received) == [b"job-1", b"job-2", b"job-3", b"job-4"]
     connection.close()
 

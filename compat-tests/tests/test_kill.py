@@ -1,4 +1,4 @@
-"""SIGKILL in the middle of mixed load of the three protocols: what was acknowledged is there afterwards.
+"""SIGKILL under mixed load of the three protocols: every acknowledged message is there afterwards.
 
 One folder lives through all kills, so each start also recovers what the earlier ones left. `INVER_TEST_KILLS` sets
 their number, `INVER_TEST_SEED` repeats the instants of a run.
@@ -27,7 +27,7 @@ IN_FLIGHT_MAX = 100
 
 
 class Load:
-    """Clients of all protocols at work, and what the broker acknowledged to them."""
+    """Clients of all protocols, and what the broker acknowledged to them."""
 
     def __init__(self, broker, round_):
         self.broker, self.round = broker, round_
@@ -45,7 +45,7 @@ class Load:
             thread.start()
 
     def guard(self, job):
-        # The broker dies under the clients: whatever their library throws then is expected.
+        # The broker is killed: any exception of a client library is expected then.
         with contextlib.suppress(Exception):
             job()
 
@@ -69,19 +69,19 @@ class Load:
                 producer.produce(TOPIC, self.body("kafka", n), key=str(n), on_delivery=answered)
                 n += 1
             producer.poll(0.005 if len(producer) >= IN_FLIGHT_MAX else 0)
-        # What was answered before the end is counted; the rest is given up.
+        # Publishes answered before the kill are counted; the rest is discarded.
         producer.poll(0.05)
         producer.purge()
         producer.flush(1)
 
     def kafka_commits(self):
-        """A group that commits one offset after the other; the last that was answered must be kept."""
+        """A group that commits increasing offsets; the last acknowledged one must be kept."""
         def answered(error, partitions):
             if error is None and partitions[0].error is None:
                 self.committed = max(self.committed, partitions[0].offset)
             waiting.clear()
         waiting = threading.Event()
-        # Kept, for closing it while the broker is away would wait for it.
+        # Kept open, because closing it while the broker is down would block.
         self.consumer = confluent_kafka.Consumer({"bootstrap.servers": self.broker.kafka, "group.id": "committer",
                                                   "on_commit": answered, "enable.auto.commit": False, **QUIET})
         offset = self.round * 1_000_000
@@ -100,7 +100,7 @@ class Load:
                 self.acked["amqp"].add(body)
 
     def amqp_works(self):
-        """Takes from a queue what it put there. What was acknowledged before a publish that is confirmed is settled."""
+        """Consumes what it published. Acknowledgements sent before a confirmed publish are settled."""
         with amqp(self.broker) as channel:
             done = set()
             for n in range(1 << 30):
@@ -137,7 +137,7 @@ class Load:
             client.loop_stop()
 
     def mqtt(self):
-        # The answer may come before `publish` has told the packet's id, so both are matched later.
+        # The PUBACK may arrive before `publish` returns the packet identifier, so both are matched later.
         answered = []
 
         def publishing(client):
@@ -158,7 +158,7 @@ class Load:
             self.acked["mqtt"] = {self.sent[mid] for mid in answered if mid in self.sent}
 
     def mqtt_retains(self):
-        """One retained value after the other; the last that was answered, or a later one, must be kept."""
+        """Increasing retained values; the last acknowledged one, or a later one, must be kept."""
         def retaining(client):
             n = 0
             while not self.ending.is_set() and client.is_connected():
@@ -177,7 +177,7 @@ class Load:
 
 
 class Checks:
-    """What must hold after each kill; keeps what it saw in the rounds before."""
+    """Checks after each kill; remembers what it saw in earlier rounds."""
 
     def __init__(self, broker):
         self.broker = broker
@@ -208,7 +208,7 @@ class Checks:
 
     def nothing_again(self, name, got):
         again = got & self.drained[name]
-        assert not again, f"{len(again)} messages that were acknowledged come back: {sorted(again)[:5]}"
+        assert not again, f"{len(again)} acknowledged messages were redelivered: {sorted(again)[:5]}"
         self.drained[name] |= got
 
     def drain(self, queue):
@@ -226,15 +226,15 @@ class Checks:
     def work(self, load):
         got = self.drain(WORK)
         again = got & load.settled
-        assert not again, f"{len(again)} of {len(load.settled)} settled messages come back: {sorted(again)[:5]}"
+        assert not again, f"{len(again)} of {len(load.settled)} settled messages were redelivered: {sorted(again)[:5]}"
 
     def session(self, load):
         got, missing = set(), set(load.acked["mqtt"])
         keeper = Mqtt(self.broker, client_id=KEEPER, clean=False, expiry=FOR_EVER)
         try:
             assert keeper.session_present, "the session survived"
-            # The inbox keeps its order: what comes before the end of this round is all there was. At QoS 2, for the
-            # client hands out such messages at their release.
+            # The inbox keeps its order: everything before this round's marker was in it. At QoS 2, because the
+            # client delivers such messages at their PUBREL.
             end = f"end {load.round}".encode()
             keeper.publish("load/end", end, qos=2)
             while end not in got:
@@ -245,14 +245,14 @@ class Checks:
         self.nothing_again("session", got)
 
     def new_records(self, topic):
-        """The records that came since the last look."""
+        """The records since the last call."""
         got = set()
         with kafka_consumer(self.broker) as consumer:
             for partition in consumer.list_topics(topic, 10).topics[topic].partitions:
                 at = confluent_kafka.TopicPartition(topic, partition)
                 _, high = consumer.get_watermark_offsets(at, 10)
                 next_ = self.read.get((topic, partition), 0)
-                assert high >= next_, "what was read is there"
+                assert high >= next_, "records read before are still there"
                 consumer.assign([confluent_kafka.TopicPartition(topic, partition, next_)])
                 while next_ < high:
                     for message in consumer.consume(min(high - next_, 1000), timeout=5):
@@ -272,7 +272,7 @@ class Checks:
     def topology(self, load):
         with amqp(self.broker) as channel:
             for n in range(load.declared + 1):
-                # Mandatory: it throws where nothing is bound.
+                # Mandatory: raises if nothing is bound.
                 channel.basic_publish("made", f"made-{load.round}-{n}", b"routed", mandatory=True)
 
     def retained(self, load):
@@ -284,7 +284,7 @@ class Checks:
     def position(self, load):
         with kafka_consumer(self.broker, group="committer") as consumer:
             position = consumer.committed([confluent_kafka.TopicPartition(TOPIC, 0)], 10)[0].offset
-        assert position >= load.committed, "an answered offset commit is kept"
+        assert position >= load.committed, "an acknowledged offset commit is kept"
 
 
 @pytest.mark.timeout(120 + 15 * KILLS)
@@ -319,10 +319,10 @@ def test_every_acknowledged_message_survives_kills(own_broker):
               f"restart {started - killed:.1f} s, checks {time.monotonic() - started:.1f} s")
         for name in acked:
             acked[name] |= load.acked[name]
-    # What was there after its own kill is there after all the others.
+    # Records found after one kill are still there after the others.
     values = [record.value() for record in kafka_read_all(broker, TOPIC)]
     checks.lacks_none(acked["kafka"], set(values), "acknowledged records")
     checks.lacks_none(acked["mqtt"], {record.value() for record in kafka_read_all(broker, "mqtt")}, "publishes")
-    # What was idempotent came once.
+    # Records of an idempotent producer are there once.
     idempotent = [value for value in values if int(value.split(b"-")[0]) % 2 == 0]
     assert len(idempotent) == len(set(idempotent)), "an idempotent producer's records are there once"

@@ -65,7 +65,7 @@ def test_mosquitto_clients(broker, unique, version):
     run(["mosquitto_pub", *at, "-t", f"{unique}/kept", "-m", "retained", "-q", "1", "-r"])
     assert run(["mosquitto_sub", *at, "-t", f"{unique}/#", "-C", "1", "-W", "10", "-v"]).stdout == \
         f"{unique}/kept retained\n".encode()
-    # A session that outlives its connection collects meanwhile.
+    # A persistent session queues messages meanwhile.
     session = ["-c", "-i", f"{unique}-{version}", "-q", "2"] + (["-x", "1000"] if version == "mqttv5" else [])
     run(["mosquitto_sub", *at, *session, "-t", f"{unique}/later", "-E"])
     run(["mosquitto_pub", *at, "-t", f"{unique}/later", "-q", "2", "-l"], stdin=b"one\ntwo\nthree\n")
@@ -121,7 +121,7 @@ def test_retained_survives_a_restart(own_broker):
 
 
 @pytest.mark.parametrize("version", [4, 5])
-def test_a_session_outlives_its_connection_and_the_broker(own_broker, version):
+def test_a_session_survives_its_connection_and_a_restart(own_broker, version):
     broker = own_broker()
     options = dict(client_id="keeper", version=version, clean=False)
     if version == 5:
@@ -135,7 +135,7 @@ def test_a_session_outlives_its_connection_and_the_broker(own_broker, version):
     broker.restart()
     with mqtt(broker, **options) as client:
         assert client.session_present
-        # A QoS 2 message is handed over one round trip later, so the order holds within a QoS.
+        # A QoS 2 message is delivered one round trip later, so order holds within a QoS level.
         got = client.take(30)
         for qos in (1, 2):
             assert [int(body) for body in got if int(body) % 2 == qos - 1] == list(range(qos - 1, 30, 2))
@@ -146,7 +146,7 @@ def test_a_session_outlives_its_connection_and_the_broker(own_broker, version):
         assert not client.session_present
 
 
-def test_what_was_not_acknowledged_comes_again(broker, unique):
+def test_unacknowledged_messages_are_sent_again(broker, unique):
     options = dict(client_id=unique, clean=False, expiry=3600, manual_ack=True)
     client = Mqtt(broker, **options)
     client.subscribe(f"{unique}/#", 1)
@@ -191,7 +191,7 @@ def test_will(broker, unique, version):
         watcher.subscribe(f"{unique}/will", 1)
         will = dict(topic=f"{unique}/will", payload=b"gone", qos=1, retain=True)
         Mqtt(broker, version=version, will=will).close()
-        assert watcher.nothing(lambda: watcher.publish("probe", b"", 1)), "an orderly end sends no will"
+        assert watcher.nothing(lambda: watcher.publish("probe", b"", 1)), "a DISCONNECT sends no will"
         Mqtt(broker, version=version, will=will).drop()
         assert watcher.get().payload == b"gone"
 
@@ -208,7 +208,7 @@ def test_will_delay(broker, unique):
         Mqtt(broker, client_id=unique, expiry=60, clean=False).close()
         deadline = time.monotonic() + 1.5
         wait_until(lambda: time.monotonic() > deadline, 5)
-        assert watcher.messages.empty(), "who comes back in time leaves no will"
+        assert watcher.messages.empty(), "reconnecting within the delay cancels the will"
         back.client.loop_stop()
         Mqtt(broker, **options).drop()
         begun = time.monotonic()
@@ -228,7 +228,7 @@ def test_shared_subscription(broker, unique):
         assert got[0] and got[1]
 
 
-def test_properties_go_through(broker, unique):
+def test_properties_are_forwarded(broker, unique):
     with mqtt(broker) as client:
         client.subscribe(unique, options=SubscribeOptions(qos=1), properties=_subscription_identifier(7))
         client.publish(unique, "text", 1, properties=publish_properties(
@@ -249,7 +249,7 @@ def _subscription_identifier(number):
     return properties
 
 
-def test_expired_messages_do_not_come(broker, unique):
+def test_expired_messages_are_not_delivered(broker, unique):
     options = dict(client_id=unique, clean=False, expiry=3600)
     with mqtt(broker, **options) as client:
         client.subscribe(f"{unique}/#", 1)
@@ -262,7 +262,7 @@ def test_expired_messages_do_not_come(broker, unique):
         assert client.get().payload == b"long"
 
 
-def test_a_slow_receiver_keeps_within_its_receive_maximum(broker, unique):
+def test_receive_maximum_of_a_slow_client(broker, unique):
     properties = Properties(PacketTypes.CONNECT)
     properties.ReceiveMaximum = 3
     properties.SessionExpiryInterval = 0
@@ -291,10 +291,10 @@ def test_refusals(broker, unique):
         small.subscribe(unique, 1)
         sender.publish(unique, b"x" * 1000, 1)
         sender.publish(unique, b"fits", 1)
-        assert small.get().payload == b"fits", "what is too large for the client is left out"
+        assert small.get().payload == b"fits", "messages over the maximum packet size are dropped"
 
 
-def test_bounds_are_configured(own_broker):
+def test_limits_are_configurable(own_broker):
     broker = own_broker(environment={
         "INVER_MQTT_KEEP_ALIVE_S_MAX": "60", "INVER_MQTT_REFUSED_FILTERS": '["secret/#"]', "INVER_MQTT_RECEIVE_MAXIMUM": "7",
         "INVER_MQTT_TOPIC_ALIAS_MAXIMUM": "3", "INVER_MQTT_SESSION_EXPIRY_S_MAX": "5",
@@ -315,7 +315,7 @@ def test_sys(broker):
     assert set(values) == {"connected", "maximum"} and all(value.endswith(" 1") for value in values.values())
 
 
-def test_a_wills_expiry_runs_from_its_publish(broker, unique):
+def test_the_expiry_of_a_will_starts_at_its_publish(broker, unique):
     properties = Properties(PacketTypes.WILLMESSAGE)
     properties.MessageExpiryInterval = 100
     properties.WillDelayInterval = 1
@@ -327,7 +327,7 @@ def test_a_wills_expiry_runs_from_its_publish(broker, unique):
         assert watcher.get().properties.MessageExpiryInterval >= 99
 
 
-def test_qos_0_is_not_kept_for_who_is_away(broker, unique):
+def test_qos_0_is_not_queued_for_disconnected_sessions(broker, unique):
     with mqtt(broker, client_id=unique, expiry=100) as client:
         client.subscribe(f"{unique}/#", 2)
     with mqtt(broker) as sender:
@@ -402,7 +402,7 @@ def test_websocket_over_tls(own_broker, tmp_path, version):
 
 
 def certificate(folder):
-    """A certificate for localhost that signs itself."""
+    """A self-signed certificate for localhost."""
     run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
          "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-subj", "/CN=localhost",
          "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])

@@ -1,4 +1,4 @@
-"""Publish with each protocol's real client, consume with each of the three, byte for byte.
+"""Publish with a real client of each protocol, consume with all three, byte for byte.
 
 The address holds a dot inside an MQTT level, so that its name has to be escaped on the way and back.
 """
@@ -42,7 +42,7 @@ def publish_by_kafka(broker, unique, payload):
 
 
 class ByMqtt:
-    """Subscribed by MQTT."""
+    """An MQTT subscription."""
 
     def __init__(self, broker, unique):
         self.client = Mqtt(broker)
@@ -70,7 +70,7 @@ class ByAmqp:
 
     def take(self):
         method, _, body = amqp_get(self.channel, self.queue)
-        # A record of a Kafka topic comes by the hub too, under the topic's name.
+        # A record of a Kafka topic also reaches the hub, under the topic's name.
         assert method.routing_key == self.wanted
         return body
 
@@ -79,7 +79,7 @@ class ByAmqp:
 
 
 class ByKafka:
-    """A Kafka topic of that name, which exists before the publish."""
+    """A Kafka topic of that name, created before the publish."""
 
     def __init__(self, broker, unique):
         self.broker, self.topic = broker, dotted(unique)
@@ -122,8 +122,8 @@ def test_one_publish_reaches_all_three_at_once(broker, unique, publisher):
 
 
 @pytest.mark.parametrize("level", ["plain", "a.b", "50%", "a%2Eb", "%252E", "ünï.x", "..", "%2"])
-def test_names_are_escaped_and_back(broker, unique, level):
-    """A level with dots and percents goes MQTT → AMQP → MQTT and comes back as it was."""
+def test_addresses_are_escaped_reversibly(broker, unique, level):
+    """A level with dots and percent signs survives MQTT → AMQP → MQTT."""
     topic = f"{unique}/{level}/end"
     with mqtt(broker) as client, amqp(broker) as channel:
         queue = channel.queue_declare("", exclusive=True).method.queue
@@ -152,7 +152,7 @@ def test_mqtt_data_is_in_the_kafka_topic_mqtt_without_configuration(broker, uniq
     for topic in topics:
         of_topic = [message for message in mine if message.key() == topic.encode()]
         assert [message.value() for message in of_topic] == [f"{topic} {n}".encode() for n in range(5)]
-        assert len({message.partition() for message in of_topic}) == 1, "a key stays in its partition"
+        assert len({message.partition() for message in of_topic}) == 1, "a key maps to one partition"
 
 
 def test_a_system_topic_is_not_captured(broker, unique):
@@ -187,16 +187,16 @@ def test_a_kafka_topic_is_shared_by_two_amqp_consumers(broker, unique):
         assert producer.flush(15) == 0
         deadline = time.monotonic() + 20
         while len(got[1]) + len(got[2]) < len(wanted):
-            assert time.monotonic() < deadline, f"{len(got[1])} + {len(got[2])} of {len(wanted)} came"
+            assert time.monotonic() < deadline, f"{len(got[1])} + {len(got[2])} of {len(wanted)} messages arrived"
             one.connection.process_data_events(0.01)
             two.connection.process_data_events(0.01)
-        assert sorted(got[1] + got[2]) == sorted(wanted), "each message came once"
-        assert got[1] and got[2], "both consumers worked"
-    # An acknowledgement takes nothing from the topic's other readers.
+        assert sorted(got[1] + got[2]) == sorted(wanted), "each message was delivered once"
+        assert got[1] and got[2], "both consumers received messages"
+    # Acknowledging removes nothing from the topic's other consumers.
     assert sorted(m.value() for m in kafka_read(broker, unique, len(wanted))) == sorted(wanted)
 
 
-def test_what_one_amqp_consumer_does_not_ack_comes_to_the_other(broker, unique):
+def test_unacked_messages_of_one_amqp_consumer_go_to_another(broker, unique):
     kafka_create(broker, unique)
     arguments = {"x-subscription": "workers"}
     kafka_send(broker, unique, b"job")
@@ -208,18 +208,18 @@ def test_what_one_amqp_consumer_does_not_ack_comes_to_the_other(broker, unique):
         assert again[0][2] == b"job" and again[0][0].redelivered
 
 
-def test_a_durable_amqp_queue_is_read_by_a_kafka_client(broker, unique):
+def test_a_kafka_client_reads_a_durable_amqp_queue(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique, durable=True)
         for n in range(10):
             channel.basic_publish("", unique, f"order {n}".encode())
         records = kafka_read(broker, unique, 10)
         assert [record.value() for record in records] == [f"order {n}".encode() for n in range(10)]
-        # Reading by Kafka drains nothing.
+        # Reading over Kafka removes nothing.
         assert [body for _, _, body in amqp_take(channel, unique, 10)] == [f"order {n}".encode() for n in range(10)]
 
 
-def test_a_durable_amqp_queue_is_written_by_a_kafka_client(broker, unique):
+def test_a_kafka_client_writes_to_a_durable_amqp_queue(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique, durable=True)
         producer = kafka_producer(broker)

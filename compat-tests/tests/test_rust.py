@@ -1,4 +1,4 @@
-"""Rust's clients: lapin, and rumqttc over MQTT 3.1.1 and 5. `compat-tests/setup` builds them."""
+"""Rust clients: lapin, and rumqttc over MQTT 3.1.1 and 5. `compat-tests/setup` builds them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The server as its operator meets it: starting, refusing, ending, health, metrics, users."""
+"""Operation of the server: startup, refusals, shutdown, health, metrics, users."""
 
 import json
 import os
@@ -20,10 +20,10 @@ READY_SECONDS_MAX = 0.1
 
 
 def other_address():
-    """An address of this machine that is not loopback, or None."""
+    """A non-loopback address of this machine, or None."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # No packet leaves: connecting a datagram socket only picks a route. 192.0.2.1 is kept for documentation.
+            # No packet is sent: connecting a datagram socket only selects a route. 192.0.2.1 is reserved for documentation.
             probe.connect(("192.0.2.1", 9))
         except OSError:
             return None
@@ -32,7 +32,7 @@ def other_address():
 
 
 def refused(folder, environment=None, arguments=("serve",), config=None):
-    """Starts a broker that must refuse to start; what it says."""
+    """Starts a broker that must refuse to start and returns its message."""
     arguments = list(arguments)
     if config is not None:
         (folder / "inver.toml").write_text(config)
@@ -54,7 +54,7 @@ def test_health_and_metrics(broker):
     assert status == 200 and "# TYPE inver_connections gauge" in page
 
 
-def test_idle_and_quick(own_broker, tmp_path):
+def test_startup_time_and_idle_memory(own_broker, tmp_path):
     """Ready in 100 ms on an empty folder, at most 20 MB when idle. The best of five: the machine is shared."""
     best, rss = 9.0, 1 << 40
     for _ in range(5):
@@ -83,7 +83,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path):
     assert "inver.toml:2" in said and "`kafka.lissten`" in said and "`kafka.listen`" in said
 
 
-def test_all_problems_of_a_configuration_are_told(tmp_path):
+def test_all_problems_of_a_configuration_are_reported(tmp_path):
     said = refused(tmp_path, {"INVER_HTTP_LISTEN": "nowhere"}, config='[log]\ncommit = "maybe"\n')
     assert "INVER_HTTP_LISTEN" in said and "always, interval, os" in said
 
@@ -104,7 +104,7 @@ def test_config_keys_lists_every_key():
         assert key in page
 
 
-def test_every_key_is_documented_where_it_is_listed():
+def test_every_listed_key_has_a_description():
     """Before each key: what it is, as a sentence, and its environment variable."""
     page, section, keys = run([binary(), "config", "keys"]).stdout.decode().splitlines(), "", 0
     for before, line in zip(page, page[1:]):
@@ -121,7 +121,7 @@ def test_every_key_is_documented_where_it_is_listed():
     assert keys > 40
 
 
-def test_a_port_in_use_is_told_with_the_key_to_change(own_broker, tmp_path):
+def test_a_port_in_use_names_the_key_to_change(own_broker, tmp_path):
     broker = own_broker()
     environment = {name: "off" for name in Broker.LISTENERS.values()}
     environment["INVER_AMQP_LISTEN"] = f"127.0.0.1:{broker.amqp_port}"
@@ -147,7 +147,7 @@ def test_a_listener_can_be_off(own_broker):
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_in_order(own_broker, signal_):
+def test_a_signal_shuts_down_in_order(own_broker, signal_):
     broker = own_broker()
     client, connection = Mqtt(broker), amqp_connection(broker)
     channel = connection.channel()
@@ -159,8 +159,8 @@ def test_a_signal_ends_it_in_order(own_broker, signal_):
     begun = time.monotonic()
     process.send_signal(signal_)
     assert process.wait(20) == 0, broker.log()
-    assert time.monotonic() - begun < 8, "a client that does not read holds it up for seconds at most"
-    assert "shutting down" in str(client.disconnects.get(timeout=5)).lower(), "MQTT 5 clients are told"
+    assert time.monotonic() - begun < 8, "a client that does not read delays shutdown by seconds at most"
+    assert "shutting down" in str(client.disconnects.get(timeout=5)).lower(), "MQTT 5 clients get a reason"
     client.client.loop_stop()
     with pytest.raises(pika.exceptions.ConnectionClosedByBroker, match="320"):
         connection.process_data_events(5)
@@ -188,7 +188,7 @@ def test_runtimes(own_broker, kind):
         assert client.get().payload == b"x"
 
 
-def test_without_users_only_this_machine_is_let_in(own_broker):
+def test_without_users_only_loopback_is_accepted(own_broker):
     address = other_address()
     if address is None:
         pytest.skip("this machine has no address besides loopback")
@@ -245,7 +245,7 @@ def test_health_command(own_broker):
     assert run([binary(), "health"], env=environment, check=False).returncode == 1
 
 
-def test_connections_are_bounded(own_broker):
+def test_connections_are_limited(own_broker):
     broker = own_broker(environment={"INVER_LIMITS_CONNECTIONS_MAX": "20"})
     held = [socket.create_connection(("127.0.0.1", broker.mqtt_port)) for _ in range(40)]
     for each in held:
@@ -257,7 +257,7 @@ def test_connections_are_bounded(own_broker):
             return True
         except TimeoutError:
             return False
-    # Beyond the bound connections are closed at once; the rest stay until their protocol's own time limit.
+    # Beyond the limit connections are closed at once; the others stay until their protocol's login timeout.
     late = [closed(each) for each in held[21:]]
     assert all(late)
     for each in held:
@@ -277,14 +277,14 @@ def test_log_verify_and_dump(own_broker):
     dump = run([binary(), "log", "dump", broker.data]).stdout
     assert len(dump.splitlines()) >= 1
     segments = sorted(path for path in broker.data.rglob("*") if path.is_file() and b"a value to find" in path.read_bytes())
-    assert segments, "the record lies in the data folder as it was sent"
+    assert segments, "the record is in the data folder as it was sent"
     data = bytearray(segments[0].read_bytes())
     at = data.index(b"a value to find")
     data[at] ^= 1
     segments[0].write_bytes(data)
     done = run([binary(), "log", "verify", broker.data], check=False)
     assert done.returncode == 1 and segments[0].name.encode() in done.stdout + done.stderr
-    # What is damaged is given up only when told so; the rest is read on.
+    # Damaged entries are discarded only with --give-up; the rest stays readable.
     done = run([binary(), "log", "salvage", broker.data], check=False)
     assert done.returncode == 1 and segments[0].name.encode() in done.stdout
     assert segments[0].read_bytes() == data

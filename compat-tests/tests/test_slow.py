@@ -1,4 +1,4 @@
-"""A consumer that does not read: the broker stays within its bounds, and everybody else goes on.
+"""A consumer that does not read: the broker stays within its limits, and other clients continue.
 
 Each protocol's laggard asks for everything and then reads nothing from its socket, while many megabytes are published
 that it should get, and a second consumer of the same gets all of them.
@@ -21,7 +21,7 @@ FETCHED_BYTES_MAX = 256 << 20  # what all Kafka connections together may have fe
 
 
 def stuck(port):
-    """A connection whose receiver takes next to nothing."""
+    """A connection with a tiny receive buffer."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(20)
@@ -73,7 +73,7 @@ def stuck_amqp(broker, queue):
     answer()
     connection.sendall(method(1, 20, 10, b"\0"))
     answer()
-    # No acknowledgements asked for and no bound of a prefetch.
+    # Automatic acknowledgement and no prefetch limit.
     connection.sendall(method(1, 60, 20, struct.pack(">H", 0) + short(queue) + short("t") + b"\x02" +
                               struct.pack(">I", 0)))
     answer()
@@ -81,7 +81,7 @@ def stuck_amqp(broker, queue):
 
 
 def stuck_kafka(broker, topic):
-    """Many fetch requests in a row, no answer read."""
+    """Many fetch requests in a row, no response read."""
     connection = stuck(broker.kafka_port)
     name = topic.encode()
     body = struct.pack(">iiiib", -1, 0, 1, 50 << 20, 0) + struct.pack(">ih", 1, len(name)) + name
@@ -97,7 +97,7 @@ def stuck_kafka(broker, topic):
 @pytest.fixture
 def grown(own_broker):
     broker = own_broker()
-    # Warm: what every protocol takes at its first use is not growth.
+    # Warm up: allocations at first use are not growth.
     with mqtt(broker) as client, amqp(broker):
         client.publish("warm", MESSAGE)
     before = broker.rss_bytes()
@@ -121,7 +121,7 @@ def publish_by_kafka(broker, topic, count=COUNT):
 @pytest.mark.parametrize("qos", [0, 1])
 def test_mqtt(grown, unique, qos):
     kafka_create(grown, unique)
-    # The other one's session is durable: what waits for it lies in the log. Without that it is bounded in memory.
+    # The other session is durable, so its queued messages are in the log and not in memory.
     keeping = {"client_id": f"{unique}-other", "clean": False, "expiry": 600}
     with contextlib.closing(stuck_mqtt(grown, unique, qos)), mqtt(grown, **keeping) as other:
         other.subscribe(unique, 1)
@@ -142,13 +142,13 @@ def test_amqp(grown, unique):
 
 
 def test_amqp_queue_in_memory(grown, unique):
-    """A transient queue goes on in the log where its memory ends."""
+    """A transient queue spills to the log at its memory limit."""
     with amqp(grown, confirm=False) as channel:
         channel.queue_declare(unique)
         with contextlib.closing(stuck_amqp(grown, unique)):
             for _ in range(COUNT):
                 channel.basic_publish("", unique, MESSAGE)
-            # Another client's round trip in the meantime.
+            # A round trip of another client meanwhile.
             with mqtt(grown) as client:
                 client.subscribe("ping")
                 client.publish("ping", b"x")
@@ -164,7 +164,7 @@ def test_kafka(grown, unique):
 
 
 def test_members_of_one_subscription(grown, unique):
-    """A member that does not read holds what it was given; all the rest comes to the other."""
+    """A member that does not read keeps its unacked messages; the other receives the rest."""
     kafka_create(grown, unique, partitions=2)
     with contextlib.closing(stuck_mqtt(grown, f"$share/g/{unique}", 1)), amqp(grown) as channel:
         channel.basic_qos(prefetch_count=50)
@@ -172,7 +172,7 @@ def test_members_of_one_subscription(grown, unique):
         channel.basic_consume(unique, lambda ch, m, _p, body: (got.append(body), ch.basic_ack(m.delivery_tag)),
                               arguments={"x-subscription": "g"})
         publish_by_kafka(grown, unique, 1_000)
-        # The window of a client that says nothing of one, and what lies in sockets, bound what it holds.
+        # The default receive maximum and the socket buffers limit what it holds.
         def came():
             channel.connection.process_data_events(0.05)
             return len(got) >= 400

@@ -25,14 +25,14 @@ def share(unique, group="g"):
 
 
 def asking(mode):
-    """What SUBSCRIBE says of the mode, as `x-subscription-type` does over AMQP."""
+    """The user property of SUBSCRIBE that requests a mode, like `x-subscription-type` over AMQP."""
     properties = Properties(PacketTypes.SUBSCRIBE)
     properties.UserProperty = ("x-subscription-type", mode)
     return {"properties": properties}
 
 
 class AmqpMember:
-    """An AMQP consumer on a thread of its own; acknowledges what it gets unless it holds it."""
+    """An AMQP consumer on its own thread; acknowledges its messages unless told to keep them unacked."""
 
     def __init__(self, broker, topic, mode=None, group="g", hold=False, prefetch=5):
         self.got, self.held, self.ended = [], hold, threading.Event()
@@ -58,8 +58,8 @@ class AmqpMember:
         return [body for _, body in list(self.got)]
 
     def die(self):
-        """Ends the TCP connection without a word."""
-        # Shut beneath the library: its thread learns it as from a lost peer.
+        """Closes the TCP connection without a protocol close."""
+        # Shut down below the library, whose thread sees a lost peer.
         self.connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)
         self.thread.join(WAIT_SECONDS)
         assert not self.connection.is_open
@@ -72,7 +72,7 @@ class AmqpMember:
 
 
 class MqttMember:
-    """An MQTT client in the group; acknowledges what it gets unless it holds it."""
+    """An MQTT client in the group; acknowledges its messages unless told to keep them unacked."""
 
     def __init__(self, broker, topic, mode=None, group="g", hold=False, version=5, qos=1):
         self.client = Mqtt(broker, version=version, manual_ack=hold)
@@ -134,13 +134,13 @@ def test_shared_splits_among_both_protocols(broker, unique):
             produce(broker, unique, wanted[at:at + 100])
         wait_for(wanted, *all_five)
         counts = [len(member.bodies()) for member in all_five]
-        assert all(counts), f"each of them worked: {counts}"
-    # It is a position of its own: the topic's other readers have everything.
+        assert all(counts), f"every consumer received messages: {counts}"
+    # The subscription is independent: other consumers of the topic receive everything.
     assert sorted(record.value() for record in kafka_read(broker, unique, 600)) == sorted(wanted)
 
 
 @pytest.mark.parametrize("dies,lives", [("amqp", "mqtt"), ("mqtt", "amqp")])
-def test_what_a_dead_member_held_goes_to_the_other_protocol(broker, unique, dies, lives):
+def test_unacked_messages_of_a_lost_member_go_to_the_other_protocol(broker, unique, dies, lives):
     kafka_create(broker, unique)
     with members(MEMBERS[dies](broker, unique, hold=True)) as (dying,):
         wanted = jobs(4)
@@ -152,7 +152,7 @@ def test_what_a_dead_member_held_goes_to_the_other_protocol(broker, unique, dies
 
 
 @pytest.mark.parametrize("first,second", [("amqp", "mqtt"), ("mqtt", "amqp"), ("amqp", "amqp"), ("mqtt", "mqtt")])
-def test_failover_moves_over_when_the_active_one_dies(broker, unique, first, second):
+def test_failover_when_the_active_consumer_is_lost(broker, unique, first, second):
     kafka_create(broker, unique, partitions=2)
     with members(MEMBERS[first](broker, unique, "failover")) as (active,):
         with members(MEMBERS[second](broker, unique, "failover")) as (standby,):
@@ -163,12 +163,12 @@ def test_failover_moves_over_when_the_active_one_dies(broker, unique, first, sec
             active.die()
             late = jobs(50, "late")
             produce(broker, unique, late)
-            # What the dead one had not acknowledged in time may come again; nothing is lost.
+            # Messages that the lost consumer had not acknowledged may be redelivered; none is lost.
             wait_until(lambda: set(standby.bodies()) >= set(late), WAIT_SECONDS, "the standby taking over")
             assert set(standby.bodies()) <= set(late) | set(early)
 
 
-def test_failover_moves_over_when_the_active_one_leaves(broker, unique):
+def test_failover_when_the_active_consumer_leaves(broker, unique):
     kafka_create(broker, unique)
     with members(AmqpMember(broker, unique, "failover")) as (standby,):
         pass
@@ -201,7 +201,7 @@ def test_exclusive_held_by_mqtt_and_free_after_it(broker, unique):
     kafka_create(broker, unique)
     with members(MqttMember(broker, unique, "exclusive")) as (first,):
         assert not first.reasons[0].is_failure
-        # Subscribing again changes nothing of the place.
+        # Subscribing again changes nothing.
         assert not first.client.subscribe(share(unique), 1, **asking("exclusive"))[0].is_failure
         with amqp(broker) as channel, pytest.raises(pika.exceptions.ChannelClosedByBroker) as refused:
             channel.basic_consume(unique, lambda *_: None, arguments={"x-subscription": "g",
@@ -222,7 +222,7 @@ def test_key_shared_keeps_each_key_on_one_consumer(broker, unique):
             produce(broker, unique, bodies[at:at + 200], key=lambda n, at=at: f"key{(at + n) % 40}".encode())
         wait_for(bodies, *all_four)
         of_keys = [{body.split(b":")[0] for body in member.bodies()} for member in all_four]
-        assert sum(map(len, of_keys)) == 40, "no key is with two"
+        assert sum(map(len, of_keys)) == 40, "no key has two consumers"
         assert sum(1 for keys in of_keys if keys) >= 2, "keys are spread"
         for member in all_four:
             for key in {body.split(b":")[0] for body in member.bodies()}:
@@ -245,22 +245,22 @@ def test_a_mode_clash_is_refused_in_each_protocol_s_way(broker, unique, present,
         with mqtt(broker) as client:
             reason = client.subscribe(share(unique), **asking(wanted))[0]
             assert reason.value == TOPIC_FILTER_INVALID
-            # The client goes on, and what it subscribes to otherwise holds.
+            # The client stays connected, and its other subscriptions work.
             assert not client.subscribe(unique)[0].is_failure
         if wanted == "shared":
-            # The older protocol has one way to say no, and asks for sharing always.
+            # MQTT 3.1.1 has one refusal code and always requests the shared mode.
             with mqtt(broker, version=4) as client:
                 assert client.subscribe(share(unique))[0].value == 0x80
 
 
-def test_a_clash_with_members_of_mqtt_is_told_to_amqp(broker, unique):
+def test_a_mode_clash_with_mqtt_members_is_refused_over_amqp(broker, unique):
     kafka_create(broker, unique)
     with members(MqttMember(broker, unique)):
         with amqp(broker) as channel, pytest.raises(pika.exceptions.ChannelClosedByBroker) as refused:
             channel.basic_consume(unique, lambda *_: None, arguments={"x-subscription": "g",
                                                                       "x-subscription-type": "failover"})
         assert refused.value.reply_code == 406 and "'shared'" in refused.value.reply_text
-    # The mode is that of the members there are: with nobody there another can be had.
+    # The mode is that of the attached members: without members another mode is accepted.
     with members(AmqpMember(broker, unique, "failover")) as (now,):
         produce(broker, unique, jobs(3))
         wait_for(jobs(3), now)
@@ -274,11 +274,11 @@ def test_a_mode_that_does_not_exist_is_refused(broker, unique):
     assert refused.value.reply_code == 406 and "key_shared" in refused.value.reply_text
     with mqtt(broker) as client:
         assert client.subscribe(share(unique), **asking("mine"))[0].value == IMPLEMENTATION_SPECIFIC
-        # Nothing is asked of a filter that is not shared.
+        # The property does not apply to a filter that is not shared.
         assert not client.subscribe(unique, **asking("mine"))[0].is_failure
 
 
-def test_the_reason_of_a_clash_is_told(broker, unique):
+def test_a_mode_clash_has_a_reason_string(broker, unique):
     kafka_create(broker, unique)
     with members(AmqpMember(broker, unique, "failover")), mqtt(broker) as client:
         told = []
@@ -289,7 +289,7 @@ def test_the_reason_of_a_clash_is_told(broker, unique):
 
 
 def test_the_mode_of_a_session_is_kept(own_broker, unique):
-    """A member that comes back after a restart asks for what it asked for before."""
+    """A member that reconnects after a restart keeps its mode."""
     broker = own_broker()
     kafka_create(broker, unique)
     with mqtt(broker, client_id="kept", clean=False, expiry=600) as client:
@@ -318,7 +318,7 @@ def test_acknowledgements_of_both_protocols_survive_a_restart(own_broker, unique
         wait_for([b"after"], *both)
 
 
-def test_a_durable_subscription_goes_on_where_nobody_listened(broker, unique):
+def test_a_durable_subscription_collects_without_members(broker, unique):
     kafka_create(broker, unique)
     with members(MqttMember(broker, unique)) as (member,):
         produce(broker, unique, [b"one"])
@@ -328,8 +328,8 @@ def test_a_durable_subscription_goes_on_where_nobody_listened(broker, unique):
         wait_for([b"two"], other)
 
 
-def test_a_queue_is_joined_on_purpose_only(broker, unique):
-    """`$share/q/q` takes of the queue `q`; any other subscriber gets copies of what is published at the address."""
+def test_a_queue_is_joined_only_by_its_own_share(broker, unique):
+    """`$share/q/q` competes for the messages of queue `q`; any other subscriber receives copies of publishes to the address."""
     with amqp(broker) as channel:
         channel.queue_declare(unique, durable=True)
         with mqtt(broker) as copies, members(MqttMember(broker, unique, group="others")) as (others,):
@@ -339,12 +339,12 @@ def test_a_queue_is_joined_on_purpose_only(broker, unique):
                 for body in wanted:
                     channel.basic_publish("", unique, body)
                 wait_for(wanted, *both)
-                assert all(member.bodies() for member in both), "both worked"
+                assert all(member.bodies() for member in both), "both received messages"
                 assert others.bodies() == [] and copies.messages.empty()
         assert channel.queue_declare(unique, passive=True).method.message_count == 0
 
 
-def test_a_queue_with_one_active_consumer_is_joined_in_that_mode(broker, unique):
+def test_a_single_active_consumer_queue_is_joined_as_failover(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique, durable=True, arguments={"x-single-active-consumer": True})
         with mqtt(broker) as client:
@@ -362,7 +362,7 @@ class AmqpQueue(AmqpMember):
         super().__init__(broker, queue, group=queue, prefetch=prefetch)
 
 
-def test_a_group_of_a_filter_that_is_no_topic_has_modes_too(broker, unique):
+def test_a_share_group_without_a_topic_has_modes(broker, unique):
     with members(MqttMember(broker, f"{unique}/+", "failover"), MqttMember(broker, f"{unique}/+", "failover")) as both:
         with mqtt(broker) as client:
             assert client.subscribe(share(f"{unique}/+"))[0].value == TOPIC_FILTER_INVALID
@@ -372,7 +372,7 @@ def test_a_group_of_a_filter_that_is_no_topic_has_modes_too(broker, unique):
         assert both[1].bodies() == []
 
 
-def test_a_group_stays_whole_when_a_topic_of_its_name_comes(broker, unique):
+def test_a_share_group_stays_whole_when_its_topic_is_created(broker, unique):
     with members(MqttMember(broker, unique)) as (early,):
         kafka_create(broker, unique)
         with members(MqttMember(broker, unique)) as (late,):

@@ -1,4 +1,4 @@
-"""A device: publishes its temperature over MQTT. It knows nothing of Kafka."""
+"""A device: publishes its temperature over MQTT. It does not use Kafka."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""A Kafka consumer that reads what devices publish. It knows nothing of MQTT.
+"""A Kafka consumer that reads what devices publish. It does not use MQTT.
 
 Everything published over MQTT is in the Kafka topic `mqtt`; a record's key is the MQTT topic.
 """

@@ -1,7 +1,7 @@
-"""One publish, heard by all three: an MQTT subscriber, a RabbitMQ queue and a Kafka topic.
+"""One publish, received by all three: an MQTT subscriber, a RabbitMQ queue and a Kafka topic.
 
 The MQTT topic `alerts/door1` is the routing key `alerts.door1` of the exchange `amq.topic` and the Kafka topic
-`alerts.door1`. Each of the three publishes once, and each of the three hears all of it.
+`alerts.door1`. Each of the three publishes once, and each of the three receives every message.
 """
 
 import argparse
@@ -25,17 +25,17 @@ door = f"door-{uuid.uuid4().hex[:6]}"
 slashed, dotted = f"alerts/{door}", f"alerts.{door}"
 bootstrap = {"bootstrap.servers": f"{options.host}:{options.kafka}"}
 
-# The Kafka topic: made before anything is published, so that it gets it all.
+# The Kafka topic, created before the first publish so that it receives everything.
 admin = AdminClient(bootstrap)
 admin.create_topics([NewTopic(dotted, 1, 1)])[dotted].result(10)
 consumer = Consumer({**bootstrap, "group.id": door, "auto.offset.reset": "earliest"})
 consumer.subscribe([dotted])
 
 # The MQTT subscriber.
-heard = queue.Queue()
+received = queue.Queue()
 subscribed = queue.Queue()
 device = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
-device.on_message = lambda _client, _data, message: heard.put(message.payload.decode())
+device.on_message = lambda _client, _data, message: received.put(message.payload.decode())
 device.on_subscribe = lambda *_: subscribed.put(True)
 device.connect(options.host, options.mqtt)
 device.loop_start()
@@ -56,10 +56,10 @@ producer = Producer({**bootstrap, "acks": "all"})
 producer.produce(dotted, "by Kafka")
 producer.flush(10)
 
-# Each hears all three.
+# Each receives all three.
 wanted = {"by MQTT", "by RabbitMQ", "by Kafka"}
 deadline = time.monotonic() + options.seconds
-by_mqtt = {heard.get(timeout=options.seconds) for _ in wanted}
+by_mqtt = {received.get(timeout=options.seconds) for _ in wanted}
 by_amqp, by_kafka = set(), set()
 while (by_amqp < wanted or by_kafka < wanted) and time.monotonic() < deadline:
     method, _properties, body = channel.basic_get(own, auto_ack=True)
@@ -69,7 +69,7 @@ while (by_amqp < wanted or by_kafka < wanted) and time.monotonic() < deadline:
     if record is not None and not record.error():
         by_kafka.add(record.value().decode())
 for name, got in (("MQTT", by_mqtt), ("RabbitMQ", by_amqp), ("Kafka", by_kafka)):
-    print(f"heard by {name:9} {sorted(got)}", flush=True)
+    print(f"received by {name:9} {sorted(got)}", flush=True)
 assert by_mqtt == by_amqp == by_kafka == wanted
 consumer.close()
 connection.close()

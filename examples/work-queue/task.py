@@ -1,4 +1,4 @@
-"""Puts tasks into a durable RabbitMQ work queue, and knows that they are safe."""
+"""Puts tasks into a durable RabbitMQ work queue, with publisher confirms."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""A worker of the queue: takes one task at a time; what it has not acknowledged goes to another when it dies."""
+"""A worker of the queue: takes one task at a time; its unacknowledged task is redelivered if it stops."""
 
 import argparse
 
