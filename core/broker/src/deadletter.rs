@@ -55,7 +55,7 @@ impl DeadLetterer {
     /// before they are said to be there.
     pub(crate) fn dead_letter(&self, subscription: &Arc<Subscription>, dead: &[Dropped]) -> Option<Lsn> {
         let (Some(to), Some(inner)) = (&self.limits.dead_letter, self.namespace.upgrade()) else {
-            return subscription.ack_dead(dead.iter().map(|d| d.id).collect());
+            return subscription.ack_dropped(dead.iter().map(|d| d.id).collect());
         };
         let mut publisher = Publisher::new(Namespace::of(inner), PublisherId::default());
         let mut headers = HeaderWriter::default();
@@ -65,7 +65,7 @@ impl DeadLetterer {
             buried.push(d.id);
             if publisher.bytes() >= ENTRY_BYTES_MAX || i + 1 == dead.len() {
                 let ids = std::mem::take(&mut buried);
-                publisher.attach(|entry| subscription.ack_dead_in(ids, entry));
+                publisher.attach(|entry| subscription.ack_dropped_in(ids, entry));
                 match publisher.flush() {
                     Ok(lsn) => last = lsn.or(last),
                     Err(error) => tracing::warn!(queue = %self.queue, %error, "dead letters not written"),

@@ -67,7 +67,7 @@ pub(crate) fn produce(
             burst.add(set, route.key.as_deref(), &message);
         }
         for queue in route.set.queues.iter().filter(|q| q.has_limits()) {
-            queue.subscription().weigh(message.value.map_or(0, <[u8]>::len));
+            queue.subscription().add_bytes(message.value.map_or(0, <[u8]>::len));
             if !limited.iter().any(|q| Arc::ptr_eq(q, queue)) {
                 limited.push(queue.clone());
             }
@@ -94,7 +94,7 @@ fn weigh(queues: &[Arc<Queue>], batch: &Batch) {
     }
     for record in records(batch.bytes()).into_iter().flatten().flatten() {
         let bytes = record.value.map_or(0, |value| value.len());
-        queues.iter().for_each(|queue| queue.subscription().weigh(bytes));
+        queues.iter().for_each(|queue| queue.subscription().add_bytes(bytes));
     }
 }
 

@@ -217,7 +217,7 @@ impl Publisher {
         self.entry = Entry::new();
         self.retained.clear();
         for look in self.looks.drain(..) {
-            look.queue.subscription().unweigh(look.weighed_bytes);
+            look.queue.subscription().subtract_bytes(look.weighed_bytes);
         }
     }
 
@@ -298,7 +298,7 @@ impl Publisher {
                 continue;
             }
             let weighed_bytes = message.value.map_or(0, <[u8]>::len);
-            queue.subscription().weigh(weighed_bytes);
+            queue.subscription().add_bytes(weighed_bytes);
             if let Some(at_ms) = due_ms.into_iter().chain(length_ms).min() {
                 let (queue, mortal) = (queue.clone(), due_ms.is_some());
                 self.look_later(QueueLook { queue, at_ms, mortal, weighed_bytes });

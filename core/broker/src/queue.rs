@@ -12,7 +12,7 @@ use crate::exchange::Origins;
 use crate::message::Message;
 use crate::namespace::Namespace;
 use crate::spec::{Depth, DropReason, Overflow, QueueSpec};
-use crate::subscription::{Look, Subscription};
+use crate::subscription::{NextCheck, Subscription};
 use crate::topic::Topic;
 
 /// How long until a queue is looked at again whose first message is not visible yet, or that holds more than it is to
@@ -169,11 +169,11 @@ impl Queue {
     pub(crate) fn age(&self, now_ms: i64) -> Aged {
         // Before the look: a message that comes meanwhile says again that it is mortal.
         let was_mortal = self.mortal.swap(false, Ordering::AcqRel);
-        let (depth, look) = self.subscription.age(now_ms);
-        if was_mortal && look != Look::Nothing {
+        let (depth, next) = self.subscription.age(now_ms);
+        if was_mortal && next != NextCheck::Never {
             self.mortal.store(true, Ordering::Release);
         }
-        let mut next_ms = self.next_look(look, now_ms);
+        let mut next_ms = self.next_look(next, now_ms);
         if let Some(expires) = self.spec.limits.expires_after_ms {
             if depth.consumers > 0 {
                 self.touch();
@@ -187,26 +187,26 @@ impl Queue {
         Aged::Until(next_ms)
     }
 
-    fn next_look(&self, look: Look, now_ms: i64) -> Option<i64> {
+    fn next_look(&self, next: NextCheck, now_ms: i64) -> Option<i64> {
         // What has no room and is not on the disk yet could not die at this look.
-        let over = look != Look::Nothing && self.is_over();
-        let known_ms = match look {
-            Look::At(at_ms) => at_ms.max(now_ms + 1),
+        let over = next != NextCheck::Never && self.is_over();
+        let known_ms = match next {
+            NextCheck::At(at_ms) => at_ms.max(now_ms + 1),
             _ => i64::MAX,
         };
-        let (first_ms, max_ms) = match look {
-            Look::Nothing => return None,
+        let (first_ms, max_ms) = match next {
+            NextCheck::Never => return None,
             _ if over => LOOKS_SOON_MS,
-            Look::At(_) => {
+            NextCheck::At(_) => {
                 self.idle_looks.store(0, Ordering::Relaxed);
                 return Some(known_ms);
             }
-            Look::Soon | Look::Sometime if !self.is_mortal() => {
+            NextCheck::Soon | NextCheck::Later if !self.is_mortal() => {
                 self.idle_looks.store(0, Ordering::Relaxed);
                 return None;
             }
-            Look::Soon => LOOKS_SOON_MS,
-            Look::Sometime => LOOKS_SOMETIME_MS,
+            NextCheck::Soon => LOOKS_SOON_MS,
+            NextCheck::Later => LOOKS_SOMETIME_MS,
         };
         let before = self.idle_looks.fetch_add(1, Ordering::Relaxed).min(16);
         Some((now_ms + (first_ms << before).min(max_ms)).min(known_ms))
@@ -243,12 +243,12 @@ mod tests {
         let spec = QueueSpec { limits, ..QueueSpec::default() };
         let queue = broker.default_namespace().declare_queue("q", spec).unwrap().it;
         // On its way, and not there yet.
-        queue.subscription().weigh(10);
+        queue.subscription().add_bytes(10);
         assert!(queue.is_over());
         for _ in 0..20 {
-            assert_eq!(queue.next_look(Look::At(1005), 1000), Some(1005));
+            assert_eq!(queue.next_look(NextCheck::At(1005), 1000), Some(1005));
         }
-        assert_eq!(queue.next_look(Look::At(9000), 1000), Some(1000 + LOOKS_SOON_MS.1));
-        assert_eq!(queue.next_look(Look::Nothing, 1000), None);
+        assert_eq!(queue.next_look(NextCheck::At(9000), 1000), Some(1000 + LOOKS_SOON_MS.1));
+        assert_eq!(queue.next_look(NextCheck::Never, 1000), None);
     }
 }

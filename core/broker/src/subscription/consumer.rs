@@ -1,10 +1,10 @@
-//! One consumer of a subscription, as its connection holds it.
+//! A consumer of a subscription, as its connection holds it, and the loads that pulls start.
 
 use std::sync::Arc;
 
 use inver_storage::{Entry, Lsn, ReadError};
 
-use super::hand_out::Aside;
+use super::pull::AfterPull;
 use super::slots::SlotId;
 use super::state::Load;
 use super::{Delivery, DeliveryId, LiveBatch, Subscription};
@@ -12,67 +12,68 @@ use crate::Mailbox;
 use crate::clock::now_ms;
 use crate::deadletter::Dropped;
 
-/// What a consumer wants.
+/// How a consumer attaches.
 #[derive(Clone)]
 pub struct ConsumerSpec {
     /// Woken when there may be something to pull.
     pub mailbox: Arc<Mailbox>,
-    /// What it is woken with.
+    /// Posted to the mailbox to wake it.
     pub token: u64,
-    /// No other consumer beside it.
+    /// No other consumer may be attached.
     pub exclusive: bool,
     /// Higher ones are served first.
     pub priority: i32,
     /// Messages are acknowledged as they are pulled.
     pub auto_ack: bool,
-    /// It asks now and then and does not count as a consumer: it takes no turn and is never woken.
+    /// It does not count as a consumer: it yields to all others, and is woken only at the end of a load or commit that
+    /// its pull reported as pending.
     pub passive: bool,
 }
 
 impl ConsumerSpec {
-    /// A consumer that acknowledges what it gets, of no special rank.
+    /// A consumer that acknowledges explicitly, of priority 0.
     #[must_use]
     pub fn new(mailbox: Arc<Mailbox>, token: u64) -> ConsumerSpec {
         ConsumerSpec { mailbox, token, exclusive: false, priority: 0, auto_ack: false, passive: false }
     }
 }
 
-/// Why a consumer was refused.
+/// Why a consumer cannot attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AttachError {
-    /// It asked to be alone, or the subscription is exclusive, and another consumer is there.
+    /// It asked for exclusive use, or the subscription is exclusive, and another consumer is attached.
     #[error("another consumer is attached")]
     InUse,
-    /// Another consumer asked to be alone.
+    /// Another consumer has exclusive use.
     #[error("another consumer holds it exclusively")]
     HeldExclusively,
-    /// The subscription ended.
+    /// The subscription was deleted.
     #[error("the subscription was deleted")]
     Closed,
 }
 
-/// What a pull left behind.
+/// The outcome of a pull, beside its messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pull {
-    /// There is more, or may be: pull again when there is room. Otherwise a wake-up will come.
+    /// More messages may be available: pull again when there is room. Otherwise a wake-up follows.
     pub more: bool,
-    /// Messages are being loaded from the disk; the token will be posted.
+    /// Messages are being loaded from the disk, or committed; the token is posted afterwards.
     pub pending: bool,
-    /// The subscription ended.
+    /// The subscription was deleted.
     pub cancelled: bool,
 }
 
-/// A consumer. When it is dropped, what it holds goes back to the others.
+/// An attached consumer. Dropping it requeues its unacknowledged messages.
 pub struct Consumer {
     subscription: Arc<Subscription>,
     slot: SlotId,
     spec: ConsumerSpec,
-    aside: Aside,
+    after: AfterPull,
 }
 
 impl Consumer {
     pub(super) fn new(subscription: Arc<Subscription>, slot: SlotId, spec: ConsumerSpec) -> Consumer {
-        Consumer { subscription, slot, spec, aside: Aside::default() }
+        Consumer { subscription, slot, spec, after: AfterPull::default() }
     }
 
     /// The subscription it consumes.
@@ -81,30 +82,31 @@ impl Consumer {
         &self.subscription
     }
 
-    /// Takes messages, in order, at most so many and about so many bytes (the last may go beyond). Never
-    /// waits: what is not in memory is loaded beside, and a wake-up follows. Needs a tokio runtime around it.
+    /// Takes messages, in order, up to `messages_max` and about `bytes_max` (the last message may exceed it). Never
+    /// blocks: records that are not in memory are loaded on another thread, and a wake-up follows. Needs a tokio
+    /// runtime around it.
     ///
-    /// One who was woken and has no room pulls with a maximum of 0: then another is woken in its place. Who
-    /// holds too much without acknowledging gets nothing until it lets go of something, and is woken then.
+    /// A consumer that was woken and has no room pulls with a maximum of 0: then another is woken in its place. One
+    /// that has too many unacknowledged messages gets none until it acknowledges or requeues some, and is woken then.
     pub fn pull(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
         if self.spec.passive {
             self.subscription.enforce_length_limits_elsewhere();
         }
         let before = into.len();
         let now_ms = now_ms();
-        let aside = &mut self.aside;
-        let mut uncovered = false;
-        let (pull, acks, consumed, dead) = self.subscription.locked(|state| {
-            state.look(now_ms, self.subscription.limits(), &mut aside.loads);
-            let pull = state.pull(self.slot, &self.spec, messages_max, bytes_max, into, aside);
-            let acked = std::mem::take(&mut aside.acked);
+        let after = &mut self.after;
+        let mut recheck = false;
+        let (pull, acks, consumed, dropped) = self.subscription.locked(|state| {
+            state.begin_round(now_ms, self.subscription.limits(), &mut after.loads);
+            let pull = state.pull(self.slot, &self.spec, messages_max, bytes_max, into, after);
+            let acked = std::mem::take(&mut after.acked);
             let acks = if acked.is_empty() { Vec::new() } else { state.settle(acked) };
             let consumed = state.memory().and_then(super::source::MemorySource::spill_consumed);
-            uncovered = into.len() > before && std::mem::take(&mut state.mortality.is_covered);
-            (pull, acks, consumed, state.take_dead())
+            recheck = into.len() > before && std::mem::take(&mut state.limits.head_never_expires);
+            (pull, acks, consumed, state.take_dropped())
         });
-        if uncovered {
-            self.subscription.look_soon();
+        if recheck {
+            self.subscription.schedule_check();
         }
         if let Some((stream, to)) = consumed {
             self.subscription.trim(&stream, to);
@@ -112,16 +114,16 @@ impl Consumer {
         if !acks.is_empty() {
             self.subscription.commit_acks(acks);
         }
-        self.subscription.dead_letter(&dead);
+        self.subscription.settle_dropped(&dropped);
         self.subscription.context.counters.delivered.increment((into.len() - before) as u64);
-        for load in self.aside.loads.drain(..) {
+        for load in self.after.loads.drain(..) {
             load.spawn(&self.subscription);
         }
         pull
     }
 
-    /// Takes whole batches of a queue in memory, about so many bytes, at least one. For its only consumer, which never
-    /// [`pull`](Self::pull)s beside; what it gets is acknowledged.
+    /// Takes whole batches of a queue in memory, about `bytes_max`, at least one. For its only consumer, which never
+    /// uses [`pull`](Self::pull); the messages are acknowledged by this.
     pub(crate) fn pull_batches(&mut self, bytes_max: usize, into: &mut Vec<LiveBatch>) -> Pull {
         let (messages, pull) =
             self.subscription.locked(|state| state.pull_batches(self.slot, bytes_max.max(1), into));
@@ -129,52 +131,53 @@ impl Consumer {
         pull
     }
 
-    /// Acknowledges. The position to wait for, for those who must answer; none if nothing is durable here.
+    /// Acknowledges messages. Returns the position to wait for before this is promised; none if nothing is durable.
     pub fn ack(&self, ids: &[DeliveryId]) -> Option<Lsn> {
         self.subscription.context.counters.acknowledged.increment(ids.len() as u64);
         let acks = self.subscription.locked(|state| state.ack(self.slot, ids));
         self.subscription.commit_acks(acks)
     }
 
-    /// Acknowledges as part of an entry: both hold, or neither.
+    /// Acknowledges messages as part of an entry: both hold, or neither.
     pub fn ack_in(&self, ids: &[DeliveryId], entry: &mut Entry) {
         self.subscription.context.counters.acknowledged.increment(ids.len() as u64);
         let acks = self.subscription.locked(|state| state.ack(self.slot, ids));
         self.subscription.put_acks(acks, entry);
     }
 
-    /// Lets messages die: they go where the queue's dead letters go, if anywhere. The position to wait for, for
-    /// those who must answer; it says nothing of those whose records must be read from the disk first.
+    /// Rejects messages: they are dead-lettered if the queue has a dead-letter exchange, else dropped. Returns the
+    /// position to wait for before this is promised, except for messages whose records must be read from the disk.
     pub fn reject(&self, ids: &[DeliveryId]) -> Option<Lsn> {
         if self.subscription.limits().is_none_or(|l| l.dead_letter.is_none()) {
             return self.ack(ids);
         }
         let mut loads = Vec::new();
-        let dead: Vec<Dropped> = self.subscription.locked(|state| state.doom(self.slot, ids, &mut loads));
+        let dropped: Vec<Dropped> =
+            self.subscription.locked(|state| state.reject(self.slot, ids, &mut loads));
         loads.into_iter().for_each(|load: Load| load.spawn(&self.subscription));
-        self.subscription.dead_letter(&dead)
+        self.subscription.settle_dropped(&dropped)
     }
 
-    /// Gives messages back to be delivered again, to this or another consumer, with their count raised.
+    /// Requeues messages: they are delivered again, to this or another consumer, with their delivery count raised.
     pub fn requeue(&self, ids: &[DeliveryId]) {
         self.subscription.context.counters.returned.increment(ids.len() as u64);
-        let told = self.subscription.locked(|state| state.give_back(self.slot, ids));
-        self.subscription.look_soon();
-        if told.is_empty() {
+        let counted = self.subscription.locked(|state| state.requeue(self.slot, ids));
+        self.subscription.schedule_check();
+        if counted.is_empty() {
             return;
         }
         let mut entry = Entry::new();
-        for (cursor, offsets) in told {
+        for (cursor, offsets) in counted {
             entry.returned(&cursor, &offsets);
         }
         if let Err(error) = self.subscription.context.log.submit(entry) {
-            tracing::debug!(%error, "delivery counts not written");
+            tracing::debug!(%error, "failed to write delivery counts");
         }
     }
 }
 
 impl Consumer {
-    /// No more deliveries, no longer counted among the consumers; what it holds can still be acknowledged.
+    /// Ends deliveries: it no longer counts as a consumer. Its unacknowledged messages can still be acknowledged.
     pub fn stop(&mut self) {
         let last = self.subscription.locked(|state| state.stop(self.slot));
         if last {
@@ -182,10 +185,10 @@ impl Consumer {
         }
     }
 
-    /// Leaves: what it holds goes back to the others, and it gets no more.
+    /// Ends deliveries and requeues its unacknowledged messages.
     pub(crate) fn detach(&mut self) {
-        if self.subscription.locked(|state| state.return_all(self.slot)) {
-            self.subscription.look_soon();
+        if self.subscription.locked(|state| state.requeue_all(self.slot)) {
+            self.subscription.schedule_check();
         }
         self.stop();
     }
@@ -198,26 +201,26 @@ impl Drop for Consumer {
 }
 
 impl Load {
-    /// Reads from the disk on a thread where that may take its time.
+    /// Reads from the disk on a blocking thread.
     pub(super) fn spawn(self, subscription: &Arc<Subscription>) {
         let subscription = subscription.clone();
         tokio::task::spawn_blocking(move || {
             let batches = self.read.run().unwrap_or_else(|error| {
                 match error {
-                    // What was to be read is no longer wanted.
+                    // It was trimmed or deleted meanwhile.
                     ReadError::OutOfRange { .. } | ReadError::Deleted => {}
                     error => {
                         let subscription = subscription.name();
-                        tracing::error!(subscription, %error, "cannot read from the log");
+                        tracing::error!(subscription, %error, "failed to read from the log");
                     }
                 }
                 Vec::new()
             });
-            let has_doomed = subscription.locked(|state| {
+            let drops_requeued = subscription.locked(|state| {
                 state.loaded(self.source, self.again, batches);
-                state.has_doomed()
+                state.drops_requeued()
             });
-            if has_doomed {
+            if drops_requeued {
                 subscription.age(now_ms());
             }
         });

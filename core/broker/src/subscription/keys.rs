@@ -1,37 +1,37 @@
-//! KeyShared: which consumer has which keys.
+//! KeyShared: which consumer owns which keys.
 
 use inver_storage::batch::Record;
 use rustc_hash::FxHashMap;
 
 use super::slots::SlotId;
 
-/// Messages taken out of their order for consumers that did not ask yet.
-pub(super) const AHEAD_MESSAGES_MAX: usize = 1024;
+/// Messages taken out of their order for consumers that did not pull yet.
+pub(super) const ASSIGNED_MESSAGES_MAX: usize = 1024;
 
-/// Who has messages of a key in hand, or set aside, and how many.
+/// The consumer that holds messages of a key, or has them assigned, and how many.
 #[derive(Default)]
-pub(super) struct Keys {
+pub(super) struct KeyOwners {
     owners: FxHashMap<u64, (SlotId, usize)>,
-    /// Messages set aside, in all.
-    pub(super) ahead: usize,
+    /// Messages assigned to consumers that did not pull them yet.
+    pub(super) assigned: usize,
 }
 
-impl Keys {
+impl KeyOwners {
     pub(super) fn owner(&self, key: u64) -> Option<SlotId> {
         self.owners.get(&key).map(|(slot, _)| *slot)
     }
 
-    /// One more message of this key is a consumer's.
+    /// Counts one more message of this key for a consumer.
     pub(super) fn claim(&mut self, key: u64, slot: SlotId) {
         let owner = self.owners.entry(key).or_insert((slot, 0));
         if owner.0 != slot {
-            // The one before took no more messages and still holds some.
+            // The previous owner stopped pulling and still holds some.
             *owner = (slot, 0);
         }
         owner.1 += 1;
     }
 
-    /// One message less.
+    /// Counts one message less.
     pub(super) fn release(&mut self, key: u64, slot: SlotId) {
         if let Some(owner) = self.owners.get_mut(&key)
             && owner.0 == slot
@@ -44,14 +44,14 @@ impl Keys {
     }
 }
 
-/// A record's key, as a number. Two keys of one number go the same way.
+/// A record's key as a number. Keys that share a number share an owner.
 pub(super) fn key_of(record: &Record) -> u64 {
     use std::hash::{BuildHasher, BuildHasherDefault};
     let hasher = BuildHasherDefault::<rustc_hash::FxHasher>::default();
     hasher.hash_one(record.key.as_deref().unwrap_or_default())
 }
 
-/// Whose turn it is by the key alone. Rendezvous hashing: a consumer that comes or goes moves only its own keys.
+/// The owner by the key alone (rendezvous hashing): a consumer that attaches or leaves moves only its own keys.
 pub(super) fn elect(key: u64, slots: impl Iterator<Item = SlotId>) -> Option<SlotId> {
     let weight = |slot: SlotId| {
         let mixed = (key ^ slot.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);

@@ -1,22 +1,24 @@
-//! A subscription: a named position on a topic (or on a queue in memory) with acknowledgements, and the
-//! consumers that share it.
+//! Subscription: a named position on a topic (or on a queue in memory) with acknowledgements, and the consumers that
+//! share it.
 //!
-//! Consumers *pull*. A consumer that found nothing is put on the waiting list and woken through its
-//! connection's mailbox when there is something again, so a connection with a thousand idle consumers costs
-//! nothing, and a burst wakes each connection once.
+//! It owns delivery, acknowledgement, redelivery, expiry and length limits. It does not own the meaning of a message,
+//! the protocols' acknowledgement methods, or the place where dropped messages are sent.
+//!
+//! Consumers *pull*. A consumer that found nothing waits, and is woken through its connection's mailbox when messages
+//! arrive, so a connection with a thousand idle consumers costs nothing, and a write batch wakes each connection once.
 //!
 //! Invariants:
-//! - A message is held by one consumer at a time, until it is acknowledged, returned, or the consumer leaves.
-//! - Returned messages come again before newer ones, in their old order, with their count raised.
-//! - Acknowledgements reach the log's cursor; once committed, the message never comes again.
-//! - The lock is never held over I/O or an await: records that are not in memory are loaded beside it.
-//!
-//! Deliberately absent: what a message means, and what a protocol calls its acknowledgements.
+//! - A message is unacknowledged at one consumer at a time, until it is acknowledged or requeued, or the consumer is
+//!   dropped.
+//! - Requeued messages are delivered before newer ones, in their old order, with their delivery count raised.
+//! - Acknowledgements reach the log's cursor; once committed, the message is never delivered again.
+//! - The lock is never held over I/O or an await: records that are not in memory are loaded outside it.
 
 mod consumer;
-mod hand_out;
 mod keys;
-mod mortality;
+mod limits;
+mod next;
+mod pull;
 mod settle;
 mod slots;
 mod source;
@@ -43,21 +45,21 @@ use crate::spec::{Delivery, DeliveryId, Depth, Mode};
 pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
 pub use source::{LiveBatch, MemoryBounds, WhenFull};
 
-pub(crate) use mortality::Look;
+pub(crate) use limits::NextCheck;
 
 use source::memory::spill_ended;
 use state::State;
 
-/// Whether what a subscription acknowledged is let go.
+/// Whether acknowledged messages are trimmed from the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trim {
-    /// It is the streams' only one.
+    /// Yes: no other subscription reads the streams.
     Acknowledged,
-    /// The streams are for others too.
+    /// No: others read the streams too.
     Never,
 }
 
-/// See the module's text.
+/// A subscription, shared by its consumers and its publishers.
 pub struct Subscription {
     /// Unique within the process; orders receivers of a route.
     id: u64,
@@ -65,26 +67,26 @@ pub struct Subscription {
     durable: bool,
     context: Arc<Context>,
     state: Mutex<State>,
-    /// A durable position moved since the broker last looked; see [`Subscription::take_dirty`].
+    /// A durable position moved since the last [`take_dirty`](Subscription::take_dirty).
     dirty: AtomicBool,
-    /// Where to say so.
+    /// Notified of that.
     reclaim: Option<Arc<Reclaim>>,
     dead_letterer: OnceLock<DeadLetterer>,
-    /// The bytes that wait, of a queue that is bounded by them.
+    /// The bytes that wait in a queue with a byte limit.
     bytes: OnceLock<Arc<AtomicI64>>,
-    /// The log's position at which it is there for good.
+    /// The log position at which its creation is committed.
     made: OnceLock<Lsn>,
     last_detach: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    /// When it was made, or its last consumer left, milliseconds since 1970.
+    /// When it was created, or its last consumer left (milliseconds since 1970).
     used_ms: AtomicI64,
-    /// The queue that it is of, if it is one's.
+    /// The queue that it belongs to, if any.
     queue: OnceLock<(Weak<Inner>, Weak<Queue>)>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Subscription {
-    /// A subscription of these streams; `cursors` are there when its position is durable, one a stream.
+    /// A subscription over streams, each with its start; a durable position has a cursor for each stream.
     pub(crate) fn over_streams(
         namespace: &Namespace,
         name: &str,
@@ -107,7 +109,7 @@ impl Subscription {
         subscription
     }
 
-    /// A subscription of a queue that lives in memory.
+    /// A subscription over a queue in memory.
     pub(crate) fn in_memory(
         namespace: &Namespace,
         name: &str,
@@ -144,17 +146,17 @@ impl Subscription {
         })
     }
 
-    /// Does something under the lock, and wakes whom it called when the lock was given back.
+    /// Runs a function under the lock, and sends the wake-ups that it left after the lock is released.
     fn locked<R>(self: &Arc<Self>, act: impl FnOnce(&mut State) -> R) -> R {
-        let (done, calls) = {
+        let (done, wakeups) = {
             let mut state = self.state.lock();
             let done = act(&mut state);
-            if let Some((set_ms, at_ms)) = state.slots.set_look() {
+            if let Some((set_ms, at_ms)) = state.slots.take_check_request() {
                 self.context.clockwork.look_at_line(self, set_ms, at_ms);
             }
-            (done, std::mem::take(&mut state.calls))
+            (done, std::mem::take(&mut state.wakeups))
         };
-        calls.into_iter().for_each(|(mailbox, token)| mailbox.post(token));
+        wakeups.into_iter().for_each(|(mailbox, token)| mailbox.post(token));
         done
     }
 
@@ -176,42 +178,41 @@ impl Subscription {
         self.durable
     }
 
-    /// How its consumers share it.
+    /// The way its consumers share it.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.state.lock().mode
     }
 
-    /// Asks for a mode: granted when it is the present one, or when nobody is attached.
-    /// Otherwise the present mode comes back as the error.
+    /// Changes the mode, which succeeds while no consumer is attached or if it is the present one. The error is the
+    /// present mode.
     pub fn ask_mode(&self, mode: Mode) -> Result<(), Mode> {
         self.state.lock().ask_mode(mode)
     }
 
-    /// What to wait for before a client is told that it is there; none for what does not survive a restart,
-    /// and for what did.
+    /// The position to wait for before its creation is promised; none if it is not durable, or was restored.
     #[must_use]
     pub fn made(&self) -> Option<Lsn> {
         self.made.get().copied()
     }
 
     pub(crate) fn set_made(&self, lsn: Lsn) {
-        // Made once; a second time would be a defect of the caller, and the first stays.
+        // A second call would be a defect of the caller; the first one holds.
         let _ = self.made.set(lsn);
     }
 
-    /// How full it is, without what has to die.
+    /// Its depth, after dropping messages that are over the length limits.
     #[must_use]
     pub fn depth(self: &Arc<Self>) -> Depth {
-        self.look(now_ms(), false).0
+        self.check_limits(now_ms(), false).0
     }
 
-    /// How full it is, whether or not some of it has to die. Quick: nobody is buried.
+    /// Its depth as it is, without enforcing limits.
     pub(crate) fn counts(&self) -> Depth {
         self.state.lock().depth()
     }
 
-    /// Messages that wait, those not yet visible included, and their bytes where they are weighed.
+    /// Messages that wait, uncommitted ones included, and their bytes if they are counted.
     pub(crate) fn submitted(&self) -> (u64, u64) {
         self.state.lock().submitted_and_bytes()
     }
@@ -222,35 +223,35 @@ impl Subscription {
         Ok(Consumer::new(self.clone(), slot, spec))
     }
 
-    /// As [`attach`](Self::attach), by the only one who can: refused, it finds the subscription ended.
+    /// As [`attach`](Self::attach), for a subscription with a single user: if refused, the consumer is cancelled.
     pub(crate) fn attach_held(self: &Arc<Self>, spec: ConsumerSpec) -> Consumer {
         let slot = self.locked(|state| state.attach(spec.clone())).unwrap_or(u64::MAX);
         Consumer::new(self.clone(), slot, spec)
     }
 
-    /// What is done each time the last consumer leaves; set once.
+    /// Sets a function that runs each time the last consumer leaves; once.
     pub(crate) fn on_last_detach(&self, act: impl Fn() + Send + Sync + 'static) {
-        // A second one would be a defect of the caller; the first stays.
+        // A second call would be a defect of the caller; the first one holds.
         let _ = self.last_detach.set(Box::new(act));
     }
 
-    /// It is this queue's; once.
+    /// Sets the queue that it belongs to; once.
     pub(crate) fn set_queue(&self, namespace: &Weak<Inner>, queue: &Arc<Queue>) {
-        // A second time would be a defect of the caller; the first stays.
+        // A second call would be a defect of the caller; the first one holds.
         let _ = self.queue.set((namespace.clone(), Arc::downgrade(queue)));
     }
 
-    /// Consumers were called some time ago, and others wait behind them.
+    /// Wakes consumers that wait behind reservations which were not used in time.
     pub(crate) fn look_at_line(self: &Arc<Self>, now_ms: i64) {
-        self.locked(|state| state.look_at_line(now_ms));
+        self.locked(|state| state.check_waiting(now_ms));
     }
 
-    /// Somebody asked for it: its time without a consumer begins anew.
+    /// Restarts its idle time.
     pub(crate) fn touch(&self) {
         self.used_ms.store(now_ms(), Ordering::Relaxed);
     }
 
-    /// Since when nobody consumes it; none while somebody does.
+    /// Since when it has no consumer; none while it has one.
     pub(crate) fn idle_since_ms(&self) -> Option<i64> {
         (self.counts().consumers == 0).then(|| self.used_ms.load(Ordering::Relaxed))
     }
@@ -262,12 +263,12 @@ impl Subscription {
         }
     }
 
-    /// Adds a stream to what it consumes, from its beginning.
+    /// Adds a stream, from its beginning.
     pub(crate) fn extend(self: &Arc<Self>, stream: Stream, cursor: Option<Cursor>) {
         self.state.lock().add_stream(self, stream, cursor, Offset(0));
     }
 
-    /// Its durable positions, a stream each.
+    /// Its cursors, one a stream.
     pub(crate) fn cursors(&self) -> Vec<CursorId> {
         self.state.lock().cursors()
     }
@@ -280,29 +281,29 @@ impl Subscription {
         let mut entry = Entry::new();
         entry.trim(stream, to);
         if let Err(error) = self.context.log.submit(entry) {
-            tracing::debug!(subscription = %self.name, %error, "trim not written");
+            tracing::debug!(subscription = %self.name, %error, "failed to write trim");
         }
     }
 
-    /// Throws away what is waiting; what consumers hold stays theirs. Returns how many, and the position in
-    /// the log to wait for before that is promised.
+    /// Removes all waiting messages; unacknowledged ones stay. Returns how many, and the position to wait for before
+    /// this is promised.
     pub fn purge(self: &Arc<Self>) -> (u64, Option<Lsn>) {
         let (count, acked) = self.locked(State::purge);
         let lsn = self.commit_acks(acked);
         (count, lsn)
     }
 
-    /// Ends it: consumers are told by [`Pull::cancelled`], nothing is delivered any more.
+    /// Ends it: pulls report [`Pull::cancelled`] from now on.
     pub fn close(self: &Arc<Self>) {
         let spilled = self.locked(State::close);
         if let Some(stream) = spilled
             && let Err(error) = self.context.log.submit(spill_ended(stream.id()))
         {
-            tracing::debug!(subscription = %self.name, %error, "spilled messages not deleted");
+            tracing::debug!(subscription = %self.name, %error, "failed to delete spilled messages");
         }
     }
 
-    /// Messages for a queue in memory: a batch's bytes, shared with all other receivers.
+    /// Enqueues a batch in a queue in memory; its bytes are shared with all other receivers.
     pub(crate) fn push(self: &Arc<Self>, batch: &Batch, topic: Option<&Arc<str>>) {
         self.locked(|state| state.push(self, batch, topic));
     }
@@ -313,13 +314,13 @@ impl Subscription {
         self.state.lock().dropped()
     }
 
-    /// Streams that may have messages below their subscription's position: `(stream, position)`.
+    /// Streams that may have messages below the subscription's position: `(stream, position)`.
     pub(crate) fn take_dirty(&self) -> Vec<(Stream, Offset)> {
         self.dirty.store(false, Ordering::Release);
         self.state.lock().positions()
     }
 
-    /// A durable position moved, or is about to.
+    /// Notes that a durable position moved, or is about to.
     pub(crate) fn note_moved(&self) {
         if let (false, Some(reclaim)) = (self.dirty.swap(true, Ordering::AcqRel), &self.reclaim) {
             reclaim.note(self.id);

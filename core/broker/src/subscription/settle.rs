@@ -1,4 +1,4 @@
-//! Taking back: acknowledged, returned, thrown away.
+//! Acknowledging, rejecting, requeueing and purging.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,45 +7,45 @@ use inver_storage::{Cursor, Entry, Lsn, Offset};
 
 use super::slots::SlotId;
 use super::source::Offer;
-use super::state::{Held, Load, Returned, State};
+use super::state::{Load, Requeued, State, UnackedMessage};
 use super::{DeliveryId, Mode, Subscription};
 use crate::deadletter::Dropped;
 use crate::spec::DropReason;
 
-/// A hand that was fuller than this and is empty gives its memory back.
-const EMPTY_HAND_KEPT: usize = 4096;
+/// An empty table of unacknowledged messages with a larger capacity is released.
+const EMPTY_CAPACITY_KEPT: usize = 4096;
 
 impl State {
-    /// Takes a message out of a consumer's hands; none if it does not hold it.
-    fn take_held(&mut self, slot: SlotId, id: DeliveryId) -> Option<Held> {
-        let hand = self.hands.get_mut(&slot)?;
-        let held = hand.held.remove(&id)?;
+    /// Removes a message from a consumer's unacknowledged ones; none if it is not among them.
+    fn take_unacked(&mut self, slot: SlotId, id: DeliveryId) -> Option<UnackedMessage> {
+        let in_flight = self.in_flight_by_consumer.get_mut(&slot)?;
+        let message = in_flight.unacked.remove(&id)?;
         self.unacked -= 1;
         if let Some(source) = self.sources.get(id.partition as usize) {
-            hand.bytes = hand.bytes.saturating_sub(source.kept_bytes(id.offset));
+            in_flight.bytes = in_flight.bytes.saturating_sub(source.kept_bytes(id.offset));
         }
-        if hand.held.is_empty() && hand.held.capacity() > EMPTY_HAND_KEPT {
-            hand.held = Default::default();
+        if in_flight.unacked.is_empty() && in_flight.unacked.capacity() > EMPTY_CAPACITY_KEPT {
+            in_flight.unacked = Default::default();
         }
         if self.mode == Mode::KeyShared {
-            self.keys.release(held.key, slot);
+            self.keys.release(message.key, slot);
         }
         if let Some(s) = self.slots.get_mut(slot)
             && std::mem::take(&mut s.full)
         {
-            s.post(&mut self.calls);
+            s.wake(&mut self.wakeups);
         }
-        Some(held)
+        Some(message)
     }
 
-    /// Acknowledges, and says what the log must be told.
+    /// Acknowledges messages of a consumer. Returns what to write to the log.
     pub(super) fn ack(&mut self, slot: SlotId, ids: &[DeliveryId]) -> AckBatch {
-        let mine: Vec<DeliveryId> =
-            ids.iter().copied().filter(|id| self.take_held(slot, *id).is_some()).collect();
-        self.settle(mine)
+        let own: Vec<DeliveryId> =
+            ids.iter().copied().filter(|id| self.take_unacked(slot, *id).is_some()).collect();
+        self.settle(own)
     }
 
-    /// These are done: what a source keeps of them goes, and the log is to be told of these ranges.
+    /// Releases what sources keep of these messages. Returns the acknowledgements to write to the log.
     pub(super) fn settle(&mut self, mut ids: Vec<DeliveryId>) -> AckBatch {
         ids.sort_unstable();
         let mut batch = AckBatch::new();
@@ -69,68 +69,73 @@ impl State {
         self.sources.get(partition as usize)?.cursor()
     }
 
-    /// Lets messages die that a consumer holds. Those whose records are on the disk die when they were read.
-    pub(super) fn doom(&mut self, slot: SlotId, ids: &[DeliveryId], loads: &mut Vec<Load>) -> Vec<Dropped> {
-        let mut dead = Vec::new();
+    /// Rejects messages of a consumer. Returns those whose records are in memory; the others are dropped once their
+    /// records are read.
+    pub(super) fn reject(&mut self, slot: SlotId, ids: &[DeliveryId], loads: &mut Vec<Load>) -> Vec<Dropped> {
+        let mut dropped = Vec::new();
         for id in ids {
-            let Some(held) = self.take_held(slot, *id) else { continue };
+            let Some(message) = self.take_unacked(slot, *id) else { continue };
             let source = id.partition as usize;
             match self.sources.get_mut(source).map(|s| s.again(id.offset, 1)) {
                 Some(Offer::Taken(taken)) => {
-                    dead.push(Dropped { id: *id, record: taken.record, reason: DropReason::Rejected });
+                    dropped.push(Dropped { id: *id, record: taken.record, reason: DropReason::Rejected });
                     continue;
                 }
                 Some(Offer::Load(read)) => loads.push(Load { source, again: true, read }),
                 Some(Offer::Empty) => {}
                 Some(Offer::Gone) | None => continue,
             }
-            let Held { redelivered, value_bytes, .. } = held;
-            self.put_back(*id, Returned { redelivered, value_bytes, doomed: Some(DropReason::Rejected) });
+            let UnackedMessage { redelivered, value_bytes, .. } = message;
+            self.put_back(
+                *id,
+                Requeued { redelivered, value_bytes, drop_reason: Some(DropReason::Rejected) },
+            );
         }
-        if self.returned.is_empty() {
+        if self.requeued.is_empty() {
             self.sources.iter_mut().for_each(super::source::Source::close_again);
         }
-        dead
+        dropped
     }
 
-    /// Gives messages back. They come again, in their old order. Says whose delivery counts went up.
-    pub(super) fn give_back(&mut self, slot: SlotId, ids: &[DeliveryId]) -> Vec<(Cursor, Vec<Offset>)> {
+    /// Requeues messages of a consumer in their old order. Returns those whose delivery counts went up.
+    pub(super) fn requeue(&mut self, slot: SlotId, ids: &[DeliveryId]) -> Vec<(Cursor, Vec<Offset>)> {
         if self.closed {
             return Vec::new();
         }
-        let released: Vec<(DeliveryId, Held)> =
-            ids.iter().filter_map(|id| Some((*id, self.take_held(slot, *id)?))).collect();
+        let released: Vec<(DeliveryId, UnackedMessage)> =
+            ids.iter().filter_map(|id| Some((*id, self.take_unacked(slot, *id)?))).collect();
         if released.is_empty() {
             return Vec::new();
         }
         if self.mode == Mode::KeyShared {
-            self.recall_all();
+            self.unassign_all();
         }
-        let mut told: Vec<(u32, Vec<Offset>)> = Vec::new();
-        for (id, Held { redelivered, value_bytes, .. }) in released {
-            self.put_back(id, Returned { redelivered: redelivered + 1, value_bytes, doomed: None });
-            match told.iter_mut().find(|(p, _)| *p == id.partition) {
+        let mut counted: Vec<(u32, Vec<Offset>)> = Vec::new();
+        for (id, UnackedMessage { redelivered, value_bytes, .. }) in released {
+            self.put_back(id, Requeued { redelivered: redelivered + 1, value_bytes, drop_reason: None });
+            match counted.iter_mut().find(|(p, _)| *p == id.partition) {
                 Some((_, offsets)) => offsets.push(Offset(id.offset)),
-                None => told.push((id.partition, vec![Offset(id.offset)])),
+                None => counted.push((id.partition, vec![Offset(id.offset)])),
             }
         }
         self.wake_waiting();
-        told.into_iter().filter_map(|(p, o)| self.cursor(p).map(|c| (c.clone(), o))).collect()
+        counted.into_iter().filter_map(|(p, o)| self.cursor(p).map(|c| (c.clone(), o))).collect()
     }
 
-    /// What was set aside goes back too, so that newer messages of a key do not overtake a returned one.
-    fn recall_all(&mut self) {
+    /// KeyShared: makes assigned messages available to all, so that newer ones of a key do not overtake a requeued one.
+    fn unassign_all(&mut self) {
         let slots: Vec<SlotId> = self.slots.ids().collect();
         for slot in slots {
-            let own = self.slots.get_mut(slot).map(|s| std::mem::take(&mut s.own)).unwrap_or_default();
-            self.recall(slot, own);
+            let assigned = self.slots.get_mut(slot).map(|s| std::mem::take(&mut s.assigned));
+            self.unassign(slot, assigned.unwrap_or_default());
         }
     }
 
+    /// Removes all waiting messages. Returns how many, and the acknowledgements to write to the log.
     pub(super) fn purge(&mut self) -> (u64, AckBatch) {
-        self.recall_all();
-        let mut ids: Vec<DeliveryId> = std::mem::take(&mut self.returned).into_keys().collect();
-        ids.extend(self.head.take().map(|head| head.id));
+        self.unassign_all();
+        let mut ids: Vec<DeliveryId> = std::mem::take(&mut self.requeued).into_keys().collect();
+        ids.extend(self.peeked.take().map(|peeked| peeked.id));
         let mut count = ids.len() as u64;
         let mut batch = self.settle(ids);
         for source in &mut self.sources {
@@ -140,7 +145,7 @@ impl State {
                 batch.push((cursor.clone(), vec![Offset(range.start)..Offset(range.end)]));
             }
         }
-        self.mortality.scale.clear();
+        self.limits.bytes.clear();
         (count, batch)
     }
 }
@@ -149,18 +154,19 @@ impl State {
 pub(super) type AckBatch = Vec<(Cursor, Vec<Range<Offset>>)>;
 
 impl Subscription {
-    /// Dead messages are out of the queue.
-    pub(crate) fn ack_dead(self: &Arc<Self>, ids: Vec<DeliveryId>) -> Option<Lsn> {
+    /// Removes dropped messages from the queue.
+    pub(crate) fn ack_dropped(self: &Arc<Self>, ids: Vec<DeliveryId>) -> Option<Lsn> {
         let acks = self.locked(|state| state.settle(ids));
         self.commit_acks(acks)
     }
 
-    pub(crate) fn ack_dead_in(self: &Arc<Self>, ids: Vec<DeliveryId>, entry: &mut Entry) {
+    /// Removes dropped messages from the queue as part of an entry.
+    pub(crate) fn ack_dropped_in(self: &Arc<Self>, ids: Vec<DeliveryId>, entry: &mut Entry) {
         let acks = self.locked(|state| state.settle(ids));
         self.put_acks(acks, entry);
     }
 
-    /// Writes acknowledgements to the log. The last position says when all hold.
+    /// Writes acknowledgements to the log. Returns the position at which all hold.
     pub(super) fn commit_acks(self: &Subscription, acked: AckBatch) -> Option<Lsn> {
         let mut last = None;
         for (cursor, ranges) in acked {
@@ -168,7 +174,7 @@ impl Subscription {
                 Ok(lsn) => last = Some(last.map_or(lsn, |l: Lsn| l.max(lsn))),
                 // A poisoned log: the connection learns it from its next wait, and nothing more is promised.
                 Err(error) => {
-                    tracing::debug!(subscription = %self.name, %error, "acknowledgement not written");
+                    tracing::debug!(subscription = %self.name, %error, "failed to write acknowledgement");
                 }
             }
         }

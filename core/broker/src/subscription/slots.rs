@@ -1,12 +1,16 @@
-//! The consumers of a subscription: who they are, who waits, who was called.
+//! The consumers of a subscription: which are attached, which wait for messages, which were woken.
 //!
-//! A consumer is *hungry* from the pull that found nothing until its next pull; being woken, or *called*, does not
-//! end that, so that what it was called for is not given to others meanwhile. One that was called and does not come
-//! for [`CALL_MS_MAX`] is no longer counted on. Who comes by itself lets those go first that were called and did not
-//! come yet, for [`PATIENCE_MS_MAX`]: so one that is quick does not take what others were called for. Where others are
-//! left in line, it is looked at after such a time, once for all that was called meanwhile: no event may be to come.
+//! Rules:
+//! - A consumer is *starved* from a pull that found nothing until its next pull. Waking it does not end that.
+//! - A woken consumer holds a *reservation* for [`RESERVATION_MS_MAX`]: the message it was woken for does not wake
+//!   another consumer meanwhile. So does a consumer that said it will pull again.
+//! - A consumer that pulls without having been woken *yields* to woken consumers of its priority, each for at most
+//!   [`YIELD_MS_MAX`] from its wake-up, so that a fast consumer does not take what others were woken for.
+//! - While a consumer of a higher priority is starved, none of a lower one is woken.
+//! - When consumers are left waiting behind reservations, a check is requested for the time when these lapse. One
+//!   check serves all wake-ups until then, because no other event may follow.
 //!
-//! Most subscriptions have one consumer or none, and there are very many of them: one takes a single small
+//! Most subscriptions have one consumer or none, and there are very many of them: one consumer takes a single small
 //! allocation; the indexes come with the second.
 
 use std::cmp::Reverse;
@@ -20,55 +24,57 @@ use super::DeliveryId;
 use super::consumer::ConsumerSpec;
 use crate::Mailbox;
 
-/// A consumer's place in its subscription.
+/// Identifies a consumer within its subscription.
 pub(super) type SlotId = u64;
 
-/// How long a consumer that was woken is waited for, in milliseconds.
-pub(super) const CALL_MS_MAX: i64 = 1000;
+/// How long a woken consumer's reservation holds, in milliseconds.
+pub(super) const RESERVATION_MS_MAX: i64 = 1000;
 
-/// How long one that comes by itself waits for those that were called, in milliseconds.
-pub(super) const PATIENCE_MS_MAX: i64 = 50;
+/// How long a consumer that was not woken yields to one that was, in milliseconds.
+pub(super) const YIELD_MS_MAX: i64 = 50;
 
-/// How many of those that were called are looked at, to see whether one of them is to go first.
-const CALLED_LOOKED_AT: usize = 16;
+/// How many reservations are examined to decide whether a consumer yields.
+const RESERVATIONS_EXAMINED_MAX: usize = 16;
 
-/// A turn: higher priorities first, then who waits the longest.
+/// The order of waking: higher priorities first, then the longest wait.
 type Turn = (Reverse<i32>, u64);
 
+/// One attached consumer.
 pub(super) struct Slot {
     pub(super) spec: ConsumerSpec,
-    place: Place,
-    /// KeyShared: what waits for this consumer alone.
-    pub(super) own: VecDeque<Own>,
-    /// It was refused more because it holds too much.
+    demand: Demand,
+    /// KeyShared: messages assigned to this consumer alone.
+    pub(super) assigned: VecDeque<Assigned>,
+    /// It was refused more because it holds too many unacknowledged messages.
     pub(super) full: bool,
 }
 
-/// A message that waits for one consumer: which, and its key.
+/// KeyShared: a message that waits for one consumer, with its key.
 #[derive(Clone, Copy)]
-pub(super) struct Own {
+pub(super) struct Assigned {
     pub(super) id: DeliveryId,
     pub(super) key: u64,
     pub(super) redelivered: u32,
     pub(super) value_bytes: u32,
 }
 
+/// What a consumer asked for last.
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
-    /// It asks by itself, or wants nothing.
-    Elsewhere,
+enum Demand {
+    /// It pulled and wants no more for now.
+    None,
     /// It waits to be woken.
-    InLine(Turn),
-    /// It was woken then, milliseconds since 1970.
-    Called(Turn, i64),
-    /// It comes by itself, it said then.
-    Coming(Turn, i64),
+    Waiting(Turn),
+    /// It was woken at this time (milliseconds since 1970).
+    Woken(Turn, i64),
+    /// It announced another pull at this time (milliseconds since 1970).
+    Announced(Turn, i64),
 }
 
-/// Wake-ups, sent when the lock was given back: whoever is woken asks for it at once.
-pub(super) type Calls = SmallVec<[(Arc<Mailbox>, u64); 2]>;
+/// Wake-ups to send once the lock is released, since a woken connection takes the lock at once.
+pub(super) type Wakeups = SmallVec<[(Arc<Mailbox>, u64); 2]>;
 
-/// See the module's text.
+/// All consumers of one subscription.
 #[derive(Default)]
 pub(super) struct Slots {
     one: Option<Box<(SlotId, Slot)>>,
@@ -79,92 +85,95 @@ pub(super) struct Slots {
 #[derive(Default)]
 struct Many {
     slots: FxHashMap<SlotId, Slot>,
-    ranks: BTreeMap<Reverse<i32>, BTreeSet<SlotId>>,
+    by_priority: BTreeMap<Reverse<i32>, BTreeSet<SlotId>>,
     exclusive: usize,
-    line: BTreeMap<Turn, SlotId>,
-    called: BTreeMap<Turn, SlotId>,
-    /// When the line is looked at, whether or not anybody comes.
-    look_ms: Option<i64>,
-    /// When it should be, if that is sooner.
-    look_wanted_ms: Option<i64>,
+    waiting: BTreeMap<Turn, SlotId>,
+    /// Woken consumers, and those that announced a pull.
+    reserved: BTreeMap<Turn, SlotId>,
+    /// When the waiting consumers are checked next.
+    check_ms: Option<i64>,
+    /// An earlier time that was requested and is not scheduled yet.
+    check_wanted_ms: Option<i64>,
 }
 
 impl Slot {
     pub(super) fn new(spec: ConsumerSpec) -> Slot {
-        Slot { spec, place: Place::Elsewhere, own: VecDeque::new(), full: false }
+        Slot { spec, demand: Demand::None, assigned: VecDeque::new(), full: false }
     }
 
-    /// Its connection is to be woken.
-    pub(super) fn post(&self, calls: &mut Calls) {
-        calls.push((self.spec.mailbox.clone(), self.spec.token));
+    /// Adds a wake-up for its connection.
+    pub(super) fn wake(&self, wakeups: &mut Wakeups) {
+        wakeups.push((self.spec.mailbox.clone(), self.spec.token));
     }
 
-    fn is_in_line(&self) -> bool {
-        matches!(self.place, Place::InLine(_))
+    fn is_waiting(&self) -> bool {
+        matches!(self.demand, Demand::Waiting(_))
     }
 
-    fn is_hungry(&self, now_ms: i64) -> bool {
-        match self.place {
-            Place::Elsewhere => false,
-            Place::InLine(_) => true,
-            Place::Called(_, since) | Place::Coming(_, since) => now_ms < since + CALL_MS_MAX,
+    fn is_starved(&self, now_ms: i64) -> bool {
+        match self.demand {
+            Demand::None => false,
+            Demand::Waiting(_) => true,
+            Demand::Woken(_, since) | Demand::Announced(_, since) => now_ms < since + RESERVATION_MS_MAX,
         }
     }
 }
 
 impl Many {
-    fn place(&mut self, id: SlotId, place: Place) {
+    fn set_demand(&mut self, id: SlotId, demand: Demand) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        match std::mem::replace(&mut slot.place, place) {
-            Place::Elsewhere => {}
-            Place::InLine(turn) => drop(self.line.remove(&turn)),
-            Place::Called(turn, _) | Place::Coming(turn, _) => drop(self.called.remove(&turn)),
+        match std::mem::replace(&mut slot.demand, demand) {
+            Demand::None => {}
+            Demand::Waiting(turn) => drop(self.waiting.remove(&turn)),
+            Demand::Woken(turn, _) | Demand::Announced(turn, _) => drop(self.reserved.remove(&turn)),
         }
-        match place {
-            Place::Elsewhere => {}
-            Place::InLine(turn) => drop(self.line.insert(turn, id)),
-            Place::Called(turn, _) | Place::Coming(turn, _) => drop(self.called.insert(turn, id)),
+        match demand {
+            Demand::None => {}
+            Demand::Waiting(turn) => drop(self.waiting.insert(turn, id)),
+            Demand::Woken(turn, _) | Demand::Announced(turn, _) => drop(self.reserved.insert(turn, id)),
         }
     }
 
     fn insert(&mut self, id: SlotId, slot: Slot) {
         self.exclusive += usize::from(slot.spec.exclusive);
-        self.ranks.entry(Reverse(slot.spec.priority)).or_default().insert(id);
-        let place = slot.place;
-        self.slots.insert(id, Slot { place: Place::Elsewhere, ..slot });
-        self.place(id, place);
+        self.by_priority.entry(Reverse(slot.spec.priority)).or_default().insert(id);
+        let demand = slot.demand;
+        self.slots.insert(id, Slot { demand: Demand::None, ..slot });
+        self.set_demand(id, demand);
     }
 
     fn remove(&mut self, id: SlotId) -> Option<Slot> {
-        self.place(id, Place::Elsewhere);
+        self.set_demand(id, Demand::None);
         let slot = self.slots.remove(&id)?;
         self.exclusive -= usize::from(slot.spec.exclusive);
-        let rank = Reverse(slot.spec.priority);
-        if let Some(of_rank) = self.ranks.get_mut(&rank) {
-            of_rank.remove(&id);
-            if of_rank.is_empty() {
-                self.ranks.remove(&rank);
+        let priority = Reverse(slot.spec.priority);
+        if let Some(peers) = self.by_priority.get_mut(&priority) {
+            peers.remove(&id);
+            if peers.is_empty() {
+                self.by_priority.remove(&priority);
             }
         }
         Some(slot)
     }
 
-    fn look_by(&mut self, at_ms: i64) {
-        if self.look_wanted_ms.or(self.look_ms).is_none_or(|by| at_ms < by) {
-            self.look_wanted_ms = Some(at_ms);
+    fn request_check(&mut self, at_ms: i64) {
+        if self.check_wanted_ms.or(self.check_ms).is_none_or(|by| at_ms < by) {
+            self.check_wanted_ms = Some(at_ms);
         }
     }
 
-    /// Forgets calls that nobody came for.
-    fn drop_calls(&mut self, now_ms: i64) {
-        while let Some((_, id)) = self.called.first_key_value().map(|(t, id)| (*t, *id)) {
-            if self.slots.get(&id).is_some_and(|s| s.is_hungry(now_ms)) {
+    /// Ends reservations that lapsed.
+    fn drop_lapsed(&mut self, now_ms: i64) {
+        while let Some((_, id)) = self.reserved.first_key_value().map(|(t, id)| (*t, *id)) {
+            if self.slots.get(&id).is_some_and(|s| s.is_starved(now_ms)) {
                 return;
             }
-            self.place(id, Place::Elsewhere);
+            self.set_demand(id, Demand::None);
         }
     }
 }
+
+// ---- the registry
 
 impl Slots {
     pub(super) fn len(&self) -> usize {
@@ -210,11 +219,11 @@ impl Slots {
             return Some(one.1);
         }
         let many = self.many.as_mut()?;
-        let gone = many.remove(id);
+        let removed = many.remove(id);
         if many.slots.is_empty() {
             self.many = None;
         }
-        gone
+        removed
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = SlotId> {
@@ -222,167 +231,169 @@ impl Slots {
         self.one.iter().map(|one| one.0).chain(many)
     }
 
-    /// Takes all of them out.
+    /// Removes and returns all of them.
     pub(super) fn take_all(&mut self) -> Vec<Slot> {
         let one = self.one.take().map(|one| one.1);
         let many = self.many.take().map(|m| m.slots.into_values()).into_iter().flatten();
         one.into_iter().chain(many).collect()
     }
 
-    /// Whether one of them asked to be alone.
+    /// Whether one of them asked for exclusive use.
     pub(super) fn any_exclusive(&self) -> bool {
         self.one.as_ref().is_some_and(|one| one.1.spec.exclusive)
             || self.many.as_ref().is_some_and(|m| m.exclusive > 0)
     }
 
-    /// The one of the highest priority that came first.
+    /// The longest attached among those of the highest priority.
     pub(super) fn first(&self) -> Option<SlotId> {
         match (&self.one, &self.many) {
             (Some(one), _) => Some(one.0),
-            (None, many) => many.as_ref()?.ranks.first_key_value()?.1.first().copied(),
+            (None, many) => many.as_ref()?.by_priority.first_key_value()?.1.first().copied(),
         }
     }
 
     /// How many have this priority.
     pub(super) fn peers(&self, priority: i32) -> usize {
         match &self.many {
-            Some(many) => many.ranks.get(&Reverse(priority)).map_or(0, BTreeSet::len),
+            Some(many) => many.by_priority.get(&Reverse(priority)).map_or(0, BTreeSet::len),
             None => self.len(),
         }
     }
+}
 
-    /// It waits to be woken; not at the end again if it does already.
+// ---- waiting and waking
+
+impl Slots {
+    /// Makes a consumer wait to be woken; one that waits already keeps its turn.
     pub(super) fn wait(&mut self, id: SlotId) {
-        if self.get(id).is_none_or(Slot::is_in_line) {
+        if self.get(id).is_none_or(Slot::is_waiting) {
             return;
         }
         self.turns += 1;
         let turns = self.turns;
-        self.place(id, |priority| Place::InLine((Reverse(priority), turns)));
+        self.set_demand(id, |priority| Demand::Waiting((Reverse(priority), turns)));
     }
 
-    /// It will come by itself, and is to be counted on.
-    pub(super) fn count_on(&mut self, id: SlotId, now_ms: i64) {
+    /// Notes that a consumer will pull again without being woken; it holds a reservation.
+    pub(super) fn announce(&mut self, id: SlotId, now_ms: i64) {
         self.turns += 1;
         let turns = self.turns;
-        self.place(id, |priority| Place::Coming((Reverse(priority), turns), now_ms));
+        self.set_demand(id, |priority| Demand::Announced((Reverse(priority), turns), now_ms));
     }
 
-    /// Whether it comes by itself while others of its priority were called of late and did not come yet.
-    pub(super) fn comes_before_others(&self, id: SlotId, now_ms: i64) -> bool {
+    /// Whether a consumer that was not woken yields to one of its priority that was.
+    pub(super) fn must_yield(&self, id: SlotId, now_ms: i64) -> bool {
         let Some(many) = &self.many else { return false };
         let Some(slot) = many.slots.get(&id) else { return false };
-        if matches!(slot.place, Place::Called(..)) {
+        if matches!(slot.demand, Demand::Woken(..)) {
             return false;
         }
-        many.called.iter().take(CALLED_LOOKED_AT).any(|((priority, _), other)| {
-            let place = many.slots.get(other).map(|slot| slot.place);
-            let fresh = matches!(place, Some(Place::Called(_, since)) if now_ms < since + PATIENCE_MS_MAX);
+        many.reserved.iter().take(RESERVATIONS_EXAMINED_MAX).any(|((priority, _), other)| {
+            let demand = many.slots.get(other).map(|slot| slot.demand);
+            let fresh = matches!(demand, Some(Demand::Woken(_, since)) if now_ms < since + YIELD_MS_MAX);
             fresh && priority.0 == slot.spec.priority && *other != id
         })
     }
 
-    /// The line is to be looked at then, if not before.
-    pub(super) fn look_by(&mut self, at_ms: i64) {
-        self.many.iter_mut().for_each(|many| many.look_by(at_ms));
+    /// Requests a check of the waiting consumers at this time, unless one is due earlier.
+    pub(super) fn request_check(&mut self, at_ms: i64) {
+        self.many.iter_mut().for_each(|many| many.request_check(at_ms));
     }
 
-    /// A time for a look that is yet to be set, and the one that it takes the place of.
-    pub(super) fn set_look(&mut self) -> Option<(Option<i64>, i64)> {
+    /// A check to be scheduled: the scheduled time that it replaces, and its own.
+    pub(super) fn take_check_request(&mut self) -> Option<(Option<i64>, i64)> {
         let many = self.many.as_mut()?;
-        let at_ms = many.look_wanted_ms.take()?;
-        Some((many.look_ms.replace(at_ms), at_ms))
+        let at_ms = many.check_wanted_ms.take()?;
+        Some((many.check_ms.replace(at_ms), at_ms))
     }
 
-    /// Whether the line is to be looked at now; then no time is set any more.
-    pub(super) fn take_look(&mut self, now_ms: i64) -> bool {
-        self.many.as_mut().is_some_and(|many| many.look_ms.take_if(|at_ms| *at_ms <= now_ms).is_some())
+    /// Whether the scheduled check is due; then it is no longer scheduled.
+    pub(super) fn take_due_check(&mut self, now_ms: i64) -> bool {
+        self.many.as_mut().is_some_and(|many| many.check_ms.take_if(|at_ms| *at_ms <= now_ms).is_some())
     }
 
-    /// Wakes as many of those in line as there are messages, whoever else was called for them.
-    pub(super) fn call_regardless(&mut self, messages: u64, now_ms: i64, calls: &mut Calls) {
-        let called = self.many.as_ref().map_or(0, |many| many.called.len() as u64);
-        self.call_for(messages.saturating_add(called), now_ms, calls);
+    /// Ends a consumer's wait or reservation; whether it was starved.
+    pub(super) fn end_wait(&mut self, id: SlotId, now_ms: i64) -> bool {
+        let was_starved = self.is_starved(id, now_ms);
+        self.set_demand(id, |_| Demand::None);
+        was_starved
     }
 
-    /// It came, or wants nothing. Whether it was hungry.
-    pub(super) fn leave(&mut self, id: SlotId, now_ms: i64) -> bool {
-        let was_hungry = self.get(id).is_some_and(|s| s.is_hungry(now_ms));
-        self.place(id, |_| Place::Elsewhere);
-        was_hungry
-    }
-
-    /// Wakes it if it waits. Whether it did.
-    pub(super) fn call(&mut self, id: SlotId, now_ms: i64, calls: &mut Calls) -> bool {
-        let Some(Slot { place: Place::InLine(turn), .. }) = self.get(id) else { return false };
+    /// Wakes a consumer if it waits; whether it did.
+    pub(super) fn wake(&mut self, id: SlotId, now_ms: i64, wakeups: &mut Wakeups) -> bool {
+        let Some(Slot { demand: Demand::Waiting(turn), .. }) = self.get(id) else { return false };
         let turn = *turn;
-        self.place(id, |_| Place::Called(turn, now_ms));
-        self.get(id).into_iter().for_each(|slot| slot.post(calls));
+        self.set_demand(id, |_| Demand::Woken(turn, now_ms));
+        self.get(id).into_iter().for_each(|slot| slot.wake(wakeups));
         true
     }
 
-    fn place(&mut self, id: SlotId, place: impl FnOnce(i32) -> Place) {
+    fn set_demand(&mut self, id: SlotId, demand: impl FnOnce(i32) -> Demand) {
         let Some(priority) = self.get(id).map(|s| s.spec.priority) else { return };
         match (&mut self.one, &mut self.many) {
-            (Some(one), _) => one.1.place = place(priority),
-            (None, Some(many)) => many.place(id, place(priority)),
+            (Some(one), _) => one.1.demand = demand(priority),
+            (None, Some(many)) => many.set_demand(id, demand(priority)),
             (None, None) => {}
         }
     }
 
-    pub(super) fn nobody_waits(&self) -> bool {
+    pub(super) fn any_waiting(&self) -> bool {
         match (&self.one, &self.many) {
-            (Some(one), _) => !one.1.is_in_line(),
-            (None, many) => many.as_ref().is_none_or(|m| m.line.is_empty()),
+            (Some(one), _) => one.1.is_waiting(),
+            (None, many) => many.as_ref().is_some_and(|m| !m.waiting.is_empty()),
         }
     }
 
-    /// Wakes those whose turn it is, as many as there are messages less those that were woken for them already.
-    /// While one of a higher priority is hungry, no lower one is woken. Whoever is left behind in line is not forgotten
-    /// when those who were woken do not come.
-    pub(super) fn call_for(&mut self, messages: u64, now_ms: i64, calls: &mut Calls) {
+    /// Wakes waiting consumers in their turn, as many as there are messages beyond those reserved. While one of a
+    /// higher priority is starved, no lower one is woken. For those left waiting a check is requested.
+    pub(super) fn wake_for(&mut self, messages: u64, now_ms: i64, wakeups: &mut Wakeups) {
         if let Some(one) = &self.one {
             let id = one.0;
             if messages > 0 {
-                self.call(id, now_ms, calls);
+                self.wake(id, now_ms, wakeups);
             }
             return;
         }
         let Some(many) = &mut self.many else { return };
-        many.drop_calls(now_ms);
-        let mut left = messages.saturating_sub(many.called.len() as u64);
-        let top = many.called.first_key_value().map(|(turn, _)| turn.0);
-        let mut top = top.into_iter().chain(many.line.first_key_value().map(|(turn, _)| turn.0)).min();
-        while let Some((turn, id)) = many.line.first_key_value().map(|(turn, id)| (*turn, *id)) {
+        many.drop_lapsed(now_ms);
+        let mut left = messages.saturating_sub(many.reserved.len() as u64);
+        let top = many.reserved.first_key_value().map(|(turn, _)| turn.0);
+        let mut top = top.into_iter().chain(many.waiting.first_key_value().map(|(turn, _)| turn.0)).min();
+        while let Some((turn, id)) = many.waiting.first_key_value().map(|(turn, id)| (*turn, *id)) {
             if left == 0 || *top.get_or_insert(turn.0) != turn.0 {
-                return many.look_by(now_ms + CALL_MS_MAX);
+                return many.request_check(now_ms + RESERVATION_MS_MAX);
             }
-            many.place(id, Place::Called(turn, now_ms));
-            many.slots.get(&id).into_iter().for_each(|slot| slot.post(calls));
+            many.set_demand(id, Demand::Woken(turn, now_ms));
+            many.slots.get(&id).into_iter().for_each(|slot| slot.wake(wakeups));
             left -= 1;
         }
     }
 
-    /// Whether one of a higher priority is hungry.
-    pub(super) fn hungry_above(&mut self, priority: i32, now_ms: i64) -> bool {
+    /// Wakes as many waiting consumers as there are messages, whatever is reserved.
+    pub(super) fn wake_beyond_reserved(&mut self, messages: u64, now_ms: i64, wakeups: &mut Wakeups) {
+        let reserved = self.many.as_ref().map_or(0, |many| many.reserved.len() as u64);
+        self.wake_for(messages.saturating_add(reserved), now_ms, wakeups);
+    }
+
+    /// Whether a consumer of a higher priority is starved.
+    pub(super) fn any_starved_above(&mut self, priority: i32, now_ms: i64) -> bool {
         let Some(many) = &mut self.many else { return false };
-        many.drop_calls(now_ms);
+        many.drop_lapsed(now_ms);
         let first = |of: &BTreeMap<Turn, SlotId>| of.first_key_value().map(|(turn, _)| turn.0.0);
-        first(&many.line).max(first(&many.called)).is_some_and(|p| p > priority)
+        first(&many.waiting).max(first(&many.reserved)).is_some_and(|p| p > priority)
     }
 
-    pub(super) fn is_hungry(&self, id: SlotId, now_ms: i64) -> bool {
-        self.get(id).is_some_and(|s| s.is_hungry(now_ms))
+    pub(super) fn is_starved(&self, id: SlotId, now_ms: i64) -> bool {
+        self.get(id).is_some_and(|s| s.is_starved(now_ms))
     }
 
-    /// Whether anybody is hungry.
-    pub(super) fn any_hungry(&mut self, now_ms: i64) -> bool {
+    pub(super) fn any_starved(&mut self, now_ms: i64) -> bool {
         match (&self.one, &mut self.many) {
-            (Some(one), _) => one.1.is_hungry(now_ms),
+            (Some(one), _) => one.1.is_starved(now_ms),
             (None, None) => false,
             (None, Some(many)) => {
-                many.drop_calls(now_ms);
-                !(many.line.is_empty() && many.called.is_empty())
+                many.drop_lapsed(now_ms);
+                !(many.waiting.is_empty() && many.reserved.is_empty())
             }
         }
     }

@@ -1,6 +1,7 @@
-//! What a subscription knows under its lock: its sources, its consumers, who holds what, what came back.
+//! The state of a subscription under its lock: sources, consumers, unacknowledged and requeued messages.
 //!
-//! Handing out is in `hand_out`, taking back in `settle`, waking in `waiting`, death in `mortality`.
+//! It owns the bookkeeping. Pulling is in `pull`, the choice of the next message in `next`, acknowledging and
+//! requeueing in `settle`, waking in `waiting`, expiry and length limits in `limits`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use inver_storage::{Cursor, CursorId, Offset, StoredBatch, Stream};
 use rustc_hash::FxHashMap;
 
 use super::consumer::{AttachError, ConsumerSpec};
-use super::keys::Keys;
-use super::mortality::Mortality;
-use super::slots::{Calls, Own, Slot, SlotId, Slots};
+use super::keys::KeyOwners;
+use super::limits::LimitState;
+use super::slots::{Assigned, Slot, SlotId, Slots, Wakeups};
 use super::source::memory::{Pushed, spill_made};
 use super::source::{MemoryBounds, MemorySource, Source, StreamSource};
 use super::{Delivery, DeliveryId, Depth, Mode, Subscription};
@@ -21,54 +22,53 @@ use crate::spec::DropReason;
 pub(super) struct State {
     pub(super) mode: Mode,
     pub(super) sources: Vec<Source>,
-    /// Which source is asked next.
-    pub(super) turn: usize,
-    /// Messages that came back, without their records: handed out before all others.
-    pub(super) returned: BTreeMap<DeliveryId, Returned>,
-    /// The message that was looked at and not taken. It waits as those that came back do.
-    pub(super) head: Option<Box<Delivery>>,
-    /// What consumers hold, those that stopped among them.
-    pub(super) hands: FxHashMap<SlotId, Hand>,
+    /// The source that is asked next.
+    pub(super) next_source: usize,
+    /// Messages that were requeued, without their records: delivered before all others.
+    pub(super) requeued: BTreeMap<DeliveryId, Requeued>,
+    /// A message that was taken from its source and not delivered. It is delivered in its order, as requeued ones.
+    pub(super) peeked: Option<Box<Delivery>>,
+    /// Unacknowledged messages, also of consumers that stopped.
+    pub(super) in_flight_by_consumer: FxHashMap<SlotId, InFlight>,
     pub(super) unacked: u64,
     pub(super) slots: Slots,
     next_slot: SlotId,
-    /// Passive consumers that asked while a load was under way: told when it is done.
-    pub(super) asking: Vec<ConsumerSpec>,
-    pub(super) keys: Keys,
+    /// Passive consumers that pulled during a load: woken at its end.
+    pub(super) passive_waiting: Vec<ConsumerSpec>,
+    pub(super) keys: KeyOwners,
     pub(super) closed: bool,
-    pub(super) mortality: Mortality,
-    pub(super) calls: Calls,
+    pub(super) limits: LimitState,
+    pub(super) wakeups: Wakeups,
 }
 
-/// What one consumer holds.
+/// The unacknowledged messages of one consumer.
 #[derive(Default)]
-pub(super) struct Hand {
-    pub(super) held: FxHashMap<DeliveryId, Held>,
-    /// Bytes of records that are kept in memory for it.
+pub(super) struct InFlight {
+    pub(super) unacked: FxHashMap<DeliveryId, UnackedMessage>,
+    /// Bytes of records that stay in memory for it.
     pub(super) bytes: usize,
 }
 
-/// A message that a consumer holds. Its record is not here: a stream is read again, a queue in memory keeps it.
-pub(super) struct Held {
+/// A delivered and unacknowledged message. Its record is not here: a stream is read again, a queue in memory keeps it.
+pub(super) struct UnackedMessage {
     /// KeyShared: its key.
     pub(super) key: u64,
     pub(super) redelivered: u32,
     pub(super) value_bytes: u32,
 }
 
-/// A message that came back.
+/// A message that was delivered, or assigned, and waits again.
 #[derive(Clone, Copy)]
-pub(super) struct Returned {
+pub(super) struct Requeued {
     pub(super) redelivered: u32,
     pub(super) value_bytes: u32,
-    /// It dies as soon as its record was read.
-    pub(super) doomed: Option<DropReason>,
+    /// Set when it is to be dropped as soon as its record is read.
+    pub(super) drop_reason: Option<DropReason>,
 }
 
-/// Reads that must be run beside the lock: which source, for whom, and the read.
+/// A read from the disk to be run outside the lock: for which source, and whether for requeued messages.
 pub(super) struct Load {
     pub(super) source: usize,
-    /// For messages that came back, else for the next ones.
     pub(super) again: bool,
     pub(super) read: inver_storage::ColdRead,
 }
@@ -78,18 +78,18 @@ impl State {
         State {
             mode,
             sources: Vec::with_capacity(sources),
-            turn: 0,
-            returned: BTreeMap::new(),
-            head: None,
-            hands: FxHashMap::default(),
+            next_source: 0,
+            requeued: BTreeMap::new(),
+            peeked: None,
+            in_flight_by_consumer: FxHashMap::default(),
             unacked: 0,
             slots: Slots::default(),
             next_slot: 0,
-            asking: Vec::new(),
-            keys: Keys::default(),
+            passive_waiting: Vec::new(),
+            keys: KeyOwners::default(),
             closed: false,
-            mortality: Mortality::default(),
-            calls: Calls::new(),
+            limits: LimitState::default(),
+            wakeups: Wakeups::new(),
         }
     }
 
@@ -118,25 +118,25 @@ impl State {
         Ok(())
     }
 
-    // ---- how full it is
+    // ---- depth
 
     pub(super) fn depth(&self) -> Depth {
         Depth { ready: self.submitted(), unacked: self.unacked, consumers: self.slots.len() }
     }
 
-    /// Messages taken from their source that wait all the same.
-    fn set_aside(&self) -> u64 {
-        self.returned.len() as u64 + u64::from(self.head.is_some()) + self.keys.ahead as u64
+    /// Messages that were taken from their source and wait all the same.
+    fn waiting_outside_sources(&self) -> u64 {
+        self.requeued.len() as u64 + u64::from(self.peeked.is_some()) + self.keys.assigned as u64
     }
 
-    /// Messages that wait and can be handed out.
+    /// Messages that wait and can be delivered.
     pub(super) fn ready(&self) -> u64 {
-        self.sources.iter().map(Source::ready).sum::<u64>() + self.set_aside()
+        self.sources.iter().map(Source::ready).sum::<u64>() + self.waiting_outside_sources()
     }
 
-    /// Messages that wait, those not yet visible included.
+    /// Messages that wait, uncommitted ones included.
     pub(super) fn submitted(&self) -> u64 {
-        self.sources.iter().map(Source::submitted).sum::<u64>() + self.set_aside()
+        self.sources.iter().map(Source::submitted).sum::<u64>() + self.waiting_outside_sources()
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -162,7 +162,7 @@ impl State {
         self.sources.iter().filter_map(|s| s.cursor().map(Cursor::id)).collect()
     }
 
-    // ---- consumers come and go
+    // ---- consumers attach and leave
 
     pub(super) fn attach(&mut self, spec: ConsumerSpec) -> Result<SlotId, AttachError> {
         if self.closed {
@@ -182,57 +182,57 @@ impl State {
         Ok(id)
     }
 
-    /// A consumer takes no more; what it holds stays its own. True if it was the last one.
+    /// Ends a consumer's deliveries; its unacknowledged messages stay its own. True if it was the last consumer.
     pub(super) fn stop(&mut self, slot: SlotId) -> bool {
         let was_active = self.active() == Some(slot);
-        let Some(gone) = self.slots.remove(slot) else { return false };
-        self.recall(slot, gone.own);
+        let Some(stopped) = self.slots.remove(slot) else { return false };
+        self.unassign(slot, stopped.assigned);
         if self.mode == Mode::Failover && was_active && !self.closed {
-            // Whoever is active now may not be waiting.
+            // The new active consumer may not be waiting.
             if let Some(active) = self.active() {
-                self.post(active);
+                self.wake(active);
             }
         }
         self.wake_waiting();
         self.slots.is_empty()
     }
 
-    /// What a consumer holds comes back. Whether that was anything.
-    pub(super) fn return_all(&mut self, slot: SlotId) -> bool {
-        let Some(hand) = self.hands.get(&slot) else { return false };
-        let held: Vec<DeliveryId> = hand.held.keys().copied().collect();
-        self.give_back(slot, &held);
-        self.hands.remove(&slot);
-        !held.is_empty()
+    /// Requeues all unacknowledged messages of a consumer; whether there were any.
+    pub(super) fn requeue_all(&mut self, slot: SlotId) -> bool {
+        let Some(in_flight) = self.in_flight_by_consumer.get(&slot) else { return false };
+        let ids: Vec<DeliveryId> = in_flight.unacked.keys().copied().collect();
+        self.requeue(slot, &ids);
+        self.in_flight_by_consumer.remove(&slot);
+        !ids.is_empty()
     }
 
-    /// KeyShared: messages set aside for a consumer go back to where all can have them.
-    pub(super) fn recall(&mut self, slot: SlotId, own: impl IntoIterator<Item = Own>) {
-        for Own { id, key, redelivered, value_bytes } in own {
-            self.keys.ahead -= 1;
+    /// KeyShared: makes messages that were assigned to a consumer available to all.
+    pub(super) fn unassign(&mut self, slot: SlotId, assigned: impl IntoIterator<Item = Assigned>) {
+        for Assigned { id, key, redelivered, value_bytes } in assigned {
+            self.keys.assigned -= 1;
             self.keys.release(key, slot);
-            self.put_back(id, Returned { redelivered, value_bytes, doomed: None });
+            self.put_back(id, Requeued { redelivered, value_bytes, drop_reason: None });
         }
     }
 
-    /// Returns the stream of a memory's part in the log, which is to be deleted.
+    /// Ends everything. Returns the stream of a memory source's spilled part, which the caller deletes.
     pub(super) fn close(&mut self) -> Option<Stream> {
         self.closed = true;
         let spilled = self.memory().and_then(|m| m.spilled_stream().cloned());
         for slot in self.slots.take_all() {
-            slot.post(&mut self.calls);
+            slot.wake(&mut self.wakeups);
         }
-        self.answer_asking();
-        self.keys = Keys::default();
+        self.wake_passive();
+        self.keys = KeyOwners::default();
         self.sources.clear();
-        self.returned.clear();
-        self.head = None;
-        self.hands.clear();
+        self.requeued.clear();
+        self.peeked = None;
+        self.in_flight_by_consumer.clear();
         self.unacked = 0;
         spilled
     }
 
-    // ---- messages come in
+    // ---- messages arrive
 
     pub(super) fn push(&mut self, of: &Arc<Subscription>, batch: &Batch, topic: Option<&Arc<str>>) {
         if self.closed {
@@ -240,43 +240,43 @@ impl State {
         }
         let Some(Source::Memory(memory)) = self.sources.first_mut() else { return };
         if self.slots.is_empty() && memory.drops() {
-            // Best effort, and nobody is there.
+            // Best effort, and no consumer is attached.
             memory.count_dropped(u64::from(batch.record_count()));
             of.context.counters.dropped.increment(u64::from(batch.record_count()));
             return;
         }
         match memory.push(batch, topic) {
-            Pushed::Held => {}
+            Pushed::Kept => {}
             Pushed::Refused => of.context.counters.dropped.increment(u64::from(batch.record_count())),
             Pushed::ToSpill => spill(memory, of, batch, topic),
         }
         self.wake_waiting();
     }
 
-    /// Whether the first message that came back is to die.
-    pub(super) fn has_doomed(&self) -> bool {
-        self.returned.first_key_value().is_some_and(|(_, returned)| returned.doomed.is_some())
+    /// Whether the first requeued message is to be dropped.
+    pub(super) fn drops_requeued(&self) -> bool {
+        self.requeued.first_key_value().is_some_and(|(_, requeued)| requeued.drop_reason.is_some())
     }
 
-    /// There is more to see in a stream.
+    /// Handles a stream's new high watermark.
     fn advanced(&mut self) {
         self.wake_waiting();
-        self.answer_asking();
+        self.wake_passive();
     }
 
-    fn answer_asking(&mut self) {
-        self.calls.extend(self.asking.drain(..).map(|spec| (spec.mailbox, spec.token)));
+    fn wake_passive(&mut self) {
+        self.wakeups.extend(self.passive_waiting.drain(..).map(|spec| (spec.mailbox, spec.token)));
     }
 
     pub(super) fn loaded(&mut self, source: usize, again: bool, batches: Vec<StoredBatch>) {
         if self.sources.get_mut(source).is_some_and(|s| s.loaded(again, batches)) {
             self.wake_waiting();
         }
-        self.answer_asking();
+        self.wake_passive();
     }
 }
 
-/// Puts a batch into a queue's part in the log, which is made with the first.
+/// Writes a batch to the spilled part of a queue in memory, which is made for the first one.
 fn spill(memory: &mut MemorySource, of: &Arc<Subscription>, batch: &Batch, topic: Option<&Arc<str>>) {
     let log = &of.context.log;
     if !memory.has_spill() {
@@ -286,11 +286,12 @@ fn spill(memory: &mut MemorySource, of: &Arc<Subscription>, batch: &Batch, topic
         }
     }
     if let Err(error) = memory.spill(&of.context, batch, topic) {
-        tracing::error!(queue = %of.name, %error, "messages lost: memory is full and the log refuses");
+        let messages = batch.record_count();
+        tracing::error!(queue = %of.name, messages, %error, "messages lost: failed to spill to the log");
     }
 }
 
-/// A stream as a source that wakes the subscription.
+/// A source over a stream that notifies the subscription.
 fn listening(of: &Arc<Subscription>, stream: Stream, cursor: Option<Cursor>, from: Offset) -> StreamSource {
     let listener = Arc::new(WeakListener(Arc::downgrade(of)));
     let listening = stream.listen(listener, 0);
@@ -299,11 +300,10 @@ fn listening(of: &Arc<Subscription>, stream: Stream, cursor: Option<Cursor>, fro
     source
 }
 
-/// The log must not keep a subscription alive.
+/// A listener that does not keep its subscription alive.
 struct WeakListener(std::sync::Weak<Subscription>);
 
 impl inver_storage::Listener for WeakListener {
-    /// A stream has something new to read.
     fn advanced(&self, _token: u64) {
         if let Some(subscription) = self.0.upgrade() {
             subscription.locked(State::advanced);

@@ -1,4 +1,4 @@
-//! What needs a look inside: bounds that are large, and batches that are pushed without a publisher.
+//! Tests of internals: large bounds, and batches that are pushed without a publisher.
 
 use inver_storage::batch::BatchBuilder;
 use inver_storage::{Log, LogOptions};
@@ -122,7 +122,7 @@ fn best_effort_messages_for_nobody_are_not_kept() {
 }
 
 #[test]
-fn a_line_behind_called_consumers_is_looked_at_once() {
+fn consumers_behind_reservations_are_checked_once() {
     let (_dir, broker) = broker();
     let subscription = memory(&broker);
     let mut consumers: Vec<_> =
@@ -132,7 +132,7 @@ fn a_line_behind_called_consumers_is_looked_at_once() {
         consumer.pull(1, usize::MAX, &mut Vec::new());
     }
     (0..100).for_each(|_| subscription.push(&batch(1), None));
-    // All were called, nobody is behind them; two come again and wait behind the third.
+    // All were woken and none waits behind them; two pull again and wait behind the third.
     assert!(clockwork.take(i64::MAX).len() <= 1);
     for consumer in &mut consumers[..2] {
         while consumer.pull(100, usize::MAX, &mut Vec::new()).more {}

@@ -1,4 +1,4 @@
-//! Reading once more what was handed out and came back: by offset, and fast where the offsets follow each other.
+//! Repeated reads of a stream: requeued and rejected messages by offset, sequentially where offsets are adjacent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use inver_storage::{ColdRead, Offset, Read, ReadError, StoredBatch, Stream, Stre
 
 use super::{Open, Taken, span};
 
-/// The batches around the offset that was asked for last; dropped when nothing is asked for any more.
+/// The batches around the offset that was read last.
 #[derive(Default)]
 pub(super) struct Again {
     open: Option<Open>,
     batches: VecDeque<StoredBatch>,
     pub(super) loading: bool,
-    /// What was asked for when the last load began; none once it was answered.
+    /// The offset for which the last load was started; none once it was answered.
     asked: Option<u64>,
 }
 
-/// What was found.
+/// The result of a repeated read.
 pub(super) enum Found {
     Taken(Taken),
     Load(ColdRead),
@@ -67,7 +67,7 @@ impl Again {
                 Ok(Read::Ready(batches)) if batches.first().is_some_and(covers) => {
                     self.batches.extend(batches);
                 }
-                // Compacted away, or trimmed, since it was handed out.
+                // It was compacted away, or trimmed, after its delivery.
                 Ok(Read::Ready(_)) | Err(ReadError::OutOfRange { .. } | ReadError::Deleted) => {
                     return Found::Gone;
                 }
@@ -78,14 +78,14 @@ impl Again {
                     return Found::Load(cold);
                 }
                 Err(error) => {
-                    tracing::error!(stream = %stream.id(), offset, %error, "cannot read again");
+                    tracing::error!(stream = %stream.id(), offset, %error, "failed to read a message again");
                     return Found::Later;
                 }
             }
         }
     }
 
-    /// A load came to its end. Whether it is worth asking again: a failed read is not, at once and for ever.
+    /// Takes the result of a load. Whether a retry is useful: a failed read is not retried at once.
     pub(super) fn loaded(&mut self, batches: Vec<StoredBatch>, start: Offset) -> bool {
         self.loading = false;
         self.batches = batches.into();

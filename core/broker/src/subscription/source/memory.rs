@@ -1,8 +1,8 @@
-//! Batches in memory as a source, and their overflow in the log.
+//! Memory source: batches in memory, and their spilled part in the log.
 //!
-//! A queue that is full either refuses, or goes on in a stream of its own that ends with the process. Until
-//! that part was consumed everything goes behind it, so memory always holds what is older. Both parts share
-//! one numbering: offsets tell the order of all messages, wherever they lay.
+//! A full queue either refuses new messages, or spills them to a stream of its own that is deleted with the process.
+//! Until the spilled part is consumed all new messages are spilled, so memory always holds the older ones. Both parts
+//! share one numbering: offsets give the order of all messages.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,48 +13,47 @@ use inver_storage::{Entry, Offset, StoredBatch, Stream, SubmitError};
 use rustc_hash::FxHashMap;
 
 use super::super::Delivery;
-use super::super::hand_out::size;
+use super::super::pull::size;
 use super::{Offer, Open, StreamSource, Taken};
 use crate::context::Context;
 use crate::rows;
 
-/// Consumed messages of the part in the log are trimmed this many at a time.
+/// Consumed messages of the spilled part are trimmed this many at a time.
 const SPILL_TRIM_MESSAGES: u64 = 4096;
 
-/// An empty table of messages that are out gives its memory back from this capacity on.
-const OUT_KEPT: usize = 4096;
+/// An empty table of taken messages with a larger capacity is released.
+const EMPTY_CAPACITY_KEPT: usize = 4096;
 
-/// What a queue in memory holds at most, and what happens then.
+/// The bounds of a queue in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryBounds {
     /// Messages.
     pub messages_max: u64,
     /// Bytes of batches.
     pub bytes_max: u64,
-    /// At the bound.
+    /// What happens at the bound.
     pub when_full: WhenFull,
 }
 
 /// What a full queue in memory does with a new message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// It refuses the new message and counts it; also while nobody consumes.
+    /// It is refused and counted; also while no consumer is attached.
     DropNewest,
-    /// It goes on in the log until what is there was consumed. Nothing of it survives a restart.
+    /// It is spilled to the log until the spilled part is consumed. Nothing of it survives a restart.
     Spill,
 }
 
-/// What became of a pushed batch.
+/// The outcome of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::subscription) enum Pushed {
-    Held,
+    Kept,
     Refused,
-    /// It has to go on in the log: see [`MemorySource::spill`].
+    /// The caller spills it to the log: see [`MemorySource::spill`].
     ToSpill,
 }
 
-/// A batch from a queue in memory, shared with all other receivers: who gets the same bytes at the same place got
-/// the same batch.
+/// A batch from a queue in memory, shared with all other receivers: equal addresses of the bytes mean the same batch.
 #[derive(Clone, Debug)]
 pub struct LiveBatch {
     /// The record batch.
@@ -65,7 +64,7 @@ pub struct LiveBatch {
     pub topic: Option<Arc<str>>,
 }
 
-/// A batch in memory that was not handed out yet.
+/// A batch in memory that was not taken yet.
 struct Waiting {
     bytes: Bytes,
     /// The offset of its first message.
@@ -74,31 +73,31 @@ struct Waiting {
     topic: Option<Arc<str>>,
 }
 
-/// The part in the log.
+/// The spilled part.
 struct Spill {
     source: StreamSource,
-    /// Added to the stream's offsets (modulo 2^64) it gives those of the whole queue.
+    /// Added to the stream's offsets (modulo 2^64) this gives those of the whole queue.
     shift: u64,
-    /// From which offset of the stream on messages came with the batch of which topic.
+    /// (First offset in the stream, source topic), ascending.
     topics: VecDeque<(u64, Option<Arc<str>>)>,
 }
 
-/// See the module's text.
+/// A queue in memory.
 pub(in crate::subscription) struct MemorySource {
     bounds: MemoryBounds,
     batches: VecDeque<Waiting>,
     open: Option<Open>,
-    /// The offset of the next message to come in.
+    /// The offset of the next message pushed.
     end: u64,
-    /// Messages held, those of the open batch among them.
-    held: u64,
+    /// Messages in memory, those of the open batch included.
+    messages: u64,
     bytes: u64,
-    /// Messages and bytes of the open batch that count as held.
+    /// Messages and bytes of the open batch that are still counted.
     open_rest: (u64, u64),
     dropped: u64,
-    /// Messages that are in somebody's hands, or came back.
-    out: FxHashMap<u64, (Record, Option<Arc<str>>)>,
-    /// In a box: most queues never have one.
+    /// Messages that were taken and not settled: unacknowledged or requeued.
+    taken: FxHashMap<u64, (Record, Option<Arc<str>>)>,
+    /// Boxed: most queues never spill.
     spill: Option<Box<Spill>>,
 }
 
@@ -109,17 +108,17 @@ impl MemorySource {
             batches: VecDeque::new(),
             open: None,
             end: 0,
-            held: 0,
+            messages: 0,
             bytes: 0,
             open_rest: (0, 0),
             dropped: 0,
-            out: FxHashMap::default(),
+            taken: FxHashMap::default(),
             spill: None,
         }
     }
 
     pub(super) fn ready(&self) -> u64 {
-        self.held + self.spill.as_ref().map_or(0, |s| s.source.submitted())
+        self.messages + self.spill.as_ref().map_or(0, |s| s.source.submitted())
     }
 
     /// Messages that were refused.
@@ -127,12 +126,12 @@ impl MemorySource {
         self.dropped
     }
 
-    /// Whether it refuses what it has no room for.
+    /// Whether it refuses messages at its bound.
     pub(in crate::subscription) fn drops(&self) -> bool {
         self.bounds.when_full == WhenFull::DropNewest
     }
 
-    /// Messages were refused before they came here.
+    /// Counts messages that were refused by the caller.
     pub(in crate::subscription) fn count_dropped(&mut self, messages: u64) {
         self.dropped += messages;
     }
@@ -141,10 +140,10 @@ impl MemorySource {
         self.spill.as_ref().is_some_and(|s| s.source.is_loading())
     }
 
-    /// Whether a batch would go beyond the bound. One batch always has room.
+    /// Whether a batch would exceed the bound. An empty queue has room for any batch.
     fn is_full_for(&self, batch: &Bytes, messages: u64) -> bool {
-        self.held > 0
-            && (self.held + messages > self.bounds.messages_max
+        self.messages > 0
+            && (self.messages + messages > self.bounds.messages_max
                 || self.bytes + batch.len() as u64 > self.bounds.bytes_max)
     }
 
@@ -154,8 +153,8 @@ impl MemorySource {
             if !spill.source.is_drained() {
                 return Pushed::ToSpill;
             }
-            // What is in the log was consumed: the numbers go on behind it.
-            if self.held == 0 {
+            // The spilled part was consumed: its offsets are continued.
+            if self.messages == 0 {
                 self.end = spill.source.position().wrapping_add(spill.shift).max(self.end);
             }
         }
@@ -173,12 +172,12 @@ impl MemorySource {
             topic: topic.cloned(),
         });
         self.end += batch.header().offset_span().max(messages);
-        self.held += messages;
+        self.messages += messages;
         self.bytes += batch.bytes().len() as u64;
-        Pushed::Held
+        Pushed::Kept
     }
 
-    /// Whether the part in the log is there; else [`begin_spill`](Self::begin_spill) comes first.
+    /// Whether the spilled part exists; else [`begin_spill`](Self::begin_spill) makes it.
     pub(in crate::subscription) fn has_spill(&self) -> bool {
         self.spill.is_some()
     }
@@ -187,7 +186,7 @@ impl MemorySource {
         self.spill = Some(Box::new(Spill { source, shift: 0, topics: VecDeque::new() }));
     }
 
-    /// Puts a batch into the part in the log.
+    /// Writes a batch to the spilled part.
     pub(in crate::subscription) fn spill(
         &mut self,
         context: &Context,
@@ -210,41 +209,41 @@ impl MemorySource {
         Ok(())
     }
 
-    /// What of the part in the log was consumed and can be trimmed.
+    /// The offset up to which the spilled part was consumed and can be trimmed.
     pub(in crate::subscription) fn spill_consumed(&self) -> Option<(Stream, Offset)> {
         let source = &self.spill.as_ref()?.source;
         let far = source.position() >= source.stream.start().0 + SPILL_TRIM_MESSAGES;
         far.then(|| (source.stream.clone(), Offset(source.position())))
     }
 
-    /// The stream of the part in the log, to be deleted.
+    /// The stream of the spilled part.
     pub(in crate::subscription) fn spilled_stream(&self) -> Option<&Stream> {
         self.spill.as_ref().map(|s| &s.source.stream)
     }
 
-    /// The next batch as a whole, for those who never [`take`](Self::take) singly. It counts as consumed.
+    /// Takes a whole batch, which counts as consumed; never mixed with [`take`](Self::take).
     pub(in crate::subscription) fn take_batch(&mut self) -> Option<LiveBatch> {
         let Waiting { bytes, messages, topic, .. } = self.batches.pop_front()?;
-        self.held -= messages;
+        self.messages -= messages;
         self.bytes -= bytes.len() as u64;
         Some(LiveBatch { bytes, messages, topic })
     }
 
     pub(super) fn take(&mut self, read_bytes: usize) -> Offer {
-        match (self.take_held(), &mut self.spill) {
+        match (self.take_from_memory(), &mut self.spill) {
             (Some(taken), _) => Offer::Taken(taken),
             (None, Some(spill)) => spill.take(read_bytes),
             (None, None) => Offer::Empty,
         }
     }
 
-    fn take_held(&mut self) -> Option<Taken> {
+    fn take_from_memory(&mut self) -> Option<Taken> {
         loop {
             if let Some(open) = &mut self.open {
                 if let Some(taken) = open.next() {
                     let taken_now = self.open_rest.0.min(1);
                     self.open_rest.0 -= taken_now;
-                    self.held -= taken_now;
+                    self.messages -= taken_now;
                     return Some(taken);
                 }
                 self.close_open();
@@ -258,16 +257,16 @@ impl MemorySource {
         }
     }
 
-    /// The open batch is done, whether or not all of it could be read.
+    /// Ends the open batch, whether or not all of it could be read.
     fn close_open(&mut self) {
         let (messages, bytes) = std::mem::take(&mut self.open_rest);
-        self.held -= messages;
+        self.messages -= messages;
         self.bytes -= bytes;
         self.open = None;
     }
 
     pub(super) fn again(&self, offset: u64) -> Offer {
-        match self.out.get(&offset) {
+        match self.taken.get(&offset) {
             Some((record, topic)) => {
                 Offer::Taken(Taken { offset, record: record.clone(), topic: topic.clone(), redelivered: 0 })
             }
@@ -276,18 +275,18 @@ impl MemorySource {
     }
 
     pub(super) fn keep(&mut self, delivery: &Delivery) -> usize {
-        self.out.insert(delivery.id.offset, (delivery.record.clone(), delivery.topic.clone()));
+        self.taken.insert(delivery.id.offset, (delivery.record.clone(), delivery.topic.clone()));
         size(&delivery.record)
     }
 
     pub(super) fn kept_bytes(&self, offset: u64) -> usize {
-        self.out.get(&offset).map_or(0, |(record, _)| size(record))
+        self.taken.get(&offset).map_or(0, |(record, _)| size(record))
     }
 
     pub(super) fn settled(&mut self, offset: u64) {
-        self.out.remove(&offset);
-        if self.out.is_empty() && self.out.capacity() > OUT_KEPT {
-            self.out = FxHashMap::default();
+        self.taken.remove(&offset);
+        if self.taken.is_empty() && self.taken.capacity() > EMPTY_CAPACITY_KEPT {
+            self.taken = FxHashMap::default();
         }
     }
 
@@ -299,7 +298,7 @@ impl MemorySource {
         let skipped = self.ready();
         self.batches.clear();
         self.open = None;
-        (self.held, self.bytes, self.open_rest) = (0, 0, (0, 0));
+        (self.messages, self.bytes, self.open_rest) = (0, 0, (0, 0));
         if let Some(spill) = &mut self.spill {
             spill.source.skip_all();
         }
@@ -324,7 +323,7 @@ impl Spill {
     }
 }
 
-/// The entry that makes the stream of a part in the log, which a restart deletes.
+/// The entry that creates the stream of a spilled part, which a restart deletes.
 pub(in crate::subscription) fn spill_made(stream: inver_storage::StreamId) -> Entry {
     let mut entry = Entry::new();
     entry.create_stream(stream);

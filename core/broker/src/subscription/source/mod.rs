@@ -1,4 +1,4 @@
-//! Where a subscription's messages come from: a stream of the log, or batches held in memory.
+//! Message sources of a subscription: a stream of the log, or batches in memory.
 
 mod again;
 pub(super) mod memory;
@@ -22,29 +22,29 @@ pub(super) struct Taken {
     pub(super) offset: u64,
     pub(super) record: Record,
     pub(super) topic: Option<Arc<str>>,
-    /// How often it came back in an earlier life of the process.
+    /// How often it was requeued before the process started.
     pub(super) redelivered: u32,
 }
 
-/// What a source had to offer.
+/// The result of asking a source for a message.
 pub(super) enum Offer {
     Taken(Taken),
-    /// Nothing now; a wake-up will come.
+    /// None now; a wake-up follows.
     Empty,
-    /// The records are on the disk: load them and hand them to [`Source::loaded`].
+    /// The records are on the disk: the caller runs the read and passes the result to [`Source::loaded`].
     Load(ColdRead),
-    /// Asked for again, and no longer there.
+    /// The message no longer exists.
     Gone,
 }
 
-/// One of them.
+/// A source.
 pub(super) enum Source {
     Stream(StreamSource),
     Memory(MemorySource),
 }
 
 impl Source {
-    /// How many messages can be taken, or can be once the log has committed them.
+    /// Messages that can be taken.
     pub(super) fn ready(&self) -> u64 {
         match self {
             Source::Stream(s) => s.ready(),
@@ -52,7 +52,7 @@ impl Source {
         }
     }
 
-    /// How many messages were submitted and not taken.
+    /// Messages that were submitted and not taken, uncommitted ones included.
     pub(super) fn submitted(&self) -> u64 {
         match self {
             Source::Stream(s) => s.submitted(),
@@ -68,7 +68,7 @@ impl Source {
         }
     }
 
-    /// A message that was taken, and not [settled](Self::settled): its record once more.
+    /// The record of a message that was taken and not [settled](Self::settled).
     pub(super) fn again(&mut self, offset: u64, read_bytes: usize) -> Offer {
         match self {
             Source::Stream(s) => s.again(offset, read_bytes),
@@ -76,14 +76,14 @@ impl Source {
         }
     }
 
-    /// Nothing is asked for again soon.
+    /// Releases what [`again`](Self::again) keeps open.
     pub(super) fn close_again(&mut self) {
         if let Source::Stream(s) = self {
             s.close_again();
         }
     }
 
-    /// A message is in somebody's hands and may be asked for again. The bytes of it that stay in memory for that.
+    /// Keeps a message that was taken, because it may be read again. Returns the bytes that stay in memory for it.
     pub(super) fn keep(&mut self, delivery: &Delivery) -> usize {
         match self {
             Source::Stream(_) => 0,
@@ -91,7 +91,7 @@ impl Source {
         }
     }
 
-    /// The bytes that [`keep`](Self::keep) said.
+    /// The bytes that [`keep`](Self::keep) returned.
     pub(super) fn kept_bytes(&self, offset: u64) -> usize {
         match self {
             Source::Stream(_) => 0,
@@ -99,14 +99,14 @@ impl Source {
         }
     }
 
-    /// A message is done for.
+    /// Releases a message that was acknowledged or dropped.
     pub(super) fn settled(&mut self, offset: u64) {
         if let Source::Memory(m) = self {
             m.settled(offset);
         }
     }
 
-    /// What a [`ColdRead`] brought, nothing if it failed; whether it is worth looking again.
+    /// Takes the result of a [`ColdRead`], which is empty if it failed. Whether a message may be available now.
     pub(super) fn loaded(&mut self, again: bool, batches: Vec<StoredBatch>) -> bool {
         match self {
             Source::Stream(s) => s.loaded(again, batches),
@@ -121,7 +121,7 @@ impl Source {
         }
     }
 
-    /// Throws away all that was submitted: how many messages, and the offsets of those in a stream.
+    /// Removes all submitted messages. Returns how many, and their range of offsets in a stream.
     pub(super) fn skip_all(&mut self) -> (u64, Range<u64>) {
         match self {
             Source::Stream(s) => (s.submitted(), s.skip_all()),
@@ -138,17 +138,17 @@ impl Source {
     }
 }
 
-/// How many offsets a batch takes.
+/// The number of offsets that a batch takes.
 fn span(batch: &Bytes) -> u64 {
     BatchHeader::parse(batch).map_or(1, |h| h.offset_span())
 }
 
-/// The records of one batch, being handed out.
+/// A batch whose records are being taken.
 struct Open {
     base: u64,
-    /// Behind the last offset that the batch takes, whatever its records say.
+    /// The offset after the last one that the batch takes, whatever its records say.
     end: u64,
-    /// Records below this were handed out; a compressed batch's are numbered by its producer, perhaps twice.
+    /// Records below this offset were taken. A compressed batch's offsets are its producer's and may repeat.
     floor: u64,
     records: Records,
     topic: Option<Arc<str>>,
@@ -159,8 +159,8 @@ impl Open {
         match records(bytes) {
             Ok(records) => Some(Open { base, end: base + span(bytes), floor: base, records, topic }),
             Err(error) => {
-                // The log checked it when it came in; a reader can only step over it.
-                tracing::error!(offset = base, %error, "a stored batch cannot be read; its records are skipped");
+                // The log verified it on append; a reader can only skip it.
+                tracing::error!(offset = base, %error, "failed to read a stored batch; skipping its records");
                 None
             }
         }
@@ -178,7 +178,7 @@ impl Open {
                     return Some(Taken { offset, record, topic: self.topic.clone(), redelivered: 0 });
                 }
                 Err(error) => {
-                    tracing::error!(offset = self.base, %error, "the rest of a stored batch cannot be read");
+                    tracing::error!(offset = self.base, %error, "failed to read the rest of a stored batch; skipping it");
                     return None;
                 }
             }

@@ -1,4 +1,4 @@
-//! A stream of the log as a source: read in order, acknowledged records left out.
+//! Stream source: records of a stream of the log in order, without acknowledged ones.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,20 +10,20 @@ use super::again::{Again, Found};
 use super::{Offer, Open};
 use crate::context::Context;
 
-/// See the module's text.
+/// A stream of the log and the position in it.
 pub(in crate::subscription) struct StreamSource {
     pub(in crate::subscription) stream: Stream,
     pub(in crate::subscription) cursor: Option<Cursor>,
-    /// The next offset to hand out.
+    /// The next offset to take.
     next: u64,
     /// Below this, records may have been acknowledged before this process read them.
     holes_below: u64,
-    /// Below this, records may have come back before this process read them.
+    /// Below this, records may have been requeued before this process read them.
     counts_below: u64,
     batches: VecDeque<StoredBatch>,
     open: Option<Open>,
     loading: bool,
-    /// In a box: most have nothing that came back.
+    /// Boxed: most have no requeued messages.
     again: Option<Box<Again>>,
     context: Arc<Context>,
     listening: Option<Listening>,
@@ -63,7 +63,7 @@ impl StreamSource {
         self.ahead(self.stream.high_watermark())
     }
 
-    /// As [`ready`](Self::ready), with those that the log has not committed yet.
+    /// As [`ready`](Self::ready), uncommitted records included.
     pub(super) fn submitted(&self) -> u64 {
         self.ahead(self.stream.next_offset())
     }
@@ -87,7 +87,7 @@ impl StreamSource {
         self.next
     }
 
-    /// Whether everything submitted was handed out.
+    /// Whether everything submitted was taken.
     pub(super) fn is_drained(&self) -> bool {
         self.next >= self.stream.next_offset().0
     }
@@ -130,7 +130,7 @@ impl StreamSource {
             if self.loading {
                 return Offer::Empty;
             }
-            // Trimmed, or acknowledged from elsewhere, before it was read.
+            // Offsets below were trimmed, or acknowledged elsewhere, before they were read.
             self.next = self.next.max(self.stream.start().0).max(self.acked_below());
             if self.next >= self.stream.high_watermark().0 {
                 return Offer::Empty;
@@ -142,11 +142,11 @@ impl StreamSource {
                     self.loading = true;
                     return Offer::Load(cold);
                 }
-                // Trimmed between the look at its start and the read.
+                // It was trimmed after its start was read above.
                 Err(ReadError::OutOfRange { start, .. }) if start.0 > self.next => {}
                 Err(ReadError::Deleted) => return Offer::Empty,
                 Err(error) => {
-                    tracing::error!(stream = %self.stream.id(), offset = self.next, %error, "cannot read");
+                    tracing::error!(stream = %self.stream.id(), offset = self.next, %error, "failed to read from the log");
                     return Offer::Empty;
                 }
             }
@@ -171,7 +171,7 @@ impl StreamSource {
             }
             return Some(Offer::Taken(taken));
         }
-        // Whatever the records said: the batch is done, and is not read again.
+        // The batch is done whatever offsets its records had, and is not read again.
         pass_over(self.cursor.as_ref(), self.next..open.end);
         self.next = self.next.max(open.end);
         self.open = None;
@@ -189,7 +189,7 @@ impl StreamSource {
         }
     }
 
-    /// A failed read is tried again when the stream moves, not at once and for ever.
+    /// Takes the result of a read. A failed read is retried when the stream advances, not at once.
     pub(super) fn loaded(&mut self, again: bool, batches: Vec<StoredBatch>) -> bool {
         if again {
             let start = self.stream.start();
@@ -200,7 +200,7 @@ impl StreamSource {
         !self.batches.is_empty() || self.stream.start().0 > self.next
     }
 
-    /// Skips everything submitted; returns the range that was skipped.
+    /// Skips everything submitted. Returns the range that was skipped.
     pub(super) fn skip_all(&mut self) -> Range<u64> {
         let from = self.next;
         self.next = self.stream.next_offset().0.max(from);
@@ -210,11 +210,11 @@ impl StreamSource {
     }
 }
 
-/// Offsets that no record has: they would hold the durable position, and the data behind it, for ever.
+/// Acknowledges offsets that no record has: otherwise they would hold back the durable position, and with it the data.
 fn pass_over(cursor: Option<&Cursor>, offsets: Range<u64>) {
     if let (Some(cursor), false) = (cursor, offsets.is_empty())
         && let Err(error) = cursor.ack(&[Offset(offsets.start)..Offset(offsets.end)])
     {
-        tracing::debug!(%error, "offsets without a record stay unacknowledged");
+        tracing::debug!(%error, "failed to acknowledge offsets without a record");
     }
 }

@@ -1,0 +1,182 @@
+//! The next message: requeued ones first, then the peeked one, then what the sources hold, in this order of ids.
+//!
+//! Messages over a limit are dropped on the way. KeyShared assigns messages of other owners' keys to these.
+
+use std::sync::Arc;
+
+use inver_storage::batch::Record;
+
+use super::consumer::ConsumerSpec;
+use super::keys::{self, ASSIGNED_MESSAGES_MAX, key_of};
+use super::pull::value_bytes;
+use super::slots::{Assigned, SlotId};
+use super::source::{Offer, Taken};
+use super::state::{Load, Requeued, State};
+use super::{Delivery, DeliveryId, Mode};
+use crate::spec::DropReason;
+
+/// Bytes asked of a stream at a time.
+pub(super) const READ_BYTES: usize = 256 * 1024;
+
+impl State {
+    /// The next message for a consumer.
+    pub(super) fn next_for(
+        &mut self,
+        slot: SlotId,
+        spec: &ConsumerSpec,
+        loads: &mut Vec<Load>,
+    ) -> Option<Delivery> {
+        if self.mode != Mode::KeyShared || spec.passive {
+            return self.next_within_limits(READ_BYTES, loads);
+        }
+        loop {
+            if let Some(assigned) = self.slots.get(slot)?.assigned.front().copied() {
+                let mut gone = false;
+                let taken = self.read_again(assigned.id, READ_BYTES, loads, &mut gone);
+                if taken.is_none() && !gone {
+                    return None;
+                }
+                self.slots.get_mut(slot)?.assigned.pop_front();
+                self.keys.assigned -= 1;
+                self.keys.release(assigned.key, slot);
+                match taken {
+                    Some((record, topic)) => {
+                        let Assigned { id, redelivered, .. } = assigned;
+                        return Some(Delivery { id, record, redelivered, topic });
+                    }
+                    None => continue,
+                }
+            }
+            if self.keys.assigned >= ASSIGNED_MESSAGES_MAX {
+                return None;
+            }
+            let delivery = self.next_within_limits(READ_BYTES, loads)?;
+            let owner = self.owner_of(key_of(&delivery.record));
+            match owner.filter(|owner| *owner != slot) {
+                Some(owner) => self.assign(owner, &delivery),
+                None => return Some(delivery),
+            }
+        }
+    }
+
+    /// KeyShared: the consumer that has messages of this key, else the one that its hash elects.
+    fn owner_of(&self, key: u64) -> Option<SlotId> {
+        let present = self.keys.owner(key).filter(|slot| self.slots.contains(*slot));
+        present.or_else(|| keys::elect(key, self.slots.ids()))
+    }
+
+    /// KeyShared: keeps a message for its owner.
+    fn assign(&mut self, owner: SlotId, delivery: &Delivery) {
+        let (id, key, redelivered) = (delivery.id, key_of(&delivery.record), delivery.redelivered);
+        if let Some(source) = self.sources.get_mut(id.partition as usize) {
+            source.keep(delivery);
+        }
+        let Some(slot) = self.slots.get_mut(owner) else { return };
+        let value_bytes = value_bytes(&delivery.record);
+        slot.assigned.push_back(Assigned { id, key, redelivered, value_bytes });
+        self.keys.assigned += 1;
+        self.keys.claim(key, owner);
+        self.slots.wake(owner, self.limits.now_ms, &mut self.wakeups);
+    }
+
+    /// The next message that no limit drops; those before it are dropped.
+    pub(super) fn next_within_limits(
+        &mut self,
+        read_bytes: usize,
+        loads: &mut Vec<Load>,
+    ) -> Option<Delivery> {
+        while !self.limits.is_round_full() {
+            let (delivery, reason) = self.next_unchecked(read_bytes, loads)?;
+            match reason.or_else(|| self.limits.drop_reason(&delivery)) {
+                None => return Some(delivery),
+                Some(reason) => self.limits.drop_message(delivery.id, delivery.record, reason),
+            }
+        }
+        None
+    }
+
+    /// The next message, and the reason to drop it if one was set before.
+    pub(super) fn next_unchecked(
+        &mut self,
+        read_bytes: usize,
+        loads: &mut Vec<Load>,
+    ) -> Option<(Delivery, Option<DropReason>)> {
+        let next = loop {
+            let first = self.requeued.first_key_value().map(|(id, requeued)| (*id, *requeued));
+            if let Some(peeked) = self.peeked.take_if(|peeked| first.is_none_or(|(id, _)| peeked.id < id)) {
+                break (*peeked, None);
+            }
+            let Some((id, Requeued { redelivered, drop_reason, .. })) = first else {
+                break (self.next_of_sources(read_bytes, loads)?, None);
+            };
+            let mut gone = false;
+            let taken = self.read_again(id, read_bytes, loads, &mut gone);
+            if taken.is_none() && !gone {
+                return None;
+            }
+            let requeued = self.requeued.remove(&id);
+            match taken {
+                Some((record, topic)) => break (Delivery { id, record, redelivered, topic }, drop_reason),
+                None => self.limits.bytes.subtract(requeued.map_or(0, |r| r.value_bytes)),
+            }
+        };
+        self.limits.bytes.subtract(value_bytes(&next.0.record));
+        Some(next)
+    }
+
+    /// The record of a message that was taken before. None while it is being loaded, and when it no longer exists:
+    /// then `gone` is set.
+    fn read_again(
+        &mut self,
+        id: DeliveryId,
+        read_bytes: usize,
+        loads: &mut Vec<Load>,
+        gone: &mut bool,
+    ) -> Option<(Record, Option<Arc<str>>)> {
+        let source = id.partition as usize;
+        match self.sources.get_mut(source).map(|s| s.again(id.offset, read_bytes)) {
+            Some(Offer::Taken(Taken { record, topic, .. })) => return Some((record, topic)),
+            Some(Offer::Load(read)) => loads.push(Load { source, again: true, read }),
+            Some(Offer::Empty) => {}
+            Some(Offer::Gone) | None => *gone = true,
+        }
+        None
+    }
+
+    fn next_of_sources(&mut self, read_bytes: usize, loads: &mut Vec<Load>) -> Option<Delivery> {
+        for _ in 0..self.sources.len() {
+            let at = self.next_source;
+            match self.sources.get_mut(at)?.take(read_bytes) {
+                Offer::Taken(Taken { offset, record, topic, redelivered }) => {
+                    let id = DeliveryId { partition: at as u32, offset };
+                    return Some(Delivery { id, record, redelivered, topic });
+                }
+                Offer::Load(read) => loads.push(Load { source: at, again: false, read }),
+                Offer::Empty | Offer::Gone => {}
+            }
+            self.next_source = (at + 1) % self.sources.len();
+        }
+        None
+    }
+
+    /// Makes a message wait in its old place.
+    pub(super) fn put_back(&mut self, id: DeliveryId, requeued: Requeued) {
+        self.limits.bytes.add(requeued.value_bytes);
+        self.requeued.insert(id, requeued);
+    }
+
+    /// Keeps a message that was taken from its source and not delivered.
+    pub(super) fn put_peeked(&mut self, delivery: Delivery) {
+        self.limits.bytes.add(value_bytes(&delivery.record));
+        // A requeued message took the place of the one peeked before, which is requeued now. Its bytes are already
+        // counted.
+        if let Some(behind) = self.peeked.replace(Box::new(delivery)) {
+            if let Some(source) = self.sources.get_mut(behind.id.partition as usize) {
+                source.keep(&behind);
+            }
+            let value_bytes = value_bytes(&behind.record);
+            let requeued = Requeued { redelivered: behind.redelivered, value_bytes, drop_reason: None };
+            self.requeued.insert(behind.id, requeued);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Pulling: what a consumer gets, how much, and what it is told afterwards.
+
+use inver_storage::batch::Record;
+
+use super::consumer::{ConsumerSpec, Pull};
+use super::keys::{ASSIGNED_MESSAGES_MAX, key_of};
+use super::slots::{SlotId, YIELD_MS_MAX};
+use super::source::{LiveBatch, Source};
+use super::state::{Load, State, UnackedMessage};
+use super::{Delivery, DeliveryId, Mode};
+
+/// Unacknowledged messages of one consumer, whatever its protocol allows.
+pub(super) const UNACKED_MESSAGES_MAX: usize = 1_000_000;
+
+/// Bytes of keys, values and headers of unacknowledged messages of one consumer that stay in memory.
+const UNACKED_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Work that a pull leaves for after the lock.
+#[derive(Default)]
+pub(super) struct AfterPull {
+    /// Messages that were acknowledged by being pulled.
+    pub(super) acked: Vec<DeliveryId>,
+    pub(super) loads: Vec<Load>,
+}
+
+impl State {
+    pub(super) fn pull(
+        &mut self,
+        slot: SlotId,
+        spec: &ConsumerSpec,
+        messages_max: usize,
+        bytes_max: usize,
+        into: &mut Vec<Delivery>,
+        after: &mut AfterPull,
+    ) -> Pull {
+        if self.closed || !(spec.passive || self.slots.contains(slot)) {
+            return Pull { cancelled: true, ..Pull::default() };
+        }
+        let now_ms = self.limits.now_ms;
+        if self.mode == Mode::Shared && messages_max > 0 && self.slots.must_yield(slot, now_ms) {
+            self.slots.end_wait(slot, now_ms);
+            self.slots.wait(slot);
+            self.slots.request_check(now_ms + YIELD_MS_MAX);
+            return Pull::default();
+        }
+        let was_starved = self.slots.end_wait(slot, now_ms);
+        if !self.may_take(slot, spec) {
+            self.slots.wait(slot);
+            self.wake_waiting();
+            return Pull::default();
+        }
+        if messages_max == 0 || bytes_max == 0 {
+            // It was woken and has no room: another is woken in its place.
+            self.wake_waiting();
+            return Pull { more: true, ..Pull::default() };
+        }
+        let Some((messages_left, bytes_left)) = self.room(slot, spec) else {
+            self.wake_waiting();
+            return Pull::default();
+        };
+        self.limits.in_grace = was_starved || self.is_awaited(now_ms);
+        let assigned_full = self.keys.assigned >= ASSIGNED_MESSAGES_MAX;
+        let (messages_max, bytes_max) = (messages_max.min(messages_left), bytes_max.min(bytes_left));
+        let limit = messages_max.min(self.share(spec));
+        let (mut count, mut bytes) = (0, 0);
+        let mut dry = false;
+        while count < limit && bytes < bytes_max {
+            let Some(delivery) = self.next_for(slot, spec, &mut after.loads) else {
+                dry = true;
+                break;
+            };
+            count += 1;
+            bytes += size(&delivery.record);
+            if spec.auto_ack {
+                after.acked.push(delivery.id);
+            } else {
+                self.track_unacked(slot, &delivery);
+            }
+            into.push(delivery);
+        }
+        if self.requeued.is_empty() {
+            self.sources.iter_mut().for_each(Source::close_again);
+        }
+        let satisfied = count == messages_max || bytes >= bytes_max;
+        let pull = self.finish_pull(slot, dry, satisfied);
+        if assigned_full && self.keys.assigned < ASSIGNED_MESSAGES_MAX || !dry {
+            self.wake_waiting();
+        }
+        if pull.pending && spec.passive {
+            self.passive_waiting.push(spec.clone());
+        }
+        pull
+    }
+
+    /// True unless a consumer with precedence is waiting: the active one, one of a higher priority, or, for a passive
+    /// consumer, any other.
+    fn may_take(&mut self, slot: SlotId, spec: &ConsumerSpec) -> bool {
+        let now_ms = self.limits.now_ms;
+        match self.mode {
+            _ if spec.passive => !self.is_awaited(now_ms),
+            Mode::Failover => self.active() == Some(slot),
+            Mode::Shared => !self.slots.any_starved_above(spec.priority, now_ms),
+            Mode::Exclusive | Mode::KeyShared => true,
+        }
+    }
+
+    /// Takes whole batches from a queue in memory, up to about `bytes_max`: for the only consumer of a queue without
+    /// limits, which acknowledges by pulling. Returns the number of messages.
+    pub(super) fn pull_batches(
+        &mut self,
+        slot: SlotId,
+        bytes_max: usize,
+        into: &mut Vec<LiveBatch>,
+    ) -> (u64, Pull) {
+        if self.closed || !self.slots.contains(slot) {
+            return (0, Pull { cancelled: true, ..Pull::default() });
+        }
+        self.slots.end_wait(slot, self.limits.now_ms);
+        let (mut messages, mut bytes) = (0, 0);
+        while bytes < bytes_max {
+            let Some(Source::Memory(memory)) = self.sources.first_mut() else { break };
+            let Some(batch) = memory.take_batch() else {
+                return (messages, self.finish_pull(slot, true, false));
+            };
+            messages += batch.messages;
+            bytes += batch.bytes.len();
+            into.push(batch);
+        }
+        (messages, self.finish_pull(slot, false, true))
+    }
+
+    /// Decides whether a consumer pulls again by itself or waits to be woken.
+    fn finish_pull(&mut self, slot: SlotId, dry: bool, satisfied: bool) -> Pull {
+        if dry && self.limits.is_round_full() {
+            return Pull { more: true, ..Pull::default() };
+        }
+        if !dry {
+            // It got its share and would take more: the rest is reserved for it. One that has no room left must not
+            // hold up others that have.
+            if !satisfied {
+                self.slots.announce(slot, self.limits.now_ms);
+            }
+            return Pull { more: true, ..Pull::default() };
+        }
+        self.slots.wait(slot);
+        // A passive consumer has no slot to wait in: it is woken at the end of a commit or a load.
+        let uncommitted = !self.slots.contains(slot) && self.submitted() > 0;
+        Pull { pending: uncommitted || self.sources.iter().any(|s| s.is_loading()), ..Pull::default() }
+    }
+
+    /// A fair share of what waits, among consumers of the same priority.
+    fn share(&self, spec: &ConsumerSpec) -> usize {
+        match self.slots.peers(spec.priority) {
+            0 | 1 => usize::MAX,
+            n => (self.ready() as usize).div_ceil(n).max(1),
+        }
+    }
+
+    /// How many more messages and bytes a consumer can hold unacknowledged; none at the bound: then it is woken when
+    /// it acknowledges or requeues something.
+    fn room(&mut self, slot: SlotId, spec: &ConsumerSpec) -> Option<(usize, usize)> {
+        let in_flight = self.in_flight_by_consumer.get(&slot);
+        let (messages, bytes) =
+            in_flight.map_or((0, 0), |in_flight| (in_flight.unacked.len(), in_flight.bytes));
+        let full = !spec.auto_ack && (messages >= UNACKED_MESSAGES_MAX || bytes >= UNACKED_BYTES_MAX);
+        if let Some(s) = self.slots.get_mut(slot) {
+            s.full = full;
+        }
+        match full {
+            _ if spec.auto_ack => Some((usize::MAX, usize::MAX)),
+            true => None,
+            false => Some((UNACKED_MESSAGES_MAX - messages, UNACKED_BYTES_MAX - bytes)),
+        }
+    }
+
+    /// Records a delivery as unacknowledged.
+    fn track_unacked(&mut self, slot: SlotId, delivery: &Delivery) {
+        let Delivery { id, record, redelivered, .. } = delivery;
+        let key = if self.mode == Mode::KeyShared { key_of(record) } else { 0 };
+        if self.mode == Mode::KeyShared {
+            self.keys.claim(key, slot);
+        }
+        let in_flight = self.in_flight_by_consumer.entry(slot).or_default();
+        if let Some(source) = self.sources.get_mut(id.partition as usize) {
+            in_flight.bytes += source.keep(delivery);
+        }
+        let unacked = UnackedMessage { key, redelivered: *redelivered, value_bytes: value_bytes(record) };
+        in_flight.unacked.insert(*id, unacked);
+        self.unacked += 1;
+    }
+}
+
+/// Bytes of a message as bounds count them.
+pub(super) fn size(record: &Record) -> usize {
+    let part = |b: &Option<bytes::Bytes>| b.as_ref().map_or(0, bytes::Bytes::len);
+    part(&record.key) + part(&record.value) + record.headers.len()
+}
+
+/// Bytes of a message's value, as a queue's byte limit counts them.
+pub(super) fn value_bytes(record: &Record) -> u32 {
+    record.value.as_ref().map_or(0, |v| u32::try_from(v.len()).unwrap_or(u32::MAX))
+}
