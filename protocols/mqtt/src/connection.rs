@@ -19,18 +19,18 @@ use self::keep_alive::KeepAlive;
 use self::socket::{Chunk, Socket};
 use crate::buffers;
 use crate::codec::{ConnAck, Packet, Reason, decode};
-use crate::connected::Directory;
 use crate::error::Stop;
-use crate::session::{Accepted, Session};
-use crate::sys::Plug;
+use crate::server::Server;
+use crate::session::Session;
+use crate::session::connect::Accepted;
 
 /// How long the last bytes may take to be written and read.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves a connection until its end: a future without states of its own, so that all of an idle connection is in one
 /// piece. What is rarely alive (the way in, the way out) is beside it while it is.
-pub(crate) fn serve(connection: Connection, broker: Broker, config: Arc<Plug>) -> Serving {
-    Serving::Opening(Box::pin(open(connection, broker, config)))
+pub(crate) fn serve(connection: Connection, broker: Broker, server: Arc<Server>) -> Serving {
+    Serving::Opening(Box::pin(open(connection, broker, server)))
 }
 
 /// See [`serve`].
@@ -69,13 +69,13 @@ impl Future for Serving {
 }
 
 /// From the first byte to a CONNACK that is on its way.
-async fn open(connection: Connection, broker: Broker, config: Arc<Plug>) -> Option<Running> {
+async fn open(connection: Connection, broker: Broker, server: Arc<Server>) -> Option<Running> {
     let Connection { io, peer, mut shutdown, .. } = connection;
     let mut socket = Socket::new(io);
     let mailbox = Mailbox::new();
-    Directory::watch(&config, &shutdown);
+    server.connections.watch(&shutdown);
     let accepted = tokio::select! {
-        accepted = first::connect(&mut socket, peer, &broker, &config, &mailbox) => accepted,
+        accepted = first::connect(&mut socket, peer, &broker, &server, &mailbox) => accepted,
         () = shutdown.requested() => None,
     };
     let Some(Accepted { session, present, properties }) = accepted else {
@@ -158,8 +158,7 @@ impl Running {
             told?;
         }
         if woken.silent {
-            let why = "nothing came within the keep alive [MQTT-3.1.2-22]";
-            return Err(Stop::Tell(Reason::KeepAliveTimeout, why.into()));
+            return Err(Stop::KeepAliveTimeout);
         }
         self.turn(woken.came)
     }
@@ -175,7 +174,7 @@ impl Running {
         if !full {
             match self.session.log().poll_admit(cx) {
                 Poll::Ready(admitted) => {
-                    admitted.map_err(|error| unavailable(&error))?;
+                    admitted?;
                     if let Poll::Ready(read) = self.socket.poll_read(cx) {
                         let chunk = read?;
                         woken.came = if chunk.is_empty() { Came::End } else { Came::Bytes(chunk) };
@@ -195,7 +194,7 @@ impl Running {
         if let Some(lsn) = self.session.waits_for()
             && let Poll::Ready(committed) = self.session.log().poll_committed(lsn, cx)
         {
-            committed.map_err(|error| unavailable(&error))?;
+            committed?;
             woken.any = true;
         }
         if self.keep_alive.as_mut().is_some_and(|keep_alive| keep_alive.as_mut().poll(cx).is_ready()) {
@@ -209,7 +208,7 @@ impl Running {
     fn turn(&mut self, came: Came) -> Result<(), Stop> {
         self.session.begin_turn();
         let taken = match came {
-            Came::End => Err(Stop::Close("the client closed the connection".into())),
+            Came::End => Err(Stop::EndOfStream),
             Came::Bytes(chunk) => self.take(Some(chunk)),
             Came::Before => self.take(None),
             Came::Nothing => Ok(()),
@@ -247,15 +246,11 @@ impl Running {
         session.put_stop(&stop, socket.output());
         session.end();
         match stop {
-            Stop::Close(_) => {}
-            Stop::Farewell => socket.finish(FAREWELL_TIMEOUT).await,
-            Stop::Tell(..) => socket.finish_and_linger(FAREWELL_TIMEOUT).await,
+            Stop::Disconnected => socket.finish(FAREWELL_TIMEOUT).await,
+            _ if stop.reason().is_some() => socket.finish_and_linger(FAREWELL_TIMEOUT).await,
+            _ => {}
         }
     }
-}
-
-fn unavailable(error: &dyn std::fmt::Display) -> Stop {
-    Stop::Tell(Reason::Unspecified, error.to_string().into())
 }
 
 #[cfg(test)]

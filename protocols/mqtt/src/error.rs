@@ -1,46 +1,78 @@
-//! Why a connection ends.
+//! Why a connection ends, and why a CONNECT is refused.
 
-use std::borrow::Cow;
+use std::io;
 
-use inver_broker::PublishError;
+use inver_broker::{AuthError, PublishError, SessionError};
+use inver_storage::LogError;
 
 use crate::codec::{DecodeError, Reason};
 
-/// The end of a connection, by what is still to be done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The end of a connection. All but [`Stop::Disconnected`] publish the will [MQTT-3.1.2-8].
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Stop {
-    /// The client sent DISCONNECT: close.
-    #[error("the client disconnected")]
-    Farewell,
-    /// Tell an MQTT 5 client why, then close. The will is due.
-    #[error("{1}")]
-    Tell(Reason, Cow<'static, str>),
-    /// The socket is gone, or an older client has no word for the reason. The will is due.
+    #[error("client sent DISCONNECT")]
+    Disconnected,
+    #[error("connection closed by the client")]
+    EndOfStream,
+    #[error("socket error: {0}")]
+    Socket(#[from] io::Error),
+    /// Malformed bytes, or a packet that the protocol forbids here.
     #[error("{0}")]
-    Close(Cow<'static, str>),
+    Violation(#[from] DecodeError),
+    #[error("no packet within one and a half keep alive intervals [MQTT-3.1.2-22]")]
+    KeepAliveTimeout,
+    #[error("session taken over by another connection")]
+    TakenOver,
+    #[error("server is shutting down")]
+    ShuttingDown,
+    /// A refused publish of a client whose PUBACK cannot carry a reason (before MQTT 5).
+    #[error("message rejected by a full queue")]
+    QueueFull,
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
-impl From<DecodeError> for Stop {
-    fn from(error: DecodeError) -> Stop {
-        Stop::Tell(error.reason, Cow::Borrowed(error.what))
+impl Stop {
+    /// The reason code for a DISCONNECT; `None` where no DISCONNECT is sent.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        match self {
+            Stop::Disconnected | Stop::EndOfStream | Stop::Socket(_) | Stop::QueueFull => None,
+            Stop::Violation(error) => Some(error.reason),
+            Stop::KeepAliveTimeout => Some(Reason::KeepAliveTimeout),
+            Stop::TakenOver => Some(Reason::SessionTakenOver),
+            Stop::ShuttingDown => Some(Reason::ServerShuttingDown),
+            Stop::Publish(_) | Stop::Log(_) => Some(Reason::Unspecified),
+        }
     }
 }
 
-impl From<PublishError> for Stop {
-    fn from(error: PublishError) -> Stop {
-        Stop::Tell(Reason::Unspecified, Cow::Owned(error.to_string()))
-    }
-}
-
-/// A CONNECT that was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) reason: Reason,
-    pub(crate) what: Cow<'static, str>,
+/// Why a CONNECT is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("{0}")]
+    Packet(#[from] DecodeError),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The connection ended before the CONNECT was complete.
+    #[error(transparent)]
+    Ended(#[from] Stop),
 }
 
 impl Refusal {
-    pub(crate) fn new(reason: Reason, what: impl Into<Cow<'static, str>>) -> Refusal {
-        Refusal { reason, what: what.into() }
+    /// The reason code for CONNACK (section 3.2.2.2).
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Refusal::Packet(error) => error.reason,
+            Refusal::Auth(AuthError::Refused) => Reason::BadUserNameOrPassword,
+            Refusal::Auth(AuthError::LoopbackOnly | AuthError::CredentialsRequired) => Reason::NotAuthorized,
+            Refusal::Session(_) | Refusal::Log(_) => Reason::ServerUnavailable,
+            Refusal::Ended(_) => Reason::Unspecified,
+        }
     }
 }

@@ -1,21 +1,23 @@
-//! MQTT 3.1, 3.1.1 and 5 as a plug.
+//! MQTT 3.1, 3.1.1 and 5 for the broker.
 //!
-//! Rooms: [`codec`] (bytes ↔ packets, no I/O), `session` (the state machine of a connection, no sockets), `connection`
-//! (the task with the socket), `map` (wire ↔ core's records).
+//! Modules, from the bottom up: [`codec`] (bytes ↔ packets, no I/O), `map` (packets ↔ the core's records), `session`
+//! (state machine of one connection, no sockets), `connection` (the task that runs the socket).
 //!
-//! Deliberately absent: enhanced authentication (AUTH), bridges.
+//! Not implemented: enhanced authentication (AUTH), bridges.
 
 mod buffers;
 pub mod codec;
 mod config;
-mod connected;
 mod connection;
+mod connections;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod map;
+mod server;
 mod session;
 mod sys;
+mod token;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,10 +27,10 @@ use inver_broker::{Broker, Connection, ProtocolPlugin};
 
 pub use config::MqttConfig;
 
-/// The plug.
+/// The MQTT protocol.
 #[derive(Clone)]
 pub struct Mqtt {
-    plug: Arc<sys::Plug>,
+    server: Arc<server::Server>,
 }
 
 impl Default for Mqtt {
@@ -41,7 +43,7 @@ impl Mqtt {
     /// MQTT with these settings.
     #[must_use]
     pub fn new(config: MqttConfig) -> Mqtt {
-        Mqtt { plug: sys::Plug::new(config) }
+        Mqtt { server: server::Server::new(config) }
     }
 }
 
@@ -51,7 +53,7 @@ impl ProtocolPlugin for Mqtt {
         map::ORIGIN
     }
 
-    // Written out: as an `async fn` it would keep its arguments beside the connection made of them.
+    // Desugared by hand: an `async fn` would keep its arguments in memory beside the connection made from them.
     fn serve<'a, 'async_trait>(
         &'a self,
         connection: Connection,
@@ -61,6 +63,6 @@ impl ProtocolPlugin for Mqtt {
         'a: 'async_trait,
         Self: 'async_trait,
     {
-        Box::pin(connection::serve(connection, broker, self.plug.clone()))
+        Box::pin(connection::serve(connection, broker, self.server.clone()))
     }
 }

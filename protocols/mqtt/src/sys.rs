@@ -1,89 +1,63 @@
-//! `$SYS/broker/…`: what the broker says of itself, under the names that other MQTT servers made common.
+//! `$SYS/broker/…` topics: statistics of this server under the names that other MQTT servers made common.
 //!
-//! The values are no messages of the hub: nothing of them is stored, captured or seen by other protocols. A session that
-//! subscribes gets the present ones after its SUBACK, as if they were retained, and again every
+//! The values are not messages of the hub: they are not stored, not captured, and other protocols do not see them. A
+//! session that subscribes gets the current values after its SUBACK, as if they were retained, and new ones every
 //! [`sys_interval_s`](crate::MqttConfig::sys_interval_s) seconds, at QoS 0.
 //!
-//! Bound: a pointer for each connection with such a subscription, and nothing without one.
+//! Bound: a weak pointer for each connection with such a subscription.
 
-use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use inver_broker::{Mailbox, Namespace, SessionTerms};
+use inver_broker::{Mailbox, Namespace};
+use parking_lot::Mutex;
 
-use crate::config::MqttConfig;
-use crate::connected::Directory;
-use crate::session;
+use crate::token;
 
-/// The start of these topics. Clients cannot publish there.
+/// Prefix of these topics. Clients cannot publish below it.
 pub(crate) const PREFIX: &str = "$SYS/";
 
-/// What the connections of a plug share.
-pub(crate) struct Plug {
-    config: MqttConfig,
-    pub(crate) sys: Sys,
-    pub(crate) directory: Directory,
-    pub(crate) session_terms: Arc<SessionTerms>,
-}
-
-impl Plug {
-    pub(crate) fn new(config: MqttConfig) -> Arc<Plug> {
-        let session_terms = Arc::new(session::terms(&config));
-        Arc::new(Plug { config, sys: Sys::default(), directory: Directory::default(), session_terms })
-    }
-}
-
-impl Deref for Plug {
-    type Target = MqttConfig;
-
-    fn deref(&self) -> &MqttConfig {
-        &self.config
-    }
-}
-
-/// Counts, and who wants to hear of them.
-pub(crate) struct Sys {
-    since: Instant,
+/// Counters behind the topics, and the connections that subscribed to them.
+pub(crate) struct SysTopics {
+    /// Zero: values are sent on subscribing only.
+    interval: Duration,
+    started: Instant,
     connected: AtomicU64,
     connected_max: AtomicU64,
     received: AtomicU64,
     sent: AtomicU64,
     dropped: AtomicU64,
-    watchers: Mutex<Vec<Weak<Mailbox>>>,
-    ticking: AtomicBool,
+    subscribers: Mutex<Vec<Weak<Mailbox>>>,
+    is_ticking: AtomicBool,
 }
 
-impl Default for Sys {
-    fn default() -> Sys {
-        Sys {
-            since: Instant::now(),
+impl SysTopics {
+    pub(crate) fn new(interval_s: u16) -> SysTopics {
+        SysTopics {
+            interval: Duration::from_secs(interval_s.into()),
+            started: Instant::now(),
             connected: AtomicU64::new(0),
             connected_max: AtomicU64::new(0),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            watchers: Mutex::default(),
-            ticking: AtomicBool::new(false),
+            subscribers: Mutex::default(),
+            is_ticking: AtomicBool::new(false),
         }
     }
-}
 
-impl Sys {
-    /// Counts a client that is connected.
-    pub(crate) fn one_more(&self) {
-        let now = self.connected.fetch_add(1, Ordering::Relaxed) + 1;
-        self.connected_max.fetch_max(now, Ordering::Relaxed);
+    pub(crate) fn count_connected(&self) {
+        let connected = self.connected.fetch_add(1, Ordering::Relaxed) + 1;
+        self.connected_max.fetch_max(connected, Ordering::Relaxed);
     }
 
-    /// It is no longer.
-    pub(crate) fn one_less(&self) {
+    pub(crate) fn count_disconnected(&self) {
         self.connected.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts PUBLISH packets; once a turn of a connection.
-    pub(crate) fn count(&self, received: u64, sent: u64) {
+    /// Counts PUBLISH packets; called once a turn of a connection.
+    pub(crate) fn count_publishes(&self, received: u64, sent: u64) {
         if received > 0 {
             self.received.fetch_add(received, Ordering::Relaxed);
         }
@@ -92,17 +66,17 @@ impl Sys {
         }
     }
 
-    /// Counts messages at QoS 0 that a slow client lost.
+    /// Counts QoS 0 messages dropped because a client is slow.
     pub(crate) fn count_dropped(&self, messages: u64) {
         self.dropped.fetch_add(messages, Ordering::Relaxed);
     }
 
-    /// Every topic below [`PREFIX`] with its present value.
+    /// Every topic below [`PREFIX`] with its current value.
     pub(crate) fn values(&self, namespace: &Namespace) -> [(&'static str, String); 8] {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed).to_string();
         [
             ("$SYS/broker/version", concat!("inver version ", env!("CARGO_PKG_VERSION")).to_owned()),
-            ("$SYS/broker/uptime", format!("{} seconds", self.since.elapsed().as_secs())),
+            ("$SYS/broker/uptime", format!("{} seconds", self.started.elapsed().as_secs())),
             ("$SYS/broker/clients/connected", count(&self.connected)),
             ("$SYS/broker/clients/maximum", count(&self.connected_max)),
             ("$SYS/broker/publish/messages/received", count(&self.received)),
@@ -112,39 +86,38 @@ impl Sys {
         ]
     }
 
-    /// A connection that is to be told of new values, by this token.
-    pub(crate) fn watch(plug: &Arc<Plug>, mailbox: &Arc<Mailbox>, token: u64) {
-        if plug.sys_interval_s == 0 {
+    /// Posts [`token::SYS`] to this mailbox at every interval, for as long as the mailbox lives.
+    pub(crate) fn subscribe(self: &Arc<Self>, mailbox: &Arc<Mailbox>) {
+        if self.interval.is_zero() {
             return;
         }
         let mailbox = Arc::downgrade(mailbox);
         {
-            let mut watchers = plug.sys.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-            if !watchers.iter().any(|known| known.ptr_eq(&mailbox)) {
-                watchers.push(mailbox);
+            let mut subscribers = self.subscribers.lock();
+            if !subscribers.iter().any(|known| known.ptr_eq(&mailbox)) {
+                subscribers.push(mailbox);
             }
         }
-        if !plug.sys.ticking.swap(true, Ordering::AcqRel) {
-            tokio::spawn(tick(plug.clone(), token));
+        if !self.is_ticking.swap(true, Ordering::AcqRel) {
+            tokio::spawn(tick(self.clone()));
         }
     }
 }
 
-/// Tells the watchers now and then, until there are none.
-async fn tick(plug: Arc<Plug>, token: u64) {
-    let interval = Duration::from_secs(u64::from(plug.sys_interval_s));
+/// Wakes the subscribers at every interval until none is left.
+async fn tick(sys: Arc<SysTopics>) {
     loop {
-        tokio::time::sleep(interval).await;
-        let mut watchers = plug.sys.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        watchers.retain(|mailbox| {
+        tokio::time::sleep(sys.interval).await;
+        let mut subscribers = sys.subscribers.lock();
+        subscribers.retain(|mailbox| {
             mailbox.upgrade().is_some_and(|mailbox| {
-                mailbox.post(token);
+                mailbox.post(token::SYS);
                 true
             })
         });
-        if watchers.is_empty() {
-            // Within the lock: who comes next starts another.
-            plug.sys.ticking.store(false, Ordering::Release);
+        if subscribers.is_empty() {
+            // Under the lock, so that the next subscriber starts a new task.
+            sys.is_ticking.store(false, Ordering::Release);
             return;
         }
     }

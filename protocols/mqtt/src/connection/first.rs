@@ -8,24 +8,24 @@ use inver_broker::{Broker, Mailbox};
 
 use super::socket::Socket;
 use crate::codec::{ConnAck, DecodeError, Packet, PropertiesBuf, Property, Reason, Version, decode};
-use crate::config::MqttConfig;
 use crate::error::{Refusal, Stop};
-use crate::session::{self, Accepted};
-use crate::sys::Plug;
+use crate::server::Server;
+use crate::session::connect::{self, Accepted};
 
 /// Reads the CONNECT and lets the client in. `None`: it was told why not, or is gone.
 pub(super) async fn connect(
     socket: &mut Socket,
     peer: SocketAddr,
     broker: &Broker,
-    config: &Arc<Plug>,
+    server: &Arc<Server>,
     mailbox: &Arc<Mailbox>,
 ) -> Option<Accepted> {
-    let wire = match tokio::time::timeout(config.connect_timeout, read(socket, config)).await {
+    let bytes_max = server.config.connect_bytes_max;
+    let wire = match tokio::time::timeout(server.config.connect_timeout, read(socket, bytes_max)).await {
         Ok(Ok(wire)) => wire,
         Ok(Err((version, refusal))) => {
-            tracing::debug!(%peer, reason = ?refusal.reason, what = %refusal.what, "no CONNECT");
-            put_refusal(version, refusal.reason, &refusal.what, socket.output());
+            tracing::debug!(%peer, reason = ?refusal.reason(), %refusal, "no CONNECT");
+            put_refusal(version, &refusal, socket.output());
             return None;
         }
         Err(_elapsed) => {
@@ -34,39 +34,39 @@ pub(super) async fn connect(
         }
     };
     // Decoded before, so it decodes again.
-    let Ok(Some((Packet::Connect(connect), _))) = decode(&wire, Version::V5, config.connect_bytes_max) else {
+    let Ok(Some((Packet::Connect(connect), _))) = decode(&wire, Version::V5, bytes_max) else {
         return None;
     };
-    match session::connect(&connect, peer.ip(), broker, config, mailbox).await {
+    match connect::connect(&connect, peer.ip(), broker, server, mailbox).await {
         Ok(accepted) => Some(accepted),
         Err(refusal) => {
-            tracing::debug!(%peer, client_id = connect.client_id, reason = ?refusal.reason, what = %refusal.what, "refused");
-            put_refusal(connect.version, refusal.reason, &refusal.what, socket.output());
+            tracing::debug!(%peer, client_id = connect.client_id, reason = ?refusal.reason(), %refusal, "CONNECT refused");
+            put_refusal(connect.version, &refusal, socket.output());
             None
         }
     }
 }
 
 /// The bytes of the CONNECT; what follows it stays in the socket.
-async fn read(socket: &mut Socket, config: &MqttConfig) -> Result<Vec<u8>, (Version, Refusal)> {
-    let gone = |stop: Stop| (Version::V311, Refusal::new(Reason::Unspecified, stop.to_string()));
+async fn read(socket: &mut Socket, bytes_max: usize) -> Result<Vec<u8>, (Version, Refusal)> {
+    let ended = |stop: Stop| (Version::V311, Refusal::from(stop));
     loop {
-        let read = poll_fn(|cx| socket.poll_read(cx)).await.map_err(gone)?;
+        let read = poll_fn(|cx| socket.poll_read(cx)).await.map_err(ended)?;
         if read.is_empty() {
-            return Err(gone(Stop::Close("the client closed the connection".into())));
+            return Err(ended(Stop::EndOfStream));
         }
         let mut found = None;
         socket.parse(Some(read), |input, _| {
             if found.is_some() {
                 return Ok(0);
             }
-            match whole_connect(input, config.connect_bytes_max) {
+            match whole_connect(input, bytes_max) {
                 Ok(0) => Ok(0),
                 Ok(length) => {
                     found = input.get(..length).map(<[u8]>::to_vec);
                     Ok(length)
                 }
-                Err(error) => Err((claimed_version(input), Refusal::new(error.reason, error.what))),
+                Err(error) => Err((claimed_version(input), Refusal::from(error))),
             }
         })?;
         if let Some(wire) = found {
@@ -93,11 +93,12 @@ fn claimed_version(input: &[u8]) -> Version {
 }
 
 /// What a refused client is told: MQTT 5 a reason and words, older ones a return code where they have one, else nothing.
-pub(super) fn put_refusal(version: Version, reason: Reason, what: &str, out: &mut Vec<u8>) {
+fn put_refusal(version: Version, refusal: &Refusal, out: &mut Vec<u8>) {
+    let reason = refusal.reason();
     let mut properties = PropertiesBuf::new();
     match version {
         Version::V5 => {
-            let _too_long_is_left_out = properties.push(Property::ReasonString(what));
+            let _too_long_is_left_out = properties.push(Property::ReasonString(&refusal.to_string()));
         }
         _ if reason.v3_connect_code().is_none() => return,
         _ => {}

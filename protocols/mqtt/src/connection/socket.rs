@@ -61,9 +61,9 @@ impl Socket {
             while let Some(rest) = output.bytes.get(output.written..).filter(|rest| !rest.is_empty()) {
                 match Pin::new(&mut *self.io).poll_write(cx, rest) {
                     Poll::Pending => return Ok(false),
-                    Poll::Ready(Ok(0)) => return Err(Stop::Close("the socket takes no more".into())),
+                    Poll::Ready(Ok(0)) => return Err(Stop::Socket(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(bytes)) => output.written += bytes,
-                    Poll::Ready(Err(error)) => return Err(closed(&error)),
+                    Poll::Ready(Err(error)) => return Err(error.into()),
                 }
             }
             self.unflushed |= output.written > 0;
@@ -73,7 +73,7 @@ impl Socket {
         if self.unflushed
             && let Poll::Ready(flushed) = Pin::new(&mut *self.io).poll_flush(cx)
         {
-            flushed.map_err(|error| closed(&error))?;
+            flushed?;
             self.unflushed = false;
         }
         Ok(true)
@@ -92,7 +92,7 @@ impl Socket {
             }
             Poll::Ready(Err(error)) => {
                 buffers::give_read(chunk);
-                Poll::Ready(Err(closed(&error)))
+                Poll::Ready(Err(error.into()))
             }
             Poll::Ready(Ok(())) => Poll::Ready(Ok(Chunk { buffer: chunk, read })),
         }
@@ -157,10 +157,6 @@ impl Socket {
 
 /// Read at a time of what is passed over.
 const LINGER_READ_BYTES: usize = 1024;
-
-fn closed(error: &io::Error) -> Stop {
-    Stop::Close(error.to_string().into())
-}
 
 /// Packet after packet from `input`, and how many bytes they were.
 fn feed<E>(

@@ -1,14 +1,13 @@
-//! Topic aliases, both ways (section 3.3.2.3.4). They live as long as the connection.
+//! Topic aliases in both directions (section 3.3.2.3.4), for the lifetime of the connection.
 
 use std::collections::HashMap;
 
 use crate::codec::{DecodeError, Reason};
 
-/// Aliases that the client set.
+/// Aliases set by the client.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    /// In a box: most clients set none.
-    #[expect(clippy::box_collection, reason = "a pointer is all that those hold")]
+    #[expect(clippy::box_collection, reason = "most clients set none: one pointer")]
     topics: Option<Box<Vec<Option<Box<str>>>>>,
     maximum: u16,
 }
@@ -18,8 +17,8 @@ impl Incoming {
         Incoming { topics: None, maximum }
     }
 
-    /// The topic of a PUBLISH with this alias: what it names, which the alias then stands for, or what the alias stood
-    /// for. Refused above the Topic Alias Maximum [MQTT-3.3.2-9] and where it stands for nothing yet.
+    /// The topic of a PUBLISH with this alias. A topic that is not empty is assigned to the alias. Fails above the Topic
+    /// Alias Maximum [MQTT-3.3.2-9], and for an empty topic with an alias that was not assigned.
     pub(crate) fn resolve<'a>(&'a mut self, topic: &'a str, alias: u16) -> Result<&'a str, DecodeError> {
         if alias > self.maximum {
             return Err(DecodeError::because(
@@ -27,13 +26,13 @@ impl Incoming {
                 "a topic alias above the Topic Alias Maximum [MQTT-3.3.2-9]",
             ));
         }
-        let place = usize::from(alias) - 1;
+        let index = usize::from(alias) - 1;
         if !topic.is_empty() {
             let topics = self.topics.get_or_insert_default();
-            if topics.len() <= place {
-                topics.resize(place + 1, None);
+            if topics.len() <= index {
+                topics.resize(index + 1, None);
             }
-            if let Some(slot) = topics.get_mut(place)
+            if let Some(slot) = topics.get_mut(index)
                 && slot.as_deref() != Some(topic)
             {
                 *slot = Some(topic.into());
@@ -41,16 +40,15 @@ impl Incoming {
             return Ok(topic);
         }
         let known =
-            self.topics.as_ref().and_then(|topics| topics.get(place)).and_then(|topic| topic.as_deref());
-        known.ok_or(DecodeError::protocol("a topic alias that stands for nothing (section 3.3.4)"))
+            self.topics.as_ref().and_then(|topics| topics.get(index)).and_then(|topic| topic.as_deref());
+        known.ok_or(DecodeError::protocol("a topic alias that was not assigned (section 3.3.4)"))
     }
 }
 
-/// Aliases set towards the client.
+/// Aliases set by the server.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    /// In a box: most clients want none.
-    #[expect(clippy::box_collection, reason = "a pointer is all that those hold")]
+    #[expect(clippy::box_collection, reason = "most clients accept none: one pointer")]
     aliases: Option<Box<HashMap<Box<str>, u16>>>,
     maximum: u16,
 }
@@ -60,12 +58,12 @@ impl Outgoing {
         Outgoing { aliases: None, maximum }
     }
 
-    /// Whether there can be any.
-    pub(crate) fn sets_any(&self) -> bool {
+    /// Whether the client accepts aliases.
+    pub(crate) fn is_enabled(&self) -> bool {
         self.maximum != 0
     }
 
-    /// The alias of a topic, and whether the client knows it. The first topics get one, up to the maximum.
+    /// The alias of a topic, and whether the client knows it already. The first topics get one, up to the maximum.
     pub(crate) fn of(&mut self, topic: &str) -> Option<(u16, bool)> {
         if self.maximum == 0 {
             return None;
@@ -79,7 +77,7 @@ impl Outgoing {
         Some((alias, false))
     }
 
-    /// The PUBLISH that was to set this alias was not sent.
+    /// Forgets the alias of a topic because the PUBLISH that would have set it was not sent.
     pub(crate) fn unset(&mut self, topic: &str) {
         if let Some(aliases) = &mut self.aliases {
             aliases.remove(topic);
@@ -92,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn incoming_aliases_are_set_changed_and_used() {
+    fn incoming_aliases_are_assigned_reassigned_and_resolved() {
         let mut aliases = Incoming::new(2);
         assert_eq!(aliases.resolve("", 2).map_err(|e| e.reason), Err(Reason::ProtocolError));
         assert_eq!(aliases.resolve("a", 2), Ok("a"));

@@ -1,20 +1,20 @@
-//! Answers that wait for the log: PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and UNSUBACK, encoded, in their order
-//! [MQTT-4.6.0-2], [MQTT-4.6.0-3].
+//! Answers deferred until the log has committed: encoded PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and UNSUBACK packets in
+//! their order [MQTT-4.6.0-2], [MQTT-4.6.0-3].
 //!
-//! All answers of a turn wait for one position, so a commit releases them by the burst.
+//! All answers of a turn wait for one log position.
 
 use std::collections::VecDeque;
 
 use inver_storage::Lsn;
 
-/// See the module's text. A pointer while nothing was answered, or nothing was for a while.
+/// Deferred answers of a connection; one pointer while it is idle.
 #[derive(Debug, Default)]
 pub(crate) struct Deferred(Option<Box<Answers>>);
 
 #[derive(Debug, Default)]
 struct Answers {
     bytes: Vec<u8>,
-    /// Bytes before it were released.
+    /// Bytes before this index are released.
     head: usize,
     groups: VecDeque<Group>,
     turn: Group,
@@ -25,11 +25,11 @@ struct Answers {
 /// The answers of one turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Group {
-    /// What they wait for.
+    /// The log position they wait for.
     lsn: Option<Lsn>,
-    /// The end of their bytes.
+    /// Index after their last byte.
     end: usize,
-    /// Client's messages that they complete.
+    /// Messages of the client that they complete.
     completed: usize,
     turn: u64,
 }
@@ -39,17 +39,17 @@ impl Deferred {
         self.0.get_or_insert_default()
     }
 
-    /// Where this turn's answers are written to.
+    /// The buffer for this turn's answers.
     pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.answers().bytes
     }
 
-    /// This turn's answers complete one more message of the client's.
+    /// Counts one more message of the client that this turn's answers complete.
     pub(crate) fn completes_one(&mut self) {
         self.answers().turn.completed += 1;
     }
 
-    /// This turn's answers wait for this position too.
+    /// Makes this turn's answers wait for this position too.
     pub(crate) fn wait_for(&mut self, lsn: Option<Lsn>) {
         if lsn.is_some() {
             let turn = &mut self.answers().turn;
@@ -62,33 +62,33 @@ impl Deferred {
         self.answers().turns_ended + 1
     }
 
-    /// Whether the answers of that turn are on their way.
+    /// Whether the answers of that turn are written.
     pub(crate) fn is_released(&self, turn: u64) -> bool {
         self.0.as_ref().is_none_or(|answers| turn <= answers.turns_released)
     }
 
-    /// Nothing more comes this turn.
+    /// Closes this turn's group of answers.
     pub(crate) fn end_turn(&mut self) {
         self.0.iter_mut().for_each(|answers| answers.end_turn());
     }
 
-    /// The position that the oldest answers wait for.
+    /// The log position that the oldest answers wait for.
     pub(crate) fn waits_for(&self) -> Option<Lsn> {
         self.0.as_ref()?.groups.front()?.lsn
     }
 
-    /// Bytes that wait.
+    /// Bytes that are not released.
     pub(crate) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |answers| answers.bytes.len() - answers.head)
     }
 
-    /// Moves what is committed to `out`; returns how many of the client's messages it completes.
+    /// Moves committed answers to `out`; returns how many messages of the client they complete.
     pub(crate) fn release(&mut self, committed: Lsn, out: &mut Vec<u8>) -> usize {
         self.0.as_mut().map_or(0, |answers| answers.release(committed, out))
     }
 
-    /// Gives back what an idle connection does not need. Nobody asks for a turn from before any more.
-    pub(crate) fn rest(&mut self) {
+    /// Releases the memory of an idle connection. Turn numbers from before lose their meaning.
+    pub(crate) fn shrink(&mut self) {
         let idle = |answers: &mut Box<Answers>| {
             answers.bytes.is_empty() && answers.groups.is_empty() && answers.turn == Group::default()
         };
@@ -102,7 +102,7 @@ impl Answers {
         let group = Group { end: self.bytes.len(), turn: self.turns_ended, ..std::mem::take(&mut self.turn) };
         match self.groups.back_mut() {
             None if group.lsn.is_none() && self.head == group.end => self.turns_released = self.turns_ended,
-            // Nothing of its own to wait for: it goes with those before it.
+            // No later position to wait for: join the group before.
             Some(last) if group.lsn <= last.lsn => {
                 *last = Group { lsn: last.lsn, completed: last.completed + group.completed, ..group };
             }
@@ -139,10 +139,10 @@ impl Answers {
     }
 }
 
-/// What an idle connection may keep.
+/// Buffer capacity that an idle connection keeps.
 const IDLE_BYTES_MAX: usize = 256;
 
-/// Released bytes are moved out from this size on.
+/// Size from which released bytes are removed from the buffer.
 const COMPACT_BYTES_MIN: usize = 16 * 1024;
 
 #[cfg(test)]
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_come_in_order_when_they_are_committed() {
+    fn answers_are_released_in_order_when_committed() {
         let (mut deferred, mut out) = (Deferred::default(), Vec::new());
         let first = turn(&mut deferred, b"a", Some(10));
         turn(&mut deferred, b"b", None);
@@ -178,22 +178,22 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_at_rest() {
+    fn an_idle_connection_keeps_no_answers() {
         let (mut deferred, mut out) = (Deferred::default(), Vec::new());
         deferred.bytes().push(b'0');
-        deferred.rest();
+        deferred.shrink();
         let first = turn(&mut deferred, b"a", Some(1));
-        deferred.rest();
-        assert!(!deferred.is_released(first), "it waits");
+        deferred.shrink();
+        assert!(!deferred.is_released(first), "it is not committed");
         deferred.release(Lsn(1), &mut out);
-        deferred.rest();
+        deferred.shrink();
         assert!(deferred.0.is_none() && deferred.is_released(first) && out == b"0a");
         let again = turn(&mut deferred, b"b", Some(2));
         assert!(!deferred.is_released(again));
     }
 
     #[test]
-    fn an_empty_turn_holds_nothing_up() {
+    fn an_empty_turn_is_released_at_once() {
         let mut deferred = Deferred::default();
         let number = deferred.turn();
         deferred.end_turn();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn released_bytes_are_given_back() {
+    fn released_bytes_are_removed() {
         let (mut deferred, mut out) = (Deferred::default(), Vec::new());
         for lsn in 0..10_000u64 {
             turn(&mut deferred, b"four", Some(lsn + 1));

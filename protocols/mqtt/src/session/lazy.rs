@@ -1,25 +1,22 @@
-//! What most connections never need, or only within a turn: a pointer each, nothing behind it while it is not used.
+//! Parts that most sessions never need, allocated on first use: an idle session holds one pointer for each.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-use inver_broker::{HeaderWriter, Publisher};
+use inver_broker::Publisher;
 
-use crate::codec::PropertiesBuf;
 use crate::map::ORIGIN;
 
-/// A queue that is gone while it is empty.
-#[expect(clippy::box_collection, reason = "a pointer is all that an empty one holds")]
-pub(super) struct Queue<T>(Option<Box<VecDeque<T>>>);
+/// A queue that holds no memory while it is empty.
+#[expect(clippy::box_collection, reason = "an empty queue is one pointer")]
+pub(super) struct LazyQueue<T>(Option<Box<VecDeque<T>>>);
 
-impl<T> Default for Queue<T> {
+impl<T> Default for LazyQueue<T> {
     fn default() -> Self {
-        Queue(None)
+        LazyQueue(None)
     }
 }
 
-impl<T> Queue<T> {
+impl<T> LazyQueue<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -46,74 +43,20 @@ impl<T> Queue<T> {
     }
 }
 
-/// A publisher, made by the first publish.
+/// The session's publisher, created by the first publish.
 #[derive(Default)]
 pub(super) struct LazyPublisher(Option<Box<Publisher>>);
 
 impl LazyPublisher {
-    /// The publisher of this session.
     pub(super) fn of(&mut self, session: &inver_broker::Session) -> &mut Publisher {
         self.0.get_or_insert_with(|| {
             Box::new(Publisher::new(session.namespace().clone(), session.publisher_id(ORIGIN)))
         })
     }
 
-    /// The publisher, if it has something in hand.
+    /// The publisher if its write batch is not empty.
     pub(super) fn in_use(&mut self) -> Option<&mut Publisher> {
         self.0.as_deref_mut().filter(|publisher| !publisher.is_empty())
-    }
-}
-
-/// What a turn needs and leaves empty.
-#[derive(Default)]
-pub(super) struct Scratch {
-    pub(super) headers: HeaderWriter,
-    pub(super) properties: PropertiesBuf,
-    /// Messages of the inbox to acknowledge.
-    pub(super) acked: Vec<u64>,
-    /// Messages of the inbox that PUBREC acknowledged, and what is kept of them.
-    pub(super) released_offsets: Vec<u64>,
-    pub(super) released: Vec<(Bytes, Bytes)>,
-}
-
-impl Scratch {
-    fn is_clear(&self) -> bool {
-        self.acked.is_empty() && self.released_offsets.is_empty() && self.released.is_empty()
-    }
-}
-
-/// Spare ones that a thread keeps.
-const SPARE_MAX: usize = 4;
-
-thread_local! {
-    // Boxes: they go to connections and come back.
-    #[expect(clippy::vec_box, reason = "what is lent is a pointer")]
-    static SPARE: RefCell<Vec<Box<Scratch>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A [`Scratch`] for the time of a turn.
-#[derive(Default)]
-pub(super) struct Lent(Option<Box<Scratch>>);
-
-impl Lent {
-    pub(super) fn get(&mut self) -> &mut Scratch {
-        self.0.get_or_insert_with(|| SPARE.with_borrow_mut(Vec::pop).unwrap_or_default())
-    }
-
-    /// What was gathered, if anything was.
-    pub(super) fn gathered(&mut self) -> Option<&mut Scratch> {
-        self.0.as_deref_mut().filter(|scratch| !scratch.is_clear())
-    }
-
-    /// The turn is over.
-    pub(super) fn give_back(&mut self) {
-        if let Some(scratch) = self.0.take_if(|scratch| scratch.is_clear()) {
-            SPARE.with_borrow_mut(|spare| {
-                if spare.len() < SPARE_MAX {
-                    spare.push(scratch);
-                }
-            });
-        }
     }
 }
 
@@ -122,25 +65,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queue_that_is_empty_is_gone() {
-        let mut queue = Queue::default();
+    fn an_empty_queue_holds_no_memory() {
+        let mut queue = LazyQueue::default();
         assert!(queue.is_empty() && queue.pop_front().is_none());
         queue.push_back(2);
         queue.push_front(1);
         assert_eq!(queue.pop_front(), Some(1));
         queue.retain(|_| false);
         assert!(queue.is_empty());
-        assert_eq!(size_of::<Queue<u64>>(), size_of::<usize>());
-    }
-
-    #[test]
-    fn what_was_gathered_is_not_given_back() {
-        let mut lent = Lent::default();
-        lent.get().acked.push(1);
-        lent.give_back();
-        assert_eq!(lent.gathered().map(|scratch| scratch.acked.clone()), Some(vec![1]));
-        lent.get().acked.clear();
-        lent.give_back();
-        assert!(lent.0.is_none());
+        assert_eq!(size_of::<LazyQueue<u64>>(), size_of::<usize>());
     }
 }

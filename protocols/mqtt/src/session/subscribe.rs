@@ -3,27 +3,35 @@
 use inver_broker::{ConsumerSpec, Filter, Mode, SubscribeError, SubscriptionOptions};
 
 use super::Session;
-use super::retained::RetainedScan;
-use super::subscriptions::Terms;
+use super::source::{DeliverySource, RetainedScan};
+use super::terms::Terms;
 use crate::codec::{
     Packet, PropertiesBuf, Property, Qos, Reason, RetainHandling, Shared, SubAck, Subscribe,
     SubscribeOptions, UnsubAck, Unsubscribe, split_shared,
 };
 use crate::error::Stop;
-use crate::sys::PREFIX;
+use crate::sys;
+
+/// The user property of SUBSCRIBE that selects the mode of its shared subscriptions, like the AMQP consumer argument of
+/// that name.
+const SUBSCRIPTION_TYPE: &str = "x-subscription-type";
+
+/// Bytes of an acknowledgement beside its Reason String, roughly.
+const REASON_STRING_ROOM_BYTES: usize = 1024;
 
 impl Session {
-    /// Subscribes to each filter, or says why not; one SUBACK for all [MQTT-3.8.4-5], once they are stored.
+    /// Subscribes to each filter or refuses it. One SUBACK for all filters [MQTT-3.8.4-5] waits until the subscriptions
+    /// are stored.
     pub(super) fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Result<(), Stop> {
-        // What was published before is retained before, and not heard.
+        // Publishes of this turn precede the subscription: it must not receive them, but find them retained.
         self.flush()?;
         let id = subscribe.properties.iter().find_map(|property| match property {
             Property::SubscriptionIdentifier(id) => Some(id),
             _ => None,
         });
-        let mode = asked_mode(subscribe);
+        let mode = requested_mode(subscribe);
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        let mut why = None;
+        let mut first_error = None;
         for &(filter, options) in &subscribe.filters {
             let mode = match split_shared(filter) {
                 Shared::Yes { .. } => mode.clone(),
@@ -37,12 +45,12 @@ impl Session {
                     Qos::ExactlyOnce => Reason::GrantedQos2,
                 },
                 Err((reason, text)) => {
-                    why.get_or_insert(text);
+                    first_error.get_or_insert(text);
                     reason
                 }
             });
         }
-        let properties = self.reason_string(why.as_deref());
+        let properties = self.reason_string(first_error.as_deref());
         let packet = Packet::SubAck(SubAck {
             packet_id: subscribe.packet_id,
             properties: properties.as_ref(),
@@ -53,10 +61,10 @@ impl Session {
     }
 
     fn subscribe_one(&mut self, filter: &str, terms: Terms) -> Result<(), (Reason, String)> {
-        if self.config.refused_filters.iter().any(|refused| refused == filter) {
-            return Err((Reason::Unspecified, "this topic filter is refused here".to_owned()));
+        if self.server.config.refused_filters.iter().any(|refused| refused == filter) {
+            return Err((Reason::Unspecified, "topic filter refused by configuration".to_owned()));
         }
-        if filter.bytes().filter(|&byte| byte == b'/').count() >= self.config.topic_levels_max {
+        if filter.bytes().filter(|&byte| byte == b'/').count() >= self.server.config.topic_levels_max {
             return Err((Reason::TopicFilterInvalid, "a topic filter of too many levels".to_owned()));
         }
         let options = SubscriptionOptions {
@@ -70,66 +78,67 @@ impl Session {
         let (existed, lsn) =
             self.core.subscribe(filter.as_bytes(), &options).map_err(|error| refusal(&error))?;
         self.deferred.wait_for(lsn);
-        // The queues may have been made just now: who has pulled nothing yet is not woken.
+        // The first subscription creates the session's queues. They wake a consumer only after its first pull.
         (self.live_ready, self.inbox_ready) = (true, true);
         self.subscriptions.insert(filter, terms);
-        let sys = filter.starts_with(PREFIX);
-        if sys {
-            self.hear_sys();
+        let is_sys = filter.starts_with(sys::PREFIX);
+        if is_sys {
+            self.server.sys.subscribe(&self.mailbox);
         }
         let SubscribeOptions { retain_handling, qos, .. } = terms.options;
-        let send = match retain_handling {
+        let sends_retained = match retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => !existed,
             RetainHandling::DoNotSend => false,
         };
-        if send {
+        if sends_retained {
             self.scans.push_back(RetainedScan {
                 filter: Filter::slashed(filter.as_bytes()),
-                sys,
+                is_sys,
                 from: None,
                 granted: qos,
-                id: terms.id,
+                subscription_id: terms.id,
                 after_turn: self.deferred.turn(),
             });
         }
         Ok(())
     }
 
-    /// Joins a shared subscription; it gets no retained messages (section 4.8.2).
+    /// Joins a shared subscription, or changes the terms of one that the session is a member of. No retained messages
+    /// are sent (section 4.8.2).
     fn join(
         &mut self,
         text: &str,
         terms: Terms,
         options: &SubscriptionOptions,
     ) -> Result<(), (Reason, String)> {
-        if let Some(member) = self.members.iter_mut().find(|member| *member.text == *text) {
-            let mode = member.consumer.subscription().mode();
+        if let Some(shared) = self.shared.iter_mut().find(|shared| *shared.text == *text) {
+            let mode = shared.consumer.subscription().mode();
             if mode != terms.share_mode() {
                 return Err(refusal(&SubscribeError::ModeClash(mode)));
             }
             let (_, lsn) = self.core.stay(text.as_bytes(), options).map_err(|error| refusal(&error))?;
-            member.terms = terms;
+            shared.terms = terms;
             self.deferred.wait_for(lsn);
             return Ok(());
         }
-        let spec = ConsumerSpec::new(self.mailbox().clone(), self.members.next_number());
+        let spec = ConsumerSpec::new(self.mailbox().clone(), self.shared.next_number());
         let joined = self.core.join(text.as_bytes(), options, terms.share_mode(), spec);
         let (consumer, _, lsn) = joined.map_err(|error| refusal(&error))?;
         self.deferred.wait_for(lsn);
-        self.members.push(text, terms, consumer);
+        self.shared.push(text, terms, consumer);
         Ok(())
     }
 
-    /// Takes subscriptions back; one UNSUBACK for all [MQTT-3.10.4-5], once that is stored.
+    /// Removes subscriptions. One UNSUBACK for all filters [MQTT-3.10.4-5] waits until that is stored.
     pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<(), Stop> {
         self.flush()?;
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         for &filter in &unsubscribe.filters {
-            if let Some(member) = self.members.remove(filter) {
-                // What was not sent yet goes to other members.
-                member.consumer.ack(&self.outbound.settle_member(member.number));
-                self.held.retain(|(from, _)| !from.is_member(member.number));
+            if let Some(shared) = self.shared.remove(filter) {
+                // Messages already sent are completed here; the others go to the remaining members.
+                shared.consumer.ack(&self.inflight.settle_shared(shared.number));
+                self.held.retain(|(source, _)| *source != DeliverySource::Shared(shared.number));
             }
             let (existed, lsn) = self.core.unsubscribe(filter.as_bytes());
             self.subscriptions.remove(filter);
@@ -143,43 +152,36 @@ impl Session {
         Ok(())
     }
 
-    /// A reason string for an acknowledgement, if the client wants such [MQTT-3.1.2-29] and can take it.
-    fn reason_string(&self, why: Option<&str>) -> PropertiesBuf {
+    /// A Reason String, if the client wants such [MQTT-3.1.2-29] and accepts a packet of that size.
+    fn reason_string(&self, text: Option<&str>) -> PropertiesBuf {
         let mut properties = PropertiesBuf::new();
-        if let Some(why) = why
+        if let Some(text) = text
             && self.problem_information
-            && why.len() + REASON_STRING_ROOM_BYTES <= self.client_packet_bytes_max
+            && text.len() + REASON_STRING_ROOM_BYTES <= self.client_packet_bytes_max
         {
-            let _too_long_is_left_out = properties.push(Property::ReasonString(why));
+            let _omitted_if_too_long = properties.push(Property::ReasonString(text));
         }
         properties
     }
 }
 
-/// The user property of SUBSCRIBE that says how the members of its shared subscriptions share them, as the consumer
-/// argument of that name does for AMQP clients.
-const SUBSCRIPTION_TYPE: &str = "x-subscription-type";
-
-fn asked_mode(subscribe: &Subscribe<'_>) -> Result<Option<Mode>, (Reason, String)> {
-    let asked = subscribe.properties.iter().find_map(|property| match property {
+fn requested_mode(subscribe: &Subscribe<'_>) -> Result<Option<Mode>, (Reason, String)> {
+    let requested = subscribe.properties.iter().find_map(|property| match property {
         Property::UserProperty(name, value) if name == SUBSCRIPTION_TYPE => Some(value),
         _ => None,
     });
     let parse = |text: &str| {
         text.parse().map_err(|()| {
-            let why = format!("{SUBSCRIPTION_TYPE}: expected exclusive, shared, failover or key_shared");
-            (Reason::ImplementationSpecific, why)
+            let what = format!("{SUBSCRIPTION_TYPE}: expected exclusive, shared, failover or key_shared");
+            (Reason::ImplementationSpecific, what)
         })
     };
-    asked.map(parse).transpose()
+    requested.map(parse).transpose()
 }
-
-/// What a packet needs beside its reason string, roughly.
-const REASON_STRING_ROOM_BYTES: usize = 1024;
 
 fn refusal(error: &SubscribeError) -> (Reason, String) {
     let reason = match error {
-        // Somebody shares it in another way: the filter is well-formed and not for this client.
+        // "Correctly formed but not accepted for this Client" (section 3.9.3): others share it in another mode.
         SubscribeError::ModeClash(_) | SubscribeError::Attach(_) => Reason::TopicFilterInvalid,
         SubscribeError::Limit(_) => Reason::QuotaExceeded,
         SubscribeError::Log(_) => Reason::Unspecified,

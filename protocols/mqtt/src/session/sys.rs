@@ -3,20 +3,14 @@
 use inver_broker::Address;
 use inver_broker::address::Form;
 
-use super::retained::RetainedScan;
-use super::{Session, token};
+use super::Session;
+use super::source::RetainedScan;
 use crate::codec::{Properties, PropertiesBuf, Property, Publish, Qos, Version};
-use crate::sys::Sys;
 
 impl Session {
-    /// Wants to hear of new values from now on.
-    pub(super) fn hear_sys(&self) {
-        Sys::watch(&self.config, self.mailbox(), token::SYS);
-    }
-
-    /// Writes the present values that the session subscribed to.
+    /// Writes the current values of the topics that the session subscribed to.
     pub(super) fn send_sys(&mut self, out: &mut Vec<u8>) {
-        for (topic, value) in self.config.sys.values(self.core.namespace()) {
+        for (topic, value) in self.server.sys.values(self.core.namespace()) {
             let matched = self.subscriptions.matched(topic, false);
             if matched.qos.is_some() {
                 let ids = matched.ids.clone();
@@ -25,11 +19,11 @@ impl Session {
         }
     }
 
-    /// Writes the present values to a new subscription, as if they were retained.
+    /// Writes the current values to a new subscription, as if they were retained.
     pub(super) fn send_sys_retained(&mut self, scan: &RetainedScan, out: &mut Vec<u8>) {
-        for (topic, value) in self.config.sys.values(self.core.namespace()) {
+        for (topic, value) in self.server.sys.values(self.core.namespace()) {
             if scan.filter.matches(&Address::parse(Form::Slashed, topic.as_bytes())) {
-                self.put_sys(topic, &value, true, scan.id.as_slice(), out);
+                self.put_sys(topic, &value, true, scan.subscription_id.as_slice(), out);
             }
         }
     }

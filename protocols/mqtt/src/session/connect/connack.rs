@@ -1,0 +1,47 @@
+//! CONNACK's properties (section 3.2.2.3).
+
+use super::Session;
+use crate::codec::{Connect, PACKET_BYTES_MAX, PropertiesBuf, Property, Version};
+
+impl Session {
+    /// The properties that tell an MQTT 5 client the server's bounds, and what differs from its request.
+    pub(super) fn connack_properties(
+        &self,
+        connect: &Connect<'_>,
+        assigned_client_id: Option<&str>,
+        expiry_s: u32,
+    ) -> PropertiesBuf {
+        let mut properties = PropertiesBuf::new();
+        if connect.version != Version::V5 {
+            return properties;
+        }
+        let config = self.config();
+        let requested_expiry_s = connect.properties.iter().find_map(|property| match property {
+            Property::SessionExpiryInterval(seconds) => Some(seconds),
+            _ => None,
+        });
+        let mut push = |property: Property<'_>| {
+            let _short_enough = properties.push(property);
+        };
+        if requested_expiry_s.is_some_and(|requested| requested != expiry_s) {
+            push(Property::SessionExpiryInterval(expiry_s));
+        }
+        if config.receive_maximum != u16::MAX {
+            push(Property::ReceiveMaximum(config.receive_maximum));
+        }
+        if config.packet_bytes_max < PACKET_BYTES_MAX {
+            push(Property::MaximumPacketSize(config.packet_bytes_max as u32));
+        }
+        if let Some(assigned) = assigned_client_id {
+            push(Property::AssignedClientIdentifier(assigned));
+        }
+        if config.topic_alias_maximum != 0 {
+            push(Property::TopicAliasMaximum(config.topic_alias_maximum));
+        }
+        if self.keep_alive_s != connect.keep_alive_s {
+            // [MQTT-3.2.2-21]
+            push(Property::ServerKeepAlive(self.keep_alive_s));
+        }
+        properties
+    }
+}

@@ -1,0 +1,194 @@
+//! From a CONNECT to a session, or to a refusal (section 3.1.4).
+
+mod connack;
+mod request;
+mod restore;
+mod will;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use inver_broker::{Broker, Credentials, Expiry, Identity, Mailbox, Opened, SessionSpec, now_ms};
+use inver_storage::Lsn;
+use uuid::Uuid;
+
+use self::request::Request;
+use super::deferred::Deferred;
+use super::inflight::InflightWindow;
+use super::lazy::{LazyPublisher, LazyQueue};
+use super::receive::ReceiveWindow;
+use super::scratch::ScratchLease;
+use super::shared::SharedSubscriptions;
+use super::stored::{self, StoredState};
+use super::subscriptions::Subscriptions;
+use super::{Session, alias};
+use crate::codec::{Ack, Connect, DecodeError, Packet, PropertiesBuf, Reason, Version};
+use crate::config::MqttConfig;
+use crate::error::Refusal;
+use crate::server::{ConnectedClient, Server};
+use crate::sys;
+
+/// The Session Expiry Interval of a session that never expires (section 3.1.2.11.2).
+const NEVER_S: u32 = u32::MAX;
+
+/// An accepted client.
+pub(crate) struct Accepted {
+    pub(crate) session: Session,
+    /// CONNACK's Session Present flag.
+    pub(crate) present: bool,
+    /// CONNACK's properties.
+    pub(crate) properties: PropertiesBuf,
+}
+
+/// How long a session outlives its connection.
+pub(super) fn expiry(seconds: u32) -> Expiry {
+    match seconds {
+        0 => Expiry::AtDetach,
+        NEVER_S => Expiry::Never,
+        seconds => Expiry::After(seconds),
+    }
+}
+
+/// Accepts a client: authenticates it, opens its session (a connection that holds it is taken over [MQTT-3.1.4-3]),
+/// stores its will and restores its subscriptions. Returns when all that CONNACK promises is committed.
+pub(crate) async fn connect(
+    connect: &Connect<'_>,
+    peer: IpAddr,
+    broker: &Broker,
+    server: &Arc<Server>,
+    mailbox: &Arc<Mailbox>,
+) -> Result<Accepted, Refusal> {
+    let config = &server.config;
+    let request = Request::read(connect, config);
+    if request.has_authentication_method {
+        return Err(DecodeError::because(
+            Reason::BadAuthenticationMethod,
+            "enhanced authentication is not supported",
+        )
+        .into());
+    }
+    let assigned = assigned_client_id(connect)?;
+    let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+    check_will_topic(connect, config)?;
+    let identity = authenticate(connect, peer, broker).await?;
+    let user: Option<Arc<str>> = identity.name().map(Arc::from);
+
+    let spec = SessionSpec {
+        client_id,
+        clean_start: connect.clean_start,
+        expiry: expiry(request.expiry_s),
+        mailbox: mailbox.clone(),
+        terms: &server.session_terms,
+    };
+    let opened = broker.default_namespace().open_session(spec).await?;
+    let Opened { session: core, present, subscriptions, state, mut lsn } = opened;
+    if let Some(will) = &connect.will {
+        lsn = lsn.max(core.set_will(Some(will::stored(will, client_id, user.as_deref())?)));
+    }
+    let stored = StoredState::read(&state);
+    if stored.sent.is_some() {
+        lsn = lsn.max(core.delete(&stored::SENT_KEY));
+    }
+    let is_v5 = connect.version == Version::V5;
+    let window = request.receive_maximum.min(config.inflight_max);
+    let mut session = Session {
+        version: connect.version,
+        server: ConnectedClient::new(server, mailbox),
+        user,
+        publisher: LazyPublisher::default(),
+        mailbox: mailbox.clone(),
+        core,
+        client_packet_bytes_max: request.packet_bytes_max,
+        problem_information: request.problem_information,
+        keep_alive_s: keep_alive_s(connect.keep_alive_s, config),
+        expiry_s: request.expiry_s,
+        receive: ReceiveWindow::new(is_v5.then_some(config.receive_maximum), stored.received),
+        inflight: InflightWindow::new(window, stored.released.iter().copied()),
+        aliases_in: alias::Incoming::new(config.topic_alias_maximum),
+        aliases_out: alias::Outgoing::new(request.topic_alias_maximum.min(config.outgoing_topic_aliases_max)),
+        subscriptions: Subscriptions::default(),
+        shared: SharedSubscriptions::default(),
+        deferred: Deferred::default(),
+        live_ready: true,
+        sys_due: false,
+        received: 0,
+        sent: 0,
+        live_rest: LazyQueue::default(),
+        inbox_ready: true,
+        sent_before: if present { stored.sent } else { Some(0) },
+        inbox_next: stored.sent.unwrap_or(0),
+        held: LazyQueue::default(),
+        scans: LazyQueue::default(),
+        moved: 0,
+        now_ms: now_ms(),
+        scratch: ScratchLease::default(),
+    };
+    session.restore(subscriptions, mailbox);
+    // PUBRELs without a PUBCOMP are sent again [MQTT-4.4.0-1], after CONNACK.
+    for packet_id in stored.released {
+        let pubrel = Packet::PubRel(Ack::new(packet_id, Reason::Success));
+        let _always_fits = pubrel.encode(session.version, session.deferred.bytes());
+    }
+    session.deferred.end_turn();
+    wait_committed(broker, lsn).await?;
+    let properties = session.connack_properties(connect, assigned.as_deref(), request.expiry_s);
+    Ok(Accepted { session, present, properties })
+}
+
+/// A client identifier for a client without one [MQTT-3.1.3-6], [MQTT-3.1.3-7].
+fn assigned_client_id(connect: &Connect<'_>) -> Result<Option<String>, Refusal> {
+    if !connect.client_id.is_empty() {
+        return Ok(None);
+    }
+    match connect.version {
+        // Identifiers of more than 23 characters, which MQTT 3.1 forbids as well, are accepted as by other servers.
+        Version::V31 => {
+            Err(DecodeError::because(Reason::ClientIdNotValid, "an empty client identifier in MQTT 3.1")
+                .into())
+        }
+        Version::V311 if !connect.clean_start => Err(DecodeError::because(
+            Reason::ClientIdNotValid,
+            "an empty client identifier without Clean Session [MQTT-3.1.3-8 of 3.1.1]",
+        )
+        .into()),
+        _ => Ok(Some(format!("auto-{}", Uuid::new_v4().simple()))),
+    }
+}
+
+fn check_will_topic(connect: &Connect<'_>, config: &MqttConfig) -> Result<(), DecodeError> {
+    let Some(will) = &connect.will else { return Ok(()) };
+    if will.topic.split('/').count() > config.topic_levels_max {
+        return Err(DecodeError::because(Reason::TopicNameInvalid, "a will topic of too many levels"));
+    }
+    if will.topic.starts_with(sys::PREFIX) {
+        return Err(DecodeError::because(Reason::NotAuthorized, "a will topic below $SYS/"));
+    }
+    Ok(())
+}
+
+async fn authenticate(connect: &Connect<'_>, peer: IpAddr, broker: &Broker) -> Result<Identity, Refusal> {
+    let credentials = match (connect.username, connect.password) {
+        // Some clients send an empty user name for none.
+        (None | Some(""), None | Some([])) => Credentials::Anonymous,
+        (user, password) => Credentials::Password {
+            user: user.unwrap_or_default().to_owned(),
+            password: password.unwrap_or_default().to_vec(),
+        },
+    };
+    Ok(broker.authenticate(peer, &credentials).await?)
+}
+
+async fn wait_committed(broker: &Broker, lsn: Option<Lsn>) -> Result<(), Refusal> {
+    match lsn {
+        Some(lsn) => Ok(broker.log().wait_committed(lsn).await?),
+        None => Ok(()),
+    }
+}
+
+/// The keep alive in force: the client's, bounded by the configuration.
+fn keep_alive_s(requested: u16, config: &MqttConfig) -> u16 {
+    match config.keep_alive_s_max {
+        Some(max) if requested == 0 || requested > max => max,
+        _ => requested,
+    }
+}
