@@ -61,7 +61,7 @@ const fn setting(
 }
 
 /// The record header by which a record of a log topic names its address in the hub.
-pub(crate) const ADDRESS_HEADER: &str = "mqtt-topic";
+pub(crate) const ADDRESS_HEADER: &str = inver_broker::message::name::ADDRESS_TEXT;
 
 /// Partitions of topics that are made without saying how many.
 pub(crate) fn default_partitions(config: &Config) -> Result<u32, String> {

@@ -11,8 +11,9 @@ use serde_json::Value;
 /// Words that the core must not say outside comments.
 const PROTOCOL_WORDS: [&str; 6] = ["kafka", "mqtt", "amqp", "rabbit", "mosquitto", "paho"];
 
-/// Names that clients see and that every namespace has; they are vocabulary, not knowledge of a protocol.
-const VOCABULARY: [&str; 1] = ["amq.rabbitmq.trace"];
+/// Names that clients see and that every namespace has, and names of stored properties; they are vocabulary, not knowledge
+/// of a protocol.
+const VOCABULARY: [&str; 3] = ["amq.rabbitmq.trace", "mqtt-topic", "mqtt-qos"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()

@@ -11,9 +11,7 @@ use inver_storage::Lsn;
 use inver_storage::batch::{BatchBuilder, Record, records};
 
 use crate::clock::now_ms;
-use crate::message::{
-    DEATH, EXCHANGE, EXPIRES, HeaderView, HeaderWriter, Message, NEUTRAL_ORIGIN, ROUTING_KEY,
-};
+use crate::message::{Death, HeaderView, HeaderWriter, Message, Property};
 use crate::namespace::{Inner, Namespace};
 use crate::publisher::{Publisher, Target};
 use crate::spec::{DeadLetter, DeliveryId, DropReason, PublisherId, QueueLimits};
@@ -37,17 +35,6 @@ pub(crate) struct DeadLetterer {
     pub(crate) namespace: Weak<Inner>,
     pub(crate) queue: Box<str>,
     pub(crate) limits: QueueLimits,
-}
-
-/// One death, as its property's value has it: lines of text.
-struct Death {
-    queue: String,
-    reason: String,
-    exchange: String,
-    routing_key: String,
-    time_ms: String,
-    count: u64,
-    expiry_ms: String,
 }
 
 impl DeadLetterer {
@@ -114,81 +101,44 @@ impl DeadLetterer {
         headers: &mut HeaderWriter,
     ) -> Option<Vec<u8>> {
         let (mut kept, mut deaths) = (Vec::new(), Vec::new());
-        let (mut old_exchange, mut old_key, mut expiry_ms): (&[u8], _, _) = (b"", None, String::new());
+        let (mut old_exchange, mut old_key, mut ttl_ms): (&[u8], _, _) = (b"", None, None);
         let view = HeaderView::of(&dead.record);
-        for (name, value) in view.properties() {
-            let value = value.unwrap_or_default();
-            match name {
-                EXPIRES => {
-                    let at: i64 = std::str::from_utf8(value).ok().and_then(|t| t.parse().ok()).unwrap_or(0);
-                    expiry_ms = at.saturating_sub(dead.record.timestamp_ms).max(0).to_string();
-                }
-                EXCHANGE => old_exchange = value,
-                ROUTING_KEY => old_key = Some(value),
-                DEATH => deaths.extend(Death::read(value)),
-                _ => kept.push((name, value)),
+        for property in view.typed_properties() {
+            match property {
+                Property::ExpiresMs(at) => ttl_ms = Some(at.saturating_sub(dead.record.timestamp_ms).max(0)),
+                Property::Exchange(exchange) => old_exchange = exchange,
+                Property::RoutingKey(key) => old_key = Some(key),
+                Property::Death(death) => deaths.extend(Death::decode(death)),
+                other => kept.push(other),
             }
         }
         let old_key = old_key.unwrap_or(self.queue.as_bytes());
-        let reason = dead.reason.as_str();
-        let before = deaths.iter().position(|d| *d.queue == *self.queue && d.reason == reason);
-        let rejected = dead.reason == DropReason::Rejected || deaths.iter().any(|d| d.reason == "rejected");
+        let before = deaths.iter().position(|d| *d.queue == *self.queue && d.reason == dead.reason);
+        let rejected =
+            dead.reason == DropReason::Rejected || deaths.iter().any(|d| d.reason == DropReason::Rejected);
         let count = match before {
             Some(_) if !rejected => return None,
-            Some(at) => deaths.remove(at).count + 1,
+            Some(at) => deaths.remove(at).count.saturating_add(1),
             None => 1,
         };
-        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
         let death = Death {
-            queue: self.queue.to_string(),
-            reason: reason.to_owned(),
-            exchange: text(old_exchange),
-            routing_key: text(old_key),
-            time_ms: now_ms().to_string(),
+            queue: (&*self.queue).into(),
+            reason: dead.reason,
+            exchange: old_exchange.into(),
+            routing_key: old_key.into(),
+            time_ms: now_ms(),
             count,
-            expiry_ms,
+            ttl_ms,
         };
         deaths.insert(0, death);
         deaths.truncate(DEATHS_MAX);
         let new_key = routing_key.map_or_else(|| old_key.to_vec(), <[u8]>::to_vec);
-        let origin = view.origin().and_then(|o| std::str::from_utf8(o).ok()).unwrap_or(NEUTRAL_ORIGIN);
-        headers.begin(origin, None);
-        headers.property(EXCHANGE, exchange.as_bytes());
-        headers.property(ROUTING_KEY, &new_key);
-        kept.iter().for_each(|(name, value)| headers.property(name, value));
-        deaths.iter().for_each(|d| headers.property(DEATH, d.write().as_bytes()));
+        headers.begin_like(&view, None);
+        headers.put(Property::Exchange(exchange.as_bytes()));
+        headers.put(Property::RoutingKey(&new_key));
+        kept.into_iter().for_each(|property| headers.put(property));
+        deaths.iter().for_each(|death| headers.put(Property::Death(&death.encode())));
         view.user().for_each(|(name, value)| headers.user(name, value));
         Some(new_key)
-    }
-}
-
-impl Death {
-    fn read(value: &[u8]) -> Option<Death> {
-        let text = std::str::from_utf8(value).ok()?;
-        let mut lines = text.split('\n').map(|l| l.replace("\\n", "\n").replace("\\\\", "\\"));
-        Some(Death {
-            queue: lines.next()?,
-            reason: lines.next()?,
-            exchange: lines.next()?,
-            routing_key: lines.next()?,
-            time_ms: lines.next()?,
-            count: lines.next()?.parse().ok()?,
-            expiry_ms: lines.next()?,
-        })
-    }
-
-    fn write(&self) -> String {
-        let line = |text: &str| text.replace('\\', "\\\\").replace('\n', "\\n");
-        let Death { queue, reason, exchange, routing_key, time_ms, count, expiry_ms } = self;
-        [
-            line(queue),
-            line(reason),
-            line(exchange),
-            line(routing_key),
-            line(time_ms),
-            count.to_string(),
-            line(expiry_ms),
-        ]
-        .join("\n")
     }
 }

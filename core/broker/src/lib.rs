@@ -65,9 +65,9 @@ pub use rows::RowError;
 pub use session::{Opened, Session, SessionError, SessionSpec, SessionTerms, SubscribeError, Will};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use spec::{
-    BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, ExchangeKind, ExchangeSpec, Expiry,
-    HUB, Mode, Overflow, OwnerId, PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec, Start,
-    SubscriptionOptions, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec,
+    BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,
+    ExchangeSpec, Expiry, HUB, Mode, Overflow, OwnerId, PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec,
+    Start, SubscriptionOptions, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec,
     next_owner,
 };
 pub use subscription::{

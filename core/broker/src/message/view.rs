@@ -1,14 +1,16 @@
-//! The headers of a stored record, told apart in place: nothing is copied, and no counter is touched.
+//! A view of a stored record's headers in place: its origin, its properties and its user's headers. Nothing is copied.
 
 use inver_storage::batch::Record;
 
-use super::{EXPIRES, Headers, ORIGIN};
+use super::headers::Headers;
+use super::origin::{self, Origin};
+use super::properties::{Property, name, parse};
 
 /// A header: its name, and its value, which can be null.
 pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// A walk over encoded headers: lengths as zigzag varints, names, values. The log has checked them; the walk ends
-/// where they do not hold.
+/// An iterator over encoded headers: lengths as zigzag varints, names, values. The log has checked them; iteration ends
+/// at a header that is damaged all the same.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RawHeaders<'a> {
     bytes: &'a [u8],
@@ -22,17 +24,17 @@ impl<'a> RawHeaders<'a> {
         RawHeaders { bytes: &record.headers, left: record.header_count }
     }
 
-    /// So many headers, as they are encoded.
+    /// `count` headers, encoded.
     pub(crate) fn encoded(bytes: &'a [u8], count: u32) -> Self {
         RawHeaders { bytes, left: count }
     }
 
-    /// Those that are left, as they are encoded.
+    /// The headers that are left, encoded.
     pub(crate) fn as_headers(self) -> Headers<'a> {
         Headers { count: self.left, bytes: self.bytes, expires_ms: None }
     }
 
-    /// How many there are at most.
+    /// The most headers that are left.
     #[must_use]
     pub fn left(&self) -> u32 {
         self.left
@@ -72,11 +74,11 @@ impl<'a> Iterator for RawHeaders<'a> {
     }
 }
 
-/// Where a record came from, its properties and its user headers. Cheap to make and to copy.
+/// The origin, the properties and the user's headers of a record. Cheap to make and to copy.
 #[derive(Clone, Copy, Debug)]
 pub struct HeaderView<'a> {
     origin: Option<&'a [u8]>,
-    /// Behind the first header, if that is the origin's.
+    /// The headers behind the origin, or all if there is none.
     rest: RawHeaders<'a>,
     properties: u32,
 }
@@ -90,30 +92,32 @@ impl<'a> HeaderView<'a> {
 
     pub(crate) fn over(all: RawHeaders<'a>) -> Self {
         let mut rest = all;
-        match rest.next() {
-            Some((ORIGIN, Some([origin @ .., b'/', tens @ b'0'..=b'9', ones @ b'0'..=b'9'])))
-                if !origin.is_empty() =>
-            {
-                let properties = u32::from(tens - b'0') * 10 + u32::from(ones - b'0');
-                HeaderView { origin: Some(origin), rest, properties }
+        match rest.next().and_then(|(name, value)| Origin::decode(name, value)) {
+            Some(origin) => {
+                HeaderView { origin: Some(origin.name), rest, properties: u32::from(origin.properties) }
             }
-            _ => HeaderView { origin: None, rest: all, properties: 0 },
+            None => HeaderView { origin: None, rest: all, properties: 0 },
         }
     }
 
-    /// The origin's short name; none for a record that came as part of a finished batch.
+    /// The origin's short name; none for a record from a producer's batch.
     #[must_use]
     pub fn origin(&self) -> Option<&'a [u8]> {
         self.origin
     }
 
-    /// The properties, in order; none for a record that came as part of a finished batch.
+    /// The properties as they are stored, in order; none for a record from a producer's batch.
     #[must_use]
     pub fn properties(&self) -> RawHeaders<'a> {
         RawHeaders { left: self.properties.min(self.rest.left), ..self.rest }
     }
 
-    /// The user's own headers, in order. Walks over the properties.
+    /// The properties, decoded, in order.
+    pub fn typed_properties(&self) -> impl Iterator<Item = Property<'a>> + use<'a> {
+        self.properties().map(|(name, value)| Property::decode(name, value))
+    }
+
+    /// The user's headers, in order. Skips the properties one by one.
     #[must_use]
     pub fn user(&self) -> RawHeaders<'a> {
         let mut user = self.rest;
@@ -126,16 +130,16 @@ impl<'a> HeaderView<'a> {
     }
 }
 
-/// When the message dies, in milliseconds since 1970, if it says so.
+/// When the message expires, in milliseconds since 1970, if it has a time to live.
 #[must_use]
 pub fn expires_ms(record: &Record) -> Option<i64> {
-    // Looked at for every message that is handed out: the first two headers tell.
+    // Read for every message that is delivered: the first two headers tell.
     let mut headers = RawHeaders::of(record);
-    if record.header_count < 2 || headers.next()?.0 != ORIGIN {
+    if record.header_count < 2 || headers.next()?.0 != origin::HEADER {
         return None;
     }
     match headers.next()? {
-        (EXPIRES, Some(value)) => std::str::from_utf8(value).ok()?.parse().ok(),
+        (name::EXPIRES, Some(value)) => parse(value),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SessionCore;
 use crate::clock::now_ms;
-use crate::message::{EXPIRES, HeaderView, HeaderWriter, Headers, Message};
+use crate::message::{HeaderView, HeaderWriter, Headers, Message, name};
 use crate::publisher::{Publisher, Target};
 use crate::rows;
 use crate::spec::PublisherId;
@@ -42,7 +42,7 @@ impl Will {
         let Some(expiry_s) = self.expiry_s else { return Message::of_record(record, false).headers };
         let view = HeaderView::of(record);
         writer.begin(&self.origin, Some(now_ms.saturating_add(i64::from(expiry_s) * 1000)));
-        for (name, value) in view.properties().filter(|(name, _)| *name != EXPIRES) {
+        for (name, value) in view.properties().filter(|(name, _)| *name != name::EXPIRES) {
             writer.property(name, value.unwrap_or_default());
         }
         view.user().for_each(|(name, value)| writer.user(name, value));

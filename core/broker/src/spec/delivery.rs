@@ -101,22 +101,25 @@ pub struct Depth {
     pub consumers: usize,
 }
 
-/// Why a queue dropped a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DropReason {
-    /// Its time to live is over.
+/// The reason why a queue dropped a message.
+///
+/// The order of the reasons is part of the stored form of death records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DropReason {
+    /// Its time to live, or that of its queue, had passed.
     Expired,
-    /// A consumer rejected it.
+    /// A consumer rejected it and did not requeue it.
     Rejected,
-    /// The queue is full.
+    /// The queue had reached its maximum length.
     MaxLength,
-    /// It was returned too often.
+    /// It was returned to the queue more often than the queue's delivery limit.
     DeliveryLimit,
 }
 
 impl DropReason {
-    /// The name in stored death records.
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// The name that consumers see.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             DropReason::Expired => "expired",
             DropReason::Rejected => "rejected",

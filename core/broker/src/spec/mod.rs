@@ -11,8 +11,7 @@ mod session;
 mod topic;
 
 pub use config::{BrokerConfig, CaptureRule};
-pub(crate) use delivery::DropReason;
-pub use delivery::{Delivery, DeliveryId, Depth, Mode, Start};
+pub use delivery::{Delivery, DeliveryId, Depth, DropReason, Mode, Start};
 pub use exchange::{ExchangeKind, ExchangeSpec, HUB};
 pub use queue::{DeadLetter, Overflow, OwnerId, QueueLimits, QueueSpec, next_owner};
 pub use session::{Expiry, PublisherId, SubscriptionOptions};

@@ -1,8 +1,8 @@
 //! Queues and what their consumers see: order, sharing, returning, dying, restarting.
 
 use crate::fixture::*;
-use inver_broker::message::{DEATH, HeaderView};
-use inver_broker::{BindDestination, DeadLetter, HeaderWriter, Overflow, QueueLimits, QueueSpec};
+use inver_broker::message::{Death, HeaderView, Property};
+use inver_broker::{BindDestination, DeadLetter, DropReason, HeaderWriter, Overflow, QueueLimits, QueueSpec};
 
 #[tokio::test]
 async fn messages_come_in_order_and_return_in_their_place() {
@@ -145,9 +145,12 @@ async fn the_dead_go_where_the_queue_sends_them_with_the_story_of_their_deaths()
     let (mailbox, mut consumer) = attach(dead.subscription());
     let buried = take(&mailbox, &mut consumer, 2).await;
     assert_eq!(values(&buried), ["expired", "rejected"]);
-    let mut properties = HeaderView::of(&buried[0].record).properties();
-    let death = properties.find(|(n, _)| *n == DEATH).and_then(|(_, v)| v).expect("a death");
-    assert!(death.starts_with(b"q\nexpired\n\nq\n"), "{}", String::from_utf8_lossy(death));
+    let mut properties = HeaderView::of(&buried[0].record).typed_properties();
+    let death =
+        properties.find_map(|p| if let Property::Death(death) = p { Death::decode(death) } else { None });
+    let death = death.expect("a death record");
+    assert_eq!((&*death.queue, death.reason, death.count), ("q", DropReason::Expired, 1));
+    assert_eq!((&*death.exchange, &*death.routing_key), (&b""[..], &b"q"[..]));
     assert_eq!((q.depth().ready, q.depth().unacked), (0, 0));
 }
 

@@ -1,9 +1,10 @@
 //! A publish on its way to a record.
 
+use inver_broker::message::{Property, name};
 use inver_broker::{HeaderLookup, HeaderWriter, Headers, Value as CoreValue};
 
 use super::text::natural;
-use super::{KEY, NULL, ORIGIN, core_value, name};
+use super::{ORIGIN, PROPERTY_LIST, core_value};
 use crate::codec::content::Properties;
 use crate::codec::table::{Table, TableWriter, Value};
 use crate::error::Refusal;
@@ -75,11 +76,13 @@ impl Composer {
                         bcc |= name == BCC;
                     }
                     (CC | BCC, other) => return Err(bad_routing_header(name, other)),
-                    _ if name == KEY.as_bytes() => match value {
+                    _ if name == name::RECORD_KEY.as_bytes() => match value {
                         Value::Text(key) | Value::Binary(key) => composed.key = composed.key.or(Some(key)),
                         _ => {}
                     },
-                    (_, Value::Bool(true)) if name == NULL.as_bytes() && publish.body.is_empty() => {
+                    (_, Value::Bool(true))
+                        if name == name::NULL_VALUE.as_bytes() && publish.body.is_empty() =>
+                    {
                         composed.value = None;
                     }
                     _ => {}
@@ -116,50 +119,26 @@ fn write(
     verbatim: Option<&[u8]>,
 ) {
     if !publish.exchange.is_empty() {
-        headers.property(name::EXCHANGE, publish.exchange.as_bytes());
+        headers.put(Property::Exchange(publish.exchange.as_bytes()));
     }
-    headers.property(name::ROUTING_KEY, publish.routing_key);
+    headers.put(Property::RoutingKey(publish.routing_key));
     if let Some(raw) = verbatim {
-        headers.property(name::PROPERTIES, raw);
+        headers.put(Property::Other(PROPERTY_LIST, raw));
     }
-    if let Some(mode) = properties.delivery_mode {
-        headers.property(name::DELIVERY_MODE, decimal(mode.into(), &mut [0; 20]));
-    }
-    let texts = [
-        (name::CONTENT_TYPE, properties.content_type),
-        (name::CONTENT_ENCODING, properties.content_encoding),
-        (name::CORRELATION_ID, properties.correlation_id),
-        (name::REPLY_TO, properties.reply_to),
-        (name::MESSAGE_ID, properties.message_id),
-        (name::KIND, properties.kind),
-        (name::USER_ID, properties.user_id),
-        (name::APP_ID, properties.app_id),
+    let all = [
+        properties.delivery_mode.map(Property::DeliveryMode),
+        properties.content_type.map(Property::ContentType),
+        properties.content_encoding.map(Property::ContentEncoding),
+        properties.correlation_id.map(Property::CorrelationId),
+        properties.reply_to.map(Property::ReplyTo),
+        properties.message_id.map(Property::MessageId),
+        properties.kind.map(Property::Type),
+        properties.user_id.map(Property::UserId),
+        properties.app_id.map(Property::AppId),
+        properties.priority.map(Property::Priority),
+        properties.timestamp.map(Property::TimestampS),
     ];
-    for (name, text) in texts {
-        if let Some(text) = text {
-            headers.property(name, text);
-        }
-    }
-    if let Some(priority) = properties.priority {
-        headers.property(name::PRIORITY, decimal(priority.into(), &mut [0; 20]));
-    }
-    if let Some(seconds) = properties.timestamp {
-        headers.property(name::TIMESTAMP, decimal(seconds, &mut [0; 20]));
-    }
-}
-
-/// The number in decimal digits, in `buffer`.
-pub(super) fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
-    let mut at = buffer.len();
-    for slot in buffer.iter_mut().rev() {
-        *slot = b'0' + (number % 10) as u8;
-        number /= 10;
-        at -= 1;
-        if number == 0 {
-            break;
-        }
-    }
-    buffer.get(at..).unwrap_or_default()
+    all.into_iter().flatten().for_each(|property| headers.put(property));
 }
 
 /// Milliseconds to live.
@@ -242,12 +221,5 @@ mod tests {
         assert_eq!(text(b"-1"), "PRECONDITION_FAILED - invalid expiration '-1': {value_negative,-1}");
         assert_eq!(text(b""), "PRECONDITION_FAILED - invalid expiration '': no_integer");
         assert_eq!(expiration(&[b'9'; 30]), Ok(i64::MAX));
-    }
-
-    #[test]
-    fn decimals() {
-        assert_eq!(decimal(0, &mut [0; 20]), b"0");
-        assert_eq!(decimal(205, &mut [0; 20]), b"205");
-        assert_eq!(decimal(u64::MAX, &mut [0; 20]), u64::MAX.to_string().as_bytes());
     }
 }

@@ -1,12 +1,11 @@
 //! A record on its way to a consumer.
 
 use inver_broker::address::{Form, rewrite};
-use inver_broker::message::HeaderView;
+use inver_broker::message::{Death, HeaderView, Property, name};
 use inver_storage::batch::Record;
 
-use super::deaths::{self, Death};
-use super::incoming::decimal;
-use super::{KEY, NULL, ORIGIN, name};
+use super::deaths;
+use super::{ORIGIN, PROPERTY_LIST};
 use crate::codec::content::Properties;
 use crate::codec::table::{Table, TableWriter, Value};
 
@@ -24,12 +23,12 @@ pub struct Outgoing<'a> {
 }
 
 /// Renders records in buffers of its own, one at a time.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Renderer {
     properties: Vec<u8>,
     table: Vec<u8>,
     routing_key: Vec<u8>,
-    numbers: [u8; 20],
+    number: itoa::Buffer,
 }
 
 /// What the properties of a record say.
@@ -40,42 +39,49 @@ struct Known<'a> {
     verbatim: Option<&'a [u8]>,
     properties: Properties<'a>,
     expires_ms: Option<i64>,
-    mqtt_topic: Option<&'a [u8]>,
-    mqtt_qos: Option<&'a [u8]>,
-    deaths: Vec<Death>,
-}
-
-fn number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
-    std::str::from_utf8(value).ok()?.parse().ok()
+    address: Option<&'a [u8]>,
+    qos: Option<u8>,
+    deaths: Vec<Death<'a>>,
 }
 
 impl<'a> Known<'a> {
-    /// Takes one property in; false if it means nothing here.
-    fn take(&mut self, name: &[u8], value: &'a [u8]) -> bool {
+    /// Takes a property in; false if it has no place here, or its value does not fit it.
+    fn take(&mut self, property: Property<'a>) -> bool {
         let properties = &mut self.properties;
-        match name {
-            name::EXCHANGE => self.exchange = Some(value),
-            name::ROUTING_KEY => self.routing_key = Some(value),
-            name::PROPERTIES => self.verbatim = Some(value),
-            name::DELIVERY_MODE => properties.delivery_mode = number(value),
-            name::CONTENT_TYPE => properties.content_type = short(value),
-            name::CONTENT_ENCODING => properties.content_encoding = short(value),
-            name::PRIORITY => properties.priority = number(value),
-            name::CORRELATION_ID => properties.correlation_id = short(value),
-            name::REPLY_TO => properties.reply_to = short(value),
-            name::MESSAGE_ID => properties.message_id = short(value),
-            name::TIMESTAMP => properties.timestamp = number(value),
-            name::KIND => properties.kind = short(value),
-            name::USER_ID => properties.user_id = short(value),
-            name::APP_ID => properties.app_id = short(value),
-            name::EXPIRES => self.expires_ms = number(value),
-            name::DEATH => self.deaths.extend(Death::parse(value)),
-            name::MQTT_TOPIC => self.mqtt_topic = Some(value),
-            name::MQTT_QOS => self.mqtt_qos = Some(value),
-            _ => return false,
+        match property {
+            Property::Exchange(name) => self.exchange = Some(name),
+            Property::RoutingKey(key) => self.routing_key = Some(key),
+            Property::Other(PROPERTY_LIST, raw) => self.verbatim = Some(raw),
+            Property::DeliveryMode(mode) => properties.delivery_mode = Some(mode),
+            Property::Priority(priority) => properties.priority = Some(priority),
+            Property::TimestampS(seconds) => properties.timestamp = Some(seconds),
+            Property::ContentType(text) => return put_short(&mut properties.content_type, text),
+            Property::ContentEncoding(text) => return put_short(&mut properties.content_encoding, text),
+            Property::CorrelationId(text) => return put_short(&mut properties.correlation_id, text),
+            Property::ReplyTo(text) => return put_short(&mut properties.reply_to, text),
+            Property::MessageId(text) => return put_short(&mut properties.message_id, text),
+            Property::Type(text) => return put_short(&mut properties.kind, text),
+            Property::UserId(text) => return put_short(&mut properties.user_id, text),
+            Property::AppId(text) => return put_short(&mut properties.app_id, text),
+            Property::ExpiresMs(at) => self.expires_ms = Some(at),
+            Property::Death(death) => self.deaths.extend(Death::decode(death)),
+            Property::Address(address) => self.address = Some(address),
+            // A header too: the delivery mode does not tell 1 from 2.
+            Property::Qos(level) => {
+                self.qos = Some(level);
+                return false;
+            }
+            Property::ClientId(_) | Property::Other(..) => return false,
+            Property::Malformed => {}
         }
         true
     }
+}
+
+/// Sets a property that is a short string on the wire; false if the value is too long for one.
+fn put_short<'a>(property: &mut Option<&'a [u8]>, value: &'a [u8]) -> bool {
+    *property = short(value);
+    property.is_some()
 }
 
 /// A value that fits a short string; one that does not is left to the headers.
@@ -104,8 +110,8 @@ impl Renderer {
     /// What came from AMQP: as it was.
     fn own<'a>(&'a mut self, headers: HeaderView<'a>, body: &'a [u8]) -> Outgoing<'a> {
         let mut known = Known::default();
-        for (name, value) in headers.properties() {
-            known.take(name, value.unwrap_or_default());
+        for property in headers.typed_properties() {
+            known.take(property);
         }
         let (exchange, routing_key) =
             (known.exchange.unwrap_or_default(), known.routing_key.unwrap_or_default());
@@ -154,44 +160,42 @@ impl Renderer {
         let mut table = BoundedTable { bytes: &mut self.table, bytes_max: table_bytes_max };
         let mut known = Known::default();
         for (name, value) in headers.properties() {
-            let value = value.unwrap_or_default();
-            let fits = value.len() <= usize::from(u8::MAX) || !is_short(name);
-            if !known.take(name, value) || !fits || name == name::MQTT_QOS {
-                table.add(name, Some(value));
+            if !known.take(Property::decode(name, value)) {
+                table.add(name, Some(value.unwrap_or_default()));
             }
         }
         if let Some(key) = &record.key {
-            table.add(KEY.as_bytes(), Some(key));
+            table.add(name::RECORD_KEY.as_bytes(), Some(key));
         }
         if record.value.is_none() {
-            table.put(NULL.as_bytes(), Value::Bool(true));
+            table.put(name::NULL_VALUE.as_bytes(), Value::Bool(true));
         }
-        let from_batch = known.routing_key.is_none() && known.mqtt_topic.is_none();
+        let from_batch = known.routing_key.is_none() && known.address.is_none();
         if from_batch {
             known.properties.timestamp = u64::try_from(record.timestamp_ms / 1000).ok();
             table.put(b"timestamp_in_ms", Value::I64(record.timestamp_ms));
         }
         for (name, value) in headers.user() {
-            if from_batch && name == name::MQTT_TOPIC {
-                known.mqtt_topic = known.mqtt_topic.or(value);
+            if from_batch && name == name::ADDRESS {
+                known.address = known.address.or(value);
             }
             table.add(name, value);
         }
         let mut all = known.properties;
-        if let Some(qos) = known.mqtt_qos {
-            all.delivery_mode = all.delivery_mode.or(Some(if qos == b"0" { 1 } else { 2 }));
+        if let Some(qos) = known.qos {
+            all.delivery_mode = all.delivery_mode.or(Some(if qos == 0 { 1 } else { 2 }));
         }
         // Addresses are written with dots here: what it names can be published to as it stands.
         let reply_to = known
             .properties
             .reply_to
-            .filter(|_| known.mqtt_topic.is_some() && !from_batch)
+            .filter(|_| known.address.is_some() && !from_batch)
             .map(|slashed| rewrite(Form::Slashed, Form::Dotted, slashed));
         if let Some(dotted) = reply_to.as_deref().and_then(short) {
             all.reply_to = Some(dotted);
         }
         let left_ms = known.expires_ms.map(|at| at.saturating_sub(now_ms).max(0).unsigned_abs());
-        all.expiration = left_ms.map(|left| decimal(left, &mut self.numbers));
+        all.expiration = left_ms.map(|left| self.number.format(left).as_bytes());
         if !self.table.is_empty() {
             all.headers = Some(Table::of(&self.table));
         }
@@ -201,7 +205,7 @@ impl Renderer {
             all.headers = Some(Table::of(&died));
         }
         all.encode(&mut self.properties);
-        let (exchange, routing_key) = match (known.routing_key, known.mqtt_topic) {
+        let (exchange, routing_key) = match (known.routing_key, known.address) {
             (Some(key), _) => (known.exchange.unwrap_or_default(), key),
             (None, Some(topic)) => {
                 self.routing_key.clear();
@@ -217,21 +221,6 @@ impl Renderer {
             body: record.value.as_deref().unwrap_or_default(),
         }
     }
-}
-
-/// Whether AMQP has a short string for this property.
-fn is_short(name: &[u8]) -> bool {
-    matches!(
-        name,
-        name::CONTENT_TYPE
-            | name::CONTENT_ENCODING
-            | name::CORRELATION_ID
-            | name::REPLY_TO
-            | name::MESSAGE_ID
-            | name::KIND
-            | name::USER_ID
-            | name::APP_ID
-    )
 }
 
 /// A headers table that takes no more than fits.

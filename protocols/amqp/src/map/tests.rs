@@ -10,7 +10,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use bytes::Bytes;
-use inver_broker::HeaderWriter;
+use inver_broker::message::{Death, Property, name};
+use inver_broker::{DropReason, HeaderWriter};
 use inver_storage::batch::{BatchBuilder, Record, records};
 
 use super::*;
@@ -142,8 +143,8 @@ fn the_property_list_is_stored_only_where_it_must_be() {
 fn keys_and_null_values_cross_in_both_directions() {
     let mut table = Vec::new();
     TableWriter::new(&mut table)
-        .field(KEY.as_bytes(), Value::Text(b"key"))
-        .field(NULL.as_bytes(), Value::Bool(true));
+        .field(name::RECORD_KEY.as_bytes(), Value::Text(b"key"))
+        .field(name::NULL_VALUE.as_bytes(), Value::Bool(true));
     let properties = raw(&Properties { headers: Some(Table::of(&table)), ..Default::default() });
     let record = stored(&publish(&properties, b""));
     assert_eq!((record.key.as_deref(), record.value), (Some(&b"key"[..]), None));
@@ -164,8 +165,8 @@ fn keys_and_null_values_cross_in_both_directions() {
     assert_eq!(
         headers,
         [
-            (KEY.as_bytes(), Value::Binary(b"\xFFkey")),
-            (NULL.as_bytes(), Value::Bool(true)),
+            (name::RECORD_KEY.as_bytes(), Value::Binary(b"\xFFkey")),
+            (name::NULL_VALUE.as_bytes(), Value::Bool(true)),
             (&b"timestamp_in_ms"[..], Value::I64(1_700_000_000_123)),
             (b"h", Value::Text(b"v")),
             (b"h", Value::Void),
@@ -205,7 +206,7 @@ fn what_came_over_mqtt() {
 }
 
 #[test]
-fn a_dead_letter_tells_its_deaths() {
+fn death_records_become_x_death_headers() {
     let mut table = Vec::new();
     TableWriter::new(&mut table).field(b"mine", Value::I32(1));
     let properties =
@@ -215,7 +216,17 @@ fn a_dead_letter_tells_its_deaths() {
     writer.property(b"exchange", b"dlx");
     writer.property(b"routing-key", b"dead");
     writer.property(b"amqp-properties", &properties);
-    writer.property(b"death", b"q2\nrejected\nex2\nk2\n1700000002000\n1\n");
+    let last = Death {
+        queue: r"loop\new".into(),
+        reason: DropReason::Rejected,
+        exchange: b"ex2".as_slice().into(),
+        routing_key: b"k\xff".as_slice().into(),
+        time_ms: 1_700_000_002_000,
+        count: 1,
+        ttl_ms: None,
+    };
+    writer.put(Property::Death(&last.encode()));
+    // As the first version stored it.
     writer.property(b"death", b"q\\n1\nexpired\n\nk1\n1700000001000\n3\n100");
     writer.user(b"mine", Some(b"1"));
     let record = record(writer.headers(), None, Some(b"body"));
@@ -227,9 +238,14 @@ fn a_dead_letter_tells_its_deaths() {
     let headers = properties.headers.unwrap();
     assert_eq!(headers.get("x-first-death-queue"), Some(Value::Text(b"q\n1")));
     assert_eq!(headers.get("x-last-death-reason"), Some(Value::Text(b"rejected")));
+    assert_eq!(headers.get("x-last-death-queue"), Some(Value::Text(br"loop\new")));
     assert_eq!(headers.get("mine"), Some(Value::I32(1)));
     let Some(Value::Array(deaths)) = headers.get("x-death") else { panic!("no x-death") };
     let deaths: Vec<_> = deaths.iter().collect();
+    let Value::Table(newest) = deaths[0] else { panic!("no table") };
+    let Some(Value::Array(keys)) = newest.get("routing-keys") else { panic!("no routing keys") };
+    assert_eq!(keys.iter().collect::<Vec<_>>(), [Value::Text(b"k\xff")]);
+    assert_eq!(newest.get("original-expiration"), None);
     let Value::Table(oldest) = deaths[1] else { panic!("no table") };
     assert_eq!(oldest.get("count"), Some(Value::I64(3)));
     assert_eq!(oldest.get("original-expiration"), Some(Value::Text(b"100")));

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use inver_amqp::codec::Method;
+use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, Value};
 
 use crate::client::{Client, table};
@@ -17,6 +18,40 @@ pub(crate) fn mortal(client: &mut Client, durable: bool, limits: &[(&str, Value<
     fields.push(("x-dead-letter-routing-key", Value::Text(b"dead")));
     let arguments = table(&fields);
     client.declare_with("q", durable, Table::of(&arguments));
+}
+
+/// The name has what an escape of a line feed would look like.
+#[test]
+fn a_message_that_a_queue_dead_letters_to_itself_is_dropped() {
+    const NAME: &str = r"loop\new";
+    let server = Server::start();
+    for durable in [false, true] {
+        let mut client = server.client();
+        client.declare_exchange("dlx", "fanout");
+        client.declare("copies");
+        let arguments =
+            table(&[("x-message-ttl", Value::I32(1)), ("x-dead-letter-exchange", Value::Text(b"dlx"))]);
+        client.declare_with(NAME, durable, Table::of(&arguments));
+        for queue in [NAME, "copies"] {
+            client.bind(queue, "dlx", "", Table::EMPTY);
+        }
+        client.consume("copies", "copies", true);
+        client.publish(1, "", NAME, b"1");
+        let dead_letter = client.message();
+        let properties = Properties::parse(&dead_letter.properties).unwrap();
+        let headers = properties.headers.unwrap();
+        assert_eq!(headers.get("x-last-death-queue"), Some(Value::Text(NAME.as_bytes())));
+        client.expect_silence();
+        assert_eq!(client.inspect(NAME), (0, 0));
+        client.call(&Method::BasicCancel { consumer_tag: "copies", nowait: false });
+        client.call(&Method::QueueDelete {
+            ticket: 0,
+            queue: NAME,
+            if_unused: false,
+            if_empty: false,
+            nowait: false,
+        });
+    }
 }
 
 fn wait_until(at: Instant) {

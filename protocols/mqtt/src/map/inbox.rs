@@ -5,10 +5,10 @@
 
 use std::fmt;
 
-use inver_broker::message::{HeaderView, HeaderWriter, Headers};
+use inver_broker::message::{HeaderView, HeaderWriter, Headers, Property, expires_ms};
 use inver_storage::batch::Record;
 
-use super::{ORIGIN, incoming::decimal, name};
+use super::own;
 use crate::codec::Qos;
 
 /// How a copy that was made for one session's inbox is delivered: what its subscription said when it was made.
@@ -40,14 +40,11 @@ impl InboxFor {
 /// The headers of a copy that is made for one session's inbox: the message's own, and how it is to be delivered.
 pub(crate) fn inbox_copy<'w>(writer: &'w mut HeaderWriter, record: &Record, terms: InboxFor) -> Headers<'w> {
     let view = HeaderView::of(record);
-    let expires_ms =
-        view.properties().find(|(name, _)| *name == name::EXPIRES).and_then(|(_, value)| decimal(value));
-    let origin = view.origin().and_then(|origin| std::str::from_utf8(origin).ok()).unwrap_or(ORIGIN);
-    writer.begin(origin, expires_ms);
-    writer.property(name::INBOX_FOR, terms.to_string().as_bytes());
-    for (name, value) in view.properties() {
-        if name != name::EXPIRES && name != name::INBOX_FOR {
-            writer.property(name, value.unwrap_or_default());
+    writer.begin_like(&view, expires_ms(record));
+    writer.property(own::INBOX_FOR, terms.to_string().as_bytes());
+    for property in view.typed_properties() {
+        if !matches!(property, Property::ExpiresMs(_) | Property::Other(own::INBOX_FOR, _)) {
+            writer.put(property);
         }
     }
     for (name, value) in view.user() {

@@ -1,8 +1,8 @@
 //! From a PUBLISH, a will, or a retained message to the headers of a record.
 
-use inver_broker::message::{HeaderWriter, Headers};
+use inver_broker::message::{HeaderWriter, Headers, Property as Stored};
 
-use super::{ORIGIN, name};
+use super::{ORIGIN, own};
 use crate::codec::{DecodeError, Properties, Property, Qos};
 
 /// Milliseconds in one second of an expiry interval.
@@ -68,35 +68,35 @@ impl<'a> Incoming<'a> {
         now_ms: i64,
     ) -> Headers<'w> {
         writer.begin(ORIGIN, self.expiry_s.map(|seconds| now_ms + i64::from(seconds) * SECOND_MS));
-        writer.property(name::TOPIC, topic.as_bytes());
+        writer.put(Stored::Address(topic.as_bytes()));
         match qos {
             Qos::AtMostOnce => {}
-            Qos::AtLeastOnce => writer.property(name::QOS, b"1"),
-            Qos::ExactlyOnce => writer.property(name::QOS, b"2"),
+            Qos::AtLeastOnce => writer.put(Stored::Qos(1)),
+            Qos::ExactlyOnce => writer.put(Stored::Qos(2)),
         }
         if retain {
-            writer.property(name::RETAIN, b"1");
+            writer.property(own::RETAIN, b"1");
         }
-        writer.property(name::CLIENT_ID, author.client_id.as_bytes());
+        writer.put(Stored::ClientId(author.client_id.as_bytes()));
         if let Some(user) = author.user {
-            writer.property(name::USER_ID, user.as_bytes());
+            writer.put(Stored::UserId(user.as_bytes()));
         }
         if self.properties.is_empty() {
             return writer.headers();
         }
         match self.payload_format {
             None => {}
-            Some(0) => writer.property(name::PAYLOAD_FORMAT, b"0"),
-            Some(_) => writer.property(name::PAYLOAD_FORMAT, b"1"),
+            Some(0) => writer.property(own::PAYLOAD_FORMAT, b"0"),
+            Some(_) => writer.property(own::PAYLOAD_FORMAT, b"1"),
         }
         if let Some(text) = self.content_type {
-            writer.property(name::CONTENT_TYPE, text.as_bytes());
+            writer.put(Stored::ContentType(text.as_bytes()));
         }
         if let Some(topic) = self.response_topic {
-            writer.property(name::REPLY_TO, topic.as_bytes());
+            writer.put(Stored::ReplyTo(topic.as_bytes()));
         }
         if let Some(bytes) = self.correlation_data {
-            writer.property(name::CORRELATION_ID, bytes);
+            writer.put(Stored::CorrelationId(bytes));
         }
         for property in self.properties {
             if let Property::UserProperty(name, value) = property {
@@ -105,9 +105,4 @@ impl<'a> Incoming<'a> {
         }
         writer.headers()
     }
-}
-
-/// A decimal number of a property's value.
-pub(super) fn decimal(value: Option<&[u8]>) -> Option<i64> {
-    std::str::from_utf8(value?).ok()?.parse().ok()
 }

@@ -12,6 +12,8 @@ mod outgoing;
 #[cfg(test)]
 mod tests;
 
+use inver_broker::message::name;
+
 pub(crate) use inbox::{InboxFor, inbox_copy};
 pub(crate) use incoming::{Author, Incoming};
 pub(crate) use outgoing::Outgoing;
@@ -19,25 +21,21 @@ pub(crate) use outgoing::Outgoing;
 /// This plug's name, as origins and metrics have it.
 pub(crate) const ORIGIN: &str = "mqtt";
 
-/// Names of properties.
-pub(crate) mod name {
-    pub(crate) const TOPIC: &[u8] = b"mqtt-topic";
-    pub(crate) const QOS: &[u8] = b"mqtt-qos";
+/// Names of the properties that only MQTT has.
+pub(crate) mod own {
     pub(crate) const RETAIN: &[u8] = b"mqtt-retain";
     pub(crate) const PAYLOAD_FORMAT: &[u8] = b"mqtt-payload-format";
     /// On a copy that was made for one session's inbox: `granted QoS/RETAIN/shared/subscription identifier`.
     pub(crate) const INBOX_FOR: &[u8] = b"mqtt-inbox-for";
-    pub(crate) const CLIENT_ID: &[u8] = b"client-id";
-    pub(crate) const USER_ID: &[u8] = b"user-id";
-    pub(crate) const CONTENT_TYPE: &[u8] = b"content-type";
-    pub(crate) const CORRELATION_ID: &[u8] = b"correlation-id";
-    pub(crate) const REPLY_TO: &[u8] = b"reply-to";
-    pub(crate) const ROUTING_KEY: &[u8] = b"routing-key";
-    pub(crate) const DELIVERY_MODE: &[u8] = b"delivery-mode";
-    pub(crate) const EXPIRES: &[u8] = b"expires";
-    /// What MQTT has no field for: carried as user properties under these names.
-    pub(crate) const AS_USER_PROPERTIES: [&[u8]; 7] =
-        [b"message-id", b"type", b"app-id", USER_ID, b"timestamp", b"priority", b"content-encoding"];
-    /// The key of a record that came as a finished batch, likewise.
-    pub(crate) const RECORD_KEY: &str = "inver-key";
 }
+
+/// What MQTT has no field for: carried as user properties under these names.
+const AS_USER_PROPERTIES: [&[u8]; 7] = [
+    name::MESSAGE_ID,
+    name::TYPE,
+    name::APP_ID,
+    name::USER_ID,
+    name::TIMESTAMP,
+    name::PRIORITY,
+    name::CONTENT_ENCODING,
+];

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use inver_broker::address::{Form, rewrite};
-use inver_broker::message::HeaderView;
+use inver_broker::message::{HeaderView, Property as Stored, name};
 use inver_storage::batch::Record;
 
 use super::inbox::InboxFor;
-use super::{ORIGIN, incoming::decimal, name};
+use super::{AS_USER_PROPERTIES, ORIGIN, own};
 use crate::codec::{PropertiesBuf, Property, Qos};
 
 /// A record as MQTT sees it.
@@ -53,34 +53,29 @@ impl<'a> Outgoing<'a> {
         };
         let mut slashed = None;
         let mut dotted = None;
-        for (header, value) in headers.properties() {
-            match header {
-                name::TOPIC => slashed = value,
-                name::QOS => {
-                    outgoing.qos = match value {
-                        Some(b"2") => Qos::ExactlyOnce,
-                        Some(b"1") => Qos::AtLeastOnce,
-                        _ => Qos::AtMostOnce,
-                    }
-                }
-                name::RETAIN => outgoing.retain = value == Some(b"1"),
-                name::CLIENT_ID => outgoing.client_id = value,
-                name::EXPIRES => outgoing.expires_ms = decimal(value),
-                name::PAYLOAD_FORMAT => outgoing.payload_format = value.map(|text| u8::from(text == b"1")),
-                name::CONTENT_TYPE => outgoing.content_type = value,
-                name::REPLY_TO => outgoing.reply_to = value,
-                name::CORRELATION_ID => outgoing.correlation_id = value,
-                name::ROUTING_KEY => dotted = value,
+        for property in headers.typed_properties() {
+            match property {
+                Stored::Address(address) => slashed = Some(address),
+                Stored::Qos(level) => outgoing.qos = Qos::from_bits(level).unwrap_or(Qos::AtMostOnce),
+                Stored::ClientId(id) => outgoing.client_id = Some(id),
+                Stored::ExpiresMs(at) => outgoing.expires_ms = Some(at),
+                Stored::ContentType(text) => outgoing.content_type = Some(text),
+                Stored::ReplyTo(address) => outgoing.reply_to = Some(address),
+                Stored::CorrelationId(bytes) => outgoing.correlation_id = Some(bytes),
+                Stored::RoutingKey(key) => dotted = Some(key),
                 // Persistent messages keep what was promised for them.
-                name::DELIVERY_MODE if value == Some(b"2") => {
-                    outgoing.qos = outgoing.qos.max(Qos::AtLeastOnce);
+                Stored::DeliveryMode(2) => outgoing.qos = outgoing.qos.max(Qos::AtLeastOnce),
+                Stored::Other(own::RETAIN, value) => outgoing.retain = value == b"1",
+                Stored::Other(own::PAYLOAD_FORMAT, value) => {
+                    outgoing.payload_format = Some(u8::from(value == b"1"));
                 }
-                name::INBOX_FOR => outgoing.inbox_for = value.and_then(InboxFor::read),
+                Stored::Other(own::INBOX_FOR, value) => outgoing.inbox_for = InboxFor::read(value),
                 _ => {}
             }
         }
         if headers.origin().is_none() {
-            slashed = headers.user().find(|(header, _)| *header == name::TOPIC).and_then(|(_, value)| value);
+            slashed =
+                headers.user().find(|(header, _)| *header == name::ADDRESS).and_then(|(_, value)| value);
         }
         outgoing.topic = match (slashed, dotted.or(address)) {
             (Some(slashed), _) => topic(Cow::Borrowed(slashed)),
@@ -123,7 +118,7 @@ impl<'a> Outgoing<'a> {
         }
         if !own {
             for (header, value) in self.headers.properties() {
-                if name::AS_USER_PROPERTIES.contains(&header)
+                if AS_USER_PROPERTIES.contains(&header)
                     && let (Some(header), Some(value)) = (text(header), value.and_then(text))
                 {
                     push(Property::UserProperty(header, value));
@@ -134,7 +129,7 @@ impl<'a> Outgoing<'a> {
             }
         }
         for (header, value) in self.headers.user() {
-            if self.headers.origin().is_none() && header == name::TOPIC {
+            if self.headers.origin().is_none() && header == name::ADDRESS {
                 continue;
             }
             if let (Some(header), Some(value)) = (text(header), text(value.unwrap_or_default())) {

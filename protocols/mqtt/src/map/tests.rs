@@ -144,7 +144,7 @@ fn a_record_made_elsewhere_is_read_through_the_vocabulary() {
 
 #[test]
 fn a_record_of_a_finished_batch_is_named_by_its_header_or_its_address() {
-    let record = came_in_a_batch(&[(name::TOPIC, Some(b"d/1")), (b"h", Some(b"v"))], Some(b"key"));
+    let record = came_in_a_batch(&[(name::ADDRESS, Some(b"d/1")), (b"h", Some(b"v"))], Some(b"key"));
     let outgoing = Outgoing::read(&record, Some(b"commands")).unwrap();
     assert_eq!((&*outgoing.topic, outgoing.qos), ("d/1", Qos::AtLeastOnce));
     assert_eq!(

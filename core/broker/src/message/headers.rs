@@ -1,0 +1,117 @@
+//! Encoded record headers, and the writer that composes them: the origin, the properties, then the user's headers.
+
+use super::origin::{self, COUNT_BYTES, NEUTRAL_ORIGIN, PROPERTIES_MAX};
+use super::properties::Property;
+use super::view::HeaderView;
+
+/// Encoded record headers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Headers<'a> {
+    /// The number of headers.
+    pub count: u32,
+    /// The name and the value of each, with their lengths as zigzag varints.
+    pub bytes: &'a [u8],
+    /// When the message expires, if it has a time to live: milliseconds since 1970.
+    pub expires_ms: Option<i64>,
+}
+
+/// Composes the headers of a message in one reusable buffer.
+#[derive(Debug, Default)]
+pub struct HeaderWriter {
+    buf: Vec<u8>,
+    count: u32,
+    properties: u8,
+    /// The position of the property count in `buf`.
+    count_at: usize,
+    expires_ms: Option<i64>,
+}
+
+impl HeaderWriter {
+    /// Begins a message of this origin (a short lower-case name); `expires_ms` is absolute.
+    pub fn begin(&mut self, origin: &str, expires_ms: Option<i64>) {
+        self.buf.clear();
+        self.count = 1;
+        self.expires_ms = expires_ms;
+        self.properties = 0;
+        put_bytes(&mut self.buf, origin::HEADER);
+        put_varint(&mut self.buf, (origin.len() + COUNT_BYTES) as i64);
+        self.buf.extend_from_slice(origin.as_bytes());
+        self.count_at = self.buf.len();
+        self.buf.extend_from_slice(&origin::count(0));
+        if let Some(at) = expires_ms {
+            self.put(Property::ExpiresMs(at));
+        }
+    }
+
+    /// Begins a message of the same origin as another.
+    pub fn begin_like(&mut self, other: &HeaderView<'_>, expires_ms: Option<i64>) {
+        let origin = other.origin().and_then(|name| std::str::from_utf8(name).ok());
+        self.begin(origin.unwrap_or(NEUTRAL_ORIGIN), expires_ms);
+    }
+
+    /// Begins with another message's headers as they are; user's headers can be added.
+    pub(crate) fn copy(&mut self, headers: Headers<'_>) {
+        self.buf.clear();
+        self.buf.extend_from_slice(headers.bytes);
+        self.count = headers.count;
+        self.properties = 0;
+        self.expires_ms = headers.expires_ms;
+    }
+
+    /// Adds a property.
+    pub fn put(&mut self, property: Property<'_>) {
+        property.encode(|name, value| self.property(name, value));
+    }
+
+    /// Adds a property as it is stored. Before the first user's header only; beyond 99, properties are left out.
+    pub fn property(&mut self, name: &[u8], value: &[u8]) {
+        debug_assert!(self.count == u32::from(self.properties) + 1, "a property after a user's header");
+        if self.properties == PROPERTIES_MAX || self.count > u32::from(self.properties) + 1 {
+            return;
+        }
+        self.properties += 1;
+        self.count += 1;
+        put_bytes(&mut self.buf, name);
+        put_bytes(&mut self.buf, value);
+        let count = origin::count(self.properties);
+        if let Some(stored) = self.buf.get_mut(self.count_at..self.count_at + COUNT_BYTES) {
+            stored.copy_from_slice(&count);
+        }
+    }
+
+    /// Adds a user's header.
+    pub fn user(&mut self, name: &[u8], value: Option<&[u8]>) {
+        self.count += 1;
+        put_bytes(&mut self.buf, name);
+        match value {
+            Some(value) => put_bytes(&mut self.buf, value),
+            None => put_varint(&mut self.buf, -1),
+        }
+    }
+
+    /// Adds user's headers that are encoded already.
+    pub(crate) fn user_encoded(&mut self, headers: Headers<'_>) {
+        self.count += headers.count;
+        self.buf.extend_from_slice(headers.bytes);
+    }
+
+    /// The headers composed since [`begin`](Self::begin).
+    #[must_use]
+    pub fn headers(&self) -> Headers<'_> {
+        Headers { count: self.count, bytes: &self.buf, expires_ms: self.expires_ms }
+    }
+}
+
+fn put_bytes(buf: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(buf, bytes.len() as i64);
+    buf.extend_from_slice(bytes);
+}
+
+fn put_varint(buf: &mut Vec<u8>, value: i64) {
+    let mut z = ((value << 1) ^ (value >> 63)) as u64;
+    while z >= 0x80 {
+        buf.push(z as u8 | 0x80);
+        z >>= 7;
+    }
+    buf.push(z as u8);
+}

@@ -1,0 +1,65 @@
+//! The first header of a record that the broker composed: which protocol the message came from, and how many of the
+//! headers behind it are properties.
+//!
+//! The value is `<name>/<two decimal digits>`, for example `mqtt/04`. A record whose first header is not of this form
+//! came in a producer's batch: all its headers are the user's.
+
+/// The name of the header.
+pub(super) const HEADER: &[u8] = b"inver-origin";
+
+/// The origin of a message from a producer's batch that the broker had to give properties to.
+pub const NEUTRAL_ORIGIN: &str = "inver";
+
+/// The most properties of a message: their number has two digits.
+pub(super) const PROPERTIES_MAX: u8 = 99;
+
+/// The bytes behind the name: `/` and the number of properties.
+pub(super) const COUNT_BYTES: usize = 3;
+
+/// A decoded origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) properties: u8,
+}
+
+impl<'a> Origin<'a> {
+    /// Decodes a header; none if it is not an origin.
+    pub(super) fn decode(header: &[u8], value: Option<&'a [u8]>) -> Option<Origin<'a>> {
+        match (header, value) {
+            (HEADER, Some([name @ .., b'/', tens @ b'0'..=b'9', ones @ b'0'..=b'9'])) if !name.is_empty() => {
+                Some(Origin { name, properties: (tens - b'0') * 10 + (ones - b'0') })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The last bytes of the value, for this number of properties.
+pub(super) fn count(properties: u8) -> [u8; COUNT_BYTES] {
+    let properties = properties.min(PROPERTIES_MAX);
+    [b'/', b'0' + properties / 10, b'0' + properties % 10]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_decodes_to_what_was_encoded() {
+        for properties in 0..=PROPERTIES_MAX {
+            let value = [&b"a/b"[..], &count(properties)].concat();
+            assert_eq!(Origin::decode(HEADER, Some(&value)), Some(Origin { name: b"a/b", properties }));
+        }
+    }
+
+    #[test]
+    fn other_headers_are_no_origin() {
+        for value in [&b"x/01"[..], b"/01", b"x01", b"x/1", b"x/0a", b""] {
+            let is_form = value == b"x/01";
+            assert_eq!(Origin::decode(HEADER, Some(value)).is_some(), is_form, "{value:?}");
+            assert_eq!(Origin::decode(b"origin", Some(value)), None);
+        }
+        assert_eq!(Origin::decode(HEADER, None), None);
+    }
+}
