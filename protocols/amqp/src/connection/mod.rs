@@ -102,7 +102,7 @@ pub(crate) async fn serve(connection: Connection, broker: Broker, limits: Arc<Li
         if let Err(error) = &verdict {
             tracing::info!(%error, "login refused");
         }
-        link.session.verdict(verdict, &mut link.out);
+        link.session.authenticated(verdict, &mut link.out);
         link.retry = true;
     }
     link.session.end();
@@ -151,8 +151,8 @@ impl Link {
                     return Poll::Ready(Event::End);
                 }
             }
-            self.session.settle(&mut self.out);
-            busy |= self.session.pump(&mut self.out);
+            self.session.finish_input(&mut self.out);
+            busy |= self.session.deliver(&mut self.out);
             match self.poll_output(cx) {
                 Ok(stuck) => busy &= !stuck,
                 Err(error) => {
@@ -189,7 +189,7 @@ impl Link {
 
     /// Answers what the log has by now, and asks to be woken for the next.
     fn poll_log(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(lsn) = self.session.waits_for() else { return false };
+        let Some(lsn) = self.session.awaits() else { return false };
         if let Some((awaited, waker)) = &self.awaited
             && *awaited == lsn
             && waker.will_wake(cx.waker())
@@ -204,7 +204,7 @@ impl Link {
         match self.session.log().poll_committed(lsn, cx) {
             Poll::Ready(Ok(())) => {
                 self.awaited = None;
-                self.session.answer(&mut self.out);
+                self.session.write_replies(&mut self.out);
                 true
             }
             Poll::Ready(Err(error)) => {

@@ -38,18 +38,18 @@ impl Pressure {
             }
         }
         self.patience = None;
-        session.unblocked(out);
+        session.send_unblocked(out);
         Poll::Ready(())
     }
 
     fn wait(&mut self, session: &mut Session, out: &mut Vec<u8>, cx: &mut Context<'_>) {
-        if !session.wants_to_hear_of_blocking() {
+        if !session.should_send_blocked() {
             return;
         }
         let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(session.limits().blocked_after)));
         if patience.as_mut().poll(cx).is_ready() {
             self.patience = None;
-            session.blocked(out);
+            session.send_blocked(out);
         }
     }
 }

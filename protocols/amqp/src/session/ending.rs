@@ -4,23 +4,25 @@ use inver_broker::{AuthError, Identity};
 
 use super::channel::Channel;
 use super::shared::{Shared, log_ended};
-use super::{Life, Session, confirms};
+use super::{Session, State, confirms};
 use crate::codec::{Method, write};
 use crate::error::{Refusal, ReplyCode};
 
 impl Session {
     /// Somebody has decided about the credentials.
-    pub fn verdict(&mut self, verdict: Result<Identity, AuthError>, out: &mut Vec<u8>) {
-        self.awaiting_verdict = false;
+    pub fn authenticated(&mut self, verdict: Result<Identity, AuthError>, out: &mut Vec<u8>) {
+        self.authenticating = false;
         let reason = match &verdict {
             Err(error @ AuthError::LoopbackOnly) => Some(error.to_string()),
             _ => None,
         };
-        if let Err(refusal) = self.handshake.verdict(verdict.is_ok(), reason.as_deref(), &self.limits, out) {
+        if let Err(refusal) =
+            self.handshake.authenticated(verdict.is_ok(), reason.as_deref(), &self.limits, out)
+        {
             if self.handshake.capabilities.authentication_failure_close {
                 self.refuse(0, &refusal, out);
             } else {
-                self.life = Life::Over;
+                self.state = State::Over;
             }
         }
         self.identity = verdict.ok();
@@ -28,11 +30,11 @@ impl Session {
 
     /// The server is going down, or the like.
     pub fn close(&mut self, reason: &str, out: &mut Vec<u8>) {
-        if matches!(self.life, Life::Running) {
+        if matches!(self.state, State::Running) {
             let text = format!("broker forced connection closure with reason '{reason}'");
             self.refuse(0, &Refusal::new(ReplyCode::ConnectionForced, text), out);
         } else if !self.is_closing() {
-            self.life = Life::Over;
+            self.state = State::Over;
         }
     }
 
@@ -43,7 +45,7 @@ impl Session {
 
     /// Lets go of everything. What was read was handed over before, and stays.
     pub fn end(&mut self) {
-        self.life = Life::Over;
+        self.state = State::Over;
         self.let_go();
     }
 
@@ -68,17 +70,17 @@ impl Session {
 
     /// Tells the client what it did wrong, and closes what that costs it.
     pub(super) fn refuse(&mut self, number: u16, refusal: &Refusal, out: &mut Vec<u8>) {
-        if self.is_closing() || self.life == Life::Over {
+        if self.is_closing() || self.state == State::Over {
             return;
         }
         // What came before the fault stands.
-        if let Err(error) = self.hand_over() {
+        if let Err(error) = self.flush() {
             tracing::debug!(%error, "burst lost");
         }
-        self.answer(out);
+        self.write_replies(out);
         let (class_id, method_id) = refusal.method;
         let (reply_code, reply_text) = (refusal.code.number(), refusal.text.as_str());
-        if number != 0 && !refusal.code.is_hard() && self.life == Life::Running {
+        if number != 0 && !refusal.code.is_hard() && self.state == State::Running {
             tracing::info!(channel = number, text = reply_text, "channel refused");
             if let (Some(shared), Some(channel)) = (self.shared.as_deref_mut(), self.channels.find(number)) {
                 forget_confirms(channel, shared);
@@ -92,7 +94,7 @@ impl Session {
         tracing::info!(text = reply_text, "connection refused");
         self.let_go();
         write::method(out, 0, &Method::ConnectionClose { reply_code, reply_text, class_id, method_id });
-        self.life = Life::Closing;
+        self.state = State::Closing;
     }
 }
 

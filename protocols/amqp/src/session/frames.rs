@@ -8,7 +8,7 @@ use super::channel::{Channel, Outcome};
 use super::ending::forget_confirms;
 use super::handshake::Step;
 use super::shared::Shared;
-use super::{Life, Session, confirms};
+use super::{Session, State, confirms};
 use crate::codec::frame::Frame;
 use crate::codec::{
     ContentHeader, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Malformed, Method, write,
@@ -18,10 +18,10 @@ use crate::map::{Composer, ORIGIN, Renderer};
 
 impl Session {
     pub(super) fn frame(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
-        match (self.life, frame.channel) {
-            (Life::Closing, 0) if frame.kind == FRAME_METHOD => self.closing_method(frame, out),
-            (Life::Closing | Life::Lost | Life::Over, _) => Ok(Outcome::Done),
-            (Life::Handshake, channel) if channel != 0 => Err(unexpected(frame)),
+        match (self.state, frame.channel) {
+            (State::Closing, 0) if frame.kind == FRAME_METHOD => self.closing_method(frame, out),
+            (State::Closing | State::Lost | State::Over, _) => Ok(Outcome::Done),
+            (State::Handshake, channel) if channel != 0 => Err(unexpected(frame)),
             (_, 0) => self.frame_of_connection(frame, out),
             (_, number) => self.frame_of_channel(number, frame, out),
         }
@@ -40,19 +40,19 @@ impl Session {
     }
 
     fn connection_method(&mut self, method: &Method<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
-        match (self.life, method) {
+        match (self.state, method) {
             (_, Method::ConnectionClose { .. }) => {
-                self.hand_over()?;
+                self.flush()?;
                 self.let_go();
                 write::method(out, 0, &Method::ConnectionCloseOk {});
-                self.life = Life::Over;
+                self.state = State::Over;
                 self.closed_by_client = true;
             }
-            (Life::Handshake, method) => match self.handshake.method(method, &self.limits)? {
+            (State::Handshake, method) => match self.handshake.method(method, &self.limits)? {
                 Step::Continue => {}
                 Step::Authenticate(credentials) => {
                     self.credentials = Some(credentials);
-                    self.awaiting_verdict = true;
+                    self.authenticating = true;
                 }
                 Step::Open { vhost } => self.open(&vhost, out)?,
             },
@@ -67,7 +67,7 @@ impl Session {
 
     fn closing_method(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
         match Method::decode(frame.payload) {
-            Ok(Method::ConnectionCloseOk {}) => self.life = Life::Over,
+            Ok(Method::ConnectionCloseOk {}) => self.state = State::Over,
             Ok(Method::ConnectionClose { .. }) => write::method(out, 0, &Method::ConnectionCloseOk {}),
             _ => {}
         }
@@ -105,7 +105,7 @@ impl Session {
             deliveries: Vec::new(),
             incarnations: 0,
         }));
-        self.life = Life::Running;
+        self.state = State::Running;
         write::method(out, 0, &Method::ConnectionOpenOk { known_hosts: "" });
         Ok(())
     }
@@ -158,8 +158,8 @@ impl Session {
         );
         if !hot {
             // Everything else must see what came before it.
-            self.hand_over()?;
-            self.answer(out);
+            self.flush()?;
+            self.write_replies(out);
         }
         let Some(shared) = self.shared.as_deref_mut() else { return Ok(Outcome::Done) };
         let Some(channel) = self.channels.find(number) else { return Ok(Outcome::Done) };

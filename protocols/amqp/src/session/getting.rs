@@ -78,7 +78,7 @@ impl Channel {
                 return Err(Refusal::no_such("queue", &name, shared.vhost()));
             }
             // Something may be on its way: of this connection, of another, or a dead letter.
-            None if !self.got_nothing && !shared.sees_all() => {
+            None if !self.got_nothing && !shared.all_writes_are_committed() => {
                 self.got_nothing = true;
                 return Ok(Outcome::Again);
             }

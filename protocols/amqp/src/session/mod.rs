@@ -1,6 +1,6 @@
 //! The state machine of a connection and its channels, without a socket: bytes in, bytes out, the broker beside.
 //!
-//! A turn is: [`Session::begin_turn`], [`Session::input`] with all that was read, [`Session::settle`], [`Session::pump`].
+//! A turn is: [`Session::begin_turn`], [`Session::input`] with all that was read, [`Session::finish_input`], [`Session::deliver`].
 //! Everything published within a turn goes to the log as one entry, acknowledgements are handed on consumer by consumer,
 //! and what is to be sent gathers in one buffer.
 //!
@@ -57,7 +57,7 @@ const BLOCKED_REASON: &str = "low on disk throughput";
 
 /// Where the connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
+enum State {
     /// Not let in yet.
     Handshake,
     /// In.
@@ -84,10 +84,10 @@ pub struct Session {
     broker: Broker,
     limits: Arc<Limits>,
     mailbox: Arc<Mailbox>,
-    life: Life,
+    state: State,
     handshake: Handshake,
     credentials: Option<Credentials>,
-    awaiting_verdict: bool,
+    authenticating: bool,
     closed_by_client: bool,
     identity: Option<Identity>,
     shared: Option<Box<Shared>>,
@@ -104,9 +104,9 @@ impl Session {
             broker,
             limits,
             mailbox,
-            life: Life::Handshake,
+            state: State::Handshake,
             credentials: None,
-            awaiting_verdict: false,
+            authenticating: false,
             closed_by_client: false,
             identity: None,
             shared: None,
@@ -119,12 +119,12 @@ impl Session {
 
     /// Whether it has been let in.
     pub fn is_open(&self) -> bool {
-        self.life == Life::Running
+        self.state == State::Running
     }
 
     /// Whether it is only waiting to part in peace.
     pub fn is_closing(&self) -> bool {
-        matches!(self.life, Life::Closing | Life::Lost)
+        matches!(self.state, State::Closing | State::Lost)
     }
 
     /// Whether the client said good-bye: it may close the socket first.
@@ -134,7 +134,7 @@ impl Session {
 
     /// Whether all is said.
     pub fn is_over(&self) -> bool {
-        self.life == Life::Over
+        self.state == State::Over
     }
 
     /// Seconds between heartbeats, once agreed on; 0 for none.
@@ -146,11 +146,11 @@ impl Session {
     pub fn takes_input(&self) -> bool {
         let free =
             |shared: &Shared| shared.halt.is_none() && shared.unconfirmed < self.limits.unconfirmed_max;
-        !self.awaiting_verdict && self.shared.as_deref().is_none_or(free)
+        !self.authenticating && self.shared.as_deref().is_none_or(free)
     }
 
     /// The position in the log that something waits for first.
-    pub fn waits_for(&self) -> Option<Lsn> {
+    pub fn awaits(&self) -> Option<Lsn> {
         let shared = self.shared.as_deref()?;
         let halted = match &shared.halt {
             Some(Halt::Reply { lsn, .. } | Halt::Until(lsn)) => Some(*lsn),
@@ -187,7 +187,7 @@ impl Session {
     pub fn input(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
         let mut done = 0;
         let all = Progress { done: input.len(), partial: true };
-        if self.life == Life::Handshake && self.handshake.phase() == handshake::Phase::Header {
+        if self.state == State::Handshake && self.handshake.phase() == handshake::Phase::Header {
             match handshake::opening(input) {
                 Opening::NeedMore => return Progress { done, partial: true },
                 Opening::Accepted => {
@@ -196,15 +196,15 @@ impl Session {
                 }
                 Opening::Refused => {
                     out.extend_from_slice(&PROTOCOL_HEADER);
-                    self.life = Life::Over;
+                    self.state = State::Over;
                     return all;
                 }
             }
         }
         while self.takes_input() && out.len() < self.limits.output_bytes_max {
-            match self.life {
-                Life::Over | Life::Lost => return all,
-                Life::Handshake | Life::Running | Life::Closing => {}
+            match self.state {
+                State::Over | State::Lost => return all,
+                State::Handshake | State::Running | State::Closing => {}
             }
             let frame_max =
                 if self.shared.is_some() { self.handshake.tuned.frame_max } else { FRAME_SIZE_MIN };
@@ -220,8 +220,8 @@ impl Session {
                 },
                 Err(error) => {
                     self.refuse(0, &error.into(), out);
-                    if self.life != Life::Over {
-                        self.life = Life::Lost;
+                    if self.state != State::Over {
+                        self.state = State::Lost;
                     }
                     return all;
                 }
@@ -231,15 +231,15 @@ impl Session {
     }
 
     /// Ends a turn's input: what was acknowledged is handed on, what was published goes to the log.
-    pub fn settle(&mut self, out: &mut Vec<u8>) {
-        if let Err(refusal) = self.hand_over() {
+    pub fn finish_input(&mut self, out: &mut Vec<u8>) {
+        if let Err(refusal) = self.flush() {
             self.refuse(0, &refusal, out);
         }
-        self.answer(out);
+        self.write_replies(out);
     }
 
     /// Writes what waited for the log and need not any more.
-    pub fn answer(&mut self, out: &mut Vec<u8>) {
+    pub fn write_replies(&mut self, out: &mut Vec<u8>) {
         let Some(shared) = self.shared.as_deref_mut() else { return };
         let committed = shared.namespace.log().committed();
         while let Some(waiting) = shared.confirms.pop(committed) {
@@ -282,7 +282,7 @@ impl Session {
     }
 
     /// Writes deliveries until there are none or the output is full. True if there may be more.
-    pub fn pump(&mut self, out: &mut Vec<u8>) -> bool {
+    pub fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
         let Some(shared) = self.shared.as_deref_mut() else { return false };
         if matches!(shared.halt, Some(Halt::Reply { .. })) {
             // What the answer brings about comes after it: a cancellation after `queue.delete-ok`.
@@ -301,16 +301,16 @@ impl Session {
     // ---- back-pressure
 
     /// Whether the client published, can be told that it is held back, and was not yet.
-    pub fn wants_to_hear_of_blocking(&self) -> bool {
-        self.life == Life::Running
+    pub fn should_send_blocked(&self) -> bool {
+        self.state == State::Running
             && self.shared.as_deref().is_some_and(|shared| {
                 shared.capabilities.connection_blocked && shared.has_published && !shared.blocked
             })
     }
 
     /// The broker takes no more for now: the client is told.
-    pub fn blocked(&mut self, out: &mut Vec<u8>) {
-        if self.wants_to_hear_of_blocking()
+    pub fn send_blocked(&mut self, out: &mut Vec<u8>) {
+        if self.should_send_blocked()
             && let Some(shared) = self.shared.as_deref_mut()
         {
             shared.blocked = true;
@@ -319,10 +319,10 @@ impl Session {
     }
 
     /// It takes more again: a client that was told otherwise is told.
-    pub fn unblocked(&mut self, out: &mut Vec<u8>) {
+    pub fn send_unblocked(&mut self, out: &mut Vec<u8>) {
         if let Some(shared) = self.shared.as_deref_mut()
             && std::mem::take(&mut shared.blocked)
-            && self.life == Life::Running
+            && self.state == State::Running
         {
             write::method(out, 0, &Method::ConnectionUnblocked {});
         }
@@ -334,7 +334,7 @@ impl Session {
     }
 
     /// Hands acknowledgements to their subscriptions and publishes to the log.
-    fn hand_over(&mut self) -> Result<(), Refusal> {
+    fn flush(&mut self) -> Result<(), Refusal> {
         let Some(shared) = self.shared.as_deref_mut() else { return Ok(()) };
         for at in shared.acknowledged.drain(..) {
             if let Some(entry) = self.channels.find(at.channel).and_then(|channel| channel.entry(at.slot)) {

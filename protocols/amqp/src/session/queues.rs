@@ -59,7 +59,7 @@ impl Channel {
         let number = self.number;
         match *method {
             Method::QueueDeclare { nowait, .. } => {
-                if !nowait && !shared.is_caught_up() {
+                if !nowait && !shared.own_writes_are_committed() {
                     return Ok(Outcome::Again);
                 }
                 let declared = self.declare_queue(method, shared)?;
@@ -74,7 +74,7 @@ impl Channel {
                 }
             }
             Method::QueueDelete { queue, if_unused, if_empty, nowait, .. } => {
-                if !shared.is_caught_up() {
+                if !shared.own_writes_are_committed() {
                     return Ok(Outcome::Again);
                 }
                 let name = self.queue_name(&stripped(queue))?;
@@ -85,7 +85,7 @@ impl Channel {
                 }
             }
             Method::QueuePurge { queue, nowait, .. } => {
-                if !shared.is_caught_up() {
+                if !shared.own_writes_are_committed() {
                     return Ok(Outcome::Again);
                 }
                 let name = self.queue_name(queue)?;

@@ -119,7 +119,7 @@ impl Shared {
     }
 
     /// Whether everything that this connection published is visible; if not, input halts until it is.
-    pub(super) fn is_caught_up(&mut self) -> bool {
+    pub(super) fn own_writes_are_committed(&mut self) -> bool {
         if let Some(lsn) = self.last_lsn
             && self.awaits(lsn)
         {
@@ -130,7 +130,7 @@ impl Shared {
     }
 
     /// Whether everything that anybody gave to the log is visible; if not, input halts until what is there now is.
-    pub(super) fn sees_all(&mut self) -> bool {
+    pub(super) fn all_writes_are_committed(&mut self) -> bool {
         let submitted = self.namespace.log().submitted();
         !self.awaits(submitted)
     }

@@ -52,7 +52,7 @@ pub(super) enum Phase {
     /// `connection.start-ok` is.
     StartOk,
     /// The answer of who decides about credentials is.
-    Verdict,
+    Authenticating,
     /// `connection.tune-ok` is.
     TuneOk,
     /// `connection.open` is.
@@ -86,7 +86,7 @@ pub(super) struct Tuned {
 pub(super) enum Step {
     /// Go on reading.
     Continue,
-    /// Ask whether these credentials are good, and call [`Handshake::verdict`].
+    /// Ask whether these credentials are good, and call [`Handshake::authenticated`].
     Authenticate(Credentials),
     /// The client wants in.
     Open {
@@ -151,7 +151,7 @@ impl Handshake {
                 self.capabilities = capabilities(*client_properties);
                 self.mechanism = (*mechanism).to_owned();
                 let credentials = credentials(mechanism, response)?;
-                self.phase = Phase::Verdict;
+                self.phase = Phase::Authenticating;
                 Ok(Step::Authenticate(credentials))
             }
             (Phase::TuneOk, Method::ConnectionTuneOk { channel_max, frame_max, heartbeat }) => {
@@ -167,7 +167,7 @@ impl Handshake {
                 match phase {
                     Phase::Header => "pre_init",
                     Phase::StartOk => "starting",
-                    Phase::Verdict => "securing",
+                    Phase::Authenticating => "securing",
                     Phase::TuneOk => "tuning",
                     Phase::Open => "opening",
                 }
@@ -176,7 +176,7 @@ impl Handshake {
     }
 
     /// Whoever decides has decided. On success the tuning is offered.
-    pub(super) fn verdict(
+    pub(super) fn authenticated(
         &mut self,
         good: bool,
         reason: Option<&str>,

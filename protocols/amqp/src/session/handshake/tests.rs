@@ -56,7 +56,7 @@ fn the_whole_way() {
     assert_eq!(step, Ok(Step::Authenticate(login("u", "p"))));
     assert!(handshake.capabilities.consumer_cancel_notify);
     assert!(!handshake.capabilities.authentication_failure_close);
-    handshake.verdict(true, None, &limits, &mut out).unwrap();
+    handshake.authenticated(true, None, &limits, &mut out).unwrap();
     let tune = Method::ConnectionTuneOk { channel_max: 10, frame_max: 8192, heartbeat: 5 };
     assert_eq!(handshake.method(&tune, &limits), Ok(Step::Continue));
     assert_eq!(handshake.tuned, Tuned { frame_max: 8192, channel_max: 10, heartbeat_s: 5 });
