@@ -1,4 +1,4 @@
-//! PUBACK, PUBREC, PUBREL and PUBCOMP (sections 3.4 to 3.7): one form, four types.
+//! PUBACK, PUBREC, PUBREL and PUBCOMP (sections 3.4 to 3.7): four packet types of one format.
 
 use super::{
     DecodeError, EncodeError, Place, Properties, Reason, Type, Version,
@@ -6,19 +6,19 @@ use super::{
     writer::{put_header, put_u16},
 };
 
-/// What acknowledges a step of a PUBLISH.
+/// An acknowledgement of a PUBLISH or of another acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack<'a> {
-    /// The PUBLISH's packet identifier.
+    /// Packet identifier of the PUBLISH.
     pub packet_id: u16,
-    /// How it went; always success before MQTT 5.
+    /// Reason code; always success before MQTT 5.
     pub reason: Reason,
     /// MQTT 5's properties.
     pub properties: Properties<'a>,
 }
 
 impl<'a> Ack<'a> {
-    /// Without properties.
+    /// An acknowledgement without properties.
     pub fn new(packet_id: u16, reason: Reason) -> Ack<'a> {
         Ack { packet_id, reason, properties: Properties::EMPTY }
     }
@@ -30,11 +30,11 @@ impl<'a> Ack<'a> {
     ) -> Result<Ack<'a>, DecodeError> {
         let packet_id = reader.packet_id()?;
         let mut ack = Ack::new(packet_id, Reason::Success);
-        // A body of two bytes means success, one of three has no properties (section 3.4.2.1).
+        // A remaining length of 2 means success, one of 3 no properties (section 3.4.2.1).
         if version == Version::V5 && !reader.is_empty() {
-            ack.reason = Reason::from_byte(reader.u8()?)
-                .filter(|&reason| allowed(kind, reason))
-                .ok_or(DecodeError::protocol("a reason code that its packet does not know [MQTT-3.4.2-1]"))?;
+            ack.reason = Reason::from_byte(reader.u8()?).filter(|&reason| allowed(kind, reason)).ok_or(
+                DecodeError::protocol("a reason code that the packet does not allow [MQTT-3.4.2-1]"),
+            )?;
             if !reader.is_empty() {
                 ack.properties = Properties::read(reader, Place::Ack)?;
             }
@@ -43,16 +43,17 @@ impl<'a> Ack<'a> {
     }
 
     pub(super) fn encode(&self, kind: Type, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let reason =
+        let has_reason =
             version == Version::V5 && (self.reason != Reason::Success || !self.properties.is_empty());
-        let properties = reason && !self.properties.is_empty();
-        let remaining = 2 + usize::from(reason) + if properties { self.properties.wire_length() } else { 0 };
+        let has_properties = has_reason && !self.properties.is_empty();
+        let remaining =
+            2 + usize::from(has_reason) + if has_properties { self.properties.wire_length() } else { 0 };
         put_header(out, kind.first_byte(), remaining)?;
         put_u16(out, self.packet_id);
-        if reason {
+        if has_reason {
             out.push(self.reason.byte());
         }
-        if properties {
+        if has_properties {
             self.properties.put(out);
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! DISCONNECT and AUTH (sections 3.14 and 3.15): a reason and properties, both left out when they say nothing.
+//! DISCONNECT and AUTH (sections 3.14 and 3.15): a reason code and properties, both omitted when they are the default.
 
 use super::{
     DecodeError, EncodeError, Place, Properties, Reason, Type, Version, reader::Reader, writer::put_header,
@@ -7,7 +7,7 @@ use super::{
 /// The last packet of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disconnect<'a> {
-    /// Why; always normal before MQTT 5.
+    /// Reason code; always *normal disconnection* before MQTT 5.
     pub reason: Reason,
     /// MQTT 5's properties.
     pub properties: Properties<'a>,
@@ -16,9 +16,9 @@ pub struct Disconnect<'a> {
 /// A step of an enhanced authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Auth<'a> {
-    /// Which step.
+    /// The step: success, continue authentication or re-authenticate.
     pub reason: Reason,
-    /// Method and data are here.
+    /// Authentication Method and Authentication Data, among others.
     pub properties: Properties<'a>,
 }
 
@@ -32,7 +32,7 @@ fn read<'a>(
     }
     let reason = Reason::from_byte(reader.u8()?)
         .filter(|&reason| allowed(reason))
-        .ok_or(DecodeError::protocol("a reason code that its packet does not know [MQTT-3.14.2-1]"))?;
+        .ok_or(DecodeError::protocol("a reason code that the packet does not allow [MQTT-3.14.2-1]"))?;
     let properties = if reader.is_empty() { Properties::EMPTY } else { Properties::read(reader, place)? };
     Ok((reason, properties))
 }
@@ -44,9 +44,9 @@ fn encode(
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     if properties.is_empty() {
-        let says_something = reason != Reason::Success;
-        put_header(out, kind.first_byte(), usize::from(says_something))?;
-        if says_something {
+        let has_reason = reason != Reason::Success;
+        put_header(out, kind.first_byte(), usize::from(has_reason))?;
+        if has_reason {
             out.push(reason.byte());
         }
         return Ok(());

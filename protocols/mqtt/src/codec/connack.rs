@@ -7,9 +7,9 @@ use super::{
 /// The answer to CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnAck<'a> {
-    /// Whether the server had a session of this client.
+    /// Session Present: the server has a session of this client.
     pub session_present: bool,
-    /// How it went.
+    /// Reason code; a return code before MQTT 5.
     pub reason: Reason,
     /// MQTT 5's properties.
     pub properties: Properties<'a>,
@@ -26,24 +26,24 @@ impl<'a> ConnAck<'a> {
             Version::V5 => Reason::from_byte(code).filter(|&reason| allowed(reason)),
             _ => from_v3(code),
         }
-        .ok_or(DecodeError::protocol("a return code that CONNACK does not know (section 3.2.2.2)"))?;
+        .ok_or(DecodeError::protocol("a reason code that CONNACK does not allow (section 3.2.2.2)"))?;
         let properties = match version {
             Version::V5 => Properties::read(reader, Place::ConnAck)?,
             _ => Properties::EMPTY,
         };
         if flags == 1 && reason != Reason::Success {
-            return Err(DecodeError::protocol("a refused connection with a session [MQTT-3.2.2-6]"));
+            return Err(DecodeError::protocol("Session Present with a refused connection [MQTT-3.2.2-6]"));
         }
         Ok(ConnAck { session_present: flags == 1, reason, properties })
     }
 
-    /// A reason that the versions before 5 have no return code for is written as *server unavailable*.
+    /// Before MQTT 5, a reason without a return code is written as *server unavailable*.
     pub(super) fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let v5 = version == Version::V5;
         let code = if v5 { self.reason.byte() } else { self.reason.v3_connect_code().unwrap_or(3) };
         let remaining = 2 + if v5 { self.properties.wire_length() } else { 0 };
         put_header(out, Type::ConnAck.first_byte(), remaining)?;
-        // 3.1 reserves the flag that 3.1.1 made Session Present.
+        // MQTT 3.1 reserves the byte of Session Present.
         out.push(u8::from(self.session_present && version != Version::V31));
         out.push(code);
         if v5 {

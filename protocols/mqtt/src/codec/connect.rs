@@ -1,4 +1,4 @@
-//! CONNECT (section 3.1), in all three versions.
+//! CONNECT (section 3.1) of all three versions.
 
 use super::{
     DecodeError, EncodeError, Place, Properties, Qos, Reason, Type, Version,
@@ -7,18 +7,18 @@ use super::{
     writer::{field_length, put_field, put_header, put_u16},
 };
 
-/// A client's wish to connect.
+/// The first packet of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connect<'a> {
-    /// The version that the connection speaks from here on.
+    /// Protocol version of the connection.
     pub version: Version,
     /// Clean Start; before MQTT 5 Clean Session, which also ends the session with the connection.
     pub clean_start: bool,
-    /// Keep Alive in seconds, 0 for none.
+    /// Keep Alive in seconds; 0: none.
     pub keep_alive_s: u16,
-    /// The client identifier, perhaps empty.
+    /// Client identifier; may be empty.
     pub client_id: &'a str,
-    /// What to publish when the connection ends without a DISCONNECT.
+    /// Will message, published when the connection ends without a DISCONNECT.
     pub will: Option<Will<'a>>,
     /// User name.
     pub username: Option<&'a str>,
@@ -31,13 +31,13 @@ pub struct Connect<'a> {
 /// A will message (section 3.1.2.5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Will<'a> {
-    /// Its quality of service.
+    /// Will QoS.
     pub qos: Qos,
-    /// Whether it is to be retained.
+    /// Will Retain.
     pub retain: bool,
-    /// Where it goes.
+    /// Will Topic.
     pub topic: &'a str,
-    /// Its payload.
+    /// Will Payload.
     pub payload: &'a [u8],
     /// MQTT 5's properties.
     pub properties: Properties<'a>,
@@ -74,10 +74,10 @@ impl<'a> Connect<'a> {
         let client_id = reader.string()?;
         let will =
             if has(WILL) { Some(Will::read(reader, version, will_qos, has(WILL_RETAIN))?) } else { None };
-        // 3.1: the remaining length decides over the flags (section 3.1 of 3.1, "User name and password").
-        let absent = |reader: &Reader<'a>| version == Version::V31 && reader.is_empty();
-        let username = if has(USERNAME) && !absent(reader) { Some(reader.string()?) } else { None };
-        let password = if has(PASSWORD) && !absent(reader) { Some(reader.binary()?) } else { None };
+        // MQTT 3.1: the remaining length takes precedence over the flags (CONNECT, "User name and password flags").
+        let is_absent = |reader: &Reader<'a>| version == Version::V31 && reader.is_empty();
+        let username = if has(USERNAME) && !is_absent(reader) { Some(reader.string()?) } else { None };
+        let password = if has(PASSWORD) && !is_absent(reader) { Some(reader.binary()?) } else { None };
         Ok(Connect {
             version,
             clean_start: has(CLEAN_START),
@@ -144,7 +144,7 @@ impl<'a> Connect<'a> {
     }
 }
 
-/// Protocol name and level [MQTT-3.1.2-1], [MQTT-3.1.2-2].
+/// Reads protocol name and level [MQTT-3.1.2-1], [MQTT-3.1.2-2].
 fn read_version(reader: &mut Reader<'_>) -> Result<Version, DecodeError> {
     const UNSUPPORTED: DecodeError = DecodeError::because(
         Reason::UnsupportedProtocolVersion,

@@ -1,13 +1,13 @@
 //! Bytes ↔ packets of MQTT 3.1, 3.1.1 and 5, both directions, without I/O.
 //!
-//! [`decode`] reads one packet from the start of a buffer and borrows everything from it: no allocation for a PUBLISH,
-//! none that outgrows the packet for the others, and nothing is reserved for a length that was only announced. What it
-//! returns keeps the specification's rules that can be seen in one packet alone (UTF-8, flags, properties, wildcards);
-//! those that need a connection's history are the session's.
+//! [`decode`] reads one packet from the start of a buffer and borrows all fields from it. It allocates nothing for a
+//! PUBLISH, less than the packet's size for the others, and nothing for a length that is only announced. Decoded packets
+//! satisfy the rules of the specification that concern one packet alone (UTF-8, flags, properties, wildcards); the
+//! session checks those that depend on earlier packets.
 //!
-//! Statements in brackets (`[MQTT-3.1.4-2]`) are MQTT 5's where both have one.
+//! Clauses in brackets (`[MQTT-3.1.4-2]`) are those of MQTT 5 where both versions have one.
 //!
-//! Deliberately absent: buffers, timers, packet identifiers' bookkeeping, and any meaning of a packet.
+//! The codec does not own buffers, timers or packet identifiers, and gives packets no meaning.
 
 mod ack;
 mod auth;
@@ -42,13 +42,13 @@ pub use text::{Shared, split_shared};
 
 use reader::Reader;
 
-/// The longest body a fixed header can announce (section 2.1.4).
+/// The largest remaining length that a fixed header can announce, in bytes (section 2.1.4).
 pub const REMAINING_LENGTH_MAX: usize = 268_435_455;
 
-/// The longest packet there is: the body and its fixed header.
+/// Size of the largest possible packet with its fixed header, in bytes.
 pub const PACKET_BYTES_MAX: usize = REMAINING_LENGTH_MAX + 5;
 
-/// The protocol's versions, in their order.
+/// A protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
     /// MQTT 3.1: `MQIsdp`, level 3.
@@ -73,7 +73,7 @@ pub enum Qos {
 }
 
 impl Qos {
-    /// 0, 1 or 2; there is no 3 [MQTT-3.3.1-4].
+    /// The QoS of two bits; `None` for 3 [MQTT-3.3.1-4].
     pub fn from_bits(bits: u8) -> Option<Qos> {
         match bits {
             0 => Some(Qos::AtMostOnce),
@@ -84,7 +84,7 @@ impl Qos {
     }
 }
 
-/// Any packet.
+/// A packet of any type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the packets' own names
 pub enum Packet<'a> {
@@ -127,7 +127,7 @@ pub(crate) enum Type {
 }
 
 impl Type {
-    /// Type and flags of a first byte [MQTT-2.1.3-1].
+    /// Reads the type from a first byte and checks its flags [MQTT-2.1.3-1].
     fn read(first: u8, version: Version) -> Result<Type, DecodeError> {
         let kind = match first >> 4 {
             1 => Type::Connect,
@@ -148,21 +148,21 @@ impl Type {
             _ => return Err(DecodeError::malformed("a packet type that does not exist (section 2.1.2)")),
         };
         let flags = first & 0x0f;
-        let flags_are_right = match kind {
+        let flags_are_valid = match kind {
             Type::Publish => true,
-            // 3.1 sends these at QoS 1 and may set DUP.
+            // MQTT 3.1 sends these at QoS 1 and may set DUP.
             Type::PubRel | Type::Subscribe | Type::Unsubscribe if version == Version::V31 => flags & !8 == 2,
             Type::PubRel | Type::Subscribe | Type::Unsubscribe => flags == 2,
             _ => flags == 0,
         };
-        if flags_are_right {
+        if flags_are_valid {
             Ok(kind)
         } else {
-            Err(DecodeError::malformed("flags that the packet type reserves [MQTT-2.1.3-1]"))
+            Err(DecodeError::malformed("reserved flags of the packet type are set [MQTT-2.1.3-1]"))
         }
     }
 
-    /// The first byte of a packet of fixed flags.
+    /// The first byte of a packet type whose flags are fixed.
     pub(crate) fn first_byte(self) -> u8 {
         let flags = match self {
             Type::PubRel | Type::Subscribe | Type::Unsubscribe => 2,
@@ -172,10 +172,10 @@ impl Type {
     }
 }
 
-/// Reads one packet from the start of `bytes`; with it comes the number of bytes it took. `None`: it is not whole yet.
+/// Decodes one packet from the start of `bytes`; returns it with its length in bytes, or `None` if it is incomplete.
 ///
-/// `bytes_max` bounds the packet with its fixed header; a longer one is refused as soon as its header is here. A
-/// CONNECT tells its own version, so `version` is of no matter for it.
+/// `bytes_max` bounds the packet with its fixed header; a longer packet is refused as soon as its header is complete.
+/// CONNECT states its own version, so `version` does not affect it.
 pub fn decode(
     bytes: &[u8],
     version: Version,
@@ -219,7 +219,7 @@ pub fn decode(
 }
 
 impl Packet<'_> {
-    /// Writes it to the end of `out`. Refused, and nothing written, if it does not fit the wire.
+    /// Appends the encoded packet to `out`. On an error nothing is written.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match self {
             Packet::Connect(packet) => packet.encode(out),

@@ -1,8 +1,8 @@
-//! Properties of MQTT 5 (section 2.2.2): checked once when the packet is read, kept as the bytes they came in, and
-//! walked when somebody asks.
+//! Property lists of MQTT 5 (section 2.2.2): validated once when the packet is decoded, kept in their encoded form, and
+//! parsed again by each iteration.
 //!
-//! Invariant: a [`Properties`] holds only whole, valid properties that its packet allows, each at most once unless
-//! section 2.2.2.2 lets it repeat; so walking it cannot fail.
+//! Invariant: a [`Properties`] holds only complete, valid properties that its packet allows, each at most once unless
+//! section 2.2.2.2 allows it to repeat; so iteration cannot fail.
 
 use super::{
     error::{DecodeError, EncodeError},
@@ -14,7 +14,7 @@ use super::{
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
-/// The packet, or the part of one, that properties belong to: a bit each.
+/// The packet, or part of a packet, that properties belong to, as a bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the packets' own names
 pub enum Place {
@@ -30,17 +30,17 @@ pub enum Place {
     Auth = 1 << 8,
 }
 
-/// The properties of a packet, borrowed from its bytes. Empty for the versions before 5.
+/// The properties of a packet, borrowed from its bytes. Empty before MQTT 5.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Properties<'a> {
     raw: &'a [u8],
 }
 
 impl<'a> Properties<'a> {
-    /// No property.
+    /// An empty list.
     pub const EMPTY: Properties<'static> = Properties { raw: &[] };
 
-    /// Reads the property length and the properties after it.
+    /// Reads the property length and the properties, and validates them.
     pub(crate) fn read(reader: &mut Reader<'a>, place: Place) -> Result<Properties<'a>> {
         let length = reader.varint()?;
         if length == 0 {
@@ -51,17 +51,17 @@ impl<'a> Properties<'a> {
         Ok(Properties { raw })
     }
 
-    /// Whether there is none.
+    /// Whether there are no properties.
     pub fn is_empty(&self) -> bool {
         self.raw.is_empty()
     }
 
-    /// Every property, in the order of the wire.
+    /// The properties in the order of the packet.
     pub fn iter(&self) -> Iter<'a> {
         Iter { reader: Reader::new(self.raw) }
     }
 
-    /// Bytes on the wire with the property length.
+    /// Encoded size in bytes, with the property length.
     pub(crate) fn wire_length(&self) -> usize {
         varint_length(self.raw.len()) + self.raw.len()
     }
@@ -80,7 +80,7 @@ impl<'a> IntoIterator for Properties<'a> {
     }
 }
 
-/// The walk over [`Properties`].
+/// An iterator over [`Properties`].
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
     reader: Reader<'a>,
@@ -92,7 +92,7 @@ impl<'a> Iterator for Iter<'a> {
         if self.reader.is_empty() {
             return None;
         }
-        // Checked when it was read or built.
+        // Validated when it was decoded or built.
         next(&mut self.reader).ok().map(|(_, property)| property)
     }
 }
@@ -103,16 +103,16 @@ fn check(raw: &[u8], place: Place) -> Result<()> {
     while !reader.is_empty() {
         let (kind, property) = next(&mut reader)?;
         if kind.places() & place as u16 == 0 {
-            return Err(DecodeError::protocol("a property that its packet does not allow (section 2.2.2.2)"));
+            return Err(DecodeError::protocol("a property that the packet does not allow (section 2.2.2.2)"));
         }
         let bit = 1u64 << kind as u8;
         if seen & bit != 0 && !kind.repeats(place) {
-            return Err(DecodeError::protocol("a property given twice (section 2.2.2.2)"));
+            return Err(DecodeError::protocol("a property that occurs twice (section 2.2.2.2)"));
         }
         seen |= bit;
         property.check()?;
     }
-    // Authentication Data means nothing without a method (section 3.1.2.11.10).
+    // Authentication Data requires Authentication Method (section 3.1.2.11.10).
     let data = 1u64 << Kind::AuthenticationData as u8;
     let method = 1u64 << Kind::AuthenticationMethod as u8;
     if seen & data != 0 && seen & method == 0 {
@@ -159,7 +159,7 @@ fn next<'a>(reader: &mut Reader<'a>) -> Result<(Kind, Property<'a>)> {
 }
 
 impl Property<'_> {
-    /// Values that the specification forbids.
+    /// Rejects values that the specification forbids.
     fn check(&self) -> Result<()> {
         use super::reason::Reason;
         match *self {
@@ -173,7 +173,7 @@ impl Property<'_> {
             | Property::SharedSubscriptionAvailable(value)
                 if value > 1 =>
             {
-                Err(DecodeError::protocol("a property of 0 or 1 has another value"))
+                Err(DecodeError::protocol("a property whose value must be 0 or 1 has another value"))
             }
             Property::SubscriptionIdentifier(0) => {
                 Err(DecodeError::protocol("Subscription Identifier 0 (section 3.8.2.1.2)"))
@@ -193,7 +193,7 @@ impl Property<'_> {
         }
     }
 
-    /// Writes the identifier and the value.
+    /// Appends the identifier and the value. On an error nothing is written.
     pub(crate) fn put(&self, out: &mut Vec<u8>) -> std::result::Result<(), EncodeError> {
         match *self {
             Property::UserProperty(name, value) => {
@@ -250,30 +250,30 @@ impl Property<'_> {
     }
 }
 
-/// Properties being put together for a packet to send.
+/// A list of properties under construction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PropertiesBuf {
     raw: Vec<u8>,
 }
 
 impl PropertiesBuf {
-    /// None yet; nothing is allocated.
+    /// An empty list; does not allocate.
     pub const fn new() -> PropertiesBuf {
         PropertiesBuf { raw: Vec::new() }
     }
 
-    /// Adds one. Refused, and nothing added, if a field of it is longer than the wire can say. That it suits the
-    /// packet is the caller's part.
+    /// Appends a property. Fails, and adds nothing, if one of its fields exceeds 65,535 bytes. The caller ensures that the
+    /// packet allows the property.
     pub fn push(&mut self, property: Property<'_>) -> std::result::Result<(), EncodeError> {
         property.put(&mut self.raw)
     }
 
-    /// What was put together.
+    /// The properties appended so far.
     pub fn as_ref(&self) -> Properties<'_> {
         Properties { raw: &self.raw }
     }
 
-    /// Forgets all, keeps the memory.
+    /// Removes all properties, keeps the capacity.
     pub fn clear(&mut self) {
         self.raw.clear();
     }

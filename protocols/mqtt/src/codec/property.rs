@@ -1,8 +1,8 @@
-//! The properties that exist (section 2.2.2.2): what each is called, carries, and belongs to.
+//! The properties of MQTT 5 (section 2.2.2.2): name, value, and the packets that allow each.
 
 use super::properties::Place;
 
-/// One property.
+/// A property with its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the specification's own names
 pub enum Property<'a> {
@@ -35,7 +35,7 @@ pub enum Property<'a> {
     SharedSubscriptionAvailable(u8),
 }
 
-/// The identifier on the wire.
+/// The property identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -69,7 +69,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Identifiers are variable byte integers, and all that exist take one byte.
+    /// The kind of an identifier. Identifiers are variable byte integers; all assigned ones take one byte.
     pub(crate) fn from_byte(byte: u8) -> Option<Kind> {
         use Kind::*;
         Some(match byte {
@@ -104,7 +104,7 @@ impl Kind {
         })
     }
 
-    /// The [`Place`]s that allow it, as bits.
+    /// The [`Place`]s that allow the property, as bits.
     pub(crate) fn places(self) -> u16 {
         use Place as P;
         const fn all(places: &[Place]) -> u16 {
@@ -145,7 +145,8 @@ impl Kind {
         }
     }
 
-    /// User properties repeat anywhere, subscription identifiers in a PUBLISH (section 3.3.2.3.8).
+    /// Whether the property may repeat: user properties anywhere, subscription identifiers in a PUBLISH (section
+    /// 3.3.2.3.8).
     pub(crate) fn repeats(self, place: Place) -> bool {
         self == Kind::UserProperty || (self == Kind::SubscriptionIdentifier && place == Place::Publish)
     }

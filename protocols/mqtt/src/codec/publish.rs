@@ -1,4 +1,4 @@
-//! PUBLISH (section 3.3): the packet that everything else is for.
+//! PUBLISH (section 3.3).
 
 use super::{
     DecodeError, EncodeError, Place, Properties, Qos, Version,
@@ -10,19 +10,19 @@ use super::{
 /// A PUBLISH, borrowed from the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
-    /// Sent before, perhaps.
+    /// DUP: the packet may have been sent before.
     pub dup: bool,
     /// Quality of service.
     pub qos: Qos,
-    /// To be kept, or kept before.
+    /// RETAIN: the server retains the message, or sends a retained one.
     pub retain: bool,
-    /// The topic name; empty if a topic alias stands for it.
+    /// Topic name; empty where a topic alias replaces it.
     pub topic: &'a str,
-    /// Zero at QoS 0, never zero else.
+    /// Packet identifier; zero at QoS 0 only.
     pub packet_id: u16,
     /// MQTT 5's properties.
     pub properties: Properties<'a>,
-    /// The message.
+    /// Payload.
     pub payload: &'a [u8],
 }
 
@@ -49,7 +49,7 @@ impl<'a> Publish<'a> {
             _ => Properties::EMPTY,
         };
         if topic.is_empty() && properties.is_empty() {
-            // With properties the session sees whether one of them is a topic alias.
+            // With properties, the session checks whether one of them is a topic alias.
             return Err(DecodeError::protocol("PUBLISH without a topic [MQTT-4.7.3-1]"));
         }
         Ok(Publish {

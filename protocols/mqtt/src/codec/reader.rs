@@ -1,14 +1,14 @@
-//! A cursor over a packet's body: the data representations of section 1.5, borrowed from the input.
+//! Reader of a packet's body: the data representations of section 1.5, borrowed from the input.
 //!
-//! Invariant: it never reads past the body it was given, and nothing is allocated.
+//! Invariant: it never reads past the body and never allocates.
 
 use super::error::DecodeError;
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
-const TRUNCATED: DecodeError = DecodeError::malformed("a field runs past the end of its packet");
+const TRUNCATED: DecodeError = DecodeError::malformed("a field exceeds its packet");
 
-/// What is left of a packet's body.
+/// The unread rest of a packet's body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -53,7 +53,7 @@ impl<'a> Reader<'a> {
 
     /// A variable byte integer: one to four bytes [MQTT-1.5.5-1].
     ///
-    /// The shortest encoding is asked of the sender alone; what decodes is taken.
+    /// The shortest encoding is required of senders only; longer ones are accepted.
     pub(crate) fn varint(&mut self) -> Result<u32> {
         match varint(self.rest)? {
             Some((value, length)) => {
@@ -64,25 +64,25 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Binary data: a two-byte length, then as many bytes (section 1.5.6).
+    /// Binary data: a two-byte length and that many bytes (section 1.5.6).
     pub(crate) fn binary(&mut self) -> Result<&'a [u8]> {
         let length = self.u16()?;
         self.take(usize::from(length))
     }
 
-    /// A UTF-8 string: well-formed, so without surrogates [MQTT-1.5.4-1], and without U+0000 [MQTT-1.5.4-2].
-    /// A U+FEFF stays what it is wherever it stands [MQTT-1.5.4-3].
+    /// A UTF-8 string: well-formed, so without surrogates [MQTT-1.5.4-1], and without U+0000 [MQTT-1.5.4-2]. U+FEFF is
+    /// kept wherever it occurs [MQTT-1.5.4-3].
     pub(crate) fn string(&mut self) -> Result<&'a str> {
         let bytes = self.binary()?;
         let text = std::str::from_utf8(bytes)
             .map_err(|_| DecodeError::malformed("a string is not well-formed UTF-8 [MQTT-1.5.4-1]"))?;
         if bytes.contains(&0) {
-            return Err(DecodeError::malformed("a string holds U+0000 [MQTT-1.5.4-2]"));
+            return Err(DecodeError::malformed("a string contains U+0000 [MQTT-1.5.4-2]"));
         }
         Ok(text)
     }
 
-    /// A packet identifier, which is never zero [MQTT-2.2.1-3].
+    /// A packet identifier; zero is an error [MQTT-2.2.1-3].
     pub(crate) fn packet_id(&mut self) -> Result<u16> {
         match self.u16()? {
             0 => Err(DecodeError::protocol("packet identifier 0 [MQTT-2.2.1-3]")),
@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Everything was read: what is left over belongs to no field.
+    /// Fails if bytes are left.
     pub(crate) fn end(&self) -> Result<()> {
         if self.rest.is_empty() {
             Ok(())
@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A variable byte integer at the start of `bytes` and its length, or `None` if it is not whole yet.
+/// A variable byte integer at the start of `bytes` and its length, or `None` if it is incomplete.
 pub(crate) fn varint(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
     let mut value = 0u32;
     for (index, &byte) in bytes.iter().take(4).enumerate() {

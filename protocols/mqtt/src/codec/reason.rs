@@ -1,8 +1,8 @@
-//! Reason codes of MQTT 5 (section 2.4), and the three tables of return codes that 3.1 and 3.1.1 know instead.
+//! Reason codes of MQTT 5 (section 2.4), and their CONNACK return codes of 3.1 and 3.1.1.
 
-/// Why something went the way it did. The value is the byte on the wire.
+/// A reason code; the value is the encoded byte.
 ///
-/// `0x00` is *Success*, *Normal disconnection* and *Granted QoS 0*, by the packet that carries it.
+/// `0x00` means *Success*, *Normal disconnection* or *Granted QoS 0*, depending on the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 #[allow(missing_docs)] // the names are the specification's own
@@ -53,7 +53,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The code of that byte, if MQTT 5 names one.
+    /// The reason code of a byte, if MQTT 5 defines one.
     pub fn from_byte(byte: u8) -> Option<Reason> {
         use Reason::*;
         Some(match byte {
@@ -104,18 +104,18 @@ impl Reason {
         })
     }
 
-    /// The byte on the wire.
+    /// The encoded byte.
     pub fn byte(self) -> u8 {
         self as u8
     }
 
-    /// Whether it tells of a failure: `0x80` and above (section 2.4).
+    /// Whether it indicates failure: `0x80` and above (section 2.4).
     pub fn is_error(self) -> bool {
         self.byte() >= 0x80
     }
 
-    /// The CONNACK return code of 3.1 and 3.1.1 (3.1.1 section 3.2.2.3) that says nearly the same, or `None` where
-    /// those versions have no word for it and the connection is closed without a CONNACK.
+    /// The closest CONNACK return code of 3.1 and 3.1.1 (3.1.1 section 3.2.2.3), or `None` where those versions have none
+    /// and close the connection without a CONNACK.
     pub fn v3_connect_code(self) -> Option<u8> {
         Some(match self {
             Reason::Success => 0,
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_is_its_own_reason_or_none() {
+    fn every_reason_code_round_trips_through_its_byte() {
         let known = (0..=u8::MAX).filter_map(|byte| Reason::from_byte(byte).map(|reason| (byte, reason)));
         let mut count = 0;
         for (byte, reason) in known {

@@ -6,30 +6,30 @@ use super::{
     writer::{put_header, put_u16},
 };
 
-/// The answer to SUBSCRIBE: a reason for each filter, in their order [MQTT-3.8.4-6].
+/// The answer to SUBSCRIBE: a reason code for each filter, in their order [MQTT-3.8.4-6].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubAck<'a> {
-    /// The SUBSCRIBE's.
+    /// Packet identifier of the SUBSCRIBE.
     pub packet_id: u16,
     /// MQTT 5's properties.
     pub properties: Properties<'a>,
-    /// The granted QoS or the failure of each filter.
+    /// Granted QoS or failure of each filter.
     pub reasons: Vec<Reason>,
 }
 
-/// The answer to UNSUBSCRIBE. Before MQTT 5 it has no reasons.
+/// The answer to UNSUBSCRIBE. Before MQTT 5 it has no reason codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnsubAck<'a> {
-    /// The UNSUBSCRIBE's.
+    /// Packet identifier of the UNSUBSCRIBE.
     pub packet_id: u16,
     /// MQTT 5's properties.
     pub properties: Properties<'a>,
-    /// How it went with each filter.
+    /// Reason code of each filter.
     pub reasons: Vec<Reason>,
 }
 
 const UNKNOWN: DecodeError =
-    DecodeError::protocol("a reason code that its packet does not know (section 3.9.3)");
+    DecodeError::protocol("a reason code that the packet does not allow (section 3.9.3)");
 
 fn read<'a>(
     reader: &mut Reader<'a>,
@@ -86,7 +86,7 @@ impl<'a> SubAck<'a> {
         if v5 {
             self.properties.put(out);
         }
-        // 3.1.1 has the one failure code 0x80.
+        // MQTT 3.1.1 has one failure code, 0x80.
         out.extend(
             self.reasons.iter().map(|reason| if v5 || !reason.is_error() { reason.byte() } else { 0x80 }),
         );

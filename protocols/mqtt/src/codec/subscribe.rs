@@ -7,42 +7,42 @@ use super::{
     writer::{field_length, put_field, put_header, put_u16},
 };
 
-/// Subscriptions that a client asks for, at least one [MQTT-3.8.3-2].
+/// Subscriptions requested by a client, at least one [MQTT-3.8.3-2].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribe<'a> {
-    /// For the SUBACK.
+    /// Packet identifier, repeated in the SUBACK.
     pub packet_id: u16,
     /// MQTT 5's properties.
     pub properties: Properties<'a>,
-    /// Topic filters with their options, in order.
+    /// Topic filters with their options, in their order.
     pub filters: Vec<(&'a str, SubscribeOptions)>,
 }
 
-/// Subscriptions that a client gives up, at least one [MQTT-3.10.3-2].
+/// Subscriptions removed by a client, at least one [MQTT-3.10.3-2].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsubscribe<'a> {
-    /// For the UNSUBACK.
+    /// Packet identifier, repeated in the UNSUBACK.
     pub packet_id: u16,
     /// MQTT 5's properties.
     pub properties: Properties<'a>,
-    /// Topic filters, in order.
+    /// Topic filters in their order.
     pub filters: Vec<&'a str>,
 }
 
-/// Options of one subscription (section 3.8.3.1). Before MQTT 5 there is only the QoS.
+/// Options of a subscription (section 3.8.3.1). Before MQTT 5 only the QoS exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SubscribeOptions {
-    /// The highest quality of service to deliver at.
+    /// Maximum QoS of deliveries.
     pub qos: Qos,
-    /// Whether the client's own messages are kept from it.
+    /// No Local: the client does not receive its own messages.
     pub no_local: bool,
-    /// Whether forwarded messages keep their RETAIN flag.
+    /// Retain As Published: forwarded messages keep their RETAIN flag.
     pub retain_as_published: bool,
-    /// When retained messages are sent.
+    /// Retain Handling.
     pub retain_handling: RetainHandling,
 }
 
-/// When retained messages are sent to a subscription.
+/// Retain Handling: when retained messages are sent to a subscription.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RetainHandling {
@@ -56,7 +56,7 @@ pub enum RetainHandling {
 }
 
 impl SubscribeOptions {
-    /// Reads the options byte; reserved bits must be zero [MQTT-3.8.3-5].
+    /// Decodes the options byte; reserved bits must be zero [MQTT-3.8.3-5].
     pub fn from_byte(byte: u8, version: Version) -> Result<SubscribeOptions, DecodeError> {
         let reserved = if version == Version::V5 { 0b1100_0000 } else { 0b1111_1100 };
         if byte & reserved != 0 {
@@ -80,7 +80,7 @@ impl SubscribeOptions {
         })
     }
 
-    /// The options byte.
+    /// The encoded options byte.
     pub fn byte(self, version: Version) -> u8 {
         let qos = self.qos as u8;
         match version {

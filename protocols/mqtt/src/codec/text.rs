@@ -1,11 +1,11 @@
-//! What a topic name and a topic filter may look like (section 4.7), and how a shared one is split (section 4.8.2).
+//! Rules for topic names and topic filters (section 4.7), and the parts of shared subscriptions (section 4.8.2).
 
 use super::{error::DecodeError, reason::Reason};
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
-/// A topic name: without wildcards [MQTT-3.3.2-2]. That it is not empty [MQTT-4.7.3-1] is asked where it is known
-/// whether a topic alias stands for it.
+/// Checks that a topic name has no wildcards [MQTT-3.3.2-2]. An empty name [MQTT-4.7.3-1] is checked where it is known
+/// whether a topic alias replaces it.
 pub(crate) fn check_topic(topic: &str) -> Result<()> {
     if topic.bytes().any(|byte| byte == b'+' || byte == b'#') {
         return Err(DecodeError::because(
@@ -16,7 +16,7 @@ pub(crate) fn check_topic(topic: &str) -> Result<()> {
     Ok(())
 }
 
-/// A topic filter as it is subscribed to, with `$share/…` before it or without.
+/// Checks a topic filter of SUBSCRIBE or UNSUBSCRIBE, with or without `$share/{group}/`.
 pub(crate) fn check_filter(filter: &str) -> Result<()> {
     const fn invalid<T>(what: &'static str) -> Result<T> {
         Err(DecodeError::because(Reason::TopicFilterInvalid, what))
@@ -36,28 +36,28 @@ pub(crate) fn check_filter(filter: &str) -> Result<()> {
     let mut levels = filter.split('/').peekable();
     while let Some(level) = levels.next() {
         if level.contains('#') && (level.len() > 1 || levels.peek().is_some()) {
-            return invalid("# must stand alone at the end of a topic filter [MQTT-4.7.1-1]");
+            return invalid("# must be the whole last level of a topic filter [MQTT-4.7.1-1]");
         }
         if level.contains('+') && level.len() > 1 {
-            return invalid("+ must stand alone in its level [MQTT-4.7.1-2]");
+            return invalid("+ must be a whole level of a topic filter [MQTT-4.7.1-2]");
         }
     }
     Ok(())
 }
 
-/// Whether a topic filter is a shared subscription.
+/// The parts of a topic filter that may be a shared subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shared<'a> {
-    /// It does not begin with `$share/`.
+    /// Not shared: it does not begin with `$share/`.
     No,
     /// `$share/{group}/{filter}`.
     Yes {
         /// The share name.
         group: &'a str,
-        /// The filter after it.
+        /// The topic filter.
         filter: &'a str,
     },
-    /// It begins with `$share` and has no name [MQTT-4.8.2-1], a wildcard in the name, or no filter [MQTT-4.8.2-2].
+    /// `$share` without a name [MQTT-4.8.2-1], with a wildcard in the name, or without a filter [MQTT-4.8.2-2].
     Invalid,
 }
 
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters() {
+    fn filters_are_checked() {
         for good in
             ["a", "/", "+", "#", "a/#", "+/a/+", "/+", "a//b", "$share/g/a/#", "$SYS/#", "$shares/x", "é/#"]
         {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_filters_are_split_at_the_name() {
+    fn shared_filters_are_split_into_group_and_filter() {
         assert_eq!(split_shared("$share/g/a/b"), Shared::Yes { group: "g", filter: "a/b" });
         assert_eq!(split_shared("$share/g//b"), Shared::Yes { group: "g", filter: "/b" });
         assert_eq!(split_shared("share/g/b"), Shared::No);

@@ -1,11 +1,11 @@
-//! Writing the data representations of section 1.5 to the end of an output buffer.
+//! Encoding of the data representations of section 1.5, appended to an output buffer.
 //!
-//! Lengths are checked by the `*_length` functions before a packet's first byte is written, so that a refused packet
-//! leaves no half of itself in the buffer.
+//! The `*_length` functions check lengths before the first byte of a packet is written, so a refused packet leaves
+//! nothing in the buffer.
 
 use super::{REMAINING_LENGTH_MAX, error::EncodeError};
 
-/// Bytes that `value` takes as a variable byte integer. Values above [`REMAINING_LENGTH_MAX`] never get here.
+/// Size of `value` as a variable byte integer. Callers ensure that it is at most [`REMAINING_LENGTH_MAX`].
 pub(crate) fn varint_length(value: usize) -> usize {
     match value {
         0..=0x7f => 1,
@@ -15,7 +15,7 @@ pub(crate) fn varint_length(value: usize) -> usize {
     }
 }
 
-/// Writes `value` in the fewest bytes [MQTT-1.5.5-1].
+/// Appends `value` in the fewest bytes [MQTT-1.5.5-1].
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: usize) {
     loop {
         let low = (value & 0x7f) as u8;
@@ -36,7 +36,7 @@ pub(crate) fn put_u32(out: &mut Vec<u8>, value: u32) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
-/// Bytes that a string or binary field takes with its length.
+/// Size of a string or binary field with its length prefix.
 pub(crate) fn field_length(bytes: &[u8]) -> Result<usize, EncodeError> {
     if bytes.len() > usize::from(u16::MAX) {
         Err(EncodeError::FieldTooLong(bytes.len()))
@@ -45,14 +45,14 @@ pub(crate) fn field_length(bytes: &[u8]) -> Result<usize, EncodeError> {
     }
 }
 
-/// Writes a string or binary field whose length was checked by [`field_length`].
+/// Appends a string or binary field whose length [`field_length`] has checked.
 pub(crate) fn put_field(out: &mut Vec<u8>, bytes: &[u8]) {
     debug_assert!(bytes.len() <= usize::from(u16::MAX));
     put_u16(out, bytes.len() as u16);
     out.extend_from_slice(bytes);
 }
 
-/// Writes a fixed header for a body of `remaining` bytes and makes room for it.
+/// Appends a fixed header for a body of `remaining` bytes and reserves space for the body.
 pub(crate) fn put_header(out: &mut Vec<u8>, first_byte: u8, remaining: usize) -> Result<(), EncodeError> {
     if remaining > REMAINING_LENGTH_MAX {
         return Err(EncodeError::PacketTooLong(remaining));
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variable_byte_integers_at_their_edges() {
+    fn variable_byte_integers_round_trip_at_their_limits() {
         for value in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, 0x1f_ffff, 0x20_0000, REMAINING_LENGTH_MAX] {
             let mut out = Vec::new();
             put_varint(&mut out, value);

@@ -1,10 +1,10 @@
-//! Packets made at random, all of them allowed.
+//! Strategies for random valid packets.
 
 use proptest::prelude::*;
 
 use super::super::*;
 
-/// Packets borrow; tests may leak what they borrow from.
+/// Packets borrow their fields; tests leak the owners.
 fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
@@ -25,7 +25,7 @@ pub(super) fn version() -> impl Strategy<Value = Version> {
     prop_oneof![Just(Version::V31), Just(Version::V311), Just(Version::V5)]
 }
 
-/// Any property with a value that the specification allows.
+/// Any property with a valid value.
 fn property() -> impl Strategy<Value = Property<'static>> {
     let number = any::<u32>().prop_map(|n| n.max(1));
     prop_oneof![
@@ -58,7 +58,7 @@ fn property() -> impl Strategy<Value = Property<'static>> {
     ]
 }
 
-/// Properties that this place allows.
+/// Properties allowed in this place.
 fn properties(place: Place, version: Version) -> impl Strategy<Value = Properties<'static>> {
     prop::collection::vec(property(), 0..8).prop_map(move |candidates| {
         let mut buf = PropertiesBuf::new();
@@ -106,9 +106,17 @@ fn connect(version: Version) -> impl Strategy<Value = Packet<'static>> {
 fn publish(version: Version) -> impl Strategy<Value = Packet<'static>> {
     (any::<(bool, bool)>(), qos(), text(), 1u16.., bytes(), properties(Place::Publish, version)).prop_map(
         |((dup, retain), qos, topic, packet_id, payload, properties)| {
-            let sure = qos != Qos::AtMostOnce;
-            let packet_id = if sure { packet_id } else { 0 };
-            Packet::Publish(Publish { dup: dup && sure, qos, retain, topic, packet_id, properties, payload })
+            let has_id = qos != Qos::AtMostOnce;
+            let packet_id = if has_id { packet_id } else { 0 };
+            Packet::Publish(Publish {
+                dup: dup && has_id,
+                qos,
+                retain,
+                topic,
+                packet_id,
+                properties,
+                payload,
+            })
         },
     )
 }

@@ -1,6 +1,7 @@
-//! Other people's codecs as the judge: they read what this one writes, and this one reads what they make of it.
+//! Comparison with independent codecs: they decode what this one encodes, and this one decodes what they encode.
 //!
-//! `mqttbytes` judges 3.1.1, `rmqtt-codec` judges MQTT 5. What they are known to get wrong is named and left out.
+//! `mqttbytes` is the reference for 3.1.1, `rmqtt-codec` for MQTT 5. Cases that they are known to get wrong are named and
+//! excluded.
 
 use bytes::BytesMut;
 use proptest::prelude::*;
@@ -10,8 +11,8 @@ use tokio_util::codec::{Decoder, Encoder};
 use super::super::*;
 use super::{MAX, arbitrary::packet_of};
 
-/// Properties in the order of their identifiers: the order on the wire means nothing but among user properties and
-/// subscription identifiers, and each codec has its own.
+/// Properties in the order of their identifiers. The order in a packet is meaningful only among user properties and
+/// among subscription identifiers, and each codec has its own.
 fn sorted(properties: Properties<'_>) -> Vec<Property<'_>> {
     let mut all: Vec<Property<'_>> = properties.iter().collect();
     all.sort_by_key(|property| property.kind() as u8);
@@ -58,8 +59,9 @@ fn canonical(packet: &Packet<'_>, version: Version) -> Packet<'static> {
     packet
 }
 
-/// Properties that say what their absence says too: the judge does not tell them apart, or does not know the value.
-fn judge_knows(property: &Property<'_>) -> bool {
+/// Excludes properties whose value equals their default, which the reference does not distinguish from absence, and
+/// values that it does not support.
+fn reference_supports(property: &Property<'_>) -> bool {
     !matches!(
         property,
         Property::PayloadFormatIndicator(0)
@@ -78,20 +80,22 @@ fn judge_knows(property: &Property<'_>) -> bool {
     )
 }
 
-fn all_known(packet: &Packet<'_>) -> bool {
-    let known = |properties: Properties<'_>| properties.iter().all(|property| judge_knows(&property));
+fn is_supported(packet: &Packet<'_>) -> bool {
+    let supported =
+        |properties: Properties<'_>| properties.iter().all(|property| reference_supports(&property));
     match packet {
         Packet::Connect(connect) => {
-            known(connect.properties) && connect.will.as_ref().is_none_or(|will| known(will.properties))
+            supported(connect.properties)
+                && connect.will.as_ref().is_none_or(|will| supported(will.properties))
         }
-        Packet::ConnAck(packet) => known(packet.properties),
-        Packet::Publish(packet) => known(packet.properties),
+        Packet::ConnAck(packet) => supported(packet.properties),
+        Packet::Publish(packet) => supported(packet.properties),
         _ => true,
     }
 }
 
-/// `mqttbytes` takes a password for text, and an empty one for none.
-fn mqttbytes_knows(packet: &Packet<'_>) -> bool {
+/// `mqttbytes` treats a password as text, and an empty one as absent.
+fn mqttbytes_supports(packet: &Packet<'_>) -> bool {
     match packet {
         Packet::Connect(connect) => connect
             .password
@@ -102,7 +106,7 @@ fn mqttbytes_knows(packet: &Packet<'_>) -> bool {
 
 proptest! {
     #[test]
-    fn mqttbytes_reads_3_1_1_and_writes_the_same(packet in packet_of(Version::V311).prop_filter("known", mqttbytes_knows)) {
+    fn mqttbytes_decodes_and_encodes_the_same_3_1_1_packets(packet in packet_of(Version::V311).prop_filter("supported", mqttbytes_supports)) {
         let mut wire = Vec::new();
         packet.encode(Version::V311, &mut wire).unwrap();
         let mut theirs = BytesMut::from(&wire[..]);
@@ -131,7 +135,7 @@ proptest! {
     }
 
     #[test]
-    fn rmqtt_reads_mqtt_5_and_writes_the_same(packet in packet_of(Version::V5).prop_filter("known", all_known)) {
+    fn rmqtt_decodes_and_encodes_the_same_mqtt_5_packets(packet in packet_of(Version::V5).prop_filter("supported", is_supported)) {
         let mut wire = Vec::new();
         packet.encode(Version::V5, &mut wire).unwrap();
         let mut codec = v5::Codec::new(0, 0);
@@ -149,10 +153,10 @@ proptest! {
         prop_assert_eq!(canonical(&ours, Version::V5), canonical(&packet, Version::V5));
     }
 
-    /// What this codec accepts of damaged packets the judge accepts as well, and reads the same.
+    /// A damaged packet that this codec accepts, the reference accepts too.
     #[test]
-    fn what_is_accepted_of_damaged_mqtt_5_packets_is_accepted_by_the_judge(
-        packet in packet_of(Version::V5).prop_filter("known", all_known),
+    fn damaged_mqtt_5_packets_that_are_accepted_are_accepted_by_rmqtt_too(
+        packet in packet_of(Version::V5).prop_filter("supported", is_supported),
         at in any::<prop::sample::Index>(),
         with in any::<u8>(),
     ) {
@@ -161,7 +165,7 @@ proptest! {
         let at = at.index(wire.len());
         wire[at] = with;
         let Ok(Some((ours, used))) = decode(&wire, Version::V5, MAX) else { return Ok(()) };
-        if !all_known(&ours) || matches!(&ours, Packet::Connect(connect) if connect.version != Version::V5) {
+        if !is_supported(&ours) || matches!(&ours, Packet::Connect(connect) if connect.version != Version::V5) {
             return Ok(());
         }
         let mut theirs = BytesMut::from(&wire[..used]);

@@ -1,4 +1,4 @@
-//! The codec as a whole: round trips at every split point and arbitrary bytes.
+//! Tests of the whole codec: round trips at every split point, and arbitrary bytes.
 
 mod arbitrary;
 mod differential;
@@ -13,7 +13,7 @@ const MAX: usize = PACKET_BYTES_MAX;
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_again_and_not_before_it_is_whole((version, packet) in packet()) {
+    fn encoded_packets_are_decoded_once_they_are_complete((version, packet) in packet()) {
         let mut out = b"before".to_vec();
         packet.encode(version, &mut out).unwrap();
         let wire = &out[6..];
@@ -28,7 +28,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_are_read_or_refused(
+    fn arbitrary_bytes_are_decoded_or_refused(
         version in version(),
         first in any::<u8>(),
         body in prop::collection::vec(any::<u8>(), 0..64),
@@ -45,9 +45,9 @@ proptest! {
         crate::fuzz::record(&body);
     }
 
-    /// A whole packet with one byte changed gets far into the decoder.
+    /// A valid packet with one byte changed reaches deep into the decoder.
     #[test]
-    fn damaged_packets_are_read_or_refused((version, packet) in packet(), at in any::<prop::sample::Index>(), with in any::<u8>()) {
+    fn damaged_packets_are_decoded_or_refused((version, packet) in packet(), at in any::<prop::sample::Index>(), with in any::<u8>()) {
         let mut wire = Vec::new();
         packet.encode(version, &mut wire).unwrap();
         let at = at.index(wire.len());
@@ -55,7 +55,7 @@ proptest! {
         crate::fuzz::packets(&[&[version as u8], &wire[..]].concat());
         crate::fuzz::record(&wire);
         if let Ok(Some((packet, used))) = decode(&wire, version, MAX) {
-            // What was accepted can be written again.
+            // An accepted packet can be encoded again.
             let mut again = Vec::new();
             packet.encode(version, &mut again).unwrap();
             prop_assert!(used <= wire.len());

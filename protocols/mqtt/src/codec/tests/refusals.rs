@@ -1,4 +1,4 @@
-//! Packets that must be refused, with their reasons, and those that only look wrong.
+//! Packets that must be refused, with their reason codes, and unusual ones that must not.
 
 use super::super::*;
 use super::MAX;
@@ -6,24 +6,27 @@ use super::MAX;
 fn refused(wire: &[u8], version: Version) -> Reason {
     match decode(wire, version, MAX) {
         Err(error) => error.reason,
-        Ok(found) => panic!("{wire:02x?} was read as {found:?}"),
+        Ok(found) => panic!("{wire:02x?} was decoded as {found:?}"),
     }
 }
 
 #[test]
-fn flags_and_types() {
+fn unknown_types_and_reserved_flags_are_refused() {
     use Reason::MalformedPacket as Malformed;
     for first in [0x00, 0x11, 0x2f, 0x41, 0x50 | 2, 0x60, 0x63, 0x80, 0x8a, 0xa0, 0xc1, 0xe8, 0xf1] {
         assert_eq!(refused(&[first, 0], Version::V5), Malformed, "{first:02x}");
     }
-    assert_eq!(refused(&[0xf0, 0], Version::V311), Malformed, "AUTH is MQTT 5's");
+    assert_eq!(refused(&[0xf0, 0], Version::V311), Malformed, "AUTH exists in MQTT 5 only");
     assert_eq!(refused(b"\x36\x05\x00\x01a\x00\x01", Version::V311), Malformed, "QoS 3");
     assert_eq!(refused(b"\x38\x03\x00\x01a", Version::V311), Malformed, "DUP at QoS 0");
-    assert!(decode(b"\x8a\x06\x00\x01\x00\x01a\x00", Version::V31, MAX).is_ok(), "3.1 sets DUP on SUBSCRIBE");
+    assert!(
+        decode(b"\x8a\x06\x00\x01\x00\x01a\x00", Version::V31, MAX).is_ok(),
+        "MQTT 3.1 allows DUP in SUBSCRIBE"
+    );
 }
 
 #[test]
-fn a_long_packet_is_refused_by_its_header() {
+fn a_packet_that_is_too_long_is_refused_by_its_header() {
     assert_eq!(
         decode(b"\x30\xff\xff\xff\x7f", Version::V5, 1 << 20).map_err(|e| e.reason),
         Err(Reason::PacketTooLarge)
@@ -32,7 +35,7 @@ fn a_long_packet_is_refused_by_its_header() {
 }
 
 #[test]
-fn strings_and_topics() {
+fn invalid_strings_and_topics_are_refused() {
     use Reason::*;
     for (wire, reason) in [
         (&b"\x30\x04\x00\x02a\x00"[..], MalformedPacket),
@@ -50,7 +53,7 @@ fn strings_and_topics() {
 }
 
 #[test]
-fn publish_properties_of_mqtt_5() {
+fn invalid_publish_properties_are_refused_and_repeated_ones_accepted() {
     use Reason::*;
     let publish = |properties: &[u8]| {
         let mut wire = vec![0x30, 4 + properties.len() as u8, 0, 1, b'a', properties.len() as u8];
@@ -87,7 +90,7 @@ fn publish_properties_of_mqtt_5() {
 }
 
 #[test]
-fn connect_in_its_versions() {
+fn invalid_connects_are_refused_in_each_version() {
     use Reason::*;
     for (wire, reason) in [
         (&b"\x10\x0c\x00\x04MQTT\x06\x02\x00\x0a\x00\x00"[..], UnsupportedProtocolVersion),
@@ -102,14 +105,14 @@ fn connect_in_its_versions() {
     ] {
         assert_eq!(refused(wire, Version::V5), reason, "{wire:02x?}");
     }
-    // 3.1 with the user-name flag and no user name.
+    // MQTT 3.1: the user name flag without a user name.
     let wire = b"\x10\x0f\x00\x06MQIsdp\x03\x82\x00\x0a\x00\x01c";
     let Ok(Some((Packet::Connect(connect), 17))) = decode(wire, Version::V5, MAX) else { panic!() };
     assert_eq!((connect.version, connect.client_id, connect.username), (Version::V31, "c", None));
 }
 
 #[test]
-fn short_forms_of_mqtt_5() {
+fn default_reason_codes_and_properties_are_omitted_in_mqtt_5() {
     for (wire, reason) in [(&b"\xe0\x00"[..], Reason::Success), (b"\xe0\x01\x04", Reason::DisconnectWithWill)]
     {
         let Ok(Some((Packet::Disconnect(found), _))) = decode(wire, Version::V5, MAX) else { panic!() };
@@ -124,7 +127,7 @@ fn short_forms_of_mqtt_5() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_nothing_written() {
+fn an_oversized_field_is_refused_and_nothing_is_written() {
     let long = "x".repeat(70_000);
     let mut out = Vec::new();
     let publish = Publish {
