@@ -1,4 +1,4 @@
-//! Bodies of fuzz targets: what bytes from outside reach. They panic where an invariant does not hold.
+//! Bodies of the fuzz targets: the entry points that bytes from outside reach. They panic on a violated invariant.
 
 use bytes::Bytes;
 use inver_storage::batch::Record;
@@ -6,29 +6,28 @@ use inver_storage::batch::Record;
 use crate::codec::{Packet, PropertiesBuf, Version, decode};
 use crate::map::Outgoing;
 
-/// The longest packet that is tried.
+/// Maximum packet size of the decoder under test.
 const PACKET_BYTES_MAX: usize = 64 * 1024;
 
-/// Packets one after the other, of the version that the first byte says. What was read can be written, and is read as
-/// the same again.
+/// Decodes consecutive packets; the first byte selects the version. Each packet that can be encoded decodes to itself.
 pub fn packets(bytes: &[u8]) {
     let Some((&first, mut rest)) = bytes.split_first() else { return };
     let version = [Version::V31, Version::V311, Version::V5][usize::from(first) % 3];
     while let Ok(Some((packet, length))) = decode(rest, version, PACKET_BYTES_MAX) {
         assert!(length > 0 && length <= rest.len(), "a packet of {length} bytes in {}", rest.len());
-        // A CONNECT says its own version.
+        // CONNECT states its own version.
         let version = if let Packet::Connect(connect) = &packet { connect.version } else { version };
-        let mut again = Vec::new();
-        if packet.encode(version, &mut again).is_ok() {
-            let read = decode(&again, version, usize::MAX).map(|found| found.map(|(packet, _)| packet));
-            // MQTT 3.1 has other rules for what may be left out.
-            assert!(version == Version::V31 || read == Ok(Some(packet)), "not the same again");
+        let mut encoded = Vec::new();
+        if packet.encode(version, &mut encoded).is_ok() {
+            let decoded = decode(&encoded, version, usize::MAX).map(|found| found.map(|(packet, _)| packet));
+            // MQTT 3.1 allows fields to be missing that the encoder writes.
+            assert!(version == Version::V31 || decoded == Ok(Some(packet)), "the packet changed");
         }
         rest = rest.get(length..).unwrap_or_default();
     }
 }
 
-/// A record of a finished batch with any headers, as a PUBLISH: the topic is one, and properties are readable.
+/// Converts a record of a producer's batch with arbitrary headers: the topic name is valid, the properties can be read.
 pub fn record(bytes: &[u8]) {
     let Some((&count, headers)) = bytes.split_first() else { return };
     let record = Record {
@@ -41,7 +40,7 @@ pub fn record(bytes: &[u8]) {
     };
     if let Some(outgoing) = Outgoing::read(&record, Some(headers)) {
         let topic = &*outgoing.topic;
-        assert!(!topic.is_empty() && !topic.contains(['+', '#', '\0']), "no topic name: {topic:?}");
+        assert!(!topic.is_empty() && !topic.contains(['+', '#', '\0']), "not a topic name: {topic:?}");
         let mut properties = PropertiesBuf::new();
         outgoing.put_properties(0, &mut properties);
         properties.as_ref().iter().for_each(drop);

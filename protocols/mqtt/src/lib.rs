@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod connections;
 mod error;
+#[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fuzz;
 mod map;

@@ -1,7 +1,9 @@
-//! Copies that are made for one session's inbox: retained messages of a new subscription, and messages at QoS 2 of a
-//! shared one. Their terms cannot be found again by the session's filters, so they travel with the copy, as a property
-//! (`mqtt-inbox-for`) in front of the message's own. The copy lies in the inbox alone; no other protocol reads it, and
-//! no client sees the property.
+//! Copies of messages for one session's inbox: retained messages of a new subscription, and QoS 2 messages of a shared
+//! subscription.
+//!
+//! Matching the session's filters again would not tell how to deliver them, so the copy stores it in a property
+//! (`mqtt-inbox-for`) in front of the message's own. The copy is in the inbox only: no other protocol reads it, and the
+//! property is not sent to clients.
 
 use std::fmt;
 
@@ -11,12 +13,13 @@ use inver_storage::batch::Record;
 use super::own;
 use crate::codec::Qos;
 
-/// How a copy that was made for one session's inbox is delivered: what its subscription said when it was made.
+/// How a copy is delivered, fixed when it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InboxFor {
+    /// Granted QoS of the subscription.
     pub(crate) granted: Qos,
     pub(crate) retain: bool,
-    /// It came from a shared subscription; else it is a retained message.
+    /// From a shared subscription; otherwise a retained message.
     pub(crate) shared: bool,
     pub(crate) subscription_id: Option<u32>,
 }
@@ -29,6 +32,7 @@ impl fmt::Display for InboxFor {
 }
 
 impl InboxFor {
+    /// Decodes what [`Display`](fmt::Display) wrote.
     pub(super) fn read(value: &[u8]) -> Option<InboxFor> {
         let mut parts = std::str::from_utf8(value).ok()?.splitn(4, '/');
         let granted = Qos::from_bits(parts.next()?.parse().ok()?)?;
@@ -37,11 +41,15 @@ impl InboxFor {
     }
 }
 
-/// The headers of a copy that is made for one session's inbox: the message's own, and how it is to be delivered.
-pub(crate) fn inbox_copy<'w>(writer: &'w mut HeaderWriter, record: &Record, terms: InboxFor) -> Headers<'w> {
+/// Headers of a copy: the message's own and how the copy is delivered.
+pub(crate) fn inbox_copy<'w>(
+    writer: &'w mut HeaderWriter,
+    record: &Record,
+    inbox_for: InboxFor,
+) -> Headers<'w> {
     let view = HeaderView::of(record);
     writer.begin_like(&view, expires_ms(record));
-    writer.property(own::INBOX_FOR, terms.to_string().as_bytes());
+    writer.property(own::INBOX_FOR, inbox_for.to_string().as_bytes());
     for property in view.typed_properties() {
         if !matches!(property, Property::ExpiresMs(_) | Property::Other(own::INBOX_FOR, _)) {
             writer.put(property);

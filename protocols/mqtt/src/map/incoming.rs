@@ -1,21 +1,21 @@
-//! From a PUBLISH, a will, or a retained message to the headers of a record.
+//! From a PUBLISH or a will to the headers of a record.
 
 use inver_broker::message::{HeaderWriter, Headers, Property as Stored};
 
 use super::{ORIGIN, own};
 use crate::codec::{DecodeError, Properties, Property, Qos};
 
-/// Milliseconds in one second of an expiry interval.
+/// Milliseconds per second of a Message Expiry Interval.
 const SECOND_MS: i64 = 1000;
 
-/// Who publishes.
+/// The publishing client, as stored with the message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Author<'a> {
     pub(crate) client_id: &'a str,
     pub(crate) user: Option<&'a str>,
 }
 
-/// What the properties of a PUBLISH or a will say, but for user properties.
+/// Properties of a PUBLISH or a will.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Incoming<'a> {
     pub(crate) topic_alias: Option<u16>,
@@ -29,7 +29,7 @@ pub(crate) struct Incoming<'a> {
 }
 
 impl<'a> Incoming<'a> {
-    /// Reads the properties. A client sends no subscription identifier [MQTT-3.3.4-6].
+    /// Reads the properties. Fails on a subscription identifier, which clients must not send [MQTT-3.3.4-6].
     pub(crate) fn read(properties: Properties<'a>) -> Result<Incoming<'a>, DecodeError> {
         let mut incoming = Incoming { properties, ..Incoming::default() };
         for property in properties {
@@ -52,7 +52,7 @@ impl<'a> Incoming<'a> {
         Ok(incoming)
     }
 
-    /// The same message, living for ever: of a will, the clock runs from its publish.
+    /// The message without expiry. That of a will runs from its publication, and the broker adds it then.
     pub(crate) fn without_expiry(self) -> Incoming<'a> {
         Incoming { expiry_s: None, ..self }
     }

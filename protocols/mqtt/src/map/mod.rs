@@ -1,10 +1,11 @@
-//! Wire ↔ core: what a PUBLISH is as a record, and what a record of any origin is as a PUBLISH.
+//! Conversion between PUBLISH packets and the core's records.
 //!
-//! A record that MQTT made carries its properties under the names below, so that MQTT gets back exactly what it sent,
-//! user properties in their order and repeated ones included. A record of another origin is read through the same
-//! names, its user headers become user properties, and what MQTT has no field for becomes a user property too.
+//! A record published over MQTT stores its properties under the names of [`inver_broker::message`] and of [`own`], so an
+//! MQTT subscriber receives exactly what was published, user properties in their order and with duplicates. Records of
+//! other origins are read through the same names. Their user headers, and properties without an MQTT equivalent, become
+//! user properties.
 //!
-//! Deliberately absent: who receives what, and at which quality of service.
+//! This module does not decide who receives a message, or at which QoS.
 
 mod inbox;
 mod incoming;
@@ -18,18 +19,18 @@ pub(crate) use inbox::{InboxFor, inbox_copy};
 pub(crate) use incoming::{Author, Incoming};
 pub(crate) use outgoing::Outgoing;
 
-/// This plug's name, as origins and metrics have it.
+/// Name of the protocol in origins and metrics.
 pub(crate) const ORIGIN: &str = "mqtt";
 
-/// Names of the properties that only MQTT has.
+/// Names of the stored properties that only MQTT has.
 pub(crate) mod own {
     pub(crate) const RETAIN: &[u8] = b"mqtt-retain";
     pub(crate) const PAYLOAD_FORMAT: &[u8] = b"mqtt-payload-format";
-    /// On a copy that was made for one session's inbox: `granted QoS/RETAIN/shared/subscription identifier`.
+    /// Of a copy in a session's inbox: `granted QoS/RETAIN/shared/subscription identifier`.
     pub(crate) const INBOX_FOR: &[u8] = b"mqtt-inbox-for";
 }
 
-/// What MQTT has no field for: carried as user properties under these names.
+/// Stored properties without an MQTT equivalent: delivered as user properties of these names.
 const AS_USER_PROPERTIES: [&[u8]; 7] = [
     name::MESSAGE_ID,
     name::TYPE,

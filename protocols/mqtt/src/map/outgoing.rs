@@ -1,4 +1,4 @@
-//! From a record of any origin to what a PUBLISH says.
+//! From a record of any origin to the fields and properties of a PUBLISH.
 
 use std::borrow::Cow;
 
@@ -10,18 +10,19 @@ use super::inbox::InboxFor;
 use super::{AS_USER_PROPERTIES, ORIGIN, own};
 use crate::codec::{PropertiesBuf, Property, Qos};
 
-/// A record as MQTT sees it.
+/// A record as an MQTT message.
 pub(crate) struct Outgoing<'a> {
-    /// The topic name; valid, never empty.
+    /// Topic name; valid, not empty.
     pub(crate) topic: Cow<'a, str>,
-    /// The quality of service it was published at, or what comes closest.
+    /// The QoS that it was published at, or the closest equivalent.
     pub(crate) qos: Qos,
-    /// It was published with RETAIN.
+    /// Published with RETAIN.
     pub(crate) retain: bool,
-    /// Who published it.
+    /// Client identifier of the publisher.
     pub(crate) client_id: Option<&'a [u8]>,
-    /// When it dies, milliseconds since 1970.
+    /// Expiry time, in milliseconds since 1970.
     pub(crate) expires_ms: Option<i64>,
+    /// How to deliver a copy made for one session's inbox.
     pub(crate) inbox_for: Option<InboxFor>,
     payload_format: Option<u8>,
     content_type: Option<&'a [u8]>,
@@ -32,13 +33,13 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    /// Reads a record. `address` is where it was published (dotted), for records that do not say so themselves; `None`
-    /// comes back if neither does, or if the name is longer than MQTT's can be.
+    /// Reads a record. `address` is the dotted address it was published to, for records that do not store theirs. `None`:
+    /// neither is known, or the topic name would be longer than 65,535 bytes.
     pub(crate) fn read(record: &'a Record, address: Option<&'a [u8]>) -> Option<Outgoing<'a>> {
         let headers = HeaderView::of(record);
         let mut outgoing = Outgoing {
             topic: Cow::Borrowed(""),
-            // What came from a log or a durable queue was promised to its publisher.
+            // Records of a producer's batch were acknowledged to their producer as durable.
             qos: if headers.origin().is_none() { Qos::AtLeastOnce } else { Qos::AtMostOnce },
             retain: false,
             client_id: None,
@@ -63,7 +64,7 @@ impl<'a> Outgoing<'a> {
                 Stored::ReplyTo(address) => outgoing.reply_to = Some(address),
                 Stored::CorrelationId(bytes) => outgoing.correlation_id = Some(bytes),
                 Stored::RoutingKey(key) => dotted = Some(key),
-                // Persistent messages keep what was promised for them.
+                // A persistent message (AMQP delivery mode 2) is delivered at least once.
                 Stored::DeliveryMode(2) => outgoing.qos = outgoing.qos.max(Qos::AtLeastOnce),
                 Stored::Other(own::RETAIN, value) => outgoing.retain = value == b"1",
                 Stored::Other(own::PAYLOAD_FORMAT, value) => {
@@ -86,37 +87,38 @@ impl<'a> Outgoing<'a> {
         (length > 0 && length <= usize::from(u16::MAX)).then_some(outgoing)
     }
 
-    /// Whether it is dead.
+    /// Whether the message has expired.
     pub(crate) fn is_expired(&self, now_ms: i64) -> bool {
         self.expires_ms.is_some_and(|at| at <= now_ms)
     }
 
-    /// Writes MQTT 5's properties. What the wire cannot carry (a field too long, text that is none) is left out.
+    /// Appends the MQTT 5 properties. Values that MQTT cannot express (fields that are too long, text that is not UTF-8) are
+    /// omitted.
     pub(crate) fn put_properties(&self, now_ms: i64, out: &mut PropertiesBuf) {
         let mut push = |property: Property<'_>| {
-            let _too_long_is_left_out = out.push(property);
+            let _omitted_if_too_long = out.push(property);
         };
         if let Some(format) = self.payload_format {
             push(Property::PayloadFormatIndicator(format));
         }
         if let Some(at) = self.expires_ms {
-            // What is left of it, in whole seconds begun [MQTT-3.3.2-6].
+            // The remaining interval, rounded up to seconds [MQTT-3.3.2-6].
             let left_s = (at - now_ms).max(0).saturating_add(999) / 1000;
             push(Property::MessageExpiryInterval(u32::try_from(left_s).unwrap_or(u32::MAX)));
         }
         if let Some(text) = self.content_type.and_then(text) {
             push(Property::ContentType(text));
         }
-        let own = self.headers.origin() == Some(ORIGIN.as_bytes());
+        let is_own = self.headers.origin() == Some(ORIGIN.as_bytes());
         if let Some(reply_to) = self.reply_to.filter(|reply_to| !reply_to.is_empty()) {
             let slashed =
-                if own { Cow::Borrowed(reply_to) } else { rewrite(Form::Dotted, Form::Slashed, reply_to) };
+                if is_own { Cow::Borrowed(reply_to) } else { rewrite(Form::Dotted, Form::Slashed, reply_to) };
             push(Property::ResponseTopic(&topic(slashed)));
         }
         if let Some(bytes) = self.correlation_id {
             push(Property::CorrelationData(bytes));
         }
-        if !own {
+        if !is_own {
             for (header, value) in self.headers.properties() {
                 if AS_USER_PROPERTIES.contains(&header)
                     && let (Some(header), Some(value)) = (text(header), value.and_then(text))
@@ -139,22 +141,22 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// Text as MQTT has it: UTF-8 without U+0000 [MQTT-1.5.4-2].
+/// A UTF-8 string without U+0000 [MQTT-1.5.4-2]; `None` for other bytes.
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok().filter(|text| !text.as_bytes().contains(&0))
 }
 
-/// A topic name of these bytes. What no topic name may hold (wildcards [MQTT-3.3.2-2], U+0000, bytes that are no
-/// UTF-8) is percent-escaped: other protocols' addresses may have it.
+/// The topic name of an address. Other protocols allow what topic names must not contain: wildcards [MQTT-3.3.2-2],
+/// U+0000 and invalid UTF-8. These are percent-escaped.
 fn topic(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
-    let fine = |text: &str| !text.bytes().any(|byte| matches!(byte, b'+' | b'#' | 0));
+    let is_valid = |text: &str| !text.bytes().any(|byte| matches!(byte, b'+' | b'#' | 0));
     match bytes {
         Cow::Borrowed(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) if fine(text) => Cow::Borrowed(text),
+            Ok(text) if is_valid(text) => Cow::Borrowed(text),
             _ => Cow::Owned(escaped(bytes)),
         },
         Cow::Owned(bytes) => match String::from_utf8(bytes) {
-            Ok(text) if fine(&text) => Cow::Owned(text),
+            Ok(text) if is_valid(&text) => Cow::Owned(text),
             Ok(text) => Cow::Owned(escaped(text.as_bytes())),
             Err(error) => Cow::Owned(escaped(error.as_bytes())),
         },

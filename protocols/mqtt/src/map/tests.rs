@@ -1,4 +1,4 @@
-//! Round trips through a record, and records of other origins.
+//! Tests: round trips through a record, and records of other origins.
 
 use inver_broker::message::{HeaderWriter, Headers};
 use inver_storage::batch::{BatchBuilder, Record, records};
@@ -15,14 +15,14 @@ fn record(headers: Headers<'_>, key: Option<&[u8]>) -> Record {
     records(builder.finish().bytes()).unwrap().next().unwrap().unwrap()
 }
 
-fn made_elsewhere(build: impl FnOnce(&mut HeaderWriter)) -> Record {
+fn record_of_amqp(build: impl FnOnce(&mut HeaderWriter)) -> Record {
     let mut writer = HeaderWriter::default();
     writer.begin("amqp", None);
     build(&mut writer);
     record(writer.headers(), None)
 }
 
-fn came_in_a_batch(headers: &[(&[u8], Option<&[u8]>)], key: Option<&[u8]>) -> Record {
+fn record_of_a_producer(headers: &[(&[u8], Option<&[u8]>)], key: Option<&[u8]>) -> Record {
     let mut builder = BatchBuilder::new(0);
     builder.push(NOW_MS, key, headers, Some(b"payload"));
     records(builder.finish().bytes()).unwrap().next().unwrap().unwrap()
@@ -44,7 +44,7 @@ const AUTHOR: Author<'static> = Author { client_id: "device", user: Some("ada") 
 
 proptest! {
     #[test]
-    fn what_mqtt_published_mqtt_gets_back(
+    fn messages_published_over_mqtt_round_trip(
         topic in "[a-z/é]{1,20}",
         qos in 0u8..3,
         retain in any::<bool>(),
@@ -72,7 +72,7 @@ proptest! {
         prop_assert_eq!((outgoing.qos, outgoing.retain, outgoing.client_id), (qos, retain, Some(&b"device"[..])));
         prop_assert_eq!(properties_of(&outgoing), wire);
 
-        // A copy for an inbox says the same, and how it is delivered.
+        // A copy for an inbox round-trips too, with the way it is delivered.
         let mut writer = HeaderWriter::default();
         let terms = InboxFor { granted: Qos::AtLeastOnce, retain, shared: !retain, subscription_id: expiry_s };
         let copy = self::record(inbox_copy(&mut writer, &record, terms), None);
@@ -84,13 +84,13 @@ proptest! {
 }
 
 #[test]
-fn a_clients_subscription_identifier_is_refused() {
+fn a_subscription_identifier_from_a_client_is_refused() {
     assert!(Incoming::read(built(&[Property::SubscriptionIdentifier(1)]).as_ref()).is_err());
     assert!(Incoming::read(Properties::EMPTY).is_ok());
 }
 
 #[test]
-fn an_expiry_counts_down_in_begun_seconds() {
+fn the_remaining_expiry_is_rounded_up_to_seconds() {
     let mut writer = HeaderWriter::default();
     let wire = built(&[Property::MessageExpiryInterval(6)]);
     let headers = Incoming::read(wire.as_ref()).unwrap().headers(
@@ -111,8 +111,8 @@ fn an_expiry_counts_down_in_begun_seconds() {
 }
 
 #[test]
-fn a_record_made_elsewhere_is_read_through_the_vocabulary() {
-    let record = made_elsewhere(|writer| {
+fn an_amqp_record_maps_to_mqtt_properties() {
+    let record = record_of_amqp(|writer| {
         writer.property(b"exchange", b"amq.topic");
         writer.property(name::ROUTING_KEY, b"a%2Eb.c");
         writer.property(name::DELIVERY_MODE, b"2");
@@ -143,22 +143,22 @@ fn a_record_made_elsewhere_is_read_through_the_vocabulary() {
 }
 
 #[test]
-fn a_record_of_a_finished_batch_is_named_by_its_header_or_its_address() {
-    let record = came_in_a_batch(&[(name::ADDRESS, Some(b"d/1")), (b"h", Some(b"v"))], Some(b"key"));
+fn a_producers_record_takes_its_topic_from_its_header_or_its_address() {
+    let record = record_of_a_producer(&[(name::ADDRESS, Some(b"d/1")), (b"h", Some(b"v"))], Some(b"key"));
     let outgoing = Outgoing::read(&record, Some(b"commands")).unwrap();
     assert_eq!((&*outgoing.topic, outgoing.qos), ("d/1", Qos::AtLeastOnce));
     assert_eq!(
         properties_of(&outgoing),
         built(&[Property::UserProperty(name::RECORD_KEY, "key"), Property::UserProperty("h", "v")])
     );
-    let record = came_in_a_batch(&[], None);
+    let record = record_of_a_producer(&[], None);
     assert_eq!(Outgoing::read(&record, Some(b"a.b.c")).unwrap().topic, "a/b/c");
     assert!(Outgoing::read(&record, None).is_none());
 }
 
 #[test]
-fn what_no_topic_name_may_hold_is_escaped() {
-    let record = came_in_a_batch(&[], None);
+fn characters_that_topic_names_forbid_are_escaped() {
+    let record = record_of_a_producer(&[], None);
     for (dotted, topic) in [(&b"a.#.+"[..], "a/%23/%2B"), (b"a.\xff\x00b", "a/%FF%00b")] {
         assert_eq!(Outgoing::read(&record, Some(dotted)).unwrap().topic, topic);
     }

@@ -74,7 +74,7 @@ impl Session {
                     self.publisher.of(&self.core).attach_ack(&shared.consumer, &[id]);
                 }
             }
-            AckTarget::Settled => {}
+            AckTarget::Acknowledged => {}
         }
         if self.core.is_durable() {
             let core = &self.core;
@@ -98,7 +98,7 @@ impl Session {
     pub(super) fn acknowledged(&mut self, target: AckTarget) {
         match target {
             AckTarget::Inbox { offset } => self.scratch.get().acked.push(offset),
-            AckTarget::Settled => {}
+            AckTarget::Acknowledged => {}
             AckTarget::Shared { subscription, id } => {
                 if let Some(shared) = self.shared.get_mut(subscription) {
                     shared.acked.push(id);

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use inver_broker::Completion;
 use inver_storage::Lsn;
 
 /// Deferred answers of a connection; one pointer while it is idle.
@@ -49,11 +50,11 @@ impl Deferred {
         self.answers().turn.completed += 1;
     }
 
-    /// Makes this turn's answers wait for this position too.
-    pub(crate) fn wait_for(&mut self, lsn: Option<Lsn>) {
-        if lsn.is_some() {
+    /// Makes this turn's answers wait for this completion too.
+    pub(crate) fn wait_for(&mut self, completion: impl Into<Completion>) {
+        if let Completion::At(lsn) = completion.into() {
             let turn = &mut self.answers().turn;
-            turn.lsn = turn.lsn.max(lsn);
+            turn.lsn = turn.lsn.max(Some(lsn));
         }
     }
 

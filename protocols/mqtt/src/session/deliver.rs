@@ -32,7 +32,7 @@ impl Session {
         let full = self.server.config.output_bytes_max;
         loop {
             let before = out.len();
-            self.deliver_held(out)?;
+            self.deliver_blocked(out)?;
             if out.len() < full {
                 self.deliver_live(out);
             }
@@ -101,7 +101,7 @@ impl Session {
 
     /// Messages at QoS 1 and 2 that may be pulled now; none while one waits for its packet identifier.
     fn room(&self) -> usize {
-        if self.held.is_empty() { self.inflight.room().min(PULL_MESSAGES_MAX) } else { 0 }
+        if self.blocked.is_empty() { self.inflight.room().min(PULL_MESSAGES_MAX) } else { 0 }
     }
 
     fn send_all(
@@ -112,18 +112,18 @@ impl Session {
     ) -> Result<(), Stop> {
         for delivery in pulled.drain(..) {
             // Messages behind one that waits for its packet identifier wait too: order is kept [MQTT-4.6.0-6].
-            if !self.held.is_empty() || !self.send(source, &delivery, out)? {
-                self.held.push_back((source, delivery));
+            if !self.blocked.is_empty() || !self.send(source, &delivery, out)? {
+                self.blocked.push_back((source, delivery));
             }
         }
         buffers::give_deliveries(pulled);
         Ok(())
     }
 
-    fn deliver_held(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
-        while let Some((source, delivery)) = self.held.pop_front() {
+    fn deliver_blocked(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
+        while let Some((source, delivery)) = self.blocked.pop_front() {
             if !self.send(source, &delivery, out)? {
-                self.held.push_front((source, delivery));
+                self.blocked.push_front((source, delivery));
                 break;
             }
         }

@@ -29,7 +29,7 @@ impl Session {
     pub(crate) fn end(mut self) {
         self.server.sys.count_dropped(self.dropped());
         if !self.core.is_durable() {
-            for (subscription, id) in self.inflight.settle_exactly_once() {
+            for (subscription, id) in self.inflight.acknowledge_exactly_once() {
                 self.acknowledged(inflight::AckTarget::Shared { subscription, id });
             }
         }

@@ -27,7 +27,7 @@ pub(crate) enum AckTarget {
     /// A shared subscription, by its number within the session.
     Shared { subscription: u64, id: DeliveryId },
     /// It is acknowledged already.
-    Settled,
+    Acknowledged,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,10 +169,10 @@ impl InflightWindow {
         }
     }
 
-    /// Settles the messages of a shared subscription that the session leaves: they are completed all the same
+    /// Marks as acknowledged the messages of a shared subscription that the session leaves: they are completed all the same
     /// [MQTT-3.10.4-3], and no other member may get them. Returns what to acknowledge there.
-    pub(crate) fn settle_shared(&mut self, left: u64) -> Vec<DeliveryId> {
-        self.settle(
+    pub(crate) fn acknowledge_shared(&mut self, left: u64) -> Vec<DeliveryId> {
+        self.acknowledge_early(
             |target, _| matches!(target, AckTarget::Shared { subscription, .. } if *subscription == left),
         )
         .into_iter()
@@ -180,14 +180,14 @@ impl InflightWindow {
         .collect()
     }
 
-    /// Settles the QoS 2 messages of shared subscriptions at the end of the session: the client may have them, so no
+    /// Marks as acknowledged the QoS 2 messages of shared subscriptions at the end of the session: the client may have them, so no
     /// other member may get them [MQTT-4.8.2-5]. Returns subscription numbers and what to acknowledge there.
-    pub(crate) fn settle_exactly_once(&mut self) -> Vec<(u64, DeliveryId)> {
-        self.settle(|_, qos| qos == Qos::ExactlyOnce)
+    pub(crate) fn acknowledge_exactly_once(&mut self) -> Vec<(u64, DeliveryId)> {
+        self.acknowledge_early(|_, qos| qos == Qos::ExactlyOnce)
     }
 
-    fn settle(&mut self, selects: impl Fn(&AckTarget, Qos) -> bool) -> Vec<(u64, DeliveryId)> {
-        let mut settled = Vec::new();
+    fn acknowledge_early(&mut self, selects: impl Fn(&AckTarget, Qos) -> bool) -> Vec<(u64, DeliveryId)> {
+        let mut acknowledged = Vec::new();
         for stage in self.messages.iter_mut().flat_map(|messages| messages.stages.values_mut()) {
             let (target, qos) = match stage {
                 Stage::Sent1(target) => (target, Qos::AtLeastOnce),
@@ -197,11 +197,11 @@ impl InflightWindow {
             if let AckTarget::Shared { subscription, id } = *target
                 && selects(target, qos)
             {
-                settled.push((subscription, id));
-                *target = AckTarget::Settled;
+                acknowledged.push((subscription, id));
+                *target = AckTarget::Acknowledged;
             }
         }
-        settled
+        acknowledged
     }
 }
 
@@ -315,9 +315,9 @@ mod tests {
         assert_eq!(window.send_other(shared(1), Qos::AtLeastOnce), Some(9));
         assert_eq!(window.send_other(shared(2), Qos::ExactlyOnce), Some(8));
         assert_eq!(window.send_inbox(10, Qos::AtLeastOnce), Some(11));
-        assert_eq!(window.settle_shared(1).len(), 1);
-        assert_eq!(window.settle_exactly_once(), [(2, DeliveryId { partition: 0, offset: 3 })]);
-        assert_eq!(window.puback(9), Ok(Some(AckTarget::Settled)));
+        assert_eq!(window.acknowledge_shared(1).len(), 1);
+        assert_eq!(window.acknowledge_exactly_once(), [(2, DeliveryId { partition: 0, offset: 3 })]);
+        assert_eq!(window.puback(9), Ok(Some(AckTarget::Acknowledged)));
         assert!(window.pubrec(8, false).is_ok());
         assert!(window.pubcomp(3), "restored");
     }

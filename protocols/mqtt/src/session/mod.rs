@@ -92,8 +92,8 @@ pub(crate) struct Session {
     sent_before: Option<u64>,
     /// Offset of the next inbox message to send.
     inbox_next: u64,
-    /// Messages that wait until their packet identifier is free, and those behind them.
-    held: LazyQueue<(DeliverySource, Delivery)>,
+    /// Messages whose packet identifier is in use, and those behind them.
+    blocked: LazyQueue<(DeliverySource, Delivery)>,
     scans: LazyQueue<RetainedScan>,
     /// QoS 2 messages moved from shared subscriptions to the inbox and not sent yet.
     moved: u32,

@@ -105,7 +105,7 @@ impl Session {
                 let dup = self.sent_before.is_none_or(|before| offset < before);
                 Some((self.inflight.send_inbox(offset, qos)?, dup))
             }
-            AckTarget::Shared { .. } | AckTarget::Settled => {
+            AckTarget::Shared { .. } | AckTarget::Acknowledged => {
                 Some((self.inflight.send_other(target, qos)?, false))
             }
         }

@@ -137,8 +137,8 @@ impl Session {
         for &filter in &unsubscribe.filters {
             if let Some(shared) = self.shared.remove(filter) {
                 // Messages already sent are completed here; the others go to the remaining members.
-                shared.consumer.ack(&self.inflight.settle_shared(shared.number));
-                self.held.retain(|(source, _)| *source != DeliverySource::Shared(shared.number));
+                shared.consumer.ack(&self.inflight.acknowledge_shared(shared.number));
+                self.blocked.retain(|(source, _)| *source != DeliverySource::Shared(shared.number));
             }
             let (existed, lsn) = self.core.unsubscribe(filter.as_bytes());
             self.subscriptions.remove(filter);

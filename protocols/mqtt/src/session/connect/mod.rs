@@ -8,8 +8,7 @@ mod will;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use inver_broker::{Broker, Credentials, Expiry, Identity, Mailbox, Opened, SessionSpec, now_ms};
-use inver_storage::Lsn;
+use inver_broker::{Broker, Completion, Credentials, Expiry, Identity, Mailbox, Opened, SessionSpec, now_ms};
 use uuid::Uuid;
 
 use self::request::Request;
@@ -81,13 +80,15 @@ pub(crate) async fn connect(
         terms: &server.session_terms,
     };
     let opened = broker.default_namespace().open_session(spec).await?;
-    let Opened { session: core, present, subscriptions, state, mut lsn } = opened;
+    let Opened { session: core, present, subscriptions, state, lsn } = opened;
+    let mut completion = Completion::from(lsn);
     if let Some(will) = &connect.will {
-        lsn = lsn.max(core.set_will(Some(will::stored(will, client_id, user.as_deref())?)));
+        let will = will::stored(will, client_id, user.as_deref())?;
+        completion = completion.and(core.set_will(Some(will)).into());
     }
     let stored = StoredState::read(&state);
     if stored.sent.is_some() {
-        lsn = lsn.max(core.delete(&stored::SENT_KEY));
+        completion = completion.and(core.delete(&stored::SENT_KEY).into());
     }
     let is_v5 = connect.version == Version::V5;
     let window = request.receive_maximum.min(config.inflight_max);
@@ -117,7 +118,7 @@ pub(crate) async fn connect(
         inbox_ready: true,
         sent_before: if present { stored.sent } else { Some(0) },
         inbox_next: stored.sent.unwrap_or(0),
-        held: LazyQueue::default(),
+        blocked: LazyQueue::default(),
         scans: LazyQueue::default(),
         moved: 0,
         now_ms: now_ms(),
@@ -130,7 +131,9 @@ pub(crate) async fn connect(
         let _always_fits = pubrel.encode(session.version, session.deferred.bytes());
     }
     session.deferred.end_turn();
-    wait_committed(broker, lsn).await?;
+    if let Completion::At(lsn) = completion {
+        broker.log().wait_committed(lsn).await?;
+    }
     let properties = session.connack_properties(connect, assigned.as_deref(), request.expiry_s);
     Ok(Accepted { session, present, properties })
 }
@@ -176,13 +179,6 @@ async fn authenticate(connect: &Connect<'_>, peer: IpAddr, broker: &Broker) -> R
         },
     };
     Ok(broker.authenticate(peer, &credentials).await?)
-}
-
-async fn wait_committed(broker: &Broker, lsn: Option<Lsn>) -> Result<(), Refusal> {
-    match lsn {
-        Some(lsn) => Ok(broker.log().wait_committed(lsn).await?),
-        None => Ok(()),
-    }
 }
 
 /// The keep alive in force: the client's, bounded by the configuration.
