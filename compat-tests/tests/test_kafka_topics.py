@@ -198,7 +198,7 @@ def test_broker_configurations_with_kafkas_tool(broker):
 
 
 def test_committed_offsets_of_an_empty_group_expire(own_broker, unique):
-    broker = own_broker(environment={"INVER_KAFKA_OFFSETS_RETENTION_MS": "1500"})
+    broker = own_broker(environment={"INVER_KAFKA_GROUP_OFFSETS_RETENTION_MS": "1500"})
     kafka_create(broker, unique)
     kafka_send(broker, unique, b"value")
     at = TopicPartition(unique, 0)

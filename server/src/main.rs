@@ -1,9 +1,8 @@
 //! The binary `inver`: reads its arguments, does one command, exits.
 //!
 //! Everything of substance lies in the rooms below; this file only joins them. The rooms:
-//! [`config`] (keys, file, environment), [`listeners`] (TCP, TLS, WebSocket), [`protocols`] (the list of
-//! plugs), [`runtime`] (threads), [`http`] (health, metrics), [`commands`] (what can be asked on the
-//! command line).
+//! [`config`] (keys, file, environment), [`listeners`] (TCP, TLS, WebSocket), [`protocols`] (their list),
+//! [`runtime`] (threads), [`http`] (health, metrics), [`commands`] (the command line).
 
 mod commands;
 mod config;
@@ -12,6 +11,7 @@ mod listeners;
 mod passwords;
 mod protocols;
 mod runtime;
+mod settings;
 mod users;
 
 use std::process::ExitCode;

@@ -20,7 +20,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let Some(listen) = self.config.load()?.config.http_listen else {
+        let Some(listen) = self.config.load()?.config.http.listen.0 else {
             bail!("http.listen is off, so health cannot be asked");
         };
         let address = reachable(listen);

@@ -4,14 +4,14 @@
 //! listeners, connections. The order of ending: no new connections, the word to those that are there and
 //! time for them to end, then the log is flushed. A second signal cuts the time short.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use inver_broker::{Authenticator, Broker, BrokerConfig, CaptureRule, Filter, LoopbackOnly, Shutdown};
-use inver_storage::{CommitPolicy, Log, LogOptions, Lsn};
+use inver_storage::{Log, Lsn};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,10 +20,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::ConfigArgument;
-use crate::config::{self, Commit, Config, Loaded};
+use crate::config::{self, Config, Loaded};
 use crate::http::Http;
 use crate::listeners::{self, Admission, Hall};
-use crate::protocols::{self, PLUGS};
+use crate::protocols::{self, PROTOCOLS};
 use crate::runtime::{Runtimes, Workers};
 use crate::users::Users;
 
@@ -43,7 +43,7 @@ impl Arguments {
         let started = Instant::now();
         let Loaded { mut config, warnings } = self.config.load()?;
         tracing_subscriber::registry()
-            .with(config.log_filter.clone())
+            .with(config.logging.filter.0.clone())
             .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false))
             .init();
         for warning in warnings {
@@ -51,7 +51,7 @@ impl Arguments {
         }
         fit_connections_to_files(&mut config);
         let metrics = PrometheusBuilder::new().install_recorder().context("metrics")?;
-        let runtimes = Runtimes::start(config.runtime_kind, config.runtime_threads)?;
+        let runtimes = Runtimes::start(config.runtime.kind, config.runtime.threads)?;
         let workers = runtimes.workers();
         let ready = Arc::new(AtomicBool::new(false));
         let http = Arc::new(Http::new(metrics, ready.clone()));
@@ -77,14 +77,15 @@ async fn serve(
             return Err(error);
         }
     };
+    let limits = &config.limits;
     let admission =
-        Admission::new(config.users.is_empty(), config.connections_max, config.connections_per_address_max);
+        Admission::new(users(&config).is_empty(), limits.connections_max, limits.connections_per_address_max);
     let hall = Hall {
         workers: workers.clone(),
         admission,
         broker: broker.clone(),
         shutdown,
-        handshake_timeout: config.handshake_timeout,
+        handshake_timeout: limits.handshake_timeout,
     };
     let house = tokio::spawn(broker.clone().housekeep(hall.shutdown.clone()));
     let accepting: Vec<_> = listening.into_iter().map(|listener| listener.accept(hall.clone())).collect();
@@ -108,7 +109,7 @@ async fn serve(
     }
     tokio::select! {
         () = all_ended(&workers) => {}
-        () = tokio::time::sleep(config.shutdown_grace) => {
+        () = tokio::time::sleep(limits.shutdown_grace) => {
             warn!(connections = workers.connections(), "these did not end within limits.shutdown_grace_ms");
         }
         () = signals.next() => warn!(connections = workers.connections(), "asked again: not waiting for these"),
@@ -123,37 +124,30 @@ async fn serve(
 }
 
 fn open(config: &Config) -> anyhow::Result<Broker> {
-    let options = LogOptions {
-        commit: match config.log_commit {
-            Commit::Always => CommitPolicy::Always,
-            Commit::Interval => CommitPolicy::Interval(config.log_commit_interval),
-            Commit::Os => CommitPolicy::Os,
-        },
-        segment_bytes_max: config.log_segment_bytes_max,
-        tail_cache_bytes_max: usize::try_from(config.log_tail_cache_bytes_max)?,
-        direct_bytes_max: usize::try_from(config.log_direct_bytes_max)?,
-        ..config.log.clone()
-    };
-    let log = Log::open(&config.data_dir, options)
-        .with_context(|| format!("cannot open the data folder {}", config.data_dir.display()))?;
+    let folder = &config.general.data_dir;
+    let log = Log::open(folder, config.log.options())
+        .with_context(|| format!("cannot open the data folder {}", folder.display()))?;
+    let limits = &config.limits;
+    let users = users(config);
     let authenticator: Arc<dyn Authenticator> =
-        if config.users.is_empty() { Arc::new(LoopbackOnly) } else { Arc::new(Users::new(&config.users)?) };
+        if users.is_empty() { Arc::new(LoopbackOnly) } else { Arc::new(Users::new(users)?) };
     let broker_config = BrokerConfig {
-        captures: config.capture_rules.iter().map(capture).collect(),
-        topics: capture_topics(config)?,
+        captures: config.capture.rules.0.iter().map(capture).collect(),
+        topics: capture_topics(config),
         address_header: protocols::ADDRESS_HEADER.into(),
-        origins: PLUGS.iter().map(|plug| plug.name).collect(),
+        origins: PROTOCOLS.iter().map(|entry| entry.name).collect(),
         authenticator,
-        limits: config.limits,
-        inbox_messages_max: config.inbox_messages_max,
-        queue_memory_bytes_max: config.queue_memory_bytes_max,
-        subscription_idle_ms: match config.subscription_idle_s {
-            0 => None,
-            seconds => Some(seconds.saturating_mul(1000)),
-        },
+        limits: limits.namespace(),
+        inbox_messages_max: limits.inbox_messages_max,
+        queue_memory_bytes_max: limits.queue_memory_bytes_max,
+        subscription_idle_ms: limits.subscription_idle_s.map(|seconds| seconds.saturating_mul(1000)),
         ..BrokerConfig::default()
     };
     Ok(Broker::open(log, broker_config)?)
+}
+
+fn users(config: &Config) -> &BTreeMap<String, String> {
+    &config.general.users.0
 }
 
 fn capture(rule: &config::CaptureRule) -> CaptureRule {
@@ -167,11 +161,11 @@ fn capture(rule: &config::CaptureRule) -> CaptureRule {
 
 /// The topics that captures write to, where the rule names one and not a template; there from the start, so
 /// that a consumer can wait on them before anything is published.
-fn capture_topics(config: &Config) -> anyhow::Result<Vec<(String, u32)>> {
-    let partitions = protocols::default_partitions(config).map_err(anyhow::Error::msg)?;
+fn capture_topics(config: &Config) -> Vec<(String, u32)> {
+    let partitions = config.default_partitions();
     let names: BTreeSet<&String> =
-        config.capture_rules.iter().map(|rule| &rule.topic).filter(|topic| !topic.contains('{')).collect();
-    Ok(names.into_iter().map(|topic| (topic.clone(), partitions)).collect())
+        config.capture.rules.0.iter().map(|rule| &rule.topic).filter(|topic| !topic.contains('{')).collect();
+    names.into_iter().map(|topic| (topic.clone(), partitions)).collect()
 }
 
 async fn all_ended(workers: &Workers) {
@@ -212,12 +206,12 @@ fn fit_connections_to_files(config: &mut Config) {
     };
     let Some(files) = files else { return };
     let room = usize::try_from(files.saturating_sub(FILES_RESERVED).max(1)).unwrap_or(usize::MAX);
-    if config.connections_max > room {
+    if config.limits.connections_max > room {
         info!(
             files,
             connections_max = room,
             "fewer connections than limits.connections_max, for want of open files"
         );
-        config.connections_max = room;
+        config.limits.connections_max = room;
     }
 }

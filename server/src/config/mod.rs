@@ -1,118 +1,151 @@
-//! The configuration: one file in TOML, every key also as an environment variable.
+//! The configuration: one TOML file; every key is also an environment variable.
 //!
-//! [`keys::KEYS`] is the one table of what exists; file, environment and `inver config check` are driven by
-//! it, so a key cannot be known to one of them alone. The environment wins over the file, the file over the
-//! defaults. All that is wrong is reported at once, not one problem a start.
+//! Owns loading: defaults, then the file, then the environment, each winning over the one before. The keys are the
+//! fields of the sections in [`sections`] and of the protocols' own sections, each declared once
+//! ([`inver_settings::section!`]). All problems are reported at once, with their line and, for an unknown key, the
+//! nearest one.
 //!
-//! What it deliberately lacks: reloading, includes, and any reading of the process environment of its own —
-//! variables are handed in, so that tests need no global state.
+//! It does not own reloading or includes, and reads no process environment itself: variables are handed in.
 
-pub(crate) mod keys;
-pub(crate) mod value;
+pub(crate) mod page;
+pub(crate) mod sections;
+mod values;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use inver_broker::Limits;
-use inver_storage::LogOptions;
-use toml_edit::{Document, Item};
-use tracing_subscriber::filter::Targets;
+use inver_settings::{Form, Key};
+use toml_edit::{Document, DocumentMut, Item};
 
-use crate::protocols::PLUGS;
-use keys::{KEYS, Key};
-use value::Value;
+use crate::protocols::{PROTOCOLS, ProtocolEntry, ProtocolSettings};
+use crate::settings::{Input, Settings};
+use sections::{Capture, Endpoint, General, Http, Limits, Log, Logging, Runtime, WebSocketEndpoint};
+pub(crate) use values::{CaptureRule, Listen, RuntimeKind};
 
-/// The start of each environment variable's name.
+/// Prefix of every environment variable.
 pub(crate) const ENVIRONMENT_PREFIX: &str = "INVER_";
 
-/// When an acknowledged write is on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Commit {
-    /// Synced before it is acknowledged.
-    Always,
-    /// Synced every `log.commit_interval_ms`.
-    Interval,
-    /// Left to the operating system.
-    Os,
-}
-
-/// How connections are spread over threads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RuntimeKind {
-    /// One single-threaded runtime a core, each connection pinned to one.
-    PerCore,
-    /// One work-stealing runtime; kept for comparison.
-    MultiThread,
-}
-
-/// An address to listen on, or `off`.
-pub(crate) type Listen = Option<SocketAddr>;
-
-/// Listeners and certificate of one protocol.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Endpoint {
-    /// Plain TCP.
-    pub(crate) listen: Listen,
-    /// TLS over TCP; used only when a certificate is configured.
-    pub(crate) tls_listen: Listen,
-    /// Certificate chain, PEM.
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// WebSocket over TCP; for protocols that have a WebSocket form.
-    pub(crate) websocket_listen: Listen,
-    /// WebSocket over TLS.
-    pub(crate) websocket_tls_listen: Listen,
-    /// Private key, PEM.
-    pub(crate) tls_key: Option<PathBuf>,
-}
-
-/// Which hub publishes are appended to which log topic; the first matching rule wins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CaptureRule {
-    /// Only what was published over this protocol; over every one if none.
-    pub(crate) protocol: Option<String>,
-    /// Topic filter with `+` and `#`.
-    pub(crate) filter: String,
-    /// Template of the log topic's name.
-    pub(crate) topic: String,
-    /// Template of the record's key.
-    pub(crate) key: String,
-}
-
 /// Everything that `inver serve` needs to know.
-#[derive(Debug, Clone)]
 pub(crate) struct Config {
-    pub(crate) data_dir: PathBuf,
-    pub(crate) log_commit: Commit,
-    pub(crate) log_commit_interval: Duration,
-    pub(crate) log_segment_bytes_max: u64,
-    pub(crate) log_tail_cache_bytes_max: u64,
-    pub(crate) log_direct_bytes_max: u64,
-    /// The log's other bounds.
-    pub(crate) log: LogOptions,
-    /// One a plug, in the order of the list of plugs.
-    pub(crate) endpoints: Vec<Endpoint>,
-    /// The plugs' own settings by their dotted name; checked when they were read.
-    pub(crate) settings: BTreeMap<String, Value>,
-    pub(crate) http_listen: Listen,
-    pub(crate) users: BTreeMap<String, String>,
-    pub(crate) capture_rules: Vec<CaptureRule>,
-    pub(crate) connections_max: usize,
-    pub(crate) connections_per_address_max: usize,
-    pub(crate) message_bytes_max: usize,
-    /// How much of everything a namespace can have.
+    pub(crate) general: General,
+    pub(crate) log: Log,
+    /// One per protocol, in the order of [`PROTOCOLS`].
+    pub(crate) protocols: Vec<ProtocolConfig>,
+    pub(crate) http: Http,
+    pub(crate) capture: Capture,
     pub(crate) limits: Limits,
-    pub(crate) inbox_messages_max: u64,
-    pub(crate) queue_memory_bytes_max: u64,
-    /// 0: for ever.
-    pub(crate) subscription_idle_s: u64,
-    pub(crate) handshake_timeout: Duration,
-    pub(crate) shutdown_grace: Duration,
-    pub(crate) runtime_kind: RuntimeKind,
-    pub(crate) runtime_threads: usize,
-    pub(crate) log_filter: Targets,
+    pub(crate) runtime: Runtime,
+    pub(crate) logging: Logging,
+}
+
+/// The section of one protocol.
+pub(crate) struct ProtocolConfig {
+    pub(crate) entry: &'static ProtocolEntry,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) websocket: Option<WebSocketEndpoint>,
+    pub(crate) settings: Box<dyn ProtocolSettings>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let protocols = PROTOCOLS.iter().map(|entry| ProtocolConfig {
+            entry,
+            endpoint: Endpoint::of(entry),
+            websocket: entry.websocket.as_ref().map(WebSocketEndpoint::of),
+            settings: (entry.settings)(),
+        });
+        Config {
+            general: General::default(),
+            log: Log::default(),
+            protocols: protocols.collect(),
+            http: Http::default(),
+            capture: Capture::default(),
+            limits: Limits::default(),
+            runtime: Runtime::default(),
+            logging: Logging::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Partitions of a log topic that the broker creates without a number of partitions.
+    pub(crate) fn default_partitions(&self) -> u32 {
+        self.protocols.iter().find_map(|protocol| protocol.settings.default_partitions()).unwrap_or(1)
+    }
+
+    /// Every section with its name, in the order of the documentation. Keys at the top of the file have no section.
+    fn sections(&mut self) -> Vec<(&'static str, &mut dyn Settings)> {
+        let mut sections: Vec<(&'static str, &mut dyn Settings)> =
+            vec![("", &mut self.general), ("log", &mut self.log)];
+        for protocol in &mut self.protocols {
+            let name = protocol.entry.name;
+            sections.push((name, &mut protocol.endpoint));
+            if let Some(websocket) = &mut protocol.websocket {
+                sections.push((name, websocket));
+            }
+            sections.push((name, protocol.settings.as_mut()));
+        }
+        sections.push(("http", &mut self.http));
+        sections.push(("capture", &mut self.capture));
+        sections.push(("limits", &mut self.limits));
+        sections.push(("runtime", &mut self.runtime));
+        sections.push(("logging", &mut self.logging));
+        sections
+    }
+}
+
+/// A key and the section that it belongs to.
+#[derive(Debug, Clone)]
+pub(crate) struct SectionKey {
+    /// Empty for keys at the top of the file.
+    pub(crate) section: &'static str,
+    pub(crate) key: Key,
+    /// Index of its struct among [`Config::sections`].
+    at: usize,
+}
+
+impl SectionKey {
+    /// Its dotted name, as in the file.
+    pub(crate) fn name(&self) -> String {
+        if self.section.is_empty() {
+            self.key.name.clone()
+        } else {
+            format!("{}.{}", self.section, self.key.name)
+        }
+    }
+
+    /// The environment variable that sets it.
+    pub(crate) fn variable(&self) -> String {
+        variable(&self.name())
+    }
+
+    /// A value from a variable's text.
+    fn input(&self, text: &str) -> Result<Input, String> {
+        if self.key.form != Form::Structured {
+            return Ok(Input::Text(text.to_string()));
+        }
+        let parsed = format!("value = {text}").parse::<DocumentMut>().ok();
+        match parsed.and_then(|mut document| document.remove("value")) {
+            Some(item) => Ok(Input::Toml(item)),
+            None => Err(format!("`{text}` is not a TOML value")),
+        }
+    }
+}
+
+/// The environment variable of a dotted key.
+pub(crate) fn variable(name: &str) -> String {
+    format!("{ENVIRONMENT_PREFIX}{}", name.to_uppercase().replace('.', "_"))
+}
+
+/// Every key, with its default, in the order of the documentation.
+pub(crate) fn keys() -> Vec<SectionKey> {
+    let mut defaults = Config::default();
+    let sections = defaults.sections().into_iter().enumerate();
+    sections
+        .flat_map(|(at, (section, settings))| {
+            settings.keys().into_iter().map(move |key| SectionKey { section, key, at })
+        })
+        .collect()
 }
 
 /// One thing that is wrong, and where.
@@ -124,13 +157,13 @@ pub(crate) struct Problem {
     pub(crate) what: String,
 }
 
-/// All that is wrong with a configuration.
+/// Everything that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConfigError(pub(crate) Vec<Problem>);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration is not right:")?;
+        write!(f, "invalid configuration:")?;
         for problem in &self.0 {
             write!(f, "\n  {}: {}", problem.place, problem.what)?;
         }
@@ -140,19 +173,10 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-impl Config {
-    /// A plug's own setting.
-    pub(crate) fn setting(&self, name: &str) -> Result<&Value, String> {
-        self.settings.get(name).ok_or_else(|| format!("there is no setting `{name}`"))
-    }
-}
-
-/// A configuration and what is doubtful in it.
-#[derive(Debug)]
+/// A valid configuration and warnings about it.
 pub(crate) struct Loaded {
-    /// The configuration, whole.
     pub(crate) config: Config,
-    /// Not wrong enough to refuse the start.
+    /// Problems that do not prevent the start.
     pub(crate) warnings: Vec<Problem>,
 }
 
@@ -161,8 +185,13 @@ pub(crate) fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, ConfigError> {
-    let mut loading =
-        Loading { config: defaults(), problems: Vec::new(), warnings: Vec::new(), set: Vec::new() };
+    let mut loading = Loading {
+        config: Config::default(),
+        keys: keys(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+        set: Vec::new(),
+    };
     if let Some(path) = file {
         loading.read_file(path);
     }
@@ -175,47 +204,13 @@ pub(crate) fn load(
     }
 }
 
-/// The configuration that holds where nothing is said.
-pub(crate) fn defaults() -> Config {
-    let mut config = Config {
-        data_dir: PathBuf::new(),
-        log_commit: Commit::Always,
-        log_commit_interval: Duration::ZERO,
-        log_segment_bytes_max: 0,
-        log_tail_cache_bytes_max: 0,
-        log_direct_bytes_max: 0,
-        log: LogOptions::default(),
-        endpoints: vec![Endpoint::default(); PLUGS.len()],
-        settings: BTreeMap::new(),
-        http_listen: None,
-        users: BTreeMap::new(),
-        capture_rules: Vec::new(),
-        connections_max: 0,
-        connections_per_address_max: 0,
-        message_bytes_max: 0,
-        limits: Limits::default(),
-        inbox_messages_max: 0,
-        queue_memory_bytes_max: 0,
-        subscription_idle_s: 0,
-        handshake_timeout: Duration::ZERO,
-        shutdown_grace: Duration::ZERO,
-        runtime_kind: RuntimeKind::PerCore,
-        runtime_threads: 0,
-        log_filter: Targets::new(),
-    };
-    for key in KEYS.iter() {
-        let applied = key.read(&key.default).and_then(|value| key.set(&mut config, &value));
-        debug_assert!(applied.is_ok(), "the default of {} does not parse: {applied:?}", key.name);
-    }
-    config
-}
-
 struct Loading {
     config: Config,
+    keys: Vec<SectionKey>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    /// Keys that someone set, for checks on the whole.
-    set: Vec<&'static str>,
+    /// Names of the keys that were set, for checks of several keys together.
+    set: Vec<String>,
 }
 
 impl Loading {
@@ -223,41 +218,38 @@ impl Loading {
         let shown = path.display().to_string();
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) => return self.wrong(shown, format!("cannot be read: {error}")),
+            Err(error) => return self.problem(shown, format!("failed to read: {error}")),
         };
         match Document::parse(text.as_str()) {
             Ok(document) => {
-                let place = |item: &Item, name_at: Option<usize>| {
-                    let at = name_at.or_else(|| item.span().map(|span| span.start)).unwrap_or(0);
-                    format!("{shown}:{}", line_of(&text, at))
-                };
+                let place = |at: Option<usize>| format!("{shown}:{}", line_of(&text, at.unwrap_or(0)));
                 self.read_table(document.as_item(), "", &place);
             }
             Err(error) => {
                 let line = error.span().map_or(1, |span| line_of(&text, span.start));
-                self.wrong(format!("{shown}:{line}"), error.message().trim().to_string());
+                self.problem(format!("{shown}:{line}"), error.message().trim().to_string());
             }
         }
     }
 
-    fn read_table(&mut self, item: &Item, prefix: &str, place: &dyn Fn(&Item, Option<usize>) -> String) {
+    fn read_table(&mut self, item: &Item, prefix: &str, place: &dyn Fn(Option<usize>) -> String) {
         let Some(table) = item.as_table_like() else { return };
         for (name, child) in table.iter() {
             let full = if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") };
-            let name_at = table.key(name).and_then(|key| key.span()).map(|span| span.start);
-            let here = place(child, name_at);
-            if let Some(key) = keys::find(&full) {
-                match Value::from_item(child).and_then(|value| key.set(&mut self.config, &value)) {
-                    Ok(()) => self.set.push(&key.name),
-                    Err(what) => self.wrong(here, format!("{full}: {what}")),
+            let name_at = table.key(name).and_then(|key| key.span()).or_else(|| child.span());
+            let name_at = name_at.map(|span| span.start);
+            if let Some(key) = self.keys.iter().find(|key| key.name() == full).cloned() {
+                if let Err((message, at)) = self.set(&key, Input::Toml(child.clone())) {
+                    self.problem(place(at.or(name_at)), format!("{full}: {message}"));
                 }
-            } else if keys::is_section(&full) && child.is_table_like() {
+            } else if !self.is_section(&full) {
+                let nearest = self.nearest(&full);
+                self.problem(place(name_at), format!("unknown key `{full}`; the nearest is `{nearest}`"));
+            } else if child.is_table_like() {
                 self.read_table(child, &full, place);
-            } else if keys::is_section(&full) {
-                self.wrong(here, format!("`{full}` is a section: write `[{full}]` and its keys below it"));
             } else {
-                let nearest = keys::nearest(&full);
-                self.wrong(here, format!("there is no key `{full}`; the nearest is `{nearest}`"));
+                let what = format!("`{full}` is a section: write `[{full}]` and its keys below it");
+                self.problem(place(name_at), what);
             }
         }
     }
@@ -267,37 +259,51 @@ impl Loading {
             environment.into_iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
         variables.sort();
         for (name, text) in variables {
-            match keys::find_variable(&name) {
-                Some(key) => self.apply_variable(key, name, &text),
+            match self.keys.iter().find(|key| key.variable() == name).cloned() {
+                Some(key) => {
+                    let input = key.input(&text);
+                    let set = input.and_then(|input| self.set(&key, input).map_err(|(message, _)| message));
+                    if let Err(message) = set {
+                        self.problem(name, message);
+                    }
+                }
                 // Not an error: container platforms set variables of their own under a service's name.
                 None => {
-                    let nearest = keys::nearest_variable(&name);
-                    let what = format!("no key is set by this variable; the nearest is `{nearest}`");
+                    let what = format!("unknown variable; the nearest is `{}`", self.nearest_variable(&name));
                     self.warnings.push(Problem { place: name, what });
                 }
             }
         }
     }
 
-    fn apply_variable(&mut self, key: &'static Key, name: String, text: &str) {
-        match key.read(text).and_then(|value| key.set(&mut self.config, &value)) {
-            Ok(()) => self.set.push(&key.name),
-            Err(what) => self.wrong(name, what),
-        }
+    /// Sets a key; the error says what is wrong and, where known, at which byte of the file.
+    fn set(&mut self, key: &SectionKey, input: Input) -> Result<(), (String, Option<usize>)> {
+        let mut sections = self.config.sections();
+        let Some((_, section)) = sections.get_mut(key.at) else { return Ok(()) };
+        let set = section.set(&key.key.name, input);
+        set.map_err(|error| (error.message, error.span.map(|span| span.start)))?;
+        self.set.push(key.name());
+        Ok(())
     }
 
-    /// What can only be judged with all keys read.
+    /// Checks that need several keys.
     fn check_whole(&mut self) {
-        for (plug, endpoint) in PLUGS.iter().zip(&self.config.endpoints) {
-            let name = plug.name;
-            let asked = |key: &str| self.set.contains(&format!("{name}.{key}").as_str());
-            let what = match (endpoint.tls_cert.is_some(), endpoint.tls_key.is_some()) {
-                (true, false) => format!("{name}.tls_cert is set and {name}.tls_key is not: both are needed"),
-                (false, true) => format!("{name}.tls_key is set and {name}.tls_cert is not: both are needed"),
-                (false, false) if asked("tls_listen") && endpoint.tls_listen.is_some() => {
+        for protocol in &self.config.protocols {
+            let name = protocol.entry.name;
+            let is_set = |key: &str| self.set.contains(&format!("{name}.{key}"));
+            let endpoint = &protocol.endpoint;
+            let websocket_tls = protocol.websocket.as_ref().and_then(|form| form.websocket_tls_listen.0);
+            let what = match (&endpoint.tls_cert, &endpoint.tls_key) {
+                (Some(_), None) => {
+                    format!("{name}.tls_cert is set but {name}.tls_key is not: TLS needs both")
+                }
+                (None, Some(_)) => {
+                    format!("{name}.tls_key is set but {name}.tls_cert is not: TLS needs both")
+                }
+                (None, None) if is_set("tls_listen") && endpoint.tls_listen.0.is_some() => {
                     format!("{name}.tls_listen needs {name}.tls_cert and {name}.tls_key")
                 }
-                (false, false) if endpoint.websocket_tls_listen.is_some() => {
+                (None, None) if websocket_tls.is_some() => {
                     format!("{name}.websocket_tls_listen needs {name}.tls_cert and {name}.tls_key")
                 }
                 _ => continue,
@@ -306,7 +312,28 @@ impl Loading {
         }
     }
 
-    fn wrong(&mut self, place: String, what: String) {
+    fn is_section(&self, name: &str) -> bool {
+        self.keys.iter().any(|key| key.section == name)
+    }
+
+    /// The key whose name is nearest to `name`.
+    fn nearest(&self, name: &str) -> String {
+        // A correct last part in the wrong section is a likelier mistake than several wrong letters.
+        let last = |text: &str| text.rsplit('.').next().unwrap_or_default().to_string();
+        let distance = |key: &String| {
+            let whole = strsim::damerau_levenshtein(name, key);
+            whole.min(strsim::damerau_levenshtein(&last(name), &last(key)) + 2)
+        };
+        self.keys.iter().map(SectionKey::name).min_by_key(distance).unwrap_or_default()
+    }
+
+    /// The variable whose name is nearest to `variable`.
+    fn nearest_variable(&self, variable: &str) -> String {
+        let distance = |key: &String| strsim::damerau_levenshtein(variable, key);
+        self.keys.iter().map(SectionKey::variable).min_by_key(distance).unwrap_or_default()
+    }
+
+    fn problem(&mut self, place: String, what: String) {
         self.problems.push(Problem { place, what });
     }
 }

@@ -1,3 +1,9 @@
+use std::path::PathBuf;
+
+use inver_settings::Setting;
+use serde::de::value::{Error, StrDeserializer};
+
+use super::values::Commit;
 use super::*;
 
 fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -10,41 +16,99 @@ fn file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-fn endpoint<'a>(config: &'a Config, name: &str) -> &'a Endpoint {
-    let at = PLUGS.iter().position(|plug| plug.name == name).unwrap();
-    &config.endpoints[at]
+fn protocol<'a>(config: &'a Config, name: &str) -> &'a ProtocolConfig {
+    config.protocols.iter().find(|protocol| protocol.entry.name == name).unwrap()
+}
+
+fn error(text: &str, variables: &[(&str, &str)]) -> ConfigError {
+    let file = file(text);
+    load(Some(file.path()), environment(variables)).err().expect("a problem")
 }
 
 fn problems(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
-    let file = file(text);
-    let error = load(Some(file.path()), environment(variables)).unwrap_err();
-    error.0.into_iter().map(|problem| problem.what).collect()
+    error(text, variables).0.into_iter().map(|problem| problem.what).collect()
+}
+
+/// Every key with its present value.
+fn values(config: &mut Config) -> Vec<(String, String)> {
+    let sections = config.sections().into_iter();
+    sections
+        .flat_map(|(section, settings)| {
+            settings.keys().into_iter().map(move |key| (format!("{section}.{}", key.name), key.default))
+        })
+        .collect()
 }
 
 #[test]
-fn every_default_parses_and_listens_on_loopback_only() {
-    for key in KEYS.iter() {
-        let value = key.read(&key.default).unwrap_or_else(|what| panic!("{}: {what}", key.name));
-        let mut config = defaults();
-        key.set(&mut config, &value).unwrap_or_else(|what| panic!("{}: {what}", key.name));
+fn every_default_is_accepted_and_listens_on_loopback_only() {
+    for key in keys() {
+        let variable = (key.variable(), key.key.default.clone());
+        let needs_certificate = key.name().ends_with("tls_listen") && key.key.default != "off";
+        let mut loaded = match load(None, [variable]) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                assert!(needs_certificate, "{}: {error}", key.name());
+                continue;
+            }
+        };
+        assert_eq!(values(&mut loaded.config), values(&mut Config::default()), "{}", key.name());
     }
-    let config = load(None, []).unwrap().config;
-    assert!(config.http_listen.unwrap().ip().is_loopback());
-    for endpoint in &config.endpoints {
-        assert!(endpoint.listen.unwrap().ip().is_loopback());
-        assert!(endpoint.tls_listen.unwrap().ip().is_loopback());
+    let config = load(None, []).ok().unwrap().config;
+    assert!(config.http.listen.0.unwrap().ip().is_loopback());
+    for protocol in &config.protocols {
+        assert!(protocol.endpoint.listen.0.unwrap().ip().is_loopback());
+        assert!(protocol.endpoint.tls_listen.0.unwrap().ip().is_loopback());
     }
-    assert_eq!(config.capture_rules.len(), 1);
-    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.capture.rules.0.len(), 1);
+    assert_eq!(config.limits.namespace(), inver_broker::Limits::default());
+}
+
+/// Each key changes its own value and no other.
+#[test]
+fn every_key_reaches_its_field() {
+    let before = values(&mut Config::default());
+    for key in keys() {
+        let other = match key.key.accepts.as_str() {
+            "`true` or `false`" => if key.key.default == "true" { "false" } else { "true" }.to_string(),
+            "`address:port` or `off`" => {
+                if key.name().contains("tls") { "off" } else { "127.0.0.1:1" }.into()
+            }
+            "`host:port`, or empty" => "example.org:9".into(),
+            "a path" => "elsewhere".into(),
+            "`always`, `interval` or `os`" => "os".into(),
+            "`per-core` or `multi-thread`" => "multi-thread".into(),
+            "an array of texts" => r#"["a", "b"]"#.into(),
+            accepts if accepts.contains(" to ") => {
+                accepts.split_once(" to ").map(|(least, _)| least.to_string()).unwrap()
+            }
+            // Checked by tests of their own.
+            _ => continue,
+        };
+        let most = key.key.accepts.split_once(" to ").map(|(_, most)| most.to_string());
+        let other = if other == key.key.default { most.unwrap_or(other) } else { other };
+        let mut loaded =
+            load(None, [(key.variable(), other.clone())]).unwrap_or_else(|error| panic!("{error}"));
+        let after = values(&mut loaded.config);
+        let changed: Vec<_> = before.iter().zip(&after).filter(|(before, after)| before != after).collect();
+        // An address that is off already stays so.
+        if key.key.default == other {
+            assert!(changed.is_empty());
+            continue;
+        }
+        assert_eq!(changed.len(), 1, "{}: {changed:?}", key.name());
+        assert_eq!(changed[0].1.0, format!("{}.{}", key.section, key.key.name));
+    }
 }
 
 #[test]
 fn names_of_keys_and_variables_are_unique() {
-    let mut variables: Vec<_> = KEYS.iter().map(Key::variable).collect();
+    let keys = keys();
+    let mut variables: Vec<_> = keys.iter().map(SectionKey::variable).collect();
     variables.sort();
     variables.dedup();
-    assert_eq!(variables.len(), KEYS.len());
-    assert_eq!(keys::find_variable("INVER_MQTT_WEBSOCKET_LISTEN").unwrap().name, "mqtt.websocket_listen");
+    assert_eq!(variables.len(), keys.len());
+    let websocket = keys.iter().find(|key| key.variable() == "INVER_MQTT_WEBSOCKET_LISTEN").unwrap();
+    assert_eq!(websocket.name(), "mqtt.websocket_listen");
 }
 
 #[test]
@@ -52,107 +116,151 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
     let file = file("data_dir = \"/a\"\n[log]\ncommit = \"os\"\n[kafka]\nlisten = \"127.0.0.1:1\"\n");
     let variables =
         environment(&[("INVER_LOG_COMMIT", "interval"), ("INVER_AMQP_LISTEN", "off"), ("HOME", "/x")]);
-    let loaded = load(Some(file.path()), variables).unwrap();
-    assert_eq!(loaded.config.data_dir, PathBuf::from("/a"));
-    assert_eq!(loaded.config.log_commit, Commit::Interval);
-    assert_eq!(endpoint(&loaded.config, "kafka").listen, Some("127.0.0.1:1".parse().unwrap()));
-    assert_eq!(endpoint(&loaded.config, "amqp").listen, None);
+    let loaded = load(Some(file.path()), variables).ok().unwrap();
+    assert_eq!(loaded.config.general.data_dir, PathBuf::from("/a"));
+    assert_eq!(loaded.config.log.commit, Commit::Interval);
+    let kafka = protocol(&loaded.config, "kafka");
+    assert_eq!(kafka.endpoint.listen, Listen(Some("127.0.0.1:1".parse().unwrap())));
+    assert_eq!(protocol(&loaded.config, "amqp").endpoint.listen, Listen::OFF);
     assert!(loaded.warnings.is_empty());
 }
 
 #[test]
 fn an_unknown_key_names_the_nearest() {
     let found = problems("[kafka]\nlisen = \"off\"\n", &[]);
-    assert_eq!(found, ["there is no key `kafka.lisen`; the nearest is `kafka.listen`"]);
+    assert_eq!(found, ["unknown key `kafka.lisen`; the nearest is `kafka.listen`"]);
     let found = problems("[kafka]\ndata_dir = \"x\"\n", &[]);
-    assert_eq!(found, ["there is no key `kafka.data_dir`; the nearest is `data_dir`"]);
+    assert_eq!(found, ["unknown key `kafka.data_dir`; the nearest is `data_dir`"]);
     let found = problems("dta_dir = \"x\"\n", &[]);
-    assert_eq!(found, ["there is no key `dta_dir`; the nearest is `data_dir`"]);
+    assert_eq!(found, ["unknown key `dta_dir`; the nearest is `data_dir`"]);
+    let found = problems("[amqp]\nwebsocket_listen = \"off\"\n", &[]);
+    assert_eq!(found, ["unknown key `amqp.websocket_listen`; the nearest is `mqtt.websocket_listen`"]);
 }
 
 #[test]
 fn an_unknown_variable_is_a_warning_that_names_the_nearest() {
-    let loaded = load(None, environment(&[("INVER_KAFKA_LISTN", "off")])).unwrap();
+    let loaded = load(None, environment(&[("INVER_KAFKA_LISTN", "off")])).ok().unwrap();
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].what.contains("INVER_KAFKA_LISTEN"));
 }
 
 #[test]
-fn all_problems_are_told_at_once_with_their_lines() {
-    let file = file("data_dir = \"x\"\n\n[log]\ncommit = \"sometimes\"\nsegment_bytes_max = 3\n");
-    let error = load(Some(file.path()), environment(&[("INVER_HTTP_LISTEN", "here")])).unwrap_err();
+fn all_problems_are_reported_at_once_with_their_lines() {
+    let text = "data_dir = \"x\"\n\n[log]\ncommit = \"sometimes\"\nsegment_bytes_max = 3\n";
+    let error = error(text, &[("INVER_HTTP_LISTEN", "here")]);
     assert_eq!(error.0.len(), 3, "{error}");
     assert!(error.0[0].place.ends_with(".toml:4"), "{error}");
+    assert!(error.0[0].what.contains("`always`, `interval`, `os`"), "{error}");
     assert!(error.0[1].place.ends_with(".toml:5"), "{error}");
+    assert!(error.0[1].what.contains("1 MiB to 2 GiB"), "{error}");
     assert_eq!(error.0[2].place, "INVER_HTTP_LISTEN");
+    assert!(error.0[2].what.contains("`off`"), "{error}");
 }
 
 #[test]
-fn a_broken_file_is_told_with_its_line() {
-    let file = file("data_dir = \"x\"\n[log\n");
-    let error = load(Some(file.path()), []).unwrap_err();
-    assert!(error.0[0].place.ends_with(".toml:2"), "{error}");
+fn a_problem_within_a_value_is_reported_with_its_own_line() {
+    let text = "[capture]\nrules = [\n  { filter = \"a\", topic = \"a\" },\n  { filter = \"b\", topc = \"b\" },\n]\n";
+    let error = error(text, &[]);
+    assert!(error.0[0].place.ends_with(".toml:4"), "{error}");
+    assert!(error.0[0].what.contains("topc"), "{error}");
 }
 
 #[test]
-fn tls_wants_both_files() {
+fn a_broken_file_is_reported_with_its_line() {
+    assert!(error("data_dir = \"x\"\n[log\n", &[]).0[0].place.ends_with(".toml:2"));
+}
+
+#[test]
+fn tls_needs_both_files() {
     assert_eq!(problems("[amqp]\ntls_cert = \"a.pem\"\n", &[]).len(), 1);
+    assert_eq!(problems("[amqp]\ntls_key = \"a.pem\"\n", &[]).len(), 1);
     assert_eq!(problems("[mqtt]\ntls_listen = \"127.0.0.1:8883\"\n", &[]).len(), 1);
+    assert_eq!(problems("[mqtt]\nwebsocket_tls_listen = \"127.0.0.1:8884\"\n", &[]).len(), 1);
     assert!(problems("", &[("INVER_KAFKA_TLS_LISTEN", "127.0.0.1:9093")])[0].contains("kafka.tls_cert"));
 }
 
 #[test]
-fn lists_and_tables_come_from_file_and_variable_alike() {
+fn arrays_and_tables_are_read_alike_from_file_and_variable() {
     let hash = crate::passwords::hash(b"pw").unwrap();
     let text = format!(
-        "[users]\nann = \"{hash}\"\n[[capture.rules]]\nfilter = \"a/+/b\"\ntopic = \"a\"\nkey = \"{{1}}\"\n"
+        "[users]\nann = \"{hash}\"\n[[capture.rules]]\nfilter = \"a/+/b\"\ntopic = \"a\"\nkey = \"{{1}}\"\n\
+         [mqtt]\nrefused_filters = [\"#\", \"a/b\"]\n"
     );
-    let from_file = load(Some(file(&text).path()), []).unwrap().config;
+    let from_file = load(Some(file(&text).path()), []).ok().unwrap().config;
     let from_variables = load(
         None,
         environment(&[
             ("INVER_USERS", &format!("{{ ann = \"{hash}\" }}")),
             ("INVER_CAPTURE_RULES", "[{ filter = \"a/+/b\", topic = \"a\", key = \"{1}\" }]"),
+            ("INVER_MQTT_REFUSED_FILTERS", "[\"#\", \"a/b\"]"),
         ]),
     )
+    .ok()
     .unwrap()
     .config;
-    assert_eq!(from_file.users, from_variables.users);
-    assert_eq!(from_file.capture_rules, from_variables.capture_rules);
-    assert_eq!(from_file.capture_rules[0].key, "{1}");
-    assert!(
-        load(None, environment(&[("INVER_CAPTURE_RULES", "[]")])).unwrap().config.capture_rules.is_empty()
-    );
+    assert_eq!(from_file.general.users, from_variables.general.users);
+    assert_eq!(from_file.capture.rules, from_variables.capture.rules);
+    assert_eq!(from_file.capture.rules.0[0].key, "{1}");
+    for config in [&from_file, &from_variables] {
+        let keys = protocol(config, "mqtt").settings.keys();
+        let filters = keys.iter().find(|key| key.name == "refused_filters").unwrap();
+        assert_eq!(filters.default, r##"["#", "a/b"]"##);
+    }
+    let none = load(None, environment(&[("INVER_CAPTURE_RULES", "[]")])).ok().unwrap();
+    assert!(none.config.capture.rules.0.is_empty());
     assert!(problems("[users]\nann = \"plain\"\n", &[])[0].contains("inver user add ann"));
     assert!(problems("[[capture.rules]]\nfiltr = \"a\"\n", &[])[0].contains("filtr"));
+    assert!(
+        problems("", &[("INVER_CAPTURE_RULES", "[{ protocol = \"stomp\", filter = \"a\", topic = \"b\" }]")])
+            [0]
+        .contains("unknown protocol `stomp`")
+    );
+    assert!(
+        problems("", &[("INVER_CAPTURE_RULES", "[{ filter = \"\", topic = \"b\" }]")])[0].contains("filter")
+    );
+    assert!(problems("", &[("INVER_USERS", "ann")])[0].contains("not a TOML value"));
+}
+
+#[test]
+fn values_out_of_bounds_are_refused() {
+    for (variable, text) in [
+        ("INVER_KAFKA_NODE_ID", "-1"),
+        ("INVER_KAFKA_AUTO_CREATE_TOPICS", "maybe"),
+        ("INVER_KAFKA_PRODUCE_BYTES_MAX", "4 GiB"),
+        ("INVER_KAFKA_LOGIN_MAX_MS", "0"),
+        ("INVER_KAFKA_GROUP_MEMBERS_MAX", "0"),
+        ("INVER_KAFKA_ADVERTISED", "host"),
+        ("INVER_MQTT_RECEIVE_MAXIMUM", "0"),
+        ("INVER_MQTT_INFLIGHT_MAX", "65536"),
+        ("INVER_MQTT_KEEP_ALIVE_S_MAX", "65536"),
+        ("INVER_MQTT_SESSION_EXPIRY_S_MAX", "4294967296"),
+        ("INVER_MQTT_REFUSED_FILTERS", "[1]"),
+        ("INVER_MQTT_REFUSED_FILTERS", "\"#\""),
+        ("INVER_AMQP_FRAME_BYTES_MAX", "4095"),
+        ("INVER_AMQP_FRAME_BYTES_MAX", "1 GiB"),
+        ("INVER_AMQP_CHANNELS_MAX", "0"),
+        ("INVER_AMQP_HEARTBEAT_S", "65536"),
+        ("INVER_AMQP_HANDSHAKE_TIMEOUT_MS", "0"),
+        ("INVER_AMQP_UNACKED_MAX", "0"),
+        ("INVER_DATA_DIR", ""),
+        ("INVER_LOGGING_FILTER", "a=b=c"),
+    ] {
+        assert_eq!(problems("", &[(variable, text)]).len(), 1, "{variable}={text}");
+    }
 }
 
 #[test]
 fn sections_and_keys_are_not_confused() {
     assert!(problems("kafka = 3\n", &[])[0].contains("is a section"));
-    assert!(problems("[data_dir]\nx = 1\n", &[])[0].contains("single value"));
+    assert!(problems("[data_dir]\nx = 1\n", &[])[0].contains("data_dir: invalid type: map"));
 }
 
 #[test]
 fn addresses() {
-    let read = |text: &str| value::listen(&Value::Scalar(text.into()));
-    assert_eq!(read("off"), Ok(None));
-    assert_eq!(read("[::1]:5"), Ok(Some("[::1]:5".parse().unwrap())));
-    assert_eq!(read(":5"), Ok(Some("0.0.0.0:5".parse().unwrap())));
-    assert!(read("5").is_err());
-    assert!(read("127.0.0.1:70000").is_err());
-    let read = |text: &str| value::host_port(&Value::Scalar(text.into()));
-    assert_eq!(read("[::1]:9"), Ok(Some(("::1".into(), 9))));
-    assert_eq!(read(""), Ok(None));
-    assert!(read("host").is_err());
-}
-
-#[test]
-fn bytes_with_units() {
-    let read = |text: &str| value::bytes(&Value::Scalar(text.into()), 0, u64::MAX);
-    assert_eq!(read("16 MiB"), Ok(16 << 20));
-    assert_eq!(read("7"), Ok(7));
-    assert!(read("7 parsecs").is_err());
-    assert!(read("99999999999999999999").is_err());
-    assert!(read("99999999999 GiB").is_err());
+    let read = |text: &str| Listen::read(StrDeserializer::<Error>::new(text)).ok();
+    assert_eq!(read("off"), Some(Listen::OFF));
+    assert_eq!(read("[::1]:5"), Some(Listen(Some("[::1]:5".parse().unwrap()))));
+    assert_eq!(read(":5"), Some(Listen(Some("0.0.0.0:5".parse().unwrap()))));
+    assert_eq!(read("5"), None);
+    assert_eq!(read("127.0.0.1:70000"), None);
 }

@@ -25,8 +25,8 @@ use tracing::{Instrument, debug, debug_span, info, warn};
 
 pub(crate) use admission::Admission;
 
-use crate::config::{Config, Listen};
-use crate::protocols::PLUGS;
+use crate::config::{self, Config, Listen};
+use crate::protocols::SharedSettings;
 use crate::runtime::Workers;
 
 /// Pause after the system refused to accept, for example for want of file descriptors.
@@ -65,16 +65,17 @@ pub(crate) struct Hall {
 pub(crate) fn bind(config: &Config, http: Arc<dyn ProtocolPlugin>) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     let mut open = |key: &str, listen: Listen, service: Service| -> anyhow::Result<()> {
-        let Some(address) = listen else { return Ok(()) };
+        let Some(address) = listen.0 else { return Ok(()) };
         let socket = bind_one(address).map_err(|error| explain(&error, key, address))?;
         let local = socket.local_addr().unwrap_or(address);
         info!(key, address = %local, "listening");
         listeners.push(Listener { socket, service });
         Ok(())
     };
-    for (plug, endpoint) in PLUGS.iter().zip(&config.endpoints) {
-        let name = plug.name;
-        let protocol = (plug.make)(config).map_err(|what| anyhow!("{name}: {what}"))?;
+    let shared = SharedSettings { message_bytes_max: config.limits.message_bytes_max };
+    for config::ProtocolConfig { entry, endpoint, websocket, settings } in &config.protocols {
+        let name = entry.name;
+        let protocol = settings.protocol(shared);
         let tls = match (&endpoint.tls_cert, &endpoint.tls_key) {
             (Some(cert), Some(key)) => {
                 Some(tls::acceptor(cert, key).with_context(|| format!("TLS of {name}"))?)
@@ -83,20 +84,20 @@ pub(crate) fn bind(config: &Config, http: Arc<dyn ProtocolPlugin>) -> anyhow::Re
         };
         let plain = Service { protocol, tls: None, websocket: None };
         open(&format!("{name}.listen"), endpoint.listen, plain.clone())?;
-        if let Some(form) = &plug.websocket {
-            let form = websocket::Form::new(form.subprotocols, config.message_bytes_max);
+        if let (Some(form), Some(websocket)) = (&entry.websocket, websocket) {
+            let form = websocket::Form::new(form.subprotocols, config.limits.message_bytes_max);
             let service = Service { websocket: Some(form), ..plain.clone() };
-            open(&format!("{name}.websocket_listen"), endpoint.websocket_listen, service.clone())?;
+            open(&format!("{name}.websocket_listen"), websocket.websocket_listen, service.clone())?;
             if tls.is_some() {
                 let service = Service { tls: tls.clone(), ..service };
-                open(&format!("{name}.websocket_tls_listen"), endpoint.websocket_tls_listen, service)?;
+                open(&format!("{name}.websocket_tls_listen"), websocket.websocket_tls_listen, service)?;
             }
         }
         if tls.is_some() {
             open(&format!("{name}.tls_listen"), endpoint.tls_listen, Service { tls, ..plain })?;
         }
     }
-    open("http.listen", config.http_listen, Service { protocol: http, tls: None, websocket: None })?;
+    open("http.listen", config.http.listen, Service { protocol: http, tls: None, websocket: None })?;
     Ok(listeners)
 }
 
@@ -107,7 +108,7 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn explain(error: &io::Error, key: &str, address: SocketAddr) -> anyhow::Error {
-    let variable = format!("INVER_{}", key.to_uppercase().replace('.', "_"));
+    let variable = config::variable(key);
     let change = format!("set `{key}` in the configuration or {variable} to another address, or to `off`");
     match error.kind() {
         io::ErrorKind::AddrInUse => {

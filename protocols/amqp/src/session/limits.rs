@@ -1,60 +1,51 @@
-//! Every bound of a connection, with its default.
+//! The `amqp` section of the configuration: every bound of a connection, declared once.
 
 use std::time::Duration;
 
-/// What one connection may ask of the broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// The largest frame, either way, its own eight bytes counted. RabbitMQ's default.
-    pub frame_bytes_max: u32,
-    /// Channels of a connection. RabbitMQ's default.
-    pub channels_max: u16,
-    /// The body of a message. RabbitMQ 4's default.
-    pub message_bytes_max: u64,
-    /// Heartbeat offered to clients, in seconds; 0 for none. RabbitMQ's default.
-    pub heartbeat_s: u16,
-    /// From the first byte to `connection.open`. RabbitMQ's default.
-    pub handshake_timeout: Duration,
-    /// Consumers of a channel. RabbitMQ has no bound; each costs a few hundred bytes here.
-    pub consumers_max: usize,
-    /// Deliveries of a channel that await acknowledgement. At the bound its consumers pause.
-    pub unacked_max: usize,
-    /// Bytes of publishes that a transaction may hold before its commit.
-    pub transaction_bytes_max: usize,
-    /// Acknowledgements that a transaction may hold before its commit.
-    pub transaction_acks_max: usize,
-    /// Publishes of a connection that await their confirm. At the bound its socket is not read.
-    pub unconfirmed_max: usize,
-    /// Output waiting to be written, beyond which nothing more is delivered.
-    pub output_bytes_high: usize,
-    /// Output waiting to be written, beyond which the socket is not read either.
-    pub output_bytes_max: usize,
-    /// A client that takes nothing of what waits to be written for so long is gone. RabbitMQ's `send_timeout`.
-    pub write_stall_timeout: Duration,
-    /// A publisher that the broker's log holds back for so long is told so with `connection.blocked`.
-    pub blocked_after: Duration,
-    /// Exclusive queues of a connection.
-    pub exclusive_queues_max: usize,
-}
+/// Smallest maximum frame size of the protocol (AMQP 0-9-1, section 1.2, `frame-min-size`).
+const FRAME_BYTES_MIN: u64 = 4096;
+/// Largest maximum frame size: the reader keeps two buffers of this size a thread.
+const FRAME_BYTES_MAX: u64 = 64 << 20;
 
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            frame_bytes_max: 131_072,
-            channels_max: 2047,
-            message_bytes_max: 16 * 1024 * 1024,
-            heartbeat_s: 60,
-            handshake_timeout: Duration::from_secs(10),
-            consumers_max: 65_536,
-            unacked_max: 1 << 20,
-            transaction_bytes_max: 64 * 1024 * 1024,
-            transaction_acks_max: 1 << 20,
-            unconfirmed_max: 1 << 20,
-            output_bytes_high: 256 * 1024,
-            output_bytes_max: 1024 * 1024,
-            write_stall_timeout: Duration::from_secs(15),
-            blocked_after: Duration::from_secs(1),
-            exclusive_queues_max: 65_536,
-        }
+/// Bound of keys that count things of a connection or channel.
+const COUNT_MAX: u64 = 1 << 30;
+
+inver_settings::section! {
+    /// What one connection may request of the broker.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Limits {
+        /// Size of the largest message body: the server's limit of messages.
+        pub message_bytes_max: u64 = 16 << 20 => no_key(),
+        /// Size of the largest frame (`frame_max` of the tuning), its eight bytes of framing included; clients can lower
+        /// it. RabbitMQ's default.
+        pub frame_bytes_max: u32 = 131_072 => bytes(FRAME_BYTES_MIN..=FRAME_BYTES_MAX),
+        /// Channels of a connection (`channel_max` of the tuning); clients can lower it. RabbitMQ's default.
+        pub channels_max: u16 = 2047 => count(1..=65_535),
+        /// Heartbeat interval offered to clients. 0: none. RabbitMQ's default.
+        pub heartbeat_s: u16 = 60 => seconds(0..=65_535),
+        /// Time from the first byte of a connection to `connection.open`. RabbitMQ's default.
+        pub handshake_timeout: Duration = Duration::from_secs(10) => milliseconds(10..=HOUR_MS),
+        /// Consumers of a channel.
+        pub consumers_max: usize = 65_536 => count(1..=COUNT_MAX),
+        /// Unacknowledged deliveries of a channel, whatever prefetch the client requests; at the bound its consumers
+        /// pause.
+        pub unacked_max: usize = 1 << 20 => count(1..=COUNT_MAX),
+        /// Bytes of messages that a transaction holds before its commit.
+        pub transaction_bytes_max: usize = 64 << 20 => bytes(KIB..=GIB),
+        /// Acknowledgements that a transaction holds before its commit.
+        pub transaction_acks_max: usize = 1 << 20 => count(1..=COUNT_MAX),
+        /// Publishes of a connection that await their confirm; at the bound the connection is not read.
+        pub unconfirmed_max: usize = 1 << 20 => count(1..=COUNT_MAX),
+        /// Bytes waiting to be written to a client, above which nothing more is delivered to it.
+        pub output_bytes_high: usize = 256 << 10 => bytes(4 * KIB..=GIB),
+        /// Bytes waiting to be written to a client, above which nothing more is read from it.
+        pub output_bytes_max: usize = 1 << 20 => bytes(4 * KIB..=GIB),
+        /// A client that accepts no bytes for this long while bytes wait to be written is disconnected. RabbitMQ's
+        /// `send_timeout`.
+        pub write_stall_timeout: Duration = Duration::from_secs(15) => milliseconds(10..=HOUR_MS),
+        /// Time that the log holds a publisher back before the client is sent `connection.blocked`.
+        pub blocked_after: Duration = Duration::from_secs(1) => milliseconds(10..=HOUR_MS),
+        /// Exclusive queues of a connection.
+        pub exclusive_queues_max: usize = 65_536 => count(1..=COUNT_MAX),
     }
 }

@@ -277,7 +277,7 @@ fn settings_are_told_and_changed() {
     assert_eq!(setting(&mut client, 2, "t", "retention.ms"), Some(("5000".into(), 1)));
     assert_eq!(setting(&mut client, 2, "t", "max.message.bytes"), Some(("1048588".into(), 5)));
     assert_eq!(setting(&mut client, 2, "none", "retention.ms"), None);
-    assert_eq!(setting(&mut client, 4, "1", "num.partitions"), Some(("1".into(), 4)));
+    assert_eq!(setting(&mut client, 4, "1", "num.partitions"), Some(("4".into(), 4)));
     let mut alter =
         |name: &str, operation, value| alter(&mut client, (2, "t"), name, operation, value).error_code;
     assert_eq!(alter("max.message.bytes", 0, Some("300")), ErrorCode::NONE);

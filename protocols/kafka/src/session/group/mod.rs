@@ -38,42 +38,29 @@ pub use self::sync::Sync;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
 
-/// Bounds and delays of groups.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupLimits {
-    /// Shortest session timeout that a member may ask for.
-    pub session_timeout_min: Duration,
-    /// Longest session timeout that a member may ask for.
-    pub session_timeout_max: Duration,
-    /// How long an empty group waits for more members after the first, so that those that start together are not
-    /// rebalanced one by one.
-    pub initial_delay: Duration,
-    /// A new member that waits longer than this to be let in is given up.
-    pub new_member_timeout_max: Duration,
-    /// Members of a group, those that were given an id and have not come back with it included.
-    pub members_max: usize,
-    /// Protocols that a member may offer.
-    pub protocols_max: usize,
-    /// Bytes that all members of a group may have kept for them (metadata and assignments).
-    pub bytes_max: usize,
-    /// How long a group's positions are kept after its last member left, or, where it never had members, after they
-    /// were committed. Zero: for ever.
-    pub offsets_retention: Duration,
-}
-
-impl Default for GroupLimits {
-    /// Kafka's defaults, but for the initial delay (3 s there), the number of members and the bytes (no bound there).
-    fn default() -> GroupLimits {
-        GroupLimits {
-            session_timeout_min: Duration::from_secs(6),
-            session_timeout_max: Duration::from_secs(30 * 60),
-            initial_delay: Duration::from_millis(100),
-            new_member_timeout_max: Duration::from_secs(5 * 60),
-            members_max: 10_000,
-            protocols_max: 100,
-            bytes_max: 64 << 20,
-            offsets_retention: Duration::from_secs(7 * 24 * 60 * 60),
-        }
+inver_settings::section! {
+    /// Bounds and delays of groups. The defaults are Kafka's, except for the initial delay (3 s there), the number of
+    /// members and the bytes (no bound there).
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct GroupLimits {
+        /// Members of a group, including those that were given a member id and have not rejoined with it.
+        pub members_max: usize = 10_000 => count(1..=100_000_000),
+        /// Bytes of metadata and assignments that all members of a group keep in the coordinator.
+        pub bytes_max: usize = 64 << 20 => bytes(KIB..=TIB),
+        /// Protocols (assignors) that a member of a group may offer.
+        pub protocols_max: usize = 100 => count(1..=10_000),
+        /// Shortest session timeout that a member may request.
+        pub session_timeout_min: Duration = Duration::from_secs(6) => milliseconds(10..=DAY_MS),
+        /// Longest session timeout that a member may request.
+        pub session_timeout_max: Duration = Duration::from_secs(30 * 60) => milliseconds(10..=DAY_MS),
+        /// Time that an empty group waits for further members after the first one joined, so that members that start
+        /// together are not rebalanced one by one.
+        pub initial_delay: Duration = Duration::from_millis(100) => milliseconds(0..=DAY_MS),
+        /// Time after which a new member that is still waiting for its first rebalance is removed.
+        pub new_member_timeout_max: Duration = Duration::from_secs(5 * 60) => milliseconds(10..=DAY_MS),
+        /// Time that committed offsets are kept after the last member left the group, or, in a group that never had
+        /// members, after they were committed. 0: for ever.
+        pub offsets_retention: Duration = Duration::from_secs(7 * 24 * 60 * 60) => milliseconds(0..=36_500 * DAY_MS),
     }
 }
 

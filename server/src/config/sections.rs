@@ -1,0 +1,245 @@
+//! The server's own sections of the configuration. Each key is declared once, as a field.
+//!
+//! Defaults that belong to the log or to the model are taken from there.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use inver_broker::BrokerConfig;
+use inver_settings::section;
+use inver_storage::{CommitPolicy, LogOptions};
+use tracing_subscriber::filter::Targets;
+
+use super::values::{CaptureRules, Commit, Listen, LogFilter, RuntimeKind, UserHashes};
+use crate::protocols::{ProtocolEntry, WebSocketForm};
+
+/// Bound of keys that count what clients can create.
+const MANY: u64 = 1_000_000_000;
+
+section! {
+    /// Keys at the top of the file.
+    #[derive(Debug, Clone)]
+    pub(crate) struct General {
+        /// Folder of the log; created if missing.
+        pub(crate) data_dir: PathBuf = "inver-data".into() => value("a path"),
+        /// Users and the argon2 hashes of their passwords; `inver user add` writes them. Without users only clients on
+        /// this machine are accepted.
+        pub(crate) users: UserHashes = UserHashes::default() => value("a table of names and hashes"),
+    }
+}
+
+section! {
+    /// The log.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Log {
+        /// When an acknowledged write is on disk: `always` (before it is acknowledged), `interval` (synced every
+        /// `log.commit_interval_ms`), or `os` (left to the operating system).
+        pub(crate) commit: Commit = Commit::Always => value("`always`, `interval` or `os`"),
+        /// Time between two syncs under `log.commit = "interval"`.
+        pub(crate) commit_interval: Duration = Duration::from_millis(200) => milliseconds(1..=HOUR_MS),
+        /// Size at which a segment file is sealed and the next one started.
+        pub(crate) segment_bytes_max: u64 = log().segment_bytes_max => bytes(MIB..=2 * GIB),
+        /// Memory for recent entries, from which consumers that keep up are served.
+        pub(crate) tail_cache_bytes_max: usize = log().tail_cache_bytes_max => bytes(MIB..=TIB),
+        /// Under `log.commit = "always"`: a group of writes of up to this size is written with O_DIRECT, where the file
+        /// system supports it. 0: never.
+        pub(crate) direct_bytes_max: usize = log().direct_bytes_max => bytes(0..=64 * MIB),
+        /// Bytes of log after which a checkpoint is taken; bounds what a start has to read.
+        pub(crate) checkpoint_bytes: u64 = log().checkpoint_bytes => bytes(MIB..=TIB),
+        /// Time between two checkpoints while anything is written.
+        pub(crate) checkpoint_interval: Duration = log().checkpoint_interval => milliseconds(100..=HOUR_MS),
+        /// Memory for the index of sealed segments.
+        pub(crate) index_cache_bytes_max: usize = log().index_cache_bytes_max => bytes(0..=TIB),
+        /// Memory for read buffers that is kept while nothing is read.
+        pub(crate) read_buffers_bytes_max: usize = log().read_buffers_bytes_max => bytes(0..=TIB),
+        /// Idempotent producers remembered per partition; beyond it the one idle for longest is forgotten.
+        pub(crate) producers_per_partition_max: usize = log().producers_per_stream_max => count(1..=10_000_000),
+        /// Keys held in memory during the compaction of a partition, 48 bytes each; further keys are compacted in the
+        /// next pass.
+        pub(crate) compaction_keys_max: usize = log().compaction_keys_max => count(1..=MANY),
+        /// A sealed segment is rewritten when less than this share of it is live. 0: never.
+        pub(crate) clean_live_percent_max: u32 = log().clean_live_percent_max => percent(0..=100),
+        /// A sealed segment is also sorted by stream when the average stream is split into at least this many extents.
+        /// 0: never.
+        pub(crate) clean_places_min: u32 = log().clean_places_min => count(0..=MANY),
+    }
+}
+
+/// The log's own defaults.
+fn log() -> LogOptions {
+    LogOptions::default()
+}
+
+impl Log {
+    /// The options that the log is opened with.
+    pub(crate) fn options(&self) -> LogOptions {
+        LogOptions {
+            commit: match self.commit {
+                Commit::Always => CommitPolicy::Always,
+                Commit::Interval => CommitPolicy::Interval(self.commit_interval),
+                Commit::Os => CommitPolicy::Os,
+            },
+            segment_bytes_max: self.segment_bytes_max,
+            tail_cache_bytes_max: self.tail_cache_bytes_max,
+            direct_bytes_max: self.direct_bytes_max,
+            checkpoint_bytes: self.checkpoint_bytes,
+            checkpoint_interval: self.checkpoint_interval,
+            index_cache_bytes_max: self.index_cache_bytes_max,
+            read_buffers_bytes_max: self.read_buffers_bytes_max,
+            producers_per_stream_max: self.producers_per_partition_max,
+            compaction_keys_max: self.compaction_keys_max,
+            clean_live_percent_max: self.clean_live_percent_max,
+            clean_places_min: self.clean_places_min,
+            ..LogOptions::default()
+        }
+    }
+}
+
+section! {
+    /// Listeners of one protocol. The default ports are the protocol's.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Endpoint {
+        /// Address of the TCP listener.
+        pub(crate) listen: Listen = Listen::OFF => value("`address:port` or `off`"),
+        /// Address of the TLS listener; there is none without a certificate and key.
+        pub(crate) tls_listen: Listen = Listen::OFF => value("`address:port` or `off`"),
+        /// File of the certificate chain, PEM.
+        pub(crate) tls_cert: Option<PathBuf> = None => value("a path, or empty"),
+        /// File of the private key, PEM.
+        pub(crate) tls_key: Option<PathBuf> = None => value("a path, or empty"),
+    }
+}
+
+impl Endpoint {
+    /// The defaults of a protocol.
+    pub(super) fn of(entry: &ProtocolEntry) -> Endpoint {
+        Endpoint {
+            listen: Listen::loopback(entry.port),
+            tls_listen: Listen::loopback(entry.tls_port),
+            ..Endpoint::default()
+        }
+    }
+}
+
+section! {
+    /// WebSocket listeners of a protocol that has a WebSocket form.
+    #[derive(Debug, Clone)]
+    pub(crate) struct WebSocketEndpoint {
+        /// Address of the WebSocket listener.
+        pub(crate) websocket_listen: Listen = Listen::OFF => value("`address:port` or `off`"),
+        /// Address of the WebSocket listener over TLS; needs the certificate and key.
+        pub(crate) websocket_tls_listen: Listen = Listen::OFF => value("`address:port` or `off`"),
+    }
+}
+
+impl WebSocketEndpoint {
+    /// The defaults of a protocol.
+    pub(super) fn of(form: &WebSocketForm) -> WebSocketEndpoint {
+        WebSocketEndpoint { websocket_listen: Listen::loopback(form.port), ..WebSocketEndpoint::default() }
+    }
+}
+
+section! {
+    /// HTTP.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Http {
+        /// Address of the HTTP listener: health and metrics.
+        pub(crate) listen: Listen = Listen::loopback(15672) => value("`address:port` or `off`"),
+    }
+}
+
+section! {
+    /// Capture: which publishes are appended to which log topic.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Capture {
+        /// Rules that append publishes to Kafka topics; the first rule whose filter matches applies. In the templates
+        /// `topic` and `key`, `{address}` is the MQTT topic and `{1}` what the first wildcard matched. `[]`: no capture.
+        pub(crate) rules: CaptureRules = CaptureRules::default()
+            => value("an array of tables with `filter`, `topic` and optionally `key` and `protocol`"),
+    }
+}
+
+section! {
+    /// Limits of connections and of what clients can create. The namespace's defaults are the model's.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Limits {
+        /// Concurrent connections, over all protocols.
+        pub(crate) connections_max: usize = 100_000 => count(1..=10_000_000),
+        /// Concurrent connections from one address.
+        pub(crate) connections_per_address_max: usize = 100_000 => count(1..=10_000_000),
+        /// Size of the largest message accepted.
+        pub(crate) message_bytes_max: usize = 16 << 20 => bytes(KIB..=GIB),
+        /// Log topics and durable queues of a namespace.
+        pub(crate) topics_max: usize = model().limits.topics_max => count(1..=MANY),
+        /// Queues of a namespace, including those of shared subscriptions.
+        pub(crate) queues_max: usize = model().limits.queues_max => count(1..=MANY),
+        /// Exchanges of a namespace.
+        pub(crate) exchanges_max: usize = model().limits.exchanges_max => count(1..=MANY),
+        /// Bindings whose source is one exchange; MQTT subscriptions are bindings of `amq.topic`.
+        pub(crate) bindings_max: usize = model().limits.bindings_max => count(1..=MANY),
+        /// MQTT sessions, connected or not.
+        pub(crate) sessions_max: usize = model().limits.sessions_max => count(1..=MANY),
+        /// Named subscriptions of log topics.
+        pub(crate) subscriptions_max: usize = model().limits.subscriptions_max => count(1..=MANY),
+        /// Retained messages.
+        pub(crate) retained_messages_max: usize = model().limits.retained_values_max => count(1..=MANY),
+        /// Bytes of all retained messages.
+        pub(crate) retained_bytes_max: u64 = model().limits.retained_bytes_max => bytes(KIB..=TIB),
+        /// Committed offsets of consumer groups, one per partition.
+        pub(crate) committed_offsets_max: usize = model().limits.committed_offsets_max => count(1..=MANY),
+        /// Messages waiting for a session; beyond it the oldest are dropped.
+        pub(crate) inbox_messages_max: u64 = model().inbox_messages_max => count(1..=MANY),
+        /// Memory of a transient queue; beyond it the queue continues in the log.
+        pub(crate) queue_memory_bytes_max: u64 = model().queue_memory_bytes_max => bytes(KIB..=TIB),
+        /// A durable named subscription without a consumer for this long is deleted. 0: never.
+        pub(crate) subscription_idle_s: Option<u64> = None => seconds(0..=MANY),
+        /// Time within which a client must complete the TLS and WebSocket handshakes.
+        pub(crate) handshake_timeout: Duration = Duration::from_secs(10) => milliseconds(10..=HOUR_MS),
+        /// Time that connections have to end on shutdown.
+        pub(crate) shutdown_grace: Duration = Duration::from_secs(10) => milliseconds(0..=HOUR_MS),
+    }
+}
+
+/// The model's own defaults.
+fn model() -> BrokerConfig {
+    BrokerConfig::default()
+}
+
+impl Limits {
+    /// The limits of a namespace.
+    pub(crate) fn namespace(&self) -> inver_broker::Limits {
+        inver_broker::Limits {
+            topics_max: self.topics_max,
+            queues_max: self.queues_max,
+            exchanges_max: self.exchanges_max,
+            bindings_max: self.bindings_max,
+            sessions_max: self.sessions_max,
+            subscriptions_max: self.subscriptions_max,
+            retained_values_max: self.retained_messages_max,
+            retained_bytes_max: self.retained_bytes_max,
+            committed_offsets_max: self.committed_offsets_max,
+        }
+    }
+}
+
+section! {
+    /// Threads.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Runtime {
+        /// `per-core` pins each connection to one of a single-threaded runtime per core; `multi-thread` is one
+        /// work-stealing runtime.
+        pub(crate) kind: RuntimeKind = RuntimeKind::PerCore => value("`per-core` or `multi-thread`"),
+        /// Threads that serve connections. 0: one per core.
+        pub(crate) threads: usize = 0 => count(0..=1024),
+    }
+}
+
+section! {
+    /// Logging.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Logging {
+        /// Which log lines are written to standard error: a level, or `target=level` pairs.
+        pub(crate) filter: LogFilter = LogFilter(Targets::new().with_default(tracing::Level::INFO))
+            => value("`error`, `warn`, `info`, `debug`, `trace`, or `target=level` pairs"),
+    }
+}

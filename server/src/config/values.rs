@@ -1,0 +1,222 @@
+//! Values with a spelling of their own: addresses, policies, users, capture rules.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use inver_settings::{Form, Setting};
+use serde::de::{Deserialize, Deserializer, Error, Unexpected};
+use tracing_subscriber::filter::Targets;
+
+use crate::protocols::PROTOCOLS;
+
+/// An address to listen on; none for `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listen(pub(crate) Option<SocketAddr>);
+
+impl Listen {
+    /// A port on the loopback interface.
+    pub(crate) fn loopback(port: u16) -> Listen {
+        Listen(Some(SocketAddr::from(([127, 0, 0, 1], port))))
+    }
+
+    /// No listener.
+    pub(crate) const OFF: Listen = Listen(None);
+}
+
+impl Setting for Listen {
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "`address:port` (such as 127.0.0.1:9092 or [::1]:9092) or `off`";
+        let text = String::deserialize(value)?;
+        let text = text.trim();
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(Listen::OFF);
+        }
+        resolve(text)
+            .map(|address| Listen(Some(address)))
+            .ok_or_else(|| D::Error::invalid_value(Unexpected::Str(text), &EXPECTED))
+    }
+
+    fn show(&self) -> String {
+        self.0.map_or_else(|| "off".into(), |address| address.to_string())
+    }
+}
+
+/// The address of `address:port`. A host name is resolved once, now; an empty one stands for all interfaces.
+fn resolve(text: &str) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let port: u16 = port.parse().ok()?;
+    let host = if host.is_empty() || host == "*" { "0.0.0.0" } else { host };
+    (host, port).to_socket_addrs().ok()?.next()
+}
+
+/// When an acknowledged write is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Commit {
+    /// Synced before it is acknowledged.
+    Always,
+    /// Synced every `log.commit_interval_ms`.
+    Interval,
+    /// Left to the operating system.
+    Os,
+}
+
+impl Setting for Commit {
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        Commit::deserialize(value)
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Commit::Always => "always".into(),
+            Commit::Interval => "interval".into(),
+            Commit::Os => "os".into(),
+        }
+    }
+}
+
+/// How connections are spread over threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RuntimeKind {
+    /// One single-threaded runtime per core, each connection pinned to one.
+    PerCore,
+    /// One work-stealing runtime; kept for comparison.
+    MultiThread,
+}
+
+impl Setting for RuntimeKind {
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        RuntimeKind::deserialize(value)
+    }
+
+    fn show(&self) -> String {
+        match self {
+            RuntimeKind::PerCore => "per-core".into(),
+            RuntimeKind::MultiThread => "multi-thread".into(),
+        }
+    }
+}
+
+/// Which log lines are written.
+#[derive(Debug, Clone)]
+pub(crate) struct LogFilter(pub(crate) Targets);
+
+impl Setting for LogFilter {
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "a level (error, warn, info, debug, trace) or `target=level` pairs";
+        let text = String::deserialize(value)?;
+        let parsed = text.parse().ok().map(LogFilter);
+        parsed.ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &EXPECTED))
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// User names and the argon2 hashes of their passwords.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct UserHashes(pub(crate) BTreeMap<String, String>);
+
+impl Setting for UserHashes {
+    const FORM: Form = Form::Structured;
+
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let users: BTreeMap<String, String> = BTreeMap::deserialize(value)?;
+        for (name, hash) in &users {
+            if name.is_empty() {
+                return Err(D::Error::custom("a user's name is empty"));
+            }
+            if crate::passwords::parse(hash).is_err() {
+                return Err(D::Error::custom(format_args!(
+                    "the password of `{name}` is not an argon2 hash: `inver user add {name}` writes one"
+                )));
+            }
+        }
+        Ok(UserHashes(users))
+    }
+
+    fn show(&self) -> String {
+        inline_table(self.0.iter().map(|(name, hash)| (name.as_str(), hash.as_str())))
+    }
+}
+
+/// A rule that appends hub publishes to a log topic.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CaptureRule {
+    /// Only publishes over this protocol; publishes over every protocol if none.
+    #[serde(default)]
+    pub(crate) protocol: Option<String>,
+    /// Topic filter with `+` and `#`.
+    pub(crate) filter: String,
+    /// Template of the log topic's name.
+    pub(crate) topic: String,
+    /// Template of the record's key.
+    #[serde(default = "address")]
+    pub(crate) key: String,
+}
+
+/// The key of a capture rule without one.
+fn address() -> String {
+    "{address}".into()
+}
+
+/// Capture rules, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CaptureRules(pub(crate) Vec<CaptureRule>);
+
+impl Default for CaptureRules {
+    /// Everything published over MQTT goes to the log topic `mqtt`, keyed by its topic.
+    fn default() -> CaptureRules {
+        let rule = CaptureRule {
+            protocol: Some("mqtt".into()),
+            filter: "#".into(),
+            topic: "mqtt".into(),
+            key: address(),
+        };
+        CaptureRules(vec![rule])
+    }
+}
+
+impl Setting for CaptureRules {
+    const FORM: Form = Form::Structured;
+
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let mut rules: Vec<CaptureRule> = Vec::deserialize(value)?;
+        for rule in &mut rules {
+            rule.protocol = rule.protocol.take().filter(|name| !name.is_empty());
+            if let Some(name) = &rule.protocol
+                && !PROTOCOLS.iter().any(|entry| entry.name == name)
+            {
+                return Err(D::Error::custom(format_args!("unknown protocol `{name}`")));
+            }
+            if rule.filter.is_empty() || rule.topic.is_empty() {
+                return Err(D::Error::custom("a capture rule needs a filter and a topic"));
+            }
+            if rule.key.is_empty() {
+                rule.key = address();
+            }
+        }
+        Ok(CaptureRules(rules))
+    }
+
+    fn show(&self) -> String {
+        let rules = self.0.iter().map(|rule| {
+            let protocol = rule.protocol.as_deref().map(|name| ("protocol", name));
+            let others = [("filter", rule.filter.as_str()), ("topic", &rule.topic), ("key", &rule.key)];
+            inline_table(protocol.into_iter().chain(others))
+        });
+        format!("[{}]", rules.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// A TOML inline table of texts.
+fn inline_table<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let table: toml_edit::InlineTable = pairs.collect();
+    if table.is_empty() { "{}".into() } else { table.to_string() }
+}
