@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use inver_amqp::Amqp;
 use inver_broker::ProtocolPlugin;
+use inver_driver::Timeouts;
 use inver_kafka::{Kafka, KafkaConfig};
 use inver_mqtt::{Mqtt, MqttConfig};
 
@@ -44,6 +45,8 @@ pub(crate) struct WebSocketForm {
 pub(crate) struct SharedSettings {
     /// `limits.message_bytes_max`.
     pub(crate) message_bytes_max: usize,
+    /// Bounds of time of a connection.
+    pub(crate) timeouts: Timeouts,
 }
 
 /// A protocol's own section of the configuration.
@@ -77,7 +80,11 @@ impl ProtocolSettings for MqttConfig {
 impl ProtocolSettings for inver_amqp::Limits {
     fn protocol(&self, shared: SharedSettings) -> Arc<dyn ProtocolPlugin> {
         let message_bytes_max = shared.message_bytes_max as u64;
-        Arc::new(Amqp::new(inver_amqp::Limits { message_bytes_max, ..self.clone() }))
+        Arc::new(Amqp::new(inver_amqp::Limits {
+            message_bytes_max,
+            timeouts: shared.timeouts,
+            ..self.clone()
+        }))
     }
 }
 

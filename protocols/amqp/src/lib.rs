@@ -10,10 +10,12 @@ pub mod fuzz;
 pub mod map;
 pub mod session;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use inver_broker::{Broker, Connection, ProtocolPlugin};
+use inver_driver::Connections;
 use tracing::Instrument;
 
 pub use session::Limits;
@@ -22,12 +24,13 @@ pub use session::Limits;
 #[derive(Debug, Clone, Default)]
 pub struct Amqp {
     limits: Arc<Limits>,
+    connections: Arc<Connections>,
 }
 
 impl Amqp {
     /// A plug whose connections keep to these limits.
     pub fn new(limits: Limits) -> Self {
-        Amqp { limits: Arc::new(limits) }
+        Amqp { limits: Arc::new(limits), connections: Connections::new() }
     }
 }
 
@@ -37,8 +40,17 @@ impl ProtocolPlugin for Amqp {
         map::ORIGIN
     }
 
-    async fn serve(&self, connection: Connection, broker: Broker) {
+    // Written out: as an `async fn` it would keep its arguments beside the connection made of them.
+    fn serve<'a, 'async_trait>(
+        &'a self,
+        connection: Connection,
+        broker: Broker,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>>
+    where
+        'a: 'async_trait,
+        Self: 'async_trait,
+    {
         let span = tracing::info_span!("amqp", peer = %connection.peer);
-        connection::serve(connection, broker, self.limits.clone()).instrument(span).await;
+        Box::pin(connection::serve(connection, broker, &self.limits, &self.connections).instrument(span))
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use inver_broker::BrokerConfig;
+use inver_driver::Timeouts;
 use inver_settings::section;
 use inver_storage::{CommitPolicy, LogOptions};
 use tracing_subscriber::filter::Targets;
@@ -193,8 +194,13 @@ section! {
         pub(crate) queue_memory_bytes_max: u64 = model().queue_memory_bytes_max => bytes(KIB..=TIB),
         /// A durable named subscription without a consumer for this long is deleted. 0: never.
         pub(crate) subscription_idle_s: Option<u64> = None => seconds(0..=MANY),
-        /// Time within which a client must complete the TLS and WebSocket handshakes.
-        pub(crate) handshake_timeout: Duration = Duration::from_secs(10) => milliseconds(10..=HOUR_MS),
+        /// Time within which a client must complete the TLS and WebSocket handshakes, and again the login of its
+        /// protocol.
+        pub(crate) handshake_timeout: Duration = Timeouts::default().login => milliseconds(10..=HOUR_MS),
+        /// A client of any protocol that accepts no bytes for this long while bytes wait to be written is disconnected.
+        pub(crate) write_stall_timeout: Duration = Timeouts::default().write_stall => milliseconds(10..=HOUR_MS),
+        /// Time that an ended connection has to accept its last bytes and to close its side.
+        pub(crate) linger_timeout: Duration = Timeouts::default().linger => milliseconds(10..=HOUR_MS),
         /// Time that connections have to end on shutdown.
         pub(crate) shutdown_grace: Duration = Duration::from_secs(10) => milliseconds(0..=HOUR_MS),
     }
@@ -206,6 +212,15 @@ fn model() -> BrokerConfig {
 }
 
 impl Limits {
+    /// The bounds of time of connections.
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            login: self.handshake_timeout,
+            write_stall: self.write_stall_timeout,
+            linger: self.linger_timeout,
+        }
+    }
+
     /// The limits of a namespace.
     pub(crate) fn namespace(&self) -> inver_broker::Limits {
         inver_broker::Limits {

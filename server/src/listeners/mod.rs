@@ -72,7 +72,10 @@ pub(crate) fn bind(config: &Config, http: Arc<dyn ProtocolPlugin>) -> anyhow::Re
         listeners.push(Listener { socket, service });
         Ok(())
     };
-    let shared = SharedSettings { message_bytes_max: config.limits.message_bytes_max };
+    let shared = SharedSettings {
+        message_bytes_max: config.limits.message_bytes_max,
+        timeouts: config.limits.timeouts(),
+    };
     for config::ProtocolConfig { entry, endpoint, websocket, settings } in &config.protocols {
         let name = entry.name;
         let protocol = settings.protocol(shared);

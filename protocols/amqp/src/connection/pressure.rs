@@ -1,55 +1,31 @@
-//! The log's back-pressure on a connection, and what a client hears of it.
+//! The log's back-pressure as a client sees it: `connection.blocked` and `connection.unblocked` (RabbitMQ's extension).
 //!
-//! While the log takes no more, a connection's socket is not read. A client that published and understands it is told with
-//! `connection.blocked` once that lasts, and with `connection.unblocked` when it is over (RabbitMQ's extension). Short holds
-//! are the ordinary work of a full pipe: nobody is told of those.
+//! While the log admits no more writes the socket is not read. A client that has published and understands the extension
+//! is told when that lasts for [`Limits::blocked_after`](crate::session::Limits::blocked_after); shorter holds are
+//! ordinary under load.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use tokio::time::{Sleep, sleep};
+use tokio::time::Instant;
 
 use crate::session::Session;
 
-/// See the module's text.
+/// Whether the log holds the connection back.
 #[derive(Default)]
 pub(super) struct Pressure {
-    /// Runs while the log holds back and nobody was told yet.
-    patience: Option<Pin<Box<Sleep>>>,
+    held_since: Option<Instant>,
 }
 
 impl Pressure {
-    /// Ready when input may be read.
-    pub(super) fn poll(
-        &mut self,
-        session: &mut Session,
-        out: &mut Vec<u8>,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
-        if !session.log().is_admitting() {
-            match session.log().poll_admit(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => session.log_failed(error, out),
-                Poll::Pending => {
-                    self.wait(session, out, cx);
-                    return Poll::Pending;
-                }
-            }
+    /// Learns whether input is held back.
+    pub(super) fn set(&mut self, is_held_back: bool, now: Instant, session: &mut Session, out: &mut Vec<u8>) {
+        self.held_since = is_held_back.then_some(now);
+        if !is_held_back {
+            session.send_unblocked(out);
         }
-        self.patience = None;
-        session.send_unblocked(out);
-        Poll::Ready(())
     }
 
-    fn wait(&mut self, session: &mut Session, out: &mut Vec<u8>, cx: &mut Context<'_>) {
-        if !session.should_send_blocked() {
-            return;
-        }
-        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(session.limits().blocked_after)));
-        if patience.as_mut().poll(cx).is_ready() {
-            self.patience = None;
-            session.send_blocked(out);
-        }
+    /// When the client must be told that it is blocked.
+    pub(super) fn deadline(&self, session: &Session) -> Option<Instant> {
+        let since = self.held_since.filter(|_| session.should_send_blocked())?;
+        Some(since + session.limits().blocked_after)
     }
 }

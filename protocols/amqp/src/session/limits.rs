@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use inver_driver::Timeouts;
+
 /// Smallest maximum frame size of the protocol (AMQP 0-9-1, section 1.2, `frame-min-size`).
 const FRAME_BYTES_MIN: u64 = 4096;
-/// Largest maximum frame size: the reader keeps two buffers of this size a thread.
+/// Largest maximum frame size: a connection holds the beginning of a frame until the rest has arrived.
 const FRAME_BYTES_MAX: u64 = 64 << 20;
 
 /// Bound of keys that count things of a connection or channel.
@@ -23,8 +25,8 @@ inver_settings::section! {
         pub channels_max: u16 = 2047 => count(1..=65_535),
         /// Heartbeat interval offered to clients. 0: none. RabbitMQ's default.
         pub heartbeat_s: u16 = 60 => seconds(0..=65_535),
-        /// Time from the first byte of a connection to `connection.open`. RabbitMQ's default.
-        pub handshake_timeout: Duration = Duration::from_secs(10) => milliseconds(10..=HOUR_MS),
+        /// Bounds of time of a connection: the server's, for all protocols.
+        pub timeouts: Timeouts = Timeouts::default() => no_key(),
         /// Consumers of a channel.
         pub consumers_max: usize = 65_536 => count(1..=COUNT_MAX),
         /// Unacknowledged deliveries of a channel, whatever prefetch the client requests; at the bound its consumers
@@ -40,9 +42,6 @@ inver_settings::section! {
         pub output_bytes_high: usize = 256 << 10 => bytes(4 * KIB..=GIB),
         /// Bytes waiting to be written to a client, above which nothing more is read from it.
         pub output_bytes_max: usize = 1 << 20 => bytes(4 * KIB..=GIB),
-        /// A client that accepts no bytes for this long while bytes wait to be written is disconnected. RabbitMQ's
-        /// `send_timeout`.
-        pub write_stall_timeout: Duration = Duration::from_secs(15) => milliseconds(10..=HOUR_MS),
         /// Time that the log holds a publisher back before the client is sent `connection.blocked`.
         pub blocked_after: Duration = Duration::from_secs(1) => milliseconds(10..=HOUR_MS),
         /// Exclusive queues of a connection.

@@ -18,5 +18,6 @@ mod owning;
 mod pressure;
 mod refusals;
 mod server;
+mod stalling;
 mod subscriptions;
 mod verbs;

@@ -1,0 +1,107 @@
+//! The open connections of a protocol, so that one task tells all of them that shutdown was requested.
+//!
+//! An idle connection that waited for shutdown on its own would hold a timer-sized waiter; here it is a pointer.
+//! Bound: a slot for each connection that is open at the same time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use inver_broker::{Mailbox, Shutdown};
+use parking_lot::Mutex;
+use slab::Slab;
+
+/// The token that tells a connection that shutdown was requested. Machines never see it and must not use it.
+pub(crate) const SHUTDOWN: u64 = u64::MAX;
+
+/// The open connections of one protocol.
+#[derive(Default)]
+pub struct Connections {
+    open: Mutex<Open>,
+    is_watched: AtomicBool,
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("open", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Open {
+    mailboxes: Slab<Arc<Mailbox>>,
+    is_shutdown: bool,
+}
+
+impl Connections {
+    /// Without connections.
+    #[must_use]
+    pub fn new() -> Arc<Connections> {
+        Arc::default()
+    }
+
+    /// Number of open connections.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open.lock().mailboxes.len()
+    }
+
+    /// Whether no connection is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Starts to wait for shutdown, unless a task does already. Must run within a runtime.
+    pub(crate) fn watch(self: &Arc<Self>, shutdown: &Shutdown) {
+        if !self.is_watched.swap(true, Ordering::AcqRel) {
+            let (connections, mut shutdown) = (self.clone(), shutdown.clone());
+            tokio::spawn(async move {
+                shutdown.requested().await;
+                let mut open = connections.open.lock();
+                open.is_shutdown = true;
+                open.mailboxes.iter().for_each(|(_, mailbox)| mailbox.post(SHUTDOWN));
+            });
+        }
+    }
+
+    /// Enters a connection by its mailbox; returns its slot.
+    pub(crate) fn enter(&self, mailbox: &Arc<Mailbox>) -> u32 {
+        let mut open = self.open.lock();
+        if open.is_shutdown {
+            mailbox.post(SHUTDOWN);
+        }
+        // The server bounds its connections far below 2^32.
+        u32::try_from(open.mailboxes.insert(mailbox.clone())).unwrap_or(u32::MAX)
+    }
+
+    /// Frees a slot.
+    pub(crate) fn leave(&self, slot: u32) {
+        self.open.lock().mailboxes.try_remove(slot as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(mailbox: &Mailbox) -> Vec<u64> {
+        let mut tokens = Vec::new();
+        mailbox.drain(&mut tokens);
+        tokens
+    }
+
+    #[tokio::test]
+    async fn shutdown_reaches_every_connection_and_slots_are_reused() {
+        let connections = Connections::new();
+        let (trigger, shutdown) = Shutdown::channel();
+        connections.watch(&shutdown);
+        let (left, here, late) = (Mailbox::new(), Mailbox::new(), Mailbox::new());
+        connections.leave(connections.enter(&left));
+        assert_eq!((connections.enter(&here), connections.len()), (0, 1));
+        trigger.request();
+        here.wait().await;
+        connections.enter(&late);
+        assert_eq!((tokens(&here), tokens(&late), tokens(&left)), (vec![SHUTDOWN], vec![SHUTDOWN], vec![]));
+    }
+}

@@ -1,0 +1,324 @@
+//! The turn loop of one connection.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use inver_broker::Connection;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, timeout};
+
+use crate::connections::{Connections, SHUTDOWN};
+use crate::link::Link;
+use crate::timer::Timer;
+use crate::{Close, End, Input, Machine, pool};
+
+/// Turns of a connection before other connections of its thread get theirs.
+pub const TURNS_MAX: usize = 8;
+
+/// Silence after which a connection frees the memory that it used while it was busy.
+const IDLE_AFTER: Duration = Duration::from_secs(2);
+
+/// A connection: its machine, its socket, and what is between them.
+///
+/// [`Serving`](crate::Serving) is the future that runs it to its end.
+pub struct Driver<M: Machine> {
+    machine: M,
+    link: Link<M::Input>,
+    /// The machine has more to send once the output is written.
+    has_more: bool,
+}
+
+/// What happened since the last turn.
+#[derive(Default)]
+struct Happened {
+    mail: bool,
+    /// Input was read, or kept input may be taken now: so many bytes are new.
+    input: Option<usize>,
+    expired: bool,
+    /// The machine has something to do for another reason.
+    other: bool,
+}
+
+impl Happened {
+    fn anything(&self) -> bool {
+        self.mail || self.input.is_some() || self.expired || self.other
+    }
+}
+
+type Turn<M> = Result<bool, End<<M as Machine>::Error>>;
+
+impl<M: Machine> Driver<M> {
+    /// A connection of `connections`. Must be called within a runtime.
+    pub fn new(connection: Connection, connections: &Arc<Connections>, machine: M) -> Driver<M> {
+        connections.watch(&connection.shutdown);
+        let link = Link::new(connection.io, connections.clone(), machine.mailbox());
+        Driver { machine, link, has_more: true }
+    }
+
+    /// Goes on with another machine, which takes over the socket with its input and output.
+    pub fn continue_with<N: Machine<Input = M::Input>>(mut self, machine: N) -> Driver<N> {
+        if !Arc::ptr_eq(self.machine.mailbox(), machine.mailbox()) {
+            self.link.move_to(machine.mailbox());
+        }
+        self.link.is_blocked = true;
+        self.link.timer = None;
+        Driver { machine, link: self.link, has_more: true }
+    }
+
+    /// The output, to write to before the first turn.
+    pub fn output(&mut self) -> &mut crate::Output {
+        self.link.output()
+    }
+
+    /// Turn after turn until there is nothing to do now. Ready with the reason for the connection's end.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End<M::Error>> {
+        let mut scratch = pool::take_read();
+        let polled = self.turns(&mut scratch, cx);
+        pool::give_read(scratch);
+        match polled {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    fn turns(&mut self, scratch: &mut Vec<u8>, cx: &mut Context<'_>) -> Result<(), End<M::Error>> {
+        for _ in 0..TURNS_MAX {
+            if !self.turn(scratch, cx)? {
+                return Ok(());
+            }
+        }
+        let now = Instant::now();
+        self.link.poll_write(now, cx)?;
+        if self.due(now).is_some_and(|due| due <= now) {
+            self.expire(now)?;
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Collects what happened and runs a turn for it. False if nothing did; then this task is woken by whatever does.
+    fn turn(&mut self, scratch: &mut Vec<u8>, cx: &mut Context<'_>) -> Turn<M> {
+        let now = Instant::now();
+        let mut happened = Happened::default();
+        // Writing first makes room.
+        let is_written = self.link.poll_write(now, cx)?;
+        happened.other = self.has_more && is_written;
+        happened.mail = self.machine.mailbox().poll(cx).is_ready();
+        self.poll_input(&mut happened, scratch, now, cx)?;
+        if let Poll::Ready(worked) = self.machine.poll_work(cx) {
+            worked.map_err(End::Protocol)?;
+            happened.other = true;
+        }
+        if let Some(lsn) = self.machine.awaits()
+            && self.machine.log().committed() >= lsn
+        {
+            happened.other = true;
+        }
+        if !happened.anything() {
+            happened.other = self.poll_committed(cx)?;
+            happened.expired = self.poll_timer(now, cx);
+            if !happened.anything() {
+                return Ok(false);
+            }
+        }
+        self.take_up(&happened, scratch, now)?;
+        Ok(true)
+    }
+
+    fn take_up(
+        &mut self,
+        happened: &Happened,
+        scratch: &mut Vec<u8>,
+        now: Instant,
+    ) -> Result<(), End<M::Error>> {
+        self.machine.begin_turn(now);
+        if happened.mail {
+            self.take_mail(now)?;
+        }
+        if happened.expired {
+            self.expire(now)?;
+        }
+        if let Some(read) = happened.input {
+            self.take_input(read, scratch, now)?;
+        }
+        self.has_more = self.machine.end_turn(self.link.output()).map_err(End::Protocol)?;
+        Ok(())
+    }
+
+    fn take_mail(&mut self, now: Instant) -> Result<(), End<M::Error>> {
+        let mut tokens = pool::take_tokens();
+        self.machine.mailbox().drain(&mut tokens);
+        // Tokens are sorted and this is the greatest.
+        let is_shutdown = tokens.pop_if(|token| *token == SHUTDOWN).is_some();
+        let woken = self.machine.wake(&tokens, self.link.output());
+        pool::give_tokens(tokens);
+        woken.map_err(End::Protocol)?;
+        if is_shutdown {
+            self.machine.shutdown(now, self.link.output()).map_err(End::Protocol)?;
+        }
+        Ok(())
+    }
+
+    /// Reads once, if the machine and the log take input.
+    fn poll_input(
+        &mut self,
+        happened: &mut Happened,
+        scratch: &mut Vec<u8>,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End<M::Error>> {
+        let takes_input = self.machine.takes_input(self.link.pending_bytes());
+        if !takes_input || !self.is_admitted(happened, now, cx)? {
+            self.link.is_read = false;
+            return Ok(());
+        }
+        if !self.link.is_read {
+            // The silence of a client that was not read is not its own.
+            self.link.is_read = true;
+            self.link.has_heard(now);
+        }
+        if self.link.is_blocked {
+            happened.input = Some(0);
+            return Ok(());
+        }
+        let Link { io, input, .. } = &mut self.link;
+        match input.poll_read(&mut **io, scratch, M::READ_BYTES, cx) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(0)) => return Err(End::Closed),
+            Poll::Ready(read) => happened.input = Some(read?),
+        }
+        Ok(())
+    }
+
+    /// Whether the log admits input.
+    fn is_admitted(&mut self, happened: &mut Happened, now: Instant, cx: &mut Context<'_>) -> Turn<M> {
+        let mut is_held_back = false;
+        if self.machine.needs_admission() {
+            match self.machine.log().poll_admit(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    happened.other = true;
+                    self.machine.log_failed(error, self.link.output()).map_err(End::Protocol)?;
+                }
+                Poll::Pending => is_held_back = true,
+            }
+        }
+        if is_held_back != self.link.is_held_back {
+            happened.other = true;
+            self.link.is_held_back = is_held_back;
+            self.machine.held_back(is_held_back, now, self.link.output());
+        }
+        Ok(!is_held_back)
+    }
+
+    fn take_input(&mut self, read: usize, scratch: &mut Vec<u8>, now: Instant) -> Result<(), End<M::Error>> {
+        let Link { input, output, .. } = &mut self.link;
+        let output = output.get_or_insert_with(pool::take_output);
+        let take = |view: <M::Input as Input>::View<'_>| self.machine.input(view, output);
+        let progress = input.offer(scratch, read, take).map_err(End::Protocol)?;
+        self.link.is_blocked = progress.blocked;
+        self.link.holds_memory = M::Input::HOLDS_MEMORY;
+        if progress.used > 0 || (M::BYTES_ARE_ACTIVITY && read > 0) {
+            self.link.has_heard(now);
+        }
+        Ok(())
+    }
+
+    /// Has this task woken by the commit that it waits for. True if there is something to do instead.
+    fn poll_committed(&mut self, cx: &mut Context<'_>) -> Turn<M> {
+        let Some(lsn) = self.machine.awaits() else { return Ok(false) };
+        match self.machine.log().poll_committed(lsn, cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(error)) => {
+                self.machine.log_failed(error, self.link.output()).map_err(End::Protocol)?;
+                Ok(true)
+            }
+        }
+    }
+
+    // ---- deadlines
+
+    /// When the output counts as stalled.
+    fn stall_due(&self) -> Option<Instant> {
+        self.link.stalled_since().map(|since| since + self.machine.timeouts().write_stall)
+    }
+
+    /// When memory is freed.
+    fn idle_due(&self, now: Instant) -> Option<Instant> {
+        self.link.holds_memory.then(|| self.link.activity(now).heard + IDLE_AFTER)
+    }
+
+    /// The earliest deadline.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let activity = self.link.activity(now);
+        let deadlines = [self.machine.deadline(&activity), self.stall_due(), self.idle_due(now)];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Has this task woken at the earliest deadline. True if it has passed.
+    fn poll_timer(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+        let Some(due) = self.due(now) else { return false };
+        let timer = self.link.timer.get_or_insert_with(|| Timer::new(due, now));
+        timer.as_mut().poll(due, cx).is_ready()
+    }
+
+    fn expire(&mut self, now: Instant) -> Result<(), End<M::Error>> {
+        // The timer may have fired after `now` was read.
+        let now = now.max(Instant::now());
+        if self.stall_due().is_some_and(|due| due <= now) {
+            return Err(End::Stalled);
+        }
+        if self.idle_due(now).is_some_and(|due| due <= now) {
+            self.link.holds_memory = false;
+            self.link.input.free();
+            self.machine.idle();
+        }
+        let activity = self.link.activity(now);
+        if self.machine.deadline(&activity).is_some_and(|due| due <= now) {
+            self.machine.expired(&activity, now, self.link.output()).map_err(End::Protocol)?;
+        }
+        Ok(())
+    }
+
+    // ---- the end
+
+    /// Ends the connection: the machine first, so that nothing of the broker waits for a slow socket, then the socket.
+    pub async fn finish(self, end: End<M::Error>) {
+        let Driver { mut machine, mut link, .. } = self;
+        if matches!(end, End::Stalled) {
+            let after = machine.timeouts().write_stall;
+            tracing::info!(?after, "disconnecting client that stopped reading");
+        }
+        let close = machine.end(&end, link.output());
+        if close == Close::Abort {
+            return;
+        }
+        let linger = machine.timeouts().linger;
+        let mut closing = pin!(async move {
+            while let Some(lsn) = machine.owes() {
+                link.flush().await?;
+                if machine.log().wait_committed(lsn).await.is_err() {
+                    break;
+                }
+                if machine.end_turn(link.output()).is_err() {
+                    break;
+                }
+            }
+            drop(machine);
+            link.flush().await?;
+            if close == Close::PeerFirst {
+                link.drain().await?;
+            }
+            link.io.shutdown().await?;
+            link.drain().await
+        });
+        let closed: Result<io::Result<()>, _> = timeout(linger, closing.as_mut()).await;
+        if let Ok(Err(error)) = closed {
+            tracing::trace!(%error, "last output not taken");
+        }
+    }
+}

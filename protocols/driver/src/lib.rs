@@ -1,0 +1,37 @@
+//! The connection task that all protocols share: buffers, the turn loop, timeouts, shutdown and closing.
+//!
+//! Owns: reading and writing one socket, the bounds of time for both, fairness between connections of a thread, waiting
+//! for the log, and the way a connection ends. A protocol supplies a [`Machine`]: a state machine without a socket that
+//! takes bytes and writes bytes. Dispatch is static; nothing is allocated and no lock is taken for a message.
+//!
+//! Does not own: listening, TLS and WebSocket (the server's), framing, login, and what a message means (the protocol's).
+//!
+//! Invariants:
+//! - an idle connection owns no buffer but the beginning of a message whose rest has not arrived;
+//! - a client that takes no output for [`Timeouts::write_stall`] is disconnected, whatever its protocol agreed with it;
+//! - the socket is not read while the log takes no more writes or the machine takes no more input, and the time of a
+//!   client that is not read does not count against it;
+//! - after [`TURNS_MAX`] turns other connections of the thread get theirs.
+//!
+//! The README of this crate walks through adding a protocol.
+
+mod commits;
+mod connections;
+mod driver;
+mod input;
+mod link;
+mod machine;
+mod output;
+mod pool;
+mod serving;
+mod timeouts;
+mod timer;
+
+pub use commits::CommitQueue;
+pub use connections::Connections;
+pub use driver::{Driver, TURNS_MAX};
+pub use input::{Input, Owned, Shared};
+pub use machine::{Activity, Close, End, Machine, Progress};
+pub use output::Output;
+pub use serving::Serving;
+pub use timeouts::Timeouts;

@@ -1,0 +1,171 @@
+//! The socket of a connection with its buffers and its timer.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use inver_broker::{Io, Mailbox};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
+
+use crate::connections::Connections;
+use crate::timer::Timer;
+use crate::{Activity, Output, pool};
+
+/// Slices given to one write: enough for 1 MiB in batches of 16 KiB, two slices each.
+const SLICES_MAX: usize = 160;
+
+/// Bytes read at a time of input that is dropped.
+const DROPPED_READ_BYTES: usize = 1024;
+
+/// Everything of a connection that is not its machine.
+pub(crate) struct Link<I> {
+    pub(crate) io: Box<dyn Io>,
+    pub(crate) input: I,
+    /// There while bytes wait to be written.
+    pub(crate) output: Option<Box<Output>>,
+    /// There when a deadline was set once.
+    pub(crate) timer: Option<Pin<Box<Timer>>>,
+    connections: Arc<Connections>,
+    slot: u32,
+    /// Something was written and not flushed.
+    unflushed: bool,
+    /// Kept input may hold whole messages.
+    pub(crate) is_blocked: bool,
+    /// The client is read; its silence counts.
+    pub(crate) is_read: bool,
+    /// The log holds input back.
+    pub(crate) is_held_back: bool,
+    /// Memory of the input is to be freed once the client has been silent.
+    pub(crate) holds_memory: bool,
+}
+
+impl<I: Default> Link<I> {
+    pub(crate) fn new(io: Box<dyn Io>, connections: Arc<Connections>, mailbox: &Arc<Mailbox>) -> Link<I> {
+        Link {
+            io,
+            input: I::default(),
+            output: None,
+            timer: None,
+            slot: connections.enter(mailbox),
+            connections,
+            unflushed: false,
+            is_blocked: false,
+            is_read: true,
+            is_held_back: false,
+            holds_memory: false,
+        }
+    }
+}
+
+impl<I> Link<I> {
+    /// Registers another mailbox instead of the present one.
+    pub(crate) fn move_to(&mut self, mailbox: &Arc<Mailbox>) {
+        let slot = self.connections.enter(mailbox);
+        self.connections.leave(std::mem::replace(&mut self.slot, slot));
+    }
+
+    /// The output to append to.
+    pub(crate) fn output(&mut self) -> &mut Output {
+        self.output.get_or_insert_with(pool::take_output)
+    }
+
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.pending_bytes())
+    }
+
+    /// Since when the socket has taken nothing of what waits.
+    pub(crate) fn stalled_since(&self) -> Option<Instant> {
+        self.output.as_ref()?.stalled_since
+    }
+
+    pub(crate) fn activity(&self, now: Instant) -> Activity {
+        let (heard, wrote) = self.timer.as_ref().map_or((now, now), |timer| (timer.heard, timer.wrote));
+        Activity { heard, wrote, is_read: self.is_read }
+    }
+
+    pub(crate) fn has_heard(&mut self, now: Instant) {
+        if let Some(timer) = &mut self.timer {
+            timer.as_mut().has_heard(now);
+        }
+    }
+
+    /// Writes as much as the socket takes. True if nothing waits any more.
+    pub(crate) fn poll_write(&mut self, now: Instant, cx: &mut Context<'_>) -> io::Result<bool> {
+        if let Some(output) = &mut self.output {
+            let mut any = false;
+            while output.pending_bytes() > 0 {
+                match write_once(&mut *self.io, output, cx) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(count) => {
+                        output.advance(count?);
+                        output.stalled_since = None;
+                        any = true;
+                    }
+                    Poll::Pending => {
+                        output.stalled_since.get_or_insert(now);
+                        break;
+                    }
+                }
+            }
+            if any {
+                self.unflushed = true;
+                if let Some(timer) = &mut self.timer {
+                    timer.as_mut().has_written(now);
+                }
+            }
+            if output.pending_bytes() > 0 {
+                return Ok(false);
+            }
+            self.output.take().into_iter().for_each(pool::give_output);
+        }
+        // TLS and WebSocket gather what is written; TCP does nothing here.
+        if self.unflushed
+            && let Poll::Ready(flushed) = Pin::new(&mut *self.io).poll_flush(cx)
+        {
+            flushed?;
+            self.unflushed = false;
+        }
+        Ok(true)
+    }
+
+    /// Writes everything that waits.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        if let Some(mut output) = self.output.take() {
+            while output.pending_bytes() > 0 {
+                let count = std::future::poll_fn(|cx| write_once(&mut *self.io, &output, cx)).await?;
+                if count == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                output.advance(count);
+            }
+            pool::give_output(output);
+        }
+        self.io.flush().await
+    }
+
+    /// Reads and drops what the client sends until it closes its side.
+    pub(crate) async fn drain(&mut self) -> io::Result<()> {
+        let mut dropped = [0; DROPPED_READ_BYTES];
+        while self.io.read(&mut dropped).await? > 0 {}
+        Ok(())
+    }
+}
+
+impl<I> Drop for Link<I> {
+    fn drop(&mut self) {
+        self.connections.leave(self.slot);
+        self.output.take().into_iter().for_each(pool::give_output);
+    }
+}
+
+fn write_once(mut io: &mut dyn Io, output: &Output, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    if let Some(flat) = output.only_flat() {
+        return Pin::new(&mut io).poll_write(cx, flat);
+    }
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let count = output.slices(&mut slices);
+    let count = ready!(Pin::new(&mut io).poll_write_vectored(cx, slices.get(..count).unwrap_or_default()))?;
+    Poll::Ready(Ok(count))
+}

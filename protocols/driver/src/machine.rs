@@ -1,0 +1,188 @@
+//! What a protocol supplies: a state machine without a socket.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use inver_broker::Mailbox;
+use inver_storage::{Log, LogError, Lsn};
+use tokio::time::{Duration, Instant};
+
+use crate::{Input, Output, Timeouts};
+
+/// One connection's side of a protocol.
+///
+/// A *turn* is everything that one wake-up brings: [`begin_turn`](Machine::begin_turn), then what happened
+/// ([`wake`](Machine::wake), [`input`](Machine::input), [`expired`](Machine::expired), …), then
+/// [`end_turn`](Machine::end_turn). Output is written after the turn, in one write if the socket takes it. No method
+/// waits; an error ends the connection.
+pub trait Machine: Send + Unpin {
+    /// How received bytes are kept: [`Shared`](crate::Shared) or [`Owned`](crate::Owned).
+    type Input: Input;
+
+    /// Why the protocol ends a connection.
+    type Error: Send;
+
+    /// Bytes of one read into the thread's buffer. [`Owned`](crate::Owned) input decides on its own.
+    const READ_BYTES: usize = 64 * 1024;
+
+    /// Whether any byte of a client counts as activity, or only whole messages.
+    const BYTES_ARE_ACTIVITY: bool = true;
+
+    /// The bounds of time.
+    fn timeouts(&self) -> &Timeouts;
+
+    /// The mailbox that wakes this connection.
+    fn mailbox(&self) -> &Arc<Mailbox>;
+
+    /// The log whose commits this connection waits for.
+    fn log(&self) -> &Log;
+
+    /// Starts a turn.
+    fn begin_turn(&mut self, now: Instant);
+
+    /// Takes the tokens of the mailbox, sorted, each once.
+    fn wake(&mut self, tokens: &[u64], out: &mut Output) -> Result<(), Self::Error>;
+
+    /// Whether more input may be taken while so many bytes wait to be written. The socket is not read otherwise. Must be
+    /// false after [`Progress::blocked`], unless the log does not admit input, until what was waited for has happened.
+    fn takes_input(&self, pending_bytes: usize) -> bool;
+
+    /// Whether input waits for the log to admit more writes.
+    fn needs_admission(&self) -> bool {
+        true
+    }
+
+    /// Learns that input is held back by the log, or no longer is. Called when that changes.
+    fn held_back(&mut self, is_held_back: bool, now: Instant, out: &mut Output) {
+        let _nothing_to_say = (is_held_back, now, out);
+    }
+
+    /// Takes the whole messages at the start of `input`, until one must wait.
+    fn input(
+        &mut self,
+        input: <Self::Input as Input>::View<'_>,
+        out: &mut Output,
+    ) -> Result<Progress, Self::Error>;
+
+    /// Ends a turn: hands writes to the log, and writes the answers and messages that may be sent now. True if there is
+    /// more to send as soon as the output is written.
+    fn end_turn(&mut self, out: &mut Output) -> Result<bool, Self::Error>;
+
+    /// The log position that the first answer waits for. When it is committed, a turn follows.
+    fn awaits(&self) -> Option<Lsn>;
+
+    /// Learns that the log failed while this connection waited for it.
+    fn log_failed(&mut self, error: LogError, out: &mut Output) -> Result<(), Self::Error>;
+
+    /// The earliest time at which [`expired`](Machine::expired) has something to do.
+    fn deadline(&self, activity: &Activity) -> Option<Instant>;
+
+    /// Does what is due at `now`. Afterwards [`deadline`](Machine::deadline) must be later than `now`.
+    fn expired(&mut self, activity: &Activity, now: Instant, out: &mut Output) -> Result<(), Self::Error>;
+
+    /// Polls work of the machine's own, such as checking credentials; the machine should take no input meanwhile. Ready
+    /// when it is done; a turn follows.
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let _no_work = cx;
+        Poll::Pending
+    }
+
+    /// Learns that shutdown was requested.
+    fn shutdown(&mut self, now: Instant, out: &mut Output) -> Result<(), Self::Error>;
+
+    /// Frees memory that a connection without traffic does not need. Called for [`Owned`](crate::Owned) input only.
+    fn idle(&mut self) {}
+
+    /// Ends the protocol's part and writes the last bytes.
+    fn end(&mut self, end: &End<Self::Error>, out: &mut Output) -> Close;
+
+    /// The log position of an answer that is still sent after the end, within [`Timeouts::linger`].
+    fn owes(&self) -> Option<Lsn> {
+        None
+    }
+}
+
+/// How far input was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that were taken. For [`Owned`](crate::Owned) input, whose machine removes them itself, only whether there
+    /// were any counts.
+    pub used: usize,
+    /// Whether whole messages may be left, which are offered again when the machine takes input. Otherwise what is left
+    /// is the beginning of one message.
+    pub blocked: bool,
+    /// Bytes that the message at the end of the input lacks, if that is known; 0 otherwise.
+    pub missing: usize,
+}
+
+impl Progress {
+    /// Every whole message was taken.
+    #[must_use]
+    pub fn all(used: usize) -> Progress {
+        Progress { used, blocked: false, missing: 0 }
+    }
+
+    /// A message must wait.
+    #[must_use]
+    pub fn blocked(used: usize) -> Progress {
+        Progress { used, blocked: true, missing: 0 }
+    }
+}
+
+/// Since when a connection has been quiet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    pub(crate) heard: Instant,
+    pub(crate) wrote: Instant,
+    pub(crate) is_read: bool,
+}
+
+impl Activity {
+    /// When the client has been silent for `time`; none while the client is not read.
+    #[must_use]
+    pub fn silent_for(&self, time: Duration) -> Option<Instant> {
+        self.is_read.then(|| self.heard + time)
+    }
+
+    /// When the server has written nothing for `time`.
+    #[must_use]
+    pub fn unwritten_for(&self, time: Duration) -> Instant {
+        self.wrote + time
+    }
+
+    /// Whether the client is being read.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.is_read
+    }
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub enum End<E> {
+    /// The client closed its side.
+    #[error("client closed the connection")]
+    Closed,
+    /// The socket failed.
+    #[error("socket failed: {0}")]
+    Io(#[from] io::Error),
+    /// The client took no output for [`Timeouts::write_stall`].
+    #[error("client stopped reading")]
+    Stalled,
+    /// The protocol ends it.
+    #[error("{0}")]
+    Protocol(E),
+}
+
+/// How the socket is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// At once, without writing what is left.
+    Abort,
+    /// After the output is written. What the client still sends is read and dropped until it closes its side: unread
+    /// bytes would make the system reset the connection and the last output could be lost.
+    Linger,
+    /// As `Linger`, but the client is first given the time to close.
+    PeerFirst,
+}

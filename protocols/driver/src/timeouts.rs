@@ -1,0 +1,27 @@
+//! The bounds of time that hold for connections of every protocol.
+
+use std::time::Duration;
+
+/// Bounds of time, each with one configuration key for all protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Time from the start of a connection to the end of its login; key `limits.handshake_timeout_ms`, default 10 s (as
+    /// RabbitMQ's `handshake_timeout`).
+    pub login: Duration,
+    /// Time for which a client may take nothing of the output that waits for it; key `limits.write_stall_timeout_ms`,
+    /// default 15 s (as RabbitMQ's `send_timeout`). A client that is slow but takes some bytes is kept.
+    pub write_stall: Duration,
+    /// Time that an ended connection has to take its last bytes and to close its side; key `limits.linger_timeout_ms`,
+    /// default 3 s.
+    pub linger: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            login: Duration::from_secs(10),
+            write_stall: Duration::from_secs(15),
+            linger: Duration::from_secs(3),
+        }
+    }
+}
