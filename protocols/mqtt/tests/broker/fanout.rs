@@ -1,4 +1,4 @@
-//! One publisher, many subscribers: what sessions share must not be seen by any of them.
+//! One publisher with many subscribers: an encoding that sessions share has no effect on what each receives.
 
 use inver_mqtt::codec::*;
 
@@ -10,17 +10,17 @@ fn at_most_once() -> SubscribeOptions {
     SubscribeOptions { qos: Qos::AtMostOnce, ..Default::default() }
 }
 
-/// A burst in one segment: it is one batch for all who hear it.
-async fn burst(client: &mut Client, messages: &[Publish<'_>]) {
+/// Publishes in one write, so that the messages are one batch for all subscribers.
+async fn publish_in_one_batch(client: &mut Client, messages: &[Publish<'_>]) {
     let mut wire = Vec::new();
     for message in messages {
         Packet::Publish(*message).encode(client.version, &mut wire).unwrap();
     }
-    client.raw(&wire).await;
+    client.send_bytes(&wire).await;
 }
 
 #[tokio::test]
-async fn every_subscriber_gets_what_it_asked_for() {
+async fn every_subscriber_receives_messages_by_its_own_options() {
     let server = Server::start().await;
     let mut plain = Vec::new();
     for number in 0..4 {
@@ -35,19 +35,19 @@ async fn every_subscriber_gets_what_it_asked_for() {
     let mut keeping = server.client(Version::V5, "keeping").await;
     let keeps = SubscribeOptions { retain_as_published: true, ..at_most_once() };
     keeping.subscribe(&[("f/#", keeps)], &[]).await;
-    let small = Opening {
+    let small = ConnectOptions {
         client_id: "small",
         properties: vec![Property::MaximumPacketSize(60)],
-        ..Opening::default()
+        ..ConnectOptions::default()
     };
-    let (mut small, _) = server.open(Version::V5, small).await;
+    let (mut small, _) = server.connect(Version::V5, small).await;
     small.subscribe(&[("f/#", at_most_once())], &[]).await;
-    let aliased = Opening {
+    let aliased = ConnectOptions {
         client_id: "aliased",
         properties: vec![Property::TopicAliasMaximum(1)],
-        ..Opening::default()
+        ..ConnectOptions::default()
     };
-    let (mut aliased, _) = server.open(Version::V5, aliased).await;
+    let (mut aliased, _) = server.connect(Version::V5, aliased).await;
     aliased.subscribe(&[("f/#", at_most_once())], &[]).await;
 
     let mut publisher = server.client(Version::V5, "publisher").await;
@@ -55,7 +55,7 @@ async fn every_subscriber_gets_what_it_asked_for() {
     let large = "l".repeat(100);
     for round in 0..3 {
         let (one, two) = (format!("{round}-one"), format!("{round}-two"));
-        burst(
+        publish_in_one_batch(
             &mut publisher,
             &[
                 Publish { properties: list, ..message("f/a", &one, Qos::AtMostOnce) },
@@ -65,35 +65,35 @@ async fn every_subscriber_gets_what_it_asked_for() {
         )
         .await;
         for client in &mut plain {
-            let first = client.take().await;
+            let first = client.receive().await;
             assert_eq!((first.topic, first.payload), ("f/a", one.as_bytes()));
             let user = if client.version == Version::V5 { vec![USER] } else { Vec::new() };
             assert_eq!(first.properties.iter().collect::<Vec<_>>(), user);
-            let second = client.take().await;
+            let second = client.receive().await;
             assert_eq!((second.topic, second.payload, second.retain), ("f/b", two.as_bytes(), false));
-            assert_eq!(client.take().await.payload.len(), 100);
+            assert_eq!(client.receive().await.payload.len(), 100);
         }
         for (topic, user) in [("f/a", true), ("f/b", false), ("f/a", false)] {
-            let got = identified.take().await;
+            let got = identified.receive().await;
             let mut wanted = if user { vec![USER] } else { Vec::new() };
             wanted.push(Property::SubscriptionIdentifier(7));
             assert_eq!((got.topic, got.properties.iter().collect::<Vec<_>>()), (topic, wanted));
         }
         for retain in [false, true, false] {
-            assert_eq!(keeping.take().await.retain, retain);
+            assert_eq!(keeping.receive().await.retain, retain);
         }
-        assert_eq!(small.take().await.payload, one.as_bytes());
-        assert_eq!(small.take().await.payload, two.as_bytes());
-        let first = aliased.take().await;
+        assert_eq!(small.receive().await.payload, one.as_bytes());
+        assert_eq!(small.receive().await.payload, two.as_bytes());
+        let first = aliased.receive().await;
         assert_eq!(first.topic, if round == 0 { "f/a" } else { "" });
-        assert_eq!(aliased.take().await.topic, "f/b");
-        assert_eq!(aliased.take().await.topic, "");
+        assert_eq!(aliased.receive().await.topic, "f/b");
+        assert_eq!(aliased.receive().await.topic, "");
     }
-    small.nothing().await;
+    small.expect_silence().await;
 }
 
 #[tokio::test]
-async fn messages_that_expire_count_down_for_each() {
+async fn the_remaining_expiry_is_sent_to_each_subscriber() {
     let server = Server::start().await;
     let mut clients = Vec::new();
     for number in 0..3 {
@@ -105,17 +105,14 @@ async fn messages_that_expire_count_down_for_each() {
     let list = properties(&[Property::MessageExpiryInterval(100)]);
     publisher.publish(Publish { properties: list, ..message("e", "x", Qos::AtMostOnce) }).await;
     for client in &mut clients {
-        let got = client.take().await;
+        let got = client.receive().await;
         let left = got.properties.iter().collect::<Vec<_>>();
-        assert!(
-            matches!(left[..], [Property::MessageExpiryInterval(98..=100)]),
-            "what is left of it: {left:?}"
-        );
+        assert!(matches!(left[..], [Property::MessageExpiryInterval(98..=100)]), "{left:?}");
     }
 }
 
 #[tokio::test]
-async fn bursts_larger_than_the_output_come_whole_and_in_order() {
+async fn batches_larger_than_the_output_are_delivered_in_order() {
     let config = inver_mqtt::MqttConfig { output_bytes_max: 4096, ..Default::default() };
     let server = Server::with(config).await;
     let mut clients = Vec::new();
@@ -127,10 +124,10 @@ async fn bursts_larger_than_the_output_come_whole_and_in_order() {
     let mut publisher = server.client(Version::V311, "publisher").await;
     let texts: Vec<String> = (0..2000).map(|number| format!("{number:0100}")).collect();
     let messages: Vec<_> = texts.iter().map(|text| message("big", text, Qos::AtMostOnce)).collect();
-    burst(&mut publisher, &messages).await;
+    publish_in_one_batch(&mut publisher, &messages).await;
     for client in &mut clients {
         for text in &texts {
-            assert_eq!(client.take().await.payload, text.as_bytes());
+            assert_eq!(client.receive().await.payload, text.as_bytes());
         }
     }
 }

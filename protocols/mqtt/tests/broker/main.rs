@@ -1,4 +1,4 @@
-//! The plug over a real socket and a real log, spoken to in packets.
+//! Tests of the protocol over a real socket and a real log, by a client that exchanges packets.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,11 +1,11 @@
-//! Sessions that outlive their connection, and the process.
+//! Sessions that outlive their connection and restarts of the server.
 
 use inver_mqtt::codec::*;
 
 use crate::support::*;
 
-fn kept(client_id: &str, seconds: u32) -> Opening<'_> {
-    Opening {
+fn durable(client_id: &str, seconds: u32) -> ConnectOptions<'_> {
+    ConnectOptions {
         client_id,
         clean_start: false,
         properties: vec![Property::SessionExpiryInterval(seconds)],
@@ -14,81 +14,81 @@ fn kept(client_id: &str, seconds: u32) -> Opening<'_> {
 }
 
 #[tokio::test]
-async fn messages_wait_for_a_session_that_is_away() {
+async fn messages_are_kept_for_a_disconnected_session() {
     let mut server = Server::start().await;
     for restart in [false, true] {
         for version in [Version::V311, Version::V5] {
-            let opening = Opening { clean_start: false, ..kept("away", 1000) };
-            let (mut client, connack) = server.open(version, opening.clone()).await;
+            let options = ConnectOptions { clean_start: false, ..durable("away", 1000) };
+            let (mut client, connack) = server.connect(version, options.clone()).await;
             assert!(!connack.session_present);
-            client.sub("t/#", Qos::ExactlyOnce).await;
-            client.leave().await;
+            client.subscribe_at("t/#", Qos::ExactlyOnce).await;
+            client.disconnect().await;
             let mut publisher = server.client(version, "p").await;
-            publisher.say("t/0", "lost or not", Qos::AtMostOnce).await;
-            publisher.say("t/1", "one", Qos::AtLeastOnce).await;
-            publisher.say("t/2", "two", Qos::ExactlyOnce).await;
-            publisher.leave().await;
+            publisher.publish_text("t/0", "may be dropped", Qos::AtMostOnce).await;
+            publisher.publish_text("t/1", "one", Qos::AtLeastOnce).await;
+            publisher.publish_text("t/2", "two", Qos::ExactlyOnce).await;
+            publisher.disconnect().await;
             if restart {
                 server = server.restart().await;
             }
-            let (mut client, connack) = server.open(version, opening).await;
+            let (mut client, connack) = server.connect(version, options).await;
             assert!(connack.session_present);
             let mut all = Vec::new();
             while all.len() < 2 {
-                let publish = client.take().await;
+                let publish = client.receive().await;
                 if publish.qos != Qos::AtMostOnce {
-                    all.push(seen(&publish));
+                    all.push(summary(&publish));
                 }
             }
             assert_eq!(all, [("t/1", "one", 1), ("t/2", "two", 2)]);
-            // The subscription is still there.
+            // The subscription still exists.
             let mut publisher = server.client(version, "p").await;
-            publisher.say("t/3", "three", Qos::AtLeastOnce).await;
-            assert_eq!(seen(&client.take().await), ("t/3", "three", 1));
-            // A clean start throws it away.
-            client.leave().await;
+            publisher.publish_text("t/3", "three", Qos::AtLeastOnce).await;
+            assert_eq!(summary(&client.receive().await), ("t/3", "three", 1));
+            // A clean start discards the session.
+            client.disconnect().await;
             let (client, connack) =
-                server.open(version, Opening { client_id: "away", ..Default::default() }).await;
+                server.connect(version, ConnectOptions { client_id: "away", ..Default::default() }).await;
             assert!(!connack.session_present);
-            client.leave().await;
+            client.disconnect().await;
         }
     }
 }
 
 #[tokio::test]
-async fn what_was_not_acknowledged_comes_again_with_its_identifier() {
+async fn unacknowledged_messages_are_resent_with_their_packet_identifier() {
     let mut server = Server::start().await;
     for restart in [false, true] {
         let id = if restart { "again-1" } else { "again-0" };
-        let (mut client, _) = server.open(Version::V311, kept(id, 0)).await;
-        client.sub("t", Qos::ExactlyOnce).await;
+        let (mut client, _) = server.connect(Version::V311, durable(id, 0)).await;
+        client.subscribe_at("t", Qos::ExactlyOnce).await;
         let mut publisher = server.client(Version::V311, "p").await;
         for payload in ["a", "b", "c"] {
-            publisher.say("t", payload, Qos::ExactlyOnce).await;
+            publisher.publish_text("t", payload, Qos::ExactlyOnce).await;
         }
-        let first = client.message().await;
-        let second = client.message().await;
-        let third = client.message().await;
+        let first = client.receive_unacked().await;
+        let second = client.receive_unacked().await;
+        let third = client.receive_unacked().await;
         assert!(!first.dup && !second.dup && !third.dup);
-        // The second is acknowledged as far as PUBREC, the third wholly.
+        // The second message is acknowledged by PUBREC only, the third completely.
         client.send(Packet::PubRec(Ack::new(second.packet_id, Reason::Success))).await;
         assert!(matches!(client.expect().await, Packet::PubRel(_)));
         client.send(Packet::PubRec(Ack::new(third.packet_id, Reason::Success))).await;
         assert!(matches!(client.expect().await, Packet::PubRel(_)));
         client.send(Packet::PubComp(Ack::new(third.packet_id, Reason::Success))).await;
-        client.nothing().await;
-        client.breaks().await;
-        publisher.say("t", "d", Qos::ExactlyOnce).await;
-        publisher.leave().await;
+        client.expect_silence().await;
+        client.drop_connection().await;
+        publisher.publish_text("t", "d", Qos::ExactlyOnce).await;
+        publisher.disconnect().await;
         if restart {
             server = server.restart().await;
         }
-        let (mut client, connack) = server.open(Version::V311, kept(id, 0)).await;
+        let (mut client, connack) = server.connect(Version::V311, durable(id, 0)).await;
         assert!(connack.session_present);
         assert_eq!(client.expect().await, Packet::PubRel(Ack::new(second.packet_id, Reason::Success)));
-        let again = client.message().await;
+        let again = client.receive_unacked().await;
         assert_eq!((again.packet_id, again.payload, again.dup), (first.packet_id, first.payload, true));
-        let fresh = client.message().await;
+        let fresh = client.receive_unacked().await;
         assert_eq!(fresh.payload, b"d");
         if !restart {
             assert!(!fresh.dup);
@@ -99,111 +99,111 @@ async fn what_was_not_acknowledged_comes_again_with_its_identifier() {
             client.send(Packet::PubComp(Ack::new(id, Reason::Success))).await;
         }
         client.send(Packet::PubComp(Ack::new(second.packet_id, Reason::Success))).await;
-        client.nothing().await;
-        client.breaks().await;
-        let (mut client, _) = server.open(Version::V311, kept(id, 0)).await;
-        client.nothing().await;
+        client.expect_silence().await;
+        client.drop_connection().await;
+        let (mut client, _) = server.connect(Version::V311, durable(id, 0)).await;
+        client.expect_silence().await;
     }
 }
 
 #[tokio::test]
-async fn a_message_of_the_clients_is_taken_once_across_connections() {
+async fn a_qos_2_message_resent_over_a_new_connection_is_published_once() {
     let mut server = Server::start().await;
     for restart in [false, true] {
         let id = if restart { "once-1" } else { "once-0" };
-        let (mut watcher, _) = server.open(Version::V5, kept("watcher", 1000)).await;
-        watcher.sub(id, Qos::ExactlyOnce).await;
-        let (mut client, _) = server.open(Version::V5, kept(id, 1000)).await;
+        let (mut watcher, _) = server.connect(Version::V5, durable("watcher", 1000)).await;
+        watcher.subscribe_at(id, Qos::ExactlyOnce).await;
+        let (mut client, _) = server.connect(Version::V5, durable(id, 1000)).await;
         let publish = Publish { packet_id: 300, ..message(id, "x", Qos::ExactlyOnce) };
         client.send(Packet::Publish(publish)).await;
         assert!(matches!(client.expect().await, Packet::PubRec(_)));
-        assert_eq!(watcher.take().await.payload, b"x");
-        client.breaks().await;
-        watcher.leave().await;
+        assert_eq!(watcher.receive().await.payload, b"x");
+        client.drop_connection().await;
+        watcher.disconnect().await;
         if restart {
             server = server.restart().await;
         }
-        let (mut watcher, _) = server.open(Version::V5, kept("watcher", 1000)).await;
-        let (mut client, _) = server.open(Version::V5, kept(id, 1000)).await;
+        let (mut watcher, _) = server.connect(Version::V5, durable("watcher", 1000)).await;
+        let (mut client, _) = server.connect(Version::V5, durable(id, 1000)).await;
         client.send(Packet::Publish(Publish { dup: true, ..publish })).await;
         assert!(matches!(client.expect().await, Packet::PubRec(_)));
         client.send(Packet::PubRel(Ack::new(300, Reason::Success))).await;
         assert_eq!(client.expect().await, Packet::PubComp(Ack::new(300, Reason::Success)));
-        watcher.nothing().await;
-        client.breaks().await;
-        // Released: the next one of this identifier is another message.
-        let (mut client, _) = server.open(Version::V5, kept(id, 1000)).await;
+        watcher.expect_silence().await;
+        client.drop_connection().await;
+        // The packet identifier was released: it now belongs to another message.
+        let (mut client, _) = server.connect(Version::V5, durable(id, 1000)).await;
         client.send(Packet::Publish(publish)).await;
         assert!(matches!(client.expect().await, Packet::PubRec(_)));
-        assert_eq!(watcher.take().await.payload, b"x");
-        watcher.leave().await;
+        assert_eq!(watcher.receive().await.payload, b"x");
+        watcher.disconnect().await;
     }
 }
 
 #[tokio::test]
-async fn a_session_expires() {
+async fn a_session_expires_after_its_interval() {
     let server = Server::start().await;
-    let (client, _) = server.open(Version::V5, kept("e", 1)).await;
-    client.leave().await;
-    let (client, connack) = server.open(Version::V5, kept("e", 1)).await;
+    let (client, _) = server.connect(Version::V5, durable("e", 1)).await;
+    client.disconnect().await;
+    let (client, connack) = server.connect(Version::V5, durable("e", 1)).await;
     assert!(connack.session_present);
-    client.leave().await;
-    server.has_sessions(0).await;
-    let (mut client, connack) = server.open(Version::V5, kept("e", 1)).await;
+    client.disconnect().await;
+    server.wait_for_sessions(0).await;
+    let (mut client, connack) = server.connect(Version::V5, durable("e", 1)).await;
     assert!(!connack.session_present);
-    // DISCONNECT may change it.
+    // DISCONNECT may change the interval.
     let longer = properties(&[Property::SessionExpiryInterval(100)]);
     client.send(Packet::Disconnect(Disconnect { reason: Reason::Success, properties: longer })).await;
     assert_eq!(client.next().await, None);
-    // One that left later and ends in a second is gone.
-    let (later, _) = server.open(Version::V5, kept("later", 1)).await;
-    later.leave().await;
-    server.has_sessions(1).await;
-    let (mut client, connack) = server.open(Version::V5, kept("e", 100)).await;
+    // Another session with an interval of one second is gone.
+    let (later, _) = server.connect(Version::V5, durable("later", 1)).await;
+    later.disconnect().await;
+    server.wait_for_sessions(1).await;
+    let (mut client, connack) = server.connect(Version::V5, durable("e", 100)).await;
     assert!(connack.session_present);
     let none = properties(&[Property::SessionExpiryInterval(0)]);
     client.send(Packet::Disconnect(Disconnect { reason: Reason::Success, properties: none })).await;
     assert_eq!(client.next().await, None);
-    let (mut client, connack) = server.open(Version::V5, kept("e", 0)).await;
+    let (mut client, connack) = server.connect(Version::V5, durable("e", 0)).await;
     assert!(!connack.session_present);
-    // From nothing it cannot be raised.
+    // An interval of 0 cannot be raised.
     client.send(Packet::Disconnect(Disconnect { reason: Reason::Success, properties: longer })).await;
-    client.closed(Reason::ProtocolError).await;
+    client.expect_close(Reason::ProtocolError).await;
 }
 
 #[tokio::test]
 async fn a_session_without_expiry_ends_with_its_connection() {
     let server = Server::start().await;
-    let opening = Opening { client_id: "short", clean_start: false, ..Default::default() };
-    let (mut client, _) = server.open(Version::V5, opening.clone()).await;
-    client.sub("t", Qos::AtLeastOnce).await;
-    client.breaks().await;
+    let options = ConnectOptions { client_id: "short", clean_start: false, ..Default::default() };
+    let (mut client, _) = server.connect(Version::V5, options.clone()).await;
+    client.subscribe_at("t", Qos::AtLeastOnce).await;
+    client.drop_connection().await;
     let mut publisher = server.client(Version::V5, "p").await;
-    assert_eq!(publisher.say("t", "x", Qos::AtLeastOnce).await, Reason::NoMatchingSubscribers);
-    let (_, connack) = server.open(Version::V5, opening).await;
+    assert_eq!(publisher.publish_text("t", "x", Qos::AtLeastOnce).await, Reason::NoMatchingSubscribers);
+    let (_, connack) = server.connect(Version::V5, options).await;
     assert!(!connack.session_present);
 }
 
 #[tokio::test]
-async fn a_taken_over_session_goes_on() {
+async fn a_taken_over_session_continues() {
     let server = Server::start().await;
-    let (mut first, _) = server.open(Version::V5, kept("go-on", 100)).await;
-    first.sub("t", Qos::AtLeastOnce).await;
+    let (mut first, _) = server.connect(Version::V5, durable("go-on", 100)).await;
+    first.subscribe_at("t", Qos::AtLeastOnce).await;
     let mut publisher = server.client(Version::V5, "p").await;
-    publisher.say("t", "1", Qos::AtLeastOnce).await;
-    let one = first.message().await;
-    let (mut second, connack) = server.open(Version::V5, kept("go-on", 100)).await;
+    publisher.publish_text("t", "1", Qos::AtLeastOnce).await;
+    let one = first.receive_unacked().await;
+    let (mut second, connack) = server.connect(Version::V5, durable("go-on", 100)).await;
     assert!(connack.session_present);
-    first.closed(Reason::SessionTakenOver).await;
-    let again = second.message().await;
+    first.expect_close(Reason::SessionTakenOver).await;
+    let again = second.receive_unacked().await;
     assert_eq!((again.packet_id, again.payload, again.dup), (one.packet_id, one.payload, true));
 }
 
 #[tokio::test]
-async fn more_messages_than_packet_identifiers() {
+async fn more_messages_are_delivered_than_there_are_packet_identifiers() {
     let server = Server::start().await;
-    let (mut client, _) = server.open(Version::V311, kept("many", 0)).await;
-    client.sub("t", Qos::AtLeastOnce).await;
+    let (mut client, _) = server.connect(Version::V311, durable("many", 0)).await;
+    client.subscribe_at("t", Qos::AtLeastOnce).await;
     let mut publisher = server.client(Version::V311, "p").await;
     let mut sent = 0u32;
     let mut stuck = None;
@@ -215,17 +215,17 @@ async fn more_messages_than_packet_identifiers() {
             Packet::Publish(publish).encode(Version::V311, &mut wire).unwrap();
             sent += 1;
         }
-        publisher.raw(&wire).await;
+        publisher.send_bytes(&wire).await;
         for _ in 0..500 {
             assert!(matches!(publisher.expect().await, Packet::PubAck(_)));
         }
         let mut acks = Vec::new();
         for expected in sent - 500..sent {
-            // The first one is never acknowledged: its identifier stays in use, and those after its turn wait.
+            // The first message stays unacknowledged: the message that needs its packet identifier waits.
             if expected >= 65_535 {
                 break;
             }
-            let publish = client.message().await;
+            let publish = client.receive_unacked().await;
             assert_eq!(publish.payload, expected.to_be_bytes());
             if expected == 0 {
                 stuck = Some(publish.packet_id);
@@ -236,45 +236,45 @@ async fn more_messages_than_packet_identifiers() {
                 .encode(Version::V311, &mut acks)
                 .unwrap();
         }
-        client.raw(&acks).await;
+        client.send_bytes(&acks).await;
     }
-    client.nothing_before(Qos::AtMostOnce).await;
+    client.expect_silence_at(Qos::AtMostOnce).await;
     client.send(Packet::PubAck(Ack::new(stuck.unwrap(), Reason::Success))).await;
     for expected in 65_535..sent {
-        assert_eq!(client.take().await.payload, expected.to_be_bytes());
+        assert_eq!(client.receive().await.payload, expected.to_be_bytes());
     }
 }
 
-/// After an orderly restart DUP is set on what was sent before, and on nothing else [MQTT-3.3.1-1]; so it is when only
-/// the connection ended.
+/// After an orderly restart, and after the end of a connection, DUP is set on the messages sent before and on no others
+/// [MQTT-3.3.1-1].
 #[tokio::test]
-async fn dup_is_set_on_what_was_sent_before() {
+async fn dup_is_set_on_messages_sent_before() {
     for restart in [false, true] {
         let mut server = Server::start().await;
-        let window = |clean_start| Opening {
+        let window = |clean_start| ConnectOptions {
             clean_start,
             properties: vec![Property::SessionExpiryInterval(1000), Property::ReceiveMaximum(2)],
-            ..kept("slow", 1000)
+            ..durable("slow", 1000)
         };
-        let (mut client, _) = server.open(Version::V5, window(true)).await;
-        client.sub("d", Qos::AtLeastOnce).await;
+        let (mut client, _) = server.connect(Version::V5, window(true)).await;
+        client.subscribe_at("d", Qos::AtLeastOnce).await;
         let mut publisher = server.client(Version::V311, "publisher").await;
         for text in ["1", "2", "3", "4"] {
-            publisher.say("d", text, Qos::AtLeastOnce).await;
+            publisher.publish_text("d", text, Qos::AtLeastOnce).await;
         }
-        assert!(!client.message().await.dup);
-        assert!(!client.message().await.dup);
-        client.breaks().await;
+        assert!(!client.receive_unacked().await.dup);
+        assert!(!client.receive_unacked().await.dup);
+        client.drop_connection().await;
         drop(publisher);
         if restart {
             server = server.restart().await;
         }
-        let (mut client, connack) = server.open(Version::V5, window(false)).await;
+        let (mut client, connack) = server.connect(Version::V5, window(false)).await;
         assert!(connack.session_present);
         let mut got = Vec::new();
         for _ in 0..4 {
-            let message = client.take().await;
-            got.push((seen(&message).1, message.dup));
+            let message = client.receive().await;
+            got.push((summary(&message).1, message.dup));
         }
         assert_eq!(got, [("1", true), ("2", true), ("3", false), ("4", false)], "restart: {restart}");
     }

@@ -1,11 +1,11 @@
-//! A broker with this plug on a free port, and a client that sends and expects packets.
+//! A broker with the protocol on a free port, a client that sends and expects packets, and time under a test's control.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use inver_broker::{
-    Broker, BrokerConfig, CaptureRule, Connection, Filter, ProtocolPlugin, Shutdown, ShutdownTrigger,
+    Broker, BrokerConfig, CaptureRule, Connection, Filter, Io, ProtocolPlugin, Shutdown, ShutdownTrigger,
 };
 use inver_mqtt::codec::{
     Ack, ConnAck, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, Qos, Reason,
@@ -18,14 +18,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// How long a packet may take to come.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for a packet or a condition.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Server {
     dir: Option<TempDir>,
     pub(crate) broker: Broker,
     pub(crate) address: SocketAddr,
     config: MqttConfig,
+    protocol: Arc<Mqtt>,
+    shutdown: Shutdown,
     trigger: ShutdownTrigger,
     accepting: JoinHandle<()>,
 }
@@ -40,7 +42,7 @@ impl Server {
     }
 
     async fn on(dir: TempDir, config: MqttConfig) -> Server {
-        // Small segments open quickly, unoptimized too.
+        // Small segments keep opening fast in unoptimized builds.
         let options =
             LogOptions { commit: CommitPolicy::Os, segment_bytes_max: 16 << 20, ..LogOptions::default() };
         let log = Log::open(dir.path(), options).unwrap();
@@ -62,12 +64,12 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (trigger, shutdown) = Shutdown::channel();
         tokio::spawn(broker.clone().housekeep(shutdown.clone()));
-        let plug = Arc::new(Mqtt::new(config.clone()));
-        let accepting = tokio::spawn(accept(listener, plug, broker.clone(), shutdown));
-        Server { dir: Some(dir), broker, address, config, trigger, accepting }
+        let protocol = Arc::new(Mqtt::new(config.clone()));
+        let accepting = tokio::spawn(accept(listener, protocol.clone(), broker.clone(), shutdown.clone()));
+        Server { dir: Some(dir), broker, address, config, protocol, shutdown, trigger, accepting }
     }
 
-    /// Ends the process' part of it, as SIGTERM would, and starts again on the same folder.
+    /// Shuts down as on SIGTERM and starts again on the same folder.
     pub(crate) async fn restart(mut self) -> Server {
         self.trigger.request();
         let _ended = (&mut self.accepting).await;
@@ -77,39 +79,54 @@ impl Server {
         Server::on(dir, config).await
     }
 
-    /// A client that is not connected.
+    /// A client that has not sent CONNECT.
     pub(crate) async fn dial(&self, version: Version) -> Client {
         let socket = TcpStream::connect(self.address).await.unwrap();
         socket.set_nodelay(true).unwrap();
-        Client { socket, version, input: Vec::new(), next_id: 0 }
+        Client::over(Box::new(socket), version)
     }
 
-    /// Waits until so many sessions are there.
-    pub(crate) async fn has_sessions(&self, count: usize) {
+    /// A client that has not sent CONNECT, over a stream that holds at most `bytes` in each direction.
+    pub(crate) fn dial_in_memory(&self, version: Version, bytes: usize) -> Client {
+        let (client, server) = tokio::io::duplex(bytes);
+        let (protocol, broker, shutdown) =
+            (self.protocol.clone(), self.broker.clone(), self.shutdown.clone());
+        let (peer, local) = (self.address, self.address);
+        let connection = Connection { io: Box::new(server), peer, local, encrypted: false, shutdown };
+        tokio::spawn(async move { protocol.serve(connection, broker).await });
+        Client::over(Box::new(client), version)
+    }
+
+    /// Waits until there are `count` sessions.
+    pub(crate) async fn wait_for_sessions(&self, count: usize) {
         let wait = async {
             while self.broker.default_namespace().session_count() != count {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.expect("as many sessions");
+        tokio::time::timeout(DEADLINE, wait).await.expect("the number of sessions in time");
     }
 
-    /// A client with a clean session.
+    /// Connects a client with a clean session.
     pub(crate) async fn client(&self, version: Version, client_id: &str) -> Client {
-        self.open(version, Opening { client_id, ..Opening::default() }).await.0
+        self.connect(version, ConnectOptions { client_id, ..ConnectOptions::default() }).await.0
     }
 
-    /// A client, and what CONNACK said.
-    pub(crate) async fn open(&self, version: Version, opening: Opening<'_>) -> (Client, ConnAck<'static>) {
+    /// Connects a client; returns it with its CONNACK.
+    pub(crate) async fn connect(
+        &self,
+        version: Version,
+        options: ConnectOptions<'_>,
+    ) -> (Client, ConnAck<'static>) {
         let mut client = self.dial(version).await;
-        client.connect(&opening).await;
+        client.send_connect(&options).await;
         let connack = client.connack().await;
         assert_eq!(connack.reason, Reason::Success);
         (client, connack)
     }
 }
 
-async fn accept(listener: TcpListener, plug: Arc<Mqtt>, broker: Broker, mut shutdown: Shutdown) {
+async fn accept(listener: TcpListener, protocol: Arc<Mqtt>, broker: Broker, mut shutdown: Shutdown) {
     let mut tasks = tokio::task::JoinSet::new();
     loop {
         let (io, peer) = tokio::select! {
@@ -120,15 +137,15 @@ async fn accept(listener: TcpListener, plug: Arc<Mqtt>, broker: Broker, mut shut
         let local = io.local_addr().unwrap();
         let connection =
             Connection { io: Box::new(io), peer, local, encrypted: false, shutdown: shutdown.clone() };
-        let (plug, broker) = (plug.clone(), broker.clone());
-        tasks.spawn(async move { plug.serve(connection, broker).await });
+        let (protocol, broker) = (protocol.clone(), broker.clone());
+        tasks.spawn(async move { protocol.serve(connection, broker).await });
     }
     while tasks.join_next().await.is_some() {}
 }
 
-/// A CONNECT in short.
+/// Fields of a CONNECT.
 #[derive(Clone)]
-pub(crate) struct Opening<'a> {
+pub(crate) struct ConnectOptions<'a> {
     pub(crate) client_id: &'a str,
     pub(crate) clean_start: bool,
     pub(crate) keep_alive_s: u16,
@@ -137,9 +154,9 @@ pub(crate) struct Opening<'a> {
     pub(crate) user: Option<(&'a str, &'a [u8])>,
 }
 
-impl Default for Opening<'_> {
+impl Default for ConnectOptions<'_> {
     fn default() -> Self {
-        Opening {
+        ConnectOptions {
             client_id: "c",
             clean_start: true,
             keep_alive_s: 0,
@@ -150,7 +167,7 @@ impl Default for Opening<'_> {
     }
 }
 
-/// Properties as bytes that live for ever.
+/// A property list, leaked.
 pub(crate) fn properties(list: &[Property<'_>]) -> Properties<'static> {
     let mut buf = PropertiesBuf::new();
     list.iter().for_each(|&property| buf.push(property).unwrap());
@@ -158,33 +175,37 @@ pub(crate) fn properties(list: &[Property<'_>]) -> Properties<'static> {
 }
 
 pub(crate) struct Client {
-    pub(crate) socket: TcpStream,
+    io: Box<dyn Io>,
     pub(crate) version: Version,
     input: Vec<u8>,
     next_id: u16,
 }
 
 impl Client {
-    pub(crate) async fn raw(&mut self, bytes: &[u8]) {
-        self.socket.write_all(bytes).await.unwrap();
+    fn over(io: Box<dyn Io>, version: Version) -> Client {
+        Client { io, version, input: Vec::new(), next_id: 0 }
+    }
+
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.io.write_all(bytes).await.unwrap();
     }
 
     pub(crate) async fn send(&mut self, packet: Packet<'_>) {
         let mut wire = Vec::new();
         packet.encode(self.version, &mut wire).unwrap();
-        self.raw(&wire).await;
+        self.send_bytes(&wire).await;
     }
 
-    pub(crate) async fn connect(&mut self, opening: &Opening<'_>) {
+    pub(crate) async fn send_connect(&mut self, options: &ConnectOptions<'_>) {
         let connect = Connect {
             version: self.version,
-            clean_start: opening.clean_start,
-            keep_alive_s: opening.keep_alive_s,
-            client_id: opening.client_id,
-            will: opening.will.clone(),
-            username: opening.user.map(|(user, _)| user),
-            password: opening.user.map(|(_, password)| password),
-            properties: properties(&opening.properties),
+            clean_start: options.clean_start,
+            keep_alive_s: options.keep_alive_s,
+            client_id: options.client_id,
+            will: options.will.clone(),
+            username: options.user.map(|(user, _)| user),
+            password: options.user.map(|(_, password)| password),
+            properties: properties(&options.properties),
         };
         self.send(Packet::Connect(Box::new(connect))).await;
     }
@@ -198,7 +219,7 @@ impl Client {
             }
             let mut chunk = [0; 4096];
             let read =
-                tokio::time::timeout(PATIENCE, self.socket.read(&mut chunk)).await.expect("a packet in time");
+                tokio::time::timeout(DEADLINE, self.io.read(&mut chunk)).await.expect("a packet in time");
             match read {
                 Ok(0) | Err(_) => {
                     assert!(self.input.is_empty(), "the stream ends within a packet");
@@ -210,7 +231,7 @@ impl Client {
     }
 
     pub(crate) async fn expect(&mut self) -> Packet<'static> {
-        self.next().await.expect("a packet, not the end")
+        self.next().await.expect("a packet, not the end of the stream")
     }
 
     pub(crate) async fn connack(&mut self) -> ConnAck<'static> {
@@ -220,16 +241,16 @@ impl Client {
         }
     }
 
-    pub(crate) async fn message(&mut self) -> Publish<'static> {
+    pub(crate) async fn receive_unacked(&mut self) -> Publish<'static> {
         match self.expect().await {
             Packet::Publish(publish) => publish,
             other => panic!("{other:?} instead of PUBLISH"),
         }
     }
 
-    /// A message, acknowledged to its end.
-    pub(crate) async fn take(&mut self) -> Publish<'static> {
-        let publish = self.message().await;
+    /// Receives a message and acknowledges it completely.
+    pub(crate) async fn receive(&mut self) -> Publish<'static> {
+        let publish = self.receive_unacked().await;
         match publish.qos {
             Qos::AtMostOnce => {}
             Qos::AtLeastOnce => self.send(Packet::PubAck(Ack::new(publish.packet_id, Reason::Success))).await,
@@ -243,17 +264,16 @@ impl Client {
         publish
     }
 
-    /// Nothing comes but what is sent after this: of each quality a message of its own, on the way that others took
-    /// before it.
-    pub(crate) async fn nothing(&mut self) {
-        self.nothing_before(Qos::AtLeastOnce).await;
-        self.nothing_before(Qos::AtMostOnce).await;
+    /// Checks that nothing is on its way: a marker published now, at QoS 1 and at QoS 0, is the next message.
+    pub(crate) async fn expect_silence(&mut self) {
+        self.expect_silence_at(Qos::AtLeastOnce).await;
+        self.expect_silence_at(Qos::AtMostOnce).await;
     }
 
-    /// As [`Client::nothing`], where there is no room for a message of another quality than this.
-    pub(crate) async fn nothing_before(&mut self, qos: Qos) {
+    /// As [`Client::expect_silence`], with a marker at one QoS: for a full inflight window.
+    pub(crate) async fn expect_silence_at(&mut self, qos: Qos) {
         const MARKER: &str = "$marker";
-        self.sub(MARKER, qos).await;
+        self.subscribe_at(MARKER, qos).await;
         let packet_id = if qos == Qos::AtMostOnce { 0 } else { self.id() };
         self.send(Packet::Publish(Publish { packet_id, ..message(MARKER, "", qos) })).await;
         let mut is_acknowledged = qos == Qos::AtMostOnce;
@@ -267,14 +287,14 @@ impl Client {
                         self.send(Packet::PubAck(Ack::new(publish.packet_id, Reason::Success))).await;
                     }
                 }
-                other => panic!("{other:?} although nothing was to come"),
+                other => panic!("unexpected {other:?}"),
             }
         }
         assert_eq!(self.unsubscribe(MARKER).await.len(), usize::from(self.version == Version::V5));
     }
 
-    /// The server closes, having said why if the version has words for it.
-    pub(crate) async fn closed(&mut self, reason: Reason) {
+    /// The server closes the connection, after a DISCONNECT with this reason code to an MQTT 5 client.
+    pub(crate) async fn expect_close(&mut self, reason: Reason) {
         if self.version == Version::V5 {
             match self.expect().await {
                 Packet::Disconnect(disconnect) => assert_eq!(disconnect.reason, reason),
@@ -306,8 +326,8 @@ impl Client {
         }
     }
 
-    /// Subscribes, granted.
-    pub(crate) async fn sub(&mut self, filter: &str, qos: Qos) {
+    /// Subscribes; the QoS must be granted.
+    pub(crate) async fn subscribe_at(&mut self, filter: &str, qos: Qos) {
         let suback = self.subscribe(&[(filter, SubscribeOptions { qos, ..Default::default() })], &[]).await;
         assert_eq!(suback.reasons.iter().map(|reason| reason.byte()).collect::<Vec<_>>(), [qos as u8]);
     }
@@ -322,7 +342,7 @@ impl Client {
         }
     }
 
-    /// Publishes and waits for the end of the handshake; the reason of PUBACK or PUBREC.
+    /// Publishes and completes the exchange; returns the reason code of PUBACK or PUBREC.
     pub(crate) async fn publish(&mut self, publish: Publish<'_>) -> Reason {
         let packet_id = if publish.qos == Qos::AtMostOnce { 0 } else { self.id() };
         self.send(Packet::Publish(Publish { packet_id, ..publish })).await;
@@ -347,24 +367,24 @@ impl Client {
     }
 
     /// Publishes without properties.
-    pub(crate) async fn say(&mut self, topic: &str, payload: &str, qos: Qos) -> Reason {
+    pub(crate) async fn publish_text(&mut self, topic: &str, payload: &str, qos: Qos) -> Reason {
         self.publish(message(topic, payload, qos)).await
     }
 
-    pub(crate) async fn retain(&mut self, topic: &str, payload: &str, qos: Qos) -> Reason {
+    pub(crate) async fn publish_retained(&mut self, topic: &str, payload: &str, qos: Qos) -> Reason {
         self.publish(Publish { retain: true, ..message(topic, payload, qos) }).await
     }
 
-    /// DISCONNECT, and the end.
-    pub(crate) async fn leave(mut self) {
+    /// Sends DISCONNECT and waits for the end of the stream.
+    pub(crate) async fn disconnect(mut self) {
         self.send(Packet::Disconnect(Disconnect { reason: Reason::Success, properties: Properties::EMPTY }))
             .await;
         assert_eq!(self.next().await, None);
     }
 
-    /// The connection breaks, and the server has seen it when this returns.
-    pub(crate) async fn breaks(mut self) {
-        self.socket.shutdown().await.unwrap();
+    /// Closes the stream without DISCONNECT, and waits until the server has noticed.
+    pub(crate) async fn drop_connection(mut self) {
+        self.io.shutdown().await.unwrap();
         while self.next().await.is_some() {}
     }
 }
@@ -382,7 +402,28 @@ pub(crate) fn message<'a>(topic: &'a str, payload: &'a str, qos: Qos) -> Publish
     }
 }
 
-/// Topic, payload, QoS.
-pub(crate) fn seen(publish: &Publish<'static>) -> (&'static str, &'static str, u8) {
+/// Topic, payload and QoS.
+pub(crate) fn summary(publish: &Publish<'static>) -> (&'static str, &'static str, u8) {
     (publish.topic, std::str::from_utf8(publish.payload).unwrap(), publish.qos as u8)
+}
+
+/// Paused time of the runtime, which [`advance`](Self::advance) alone moves on. Wall time and the log are not affected.
+pub(crate) struct PausedTime {
+    /// Ends the blocking task when it is dropped.
+    _stop: std::sync::mpsc::Sender<()>,
+}
+
+impl PausedTime {
+    pub(crate) fn start() -> PausedTime {
+        tokio::time::pause();
+        let (stop, stopped) = std::sync::mpsc::channel();
+        // The runtime would advance paused time whenever it is idle, unless a blocking task runs. This one ends after
+        // `DEADLINE` of real time, so that the time limits of a test that hangs expire.
+        tokio::task::spawn_blocking(move || stopped.recv_timeout(DEADLINE));
+        PausedTime { _stop: stop }
+    }
+
+    pub(crate) async fn advance(&self, by: Duration) {
+        tokio::time::advance(by).await;
+    }
 }

@@ -1,4 +1,4 @@
-//! What the broker says of itself.
+//! `$SYS` topics.
 
 use std::collections::HashMap;
 
@@ -7,20 +7,20 @@ use inver_mqtt::codec::*;
 use crate::support::*;
 
 #[tokio::test]
-async fn values_come_on_subscribing_and_again() {
+async fn values_are_sent_on_subscribing_and_at_every_interval() {
     let server = Server::with(inver_mqtt::MqttConfig { sys_interval_s: 1, ..Default::default() }).await;
     let mut other = server.client(Version::V311, "other").await;
-    other.say("a", "1", Qos::AtLeastOnce).await;
-    other.retain("a", "kept", Qos::AtLeastOnce).await;
+    other.publish_text("a", "1", Qos::AtLeastOnce).await;
+    other.publish_retained("a", "kept", Qos::AtLeastOnce).await;
     let mut client = server.client(Version::V5, "c").await;
     let all = SubscribeOptions { qos: Qos::ExactlyOnce, ..Default::default() };
     client.subscribe(&[("$SYS/#", all)], &[Property::SubscriptionIdentifier(3)]).await;
     let mut values = HashMap::new();
     for _ in 0..8 {
-        let message = client.take().await;
+        let message = client.receive().await;
         assert!(message.retain && message.qos == Qos::AtMostOnce);
         assert_eq!(message.properties.iter().collect::<Vec<_>>(), [Property::SubscriptionIdentifier(3)]);
-        let (topic, value, _) = seen(&message);
+        let (topic, value, _) = summary(&message);
         values.insert(topic, value);
     }
     assert!(values["$SYS/broker/version"].starts_with("inver version "));
@@ -28,49 +28,49 @@ async fn values_come_on_subscribing_and_again() {
     assert_eq!(values["$SYS/broker/clients/connected"], "2");
     assert_eq!(values["$SYS/broker/publish/messages/received"], "2");
     assert_eq!(values["$SYS/broker/retained messages/count"], "1");
-    other.leave().await;
-    // The next ones are no retained messages; the client that left is not counted any more.
+    other.disconnect().await;
+    // Later values are not retained messages; the disconnected client is no longer counted.
     loop {
-        let message = client.take().await;
+        let message = client.receive().await;
         assert!(!message.retain);
-        if seen(&message).0 == "$SYS/broker/clients/connected" && seen(&message).1 == "1" {
+        if summary(&message).0 == "$SYS/broker/clients/connected" && summary(&message).1 == "1" {
             break;
         }
     }
 }
 
 #[tokio::test]
-async fn a_filter_gets_what_it_matches_and_other_wildcards_nothing() {
+async fn filters_match_sys_topics_only_by_name() {
     let server = Server::with(inver_mqtt::MqttConfig { sys_interval_s: 0, ..Default::default() }).await;
     let mut client = server.client(Version::V311, "c").await;
-    client.sub("#", Qos::AtMostOnce).await;
-    client.sub("+/broker/uptime", Qos::AtMostOnce).await;
-    client.sub("$SYS/broker/clients/+", Qos::AtMostOnce).await;
-    let mut topics = vec![seen(&client.take().await).0, seen(&client.take().await).0];
+    client.subscribe_at("#", Qos::AtMostOnce).await;
+    client.subscribe_at("+/broker/uptime", Qos::AtMostOnce).await;
+    client.subscribe_at("$SYS/broker/clients/+", Qos::AtMostOnce).await;
+    let mut topics = vec![summary(&client.receive().await).0, summary(&client.receive().await).0];
     topics.sort_unstable();
     assert_eq!(topics, ["$SYS/broker/clients/connected", "$SYS/broker/clients/maximum"]);
-    client.nothing().await;
+    client.expect_silence().await;
 }
 
 #[tokio::test]
-async fn a_session_that_comes_back_hears_them_again() {
+async fn a_resumed_session_receives_values_again() {
     let server = Server::with(inver_mqtt::MqttConfig { sys_interval_s: 1, ..Default::default() }).await;
-    let opening = Opening {
+    let options = ConnectOptions {
         clean_start: false,
         properties: vec![Property::SessionExpiryInterval(100)],
         ..Default::default()
     };
-    let (mut client, _) = server.open(Version::V5, opening.clone()).await;
-    client.sub("$SYS/broker/uptime", Qos::AtMostOnce).await;
-    client.take().await;
-    client.breaks().await;
-    let (mut client, connack) = server.open(Version::V5, opening).await;
+    let (mut client, _) = server.connect(Version::V5, options.clone()).await;
+    client.subscribe_at("$SYS/broker/uptime", Qos::AtMostOnce).await;
+    client.receive().await;
+    client.drop_connection().await;
+    let (mut client, connack) = server.connect(Version::V5, options).await;
     assert!(connack.session_present);
-    assert_eq!(client.take().await.topic, "$SYS/broker/uptime");
+    assert_eq!(client.receive().await.topic, "$SYS/broker/uptime");
 }
 
 #[tokio::test]
-async fn clients_cannot_publish_there_by_a_will_either() {
+async fn a_will_to_a_sys_topic_is_refused() {
     let server = Server::start().await;
     let will = Will {
         qos: Qos::AtLeastOnce,
@@ -81,7 +81,7 @@ async fn clients_cannot_publish_there_by_a_will_either() {
     };
     for version in [Version::V311, Version::V5] {
         let mut client = server.dial(version).await;
-        client.connect(&Opening { will: Some(will.clone()), ..Default::default() }).await;
+        client.send_connect(&ConnectOptions { will: Some(will.clone()), ..Default::default() }).await;
         assert_eq!(client.connack().await.reason, Reason::NotAuthorized);
     }
 }

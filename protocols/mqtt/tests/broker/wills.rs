@@ -1,4 +1,4 @@
-//! Wills: when they are published, and when not.
+//! Wills: when they are published and when not.
 
 use std::time::Instant;
 
@@ -6,19 +6,19 @@ use inver_mqtt::codec::*;
 
 use crate::support::*;
 
-fn with_will<'a>(expiry_s: u32, delay_s: u32) -> Opening<'a> {
+fn with_will<'a>(expiry_s: u32, delay_s: u32) -> ConnectOptions<'a> {
     let list = [
         Property::WillDelayInterval(delay_s),
         Property::UserProperty("a", "2"),
         Property::UserProperty("a", "3"),
     ];
-    Opening {
-        client_id: "mortal",
+    ConnectOptions {
+        client_id: "c",
         clean_start: false,
         will: Some(Will {
             qos: Qos::AtLeastOnce,
             retain: true,
-            topic: "wills/mortal",
+            topic: "wills/c",
             payload: b"gone",
             properties: properties(&list),
         }),
@@ -27,7 +27,7 @@ fn with_will<'a>(expiry_s: u32, delay_s: u32) -> Opening<'a> {
     }
 }
 
-async fn watching(server: &Server) -> Client {
+async fn subscribed_to_wills(server: &Server) -> Client {
     let mut watcher = server.client(Version::V5, "watcher").await;
     let quiet = SubscribeOptions {
         qos: Qos::ExactlyOnce,
@@ -39,14 +39,14 @@ async fn watching(server: &Server) -> Client {
 }
 
 #[tokio::test]
-async fn a_broken_connection_publishes_it_with_its_properties() {
+async fn a_dropped_connection_publishes_the_will_with_its_properties() {
     let server = Server::start().await;
-    let mut watcher = watching(&server).await;
+    let mut watcher = subscribed_to_wills(&server).await;
     for version in [Version::V5, Version::V311] {
-        let (client, _) = server.open(version, with_will(0, 0)).await;
-        client.breaks().await;
-        let will = watcher.take().await;
-        assert_eq!(seen(&will), ("wills/mortal", "gone", 1));
+        let (client, _) = server.connect(version, with_will(0, 0)).await;
+        client.drop_connection().await;
+        let will = watcher.receive().await;
+        assert_eq!(summary(&will), ("wills/c", "gone", 1));
         let user = [Property::UserProperty("a", "2"), Property::UserProperty("a", "3")];
         assert_eq!(
             will.properties.iter().collect::<Vec<_>>(),
@@ -54,91 +54,92 @@ async fn a_broken_connection_publishes_it_with_its_properties() {
         );
     }
     let mut late = server.client(Version::V311, "late").await;
-    late.sub("wills/mortal", Qos::AtMostOnce).await;
-    let retained = late.take().await;
+    late.subscribe_at("wills/c", Qos::AtMostOnce).await;
+    let retained = late.receive().await;
     assert!(retained.retain && retained.payload == b"gone");
 }
 
 #[tokio::test]
-async fn a_farewell_takes_it_back_unless_it_says_otherwise() {
+async fn disconnect_discards_the_will_unless_its_reason_says_otherwise() {
     let server = Server::start().await;
-    let mut watcher = watching(&server).await;
-    let (client, _) = server.open(Version::V5, with_will(0, 0)).await;
-    client.leave().await;
-    watcher.nothing().await;
-    let (mut client, _) = server.open(Version::V5, with_will(0, 0)).await;
+    let mut watcher = subscribed_to_wills(&server).await;
+    let (client, _) = server.connect(Version::V5, with_will(0, 0)).await;
+    client.disconnect().await;
+    watcher.expect_silence().await;
+    let (mut client, _) = server.connect(Version::V5, with_will(0, 0)).await;
     let with = Disconnect { reason: Reason::DisconnectWithWill, properties: Properties::EMPTY };
     client.send(Packet::Disconnect(with)).await;
-    assert_eq!(watcher.take().await.payload, b"gone");
-    // A protocol error is no farewell.
-    let (mut client, _) = server.open(Version::V5, with_will(0, 0)).await;
-    client.raw(b"\x00\x00").await;
-    client.closed(Reason::MalformedPacket).await;
-    assert_eq!(watcher.take().await.payload, b"gone");
+    assert_eq!(watcher.receive().await.payload, b"gone");
+    // A protocol error is not a DISCONNECT.
+    let (mut client, _) = server.connect(Version::V5, with_will(0, 0)).await;
+    client.send_bytes(b"\x00\x00").await;
+    client.expect_close(Reason::MalformedPacket).await;
+    assert_eq!(watcher.receive().await.payload, b"gone");
 }
 
 #[tokio::test]
-async fn it_waits_for_its_delay_or_the_sessions_end() {
+async fn a_will_is_published_at_its_delay_or_the_sessions_end() {
     let server = Server::start().await;
-    let mut watcher = watching(&server).await;
+    let mut watcher = subscribed_to_wills(&server).await;
     for (expiry_s, delay_s, due_ms) in [(10, 2, 2000), (1, 5, 1000), (0, 5, 0)] {
-        let (client, _) = server.open(Version::V5, with_will(expiry_s, delay_s)).await;
-        client.breaks().await;
+        let (client, _) = server.connect(Version::V5, with_will(expiry_s, delay_s)).await;
+        client.drop_connection().await;
         let since = Instant::now();
-        assert_eq!(watcher.take().await.payload, b"gone");
+        assert_eq!(watcher.receive().await.payload, b"gone");
         let took = since.elapsed().as_millis();
         assert!((due_ms.max(50) - 50..due_ms + 1000).contains(&took), "{took} ms instead of {due_ms}");
     }
 }
 
 #[tokio::test]
-async fn coming_back_in_time_takes_it_back() {
+async fn reconnecting_within_the_delay_discards_the_will() {
     let server = Server::start().await;
-    let mut watcher = watching(&server).await;
-    let (client, _) = server.open(Version::V5, with_will(100, 1)).await;
-    client.breaks().await;
-    let again = Opening { will: None, ..with_will(100, 0) };
-    let (_client, connack) = server.open(Version::V5, again).await;
+    let mut watcher = subscribed_to_wills(&server).await;
+    let (client, _) = server.connect(Version::V5, with_will(100, 1)).await;
+    client.drop_connection().await;
+    let again = ConnectOptions { will: None, ..with_will(100, 0) };
+    let (_client, connack) = server.connect(Version::V5, again).await;
     assert!(connack.session_present);
-    // That of one who goes later with the same delay comes alone.
-    let (later, _) = server.open(Version::V5, Opening { client_id: "later", ..with_will(100, 1) }).await;
-    later.breaks().await;
-    assert_eq!(watcher.take().await.payload, b"gone");
-    watcher.nothing().await;
+    // Only the will of a later connection with the same delay is published.
+    let (later, _) =
+        server.connect(Version::V5, ConnectOptions { client_id: "later", ..with_will(100, 1) }).await;
+    later.drop_connection().await;
+    assert_eq!(watcher.receive().await.payload, b"gone");
+    watcher.expect_silence().await;
 }
 
 #[tokio::test]
-async fn a_take_over_publishes_it_if_it_has_no_delay() {
+async fn a_take_over_publishes_a_will_without_delay() {
     let server = Server::start().await;
-    let mut watcher = watching(&server).await;
+    let mut watcher = subscribed_to_wills(&server).await;
     for (delay_s, published) in [(0, true), (100, false)] {
-        let (_first, _) = server.open(Version::V5, with_will(100, delay_s)).await;
-        let again = Opening { will: None, ..with_will(100, 0) };
-        let (second, _) = server.open(Version::V5, again).await;
+        let (_first, _) = server.connect(Version::V5, with_will(100, delay_s)).await;
+        let again = ConnectOptions { will: None, ..with_will(100, 0) };
+        let (second, _) = server.connect(Version::V5, again).await;
         if published {
-            assert_eq!(watcher.take().await.payload, b"gone");
+            assert_eq!(watcher.receive().await.payload, b"gone");
         }
-        watcher.nothing().await;
-        second.leave().await;
+        watcher.expect_silence().await;
+        second.disconnect().await;
     }
 }
 
 #[tokio::test]
-async fn a_delayed_one_survives_the_process() {
+async fn a_delayed_will_survives_a_restart() {
     let server = Server::start().await;
-    let mut watcher = watching(&server).await;
-    let (client, _) = server.open(Version::V5, with_will(100, 2)).await;
-    client.breaks().await;
-    watcher.nothing().await;
-    watcher.leave().await;
+    let mut watcher = subscribed_to_wills(&server).await;
+    let (client, _) = server.connect(Version::V5, with_will(100, 2)).await;
+    client.drop_connection().await;
+    watcher.expect_silence().await;
+    watcher.disconnect().await;
     let server = server.restart().await;
-    let mut watcher = watching(&server).await;
-    assert_eq!(watcher.take().await.payload, b"gone");
+    let mut watcher = subscribed_to_wills(&server).await;
+    assert_eq!(watcher.receive().await.payload, b"gone");
 }
 
-/// Section 3.1.3.2.4: the interval is that of the published message.
+/// The Message Expiry Interval is that of the published message (section 3.1.3.2.4).
 #[tokio::test]
-async fn its_own_expiry_runs_from_its_publish() {
+async fn the_expiry_of_a_will_runs_from_its_publication() {
     let server = Server::start().await;
     let list = [
         Property::WillDelayInterval(1),
@@ -146,13 +147,13 @@ async fn its_own_expiry_runs_from_its_publish() {
         Property::ContentType("text/plain"),
         Property::UserProperty("a", "2"),
     ];
-    let mut opening = with_will(10, 0);
-    opening.will.as_mut().unwrap().properties = properties(&list);
-    let mut watcher = watching(&server).await;
-    let (client, _) = server.open(Version::V5, opening).await;
-    client.breaks().await;
-    let will = watcher.take().await;
+    let mut options = with_will(10, 0);
+    options.will.as_mut().unwrap().properties = properties(&list);
+    let mut watcher = subscribed_to_wills(&server).await;
+    let (client, _) = server.connect(Version::V5, options).await;
+    client.drop_connection().await;
+    let will = watcher.receive().await;
     let got: Vec<_> = will.properties.iter().collect();
-    assert!(matches!(got[0], Property::MessageExpiryInterval(99..=100)), "not from CONNECT on: {got:?}");
+    assert!(matches!(got[0], Property::MessageExpiryInterval(99..=100)), "{got:?}");
     assert_eq!(got[1..], [Property::ContentType("text/plain"), Property::UserProperty("a", "2")]);
 }
