@@ -4,7 +4,9 @@
 //! Codes, level and wording are RabbitMQ's, because clients and their tests look at all three. [`Refusal`] is built where
 //! the fault is found and sent where the frame was dispatched; the method at fault is filled in there.
 
+use std::error::Error;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use crate::codec::wire::cut;
 use crate::codec::{FrameError, Malformed};
@@ -12,7 +14,7 @@ use crate::codec::{FrameError, Malformed};
 /// Reply codes, AMQP 0-9-1 section 1.2 (constants).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
-pub enum ReplyCode {
+pub(crate) enum ReplyCode {
     /// A mandatory message reached no queue.
     NoRoute = 312,
     /// An operator closed the connection.
@@ -35,8 +37,6 @@ pub enum ReplyCode {
     ChannelError = 504,
     /// A frame that may not be sent here.
     UnexpectedFrame = 505,
-    /// Not enough of something.
-    ResourceError = 506,
     /// Against the broker's settings.
     NotAllowed = 530,
     /// Not built.
@@ -47,12 +47,12 @@ pub enum ReplyCode {
 
 impl ReplyCode {
     /// The number on the wire.
-    pub const fn number(self) -> u16 {
+    pub(crate) const fn number(self) -> u16 {
         self as u16
     }
 
     /// The name that reply texts begin with.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             ReplyCode::NoRoute => "NO_ROUTE",
             ReplyCode::ConnectionForced => "CONNECTION_FORCED",
@@ -65,7 +65,6 @@ impl ReplyCode {
             ReplyCode::CommandInvalid => "COMMAND_INVALID",
             ReplyCode::ChannelError => "CHANNEL_ERROR",
             ReplyCode::UnexpectedFrame => "UNEXPECTED_FRAME",
-            ReplyCode::ResourceError => "RESOURCE_ERROR",
             ReplyCode::NotAllowed => "NOT_ALLOWED",
             ReplyCode::NotImplemented => "NOT_IMPLEMENTED",
             ReplyCode::InternalError => "INTERNAL_ERROR",
@@ -73,7 +72,7 @@ impl ReplyCode {
     }
 
     /// Whether it costs the whole connection (a "hard error" of the specification).
-    pub const fn is_hard(self) -> bool {
+    pub(crate) const fn is_hard(self) -> bool {
         !matches!(
             self,
             ReplyCode::NoRoute
@@ -85,32 +84,44 @@ impl ReplyCode {
     }
 }
 
-/// Something that is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// An error that closes a channel or a connection, as it is sent to the client.
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{text}")]
-pub struct Refusal {
-    /// The code.
-    pub code: ReplyCode,
-    /// The whole text, code name included.
-    pub text: String,
-    /// Class and method at fault; zeros when it was not a method.
-    pub method: (u16, u16),
+pub(crate) struct Refusal {
+    /// The reply code.
+    pub(crate) code: ReplyCode,
+    /// The reply text, which begins with the code's name.
+    pub(crate) text: String,
+    /// The ids of the class and the method at fault; zeros if it was not a method.
+    pub(crate) method: (u16, u16),
+    /// The error of the broker behind an [internal](Refusal::internal) one.
+    #[source]
+    pub(crate) cause: Option<Arc<dyn Error + Send + Sync>>,
 }
+
+/// Refusals are equal if the client cannot tell them apart.
+impl PartialEq for Refusal {
+    fn eq(&self, other: &Refusal) -> bool {
+        (self.code, &self.text, self.method) == (other.code, &other.text, other.method)
+    }
+}
+
+impl Eq for Refusal {}
 
 /// The longest reply text.
 const TEXT_BYTES_MAX: usize = 255;
 
 impl Refusal {
     /// A refusal that explains itself.
-    pub fn new(code: ReplyCode, explanation: impl Display) -> Self {
+    pub(crate) fn new(code: ReplyCode, explanation: impl Display) -> Self {
         let mut text = format!("{} - {explanation}", code.name());
         text.truncate(cut(&text, TEXT_BYTES_MAX).len());
-        Refusal { code, text, method: (0, 0) }
+        Refusal { code, text, method: (0, 0), cause: None }
     }
 
     /// Names the method at fault, unless one is named already.
     #[must_use]
-    pub fn at(mut self, method: (u16, u16)) -> Self {
+    pub(crate) fn at(mut self, method: (u16, u16)) -> Self {
         if self.method == (0, 0) {
             self.method = method;
         }
@@ -118,62 +129,63 @@ impl Refusal {
     }
 
     /// 403
-    pub fn access_refused(explanation: impl Display) -> Self {
+    pub(crate) fn access_refused(explanation: impl Display) -> Self {
         Refusal::new(ReplyCode::AccessRefused, explanation)
     }
 
     /// 404
-    pub fn not_found(explanation: impl Display) -> Self {
+    pub(crate) fn not_found(explanation: impl Display) -> Self {
         Refusal::new(ReplyCode::NotFound, explanation)
     }
 
     /// 405
-    pub fn resource_locked(explanation: impl Display) -> Self {
+    pub(crate) fn resource_locked(explanation: impl Display) -> Self {
         Refusal::new(ReplyCode::ResourceLocked, explanation)
     }
 
     /// 406
-    pub fn precondition_failed(explanation: impl Display) -> Self {
+    pub(crate) fn precondition_failed(explanation: impl Display) -> Self {
         Refusal::new(ReplyCode::PreconditionFailed, explanation)
     }
 
     /// 501
-    pub fn frame_error(explanation: impl Display) -> Self {
+    pub(crate) fn frame_error(explanation: impl Display) -> Self {
         Refusal::new(ReplyCode::FrameError, explanation)
     }
 
     /// 503
-    pub fn command_invalid(explanation: impl Display) -> Self {
+    pub(crate) fn command_invalid(explanation: impl Display) -> Self {
         Refusal::new(ReplyCode::CommandInvalid, explanation)
     }
 
     /// 504
-    pub fn channel_error(explanation: impl Display) -> Self {
+    pub(crate) fn channel_error(explanation: impl Display) -> Self {
         Refusal::new(ReplyCode::ChannelError, explanation)
     }
 
     /// 505
-    pub fn unexpected_frame(explanation: impl Display) -> Self {
+    pub(crate) fn unexpected_frame(explanation: impl Display) -> Self {
         Refusal::new(ReplyCode::UnexpectedFrame, explanation)
     }
 
     /// 530
-    pub fn not_allowed(explanation: impl Display) -> Self {
+    pub(crate) fn not_allowed(explanation: impl Display) -> Self {
         Refusal::new(ReplyCode::NotAllowed, explanation)
     }
 
     /// 540
-    pub fn not_implemented(explanation: impl Display) -> Self {
+    pub(crate) fn not_implemented(explanation: impl Display) -> Self {
         Refusal::new(ReplyCode::NotImplemented, explanation)
     }
 
-    /// 541
-    pub fn internal(explanation: impl Display) -> Self {
-        Refusal::new(ReplyCode::InternalError, explanation)
+    /// 541, for an error that is not the client's: the log does not take writes any more.
+    pub(crate) fn internal(cause: impl Error + Send + Sync + 'static) -> Self {
+        let cause = Arc::new(cause);
+        Refusal { cause: Some(cause.clone()), ..Refusal::new(ReplyCode::InternalError, cause) }
     }
 
     /// 404 for a queue or an exchange.
-    pub fn no_such(kind: &str, name: &str, vhost: &str) -> Self {
+    pub(crate) fn no_such(kind: &str, name: &str, vhost: &str) -> Self {
         Refusal::not_found(format_args!("no {kind} '{name}' in vhost '{vhost}'"))
     }
 }
@@ -184,7 +196,7 @@ impl From<Malformed> for Refusal {
             Malformed::UnknownMethod { class, method } => {
                 Refusal::not_implemented(format_args!("no method {method} of class {class}"))
             }
-            Malformed::UnknownFieldType(_) | Malformed::TooDeep => {
+            Malformed::UnknownFieldType(_) | Malformed::TooDeep(_) => {
                 Refusal::new(ReplyCode::SyntaxError, error)
             }
             Malformed::NotUtf8 => Refusal::frame_error(error),
@@ -211,7 +223,7 @@ impl From<FrameError> for Refusal {
 }
 
 /// A frame's payload as RabbitMQ shows it: the first octets, as Erlang writes a binary.
-pub fn snippet(payload: &[u8]) -> String {
+pub(crate) fn snippet(payload: &[u8]) -> String {
     const SHOWN_BYTES_MAX: usize = 16;
     let shown = payload.get(..SHOWN_BYTES_MAX).unwrap_or(payload);
     let how_many = if shown.len() == payload.len() { "all" } else { "first 16" };

@@ -12,8 +12,7 @@ use crate::codec::table::{self, Table, Value};
 use crate::codec::{
     ContentHeader, FRAME_HEADER, FRAME_METHOD, FRAME_OVERHEAD, FRAME_SIZE_MIN, Method, write,
 };
-use crate::map::{Composer, Renderer};
-use crate::session::Publish;
+use crate::map::{Composer, Publish, Renderer};
 
 /// Bytes that a rendered headers table may take here.
 const TABLE_BYTES_MAX: usize = 4096;

@@ -5,10 +5,11 @@
 
 pub mod codec;
 mod connection;
-pub mod error;
+mod error;
+#[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
-pub mod map;
-pub mod session;
+mod map;
+mod session;
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -3,8 +3,9 @@
 //! A header's properties stay the bytes they were; [`Properties::parse`] finds the fields in them in one pass without
 //! allocating, for whoever needs one.
 
+use super::Malformed;
 use super::table::{self, Table};
-use super::wire::{Malformed, Reader, Writer};
+use super::wire::{Reader, Writer};
 
 /// A content header frame's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

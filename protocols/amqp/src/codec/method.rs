@@ -2,8 +2,9 @@
 //!
 //! A [`Method`] borrows its strings and tables from the frame. Decoding checks everything, the insides of tables included.
 
+use super::Malformed;
 use super::table::Table;
-use super::wire::{Malformed, Reader, Writer};
+use super::wire::{Reader, Writer};
 
 /// A field's type in Rust.
 macro_rules! rust_type {

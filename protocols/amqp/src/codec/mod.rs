@@ -7,9 +7,10 @@
 //! Deliberately absent: channels' states, meanings of methods, sockets.
 
 pub mod content;
+mod error;
 pub mod frame;
 #[cfg(test)]
-mod judged;
+mod interop;
 pub mod method;
 pub mod table;
 #[cfg(test)]
@@ -18,10 +19,10 @@ pub mod wire;
 pub mod write;
 
 pub use content::{ContentHeader, Properties};
+pub use error::Malformed;
 pub use frame::{Frame, FrameError, Next};
 pub use method::Method;
 pub use table::{Table, TableWriter, Value};
-pub use wire::Malformed;
 
 /// The frame types of AMQP 0-9-1, section 4.2.3 (and RabbitMQ's definition of them).
 pub const FRAME_METHOD: u8 = 1;

@@ -4,7 +4,8 @@
 //! kept, and nothing is built until somebody asks. [`validate`] walks a table once with a bounded stack; after that,
 //! iterating cannot fail, but it is written so that it merely ends if it does.
 
-use super::wire::{Malformed, Reader, Writer};
+use super::Malformed;
+use super::wire::{Reader, Writer};
 
 /// How deep tables and arrays may be nested, the outermost counted. A frame of 128 KiB could hold 20,000 levels.
 pub const DEPTH_MAX: usize = 32;
@@ -212,7 +213,9 @@ pub fn validate(raw: &[u8]) -> Result<(), Malformed> {
     let mut depth = 1usize;
     let mut reader = Reader::new(raw);
     while depth > 0 {
-        let Some(&(left_behind, named)) = open.get(depth - 1) else { return Err(Malformed::TooDeep) };
+        let Some(&(left_behind, named)) = open.get(depth - 1) else {
+            return Err(Malformed::TooDeep(DEPTH_MAX));
+        };
         let here = reader.rest().len().checked_sub(left_behind).ok_or(Malformed::Truncated)?;
         if here == 0 {
             depth -= 1;
@@ -231,13 +234,29 @@ pub fn validate(raw: &[u8]) -> Result<(), Malformed> {
         let mut used = here - inner.rest().len();
         if let Some((length, named)) = nested {
             used -= length;
-            let slot = open.get_mut(depth).ok_or(Malformed::TooDeep)?;
+            let slot = open.get_mut(depth).ok_or(Malformed::TooDeep(DEPTH_MAX))?;
             *slot = (reader.rest().len() - used - length, named);
             depth += 1;
         }
         reader.take(used)?;
     }
     Ok(())
+}
+
+impl<'a> Reader<'a> {
+    /// A field table, checked to be well formed all the way down.
+    pub fn table(&mut self) -> Result<Table<'a>, Malformed> {
+        let raw = self.longstr()?;
+        validate(raw)?;
+        Ok(Table::of(raw))
+    }
+}
+
+impl Writer<'_> {
+    /// A field table.
+    pub fn table(&mut self, value: Table<'_>) {
+        self.longstr(value.raw());
+    }
 }
 
 /// Builds a table field by field at the end of a buffer. Nested ones are built in a buffer of their own and put in.

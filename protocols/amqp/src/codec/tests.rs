@@ -13,7 +13,7 @@ use super::content::{self, flag};
 use super::frame::{self, Next};
 use super::method::SIGNATURES;
 use super::table::{self, DEPTH_MAX, array_of};
-use super::wire::{Malformed, Reader, Writer, cut};
+use super::wire::{Reader, Writer, cut};
 use super::*;
 
 /// An owned value to generate; rendered to bytes by `render`.
@@ -261,8 +261,8 @@ fn nested(levels: usize, array: bool) -> Vec<u8> {
 fn nesting_is_bounded_and_does_not_recurse() {
     for array in [false, true] {
         assert_eq!(table::validate(&nested(DEPTH_MAX, array)), Ok(()));
-        assert_eq!(table::validate(&nested(DEPTH_MAX + 1, array)), Err(Malformed::TooDeep));
-        assert_eq!(table::validate(&nested(4_000, array)), Err(Malformed::TooDeep));
+        assert_eq!(table::validate(&nested(DEPTH_MAX + 1, array)), Err(Malformed::TooDeep(DEPTH_MAX)));
+        assert_eq!(table::validate(&nested(4_000, array)), Err(Malformed::TooDeep(DEPTH_MAX)));
     }
 }
 

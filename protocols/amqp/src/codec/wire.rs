@@ -4,35 +4,7 @@
 
 use std::str::from_utf8;
 
-use super::table::{self, Table};
-
-/// Why bytes are not what they claim to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// The bytes end before the value does.
-    #[error("truncated")]
-    Truncated,
-    /// A short string of a method is not UTF-8.
-    #[error("Malformed UTF-8 in shortstr")]
-    NotUtf8,
-    /// A field table has a value of a type that does not exist.
-    #[error("unknown field type {0}")]
-    UnknownFieldType(u8),
-    /// Tables or arrays within each other beyond [`table::DEPTH_MAX`].
-    #[error("field table nested deeper than {}", table::DEPTH_MAX)]
-    TooDeep,
-    /// No such class and method.
-    #[error("unknown method {class}.{method}")]
-    UnknownMethod {
-        /// The class id.
-        class: u16,
-        /// The method id.
-        method: u16,
-    },
-    /// Bytes are left over behind the last value.
-    #[error("trailing bytes")]
-    Trailing,
-}
+use super::Malformed;
 
 /// A cursor over borrowed bytes.
 #[derive(Debug, Clone)]
@@ -114,13 +86,6 @@ impl<'a> Reader<'a> {
         let length = self.long()?;
         self.take(usize::try_from(length).map_err(|_| Malformed::Truncated)?)
     }
-
-    /// A field table, checked to be well formed all the way down.
-    pub fn table(&mut self) -> Result<Table<'a>, Malformed> {
-        let raw = self.longstr()?;
-        table::validate(raw)?;
-        Ok(Table::of(raw))
-    }
 }
 
 /// Appends to a buffer. What is longer than its length field can say is cut, never misframed: callers bound their
@@ -189,11 +154,6 @@ impl<'a> Writer<'a> {
         let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
         self.long(length);
         self.raw(value.get(..length as usize).unwrap_or(value));
-    }
-
-    /// A field table.
-    pub fn table(&mut self, value: Table<'_>) {
-        self.longstr(value.raw());
     }
 
     /// Bytes as they are.

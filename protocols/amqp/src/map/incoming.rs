@@ -8,15 +8,29 @@ use super::{ORIGIN, PROPERTY_LIST, core_value};
 use crate::codec::content::Properties;
 use crate::codec::table::{Table, TableWriter, Value};
 use crate::error::Refusal;
-use crate::session::Publish;
 
 /// The header that names further routing keys, and its sister that receivers do not see.
 const CC: &[u8] = b"CC";
 const BCC: &[u8] = b"BCC";
 
+/// A publish with its content, borrowed from the channel's buffers and the last frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Publish<'a> {
+    /// The exchange; empty for the default exchange.
+    pub(crate) exchange: &'a str,
+    /// The routing key.
+    pub(crate) routing_key: &'a [u8],
+    /// Come back if no queue gets it.
+    pub(crate) mandatory: bool,
+    /// Property flags and list as they came.
+    pub(crate) properties: &'a [u8],
+    /// The body.
+    pub(crate) body: &'a [u8],
+}
+
 /// Composes records in buffers of its own, one at a time.
 #[derive(Debug, Default)]
-pub struct Composer {
+pub(crate) struct Composer {
     headers: HeaderWriter,
     text: Vec<u8>,
     stripped: Vec<u8>,
@@ -24,24 +38,24 @@ pub struct Composer {
 
 /// What a publish has become.
 #[derive(Debug, Clone, Copy)]
-pub struct Composed<'a> {
+pub(crate) struct Composed<'a> {
     /// The record's headers.
-    pub headers: Headers<'a>,
+    pub(crate) headers: Headers<'a>,
     /// The record's key, if a header sets one.
-    pub key: Option<&'a [u8]>,
+    pub(crate) key: Option<&'a [u8]>,
     /// The body; none for the null value.
-    pub value: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
     /// Persistent.
-    pub persistent: bool,
+    pub(crate) persistent: bool,
     /// The user's headers, to route by.
-    pub table: Table<'a>,
+    pub(crate) table: Table<'a>,
     /// Whether there are further routing keys in the headers.
-    pub more_keys: bool,
+    pub(crate) more_keys: bool,
 }
 
 impl Composer {
     /// Reads a publish's properties and composes the record's headers.
-    pub fn compose<'a>(
+    pub(crate) fn compose<'a>(
         &'a mut self,
         publish: &Publish<'a>,
         user: Option<&str>,
@@ -191,7 +205,7 @@ fn bad_routing_header(name: &[u8], value: Value<'_>) -> Refusal {
 
 impl<'a> Composed<'a> {
     /// The further routing keys that the headers name.
-    pub fn more_keys(&self) -> Vec<&'a [u8]> {
+    pub(crate) fn more_keys(&self) -> Vec<&'a [u8]> {
         let lists = self.table.iter().filter(|(name, _)| matches!(*name, CC | BCC));
         lists
             .filter_map(|(_, value)| if let Value::Array(array) = value { Some(array) } else { None })

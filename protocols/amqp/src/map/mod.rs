@@ -16,20 +16,20 @@ mod incoming;
 mod outgoing;
 mod text;
 
-pub use incoming::{Composed, Composer};
-pub use outgoing::{Outgoing, Renderer};
+pub(crate) use incoming::{Composer, Publish};
+pub(crate) use outgoing::Renderer;
 
 use crate::codec::table::{Table, Value};
 use inver_broker::{Arguments, Value as CoreValue};
 
 /// The name of AMQP as a message's origin.
-pub const ORIGIN: &str = "amqp";
+pub(crate) const ORIGIN: &str = "amqp";
 
 /// The property that only AMQP has: a message's property list as it was on the wire.
 const PROPERTY_LIST: &[u8] = b"amqp-properties";
 
 /// A value for the core to compare and to keep.
-pub fn core_value(value: Value<'_>) -> CoreValue {
+pub(crate) fn core_value(value: Value<'_>) -> CoreValue {
     match value {
         Value::Void => CoreValue::Null,
         Value::Bool(flag) => CoreValue::Bool(flag),
@@ -47,7 +47,7 @@ pub fn core_value(value: Value<'_>) -> CoreValue {
 }
 
 /// A table as arguments. Of a name that comes twice the first counts.
-pub fn core_arguments(table: Table<'_>) -> Arguments {
+pub(crate) fn core_arguments(table: Table<'_>) -> Arguments {
     let mut arguments = Arguments::new();
     for (name, value) in table.iter() {
         arguments.entry(String::from_utf8_lossy(name).into_owned()).or_insert_with(|| core_value(value));

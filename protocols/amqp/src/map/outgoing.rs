@@ -11,20 +11,20 @@ use crate::codec::table::{Table, TableWriter, Value};
 
 /// A message as `basic.deliver`, `basic.get-ok` and their content carry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outgoing<'a> {
+pub(crate) struct Outgoing<'a> {
     /// The exchange that it was published to.
-    pub exchange: &'a [u8],
+    pub(crate) exchange: &'a [u8],
     /// The routing key that it was published with.
-    pub routing_key: &'a [u8],
+    pub(crate) routing_key: &'a [u8],
     /// Property flags and list.
-    pub properties: &'a [u8],
+    pub(crate) properties: &'a [u8],
     /// The body.
-    pub body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 /// Renders records in buffers of its own, one at a time.
 #[derive(Default)]
-pub struct Renderer {
+pub(crate) struct Renderer {
     properties: Vec<u8>,
     table: Vec<u8>,
     routing_key: Vec<u8>,
@@ -92,7 +92,7 @@ fn short(value: &[u8]) -> Option<&[u8]> {
 impl Renderer {
     /// Renders a record. `source` is the address that it was published to, for records that do not say; headers of
     /// foreign records are kept as long as the table has at most `table_bytes_max` bytes.
-    pub fn render<'a>(
+    pub(crate) fn render<'a>(
         &'a mut self,
         record: &'a Record,
         source: &'a str,

@@ -14,10 +14,10 @@ use inver_broker::message::{Death, Property, name};
 use inver_broker::{DropReason, HeaderWriter};
 use inver_storage::batch::{BatchBuilder, Record, records};
 
+use super::outgoing::Outgoing;
 use super::*;
 use crate::codec::content::Properties;
 use crate::codec::table::{TableWriter, array_of};
-use crate::session::Publish;
 
 fn record(headers: inver_broker::Headers<'_>, key: Option<&[u8]>, value: Option<&[u8]>) -> Record {
     let mut builder = BatchBuilder::new(1024);

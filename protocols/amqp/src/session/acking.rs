@@ -1,28 +1,16 @@
 //! `basic.ack`, `nack`, `reject` and `recover`: from delivery tags to what the consumers hold.
 
-use inver_broker::DeliveryId;
-use inver_storage::Lsn;
+use inver_broker::Completion;
 
 use super::channel::Channel;
 use super::shared::Shared;
-use super::unacked::Unacked;
+use super::unacked::{Disposition, UnackedDelivery, by_consumer, unknown_tag};
 use crate::error::Refusal;
-
-/// What is to become of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Settle {
-    /// It is done with.
-    Ack,
-    /// It comes again.
-    Requeue,
-    /// Nobody wants it.
-    Discard,
-}
 
 impl Channel {
     pub(super) fn ack(&mut self, tag: u64, multiple: bool, shared: &mut Shared) -> Result<(), Refusal> {
         if self.transaction.is_some() {
-            return self.settle_later(tag, multiple, Settle::Ack, shared);
+            return self.hold_acks(tag, multiple, Disposition::Ack, shared);
         }
         if !multiple {
             let delivery = self.unacked.take(tag).ok_or_else(|| unknown_tag(tag))?;
@@ -46,12 +34,12 @@ impl Channel {
         requeue: bool,
         shared: &mut Shared,
     ) -> Result<(), Refusal> {
-        let settle = if requeue { Settle::Requeue } else { Settle::Discard };
+        let disposition = if requeue { Disposition::Requeue } else { Disposition::Reject };
         if self.transaction.is_some() {
-            return self.settle_later(tag, multiple, settle, shared);
+            return self.hold_acks(tag, multiple, disposition, shared);
         }
         let taken = self.take_tags(tag, multiple)?;
-        self.settle(settle, &taken, shared);
+        let _not_answered = self.dispose(disposition, &taken, shared);
         Ok(())
     }
 
@@ -60,12 +48,12 @@ impl Channel {
             return Err(Refusal::not_implemented("requeue=false"));
         }
         let taken = self.take_tags(0, true)?;
-        self.settle(Settle::Requeue, &taken, shared);
+        let _not_answered = self.dispose(Disposition::Requeue, &taken, shared);
         Ok(())
     }
 
     /// Takes the deliveries that a tag means out of the ledger.
-    pub(super) fn take_tags(&mut self, tag: u64, multiple: bool) -> Result<Vec<Unacked>, Refusal> {
+    pub(super) fn take_tags(&mut self, tag: u64, multiple: bool) -> Result<Vec<UnackedDelivery>, Refusal> {
         let mut taken = Vec::new();
         match (multiple, tag) {
             (true, 0) => self.unacked.take_all(|delivery| taken.push(delivery)),
@@ -79,61 +67,50 @@ impl Channel {
     }
 
     /// One delivery is acknowledged: noted, and sent on at the end of the burst.
-    fn acked(&mut self, delivery: Unacked, shared: &mut Shared) {
+    fn acked(&mut self, delivery: UnackedDelivery, shared: &mut Shared) {
         let at = self.at(delivery.consumer);
-        if let Some(entry) = self.entry(delivery.consumer)
-            && entry.ack(delivery.id)
+        if let Some(consumer) = self.consumer(delivery.consumer)
+            && consumer.ack(delivery.id)
         {
             shared.acknowledged.push(at);
         }
-        self.released(delivery.consumer, 1, shared);
+        self.release_prefetch(delivery.consumer, 1, shared);
     }
 
     /// Settles deliveries, consumer by consumer, in their order. The position where rejections hold.
-    pub(super) fn settle(&mut self, settle: Settle, taken: &[Unacked], shared: &mut Shared) -> Option<Lsn> {
-        if settle == Settle::Ack {
+    pub(super) fn dispose(
+        &mut self,
+        disposition: Disposition,
+        taken: &[UnackedDelivery],
+        shared: &mut Shared,
+    ) -> Completion {
+        if disposition == Disposition::Ack {
             taken.iter().for_each(|delivery| self.acked(*delivery, shared));
-            return None;
+            return Completion::Now;
         }
-        let mut last = None;
+        let mut last = Completion::Now;
         for (slot, ids) in by_consumer(taken) {
-            if let Some(entry) = self.entry(slot) {
-                match settle {
-                    Settle::Requeue => entry.requeue(&ids),
-                    Settle::Discard | Settle::Ack => last = last.max(entry.reject(&ids)),
+            if let Some(consumer) = self.consumer(slot) {
+                match disposition {
+                    Disposition::Requeue => consumer.requeue(&ids),
+                    Disposition::Reject | Disposition::Ack => last = last.and(consumer.reject(&ids)),
                 }
             }
-            self.released(slot, u32::try_from(ids.len()).unwrap_or(u32::MAX), shared);
+            self.release_prefetch(slot, u32::try_from(ids.len()).unwrap_or(u32::MAX), shared);
         }
         last
     }
 
     /// A consumer holds fewer messages: there is room for others.
-    pub(super) fn released(&mut self, slot: u32, count: u32, shared: &mut Shared) {
-        if let Some(entry) = self.entry(slot) {
-            entry.unacked = entry.unacked.saturating_sub(count);
-            if !entry.is_getter {
+    pub(super) fn release_prefetch(&mut self, slot: u32, count: u32, shared: &mut Shared) {
+        if let Some(consumer) = self.consumer(slot) {
+            consumer.unacked = consumer.unacked.saturating_sub(count);
+            if !consumer.is_getter {
                 self.unacked_shared = self.unacked_shared.saturating_sub(count);
             }
         }
-        self.free_if_done(slot);
+        self.remove_if_done(slot);
         self.resume_paused(shared);
         self.make_ready(slot, shared);
     }
-}
-
-/// Groups deliveries by consumer.
-pub(super) fn by_consumer(taken: &[Unacked]) -> Vec<(u32, Vec<DeliveryId>)> {
-    let mut groups: Vec<(u32, Vec<DeliveryId>)> = Vec::new();
-    for delivery in taken {
-        match groups.iter_mut().find(|(slot, _)| *slot == delivery.consumer) {
-            Some((_, ids)) => ids.push(delivery.id),
-            None => groups.push((delivery.consumer, vec![delivery.id])),
-        }
-    }
-    groups
-}
-
-pub(super) fn unknown_tag(tag: u64) -> Refusal {
-    Refusal::precondition_failed(format_args!("unknown delivery tag {tag}"))
 }

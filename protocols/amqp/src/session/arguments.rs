@@ -3,7 +3,6 @@
 use inver_broker::{Arguments, DeadLetter, Overflow, QueueLimits, QueueSpec, Value};
 
 use super::equivalence::{shown, type_name};
-use super::names::in_vhost;
 use super::shared::Shared;
 use crate::error::Refusal;
 
@@ -57,7 +56,7 @@ impl Reading<'_> {
 
 /// What a declaration's arguments ask for. Priorities are taken and not kept; `quorum` is a durable queue like any other.
 pub(super) fn queue_spec(name: &str, arguments: &Arguments, shared: &Shared) -> Result<QueueSpec, Refusal> {
-    let what = in_vhost("queue", name, shared);
+    let what = shared.in_vhost("queue", name);
     let reading = Reading { arguments, what: &what };
     let kinds = [("classic", true), ("quorum", true), ("stream", false)];
     if reading.one_of("x-queue-type", &kinds, "unsupported_queue_type")? == Some(false) {

@@ -5,24 +5,10 @@
 
 use crate::codec::{CLASS_BASIC, ContentHeader};
 use crate::error::Refusal;
+use crate::map::Publish;
 
 /// Memory for bodies that a channel keeps between messages.
 const BODY_BYTES_KEPT: usize = 64 * 1024;
-
-/// A publish with its content, borrowed from the channel's buffers and the last frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Publish<'a> {
-    /// The exchange; empty for the default exchange.
-    pub exchange: &'a str,
-    /// The routing key.
-    pub routing_key: &'a [u8],
-    /// Come back if no queue gets it.
-    pub mandatory: bool,
-    /// Property flags and list as they came.
-    pub properties: &'a [u8],
-    /// The body.
-    pub body: &'a [u8],
-}
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {

@@ -7,9 +7,9 @@ use inver_broker::{Mode, Start, Subscription, SubscriptionError, TopicKind};
 use inver_storage::Offset;
 
 use super::equivalence::inequivalent;
-use super::names::{generated_name, in_vhost};
+use super::names::generated_name;
 use super::queues::accessible_queue;
-use super::shared::{Shared, log_ended};
+use super::shared::Shared;
 use crate::codec::Table;
 use crate::codec::table::Value as Field;
 use crate::error::Refusal;
@@ -42,7 +42,7 @@ pub(super) fn subscription(
         return match asked {
             Some(asked) if asked != name => Err(Refusal::precondition_failed(format_args!(
                 "invalid arg 'x-subscription' for {}: a queue has one subscription, of its own name",
-                in_vhost("queue", name, shared)
+                shared.in_vhost("queue", name)
             ))),
             _ => Ok(queue.subscription().clone()),
         };
@@ -56,7 +56,7 @@ pub(super) fn subscription(
                 Some(text) => text.parse().map_err(|()| {
                     Refusal::precondition_failed(format_args!(
                         "invalid arg 'x-subscription-type' for {}: expected exclusive, shared, failover or key_shared",
-                        in_vhost("topic", name, shared)
+                        shared.in_vhost("topic", name)
                     ))
                 })?,
             };
@@ -64,14 +64,14 @@ pub(super) fn subscription(
                 |error| match error {
                     SubscriptionError::ModeClash(current) => inequivalent(
                         "x-subscription-type",
-                        &format!("subscription '{asked}' of {}", in_vhost("topic", name, shared)),
+                        &format!("subscription '{asked}' of {}", shared.in_vhost("topic", name)),
                         &format!("'{}'", mode.as_str()),
                         &format!("'{}'", current.as_str()),
                     ),
                     error @ (SubscriptionError::NotDurable | SubscriptionError::Limit(_)) => {
                         Refusal::precondition_failed(error)
                     }
-                    error => log_ended(error),
+                    error => Refusal::internal(error),
                 },
             )
         }
@@ -85,7 +85,7 @@ pub(super) fn subscription(
                 false,
                 start.unwrap_or(Start::Latest),
             )
-            .map_err(log_ended),
+            .map_err(Refusal::internal),
     }
 }
 
@@ -102,7 +102,7 @@ fn text_argument<'a>(
         }
         Some(other) => Err(Refusal::precondition_failed(format_args!(
             "invalid arg '{name}' for {}: {{unacceptable_type,{}}}",
-            in_vhost("topic", of, shared),
+            shared.in_vhost("topic", of),
             other.type_name()
         ))),
     }

@@ -1,12 +1,10 @@
 //! Bindings, of queues and of exchanges: made and undone.
 
-use inver_broker::{BindDestination, BindError, ExchangeKind, HUB};
-use inver_storage::Lsn;
+use inver_broker::{BindDestination, BindError, Completion, ExchangeKind, HUB};
 
 use super::arguments;
-use super::names::{REPLY_TO, not_the_default, stripped};
-use super::queues::check_owner;
-use super::shared::{Shared, log_ended};
+use super::names::{REPLY_TO, check_not_default, without_line_ends};
+use super::shared::Shared;
 use crate::codec::Table;
 use crate::error::Refusal;
 use crate::map::core_arguments;
@@ -40,8 +38,8 @@ pub(super) struct Binding<'a> {
 
 impl Binding<'_> {
     /// Makes or undoes it. The position where that holds.
-    pub(super) fn apply(self, act: Act, shared: &Shared) -> Result<Option<Lsn>, Refusal> {
-        let source = stripped(self.source);
+    pub(super) fn apply(self, act: Act, shared: &Shared) -> Result<Completion, Refusal> {
+        let source = without_line_ends(self.source);
         let name = self.checked_destination(&source, shared)?;
         let to = match self.to {
             Destination::Queue(_) => BindDestination::Queue(&name),
@@ -61,11 +59,11 @@ impl Binding<'_> {
             Act::Unbind => shared.namespace.unbind(&source, to, key, &arguments),
         };
         match (result, act) {
-            (Ok(lsn), _) => Ok(lsn),
-            (Err(BindError::Log(error)), _) => Err(log_ended(error)),
+            (Ok(lsn), _) => Ok(lsn.into()),
+            (Err(error @ BindError::Log(_)), _) => Err(Refusal::internal(error)),
             (Err(BindError::Limit(limit)), _) => Err(Refusal::precondition_failed(limit)),
             // Nothing is bound where an end is missing.
-            (Err(_), Act::Unbind) => Ok(None),
+            (Err(_), Act::Unbind) => Ok(Completion::Now),
             (Err(BindError::NoSource(name) | BindError::NoExchange(name)), Act::Bind) => {
                 Err(Refusal::no_such("exchange", &name, shared.vhost()))
             }
@@ -79,7 +77,7 @@ impl Binding<'_> {
     fn checked_destination(self, source: &str, shared: &Shared) -> Result<String, Refusal> {
         let name = match self.to {
             Destination::Queue(name) => {
-                let name = stripped(name);
+                let name = without_line_ends(name);
                 if name.starts_with(REPLY_TO) {
                     return Err(Refusal::access_refused(
                         "cannot bind or unbind to a volatile (direct reply-to) queue",
@@ -88,14 +86,14 @@ impl Binding<'_> {
                 name
             }
             Destination::Exchange(name) => {
-                let name = stripped(name);
-                not_the_default(&name)?;
+                let name = without_line_ends(name);
+                check_not_default(&name)?;
                 name
             }
         };
-        not_the_default(source)?;
+        check_not_default(source)?;
         if let (Destination::Queue(_), Some(queue)) = (self.to, shared.namespace.queue(&name)) {
-            check_owner(&queue, shared)?;
+            shared.check_owner(&queue)?;
         }
         Ok(name)
     }

@@ -2,12 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use slab::Slab;
+
 use super::assembly::Assembly;
-use super::confirms::Numbering;
-use super::consumer::Entry;
+use super::confirms::ChannelConfirms;
+use super::consumer::ChannelConsumer;
 use super::shared::Shared;
 use super::transaction::Transaction;
-use super::unacked::Ledger;
+use super::unacked::UnackedDeliveries;
 use crate::codec::{Method, write};
 use crate::error::Refusal;
 
@@ -21,7 +23,7 @@ pub(super) enum Outcome {
     /// It was done, or its reply waits for the log.
     Done,
     /// It cannot be done yet: look at the frame again when the halt is over.
-    Again,
+    Retry,
     /// The channel is closed; forget it.
     Closed,
 }
@@ -35,14 +37,14 @@ pub(super) struct Channel {
     /// `channel.close` was sent and its answer is awaited.
     pub(super) closing: bool,
     pub(super) assembly: Assembly,
-    pub(super) numbering: Numbering,
+    pub(super) confirms: ChannelConfirms,
     pub(super) transaction: Option<Transaction>,
     /// The name that an empty queue name stands for.
     pub(super) last_queue: String,
     pub(super) next_tag: u64,
-    pub(super) unacked: Ledger,
+    pub(super) unacked: UnackedDeliveries,
     /// Consumers and getters; a place is free again when nothing unacked refers to it.
-    pub(super) entries: Vec<Option<Entry>>,
+    pub(super) consumers: Slab<ChannelConsumer>,
     /// Places of consumers by their tags.
     pub(super) tags: HashMap<String, u32>,
     /// Places of getters by their queues.
@@ -56,7 +58,7 @@ pub(super) struct Channel {
     /// Consumers that paused for want of room that is the channel's, in the order in which they did.
     pub(super) paused: VecDeque<u32>,
     /// A `basic.get` found nothing and waits for what was on its way; then nothing is the answer.
-    pub(super) got_nothing: bool,
+    pub(super) get_was_empty: bool,
     /// The queue behind `amq.rabbitmq.reply-to`, if the channel consumes from it.
     pub(super) reply_queue: Option<String>,
 }
@@ -69,19 +71,19 @@ impl Channel {
             incarnation,
             closing: false,
             assembly: Assembly::default(),
-            numbering: Numbering::default(),
+            confirms: ChannelConfirms::default(),
             transaction: None,
             last_queue: String::new(),
             next_tag: 1,
-            unacked: Ledger::default(),
-            entries: Vec::new(),
+            unacked: UnackedDeliveries::default(),
+            consumers: Slab::new(),
             tags: HashMap::new(),
             getters: HashMap::new(),
             prefetch: 0,
             prefetch_shared: 0,
             unacked_shared: 0,
             paused: VecDeque::new(),
-            got_nothing: false,
+            get_was_empty: false,
             reply_queue: None,
         }
     }
@@ -102,7 +104,7 @@ impl Channel {
         match *method {
             Method::ChannelOpen { .. } => return Err(Refusal::channel_error("second 'channel.open' seen")),
             Method::ChannelClose { .. } => {
-                self.let_go(shared);
+                self.release(shared);
                 write::method(out, number, &Method::ChannelCloseOk {});
                 return Ok(Outcome::Closed);
             }
@@ -145,13 +147,13 @@ impl Channel {
                 if self.transaction.is_some() {
                     return Err(Refusal::precondition_failed("cannot switch from tx to confirm mode"));
                 }
-                self.numbering.enabled = true;
+                self.confirms.enabled = true;
                 if !nowait {
                     write::method(out, number, &Method::ConfirmSelectOk {});
                 }
             }
             Method::TxSelect {} => {
-                if self.numbering.enabled {
+                if self.confirms.enabled {
                     return Err(Refusal::precondition_failed("cannot switch from confirm to tx mode"));
                 }
                 self.transaction.get_or_insert_default();
@@ -177,16 +179,16 @@ impl Channel {
     }
 
     /// Ends everything that the channel does: what it acknowledged holds, what it holds goes back.
-    pub(super) fn let_go(&mut self, shared: &mut Shared) {
-        for entry in self.entries.iter_mut().flatten() {
-            entry.send_acks();
+    pub(super) fn release(&mut self, shared: &mut Shared) {
+        for (_, consumer) in &mut self.consumers {
+            consumer.send_acks();
         }
         shared.acknowledged.retain(|at| at.channel != self.number);
-        self.entries.clear();
+        self.consumers.clear();
         self.tags.clear();
         self.getters.clear();
         self.paused.clear();
-        self.unacked = Ledger::default();
+        self.unacked = UnackedDeliveries::default();
         self.unacked_shared = 0;
         self.transaction = None;
         self.assembly = Assembly::default();

@@ -1,10 +1,11 @@
 //! Publisher confirms (RabbitMQ's `confirm` class): which publishes are answered when the log has them.
 //!
-//! A burst's publishes wait for the burst's position in the log; bursts are in the order of their positions, so the
+//! A unflushed's publishes wait for the unflushed's position in the log; bursts are in the order of their positions, so the
 //! confirms of a channel go out in the order of its publishes and coalesce into one `basic.ack` with `multiple` a turn.
 
 use std::collections::VecDeque;
 
+use inver_broker::Completion;
 use inver_storage::Lsn;
 
 use crate::codec::write;
@@ -29,7 +30,7 @@ pub(super) struct Run {
 
 /// A channel's side: numbers its publishes and sends the answers.
 #[derive(Debug, Default)]
-pub(super) struct Numbering {
+pub(super) struct ChannelConfirms {
     /// Whether `confirm.select` was said.
     pub(super) enabled: bool,
     /// The number of the last publish.
@@ -37,20 +38,20 @@ pub(super) struct Numbering {
     /// Up to and with this one all were answered, `ready` included.
     answered: u64,
     /// This turn's publishes.
-    burst: Vec<Run>,
+    unflushed: Vec<Run>,
     /// Up to and with this one an ack is due and not written yet, if it is beyond what was written.
     ready: Option<u64>,
     written: u64,
 }
 
-impl Numbering {
-    /// Numbers a publish. True if it is the first since the last burst was taken.
+impl ChannelConfirms {
+    /// Numbers a publish. True if it is the first since the last unflushed was taken.
     pub(super) fn count(&mut self, answer: Answer) -> bool {
         self.last += 1;
-        let first = self.burst.is_empty();
-        match self.burst.last_mut() {
+        let first = self.unflushed.is_empty();
+        match self.unflushed.last_mut() {
             Some(run) if run.answer == answer && answer == Answer::Ack => run.through = self.last,
-            _ => self.burst.push(Run { through: self.last, answer }),
+            _ => self.unflushed.push(Run { through: self.last, answer }),
         }
         first
     }
@@ -61,11 +62,11 @@ impl Numbering {
     }
 
     /// Takes what was published since the last time.
-    pub(super) fn take_burst(&mut self) -> std::vec::Drain<'_, Run> {
-        self.burst.drain(..)
+    pub(super) fn take_unflushed(&mut self) -> std::vec::Drain<'_, Run> {
+        self.unflushed.drain(..)
     }
 
-    /// Answers a run. An ack is held until [`Numbering::write`], so that others join it; true if it is the first held.
+    /// Answers a run. An ack is held until [`ChannelConfirms::write`], so that others join it; true if it is the first held.
     pub(super) fn answer(&mut self, run: Run, channel: u16, out: &mut Vec<u8>) -> bool {
         self.answered = run.through;
         match run.answer {
@@ -103,16 +104,16 @@ pub(super) struct Waiting {
 
 /// The connection's side: runs in the order of their positions.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct PendingConfirms {
     waiting: VecDeque<Waiting>,
 }
 
-impl Queue {
-    /// Adds a run of a burst that lies at `lsn`; a burst that did not go to the log has none, and waits for those before
+impl PendingConfirms {
+    /// Adds a run of a unflushed that lies at `lsn`; a unflushed that did not go to the log has none, and waits for those before
     /// it, so that `multiple` never covers an unwritten one.
-    pub(super) fn push(&mut self, lsn: Option<Lsn>, channel: u16, incarnation: u64, run: Run) {
+    pub(super) fn push(&mut self, done: Completion, channel: u16, incarnation: u64, run: Run) {
         let before = self.waiting.back().map(|waiting| waiting.lsn);
-        let lsn = lsn.max(before).unwrap_or(Lsn(0));
+        let lsn = done.lsn().max(before).unwrap_or(Lsn(0));
         self.waiting.push_back(Waiting { lsn, channel, incarnation, run });
     }
 
@@ -148,38 +149,38 @@ mod tests {
 
     #[test]
     fn acks_of_a_turn_are_one_and_never_run_ahead_of_a_nack() {
-        let (mut numbering, mut out) = (Numbering::default(), Vec::new());
+        let (mut confirms, mut out) = (ChannelConfirms::default(), Vec::new());
         for answer in [Answer::Ack, Answer::Ack, Answer::Nack, Answer::Nack, Answer::Ack, Answer::Ack] {
-            numbering.count(answer);
+            confirms.count(answer);
         }
-        let runs: Vec<Run> = numbering.take_burst().collect();
-        assert_eq!(numbering.outstanding(), 6);
-        runs.into_iter().for_each(|run| _ = numbering.answer(run, 1, &mut out));
-        numbering.count(Answer::Ack);
-        let more: Vec<Run> = numbering.take_burst().collect();
-        assert!(!numbering.answer(more[0], 1, &mut out), "joins the one held");
-        numbering.write(1, &mut out);
+        let runs: Vec<Run> = confirms.take_unflushed().collect();
+        assert_eq!(confirms.outstanding(), 6);
+        runs.into_iter().for_each(|run| _ = confirms.answer(run, 1, &mut out));
+        confirms.count(Answer::Ack);
+        let more: Vec<Run> = confirms.take_unflushed().collect();
+        assert!(!confirms.answer(more[0], 1, &mut out), "joins the one held");
+        confirms.write(1, &mut out);
         assert_eq!(methods(&out), ["ack 2 true", "nack 3 false", "nack 4 false", "ack 7 true"]);
         out.clear();
-        numbering.count(Answer::Ack);
-        let run = numbering.take_burst().next().unwrap();
-        assert!(numbering.answer(run, 1, &mut out));
-        numbering.write(1, &mut out);
+        confirms.count(Answer::Ack);
+        let run = confirms.take_unflushed().next().unwrap();
+        assert!(confirms.answer(run, 1, &mut out));
+        confirms.write(1, &mut out);
         assert_eq!(methods(&out), ["ack 8 false"]);
-        assert_eq!(numbering.outstanding(), 0);
+        assert_eq!(confirms.outstanding(), 0);
     }
 
     #[test]
     fn what_did_not_go_to_the_log_waits_for_what_did() {
-        let mut queue = Queue::default();
+        let mut queue = PendingConfirms::default();
         let run = |through| Run { through, answer: Answer::Ack };
-        queue.push(Some(Lsn(100)), 1, 0, run(1));
-        queue.push(None, 1, 0, run(2));
+        queue.push(Completion::At(Lsn(100)), 1, 0, run(1));
+        queue.push(Completion::Now, 1, 0, run(2));
         assert_eq!(queue.pop(Lsn(99)), None);
         assert_eq!(queue.next(), Some(Lsn(100)));
         assert_eq!(queue.pop(Lsn(100)).unwrap().run.through, 1);
         assert_eq!(queue.pop(Lsn(100)).unwrap().run.through, 2);
-        queue.push(None, 1, 0, run(3));
+        queue.push(Completion::Now, 1, 0, run(3));
         assert!(queue.pop(Lsn(0)).is_some(), "at once when nothing is before it");
     }
 }

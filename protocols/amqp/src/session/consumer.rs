@@ -1,19 +1,18 @@
 //! One consumer of a channel, and how much it may be sent.
 
-use inver_broker::{Consumer, Delivery, DeliveryId, Pull};
-use inver_storage::Lsn;
+use inver_broker::{Completion, Consumer, Delivery, DeliveryId, Pull};
 
-/// Whether an entry still takes messages.
+/// Whether an consumer still takes messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
+pub(super) enum State {
     /// It does.
     Active,
     /// It does not; it is here for what it still holds.
-    Ended,
+    Cancelled,
 }
 
 /// See the module's text.
-pub(super) struct Entry {
+pub(super) struct ChannelConsumer {
     /// The client's name for it; empty for a getter.
     pub(super) tag: String,
     /// The topic or queue, as an address for records that name none.
@@ -29,16 +28,22 @@ pub(super) struct Entry {
     /// It stands in the line of those who are asked for messages.
     pub(super) queued: bool,
     /// Whether it takes messages.
-    pub(super) life: Life,
+    pub(super) state: State,
     consumer: Consumer,
     /// Acknowledged in this burst.
     acks: Vec<DeliveryId>,
 }
 
-impl Entry {
-    /// An entry with nothing in hand.
-    pub(super) fn new(tag: &str, source: &str, consumer: Consumer, no_ack: bool, prefetch: u32) -> Entry {
-        Entry {
+impl ChannelConsumer {
+    /// An consumer with nothing in hand.
+    pub(super) fn new(
+        tag: &str,
+        source: &str,
+        consumer: Consumer,
+        no_ack: bool,
+        prefetch: u32,
+    ) -> ChannelConsumer {
+        ChannelConsumer {
             tag: tag.to_owned(),
             source: source.to_owned(),
             no_ack,
@@ -46,7 +51,7 @@ impl Entry {
             prefetch,
             unacked: 0,
             queued: false,
-            life: Life::Active,
+            state: State::Active,
             consumer,
             acks: Vec::new(),
         }
@@ -54,10 +59,10 @@ impl Entry {
 
     /// How many more messages it may be sent by its own prefetch.
     pub(super) fn room(&self) -> usize {
-        match (self.life, self.no_ack || self.prefetch == 0) {
-            (Life::Ended, _) => 0,
-            (Life::Active, true) => usize::MAX,
-            (Life::Active, false) => self.prefetch.saturating_sub(self.unacked) as usize,
+        match (self.state, self.no_ack || self.prefetch == 0) {
+            (State::Cancelled, _) => 0,
+            (State::Active, true) => usize::MAX,
+            (State::Active, false) => self.prefetch.saturating_sub(self.unacked) as usize,
         }
     }
 
@@ -87,24 +92,24 @@ impl Entry {
     }
 
     /// Lets messages go that were wanted without acknowledgement.
-    pub(super) fn settle_now(&self, ids: &[DeliveryId]) {
+    pub(super) fn auto_ack(&self, ids: &[DeliveryId]) {
         _ = self.consumer.ack(ids);
     }
 
     /// Lets messages die that the client rejected. The position to wait for, for those who answer.
-    pub(super) fn reject(&self, ids: &[DeliveryId]) -> Option<Lsn> {
-        self.consumer.reject(ids)
+    pub(super) fn reject(&self, ids: &[DeliveryId]) -> Completion {
+        self.consumer.reject(ids).into()
     }
 
     /// Ends it; what it holds stays acknowledgeable.
     pub(super) fn stop(&mut self) {
         self.send_acks();
         self.consumer.stop();
-        self.life = Life::Ended;
+        self.state = State::Cancelled;
     }
 
-    /// The core's side, for acknowledgements within an entry.
-    pub(super) fn consumer(&self) -> &Consumer {
+    /// The core's side, for acknowledgements within an consumer.
+    pub(super) fn core(&self) -> &Consumer {
         &self.consumer
     }
 }

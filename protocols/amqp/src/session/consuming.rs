@@ -6,11 +6,11 @@ use inver_broker::{AttachError, ConsumerSpec, Subscription};
 
 use super::attaching;
 use super::channel::{Channel, Outcome};
-use super::consumer::{Entry, Life};
-use super::names::{REPLY_TO, generated_name, in_vhost};
+use super::consumer::{ChannelConsumer, State};
+use super::names::{REPLY_TO, generated_name};
 use super::queues::declare_reply_queue;
 use super::shared::{ConsumerRef, Shared};
-use super::unacked::Unacked;
+use super::unacked::UnackedDelivery;
 use crate::codec::{FRAME_OVERHEAD, Method, write};
 use crate::error::Refusal;
 
@@ -74,7 +74,7 @@ impl Channel {
             "" => generated_name("amq.ctag-"),
             tag => tag.to_owned(),
         };
-        let slot = self.free_slot();
+        let slot = self.next_slot();
         let spec = ConsumerSpec {
             exclusive,
             auto_ack: no_ack,
@@ -91,17 +91,17 @@ impl Channel {
         let consumer = subscription.attach(spec).map_err(|error| match error {
             AttachError::InUse | AttachError::HeldExclusively => Refusal::access_refused(format_args!(
                 "{} in exclusive use",
-                in_vhost("queue", &source, shared)
+                shared.in_vhost("queue", &source)
             )),
             AttachError::Closed => Refusal::no_such("queue", &source, shared.vhost()),
         })?;
-        let entry = Entry::new(&tag, &source, consumer, no_ack, self.prefetch);
-        self.put(slot, entry);
+        let consumer = ChannelConsumer::new(&tag, &source, consumer, no_ack, self.prefetch);
+        self.consumers.insert(consumer);
         self.tags.insert(tag.clone(), slot);
         if !nowait {
             let number = self.number;
             // A named subscription of a log topic is promised to survive once it is answered.
-            shared.reply(subscription.made(), out, |out| {
+            shared.reply(subscription.made().into(), out, |out| {
                 write::method(out, number, &Method::BasicConsumeOk { consumer_tag: &tag });
             });
         }
@@ -129,11 +129,11 @@ impl Channel {
     /// The client ends a consumer; one that is not there is no error.
     pub(super) fn cancel(&mut self, tag: &str) {
         let Some(slot) = self.tags.remove(tag) else { return };
-        let Some(entry) = self.entry(slot) else { return };
-        entry.stop();
-        let source = std::mem::take(&mut entry.source);
+        let Some(consumer) = self.consumer(slot) else { return };
+        consumer.stop();
+        let source = std::mem::take(&mut consumer.source);
         self.reply_queue.take_if(|queue| *queue == source);
-        self.free_if_done(slot);
+        self.remove_if_done(slot);
     }
 
     /// Takes what a consumer may be sent and writes it.
@@ -143,42 +143,42 @@ impl Channel {
             bound => bound.saturating_sub(self.unacked_shared) as usize,
         };
         let room_ledger = shared.limits.unacked_max.saturating_sub(self.unacked.len());
-        let Some(entry) = self.entries.get_mut(slot as usize).and_then(Option::as_mut) else {
+        let Some(consumer) = self.consumers.get_mut(slot as usize) else {
             return Pulled::Idle;
         };
-        entry.queued = false;
-        if entry.is_getter || entry.life == Life::Ended {
+        consumer.queued = false;
+        if consumer.is_getter || consumer.state == State::Cancelled {
             return Pulled::Idle;
         }
-        let mut room = entry.room().min(PULL_MESSAGES_MAX);
+        let mut room = consumer.room().min(PULL_MESSAGES_MAX);
         if room == 0 {
             // What it was woken for goes to another.
-            entry.pull(0, 0, &mut Vec::new());
+            consumer.pull(0, 0, &mut Vec::new());
             return Pulled::Idle;
         }
         if room_shared == 0 || room_ledger == 0 {
-            entry.pull(0, 0, &mut Vec::new());
+            consumer.pull(0, 0, &mut Vec::new());
             // Whoever takes from the channel's room waits for it in turn, and those who need no acknowledgement with them.
-            entry.queued = true;
+            consumer.queued = true;
             self.paused.push_back(slot);
             return Pulled::Idle;
         }
-        if !entry.no_ack {
+        if !consumer.no_ack {
             room = room.min(room_shared).min(room_ledger);
         }
         let mut deliveries = std::mem::take(&mut shared.deliveries);
         deliveries.clear();
-        let pull = entry.pull(room, PULL_BYTES_MAX, &mut deliveries);
+        let pull = consumer.pull(room, PULL_BYTES_MAX, &mut deliveries);
         let table_max = table_bytes_max(shared.frame_max);
         for delivery in &deliveries {
             let tag = self.next_tag;
             self.next_tag += 1;
-            let source = delivery.topic.as_deref().unwrap_or(&entry.source);
+            let source = delivery.topic.as_deref().unwrap_or(&consumer.source);
             let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
             write::deliver(
                 out,
                 self.number,
-                entry.tag.as_bytes(),
+                consumer.tag.as_bytes(),
                 tag,
                 delivery.redelivered > 0,
                 message.exchange,
@@ -192,13 +192,13 @@ impl Channel {
                 |out| out.extend_from_slice(properties),
                 message.body,
             );
-            if !entry.no_ack {
-                self.unacked.push(Unacked { tag, consumer: slot, id: delivery.id });
+            if !consumer.no_ack {
+                self.unacked.push(UnackedDelivery { tag, consumer: slot, id: delivery.id });
             }
         }
-        if !entry.no_ack {
+        if !consumer.no_ack {
             let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
-            entry.unacked += count;
+            consumer.unacked += count;
             self.unacked_shared += count;
         }
         deliveries.clear();
@@ -213,14 +213,14 @@ impl Channel {
     /// The queue is gone: the client is told, if it wants to know.
     fn cancelled(&mut self, slot: u32, shared: &Shared, out: &mut Vec<u8>) {
         let number = self.number;
-        let Some(entry) = self.entry(slot) else { return };
-        entry.life = Life::Ended;
-        let tag = std::mem::take(&mut entry.tag);
+        let Some(consumer) = self.consumer(slot) else { return };
+        consumer.state = State::Cancelled;
+        let tag = std::mem::take(&mut consumer.tag);
         if shared.capabilities.consumer_cancel_notify {
             write::method(out, number, &Method::BasicCancel { consumer_tag: &tag, nowait: true });
         }
         self.tags.remove(&tag);
-        self.free_if_done(slot);
+        self.remove_if_done(slot);
     }
 
     // ---- places
@@ -229,31 +229,23 @@ impl Channel {
         ConsumerRef { channel: self.number, slot }
     }
 
-    pub(super) fn entry(&mut self, slot: u32) -> Option<&mut Entry> {
-        self.entries.get_mut(slot as usize).and_then(Option::as_mut)
+    pub(super) fn consumer(&mut self, slot: u32) -> Option<&mut ChannelConsumer> {
+        self.consumers.get_mut(slot as usize)
     }
 
-    pub(super) fn free_slot(&self) -> u32 {
-        let at = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
-        u32::try_from(at).unwrap_or(u32::MAX)
+    /// The slot that the next consumer gets.
+    pub(super) fn next_slot(&self) -> u32 {
+        u32::try_from(self.consumers.vacant_key()).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn put(&mut self, slot: u32, entry: Entry) {
-        let at = slot as usize;
-        if at >= self.entries.len() {
-            self.entries.resize_with(at + 1, || None);
-        }
-        if let Some(place) = self.entries.get_mut(at) {
-            *place = Some(entry);
-        }
-    }
-
-    /// An ended consumer that holds nothing is forgotten.
-    pub(super) fn free_if_done(&mut self, slot: u32) {
-        if self.entry(slot).is_some_and(|entry| entry.life == Life::Ended && entry.unacked == 0)
-            && let Some(mut entry) = self.entries.get_mut(slot as usize).and_then(Option::take)
+    /// Removes a consumer that is cancelled and has no unacked deliveries.
+    pub(super) fn remove_if_done(&mut self, slot: u32) {
+        if self
+            .consumer(slot)
+            .is_some_and(|consumer| consumer.state == State::Cancelled && consumer.unacked == 0)
+            && let Some(mut consumer) = self.consumers.try_remove(slot as usize)
         {
-            entry.send_acks();
+            consumer.send_acks();
         }
     }
 
@@ -262,12 +254,12 @@ impl Channel {
     /// Puts a consumer into the line, once.
     pub(super) fn make_ready(&mut self, slot: u32, shared: &mut Shared) {
         let at = self.at(slot);
-        if let Some(entry) = self.entry(slot)
-            && !entry.queued
-            && !entry.is_getter
-            && entry.life == Life::Active
+        if let Some(consumer) = self.consumer(slot)
+            && !consumer.queued
+            && !consumer.is_getter
+            && consumer.state == State::Active
         {
-            entry.queued = true;
+            consumer.queued = true;
             shared.ready.push_back(at);
         }
     }
@@ -275,8 +267,8 @@ impl Channel {
     /// Room was made that any consumer of the channel may use.
     pub(super) fn resume_paused(&mut self, shared: &mut Shared) {
         while let Some(slot) = self.paused.pop_front() {
-            if let Some(entry) = self.entry(slot) {
-                entry.queued = false;
+            if let Some(consumer) = self.consumer(slot) {
+                consumer.queued = false;
             }
             self.make_ready(slot, shared);
         }

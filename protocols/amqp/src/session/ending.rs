@@ -1,16 +1,18 @@
 //! How connections and channels end: what is said, and what is let go.
 
+use std::error::Error;
+
 use inver_broker::{AuthError, Identity};
 
 use super::channel::Channel;
-use super::shared::{Shared, log_ended};
+use super::shared::Shared;
 use super::{Session, State, confirms};
 use crate::codec::{Method, write};
 use crate::error::{Refusal, ReplyCode};
 
 impl Session {
     /// Somebody has decided about the credentials.
-    pub fn authenticated(&mut self, verdict: Result<Identity, AuthError>, out: &mut Vec<u8>) {
+    pub(crate) fn authenticated(&mut self, verdict: Result<Identity, AuthError>, out: &mut Vec<u8>) {
         self.authenticating = false;
         let reason = match &verdict {
             Err(error @ AuthError::LoopbackOnly) => Some(error.to_string()),
@@ -29,7 +31,7 @@ impl Session {
     }
 
     /// The server is going down, or the like.
-    pub fn close(&mut self, reason: &str, out: &mut Vec<u8>) {
+    pub(crate) fn close(&mut self, reason: &str, out: &mut Vec<u8>) {
         if matches!(self.state, State::Running) {
             let text = format!("broker forced connection closure with reason '{reason}'");
             self.refuse(0, &Refusal::new(ReplyCode::ConnectionForced, text), out);
@@ -39,26 +41,26 @@ impl Session {
     }
 
     /// The log has failed: no promise can be kept any more.
-    pub fn log_failed(&mut self, error: impl std::fmt::Display, out: &mut Vec<u8>) {
-        self.refuse(0, &log_ended(error), out);
+    pub(crate) fn log_failed(&mut self, error: impl Error + Send + Sync + 'static, out: &mut Vec<u8>) {
+        self.refuse(0, &Refusal::internal(error), out);
     }
 
     /// Lets go of everything. What was read was handed over before, and stays.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.state = State::Over;
-        self.let_go();
+        self.release();
     }
 
-    pub(super) fn let_go(&mut self) {
+    pub(super) fn release(&mut self) {
         let Some(shared) = self.shared.as_deref_mut() else { return };
         for channel in self.channels.iter_mut() {
-            channel.let_go(shared);
+            channel.release(shared);
         }
         self.channels.clear();
         shared.ready.clear();
         shared.published.clear();
         shared.acknowledged.clear();
-        shared.confirms = confirms::Queue::default();
+        shared.pending_confirms = confirms::PendingConfirms::default();
         shared.unconfirmed = 0;
         shared.halt = None;
         for name in shared.exclusive.drain() {
@@ -84,7 +86,7 @@ impl Session {
             tracing::info!(channel = number, text = reply_text, "channel refused");
             if let (Some(shared), Some(channel)) = (self.shared.as_deref_mut(), self.channels.find(number)) {
                 forget_confirms(channel, shared);
-                channel.let_go(shared);
+                channel.release(shared);
                 channel.closing = true;
                 let close = Method::ChannelClose { reply_code, reply_text, class_id, method_id };
                 write::method(out, number, &close);
@@ -92,7 +94,7 @@ impl Session {
             }
         }
         tracing::info!(text = reply_text, "connection refused");
-        self.let_go();
+        self.release();
         write::method(out, 0, &Method::ConnectionClose { reply_code, reply_text, class_id, method_id });
         self.state = State::Closing;
     }
@@ -100,6 +102,6 @@ impl Session {
 
 /// Confirms that will never be sent do not count against the connection.
 pub(super) fn forget_confirms(channel: &Channel, shared: &mut Shared) {
-    let outstanding = usize::try_from(channel.numbering.outstanding()).unwrap_or(usize::MAX);
+    let outstanding = usize::try_from(channel.confirms.outstanding()).unwrap_or(usize::MAX);
     shared.unconfirmed = shared.unconfirmed.saturating_sub(outstanding);
 }

@@ -69,7 +69,7 @@ pub(super) fn inequivalent(name: &str, what: &str, received: &str, current: &str
     ))
 }
 
-fn same_field<T: PartialEq + std::fmt::Display + ?Sized>(
+fn check_field<T: PartialEq + std::fmt::Display + ?Sized>(
     name: &str,
     what: &str,
     current: &T,
@@ -81,7 +81,7 @@ fn same_field<T: PartialEq + std::fmt::Display + ?Sized>(
     Err(inequivalent(name, what, &format!("'{received}'"), &format!("'{current}'")))
 }
 
-fn same_argument(
+fn check_argument(
     name: &str,
     what: &str,
     current: Option<&Value>,
@@ -105,26 +105,26 @@ fn same_argument(
 }
 
 /// Whether a queue that is there is the one that a declaration asks for.
-pub(super) fn same_queue(current: &QueueSpec, received: &QueueSpec, what: &str) -> Result<(), Refusal> {
-    same_field("durable", what, &current.durable, &received.durable)?;
-    same_field("auto_delete", what, &current.auto_delete, &received.auto_delete)?;
+pub(super) fn check_queue(current: &QueueSpec, received: &QueueSpec, what: &str) -> Result<(), Refusal> {
+    check_field("durable", what, &current.durable, &received.durable)?;
+    check_field("auto_delete", what, &current.auto_delete, &received.auto_delete)?;
     QUEUE_ARGUMENTS.iter().try_for_each(|name| {
-        same_argument(name, what, current.arguments.get(*name), received.arguments.get(*name))
+        check_argument(name, what, current.arguments.get(*name), received.arguments.get(*name))
     })
 }
 
 /// Whether an exchange that is there is the one that a declaration asks for.
-pub(super) fn same_exchange(
+pub(super) fn check_exchange(
     current: &ExchangeSpec,
     received: &ExchangeSpec,
     what: &str,
 ) -> Result<(), Refusal> {
-    same_field("type", what, current.kind.as_str(), received.kind.as_str())?;
-    same_field("durable", what, &current.durable, &received.durable)?;
-    same_field("auto_delete", what, &current.auto_delete, &received.auto_delete)?;
-    same_field("internal", what, &current.internal, &received.internal)?;
+    check_field("type", what, current.kind.as_str(), received.kind.as_str())?;
+    check_field("durable", what, &current.durable, &received.durable)?;
+    check_field("auto_delete", what, &current.auto_delete, &received.auto_delete)?;
+    check_field("internal", what, &current.internal, &received.internal)?;
     let name = "alternate-exchange";
-    same_argument(name, what, current.arguments.get(name), received.arguments.get(name))
+    check_argument(name, what, current.arguments.get(name), received.arguments.get(name))
 }
 
 #[cfg(test)]
@@ -136,23 +136,23 @@ mod tests {
         let text = |result: Result<(), Refusal>| result.unwrap_err().text;
         let what = "queue 'q' in vhost '/'";
         assert_eq!(
-            text(same_field("durable", what, &false, &true)),
+            text(check_field("durable", what, &false, &true)),
             "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is \
              'false'"
         );
         let (one, two) = (Value::Int(1000), Value::Int(2000));
         assert_eq!(
-            text(same_argument("x-message-ttl", what, Some(&one), Some(&two))),
+            text(check_argument("x-message-ttl", what, Some(&one), Some(&two))),
             "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received '2000' but \
              current is '1000'"
         );
         assert_eq!(
-            text(same_argument("x-message-ttl", what, Some(&one), None)),
+            text(check_argument("x-message-ttl", what, Some(&one), None)),
             "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received none but \
              current is the value '1000' of type 'signedint'"
         );
         let classic = Value::Text(b"classic".to_vec());
-        assert!(same_argument("x-queue-type", what, None, Some(&classic)).is_ok());
-        assert!(same_argument("x-queue-type", what, Some(&classic), None).is_ok());
+        assert!(check_argument("x-queue-type", what, None, Some(&classic)).is_ok());
+        assert!(check_argument("x-queue-type", what, Some(&classic), None).is_ok());
     }
 }

@@ -1,14 +1,13 @@
 //! The `exchange` class.
 
-use inver_broker::{ExchangeError, ExchangeKind, ExchangeSpec};
-use inver_storage::Lsn;
+use inver_broker::{Completion, ExchangeError, ExchangeKind, ExchangeSpec};
 
 use super::arguments;
 use super::bindings::{Act, Binding, Destination};
 use super::channel::{Channel, Outcome};
-use super::equivalence::same_exchange;
-use super::names::{RESERVED, in_vhost, not_reserved, not_the_default, stripped};
-use super::shared::{Shared, log_ended};
+use super::equivalence::check_exchange;
+use super::names::{RESERVED, check_not_default, check_not_reserved, without_line_ends};
+use super::shared::Shared;
 use crate::codec::{Method, write};
 use crate::error::Refusal;
 use crate::map::core_arguments;
@@ -21,14 +20,14 @@ impl Channel {
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Refusal> {
         let number = self.number;
-        let (lsn, reply) = match *method {
+        let (done, reply) = match *method {
             Method::ExchangeDeclare { exchange, passive: true, nowait, .. } => {
-                let name = stripped(exchange);
-                not_the_default(&name)?;
+                let name = without_line_ends(exchange);
+                check_not_default(&name)?;
                 if shared.namespace.exchange(&name).is_none() {
                     return Err(Refusal::no_such("exchange", &name, shared.vhost()));
                 }
-                (None, (!nowait).then_some(Method::ExchangeDeclareOk {}))
+                (Completion::Now, (!nowait).then_some(Method::ExchangeDeclareOk {}))
             }
             Method::ExchangeDeclare {
                 exchange,
@@ -51,30 +50,30 @@ impl Channel {
                     arguments: core_arguments(arguments),
                 };
                 (
-                    declare_exchange(&stripped(exchange), &spec, shared)?,
+                    declare_exchange(&without_line_ends(exchange), &spec, shared)?,
                     (!nowait).then_some(Method::ExchangeDeclareOk {}),
                 )
             }
             Method::ExchangeDelete { exchange, if_unused, nowait, .. } => {
-                let name = stripped(exchange);
-                not_the_default(&name)?;
+                let name = without_line_ends(exchange);
+                check_not_default(&name)?;
                 if name.starts_with(RESERVED) {
                     return Err(Refusal::access_refused(format_args!(
                         "deletion of system {} not allowed",
-                        in_vhost("exchange", &name, shared)
+                        shared.in_vhost("exchange", &name)
                     )));
                 }
-                let lsn = match shared.namespace.delete_exchange(&name, if_unused) {
-                    Ok(lsn) => lsn,
+                let done = match shared.namespace.delete_exchange(&name, if_unused) {
+                    Ok(lsn) => lsn.into(),
                     // Deleting is idempotent.
-                    Err(ExchangeError::Unknown(_)) => None,
+                    Err(ExchangeError::Unknown(_)) => Completion::Now,
                     Err(ExchangeError::InUse(_)) => {
-                        let what = in_vhost("exchange", &name, shared);
+                        let what = shared.in_vhost("exchange", &name);
                         return Err(Refusal::precondition_failed(format_args!("{what} in use")));
                     }
-                    Err(error) => return Err(log_ended(error)),
+                    Err(error) => return Err(Refusal::internal(error)),
                 };
-                (lsn, (!nowait).then_some(Method::ExchangeDeleteOk {}))
+                (done, (!nowait).then_some(Method::ExchangeDeleteOk {}))
             }
             Method::ExchangeBind { destination, source, routing_key, nowait, arguments, .. } => {
                 let to = Destination::Exchange(destination);
@@ -89,27 +88,27 @@ impl Channel {
             _ => return Err(Refusal::command_invalid("unimplemented method")),
         };
         if let Some(reply) = reply {
-            shared.reply(lsn, out, |out| write::method(out, number, &reply));
+            shared.reply(done, out, |out| write::method(out, number, &reply));
         }
         Ok(Outcome::Done)
     }
 }
 
-fn declare_exchange(name: &str, spec: &ExchangeSpec, shared: &Shared) -> Result<Option<Lsn>, Refusal> {
-    not_the_default(name)?;
-    let what = in_vhost("exchange", name, shared);
+fn declare_exchange(name: &str, spec: &ExchangeSpec, shared: &Shared) -> Result<Completion, Refusal> {
+    check_not_default(name)?;
+    let what = shared.in_vhost("exchange", name);
     if let Some(present) = shared.namespace.exchange(name) {
-        same_exchange(present.spec(), spec, &what)?;
-        return Ok(present.made());
+        check_exchange(present.spec(), spec, &what)?;
+        return Ok(present.made().into());
     }
-    not_reserved("exchange", name)?;
+    check_not_reserved("exchange", name)?;
     arguments::check_alternate(&spec.arguments, &what)?;
     let declared = shared.namespace.declare_exchange(name, spec.clone()).map_err(|error| match error {
         ExchangeError::Limit(limit) => Refusal::precondition_failed(limit),
-        error => log_ended(error),
+        error => Refusal::internal(error),
     })?;
     if !declared.created {
-        same_exchange(declared.it.spec(), spec, &what)?;
+        check_exchange(declared.it.spec(), spec, &what)?;
     }
-    Ok(declared.lsn)
+    Ok(declared.lsn.into())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use inver_broker::{Identity, Publisher, PublisherId};
+use inver_broker::{Completion, Identity, Publisher, PublisherId};
 
 use super::channel::{Channel, Outcome};
 use super::ending::forget_confirms;
@@ -43,7 +43,7 @@ impl Session {
         match (self.state, method) {
             (_, Method::ConnectionClose { .. }) => {
                 self.flush()?;
-                self.let_go();
+                self.release();
                 write::method(out, 0, &Method::ConnectionCloseOk {});
                 self.state = State::Over;
                 self.closed_by_client = true;
@@ -93,9 +93,9 @@ impl Session {
             renderer: Renderer::default(),
             mailbox: self.mailbox.clone(),
             now_ms: inver_broker::now_ms(),
-            last_lsn: None,
+            last_write: Completion::Now,
             halt: None,
-            confirms: confirms::Queue::default(),
+            pending_confirms: confirms::PendingConfirms::default(),
             unconfirmed: 0,
             has_published: false,
             blocked: false,

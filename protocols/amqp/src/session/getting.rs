@@ -7,12 +7,11 @@ use std::sync::Arc;
 use inver_broker::{AttachError, ConsumerSpec};
 
 use super::channel::{Channel, Outcome};
-use super::consumer::{Entry, Life};
+use super::consumer::{ChannelConsumer, State};
 use super::consuming::table_bytes_max;
-use super::names::in_vhost;
 use super::queues::accessible_queue;
 use super::shared::{Halt, Shared};
-use super::unacked::Unacked;
+use super::unacked::UnackedDelivery;
 use crate::codec::{Method, write};
 use crate::error::Refusal;
 
@@ -31,22 +30,22 @@ impl Channel {
         let slot = self.getter(&name, shared)?;
         let mut deliveries = std::mem::take(&mut shared.deliveries);
         deliveries.clear();
-        let Some(entry) = self.entry(slot) else { return Ok(Outcome::Done) };
-        let pull = entry.pull(1, usize::MAX, &mut deliveries);
+        let Some(consumer) = self.consumer(slot) else { return Ok(Outcome::Done) };
+        let pull = consumer.pull(1, usize::MAX, &mut deliveries);
         let taken = deliveries.pop();
         shared.deliveries = deliveries;
         match taken {
             Some(delivery) => {
-                let ready = entry.consumer().subscription().depth().ready;
+                let ready = consumer.core().subscription().depth().ready;
                 if no_ack {
-                    entry.settle_now(&[delivery.id]);
+                    consumer.auto_ack(&[delivery.id]);
                 } else {
-                    entry.unacked += 1;
+                    consumer.unacked += 1;
                 }
                 let (tag, number) = (self.next_tag, self.number);
                 self.next_tag += 1;
                 if !no_ack {
-                    self.unacked.push(Unacked { tag, consumer: slot, id: delivery.id });
+                    self.unacked.push(UnackedDelivery { tag, consumer: slot, id: delivery.id });
                 }
                 let table_max = table_bytes_max(shared.frame_max);
                 let source = delivery.topic.as_deref().unwrap_or(&name);
@@ -70,21 +69,21 @@ impl Channel {
                 );
             }
             None if pull.pending => {
-                shared.halt = Some(Halt::Cold(self.at(slot).token()));
-                return Ok(Outcome::Again);
+                shared.halt = Some(Halt::ColdRead(self.at(slot).token()));
+                return Ok(Outcome::Retry);
             }
             None if pull.cancelled => {
                 self.drop_getter(slot);
                 return Err(Refusal::no_such("queue", &name, shared.vhost()));
             }
             // Something may be on its way: of this connection, of another, or a dead letter.
-            None if !self.got_nothing && !shared.all_writes_are_committed() => {
-                self.got_nothing = true;
-                return Ok(Outcome::Again);
+            None if !self.get_was_empty && !shared.all_writes_are_committed() => {
+                self.get_was_empty = true;
+                return Ok(Outcome::Retry);
             }
             None => write::method(out, self.number, &Method::BasicGetEmpty { cluster_id: "" }),
         }
-        self.got_nothing = false;
+        self.get_was_empty = false;
         Ok(Outcome::Done)
     }
 
@@ -92,9 +91,7 @@ impl Channel {
     fn getter(&mut self, name: &str, shared: &Shared) -> Result<u32, Refusal> {
         let queue = accessible_queue(name, shared)?;
         if let Some(slot) = self.getters.get(name).copied() {
-            if self
-                .entry(slot)
-                .is_some_and(|e| Arc::ptr_eq(e.consumer().subscription(), queue.subscription()))
+            if self.consumer(slot).is_some_and(|e| Arc::ptr_eq(e.core().subscription(), queue.subscription()))
             {
                 return Ok(slot);
             }
@@ -108,32 +105,30 @@ impl Channel {
             return Err(Refusal::resource_locked(format_args!(
                 "cannot obtain access to locked {}. basic.get operations are not supported by classic queues with \
                  single active consumer",
-                in_vhost("queue", name, shared)
+                shared.in_vhost("queue", name)
             )));
         }
-        let slot = self.free_slot();
+        let slot = self.next_slot();
         let spec = ConsumerSpec {
             passive: true,
             ..ConsumerSpec::new(shared.mailbox.clone(), self.at(slot).token())
         };
         let consumer = queue.subscription().attach(spec).map_err(|error| match error {
             AttachError::Closed => Refusal::no_such("queue", name, shared.vhost()),
-            _ => {
-                Refusal::access_refused(format_args!("{} in exclusive use", in_vhost("queue", name, shared)))
-            }
+            _ => Refusal::access_refused(format_args!("{} in exclusive use", shared.in_vhost("queue", name))),
         })?;
-        let mut entry = Entry::new("", name, consumer, false, 0);
-        entry.is_getter = true;
-        self.put(slot, entry);
+        let mut consumer = ChannelConsumer::new("", name, consumer, false, 0);
+        consumer.is_getter = true;
+        self.consumers.insert(consumer);
         self.getters.insert(name.to_owned(), slot);
         Ok(slot)
     }
 
     fn drop_getter(&mut self, slot: u32) {
         self.getters.retain(|_, kept| *kept != slot);
-        if let Some(entry) = self.entry(slot) {
-            entry.life = Life::Ended;
+        if let Some(consumer) = self.consumer(slot) {
+            consumer.state = State::Cancelled;
         }
-        self.free_if_done(slot);
+        self.remove_if_done(slot);
     }
 }

@@ -1,7 +1,7 @@
 //! The state machine of a connection and its channels, without a socket: bytes in, bytes out, the broker beside.
 //!
 //! A turn is: [`Session::begin_turn`], [`Session::input`] with all that was read, [`Session::finish_input`], [`Session::deliver`].
-//! Everything published within a turn goes to the log as one entry, acknowledgements are handed on consumer by consumer,
+//! Everything published within a turn goes to the log as one consumer, acknowledgements are handed on consumer by consumer,
 //! and what is to be sent gathers in one buffer.
 //!
 //! Invariants:
@@ -33,21 +33,21 @@ mod publishing;
 mod queues;
 mod shared;
 mod transaction;
+mod tx;
 mod unacked;
 
 use std::sync::Arc;
 
-use inver_broker::{Broker, Credentials, Identity, Mailbox};
+use inver_broker::{Broker, Completion, Credentials, Identity, Mailbox};
 use inver_storage::{Log, Lsn};
 
-pub use assembly::Publish;
 pub use limits::Limits;
 
 use self::channel::Outcome;
 use self::channels::Channels;
 use self::consuming::Pulled;
 use self::handshake::{Handshake, Opening};
-use self::shared::{ConsumerRef, Halt, Shared, log_ended};
+use self::shared::{ConsumerRef, Halt, Shared};
 use crate::codec::frame::{self, Next};
 use crate::codec::{FRAME_SIZE_MIN, Method, PROTOCOL_HEADER, write};
 use crate::error::Refusal;
@@ -72,15 +72,15 @@ enum State {
 
 /// How far input was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Bytes that are done with.
-    pub done: usize,
+    pub(crate) done: usize,
     /// What is left is less than a frame; otherwise it may hold frames that must wait.
-    pub partial: bool,
+    pub(crate) partial: bool,
 }
 
 /// See the module's text.
-pub struct Session {
+pub(crate) struct Session {
     broker: Broker,
     limits: Arc<Limits>,
     mailbox: Arc<Mailbox>,
@@ -98,7 +98,7 @@ pub struct Session {
 
 impl Session {
     /// A connection that said nothing yet.
-    pub fn new(broker: Broker, limits: Arc<Limits>, mailbox: Arc<Mailbox>) -> Session {
+    pub(crate) fn new(broker: Broker, limits: Arc<Limits>, mailbox: Arc<Mailbox>) -> Session {
         Session {
             handshake: Handshake::new(&limits),
             broker,
@@ -118,73 +118,68 @@ impl Session {
     // ---- what the connection asks
 
     /// Whether it has been let in.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.state == State::Running
     }
 
     /// Whether it is only waiting to part in peace.
-    pub fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         matches!(self.state, State::Closing | State::Lost)
     }
 
     /// Whether the client said good-bye: it may close the socket first.
-    pub fn was_closed_by_client(&self) -> bool {
+    pub(crate) fn was_closed_by_client(&self) -> bool {
         self.closed_by_client
     }
 
     /// Whether all is said.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.state == State::Over
     }
 
     /// Seconds between heartbeats, once agreed on; 0 for none.
-    pub fn heartbeat_s(&self) -> u16 {
+    pub(crate) fn heartbeat_s(&self) -> u16 {
         if self.shared.is_some() { self.handshake.tuned.heartbeat_s } else { 0 }
     }
 
     /// Whether input would be looked at.
-    pub fn takes_input(&self) -> bool {
+    pub(crate) fn takes_input(&self) -> bool {
         let free =
             |shared: &Shared| shared.halt.is_none() && shared.unconfirmed < self.limits.unconfirmed_max;
         !self.authenticating && self.shared.as_deref().is_none_or(free)
     }
 
     /// The position in the log that something waits for first.
-    pub fn awaits(&self) -> Option<Lsn> {
+    pub(crate) fn awaits(&self) -> Option<Lsn> {
         let shared = self.shared.as_deref()?;
         let halted = match &shared.halt {
-            Some(Halt::Reply { lsn, .. } | Halt::Until(lsn)) => Some(*lsn),
+            Some(Halt::Reply { lsn, .. } | Halt::Retry(lsn)) => Some(*lsn),
             _ => None,
         };
-        [halted, shared.confirms.next()].into_iter().flatten().min()
+        [halted, shared.pending_confirms.next()].into_iter().flatten().min()
     }
 
     /// Credentials that somebody must decide about, once.
-    pub fn take_credentials(&mut self) -> Option<Credentials> {
+    pub(crate) fn take_credentials(&mut self) -> Option<Credentials> {
         self.credentials.take()
     }
 
-    /// The user, for the connection's log.
-    pub fn user(&self) -> Option<&str> {
-        self.identity.as_ref().and_then(Identity::name)
-    }
-
     /// The log under it.
-    pub fn log(&self) -> &Log {
+    pub(crate) fn log(&self) -> &Log {
         self.broker.log()
     }
 
     // ---- a turn
 
     /// Sets the time of what is published from now on.
-    pub fn begin_turn(&mut self, now_ms: i64) {
+    pub(crate) fn begin_turn(&mut self, now_ms: i64) {
         if let Some(shared) = &mut self.shared {
             shared.now_ms = now_ms;
         }
     }
 
     /// Looks at input: as many whole frames as there are, until one must wait or the output is full.
-    pub fn input(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
+    pub(crate) fn input(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
         let mut done = 0;
         let all = Progress { done: input.len(), partial: true };
         if self.state == State::Handshake && self.handshake.phase() == handshake::Phase::Header {
@@ -211,7 +206,7 @@ impl Session {
             match frame::next(input.get(done..).unwrap_or_default(), frame_max) {
                 Ok(Next::NeedMore(_)) => return Progress { done, partial: true },
                 Ok(Next::Frame(frame, used)) => match self.frame(&frame, out) {
-                    Ok(Outcome::Again) => break,
+                    Ok(Outcome::Retry) => break,
                     Ok(Outcome::Done | Outcome::Closed) => done += used,
                     Err(refusal) => {
                         done += used;
@@ -231,7 +226,7 @@ impl Session {
     }
 
     /// Ends a turn's input: what was acknowledged is handed on, what was published goes to the log.
-    pub fn finish_input(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn finish_input(&mut self, out: &mut Vec<u8>) {
         if let Err(refusal) = self.flush() {
             self.refuse(0, &refusal, out);
         }
@@ -239,39 +234,39 @@ impl Session {
     }
 
     /// Writes what waited for the log and need not any more.
-    pub fn write_replies(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn write_replies(&mut self, out: &mut Vec<u8>) {
         let Some(shared) = self.shared.as_deref_mut() else { return };
         let committed = shared.namespace.log().committed();
-        while let Some(waiting) = shared.confirms.pop(committed) {
+        while let Some(waiting) = shared.pending_confirms.pop(committed) {
             let Some(channel) = self.channels.find(waiting.channel) else { continue };
             if channel.incarnation != waiting.incarnation || channel.closing {
                 continue;
             }
-            let before = channel.numbering.outstanding();
-            if channel.numbering.answer(waiting.run, channel.number, out) {
+            let before = channel.confirms.outstanding();
+            if channel.confirms.answer(waiting.run, channel.number, out) {
                 self.held.push(channel.number);
             }
-            let answered = before - channel.numbering.outstanding();
+            let answered = before - channel.confirms.outstanding();
             shared.unconfirmed =
                 shared.unconfirmed.saturating_sub(usize::try_from(answered).unwrap_or(usize::MAX));
         }
         for number in self.held.drain(..) {
             if let Some(channel) = self.channels.find(number) {
-                channel.numbering.write(number, out);
+                channel.confirms.write(number, out);
             }
         }
         match shared.halt.take() {
             Some(Halt::Reply { lsn, frames }) if lsn <= committed => out.extend_from_slice(&frames),
-            Some(Halt::Until(lsn)) if lsn <= committed => {}
+            Some(Halt::Retry(lsn)) if lsn <= committed => {}
             other => shared.halt = other,
         }
     }
 
     /// Tokens came for consumers.
-    pub fn wake(&mut self, tokens: &[u64]) {
+    pub(crate) fn wake(&mut self, tokens: &[u64]) {
         let Some(shared) = self.shared.as_deref_mut() else { return };
         for token in tokens {
-            if shared.halt == Some(Halt::Cold(*token)) {
+            if shared.halt == Some(Halt::ColdRead(*token)) {
                 shared.halt = None;
             }
             let at = ConsumerRef::of(*token);
@@ -282,7 +277,7 @@ impl Session {
     }
 
     /// Writes deliveries until there are none or the output is full. True if there may be more.
-    pub fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
         let Some(shared) = self.shared.as_deref_mut() else { return false };
         if matches!(shared.halt, Some(Halt::Reply { .. })) {
             // What the answer brings about comes after it: a cancellation after `queue.delete-ok`.
@@ -301,7 +296,7 @@ impl Session {
     // ---- back-pressure
 
     /// Whether the client published, can be told that it is held back, and was not yet.
-    pub fn should_send_blocked(&self) -> bool {
+    pub(crate) fn should_send_blocked(&self) -> bool {
         self.state == State::Running
             && self.shared.as_deref().is_some_and(|shared| {
                 shared.capabilities.connection_blocked && shared.has_published && !shared.blocked
@@ -309,7 +304,7 @@ impl Session {
     }
 
     /// The broker takes no more for now: the client is told.
-    pub fn send_blocked(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn send_blocked(&mut self, out: &mut Vec<u8>) {
         if self.should_send_blocked()
             && let Some(shared) = self.shared.as_deref_mut()
         {
@@ -319,7 +314,7 @@ impl Session {
     }
 
     /// It takes more again: a client that was told otherwise is told.
-    pub fn send_unblocked(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn send_unblocked(&mut self, out: &mut Vec<u8>) {
         if let Some(shared) = self.shared.as_deref_mut()
             && std::mem::take(&mut shared.blocked)
             && self.state == State::Running
@@ -329,7 +324,7 @@ impl Session {
     }
 
     /// The connection's bounds.
-    pub fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
 
@@ -337,20 +332,25 @@ impl Session {
     fn flush(&mut self) -> Result<(), Refusal> {
         let Some(shared) = self.shared.as_deref_mut() else { return Ok(()) };
         for at in shared.acknowledged.drain(..) {
-            if let Some(entry) = self.channels.find(at.channel).and_then(|channel| channel.entry(at.slot)) {
-                entry.send_acks();
+            if let Some(consumer) =
+                self.channels.find(at.channel).and_then(|channel| channel.consumer(at.slot))
+            {
+                consumer.send_acks();
             }
         }
         if shared.publisher.is_empty() && shared.published.is_empty() {
             return Ok(());
         }
-        let lsn = shared.publisher.flush().map_err(log_ended)?;
-        shared.last_lsn = lsn.or(shared.last_lsn);
+        let lsn = shared.publisher.flush().map_err(Refusal::internal)?;
+        let done = Completion::from(lsn);
+        if done != Completion::Now {
+            shared.last_write = done;
+        }
         for number in shared.published.drain(..) {
             if let Some(channel) = self.channels.find(number) {
                 let incarnation = channel.incarnation;
-                for run in channel.numbering.take_burst() {
-                    shared.confirms.push(lsn, number, incarnation, run);
+                for run in channel.confirms.take_unflushed() {
+                    shared.pending_confirms.push(done, number, incarnation, run);
                 }
             }
         }

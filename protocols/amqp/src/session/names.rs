@@ -1,6 +1,5 @@
 //! Names of queues and exchanges: what clients may not give, and how texts show them.
 
-use super::shared::Shared;
 use crate::error::Refusal;
 
 /// The pseudo-queue that stands for a channel's own replies.
@@ -9,18 +8,13 @@ pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// Names that clients may not give.
 pub(super) const RESERVED: &str = "amq.";
 
-/// `queue 'q' in vhost '/'`
-pub(super) fn in_vhost(kind: &str, name: &str, shared: &Shared) -> String {
-    format!("{kind} '{name}' in vhost '{}'", shared.vhost())
-}
-
 /// Line ends cannot be part of a name.
-pub(super) fn stripped(name: &str) -> String {
+pub(super) fn without_line_ends(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '\r' | '\n')).collect()
 }
 
 /// A name that is to be made begins with what is the broker's.
-pub(super) fn not_reserved(kind: &str, name: &str) -> Result<(), Refusal> {
+pub(super) fn check_not_reserved(kind: &str, name: &str) -> Result<(), Refusal> {
     if name.starts_with(RESERVED) {
         return Err(Refusal::access_refused(format_args!(
             "{kind} name '{name}' contains reserved prefix 'amq.*'"
@@ -30,7 +24,7 @@ pub(super) fn not_reserved(kind: &str, name: &str) -> Result<(), Refusal> {
 }
 
 /// The default exchange is nobody's to change.
-pub(super) fn not_the_default(name: &str) -> Result<(), Refusal> {
+pub(super) fn check_not_default(name: &str) -> Result<(), Refusal> {
     if name.is_empty() {
         return Err(Refusal::access_refused("operation not permitted on the default exchange"));
     }

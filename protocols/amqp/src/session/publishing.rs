@@ -2,14 +2,14 @@
 
 use inver_broker::{Message, PublishError, Target};
 
-use super::assembly::Publish;
 use super::channel::Channel;
 use super::confirms::Answer;
-use super::names::{REPLY_TO, in_vhost};
-use super::shared::{Shared, log_ended};
+use super::names::REPLY_TO;
+use super::shared::Shared;
 use crate::codec::content::Properties;
 use crate::codec::{ContentHeader, Method, write};
 use crate::error::{Refusal, ReplyCode};
+use crate::map::Publish;
 
 impl Channel {
     /// A content header came.
@@ -67,9 +67,9 @@ impl Channel {
             return transaction.hold(publish, shared.limits.transaction_bytes_max);
         }
         let answer = self.publish_now(publish, shared, out)?;
-        if self.numbering.enabled {
+        if self.confirms.enabled {
             shared.unconfirmed += 1;
-            if self.numbering.count(answer) {
+            if self.confirms.count(answer) {
                 shared.published.push(self.number);
             }
         }
@@ -106,7 +106,7 @@ impl Channel {
         match shared.publisher.publish(target, &message) {
             Ok(routed) => {
                 if routed.destinations == 0 && publish.mandatory {
-                    send_back(publish, self.number, shared.frame_max, out);
+                    write_return(publish, self.number, shared.frame_max, out);
                 }
                 Ok(if routed.refused { Answer::Nack } else { Answer::Ack })
             }
@@ -114,7 +114,7 @@ impl Channel {
                 Err(Refusal::no_such("exchange", &name, shared.vhost()))
             }
             Err(PublishError::Internal(name)) => Err(internal(&name, shared)),
-            Err(error) => Err(log_ended(error)),
+            Err(error) => Err(Refusal::internal(error)),
         }
     }
 
@@ -140,12 +140,12 @@ impl Channel {
 fn internal(exchange: &str, shared: &Shared) -> Refusal {
     Refusal::access_refused(format_args!(
         "cannot publish to internal {}",
-        in_vhost("exchange", exchange, shared)
+        shared.in_vhost("exchange", exchange)
     ))
 }
 
 /// `basic.return`, with the content as it came.
-fn send_back(publish: &Publish<'_>, number: u16, frame_max: u32, out: &mut Vec<u8>) {
+fn write_return(publish: &Publish<'_>, number: u16, frame_max: u32, out: &mut Vec<u8>) {
     // The routing key came as a short string of UTF-8.
     let routing_key = std::str::from_utf8(publish.routing_key).unwrap_or_default();
     write::method(

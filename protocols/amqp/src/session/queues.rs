@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use inver_broker::{Queue, QueueError, QueueSpec, TopicKind};
-use inver_storage::Lsn;
+use inver_broker::{Completion, Queue, QueueError, QueueSpec, TopicKind};
 
 use super::arguments;
 use super::bindings::{Act, Binding, Destination};
 use super::channel::{Channel, Outcome};
-use super::equivalence::same_queue;
-use super::names::{REPLY_TO, generated_name, in_vhost, not_reserved, stripped};
-use super::shared::{Shared, log_ended};
+use super::equivalence::check_queue;
+use super::names::{REPLY_TO, check_not_reserved, generated_name, without_line_ends};
+use super::shared::Shared;
 use crate::codec::{Method, Table, write};
 use crate::error::Refusal;
 use crate::map::core_arguments;
@@ -19,25 +18,9 @@ use crate::map::core_arguments;
 pub(super) fn accessible_queue(name: &str, shared: &Shared) -> Result<Arc<Queue>, Refusal> {
     let queue =
         shared.namespace.queue(name).ok_or_else(|| Refusal::no_such("queue", name, shared.vhost()))?;
-    check_owner(&queue, shared)?;
+    shared.check_owner(&queue)?;
     queue.touch();
     Ok(queue)
-}
-
-/// An exclusive queue is for its own connection.
-pub(super) fn check_owner(queue: &Queue, shared: &Shared) -> Result<(), Refusal> {
-    match queue.spec().owner {
-        Some(owner) if owner != shared.owner => Err(locked(queue.name(), shared)),
-        _ => Ok(()),
-    }
-}
-
-fn locked(name: &str, shared: &Shared) -> Refusal {
-    Refusal::resource_locked(format_args!(
-        "cannot obtain exclusive access to locked {}. It could be originally declared on another connection or the \
-         exclusive property value does not match that of the original declaration.",
-        in_vhost("queue", name, shared)
-    ))
 }
 
 /// Makes the queue that replies to a channel go to. It is hidden and goes with its consumer.
@@ -45,7 +28,7 @@ pub(super) fn declare_reply_queue(shared: &Shared) -> Result<Arc<Queue>, Refusal
     let name = generated_name(&format!("{REPLY_TO}."));
     let spec =
         QueueSpec { auto_delete: true, hidden: true, owner: Some(shared.owner), ..QueueSpec::default() };
-    let declared = shared.namespace.declare_queue(&name, spec).map_err(log_ended)?;
+    let declared = shared.namespace.declare_queue(&name, spec).map_err(Refusal::internal)?;
     Ok(declared.it)
 }
 
@@ -60,7 +43,7 @@ impl Channel {
         match *method {
             Method::QueueDeclare { nowait, .. } => {
                 if !nowait && !shared.own_writes_are_committed() {
-                    return Ok(Outcome::Again);
+                    return Ok(Outcome::Retry);
                 }
                 let declared = self.declare_queue(method, shared)?;
                 self.last_queue.clone_from(&declared.name);
@@ -70,40 +53,41 @@ impl Channel {
                         message_count: declared.messages,
                         consumer_count: declared.consumers,
                     };
-                    shared.reply(declared.lsn, out, |out| write::method(out, number, &reply));
+                    shared.reply(declared.done, out, |out| write::method(out, number, &reply));
                 }
             }
             Method::QueueDelete { queue, if_unused, if_empty, nowait, .. } => {
                 if !shared.own_writes_are_committed() {
-                    return Ok(Outcome::Again);
+                    return Ok(Outcome::Retry);
                 }
-                let name = self.queue_name(&stripped(queue))?;
-                let (messages, lsn) = delete_queue(&name, if_unused, if_empty, shared)?;
+                let name = self.queue_name(&without_line_ends(queue))?;
+                let (messages, done) = delete_queue(&name, if_unused, if_empty, shared)?;
                 if !nowait {
                     let reply = Method::QueueDeleteOk { message_count: count(messages) };
-                    shared.reply(lsn, out, |out| write::method(out, number, &reply));
+                    shared.reply(done, out, |out| write::method(out, number, &reply));
                 }
             }
             Method::QueuePurge { queue, nowait, .. } => {
                 if !shared.own_writes_are_committed() {
-                    return Ok(Outcome::Again);
+                    return Ok(Outcome::Retry);
                 }
                 let name = self.queue_name(queue)?;
                 let (messages, lsn) = accessible_queue(&name, shared)?.subscription().purge();
                 if !nowait {
                     let reply = Method::QueuePurgeOk { message_count: count(messages) };
-                    shared.reply(lsn, out, |out| write::method(out, number, &reply));
+                    shared.reply(lsn.into(), out, |out| write::method(out, number, &reply));
                 }
             }
             Method::QueueBind { queue, exchange, routing_key, nowait, arguments, .. } => {
-                let lsn = self.queue_binding(Act::Bind, queue, exchange, routing_key, arguments, shared)?;
+                let done = self.queue_binding(Act::Bind, queue, exchange, routing_key, arguments, shared)?;
                 if !nowait {
-                    shared.reply(lsn, out, |out| write::method(out, number, &Method::QueueBindOk {}));
+                    shared.reply(done, out, |out| write::method(out, number, &Method::QueueBindOk {}));
                 }
             }
             Method::QueueUnbind { queue, exchange, routing_key, arguments, .. } => {
-                let lsn = self.queue_binding(Act::Unbind, queue, exchange, routing_key, arguments, shared)?;
-                shared.reply(lsn, out, |out| write::method(out, number, &Method::QueueUnbindOk {}));
+                let done =
+                    self.queue_binding(Act::Unbind, queue, exchange, routing_key, arguments, shared)?;
+                shared.reply(done, out, |out| write::method(out, number, &Method::QueueUnbindOk {}));
             }
             _ => return Err(Refusal::command_invalid("unimplemented method")),
         }
@@ -118,7 +102,7 @@ impl Channel {
         routing_key: &str,
         arguments: Table<'_>,
         shared: &Shared,
-    ) -> Result<Option<Lsn>, Refusal> {
+    ) -> Result<Completion, Refusal> {
         let name = self.queue_name(queue)?;
         // An empty key with the queue declared last means that queue's name.
         let key = if queue.is_empty() && routing_key.is_empty() { &name } else { routing_key };
@@ -128,12 +112,12 @@ impl Channel {
     fn declare_queue(&mut self, method: &Method<'_>, shared: &mut Shared) -> Result<DeclaredQueue, Refusal> {
         let Method::QueueDeclare { queue, passive, durable, exclusive, auto_delete, arguments, .. } = *method
         else {
-            return Err(Refusal::internal("not a declaration"));
+            return Err(Refusal::command_invalid("unimplemented method"));
         };
-        let mut name = stripped(queue);
+        let mut name = without_line_ends(queue);
         if name.starts_with(REPLY_TO) {
             return match shared.namespace.queue(&name) {
-                Some(_) => Ok(DeclaredQueue { name, messages: 0, consumers: 1, lsn: None }),
+                Some(_) => Ok(DeclaredQueue { name, messages: 0, consumers: 1, done: Completion::Now }),
                 None => Err(Refusal::no_such("queue", &name, shared.vhost())),
             };
         }
@@ -147,14 +131,14 @@ impl Channel {
         if name.is_empty() {
             name = generated_name("amq.gen-");
         } else {
-            not_reserved("queue", &name)?;
+            check_not_reserved("queue", &name)?;
         }
         arguments::check_quorum(
             &arguments,
             durable,
             exclusive,
             auto_delete,
-            &in_vhost("queue", &name, shared),
+            &shared.in_vhost("queue", &name),
         )?;
         spec.auto_delete = auto_delete;
         // An exclusive queue ends with its connection, which does not survive a restart.
@@ -164,7 +148,7 @@ impl Channel {
             spec.hidden = true;
             if shared.exclusive.len() >= shared.limits.exclusive_queues_max {
                 return Err(Refusal::precondition_failed(format_args!(
-                    "connection has {} exclusive queues, which is the most",
+                    "limit reached: at most {} exclusive queues per connection",
                     shared.limits.exclusive_queues_max
                 )));
             }
@@ -175,7 +159,7 @@ impl Channel {
             Err(QueueError::IsLogTopic(_)) => {
                 return Err(Refusal::precondition_failed(format_args!(
                     "inequivalent arg 'x-queue-type' for {}: received 'classic' but current is a log topic",
-                    in_vhost("queue", &name, shared)
+                    shared.in_vhost("queue", &name)
                 )));
             }
             Err(
@@ -187,7 +171,7 @@ impl Channel {
             ) => {
                 return Err(Refusal::precondition_failed(error));
             }
-            Err(error) => return Err(log_ended(error)),
+            Err(error) => return Err(Refusal::internal(error)),
         };
         if declared.created {
             if exclusive {
@@ -195,14 +179,14 @@ impl Channel {
             }
         } else {
             if declared.it.spec().owner != spec.owner {
-                return Err(locked(&name, shared));
+                return Err(shared.locked(&name));
             }
-            same_queue(declared.it.spec(), &spec, &in_vhost("queue", &name, shared))?;
+            check_queue(declared.it.spec(), &spec, &shared.in_vhost("queue", &name))?;
             declared.it.touch();
         }
         let depth = declared.it.depth();
         let consumers = u32::try_from(depth.consumers).unwrap_or(u32::MAX);
-        Ok(DeclaredQueue { name, messages: count(depth.ready), consumers, lsn: declared.lsn })
+        Ok(DeclaredQueue { name, messages: count(depth.ready), consumers, done: declared.lsn.into() })
     }
 }
 
@@ -210,7 +194,7 @@ struct DeclaredQueue {
     name: String,
     messages: u32,
     consumers: u32,
-    lsn: Option<Lsn>,
+    done: Completion,
 }
 
 fn count(messages: u64) -> u32 {
@@ -220,11 +204,11 @@ fn count(messages: u64) -> u32 {
 /// A passive declaration: of a queue, or of a log topic, which can be consumed as well.
 fn inspect(name: String, shared: &Shared) -> Result<DeclaredQueue, Refusal> {
     if let Some(queue) = shared.namespace.queue(&name) {
-        check_owner(&queue, shared)?;
+        shared.check_owner(&queue)?;
         queue.touch();
         let depth = queue.depth();
         let consumers = u32::try_from(depth.consumers).unwrap_or(u32::MAX);
-        return Ok(DeclaredQueue { name, messages: count(depth.ready), consumers, lsn: None });
+        return Ok(DeclaredQueue { name, messages: count(depth.ready), consumers, done: Completion::Now });
     }
     let Some(topic) = shared.namespace.topic(&name).filter(|topic| topic.kind() == TopicKind::Log) else {
         return Err(Refusal::no_such("queue", &name, shared.vhost()));
@@ -232,7 +216,7 @@ fn inspect(name: String, shared: &Shared) -> Result<DeclaredQueue, Refusal> {
     let partitions = topic.partitions();
     let kept =
         partitions.iter().map(|p| p.stream().high_watermark().0.saturating_sub(p.stream().start().0)).sum();
-    Ok(DeclaredQueue { name, messages: count(kept), consumers: 0, lsn: None })
+    Ok(DeclaredQueue { name, messages: count(kept), consumers: 0, done: Completion::Now })
 }
 
 fn delete_queue(
@@ -240,25 +224,26 @@ fn delete_queue(
     if_unused: bool,
     if_empty: bool,
     shared: &mut Shared,
-) -> Result<(u64, Option<Lsn>), Refusal> {
+) -> Result<(u64, Completion), Refusal> {
     let Some(queue) = shared.namespace.queue(name) else {
         // Deleting is idempotent.
-        return Ok((0, None));
+        return Ok((0, Completion::Now));
     };
-    check_owner(&queue, shared)?;
-    let what = |shared: &Shared| in_vhost("queue", name, shared);
+    shared.check_owner(&queue)?;
+    let what = |shared: &Shared| shared.in_vhost("queue", name);
     match shared.namespace.delete_queue(name, if_unused, if_empty) {
         Ok(deleted) => {
             shared.exclusive.remove(name);
-            Ok(deleted)
+            let (messages, lsn) = deleted;
+            Ok((messages, lsn.into()))
         }
-        Err(QueueError::Unknown(_)) => Ok((0, None)),
+        Err(QueueError::Unknown(_)) => Ok((0, Completion::Now)),
         Err(QueueError::InUse(_)) => {
             Err(Refusal::precondition_failed(format_args!("{} in use", what(shared))))
         }
         Err(QueueError::NotEmpty(_)) => {
             Err(Refusal::precondition_failed(format_args!("{} not empty", what(shared))))
         }
-        Err(error) => Err(log_ended(error)),
+        Err(error) => Err(Refusal::internal(error)),
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use inver_broker::{Delivery, Mailbox, Namespace, OwnerId, Publisher};
+use inver_broker::{Completion, Delivery, Mailbox, Namespace, OwnerId, Publisher, Queue};
 use inver_storage::Lsn;
 
 use super::confirms;
@@ -45,9 +45,9 @@ pub(super) enum Halt {
         frames: Vec<u8>,
     },
     /// What the client asks for needs what it did before to be in the log; then the frame is looked at again.
-    Until(Lsn),
+    Retry(Lsn),
     /// Messages are being read from the disk; then the frame is looked at again.
-    Cold(u64),
+    ColdRead(u64),
 }
 
 /// See the module's text.
@@ -77,11 +77,11 @@ pub(super) struct Shared {
     /// The time of this turn.
     pub(super) now_ms: i64,
     /// Position of the last burst that went to the log.
-    pub(super) last_lsn: Option<Lsn>,
+    pub(super) last_write: Completion,
     /// Why input waits.
     pub(super) halt: Option<Halt>,
     /// Publishes that wait for the log.
-    pub(super) confirms: confirms::Queue,
+    pub(super) pending_confirms: confirms::PendingConfirms,
     /// How many those are.
     pub(super) unconfirmed: usize,
     /// Something was published at all.
@@ -106,10 +106,32 @@ impl Shared {
         self.namespace.name()
     }
 
+    /// A name as error texts show it: `queue 'q' in vhost '/'`.
+    pub(super) fn in_vhost(&self, kind: &str, name: &str) -> String {
+        format!("{kind} '{name}' in vhost '{}'", self.vhost())
+    }
+
+    /// Checks that a queue is not exclusive to another connection.
+    pub(super) fn check_owner(&self, queue: &Queue) -> Result<(), Refusal> {
+        match queue.spec().owner {
+            Some(owner) if owner != self.owner => Err(self.locked(queue.name())),
+            _ => Ok(()),
+        }
+    }
+
+    /// The error for a queue that is exclusive to another connection.
+    pub(super) fn locked(&self, name: &str) -> Refusal {
+        Refusal::resource_locked(format_args!(
+            "cannot obtain exclusive access to locked {}. It could be originally declared on another connection or the \
+             exclusive property value does not match that of the original declaration.",
+            self.in_vhost("queue", name)
+        ))
+    }
+
     /// Sends a reply once `lsn` is in the log; at once if there is nothing to wait for.
-    pub(super) fn reply(&mut self, lsn: Option<Lsn>, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-        match lsn {
-            Some(lsn) if lsn > self.namespace.log().committed() => {
+    pub(super) fn reply(&mut self, done: Completion, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        match done {
+            Completion::At(lsn) if lsn > self.namespace.log().committed() => {
                 let mut frames = Vec::new();
                 write(&mut frames);
                 self.halt = Some(Halt::Reply { lsn, frames });
@@ -120,12 +142,12 @@ impl Shared {
 
     /// Whether everything that this connection published is visible; if not, input halts until it is.
     pub(super) fn own_writes_are_committed(&mut self) -> bool {
-        if let Some(lsn) = self.last_lsn
+        if let Completion::At(lsn) = self.last_write
             && self.awaits(lsn)
         {
             return false;
         }
-        self.last_lsn = None;
+        self.last_write = Completion::Now;
         true
     }
 
@@ -138,13 +160,8 @@ impl Shared {
     fn awaits(&mut self, lsn: Lsn) -> bool {
         let ahead = lsn > self.namespace.log().committed();
         if ahead {
-            self.halt = Some(Halt::Until(lsn));
+            self.halt = Some(Halt::Retry(lsn));
         }
         ahead
     }
-}
-
-/// The log has ended: nothing can be promised any more.
-pub(super) fn log_ended(error: impl std::fmt::Display) -> Refusal {
-    Refusal::internal(error)
 }

@@ -8,9 +8,11 @@ use std::collections::VecDeque;
 
 use inver_broker::DeliveryId;
 
+use crate::error::Refusal;
+
 /// A delivery that awaits acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unacked {
+pub(super) struct UnackedDelivery {
     /// The delivery tag.
     pub(super) tag: u64,
     /// Which consumer of the channel holds it.
@@ -21,17 +23,17 @@ pub(super) struct Unacked {
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
-    entries: VecDeque<(Unacked, bool)>,
+pub(super) struct UnackedDeliveries {
+    entries: VecDeque<(UnackedDelivery, bool)>,
     gone: usize,
 }
 
 /// Gaps below this many are not worth closing.
 const GAPS_MIN: usize = 64;
 
-impl Ledger {
+impl UnackedDeliveries {
     /// Adds a delivery; its tag must be the greatest so far.
-    pub(super) fn push(&mut self, delivery: Unacked) {
+    pub(super) fn push(&mut self, delivery: UnackedDelivery) {
         debug_assert!(self.entries.back().is_none_or(|(last, _)| last.tag < delivery.tag));
         self.entries.push_back((delivery, true));
     }
@@ -42,7 +44,7 @@ impl Ledger {
     }
 
     /// Takes the delivery of this tag out, if it is there.
-    pub(super) fn take(&mut self, tag: u64) -> Option<Unacked> {
+    pub(super) fn take(&mut self, tag: u64) -> Option<UnackedDelivery> {
         let at = self.entries.partition_point(|(entry, _)| entry.tag < tag);
         match self.entries.get_mut(at) {
             Some((entry, there @ true)) if entry.tag == tag => {
@@ -63,7 +65,7 @@ impl Ledger {
     }
 
     /// Takes out all deliveries up to and with this tag, oldest first.
-    pub(super) fn take_through(&mut self, tag: u64, mut each: impl FnMut(Unacked)) {
+    pub(super) fn take_through(&mut self, tag: u64, mut each: impl FnMut(UnackedDelivery)) {
         while let Some((entry, there)) = self.entries.front() {
             if entry.tag > tag {
                 break;
@@ -79,12 +81,12 @@ impl Ledger {
     }
 
     /// Takes everything out, oldest first.
-    pub(super) fn take_all(&mut self, each: impl FnMut(Unacked)) {
+    pub(super) fn take_all(&mut self, each: impl FnMut(UnackedDelivery)) {
         self.take_through(u64::MAX, each);
     }
 
     /// Puts deliveries back that were taken out before (a transaction that was rolled back).
-    pub(super) fn put_back(&mut self, deliveries: impl IntoIterator<Item = Unacked>) {
+    pub(super) fn put_back(&mut self, deliveries: impl IntoIterator<Item = UnackedDelivery>) {
         self.entries.extend(deliveries.into_iter().map(|delivery| (delivery, true)));
         self.entries.retain(|(_, there)| *there);
         self.gone = 0;
@@ -106,6 +108,33 @@ impl Ledger {
     }
 }
 
+/// What is to become of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Disposition {
+    /// It is done with.
+    Ack,
+    /// It comes again.
+    Requeue,
+    /// Nobody wants it.
+    Reject,
+}
+
+/// Groups deliveries by consumer.
+pub(super) fn by_consumer(taken: &[UnackedDelivery]) -> Vec<(u32, Vec<DeliveryId>)> {
+    let mut groups: Vec<(u32, Vec<DeliveryId>)> = Vec::new();
+    for delivery in taken {
+        match groups.iter_mut().find(|(slot, _)| *slot == delivery.consumer) {
+            Some((_, ids)) => ids.push(delivery.id),
+            None => groups.push((delivery.consumer, vec![delivery.id])),
+        }
+    }
+    groups
+}
+
+pub(super) fn unknown_tag(tag: u64) -> Refusal {
+    Refusal::precondition_failed(format_args!("unknown delivery tag {tag}"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -114,14 +143,14 @@ mod tests {
 
     use super::*;
 
-    fn unacked(tag: u64) -> Unacked {
-        Unacked { tag, consumer: (tag % 3) as u32, id: DeliveryId { partition: 0, offset: tag * 7 } }
+    fn unacked(tag: u64) -> UnackedDelivery {
+        UnackedDelivery { tag, consumer: (tag % 3) as u32, id: DeliveryId { partition: 0, offset: tag * 7 } }
     }
 
     proptest! {
         #[test]
         fn it_is_an_ordered_map(steps in proptest::collection::vec((0u8..8, 0u64..400), 0..600)) {
-            let (mut ledger, mut model, mut next) = (Ledger::default(), BTreeMap::new(), 1u64);
+            let (mut ledger, mut model, mut next) = (UnackedDeliveries::default(), BTreeMap::new(), 1u64);
             let mut taken = Vec::new();
             for (what, n) in steps {
                 let tag = next.saturating_sub(n % 50);
@@ -144,7 +173,7 @@ mod tests {
                         prop_assert_eq!(out, std::mem::replace(&mut model, rest).into_values().collect::<Vec<_>>());
                     }
                     _ => {
-                        model.extend(taken.iter().map(|entry: &Unacked| (entry.tag, *entry)));
+                        model.extend(taken.iter().map(|entry: &UnackedDelivery| (entry.tag, *entry)));
                         ledger.put_back(taken.drain(..));
                     }
                 }
@@ -159,7 +188,7 @@ mod tests {
 
     #[test]
     fn one_forgotten_delivery_does_not_keep_the_others_memory() {
-        let mut ledger = Ledger::default();
+        let mut ledger = UnackedDeliveries::default();
         ledger.push(unacked(1));
         for tag in 2..100_000 {
             ledger.push(unacked(tag));

@@ -50,7 +50,10 @@ fn exclusive_queues() {
     client.send(1, &declare("one"));
     client.expect("QueueDeclareOk");
     client.send(1, &declare("two"));
-    client.expect_close("ChannelClose", "PRECONDITION_FAILED - connection has 1 exclusive queues");
+    client.expect_close(
+        "ChannelClose",
+        "PRECONDITION_FAILED - limit reached: at most 1 exclusive queues per connection",
+    );
 }
 
 #[test]

@@ -1,0 +1,91 @@
+//! The `tx` class: commit and rollback of a channel's transaction.
+
+use inver_broker::Completion;
+
+use super::channel::Channel;
+use super::shared::Shared;
+use super::transaction::Transaction;
+use super::unacked::{Disposition, UnackedDelivery, by_consumer, unknown_tag};
+use crate::codec::{Method, write};
+use crate::error::Refusal;
+use crate::map::Publish;
+
+fn not_transactional() -> Refusal {
+    Refusal::precondition_failed("channel is not transactional")
+}
+
+impl Channel {
+    /// An acknowledgement within a transaction: out of the ledger, but not dispositions before the commit.
+    pub(super) fn hold_acks(
+        &mut self,
+        tag: u64,
+        multiple: bool,
+        disposition: Disposition,
+        shared: &Shared,
+    ) -> Result<(), Refusal> {
+        let taken = self.take_tags(tag, multiple).map_err(|_| unknown_tag(tag))?;
+        let Some(transaction) = &mut self.transaction else { return Ok(()) };
+        if transaction.dispositions.len() + taken.len() > shared.limits.transaction_acks_max {
+            return Err(Refusal::precondition_failed(format_args!(
+                "transaction holds more than {} acknowledgements",
+                shared.limits.transaction_acks_max
+            )));
+        }
+        transaction.dispositions.extend(taken.into_iter().map(|delivery| (disposition, delivery)));
+        Ok(())
+    }
+
+    /// Everything at once; the answer waits for the log.
+    pub(super) fn commit(&mut self, shared: &mut Shared, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        let transaction = self.transaction.take().ok_or_else(not_transactional)?;
+        self.transaction = Some(Transaction::default());
+        for held in &transaction.publishes {
+            let publish = Publish {
+                exchange: &held.exchange,
+                routing_key: &held.routing_key,
+                mandatory: held.mandatory,
+                properties: &held.properties,
+                body: &held.body,
+            };
+            if let Err(refusal) = self.publish_now(&publish, shared, out) {
+                shared.publisher.discard();
+                return Err(refusal);
+            }
+        }
+        let of = |wanted: Disposition| -> Vec<UnackedDelivery> {
+            transaction
+                .dispositions
+                .iter()
+                .filter(|(disposition, _)| *disposition == wanted)
+                .map(|(_, delivery)| *delivery)
+                .collect()
+        };
+        let acked = of(Disposition::Ack);
+        for (slot, ids) in by_consumer(&acked) {
+            if let Some(consumer) = self.consumer(slot) {
+                shared.publisher.attach_ack(consumer.core(), &ids);
+            }
+        }
+        let written = Completion::from(shared.publisher.flush().map_err(Refusal::internal)?);
+        for (slot, ids) in by_consumer(&acked) {
+            self.release_prefetch(slot, u32::try_from(ids.len()).unwrap_or(u32::MAX), shared);
+        }
+        let rejected = self.dispose(Disposition::Reject, &of(Disposition::Reject), shared);
+        let requeued = self.dispose(Disposition::Requeue, &of(Disposition::Requeue), shared);
+        let done = written.and(rejected).and(requeued);
+        if done != Completion::Now {
+            shared.last_write = done;
+        }
+        let number = self.number;
+        shared.reply(done, out, |out| write::method(out, number, &Method::TxCommitOk {}));
+        Ok(())
+    }
+
+    /// Nothing of it happened: what was acknowledged is unacknowledged again.
+    pub(super) fn rollback(&mut self) -> Result<(), Refusal> {
+        let transaction = self.transaction.take().ok_or_else(not_transactional)?;
+        self.transaction = Some(Transaction::default());
+        self.unacked.put_back(transaction.dispositions.into_iter().map(|(_, delivery)| delivery));
+        Ok(())
+    }
+}
