@@ -1,8 +1,13 @@
-//! What the load generators can do, beside the fastest broker: whoever is the bound is named.
+//! The headroom of the load generators over the fastest broker.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
 
 use super::figures::number;
+use super::page::GENERATED;
 use crate::results::{Figures, Results};
 use crate::works::{WORKS, Work};
 
@@ -31,12 +36,19 @@ fn fastest<'a>(work: &Work, results: &'a Results) -> Option<&'a Figures> {
     own.map(|run| &run.figures).min_by(|one, other| near(one).total_cmp(&near(other)))
 }
 
-pub(crate) fn table(page: &mut String, results: &Results) {
+/// Writes the page about the load generators.
+pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
     if results.sink.is_empty() {
-        return;
+        return Ok(());
     }
+    let mut page = format!("# Performance: headroom of the load generators\n\n{GENERATED}");
+    table(&mut page, results);
+    Ok(fs::write(folder.join("load-generators.md"), page)?)
+}
+
+fn table(page: &mut String, results: &Results) {
     page.push_str(
-        "\n## What the load generators can do\n\nThe same generators against a sink that reads, counts and answers on the broker's core. *Could do* is what they reach\nper second of their own CPU: against the sink, or, where it cannot play along, beside the fastest broker. ×3 of the\nfastest broker is wanted; below that a broker's throughput may be bounded by its load, its CPU a million messages not.\n*In the kernel* is the share of their CPU that the kernel has, copying and TCP: that is no less for any other client.\n\n| work | fastest broker, messages/s | load core beside it | against the sink, messages/s | load core | in the kernel | could do, messages/s | times the fastest broker | |\n|---|---|---|---|---|---|---|---|---|\n",
+        "\nThe same generators against a sink that reads, counts and answers on the broker's core. *Capacity* is what they reach per second\nof their own CPU: against the sink, or, for workloads that the sink does not support, beside the fastest broker. The target is three\ntimes the fastest broker; below that the generator may limit a broker's throughput, but not its CPU per million messages. *In the\nkernel* is the kernel's share of the generators' CPU, for copying and TCP, which no client avoids.\n\n| workload | fastest broker, messages/s | load core beside it | against the sink, messages/s | load core | in the kernel | capacity, messages/s | times the fastest broker | |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for work in WORKS.iter().filter(|work| !work.kind.is_latency()) {
         let (broker, sink) = (fastest(work, results), results.sink.get(work.id));
@@ -45,7 +57,7 @@ pub(crate) fn table(page: &mut String, results: &Results) {
         let could = sink.map_or(0.0, capacity).max(capacity(broker));
         let times = could / per_s;
         let bound = if figure(broker, "load_core_share") >= BUSY {
-            "**the generator is the bound**"
+            "**limited by the generator**"
         } else if times >= HEADROOM {
             "met"
         } else {
@@ -72,7 +84,7 @@ pub(crate) fn table(page: &mut String, results: &Results) {
     let latency = WORKS.iter().filter(|work| work.kind.is_latency());
     let latency: Vec<_> = latency.filter_map(|work| Some((work, results.sink.get(work.id)?))).collect();
     if !latency.is_empty() {
-        page.push_str("\nLatency that the generators themselves add, against the sink:\n\n| work | p50, µs | p90, µs | p99, µs | p99.9, µs |\n|---|---|---|---|---|\n");
+        page.push_str("\nLatency that the generators add, against the sink:\n\n| workload | p50, µs | p90, µs | p99, µs | p99.9, µs |\n|---|---|---|---|---|\n");
         for (work, sink) in latency {
             let cell = |name| number(figure(sink, name));
             let (p50, p90) = (cell("p50_us"), cell("p90_us"));

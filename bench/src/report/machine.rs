@@ -1,4 +1,4 @@
-//! What the machine itself takes from everybody: told once, and beside the latencies.
+//! The machine, and the time that its hypervisor took away: given once, and beside the latencies.
 
 use std::fmt::Write as _;
 
@@ -25,7 +25,7 @@ pub(crate) fn gaps(page: &mut String, machine: &Machine) {
     if machine.gaps.is_empty() {
         return;
     }
-    page.push_str("| gaps of the machine itself | longer than 0.1 ms, a second | longer than 1 ms, a second | longest, ms | time lost | other processes |\n|---|---|---|---|---|---|\n");
+    page.push_str("| gaps of the machine | longer than 0.1 ms, per second | longer than 1 ms, per second | longest, ms | time lost | other processes |\n|---|---|---|---|---|---|\n");
     for core in &machine.gaps {
         let _ = writeln!(
             page,
@@ -41,15 +41,15 @@ pub(crate) fn gaps(page: &mut String, machine: &Machine) {
     // Broker and load are on different cores: a gap of either holds a message up.
     let lost: f64 = machine.gaps.iter().map(|core| core.lost_share).sum();
     let means = if lost >= SHARE_OF_P99 {
-        "so p99 and p99.9 are the machine's as much as a broker's, and p50 and p90 tell brokers apart"
+        "so p99 and p99.9 reflect the machine as much as the broker; compare p50 and p90"
     } else if lost >= SHARE_OF_P99 / 10.0 {
-        "so p99.9 is the machine's as much as a broker's"
+        "so p99.9 reflects the machine as much as the broker"
     } else {
-        "which is too little to be seen in these percentiles"
+        "which is too little to affect these percentiles"
     };
     let _ = writeln!(
         page,
-        "\nSeen once, before any broker was up, by a loop that only reads the clock: the host takes the cores away (hypervisor\nsteal) for {:.2} % of the time, both together, and what falls due meanwhile waits whatever the broker does, {means}.\n",
+        "\nMeasured before any broker was started, by a loop that only reads the clock: the host takes the cores away (hypervisor steal)\nfor {:.2} % of the time, both together, and delays whatever is due meanwhile, {means}.\n",
         lost * 100.0
     );
 }
@@ -77,8 +77,8 @@ mod tests {
         let much = told(0.009);
         assert!(much.contains("2.1 % of its cores' time"), "{much}");
         assert!(much.contains("| core 1 | 0.0 | 2.5 | 6.9 | 0.90 % |"), "{much}");
-        assert!(much.contains("1.80 %") && much.contains("p99 and p99.9 are the machine's"), "{much}");
-        assert!(told(0.002).contains("so p99.9 is the machine's"));
+        assert!(much.contains("1.80 %") && much.contains("p99 and p99.9 reflect the machine"), "{much}");
+        assert!(told(0.002).contains("so p99.9 reflects the machine"));
         assert!(told(0.0).contains("too little"));
         let mut page = String::new();
         gaps(&mut page, &Machine::default());

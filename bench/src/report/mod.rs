@@ -1,4 +1,4 @@
-//! What was found: kept as JSON, shown as a table, a page and charts. Nothing in the page is typed in.
+//! Reports of the results: a summary, a page for each protocol, charts, and the table in the terminal. All are generated.
 
 mod chart;
 mod figures;
@@ -6,6 +6,7 @@ mod loads;
 mod machine;
 mod page;
 mod profiles;
+mod summary;
 pub(crate) mod table;
 mod wanted;
 
@@ -16,13 +17,17 @@ use anyhow::Result;
 use crate::results::{FOLDER, Results};
 pub(crate) use figures::number;
 
-/// Writes the JSON, the page and its charts; a dry run writes nothing.
+/// Writes the JSON, the pages and the charts; a dry run writes nothing.
 pub(crate) fn save(results: &mut Results, root: &Path) -> Result<()> {
     results.count_steal();
     if results.dry {
         return Ok(());
     }
     results.write(root)?;
-    page::write(results, &root.join(FOLDER))?;
-    profiles::write(results, &root.join(FOLDER))
+    let folder = root.join(FOLDER);
+    summary::write(results, &folder)?;
+    page::write(results, &folder)?;
+    wanted::write(results, &folder)?;
+    loads::write(results, &folder)?;
+    profiles::write(results, &folder)
 }

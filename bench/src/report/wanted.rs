@@ -1,8 +1,13 @@
-//! What is wanted of Inver, beside what was found.
+//! Targets for Inver, beside what was measured.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
 
 use super::figures::{FIGURES, number, ratio, sink_ratio};
+use super::page::GENERATED;
 use crate::results::Results;
 use crate::works::{Bound, WORKS, Wanted, Work};
 
@@ -53,11 +58,16 @@ impl Wanted {
     }
 }
 
-/// The table of all that is wanted.
-pub(crate) fn table(page: &mut String, results: &Results) {
-    page.push_str(
-        "\n## What is wanted, and what was found\n\nWhere it is missed, the ratio of the sink is told too, which answers and does nothing else, where that is more. It is\nmeasured by itself, after all others, and not in turns with them.\n\n| work | | of | wanted | found | |\n|---|---|---|---|---|---|\n",
+/// Writes the page of targets.
+pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
+    let mut page = format!(
+        "# Performance targets\n\n{GENERATED}\nWhere a target is missed, the ratio that a sink reaches is given as well, if it is better: the sink reads, counts and answers, and\ndoes nothing else. It runs by itself after all brokers.\n\n| workload | figure | of | target | found | |\n|---|---|---|---|---|---|\n"
     );
+    table(&mut page, results);
+    Ok(fs::write(folder.join("targets.md"), page)?)
+}
+
+fn table(page: &mut String, results: &Results) {
     for work in WORKS {
         for wanted in work.wanted {
             let Some(found) = wanted.found(work, results) else { continue };
