@@ -240,7 +240,7 @@ fn values_out_of_bounds_are_refused() {
         ("INVER_AMQP_FRAME_BYTES_MAX", "1 GiB"),
         ("INVER_AMQP_CHANNELS_MAX", "0"),
         ("INVER_AMQP_HEARTBEAT_S", "65536"),
-        ("INVER_AMQP_HANDSHAKE_TIMEOUT_MS", "0"),
+        ("INVER_LIMITS_WRITE_STALL_TIMEOUT_MS", "0"),
         ("INVER_AMQP_UNACKED_MAX", "0"),
         ("INVER_DATA_DIR", ""),
         ("INVER_LOGGING_FILTER", "a=b=c"),
