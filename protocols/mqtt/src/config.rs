@@ -27,9 +27,9 @@ inver_settings::section! {
         /// Longest time that a session outlives its connection. 0: as the client requests, including for ever.
         pub session_expiry_s_max: Option<u32> = None => seconds(0..=u64::from(u32::MAX)),
         /// QoS 0 messages waiting for a slow client; further ones are dropped and counted.
-        pub live_messages_max: u64 = 100_000 => count(1..=100_000_000),
+        pub qos_0_messages_max: u64 = 100_000 => count(1..=100_000_000),
         /// Bytes of QoS 0 messages waiting for a slow client. Payloads are shared among all clients that wait for them.
-        pub live_bytes_max: u64 = 32 << 20 => bytes(KIB..=TIB),
+        pub qos_0_bytes_max: u64 = 32 << 20 => bytes(KIB..=TIB),
         /// Bytes waiting to be written to a client, above which nothing more is read from it or delivered to it.
         pub output_bytes_max: usize = 256 << 10 => bytes(4 * KIB..=GIB),
         /// Levels of a topic name or filter.

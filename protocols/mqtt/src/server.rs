@@ -35,8 +35,8 @@ fn session_terms(config: &MqttConfig) -> SessionTerms {
         inbox_token: token::INBOX,
         live_token: token::LIVE,
         taken_over_token: token::TAKEN_OVER,
-        live_messages_max: config.live_messages_max,
-        live_bytes_max: config.live_bytes_max,
+        live_messages_max: config.qos_0_messages_max,
+        live_bytes_max: config.qos_0_bytes_max,
     }
 }
 
