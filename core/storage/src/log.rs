@@ -336,6 +336,12 @@ impl Log {
         }
     }
 
+    /// Whether [`Log::admit`] would complete at once. For work that is repeated later instead of waiting.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.inner().is_room()
+    }
+
     /// Refuses new entries, writes and syncs what was submitted, takes a checkpoint, ends the log's threads and lets
     /// go of the folder. Blocks. Called again it does nothing.
     pub fn shutdown(&self) -> Result<(), LogError> {

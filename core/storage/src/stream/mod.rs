@@ -220,6 +220,18 @@ impl Stream {
         Offset(point)
     }
 
+    /// The offset up to which every batch from `from` on has a greatest timestamp below `timestamp_ms` (ms since the
+    /// epoch); `from` if the first has not. Never does I/O: it stops at a sealed segment of which only a part is older.
+    #[must_use]
+    pub fn older_until(&self, from: Offset, timestamp_ms: i64) -> Offset {
+        let state = self.0.state.lock();
+        let (from, high) = (from.max(self.start()), self.high_watermark());
+        if self.is_deleted() || from >= high {
+            return from;
+        }
+        Offset(state.runs.older_until(from.0, timestamp_ms, high.0))
+    }
+
     /// Calls `listener.advanced(token)` whenever the high watermark has moved, once a commit at most.
     /// Register, then read: what was committed before the registration is not told.
     #[must_use]

@@ -179,6 +179,26 @@ impl Runs {
         self.runs.partition_point(|run| run.first <= offset).saturating_sub(1)
     }
 
+    /// The offset up to which every batch from `from` on is older than a timestamp, as far as is known in memory.
+    /// `high` is where the last run ends.
+    pub(crate) fn older_until(&self, from: u64, timestamp_ms: i64, high: u64) -> u64 {
+        let mut until = from;
+        for (at, run) in self.runs.iter().enumerate().skip(self.find(from)) {
+            if run.max_timestamp >= timestamp_ms {
+                let first = run.extents.partition_point(|extent| extent.end() <= from);
+                let extents = run.extents.get(first..).unwrap_or_default();
+                if let Some(newer) = extents.iter().find(|extent| extent.max_timestamp >= timestamp_ms) {
+                    return newer.base.clamp(until, high);
+                }
+                if extents.is_empty() {
+                    return until;
+                }
+            }
+            until = self.runs.get(at + 1).map_or(high, |next| next.first).clamp(until, high);
+        }
+        until
+    }
+
     pub(crate) fn get(&self, at: usize) -> Option<&Run> {
         self.runs.get(at)
     }

@@ -215,6 +215,44 @@ fn retention_looks_at_whole_segments() {
 }
 
 #[test]
+fn older_batches_are_found_without_reading() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &small());
+    let stream = create_stream(&log);
+    let append_at = |timestamp_ms: i64| {
+        let mut builder = inver_storage::BatchBuilder::new(64);
+        builder.push(timestamp_ms, None, &[], Some(&[7; 40]));
+        builder.push(timestamp_ms, None, &[], Some(&[8; 40]));
+        let mut entry = Entry::new();
+        entry.batch(std::slice::from_ref(&stream), builder.finish());
+        commit(&log, entry);
+    };
+    let until = |from, timestamp_ms| stream.older_until(Offset(from), timestamp_ms).0;
+    assert_eq!(until(0, 10), 0);
+    (0..20).for_each(append_at);
+    assert_eq!(until(0, 10), 20);
+    assert_eq!(until(3, 10), 20);
+    assert_eq!(until(30, 10), 30, "nothing below 30 is asked for");
+    assert_eq!(until(0, 0), 0);
+    assert_eq!(until(0, 100), 40);
+    append_at(5);
+    assert_eq!(until(0, 10), 20, "an older batch behind a newer one does not count");
+    assert_eq!(until(40, 10), 42);
+    (100..500).for_each(append_at);
+    let sealed = until(0, 400);
+    assert!(sealed < 842 && sealed > 42, "whole sealed segments and what is in memory: {sealed}");
+    assert_eq!(until(0, 1000), 842);
+    // After a restart only whole segments are known.
+    log.shutdown().unwrap();
+    let (id, log) = (stream.id(), open(dir.path(), &small()));
+    let stream = log.stream(id).unwrap();
+    assert_eq!(stream.older_until(Offset(0), 1000).0, 842);
+    let known = stream.older_until(Offset(0), 400).0;
+    assert!(known <= sealed && known > 42, "{known}");
+    assert!(log.has_room());
+}
+
+#[test]
 fn a_timestamp_finds_its_record_in_memory_and_on_the_disk() {
     for tail_cache_bytes_max in [1 << 20, 0] {
         let dir = tempfile::tempdir().unwrap();
