@@ -1,8 +1,7 @@
-//! What a client is told when it did something wrong: reply code, text, and whether it costs the channel or the
-//! connection.
+//! Errors as a client is told of them: reply code, reply text, and whether the channel or the connection is closed.
 //!
-//! Codes, level and wording are RabbitMQ's, because clients and their tests look at all three. [`Refusal`] is built where
-//! the fault is found and sent where the frame was dispatched; the method at fault is filled in there.
+//! Codes, levels and texts are RabbitMQ's: clients and their tests depend on all three. A [`Refusal`] is created where
+//! the error is found; the frame's dispatcher adds the ids of the method at fault and sends it.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -11,37 +10,37 @@ use std::sync::Arc;
 use crate::codec::wire::cut;
 use crate::codec::{FrameError, Malformed};
 
-/// Reply codes, AMQP 0-9-1 section 1.2 (constants).
+/// Reply codes (AMQP 0-9-1, section 1.2, constants).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub(crate) enum ReplyCode {
-    /// A mandatory message reached no queue.
+    /// A mandatory message matched no binding.
     NoRoute = 312,
-    /// An operator closed the connection.
+    /// The broker closed the connection.
     ConnectionForced = 320,
-    /// Not permitted to this client.
+    /// The client has no permission.
     AccessRefused = 403,
-    /// There is no such exchange or queue.
+    /// The exchange or queue does not exist.
     NotFound = 404,
-    /// Another client has it.
+    /// The queue is exclusive to another connection.
     ResourceLocked = 405,
-    /// Something is not as the client said.
+    /// A precondition of the method does not hold.
     PreconditionFailed = 406,
-    /// A frame that cannot be decoded.
+    /// A frame cannot be decoded.
     FrameError = 501,
-    /// A frame with values that make no sense.
+    /// A frame has illegal values.
     SyntaxError = 502,
-    /// A method that may not be sent here.
+    /// A method is not allowed in this state.
     CommandInvalid = 503,
-    /// A channel that is not open, or open already.
+    /// A channel is not open, or open already.
     ChannelError = 504,
-    /// A frame that may not be sent here.
+    /// A frame is not allowed in this state.
     UnexpectedFrame = 505,
-    /// Against the broker's settings.
+    /// The broker's configuration does not allow it.
     NotAllowed = 530,
-    /// Not built.
+    /// The broker does not implement it.
     NotImplemented = 540,
-    /// Our fault.
+    /// The broker failed.
     InternalError = 541,
 }
 
@@ -51,7 +50,7 @@ impl ReplyCode {
         self as u16
     }
 
-    /// The name that reply texts begin with.
+    /// The name that the reply text begins with.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             ReplyCode::NoRoute => "NO_ROUTE",
@@ -71,7 +70,7 @@ impl ReplyCode {
         }
     }
 
-    /// Whether it costs the whole connection (a "hard error" of the specification).
+    /// Whether it closes the connection, not only the channel (a "hard error" of the specification).
     pub(crate) const fn is_hard(self) -> bool {
         !matches!(
             self,
@@ -108,18 +107,18 @@ impl PartialEq for Refusal {
 
 impl Eq for Refusal {}
 
-/// The longest reply text.
+/// Bytes of the longest reply text: a short string.
 const TEXT_BYTES_MAX: usize = 255;
 
 impl Refusal {
-    /// A refusal that explains itself.
+    /// Creates a refusal with this explanation.
     pub(crate) fn new(code: ReplyCode, explanation: impl Display) -> Self {
         let mut text = format!("{} - {explanation}", code.name());
         text.truncate(cut(&text, TEXT_BYTES_MAX).len());
         Refusal { code, text, method: (0, 0), cause: None }
     }
 
-    /// Names the method at fault, unless one is named already.
+    /// Sets the ids of the method at fault, unless they are set.
     #[must_use]
     pub(crate) fn at(mut self, method: (u16, u16)) -> Self {
         if self.method == (0, 0) {
@@ -178,7 +177,7 @@ impl Refusal {
         Refusal::new(ReplyCode::NotImplemented, explanation)
     }
 
-    /// 541, for an error that is not the client's: the log does not take writes any more.
+    /// 541, for an error that is not the client's, such as a failed log.
     pub(crate) fn internal(cause: impl Error + Send + Sync + 'static) -> Self {
         let cause = Arc::new(cause);
         Refusal { cause: Some(cause.clone()), ..Refusal::new(ReplyCode::InternalError, cause) }
@@ -222,7 +221,7 @@ impl From<FrameError> for Refusal {
     }
 }
 
-/// A frame's payload as RabbitMQ shows it: the first octets, as Erlang writes a binary.
+/// The first octets of a frame's payload, in RabbitMQ's form of an Erlang binary.
 pub(crate) fn snippet(payload: &[u8]) -> String {
     const SHOWN_BYTES_MAX: usize = 16;
     let shown = payload.get(..SHOWN_BYTES_MAX).unwrap_or(payload);
@@ -244,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_rabbitmqs() {
+    fn texts_equal_rabbitmqs() {
         let refusal = Refusal::no_such("queue", "q", "/").at((50, 10)).at((1, 1));
         assert_eq!(refusal.text, "NOT_FOUND - no queue 'q' in vhost '/'");
         assert_eq!(refusal.method, (50, 10));
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_cut() {
+    fn long_texts_are_truncated() {
         let refusal = Refusal::not_found("ä".repeat(300));
         assert!(refusal.text.len() <= 255 && refusal.text.len() > 250);
     }

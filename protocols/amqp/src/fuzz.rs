@@ -1,8 +1,8 @@
-//! What is fuzzed: the ways in for bytes that nobody has looked at. Each takes any bytes, and neither panics nor reserves
-//! memory that the bytes only claim; what it lets pass can be written and read again.
+//! Fuzz bodies: the decoders of untrusted bytes. Each function takes any bytes; it must not panic, must not reserve
+//! memory that the bytes only claim, and what it accepts must survive another round of encoding and decoding.
 //!
-//! The targets in the repository's `fuzz` folder call these with a fuzzer's bytes; the tests here call them with random
-//! ones, for a bounded time.
+//! The targets in the `fuzz` folder call these functions with a fuzzer's bytes, and the tests below with random bytes
+//! for a bounded time.
 
 use inver_storage::batch::{BatchBuilder, Record, records};
 
@@ -14,10 +14,10 @@ use crate::codec::{
 };
 use crate::map::{Composer, Publish, Renderer};
 
-/// Bytes that a rendered headers table may take here.
+/// Bytes of the largest headers table in a delivery.
 const TABLE_BYTES_MAX: usize = 4096;
 
-/// A stream of frames before the login: framing, methods, content headers, and the tables in them.
+/// Decodes a byte stream before the login: frames, methods, content headers and the tables in them.
 pub fn frames(bytes: &[u8]) {
     let mut rest = bytes;
     while let Ok(next) = frame::next(rest, FRAME_SIZE_MIN) {
@@ -40,7 +40,7 @@ pub fn frames(bytes: &[u8]) {
     }
 }
 
-/// The payload of one method frame: what is understood is written as it was read.
+/// Decodes the payload of a method frame, and encodes it again.
 pub fn method(payload: &[u8]) {
     let Ok(method) = Method::decode(payload) else { return };
     let mut out = Vec::new();
@@ -52,7 +52,7 @@ pub fn method(payload: &[u8]) {
     assert_eq!(again.map(|again| format!("{again:?}")), Some(format!("{method:?}")));
 }
 
-/// A message's property list, on its way through a record and back.
+/// Converts a message's property list to a record and back.
 pub fn properties(raw: &[u8]) {
     let publish = Publish { exchange: "e", routing_key: b"k", mandatory: false, properties: raw, body: b"b" };
     let mut composer = Composer::default();
@@ -67,7 +67,7 @@ pub fn properties(raw: &[u8]) {
     rendered(builder);
 }
 
-/// Headers of a record of another origin: each line of the bytes is a name, a tab, and a value.
+/// Delivers a record from a producer's batch, whose headers are the lines of `bytes`: a name, a tab, a value.
 pub fn foreign(bytes: &[u8]) {
     let headers: Vec<(&[u8], Option<&[u8]>)> = bytes
         .split(|byte| *byte == b'\n')
@@ -81,7 +81,7 @@ pub fn foreign(bytes: &[u8]) {
     rendered(builder);
 }
 
-/// What is stored can be delivered: its properties are well formed.
+/// Delivers a stored record and checks that the properties are well formed.
 fn rendered(mut builder: BatchBuilder) {
     let batch = builder.finish();
     let Ok(mut all) = records(batch.bytes()) else { return };
@@ -97,7 +97,7 @@ fn rendered(mut builder: BatchBuilder) {
     }
 }
 
-/// Looks at every field; nested ones are only counted, for nothing here recurses.
+/// Visits every field. Nested ones are only counted, because nothing here recurses.
 fn walk(table: Table<'_>) {
     for (_, value) in table.iter() {
         match value {
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use crate::codec::FRAME_END;
 
-    /// Bytes in which those that matter to a decoder come up often.
+    /// Random bytes in which those with a meaning to a decoder are frequent.
     fn noise() -> impl Strategy<Value = Vec<u8>> {
         let byte = prop_oneof![
             3 => any::<u8>(),
@@ -165,7 +165,7 @@ mod tests {
         }
 
         #[test]
-        fn lines_that_mean_something(
+        fn headers_with_known_names(
             lines in vec((0..NAMES.len(), vec(any::<u8>(), 0..300)), 0..6),
         ) {
             let mut bytes = Vec::new();

@@ -1,7 +1,8 @@
-//! AMQP 0-9-1 with RabbitMQ's extensions, as a plug.
+//! AMQP 0-9-1 with RabbitMQ's extensions.
 //!
-//! Rooms: [`codec`] (bytes ↔ frames), [`session`] (the state machine, no sockets), `connection` (the task), [`map`] (wire ↔
-//! core), [`error`] (what a client is told), [`fuzz`] (what is tried with any bytes). Deliberately absent: storage, routing, subscriptions: those are the core's.
+//! Owns the wire format ([`codec`]), the state machine of a connection and its channels without a socket (`session`),
+//! the conversion between messages and records (`map`), reply codes and texts (`error`), and the connection's task
+//! (`connection`). Does not own storage, routing and subscriptions: the broker crate does.
 
 pub mod codec;
 mod connection;
@@ -21,7 +22,7 @@ use tracing::Instrument;
 
 pub use session::Limits;
 
-/// The plug.
+/// AMQP 0-9-1 as a protocol of the broker.
 #[derive(Debug, Clone, Default)]
 pub struct Amqp {
     limits: Arc<Limits>,
@@ -29,7 +30,7 @@ pub struct Amqp {
 }
 
 impl Amqp {
-    /// A plug whose connections keep to these limits.
+    /// Serves connections within these limits.
     pub fn new(limits: Limits) -> Self {
         Amqp { limits: Arc::new(limits), connections: Connections::new() }
     }
@@ -41,7 +42,7 @@ impl ProtocolPlugin for Amqp {
         map::ORIGIN
     }
 
-    // Written out: as an `async fn` it would keep its arguments beside the connection made of them.
+    // Not an `async fn`: its future would hold the arguments beside the connection that is made of them.
     fn serve<'a, 'async_trait>(
         &'a self,
         connection: Connection,

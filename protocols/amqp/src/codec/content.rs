@@ -1,7 +1,6 @@
 //! Content headers: class, body size and the properties of `basic` (AMQP 0-9-1, sections 4.2.6 and 1.8).
 //!
-//! A header's properties stay the bytes they were; [`Properties::parse`] finds the fields in them in one pass without
-//! allocating, for whoever needs one.
+//! A header keeps its properties as bytes; [`Properties::parse`] finds the fields in one pass, without allocation.
 
 use super::Malformed;
 use super::table::{self, Table};
@@ -12,16 +11,16 @@ use super::wire::{Reader, Writer};
 pub struct ContentHeader<'a> {
     /// The class; only `basic` has content.
     pub class: u16,
-    /// Unused, must be zero.
+    /// Unused; must be zero.
     pub weight: u16,
-    /// The length of the body, over all its frames.
+    /// The length of the body over all body frames.
     pub body_bytes: u64,
-    /// Property flags and property list as they came.
+    /// Property flags and property list, as received.
     pub properties: &'a [u8],
 }
 
 impl<'a> ContentHeader<'a> {
-    /// Reads a content header frame's payload; the properties are not looked into.
+    /// Decodes a content header frame's payload. The properties are not checked.
     pub fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(payload);
         let (class, weight, body_bytes) = (reader.short()?, reader.short()?, reader.longlong()?);
@@ -29,10 +28,10 @@ impl<'a> ContentHeader<'a> {
     }
 }
 
-/// Property flags with nothing set: a message without properties.
+/// The property flags of a message without properties.
 pub const NO_PROPERTIES: [u8; 2] = [0, 0];
 
-/// The flag of each property, highest first, in the order of the list.
+/// The flag of each property, in the order of the property list.
 pub mod flag {
     /// `content-type`
     pub const CONTENT_TYPE: u16 = 1 << 15;
@@ -60,13 +59,13 @@ pub mod flag {
     pub const USER_ID: u16 = 1 << 4;
     /// `app-id`
     pub const APP_ID: u16 = 1 << 3;
-    /// `cluster-id`, out of use
+    /// `cluster-id`, deprecated
     pub const CLUSTER_ID: u16 = 1 << 2;
     /// More flags follow. No class of AMQP 0-9-1 has that many properties.
     pub const CONTINUATION: u16 = 1;
 }
 
-/// The properties of `basic`. Strings are bytes: clients put what they like into `correlation-id` and others.
+/// The properties of `basic`. Strings are bytes, because clients send any bytes in `correlation-id` and others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Properties<'a> {
     /// A MIME type.
@@ -77,13 +76,13 @@ pub struct Properties<'a> {
     pub headers: Option<Table<'a>>,
     /// 1 transient, 2 persistent.
     pub delivery_mode: Option<u8>,
-    /// 0 to 9 by the specification, 0 to 255 in practice.
+    /// 0 to 9 by the specification; RabbitMQ accepts 0 to 255.
     pub priority: Option<u8>,
-    /// Ties a reply to its request.
+    /// Correlates a reply with its request.
     pub correlation_id: Option<&'a [u8]>,
-    /// Where to send a reply.
+    /// The address for replies.
     pub reply_to: Option<&'a [u8]>,
-    /// Milliseconds to live, in decimal digits.
+    /// The time to live in milliseconds, in decimal digits.
     pub expiration: Option<&'a [u8]>,
     /// The application's message identifier.
     pub message_id: Option<&'a [u8]>,
@@ -91,17 +90,16 @@ pub struct Properties<'a> {
     pub timestamp: Option<u64>,
     /// The application's message type.
     pub kind: Option<&'a [u8]>,
-    /// The publishing user; checked against the login.
+    /// The publishing user; must be the authenticated one.
     pub user_id: Option<&'a [u8]>,
     /// The publishing application.
     pub app_id: Option<&'a [u8]>,
-    /// Out of use.
+    /// Deprecated.
     pub cluster_id: Option<&'a [u8]>,
 }
 
 impl<'a> Properties<'a> {
-    /// Finds the properties in flags and list. An absent list (no bytes at all) is no properties. The headers are
-    /// checked all the way down.
+    /// Parses flags and list. No bytes at all are a message without properties. The headers are validated in full.
     pub fn parse(raw: &'a [u8]) -> Result<Self, Malformed> {
         let mut properties = Properties::default();
         if raw.is_empty() {
@@ -142,7 +140,7 @@ impl<'a> Properties<'a> {
         if reader.rest().is_empty() { Ok(properties) } else { Err(Malformed::Trailing) }
     }
 
-    /// The flags of the properties that are there.
+    /// The flags of the properties that are set.
     pub fn flags(&self) -> u16 {
         let all = [
             (self.content_type.is_some(), flag::CONTENT_TYPE),

@@ -1,6 +1,6 @@
-//! Errors of the decoder.
+//! The decoder's error.
 
-/// Why bytes are not what they claim to be.
+/// Malformed bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// The bytes end before the value does.
@@ -9,13 +9,13 @@ pub enum Malformed {
     /// A short string of a method is not UTF-8.
     #[error("Malformed UTF-8 in shortstr")]
     NotUtf8,
-    /// A field table has a value of a type that does not exist.
+    /// A field table has a value of an unknown type.
     #[error("unknown field type {0}")]
     UnknownFieldType(u8),
-    /// Tables or arrays within each other beyond that depth.
+    /// Tables or arrays are nested deeper than this.
     #[error("field table nested deeper than {0}")]
     TooDeep(usize),
-    /// No such class and method.
+    /// The class or the method is unknown.
     #[error("unknown method {class}.{method}")]
     UnknownMethod {
         /// The class id.
@@ -23,7 +23,7 @@ pub enum Malformed {
         /// The method id.
         method: u16,
     },
-    /// Bytes are left over behind the last value.
+    /// Bytes follow the last value.
     #[error("trailing bytes")]
     Trailing,
 }

@@ -1,4 +1,4 @@
-//! Field tables against another's codec: `amq-protocol-types`, which lapin, the Rust client, reads and writes tables with.
+//! Field tables against another codec: `amq-protocol-types`, which the Rust client lapin uses.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -69,7 +69,7 @@ fn table(fields: &BTreeMap<String, Tree>) -> Vec<u8> {
     raw
 }
 
-/// A value in words that both sides can say.
+/// A value in a notation that both codecs' values can be written in.
 fn ours(value: Value<'_>) -> String {
     match value {
         Value::Text(bytes) | Value::Binary(bytes) => format!("text {bytes:?}"),
@@ -126,7 +126,7 @@ fn of_table(table: &FieldTable) -> String {
 
 proptest! {
     #[test]
-    fn both_read_what_either_wrote(fields in btree_map("\\PC{0,8}", tree(), 0..4)) {
+    fn either_codec_reads_what_the_other_wrote(fields in btree_map("\\PC{0,8}", tree(), 0..4)) {
         let raw = table(&fields);
         let mut framed = (raw.len() as u32).to_be_bytes().to_vec();
         framed.extend_from_slice(&raw);

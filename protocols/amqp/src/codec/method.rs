@@ -1,12 +1,12 @@
-//! The methods of AMQP 0-9-1 with RabbitMQ's extensions, in both directions, as one table.
+//! The methods of AMQP 0-9-1 with RabbitMQ's extensions: one table from which decoder and encoder are generated.
 //!
-//! A [`Method`] borrows its strings and tables from the frame. Decoding checks everything, the insides of tables included.
+//! A [`Method`] borrows its strings and tables from the frame. Decoding validates everything, nested tables included.
 
 use super::Malformed;
 use super::table::Table;
 use super::wire::{Reader, Writer};
 
-/// A field's type in Rust.
+/// A field type in Rust.
 macro_rules! rust_type {
     (bit) => { bool };
     (octet) => { u8 };
@@ -21,19 +21,19 @@ macro_rules! rust_type {
 macro_rules! methods {
     ($($variant:ident = $class:literal, $method:literal, $name:literal, $content:literal
         { $($field:ident : $kind:ident),* $(,)? })*) => {
-        /// A method with its arguments. Fields are named as the specification names them.
+        /// A method with its arguments, named as in the specification.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[allow(missing_docs, reason = "the specification documents each field under its name")]
         pub enum Method<'a> {
             $($variant { $($field: rust_type!($kind)),* },)*
         }
 
-        /// Class id, method id and the kinds of the fields of each method, for generated tests.
+        /// Class id, method id and field types of each method, for generated tests.
         #[cfg(test)]
         pub(super) const SIGNATURES: &[(u16, u16, &[&str])] = &[$(($class, $method, &[$(stringify!($kind)),*]),)*];
 
         impl<'a> Method<'a> {
-            /// Reads a method frame's payload.
+            /// Decodes a method frame's payload.
             pub fn decode(payload: &'a [u8]) -> Result<Method<'a>, Malformed> {
                 let mut reader = Reader::new(payload);
                 let (class, method) = (reader.short()?, reader.short()?);
@@ -61,7 +61,7 @@ macro_rules! methods {
                 match self { $(Method::$variant { .. } => ($class, $method),)* }
             }
 
-            /// The name as in `queue.declare`.
+            /// The name, such as `queue.declare`.
             pub fn name(&self) -> &'static str {
                 match self { $(Method::$variant { .. } => $name,)* }
             }

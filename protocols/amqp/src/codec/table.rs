@@ -1,22 +1,22 @@
 //! Field tables (AMQP 0-9-1, section 4.2.5.5, with the type letters as RabbitMQ reads them).
 //!
-//! A [`Table`] is the bytes between the length and the end, as they came: order, duplicate names and the letters used are
-//! kept, and nothing is built until somebody asks. [`validate`] walks a table once with a bounded stack; after that,
-//! iterating cannot fail, but it is written so that it merely ends if it does.
+//! A [`Table`] borrows the encoded fields: order, duplicate names and type letters are kept, and nothing is built.
+//! [`validate`] checks a table once with a bounded stack. Iteration over a validated table does not fail; over any
+//! other it ends at the first error.
 
 use super::Malformed;
 use super::wire::{Reader, Writer};
 
-/// How deep tables and arrays may be nested, the outermost counted. A frame of 128 KiB could hold 20,000 levels.
+/// The deepest nesting of tables and arrays, the outermost included. A frame of 128 KiB could hold 20,000 levels.
 pub const DEPTH_MAX: usize = 32;
 
-/// A table's fields, as bytes.
+/// An encoded table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Table<'a> {
     raw: &'a [u8],
 }
 
-/// An array's values, as bytes.
+/// An encoded array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Array<'a> {
     raw: &'a [u8],
@@ -31,7 +31,7 @@ pub enum Value<'a> {
     I8(i8),
     /// `B`
     U8(u8),
-    /// `s` (RabbitMQ's reading; the specification has a short string here, which nobody sends)
+    /// `s` (as RabbitMQ reads it; a short string in the specification, which no client sends)
     I16(i16),
     /// `u`
     U16(u16),
@@ -67,7 +67,7 @@ pub enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// The type's name in RabbitMQ's messages.
+    /// The type's name in RabbitMQ's error texts.
     pub fn type_name(&self) -> &'static str {
         match self {
             Value::Bool(_) => "bool",
@@ -90,7 +90,7 @@ impl Value<'_> {
         }
     }
 
-    /// The number, if it is a whole one.
+    /// The value as an integer, if it is one.
     pub fn as_integer(&self) -> Option<i64> {
         match *self {
             Value::I8(n) => Some(n.into()),
@@ -109,12 +109,12 @@ impl<'a> Table<'a> {
     /// The table without a field.
     pub const EMPTY: Table<'static> = Table { raw: &[] };
 
-    /// A table of these bytes (without the length in front).
+    /// A table of these bytes, without the length before them.
     pub fn of(raw: &'a [u8]) -> Self {
         Table { raw }
     }
 
-    /// The bytes.
+    /// The encoded fields.
     pub fn raw(&self) -> &'a [u8] {
         self.raw
     }
@@ -124,7 +124,7 @@ impl<'a> Table<'a> {
         self.raw.is_empty()
     }
 
-    /// The fields in their order.
+    /// The fields, in order.
     pub fn iter(&self) -> TableIter<'a> {
         TableIter { reader: Reader::new(self.raw) }
     }
@@ -136,18 +136,18 @@ impl<'a> Table<'a> {
 }
 
 impl<'a> Array<'a> {
-    /// The bytes.
+    /// The encoded values.
     pub fn raw(&self) -> &'a [u8] {
         self.raw
     }
 
-    /// The values in their order.
+    /// The values, in order.
     pub fn iter(&self) -> ArrayIter<'a> {
         ArrayIter { reader: Reader::new(self.raw) }
     }
 }
 
-/// Fields of a table.
+/// An iterator over the fields of a table.
 #[derive(Debug, Clone)]
 pub struct TableIter<'a> {
     reader: Reader<'a>,
@@ -165,7 +165,7 @@ impl<'a> Iterator for TableIter<'a> {
     }
 }
 
-/// Values of an array.
+/// An iterator over the values of an array.
 #[derive(Debug, Clone)]
 pub struct ArrayIter<'a> {
     reader: Reader<'a>,
@@ -182,7 +182,7 @@ impl<'a> Iterator for ArrayIter<'a> {
     }
 }
 
-/// One value; tables and arrays are taken whole and not looked into.
+/// Reads one value. Tables and arrays are not checked inside.
 fn value<'a>(reader: &mut Reader<'a>) -> Result<Value<'a>, Malformed> {
     Ok(match reader.octet()? {
         b't' => Value::Bool(reader.octet()? != 0),
@@ -206,9 +206,10 @@ fn value<'a>(reader: &mut Reader<'a>) -> Result<Value<'a>, Malformed> {
     })
 }
 
-/// Checks a table all the way down: every length within what holds it, every type known, no deeper than [`DEPTH_MAX`].
+/// Validates a table in full: every length lies within its container, every type is known, and the nesting is at most
+/// [`DEPTH_MAX`].
 pub fn validate(raw: &[u8]) -> Result<(), Malformed> {
-    // Where each open table or array ends, counted from the back of `raw`, and whether its values have names.
+    // For each open container: the bytes of `raw` that follow its end, and whether its values have names.
     let mut open = [(0usize, true); DEPTH_MAX];
     let mut depth = 1usize;
     let mut reader = Reader::new(raw);
@@ -221,7 +222,7 @@ pub fn validate(raw: &[u8]) -> Result<(), Malformed> {
             depth -= 1;
             continue;
         }
-        // Read within this table only: a value that reaches beyond its table's end is cut off there.
+        // Read within this container only, so that a value that exceeds it is truncated.
         let mut inner = Reader::new(reader.rest().get(..here).ok_or(Malformed::Truncated)?);
         if named {
             inner.short_bytes()?;
@@ -244,7 +245,7 @@ pub fn validate(raw: &[u8]) -> Result<(), Malformed> {
 }
 
 impl<'a> Reader<'a> {
-    /// A field table, checked to be well formed all the way down.
+    /// Reads a field table and validates it in full.
     pub fn table(&mut self) -> Result<Table<'a>, Malformed> {
         let raw = self.longstr()?;
         validate(raw)?;
@@ -259,7 +260,7 @@ impl Writer<'_> {
     }
 }
 
-/// Builds a table field by field at the end of a buffer. Nested ones are built in a buffer of their own and put in.
+/// Appends the fields of a table to a buffer. A nested table is written to a buffer of its own first.
 #[derive(Debug)]
 pub struct TableWriter<'a> {
     writer: Writer<'a>,
@@ -278,7 +279,7 @@ impl<'a> TableWriter<'a> {
         self
     }
 
-    /// Appends a value without a name, as arrays have them.
+    /// Appends a value without a name, as in an array.
     pub fn value(&mut self, value: Value<'_>) {
         let writer = &mut self.writer;
         match value {
@@ -306,7 +307,7 @@ impl<'a> TableWriter<'a> {
     }
 }
 
-/// An array of these bytes.
+/// An array of these encoded values.
 pub fn array_of(raw: &[u8]) -> Value<'_> {
     Value::Array(Array { raw })
 }

@@ -1,4 +1,5 @@
-//! The codec against generated input: what is written is read back, at every split point; what is arbitrary never panics.
+//! The codec against generated input: everything written is read back, at every split point, and arbitrary bytes never
+//! panic.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +17,7 @@ use super::table::{self, DEPTH_MAX, array_of};
 use super::wire::{Reader, Writer, cut};
 use super::*;
 
-/// An owned value to generate; rendered to bytes by `render`.
+/// An owned value, encoded by `render`.
 #[derive(Debug, Clone)]
 enum Tree {
     Leaf(u8, u64, Vec<u8>),
@@ -81,7 +82,7 @@ fn fields() -> impl Strategy<Value = Vec<(Vec<u8>, Tree)>> {
     vec((vec(any::<u8>(), 0..12), tree()), 0..5)
 }
 
-/// Every value in a table, each compared with what it was made of.
+/// Compares a value with the tree that it was encoded from.
 fn same(value: Value<'_>, tree: &Tree) {
     match (value, tree) {
         (Value::Table(table), Tree::Table(fields)) => {
@@ -131,11 +132,11 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_table_is_refused_or_whole(fields in fields()) {
+    fn a_truncated_table_is_malformed_or_a_valid_prefix(fields in fields()) {
         let raw = table_bytes(&fields);
         for end in 0..raw.len() {
             if table::validate(&raw[..end]).is_ok() {
-                // A cut between two fields is a table too.
+                // A cut between two fields leaves a valid table.
                 prop_assert!(Table::of(&raw[..end]).iter().count() <= fields.len());
             }
         }
@@ -236,7 +237,7 @@ proptest! {
         let _ = ContentHeader::decode(&bytes);
         let _ = Properties::parse(&bytes);
         let _ = table::validate(&bytes);
-        // Iterating what was never validated ends, too.
+        // Iteration over a table that was not validated ends, too.
         for (_, value) in Table::of(&bytes).iter() {
             if let Value::Array(array) = value {
                 array.iter().count();
@@ -251,7 +252,7 @@ fn nested(levels: usize, array: bool) -> Vec<u8> {
         let inner = std::mem::take(&mut raw);
         let mut writer = TableWriter::new(&mut raw);
         let value = if array { array_of(&inner) } else { Value::Table(Table::of(&inner)) };
-        // In an array only the outermost value has a name.
+        // Only the outermost value of an array has a name.
         if array && level + 1 < levels { writer.value(value) } else { _ = writer.field(b"n", value) }
     }
     raw
@@ -285,7 +286,7 @@ fn an_oversized_frame_is_refused_by_its_header_alone() {
 }
 
 #[test]
-fn a_frame_must_end_where_it_says() {
+fn a_frame_without_the_end_octet_is_refused() {
     assert_eq!(
         frame::next(&[8, 0, 0, 0, 0, 0, 0, 0xCD], 8192),
         Err(FrameError::BadEnd { kind: 8, channel: 0, end: 0xCD })
@@ -293,7 +294,7 @@ fn a_frame_must_end_where_it_says() {
 }
 
 #[test]
-fn hot_frames_are_those_of_the_table_of_methods() {
+fn hand_written_frames_equal_generated_ones() {
     let mut by_hand = Vec::new();
     write::deliver(&mut by_hand, 3, b"ctag", 7, true, b"ex", b"key");
     write::get_ok(&mut by_hand, 4, 8, false, b"ex", b"key", 9);
@@ -349,14 +350,14 @@ fn a_body_is_split_at_frame_max() {
 }
 
 #[test]
-fn no_frame_for_an_empty_body() {
+fn an_empty_body_has_no_frame() {
     let mut out = Vec::new();
     write::content(&mut out, 1, 8192, |out| out.extend_from_slice(&content::NO_PROPERTIES), b"");
     assert!(matches!(frame::next(&out, 8192), Ok(Next::Frame(_, used)) if used == out.len()));
 }
 
 #[test]
-fn bits_share_octets_and_strings_are_cut_at_characters() {
+fn bits_share_octets_and_strings_are_truncated_at_characters() {
     let mut out = Vec::new();
     let mut writer = Writer::new(&mut out);
     (0..9).for_each(|i| writer.bit(i % 2 == 0));

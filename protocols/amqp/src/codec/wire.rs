@@ -10,7 +10,7 @@ use super::Malformed;
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
-    /// The octet that the current run of bits is in, and how many of them were taken.
+    /// The octet of the current run of bits, and the number of bits taken from it.
     bits: Option<(u8, u8)>,
 }
 
@@ -20,7 +20,7 @@ impl<'a> Reader<'a> {
         Reader { rest: bytes, bits: None }
     }
 
-    /// What has not been read yet.
+    /// The bytes not read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -60,7 +60,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// A bit. Bits that follow each other share an octet, lowest first.
+    /// A bit. Consecutive bits share an octet, lowest bit first.
     pub fn bit(&mut self) -> Result<bool, Malformed> {
         let (octet, taken) = match self.bits {
             Some((octet, taken)) if taken < 8 => (octet, taken),
@@ -88,13 +88,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends to a buffer. What is longer than its length field can say is cut, never misframed: callers bound their
-/// strings before they get here, so that a cut is a defect of theirs but no hole in the protocol.
+/// Appends to a buffer. A value longer than its length field allows is truncated, so that framing always holds; callers
+/// check lengths before.
 #[derive(Debug)]
 pub struct Writer<'a> {
     /// The buffer.
     pub out: &'a mut Vec<u8>,
-    /// How many bits of the last octet are in use, if the last value was a bit.
+    /// The number of bits used in the last octet, if the last value was a bit.
     bits: u8,
 }
 
@@ -125,7 +125,7 @@ impl<'a> Writer<'a> {
         self.raw(&value.to_be_bytes());
     }
 
-    /// A bit, packed with the bits right before it.
+    /// A bit, packed with the bits directly before it.
     pub fn bit(&mut self, value: bool) {
         if self.bits == 0 || self.bits == 8 {
             self.out.push(0);
@@ -144,7 +144,7 @@ impl<'a> Writer<'a> {
         self.raw(value.get(..usize::from(length)).unwrap_or(value));
     }
 
-    /// A string of up to 255 bytes; a longer one is cut at a character's end.
+    /// A string of up to 255 bytes; a longer one is truncated at a character boundary.
     pub fn shortstr(&mut self, value: &str) {
         self.short_bytes(cut(value, usize::from(u8::MAX)).as_bytes());
     }
@@ -156,14 +156,14 @@ impl<'a> Writer<'a> {
         self.raw(value.get(..length as usize).unwrap_or(value));
     }
 
-    /// Bytes as they are.
+    /// Bytes without a length.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.bits = 0;
         self.out.extend_from_slice(bytes);
     }
 }
 
-/// The longest start of `text` that has at most `bytes_max` bytes and ends where a character does.
+/// The longest prefix of `text` that has at most `bytes_max` bytes and ends at a character boundary.
 pub fn cut(text: &str, bytes_max: usize) -> &str {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {

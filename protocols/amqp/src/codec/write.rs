@@ -1,7 +1,7 @@
-//! Frames, written straight into the connection's output buffer.
+//! Frames, written directly to the connection's output buffer.
 //!
-//! What is sent once a message (deliver, get-ok, return, content, ack, nack) is written by hand from borrowed parts; every
-//! other method goes through [`method`].
+//! Frames sent per message (deliver, get-ok, return, content, ack, nack) are written by hand from borrowed parts; all
+//! other methods use [`method`].
 
 use super::wire::Writer;
 use super::{
@@ -11,7 +11,7 @@ use super::{
 /// A heartbeat frame.
 pub const HEARTBEAT: [u8; 8] = [FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END];
 
-/// Writes a frame around what `payload` appends.
+/// Writes a frame whose payload `payload` appends.
 fn frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     let [c1, c0] = channel.to_be_bytes();
@@ -29,7 +29,7 @@ pub fn method(out: &mut Vec<u8>, channel: u16, method: &Method<'_>) {
     frame(out, FRAME_METHOD, channel, |out| method.encode(out));
 }
 
-/// `basic.deliver`; [`content`] must follow. Names are bytes, for messages that other protocols made.
+/// Writes `basic.deliver`; [`content`] must follow. Names are bytes, because other protocols' messages have any.
 pub fn deliver(
     out: &mut Vec<u8>,
     channel: u16,
@@ -50,7 +50,7 @@ pub fn deliver(
     });
 }
 
-/// `basic.get-ok`; [`content`] must follow.
+/// Writes `basic.get-ok`; [`content`] must follow.
 pub fn get_ok(
     out: &mut Vec<u8>,
     channel: u16,
@@ -71,7 +71,7 @@ pub fn get_ok(
     });
 }
 
-/// `basic.ack` to a publisher.
+/// Writes `basic.ack` to a publisher.
 pub fn ack(out: &mut Vec<u8>, channel: u16, delivery_tag: u64, multiple: bool) {
     let [c1, c0] = channel.to_be_bytes();
     out.extend_from_slice(&[FRAME_METHOD, c1, c0, 0, 0, 0, 13, 0, 60, 0, 80]);
@@ -79,7 +79,7 @@ pub fn ack(out: &mut Vec<u8>, channel: u16, delivery_tag: u64, multiple: bool) {
     out.extend_from_slice(&[u8::from(multiple), FRAME_END]);
 }
 
-/// `basic.nack` to a publisher.
+/// Writes `basic.nack` to a publisher.
 pub fn nack(out: &mut Vec<u8>, channel: u16, delivery_tag: u64, multiple: bool) {
     let [c1, c0] = channel.to_be_bytes();
     out.extend_from_slice(&[FRAME_METHOD, c1, c0, 0, 0, 0, 13, 0, 60, 0, 120]);
@@ -87,7 +87,7 @@ pub fn nack(out: &mut Vec<u8>, channel: u16, delivery_tag: u64, multiple: bool) 
     out.extend_from_slice(&[u8::from(multiple), FRAME_END]);
 }
 
-/// Content header and body frames, none larger than `frame_max` (the header excepted: it cannot be split).
+/// Writes content header and body frames. None is larger than `frame_max`, except the header, which cannot be split.
 pub fn content(
     out: &mut Vec<u8>,
     channel: u16,

@@ -189,7 +189,7 @@ impl Machine for Peer {
     fn end(&mut self, end: &End<Ended>, _out: &mut Output) -> Close {
         match end {
             End::Protocol(Ended::Over) | End::Closed | End::Stalled => {
-                tracing::debug!(reason = %end, "connection ended")
+                tracing::debug!(reason = %end, "connection ended");
             }
             End::Io(error) => tracing::debug!(%error, "connection ended"),
             End::Protocol(error) => tracing::info!(%error, "connection ended"),

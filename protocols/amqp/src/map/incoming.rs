@@ -1,15 +1,15 @@
-//! A publish on its way to a record.
+//! From a publish to the headers of a record.
 
 use inver_broker::message::{Property, name};
 use inver_broker::{HeaderLookup, HeaderWriter, Headers, Value as CoreValue};
 
-use super::text::natural;
+use super::text::text_form;
 use super::{ORIGIN, PROPERTY_LIST, core_value};
 use crate::codec::content::Properties;
 use crate::codec::table::{Table, TableWriter, Value};
 use crate::error::Refusal;
 
-/// The header that names further routing keys, and its sister that receivers do not see.
+/// The headers with further routing keys. Consumers do not see `BCC`.
 const CC: &[u8] = b"CC";
 const BCC: &[u8] = b"BCC";
 
@@ -20,15 +20,15 @@ pub(crate) struct Publish<'a> {
     pub(crate) exchange: &'a str,
     /// The routing key.
     pub(crate) routing_key: &'a [u8],
-    /// Come back if no queue gets it.
+    /// Whether the message is returned if it matches no binding.
     pub(crate) mandatory: bool,
-    /// Property flags and list as they came.
+    /// Property flags and property list, as received.
     pub(crate) properties: &'a [u8],
     /// The body.
     pub(crate) body: &'a [u8],
 }
 
-/// Composes records in buffers of its own, one at a time.
+/// Composes the headers of one record at a time, in reusable buffers.
 #[derive(Debug, Default)]
 pub(crate) struct Composer {
     headers: HeaderWriter,
@@ -36,25 +36,25 @@ pub(crate) struct Composer {
     stripped: Vec<u8>,
 }
 
-/// What a publish has become.
+/// A publish as the parts of a record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Composed<'a> {
     /// The record's headers.
     pub(crate) headers: Headers<'a>,
     /// The record's key, if a header sets one.
     pub(crate) key: Option<&'a [u8]>,
-    /// The body; none for the null value.
+    /// The body; none for a null value.
     pub(crate) value: Option<&'a [u8]>,
-    /// Persistent.
+    /// Whether the delivery mode is 2 (persistent).
     pub(crate) persistent: bool,
-    /// The user's headers, to route by.
+    /// The user's headers, for exchanges that route by them.
     pub(crate) table: Table<'a>,
-    /// Whether there are further routing keys in the headers.
+    /// Whether the headers contain further routing keys.
     pub(crate) more_keys: bool,
 }
 
 impl Composer {
-    /// Reads a publish's properties and composes the record's headers.
+    /// Parses a publish's properties and composes the record's headers.
     pub(crate) fn compose<'a>(
         &'a mut self,
         publish: &Publish<'a>,
@@ -118,7 +118,7 @@ impl Composer {
         write(&mut self.headers, publish, &properties, (!exact).then_some(raw));
         if let Some(table) = properties.headers {
             for (name, value) in table.iter() {
-                self.headers.user(name, natural(value, &mut self.text));
+                self.headers.user(name, text_form(value, &mut self.text));
             }
         }
         composed.headers = self.headers.headers();
@@ -155,7 +155,7 @@ fn write(
     all.into_iter().flatten().for_each(|property| headers.put(property));
 }
 
-/// Milliseconds to live.
+/// Parses the `expiration` property: a time to live in milliseconds.
 fn expiration(text: &[u8]) -> Result<i64, Refusal> {
     let invalid = |why: &dyn std::fmt::Display| {
         Refusal::precondition_failed(format_args!(
@@ -176,7 +176,7 @@ fn expiration(text: &[u8]) -> Result<i64, Refusal> {
     if !leftover.is_empty() {
         return Err(invalid(&format_args!("{{leftover_string,\"{}\"}}", String::from_utf8_lossy(leftover))));
     }
-    // Digits only, so it fails for want of room alone: for ever, in practice.
+    // The text is all digits, so parsing fails on overflow only: a message that never expires.
     let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(i64::MAX);
     if sign < 0 && number > 0 {
         return Err(invalid(&format_args!("{{value_negative,-{number}}}")));
@@ -204,7 +204,7 @@ fn bad_routing_header(name: &[u8], value: Value<'_>) -> Refusal {
 }
 
 impl<'a> Composed<'a> {
-    /// The further routing keys that the headers name.
+    /// The routing keys in the headers `CC` and `BCC`.
     pub(crate) fn more_keys(&self) -> Vec<&'a [u8]> {
         let lists = self.table.iter().filter(|(name, _)| matches!(*name, CC | BCC));
         lists
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expirations() {
+    fn expirations_are_parsed_as_rabbitmq_does() {
         assert_eq!(expiration(b"1000"), Ok(1000));
         assert_eq!(expiration(b"0"), Ok(0));
         let text = |bytes: &[u8]| expiration(bytes).unwrap_err().text;

@@ -1,12 +1,13 @@
-//! Wire ↔ core: an AMQP message as a record, and any record as an AMQP message.
+//! The conversion between AMQP messages and stored records.
 //!
-//! A publish becomes a record whose properties speak the vocabulary that all protocols share; on the way back a record
-//! that came from AMQP is what it was, to the byte. The property list is kept verbatim (`amqp-properties`) where the
-//! vocabulary alone would not give the same bytes again: with an expiration, or with headers that are not all strings.
+//! A publish becomes a record with the properties that all protocols share. A record that was published over AMQP is
+//! delivered byte for byte as it was published: where the shared properties would not give the same property list again
+//! (with an expiration, or with headers other than strings), the list is stored as well, in the property
+//! `amqp-properties`.
 //!
-//! Records of other origins are told by the vocabulary: what AMQP has a property for goes there, the rest into the headers
-//! table under the vocabulary's names. A record's key is the header [`RECORD_KEY`], in both directions; a null value is an
-//! empty body with the header [`NULL_VALUE`].
+//! A record from another protocol is delivered by its shared properties: those that AMQP has become properties, the
+//! others become headers under their stored names. A record's key is the header [`RECORD_KEY`] in both directions; a
+//! null value is an empty body with the header [`NULL_VALUE`].
 //!
 //! [`RECORD_KEY`]: inver_broker::message::name::RECORD_KEY
 //! [`NULL_VALUE`]: inver_broker::message::name::NULL_VALUE
@@ -22,13 +23,13 @@ pub(crate) use outgoing::Renderer;
 use crate::codec::table::{Table, Value};
 use inver_broker::{Arguments, Value as CoreValue};
 
-/// The name of AMQP as a message's origin.
+/// The origin of messages published over AMQP.
 pub(crate) const ORIGIN: &str = "amqp";
 
-/// The property that only AMQP has: a message's property list as it was on the wire.
+/// The property with a message's property list as it was on the wire.
 const PROPERTY_LIST: &[u8] = b"amqp-properties";
 
-/// A value for the core to compare and to keep.
+/// A field value as a value of the model.
 pub(crate) fn core_value(value: Value<'_>) -> CoreValue {
     match value {
         Value::Void => CoreValue::Null,
@@ -39,14 +40,14 @@ pub(crate) fn core_value(value: Value<'_>) -> CoreValue {
         Value::Text(bytes) => CoreValue::Text(bytes.to_vec()),
         Value::Binary(bytes) => CoreValue::Bytes(bytes.to_vec()),
         Value::Timestamp(seconds) => CoreValue::Timestamp(seconds),
-        // No deeper than the codec lets tables be.
+        // Recursion is bounded: decoding validated the nesting.
         Value::Array(array) => CoreValue::List(array.iter().map(core_value).collect()),
         Value::Table(table) => CoreValue::Map(core_arguments(table)),
         integer => CoreValue::Int(integer.as_integer().unwrap_or_default().into()),
     }
 }
 
-/// A table as arguments. Of a name that comes twice the first counts.
+/// A table as arguments. Of duplicate names the first counts.
 pub(crate) fn core_arguments(table: Table<'_>) -> Arguments {
     let mut arguments = Arguments::new();
     for (name, value) in table.iter() {

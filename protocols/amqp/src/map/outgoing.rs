@@ -1,4 +1,4 @@
-//! A record on its way to a consumer.
+//! From a record to a delivery.
 
 use inver_broker::address::{Form, rewrite};
 use inver_broker::message::{Death, HeaderView, Property, name};
@@ -9,20 +9,20 @@ use super::{ORIGIN, PROPERTY_LIST};
 use crate::codec::content::Properties;
 use crate::codec::table::{Table, TableWriter, Value};
 
-/// A message as `basic.deliver`, `basic.get-ok` and their content carry it.
+/// A message as `basic.deliver` or `basic.get-ok` and its content carry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outgoing<'a> {
     /// The exchange that it was published to.
     pub(crate) exchange: &'a [u8],
     /// The routing key that it was published with.
     pub(crate) routing_key: &'a [u8],
-    /// Property flags and list.
+    /// Property flags and property list.
     pub(crate) properties: &'a [u8],
     /// The body.
     pub(crate) body: &'a [u8],
 }
 
-/// Renders records in buffers of its own, one at a time.
+/// Renders one record at a time, in reusable buffers.
 #[derive(Default)]
 pub(crate) struct Renderer {
     properties: Vec<u8>,
@@ -31,7 +31,7 @@ pub(crate) struct Renderer {
     number: itoa::Buffer,
 }
 
-/// What the properties of a record say.
+/// A record's properties, as far as AMQP has a place for them.
 #[derive(Default)]
 struct Known<'a> {
     exchange: Option<&'a [u8]>,
@@ -45,7 +45,8 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    /// Takes a property in; false if it has no place here, or its value does not fit it.
+    /// Takes a property; false if it must (also) become a header: AMQP has no property for it, or the value does not
+    /// fit.
     fn take(&mut self, property: Property<'a>) -> bool {
         let properties = &mut self.properties;
         match property {
@@ -66,7 +67,7 @@ impl<'a> Known<'a> {
             Property::ExpiresMs(at) => self.expires_ms = Some(at),
             Property::Death(death) => self.deaths.extend(Death::decode(death)),
             Property::Address(address) => self.address = Some(address),
-            // A header too: the delivery mode does not tell 1 from 2.
+            // A header as well: the delivery mode does not distinguish QoS 1 from 2.
             Property::Qos(level) => {
                 self.qos = Some(level);
                 return false;
@@ -78,20 +79,20 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Sets a property that is a short string on the wire; false if the value is too long for one.
+/// Sets a property that is a short string on the wire; false if the value is too long.
 fn put_short<'a>(property: &mut Option<&'a [u8]>, value: &'a [u8]) -> bool {
     *property = short(value);
     property.is_some()
 }
 
-/// A value that fits a short string; one that does not is left to the headers.
+/// The value, if it fits a short string.
 fn short(value: &[u8]) -> Option<&[u8]> {
     (value.len() <= usize::from(u8::MAX)).then_some(value)
 }
 
 impl Renderer {
-    /// Renders a record. `source` is the address that it was published to, for records that do not say; headers of
-    /// foreign records are kept as long as the table has at most `table_bytes_max` bytes.
+    /// Renders a record. `source` is the routing key of records without one; headers of records from other protocols
+    /// are left out once the table would exceed `table_bytes_max`.
     pub(crate) fn render<'a>(
         &'a mut self,
         record: &'a Record,
@@ -107,7 +108,7 @@ impl Renderer {
         }
     }
 
-    /// What came from AMQP: as it was.
+    /// Renders a record published over AMQP, byte for byte as it was published.
     fn own<'a>(&'a mut self, headers: HeaderView<'a>, body: &'a [u8]) -> Outgoing<'a> {
         let mut known = Known::default();
         for property in headers.typed_properties() {
@@ -139,14 +140,14 @@ impl Renderer {
         if !known.deaths.is_empty() {
             deaths::write(&known.deaths, all.headers.unwrap_or_default(), &mut died);
             all.headers = Some(Table::of(&died));
-            // The time to live is over; how long it was is told with the death.
+            // The death record has the original expiration.
             all.expiration = None;
         }
         all.encode(&mut self.properties);
         Outgoing { exchange, routing_key, properties: &self.properties, body }
     }
 
-    /// What came from elsewhere: by the vocabulary.
+    /// Renders a record from another protocol, by the shared properties.
     fn foreign<'a>(
         &'a mut self,
         record: &'a Record,
@@ -185,7 +186,7 @@ impl Renderer {
         if let Some(qos) = known.qos {
             all.delivery_mode = all.delivery_mode.or(Some(if qos == 0 { 1 } else { 2 }));
         }
-        // Addresses are written with dots here: what it names can be published to as it stands.
+        // AMQP writes addresses with dots, so that a consumer can use `reply-to` as a routing key.
         let reply_to = known
             .properties
             .reply_to
@@ -223,14 +224,14 @@ impl Renderer {
     }
 }
 
-/// A headers table that takes no more than fits.
+/// A headers table of bounded size.
 struct BoundedTable<'a> {
     bytes: &'a mut Vec<u8>,
     bytes_max: usize,
 }
 
 impl BoundedTable<'_> {
-    /// A header whose value is bytes: a string if it is UTF-8, binary if not, void if null.
+    /// Adds a header with a value of bytes: a string if it is UTF-8, binary otherwise, void if null.
     fn add(&mut self, name: &[u8], value: Option<&[u8]>) {
         self.put(
             name,

@@ -1,4 +1,4 @@
-//! Round trips: an AMQP message is to the byte what it was; what comes from elsewhere says all that AMQP can say.
+//! Round trips of AMQP messages, and deliveries of records from other protocols.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -55,7 +55,7 @@ fn round_trip(properties: &[u8], body: &[u8]) {
 
 proptest! {
     #[test]
-    fn own_messages_are_exact(
+    fn messages_published_over_amqp_are_delivered_exactly(
         there in any::<u16>(),
         texts in vec(vec(any::<u8>(), 0..40), 9),
         numbers in any::<(u8, u8, u64)>(),
@@ -103,7 +103,7 @@ proptest! {
         null in any::<bool>(),
     ) {
         let mut renderer = Renderer::default();
-        // As a producer of whole batches may have made it.
+        // A record of a producer's batch.
         let mut builder = BatchBuilder::new(64);
         let headers: Vec<(&[u8], Option<&[u8]>)> = fields.iter().map(|(n, v)| (&n[..], v.as_deref())).collect();
         builder.push(5, Some(b"k"), &headers, (!null).then_some(&b"v"[..]));
@@ -111,7 +111,7 @@ proptest! {
         let mut record = records(batch.bytes()).unwrap().next().unwrap().unwrap();
         prop_assert!(Properties::parse(renderer.render(&record, "t", 100_000, 0).properties).is_ok());
         prop_assert!(renderer.render(&record, "t", 40, 0).properties.len() < 40 + 30);
-        // And with headers that are no headers at all.
+        // And one whose headers are not encoded headers at all.
         record.headers = Bytes::from(bytes);
         record.header_count = count;
         prop_assert!(Properties::parse(renderer.render(&record, "t", 100_000, 0).properties).is_ok());
@@ -119,7 +119,7 @@ proptest! {
 }
 
 #[test]
-fn the_property_list_is_stored_only_where_it_must_be() {
+fn the_property_list_is_stored_only_where_needed() {
     let plain = raw(&Properties { delivery_mode: Some(2), ..Default::default() });
     assert_eq!(
         names(&stored(&publish(&plain, b"x"))),
@@ -140,7 +140,7 @@ fn the_property_list_is_stored_only_where_it_must_be() {
 }
 
 #[test]
-fn keys_and_null_values_cross_in_both_directions() {
+fn record_keys_and_null_values_are_headers_in_both_directions() {
     let mut table = Vec::new();
     TableWriter::new(&mut table)
         .field(name::RECORD_KEY.as_bytes(), Value::Text(b"key"))
@@ -175,7 +175,7 @@ fn keys_and_null_values_cross_in_both_directions() {
 }
 
 #[test]
-fn what_came_over_mqtt() {
+fn a_record_published_over_mqtt_is_delivered_by_its_shared_properties() {
     let mut writer = HeaderWriter::default();
     writer.begin("mqtt", Some(9_000));
     writer.property(b"mqtt-topic", b"sensors/a.b/temp");
@@ -226,7 +226,7 @@ fn death_records_become_x_death_headers() {
         ttl_ms: None,
     };
     writer.put(Property::Death(&last.encode()));
-    // As the first version stored it.
+    // In the text form of the first version.
     writer.property(b"death", b"q\\n1\nexpired\n\nk1\n1700000001000\n3\n100");
     writer.user(b"mine", Some(b"1"));
     let record = record(writer.headers(), None, Some(b"body"));
@@ -253,7 +253,7 @@ fn death_records_become_x_death_headers() {
 }
 
 #[test]
-fn further_routing_keys_and_their_abuse() {
+fn cc_and_bcc_are_routing_keys_and_bcc_is_not_delivered() {
     let keys = |name: &[u8], value: Value<'_>| {
         let mut table = Vec::new();
         TableWriter::new(&mut table).field(name, value);

@@ -1,10 +1,10 @@
-//! The natural text of table values, for readers that have no tables: strings and binary as they are, numbers in decimal,
-//! nested tables and arrays as JSON.
+//! The text form of field values, for protocols without tables: strings and binary as they are, numbers in decimal
+//! digits, nested tables and arrays as JSON.
 
 use crate::codec::table::Value;
 
-/// Appends the value's text; `None` for the void value, which is the null header.
-pub(super) fn natural<'a>(value: Value<'a>, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+/// The value's text, written to `buffer` if need be; `None` for void, which becomes a null header.
+pub(super) fn text_form<'a>(value: Value<'a>, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
     buffer.clear();
     match value {
         Value::Void => return None,
@@ -14,7 +14,7 @@ pub(super) fn natural<'a>(value: Value<'a>, buffer: &'a mut Vec<u8>) -> Option<&
     Some(buffer)
 }
 
-/// Appends JSON. Recursion is bounded by the codec's bound on nesting.
+/// Appends JSON. Recursion is bounded: decoding validated the nesting.
 fn json(value: Value<'_>, out: &mut Vec<u8>) {
     match value {
         Value::Void => out.extend_from_slice(b"null"),
@@ -68,7 +68,7 @@ fn decimal(scale: u8, value: u32, out: &mut Vec<u8>) {
     }
 }
 
-/// A JSON string. Bytes that are not UTF-8 are shown as U+FFFD: their exact form is in the property list.
+/// Appends a JSON string. Bytes that are not UTF-8 become U+FFFD; their exact form is in the stored property list.
 fn string(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     for c in String::from_utf8_lossy(bytes).chars() {
@@ -92,12 +92,12 @@ mod tests {
 
     fn text(value: Value<'_>) -> String {
         let mut buffer = Vec::new();
-        natural(value, &mut buffer)
+        text_form(value, &mut buffer)
             .map_or("<null>".into(), |bytes| String::from_utf8_lossy(bytes).into_owned())
     }
 
     #[test]
-    fn natural_texts() {
+    fn values_have_a_text_form() {
         assert_eq!(text(Value::Text(b"a\"b")), "a\"b");
         assert_eq!(text(Value::Void), "<null>");
         assert_eq!(text(Value::Bool(true)), "true");

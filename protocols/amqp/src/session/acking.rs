@@ -1,4 +1,4 @@
-//! `basic.ack`, `nack`, `reject` and `recover`: from delivery tags to what the consumers hold.
+//! `basic.ack`, `nack`, `reject` and `recover`.
 
 use inver_broker::Completion;
 
@@ -52,7 +52,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Takes the deliveries that a tag means out of the ledger.
+    /// Removes the deliveries that a delivery tag denotes from the unacked ones.
     pub(super) fn take_tags(&mut self, tag: u64, multiple: bool) -> Result<Vec<UnackedDelivery>, Refusal> {
         let mut taken = Vec::new();
         match (multiple, tag) {
@@ -66,7 +66,7 @@ impl Channel {
         Ok(taken)
     }
 
-    /// One delivery is acknowledged: noted, and sent on at the end of the burst.
+    /// Acknowledges one delivery. The broker learns of it when the input of the turn ends.
     fn acked(&mut self, delivery: UnackedDelivery, shared: &mut Shared) {
         let at = self.at(delivery.consumer);
         if let Some(consumer) = self.consumer(delivery.consumer)
@@ -77,7 +77,7 @@ impl Channel {
         self.release_prefetch(delivery.consumer, 1, shared);
     }
 
-    /// Settles deliveries, consumer by consumer, in their order. The position where rejections hold.
+    /// Disposes of deliveries, consumer by consumer and in order. Complete when the dead letters are stored.
     pub(super) fn dispose(
         &mut self,
         disposition: Disposition,
@@ -101,7 +101,7 @@ impl Channel {
         last
     }
 
-    /// A consumer holds fewer messages: there is room for others.
+    /// Frees the prefetch of deliveries that are no longer unacked, and resumes consumers that waited for it.
     pub(super) fn release_prefetch(&mut self, slot: u32, count: u32, shared: &mut Shared) {
         if let Some(consumer) = self.consumer(slot) {
             consumer.unacked = consumer.unacked.saturating_sub(count);

@@ -1,4 +1,4 @@
-//! Arguments of declarations: which there are, and what they may be. The texts are RabbitMQ's.
+//! Arguments of declarations and bindings: their names, types and bounds. The error texts are RabbitMQ's.
 
 use inver_broker::{Arguments, DeadLetter, Overflow, QueueLimits, QueueSpec, Value};
 
@@ -6,7 +6,7 @@ use super::equivalence::{shown, type_name};
 use super::shared::Shared;
 use crate::error::Refusal;
 
-/// The longest time to live or to expire that makes sense: RabbitMQ's, a little over 49 days, is not needed here.
+/// The longest TTL or expiry in milliseconds. RabbitMQ's bound, 49 days, is not needed.
 const MS_MAX: i128 = i64::MAX as i128;
 
 fn invalid(name: &str, what: &str, why: impl std::fmt::Display) -> Refusal {
@@ -17,14 +17,14 @@ fn unacceptable(name: &str, what: &str, value: &Value) -> Refusal {
     invalid(name, what, format_args!("{{unacceptable_type,{}}}", type_name(value)))
 }
 
-/// The arguments of one declaration, looked at by name.
+/// The arguments of one declaration.
 struct Reading<'a> {
     arguments: &'a Arguments,
     what: &'a str,
 }
 
 impl Reading<'_> {
-    /// A whole number from `min` on.
+    /// An integer of at least `min`.
     fn number(&self, name: &str, min: i128) -> Result<Option<u64>, Refusal> {
         let Some(value) = self.arguments.get(name) else { return Ok(None) };
         match value.as_int() {
@@ -54,7 +54,8 @@ impl Reading<'_> {
     }
 }
 
-/// What a declaration's arguments ask for. Priorities are taken and not kept; `quorum` is a durable queue like any other.
+/// The queue that a declaration's arguments describe. `x-max-priority` is checked and has no effect; a `quorum` queue
+/// is a durable queue with a delivery limit.
 pub(super) fn queue_spec(name: &str, arguments: &Arguments, shared: &Shared) -> Result<QueueSpec, Refusal> {
     let what = shared.in_vhost("queue", name);
     let reading = Reading { arguments, what: &what };
@@ -103,7 +104,7 @@ pub(super) fn queue_spec(name: &str, arguments: &Arguments, shared: &Shared) -> 
     Ok(QueueSpec { single_active, limits, arguments: arguments.clone(), ..QueueSpec::default() })
 }
 
-/// How often a message may come back. Quorum queues have a bound unless they say otherwise (RabbitMQ 4).
+/// The delivery limit. Quorum queues have a default unless it is -1 (RabbitMQ 4).
 fn deliveries_max(reading: &Reading<'_>) -> Result<Option<u32>, Refusal> {
     const QUORUM_DEFAULT: u32 = 20;
     if reading.arguments.get("x-delivery-limit").and_then(Value::as_int) == Some(-1) {
@@ -114,7 +115,7 @@ fn deliveries_max(reading: &Reading<'_>) -> Result<Option<u32>, Refusal> {
     Ok(asked.map(|n| u32::try_from(n).unwrap_or(u32::MAX)).or(quorum.then_some(QUORUM_DEFAULT)))
 }
 
-/// What a `quorum` queue may not be: anything that does not survive. It is a durable queue as any other here.
+/// Checks that a `quorum` queue is durable, not exclusive and not auto-delete.
 pub(super) fn check_quorum(
     arguments: &Arguments,
     durable: bool,
@@ -134,7 +135,7 @@ pub(super) fn check_quorum(
     }
 }
 
-/// Whether an exchange's `alternate-exchange` is a name.
+/// Checks the type of an exchange's `alternate-exchange`.
 pub(super) fn check_alternate(arguments: &Arguments, what: &str) -> Result<(), Refusal> {
     match arguments.get("alternate-exchange") {
         Some(value) if value.as_str().is_none() => Err(Refusal::precondition_failed(format_args!(
@@ -145,7 +146,7 @@ pub(super) fn check_alternate(arguments: &Arguments, what: &str) -> Result<(), R
     }
 }
 
-/// Whether a binding of a headers exchange says how to match.
+/// Checks the `x-match` argument of a binding to a headers exchange.
 pub(super) fn check_header_match(arguments: &Arguments) -> Result<(), Refusal> {
     match arguments.get("x-match") {
         None => Ok(()),
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_of_the_wrong_kind() {
+    fn arguments_of_the_wrong_type_are_refused() {
         let arguments = Arguments::from([
             ("x-message-ttl".to_owned(), Value::Int(-1)),
             ("x-expires".to_owned(), Value::Int(0)),

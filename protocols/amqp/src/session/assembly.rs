@@ -1,13 +1,13 @@
-//! From method, header and body frames to a whole message (AMQP 0-9-1, section 4.2.6).
+//! Content assembly: method, header and body frames become a whole message (AMQP 0-9-1, section 4.2.6).
 //!
-//! A body that comes in one frame is never copied; one that comes in several grows with what has arrived, not with what
-//! was announced. The buffers are the channel's and are used again.
+//! A body in one frame is not copied. The buffer of a larger body grows with the bytes received, not with the size that
+//! the header claims. The channel keeps and reuses the buffers.
 
 use crate::codec::{CLASS_BASIC, ContentHeader};
 use crate::error::Refusal;
 use crate::map::Publish;
 
-/// Memory for bodies that a channel keeps between messages.
+/// Bytes of the body buffer that a channel keeps between messages.
 const BODY_BYTES_KEPT: usize = 64 * 1024;
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ enum State {
     Body { remaining: u64 },
 }
 
-/// See the module's text.
+/// A message in the course of assembly.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     state: State,
@@ -32,11 +32,11 @@ pub(super) struct Assembly {
     body: Vec<u8>,
 }
 
-/// The method that content follows, for error replies.
+/// `basic.publish`, for error replies.
 const PUBLISH: (u16, u16) = (CLASS_BASIC, 40);
 
 impl Assembly {
-    /// Whether a method may come now; otherwise it is refused.
+    /// Checks that a method frame is expected.
     pub(super) fn method(&self) -> Result<(), Refusal> {
         match self.state {
             State::Method => Ok(()),
@@ -45,7 +45,7 @@ impl Assembly {
         }
     }
 
-    /// A `basic.publish` came.
+    /// Starts a message with its `basic.publish`.
     pub(super) fn publish(&mut self, exchange: &str, routing_key: &str, mandatory: bool) {
         self.exchange.clear();
         self.exchange.push_str(exchange);
@@ -55,7 +55,7 @@ impl Assembly {
         self.state = State::Header;
     }
 
-    /// A content header came. The message is complete if it has no body.
+    /// Adds the content header. A message without a body is then complete.
     pub(super) fn header(
         &mut self,
         header: &ContentHeader<'_>,
@@ -94,7 +94,7 @@ impl Assembly {
         Ok(None)
     }
 
-    /// A body frame came.
+    /// Adds a body frame. The last one completes the message.
     pub(super) fn body<'a>(&'a mut self, payload: &'a [u8]) -> Result<Option<Publish<'a>>, Refusal> {
         let State::Body { remaining } = self.state else {
             return Err(if self.state == State::Method { method_expected() } else { header_expected() });
@@ -125,7 +125,7 @@ impl Assembly {
         }
     }
 
-    /// Lets go of memory that a large message left behind.
+    /// Frees the buffer of a large message.
     pub(super) fn trim(&mut self) {
         if self.state == State::Method && self.body.capacity() > BODY_BYTES_KEPT {
             self.body = Vec::new();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_in_one_and_in_several_frames() {
+    fn a_body_is_assembled_from_one_or_several_frames() {
         let mut assembly = Assembly::default();
         for frames in [vec![b"hello".as_slice()], vec![b"he", b"", b"llo"]] {
             assembly.publish("ex", "key", true);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_out_of_place_are_refused() {
+    fn frames_out_of_order_are_refused() {
         let mut assembly = Assembly::default();
         let code = |result: Result<Option<Publish<'_>>, Refusal>| result.unwrap_err().code.number();
         assert_eq!(code(assembly.body(b"x")), 505);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_bodys_memory_is_given_back() {
+    fn the_buffer_of_a_large_body_is_freed() {
         let mut assembly = Assembly::default();
         assembly.publish("", "", false);
         assembly.header(&header(1 << 20), 1 << 20).unwrap();

@@ -1,5 +1,5 @@
-//! What a consumer attaches to, by its arguments: a queue's own subscription, or one of a log topic
-//! (`x-subscription`, `x-subscription-type`, `x-stream-offset`).
+//! The subscription that a consumer attaches to: that of a queue, or one of a log topic, chosen by the arguments
+//! `x-subscription`, `x-subscription-type` and `x-stream-offset`.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::codec::Table;
 use crate::codec::table::Value as Field;
 use crate::error::Refusal;
 
-/// A consumer's priority.
+/// The consumer priority in the arguments.
 pub(super) fn priority(arguments: Table<'_>) -> Result<i32, Refusal> {
     match arguments.get("x-priority") {
         None => Ok(0),
@@ -28,7 +28,7 @@ pub(super) fn priority(arguments: Table<'_>) -> Result<i32, Refusal> {
     }
 }
 
-/// What a consumer of this name attaches to: a queue's own subscription, or one of a log topic.
+/// The subscription for a consumer of this queue or log topic.
 pub(super) fn subscription(
     name: &str,
     exclusive: bool,
@@ -75,7 +75,7 @@ pub(super) fn subscription(
                 },
             )
         }
-        // A position of the consumer's own, gone with it: what RabbitMQ's streams give.
+        // A subscription of the consumer's own, deleted with it, as for RabbitMQ's streams.
         None => shared
             .namespace
             .subscribe(
@@ -108,7 +108,7 @@ fn text_argument<'a>(
     }
 }
 
-/// `x-stream-offset`: where a new position begins.
+/// The argument `x-stream-offset`: where a new subscription starts.
 fn start(arguments: Table<'_>) -> Result<Option<Start>, Refusal> {
     match arguments.get("x-stream-offset") {
         None => Ok(None),

@@ -1,4 +1,4 @@
-//! Bindings, of queues and of exchanges: made and undone.
+//! Bindings to queues and to exchanges.
 
 use inver_broker::{BindDestination, BindError, Completion, ExchangeKind, HUB};
 
@@ -9,18 +9,18 @@ use crate::codec::Table;
 use crate::error::Refusal;
 use crate::map::core_arguments;
 
-/// The hub is the exchange that all protocols meet at; its name is RabbitMQ's.
+/// The hub has RabbitMQ's name of the default topic exchange.
 const _: () = assert!(matches!(HUB.as_bytes(), b"amq.topic"));
 
-/// What is to become of a binding.
+/// The operation on a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
     Bind,
-    /// One that is not there is no error.
+    /// Unbinding what is not bound is not an error.
     Unbind,
 }
 
-/// Where a binding leads.
+/// The destination of a binding.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Destination<'a> {
     Queue(&'a str),
@@ -37,7 +37,7 @@ pub(super) struct Binding<'a> {
 }
 
 impl Binding<'_> {
-    /// Makes or undoes it. The position where that holds.
+    /// Adds or removes the binding.
     pub(super) fn apply(self, act: Act, shared: &Shared) -> Result<Completion, Refusal> {
         let source = without_line_ends(self.source);
         let name = self.checked_destination(&source, shared)?;
@@ -62,7 +62,7 @@ impl Binding<'_> {
             (Ok(lsn), _) => Ok(lsn.into()),
             (Err(error @ BindError::Log(_)), _) => Err(Refusal::internal(error)),
             (Err(BindError::Limit(limit)), _) => Err(Refusal::precondition_failed(limit)),
-            // Nothing is bound where an end is missing.
+            // With either end missing, nothing is bound.
             (Err(_), Act::Unbind) => Ok(Completion::Now),
             (Err(BindError::NoSource(name) | BindError::NoExchange(name)), Act::Bind) => {
                 Err(Refusal::no_such("exchange", &name, shared.vhost()))
@@ -73,7 +73,7 @@ impl Binding<'_> {
         }
     }
 
-    /// Checks both ends as far as names go, and that an exclusive queue is our own. The destination's name.
+    /// Checks the names of both ends and the owner of an exclusive queue; returns the destination's name.
     fn checked_destination(self, source: &str, shared: &Shared) -> Result<String, Refusal> {
         let name = match self.to {
             Destination::Queue(name) => {

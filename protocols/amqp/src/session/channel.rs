@@ -1,4 +1,4 @@
-//! A channel: its state, and which method goes where.
+//! A channel: its state, and the dispatch of its methods.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,51 +13,52 @@ use super::unacked::UnackedDeliveries;
 use crate::codec::{Method, write};
 use crate::error::Refusal;
 
-/// Classes with rooms of their own.
+/// The classes that are dispatched as a whole.
 const EXCHANGE: u16 = 40;
 const QUEUE: u16 = 50;
 
-/// What became of a method.
+/// The outcome of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It was done, or its reply waits for the log.
+    /// It was processed; its reply may wait for the log.
     Done,
-    /// It cannot be done yet: look at the frame again when the halt is over.
+    /// It must wait: process the same frame again after the halt.
     Retry,
-    /// The channel is closed; forget it.
+    /// The channel was closed and must be removed.
     Closed,
 }
 
-/// See the module's text.
+/// A channel.
 pub(super) struct Channel {
-    /// Its number.
+    /// The channel number.
     pub(super) number: u16,
-    /// Tells it from an earlier one of the same number.
+    /// Distinguishes channels that had the same number.
     pub(super) incarnation: u64,
-    /// `channel.close` was sent and its answer is awaited.
+    /// `channel.close` was sent, and `channel.close-ok` not yet received.
     pub(super) closing: bool,
     pub(super) assembly: Assembly,
     pub(super) confirms: ChannelConfirms,
     pub(super) transaction: Option<Transaction>,
-    /// The name that an empty queue name stands for.
+    /// The queue declared last, which an empty queue name denotes.
     pub(super) last_queue: String,
     pub(super) next_tag: u64,
     pub(super) unacked: UnackedDeliveries,
-    /// Consumers and getters; a place is free again when nothing unacked refers to it.
+    /// Consumers and getters by slot. A slot is freed when no unacked delivery refers to it.
     pub(super) consumers: Slab<ChannelConsumer>,
-    /// Places of consumers by their tags.
+    /// Slots of consumers by consumer tag.
     pub(super) tags: HashMap<String, u32>,
-    /// Places of getters by their queues.
+    /// Slots of getters, which serve `basic.get`, by queue.
     pub(super) getters: HashMap<String, u32>,
-    /// Prefetch of consumers to come.
+    /// Prefetch count of consumers started from now on; 0 for no limit.
     pub(super) prefetch: u32,
-    /// Prefetch of the channel; 0 is no bound.
+    /// Prefetch count shared by the channel's consumers; 0 for no limit.
     pub(super) prefetch_shared: u32,
-    /// What counts against it.
+    /// Unacked deliveries that count against the shared prefetch.
     pub(super) unacked_shared: u32,
-    /// Consumers that paused for want of room that is the channel's, in the order in which they did.
+    /// Consumers that wait for room in the shared prefetch or the unacked limit, in order.
     pub(super) paused: VecDeque<u32>,
-    /// A `basic.get` found nothing and waits for what was on its way; then nothing is the answer.
+    /// A `basic.get` found the queue empty and waits for pending writes; if it is empty again, the reply is
+    /// `get-empty`.
     pub(super) get_was_empty: bool,
     /// The queue behind `amq.rabbitmq.reply-to`, if the channel consumes from it.
     pub(super) reply_queue: Option<String>,
@@ -88,7 +89,7 @@ impl Channel {
         }
     }
 
-    /// A method without content came.
+    /// Processes a method without content.
     pub(super) fn method(
         &mut self,
         method: &Method<'_>,
@@ -139,7 +140,7 @@ impl Channel {
                     write::method(out, number, &Method::BasicCancelOk { consumer_tag });
                 }
             }
-            // The answer to a cancellation of ours.
+            // The client's answer to a `basic.cancel` from the broker.
             Method::BasicCancelOk { .. } => {}
             Method::BasicGet { queue, no_ack, .. } => return self.get(queue, no_ack, shared, out),
 
@@ -169,7 +170,7 @@ impl Channel {
         Ok(Outcome::Done)
     }
 
-    /// The name that a method means, where an empty one stands for the queue declared last.
+    /// The queue name that a method denotes: an empty one is the queue declared last.
     pub(super) fn queue_name(&self, given: &str) -> Result<String, Refusal> {
         match (given, self.last_queue.as_str()) {
             ("", "") => Err(Refusal::not_found("no previously declared queue")),
@@ -178,7 +179,7 @@ impl Channel {
         }
     }
 
-    /// Ends everything that the channel does: what it acknowledged holds, what it holds goes back.
+    /// Ends all consumers: acknowledgements take effect, unacked messages are requeued.
     pub(super) fn release(&mut self, shared: &mut Shared) {
         for (_, consumer) in &mut self.consumers {
             consumer.send_acks();

@@ -1,9 +1,9 @@
-//! The open channels of a connection, by number. Numbers are the client's choice, up to 65,535, and few of them are open:
-//! a sorted list costs what is open and not what is numbered. The channel found last is looked at first.
+//! The open channels of a connection, by number. A sorted list, because clients choose any of 65,535 numbers and open
+//! few channels. The channel found last is tried first.
 
 use super::channel::Channel;
 
-/// See the module's text.
+/// The open channels of a connection.
 #[derive(Default)]
 pub(super) struct Channels {
     // Boxed, because most connections have one channel and it is large.
@@ -13,12 +13,12 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    /// How many are open.
+    /// The number of open channels.
     pub(super) fn len(&self) -> usize {
         self.sorted.len()
     }
 
-    /// The channel of that number.
+    /// The channel of this number.
     pub(super) fn find(&mut self, number: u16) -> Option<&mut Channel> {
         if self.sorted.get(self.last).is_none_or(|channel| channel.number != number) {
             self.last = self.sorted.binary_search_by_key(&number, |channel| channel.number).ok()?;
@@ -26,23 +26,23 @@ impl Channels {
         self.sorted.get_mut(self.last).map(Box::as_mut)
     }
 
-    /// Adds a channel; one of its number must not be there.
+    /// Adds a channel. Its number must not be in use.
     pub(super) fn open(&mut self, channel: Channel) {
         let at = self.sorted.partition_point(|open| open.number < channel.number);
         self.sorted.insert(at, Box::new(channel));
     }
 
-    /// Takes a channel out.
+    /// Removes a channel.
     pub(super) fn remove(&mut self, number: u16) {
         self.sorted.retain(|channel| channel.number != number);
     }
 
-    /// All of them.
+    /// All channels.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
         self.sorted.iter_mut().map(Box::as_mut)
     }
 
-    /// Takes all out.
+    /// Removes all channels.
     pub(super) fn clear(&mut self) {
         self.sorted.clear();
     }

@@ -1,7 +1,8 @@
-//! Publisher confirms (RabbitMQ's `confirm` class): which publishes are answered when the log has them.
+//! Publisher confirms (RabbitMQ's `confirm` class): which publishes are confirmed once the log has committed them.
 //!
-//! A unflushed's publishes wait for the unflushed's position in the log; bursts are in the order of their positions, so the
-//! confirms of a channel go out in the order of its publishes and coalesce into one `basic.ack` with `multiple` a turn.
+//! The publishes of a write batch wait for the batch's log position. Batches are in the order of their positions, so a
+//! channel's confirms are sent in the order of its publishes, and those of a turn become one `basic.ack` with
+//! `multiple`.
 
 use std::collections::VecDeque;
 
@@ -10,42 +11,42 @@ use inver_storage::Lsn;
 
 use crate::codec::write;
 
-/// How the broker answers a publish.
+/// The confirm of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     /// `basic.ack`
     Ack,
-    /// `basic.nack`: a queue that it was routed to refuses more messages.
+    /// `basic.nack`: a queue that the message was routed to rejects publishes at its length limit.
     Nack,
 }
 
-/// Publishes of a channel that follow each other and are answered alike, up to and with a sequence number.
+/// Consecutive publishes of a channel with the same confirm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
-    /// The last of them.
+    /// The sequence number of the last one.
     pub(super) through: u64,
-    /// The answer.
+    /// The confirm.
     pub(super) answer: Answer,
 }
 
-/// A channel's side: numbers its publishes and sends the answers.
+/// The confirms of a channel: numbers its publishes and writes their confirms.
 #[derive(Debug, Default)]
 pub(super) struct ChannelConfirms {
-    /// Whether `confirm.select` was said.
+    /// Whether `confirm.select` was received.
     pub(super) enabled: bool,
-    /// The number of the last publish.
+    /// The sequence number of the last publish.
     last: u64,
-    /// Up to and with this one all were answered, `ready` included.
+    /// All publishes up to this one are answered, those covered by `ready` included.
     answered: u64,
-    /// This turn's publishes.
+    /// Publishes of this turn.
     unflushed: Vec<Run>,
-    /// Up to and with this one an ack is due and not written yet, if it is beyond what was written.
+    /// An ack up to this publish is due and not written yet.
     ready: Option<u64>,
     written: u64,
 }
 
 impl ChannelConfirms {
-    /// Numbers a publish. True if it is the first since the last unflushed was taken.
+    /// Numbers a publish. True if it is the first since the last [`take_unflushed`](Self::take_unflushed).
     pub(super) fn count(&mut self, answer: Answer) -> bool {
         self.last += 1;
         let first = self.unflushed.is_empty();
@@ -56,17 +57,18 @@ impl ChannelConfirms {
         first
     }
 
-    /// How many publishes were not answered yet.
+    /// The number of publishes not answered yet.
     pub(super) fn outstanding(&self) -> u64 {
         self.last - self.answered
     }
 
-    /// Takes what was published since the last time.
+    /// Takes the publishes of this turn.
     pub(super) fn take_unflushed(&mut self) -> std::vec::Drain<'_, Run> {
         self.unflushed.drain(..)
     }
 
-    /// Answers a run. An ack is held until [`ChannelConfirms::write`], so that others join it; true if it is the first held.
+    /// Answers a run. An ack is held until [`write`](Self::write), so that others join it; true if it is the first
+    /// held.
     pub(super) fn answer(&mut self, run: Run, channel: u16, out: &mut Vec<u8>) -> bool {
         self.answered = run.through;
         match run.answer {
@@ -80,7 +82,7 @@ impl ChannelConfirms {
         }
     }
 
-    /// Writes the ack that is held, if one is.
+    /// Writes the ack held, if any.
     pub(super) fn write(&mut self, channel: u16, out: &mut Vec<u8>) {
         if let Some(through) = self.ready.take() {
             write::ack(out, channel, through, through > self.written + 1);
@@ -89,40 +91,40 @@ impl ChannelConfirms {
     }
 }
 
-/// A run of one channel that waits for the log.
+/// A run of a channel that waits for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiting {
-    /// The position.
+    /// The log position.
     pub(super) lsn: Lsn,
     /// The channel's number.
     pub(super) channel: u16,
-    /// Tells a channel from an earlier one of the same number.
+    /// Distinguishes channels that had the same number.
     pub(super) incarnation: u64,
-    /// What to answer.
+    /// The publishes to confirm.
     pub(super) run: Run,
 }
 
-/// The connection's side: runs in the order of their positions.
+/// The runs of a connection that wait for the log, in the order of their positions.
 #[derive(Debug, Default)]
 pub(super) struct PendingConfirms {
     waiting: VecDeque<Waiting>,
 }
 
 impl PendingConfirms {
-    /// Adds a run of a unflushed that lies at `lsn`; a unflushed that did not go to the log has none, and waits for those before
-    /// it, so that `multiple` never covers an unwritten one.
+    /// Adds a run. One that has nothing to wait for waits for the runs before it, so that a `multiple` ack never covers
+    /// a publish that is not committed.
     pub(super) fn push(&mut self, done: Completion, channel: u16, incarnation: u64, run: Run) {
         let before = self.waiting.back().map(|waiting| waiting.lsn);
         let lsn = done.lsn().max(before).unwrap_or(Lsn(0));
         self.waiting.push_back(Waiting { lsn, channel, incarnation, run });
     }
 
-    /// Takes the next run that the log has.
+    /// Takes the next run whose position is committed.
     pub(super) fn pop(&mut self, committed: Lsn) -> Option<Waiting> {
         if self.waiting.front()?.lsn <= committed { self.waiting.pop_front() } else { None }
     }
 
-    /// The position that is waited for first.
+    /// The position that the next run waits for.
     pub(super) fn next(&self) -> Option<Lsn> {
         self.waiting.front().map(|waiting| waiting.lsn)
     }
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn acks_of_a_turn_are_one_and_never_run_ahead_of_a_nack() {
+    fn acks_of_a_turn_coalesce_and_never_precede_an_earlier_nack() {
         let (mut confirms, mut out) = (ChannelConfirms::default(), Vec::new());
         for answer in [Answer::Ack, Answer::Ack, Answer::Nack, Answer::Nack, Answer::Ack, Answer::Ack] {
             confirms.count(answer);
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_go_to_the_log_waits_for_what_did() {
+    fn a_run_without_a_position_waits_for_the_runs_before_it() {
         let mut queue = PendingConfirms::default();
         let run = |through| Run { through, answer: Answer::Ack };
         queue.push(Completion::At(Lsn(100)), 1, 0, run(1));

@@ -1,41 +1,41 @@
-//! One consumer of a channel, and how much it may be sent.
+//! A consumer of a channel, and how much it may be sent.
 
 use inver_broker::{Completion, Consumer, Delivery, DeliveryId, Pull};
 
-/// Whether an consumer still takes messages.
+/// The state of a consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// It does.
+    /// It receives messages.
     Active,
-    /// It does not; it is here for what it still holds.
+    /// It receives none; it remains for its unacked deliveries.
     Cancelled,
 }
 
-/// See the module's text.
+/// A consumer of a channel, or the attachment of a `basic.get`.
 pub(super) struct ChannelConsumer {
-    /// The client's name for it; empty for a getter.
+    /// The consumer tag; empty for a getter.
     pub(super) tag: String,
-    /// The topic or queue, as an address for records that name none.
+    /// The topic or queue: the routing key of records without one.
     pub(super) source: String,
-    /// Deliveries need no acknowledgement.
+    /// Whether deliveries need no acknowledgement.
     pub(super) no_ack: bool,
-    /// It serves `basic.get`, not a consumer.
+    /// Whether it serves `basic.get`.
     pub(super) is_getter: bool,
-    /// Messages it may hold; 0 is no bound.
+    /// The prefetch count; 0 for no limit.
     pub(super) prefetch: u32,
-    /// Messages it holds.
+    /// The number of its unacked deliveries.
     pub(super) unacked: u32,
-    /// It stands in the line of those who are asked for messages.
+    /// Whether it is in the queue of consumers that may have messages, or of those paused.
     pub(super) queued: bool,
-    /// Whether it takes messages.
+    /// Whether it receives messages.
     pub(super) state: State,
     consumer: Consumer,
-    /// Acknowledged in this burst.
+    /// Acknowledgements of this turn.
     acks: Vec<DeliveryId>,
 }
 
 impl ChannelConsumer {
-    /// An consumer with nothing in hand.
+    /// A consumer without deliveries.
     pub(super) fn new(
         tag: &str,
         source: &str,
@@ -57,7 +57,7 @@ impl ChannelConsumer {
         }
     }
 
-    /// How many more messages it may be sent by its own prefetch.
+    /// The number of messages that its own prefetch allows.
     pub(super) fn room(&self) -> usize {
         match (self.state, self.no_ack || self.prefetch == 0) {
             (State::Cancelled, _) => 0,
@@ -66,49 +66,49 @@ impl ChannelConsumer {
         }
     }
 
-    /// Takes messages from the subscription.
+    /// Pulls messages from the subscription.
     pub(super) fn pull(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
         self.consumer.pull(messages_max, bytes_max, into)
     }
 
-    /// Notes an acknowledgement; true if it is the first of the burst.
+    /// Adds an acknowledgement; true if it is the first of the turn.
     pub(super) fn ack(&mut self, id: DeliveryId) -> bool {
         self.acks.push(id);
         self.acks.len() == 1
     }
 
-    /// Hands the burst's acknowledgements on.
+    /// Passes the turn's acknowledgements to the subscription.
     pub(super) fn send_acks(&mut self) {
         if !self.acks.is_empty() {
-            // Nobody is told: what was acknowledged and is not in the log by a crash comes again.
+            // AMQP has no reply to an acknowledgement: one that a crash loses leads to a redelivery.
             _ = self.consumer.ack(&self.acks);
             self.acks.clear();
         }
     }
 
-    /// Gives messages back.
+    /// Requeues deliveries.
     pub(super) fn requeue(&self, ids: &[DeliveryId]) {
         self.consumer.requeue(ids);
     }
 
-    /// Lets messages go that were wanted without acknowledgement.
+    /// Acknowledges deliveries that the client does not acknowledge itself.
     pub(super) fn auto_ack(&self, ids: &[DeliveryId]) {
         _ = self.consumer.ack(ids);
     }
 
-    /// Lets messages die that the client rejected. The position to wait for, for those who answer.
+    /// Rejects deliveries, which dead-letters or drops them.
     pub(super) fn reject(&self, ids: &[DeliveryId]) -> Completion {
         self.consumer.reject(ids).into()
     }
 
-    /// Ends it; what it holds stays acknowledgeable.
+    /// Stops delivery. Unacked deliveries can still be acknowledged.
     pub(super) fn stop(&mut self) {
         self.send_acks();
         self.consumer.stop();
         self.state = State::Cancelled;
     }
 
-    /// The core's side, for acknowledgements within an consumer.
+    /// The core's consumer.
     pub(super) fn core(&self) -> &Consumer {
         &self.consumer
     }

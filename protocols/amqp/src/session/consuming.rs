@@ -14,19 +14,19 @@ use super::unacked::UnackedDelivery;
 use crate::codec::{FRAME_OVERHEAD, Method, write};
 use crate::error::Refusal;
 
-/// Messages taken from a subscription at a time; others get their turn in between.
+/// The most messages pulled at a time, so that other consumers get their turn.
 const PULL_MESSAGES_MAX: usize = 512;
-/// Bytes taken from a subscription at a time.
+/// The most bytes pulled at a time.
 const PULL_BYTES_MAX: usize = 64 * 1024;
-/// Part of a content header frame that is not the headers table: generous.
+/// The most bytes of a content header frame beside the headers table: 14 properties of at most 256 bytes.
 const HEADER_FRAME_REST: usize = 14 * 256;
 
-/// What a pull left.
+/// The outcome of a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pulled {
-    /// There is more, and room for it.
+    /// There may be more, and the prefetch allows more.
     More,
-    /// It will be woken, or has no room.
+    /// The subscription will wake the consumer, or its prefetch is used up.
     Idle,
 }
 
@@ -100,7 +100,7 @@ impl Channel {
         self.tags.insert(tag.clone(), slot);
         if !nowait {
             let number = self.number;
-            // A named subscription of a log topic is promised to survive once it is answered.
+            // A named subscription of a log topic is durable once `consume-ok` is sent.
             shared.reply(subscription.made().into(), out, |out| {
                 write::method(out, number, &Method::BasicConsumeOk { consumer_tag: &tag });
             });
@@ -109,7 +109,7 @@ impl Channel {
         Ok(Outcome::Done)
     }
 
-    /// Consuming from `amq.rabbitmq.reply-to` makes a queue of the channel's own that replies go to.
+    /// Declares the queue behind `amq.rabbitmq.reply-to` for a consumer of the channel's own replies.
     fn reply_consumer(
         &mut self,
         no_ack: bool,
@@ -126,7 +126,7 @@ impl Channel {
         Ok((queue.name().to_owned(), queue.subscription().clone()))
     }
 
-    /// The client ends a consumer; one that is not there is no error.
+    /// Cancels a consumer. An unknown tag is not an error.
     pub(super) fn cancel(&mut self, tag: &str) {
         let Some(slot) = self.tags.remove(tag) else { return };
         let Some(consumer) = self.consumer(slot) else { return };
@@ -136,7 +136,7 @@ impl Channel {
         self.remove_if_done(slot);
     }
 
-    /// Takes what a consumer may be sent and writes it.
+    /// Pulls the messages that a consumer may be sent, and writes their deliveries.
     pub(super) fn deliver(&mut self, slot: u32, shared: &mut Shared, out: &mut Vec<u8>) -> Pulled {
         let room_shared = match self.prefetch_shared {
             0 => usize::MAX,
@@ -152,13 +152,13 @@ impl Channel {
         }
         let mut room = consumer.room().min(PULL_MESSAGES_MAX);
         if room == 0 {
-            // What it was woken for goes to another.
+            // The pull of nothing releases messages reserved for this consumer to others.
             consumer.pull(0, 0, &mut Vec::new());
             return Pulled::Idle;
         }
         if room_shared == 0 || room_ledger == 0 {
             consumer.pull(0, 0, &mut Vec::new());
-            // Whoever takes from the channel's room waits for it in turn, and those who need no acknowledgement with them.
+            // Consumers without acknowledgements wait as well, and all resume in order.
             consumer.queued = true;
             self.paused.push_back(slot);
             return Pulled::Idle;
@@ -210,7 +210,7 @@ impl Channel {
         if pull.more { Pulled::More } else { Pulled::Idle }
     }
 
-    /// The queue is gone: the client is told, if it wants to know.
+    /// The queue was deleted: sends `basic.cancel` to clients with that capability.
     fn cancelled(&mut self, slot: u32, shared: &Shared, out: &mut Vec<u8>) {
         let number = self.number;
         let Some(consumer) = self.consumer(slot) else { return };
@@ -223,7 +223,7 @@ impl Channel {
         self.remove_if_done(slot);
     }
 
-    // ---- places
+    // ---- slots
 
     pub(super) fn at(&self, slot: u32) -> ConsumerRef {
         ConsumerRef { channel: self.number, slot }
@@ -249,9 +249,9 @@ impl Channel {
         }
     }
 
-    // ---- the line of those who are asked
+    // ---- ready consumers
 
-    /// Puts a consumer into the line, once.
+    /// Adds a consumer to the queue of those that may have messages, unless it is in it.
     pub(super) fn make_ready(&mut self, slot: u32, shared: &mut Shared) {
         let at = self.at(slot);
         if let Some(consumer) = self.consumer(slot)
@@ -264,7 +264,7 @@ impl Channel {
         }
     }
 
-    /// Room was made that any consumer of the channel may use.
+    /// Resumes the consumers that waited for room of the channel.
     pub(super) fn resume_paused(&mut self, shared: &mut Shared) {
         while let Some(slot) = self.paused.pop_front() {
             if let Some(consumer) = self.consumer(slot) {
@@ -275,7 +275,7 @@ impl Channel {
     }
 }
 
-/// Bytes that the headers of a message of foreign origin may take in a content header frame.
+/// The most bytes of the headers table of a message from another protocol.
 pub(super) fn table_bytes_max(frame_max: u32) -> usize {
     (frame_max as usize).saturating_sub(FRAME_OVERHEAD + HEADER_FRAME_REST)
 }

@@ -1,4 +1,4 @@
-//! How connections and channels end: what is said, and what is let go.
+//! The end of connections and channels.
 
 use std::error::Error;
 
@@ -11,7 +11,7 @@ use crate::codec::{Method, write};
 use crate::error::{Refusal, ReplyCode};
 
 impl Session {
-    /// Somebody has decided about the credentials.
+    /// The authenticator has decided.
     pub(crate) fn authenticated(&mut self, verdict: Result<Identity, AuthError>, out: &mut Vec<u8>) {
         self.authenticating = false;
         let reason = match &verdict {
@@ -30,7 +30,7 @@ impl Session {
         self.identity = verdict.ok();
     }
 
-    /// The server is going down, or the like.
+    /// Closes the connection from the broker's side, as at a shutdown.
     pub(crate) fn close(&mut self, reason: &str, out: &mut Vec<u8>) {
         if matches!(self.state, State::Running) {
             let text = format!("broker forced connection closure with reason '{reason}'");
@@ -40,12 +40,12 @@ impl Session {
         }
     }
 
-    /// The log has failed: no promise can be kept any more.
+    /// Closes the connection because the log failed.
     pub(crate) fn log_failed(&mut self, error: impl Error + Send + Sync + 'static, out: &mut Vec<u8>) {
         self.refuse(0, &Refusal::internal(error), out);
     }
 
-    /// Lets go of everything. What was read was handed over before, and stays.
+    /// Ends the session without a reply. Everything received before takes effect.
     pub(crate) fn end(&mut self) {
         self.state = State::Over;
         self.release();
@@ -65,25 +65,25 @@ impl Session {
         shared.halt = None;
         for name in shared.exclusive.drain() {
             if let Err(error) = shared.namespace.delete_queue(&name, false, false) {
-                tracing::debug!(queue = name, %error, "exclusive queue not deleted");
+                tracing::debug!(queue = name, %error, "failed to delete exclusive queue");
             }
         }
     }
 
-    /// Tells the client what it did wrong, and closes what that costs it.
+    /// Sends `channel.close` or `connection.close` for an error, and releases what that closes.
     pub(super) fn refuse(&mut self, number: u16, refusal: &Refusal, out: &mut Vec<u8>) {
         if self.is_closing() || self.state == State::Over {
             return;
         }
-        // What came before the fault stands.
+        // Methods before the error take effect.
         if let Err(error) = self.flush() {
-            tracing::debug!(%error, "burst lost");
+            tracing::debug!(%error, "failed to write publishes to the log");
         }
         self.write_replies(out);
         let (class_id, method_id) = refusal.method;
         let (reply_code, reply_text) = (refusal.code.number(), refusal.text.as_str());
         if number != 0 && !refusal.code.is_hard() && self.state == State::Running {
-            tracing::info!(channel = number, text = reply_text, "channel refused");
+            tracing::info!(channel = number, text = reply_text, "channel closed by error");
             if let (Some(shared), Some(channel)) = (self.shared.as_deref_mut(), self.channels.find(number)) {
                 forget_confirms(channel, shared);
                 channel.release(shared);
@@ -93,14 +93,17 @@ impl Session {
                 return;
             }
         }
-        tracing::info!(text = reply_text, "connection refused");
+        match &refusal.cause {
+            Some(error) => tracing::error!(%error, "connection closed: broker failed"),
+            None => tracing::info!(text = reply_text, "connection closed by error"),
+        }
         self.release();
         write::method(out, 0, &Method::ConnectionClose { reply_code, reply_text, class_id, method_id });
         self.state = State::Closing;
     }
 }
 
-/// Confirms that will never be sent do not count against the connection.
+/// Removes a channel's pending confirms from the connection's count.
 pub(super) fn forget_confirms(channel: &Channel, shared: &mut Shared) {
     let outstanding = usize::try_from(channel.confirms.outstanding()).unwrap_or(usize::MAX);
     shared.unconfirmed = shared.unconfirmed.saturating_sub(outstanding);

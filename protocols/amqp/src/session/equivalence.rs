@@ -1,12 +1,12 @@
-//! Whether two declarations mean the same: a queue or an exchange that is there must be what is asked for.
+//! The equivalence of declarations: a queue or an exchange that exists must be declared with the same settings again.
 //!
-//! The texts are RabbitMQ's; arguments that it does not know either are ignored, as there.
+//! The error texts are RabbitMQ's. Arguments unknown to RabbitMQ are ignored, as it does.
 
 use inver_broker::{ExchangeSpec, QueueSpec, Value};
 
 use crate::error::Refusal;
 
-/// Arguments of queues that are compared when one is declared again.
+/// The queue arguments that are compared.
 const QUEUE_ARGUMENTS: [&str; 14] = [
     "x-expires",
     "x-message-ttl",
@@ -24,8 +24,8 @@ const QUEUE_ARGUMENTS: [&str; 14] = [
     "x-delivery-limit",
 ];
 
-/// The type of a kept value in RabbitMQ's words. Integers of all widths are one type here; the client that declared it
-/// most likely used the narrowest that clients use.
+/// The type of a stored value in RabbitMQ's terms. Stored integers have no width; the one named is the narrowest that
+/// clients send.
 pub(super) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "void",
@@ -42,7 +42,7 @@ pub(super) fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// A kept value as texts show it.
+/// A stored value as error texts show it.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Null => "undefined".to_owned(),
@@ -62,7 +62,7 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
-/// What was asked for is not what is there.
+/// The error for settings that differ.
 pub(super) fn inequivalent(name: &str, what: &str, received: &str, current: &str) -> Refusal {
     Refusal::precondition_failed(format_args!(
         "inequivalent arg '{name}' for {what}: received {received} but current is {current}"
@@ -104,7 +104,7 @@ fn check_argument(
     }
 }
 
-/// Whether a queue that is there is the one that a declaration asks for.
+/// Checks that a declaration matches an existing queue.
 pub(super) fn check_queue(current: &QueueSpec, received: &QueueSpec, what: &str) -> Result<(), Refusal> {
     check_field("durable", what, &current.durable, &received.durable)?;
     check_field("auto_delete", what, &current.auto_delete, &received.auto_delete)?;
@@ -113,7 +113,7 @@ pub(super) fn check_queue(current: &QueueSpec, received: &QueueSpec, what: &str)
     })
 }
 
-/// Whether an exchange that is there is the one that a declaration asks for.
+/// Checks that a declaration matches an existing exchange.
 pub(super) fn check_exchange(
     current: &ExchangeSpec,
     received: &ExchangeSpec,
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_of_inequivalence_are_rabbitmqs() {
+    fn texts_of_inequivalent_arguments_equal_rabbitmqs() {
         let text = |result: Result<(), Refusal>| result.unwrap_err().text;
         let what = "queue 'q' in vhost '/'";
         assert_eq!(

@@ -65,7 +65,7 @@ impl Channel {
                 }
                 let done = match shared.namespace.delete_exchange(&name, if_unused) {
                     Ok(lsn) => lsn.into(),
-                    // Deleting is idempotent.
+                    // Deletion is idempotent.
                     Err(ExchangeError::Unknown(_)) => Completion::Now,
                     Err(ExchangeError::InUse(_)) => {
                         let what = shared.in_vhost("exchange", &name);

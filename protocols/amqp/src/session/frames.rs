@@ -1,4 +1,4 @@
-//! Which frame goes where: connection or channel, by the state that either is in.
+//! The dispatch of frames, by the state of the connection and of the channel.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -57,7 +57,7 @@ impl Session {
                 Step::Open { vhost } => self.open(&vhost, out)?,
             },
             (_, Method::ConnectionUpdateSecret { .. }) => {
-                // Logins by password do not expire.
+                // The secret of a login by password does not expire.
                 write::method(out, 0, &Method::ConnectionUpdateSecretOk {});
             }
             _ => return Err(Refusal::channel_error("unexpected method in connection state running")),
@@ -157,7 +157,7 @@ impl Session {
                 | Method::BasicReject { .. }
         );
         if !hot {
-            // Everything else must see what came before it.
+            // All other methods must see the effects of those before them.
             self.flush()?;
             self.write_replies(out);
         }
@@ -188,7 +188,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Refusal> {
         let channel_max = self.handshake.tuned.channel_max;
-        // RabbitMQ counts channels; their numbers may be greater.
+        // RabbitMQ limits the number of channels, not the channel numbers.
         if self.channels.len() >= usize::from(channel_max) {
             return Err(Refusal::not_allowed(format_args!(
                 "number of channels opened ({}) has reached the negotiated channel_max ({channel_max})",
@@ -212,7 +212,7 @@ impl Session {
         Ok(Outcome::Done)
     }
 
-    /// Everything but the end of the closing is passed over.
+    /// Ignores everything but the channel's close handshake.
     fn frame_of_closing_channel(
         &mut self,
         number: u16,

@@ -1,6 +1,6 @@
-//! `basic.get`: a message now, or the word that there is none.
+//! `basic.get`.
 //!
-//! "None" is said only when everything that anybody had given to the log by then was looked at.
+//! The reply is `get-empty` only if the queue is still empty after everything submitted to the log before is committed.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::unacked::UnackedDelivery;
 use crate::codec::{Method, write};
 use crate::error::Refusal;
 
-/// Getters that a channel keeps for queues that it asks again.
+/// The most getters that a channel keeps for further requests.
 const GETTERS_KEPT: usize = 16;
 
 impl Channel {
@@ -76,7 +76,7 @@ impl Channel {
                 self.drop_getter(slot);
                 return Err(Refusal::no_such("queue", &name, shared.vhost()));
             }
-            // Something may be on its way: of this connection, of another, or a dead letter.
+            // A write may be pending: of this connection, of another, or a dead letter.
             None if !self.get_was_empty && !shared.all_writes_are_committed() => {
                 self.get_was_empty = true;
                 return Ok(Outcome::Retry);
@@ -87,7 +87,7 @@ impl Channel {
         Ok(Outcome::Done)
     }
 
-    /// The place of the getter for a queue, which is made if need be.
+    /// The slot of the getter for a queue; attaches one if there is none.
     fn getter(&mut self, name: &str, shared: &Shared) -> Result<u32, Refusal> {
         let queue = accessible_queue(name, shared)?;
         if let Some(slot) = self.getters.get(name).copied() {

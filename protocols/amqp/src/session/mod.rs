@@ -1,15 +1,15 @@
-//! The state machine of a connection and its channels, without a socket: bytes in, bytes out, the broker beside.
+//! The state machine of a connection and its channels, without a socket: bytes in, bytes out.
 //!
-//! A turn is: [`Session::begin_turn`], [`Session::input`] with all that was read, [`Session::finish_input`], [`Session::deliver`].
-//! Everything published within a turn goes to the log as one consumer, acknowledgements are handed on consumer by consumer,
-//! and what is to be sent gathers in one buffer.
+//! A turn is [`Session::begin_turn`], [`Session::input`] with the bytes read, [`Session::finish_input`],
+//! [`Session::deliver`]. The publishes of a turn become one entry of the log, acknowledgements are passed on consumer
+//! by consumer, and all output goes to one buffer.
 //!
 //! Invariants:
-//! - frames of a channel take effect in their order. What must wait for the log (the answer to a declaration, a commit, a
-//!   `basic.get` behind a publish) halts the connection's input, while confirms go on;
-//! - a publish is confirmed when every log position that it depends on is committed, and never before a publish before it;
-//! - a delivery is in its channel's ledger exactly as long as the client may acknowledge it;
-//! - no byte from outside panics, and nothing grows but within [`Limits`].
+//! - Frames of a channel take effect in order. A reply that waits for the log (to a declaration, a commit, a
+//!   `basic.get` after a publish) halts the connection's input; confirms are sent meanwhile.
+//! - A publish is confirmed when all log positions that it depends on are committed, and not before an earlier publish.
+//! - A delivery is among its channel's unacked deliveries exactly as long as the client may acknowledge it.
+//! - Input never causes a panic, and memory grows only within [`Limits`].
 
 mod acking;
 mod arguments;
@@ -52,34 +52,34 @@ use crate::codec::frame::{self, Next};
 use crate::codec::{FRAME_SIZE_MIN, Method, PROTOCOL_HEADER, write};
 use crate::error::Refusal;
 
-/// Why a client is told to wait with its publishes.
+/// The reason in `connection.blocked`.
 const BLOCKED_REASON: &str = "low on disk throughput";
 
-/// Where the connection is in its life.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Not let in yet.
+    /// `connection.open` is not received yet.
     Handshake,
-    /// In.
+    /// The connection is open.
     Running,
-    /// `connection.close` was sent; its answer is awaited, and nothing else heeded.
+    /// `connection.close` was sent; everything but `connection.close-ok` is ignored.
     Closing,
-    /// As `Closing`, and frames are not found any more.
+    /// As `Closing`, after a framing error: no input is read.
     Lost,
-    /// Nothing more will be said.
+    /// Nothing more is sent.
     Over,
 }
 
-/// How far input was looked at.
+/// How much of the input was processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// Bytes that are done with.
+    /// Bytes that were processed.
     pub(crate) done: usize,
-    /// What is left is less than a frame; otherwise it may hold frames that must wait.
+    /// Whether the rest is less than a frame; otherwise it may contain frames that must wait.
     pub(crate) partial: bool,
 }
 
-/// See the module's text.
+/// The state machine of a connection.
 pub(crate) struct Session {
     broker: Broker,
     limits: Arc<Limits>,
@@ -92,12 +92,12 @@ pub(crate) struct Session {
     identity: Option<Identity>,
     shared: Option<Box<Shared>>,
     channels: Channels,
-    /// Channels with an ack held back, for use within one turn.
+    /// Channels with an ack held, for use within one turn.
     held: Vec<u16>,
 }
 
 impl Session {
-    /// A connection that said nothing yet.
+    /// A connection that has received nothing yet.
     pub(crate) fn new(broker: Broker, limits: Arc<Limits>, mailbox: Arc<Mailbox>) -> Session {
         Session {
             handshake: Handshake::new(&limits),
@@ -115,41 +115,41 @@ impl Session {
         }
     }
 
-    // ---- what the connection asks
+    // ---- queries of the connection
 
-    /// Whether it has been let in.
+    /// Whether `connection.open` was accepted.
     pub(crate) fn is_open(&self) -> bool {
         self.state == State::Running
     }
 
-    /// Whether it is only waiting to part in peace.
+    /// Whether it only waits for `connection.close-ok`.
     pub(crate) fn is_closing(&self) -> bool {
         matches!(self.state, State::Closing | State::Lost)
     }
 
-    /// Whether the client said good-bye: it may close the socket first.
+    /// Whether the client sent `connection.close`; it may then close the socket first.
     pub(crate) fn was_closed_by_client(&self) -> bool {
         self.closed_by_client
     }
 
-    /// Whether all is said.
+    /// Whether nothing more will be sent.
     pub(crate) fn is_over(&self) -> bool {
         self.state == State::Over
     }
 
-    /// Seconds between heartbeats, once agreed on; 0 for none.
+    /// The negotiated heartbeat interval in seconds; 0 for none, or before the negotiation.
     pub(crate) fn heartbeat_s(&self) -> u16 {
         if self.shared.is_some() { self.handshake.tuned.heartbeat_s } else { 0 }
     }
 
-    /// Whether input would be looked at.
+    /// Whether input is processed at present.
     pub(crate) fn takes_input(&self) -> bool {
         let free =
             |shared: &Shared| shared.halt.is_none() && shared.unconfirmed < self.limits.unconfirmed_max;
         !self.authenticating && self.shared.as_deref().is_none_or(free)
     }
 
-    /// The position in the log that something waits for first.
+    /// The first log position that a reply waits for.
     pub(crate) fn awaits(&self) -> Option<Lsn> {
         let shared = self.shared.as_deref()?;
         let halted = match &shared.halt {
@@ -159,26 +159,26 @@ impl Session {
         [halted, shared.pending_confirms.next()].into_iter().flatten().min()
     }
 
-    /// Credentials that somebody must decide about, once.
+    /// Takes the credentials that the authenticator must check, once.
     pub(crate) fn take_credentials(&mut self) -> Option<Credentials> {
         self.credentials.take()
     }
 
-    /// The log under it.
+    /// The log of the broker.
     pub(crate) fn log(&self) -> &Log {
         self.broker.log()
     }
 
     // ---- a turn
 
-    /// Sets the time of what is published from now on.
+    /// Sets the time of messages published from now on.
     pub(crate) fn begin_turn(&mut self, now_ms: i64) {
         if let Some(shared) = &mut self.shared {
             shared.now_ms = now_ms;
         }
     }
 
-    /// Looks at input: as many whole frames as there are, until one must wait or the output is full.
+    /// Processes whole frames until one must wait or the output is full.
     pub(crate) fn input(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
         let mut done = 0;
         let all = Progress { done: input.len(), partial: true };
@@ -225,7 +225,7 @@ impl Session {
         Progress { done, partial: false }
     }
 
-    /// Ends a turn's input: what was acknowledged is handed on, what was published goes to the log.
+    /// Ends a turn's input: passes acknowledgements on and writes publishes to the log.
     pub(crate) fn finish_input(&mut self, out: &mut Vec<u8>) {
         if let Err(refusal) = self.flush() {
             self.refuse(0, &refusal, out);
@@ -233,7 +233,7 @@ impl Session {
         self.write_replies(out);
     }
 
-    /// Writes what waited for the log and need not any more.
+    /// Writes the replies and confirms whose log positions are committed.
     pub(crate) fn write_replies(&mut self, out: &mut Vec<u8>) {
         let Some(shared) = self.shared.as_deref_mut() else { return };
         let committed = shared.namespace.log().committed();
@@ -262,7 +262,7 @@ impl Session {
         }
     }
 
-    /// Tokens came for consumers.
+    /// Wakes the consumers of these tokens.
     pub(crate) fn wake(&mut self, tokens: &[u64]) {
         let Some(shared) = self.shared.as_deref_mut() else { return };
         for token in tokens {
@@ -280,7 +280,7 @@ impl Session {
     pub(crate) fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
         let Some(shared) = self.shared.as_deref_mut() else { return false };
         if matches!(shared.halt, Some(Halt::Reply { .. })) {
-            // What the answer brings about comes after it: a cancellation after `queue.delete-ok`.
+            // Effects of the method are sent after its reply: a `basic.cancel` after `queue.delete-ok`.
             return false;
         }
         while out.len() < self.limits.output_bytes_high {
@@ -295,7 +295,8 @@ impl Session {
 
     // ---- back-pressure
 
-    /// Whether the client published, can be told that it is held back, and was not yet.
+    /// Whether `connection.blocked` should be sent if the log does not admit writes: the client publishes, has the
+    /// capability, and was not sent one.
     pub(crate) fn should_send_blocked(&self) -> bool {
         self.state == State::Running
             && self.shared.as_deref().is_some_and(|shared| {
@@ -303,7 +304,7 @@ impl Session {
             })
     }
 
-    /// The broker takes no more for now: the client is told.
+    /// Sends `connection.blocked`, if it should be.
     pub(crate) fn send_blocked(&mut self, out: &mut Vec<u8>) {
         if self.should_send_blocked()
             && let Some(shared) = self.shared.as_deref_mut()
@@ -313,7 +314,7 @@ impl Session {
         }
     }
 
-    /// It takes more again: a client that was told otherwise is told.
+    /// Sends `connection.unblocked` to a client that was sent `connection.blocked`.
     pub(crate) fn send_unblocked(&mut self, out: &mut Vec<u8>) {
         if let Some(shared) = self.shared.as_deref_mut()
             && std::mem::take(&mut shared.blocked)
@@ -328,7 +329,7 @@ impl Session {
         &self.limits
     }
 
-    /// Hands acknowledgements to their subscriptions and publishes to the log.
+    /// Passes acknowledgements to their subscriptions, and publishes to the log.
     fn flush(&mut self) -> Result<(), Refusal> {
         let Some(shared) = self.shared.as_deref_mut() else { return Ok(()) };
         for at in shared.acknowledged.drain(..) {

@@ -1,19 +1,19 @@
-//! Names of queues and exchanges: what clients may not give, and how texts show them.
+//! Names of queues and exchanges: which ones clients may use.
 
 use crate::error::Refusal;
 
-/// The pseudo-queue that stands for a channel's own replies.
+/// The pseudo-queue of direct reply-to.
 pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
-/// Names that clients may not give.
+/// The prefix of reserved names.
 pub(super) const RESERVED: &str = "amq.";
 
-/// Line ends cannot be part of a name.
+/// A name without line ends, which RabbitMQ strips.
 pub(super) fn without_line_ends(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '\r' | '\n')).collect()
 }
 
-/// A name that is to be made begins with what is the broker's.
+/// Rejects names with the reserved prefix `amq.`.
 pub(super) fn check_not_reserved(kind: &str, name: &str) -> Result<(), Refusal> {
     if name.starts_with(RESERVED) {
         return Err(Refusal::access_refused(format_args!(
@@ -23,7 +23,7 @@ pub(super) fn check_not_reserved(kind: &str, name: &str) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// The default exchange is nobody's to change.
+/// Rejects operations on the default exchange.
 pub(super) fn check_not_default(name: &str) -> Result<(), Refusal> {
     if name.is_empty() {
         return Err(Refusal::access_refused("operation not permitted on the default exchange"));
@@ -31,7 +31,7 @@ pub(super) fn check_not_default(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A name that nobody can guess.
+/// A random name with 128 bits of entropy.
 pub(super) fn generated_name(prefix: &str) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut bits = uuid::Uuid::new_v4().as_u128();

@@ -1,4 +1,4 @@
-//! `basic.publish`: from a whole message to the connection's burst, and back where nobody gets it.
+//! `basic.publish`, mandatory messages and `basic.return`.
 
 use inver_broker::{Message, PublishError, Target};
 
@@ -12,7 +12,7 @@ use crate::error::{Refusal, ReplyCode};
 use crate::map::Publish;
 
 impl Channel {
-    /// A content header came.
+    /// Processes a content header frame.
     pub(super) fn content_header(
         &mut self,
         header: &ContentHeader<'_>,
@@ -29,7 +29,7 @@ impl Channel {
         result
     }
 
-    /// A body frame came.
+    /// Processes a content body frame.
     pub(super) fn content_body(
         &mut self,
         payload: &[u8],
@@ -47,7 +47,7 @@ impl Channel {
         result
     }
 
-    /// A message is whole.
+    /// Publishes a whole message, or holds it for the commit of a transaction.
     fn publish(
         &mut self,
         publish: &Publish<'_>,
@@ -76,7 +76,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Routes a message into the burst; one that nobody gets comes back if it is mandatory.
+    /// Routes a message into the write batch. A mandatory message that matches no binding is returned.
     pub(super) fn publish_now(
         &mut self,
         publish: &Publish<'_>,
@@ -118,7 +118,7 @@ impl Channel {
         }
     }
 
-    /// The properties with the channel's reply queue where they ask for it.
+    /// The properties with the channel's reply queue in place of `amq.rabbitmq.reply-to`.
     fn reply_to(&self, publish: &Publish<'_>) -> Result<Option<Vec<u8>>, Refusal> {
         let needle = REPLY_TO.as_bytes();
         if publish.properties.len() <= needle.len() {
@@ -144,9 +144,9 @@ fn internal(exchange: &str, shared: &Shared) -> Refusal {
     ))
 }
 
-/// `basic.return`, with the content as it came.
+/// Writes `basic.return` with the content as received.
 fn write_return(publish: &Publish<'_>, number: u16, frame_max: u32, out: &mut Vec<u8>) {
-    // The routing key came as a short string of UTF-8.
+    // It was decoded as UTF-8.
     let routing_key = std::str::from_utf8(publish.routing_key).unwrap_or_default();
     write::method(
         out,

@@ -23,7 +23,7 @@ pub(super) fn accessible_queue(name: &str, shared: &Shared) -> Result<Arc<Queue>
     Ok(queue)
 }
 
-/// Makes the queue that replies to a channel go to. It is hidden and goes with its consumer.
+/// Declares the queue behind `amq.rabbitmq.reply-to`. It is hidden and deleted with its consumer.
 pub(super) fn declare_reply_queue(shared: &Shared) -> Result<Arc<Queue>, Refusal> {
     let name = generated_name(&format!("{REPLY_TO}."));
     let spec =
@@ -104,7 +104,7 @@ impl Channel {
         shared: &Shared,
     ) -> Result<Completion, Refusal> {
         let name = self.queue_name(queue)?;
-        // An empty key with the queue declared last means that queue's name.
+        // An empty routing key with an empty queue name denotes the queue's name.
         let key = if queue.is_empty() && routing_key.is_empty() { &name } else { routing_key };
         Binding { source, to: Destination::Queue(&name), key, arguments }.apply(act, shared)
     }
@@ -122,7 +122,7 @@ impl Channel {
             };
         }
         if passive {
-            // An empty name means the queue declared last, here as elsewhere.
+            // An empty name denotes the queue declared last.
             let name = if name.is_empty() { self.queue_name("")? } else { name };
             return inspect(name, shared);
         }
@@ -141,7 +141,7 @@ impl Channel {
             &shared.in_vhost("queue", &name),
         )?;
         spec.auto_delete = auto_delete;
-        // An exclusive queue ends with its connection, which does not survive a restart.
+        // An exclusive queue is deleted with its connection, so it need not survive a restart.
         spec.durable = durable && !exclusive;
         if exclusive {
             spec.owner = Some(shared.owner);
@@ -201,7 +201,7 @@ fn count(messages: u64) -> u32 {
     u32::try_from(messages).unwrap_or(u32::MAX)
 }
 
-/// A passive declaration: of a queue, or of a log topic, which can be consumed as well.
+/// Inspects a queue (a passive declaration), or a log topic, which can be consumed from as well.
 fn inspect(name: String, shared: &Shared) -> Result<DeclaredQueue, Refusal> {
     if let Some(queue) = shared.namespace.queue(&name) {
         shared.check_owner(&queue)?;
@@ -226,7 +226,7 @@ fn delete_queue(
     shared: &mut Shared,
 ) -> Result<(u64, Completion), Refusal> {
     let Some(queue) = shared.namespace.queue(name) else {
-        // Deleting is idempotent.
+        // Deletion is idempotent.
         return Ok((0, Completion::Now));
     };
     shared.check_owner(&queue)?;

@@ -1,5 +1,5 @@
-//! What the channels of a connection share: the namespace, the publisher, the mailbox, and notes of what is left to do at
-//! the end of a turn.
+//! State that the channels of a connection share: namespace, publisher, mailbox, and the work left for the end of a
+//! turn.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -13,95 +13,95 @@ use super::limits::Limits;
 use crate::error::Refusal;
 use crate::map::{Composer, Renderer};
 
-/// A consumer of one of the channels.
+/// The address of a consumer within the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ConsumerRef {
-    /// The channel.
+    /// The channel number.
     pub(super) channel: u16,
-    /// The consumer's place in it.
+    /// The consumer's slot in the channel.
     pub(super) slot: u32,
 }
 
 impl ConsumerRef {
-    /// What its subscription posts to the mailbox.
+    /// The token that its subscription posts to the mailbox.
     pub(super) fn token(self) -> u64 {
         u64::from(self.channel) << 32 | u64::from(self.slot)
     }
 
-    /// The consumer that a token is for.
+    /// The consumer of a token.
     pub(super) fn of(token: u64) -> ConsumerRef {
         ConsumerRef { channel: (token >> 32) as u16, slot: token as u32 }
     }
 }
 
-/// Why no more input is looked at for now.
+/// Why input is halted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Halt {
-    /// What the client asked for is not in the log yet; then this is sent.
+    /// A reply waits for the log.
     Reply {
-        /// The position.
+        /// The position that must be committed.
         lsn: Lsn,
-        /// Whole frames.
+        /// The reply: whole frames.
         frames: Vec<u8>,
     },
-    /// What the client asks for needs what it did before to be in the log; then the frame is looked at again.
+    /// A frame waits for this position, and is processed again once it is committed.
     Retry(Lsn),
-    /// Messages are being read from the disk; then the frame is looked at again.
+    /// A frame waits for a cold read of the consumer with this token, and is processed again after it.
     ColdRead(u64),
 }
 
-/// See the module's text.
+/// State that the channels of a connection share.
 pub(super) struct Shared {
-    /// The connection's bounds.
+    /// The limits of the connection.
     pub(super) limits: Arc<Limits>,
-    /// The largest frame to send.
+    /// The negotiated size of the largest frame.
     pub(super) frame_max: u32,
-    /// What the client can do.
+    /// The client's capabilities.
     pub(super) capabilities: Capabilities,
-    /// The user, for the check of `user-id`.
+    /// The authenticated user, which `user-id` must equal.
     pub(super) user: Option<String>,
-    /// What it sees.
+    /// The virtual host.
     pub(super) namespace: Namespace,
-    /// Whose exclusive queues.
+    /// The owner of the connection's exclusive queues.
     pub(super) owner: OwnerId,
-    /// Names of those.
+    /// The names of these queues.
     pub(super) exclusive: HashSet<String>,
-    /// Where its publishes gather.
+    /// The publisher with the write batch of this turn.
     pub(super) publisher: Publisher,
-    /// Makes records of publishes.
+    /// Composes records from publishes.
     pub(super) composer: Composer,
-    /// Makes deliveries of records.
+    /// Renders deliveries from records.
     pub(super) renderer: Renderer,
-    /// Woken when a consumer has something to pull.
+    /// Woken when a consumer may pull messages.
     pub(super) mailbox: Arc<Mailbox>,
-    /// The time of this turn.
+    /// The time of this turn: milliseconds since 1970.
     pub(super) now_ms: i64,
-    /// Position of the last burst that went to the log.
+    /// The completion of the last write batch.
     pub(super) last_write: Completion,
-    /// Why input waits.
+    /// Why input is halted, if it is.
     pub(super) halt: Option<Halt>,
-    /// Publishes that wait for the log.
+    /// Publishes whose confirms wait for the log.
     pub(super) pending_confirms: confirms::PendingConfirms,
-    /// How many those are.
+    /// The number of publishes not confirmed yet.
     pub(super) unconfirmed: usize,
-    /// Something was published at all.
+    /// Whether the client has published a message.
     pub(super) has_published: bool,
-    /// The client was told to wait with its publishes.
+    /// Whether `connection.blocked` was sent.
     pub(super) blocked: bool,
-    /// Channels that published in this burst with confirms on.
+    /// Channels with publishes to confirm in this write batch.
     pub(super) published: Vec<u16>,
-    /// Consumers with acknowledgements of this burst.
+    /// Consumers with acknowledgements in this turn.
     pub(super) acknowledged: Vec<ConsumerRef>,
-    /// Consumers that may have something to pull.
+    /// Consumers that may have messages to pull.
     pub(super) ready: VecDeque<ConsumerRef>,
-    /// For use within one pull.
+    /// A buffer for use within one pull.
     pub(super) deliveries: Vec<Delivery>,
-    /// Tells channels of the same number apart.
+    /// The number of channels opened so far.
     pub(super) incarnations: u64,
 }
 
 impl Shared {
-    /// `/` and the like, for texts.
+    /// The name of the virtual host, for error texts.
     pub(super) fn vhost(&self) -> &str {
         self.namespace.name()
     }
@@ -128,7 +128,7 @@ impl Shared {
         ))
     }
 
-    /// Sends a reply once `lsn` is in the log; at once if there is nothing to wait for.
+    /// Writes a reply, at once or when the operation is complete.
     pub(super) fn reply(&mut self, done: Completion, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         match done {
             Completion::At(lsn) if lsn > self.namespace.log().committed() => {
@@ -140,7 +140,7 @@ impl Shared {
         }
     }
 
-    /// Whether everything that this connection published is visible; if not, input halts until it is.
+    /// Whether all writes of this connection are committed; if not, halts input until they are.
     pub(super) fn own_writes_are_committed(&mut self) -> bool {
         if let Completion::At(lsn) = self.last_write
             && self.awaits(lsn)
@@ -151,7 +151,7 @@ impl Shared {
         true
     }
 
-    /// Whether everything that anybody gave to the log is visible; if not, input halts until what is there now is.
+    /// Whether all writes submitted to the log are committed; if not, halts input until they are.
     pub(super) fn all_writes_are_committed(&mut self) -> bool {
         let submitted = self.namespace.log().submitted();
         !self.awaits(submitted)

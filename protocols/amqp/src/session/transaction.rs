@@ -1,13 +1,13 @@
-//! `tx`: publishes and acknowledgements that are kept back until the commit, and then are one consumer of the log.
+//! The publishes and acknowledgements that a transaction holds until its commit.
 //!
-//! Deliberately different from RabbitMQ: publishes and acknowledgements of a commit are atomic, across queues. Rejections
-//! follow it.
+//! Unlike in RabbitMQ, those of a commit are one entry of the log, and so atomic across queues. Rejections follow the
+//! entry.
 
 use super::unacked::{Disposition, UnackedDelivery};
 use crate::error::Refusal;
 use crate::map::Publish;
 
-/// What a channel's transaction holds.
+/// The contents of a channel's transaction.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     pub(super) publishes: Vec<HeldPublish>,
@@ -24,11 +24,11 @@ pub(super) struct HeldPublish {
     pub(super) body: Vec<u8>,
 }
 
-/// What a held publish takes beside its bytes.
+/// Bytes of a held publish beside its strings, properties and body.
 const HELD_PUBLISH_BYTES: usize = size_of::<HeldPublish>();
 
 impl Transaction {
-    /// Keeps a publish for the commit.
+    /// Holds a publish for the commit.
     pub(super) fn hold(&mut self, publish: &Publish<'_>, bytes_max: usize) -> Result<(), Refusal> {
         self.bytes += HELD_PUBLISH_BYTES
             + publish.exchange.len()

@@ -15,7 +15,7 @@ fn not_transactional() -> Refusal {
 }
 
 impl Channel {
-    /// An acknowledgement within a transaction: out of the ledger, but not dispositions before the commit.
+    /// Holds acknowledgements for the commit. The deliveries are no longer unacked, and a rollback restores them.
     pub(super) fn hold_acks(
         &mut self,
         tag: u64,
@@ -35,7 +35,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Everything at once; the answer waits for the log.
+    /// Commits the transaction as one entry. The reply waits for the log.
     pub(super) fn commit(&mut self, shared: &mut Shared, out: &mut Vec<u8>) -> Result<(), Refusal> {
         let transaction = self.transaction.take().ok_or_else(not_transactional)?;
         self.transaction = Some(Transaction::default());
@@ -81,7 +81,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Nothing of it happened: what was acknowledged is unacknowledged again.
+    /// Rolls the transaction back: publishes are discarded, deliveries are unacked again.
     pub(super) fn rollback(&mut self) -> Result<(), Refusal> {
         let transaction = self.transaction.take().ok_or_else(not_transactional)?;
         self.transaction = Some(Transaction::default());

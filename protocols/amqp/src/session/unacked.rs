@@ -1,8 +1,8 @@
-//! The deliveries of a channel that await acknowledgement, in the order of their delivery tags.
+//! The unacked deliveries of a channel, in the order of their delivery tags.
 //!
-//! Tags only grow, so entries are in order and found by bisection; what is acknowledged out of order leaves a gap that is
-//! closed once half the ledger is gaps. Every operation is amortised O(1) or O(log n), without allocation in the steady
-//! state, and `multiple` costs what it acknowledges.
+//! Delivery tags only grow, so deliveries are found by bisection. Acknowledging out of order leaves gaps, which are
+//! closed when they are half of the entries. Every operation is amortised O(1) or O(log n) and does not allocate in the
+//! steady state; `multiple` costs as much as it acknowledges.
 
 use std::collections::VecDeque;
 
@@ -10,40 +10,40 @@ use inver_broker::DeliveryId;
 
 use crate::error::Refusal;
 
-/// A delivery that awaits acknowledgement.
+/// An unacked delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct UnackedDelivery {
     /// The delivery tag.
     pub(super) tag: u64,
-    /// Which consumer of the channel holds it.
+    /// The slot of its consumer.
     pub(super) consumer: u32,
-    /// What the consumer calls it.
+    /// The subscription's id of the delivery.
     pub(super) id: DeliveryId,
 }
 
-/// See the module's text.
+/// The unacked deliveries of a channel.
 #[derive(Debug, Default)]
 pub(super) struct UnackedDeliveries {
     entries: VecDeque<(UnackedDelivery, bool)>,
     gone: usize,
 }
 
-/// Gaps below this many are not worth closing.
+/// The least number of gaps that are closed.
 const GAPS_MIN: usize = 64;
 
 impl UnackedDeliveries {
-    /// Adds a delivery; its tag must be the greatest so far.
+    /// Adds a delivery. Its tag must be greater than all before.
     pub(super) fn push(&mut self, delivery: UnackedDelivery) {
         debug_assert!(self.entries.back().is_none_or(|(last, _)| last.tag < delivery.tag));
         self.entries.push_back((delivery, true));
     }
 
-    /// How many deliveries there are.
+    /// The number of unacked deliveries.
     pub(super) fn len(&self) -> usize {
         self.entries.len() - self.gone
     }
 
-    /// Takes the delivery of this tag out, if it is there.
+    /// Removes the delivery of this tag, if it is unacked.
     pub(super) fn take(&mut self, tag: u64) -> Option<UnackedDelivery> {
         let at = self.entries.partition_point(|(entry, _)| entry.tag < tag);
         match self.entries.get_mut(at) {
@@ -58,13 +58,13 @@ impl UnackedDeliveries {
         }
     }
 
-    /// Whether a delivery of this tag is there.
+    /// Whether the delivery of this tag is unacked.
     pub(super) fn contains(&self, tag: u64) -> bool {
         let at = self.entries.partition_point(|(entry, _)| entry.tag < tag);
         self.entries.get(at).is_some_and(|(entry, there)| *there && entry.tag == tag)
     }
 
-    /// Takes out all deliveries up to and with this tag, oldest first.
+    /// Removes all deliveries up to and with this tag, oldest first.
     pub(super) fn take_through(&mut self, tag: u64, mut each: impl FnMut(UnackedDelivery)) {
         while let Some((entry, there)) = self.entries.front() {
             if entry.tag > tag {
@@ -80,12 +80,12 @@ impl UnackedDeliveries {
         self.close_gaps();
     }
 
-    /// Takes everything out, oldest first.
+    /// Removes all deliveries, oldest first.
     pub(super) fn take_all(&mut self, each: impl FnMut(UnackedDelivery)) {
         self.take_through(u64::MAX, each);
     }
 
-    /// Puts deliveries back that were taken out before (a transaction that was rolled back).
+    /// Puts back deliveries that were removed before (by a transaction that is rolled back).
     pub(super) fn put_back(&mut self, deliveries: impl IntoIterator<Item = UnackedDelivery>) {
         self.entries.extend(deliveries.into_iter().map(|delivery| (delivery, true)));
         self.entries.retain(|(_, there)| *there);
@@ -108,18 +108,18 @@ impl UnackedDeliveries {
     }
 }
 
-/// What is to become of a delivery.
+/// The disposition of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Disposition {
-    /// It is done with.
+    /// Acknowledged.
     Ack,
-    /// It comes again.
+    /// Requeued.
     Requeue,
-    /// Nobody wants it.
+    /// Rejected: dead-lettered or dropped.
     Reject,
 }
 
-/// Groups deliveries by consumer.
+/// Groups deliveries by consumer, in order.
 pub(super) fn by_consumer(taken: &[UnackedDelivery]) -> Vec<(u32, Vec<DeliveryId>)> {
     let mut groups: Vec<(u32, Vec<DeliveryId>)> = Vec::new();
     for delivery in taken {
@@ -149,7 +149,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_an_ordered_map(steps in proptest::collection::vec((0u8..8, 0u64..400), 0..600)) {
+        fn unacked_deliveries_are_an_ordered_map(steps in proptest::collection::vec((0u8..8, 0u64..400), 0..600)) {
             let (mut ledger, mut model, mut next) = (UnackedDeliveries::default(), BTreeMap::new(), 1u64);
             let mut taken = Vec::new();
             for (what, n) in steps {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn one_forgotten_delivery_does_not_keep_the_others_memory() {
+    fn an_old_unacked_delivery_does_not_retain_the_memory_of_later_ones() {
         let mut ledger = UnackedDeliveries::default();
         ledger.push(unacked(1));
         for tag in 2..100_000 {

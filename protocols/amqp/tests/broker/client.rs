@@ -1,4 +1,4 @@
-//! A client that knows frames, and no more than it must: it sends exactly those that a test wants.
+//! A client at the level of frames, which sends exactly those that a test needs.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use inver_amqp::codec::frame::{self, Next};
 use inver_amqp::codec::table::{Table, TableWriter, Value};
 use inver_amqp::codec::{FRAME_BODY, FRAME_HEADER, FRAME_METHOD, Method, PROTOCOL_HEADER, write};
 
-/// A frame that came.
+/// A received frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Got {
     pub(crate) kind: u8,
@@ -17,10 +17,10 @@ pub(crate) struct Got {
     pub(crate) payload: Vec<u8>,
 }
 
-/// A message that came.
+/// A received message.
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
-    /// The method in `Debug` form.
+    /// Its method in `Debug` form.
     pub(crate) method: String,
     pub(crate) channel: u16,
     pub(crate) tag: u64,
@@ -38,26 +38,26 @@ impl Message {
     }
 }
 
-/// A client that knows frames, and no more than it must.
+/// A client at the level of frames.
 pub(crate) struct Client {
     pub(crate) socket: TcpStream,
     input: Vec<u8>,
     pub(crate) frame_max: u32,
 }
 
-/// How long something may take to come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// The time within which something must arrive.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Client {
-    /// A connection that said nothing yet.
+    /// A connection that has sent nothing yet.
     pub(crate) fn raw(address: SocketAddr) -> Client {
         let socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         socket.set_nodelay(true).unwrap();
         Client { socket, input: Vec::new(), frame_max: 131_072 }
     }
 
-    /// A connection that is let in.
+    /// An open connection.
     pub(crate) fn open(address: SocketAddr) -> Client {
         Client::open_with(address, 131_072, 0)
     }
@@ -155,7 +155,7 @@ impl Client {
         }
     }
 
-    /// The next method in `Debug` form; heartbeats are passed over.
+    /// The next method in `Debug` form. Heartbeats are skipped.
     pub(crate) fn method(&mut self) -> String {
         loop {
             let got = self.next().expect("the connection ended");
@@ -166,20 +166,20 @@ impl Client {
         }
     }
 
-    /// The next method must look like this.
+    /// The next method, which must begin like this.
     pub(crate) fn expect(&mut self, start: &str) -> String {
         let method = self.method();
         assert!(method.starts_with(start), "{start} was expected and {method} came");
         method
     }
 
-    /// The channel or connection must be closed with this text.
+    /// Expects `channel.close` or `connection.close` with this text.
     pub(crate) fn expect_close(&mut self, kind: &str, text: &str) {
         let method = self.expect(kind);
         assert!(method.contains(text), "«{text}» is not in {method}");
     }
 
-    /// A method with content, whole.
+    /// The next method with content, and the content.
     pub(crate) fn message(&mut self) -> Message {
         let method = loop {
             let got = self.next().expect("the connection ended");
@@ -223,18 +223,18 @@ impl Client {
         message
     }
 
-    /// Nothing may come for a while.
+    /// Expects that nothing arrives for a while.
     pub(crate) fn expect_silence(&mut self) {
         self.socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let mut buffer = [0; 1024];
         assert!(self.input.is_empty(), "{:?}", self.next());
         match self.socket.read(&mut buffer) {
             Ok(count) => panic!("{count} bytes came: {:?}", &buffer[..count]),
-            Err(_) => self.socket.set_read_timeout(Some(PATIENCE)).unwrap(),
+            Err(_) => self.socket.set_read_timeout(Some(TIMEOUT)).unwrap(),
         }
     }
 
-    /// Whether something comes within the socket's patience.
+    /// Whether something arrives within the socket's timeout.
     pub(crate) fn has_more(&mut self) -> bool {
         let mut buffer = [0; 65_536];
         if self.input.is_empty() {
@@ -246,14 +246,14 @@ impl Client {
         !self.input.is_empty()
     }
 
-    /// The stream must end.
+    /// Expects the end of the stream.
     pub(crate) fn expect_end(&mut self) {
         while let Some(got) = self.next() {
             assert_eq!(got.kind, 8, "{got:?}");
         }
     }
 
-    /// Puts a method back in front of what has come.
+    /// Puts a method back before the input.
     pub(crate) fn put_back(&mut self, channel: u16, method: &Method<'_>) {
         let mut framed = Vec::new();
         write::method(&mut framed, channel, method);
@@ -262,7 +262,7 @@ impl Client {
     }
 }
 
-/// A table with one field after the other.
+/// A table of these fields.
 pub(crate) fn table(fields: &[(&str, Value<'_>)]) -> Vec<u8> {
     let mut raw = Vec::new();
     let mut writer = TableWriter::new(&mut raw);

@@ -1,4 +1,4 @@
-//! Declarations: what queues and exchanges may be, and what one that is there already must be.
+//! Declarations of queues and exchanges: arguments, and equivalence with what exists.
 
 use inver_amqp::codec::Method;
 use inver_amqp::codec::table::{Table, Value};
@@ -8,7 +8,7 @@ use crate::server::Server;
 use crate::verbs::{Declare, PLAIN, declare_exchange, refused};
 
 #[test]
-fn a_declaration_again_must_mean_the_same() {
+fn a_second_declaration_must_be_equivalent() {
     let server = Server::start();
     let mut client = server.client();
     let ttl = table(&[("x-message-ttl", Value::I32(60_000))]);
@@ -69,7 +69,7 @@ fn a_declaration_again_must_mean_the_same() {
 }
 
 #[test]
-fn bad_arguments_are_refused() {
+fn invalid_arguments_are_refused() {
     let server = Server::start();
     for (name, value, why) in [
         ("x-message-ttl", Value::I32(-1), "{value_negative,-1}"),
@@ -99,7 +99,7 @@ fn bad_arguments_are_refused() {
 }
 
 #[test]
-fn a_quorum_queue_is_a_durable_queue_with_a_bound_of_deliveries() {
+fn a_quorum_queue_is_a_durable_queue_with_a_delivery_limit() {
     let server = Server::start();
     let quorum = table(&[("x-queue-type", Value::Text(b"quorum"))]);
     let quorum = Declare { durable: true, arguments: Table::of(&quorum), ..PLAIN };
@@ -121,7 +121,7 @@ fn a_quorum_queue_is_a_durable_queue_with_a_bound_of_deliveries() {
     let mut client = server.client();
     assert!(quorum.by(&mut client).starts_with("QueueDeclareOk"));
     client.publish(1, "", "q", b"comes back too often");
-    // RabbitMQ's default is 20 returns; then it is gone.
+    // RabbitMQ's default delivery limit is 20.
     for returns in 0..=20 {
         let got = client.get("q", false).expect("it is still there");
         assert_eq!(got.redelivered, returns > 0);

@@ -1,4 +1,4 @@
-//! Exchanges: which queues a message reaches by them.
+//! Routing by exchanges.
 
 use inver_amqp::codec::Method;
 use inver_amqp::codec::content::Properties;
@@ -9,7 +9,7 @@ use crate::server::Server;
 use crate::verbs::declare_exchange;
 
 #[test]
-fn the_four_kinds_of_exchange() {
+fn exchanges_of_each_type_route_messages() {
     let server = Server::start();
     let mut client = server.client();
     for queue in ["a", "b", "c"] {
@@ -66,7 +66,7 @@ fn the_four_kinds_of_exchange() {
 }
 
 #[test]
-fn exchanges_lead_to_exchanges_and_alternates() {
+fn exchanges_route_to_exchanges_and_alternate_exchanges() {
     let server = Server::start();
     let mut client = server.client();
     client.declare("q");

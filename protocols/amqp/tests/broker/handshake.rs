@@ -1,4 +1,4 @@
-//! Getting in, and not getting in.
+//! The handshake, accepted and refused.
 
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, TableWriter, Value};
@@ -15,7 +15,7 @@ fn started(server: &Server) -> Client {
 }
 
 #[test]
-fn plain_and_amqplain_get_in_and_channels_open() {
+fn plain_and_amqplain_are_accepted_and_channels_open() {
     let server = Server::start();
     Client::open(server.address).open_channel(7);
     let mut client = started(&server);
@@ -28,7 +28,7 @@ fn plain_and_amqplain_get_in_and_channels_open() {
 }
 
 #[test]
-fn everything_in_one_write_is_understood() {
+fn a_handshake_in_one_write_is_processed() {
     let server = Server::start();
     let mut client = Client::raw(server.address);
     let mut out = PROTOCOL_HEADER.to_vec();
@@ -67,7 +67,7 @@ fn a_wrong_password_is_refused() {
 }
 
 #[test]
-fn an_unknown_mechanism_is_refused_politely() {
+fn an_unknown_mechanism_is_refused_with_connection_close() {
     let server = Server::start();
     let mut client = started(&server);
     client.start_ok("EXTERNAL", b"");
@@ -89,7 +89,7 @@ fn an_unknown_vhost_is_refused() {
 }
 
 #[test]
-fn other_protocols_are_told_which_one_is_spoken() {
+fn other_protocol_headers_are_answered_with_the_supported_one() {
     let server = Server::start();
     for hello in
         [&b"GET / HTTP/1.1\r\n\r\n"[..], b"AMQP\x00\x01\x00\x00", b"\x16\x03\x01\x02\x00\x01\x00\x01"]
@@ -103,7 +103,7 @@ fn other_protocols_are_told_which_one_is_spoken() {
 }
 
 #[test]
-fn before_the_login_frames_are_small_and_methods_in_order() {
+fn before_the_login_frames_are_bounded_and_methods_in_order() {
     let server = Server::start();
     let mut client = started(&server);
     client.bytes(&[1, 0, 0, 0, 0x7F, 0, 0]);
@@ -148,7 +148,7 @@ fn deeply_nested_client_properties_are_refused() {
 }
 
 #[test]
-fn heartbeats_are_sent_and_missed_ones_end_the_connection() {
+fn heartbeats_are_sent_and_a_silent_client_is_disconnected() {
     let server = Server::start();
     let mut client = Client::open_with(server.address, 8192, 1);
     let since = std::time::Instant::now();
@@ -163,7 +163,7 @@ fn heartbeats_are_sent_and_missed_ones_end_the_connection() {
 }
 
 #[test]
-fn heartbeats_keep_a_connection() {
+fn a_client_that_sends_heartbeats_stays_connected() {
     let server = Server::start();
     let mut client = Client::open_with(server.address, 8192, 1);
     client.open_channel(1);
@@ -175,7 +175,7 @@ fn heartbeats_keep_a_connection() {
 }
 
 #[test]
-fn a_connection_closes_in_either_direction() {
+fn either_side_can_close_a_connection() {
     let server = Server::start();
     let mut client = server.client();
     client
@@ -193,7 +193,7 @@ fn a_connection_closes_in_either_direction() {
 }
 
 #[test]
-fn lost_frames_end_the_connection() {
+fn a_framing_error_closes_the_connection() {
     let server = Server::start();
     let mut client = server.client();
     client.bytes(&[FRAME_BODY, 0, 1, 0, 0, 0, 1, b'x', b'!']);
@@ -210,7 +210,7 @@ fn lost_frames_end_the_connection() {
 }
 
 #[test]
-fn secrets_can_be_updated() {
+fn update_secret_is_accepted() {
     let server = Server::start();
     let mut client = server.client();
     client.send(0, &Method::ConnectionUpdateSecret { new_secret: b"x", reason: "because" });

@@ -1,4 +1,4 @@
-//! The bounds of a connection, each met.
+//! The limits of a connection, each at its bound.
 
 use inver_amqp::Limits;
 use inver_amqp::codec::Method;
@@ -9,7 +9,7 @@ use crate::client::{Client, table};
 use crate::server::Server;
 
 #[test]
-fn channels() {
+fn the_number_of_channels_is_bounded() {
     let server = Server::with(Limits { channels_max: 3, ..Limits::default() });
     let mut client = Client::open_tuned(server.address, 131_072, 0, 3);
     for number in [1, 2, 60_000] {
@@ -23,7 +23,7 @@ fn channels() {
 }
 
 #[test]
-fn consumers_of_a_channel() {
+fn the_number_of_consumers_is_bounded() {
     let server = Server::with(Limits { consumers_max: 2, ..Limits::default() });
     let mut client = server.client();
     client.declare("q");
@@ -34,7 +34,7 @@ fn consumers_of_a_channel() {
 }
 
 #[test]
-fn exclusive_queues() {
+fn the_number_of_exclusive_queues_is_bounded() {
     let server = Server::with(Limits { exclusive_queues_max: 1, ..Limits::default() });
     let mut client = server.client();
     let declare = |queue| Method::QueueDeclare {
@@ -57,7 +57,7 @@ fn exclusive_queues() {
 }
 
 #[test]
-fn unacknowledged_messages_of_a_channel() {
+fn the_number_of_unacked_messages_is_bounded() {
     let server = Server::with(Limits { unacked_max: 3, ..Limits::default() });
     let mut client = server.client();
     client.declare("q");
@@ -71,7 +71,7 @@ fn unacknowledged_messages_of_a_channel() {
 }
 
 #[test]
-fn a_message() {
+fn the_size_of_a_message_is_bounded() {
     let server = Server::with(Limits { message_bytes_max: 1000, ..Limits::default() });
     let mut client = server.client();
     client.declare("q");
@@ -85,22 +85,22 @@ fn a_message() {
 }
 
 #[test]
-fn a_frame() {
+fn the_size_of_a_frame_is_bounded() {
     let server = Server::start();
     let mut client = Client::open_with(server.address, 8192, 0);
     client.open_channel(1);
     client.declare("q");
-    // Its bounds hold in both directions.
+    // It bounds frames in both directions.
     client.publish(1, "", "q", &[0; 20_000]);
     assert_eq!(client.get("q", true).unwrap().body.len(), 20_000);
-    // A few bytes beyond are let pass, as RabbitMQ does.
+    // As in RabbitMQ, a frame may exceed it by a few bytes.
     client.frame_max = 8192 + 9;
     client.publish(1, "", "q", &[0; 20_000]);
     client.expect_close("ConnectionClose", "501, reply_text: \"FRAME_ERROR - type 3");
 }
 
 #[test]
-fn a_transaction() {
+fn the_contents_of_a_transaction_are_bounded() {
     let limits = Limits { transaction_bytes_max: 10_000, transaction_acks_max: 2, ..Limits::default() };
     let server = Server::with(limits);
     let mut client = server.client();
@@ -119,7 +119,7 @@ fn a_transaction() {
 }
 
 #[test]
-fn tables_within_tables() {
+fn the_nesting_of_tables_is_bounded() {
     let server = Server::start();
     let mut nested = table(&[("x", Value::I32(1))]);
     for _ in 0..500 {

@@ -1,4 +1,4 @@
-//! The plug over a real socket and a real log, spoken to in frames.
+//! The protocol over a real socket and a real log, at the level of frames.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,7 +8,8 @@
 )]
 
 mod client;
-mod deaths;
+mod confirms;
+mod dead_letters;
 mod declaring;
 mod exchanges;
 mod handshake;

@@ -1,4 +1,4 @@
-//! Messages in, messages out: publish, return, confirm, consume, get, acknowledge, recover, prefetch.
+//! Messages: publish, get, consume, acknowledge, recover, prefetch, direct reply-to.
 
 use inver_amqp::codec::Method;
 use inver_amqp::codec::content::Properties;
@@ -6,14 +6,13 @@ use inver_amqp::codec::table::{Table, Value};
 
 use crate::client::{Client, table};
 use crate::server::Server;
-use crate::verbs::declare_durable_exchange;
 
 fn persistent() -> Properties<'static> {
     Properties { delivery_mode: Some(2), ..Properties::default() }
 }
 
 #[test]
-fn what_is_published_is_got_to_the_byte() {
+fn a_message_is_delivered_byte_for_byte() {
     let server = Server::start();
     let mut client = server.client();
     let headers = table(&[
@@ -50,7 +49,7 @@ fn what_is_published_is_got_to_the_byte() {
 }
 
 #[test]
-fn deliveries_come_in_order_and_are_acknowledged() {
+fn messages_are_delivered_in_order_and_acknowledged() {
     let server = Server::start();
     let mut client = server.client();
     client.declare_with("q", true, Table::default());
@@ -71,7 +70,7 @@ fn deliveries_come_in_order_and_are_acknowledged() {
 }
 
 #[test]
-fn prefetch_bounds_what_is_unacknowledged() {
+fn prefetch_bounds_unacked_messages() {
     let server = Server::start();
     let mut client = server.client();
     client.declare("q");
@@ -88,7 +87,7 @@ fn prefetch_bounds_what_is_unacknowledged() {
     client.ack(0, true);
     assert_eq!([client.message().text(), client.message().text(), client.message().text()], ["4", "5", "6"]);
     client.expect_silence();
-    // And for the channel: two consumers share it.
+    // The shared prefetch of a channel with two consumers.
     let mut client = server.client();
     client.declare("r");
     client.qos(4, true);
@@ -105,7 +104,7 @@ fn prefetch_bounds_what_is_unacknowledged() {
 }
 
 #[test]
-fn unacknowledged_messages_come_again() {
+fn unacked_messages_are_redelivered() {
     let server = Server::start();
     let mut client = server.client();
     client.declare("q");
@@ -119,7 +118,7 @@ fn unacknowledged_messages_come_again() {
     assert_eq!((again.text(), again.redelivered), ("1".into(), true));
     client.send(1, &Method::BasicReject { delivery_tag: tags[0], requeue: false });
     client.send(1, &Method::BasicRecover { requeue: true });
-    // The answer may come before, between or behind the deliveries.
+    // `recover-ok` may arrive before, between or after the deliveries.
     let (mut texts, mut answered) = (Vec::new(), false);
     while texts.len() < 3 || !answered {
         let got = client.next().unwrap();
@@ -145,7 +144,7 @@ fn unacknowledged_messages_come_again() {
 }
 
 #[test]
-fn unknown_delivery_tags_cost_the_channel() {
+fn unknown_delivery_tags_close_the_channel() {
     let server = Server::start();
     for multiple in [false, true] {
         let mut client = server.client();
@@ -184,97 +183,7 @@ fn a_cancelled_consumer_may_still_acknowledge() {
 }
 
 #[test]
-fn confirms_come_in_order_and_after_returns() {
-    let server = Server::start();
-    let mut client = server.client();
-    client.declare_with("q", true, Table::default());
-    client.confirm_select();
-    for _ in 0..50 {
-        client.publish_with(1, "", "q", false, &persistent(), b"x");
-    }
-    let mut confirmed = 0;
-    while confirmed < 50 {
-        let got = client.next().unwrap();
-        let Method::BasicAck { delivery_tag, multiple } = Method::decode(&got.payload).unwrap() else {
-            panic!()
-        };
-        assert!(delivery_tag > confirmed && (multiple || delivery_tag == confirmed + 1));
-        confirmed = delivery_tag;
-    }
-    client.publish_with(1, "", "nowhere", true, &persistent(), b"back");
-    let returned = client.message();
-    assert_eq!(
-        returned.method,
-        "BasicReturn { reply_code: 312, reply_text: \"NO_ROUTE\", exchange: \"\", routing_key: \"nowhere\" }"
-    );
-    assert_eq!(returned.text(), "back");
-    client.expect("BasicAck { delivery_tag: 51, multiple: false }");
-    client.publish(1, "", "nowhere", b"dropped");
-    client.expect("BasicAck { delivery_tag: 52, multiple: false }");
-}
-
-#[test]
-fn what_was_confirmed_or_declared_survives() {
-    let dir = tempfile::tempdir().unwrap();
-    {
-        let server = Server::on(dir.path(), Default::default());
-        let mut client = server.client();
-        client.declare_with("q", true, Table::default());
-        client.send(1, &declare_durable_exchange("ex", "direct"));
-        client.expect("ExchangeDeclareOk");
-        client.bind("q", "ex", "key", Table::default());
-        client.confirm_select();
-        for n in 0..3 {
-            client.publish_with(1, "ex", "key", true, &persistent(), format!("{n}").as_bytes());
-        }
-        while !client.expect("BasicAck").contains("delivery_tag: 3") {}
-        let first = client.get("q", false).unwrap();
-        client.ack(first.tag, false);
-        assert_eq!(client.inspect("q"), (2, 0));
-    }
-    let server = Server::on(dir.path(), Default::default());
-    let mut client = server.client();
-    assert_eq!(client.inspect("q"), (2, 0));
-    client.publish(1, "ex", "key", b"3");
-    client.consume("q", "me", true);
-    assert_eq!([client.message().text(), client.message().text(), client.message().text()], ["1", "2", "3"]);
-}
-
-#[test]
-fn transactions_hold_back_and_are_atomic() {
-    let server = Server::start();
-    let mut client = server.client();
-    client.declare_with("q", true, Table::default());
-    client.publish_with(1, "", "q", false, &persistent(), b"0");
-    client.send(1, &Method::TxSelect {});
-    client.expect("TxSelectOk");
-    let zero = client.get("q", false).unwrap();
-    client.ack(zero.tag, false);
-    client.publish_with(1, "", "q", false, &persistent(), b"never");
-    assert_eq!(client.inspect("q").0, 0);
-    client.send(1, &Method::TxRollback {});
-    client.expect("TxRollbackOk");
-    client.publish_with(1, "", "q", false, &persistent(), b"1");
-    client.publish_with(1, "", "nowhere", true, &persistent(), b"back");
-    client.ack(zero.tag, false);
-    client.send(1, &Method::TxCommit {});
-    assert_eq!(client.message().text(), "back");
-    client.expect("TxCommitOk");
-    assert_eq!(client.get("q", true).unwrap().text(), "1");
-    assert!(client.get("q", true).is_none());
-    client.send(1, &Method::ConfirmSelect { nowait: false });
-    client.expect_close("ChannelClose", "PRECONDITION_FAILED - cannot switch from tx to confirm mode");
-    let mut client = server.client();
-    client.send(1, &Method::TxCommit {});
-    client.expect_close("ChannelClose", "PRECONDITION_FAILED - channel is not transactional");
-    let mut client = server.client();
-    client.confirm_select();
-    client.send(1, &Method::TxSelect {});
-    client.expect_close("ChannelClose", "PRECONDITION_FAILED - cannot switch from confirm to tx mode");
-}
-
-#[test]
-fn consumers_share_and_leave() {
+fn consumers_share_a_queue_and_requeue_when_they_leave() {
     let server = Server::start();
     let (mut one, mut two) = (server.client(), server.client());
     one.declare("q");
@@ -299,7 +208,7 @@ fn consumers_share_and_leave() {
 }
 
 #[test]
-fn a_deleted_queues_consumers_are_told() {
+fn consumers_of_a_deleted_queue_are_cancelled() {
     let server = Server::start();
     let mut client = server.client();
     client.declare("q");
@@ -322,7 +231,7 @@ fn a_deleted_queues_consumers_are_told() {
 }
 
 #[test]
-fn direct_reply_to() {
+fn direct_reply_to_delivers_replies() {
     let server = Server::start();
     let (mut client, mut service) = (server.client(), server.client());
     service.declare("rpc");
@@ -344,7 +253,7 @@ fn direct_reply_to() {
 }
 
 #[test]
-fn a_slow_reader_does_not_grow_the_broker_nor_lose_a_message() {
+fn a_slow_consumer_neither_grows_memory_nor_loses_messages() {
     let server = Server::start();
     let mut reader = server.client();
     reader.declare("q");
@@ -369,7 +278,7 @@ fn channels_do_not_disturb_each_other() {
         client.open_channel(channel);
     }
     client.declare("q");
-    // Contents of two channels, interleaved frame by frame.
+    // The contents of two channels, interleaved frame by frame.
     let mut frames: Vec<Vec<u8>> = vec![Vec::new(), Vec::new()];
     for (i, out) in frames.iter_mut().enumerate() {
         let channel = i as u16 + 2;
@@ -408,7 +317,7 @@ fn channels_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_queues_deletion_is_answered_before_its_consumers_are_told() {
+fn delete_ok_is_sent_before_basic_cancel() {
     let server = Server::start();
     for durable in [false, true] {
         let mut client = server.client();

@@ -1,4 +1,4 @@
-//! Whose queues are, who may consume them, and when they go.
+//! Owners of queues: exclusive and auto-delete queues, exclusive consumers, deletion.
 
 use inver_amqp::codec::Method;
 use inver_amqp::codec::table::Table;
@@ -48,19 +48,19 @@ fn exclusive_queues_belong_to_their_connection() {
         if client.expect("ChannelClose").contains("404") {
             break;
         }
-        assert!(since.elapsed().as_secs() < 5, "it is still there");
+        assert!(since.elapsed().as_secs() < 5, "the queue still exists");
         client = server.client();
     }
 }
 
 #[test]
-fn auto_delete_queues_go_with_their_last_consumer() {
+fn auto_delete_queues_are_deleted_with_their_last_consumer() {
     let server = Server::start();
     let mut client = server.client();
     let auto_delete = Declare { auto_delete: true, ..PLAIN };
     auto_delete.by(&mut client);
     client.publish(1, "", "q", b"x");
-    assert!(client.get("q", false).is_some(), "a get is no consumer");
+    assert!(client.get("q", false).is_some(), "basic.get is no consumer");
     client.consume("q", "one", true);
     client.consume("q", "two", true);
     for tag in ["one", "two"] {
@@ -73,7 +73,7 @@ fn auto_delete_queues_go_with_their_last_consumer() {
 }
 
 #[test]
-fn server_named_queues_and_the_last_declared() {
+fn an_empty_name_is_a_server_named_queue_or_the_last_declared() {
     let server = Server::start();
     let mut client = server.client();
     let declared = Declare { queue: "", ..PLAIN }.by(&mut client);
@@ -85,7 +85,7 @@ fn server_named_queues_and_the_last_declared() {
 }
 
 #[test]
-fn exclusive_consumers_are_alone() {
+fn an_exclusive_consumer_refuses_others() {
     let server = Server::start();
     let mut client = server.client();
     client.declare("q");
@@ -108,7 +108,7 @@ fn exclusive_consumers_are_alone() {
 }
 
 #[test]
-fn purge_and_conditional_deletes() {
+fn queues_are_purged_and_deleted_conditionally() {
     let server = Server::start();
     for durable in [false, true] {
         let mut client = server.client();

@@ -1,4 +1,4 @@
-//! What clients notice of a log that is behind: `connection.blocked`, and answers that wait.
+//! Back-pressure of the log: `connection.blocked`, and replies that wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use inver_storage::medium::Files;
 use inver_storage::{CommitPolicy, Log, LogOptions, SystemClock};
 
 use crate::client::Client;
-use crate::deaths::mortal;
+use crate::dead_letters::declare_dead_lettering;
 use crate::server::Server;
 
 /// A log whose writer can be held.
@@ -37,7 +37,7 @@ impl Held {
             let (log, held, ended) = (log.clone(), held.clone(), ended.clone());
             move || {
                 while !ended.load(Ordering::Relaxed) {
-                    // The server closes the log when it ends.
+                    // The server closes the log at its end.
                     if !held.load(Ordering::Relaxed) && log.step_writer().is_err() {
                         return;
                     }
@@ -66,7 +66,7 @@ fn persistent(client: &mut Client, body: &[u8]) {
 }
 
 #[test]
-fn a_publisher_is_told_that_it_is_held_back_and_that_it_is_no_more() {
+fn a_publisher_is_sent_blocked_and_unblocked() {
     let held = Held::start();
     let limits = Limits { blocked_after: Duration::from_millis(50), ..Limits::default() };
     let server = Server::over(held.log.clone(), limits);
@@ -77,7 +77,7 @@ fn a_publisher_is_told_that_it_is_held_back_and_that_it_is_no_more() {
         persistent(&mut publisher, &[7; 1024]);
     }
     publisher.expect("ConnectionBlocked { reason: \"low on disk throughput\" }");
-    // Nothing is said twice, nor to who did not publish.
+    // No method is repeated, and none is sent to a client that has not published.
     publisher.expect_silence();
     other.expect_silence();
     held.hold(false);
@@ -94,19 +94,19 @@ fn a_get_sees_what_others_published_before_it() {
     assert!(getter.get("q", true).is_none());
     held.hold(true);
     let before = held.log.submitted();
-    persistent(&mut publisher, b"on its way");
+    persistent(&mut publisher, b"pending");
     while held.log.submitted() == before {
         std::thread::yield_now();
     }
     getter.ask("q", true);
     getter.expect_silence();
     held.hold(false);
-    assert_eq!(getter.message().text(), "on its way");
-    assert!(getter.get("q", true).is_none(), "and no more than that is waited for");
+    assert_eq!(getter.message().text(), "pending");
+    assert!(getter.get("q", true).is_none(), "nothing else is waited for");
 }
 
 #[test]
-fn no_heartbeats_are_demanded_of_a_client_that_is_held_back() {
+fn a_client_that_is_not_read_need_not_send_heartbeats() {
     let held = Held::start();
     let limits = Limits { blocked_after: Duration::from_millis(50), ..Limits::default() };
     let server = Server::over(held.log.clone(), limits);
@@ -118,7 +118,8 @@ fn no_heartbeats_are_demanded_of_a_client_that_is_held_back() {
         persistent(&mut client, &[7; 1024]);
     }
     client.expect("ConnectionBlocked");
-    // The server's own come by the same clock, two an interval: after four a client that is read would be gone.
+    // Heartbeats from the server follow the same timer, two per interval: after four, a client that is read would have
+    // been disconnected.
     for _ in 0..6 {
         assert_eq!(client.next().map(|got| got.kind), Some(FRAME_HEARTBEAT));
     }
@@ -128,15 +129,15 @@ fn no_heartbeats_are_demanded_of_a_client_that_is_held_back() {
 }
 
 #[test]
-fn what_has_no_room_dies_however_late_it_is_written() {
+fn a_message_written_late_counts_against_the_length_limit() {
     let held = Held::start();
     let server = Server::over(held.log.clone(), Limits::default());
-    let (mut publisher, mut grave) = (server.client(), server.client());
-    mortal(&mut grave, true, &[("x-max-length", Value::I32(2))]);
+    let (mut publisher, mut dead_letters) = (server.client(), server.client());
+    declare_dead_lettering(&mut dead_letters, true, &[("x-max-length", Value::I32(2))]);
     held.hold(true);
     (1..=3).for_each(|n| persistent(&mut publisher, n.to_string().as_bytes()));
-    // The queue is looked at meanwhile, and nothing of it can be seen.
-    grave.expect_silence();
+    // The depth is queried meanwhile; the message is not visible yet.
+    dead_letters.expect_silence();
     held.hold(false);
-    assert_eq!(grave.message().text(), "1");
+    assert_eq!(dead_letters.message().text(), "1");
 }

@@ -1,4 +1,4 @@
-//! What is refused, and in which words.
+//! Error replies: codes and texts.
 
 use inver_amqp::codec::Method;
 use inver_amqp::codec::table::Table;
@@ -8,7 +8,7 @@ use crate::server::Server;
 use crate::verbs::{Declare, PLAIN, declare_durable_exchange, declare_exchange, refused};
 
 #[test]
-fn what_is_not_there() {
+fn unknown_queues_and_exchanges_are_refused() {
     let server = Server::start();
     let no_queue = "404, reply_text: \"NOT_FOUND - no queue 'x' in vhost '/'\"";
     let no_exchange = "404, reply_text: \"NOT_FOUND - no exchange 'x' in vhost '/'\"";
@@ -48,7 +48,7 @@ fn what_is_not_there() {
         say(Method::BasicGet { ticket: 0, queue: "", no_ack: true }),
         "NOT_FOUND - no previously declared queue",
     );
-    // Deleting what is not there is no error.
+    // Deleting what does not exist is not an error.
     let mut client = server.client();
     client.send(
         1,
@@ -60,7 +60,7 @@ fn what_is_not_there() {
 }
 
 #[test]
-fn names_that_are_not_for_clients() {
+fn reserved_names_are_refused() {
     let server = Server::start();
     refused(
         &server,
@@ -89,7 +89,7 @@ fn names_that_are_not_for_clients() {
         },
         "403, reply_text: \"ACCESS_REFUSED - deletion of system exchange 'amq.topic' in vhost '/' not allowed",
     );
-    // They are there, though.
+    // They exist, though.
     let mut client = server.client();
     for (name, kind) in
         [("amq.topic", "topic"), ("amq.direct", "direct"), ("amq.fanout", "fanout"), ("amq.match", "headers")]
@@ -100,7 +100,7 @@ fn names_that_are_not_for_clients() {
 }
 
 #[test]
-fn methods_that_are_not_for_clients_or_not_built() {
+fn unknown_and_unimplemented_methods_are_refused() {
     let server = Server::start();
     let say = |method: Method<'static>| move |c: &mut Client| c.call(&method);
     refused(

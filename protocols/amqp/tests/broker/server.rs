@@ -1,4 +1,4 @@
-//! A broker on a free port.
+//! A broker that serves AMQP on a free port.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use inver_storage::{CommitPolicy, Log, LogOptions};
 
 use crate::client::Client;
 
-/// A served plug. Everything ends when it is dropped.
+/// A serving broker, which ends when it is dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) broker: Broker,
@@ -31,24 +31,24 @@ impl Server {
         server
     }
 
-    /// Over a folder that outlives it.
+    /// Opens a log in a folder that outlives the server.
     pub(crate) fn on(dir: &std::path::Path, limits: Limits) -> Server {
         let options = LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() };
         Server::over(Log::open(dir, options).unwrap(), limits)
     }
 
-    /// Over a log that the test made.
+    /// Serves from a log that the test opened.
     pub(crate) fn over(log: Log, limits: Limits) -> Server {
         let broker =
             Broker::open(log, BrokerConfig { origins: vec!["amqp"], ..BrokerConfig::default() }).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (shutdown, heard) = Shutdown::channel();
+        let (shutdown, requested) = Shutdown::channel();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let plug: Arc<dyn ProtocolPlugin> = Arc::new(Amqp::new(limits));
+        let protocol: Arc<dyn ProtocolPlugin> = Arc::new(Amqp::new(limits));
         let serving = broker.clone();
-        runtime.spawn(broker.clone().housekeep(heard.clone()));
+        runtime.spawn(broker.clone().housekeep(requested.clone()));
         runtime.spawn(async move {
             while let Ok((socket, peer)) = listener.accept().await {
                 socket.set_nodelay(true).unwrap();
@@ -57,10 +57,10 @@ impl Server {
                     io: Box::new(socket),
                     peer,
                     encrypted: false,
-                    shutdown: heard.clone(),
+                    shutdown: requested.clone(),
                 };
-                let (plug, broker) = (plug.clone(), serving.clone());
-                tokio::spawn(async move { plug.serve(connection, broker).await });
+                let (protocol, broker) = (protocol.clone(), serving.clone());
+                tokio::spawn(async move { protocol.serve(connection, broker).await });
             }
         });
         Server { address, broker, shutdown, runtime: Some(runtime), _dir: None }

@@ -6,7 +6,7 @@ use inver_amqp::Limits;
 use inver_amqp::codec::table::Table;
 use inver_driver::Timeouts;
 
-use crate::client::PATIENCE;
+use crate::client::TIMEOUT;
 use crate::server::Server;
 
 /// More than the system buffers of a connection hold.
@@ -27,14 +27,14 @@ fn a_consumer_that_stops_reading_is_disconnected_and_its_messages_are_requeued()
     let started = Instant::now();
     stalled.consume_with("q", "stalled", false, false, Table::default());
     while !observer.declare("q").contains("consumer_count: 1") {
-        assert!(started.elapsed() < PATIENCE, "not consuming");
+        assert!(started.elapsed() < TIMEOUT, "not consuming");
     }
     let closed = loop {
         let declared = observer.declare("q");
         if declared.contains("consumer_count: 0") {
             break declared;
         }
-        assert!(started.elapsed() < PATIENCE, "still connected");
+        assert!(started.elapsed() < TIMEOUT, "still connected");
     };
     assert!(started.elapsed() >= write_stall);
     assert!(closed.contains(&format!("message_count: {MESSAGES}")), "{closed}");

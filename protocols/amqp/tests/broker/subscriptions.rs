@@ -1,4 +1,5 @@
-//! Consumers of a log topic: named subscriptions (`x-subscription`, `x-subscription-type`), and positions of their own.
+//! Consumers of a log topic: named subscriptions (`x-subscription`, `x-subscription-type`) and subscriptions of their
+//! own.
 
 use std::collections::HashMap;
 
@@ -21,7 +22,7 @@ fn server(partitions: u32) -> (Server, Namespace) {
     (server, namespace)
 }
 
-/// Publishes at the topic's address, with a key.
+/// Publishes to the topic's address, with a key.
 fn produce(client: &mut Client, key: &str, body: &str) {
     let headers = table(&[("inver-key", Value::Text(key.as_bytes()))]);
     let properties =
@@ -52,11 +53,11 @@ fn next(client: &mut Client) -> String {
 }
 
 #[test]
-fn a_shared_subscription_is_split_and_goes_on_where_it_was() {
+fn a_shared_subscription_is_split_and_resumes() {
     let (server, _) = server(1);
     let mut publisher = server.client();
     (0..4).for_each(|n| produce(&mut publisher, "", &n.to_string()));
-    // Each may hold two, so whoever is quicker leaves two to the other.
+    // With a prefetch of two, each leaves two to the other.
     let (mut one, mut two) = (member(&server, "shared", 2), member(&server, "shared", 2));
     let mut got = Vec::new();
     for client in [&mut one, &mut two] {
@@ -69,20 +70,20 @@ fn a_shared_subscription_is_split_and_goes_on_where_it_was() {
     one.expect_silence();
     drop((one, two));
     produce(&mut publisher, "", "4");
-    // Its mode is asked for by whoever comes first, once nobody is there any more.
+    // Without consumers, the next one sets the mode.
     let since = std::time::Instant::now();
     let mut later = loop {
         let mut client = server.client();
         if subscribe(&mut client, "s", Some("exclusive")).starts_with("BasicConsumeOk") {
             break client;
         }
-        assert!(since.elapsed().as_secs() < 10, "its consumers are still there");
+        assert!(since.elapsed().as_secs() < 10, "it still has consumers");
     };
     assert_eq!(next(&mut later), "4");
 }
 
 #[test]
-fn failover_has_one_at_work_and_moves_over() {
+fn failover_delivers_to_one_consumer_and_moves_to_the_next() {
     let (server, _) = server(1);
     let mut publisher = server.client();
     let (mut active, mut standby) = (member(&server, "failover", 10), member(&server, "failover", 10));
@@ -97,7 +98,7 @@ fn failover_has_one_at_work_and_moves_over() {
 }
 
 #[test]
-fn exclusive_refuses_a_second() {
+fn an_exclusive_subscription_refuses_a_second_consumer() {
     let (server, _) = server(1);
     let _first = member(&server, "exclusive", 1);
     let mut second = server.client();
@@ -125,17 +126,17 @@ fn key_shared_keeps_a_key_on_one_consumer() {
             owners.entry(key).or_default().push((at, round));
             count += 1;
         }
-        assert!(count > 0, "both have work");
+        assert!(count > 0, "both receive messages");
     }
     for (key, seen) in owners {
         let rounds: Vec<&str> = seen.iter().map(|(_, round)| round.as_str()).collect();
         assert_eq!(rounds, ["0", "1", "2", "3", "4"], "{key} in order");
-        assert!(seen.iter().all(|(at, _)| *at == seen[0].0), "{key} stays with one");
+        assert!(seen.iter().all(|(at, _)| *at == seen[0].0), "{key} stays with one consumer");
     }
 }
 
 #[test]
-fn modes_that_clash_are_refused() {
+fn a_different_subscription_type_is_refused() {
     let (server, _) = server(1);
     let _first = member(&server, "shared", 1);
     for (asked, received) in [(Some("failover"), "failover"), (Some("key_shared"), "key_shared")] {
@@ -156,7 +157,7 @@ fn modes_that_clash_are_refused() {
 }
 
 #[test]
-fn consumers_of_a_deleted_topic_are_told() {
+fn consumers_of_a_deleted_topic_are_cancelled() {
     let (server, namespace) = server(3);
     let mut named = member(&server, "shared", 1);
     let mut own = server.client();
@@ -169,7 +170,7 @@ fn consumers_of_a_deleted_topic_are_told() {
 }
 
 #[test]
-fn a_position_of_ones_own_begins_where_it_is_told() {
+fn a_subscription_of_its_own_starts_at_x_stream_offset() {
     let (server, _) = server(1);
     let mut publisher = server.client();
     publisher.confirm_select();
@@ -192,7 +193,7 @@ fn a_position_of_ones_own_begins_where_it_is_told() {
     let mut client = server.client();
     client.consume_with(TOPIC, "", false, false, Table::of(&wrong));
     client.expect_close("ChannelClose", "invalid arg 'x-stream-offset'");
-    // Nor can a log topic be declared as a queue; looking at it is allowed.
+    // A log topic cannot be declared as a queue, but inspected.
     assert!(server.client().inspect(TOPIC).0 >= 4);
     let mut client = server.client();
     client.send(

@@ -1,11 +1,11 @@
-//! Short forms of what tests say most, on channel 1.
+//! Short forms of frequent methods, on channel 1.
 
 use std::time::{Duration, Instant};
 
 use inver_amqp::codec::Method;
 use inver_amqp::codec::table::Table;
 
-use crate::client::{Client, Message, PATIENCE};
+use crate::client::{Client, Message, TIMEOUT};
 use crate::server::Server;
 
 /// A declaration of a queue.
@@ -19,7 +19,7 @@ pub(crate) struct Declare<'a> {
     pub(crate) arguments: Table<'a>,
 }
 
-/// The plainest, of the queue `q`.
+/// The plainest declaration of the queue `q`.
 pub(crate) const PLAIN: Declare<'static> = Declare {
     queue: "q",
     passive: false,
@@ -43,7 +43,7 @@ impl<'a> Declare<'a> {
         }
     }
 
-    /// The answer, in `Debug` form.
+    /// Sends it; returns the reply in `Debug` form.
     pub(crate) fn by(&self, client: &mut Client) -> String {
         client.call(&self.method())
     }
@@ -73,14 +73,14 @@ fn exchange_declare<'a>(exchange: &'a str, kind: &'a str, durable: bool, argumen
     }
 }
 
-/// What a client of its own does there is answered with this text.
+/// Expects that a client of its own gets a reply with this text to what `act` does.
 pub(crate) fn refused(server: &Server, act: impl FnOnce(&mut Client) -> String, text: &str) {
     let method = act(&mut server.client());
     assert!(method.contains(text), "«{text}» is not in {method}");
 }
 
 impl Client {
-    /// Sends a method; the next that comes, in `Debug` form.
+    /// Sends a method; returns the next method in `Debug` form.
     pub(crate) fn call(&mut self, method: &Method<'_>) -> String {
         self.send(1, method);
         self.method()
@@ -154,7 +154,7 @@ impl Client {
         self.expect("ConfirmSelectOk");
     }
 
-    /// `basic.get`, whose answer is read later.
+    /// Sends `basic.get`; the reply is read later.
     pub(crate) fn ask(&mut self, queue: &str, no_ack: bool) {
         self.send(1, &Method::BasicGet { ticket: 0, queue, no_ack });
     }
@@ -172,7 +172,7 @@ impl Client {
         Some(self.message())
     }
 
-    /// `queue.declare-ok` of a passive declaration.
+    /// The counts in `queue.declare-ok` of a passive declaration.
     pub(crate) fn inspect(&mut self, queue: &str) -> (u32, u32) {
         self.send(1, &Declare { queue, passive: true, ..PLAIN }.method());
         let got = self.next().unwrap();
@@ -182,11 +182,11 @@ impl Client {
         }
     }
 
-    /// Waits for a state of a queue that others bring about.
+    /// Waits until a queue has these counts.
     pub(crate) fn await_depth(&mut self, queue: &str, messages: u32, consumers: u32) {
         let since = Instant::now();
         while self.inspect(queue) != (messages, consumers) {
-            assert!(since.elapsed() < PATIENCE, "{:?} is not {messages}, {consumers}", self.inspect(queue));
+            assert!(since.elapsed() < TIMEOUT, "{:?} is not {messages}, {consumers}", self.inspect(queue));
             std::thread::sleep(Duration::from_millis(5));
         }
     }

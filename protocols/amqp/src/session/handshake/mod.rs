@@ -1,5 +1,5 @@
-//! From the first byte to `connection.open` (AMQP 0-9-1, section 2.2.4): a state machine of its own, because everything in
-//! it comes from peers that nobody let in yet.
+//! The handshake, from the protocol header to `connection.open` (AMQP 0-9-1, section 2.2.4). A state machine of its
+//! own, because its peers are not authenticated.
 
 use inver_broker::Credentials;
 
@@ -8,29 +8,29 @@ use crate::codec::table::{Table, TableWriter, Value};
 use crate::codec::{Method, PROTOCOL_HEADER, write};
 use crate::error::{Refusal, ReplyCode};
 
-/// The version whose behaviour this broker has. Clients switch features and workarounds by it, and only if the product is
-/// the one that they know; our own name and version are in `platform`. docs/decisions/0004 has the reasons.
+/// The product and version whose behaviour this broker has. Clients switch features and workarounds by version, if they
+/// know the product; our own name and version are in `platform`. See docs/decisions/0004.
 const PRODUCT: &str = "RabbitMQ";
 const VERSION: &str = "4.0.5";
 
-/// Mechanisms offered, in the order of preference.
+/// The mechanisms offered, in order of preference.
 const MECHANISMS: &[u8] = b"PLAIN AMQPLAIN ANONYMOUS";
 
-/// The lowest `frame_max` that may be negotiated: the specification's.
+/// The smallest `frame_max` that may be negotiated: the specification's.
 const FRAME_MAX_MIN: u32 = 4096;
 
-/// What the first bytes of a connection say.
+/// The verdict on the first bytes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opening {
-    /// Not enough of them.
+    /// More bytes are needed.
     NeedMore,
-    /// AMQP 0-9-1, or 0-9, which is the same for our purposes.
+    /// AMQP 0-9-1, or 0-9, which is the same as far as this broker is concerned.
     Accepted,
-    /// Something else: answer with the header of what is spoken here, and close.
+    /// Another protocol: the reply is the supported protocol header, and the connection is closed.
     Refused,
 }
 
-/// Looks at the first bytes.
+/// Checks the first bytes.
 pub(super) fn opening(input: &[u8]) -> Opening {
     const AMQP_0_9: [u8; 8] = *b"AMQP\x01\x01\x00\x09";
     let known = input.len().min(4);
@@ -44,70 +44,70 @@ pub(super) fn opening(input: &[u8]) -> Opening {
     }
 }
 
-/// Where a handshake is.
+/// The phase of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The protocol header is awaited.
+    /// Waiting for the protocol header.
     Header,
-    /// `connection.start-ok` is.
+    /// Waiting for `connection.start-ok`.
     StartOk,
-    /// The answer of who decides about credentials is.
+    /// Waiting for the authenticator.
     Authenticating,
-    /// `connection.tune-ok` is.
+    /// Waiting for `connection.tune-ok`.
     TuneOk,
-    /// `connection.open` is.
+    /// Waiting for `connection.open`.
     Open,
 }
 
-/// What the client can do, as far as it matters here.
+/// The client's capabilities, as far as they matter here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Capabilities {
-    /// Wants to hear of consumers that the broker cancels.
+    /// `basic.cancel` may be sent for consumers that the broker cancels.
     pub(super) consumer_cancel_notify: bool,
-    /// Wants to hear of memory alarms.
+    /// `connection.blocked` may be sent.
     pub(super) connection_blocked: bool,
-    /// Wants a `connection.close` when the login fails.
+    /// `connection.close` is expected when the login fails.
     pub(super) authentication_failure_close: bool,
 }
 
-/// What client and server agreed on.
+/// The negotiated parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tuned {
-    /// The largest frame.
+    /// The size of the largest frame.
     pub(super) frame_max: u32,
-    /// The greatest channel number.
+    /// The greatest number of channels.
     pub(super) channel_max: u16,
-    /// Seconds between heartbeats; 0 for none.
+    /// The heartbeat interval in seconds; 0 for none.
     pub(super) heartbeat_s: u16,
 }
 
-/// What to do next.
+/// The next step of the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Go on reading.
+    /// Read on.
     Continue,
-    /// Ask whether these credentials are good, and call [`Handshake::authenticated`].
+    /// Check the credentials, then call [`Handshake::authenticated`].
     Authenticate(Credentials),
-    /// The client wants in.
+    /// Open the connection.
     Open {
-        /// The namespace.
+        /// The virtual host.
         vhost: String,
     },
 }
 
-/// See the module's text.
+/// The handshake of a connection.
 #[derive(Debug)]
 pub(super) struct Handshake {
     phase: Phase,
     mechanism: String,
-    /// What the client can do.
+    /// The client's capabilities.
     pub(super) capabilities: Capabilities,
-    /// What was agreed on; before that, what is offered.
+    /// The negotiated parameters; before, those offered.
     pub(super) tuned: Tuned,
 }
 
 impl Handshake {
-    /// Awaits the protocol header.
+    /// A handshake that waits for the protocol header.
     pub(super) fn new(limits: &Limits) -> Self {
         Handshake {
             phase: Phase::Header,
@@ -121,12 +121,12 @@ impl Handshake {
         }
     }
 
-    /// Where it is.
+    /// The phase.
     pub(super) fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// The protocol header was accepted: offers the mechanisms.
+    /// Accepts the protocol header and offers the mechanisms.
     pub(super) fn start(&mut self, out: &mut Vec<u8>) {
         let mut properties = Vec::new();
         server_properties(&mut properties);
@@ -144,7 +144,7 @@ impl Handshake {
         self.phase = Phase::StartOk;
     }
 
-    /// A method came on channel 0.
+    /// Processes a method on channel 0.
     pub(super) fn method(&mut self, method: &Method<'_>, limits: &Limits) -> Result<Step, Refusal> {
         match (self.phase, method) {
             (Phase::StartOk, Method::ConnectionStartOk { client_properties, mechanism, response, .. }) => {
@@ -175,7 +175,7 @@ impl Handshake {
         }
     }
 
-    /// Whoever decides has decided. On success the tuning is offered.
+    /// Takes the authenticator's decision. On success `connection.tune` is sent.
     pub(super) fn authenticated(
         &mut self,
         good: bool,
@@ -287,7 +287,7 @@ fn credentials(mechanism: &str, response: &[u8]) -> Result<Credentials, Refusal>
     }
 }
 
-/// RFC 4616: identity to act as (ignored), NUL, user, NUL, password.
+/// RFC 4616: authorization identity (ignored), NUL, user, NUL, password.
 fn plain(response: &[u8]) -> Result<Credentials, Refusal> {
     let mut parts = response.split(|byte| *byte == 0);
     let (Some(_), Some(user), Some(password), None) =
@@ -298,7 +298,7 @@ fn plain(response: &[u8]) -> Result<Credentials, Refusal> {
     Ok(password_of(user, password))
 }
 
-/// A field table without its length, with `LOGIN` and `PASSWORD`.
+/// A field table without its length, with the fields `LOGIN` and `PASSWORD`.
 fn amqplain(response: &[u8]) -> Result<Credentials, Refusal> {
     crate::codec::table::validate(response)?;
     let table = Table::of(response);

@@ -6,7 +6,7 @@ fn login(user: &str, password: &str) -> Credentials {
 }
 
 #[test]
-fn first_bytes() {
+fn protocol_headers_are_recognized() {
     assert_eq!(opening(b""), Opening::NeedMore);
     assert_eq!(opening(b"AMQP\x00"), Opening::NeedMore);
     assert_eq!(opening(&PROTOCOL_HEADER), Opening::Accepted);
@@ -17,7 +17,7 @@ fn first_bytes() {
 }
 
 #[test]
-fn mechanisms() {
+fn responses_of_mechanisms_are_parsed() {
     assert_eq!(credentials("PLAIN", b"\0guest\0secret"), Ok(login("guest", "secret")));
     assert_eq!(credentials("PLAIN", b"other\0guest\0"), Ok(login("guest", "")));
     for bad in [&b"guest"[..], b"\0guest", b"\0a\0b\0c", b""] {
@@ -39,7 +39,7 @@ fn start_ok<'a>(client_properties: Table<'a>, response: &'a [u8]) -> Method<'a> 
 }
 
 #[test]
-fn the_whole_way() {
+fn a_handshake_reaches_open() {
     let limits = Limits::default();
     let mut handshake = Handshake::new(&limits);
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! Messages that die: by age, by coming back too often, for want of room; and where they are then.
+//! Dead letters: by TTL, delivery limit and length limit.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use inver_amqp::codec::table::{Table, Value};
 use crate::client::{Client, table};
 use crate::server::Server;
 
-/// A queue whose dead go to the queue `dead`, which is consumed.
-pub(crate) fn mortal(client: &mut Client, durable: bool, limits: &[(&str, Value<'_>)]) {
+/// Declares the queue `q` with these limits, which dead-letters to the queue `dead`; consumes from `dead`.
+pub(crate) fn declare_dead_lettering(client: &mut Client, durable: bool, limits: &[(&str, Value<'_>)]) {
     client.declare("dead");
-    client.consume("dead", "grave", true);
+    client.consume("dead", "dead", true);
     let mut fields = limits.to_vec();
     fields.push(("x-dead-letter-exchange", Value::Text(b"")));
     fields.push(("x-dead-letter-routing-key", Value::Text(b"dead")));
@@ -20,7 +20,7 @@ pub(crate) fn mortal(client: &mut Client, durable: bool, limits: &[(&str, Value<
     client.declare_with("q", durable, Table::of(&arguments));
 }
 
-/// The name has what an escape of a line feed would look like.
+/// The name contains what an escaped line feed would look like.
 #[test]
 fn a_message_that_a_queue_dead_letters_to_itself_is_dropped() {
     const NAME: &str = r"loop\new";
@@ -59,11 +59,11 @@ fn wait_until(at: Instant) {
 }
 
 #[test]
-fn what_came_back_dies_when_it_would_have_died() {
+fn a_requeued_message_expires_at_its_original_time() {
     const TTL: Duration = Duration::from_millis(800);
     let server = Server::start();
-    let (mut client, mut grave) = (server.client(), server.client());
-    mortal(&mut grave, false, &[("x-message-ttl", Value::I32(800))]);
+    let (mut client, mut dead_letters) = (server.client(), server.client());
+    declare_dead_lettering(&mut dead_letters, false, &[("x-message-ttl", Value::I32(800))]);
     let start = Instant::now();
     client.publish(1, "", "q", b"1");
     assert_eq!(client.get("q", true).unwrap().text(), "1");
@@ -74,41 +74,41 @@ fn what_came_back_dies_when_it_would_have_died() {
     client.publish(1, "", "q", b"3");
     wait_until(start + TTL * 5 / 4);
     client.nack(second.tag, false, true);
-    assert_eq!(grave.message().text(), "2");
+    assert_eq!(dead_letters.message().text(), "2");
     assert!(start.elapsed() >= TTL * 3 / 2);
-    assert_eq!(grave.message().text(), "3");
+    assert_eq!(dead_letters.message().text(), "3");
     assert!(start.elapsed() >= TTL * 7 / 4);
 }
 
 #[test]
-fn who_comes_back_too_often_dies_of_the_last_return() {
+fn a_message_beyond_its_delivery_limit_is_dead_lettered() {
     let server = Server::start();
     for durable in [false, true] {
-        let (mut client, mut grave) = (server.client(), server.client());
-        mortal(&mut grave, durable, &[("x-delivery-limit", Value::I32(1))]);
+        let (mut client, mut dead_letters) = (server.client(), server.client());
+        declare_dead_lettering(&mut dead_letters, durable, &[("x-delivery-limit", Value::I32(1))]);
         client.publish(1, "", "q", b"poison");
         for _ in 0..2 {
             let got = client.get("q", false).unwrap();
             client.nack(got.tag, false, true);
         }
-        assert_eq!(grave.message().text(), "poison");
-        grave.send(1, &Method::BasicCancel { consumer_tag: "grave", nowait: false });
-        grave.expect("BasicCancelOk");
-        grave.send(
+        assert_eq!(dead_letters.message().text(), "poison");
+        dead_letters.send(1, &Method::BasicCancel { consumer_tag: "dead", nowait: false });
+        dead_letters.expect("BasicCancelOk");
+        dead_letters.send(
             1,
             &Method::QueueDelete { ticket: 0, queue: "q", if_unused: false, if_empty: true, nowait: false },
         );
-        grave.expect("QueueDeleteOk");
+        dead_letters.expect("QueueDeleteOk");
     }
 }
 
 #[test]
-fn what_has_no_room_dies_at_once() {
+fn a_message_beyond_the_length_limit_is_dead_lettered_at_once() {
     let server = Server::start();
-    let (mut client, mut grave) = (server.client(), server.client());
-    mortal(&mut grave, true, &[("x-max-length", Value::I32(2))]);
+    let (mut client, mut dead_letters) = (server.client(), server.client());
+    declare_dead_lettering(&mut dead_letters, true, &[("x-max-length", Value::I32(2))]);
     (1..=3).for_each(|n| client.publish(1, "", "q", n.to_string().as_bytes()));
-    assert_eq!(grave.message().text(), "1");
-    grave.expect_silence();
+    assert_eq!(dead_letters.message().text(), "1");
+    dead_letters.expect_silence();
     assert_eq!(client.inspect("q"), (2, 0));
 }
