@@ -1,10 +1,12 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP (sections 3.4 to 3.7): four packet types of one format.
 
-use super::{
-    DecodeError, EncodeError, Place, Properties, Reason, Type, Version,
-    reader::Reader,
-    writer::{put_header, put_u16},
-};
+use super::error::{DecodeError, EncodeError};
+use super::properties::Properties;
+use super::property::Place;
+use super::reader::Reader;
+use super::reason::Reason;
+use super::types::{Type, Version};
+use super::writer::{put_header, put_u16};
 
 /// An acknowledgement of a PUBLISH or of another acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

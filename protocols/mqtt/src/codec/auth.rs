@@ -1,8 +1,12 @@
 //! DISCONNECT and AUTH (sections 3.14 and 3.15): a reason code and properties, both omitted when they are the default.
 
-use super::{
-    DecodeError, EncodeError, Place, Properties, Reason, Type, Version, reader::Reader, writer::put_header,
-};
+use super::error::{DecodeError, EncodeError};
+use super::properties::Properties;
+use super::property::Place;
+use super::reader::Reader;
+use super::reason::Reason;
+use super::types::{Type, Version};
+use super::writer::put_header;
 
 /// The last packet of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,12 @@
 //! CONNACK (section 3.2).
 
-use super::{
-    DecodeError, EncodeError, Place, Properties, Reason, Type, Version, reader::Reader, writer::put_header,
-};
+use super::error::{DecodeError, EncodeError};
+use super::properties::Properties;
+use super::property::Place;
+use super::reader::Reader;
+use super::reason::Reason;
+use super::types::{Type, Version};
+use super::writer::put_header;
 
 /// The answer to CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

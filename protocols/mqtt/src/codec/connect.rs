@@ -1,11 +1,13 @@
 //! CONNECT (section 3.1) of all three versions.
 
-use super::{
-    DecodeError, EncodeError, Place, Properties, Qos, Reason, Type, Version,
-    reader::Reader,
-    text,
-    writer::{field_length, put_field, put_header, put_u16},
-};
+use super::error::{DecodeError, EncodeError};
+use super::properties::Properties;
+use super::property::Place;
+use super::reader::Reader;
+use super::reason::Reason;
+use super::text::check_topic;
+use super::types::{Qos, Type, Version};
+use super::writer::{field_length, put_field, put_header, put_u16};
 
 /// The first packet of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,7 +181,7 @@ impl<'a> Will<'a> {
                 "a will without a topic [MQTT-4.7.3-1]",
             ));
         }
-        text::check_topic(topic)?;
+        check_topic(topic)?;
         let payload = reader.binary()?;
         Ok(Will { qos, retain, topic, payload, properties })
     }

@@ -4,31 +4,13 @@
 //! Invariant: a [`Properties`] holds only complete, valid properties that its packet allows, each at most once unless
 //! section 2.2.2.2 allows it to repeat; so iteration cannot fail.
 
-use super::{
-    error::{DecodeError, EncodeError},
-    property::{Kind, Property},
-    reader::Reader,
-    text,
-    writer::{field_length, put_field, put_u16, put_u32, put_varint, varint_length},
-};
+use super::error::{DecodeError, EncodeError};
+use super::property::{Kind, Place, Property};
+use super::property_codec::{check_value, decode, encode};
+use super::reader::Reader;
+use super::writer::{put_varint, varint_length};
 
 type Result<T> = std::result::Result<T, DecodeError>;
-
-/// The packet, or part of a packet, that properties belong to, as a bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the packets' own names
-pub enum Place {
-    Connect = 1,
-    Will = 1 << 1,
-    ConnAck = 1 << 2,
-    Publish = 1 << 3,
-    /// PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and UNSUBACK allow the same two.
-    Ack = 1 << 4,
-    Subscribe = 1 << 5,
-    Unsubscribe = 1 << 6,
-    Disconnect = 1 << 7,
-    Auth = 1 << 8,
-}
 
 /// The properties of a packet, borrowed from its bytes. Empty before MQTT 5.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,7 +75,7 @@ impl<'a> Iterator for Iter<'a> {
             return None;
         }
         // Validated when it was decoded or built.
-        next(&mut self.reader).ok().map(|(_, property)| property)
+        decode(&mut self.reader).ok().map(|(_, property)| property)
     }
 }
 
@@ -101,7 +83,7 @@ fn check(raw: &[u8], place: Place) -> Result<()> {
     let mut reader = Reader::new(raw);
     let mut seen = 0u64;
     while !reader.is_empty() {
-        let (kind, property) = next(&mut reader)?;
+        let (kind, property) = decode(&mut reader)?;
         if kind.places() & place as u16 == 0 {
             return Err(DecodeError::protocol("a property that the packet does not allow (section 2.2.2.2)"));
         }
@@ -110,7 +92,7 @@ fn check(raw: &[u8], place: Place) -> Result<()> {
             return Err(DecodeError::protocol("a property that occurs twice (section 2.2.2.2)"));
         }
         seen |= bit;
-        property.check()?;
+        check_value(&property)?;
     }
     // Authentication Data requires Authentication Method (section 3.1.2.11.10).
     let data = 1u64 << Kind::AuthenticationData as u8;
@@ -121,133 +103,6 @@ fn check(raw: &[u8], place: Place) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn next<'a>(reader: &mut Reader<'a>) -> Result<(Kind, Property<'a>)> {
-    let kind = Kind::from_byte(reader.u8()?)
-        .ok_or(DecodeError::malformed("a property identifier that does not exist (section 2.2.2.2)"))?;
-    let property = match kind {
-        Kind::PayloadFormatIndicator => Property::PayloadFormatIndicator(reader.u8()?),
-        Kind::MessageExpiryInterval => Property::MessageExpiryInterval(reader.u32()?),
-        Kind::ContentType => Property::ContentType(reader.string()?),
-        Kind::ResponseTopic => Property::ResponseTopic(reader.string()?),
-        Kind::CorrelationData => Property::CorrelationData(reader.binary()?),
-        Kind::SubscriptionIdentifier => Property::SubscriptionIdentifier(reader.varint()?),
-        Kind::SessionExpiryInterval => Property::SessionExpiryInterval(reader.u32()?),
-        Kind::AssignedClientIdentifier => Property::AssignedClientIdentifier(reader.string()?),
-        Kind::ServerKeepAlive => Property::ServerKeepAlive(reader.u16()?),
-        Kind::AuthenticationMethod => Property::AuthenticationMethod(reader.string()?),
-        Kind::AuthenticationData => Property::AuthenticationData(reader.binary()?),
-        Kind::RequestProblemInformation => Property::RequestProblemInformation(reader.u8()?),
-        Kind::WillDelayInterval => Property::WillDelayInterval(reader.u32()?),
-        Kind::RequestResponseInformation => Property::RequestResponseInformation(reader.u8()?),
-        Kind::ResponseInformation => Property::ResponseInformation(reader.string()?),
-        Kind::ServerReference => Property::ServerReference(reader.string()?),
-        Kind::ReasonString => Property::ReasonString(reader.string()?),
-        Kind::ReceiveMaximum => Property::ReceiveMaximum(reader.u16()?),
-        Kind::TopicAliasMaximum => Property::TopicAliasMaximum(reader.u16()?),
-        Kind::TopicAlias => Property::TopicAlias(reader.u16()?),
-        Kind::MaximumQos => Property::MaximumQos(reader.u8()?),
-        Kind::RetainAvailable => Property::RetainAvailable(reader.u8()?),
-        Kind::UserProperty => Property::UserProperty(reader.string()?, reader.string()?),
-        Kind::MaximumPacketSize => Property::MaximumPacketSize(reader.u32()?),
-        Kind::WildcardSubscriptionAvailable => Property::WildcardSubscriptionAvailable(reader.u8()?),
-        Kind::SubscriptionIdentifierAvailable => Property::SubscriptionIdentifierAvailable(reader.u8()?),
-        Kind::SharedSubscriptionAvailable => Property::SharedSubscriptionAvailable(reader.u8()?),
-    };
-    Ok((kind, property))
-}
-
-impl Property<'_> {
-    /// Rejects values that the specification forbids.
-    fn check(&self) -> Result<()> {
-        use super::reason::Reason;
-        match *self {
-            Property::PayloadFormatIndicator(value)
-            | Property::RequestProblemInformation(value)
-            | Property::RequestResponseInformation(value)
-            | Property::MaximumQos(value)
-            | Property::RetainAvailable(value)
-            | Property::WildcardSubscriptionAvailable(value)
-            | Property::SubscriptionIdentifierAvailable(value)
-            | Property::SharedSubscriptionAvailable(value)
-                if value > 1 =>
-            {
-                Err(DecodeError::protocol("a property whose value must be 0 or 1 has another value"))
-            }
-            Property::SubscriptionIdentifier(0) => {
-                Err(DecodeError::protocol("Subscription Identifier 0 (section 3.8.2.1.2)"))
-            }
-            Property::ReceiveMaximum(0) => {
-                Err(DecodeError::protocol("Receive Maximum 0 (section 3.1.2.11.3)"))
-            }
-            Property::MaximumPacketSize(0) => {
-                Err(DecodeError::protocol("Maximum Packet Size 0 (section 3.1.2.11.4)"))
-            }
-            Property::TopicAlias(0) => {
-                Err(DecodeError::because(Reason::TopicAliasInvalid, "Topic Alias 0 [MQTT-3.3.2-8]"))
-            }
-            // [MQTT-3.3.2-14]
-            Property::ResponseTopic(topic) => text::check_topic(topic),
-            _ => Ok(()),
-        }
-    }
-
-    /// Appends the identifier and the value. On an error nothing is written.
-    pub(crate) fn put(&self, out: &mut Vec<u8>) -> std::result::Result<(), EncodeError> {
-        match *self {
-            Property::UserProperty(name, value) => {
-                field_length(name.as_bytes())?;
-                field_length(value.as_bytes())?;
-            }
-            Property::ContentType(text)
-            | Property::ResponseTopic(text)
-            | Property::AssignedClientIdentifier(text)
-            | Property::AuthenticationMethod(text)
-            | Property::ResponseInformation(text)
-            | Property::ServerReference(text)
-            | Property::ReasonString(text) => {
-                field_length(text.as_bytes())?;
-            }
-            Property::CorrelationData(bytes) | Property::AuthenticationData(bytes) => {
-                field_length(bytes)?;
-            }
-            _ => {}
-        }
-        out.push(self.kind() as u8);
-        match *self {
-            Property::PayloadFormatIndicator(value)
-            | Property::RequestProblemInformation(value)
-            | Property::RequestResponseInformation(value)
-            | Property::MaximumQos(value)
-            | Property::RetainAvailable(value)
-            | Property::WildcardSubscriptionAvailable(value)
-            | Property::SubscriptionIdentifierAvailable(value)
-            | Property::SharedSubscriptionAvailable(value) => out.push(value),
-            Property::ServerKeepAlive(value)
-            | Property::ReceiveMaximum(value)
-            | Property::TopicAliasMaximum(value)
-            | Property::TopicAlias(value) => put_u16(out, value),
-            Property::MessageExpiryInterval(value)
-            | Property::SessionExpiryInterval(value)
-            | Property::WillDelayInterval(value)
-            | Property::MaximumPacketSize(value) => put_u32(out, value),
-            Property::SubscriptionIdentifier(value) => put_varint(out, value as usize),
-            Property::ContentType(text)
-            | Property::ResponseTopic(text)
-            | Property::AssignedClientIdentifier(text)
-            | Property::AuthenticationMethod(text)
-            | Property::ResponseInformation(text)
-            | Property::ServerReference(text)
-            | Property::ReasonString(text) => put_field(out, text.as_bytes()),
-            Property::CorrelationData(bytes) | Property::AuthenticationData(bytes) => put_field(out, bytes),
-            Property::UserProperty(name, value) => {
-                put_field(out, name.as_bytes());
-                put_field(out, value.as_bytes());
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A list of properties under construction.
@@ -265,7 +120,7 @@ impl PropertiesBuf {
     /// Appends a property. Fails, and adds nothing, if one of its fields exceeds 65,535 bytes. The caller ensures that the
     /// packet allows the property.
     pub fn push(&mut self, property: Property<'_>) -> std::result::Result<(), EncodeError> {
-        property.put(&mut self.raw)
+        encode(property, &mut self.raw)
     }
 
     /// The properties appended so far.

@@ -1,6 +1,20 @@
 //! The properties of MQTT 5 (section 2.2.2.2): name, value, and the packets that allow each.
 
-use super::properties::Place;
+/// The packet, or part of a packet, that properties belong to, as a bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the packets' own names
+pub enum Place {
+    Connect = 1,
+    Will = 1 << 1,
+    ConnAck = 1 << 2,
+    Publish = 1 << 3,
+    /// PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and UNSUBACK allow the same two.
+    Ack = 1 << 4,
+    Subscribe = 1 << 5,
+    Unsubscribe = 1 << 6,
+    Disconnect = 1 << 7,
+    Auth = 1 << 8,
+}
 
 /// A property with its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! PUBLISH (section 3.3).
 
-use super::{
-    DecodeError, EncodeError, Place, Properties, Qos, Version,
-    reader::Reader,
-    text,
-    writer::{field_length, put_field, put_header, put_u16},
-};
+use super::error::{DecodeError, EncodeError};
+use super::properties::Properties;
+use super::property::Place;
+use super::reader::Reader;
+use super::text::check_topic;
+use super::types::{Qos, Type, Version};
+use super::writer::{field_length, put_field, put_header, put_u16};
 
 /// A PUBLISH, borrowed from the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl<'a> Publish<'a> {
             return Err(DecodeError::malformed("DUP in a PUBLISH at QoS 0 [MQTT-3.3.1-2]"));
         }
         let topic = reader.string()?;
-        text::check_topic(topic)?;
+        check_topic(topic)?;
         let packet_id = if qos == Qos::AtMostOnce { 0 } else { reader.packet_id()? };
         let properties = match version {
             Version::V5 => Properties::read(reader, Place::Publish)?,
@@ -85,5 +86,5 @@ impl<'a> Publish<'a> {
 }
 
 fn first_byte(dup: bool, qos: Qos, retain: bool) -> u8 {
-    (super::Type::Publish as u8) << 4 | (u8::from(dup) * DUP) | (qos as u8) << 1 | (u8::from(retain) * RETAIN)
+    (Type::Publish as u8) << 4 | (u8::from(dup) * DUP) | (qos as u8) << 1 | (u8::from(retain) * RETAIN)
 }

@@ -1,10 +1,12 @@
 //! SUBACK and UNSUBACK (sections 3.9 and 3.11).
 
-use super::{
-    DecodeError, EncodeError, Place, Properties, Reason, Type, Version,
-    reader::Reader,
-    writer::{put_header, put_u16},
-};
+use super::error::{DecodeError, EncodeError};
+use super::properties::Properties;
+use super::property::Place;
+use super::reader::Reader;
+use super::reason::Reason;
+use super::types::{Type, Version};
+use super::writer::{put_header, put_u16};
 
 /// The answer to SUBSCRIBE: a reason code for each filter, in their order [MQTT-3.8.4-6].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 and 3.10).
 
-use super::{
-    DecodeError, EncodeError, Place, Properties, Qos, Shared, Type, Version,
-    reader::Reader,
-    split_shared, text,
-    writer::{field_length, put_field, put_header, put_u16},
-};
+use super::error::{DecodeError, EncodeError};
+use super::properties::Properties;
+use super::property::Place;
+use super::reader::Reader;
+use super::text::{Shared, check_filter, split_shared};
+use super::types::{Qos, Type, Version};
+use super::writer::{field_length, put_field, put_header, put_u16};
 
 /// Subscriptions requested by a client, at least one [MQTT-3.8.3-2].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl<'a> Subscribe<'a> {
         let mut filters = Vec::new();
         while !reader.is_empty() {
             let filter = reader.string()?;
-            text::check_filter(filter)?;
+            check_filter(filter)?;
             let options = SubscribeOptions::from_byte(reader.u8()?, version)?;
             if options.no_local && split_shared(filter) != Shared::No {
                 return Err(DecodeError::protocol("No Local on a shared subscription [MQTT-3.8.3-4]"));
@@ -153,7 +154,7 @@ impl<'a> Unsubscribe<'a> {
         let mut filters = Vec::new();
         while !reader.is_empty() {
             let filter = reader.string()?;
-            text::check_filter(filter)?;
+            check_filter(filter)?;
             filters.push(filter);
         }
         if filters.is_empty() {

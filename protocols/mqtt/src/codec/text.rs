@@ -1,6 +1,7 @@
 //! Rules for topic names and topic filters (section 4.7), and the parts of shared subscriptions (section 4.8.2).
 
-use super::{error::DecodeError, reason::Reason};
+use super::error::DecodeError;
+use super::reason::Reason;
 
 type Result<T> = std::result::Result<T, DecodeError>;
 

@@ -3,7 +3,8 @@
 //! The `*_length` functions check lengths before the first byte of a packet is written, so a refused packet leaves
 //! nothing in the buffer.
 
-use super::{REMAINING_LENGTH_MAX, error::EncodeError};
+use super::error::EncodeError;
+use super::types::REMAINING_LENGTH_MAX;
 
 /// Size of `value` as a variable byte integer. Callers ensure that it is at most [`REMAINING_LENGTH_MAX`].
 pub(crate) fn varint_length(value: usize) -> usize {

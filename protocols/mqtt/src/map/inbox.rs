@@ -10,7 +10,7 @@ use std::fmt;
 use inver_broker::message::{HeaderView, HeaderWriter, Headers, Property, expires_ms};
 use inver_storage::batch::Record;
 
-use super::own;
+use super::names::own;
 use crate::codec::Qos;
 
 /// How a copy is delivered, fixed when it is made.

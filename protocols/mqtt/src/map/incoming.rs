@@ -2,7 +2,7 @@
 
 use inver_broker::message::{HeaderWriter, Headers, Property as Stored};
 
-use super::{ORIGIN, own};
+use super::names::{ORIGIN, own};
 use crate::codec::{DecodeError, Properties, Property, Qos};
 
 /// Milliseconds per second of a Message Expiry Interval.

@@ -7,7 +7,7 @@ use inver_broker::message::{HeaderView, Property as Stored, name};
 use inver_storage::batch::Record;
 
 use super::inbox::InboxFor;
-use super::{AS_USER_PROPERTIES, ORIGIN, own};
+use super::names::{AS_USER_PROPERTIES, ORIGIN, own};
 use crate::codec::{PropertiesBuf, Property, Qos};
 
 /// A record as an MQTT message.

@@ -1,6 +1,6 @@
 //! Tests: round trips through a record, and records of other origins.
 
-use inver_broker::message::{HeaderWriter, Headers};
+use inver_broker::message::{HeaderWriter, Headers, name};
 use inver_storage::batch::{BatchBuilder, Record, records};
 use proptest::prelude::*;
 

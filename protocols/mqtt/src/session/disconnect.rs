@@ -1,6 +1,6 @@
 //! The end of a connection: DISCONNECT in both directions (section 3.14), and what the session stores at its end.
 
-use super::{Session, connect, inflight, stored};
+use super::{Session, inflight, stored, terms};
 use crate::codec::{DecodeError, Disconnect, Packet, Properties, PropertiesBuf, Property, Reason, Version};
 use crate::error::Stop;
 
@@ -15,7 +15,7 @@ impl Session {
                     .into();
                 }
                 let seconds_max = self.server.config.session_expiry_s_max.unwrap_or(u32::MAX);
-                self.core.set_expiry(connect::expiry(seconds.min(seconds_max)));
+                self.core.set_expiry(terms::expiry(seconds.min(seconds_max)));
             }
         }
         if disconnect.reason != Reason::DisconnectWithWill {

@@ -38,8 +38,8 @@ use std::sync::Arc;
 use inver_broker::{Delivery, LiveBatch, Mailbox, now_ms};
 use inver_storage::{Log, Lsn};
 
-use crate::MqttConfig;
 use crate::codec::{DecodeError, Packet, Version};
+use crate::config::MqttConfig;
 use crate::error::Stop;
 use crate::server::ConnectedClient;
 use crate::token;

@@ -1,9 +1,21 @@
-//! Terms of a subscription, with their stored form.
+//! Session expiry, and the terms of a subscription with their stored form.
 
 use bytes::Bytes;
-use inver_broker::Mode;
+use inver_broker::{Expiry, Mode};
 
 use crate::codec::{SubscribeOptions, Version};
+
+/// The Session Expiry Interval of a session that never expires (section 3.1.2.11.2).
+pub(super) const NEVER_S: u32 = u32::MAX;
+
+/// How long a session outlives its connection, from its Session Expiry Interval.
+pub(super) fn expiry(seconds: u32) -> Expiry {
+    match seconds {
+        0 => Expiry::AtDetach,
+        NEVER_S => Expiry::Never,
+        seconds => Expiry::After(seconds),
+    }
+}
 
 /// Options, identifier and mode of a subscription.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! CONNACK's properties (section 3.2.2.3).
 
-use super::Session;
 use crate::codec::{Connect, PACKET_BYTES_MAX, PropertiesBuf, Property, Version};
+use crate::session::Session;
 
 impl Session {
     /// The properties that tell an MQTT 5 client the server's bounds, and what differs from its request.

@@ -8,10 +8,11 @@ mod will;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use inver_broker::{Broker, Completion, Credentials, Expiry, Identity, Mailbox, Opened, SessionSpec, now_ms};
+use inver_broker::{Broker, Completion, Credentials, Identity, Mailbox, Opened, SessionSpec, now_ms};
 use uuid::Uuid;
 
 use self::request::Request;
+
 use super::deferred::Deferred;
 use super::inflight::InflightWindow;
 use super::lazy::{LazyPublisher, LazyQueue};
@@ -20,15 +21,12 @@ use super::scratch::ScratchLease;
 use super::shared::SharedSubscriptions;
 use super::stored::{self, StoredState};
 use super::subscriptions::Subscriptions;
-use super::{Session, alias};
+use super::{Session, alias, terms};
 use crate::codec::{Ack, Connect, DecodeError, Packet, PropertiesBuf, Reason, Version};
 use crate::config::MqttConfig;
 use crate::error::Refusal;
 use crate::server::{ConnectedClient, Server};
 use crate::sys;
-
-/// The Session Expiry Interval of a session that never expires (section 3.1.2.11.2).
-const NEVER_S: u32 = u32::MAX;
 
 /// An accepted client.
 pub(crate) struct Accepted {
@@ -37,15 +35,6 @@ pub(crate) struct Accepted {
     pub(crate) present: bool,
     /// CONNACK's properties.
     pub(crate) properties: PropertiesBuf,
-}
-
-/// How long a session outlives its connection.
-pub(super) fn expiry(seconds: u32) -> Expiry {
-    match seconds {
-        0 => Expiry::AtDetach,
-        NEVER_S => Expiry::Never,
-        seconds => Expiry::After(seconds),
-    }
 }
 
 /// Accepts a client: authenticates it, opens its session (a connection that holds it is taken over [MQTT-3.1.4-3]),
@@ -75,7 +64,7 @@ pub(crate) async fn connect(
     let spec = SessionSpec {
         client_id,
         clean_start: connect.clean_start,
-        expiry: expiry(request.expiry_s),
+        expiry: terms::expiry(request.expiry_s),
         mailbox: mailbox.clone(),
         terms: &server.session_terms,
     };

@@ -1,8 +1,8 @@
 //! What the properties of a CONNECT ask for (section 3.1.2.11), with the defaults of absent ones.
 
-use super::NEVER_S;
 use crate::codec::{Connect, PACKET_BYTES_MAX, Property, Version};
 use crate::config::MqttConfig;
+use crate::session::terms::NEVER_S;
 
 /// CONNECT's properties; the session expiry is bounded by the configuration already.
 pub(super) struct Request {

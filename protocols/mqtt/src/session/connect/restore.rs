@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use inver_broker::{ConsumerSpec, Mailbox, SubscriptionOptions};
 
-use super::Session;
 use crate::codec::{Shared, split_shared};
+use crate::session::Session;
 use crate::session::terms::Terms;
 use crate::sys;
 
