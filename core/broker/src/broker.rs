@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use inver_storage::{Entry, Log, Lsn, SubmitError};
 use parking_lot::RwLock;
-use tokio::time::Instant;
 
-use crate::clock::now_ms;
-use crate::clockwork::{Clockwork, Due};
+use crate::clock::Clock;
+use crate::context::{Context, Due};
+use crate::deadletter::DeadLetterer;
 use crate::identity::{AuthError, Credentials, Identity};
 use crate::namespace::Namespace;
 use crate::retained::Retained;
@@ -19,6 +19,8 @@ use crate::rows::{self, NamespaceRow, RowError, decode, split_counted, split_key
 use crate::session::SessionCore;
 use crate::shutdown::Shutdown;
 use crate::spec::{BrokerConfig, SubscriptionOptions, TopicConfig, TopicError, TopicSpec};
+use crate::telemetry::Counters;
+use crate::timers::Timers;
 
 /// The namespace that is always there.
 const DEFAULT_NAMESPACE: &str = "/";
@@ -53,15 +55,15 @@ struct Inner {
     namespaces: RwLock<HashMap<Box<str>, Namespace>>,
     default: Namespace,
     opaque: RwLock<HashMap<Bytes, Bytes>>,
-    clockwork: Arc<Clockwork>,
+    timers: Arc<Timers<Due>>,
 }
 
 impl Broker {
     /// Makes the model again from what the log kept.
     pub fn open(log: Log, config: BrokerConfig) -> Result<Broker, BrokerError> {
         let config = Arc::new(config);
-        let clockwork = Arc::<Clockwork>::default();
-        let namespaces = recover(&log, &config, &clockwork)?;
+        let timers = Arc::<Timers<Due>>::default();
+        let namespaces = recover(&log, &config, &timers)?;
         sweep_spills(&log)?;
         let opaque = log.recovered_state(rows::OPAQUE).into_iter().collect();
         let default = match namespaces.get(DEFAULT_NAMESPACE) {
@@ -71,8 +73,7 @@ impl Broker {
                 let key = Bytes::from_static(DEFAULT_NAMESPACE.as_bytes());
                 entry.put(rows::NAMESPACES, key, rows::encode(&NamespaceRow { id: 0 }));
                 log.submit(entry)?;
-                let retained = Retained::new(vec![0; 4], Vec::new());
-                Namespace::new(0, DEFAULT_NAMESPACE, &log, &config, &clockwork, retained)
+                make_namespace(0, DEFAULT_NAMESPACE, &log, &config, &timers, Vec::new())
             }
         };
         for (name, partitions) in &config.topics {
@@ -85,13 +86,19 @@ impl Broker {
         namespaces.insert(DEFAULT_NAMESPACE.into(), default.clone());
         let namespaces = RwLock::new(namespaces);
         let opaque = RwLock::new(opaque);
-        Ok(Broker(Arc::new(Inner { log, config, namespaces, default, opaque, clockwork })))
+        Ok(Broker(Arc::new(Inner { log, config, namespaces, default, opaque, timers })))
     }
 
     /// The log under everything.
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.0.log
+    }
+
+    /// The clock that everything in it goes by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.config.clock
     }
 
     /// The namespace of this name.
@@ -165,35 +172,19 @@ impl Broker {
         Ok((value, submitted.lsn))
     }
 
-    /// Messages and queues die, wills are published, sessions end, others are woken for those that do not come.
-    fn do_what_is_due(&self, now_ms: i64) {
-        for due in self.0.clockwork.take(now_ms) {
-            match due {
-                Due::Queue(namespace, queue) => {
-                    if let (Some(namespace), Some(queue)) = (namespace.upgrade(), queue.upgrade()) {
-                        Namespace::of(namespace).age_queue(&queue, now_ms);
-                    }
-                }
-                Due::Session(session) => {
-                    if let Some(session) = session.upgrade() {
-                        session.ring(now_ms);
-                    }
-                }
-                Due::Line(subscription) => {
-                    if let Some(subscription) = subscription.upgrade() {
-                        subscription.look_at_line(now_ms);
-                    }
-                }
-            }
+    /// Runs everything whose deadline is reached: queues are checked, wills published, sessions expired.
+    fn run_due(&self, now_ms: i64) {
+        for (at_ms, due) in self.0.timers.take(now_ms) {
+            due.run(at_ms, now_ms);
         }
     }
 
     /// Applies retention and the bounds of inboxes now, and not at the next round of housekeeping.
     pub fn keep_bounds(&self) {
         for namespace in self.0.namespaces.read().values() {
-            namespace.apply_retention(now_ms());
+            namespace.apply_retention(self.clock().now_ms());
             namespace.bound_inboxes();
-            namespace.end_idle_subscriptions(now_ms());
+            namespace.end_idle_subscriptions(self.clock().now_ms());
             namespace.forget_expired_values();
         }
     }
@@ -203,21 +194,22 @@ impl Broker {
     pub async fn housekeep(self, mut shutdown: Shutdown) {
         let mut rounds = 0u32;
         let period = Duration::from_millis(HOUSEKEEPING_MS);
-        let mut next = Instant::now() + period;
+        let clock = self.clock().clone();
+        let mut next = clock.now() + period;
         loop {
             tokio::select! {
-                () = self.0.clockwork.wait(next) => {}
+                () = self.0.timers.wait(&clock, next) => {}
                 () = shutdown.requested() => return,
             }
-            let round_due = Instant::now() >= next;
+            let round_due = clock.now() >= next;
             if round_due {
-                next = Instant::now() + period;
+                next = clock.now() + period;
                 rounds = rounds.wrapping_add(1);
             }
             let retention_due = round_due && rounds.is_multiple_of(ROUNDS_A_RETENTION);
             let broker = self.clone();
             let done = tokio::task::spawn_blocking(move || {
-                broker.do_what_is_due(now_ms());
+                broker.run_due(broker.clock().now_ms());
                 if round_due {
                     let namespaces: Vec<Namespace> = broker.0.namespaces.read().values().cloned().collect();
                     namespaces.iter().for_each(Namespace::housekeep);
@@ -251,11 +243,20 @@ fn opaque_key(table: &str, key: &[u8]) -> Bytes {
 
 type Namespaces = HashMap<Box<str>, Namespace>;
 
-fn recover(
+fn make_namespace(
+    id: u32,
+    name: &str,
     log: &Log,
     config: &Arc<BrokerConfig>,
-    clockwork: &Arc<Clockwork>,
-) -> Result<Namespaces, RowError> {
+    timers: &Arc<Timers<Due>>,
+    retained: Vec<(Vec<u8>, Bytes)>,
+) -> Namespace {
+    let retained = Retained::new(id.to_be_bytes().to_vec(), config.clock.clone(), retained);
+    let context = Context::new(log.clone(), config.clock.clone(), timers.clone(), Counters::of(name));
+    Namespace::new(id, name, context, config, retained, |namespace| DeadLetterer::new(namespace))
+}
+
+fn recover(log: &Log, config: &Arc<BrokerConfig>, timers: &Arc<Timers<Due>>) -> Result<Namespaces, RowError> {
     let mut retained: HashMap<u32, Vec<(Vec<u8>, Bytes)>> = HashMap::new();
     for (key, value) in log.recovered_state(rows::RETAINED) {
         if let Some((namespace, address)) = split_key(&key) {
@@ -268,8 +269,7 @@ fn recover(
         let row: NamespaceRow = decode(rows::NAMESPACES, &row)?;
         let name = String::from_utf8_lossy(&name).into_owned();
         let values = retained.remove(&row.id).unwrap_or_default();
-        let retained = Retained::new(row.id.to_be_bytes().to_vec(), values);
-        let namespace = Namespace::new(row.id, &name, log, config, clockwork, retained);
+        let namespace = make_namespace(row.id, &name, log, config, timers, values);
         by_id.insert(row.id, namespace.clone());
         by_name.insert(name.into(), namespace);
     }

@@ -1,20 +1,116 @@
-//! What the parts of one namespace share: the log, the names of its streams, counters and timers.
+//! What the parts of one namespace share: the log, the clock and its timers, counters, and the lists that the
+//! housekeeping task works through.
+//!
+//! Knows its users only by the traits [`Timed`], [`LengthLimited`] and [`Trimmable`].
 
-use std::sync::Arc;
+use std::cmp::Ordering;
+use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use inver_storage::{Log, StreamId};
+use parking_lot::Mutex;
 use rustc_hash::FxBuildHasher;
 
-use crate::clockwork::Clockwork;
+use crate::clock::Clock;
+use crate::reclaim::Reclaim;
 use crate::telemetry::Counters;
+use crate::timers::Timers;
 
-/// Shared by the namespace, its queues and its subscriptions.
+/// Shared by a namespace, its queues, its subscriptions and its sessions.
 pub(crate) struct Context {
     pub(crate) log: Log,
+    pub(crate) clock: Clock,
+    /// One queue of deadlines for all namespaces.
+    pub(crate) timers: Arc<Timers<Due>>,
     pub(crate) stream_names: StreamNames,
     pub(crate) counters: Counters,
-    pub(crate) clockwork: Arc<Clockwork>,
+    pub(crate) reclaim: Reclaim,
+    pub(crate) over_length: OverLength,
+}
+
+impl Context {
+    pub(crate) fn new(log: Log, clock: Clock, timers: Arc<Timers<Due>>, counters: Counters) -> Arc<Context> {
+        Arc::new(Context {
+            log,
+            clock,
+            timers,
+            stream_names: StreamNames::default(),
+            counters,
+            reclaim: Reclaim::default(),
+            over_length: OverLength::default(),
+        })
+    }
+}
+
+/// Something that acts at its deadlines.
+pub(crate) trait Timed: Send + Sync {
+    /// Acts: `at_ms` is the deadline that was scheduled, `now_ms` the time.
+    fn due(self: Arc<Self>, at_ms: i64, now_ms: i64);
+}
+
+/// The key of a [`Timed`] in the [`Timers`]: its address, which is not reused while the key exists.
+#[derive(Clone)]
+pub(crate) struct Due(Weak<dyn Timed>);
+
+impl Due {
+    pub(crate) fn of<T: Timed + 'static>(timed: &Arc<T>) -> Due {
+        let weak: Weak<T> = Arc::downgrade(timed);
+        Due(weak)
+    }
+
+    /// Lets it act, if it still exists.
+    pub(crate) fn run(self, at_ms: i64, now_ms: i64) {
+        if let Some(timed) = self.0.upgrade() {
+            timed.due(at_ms, now_ms);
+        }
+    }
+
+    fn address(&self) -> *const () {
+        self.0.as_ptr().cast()
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.address() == other.address()
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.address().cmp(&other.address())
+    }
+}
+
+/// A queue with length limits.
+pub(crate) trait LengthLimited: Send + Sync {
+    /// Drops the messages beyond its limits that are readable now.
+    fn enforce_length_limits(self: Arc<Self>);
+}
+
+/// Queues that may hold more than their length limits allow and dead-letter what they drop.
+#[derive(Default)]
+pub(crate) struct OverLength(Mutex<Vec<Weak<dyn LengthLimited>>>);
+
+impl OverLength {
+    /// Adds a queue; the caller sees to it that it is not in the list.
+    pub(crate) fn add(&self, queue: Weak<dyn LengthLimited>) {
+        self.0.lock().push(queue);
+    }
+
+    /// Takes all queues out and lets each drop what it must.
+    pub(crate) fn enforce(&self) {
+        let noted = std::mem::take(&mut *self.0.lock());
+        noted.iter().filter_map(Weak::upgrade).for_each(LengthLimited::enforce_length_limits);
+    }
 }
 
 /// The name of the topic that each stream belongs to.

@@ -12,7 +12,6 @@ use inver_storage::{Entry, Stream, SubmitError, Submitted};
 use parking_lot::Mutex;
 
 use crate::address::{Address, Form};
-use crate::clock::now_ms;
 use crate::message::{HeaderWriter, Message, RawHeaders};
 use crate::namespace::Namespace;
 use crate::publisher::LENGTH_LOOK_MS;
@@ -82,7 +81,7 @@ pub(crate) fn produce(
     for queue in limited {
         // The look finds when the first of them is too old.
         let mortal = queue.spec().limits.message_ttl_ms.is_some();
-        namespace.look_for_new(&queue, now_ms().saturating_add(LENGTH_LOOK_MS), mortal);
+        queue.check_new(namespace.clock().now_ms().saturating_add(LENGTH_LOOK_MS), mortal);
     }
     Ok(submitted)
 }

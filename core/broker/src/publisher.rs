@@ -136,6 +136,10 @@ impl Publisher {
         }
     }
 
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     /// Routes a message and copies it into the burst.
     pub fn publish(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
         let route = match to {
@@ -233,7 +237,7 @@ impl Publisher {
         }
         let flushed = self.hand_over();
         for QueueLook { queue, at_ms, mortal, .. } in self.looks.drain(..) {
-            self.namespace.look_for_new(&queue, at_ms, mortal);
+            queue.check_new(at_ms, mortal);
         }
         flushed
     }
@@ -292,7 +296,7 @@ impl Publisher {
                 limits.bounds_length().then(|| message.timestamp_ms.saturating_add(LENGTH_LOOK_MS));
             if limits.overflow != Overflow::DropHead && queue.is_full(self.write_batch.messages_for(queue)) {
                 if limits.overflow == Overflow::RejectPublishDeadLetter {
-                    queue.dead_letter_refused(&self.namespace, message);
+                    queue.subscription().refuse(message);
                 }
                 refusing.push(queue.clone());
                 continue;

@@ -1,28 +1,32 @@
-//! Queues: a topic of the queue kind with the one subscription that its consumers share, or the same held in
-//! memory where nothing of it is to survive.
+//! Queues: a topic of the queue kind with the one subscription that its consumers share, or the same in memory
+//! where nothing of it is durable.
+//!
+//! Owns when a queue is checked: messages with a time to live, length limits and the queue's own expiry are enforced
+//! lazily, so the queue schedules checks for when nobody pulls. Does not own bindings, its place in the namespace, or
+//! where dropped messages are published.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use inver_storage::Stream;
 
-use crate::clock::now_ms;
-use crate::deadletter::DeadLetterer;
+use crate::context::{Context, Due, LengthLimited, Timed};
 use crate::exchange::Origins;
-use crate::message::Message;
-use crate::namespace::Namespace;
-use crate::spec::{Depth, DropReason, Overflow, QueueSpec};
-use crate::subscription::{NextCheck, Subscription};
+use crate::spec::{Depth, Overflow, QueueSpec};
+use crate::subscription::{NextCheck, Recheck, Subscription};
 use crate::topic::Topic;
 
-/// How long until a queue is looked at again whose first message is not visible yet, or that holds more than it is to
-/// because some of it is not: at first, and at most.
-const LOOKS_SOON_MS: (i64, i64) = (10, 1000);
+/// Milliseconds until the next check, at first and at most, of a queue whose first message is not visible yet, or that
+/// exceeds its length limits because some of it is not.
+const CHECK_SOON_MS: (i64, i64) = (10, 1000);
 
-/// The same where the first message does not die by itself, and hides those behind it.
-const LOOKS_SOMETIME_MS: (i64, i64) = (250, 16_000);
+/// The same where the first message does not expire, and hides those behind it that do.
+const CHECK_LATER_MS: (i64, i64) = (250, 16_000);
 
-/// See the module's text.
+/// Called with a queue that nobody used for as long as it lives, and the time.
+type OnExpired = Box<dyn Fn(&Arc<Queue>, i64) + Send + Sync>;
+
+/// A queue.
 pub struct Queue {
     name: Box<str>,
     spec: QueueSpec,
@@ -33,14 +37,15 @@ pub struct Queue {
     origins: Origins,
     /// When it was last used, milliseconds since 1970.
     used_ms: AtomicI64,
-    /// When it is looked at next; `i64::MAX`: it is not.
+    /// The deadline of its next check; `i64::MAX`: none.
     armed_ms: AtomicI64,
-    /// Messages in it may die by their own age.
-    mortal: AtomicBool,
-    /// It is noted among those that may hold too much.
-    overflowing: AtomicBool,
-    /// Looks in a row that found nothing to wait for.
-    idle_looks: AtomicU32,
+    /// Messages in it may have a time to live.
+    has_ttl: AtomicBool,
+    /// It is in the list of queues that may exceed their length limits.
+    in_over_length: AtomicBool,
+    /// Checks in a row that found no deadline to wait for.
+    idle_checks: AtomicU32,
+    on_expired: OnceLock<OnExpired>,
 }
 
 impl Queue {
@@ -51,6 +56,7 @@ impl Queue {
         stream: Option<Stream>,
         topic: Option<Arc<Topic>>,
     ) -> Arc<Queue> {
+        let now_ms = subscription.context().clock.now_ms();
         Arc::new(Queue {
             name: name.into(),
             spec,
@@ -58,11 +64,12 @@ impl Queue {
             stream,
             topic,
             origins: Origins::default(),
-            used_ms: AtomicI64::new(now_ms()),
+            used_ms: AtomicI64::new(now_ms),
             armed_ms: AtomicI64::new(i64::MAX),
-            mortal: AtomicBool::new(false),
-            overflowing: AtomicBool::new(false),
-            idle_looks: AtomicU32::new(0),
+            has_ttl: AtomicBool::new(false),
+            in_over_length: AtomicBool::new(false),
+            idle_checks: AtomicU32::new(0),
+            on_expired: OnceLock::new(),
         })
     }
 
@@ -90,7 +97,7 @@ impl Queue {
         self.subscription.depth()
     }
 
-    /// The topic that it is, if it is durable.
+    /// Its topic, if it is durable.
     #[must_use]
     pub fn topic(&self) -> Option<&Arc<Topic>> {
         self.topic.as_ref()
@@ -100,7 +107,7 @@ impl Queue {
         self.stream.as_ref()
     }
 
-    /// Where the bindings that lead to it come from.
+    /// The origins of the bindings that lead to it.
     pub(crate) fn origins(&self) -> &Origins {
         &self.origins
     }
@@ -109,7 +116,11 @@ impl Queue {
         !self.spec.limits.is_unlimited()
     }
 
-    /// Whether there is no room for one more message behind those and `more` others.
+    fn context(&self) -> &Context {
+        self.subscription.context()
+    }
+
+    /// Whether it has no room for one more message after those in it and `more` others.
     pub(crate) fn is_full(&self, more: u64) -> bool {
         let limits = &self.spec.limits;
         let (messages, bytes) = self.subscription.submitted();
@@ -117,28 +128,8 @@ impl Queue {
             || limits.bytes_max.is_some_and(|max| bytes >= max)
     }
 
-    /// A message that was refused dies here.
-    pub(crate) fn dead_letter_refused(&self, namespace: &Namespace, message: &Message<'_>) {
-        let dead_letterer = DeadLetterer {
-            namespace: namespace.downgrade(),
-            queue: self.name.clone(),
-            limits: self.spec.limits.clone(),
-        };
-        dead_letterer.dead_letter_message(message, DropReason::MaxLength);
-    }
-
-    /// Somebody used it: its time to live begins anew.
-    pub fn touch(&self) {
-        self.used_ms.store(now_ms(), Ordering::Relaxed);
-    }
-
-    /// False if it was so.
-    pub(crate) fn set_overflowing(&self, overflowing: bool) -> bool {
-        self.overflowing.swap(overflowing, Ordering::AcqRel) != overflowing
-    }
-
-    /// Whether it holds more than it is to, what nobody can see yet included.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Whether it exceeds its length limits, messages that nobody can read yet included.
+    fn is_over_length(&self) -> bool {
         let limits = &self.spec.limits;
         let (messages, bytes) = self.subscription.submitted();
         limits.overflow == Overflow::DropHead
@@ -146,79 +137,146 @@ impl Queue {
                 || limits.bytes_max.is_some_and(|max| bytes > max))
     }
 
-    pub(crate) fn armed_ms(&self) -> &AtomicI64 {
-        &self.armed_ms
+    /// Restarts the time after which it expires unused.
+    pub fn touch(&self) {
+        self.used_ms.store(self.context().clock.now_ms(), Ordering::Relaxed);
     }
 
-    /// Messages that come, or are there, may die by their own age.
-    pub(crate) fn set_mortal(&self) {
-        self.idle_looks.store(0, Ordering::Relaxed);
-        self.mortal.store(true, Ordering::Release);
+    /// Sets what is done when it has expired unused; once.
+    pub(crate) fn on_expired(&self, act: impl Fn(&Arc<Queue>, i64) + Send + Sync + 'static) {
+        // A second one would be a defect of the caller; the first stays.
+        let _ = self.on_expired.set(Box::new(act));
     }
 
-    pub(crate) fn is_mortal(&self) -> bool {
-        self.mortal.load(Ordering::Acquire) || self.spec.limits.message_ttl_ms.is_some()
+    /// Schedules a check at `at_ms`, if none is scheduled before.
+    pub(crate) fn check_by(self: &Arc<Self>, at_ms: i64) {
+        self.context().timers.schedule_by(&self.armed_ms, at_ms, || Due::of(self));
     }
 
-    /// Whether a message can die of coming back.
-    pub(crate) fn counts_deliveries(&self) -> bool {
-        self.spec.limits.deliveries_max.is_some()
-    }
-
-    /// What time brings: messages die, and the queue itself.
-    pub(crate) fn age(&self, now_ms: i64) -> Aged {
-        // Before the look: a message that comes meanwhile says again that it is mortal.
-        let was_mortal = self.mortal.swap(false, Ordering::AcqRel);
-        let (depth, next) = self.subscription.age(now_ms);
-        if was_mortal && next != NextCheck::Never {
-            self.mortal.store(true, Ordering::Release);
+    /// Schedules its first check, if it needs checks that no client causes.
+    pub(crate) fn start_checks(self: &Arc<Self>) {
+        if self.spec.limits.needs_periodic_check() {
+            self.expect_ttl();
+            self.check_by(self.context().clock.now_ms());
         }
-        let mut next_ms = self.next_look(next, now_ms);
+    }
+
+    /// Schedules the check that new messages need: at `at_ms`, because they expire (`ttl`) or count against the length
+    /// limits. Called once they are in the queue: a check before would not find them.
+    pub(crate) fn check_new(self: &Arc<Self>, at_ms: i64, ttl: bool) {
+        if ttl {
+            self.expect_ttl();
+        }
+        if self.spec.limits.bounds_length() {
+            self.note_over_length();
+        }
+        self.check_by(at_ms);
+    }
+
+    /// Messages in it, or about to be, may have a time to live.
+    fn expect_ttl(&self) {
+        self.idle_checks.store(0, Ordering::Relaxed);
+        self.has_ttl.store(true, Ordering::Release);
+    }
+
+    fn may_expire_messages(&self) -> bool {
+        self.has_ttl.load(Ordering::Acquire) || self.spec.limits.message_ttl_ms.is_some()
+    }
+
+    /// Adds it to the queues that may exceed their length limits: a client that polls another queue finds dropped
+    /// messages there.
+    fn note_over_length(self: &Arc<Self>) {
+        if self.spec.limits.dead_letter.is_some() && !self.in_over_length.swap(true, Ordering::AcqRel) {
+            let weak: Weak<Queue> = Arc::downgrade(self);
+            self.context().over_length.add(weak);
+        }
+    }
+
+    /// Drops what has expired or is beyond the limits, and finds the next deadline.
+    fn check(&self, now_ms: i64) -> Checked {
+        // Before the check: a message that arrives meanwhile sets it again.
+        let had_ttl = self.has_ttl.swap(false, Ordering::AcqRel);
+        let (depth, next) = self.subscription.age(now_ms);
+        if had_ttl && next != NextCheck::Never {
+            self.has_ttl.store(true, Ordering::Release);
+        }
+        let mut next_ms = self.next_check(next, now_ms);
         if let Some(expires) = self.spec.limits.expires_after_ms {
             if depth.consumers > 0 {
                 self.touch();
             }
-            let over_ms = self.used_ms.load(Ordering::Relaxed).saturating_add_unsigned(expires);
-            if over_ms <= now_ms {
-                return Aged::Over;
+            let expires_ms = self.used_ms.load(Ordering::Relaxed).saturating_add_unsigned(expires);
+            if expires_ms <= now_ms {
+                return Checked::Expired;
             }
-            next_ms = Some(next_ms.map_or(over_ms, |next| next.min(over_ms)));
+            next_ms = Some(next_ms.map_or(expires_ms, |next| next.min(expires_ms)));
         }
-        Aged::Until(next_ms)
+        Checked::Until(next_ms)
     }
 
-    fn next_look(&self, next: NextCheck, now_ms: i64) -> Option<i64> {
-        // What has no room and is not on the disk yet could not die at this look.
-        let over = next != NextCheck::Never && self.is_over();
+    fn next_check(&self, next: NextCheck, now_ms: i64) -> Option<i64> {
+        // What is over length but not readable yet could not be dropped by this check.
+        let over = next != NextCheck::Never && self.is_over_length();
         let known_ms = match next {
             NextCheck::At(at_ms) => at_ms.max(now_ms + 1),
             _ => i64::MAX,
         };
         let (first_ms, max_ms) = match next {
             NextCheck::Never => return None,
-            _ if over => LOOKS_SOON_MS,
+            _ if over => CHECK_SOON_MS,
             NextCheck::At(_) => {
-                self.idle_looks.store(0, Ordering::Relaxed);
+                self.idle_checks.store(0, Ordering::Relaxed);
                 return Some(known_ms);
             }
-            NextCheck::Soon | NextCheck::Later if !self.is_mortal() => {
-                self.idle_looks.store(0, Ordering::Relaxed);
+            NextCheck::Soon | NextCheck::Later if !self.may_expire_messages() => {
+                self.idle_checks.store(0, Ordering::Relaxed);
                 return None;
             }
-            NextCheck::Soon => LOOKS_SOON_MS,
-            NextCheck::Later => LOOKS_SOMETIME_MS,
+            NextCheck::Soon => CHECK_SOON_MS,
+            NextCheck::Later => CHECK_LATER_MS,
         };
-        let before = self.idle_looks.fetch_add(1, Ordering::Relaxed).min(16);
+        let before = self.idle_checks.fetch_add(1, Ordering::Relaxed).min(16);
         Some((now_ms + (first_ms << before).min(max_ms)).min(known_ms))
     }
 }
 
-/// What time made of a queue.
-pub(crate) enum Aged {
-    /// Nobody used it for as long as it lives.
-    Over,
-    /// To be looked at again then, if a time is known.
+/// The outcome of a check.
+enum Checked {
+    /// The queue has expired: nobody used it for as long as it lives.
+    Expired,
+    /// The deadline of the next check, if there is one.
     Until(Option<i64>),
+}
+
+impl Timed for Queue {
+    fn due(self: Arc<Self>, at_ms: i64, now_ms: i64) {
+        // An earlier deadline may have been scheduled meanwhile: that one stays armed.
+        let _ = self.armed_ms.compare_exchange(at_ms, i64::MAX, Ordering::AcqRel, Ordering::Relaxed);
+        match self.check(now_ms) {
+            Checked::Expired => self.on_expired.get().into_iter().for_each(|act| act(&self, now_ms)),
+            Checked::Until(Some(at_ms)) => self.check_by(at_ms),
+            Checked::Until(None) => {}
+        }
+    }
+}
+
+impl Recheck for Queue {
+    fn recheck_soon(self: Arc<Self>) {
+        if self.may_expire_messages() || self.spec.limits.deliveries_max.is_some() {
+            self.check_by(self.context().clock.now_ms());
+        }
+    }
+}
+
+impl LengthLimited for Queue {
+    fn enforce_length_limits(self: Arc<Self>) {
+        self.in_over_length.store(false, Ordering::Release);
+        let _checked = self.depth();
+        if self.is_over_length() {
+            // The rest is not readable yet.
+            self.note_over_length();
+        }
+    }
 }
 
 impl std::fmt::Debug for Queue {
@@ -233,22 +291,22 @@ mod tests {
     use crate::{Broker, BrokerConfig, QueueLimits};
     use inver_storage::{Log, LogOptions};
 
-    /// Only the time to look again was taken that grows while there is no room: the head died up to a second late.
+    /// Only the growing interval of an over-length queue was used: its head expired up to a second late.
     #[tokio::test]
-    async fn a_queue_without_room_is_looked_at_when_its_head_is_to_die() {
+    async fn an_over_length_queue_is_checked_when_its_head_expires() {
         let folder = tempfile::tempdir().unwrap();
         let log = Log::open(folder.path(), LogOptions::default()).unwrap();
         let broker = Broker::open(log, BrokerConfig::default()).unwrap();
         let limits = QueueLimits { bytes_max: Some(5), ..QueueLimits::default() };
         let spec = QueueSpec { limits, ..QueueSpec::default() };
         let queue = broker.default_namespace().declare_queue("q", spec).unwrap().it;
-        // On its way, and not there yet.
+        // Submitted, and not readable yet.
         queue.subscription().add_bytes(10);
-        assert!(queue.is_over());
+        assert!(queue.is_over_length());
         for _ in 0..20 {
-            assert_eq!(queue.next_look(NextCheck::At(1005), 1000), Some(1005));
+            assert_eq!(queue.next_check(NextCheck::At(1005), 1000), Some(1005));
         }
-        assert_eq!(queue.next_look(NextCheck::At(9000), 1000), Some(1000 + LOOKS_SOON_MS.1));
-        assert_eq!(queue.next_look(NextCheck::Never, 1000), None);
+        assert_eq!(queue.next_check(NextCheck::At(9000), 1000), Some(1000 + CHECK_SOON_MS.1));
+        assert_eq!(queue.next_check(NextCheck::Never, 1000), None);
     }
 }

@@ -1,60 +1,68 @@
-//! Which queues moved their position since they were last looked at, so that what is acknowledged can be
-//! trimmed from the log, a few times a second and not once a message.
+//! Reclaim: trims acknowledged messages from the log, a few times a second instead of once per message.
+//!
+//! Owns the list of cursors that moved since the last trim. Nothing waits for a trim: after a crash it is repeated.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
-use inver_storage::{Entry, Log};
+use inver_storage::{Entry, Log, Offset, Stream, SubmitError};
 use parking_lot::Mutex;
 
-use crate::subscription::Subscription;
+/// A reader whose acknowledged messages can be trimmed.
+pub(crate) trait Trimmable: Send + Sync {
+    /// Unique within the process.
+    fn id(&self) -> u64;
 
-/// See the module's text.
+    /// Its streams with the position in each; later moves are noted again.
+    fn take_moved(&self) -> Vec<(Stream, Offset)>;
+}
+
+/// Readers by id, and those that moved.
 #[derive(Default)]
 pub(crate) struct Reclaim {
-    queues: Mutex<HashMap<u64, Weak<Subscription>>>,
+    readers: Mutex<HashMap<u64, Weak<dyn Trimmable>>>,
     moved: Mutex<HashSet<u64>>,
 }
 
 impl Reclaim {
-    /// This subscription's acknowledged messages may go; those that an earlier process left first.
-    pub(crate) fn register(&self, subscription: &Arc<Subscription>) {
-        self.queues.lock().insert(subscription.id(), Arc::downgrade(subscription));
-        self.note(subscription.id());
+    /// Adds a reader. What an earlier process acknowledged is trimmed first.
+    pub(crate) fn register<T: Trimmable + 'static>(&self, reader: &Arc<T>) {
+        let weak: Weak<T> = Arc::downgrade(reader);
+        self.readers.lock().insert(reader.id(), weak);
+        self.note(reader.id());
     }
 
-    pub(crate) fn forget(&self, subscription: &Subscription) {
-        self.queues.lock().remove(&subscription.id());
-        self.moved.lock().remove(&subscription.id());
+    /// Removes a reader.
+    pub(crate) fn remove(&self, reader: u64) {
+        self.readers.lock().remove(&reader);
+        self.moved.lock().remove(&reader);
     }
 
-    /// A position moved.
-    pub(crate) fn note(&self, subscription: u64) {
-        self.moved.lock().insert(subscription);
+    /// Notes that a reader's position moved.
+    pub(crate) fn note(&self, reader: u64) {
+        self.moved.lock().insert(reader);
     }
 
-    /// Trims what was acknowledged since the last call. Nothing waits for it: after a crash it is done again.
-    pub(crate) fn trim(&self, log: &Log) {
+    /// Trims what was acknowledged since the last call.
+    pub(crate) fn trim(&self, log: &Log) -> Result<(), SubmitError> {
         let moved = std::mem::take(&mut *self.moved.lock());
         if moved.is_empty() {
-            return;
+            return Ok(());
         }
-        let subscriptions: Vec<Arc<Subscription>> = {
-            let queues = self.queues.lock();
-            moved.iter().filter_map(|id| queues.get(id)?.upgrade()).collect()
+        let readers: Vec<Arc<dyn Trimmable>> = {
+            let readers = self.readers.lock();
+            moved.iter().filter_map(|id| readers.get(id)?.upgrade()).collect()
         };
         let mut entry = Entry::new();
         let mut any = false;
-        for subscription in subscriptions {
-            for (stream, position) in subscription.take_dirty() {
+        for reader in readers {
+            for (stream, position) in reader.take_moved() {
                 if position > stream.start() {
                     entry.trim(&stream, position);
                     any = true;
                 }
             }
         }
-        if any && let Err(error) = log.submit(entry) {
-            tracing::debug!(%error, "trim not written");
-        }
+        if any { log.submit(entry).map(|_| ()) } else { Ok(()) }
     }
 }

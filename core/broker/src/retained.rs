@@ -9,7 +9,7 @@ use inver_storage::{Entry, Log, SubmitError};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::address::{Address, Filter, Form, Step};
-use crate::clock::now_ms;
+use crate::clock::Clock;
 use crate::limits::{self, LimitReached, Limits};
 use crate::message::expires_ms;
 use crate::rows;
@@ -28,6 +28,7 @@ pub struct Retained {
     /// Held from the log's order being fixed until memory has it.
     order: Mutex<()>,
     prefix: Vec<u8>,
+    clock: Clock,
 }
 
 #[derive(Default)]
@@ -56,10 +57,16 @@ impl Values {
 pub struct ScanFrom(Vec<u8>);
 
 impl Retained {
-    pub(crate) fn new(prefix: Vec<u8>, recovered: Vec<(Vec<u8>, Bytes)>) -> Retained {
+    pub(crate) fn new(prefix: Vec<u8>, clock: Clock, recovered: Vec<(Vec<u8>, Bytes)>) -> Retained {
         let mut values = Values::default();
         recovered.into_iter().for_each(|(address, value)| values.set(address, Some(value)));
-        Retained { values: RwLock::new(values), swept_to: Mutex::default(), order: Mutex::default(), prefix }
+        Retained {
+            values: RwLock::new(values),
+            swept_to: Mutex::default(),
+            order: Mutex::default(),
+            prefix,
+            clock,
+        }
     }
 
     /// Whether a value of so many bytes can be set.
@@ -77,6 +84,7 @@ impl Retained {
     /// Forgets values whose time is over, among the next few thousand.
     pub(crate) fn forget_expired(&self, log: &Log) -> Result<(), SubmitError> {
         let _order = self.in_order();
+        let now_ms = self.clock.now_ms();
         let mut swept_to = self.swept_to.lock();
         let mut changes = Vec::new();
         let mut last = Vec::new();
@@ -88,7 +96,7 @@ impl Retained {
             let mut count = 0;
             for (address, value) in next {
                 count += 1;
-                if alive(value).is_none() {
+                if alive(value, now_ms).is_none() {
                     changes.push((address.clone(), None));
                 }
                 if count == SWEEP_STEP_MAX {
@@ -158,9 +166,10 @@ impl Retained {
             // What was routed before the filter was bound is there after this: see `Publisher::flush`.
             drop(self.in_order());
         }
+        let now_ms = self.clock.now_ms();
         let values = &self.values.read().by_address;
         if let Some(address) = filter.as_address() {
-            into.extend(values.get(&address.write(Form::Slashed)).and_then(alive));
+            into.extend(values.get(&address.write(Form::Slashed)).and_then(|value| alive(value, now_ms)));
             return None;
         }
         let prefix = literal_prefix(filter);
@@ -174,7 +183,7 @@ impl Retained {
                 return None;
             }
             if filter.matches(&Address::parse(Form::Slashed, key))
-                && let Some(record) = alive(value)
+                && let Some(record) = alive(value, now_ms)
             {
                 into.push(record);
                 found += 1;
@@ -187,9 +196,9 @@ impl Retained {
     }
 }
 
-fn alive(batch: &Bytes) -> Option<Record> {
+fn alive(batch: &Bytes, now_ms: i64) -> Option<Record> {
     let record = records(batch).ok()?.next()?.ok()?;
-    expires_ms(&record).is_none_or(|at| at > now_ms()).then_some(record)
+    expires_ms(&record).is_none_or(|at| at > now_ms).then_some(record)
 }
 
 /// The slashed text that every match begins with.

@@ -1,22 +1,23 @@
-//! What the model counts. Names and meaning in one place; the server renders them.
+//! Metrics of the model: their names and meanings. The server renders them.
 
 use metrics::{Counter, Gauge, counter, gauge};
 
 /// Messages published one by one (a finished batch counts where its protocol takes it).
 const PUBLISHED: &str = "inver_messages_published_total";
-/// Of those, messages that nobody received.
+/// Of those, messages without a receiver.
 const UNROUTABLE: &str = "inver_messages_unroutable_total";
-/// Messages handed to consumers.
+/// Messages delivered to consumers.
 const DELIVERED: &str = "inver_messages_delivered_total";
 /// Messages acknowledged by consumers.
 const ACKNOWLEDGED: &str = "inver_messages_acknowledged_total";
-/// Messages that consumers gave back.
+/// Messages that consumers returned.
 const RETURNED: &str = "inver_messages_returned_total";
-/// Messages that died in a queue.
-const DEAD: &str = "inver_messages_dead_total";
-/// Messages that went on in the log because a queue in memory was full.
+/// Messages that queues dropped and published to their dead-letter exchange.
+const DEAD_LETTERED: &str = "inver_messages_dead_lettered_total";
+/// Messages that an in-memory queue spilled to the log.
 const SPILLED: &str = "inver_messages_spilled_total";
-/// Best-effort messages that a full queue in memory refused.
+/// Messages dropped without a dead-letter exchange: expired, over a length or delivery limit, in a cycle of dead-letter
+/// exchanges, or best-effort messages that a full in-memory queue refused.
 const DROPPED: &str = "inver_messages_dropped_total";
 /// Topics, queues among them.
 const TOPICS: &str = "inver_topics";
@@ -27,14 +28,14 @@ const SESSIONS: &str = "inver_sessions";
 /// Addresses with a retained value.
 const RETAINED: &str = "inver_retained_messages";
 
-/// Handles of the counters. All handles of one name count together.
+/// Handles of the metrics. All handles of one name count together.
 pub(crate) struct Counters {
     pub(crate) published: Counter,
     pub(crate) unroutable: Counter,
     pub(crate) delivered: Counter,
     pub(crate) acknowledged: Counter,
     pub(crate) returned: Counter,
-    pub(crate) dead: Counter,
+    pub(crate) dead_lettered: Counter,
     pub(crate) spilled: Counter,
     pub(crate) dropped: Counter,
     pub(crate) topics: Gauge,
@@ -44,7 +45,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Handles for a namespace.
+    /// The handles of a namespace.
     pub(crate) fn of(namespace: &str) -> Counters {
         let label = namespace.to_owned();
         Counters {
@@ -53,7 +54,7 @@ impl Counters {
             delivered: counter!(DELIVERED, "namespace" => label.clone()),
             acknowledged: counter!(ACKNOWLEDGED, "namespace" => label.clone()),
             returned: counter!(RETURNED, "namespace" => label.clone()),
-            dead: counter!(DEAD, "namespace" => label.clone()),
+            dead_lettered: counter!(DEAD_LETTERED, "namespace" => label.clone()),
             spilled: counter!(SPILLED, "namespace" => label.clone()),
             dropped: counter!(DROPPED, "namespace" => label.clone()),
             topics: gauge!(TOPICS, "namespace" => label.clone()),

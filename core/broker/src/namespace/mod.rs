@@ -19,17 +19,16 @@ use inver_storage::Log;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::capture::Captures;
-use crate::clockwork::Clockwork;
+use crate::clock::Clock;
 use crate::committed_offsets::CommittedOffsets;
-use crate::context::{Context, StreamNames};
+use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::limits::Limits;
-use crate::queue::{Aged, Queue};
-use crate::reclaim::Reclaim;
+use crate::queue::Queue;
 use crate::retained::Retained;
 use crate::session::SessionCore;
 use crate::spec::{BrokerConfig, ExchangeKind, ExchangeSpec, HUB, TopicId};
-use crate::subscription::Subscription;
+use crate::subscription::{DropSink, Subscription};
 use crate::telemetry::Counters;
 use crate::topic::Topic;
 use crate::value::Arguments;
@@ -37,9 +36,6 @@ use crate::value::Arguments;
 pub use bindings::{BindDestination, BindError, BindingInfo, ExchangeError};
 pub use queues::{Declared, QueueError};
 pub use subscriptions::SubscriptionError;
-
-/// A queue whose time is over and that could not be deleted is looked at again after this time, milliseconds.
-const EXPIRY_AGAIN_MS: i64 = 1000;
 
 /// For tracing; not published to by clients.
 const TRACE: &str = "amq.rabbitmq.trace";
@@ -77,11 +73,10 @@ pub(crate) struct Inner {
     /// The members of each group, by client id. Taken before the topology's lock.
     groups: Mutex<HashMap<String, HashSet<String>>>,
     captures: Captures,
-    /// Queues with a bound of their length that were published to.
-    overflowing: Mutex<Vec<Weak<Queue>>>,
+    /// Dead-letters what queues drop.
+    drop_sink: Arc<dyn DropSink>,
     retained: Retained,
     committed_offsets: CommittedOffsets,
-    reclaim: Arc<Reclaim>,
     next_binding: AtomicU64,
 }
 
@@ -89,10 +84,10 @@ impl Namespace {
     pub(crate) fn new(
         id: u32,
         name: &str,
-        log: &Log,
+        context: Arc<Context>,
         config: &Arc<BrokerConfig>,
-        clockwork: &Arc<Clockwork>,
         retained: Retained,
+        drop_sink: impl FnOnce(Weak<Inner>) -> Arc<dyn DropSink>,
     ) -> Namespace {
         let predeclared = |name: &str, kind: ExchangeKind| {
             let spec = ExchangeSpec {
@@ -108,7 +103,7 @@ impl Namespace {
         let mut exchanges: HashMap<Box<str>, Arc<Exchange>> =
             PREDECLARED.iter().map(|(name, kind)| (Box::from(*name), predeclared(name, *kind))).collect();
         exchanges.insert(HUB.into(), hub.clone());
-        Namespace(Arc::new(Inner {
+        Namespace(Arc::new_cyclic(|inner| Inner {
             id,
             name: name.into(),
             config: config.clone(),
@@ -118,12 +113,7 @@ impl Namespace {
             headers_behind: AtomicBool::new(false),
             topics: DashMap::new(),
             topics_by_id: DashMap::new(),
-            context: Arc::new(Context {
-                log: log.clone(),
-                stream_names: StreamNames::default(),
-                counters: Counters::of(name),
-                clockwork: clockwork.clone(),
-            }),
+            context,
             exchanges: RwLock::new(exchanges),
             hub,
             queues: DashMap::new(),
@@ -131,70 +121,15 @@ impl Namespace {
             sessions: DashMap::new(),
             groups: Mutex::default(),
             captures: Captures::new(&config.captures),
-            overflowing: Mutex::default(),
+            drop_sink: drop_sink(inner.clone()),
             retained,
             committed_offsets: CommittedOffsets::new(id, config.limits.committed_offsets_max),
-            reclaim: Arc::default(),
             next_binding: AtomicU64::new(1),
         }))
     }
 
     pub(crate) fn of(inner: Arc<Inner>) -> Namespace {
         Namespace(inner)
-    }
-
-    pub(crate) fn downgrade(&self) -> Weak<Inner> {
-        Arc::downgrade(&self.0)
-    }
-
-    /// This queue is to be looked at then, if not before.
-    pub(crate) fn look_at(&self, queue: &Arc<Queue>, at_ms: i64) {
-        self.clockwork().look_at(&self.downgrade(), queue, at_ms);
-    }
-
-    /// The queue may hold more than it is to; whoever asks another queue finds the dead there.
-    pub(crate) fn note_overflow(&self, queue: &Arc<Queue>) {
-        if queue.spec().limits.dead_letter.is_some() && queue.set_overflowing(true) {
-            self.0.overflowing.lock().push(Arc::downgrade(queue));
-        }
-    }
-
-    /// Something came into a queue with limits, which is to be looked at then; `mortal`: it dies by its age.
-    pub(crate) fn look_for_new(&self, queue: &Arc<Queue>, at_ms: i64, mortal: bool) {
-        if mortal {
-            queue.set_mortal();
-        }
-        if queue.spec().limits.bounds_length() {
-            self.note_overflow(queue);
-        }
-        self.look_at(queue, at_ms);
-    }
-
-    /// What had no room in queues dies now.
-    pub(crate) fn enforce_length_limits(&self) {
-        let noted = std::mem::take(&mut *self.0.overflowing.lock());
-        for queue in noted.iter().filter_map(Weak::upgrade) {
-            queue.set_overflowing(false);
-            let _looked_at = queue.depth();
-            if queue.is_over() {
-                // The rest is not on the disk yet.
-                self.note_overflow(&queue);
-            }
-        }
-    }
-
-    /// A time that a queue waited for has come.
-    pub(crate) fn age_queue(&self, queue: &Arc<Queue>, now_ms: i64) {
-        match queue.age(now_ms) {
-            Aged::Over => {
-                if let Err(error) = self.delete_queue(queue.name(), true, false) {
-                    tracing::debug!(queue = queue.name(), %error, "expired queue stays");
-                    self.look_at(queue, now_ms + EXPIRY_AGAIN_MS);
-                }
-            }
-            Aged::Until(Some(at_ms)) => self.look_at(queue, at_ms),
-            Aged::Until(None) => {}
-        }
     }
 
     /// Its name.
@@ -207,6 +142,12 @@ impl Namespace {
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.0.context.log
+    }
+
+    /// The clock of the broker.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.context.clock
     }
 
     /// The committed offsets of consumer groups.
@@ -281,20 +222,12 @@ impl Namespace {
         &self.0.context.counters
     }
 
-    pub(crate) fn reclaim(&self) -> &Arc<Reclaim> {
-        &self.0.reclaim
-    }
-
     pub(crate) fn sessions(&self) -> &DashMap<Arc<str>, Arc<SessionCore>> {
         &self.0.sessions
     }
 
     pub(crate) fn group_members(&self) -> &Mutex<HashMap<String, HashSet<String>>> {
         &self.0.groups
-    }
-
-    pub(crate) fn clockwork(&self) -> &Clockwork {
-        &self.0.context.clockwork
     }
 
     pub(crate) fn sessions_lock(&self) -> MutexGuard<'_, ()> {
@@ -325,7 +258,9 @@ impl Namespace {
         counters.queues.set(self.0.queues.len() as f64);
         counters.sessions.set(self.0.sessions.len() as f64);
         counters.retained.set(self.0.retained.len() as f64);
-        self.0.reclaim.trim(self.log());
+        if let Err(error) = self.0.context.reclaim.trim(self.log()) {
+            tracing::debug!(%error, "failed to trim acknowledged messages");
+        }
     }
 }
 

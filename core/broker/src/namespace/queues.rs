@@ -5,8 +5,6 @@ use std::sync::{Arc, Weak};
 use inver_storage::{CursorId, Entry, Lsn, Offset};
 
 use super::{Inner, Namespace};
-use crate::clock::now_ms;
-use crate::deadletter::DeadLetterer;
 use crate::exchange::{BindTarget, Exchange};
 use crate::limits::{self, LimitReached};
 use crate::queue::Queue;
@@ -14,6 +12,9 @@ use crate::rows::{self, TopicRow};
 use crate::spec::{Mode, QueueSpec, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicId, TopicKind};
 use crate::subscription::{MemoryBounds, Subscription, Trim, WhenFull};
 use crate::topic::Topic;
+
+/// An expired queue that could not be deleted is checked again after this time, milliseconds.
+const EXPIRY_RETRY_MS: i64 = 1000;
 
 /// What a declaration found or made.
 #[derive(Clone, Debug)]
@@ -103,7 +104,7 @@ impl Namespace {
                 bytes_max: self.0.config.queue_memory_bytes_max,
                 when_full: WhenFull::Spill,
             };
-            let subscription = Subscription::in_memory(self, name, mode(&spec), bounds);
+            let subscription = Subscription::in_memory(&self.0.context, name, mode(&spec), bounds);
             (Queue::new(name, spec, subscription, None, None), None)
         };
         self.enter_queue(&it);
@@ -146,7 +147,8 @@ impl Namespace {
         let cursor = self.log().cursor(cursor)?;
         let from = cursor.position();
         let sources = vec![(stream.clone(), Some(cursor), from)];
-        let subscription = Subscription::over_streams(self, name, mode(&spec), sources, Trim::Acknowledged);
+        let subscription =
+            Subscription::over_streams(&self.0.context, name, mode(&spec), sources, Trim::Acknowledged);
         Some(Queue::new(name, spec, subscription, Some(stream), Some(topic)))
     }
 
@@ -162,18 +164,13 @@ impl Namespace {
             self.enter_topic(topic);
         }
         self.0.queues.insert(queue.name().into(), queue.clone());
-        if queue.has_limits() {
-            queue.subscription().limit(DeadLetterer {
-                namespace: Arc::downgrade(&self.0),
-                queue: queue.name().into(),
-                limits: queue.spec().limits.clone(),
-            });
+        let weak: Weak<Queue> = Arc::downgrade(queue);
+        queue.subscription().set_owner(&queue.spec().limits, self.0.drop_sink.clone(), weak);
+        if queue.spec().limits.expires_after_ms.is_some() {
+            let inner = Arc::downgrade(&self.0);
+            queue.on_expired(move |queue, now_ms| delete_expired(&inner, queue, now_ms));
         }
-        queue.subscription().set_queue(&self.downgrade(), queue);
-        if queue.spec().limits.needs_periodic_check() {
-            queue.set_mortal();
-            self.look_at(queue, now_ms());
-        }
+        queue.start_checks();
         if queue.spec().auto_delete {
             let (inner, name) = (Arc::downgrade(&self.0), queue.name().to_owned());
             queue.subscription().on_last_detach(move || delete_unused(&inner, &name));
@@ -220,7 +217,7 @@ impl Namespace {
             self.0.committed_offsets.delete_topic(name, &mut entry);
         }
         self.0.queues.remove(name);
-        self.0.reclaim.forget(queue.subscription());
+        self.0.context.reclaim.remove(queue.subscription().id());
         queue.subscription().close();
         self.changed();
         if entry.is_empty() {
@@ -251,5 +248,14 @@ fn delete_unused(inner: &Weak<Inner>, name: &str) {
     let Some(inner) = inner.upgrade() else { return };
     if let Err(error) = Namespace(inner).delete_queue(name, true, false) {
         tracing::debug!(queue = name, %error, "auto-delete queue stays");
+    }
+}
+
+/// Deletes a queue that nobody used for as long as it lives; retried later where that fails.
+fn delete_expired(inner: &Weak<Inner>, queue: &Arc<Queue>, now_ms: i64) {
+    let Some(inner) = inner.upgrade() else { return };
+    if let Err(error) = Namespace(inner).delete_queue(queue.name(), true, false) {
+        tracing::debug!(queue = queue.name(), %error, "failed to delete expired queue");
+        queue.check_by(now_ms + EXPIRY_RETRY_MS);
     }
 }

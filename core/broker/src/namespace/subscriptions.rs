@@ -71,7 +71,7 @@ impl Namespace {
             let source = |p: &Arc<Partition>| (p.stream().clone(), None, start.offset(p.stream()));
             (partitions.iter().map(source).collect(), None)
         };
-        let subscription = Subscription::over_streams(self, name, mode, sources, Trim::Never);
+        let subscription = Subscription::over_streams(&self.0.context, name, mode, sources, Trim::Never);
         made.into_iter().for_each(|lsn| subscription.set_made(lsn));
         self.0.subscriptions.insert((topic.id(), name.into()), subscription.clone());
         if !durable {
@@ -178,7 +178,8 @@ impl Namespace {
             let from = cursor.position();
             Some((p.stream().clone(), Some(cursor), from))
         });
-        let subscription = Subscription::over_streams(self, &name, row.mode, sources.collect(), Trim::Never);
+        let subscription =
+            Subscription::over_streams(&self.0.context, &name, row.mode, sources.collect(), Trim::Never);
         self.0.subscriptions.insert((id, name.into()), subscription);
         self.extend_subscriptions(&topic, row.cursors.len() as u32);
     }

@@ -13,7 +13,7 @@ use super::few::Few;
 use super::group::split_share;
 use super::{Holder, Presence, Session, SessionCore, State};
 use crate::Mailbox;
-use crate::clock::now_ms;
+use crate::context::{Due, Timed};
 use crate::limits::{self, LimitReached};
 use crate::namespace::Namespace;
 use crate::rows::{self, SessionRow};
@@ -172,7 +172,7 @@ impl SessionCore {
             state: Mutex::new(State {
                 filters: Few::default(),
                 blobs: Few::default(),
-                presence: Presence::Away { since_ms: now_ms() },
+                presence: Presence::Away { since_ms: namespace.clock().now_ms() },
                 expiry,
                 will: None,
             }),
@@ -236,7 +236,7 @@ impl SessionCore {
         let (subscriptions, blobs): (Vec<(Bytes, SubscriptionOptions)>, _) = {
             let mut state = self.state.lock();
             if present && let Some(due) = state.due_ms() {
-                self.namespace.clockwork().forget_session(due, self.id);
+                self.namespace.context().timers.cancel(due, Due::of(self));
             }
             let (mailbox, terms) = (spec.mailbox.clone(), spec.terms.clone());
             state.presence = Presence::Held(Holder { mailbox, terms, released: None });
@@ -287,7 +287,7 @@ impl SessionCore {
 
     /// The connection ended.
     pub(super) fn let_go(self: &Arc<Self>) {
-        let now = now_ms();
+        let now = self.namespace.clock().now_ms();
         let (ends, will) = {
             let mut state = self.state.lock();
             let ends = !state.expiry.outlives_connection();
@@ -318,12 +318,12 @@ impl SessionCore {
     fn arm(self: &Arc<Self>) {
         let state = self.state.lock();
         if let Some(due) = state.due_ms() {
-            self.namespace.clockwork().set_session(due, self.id, self);
+            self.namespace.context().timers.schedule(due, Due::of(self));
         }
     }
 
-    /// A time it was armed for has come, unless a connection took it meanwhile.
-    pub(crate) fn ring(self: &Arc<Self>, now: i64) {
+    /// Publishes the will or expires, whichever is due, unless a connection took the session meanwhile.
+    fn check_deadlines(self: &Arc<Self>, now: i64) {
         // No connection takes it while what is due is done.
         let _sessions = self.namespace.sessions_lock();
         let (expired, will) = {
@@ -339,6 +339,12 @@ impl SessionCore {
         } else {
             self.arm();
         }
+    }
+}
+
+impl Timed for SessionCore {
+    fn due(self: Arc<Self>, _at_ms: i64, now_ms: i64) {
+        self.check_deadlines(now_ms);
     }
 }
 

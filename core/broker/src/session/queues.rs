@@ -47,7 +47,7 @@ impl SessionCore {
             (queues.inbox.take(), queues.live.take())
         };
         if let Some(inbox) = &inbox {
-            self.namespace.reclaim().forget(inbox);
+            self.namespace.context().reclaim.remove(inbox.id());
         }
         inbox.into_iter().chain(live).for_each(|queue| queue.close());
     }
@@ -66,7 +66,8 @@ impl Session {
             bytes_max: terms.live_bytes_max,
             when_full: WhenFull::DropNewest,
         };
-        let live = Subscription::in_memory(&core.namespace, &core.client_id, Mode::Exclusive, bounds);
+        let live =
+            Subscription::in_memory(core.namespace.context(), &core.client_id, Mode::Exclusive, bounds);
         let mut spec = ConsumerSpec::new(mailbox, terms.live_token);
         spec.auto_ack = true;
         self.live = Some(Box::new(live.attach_held(spec)));
@@ -80,13 +81,13 @@ impl Session {
         }
         let core = &self.core;
         let Some((mailbox, terms)) = core.held() else { return };
-        let (namespace, name, mode) = (&core.namespace, &core.client_id, Mode::Exclusive);
+        let (context, name, mode) = (core.namespace.context(), &core.client_id, Mode::Exclusive);
         let inbox = match &core.stream {
             Some((stream, cursor)) => {
                 let source = (stream.clone(), Some(cursor.clone()), cursor.position());
-                Subscription::over_streams(namespace, name, mode, vec![source], Trim::Acknowledged)
+                Subscription::over_streams(context, name, mode, vec![source], Trim::Acknowledged)
             }
-            None => Subscription::in_memory(namespace, name, mode, INBOX_MEMORY),
+            None => Subscription::in_memory(context, name, mode, INBOX_MEMORY),
         };
         let spec = ConsumerSpec::new(mailbox, terms.inbox_token);
         self.inbox = Some(Box::new(inbox.attach_held(spec)));

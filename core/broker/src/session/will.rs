@@ -8,7 +8,6 @@ use inver_storage::batch::{Record, records};
 use serde::{Deserialize, Serialize};
 
 use super::SessionCore;
-use crate::clock::now_ms;
 use crate::message::{HeaderView, HeaderWriter, Headers, Message, name};
 use crate::publisher::{Publisher, Target};
 use crate::rows;
@@ -86,7 +85,7 @@ impl SessionCore {
         let mut publisher =
             Publisher::new(self.namespace.clone(), PublisherId { origin, session: Some(self.id) });
         // Its time begins now, not when it was left here.
-        let now = now_ms();
+        let now = self.namespace.clock().now_ms();
         let mut writer = HeaderWriter::default();
         let headers = will.headers(&record, now, &mut writer);
         let message = Message { timestamp_ms: now, headers, ..Message::of_record(&record, will.guaranteed) };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::address::Filter;
+use crate::clock::Clock;
 use crate::identity::{Authenticator, LoopbackOnly};
 use crate::limits::Limits;
 
@@ -23,6 +24,8 @@ pub struct BrokerConfig {
     pub retention_ms: i64,
     /// Messages that wait for a durable session; beyond it the oldest are dropped and counted.
     pub inbox_messages_max: u64,
+    /// The source of time.
+    pub clock: Clock,
     /// Bounds of every namespace.
     pub limits: Limits,
     /// Durable named subscriptions without a consumer for this long are deleted, milliseconds; none: never.
@@ -41,6 +44,7 @@ impl Default for BrokerConfig {
             authenticator: Arc::new(LoopbackOnly),
             retention_ms: 7 * 24 * 3600 * 1000,
             inbox_messages_max: 1_000_000,
+            clock: Clock::system(),
             limits: Limits::default(),
             subscription_idle_ms: None,
             queue_memory_bytes_max: 64 * 1024 * 1024,

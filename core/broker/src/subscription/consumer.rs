@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use inver_storage::{Entry, Lsn, ReadError};
 
+use super::owner::Dropped;
 use super::pull::AfterPull;
 use super::slots::SlotId;
 use super::state::Load;
 use super::{Delivery, DeliveryId, LiveBatch, Subscription};
 use crate::Mailbox;
-use crate::clock::now_ms;
-use crate::deadletter::Dropped;
 
 /// How a consumer attaches.
 #[derive(Clone)]
@@ -90,10 +89,11 @@ impl Consumer {
     /// that has too many unacknowledged messages gets none until it acknowledges or requeues some, and is woken then.
     pub fn pull(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
         if self.spec.passive {
-            self.subscription.enforce_length_limits_elsewhere();
+            // What other queues must drop may be dead-lettered to this one.
+            self.subscription.context.over_length.enforce();
         }
         let before = into.len();
-        let now_ms = now_ms();
+        let now_ms = self.subscription.context.clock.now_ms();
         let after = &mut self.after;
         let mut recheck = false;
         let (pull, acks, consumed, dropped) = self.subscription.locked(|state| {
@@ -221,7 +221,7 @@ impl Load {
                 state.drops_requeued()
             });
             if drops_requeued {
-                subscription.age(now_ms());
+                subscription.age(subscription.context.clock.now_ms());
             }
         });
     }

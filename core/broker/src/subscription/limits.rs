@@ -4,20 +4,18 @@
 //! Until then an expired message only waits, which nobody can tell. One round drops a bounded number; the caller
 //! repeats it. Where dropped messages are sent is the dead-letterer's.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 
 use inver_storage::Lsn;
 use inver_storage::batch::Record;
 
+use super::owner::{DropSink, Dropped, Owner, Recheck};
 use super::pull::value_bytes;
 use super::slots::RESERVATION_MS_MAX;
 use super::state::{Load, State};
 use super::{Delivery, DeliveryId, Depth, Subscription};
-use crate::clock::now_ms;
-use crate::deadletter::{DeadLetterer, Dropped};
-use crate::message::expires_ms;
-use crate::namespace::Namespace;
+use crate::message::{Message, expires_ms};
 use crate::spec::{DropReason, Overflow, QueueLimits};
 
 /// Messages that one round drops.
@@ -144,19 +142,20 @@ impl Subscription {
         }
     }
 
-    /// Sets a queue's limits; once.
-    pub(crate) fn limit(&self, dead_letterer: DeadLetterer) {
-        if dead_letterer.limits.bytes_max.is_some() {
+    /// Sets the queue that it belongs to; once.
+    pub(crate) fn set_owner(&self, limits: &QueueLimits, sink: Arc<dyn DropSink>, queue: Weak<dyn Recheck>) {
+        if limits.bytes_max.is_some() {
             let mut state = self.state.lock();
             let uncounted = state.submitted();
             let _ = self.bytes.set(state.limits.bytes.start(uncounted));
         }
         // A second call would be a defect of the caller; the first one holds.
-        let _ = self.dead_letterer.set(dead_letterer);
+        let limits = (!limits.is_unlimited()).then(|| limits.clone());
+        let _ = self.owner.set(Box::new(Owner { limits, sink, queue }));
     }
 
     pub(crate) fn limits(&self) -> Option<&QueueLimits> {
-        self.dead_letterer.get().map(|u| &u.limits)
+        self.owner.get()?.limits.as_ref()
     }
 
     /// Drops what is over a limit at this time, whether or not a consumer pulls.
@@ -186,27 +185,26 @@ impl Subscription {
         if dropped.is_empty() {
             return None;
         }
-        self.context.counters.dead.increment(dropped.len() as u64);
-        match self.dead_letterer.get() {
-            Some(dead_letterer) => dead_letterer.dead_letter(self, dropped),
-            None => self.ack_dropped(dropped.iter().map(|d| d.id).collect()),
+        match self.owner.get() {
+            Some(owner) => owner.sink.dropped(self, dropped),
+            None => {
+                self.context.counters.dropped.increment(dropped.len() as u64);
+                self.ack_dropped(dropped.iter().map(|d| d.id).collect())
+            }
         }
     }
 
     /// Schedules a check because the head may have changed to a message that expired.
     pub(super) fn schedule_check(&self) {
-        if let Some((namespace, queue)) = self.queue.get()
-            && let Some(queue) =
-                queue.upgrade().filter(|queue| queue.is_mortal() || queue.counts_deliveries())
-        {
-            self.context.clockwork.look_at(namespace, &queue, now_ms());
+        if let Some(queue) = self.owner.get().and_then(|owner| owner.queue.upgrade()) {
+            queue.recheck_soon();
         }
     }
 
-    /// Enforces length limits of other queues, whose dead letters may belong here.
-    pub(super) fn enforce_length_limits_elsewhere(&self) {
-        if let Some(namespace) = self.queue.get().and_then(|(namespace, _)| namespace.upgrade()) {
-            Namespace::of(namespace).enforce_length_limits();
+    /// Dead-letters a message that the full queue refused.
+    pub(crate) fn refuse(&self, message: &Message<'_>) {
+        if let Some(owner) = self.owner.get() {
+            owner.sink.refused(self, message);
         }
     }
 }

@@ -18,6 +18,7 @@ mod consumer;
 mod keys;
 mod limits;
 mod next;
+mod owner;
 mod pull;
 mod settle;
 mod slots;
@@ -28,25 +29,23 @@ mod tests;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use inver_storage::batch::Batch;
 use inver_storage::{Cursor, CursorId, Entry, Lsn, Offset, Stream};
 use parking_lot::Mutex;
 
-use crate::clock::now_ms;
-use crate::context::Context;
-use crate::deadletter::DeadLetterer;
-use crate::namespace::{Inner, Namespace};
-use crate::queue::Queue;
-use crate::reclaim::Reclaim;
+use crate::context::{Context, Due, Timed};
+use crate::reclaim::Trimmable;
 use crate::spec::{Delivery, DeliveryId, Depth, Mode};
 
 pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
 pub use source::{LiveBatch, MemoryBounds, WhenFull};
 
 pub(crate) use limits::NextCheck;
+pub(crate) use owner::{DropSink, Dropped, Recheck};
 
+use owner::Owner;
 use source::memory::spill_ended;
 use state::State;
 
@@ -67,11 +66,12 @@ pub struct Subscription {
     durable: bool,
     context: Arc<Context>,
     state: Mutex<State>,
-    /// A durable position moved since the last [`take_dirty`](Subscription::take_dirty).
+    /// A durable position moved since the last [`take_moved`](Trimmable::take_moved).
     dirty: AtomicBool,
-    /// Notified of that.
-    reclaim: Option<Arc<Reclaim>>,
-    dead_letterer: OnceLock<DeadLetterer>,
+    /// Acknowledged messages are trimmed.
+    trims: bool,
+    /// The queue that it belongs to, if any.
+    owner: OnceLock<Box<Owner>>,
     /// The bytes that wait in a queue with a byte limit.
     bytes: OnceLock<Arc<AtomicI64>>,
     /// The log position at which its creation is committed.
@@ -79,8 +79,6 @@ pub struct Subscription {
     last_detach: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// When it was created, or its last consumer left (milliseconds since 1970).
     used_ms: AtomicI64,
-    /// The queue that it belongs to, if any.
-    queue: OnceLock<(Weak<Inner>, Weak<Queue>)>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -88,61 +86,60 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 impl Subscription {
     /// A subscription over streams, each with its start; a durable position has a cursor for each stream.
     pub(crate) fn over_streams(
-        namespace: &Namespace,
+        context: &Arc<Context>,
         name: &str,
         mode: Mode,
         streams: Vec<(Stream, Option<Cursor>, Offset)>,
         trim: Trim,
     ) -> Arc<Subscription> {
         let durable = streams.iter().any(|(_, cursor, _)| cursor.is_some());
-        let reclaim = (trim == Trim::Acknowledged).then(|| namespace.reclaim().clone());
-        let subscription = Subscription::new(namespace, name, mode, durable, reclaim, streams.len());
+        let trims = trim == Trim::Acknowledged;
+        let subscription = Subscription::new(context, name, mode, durable, trims, streams.len());
         {
             let mut state = subscription.state.lock();
             for (stream, cursor, from) in streams {
                 state.add_stream(&subscription, stream, cursor, from);
             }
         }
-        if trim == Trim::Acknowledged {
-            namespace.reclaim().register(&subscription);
+        if trims {
+            context.reclaim.register(&subscription);
         }
         subscription
     }
 
     /// A subscription over a queue in memory.
     pub(crate) fn in_memory(
-        namespace: &Namespace,
+        context: &Arc<Context>,
         name: &str,
         mode: Mode,
         bounds: MemoryBounds,
     ) -> Arc<Subscription> {
-        let subscription = Subscription::new(namespace, name, mode, false, None, 1);
+        let subscription = Subscription::new(context, name, mode, false, false, 1);
         subscription.state.lock().add_memory(bounds);
         subscription
     }
 
     fn new(
-        namespace: &Namespace,
+        context: &Arc<Context>,
         name: &str,
         mode: Mode,
         durable: bool,
-        reclaim: Option<Arc<Reclaim>>,
+        trims: bool,
         sources: usize,
     ) -> Arc<Subscription> {
         Arc::new(Subscription {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             durable,
-            context: namespace.context().clone(),
-            state: Mutex::new(State::new(mode, sources)),
+            context: context.clone(),
+            state: Mutex::new(State::new(mode, sources, context.clock.clone())),
             dirty: AtomicBool::new(false),
-            reclaim,
-            dead_letterer: OnceLock::new(),
+            trims,
+            owner: OnceLock::new(),
             bytes: OnceLock::new(),
             made: OnceLock::new(),
             last_detach: OnceLock::new(),
-            used_ms: AtomicI64::new(now_ms()),
-            queue: OnceLock::new(),
+            used_ms: AtomicI64::new(context.clock.now_ms()),
         })
     }
 
@@ -152,12 +149,16 @@ impl Subscription {
             let mut state = self.state.lock();
             let done = act(&mut state);
             if let Some((set_ms, at_ms)) = state.slots.take_check_request() {
-                self.context.clockwork.look_at_line(self, set_ms, at_ms);
+                self.context.timers.reschedule(set_ms, at_ms, Due::of(self));
             }
             (done, std::mem::take(&mut state.wakeups))
         };
         wakeups.into_iter().for_each(|(mailbox, token)| mailbox.post(token));
         done
+    }
+
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
     /// Its name.
@@ -204,7 +205,7 @@ impl Subscription {
     /// Its depth, after dropping messages that are over the length limits.
     #[must_use]
     pub fn depth(self: &Arc<Self>) -> Depth {
-        self.check_limits(now_ms(), false).0
+        self.check_limits(self.context.clock.now_ms(), false).0
     }
 
     /// Its depth as it is, without enforcing limits.
@@ -235,20 +236,9 @@ impl Subscription {
         let _ = self.last_detach.set(Box::new(act));
     }
 
-    /// Sets the queue that it belongs to; once.
-    pub(crate) fn set_queue(&self, namespace: &Weak<Inner>, queue: &Arc<Queue>) {
-        // A second call would be a defect of the caller; the first one holds.
-        let _ = self.queue.set((namespace.clone(), Arc::downgrade(queue)));
-    }
-
-    /// Wakes consumers that wait behind reservations which were not used in time.
-    pub(crate) fn look_at_line(self: &Arc<Self>, now_ms: i64) {
-        self.locked(|state| state.check_waiting(now_ms));
-    }
-
     /// Restarts its idle time.
     pub(crate) fn touch(&self) {
-        self.used_ms.store(now_ms(), Ordering::Relaxed);
+        self.used_ms.store(self.context.clock.now_ms(), Ordering::Relaxed);
     }
 
     /// Since when it has no consumer; none while it has one.
@@ -314,17 +304,29 @@ impl Subscription {
         self.state.lock().dropped()
     }
 
-    /// Streams that may have messages below the subscription's position: `(stream, position)`.
-    pub(crate) fn take_dirty(&self) -> Vec<(Stream, Offset)> {
-        self.dirty.store(false, Ordering::Release);
-        self.state.lock().positions()
-    }
-
     /// Notes that a durable position moved, or is about to.
     pub(crate) fn note_moved(&self) {
-        if let (false, Some(reclaim)) = (self.dirty.swap(true, Ordering::AcqRel), &self.reclaim) {
-            reclaim.note(self.id);
+        if !self.dirty.swap(true, Ordering::AcqRel) && self.trims {
+            self.context.reclaim.note(self.id);
         }
+    }
+}
+
+impl Timed for Subscription {
+    /// Wakes consumers that wait behind reservations which were not used in time.
+    fn due(self: Arc<Self>, _at_ms: i64, now_ms: i64) {
+        self.locked(|state| state.check_waiting(now_ms));
+    }
+}
+
+impl Trimmable for Subscription {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn take_moved(&self) -> Vec<(Stream, Offset)> {
+        self.dirty.store(false, Ordering::Release);
+        self.state.lock().positions()
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use inver_storage::{Cursor, Entry, Lsn, Offset};
 
+use super::owner::Dropped;
 use super::slots::SlotId;
 use super::source::Offer;
 use super::state::{Load, Requeued, State, UnackedMessage};
 use super::{DeliveryId, Mode, Subscription};
-use crate::deadletter::Dropped;
 use crate::spec::DropReason;
 
 /// An empty table of unacknowledged messages with a larger capacity is released.

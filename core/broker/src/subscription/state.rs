@@ -17,6 +17,7 @@ use super::slots::{Assigned, Slot, SlotId, Slots, Wakeups};
 use super::source::memory::{Pushed, spill_made};
 use super::source::{MemoryBounds, MemorySource, Source, StreamSource};
 use super::{Delivery, DeliveryId, Depth, Mode, Subscription};
+use crate::clock::Clock;
 use crate::spec::DropReason;
 
 pub(super) struct State {
@@ -39,6 +40,7 @@ pub(super) struct State {
     pub(super) closed: bool,
     pub(super) limits: LimitState,
     pub(super) wakeups: Wakeups,
+    pub(super) clock: Clock,
 }
 
 /// The unacknowledged messages of one consumer.
@@ -74,7 +76,7 @@ pub(super) struct Load {
 }
 
 impl State {
-    pub(super) fn new(mode: Mode, sources: usize) -> State {
+    pub(super) fn new(mode: Mode, sources: usize, clock: Clock) -> State {
         State {
             mode,
             sources: Vec::with_capacity(sources),
@@ -90,6 +92,7 @@ impl State {
             closed: false,
             limits: LimitState::default(),
             wakeups: Wakeups::new(),
+            clock,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{Broker, BrokerConfig, Mailbox};
 fn memory(broker: &Broker) -> Arc<Subscription> {
     let bounds =
         MemoryBounds { messages_max: u64::MAX, bytes_max: u64::MAX, when_full: WhenFull::DropNewest };
-    Subscription::in_memory(&broker.default_namespace(), "s", Mode::Shared, bounds)
+    Subscription::in_memory(broker.default_namespace().context(), "s", Mode::Shared, bounds)
 }
 
 fn broker() -> (tempfile::TempDir, Broker) {
@@ -99,7 +99,8 @@ fn waking_many_takes_one_walk_and_the_highest_priority_first() {
 fn a_refused_best_effort_message_is_counted() {
     let (_dir, broker) = broker();
     let bounds = MemoryBounds { messages_max: 2, bytes_max: u64::MAX, when_full: WhenFull::DropNewest };
-    let subscription = Subscription::in_memory(&broker.default_namespace(), "s", Mode::Shared, bounds);
+    let subscription =
+        Subscription::in_memory(broker.default_namespace().context(), "s", Mode::Shared, bounds);
     let _consumer = subscription.attach(ConsumerSpec::new(Mailbox::new(), 1)).unwrap();
     (0..5).for_each(|_| subscription.push(&batch(1), None));
     assert_eq!((subscription.depth().ready, subscription.dropped()), (2, 3));
@@ -127,19 +128,19 @@ fn consumers_behind_reservations_are_checked_once() {
     let subscription = memory(&broker);
     let mut consumers: Vec<_> =
         (0..3).map(|token| subscription.attach(ConsumerSpec::new(Mailbox::new(), token)).unwrap()).collect();
-    let clockwork = &subscription.context.clockwork;
+    let timers = &subscription.context.timers;
     for consumer in &mut consumers {
         consumer.pull(1, usize::MAX, &mut Vec::new());
     }
     (0..100).for_each(|_| subscription.push(&batch(1), None));
     // All were woken and none waits behind them; two pull again and wait behind the third.
-    assert!(clockwork.take(i64::MAX).len() <= 1);
+    assert!(timers.take(i64::MAX).len() <= 1);
     for consumer in &mut consumers[..2] {
         while consumer.pull(100, usize::MAX, &mut Vec::new()).more {}
     }
     for _ in 0..10 {
         subscription.push(&batch(1), None);
-        subscription.look_at_line(now_ms());
+        subscription.clone().due(0, subscription.context.clock.now_ms());
     }
-    assert_eq!(clockwork.take(i64::MAX).len(), 1);
+    assert_eq!(timers.take(i64::MAX).len(), 1);
 }

@@ -6,7 +6,6 @@
 use super::Mode;
 use super::slots::SlotId;
 use super::state::State;
-use crate::clock::now_ms;
 
 impl State {
     /// Failover: the longest attached consumer of the highest priority.
@@ -16,7 +15,7 @@ impl State {
 
     /// Wakes a consumer, whether it waits or not.
     pub(super) fn wake(&mut self, slot: SlotId) {
-        if !self.slots.wake(slot, now_ms(), &mut self.wakeups) {
+        if !self.slots.wake(slot, self.clock.now_ms(), &mut self.wakeups) {
             self.slots.get(slot).into_iter().for_each(|s| s.wake(&mut self.wakeups));
         }
     }
@@ -43,11 +42,11 @@ impl State {
         }
         if self.mode == Mode::Failover {
             if let Some(active) = self.active() {
-                self.slots.wake(active, now_ms(), &mut self.wakeups);
+                self.slots.wake(active, self.clock.now_ms(), &mut self.wakeups);
             }
             return;
         }
-        self.slots.wake_for(ready, now_ms(), &mut self.wakeups);
+        self.slots.wake_for(ready, self.clock.now_ms(), &mut self.wakeups);
     }
 
     /// Whether an attached consumer that is not passive would take a message now.

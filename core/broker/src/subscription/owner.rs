@@ -1,0 +1,42 @@
+//! What a subscription that belongs to a queue asks of the layers above: limits, a sink for dropped messages, and
+//! checks of the queue.
+
+use std::sync::{Arc, Weak};
+
+use inver_storage::Lsn;
+use inver_storage::batch::Record;
+
+use super::Subscription;
+use crate::message::Message;
+use crate::spec::{DeliveryId, DropReason, QueueLimits};
+
+/// A message that its queue dropped.
+pub(crate) struct Dropped {
+    pub(crate) id: DeliveryId,
+    pub(crate) record: Record,
+    pub(crate) reason: DropReason,
+}
+
+/// Dead-letters the messages that queues drop.
+pub(crate) trait DropSink: Send + Sync {
+    /// Publishes dropped messages to the dead-letter exchange, if the queue has one, and acknowledges them in the
+    /// queue, in one entry. The position to wait for before they are in their new queues.
+    fn dropped(&self, from: &Arc<Subscription>, dropped: &[Dropped]) -> Option<Lsn>;
+
+    /// Publishes a message that a full queue refused to the dead-letter exchange, if the queue has one.
+    fn refused(&self, by: &Subscription, message: &Message<'_>);
+}
+
+/// Checks a queue's expiry and limits.
+pub(crate) trait Recheck: Send + Sync {
+    /// Schedules a check at once, if messages can expire or exceed their delivery limit.
+    fn recheck_soon(self: Arc<Self>);
+}
+
+/// The queue that a subscription belongs to.
+pub(super) struct Owner {
+    /// None without limits.
+    pub(super) limits: Option<QueueLimits>,
+    pub(super) sink: Arc<dyn DropSink>,
+    pub(super) queue: Weak<dyn Recheck>,
+}
