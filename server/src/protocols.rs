@@ -73,7 +73,11 @@ impl ProtocolSettings for KafkaConfig {
 
 impl ProtocolSettings for MqttConfig {
     fn protocol(&self, shared: SharedSettings) -> Arc<dyn ProtocolPlugin> {
-        Arc::new(Mqtt::new(MqttConfig { packet_bytes_max: shared.message_bytes_max, ..self.clone() }))
+        Arc::new(Mqtt::new(MqttConfig {
+            packet_bytes_max: shared.message_bytes_max,
+            timeouts: shared.timeouts,
+            ..self.clone()
+        }))
     }
 }
 

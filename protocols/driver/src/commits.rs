@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use inver_broker::Completion;
 use inver_storage::Lsn;
 
 /// A queue of answers by log position.
@@ -20,8 +21,9 @@ impl<T> Default for CommitQueue<T> {
 }
 
 impl<T> CommitQueue<T> {
-    /// Appends an answer. `lsn` is the position that it waits for, if it has one of its own.
-    pub fn push(&mut self, lsn: Option<Lsn>, answer: T) {
+    /// Appends an answer that waits for `completion`.
+    pub fn push(&mut self, completion: impl Into<Completion>, answer: T) {
+        let lsn = completion.into().lsn();
         let before = self.waiting.back().map(|(lsn, _)| *lsn);
         self.waiting.push_back((lsn.max(before).unwrap_or(Lsn(0)), answer));
     }
@@ -67,10 +69,10 @@ mod tests {
     #[test]
     fn answers_leave_in_order_and_not_before_their_position_is_committed() {
         let mut queue = CommitQueue::default();
-        queue.push(Some(Lsn(10)), 'a');
-        queue.push(None, 'b');
-        queue.push(Some(Lsn(20)), 'c');
-        queue.push(Some(Lsn(15)), 'd');
+        queue.push(Lsn(10), 'a');
+        queue.push(Completion::Now, 'b');
+        queue.push(Lsn(20), 'c');
+        queue.push(Lsn(15), 'd');
         assert_eq!((queue.pop(Lsn(9)), queue.awaits()), (None, Some(Lsn(10))));
         assert_eq!(
             (queue.pop(Lsn(10)), queue.pop(Lsn(10)), queue.pop(Lsn(19))),
@@ -86,7 +88,7 @@ mod tests {
     #[test]
     fn an_answer_without_a_position_leaves_at_once_when_none_is_before_it() {
         let mut queue = CommitQueue::default();
-        queue.push(None, 'a');
+        queue.push(Completion::Now, 'a');
         assert_eq!(queue.pop(Lsn(0)), Some('a'));
         assert!(queue.is_empty());
     }

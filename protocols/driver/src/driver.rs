@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
 use crate::connections::{Connections, SHUTDOWN};
-use crate::link::Link;
+use crate::link::{Flags, Link};
 use crate::timer::Timer;
 use crate::{Close, End, Input, Machine, pool};
 
@@ -27,8 +27,6 @@ const IDLE_AFTER: Duration = Duration::from_secs(2);
 pub struct Driver<M: Machine> {
     machine: M,
     link: Link<M::Input>,
-    /// The machine has more to send once the output is written.
-    has_more: bool,
 }
 
 /// What happened since the last turn.
@@ -55,7 +53,7 @@ impl<M: Machine> Driver<M> {
     pub fn new(connection: Connection, connections: &Arc<Connections>, machine: M) -> Driver<M> {
         connections.watch(&connection.shutdown);
         let link = Link::new(connection.io, connections.clone(), machine.mailbox());
-        Driver { machine, link, has_more: true }
+        Driver { machine, link }
     }
 
     /// Goes on with another machine, which takes over the socket with its input and output.
@@ -63,9 +61,10 @@ impl<M: Machine> Driver<M> {
         if !Arc::ptr_eq(self.machine.mailbox(), machine.mailbox()) {
             self.link.move_to(machine.mailbox());
         }
-        self.link.is_blocked = true;
+        self.link.flags.set(Flags::BLOCKED, true);
+        self.link.flags.set(Flags::MORE, true);
         self.link.timer = None;
-        Driver { machine, link: self.link, has_more: true }
+        Driver { machine, link: self.link }
     }
 
     /// The output, to write to before the first turn.
@@ -105,7 +104,7 @@ impl<M: Machine> Driver<M> {
         let mut happened = Happened::default();
         // Writing first makes room.
         let is_written = self.link.poll_write(now, cx)?;
-        happened.other = self.has_more && is_written;
+        happened.other = self.link.flags.has(Flags::MORE) && is_written;
         happened.mail = self.machine.mailbox().poll(cx).is_ready();
         self.poll_input(&mut happened, scratch, now, cx)?;
         if let Poll::Ready(worked) = self.machine.poll_work(cx) {
@@ -144,7 +143,8 @@ impl<M: Machine> Driver<M> {
         if let Some(read) = happened.input {
             self.take_input(read, scratch, now)?;
         }
-        self.has_more = self.machine.end_turn(self.link.output()).map_err(End::Protocol)?;
+        let has_more = self.machine.end_turn(self.link.output()).map_err(End::Protocol)?;
+        self.link.flags.set(Flags::MORE, has_more);
         Ok(())
     }
 
@@ -172,15 +172,15 @@ impl<M: Machine> Driver<M> {
     ) -> Result<(), End<M::Error>> {
         let takes_input = self.machine.takes_input(self.link.pending_bytes());
         if !takes_input || !self.is_admitted(happened, now, cx)? {
-            self.link.is_read = false;
+            self.link.flags.set(Flags::READ, false);
             return Ok(());
         }
-        if !self.link.is_read {
+        if !self.link.flags.has(Flags::READ) {
             // The silence of a client that was not read is not its own.
-            self.link.is_read = true;
+            self.link.flags.set(Flags::READ, true);
             self.link.has_heard(now);
         }
-        if self.link.is_blocked {
+        if self.link.flags.has(Flags::BLOCKED) {
             happened.input = Some(0);
             return Ok(());
         }
@@ -206,9 +206,9 @@ impl<M: Machine> Driver<M> {
                 Poll::Pending => is_held_back = true,
             }
         }
-        if is_held_back != self.link.is_held_back {
+        if is_held_back != self.link.flags.has(Flags::HELD_BACK) {
             happened.other = true;
-            self.link.is_held_back = is_held_back;
+            self.link.flags.set(Flags::HELD_BACK, is_held_back);
             self.machine.held_back(is_held_back, now, self.link.output());
         }
         Ok(!is_held_back)
@@ -219,8 +219,8 @@ impl<M: Machine> Driver<M> {
         let output = output.get_or_insert_with(pool::take_output);
         let take = |view: <M::Input as Input>::View<'_>| self.machine.input(view, output);
         let progress = input.offer(scratch, read, take).map_err(End::Protocol)?;
-        self.link.is_blocked = progress.blocked;
-        self.link.holds_memory = M::Input::HOLDS_MEMORY;
+        self.link.flags.set(Flags::BLOCKED, progress.blocked);
+        self.link.flags.set(Flags::HOLDS_MEMORY, M::Input::HOLDS_MEMORY);
         if progress.used > 0 || (M::BYTES_ARE_ACTIVITY && read > 0) {
             self.link.has_heard(now);
         }
@@ -249,7 +249,7 @@ impl<M: Machine> Driver<M> {
 
     /// When memory is freed.
     fn idle_due(&self, now: Instant) -> Option<Instant> {
-        self.link.holds_memory.then(|| self.link.activity(now).heard + IDLE_AFTER)
+        self.link.flags.has(Flags::HOLDS_MEMORY).then(|| self.link.activity(now).heard + IDLE_AFTER)
     }
 
     /// The earliest deadline.
@@ -273,7 +273,7 @@ impl<M: Machine> Driver<M> {
             return Err(End::Stalled);
         }
         if self.idle_due(now).is_some_and(|due| due <= now) {
-            self.link.holds_memory = false;
+            self.link.flags.set(Flags::HOLDS_MEMORY, false);
             self.link.input.free();
             self.machine.idle();
         }
@@ -288,7 +288,7 @@ impl<M: Machine> Driver<M> {
 
     /// Ends the connection: the machine first, so that nothing of the broker waits for a slow socket, then the socket.
     pub async fn finish(self, end: End<M::Error>) {
-        let Driver { mut machine, mut link, .. } = self;
+        let Driver { mut machine, mut link } = self;
         if matches!(end, End::Stalled) {
             let after = machine.timeouts().write_stall;
             tracing::info!(?after, "disconnecting client that stopped reading");

@@ -29,16 +29,38 @@ pub(crate) struct Link<I> {
     pub(crate) timer: Option<Pin<Box<Timer>>>,
     connections: Arc<Connections>,
     slot: u32,
+    pub(crate) flags: Flags,
+}
+
+/// States of a connection, in one byte: every idle connection has them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flags(u8);
+
+impl Flags {
     /// Something was written and not flushed.
-    unflushed: bool,
+    const UNFLUSHED: u8 = 1;
     /// Kept input may hold whole messages.
-    pub(crate) is_blocked: bool,
+    pub(crate) const BLOCKED: u8 = 1 << 1;
     /// The client is read; its silence counts.
-    pub(crate) is_read: bool,
+    pub(crate) const READ: u8 = 1 << 2;
     /// The log holds input back.
-    pub(crate) is_held_back: bool,
-    /// Memory of the input is to be freed once the client has been silent.
-    pub(crate) holds_memory: bool,
+    pub(crate) const HELD_BACK: u8 = 1 << 3;
+    /// Memory of the input is freed once the client has been silent.
+    pub(crate) const HOLDS_MEMORY: u8 = 1 << 4;
+    /// The machine has more to send once the output is written.
+    pub(crate) const MORE: u8 = 1 << 5;
+
+    pub(crate) fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    pub(crate) fn set(&mut self, flag: u8, value: bool) {
+        if value {
+            self.0 |= flag;
+        } else {
+            self.0 &= !flag;
+        }
+    }
 }
 
 impl<I: Default> Link<I> {
@@ -50,11 +72,7 @@ impl<I: Default> Link<I> {
             timer: None,
             slot: connections.enter(mailbox),
             connections,
-            unflushed: false,
-            is_blocked: false,
-            is_read: true,
-            is_held_back: false,
-            holds_memory: false,
+            flags: Flags(Flags::READ | Flags::MORE),
         }
     }
 }
@@ -82,7 +100,7 @@ impl<I> Link<I> {
 
     pub(crate) fn activity(&self, now: Instant) -> Activity {
         let (heard, wrote) = self.timer.as_ref().map_or((now, now), |timer| (timer.heard, timer.wrote));
-        Activity { heard, wrote, is_read: self.is_read }
+        Activity { heard, wrote, is_read: self.flags.has(Flags::READ) }
     }
 
     pub(crate) fn has_heard(&mut self, now: Instant) {
@@ -110,7 +128,7 @@ impl<I> Link<I> {
                 }
             }
             if any {
-                self.unflushed = true;
+                self.flags.set(Flags::UNFLUSHED, true);
                 if let Some(timer) = &mut self.timer {
                     timer.as_mut().has_written(now);
                 }
@@ -121,11 +139,11 @@ impl<I> Link<I> {
             self.output.take().into_iter().for_each(pool::give_output);
         }
         // TLS and WebSocket gather what is written; TCP does nothing here.
-        if self.unflushed
+        if self.flags.has(Flags::UNFLUSHED)
             && let Poll::Ready(flushed) = Pin::new(&mut *self.io).poll_flush(cx)
         {
             flushed?;
-            self.unflushed = false;
+            self.flags.set(Flags::UNFLUSHED, false);
         }
         Ok(true)
     }

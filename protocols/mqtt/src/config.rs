@@ -1,6 +1,6 @@
 //! The `mqtt` section of the configuration: settings and bounds, each declared once.
 
-use std::time::Duration;
+use inver_driver::Timeouts;
 
 /// Longest packet that the protocol's length field can express.
 const PACKET_BYTES_MAX: u64 = 268_435_455;
@@ -36,8 +36,8 @@ inver_settings::section! {
         pub topic_levels_max: usize = 128 => count(1..=65_535),
         /// Size of the largest CONNECT packet: its sender has not authenticated yet.
         pub connect_bytes_max: usize = 512 << 10 => bytes(KIB..=PACKET_BYTES_MAX),
-        /// Time within which a connection must send its CONNECT packet.
-        pub connect_timeout: Duration = Duration::from_secs(10) => milliseconds(10..=HOUR_MS),
+        /// Bounds of time of a connection: the server's, for all protocols.
+        pub timeouts: Timeouts = Timeouts::default() => no_key(),
         /// Seconds between two values of a `$SYS` topic. 0: one value, on subscription.
         pub sys_interval_s: u16 = 10 => seconds(0..=65_535),
         /// Topic filters that no client may subscribe to, compared by their text. SUBACK answers 0x80.

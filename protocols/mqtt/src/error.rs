@@ -1,7 +1,5 @@
 //! Why a connection ends, and why a CONNECT is refused.
 
-use std::io;
-
 use inver_broker::{AuthError, PublishError, SessionError};
 use inver_storage::LogError;
 
@@ -12,10 +10,6 @@ use crate::codec::{DecodeError, Reason};
 pub(crate) enum Stop {
     #[error("client sent DISCONNECT")]
     Disconnected,
-    #[error("connection closed by the client")]
-    EndOfStream,
-    #[error("socket error: {0}")]
-    Socket(#[from] io::Error),
     /// Malformed bytes, or a packet that the protocol forbids here.
     #[error("{0}")]
     Violation(#[from] DecodeError),
@@ -38,7 +32,7 @@ impl Stop {
     /// The reason code for a DISCONNECT; `None` where no DISCONNECT is sent.
     pub(crate) fn reason(&self) -> Option<Reason> {
         match self {
-            Stop::Disconnected | Stop::EndOfStream | Stop::Socket(_) | Stop::QueueFull => None,
+            Stop::Disconnected | Stop::QueueFull => None,
             Stop::Violation(error) => Some(error.reason),
             Stop::KeepAliveTimeout => Some(Reason::KeepAliveTimeout),
             Stop::TakenOver => Some(Reason::SessionTakenOver),
@@ -59,9 +53,6 @@ pub(crate) enum Refusal {
     Session(#[from] SessionError),
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The connection ended before the CONNECT was complete.
-    #[error(transparent)]
-    Ended(#[from] Stop),
 }
 
 impl Refusal {
@@ -72,7 +63,6 @@ impl Refusal {
             Refusal::Auth(AuthError::Refused) => Reason::BadUserNameOrPassword,
             Refusal::Auth(AuthError::LoopbackOnly | AuthError::CredentialsRequired) => Reason::NotAuthorized,
             Refusal::Session(_) | Refusal::Log(_) => Reason::ServerUnavailable,
-            Refusal::Ended(_) => Reason::Unspecified,
         }
     }
 }

@@ -9,7 +9,6 @@ mod buffers;
 pub mod codec;
 mod config;
 mod connection;
-mod connections;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]

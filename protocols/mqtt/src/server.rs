@@ -3,10 +3,10 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use inver_broker::{Mailbox, SessionTerms};
+use inver_broker::SessionTerms;
+use inver_driver::Connections;
 
 use crate::config::MqttConfig;
-use crate::connections::Connections;
 use crate::sys::SysTopics;
 use crate::token;
 
@@ -22,7 +22,7 @@ impl Server {
     pub(crate) fn new(config: MqttConfig) -> Arc<Server> {
         Arc::new(Server {
             sys: Arc::new(SysTopics::new(config.sys_interval_s)),
-            connections: Arc::default(),
+            connections: Connections::new(),
             session_terms: Arc::new(session_terms(&config)),
             config,
         })
@@ -40,16 +40,15 @@ fn session_terms(config: &MqttConfig) -> SessionTerms {
     }
 }
 
-/// One connected client: counted in `$SYS` and registered for shutdown until it is dropped.
+/// One connected client: counted in `$SYS` until it is dropped.
 pub(crate) struct ConnectedClient {
     server: Arc<Server>,
-    key: usize,
 }
 
 impl ConnectedClient {
-    pub(crate) fn new(server: &Arc<Server>, mailbox: &Arc<Mailbox>) -> ConnectedClient {
+    pub(crate) fn new(server: &Arc<Server>) -> ConnectedClient {
         server.sys.count_connected();
-        ConnectedClient { key: server.connections.insert(mailbox), server: server.clone() }
+        ConnectedClient { server: server.clone() }
     }
 }
 
@@ -63,7 +62,6 @@ impl Deref for ConnectedClient {
 
 impl Drop for ConnectedClient {
     fn drop(&mut self) {
-        self.server.connections.remove(self.key);
         self.server.sys.count_disconnected();
     }
 }

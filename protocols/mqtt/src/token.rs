@@ -8,7 +8,5 @@ pub(crate) const LIVE: u64 = 1;
 pub(crate) const TAKEN_OVER: u64 = 2;
 /// New values of `$SYS` topics are due.
 pub(crate) const SYS: u64 = 3;
-/// The server shuts down.
-pub(crate) const SHUTDOWN: u64 = 4;
 /// The first token of shared subscriptions: each has this plus its number within the session.
 pub(crate) const SHARED: u64 = 16;

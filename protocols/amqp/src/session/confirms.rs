@@ -4,10 +4,7 @@
 //! channel's confirms are sent in the order of its publishes, and those of a turn become one `basic.ack` with
 //! `multiple`.
 
-use std::collections::VecDeque;
-
-use inver_broker::Completion;
-use inver_storage::Lsn;
+use inver_driver::CommitQueue;
 
 use crate::codec::write;
 
@@ -94,8 +91,6 @@ impl ChannelConfirms {
 /// A run of a channel that waits for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiting {
-    /// The log position.
-    pub(super) lsn: Lsn,
     /// The channel's number.
     pub(super) channel: u16,
     /// Distinguishes channels that had the same number.
@@ -104,31 +99,9 @@ pub(super) struct Waiting {
     pub(super) run: Run,
 }
 
-/// The runs of a connection that wait for the log, in the order of their positions.
-#[derive(Debug, Default)]
-pub(super) struct PendingConfirms {
-    waiting: VecDeque<Waiting>,
-}
-
-impl PendingConfirms {
-    /// Adds a run. One that has nothing to wait for waits for the runs before it, so that a `multiple` ack never covers
-    /// a publish that is not committed.
-    pub(super) fn push(&mut self, done: Completion, channel: u16, incarnation: u64, run: Run) {
-        let before = self.waiting.back().map(|waiting| waiting.lsn);
-        let lsn = done.lsn().max(before).unwrap_or(Lsn(0));
-        self.waiting.push_back(Waiting { lsn, channel, incarnation, run });
-    }
-
-    /// Takes the next run whose position is committed.
-    pub(super) fn pop(&mut self, committed: Lsn) -> Option<Waiting> {
-        if self.waiting.front()?.lsn <= committed { self.waiting.pop_front() } else { None }
-    }
-
-    /// The position that the next run waits for.
-    pub(super) fn next(&self) -> Option<Lsn> {
-        self.waiting.front().map(|waiting| waiting.lsn)
-    }
-}
+/// The runs of a connection that wait for the log. One that has nothing to wait for waits for the runs before it, so that
+/// a `multiple` ack never covers a publish that is not committed.
+pub(super) type PendingConfirms = CommitQueue<Waiting>;
 
 #[cfg(test)]
 mod tests {
@@ -170,19 +143,5 @@ mod tests {
         confirms.write(1, &mut out);
         assert_eq!(methods(&out), ["ack 8 false"]);
         assert_eq!(confirms.outstanding(), 0);
-    }
-
-    #[test]
-    fn a_run_without_a_position_waits_for_the_runs_before_it() {
-        let mut queue = PendingConfirms::default();
-        let run = |through| Run { through, answer: Answer::Ack };
-        queue.push(Completion::At(Lsn(100)), 1, 0, run(1));
-        queue.push(Completion::Now, 1, 0, run(2));
-        assert_eq!(queue.pop(Lsn(99)), None);
-        assert_eq!(queue.next(), Some(Lsn(100)));
-        assert_eq!(queue.pop(Lsn(100)).unwrap().run.through, 1);
-        assert_eq!(queue.pop(Lsn(100)).unwrap().run.through, 2);
-        queue.push(Completion::Now, 1, 0, run(3));
-        assert!(queue.pop(Lsn(0)).is_some(), "at once when nothing is before it");
     }
 }

@@ -156,7 +156,7 @@ impl Session {
             Some(Halt::Reply { lsn, .. } | Halt::Retry(lsn)) => Some(*lsn),
             _ => None,
         };
-        [halted, shared.pending_confirms.next()].into_iter().flatten().min()
+        [halted, shared.pending_confirms.awaits()].into_iter().flatten().min()
     }
 
     /// Takes the credentials that the authenticator must check, once.
@@ -351,7 +351,9 @@ impl Session {
             if let Some(channel) = self.channels.find(number) {
                 let incarnation = channel.incarnation;
                 for run in channel.confirms.take_unflushed() {
-                    shared.pending_confirms.push(done, number, incarnation, run);
+                    shared
+                        .pending_confirms
+                        .push(done, confirms::Waiting { channel: number, incarnation, run });
                 }
             }
         }

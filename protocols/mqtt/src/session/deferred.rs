@@ -3,9 +3,8 @@
 //!
 //! All answers of a turn wait for one log position.
 
-use std::collections::VecDeque;
-
 use inver_broker::Completion;
+use inver_driver::CommitQueue;
 use inver_storage::Lsn;
 
 /// Deferred answers of a connection; one pointer while it is idle.
@@ -17,8 +16,10 @@ struct Answers {
     bytes: Vec<u8>,
     /// Bytes before this index are released.
     head: usize,
-    groups: VecDeque<Group>,
+    groups: CommitQueue<Group>,
     turn: Group,
+    /// The log position that this turn's answers wait for.
+    turn_lsn: Option<Lsn>,
     turns_ended: u64,
     turns_released: u64,
 }
@@ -26,8 +27,6 @@ struct Answers {
 /// The answers of one turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Group {
-    /// The log position they wait for.
-    lsn: Option<Lsn>,
     /// Index after their last byte.
     end: usize,
     /// Messages of the client that they complete.
@@ -53,8 +52,8 @@ impl Deferred {
     /// Makes this turn's answers wait for this completion too.
     pub(crate) fn wait_for(&mut self, completion: impl Into<Completion>) {
         if let Completion::At(lsn) = completion.into() {
-            let turn = &mut self.answers().turn;
-            turn.lsn = turn.lsn.max(Some(lsn));
+            let turn_lsn = &mut self.answers().turn_lsn;
+            *turn_lsn = (*turn_lsn).max(Some(lsn));
         }
     }
 
@@ -75,7 +74,7 @@ impl Deferred {
 
     /// The log position that the oldest answers wait for.
     pub(crate) fn waits_for(&self) -> Option<Lsn> {
-        self.0.as_ref()?.groups.front()?.lsn
+        self.0.as_ref()?.groups.awaits()
     }
 
     /// Bytes that are not released.
@@ -91,7 +90,10 @@ impl Deferred {
     /// Releases the memory of an idle connection. Turn numbers from before lose their meaning.
     pub(crate) fn shrink(&mut self) {
         let idle = |answers: &mut Box<Answers>| {
-            answers.bytes.is_empty() && answers.groups.is_empty() && answers.turn == Group::default()
+            answers.bytes.is_empty()
+                && answers.groups.is_empty()
+                && answers.turn == Group::default()
+                && answers.turn_lsn.is_none()
         };
         self.0.take_if(idle);
     }
@@ -101,24 +103,21 @@ impl Answers {
     fn end_turn(&mut self) {
         self.turns_ended += 1;
         let group = Group { end: self.bytes.len(), turn: self.turns_ended, ..std::mem::take(&mut self.turn) };
-        match self.groups.back_mut() {
-            None if group.lsn.is_none() && self.head == group.end => self.turns_released = self.turns_ended,
+        let lsn = self.turn_lsn.take();
+        match self.groups.last_mut() {
+            None if lsn.is_none() && self.head == group.end => self.turns_released = self.turns_ended,
             // No later position to wait for: join the group before.
-            Some(last) if group.lsn <= last.lsn => {
-                *last = Group { lsn: last.lsn, completed: last.completed + group.completed, ..group };
+            Some((last_lsn, last)) if lsn.is_none_or(|lsn| lsn <= last_lsn) => {
+                *last = Group { completed: last.completed + group.completed, ..group };
             }
-            _ => self.groups.push_back(group),
+            _ => self.groups.push(lsn, group),
         }
     }
 
     fn release(&mut self, committed: Lsn, out: &mut Vec<u8>) -> usize {
         let mut completed = 0;
         let mut end = self.head;
-        while let Some(group) = self.groups.front().copied() {
-            if group.lsn.is_some_and(|lsn| lsn > committed) {
-                break;
-            }
-            self.groups.pop_front();
+        while let Some(group) = self.groups.pop(committed) {
             end = group.end;
             completed += group.completed;
             self.turns_released = group.turn;
@@ -175,7 +174,7 @@ mod tests {
         assert!(deferred.is_released(third));
         assert_eq!(out, b"abc");
         turn(&mut deferred, b"d", None);
-        assert_eq!((deferred.waits_for(), deferred.release(Lsn(0), &mut out)), (None, 1));
+        assert_eq!((deferred.waits_for(), deferred.release(Lsn(0), &mut out)), (Some(Lsn(0)), 1));
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Session {
     }
 
     /// Stores what must outlive the connection. Dropping the session afterwards detaches it from the broker's session.
-    pub(crate) fn end(mut self) {
+    pub(crate) fn end(&mut self) {
         self.server.sys.count_dropped(self.dropped());
         if !self.core.is_durable() {
             for (subscription, id) in self.inflight.acknowledge_exactly_once() {

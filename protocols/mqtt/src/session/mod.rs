@@ -145,7 +145,6 @@ impl Session {
             token::INBOX => self.inbox_ready = true,
             // [MQTT-3.1.4-3]
             token::TAKEN_OVER => return Err(Stop::TakenOver),
-            token::SHUTDOWN => return Err(Stop::ShuttingDown),
             token::SYS => self.sys_due = true,
             number => {
                 if let Some(shared) = self.shared.get_mut(number) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use inver_driver::Timeouts;
 use inver_mqtt::MqttConfig;
 use inver_mqtt::codec::*;
 
@@ -169,7 +170,10 @@ async fn a_silent_client_is_disconnected_after_one_and_a_half_keep_alives() {
 
 #[tokio::test]
 async fn a_connection_without_a_connect_in_time_is_closed() {
-    let config = MqttConfig { connect_timeout: Duration::from_millis(200), ..Default::default() };
+    let config = MqttConfig {
+        timeouts: Timeouts { login: Duration::from_millis(200), ..Timeouts::default() },
+        ..MqttConfig::default()
+    };
     let server = Server::with(config).await;
     let mut client = server.dial(Version::V5).await;
     client.send_bytes(b"\x10\x20\x00\x04MQ").await;

@@ -11,6 +11,7 @@ mod connecting;
 mod fanout;
 mod publishing;
 mod sessions;
+mod stalling;
 mod subscribing;
 mod support;
 mod sys;

@@ -83,7 +83,7 @@ pub(crate) async fn connect(
     let window = request.receive_maximum.min(config.inflight_max);
     let mut session = Session {
         version: connect.version,
-        server: ConnectedClient::new(server, mailbox),
+        server: ConnectedClient::new(server),
         user,
         publisher: LazyPublisher::default(),
         mailbox: mailbox.clone(),

@@ -1,0 +1,195 @@
+//! The first packet of a connection: a CONNECT within the time for the login [MQTT-3.1.0-1].
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use inver_broker::{Broker, Mailbox};
+use inver_driver::{Activity, Close, End, Machine, Output, Progress, Shared, Timeouts};
+use inver_storage::{Log, LogError, Lsn};
+use tokio::time::Instant;
+
+use crate::codec::{ConnAck, DecodeError, Packet, PropertiesBuf, Property, Version, decode};
+use crate::error::Refusal;
+use crate::server::Server;
+use crate::session::connect::{self, Accepted};
+
+type Connect = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// A client that is not connected yet.
+pub(super) struct Connecting {
+    peer: SocketAddr,
+    broker: Broker,
+    server: Arc<Server>,
+    /// Wakes this machine only: the session's mailbox must keep its tokens.
+    mailbox: Arc<Mailbox>,
+    by: Instant,
+    /// The CONNECT is being answered.
+    connect: Option<Connect>,
+}
+
+/// What came of a connection's beginning.
+pub(super) enum Outcome {
+    Accepted(Box<Accepted>),
+    Refused(Version, Refusal),
+    Timeout,
+    ShuttingDown,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Accepted(_) => f.write_str("accepted"),
+            Outcome::Refused(_, refusal) => write!(f, "refused: {refusal}"),
+            Outcome::Timeout => f.write_str("no CONNECT in time"),
+            Outcome::ShuttingDown => f.write_str("server is shutting down"),
+        }
+    }
+}
+
+impl Connecting {
+    pub(super) fn new(peer: SocketAddr, broker: Broker, server: Arc<Server>) -> Connecting {
+        let by = Instant::now() + server.config.timeouts.login;
+        Connecting { peer, broker, server, mailbox: Mailbox::new(), by, connect: None }
+    }
+
+    /// Answers the CONNECT in `wire`.
+    fn connect(&self, wire: Vec<u8>) -> Connect {
+        let (peer, broker, server) = (self.peer, self.broker.clone(), self.server.clone());
+        Box::pin(async move {
+            let connect = match decode(&wire, Version::V5, server.config.connect_bytes_max) {
+                Ok(Some((Packet::Connect(connect), _))) => connect,
+                Err(error) => return Outcome::Refused(claimed_version(&wire), error.into()),
+                Ok(_) => return Outcome::Refused(Version::V311, not_a_connect().into()),
+            };
+            match connect::connect(&connect, peer.ip(), &broker, &server, &Mailbox::new()).await {
+                Ok(accepted) => Outcome::Accepted(Box::new(accepted)),
+                Err(refusal) => {
+                    tracing::debug!(client_id = connect.client_id, "CONNECT refused");
+                    Outcome::Refused(connect.version, refusal)
+                }
+            }
+        })
+    }
+}
+
+impl Machine for Connecting {
+    type Input = Shared;
+    type Error = Outcome;
+
+    fn timeouts(&self) -> &Timeouts {
+        &self.server.config.timeouts
+    }
+
+    fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    fn log(&self) -> &Log {
+        self.broker.log()
+    }
+
+    fn begin_turn(&mut self, _now: Instant) {}
+
+    fn wake(&mut self, _tokens: &[u64], _out: &mut Output) -> Result<(), Outcome> {
+        Ok(())
+    }
+
+    fn takes_input(&self, _pending_bytes: usize) -> bool {
+        // What follows the CONNECT is the session's.
+        self.connect.is_none()
+    }
+
+    fn needs_admission(&self) -> bool {
+        false
+    }
+
+    fn input(&mut self, input: &[u8], _out: &mut Output) -> Result<Progress, Outcome> {
+        let length = whole_connect(input, self.server.config.connect_bytes_max)
+            .map_err(|error| Outcome::Refused(claimed_version(input), error.into()))?;
+        if let Some(wire) = input.get(..length).filter(|wire| !wire.is_empty()) {
+            self.connect = Some(self.connect(wire.to_vec()));
+        }
+        Ok(Progress::all(length))
+    }
+
+    fn end_turn(&mut self, _out: &mut Output) -> Result<bool, Outcome> {
+        Ok(false)
+    }
+
+    fn awaits(&self) -> Option<Lsn> {
+        None
+    }
+
+    fn log_failed(&mut self, error: LogError, _out: &mut Output) -> Result<(), Outcome> {
+        Err(Outcome::Refused(Version::V311, error.into()))
+    }
+
+    fn deadline(&self, _activity: &Activity) -> Option<Instant> {
+        self.connect.is_none().then_some(self.by)
+    }
+
+    fn expired(&mut self, _activity: &Activity, _now: Instant, _out: &mut Output) -> Result<(), Outcome> {
+        Err(Outcome::Timeout)
+    }
+
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
+        let Some(connect) = &mut self.connect else { return Poll::Pending };
+        Poll::Ready(Err(ready!(connect.as_mut().poll(cx))))
+    }
+
+    fn shutdown(&mut self, _now: Instant, _out: &mut Output) -> Result<(), Outcome> {
+        Err(Outcome::ShuttingDown)
+    }
+
+    fn end(&mut self, end: &End<Outcome>, out: &mut Output) -> Close {
+        tracing::debug!(peer = %self.peer, reason = %end, "connection ended before a session");
+        if let End::Protocol(Outcome::Refused(version, refusal)) = end {
+            put_refusal(*version, refusal, out.flat());
+        }
+        match end {
+            End::Protocol(_) | End::Closed => Close::Linger,
+            End::Io(_) | End::Stalled => Close::Abort,
+        }
+    }
+}
+
+fn not_a_connect() -> DecodeError {
+    DecodeError::protocol("a first packet other than CONNECT [MQTT-3.1.0-1]")
+}
+
+/// The length of the CONNECT at the start of `input`, 0 if it is not whole yet.
+fn whole_connect(input: &[u8], bytes_max: usize) -> Result<usize, DecodeError> {
+    const CONNECT: u8 = 0x10;
+    match input.first() {
+        None => Ok(0),
+        Some(&CONNECT) => Ok(decode(input, Version::V5, bytes_max)?.map_or(0, |(_, length)| length)),
+        Some(_) => Err(not_a_connect()),
+    }
+}
+
+/// The version that an undecodable CONNECT claims: only a client of MQTT 5 understands its reasons. One of an unknown
+/// version is answered as one of 3.1.1 [MQTT-3.1.2-2].
+fn claimed_version(input: &[u8]) -> Version {
+    let name = input.windows(7).take(6).find(|window| window.starts_with(b"\x00\x04MQTT"));
+    if name.and_then(|name| name.last()) == Some(&5) { Version::V5 } else { Version::V311 }
+}
+
+/// Writes the CONNACK of a refused client: MQTT 5 has a reason and a text, older versions a return code for some
+/// reasons and nothing for the others.
+fn put_refusal(version: Version, refusal: &Refusal, out: &mut Vec<u8>) {
+    let reason = refusal.reason();
+    let mut properties = PropertiesBuf::new();
+    match version {
+        Version::V5 => {
+            let _too_long_is_left_out = properties.push(Property::ReasonString(&refusal.to_string()));
+        }
+        _ if reason.v3_connect_code().is_none() => return,
+        _ => {}
+    }
+    let connack = ConnAck { session_present: false, reason, properties: properties.as_ref() };
+    let _always_fits = Packet::ConnAck(connack).encode(version, out);
+}
