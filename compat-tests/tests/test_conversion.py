@@ -181,7 +181,7 @@ m("user properties", {"UserProperty": IN_ORDER},
   amqp=lambda it: it.pairs[-5:] == IN_ORDER)
 m("time of the publish", {}, kafka=lambda it: near(it.record.timestamp()[1] / 1000, time.time(), LEEWAY_S))
 # An AMQP consumer of the capture topic: only there the record has the key.
-m("record key, where a capture sets it", {"topic": "m/key"}, kafka=lambda it: it.record.key() == b"m/key",
+m("record key set by a capture", {"topic": "m/key"}, kafka=lambda it: it.record.key() == b"m/key",
   captured=lambda it: it.headers["inver-key"] == "m/key")
 
 from_amqp = Section("From AMQP")
@@ -226,9 +226,9 @@ NESTED = {"table": {"x": {"y": [1, "two", None, True]}}, "list": [1, [2, {"three
 a("– nested tables and arrays", {"headers": NESTED},
   kafka=lambda it: {name: json.loads(value) for name, value in it.pairs[-2:]} == NESTED,
   mqtt=lambda it: {name: json.loads(value) for name, value in it.pairs[-2:]} == NESTED)
-a("the property list as it was on the wire, where the above alone would lose types", {"headers": {"n": 1}},
+a("the property list as on the wire, if the rows above would lose types", {"headers": {"n": 1}},
   kafka=lambda it: b"\x01n" in it.header("amqp-properties"))
-a("the property list as it was on the wire, where the above alone would lose types", {"headers": {"n": "1"}},
+a("the property list as on the wire, if the rows above would lose types", {"headers": {"n": "1"}},
   kafka=lambda it: it.lacks("amqp-properties"))
 a("header `inver-key` (sets the record's key)", {"headers": {"inver-key": "order-7"}},
   kafka=lambda it: it.record.key() == b"order-7")
@@ -239,7 +239,7 @@ a("header `inver-null` with an empty body", {"headers": {"inver-null": True}, "b
 
 from_kafka = Section("From Kafka")
 k = from_kafka.row
-k("topic's name", {}, amqp=lambda it: it.routing_key == "k.a%2Eb.c", mqtt=lambda it: it.message.topic == "k/a.b/c")
+k("topic name", {}, amqp=lambda it: it.routing_key == "k.a%2Eb.c", mqtt=lambda it: it.message.topic == "k/a.b/c")
 k("header `mqtt-topic`", {"headers": [("mqtt-topic", b"k/device.7/set")]},
   amqp=lambda it: it.routing_key == "k.device%2E7.set",
   mqtt=lambda it: it.message.topic == "k/device.7/set" and all(name != "mqtt-topic" for name, _ in it.pairs))

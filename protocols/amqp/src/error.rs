@@ -1,4 +1,4 @@
-//! Errors as a client is told of them: reply code, reply text, and whether the channel or the connection is closed.
+//! Errors as clients receive them: reply code, reply text, and whether the channel or the connection is closed.
 //!
 //! Codes, levels and texts are RabbitMQ's: clients and their tests depend on all three. A [`Refusal`] is created where
 //! the error is found; the frame's dispatcher adds the ids of the method at fault and sends it.
@@ -98,7 +98,7 @@ pub(crate) struct Refusal {
     pub(crate) cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// Refusals are equal if the client cannot tell them apart.
+/// Refusals are equal if the client cannot distinguish them.
 impl PartialEq for Refusal {
     fn eq(&self, other: &Refusal) -> bool {
         (self.code, &self.text, self.method) == (other.code, &other.text, other.method)

@@ -17,13 +17,13 @@ impl Channel {
             self.acked(delivery, shared);
             return Ok(());
         }
-        let mut ledger = std::mem::take(&mut self.unacked);
-        let known = tag == 0 || ledger.contains(tag);
+        let mut unacked = std::mem::take(&mut self.unacked);
+        let known = tag == 0 || unacked.contains(tag);
         if known {
             let through = if tag == 0 { u64::MAX } else { tag };
-            ledger.take_through(through, |delivery| self.acked(delivery, shared));
+            unacked.take_through(through, |delivery| self.acked(delivery, shared));
         }
-        self.unacked = ledger;
+        self.unacked = unacked;
         if known { Ok(()) } else { Err(unknown_tag(tag)) }
     }
 

@@ -110,9 +110,9 @@ fn deliveries_max(reading: &Reading<'_>) -> Result<Option<u32>, Refusal> {
     if reading.arguments.get("x-delivery-limit").and_then(Value::as_int) == Some(-1) {
         return Ok(None);
     }
-    let asked = reading.number("x-delivery-limit", 0)?;
+    let requested = reading.number("x-delivery-limit", 0)?;
     let quorum = reading.text("x-queue-type")? == Some("quorum");
-    Ok(asked.map(|n| u32::try_from(n).unwrap_or(u32::MAX)).or(quorum.then_some(QUORUM_DEFAULT)))
+    Ok(requested.map(|n| u32::try_from(n).unwrap_or(u32::MAX)).or(quorum.then_some(QUORUM_DEFAULT)))
 }
 
 /// Checks that a `quorum` queue is durable, not exclusive and not auto-delete.

@@ -35,12 +35,12 @@ pub(super) fn subscription(
     arguments: Table<'_>,
     shared: &Shared,
 ) -> Result<Arc<Subscription>, Refusal> {
-    let asked = text_argument(arguments, "x-subscription", name, shared)?;
+    let requested = text_argument(arguments, "x-subscription", name, shared)?;
     let topic = shared.namespace.topic(name).filter(|topic| topic.kind() == TopicKind::Log);
     let Some(topic) = topic else {
         let queue = accessible_queue(name, shared)?;
-        return match asked {
-            Some(asked) if asked != name => Err(Refusal::precondition_failed(format_args!(
+        return match requested {
+            Some(requested) if requested != name => Err(Refusal::precondition_failed(format_args!(
                 "invalid arg 'x-subscription' for {}: a queue has one subscription, of its own name",
                 shared.in_vhost("queue", name)
             ))),
@@ -48,8 +48,8 @@ pub(super) fn subscription(
         };
     };
     let start = start(arguments)?;
-    match asked {
-        Some(asked) => {
+    match requested {
+        Some(requested) => {
             let default = if exclusive { Mode::Exclusive } else { Mode::Shared };
             let mode = match text_argument(arguments, "x-subscription-type", name, shared)? {
                 None => default,
@@ -60,11 +60,13 @@ pub(super) fn subscription(
                     ))
                 })?,
             };
-            shared.namespace.subscribe(&topic, asked, mode, true, start.unwrap_or(Start::Earliest)).map_err(
-                |error| match error {
+            shared
+                .namespace
+                .subscribe(&topic, requested, mode, true, start.unwrap_or(Start::Earliest))
+                .map_err(|error| match error {
                     SubscriptionError::ModeClash(current) => inequivalent(
                         "x-subscription-type",
-                        &format!("subscription '{asked}' of {}", shared.in_vhost("topic", name)),
+                        &format!("subscription '{requested}' of {}", shared.in_vhost("topic", name)),
                         &format!("'{}'", mode.as_str()),
                         &format!("'{}'", current.as_str()),
                     ),
@@ -72,8 +74,7 @@ pub(super) fn subscription(
                         Refusal::precondition_failed(error)
                     }
                     error => Refusal::internal(error),
-                },
-            )
+                })
         }
         // A subscription of the consumer's own, deleted with it, as for RabbitMQ's streams.
         None => shared

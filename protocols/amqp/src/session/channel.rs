@@ -55,7 +55,7 @@ pub(super) struct Channel {
     pub(super) prefetch_shared: u32,
     /// Unacked deliveries that count against the shared prefetch.
     pub(super) unacked_shared: u32,
-    /// Consumers that wait for room in the shared prefetch or the unacked limit, in order.
+    /// Consumers that are paused by the shared prefetch or the unacked limit, in order.
     pub(super) paused: VecDeque<u32>,
     /// A `basic.get` found the queue empty and waits for pending writes; if it is empty again, the reply is
     /// `get-empty`.

@@ -58,7 +58,7 @@ impl ChannelConsumer {
     }
 
     /// The number of messages that its own prefetch allows.
-    pub(super) fn room(&self) -> usize {
+    pub(super) fn prefetch_left(&self) -> usize {
         match (self.state, self.no_ack || self.prefetch == 0) {
             (State::Cancelled, _) => 0,
             (State::Active, true) => usize::MAX,

@@ -138,11 +138,11 @@ impl Channel {
 
     /// Pulls the messages that a consumer may be sent, and writes their deliveries.
     pub(super) fn deliver(&mut self, slot: u32, shared: &mut Shared, out: &mut Vec<u8>) -> Pulled {
-        let room_shared = match self.prefetch_shared {
+        let shared_left = match self.prefetch_shared {
             0 => usize::MAX,
             bound => bound.saturating_sub(self.unacked_shared) as usize,
         };
-        let room_ledger = shared.limits.unacked_max.saturating_sub(self.unacked.len());
+        let unacked_left = shared.limits.unacked_max.saturating_sub(self.unacked.len());
         let Some(consumer) = self.consumers.get_mut(slot as usize) else {
             return Pulled::Idle;
         };
@@ -150,13 +150,13 @@ impl Channel {
         if consumer.is_getter || consumer.state == State::Cancelled {
             return Pulled::Idle;
         }
-        let mut room = consumer.room().min(PULL_MESSAGES_MAX);
-        if room == 0 {
+        let mut messages_max = consumer.prefetch_left().min(PULL_MESSAGES_MAX);
+        if messages_max == 0 {
             // The pull of nothing releases messages reserved for this consumer to others.
             consumer.pull(0, 0, &mut Vec::new());
             return Pulled::Idle;
         }
-        if room_shared == 0 || room_ledger == 0 {
+        if shared_left == 0 || unacked_left == 0 {
             consumer.pull(0, 0, &mut Vec::new());
             // Consumers without acknowledgements wait as well, and all resume in order.
             consumer.queued = true;
@@ -164,11 +164,11 @@ impl Channel {
             return Pulled::Idle;
         }
         if !consumer.no_ack {
-            room = room.min(room_shared).min(room_ledger);
+            messages_max = messages_max.min(shared_left).min(unacked_left);
         }
         let mut deliveries = std::mem::take(&mut shared.deliveries);
         deliveries.clear();
-        let pull = consumer.pull(room, PULL_BYTES_MAX, &mut deliveries);
+        let pull = consumer.pull(messages_max, PULL_BYTES_MAX, &mut deliveries);
         let table_max = table_bytes_max(shared.frame_max);
         for delivery in &deliveries {
             let tag = self.next_tag;
@@ -264,7 +264,7 @@ impl Channel {
         }
     }
 
-    /// Resumes the consumers that waited for room of the channel.
+    /// Resumes the consumers that were paused by a limit of the channel.
     pub(super) fn resume_paused(&mut self, shared: &mut Shared) {
         while let Some(slot) = self.paused.pop_front() {
             if let Some(consumer) = self.consumer(slot) {

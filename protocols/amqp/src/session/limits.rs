@@ -13,7 +13,7 @@ const FRAME_BYTES_MAX: u64 = 64 << 20;
 const COUNT_MAX: u64 = 1 << 30;
 
 inver_settings::section! {
-    /// What one connection may request of the broker.
+    /// The limits of a connection.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Limits {
         /// Size of the largest message body: the server's limit of messages.

@@ -25,7 +25,7 @@ pub(super) struct UnackedDelivery {
 #[derive(Debug, Default)]
 pub(super) struct UnackedDeliveries {
     entries: VecDeque<(UnackedDelivery, bool)>,
-    gone: usize,
+    gaps: usize,
 }
 
 /// The least number of gaps that are closed.
@@ -40,7 +40,7 @@ impl UnackedDeliveries {
 
     /// The number of unacked deliveries.
     pub(super) fn len(&self) -> usize {
-        self.entries.len() - self.gone
+        self.entries.len() - self.gaps
     }
 
     /// Removes the delivery of this tag, if it is unacked.
@@ -50,7 +50,7 @@ impl UnackedDeliveries {
             Some((entry, there @ true)) if entry.tag == tag => {
                 let entry = *entry;
                 *there = false;
-                self.gone += 1;
+                self.gaps += 1;
                 self.close_gaps();
                 Some(entry)
             }
@@ -73,7 +73,7 @@ impl UnackedDeliveries {
             if *there {
                 each(*entry);
             } else {
-                self.gone -= 1;
+                self.gaps -= 1;
             }
             self.entries.pop_front();
         }
@@ -89,18 +89,18 @@ impl UnackedDeliveries {
     pub(super) fn put_back(&mut self, deliveries: impl IntoIterator<Item = UnackedDelivery>) {
         self.entries.extend(deliveries.into_iter().map(|delivery| (delivery, true)));
         self.entries.retain(|(_, there)| *there);
-        self.gone = 0;
+        self.gaps = 0;
         self.entries.make_contiguous().sort_unstable_by_key(|(entry, _)| entry.tag);
     }
 
     fn close_gaps(&mut self) {
         while let Some((_, false)) = self.entries.front() {
             self.entries.pop_front();
-            self.gone -= 1;
+            self.gaps -= 1;
         }
-        if self.gone > GAPS_MIN && self.gone * 2 > self.entries.len() {
+        if self.gaps > GAPS_MIN && self.gaps * 2 > self.entries.len() {
             self.entries.retain(|(_, there)| *there);
-            self.gone = 0;
+            self.gaps = 0;
         }
         if self.entries.is_empty() && self.entries.capacity() > 4096 {
             self.entries.shrink_to(64);
@@ -150,51 +150,51 @@ mod tests {
     proptest! {
         #[test]
         fn unacked_deliveries_are_an_ordered_map(steps in proptest::collection::vec((0u8..8, 0u64..400), 0..600)) {
-            let (mut ledger, mut model, mut next) = (UnackedDeliveries::default(), BTreeMap::new(), 1u64);
+            let (mut deliveries, mut model, mut next) = (UnackedDeliveries::default(), BTreeMap::new(), 1u64);
             let mut taken = Vec::new();
             for (what, n) in steps {
                 let tag = next.saturating_sub(n % 50);
                 match what {
                     0..=3 => {
                         next += 1 + n % 3;
-                        ledger.push(unacked(next));
+                        deliveries.push(unacked(next));
                         model.insert(next, unacked(next));
                     }
                     4 | 5 => {
-                        prop_assert_eq!(ledger.contains(tag), model.contains_key(&tag));
-                        let out = ledger.take(tag);
+                        prop_assert_eq!(deliveries.contains(tag), model.contains_key(&tag));
+                        let out = deliveries.take(tag);
                         prop_assert_eq!(out, model.remove(&tag));
                         taken.extend(out);
                     }
                     6 => {
                         let mut out = Vec::new();
-                        ledger.take_through(tag, |entry| out.push(entry));
+                        deliveries.take_through(tag, |entry| out.push(entry));
                         let rest = model.split_off(&(tag + 1));
                         prop_assert_eq!(out, std::mem::replace(&mut model, rest).into_values().collect::<Vec<_>>());
                     }
                     _ => {
                         model.extend(taken.iter().map(|entry: &UnackedDelivery| (entry.tag, *entry)));
-                        ledger.put_back(taken.drain(..));
+                        deliveries.put_back(taken.drain(..));
                     }
                 }
-                prop_assert_eq!(ledger.len(), model.len());
+                prop_assert_eq!(deliveries.len(), model.len());
             }
             let mut out = Vec::new();
-            ledger.take_all(|entry| out.push(entry));
+            deliveries.take_all(|entry| out.push(entry));
             prop_assert_eq!(out, model.into_values().collect::<Vec<_>>());
-            prop_assert_eq!(ledger.len(), 0);
+            prop_assert_eq!(deliveries.len(), 0);
         }
     }
 
     #[test]
     fn an_old_unacked_delivery_does_not_retain_the_memory_of_later_ones() {
-        let mut ledger = UnackedDeliveries::default();
-        ledger.push(unacked(1));
+        let mut deliveries = UnackedDeliveries::default();
+        deliveries.push(unacked(1));
         for tag in 2..100_000 {
-            ledger.push(unacked(tag));
-            ledger.take(tag);
+            deliveries.push(unacked(tag));
+            deliveries.take(tag);
         }
-        assert_eq!(ledger.len(), 1);
-        assert!(ledger.entries.len() < 200);
+        assert_eq!(deliveries.len(), 1);
+        assert!(deliveries.entries.len() < 200);
     }
 }

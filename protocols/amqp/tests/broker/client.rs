@@ -150,7 +150,7 @@ impl Client {
                 Ok(0) => return None,
                 Ok(count) => self.input.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
-                Err(error) => panic!("nothing came: {error}"),
+                Err(error) => panic!("nothing received: {error}"),
             }
         }
     }
@@ -169,7 +169,7 @@ impl Client {
     /// The next method, which must begin like this.
     pub(crate) fn expect(&mut self, start: &str) -> String {
         let method = self.method();
-        assert!(method.starts_with(start), "{start} was expected and {method} came");
+        assert!(method.starts_with(start), "{start} was expected, {method} received");
         method
     }
 
@@ -188,7 +188,7 @@ impl Client {
             }
         };
         let decoded = Method::decode(&method.payload).unwrap();
-        assert!(decoded.carries_content(), "content was expected and {decoded:?} came");
+        assert!(decoded.carries_content(), "content was expected, {decoded:?} received");
         let shown = format!("{decoded:?}");
         let (consumer, tag, redelivered, exchange, routing_key) = match decoded {
             Method::BasicDeliver { consumer_tag, delivery_tag, redelivered, exchange, routing_key } => {
@@ -229,7 +229,7 @@ impl Client {
         let mut buffer = [0; 1024];
         assert!(self.input.is_empty(), "{:?}", self.next());
         match self.socket.read(&mut buffer) {
-            Ok(count) => panic!("{count} bytes came: {:?}", &buffer[..count]),
+            Ok(count) => panic!("{count} bytes received: {:?}", &buffer[..count]),
             Err(_) => self.socket.set_read_timeout(Some(TIMEOUT)).unwrap(),
         }
     }
