@@ -8,10 +8,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use inver_broker::{Mailbox, Namespace};
+use inver_broker::{Clock, Mailbox, Namespace};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::token;
 
@@ -36,7 +37,7 @@ impl SysTopics {
     pub(crate) fn new(interval_s: u16) -> SysTopics {
         SysTopics {
             interval: Duration::from_secs(interval_s.into()),
-            started: Instant::now(),
+            started: Clock::system().now(),
             connected: AtomicU64::new(0),
             connected_max: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -73,10 +74,11 @@ impl SysTopics {
 
     /// Every topic below [`PREFIX`] with its current value.
     pub(crate) fn values(&self, namespace: &Namespace) -> [(&'static str, String); 8] {
+        let uptime = namespace.clock().now().saturating_duration_since(self.started);
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed).to_string();
         [
             ("$SYS/broker/version", concat!("inver version ", env!("CARGO_PKG_VERSION")).to_owned()),
-            ("$SYS/broker/uptime", format!("{} seconds", self.started.elapsed().as_secs())),
+            ("$SYS/broker/uptime", format!("{} seconds", uptime.as_secs())),
             ("$SYS/broker/clients/connected", count(&self.connected)),
             ("$SYS/broker/clients/maximum", count(&self.connected_max)),
             ("$SYS/broker/publish/messages/received", count(&self.received)),
@@ -87,7 +89,7 @@ impl SysTopics {
     }
 
     /// Posts [`token::SYS`] to this mailbox at every interval, for as long as the mailbox lives.
-    pub(crate) fn subscribe(self: &Arc<Self>, mailbox: &Arc<Mailbox>) {
+    pub(crate) fn subscribe(self: &Arc<Self>, mailbox: &Arc<Mailbox>, clock: &Clock) {
         if self.interval.is_zero() {
             return;
         }
@@ -99,15 +101,15 @@ impl SysTopics {
             }
         }
         if !self.is_ticking.swap(true, Ordering::AcqRel) {
-            tokio::spawn(tick(self.clone()));
+            tokio::spawn(tick(self.clone(), clock.clone()));
         }
     }
 }
 
 /// Wakes the subscribers at every interval until none is left.
-async fn tick(sys: Arc<SysTopics>) {
+async fn tick(sys: Arc<SysTopics>, clock: Clock) {
     loop {
-        tokio::time::sleep(sys.interval).await;
+        clock.sleep(sys.interval).await;
         let mut subscribers = sys.subscribers.lock();
         subscribers.retain(|mailbox| {
             mailbox.upgrade().is_some_and(|mailbox| {

@@ -35,7 +35,7 @@ mod wildcards;
 
 use std::sync::Arc;
 
-use inver_broker::{Delivery, LiveBatch, Mailbox, now_ms};
+use inver_broker::{Delivery, LiveBatch, Mailbox};
 use inver_storage::{Log, Lsn};
 
 use crate::codec::{DecodeError, Packet, Version};
@@ -135,7 +135,7 @@ impl Session {
 
     /// Begins a turn: takes the time that holds for all of it.
     pub(crate) fn begin_turn(&mut self) {
-        self.now_ms = now_ms();
+        self.now_ms = self.core.namespace().clock().now_ms();
     }
 
     /// Notes what a token of the mailbox announces.

@@ -83,7 +83,7 @@ impl Session {
         self.subscriptions.insert(filter, terms);
         let is_sys = filter.starts_with(sys::PREFIX);
         if is_sys {
-            self.server.sys.subscribe(&self.mailbox);
+            self.server.sys.subscribe(&self.mailbox, self.core.namespace().clock());
         }
         let SubscribeOptions { retain_handling, qos, .. } = terms.options;
         let sends_retained = match retain_handling {

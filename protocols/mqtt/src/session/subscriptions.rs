@@ -204,7 +204,8 @@ mod tests {
     #[test]
     fn a_hundred_thousand_wildcard_filters_are_matched_quickly() {
         let mut all = Subscriptions::default();
-        let start = std::time::Instant::now();
+        let clock = inver_broker::Clock::system();
+        let start = clock.now();
         for number in 0..100_000 {
             all.insert(&format!("a/{number}/+/#"), terms(1, None));
         }
@@ -216,7 +217,8 @@ mod tests {
         }
         assert_eq!(all.matched("a/1/b", false).qos, None);
         // Comparing each filter with each other took minutes.
-        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+        let elapsed = clock.now() - start;
+        assert!(elapsed.as_secs() < 20, "{elapsed:?}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Sessions that outlive their connection and restarts of the server.
 
+use std::time::Duration;
+
 use inver_mqtt::codec::*;
 
 use crate::support::*;
@@ -142,12 +144,13 @@ async fn a_qos_2_message_resent_over_a_new_connection_is_published_once() {
 
 #[tokio::test]
 async fn a_session_expires_after_its_interval() {
-    let server = Server::start().await;
+    let server = Server::with_manual_clock().await;
     let (client, _) = server.connect(Version::V5, durable("e", 1)).await;
     client.disconnect().await;
     let (client, connack) = server.connect(Version::V5, durable("e", 1)).await;
     assert!(connack.session_present);
     client.disconnect().await;
+    server.advance(Duration::from_secs(1));
     server.wait_for_sessions(0).await;
     let (mut client, connack) = server.connect(Version::V5, durable("e", 1)).await;
     assert!(!connack.session_present);
@@ -158,6 +161,7 @@ async fn a_session_expires_after_its_interval() {
     // Another session with an interval of one second is gone.
     let (later, _) = server.connect(Version::V5, durable("later", 1)).await;
     later.disconnect().await;
+    server.advance(Duration::from_secs(1));
     server.wait_for_sessions(1).await;
     let (mut client, connack) = server.connect(Version::V5, durable("e", 100)).await;
     assert!(connack.session_present);

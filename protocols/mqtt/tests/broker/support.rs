@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_broker::{
-    Broker, BrokerConfig, CaptureRule, Connection, Filter, Io, ProtocolPlugin, Shutdown, ShutdownTrigger,
+    Broker, BrokerConfig, CaptureRule, Clock, Connection, Filter, Io, ProtocolPlugin, Shutdown,
+    ShutdownTrigger,
 };
 use inver_mqtt::codec::{
     Ack, ConnAck, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, Qos, Reason,
@@ -26,6 +27,7 @@ pub(crate) struct Server {
     pub(crate) broker: Broker,
     pub(crate) address: SocketAddr,
     config: MqttConfig,
+    clock: Clock,
     protocol: Arc<Mqtt>,
     shutdown: Shutdown,
     trigger: ShutdownTrigger,
@@ -38,10 +40,20 @@ impl Server {
     }
 
     pub(crate) async fn with(config: MqttConfig) -> Server {
-        Server::on(tempfile::tempdir().unwrap(), config).await
+        Server::on(tempfile::tempdir().unwrap(), config, Clock::system()).await
     }
 
-    async fn on(dir: TempDir, config: MqttConfig) -> Server {
+    /// A server whose time stands still between calls of [`Server::advance`].
+    pub(crate) async fn with_manual_clock() -> Server {
+        const START_MS: i64 = 1_700_000_000_000;
+        Server::on(tempfile::tempdir().unwrap(), MqttConfig::default(), Clock::manual(START_MS)).await
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    async fn on(dir: TempDir, config: MqttConfig, clock: Clock) -> Server {
         // Small segments keep opening fast in unoptimized builds.
         let options =
             LogOptions { commit: CommitPolicy::Os, segment_bytes_max: 16 << 20, ..LogOptions::default() };
@@ -53,6 +65,7 @@ impl Server {
             key: "{address}".into(),
         };
         let broker = BrokerConfig {
+            clock: clock.clone(),
             captures: vec![capture],
             topics: vec![("mqtt".into(), 1)],
             address_header: "mqtt-topic".into(),
@@ -66,7 +79,7 @@ impl Server {
         tokio::spawn(broker.clone().housekeep(shutdown.clone()));
         let protocol = Arc::new(Mqtt::new(config.clone()));
         let accepting = tokio::spawn(accept(listener, protocol.clone(), broker.clone(), shutdown.clone()));
-        Server { dir: Some(dir), broker, address, config, protocol, shutdown, trigger, accepting }
+        Server { dir: Some(dir), broker, address, config, clock, protocol, shutdown, trigger, accepting }
     }
 
     /// Shuts down as on SIGTERM and starts again on the same folder.
@@ -74,9 +87,9 @@ impl Server {
         self.trigger.request();
         let _ended = (&mut self.accepting).await;
         self.broker.log().shutdown().unwrap();
-        let (dir, config) = (self.dir.take().unwrap(), self.config.clone());
+        let (dir, config, clock) = (self.dir.take().unwrap(), self.config.clone(), self.clock.clone());
         drop(self);
-        Server::on(dir, config).await
+        Server::on(dir, config, clock).await
     }
 
     /// A client that has not sent CONNECT.

@@ -8,7 +8,7 @@ mod will;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use inver_broker::{Broker, Completion, Credentials, Identity, Mailbox, Opened, SessionSpec, now_ms};
+use inver_broker::{Broker, Completion, Credentials, Identity, Mailbox, Opened, SessionSpec};
 use uuid::Uuid;
 
 use self::request::Request;
@@ -47,6 +47,7 @@ pub(crate) async fn connect(
     mailbox: &Arc<Mailbox>,
 ) -> Result<Accepted, Refusal> {
     let config = &server.config;
+    let now_ms = broker.clock().now_ms();
     let request = Request::read(connect, config);
     if request.has_authentication_method {
         return Err(DecodeError::because(
@@ -72,7 +73,7 @@ pub(crate) async fn connect(
     let Opened { session: core, present, subscriptions, state, lsn } = opened;
     let mut completion = Completion::from(lsn);
     if let Some(will) = &connect.will {
-        let will = will::stored(will, client_id, user.as_deref())?;
+        let will = will::stored(will, client_id, user.as_deref(), now_ms)?;
         completion = completion.and(core.set_will(Some(will)).into());
     }
     let stored = StoredState::read(&state);
@@ -110,7 +111,7 @@ pub(crate) async fn connect(
         blocked: LazyQueue::default(),
         scans: LazyQueue::default(),
         moved: 0,
-        now_ms: now_ms(),
+        now_ms,
         scratch: ScratchLease::default(),
     };
     session.restore(subscriptions, mailbox);

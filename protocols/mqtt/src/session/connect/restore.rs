@@ -22,7 +22,7 @@ impl Session {
             if split_shared(text) == Shared::No {
                 self.subscriptions.insert(text, terms);
                 if text.starts_with(sys::PREFIX) {
-                    self.server.sys.subscribe(mailbox);
+                    self.server.sys.subscribe(mailbox, self.core.namespace().clock());
                 }
                 continue;
             }

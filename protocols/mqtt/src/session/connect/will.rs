@@ -1,6 +1,6 @@
 //! The will of a CONNECT as the broker stores it (section 3.1.2.5).
 
-use inver_broker::{HeaderWriter, now_ms};
+use inver_broker::HeaderWriter;
 use inver_storage::batch::BatchBuilder;
 
 use crate::codec::{DecodeError, Qos, Will};
@@ -11,11 +11,11 @@ pub(super) fn stored(
     will: &Will<'_>,
     client_id: &str,
     user: Option<&str>,
+    now_ms: i64,
 ) -> Result<inver_broker::Will, DecodeError> {
     let incoming = Incoming::read(will.properties)?;
     let mut writer = HeaderWriter::default();
     let author = Author { client_id, user };
-    let now_ms = now_ms();
     let headers =
         incoming.without_expiry().headers(&mut writer, author, will.topic, will.qos, will.retain, now_ms);
     let mut batch = BatchBuilder::new(0);
