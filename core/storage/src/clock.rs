@@ -1,20 +1,30 @@
-//! Time, behind a trait, so that a seed replays.
+//! The clock of a log: wall time for ages, monotonic time for durations. A simulated clock makes a run repeatable.
 
 use std::fmt::Debug;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A source of time.
 pub trait Clock: Send + Sync + Debug {
-    /// Milliseconds since the epoch. May jump; the log uses it for ages only, never for order.
+    /// Milliseconds since the Unix epoch. May jump; the log derives ages from it, never an order.
     fn now_ms(&self) -> i64;
+
+    /// Time since a fixed instant of the process. Never goes back; the log measures latencies with it.
+    fn monotonic(&self) -> Duration;
 }
 
-/// The system's clock.
+/// The clock of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
+#[allow(clippy::disallowed_methods, reason = "the one place in this crate that reads the system's clocks")]
 impl Clock for SystemClock {
     fn now_ms(&self) -> i64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    }
+
+    fn monotonic(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
     }
 }

@@ -1,4 +1,6 @@
-//! What one act changes: several batches and changes of state that are stored together or not at all.
+//! An entry: batches and changes of state that are stored together or not at all.
+//!
+//! Encodes the descriptions of its parts; docs/format.md gives their layout.
 
 use std::ops::Range;
 
@@ -6,13 +8,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use crate::batch::Batch;
-use crate::compaction::{Compaction, POLICIES, row_key};
+use crate::compaction::Compaction;
 use crate::cursor::Cursor;
 use crate::format::entry::tag;
-use crate::ids::{CursorId, Offset, StreamId, TableId};
+use crate::ids::{CursorId, Offset, StreamId, TableId, stream_row_key};
 use crate::stream::Stream;
 
-/// An entry of the log in the making.
+/// An entry under construction.
 #[derive(Debug, Default)]
 pub struct Entry {
     pub(crate) parts: SmallVec<[Part; 1]>,
@@ -76,14 +78,14 @@ impl Entry {
         Self::default()
     }
 
-    /// Nothing was added yet.
+    /// Whether it has no parts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// Appends a batch to every destination. It is stored once; each destination gives it its own offsets.
-    /// Without a destination it is not stored.
+    /// Appends a batch to every destination. The batch is stored once; each destination assigns its own offsets. Without
+    /// a destination it is not stored.
     pub fn batch(&mut self, destinations: &[Stream], batch: Batch) {
         if !destinations.is_empty() {
             self.parts.push(Part::Batch { destinations: destinations.iter().cloned().collect(), batch });
@@ -100,48 +102,49 @@ impl Entry {
         self.parts.push(Part::Delete { table, key });
     }
 
-    /// Makes a stream (its id from [`crate::Log::allocate_stream`]). It exists as soon as the entry is submitted.
+    /// Creates a stream (its id from [`crate::Log::allocate_stream`]). It exists as soon as the entry is submitted.
     pub fn create_stream(&mut self, id: StreamId) {
         self.parts.push(Part::CreateStream { id });
     }
 
-    /// Deletes a stream with all its data and its cursors' meaning. Deleting one that is gone does nothing.
+    /// Deletes a stream with all its data. Deleting a stream that does not exist does nothing. Its cursors have to be
+    /// deleted separately.
     pub fn delete_stream(&mut self, id: StreamId) {
         self.parts.push(Part::DeleteStream { id, stream: None });
     }
 
-    /// Moves the stream's start up to `to` (never down, never beyond its end). The data below may be reclaimed.
+    /// Raises the stream's start to `to` (never lowers it, never beyond its end). The data below may be reclaimed.
     pub fn trim(&mut self, stream: &Stream, to: Offset) {
         self.parts.push(Part::Trim { stream: stream.clone(), to });
     }
 
-    /// Compacts a stream by key from this entry on, or (`None`) no longer: of the records with the same key only the
-    /// last one stays. Kept until the stream is deleted.
+    /// Sets the compaction policy of a stream, or (`None`) removes it. A compacted stream keeps only the last of the
+    /// records with the same key. The policy is kept until the stream is deleted.
     pub fn set_compaction(&mut self, stream: StreamId, policy: Option<Compaction>) {
-        let (table, key) = (POLICIES, row_key(stream.0));
+        let (table, key) = (TableId::COMPACTION_POLICIES, stream_row_key(stream.0));
         self.parts.push(match policy {
             Some(policy) => Part::Put { table, key, value: policy.encode() },
             None => Part::Delete { table, key },
         });
     }
 
-    /// Makes a cursor on a stream (its id from [`crate::Log::allocate_cursor`]); all below `at` counts as
+    /// Creates a cursor on a stream (its id from [`crate::Log::allocate_cursor`]); offsets below `at` count as
     /// acknowledged. It exists as soon as the entry is submitted.
     pub fn create_cursor(&mut self, id: CursorId, stream: StreamId, at: Offset) {
         self.parts.push(Part::CreateCursor { id, stream, at });
     }
 
-    /// Deletes a cursor. Deleting one that is gone does nothing.
+    /// Deletes a cursor. Deleting a cursor that does not exist does nothing.
     pub fn delete_cursor(&mut self, id: CursorId) {
         self.parts.push(Part::DeleteCursor { id });
     }
 
-    /// Acknowledges offsets, atomically with the rest of the entry. Alone, use [`Cursor::ack`], which is cheaper.
+    /// Acknowledges offsets, atomically with the rest of the entry. For acknowledgements alone, [`Cursor::ack`] is cheaper.
     pub fn ack(&mut self, cursor: &Cursor, ranges: &[Range<Offset>]) {
         self.parts.push(Part::Ack { cursor: cursor.clone(), ranges: ranges.iter().cloned().collect() });
     }
 
-    /// Adds one to the delivery counts of offsets that came back unacknowledged.
+    /// Increments the delivery counts of offsets returned unacknowledged.
     pub fn returned(&mut self, cursor: &Cursor, offsets: &[Offset]) {
         self.parts.push(Part::Returned {
             cursor: cursor.clone(),
@@ -149,12 +152,12 @@ impl Entry {
         });
     }
 
-    /// Sets the cursor's position, up or down; acknowledgements beyond it and delivery counts are forgotten.
+    /// Sets the cursor's position, up or down; discards acknowledgements beyond it and delivery counts.
     pub fn seek(&mut self, cursor: &Cursor, to: Offset) {
         self.parts.push(Part::Seek { cursor: cursor.clone(), to });
     }
 
-    /// Bytes of the descriptions of its parts, and of its batches.
+    /// Sizes in bytes: the descriptions of its parts, and its batches.
     pub(crate) fn sizes(&self) -> (usize, usize) {
         let batch_bytes = |part: &Part| match part {
             Part::Batch { batch, .. } => batch.bytes().len(),
@@ -165,12 +168,12 @@ impl Entry {
         })
     }
 
-    /// Whether its order against acknowledgements matters.
+    /// Whether its order relative to acknowledgements matters.
     pub(crate) fn changes_state(&self) -> bool {
-        let is_plain = |part: &Part| {
+        let is_independent = |part: &Part| {
             matches!(part, Part::Batch { .. } | Part::Put { .. } | Part::Delete { .. } | Part::Trim { .. })
         };
-        !self.parts.iter().all(is_plain)
+        !self.parts.iter().all(is_independent)
     }
 }
 
@@ -190,7 +193,7 @@ impl Part {
         }
     }
 
-    /// Writes the part's description, as docs/format.md has it. `bases`: those of this part's destinations.
+    /// Writes the part's description. `bases`: base offsets of this part's destinations.
     pub(crate) fn describe(&self, out: &mut BytesMut, bases: &mut impl Iterator<Item = Offset>) {
         match self {
             Self::Batch { destinations, batch } => {

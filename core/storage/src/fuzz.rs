@@ -1,6 +1,7 @@
-//! Bodies of fuzz targets: what bytes from a disk or a producer may do to the decoders. Run for long by `fuzz/`, and for
-//! a bounded time, from mutated samples, by tests/storage/fuzz.rs. A body panics when a decoder does, or when what was
-//! decoded breaks a promise: it fits the bytes that are there, and encodes to the same again.
+//! Bodies of fuzz targets for the decoders of bytes from a disk or a producer.
+//!
+//! `fuzz/` runs them for long, tests/storage/fuzz.rs for a bounded time from mutated samples. A body panics when a decoder
+//! panics, or when a decoded value violates an invariant: it fits the input, and encodes to the same bytes again.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -11,14 +12,14 @@ use crate::format::entry::{self, ENTRY_HEADER_BYTES, EntryHeader, PartView};
 use crate::format::index::{BLOCK_BYTES, IndexBuilder, decode_block};
 use crate::format::segment::{SegmentHeader, SegmentTrailer};
 
-/// A target's name and body.
+/// Name and body of a target.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets of this crate.
 pub const TARGETS: [Target; 4] =
     [("batch", batch), ("entry", entry), ("footer", footer), ("checkpoint", checkpoint)];
 
-/// Record batches: as they come, and with a right checksum, so that the records behind it are reached.
+/// Record batches: unchanged, and with a valid checksum, so that their records are decoded.
 pub fn batch(bytes: &[u8]) {
     let mut rest = Bytes::copy_from_slice(bytes);
     while let Ok(first) = Batch::split_first(&mut rest) {
@@ -47,9 +48,9 @@ fn walk(batch: &Bytes) {
     }
 }
 
-/// Entries: as they come, and with a right header, so that the descriptions are reached.
+/// Entries: unchanged, and with a valid header, so that their descriptions are decoded.
 pub fn entry(bytes: &[u8]) {
-    look_at_entry(bytes, 0);
+    check_entry(bytes, 0);
     let Some((head, body)) = bytes.split_first_chunk::<4>() else { return };
     let [described, parts, kind, _] = *head;
     let length = (ENTRY_HEADER_BYTES + body.len()).next_multiple_of(entry::ENTRY_ALIGNMENT);
@@ -68,15 +69,15 @@ pub fn entry(bytes: &[u8]) {
     out.put_slice(body);
     out.resize(length, 0);
     let batches = out.get(ENTRY_HEADER_BYTES + description_bytes..).unwrap_or_default().to_vec();
-    // With the checksum of as many heads of batches as there may be.
+    // With checksums over zero, one and two batches.
     for heads in 0..3 {
         let heads = batches.chunks(HEADER_BYTES).take(heads);
         entry::seal(&mut out, 0, description_bytes, heads);
-        look_at_entry(&out, 8);
+        check_entry(&out, 8);
     }
 }
 
-fn look_at_entry(bytes: &[u8], lsn: u64) {
+fn check_entry(bytes: &[u8], lsn: u64) {
     let Ok(header) = EntryHeader::decode(bytes, lsn) else { return };
     let Ok(parts) = entry::decode(&header, bytes, true) else { return };
     for part in parts {
@@ -92,7 +93,7 @@ fn look_at_entry(bytes: &[u8], lsn: u64) {
     }
 }
 
-/// Segment headers, trailers and index blocks: as they come, and with right checksums.
+/// Segment headers, trailers and index blocks: unchanged, and with valid checksums.
 pub fn footer(bytes: &[u8]) {
     let mut frame = bytes.get(..64).map(<[u8]>::to_vec).unwrap_or_default();
     for is_sealed in [false, true] {
@@ -138,12 +139,12 @@ pub fn checkpoint(bytes: &[u8]) {
     if let Some(stream) = decode_stream(bytes) {
         let marks = (stream.start, stream.next, stream.last_timestamp);
         let encoded = encode_stream(marks, &stream.runs, Some(&stream.producers));
-        assert!(encoded.len() <= bytes.len(), "no more than was there");
+        assert!(encoded.len() <= bytes.len(), "encoded value is longer than the input");
         assert_eq!(decode_stream(&encoded), Some(stream));
     }
     if let Some((stream, state)) = decode_cursor(bytes) {
         let encoded = encode_cursor(stream, &state);
-        assert!(encoded.len() <= bytes.len(), "no more than was there");
+        assert!(encoded.len() <= bytes.len(), "encoded value is longer than the input");
         assert_eq!(decode_cursor(&encoded), Some((stream, state)));
     }
     if let Some(policy) = Compaction::decode(bytes) {

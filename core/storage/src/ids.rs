@@ -1,6 +1,8 @@
-//! The log's names for things: newtypes, so that an offset is never taken for a position.
+//! Identifiers of the log. Newtypes keep an offset from being taken for a position.
 
 use std::fmt;
+
+use bytes::Bytes;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -29,20 +31,20 @@ macro_rules! id {
 }
 
 id! {
-    /// A stream of the log. Never reused, not even after the stream was deleted.
+    /// A stream of the log. Ids are never reused, not even after the stream was deleted.
     StreamId(u64)
 }
 id! {
-    /// A record's place in its stream: dense, from 0.
+    /// The position of a record in its stream: dense, from 0.
     Offset(u64)
 }
 id! {
-    /// A byte position in the whole log. The position of an entry, as callers see it, is its END:
-    /// an entry is committed when [`crate::Log::committed`] has reached its `Lsn`.
+    /// A byte position in the whole log. Callers see the position of an entry's END: the entry is committed when
+    /// [`crate::Log::committed`] has reached its `Lsn`.
     Lsn(u64)
 }
 id! {
-    /// A cursor: the acknowledgement state of one subscription on one stream. Never reused.
+    /// A cursor: the acknowledgement state of one subscription on one stream. Ids are never reused.
     CursorId(u64)
 }
 id! {
@@ -51,14 +53,23 @@ id! {
 }
 
 impl TableId {
-    /// The first table id that the log keeps for itself.
+    /// The first table id that the log reserves for its own state.
     pub const RESERVED: u16 = 0x8000;
+    /// Stream id (big-endian) → compaction policy.
+    pub(crate) const COMPACTION_POLICIES: TableId = TableId(Self::RESERVED);
+    /// Stream id (big-endian) → compaction progress. Written to checkpoints only.
+    pub(crate) const COMPACTION_PROGRESS: TableId = TableId(Self::RESERVED + 1);
 }
 
 impl Offset {
-    /// The offset `count` records further on (saturating: an offset never wraps).
+    /// The offset `count` records further on. Saturates: an offset never wraps.
     #[must_use]
     pub fn plus(self, count: u64) -> Self {
         Self(self.0.saturating_add(count))
     }
+}
+
+/// The key of a stream's row in the log's own tables.
+pub(crate) fn stream_row_key(stream: u64) -> Bytes {
+    Bytes::copy_from_slice(&stream.to_be_bytes())
 }

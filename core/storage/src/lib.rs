@@ -1,48 +1,53 @@
-//! The log: the one durable store under everything.
+//! The log: the one durable store of a broker.
 //!
-//! It knows streams, offsets, record batches, cursors, opaque state and files. It deliberately knows no topics,
-//! no subscriptions' modes, no protocols and no runtime: futures wake by plain wakers, disk work happens on the
-//! log's own threads or on a thread that the caller picks.
+//! Owns streams of record batches, cursors, opaque tables of state, and their files. Knows no topics, no subscription
+//! modes, no protocols and no runtime: futures wake plain wakers, and disk work runs on the log's own threads or on a
+//! thread of the caller's choice.
 //!
 //! Invariants:
-//! - one order: entries are written in the order in which [`Log::submit`] took them; an entry is whole or absent;
-//! - nothing is visible or acknowledged before the commit policy holds for it;
-//! - a failed write or sync poisons the log: nothing is acknowledged after it;
+//! - one order: entries are written in the order in which [`Log::submit`] accepted them; an entry is whole or absent;
+//! - nothing is visible or acknowledged before the commit policy is satisfied;
+//! - a failed write or sync ends the log: nothing is acknowledged after it;
 //! - damage other than a torn tail of the last segment is an error that names file and position.
 //!
-//! The format is described in docs/format.md.
+//! An entry passes through the intake (offsets and position), the writer (encoding, write, sync, commit) and the read path
+//! (tail cache, then segment files); maintenance seals, cleans, compacts and takes checkpoints in the background. The
+//! on-disk format is described in docs/format.md, and the layers of this crate in tests/layers.rs.
 
-mod append;
+mod allocator;
 pub mod batch;
 mod checkpoint;
-mod chores;
-mod cleaner;
 mod clock;
 mod compaction;
 mod cursor;
+mod directory;
+mod durability;
 mod entry;
 mod error;
 mod format;
-#[doc(hidden)]
+#[cfg(feature = "testing")]
 pub mod fuzz;
 mod ids;
-mod index_cache;
-mod inner;
 pub mod inspect;
+mod intake;
 mod log;
+mod maintenance;
 pub mod medium;
+mod metrics;
 mod options;
-mod read_buffers;
+mod read;
 mod recovery;
 mod registry;
 mod relay;
-#[doc(hidden)]
-pub mod sabotage;
 mod scan;
-mod segments;
+mod sealing;
+#[cfg(feature = "testing")]
+pub mod seeded_bugs;
+#[cfg(not(feature = "testing"))]
+mod seeded_bugs;
+mod stats;
 mod stream;
-mod submit;
-mod tail;
+mod waiter;
 mod watermarks;
 mod writer;
 
@@ -54,13 +59,16 @@ pub use self::clock::{Clock, SystemClock};
 pub use self::compaction::Compaction;
 pub use self::cursor::Cursor;
 pub use self::entry::Entry;
-pub use self::error::{LogError, OpenError, ReadError, SubmitError};
-pub use self::ids::{CursorId, Lsn, Offset, StreamId, TableId};
-pub use self::log::{Admission, Committed, Log, LogStats};
-pub use self::options::{CommitPolicy, LogOptions};
-pub use self::relay::{Carried, Relay};
-pub use self::stream::{
-    ColdRead, ColdTimeLookup, Listener, Listening, ProducerState, Read, Retention, StoredBatch, Stream,
-    TimeLookup,
+pub use self::error::{
+    CheckpointError, FailureCause, LogError, LogFailure, OpenError, ReadError, SubmitError,
 };
-pub use self::submit::Submitted;
+pub use self::ids::{CursorId, Lsn, Offset, StreamId, TableId};
+pub use self::intake::Submitted;
+pub use self::log::{Admission, Committed, Log};
+pub use self::options::{CommitPolicy, LogOptions};
+pub use self::read::StoredBatch;
+pub use self::relay::{Carried, Relay};
+pub use self::stats::LogStats;
+pub use self::stream::{
+    ColdRead, ColdTimeLookup, Listener, Listening, ProducerState, Read, Retention, Stream, TimeLookup,
+};

@@ -1,70 +1,92 @@
-//! What can be set on a log, with every bound named.
+//! Options of a log, with every bound named.
 
 use std::time::Duration;
+
+use crate::error::OpenError;
+
+/// The largest segment whose positions fit the index, with room for one entry beyond the bound.
+const SEGMENT_BYTES_LIMIT: u64 = 2 << 30;
+const SEGMENT_BYTES_LEAST: u64 = 4096;
 
 /// When an append counts as committed, i.e. when acknowledgements for it may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitPolicy {
     /// Written and synced. Survives the loss of power.
     Always,
-    /// Written; synced at least this often. Survives the end of the process; a loss of power loses at
-    /// most what was written in this time.
+    /// Written; synced at least this often. Survives the end of the process; a loss of power loses at most the writes
+    /// of this interval.
     Interval(Duration),
-    /// Written; the operating system syncs when it likes. Survives the end of the process.
+    /// Written; the operating system decides when to sync. Survives the end of the process.
     Os,
 }
 
 /// The bounds and settings of a log.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// See [`CommitPolicy`]. Default: `Always`.
+    /// The commit policy. Default: `Always`.
     pub commit: CommitPolicy,
-    /// A segment file is closed when its entries would exceed this many bytes. Default 128 MiB, at most 2 GiB.
+    /// Bytes of entries at which a segment file is closed. Default 128 MiB, at most 2 GiB.
     pub segment_bytes_max: u64,
-    /// A segment that holds anything is closed when it is older than this. Default 1 hour.
+    /// Age at which a segment that holds any entry is closed. Default 1 hour.
     pub segment_age_max: Duration,
-    /// The largest entry, i.e. the sum of its parts. Default 128 MiB.
+    /// Bytes of the largest entry, i.e. the sum of its parts. Default 128 MiB.
     pub entry_bytes_max: usize,
     /// Memory for recently appended batches, so that tailing readers never touch the disk. Default 64 MiB.
     pub tail_cache_bytes_max: usize,
-    /// Above this many bytes submitted and not yet written, [`crate::Log::admit`] holds callers back. Default 32 MiB.
+    /// Bytes submitted and not yet committed above which [`crate::Log::admit`] holds callers back. Default 32 MiB.
     pub submit_bytes_max: usize,
-    /// The same by number of entries. Default 65,536.
+    /// Entries submitted and not yet committed above which [`crate::Log::admit`] holds callers back. Default 65,536.
     pub submit_entries_max: usize,
-    /// Acknowledgements that nobody waits for may wait this long for company before they are written. Default 3 ms.
+    /// Time that acknowledgements without a waiting caller are gathered before they are written. Default 3 ms.
     pub ack_linger: Duration,
     /// Time between checkpoints. Default 30 s.
     pub checkpoint_interval: Duration,
-    /// A checkpoint is also taken after this many bytes of log, which bounds recovery. Default 256 MiB.
+    /// Bytes of log after which a checkpoint is taken as well; bounds the time of recovery. Default 256 MiB.
     pub checkpoint_bytes: u64,
     /// Memory for index blocks of sealed segments. Default 16 MiB.
     pub index_cache_bytes_max: usize,
-    /// Memory for reading files that is kept while nothing is read. Default 8 MiB.
+    /// Memory for file reads that is kept for reuse. Default 8 MiB.
     pub read_buffers_bytes_max: usize,
     /// Memory of the checkpoint store's page cache. Default 16 MiB.
     pub checkpoint_cache_bytes_max: usize,
-    /// Segment files held open for reading. Default 256.
+    /// Segment files kept open for reading. Default 256.
     pub open_files_max: usize,
-    /// Idempotent producers remembered a stream; beyond it the longest idle one is forgotten. Default 4,096.
+    /// Idempotent producers remembered per stream; beyond it the longest idle one is forgotten. Default 4,096.
     pub producers_per_stream_max: usize,
-    /// An idempotent producer idle for longer is forgotten when room is wanted. Default 7 days.
+    /// Idle time after which an idempotent producer is forgotten when room is needed. Default 7 days.
     pub producer_expiry: Duration,
-    /// Disk space is reserved in one go for a new segment, so that appends meet no surprise and syncs stay
-    /// cheap. Default true.
+    /// Whether disk space of a segment is reserved when it is created, so that appends do not run out of space and syncs
+    /// stay cheap. Default true.
     pub preallocate: bool,
-    /// Under `Always`, groups of up to this many bytes are written past the page cache, where the file system allows it
-    /// and room is reserved (`preallocate`): that makes a sync cheap. 0: none. Default 256 KiB.
+    /// Under `Always`, groups of up to this many bytes are written with `O_DIRECT`, where the file system supports it and
+    /// space is reserved (`preallocate`): that makes a sync cheap. 0 turns it off. Default 256 KiB.
     pub direct_bytes_max: usize,
-    /// Keys that one compaction of a stream keeps in memory (48 bytes each); what lies behind the last of them waits
-    /// for the next one. Default 1,000,000.
+    /// Keys that one compaction of a stream keeps in memory (48 bytes each); records beyond the last of them are left to
+    /// the next compaction. Default 1,000,000.
     pub compaction_keys_max: usize,
-    /// The cleaner rewrites a sealed segment of which less than this share (percent) is live. Default 30.
+    /// Share of live bytes (percent) below which the cleaner rewrites a sealed segment. Default 30.
     pub clean_live_percent_max: u32,
-    /// The cleaner also sorts a sealed segment in which the average stream lies in at least this many separate places, so
-    /// that reading one stream is not reading a little here and there. 0: never. Default 64.
+    /// Separate places per stream, on average, from which on the cleaner sorts a sealed segment, so that reading one
+    /// stream does not seek. 0: never. Default 64.
     pub clean_places_min: u32,
-    /// Only segments older than this are sorted: most of what is in them may be gone by then. Default 10 minutes.
+    /// Age before which a segment is not sorted: most of its content may be trimmed by then. Default 10 minutes.
     pub clean_places_age: Duration,
+}
+
+impl LogOptions {
+    /// Rejects options that the format cannot represent.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        if !(SEGMENT_BYTES_LEAST..=SEGMENT_BYTES_LIMIT).contains(&self.segment_bytes_max) {
+            let range = format!("segment_bytes_max must be {SEGMENT_BYTES_LEAST} to {SEGMENT_BYTES_LIMIT}");
+            return Err(OpenError::Option(range));
+        }
+        if self.entry_bytes_max as u64 > SEGMENT_BYTES_LIMIT - (1 << 20) {
+            return Err(OpenError::Option(format!(
+                "entry_bytes_max must be less than {SEGMENT_BYTES_LIMIT}"
+            )));
+        }
+        Ok(())
+    }
 }
 
 impl Default for LogOptions {

@@ -1,4 +1,4 @@
-//! Streams and cursors by id: a map in shards, so that looking one up seldom waits for another.
+//! Sharded map from id to object. Shards keep lookups from waiting for each other.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -8,8 +8,8 @@ use parking_lot::RwLock;
 
 const SHARDS: usize = 32;
 
-/// Ids are given out one by one and are trusted, so a multiplication spreads them well enough.
-#[derive(Default)]
+/// Hasher of ids. Ids are assigned by the log itself, so a multiplication spreads them well enough.
+#[derive(Clone, Default)]
 pub(crate) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
@@ -21,6 +21,10 @@ impl Hasher for IdHasher {
         for byte in bytes {
             self.write_u64(u64::from(*byte));
         }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
     }
 
     fn write_u64(&mut self, value: u64) {

@@ -1,12 +1,11 @@
-//! Wake-ups across threads: one a runtime instead of one a task.
+//! Relayed wake-ups: one cross-thread wake-up per runtime instead of one per task.
 //!
-//! Waking a task of a runtime that belongs to one thread costs a system call when another thread does it. A commit of
-//! the log wakes every connection that had a part in it. So a task that is carried by a [`Relay`] is, woken from
-//! elsewhere, only noted there, and the relay's own task, which lives in the same runtime, is woken once; it wakes the
-//! others without leaving the thread. What the log's writer wakes in a commit is noted at the end of it, together.
+//! Waking a task of a single-threaded runtime from another thread costs a system call, and a commit of the log wakes
+//! every connection that took part in it. A task carried by a [`Relay`] is only queued when another thread wakes it; the
+//! relay's own task, which runs in the same runtime, is woken once and then wakes the queued tasks on their thread. The
+//! log's writer collects the wake-ups of a commit and queues them together.
 //!
-//! Nothing depends on a relay: wakers that are not of one are woken as they are. A relay knows no runtime, it is a
-//! future that the runtime is given.
+//! A relay is optional: other wakers are woken directly. It knows no runtime: it is a future that the runtime polls.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -18,7 +17,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
-/// Wakes the tasks of one single-threaded runtime. See the module's text.
+/// Queue of wake-ups for the tasks of one single-threaded runtime.
 #[derive(Debug, Default)]
 pub struct Relay {
     state: Mutex<State>,
@@ -28,12 +27,12 @@ pub struct Relay {
 struct State {
     due: Vec<Arc<Task>>,
     runner: Option<Waker>,
-    /// The runner was woken and did not look yet.
+    /// The runner was woken and was not polled since.
     is_called: bool,
     is_over: bool,
 }
 
-/// A carried task, as those who wake it have it.
+/// A carried task, as its wakers share it.
 #[derive(Debug)]
 struct Task {
     relay: Arc<Relay>,
@@ -42,12 +41,12 @@ struct Task {
 }
 
 pin_project! {
-    /// Future of [`Relay::carry`]. The carried one is held in place: a task is one allocation.
+    /// Future of [`Relay::carry`]. Contains the carried future, so that a task is one allocation.
     #[derive(Debug)]
     #[project = CarriedProjection]
     pub struct Carried<F> {
         relay: Arc<Relay>,
-        // The task's own waker, and the one that goes by the relay.
+        // The task's own waker, and the relayed one.
         wakers: Option<(Waker, Waker)>,
         #[pin]
         future: F,
@@ -55,20 +54,20 @@ pin_project! {
 }
 
 thread_local! {
-    /// The relay that this thread runs. Only compared.
+    /// Address of the relay that this thread runs.
     static HOME: Cell<usize> = const { Cell::new(0) };
-    /// Woken while the wake-ups of this thread are held.
-    static HELD: RefCell<Option<Vec<Arc<Task>>>> = const { RefCell::new(None) };
+    /// Tasks woken while this thread collects wake-ups.
+    static COLLECTED: RefCell<Option<Vec<Arc<Task>>>> = const { RefCell::new(None) };
 }
 
 impl Relay {
-    /// A relay, to be run.
+    /// Creates a relay. Spawn [`Relay::run`] to start it.
     #[must_use]
     pub fn new() -> Arc<Relay> {
         Arc::new(Relay::default())
     }
 
-    /// The relay's own task. Spawn it in the runtime of the tasks to be carried; it never ends.
+    /// The relay's own task. Spawn it in the runtime of the carried tasks; it never ends.
     pub async fn run(self: Arc<Self>) {
         let _over = Over(self.clone());
         let mut due = Vec::new();
@@ -89,13 +88,13 @@ impl Relay {
         .await;
     }
 
-    /// The future with its wake-ups going by this relay.
+    /// Wraps a future so that its wake-ups are relayed.
     pub fn carry<F: Future>(self: &Arc<Self>, future: F) -> Carried<F> {
         Carried { relay: self.clone(), wakers: None, future }
     }
 
-    /// Notes the task. Who is to be woken for it.
-    fn note(&self, task: &Arc<Task>) -> Option<Waker> {
+    /// Queues the task. Returns the waker to wake for it, if any.
+    fn queue(&self, task: &Arc<Task>) -> Option<Waker> {
         let mut state = self.state.lock();
         if state.is_over {
             task.is_due.swap(false, Ordering::AcqRel);
@@ -106,7 +105,7 @@ impl Relay {
     }
 }
 
-/// After the relay's end tasks are woken directly.
+/// Guard of a running relay. After its drop, tasks are woken directly.
 struct Over(Arc<Relay>);
 
 impl Drop for Over {
@@ -122,7 +121,7 @@ impl Drop for Over {
 }
 
 impl Task {
-    /// No longer due before it is woken: what comes from now on notes it again.
+    /// Clears the flag before the wake-up, so that a later wake-up queues the task again.
     fn wake_directly(&self) {
         self.is_due.swap(false, Ordering::AcqRel);
         self.waker.wake_by_ref();
@@ -141,14 +140,14 @@ impl Wake for Task {
         if self.is_due.swap(true, Ordering::AcqRel) {
             return;
         }
-        let is_held = HELD.with_borrow_mut(|held| match held {
-            Some(held) => {
-                held.push(self.clone());
+        let is_collected = COLLECTED.with_borrow_mut(|collected| match collected {
+            Some(collected) => {
+                collected.push(self.clone());
                 true
             }
             None => false,
         });
-        if !is_held && let Some(waker) = self.relay.note(self) {
+        if !is_collected && let Some(waker) = self.relay.queue(self) {
             waker.wake();
         }
     }
@@ -171,21 +170,21 @@ impl<F: Future> Future for Carried<F> {
     }
 }
 
-/// Wake-ups of carried tasks by this thread, held until this is dropped. Not nested.
-pub(crate) struct Hold(());
+/// Collects wake-ups of carried tasks by this thread until it is dropped. Not nested.
+pub(crate) struct CollectWakeUps(());
 
-impl Hold {
+impl CollectWakeUps {
     pub(crate) fn new() -> Self {
-        HELD.set(Some(Vec::new()));
+        COLLECTED.set(Some(Vec::new()));
         Self(())
     }
 }
 
-impl Drop for Hold {
+impl Drop for CollectWakeUps {
     fn drop(&mut self) {
-        let held = HELD.take().unwrap_or_default();
-        // All are noted before the first is woken: the woken thread may well take this one's place.
-        let woken: Vec<Waker> = held.iter().filter_map(|task| task.relay.note(task)).collect();
+        let collected = COLLECTED.take().unwrap_or_default();
+        // Queue all before waking the first: the woken thread may preempt this one.
+        let woken: Vec<Waker> = collected.iter().filter_map(|task| task.relay.queue(task)).collect();
         woken.into_iter().for_each(Waker::wake);
     }
 }
@@ -212,13 +211,13 @@ mod tests {
     }
 
     /// A relay whose runner and carried tasks count how often they are woken.
-    struct Room {
+    struct Harness {
         runner: Arc<Count>,
         run: Pin<Box<dyn Future<Output = ()>>>,
         tasks: Vec<(Arc<Count>, Waker)>,
     }
 
-    impl Room {
+    impl Harness {
         fn new(count: usize) -> Self {
             let relay = Relay::new();
             let tasks = (0..count)
@@ -235,10 +234,10 @@ mod tests {
                     (task, waker.unwrap())
                 })
                 .collect();
-            let mut room = Room { runner: Arc::default(), run: Box::pin(relay.run()), tasks };
-            room.run();
+            let mut harness = Harness { runner: Arc::default(), run: Box::pin(relay.run()), tasks };
+            harness.run();
             HOME.set(0);
-            room
+            harness
         }
 
         fn run(&mut self) {
@@ -252,42 +251,42 @@ mod tests {
     }
 
     #[test]
-    fn many_tasks_are_woken_by_one() {
-        let mut room = Room::new(3);
-        room.tasks.iter().for_each(|(_, waker)| waker.wake_by_ref());
-        room.tasks[1].1.wake_by_ref();
-        assert_eq!((room.runner.get(), room.counts()), (1, vec![0, 0, 0]));
-        room.run();
-        assert_eq!((room.runner.get(), room.counts()), (1, vec![1, 1, 1]));
+    fn many_tasks_cost_one_cross_thread_wake_up() {
+        let mut harness = Harness::new(3);
+        harness.tasks.iter().for_each(|(_, waker)| waker.wake_by_ref());
+        harness.tasks[1].1.wake_by_ref();
+        assert_eq!((harness.runner.get(), harness.counts()), (1, vec![0, 0, 0]));
+        harness.run();
+        assert_eq!((harness.runner.get(), harness.counts()), (1, vec![1, 1, 1]));
         HOME.set(0);
-        room.tasks[2].1.wake_by_ref();
-        room.run();
-        assert_eq!((room.runner.get(), room.counts()), (2, vec![1, 1, 2]));
+        harness.tasks[2].1.wake_by_ref();
+        harness.run();
+        assert_eq!((harness.runner.get(), harness.counts()), (2, vec![1, 1, 2]));
     }
 
     #[test]
     fn on_their_own_thread_tasks_are_woken_directly() {
-        let mut room = Room::new(2);
-        room.run();
-        room.tasks[0].1.wake_by_ref();
-        assert_eq!((room.runner.get(), room.counts()), (0, vec![1, 0]));
+        let mut harness = Harness::new(2);
+        harness.run();
+        harness.tasks[0].1.wake_by_ref();
+        assert_eq!((harness.runner.get(), harness.counts()), (0, vec![1, 0]));
     }
 
     #[test]
-    fn held_wake_ups_come_together_at_the_end() {
-        let mut room = Room::new(2);
-        let hold = Hold::new();
-        room.tasks.iter().for_each(|(_, waker)| waker.wake_by_ref());
-        assert_eq!(room.runner.get(), 0);
-        drop(hold);
-        assert_eq!(room.runner.get(), 1);
-        room.run();
-        assert_eq!(room.counts(), [1, 1]);
+    fn collected_wake_ups_are_queued_together() {
+        let mut harness = Harness::new(2);
+        let collecting = CollectWakeUps::new();
+        harness.tasks.iter().for_each(|(_, waker)| waker.wake_by_ref());
+        assert_eq!(harness.runner.get(), 0);
+        drop(collecting);
+        assert_eq!(harness.runner.get(), 1);
+        harness.run();
+        assert_eq!(harness.counts(), [1, 1]);
     }
 
     #[test]
-    fn without_the_relay_tasks_are_woken_directly() {
-        let Room { run, tasks, .. } = Room::new(2);
+    fn after_the_relay_ends_tasks_are_woken_directly() {
+        let Harness { run, tasks, .. } = Harness::new(2);
         tasks[0].1.wake_by_ref();
         drop(run);
         assert_eq!(tasks[0].0.get(), 1);

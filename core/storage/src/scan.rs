@@ -1,14 +1,15 @@
-//! Walks the entries of a segment file in order, through one buffer.
+//! A walk over the entries of a segment file in order, through one buffer.
 
-use crate::format::Flaw;
+use crate::error::OpenError;
 use crate::format::entry::{ENTRY_ALIGNMENT, ENTRY_HEADER_BYTES, ENTRY_MAGIC, EntryHeader, decode};
 use crate::format::segment::{FrameFlaw, HEADER_BYTES, SegmentHeader};
+use crate::format::{FORMAT_VERSION, Flaw};
 use crate::medium::MediumFile;
-use crate::sabotage::{Bug, is_seeded};
+use crate::seeded_bugs::{Bug, is_seeded};
 
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Why the walk cannot go on.
+/// Why a walk stopped.
 #[derive(Debug)]
 pub(crate) enum ScanError {
     Io(std::io::Error),
@@ -16,21 +17,34 @@ pub(crate) enum ScanError {
     Version(u32),
 }
 
+impl ScanError {
+    /// The error of a walk over the file `name`.
+    pub(crate) fn in_file(self, name: &str) -> OpenError {
+        match self {
+            Self::Io(source) => OpenError::io(format!("read {name}"))(source),
+            Self::Flaw { position, detail } => OpenError::damaged(name, position, detail),
+            Self::Version(found) => {
+                OpenError::Version { file: name.to_owned(), found, supported: FORMAT_VERSION }
+            }
+        }
+    }
+}
+
 /// A walk over one segment file.
 pub(crate) struct Scanner<'f> {
     file: &'f dyn MediumFile,
     file_bytes: u64,
     base: u64,
-    /// Where the next entry starts, or where the walk stopped.
+    /// Start of the next entry, or the place where the walk stopped.
     pub(crate) position: u64,
-    /// Where entries are known to end.
+    /// Known end of the entries.
     end: Option<u64>,
     buffer: Vec<u8>,
     buffer_at: u64,
 }
 
 impl<'f> Scanner<'f> {
-    /// Reads the file's header. `end`: where entries end, if that is known.
+    /// Reads the file's header. `end`: the end of the entries, if known.
     pub(crate) fn open(
         file: &'f dyn MediumFile,
         end: Option<u64>,
@@ -54,7 +68,7 @@ impl<'f> Scanner<'f> {
         Ok((header, scanner))
     }
 
-    /// The next entry, whole and with all of its checksums held; `None` at the known end.
+    /// The next entry, after all of its checksums were verified; `None` at the known end.
     pub(crate) fn next(&mut self) -> Result<Option<(EntryHeader, &[u8])>, ScanError> {
         if self.end == Some(self.position) {
             return Ok(None);
@@ -75,7 +89,7 @@ impl<'f> Scanner<'f> {
         Ok(Some((header, bytes)))
     }
 
-    /// Bytes of the file, as many as there are.
+    /// Bytes of the file; fewer at its end.
     fn at(&mut self, position: u64, length: u64) -> Result<&[u8], ScanError> {
         let length = length.min(self.file_bytes.saturating_sub(position)) as usize;
         let is_in = position >= self.buffer_at
@@ -92,10 +106,10 @@ impl<'f> Scanner<'f> {
         Ok(self.buffer.get(start..end).unwrap_or_default())
     }
 
-    /// What lies behind a place where the entries stopped: whether anything at all does, and whether an entry there
+    /// Examines the bytes behind the place where the entries stopped: whether there are any, and whether an entry there
     /// proves that the place had been synced, i.e. that it is damaged and not torn.
-    pub(crate) fn look_behind(&mut self, stopped_at: u64) -> Result<Behind, ScanError> {
-        let mut behind = Behind::default();
+    pub(crate) fn examine_tail(&mut self, stopped_at: u64) -> Result<TailExamination, ScanError> {
+        let mut found = TailExamination::default();
         let mut position = stopped_at;
         while position < self.file_bytes {
             let chunk = self.at(position, BUFFER_BYTES as u64)?;
@@ -106,24 +120,24 @@ impl<'f> Scanner<'f> {
                 position += chunk.len() as u64;
                 continue;
             };
-            behind.is_anything = true;
+            found.has_data = true;
             let is_entry = chunk.get(offset..).is_some_and(|rest| rest.starts_with(&ENTRY_MAGIC));
             position += offset as u64;
             match if is_entry { self.synced_claim(position)? } else { None } {
                 Some((length, synced)) => {
-                    behind.is_damage |= synced > self.base + stopped_at;
+                    found.is_damage |= synced > self.base + stopped_at;
                     position += length;
                 }
                 None => position += ENTRY_ALIGNMENT as u64,
             }
         }
-        Ok(behind)
+        Ok(found)
     }
 
-    /// Where the next entry starts behind a place, all of whose checksums hold.
-    pub(crate) fn find_sound(&mut self, behind: u64) -> Result<Option<u64>, ScanError> {
+    /// Start of the next sound entry behind a position.
+    pub(crate) fn find_sound(&mut self, after: u64) -> Result<Option<u64>, ScanError> {
         let end = self.end.unwrap_or(self.file_bytes).min(self.file_bytes);
-        let mut position = behind + ENTRY_ALIGNMENT as u64;
+        let mut position = after + ENTRY_ALIGNMENT as u64;
         while position < end {
             let chunk = self.at(position, BUFFER_BYTES as u64)?;
             if chunk.is_empty() {
@@ -147,7 +161,7 @@ impl<'f> Scanner<'f> {
         Ok(None)
     }
 
-    /// Length and synced mark of an entry whose own checksum holds.
+    /// Length and synced position of an entry, if its own checksum matches.
     fn synced_claim(&mut self, position: u64) -> Result<Option<(u64, u64)>, ScanError> {
         let lsn = self.base + position;
         let Ok(header) = EntryHeader::decode(self.at(position, ENTRY_HEADER_BYTES as u64)?, lsn) else {
@@ -157,13 +171,13 @@ impl<'f> Scanner<'f> {
             return Ok(None);
         }
         let bytes = self.at(position, u64::from(header.length))?;
-        let holds = decode(&header, bytes, false).is_ok();
-        Ok(holds.then_some((u64::from(header.length), header.synced)))
+        let is_sound = decode(&header, bytes, false).is_ok();
+        Ok(is_sound.then_some((u64::from(header.length), header.synced)))
     }
 }
 
-/// Where the first aligned word lies that is not zero. Pages of zeros, of which a reserved file is full, are compared
-/// as a whole.
+/// Place of the first aligned word that is not zero. Whole pages are compared at once, because reserved files consist of
+/// zeros.
 fn first_not_zero(chunk: &[u8]) -> Option<usize> {
     const ZEROS: [u8; 4096] = [0; 4096];
     let is_zero = |bytes: &[u8]| ZEROS.get(..bytes.len()) == Some(bytes);
@@ -172,9 +186,11 @@ fn first_not_zero(chunk: &[u8]) -> Option<usize> {
     Some(page + word * ENTRY_ALIGNMENT)
 }
 
-/// See [`Scanner::look_behind`].
+/// Result of [`Scanner::examine_tail`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Behind {
-    pub(crate) is_anything: bool,
+pub(crate) struct TailExamination {
+    /// There are bytes other than zero.
+    pub(crate) has_data: bool,
+    /// The place had been synced: it is damaged, not torn.
     pub(crate) is_damage: bool,
 }

@@ -1,7 +1,7 @@
-//! How far the log is, and who waits for it.
+//! Commit and durability positions of the log, and the tasks that wait for them.
 //!
-//! Completion costs no wake-up a message: a task that waits is listed once, whatever the number of its entries, and
-//! the writer wakes each listed task at most once a group.
+//! A waiting task is listed once, whatever the number of its entries, and the writer wakes each listed task at most once
+//! per group: completion costs no wake-up per message.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::error::LogError;
 
-/// A waker is known by the task it wakes.
+/// Identity of the task that a waker wakes.
 type WakerKey = (usize, usize);
 
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(crate) struct Watermarks {
 #[derive(Debug, Default)]
 struct Waiting {
     failure: Option<LogError>,
-    /// Waiting for a position; only the least of a task, which asks again when it is woken.
+    /// Tasks waiting for a commit, each with its least position; a woken task polls again for the others.
     for_commit: HashMap<WakerKey, (u64, Waker)>,
     for_room: HashMap<WakerKey, Waker>,
 }
@@ -37,6 +37,7 @@ fn key(waker: &Waker) -> WakerKey {
 }
 
 impl Watermarks {
+    /// Sets both marks, before anything is submitted.
     pub(crate) fn start_at(&self, lsn: u64) {
         self.committed.store(lsn, Ordering::Release);
         self.durable.store(lsn, Ordering::Release);
@@ -54,7 +55,7 @@ impl Watermarks {
         self.durable.fetch_max(lsn, Ordering::AcqRel);
     }
 
-    /// Everything up to `lsn` is committed: wakes who waited for it, and who waited for room.
+    /// Marks everything up to `lsn` as committed; wakes tasks that waited for it or for room.
     pub(crate) fn commit(&self, lsn: u64) {
         self.committed.fetch_max(lsn, Ordering::AcqRel);
         let mut woken = Vec::new();
@@ -67,7 +68,7 @@ impl Watermarks {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// The log ended: everybody is told.
+    /// Ends the log: every waiting task is woken with the error. Keeps the first error.
     pub(crate) fn end(&self, error: LogError) {
         let woken: Vec<Waker> = {
             let mut waiting = self.waiting.lock();
@@ -94,7 +95,7 @@ impl Watermarks {
             return Poll::Ready(Ok(()));
         }
         let mut waiting = self.waiting.lock();
-        // Looked at again under the lock: the writer moves the mark before it takes the lock.
+        // Check again under the lock: the writer raises the mark before it takes the lock.
         if self.committed() >= lsn {
             return Poll::Ready(Ok(()));
         }
@@ -106,8 +107,8 @@ impl Watermarks {
             Entry::Vacant(vacant) => {
                 vacant.insert((lsn, cx.waker().clone()));
             }
-            // What the task waited for is reached and the writer is about to wake it, which would take this place away:
-            // the task would not be woken for `lsn`. So it is woken here, and the place is for `lsn`.
+            // The listed position is reached, and the writer is about to remove this entry: the task would never be woken
+            // for `lsn`. Wake it here and list it for `lsn`.
             Entry::Occupied(mut place) if place.get().0 <= committed => {
                 place.get_mut().0 = lsn;
                 drop(waiting);
@@ -138,7 +139,7 @@ impl Watermarks {
     }
 }
 
-/// Wakes a thread that waits for a future.
+/// A waker that unparks a thread.
 #[derive(Debug)]
 pub(crate) struct ThreadWaker(std::thread::Thread);
 
@@ -169,9 +170,9 @@ mod tests {
         }
     }
 
-    /// The task sees the mark before the writer comes to wake it, and waits for more.
+    /// The task sees the mark before the writer wakes it, and waits for a later position.
     #[test]
-    fn who_is_ahead_of_the_writer_is_woken_for_the_next() {
+    fn a_task_ahead_of_the_writer_is_woken_for_its_next_position() {
         let marks = Watermarks::default();
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_woken_for_the_least_that_it_waits_for() {
+    fn a_task_is_woken_for_its_least_position() {
         let marks = Watermarks::default();
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());

@@ -1,4 +1,4 @@
-//! Records into a batch. One growing buffer; the header is written when the batch is finished.
+//! A builder of record batches. Uses one growing buffer; the header is written when the batch is finished.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -7,7 +7,7 @@ use super::compression::{self, Compression};
 use super::header::{BatchHeader, CONTROL, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES, TRANSACTIONAL};
 use super::varint::{put_varint, put_varlong, varlong_bytes};
 
-/// What makes a batch an idempotent or transactional producer's.
+/// Producer fields of an idempotent or transactional batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducerStamp {
     /// Producer id, ≥ 0.
@@ -22,8 +22,8 @@ pub struct ProducerStamp {
     pub control: bool,
 }
 
-/// Builds a batch record by record. After `finish` it is empty and can be used again; the memory of finished
-/// batches is not reused while they are alive.
+/// Builder of a batch, record by record. Empty and reusable after `finish`; the memory of a finished batch is not reused
+/// while the batch is alive.
 #[derive(Debug)]
 pub struct BatchBuilder {
     out: BytesMut,
@@ -34,7 +34,7 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// `capacity`: bytes to reserve at first.
+    /// Creates a builder that reserves `capacity` bytes.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let mut builder =
@@ -60,15 +60,15 @@ impl BatchBuilder {
     ) {
         let header_bytes: usize =
             headers.iter().map(|(name, value)| field_bytes(Some(name)) + field_bytes(*value)).sum();
-        self.open(timestamp_ms, key, value, headers.len(), header_bytes);
+        self.begin_record(timestamp_ms, key, value, headers.len(), header_bytes);
         for (name, value) in headers {
             self.field(Some(name));
             self.field(*value);
         }
     }
 
-    /// Adds a record whose headers are already encoded (see [`super::Record::headers`]). The caller answers
-    /// for their form.
+    /// Adds a record whose headers are already encoded (see [`super::Record::headers`]). The caller guarantees that they
+    /// are well-formed.
     pub fn push_with(
         &mut self,
         timestamp_ms: i64,
@@ -77,12 +77,12 @@ impl BatchBuilder {
         header_bytes: &[u8],
         value: Option<&[u8]>,
     ) {
-        self.open(timestamp_ms, key, value, header_count, header_bytes.len());
+        self.begin_record(timestamp_ms, key, value, header_count, header_bytes.len());
         self.out.put_slice(header_bytes);
     }
 
-    /// Everything of a record up to its headers.
-    fn open(
+    /// Writes a record up to its headers.
+    fn begin_record(
         &mut self,
         timestamp_ms: i64,
         key: Option<&[u8]>,
@@ -125,31 +125,31 @@ impl BatchBuilder {
         }
     }
 
-    /// Records so far.
+    /// Number of records so far.
     #[must_use]
     pub fn len(&self) -> usize {
         self.count as usize
     }
 
-    /// No records so far.
+    /// Whether there are no records so far.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Bytes the batch would take now, uncompressed.
+    /// Size in bytes of the uncompressed batch so far.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.out.len()
     }
 
-    /// The batch, uncompressed; the builder is empty afterwards.
+    /// Finishes the batch, uncompressed. The builder is empty afterwards.
     pub fn finish(&mut self) -> Batch {
         self.finish_as(Compression::None, None)
     }
 
-    /// The batch with its records compressed, unless that does not make it smaller, and with a producer's
-    /// stamp if wanted; the builder is empty afterwards.
+    /// Finishes the batch with compressed records, unless compression does not make it smaller, and with a producer's
+    /// fields, if given. The builder is empty afterwards.
     pub fn finish_as(&mut self, codec: Compression, producer: Option<ProducerStamp>) -> Batch {
         let mut codec = codec;
         let mut out = std::mem::take(&mut self.out);
@@ -187,7 +187,7 @@ impl BatchBuilder {
     }
 }
 
-/// Writes the header over the first bytes and its checksum with it.
+/// Writes the header, checksum included, over the first bytes.
 pub(crate) fn seal(mut out: BytesMut, header: &mut BatchHeader) -> Bytes {
     write_header(&mut out, header);
     header.crc = crc32c::crc32c(out.get(CRC_START..).unwrap_or_default());
@@ -201,7 +201,7 @@ fn write_header(out: &mut BytesMut, header: &BatchHeader) {
     }
 }
 
-/// Bytes of a length-prefixed field.
+/// Size in bytes of a length-prefixed field.
 fn field_bytes(field: Option<&[u8]>) -> usize {
     field.map_or(1, |bytes| varlong_bytes(bytes.len() as i64) + bytes.len())
 }

@@ -1,35 +1,35 @@
-//! The four codecs of record batches, both ways, with a bound on what decompression may yield.
+//! The four compression codecs of record batches, with a limit for decompressed bytes.
 //!
-//! Snappy is read in both of the forms that clients write (a bare block, and the framing of snappy-java) and
-//! written in the framed one, which all of them read. LZ4 is the frame format with independent blocks.
+//! Snappy is decompressed in both forms that clients produce (a raw block, and the framing of snappy-java) and compressed
+//! in the framed form, which all clients accept. LZ4 is the frame format with independent blocks.
 
 use std::io::{Read, Write};
 
 use bytes::Bytes;
 
-use super::BatchError;
+use super::error::BatchError;
 use super::header::COMPRESSION_MASK;
 
-/// What the records of one batch may take when decompressed.
+/// Limit for the decompressed records of one batch, in bytes.
 pub const DECOMPRESSED_BYTES_MAX: usize = 128 << 20;
-/// The largest zstd window accepted, as a power of two: the decoder reserves it before it reads on.
+/// The largest zstd window accepted, as a power of two. The decoder reserves the window before it decodes.
 const ZSTD_WINDOW_LOG_MAX: u32 = 25;
-/// A snappy block yields at most this many times its size (a 3-byte copy makes 64 bytes).
+/// A snappy block expands to at most this many times its size (a 3-byte copy element yields 64 bytes).
 const SNAPPY_RATIO_MAX: usize = 32;
-/// The header of snappy-java's framing: magic, version 1, compatible with 1.
+/// Header of the snappy-java framing: magic, version 1, compatible with version 1.
 const XERIAL_HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
 const XERIAL_MAGIC_BYTES: usize = 8;
 const XERIAL_BLOCK_BYTES: usize = 32 << 10;
 
-/// How the records of a batch are compressed.
+/// Compression of the records of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     #[default]
     None,
-    /// gzip, multi-member streams read too.
+    /// gzip; multi-member streams are accepted.
     Gzip,
-    /// Snappy, bare or framed.
+    /// Snappy, raw or framed.
     Snappy,
     /// The LZ4 frame format.
     Lz4,
@@ -38,7 +38,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// From the attributes of a batch.
+    /// The codec in the attributes of a batch.
     pub fn from_attributes(attributes: i16) -> Result<Self, BatchError> {
         match attributes & COMPRESSION_MASK {
             0 => Ok(Self::None),
@@ -50,14 +50,14 @@ impl Compression {
         }
     }
 
-    /// As the attributes of a batch hold it.
+    /// The bits of the attributes of a batch.
     #[must_use]
     pub fn attribute(self) -> i16 {
         self as i16
     }
 }
 
-/// `None` when the codec failed, in which case the caller stores the records as they are.
+/// Compresses records. `None` if the codec failed; the caller then stores the records uncompressed.
 pub(crate) fn compress(codec: Compression, bytes: &[u8]) -> Option<Vec<u8>> {
     match codec {
         Compression::None => None,
@@ -80,7 +80,7 @@ pub(crate) fn decompress(codec: Compression, bytes: &Bytes, bytes_max: usize) ->
     match codec {
         Compression::None => Ok(bytes.clone()),
         Compression::Gzip => drain(flate2::read::MultiGzDecoder::new(bytes.as_ref()), bytes_max),
-        Compression::Snappy => unsnappy(bytes, bytes_max),
+        Compression::Snappy => decompress_snappy(bytes, bytes_max),
         Compression::Lz4 => drain(lz4_flex::frame::FrameDecoder::new(bytes.as_ref()), bytes_max),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes.as_ref()).map_err(failed)?;
@@ -90,7 +90,7 @@ pub(crate) fn decompress(codec: Compression, bytes: &Bytes, bytes_max: usize) ->
     }
 }
 
-/// Reads to the end or to the bound, growing with what is truly there.
+/// Reads to the end or to the limit. Memory grows with the decompressed data only.
 fn drain(decoder: impl Read, bytes_max: usize) -> Result<Bytes, BatchError> {
     let mut out = Vec::new();
     decoder.take(bytes_max as u64 + 1).read_to_end(&mut out).map_err(failed)?;
@@ -115,27 +115,27 @@ fn snappy_framed(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn unsnappy(bytes: &[u8], bytes_max: usize) -> Result<Bytes, BatchError> {
+fn decompress_snappy(bytes: &[u8], bytes_max: usize) -> Result<Bytes, BatchError> {
     let mut out = Vec::new();
     if bytes.get(..XERIAL_MAGIC_BYTES) != XERIAL_HEADER.get(..XERIAL_MAGIC_BYTES) {
-        unsnappy_block(bytes, bytes_max, &mut out)?;
+        decompress_snappy_block(bytes, bytes_max, &mut out)?;
         return Ok(Bytes::from(out));
     }
-    let mut rest = bytes.get(XERIAL_HEADER.len()..).ok_or_else(|| failed("framing is cut short"))?;
+    let mut rest = bytes.get(XERIAL_HEADER.len()..).ok_or_else(|| failed("framing is truncated"))?;
     while !rest.is_empty() {
-        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(|| failed("framing is cut short"))?;
+        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(|| failed("framing is truncated"))?;
         let length = u32::from_be_bytes(*length) as usize;
-        let block = after.get(..length).ok_or_else(|| failed("block is cut short"))?;
-        unsnappy_block(block, bytes_max, &mut out)?;
+        let block = after.get(..length).ok_or_else(|| failed("block is truncated"))?;
+        decompress_snappy_block(block, bytes_max, &mut out)?;
         rest = after.get(length..).unwrap_or_default();
     }
     Ok(Bytes::from(out))
 }
 
-fn unsnappy_block(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(), BatchError> {
+fn decompress_snappy_block(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(), BatchError> {
     let length = snap::raw::decompress_len(block).map_err(failed)?;
     if length > block.len().saturating_mul(SNAPPY_RATIO_MAX) {
-        return Err(failed("block claims more than it can yield"));
+        return Err(failed("block length exceeds the largest possible expansion"));
     }
     if out.len() + length > bytes_max {
         return Err(BatchError::TooLarge { bytes_max });

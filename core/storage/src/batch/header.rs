@@ -11,20 +11,20 @@
 //! ```
 //! All integers are big-endian. `batch length` counts from byte 12.
 
-use super::BatchError;
+use super::error::BatchError;
 
 /// Bytes of a batch before its records.
 pub const HEADER_BYTES: usize = 61;
 /// Bytes that `batch length` does not count.
 pub(crate) const LENGTH_PREFIX_BYTES: usize = 12;
-/// Where the CRC's cover starts.
+/// Start of the bytes covered by the CRC.
 pub(crate) const CRC_START: usize = 21;
 /// The one supported format version.
 pub const MAGIC: i8 = 2;
 
 /// Attributes, bits 0–2: the compression codec.
 pub const COMPRESSION_MASK: i16 = 0x07;
-/// Attributes, bit 3: timestamps are the broker's.
+/// Attributes, bit 3: timestamps were assigned by the broker.
 pub const LOG_APPEND_TIME: i16 = 0x08;
 /// Attributes, bit 4: part of a transaction.
 pub const TRANSACTIONAL: i16 = 0x10;
@@ -34,19 +34,19 @@ pub const CONTROL: i16 = 0x20;
 /// The fields of a batch header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader {
-    /// As written by its producer; not authoritative (see [`crate::StoredBatch`]).
+    /// As written by the producer; not authoritative (see [`crate::StoredBatch`]).
     pub base_offset: i64,
-    /// Bytes that follow byte 12.
+    /// Number of bytes after byte 12.
     pub batch_length: u32,
     /// Not used by the log; −1 in batches that the broker builds.
     pub partition_leader_epoch: i32,
     /// CRC-32C of everything from the attributes on.
     pub crc: u32,
-    /// See [`COMPRESSION_MASK`] and the other bits.
+    /// Bits: [`COMPRESSION_MASK`], [`LOG_APPEND_TIME`], [`TRANSACTIONAL`], [`CONTROL`].
     pub attributes: i16,
-    /// Offset of the last record less the base offset.
+    /// Offset of the last record minus the base offset.
     pub last_offset_delta: u32,
-    /// Milliseconds since the epoch, of the first record.
+    /// Timestamp of the first record, milliseconds since the epoch.
     pub base_timestamp: i64,
     /// The greatest timestamp.
     pub max_timestamp: i64,
@@ -56,12 +56,12 @@ pub struct BatchHeader {
     pub producer_epoch: i16,
     /// Sequence of the first record, −1 when the producer is not idempotent.
     pub base_sequence: i32,
-    /// Records in the batch.
+    /// Number of records.
     pub record_count: u32,
 }
 
 impl BatchHeader {
-    /// Reads a header and checks what can be checked without the records. `bytes` may be longer.
+    /// Parses a header and checks everything that does not need the records. `bytes` may be longer.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
         let head: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(BatchError::Truncated)?;
         let magic = i8::from_be_bytes(field(head, 16));
@@ -94,7 +94,7 @@ impl BatchHeader {
         })
     }
 
-    /// Writes the header, all but the CRC's truth: it is written as it stands in `self.crc`.
+    /// Encodes the header, with the CRC in `self.crc`.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
@@ -114,38 +114,38 @@ impl BatchHeader {
         out
     }
 
-    /// Bytes of the whole batch.
+    /// Size in bytes of the whole batch.
     #[must_use]
     pub fn total_bytes(&self) -> usize {
         self.batch_length as usize + LENGTH_PREFIX_BYTES
     }
 
-    /// Offsets that the batch takes in a stream.
+    /// Number of offsets that the batch covers in a stream.
     #[must_use]
     pub fn offset_span(&self) -> u64 {
         u64::from(self.last_offset_delta) + 1
     }
 
-    /// Part of a transaction.
+    /// Whether it is part of a transaction.
     #[must_use]
     pub fn is_transactional(&self) -> bool {
         self.attributes & TRANSACTIONAL != 0
     }
 
-    /// A transaction marker, which is not shown to consumers.
+    /// Whether it is a control batch (a transaction marker), which consumers do not see.
     #[must_use]
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL != 0
     }
 
-    /// Written by a producer with sequence numbers.
+    /// Whether it has a producer id.
     #[must_use]
     pub fn has_producer(&self) -> bool {
         self.producer_id >= 0
     }
 }
 
-/// `N` bytes at a position known to lie inside the header.
+/// `N` bytes at a position known to be inside the header.
 fn field<const N: usize>(head: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&head[at..at + N]);

@@ -1,15 +1,16 @@
-//! Record batches, version 2: the one form of messages, in memory, on disk and on the way to Kafka's readers.
+//! Kafka record batches, version 2: the one representation of messages, in memory, on disk and for Kafka consumers.
 //!
-//! - [`Batch`]: a whole batch whose header is sane, whose length is exact and whose CRC-32C holds.
-//! - [`fn@records`]: its records, lazily, decompressed if needed under [`DECOMPRESSED_BYTES_MAX`].
-//! - [`BatchBuilder`]: records into a batch.
+//! - [`Batch`]: a whole batch with a valid header, an exact length and a matching CRC-32C.
+//! - [`fn@records`]: its records, decoded lazily, decompressed up to [`DECOMPRESSED_BYTES_MAX`].
+//! - [`BatchBuilder`]: builds a batch from records.
 //!
-//! Invariants: no length or count is believed before it fits the bytes that are there; nothing here panics on
-//! any input; memory reserved is a small multiple of the input, except what decompression truly yields.
-//! Deliberately absent: the older message formats 0 and 1 (nothing stores or accepts them).
+//! Invariants: every length and count is checked against the bytes before it is used; nothing here panics on any input;
+//! memory reserved is a small multiple of the input, apart from decompressed data. The older message formats 0 and 1 are
+//! not supported.
 
 mod builder;
 mod compression;
+mod error;
 mod header;
 mod records;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub(crate) use self::builder::seal;
 pub use self::builder::{BatchBuilder, ProducerStamp};
 pub(crate) use self::compression::compress;
 pub use self::compression::{Compression, DECOMPRESSED_BYTES_MAX};
+pub use self::error::BatchError;
 pub use self::header::{
     BatchHeader, COMPRESSION_MASK, CONTROL, HEADER_BYTES, LOG_APPEND_TIME, MAGIC, TRANSACTIONAL,
 };
@@ -30,55 +32,7 @@ pub use self::varint::{get_varint, get_varlong, put_varint, put_varlong};
 
 use self::header::CRC_START;
 
-/// Why bytes are not a record batch, or not one that can be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BatchError {
-    /// The bytes end before the batch does.
-    #[error("batch is cut short")]
-    Truncated,
-    /// A format version other than 2.
-    #[error("batch format version {0} is not supported")]
-    Magic(i8),
-    /// The length field does not fit the bytes.
-    #[error("batch length {claimed} does not fit")]
-    Length {
-        /// What the field says.
-        claimed: i64,
-    },
-    /// The checksum does not hold.
-    #[error("batch checksum is {found:08x}, its bytes give {computed:08x}")]
-    Checksum {
-        /// What the field says.
-        found: u32,
-        /// What the bytes give.
-        computed: u32,
-    },
-    /// Record count and offset span contradict each other or are negative.
-    #[error("record count does not fit the batch")]
-    Count,
-    /// A record is malformed.
-    #[error("record {index} is malformed: {detail}")]
-    Record {
-        /// Its place in the batch.
-        index: u32,
-        /// What is wrong.
-        detail: &'static str,
-    },
-    /// Unknown codec in the attributes.
-    #[error("unknown compression codec {0}")]
-    Codec(i16),
-    /// The compressed records cannot be read.
-    #[error("records cannot be decompressed: {0}")]
-    Decompress(String),
-    /// The records would be larger than [`DECOMPRESSED_BYTES_MAX`].
-    #[error("records would take more than {bytes_max} bytes")]
-    TooLarge {
-        /// The bound.
-        bytes_max: usize,
-    },
-}
-
-/// A whole batch whose header is sane, whose length is exact and whose checksum holds. Cheap to clone.
+/// A whole batch with a valid header, an exact length and a matching checksum. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     bytes: Bytes,
@@ -86,7 +40,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Takes bytes that must be exactly one batch. One pass over them (the checksum), no copy.
+    /// Parses bytes that must be exactly one batch. One pass for the checksum, no copy.
     pub fn parse(bytes: Bytes) -> Result<Self, BatchError> {
         let batch = Self::parse_unverified(bytes)?;
         let computed = crc32c::crc32c(batch.bytes.get(CRC_START..).unwrap_or_default());
@@ -96,7 +50,7 @@ impl Batch {
         Ok(batch)
     }
 
-    /// Splits the first batch off a buffer that may hold several (a produce request's record set).
+    /// Splits the first batch off a buffer of several (the record set of a Produce request).
     pub fn split_first(bytes: &mut Bytes) -> Result<Self, BatchError> {
         let header = BatchHeader::parse(bytes)?;
         let total = header.total_bytes();
@@ -106,25 +60,25 @@ impl Batch {
         Self::parse(bytes.split_to(total))
     }
 
-    /// As [`Batch::parse`] without the checksum: for bytes that were verified before.
-    pub(crate) fn parse_unverified(bytes: Bytes) -> Result<Self, BatchError> {
+    /// Parses bytes without verifying the checksum.
+    fn parse_unverified(bytes: Bytes) -> Result<Self, BatchError> {
         let header = BatchHeader::parse(&bytes)?;
         if header.total_bytes() != bytes.len() {
             return Err(BatchError::Length { claimed: i64::from(header.batch_length) });
         }
-        // Compaction may remove records but never widens the span; a producer's batch has them equal.
+        // Equal in a producer's batch; compaction removes records and keeps the span.
         if u64::from(header.record_count) > header.offset_span() {
             return Err(BatchError::Count);
         }
         Ok(Self { bytes, header })
     }
 
-    /// A batch made by the builder, which is sane by construction.
-    pub(crate) fn trusted(bytes: Bytes, header: BatchHeader) -> Self {
+    /// A batch made by the builder, which is valid by construction.
+    fn trusted(bytes: Bytes, header: BatchHeader) -> Self {
         Self { bytes, header }
     }
 
-    /// The header's fields.
+    /// Its header.
     #[must_use]
     pub fn header(&self) -> &BatchHeader {
         &self.header
@@ -136,7 +90,7 @@ impl Batch {
         &self.bytes
     }
 
-    /// Records in it.
+    /// Number of records.
     #[must_use]
     pub fn record_count(&self) -> u32 {
         self.header.record_count

@@ -1,26 +1,26 @@
-//! The records of a batch, one by one, as slices of its bytes.
+//! Decoding of the records of a batch, one by one, as slices of its bytes.
 
 use bytes::Bytes;
 
 use super::compression::{self, Compression, DECOMPRESSED_BYTES_MAX};
+use super::error::BatchError;
 use super::header::{BatchHeader, HEADER_BYTES, LOG_APPEND_TIME};
 use super::varint::{get_varint, get_varlong};
-use super::{BatchError, Compression as Codec};
 
 /// One record. Its fields share the batch's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Offset less the batch's base offset.
+    /// Offset minus the batch's base offset.
     pub offset_delta: u32,
     /// Milliseconds since the epoch.
     pub timestamp_ms: i64,
-    /// The key; `None` is null, which is not the same as empty.
+    /// The key; `None` is null, as opposed to empty.
     pub key: Option<Bytes>,
     /// The value; `None` is null (a tombstone).
     pub value: Option<Bytes>,
     /// Number of headers.
     pub header_count: u32,
-    /// The headers as they are encoded, without their count. Known to be well-formed.
+    /// The encoded headers, without their count. Known to be well-formed.
     pub headers: Bytes,
 }
 
@@ -41,13 +41,13 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// The encoded bytes of the headers not yet taken.
+    /// The encoded headers not yet returned.
     #[must_use]
     pub fn rest(&self) -> Bytes {
         self.bytes.slice(self.at.min(self.bytes.len())..)
     }
 
-    /// How many headers are left.
+    /// Number of headers not yet returned.
     #[must_use]
     pub fn left(&self) -> u32 {
         self.left
@@ -76,12 +76,12 @@ pub struct Records {
     append_time: Option<i64>,
     span: u64,
     ended: bool,
-    /// Where the last record taken started.
+    /// Start of the last returned record.
     last_at: usize,
 }
 
-/// The records of a batch. The batch's checksum is not verified again; its compressed records are
-/// decompressed at once, up to [`DECOMPRESSED_BYTES_MAX`].
+/// The records of a batch. Does not verify the batch's checksum again; decompresses all records at once, up to
+/// [`DECOMPRESSED_BYTES_MAX`].
 pub fn records(batch: &Bytes) -> Result<Records, BatchError> {
     let header = BatchHeader::parse(batch)?;
     if header.total_bytes() != batch.len() {
@@ -90,7 +90,7 @@ pub fn records(batch: &Bytes) -> Result<Records, BatchError> {
     let codec = Compression::from_attributes(header.attributes)?;
     let stored = batch.slice(HEADER_BYTES..);
     let bytes = match codec {
-        Codec::None => stored,
+        Compression::None => stored,
         codec => compression::decompress(codec, &stored, DECOMPRESSED_BYTES_MAX)?,
     };
     Ok(Records {
@@ -107,19 +107,19 @@ pub fn records(batch: &Bytes) -> Result<Records, BatchError> {
 }
 
 impl Records {
-    /// Records not yet taken, as the header counts them.
+    /// Number of records not yet returned, according to the header.
     #[must_use]
     pub fn left(&self) -> u32 {
         self.count.saturating_sub(self.index)
     }
 
-    /// The records not yet taken as they are encoded, decompressed.
+    /// The encoded records not yet returned, decompressed.
     #[must_use]
     pub fn rest(&self) -> Bytes {
         self.bytes.slice(self.at.min(self.bytes.len())..)
     }
 
-    /// The encoded form of the record taken last, its length included.
+    /// The encoded bytes of the last returned record, its length included.
     pub(crate) fn last_encoded(&self) -> Bytes {
         self.bytes.slice(self.last_at.min(self.at)..self.at)
     }
@@ -143,7 +143,7 @@ impl Records {
         let header_count = get_varint(body, &mut at).ok_or("header count")?;
         let header_count = u32::try_from(header_count).map_err(|_| "negative header count")?;
         let headers_at = at;
-        // Every header takes at least two bytes, so the loop is bounded by the bytes that are there.
+        // Every header has at least two bytes, so the loop is bounded by the input.
         for _ in 0..header_count {
             skip_within(body, &mut at).ok_or("header name")?.ok_or("null header name")?;
             skip_within(body, &mut at).ok_or("header value")?;

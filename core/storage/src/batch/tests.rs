@@ -24,7 +24,7 @@ fn build(rows: &[Row], codec: Compression) -> Batch {
     builder.finish_as(codec, None)
 }
 
-fn unbuild(batch: &Batch) -> Vec<Row> {
+fn rows_of(batch: &Batch) -> Vec<Row> {
     records(batch.bytes())
         .unwrap()
         .map(|record| {
@@ -43,12 +43,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn what_was_built_is_read(rows in proptest::collection::vec(row(), 1..20), codec in 0..5usize) {
+    fn built_records_round_trip(rows in proptest::collection::vec(row(), 1..20), codec in 0..5usize) {
         let batch = build(&rows, CODECS[codec]);
         let parsed = Batch::parse(batch.bytes().clone()).unwrap();
         prop_assert_eq!(&parsed, &batch);
         prop_assert_eq!(parsed.record_count() as usize, rows.len());
-        prop_assert_eq!(unbuild(&parsed), rows);
+        prop_assert_eq!(rows_of(&parsed), rows);
     }
 
     #[test]
@@ -58,7 +58,7 @@ proptest! {
         let _ = records(&bytes);
     }
 
-    /// Damage behind a right length and magic, without the checksum's protection.
+    /// Damage behind a valid length and magic, in batches whose checksum is not verified.
     #[test]
     fn damaged_records_do_not_panic(
         rows in proptest::collection::vec(row(), 1..8),
@@ -100,7 +100,7 @@ fn varints_end_after_ten_bytes() {
 }
 
 #[test]
-fn a_batch_cut_anywhere_is_refused() {
+fn a_batch_truncated_anywhere_is_rejected() {
     let batch = build(&[(5, Some(b"k".to_vec()), vec![(b"h".to_vec(), None)], None)], Compression::None);
     for length in 0..batch.bytes().len() {
         assert!(Batch::parse(batch.bytes().slice(..length)).is_err());
@@ -108,7 +108,7 @@ fn a_batch_cut_anywhere_is_refused() {
 }
 
 #[test]
-fn every_flipped_bit_behind_the_length_is_found() {
+fn every_flipped_bit_behind_the_length_is_detected() {
     let batch = build(&[(5, None, vec![], Some(b"value".to_vec()))], Compression::None);
     for at in 16 * 8..batch.bytes().len() * 8 {
         let mut bytes = batch.bytes().to_vec();
@@ -118,7 +118,7 @@ fn every_flipped_bit_behind_the_length_is_found() {
 }
 
 #[test]
-fn several_batches_in_a_row_are_split() {
+fn consecutive_batches_are_split() {
     let first = build(&[(5, None, vec![], Some(b"one".to_vec()))], Compression::None);
     let second = build(&[(6, None, vec![], Some(b"two".to_vec()))], Compression::None);
     let mut both = Bytes::from([first.bytes().as_ref(), second.bytes().as_ref()].concat());
@@ -128,7 +128,7 @@ fn several_batches_in_a_row_are_split() {
 }
 
 #[test]
-fn a_bare_snappy_block_is_read() {
+fn a_raw_snappy_block_is_decompressed() {
     let mut rows = Vec::new();
     for i in 0..50 {
         rows.push((i, None, vec![], Some(vec![b'x'; 100])));
@@ -142,11 +142,11 @@ fn a_bare_snappy_block_is_read() {
     bytes.extend_from_slice(&block);
     header.crc = crc32c::crc32c(&bytes[21..]);
     bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
-    assert_eq!(unbuild(&Batch::parse(Bytes::from(bytes)).unwrap()), rows);
+    assert_eq!(rows_of(&Batch::parse(Bytes::from(bytes)).unwrap()), rows);
 }
 
 #[test]
-fn a_decompression_bomb_stops_at_the_bound() {
+fn a_decompression_bomb_stops_at_the_limit() {
     let zeros = vec![0; 4 << 20];
     for codec in CODECS.into_iter().skip(1) {
         let bomb = Bytes::from(compress(codec, &zeros).unwrap());
@@ -160,7 +160,7 @@ fn a_decompression_bomb_stops_at_the_bound() {
 }
 
 #[test]
-fn the_builder_is_reusable_and_counts() {
+fn the_builder_is_reusable_and_counts_records() {
     let mut builder = BatchBuilder::new(16);
     builder.push(7, None, &[], Some(b"a"));
     assert_eq!(builder.len(), 1);

@@ -1,4 +1,4 @@
-//! Zig-zag variable-length integers, as records use them.
+//! Zig-zag variable-length integers, as used in records.
 
 use bytes::{BufMut, BytesMut};
 
@@ -18,23 +18,23 @@ pub fn put_varlong(out: &mut BytesMut, value: i64) {
     out.put_u8(rest as u8);
 }
 
-/// Bytes that a value takes.
+/// Size in bytes of an encoded value.
 #[inline]
 pub(crate) fn varlong_bytes(value: i64) -> usize {
     let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
     bits.div_ceil(7)
 }
 
-/// Reads a varint of 32 bits at `*at` and moves on; `None` when it is cut short or too long.
+/// Reads a varint of 32 bits at `*at` and advances; `None` if it is truncated or too long.
 #[inline]
 pub fn get_varint(bytes: &[u8], at: &mut usize) -> Option<i32> {
     get_varlong(bytes, at).and_then(|value| i32::try_from(value).ok())
 }
 
-/// Reads a varint of 64 bits at `*at` and moves on; `None` when it is cut short or too long.
+/// Reads a varint of 64 bits at `*at` and advances; `None` if it is truncated or too long.
 #[inline]
 pub fn get_varlong(bytes: &[u8], at: &mut usize) -> Option<i64> {
-    // Lengths and deltas within a batch take one byte or two.
+    // Fast paths: most lengths and deltas within a batch have one or two bytes.
     match *bytes.get(*at..)? {
         [only, ..] if only < 0x80 => {
             *at += 1;

@@ -1,4 +1,4 @@
-//! The values of a checkpoint, each with a version byte first.
+//! Encoding of a checkpoint's values. Each begins with a version byte.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -8,11 +8,11 @@ use crate::stream::producers::{BATCHES_REMEMBERED, Producer, ProducerBatch, Prod
 
 const VERSION: u8 = 1;
 
-/// What a checkpoint says of the log as a whole.
+/// The log as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub(crate) log_id: u128,
-    /// Replay starts here.
+    /// Replay position.
     pub(crate) lsn: u64,
     /// Everything below was on the medium when the checkpoint was taken.
     pub(crate) durable: u64,
@@ -46,7 +46,7 @@ impl Meta {
     }
 }
 
-/// A segment file that belongs to the log.
+/// A segment file of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentRecord {
     pub(crate) is_sealed: bool,
@@ -84,7 +84,7 @@ pub(crate) struct RunRecord {
     pub(crate) max_timestamp: i64,
 }
 
-/// A stream as a checkpoint has it.
+/// A stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StreamRecord {
     pub(crate) start: u64,

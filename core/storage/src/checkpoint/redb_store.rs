@@ -1,28 +1,28 @@
-//! Checkpoints in a redb file, one table whose keys start with their space, and whose values with a checksum of key and
-//! value: redb's own checksums are for torn writes and are not looked at while reading. So that no row can get lost
-//! either, there is a count and a sum of the checksums of each space, and of each table of state. Damage may lead redb
-//! astray before a value is reached; where it panics then, that is damage as well.
+//! The checkpoint store in a redb file.
+//!
+//! One table, whose keys begin with their space and whose values begin with a checksum of key and value: redb's own
+//! checksums detect torn writes and are not verified by reads. A count and a sum of checksums per space, and per table of
+//! state, detect missing rows. redb may panic on a damaged file; such a panic is reported as damage.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, StorageBackend, Table, TableDefinition};
 
-use super::{CheckpointError, CheckpointStore, Fill, Meta, Sink, Space, Visit};
+use super::codec::Meta;
+use super::store::{CheckpointStore, Fill, Sink, Space, Visit};
+use crate::error::{CHECKPOINT_FILE, CheckpointError};
 use crate::format::Fields;
 use crate::medium::{Medium, MediumFile};
-use crate::sabotage::{Bug, is_seeded};
+use crate::seeded_bugs::{Bug, is_seeded};
 
 const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("checkpoint");
 
-/// The checkpoint's file.
-pub(crate) const CHECKPOINT_FILE: &str = "checkpoint.redb";
-/// Under [`Space::Meta`]: the totals of the others.
+/// Key in [`Space::Meta`]: the totals of the other spaces.
 const TOTALS_KEY: &[u8] = b"totals";
-/// A space and, of [`Space::State`], a table.
+/// A space and, in [`Space::State`], a table.
 const PREFIX_BYTES: usize = 3;
 const CHECKSUM_BYTES: usize = 4;
 const NEW_FILE: &str = "checkpoint.tmp";
@@ -30,7 +30,7 @@ const NEW_FILE: &str = "checkpoint.tmp";
 /// Checkpoints in a redb file.
 #[derive(Debug)]
 pub(crate) struct RedbStore {
-    /// Gone while it is dropped.
+    /// `None` during the drop.
     database: Option<Database>,
     totals: Totals,
 }
@@ -45,33 +45,33 @@ struct Total {
 }
 
 impl RedbStore {
-    /// Opens the file, making it if it is not there.
+    /// Opens the file, creating it if it does not exist.
     pub(crate) fn open(medium: &dyn Medium, cache_bytes_max: usize) -> Result<Self, CheckpointError> {
-        let exists = medium.list().map_err(failed)?.iter().any(|name| name == CHECKPOINT_FILE);
+        let exists = medium.list()?.iter().any(|name| name == CHECKPOINT_FILE);
         if exists {
-            let file = medium.open(CHECKPOINT_FILE).map_err(failed)?;
+            let file = medium.open(CHECKPOINT_FILE)?;
             return Self::on(file, cache_bytes_max);
         }
-        // Made under another name: after a crash it is whole or absent.
-        let file = medium.create(NEW_FILE).map_err(failed)?;
+        // Created under another name: after a crash it is whole or absent.
+        let file = medium.create(NEW_FILE)?;
         let store = Self::on(file.clone(), cache_bytes_max)?;
-        file.sync().map_err(failed)?;
-        medium.rename(NEW_FILE, CHECKPOINT_FILE).map_err(failed)?;
-        medium.sync_folder().map_err(failed)?;
+        file.sync()?;
+        medium.rename(NEW_FILE, CHECKPOINT_FILE)?;
+        medium.sync_folder()?;
         Ok(store)
     }
 
     fn on(file: Arc<dyn MediumFile>, cache_bytes_max: usize) -> Result<Self, CheckpointError> {
         let mut builder = Database::builder();
         let builder = builder.set_cache_size(cache_bytes_max);
-        let database = unpanicked(|| builder.create_with_backend(Backend(file)).map_err(failed))?;
+        let database = catch_panic(|| builder.create_with_backend(Backend(file)).map_err(failed))?;
         let mut store = Self { database: Some(database), totals: Totals::new() };
         match store.get(Space::Meta, TOTALS_KEY)? {
             Some(row) => {
-                store.totals = decode_totals(&row).ok_or_else(|| damaged("its totals are malformed"))?;
+                store.totals = decode_totals(&row).ok_or_else(|| damaged("malformed totals"))?;
             }
             None if store.get(Space::Meta, Meta::KEY)?.is_some() => {
-                return Err(damaged("its totals are missing"));
+                return Err(damaged("totals are missing"));
             }
             None => {}
         }
@@ -81,17 +81,17 @@ impl RedbStore {
 
 impl CheckpointStore for RedbStore {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, CheckpointError> {
-        unpanicked(|| self.read_row(space, key))
+        catch_panic(|| self.read_row(space, key))
     }
 
     fn scan(&self, space: Space, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), CheckpointError> {
-        unpanicked(|| self.read_rows(space, prefix, visit))
+        catch_panic(|| self.read_rows(space, prefix, visit))
     }
 
     fn commit(&mut self, fill: &mut Fill<'_>) -> Result<(), CheckpointError> {
-        unpanicked(|| {
+        catch_panic(|| {
             let mut transaction = self.database()?.begin_write().map_err(failed)?;
-            // Opening after a crash then reads the allocator's state instead of walking everything.
+            // An open after a crash then reads the allocator's state instead of walking all pages.
             transaction.set_quick_repair(true);
             let totals = {
                 let table = transaction.open_table(TABLE).map_err(failed)?;
@@ -109,9 +109,9 @@ impl CheckpointStore for RedbStore {
 
 impl Drop for RedbStore {
     fn drop(&mut self) {
-        // It writes while it is dropped, which is no promise of ours.
+        // redb writes during its drop; nothing depends on that.
         let database = self.database.take();
-        let _ = unpanicked(|| {
+        let _ = catch_panic(|| {
             drop(database);
             Ok(())
         });
@@ -120,10 +120,10 @@ impl Drop for RedbStore {
 
 impl RedbStore {
     fn database(&self) -> Result<&Database, CheckpointError> {
-        self.database.as_ref().ok_or_else(|| damaged("it is closed"))
+        self.database.as_ref().ok_or_else(|| damaged("store is closed"))
     }
 
-    /// Reads every row, for its checksum.
+    /// Verifies the checksum of every row.
     pub(crate) fn check_rows(&self) -> Result<(), CheckpointError> {
         for prefix in self.totals.keys() {
             for space in [Space::Segments, Space::Streams, Space::Cursors, Space::State] {
@@ -182,7 +182,7 @@ struct Transaction<'t> {
 }
 
 impl Transaction<'_> {
-    /// A row came in the place of another, or went.
+    /// Updates the totals for a row that was replaced or removed.
     fn count(&mut self, key: &[u8], old: Option<u32>, new: Option<u32>) {
         if key.first() == Some(&(Space::Meta as u8)) {
             return;
@@ -237,22 +237,22 @@ fn full_key(space: Space, key: &[u8]) -> Vec<u8> {
     full
 }
 
-/// What a panic in redb says about a damaged file.
-fn unpanicked<T>(work: impl FnOnce() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
+/// Reports a panic in redb, which a damaged file can cause, as damage.
+fn catch_panic<T>(work: impl FnOnce() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(damaged("its pages do not hold together")))
+        .unwrap_or_else(|_| Err(damaged("inconsistent pages")))
 }
 
 fn checksum(full_key: &[u8], value: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(full_key), value)
 }
 
-/// The checksum that a row says it has.
+/// The checksum stored in a row.
 fn checksum_of(row: &[u8]) -> u32 {
     row.first_chunk().map_or(0, |crc| u32::from_le_bytes(*crc))
 }
 
-/// Which total a row counts in.
+/// Key of the total that counts a row.
 fn total_key(full_key: &[u8]) -> [u8; PREFIX_BYTES] {
     let mut out = [0; PREFIX_BYTES];
     let is_state = full_key.first() == Some(&(Space::State as u8));
@@ -281,23 +281,23 @@ fn decode_totals(bytes: &[u8]) -> Option<Totals> {
     Some(totals)
 }
 
-fn damaged(what: &str) -> CheckpointError {
-    CheckpointError(what.to_owned())
+fn damaged(detail: &'static str) -> CheckpointError {
+    CheckpointError::Damaged(detail)
 }
 
-/// The value of a row whose checksum holds.
+/// The value of a row, after its checksum was verified.
 fn checked<'a>(full_key: &[u8], row: &'a [u8]) -> Result<&'a [u8], CheckpointError> {
     match row.split_first_chunk::<CHECKSUM_BYTES>() {
         Some((crc, value)) if u32::from_le_bytes(*crc) == checksum(full_key, value) => Ok(value),
-        _ => Err(damaged("a row's checksum does not hold")),
+        _ => Err(damaged("checksum mismatch in a row")),
     }
 }
 
-fn failed(error: impl Display) -> CheckpointError {
-    CheckpointError(error.to_string())
+fn failed(error: impl Into<redb::Error>) -> CheckpointError {
+    CheckpointError::Store(Box::new(error.into()))
 }
 
-/// redb's file on the log's medium.
+/// The file of redb on the log's medium.
 #[derive(Debug)]
 struct Backend(Arc<dyn MediumFile>);
 

@@ -1,8 +1,8 @@
-//! Acknowledgement state of one subscription on one stream: a cumulative position, ranges beyond it, and how
-//! often each unacknowledged message came back.
+//! A cursor: the acknowledgement state of one subscription on one stream, i.e. a cumulative position, acknowledged ranges
+//! beyond it, and delivery counts of unacknowledged messages.
 //!
-//! In memory it changes when the change is submitted; it survives a crash once that entry is committed. It is
-//! the caller who waits before it answers. Deliberately absent: what was delivered and to whom (the layers above).
+//! The state in memory changes when the change is submitted; it survives a crash once that entry is committed, so the
+//! caller waits before it answers. Which message was delivered to which consumer is known to the layers above only.
 
 mod ranges;
 
@@ -17,7 +17,6 @@ use parking_lot::Mutex;
 pub(crate) use self::ranges::AckedRanges;
 use crate::error::LogError;
 use crate::ids::{CursorId, Lsn, Offset, StreamId};
-use crate::inner::Inner;
 
 /// A cursor's handle. Cheap to clone. Stays valid after the cursor was deleted, without effect.
 #[derive(Clone)]
@@ -26,26 +25,32 @@ pub struct Cursor(pub(crate) Arc<CursorInner>);
 pub(crate) struct CursorInner {
     pub(crate) id: u64,
     pub(crate) stream: u64,
-    log: Weak<Inner>,
+    sink: Weak<dyn AckSink>,
     pub(crate) deleted: AtomicBool,
     /// The checkpoint round in which it was last listed as changed.
     pub(crate) dirty_round: AtomicU32,
     pub(crate) state: Mutex<CursorState>,
 }
 
+/// The intake of acknowledgements, which keeps cursors independent of the log above them.
+pub(crate) trait AckSink: Send + Sync {
+    /// Acknowledges ranges; see [`Cursor::ack`].
+    fn submit_acks(&self, cursor: &Arc<CursorInner>, ranges: &[Range<Offset>]) -> Result<Lsn, LogError>;
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CursorState {
     pub(crate) acked: AckedRanges,
-    /// Delivery counts of offsets that came back; forgotten when they are acknowledged.
+    /// Delivery counts of offsets returned unacknowledged; removed when they are acknowledged.
     pub(crate) counts: BTreeMap<u64, u32>,
 }
 
 impl CursorInner {
-    pub(crate) fn new(log: Weak<Inner>, id: u64, stream: u64, state: CursorState) -> Self {
+    pub(crate) fn new(sink: Weak<dyn AckSink>, id: u64, stream: u64, state: CursorState) -> Self {
         Self {
             id,
             stream,
-            log,
+            sink,
             deleted: AtomicBool::new(false),
             dirty_round: AtomicU32::new(0),
             state: Mutex::new(state),
@@ -58,7 +63,7 @@ impl CursorState {
         Self { acked: AckedRanges::at(position), ..Self::default() }
     }
 
-    /// Whether anything changed.
+    /// Acknowledges a range. Returns whether anything changed.
     pub(crate) fn ack(&mut self, start: u64, end: u64) -> bool {
         let changed = self.acked.insert(start, end);
         if changed && !self.counts.is_empty() {
@@ -66,9 +71,9 @@ impl CursorState {
             if self.counts.first_key_value().is_some_and(|(first, _)| *first < position) {
                 self.counts = self.counts.split_off(&position);
             }
-            let gone: Vec<u64> =
+            let acked: Vec<u64> =
                 self.counts.range(start..end.max(start)).map(|(offset, _)| *offset).collect();
-            for offset in gone {
+            for offset in acked {
                 self.counts.remove(&offset);
             }
         }
@@ -94,13 +99,13 @@ impl Cursor {
         CursorId(self.0.id)
     }
 
-    /// The stream it is on.
+    /// The stream it belongs to.
     #[must_use]
     pub fn stream(&self) -> StreamId {
         StreamId(self.0.stream)
     }
 
-    /// All offsets below are acknowledged.
+    /// The offset below which everything is acknowledged.
     #[must_use]
     pub fn position(&self) -> Offset {
         Offset(self.0.state.lock().acked.position())
@@ -112,14 +117,14 @@ impl Cursor {
         self.0.state.lock().acked.contains(offset.0)
     }
 
-    /// What is acknowledged beyond the position, in order.
+    /// The acknowledged ranges beyond the position, in order.
     #[must_use]
     pub fn acked_above(&self) -> Vec<Range<Offset>> {
         let state = self.0.state.lock();
         state.acked.above().map(|(start, end)| Offset(start)..Offset(end)).collect()
     }
 
-    /// How often this offset came back (see [`crate::Entry::returned`]).
+    /// How often this offset was returned unacknowledged (see [`crate::Entry::returned`]).
     #[must_use]
     pub fn delivery_count(&self, offset: Offset) -> u32 {
         self.0.state.lock().counts.get(&offset.0).copied().unwrap_or(0)
@@ -131,12 +136,12 @@ impl Cursor {
         self.0.state.lock().counts.iter().map(|(offset, count)| (Offset(*offset), *count)).collect()
     }
 
-    /// Acknowledges offsets. All acknowledgements of a commit window share one entry; who must answer waits for
-    /// the returned position to be committed. What is acknowledged already is not written again, but the
-    /// position returned then still covers it.
+    /// Acknowledges offsets. All acknowledgements of a commit window share one entry; a caller that must answer waits
+    /// until the returned position is committed. Offsets already acknowledged are not written again, but the returned
+    /// position still covers them.
     pub fn ack(&self, ranges: &[Range<Offset>]) -> Result<Lsn, LogError> {
-        let log = self.0.log.upgrade().ok_or(LogError::Closed)?;
-        log.submit_acks(self, ranges)
+        let sink = self.0.sink.upgrade().ok_or(LogError::Closed)?;
+        sink.submit_acks(&self.0, ranges)
     }
 }
 

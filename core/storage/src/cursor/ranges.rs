@@ -1,5 +1,6 @@
-//! Acknowledged offsets: everything below a position, and ranges beyond it. No bound on their number loses any:
-//! memory grows with the holes that there are, and with nothing else.
+//! Acknowledged offsets: everything below a position, and ranges beyond it.
+//!
+//! The number of ranges has no limit, so that none is lost: memory grows with the unacknowledged gaps only.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +30,7 @@ impl AckedRanges {
         self.above.iter().map(|(start, end)| (*start, *end))
     }
 
-    /// Adds a range; what is acknowledged already changes nothing. Whether anything changed.
+    /// Adds a range. Returns whether any offset of it was new.
     pub(crate) fn insert(&mut self, start: u64, end: u64) -> bool {
         let start = start.max(self.position);
         if start >= end {
@@ -37,7 +38,7 @@ impl AckedRanges {
         }
         if start == self.position {
             self.position = end;
-            self.absorb_reached();
+            self.merge_reached();
             return true;
         }
         let (mut start, mut end) = (start, end);
@@ -49,7 +50,7 @@ impl AckedRanges {
                 start = *before;
             }
         }
-        // Ranges that the new one covers or touches melt into it.
+        // Merge ranges that the new one covers or touches.
         while let Some((next, next_end)) = self.above.range(start..=end).next() {
             let (next, next_end) = (*next, *next_end);
             end = end.max(next_end);
@@ -59,8 +60,8 @@ impl AckedRanges {
         true
     }
 
-    /// Moves the position over the ranges that it has reached.
-    fn absorb_reached(&mut self) {
+    /// Advances the position over adjacent ranges.
+    fn merge_reached(&mut self) {
         while let Some(first) = self.above.first_entry() {
             if *first.key() > self.position {
                 break;
@@ -80,9 +81,8 @@ mod tests {
     use super::AckedRanges;
 
     proptest! {
-        /// Against a set of offsets.
         #[test]
-        fn as_a_set(acks in proptest::collection::vec((0..200u64, 0..12u64), 0..80)) {
+        fn ranges_behave_like_a_set(acks in proptest::collection::vec((0..200u64, 0..12u64), 0..80)) {
             let mut ranges = AckedRanges::at(5);
             let mut model: BTreeSet<u64> = (0..5).collect();
             for (start, length) in acks {

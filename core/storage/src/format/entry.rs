@@ -7,28 +7,29 @@
 //!  8 length of the whole entry, a multiple of 8   u32      }
 //! 12 length of the descriptions                   u32      }
 //! 16 position of this entry in the log            u64      }
-//! 24 synced: all below was on the medium when     u64      }
-//!    this entry was written                                }
+//! 24 synced: everything below was on the medium   u64      }
+//!    when this entry was written                           }
 //! 32 number of parts                              u32      }
 //! 36 kind: 0 appended, 1 copied by the cleaner,   u8, then 3 zero bytes
 //!    2 lost
 //! 40 descriptions …, batches …, zero bytes up to the length
 //! ```
-//! The batches' own checksums cover the rest of them, so that every byte is covered and records are summed once.
+//! The batches' own checksums cover the rest of their bytes, so that every byte is covered and records are summed once.
 
 use bytes::{BufMut, BytesMut};
 
 use super::{Fields, Flaw};
 use crate::batch;
-use crate::sabotage::{Bug, is_seeded};
+use crate::seeded_bugs::{Bug, is_seeded};
 
 pub(crate) const ENTRY_HEADER_BYTES: usize = 40;
 pub(crate) const ENTRY_ALIGNMENT: usize = 8;
 pub(crate) const ENTRY_MAGIC: [u8; 4] = *b"ENTR";
-/// Kinds of entry: appended to the log, copied by the cleaner, or lost.
+/// Kind of an entry appended to the log.
 pub(crate) const KIND_APPENDED: u8 = 0;
+/// Kind of an entry copied by the cleaner.
 pub(crate) const KIND_COPIED: u8 = 1;
-/// In the place of what was damaged and given up: no parts, zero bytes up to its length.
+/// Kind of an entry that replaces salvaged damage: no parts, zero bytes up to its length.
 pub(crate) const KIND_LOST: u8 = 2;
 
 /// Tags of part descriptions.
@@ -47,7 +48,7 @@ pub(crate) mod tag {
     pub(crate) const ACKS: u8 = 12;
 }
 
-/// Bytes that an entry takes with descriptions and batches of these sizes.
+/// Bytes of an entry with descriptions and batches of these sizes.
 pub(crate) fn entry_bytes(description_bytes: usize, batch_bytes: usize) -> usize {
     (ENTRY_HEADER_BYTES + description_bytes + batch_bytes).next_multiple_of(ENTRY_ALIGNMENT)
 }
@@ -64,7 +65,7 @@ pub(crate) struct EntryHeader {
 }
 
 impl EntryHeader {
-    /// Appends the header; the checksum is patched in by [`seal`].
+    /// Appends the header; [`seal`] sets the checksum later.
     pub(crate) fn put(&self, out: &mut BytesMut) {
         out.put_slice(&ENTRY_MAGIC);
         out.put_u32_le(self.crc);
@@ -76,7 +77,7 @@ impl EntryHeader {
         out.put_slice(&[self.kind, 0, 0, 0]);
     }
 
-    /// Reads a header at a known position and checks all that can be checked without the rest.
+    /// Reads a header at a known position and checks everything that does not need the rest of the entry.
     pub(crate) fn decode(bytes: &[u8], lsn: u64) -> Result<Self, Flaw> {
         let mut fields = Fields::new(bytes);
         if fields.array() != Some(ENTRY_MAGIC) {
@@ -93,9 +94,9 @@ impl EntryHeader {
                 kind: fields.u8()?,
             })
         };
-        let header = read().ok_or("entry header is cut short")?;
+        let header = read().ok_or("entry header is truncated")?;
         if header.lsn != lsn {
-            return Err("entry belongs to another position");
+            return Err("entry is of another position");
         }
         let least = ENTRY_HEADER_BYTES as u64 + u64::from(header.description_bytes);
         if u64::from(header.length) < least || !(header.length as usize).is_multiple_of(ENTRY_ALIGNMENT) {
@@ -105,7 +106,7 @@ impl EntryHeader {
     }
 }
 
-/// Computes and patches in the checksum of an entry whose header and descriptions lie at `start` of `out`.
+/// Computes and sets the checksum of an entry whose header and descriptions are at `start` of `out`.
 /// `heads`: the first 61 bytes of each batch.
 pub(crate) fn seal<'a>(
     out: &mut BytesMut,
@@ -126,9 +127,9 @@ pub(crate) fn seal<'a>(
 /// One part of a decoded entry, as slices of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PartView<'a> {
-    /// The batch and where it starts within the entry.
+    /// A batch, and its place within the entry.
     Batch {
-        /// The first of the streams that it was submitted for; a copy may no longer have it as destination.
+        /// The first of the streams that it was submitted for; not always a destination of a copied batch.
         origin: u64,
         destinations: Destinations<'a>,
         batch: &'a [u8],
@@ -178,11 +179,11 @@ pub(crate) enum PartView<'a> {
     },
 }
 
-/// Pairs of u64, as they lie.
+/// Encoded pairs of u64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pairs<'a>(pub(crate) &'a [u8]);
 
-/// Stream and base offset, as they lie.
+/// Encoded pairs of stream and base offset.
 pub(crate) type Destinations<'a> = Pairs<'a>;
 
 impl<'a> Pairs<'a> {
@@ -214,38 +215,38 @@ pub(crate) fn acks(bytes: &[u8]) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
     })
 }
 
-/// The parts of an entry, after its checksums held; those of the batches' records only on demand. `bytes` is the
-/// whole entry.
+/// The parts of an entry, after its checksum was verified. `bytes`: the whole entry. `verify_batches`: also verify the
+/// checksums of the batches' records.
 pub(crate) fn decode<'a>(
     header: &EntryHeader,
     bytes: &'a [u8],
     verify_batches: bool,
 ) -> Result<Vec<PartView<'a>>, Flaw> {
     if bytes.len() != header.length as usize {
-        return Err("entry is cut short");
+        return Err("entry is truncated");
     }
     let batches_at = ENTRY_HEADER_BYTES + header.description_bytes as usize;
-    let described = bytes.get(8..batches_at).ok_or("entry is cut short")?;
-    let mut fields = Fields::new(bytes.get(ENTRY_HEADER_BYTES..batches_at).ok_or("entry is cut short")?);
+    let described = bytes.get(8..batches_at).ok_or("entry is truncated")?;
+    let mut fields = Fields::new(bytes.get(ENTRY_HEADER_BYTES..batches_at).ok_or("entry is truncated")?);
     let mut crc = crc32c::crc32c(described);
     let mut at = batches_at;
     let mut parts = Vec::new();
-    // The descriptions are not yet verified: they are bounded by the bytes that are there, and nothing of them
-    // is used before the checksum held.
+    // The descriptions are not verified yet: their lengths are checked against the bytes, and nothing is returned before
+    // the checksum matched.
     for _ in 0..header.part_count {
         let part = decode_part(&mut fields, bytes, &mut at).ok_or("entry part is malformed")?;
         if let PartView::Batch { batch, .. } = &part {
-            crc = crc32c::crc32c_append(crc, batch.get(..batch::HEADER_BYTES).ok_or("batch is cut short")?);
+            crc = crc32c::crc32c_append(crc, batch.get(..batch::HEADER_BYTES).ok_or("batch is truncated")?);
         }
         parts.push(part);
     }
     if crc != header.crc && !is_seeded(Bug::SkipEntryChecksum) {
-        return Err("entry checksum does not hold");
+        return Err("entry checksum mismatch");
     }
     let is_filled = at.next_multiple_of(ENTRY_ALIGNMENT) == bytes.len();
     let is_lost = header.kind == KIND_LOST && parts.is_empty();
     if !fields.is_empty() || !(is_filled || is_lost) {
-        return Err("entry parts do not fill the entry");
+        return Err("entry parts do not add up to its length");
     }
     if bytes.get(at..).is_some_and(|padding| padding.iter().any(|byte| *byte != 0)) {
         return Err("entry padding is not zero");
@@ -264,7 +265,7 @@ fn verify_batch(bytes: &[u8], checksum: bool) -> Result<(), Flaw> {
         return Err("batch length is wrong");
     }
     if checksum && crc32c::crc32c(bytes.get(21..).unwrap_or_default()) != header.crc {
-        return Err("batch checksum does not hold");
+        return Err("batch checksum mismatch");
     }
     Ok(())
 }

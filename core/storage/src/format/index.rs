@@ -1,10 +1,10 @@
-//! The index of a sealed segment: where the batches of each stream lie in the file, sorted by stream and offset,
-//! in blocks of 4 KiB that are checked and cached one by one.
+//! The index of a sealed segment: the place of each batch in the file, sorted by stream and offset, in blocks of 4 KiB
+//! that are checked and cached one by one.
 //!
 //! ```text
 //! block: 0 CRC-32C of 4..4096 u32 | 4 entries u32 | 8 entries of 44 bytes … | zero bytes
 //! entry: 0 stream u64 | 8 base offset u64 | 16 greatest timestamp i64 | 24 position u32 | 28 length u32 | 32 span u32
-//!        36 stream that the batch was first meant for u64
+//!        36 origin u64
 //! ```
 
 use bytes::{BufMut, BytesMut};
@@ -17,19 +17,19 @@ const BLOCK_HEADER_BYTES: usize = 8;
 const INDEX_ENTRY_BYTES: usize = 44;
 pub(crate) const BLOCK_ENTRIES_MAX: usize = (BLOCK_BYTES - BLOCK_HEADER_BYTES) / INDEX_ENTRY_BYTES;
 
-/// Batches at most this far apart lie next to each other: between them is no more than an entry's description.
+/// Batches at most this far apart count as adjacent: an entry's description fits between them.
 const NEXT_BYTES_MAX: u64 = 256;
 
-/// Where one batch of a stream lies in a segment file.
+/// Place of one batch of a stream in a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
     pub(crate) base: u64,
     pub(crate) max_timestamp: i64,
     pub(crate) position: u32,
     pub(crate) length: u32,
-    /// Offsets that it takes.
+    /// Number of offsets.
     pub(crate) span: u32,
-    /// The first of the streams that it was submitted for.
+    /// The first of the streams that the batch was submitted for.
     pub(crate) origin: u64,
 }
 
@@ -39,16 +39,16 @@ impl Extent {
     }
 }
 
-/// Builds index blocks from extents that come sorted by stream and base offset.
+/// Builder of index blocks. Push extents sorted by stream and base offset.
 #[derive(Debug, Default)]
 pub(crate) struct IndexBuilder {
     out: BytesMut,
     in_block: usize,
-    /// The stream of the last extent, and where that ends in the file.
+    /// Stream of the last extent, and its end in the file.
     last: Option<(u64, u64)>,
     spread: Spread,
-    pub(crate) entries: u32,
-    pub(crate) blocks: u32,
+    entries: u32,
+    blocks: u32,
 }
 
 impl IndexBuilder {
@@ -109,14 +109,14 @@ impl IndexBuilder {
     }
 }
 
-/// The entries of a block, after its checksum held.
+/// The entries of a block, after its checksum was verified.
 pub(crate) fn decode_block(bytes: &[u8]) -> Result<Vec<(u64, Extent)>, Flaw> {
     if bytes.len() != BLOCK_BYTES {
-        return Err("index block is cut short");
+        return Err("index block is truncated");
     }
     let mut fields = Fields::new(bytes);
     if fields.u32() != Some(crc32c::crc32c(fields.rest)) {
-        return Err("index block checksum does not hold");
+        return Err("index block checksum mismatch");
     }
     let count = fields.u32().unwrap_or_default() as usize;
     if count == 0 || count > BLOCK_ENTRIES_MAX {
@@ -132,7 +132,7 @@ pub(crate) fn decode_block(bytes: &[u8]) -> Result<Vec<(u64, Extent)>, Flaw> {
             let origin = fields.u64()?;
             Some((stream, Extent { base, max_timestamp, position, length, span, origin }))
         };
-        entries.push(read().ok_or("index block is cut short")?);
+        entries.push(read().ok_or("index block is truncated")?);
     }
     Ok(entries)
 }

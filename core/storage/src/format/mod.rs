@@ -1,7 +1,7 @@
-//! The bytes on the disk, as docs/format.md draws them: encoding and decoding without any I/O.
+//! The on-disk format of docs/format.md: encoding and decoding without any I/O.
 //!
-//! All integers of the log's own structures are little-endian (record batches are big-endian, as their
-//! protocol has them). Nothing here panics on any input.
+//! All integers of the log's own structures are little-endian; record batches are big-endian, as in Kafka. Nothing here
+//! panics on any input.
 
 pub(crate) mod entry;
 pub(crate) mod index;
@@ -9,13 +9,13 @@ pub(crate) mod segment;
 #[cfg(test)]
 mod tests;
 
-/// The version that this build writes, in segment headers and trailers.
+/// The format version written to segment headers and trailers.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
-/// Why bytes are not what they should be; the caller adds the file and the position.
+/// What is wrong with bytes; the caller adds the file and the position.
 pub(crate) type Flaw = &'static str;
 
-/// A reader over bytes that were checksummed but may still lie.
+/// A reader of fields. Lengths in checksummed bytes may still be wrong, so every read is bounds-checked.
 pub(crate) struct Fields<'a> {
     pub(crate) rest: &'a [u8],
 }

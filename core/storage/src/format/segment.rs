@@ -1,4 +1,4 @@
-//! A segment file's first and last 64 bytes.
+//! Header and trailer of a segment file: its first and last 64 bytes.
 //!
 //! ```text
 //! header                                   trailer (sealed segments only)
@@ -22,8 +22,8 @@ pub(crate) const TRAILER_BYTES: u64 = 64;
 const HEADER_MAGIC: [u8; 8] = *b"INVERSEG";
 const TRAILER_MAGIC: [u8; 8] = *b"INVEREND";
 
-/// Identity of a segment file. Segments of the log are named by their base position; those that the cleaner
-/// wrote have the top bit set and a number of their own.
+/// Identity of a segment file. Segments of the log are named by their base position; segments written by the cleaner have
+/// the top bit set and a number of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SegmentId(pub(crate) u64);
 
@@ -88,7 +88,7 @@ impl SegmentHeader {
                 created_ms: fields.i64()?,
             })
         };
-        read().ok_or(FrameFlaw::Flaw("segment header is cut short"))
+        read().ok_or(FrameFlaw::Flaw("segment header is truncated"))
     }
 }
 
@@ -103,12 +103,12 @@ pub(crate) struct SegmentTrailer {
     pub(crate) spread: Spread,
 }
 
-/// How much the streams of a segment lie among each other.
+/// How far the streams of a segment are interleaved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Spread {
     /// Streams that have batches in it.
     pub(crate) streams: u32,
-    /// Places in which a stream's batches lie next to each other, all streams together.
+    /// Places where batches of one stream are adjacent, for all streams together.
     pub(crate) places: u32,
 }
 
@@ -139,11 +139,11 @@ impl SegmentTrailer {
                 spread: Spread { streams: fields.u32()?, places: fields.u32()? },
             })
         };
-        read().ok_or(FrameFlaw::Flaw("segment trailer is cut short"))
+        read().ok_or(FrameFlaw::Flaw("segment trailer is truncated"))
     }
 }
 
-/// What is wrong with a header or trailer.
+/// A fault of a header or trailer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameFlaw {
     Flaw(Flaw),
@@ -162,7 +162,7 @@ fn frame(magic: [u8; 8], body: &[u8]) -> [u8; 64] {
 }
 
 fn unframe(magic: [u8; 8], bytes: &[u8]) -> Result<Fields<'_>, FrameFlaw> {
-    let bytes = bytes.get(..64).ok_or(FrameFlaw::Flaw("cut short"))?;
+    let bytes = bytes.get(..64).ok_or(FrameFlaw::Flaw("truncated"))?;
     let mut fields = Fields::new(bytes);
     if fields.array() != Some(magic) {
         return Err(FrameFlaw::Flaw("wrong magic"));

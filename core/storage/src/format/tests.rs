@@ -10,7 +10,7 @@ fn header() -> SegmentHeader {
 }
 
 #[test]
-fn segment_frames_round_trip_and_every_flipped_bit_is_found() {
+fn segment_frames_round_trip_and_every_flipped_bit_is_detected() {
     let bytes = header().encode();
     assert_eq!(SegmentHeader::decode(&bytes), Ok(header()));
     let trailer = SegmentTrailer {
@@ -31,7 +31,7 @@ fn segment_frames_round_trip_and_every_flipped_bit_is_found() {
 }
 
 #[test]
-fn a_later_version_is_named() {
+fn a_later_version_is_reported() {
     let mut bytes = header().encode();
     bytes[8] = 9;
     assert_eq!(SegmentHeader::decode(&bytes), Err(FrameFlaw::Version(9)));
@@ -77,7 +77,7 @@ proptest! {
         }
     }
 
-    /// Descriptions that lie behind a right header.
+    /// Arbitrary descriptions behind a valid header.
     #[test]
     fn arbitrary_descriptions_do_not_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..400),

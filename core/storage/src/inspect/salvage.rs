@@ -1,8 +1,8 @@
-//! Salvage: gives up what is damaged, so that the log opens again and the rest can be read.
+//! Salvage: gives up damaged parts, so that the log opens again and the rest can be read.
 //!
-//! What is given up is first kept in a file beside the log. In its place comes an entry of the kind *lost*; offsets are
-//! never given twice, so readers find a gap. Nothing is guessed: what cannot be read is not there any more, and what
-//! depended on it (a stream that it made, say) is not either.
+//! Damaged bytes are first copied to a file beside the log, and then replaced by an entry of the kind *lost*. Offsets are
+//! never assigned twice, so readers find a gap. Nothing is guessed: changes in a damaged entry (such as the creation of a
+//! stream) are lost, and so is everything that depends on them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,29 +11,30 @@ use std::path::Path;
 
 use bytes::BytesMut;
 
-use super::{Folder, extents, verify_index};
-use crate::checkpoint::{CHECKPOINT_FILE, CheckpointStore, Meta, RedbStore, SegmentRecord, Space};
-use crate::error::OpenError;
+use super::folder::Folder;
+use super::verify::verify_index;
+use super::walk::extents;
+use crate::checkpoint::{CheckpointStore, Meta, RedbStore, SegmentRecord, Space};
+use crate::error::{CHECKPOINT_FILE, CheckpointError, OpenError};
 use crate::format::entry::{self, ENTRY_HEADER_BYTES, EntryHeader, KIND_LOST};
 use crate::format::index::{Extent, IndexBuilder};
 use crate::format::segment::{HEADER_BYTES, SegmentHeader, SegmentId, SegmentTrailer};
-use crate::index_cache::read_trailer;
-use crate::log::open_io;
 use crate::medium::{Medium, MediumFile};
+use crate::read::index_cache::read_trailer;
 use crate::scan::{ScanError, Scanner};
 
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Something that [`salvage`] gives up.
+/// A damaged part that [`salvage`] gives up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// The file that it is in.
+    /// Name of the file.
     pub file: String,
-    /// Where it starts in the file.
+    /// Start of the part in the file.
     pub position: u64,
-    /// How much it is.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// What it is.
+    /// Description of the part.
     pub what: &'static str,
 }
 
@@ -43,11 +44,11 @@ impl fmt::Display for Loss {
     }
 }
 
-/// Finds what keeps a stopped log from opening or being read, and, if `gives_up`, gives it up: for each loss that holds
-/// any bytes a file `salvaged-…` keeps them. Returns the losses.
+/// Finds the damage that keeps a stopped log from opening or being read and, if `gives_up`, gives it up: the bytes of each
+/// loss are kept in a file `salvaged-…`. Returns the losses.
 ///
-/// An error says that nothing can be done, or that the medium failed: a checkpoint that cannot be read while segments that
-/// it stood for were removed already means that the folder has to be restored from a copy.
+/// An error means that salvage is impossible, or that the medium failed. If the checkpoint cannot be read and segments that
+/// it replaced were already removed, the folder has to be restored from a backup.
 pub fn salvage(dir: &Path, gives_up: bool) -> Result<Vec<Loss>, OpenError> {
     let folder = Folder::open(dir)?;
     let mut work = Salvage { folder, gives_up, losses: Vec::new() };
@@ -55,16 +56,16 @@ pub fn salvage(dir: &Path, gives_up: bool) -> Result<Vec<Loss>, OpenError> {
     work.missing(&known)?;
     work.segments(&known)?;
     if gives_up {
-        work.folder.medium.sync_folder().map_err(open_io("syncing the folder"))?;
+        work.folder.medium.sync_folder().map_err(OpenError::io("sync the folder"))?;
     }
     Ok(work.losses)
 }
 
-/// What a checkpoint says of the files.
+/// The content of a checkpoint, as far as files are concerned.
 struct Known {
     meta: Option<Meta>,
-    /// It could be read.
-    is_there: bool,
+    /// A checkpoint could be read.
+    exists: bool,
     segments: BTreeMap<SegmentId, SegmentRecord>,
 }
 
@@ -79,34 +80,34 @@ impl Salvage {
         self.losses.push(Loss { file: file.to_owned(), position, bytes, what });
     }
 
-    /// Reads the checkpoint; one that cannot be read is put aside if the log is complete without it.
+    /// Reads the checkpoint. An unreadable one is put aside if the log is complete without it.
     fn checkpoint(&mut self) -> Result<Known, OpenError> {
-        let known = Known { meta: None, is_there: false, segments: BTreeMap::new() };
-        let is_there = self.folder.medium.list().map_err(open_io("listing the folder"))?;
-        if !is_there.iter().any(|name| name == CHECKPOINT_FILE) {
+        let known = Known { meta: None, exists: false, segments: BTreeMap::new() };
+        let names = self.folder.medium.list().map_err(OpenError::io("list the folder"))?;
+        if !names.iter().any(|name| name == CHECKPOINT_FILE) {
             return Ok(known);
         }
         match read_checkpoint(&self.folder.medium) {
             Ok(read) => Ok(read),
-            Err(detail) => {
+            Err(error) => {
                 if !self.folder.has_beginning() {
                     let detail = format!(
-                        "{detail}; segments that it stood for are gone: restore the folder from a copy"
+                        "{error}; segments that it replaced were removed: restore the folder from a backup"
                     );
                     return Err(OpenError::Damaged { file: CHECKPOINT_FILE.to_owned(), position: 0, detail });
                 }
-                self.lose(CHECKPOINT_FILE, 0, 0, "the checkpoint, which is made again from the log");
+                self.lose(CHECKPOINT_FILE, 0, 0, "checkpoint, to be rebuilt from the log");
                 if self.gives_up {
                     let aside = format!("salvaged-{CHECKPOINT_FILE}");
                     let renamed = self.folder.medium.rename(CHECKPOINT_FILE, &aside);
-                    renamed.map_err(open_io("putting the checkpoint aside"))?;
+                    renamed.map_err(OpenError::io("put the checkpoint aside"))?;
                 }
                 Ok(known)
             }
         }
     }
 
-    /// What the checkpoint says, or else the first header that can be read.
+    /// The log id in the checkpoint, or else in the first readable header.
     fn log_id(&self, known: &Known) -> u128 {
         let read = |id: &SegmentId| {
             let file = self.folder.file(*id).ok()?;
@@ -120,20 +121,21 @@ impl Salvage {
         self.folder.segments.iter().copied().filter(|id| !id.is_cleaned()).collect()
     }
 
-    /// Files that the checkpoint names and that are not there.
+    /// Replaces missing files that the checkpoint names.
     fn missing(&mut self, known: &Known) -> Result<(), OpenError> {
         for (id, record) in &known.segments {
             if self.folder.segments.contains(id) {
                 continue;
             }
             let name = id.file_name();
-            self.lose(&name, 0, record.entries_end, "a whole file, which is missing");
+            self.lose(&name, 0, record.entries_end, "missing file");
             if !self.gives_up {
                 continue;
             }
-            // Empty, and filled below.
-            let file = self.folder.medium.create(&name).map_err(open_io(name.clone()))?;
-            write_header(file.as_ref(), *id, self.log_id(known)).map_err(open_io(name))?;
+            // Empty here; a lost entry is added below.
+            let file = self.folder.medium.create(&name).map_err(OpenError::io(format!("create {name}")))?;
+            write_header(file.as_ref(), *id, self.log_id(known))
+                .map_err(OpenError::io(format!("write {name}")))?;
             self.folder.segments.push(*id);
         }
         self.folder.segments.sort_unstable_by_key(|id| (!id.is_cleaned(), id.0));
@@ -148,8 +150,8 @@ impl Salvage {
         let mut end = 0;
         for id in self.folder.segments.clone() {
             let record = known.segments.get(&id);
-            // Left over from an interrupted removal: the next start removes it.
-            let is_leftover = known.is_there
+            // A leftover of an interrupted removal; the next start removes it.
+            let is_leftover = known.exists
                 && record.is_none()
                 && (id.is_cleaned() || newest.is_some_and(|newest| id < newest));
             if is_leftover {
@@ -166,7 +168,7 @@ impl Salvage {
         self.shorten_checkpoint(known, end)
     }
 
-    /// Goes through one segment. Returns where its entries end.
+    /// Checks one segment. Returns the end of its entries.
     fn segment(
         &mut self,
         id: SegmentId,
@@ -176,14 +178,14 @@ impl Salvage {
     ) -> Result<u64, OpenError> {
         let name = id.file_name();
         let file = self.folder.file(id)?;
-        let io = || open_io(name.clone());
+        let io = || OpenError::io(format!("write {name}"));
         let opened = Scanner::open(file.as_ref(), end);
         if let Err(ScanError::Version(found)) = opened {
             let supported = crate::format::FORMAT_VERSION;
             return Err(OpenError::Version { file: name, found, supported });
         }
         if !opened.is_ok_and(|(header, _)| header.id == id) {
-            self.lose(&name, 0, HEADER_BYTES, "the file's header, which is written again");
+            self.lose(&name, 0, HEADER_BYTES, "segment header, to be rewritten");
             if !self.gives_up {
                 return Ok(end.unwrap_or(HEADER_BYTES));
             }
@@ -191,7 +193,7 @@ impl Salvage {
         }
         let losses_before = self.losses.len();
         let mut found = Vec::new();
-        let mut scanner = Scanner::open(file.as_ref(), end).map_err(|error| in_file(&name, error))?.1;
+        let mut scanner = Scanner::open(file.as_ref(), end).map_err(|error| error.in_file(&name))?.1;
         let stopped = loop {
             match scanner.next() {
                 Ok(Some((header, bytes))) => {
@@ -202,7 +204,7 @@ impl Salvage {
                 }
                 Ok(None) => break scanner.position,
                 Err(ScanError::Flaw { position, .. }) => {
-                    let sound = scanner.find_sound(position).map_err(|error| in_file(&name, error))?;
+                    let sound = scanner.find_sound(position).map_err(|error| error.in_file(&name))?;
                     let Some(to) = sound.or(end) else {
                         self.cut(&name, file.as_ref(), &mut scanner, position)?;
                         break position;
@@ -210,16 +212,16 @@ impl Salvage {
                     self.give_up(&name, file.as_ref(), id, position..to)?;
                     scanner.position = to;
                 }
-                Err(error) => return Err(in_file(&name, error)),
+                Err(error) => return Err(error.in_file(&name)),
             }
         };
-        // Sealed, be it that no checkpoint says so yet.
+        // Sealed according to the checkpoint or to the file itself.
         if is_sealed || read_trailer(id, file.as_ref()).is_ok() {
             let is_whole =
                 self.losses.len() == losses_before && is_index_whole(id, file.as_ref(), &mut found);
             if !is_whole {
                 if self.losses.len() == losses_before {
-                    self.lose(&name, stopped, 0, "the index, which is made again");
+                    self.lose(&name, stopped, 0, "index, to be rebuilt");
                 }
                 if self.gives_up {
                     write_index(id, file.as_ref(), stopped, found).map_err(io())?;
@@ -232,7 +234,7 @@ impl Salvage {
         Ok(stopped)
     }
 
-    /// Nothing holds behind this place of the last segment. What recovery takes for a torn tail is left to it.
+    /// Truncates the last segment where nothing sound follows. A torn tail is left to recovery.
     fn cut(
         &mut self,
         name: &str,
@@ -240,19 +242,19 @@ impl Salvage {
         scanner: &mut Scanner<'_>,
         position: u64,
     ) -> Result<(), OpenError> {
-        if !scanner.look_behind(position).map_err(|error| in_file(name, error))?.is_damage {
+        if !scanner.examine_tail(position).map_err(|error| error.in_file(name))?.is_damage {
             return Ok(());
         }
-        let length = file.len().map_err(open_io(name.to_owned()))?;
-        self.lose(name, position, length - position, "the end of the log");
+        let length = file.len().map_err(OpenError::io(format!("read {name}")))?;
+        self.lose(name, position, length - position, "end of the log");
         if self.gives_up {
             self.keep(name, file, position..length)?;
-            file.set_len(position).map_err(open_io(name.to_owned()))?;
+            file.set_len(position).map_err(OpenError::io(format!("truncate {name}")))?;
         }
         Ok(())
     }
 
-    /// Puts a lost entry in the place of what does not hold.
+    /// Replaces a damaged range by a lost entry.
     fn give_up(
         &mut self,
         name: &str,
@@ -262,7 +264,7 @@ impl Salvage {
     ) -> Result<(), OpenError> {
         let length = range.end - range.start;
         if length < ENTRY_HEADER_BYTES as u64 || u32::try_from(length).is_err() {
-            let detail = "no entry fits into what is damaged".to_owned();
+            let detail = "damaged range is too small for a lost entry".to_owned();
             return Err(OpenError::Damaged { file: name.to_owned(), position: range.start, detail });
         }
         self.lose(name, range.start, length, "entries");
@@ -283,13 +285,13 @@ impl Salvage {
         header.put(&mut out);
         entry::seal(&mut out, 0, 0, std::iter::empty());
         out.resize(length as usize, 0);
-        file.write_at(range.start, &[IoSlice::new(&out)]).map_err(open_io(name.to_owned()))
+        file.write_at(range.start, &[IoSlice::new(&out)]).map_err(OpenError::io(format!("write {name}")))
     }
 
-    /// Copies bytes into a file beside the log.
+    /// Copies damaged bytes to a file beside the log.
     fn keep(&self, name: &str, file: &dyn MediumFile, range: std::ops::Range<u64>) -> Result<(), OpenError> {
         let aside = format!("salvaged-{name}-{}", range.start);
-        let io = || open_io(aside.clone());
+        let io = || OpenError::io(format!("copy to {aside}"));
         let mut bytes = vec![0; (range.end - range.start) as usize];
         let read = file.read_at(range.start, &mut bytes).map_err(io())?;
         bytes.truncate(read);
@@ -300,34 +302,29 @@ impl Salvage {
         copy.write_at(0, &[IoSlice::new(&bytes)]).and_then(|()| copy.sync()).map_err(io())
     }
 
-    /// The checkpoint must not say that there is more of the log than there is.
+    /// Lowers positions in the checkpoint that are beyond the end of the log.
     fn shorten_checkpoint(&mut self, known: &Known, end: u64) -> Result<(), OpenError> {
         let Some(meta) = known.meta else { return Ok(()) };
-        let goes_to = meta.lsn.max(meta.durable);
-        if goes_to <= end {
+        let known_end = meta.lsn.max(meta.durable);
+        if known_end <= end {
             return Ok(());
         }
-        self.lose(CHECKPOINT_FILE, 0, goes_to - end, "the end of the log, which the checkpoint knew");
+        self.lose(CHECKPOINT_FILE, 0, known_end - end, "end of the log, as recorded in the checkpoint");
         if !self.gives_up {
             return Ok(());
         }
         let shorter = Meta { lsn: meta.lsn.min(end), durable: meta.durable.min(end), ..meta };
-        let again = RedbStore::open(&self.folder.medium, CACHE_BYTES);
-        let written = again.and_then(|mut store| {
-            store.commit(&mut |sink| sink.put(Space::Meta, Meta::KEY, &shorter.encode()))
-        });
-        written.map_err(|error| OpenError::Damaged {
-            file: CHECKPOINT_FILE.to_owned(),
-            position: 0,
-            detail: error.to_string(),
-        })
+        let mut store = RedbStore::open(&self.folder.medium, CACHE_BYTES)?;
+        Ok(store.commit(&mut |sink| sink.put(Space::Meta, Meta::KEY, &shorter.encode()))?)
     }
 }
 
-fn read_checkpoint(medium: &dyn Medium) -> Result<Known, String> {
-    let store = RedbStore::open(medium, CACHE_BYTES).map_err(|error| error.to_string())?;
-    let meta = store.get(Space::Meta, Meta::KEY).map_err(|error| error.to_string())?;
-    let meta = meta.map(|bytes| Meta::decode(&bytes).ok_or("its header is malformed")).transpose()?;
+fn read_checkpoint(medium: &dyn Medium) -> Result<Known, CheckpointError> {
+    let store = RedbStore::open(medium, CACHE_BYTES)?;
+    let meta = store.get(Space::Meta, Meta::KEY)?;
+    let meta = meta
+        .map(|bytes| Meta::decode(&bytes).ok_or(CheckpointError::Damaged("malformed header")))
+        .transpose()?;
     let mut segments = BTreeMap::new();
     let scanned = store.scan(Space::Segments, &[], &mut |key, value| {
         if let (Ok(id), Some(record)) = (key.try_into(), SegmentRecord::decode(value)) {
@@ -335,9 +332,9 @@ fn read_checkpoint(medium: &dyn Medium) -> Result<Known, String> {
         }
         Ok(())
     });
-    scanned.map_err(|error| error.to_string())?;
-    store.check_rows().map_err(|error| error.to_string())?;
-    Ok(Known { meta, is_there: true, segments })
+    scanned?;
+    store.check_rows()?;
+    Ok(Known { meta, exists: true, segments })
 }
 
 fn write_header(file: &dyn MediumFile, id: SegmentId, log_id: u128) -> std::io::Result<()> {
@@ -378,17 +375,4 @@ fn write_index(
     .encode();
     file.write_at(entries_end, &[IoSlice::new(&blocks), IoSlice::new(&trailer)])?;
     file.set_len(entries_end + (blocks.len() + trailer.len()) as u64)
-}
-
-fn in_file(name: &str, error: ScanError) -> OpenError {
-    let file = name.to_owned();
-    match error {
-        ScanError::Io(source) => OpenError::Io { what: format!("reading {name}"), source },
-        ScanError::Version(found) => {
-            OpenError::Version { file, found, supported: crate::format::FORMAT_VERSION }
-        }
-        ScanError::Flaw { position, detail } => {
-            OpenError::Damaged { file, position, detail: detail.to_owned() }
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! A folder of the file system.
+//! The medium on a folder of the file system.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::{Medium, MediumFile};
 
-/// Pieces given to one system call; the kernel takes no more.
+/// Pieces per system call, the limit of the kernel.
 const PIECES_MAX: usize = 1024;
-/// The lock file. It stays; what counts is the lock on it.
+/// The lock file. It is never removed; only the lock on it counts.
 pub(crate) const LOCK_FILE: &str = "lock";
 
 /// A folder of the file system.
@@ -20,7 +20,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// The folder is made if it is not there.
+    /// Uses a folder; creates it if it does not exist.
     pub fn new(dir: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         Ok(Self { dir: dir.to_owned() })
@@ -64,6 +64,10 @@ impl Medium for Files {
     fn create(&self, name: &str) -> io::Result<Arc<dyn MediumFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.dir.join(name))?;
         Ok(Arc::new(OneFile(file)))
+    }
+
+    fn file_bytes(&self, name: &str) -> io::Result<u64> {
+        Ok(std::fs::metadata(self.dir.join(name))?.len())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -149,14 +153,14 @@ impl MediumFile for OneFile {
     fn allocate(&self, length: u64) -> io::Result<()> {
         match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, length) {
             Ok(()) => Ok(()),
-            // A file system that cannot reserve: a sparse file does, only without the promise of room.
+            // Not supported by the file system: use a sparse file, without a guarantee of space.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.0.set_len(length),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-/// After a short write, piece by piece.
+/// Writes the rest after a short write, piece by piece.
 fn write_rest(file: &File, position: u64, group: &[io::IoSlice<'_>], done: usize) -> io::Result<usize> {
     let mut at = 0;
     for piece in group {

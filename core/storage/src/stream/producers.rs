@@ -1,16 +1,15 @@
-//! Idempotent producers of a stream: which batches each of them sent last, so that a repeat is recognised and a gap
-//! refused. Derived from batch headers alone, so replaying the log rebuilds it.
+//! Idempotent producers of a stream: the last batches of each, to detect duplicates and gaps.
 //!
-//! The last [`BATCHES_REMEMBERED`] batches a producer are known, as a client has at most that many in flight.
+//! Derived from batch headers alone, so that a replay of the log rebuilds it. The last [`BATCHES_REMEMBERED`] batches of
+//! a producer are known, because a client has at most that many in flight.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::batch::BatchHeader;
 use crate::error::SubmitError;
 use crate::ids::{Lsn, Offset};
-use crate::stream::Stream;
 
-/// Batches remembered a producer.
+/// Batches remembered per producer.
 pub(crate) const BATCHES_REMEMBERED: usize = 5;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +20,7 @@ pub(crate) struct Producers {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Producer {
     pub(crate) epoch: i16,
-    /// When it was last heard of, in the broker's time.
+    /// Time of its last batch, by the broker's clock.
     pub(crate) seen_ms: i64,
     pub(crate) batches: VecDeque<ProducerBatch>,
 }
@@ -41,10 +40,10 @@ fn sequence_plus(sequence: i32, count: u32) -> i32 {
 }
 
 impl Producers {
-    /// Whether the batch may be appended now.
+    /// Accepts a batch that continues the producer's sequence.
     pub(crate) fn check(&self, header: &BatchHeader) -> Result<(), SubmitError> {
         let Some(producer) = self.by_id.get(&header.producer_id) else {
-            // Unknown: forgotten or new, which cannot be told apart; any sequence starts it.
+            // A forgotten producer cannot be told from a new one: any sequence is accepted.
             return Ok(());
         };
         if header.producer_epoch < producer.epoch {
@@ -75,7 +74,7 @@ impl Producers {
         }
     }
 
-    /// Takes note of an appended batch. Replaying one that is known changes nothing.
+    /// Records an appended batch. Replaying a known one changes nothing.
     pub(crate) fn record(&mut self, header: &BatchHeader, base: u64, lsn: u64, now_ms: i64) {
         let producer = self.by_id.entry(header.producer_id).or_insert_with(|| Producer {
             epoch: header.producer_epoch,
@@ -104,7 +103,7 @@ impl Producers {
         });
     }
 
-    /// Makes room for one more: forgets those idle since before `expired_ms`, else the longest idle one.
+    /// Makes room for one more: removes producers idle since before `expired_ms`, else the longest idle one.
     pub(crate) fn make_room(&mut self, producers_max: usize, expired_ms: i64) {
         if self.by_id.len() < producers_max {
             return;
@@ -116,9 +115,22 @@ impl Producers {
             self.by_id.remove(&id);
         }
     }
+
+    /// All producers, by id.
+    pub(crate) fn states(&self) -> Vec<ProducerState> {
+        let state = |(id, producer): (&i64, &Producer)| ProducerState {
+            id: *id,
+            epoch: producer.epoch,
+            last_sequence: producer.batches.back().map(|batch| batch.last_sequence),
+            seen_ms: producer.seen_ms,
+        };
+        let mut states: Vec<ProducerState> = self.by_id.iter().map(state).collect();
+        states.sort_unstable_by_key(|state| state.id);
+        states
+    }
 }
 
-/// What is known of an idempotent producer of a stream.
+/// An idempotent producer as it is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducerState {
     /// Its id.
@@ -127,26 +139,8 @@ pub struct ProducerState {
     pub epoch: i16,
     /// The sequence of its last record, if it sent any in this epoch.
     pub last_sequence: Option<i32>,
-    /// When it was last heard of, milliseconds since the epoch by the broker's clock.
+    /// Time of its last batch, milliseconds since the epoch by the broker's clock.
     pub seen_ms: i64,
-}
-
-impl Stream {
-    /// Its idempotent producers that are remembered, by id.
-    #[must_use]
-    pub fn producers(&self) -> Vec<ProducerState> {
-        let producers = self.0.producers.lock();
-        let state = |(id, producer): (&i64, &Producer)| ProducerState {
-            id: *id,
-            epoch: producer.epoch,
-            last_sequence: producer.batches.back().map(|batch| batch.last_sequence),
-            seen_ms: producer.seen_ms,
-        };
-        let mut states: Vec<ProducerState> =
-            producers.iter().flat_map(|producers| producers.by_id.iter()).map(state).collect();
-        states.sort_unstable_by_key(|state| state.id);
-        states
-    }
 }
 
 #[cfg(test)]
@@ -168,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_recognised_and_gaps_refused() {
+    fn duplicates_are_detected_and_gaps_rejected() {
         let mut producers = Producers::default();
         for i in 0..6u64 {
             let next = header(0, i as i32 * 2, 2);
@@ -202,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_idle_is_forgotten_at_the_bound() {
+    fn the_longest_idle_producer_is_forgotten_at_the_limit() {
         let mut producers = Producers::default();
         for id in 0..10 {
             let mut header = header(0, 0, 1);

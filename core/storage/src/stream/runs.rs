@@ -1,12 +1,14 @@
-//! Where a stream's batches lie: a run a segment. The run of a segment that is not sealed yet holds every extent;
-//! those of sealed ones are read from the segment's index when they are wanted.
+//! Runs: the places of a stream's batches, one run per segment.
+//!
+//! The run of an unsealed segment holds every extent; extents in sealed segments are read from the segment's index on
+//! demand. Runs keep the segments' counts of live data.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::format::index::Extent;
-use crate::sabotage::{Bug, is_seeded};
-use crate::segments::Segment;
+use crate::read::segments::Segment;
+use crate::seeded_bugs::{Bug, is_seeded};
 
 /// The batches of one stream in one segment.
 #[derive(Debug)]
@@ -15,7 +17,7 @@ pub(crate) struct Run {
     /// Base offset of its first batch.
     pub(crate) first: u64,
     pub(crate) bytes: u64,
-    /// How many of these lie below the stream's start, as far as offsets tell. Of sealed segments only.
+    /// Estimate of how many of these are below the stream's start. Sealed segments only.
     pub(crate) dead: u64,
     pub(crate) max_timestamp: i64,
     /// In order; empty when the segment is sealed.
@@ -23,13 +25,13 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The segment does not hold it any more.
+    /// Subtracts the run from its segment's live data.
     fn release(&self) {
         self.segment.release(self.bytes - self.dead);
     }
 
-    /// What lies below `start` is not wanted any more. Where exactly batches lie is in the segment's index, so it is
-    /// reckoned by offsets.
+    /// Counts data below `start` as dead. The exact places of batches are in the segment's index only, so the bytes are
+    /// estimated by offsets.
     fn count_dead(&mut self, start: u64, end: u64) {
         let gone = u128::from(start.saturating_sub(self.first));
         let span = u128::from(end.saturating_sub(self.first)).max(1);
@@ -57,7 +59,7 @@ impl Runs {
         self.runs.iter()
     }
 
-    /// Adds a batch. Whether it is the stream's first in this segment.
+    /// Adds a batch. Returns whether it is the stream's first in this segment.
     pub(crate) fn append(&mut self, segment: &Arc<Segment>, extent: Extent) -> bool {
         let bytes = u64::from(extent.length);
         self.bytes += bytes;
@@ -80,21 +82,21 @@ impl Runs {
         true
     }
 
-    /// Adds a run that lies in a sealed segment.
+    /// Adds a run in a sealed segment.
     pub(crate) fn restore(&mut self, segment: Arc<Segment>, first: u64, bytes: u64, max_timestamp: i64) {
         segment.hold(bytes);
         self.bytes += bytes;
         self.runs.push(Run { segment, first, bytes, dead: 0, max_timestamp, extents: Vec::new() });
     }
 
-    /// Lets go of runs in sealed segments that lie wholly below `start`, and counts what of the next one does. `high` is
-    /// where the last run ends.
+    /// Releases runs in sealed segments wholly below `start`, and counts the dead part of the next one. `high`: end of the
+    /// last run.
     pub(crate) fn release_below(&mut self, start: u64, high: u64) {
         let mut dead = 0;
         while let Some(run) = self.runs.get(dead) {
             let end = self.runs.get(dead + 1).map_or(high, |next| next.first);
-            let is_wanted = if is_seeded(Bug::TrimTooFar) { run.first >= start } else { end > start };
-            if is_wanted || !run.segment.is_sealed() {
+            let is_live = if is_seeded(Bug::TrimTooFar) { run.first >= start } else { end > start };
+            if is_live || !run.segment.is_sealed() {
                 break;
             }
             dead += 1;
@@ -112,7 +114,7 @@ impl Runs {
         }
     }
 
-    /// Lets go of everything.
+    /// Releases all runs.
     pub(crate) fn release_all(&mut self) {
         for run in std::mem::take(&mut self.runs) {
             run.release();
@@ -120,8 +122,8 @@ impl Runs {
         self.bytes = 0;
     }
 
-    /// The extents that this stream has in a segment about to be sealed, less what lies below `start`. A run of
-    /// which nothing is left is let go.
+    /// The extents of this stream in a segment about to be sealed, without those below `start`. Releases a run of which
+    /// nothing is left.
     pub(crate) fn extents_to_seal(&mut self, segment: &Arc<Segment>, start: u64) -> Vec<Extent> {
         let Some(at) = self.position_of(segment) else { return Vec::new() };
         let Some(run) = self.runs.get(at) else { return Vec::new() };
@@ -135,7 +137,7 @@ impl Runs {
         extents
     }
 
-    /// Drops the extents of a segment whose index is on the medium now.
+    /// Drops the extents of a segment whose index is now on the medium.
     pub(crate) fn sealed(&mut self, segment: &Arc<Segment>, start: u64) {
         let Some(at) = self.position_of(segment) else { return };
         let Some(run) = self.runs.get_mut(at) else { return };
@@ -145,7 +147,7 @@ impl Runs {
             .take_while(|extent| extent.end() <= start)
             .map(|extent| u64::from(extent.length))
             .sum();
-        // Not in the index, so not in the run either.
+        // Extents below the start are not in the index.
         if let Some(first) = run.extents.iter().find(|extent| extent.end() > start) {
             run.first = first.base;
             run.bytes -= dead;
@@ -155,8 +157,8 @@ impl Runs {
         run.extents = Vec::new();
     }
 
-    /// Replaces each run in segments that the cleaner rewrote by one in the segment that it wrote; `None` when nothing of
-    /// it was wanted any more. The order of offsets stays, and two of the new runs may be in one segment.
+    /// Replaces each run in rewritten segments by its copy; `None` when nothing of it is live any more. Offsets keep their
+    /// order, and two of the new runs may be in one segment.
     pub(crate) fn replace(&mut self, is_old: impl Fn(&Run) -> bool, new: impl Fn(&Run) -> Option<Run>) {
         let runs = std::mem::take(&mut self.runs);
         for run in runs {
@@ -174,13 +176,13 @@ impl Runs {
         }
     }
 
-    /// The run that holds an offset, or the next one above it.
+    /// Index of the run that contains an offset, or of the next one above it.
     pub(crate) fn find(&self, offset: u64) -> usize {
         self.runs.partition_point(|run| run.first <= offset).saturating_sub(1)
     }
 
-    /// The offset up to which every batch from `from` on is older than a timestamp, as far as is known in memory.
-    /// `high` is where the last run ends.
+    /// Offset up to which every batch from `from` on is older than a timestamp, as far as known in memory. `high`: end of
+    /// the last run.
     pub(crate) fn older_until(&self, from: u64, timestamp_ms: i64, high: u64) -> u64 {
         let mut until = from;
         for (at, run) in self.runs.iter().enumerate().skip(self.find(from)) {

@@ -187,10 +187,10 @@ fn a_failed_write_or_sync_ends_the_log_and_acknowledges_nothing_more() {
         let mut cx = Context::from_waker(Waker::noop());
         assert!(waiting.as_mut().poll(&mut cx).is_pending());
         assert!(matches!(log.step_writer(), Err(LogError::Poisoned(_))));
-        let Poll::Ready(Err(LogError::Poisoned(reason))) = waiting.as_mut().poll(&mut cx) else {
+        let Poll::Ready(Err(LogError::Poisoned(failure))) = waiting.as_mut().poll(&mut cx) else {
             panic!("who waits is told")
         };
-        assert!(reason.contains(FIRST), "{reason}");
+        assert!(failure.attempt.contains(FIRST), "{failure}");
         assert!(matches!(log.submit(Entry::new()), Err(SubmitError::Log(LogError::Poisoned(_)))));
         assert!(matches!(log.wait_committed_blocking(Lsn(u64::MAX)), Err(LogError::Poisoned(_))));
         assert!(log.poll_admit(&mut cx).is_ready() && !log.is_admitting());

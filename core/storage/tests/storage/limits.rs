@@ -114,7 +114,7 @@ fn checkpoints_come_often_enough_to_bound_what_is_replayed() {
     let stream = create_stream(&log);
     for _ in 0..2000 {
         append(&log, std::slice::from_ref(&stream), &[&[1; 100]]);
-        log.step_chores().unwrap();
+        log.step_maintenance().unwrap();
     }
     let written = log.committed().0;
     assert!(log.stats().checkpoints >= written / 20_000 - 1);

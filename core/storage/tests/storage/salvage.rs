@@ -150,7 +150,7 @@ fn a_damaged_checkpoint_is_made_again_if_the_log_is_complete() {
     written(dir.path(), true);
     std::fs::write(dir.path().join("checkpoint.redb"), [7; 5000]).unwrap();
     std::fs::remove_file(&segments(dir.path())[0]).unwrap();
-    assert!(salvage(dir.path(), true).unwrap_err().to_string().contains("restore the folder from a copy"));
+    assert!(salvage(dir.path(), true).unwrap_err().to_string().contains("restore the folder from a backup"));
     std::fs::remove_file(dir.path().join("checkpoint.redb")).unwrap();
     assert!(!verify(dir.path()).unwrap().flaws.is_empty());
 }

@@ -28,7 +28,7 @@ impl Simulation {
             kind @ (5 | 6) => {
                 let before = log.stats().checkpoints;
                 let synced = match (kind, self.random.below(4)) {
-                    (5, _) => log.step_chores().map(|()| false),
+                    (5, _) => log.step_maintenance().map(|()| false),
                     (_, 0) => log.clean().map(|_| false),
                     (_, 1) => log.compact().map(|_| false),
                     (_, 2) => log.sync().map(|_| true),

@@ -21,6 +21,10 @@ impl Clock for SimulatedClock {
     fn now_ms(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.now_ms() as u64)
+    }
 }
 
 /// Changes that the log took, in order. `after`: the change is in the log if it ends beyond this position.
@@ -170,7 +174,7 @@ impl Simulation {
                 self.log = Some(log);
                 true
             }
-            Err(error @ (OpenError::Io { .. } | OpenError::Damaged { .. })) => {
+            Err(error @ (OpenError::Io { .. } | OpenError::Damaged { .. } | OpenError::Checkpoint(_))) => {
                 // Nothing but a fault of the medium; the checkpoint store cannot tell it from damage.
                 assert!(self.medium.hits() > hits, "{error}");
                 let text = error.to_string();

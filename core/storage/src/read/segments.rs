@@ -1,16 +1,21 @@
-//! The set of segment files: what each still holds, and a bounded number of them open for reading.
+//! The set of segment files: what each still holds, and a bounded number of them kept open for reading.
+//!
+//! Reads of files and the removal of files are up to the callers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::BuildHasherDefault;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
+use quick_cache::UnitWeighter;
+use quick_cache::unsync::Cache;
 
 use crate::format::segment::{SegmentId, Spread};
 use crate::medium::{Medium, MediumFile};
-use crate::stream::StreamInner;
+use crate::registry::IdHasher;
 
 /// A segment file.
 pub(crate) struct Segment {
@@ -20,20 +25,22 @@ pub(crate) struct Segment {
     pub(crate) created_ms: i64,
     /// Where entries end, as a position in the file; 0 while it is being appended to.
     pub(crate) entries_end: AtomicU64,
+    /// Length of the file, reserved space included.
+    pub(crate) file_bytes: AtomicU64,
     /// The footer is on the medium.
     pub(crate) sealed: AtomicBool,
     pub(crate) max_timestamp: AtomicI64,
     /// The cleaner could not read it.
     pub(crate) is_unreadable: AtomicBool,
-    /// Streams' runs that still count on this file, and the bytes of their batches.
+    /// Streams' runs that still refer to this file, and the bytes of their batches.
     pub(crate) live_runs: AtomicU64,
     pub(crate) live_bytes: AtomicU64,
     /// Where the index starts and how many blocks it has, once known.
     pub(crate) index_place: OnceLock<(u64, u32)>,
-    /// How much its streams lie among each other, once known.
+    /// How far its streams are interleaved, once known.
     pub(crate) spread: OnceLock<Spread>,
-    /// Streams that got data here, until it is sealed. May name one twice.
-    pub(crate) touched: Mutex<Vec<Arc<StreamInner>>>,
+    /// Ids of streams that got data here, until it is sealed. May contain duplicates.
+    pub(crate) touched: Mutex<Vec<u64>>,
 }
 
 impl Segment {
@@ -43,6 +50,7 @@ impl Segment {
             base,
             created_ms,
             entries_end: AtomicU64::new(0),
+            file_bytes: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
             max_timestamp: AtomicI64::new(i64::MIN),
             is_unreadable: AtomicBool::new(false),
@@ -54,8 +62,23 @@ impl Segment {
         }
     }
 
+    /// A segment whose footer is on the medium.
+    pub(crate) fn sealed(self, entries_end: u64, file_bytes: u64, max_timestamp: i64) -> Self {
+        self.entries_end.store(entries_end, Ordering::Relaxed);
+        self.file_bytes.store(file_bytes, Ordering::Relaxed);
+        self.max_timestamp.store(max_timestamp, Ordering::Relaxed);
+        self.sealed.store(true, Ordering::Release);
+        self
+    }
+
     pub(crate) fn is_sealed(&self) -> bool {
         self.sealed.load(Ordering::Acquire)
+    }
+
+    /// Whether it is sealed and no stream refers to it any more. Its changes of state are in every checkpoint that does
+    /// not name it.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.is_sealed() && self.live_runs.load(Ordering::Acquire) == 0
     }
 
     pub(crate) fn hold(&self, bytes: u64) {
@@ -75,24 +98,26 @@ impl fmt::Debug for Segment {
     }
 }
 
+type OpenFiles = Cache<SegmentId, Arc<dyn MediumFile>, UnitWeighter, BuildHasherDefault<IdHasher>>;
+
 /// All segments, by id.
-#[derive(Debug)]
 pub(crate) struct Segments {
     medium: Arc<dyn Medium>,
     all: RwLock<BTreeMap<SegmentId, Arc<Segment>>>,
+    /// Files open for reading. Not sharded, so that the bound holds exactly.
     open: Mutex<OpenFiles>,
 }
 
-#[derive(Debug)]
-struct OpenFiles {
-    files_max: usize,
-    tick: u64,
-    by_id: HashMap<SegmentId, (u64, Arc<dyn MediumFile>)>,
-}
-
 impl Segments {
-    pub(crate) fn new(medium: Arc<dyn Medium>, files_max: usize) -> Self {
-        let open = OpenFiles { files_max: files_max.max(1), tick: 0, by_id: HashMap::new() };
+    pub(crate) fn new(medium: Arc<dyn Medium>, open_files_max: usize) -> Self {
+        let files_max = open_files_max.max(1);
+        let open = Cache::with(
+            files_max,
+            files_max as u64,
+            UnitWeighter,
+            BuildHasherDefault::default(),
+            Default::default(),
+        );
         Self { medium, all: RwLock::new(BTreeMap::new()), open: Mutex::new(open) }
     }
 
@@ -108,31 +133,29 @@ impl Segments {
         self.all.read().values().cloned().collect()
     }
 
-    /// Forgets a segment; its file is removed by the caller.
-    pub(crate) fn forget(&self, id: SegmentId) {
-        self.all.write().remove(&id);
-        self.open.lock().by_id.remove(&id);
+    /// How many there are, and the bytes of their files.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        let all = self.all.read();
+        (all.len() as u64, all.values().map(|segment| segment.file_bytes.load(Ordering::Relaxed)).sum())
     }
 
-    /// The file for reading, opened if need be. Blocks on I/O.
+    pub(crate) fn is_any_dead(&self) -> bool {
+        self.all.read().values().any(|segment| segment.is_dead())
+    }
+
+    /// Forgets a segment; the caller removes its file.
+    pub(crate) fn forget(&self, id: SegmentId) {
+        self.all.write().remove(&id);
+        self.open.lock().remove(&id);
+    }
+
+    /// The file, opened if it is not cached. Blocks on I/O.
     pub(crate) fn file(&self, id: SegmentId) -> io::Result<Arc<dyn MediumFile>> {
-        let mut open = self.open.lock();
-        open.tick += 1;
-        let tick = open.tick;
-        if let Some((used, file)) = open.by_id.get_mut(&id) {
-            *used = tick;
+        if let Some(file) = self.open.lock().get(&id) {
             return Ok(file.clone());
         }
-        drop(open);
         let file = self.medium.open(&id.file_name())?;
-        let mut open = self.open.lock();
-        if open.by_id.len() >= open.files_max {
-            let longest_unused = open.by_id.iter().min_by_key(|(_, (used, _))| *used).map(|(id, _)| *id);
-            if let Some(unused) = longest_unused {
-                open.by_id.remove(&unused);
-            }
-        }
-        open.by_id.insert(id, (tick, file.clone()));
+        self.open.lock().insert(id, file.clone());
         Ok(file)
     }
 }

@@ -1,16 +1,19 @@
-//! Bugs put in on purpose, so that the simulator must show that it finds each of them. A bug is seeded for the thread
-//! that asks for it, by tests; without debug assertions all of this is compiled to nothing.
+//! Bugs seeded on purpose, so that the simulator proves that it finds each of them.
+//!
+//! A test seeds a bug for its own thread. Without the feature `testing`, [`is_seeded`] is constant and its branches are
+//! compiled away.
 
+#[cfg(feature = "testing")]
 use std::cell::Cell;
 
 /// A bug that can be seeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// The writer says that it synced, and did not.
+    /// The writer reports a sync that it did not make.
     SkipSync,
     /// Entries count as committed before they are written.
     AcknowledgeEarly,
-    /// A segment is not synced before the next one is begun.
+    /// A segment is not synced before the next one is started.
     SkipSyncBetweenSegments,
     /// A new segment's name is not synced.
     SkipNameSync,
@@ -24,38 +27,39 @@ pub enum Bug {
     CheckpointEarly,
     /// Segments are removed before the checkpoint that no longer names them.
     RemoveEarly,
-    /// After a failed sync the page cache is believed.
-    BelievePageCache,
-    /// Replay does not check an entry's checksum: a torn one counts.
+    /// After a failed sync the content of the page cache is trusted.
+    TrustPageCache,
+    /// Replay does not check an entry's checksum: a torn entry is accepted.
     SkipEntryChecksum,
     /// Replay does not check the records of a batch.
     SkipBatchChecksumInReplay,
     /// Reads from files do not check the batch.
     SkipBatchChecksumInRead,
-    /// Damage before an entry that was written later is cut off as if it were a torn tail.
+    /// Damage in front of an entry written later is cut off like a torn tail.
     CutDamage,
-    /// Replay believes a checkpoint to be older than it is: by one entry.
+    /// Replay takes the checkpoint to be one entry newer than it is.
     ReplayTooLittle,
-    /// Acknowledgements of a window are written behind what was submitted after them.
+    /// Acknowledgements of a commit window are written behind entries submitted after them.
     AcknowledgementsLate,
     /// Checkpoints do not contain producers.
     ForgetProducers,
     /// Delivery counts are not stored.
     ForgetCounts,
-    /// A trim lets go of the segment in which the stream starts now.
+    /// A trim releases the segment in which the stream now starts.
     TrimTooFar,
-    /// Of the records of a key the first one stays.
+    /// Compaction keeps the first record of a key instead of the last.
     KeepOldest,
-    /// Tombstones go at once.
+    /// Compaction drops tombstones at once.
     DropTombstones,
-    /// The cleaner copies the first batches of a run only.
+    /// The cleaner copies only the first batches of a run.
     CopyTooLittle,
-    /// A direct write does not repeat what its first block held.
+    /// A direct write does not repeat the synced bytes of its first block.
     ForgetBlock,
 }
 
+#[cfg(feature = "testing")]
 impl Bug {
-    /// All of them.
+    /// All bugs.
     pub const ALL: [Bug; 23] = [
         Bug::SkipSync,
         Bug::AcknowledgeEarly,
@@ -66,7 +70,7 @@ impl Bug {
         Bug::SkipCheckpointSync,
         Bug::CheckpointEarly,
         Bug::RemoveEarly,
-        Bug::BelievePageCache,
+        Bug::TrustPageCache,
         Bug::SkipEntryChecksum,
         Bug::SkipBatchChecksumInReplay,
         Bug::SkipBatchChecksumInRead,
@@ -83,21 +87,25 @@ impl Bug {
     ];
 }
 
+#[cfg(feature = "testing")]
 thread_local! {
     static SEEDED: Cell<Option<Bug>> = const { Cell::new(None) };
 }
 
-/// Seeds a bug for this thread, or none. Without effect where there are no debug assertions.
+/// Seeds a bug for this thread, or removes it.
+#[cfg(feature = "testing")]
 pub fn seed(bug: Option<Bug>) {
     SEEDED.set(bug);
 }
 
-/// Whether bugs can be seeded at all.
-#[must_use]
-pub const fn is_possible() -> bool {
-    cfg!(debug_assertions)
+/// Whether the bug is seeded for this thread.
+#[cfg(feature = "testing")]
+pub(crate) fn is_seeded(bug: Bug) -> bool {
+    SEEDED.get() == Some(bug)
 }
 
-pub(crate) fn is_seeded(bug: Bug) -> bool {
-    is_possible() && SEEDED.get() == Some(bug)
+/// Whether the bug is seeded for this thread: never in a build without the feature `testing`.
+#[cfg(not(feature = "testing"))]
+pub(crate) const fn is_seeded(_: Bug) -> bool {
+    false
 }

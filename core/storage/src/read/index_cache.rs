@@ -1,34 +1,31 @@
 //! Lookups in the indexes of sealed segments, through a bounded cache of their blocks.
 //!
-//! Two generations: what is used moves to the young one; when that is full it becomes the old one, and what was
-//! old and not used is dropped. Lookups are a binary search over the blocks, whose upper steps stay cached.
+//! A lookup is a binary search over the blocks of one segment; its upper steps stay in the cache.
 
-use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 
+use super::segments::{Segment, Segments};
 use crate::error::ReadError;
 use crate::format::index::{BLOCK_BYTES, BLOCK_ENTRIES_MAX, Extent, decode_block};
 use crate::format::segment::{FrameFlaw, SegmentId, SegmentTrailer, Spread, TRAILER_BYTES};
 use crate::medium::MediumFile;
-use crate::segments::{Segment, Segments};
+use crate::registry::IdHasher;
+
+/// Blocks that the cache holds at least.
+const BLOCKS_LEAST: usize = 32;
 
 type Block = Arc<Vec<(u64, Extent)>>;
+type Blocks = Cache<(SegmentId, u32), Block, UnitWeighter, BuildHasherDefault<IdHasher>>;
 
-#[derive(Debug)]
 pub(crate) struct IndexCache {
-    generation_blocks_max: usize,
-    blocks: Mutex<Generations>,
+    blocks: Blocks,
 }
 
-#[derive(Debug, Default)]
-struct Generations {
-    young: HashMap<(SegmentId, u32), Block>,
-    old: HashMap<(SegmentId, u32), Block>,
-}
-
-/// A segment's index, open for lookups.
+/// The index of one segment, opened for lookups.
 struct Index<'a> {
     cache: &'a IndexCache,
     segment: SegmentId,
@@ -40,12 +37,14 @@ struct Index<'a> {
 impl IndexCache {
     pub(crate) fn new(bytes_max: usize) -> Self {
         let block_bytes = BLOCK_ENTRIES_MAX * size_of::<(u64, Extent)>() + 64;
-        let generation_blocks_max = (bytes_max / block_bytes / 2).max(16);
-        Self { generation_blocks_max, blocks: Mutex::default() }
+        let blocks_max = (bytes_max / block_bytes).max(BLOCKS_LEAST);
+        let hasher = BuildHasherDefault::default();
+        let lifecycle = DefaultLifecycle::default();
+        Self { blocks: Cache::with(blocks_max, blocks_max as u64, UnitWeighter, hasher, lifecycle) }
     }
 
-    /// The extents of a stream from the one that holds `from` on (or the next above it), up to a number of bytes,
-    /// at least one if there is one.
+    /// Extents of a stream from the one that contains `from` (or the next above it), up to a number of bytes, at least
+    /// one if there is one.
     pub(crate) fn extents(
         &self,
         segments: &Segments,
@@ -67,24 +66,24 @@ impl IndexCache {
         Ok(found)
     }
 
-    /// The first extent of a stream at or above `from` that is wanted.
+    /// The first extent of a stream at or above `from` that satisfies `is_wanted`.
     pub(crate) fn first_extent(
         &self,
         segments: &Segments,
         segment: &Segment,
         stream: u64,
         from: u64,
-        wanted: impl Fn(&Extent) -> bool,
+        is_wanted: impl Fn(&Extent) -> bool,
     ) -> Result<Option<Extent>, ReadError> {
         let mut found = None;
         self.walk(segments, segment, stream, from, |extent| {
-            found = wanted(extent).then_some(*extent);
+            found = is_wanted(extent).then_some(*extent);
             found.is_none()
         })?;
         Ok(found)
     }
 
-    /// The ids of all streams in a segment, added to `ids`.
+    /// Appends the ids of all streams in a segment to `ids`.
     pub(crate) fn stream_ids(
         &self,
         segments: &Segments,
@@ -102,13 +101,13 @@ impl IndexCache {
         Ok(())
     }
 
-    /// How much the segment's streams lie among each other.
+    /// How far the segment's streams are interleaved.
     pub(crate) fn spread(&self, segments: &Segments, segment: &Segment) -> Result<Spread, ReadError> {
         self.open(segments, segment)?;
         Ok(segment.spread.get().copied().unwrap_or_default())
     }
 
-    /// Visits the stream's extents in order while `visit` says so.
+    /// Visits the stream's extents in order until `visit` returns false.
     fn walk(
         &self,
         segments: &Segments,
@@ -118,7 +117,7 @@ impl IndexCache {
         mut visit: impl FnMut(&Extent) -> bool,
     ) -> Result<(), ReadError> {
         let index = self.open(segments, segment)?;
-        // The last block whose first entry is not beyond what is sought.
+        // The last block whose first entry is not beyond the extent sought.
         let (mut low, mut high) = (0, index.blocks);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -141,52 +140,37 @@ impl IndexCache {
     }
 
     fn open(&self, segments: &Segments, segment: &Segment) -> Result<Index<'_>, ReadError> {
-        let file = segments.file(segment.id).map_err(|error| io(segment.id, &error))?;
+        let id = segment.id;
+        let file = segments.file(id).map_err(ReadError::io(id.file_name()))?;
         let place = match segment.index_place.get() {
             Some(place) => *place,
             None => {
-                let trailer = read_trailer(segment.id, file.as_ref())?;
+                let trailer = read_trailer(id, file.as_ref())?;
                 let _ = segment.spread.set(trailer.spread);
                 *segment.index_place.get_or_init(|| (trailer.index_start, trailer.index_blocks))
             }
         };
-        Ok(Index { cache: self, segment: segment.id, file, start: place.0, blocks: place.1 })
-    }
-
-    fn cached(&self, key: (SegmentId, u32)) -> Option<Block> {
-        let mut blocks = self.blocks.lock();
-        if let Some(block) = blocks.young.get(&key) {
-            return Some(block.clone());
-        }
-        let block = blocks.old.remove(&key)?;
-        self.keep(&mut blocks, key, block.clone());
-        Some(block)
-    }
-
-    fn keep(&self, blocks: &mut Generations, key: (SegmentId, u32), block: Block) {
-        if blocks.young.len() >= self.generation_blocks_max {
-            blocks.old = std::mem::take(&mut blocks.young);
-        }
-        blocks.young.insert(key, block);
+        Ok(Index { cache: self, segment: id, file, start: place.0, blocks: place.1 })
     }
 }
 
 impl Index<'_> {
     fn block(&self, number: u32) -> Result<Block, ReadError> {
         let key = (self.segment, number);
-        if let Some(block) = self.cache.cached(key) {
+        if let Some(block) = self.cache.blocks.get(&key) {
             return Ok(block);
         }
         let block: Block = Arc::new(self.read(number)?);
-        self.cache.keep(&mut self.cache.blocks.lock(), key, block.clone());
+        self.cache.blocks.insert(key, block.clone());
         Ok(block)
     }
 
-    /// Past the cache.
+    /// Reads a block without using the cache.
     fn read(&self, number: u32) -> Result<Vec<(u64, Extent)>, ReadError> {
         let position = self.start + u64::from(number) * BLOCK_BYTES as u64;
         let mut bytes = vec![0; BLOCK_BYTES];
-        let read = self.file.read_at(position, &mut bytes).map_err(|error| io(self.segment, &error))?;
+        let read =
+            self.file.read_at(position, &mut bytes).map_err(ReadError::io(self.segment.file_name()))?;
         bytes.truncate(read);
         decode_block(&bytes).map_err(|flaw| damaged(self.segment, position, flaw))
     }
@@ -194,25 +178,21 @@ impl Index<'_> {
 
 /// The trailer of a sealed segment.
 pub(crate) fn read_trailer(id: SegmentId, file: &dyn MediumFile) -> Result<SegmentTrailer, ReadError> {
-    let length = file.len().map_err(|error| io(id, &error))?;
+    let length = file.len().map_err(ReadError::io(id.file_name()))?;
     let position = length.saturating_sub(TRAILER_BYTES);
     let mut bytes = [0; TRAILER_BYTES as usize];
-    file.read_at(position, &mut bytes).map_err(|error| io(id, &error))?;
+    file.read_at(position, &mut bytes).map_err(ReadError::io(id.file_name()))?;
     let trailer = SegmentTrailer::decode(&bytes).map_err(|flaw| match flaw {
         FrameFlaw::Flaw(flaw) => damaged(id, position, flaw),
         FrameFlaw::Version(_) => damaged(id, position, "unknown version"),
     })?;
     let blocks_bytes = u64::from(trailer.index_blocks) * BLOCK_BYTES as u64;
     if trailer.id != id || trailer.index_start.checked_add(blocks_bytes) != Some(position) {
-        return Err(damaged(id, position, "the trailer does not fit the file"));
+        return Err(damaged(id, position, "trailer does not match the file"));
     }
     Ok(trailer)
 }
 
-fn io(id: SegmentId, error: &std::io::Error) -> ReadError {
-    ReadError::Io { file: id.file_name(), detail: error.to_string() }
-}
-
-fn damaged(id: SegmentId, position: u64, detail: &str) -> ReadError {
-    ReadError::Damaged { file: id.file_name(), position, detail: detail.to_owned() }
+fn damaged(id: SegmentId, position: u64, detail: &'static str) -> ReadError {
+    ReadError::Damaged { file: id.file_name(), position, detail }
 }

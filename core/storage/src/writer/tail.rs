@@ -1,5 +1,6 @@
-//! The tail cache's bound: which batches are kept for tailing readers, oldest first. The bytes themselves are held by
-//! the streams; dropping them there frees them once no reader has them any more.
+//! The tail cache: which batches are kept for tailing readers, oldest first, within a bound of bytes.
+//!
+//! The streams hold the bytes; an evicted batch is dropped there and freed when its last reader drops it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,32 +9,32 @@ use smallvec::SmallVec;
 
 use crate::stream::StreamInner;
 
-/// What a batch costs beside its bytes, and what each destination costs.
+/// Memory of a batch beside its bytes, and of each destination.
 const OVERHEAD_BYTES: usize = 96;
 
-pub(crate) type TailPlaces = SmallVec<[(Arc<StreamInner>, u64); 1]>;
+pub(super) type TailPlaces = SmallVec<[(Arc<StreamInner>, u64); 1]>;
 
 #[derive(Debug)]
-pub(crate) struct TailRing {
+pub(super) struct TailRing {
     bytes_max: usize,
     bytes: usize,
     batches: VecDeque<(usize, TailPlaces)>,
 }
 
 impl TailRing {
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize) -> Self {
         Self { bytes_max, bytes: 0, batches: VecDeque::new() }
     }
 
-    /// Takes note of a batch and of the base offset it has in each stream.
-    pub(crate) fn push(&mut self, bytes: usize, places: TailPlaces) {
+    /// Adds a batch, with the base offset that it has in each stream.
+    pub(super) fn push(&mut self, bytes: usize, places: TailPlaces) {
         let cost = bytes + OVERHEAD_BYTES * (places.len() + 1);
         self.bytes += cost;
         self.batches.push_back((cost, places));
     }
 
-    /// Drops the oldest down to the bound.
-    pub(crate) fn evict(&mut self) {
+    /// Evicts the oldest batches down to the bound.
+    pub(super) fn evict(&mut self) {
         while self.bytes > self.bytes_max {
             let Some((cost, places)) = self.batches.pop_front() else { return };
             self.bytes -= cost;

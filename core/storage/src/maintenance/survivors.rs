@@ -1,9 +1,9 @@
-//! What stays of a stream that is compacted: two passes over its batches in order, without any I/O.
+//! Selection of the records that survive a compaction: two passes over a stream's batches in order, without any I/O.
 //!
-//! The first pass ([`Survivors::note`]) finds where each key is last, and how transactions ended; the second
-//! ([`Survivors::keep`]) takes the batches again and gives back what stays of each. Nothing at or beyond
-//! [`Survivors::end`] is touched: there was no more room for keys, or a transaction is open there. Where the room ends
-//! within transactions, the first pass goes on until it knows how they end, so that what fits of them is compacted.
+//! The first pass ([`Survivors::note`]) finds the last offset of each key and the outcome of transactions; the second
+//! ([`Survivors::keep`]) takes the batches again and returns the surviving part of each. Nothing at or beyond
+//! [`Survivors::end`] is changed: the limit of keys was reached there, or a transaction is open. If the limit is reached
+//! within transactions, the first pass continues until their outcome is known, so that their noted keys are compacted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -11,13 +11,13 @@ use std::hash::{BuildHasher, RandomState};
 use bytes::{Bytes, BytesMut};
 
 use crate::batch::{self, BatchHeader, Compression, HEADER_BYTES, LOG_APPEND_TIME, Record};
-use crate::sabotage::{Bug, is_seeded};
-use crate::stream::StoredBatch;
+use crate::read::StoredBatch;
+use crate::seeded_bugs::{Bug, is_seeded};
 
-/// A key, by 128 bits of two keyed hashes.
+/// A key, as 128 bits of two keyed hashes.
 type KeyHash = (u64, u64);
 
-/// A transaction whose marker was not seen yet.
+/// A transaction without a marker so far.
 struct OpenTransaction {
     /// Base offset of its first batch.
     first: u64,
@@ -27,27 +27,27 @@ struct OpenTransaction {
 pub(super) struct Survivors {
     hashers: [RandomState; 2],
     last: HashMap<KeyHash, u64>,
-    /// Below this each key is there once already.
+    /// Below this each key already occurs once.
     from: u64,
-    /// Keys and transactions.
+    /// Limit of keys and transactions together.
     remembered_max: usize,
     open: HashMap<i64, OpenTransaction>,
-    /// Keys of open transactions.
+    /// Number of keys in open transactions.
     in_open: usize,
-    /// Transactions that were aborted: producer and base offset of the first batch, and offset of the marker.
+    /// Aborted transactions: producer and base offset of the first batch → offset of the marker.
     aborted: BTreeMap<(i64, u64), u64>,
-    /// Nothing from here on is touched.
+    /// Offset from which on nothing is changed.
     end: u64,
-    /// There was no more room for keys.
+    /// The limit of keys was reached.
     is_full: bool,
-    /// Tombstones and markers older than this go.
+    /// Tombstones and markers older than this are dropped.
     expired_to_ms: i64,
-    /// Second pass: producers of whose transaction something stayed.
-    staying: HashSet<i64>,
+    /// Second pass: producers with surviving records in their current transaction.
+    surviving: HashSet<i64>,
 }
 
 impl Survivors {
-    /// Of a stream in which each key is there once below `from`.
+    /// For a stream in which each key occurs once below `from`.
     pub(super) fn new(from: u64, remembered_max: usize, expired_to_ms: i64) -> Self {
         Self {
             hashers: [RandomState::new(), RandomState::new()],
@@ -60,11 +60,11 @@ impl Survivors {
             end: u64::MAX,
             is_full: false,
             expired_to_ms,
-            staying: HashSet::new(),
+            surviving: HashSet::new(),
         }
     }
 
-    /// The first pass. False when it is over: there is no more room, and all transactions that began before that ended.
+    /// The first pass. Returns false when it is done: the limit was reached, and all transactions begun before have ended.
     pub(super) fn note(&mut self, stored: &StoredBatch) -> bool {
         let Ok(header) = BatchHeader::parse(&stored.bytes) else { return true };
         if header.is_control() {
@@ -120,7 +120,7 @@ impl Survivors {
         header.is_transactional() && before.is_some_and(|(_, marker)| base < *marker)
     }
 
-    /// There is no room for what is there.
+    /// Ends the noting of keys at an offset.
     fn fill_up(&mut self, offset: u64) {
         self.end = offset;
         self.is_full = true;
@@ -131,7 +131,7 @@ impl Survivors {
         *last = if is_seeded(Bug::KeepOldest) { offset.min(*last) } else { offset.max(*last) };
     }
 
-    /// One transaction is not counted, or there were room for it and for none of its keys.
+    /// One transaction is not counted: with a limit of 1 there would be room for it and for none of its keys.
     fn has_room(&self) -> bool {
         let transactions = self.aborted.len() + self.open.len().saturating_sub(1);
         self.last.len() + self.in_open + transactions < self.remembered_max
@@ -142,7 +142,7 @@ impl Survivors {
         (one.hash_one(key), two.hash_one(key))
     }
 
-    /// Below this each key is there once, after both passes.
+    /// Offset below which each key occurs once after both passes.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
@@ -151,15 +151,15 @@ impl Survivors {
         self.is_full
     }
 
-    /// Between the passes. What is in a transaction that did not end, or comes after its start, is left alone: whether it
-    /// counts is not known yet.
-    pub(super) fn turn(&mut self) {
+    /// Call between the passes. Records in or after the start of an open transaction are not changed, because its outcome
+    /// is unknown.
+    pub(super) fn start_second_pass(&mut self) {
         let firsts = self.open.values().map(|open| open.first);
         self.end = firsts.fold(self.end, u64::min);
         self.open.clear();
     }
 
-    /// The second pass: what stays of a batch, `None` when nothing does.
+    /// The second pass: the surviving part of a batch, `None` if nothing survives.
     pub(super) fn keep(&mut self, stored: &StoredBatch) -> Option<Bytes> {
         let whole = || Some(stored.bytes.clone());
         let Ok(header) = BatchHeader::parse(&stored.bytes) else { return whole() };
@@ -167,19 +167,19 @@ impl Survivors {
             return whole();
         }
         if header.is_control() {
-            // A reader that saw the transaction's beginning must see its end.
-            let had_anything = self.staying.remove(&header.producer_id);
-            let goes = !had_anything
+            // A reader that saw a record of the transaction must see its marker.
+            let has_survivors = self.surviving.remove(&header.producer_id);
+            let is_dropped = !has_survivors
                 && header.max_timestamp < self.expired_to_ms
                 && is_commit(&stored.bytes).is_some();
-            return if goes { None } else { whole() };
+            return if is_dropped { None } else { whole() };
         }
         if self.is_aborted(&header, stored.base_offset.0) {
             return None;
         }
         let kept = self.keep_records(stored, &header);
         if kept.is_some() && header.is_transactional() {
-            self.staying.insert(header.producer_id);
+            self.surviving.insert(header.producer_id);
         }
         kept
     }
@@ -191,14 +191,14 @@ impl Survivors {
         let (mut count, mut max_timestamp) = (0, i64::MIN);
         while let Some(record) = records.next() {
             let Ok(record) = record else { return whole() };
-            if self.stays(stored.base_offset.0 + u64::from(record.offset_delta), &record) {
+            if self.survives(stored.base_offset.0 + u64::from(record.offset_delta), &record) {
                 kept.extend_from_slice(&records.last_encoded());
                 count += 1;
                 max_timestamp = max_timestamp.max(record.timestamp_ms);
             }
         }
         match count {
-            // One that never had any is not ours to judge.
+            // A batch that never had records is kept.
             0 if header.record_count > 0 => None,
             _ if count == header.record_count => whole(),
             _ => {
@@ -209,7 +209,7 @@ impl Survivors {
         }
     }
 
-    fn stays(&self, offset: u64, record: &Record) -> bool {
+    fn survives(&self, offset: u64, record: &Record) -> bool {
         let Some(key) = &record.key else { return true };
         if offset >= self.end {
             return true;
@@ -233,7 +233,7 @@ fn is_commit(bytes: &Bytes) -> Option<bool> {
     }
 }
 
-/// A batch with fewer records, in the place of the old one.
+/// A batch with fewer records and the same offsets.
 fn rebuild(header: &BatchHeader, records: &[u8], count: u32, max_timestamp: i64) -> Option<Bytes> {
     let mut header = *header;
     let codec = Compression::from_attributes(header.attributes).ok()?;

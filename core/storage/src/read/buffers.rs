@@ -1,5 +1,7 @@
-//! Memory that files are read into. It comes back when the last slice of what was read is let go, and the next read
-//! takes it: who goes through a large stream would else have the system clear fresh pages for every byte read.
+//! Reusable memory for file reads.
+//!
+//! A buffer returns to the pool when the last slice of its content is dropped. Reading a large stream would otherwise make
+//! the system clear fresh pages for every byte read. The pool holds a bounded number of idle buffers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,12 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// Bytes of a buffer that is kept. Small enough that what was read is still close when it is checked and sent.
+/// Bytes of a pooled buffer. Small enough that its content is still in the processor's cache when it is checked and sent.
 pub(crate) const BUFFER_BYTES: usize = 256 << 10;
-/// Shorter reads get memory of just their size: a slice of one may be held for long, and holds all of it.
-const KEPT_BYTES_MIN: usize = BUFFER_BYTES / 2;
+/// Reads shorter than this allocate exactly their size: a slice may be held for long, and keeps its whole buffer alive.
+const POOLED_BYTES_MIN: usize = BUFFER_BYTES / 2;
 
-/// The buffers of a log that nobody uses now.
+/// The idle buffers of a log.
 pub(crate) struct ReadBuffers(Arc<Idle>);
 
 struct Idle {
@@ -20,7 +22,7 @@ struct Idle {
     buffers: Mutex<Vec<Vec<u8>>>,
 }
 
-/// One that is in use.
+/// A buffer in use.
 pub(crate) struct ReadBuffer {
     memory: Vec<u8>,
     length: usize,
@@ -32,13 +34,13 @@ impl ReadBuffers {
         Self(Arc::new(Idle { buffers_max: bytes_max / BUFFER_BYTES, buffers: Mutex::default() }))
     }
 
-    /// A buffer of that length. What it holds is anything.
+    /// A buffer of that length, with undefined content.
     pub(crate) fn take(&self, length: usize) -> ReadBuffer {
-        if !(KEPT_BYTES_MIN..=BUFFER_BYTES).contains(&length) {
+        if !(POOLED_BYTES_MIN..=BUFFER_BYTES).contains(&length) {
             return ReadBuffer { memory: vec![0; length], length, idle: None };
         }
-        let kept = self.0.buffers.lock().pop();
-        let memory = kept.unwrap_or_else(|| vec![0; BUFFER_BYTES]);
+        let pooled = self.0.buffers.lock().pop();
+        let memory = pooled.unwrap_or_else(|| vec![0; BUFFER_BYTES]);
         ReadBuffer { memory, length, idle: Some(self.0.clone()) }
     }
 }
@@ -48,7 +50,7 @@ impl ReadBuffer {
         self.memory.get_mut(..self.length).unwrap_or_default()
     }
 
-    /// What was read, of which `length` bytes count.
+    /// The first `length` bytes, shared.
     pub(crate) fn freeze(mut self, length: usize) -> Bytes {
         self.length = self.length.min(length);
         Bytes::from_owner(self)
@@ -65,7 +67,7 @@ impl Drop for ReadBuffer {
     fn drop(&mut self) {
         let Some(idle) = self.idle.take() else { return };
         let mut buffers = idle.buffers.lock();
-        // The last one used is the next to be used: it may be in the processor's cache still.
+        // Last in, first out: the most recent buffer may still be in the processor's cache.
         if buffers.len() < idle.buffers_max {
             buffers.push(std::mem::take(&mut self.memory));
         }
@@ -87,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_comes_back_when_the_last_slice_is_let_go() {
+    fn a_buffer_returns_to_the_pool_when_its_last_slice_is_dropped() {
         let buffers = ReadBuffers::new(2 * BUFFER_BYTES);
         let mut buffer = buffers.take(200_000);
         assert_eq!(buffer.as_mut().len(), 200_000);
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_may_be() {
+    fn idle_buffers_stay_within_the_limit() {
         let buffers = ReadBuffers::new(2 * BUFFER_BYTES);
         drop([(); 5].map(|()| buffers.take(BUFFER_BYTES)));
         assert_eq!(idle(&buffers), 2);
@@ -115,9 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_much_smaller_or_larger_has_memory_of_its_own() {
+    fn much_smaller_and_larger_reads_allocate_their_own_memory() {
         let buffers = ReadBuffers::new(4 * BUFFER_BYTES);
-        for length in [0, 1, KEPT_BYTES_MIN - 1, BUFFER_BYTES + 1] {
+        for length in [0, 1, POOLED_BYTES_MIN - 1, BUFFER_BYTES + 1] {
             let mut buffer = buffers.take(length);
             assert_eq!((buffer.as_mut().len(), buffer.memory.len()), (length, length));
             drop(buffer.freeze(length));

@@ -1,0 +1,122 @@
+//! Creation of segment files, one of them ahead of its use, and the segment that is being appended to.
+//!
+//! A segment gets its name only after its header is on the medium: after a crash it is whole or absent.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::format::segment::{SegmentHeader, SegmentId};
+use crate::medium::{Medium, MediumFile};
+use crate::options::LogOptions;
+use crate::read::ReadPath;
+use crate::read::segments::Segment;
+use crate::seeded_bugs::{Bug, is_seeded};
+
+/// A segment being appended to, and its file.
+#[derive(Clone)]
+pub(crate) struct ActiveSegment {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<dyn MediumFile>,
+}
+
+pub(crate) struct SegmentAllocator {
+    medium: Arc<dyn Medium>,
+    clock: Arc<dyn Clock>,
+    read: Arc<ReadPath>,
+    log_id: u128,
+    segment_bytes_max: u64,
+    preallocate: bool,
+    spare: Mutex<Spare>,
+    active: Mutex<Option<ActiveSegment>>,
+}
+
+/// A segment file created ahead of its use, under a temporary name that recovery removes.
+#[derive(Default)]
+struct Spare {
+    file: Option<(String, Arc<dyn MediumFile>)>,
+    number: u64,
+}
+
+impl SegmentAllocator {
+    pub(crate) fn new(
+        medium: Arc<dyn Medium>,
+        clock: Arc<dyn Clock>,
+        read: Arc<ReadPath>,
+        log_id: u128,
+        options: &LogOptions,
+    ) -> Self {
+        Self {
+            medium,
+            clock,
+            read,
+            log_id,
+            segment_bytes_max: options.segment_bytes_max,
+            preallocate: options.preallocate,
+            spare: Mutex::default(),
+            active: Mutex::new(None),
+        }
+    }
+
+    /// The segment being appended to; `None` after the log was closed.
+    pub(crate) fn active(&self) -> Option<ActiveSegment> {
+        self.active.lock().clone()
+    }
+
+    pub(crate) fn set_active(&self, active: Option<ActiveSegment>) {
+        *self.active.lock() = active;
+    }
+
+    /// Creates the segment at a position, with its header and name synced, and makes it the active one.
+    pub(crate) fn create(&self, base: u64) -> io::Result<ActiveSegment> {
+        let id = SegmentId(base);
+        let created_ms = self.clock.now_ms();
+        let spare = self.spare.lock().file.take();
+        let (name, file) = match spare {
+            Some(spare) => spare,
+            None => self.create_spare()?,
+        };
+        let header = SegmentHeader { log_id: self.log_id, id, base, created_ms }.encode();
+        file.write_at(0, &[IoSlice::new(&header)])?;
+        file.sync()?;
+        self.medium.rename(&name, &id.file_name())?;
+        if !is_seeded(Bug::SkipNameSync) {
+            self.medium.sync_folder()?;
+        }
+        let segment = Segment::new(id, base, created_ms);
+        segment.file_bytes.store(file.len()?, Ordering::Relaxed);
+        let active = ActiveSegment { segment: Arc::new(segment), file };
+        self.read.segments.insert(active.segment.clone());
+        self.set_active(Some(active.clone()));
+        Ok(active)
+    }
+
+    /// Creates the next segment's file ahead, if space is reserved at all. A failure is not the log's: the writer tries
+    /// again when it needs the file.
+    pub(crate) fn prepare_spare(&self) {
+        if !self.preallocate || self.spare.lock().file.is_some() {
+            return;
+        }
+        let created = self.create_spare().and_then(|(name, file)| file.sync().map(|()| (name, file)));
+        match created {
+            Ok(spare) => self.spare.lock().file = Some(spare),
+            Err(error) => tracing::warn!(%error, "failed to create the next segment file ahead"),
+        }
+    }
+
+    fn create_spare(&self) -> io::Result<(String, Arc<dyn MediumFile>)> {
+        let name = {
+            let mut spare = self.spare.lock();
+            spare.number += 1;
+            format!("spare-{}.tmp", spare.number)
+        };
+        let file = self.medium.create(&name)?;
+        if self.preallocate {
+            file.allocate(self.segment_bytes_max)?;
+        }
+        Ok((name, file))
+    }
+}

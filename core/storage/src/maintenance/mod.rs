@@ -1,0 +1,202 @@
+//! Maintenance: everything that a log does beside writing, on a thread of its own.
+//!
+//! One pass prepares the next segment file, syncs under the policies `Interval` and `Os`, seals closed segments, cleans
+//! and compacts, takes checkpoints, and removes segments without live data. Only one pass runs at a time.
+
+mod checkpointer;
+mod cleaner;
+mod compactor;
+mod rewrite;
+mod seal;
+mod survivors;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+
+pub(crate) use self::checkpointer::{Checkpointer, CheckpointerParts};
+use self::cleaner::Cleaner;
+use self::compactor::Compactor;
+use self::rewrite::Rewriter;
+use self::seal::Sealer;
+use crate::allocator::SegmentAllocator;
+use crate::clock::Clock;
+use crate::durability::Durability;
+use crate::entry::Entry;
+use crate::error::{LogError, SubmitError};
+use crate::intake::Intake;
+use crate::medium::Medium;
+use crate::metrics::{LogMetrics, Sizes};
+use crate::options::{CommitPolicy, LogOptions};
+use crate::read::ReadPath;
+use crate::sealing::SealQueue;
+use crate::waiter::CommitWaiter;
+use crate::writer::UNSYNCED_BYTES_MAX;
+
+/// The longest pause between two passes.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+pub(crate) struct Maintenance {
+    parts: MaintenanceParts,
+    pub(crate) checkpointer: Checkpointer,
+    sealer: Sealer,
+    rewriter: Arc<Rewriter>,
+    cleaner: Cleaner,
+    compactor: Compactor,
+    commit: CommitPolicy,
+    segment_age_ms_max: i64,
+    /// Held during a pass, before all other locks.
+    running: Mutex<()>,
+}
+
+/// The parts of the log that maintenance works on.
+pub(crate) struct MaintenanceParts {
+    pub(crate) log_id: u128,
+    pub(crate) medium: Arc<dyn Medium>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) read: Arc<ReadPath>,
+    pub(crate) allocator: Arc<SegmentAllocator>,
+    pub(crate) sealing: Arc<SealQueue>,
+    pub(crate) waiter: Arc<CommitWaiter>,
+    pub(crate) durability: Arc<Durability>,
+    pub(crate) metrics: Arc<LogMetrics>,
+}
+
+impl Maintenance {
+    pub(crate) fn new(parts: MaintenanceParts, checkpointer: Checkpointer, options: &LogOptions) -> Self {
+        let (clock, metrics) = (&parts.clock, &parts.metrics);
+        let rewriter = Arc::new(Rewriter::new(
+            parts.log_id,
+            parts.medium.clone(),
+            clock.clone(),
+            parts.intake.clone(),
+            parts.read.clone(),
+        ));
+        let directory = parts.intake.directory.clone();
+        Self {
+            checkpointer,
+            sealer: Sealer::new(parts.sealing.clone(), directory, parts.read.clone(), parts.intake.clone()),
+            cleaner: Cleaner::new(rewriter.clone(), clock.clone(), metrics.clone(), options),
+            compactor: Compactor::new(rewriter.clone(), clock.clone(), metrics.clone(), options),
+            rewriter,
+            commit: options.commit,
+            segment_age_ms_max: i64::try_from(options.segment_age_max.as_millis()).unwrap_or(i64::MAX),
+            running: Mutex::new(()),
+            parts,
+        }
+    }
+
+    /// Runs the maintenance thread until the log is closed or fails.
+    pub(crate) fn run(&self) {
+        let pause = match self.commit {
+            CommitPolicy::Interval(interval) => interval.clamp(Duration::from_millis(1), PAUSE_MAX),
+            CommitPolicy::Always | CommitPolicy::Os => PAUSE_MAX,
+        };
+        while self.parts.sealing.wait(pause) {
+            // A failure has ended the log and was logged where it happened.
+            if self.pass().is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Makes one pass.
+    pub(crate) fn pass(&self) -> Result<(), LogError> {
+        if let Some(failure) = self.parts.intake.failure() {
+            return Err(failure);
+        }
+        let _running = self.lock();
+        self.parts.allocator.prepare_spare();
+        self.sync_if_due()?;
+        self.sealer.seal_closed()?;
+        self.roll_if_old()?;
+        let rewrote = self.rewriter.is_ready() && (self.cleaner.clean()? | self.compactor.compact()?);
+        if rewrote || self.checkpointer.is_due() || self.parts.read.segments.is_any_dead() {
+            self.checkpointer.reclaim()?;
+        }
+        self.publish_sizes();
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.running.lock()
+    }
+
+    /// Takes a checkpoint and removes segments without live data.
+    pub(crate) fn checkpoint(&self) -> Result<(), LogError> {
+        let _running = self.lock();
+        self.sealer.seal_closed()?;
+        self.checkpointer.reclaim()
+    }
+
+    /// Compacts streams, and takes a checkpoint if there were any.
+    pub(crate) fn compact(&self) -> Result<bool, LogError> {
+        let _running = self.lock();
+        self.sealer.seal_closed()?;
+        let compacted = self.compactor.compact()?;
+        if compacted {
+            self.checkpointer.reclaim()?;
+        }
+        Ok(compacted)
+    }
+
+    /// Cleans one set of segments, and takes a checkpoint if there was any.
+    pub(crate) fn clean(&self) -> Result<bool, LogError> {
+        let _running = self.lock();
+        self.sealer.seal_closed()?;
+        let cleaned = self.cleaner.clean()?;
+        if cleaned {
+            self.checkpointer.reclaim()?;
+        }
+        Ok(cleaned)
+    }
+
+    /// Seals closed segments and takes the last checkpoint of a log that is shut down.
+    pub(crate) fn shut_down(&self) -> Result<(), LogError> {
+        self.sealer.seal_closed()?;
+        self.checkpointer.take(&[])
+    }
+
+    fn sync_if_due(&self) -> Result<(), LogError> {
+        let unsynced = self.parts.durability.unsynced_bytes();
+        let is_due = match self.commit {
+            CommitPolicy::Always => false,
+            CommitPolicy::Interval(_) => unsynced > 0,
+            CommitPolicy::Os => unsynced > UNSYNCED_BYTES_MAX,
+        };
+        if is_due { self.parts.durability.sync_written().map(drop) } else { Ok(()) }
+    }
+
+    /// Closes an old segment, so that its data can be retained and reclaimed by age.
+    fn roll_if_old(&self) -> Result<(), LogError> {
+        let Some(active) = self.parts.allocator.active() else { return Ok(()) };
+        let age_ms = self.parts.clock.now_ms().saturating_sub(active.segment.created_ms);
+        if age_ms < self.segment_age_ms_max {
+            return Ok(());
+        }
+        let rolls = self.parts.intake.lock().request_roll(active.segment.base);
+        if !rolls {
+            return Ok(());
+        }
+        match self.parts.intake.submit(Entry::new()) {
+            Ok(submitted) => self.parts.waiter.wait(submitted.lsn.0),
+            Err(SubmitError::Log(LogError::Closed)) => Ok(()),
+            Err(SubmitError::Log(error)) => Err(error),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn publish_sizes(&self) {
+        let (segments, disk_bytes) = self.parts.read.segments.totals();
+        let directory = &self.parts.intake.directory;
+        self.parts.metrics.set_sizes(&Sizes {
+            segments,
+            disk_bytes,
+            streams: directory.streams.len() as u64,
+            cursors: directory.cursors.len() as u64,
+            checkpoint_age: self.checkpointer.age(),
+        });
+    }
+}

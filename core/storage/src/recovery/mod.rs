@@ -1,0 +1,297 @@
+//! Opening a log: the checkpoint, then a replay of later entries.
+//!
+//! Invariants:
+//! - segments that the checkpoint lists as sealed are not read; the bytes read are bounded by those written since;
+//! - a torn tail is cut at the last whole entry, in the last segment only, and only where no later entry proves that the
+//!   place had been synced; any other inconsistency is an error that names file and position;
+//! - recovered data is on the medium before anybody sees it. It may have been in the page cache only, and after a failed
+//!   sync the page cache may hold it as clean while the medium does not have it: data not proven to be synced is therefore
+//!   written again.
+
+mod plan;
+mod replay;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use self::plan::{Plan, read_meta};
+use self::replay::{Replay, Replayed};
+use crate::allocator::{ActiveSegment, SegmentAllocator};
+use crate::checkpoint::{CheckpointStore, RedbStore};
+use crate::clock::Clock;
+use crate::directory::Directory;
+use crate::durability::Durability;
+use crate::error::{CHECKPOINT_FILE, OpenError};
+use crate::format::segment::{HEADER_BYTES, SegmentId};
+use crate::intake::{FAILED_FILE, Intake};
+use crate::maintenance::{Checkpointer, CheckpointerParts, Maintenance, MaintenanceParts};
+use crate::medium::{LOCK_FILE, Medium, MediumFile};
+use crate::metrics::LogMetrics;
+use crate::options::LogOptions;
+use crate::read::ReadPath;
+use crate::read::segments::{Segment, Segments};
+use crate::sealing::SealQueue;
+use crate::seeded_bugs::{Bug, is_seeded};
+use crate::waiter::CommitWaiter;
+use crate::writer::{Writer, WriterParts};
+
+/// The parts of an open log.
+pub(crate) struct OpenLog {
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) read: Arc<ReadPath>,
+    pub(crate) allocator: Arc<SegmentAllocator>,
+    pub(crate) sealing: Arc<SealQueue>,
+    pub(crate) waiter: Arc<CommitWaiter>,
+    pub(crate) durability: Arc<Durability>,
+    pub(crate) maintenance: Arc<Maintenance>,
+    pub(crate) metrics: Arc<LogMetrics>,
+    /// The writer for a thread of its own; `None` in a log without threads.
+    pub(crate) writer: Option<Writer>,
+    /// Taken by the log's handle.
+    pub(crate) folder_lock: Option<Box<dyn Send + Sync>>,
+}
+
+/// Opens a log and recovers its committed entries. `has_threads`: the caller runs the writer and maintenance on threads.
+pub(crate) fn open(
+    medium: Arc<dyn Medium>,
+    clock: Arc<dyn Clock>,
+    options: &LogOptions,
+    has_threads: bool,
+) -> Result<OpenLog, OpenError> {
+    options.check()?;
+    let folder_lock = lock(medium.as_ref())?;
+    let names = tidy_folder(medium.as_ref())?;
+    let mut store: Box<dyn CheckpointStore> =
+        Box::new(RedbStore::open(medium.as_ref(), options.checkpoint_cache_bytes_max)?);
+    let found: Vec<SegmentId> = names.iter().filter_map(|name| SegmentId::from_file_name(name)).collect();
+    let known = read_meta(store.as_ref())?;
+    let plan = Plan::new(store.as_ref(), known.as_ref(), &found)?;
+    let meta = match known {
+        Some(meta) => meta,
+        // A simulated log has to be repeatable.
+        None if !has_threads => plan.first_meta(medium.as_ref(), store.as_mut(), 1)?,
+        None => plan.first_meta(medium.as_ref(), store.as_mut(), uuid::Uuid::new_v4().as_u128())?,
+    };
+    for leftover in &plan.leftovers {
+        remove(medium.as_ref(), &leftover.file_name())?;
+    }
+    let metrics = Arc::new(LogMetrics::new());
+    let directory = Arc::new(Directory::new(meta.next_stream, meta.next_cursor, meta.next_cleaned));
+    let segments = Segments::new(medium.clone(), options.open_files_max);
+    let read =
+        Arc::new(ReadPath::new(segments, options.index_cache_bytes_max, options.read_buffers_bytes_max));
+    let intake = Intake::new(options, clock.clone(), medium.clone(), directory, &read);
+    let allocator = SegmentAllocator::new(medium.clone(), clock.clone(), read.clone(), meta.log_id, options);
+    let allocator = Arc::new(allocator);
+    let sealing = Arc::new(SealQueue::default());
+    let replay = Replay { medium: medium.as_ref(), intake: &intake, read: &read, meta: &meta };
+    let (active, position) = recover(&replay, store.as_ref(), &plan, &sealing, &allocator, options)?;
+    let writer_parts = WriterParts {
+        intake: intake.clone(),
+        allocator: allocator.clone(),
+        sealing: sealing.clone(),
+        metrics: metrics.clone(),
+        clock: clock.clone(),
+    };
+    let writer = Writer::new(writer_parts, medium.clone(), options, active, position);
+    let (writer, waiter) = match has_threads {
+        true => (Some(writer), CommitWaiter::parking(intake.clone())),
+        false => (None, CommitWaiter::stepping(intake.clone(), writer)),
+    };
+    let waiter = Arc::new(waiter);
+    let durability = Arc::new(Durability::new(
+        intake.clone(),
+        allocator.clone(),
+        waiter.clone(),
+        metrics.clone(),
+        clock.clone(),
+    ));
+    let checkpointer = Checkpointer::new(
+        CheckpointerParts {
+            log_id: meta.log_id,
+            medium: medium.clone(),
+            clock: clock.clone(),
+            intake: intake.clone(),
+            read: read.clone(),
+            waiter: waiter.clone(),
+            durability: durability.clone(),
+            metrics: metrics.clone(),
+            interval: options.checkpoint_interval,
+            bytes_max: options.checkpoint_bytes,
+        },
+        store,
+        meta.lsn,
+    );
+    let maintenance = Maintenance::new(
+        MaintenanceParts {
+            log_id: meta.log_id,
+            medium,
+            clock,
+            intake: intake.clone(),
+            read: read.clone(),
+            allocator: allocator.clone(),
+            sealing: sealing.clone(),
+            waiter: waiter.clone(),
+            durability: durability.clone(),
+            metrics: metrics.clone(),
+        },
+        checkpointer,
+        options,
+    );
+    let maintenance = Arc::new(maintenance);
+    Ok(OpenLog {
+        intake,
+        read,
+        allocator,
+        sealing,
+        waiter,
+        durability,
+        maintenance,
+        metrics,
+        writer,
+        folder_lock: Some(folder_lock),
+    })
+}
+
+fn lock(medium: &dyn Medium) -> Result<Box<dyn Send + Sync>, OpenError> {
+    medium.lock().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            let dir = PathBuf::from(medium.describe());
+            OpenError::Locked { lock: dir.join(LOCK_FILE), dir }
+        }
+        _ => OpenError::io("lock the folder")(error),
+    })
+}
+
+fn remove(medium: &dyn Medium, name: &str) -> Result<(), OpenError> {
+    medium.remove(name).map_err(OpenError::io(format!("remove {name}")))
+}
+
+/// Removes temporary files and makes the checkpoint file trustworthy. Returns the names of the folder's files.
+fn tidy_folder(medium: &dyn Medium) -> Result<Vec<String>, OpenError> {
+    let names = medium.list().map_err(OpenError::io("list the folder"))?;
+    for name in names.iter().filter(|name| name.ends_with(".tmp")) {
+        remove(medium, name)?;
+    }
+    // Names that the last process created and did not sync.
+    medium.sync_folder().map_err(OpenError::io("sync the folder"))?;
+    if names.iter().any(|name| name == FAILED_FILE) {
+        rewrite_checkpoint(medium, &names)?;
+    }
+    Ok(names)
+}
+
+/// Writes the checkpoint file again before it is trusted, after a sync failed in the last process.
+fn rewrite_checkpoint(medium: &dyn Medium, names: &[String]) -> Result<(), OpenError> {
+    let io = || OpenError::io(format!("rewrite {CHECKPOINT_FILE}"));
+    if names.iter().any(|name| name == CHECKPOINT_FILE) && !is_seeded(Bug::TrustPageCache) {
+        let file = medium.open(CHECKPOINT_FILE).map_err(io())?;
+        let length = file.len().map_err(io())?;
+        rewrite(file.as_ref(), 0, length).map_err(io())?;
+        file.sync().map_err(io())?;
+    }
+    medium.remove(FAILED_FILE).map_err(io())?;
+    medium.sync_folder().map_err(io())
+}
+
+/// Overwrites a part of a file with its own content, so that the next sync takes it to the medium.
+fn rewrite(file: &dyn MediumFile, from: u64, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = from;
+    while at < to {
+        let wanted = buffer.len().min((to - at) as usize);
+        let read = file.read_at(at, buffer.get_mut(..wanted).unwrap_or_default())?;
+        if read == 0 {
+            break;
+        }
+        file.write_at(at, &[io::IoSlice::new(buffer.get(..read).unwrap_or_default())])?;
+        at += read as u64;
+    }
+    Ok(())
+}
+
+/// Restores the state of the log. Returns the segment to append to, and the position in it.
+fn recover(
+    replay: &Replay<'_>,
+    store: &dyn CheckpointStore,
+    plan: &Plan,
+    sealing: &SealQueue,
+    allocator: &SegmentAllocator,
+    options: &LogOptions,
+) -> Result<(ActiveSegment, u64), OpenError> {
+    let (intake, read, meta) = (replay.intake, replay.read, replay.meta);
+    for (id, record) in &plan.sealed {
+        let file_bytes = replay.medium.file_bytes(&id.file_name()).unwrap_or(record.entries_end);
+        let segment = Segment::new(*id, record.base, 0);
+        let segment = segment.sealed(record.entries_end, file_bytes, record.max_timestamp);
+        read.segments.insert(Arc::new(segment));
+    }
+    replay.load(store)?;
+    let last = replay_segments(replay, plan, sealing)?;
+    let end = last.as_ref().map_or(0, |last| last.segment.base + last.entries_end);
+    if end < meta.lsn.max(meta.durable) {
+        let file = last.as_ref().map_or(CHECKPOINT_FILE.to_owned(), |last| last.segment.id.file_name());
+        let position = last.map_or(0, |last| last.entries_end);
+        return Err(OpenError::damaged(&file, position, "log ends before a position known to be synced"));
+    }
+    let (active, position) = match last {
+        Some(last) => {
+            make_appendable(&last, options)?;
+            let active = ActiveSegment { segment: last.segment, file: last.file };
+            allocator.set_active(Some(active.clone()));
+            (active, last.entries_end)
+        }
+        None => (allocator.create(0).map_err(OpenError::io("create the first segment"))?, HEADER_BYTES),
+    };
+    let end = active.segment.base + position;
+    intake.lock().start_at(active.segment.base, end);
+    intake.marks.start_at(end);
+    let streams = &intake.directory.streams;
+    for stream in streams.ids().into_iter().filter_map(|id| streams.get(id)) {
+        stream.high.store(stream.next.load(Ordering::Relaxed), Ordering::Release);
+        stream.trim(stream.start.load(Ordering::Relaxed));
+    }
+    Ok((active, position))
+}
+
+/// Replays the segments in order, and queues all but the last for sealing. Returns the last.
+fn replay_segments(
+    replay: &Replay<'_>,
+    plan: &Plan,
+    sealing: &SealQueue,
+) -> Result<Option<Replayed>, OpenError> {
+    let mut last = None;
+    for (at, id) in plan.replayed.iter().enumerate() {
+        let next = plan.replayed.get(at + 1).copied();
+        let replayed = replay.segment(*id, next)?;
+        if next.is_some() {
+            replayed.segment.entries_end.store(replayed.entries_end, Ordering::Release);
+            sealing.push([replayed.segment]);
+        } else {
+            last = Some(replayed);
+        }
+    }
+    Ok(last)
+}
+
+/// Prepares the last segment for appending: no bytes behind its last entry, space reserved, and everything synced.
+fn make_appendable(last: &Replayed, options: &LogOptions) -> Result<(), OpenError> {
+    let (file, name) = (last.file.as_ref(), last.segment.id.file_name());
+    let io = |attempt: &str| OpenError::io(format!("{attempt} {name}"));
+    if last.is_torn {
+        tracing::warn!(file = %name, position = last.entries_end, "torn tail truncated");
+        file.set_len(last.entries_end).map_err(io("truncate"))?;
+        file.sync().map_err(io("sync"))?;
+    }
+    if !is_seeded(Bug::TrustPageCache) {
+        rewrite(file, last.synced, last.entries_end).map_err(io("rewrite the end of"))?;
+    }
+    if options.preallocate && last.entries_end < options.segment_bytes_max {
+        file.allocate(options.segment_bytes_max).map_err(io("reserve space for"))?;
+    }
+    file.sync().map_err(io("sync"))?;
+    last.segment.file_bytes.store(file.len().unwrap_or(last.entries_end), Ordering::Relaxed);
+    Ok(())
+}
