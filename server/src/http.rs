@@ -1,7 +1,7 @@
 //! HTTP: health and metrics.
 //!
-//! It is served like a protocol, so connections to it are bounded, counted and let in like all others. It is
-//! not in the list of plugs, for it is not a way to the messages.
+//! It is served like a protocol, so its connections are admitted and counted like all others. It is not in the list of
+//! protocols, since it gives no access to messages.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,21 +21,25 @@ use inver_broker::{Broker, Connection, ProtocolPlugin};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tracing::debug;
 
-/// Time a client has to send the head of a request.
+/// Time within which a client must send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes that the head of a request may have.
+/// Bytes of the largest request head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// The HTTP side.
+/// Serves health and metrics.
 pub(crate) struct Http {
     metrics: PrometheusHandle,
+    /// Memory, processor time, threads and open files of this process.
+    process: metrics_process::Collector,
     ready: Arc<AtomicBool>,
 }
 
 impl Http {
-    /// `ready` says whether the broker takes connections.
+    /// `ready`: whether the broker accepts connections.
     pub(crate) fn new(metrics: PrometheusHandle, ready: Arc<AtomicBool>) -> Http {
-        Http { metrics, ready }
+        let process = metrics_process::Collector::default();
+        process.describe();
+        Http { metrics, process, ready }
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
@@ -49,14 +53,14 @@ impl Http {
             "/health/ready" if self.ready.load(Ordering::Acquire) => text(StatusCode::OK, "ready\n"),
             "/health/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             "/metrics" => {
-                record_process();
+                self.process.collect();
                 self.metrics.run_upkeep();
                 let mut response = text(StatusCode::OK, self.metrics.render());
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, kind);
                 response
             }
-            _ => text(StatusCode::NOT_FOUND, "there are /health/live, /health/ready and /metrics\n"),
+            _ => text(StatusCode::NOT_FOUND, "not found; available: /health/live, /health/ready, /metrics\n"),
         }
     }
 }
@@ -67,19 +71,6 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
-}
-
-/// Memory and open files of this process, where the system tells them.
-fn record_process() {
-    const PAGE_BYTES: f64 = 4096.0;
-    let pages = std::fs::read_to_string("/proc/self/statm").ok();
-    let resident = pages.and_then(|text| text.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok()));
-    if let Some(pages) = resident {
-        metrics::gauge!("process_resident_memory_bytes").set(pages * PAGE_BYTES);
-    }
-    if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-        metrics::gauge!("process_open_fds").set(files.count() as f64);
-    }
 }
 
 #[async_trait]
@@ -93,7 +84,7 @@ impl ProtocolPlugin for Http {
             let response = self.answer(request.method(), request.uri().path());
             async move { Ok::<_, Infallible>(response) }
         });
-        let mut shutdown = connection.shutdown;
+        let shutdown = connection.shutdown;
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
@@ -102,13 +93,13 @@ impl ProtocolPlugin for Http {
         let mut served = std::pin::pin!(served);
         let result = tokio::select! {
             result = served.as_mut() => result,
-            () = shutdown.requested() => {
+            () = shutdown.cancelled() => {
                 served.as_mut().graceful_shutdown();
                 served.await
             }
         };
         if let Err(error) = result {
-            debug!(%error, "HTTP connection ended");
+            debug!(%error, "HTTP connection failed");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The binary `inver`: reads its arguments, does one command, exits.
+//! The binary `inver`: parses its arguments and runs one command.
 //!
-//! Everything of substance lies in the rooms below; this file only joins them. The rooms:
-//! [`config`] (keys, file, environment), [`listeners`] (TCP, TLS, WebSocket), [`protocols`] (their list),
-//! [`runtime`] (threads), [`http`] (health, metrics), [`commands`] (the command line).
+//! The modules: [`commands`] (the command line), [`config`] (keys, file, environment), [`listeners`] (TCP, TLS,
+//! WebSocket), [`protocols`] (their list), [`runtime`] (worker threads), [`http`] (health, metrics), [`users`] and
+//! [`passwords`] (authentication).
 
 mod commands;
 mod config;

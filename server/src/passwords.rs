@@ -1,6 +1,6 @@
-//! Passwords: argon2 hashes, made and checked.
+//! Password hashes: argon2id in the PHC string format.
 //!
-//! The cost of a hash is chosen low enough ([`MEMORY_KIB`]) that a storm of logins stays bounded in memory.
+//! The memory of one hash ([`MEMORY_KIB`]) is low enough that many concurrent logins stay within bounded memory.
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -16,14 +16,14 @@ const LANES: u32 = 1;
 #[error("not an argon2 hash")]
 pub(crate) struct NotAHash;
 
-/// Checks that `hash` is one that [`verify`] understands.
+/// Checks that [`verify`] supports `hash`.
 pub(crate) fn parse(hash: &str) -> Result<(), NotAHash> {
     let parsed = PasswordHash::new(hash).map_err(|_| NotAHash)?;
     Algorithm::new(parsed.algorithm.as_str()).map_err(|_| NotAHash)?;
     if parsed.hash.is_some() && parsed.salt.is_some() { Ok(()) } else { Err(NotAHash) }
 }
 
-/// A new hash of `password`, with a random salt.
+/// Hashes `password` with a random salt.
 pub(crate) fn hash(password: &[u8]) -> anyhow::Result<String> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|error| anyhow::anyhow!("{error}"))?;
     let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
@@ -31,7 +31,7 @@ pub(crate) fn hash(password: &[u8]) -> anyhow::Result<String> {
     Ok(hash.to_string())
 }
 
-/// Whether `password` is the one that was hashed. Costs milliseconds of processor time by design.
+/// Whether `hash` is a hash of `password`. Takes milliseconds of processor time by design.
 pub(crate) fn verify(hash: &str, password: &[u8]) -> bool {
     PasswordHash::new(hash).is_ok_and(|parsed| Argon2::default().verify_password(password, &parsed).is_ok())
 }
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_verifies_its_password_only() {
+    fn a_hash_verifies_only_its_password() {
         let hash = hash(b"secret").unwrap();
         assert!(parse(&hash).is_ok());
         assert!(verify(&hash, b"secret"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use inver_storage::{Entry, Log, Lsn, SubmitError};
 use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::context::{Context, Due};
@@ -17,7 +18,6 @@ use crate::namespace::Namespace;
 use crate::retained::Retained;
 use crate::rows::{self, NamespaceRow, RowError, decode, split_counted, split_key};
 use crate::session::SessionCore;
-use crate::shutdown::Shutdown;
 use crate::spec::{BrokerConfig, SubscriptionOptions, TopicConfig, TopicError, TopicSpec};
 use crate::telemetry::Counters;
 use crate::timers::Timers;
@@ -191,7 +191,7 @@ impl Broker {
 
     /// Trims, expires and retains until the server goes down. The server runs it once. What has a time is done at
     /// that time, the rest every now and then.
-    pub async fn housekeep(self, mut shutdown: Shutdown) {
+    pub async fn housekeep(self, shutdown: CancellationToken) {
         let mut rounds = 0u32;
         let period = Duration::from_millis(HOUSEKEEPING_MS);
         let clock = self.clock().clone();
@@ -199,7 +199,7 @@ impl Broker {
         loop {
             tokio::select! {
                 () = self.0.timers.wait(&clock, next) => {}
-                () = shutdown.requested() => return,
+                () = shutdown.cancelled() => return,
             }
             let round_due = clock.now() >= next;
             if round_due {

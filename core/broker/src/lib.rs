@@ -33,7 +33,6 @@ mod retained;
 mod router;
 mod rows;
 mod session;
-mod shutdown;
 mod spec;
 mod subscription;
 mod telemetry;
@@ -63,7 +62,6 @@ pub use queue::Queue;
 pub use retained::{Retained, ScanFrom};
 pub use rows::RowError;
 pub use session::{Opened, Session, SessionError, SessionSpec, SessionTerms, SubscribeError, Will};
-pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use spec::{
     BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,
     ExchangeSpec, Expiry, HUB, Mode, Overflow, OwnerId, PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec,

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
-use crate::{Broker, Shutdown};
+use crate::Broker;
 
 /// A byte stream: TCP, TLS or WebSocket.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -23,8 +24,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// Whether the bytes travel under TLS.
     pub encrypted: bool,
-    /// Tells when the server shuts down.
-    pub shutdown: Shutdown,
+    /// Cancelled when the server shuts down.
+    pub shutdown: CancellationToken,
 }
 
 /// A wire protocol.

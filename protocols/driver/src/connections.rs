@@ -7,9 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use inver_broker::{Mailbox, Shutdown};
+use inver_broker::Mailbox;
 use parking_lot::Mutex;
 use slab::Slab;
+use tokio_util::sync::CancellationToken;
 
 /// The token that tells a connection that shutdown was requested. Machines never see it and must not use it.
 pub(crate) const SHUTDOWN: u64 = u64::MAX;
@@ -53,11 +54,11 @@ impl Connections {
     }
 
     /// Starts to wait for shutdown, unless a task does already. Must run within a runtime.
-    pub(crate) fn watch(self: &Arc<Self>, shutdown: &Shutdown) {
+    pub(crate) fn watch(self: &Arc<Self>, shutdown: &CancellationToken) {
         if !self.is_watched.swap(true, Ordering::AcqRel) {
-            let (connections, mut shutdown) = (self.clone(), shutdown.clone());
+            let (connections, shutdown) = (self.clone(), shutdown.clone());
             tokio::spawn(async move {
-                shutdown.requested().await;
+                shutdown.cancelled().await;
                 let mut open = connections.open.lock();
                 open.is_shutdown = true;
                 open.mailboxes.iter().for_each(|(_, mailbox)| mailbox.post(SHUTDOWN));
@@ -94,12 +95,12 @@ mod tests {
     #[tokio::test]
     async fn shutdown_reaches_every_connection_and_slots_are_reused() {
         let connections = Connections::new();
-        let (trigger, shutdown) = Shutdown::channel();
+        let shutdown = CancellationToken::new();
         connections.watch(&shutdown);
         let (left, here, late) = (Mailbox::new(), Mailbox::new(), Mailbox::new());
         connections.leave(connections.enter(&left));
         assert_eq!((connections.enter(&here), connections.len()), (0, 1));
-        trigger.request();
+        shutdown.cancel();
         here.wait().await;
         connections.enter(&late);
         assert_eq!((tokens(&here), tokens(&late), tokens(&left)), (vec![SHUTDOWN], vec![SHUTDOWN], vec![]));

@@ -62,7 +62,7 @@ pub(crate) async fn serve(connection: Connection, node: Arc<Node>) {
 }
 
 async fn run(connection: Connection, node: Arc<Node>) -> Result<(), ConnectionError> {
-    let Connection { io, peer, local, mut shutdown, .. } = connection;
+    let Connection { io, peer, local, shutdown, .. } = connection;
     let identity = match node.broker.authenticate(peer.ip(), &Credentials::Anonymous).await {
         Ok(identity) => Some(identity),
         Err(AuthError::CredentialsRequired | AuthError::Refused) => None,
@@ -95,7 +95,7 @@ async fn run(connection: Connection, node: Arc<Node>) -> Result<(), ConnectionEr
     };
     let outcome = tokio::select! {
         outcome = task.serve() => outcome,
-        () = shutdown.requested() => Ok(()),
+        () = shutdown.cancelled() => Ok(()),
     };
     task.farewell().await;
     outcome

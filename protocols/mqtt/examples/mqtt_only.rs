@@ -9,10 +9,11 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
-use inver_broker::{Broker, BrokerConfig, Connection, ProtocolPlugin, Shutdown};
+use inver_broker::{Broker, BrokerConfig, Connection, ProtocolPlugin};
 use inver_mqtt::{Mqtt, MqttConfig};
 use inver_storage::{Log, LogOptions};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::main(flavor = "multi_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -22,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let log = Log::open(Path::new(&folder), LogOptions::default())?;
     let broker = Broker::open(log, BrokerConfig { origins: vec!["mqtt"], ..BrokerConfig::default() })?;
-    let (_trigger, shutdown) = Shutdown::channel();
+    let shutdown = CancellationToken::new();
     tokio::spawn(broker.clone().housekeep(shutdown.clone()));
     let protocol = Arc::new(Mqtt::new(MqttConfig {
         keep_alive_s_max: Some(60),

@@ -1,4 +1,4 @@
-//! `inver log dump|verify|salvage`: looks at the files of a broker that does not run, and gives up what is damaged.
+//! `inver log dump|verify|salvage`: inspects the log of a stopped broker and salvages a damaged one.
 
 use std::io::{BufWriter, ErrorKind, Write, stdout};
 use std::path::PathBuf;
@@ -9,21 +9,21 @@ use inver_storage::inspect;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Print every entry of the log, one a line.
+    /// Print every entry of the log, one per line.
     Dump {
         /// The data folder.
         data_dir: PathBuf,
     },
-    /// Read all of the log and check every checksum; exit code 0 says that nothing is wrong.
+    /// Read the whole log and verify every checksum; exit code 0 if no damage was found.
     Verify {
         /// The data folder.
         data_dir: PathBuf,
     },
-    /// Say what is damaged and would have to be given up for the log to open again; give it up if told so.
+    /// List the damaged parts that must be given up before the log opens again; with --give-up, give them up.
     Salvage {
         /// The data folder. Copy it first.
         data_dir: PathBuf,
-        /// Give it up. What was damaged is kept in files `salvaged-…` in the folder.
+        /// Give the damaged parts up. They are kept in files `salvaged-…` in the folder.
         #[arg(long)]
         give_up: bool,
     },
@@ -46,7 +46,7 @@ impl Command {
                 })
                 .with_context(|| data_dir.display().to_string())?;
                 match written.and_then(|()| out.flush()) {
-                    // The reader of the pipe has seen enough.
+                    // The reader closed the pipe.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
                     other => Ok(other?),
                 }
@@ -58,9 +58,9 @@ impl Command {
                     println!("{loss}");
                 }
                 match losses.len() {
-                    0 => println!("nothing has to be given up"),
-                    _ if give_up => println!("given up; the rest can be used"),
-                    _ => bail!("nothing was changed yet; --give-up gives this up"),
+                    0 => println!("no damage found"),
+                    _ if give_up => println!("damaged parts given up; the rest of the log is usable"),
+                    _ => bail!("nothing was changed; --give-up gives these parts up"),
                 }
                 Ok(())
             }
@@ -78,7 +78,7 @@ impl Command {
                 );
                 if report.torn_bytes > 0 {
                     println!(
-                        "{} bytes of an unfinished write at the end; the next start cuts them",
+                        "{} bytes of an incomplete write at the end; the next start removes them",
                         report.torn_bytes
                     );
                 }
@@ -87,7 +87,7 @@ impl Command {
                 }
                 match report.flaws.len() {
                     0 => Ok(()),
-                    wrong => bail!("{wrong} things are wrong"),
+                    flaws => bail!("{flaws} flaws found"),
                 }
             }
         }

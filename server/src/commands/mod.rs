@@ -1,4 +1,4 @@
-//! What can be asked on the command line, a command a file.
+//! The command line: one file per command.
 
 mod config;
 mod health;
@@ -27,18 +27,18 @@ enum Command {
     /// Manage users in a configuration file.
     #[command(subcommand)]
     User(user::Command),
-    /// Look at the configuration.
+    /// Check the configuration, list its keys.
     #[command(subcommand)]
     Config(config::Command),
-    /// Look at the log of a stopped broker.
+    /// Inspect or salvage the log of a stopped broker.
     #[command(subcommand)]
     Log(log::Command),
-    /// Ask a running broker whether it is ready; exit code 0 says yes.
+    /// Check whether a running broker is ready; exit code 0 if it is.
     Health(health::Arguments),
 }
 
 impl Arguments {
-    /// Does what was asked.
+    /// Runs the command.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(arguments) => arguments.run(),
@@ -50,7 +50,7 @@ impl Arguments {
     }
 }
 
-/// Where the configuration is; flattened into the commands that need one.
+/// The configuration argument of the commands that need one.
 #[derive(Debug, clap::Args)]
 struct ConfigArgument {
     /// Configuration file (TOML). Environment variables win over it.
@@ -64,7 +64,7 @@ impl ConfigArgument {
     }
 
     fn load(&self) -> anyhow::Result<Loaded> {
-        // A variable that is no text cannot be one of ours.
+        // A variable that is not Unicode cannot be one of the broker's.
         let texts = std::env::vars_os().filter_map(|(name, text)| {
             let pair = (name.into_string().ok()?, text.into_string().ok()?);
             (pair.0 != "INVER_CONFIG").then_some(pair)

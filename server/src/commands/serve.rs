@@ -1,20 +1,22 @@
-//! `inver serve`: opens the log, listens, and ends in order.
+//! `inver serve`: start, run, orderly shutdown.
 //!
-//! The order of starting: configuration, log (its lock refuses a second start on the folder), model,
-//! listeners, connections. The order of ending: no new connections, the word to those that are there and
-//! time for them to end, then the log is flushed. A second signal cuts the time short.
+//! The order of the start: configuration, log (its lock refuses a second start on the folder), model, listeners,
+//! connections. The order of the shutdown: listeners are closed, connections are notified and have
+//! `limits.shutdown_grace_ms` to end, then the log is flushed. A second signal ends the wait for connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
-use inver_broker::{Authenticator, Broker, BrokerConfig, CaptureRule, Filter, LoopbackOnly, Shutdown};
+use inver_broker::{Authenticator, Broker, BrokerConfig, CaptureRule, Filter, LoopbackOnly};
 use inver_storage::{Log, Lsn};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -22,14 +24,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::ConfigArgument;
 use crate::config::{self, Config, Loaded};
 use crate::http::Http;
-use crate::listeners::{self, Admission, Hall};
+use crate::listeners::{self, Admission, Shared};
 use crate::protocols::{self, PROTOCOLS};
 use crate::runtime::{Runtimes, Workers};
 use crate::users::Users;
 
-/// How often it is looked whether all connections have ended.
-const ENDING_POLL: Duration = Duration::from_millis(5);
-/// File descriptors kept for the log and for listening, out of reach of connections.
+/// File descriptors reserved for the log and for listeners.
 const FILES_RESERVED: u64 = 512;
 
 #[derive(Debug, clap::Args)]
@@ -66,10 +66,10 @@ async fn serve(
     ready: Arc<AtomicBool>,
     started: Instant,
 ) -> anyhow::Result<()> {
-    // Heard from here on, so that a signal during recovery is not the death of the process.
+    // Installed before recovery, during which a signal would otherwise kill the process.
     let mut signals = Signals::listen()?;
     let broker = open(&config)?;
-    let (trigger, shutdown) = Shutdown::channel();
+    let shutdown = CancellationToken::new();
     let listening = match listeners::bind(&config, http) {
         Ok(listening) => listening,
         Err(error) => {
@@ -80,53 +80,57 @@ async fn serve(
     let limits = &config.limits;
     let admission =
         Admission::new(users(&config).is_empty(), limits.connections_max, limits.connections_per_address_max);
-    let hall = Hall {
+    let shared = Shared {
         workers: workers.clone(),
         admission,
         broker: broker.clone(),
-        shutdown,
+        shutdown: shutdown.clone(),
         handshake_timeout: limits.handshake_timeout,
     };
-    let house = tokio::spawn(broker.clone().housekeep(hall.shutdown.clone()));
-    let accepting: Vec<_> = listening.into_iter().map(|listener| listener.accept(hall.clone())).collect();
-    drop(hall);
+    let tasks = TaskTracker::new();
+    tasks.spawn(broker.clone().housekeep(shutdown.clone()));
+    listening.into_iter().for_each(|listener| listener.accept(shared.clone(), &tasks));
+    drop(shared);
     ready.store(true, Ordering::Release);
     info!(milliseconds = started.elapsed().as_millis() as u64, "ready");
 
     let mut poisoned = false;
     tokio::select! {
-        () = signals.next() => info!("asked to end"),
-        // Never committed, so this ends only when the log takes no more.
+        () = signals.next() => info!("shutdown requested"),
+        // This position is never committed, so the wait ends only when the log fails.
         Err(error) = broker.log().wait_committed(Lsn(u64::MAX)) => {
-            error!(%error, "the log failed");
+            error!(%error, "log failed");
             poisoned = true;
         }
     }
     ready.store(false, Ordering::Release);
-    trigger.request();
-    for task in accepting.into_iter().chain([house]) {
-        let _ = task.await;
-    }
+    shutdown.cancel();
+    tasks.close();
+    tasks.wait().await;
     tokio::select! {
-        () = all_ended(&workers) => {}
+        () = workers.all_closed() => {}
         () = tokio::time::sleep(limits.shutdown_grace) => {
-            warn!(connections = workers.connections(), "these did not end within limits.shutdown_grace_ms");
+            warn!(
+                connections = workers.connections(),
+                "connections still open after {} s (limits.shutdown_grace_ms)",
+                limits.shutdown_grace.as_secs_f32()
+            );
         }
-        () = signals.next() => warn!(connections = workers.connections(), "asked again: not waiting for these"),
+        () = signals.next() => warn!(connections = workers.connections(), "second signal, exiting now"),
     }
-    let flushed = broker.log().shutdown().context("the log could not be flushed");
+    let flushed = broker.log().shutdown().context("failed to flush the log");
     if poisoned {
-        anyhow::bail!("the log failed: nothing more was acknowledged; see the messages above");
+        anyhow::bail!("log failed, nothing was acknowledged after that; see the log lines above");
     }
     flushed?;
-    info!("ended");
+    info!("shutdown complete");
     Ok(())
 }
 
 fn open(config: &Config) -> anyhow::Result<Broker> {
     let folder = &config.general.data_dir;
     let log = Log::open(folder, config.log.options())
-        .with_context(|| format!("cannot open the data folder {}", folder.display()))?;
+        .with_context(|| format!("failed to open the data folder {}", folder.display()))?;
     let limits = &config.limits;
     let users = users(config);
     let authenticator: Arc<dyn Authenticator> =
@@ -159,19 +163,13 @@ fn capture(rule: &config::CaptureRule) -> CaptureRule {
     }
 }
 
-/// The topics that captures write to, where the rule names one and not a template; there from the start, so
-/// that a consumer can wait on them before anything is published.
+/// The topics of capture rules that name a topic and not a template. They are created at the start, so that a consumer
+/// can subscribe before anything is published.
 fn capture_topics(config: &Config) -> Vec<(String, u32)> {
     let partitions = config.default_partitions();
     let names: BTreeSet<&String> =
         config.capture.rules.0.iter().map(|rule| &rule.topic).filter(|topic| !topic.contains('{')).collect();
     names.into_iter().map(|topic| (topic.clone(), partitions)).collect()
-}
-
-async fn all_ended(workers: &Workers) {
-    while workers.connections() > 0 {
-        tokio::time::sleep(ENDING_POLL).await;
-    }
 }
 
 /// SIGTERM and SIGINT.
@@ -196,7 +194,7 @@ impl Signals {
     }
 }
 
-/// Raises the limit of open files as far as the system lets, and takes no more connections than that allows.
+/// Raises the limit of open files to its hard limit and lowers `limits.connections_max` to what that allows.
 fn fit_connections_to_files(config: &mut Config) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -205,13 +203,9 @@ fn fit_connections_to_files(config: &mut Config) {
         Err(_) => limit.current,
     };
     let Some(files) = files else { return };
-    let room = usize::try_from(files.saturating_sub(FILES_RESERVED).max(1)).unwrap_or(usize::MAX);
-    if config.limits.connections_max > room {
-        info!(
-            files,
-            connections_max = room,
-            "fewer connections than limits.connections_max, for want of open files"
-        );
-        config.limits.connections_max = room;
+    let max = usize::try_from(files.saturating_sub(FILES_RESERVED).max(1)).unwrap_or(usize::MAX);
+    if config.limits.connections_max > max {
+        info!(files, connections_max = max, "limits.connections_max lowered to fit the limit of open files");
+        config.limits.connections_max = max;
     }
 }

@@ -12,11 +12,11 @@ use crate::passwords;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Add a user, or give a user a new password; the password is read from standard input.
+    /// Add a user or change a user's password; the password is read from standard input.
     Add {
         /// The user's name.
         name: String,
-        /// Configuration file to write to; without it the line to put under `[users]` is printed.
+        /// Configuration file to write to; without it, the line for its `[users]` section is printed.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -36,7 +36,7 @@ impl Command {
         match config {
             Some(file) => {
                 add(&file, &name, &hash)?;
-                eprintln!("added {name} to {}; a running broker must be started again", file.display());
+                eprintln!("added {name} to {}; restart a running broker to apply it", file.display());
             }
             None => {
                 let mut line = Table::new();
@@ -48,7 +48,7 @@ impl Command {
     }
 }
 
-/// One line of standard input, not shown while it is typed.
+/// Reads one line of standard input, without echo on a terminal.
 fn read_password(name: &str) -> anyhow::Result<String> {
     let input = stdin();
     let shown = if input.is_terminal() { tcgetattr(&input).ok() } else { None };
@@ -69,7 +69,7 @@ fn read_password(name: &str) -> anyhow::Result<String> {
     Ok(line.trim_end_matches(['\r', '\n']).to_string())
 }
 
-/// Writes the user into the file, whose other contents and comments stay as they are.
+/// Writes the user into the file and keeps its other contents and comments.
 fn add(file: &Path, name: &str, hash: &str) -> anyhow::Result<()> {
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
@@ -78,7 +78,7 @@ fn add(file: &Path, name: &str, hash: &str) -> anyhow::Result<()> {
     };
     let mut document: DocumentMut = text.parse().with_context(|| file.display().to_string())?;
     if !document.contains_key("users") {
-        // What stands after the last key, comments perhaps, stays before the new section.
+        // Text after the last key, such as comments, stays before the new section.
         let mut table = Table::new();
         let before = document.trailing().as_str().unwrap_or_default().to_string();
         document.set_trailing("");
@@ -91,13 +91,13 @@ fn add(file: &Path, name: &str, hash: &str) -> anyhow::Result<()> {
         bail!("`users` in {} is not a table", file.display())
     };
     users.insert(name, value(hash));
-    // Written beside and renamed, so that no reader ever sees half a file.
-    let beside = file.with_extension("new");
-    std::fs::write(&beside, document.to_string()).with_context(|| beside.display().to_string())?;
+    // Written to another file and renamed, so that no reader sees half of it.
+    let new = file.with_extension("new");
+    std::fs::write(&new, document.to_string()).with_context(|| new.display().to_string())?;
     if let Ok(before) = std::fs::metadata(file) {
-        std::fs::set_permissions(&beside, before.permissions())?;
+        std::fs::set_permissions(&new, before.permissions())?;
     }
-    std::fs::rename(&beside, file).with_context(|| file.display().to_string())
+    std::fs::rename(&new, file).with_context(|| file.display().to_string())
 }
 
 #[cfg(test)]
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_added_and_changed_and_the_rest_stays() {
+    fn adding_or_changing_a_user_keeps_the_rest_of_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("inver.toml");
         add(&file, "ann", "$1").unwrap();

@@ -1,7 +1,6 @@
-//! Who may come in: bounds on connections, and this machine only where no users are configured.
+//! Admission of connections: limits in total and per address, and loopback only where no users are configured.
 //!
-//! Refusals are logged at most once every [`TELL_INTERVAL`], so that a flood of connections is not a flood of
-//! log lines.
+//! Refusals are logged at most once every [`LOG_INTERVAL`], so that a flood of connections is not a flood of log lines.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,32 +10,32 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::warn;
 
-/// The least time between two log lines about refusals.
-const TELL_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest time between two log lines about refusals.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The state of the door.
+/// Admits or refuses connections and counts those that are open.
 pub(crate) struct Admission {
     loopback_only: bool,
     connections_max: usize,
     connections_per_address_max: usize,
-    inside: Mutex<Inside>,
-    told: Mutex<Option<Instant>>,
+    open: Mutex<Open>,
+    logged_at: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
-struct Inside {
+struct Open {
     connections: usize,
-    /// Only addresses with a connection are here, so the map is bounded by the connections.
+    /// Holds only addresses with a connection, so it is bounded by the connections.
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// One connection that was let in; dropping it makes room again.
+/// An admitted connection; dropping it releases its place.
 pub(crate) struct Admitted {
     admission: Arc<Admission>,
     address: IpAddr,
 }
 
-/// Why a connection was not let in.
+/// Why a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     LoopbackOnly,
@@ -45,7 +44,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// Label for metrics.
+    /// Its label in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Refusal::LoopbackOnly => "loopback_only",
@@ -61,64 +60,64 @@ impl Admission {
             loopback_only,
             connections_max,
             connections_per_address_max: per_address_max,
-            inside: Mutex::default(),
-            told: Mutex::default(),
+            open: Mutex::default(),
+            logged_at: Mutex::default(),
         })
     }
 
-    /// Lets a peer in or says why not.
+    /// Admits a connection from `address`, or says why not.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Refusal> {
         let address = address.to_canonical();
         if self.loopback_only && !address.is_loopback() {
             return Err(Refusal::LoopbackOnly);
         }
-        let mut inside = self.inside.lock();
-        if inside.connections >= self.connections_max {
+        let mut open = self.open.lock();
+        if open.connections >= self.connections_max {
             return Err(Refusal::TooMany(self.connections_max));
         }
-        let from_address = inside.by_address.entry(address).or_default();
+        let from_address = open.by_address.entry(address).or_default();
         if *from_address >= self.connections_per_address_max {
             return Err(Refusal::TooManyFromAddress(self.connections_per_address_max));
         }
         *from_address += 1;
-        inside.connections += 1;
+        open.connections += 1;
         Ok(Admitted { admission: self.clone(), address })
     }
 
-    /// Logs a refusal, unless one was logged just now.
-    pub(crate) fn tell(&self, refusal: &Refusal, address: IpAddr) {
+    /// Logs a refusal, unless one was logged less than [`LOG_INTERVAL`] before `now`. Returns whether it did.
+    pub(crate) fn log(&self, refusal: Refusal, address: IpAddr, now: Instant) -> bool {
         {
-            let mut told = self.told.lock();
-            if told.is_some_and(|at| at.elapsed() < TELL_INTERVAL) {
-                return;
+            let mut logged_at = self.logged_at.lock();
+            if logged_at.is_some_and(|at| now.saturating_duration_since(at) < LOG_INTERVAL) {
+                return false;
             }
-            *told = Some(Instant::now());
+            *logged_at = Some(now);
         }
         match refusal {
             Refusal::LoopbackOnly => warn!(
                 %address,
-                "refused a connection from another machine: no users are configured, so only this machine is let \
-                 in. To open the broker, add a user with `inver user add NAME --config FILE` and start with that \
-                 file, or set INVER_USERS"
+                "connection refused: without users only clients on this machine are accepted; add a user with \
+                 `inver user add NAME --config FILE` and start with that file, or set INVER_USERS"
             ),
-            Refusal::TooMany(most) => {
-                warn!(%address, most, "refused a connection: limits.connections_max is reached");
+            Refusal::TooMany(max) => {
+                warn!(%address, max, "connection refused: limits.connections_max reached");
             }
-            Refusal::TooManyFromAddress(most) => {
-                warn!(%address, most, "refused a connection: limits.connections_per_address_max is reached");
+            Refusal::TooManyFromAddress(max) => {
+                warn!(%address, max, "connection refused: limits.connections_per_address_max reached");
             }
         }
+        true
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut inside = self.admission.inside.lock();
-        inside.connections = inside.connections.saturating_sub(1);
-        if let Some(count) = inside.by_address.get_mut(&self.address) {
+        let mut open = self.admission.open.lock();
+        open.connections = open.connections.saturating_sub(1);
+        if let Some(count) = open.by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                inside.by_address.remove(&self.address);
+                open.by_address.remove(&self.address);
             }
         }
     }
@@ -133,27 +132,37 @@ mod tests {
     }
 
     #[test]
-    fn without_users_only_this_machine_comes_in() {
-        let door = Admission::new(true, 10, 10);
-        assert!(door.admit(address("127.0.0.1")).is_ok());
-        assert!(door.admit(address("127.9.0.1")).is_ok());
-        assert!(door.admit(address("::1")).is_ok());
-        assert!(door.admit(address("::ffff:127.0.0.1")).is_ok());
-        assert_eq!(door.admit(address("192.0.2.1")).err(), Some(Refusal::LoopbackOnly));
-        assert_eq!(door.admit(address("::ffff:192.0.2.1")).err(), Some(Refusal::LoopbackOnly));
+    fn without_users_only_loopback_is_admitted() {
+        let admission = Admission::new(true, 10, 10);
+        assert!(admission.admit(address("127.0.0.1")).is_ok());
+        assert!(admission.admit(address("127.9.0.1")).is_ok());
+        assert!(admission.admit(address("::1")).is_ok());
+        assert!(admission.admit(address("::ffff:127.0.0.1")).is_ok());
+        assert_eq!(admission.admit(address("192.0.2.1")).err(), Some(Refusal::LoopbackOnly));
+        assert_eq!(admission.admit(address("::ffff:192.0.2.1")).err(), Some(Refusal::LoopbackOnly));
         assert!(Admission::new(false, 10, 10).admit(address("192.0.2.1")).is_ok());
     }
 
     #[test]
-    fn bounds_hold_and_room_is_given_back() {
-        let door = Admission::new(false, 3, 2);
-        let one = door.admit(address("192.0.2.1")).unwrap();
-        let _two = door.admit(address("192.0.2.1")).unwrap();
-        assert_eq!(door.admit(address("192.0.2.1")).err(), Some(Refusal::TooManyFromAddress(2)));
-        let _three = door.admit(address("192.0.2.2")).unwrap();
-        assert_eq!(door.admit(address("192.0.2.3")).err(), Some(Refusal::TooMany(3)));
+    fn limits_hold_and_places_are_released() {
+        let admission = Admission::new(false, 3, 2);
+        let one = admission.admit(address("192.0.2.1")).unwrap();
+        let _two = admission.admit(address("192.0.2.1")).unwrap();
+        assert_eq!(admission.admit(address("192.0.2.1")).err(), Some(Refusal::TooManyFromAddress(2)));
+        let _three = admission.admit(address("192.0.2.2")).unwrap();
+        assert_eq!(admission.admit(address("192.0.2.3")).err(), Some(Refusal::TooMany(3)));
         drop(one);
-        assert!(door.admit(address("192.0.2.1")).is_ok());
-        assert_eq!(door.inside.lock().by_address.len(), 2);
+        assert!(admission.admit(address("192.0.2.1")).is_ok());
+        assert_eq!(admission.open.lock().by_address.len(), 2);
+    }
+
+    #[test]
+    fn refusals_are_logged_once_per_interval() {
+        let (admission, now) = (Admission::new(false, 1, 1), Instant::now());
+        let log = |after: Duration| admission.log(Refusal::TooMany(1), address("192.0.2.1"), now + after);
+        assert!(log(Duration::ZERO));
+        assert!(!log(LOG_INTERVAL - Duration::from_millis(1)));
+        assert!(log(LOG_INTERVAL));
+        assert!(!log(LOG_INTERVAL + Duration::from_millis(1)));
     }
 }

@@ -1,10 +1,10 @@
-//! Listeners: sockets become [`Connection`]s.
+//! Listeners: accepted sockets become [`Connection`]s.
 //!
-//! All are accepted on one thread and handed to the least loaded worker; only there do TLS and WebSocket
-//! handshakes run, under a time limit. Who may come in at all is decided here, before a byte is read:
-//! bounds on connections ([`admission`]), and without configured users only this machine.
+//! Owns accepting, TLS and WebSocket. All sockets are accepted on one thread and assigned to the least loaded worker,
+//! where TLS and WebSocket handshakes run under a time limit. [`admission`] decides before a byte is read: limits of
+//! connections, and loopback only where no users are configured.
 //!
-//! What it deliberately lacks: any byte of a protocol. A plug gets bytes in and bytes out.
+//! It does not own the bytes of any protocol.
 
 mod admission;
 mod tls;
@@ -13,14 +13,15 @@ mod websocket;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use inver_broker::{Broker, Connection, Io, ProtocolPlugin, Shutdown};
+use inver_broker::{Broker, Connection, Io, ProtocolPlugin};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
 pub(crate) use admission::Admission;
@@ -29,16 +30,16 @@ use crate::config::{self, Config, Listen};
 use crate::protocols::SharedSettings;
 use crate::runtime::Workers;
 
-/// Pause after the system refused to accept, for example for want of file descriptors.
+/// Pause after accepting failed, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound socket and what is spoken on it.
+/// A bound socket and its service.
 pub(crate) struct Listener {
     socket: TcpListener,
     service: Service,
 }
 
-/// What is spoken on a listener.
+/// The protocol of a listener and the layers below it.
 #[derive(Clone)]
 struct Service {
     protocol: Arc<dyn ProtocolPlugin>,
@@ -48,23 +49,23 @@ struct Service {
 
 /// What all connections share.
 #[derive(Clone)]
-pub(crate) struct Hall {
-    /// Where connections are served.
+pub(crate) struct Shared {
+    /// The workers that serve connections.
     pub(crate) workers: Workers,
-    /// Who may come in.
+    /// Limits of connections.
     pub(crate) admission: Arc<Admission>,
-    /// What they are served from.
+    /// The broker that they are served from.
     pub(crate) broker: Broker,
-    /// The word that the server is going down.
-    pub(crate) shutdown: Shutdown,
-    /// Time for TLS and WebSocket handshakes.
+    /// Cancelled on shutdown.
+    pub(crate) shutdown: CancellationToken,
+    /// Time limit of the TLS and WebSocket handshakes.
     pub(crate) handshake_timeout: Duration,
 }
 
-/// Binds all that the configuration asks for; nothing is accepted yet. Must run within a runtime.
+/// Binds every configured listener; no connection is accepted yet. Must run within a runtime.
 pub(crate) fn bind(config: &Config, http: Arc<dyn ProtocolPlugin>) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
-    let mut open = |key: &str, listen: Listen, service: Service| -> anyhow::Result<()> {
+    let mut listen = |key: &str, listen: Listen, service: Service| -> anyhow::Result<()> {
         let Some(address) = listen.0 else { return Ok(()) };
         let socket = bind_one(address).map_err(|error| explain(&error, key, address))?;
         let local = socket.local_addr().unwrap_or(address);
@@ -86,21 +87,21 @@ pub(crate) fn bind(config: &Config, http: Arc<dyn ProtocolPlugin>) -> anyhow::Re
             _ => None,
         };
         let plain = Service { protocol, tls: None, websocket: None };
-        open(&format!("{name}.listen"), endpoint.listen, plain.clone())?;
+        listen(&format!("{name}.listen"), endpoint.listen, plain.clone())?;
         if let (Some(form), Some(websocket)) = (&entry.websocket, websocket) {
             let form = websocket::Form::new(form.subprotocols, config.limits.message_bytes_max);
             let service = Service { websocket: Some(form), ..plain.clone() };
-            open(&format!("{name}.websocket_listen"), websocket.websocket_listen, service.clone())?;
+            listen(&format!("{name}.websocket_listen"), websocket.websocket_listen, service.clone())?;
             if tls.is_some() {
                 let service = Service { tls: tls.clone(), ..service };
-                open(&format!("{name}.websocket_tls_listen"), websocket.websocket_tls_listen, service)?;
+                listen(&format!("{name}.websocket_tls_listen"), websocket.websocket_tls_listen, service)?;
             }
         }
         if tls.is_some() {
-            open(&format!("{name}.tls_listen"), endpoint.tls_listen, Service { tls, ..plain })?;
+            listen(&format!("{name}.tls_listen"), endpoint.tls_listen, Service { tls, ..plain })?;
         }
     }
-    open("http.listen", config.http.listen, Service { protocol: http, tls: None, websocket: None })?;
+    listen("http.listen", config.http.listen, Service { protocol: http, tls: None, websocket: None })?;
     Ok(listeners)
 }
 
@@ -118,76 +119,79 @@ fn explain(error: &io::Error, key: &str, address: SocketAddr) -> anyhow::Error {
             anyhow!("port {} ({key} = {address}) is already in use; {change}", address.port())
         }
         io::ErrorKind::PermissionDenied => {
-            anyhow!("port {} ({key} = {address}) is not permitted to this user; {change}", address.port())
+            anyhow!(
+                "port {} ({key} = {address}) needs privileges that this user does not have; {change}",
+                address.port()
+            )
         }
-        _ => anyhow!("cannot listen on {address} ({key}): {error}; {change}"),
+        _ => anyhow!("failed to listen on {address} ({key}): {error}; {change}"),
     }
 }
 
 impl Listener {
-    /// Accepts until the word to stop; the task ends with the socket closed.
-    pub(crate) fn accept(self, hall: Hall) -> JoinHandle<()> {
-        tokio::spawn(async move {
-            let mut shutdown = hall.shutdown.clone();
+    /// Spawns a task that accepts connections until shutdown and then closes the socket.
+    pub(crate) fn accept(self, shared: Shared, tasks: &TaskTracker) {
+        tasks.spawn(async move {
             loop {
                 let accepted = tokio::select! {
                     biased;
-                    () = shutdown.requested() => return,
+                    () = shared.shutdown.cancelled() => return,
                     accepted = self.socket.accept() => accepted,
                 };
                 match accepted {
-                    Ok((stream, peer)) => hand_over(&hall, &self.service, stream, peer),
+                    Ok((stream, peer)) => start(&shared, &self.service, stream, peer),
                     Err(error) => {
-                        warn!(%error, protocol = self.service.protocol.name(), "cannot accept a connection");
+                        warn!(%error, protocol = self.service.protocol.name(), "failed to accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
             }
-        })
+        });
     }
 }
 
-/// Checks that the peer may come in and gives it a worker.
-fn hand_over(hall: &Hall, service: &Service, stream: TcpStream, peer: SocketAddr) {
+/// Admits the connection and assigns it to a worker.
+fn start(shared: &Shared, service: &Service, stream: TcpStream, peer: SocketAddr) {
     let protocol = service.protocol.name();
-    let admitted = match hall.admission.admit(peer.ip()) {
+    let admitted = match shared.admission.admit(peer.ip()) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             metrics::counter!("inver_connections_refused_total", "protocol" => protocol, "reason" => refusal.label())
                 .increment(1);
-            return hall.admission.tell(&refusal, peer.ip());
+            shared.admission.log(refusal, peer.ip(), Instant::now());
+            return;
         }
     };
-    // The worker's own reactor must watch the socket, not this thread's.
+    // The worker's reactor must poll the socket, not this thread's.
     let Ok(stream) = stream.into_std() else { return };
-    // On the heap and gone before the connection is served, which must not carry it for the rest of its life.
-    let greeting = Box::pin(greet(hall.clone(), service.clone(), stream, peer));
-    // Only where somebody listens that closely: it would be a tenth of what an idle connection holds.
+    // Boxed and dropped before the connection is served, whose future would otherwise contain it to the end.
+    let opening = Box::pin(open(shared.clone(), service.clone(), stream, peer));
+    // Only where debug logging is enabled: a span is a tenth of what an idle connection holds.
     let span = debug_span!("connection", protocol, %peer);
-    let open = Open::count(service.protocol.clone());
-    let serve = |seat| {
-        let inside = (seat, admitted, open);
+    let counted = Counted::new(service.protocol.clone());
+    let serve = |slot| {
+        let held = (slot, admitted, counted);
         async move {
-            let serving = match greeting.await {
-                Ok(Some((connection, broker))) => inside.2.0.serve(connection, broker),
+            let serving = match opening.await {
+                Ok(Some((connection, broker))) => held.2.0.serve(connection, broker),
                 Ok(None) => return,
                 Err(error) => {
-                    debug!(%error, "ended before it began");
+                    debug!(%error, "connection failed before it was open");
                     return;
                 }
             };
             serving.await;
-            // Held until here, in the place where it was captured: bound within, it would be there twice.
-            drop(inside);
+            // Held as captured until here: a binding within the block would hold it twice.
+            drop(held);
         }
     };
-    let seat = hall.workers.seat();
-    if span.is_disabled() { seat.run(serve) } else { seat.run(|seat| serve(seat).instrument(span)) }
+    let slot = shared.workers.assign();
+    if span.is_disabled() { slot.run(serve) } else { slot.run(|slot| serve(slot).instrument(span)) }
 }
 
-/// From an accepted socket to a connection of a plug; none if the server is going down.
-async fn greet(
-    hall: Hall,
+/// Opens a connection over an accepted socket; none if shutdown is requested first.
+async fn open(
+    shared: Shared,
     service: Service,
     stream: std::net::TcpStream,
     peer: SocketAddr,
@@ -196,12 +200,11 @@ async fn greet(
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     let encrypted = service.tls.is_some();
-    let mut shutdown = hall.shutdown.clone();
     let io = tokio::select! {
-        io = timeout(hall.handshake_timeout, handshake(&service, stream)) => io??,
-        () = shutdown.requested() => return Ok(None),
+        io = timeout(shared.handshake_timeout, handshake(&service, stream)) => io??,
+        () = shared.shutdown.cancelled() => return Ok(None),
     };
-    Ok(Some((Connection { io, peer, local, encrypted, shutdown: hall.shutdown }, hall.broker)))
+    Ok(Some((Connection { io, peer, local, encrypted, shutdown: shared.shutdown }, shared.broker)))
 }
 
 async fn handshake(service: &Service, stream: TcpStream) -> io::Result<Box<dyn Io>> {
@@ -213,18 +216,18 @@ async fn handshake(service: &Service, stream: TcpStream) -> io::Result<Box<dyn I
     }
 }
 
-/// Counts a connection as open while it lives.
-struct Open(Arc<dyn ProtocolPlugin>);
+/// Counts a connection in the metrics until it is dropped.
+struct Counted(Arc<dyn ProtocolPlugin>);
 
-impl Open {
-    fn count(protocol: Arc<dyn ProtocolPlugin>) -> Open {
+impl Counted {
+    fn new(protocol: Arc<dyn ProtocolPlugin>) -> Counted {
         metrics::counter!("inver_connections_accepted_total", "protocol" => protocol.name()).increment(1);
         metrics::gauge!("inver_connections", "protocol" => protocol.name()).increment(1);
-        Open(protocol)
+        Counted(protocol)
     }
 }
 
-impl Drop for Open {
+impl Drop for Counted {
     fn drop(&mut self) {
         metrics::gauge!("inver_connections", "protocol" => self.0.name()).decrement(1);
     }

@@ -1,4 +1,4 @@
-//! TLS 1.2 and 1.3 by rustls, with the ring provider.
+//! TLS 1.2 and 1.3, by rustls with the ring provider.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(crate) fn acceptor(cert: &Path, key: &Path) -> anyhow::Result<TlsAcceptor> {
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| format!("certificate chain {}", cert.display()))?;
     if chain.is_empty() {
-        bail!("there is no certificate in {}", cert.display());
+        bail!("no certificate in {}", cert.display());
     }
     let private =
         PrivateKeyDer::from_pem_file(key).with_context(|| format!("private key {}", key.display()))?;

@@ -1,8 +1,8 @@
-//! WebSocket as a byte stream: binary messages in and out, their borders without meaning.
+//! WebSocket as a byte stream: binary messages in and out, whose boundaries have no meaning.
 //!
-//! [MQTT-6.0.0-1] data travels in binary frames, [MQTT-6.0.0-2] packets need not align with frames,
-//! [MQTT-6.0.0-3] and -4 the subprotocol is `mqtt`. Text frames end the connection. Who breaks the rules is told by
-//! the status code of the close frame (RFC 6455, 7.4.1).
+//! Data is carried in binary frames [MQTT-6.0.0-1], packets need not align with frames [MQTT-6.0.0-2], and the
+//! subprotocol is `mqtt` [MQTT-6.0.0-3, MQTT-6.0.0-4]. A text frame or another violation closes the connection with the
+//! status code of RFC 6455, 7.4.1.
 
 use std::io;
 use std::pin::Pin;
@@ -19,15 +19,15 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
-/// The most that one message carries on the way out.
+/// Payload of the largest outgoing message.
 const MESSAGE_OUT_BYTES_MAX: usize = 64 * 1024;
-/// What may wait in the library to be written: one message, and answers to pings. Beyond it, only the last ping is
-/// answered (RFC 6455, 5.5.3), so that a client that sends pings and reads nothing costs no more than this.
+/// Bytes that the library buffers for writing: one message, and pongs. Beyond it only the most recent ping is answered
+/// (RFC 6455, 5.5.3), which bounds the cost of a client that sends pings and reads nothing.
 const UNWRITTEN_BYTES_MAX: usize = 2 * MESSAGE_OUT_BYTES_MAX;
-/// Room beside the payload of the largest message: topic, properties, framing.
+/// Bytes beside the payload of the largest message: topic, properties, framing.
 const MESSAGE_ENVELOPE_BYTES_MAX: usize = 1 << 20;
 
-/// How connections of one listener shake hands.
+/// Handshake settings of one listener.
 #[derive(Clone)]
 pub(super) struct Form {
     subprotocols: &'static [&'static str],
@@ -36,17 +36,17 @@ pub(super) struct Form {
 
 impl Form {
     pub(super) fn new(subprotocols: &'static [&'static str], message_bytes_max: usize) -> Form {
-        let most = message_bytes_max.saturating_add(MESSAGE_ENVELOPE_BYTES_MAX);
+        let max = message_bytes_max.saturating_add(MESSAGE_ENVELOPE_BYTES_MAX);
         let config = WebSocketConfig::default()
-            .max_message_size(Some(most))
-            .max_frame_size(Some(most))
+            .max_message_size(Some(max))
+            .max_frame_size(Some(max))
             .read_buffer_size(8 * 1024)
             .write_buffer_size(0)
             .max_write_buffer_size(UNWRITTEN_BYTES_MAX);
         Form { subprotocols, config }
     }
 
-    /// Answers the upgrade request.
+    /// Performs the WebSocket handshake.
     #[expect(clippy::result_large_err, reason = "the signature is the library's")]
     pub(super) async fn accept<S>(&self, stream: S) -> io::Result<WebSocketIo<S>>
     where
@@ -101,12 +101,12 @@ fn into_io(error: tungstenite::Error) -> io::Error {
 pub(super) struct WebSocketIo<S> {
     socket: WebSocketStream<S>,
     unread: Bytes,
-    /// Written, and not yet known to have left.
+    /// Whether written bytes are not flushed yet.
     unflushed: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketIo<S> {
-    /// Moves what was written towards the socket; does not wait.
+    /// Flushes written bytes as far as possible without waiting.
     fn push(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.unflushed
             && let Poll::Ready(flushed) = Pin::new(&mut self.socket).poll_flush(cx)
@@ -117,21 +117,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketIo<S> {
         Ok(())
     }
 
-    /// Says why the connection ends, as far as the socket takes it at once: it is not waited for one who broke the
-    /// rules.
+    /// Sends a close frame with the status code, as far as the socket accepts it at once, and returns the error: the
+    /// broker does not wait for a client that violates the protocol.
     fn refuse(&mut self, code: CloseCode, error: io::Error, cx: &mut Context<'_>) -> io::Error {
         let frame = CloseFrame { code, reason: error.to_string().into() };
         let mut socket = Pin::new(&mut self.socket);
         if let Poll::Ready(Ok(())) = socket.as_mut().poll_ready(cx)
             && socket.as_mut().start_send(Message::Close(Some(frame))).is_ok()
         {
-            let _as_far_as_it_goes = socket.poll_flush(cx);
+            let _best_effort = socket.poll_flush(cx);
         }
         error
     }
 }
 
-/// The status code for a client that broke the rules; none where there is nobody to tell.
+/// The status code for a protocol violation; none where the connection is already gone.
 fn status(error: &tungstenite::Error) -> Option<CloseCode> {
     match error {
         tungstenite::Error::Capacity(_) => Some(CloseCode::Size),
@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketIo<S> {
             return Poll::Ready(Ok(0));
         }
         if self.unflushed {
-            // Answers to pings may have filled the room.
+            // Pongs may have filled the buffer.
             ready!(self.as_mut().poll_flush(cx))?;
         }
         ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(into_io)?;
@@ -230,13 +230,13 @@ mod tests {
         [&[0x80 | kind, 0x80 | length, 0, 0, 0, 0], payload].concat()
     }
 
-    /// The status code that a client is told after these bytes.
-    async fn told(bytes: &[u8]) -> Option<u16> {
+    /// The status code of the close frame that a client receives after these bytes.
+    async fn close_code(bytes: &[u8]) -> Option<u16> {
         let (mut client, server) = duplex(1 << 20);
         let serving = tokio::spawn(async move {
             let mut io = Form::new(&["mqtt"], 1024).accept(server).await.unwrap();
             let error = io.read_u8().await.unwrap_err();
-            // As a plug ends a connection that failed.
+            // As a protocol closes a connection that failed.
             let _gone = io.shutdown().await;
             error
         });
@@ -255,25 +255,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_breaks_the_rules_is_told_by_a_status_code() {
-        assert_eq!(told(&frame(1, b"text")).await, Some(1003));
-        assert_eq!(told(&[0x82, 0x01, b'x']).await, Some(1002), "not masked");
-        assert_eq!(told(&[0xc2, 0x81, 0, 0, 0, 0, b'x']).await, Some(1002), "a reserved bit");
+    async fn a_protocol_violation_is_answered_with_its_status_code() {
+        assert_eq!(close_code(&frame(1, b"text")).await, Some(1003));
+        assert_eq!(close_code(&[0x82, 0x01, b'x']).await, Some(1002), "not masked");
+        assert_eq!(close_code(&[0xc2, 0x81, 0, 0, 0, 0, b'x']).await, Some(1002), "a reserved bit");
         let mut huge = vec![0x82, 0xff];
         huge.extend_from_slice(&(1u64 << 40).to_be_bytes());
         huge.extend_from_slice(&[0; 4]);
-        assert_eq!(told(&huge).await, Some(1009));
+        assert_eq!(close_code(&huge).await, Some(1009));
     }
 
     #[tokio::test]
-    async fn pings_of_a_client_that_reads_nothing_are_not_hoarded() {
+    async fn pongs_for_a_client_that_reads_nothing_are_bounded() {
         const PINGS: u32 = 20_000;
         let (mut client, server) = duplex(1024);
         let serving = tokio::spawn(async move {
             let mut io = Form::new(&["mqtt"], 1 << 20).accept(server).await.unwrap();
             let mut byte = [0];
             io.read_exact(&mut byte).await.unwrap();
-            // A message larger than what is left of the room still goes out.
+            // A message larger than the free part of the buffer is still sent.
             io.write_all(&[7; 100_000]).await.unwrap();
             io.flush().await.unwrap();
             io
@@ -308,7 +308,7 @@ mod tests {
             }
         }
         assert_eq!(last, PINGS - 1, "the last ping is answered");
-        assert!(pongs * 127 <= UNWRITTEN_BYTES_MAX + 4096, "{pongs} answers were kept");
+        assert!(pongs * 127 <= UNWRITTEN_BYTES_MAX + 4096, "{pongs} pongs were buffered");
         serving.await.unwrap();
     }
 }

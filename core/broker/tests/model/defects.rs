@@ -6,6 +6,7 @@ use inver_broker::{
     BindDestination, BrokerConfig, CaptureRule, DeadLetter, Filter, HUB, HeaderWriter, Mailbox, Mode,
     OwnerId, Pull, QueueLimits, QueueSpec, Start, SubscriptionOptions, Target, TopicSpec,
 };
+use tokio_util::sync::CancellationToken;
 
 /// One that took its fill stayed on the waiting list, and the next wake-up was spent on it while others idled.
 #[tokio::test]
@@ -99,8 +100,8 @@ async fn what_is_acknowledged_within_an_entry_is_trimmed() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let q = declare(&ns, "q", durable(QueueLimits::default()));
-    let (shutdown, requested) = inver_broker::Shutdown::channel();
-    let house = tokio::spawn(fixture.broker.clone().housekeep(requested));
+    let shutdown = CancellationToken::new();
+    let house = tokio::spawn(fixture.broker.clone().housekeep(shutdown.clone()));
     tokio::time::sleep(std::time::Duration::from_millis(400)).await;
     publish(&ns, queue("q"), "0");
     let (mailbox, mut consumer) = attach(q.subscription());
@@ -115,7 +116,7 @@ async fn what_is_acknowledged_within_an_entry_is_trimmed() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), trimmed).await.expect("trimmed");
-    shutdown.request();
+    shutdown.cancel();
     house.await.unwrap();
 }
 

@@ -10,6 +10,7 @@ use inver_broker::{
 };
 use inver_storage::{CommitPolicy, Log, LogOptions, Lsn};
 use tempfile::TempDir;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) struct Fixture {
     pub(crate) dir: TempDir,
@@ -41,10 +42,10 @@ impl Fixture {
     }
 
     /// Housekeeping runs for as long as the result is there. Needs a runtime.
-    pub(crate) fn housekeep(&self) -> inver_broker::ShutdownTrigger {
-        let (trigger, requested) = inver_broker::Shutdown::channel();
-        tokio::spawn(self.broker.clone().housekeep(requested));
-        trigger
+    pub(crate) fn housekeep(&self) -> DropGuard {
+        let shutdown = CancellationToken::new();
+        tokio::spawn(self.broker.clone().housekeep(shutdown.clone()));
+        shutdown.drop_guard()
     }
 
     pub(crate) fn namespace(&self) -> Namespace {

@@ -13,6 +13,7 @@ use inver_broker::{
 };
 use inver_storage::BatchBuilder;
 use proptest::prelude::*;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -196,11 +197,12 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// Housekeeping in a thread of its own, until the result is dropped.
-fn house(fixture: &Fixture) -> inver_broker::ShutdownTrigger {
-    let (trigger, requested) = inver_broker::Shutdown::channel();
+fn house(fixture: &Fixture) -> DropGuard {
+    let shutdown = CancellationToken::new();
+    let guard = shutdown.clone().drop_guard();
     let broker = fixture.broker.clone();
-    std::thread::spawn(move || runtime().block_on(broker.housekeep(requested)));
-    trigger
+    std::thread::spawn(move || runtime().block_on(broker.housekeep(shutdown)));
+    guard
 }
 
 /// `mortal`: its messages live long, but housekeeping looks at it whenever something comes back.

@@ -183,7 +183,7 @@ fn either_side_can_close_a_connection() {
     client.expect("ConnectionCloseOk");
     client.expect_end();
     let mut client = server.client();
-    server.shutdown.request();
+    server.shutdown.cancel();
     client.expect_close(
         "ConnectionClose",
         "320, reply_text: \"CONNECTION_FORCED - broker forced connection closure",

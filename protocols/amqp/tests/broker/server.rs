@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_amqp::{Amqp, Limits};
-use inver_broker::{Broker, BrokerConfig, Connection, ProtocolPlugin, Shutdown, ShutdownTrigger};
+use inver_broker::{Broker, BrokerConfig, Connection, ProtocolPlugin};
 use inver_storage::{CommitPolicy, Log, LogOptions};
+use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 
@@ -14,7 +15,7 @@ use crate::client::Client;
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) broker: Broker,
-    pub(crate) shutdown: ShutdownTrigger,
+    pub(crate) shutdown: CancellationToken,
     runtime: Option<tokio::runtime::Runtime>,
     _dir: Option<tempfile::TempDir>,
 }
@@ -43,7 +44,8 @@ impl Server {
             Broker::open(log, BrokerConfig { origins: vec!["amqp"], ..BrokerConfig::default() }).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (shutdown, requested) = Shutdown::channel();
+        let shutdown = CancellationToken::new();
+        let requested = shutdown.clone();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let protocol: Arc<dyn ProtocolPlugin> = Arc::new(Amqp::new(limits));

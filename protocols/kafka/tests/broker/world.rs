@@ -7,9 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use inver_broker::{
-    Authenticator, Broker, BrokerConfig, Connection, LoopbackOnly, ProtocolPlugin, Shutdown, ShutdownTrigger,
-};
+use inver_broker::{Authenticator, Broker, BrokerConfig, Connection, LoopbackOnly, ProtocolPlugin};
 use inver_kafka::codec::api::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
 };
@@ -25,12 +23,13 @@ use inver_kafka::{Kafka, KafkaConfig};
 use inver_storage::batch::{Batch, BatchBuilder};
 use inver_storage::{Log, LogOptions};
 use tempfile::TempDir;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A broker that serves until it is dropped.
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) broker: Broker,
-    shutdown: Option<ShutdownTrigger>,
+    shutdown: Option<DropGuard>,
     thread: Option<JoinHandle<()>>,
     folder: Option<TempDir>,
 }
@@ -54,13 +53,14 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let (trigger, shutdown) = Shutdown::channel();
+        let shutdown = CancellationToken::new();
+        let guard = shutdown.clone().drop_guard();
         let served = broker.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(serve(listener, served, config, shutdown));
         });
-        World { address, broker, shutdown: Some(trigger), thread: Some(thread), folder: Some(folder) }
+        World { address, broker, shutdown: Some(guard), thread: Some(thread), folder: Some(folder) }
     }
 
     /// Ends the broker and starts it again on the same folder.
@@ -99,9 +99,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Some(trigger) = self.shutdown.take() {
-            trigger.request();
-        }
+        drop(self.shutdown.take());
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
@@ -109,10 +107,9 @@ impl Drop for World {
     }
 }
 
-async fn serve(listener: TcpListener, broker: Broker, config: KafkaConfig, shutdown: Shutdown) {
+async fn serve(listener: TcpListener, broker: Broker, config: KafkaConfig, shutdown: CancellationToken) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let kafka = Arc::new(Kafka::new(config));
-    let mut ended = shutdown.clone();
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -125,7 +122,7 @@ async fn serve(listener: TcpListener, broker: Broker, config: KafkaConfig, shutd
                 let (kafka, broker) = (kafka.clone(), broker.clone());
                 connections.spawn(async move { kafka.serve(connection, broker).await });
             }
-            () = ended.requested() => break,
+            () = shutdown.cancelled() => break,
         }
     }
     while connections.join_next().await.is_some() {}

@@ -4,10 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inver_broker::{
-    Broker, BrokerConfig, CaptureRule, Clock, Connection, Filter, Io, ProtocolPlugin, Shutdown,
-    ShutdownTrigger,
-};
+use inver_broker::{Broker, BrokerConfig, CaptureRule, Clock, Connection, Filter, Io, ProtocolPlugin};
 use inver_mqtt::codec::{
     Ack, ConnAck, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, Qos, Reason,
     SubAck, Subscribe, SubscribeOptions, Unsubscribe, Version, Will, decode,
@@ -18,6 +15,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Time limit for a packet or a condition.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -29,8 +27,8 @@ pub(crate) struct Server {
     config: MqttConfig,
     clock: Clock,
     protocol: Arc<Mqtt>,
-    shutdown: Shutdown,
-    trigger: ShutdownTrigger,
+    shutdown: CancellationToken,
+    guard: Option<DropGuard>,
     accepting: JoinHandle<()>,
 }
 
@@ -75,16 +73,17 @@ impl Server {
         let broker = Broker::open(log, broker).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (trigger, shutdown) = Shutdown::channel();
+        let shutdown = CancellationToken::new();
+        let guard = Some(shutdown.clone().drop_guard());
         tokio::spawn(broker.clone().housekeep(shutdown.clone()));
         let protocol = Arc::new(Mqtt::new(config.clone()));
         let accepting = tokio::spawn(accept(listener, protocol.clone(), broker.clone(), shutdown.clone()));
-        Server { dir: Some(dir), broker, address, config, clock, protocol, shutdown, trigger, accepting }
+        Server { dir: Some(dir), broker, address, config, clock, protocol, shutdown, guard, accepting }
     }
 
     /// Shuts down as on SIGTERM and starts again on the same folder.
     pub(crate) async fn restart(mut self) -> Server {
-        self.trigger.request();
+        drop(self.guard.take());
         let _ended = (&mut self.accepting).await;
         self.broker.log().shutdown().unwrap();
         let (dir, config, clock) = (self.dir.take().unwrap(), self.config.clone(), self.clock.clone());
@@ -139,12 +138,12 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, protocol: Arc<Mqtt>, broker: Broker, mut shutdown: Shutdown) {
+async fn accept(listener: TcpListener, protocol: Arc<Mqtt>, broker: Broker, shutdown: CancellationToken) {
     let mut tasks = tokio::task::JoinSet::new();
     loop {
         let (io, peer) = tokio::select! {
             accepted = listener.accept() => accepted.unwrap(),
-            () = shutdown.requested() => break,
+            () = shutdown.cancelled() => break,
         };
         io.set_nodelay(true).unwrap();
         let local = io.local_addr().unwrap();
