@@ -1,4 +1,4 @@
-//! Memory that all connections share: taken before it is filled, given back when it is let go.
+//! Memory budgets shared by all connections: memory is taken from a budget before it is filled, and returned on drop.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What is counted: so many bytes at a time.
+/// Bytes in one unit of a budget.
 const UNIT_BYTES: usize = 1024;
 
-/// A number of bytes that can be taken.
+/// A limited number of bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     units: Arc<Semaphore>,
     units_max: u32,
 }
 
-/// Bytes taken; dropping it gives them back.
+/// Bytes taken from a budget. Dropping it returns them.
 #[derive(Debug, Clone)]
 pub(crate) struct Share(Arc<OwnedSemaphorePermit>);
 
@@ -30,17 +30,17 @@ impl Budget {
     }
 
     fn units(&self, bytes: usize) -> u32 {
-        // What is larger than the whole budget takes all of it.
+        // A request larger than the whole budget takes all of it.
         u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units_max)
     }
 
-    /// A share, if there is room for it.
+    /// Takes bytes if they are available.
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Share> {
         let permit = self.units.clone().try_acquire_many_owned(self.units(bytes)).ok()?;
         Some(Share(Arc::new(permit)))
     }
 
-    /// Waits until there is room. Those who wait are served in their order.
+    /// Takes bytes as soon as they are available. Waiters are served in order.
     pub(crate) fn take(&self, bytes: usize) -> impl Future<Output = Option<Share>> + Send + 'static {
         let acquire = self.units.clone().acquire_many_owned(self.units(bytes));
         async move { acquire.await.ok().map(|permit| Share(Arc::new(permit))) }
@@ -48,20 +48,20 @@ impl Budget {
 }
 
 impl Share {
-    /// Keeps what is needed for so many bytes, and gives back the rest.
+    /// Keeps the units needed for `bytes` and returns the rest.
     pub(crate) fn shrunk(self, bytes: usize) -> Share {
         match Arc::try_unwrap(self.0) {
             Ok(mut permit) => {
                 let units = bytes.div_ceil(UNIT_BYTES).min(permit.num_permits());
                 Share(permit.split(units).map(Arc::new).unwrap_or_else(|| Arc::new(permit)))
             }
-            // Others hold it too: it stays as it is.
+            // Shared shares are not split.
             Err(shared) => Share(shared),
         }
     }
 }
 
-/// Bytes with the share that they fill: it is given back when they are let go.
+/// Bytes that hold a share until they are dropped.
 pub(crate) fn charged(bytes: Bytes, share: &Share) -> Bytes {
     struct Charged {
         bytes: Bytes,
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_let_go_can_be_taken_again() {
+    fn dropped_shares_can_be_taken_again() {
         let budget = Budget::new(10_000);
         let share = budget.try_take(9000).unwrap().shrunk(6000);
         assert!(budget.try_take(3000).is_some());

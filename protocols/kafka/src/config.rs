@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::session::group::GroupLimits;
-
 /// Longest request that the protocol's length field can express.
 const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;
 
@@ -73,5 +71,31 @@ inver_settings::section! {
         pub groups_max: usize = 100_000 => count(1..=100_000_000),
         /// Bytes of metadata beside a committed offset. Kafka's default.
         pub offset_metadata_bytes_max: usize = 4096 => bytes(0..=GIB),
+    }
+}
+
+inver_settings::section! {
+    /// Bounds and delays of groups. The defaults are Kafka's, except for the initial delay (3 s there), the number of
+    /// members and the bytes (no bound there).
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct GroupLimits {
+        /// Members of a group, including those that were given a member id and have not rejoined with it.
+        pub members_max: usize = 10_000 => count(1..=100_000_000),
+        /// Bytes of metadata and assignments that all members of a group keep in the coordinator.
+        pub bytes_max: usize = 64 << 20 => bytes(KIB..=TIB),
+        /// Protocols (assignors) that a member of a group may offer.
+        pub protocols_max: usize = 100 => count(1..=10_000),
+        /// Shortest session timeout that a member may request.
+        pub session_timeout_min: Duration = Duration::from_secs(6) => milliseconds(10..=DAY_MS),
+        /// Longest session timeout that a member may request.
+        pub session_timeout_max: Duration = Duration::from_secs(30 * 60) => milliseconds(10..=DAY_MS),
+        /// Time that an empty group waits for further members after the first one joined, so that members that start
+        /// together are not rebalanced one by one.
+        pub initial_delay: Duration = Duration::from_millis(100) => milliseconds(0..=DAY_MS),
+        /// Time after which a new member that is still waiting for its first rebalance is removed.
+        pub new_member_timeout_max: Duration = Duration::from_secs(5 * 60) => milliseconds(10..=DAY_MS),
+        /// Time that committed offsets are kept after the last member left the group, or, in a group that never had
+        /// members, after they were committed. 0: forever.
+        pub offsets_retention: Duration = Duration::from_secs(7 * 24 * 60 * 60) => milliseconds(0..=36_500 * DAY_MS),
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn serve(connection: Connection, node: Arc<Node>) {
     async {
         match run(connection, node).await {
             Ok(()) | Err(ConnectionError::Idle) => tracing::debug!("connection closed"),
-            Err(error @ (ConnectionError::Io(_) | ConnectionError::Unanswerable(_))) => {
+            Err(error @ (ConnectionError::Io(_) | ConnectionError::ProduceWithoutAcks(_))) => {
                 tracing::debug!(%error, "connection ended");
             }
             Err(error @ (ConnectionError::Log(_) | ConnectionError::Unanswered)) => {
@@ -173,7 +173,7 @@ impl Task {
                     password: credentials.password.clone(),
                 };
                 let outcome = self.node.broker.authenticate(self.session.peer().ip(), &shown).await;
-                self.session.authenticated(credentials, outcome)?;
+                self.session.authenticated(&credentials, outcome)?;
             }
             self.session.advance(&mut self.output)?;
         }

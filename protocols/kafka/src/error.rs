@@ -1,70 +1,70 @@
-//! Why a connection ends before its client wants it to. Everything milder is an error code in a response.
+//! The reasons for which the broker ends a connection. Milder errors are error codes in responses.
 
 use inver_storage::LogError;
 use thiserror::Error;
 
 use crate::codec::reader::DecodeError;
 
-/// A defect that no response can tell.
+/// An error that ends the connection.
 #[derive(Debug, Error)]
-pub enum ConnectionError {
-    /// A request that is not one.
-    #[error("a malformed request ({api} version {version}): {source}")]
+pub(crate) enum ConnectionError {
+    /// The body of a request cannot be decoded.
+    #[error("malformed {api} request, version {version}: {source}")]
     Malformed {
-        /// The kind of request, as far as it was understood.
+        /// Name of the API.
         api: &'static str,
-        /// Its version.
+        /// Version of the request.
         version: i16,
-        /// What is wrong with it.
+        /// The reason.
         source: DecodeError,
     },
-    /// The bytes do not begin as a request.
-    #[error("not a request: {0}")]
+    /// The header of a request cannot be decoded.
+    #[error("malformed request header: {0}")]
     NotARequest(DecodeError),
-    /// A request of impossible length.
-    #[error("a request of {bytes} bytes; at most {bytes_max} are taken here")]
+    /// The length of a request is negative or above the limit.
+    #[error("request of {bytes} bytes exceeds the limit of {bytes_max}")]
     TooLong {
-        /// What the client said.
+        /// Length that the client announced.
         bytes: i64,
-        /// The bound.
+        /// The limit.
         bytes_max: usize,
     },
-    /// A kind or version of request that was not advertised.
-    #[error("request kind {api_key} version {api_version} is not among those advertised")]
+    /// An API or version that was not advertised.
+    #[error("unsupported API key {api_key}, version {api_version}")]
     Unsupported {
-        /// The kind.
+        /// Api key.
         api_key: i16,
-        /// The version.
+        /// Version.
         api_version: i16,
     },
-    /// A request that only those may make who have shown who they are.
-    #[error("{api} before authentication")]
+    /// A request of an unauthenticated client.
+    #[error("{api} request before authentication")]
     NotAuthenticated {
-        /// The kind of request.
+        /// Name of the API.
         api: &'static str,
     },
     /// Authentication failed; the client was told.
     #[error("authentication failed")]
     AuthenticationFailed,
-    /// A produce request that wants no answer cannot be told what is wrong with it; Kafka hangs up on it.
-    #[error("a produce request without acknowledgement failed: {0}")]
-    Unanswerable(String),
-    /// Who was to give a response is gone; a defect of the broker's own.
-    #[error("a request was left without an answer")]
+    /// A produce request with `acks=0` failed: it has no response, and Kafka closes the connection.
+    #[error("produce request with acks=0 failed: {0}")]
+    ProduceWithoutAcks(String),
+    /// The task that was to give a response is gone: a defect of the broker.
+    #[error("a request was left without a response")]
     Unanswered,
-    /// The log failed: nothing can be acknowledged any more.
+    /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// No request for too long.
-    #[error("idle for too long")]
+    /// No request within the idle timeout.
+    #[error("idle timeout")]
     Idle,
-    /// The client has not shown in time who it is.
-    #[error("no login in time")]
+    /// No authentication in time.
+    #[error("authentication timeout")]
     NoLogin,
-    /// A request came too slowly.
-    #[error("a request was not whole in time")]
+    /// A request was not complete in time.
+    #[error("request timeout: a request was not complete in time")]
     TooSlow,
     /// The socket failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] std::io::Error),
 }

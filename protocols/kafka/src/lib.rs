@@ -1,20 +1,27 @@
-//! Kafka as a plug: its clients speak to the broker as they do to Kafka.
+//! Kafka's protocol: its clients use the broker as they use Kafka.
 //!
-//! The rooms: [`codec`] (bytes to requests, responses to bytes), [`session`] (what requests do; no sockets),
-//! `connection` (the task of one connection), `coordinator` (all groups), `node` (what connections share), `map` (the
-//! wire's terms and the core's), [`fuzz`] (what fuzzers call).
+//! The modules, top to bottom: `connection` (the task of one connection), `session` (requests in, responses out in
+//! order), [`api`] (one file an API), `coordinator` (all groups), `node` (state that connections share), `settings`,
+//! `map` (the wire and the model), [`codec`] (bytes and messages). The README walks through adding an API.
+//!
+//! Does not own: storage, topics and committed offsets (`inver-broker`), listening and TLS (the server).
 
 mod alarm;
+pub mod api;
 mod budget;
 pub mod codec;
 mod config;
 mod connection;
 mod coordinator;
 mod error;
+#[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod map;
+mod metrics;
 mod node;
-pub mod session;
+mod sasl;
+mod session;
+mod settings;
 mod ticket;
 
 use std::sync::{Arc, OnceLock};
@@ -22,34 +29,33 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use inver_broker::{Broker, Connection, ProtocolPlugin};
 
-pub use crate::config::{KafkaConfig, Limits};
-pub use crate::error::ConnectionError;
+use crate::codec::api::Api;
+pub use crate::config::{GroupLimits, KafkaConfig, Limits};
 use crate::node::Node;
-pub use crate::session::group::GroupLimits;
 
-/// The plug.
+/// The protocol.
 pub struct Kafka {
     config: KafkaConfig,
     node: OnceLock<Option<Arc<Node>>>,
 }
 
 impl Kafka {
-    /// With these settings.
+    /// The protocol with these settings.
     #[must_use]
     pub fn new(config: KafkaConfig) -> Kafka {
         Kafka { config, node: OnceLock::new() }
     }
 
-    /// What connections share; made when the first one comes.
+    /// The state that connections share; created for the first connection.
     fn node(&self, broker: &Broker) -> Option<Arc<Node>> {
-        let make = || match Node::new(broker.clone(), self.config.clone()) {
+        let create = || match Node::new(broker.clone(), self.config.clone(), Api::ALL) {
             Ok(node) => Some(Arc::new(node)),
             Err(error) => {
-                tracing::error!(%error, "Kafka clients cannot be served");
+                tracing::error!(%error, "failed to start the Kafka protocol");
                 None
             }
         };
-        self.node.get_or_init(make).clone()
+        self.node.get_or_init(create).clone()
     }
 }
 

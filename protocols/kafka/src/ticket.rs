@@ -1,89 +1,93 @@
-//! A response that someone else will give: the group's coordinator, or a thread that reads from the disk.
+//! A response given by another task: a group's coordinator, or a thread that reads from disk.
 
 use std::sync::Arc;
 
 use inver_broker::Mailbox;
-use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::codec::frame::Frame;
 
-/// The token that says: a ticket was filled.
+/// Mailbox token posted when a ticket was filled or dropped.
 pub(crate) const FILLED: u64 = 1 << 63;
 
-/// In the hands of who will answer. Dropped unfilled, it leaves the claim without an answer for ever, so the
-/// connection is ended.
+/// The sender's half. Dropping it unfilled leaves the claim without a response, which ends the connection.
 pub(crate) struct Ticket {
-    slot: Arc<Mutex<Slot>>,
+    sender: Option<oneshot::Sender<Frame>>,
     mailbox: Arc<Mailbox>,
 }
 
-/// In the hands of the connection that waits.
+/// The connection's half.
 #[derive(Debug)]
-pub(crate) struct Claim(Arc<Mutex<Slot>>);
+pub(crate) struct Claim(oneshot::Receiver<Frame>);
 
-#[derive(Debug)]
-enum Slot {
-    Waiting,
-    Filled(Frame),
-    Abandoned,
-}
-
-/// What became of a claim.
+/// The state of a claim.
 pub(crate) enum Claimed {
-    /// Not yet.
+    /// There is no response yet.
     Waiting,
-    /// Here it is.
+    /// The response.
     Frame(Frame),
-    /// Nobody will answer.
+    /// The ticket was dropped: there will be no response.
     Abandoned,
 }
 
 impl Ticket {
-    /// A ticket and the claim on it.
+    /// A ticket and its claim.
     pub(crate) fn new(mailbox: &Arc<Mailbox>) -> (Ticket, Claim) {
-        let slot = Arc::new(Mutex::new(Slot::Waiting));
-        (Ticket { slot: slot.clone(), mailbox: mailbox.clone() }, Claim(slot))
+        let (sender, receiver) = oneshot::channel();
+        (Ticket { sender: Some(sender), mailbox: mailbox.clone() }, Claim(receiver))
     }
 
-    /// Gives the answer and wakes who waits for it.
-    pub(crate) fn fill(self, frame: Frame) {
-        *self.slot.lock() = Slot::Filled(frame);
+    /// Gives the response and wakes the connection.
+    pub(crate) fn fill(mut self, frame: Frame) {
+        if let Some(sender) = self.sender.take() {
+            // The connection may be gone; then nobody needs the response.
+            let _ = sender.send(frame);
+        }
     }
 
-    /// Whether `claim` is the other half.
-    pub(crate) fn belongs_to(&self, claim: &Claim) -> bool {
-        Arc::ptr_eq(&self.slot, &claim.0)
+    /// Whether the claim is gone: nobody waits for the response.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.sender.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        {
-            let mut slot = self.slot.lock();
-            if matches!(*slot, Slot::Waiting) {
-                *slot = Slot::Abandoned;
-            }
-        }
+        // Before the mailbox, so that the connection finds the claim abandoned.
+        drop(self.sender.take());
         self.mailbox.post(FILLED);
     }
 }
 
 impl Claim {
-    /// Whether there is still nothing.
-    pub(crate) fn is_waiting(&self) -> bool {
-        matches!(*self.0.lock(), Slot::Waiting)
-    }
-
-    /// Takes the answer if there is one.
-    pub(crate) fn take(&self) -> Claimed {
-        let mut slot = self.0.lock();
-        match std::mem::replace(&mut *slot, Slot::Abandoned) {
-            Slot::Filled(frame) => Claimed::Frame(frame),
-            Slot::Abandoned => Claimed::Abandoned,
-            Slot::Waiting => {
-                *slot = Slot::Waiting;
-                Claimed::Waiting
-            }
+    /// Takes the response if there is one.
+    pub(crate) fn take(&mut self) -> Claimed {
+        match self.0.try_recv() {
+            Ok(frame) => Claimed::Frame(frame),
+            Err(TryRecvError::Empty) => Claimed::Waiting,
+            Err(TryRecvError::Closed) => Claimed::Abandoned,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_ticket_leaves_its_claim_abandoned() {
+        let mailbox = Mailbox::new();
+        let mut tokens = Vec::new();
+        let (ticket, mut claim) = Ticket::new(&mailbox);
+        assert!(matches!(claim.take(), Claimed::Waiting));
+        drop(ticket);
+        assert!(matches!(claim.take(), Claimed::Abandoned));
+        mailbox.drain(&mut tokens);
+        assert_eq!(tokens, [FILLED]);
+        let (ticket, claim) = Ticket::new(&mailbox);
+        assert!(!ticket.is_abandoned());
+        drop(claim);
+        assert!(ticket.is_abandoned());
     }
 }

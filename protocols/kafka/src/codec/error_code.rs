@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a response says went wrong; [`ErrorCode::NONE`] if nothing did.
+/// An error code of a response; [`ErrorCode::NONE`] is success.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct ErrorCode(pub i16);
 
@@ -12,7 +12,7 @@ macro_rules! error_codes {
         impl ErrorCode {
             $( pub const $name: ErrorCode = ErrorCode($number); )*
 
-            /// Kafka's name of the code.
+            /// Name of the code in Kafka's protocol.
             pub fn name(self) -> &'static str {
                 match self {
                     $( ErrorCode::$name => stringify!($name), )*
@@ -110,7 +110,7 @@ error_codes! {
 }
 
 impl ErrorCode {
-    /// Whether nothing went wrong.
+    /// Whether the code is success.
     pub fn is_none(self) -> bool {
         self == ErrorCode::NONE
     }

@@ -1,55 +1,55 @@
-//! A response on its way out: what was encoded, with stored batches spliced in where they belong.
+//! Encoded responses, and the queue of bytes for the socket.
 //!
-//! Encoding a response writes everything but record sets into one buffer; record sets stay where they lie and are
-//! told to the socket as they are, or copied if they are so small that the copy is cheaper than the telling.
+//! A response is encoded into one buffer, except for its record batches: these are spliced in by reference and reach
+//! the socket without a copy, unless they are so small that copying is cheaper than another I/O slice.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::header;
-use super::wire::{Version, Wire};
-use super::{api_key::Api, header::RequestHeader};
+use super::header::{self, ResponseHeader};
+use super::wire::Wire;
 
-/// Record sets up to this many bytes are copied into the output rather than told to the socket on their own.
+/// Splices up to this many bytes are copied into the output instead of becoming an I/O slice of their own.
 const COPIED_BYTES_MAX: usize = 4096;
 
-/// Slices given to one write.
+/// I/O slices gathered at a time.
 const SLICES_MAX: usize = 64;
 
-/// A response, its length in front.
+/// An encoded response, with its length prefix.
 #[derive(Debug, Clone, Default)]
 pub struct Frame {
-    /// Everything encoded. The first four bytes are the length of all that follows, splices included.
+    /// The encoded part. The first four bytes are the length of everything after them, splices included.
     encoded: Bytes,
-    /// Bytes to be put in, each before the given place of `encoded`, in order.
+    /// (position in `encoded` before which the bytes belong, bytes), ascending.
     splices: Vec<(usize, Bytes)>,
     bytes: usize,
 }
 
 impl Frame {
-    /// Bytes that go over the wire.
+    /// Bytes on the wire.
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Whether there is nothing to send.
+    /// Whether the frame is empty.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// With `dress` put around what is not copied on its way out. All that is, is small.
+    /// Wraps every buffer that [`Output`] will hold by reference. Buffers that it copies are not wrapped: they are
+    /// small, and released as soon as they are copied.
     #[must_use]
-    pub fn dressed(mut self, dress: impl Fn(Bytes) -> Bytes) -> Frame {
+    pub fn wrapped(mut self, wrap: impl Fn(Bytes) -> Bytes) -> Frame {
         let spliced = self.splices.iter_mut().map(|(_, bytes)| bytes);
         for bytes in spliced.chain([&mut self.encoded]).filter(|bytes| bytes.len() > COPIED_BYTES_MAX) {
-            *bytes = dress(std::mem::take(bytes));
+            *bytes = wrap(std::mem::take(bytes));
         }
         self
     }
 
-    /// Everything in one piece; for tests and tools.
+    /// The whole frame in one buffer; for tests.
     pub fn to_bytes(&self) -> Bytes {
         let mut output = Output::default();
         output.push(self.clone());
@@ -65,7 +65,7 @@ impl Frame {
     }
 }
 
-/// Encodes one response. `arena` is memory that many small responses share.
+/// Encodes one response into `arena`, a buffer that many small responses share.
 #[derive(Debug)]
 pub struct FrameWriter<'a> {
     arena: &'a mut BytesMut,
@@ -73,41 +73,31 @@ pub struct FrameWriter<'a> {
     spliced_bytes: usize,
 }
 
-/// Bytes that the arena grows by.
+/// Bytes by which the arena grows.
 const ARENA_BYTES: usize = 16 * 1024;
 
 impl<'a> FrameWriter<'a> {
-    /// Begins the response to a request: its length, to be filled in, and its header.
-    pub fn new(arena: &'a mut BytesMut, request: &RequestHeader) -> FrameWriter<'a> {
-        FrameWriter::start(arena, request.api, request.version, request.correlation_id)
-    }
-
-    /// As [`FrameWriter::new`], for a request whose header is only partly known.
-    pub fn start(
-        arena: &'a mut BytesMut,
-        api: &Api,
-        version: Version,
-        correlation_id: i32,
-    ) -> FrameWriter<'a> {
+    /// Begins a response: reserves its length prefix and writes its header.
+    pub fn new(arena: &'a mut BytesMut, header: ResponseHeader) -> FrameWriter<'a> {
         if arena.capacity() < 512 {
             arena.reserve(ARENA_BYTES);
         }
         arena.put_i32(0);
-        header::write_response(arena, api, version, correlation_id);
+        header::write_response(arena, header);
         FrameWriter { arena, splices: Vec::new(), spliced_bytes: 0 }
     }
 
-    /// What was written to the arena, as it is: a frame that is no response.
+    /// A frame of what the arena already holds, without a response header.
     pub fn bare(arena: &'a mut BytesMut) -> FrameWriter<'a> {
         FrameWriter { arena, splices: Vec::new(), spliced_bytes: 0 }
     }
 
-    /// Where fields are written to.
+    /// The buffer for fields.
     pub fn out(&mut self) -> &mut BytesMut {
         self.arena
     }
 
-    /// Puts stored bytes in here, without copying them if they are large.
+    /// Inserts stored bytes at the current position, by reference if they are large.
     pub fn splice(&mut self, bytes: Bytes) {
         if bytes.len() <= COPIED_BYTES_MAX {
             self.arena.put_slice(&bytes);
@@ -117,7 +107,7 @@ impl<'a> FrameWriter<'a> {
         self.splices.push((self.arena.len(), bytes));
     }
 
-    /// The whole response.
+    /// Fills in the length and returns the frame.
     pub fn finish(self) -> Frame {
         let encoded = self.arena.len();
         let bytes = encoded + self.spliced_bytes;
@@ -129,14 +119,14 @@ impl<'a> FrameWriter<'a> {
     }
 }
 
-/// Encodes a response that carries no records.
-pub fn respond<T: Wire>(arena: &mut BytesMut, request: &RequestHeader, body: &T) -> Frame {
-    let mut writer = FrameWriter::new(arena, request);
-    body.write(writer.out(), request.version);
+/// Encodes a response that carries no record batches.
+pub fn encode<T: Wire>(arena: &mut BytesMut, header: ResponseHeader, body: &T) -> Frame {
+    let mut writer = FrameWriter::new(arena, header);
+    body.write(writer.out(), header.version);
     writer.finish()
 }
 
-/// What waits to be written to a socket, in order.
+/// Bytes to be written to a socket, in order.
 #[derive(Debug, Default)]
 pub struct Output {
     closed: VecDeque<Bytes>,
@@ -145,12 +135,12 @@ pub struct Output {
 }
 
 impl Output {
-    /// Bytes that wait.
+    /// Bytes not written yet.
     pub fn pending_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Adds a response.
+    /// Appends a response.
     pub fn push(&mut self, frame: Frame) {
         self.bytes += frame.bytes;
         let mut from = 0;
@@ -173,7 +163,7 @@ impl Output {
         self.closed.push_back(bytes);
     }
 
-    /// The next bytes to write, as slices; how many of them.
+    /// Fills `slices` with the next bytes to write and returns the number of slices filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let chunks = self.closed.iter().map(|chunk| chunk.as_ref());
         let open = (!self.open.is_empty()).then_some(self.open.as_ref());
@@ -185,7 +175,7 @@ impl Output {
         count
     }
 
-    /// So many bytes were written.
+    /// Drops the first `written` bytes.
     pub fn advance(&mut self, mut written: usize) {
         self.bytes -= written.min(self.bytes);
         while let Some(first) = self.closed.front_mut() {
@@ -198,7 +188,7 @@ impl Output {
         }
         self.open.advance(written.min(self.open.len()));
         if self.open.is_empty() {
-            // The memory of a large answer is not kept by an idle connection.
+            // An idle connection must not keep the memory of a large response.
             if self.open.capacity() > 4 * ARENA_BYTES {
                 self.open = BytesMut::new();
             } else {
@@ -211,9 +201,12 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::api::Api;
 
     fn frame(arena: &mut BytesMut, splices: &[usize]) -> Frame {
-        let mut writer = FrameWriter::start(arena, &Api::Fetch, Api::Fetch.version(4).unwrap(), 7);
+        let version = Api::Fetch.version(4).unwrap();
+        let header = ResponseHeader { api: &Api::Fetch, version, correlation_id: 7 };
+        let mut writer = FrameWriter::new(arena, header);
         for (place, length) in splices.iter().enumerate() {
             writer.out().put_u8(0xee);
             writer.splice(vec![place as u8; *length].into());
@@ -223,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn splices_stand_where_they_were_put() {
+    fn splices_are_inserted_at_their_positions() {
         let mut arena = BytesMut::new();
         let bytes = frame(&mut arena, &[2, 5000, 3]).to_bytes();
         assert_eq!(bytes.len(), 4 + 4 + 3 + 5005 + 1);
@@ -234,24 +227,24 @@ mod tests {
     }
 
     #[test]
-    fn records_that_were_copied_are_dressed_as_well() {
-        let dressed = |splices: &[usize]| {
+    fn buffers_held_by_reference_are_wrapped() {
+        let wrapped = |splices: &[usize]| {
             let count = std::cell::Cell::new(0);
             let count_bytes = |bytes: Bytes| {
                 count.set(count.get() + bytes.len());
                 bytes
             };
             let plain = frame(&mut BytesMut::new(), splices);
-            assert_eq!(plain.clone().dressed(count_bytes).to_bytes(), plain.to_bytes());
+            assert_eq!(plain.clone().wrapped(count_bytes).to_bytes(), plain.to_bytes());
             count.get()
         };
-        assert_eq!(dressed(&[5000, 9000]), 14_000);
-        assert_eq!(dressed(&[100; 50]), 4 + 4 + 50 * 101 + 1);
-        assert_eq!(dressed(&[100; 2]), 0);
+        assert_eq!(wrapped(&[5000, 9000]), 14_000);
+        assert_eq!(wrapped(&[100; 50]), 4 + 4 + 50 * 101 + 1);
+        assert_eq!(wrapped(&[100; 2]), 0);
     }
 
     #[test]
-    fn written_in_any_pieces_it_is_the_same() {
+    fn partial_writes_of_any_size_preserve_the_bytes() {
         let mut arena = BytesMut::new();
         let frames =
             [frame(&mut arena, &[]), frame(&mut arena, &[9000, 1, 5000]), frame(&mut arena, &[4097])];

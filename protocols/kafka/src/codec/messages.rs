@@ -1,11 +1,11 @@
-//! [`messages!`]: structures of the wire, declared once in the terms of Kafka's published message schema (field, type,
-//! versions), with both directions made from the declaration.
+//! [`messages!`]: message structures declared in the terms of Kafka's published message schema (field, type,
+//! versions). Decoder, encoder and schema test are generated from the declaration.
 
-/// Declares structures of the wire: `field: type [versions; null versions; default value]`.
+/// Declares message structures: `field: type [versions; null versions; default value]`.
 ///
-/// A field that a version lacks keeps its default (that of its type if none is given) when read and is left out
-/// when written. In a flexible version, fields in `tagged { number field: … }` are written only when they differ
-/// from their default, and tags not declared are skipped.
+/// A field that is absent from a version is read as its default (that of its type if none is given) and not written.
+/// In a flexible version, fields in `tagged { tag field: … }` are written only if they differ from their default, and
+/// undeclared tags are skipped.
 macro_rules! messages {
     ($(
         $(#[$meta:meta])*
@@ -95,6 +95,22 @@ macro_rules! messages {
                         $crate::codec::messages::write_tagged!(self, out, version $(, $( $tag $tfield [$tversions] )* )?);
                     }
                 }
+
+                fn each_error(&self, report: &mut impl FnMut($crate::codec::error_code::ErrorCode)) {
+                    let _ = &report;
+                    $( $crate::codec::wire::Wire::each_error(&self.$field, report); )*
+                    $($( $crate::codec::wire::Wire::each_error(&self.$tfield, report); )*)?
+                }
+
+                #[cfg(test)]
+                fn collect_structures(into: &mut Vec<$crate::codec::wire::StructureSchema>) {
+                    into.push($crate::codec::wire::StructureSchema {
+                        name: stringify!($name).into(),
+                        fields: $name::schema(),
+                    });
+                    $( <$type as $crate::codec::wire::Wire>::collect_structures(into); )*
+                    $($( <$ttype as $crate::codec::wire::Wire>::collect_structures(into); )*)?
+                }
             }
 
             impl $crate::codec::wire::Nullable for $name {
@@ -118,7 +134,7 @@ macro_rules! messages {
 
             #[cfg(test)]
             impl $name {
-                /// The declaration, for comparison with Kafka's schema.
+                /// The fields as declared, for the comparison with Kafka's schema.
                 pub fn schema() -> Vec<$crate::codec::wire::FieldSchema> {
                     use $crate::codec::wire::{FieldSchema, Wire};
                     vec![

@@ -1,10 +1,12 @@
-//! Bytes to requests and responses to bytes. No I/O.
+//! The codec: request bytes to messages, messages to response bytes. No I/O.
 //!
-//! Invariant: what is reserved while decoding is bounded by a small multiple of the bytes that arrived, because every
-//! count is checked against them first ([`reader`]); nothing panics on any bytes.
+//! Owns the encoding of primitives, headers and frames. The messages themselves are declared beside their handlers in
+//! [`crate::api`].
+//!
+//! Invariants: memory reserved while decoding is bounded by a small multiple of the bytes received, because every
+//! count is checked against them first ([`reader`]); no input panics.
 
 pub mod api;
-pub mod api_key;
 pub mod error_code;
 pub mod frame;
 pub mod header;
@@ -14,4 +16,4 @@ pub mod text;
 pub mod wire;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -1,49 +1,49 @@
-//! A bounds-checked view of one request.
+//! A bounds-checked reader over one request.
 //!
-//! Invariants: no length and no count of the wire is believed before it fits the bytes that are left, so what a
-//! decoder reserves is a small multiple of what arrived; nothing here panics, whatever the bytes.
-//! Byte strings are slices of the frame (a reference count, no copy).
+//! Owns the decoding of primitives; messages are declared in [`crate::api`].
 //!
-//! Deliberately lacks: any knowledge of messages. Those are declared in [`super::api`].
+//! Invariants: every length and count is checked against the remaining bytes before memory is reserved for it, so a
+//! decoder reserves at most a small multiple of what arrived; no input panics. Byte strings are slices of the request
+//! (a reference count, no copy).
 
 use bytes::Bytes;
 use thiserror::Error;
 
 use super::text::Str;
 
-/// Longest string accepted, bytes: what the old encoding's 16-bit length can carry. The compact encoding could
-/// carry more, but such a string could never be told to an older client.
+/// Longest string accepted, in bytes: the limit of the non-compact encoding's 16-bit length. The compact encoding
+/// allows more, but such a string could not be sent to an older client.
 pub const STRING_BYTES_MAX: usize = i16::MAX as usize;
 
-/// Why bytes are not the message they claim to be.
+/// The reason why bytes cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum DecodeError {
-    /// The frame ends before the message does.
-    #[error("the message is cut short")]
+    /// The request ends before the message does.
+    #[error("the message is truncated")]
     Truncated,
     /// An array claims more elements than the remaining bytes could hold.
-    #[error("an array claims more elements than there are bytes for")]
+    #[error("an array count exceeds the remaining bytes")]
     CountTooLarge,
     /// A negative length where none is allowed.
-    #[error("a negative length")]
+    #[error("negative length")]
     NegativeLength,
     /// A string is longer than [`STRING_BYTES_MAX`].
-    #[error("a string of more than {STRING_BYTES_MAX} bytes")]
+    #[error("string longer than {STRING_BYTES_MAX} bytes")]
     StringTooLong,
     /// A string is not UTF-8.
-    #[error("a string that is not UTF-8")]
+    #[error("string is not UTF-8")]
     NotUtf8,
     /// A variable-length integer of more than five bytes.
-    #[error("a variable-length integer that does not end")]
+    #[error("variable-length integer longer than five bytes")]
     VarintTooLong,
     /// Null where the message does not allow it.
-    #[error("null where a value is required")]
+    #[error("unexpected null")]
     UnexpectedNull,
 }
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
-/// Reads primitives off the front of a frame.
+/// Reads primitives from the front of a request.
 #[derive(Debug, Clone)]
 pub struct Reader {
     rest: Bytes,
@@ -69,9 +69,9 @@ macro_rules! integers {
 }
 
 impl Reader {
-    /// A reader over a whole frame.
-    pub fn new(frame: Bytes) -> Reader {
-        Reader { rest: frame }
+    /// A reader over a whole request.
+    pub fn new(request: Bytes) -> Reader {
+        Reader { rest: request }
     }
 
     /// Bytes not read yet.
@@ -82,13 +82,13 @@ impl Reader {
 
     integers! { i8: i8, u8: u8, i16: i16, u16: u16, i32: i32, i64: i64, f64: f64 }
 
-    /// Only called with a count that was checked against the bytes left.
+    /// Skips bytes; the caller has checked the count against the remaining ones.
     #[inline]
     fn skip_checked(&mut self, count: usize) {
         bytes::Buf::advance(&mut self.rest, count);
     }
 
-    /// The next `length` bytes, as a slice of the frame.
+    /// The next `length` bytes, as a slice of the request.
     #[inline]
     pub fn take(&mut self, length: usize) -> Result<Bytes> {
         if length > self.rest.len() {
@@ -108,9 +108,9 @@ impl Reader {
     #[inline]
     pub fn varint(&mut self) -> Result<u32> {
         let mut value = 0u32;
-        for place in 0..5 {
+        for group in 0..5 {
             let byte = self.u8()?;
-            value |= u32::from(byte & 0x7f).wrapping_shl(7 * place);
+            value |= u32::from(byte & 0x7f).wrapping_shl(7 * group);
             if byte & 0x80 == 0 {
                 return Ok(value);
             }
@@ -141,7 +141,7 @@ impl Reader {
         Str::from_utf8(bytes).map(Some).ok_or(DecodeError::NotUtf8)
     }
 
-    /// A byte string, or a set of records; `None` is null.
+    /// A byte string or a record set; `None` is null.
     pub fn bytes(&mut self, flexible: bool) -> Result<Option<Bytes>> {
         match self.length(flexible, false)? {
             Some(length) => self.take(length).map(Some),
@@ -149,8 +149,8 @@ impl Reader {
         }
     }
 
-    /// The number of elements of an array, checked against what is left: each element takes at least
-    /// `element_bytes_min` bytes. `None` is null.
+    /// The number of elements of an array, checked against the remaining bytes: each element takes at least
+    /// `element_bytes_min`. `None` is null.
     pub fn count(&mut self, flexible: bool, element_bytes_min: usize) -> Result<Option<usize>> {
         let Some(count) = self.length(flexible, false)? else { return Ok(None) };
         if count > self.rest.len() / element_bytes_min.max(1) {
@@ -159,14 +159,14 @@ impl Reader {
         Ok(Some(count))
     }
 
-    /// Skips the tagged fields of a structure of which none is known here (KIP-482: unknown tags are ignored).
+    /// Skips the tagged fields of a structure (KIP-482: unknown tags are ignored).
     pub fn skip_tagged_fields(&mut self) -> Result<()> {
         self.tagged_fields(|_, _| Ok(()))
     }
 
-    /// Hands each tagged field to `field`, as its number and its bytes.
+    /// Calls `field` with the tag and the bytes of each tagged field.
     pub fn tagged_fields(&mut self, mut field: impl FnMut(u32, Bytes) -> Result<()>) -> Result<()> {
-        // A count that lies ends at the first field that is not there: nothing is reserved for it.
+        // A forged count fails at the first missing field; nothing is reserved for it.
         for _ in 0..self.varint()? {
             let tag = self.varint()?;
             let length = self.varint()? as usize;
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn claimed_counts_must_fit_what_is_left() {
+    fn counts_must_fit_the_remaining_bytes() {
         assert_eq!(reader(&[0x7f, 0xff, 0xff, 0xff]).count(false, 1), Err(DecodeError::CountTooLarge));
         assert_eq!(reader(&[0, 0, 0, 2, 1, 2]).count(false, 1), Ok(Some(2)));
         assert_eq!(reader(&[0, 0, 0, 2, 1, 2]).count(false, 2), Err(DecodeError::CountTooLarge));

@@ -1,4 +1,4 @@
-//! Text of the wire: UTF-8 that stays where it arrived.
+//! Strings of requests: UTF-8 that shares the memory of the request.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -7,26 +7,26 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
-/// A string that shares the bytes of the request it came in. Cloning it is a reference count.
+/// A string that shares the bytes of its request. Cloning it increments a reference count.
 ///
 /// Invariant: the bytes are UTF-8.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Str(Bytes);
 
 impl Str {
-    /// Checks `bytes` and takes them; `None` if they are not UTF-8.
+    /// A string of `bytes`; `None` if they are not UTF-8.
     pub fn from_utf8(bytes: Bytes) -> Option<Str> {
         std::str::from_utf8(&bytes).is_ok().then_some(Str(bytes))
     }
 
-    /// A string known when the program was built.
+    /// A string constant.
     pub const fn from_static(text: &'static str) -> Str {
         Str(Bytes::from_static(text.as_bytes()))
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        // Checked when it was made; the check cannot be left out without `unsafe`, so keep it off hot loops.
+        // Checked at construction; skipping the second check would need `unsafe`, so keep this off hot loops.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
@@ -35,7 +35,8 @@ impl Str {
         &self.0
     }
 
-    /// A copy of its own, for text that outlives its request: a small string must not keep a large frame alive.
+    /// A copy with memory of its own, for text that outlives its request: a small string must not keep a large
+    /// request alive.
     pub fn detached(&self) -> Str {
         Str(Bytes::copy_from_slice(&self.0))
     }

@@ -1,5 +1,4 @@
-//! How each primitive of Kafka's protocol is read and written. Structures are put together from them by
-//! [`super::messages`].
+//! The encoding of Kafka's primitive types. [`super::messages`] composes structures from them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -7,38 +6,47 @@ use super::error_code::ErrorCode;
 use super::reader::{DecodeError, Reader, STRING_BYTES_MAX};
 use super::text::Str;
 
-/// The version of one request or response.
+/// The version of a request and its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
-    /// Its number.
+    /// Number of the version.
     pub number: i16,
     /// Whether it has compact lengths and tagged fields (KIP-482).
     pub flexible: bool,
 }
 
-/// A value that travels.
+/// A type with an encoding.
 pub trait Wire: Sized + Default {
-    /// What Kafka's schema calls the type.
+    /// Name of the type in Kafka's message schema.
     #[cfg(test)]
     fn schema_type() -> String;
-    /// Some value, for a round trip.
+    /// A sample value, for round trips.
     #[cfg(test)]
     fn sample(seed: &mut Seed, version: Version) -> Self;
-    /// The fewest bytes a value takes.
+    /// Fewest bytes that a value takes.
     fn bytes_min(version: Version) -> usize;
     /// Reads a value.
     fn read(reader: &mut Reader, version: Version) -> Result<Self, DecodeError>;
     /// Appends a value.
     fn write(&self, out: &mut BytesMut, version: Version);
+    /// Calls `report` for every error code in the value other than [`ErrorCode::NONE`].
+    fn each_error(&self, report: &mut impl FnMut(ErrorCode)) {
+        let _ = report;
+    }
+    /// Adds the declarations of the structures in the type.
+    #[cfg(test)]
+    fn collect_structures(into: &mut Vec<StructureSchema>) {
+        let _ = into;
+    }
 }
 
-/// A value that can be null on the wire. `Option` of it is [`Wire`].
+/// A type that can be null. `Option` of it is [`Wire`].
 pub trait Nullable: Wire {
     /// Reads a value or null.
     fn read_nullable(reader: &mut Reader, version: Version) -> Result<Option<Self>, DecodeError>;
     /// Appends a null.
     fn write_null(out: &mut BytesMut, version: Version);
-    /// Appends a value where a null could have stood.
+    /// Appends a value to a field that can be null.
     fn write_present(&self, out: &mut BytesMut, version: Version) {
         self.write(out, version);
     }
@@ -62,7 +70,7 @@ pub fn write_length(out: &mut BytesMut, length: usize, flexible: bool) {
     }
 }
 
-/// Appends the section that ends every flexible structure, when there is no tagged field to tell.
+/// Appends an empty section of tagged fields, which ends every flexible structure.
 pub fn write_no_tagged_fields(out: &mut BytesMut, version: Version) {
     if version.flexible {
         out.put_u8(0);
@@ -144,14 +152,20 @@ impl Wire for ErrorCode {
     fn write(&self, out: &mut BytesMut, _: Version) {
         out.put_i16(self.0);
     }
+    #[inline]
+    fn each_error(&self, report: &mut impl FnMut(ErrorCode)) {
+        if !self.is_none() {
+            report(*self);
+        }
+    }
 }
 
-/// A topic's or a directory's identity: 16 bytes, opaque.
+/// An opaque id of 16 bytes: of a topic or a log directory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Uuid(pub u128);
 
 impl Uuid {
-    /// The identity that nothing has.
+    /// The id that stands for none.
     pub const ZERO: Uuid = Uuid(0);
 }
 
@@ -191,7 +205,7 @@ impl Wire for Str {
         reader.string(version.flexible)?.ok_or(DecodeError::UnexpectedNull)
     }
     fn write(&self, out: &mut BytesMut, version: Version) {
-        // Whatever came over the wire fits; text made here (a message for people) may have to be cut.
+        // Strings from requests fit; error messages composed here may have to be truncated.
         let text = match self.len() > STRING_BYTES_MAX {
             true => self.get(..self.floor_char_boundary(STRING_BYTES_MAX)).unwrap_or_default(),
             false => self.as_str(),
@@ -265,6 +279,13 @@ impl<T: Wire> Wire for Vec<T> {
             element.write(out, version);
         }
     }
+    fn each_error(&self, report: &mut impl FnMut(ErrorCode)) {
+        self.iter().for_each(|element| element.each_error(report));
+    }
+    #[cfg(test)]
+    fn collect_structures(into: &mut Vec<StructureSchema>) {
+        T::collect_structures(into);
+    }
 }
 
 impl<T: Wire> Nullable for Vec<T> {
@@ -302,9 +323,18 @@ impl<T: Nullable> Wire for Option<T> {
             None => T::write_null(out, version),
         }
     }
+    fn each_error(&self, report: &mut impl FnMut(ErrorCode)) {
+        if let Some(value) = self {
+            value.each_error(report);
+        }
+    }
+    #[cfg(test)]
+    fn collect_structures(into: &mut Vec<StructureSchema>) {
+        T::collect_structures(into);
+    }
 }
 
-/// Writes a nullable field in a version that knows no null for it: as the empty value.
+/// Writes a nullable field in a version where it cannot be null: null becomes the empty value.
 pub fn write_never_null<T: Nullable>(value: &Option<T>, out: &mut BytesMut, version: Version) {
     match value {
         Some(value) => value.write(out, version),
@@ -312,7 +342,7 @@ pub fn write_never_null<T: Nullable>(value: &Option<T>, out: &mut BytesMut, vers
     }
 }
 
-/// A source of samples.
+/// A pseudo-random generator for sample values.
 #[cfg(test)]
 #[derive(Debug)]
 pub struct Seed(pub u64);
@@ -329,18 +359,28 @@ impl Seed {
     }
 }
 
-/// One field as declared, for the comparison with Kafka's schema.
+/// A structure as declared, for the comparison with Kafka's schema.
+#[cfg(test)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StructureSchema {
+    /// Name of the structure.
+    pub name: String,
+    /// Fields in order.
+    pub fields: Vec<FieldSchema>,
+}
+
+/// A field as declared, for the comparison with Kafka's schema.
 #[cfg(test)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldSchema {
-    /// Its name, in snake case.
+    /// Name in snake case.
     pub name: &'static str,
-    /// Its type, as Kafka's schema calls it.
+    /// Type, as Kafka's schema names it.
     pub kind: String,
-    /// The versions that have it, as written in the declaration.
+    /// Versions with the field, as written in the declaration.
     pub versions: &'static str,
-    /// The versions in which it can be null, as written in the declaration; empty if in none.
+    /// Versions in which it can be null, as written in the declaration; empty if there are none.
     pub null: &'static str,
-    /// Its number, if it is a tagged field.
+    /// Tag, if it is a tagged field.
     pub tag: Option<u32>,
 }

@@ -1,87 +1,85 @@
-//! Positions that nobody needs any more, and the groups that are left without any.
+//! Expiry of committed offsets, and removal of groups that are left without any.
 //!
-//! They go some time (`GroupLimits::offsets_retention`) after the last member of their group left, or after they were
-//! committed, whichever is later; those of a group that never had members go by their commit alone. A group with
-//! members keeps all of its positions, those of topics that it no longer subscribes to included.
+//! Offsets expire some time ([`crate::config::GroupLimits::offsets_retention`]) after the last member of their group
+//! left, or after they were committed, whichever is later. Those of a group that never had members expire by their
+//! commit alone. A group with members keeps all its offsets, even of topics that it is no longer subscribed to.
 
 use std::time::{Duration, Instant};
 
 use inver_broker::Completion;
 
+use super::group::State;
 use super::{Coordinator, Handle, TABLE};
 use crate::codec::text::Str;
-use crate::session::group::State;
 
-/// The longest time between two looks at all positions, as in Kafka.
-const SWEEP_EVERY_MAX: Duration = Duration::from_secs(600);
+/// Longest time between two checks, as in Kafka.
+const CHECK_EVERY_MAX: Duration = Duration::from_secs(600);
 
-/// Groups looked at before others on the thread have their turn.
+/// Groups checked before other tasks on the thread run.
 const GROUPS_AT_ONCE: usize = 100;
 
 impl Coordinator {
-    /// When to look for what has expired.
-    pub(super) fn next_sweep(&self) -> Instant {
+    /// When to check next.
+    pub(super) fn next_expiry(&self) -> Instant {
         let retention = self.limits.offsets_retention;
         let every = match retention.is_zero() {
-            true => SWEEP_EVERY_MAX,
-            false => (retention / 4).clamp(Duration::from_millis(10), SWEEP_EVERY_MAX),
+            true => CHECK_EVERY_MAX,
+            false => (retention / 4).clamp(Duration::from_millis(10), CHECK_EVERY_MAX),
         };
         Instant::now() + every
     }
 
-    /// Forgets the positions that have expired, and the groups that have neither members nor positions: these may
-    /// have gone with their topics.
-    pub(super) async fn sweep(&self, now_ms: i64) {
+    /// Deletes expired offsets, and groups with neither members nor offsets: a group may also lose its offsets with
+    /// their topics.
+    pub(super) async fn expire(&self, now_ms: i64) {
         let retention_ms = i64::try_from(self.limits.offsets_retention.as_millis()).unwrap_or(i64::MAX);
         if retention_ms > 0 {
             let before_ms = now_ms.saturating_sub(retention_ms);
             for (place, group) in self.namespace.committed_offsets().groups().into_iter().enumerate() {
-                breathe(place).await;
-                self.expire_positions_of(&group, before_ms);
+                yield_at_times(place).await;
+                self.expire_offsets_of(&group, before_ms);
             }
         }
         let handles: Vec<Handle> = self.groups.read().values().cloned().collect();
         for (place, handle) in handles.iter().enumerate() {
-            breathe(place).await;
-            self.forget_if_bare(handle);
+            yield_at_times(place).await;
+            self.delete_if_unused(handle);
         }
     }
 
-    fn expire_positions_of(&self, group: &str, before_ms: i64) {
+    fn expire_offsets_of(&self, group: &str, before_ms: i64) {
         let expire = || match self.namespace.committed_offsets().expire(self.broker.log(), group, before_ms) {
-            Ok(Completion::At(_)) => {
-                tracing::info!(%group, "expired committed offsets of a group without members");
-            }
+            Ok(Completion::At(_)) => tracing::info!(%group, "committed offsets expired"),
             Ok(Completion::Now) => {}
-            Err(error) => tracing::error!(%group, %error, "failed to expire committed offsets"),
+            Err(error) => tracing::error!(%group, %error, "failed to delete expired committed offsets"),
         };
         let Some(handle) = self.find(&Str::from(group)) else { return expire() };
-        // Held meanwhile, so that no member comes in between.
+        // The lock is held meanwhile, so that no member joins in between.
         let cell = handle.lock();
-        let needed = cell.group.emptied_ms().is_some_and(|emptied_ms| emptied_ms >= before_ms);
-        if cell.group.state() == State::Empty && !needed {
+        let retained = cell.group.emptied_ms().is_some_and(|emptied_ms| emptied_ms >= before_ms);
+        if cell.group.state() == State::Empty && !retained {
             expire();
         }
     }
 
-    /// Forgets a group that had members once, and has neither members nor positions now.
-    fn forget_if_bare(&self, handle: &Handle) {
+    /// Deletes a group that had members, and has neither members nor committed offsets now.
+    fn delete_if_unused(&self, handle: &Handle) {
         {
             let cell = handle.lock();
             let group = &cell.group;
-            if group.emptied_ms().is_none() || !group.is_vacant() || self.has_positions(group.id()) {
+            if group.emptied_ms().is_none() || !group.is_vacant() || self.has_committed_offsets(group.id()) {
                 return;
             }
             if let Err(error) = self.broker.delete_state(TABLE, group.id().as_bytes()) {
-                tracing::error!(group = %group.id(), %error, "a group that nobody needs was not forgotten");
+                tracing::error!(group = %group.id(), %error, "failed to delete unused group");
             }
         }
-        self.forget_if_idle(handle);
+        self.remove_if_unused(handle);
     }
 }
 
-/// Lets others on the thread have their turn now and then.
-async fn breathe(place: usize) {
+/// Lets other tasks on the thread run every [`GROUPS_AT_ONCE`] groups.
+async fn yield_at_times(place: usize) {
     if place % GROUPS_AT_ONCE == GROUPS_AT_ONCE - 1 {
         tokio::task::yield_now().await;
     }

@@ -1,59 +1,59 @@
-//! All groups: who may change them, when time has to pass for them, what of them is kept.
+//! The coordinator of all groups.
 //!
-//! Each group is a state machine ([`crate::session::group`]) behind a lock of its own that is never held over a wait.
-//! Answers leave as filled tickets. What a restart must know is written under the group's lock, so that the log's
-//! order is the order of events.
+//! Owns the groups, their timeouts and their stored form. Each group is a state machine ([`group`]) behind a lock of
+//! its own, which is never held over a wait. Responses leave through tickets, after the lock is released. A group's row
+//! is written under its lock, so that the order in the log is the order of transitions.
 
-mod answers;
 mod expiry;
+pub(crate) mod group;
+mod waiter;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use inver_broker::{Broker, Namespace, now_ms};
-use inver_storage::{Lsn, SubmitError};
-use parking_lot::{Mutex, RwLock};
+use inver_broker::{Broker, Completion, Namespace, now_ms};
+use inver_storage::SubmitError;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 
-use self::answers::deliver;
+use self::group::{Group, Join, Joined, Leave, State, Sync, Synced};
+pub(crate) use self::waiter::Waiter;
+use self::waiter::deliver;
 use crate::codec::error_code::ErrorCode;
-use crate::codec::header::RequestHeader;
 use crate::codec::text::Str;
-use crate::session::group::{Effects, Group, GroupLimits, Join, Joined, Leave, State, Sync, Synced};
-use crate::ticket::{Claim, Ticket};
+use crate::config::GroupLimits;
 
 /// Table of the groups' rows.
 const TABLE: &str = "kafka-groups";
 
-/// Who waits for an answer of a group.
-pub(crate) struct Waiter {
-    pub(crate) ticket: Ticket,
-    pub(crate) request: RequestHeader,
-}
+/// A group whose members wait on connections.
+type ClientGroup = Group<Waiter<Joined>, Waiter<Synced>>;
+type Effects = group::Effects<Waiter<Joined>, Waiter<Synced>>;
 
-/// A group, and when the clock will look at it.
+/// A group, and the timeout set for it.
 struct Cell {
-    group: Group<Waiter>,
+    group: ClientGroup,
     wake_at: Option<Instant>,
 }
 
 type Handle = Arc<Mutex<Cell>>;
 
-/// All groups.
+/// The coordinator of all groups.
 pub(crate) struct Coordinator {
     broker: Broker,
     namespace: Namespace,
     limits: GroupLimits,
     groups_max: usize,
     groups: RwLock<HashMap<Str, Handle>>,
-    wakes: Mutex<BTreeSet<(Instant, Str)>>,
-    rewound: Notify,
-    ticking: AtomicBool,
+    timeouts: Mutex<BTreeSet<(Instant, Str)>>,
+    /// Notified when a timeout earlier than all others is set.
+    rescheduled: Notify,
+    started: AtomicBool,
 }
 
-/// A line of the list of groups.
+/// An entry of the list of groups.
 pub(crate) struct Listed {
     pub(crate) id: Str,
     pub(crate) state: State,
@@ -61,6 +61,7 @@ pub(crate) struct Listed {
 }
 
 impl Coordinator {
+    /// A coordinator with the groups stored in the log.
     pub(crate) fn new(
         broker: Broker,
         namespace: Namespace,
@@ -73,9 +74,9 @@ impl Coordinator {
             limits,
             groups_max,
             groups: RwLock::default(),
-            wakes: Mutex::default(),
-            rewound: Notify::new(),
-            ticking: AtomicBool::new(false),
+            timeouts: Mutex::default(),
+            rescheduled: Notify::new(),
+            started: AtomicBool::new(false),
         });
         coordinator.recover();
         coordinator
@@ -83,129 +84,137 @@ impl Coordinator {
 
     fn recover(&self) {
         let now = Instant::now();
+        let mut groups = self.groups.write();
         for (key, row) in self.broker.states(TABLE) {
             let Some(id) = Str::from_utf8(key) else { continue };
             match Group::restore(id.clone(), row, now) {
                 Ok(group) => {
                     let mut cell = Cell { group, wake_at: None };
-                    self.set_alarm(&mut cell);
-                    self.groups.write().insert(id, Arc::new(Mutex::new(cell)));
+                    self.set_timeout(&mut cell);
+                    groups.insert(id, Arc::new(Mutex::new(cell)));
                 }
-                Err(error) => tracing::error!(group = %id, %error, "what was kept of a group cannot be read"),
+                Err(error) => tracing::error!(group = %id, %error, "failed to decode group snapshot"),
             }
         }
+        tracing::debug!(count = groups.len(), "restored consumer groups");
     }
 
-    /// Lets time pass for the groups, on the runtime of the caller. Once is enough; further calls do nothing.
+    /// Starts to handle timeouts, on the caller's runtime. Further calls do nothing.
     pub(crate) fn start(self: &Arc<Self>) {
-        if !self.ticking.swap(true, Ordering::AcqRel) {
-            tokio::spawn(self.clone().keep_time());
+        if !self.started.swap(true, Ordering::AcqRel) {
+            tokio::spawn(self.clone().run());
         }
     }
 
-    async fn keep_time(self: Arc<Self>) {
-        let mut sweep_at = self.next_sweep();
+    async fn run(self: Arc<Self>) {
+        let mut expire_at = self.next_expiry();
         loop {
-            let first = self.wakes.lock().first().map(|(at, _)| *at);
-            let next = first.map_or(sweep_at, |at| at.min(sweep_at));
+            let first = self.timeouts.lock().first().map(|(at, _)| *at);
+            let next = first.map_or(expire_at, |at| at.min(expire_at));
             tokio::select! {
-                () = tokio::time::sleep_until(next.into()) => self.ring(Instant::now()),
-                () = self.rewound.notified() => {}
+                () = tokio::time::sleep_until(next.into()) => self.handle_timeouts(Instant::now()),
+                () = self.rescheduled.notified() => {}
             }
-            if sweep_at <= Instant::now() {
-                self.sweep(now_ms()).await;
-                sweep_at = self.next_sweep();
+            if expire_at <= Instant::now() {
+                self.expire(now_ms()).await;
+                expire_at = self.next_expiry();
             }
         }
     }
 
-    fn ring(&self, now: Instant) {
+    fn handle_timeouts(&self, now: Instant) {
         loop {
             let due = {
-                let mut wakes = self.wakes.lock();
-                match wakes.first() {
-                    Some((at, _)) if *at <= now => wakes.pop_first(),
+                let mut timeouts = self.timeouts.lock();
+                match timeouts.first() {
+                    Some((at, _)) if *at <= now => timeouts.pop_first(),
                     _ => return,
                 }
             };
             let Some((at, id)) = due else { return };
-            let Some(handle) = self.groups.read().get(&id).cloned() else { continue };
+            let Some(handle) = self.find(&id) else { continue };
             let mut cell = handle.lock();
             if cell.wake_at != Some(at) {
                 continue;
             }
             cell.wake_at = None;
-            self.act(&handle, cell, |group, limits, effects| group.tick(limits, now, effects));
+            self.transition(&handle, cell, |group, limits, effects| group.on_timeout(limits, now, effects));
         }
     }
 
-    fn set_alarm(&self, cell: &mut Cell) {
+    /// Sets the timeout that the group asks for, unless an earlier one is set.
+    fn set_timeout(&self, cell: &mut Cell) {
         let Some(at) = cell.group.wake_at() else { return };
         if cell.wake_at.is_some_and(|set| set <= at) {
             return;
         }
-        let mut wakes = self.wakes.lock();
+        let mut timeouts = self.timeouts.lock();
         if let Some(set) = cell.wake_at.replace(at) {
-            wakes.remove(&(set, cell.group.id().clone()));
+            timeouts.remove(&(set, cell.group.id().clone()));
         }
-        wakes.insert((at, cell.group.id().clone()));
-        if wakes.first().is_some_and(|(first, _)| *first == at) {
-            self.rewound.notify_one();
+        timeouts.insert((at, cell.group.id().clone()));
+        if timeouts.first().is_some_and(|(first, _)| *first == at) {
+            self.rescheduled.notify_one();
         }
     }
 
-    /// Changes a group and does what follows from it.
-    fn act<R>(
+    fn cancel_timeout(&self, cell: &mut Cell) {
+        if let Some(at) = cell.wake_at.take() {
+            self.timeouts.lock().remove(&(at, cell.group.id().clone()));
+        }
+    }
+
+    /// Runs a transition of a group and applies its effects.
+    fn transition<R>(
         &self,
         handle: &Handle,
-        mut cell: parking_lot::MutexGuard<'_, Cell>,
-        change: impl FnOnce(&mut Group<Waiter>, &GroupLimits, &mut Effects<Waiter>) -> R,
+        mut cell: MutexGuard<'_, Cell>,
+        change: impl FnOnce(&mut ClientGroup, &GroupLimits, &mut Effects) -> R,
     ) -> R {
         let mut effects = Effects::default();
         let result = change(&mut cell.group, &self.limits, &mut effects);
         cell.group.note_time(now_ms());
         if effects.changed {
-            self.keep(&cell.group);
+            self.persist(&cell.group);
         }
-        self.set_alarm(&mut cell);
+        self.set_timeout(&mut cell);
         let vacant = cell.group.is_vacant();
         drop(cell);
         deliver(effects);
         if vacant {
-            self.forget_if_idle(handle);
+            self.remove_if_unused(handle);
         }
         result
     }
 
-    fn keep(&self, group: &Group<Waiter>) {
+    fn persist(&self, group: &ClientGroup) {
         let id = group.id().as_bytes();
-        let forgotten = group.state() == State::Empty && !self.has_positions(group.id());
-        let error = match forgotten {
+        let unused = group.state() == State::Empty && !self.has_committed_offsets(group.id());
+        let error = match unused {
             true => self.broker.delete_state(TABLE, id).err(),
             false => self.broker.put_state(TABLE, id, group.snapshot()).err(),
         };
         if let Some(error) = error {
-            tracing::error!(group = %group.id(), %error, "what a restart must know of a group was not written");
+            tracing::error!(group = %group.id(), %error, "failed to persist group snapshot");
         }
     }
 
-    fn has_positions(&self, group: &str) -> bool {
+    /// Whether a group has committed offsets.
+    pub(crate) fn has_committed_offsets(&self, group: &str) -> bool {
         self.namespace.committed_offsets().has_group(group)
     }
 
-    /// A group without members and positions need not be remembered.
-    fn forget_if_idle(&self, handle: &Handle) {
+    /// Removes a group without members and committed offsets from memory.
+    fn remove_if_unused(&self, handle: &Handle) {
         let mut groups = self.groups.write();
         let mut cell = handle.lock();
         let id = cell.group.id().clone();
-        if !cell.group.is_vacant() || self.has_positions(&id) {
+        if !cell.group.is_vacant() || self.has_committed_offsets(&id) {
             return;
         }
-        if groups.get(&id).is_some_and(|known| Arc::ptr_eq(known, handle)) && cell.group.kill() {
+        if groups.get(&id).is_some_and(|known| Arc::ptr_eq(known, handle)) && cell.group.try_delete() {
             groups.remove(&id);
-            if let Some(at) = cell.wake_at.take() {
-                self.wakes.lock().remove(&(at, id));
-            }
+            self.cancel_timeout(&mut cell);
         }
     }
 
@@ -213,7 +222,7 @@ impl Coordinator {
         self.groups.read().get(group).cloned()
     }
 
-    fn find_or_make(&self, group: &Str) -> Option<Handle> {
+    fn find_or_create(&self, group: &Str) -> Option<Handle> {
         if let Some(handle) = self.find(group) {
             return Some(handle);
         }
@@ -222,49 +231,49 @@ impl Coordinator {
             return groups.get(group).cloned();
         }
         let id = group.detached();
-        let fresh = || Arc::new(Mutex::new(Cell { group: Group::new(id.clone()), wake_at: None }));
-        Some(groups.entry(id.clone()).or_insert_with(fresh).clone())
+        let new = || Arc::new(Mutex::new(Cell { group: Group::new(id.clone()), wake_at: None }));
+        Some(groups.entry(id.clone()).or_insert_with(new).clone())
     }
 
-    /// A member comes; its waiter is answered, now or later.
-    pub(crate) fn join(&self, group: &Str, join: Join<Waiter>, now: Instant) {
-        let refuse = |join: Join<Waiter>, error| {
+    /// Handles a join; its waiter is answered now or later.
+    pub(crate) fn join(&self, group: &Str, join: Join<Waiter<Joined>>, now: Instant) {
+        let fail = |join: Join<Waiter<Joined>>, error| {
             let mut effects = Effects::default();
-            effects.joined.push((join.waiter, Joined::refused(join.member_id, error)));
+            effects.joined.push((join.waiter, Joined::failed(join.member_id, error)));
             deliver(effects);
         };
         if group.is_empty() {
-            return refuse(join, ErrorCode::INVALID_GROUP_ID);
+            return fail(join, ErrorCode::INVALID_GROUP_ID);
         }
-        let handle = if join.member_id.is_empty() { self.find_or_make(group) } else { self.find(group) };
+        let handle = if join.member_id.is_empty() { self.find_or_create(group) } else { self.find(group) };
         match handle {
             Some(handle) => {
-                self.act(&handle, handle.lock(), |group, limits, effects| {
+                self.transition(&handle, handle.lock(), |group, limits, effects| {
                     group.join(join, limits, now, effects);
                 });
             }
-            None if join.member_id.is_empty() => refuse(join, ErrorCode::COORDINATOR_NOT_AVAILABLE),
-            None => refuse(join, ErrorCode::UNKNOWN_MEMBER_ID),
+            None if join.member_id.is_empty() => fail(join, ErrorCode::COORDINATOR_NOT_AVAILABLE),
+            None => fail(join, ErrorCode::UNKNOWN_MEMBER_ID),
         }
     }
 
-    /// A member asks for its work; its waiter is answered, now or later.
-    pub(crate) fn sync(&self, group: &Str, sync: Sync<Waiter>, now: Instant) {
+    /// Handles a sync; its waiter is answered now or later.
+    pub(crate) fn sync(&self, group: &Str, sync: Sync<Waiter<Synced>>, now: Instant) {
         match self.find(group) {
             Some(handle) => {
-                self.act(&handle, handle.lock(), |group, limits, effects| {
+                self.transition(&handle, handle.lock(), |group, limits, effects| {
                     group.sync(sync, limits, now, effects);
                 });
             }
             None => {
                 let mut effects = Effects::default();
-                effects.synced.push((sync.waiter, Synced::refused(nobody_in(group))));
+                effects.synced.push((sync.waiter, Synced::failed(unknown_member(group))));
                 deliver(effects);
             }
         }
     }
 
-    /// A sign of life.
+    /// Handles a heartbeat.
     pub(crate) fn heartbeat(
         &self,
         group: &Str,
@@ -274,32 +283,33 @@ impl Coordinator {
         now: Instant,
     ) -> ErrorCode {
         match self.find(group) {
-            // Nothing follows from a heartbeat: the alarm may ring early, and is set anew then.
+            // A heartbeat has no effects: the timeout set may be too early, and is then set again.
             Some(handle) => handle.lock().group.heartbeat(member_id, instance_id, generation, now),
-            None => nobody_in(group),
+            None => unknown_member(group),
         }
     }
 
-    /// A member leaves.
+    /// Handles a leave.
     pub(crate) fn leave(&self, group: &Str, leave: &Leave, now: Instant) -> ErrorCode {
         match self.find(group) {
-            Some(handle) => self.act(&handle, handle.lock(), |group, limits, effects| {
+            Some(handle) => self.transition(&handle, handle.lock(), |group, limits, effects| {
                 group.leave(leave, limits, now, effects)
             }),
-            None => nobody_in(group),
+            None => unknown_member(group),
         }
     }
 
-    /// The connection that waited for a member's join or sync is gone.
-    pub(crate) fn hung_up(&self, group: &Str, member_id: &Str, claim: &Claim, now: Instant) {
+    /// Handles the loss of a connection on which a member waited. Its claims must be dropped before.
+    pub(crate) fn disconnected(&self, group: &Str, member_id: &Str, now: Instant) {
         if let Some(handle) = self.find(group) {
-            self.act(&handle, handle.lock(), |group, limits, effects| {
-                group.hung_up(member_id, |waiter| waiter.ticket.belongs_to(claim), limits, now, effects);
+            self.transition(&handle, handle.lock(), |group, limits, effects| {
+                let (join, sync) = (Waiter::is_abandoned, Waiter::is_abandoned);
+                group.disconnected(member_id, join, sync, limits, now, effects);
             });
         }
     }
 
-    /// Runs `commit` if the member may commit positions; no rebalance comes in between.
+    /// Runs `commit` if the member may commit offsets. No rebalance happens in between.
     pub(crate) fn commit(
         &self,
         group: &Str,
@@ -307,28 +317,28 @@ impl Coordinator {
         instance_id: Option<&Str>,
         generation: i32,
         now: Instant,
-        commit: impl FnOnce() -> Result<Lsn, SubmitError>,
-    ) -> Result<Lsn, ErrorCode> {
-        let storage = |_| ErrorCode::COORDINATOR_NOT_AVAILABLE;
+        commit: impl FnOnce() -> Result<Completion, SubmitError>,
+    ) -> Result<Completion, ErrorCode> {
+        let failed = |_| ErrorCode::COORDINATOR_NOT_AVAILABLE;
         match self.find(group) {
             Some(handle) => {
                 let mut cell = handle.lock();
-                cell.group.may_commit(member_id, instance_id, generation, now)?;
-                commit().map_err(storage)
+                cell.group.check_commit(member_id, instance_id, generation, now)?;
+                commit().map_err(failed)
             }
             None if generation >= 0 => Err(ErrorCode::ILLEGAL_GENERATION),
-            None => commit().map_err(storage),
+            None => commit().map_err(failed),
         }
     }
 
-    /// Looks at a group.
-    pub(crate) fn look<R>(&self, group: &Str, look: impl FnOnce(&Group<Waiter>) -> R) -> Option<R> {
+    /// Calls `read` with a group, under its lock.
+    pub(crate) fn with_group<R>(&self, group: &Str, read: impl FnOnce(&ClientGroup) -> R) -> Option<R> {
         let handle = self.find(group)?;
         let cell = handle.lock();
-        Some(look(&cell.group))
+        Some(read(&cell.group))
     }
 
-    /// All groups: those that have or had members, and those that only have positions.
+    /// All groups, by id: those that have or had members, and those with committed offsets only.
     pub(crate) fn list(&self) -> Vec<Listed> {
         let handles: Vec<Handle> = self.groups.read().values().cloned().collect();
         let listed = |handle: &Handle| {
@@ -340,7 +350,7 @@ impl Coordinator {
             }
         };
         let mut all: Vec<Listed> = handles.iter().map(listed).collect();
-        let known: std::collections::HashSet<Str> = all.iter().map(|group| group.id.clone()).collect();
+        let known: HashSet<Str> = all.iter().map(|group| group.id.clone()).collect();
         for group in self.namespace.committed_offsets().groups() {
             if !known.contains(group.as_str()) {
                 let id = Str::from(group);
@@ -351,8 +361,8 @@ impl Coordinator {
         all
     }
 
-    /// Forgets a group that has no members, and its positions.
-    pub(crate) fn delete(&self, group: &Str) -> Result<Option<Lsn>, ErrorCode> {
+    /// Deletes a group without members, and its committed offsets.
+    pub(crate) fn delete(&self, group: &Str) -> Result<Completion, ErrorCode> {
         if group.is_empty() {
             return Err(ErrorCode::INVALID_GROUP_ID);
         }
@@ -360,32 +370,31 @@ impl Coordinator {
         let handle = groups.get(group).cloned();
         if let Some(handle) = &handle {
             let mut cell = handle.lock();
-            if !cell.group.kill() {
+            if !cell.group.try_delete() {
                 return Err(ErrorCode::NON_EMPTY_GROUP);
             }
-            if let Some(at) = cell.wake_at.take() {
-                self.wakes.lock().remove(&(at, group.clone()));
-            }
-        } else if !self.has_positions(group) {
+            self.cancel_timeout(&mut cell);
+        } else if !self.has_committed_offsets(group) {
             return Err(ErrorCode::GROUP_ID_NOT_FOUND);
         }
         groups.remove(group);
         let failed = |_| ErrorCode::COORDINATOR_NOT_AVAILABLE;
-        let positions = self
+        let offsets = self
             .namespace
             .committed_offsets()
             .delete(self.broker.log(), group, |_, _| true)
-            .map_err(failed)?
-            .lsn();
-        let row = match handle {
-            Some(_) => Some(self.broker.delete_state(TABLE, group.as_bytes()).map_err(failed)?),
-            None => None,
-        };
-        Ok(row.max(positions))
+            .map_err(failed)?;
+        match handle {
+            Some(_) => {
+                let row = self.broker.delete_state(TABLE, group.as_bytes()).map_err(failed)?;
+                Ok(offsets.and(row.into()))
+            }
+            None => Ok(offsets),
+        }
     }
 }
 
-/// What a member is told by a group that is not there.
-fn nobody_in(group: &Str) -> ErrorCode {
+/// The error for a member of a group that does not exist.
+fn unknown_member(group: &Str) -> ErrorCode {
     if group.is_empty() { ErrorCode::INVALID_GROUP_ID } else { ErrorCode::UNKNOWN_MEMBER_ID }
 }

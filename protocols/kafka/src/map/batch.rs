@@ -1,28 +1,27 @@
-//! Looking at a producer's batch before it is taken, and writing its header anew where that cannot be avoided.
+//! Validation of a producer's batch, and the rewrite of its header where that cannot be avoided.
 
 use bytes::{Bytes, BytesMut};
-use inver_broker::now_ms;
 use inver_storage::batch::{
     Batch, BatchHeader, HEADER_BYTES, LOG_APPEND_TIME, get_varint, get_varlong, records,
 };
 
 use crate::codec::error_code::ErrorCode;
 
-/// Where the bytes begin that the checksum covers: at the attributes.
+/// Start of the bytes that the checksum covers: the attributes.
 const CRC_START: usize = 21;
 
-/// What stands for a time where there is none.
+/// The timestamp of a record without one.
 const NO_TIME: i64 = -1;
 
-/// Records at fault that are named in one answer: a small compressed batch can hold millions.
-const FAULTS_TOLD_MAX: usize = 1000;
+/// Invalid records named in one response: a small compressed batch can hold millions.
+const INVALID_RECORDS_MAX: usize = 1000;
 
-/// Why a batch is not taken.
+/// The reason why a batch is rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BatchRefusal {
     pub(crate) code: ErrorCode,
     pub(crate) message: String,
-    /// The records that are at fault, by their place in the batch, if not all are.
+    /// Invalid records, by their position in the batch, and the reasons; empty if the batch as a whole is invalid.
     pub(crate) records: Vec<(i32, &'static str)>,
 }
 
@@ -30,108 +29,108 @@ fn invalid(message: impl Into<String>) -> BatchRefusal {
     BatchRefusal { code: ErrorCode::INVALID_RECORD, message: message.into(), records: Vec::new() }
 }
 
-/// What a topic's settings ask of records.
+/// Requirements of a topic's settings on records.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     /// Every record needs a key.
     pub(crate) keyed: bool,
-    /// Times that producers may give; `None` on a topic whose times are the broker's.
+    /// First and last timestamp allowed; `None` where the broker assigns timestamps.
     pub(crate) times: Option<(i64, i64)>,
 }
 
-/// What was learned from the records.
+/// Facts learned while the records were checked.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Checked {
-    /// The greatest of the times that the producer gave.
+    /// Greatest timestamp of the records, in milliseconds.
     pub(crate) last_ms: i64,
 }
 
-/// Checks that the records are as many as the header says, numbered from 0, well-formed inside, and that they fill
-/// the batch; then what the topic asks of each. Compressed records are decompressed for it, up to the bound under
-/// which every other reader decompresses them, and the result is let go: the batch is kept as it came.
+/// Checks that the header's record count is right, that the records are numbered from 0 and well-formed, that nothing
+/// follows them, and that each meets the topic's rules. Compressed records are decompressed for this, up to the limit
+/// that holds for every reader, and the result is dropped: the batch is stored as received.
 pub(crate) fn check_records(batch: &Batch, rules: Rules) -> Result<Checked, BatchRefusal> {
     let header = batch.header();
     if header.record_count == 0 || header.offset_span() != u64::from(header.record_count) {
-        return Err(invalid("the number of records and the last offset do not fit each other"));
+        return Err(invalid("the record count and the last offset delta do not match"));
     }
     let bytes = records(batch.bytes()).map_err(|error| invalid(error.to_string()))?.rest();
-    let mut walk = Walk { bytes: &bytes, at: 0 };
+    let mut records = Records { bytes: &bytes, at: 0 };
     let mut checked = Checked { last_ms: i64::MIN };
-    let mut at_fault: Vec<(i32, &'static str)> = Vec::new();
+    let mut invalid_records: Vec<(i32, &'static str)> = Vec::new();
     let mut code = ErrorCode::INVALID_RECORD;
     for number in 0..header.record_count {
-        let cut = || invalid(format!("record {number} is malformed"));
-        let record = walk.record().ok_or_else(cut)?;
+        let malformed = || invalid(format!("record {number} is malformed"));
+        let record = records.next().ok_or_else(malformed)?;
         if u32::try_from(record.offset_delta) != Ok(number) {
             let delta = record.offset_delta;
-            return Err(invalid(format!("record {number} has the offset {delta} within its batch")));
+            return Err(invalid(format!("record {number} has offset delta {delta}")));
         }
         let time = header.base_timestamp.saturating_add(record.timestamp_delta);
         checked.last_ms = checked.last_ms.max(time);
         let out_of_time = rules.times.is_some_and(|(first, last)| time < first || time > last);
-        let fault = match () {
+        let reason = match () {
             () if rules.keyed && !record.has_key => "Compacted topic cannot accept message without key",
-            // −1 is no time at all, which is always allowed.
+            // A record without a timestamp is always allowed.
             () if out_of_time && time != NO_TIME => {
-                if at_fault.is_empty() {
+                if invalid_records.is_empty() {
                     code = ErrorCode::INVALID_TIMESTAMP;
                 }
-                "The time is too far from the broker's"
+                "Timestamp out of range of the broker's clock"
             }
             () => continue,
         };
-        at_fault.push((i32::try_from(number).unwrap_or(i32::MAX), fault));
-        if at_fault.len() == FAULTS_TOLD_MAX {
-            return Err(rejected(code, at_fault));
+        invalid_records.push((i32::try_from(number).unwrap_or(i32::MAX), reason));
+        if invalid_records.len() == INVALID_RECORDS_MAX {
+            return Err(rejected(code, invalid_records));
         }
     }
-    if walk.at != bytes.len() {
-        return Err(invalid("there are bytes after the last record"));
+    if records.at != bytes.len() {
+        return Err(invalid("bytes after the last record"));
     }
-    if at_fault.is_empty() { Ok(checked) } else { Err(rejected(code, at_fault)) }
+    if invalid_records.is_empty() { Ok(checked) } else { Err(rejected(code, invalid_records)) }
 }
 
 fn rejected(code: ErrorCode, records: Vec<(i32, &'static str)>) -> BatchRefusal {
     BatchRefusal { code, message: "One or more records have been rejected".to_owned(), records }
 }
 
-/// Goes from record to record.
-struct Walk<'a> {
+/// A walk over the records of a batch.
+struct Records<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-/// What matters here of a record.
-struct Seen {
+/// The fields of a record that are checked.
+struct RecordFields {
     timestamp_delta: i64,
     offset_delta: i32,
     has_key: bool,
 }
 
-impl Walk<'_> {
+impl Records<'_> {
     /// The next record; `None` if it is malformed.
     #[inline]
-    fn record(&mut self) -> Option<Seen> {
+    fn next(&mut self) -> Option<RecordFields> {
         let length = usize::try_from(get_varint(self.bytes, &mut self.at)?).ok()?;
         let end = self.at.checked_add(length)?;
         let record = self.bytes.get(..end)?;
-        // A byte of attributes, which has no use yet.
+        // The attributes take one byte and are unused.
         let mut at = self.at + 1;
         let timestamp_delta = get_varlong(record, &mut at)?;
         let offset_delta = get_varint(record, &mut at)?;
         let has_key = skip(record, &mut at)?;
         skip(record, &mut at)?;
-        // Every header takes at least two bytes, so the bytes that are there bound the loop.
+        // Every header takes at least two bytes, so the remaining bytes bound the loop.
         for _ in 0..u32::try_from(get_varint(record, &mut at)?).ok()? {
             let named = skip(record, &mut at)?;
             skip(record, &mut at).filter(|_| named)?;
         }
         self.at = end;
-        (at == end).then_some(Seen { timestamp_delta, offset_delta, has_key })
+        (at == end).then_some(RecordFields { timestamp_delta, offset_delta, has_key })
     }
 }
 
-/// Skips a field behind its length; whether it is there rather than null.
+/// Skips a field with a length prefix. Whether it is present, as opposed to null.
 #[inline]
 fn skip(record: &[u8], at: &mut usize) -> Option<bool> {
     let length = get_varint(record, at)?;
@@ -140,21 +139,20 @@ fn skip(record: &[u8], at: &mut usize) -> Option<bool> {
     Some(true)
 }
 
-/// The batch as it is to be kept, and the time it was given (−1 if it keeps its own).
+/// The batch to store, and the timestamp assigned to it (-1 if it keeps the producer's).
 ///
-/// Two things make a header be written anew: a topic whose times are the broker's, and a greatest time in the header
-/// that is not that of the records, by which a look-up by time would miss them, or retention keep them for ever.
+/// The header is rewritten if the topic assigns timestamps (`append_ms`), or if the greatest timestamp in the header is
+/// not that of the records: lookups by time would miss such records, and retention could keep them forever.
 pub(crate) fn stamped(
     batch: Batch,
     checked: &Checked,
-    append_time: bool,
+    append_ms: Option<i64>,
 ) -> Result<(Batch, i64), BatchRefusal> {
     let header = *batch.header();
-    if append_time {
-        let now = now_ms();
-        let header =
-            BatchHeader { attributes: header.attributes | LOG_APPEND_TIME, max_timestamp: now, ..header };
-        return Ok((rewritten(&batch, header)?, now));
+    if let Some(append_ms) = append_ms {
+        let attributes = header.attributes | LOG_APPEND_TIME;
+        let header = BatchHeader { attributes, max_timestamp: append_ms, ..header };
+        return Ok((rewritten(&batch, header)?, append_ms));
     }
     if header.attributes & LOG_APPEND_TIME == 0 && header.max_timestamp == checked.last_ms {
         return Ok((batch, NO_TIME));
@@ -206,40 +204,39 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_batch_stays_as_it_is() {
+    fn a_valid_batch_is_stored_as_received() {
         for codec in CODECS {
             let batch = batch_as(&[5, 9, 7], codec);
             let checked = check_records(&batch, KEYED).unwrap();
             assert_eq!(checked.last_ms, 9, "{codec:?}");
-            let (kept, time) = stamped(batch.clone(), &checked, false).unwrap();
+            let (kept, time) = stamped(batch.clone(), &checked, None).unwrap();
             assert_eq!((kept.bytes(), time), (batch.bytes(), -1));
         }
     }
 
     #[test]
-    fn a_greatest_time_that_is_missing_or_wrong_is_set_right() {
+    fn a_wrong_greatest_timestamp_is_corrected() {
         let sound = batch(&[5, 9, 7]);
         for wrong in [-1, 7, i64::MAX] {
             let header = BatchHeader { max_timestamp: wrong, ..*sound.header() };
             let lacking = rewritten(&sound, header).unwrap();
             let checked = check_records(&lacking, ANY).unwrap();
-            let (kept, _) = stamped(lacking, &checked, false).unwrap();
+            let (kept, _) = stamped(lacking, &checked, None).unwrap();
             assert_eq!(kept.bytes(), sound.bytes());
         }
     }
 
     #[test]
-    fn the_brokers_time_is_in_the_header() {
+    fn an_assigned_timestamp_is_in_the_header() {
         let batch = batch(&[5, 9]);
         let checked = check_records(&batch, ANY).unwrap();
-        let (kept, time) = stamped(batch, &checked, true).unwrap();
-        assert!(time > 1_600_000_000_000);
-        assert_eq!(kept.header().max_timestamp, time);
+        let (kept, time) = stamped(batch, &checked, Some(77)).unwrap();
+        assert_eq!((kept.header().max_timestamp, time), (77, 77));
         assert_ne!(kept.header().attributes & LOG_APPEND_TIME, 0);
     }
 
     #[test]
-    fn counts_that_lie_are_refused() {
+    fn wrong_record_counts_are_rejected() {
         for codec in CODECS {
             let sound = batch_as(&[1, 2, 3], codec);
             for (record_count, last_offset_delta) in [(2, 1), (4, 3), (3, 5), (1_000_000, 999_999)] {
@@ -250,7 +247,7 @@ mod tests {
         }
     }
 
-    /// A batch of one record with these bytes behind its length.
+    /// A batch of one record with these bytes after its length.
     fn forged(record: &[u8]) -> Result<Batch, BatchRefusal> {
         let sound = batch(&[1]);
         let mut bytes = BytesMut::from(&sound.bytes()[..HEADER_BYTES]);
@@ -264,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn records_malformed_inside_are_refused() {
+    fn malformed_records_are_rejected() {
         // Attributes, time, offset, key length, value length, number of headers.
         assert_eq!(code(check_records(&forged(&[0, 0, 0, 1, 1, 0]).unwrap(), ANY)), None);
         for (what, record) in [
@@ -272,11 +269,11 @@ mod tests {
             ("a key beyond the record", &[0, 0, 0, 8, 1, 0]),
             ("a value beyond the record", &[0, 0, 0, 1, 2, 0]),
             ("a negative number of headers", &[0, 0, 0, 1, 1, 1]),
-            ("a header that is not there", &[0, 0, 0, 1, 1, 2]),
+            ("a missing header", &[0, 0, 0, 1, 1, 2]),
             ("a header without a name", &[0, 0, 0, 1, 1, 2, 1, 1]),
             ("bytes after the last header", &[0, 0, 0, 1, 1, 0, 0]),
-            ("a varint without an end", &[0, 0x80, 0x80, 0x80, 0x80, 0x80]),
-            ("nothing at all", &[]),
+            ("an endless varint", &[0, 0x80, 0x80, 0x80, 0x80, 0x80]),
+            ("an empty record", &[]),
         ] {
             let refused = forged(record).and_then(|batch| check_records(&batch, ANY));
             assert_eq!(code(refused), Some(ErrorCode::INVALID_RECORD), "{what}");
@@ -284,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_do_not_decompress_are_refused() {
+    fn records_that_do_not_decompress_are_rejected() {
         let sound = batch(&[1, 2]);
         for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
             let header = BatchHeader { attributes: codec.attribute(), ..*sound.header() };
@@ -294,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn compacted_topics_want_keys() {
+    fn compacted_topics_require_keys() {
         let mut builder = BatchBuilder::new(1024);
         builder.push(1, None, &[], Some(b"value"));
         let batch = builder.finish();
@@ -303,13 +300,13 @@ mod tests {
         assert_eq!(refused.code, ErrorCode::INVALID_RECORD);
         assert_eq!(refused.records[0].0, 0);
         let mut builder = BatchBuilder::new(1024);
-        (0..=FAULTS_TOLD_MAX).for_each(|_| builder.push(1, None, &[], None));
+        (0..=INVALID_RECORDS_MAX).for_each(|_| builder.push(1, None, &[], None));
         let refused = check_records(&builder.finish(), KEYED).unwrap_err();
-        assert_eq!(refused.records.len(), FAULTS_TOLD_MAX);
+        assert_eq!(refused.records.len(), INVALID_RECORDS_MAX);
     }
 
     #[test]
-    fn times_have_bounds() {
+    fn timestamps_have_bounds() {
         let rules = Rules { keyed: false, times: Some((100, 200)) };
         assert_eq!(code(check_records(&batch(&[100, 200, -1]), rules)), None);
         let refused = check_records(&batch(&[150, 99, 201]), rules).unwrap_err();

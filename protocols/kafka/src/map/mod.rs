@@ -1,7 +1,8 @@
-//! The wire's terms and the core's: what has to be carried from one to the other.
+//! The mapping between the wire and the model: errors, names, offsets and batches.
 //!
-//! Messages need no conversion: a record batch is the one form of messages in the core too. What is left is looking at
-//! batches before they are taken ([`batch`]), and errors and names ([`topic`]).
+//! Messages need no conversion: the model stores record batches too. Batches are checked before they are stored
+//! ([`batch`]); the rest is a matter of names and numbers ([`partition`], [`topic`]).
 
 pub(crate) mod batch;
+pub(crate) mod partition;
 pub(crate) mod topic;

@@ -1,11 +1,11 @@
-//! Topics' names and errors.
+//! Names and errors of topics.
 
 use inver_broker::TopicError;
 
 use crate::codec::error_code::ErrorCode;
 
-/// Whether Kafka clients may make a topic of this name: Kafka's rule, and `%`, by which addresses of other protocols
-/// are escaped (`a%2Eb`). Topics of other names that are there already can be used all the same.
+/// Whether Kafka clients may create a topic with this name: Kafka's rule, plus `%`, which escapes addresses of other
+/// protocols (`a%2Eb`). Existing topics with other names can be used.
 pub(crate) fn is_legal_name(name: &str) -> bool {
     !name.is_empty()
         && name != "."
@@ -14,14 +14,14 @@ pub(crate) fn is_legal_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'%'))
 }
 
-/// The text for an illegal name.
+/// The error message for an illegal name.
 pub(crate) fn illegal_name(name: &str) -> String {
     format!(
         "Topic name '{name}' is illegal: it has 1 to 249 characters, each one of ASCII alphanumerics, '.', '_', '-' and '%', and is not '.' or '..'"
     )
 }
 
-/// The code for what the core says.
+/// The error code for an error of the model.
 pub(crate) fn error_code(error: &TopicError) -> ErrorCode {
     match error {
         TopicError::Exists(_) => ErrorCode::TOPIC_ALREADY_EXISTS,
@@ -34,12 +34,27 @@ pub(crate) fn error_code(error: &TopicError) -> ErrorCode {
     }
 }
 
+/// The error code and message for an error of the model.
+pub(crate) fn refusal(error: &TopicError) -> (ErrorCode, String) {
+    let text = match error {
+        TopicError::Exists(name) => format!("Topic '{name}' already exists."),
+        other => other.to_string(),
+    };
+    (error_code(error), text)
+}
+
+/// The error code and message for a topic that does not exist.
+pub(crate) fn unknown() -> (ErrorCode, String) {
+    let text = "This server does not host this topic-partition.";
+    (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn legal_names_are_kafkas_and_escaped_ones() {
         for name in ["a", "a.b_c-D9", "a%2Eb.c", &"x".repeat(249)] {
             assert!(is_legal_name(name), "{name}");
         }

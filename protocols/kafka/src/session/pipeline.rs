@@ -1,4 +1,4 @@
-//! Responses in the order of their requests, each with what it still waits for.
+//! The responses owed to a client, in the order of its requests, each with the condition it waits for.
 
 use std::collections::VecDeque;
 
@@ -9,26 +9,26 @@ use crate::codec::text::Str;
 use crate::error::ConnectionError;
 use crate::ticket::{Claim, Claimed};
 
-/// What one response waits for.
+/// One response owed.
 #[derive(Debug)]
 enum Turn {
-    /// Nothing.
+    /// Complete.
     Ready(Frame),
-    /// The log's commit.
+    /// Complete once the log has committed a position.
     After(Lsn, Frame),
-    /// Someone else's answer.
+    /// Given by another task.
     Claimed(Claim),
-    /// A group's answer for a member.
+    /// Given to a member by its group's coordinator.
     Member { claim: Claim, group: Str, member_id: Str },
-    /// The fetch of that number.
+    /// The response to the fetch with this number.
     Fetch(u64),
 }
 
-/// The responses that are owed.
+/// The responses owed.
 #[derive(Debug, Default)]
 pub(super) struct Pipeline {
     turns: VecDeque<Turn>,
-    /// Of responses that are there and wait for their turn or for a commit.
+    /// Bytes of responses that are encoded and wait for their turn or for a commit.
     bytes: usize,
 }
 
@@ -55,7 +55,7 @@ impl Pipeline {
         self.turns.push_back(Turn::Fetch(number));
     }
 
-    /// The response to a fetch is there.
+    /// Fills in the response to a fetch.
     pub(super) fn fetched(&mut self, number: u64, frame: Frame) {
         let turn = self.turns.iter_mut().find(|turn| matches!(turn, Turn::Fetch(n) if *n == number));
         if let Some(turn) = turn {
@@ -64,14 +64,17 @@ impl Pipeline {
         }
     }
 
+    /// Responses owed.
     pub(super) fn len(&self) -> usize {
         self.turns.len()
     }
 
+    /// Bytes of encoded responses.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
+    /// The log position that the next response waits for.
     pub(super) fn awaited_lsn(&self) -> Option<Lsn> {
         match self.turns.front() {
             Some(Turn::After(lsn, _)) => Some(*lsn),
@@ -79,7 +82,7 @@ impl Pipeline {
         }
     }
 
-    /// Moves what is ready to `output`, until that holds `bytes_max`.
+    /// Moves complete responses to `output`, until that holds `bytes_max` bytes.
     pub(super) fn advance(
         &mut self,
         committed: Lsn,
@@ -90,7 +93,7 @@ impl Pipeline {
             match self.turns.pop_front() {
                 Some(Turn::Ready(frame)) => self.emit(frame, output),
                 Some(Turn::After(lsn, frame)) if lsn <= committed => self.emit(frame, output),
-                Some(Turn::Claimed(claim)) => match claim.take() {
+                Some(Turn::Claimed(mut claim)) => match claim.take() {
                     Claimed::Frame(frame) => output.push(frame),
                     Claimed::Abandoned => return Err(ConnectionError::Unanswered),
                     Claimed::Waiting => {
@@ -98,7 +101,7 @@ impl Pipeline {
                         break;
                     }
                 },
-                Some(Turn::Member { claim, group, member_id }) => match claim.take() {
+                Some(Turn::Member { mut claim, group, member_id }) => match claim.take() {
                     Claimed::Frame(frame) => output.push(frame),
                     Claimed::Abandoned => return Err(ConnectionError::Unanswered),
                     Claimed::Waiting => {
@@ -121,14 +124,17 @@ impl Pipeline {
         output.push(frame);
     }
 
+    /// Releases unused memory.
     pub(super) fn tidy(&mut self) {
         self.turns.shrink_to_fit();
     }
 
-    /// The connection is gone: the members whose answers nobody will hear.
-    pub(super) fn abandon(&mut self) -> Vec<(Str, Str, Claim)> {
+    /// Drops all responses. Returns the members that still waited for theirs, as (group, member id).
+    pub(super) fn abandon(&mut self) -> Vec<(Str, Str)> {
         let members = self.turns.drain(..).filter_map(|turn| match turn {
-            Turn::Member { claim, group, member_id } if claim.is_waiting() => Some((group, member_id, claim)),
+            Turn::Member { mut claim, group, member_id } => {
+                matches!(claim.take(), Claimed::Waiting).then_some((group, member_id))
+            }
             _ => None,
         });
         members.collect()

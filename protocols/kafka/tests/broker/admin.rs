@@ -1,35 +1,35 @@
-//! Topics and settings, and what is told of the node.
+//! Topics, settings, and the description of the node.
 
 use inver_kafka::KafkaConfig;
-use inver_kafka::codec::api::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
-use inver_kafka::codec::api::create_partitions::{
+use inver_kafka::api::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+use inver_kafka::api::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
 };
-use inver_kafka::codec::api::create_topics::{
+use inver_kafka::api::create_topics::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
     CreateTopicsResponse,
 };
-use inver_kafka::codec::api::delete_records::{
+use inver_kafka::api::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic,
 };
-use inver_kafka::codec::api::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
-use inver_kafka::codec::api::describe_cluster::{DescribeClusterRequest, DescribeClusterResponse};
-use inver_kafka::codec::api::describe_configs::{
+use inver_kafka::api::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
+use inver_kafka::api::describe_cluster::{DescribeClusterRequest, DescribeClusterResponse};
+use inver_kafka::api::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
 };
-use inver_kafka::codec::api::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse};
-use inver_kafka::codec::api::describe_topic_partitions::{
+use inver_kafka::api::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse};
+use inver_kafka::api::describe_topic_partitions::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
 };
-use inver_kafka::codec::api::incremental_alter_configs::{
+use inver_kafka::api::incremental_alter_configs::{
     AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse,
 };
-use inver_kafka::codec::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
-use inver_kafka::codec::api_key::Api;
+use inver_kafka::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use inver_kafka::codec::api::Api;
 use inver_kafka::codec::error_code::ErrorCode;
 
-use crate::world::{Client, World, batch};
+use crate::test_broker::{Client, TestBroker, batch};
 
 fn metadata(client: &mut Client, version: i16, names: Option<&[&str]>, create: bool) -> MetadataResponse {
     let topic = |name: &&str| MetadataRequestTopic { name: Some((*name).into()), ..Default::default() };
@@ -42,9 +42,9 @@ fn metadata(client: &mut Client, version: i16, names: Option<&[&str]>, create: b
 }
 
 #[test]
-fn versions_are_told_and_one_too_new_comes_down() {
-    let world = World::new();
-    let mut client = world.client();
+fn an_api_versions_request_that_is_too_new_is_answered_in_version_0() {
+    let broker = TestBroker::new();
+    let mut client = broker.client();
     let request = ApiVersionsRequest {
         client_software_name: "test".into(),
         client_software_version: "1".into(),
@@ -65,9 +65,9 @@ fn versions_are_told_and_one_too_new_comes_down() {
 }
 
 #[test]
-fn asking_for_a_topic_makes_it_if_the_client_wants() {
-    let world = World::with(KafkaConfig { default_partitions: 3, ..KafkaConfig::default() });
-    let mut client = world.client();
+fn a_metadata_request_creates_a_missing_topic_if_the_client_allows_it() {
+    let broker = TestBroker::with(KafkaConfig { default_partitions: 3, ..KafkaConfig::default() });
+    let mut client = broker.client();
     let response = metadata(&mut client, 9, Some(&["new"]), false);
     assert_eq!(response.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     let response = metadata(&mut client, 9, Some(&["new", "not a name"]), true);
@@ -76,28 +76,28 @@ fn asking_for_a_topic_makes_it_if_the_client_wants() {
     assert_eq!(response.topics[1].error_code, ErrorCode::INVALID_TOPIC_EXCEPTION);
     for version in 0..=13 {
         let response = metadata(&mut client, version, None, false);
-        assert_eq!(response.brokers[0].port, i32::from(world.address.port()));
+        assert_eq!(response.brokers[0].port, i32::from(broker.address.port()));
         assert_eq!(response.brokers[0].host, "127.0.0.1");
         assert_eq!(response.topics.len(), 1, "v{version}");
         assert_eq!(response.topics[0].partitions[2].leader_id, response.brokers[0].node_id);
     }
     assert!(metadata(&mut client, 9, Some(&[]), false).topics.is_empty());
-    // Without the wish of the operator, nothing is made.
-    let world = World::with(KafkaConfig { auto_create_topics: false, ..KafkaConfig::default() });
-    let response = metadata(&mut world.client(), 9, Some(&["new"]), true);
+    // The operator can turn it off.
+    let broker = TestBroker::with(KafkaConfig { auto_create_topics: false, ..KafkaConfig::default() });
+    let response = metadata(&mut broker.client(), 9, Some(&["new"]), true);
     assert_eq!(response.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
 }
 
 #[test]
-fn the_advertised_address_and_the_cluster_stay() {
+fn the_advertised_address_is_sent_and_the_cluster_id_survives_a_restart() {
     let config = KafkaConfig { advertised: Some(("broker.example".into(), 19092)), ..KafkaConfig::default() };
-    let world = World::with(config.clone());
-    let response = metadata(&mut world.client(), 9, None, false);
+    let broker = TestBroker::with(config.clone());
+    let response = metadata(&mut broker.client(), 9, None, false);
     assert_eq!((response.brokers[0].host.as_str(), response.brokers[0].port), ("broker.example", 19092));
     let cluster_id = response.cluster_id.unwrap();
     assert_eq!(cluster_id.len(), 22);
-    let world = world.restart(config);
-    let mut client = world.client();
+    let broker = broker.restart(config);
+    let mut client = broker.client();
     assert_eq!(metadata(&mut client, 9, None, false).cluster_id, Some(cluster_id.clone()));
     for version in 0..=2 {
         let request = DescribeClusterRequest { endpoint_type: 1, ..DescribeClusterRequest::default() };
@@ -122,9 +122,9 @@ fn wanted(name: &str) -> CreatableTopic {
 }
 
 #[test]
-fn topics_are_made_as_asked_or_refused_with_the_reason() {
-    let world = World::new();
-    let mut client = world.client();
+fn topics_are_created_or_rejected_with_an_error_code() {
+    let broker = TestBroker::new();
+    let mut client = broker.client();
     let config = |name: &str, value: Option<&str>| CreatableTopicConfig {
         name: name.into(),
         value: value.map(Into::into),
@@ -167,10 +167,10 @@ fn topics_are_made_as_asked_or_refused_with_the_reason() {
 }
 
 #[test]
-fn topics_go_by_name_and_by_identity() {
-    let world = World::new();
-    let mut client = world.with_topic("a", 1, &[]);
-    world.with_topic("b", 1, &[]);
+fn topics_are_deleted_by_name_and_by_id() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("a", 1, &[]);
+    broker.with_topic("b", 1, &[]);
     let id = metadata(&mut client, 12, Some(&["b"]), false).topics[0].topic_id;
     let request = DeleteTopicsRequest {
         topic_names: vec!["a".into(), "none".into()],
@@ -191,25 +191,25 @@ fn topics_go_by_name_and_by_identity() {
 }
 
 #[test]
-fn topics_grow_and_never_shrink() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 2, &[]);
-    let mut grow = |count| {
+fn partitions_can_be_added_but_not_removed() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 2, &[]);
+    let mut create_partitions = |count| {
         let topic = CreatePartitionsTopic { name: "t".into(), count, assignments: None };
         let request = CreatePartitionsRequest { topics: vec![topic], ..CreatePartitionsRequest::default() };
         let response: CreatePartitionsResponse = client.call(&Api::CreatePartitions, 3, &request);
         response.results[0].error_code
     };
-    assert_eq!(grow(2), ErrorCode::INVALID_PARTITIONS);
-    assert_eq!(grow(1), ErrorCode::INVALID_PARTITIONS);
-    assert_eq!(grow(5), ErrorCode::NONE);
+    assert_eq!(create_partitions(2), ErrorCode::INVALID_PARTITIONS);
+    assert_eq!(create_partitions(1), ErrorCode::INVALID_PARTITIONS);
+    assert_eq!(create_partitions(5), ErrorCode::NONE);
     assert_eq!(client.produce(9, "t", 4, batch(&["a"]).into_bytes()).error_code, ErrorCode::NONE);
 }
 
 #[test]
-fn records_are_given_up_at_the_front() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn records_before_an_offset_are_deleted() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     client.produce(9, "t", 0, batch(&["a", "b", "c"]).into_bytes());
     let mut delete = |offset| {
         let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset }];
@@ -245,7 +245,7 @@ fn setting(client: &mut Client, resource_type: i8, resource: &str, name: &str) -
     Some((found.value.as_ref()?.to_string(), found.config_source))
 }
 
-/// Changes a setting of a thing (its kind and name).
+/// Changes a setting of a resource (type and name).
 fn alter(
     client: &mut Client,
     (resource_type, resource_name): (i8, &str),
@@ -262,18 +262,18 @@ fn alter(
 }
 
 #[test]
-fn who_alters_the_brokers_settings_is_told_where_they_are() {
-    let world = World::new();
-    let refused = alter(&mut world.client(), (4, "1"), "num.partitions", 0, Some("2"));
+fn altering_the_brokers_settings_is_rejected_with_a_hint() {
+    let broker = TestBroker::new();
+    let refused = alter(&mut broker.client(), (4, "1"), "num.partitions", 0, Some("2"));
     assert_eq!(refused.error_code, ErrorCode::POLICY_VIOLATION);
     let text = refused.error_message.unwrap();
     assert!(text.contains("configuration file or environment (`inver config keys` lists them)"), "{text}");
 }
 
 #[test]
-fn settings_are_told_and_changed() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[("retention.ms", "5000")]);
+fn settings_are_described_and_altered() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[("retention.ms", "5000")]);
     assert_eq!(setting(&mut client, 2, "t", "retention.ms"), Some(("5000".into(), 1)));
     assert_eq!(setting(&mut client, 2, "t", "max.message.bytes"), Some(("1048588".into(), 5)));
     assert_eq!(setting(&mut client, 2, "none", "retention.ms"), None);
@@ -292,10 +292,10 @@ fn settings_are_told_and_changed() {
 }
 
 #[test]
-fn sizes_and_pages() {
-    let world = World::new();
-    let mut client = world.with_topic("a", 3, &[]);
-    world.with_topic("b", 3, &[]);
+fn log_dirs_have_sizes_and_partitions_are_described_in_pages() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("a", 3, &[]);
+    broker.with_topic("b", 3, &[]);
     client.produce(9, "a", 0, batch(&["x"]).into_bytes());
     for version in 1..=5 {
         let request = DescribeLogDirsRequest::default();

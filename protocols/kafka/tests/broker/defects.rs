@@ -1,18 +1,18 @@
-//! Bytes that are not requests. The broker hangs up and lives on.
+//! Invalid input, and limits on time. The broker closes the connection and keeps running.
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use inver_kafka::KafkaConfig;
-use inver_kafka::codec::api::metadata::{MetadataRequest, MetadataResponse};
-use inver_kafka::codec::api::produce::ProduceResponse;
-use inver_kafka::codec::api_key::Api;
+use inver_kafka::api::metadata::{MetadataRequest, MetadataResponse};
+use inver_kafka::api::produce::ProduceResponse;
+use inver_kafka::codec::api::Api;
 
-use crate::world::{Client, World, batch, encode, produce_request};
+use crate::test_broker::{Client, TestBroker, batch, encode, produce_request};
 
 #[test]
-fn what_is_not_a_request_ends_the_connection() {
-    let world = World::new();
+fn invalid_input_closes_the_connection() {
+    let broker = TestBroker::new();
     for bytes in [
         &b"GET / HTTP/1.1\r\n\r\n"[..],
         b"\0\0\0\x04\0\x03\0\x09",
@@ -21,35 +21,35 @@ fn what_is_not_a_request_ends_the_connection() {
         b"\0\0\0\0",
         b"\0\0\0\x0a\0\x03\x7f\xff\0\0\0\x01\0\0",
         b"\0\0\0\x0a\x7f\xff\0\0\0\0\0\x01\0\0",
-        // Metadata that claims two thousand million topics.
+        // Metadata with a count of two billion topics.
         b"\0\0\0\x0e\0\x03\0\x01\0\0\0\x01\xff\xff\x7f\xff\xff\xff",
-        // Metadata longer than any request but Produce may be.
+        // Metadata above its size limit.
         b"\x7f\xff\xff\xff\0\x03",
-        // Produce longer than that.
+        // Produce above its size limit.
         b"\x7f\xff\xff\xff\0\0",
     ] {
-        let mut client = world.client();
+        let mut client = broker.client();
         client.stream.write_all(bytes).unwrap();
-        assert!(client.is_hung_up_on(), "{bytes:?}");
+        assert!(client.is_disconnected(), "{bytes:?}");
     }
-    let _: MetadataResponse = world.client().call(&Api::Metadata, 9, &MetadataRequest::default());
+    let _: MetadataResponse = broker.client().call(&Api::Metadata, 9, &MetadataRequest::default());
 }
 
 #[test]
-fn what_was_asked_before_is_still_answered() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn requests_before_an_invalid_one_are_answered() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     client.send(&Api::Produce, 9, &produce_request("t", 0, -1, batch(&["a"]).into_bytes()));
     client.stream.write_all(b"\xff\xff\xff\xff").unwrap();
     let response: ProduceResponse = client.receive(&Api::Produce, 9);
     assert_eq!(response.responses[0].partition_responses[0].base_offset, 0);
-    assert!(client.is_hung_up_on());
+    assert!(client.is_disconnected());
 }
 
 #[test]
-fn requests_may_come_in_any_pieces() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn requests_may_arrive_in_pieces_of_any_size() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     let large = "x".repeat(300_000);
     let mut bytes = Vec::new();
     for value in ["a", &large, "b", &large] {
@@ -79,21 +79,21 @@ fn requests_may_come_in_any_pieces() {
 }
 
 #[test]
-fn silence_ends_a_connection() {
+fn an_idle_connection_is_closed() {
     let mut config = KafkaConfig::default();
     config.limits.idle_max = Duration::from_millis(200);
-    let world = World::with(config);
-    let mut client = world.client();
-    assert!(client.is_hung_up_on());
+    let broker = TestBroker::with(config);
+    let mut client = broker.client();
+    assert!(client.is_disconnected());
 }
 
 #[test]
-fn many_requests_at_once_are_all_answered() {
+fn pipelined_requests_are_all_answered() {
     let mut config = KafkaConfig::default();
     config.limits.pipeline_requests_max = 4;
     config.limits.output_bytes_max = 1000;
-    let world = World::with(config);
-    let mut client = world.with_topic("t", 1, &[]);
+    let broker = TestBroker::with(config);
+    let mut client = broker.with_topic("t", 1, &[]);
     for _ in 0..100 {
         client.send(&Api::Metadata, 9, &MetadataRequest::default());
         client.send(&Api::Produce, 9, &produce_request("t", 0, -1, batch(&["a"]).into_bytes()));
@@ -105,8 +105,8 @@ fn many_requests_at_once_are_all_answered() {
     }
 }
 
-/// A client whose request has begun to come in when this returns: what it sends arrives behind a small request in the
-/// same piece, and that one is answered.
+/// Sends the start of a request. The broker has received it when this returns: a small request before it, in the same
+/// piece, was answered.
 fn begin(client: &mut Client, bytes: &[u8]) {
     let mut piece = encode(&Api::Metadata, 9, 1, &MetadataRequest::default()).to_vec();
     piece.extend_from_slice(bytes);
@@ -114,62 +114,62 @@ fn begin(client: &mut Client, bytes: &[u8]) {
     let _: MetadataResponse = client.receive(&Api::Metadata, 9);
 }
 
-/// A world with room for one of the large requests that come with it.
-fn narrow(request_time_max: Duration) -> (World, Client, Vec<u8>) {
+/// A broker with memory for one large request, a client, and such a request.
+fn with_little_memory(request_time_max: Duration) -> (TestBroker, Client, Vec<u8>) {
     let mut config = KafkaConfig { message_bytes_max: 10 << 20, ..KafkaConfig::default() };
     config.limits.large_requests_bytes_max = 3 << 20;
     config.limits.request_time_max = request_time_max;
-    let world = World::with(config);
-    let client = world.with_topic("t", 1, &[]);
+    let broker = TestBroker::with(config);
+    let client = broker.with_topic("t", 1, &[]);
     let large = "x".repeat(2 << 20);
     let request = produce_request("t", 0, 1, batch(&[&large]).into_bytes());
-    (world, client, encode(&Api::Produce, 9, 1, &request).to_vec())
+    (broker, client, encode(&Api::Produce, 9, 1, &request).to_vec())
 }
 
 #[test]
-fn large_requests_wait_for_each_other_and_may_not_take_for_ever() {
+fn large_requests_wait_for_memory_and_have_a_time_limit() {
     let time_max = Duration::from_millis(600);
-    let (world, mut slow, request) = narrow(time_max);
-    // The first takes the room and does not go on; the second is let in when the first has been hung up on.
+    let (broker, mut slow, request) = with_little_memory(time_max);
+    // The first takes the memory and stalls; the second is read once the first was disconnected.
     let start = Instant::now();
     begin(&mut slow, &request[..100]);
-    let mut patient = world.client();
-    patient.stream.write_all(&request).unwrap();
-    let response: ProduceResponse = patient.receive(&Api::Produce, 9);
+    let mut waiting = broker.client();
+    waiting.stream.write_all(&request).unwrap();
+    let response: ProduceResponse = waiting.receive(&Api::Produce, 9);
     assert_eq!(response.responses[0].partition_responses[0].base_offset, 0);
     assert!(start.elapsed() >= time_max);
-    assert!(slow.is_hung_up_on());
+    assert!(slow.is_disconnected());
 }
 
 #[test]
-fn the_wait_for_room_is_not_the_clients() {
-    let (world, mut slow, request) = narrow(Duration::from_millis(1500));
-    // The length alone: the time of this request begins before that of the one that takes the room.
-    let mut patient = world.client();
-    begin(&mut patient, &request[..4]);
+fn waiting_for_memory_does_not_count_against_the_time_limit() {
+    let (broker, mut slow, request) = with_little_memory(Duration::from_millis(1500));
+    // The length only: the time of this request starts before that of the one that takes the memory.
+    let mut waiting = broker.client();
+    begin(&mut waiting, &request[..4]);
     begin(&mut slow, &request[..100]);
-    patient.stream.write_all(&request[4..1000]).unwrap();
-    assert!(slow.is_hung_up_on());
-    patient.stream.write_all(&request[1000..]).unwrap();
-    let response: ProduceResponse = patient.receive(&Api::Produce, 9);
+    waiting.stream.write_all(&request[4..1000]).unwrap();
+    assert!(slow.is_disconnected());
+    waiting.stream.write_all(&request[1000..]).unwrap();
+    let response: ProduceResponse = waiting.receive(&Api::Produce, 9);
     assert_eq!(response.responses[0].partition_responses[0].base_offset, 0);
 }
 
 #[test]
-fn a_request_that_drips_in_is_given_up() {
+fn a_request_that_arrives_too_slowly_closes_the_connection() {
     let mut config = KafkaConfig::default();
     config.limits.request_time_max = Duration::from_millis(400);
-    let world = World::with(config);
-    let mut client = world.client();
+    let broker = TestBroker::with(config);
+    let mut client = broker.client();
     let request = encode(&Api::Metadata, 9, 1, &MetadataRequest::default());
     let start = Instant::now();
-    // A byte at a time, each of which would renew an idle time; the last is never sent.
-    let mut drips = request[..request.len() - 1].iter().cycle();
+    // One byte at a time, each of which would renew an idle timeout; the last is never sent.
+    let mut rest = request[..request.len() - 1].iter().cycle();
     client.stream.write_all(&1_000_000u32.to_be_bytes()).unwrap();
     client.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let ended = loop {
         assert!(start.elapsed() < Duration::from_secs(15));
-        if client.stream.write_all(&[*drips.next().unwrap()]).is_err() {
+        if client.stream.write_all(&[*rest.next().unwrap()]).is_err() {
             break true;
         }
         let mut byte = [0];

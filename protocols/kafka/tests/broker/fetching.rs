@@ -1,24 +1,22 @@
-//! Fetching: waiting, bounds, sessions; where things are at a time.
+//! Fetch and ListOffsets: waits, limits, sessions, and lookups by time.
 
 use std::time::{Duration, Instant};
 
-use inver_kafka::codec::api::fetch::{
-    FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic,
-};
-use inver_kafka::codec::api::list_offsets::{
+use inver_kafka::api::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic};
+use inver_kafka::api::list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
 };
-use inver_kafka::codec::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
-use inver_kafka::codec::api_key::Api;
+use inver_kafka::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use inver_kafka::codec::api::Api;
 use inver_kafka::codec::error_code::ErrorCode;
 use inver_kafka::codec::wire::Uuid;
 
-use crate::world::{Client, World, batch, fetch_request, values};
+use crate::test_broker::{Client, TestBroker, batch, fetch_request, values};
 
 #[test]
-fn any_offset_inside_a_batch_gives_the_whole_batch() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn an_offset_inside_a_batch_returns_the_whole_batch() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     client.produce(9, "t", 0, batch(&["a", "b", "c"]).into_bytes());
     client.produce(9, "t", 0, batch(&["d"]).into_bytes());
     assert_eq!(client.values("t", 0, 2), ["a", "b", "c", "d"]);
@@ -31,9 +29,9 @@ fn any_offset_inside_a_batch_gives_the_whole_batch() {
 }
 
 #[test]
-fn unknown_partitions_and_topics_are_told() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn unknown_partitions_and_topics_are_errors() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     for (topic, index) in [("t", 1), ("none", 0)] {
         let response = client.fetch(12, topic, index, 0);
         let code = response.responses[0].partitions[0].error_code;
@@ -46,9 +44,9 @@ fn unknown_partitions_and_topics_are_told() {
 }
 
 #[test]
-fn by_identity() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn topics_are_fetched_by_id() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     client.produce(9, "t", 0, batch(&["a"]).into_bytes());
     let topic = MetadataRequestTopic { name: Some("t".into()), ..MetadataRequestTopic::default() };
     let request = MetadataRequest { topics: Some(vec![topic]), ..MetadataRequest::default() };
@@ -65,9 +63,9 @@ fn by_identity() {
 }
 
 #[test]
-fn a_fetch_waits_for_enough_but_not_longer_than_its_time() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 2, &[]);
+fn a_fetch_waits_for_min_bytes_up_to_max_wait() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 2, &[]);
     let waits = FetchRequest { max_wait_ms: 300, ..fetch_request("t", &[(0, 0), (1, 0)]) };
     let start = Instant::now();
     let response: FetchResponse = client.call(&Api::Fetch, 11, &waits);
@@ -77,38 +75,42 @@ fn a_fetch_waits_for_enough_but_not_longer_than_its_time() {
     let waits = FetchRequest { max_wait_ms: 15_000, ..waits };
     client.send(&Api::Fetch, 11, &waits);
     std::thread::sleep(Duration::from_millis(100));
-    world.client().produce(9, "t", 1, batch(&["woken"]).into_bytes());
+    broker.client().produce(9, "t", 1, batch(&["woken"]).into_bytes());
     let start = Instant::now();
     let response: FetchResponse = client.receive(&Api::Fetch, 11);
     assert!(start.elapsed() < Duration::from_secs(5));
     let records = response.responses[0].partitions[1].records.as_ref().unwrap();
     assert_eq!(values(records), ["woken"]);
 
-    // Not woken by too little.
+    // Too few bytes do not end the wait.
     let start = Instant::now();
-    let picky = FetchRequest { max_wait_ms: 300, min_bytes: 1 << 20, ..waits };
-    let response: FetchResponse = client.call(&Api::Fetch, 11, &picky);
+    let more = FetchRequest { max_wait_ms: 300, min_bytes: 1 << 20, ..waits };
+    let response: FetchResponse = client.call(&Api::Fetch, 11, &more);
     assert!(start.elapsed() >= Duration::from_millis(290));
     assert_eq!(values(response.responses[0].partitions[1].records.as_ref().unwrap()), ["woken"]);
 }
 
 #[test]
-fn a_fetch_that_waits_does_not_hold_up_what_comes_after_it() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn a_waiting_fetch_does_not_hold_up_the_handling_of_later_requests() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     client.send(&Api::Fetch, 11, &FetchRequest { max_wait_ms: 15_000, ..fetch_request("t", &[(0, 0)]) });
-    client.send(&Api::Produce, 9, &crate::world::produce_request("t", 0, -1, batch(&["mine"]).into_bytes()));
+    client.send(
+        &Api::Produce,
+        9,
+        &crate::test_broker::produce_request("t", 0, -1, batch(&["mine"]).into_bytes()),
+    );
     let start = Instant::now();
     let response: FetchResponse = client.receive(&Api::Fetch, 11);
     assert!(start.elapsed() < Duration::from_secs(5));
     assert_eq!(values(response.responses[0].partitions[0].records.as_ref().unwrap()), ["mine"]);
-    let _: inver_kafka::codec::api::produce::ProduceResponse = client.receive(&Api::Produce, 9);
+    let _: inver_kafka::api::produce::ProduceResponse = client.receive(&Api::Produce, 9);
 }
 
 #[test]
-fn bounds_are_kept_but_for_the_first_batch() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 3, &[]);
+fn byte_limits_hold_except_for_the_first_batch() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 3, &[]);
     let large = "x".repeat(1000);
     for index in 0..3 {
         for _ in 0..3 {
@@ -146,9 +148,9 @@ fn topic(partitions: &[(i32, i64)]) -> Vec<FetchTopic> {
 }
 
 #[test]
-fn a_session_tells_only_what_has_changed() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 3, &[]);
+fn a_session_reports_only_changes() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 3, &[]);
     let first = session(&mut client, 0, 0, topic(&[(0, 0), (1, 0), (2, 0)]));
     assert_eq!(first.responses[0].partitions.len(), 3);
     let id = first.session_id;
@@ -158,11 +160,11 @@ fn a_session_tells_only_what_has_changed() {
     let response = session(&mut client, id, 2, Vec::new());
     assert_eq!(response.responses[0].partitions.len(), 1);
     assert_eq!(response.responses[0].partitions[0].partition_index, 1);
-    // It is sent again until the client has moved on.
+    // Records are sent again until the client fetches a later offset.
     let response = session(&mut client, id, 3, Vec::new());
     assert_eq!(values(response.responses[0].partitions[0].records.as_ref().unwrap()), ["a"]);
     assert!(session(&mut client, id, 4, topic(&[(1, 1)])).responses.is_empty());
-    // What is forgotten is not told any more.
+    // Forgotten partitions are not reported.
     client.produce(9, "t", 2, batch(&["b"]).into_bytes());
     let forget = FetchRequest {
         session_id: id,
@@ -185,9 +187,9 @@ fn a_session_tells_only_what_has_changed() {
 }
 
 #[test]
-fn in_a_session_everyone_gets_a_turn() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 3, &[]);
+fn a_session_serves_all_partitions_in_turn() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 3, &[]);
     let large = "x".repeat(1000);
     for index in 0..3 {
         client.produce(9, "t", index, batch(&[&large]).into_bytes());
@@ -213,21 +215,21 @@ fn in_a_session_everyone_gets_a_turn() {
 }
 
 #[test]
-fn a_topic_that_appears_is_found_by_a_running_session() {
-    let world = World::new();
-    let mut client = world.client();
+fn a_session_finds_a_topic_that_is_created_later() {
+    let broker = TestBroker::new();
+    let mut client = broker.client();
     let first = session(&mut client, 0, 0, topic(&[(0, 0)]));
     let id = first.session_id;
     assert_eq!(first.responses[0].partitions[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-    world.with_topic("t", 1, &[]).produce(9, "t", 0, batch(&["a"]).into_bytes());
+    broker.with_topic("t", 1, &[]).produce(9, "t", 0, batch(&["a"]).into_bytes());
     let response = session(&mut client, id, 1, Vec::new());
     assert_eq!(values(response.responses[0].partitions[0].records.as_ref().unwrap()), ["a"]);
 }
 
 #[test]
-fn leader_epochs_of_the_future_are_told() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn unknown_leader_epochs_are_errors() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     let mut request = fetch_request("t", &[(0, 0)]);
     request.topics[0].partitions[0] =
         FetchPartition { current_leader_epoch: 1, ..request.topics[0].partitions[0].clone() };
@@ -245,11 +247,11 @@ fn offset_at(client: &mut Client, version: i16, timestamp: i64) -> (ErrorCode, i
 }
 
 #[test]
-fn offsets_by_time() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn offsets_are_found_by_time() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     assert_eq!(offset_at(&mut client, 7, -3), (ErrorCode::NONE, -1, -1));
-    // Times 1000, 1001, 1002 in one batch, then again.
+    // Timestamps 1000, 1001, 1002 in one batch, twice.
     for _ in 0..2 {
         client.produce(9, "t", 0, batch(&["a", "b", "c"]).into_bytes());
     }
@@ -267,21 +269,21 @@ fn offsets_by_time() {
 }
 
 #[test]
-fn what_lies_on_the_disk_only_is_read_from_there() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 8, &[]);
+fn records_that_are_only_on_disk_are_read_from_it() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 8, &[]);
     let large = "x".repeat(50_000);
     for number in 0..40 {
         let value = format!("{number} {large}");
         client.produce(9, "t", number % 8, batch(&[&value]).into_bytes());
     }
     drop(client);
-    // With little memory for it, and few reads at a time.
+    // With little memory for reads, and few of them at a time.
     let mut config = inver_kafka::KafkaConfig::default();
     config.limits.fetched_bytes_max = 200_000;
     config.limits.cold_reads_max = 2;
-    let world = world.restart(config);
-    let mut client = world.client();
+    let broker = broker.restart(config);
+    let mut client = broker.client();
     let mut next = [0; 8];
     let mut seen = 0;
     while seen < 40 {

@@ -1,32 +1,32 @@
-//! Groups over the wire: their members' requests, positions, administration, restarts.
+//! Groups: members, committed offsets, administration, restarts.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use inver_kafka::KafkaConfig;
-use inver_kafka::codec::api::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
-use inver_kafka::codec::api::delete_topics::{DeleteTopicsRequest, DeleteTopicsResponse};
-use inver_kafka::codec::api::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
-use inver_kafka::codec::api::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
-use inver_kafka::codec::api::heartbeat::{HeartbeatRequest, HeartbeatResponse};
-use inver_kafka::codec::api::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
-use inver_kafka::codec::api::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberIdentity};
-use inver_kafka::codec::api::list_groups::{ListGroupsRequest, ListGroupsResponse};
-use inver_kafka::codec::api::offset_commit::{
+use inver_kafka::api::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
+use inver_kafka::api::delete_topics::{DeleteTopicsRequest, DeleteTopicsResponse};
+use inver_kafka::api::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
+use inver_kafka::api::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
+use inver_kafka::api::heartbeat::{HeartbeatRequest, HeartbeatResponse};
+use inver_kafka::api::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
+use inver_kafka::api::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberIdentity};
+use inver_kafka::api::list_groups::{ListGroupsRequest, ListGroupsResponse};
+use inver_kafka::api::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetCommitResponse,
 };
-use inver_kafka::codec::api::offset_delete::{
+use inver_kafka::api::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic, OffsetDeleteResponse,
 };
-use inver_kafka::codec::api::offset_fetch::{
+use inver_kafka::api::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
     OffsetFetchResponse,
 };
-use inver_kafka::codec::api::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse};
-use inver_kafka::codec::api_key::Api;
+use inver_kafka::api::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse};
+use inver_kafka::codec::api::Api;
 use inver_kafka::codec::error_code::ErrorCode;
 
-use crate::world::{Client, World};
+use crate::test_broker::{Client, TestBroker};
 
 fn join_request(member_id: &str) -> JoinGroupRequest {
     JoinGroupRequest {
@@ -43,8 +43,8 @@ fn join_request(member_id: &str) -> JoinGroupRequest {
     }
 }
 
-/// Joins, by way of a member id where the version has that, and syncs as the leader of itself.
-fn settle(client: &mut Client, version: i16) -> (String, i32) {
+/// Joins a group of one member, and syncs as its leader.
+fn join_and_sync(client: &mut Client, version: i16) -> (String, i32) {
     let mut joined: JoinGroupResponse = client.call(&Api::JoinGroup, version, &join_request(""));
     if version >= 4 {
         assert_eq!(joined.error_code, ErrorCode::MEMBER_ID_REQUIRED);
@@ -138,11 +138,11 @@ fn list(client: &mut Client) -> Vec<(String, String)> {
 }
 
 #[test]
-fn in_every_version_a_member_joins_syncs_lives_and_leaves() {
-    let world = World::new();
-    let mut client = world.client();
+fn a_member_joins_syncs_and_leaves_in_every_version() {
+    let broker = TestBroker::new();
+    let mut client = broker.client();
     for version in 0..=9 {
-        let (member, generation) = settle(&mut client, version);
+        let (member, generation) = join_and_sync(&mut client, version);
         assert_eq!(heartbeat(&mut client, &member, generation), ErrorCode::NONE);
         assert_eq!(leave(&mut client, version.min(5), &member), ErrorCode::NONE, "v{version}");
         assert_eq!(heartbeat(&mut client, &member, generation), ErrorCode::UNKNOWN_MEMBER_ID);
@@ -151,9 +151,9 @@ fn in_every_version_a_member_joins_syncs_lives_and_leaves() {
 }
 
 #[test]
-fn the_coordinator_is_where_the_client_is() {
-    let world = World::new();
-    let mut client = world.client();
+fn the_coordinator_is_this_node() {
+    let broker = TestBroker::new();
+    let mut client = broker.client();
     for version in 0..=6 {
         let request = FindCoordinatorRequest {
             key: "g".into(),
@@ -162,49 +162,63 @@ fn the_coordinator_is_where_the_client_is() {
         };
         let response: FindCoordinatorResponse = client.call(&Api::FindCoordinator, version, &request);
         let port = if version < 4 { response.port } else { response.coordinators[1].port };
-        assert_eq!(port, i32::from(world.address.port()), "v{version}");
+        assert_eq!(port, i32::from(broker.address.port()), "v{version}");
     }
 }
 
 #[test]
-fn a_connection_that_is_lost_while_it_joins_leaves_no_ghost() {
-    let world = World::new();
-    let mut first = world.client();
-    let (member, _) = settle(&mut first, 0);
-    let mut ghost = world.client();
-    ghost.send(&Api::JoinGroup, 3, &join_request(""));
-    std::thread::sleep(Duration::from_millis(100));
-    drop(ghost);
-    std::thread::sleep(Duration::from_millis(100));
+fn a_connection_lost_during_a_join_leaves_no_member() {
+    let broker = TestBroker::new();
+    let mut first = broker.client();
+    let (member, generation) = join_and_sync(&mut first, 0);
+    let mut lost = broker.client();
+    lost.send(&Api::JoinGroup, 3, &join_request(""));
+    let start = Instant::now();
+    while heartbeat(&mut first, &member, generation) != ErrorCode::REBALANCE_IN_PROGRESS {
+        assert!(start.elapsed() < Duration::from_secs(15), "the join started no rebalance");
+    }
+    drop(lost);
+    let describe = DescribeGroupsRequest { groups: vec!["g".into()], ..DescribeGroupsRequest::default() };
+    loop {
+        let response: DescribeGroupsResponse = first.call(&Api::DescribeGroups, 5, &describe);
+        if response.groups[0].members.len() == 1 {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(15), "the lost member was not removed");
+    }
     let joined: JoinGroupResponse = first.call(&Api::JoinGroup, 0, &join_request(&member));
     assert_eq!((joined.error_code, joined.members.len()), (ErrorCode::NONE, 1));
 }
 
 #[test]
-fn a_silent_member_is_missed() {
+fn a_member_without_heartbeats_is_removed() {
     let mut config = KafkaConfig::default();
     config.groups.session_timeout_min = Duration::from_millis(100);
-    let world = World::with(config);
-    let mut client = world.client();
+    let broker = TestBroker::with(config);
+    let mut client = broker.client();
     let request = JoinGroupRequest { session_timeout_ms: 300, ..join_request("") };
     let joined: JoinGroupResponse = client.call(&Api::JoinGroup, 3, &request);
     assert_eq!(heartbeat(&mut client, &joined.member_id, 1), ErrorCode::NONE);
-    std::thread::sleep(Duration::from_millis(600));
+    // Heartbeats keep a member alive, so watch the group instead.
+    let start = Instant::now();
+    while !list(&mut client).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(15), "the member was not removed");
+    }
     assert_eq!(heartbeat(&mut client, &joined.member_id, 1), ErrorCode::UNKNOWN_MEMBER_ID);
 }
 
 #[test]
-fn positions_are_kept_with_what_was_said_about_them() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn committed_offsets_are_stored_with_their_metadata() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     for version in 1..=9 {
         assert_eq!(committed(&mut client, version), (-1, String::new()));
     }
     assert_eq!(commit(&mut client, "", -1, 41), ErrorCode::NONE);
-    let (member, generation) = settle(&mut client, 7);
+    let (member, generation) = join_and_sync(&mut client, 7);
     assert_eq!(commit(&mut client, &member, generation, 42), ErrorCode::NONE);
     assert_eq!(commit(&mut client, &member, generation + 1, 43), ErrorCode::ILLEGAL_GENERATION);
-    assert_eq!(commit(&mut client, "stranger", generation, 43), ErrorCode::UNKNOWN_MEMBER_ID);
+    assert_eq!(commit(&mut client, "unknown", generation, 43), ErrorCode::UNKNOWN_MEMBER_ID);
     assert_eq!(commit(&mut client, "", -1, 43), ErrorCode::UNKNOWN_MEMBER_ID);
     for version in 1..=9 {
         assert_eq!(committed(&mut client, version), (42, "note".into()));
@@ -215,31 +229,31 @@ fn positions_are_kept_with_what_was_said_about_them() {
 }
 
 #[test]
-fn a_restart_changes_nothing_for_a_group() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
-    let (member, generation) = settle(&mut client, 7);
+fn a_group_survives_a_restart() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
+    let (member, generation) = join_and_sync(&mut client, 7);
     commit(&mut client, &member, generation, 5);
     drop(client);
-    let world = world.restart(KafkaConfig::default());
-    let mut client = world.client();
+    let broker = broker.restart(KafkaConfig::default());
+    let mut client = broker.client();
     assert_eq!(heartbeat(&mut client, &member, generation), ErrorCode::NONE);
     assert_eq!(commit(&mut client, &member, generation, 6), ErrorCode::NONE);
     assert_eq!(committed(&mut client, 7).0, 6);
     assert_eq!(list(&mut client), [("g".into(), "Stable".into())]);
     leave(&mut client, 3, &member);
     drop(client);
-    let world = world.restart(KafkaConfig::default());
-    let mut client = world.client();
+    let broker = broker.restart(KafkaConfig::default());
+    let mut client = broker.client();
     assert_eq!(list(&mut client), [("g".into(), "Empty".into())]);
     assert_eq!(committed(&mut client, 7).0, 6);
 }
 
 #[test]
 fn groups_are_described_and_deleted() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
-    let (member, generation) = settle(&mut client, 7);
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
+    let (member, generation) = join_and_sync(&mut client, 7);
     commit(&mut client, &member, generation, 5);
     let describe = DescribeGroupsRequest {
         groups: vec!["g".into(), "none".into()],
@@ -259,7 +273,7 @@ fn groups_are_described_and_deleted() {
     let response: DeleteGroupsResponse = client.call(&Api::DeleteGroups, 2, &delete);
     assert_eq!(response.results[0].error_code, ErrorCode::NON_EMPTY_GROUP);
     assert_eq!(response.results[1].error_code, ErrorCode::GROUP_ID_NOT_FOUND);
-    // A position of a topic that members read is not to be deleted.
+    // Offsets of a subscribed topic cannot be deleted.
     let partitions = vec![OffsetDeleteRequestPartition { partition_index: 0 }];
     let topics = vec![OffsetDeleteRequestTopic { name: "t".into(), partitions }];
     let offset_delete = OffsetDeleteRequest { group_id: "g".into(), topics };
@@ -277,53 +291,53 @@ fn groups_are_described_and_deleted() {
 }
 
 #[test]
-fn a_group_whose_positions_went_with_their_topic_is_forgotten() {
+fn a_group_whose_offsets_were_deleted_with_their_topic_is_deleted() {
     let mut config = KafkaConfig::default();
     config.groups.offsets_retention = Duration::from_secs(4);
-    let world = World::with(config.clone());
-    let mut client = world.with_topic("t", 1, &[]);
-    let (member_id, generation) = settle(&mut client, 5);
+    let broker = TestBroker::with(config.clone());
+    let mut client = broker.with_topic("t", 1, &[]);
+    let (member_id, generation) = join_and_sync(&mut client, 5);
     assert_eq!(commit(&mut client, &member_id, generation, 5), ErrorCode::NONE);
     assert_eq!(leave(&mut client, 3, &member_id), ErrorCode::NONE);
-    // After a restart no alarm of a member that was there rings any more: nobody looks at the group but the sweep.
+    // After a restart no timeout of a former member is left: only the expiry check finds the group.
     drop(client);
-    let world = world.restart(config.clone());
-    let mut client = world.client();
+    let broker = broker.restart(config.clone());
+    let mut client = broker.client();
     let delete = DeleteTopicsRequest { topic_names: vec!["t".into()], ..DeleteTopicsRequest::default() };
     let response: DeleteTopicsResponse = client.call(&Api::DeleteTopics, 4, &delete);
     assert_eq!(response.responses[0].error_code, ErrorCode::NONE);
     let start = Instant::now();
     while !list(&mut client).is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(15), "it was never forgotten");
+        assert!(start.elapsed() < Duration::from_secs(15), "not deleted in time");
         std::thread::sleep(Duration::from_millis(10));
     }
     drop(client);
-    let world = world.restart(config);
-    assert_eq!(list(&mut world.client()), [], "neither does a restart remember it");
+    let broker = broker.restart(config);
+    assert_eq!(list(&mut broker.client()), [], "the row is deleted too");
 }
 
 #[test]
-fn positions_expire_when_nobody_has_been_there_for_long() {
+fn committed_offsets_expire_after_the_last_member_left() {
     let mut config = KafkaConfig::default();
     config.groups.offsets_retention = Duration::from_millis(600);
     config.groups.initial_delay = Duration::ZERO;
-    let world = World::with(config.clone());
-    let mut client = world.with_topic("t", 1, &[]);
-    let (member_id, generation) = settle(&mut client, 5);
+    let broker = TestBroker::with(config.clone());
+    let mut client = broker.with_topic("t", 1, &[]);
+    let (member_id, generation) = join_and_sync(&mut client, 5);
     assert_eq!(commit(&mut client, &member_id, generation, 5), ErrorCode::NONE);
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(1000) {
-        assert_eq!(committed(&mut client, 7).0, 5, "a member is there");
+        assert_eq!(committed(&mut client, 7).0, 5, "the group has a member");
     }
     assert_eq!(leave(&mut client, 3, &member_id), ErrorCode::NONE);
-    assert_eq!(committed(&mut client, 7).0, 5, "it has just left");
-    // When it left is known after a restart.
+    assert_eq!(committed(&mut client, 7).0, 5, "the member has just left");
+    // The time of the leave survives a restart.
     drop(client);
-    let world = world.restart(config);
-    let mut client = world.client();
+    let broker = broker.restart(config);
+    let mut client = broker.client();
     let start = Instant::now();
     while committed(&mut client, 7).0 == 5 {
-        assert!(start.elapsed() < Duration::from_secs(10), "it was never forgotten");
+        assert!(start.elapsed() < Duration::from_secs(10), "not deleted in time");
         std::thread::sleep(Duration::from_millis(10));
     }
     let listed: ListGroupsResponse = client.call(&Api::ListGroups, 4, &ListGroupsRequest::default());

@@ -1,11 +1,6 @@
-//! The plug over a real socket and a real log, spoken to in raw requests.
+//! The protocol over a real socket and a real log, in raw requests.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that cannot go on has failed"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod admin;
 mod defects;
@@ -14,4 +9,4 @@ mod groups;
 mod producing;
 mod sasl;
 mod single_node;
-mod world;
+mod test_broker;

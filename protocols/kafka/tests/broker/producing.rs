@@ -1,18 +1,18 @@
-//! Producing: what is kept, what is refused, what is kept once.
+//! Produce: what is stored, rejected, and deduplicated.
 
 use bytes::{Bytes, BytesMut};
-use inver_kafka::codec::api::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
-use inver_kafka::codec::api::produce::ProduceResponse;
-use inver_kafka::codec::api_key::Api;
+use inver_kafka::api::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+use inver_kafka::api::produce::ProduceResponse;
+use inver_kafka::codec::api::Api;
 use inver_kafka::codec::error_code::ErrorCode;
 use inver_storage::batch::{Batch, BatchBuilder, Compression, ProducerStamp};
 
-use crate::world::{Client, World, batch, produce_request, values};
+use crate::test_broker::{Client, TestBroker, batch, produce_request, values};
 
 #[test]
-fn every_version_appends_and_every_fetch_version_gives_back() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn records_of_every_produce_version_are_read_in_every_fetch_version() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     let mut next = 0;
     for version in 3..=12 {
         let response = client.produce(version, "t", 0, batch(&["a", "b"]).into_bytes());
@@ -28,9 +28,9 @@ fn every_version_appends_and_every_fetch_version_gives_back() {
 }
 
 #[test]
-fn a_batch_is_kept_as_it_came() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn a_batch_is_stored_as_received() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     let mut builder = BatchBuilder::new(4096);
     for _ in 0..50 {
         builder.push(5, None, &[(b"h", None), (b"h", Some(b"twice"))], Some(&[7; 100]));
@@ -53,21 +53,21 @@ fn a_batch_is_kept_as_it_came() {
 }
 
 #[test]
-fn what_is_not_one_sound_batch_is_refused() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[("max.message.bytes", "200")]);
-    let sound = batch(&["a"]).into_bytes();
+fn records_that_are_not_one_valid_batch_are_rejected() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[("max.message.bytes", "200")]);
+    let valid = batch(&["a"]).into_bytes();
     let changed = |place: usize, value: u8| {
-        let mut bytes = BytesMut::from(&sound[..]);
+        let mut bytes = BytesMut::from(&valid[..]);
         bytes[place] = value;
         bytes.freeze()
     };
-    let twice = Bytes::from([&sound[..], &sound[..]].concat());
+    let twice = Bytes::from([&valid[..], &valid[..]].concat());
     let cases = [
         (Bytes::new(), ErrorCode::INVALID_RECORD),
-        (sound.slice(..30), ErrorCode::CORRUPT_MESSAGE),
-        (sound.slice(..sound.len() - 1), ErrorCode::CORRUPT_MESSAGE),
-        (changed(sound.len() - 1, 0x55), ErrorCode::CORRUPT_MESSAGE),
+        (valid.slice(..30), ErrorCode::CORRUPT_MESSAGE),
+        (valid.slice(..valid.len() - 1), ErrorCode::CORRUPT_MESSAGE),
+        (changed(valid.len() - 1, 0x55), ErrorCode::CORRUPT_MESSAGE),
         (changed(16, 1), ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT),
         (changed(16, 0), ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT),
         (twice, ErrorCode::INVALID_RECORD),
@@ -78,19 +78,19 @@ fn what_is_not_one_sound_batch_is_refused() {
         assert_eq!(response.error_code, expected, "case {number}: {:?}", response.error_message);
         assert_eq!(response.base_offset, -1);
     }
-    assert_eq!(client.produce(9, "t", 7, sound.clone()).error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-    assert_eq!(client.produce(9, "t", -1, sound.clone()).error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-    assert_eq!(client.produce(9, "none", 0, sound.clone()).error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-    let response: ProduceResponse = client.call(&Api::Produce, 9, &produce_request("t", 0, 2, sound));
+    assert_eq!(client.produce(9, "t", 7, valid.clone()).error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!(client.produce(9, "t", -1, valid.clone()).error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!(client.produce(9, "none", 0, valid.clone()).error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    let response: ProduceResponse = client.call(&Api::Produce, 9, &produce_request("t", 0, 2, valid));
     let code = response.responses[0].partition_responses[0].error_code;
     assert_eq!(code, ErrorCode::INVALID_REQUIRED_ACKS);
     assert!(client.values("t", 0, 0).is_empty());
 }
 
 #[test]
-fn old_versions_are_understood_and_their_formats_refused() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn old_versions_are_decoded_and_old_formats_rejected() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     let mut old = vec![0; 40];
     old[16] = 1;
     for version in 0..3 {
@@ -100,9 +100,9 @@ fn old_versions_are_understood_and_their_formats_refused() {
 }
 
 #[test]
-fn acks_zero_is_not_answered_and_pipelined_requests_are_in_order() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn acks_0_gets_no_response_and_pipelined_requests_stay_in_order() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     for number in 0..200 {
         let acks = if number % 3 == 0 { 0 } else { -1 };
         let value = number.to_string();
@@ -117,11 +117,11 @@ fn acks_zero_is_not_answered_and_pipelined_requests_are_in_order() {
 }
 
 #[test]
-fn a_failed_produce_without_acks_ends_the_connection() {
-    let world = World::new();
-    let mut client = world.client();
+fn a_failed_produce_with_acks_0_closes_the_connection() {
+    let broker = TestBroker::new();
+    let mut client = broker.client();
     client.send(&Api::Produce, 9, &produce_request("none", 0, 0, batch(&["a"]).into_bytes()));
-    assert!(client.is_hung_up_on());
+    assert!(client.is_disconnected());
 }
 
 fn producer_id(client: &mut Client) -> i64 {
@@ -139,16 +139,16 @@ fn stamped(id: i64, epoch: i16, sequence: i32, value: &str) -> Bytes {
 }
 
 #[test]
-fn what_an_idempotent_producer_sends_twice_is_kept_once() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn retries_of_an_idempotent_producer_are_stored_once() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     let (id, other) = (producer_id(&mut client), producer_id(&mut client));
     assert_ne!(id, other);
     for sequence in 0..8 {
         assert_eq!(client.produce(9, "t", 0, stamped(id, 0, sequence, "x")).base_offset, i64::from(sequence));
     }
-    // From another connection, as after a lost answer.
-    let mut again = world.client();
+    // On another connection, as after a lost response.
+    let mut again = broker.client();
     let response = again.produce(9, "t", 0, stamped(id, 0, 6, "x"));
     assert_eq!((response.error_code, response.base_offset), (ErrorCode::NONE, 6));
     let gap = again.produce(9, "t", 0, stamped(id, 0, 10, "x")).error_code;
@@ -161,13 +161,13 @@ fn what_an_idempotent_producer_sends_twice_is_kept_once() {
 
 #[test]
 fn producer_ids_and_sequences_survive_a_restart() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     let id = producer_id(&mut client);
     client.produce(9, "t", 0, stamped(id, 0, 0, "x"));
     drop(client);
-    let world = world.restart(Default::default());
-    let mut client = world.client();
+    let broker = broker.restart(Default::default());
+    let mut client = broker.client();
     let response = client.produce(9, "t", 0, stamped(id, 0, 0, "x"));
     assert_eq!((response.error_code, response.base_offset), (ErrorCode::NONE, 0));
     assert_eq!(client.values("t", 0, 0), ["x"]);
@@ -175,9 +175,9 @@ fn producer_ids_and_sequences_survive_a_restart() {
 }
 
 #[test]
-fn the_brokers_time_where_the_topic_wants_it() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[("message.timestamp.type", "LogAppendTime")]);
+fn the_broker_assigns_timestamps_where_the_topic_asks_for_it() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[("message.timestamp.type", "LogAppendTime")]);
     let response = client.produce(9, "t", 0, batch(&["a", "b"]).into_bytes());
     assert!(response.log_append_time_ms > 1_600_000_000_000);
     let fetched = client.fetch(12, "t", 0, 0);
@@ -190,9 +190,9 @@ fn the_brokers_time_where_the_topic_wants_it() {
 }
 
 #[test]
-fn a_compacted_topic_wants_keys() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[("cleanup.policy", "compact")]);
+fn a_compacted_topic_requires_keys() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[("cleanup.policy", "compact")]);
     let mut builder = BatchBuilder::new(256);
     builder.push(1, Some(b"k"), &[], Some(b"keyed"));
     builder.push(1, None, &[], Some(b"no key"));
@@ -204,12 +204,12 @@ fn a_compacted_topic_wants_keys() {
 }
 
 #[test]
-fn what_is_malformed_inside_is_not_acknowledged() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
-    // A record with a key of length -3, counted and summed as it should be.
-    let sound = batch(&[""]).into_bytes();
-    let mut forged = BytesMut::from(&sound[..61]);
+fn malformed_records_are_not_acknowledged() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
+    // A record with a key of length -3, but valid count and checksum.
+    let valid = batch(&[""]).into_bytes();
+    let mut forged = BytesMut::from(&valid[..61]);
     forged.extend_from_slice(&[2 * 6, 0, 0, 0, 5, 1, 0]);
     let batch_length = forged.len() as i32 - 12;
     forged[8..12].copy_from_slice(&batch_length.to_be_bytes());
@@ -217,15 +217,15 @@ fn what_is_malformed_inside_is_not_acknowledged() {
     forged[17..21].copy_from_slice(&crc.to_be_bytes());
     let refused = client.produce(9, "t", 0, forged.freeze());
     assert_eq!(refused.error_code, ErrorCode::INVALID_RECORD, "{refused:?}");
-    assert_eq!(client.produce(9, "t", 0, sound).base_offset, 0);
+    assert_eq!(client.produce(9, "t", 0, valid).base_offset, 0);
 }
 
 #[test]
-fn times_too_far_ahead_are_refused() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
-    let mut lax = world.with_topic("lax", 1, &[("message.timestamp.after.max.ms", "9223372036854775807")]);
-    let mut strict = world.with_topic("strict", 1, &[("message.timestamp.before.max.ms", "1000")]);
+fn timestamps_too_far_from_the_clock_are_rejected() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
+    let mut lax = broker.with_topic("lax", 1, &[("message.timestamp.after.max.ms", "9223372036854775807")]);
+    let mut strict = broker.with_topic("strict", 1, &[("message.timestamp.before.max.ms", "1000")]);
     let at = |ms: i64| {
         let mut builder = BatchBuilder::new(100);
         builder.push(ms, None, &[], Some(b"a"));

@@ -1,37 +1,35 @@
-//! What tools ask that only matters where there are several nodes, permissions or transactions.
+//! APIs that matter only with several nodes, permissions or transactions.
 
-use inver_kafka::codec::api::alter_partition_reassignments::{
+use inver_kafka::api::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, ReassignablePartition,
     ReassignableTopic,
 };
-use inver_kafka::codec::api::alter_replica_log_dirs::{
+use inver_kafka::api::alter_replica_log_dirs::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse,
 };
-use inver_kafka::codec::api::create_acls::{AclCreation, CreateAclsRequest, CreateAclsResponse};
-use inver_kafka::codec::api::delete_acls::{DeleteAclsFilter, DeleteAclsRequest, DeleteAclsResponse};
-use inver_kafka::codec::api::describe_acls::{DescribeAclsRequest, DescribeAclsResponse};
-use inver_kafka::codec::api::describe_client_quotas::{
-    DescribeClientQuotasRequest, DescribeClientQuotasResponse,
-};
-use inver_kafka::codec::api::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse};
-use inver_kafka::codec::api::describe_producers::{
+use inver_kafka::api::create_acls::{AclCreation, CreateAclsRequest, CreateAclsResponse};
+use inver_kafka::api::delete_acls::{DeleteAclsFilter, DeleteAclsRequest, DeleteAclsResponse};
+use inver_kafka::api::describe_acls::{DescribeAclsRequest, DescribeAclsResponse};
+use inver_kafka::api::describe_client_quotas::{DescribeClientQuotasRequest, DescribeClientQuotasResponse};
+use inver_kafka::api::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse};
+use inver_kafka::api::describe_producers::{
     DescribeProducersRequest, DescribeProducersResponse, TopicRequest,
 };
-use inver_kafka::codec::api::describe_user_scram_credentials::{
+use inver_kafka::api::describe_user_scram_credentials::{
     DescribeUserScramCredentialsRequest, DescribeUserScramCredentialsResponse, UserName,
 };
-use inver_kafka::codec::api::elect_leaders::{ElectLeadersRequest, ElectLeadersResponse, TopicPartitions};
-use inver_kafka::codec::api::list_transactions::{ListTransactionsRequest, ListTransactionsResponse};
-use inver_kafka::codec::api_key::Api;
+use inver_kafka::api::elect_leaders::{ElectLeadersRequest, ElectLeadersResponse, TopicPartitions};
+use inver_kafka::api::list_transactions::{ListTransactionsRequest, ListTransactionsResponse};
+use inver_kafka::codec::api::Api;
 use inver_kafka::codec::error_code::ErrorCode;
 use inver_storage::batch::{BatchBuilder, Compression, ProducerStamp};
 
-use crate::world::World;
+use crate::test_broker::TestBroker;
 
 #[test]
 fn leaders_need_no_election() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 2, &[]);
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 2, &[]);
     for version in 0..=2 {
         let named = TopicPartitions { topic: "t".into(), partitions: vec![1, 2] };
         let request =
@@ -48,9 +46,9 @@ fn leaders_need_no_election() {
 
 #[test]
 fn replicas_stay_where_they_are() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
-    let mut move_to = |partition_index, replicas: Option<Vec<i32>>| {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
+    let mut reassign = |partition_index, replicas: Option<Vec<i32>>| {
         let partitions = vec![ReassignablePartition { partition_index, replicas }];
         let topics = vec![ReassignableTopic { name: "t".into(), partitions }];
         let request = AlterPartitionReassignmentsRequest { topics, ..Default::default() };
@@ -58,10 +56,10 @@ fn replicas_stay_where_they_are() {
             client.call(&Api::AlterPartitionReassignments, 1, &request);
         response.responses[0].partitions[0].error_code
     };
-    assert_eq!(move_to(0, Some(vec![1])), ErrorCode::NONE);
-    assert_eq!(move_to(0, Some(vec![1, 2])), ErrorCode::INVALID_REPLICA_ASSIGNMENT);
-    assert_eq!(move_to(0, None), ErrorCode::NO_REASSIGNMENT_IN_PROGRESS);
-    assert_eq!(move_to(7, Some(vec![1])), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!(reassign(0, Some(vec![1])), ErrorCode::NONE);
+    assert_eq!(reassign(0, Some(vec![1, 2])), ErrorCode::INVALID_REPLICA_ASSIGNMENT);
+    assert_eq!(reassign(0, None), ErrorCode::NO_REASSIGNMENT_IN_PROGRESS);
+    assert_eq!(reassign(7, Some(vec![1])), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
 
     let request = DescribeLogDirsRequest::default();
     let dirs: DescribeLogDirsResponse = client.call(&Api::DescribeLogDirs, 4, &request);
@@ -80,8 +78,8 @@ fn replicas_stay_where_they_are() {
 
 #[test]
 fn there_is_no_authorizer() {
-    let world = World::new();
-    let mut client = world.client();
+    let broker = TestBroker::new();
+    let mut client = broker.client();
     for version in 1..=3 {
         let response: DescribeAclsResponse =
             client.call(&Api::DescribeAcls, version, &DescribeAclsRequest::default());
@@ -98,8 +96,8 @@ fn there_is_no_authorizer() {
 
 #[test]
 fn there_are_no_quotas_no_scram_users_and_no_transactions() {
-    let world = World::new();
-    let mut client = world.client();
+    let broker = TestBroker::new();
+    let mut client = broker.client();
     for version in 0..=1 {
         let response: DescribeClientQuotasResponse =
             client.call(&Api::DescribeClientQuotas, version, &DescribeClientQuotasRequest::default());
@@ -119,9 +117,9 @@ fn there_are_no_quotas_no_scram_users_and_no_transactions() {
 }
 
 #[test]
-fn producers_of_a_partition_are_told() {
-    let world = World::new();
-    let mut client = world.with_topic("t", 1, &[]);
+fn producers_of_a_partition_are_described() {
+    let broker = TestBroker::new();
+    let mut client = broker.with_topic("t", 1, &[]);
     let mut builder = BatchBuilder::new(100);
     builder.push(1, None, &[], Some(b"a"));
     builder.push(2, None, &[], Some(b"b"));

@@ -1,4 +1,4 @@
-//! Every declaration says what Kafka's schema says.
+//! The declarations are those of Kafka's schema.
 //!
 //! `schema.txt` lists the messages of the schema published in the `kafka-clients` jar (4.4.0, `common/message`):
 //! `# key message versions flexible-versions`, `module.Structure`, and a line a field: name, type, versions,
@@ -8,7 +8,7 @@ use super::*;
 
 const SCHEMA: &str = include_str!("schema.txt");
 
-/// Tagged fields that a broker of one node has no use for: skipped when read, never written.
+/// Tagged fields that a broker of one node does not need: skipped when read, never written.
 const LEFT_OUT: &[&str] = &[
     "NodeEndpoints",
     "CurrentLeader",
@@ -20,7 +20,18 @@ const LEFT_OUT: &[&str] = &[
     "FetchRequest.ClusterId",
 ];
 
-/// `0..`, `1..=4` to the schema's `0+`, `1-4`, `3`.
+/// Structures of the fields in [`LEFT_OUT`].
+const LEFT_OUT_STRUCTURES: &[&str] = &[
+    "produce.LeaderIdAndEpoch",
+    "produce.NodeEndpoint",
+    "fetch.ReplicaState",
+    "fetch.EpochEndOffset",
+    "fetch.LeaderIdAndEpoch",
+    "fetch.SnapshotId",
+    "fetch.NodeEndpoint",
+];
+
+/// `0..`, `1..=4`, `3..=3` in the schema's form: `0+`, `1-4`, `3`.
 fn versions(range: &str) -> String {
     let range = range.replace(' ', "");
     match range.split_once("..=") {
@@ -35,13 +46,35 @@ fn plain(name: &str) -> String {
     name.replace('_', "").to_lowercase()
 }
 
-fn declared() -> Vec<(String, Vec<FieldSchema>)> {
-    macro_rules! collect {
-        ($(($module:ident, $name:ident);)*) => {
-            vec![$( (concat!(stringify!($module), ".", stringify!($name)).to_owned(), $module::$name::schema()), )*]
+/// Every declared structure, named `module.Structure` as in `schema.txt`.
+fn declared() -> Vec<StructureSchema> {
+    fn add<T: Wire>(module: &str, message: &str, into: &mut Vec<StructureSchema>) {
+        let mut structures = Vec::new();
+        T::collect_structures(&mut structures);
+        for (place, mut structure) in structures.into_iter().enumerate() {
+            // A message can share its declaration with another one, whose name it then bears.
+            let name = if place == 0 { message } else { &structure.name };
+            structure.name = format!("{module}.{name}");
+            if !into.contains(&structure) {
+                into.push(structure);
+            }
+        }
+    }
+    let mut all = Vec::new();
+    macro_rules! run {
+        ($($module:ident::$name:ident;)*) => {
+            $(
+                add::<<crate::api::$module::$name as Handler>::Request>(
+                    stringify!($module), concat!(stringify!($name), "Request"), &mut all,
+                );
+                add::<<crate::api::$module::$name as Handler>::Response>(
+                    stringify!($module), concat!(stringify!($name), "Response"), &mut all,
+                );
+            )*
         };
     }
-    each_structure!(collect)
+    for_each_api!(run);
+    all
 }
 
 #[test]
@@ -54,9 +87,9 @@ fn declarations_match_the_published_schema() {
         }
     }
     let declared = declared();
-    for (structure, fields) in &declared {
-        let (_, expected) = published.iter().find(|(name, _)| name == structure).expect(structure);
-        let short = structure.split('.').next_back().unwrap();
+    for StructureSchema { name, fields } in &declared {
+        let (_, expected) = published.iter().find(|(structure, _)| structure == name).expect(name);
+        let short = name.split('.').next_back().unwrap();
         let expected = expected.iter().filter(|field| {
             field[4] == "-"
                 || !LEFT_OUT.iter().any(|out| *out == field[0] || *out == format!("{short}.{}", field[0]))
@@ -72,15 +105,22 @@ fn declarations_match_the_published_schema() {
                 format!("{} {} {} {} {tag}", plain(f.name), f.kind, versions(f.versions), versions(f.null))
             })
             .collect();
-        assert_eq!(actual, expected, "{structure}");
+        assert_eq!(actual, expected, "{name}");
     }
+    let missing: Vec<&str> = published
+        .iter()
+        .map(|(structure, _)| structure.as_str())
+        .filter(|structure| !declared.iter().any(|declared| declared.name == *structure))
+        .filter(|structure| !LEFT_OUT_STRUCTURES.contains(structure))
+        .collect();
+    assert_eq!(missing, [""; 0], "not declared");
 }
 
 #[test]
 fn versions_answered_are_versions_of_the_schema() {
     for line in SCHEMA.lines().filter(|line| line.starts_with('#') && line.contains("Request")) {
         let words: Vec<&str> = line.split(' ').collect();
-        let api = super::super::api_key::api(words[1].parse().unwrap()).expect(line);
+        let api = crate::api::find(words[1].parse().unwrap()).expect(line);
         assert_eq!(format!("{}Request", api.name), words[2]);
         let (min, max) = words[3].split_once('-').unwrap_or((words[3], words[3]));
         let (min, max): (i16, i16) = (min.parse().unwrap(), max.parse().unwrap());

@@ -1,0 +1,97 @@
+//! ApiVersions: the APIs and versions answered (KIP-35, KIP-511).
+
+use std::ops::RangeInclusive;
+
+use super::context::RequestContext;
+use super::handler::Handler;
+use super::reply::Reply;
+use crate::codec::api::Api;
+use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
+use crate::codec::text::Str;
+
+messages! {
+    /// Versions 0-5, flexible 3+.
+    pub struct ApiVersionsRequest {
+        client_software_name: Str [3..],
+        client_software_version: Str [3..],
+        cluster_id: Option<Str> [5..; null 5..],
+        node_id: i32 [5..; default -1],
+    }
+
+    /// Versions 0-5, flexible 3+.
+    pub struct ApiVersionsResponse {
+        error_code: ErrorCode [0..],
+        api_keys: Vec<ApiVersion> [0..],
+        throttle_time_ms: i32 [1..],
+    } tagged {
+        0 supported_features: Vec<SupportedFeatureKey> [3..],
+        1 finalized_features_epoch: i64 [3..; default -1],
+        2 finalized_features: Vec<FinalizedFeatureKey> [3..],
+        3 zk_migration_ready: bool [3..],
+    }
+
+    /// The APIs supported by the broker.
+    pub struct ApiVersion {
+        api_key: i16 [0..],
+        min_version: i16 [0..],
+        max_version: i16 [0..],
+    }
+
+    /// Features supported by the broker. Note: in v0-v3, features with MinSupportedVersion = 0 are omitted.
+    pub struct SupportedFeatureKey {
+        name: Str [3..],
+        min_version: i16 [3..],
+        max_version: i16 [3..],
+    }
+
+    /// List of cluster-wide finalized features. The information is valid only if FinalizedFeaturesEpoch >= 0.
+    pub struct FinalizedFeatureKey {
+        name: Str [3..],
+        max_version_level: i16 [3..],
+        min_version_level: i16 [3..],
+    }
+}
+
+/// The ApiVersions API.
+pub struct ApiVersions;
+
+impl Handler for ApiVersions {
+    const KEY: i16 = 18;
+    const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const FLEXIBLE_FROM: i16 = 3;
+    const BEFORE_AUTHENTICATION: bool = true;
+
+    type Request = ApiVersionsRequest;
+    type Response = ApiVersionsResponse;
+
+    fn handle(cx: &mut RequestContext<'_>, request: ApiVersionsRequest) -> Reply<ApiVersionsResponse> {
+        let (name, version) = (&request.client_software_name, &request.client_software_version);
+        tracing::debug!(%name, %version, "client software");
+        // Kafka requires a name, since operators search their logs for it (KIP-511).
+        if cx.header.version.flexible && (name.is_empty() || version.is_empty()) {
+            return Reply::now(ApiVersionsResponse {
+                error_code: ErrorCode::INVALID_REQUEST,
+                ..ApiVersionsResponse::default()
+            });
+        }
+        Reply::now(ApiVersionsResponse {
+            api_keys: Api::ALL.iter().map(entry).collect(),
+            ..ApiVersionsResponse::default()
+        })
+    }
+}
+
+fn entry(api: &Api) -> ApiVersion {
+    ApiVersion { api_key: api.key, min_version: api.version_min, max_version: api.version_max }
+}
+
+/// The response, in version 0, to a request in a version that is too new: it lists the versions of ApiVersions, so
+/// that the client retries with one of them (KIP-511).
+pub(crate) fn unsupported_version() -> ApiVersionsResponse {
+    ApiVersionsResponse {
+        error_code: ErrorCode::UNSUPPORTED_VERSION,
+        api_keys: vec![entry(&Api::ApiVersions)],
+        ..ApiVersionsResponse::default()
+    }
+}

@@ -1,0 +1,61 @@
+//! Resources with settings, as DescribeConfigs and AlterConfigs name them.
+
+use std::sync::Arc;
+
+use inver_broker::{Completion, TopicConfig};
+
+use super::context::RequestContext;
+use super::reply::Refusal;
+use crate::codec::error_code::ErrorCode;
+use crate::map;
+use crate::settings::topic;
+
+/// Types of resources.
+pub(super) mod kind {
+    pub(in crate::api) const TOPIC: i8 = 2;
+    pub(in crate::api) const BROKER: i8 = 4;
+    pub(in crate::api) const BROKER_LOGGER: i8 = 8;
+    pub(in crate::api) const GROUP: i8 = 32;
+}
+
+/// Sources of a setting's value.
+pub(super) mod source {
+    pub(in crate::api) const TOPIC: i8 = 1;
+    pub(in crate::api) const STATIC_BROKER: i8 = 4;
+    pub(in crate::api) const DEFAULT: i8 = 5;
+}
+
+/// The settings set on a topic.
+pub(super) fn topic_config(cx: &RequestContext<'_>, name: &str) -> Result<Arc<TopicConfig>, Refusal> {
+    Ok(cx.namespace().topic(name).ok_or_else(map::topic::unknown)?.config())
+}
+
+/// Replaces the settings set on a resource by what `after` makes of them.
+pub(super) fn alter(
+    cx: &RequestContext<'_>,
+    kind: i8,
+    name: &str,
+    validate_only: bool,
+    after: impl FnOnce(&TopicConfig) -> Result<TopicConfig, Refusal>,
+) -> Result<Completion, Refusal> {
+    let after = after(&*alterable(cx, kind, name)?)?;
+    topic::check(&after).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
+    if validate_only {
+        return Ok(Completion::Now);
+    }
+    let altered = cx.namespace().alter_config(name, after);
+    altered.map(Completion::At).map_err(|error| (map::topic::error_code(&error), error.to_string()))
+}
+
+/// The settings set on a resource whose settings can be changed.
+fn alterable(cx: &RequestContext<'_>, kind: i8, name: &str) -> Result<Arc<TopicConfig>, Refusal> {
+    match kind {
+        kind::TOPIC => topic_config(cx, name),
+        kind::BROKER => {
+            let text = "the broker's settings are read-only here: change them in its configuration file or environment \
+                        (`inver config keys` lists them) and restart it";
+            Err((ErrorCode::POLICY_VIOLATION, text.to_owned()))
+        }
+        other => Err((ErrorCode::INVALID_REQUEST, format!("settings of type {other} cannot be changed"))),
+    }
+}

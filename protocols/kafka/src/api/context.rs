@@ -1,0 +1,117 @@
+//! The context of a request: everything that its handler may use beside the request itself.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use inver_broker::{Identity, Mailbox, Namespace, Partition, Topic, TopicId};
+
+use super::fetch::Fetcher;
+use crate::codec::header::ResponseHeader;
+use crate::codec::text::Str;
+use crate::codec::wire::Uuid;
+use crate::config::KafkaConfig;
+use crate::coordinator::Coordinator;
+use crate::map::partition::partition_index;
+use crate::node::Node;
+use crate::sasl::Sasl;
+use crate::ticket::{Claim, Ticket};
+
+/// The context of one request.
+pub(crate) struct RequestContext<'a> {
+    /// Header of the response: API, version, correlation id.
+    pub(crate) header: ResponseHeader,
+    /// Name that the client gives itself.
+    pub(crate) client_id: Option<Str>,
+    /// Address of the client.
+    pub(crate) peer: SocketAddr,
+    /// Address that the client connected to.
+    pub(crate) local: SocketAddr,
+    /// When the request was taken from the connection's input.
+    pub(crate) now: Instant,
+    /// What all connections share.
+    pub(crate) node: &'a Node,
+    /// The connection's authentication; for the SASL APIs.
+    pub(crate) sasl: &'a mut Sasl,
+    /// The connection's fetches; for Fetch.
+    pub(crate) fetcher: &'a mut Fetcher,
+    pub(crate) topics: &'a mut TopicCache,
+    pub(crate) mailbox: &'a Arc<Mailbox>,
+}
+
+impl<'a> RequestContext<'a> {
+    /// Version of the request.
+    pub(crate) fn version(&self) -> i16 {
+        self.header.version.number
+    }
+
+    /// The authenticated client; `None` before authentication.
+    pub(crate) fn principal(&self) -> Option<&Identity> {
+        self.sasl.identity()
+    }
+
+    /// Settings of the protocol.
+    pub(crate) fn config(&self) -> &'a KafkaConfig {
+        &self.node.config
+    }
+
+    /// The namespace that the client's topics are in.
+    pub(crate) fn namespace(&self) -> &'a Namespace {
+        &self.node.namespace
+    }
+
+    /// The coordinator of all groups.
+    pub(crate) fn coordinator(&self) -> &'a Coordinator {
+        &self.node.coordinator
+    }
+
+    /// The address at which the client reaches this node: host and port.
+    pub(crate) fn advertised_address(&self) -> (Str, i32) {
+        self.node.advertised_address(self.local)
+    }
+
+    /// The topic with this id.
+    pub(crate) fn topic_by_id(&mut self, id: Uuid) -> Option<Arc<Topic>> {
+        self.topics.get(&self.node.namespace, id)
+    }
+
+    /// The topic that a request names: by id from version `by_id_since` on, by name before.
+    pub(crate) fn topic(&mut self, by_id_since: i16, name: &str, id: Uuid) -> Option<Arc<Topic>> {
+        match self.version() >= by_id_since {
+            true => self.topic_by_id(id),
+            false => self.node.namespace.topic(name),
+        }
+    }
+
+    /// A partition of the topic with this name.
+    pub(crate) fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
+        self.node.namespace.topic(topic)?.partition(partition_index(index)?)
+    }
+
+    /// A ticket for a response that another task gives, and the claim for the reply.
+    pub(crate) fn defer(&self) -> (Ticket, Claim) {
+        Ticket::new(self.mailbox)
+    }
+}
+
+/// Topics that a connection remembers by id.
+const TOPICS_MAX: usize = 10_000;
+
+/// Topics that a connection named by id, until the topology changes. Holds at most [`TOPICS_MAX`].
+#[derive(Default)]
+pub(crate) struct TopicCache {
+    /// The namespace's version that the topics were looked up in.
+    version: u64,
+    topics: HashMap<Uuid, Option<Arc<Topic>>>,
+}
+
+impl TopicCache {
+    fn get(&mut self, namespace: &Namespace, id: Uuid) -> Option<Arc<Topic>> {
+        let version = namespace.version();
+        if self.version != version || self.topics.len() >= TOPICS_MAX {
+            *self = TopicCache { version, topics: HashMap::new() };
+        }
+        self.topics.entry(id).or_insert_with(|| namespace.topic_by_id(TopicId(id.0))).clone()
+    }
+}

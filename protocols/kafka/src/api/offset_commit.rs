@@ -1,0 +1,164 @@
+//! OffsetCommit: commits offsets of a group.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use inver_broker::{CommittedOffset, Completion, Topic};
+
+use super::context::RequestContext;
+use super::handler::Handler;
+use super::reply::Reply;
+use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
+use crate::codec::text::Str;
+use crate::codec::wire::Uuid;
+use crate::map::partition::partition_index;
+
+messages! {
+    /// Versions 2-10, flexible 8+.
+    pub struct OffsetCommitRequest {
+        group_id: Str [0..],
+        generation_id_or_member_epoch: i32 [1..; default -1],
+        member_id: Str [1..],
+        group_instance_id: Option<Str> [7..; null 7..],
+        retention_time_ms: i64 [2..=4; default -1],
+        topics: Vec<OffsetCommitRequestTopic> [0..],
+    }
+
+    /// The topics to commit offsets for.
+    pub struct OffsetCommitRequestTopic {
+        name: Str [0..=9],
+        topic_id: Uuid [10..],
+        partitions: Vec<OffsetCommitRequestPartition> [0..],
+    }
+
+    /// Each partition to commit offsets for.
+    pub struct OffsetCommitRequestPartition {
+        partition_index: i32 [0..],
+        committed_offset: i64 [0..],
+        committed_leader_epoch: i32 [6..; default -1],
+        committed_metadata: Option<Str> [0..; null 0..],
+    }
+
+    /// Versions 2-10, flexible 8+.
+    pub struct OffsetCommitResponse {
+        throttle_time_ms: i32 [3..],
+        topics: Vec<OffsetCommitResponseTopic> [0..],
+    }
+
+    /// The responses for each topic.
+    pub struct OffsetCommitResponseTopic {
+        name: Str [0..=9],
+        topic_id: Uuid [10..],
+        partitions: Vec<OffsetCommitResponsePartition> [0..],
+    }
+
+    /// The responses for each partition in the topic.
+    pub struct OffsetCommitResponsePartition {
+        partition_index: i32 [0..],
+        error_code: ErrorCode [0..],
+    }
+}
+
+/// The OffsetCommit API.
+pub struct OffsetCommit;
+
+/// First version that names topics by id (KIP-848).
+const BY_ID_SINCE: i16 = 10;
+
+/// An offset to commit: topic, partition, offset.
+type Commit = (Arc<Topic>, u32, CommittedOffset);
+
+impl Handler for OffsetCommit {
+    const KEY: i16 = 8;
+    const VERSIONS: RangeInclusive<i16> = 2..=10;
+    const FLEXIBLE_FROM: i16 = 8;
+
+    type Request = OffsetCommitRequest;
+    type Response = OffsetCommitResponse;
+
+    fn handle(cx: &mut RequestContext<'_>, mut request: OffsetCommitRequest) -> Reply<OffsetCommitResponse> {
+        let unknown = match cx.version() {
+            BY_ID_SINCE.. => ErrorCode::UNKNOWN_TOPIC_ID,
+            _ => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        };
+        let mut commits: Vec<Commit> = Vec::new();
+        let mut topics = Vec::with_capacity(request.topics.len());
+        for topic in std::mem::take(&mut request.topics) {
+            let known = cx.topic(BY_ID_SINCE, &topic.name, topic.topic_id);
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for partition in topic.partitions {
+                let partition_index = partition.partition_index;
+                let checked = known.as_ref().ok_or(unknown).and_then(|topic| check(cx, topic, partition));
+                let error_code = match checked {
+                    Ok(commit) => {
+                        commits.push(commit);
+                        ErrorCode::NONE
+                    }
+                    Err(code) => code,
+                };
+                partitions.push(OffsetCommitResponsePartition { partition_index, error_code });
+            }
+            topics.push(OffsetCommitResponseTopic { name: topic.name, topic_id: topic.topic_id, partitions });
+        }
+        let completion = match commit(cx, &request, &commits) {
+            Ok(completion) => completion,
+            // Partitions without an error of their own get the group's.
+            Err(code) => {
+                let partitions = topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut());
+                let valid = partitions.filter(|partition| partition.error_code.is_none());
+                valid.for_each(|partition| partition.error_code = code);
+                Completion::Now
+            }
+        };
+        Reply::Response(OffsetCommitResponse { throttle_time_ms: 0, topics }, completion)
+    }
+}
+
+fn check(
+    cx: &RequestContext<'_>,
+    topic: &Arc<Topic>,
+    partition: OffsetCommitRequestPartition,
+) -> Result<Commit, ErrorCode> {
+    let index = partition_index(partition.partition_index)
+        .filter(|index| *index < topic.partition_count())
+        .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+    let bytes_max = cx.config().limits.offset_metadata_bytes_max;
+    if partition.committed_metadata.as_ref().is_some_and(|text| text.len() > bytes_max) {
+        return Err(ErrorCode::OFFSET_METADATA_TOO_LARGE);
+    }
+    let offset = CommittedOffset {
+        offset: partition.committed_offset,
+        leader_epoch: partition.committed_leader_epoch,
+        metadata: partition.committed_metadata.map(|text| text.to_string()),
+        committed_ms: cx.node.now_ms(),
+    };
+    Ok((topic.clone(), index, offset))
+}
+
+fn commit(
+    cx: &RequestContext<'_>,
+    request: &OffsetCommitRequest,
+    commits: &[Commit],
+) -> Result<Completion, ErrorCode> {
+    if request.group_id.is_empty() {
+        return Err(ErrorCode::INVALID_GROUP_ID);
+    }
+    let (offsets, log) = (cx.namespace().committed_offsets(), cx.node.broker.log());
+    let commits: Vec<(&str, u32, CommittedOffset)> =
+        commits.iter().map(|(topic, index, offset)| (topic.name(), *index, offset.clone())).collect();
+    if offsets.room_for(&request.group_id, &commits).is_err() {
+        return Err(ErrorCode::INVALID_COMMIT_OFFSET_SIZE);
+    }
+    cx.coordinator().commit(
+        &request.group_id,
+        &request.member_id,
+        request.group_instance_id.as_ref(),
+        request.generation_id_or_member_epoch,
+        cx.now,
+        || match commits.is_empty() {
+            true => Ok(Completion::Now),
+            false => offsets.commit(log, &request.group_id, &commits).map(Completion::At),
+        },
+    )
+}

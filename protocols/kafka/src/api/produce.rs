@@ -1,0 +1,303 @@
+//! Produce: appends record batches, verbatim.
+//!
+//! The records of a partition must be one batch of format 2 with a valid checksum. Its header is rewritten only where
+//! the topic assigns timestamps itself, or where the producer's greatest timestamp is wrong. The response waits until
+//! the log has committed all batches; `acks` 1 and -1 are the same, since there is one node.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use inver_broker::{Completion, Partition, Topic};
+use inver_storage::SubmitError;
+use inver_storage::batch::{Batch, BatchError, Compression};
+
+use super::context::RequestContext;
+use super::handler::Handler;
+use super::reply::{Reply, message};
+use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
+use crate::codec::text::Str;
+use crate::codec::wire::Uuid;
+use crate::error::ConnectionError;
+use crate::map::batch::{self, BatchRefusal, Checked};
+use crate::map::partition::{partition_index, wire_offset};
+use crate::settings::topic::ProduceSettings;
+
+messages! {
+    /// Versions 3-13, flexible 9+.
+    pub struct ProduceRequest {
+        transactional_id: Option<Str> [3..; null 3..],
+        acks: i16 [0..],
+        timeout_ms: i32 [0..],
+        topic_data: Vec<TopicProduceData> [0..],
+    }
+
+    /// Each topic to produce to.
+    pub struct TopicProduceData {
+        name: Str [0..=12],
+        topic_id: Uuid [13..],
+        partition_data: Vec<PartitionProduceData> [0..],
+    }
+
+    /// Each partition to produce to.
+    pub struct PartitionProduceData {
+        index: i32 [0..],
+        records: Option<Bytes> [0..; null 0..],
+    }
+
+    /// Versions 3-13, flexible 9+.
+    pub struct ProduceResponse {
+        responses: Vec<TopicProduceResponse> [0..],
+        throttle_time_ms: i32 [1..],
+    }
+
+    /// Each produce response.
+    pub struct TopicProduceResponse {
+        name: Str [0..=12],
+        topic_id: Uuid [13..],
+        partition_responses: Vec<PartitionProduceResponse> [0..],
+    }
+
+    /// Each partition that we produced to within the topic.
+    pub struct PartitionProduceResponse {
+        index: i32 [0..],
+        error_code: ErrorCode [0..],
+        base_offset: i64 [0..],
+        log_append_time_ms: i64 [2..; default -1],
+        log_start_offset: i64 [5..; default -1],
+        record_errors: Vec<BatchIndexAndErrorMessage> [8..],
+        error_message: Option<Str> [8..; null 8..],
+    }
+
+    /// The batch indices of records that caused the batch to be dropped.
+    pub struct BatchIndexAndErrorMessage {
+        batch_index: i32 [8..],
+        batch_index_error_message: Option<Str> [8..; null 8..],
+    }
+}
+
+/// The Produce API.
+pub struct Produce;
+
+/// First version that allows zstd (KIP-110).
+const ZSTD_SINCE: i16 = 7;
+
+/// First version that names topics by id (KIP-516).
+const BY_ID_SINCE: i16 = 13;
+
+/// Batches up to this many bytes are copied out of the input buffer: other requests share it, and a small batch must
+/// not keep all of it alive.
+const COPIED_BYTES_MAX: usize = 4096;
+
+/// Position of the format version in a batch; the same in all formats.
+const MAGIC_AT: usize = 16;
+
+impl Handler for Produce {
+    const KEY: i16 = 0;
+    // Advertised from 0 although batches of formats before 2 are rejected: librdkafka takes a broker without the old
+    // versions to be unable to compress (KAFKA-18659), which is why Kafka advertises them too.
+    const VERSIONS: RangeInclusive<i16> = 0..=13;
+    const FLEXIBLE_FROM: i16 = 9;
+    const CARRIES_RECORDS: bool = true;
+
+    type Request = ProduceRequest;
+    type Response = ProduceResponse;
+
+    fn handle(cx: &mut RequestContext<'_>, request: ProduceRequest) -> Reply<ProduceResponse> {
+        let reject_all = if !matches!(request.acks, -1..=1) {
+            Some((ErrorCode::INVALID_REQUIRED_ACKS, "acks must be 0, 1 or -1"))
+        } else if request.transactional_id.is_some() {
+            Some((ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not supported"))
+        } else {
+            None
+        };
+        let by_id = cx.version() >= BY_ID_SINCE;
+        let mut completion = Completion::Now;
+        let mut failure = None;
+        let mut responses = Vec::with_capacity(request.topic_data.len());
+        for data in request.topic_data {
+            let topic = cx.topic(BY_ID_SINCE, &data.name, data.topic_id);
+            let settings = topic.as_ref().map(|topic| ProduceSettings::of(topic, cx.config()));
+            let mut partition_responses = Vec::with_capacity(data.partition_data.len());
+            for partition in data.partition_data {
+                let index = partition.index;
+                let outcome = match (&reject_all, &topic, &settings) {
+                    (Some((code, text)), ..) => Err(Rejection::new(*code, *text)),
+                    (None, Some(topic), Some(settings)) => append(cx, topic, settings, partition),
+                    _ if by_id => Err(Rejection::new(ErrorCode::UNKNOWN_TOPIC_ID, "unknown topic id")),
+                    _ => Err(Rejection::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "unknown topic")),
+                };
+                match &outcome {
+                    Ok(appended) => completion = completion.and(appended.completion),
+                    Err(rejection) => {
+                        tracing::debug!(topic = %data.name, index, code = %rejection.code, rejection.message, "batch rejected");
+                        failure.get_or_insert_with(|| rejection.message.clone());
+                    }
+                }
+                partition_responses.push(response(index, outcome));
+            }
+            responses.push(TopicProduceResponse {
+                name: data.name,
+                topic_id: data.topic_id,
+                partition_responses,
+            });
+        }
+        match (request.acks, failure) {
+            (0, Some(message)) => Reply::Close(None, ConnectionError::ProduceWithoutAcks(message)),
+            (0, None) => Reply::None,
+            _ => Reply::Response(ProduceResponse { responses, throttle_time_ms: 0 }, completion),
+        }
+    }
+}
+
+/// The reason why a partition's records were rejected.
+struct Rejection {
+    code: ErrorCode,
+    message: String,
+    /// Invalid records and the reasons (KIP-467); empty if the batch as a whole is invalid.
+    records: Vec<(i32, &'static str)>,
+}
+
+impl Rejection {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Rejection {
+        Rejection { code, message: message.into(), records: Vec::new() }
+    }
+}
+
+impl From<BatchRefusal> for Rejection {
+    fn from(refusal: BatchRefusal) -> Rejection {
+        Rejection { code: refusal.code, message: refusal.message, records: refusal.records }
+    }
+}
+
+/// An appended batch.
+struct Appended {
+    base_offset: i64,
+    append_time_ms: i64,
+    log_start_offset: i64,
+    completion: Completion,
+}
+
+fn append(
+    cx: &RequestContext<'_>,
+    topic: &Arc<Topic>,
+    settings: &ProduceSettings,
+    data: PartitionProduceData,
+) -> Result<Appended, Rejection> {
+    let partition =
+        partition_index(data.index).and_then(|index| topic.partition(index)).ok_or_else(|| {
+            Rejection::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "the topic has no such partition")
+        })?;
+    let now_ms = cx.node.now_ms();
+    let (batch, checked) = check(cx.version(), settings, data.records, now_ms)?;
+    let append_ms = settings.append_time.then_some(now_ms);
+    let (batch, append_time_ms) = batch::stamped(batch, &checked, append_ms)?;
+    let (bytes, records) = (batch.bytes().len(), batch.record_count());
+    let (base_offset, completion) = submit(cx, topic, &partition, batch)?;
+    cx.node.metrics.produced_bytes.increment(bytes as u64);
+    cx.node.metrics.produced_records.increment(u64::from(records));
+    let log_start_offset = wire_offset(partition.stream().start());
+    Ok(Appended { base_offset, append_time_ms, log_start_offset, completion })
+}
+
+fn submit(
+    cx: &RequestContext<'_>,
+    topic: &Topic,
+    partition: &Partition,
+    batch: Batch,
+) -> Result<(i64, Completion), Rejection> {
+    let (base, lsn) = match partition.produce(cx.namespace(), topic, batch) {
+        Ok(submitted) => (submitted.bases.first().copied().unwrap_or_default(), submitted.lsn),
+        // A retry of a batch whose response was lost: it gets the same response, under the same condition.
+        Err(SubmitError::DuplicateSequence { base_offset, lsn }) => (base_offset, lsn),
+        Err(error) => return Err(submit_error(&error)),
+    };
+    Ok((wire_offset(base), Completion::At(lsn)))
+}
+
+fn submit_error(error: &SubmitError) -> Rejection {
+    let code = match error {
+        SubmitError::OutOfOrderSequence => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        SubmitError::InvalidProducerEpoch => ErrorCode::INVALID_PRODUCER_EPOCH,
+        SubmitError::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
+        SubmitError::DuplicateSequence { .. } => ErrorCode::DUPLICATE_SEQUENCE_NUMBER,
+        _ => ErrorCode::KAFKA_STORAGE_ERROR,
+    };
+    Rejection::new(code, error.to_string())
+}
+
+/// The one batch in a partition's records, checked.
+fn check(
+    version: i16,
+    settings: &ProduceSettings,
+    records: Option<Bytes>,
+    now_ms: i64,
+) -> Result<(Batch, Checked), Rejection> {
+    let invalid = |text: &str| Rejection::new(ErrorCode::INVALID_RECORD, text);
+    let mut records =
+        records.filter(|records| !records.is_empty()).ok_or_else(|| invalid("there are no records"))?;
+    if records.len() <= COPIED_BYTES_MAX {
+        records = Bytes::copy_from_slice(&records);
+    }
+    // Older formats differ before this field, so check it before parsing anything else.
+    if records.get(MAGIC_AT).is_some_and(|magic| *magic < 2) {
+        let text = "batch formats before 2 are not supported";
+        return Err(Rejection::new(ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT, text));
+    }
+    let batch = Batch::split_first(&mut records).map_err(|error| malformed(&error))?;
+    if !records.is_empty() {
+        return Err(invalid("the records of a partition must be exactly one batch"));
+    }
+    if batch.bytes().len() > settings.message_bytes_max {
+        let (bytes, bytes_max) = (batch.bytes().len(), settings.message_bytes_max);
+        let text = format!("batch of {bytes} bytes exceeds the topic's max.message.bytes of {bytes_max}");
+        return Err(Rejection::new(ErrorCode::MESSAGE_TOO_LARGE, text));
+    }
+    let header = batch.header();
+    if header.is_control() || header.is_transactional() {
+        return Err(invalid("control batches and transactional batches are not supported"));
+    }
+    let compression = Compression::from_attributes(header.attributes)
+        .map_err(|error| Rejection::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, error.to_string()))?;
+    if compression == Compression::Zstd && version < ZSTD_SINCE {
+        let text = format!("zstd requires Produce version {ZSTD_SINCE}");
+        return Err(Rejection::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, text));
+    }
+    let checked = batch::check_records(&batch, settings.rules(now_ms))?;
+    Ok((batch, checked))
+}
+
+fn malformed(error: &BatchError) -> Rejection {
+    let code = match error {
+        BatchError::Magic(_) => ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        BatchError::Count | BatchError::Record { .. } => ErrorCode::INVALID_RECORD,
+        _ => ErrorCode::CORRUPT_MESSAGE,
+    };
+    Rejection::new(code, error.to_string())
+}
+
+fn response(index: i32, outcome: Result<Appended, Rejection>) -> PartitionProduceResponse {
+    match outcome {
+        Ok(appended) => PartitionProduceResponse {
+            index,
+            base_offset: appended.base_offset,
+            log_append_time_ms: appended.append_time_ms,
+            log_start_offset: appended.log_start_offset,
+            ..PartitionProduceResponse::default()
+        },
+        Err(rejection) => PartitionProduceResponse {
+            index,
+            error_code: rejection.code,
+            base_offset: -1,
+            record_errors: (rejection.records.into_iter())
+                .map(|(batch_index, reason)| BatchIndexAndErrorMessage {
+                    batch_index,
+                    batch_index_error_message: Some(Str::from_static(reason)),
+                })
+                .collect(),
+            error_message: message(rejection.message),
+            ..PartitionProduceResponse::default()
+        },
+    }
+}

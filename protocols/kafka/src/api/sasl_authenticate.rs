@@ -1,0 +1,68 @@
+//! SaslAuthenticate: the client's SASL token (KIP-152).
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+
+use super::context::RequestContext;
+use super::handler::Handler;
+use super::reply::{Reply, message};
+use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
+use crate::codec::text::Str;
+use crate::error::ConnectionError;
+use crate::sasl::TokenError;
+
+messages! {
+    /// Versions 0-2, flexible 2+.
+    pub struct SaslAuthenticateRequest {
+        auth_bytes: Bytes [0..],
+    }
+
+    /// Versions 0-2, flexible 2+.
+    pub struct SaslAuthenticateResponse {
+        error_code: ErrorCode [0..],
+        error_message: Option<Str> [0..; null 0..],
+        auth_bytes: Bytes [0..],
+        session_lifetime_ms: i64 [1..],
+    }
+}
+
+/// The SaslAuthenticate API.
+pub struct SaslAuthenticate;
+
+impl Handler for SaslAuthenticate {
+    const KEY: i16 = 36;
+    const VERSIONS: RangeInclusive<i16> = 0..=2;
+    const FLEXIBLE_FROM: i16 = 2;
+    const BEFORE_AUTHENTICATION: bool = true;
+
+    type Request = SaslAuthenticateRequest;
+    type Response = SaslAuthenticateResponse;
+
+    fn handle(
+        cx: &mut RequestContext<'_>,
+        request: SaslAuthenticateRequest,
+    ) -> Reply<SaslAuthenticateResponse> {
+        match cx.sasl.credentials(&request.auth_bytes, Some(cx.header)) {
+            Ok(credentials) => Reply::Authenticate(credentials),
+            Err(error) => {
+                let code = match error {
+                    TokenError::Unexpected => ErrorCode::ILLEGAL_SASL_STATE,
+                    TokenError::Malformed => ErrorCode::SASL_AUTHENTICATION_FAILED,
+                };
+                let response = failure(code, &error.to_string());
+                Reply::Close(Some(response), ConnectionError::AuthenticationFailed)
+            }
+        }
+    }
+}
+
+/// The response to a client that is not authenticated.
+pub(crate) fn failure(error_code: ErrorCode, reason: &str) -> SaslAuthenticateResponse {
+    SaslAuthenticateResponse {
+        error_code,
+        error_message: message(reason),
+        ..SaslAuthenticateResponse::default()
+    }
+}

@@ -1,0 +1,317 @@
+//! Handlers, called with a request and a context.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use inver_broker::{Broker, BrokerConfig, Completion, Identity, Mailbox, TopicSpec};
+use inver_storage::batch::BatchBuilder;
+use inver_storage::{Log, LogOptions};
+
+use super::context::TopicCache;
+use super::fetch::Fetcher;
+use super::*;
+use crate::codec::error_code::ErrorCode;
+use crate::codec::header::ResponseHeader;
+use crate::codec::wire::Wire;
+use crate::config::KafkaConfig;
+use crate::node::Node;
+use crate::sasl::Sasl;
+use crate::ticket::Claimed;
+
+/// What a connection would provide.
+struct Fixture {
+    node: Arc<Node>,
+    sasl: Sasl,
+    fetcher: Fetcher,
+    topics: TopicCache,
+    mailbox: Arc<Mailbox>,
+    _folder: tempfile::TempDir,
+}
+
+/// A node with topic `t` of two partitions, and an anonymous client.
+fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::open(folder.path(), LogOptions::default()).unwrap();
+    let broker = Broker::open(log, BrokerConfig::default()).unwrap();
+    let spec = TopicSpec { partitions: 2, config: Default::default() };
+    broker.default_namespace().create_topic("t", &spec).unwrap();
+    let node = Arc::new(Node::new(broker, KafkaConfig::default(), Api::ALL).unwrap());
+    let mailbox = Mailbox::new();
+    Fixture {
+        sasl: Sasl::new(Some(Identity::anonymous())),
+        fetcher: Fetcher::new(node.clone(), mailbox.clone()),
+        topics: TopicCache::default(),
+        mailbox,
+        node,
+        _folder: folder,
+    }
+}
+
+impl Fixture {
+    fn call<H: Handler>(&mut self, version: i16, request: H::Request) -> Reply<H::Response> {
+        let api = find(H::KEY).unwrap();
+        let address: SocketAddr = "127.0.0.1:9092".parse().unwrap();
+        let header = ResponseHeader { api, version: api.version(version).unwrap(), correlation_id: 1 };
+        let mut cx = RequestContext {
+            header,
+            client_id: Some("client".into()),
+            peer: address,
+            local: address,
+            now: Instant::now(),
+            node: &self.node,
+            sasl: &mut self.sasl,
+            fetcher: &mut self.fetcher,
+            topics: &mut self.topics,
+            mailbox: &self.mailbox,
+        };
+        H::handle(&mut cx, request)
+    }
+
+    /// The response of a handler that answers at once.
+    fn answer<H: Handler>(&mut self, version: i16, request: H::Request) -> H::Response {
+        match self.call::<H>(version, request) {
+            Reply::Response(response, _) => response,
+            _ => panic!("no response"),
+        }
+    }
+
+    fn completion<H: Handler>(&mut self, version: i16, request: H::Request) -> Completion {
+        match self.call::<H>(version, request) {
+            Reply::Response(_, completion) => completion,
+            _ => panic!("no response"),
+        }
+    }
+}
+
+fn batch() -> Bytes {
+    let mut builder = BatchBuilder::new(256);
+    builder.push(1000, Some(b"k"), &[], Some(b"v"));
+    builder.finish().into_bytes()
+}
+
+fn produce(topic: &str, acks: i16) -> produce::ProduceRequest {
+    let partition_data = vec![produce::PartitionProduceData { index: 0, records: Some(batch()) }];
+    let data = produce::TopicProduceData { name: topic.into(), partition_data, ..Default::default() };
+    produce::ProduceRequest { acks, topic_data: vec![data], ..Default::default() }
+}
+
+#[test]
+fn apis_are_ordered_by_key_and_found_by_it() {
+    assert!(Api::ALL.is_sorted_by_key(|api| api.key));
+    for api in Api::ALL {
+        assert_eq!(find(api.key), Some(api));
+    }
+    assert_eq!(find(4), None);
+}
+
+#[test]
+fn api_versions_lists_every_api() {
+    let request = api_versions::ApiVersionsRequest::default();
+    let response = fixture().answer::<api_versions::ApiVersions>(0, request);
+    let listed: Vec<(i16, i16, i16)> =
+        response.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version)).collect();
+    let all: Vec<(i16, i16, i16)> =
+        Api::ALL.iter().map(|api| (api.key, api.version_min, api.version_max)).collect();
+    assert_eq!(listed, all);
+}
+
+#[test]
+fn only_sasl_and_api_versions_are_answered_before_authentication() {
+    let open: Vec<&str> =
+        Api::ALL.iter().filter(|api| api.before_authentication).map(|api| api.name).collect();
+    assert_eq!(open, ["SaslHandshake", "ApiVersions", "SaslAuthenticate"]);
+}
+
+#[test]
+fn produce_waits_for_the_log_unless_acks_is_0() {
+    let mut fixture = fixture();
+    let Reply::Response(response, Completion::At(lsn)) =
+        fixture.call::<produce::Produce>(9, produce("t", -1))
+    else {
+        panic!("no response at a log position")
+    };
+    assert_eq!(response.responses[0].partition_responses[0].base_offset, 0);
+    assert!(lsn > inver_storage::Lsn::default());
+    assert!(matches!(fixture.call::<produce::Produce>(9, produce("t", 0)), Reply::None));
+    let failed = fixture.call::<produce::Produce>(9, produce("missing", 0));
+    assert!(matches!(failed, Reply::Close(None, ConnectionError::ProduceWithoutAcks(_))));
+    let rejected = fixture.completion::<produce::Produce>(9, produce("missing", 1));
+    assert_eq!(rejected, Completion::Now);
+}
+
+#[test]
+fn metadata_creates_missing_topics_only_if_the_client_allows_it() {
+    use metadata::{Metadata, MetadataRequest, MetadataRequestTopic};
+    let mut fixture = fixture();
+    let request = |create| MetadataRequest {
+        topics: Some(vec![MetadataRequestTopic { name: Some("new".into()), ..Default::default() }]),
+        allow_auto_topic_creation: create,
+        ..MetadataRequest::default()
+    };
+    let response = fixture.answer::<Metadata>(9, request(false));
+    assert_eq!(response.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    assert!(matches!(fixture.completion::<Metadata>(9, request(true)), Completion::At(_)));
+    assert_eq!(fixture.completion::<Metadata>(9, request(true)), Completion::Now);
+}
+
+#[test]
+fn a_member_is_answered_through_its_claim() {
+    use join_group::{JoinGroup, JoinGroupRequest, JoinGroupRequestProtocol};
+    let mut fixture = fixture();
+    let request = JoinGroupRequest {
+        group_id: "g".into(),
+        session_timeout_ms: 10_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol { name: "range".into(), ..Default::default() }],
+        ..JoinGroupRequest::default()
+    };
+    // A new member must join again with the id that it gets.
+    let Reply::Member { mut claim, group, member_id } = fixture.call::<JoinGroup>(5, request.clone()) else {
+        panic!("not a member's reply")
+    };
+    assert_eq!(group, "g");
+    assert!(member_id.starts_with("client-"), "{member_id}");
+    assert!(matches!(claim.take(), Claimed::Frame(_)));
+    // With the initial delay, the response to the second join is not complete yet.
+    let request = JoinGroupRequest { member_id: member_id.clone(), ..request };
+    let Reply::Member { mut claim, .. } = fixture.call::<JoinGroup>(5, request) else {
+        panic!("not a member's reply")
+    };
+    assert!(matches!(claim.take(), Claimed::Waiting));
+    let leave = leave_group::LeaveGroupRequest { group_id: "g".into(), member_id, members: Vec::new() };
+    let response = fixture.answer::<leave_group::LeaveGroup>(2, leave);
+    assert_eq!(response.error_code, ErrorCode::NONE);
+    assert!(matches!(claim.take(), Claimed::Frame(_)));
+    let heartbeat = heartbeat::HeartbeatRequest { group_id: "g".into(), ..Default::default() };
+    let response = fixture.answer::<heartbeat::Heartbeat>(4, heartbeat);
+    assert_eq!(response.error_code, ErrorCode::UNKNOWN_MEMBER_ID);
+}
+
+#[test]
+fn only_groups_have_a_coordinator() {
+    use find_coordinator::{FindCoordinator, FindCoordinatorRequest};
+    let mut fixture = fixture();
+    for (key_type, expected) in [(0, ErrorCode::NONE), (1, ErrorCode::UNSUPPORTED_VERSION)] {
+        let request =
+            FindCoordinatorRequest { key_type, coordinator_keys: vec!["k".into()], ..Default::default() };
+        let response = fixture.answer::<FindCoordinator>(4, request);
+        assert_eq!(response.coordinators[0].error_code, expected);
+    }
+}
+
+#[test]
+fn committed_offsets_are_fetched_and_deleted() {
+    use offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+    let mut fixture = fixture();
+    let commit = |partition_index, committed_offset| {
+        let partitions =
+            vec![OffsetCommitRequestPartition { partition_index, committed_offset, ..Default::default() }];
+        let topics = vec![OffsetCommitRequestTopic { name: "t".into(), partitions, ..Default::default() }];
+        offset_commit::OffsetCommitRequest { group_id: "g".into(), topics, ..Default::default() }
+    };
+    assert!(matches!(fixture.completion::<offset_commit::OffsetCommit>(8, commit(1, 7)), Completion::At(_)));
+    let response = fixture.answer::<offset_commit::OffsetCommit>(8, commit(2, 7));
+    assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    let all = offset_fetch::OffsetFetchRequest { group_id: "g".into(), ..Default::default() };
+    let all = offset_fetch::OffsetFetchRequest { topics: None, ..all };
+    let response = fixture.answer::<offset_fetch::OffsetFetch>(5, all.clone());
+    let partition = &response.topics[0].partitions[0];
+    assert_eq!((partition.partition_index, partition.committed_offset), (1, 7));
+    let partitions = vec![offset_delete::OffsetDeleteRequestPartition { partition_index: 1 }];
+    let topics = vec![offset_delete::OffsetDeleteRequestTopic { name: "t".into(), partitions }];
+    let delete = offset_delete::OffsetDeleteRequest { group_id: "g".into(), topics };
+    let deleted = fixture.completion::<offset_delete::OffsetDelete>(0, delete.clone());
+    assert!(matches!(deleted, Completion::At(_)));
+    assert_eq!(fixture.answer::<offset_fetch::OffsetFetch>(5, all).topics, []);
+    let response = fixture.answer::<offset_delete::OffsetDelete>(0, delete);
+    assert_eq!(response.error_code, ErrorCode::GROUP_ID_NOT_FOUND);
+}
+
+#[test]
+fn the_only_leader_epoch_ends_at_the_high_watermark() {
+    use offset_for_leader_epoch::{
+        OffsetForLeaderEpoch, OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
+    };
+    let mut fixture = fixture();
+    fixture.call::<produce::Produce>(9, produce("t", -1));
+    fixture.node.broker.log().sync().unwrap();
+    let mut end = |partition, current_leader_epoch, leader_epoch| {
+        let partitions = vec![OffsetForLeaderPartition { partition, current_leader_epoch, leader_epoch }];
+        let topics = vec![OffsetForLeaderTopic { topic: "t".into(), partitions }];
+        let request = OffsetForLeaderEpochRequest { topics, ..Default::default() };
+        let response = fixture.answer::<OffsetForLeaderEpoch>(4, request);
+        let answer = &response.topics[0].partitions[0];
+        (answer.error_code, answer.end_offset)
+    };
+    assert_eq!(end(0, -1, 0), (ErrorCode::NONE, 1));
+    assert_eq!(end(0, -1, 3), (ErrorCode::NONE, -1));
+    assert_eq!(end(0, 3, 0), (ErrorCode::UNKNOWN_LEADER_EPOCH, -1));
+    assert_eq!(end(9, -1, 0), (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, -1));
+}
+
+#[test]
+fn altering_configs_replaces_all_settings_of_a_topic() {
+    use alter_configs::{AlterConfigs, AlterConfigsRequest, AlterConfigsResource, AlterableConfig};
+    let mut fixture = fixture();
+    let request = |name: &str, value: &str, validate_only| {
+        let configs = vec![AlterableConfig { name: name.into(), value: Some(value.into()) }];
+        let resource = AlterConfigsResource { resource_type: 2, resource_name: "t".into(), configs };
+        AlterConfigsRequest { resources: vec![resource], validate_only }
+    };
+    let config = |fixture: &Fixture| (*fixture.node.namespace.topic("t").unwrap().config()).clone();
+    assert_eq!(fixture.completion::<AlterConfigs>(2, request("retention.ms", "5", true)), Completion::Now);
+    assert!(config(&fixture).is_empty(), "only validated");
+    for name in ["retention.ms", "retention.bytes"] {
+        let altered = fixture.completion::<AlterConfigs>(2, request(name, "5", false));
+        assert!(matches!(altered, Completion::At(_)));
+        let names: Vec<String> = config(&fixture).keys().cloned().collect();
+        assert_eq!(names, [name]);
+    }
+    let response = fixture.answer::<AlterConfigs>(2, request("retention.ms", "soon", false));
+    assert_eq!(response.responses[0].error_code, ErrorCode::INVALID_CONFIG);
+}
+
+#[test]
+fn config_resources_are_the_topics_and_the_broker() {
+    use list_config_resources::{ListConfigResources, ListConfigResourcesRequest};
+    let mut fixture = fixture();
+    let mut list = |version, resource_types| -> Vec<(String, i8)> {
+        let request = ListConfigResourcesRequest { resource_types };
+        let response = fixture.answer::<ListConfigResources>(version, request);
+        let resources = response.config_resources.iter();
+        resources.map(|resource| (resource.resource_name.to_string(), resource.resource_type)).collect()
+    };
+    assert_eq!(list(1, Vec::new()), [("t".into(), 2), ("1".into(), 4)]);
+    assert_eq!(list(1, vec![4]), [("1".into(), 4)]);
+    assert_eq!(list(0, Vec::new()), []);
+}
+
+#[test]
+fn no_reassignment_is_ever_in_progress() {
+    use list_partition_reassignments::{ListPartitionReassignments, ListPartitionReassignmentsRequest};
+    let request = ListPartitionReassignmentsRequest::default();
+    let response = fixture().answer::<ListPartitionReassignments>(0, request);
+    assert_eq!((response.error_code, response.topics), (ErrorCode::NONE, Vec::new()));
+}
+
+#[test]
+fn a_fetch_is_answered_by_the_fetcher() {
+    let Reply::Fetch(first) = fixture().call::<fetch::Fetch>(12, fetch::FetchRequest::default()) else {
+        panic!("not a fetch")
+    };
+    assert_eq!(first, 1);
+}
+
+#[test]
+fn each_error_code_in_a_response_is_found() {
+    let partition = |error_code| produce::PartitionProduceResponse { error_code, ..Default::default() };
+    let partition_responses =
+        [ErrorCode::NONE, ErrorCode::CORRUPT_MESSAGE, ErrorCode::INVALID_RECORD].map(partition).to_vec();
+    let topic = produce::TopicProduceResponse { partition_responses, ..Default::default() };
+    let response = produce::ProduceResponse { responses: vec![topic], throttle_time_ms: 0 };
+    let mut found = Vec::new();
+    response.each_error(&mut |code| found.push(code));
+    assert_eq!(found, [ErrorCode::CORRUPT_MESSAGE, ErrorCode::INVALID_RECORD]);
+}

@@ -1,0 +1,330 @@
+//! Settings of topics: names, defaults and valid values.
+//!
+//! All of Kafka's settings are accepted and stored, so that tools that set them work. The documentation of those
+//! without effect says so.
+
+use inver_broker::{Topic, TopicConfig};
+
+use crate::config::KafkaConfig;
+use crate::map::batch::Rules;
+
+/// The type of a setting.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    Boolean,
+    Text,
+    /// 32 bits, with this minimum.
+    Int(i64),
+    /// 64 bits, with this minimum.
+    Long(i64),
+    /// A number from 0 to 1.
+    Ratio,
+    /// One of these values.
+    OneOf(&'static [&'static str]),
+    /// A comma-separated list of these values.
+    SomeOf(&'static [&'static str]),
+    /// A comma-separated list of any values.
+    List,
+}
+
+impl Kind {
+    /// Type code in DescribeConfigs.
+    pub(crate) fn config_type(self) -> i8 {
+        match self {
+            Kind::Boolean => 1,
+            Kind::Text | Kind::OneOf(_) => 2,
+            Kind::Int(_) => 3,
+            Kind::Long(_) => 5,
+            Kind::Ratio => 6,
+            Kind::SomeOf(_) | Kind::List => 7,
+        }
+    }
+
+    pub(crate) fn is_list(self) -> bool {
+        matches!(self, Kind::SomeOf(_) | Kind::List)
+    }
+
+    fn allows(self, value: &str) -> bool {
+        let number = |min: i64, max: i64| value.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n));
+        match self {
+            Kind::Boolean => matches!(value.to_ascii_lowercase().as_str(), "true" | "false"),
+            Kind::Text | Kind::List => true,
+            Kind::Int(min) => number(min, i64::from(i32::MAX)),
+            Kind::Long(min) => number(min, i64::MAX),
+            Kind::Ratio => value.parse::<f64>().is_ok_and(|n| (0.0..=1.0).contains(&n)),
+            Kind::OneOf(all) => all.contains(&value),
+            Kind::SomeOf(all) => {
+                let mut parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
+                parts.all(|part| all.contains(&part))
+            }
+        }
+    }
+}
+
+/// A setting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    default: &'static str,
+    pub(crate) documentation: &'static str,
+}
+
+impl Setting {
+    /// The value while none is set.
+    pub(crate) fn default(&self, config: &KafkaConfig) -> String {
+        match self.name {
+            MAX_MESSAGE_BYTES => config.message_bytes_max.to_string(),
+            _ => self.default.to_owned(),
+        }
+    }
+
+    /// Checks a value; the error says why it is invalid.
+    pub(crate) fn check(&self, value: &str) -> Result<(), String> {
+        if self.name == REMOTE_STORAGE && value.eq_ignore_ascii_case("true") {
+            return Err("Tiered Storage functionality is disabled in the broker.".to_owned());
+        }
+        match self.kind.allows(value) {
+            true => Ok(()),
+            false => Err(format!("Invalid value {value} for configuration {}", self.name)),
+        }
+    }
+}
+
+pub(crate) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+const CLEANUP_POLICY: &str = "cleanup.policy";
+const REMOTE_STORAGE: &str = "remote.storage.enable";
+const TIMESTAMP_AFTER_MAX: &str = "message.timestamp.after.max.ms";
+const TIMESTAMP_BEFORE_MAX: &str = "message.timestamp.before.max.ms";
+const TIMESTAMP_TYPE: &str = "message.timestamp.type";
+
+/// One hour, as in Kafka 4.
+const TIMESTAMP_AFTER_MAX_DEFAULT: i64 = 3_600_000;
+
+const NO_EFFECT: &str = "Stored and described; has no effect in this broker.";
+
+const fn setting(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    documentation: &'static str,
+) -> Setting {
+    Setting { name, kind, default, documentation }
+}
+
+/// Every setting of a topic, ordered by name.
+pub(crate) const SETTINGS: &[Setting] = &[
+    setting(
+        CLEANUP_POLICY,
+        Kind::SomeOf(&["delete", "compact"]),
+        "delete",
+        "delete: records are deleted by age and size; compact: the last record of every key is kept, and all records need keys.",
+    ),
+    setting("compression.gzip.level", Kind::Int(-1), "-1", NO_EFFECT),
+    setting("compression.lz4.level", Kind::Int(1), "9", NO_EFFECT),
+    setting(
+        "compression.type",
+        Kind::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+        "producer",
+        "Compression of batches that the broker composes (inver.capture.filter). Producers' batches are stored as received.",
+    ),
+    setting("compression.zstd.level", Kind::Int(-131_072), "3", NO_EFFECT),
+    setting(
+        "delete.retention.ms",
+        Kind::Long(0),
+        "86400000",
+        "How long compaction keeps a tombstone, in milliseconds.",
+    ),
+    setting("file.delete.delay.ms", Kind::Long(0), "60000", NO_EFFECT),
+    setting("flush.messages", Kind::Long(1), "9223372036854775807", NO_EFFECT),
+    setting("flush.ms", Kind::Long(0), "9223372036854775807", NO_EFFECT),
+    setting("follower.replication.throttled.replicas", Kind::List, "", NO_EFFECT),
+    setting("index.interval.bytes", Kind::Int(0), "4096", NO_EFFECT),
+    setting(
+        "inver.capture.filter",
+        Kind::Text,
+        "",
+        "Messages published to an address that this filter matches are appended to the topic.",
+    ),
+    setting(
+        "inver.capture.key",
+        Kind::Text,
+        "",
+        "Template for the key of captured records; empty: the full address.",
+    ),
+    setting(
+        "inver.headers",
+        Kind::List,
+        "all",
+        "Message properties that captured records carry as headers: all, none, or a list of names.",
+    ),
+    setting("leader.replication.throttled.replicas", Kind::List, "", NO_EFFECT),
+    setting("local.retention.bytes", Kind::Long(-2), "-2", NO_EFFECT),
+    setting("local.retention.ms", Kind::Long(-2), "-2", NO_EFFECT),
+    setting("max.compaction.lag.ms", Kind::Long(1), "9223372036854775807", NO_EFFECT),
+    setting(MAX_MESSAGE_BYTES, Kind::Int(0), "", "Largest record batch accepted, in bytes."),
+    setting(
+        TIMESTAMP_AFTER_MAX,
+        Kind::Long(0),
+        "3600000",
+        "How far a timestamp may be ahead of the broker's clock, in milliseconds.",
+    ),
+    setting(
+        TIMESTAMP_BEFORE_MAX,
+        Kind::Long(0),
+        "9223372036854775807",
+        "How far a timestamp may be behind the broker's clock, in milliseconds.",
+    ),
+    setting(
+        TIMESTAMP_TYPE,
+        Kind::OneOf(&["CreateTime", "LogAppendTime"]),
+        "CreateTime",
+        "CreateTime: records keep the producer's timestamps; LogAppendTime: the broker assigns them.",
+    ),
+    setting(
+        "min.cleanable.dirty.ratio",
+        Kind::Ratio,
+        "0.5",
+        "Share of a partition that must be uncompacted before it is compacted.",
+    ),
+    setting(
+        "min.compaction.lag.ms",
+        Kind::Long(0),
+        "0",
+        "Age below which records are not compacted, in milliseconds.",
+    ),
+    setting(
+        "min.insync.replicas",
+        Kind::Int(1),
+        "1",
+        "Stored and described; there is one node, and acks=all waits for its commit.",
+    ),
+    setting("preallocate", Kind::Boolean, "false", NO_EFFECT),
+    setting("remote.log.copy.disable", Kind::Boolean, "false", NO_EFFECT),
+    setting("remote.log.delete.on.disable", Kind::Boolean, "false", NO_EFFECT),
+    setting(REMOTE_STORAGE, Kind::Boolean, "false", NO_EFFECT),
+    setting(
+        "retention.bytes",
+        Kind::Long(-1),
+        "-1",
+        "Bytes that a partition keeps before its oldest records are deleted; -1: no limit.",
+    ),
+    setting(
+        "retention.ms",
+        Kind::Long(-1),
+        "604800000",
+        "Age at which records are deleted, in milliseconds; -1: never.",
+    ),
+    setting("segment.bytes", Kind::Int(14), "1073741824", NO_EFFECT),
+    setting("segment.index.bytes", Kind::Int(4), "10485760", NO_EFFECT),
+    setting("segment.jitter.ms", Kind::Long(0), "0", NO_EFFECT),
+    setting("segment.ms", Kind::Long(1), "604800000", NO_EFFECT),
+    setting("unclean.leader.election.enable", Kind::Boolean, "false", NO_EFFECT),
+];
+
+/// The setting with this name.
+pub(crate) fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.binary_search_by_key(&name, |setting| setting.name).ok().and_then(|place| SETTINGS.get(place))
+}
+
+/// Checks a topic's settings; the error describes the first invalid one.
+pub(crate) fn check(config: &TopicConfig) -> Result<(), String> {
+    for (name, value) in config {
+        find(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?.check(value)?;
+    }
+    Ok(())
+}
+
+/// The settings of a topic that Produce depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProduceSettings {
+    pub(crate) message_bytes_max: usize,
+    pub(crate) compacted: bool,
+    pub(crate) append_time: bool,
+    after_max_ms: i64,
+    before_max_ms: i64,
+}
+
+impl ProduceSettings {
+    pub(crate) fn of(topic: &Topic, config: &KafkaConfig) -> ProduceSettings {
+        ProduceSettings::from(&topic.config(), config)
+    }
+
+    fn from(set: &TopicConfig, config: &KafkaConfig) -> ProduceSettings {
+        let number = |name: &str, default: i64| {
+            set.get(name).and_then(|value| value.trim().parse().ok()).unwrap_or(default)
+        };
+        let bytes_max = number(MAX_MESSAGE_BYTES, i64::from(config.message_bytes_max));
+        ProduceSettings {
+            message_bytes_max: usize::try_from(bytes_max).unwrap_or(0),
+            compacted: set.get(CLEANUP_POLICY).is_some_and(|policy| policy.contains("compact")),
+            append_time: set.get(TIMESTAMP_TYPE).is_some_and(|kind| kind == "LogAppendTime"),
+            after_max_ms: number(TIMESTAMP_AFTER_MAX, TIMESTAMP_AFTER_MAX_DEFAULT),
+            before_max_ms: number(TIMESTAMP_BEFORE_MAX, i64::MAX),
+        }
+    }
+
+    /// The rules for records that arrive now.
+    pub(crate) fn rules(&self, now_ms: i64) -> Rules {
+        let bounds = (now_ms.saturating_sub(self.before_max_ms), now_ms.saturating_add(self.after_max_ms));
+        Rules { keyed: self.compacted, times: (!self.append_time).then_some(bounds) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_names_are_sorted() {
+        assert!(SETTINGS.is_sorted_by_key(|setting| setting.name));
+        for setting in SETTINGS {
+            let default = setting.default(&KafkaConfig::default());
+            assert_eq!(setting.check(&default), Ok(()), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn values_are_checked() {
+        let config = |name: &str, value: &str| TopicConfig::from([(name.to_owned(), value.to_owned())]);
+        assert_eq!(check(&config("cleanup.policy", "compact,delete")), Ok(()));
+        assert_eq!(check(&config("retention.ms", "-1")), Ok(()));
+        for (name, value) in [
+            ("cleanup.policy", "shred"),
+            ("retention.ms", "-2"),
+            ("retention.ms", "soon"),
+            ("max.message.bytes", "4294967296"),
+            ("preallocate", "maybe"),
+            ("remote.storage.enable", "true"),
+            ("min.cleanable.dirty.ratio", "1.5"),
+            ("no.such.setting", "1"),
+        ] {
+            assert!(check(&config(name, value)).is_err(), "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn produce_settings_follow_the_topics_settings() {
+        let defaults = KafkaConfig::default();
+        let plain = ProduceSettings::from(&TopicConfig::new(), &defaults);
+        let expected = ProduceSettings {
+            message_bytes_max: 1_048_588,
+            compacted: false,
+            append_time: false,
+            after_max_ms: 3_600_000,
+            before_max_ms: i64::MAX,
+        };
+        assert_eq!(plain, expected);
+        assert_eq!(find(TIMESTAMP_AFTER_MAX).unwrap().default(&defaults), expected.after_max_ms.to_string());
+        let rules = plain.rules(10);
+        assert_eq!((rules.keyed, rules.times), (false, Some((10 - i64::MAX, 3_600_010))));
+        let set =
+            [("max.message.bytes", "10"), (CLEANUP_POLICY, "compact"), (TIMESTAMP_TYPE, "LogAppendTime")];
+        let set = set.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let expected =
+            ProduceSettings { message_bytes_max: 10, compacted: true, append_time: true, ..expected };
+        let set = ProduceSettings::from(&TopicConfig::from(set), &defaults);
+        assert_eq!(set, expected);
+        assert_eq!((set.rules(10).keyed, set.rules(10).times), (true, None));
+    }
+}
