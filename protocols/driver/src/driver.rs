@@ -25,8 +25,8 @@ const IDLE_AFTER: Duration = Duration::from_secs(2);
 ///
 /// [`Serving`](crate::Serving) is the future that runs it to its end.
 pub struct Driver<M: Machine> {
-    machine: M,
-    link: Link<M::Input>,
+    pub(crate) machine: M,
+    pub(crate) link: Link<M::Input>,
 }
 
 /// What happened since the last turn.

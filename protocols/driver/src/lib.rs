@@ -24,6 +24,8 @@ mod machine;
 mod output;
 mod pool;
 mod serving;
+#[cfg(test)]
+mod tests;
 mod timeouts;
 mod timer;
 
