@@ -138,6 +138,26 @@ def test_a_message_expires_on_time_without_a_consumer(broker, unique):
         taker.close()
 
 
+@pytest.mark.parametrize("name", ["loop", "loop\\new", "loop\\\\new"])
+@pytest.mark.parametrize("durable", [False, True], ids=["transient", "durable"])
+def test_a_dead_letter_cycle_without_rejections_is_dropped(broker, unique, durable, name):
+    """A queue that dead-letters to itself by TTL. The names contain what an escaped line feed would look like."""
+    queue, copies, exchange = f"{unique}-{name}", f"{unique}-copies", f"{unique}-dlx"
+    with amqp(broker) as channel:
+        channel.exchange_declare(exchange, "fanout")
+        channel.queue_declare(queue, durable=durable, arguments={
+            "x-message-ttl": 1, "x-dead-letter-exchange": exchange})
+        channel.queue_declare(copies)
+        channel.queue_bind(queue, exchange)
+        channel.queue_bind(copies, exchange)
+        channel.basic_publish("", queue, b"x", pika.BasicProperties(delivery_mode=2))
+        _, properties, body = amqp_get(channel, copies)
+        assert (body, properties.headers["x-last-death-queue"]) == (b"x", queue)
+        wait_until(lambda: channel.queue_declare(queue, passive=True).method.message_count == 0)
+        assert channel.basic_get(copies)[0] is None
+        channel.queue_delete(queue)
+
+
 def test_an_unused_queue_expires_and_use_keeps_it(broker, unique):
     with amqp(broker) as channel:
         channel.queue_declare(unique, arguments={"x-expires": 400})
