@@ -101,7 +101,7 @@ impl Machine for Peer {
 
     fn begin_turn(&mut self, now: Instant) {
         self.now = now;
-        self.session.begin_turn(inver_broker::now_ms());
+        self.session.begin_turn();
     }
 
     fn wake(&mut self, tokens: &[u64], _out: &mut Output) -> Result<(), Ended> {

@@ -70,19 +70,8 @@ fn decimal(scale: u8, value: u32, out: &mut Vec<u8>) {
 
 /// Appends a JSON string. Bytes that are not UTF-8 become U+FFFD; their exact form is in the stored property list.
 fn string(bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    for c in String::from_utf8_lossy(bytes).chars() {
-        match c {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            '\n' => out.extend_from_slice(b"\\n"),
-            '\r' => out.extend_from_slice(b"\\r"),
-            '\t' => out.extend_from_slice(b"\\t"),
-            c if c < ' ' => out.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes()),
-            c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-    out.push(b'"');
+    let written = serde_json::to_writer(out, &*String::from_utf8_lossy(bytes));
+    debug_assert!(written.is_ok(), "writing a string to memory does not fail");
 }
 
 #[cfg(test)]

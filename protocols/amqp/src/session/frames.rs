@@ -92,7 +92,7 @@ impl Session {
             composer: Composer::default(),
             renderer: Renderer::default(),
             mailbox: self.mailbox.clone(),
-            now_ms: self.now_ms,
+            now_ms: self.broker.clock().now_ms(),
             last_write: Completion::Now,
             halt: None,
             pending_confirms: confirms::PendingConfirms::default(),

@@ -92,8 +92,6 @@ pub(crate) struct Session {
     identity: Option<Identity>,
     shared: Option<Box<Shared>>,
     channels: Channels,
-    /// The time of this turn: milliseconds since 1970.
-    now_ms: i64,
     /// Channels with an ack held, for use within one turn.
     held: Vec<u16>,
 }
@@ -113,7 +111,6 @@ impl Session {
             identity: None,
             shared: None,
             channels: Channels::default(),
-            now_ms: 0,
             held: Vec::new(),
         }
     }
@@ -174,11 +171,10 @@ impl Session {
 
     // ---- a turn
 
-    /// Sets the time of messages published from now on.
-    pub(crate) fn begin_turn(&mut self, now_ms: i64) {
-        self.now_ms = now_ms;
+    /// Reads the time of messages published from now on.
+    pub(crate) fn begin_turn(&mut self) {
         if let Some(shared) = &mut self.shared {
-            shared.now_ms = now_ms;
+            shared.now_ms = self.broker.clock().now_ms();
         }
     }
 

@@ -1,10 +1,11 @@
 //! Dead letters: by TTL, delivery limit and length limit.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use inver_amqp::codec::Method;
 use inver_amqp::codec::content::Properties;
 use inver_amqp::codec::table::{Table, Value};
+use inver_broker::Clock;
 
 use crate::client::{Client, table};
 use crate::server::Server;
@@ -54,30 +55,29 @@ fn a_message_that_a_queue_dead_letters_to_itself_is_dropped() {
     }
 }
 
-fn wait_until(at: Instant) {
-    std::thread::sleep(at.saturating_duration_since(Instant::now()));
-}
-
 #[test]
 fn a_requeued_message_expires_at_its_original_time() {
     const TTL: Duration = Duration::from_millis(800);
-    let server = Server::start();
+    let clock = Clock::manual(1_700_000_000_000);
+    let server = Server::with_clock(&clock);
     let (mut client, mut dead_letters) = (server.client(), server.client());
     declare_dead_lettering(&mut dead_letters, false, &[("x-message-ttl", Value::I32(800))]);
-    let start = Instant::now();
     client.publish(1, "", "q", b"1");
     assert_eq!(client.get("q", true).unwrap().text(), "1");
-    wait_until(start + TTL / 2);
+    clock.advance(TTL / 2);
     client.publish(1, "", "q", b"2");
     let second = client.get("q", false).unwrap();
-    wait_until(start + TTL * 3 / 4);
+    clock.advance(TTL / 4);
     client.publish(1, "", "q", b"3");
-    wait_until(start + TTL * 5 / 4);
+    assert_eq!(client.inspect("q"), (1, 0));
+    clock.advance(TTL / 2);
     client.nack(second.tag, false, true);
+    assert_eq!(client.inspect("q"), (2, 0), "neither has expired");
+    clock.advance(TTL / 4);
     assert_eq!(dead_letters.message().text(), "2");
-    assert!(start.elapsed() >= TTL * 3 / 2);
+    assert_eq!(client.inspect("q"), (1, 0));
+    clock.advance(TTL / 4);
     assert_eq!(dead_letters.message().text(), "3");
-    assert!(start.elapsed() >= TTL * 7 / 4);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_amqp::{Amqp, Limits};
-use inver_broker::{Broker, BrokerConfig, Connection, ProtocolPlugin};
+use inver_broker::{Broker, BrokerConfig, Clock, Connection, ProtocolPlugin};
 use inver_storage::{CommitPolicy, Log, LogOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -40,8 +40,22 @@ impl Server {
 
     /// Serves from a log that the test opened.
     pub(crate) fn over(log: Log, limits: Limits) -> Server {
-        let broker =
-            Broker::open(log, BrokerConfig { origins: vec!["amqp"], ..BrokerConfig::default() }).unwrap();
+        Server::serve(log, limits, Clock::system())
+    }
+
+    /// Serves with a clock that the test advances.
+    pub(crate) fn with_clock(clock: &Clock) -> Server {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() };
+        let log = Log::open(dir.path(), options).unwrap();
+        let mut server = Server::serve(log, Limits::default(), clock.clone());
+        server._dir = Some(dir);
+        server
+    }
+
+    fn serve(log: Log, limits: Limits, clock: Clock) -> Server {
+        let config = BrokerConfig { origins: vec!["amqp"], clock, ..BrokerConfig::default() };
+        let broker = Broker::open(log, config).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let shutdown = CancellationToken::new();
