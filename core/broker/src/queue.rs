@@ -13,7 +13,7 @@ use inver_storage::Stream;
 use crate::context::{Context, Due, LengthLimited, Timed};
 use crate::exchange::Origins;
 use crate::spec::{Depth, Overflow, QueueSpec};
-use crate::subscription::{NextCheck, Recheck, Subscription};
+use crate::subscription::{LimitsChecked, NextCheck, Recheck, Subscription};
 use crate::topic::Topic;
 
 /// Milliseconds until the next check, at first and at most, of a queue whose first message is not visible yet, or that
@@ -196,9 +196,14 @@ impl Queue {
     fn check(&self, now_ms: i64) -> Checked {
         // Before the check: a message that arrives meanwhile sets it again.
         let had_ttl = self.has_ttl.swap(false, Ordering::AcqRel);
-        let (depth, next) = self.subscription.age(now_ms);
+        let limits = &self.spec.limits;
+        let expire = had_ttl || limits.message_ttl_ms.is_some() || limits.deliveries_max.is_some();
+        let LimitsChecked { depth, next, dropped } = self.subscription.check(now_ms, expire);
         if had_ttl && next != NextCheck::Never {
             self.has_ttl.store(true, Ordering::Release);
+        }
+        if dropped > 0 {
+            self.idle_checks.store(0, Ordering::Relaxed);
         }
         let mut next_ms = self.next_check(next, now_ms);
         if let Some(expires) = self.spec.limits.expires_after_ms {
@@ -223,6 +228,7 @@ impl Queue {
         };
         let (first_ms, max_ms) = match next {
             NextCheck::Never => return None,
+            NextCheck::Now => return Some(now_ms),
             _ if over => CHECK_SOON_MS,
             NextCheck::At(_) => {
                 self.idle_checks.store(0, Ordering::Relaxed);
@@ -261,10 +267,14 @@ impl Timed for Queue {
 }
 
 impl Recheck for Queue {
-    fn recheck_soon(self: Arc<Self>) {
+    fn recheck_if_expiring(self: Arc<Self>) {
         if self.may_expire_messages() || self.spec.limits.deliveries_max.is_some() {
-            self.check_by(self.context().clock.now_ms());
+            self.recheck();
         }
+    }
+
+    fn recheck(self: Arc<Self>) {
+        self.check_by(self.context().clock.now_ms());
     }
 }
 

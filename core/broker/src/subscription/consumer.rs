@@ -96,14 +96,14 @@ impl Consumer {
         let now_ms = self.subscription.context.clock.now_ms();
         let after = &mut self.after;
         let mut recheck = false;
-        let (pull, acks, consumed, dropped) = self.subscription.locked(|state| {
+        let (pull, acks, consumed, drops) = self.subscription.locked(|state| {
             state.begin_round(now_ms, self.subscription.limits(), &mut after.loads);
             let pull = state.pull(self.slot, &self.spec, messages_max, bytes_max, into, after);
             let acked = std::mem::take(&mut after.acked);
             let acks = if acked.is_empty() { Vec::new() } else { state.settle(acked) };
-            let consumed = state.memory().and_then(super::source::MemorySource::spill_consumed);
+            let consumed = state.spill_consumed();
             recheck = into.len() > before && std::mem::take(&mut state.limits.head_never_expires);
-            (pull, acks, consumed, state.take_dropped())
+            (pull, acks, consumed, state.take_drops())
         });
         if recheck {
             self.subscription.schedule_check();
@@ -114,7 +114,7 @@ impl Consumer {
         if !acks.is_empty() {
             self.subscription.commit_acks(acks);
         }
-        self.subscription.settle_dropped(&dropped);
+        self.subscription.settle_drops(drops);
         self.subscription.context.counters.delivered.increment((into.len() - before) as u64);
         for load in self.after.loads.drain(..) {
             load.spawn(&self.subscription);
@@ -155,7 +155,7 @@ impl Consumer {
         let dropped: Vec<Dropped> =
             self.subscription.locked(|state| state.reject(self.slot, ids, &mut loads));
         loads.into_iter().for_each(|load: Load| load.spawn(&self.subscription));
-        self.subscription.settle_dropped(&dropped)
+        self.subscription.dead_letter(&dropped)
     }
 
     /// Requeues messages: they are delivered again, to this or another consumer, with their delivery count raised.
@@ -216,12 +216,15 @@ impl Load {
                 }
                 Vec::new()
             });
-            let drops_requeued = subscription.locked(|state| {
-                state.loaded(self.source, self.again, batches);
-                state.drops_requeued()
+            let (drops_requeued, recheck) = subscription.locked(|state| {
+                let recheck = state.loaded(self.source, self.again, batches);
+                (state.drops_requeued(), recheck)
             });
             if drops_requeued {
-                subscription.age(subscription.context.clock.now_ms());
+                subscription.check(subscription.context.clock.now_ms(), true);
+            }
+            if recheck {
+                subscription.recheck();
             }
         });
     }

@@ -1,34 +1,40 @@
-//! Expiry, length limits and the delivery limit of a queue, enforced lazily: on a pull, on a depth query and by the
-//! periodic check.
+//! Limits of a queue: expiry, length and delivery limits, and the bookkeeping of what they drop.
 //!
-//! Until then an expired message only waits, which nobody can tell. One round drops a bounded number; the caller
-//! repeats it. Where dropped messages are sent is the dead-letterer's.
+//! Owns the decision whether a message is dropped, and the messages dropped but not yet dead-lettered. When limits are
+//! enforced is in `check`; dead-lettering is the owner's.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Weak};
 
-use inver_storage::Lsn;
 use inver_storage::batch::Record;
 
-use super::owner::{DropSink, Dropped, Owner, Recheck};
-use super::pull::value_bytes;
+use super::next::READ_BYTES;
+use super::owner::Dropped;
+use super::pull::size;
+use super::settle::AckBatch;
 use super::slots::RESERVATION_MS_MAX;
-use super::state::{Load, State};
-use super::{Delivery, DeliveryId, Depth, Subscription};
-use crate::message::{Message, expires_ms};
+use super::{Delivery, DeliveryId};
+use crate::message::expires_ms;
 use crate::spec::{DropReason, Overflow, QueueLimits};
 
-/// Messages that one round drops.
-const ROUND_MESSAGES_MAX: usize = 1024;
+/// Messages that one round drops after reading them, or out of those that were requeued.
+pub(super) const ROUND_MESSAGES_MAX: usize = 1024;
+
+/// Bytes of messages that one round drops for dead-lettering; the last message may exceed it.
+const ROUND_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes read from a stream to peek at its head: one batch, however small this is.
 const PEEK_BYTES: usize = 1;
 
+/// The first read behind a head that was dropped; each further one is larger by this factor, up to [`READ_BYTES`].
+const READ_AGAIN_BYTES: usize = 16 * 1024;
+const READ_GROWTH: usize = 4;
+
 /// An expired message that was never delivered is kept this long where a consumer waits, because it is about to be
 /// delivered; in milliseconds.
-const GRACE_MS: i64 = RESERVATION_MS_MAX;
+pub(super) const GRACE_MS: i64 = RESERVATION_MS_MAX;
 
-/// The limits of a queue as of the current round, and the messages that it dropped.
+/// The limits of a queue as of the current round, and what is being dropped.
 #[derive(Default)]
 pub(super) struct LimitState {
     pub(super) now_ms: i64,
@@ -36,11 +42,31 @@ pub(super) struct LimitState {
     pub(super) in_grace: bool,
     /// The last round found a first message without an expiry.
     pub(super) head_never_expires: bool,
+    /// A check needs records that are being loaded, and is repeated at the end of the load.
+    pub(super) awaits_load: bool,
+    dead_letters: bool,
     ttl_ms: Option<u64>,
     deliveries_max: Option<u32>,
-    /// Dropped messages that are dead-lettered or acknowledged outside the lock.
-    dropped: Vec<Dropped>,
+    /// Boxed: it exists only while messages are dropped.
+    drops: Option<Box<Drops>>,
     pub(super) bytes: ByteCounter,
+}
+
+/// Messages that were dropped and not yet dead-lettered or acknowledged.
+#[derive(Default)]
+struct Drops {
+    /// To be dead-lettered.
+    dropped: Vec<Dropped>,
+    dropped_bytes: usize,
+    /// A thread is dead-lettering what it took before; it takes these next, so that their order holds.
+    is_dead_lettering: bool,
+    /// To be acknowledged only.
+    removed: Vec<DeliveryId>,
+    /// Acknowledgements of messages that were skipped, and how many.
+    skipped: AckBatch,
+    skipped_messages: u64,
+    /// Bytes of the next read; 0 before the first of this pass.
+    read_bytes: usize,
 }
 
 /// The bytes that wait in a queue with a byte limit: added by publishers, subtracted as messages are taken. The bytes
@@ -50,6 +76,8 @@ pub(super) struct ByteCounter {
     bytes: Option<Arc<AtomicI64>>,
     /// Messages that were not counted.
     uncounted: u64,
+    /// The bytes of some were estimated: the sum is corrected once the queue is empty.
+    is_estimate: bool,
 }
 
 impl ByteCounter {
@@ -57,6 +85,10 @@ impl ByteCounter {
     pub(super) fn start(&mut self, uncounted: u64) -> Arc<AtomicI64> {
         self.uncounted = uncounted;
         self.bytes.get_or_insert_default().clone()
+    }
+
+    pub(super) fn is_counting(&self) -> bool {
+        self.bytes.is_some()
     }
 
     pub(super) fn add(&self, value_bytes: u32) {
@@ -67,8 +99,28 @@ impl ByteCounter {
         self.change(-i64::from(value_bytes));
     }
 
+    /// Whether there are messages that were not counted.
+    pub(super) fn wants_estimate(&self) -> bool {
+        self.uncounted > 0
+    }
+
+    /// Counts all uncounted messages with the size of one.
+    pub(super) fn estimate(&mut self, value_bytes: u32) {
+        let uncounted = i64::try_from(std::mem::take(&mut self.uncounted)).unwrap_or(i64::MAX);
+        self.change(i64::from(value_bytes).saturating_mul(uncounted));
+        self.is_estimate = true;
+    }
+
+    /// Corrects the sum of an empty queue. Only after an estimate: publishers count messages before they enqueue them.
+    pub(super) fn correct_empty(&mut self) {
+        if self.uncounted > 0 || self.is_estimate {
+            self.clear();
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.uncounted = 0;
+        self.is_estimate = false;
         if let Some(bytes) = &self.bytes {
             bytes.store(0, Ordering::Relaxed);
         }
@@ -80,15 +132,16 @@ impl ByteCounter {
         }
     }
 
-    fn get(&self) -> u64 {
+    pub(super) fn get(&self) -> u64 {
         self.bytes.as_ref().map_or(0, |b| u64::try_from(b.load(Ordering::Relaxed)).unwrap_or(0))
     }
 }
 
 impl LimitState {
-    /// Whether this round dropped as many as it may.
-    pub(super) fn is_round_full(&self) -> bool {
-        self.dropped.len() >= ROUND_MESSAGES_MAX
+    pub(super) fn set(&mut self, limits: &QueueLimits) {
+        self.ttl_ms = limits.message_ttl_ms;
+        self.deliveries_max = limits.deliveries_max;
+        self.dead_letters = limits.dead_letter.is_some();
     }
 
     pub(super) fn drop_reason(&self, delivery: &Delivery) -> Option<DropReason> {
@@ -101,7 +154,7 @@ impl LimitState {
     }
 
     /// When a message expires: by the queue's TTL or its own, whichever is earlier.
-    fn expires_ms(&self, record: &Record) -> Option<i64> {
+    pub(super) fn expires_ms(&self, record: &Record) -> Option<i64> {
         let by_queue = self.ttl_ms.map(|ttl| record.timestamp_ms.saturating_add_unsigned(ttl));
         match (by_queue, expires_ms(record)) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -109,177 +162,139 @@ impl LimitState {
         }
     }
 
+    /// Messages with timestamps below this expired by the queue's TTL; none if they must be read to be dropped.
+    pub(super) fn expired_below_ms(&self) -> Option<i64> {
+        let grace = if self.in_grace { GRACE_MS } else { 0 };
+        let ttl_ms = self.ttl_ms.filter(|_| !self.dead_letters && !self.bytes.is_counting())?;
+        Some(self.now_ms.saturating_sub_unsigned(ttl_ms).saturating_sub(grace).saturating_add(1))
+    }
+
+    // ---- dropping
+
+    /// Whether this round dropped as many as it may.
+    pub(super) fn is_round_full(&self) -> bool {
+        self.drops.as_ref().is_some_and(|drops| {
+            drops.dropped.len() >= ROUND_MESSAGES_MAX
+                || drops.removed.len() >= ROUND_MESSAGES_MAX
+                || drops.dropped_bytes >= ROUND_BYTES_MAX
+        })
+    }
+
     pub(super) fn drop_message(&mut self, id: DeliveryId, record: Record, reason: DropReason) {
-        self.dropped.push(Dropped { id, record, reason });
+        if !self.dead_letters {
+            return self.remove(id);
+        }
+        let drops = self.drops.get_or_insert_default();
+        drops.dropped_bytes += size(&record);
+        drops.dropped.push(Dropped { id, record, reason });
+    }
+
+    /// Drops a message whose record is not needed.
+    pub(super) fn remove(&mut self, id: DeliveryId) {
+        self.drops.get_or_insert_default().removed.push(id);
+    }
+
+    /// Drops messages that were not even counted one by one.
+    pub(super) fn skip(&mut self, messages: u64, acks: AckBatch) {
+        let drops = self.drops.get_or_insert_default();
+        drops.skipped_messages += messages;
+        drops.skipped.extend(acks);
+    }
+
+    /// The messages to be dead-lettered, unless another thread is doing that: it takes them when it is done.
+    pub(super) fn take_dropped(&mut self) -> Vec<Dropped> {
+        match &mut self.drops {
+            Some(drops) if !drops.is_dead_lettering && !drops.dropped.is_empty() => {
+                drops.is_dead_lettering = true;
+                drops.take_dropped()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The messages that were dropped while this thread was dead-lettering others; with none, it is done.
+    pub(super) fn next_dropped(&mut self) -> Vec<Dropped> {
+        let Some(drops) = &mut self.drops else { return Vec::new() };
+        drops.is_dead_lettering = !drops.dropped.is_empty();
+        drops.take_dropped()
+    }
+
+    /// The messages to be acknowledged only: those that were read, and the others with their number.
+    pub(super) fn take_removed(&mut self) -> (Vec<DeliveryId>, AckBatch, u64) {
+        let Some(drops) = &mut self.drops else { return Default::default() };
+        let skipped_messages = std::mem::take(&mut drops.skipped_messages);
+        (std::mem::take(&mut drops.removed), std::mem::take(&mut drops.skipped), skipped_messages)
+    }
+
+    // ---- reading
+
+    /// The size of the next read: one batch to peek at the head, more once a pass dropped what it peeked at.
+    pub(super) fn read_bytes(&self) -> usize {
+        self.drops.as_ref().map_or(PEEK_BYTES, |drops| drops.read_bytes.max(PEEK_BYTES))
+    }
+
+    /// Whether this pass reads from the disk beyond the head.
+    pub(super) fn reads_on(&self) -> bool {
+        self.drops.as_ref().is_some_and(|drops| drops.read_bytes > 0)
+    }
+
+    /// Makes the next read of this pass larger.
+    pub(super) fn grow_reads(&mut self) {
+        let drops = self.drops.get_or_insert_default();
+        drops.read_bytes = (drops.read_bytes * READ_GROWTH).clamp(READ_AGAIN_BYTES, READ_BYTES);
+    }
+
+    /// Ends a pass: the head stays, or nothing waits.
+    pub(super) fn end_pass(&mut self) {
+        self.awaits_load = false;
+        if let Some(drops) = &mut self.drops {
+            drops.read_bytes = 0;
+            if drops.is_idle() {
+                self.drops = None;
+            }
+        }
+    }
+}
+
+impl Drops {
+    fn take_dropped(&mut self) -> Vec<Dropped> {
+        self.dropped_bytes = 0;
+        std::mem::take(&mut self.dropped)
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.is_dead_lettering
+            && self.dropped.is_empty()
+            && self.removed.is_empty()
+            && self.skipped.is_empty()
+            && self.skipped_messages == 0
+    }
+}
+
+impl QueueLimits {
+    /// The length limit, if the oldest messages beyond it are dropped without being read.
+    pub(super) fn messages_max_unread(&self) -> Option<u64> {
+        let reads =
+            self.overflow != Overflow::DropHead || self.bytes_max.is_some() || self.dead_letter.is_some();
+        self.messages_max.filter(|_| !reads)
+    }
+
+    pub(super) fn drops_head(&self) -> bool {
+        self.overflow == Overflow::DropHead && self.bounds_length()
     }
 }
 
 /// When a queue whose messages can expire is to be checked next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextCheck {
-    /// Its first message expires at this time.
+    /// Now: more messages can be dropped.
+    Now,
+    /// At this time its first message expires.
     At(i64),
-    /// Its first message is not visible yet.
+    /// Its first message is not readable yet.
     Soon,
     /// Its first message never expires; those behind it may.
     Later,
     /// It is empty.
     Never,
-}
-
-impl Subscription {
-    /// Counts the value of a message that is about to be enqueued.
-    pub(crate) fn add_bytes(&self, value_bytes: usize) {
-        if let Some(bytes) = self.bytes.get() {
-            bytes.fetch_add(value_bytes as i64, Ordering::Relaxed);
-        }
-    }
-
-    /// Takes back what [`add_bytes`](Self::add_bytes) counted for messages that were not enqueued.
-    pub(crate) fn subtract_bytes(&self, value_bytes: usize) {
-        if let Some(bytes) = self.bytes.get() {
-            bytes.fetch_sub(value_bytes as i64, Ordering::Relaxed);
-        }
-    }
-
-    /// Sets the queue that it belongs to; once.
-    pub(crate) fn set_owner(&self, limits: &QueueLimits, sink: Arc<dyn DropSink>, queue: Weak<dyn Recheck>) {
-        if limits.bytes_max.is_some() {
-            let mut state = self.state.lock();
-            let uncounted = state.submitted();
-            let _ = self.bytes.set(state.limits.bytes.start(uncounted));
-        }
-        // A second call would be a defect of the caller; the first one holds.
-        let limits = (!limits.is_unlimited()).then(|| limits.clone());
-        let _ = self.owner.set(Box::new(Owner { limits, sink, queue }));
-    }
-
-    pub(crate) fn limits(&self) -> Option<&QueueLimits> {
-        self.owner.get()?.limits.as_ref()
-    }
-
-    /// Drops what is over a limit at this time, whether or not a consumer pulls.
-    pub(crate) fn age(self: &Arc<Self>, now_ms: i64) -> (Depth, NextCheck) {
-        self.check_limits(now_ms, true)
-    }
-
-    /// Drops what is over the length limits and, if `expire`, what expired.
-    pub(super) fn check_limits(self: &Arc<Self>, now_ms: i64, expire: bool) -> (Depth, NextCheck) {
-        loop {
-            let mut loads = Vec::new();
-            let (depth, next, dropped) = self.locked(|state| {
-                state.begin_round(now_ms, self.limits(), &mut loads);
-                let next = if expire { state.expire_head(&mut loads) } else { NextCheck::Never };
-                (state.depth(), next, state.take_dropped())
-            });
-            self.settle_dropped(&dropped);
-            loads.into_iter().for_each(|load: Load| load.spawn(self));
-            if dropped.len() < ROUND_MESSAGES_MAX {
-                return (depth, next);
-            }
-        }
-    }
-
-    /// Sends dropped messages to the dead-letterer. Returns the position to wait for before they are promised there.
-    pub(super) fn settle_dropped(self: &Arc<Self>, dropped: &[Dropped]) -> Option<Lsn> {
-        if dropped.is_empty() {
-            return None;
-        }
-        match self.owner.get() {
-            Some(owner) => owner.sink.dropped(self, dropped),
-            None => {
-                self.context.counters.dropped.increment(dropped.len() as u64);
-                self.ack_dropped(dropped.iter().map(|d| d.id).collect())
-            }
-        }
-    }
-
-    /// Schedules a check because the head may have changed to a message that expired.
-    pub(super) fn schedule_check(&self) {
-        if let Some(queue) = self.owner.get().and_then(|owner| owner.queue.upgrade()) {
-            queue.recheck_soon();
-        }
-    }
-
-    /// Dead-letters a message that the full queue refused.
-    pub(crate) fn refuse(&self, message: &Message<'_>) {
-        if let Some(owner) = self.owner.get() {
-            owner.sink.refused(self, message);
-        }
-    }
-}
-
-impl State {
-    /// Begins a round: sets the time and the limits, and drops what is over the length limits.
-    pub(super) fn begin_round(&mut self, now_ms: i64, limits: Option<&QueueLimits>, loads: &mut Vec<Load>) {
-        self.limits.now_ms = now_ms;
-        let Some(limits) = limits else { return };
-        self.limits.ttl_ms = limits.message_ttl_ms;
-        self.limits.deliveries_max = limits.deliveries_max;
-        if limits.bytes_max.is_some() {
-            self.estimate_bytes(loads);
-        }
-        if limits.overflow != Overflow::DropHead || !limits.bounds_length() {
-            return;
-        }
-        let over = |state: &State| {
-            let ready = state.ready();
-            ready > 0
-                && (limits.messages_max.is_some_and(|max| ready > max)
-                    || limits.bytes_max.is_some_and(|max| state.limits.bytes.get() > max))
-        };
-        while over(self) && !self.limits.is_round_full() {
-            let Some((Delivery { id, record, .. }, reason)) = self.next_unchecked(PEEK_BYTES, loads) else {
-                return;
-            };
-            self.limits.drop_message(id, record, reason.unwrap_or(DropReason::MaxLength));
-        }
-    }
-
-    /// Estimates the bytes of messages that were not counted, from the size of the first.
-    fn estimate_bytes(&mut self, loads: &mut Vec<Load>) {
-        if self.submitted() == 0 {
-            self.limits.bytes.clear();
-        }
-        if self.limits.bytes.uncounted == 0 {
-            return;
-        }
-        if let Some((head, reason)) = self.next_unchecked(PEEK_BYTES, loads) {
-            let uncounted = std::mem::take(&mut self.limits.bytes.uncounted);
-            let value_bytes = i64::from(value_bytes(&head.record));
-            self.limits.bytes.change(value_bytes.saturating_mul(uncounted as i64));
-            match reason {
-                None => self.put_peeked(head),
-                Some(reason) => self.limits.drop_message(head.id, head.record, reason),
-            }
-        }
-    }
-
-    /// Drops expired messages at the head. Returns when to check again.
-    pub(super) fn expire_head(&mut self, loads: &mut Vec<Load>) -> NextCheck {
-        self.limits.in_grace = self.is_awaited(self.limits.now_ms);
-        let Some(head) = self.next_within_limits(PEEK_BYTES, loads) else {
-            return if self.submitted() > 0 { NextCheck::Soon } else { NextCheck::Never };
-        };
-        let expires_ms = self.limits.expires_ms(&head.record);
-        self.put_peeked(head);
-        self.wake_waiting();
-        match expires_ms {
-            Some(at) if at <= self.limits.now_ms => NextCheck::At(at.saturating_add(GRACE_MS)),
-            Some(at) => NextCheck::At(at),
-            None => {
-                self.limits.head_never_expires = true;
-                NextCheck::Later
-            }
-        }
-    }
-
-    pub(super) fn take_dropped(&mut self) -> Vec<Dropped> {
-        std::mem::take(&mut self.limits.dropped)
-    }
-
-    /// Messages that wait, uncommitted ones included, and their bytes if they are counted.
-    pub(super) fn submitted_and_bytes(&self) -> (u64, u64) {
-        (self.submitted(), self.limits.bytes.get())
-    }
 }

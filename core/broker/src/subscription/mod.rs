@@ -14,6 +14,7 @@
 //! - Acknowledgements reach the log's cursor; once committed, the message is never delivered again.
 //! - The lock is never held over I/O or an await: records that are not in memory are loaded outside it.
 
+mod check;
 mod consumer;
 mod keys;
 mod limits;
@@ -42,9 +43,11 @@ use crate::spec::{Delivery, DeliveryId, Depth, Mode};
 pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
 pub use source::{LiveBatch, MemoryBounds, WhenFull};
 
+pub(crate) use check::Checked as LimitsChecked;
 pub(crate) use limits::NextCheck;
 pub(crate) use owner::{DropSink, Dropped, Recheck};
 
+use check::Scope;
 use owner::Owner;
 use source::memory::spill_ended;
 use state::State;
@@ -205,7 +208,7 @@ impl Subscription {
     /// Its depth, after dropping messages that are over the length limits.
     #[must_use]
     pub fn depth(self: &Arc<Self>) -> Depth {
-        self.check_limits(self.context.clock.now_ms(), false).0
+        self.enforce(self.context.clock.now_ms(), Scope::Depth, usize::MAX).depth
     }
 
     /// Its depth as it is, without enforcing limits.

@@ -27,10 +27,13 @@ pub(crate) trait DropSink: Send + Sync {
     fn refused(&self, by: &Subscription, message: &Message<'_>);
 }
 
-/// Checks a queue's expiry and limits.
+/// Schedules checks of a queue's limits. Called from any thread, the log's included: it takes no lock but the timers'.
 pub(crate) trait Recheck: Send + Sync {
     /// Schedules a check at once, if messages can expire or exceed their delivery limit.
-    fn recheck_soon(self: Arc<Self>);
+    fn recheck_if_expiring(self: Arc<Self>);
+
+    /// Schedules a check at once.
+    fn recheck(self: Arc<Self>);
 }
 
 /// The queue that a subscription belongs to.

@@ -154,6 +154,17 @@ impl State {
 pub(super) type AckBatch = Vec<(Cursor, Vec<Range<Offset>>)>;
 
 impl Subscription {
+    /// Dead-letters messages. Returns the position to wait for before they are promised in their new queues.
+    pub(super) fn dead_letter(self: &Arc<Self>, dropped: &[Dropped]) -> Option<Lsn> {
+        if dropped.is_empty() {
+            return None;
+        }
+        match self.owner.get() {
+            Some(owner) => owner.sink.dropped(self, dropped),
+            None => self.ack_dropped(dropped.iter().map(|d| d.id).collect()),
+        }
+    }
+
     /// Removes dropped messages from the queue.
     pub(crate) fn ack_dropped(self: &Arc<Self>, ids: Vec<DeliveryId>) -> Option<Lsn> {
         let acks = self.locked(|state| state.settle(ids));

@@ -18,7 +18,7 @@ use super::source::memory::{Pushed, spill_made};
 use super::source::{MemoryBounds, MemorySource, Source, StreamSource};
 use super::{Delivery, DeliveryId, Depth, Mode, Subscription};
 use crate::clock::Clock;
-use crate::spec::DropReason;
+use crate::spec::{DropReason, QueueLimits};
 
 pub(super) struct State {
     pub(super) mode: Mode,
@@ -253,6 +253,9 @@ impl State {
             Pushed::Refused => of.context.counters.dropped.increment(u64::from(batch.record_count())),
             Pushed::ToSpill => spill(memory, of, batch, topic),
         }
+        if let Some(limits) = of.limits() {
+            self.drop_unread(limits);
+        }
         self.wake_waiting();
     }
 
@@ -261,21 +264,26 @@ impl State {
         self.requeued.first_key_value().is_some_and(|(_, requeued)| requeued.drop_reason.is_some())
     }
 
-    /// Handles a stream's new high watermark.
-    fn advanced(&mut self) {
+    /// Handles a stream's new high watermark. Whether messages are over the length limits now.
+    fn advanced(&mut self, limits: Option<&QueueLimits>) -> bool {
+        let is_over = limits.is_some_and(|limits| self.drop_unread(limits));
         self.wake_waiting();
         self.wake_passive();
+        is_over
     }
 
     fn wake_passive(&mut self) {
         self.wakeups.extend(self.passive_waiting.drain(..).map(|spec| (spec.mailbox, spec.token)));
     }
 
-    pub(super) fn loaded(&mut self, source: usize, again: bool, batches: Vec<StoredBatch>) {
-        if self.sources.get_mut(source).is_some_and(|s| s.loaded(again, batches)) {
+    /// Handles the end of a load. Whether a check waited for it.
+    pub(super) fn loaded(&mut self, source: usize, again: bool, batches: Vec<StoredBatch>) -> bool {
+        let is_useful = self.sources.get_mut(source).is_some_and(|s| s.loaded(again, batches));
+        if is_useful {
             self.wake_waiting();
         }
         self.wake_passive();
+        std::mem::take(&mut self.limits.awaits_load) && is_useful
     }
 }
 
@@ -308,8 +316,10 @@ struct WeakListener(std::sync::Weak<Subscription>);
 
 impl inver_storage::Listener for WeakListener {
     fn advanced(&self, _token: u64) {
-        if let Some(subscription) = self.0.upgrade() {
-            subscription.locked(State::advanced);
+        if let Some(subscription) = self.0.upgrade()
+            && subscription.locked(|state| state.advanced(subscription.limits()))
+        {
+            subscription.recheck();
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_storage::batch::{Batch, Record};
-use inver_storage::{Entry, Offset, StoredBatch, Stream, SubmitError};
+use inver_storage::{ColdRead, Entry, Offset, StoredBatch, Stream, SubmitError};
 use rustc_hash::FxHashMap;
 
 use super::super::Delivery;
@@ -292,6 +292,51 @@ impl MemorySource {
 
     pub(super) fn loaded(&mut self, batches: Vec<StoredBatch>) -> bool {
         self.spill.as_mut().is_some_and(|s| s.source.loaded(false, batches))
+    }
+
+    /// See [`super::Source::read_ahead`].
+    pub(super) fn read_ahead(&mut self, read_bytes: usize) -> Option<ColdRead> {
+        self.spill.as_mut()?.source.read_ahead(read_bytes)
+    }
+
+    /// See [`super::Source::release_buffered`].
+    pub(super) fn release_buffered(&mut self) {
+        if let Some(spill) = &mut self.spill {
+            spill.source.release_buffered();
+        }
+    }
+
+    /// See [`super::Source::skip`].
+    pub(super) fn skip(&mut self, messages: u64) -> u64 {
+        let mut left = messages;
+        while left > 0 && self.messages > 0 {
+            if self.open.is_some() {
+                if self.open_rest.0 <= left {
+                    left -= self.open_rest.0;
+                    self.close_open();
+                } else if self.take_from_memory().is_some() {
+                    left -= 1;
+                }
+            } else if self.batches.front().is_some_and(|first| first.messages <= left) {
+                left -= self.take_batch().map_or(0, |batch| batch.messages);
+            } else if self.take_from_memory().is_some() {
+                left -= 1;
+            } else {
+                break;
+            }
+        }
+        if let Some(spill) = self.spill.as_mut().filter(|_| left > 0) {
+            left -= spill.source.skip(left).messages;
+        }
+        messages - left
+    }
+
+    /// See [`super::Source::skip_older`]. What is in memory is as quickly taken.
+    pub(super) fn skip_older(&mut self, timestamp_ms: i64) -> u64 {
+        match &mut self.spill {
+            Some(spill) if self.messages == 0 => spill.source.skip_older(timestamp_ms).messages,
+            _ => 0,
+        }
     }
 
     pub(super) fn skip_all(&mut self) -> u64 {

@@ -121,6 +121,40 @@ impl Source {
         }
     }
 
+    /// The next read to run ahead of [`take`](Self::take), if what is buffered was read from the disk and is less than
+    /// `read_bytes`.
+    pub(super) fn read_ahead(&mut self, read_bytes: usize) -> Option<ColdRead> {
+        match self {
+            Source::Stream(s) => s.read_ahead(read_bytes),
+            Source::Memory(m) => m.read_ahead(read_bytes),
+        }
+    }
+
+    /// Releases batches that were read and not begun; they are read again when they are wanted.
+    pub(super) fn release_buffered(&mut self) {
+        match self {
+            Source::Stream(s) => s.release_buffered(),
+            Source::Memory(m) => m.release_buffered(),
+        }
+    }
+
+    /// Removes the first messages that can be taken, up to `messages`, without reading the log.
+    pub(super) fn skip(&mut self, messages: u64) -> Skipped {
+        match self {
+            Source::Stream(s) => s.skip(messages),
+            Source::Memory(m) => Skipped { messages: m.skip(messages), offsets: 0..0 },
+        }
+    }
+
+    /// Removes the first messages as long as they are in batches with timestamps below `timestamp_ms` only, without
+    /// reading the log.
+    pub(super) fn skip_older(&mut self, timestamp_ms: i64) -> Skipped {
+        match self {
+            Source::Stream(s) => s.skip_older(timestamp_ms),
+            Source::Memory(m) => Skipped { messages: m.skip_older(timestamp_ms), offsets: 0..0 },
+        }
+    }
+
     /// Removes all submitted messages. Returns how many, and their range of offsets in a stream.
     pub(super) fn skip_all(&mut self) -> (u64, Range<u64>) {
         match self {
@@ -136,6 +170,14 @@ impl Source {
             Source::Memory(_) => None,
         }
     }
+}
+
+/// Messages that were removed without being read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Skipped {
+    pub(super) messages: u64,
+    /// Their offsets in a stream, to be acknowledged.
+    pub(super) offsets: Range<u64>,
 }
 
 /// The number of offsets that a batch takes.

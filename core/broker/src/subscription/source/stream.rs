@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use inver_storage::{Cursor, Listening, Offset, Read, ReadError, StoredBatch, Stream};
+use inver_storage::{ColdRead, Cursor, Listening, Offset, Read, ReadError, StoredBatch, Stream};
 
 use super::again::{Again, Found};
-use super::{Offer, Open};
+use super::{Offer, Open, Skipped, span};
 use crate::context::Context;
 
 /// A stream of the log and the position in it.
@@ -70,13 +70,16 @@ impl StreamSource {
 
     fn ahead(&self, end: Offset) -> u64 {
         let ahead = end.0.saturating_sub(self.next.max(self.acked_below()));
-        if self.holes_below <= self.next {
-            return ahead;
-        }
-        let acked: u64 = self.cursor.as_ref().map_or(0, |c| {
-            c.acked_above().iter().map(|r| r.end.0.saturating_sub(r.start.0.max(self.next))).sum()
-        });
+        let acked: u64 = self.acked_ahead().map(|r| r.end.min(end.0).saturating_sub(r.start)).sum();
         ahead.saturating_sub(acked)
+    }
+
+    /// Ranges at and above `next` that were acknowledged before this process started.
+    fn acked_ahead(&self) -> impl Iterator<Item = Range<u64>> {
+        let next = self.next;
+        let cursor = self.cursor.as_ref().filter(|_| self.holes_below > next);
+        let acked = cursor.map(Cursor::acked_above).unwrap_or_default();
+        acked.into_iter().map(move |r| r.start.0.max(next)..r.end.0).filter(|r| !r.is_empty())
     }
 
     fn acked_below(&self) -> u64 {
@@ -130,8 +133,7 @@ impl StreamSource {
             if self.loading {
                 return Offer::Empty;
             }
-            // Offsets below were trimmed, or acknowledged elsewhere, before they were read.
-            self.next = self.next.max(self.stream.start().0).max(self.acked_below());
+            self.reach_start();
             if self.next >= self.stream.high_watermark().0 {
                 return Offer::Empty;
             }
@@ -183,7 +185,7 @@ impl StreamSource {
         let topic = if foreign { self.context.stream_names.get(batch.origin) } else { None };
         self.open = Open::new(batch.base_offset.0, &batch.bytes, topic);
         if self.open.is_none() {
-            let end = batch.base_offset.0 + super::span(&batch.bytes);
+            let end = batch.base_offset.0 + span(&batch.bytes);
             pass_over(self.cursor.as_ref(), self.next..end);
             self.next = self.next.max(end);
         }
@@ -196,8 +198,69 @@ impl StreamSource {
             return self.again.as_mut().is_some_and(|again| again.loaded(batches, start));
         }
         self.loading = false;
-        self.batches.extend(batches);
-        !self.batches.is_empty() || self.stream.start().0 > self.next
+        let (next, any) = (self.next, !batches.is_empty());
+        // Some may have been skipped meanwhile.
+        self.batches.extend(batches.into_iter().filter(|batch| end_of(batch) > next));
+        any || !self.batches.is_empty() || self.stream.start().0 > self.next
+    }
+
+    /// See [`super::Source::read_ahead`].
+    pub(super) fn read_ahead(&mut self, read_bytes: usize) -> Option<ColdRead> {
+        let last = self.batches.back()?;
+        let from = end_of(last).max(self.next);
+        let buffered: usize = self.batches.iter().map(|batch| batch.bytes.len()).sum();
+        if self.loading || buffered >= read_bytes || from >= self.stream.high_watermark().0 {
+            return None;
+        }
+        match self.stream.read(Offset(from), read_bytes) {
+            Ok(Read::Cold(cold)) => {
+                self.loading = true;
+                Some(cold)
+            }
+            // What is in memory is read when it is wanted.
+            _ => None,
+        }
+    }
+
+    /// See [`super::Source::release_buffered`].
+    pub(super) fn release_buffered(&mut self) {
+        self.batches = VecDeque::new();
+    }
+
+    /// See [`super::Source::skip`].
+    pub(super) fn skip(&mut self, messages: u64) -> Skipped {
+        self.reach_start();
+        let mut to = self.next.saturating_add(messages);
+        for acked in self.acked_ahead() {
+            if acked.start >= to {
+                break;
+            }
+            to = to.saturating_add(acked.end - acked.start);
+        }
+        self.skip_to(to)
+    }
+
+    /// See [`super::Source::skip_older`].
+    pub(super) fn skip_older(&mut self, timestamp_ms: i64) -> Skipped {
+        self.reach_start();
+        let to = self.stream.older_until(Offset(self.next), timestamp_ms);
+        self.skip_to(to.0)
+    }
+
+    fn skip_to(&mut self, to: u64) -> Skipped {
+        let to = to.min(self.stream.high_watermark().0).max(self.next);
+        let skipped = Skipped { messages: self.ahead(Offset(to)), offsets: self.next..to };
+        self.next = to;
+        while self.batches.front().is_some_and(|batch| end_of(batch) <= to) {
+            self.batches.pop_front();
+        }
+        self.open.take_if(|open| open.end <= to);
+        skipped
+    }
+
+    /// Passes over offsets that were trimmed, or acknowledged elsewhere, before they were read.
+    fn reach_start(&mut self) {
+        self.next = self.next.max(self.stream.start().0).max(self.acked_below());
     }
 
     /// Skips everything submitted. Returns the range that was skipped.
@@ -208,6 +271,11 @@ impl StreamSource {
         self.open = None;
         from..self.next
     }
+}
+
+/// The offset after the last one of a batch.
+fn end_of(batch: &StoredBatch) -> u64 {
+    batch.base_offset.0 + span(&batch.bytes)
 }
 
 /// Acknowledges offsets that no record has: otherwise they would hold back the durable position, and with it the data.

@@ -1,0 +1,362 @@
+//! Enforcing limits: on a pull, on a depth query, when messages arrive, and by the periodic check.
+//!
+//! An expired message may wait until one of these: nobody can tell. A *round* runs under the lock and drops a bounded
+//! number of messages; a *pass* is a sequence of rounds until the first message that stays. A pass that needs records
+//! from the disk ends its thread's work, and a check is scheduled at the end of the load; the next load runs while the
+//! messages of this one are dead-lettered. Where nothing needs the records, messages are dropped by offset (length) or
+//! by the timestamps of their batches (TTL) without being read.
+//!
+//! Dropped messages reach the dead-letterer in their order: while a thread is dead-lettering, it also takes what others
+//! drop.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use super::limits::{GRACE_MS, NextCheck};
+use super::next::READ_BYTES;
+use super::owner::{DropSink, Dropped, Owner, Recheck};
+use super::pull::value_bytes;
+use super::settle::AckBatch;
+use super::source::{MemorySource, Skipped, Source};
+use super::state::{Load, State};
+use super::{Delivery, Depth, Subscription};
+use crate::message::Message;
+use crate::spec::{DropReason, QueueLimits};
+
+/// Rounds of one periodic check; then other queues are checked before it goes on.
+const CHECK_ROUNDS_MAX: usize = 64;
+
+/// What is enforced, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Length limits, for a depth query.
+    Depth,
+    /// Length limits, by the periodic check.
+    Length,
+    /// Length limits and expiry, by the periodic check.
+    All,
+}
+
+/// The outcome of a check.
+pub(crate) struct Checked {
+    pub(crate) depth: Depth,
+    /// When to check again.
+    pub(crate) next: NextCheck,
+    /// Messages dropped.
+    pub(crate) dropped: u64,
+}
+
+/// The outcome of a round, to be settled outside the lock.
+pub(super) struct Round {
+    depth: Depth,
+    next: NextCheck,
+    drops: RoundDrops,
+    loads: Vec<Load>,
+    is_full: bool,
+}
+
+/// The messages that were dropped under the lock.
+pub(super) struct RoundDrops {
+    /// To be dead-lettered.
+    dropped: Vec<Dropped>,
+    /// Acknowledgements of all others, and their number.
+    acks: AckBatch,
+    removed: u64,
+}
+
+impl Subscription {
+    /// Sets the queue that it belongs to; once.
+    pub(crate) fn set_owner(&self, limits: &QueueLimits, sink: Arc<dyn DropSink>, queue: Weak<dyn Recheck>) {
+        if limits.bytes_max.is_some() {
+            let mut state = self.state.lock();
+            let uncounted = state.submitted();
+            let _ = self.bytes.set(state.limits.bytes.start(uncounted));
+        }
+        // A second call would be a defect of the caller; the first one holds.
+        let limits = (!limits.is_unlimited()).then(|| limits.clone());
+        let _ = self.owner.set(Box::new(Owner { limits, sink, queue }));
+    }
+
+    pub(crate) fn limits(&self) -> Option<&QueueLimits> {
+        self.owner.get()?.limits.as_ref()
+    }
+
+    /// Counts the value of a message that is about to be enqueued.
+    pub(crate) fn add_bytes(&self, value_bytes: usize) {
+        if let Some(bytes) = self.bytes.get() {
+            bytes.fetch_add(value_bytes as i64, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes back what [`add_bytes`](Self::add_bytes) counted for messages that were not enqueued.
+    pub(crate) fn subtract_bytes(&self, value_bytes: usize) {
+        if let Some(bytes) = self.bytes.get() {
+            bytes.fetch_sub(value_bytes as i64, Ordering::Relaxed);
+        }
+    }
+
+    /// Drops what is over a limit, whether or not a consumer pulls; expired messages only if `expire`.
+    pub(crate) fn check(self: &Arc<Self>, now_ms: i64, expire: bool) -> Checked {
+        self.enforce(now_ms, if expire { Scope::All } else { Scope::Length }, CHECK_ROUNDS_MAX)
+    }
+
+    pub(super) fn enforce(self: &Arc<Self>, now_ms: i64, scope: Scope, rounds_max: usize) -> Checked {
+        let limits = self.limits();
+        let dead_letters = limits.is_some_and(|limits| limits.dead_letter.is_some());
+        let mut dropped = 0;
+        for _ in 0..rounds_max {
+            if dead_letters && !self.context.log.has_room() {
+                // Dead letters would pile up in memory before the log.
+                return Checked { depth: self.counts(), next: NextCheck::Soon, dropped };
+            }
+            let round = self.locked(|state| state.check_round(now_ms, limits, scope));
+            round.loads.into_iter().for_each(|load| load.spawn(self));
+            let progress = self.settle_drops(round.drops);
+            dropped += progress;
+            if !round.is_full {
+                return Checked { depth: round.depth, next: round.next, dropped };
+            }
+            if progress == 0 {
+                // Another thread is dead-lettering as many as one round drops.
+                return Checked { depth: round.depth, next: NextCheck::Soon, dropped };
+            }
+        }
+        Checked { depth: self.counts(), next: NextCheck::Now, dropped }
+    }
+
+    /// Acknowledges and dead-letters what was dropped under the lock. Returns how many messages that were.
+    pub(super) fn settle_drops(self: &Arc<Self>, drops: RoundDrops) -> u64 {
+        let RoundDrops { mut dropped, acks, removed } = drops;
+        if removed > 0 {
+            self.context.counters.dropped.increment(removed);
+        }
+        self.commit_acks(acks);
+        let mut count = removed;
+        while !dropped.is_empty() {
+            count += dropped.len() as u64;
+            self.dead_letter(&dropped);
+            dropped = self.locked(|state| state.limits.next_dropped());
+        }
+        count
+    }
+
+    /// Schedules a check because the head may have changed to a message that expired.
+    pub(super) fn schedule_check(&self) {
+        if let Some(queue) = self.owner.get().and_then(|owner| owner.queue.upgrade()) {
+            queue.recheck_if_expiring();
+        }
+    }
+
+    /// Schedules a check because messages can be dropped now that could not before.
+    pub(super) fn recheck(&self) {
+        if let Some(queue) = self.owner.get().and_then(|owner| owner.queue.upgrade()) {
+            queue.recheck();
+        }
+    }
+
+    /// Dead-letters a message that the full queue refused.
+    pub(crate) fn refuse(&self, message: &Message<'_>) {
+        if let Some(owner) = self.owner.get() {
+            owner.sink.refused(self, message);
+        }
+    }
+}
+
+impl State {
+    pub(super) fn check_round(&mut self, now_ms: i64, limits: Option<&QueueLimits>, scope: Scope) -> Round {
+        let mut loads = Vec::new();
+        let is_within_length = self.begin_round(now_ms, limits, &mut loads);
+        let next = match scope {
+            _ if !is_within_length => None,
+            Scope::Depth => None,
+            Scope::Length => Some(NextCheck::Soon),
+            Scope::All => self.expire_head(&mut loads),
+        };
+        let is_full = self.limits.is_round_full();
+        let is_empty = self.submitted() == 0;
+        if next.is_some() || is_empty {
+            self.end_pass();
+        } else if scope != Scope::Depth || !is_within_length {
+            self.read_on(&mut loads);
+        }
+        let next = if is_empty { NextCheck::Never } else { next.unwrap_or(NextCheck::Soon) };
+        Round { depth: self.depth(), next, drops: self.take_drops(), loads, is_full }
+    }
+
+    /// Begins a round: sets the time and the limits, and drops what is over the length limits. Whether no message is
+    /// over them any more, as far as messages are committed.
+    pub(super) fn begin_round(
+        &mut self,
+        now_ms: i64,
+        limits: Option<&QueueLimits>,
+        loads: &mut Vec<Load>,
+    ) -> bool {
+        self.limits.now_ms = now_ms;
+        let Some(limits) = limits else { return true };
+        self.limits.set(limits);
+        if limits.bytes_max.is_some() {
+            self.estimate_bytes(loads);
+        }
+        if limits.messages_max_unread().is_some() {
+            self.drop_unread(limits);
+            return !self.limits.is_round_full();
+        }
+        while limits.drops_head() && self.is_over(limits) {
+            if self.limits.is_round_full() {
+                return false;
+            }
+            let Some((Delivery { id, record, .. }, reason)) =
+                self.next_unchecked(self.limits.read_bytes(), loads)
+            else {
+                return false;
+            };
+            self.limits.drop_message(id, record, reason.unwrap_or(DropReason::MaxLength));
+        }
+        true
+    }
+
+    /// Whether readable messages are over the length limits.
+    fn is_over(&self, limits: &QueueLimits) -> bool {
+        let ready = self.ready();
+        ready > 0
+            && (limits.messages_max.is_some_and(|max| ready > max)
+                || limits.bytes_max.is_some_and(|max| self.limits.bytes.get() > max))
+    }
+
+    /// Drops the oldest messages over the length limit, if that needs no records. Whether messages are over the limits
+    /// that have to be read.
+    pub(super) fn drop_unread(&mut self, limits: &QueueLimits) -> bool {
+        let Some(max) = limits.messages_max_unread() else {
+            return limits.drops_head() && self.is_over(limits);
+        };
+        let mut over = self.ready().saturating_sub(max);
+        while over > 0 && !self.limits.is_round_full() {
+            let requeued = self.requeued.first_key_value().map(|(id, _)| *id);
+            let id = match (requeued, self.peeked.as_ref().map(|peeked| peeked.id)) {
+                (Some(requeued), peeked) if peeked.is_none_or(|peeked| requeued < peeked) => {
+                    self.requeued.remove(&requeued);
+                    requeued
+                }
+                (_, Some(peeked)) => {
+                    self.peeked = None;
+                    peeked
+                }
+                _ => break,
+            };
+            self.limits.remove(id);
+            over -= 1;
+        }
+        if over > 0 && self.requeued.is_empty() && self.peeked.is_none() {
+            self.skip(|source| {
+                let skipped = source.skip(over);
+                over -= skipped.messages;
+                skipped
+            });
+        }
+        false
+    }
+
+    /// Drops expired messages by the timestamps of their batches, if that needs no records.
+    fn skip_expired(&mut self) {
+        let Some(below_ms) = self.limits.expired_below_ms().filter(|_| self.requeued.is_empty()) else {
+            return;
+        };
+        if let Some(peeked) = self.peeked.take() {
+            if self.limits.drop_reason(&peeked).is_none() {
+                self.peeked = Some(peeked);
+                return;
+            }
+            self.limits.remove(peeked.id);
+        }
+        self.skip(|source| source.skip_older(below_ms));
+    }
+
+    fn skip(&mut self, mut skip: impl FnMut(&mut Source) -> Skipped) {
+        for source in &mut self.sources {
+            let Skipped { messages, offsets } = skip(source);
+            let cursor = source.cursor().filter(|_| !offsets.is_empty()).cloned();
+            if messages > 0 || cursor.is_some() {
+                let acks = cursor.map(|cursor| (cursor, vec![offsets.start.into()..offsets.end.into()]));
+                self.limits.skip(messages, acks.into_iter().collect());
+            }
+        }
+    }
+
+    /// Estimates the bytes of messages that were not counted, from the size of the first.
+    fn estimate_bytes(&mut self, loads: &mut Vec<Load>) {
+        if self.submitted() == 0 {
+            self.limits.bytes.correct_empty();
+        }
+        if !self.limits.bytes.wants_estimate() {
+            return;
+        }
+        if let Some((head, reason)) = self.next_unchecked(self.limits.read_bytes(), loads) {
+            self.limits.bytes.estimate(value_bytes(&head.record));
+            match reason {
+                None => self.put_peeked(head),
+                Some(reason) => self.limits.drop_message(head.id, head.record, reason),
+            }
+        }
+    }
+
+    /// Drops expired messages at the head. Returns when to check again, once it found a message that stays.
+    fn expire_head(&mut self, loads: &mut Vec<Load>) -> Option<NextCheck> {
+        self.limits.in_grace = self.is_awaited(self.limits.now_ms);
+        self.skip_expired();
+        let head = self.next_within_limits(self.limits.read_bytes(), loads)?;
+        let expires_ms = self.limits.expires_ms(&head.record);
+        self.put_peeked(head);
+        self.wake_waiting();
+        Some(match expires_ms {
+            Some(at) if at <= self.limits.now_ms => NextCheck::At(at.saturating_add(GRACE_MS)),
+            Some(at) => NextCheck::At(at),
+            None => {
+                self.limits.head_never_expires = true;
+                NextCheck::Later
+            }
+        })
+    }
+
+    /// A pass goes on: the check is repeated at the end of a load, and the next read is started.
+    fn read_on(&mut self, loads: &mut Vec<Load>) {
+        if !loads.is_empty() {
+            self.limits.grow_reads();
+        } else if self.limits.reads_on() {
+            for (at, source) in self.sources.iter_mut().enumerate() {
+                let read = source.read_ahead(READ_BYTES);
+                loads.extend(read.map(|read| Load { source: at, again: false, read }));
+            }
+        }
+        self.limits.awaits_load = self.sources.iter().any(Source::is_loading);
+    }
+
+    fn end_pass(&mut self) {
+        self.limits.end_pass();
+        if self.requeued.is_empty() {
+            self.sources.iter_mut().for_each(Source::close_again);
+        }
+        if self.slots.is_empty() {
+            self.sources.iter_mut().for_each(Source::release_buffered);
+        }
+    }
+
+    /// Takes what was dropped, to be settled outside the lock.
+    pub(super) fn take_drops(&mut self) -> RoundDrops {
+        let (ids, mut acks, skipped) = self.limits.take_removed();
+        let removed = ids.len() as u64 + skipped;
+        if !ids.is_empty() {
+            acks.extend(self.settle(ids));
+        }
+        RoundDrops { dropped: self.limits.take_dropped(), acks, removed }
+    }
+
+    /// The consumed part of spilled messages, to be trimmed.
+    pub(super) fn spill_consumed(&self) -> Option<(inver_storage::Stream, inver_storage::Offset)> {
+        self.memory().and_then(MemorySource::spill_consumed)
+    }
+
+    /// Messages that wait, uncommitted ones included, and their bytes if they are counted.
+    pub(super) fn submitted_and_bytes(&self) -> (u64, u64) {
+        (self.submitted(), self.limits.bytes.get())
+    }
+}
