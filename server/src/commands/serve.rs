@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use anyhow::Context;
-use inver_broker::{Authenticator, Broker, BrokerConfig, CaptureRule, Filter, LoopbackOnly};
+use inver_broker::{Authenticator, Broker, BrokerConfig, CaptureRule, Clock, Filter, LoopbackOnly};
 use inver_storage::{Log, Lsn};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -40,7 +40,8 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let started = Instant::now();
+        let clock = Clock::system();
+        let started = clock.now();
         let Loaded { mut config, warnings } = self.config.load()?;
         tracing_subscriber::registry()
             .with(config.logging.filter.0.clone())
@@ -55,7 +56,7 @@ impl Arguments {
         let workers = runtimes.workers();
         let ready = Arc::new(AtomicBool::new(false));
         let http = Arc::new(Http::new(metrics, ready.clone()));
-        runtimes.run(serve(config, workers, http, ready, started))
+        runtimes.run(serve(config, workers, http, ready, clock, started))
     }
 }
 
@@ -64,11 +65,12 @@ async fn serve(
     workers: Workers,
     http: Arc<Http>,
     ready: Arc<AtomicBool>,
+    clock: Clock,
     started: Instant,
 ) -> anyhow::Result<()> {
     // Installed before recovery, during which a signal would otherwise kill the process.
     let mut signals = Signals::listen()?;
-    let broker = open(&config)?;
+    let broker = open(&config, clock.clone())?;
     let shutdown = CancellationToken::new();
     let listening = match listeners::bind(&config, http) {
         Ok(listening) => listening,
@@ -92,7 +94,7 @@ async fn serve(
     listening.into_iter().for_each(|listener| listener.accept(shared.clone(), &tasks));
     drop(shared);
     ready.store(true, Ordering::Release);
-    info!(milliseconds = started.elapsed().as_millis() as u64, "ready");
+    info!(milliseconds = (clock.now() - started).as_millis() as u64, "ready");
 
     let mut poisoned = false;
     tokio::select! {
@@ -109,7 +111,7 @@ async fn serve(
     tasks.wait().await;
     tokio::select! {
         () = workers.all_closed() => {}
-        () = tokio::time::sleep(limits.shutdown_grace) => {
+        () = clock.sleep(limits.shutdown_grace) => {
             warn!(
                 connections = workers.connections(),
                 "connections still open after {} s (limits.shutdown_grace_ms)",
@@ -127,7 +129,7 @@ async fn serve(
     Ok(())
 }
 
-fn open(config: &Config) -> anyhow::Result<Broker> {
+fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
     let folder = &config.general.data_dir;
     let log = Log::open(folder, config.log.options())
         .with_context(|| format!("failed to open the data folder {}", folder.display()))?;
@@ -141,6 +143,7 @@ fn open(config: &Config) -> anyhow::Result<Broker> {
         address_header: protocols::ADDRESS_HEADER.into(),
         origins: PROTOCOLS.iter().map(|entry| entry.name).collect(),
         authenticator,
+        clock,
         limits: limits.namespace(),
         inbox_messages_max: limits.inbox_messages_max,
         queue_memory_bytes_max: limits.queue_memory_bytes_max,

@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::warn;
 
 /// Shortest time between two log lines about refusals.
@@ -125,6 +126,8 @@ impl Drop for Admitted {
 
 #[cfg(test)]
 mod tests {
+    use inver_broker::Clock;
+
     use super::*;
 
     fn address(text: &str) -> IpAddr {
@@ -158,7 +161,7 @@ mod tests {
 
     #[test]
     fn refusals_are_logged_once_per_interval() {
-        let (admission, now) = (Admission::new(false, 1, 1), Instant::now());
+        let (admission, now) = (Admission::new(false, 1, 1), Clock::manual(0).now());
         let log = |after: Duration| admission.log(Refusal::TooMany(1), address("192.0.2.1"), now + after);
         assert!(log(Duration::ZERO));
         assert!(!log(LOG_INTERVAL - Duration::from_millis(1)));

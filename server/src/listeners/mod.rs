@@ -13,7 +13,7 @@ mod websocket;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use inver_broker::{Broker, Connection, Io, ProtocolPlugin};
@@ -142,7 +142,7 @@ impl Listener {
                     Ok((stream, peer)) => start(&shared, &self.service, stream, peer),
                     Err(error) => {
                         warn!(%error, protocol = self.service.protocol.name(), "failed to accept a connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        shared.broker.clock().sleep(ACCEPT_PAUSE).await;
                     }
                 }
             }
@@ -158,7 +158,7 @@ fn start(shared: &Shared, service: &Service, stream: TcpStream, peer: SocketAddr
         Err(refusal) => {
             metrics::counter!("inver_connections_refused_total", "protocol" => protocol, "reason" => refusal.label())
                 .increment(1);
-            shared.admission.log(refusal, peer.ip(), Instant::now());
+            shared.admission.log(refusal, peer.ip(), shared.broker.clock().now());
             return;
         }
     };
