@@ -52,6 +52,9 @@ def test_health_and_metrics(broker):
         assert broker.metric("process_resident_memory_bytes") > 0
     status, page = broker.get("/metrics")
     assert status == 200 and "# TYPE inver_connections gauge" in page
+    for name in ["commit_seconds", "sync_seconds", "group_entries", "group_bytes", "queue_entries"]:
+        assert f"# TYPE inver_log_{name} histogram" in page
+        assert f"# HELP inver_log_{name} " in page
 
 
 def test_startup_time_and_idle_memory(own_broker, tmp_path):

@@ -18,8 +18,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use inver_broker::{Broker, Connection, ProtocolPlugin};
-use metrics_exporter_prometheus::PrometheusHandle;
 use tracing::debug;
+
+use crate::telemetry::Metrics;
 
 /// Time within which a client must send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,7 +29,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves health and metrics.
 pub(crate) struct Http {
-    metrics: PrometheusHandle,
+    metrics: Metrics,
     /// Memory, processor time, threads and open files of this process.
     process: metrics_process::Collector,
     ready: Arc<AtomicBool>,
@@ -36,7 +37,7 @@ pub(crate) struct Http {
 
 impl Http {
     /// `ready`: whether the broker accepts connections.
-    pub(crate) fn new(metrics: PrometheusHandle, ready: Arc<AtomicBool>) -> Http {
+    pub(crate) fn new(metrics: Metrics, ready: Arc<AtomicBool>) -> Http {
         let process = metrics_process::Collector::default();
         process.describe();
         Http { metrics, process, ready }
@@ -54,7 +55,6 @@ impl Http {
             "/health/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             "/metrics" => {
                 self.process.collect();
-                self.metrics.run_upkeep();
                 let mut response = text(StatusCode::OK, self.metrics.render());
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, kind);

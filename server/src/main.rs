@@ -1,8 +1,8 @@
 //! The binary `inver`: parses its arguments and runs one command.
 //!
 //! The modules: [`commands`] (the command line), [`config`] (keys, file, environment), [`listeners`] (TCP, TLS,
-//! WebSocket), [`protocols`] (their list), [`runtime`] (worker threads), [`http`] (health, metrics), [`users`] and
-//! [`passwords`] (authentication).
+//! WebSocket), [`protocols`] (their list), [`runtime`] (worker threads), [`http`] (health, metrics), [`telemetry`]
+//! (the recorder of metrics), [`users`] and [`passwords`] (authentication).
 
 mod commands;
 mod config;
@@ -12,6 +12,7 @@ mod passwords;
 mod protocols;
 mod runtime;
 mod settings;
+mod telemetry;
 mod users;
 
 use std::process::ExitCode;

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use inver_broker::{Authenticator, Broker, BrokerConfig, CaptureRule, Clock, Filter, LoopbackOnly};
 use inver_storage::{Log, Lsn};
-use metrics_exporter_prometheus::PrometheusBuilder;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
@@ -27,6 +26,7 @@ use crate::http::Http;
 use crate::listeners::{self, Admission, Shared};
 use crate::protocols::{self, PROTOCOLS};
 use crate::runtime::{Runtimes, Workers};
+use crate::telemetry::Metrics;
 use crate::users::Users;
 
 /// File descriptors reserved for the log and for listeners.
@@ -51,7 +51,7 @@ impl Arguments {
             warn!("{}: {}", warning.place, warning.what);
         }
         fit_connections_to_files(&mut config);
-        let metrics = PrometheusBuilder::new().install_recorder().context("metrics")?;
+        let metrics = Metrics::install()?;
         let runtimes = Runtimes::start(config.runtime.kind, config.runtime.threads)?;
         let workers = runtimes.workers();
         let ready = Arc::new(AtomicBool::new(false));
