@@ -3,7 +3,10 @@
 //! A test seeds a bug for its own thread. Without the feature `testing`, [`is_seeded`] is constant and its branches are
 //! compiled away.
 
-#![cfg_attr(not(feature = "testing"), allow(unreachable_pub, reason = "public with the feature `testing` only"))]
+#![cfg_attr(
+    not(feature = "testing"),
+    allow(unreachable_pub, reason = "public with the feature `testing` only")
+)]
 
 #[cfg(feature = "testing")]
 use std::cell::Cell;
