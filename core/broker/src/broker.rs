@@ -198,7 +198,7 @@ impl Broker {
         let mut next = clock.now() + period;
         loop {
             tokio::select! {
-                () = self.0.timers.wait(&clock, next) => {}
+                () = self.0.timers.wait(&clock, clock.now_ms(), next) => {}
                 () = shutdown.cancelled() => return,
             }
             let round_due = clock.now() >= next;

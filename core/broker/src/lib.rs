@@ -71,5 +71,6 @@ pub use spec::{
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscription, WhenFull,
 };
+pub use timers::Timers;
 pub use topic::{Partition, Topic};
 pub use value::{Arguments, HeaderLookup, Value};

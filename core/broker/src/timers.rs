@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 
 /// A queue of deadlines.
-pub(crate) struct Timers<K> {
-    /// Deadlines (milliseconds since 1970) and their keys.
+pub struct Timers<K> {
+    /// Deadlines in milliseconds, on a time base of the caller's choice, and their keys.
     entries: Mutex<BTreeSet<(i64, K)>>,
     /// The deadline that the waiting task sleeps for.
     sleeps_until_ms: AtomicI64,
@@ -36,13 +36,13 @@ impl<K: Ord> Default for Timers<K> {
 
 impl<K: Ord + Clone> Timers<K> {
     /// Schedules a key.
-    pub(crate) fn schedule(&self, at_ms: i64, key: K) {
+    pub fn schedule(&self, at_ms: i64, key: K) {
         self.reschedule(None, at_ms, key);
     }
 
     /// Schedules a key, instead of its deadline `before_ms` if that is given. Takes no other lock: the log's thread
     /// calls it.
-    pub(crate) fn reschedule(&self, before_ms: Option<i64>, at_ms: i64, key: K) {
+    pub fn reschedule(&self, before_ms: Option<i64>, at_ms: i64, key: K) {
         let before = before_ms.map(|before_ms| (before_ms, key.clone()));
         {
             let mut entries = self.entries.lock();
@@ -72,7 +72,7 @@ impl<K: Ord + Clone> Timers<K> {
     }
 
     /// Removes a deadline of a key.
-    pub(crate) fn cancel(&self, at_ms: i64, key: K) {
+    pub fn cancel(&self, at_ms: i64, key: K) {
         self.entries.lock().remove(&(at_ms, key));
     }
 
@@ -82,15 +82,16 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
-    /// Waits until a deadline is reached or an earlier one was scheduled, at most until `until`.
-    pub(crate) async fn wait(&self, clock: &Clock, until: Instant) {
+    /// Waits until a deadline is reached or an earlier one was scheduled, at most until `until`. `now_ms` is the present
+    /// on the deadlines' time base.
+    pub async fn wait(&self, clock: &Clock, now_ms: i64, until: Instant) {
         // Any entry scheduled from here on wakes this task.
         self.sleeps_until_ms.store(i64::MAX, Ordering::SeqCst);
         let first_ms = self.entries.lock().first().map(|(at, _)| *at);
         let until = match first_ms {
             Some(at_ms) => {
                 self.sleeps_until_ms.store(at_ms, Ordering::SeqCst);
-                let left_ms = u64::try_from(at_ms.saturating_sub(clock.now_ms())).unwrap_or(0);
+                let left_ms = u64::try_from(at_ms.saturating_sub(now_ms)).unwrap_or(0);
                 until.min(clock.now() + Duration::from_millis(left_ms))
             }
             None => until,
@@ -102,7 +103,8 @@ impl<K: Ord + Clone> Timers<K> {
     }
 
     /// Takes the entries whose deadline is reached, earliest first.
-    pub(crate) fn take(&self, now_ms: i64) -> Vec<(i64, K)> {
+    #[must_use]
+    pub fn take(&self, now_ms: i64) -> Vec<(i64, K)> {
         let mut taken = Vec::new();
         let mut entries = self.entries.lock();
         while entries.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms) {
@@ -144,13 +146,13 @@ mod tests {
         let far = clock.now() + Duration::from_secs(60);
         timers.schedule(1500, 'a');
         // Scheduled before the wait: it is not missed.
-        timers.wait(&clock, far).await;
-        let mut wait = Box::pin(timers.wait(&clock, far));
+        timers.wait(&clock, clock.now_ms(), far).await;
+        let mut wait = Box::pin(timers.wait(&clock, clock.now_ms(), far));
         assert!(poll(&mut wait).is_pending());
         clock.advance(Duration::from_millis(500));
         wait.await;
         assert_eq!(timers.take(clock.now_ms()), [(1500, 'a')]);
-        let mut wait = Box::pin(timers.wait(&clock, far));
+        let mut wait = Box::pin(timers.wait(&clock, clock.now_ms(), far));
         assert!(poll(&mut wait).is_pending());
         timers.schedule(2000, 'b');
         wait.await;
