@@ -2,9 +2,8 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 /// A timer that is set anew without being registered anew each time: the task may be woken early, but it never rings
 /// so.
@@ -17,7 +16,7 @@ pub(crate) struct Alarm {
 impl Alarm {
     pub(crate) fn new() -> Alarm {
         let now = Instant::now();
-        Alarm { sleep: Box::pin(tokio::time::sleep_until(now.into())), armed_for: None, due: now }
+        Alarm { sleep: Box::pin(tokio::time::sleep_until(now)), armed_for: None, due: now }
     }
 
     /// It is to ring then.
@@ -30,7 +29,7 @@ impl Alarm {
 
     fn arm(&mut self) {
         self.armed_for = Some(self.due);
-        self.sleep.as_mut().reset(self.due.into());
+        self.sleep.as_mut().reset(self.due);
     }
 
     /// Ready when it rings.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use inver_broker::{Broker, Namespace, now_ms};
+use inver_broker::{Broker, Namespace};
 use inver_storage::{Lsn, SubmitError};
 use parking_lot::Mutex;
 
@@ -101,7 +101,7 @@ impl Node {
 
     /// Wall-clock time in milliseconds since 1970.
     pub(crate) fn now_ms(&self) -> i64 {
-        now_ms()
+        self.broker.clock().now_ms()
     }
 
     /// A new producer id, to be sent once the log has committed the position.

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use inver_broker::{Identity, Mailbox, Namespace, Partition, Topic, TopicId};
 
@@ -28,8 +27,6 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) peer: SocketAddr,
     /// Address that the client connected to.
     pub(crate) local: SocketAddr,
-    /// When the request was taken from the connection's input.
-    pub(crate) now: Instant,
     /// What all connections share.
     pub(crate) node: &'a Node,
     /// The connection's authentication; for the SASL APIs.

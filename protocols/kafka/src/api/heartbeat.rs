@@ -42,7 +42,6 @@ impl Handler for Heartbeat {
             &request.member_id,
             request.group_instance_id.as_ref(),
             request.generation_id,
-            cx.now,
         );
         Reply::now(HeartbeatResponse { throttle_time_ms: 0, error_code })
     }

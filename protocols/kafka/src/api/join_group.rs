@@ -104,7 +104,7 @@ impl Handler for JoinGroup {
             false => join.member_id.clone(),
         };
         let group = request.group_id.detached();
-        cx.coordinator().join(&group, join, cx.now);
+        cx.coordinator().join(&group, join);
         Reply::Member { claim, group, member_id }
     }
 }

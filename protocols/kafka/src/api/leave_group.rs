@@ -52,17 +52,17 @@ impl Handler for LeaveGroup {
     type Response = LeaveGroupResponse;
 
     fn handle(cx: &mut RequestContext<'_>, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
-        let (coordinator, now) = (cx.coordinator(), cx.now);
+        let coordinator = cx.coordinator();
         let mut response = LeaveGroupResponse::default();
         // From version 3 on, one request can name several members (KIP-345).
         if cx.version() < 3 {
             let leave = Leave { member_id: request.member_id, instance_id: None };
-            response.error_code = coordinator.leave(&request.group_id, &leave, now);
+            response.error_code = coordinator.leave(&request.group_id, &leave);
             return Reply::now(response);
         }
         for member in request.members {
             let leave = Leave { member_id: member.member_id, instance_id: member.group_instance_id };
-            let error_code = coordinator.leave(&request.group_id, &leave, now);
+            let error_code = coordinator.leave(&request.group_id, &leave);
             response.members.push(MemberResponse {
                 member_id: leave.member_id,
                 group_instance_id: leave.instance_id,

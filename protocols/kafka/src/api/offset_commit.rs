@@ -155,7 +155,6 @@ fn commit(
         &request.member_id,
         request.group_instance_id.as_ref(),
         request.generation_id_or_member_epoch,
-        cx.now,
         || match commits.is_empty() {
             true => Ok(Completion::Now),
             false => offsets.commit(log, &request.group_id, &commits).map(Completion::At),

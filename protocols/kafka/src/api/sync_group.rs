@@ -69,7 +69,7 @@ impl Handler for SyncGroup {
                 .map(|given| (given.member_id, Bytes::copy_from_slice(&given.assignment)))
                 .collect(),
         };
-        cx.coordinator().sync(&group, sync, cx.now);
+        cx.coordinator().sync(&group, sync);
         Reply::Member { claim, group, member_id }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use inver_broker::{Broker, BrokerConfig, Completion, Identity, Mailbox, TopicSpec};
@@ -59,7 +58,6 @@ impl Fixture {
             client_id: Some("client".into()),
             peer: address,
             local: address,
-            now: Instant::now(),
             node: &self.node,
             sasl: &mut self.sasl,
             fetcher: &mut self.fetcher,

@@ -4,9 +4,10 @@
 //! left, or after they were committed, whichever is later. Those of a group that never had members expire by their
 //! commit alone. A group with members keeps all its offsets, even of topics that it is no longer subscribed to.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use inver_broker::Completion;
+use tokio::time::Instant;
 
 use super::group::State;
 use super::{Coordinator, Handle, TABLE};
@@ -26,7 +27,7 @@ impl Coordinator {
             true => CHECK_EVERY_MAX,
             false => (retention / 4).clamp(Duration::from_millis(10), CHECK_EVERY_MAX),
         };
-        Instant::now() + every
+        self.now() + every
     }
 
     /// Deletes expired offsets, and groups with neither members nor offsets: a group may also lose its offsets with

@@ -8,15 +8,14 @@ mod expiry;
 pub(crate) mod group;
 mod waiter;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
-use inver_broker::{Broker, Completion, Namespace, now_ms};
+use inver_broker::{Broker, Completion, Namespace, Timers};
 use inver_storage::SubmitError;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use self::group::{Group, Join, Joined, Leave, State, Sync, Synced};
 pub(crate) use self::waiter::Waiter;
@@ -32,10 +31,10 @@ const TABLE: &str = "kafka-groups";
 type ClientGroup = Group<Waiter<Joined>, Waiter<Synced>>;
 type Effects = group::Effects<Waiter<Joined>, Waiter<Synced>>;
 
-/// A group, and the timeout set for it.
+/// A group, and the timeout set for it, in milliseconds since the coordinator's start.
 struct Cell {
     group: ClientGroup,
-    wake_at: Option<Instant>,
+    wake_at_ms: Option<i64>,
 }
 
 type Handle = Arc<Mutex<Cell>>;
@@ -47,10 +46,10 @@ pub(crate) struct Coordinator {
     limits: GroupLimits,
     groups_max: usize,
     groups: RwLock<HashMap<Str, Handle>>,
-    timeouts: Mutex<BTreeSet<(Instant, Str)>>,
-    /// Notified when a timeout earlier than all others is set.
-    rescheduled: Notify,
-    started: AtomicBool,
+    /// Ids of groups with a timeout, in milliseconds since `start`: session timeouts follow monotonic time.
+    timeouts: Timers<Str>,
+    start: Instant,
+    is_running: AtomicBool,
 }
 
 /// An entry of the list of groups.
@@ -69,27 +68,36 @@ impl Coordinator {
         groups_max: usize,
     ) -> Arc<Coordinator> {
         let coordinator = Arc::new(Coordinator {
+            start: broker.clock().now(),
             broker,
             namespace,
             limits,
             groups_max,
             groups: RwLock::default(),
-            timeouts: Mutex::default(),
-            rescheduled: Notify::new(),
-            started: AtomicBool::new(false),
+            timeouts: Timers::default(),
+            is_running: AtomicBool::new(false),
         });
         coordinator.recover();
         coordinator
     }
 
+    fn now(&self) -> Instant {
+        self.broker.clock().now()
+    }
+
+    /// Milliseconds from the coordinator's start to `now`.
+    fn elapsed_ms(&self, now: Instant) -> i64 {
+        i64::try_from((now - self.start).as_millis()).unwrap_or(i64::MAX)
+    }
+
     fn recover(&self) {
-        let now = Instant::now();
+        let now = self.now();
         let mut groups = self.groups.write();
         for (key, row) in self.broker.states(TABLE) {
             let Some(id) = Str::from_utf8(key) else { continue };
             match Group::restore(id.clone(), row, now) {
                 Ok(group) => {
-                    let mut cell = Cell { group, wake_at: None };
+                    let mut cell = Cell { group, wake_at_ms: None };
                     self.set_timeout(&mut cell);
                     groups.insert(id, Arc::new(Mutex::new(cell)));
                 }
@@ -101,43 +109,33 @@ impl Coordinator {
 
     /// Starts to handle timeouts, on the caller's runtime. Further calls do nothing.
     pub(crate) fn start(self: &Arc<Self>) {
-        if !self.started.swap(true, Ordering::AcqRel) {
+        if !self.is_running.swap(true, Ordering::AcqRel) {
             tokio::spawn(self.clone().run());
         }
     }
 
     async fn run(self: Arc<Self>) {
+        let clock = self.broker.clock().clone();
         let mut expire_at = self.next_expiry();
         loop {
-            let first = self.timeouts.lock().first().map(|(at, _)| *at);
-            let next = first.map_or(expire_at, |at| at.min(expire_at));
-            tokio::select! {
-                () = tokio::time::sleep_until(next.into()) => self.handle_timeouts(Instant::now()),
-                () = self.rescheduled.notified() => {}
-            }
-            if expire_at <= Instant::now() {
-                self.expire(now_ms()).await;
+            self.timeouts.wait(&clock, self.elapsed_ms(clock.now()), expire_at).await;
+            self.handle_timeouts();
+            if expire_at <= clock.now() {
+                self.expire(clock.now_ms()).await;
                 expire_at = self.next_expiry();
             }
         }
     }
 
-    fn handle_timeouts(&self, now: Instant) {
-        loop {
-            let due = {
-                let mut timeouts = self.timeouts.lock();
-                match timeouts.first() {
-                    Some((at, _)) if *at <= now => timeouts.pop_first(),
-                    _ => return,
-                }
-            };
-            let Some((at, id)) = due else { return };
+    fn handle_timeouts(&self) {
+        let now = self.now();
+        for (at_ms, id) in self.timeouts.take(self.elapsed_ms(now)) {
             let Some(handle) = self.find(&id) else { continue };
             let mut cell = handle.lock();
-            if cell.wake_at != Some(at) {
+            if cell.wake_at_ms != Some(at_ms) {
                 continue;
             }
-            cell.wake_at = None;
+            cell.wake_at_ms = None;
             self.transition(&handle, cell, |group, limits, effects| group.on_timeout(limits, now, effects));
         }
     }
@@ -145,22 +143,19 @@ impl Coordinator {
     /// Sets the timeout that the group asks for, unless an earlier one is set.
     fn set_timeout(&self, cell: &mut Cell) {
         let Some(at) = cell.group.wake_at() else { return };
-        if cell.wake_at.is_some_and(|set| set <= at) {
+        // Rounded up, so that the timeout is due when it is handled.
+        let at_ms = at.saturating_duration_since(self.start).as_nanos().div_ceil(1_000_000);
+        let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
+        if cell.wake_at_ms.is_some_and(|set_ms| set_ms <= at_ms) {
             return;
         }
-        let mut timeouts = self.timeouts.lock();
-        if let Some(set) = cell.wake_at.replace(at) {
-            timeouts.remove(&(set, cell.group.id().clone()));
-        }
-        timeouts.insert((at, cell.group.id().clone()));
-        if timeouts.first().is_some_and(|(first, _)| *first == at) {
-            self.rescheduled.notify_one();
-        }
+        let before_ms = cell.wake_at_ms.replace(at_ms);
+        self.timeouts.reschedule(before_ms, at_ms, cell.group.id().clone());
     }
 
     fn cancel_timeout(&self, cell: &mut Cell) {
-        if let Some(at) = cell.wake_at.take() {
-            self.timeouts.lock().remove(&(at, cell.group.id().clone()));
+        if let Some(at_ms) = cell.wake_at_ms.take() {
+            self.timeouts.cancel(at_ms, cell.group.id().clone());
         }
     }
 
@@ -173,7 +168,7 @@ impl Coordinator {
     ) -> R {
         let mut effects = Effects::default();
         let result = change(&mut cell.group, &self.limits, &mut effects);
-        cell.group.note_time(now_ms());
+        cell.group.note_time(self.broker.clock().now_ms());
         if effects.changed {
             self.persist(&cell.group);
         }
@@ -231,12 +226,13 @@ impl Coordinator {
             return groups.get(group).cloned();
         }
         let id = group.detached();
-        let new = || Arc::new(Mutex::new(Cell { group: Group::new(id.clone()), wake_at: None }));
+        let new = || Arc::new(Mutex::new(Cell { group: Group::new(id.clone()), wake_at_ms: None }));
         Some(groups.entry(id.clone()).or_insert_with(new).clone())
     }
 
     /// Handles a join; its waiter is answered now or later.
-    pub(crate) fn join(&self, group: &Str, join: Join<Waiter<Joined>>, now: Instant) {
+    pub(crate) fn join(&self, group: &Str, join: Join<Waiter<Joined>>) {
+        let now = self.now();
         let fail = |join: Join<Waiter<Joined>>, error| {
             let mut effects = Effects::default();
             effects.joined.push((join.waiter, Joined::failed(join.member_id, error)));
@@ -258,7 +254,8 @@ impl Coordinator {
     }
 
     /// Handles a sync; its waiter is answered now or later.
-    pub(crate) fn sync(&self, group: &Str, sync: Sync<Waiter<Synced>>, now: Instant) {
+    pub(crate) fn sync(&self, group: &Str, sync: Sync<Waiter<Synced>>) {
+        let now = self.now();
         match self.find(group) {
             Some(handle) => {
                 self.transition(&handle, handle.lock(), |group, limits, effects| {
@@ -280,8 +277,8 @@ impl Coordinator {
         member_id: &Str,
         instance_id: Option<&Str>,
         generation: i32,
-        now: Instant,
     ) -> ErrorCode {
+        let now = self.now();
         match self.find(group) {
             // A heartbeat has no effects: the timeout set may be too early, and is then set again.
             Some(handle) => handle.lock().group.heartbeat(member_id, instance_id, generation, now),
@@ -290,7 +287,8 @@ impl Coordinator {
     }
 
     /// Handles a leave.
-    pub(crate) fn leave(&self, group: &Str, leave: &Leave, now: Instant) -> ErrorCode {
+    pub(crate) fn leave(&self, group: &Str, leave: &Leave) -> ErrorCode {
+        let now = self.now();
         match self.find(group) {
             Some(handle) => self.transition(&handle, handle.lock(), |group, limits, effects| {
                 group.leave(leave, limits, now, effects)
@@ -300,7 +298,8 @@ impl Coordinator {
     }
 
     /// Handles the loss of a connection on which a member waited. Its claims must be dropped before.
-    pub(crate) fn disconnected(&self, group: &Str, member_id: &Str, now: Instant) {
+    pub(crate) fn disconnected(&self, group: &Str, member_id: &Str) {
+        let now = self.now();
         if let Some(handle) = self.find(group) {
             self.transition(&handle, handle.lock(), |group, limits, effects| {
                 let (join, sync) = (Waiter::is_abandoned, Waiter::is_abandoned);
@@ -316,10 +315,9 @@ impl Coordinator {
         member_id: &Str,
         instance_id: Option<&Str>,
         generation: i32,
-        now: Instant,
         commit: impl FnOnce() -> Result<Completion, SubmitError>,
     ) -> Result<Completion, ErrorCode> {
-        let failed = |_| ErrorCode::COORDINATOR_NOT_AVAILABLE;
+        let (now, failed) = (self.now(), |_| ErrorCode::COORDINATOR_NOT_AVAILABLE);
         match self.find(group) {
             Some(handle) => {
                 let mut cell = handle.lock();

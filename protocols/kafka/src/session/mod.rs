@@ -11,11 +11,11 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use inver_broker::{AuthError, Completion, Identity, Mailbox};
 use inver_storage::Lsn;
+use tokio::time::Instant;
 
 use self::pipeline::Pipeline;
 use crate::api;
@@ -128,7 +128,6 @@ impl Session {
             client_id,
             peer: self.peer,
             local: self.local,
-            now,
             node: &self.node,
             sasl: &mut self.sasl,
             fetcher: &mut self.fetcher,
@@ -250,9 +249,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let now = Instant::now();
         for (group, member_id) in self.pipeline.abandon() {
-            self.node.coordinator.disconnected(&group, &member_id, now);
+            self.node.coordinator.disconnected(&group, &member_id);
         }
     }
 }

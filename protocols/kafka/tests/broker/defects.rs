@@ -65,9 +65,6 @@ fn requests_may_arrive_in_pieces_of_any_size() {
     while !rest.is_empty() {
         let (now, later) = rest.split_at(step.min(rest.len()));
         client.stream.write_all(now).unwrap();
-        if step < 30 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
         step = step * 3 / 2 + 1;
         rest = later;
     }

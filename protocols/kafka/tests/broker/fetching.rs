@@ -74,7 +74,6 @@ fn a_fetch_waits_for_min_bytes_up_to_max_wait() {
 
     let waits = FetchRequest { max_wait_ms: 15_000, ..waits };
     client.send(&Api::Fetch, 11, &waits);
-    std::thread::sleep(Duration::from_millis(100));
     broker.client().produce(9, "t", 1, batch(&["woken"]).into_bytes());
     let start = Instant::now();
     let response: FetchResponse = client.receive(&Api::Fetch, 11);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use inver_broker::Clock;
 use inver_kafka::KafkaConfig;
 use inver_kafka::api::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
 use inver_kafka::api::delete_topics::{DeleteTopicsRequest, DeleteTopicsResponse};
@@ -45,6 +46,11 @@ fn join_request(member_id: &str) -> JoinGroupRequest {
 
 /// Joins a group of one member, and syncs as its leader.
 fn join_and_sync(client: &mut Client, version: i16) -> (String, i32) {
+    join_and_sync_for(client, version, 10_000)
+}
+
+fn join_and_sync_for(client: &mut Client, version: i16, session_timeout_ms: i32) -> (String, i32) {
+    let join_request = |member_id: &str| JoinGroupRequest { session_timeout_ms, ..join_request(member_id) };
     let mut joined: JoinGroupResponse = client.call(&Api::JoinGroup, version, &join_request(""));
     if version >= 4 {
         assert_eq!(joined.error_code, ErrorCode::MEMBER_ID_REQUIRED);
@@ -85,6 +91,10 @@ fn leave(client: &mut Client, version: i16, member_id: &str) -> ErrorCode {
 }
 
 fn commit(client: &mut Client, member_id: &str, generation: i32, offset: i64) -> ErrorCode {
+    commit_to(client, "g", member_id, generation, offset)
+}
+
+fn commit_to(client: &mut Client, group: &str, member_id: &str, generation: i32, offset: i64) -> ErrorCode {
     let partition = OffsetCommitRequestPartition {
         committed_offset: offset,
         committed_leader_epoch: 0,
@@ -94,7 +104,7 @@ fn commit(client: &mut Client, member_id: &str, generation: i32, offset: i64) ->
     let topic =
         OffsetCommitRequestTopic { name: "t".into(), partitions: vec![partition], ..Default::default() };
     let request = OffsetCommitRequest {
-        group_id: "g".into(),
+        group_id: group.into(),
         generation_id_or_member_epoch: generation,
         member_id: member_id.into(),
         topics: vec![topic],
@@ -173,37 +183,43 @@ fn a_connection_lost_during_a_join_leaves_no_member() {
     let (member, generation) = join_and_sync(&mut first, 0);
     let mut lost = broker.client();
     lost.send(&Api::JoinGroup, 3, &join_request(""));
-    let start = Instant::now();
-    while heartbeat(&mut first, &member, generation) != ErrorCode::REBALANCE_IN_PROGRESS {
-        assert!(start.elapsed() < Duration::from_secs(15), "the join started no rebalance");
-    }
+    wait_until("the join starts a rebalance", || {
+        heartbeat(&mut first, &member, generation) == ErrorCode::REBALANCE_IN_PROGRESS
+    });
     drop(lost);
     let describe = DescribeGroupsRequest { groups: vec!["g".into()], ..DescribeGroupsRequest::default() };
-    loop {
+    wait_until("the lost member is removed", || {
         let response: DescribeGroupsResponse = first.call(&Api::DescribeGroups, 5, &describe);
-        if response.groups[0].members.len() == 1 {
-            break;
-        }
-        assert!(start.elapsed() < Duration::from_secs(15), "the lost member was not removed");
-    }
+        response.groups[0].members.len() == 1
+    });
     let joined: JoinGroupResponse = first.call(&Api::JoinGroup, 0, &join_request(&member));
     assert_eq!((joined.error_code, joined.members.len()), (ErrorCode::NONE, 1));
 }
 
+/// A broker with a manual clock, in which groups do not wait for further members.
+fn with_clock(mut config: KafkaConfig) -> (TestBroker, Clock) {
+    config.groups.initial_delay = Duration::ZERO;
+    let clock = Clock::manual(1_700_000_000_000);
+    (TestBroker::with_clock(config, &clock), clock)
+}
+
+/// Repeats a check until it holds.
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(15), "not in time: {what}");
+    }
+}
+
 #[test]
 fn a_member_without_heartbeats_is_removed() {
-    let mut config = KafkaConfig::default();
-    config.groups.session_timeout_min = Duration::from_millis(100);
-    let broker = TestBroker::with(config);
+    let (broker, clock) = with_clock(KafkaConfig::default());
     let mut client = broker.client();
-    let request = JoinGroupRequest { session_timeout_ms: 300, ..join_request("") };
-    let joined: JoinGroupResponse = client.call(&Api::JoinGroup, 3, &request);
+    let joined: JoinGroupResponse = client.call(&Api::JoinGroup, 3, &join_request(""));
+    clock.advance(Duration::from_secs(9));
     assert_eq!(heartbeat(&mut client, &joined.member_id, 1), ErrorCode::NONE);
-    // Heartbeats keep a member alive, so watch the group instead.
-    let start = Instant::now();
-    while !list(&mut client).is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(15), "the member was not removed");
-    }
+    clock.advance(Duration::from_secs(11));
+    wait_until("the member is removed", || list(&mut client).is_empty());
     assert_eq!(heartbeat(&mut client, &joined.member_id, 1), ErrorCode::UNKNOWN_MEMBER_ID);
 }
 
@@ -292,54 +308,46 @@ fn groups_are_described_and_deleted() {
 
 #[test]
 fn a_group_whose_offsets_were_deleted_with_their_topic_is_deleted() {
-    let mut config = KafkaConfig::default();
-    config.groups.offsets_retention = Duration::from_secs(4);
-    let broker = TestBroker::with(config.clone());
+    let (broker, clock) = with_clock(KafkaConfig::default());
     let mut client = broker.with_topic("t", 1, &[]);
     let (member_id, generation) = join_and_sync(&mut client, 5);
     assert_eq!(commit(&mut client, &member_id, generation, 5), ErrorCode::NONE);
     assert_eq!(leave(&mut client, 3, &member_id), ErrorCode::NONE);
     // After a restart no timeout of a former member is left: only the expiry check finds the group.
     drop(client);
-    let broker = broker.restart(config.clone());
+    let broker = broker.restart(KafkaConfig::default());
     let mut client = broker.client();
     let delete = DeleteTopicsRequest { topic_names: vec!["t".into()], ..DeleteTopicsRequest::default() };
     let response: DeleteTopicsResponse = client.call(&Api::DeleteTopics, 4, &delete);
     assert_eq!(response.responses[0].error_code, ErrorCode::NONE);
-    let start = Instant::now();
-    while !list(&mut client).is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(15), "not deleted in time");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    clock.advance(Duration::from_secs(601));
+    wait_until("the group is deleted", || list(&mut client).is_empty());
     drop(client);
-    let broker = broker.restart(config);
+    let broker = broker.restart(KafkaConfig::default());
     assert_eq!(list(&mut broker.client()), [], "the row is deleted too");
 }
 
 #[test]
 fn committed_offsets_expire_after_the_last_member_left() {
     let mut config = KafkaConfig::default();
-    config.groups.offsets_retention = Duration::from_millis(600);
+    config.groups.offsets_retention = Duration::from_secs(60);
     config.groups.initial_delay = Duration::ZERO;
-    let broker = TestBroker::with(config.clone());
+    let (broker, clock) = with_clock(config.clone());
     let mut client = broker.with_topic("t", 1, &[]);
-    let (member_id, generation) = join_and_sync(&mut client, 5);
+    let (member_id, generation) = join_and_sync_for(&mut client, 5, 600_000);
     assert_eq!(commit(&mut client, &member_id, generation, 5), ErrorCode::NONE);
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_millis(1000) {
-        assert_eq!(committed(&mut client, 7).0, 5, "the group has a member");
-    }
+    assert_eq!(commit_to(&mut client, "without members", "", -1, 5), ErrorCode::NONE);
+    clock.advance(Duration::from_secs(90));
+    let is_listed = |client: &mut Client, id: &str| list(client).iter().any(|(group, _)| group == id);
+    wait_until("offsets of the group without members expire", || !is_listed(&mut client, "without members"));
+    assert_eq!(committed(&mut client, 7).0, 5, "the group has a member");
     assert_eq!(leave(&mut client, 3, &member_id), ErrorCode::NONE);
-    assert_eq!(committed(&mut client, 7).0, 5, "the member has just left");
     // The time of the leave survives a restart.
     drop(client);
     let broker = broker.restart(config);
     let mut client = broker.client();
-    let start = Instant::now();
-    while committed(&mut client, 7).0 == 5 {
-        assert!(start.elapsed() < Duration::from_secs(10), "not deleted in time");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let listed: ListGroupsResponse = client.call(&Api::ListGroups, 4, &ListGroupsRequest::default());
-    assert_eq!(listed.groups, []);
+    assert_eq!(committed(&mut client, 7).0, 5, "the member has just left");
+    clock.advance(Duration::from_secs(61));
+    wait_until("the offsets expire", || committed(&mut client, 7).0 == -1);
+    assert!(!is_listed(&mut client, "g"));
 }

@@ -108,7 +108,6 @@ fn a_client_must_authenticate_in_time_whatever_else_it_sends() {
             Some(_) => answered += 1,
             None => break,
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
     assert!(answered > 0);
     assert!(start.elapsed() < Duration::from_secs(10));

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use inver_broker::{Authenticator, Broker, BrokerConfig, Connection, LoopbackOnly, ProtocolPlugin};
+use inver_broker::{Authenticator, Broker, BrokerConfig, Clock, Connection, ProtocolPlugin};
 use inver_kafka::api::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
 };
@@ -40,16 +40,23 @@ impl TestBroker {
     }
 
     pub(crate) fn with(config: KafkaConfig) -> TestBroker {
-        TestBroker::open(TempDir::new().unwrap(), config, Arc::new(LoopbackOnly))
+        TestBroker::open(TempDir::new().unwrap(), config, BrokerConfig::default())
     }
 
     pub(crate) fn with_users(config: KafkaConfig, authenticator: Arc<dyn Authenticator>) -> TestBroker {
-        TestBroker::open(TempDir::new().unwrap(), config, authenticator)
+        let model = BrokerConfig { authenticator, ..BrokerConfig::default() };
+        TestBroker::open(TempDir::new().unwrap(), config, model)
     }
 
-    fn open(folder: TempDir, config: KafkaConfig, authenticator: Arc<dyn Authenticator>) -> TestBroker {
+    /// With a manual clock, by which groups and retention go.
+    pub(crate) fn with_clock(config: KafkaConfig, clock: &Clock) -> TestBroker {
+        let model = BrokerConfig { clock: clock.clone(), ..BrokerConfig::default() };
+        TestBroker::open(TempDir::new().unwrap(), config, model)
+    }
+
+    fn open(folder: TempDir, config: KafkaConfig, model: BrokerConfig) -> TestBroker {
         let log = Log::open(folder.path(), LogOptions::default()).unwrap();
-        let broker = Broker::open(log, BrokerConfig { authenticator, ..BrokerConfig::default() }).unwrap();
+        let broker = Broker::open(log, model).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -63,11 +70,12 @@ impl TestBroker {
         TestBroker { address, broker, shutdown: Some(guard), thread: Some(thread), folder: Some(folder) }
     }
 
-    /// Restarts the broker on the same folder.
+    /// Restarts the broker on the same folder, with the same clock.
     pub(crate) fn restart(mut self, config: KafkaConfig) -> TestBroker {
         let folder = self.folder.take().unwrap();
+        let model = BrokerConfig { clock: self.broker.clock().clone(), ..BrokerConfig::default() };
         drop(self);
-        TestBroker::open(folder, config, Arc::new(LoopbackOnly))
+        TestBroker::open(folder, config, model)
     }
 
     pub(crate) fn client(&self) -> Client {

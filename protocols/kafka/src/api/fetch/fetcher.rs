@@ -8,11 +8,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use inver_broker::Mailbox;
 use inver_storage::Read;
+use tokio::time::Instant;
 
 use super::ahead::Ahead;
 use super::cold::{COLD, ColdReads, ColdResult, Purpose};

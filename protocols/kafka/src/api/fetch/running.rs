@@ -1,8 +1,7 @@
 //! The fetch under way.
 
-use std::time::Instant;
-
 use inver_storage::StoredBatch;
+use tokio::time::Instant;
 
 use super::slot::Slot;
 use crate::codec::header::ResponseHeader;

@@ -1,12 +1,12 @@
 //! Read-ahead, without a tail cache.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use inver_broker::{Broker, BrokerConfig, Mailbox, TopicSpec};
 use inver_storage::batch::BatchBuilder;
 use inver_storage::{Entry, Log, LogOptions};
+use tokio::time::Instant;
 
 use super::*;
 use crate::codec::api::Api;

@@ -1,8 +1,9 @@
 //! Joins, and the rebalances that they start.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{Effects, Group, Joined, Member, MemberProtocol, Rebalance, State, Synced, metadata_bytes};
 use crate::codec::error_code::ErrorCode;

@@ -1,6 +1,5 @@
 //! Leaves, and lost connections.
-
-use std::time::Instant;
+use tokio::time::Instant;
 
 use super::{Effects, Group, State};
 use crate::codec::error_code::ErrorCode;

@@ -1,8 +1,9 @@
 //! A member of a group.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::codec::text::Str;
 

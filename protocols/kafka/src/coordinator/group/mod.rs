@@ -26,9 +26,10 @@ mod timeouts;
 mod tests;
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 pub(crate) use self::effects::{Effects, Joined, Synced};
 pub(crate) use self::join::Join;

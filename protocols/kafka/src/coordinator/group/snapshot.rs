@@ -6,10 +6,11 @@
     reason = "the macro declares structures for a public codec; these are for this module only"
 )]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use super::{Group, Member, MemberProtocol, State};
 use crate::codec::messages::messages;

@@ -1,9 +1,9 @@
 //! Syncs, heartbeats, and the check of commits.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{Effects, Group, State, Synced};
 use crate::codec::error_code::ErrorCode;

@@ -1,6 +1,7 @@
 //! Timeouts: of sessions, member ids, rebalances and syncs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use super::{Effects, Group, State};
 use crate::codec::text::Str;
