@@ -9,7 +9,7 @@ async fn a_message_that_a_queue_dead_letters_to_itself_by_ttl_is_dropped() {
     for is_durable in [false, true] {
         let fixture = Fixture::new();
         let ns = fixture.namespace();
-        let _house = fixture.housekeep();
+        let _housekeeping = fixture.housekeep();
         ns.declare_exchange("dlx", durable_exchange()).unwrap();
         let copies = declare(&ns, "copies", durable(QueueLimits::default()));
         for (n, name) in ["loop", r"loop\new", "loop\nnew", r"loop\\new", r"loop\"].into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Defects that were found, each by its name.
+//! Regression tests, each named after the behaviour that was broken.
 
 use crate::fixture::*;
 use bytes::Bytes;
@@ -8,7 +8,8 @@ use inver_broker::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// One that took its fill stayed on the waiting list, and the next wake-up was spent on it while others idled.
+/// A consumer that pulled all it had room for stayed on the waiting list; the next wake-up went to it while others were
+/// idle.
 #[tokio::test]
 async fn a_busy_consumer_is_not_woken_in_place_of_an_idle_one() {
     let fixture = Fixture::new();
@@ -27,12 +28,12 @@ async fn a_busy_consumer_is_not_woken_in_place_of_an_idle_one() {
     idle_mailbox.drain(&mut tokens);
     assert_eq!(tokens, [1]);
     busy_mailbox.drain(&mut tokens);
-    assert!(tokens.is_empty(), "it wants no more until it says so");
+    assert!(tokens.is_empty(), "it has no room until it pulls");
 }
 
-/// One that was woken and found no room had to leave the message to nobody.
+/// A consumer that was woken and had no room left the message undelivered.
 #[tokio::test]
-async fn a_woken_consumer_without_room_passes_its_turn_on() {
+async fn a_woken_consumer_without_room_releases_the_message() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let q = declare(&ns, "q", QueueSpec::default());
@@ -48,9 +49,9 @@ async fn a_woken_consumer_without_room_passes_its_turn_on() {
     assert_eq!(tokens, [1]);
 }
 
-/// After a spill was consumed, memory filled again and went on in the log: the log's part came first.
+/// After a spill was consumed, memory filled again and spilled again: the spilled messages were delivered first.
 #[tokio::test]
-async fn what_is_in_memory_comes_before_what_spilled_later() {
+async fn messages_in_memory_are_delivered_before_those_spilled_later() {
     let config = BrokerConfig { queue_memory_bytes_max: 400, ..BrokerConfig::default() };
     let fixture = Fixture::with(config);
     let ns = fixture.namespace();
@@ -65,15 +66,15 @@ async fn what_is_in_memory_comes_before_what_spilled_later() {
     }
     let wanted: Vec<String> = (0..3).flat_map(|r| (0..20).map(move |i| format!("{r}-{i:02}"))).collect();
     assert_eq!(values(&all), wanted);
-    // Returned ones keep the order too, wherever they lay.
+    // Requeued messages keep the order too, in memory and in the log.
     let ids: Vec<_> = all.iter().rev().map(|d| d.id).collect();
     consumer.requeue(&ids);
     assert_eq!(values(&take(&mailbox, &mut consumer, 60).await), wanted);
 }
 
-/// What a Kafka batch's topic was is the address of its messages, also of those that had to spill.
+/// The topic of a Kafka batch is the address of its messages, also of those that spilled.
 #[tokio::test]
-async fn a_spilled_batch_still_knows_its_topic() {
+async fn a_spilled_batch_keeps_its_topic() {
     let config = BrokerConfig { queue_memory_bytes_max: 100, ..BrokerConfig::default() };
     let fixture = Fixture::with(config);
     let ns = fixture.namespace();
@@ -94,14 +95,14 @@ async fn a_spilled_batch_still_knows_its_topic() {
     assert_eq!(names, (0..12).map(|i| ["a.b", "a.c"][i / 2 % 2]).collect::<Vec<_>>());
 }
 
-/// Acknowledgements within an entry (transactions, sessions' state) did not count as moved positions.
+/// Acknowledgements within an entry (of a transaction, a session's state) did not advance the cursor.
 #[tokio::test]
-async fn what_is_acknowledged_within_an_entry_is_trimmed() {
+async fn messages_acknowledged_within_an_entry_are_trimmed() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let q = declare(&ns, "q", durable(QueueLimits::default()));
     let shutdown = CancellationToken::new();
-    let house = tokio::spawn(fixture.broker.clone().housekeep(shutdown.clone()));
+    let housekeeping = tokio::spawn(fixture.broker.clone().housekeep(shutdown.clone()));
     tokio::time::sleep(std::time::Duration::from_millis(400)).await;
     publish(&ns, queue("q"), "0");
     let (mailbox, mut consumer) = attach(q.subscription());
@@ -117,12 +118,12 @@ async fn what_is_acknowledged_within_an_entry_is_trimmed() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), trimmed).await.expect("trimmed");
     shutdown.cancel();
-    house.await.unwrap();
+    housekeeping.await.unwrap();
 }
 
-/// The bytes of a durable queue were guessed from its stream, which keeps what was consumed for a while.
+/// The bytes of a durable queue were estimated from its stream, which keeps consumed messages for a while.
 #[tokio::test]
-async fn a_bound_of_bytes_does_not_count_what_was_consumed() {
+async fn a_byte_limit_does_not_count_consumed_messages() {
     for durable in [false, true] {
         let fixture = Fixture::new();
         let ns = fixture.namespace();
@@ -142,14 +143,14 @@ async fn a_bound_of_bytes_does_not_count_what_was_consumed() {
         assert_eq!(q.depth().ready, 2);
         let got = take(&mailbox, &mut consumer, 2).await;
         assert!(values(&got)[0].starts_with('3'));
-        // After a restart, what waits is weighed again.
+        // After a restart, ready messages are counted again.
         publish(&ns, queue("q"), &"x".repeat(400));
         publish(&ns, queue("q"), &"x".repeat(400));
         drop((consumer, q, p, ns));
         if durable {
             let fixture = fixture.restart();
             let q = fixture.namespace().queue("q").unwrap();
-            // The first of them is read from the disk for it, beside.
+            // The first of them is read from disk in the background.
             let weighed = async {
                 while q.depth().ready != 2 {
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -160,9 +161,9 @@ async fn a_bound_of_bytes_does_not_count_what_was_consumed() {
     }
 }
 
-/// What was routed and then discarded, as by a transaction that cannot be committed, stayed on the scales.
+/// Messages that were routed and then discarded, as by a transaction that cannot be committed, stayed counted.
 #[tokio::test]
-async fn a_bound_of_bytes_does_not_count_what_was_discarded() {
+async fn a_byte_limit_does_not_count_discarded_messages() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let limits = QueueLimits { bytes_max: Some(10), ..QueueLimits::default() };
@@ -176,9 +177,9 @@ async fn a_bound_of_bytes_does_not_count_what_was_discarded() {
     assert_eq!(values(&take(&mailbox, &mut consumer, 2).await), ["1234", "5678"]);
 }
 
-/// One entry for all that died at once could be larger than the log takes; and a look had no end.
+/// One entry for all messages that expired at once could exceed the log's limit, and a check had no bound.
 #[tokio::test]
-async fn many_that_die_at_once_all_arrive() {
+async fn many_messages_that_expire_at_once_are_all_dead_lettered() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let dead = declare(&ns, "dead", durable(QueueLimits::default()));
@@ -195,17 +196,17 @@ async fn many_that_die_at_once_all_arrive() {
         p.publish(queue("q"), &message).unwrap();
     }
     committed(&ns, p.flush().unwrap());
-    publish(&ns, queue("q"), "alive");
+    publish(&ns, queue("q"), "kept");
     let (mailbox, mut consumer) = attach(q.subscription());
-    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["alive"]);
+    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["kept"]);
     let (mailbox, mut consumer) = attach(dead.subscription());
     let got = take(&mailbox, &mut consumer, 5000).await;
     assert_eq!(values(&got), (0..5000).map(|i| i.to_string()).collect::<Vec<_>>());
 }
 
-/// Burying published under the lock of the topology, which a capture's new topic needs as well.
+/// Dead-lettering published under the topology lock, which a capture's new topic needs as well.
 #[test]
-fn deleting_a_queue_whose_dead_make_a_topic_comes_to_an_end() {
+fn deleting_a_queue_whose_dead_letters_create_a_topic_completes() {
     let (done, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -232,9 +233,9 @@ fn deleting_a_queue_whose_dead_make_a_topic_comes_to_an_end() {
     ended.recv_timeout(std::time::Duration::from_secs(20)).expect("it ends");
 }
 
-/// Whoever found a thing that another had just made was told so before it was on the disk.
+/// A second declaration was answered before the first one was on disk.
 #[tokio::test]
-async fn what_another_just_made_is_waited_for() {
+async fn a_second_declaration_waits_for_the_first() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let made = ns.declare_queue("q", durable(QueueLimits::default())).unwrap();
@@ -255,9 +256,9 @@ async fn what_another_just_made_is_waited_for() {
     assert_eq!(lsn, s.made());
 }
 
-/// A rejected message is where it goes when the log says so.
+/// A rejection is complete when its dead letter is committed.
 #[tokio::test]
-async fn a_rejection_can_be_waited_for() {
+async fn a_rejection_completes_with_its_dead_letter() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     declare(&ns, "dead", durable(QueueLimits::default()));
@@ -272,9 +273,9 @@ async fn a_rejection_can_be_waited_for() {
     assert_eq!(ns.queue("dead").unwrap().depth().ready, 1);
 }
 
-/// A connection's numbers begin anew with the process: its queues must not fall to another's.
+/// Connection numbers restart with the process: a connection must not own a queue of an earlier one.
 #[tokio::test]
-async fn a_connections_queue_is_gone_after_a_restart() {
+async fn exclusive_queues_are_gone_after_a_restart() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let spec = QueueSpec { owner: Some(OwnerId(1)), ..durable(QueueLimits::default()) };
@@ -285,7 +286,7 @@ async fn a_connections_queue_is_gone_after_a_restart() {
     assert!(ns.queue("mine").is_none() && ns.queue("all").is_some());
 }
 
-/// The old binding was taken away before the new one was there.
+/// The old binding was removed before the new one existed.
 #[tokio::test]
 async fn subscribing_again_misses_nothing() {
     let fixture = Fixture::new();
@@ -314,9 +315,9 @@ async fn subscribing_again_misses_nothing() {
     drop(mailbox);
 }
 
-/// The session was given to the next connection while the last one's consumers were still attached.
+/// The session was given to the next connection while the consumers of the last one were attached.
 #[tokio::test]
-async fn whoever_takes_a_session_over_can_pull() {
+async fn a_connection_that_takes_a_session_over_can_pull() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let (mut mailbox, mut opened) = open(&ns, "c", true).await;
@@ -335,7 +336,7 @@ async fn whoever_takes_a_session_over_can_pull() {
 }
 
 #[tokio::test]
-async fn one_who_asks_for_a_message_on_the_disk_is_told_when_it_is_there() {
+async fn a_passive_consumer_is_woken_after_a_cold_read() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let spec = QueueSpec { durable: true, ..QueueSpec::default() };
@@ -347,6 +348,6 @@ async fn one_who_asks_for_a_message_on_the_disk_is_told_when_it_is_there() {
     let mailbox = Mailbox::new();
     let spec =
         inver_broker::ConsumerSpec { passive: true, ..inver_broker::ConsumerSpec::new(mailbox.clone(), 1) };
-    let mut asking = q.subscription().attach(spec).unwrap();
-    assert_eq!(values(&take(&mailbox, &mut asking, 1).await), ["kept"]);
+    let mut passive = q.subscription().attach(spec).unwrap();
+    assert_eq!(values(&take(&mailbox, &mut passive, 1).await), ["kept"]);
 }

@@ -178,8 +178,8 @@ pub(crate) fn durable_exchange() -> ExchangeSpec {
     }
 }
 
-/// Where the dead of a queue go: to this queue.
-pub(crate) fn dead_to(queue: &str) -> Option<DeadLetter> {
+/// Dead-letters to this queue.
+pub(crate) fn dead_letter_to(queue: &str) -> Option<DeadLetter> {
     Some(DeadLetter { exchange: String::new(), routing_key: Some(queue.as_bytes().to_vec()) })
 }
 

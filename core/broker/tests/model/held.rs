@@ -1,4 +1,4 @@
-//! What consumers hold: without its records in memory, read again when it comes back, however many hold it.
+//! Unacked messages: kept without their records, which are read again when they are requeued; many consumers.
 
 use std::time::{Duration, Instant};
 
@@ -21,14 +21,14 @@ fn ids(got: &[Delivery]) -> Vec<DeliveryId> {
 }
 
 #[tokio::test]
-async fn what_comes_back_is_read_from_the_disk_in_its_old_order() {
+async fn requeued_messages_are_read_from_disk_in_their_order() {
     let fixture = Fixture::cold();
     let ns = fixture.namespace();
     let q = declare(&ns, "q", durable(QueueLimits::default()));
     let mut p = publisher(&ns);
     for i in 0..60 {
         p.publish(queue("q"), &message(padded(i).as_bytes())).unwrap();
-        // Batches of one and of several.
+        // Batches of one and of several records.
         if i % 7 < 3 {
             committed(&ns, p.flush().unwrap());
         }
@@ -50,11 +50,11 @@ async fn what_comes_back_is_read_from_the_disk_in_its_old_order() {
 }
 
 #[tokio::test]
-async fn what_is_rejected_is_buried_though_it_lies_on_the_disk() {
+async fn rejected_messages_on_disk_are_dead_lettered() {
     let fixture = Fixture::cold();
     let ns = fixture.namespace();
     let dead = declare(&ns, "dead", durable(QueueLimits::default()));
-    let limits = QueueLimits { dead_letter: dead_to("dead"), ..QueueLimits::default() };
+    let limits = QueueLimits { dead_letter: dead_letter_to("dead"), ..QueueLimits::default() };
     let q = declare(&ns, "q", durable(limits));
     for i in 0..20 {
         publish(&ns, queue("q"), &padded(i));
@@ -62,14 +62,14 @@ async fn what_is_rejected_is_buried_though_it_lies_on_the_disk() {
     let (mailbox, mut consumer) = attach(q.subscription());
     let got = take(&mailbox, &mut consumer, 20).await;
     consumer.reject(&ids(&got));
-    until("all are buried", || dead.depth().ready == 20).await;
+    until("all are dead-lettered", || dead.depth().ready == 20).await;
     assert_eq!((q.depth().ready, q.depth().unacked), (0, 0));
-    let (mailbox, mut mourner) = attach(dead.subscription());
-    assert_eq!(numbers(&take(&mailbox, &mut mourner, 20).await), (0..20).collect::<Vec<_>>());
+    let (mailbox, mut consumer) = attach(dead.subscription());
+    assert_eq!(numbers(&take(&mailbox, &mut consumer, 20).await), (0..20).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn what_is_no_longer_there_when_it_comes_back_is_let_go() {
+async fn a_requeued_message_that_was_trimmed_is_dropped() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let spec = TopicSpec { partitions: 1, config: Default::default() };
@@ -93,9 +93,9 @@ async fn what_is_no_longer_there_when_it_comes_back_is_let_go() {
     }
 }
 
-/// Each that came or went cost a walk over all others.
+/// Attaching or detaching a consumer cost a pass over all others.
 #[tokio::test]
-async fn twenty_thousand_consumers_of_a_queue_come_and_go() {
+async fn twenty_thousand_consumers_attach_and_detach() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     for single_active in [false, true] {

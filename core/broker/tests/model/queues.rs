@@ -1,11 +1,11 @@
-//! Queues and what their consumers see: order, sharing, returning, dying, restarting.
+//! Queues as their consumers see them: order, sharing, requeues, dead letters, restarts.
 
 use crate::fixture::*;
 use inver_broker::message::{Death, HeaderView, Property};
 use inver_broker::{BindDestination, DeadLetter, DropReason, HeaderWriter, Overflow, QueueLimits, QueueSpec};
 
 #[tokio::test]
-async fn messages_come_in_order_and_return_in_their_place() {
+async fn messages_are_delivered_in_order_and_requeued_in_place() {
     for durable in [false, true] {
         let fixture = Fixture::new();
         let ns = fixture.namespace();
@@ -25,7 +25,7 @@ async fn messages_come_in_order_and_return_in_their_place() {
 }
 
 #[tokio::test]
-async fn what_a_consumer_holds_goes_to_the_others_when_it_leaves() {
+async fn unacked_messages_of_a_consumer_are_requeued_when_it_leaves() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let q = declare(&ns, "q", durable(QueueLimits::default()));
@@ -43,7 +43,7 @@ async fn what_a_consumer_holds_goes_to_the_others_when_it_leaves() {
 }
 
 #[tokio::test]
-async fn an_acknowledged_message_never_comes_again_whatever_the_holes() {
+async fn an_acknowledged_message_is_never_redelivered() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let q = declare(&ns, "q", durable(QueueLimits::default()));
@@ -67,7 +67,7 @@ async fn an_acknowledged_message_never_comes_again_whatever_the_holes() {
 }
 
 #[tokio::test]
-async fn a_burst_reaches_every_queue_in_publishing_order() {
+async fn a_write_batch_reaches_every_queue_in_publishing_order() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let (a, b) =
@@ -94,7 +94,7 @@ async fn a_burst_reaches_every_queue_in_publishing_order() {
 }
 
 #[tokio::test]
-async fn the_oldest_die_where_there_is_no_room() {
+async fn the_oldest_messages_are_dropped_beyond_the_length_limit() {
     for durable in [false, true] {
         let fixture = Fixture::new();
         let ns = fixture.namespace();
@@ -110,7 +110,7 @@ async fn the_oldest_die_where_there_is_no_room() {
 }
 
 #[tokio::test]
-async fn a_full_queue_can_refuse() {
+async fn a_full_queue_can_reject_publishes() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let limits =
@@ -124,7 +124,7 @@ async fn a_full_queue_can_refuse() {
 }
 
 #[tokio::test]
-async fn the_dead_go_where_the_queue_sends_them_with_the_story_of_their_deaths() {
+async fn dead_letters_carry_death_records() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let dead = declare(&ns, "dead", durable(QueueLimits::default()));
@@ -143,9 +143,9 @@ async fn the_dead_go_where_the_queue_sends_them_with_the_story_of_their_deaths()
     assert_eq!(values(&got), ["rejected"]);
     consumer.reject(&[got[0].id]);
     let (mailbox, mut consumer) = attach(dead.subscription());
-    let buried = take(&mailbox, &mut consumer, 2).await;
-    assert_eq!(values(&buried), ["expired", "rejected"]);
-    let mut properties = HeaderView::of(&buried[0].record).typed_properties();
+    let dead_letters = take(&mailbox, &mut consumer, 2).await;
+    assert_eq!(values(&dead_letters), ["expired", "rejected"]);
+    let mut properties = HeaderView::of(&dead_letters[0].record).typed_properties();
     let death =
         properties.find_map(|p| if let Property::Death(death) = p { Death::decode(death) } else { None });
     let death = death.expect("a death record");
@@ -155,7 +155,7 @@ async fn the_dead_go_where_the_queue_sends_them_with_the_story_of_their_deaths()
 }
 
 #[tokio::test]
-async fn a_queue_in_memory_goes_on_in_the_log_when_it_is_full() {
+async fn a_transient_queue_spills_to_the_log_when_it_is_full() {
     let config = inver_broker::BrokerConfig { queue_memory_bytes_max: 10_000, ..Default::default() };
     let fixture = Fixture::with(config);
     let ns = fixture.namespace();
@@ -172,7 +172,7 @@ async fn a_queue_in_memory_goes_on_in_the_log_when_it_is_full() {
 }
 
 #[tokio::test]
-async fn auto_delete_queues_go_with_their_last_consumer() {
+async fn auto_delete_queues_are_deleted_with_their_last_consumer() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let spec = QueueSpec { auto_delete: true, ..QueueSpec::default() };
