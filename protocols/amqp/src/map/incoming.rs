@@ -139,20 +139,22 @@ fn write(
     if let Some(raw) = verbatim {
         headers.put(Property::Other(PROPERTY_LIST, raw));
     }
-    let all = [
-        properties.delivery_mode.map(Property::DeliveryMode),
-        properties.content_type.map(Property::ContentType),
-        properties.content_encoding.map(Property::ContentEncoding),
-        properties.correlation_id.map(Property::CorrelationId),
-        properties.reply_to.map(Property::ReplyTo),
-        properties.message_id.map(Property::MessageId),
-        properties.kind.map(Property::Type),
-        properties.user_id.map(Property::UserId),
-        properties.app_id.map(Property::AppId),
-        properties.priority.map(Property::Priority),
-        properties.timestamp.map(Property::TimestampS),
-    ];
-    all.into_iter().flatten().for_each(|property| headers.put(property));
+    let mut put = |property: Option<Property<'_>>| {
+        if let Some(property) = property {
+            headers.put(property);
+        }
+    };
+    put(properties.delivery_mode.map(Property::DeliveryMode));
+    put(properties.content_type.map(Property::ContentType));
+    put(properties.content_encoding.map(Property::ContentEncoding));
+    put(properties.correlation_id.map(Property::CorrelationId));
+    put(properties.reply_to.map(Property::ReplyTo));
+    put(properties.message_id.map(Property::MessageId));
+    put(properties.kind.map(Property::Type));
+    put(properties.user_id.map(Property::UserId));
+    put(properties.app_id.map(Property::AppId));
+    put(properties.priority.map(Property::Priority));
+    put(properties.timestamp.map(Property::TimestampS));
 }
 
 /// Parses the `expiration` property: a time to live in milliseconds.
