@@ -4,7 +4,6 @@ use inver_storage::Lsn;
 
 /// When the effects of an accepted operation are durable. A rejected operation is an error, never a completion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "a client may be answered only when the operation is complete"]
 pub enum Completion {
     /// Complete already: nothing of it is durable, or all of it was committed before.
     #[default]
@@ -24,6 +23,7 @@ impl Completion {
     }
 
     /// Complete when both are.
+    #[must_use]
     pub fn and(self, other: Completion) -> Completion {
         self.lsn().max(other.lsn()).into()
     }

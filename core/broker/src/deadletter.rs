@@ -6,9 +6,10 @@
 
 use std::sync::{Arc, Weak};
 
-use inver_storage::Lsn;
+use inver_storage::SubmitError;
 use inver_storage::batch::{BatchBuilder, records};
 
+use crate::completion::Completion;
 use crate::message::{Death, HeaderView, HeaderWriter, Message, Property};
 use crate::namespace::{Inner, Namespace};
 use crate::publisher::{Publisher, Target};
@@ -38,31 +39,26 @@ impl DeadLetterer {
 }
 
 impl DropSink for DeadLetterer {
-    fn dropped(&self, from: &Arc<Subscription>, dropped: &[Dropped]) -> Option<Lsn> {
+    fn dropped(&self, from: &Arc<Subscription>, dropped: &[Dropped]) -> Result<Completion, SubmitError> {
         let Some((mut publisher, to)) = self.target(from) else {
             from.context().counters.dropped.increment(dropped.len() as u64);
             return from.ack_dropped(dropped.iter().map(|d| d.id).collect());
         };
         let mut headers = HeaderWriter::default();
-        let (mut ids, mut published, mut last) = (Vec::new(), 0, None);
+        let (mut ids, mut published, mut completion) = (Vec::new(), 0, Completion::Now);
         for (i, d) in dropped.iter().enumerate() {
             published += u64::from(publish(from.name(), d, to, &mut headers, &mut publisher));
             ids.push(d.id);
             if publisher.bytes() >= ENTRY_BYTES_MAX || i + 1 == dropped.len() {
                 let ids = std::mem::take(&mut ids);
                 publisher.attach(|entry| from.ack_dropped_in(ids, entry));
-                match publisher.flush() {
-                    Ok(lsn) => last = lsn.or(last),
-                    Err(error) => {
-                        tracing::warn!(queue = from.name(), %error, "failed to dead-letter messages");
-                    }
-                }
+                completion = completion.and(publisher.flush_batch()?);
             }
         }
         let counters = &from.context().counters;
         counters.dead_lettered.increment(published);
         counters.dropped.increment(dropped.len() as u64 - published);
-        last
+        Ok(completion)
     }
 
     fn refused(&self, by: &Subscription, message: &Message<'_>) {

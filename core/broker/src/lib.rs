@@ -1,7 +1,7 @@
 //! The model: topics and partitions, queues, subscriptions, exchanges and the hub, sessions, identity.
 //!
 //! Three things meet here: what is published (through a [`Publisher`], or as finished batches through
-//! [`Partition::produce`]), where it is routed (exchanges, bindings, captures), and who consumes it ([`Subscription`]).
+//! [`Namespace::produce`]), where it is routed (exchanges, bindings, captures), and who consumes it ([`Subscription`]).
 //! Durable state is in the log of `inver-storage`: messages as record batches, everything else as rows. Memory is
 //! rebuilt from it at start.
 //!
@@ -11,6 +11,7 @@
 pub mod address;
 mod bag;
 mod batch_format;
+mod bindings;
 mod broker;
 mod capture;
 mod clock;
@@ -28,6 +29,7 @@ mod produce;
 mod protocol;
 mod publisher;
 mod queue;
+mod receivers;
 mod reclaim;
 mod retained;
 mod router;
@@ -57,11 +59,11 @@ pub use namespace::{
     SubscriptionError,
 };
 pub use protocol::{Connection, Io, ProtocolPlugin};
-pub use publisher::{PublishError, Publisher, Routed, Target};
+pub use publisher::{InboxTarget, PublishError, Publisher, Routed, Target};
 pub use queue::Queue;
 pub use retained::{Retained, ScanFrom};
 pub use rows::RowError;
-pub use session::{Opened, Session, SessionError, SessionSpec, SessionTerms, SubscribeError, Will};
+pub use session::{Opened, Session, SessionError, SessionSpec, SessionTerms, Sessions, SubscribeError, Will};
 pub use spec::{
     BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,
     ExchangeSpec, Expiry, HUB, Mode, Overflow, OwnerId, PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec,

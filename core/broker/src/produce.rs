@@ -1,22 +1,22 @@
-//! The way in for finished batches: appended as they are, and heard in the hub.
+//! Producing finished batches: a batch is appended as it is, and reaches the subscribers of its topic's address in the
+//! hub with the same entry.
 //!
-//! A batch goes to its partition and, in the same entry, to the subscribers of its topic's address. Records
-//! that name an address themselves (the *address header*) go to the subscribers of that address instead,
-//! copied into batches of their own; so do the others of such a batch, with the topic's address put into that header,
-//! for a copy does not tell what topic it came from.
+//! Records that name an address themselves (in the *address header*) are copied into batches for the subscribers of
+//! that address instead; so are the other records of such a batch, with the topic's address put into that header,
+//! because a copy does not tell its topic.
 
 use std::sync::Arc;
 
 use inver_storage::batch::{Batch, Record, records};
 use inver_storage::{Entry, Stream, SubmitError, Submitted};
-use parking_lot::Mutex;
 
 use crate::address::{Address, Form};
 use crate::message::{HeaderWriter, Message, RawHeaders};
 use crate::namespace::Namespace;
-use crate::publisher::LENGTH_LOOK_MS;
+use crate::publisher::LENGTH_CHECK_MS;
 use crate::queue::Queue;
-use crate::router::{Publish, ReceiverSet};
+use crate::receivers::ReceiverSet;
+use crate::router::{self, Publish};
 use crate::spec::PublisherId;
 use crate::topic::{Partition, Topic};
 use crate::write_batch::WriteBatch;
@@ -24,70 +24,75 @@ use crate::write_batch::WriteBatch;
 /// The attribute bits that name a compression.
 const COMPRESSION: i16 = 0x7;
 
-/// What a partition remembers of who listens to its topic's address.
-#[derive(Default)]
-pub(crate) struct ListenerCache(Mutex<Option<(u64, Arc<ReceiverSet>)>>);
+/// The publisher of finished batches: no session, no protocol's capture rules.
+const PRODUCER: PublisherId = PublisherId { origin: "", session: None };
 
-pub(crate) fn produce(
-    namespace: &Namespace,
-    topic: &Topic,
-    partition: &Partition,
-    batch: Batch,
-) -> Result<Submitted, SubmitError> {
-    let own = partition.stream();
-    let mut entry = Entry::new();
-    if !namespace.has_hub_subscribers() {
-        entry.batch(std::slice::from_ref(own), batch);
-        return namespace.log().submit(entry);
-    }
-    let named = named_addresses(namespace, &batch);
-    let listeners = match &named {
-        None => listeners(namespace, topic, partition),
-        Some(_) => Arc::default(),
-    };
-    let mut limited: Vec<Arc<Queue>> = listeners.queues.iter().filter(|q| q.has_limits()).cloned().collect();
-    weigh(&limited, &batch);
-    let mut destinations: Vec<Stream> = vec![own.clone()];
-    destinations.extend(listeners.log.iter().cloned());
-    entry.batch(&destinations, batch.clone());
-    let mut burst = WriteBatch::default();
-    let mut headers = HeaderWriter::default();
-    for (record, address) in named.into_iter().flatten() {
-        let names_none = address.is_none();
-        let address = address.unwrap_or_else(|| Address::parse(Form::Dotted, topic.name().as_bytes()));
-        let route = namespace.route_at(&address, &publish(), Some(topic));
-        let mut message = Message::of_record(&record, true);
-        if names_none {
-            headers.copy(message.headers);
-            headers.user(namespace.address_header(), Some(&address.write(Form::Slashed)));
-            message.headers = headers.headers();
+impl Namespace {
+    /// Appends a finished batch to a partition as it is. Subscribers of the topic's address in the hub, and of the
+    /// addresses that records name themselves, receive it too; where all records have the same receivers it is stored
+    /// once.
+    pub fn produce(
+        &self,
+        topic: &Topic,
+        partition: &Partition,
+        batch: Batch,
+    ) -> Result<Submitted, SubmitError> {
+        let own = partition.stream();
+        let mut entry = Entry::new();
+        if !self.has_hub_subscribers() {
+            entry.batch(std::slice::from_ref(own), batch);
+            return self.log().submit(entry);
         }
-        for set in std::iter::once(&route.set).chain(&route.formatted).filter(|set| !set.is_empty()) {
-            burst.add(set, route.key.as_deref(), &message);
-        }
-        for queue in route.set.queues.iter().filter(|q| q.has_limits()) {
-            queue.subscription().add_bytes(message.value.map_or(0, <[u8]>::len));
-            if !limited.iter().any(|q| Arc::ptr_eq(q, queue)) {
-                limited.push(queue.clone());
+        let named = named_addresses(self, &batch);
+        let listeners = match &named {
+            None => listeners(self, topic, partition),
+            Some(_) => Arc::default(),
+        };
+        let mut limited: Vec<Arc<Queue>> =
+            listeners.queues.iter().filter(|q| q.has_limits()).cloned().collect();
+        add_bytes(&limited, &batch);
+        let mut destinations: Vec<Stream> = vec![own.clone()];
+        destinations.extend(listeners.log.iter().cloned());
+        entry.batch(&destinations, batch.clone());
+        let mut copies = WriteBatch::default();
+        let mut headers = HeaderWriter::default();
+        for (record, address) in named.into_iter().flatten() {
+            let names_none = address.is_none();
+            let address = address.unwrap_or_else(|| Address::parse(Form::Dotted, topic.name().as_bytes()));
+            let route = router::from_address(self, &address, &publish(), Some(topic));
+            let mut message = Message::of_record(&record, true);
+            if names_none {
+                headers.copy(message.headers);
+                headers.user(self.address_header(), Some(&address.write(Form::Slashed)));
+                message.headers = headers.headers();
+            }
+            for set in std::iter::once(&route.set).chain(&route.formatted).filter(|set| !set.is_empty()) {
+                copies.add(set, route.key.as_deref(), &message);
+            }
+            for queue in route.set.queues.iter().filter(|q| q.has_limits()) {
+                queue.subscription().add_bytes(message.value.map_or(0, <[u8]>::len));
+                if !limited.iter().any(|q| Arc::ptr_eq(q, queue)) {
+                    limited.push(queue.clone());
+                }
             }
         }
+        copies.put_in(&mut entry);
+        let submitted = self.log().submit(entry)?;
+        copies.deliver();
+        for receiver in &listeners.live {
+            receiver.push(&batch, Some(topic.shared_name()));
+        }
+        for queue in limited {
+            // The check finds when the first of them expires.
+            let ttl = queue.spec().limits.message_ttl_ms.is_some();
+            queue.check_new(self.clock().now_ms().saturating_add(LENGTH_CHECK_MS), ttl);
+        }
+        Ok(submitted)
     }
-    burst.put_in(&mut entry);
-    let submitted = namespace.log().submit(entry)?;
-    burst.deliver();
-    for receiver in &listeners.live {
-        receiver.push(&batch, Some(topic.shared_name()));
-    }
-    for queue in limited {
-        // The look finds when the first of them is too old.
-        let mortal = queue.spec().limits.message_ttl_ms.is_some();
-        queue.check_new(namespace.clock().now_ms().saturating_add(LENGTH_LOOK_MS), mortal);
-    }
-    Ok(submitted)
 }
 
-/// A batch is on its way into queues with limits.
-fn weigh(queues: &[Arc<Queue>], batch: &Batch) {
+/// Counts the values of a batch in queues with a byte limit, before it is enqueued.
+fn add_bytes(queues: &[Arc<Queue>], batch: &Batch) {
     if queues.iter().all(|queue| queue.spec().limits.bytes_max.is_none()) {
         return;
     }
@@ -98,22 +103,21 @@ fn weigh(queues: &[Arc<Queue>], batch: &Batch) {
 }
 
 fn publish() -> Publish<'static> {
-    static NOBODY: PublisherId = PublisherId { origin: "", session: None };
-    Publish { guaranteed: true, by: &NOBODY, lookup: None }
+    Publish { guaranteed: true, by: &PRODUCER, lookup: None }
 }
 
+/// The subscribers of a topic's address, from the listener cache unless the topology changed.
 fn listeners(namespace: &Namespace, topic: &Topic, partition: &Partition) -> Arc<ReceiverSet> {
     let version = namespace.version();
-    let mut ear = partition.hub.0.lock();
-    if let Some((of, set)) = &*ear
-        && *of == version
-    {
-        return set.clone();
+    let stream = partition.stream().id();
+    let cache = namespace.listener_cache();
+    if let Some(set) = cache.get(stream, version) {
+        return set;
     }
     let address = Address::parse(Form::Dotted, topic.name().as_bytes());
-    // A log topic is its own address in the hub: none of its partitions hears itself.
+    // The hub would route to the log topic of this very name: the batch is in it already.
     let mut set = ReceiverSet::default();
-    let route = namespace.route_at(&address, &publish(), Some(topic));
+    let route = router::from_address(namespace, &address, &publish(), Some(topic));
     for queue in &route.set.queues {
         set.add_queue(queue);
     }
@@ -124,11 +128,11 @@ fn listeners(namespace: &Namespace, topic: &Topic, partition: &Partition) -> Arc
         set.add_live(live);
     }
     let set = Arc::new(set);
-    *ear = Some((version, set.clone()));
+    cache.set(stream, version, set.clone());
     set
 }
 
-/// The records with the address that each names itself; none if none of them does.
+/// The records with the address that each names itself; none if no record names one.
 fn named_addresses(namespace: &Namespace, batch: &Batch) -> Option<Vec<(Record, Option<Address>)>> {
     let name = namespace.address_header();
     if name.is_empty() {

@@ -1,92 +1,93 @@
-//! The way in for messages: one publisher a connection (or a transaction).
+//! Publishing single messages: one publisher for each connection (or transaction).
 //!
-//! Routes are remembered until the topology changes, so a publish to a known address costs a look-up and a
-//! copy. Nothing is visible before [`Publisher::flush`], which hands the whole burst over as one entry.
+//! Owns a write batch that becomes visible as one entry, whole or absent, with [`Publisher::flush`], and a cache of
+//! routes that is valid until the topology changes, so that a publish to a known address costs a look-up and a copy.
+//! Does not own routing, or what a queue does at its limits.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_storage::batch::{BatchBuilder, records};
-use inver_storage::{Entry, Lsn, SubmitError};
+use inver_storage::{Entry, SubmitError};
 use rustc_hash::FxHashMap;
 
 use crate::address::{Address, Form};
-use crate::exchange::Exchange;
+use crate::completion::Completion;
+use crate::exchange::{Exchange, Inbox};
 use crate::limits::LimitReached;
 use crate::message::{Headers, Message, expires_ms};
 use crate::namespace::Namespace;
 use crate::queue::Queue;
-use crate::router::{Publish, ReceiverSet, Route};
-use crate::session::Session;
+use crate::receivers::ReceiverSet;
+use crate::router::{self, Publish, Route};
 use crate::spec::{DeliveryId, HUB, Overflow, PublisherId};
 use crate::subscription::Consumer;
 use crate::write_batch::WriteBatch;
 
-/// Routes that a publisher remembers; beyond, one makes room for the next.
+/// Routes that a publisher caches; beyond it, one makes room for the next.
 const ROUTES_MAX: usize = 16 * 1024;
 
-/// A queue with a bound of its length is looked at so long after a publish, milliseconds, if nobody does before.
-pub(crate) const LENGTH_LOOK_MS: i64 = 10;
+/// A queue with length limits is checked this long after a publish, milliseconds, if not before.
+pub(crate) const LENGTH_CHECK_MS: i64 = 10;
 
-/// Where a message is sent.
+/// The destination of a message.
 #[derive(Clone, Copy)]
 pub enum Target<'a> {
-    /// An exchange by name; the empty name is the default exchange, whose routing keys are queues' names.
+    /// An exchange by name; the empty name is the default exchange, whose routing keys are queue names.
     Exchange {
         /// The exchange's name.
         name: &'a str,
         /// The routing key.
         routing_key: &'a [u8],
-        /// More routing keys: every exchange on the way matches them all, and each receiver gets the message once.
+        /// More routing keys: every exchange on the path matches them all, and each receiver gets the message once.
         more_keys: &'a [&'a [u8]],
     },
     /// An address of the hub in its slashed form.
     Hub(&'a [u8]),
-    /// One session's inbox.
-    Session(&'a Session),
+    /// The inbox of one session; see [`Session::target`](crate::Session::target).
+    Inbox(InboxTarget<'a>),
 }
 
-/// What became of a publish.
+/// The inbox of a session as a destination.
+#[derive(Clone, Copy)]
+pub struct InboxTarget<'a>(pub(crate) &'a dyn Inbox);
+
+/// The outcome of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Routed {
-    /// Receivers; a capture is none.
+    /// Receivers, captures not counted.
     pub destinations: usize,
-    /// A queue that is full refused it.
+    /// A full queue refused the message.
     pub refused: bool,
 }
 
-/// Why a publish cannot be taken.
+/// Why a publish was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// There is no exchange of that name.
+    /// No exchange has that name.
     #[error("no exchange '{0}'")]
     NoSuchExchange(String),
-    /// The exchange is for the broker's own use.
+    /// The exchange does not take publishes of clients.
     #[error("exchange '{0}' is internal")]
     Internal(String),
-    /// The log takes no more; nothing of the burst is kept.
+    /// The log rejected the write; nothing of the write batch is kept.
     #[error("log write rejected: {0}")]
-    Log(String),
+    Log(#[from] SubmitError),
 }
 
-impl From<SubmitError> for PublishError {
-    fn from(error: SubmitError) -> Self {
-        PublishError::Log(error.to_string())
-    }
-}
-
-/// See the module's text.
+/// A publisher.
 pub struct Publisher {
     namespace: Namespace,
     id: PublisherId,
-    /// Few enough for a hash that a client could predict.
+    /// Small enough for a hash that a client could predict.
     routes: FxHashMap<Box<[u8]>, Route>,
-    routes_of: u64,
+    /// The version of the topology that the routes hold for.
+    routes_version: u64,
     write_batch: WriteBatch,
     entry: Entry,
-    retained: Vec<Keep>,
-    /// Queues that are to be looked at in time once the burst is in them: who looked before would find nothing.
-    looks: Vec<QueueLook>,
+    retained: Vec<Retain>,
+    /// Checks to schedule once the write batch is in the queues: an earlier check would not find the messages.
+    checks: Vec<PendingCheck>,
     single: BatchBuilder,
     scratch: Vec<u8>,
     /// Messages since the last flush, for the counters.
@@ -94,41 +95,41 @@ pub struct Publisher {
     unroutable: u64,
 }
 
-/// When a queue with limits is to be looked at.
-struct QueueLook {
+/// A check of a queue with limits.
+struct PendingCheck {
     queue: Arc<Queue>,
     at_ms: i64,
-    /// For the sake of a message that dies by its age.
-    mortal: bool,
-    /// Weighed for messages that are not in it yet.
-    weighed_bytes: usize,
+    /// A message with a time to live is among those to come.
+    ttl: bool,
+    /// Value bytes counted in the queue for messages that are not in it yet.
+    counted_bytes: usize,
 }
 
-/// A message that is the retained value of its address from the next flush on, or ends it.
-struct Keep {
+/// A message that sets or clears the retained value of its address with the next flush.
+struct Retain {
     address: Vec<u8>,
     /// A batch of it alone.
     batch: Bytes,
     clears: bool,
     guaranteed: bool,
-    /// Who was there when it came, under which version of the topology.
+    /// The receivers when it was published, and the version of the topology then.
     routed_to: Arc<ReceiverSet>,
     version: u64,
 }
 
 impl Publisher {
-    /// A publisher with nothing in hand.
+    /// A publisher with an empty write batch.
     #[must_use]
     pub fn new(namespace: Namespace, id: PublisherId) -> Publisher {
         Publisher {
             namespace,
             id,
             routes: FxHashMap::default(),
-            routes_of: 0,
+            routes_version: 0,
             write_batch: WriteBatch::default(),
             entry: Entry::new(),
             retained: Vec::new(),
-            looks: Vec::new(),
+            checks: Vec::new(),
             single: BatchBuilder::new(0),
             scratch: Vec::new(),
             published: 0,
@@ -140,28 +141,28 @@ impl Publisher {
         &self.namespace
     }
 
-    /// Routes a message and copies it into the burst.
+    /// Routes a message and copies it into the write batch.
     pub fn publish(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
         let route = match to {
-            Target::Session(session) => session.route(message.guaranteed),
+            Target::Inbox(InboxTarget(inbox)) => router::to_inbox(inbox, message.guaranteed),
             Target::Hub(address) => self.hub_route(address, message),
             Target::Exchange { name, routing_key, more_keys: [] } => {
                 self.route(name, routing_key, message)?
             }
-            // Rare, and its routes many: not remembered.
+            // Rare, and the routes many: not cached.
             Target::Exchange { name, routing_key, more_keys } => {
                 let keys: Vec<&[u8]> =
                     std::iter::once(routing_key).chain(more_keys.iter().copied()).collect();
                 match self.exchange(name)? {
-                    None => self.namespace.route_to_queues(&keys),
-                    Some(e) => self.namespace.route_from(&e, &keys, &self.publish_of(message)),
+                    None => router::to_queues(&self.namespace, &keys),
+                    Some(e) => router::from_exchange(&self.namespace, &e, &keys, &self.publish_of(message)),
                 }
             }
         };
         let mut set = route.set;
         let mut refused = false;
         if set.queues.iter().any(|q| q.has_limits() || message.headers.expires_ms.is_some()) {
-            let refusing = self.meet_limits(&set, message);
+            let refusing = self.apply_limits(&set, message);
             if !refusing.is_empty() {
                 refused = true;
                 set = Arc::new(set.without(&refusing));
@@ -177,7 +178,7 @@ impl Publisher {
         Ok(Routed { destinations: route.receivers, refused })
     }
 
-    /// Sets (or, with an empty or null value, clears) the retained value of an address, together with the burst.
+    /// Sets (or, with an empty or null value, clears) the retained value of an address, with the write batch.
     pub fn retain(&mut self, address: &[u8], message: &Message<'_>) -> Result<(), LimitReached> {
         let Message { timestamp_ms, key, headers, value, guaranteed, .. } = message;
         self.single.push_with(*timestamp_ms, *key, headers.count as usize, headers.bytes, *value);
@@ -189,21 +190,22 @@ impl Publisher {
         let version = self.namespace.version();
         let routed_to = self.hub_route(address, message).set;
         let guaranteed = *guaranteed;
-        self.retained.push(Keep { address: address.to_vec(), batch, clears, guaranteed, routed_to, version });
+        let address = address.to_vec();
+        self.retained.push(Retain { address, batch, clears, guaranteed, routed_to, version });
         Ok(())
     }
 
-    /// Adds what must hold together with the burst: state, acknowledgements.
+    /// Adds parts that must be atomic with the write batch: state, acknowledgements.
     pub fn attach(&mut self, parts: impl FnOnce(&mut Entry)) {
         parts(&mut self.entry);
     }
 
-    /// Acknowledges together with the burst.
+    /// Acknowledges together with the write batch.
     pub fn attach_ack(&mut self, consumer: &Consumer, ids: &[DeliveryId]) {
         consumer.ack_in(ids, &mut self.entry);
     }
 
-    /// Bytes in hand: a connection flushes when they are many.
+    /// Bytes in the write batch: a connection flushes when they are many.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.write_batch.bytes()
@@ -215,58 +217,62 @@ impl Publisher {
         self.write_batch.is_empty() && self.entry.is_empty() && self.retained.is_empty()
     }
 
-    /// Forgets what is in hand.
+    /// Discards everything since the last flush.
     pub fn discard(&mut self) {
         self.write_batch.clear();
         self.entry = Entry::new();
         self.retained.clear();
-        for look in self.looks.drain(..) {
-            look.queue.subscription().subtract_bytes(look.weighed_bytes);
+        for check in self.checks.drain(..) {
+            check.queue.subscription().subtract_bytes(check.counted_bytes);
         }
     }
 
-    /// Hands everything over as one entry: whole or absent. The position to wait for before guaranteed
-    /// messages may be acknowledged; none if nothing went to the log.
-    pub fn flush(&mut self) -> Result<Option<Lsn>, PublishError> {
+    /// Submits everything since the last flush as one entry. Guaranteed messages may be acknowledged once the completion
+    /// is reached.
+    pub fn flush(&mut self) -> Result<Completion, PublishError> {
+        Ok(self.flush_batch()?)
+    }
+
+    pub(crate) fn flush_batch(&mut self) -> Result<Completion, SubmitError> {
         let counters = self.namespace.counters();
         counters.published.increment(std::mem::take(&mut self.published));
         counters.unroutable.increment(std::mem::take(&mut self.unroutable));
         if self.is_empty() {
-            self.looks.clear();
-            return Ok(None);
+            self.checks.clear();
+            return Ok(Completion::Now);
         }
-        let flushed = self.hand_over();
-        for QueueLook { queue, at_ms, mortal, .. } in self.looks.drain(..) {
-            queue.check_new(at_ms, mortal);
+        let flushed = self.submit();
+        for PendingCheck { queue, at_ms, ttl, .. } in self.checks.drain(..) {
+            queue.check_new(at_ms, ttl);
         }
         flushed
     }
 
-    fn hand_over(&mut self) -> Result<Option<Lsn>, PublishError> {
+    fn submit(&mut self) -> Result<Completion, SubmitError> {
         let mut entry = std::mem::take(&mut self.entry);
         if self.retained.is_empty() {
-            return Ok(self.write_batch.flush(self.namespace.log(), entry)?);
+            return self.write_batch.flush(self.namespace.log(), entry);
         }
-        let kept = std::mem::take(&mut self.retained);
+        let values = std::mem::take(&mut self.retained);
         let namespace = self.namespace.clone();
         let retained = namespace.retained();
         let _order = retained.in_order();
-        kept.iter().for_each(|keep| self.tell_late_comers(keep));
-        let changes = kept.into_iter().map(|keep| (keep.address, (!keep.clears).then_some(keep.batch)));
+        values.iter().for_each(|value| self.deliver_to_late_subscribers(value));
+        let changes = values.into_iter().map(|value| (value.address, (!value.clears).then_some(value.batch)));
         let changes: Vec<_> = changes.collect();
         retained.put_in(&changes, &mut entry);
-        let lsn = self.write_batch.flush(namespace.log(), entry)?;
+        let completion = self.write_batch.flush(namespace.log(), entry)?;
         retained.apply(changes);
-        Ok(lsn)
+        Ok(completion)
     }
 
-    /// Who subscribed after the message was routed and looks for retained values before this one is there would hear it
-    /// neither way. Called in the retained values' order: who subscribes after this waits for it with his look.
-    fn tell_late_comers(&mut self, keep: &Keep) {
-        if keep.version == self.namespace.version() {
+    /// A client that subscribes between routing and the retained store would miss the message both ways: it is
+    /// delivered here. Called in the order of retained values, so that a later subscriber scans after the store.
+    fn deliver_to_late_subscribers(&mut self, value: &Retain) {
+        if value.version == self.namespace.version() {
             return;
         }
-        let Some(Ok(record)) = records(&keep.batch).ok().and_then(|mut records| records.next()) else {
+        let Some(Ok(record)) = records(&value.batch).ok().and_then(|mut records| records.next()) else {
             return;
         };
         let headers =
@@ -276,24 +282,24 @@ impl Publisher {
             key: record.key.as_deref(),
             value: record.value.as_deref(),
             headers,
-            guaranteed: keep.guaranteed,
+            guaranteed: value.guaranteed,
             lookup: None,
         };
-        let late = self.hub_route(&keep.address, &message).set.beyond(&keep.routed_to);
+        let late = self.hub_route(&value.address, &message).set.beyond(&value.routed_to);
         if !late.is_empty() {
             self.write_batch.add(&Arc::new(late), None, &message);
         }
     }
 
-    /// Notes when queues with limits are to be looked at; returns those that refuse the message.
-    fn meet_limits(&mut self, set: &ReceiverSet, message: &Message<'_>) -> Vec<Arc<Queue>> {
+    /// Notes the checks that the queues' limits need; returns the queues that refuse the message.
+    fn apply_limits(&mut self, set: &ReceiverSet, message: &Message<'_>) -> Vec<Arc<Queue>> {
         let mut refusing = Vec::new();
         for queue in &set.queues {
             let limits = &queue.spec().limits;
             let by_queue = limits.message_ttl_ms.map(|ttl| message.timestamp_ms.saturating_add_unsigned(ttl));
-            let due_ms = message.headers.expires_ms.into_iter().chain(by_queue).min();
+            let expires_ms = message.headers.expires_ms.into_iter().chain(by_queue).min();
             let length_ms =
-                limits.bounds_length().then(|| message.timestamp_ms.saturating_add(LENGTH_LOOK_MS));
+                limits.bounds_length().then(|| message.timestamp_ms.saturating_add(LENGTH_CHECK_MS));
             if limits.overflow != Overflow::DropHead && queue.is_full(self.write_batch.messages_for(queue)) {
                 if limits.overflow == Overflow::RejectPublishDeadLetter {
                     queue.subscription().refuse(message);
@@ -301,33 +307,33 @@ impl Publisher {
                 refusing.push(queue.clone());
                 continue;
             }
-            let weighed_bytes = message.value.map_or(0, <[u8]>::len);
-            queue.subscription().add_bytes(weighed_bytes);
-            if let Some(at_ms) = due_ms.into_iter().chain(length_ms).min() {
-                let (queue, mortal) = (queue.clone(), due_ms.is_some());
-                self.look_later(QueueLook { queue, at_ms, mortal, weighed_bytes });
+            let counted_bytes = message.value.map_or(0, <[u8]>::len);
+            queue.subscription().add_bytes(counted_bytes);
+            if let Some(at_ms) = expires_ms.into_iter().chain(length_ms).min() {
+                let (queue, ttl) = (queue.clone(), expires_ms.is_some());
+                self.note_check(PendingCheck { queue, at_ms, ttl, counted_bytes });
             }
         }
         refusing
     }
 
-    fn look_later(&mut self, look: QueueLook) {
-        match self.looks.last_mut().filter(|last| Arc::ptr_eq(&last.queue, &look.queue)) {
+    fn note_check(&mut self, check: PendingCheck) {
+        match self.checks.last_mut().filter(|last| Arc::ptr_eq(&last.queue, &check.queue)) {
             Some(last) => {
-                last.at_ms = last.at_ms.min(look.at_ms);
-                last.mortal |= look.mortal;
-                last.weighed_bytes += look.weighed_bytes;
+                last.at_ms = last.at_ms.min(check.at_ms);
+                last.ttl |= check.ttl;
+                last.counted_bytes += check.counted_bytes;
             }
-            None => self.looks.push(look),
+            None => self.checks.push(check),
         }
     }
 
     fn hub_route(&mut self, slashed: &[u8], message: &Message<'_>) -> Route {
-        if let Some(route) = self.remembered(HUB, b'/', slashed, message.guaranteed) {
+        if let Some(route) = self.cached(HUB, b'/', slashed, message.guaranteed) {
             return route;
         }
         let address = Address::parse(Form::Slashed, slashed);
-        self.remember(self.namespace.route_at(&address, &self.publish_of(message), None))
+        self.cache(router::from_address(&self.namespace, &address, &self.publish_of(message), None))
     }
 
     fn route(
@@ -336,19 +342,20 @@ impl Publisher {
         routing_key: &[u8],
         message: &Message<'_>,
     ) -> Result<Route, PublishError> {
-        // Before the exchange is looked for: while the topology stays, it does.
-        if let Some(route) = self.remembered(name, b'.', routing_key, message.guaranteed) {
+        // Before the look-up of the exchange: it exists as long as the version holds.
+        if let Some(route) = self.cached(name, b'.', routing_key, message.guaranteed) {
             return Ok(route);
         }
         let Some(exchange) = self.exchange(name)? else {
-            return Ok(self.remember(self.namespace.route_to_queues(&[routing_key])));
+            return Ok(self.cache(router::to_queues(&self.namespace, &[routing_key])));
         };
-        let route = self.namespace.route_from(&exchange, &[routing_key], &self.publish_of(message));
-        // Headers that any exchange on the way looks at are no part of what is remembered.
-        Ok(if self.namespace.routes_by_key(&exchange) { self.remember(route) } else { route })
+        let publish = self.publish_of(message);
+        let route = router::from_exchange(&self.namespace, &exchange, &[routing_key], &publish);
+        // A route that depends on headers is not cached: they are not part of its key.
+        Ok(if self.namespace.routes_by_key(&exchange) { self.cache(route) } else { route })
     }
 
-    /// The exchange that clients can publish to; none for the default one.
+    /// The exchange, which must accept publishes of clients; none for the default one.
     fn exchange(&self, name: &str) -> Result<Option<Arc<Exchange>>, PublishError> {
         if name.is_empty() {
             return Ok(None);
@@ -364,12 +371,12 @@ impl Publisher {
         Publish { guaranteed: message.guaranteed, by: &self.id, lookup: message.lookup }
     }
 
-    /// The route found before for this key, which is left in `scratch`, and forgotten when the topology changed.
-    fn remembered(&mut self, exchange: &str, form: u8, key: &[u8], guaranteed: bool) -> Option<Route> {
+    /// The cached route of this key, which is left in `scratch`. Clears the cache when the topology changed.
+    fn cached(&mut self, exchange: &str, form: u8, key: &[u8], guaranteed: bool) -> Option<Route> {
         let version = self.namespace.version();
-        if self.routes_of != version {
+        if self.routes_version != version {
             self.routes.clear();
-            self.routes_of = version;
+            self.routes_version = version;
         }
         self.scratch.clear();
         self.scratch.push(u8::from(guaranteed));
@@ -380,8 +387,8 @@ impl Publisher {
         self.routes.get(self.scratch.as_slice()).cloned()
     }
 
-    /// Remembers a route for the key in `scratch`.
-    fn remember(&mut self, route: Route) -> Route {
+    /// Caches a route for the key in `scratch`.
+    fn cache(&mut self, route: Route) -> Route {
         if self.routes.len() >= ROUTES_MAX
             && let Some(some) = self.routes.keys().next().cloned()
         {

@@ -11,7 +11,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use inver_storage::Stream;
 
 use crate::context::{Context, Due, LengthLimited, Timed};
-use crate::exchange::Origins;
 use crate::spec::{Depth, Overflow, QueueSpec};
 use crate::subscription::{LimitsChecked, NextCheck, Recheck, Subscription};
 use crate::topic::Topic;
@@ -33,8 +32,6 @@ pub struct Queue {
     subscription: Arc<Subscription>,
     stream: Option<Stream>,
     topic: Option<Arc<Topic>>,
-    /// Bindings that lead to it.
-    origins: Origins,
     /// When it was last used, milliseconds since 1970.
     used_ms: AtomicI64,
     /// The deadline of its next check; `i64::MAX`: none.
@@ -63,7 +60,6 @@ impl Queue {
             subscription,
             stream,
             topic,
-            origins: Origins::default(),
             used_ms: AtomicI64::new(now_ms),
             armed_ms: AtomicI64::new(i64::MAX),
             has_ttl: AtomicBool::new(false),
@@ -105,11 +101,6 @@ impl Queue {
 
     pub(crate) fn stream(&self) -> Option<&Stream> {
         self.stream.as_ref()
-    }
-
-    /// The origins of the bindings that lead to it.
-    pub(crate) fn origins(&self) -> &Origins {
-        &self.origins
     }
 
     pub(crate) fn has_limits(&self) -> bool {

@@ -81,8 +81,8 @@ impl Retained {
         if after > max { Err(LimitReached { what: "bytes of retained values", max }) } else { Ok(()) }
     }
 
-    /// Forgets values whose time is over, among the next few thousand.
-    pub(crate) fn forget_expired(&self, log: &Log) -> Result<(), SubmitError> {
+    /// Deletes expired values among the next [`SWEEP_STEP_MAX`].
+    pub(crate) fn expire(&self, log: &Log) -> Result<(), SubmitError> {
         let _order = self.in_order();
         let now_ms = self.clock.now_ms();
         let mut swept_to = self.swept_to.lock();

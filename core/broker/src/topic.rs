@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use inver_storage::batch::Batch;
-use inver_storage::{Stream, SubmitError, Submitted};
+use inver_storage::Stream;
 use parking_lot::RwLock;
 
 use crate::batch_format::BatchFormat;
-use crate::namespace::Namespace;
 use crate::spec::{TopicConfig, TopicId, TopicKind};
 
-/// A named place for messages. See the crate's text.
+/// A topic.
 pub struct Topic {
     id: TopicId,
     name: Arc<str>,
@@ -20,11 +18,10 @@ pub struct Topic {
     format: RwLock<Option<Arc<BatchFormat>>>,
 }
 
-/// One ordered part of a topic: a stream, and how the hub hears of what is appended to it.
+/// A partition of a topic: a stream of the log.
 pub struct Partition {
     index: u32,
     stream: Stream,
-    pub(crate) hub: crate::produce::ListenerCache,
 }
 
 impl Topic {
@@ -130,7 +127,7 @@ impl Topic {
 
 impl Partition {
     fn new(index: u32, stream: Stream) -> Arc<Partition> {
-        Arc::new(Partition { index, stream, hub: crate::produce::ListenerCache::default() })
+        Arc::new(Partition { index, stream })
     }
 
     /// Its place within the topic.
@@ -143,17 +140,6 @@ impl Partition {
     #[must_use]
     pub fn stream(&self) -> &Stream {
         &self.stream
-    }
-
-    /// Appends a finished batch as it is. Subscribers of the topic's address in the hub, and of the addresses
-    /// that records name themselves, receive it too; where all records go the same way it is stored once.
-    pub fn produce(
-        &self,
-        namespace: &Namespace,
-        topic: &Topic,
-        batch: Batch,
-    ) -> Result<Submitted, SubmitError> {
-        crate::produce::produce(namespace, topic, self, batch)
     }
 }
 

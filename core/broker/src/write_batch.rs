@@ -1,4 +1,4 @@
-//! A burst: what one turn of a connection publishes, gathered by receivers into record batches.
+//! Write batches: the messages that one turn of a connection publishes, gathered by receivers into record batches.
 //!
 //! Messages for the same receivers share a batch, as long as no message for one of them came between; so
 //! every receiver gets them in the order of their publishing.
@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use inver_storage::batch::{Batch, BatchBuilder};
-use inver_storage::{Compression, Entry, Log, Lsn, SubmitError};
+use inver_storage::{Compression, Entry, Log, SubmitError};
 
+use crate::completion::Completion;
 use crate::message::{HeaderWriter, Message};
 use crate::queue::Queue;
-use crate::router::ReceiverSet;
+use crate::receivers::ReceiverSet;
 
 /// A batch is closed at this size; one message may be larger.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
@@ -18,7 +19,7 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Batches open at a time; the oldest is closed when another is needed.
 const OPEN_BATCHES_MAX: usize = 64;
 
-/// Spare builders kept for the next burst, of some kilobytes each.
+/// Spare builders kept for the next write batch, of some kilobytes each.
 const SPARE_BUILDERS_MAX: usize = 2;
 
 #[derive(Default)]
@@ -26,7 +27,7 @@ pub(crate) struct WriteBatch {
     open: Vec<(Arc<ReceiverSet>, BatchBuilder)>,
     sealed: Vec<(Arc<ReceiverSet>, Batch)>,
     spare: Vec<BatchBuilder>,
-    /// For those who want fewer headers.
+    /// For receivers whose batch format has fewer headers.
     headers: HeaderWriter,
     bytes: usize,
 }
@@ -101,14 +102,14 @@ impl WriteBatch {
         self.open.is_empty() && self.sealed.is_empty()
     }
 
-    /// Forgets everything.
+    /// Discards everything.
     pub(crate) fn clear(&mut self) {
         self.open.clear();
         self.sealed.clear();
         self.bytes = 0;
     }
 
-    /// Closes all batches and puts what is for the log into an entry; says whether anything is.
+    /// Closes all batches and adds those for streams to an entry. Whether there are any.
     pub(crate) fn put_in(&mut self, entry: &mut Entry) -> bool {
         while !self.open.is_empty() {
             self.seal(0);
@@ -122,7 +123,7 @@ impl WriteBatch {
         any
     }
 
-    /// Hands the closed batches to the receivers in memory.
+    /// Delivers the closed batches to the in-memory receivers.
     pub(crate) fn deliver(&mut self) {
         for (set, batch) in self.sealed.drain(..) {
             for receiver in &set.live {
@@ -131,13 +132,13 @@ impl WriteBatch {
         }
     }
 
-    /// Hands the burst over as one entry, together with what else `entry` holds. Receivers in memory get
-    /// theirs only if the log took its part. None if nothing was for the log.
-    pub(crate) fn flush(&mut self, log: &Log, mut entry: Entry) -> Result<Option<Lsn>, SubmitError> {
-        let mut lsn = None;
+    /// Submits everything as one entry, together with what `entry` has already. In-memory receivers get their batches
+    /// only if the log accepts the entry.
+    pub(crate) fn flush(&mut self, log: &Log, mut entry: Entry) -> Result<Completion, SubmitError> {
+        let mut completion = Completion::Now;
         if self.put_in(&mut entry) || !entry.is_empty() {
             match log.submit(entry) {
-                Ok(submitted) => lsn = Some(submitted.lsn),
+                Ok(submitted) => completion = Completion::At(submitted.lsn),
                 Err(error) => {
                     self.clear();
                     return Err(error);
@@ -145,6 +146,6 @@ impl WriteBatch {
             }
         }
         self.deliver();
-        Ok(lsn)
+        Ok(completion)
     }
 }

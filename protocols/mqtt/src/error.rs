@@ -1,7 +1,7 @@
 //! Why a connection ends, and why a CONNECT is refused.
 
 use inver_broker::{AuthError, PublishError, SessionError};
-use inver_storage::LogError;
+use inver_storage::{LogError, SubmitError};
 
 use crate::codec::{DecodeError, Reason};
 
@@ -24,6 +24,8 @@ pub(crate) enum Stop {
     QueueFull,
     #[error(transparent)]
     Publish(#[from] PublishError),
+    #[error("log write rejected: {0}")]
+    Write(#[from] SubmitError),
     #[error(transparent)]
     Log(#[from] LogError),
 }
@@ -37,7 +39,7 @@ impl Stop {
             Stop::KeepAliveTimeout => Some(Reason::KeepAliveTimeout),
             Stop::TakenOver => Some(Reason::SessionTakenOver),
             Stop::ShuttingDown => Some(Reason::ServerShuttingDown),
-            Stop::Publish(_) | Stop::Log(_) => Some(Reason::Unspecified),
+            Stop::Publish(_) | Stop::Write(_) | Stop::Log(_) => Some(Reason::Unspecified),
         }
     }
 }
@@ -51,6 +53,8 @@ pub(crate) enum Refusal {
     Auth(#[from] AuthError),
     #[error(transparent)]
     Session(#[from] SessionError),
+    #[error("log write rejected: {0}")]
+    Write(#[from] SubmitError),
     #[error(transparent)]
     Log(#[from] LogError),
 }
@@ -62,7 +66,7 @@ impl Refusal {
             Refusal::Packet(error) => error.reason,
             Refusal::Auth(AuthError::Refused) => Reason::BadUserNameOrPassword,
             Refusal::Auth(AuthError::LoopbackOnly | AuthError::CredentialsRequired) => Reason::NotAuthorized,
-            Refusal::Session(_) | Refusal::Log(_) => Reason::ServerUnavailable,
+            Refusal::Session(_) | Refusal::Write(_) | Refusal::Log(_) => Reason::ServerUnavailable,
         }
     }
 }

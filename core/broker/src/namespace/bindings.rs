@@ -6,8 +6,11 @@ use std::sync::atomic::Ordering;
 
 use inver_storage::{Entry, Lsn, SubmitError};
 
+use super::origins::Origin;
 use super::{Declared, Namespace};
-use crate::exchange::{BindTarget, Bound, Exchange};
+use crate::bindings::{BindTarget, Binding};
+use crate::completion::Completion;
+use crate::exchange::{Exchange, RouteTarget};
 use crate::limits::{self, LimitReached};
 use crate::queue::Queue;
 use crate::rows::{self, BindingRow};
@@ -51,9 +54,9 @@ pub enum BindError {
     /// There are too many.
     #[error(transparent)]
     Limit(#[from] LimitReached),
-    /// The log takes no more.
+    /// The log rejected the write.
     #[error("log write rejected: {0}")]
-    Log(String),
+    Log(#[from] SubmitError),
 }
 
 /// Why an exchange cannot be declared or deleted.
@@ -68,21 +71,9 @@ pub enum ExchangeError {
     /// There are too many.
     #[error(transparent)]
     Limit(#[from] LimitReached),
-    /// The log takes no more.
+    /// The log rejected the write.
     #[error("log write rejected: {0}")]
-    Log(String),
-}
-
-impl From<SubmitError> for BindError {
-    fn from(error: SubmitError) -> Self {
-        BindError::Log(error.to_string())
-    }
-}
-
-impl From<SubmitError> for ExchangeError {
-    fn from(error: SubmitError) -> Self {
-        ExchangeError::Log(error.to_string())
-    }
+    Log(#[from] SubmitError),
 }
 
 impl Namespace {
@@ -106,7 +97,7 @@ impl Namespace {
         name: &str,
         spec: ExchangeSpec,
     ) -> Result<Declared<Arc<Exchange>>, ExchangeError> {
-        let present = |it: Arc<Exchange>| Declared { lsn: it.made(), it, created: false };
+        let present = |it: Arc<Exchange>| Declared { completion: it.made().into(), it, created: false };
         if let Some(it) = self.exchange(name) {
             return Ok(present(it));
         }
@@ -115,16 +106,16 @@ impl Namespace {
             return Ok(present(it));
         }
         limits::check("exchanges", self.0.exchanges.read().len(), self.limits().exchanges_max)?;
-        let mut lsn = None;
+        let mut completion = Completion::Now;
         if spec.durable {
             let mut entry = Entry::new();
             let key = rows::key(self.0.id, &[name.as_bytes()]);
             entry.put(rows::EXCHANGES, key, rows::encode(&spec));
-            lsn = Some(self.log().submit(entry)?.lsn);
+            completion = Completion::At(self.log().submit(entry)?.lsn);
         }
         let it = self.enter_exchange(name, spec);
-        lsn.into_iter().for_each(|lsn| it.set_made(lsn));
-        Ok(Declared { it, created: true, lsn })
+        completion.lsn().into_iter().for_each(|lsn| it.set_made(lsn));
+        Ok(Declared { it, created: true, completion })
     }
 
     pub(crate) fn enter_exchange(&self, name: &str, spec: ExchangeSpec) -> Arc<Exchange> {
@@ -140,7 +131,7 @@ impl Namespace {
     }
 
     /// Deletes an exchange with its bindings.
-    pub fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<Option<Lsn>, ExchangeError> {
+    pub fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<Completion, ExchangeError> {
         let _topology = self.topology();
         let exchange = self.exchange(name).ok_or_else(|| ExchangeError::Unknown(name.to_owned()))?;
         if if_unused && exchange.binding_count() > 0 {
@@ -150,9 +141,9 @@ impl Namespace {
         self.remove_exchange(&exchange, &mut entry);
         self.changed();
         if entry.is_empty() {
-            return Ok(None);
+            return Ok(Completion::Now);
         }
-        Ok(Some(self.log().submit(entry)?.lsn))
+        Ok(Completion::At(self.log().submit(entry)?.lsn))
     }
 
     /// Takes an exchange out, with the bindings from it and to it, and what goes away with them.
@@ -162,16 +153,16 @@ impl Namespace {
             if self.0.exchanges.write().remove(exchange.name()).is_none() {
                 continue;
             }
-            // First: one that is bound to itself would keep itself.
-            Exchange::unbind_all(&BindTarget::Exchange(exchange.clone()), |source, bound| {
-                self.forget_binding(bound, entry);
+            // First: one that is binding to itself would keep itself.
+            self.0.origins.unbind_all(&RouteTarget::Exchange(exchange.clone()), |source, binding| {
+                self.forget_binding(binding, entry);
                 if source.spec().auto_delete && source.binding_count() == 0 {
                     doomed.push(source.clone());
                 }
             });
-            exchange.for_each_binding(|bound| {
-                exchange.forget_origin(bound);
-                self.forget_binding(bound, entry);
+            exchange.for_each_binding(|binding| {
+                self.0.origins.remove(&exchange, binding);
+                self.forget_binding(binding, entry);
             });
             if exchange.spec().durable {
                 entry.delete(rows::EXCHANGES, rows::key(self.0.id, &[exchange.name().as_bytes()]));
@@ -193,25 +184,25 @@ impl Namespace {
         to: BindDestination<'_>,
         key: &[u8],
         arguments: &Arguments,
-    ) -> Result<Option<Lsn>, BindError> {
+    ) -> Result<Completion, BindError> {
         let _topology = self.topology();
         let (exchange, target) = self.ends(source, to)?;
         let durable = exchange.spec().durable
             && match &target {
-                BindTarget::Queue(q) => q.spec().durable,
-                BindTarget::Exchange(e) => e.spec().durable,
-                BindTarget::Session { .. } => false,
+                RouteTarget::Queue(q) => q.spec().durable,
+                RouteTarget::Exchange(e) => e.spec().durable,
+                RouteTarget::Inbox { .. } => false,
             };
-        let bound = |row, made| {
+        let binding = |row, made| {
             let (target, arguments) = (target.clone(), arguments.clone());
-            Bound { target, key: key.into(), arguments, slashed: false, row, made }
+            Binding { target, key: key.into(), arguments, slashed: false, row, made }
         };
-        if let Some(present) = exchange.present(&bound(None, None)) {
-            return Ok(present);
+        if let Some(present) = exchange.present(&binding(None, None)) {
+            return Ok(present.into());
         }
         limits::check("bindings", exchange.binding_count(), self.limits().bindings_max)?;
         if !durable {
-            return Ok(self.enter_binding(&exchange, bound(None, None)).err().flatten());
+            return Ok(self.enter_binding(&exchange, binding(None, None)).err().flatten().into());
         }
         let (to_exchange, destination) = match to {
             BindDestination::Queue(name) => (false, name.to_owned()),
@@ -230,14 +221,15 @@ impl Namespace {
         entry.put(rows::BINDINGS, rows::key(self.0.id, &[&row.to_be_bytes()]), rows::encode(&value));
         let lsn = self.log().submit(entry)?.lsn;
         // One change of the topology at a time: it is new still.
-        let _new = self.enter_binding(&exchange, bound(Some(row), Some(lsn)));
-        Ok(Some(lsn))
+        let _new = self.enter_binding(&exchange, binding(Some(row), Some(lsn)));
+        Ok(Completion::At(lsn))
     }
 
     /// Binds a queue to the hub by a slashed filter; kept with the queue's own row, not as a row of its own.
     pub(crate) fn bind_slashed(&self, queue: &Arc<Queue>, filter: &[u8]) {
-        let target = BindTarget::Queue(queue.clone());
-        let bound = Bound {
+        let _topology = self.topology();
+        let target = RouteTarget::Queue(queue.clone());
+        let binding = Binding {
             target,
             key: filter.into(),
             arguments: Arguments::new(),
@@ -245,17 +237,25 @@ impl Namespace {
             row: None,
             made: None,
         };
-        let _may_be_there = self.enter_binding(&self.hub(), bound);
+        let _may_be_there = self.enter_binding(&self.hub(), binding);
     }
 
-    fn enter_binding(&self, exchange: &Arc<Exchange>, bound: Bound) -> Result<(), Option<Lsn>> {
-        match &bound.target {
-            BindTarget::Exchange(next) if next.spec().kind == ExchangeKind::Headers => {
+    fn enter_binding(
+        &self,
+        exchange: &Arc<Exchange>,
+        binding: Binding<RouteTarget>,
+    ) -> Result<(), Option<Lsn>> {
+        match &binding.target {
+            RouteTarget::Exchange(next) if next.spec().kind == ExchangeKind::Headers => {
                 self.0.headers_behind.store(true, Ordering::Release);
             }
             _ => {}
         }
-        let new = exchange.bind(bound);
+        let (target, origin) = (binding.target.identity(), Origin::new(exchange, &binding));
+        let new = exchange.bind(binding);
+        if new.is_ok() {
+            self.0.origins.add(target, origin);
+        }
         self.changed();
         new
     }
@@ -270,9 +270,9 @@ impl Namespace {
         match self.ends(&row.source, to) {
             Ok((exchange, target)) => {
                 let (key, arguments) = (row.key.clone().into_boxed_slice(), row.arguments.clone());
-                let bound =
-                    Bound { target, key, arguments, slashed: row.slashed, row: Some(number), made: None };
-                let _each_is_once_in_the_log = self.enter_binding(&exchange, bound);
+                let binding =
+                    Binding { target, key, arguments, slashed: row.slashed, row: Some(number), made: None };
+                let _each_is_once_in_the_log = self.enter_binding(&exchange, binding);
             }
             Err(error) => tracing::error!(%error, "a binding's end is missing; left out"),
         }
@@ -285,20 +285,23 @@ impl Namespace {
         to: BindDestination<'_>,
         key: &[u8],
         arguments: &Arguments,
-    ) -> Result<Option<Lsn>, BindError> {
+    ) -> Result<Completion, BindError> {
         let _topology = self.topology();
         let (exchange, target) = self.ends(source, to)?;
         let mut entry = Entry::new();
         let taken = exchange.unbind(&target, false, key, arguments);
-        taken.iter().for_each(|bound| self.forget_binding(bound, &mut entry));
+        for binding in &taken {
+            self.0.origins.remove(&exchange, binding);
+            self.forget_binding(binding, &mut entry);
+        }
         if !taken.is_empty() {
             self.auto_delete_exchange(&exchange, &mut entry);
         }
         self.changed();
         if entry.is_empty() {
-            return Ok(None);
+            return Ok(Completion::Now);
         }
-        Ok(Some(self.log().submit(entry)?.lsn))
+        Ok(Completion::At(self.log().submit(entry)?.lsn))
     }
 
     /// The bindings that lead away from an exchange to queues and exchanges.
@@ -307,9 +310,9 @@ impl Namespace {
         let mut all = Vec::new();
         exchange.for_each_binding(|b| {
             let (to_exchange, destination) = match &b.target {
-                BindTarget::Queue(q) => (false, q.name().to_owned()),
-                BindTarget::Exchange(e) => (true, e.name().to_owned()),
-                BindTarget::Session { .. } => return,
+                RouteTarget::Queue(q) => (false, q.name().to_owned()),
+                RouteTarget::Exchange(e) => (true, e.name().to_owned()),
+                RouteTarget::Inbox { .. } => return,
             };
             let (key, arguments) = (b.key.to_vec(), b.arguments.clone());
             all.push(BindingInfo { to_exchange, destination, key, arguments });
@@ -317,12 +320,12 @@ impl Namespace {
         all
     }
 
-    fn ends(&self, source: &str, to: BindDestination<'_>) -> Result<(Arc<Exchange>, BindTarget), BindError> {
+    fn ends(&self, source: &str, to: BindDestination<'_>) -> Result<(Arc<Exchange>, RouteTarget), BindError> {
         let target = match to {
             BindDestination::Queue(name) => {
-                BindTarget::Queue(self.queue(name).ok_or_else(|| BindError::NoQueue(name.to_owned()))?)
+                RouteTarget::Queue(self.queue(name).ok_or_else(|| BindError::NoQueue(name.to_owned()))?)
             }
-            BindDestination::Exchange(name) => BindTarget::Exchange(
+            BindDestination::Exchange(name) => RouteTarget::Exchange(
                 self.exchange(name).ok_or_else(|| BindError::NoExchange(name.to_owned()))?,
             ),
         };
@@ -330,8 +333,8 @@ impl Namespace {
         Ok((exchange, target))
     }
 
-    pub(super) fn forget_binding(&self, bound: &Bound, entry: &mut Entry) {
-        if let Some(row) = bound.row {
+    pub(super) fn forget_binding(&self, binding: &Binding<RouteTarget>, entry: &mut Entry) {
+        if let Some(row) = binding.row {
             entry.delete(rows::BINDINGS, rows::key(self.0.id, &[&row.to_be_bytes()]));
         }
     }
@@ -344,7 +347,7 @@ mod tests {
     use inver_storage::{Log, LogOptions};
 
     #[tokio::test]
-    async fn an_exchange_that_was_bound_to_itself_goes() {
+    async fn an_exchange_that_was_binding_to_itself_goes() {
         let folder = tempfile::tempdir().unwrap();
         let log = Log::open(folder.path(), LogOptions::default()).unwrap();
         let broker = Broker::open(log, BrokerConfig::default()).unwrap();
@@ -357,9 +360,9 @@ mod tests {
             arguments: Arguments::new(),
         };
         namespace.declare_exchange("x", spec).unwrap();
-        namespace.bind("x", BindDestination::Exchange("x"), b"k", &Arguments::new()).unwrap();
+        let _ = namespace.bind("x", BindDestination::Exchange("x"), b"k", &Arguments::new()).unwrap();
         let exchange = Arc::downgrade(&namespace.exchange("x").unwrap());
-        namespace.delete_exchange("x", false).unwrap();
+        let _ = namespace.delete_exchange("x", false).unwrap();
         assert!(exchange.upgrade().is_none());
     }
 }

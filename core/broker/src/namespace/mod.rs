@@ -6,11 +6,13 @@
 
 mod bindings;
 mod compaction;
+mod listeners;
+mod origins;
 mod queues;
 mod subscriptions;
 mod topics;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -26,12 +28,14 @@ use crate::exchange::Exchange;
 use crate::limits::Limits;
 use crate::queue::Queue;
 use crate::retained::Retained;
-use crate::session::SessionCore;
 use crate::spec::{BrokerConfig, ExchangeKind, ExchangeSpec, HUB, TopicId};
 use crate::subscription::{DropSink, Subscription};
 use crate::telemetry::Counters;
 use crate::topic::Topic;
 use crate::value::Arguments;
+
+use listeners::ListenerCache;
+use origins::Origins;
 
 pub use bindings::{BindDestination, BindError, BindingInfo, ExchangeError};
 pub use queues::{Declared, QueueError};
@@ -58,7 +62,6 @@ pub(crate) struct Inner {
     name: Box<str>,
     config: Arc<BrokerConfig>,
     topology: Mutex<()>,
-    sessions_lock: Mutex<()>,
     version: AtomicU64,
     /// Some route may depend on headers although it begins at an exchange that does not look at them.
     headers_behind: AtomicBool,
@@ -66,12 +69,11 @@ pub(crate) struct Inner {
     topics_by_id: DashMap<TopicId, Arc<Topic>>,
     context: Arc<Context>,
     exchanges: RwLock<HashMap<Box<str>, Arc<Exchange>>>,
+    origins: Origins,
+    listener_cache: ListenerCache,
     hub: Arc<Exchange>,
     queues: DashMap<Box<str>, Arc<Queue>>,
     subscriptions: DashMap<(TopicId, Box<str>), Arc<Subscription>>,
-    sessions: DashMap<Arc<str>, Arc<SessionCore>>,
-    /// The members of each group, by client id. Taken before the topology's lock.
-    groups: Mutex<HashMap<String, HashSet<String>>>,
     captures: Captures,
     /// Dead-letters what queues drop.
     drop_sink: Arc<dyn DropSink>,
@@ -108,18 +110,17 @@ impl Namespace {
             name: name.into(),
             config: config.clone(),
             topology: Mutex::default(),
-            sessions_lock: Mutex::default(),
             version: AtomicU64::new(1),
             headers_behind: AtomicBool::new(false),
             topics: DashMap::new(),
             topics_by_id: DashMap::new(),
             context,
             exchanges: RwLock::new(exchanges),
+            origins: Origins::default(),
+            listener_cache: ListenerCache::default(),
             hub,
             queues: DashMap::new(),
             subscriptions: DashMap::new(),
-            sessions: DashMap::new(),
-            groups: Mutex::default(),
             captures: Captures::new(&config.captures),
             drop_sink: drop_sink(inner.clone()),
             retained,
@@ -203,11 +204,15 @@ impl Namespace {
         &self.0.config.limits
     }
 
-    /// Retained values whose time is over go, a bounded number at a time.
-    pub(crate) fn forget_expired_values(&self) {
-        if let Err(error) = self.0.retained.forget_expired(self.log()) {
-            tracing::debug!(%error, "expired retained values stay");
+    /// Deletes expired retained values, a bounded number at a time.
+    pub(crate) fn expire_retained(&self) {
+        if let Err(error) = self.0.retained.expire(self.log()) {
+            tracing::warn!(%error, "failed to delete expired retained values");
         }
+    }
+
+    pub(crate) fn listener_cache(&self) -> &ListenerCache {
+        &self.0.listener_cache
     }
 
     pub(crate) fn captures(&self) -> &Captures {
@@ -222,41 +227,15 @@ impl Namespace {
         &self.0.context.counters
     }
 
-    pub(crate) fn sessions(&self) -> &DashMap<Arc<str>, Arc<SessionCore>> {
-        &self.0.sessions
-    }
-
-    pub(crate) fn group_members(&self) -> &Mutex<HashMap<String, HashSet<String>>> {
-        &self.0.groups
-    }
-
-    pub(crate) fn sessions_lock(&self) -> MutexGuard<'_, ()> {
-        self.0.sessions_lock.lock()
-    }
-
     fn topology(&self) -> MutexGuard<'_, ()> {
         self.0.topology.lock()
     }
 
-    /// How many sessions there are, connected or not.
-    #[must_use]
-    pub fn session_count(&self) -> usize {
-        self.0.sessions.len()
-    }
-
-    /// Lets go of the oldest messages of inboxes beyond their bound.
-    pub(crate) fn bound_inboxes(&self) {
-        let max = self.0.config.inbox_messages_max;
-        let dropped = self.0.sessions.iter().map(|s| s.bound_inbox(max)).sum();
-        self.counters().dropped.increment(dropped);
-    }
-
-    /// Trims what was acknowledged, and says how much there is.
-    pub(crate) fn housekeep(&self) {
+    /// Trims acknowledged messages and updates the gauges.
+    pub(crate) fn trim(&self) {
         let counters = self.counters();
         counters.topics.set(self.0.topics.len() as f64);
         counters.queues.set(self.0.queues.len() as f64);
-        counters.sessions.set(self.0.sessions.len() as f64);
         counters.retained.set(self.0.retained.len() as f64);
         if let Err(error) = self.0.context.reclaim.trim(self.log()) {
             tracing::debug!(%error, "failed to trim acknowledged messages");

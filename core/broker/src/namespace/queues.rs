@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
-use inver_storage::{CursorId, Entry, Lsn, Offset};
+use inver_storage::{CursorId, Entry, Lsn, Offset, SubmitError};
 
 use super::{Inner, Namespace};
-use crate::exchange::{BindTarget, Exchange};
+use crate::completion::Completion;
+use crate::exchange::RouteTarget;
 use crate::limits::{self, LimitReached};
 use crate::queue::Queue;
 use crate::rows::{self, TopicRow};
@@ -23,8 +24,8 @@ pub struct Declared<T> {
     pub it: T,
     /// It was not there before.
     pub created: bool,
-    /// Wait for it before the client is told; none for what does not survive a restart.
-    pub lsn: Option<Lsn>,
+    /// When the client may be told.
+    pub completion: Completion,
 }
 
 /// Why a queue cannot be declared or deleted.
@@ -45,19 +46,22 @@ pub enum QueueError {
     /// Its name is too long.
     #[error("'{0}' is too long for a name")]
     BadName(String),
-    /// There are too many.
+    /// The log does not have its stream.
+    #[error("the stream of queue '{0}' is missing from the log")]
+    StreamMissing(String),
+    /// A bound is reached.
     #[error(transparent)]
     Limit(#[from] LimitReached),
-    /// The log takes no more.
+    /// The log rejected the write.
     #[error("log write rejected: {0}")]
-    Log(String),
+    Log(#[from] SubmitError),
 }
 
 impl Declared<Arc<Queue>> {
     /// Another made it, perhaps just now.
     fn present(it: Arc<Queue>) -> Self {
-        let lsn = it.subscription().made();
-        Declared { it, created: false, lsn }
+        let completion = it.subscription().made().into();
+        Declared { it, created: false, completion }
     }
 }
 
@@ -95,9 +99,9 @@ impl Namespace {
         if spec.durable && !spec.hidden {
             limits::check("topics", self.0.topics.len(), self.limits().topics_max)?;
         }
-        let (it, lsn) = if spec.durable {
+        let (it, completion) = if spec.durable {
             let (queue, lsn) = self.make_durable(name, spec)?;
-            (queue, Some(lsn))
+            (queue, Completion::At(lsn))
         } else {
             let bounds = MemoryBounds {
                 messages_max: u64::MAX,
@@ -105,10 +109,10 @@ impl Namespace {
                 when_full: WhenFull::Spill,
             };
             let subscription = Subscription::in_memory(&self.0.context, name, mode(&spec), bounds);
-            (Queue::new(name, spec, subscription, None, None), None)
+            (Queue::new(name, spec, subscription, None, None), Completion::Now)
         };
         self.enter_queue(&it);
-        Ok(Declared { it, created: true, lsn })
+        Ok(Declared { it, created: true, completion })
     }
 
     fn make_durable(&self, name: &str, spec: QueueSpec) -> Result<(Arc<Queue>, Lsn), QueueError> {
@@ -125,13 +129,13 @@ impl Namespace {
             queue: Some((spec.clone(), cursor.0)),
         };
         self.put_topic_row(&mut entry, name, &row);
-        let lsn = log.submit(entry).map_err(|e| QueueError::Log(e.to_string()))?.lsn;
+        let lsn = log.submit(entry)?.lsn;
         let streams = self.streams(&[stream]);
         let topic =
             Arc::new(Topic::new(TopicId(row.id), name, TopicKind::Queue, streams, TopicConfig::new()));
         let queue = self
             .durable_queue(name, spec, cursor, topic)
-            .ok_or_else(|| QueueError::Log("the queue's stream was not made".to_owned()))?;
+            .ok_or_else(|| QueueError::StreamMissing(name.to_owned()))?;
         queue.subscription().set_made(lsn);
         Ok((queue, lsn))
     }
@@ -184,7 +188,7 @@ impl Namespace {
         name: &str,
         if_unused: bool,
         if_empty: bool,
-    ) -> Result<(u64, Option<Lsn>), QueueError> {
+    ) -> Result<(u64, Completion), QueueError> {
         let unknown = || QueueError::Unknown(name.to_owned());
         // Whoever has to die is buried now: burying publishes, which may need the lock that follows.
         let _looked_at = self.queue(name).ok_or_else(unknown)?.depth();
@@ -198,9 +202,9 @@ impl Namespace {
             return Err(QueueError::NotEmpty(name.to_owned()));
         }
         let mut entry = Entry::new();
-        let target = BindTarget::Queue(queue.clone());
+        let target = RouteTarget::Queue(queue.clone());
         let mut sources = Vec::new();
-        Exchange::unbind_all(&target, |source, bound| {
+        self.0.origins.unbind_all(&target, |source, bound| {
             self.forget_binding(bound, &mut entry);
             if source.spec().auto_delete {
                 sources.push(source.clone());
@@ -221,10 +225,10 @@ impl Namespace {
         queue.subscription().close();
         self.changed();
         if entry.is_empty() {
-            return Ok((depth.ready, None));
+            return Ok((depth.ready, Completion::Now));
         }
-        let submitted = self.log().submit(entry).map_err(|e| QueueError::Log(e.to_string()))?;
-        Ok((depth.ready, Some(submitted.lsn)))
+        let submitted = self.log().submit(entry)?;
+        Ok((depth.ready, Completion::At(submitted.lsn)))
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use inver_storage::{Entry, Lsn, Offset, Stream};
+use inver_storage::{Entry, Lsn, Offset, Stream, SubmitError};
 
 use super::Namespace;
+use crate::completion::Completion;
 use crate::limits::{self, LimitReached};
 use crate::rows::{self, SubscriptionRow};
 use crate::spec::{Mode, Start, TopicId};
@@ -29,9 +30,9 @@ pub enum SubscriptionError {
     /// There are too many.
     #[error(transparent)]
     Limit(#[from] LimitReached),
-    /// The log takes no more.
+    /// The log rejected the write.
     #[error("log write rejected: {0}")]
-    Log(String),
+    Log(#[from] SubmitError),
 }
 
 /// Streams with the position in each, durable or not.
@@ -91,25 +92,25 @@ impl Namespace {
         topic: &Topic,
         name: &str,
         if_unused: bool,
-    ) -> Result<Option<Lsn>, SubscriptionError> {
+    ) -> Result<Completion, SubscriptionError> {
         let _topology = self.topology();
         let gone = self.subscription(topic, name);
         let gone = gone.ok_or_else(|| SubscriptionError::Unknown(name.to_owned()))?;
         if if_unused && gone.counts().consumers > 0 {
             return Err(SubscriptionError::InUse(name.to_owned()));
         }
-        let lsn = if gone.is_durable() {
+        let completion = if gone.is_durable() {
             let mut entry = Entry::new();
             gone.cursors().into_iter().for_each(|c| entry.delete_cursor(c));
             entry.delete(rows::SUBSCRIPTIONS, self.subscription_key(topic, name));
-            let submitted = self.log().submit(entry).map_err(|e| SubscriptionError::Log(e.to_string()))?;
-            Some(submitted.lsn)
+            let submitted = self.log().submit(entry)?;
+            Completion::At(submitted.lsn)
         } else {
-            None
+            Completion::Now
         };
         self.0.subscriptions.remove(&(topic.id(), name.into()));
         gone.close();
-        Ok(lsn)
+        Ok(completion)
     }
 
     /// Durable subscriptions that nobody consumed for long go, if they are to.
@@ -157,7 +158,7 @@ impl Namespace {
         }
         let row = SubscriptionRow { mode, cursors: made.iter().map(|(_, c, _)| c.0).collect() };
         entry.put(rows::SUBSCRIPTIONS, self.subscription_key(topic, name), rows::encode(&row));
-        let submitted = self.log().submit(entry).map_err(|e| SubscriptionError::Log(e.to_string()))?;
+        let submitted = self.log().submit(entry)?;
         let sources = made.into_iter().map(|(s, c, from)| (s, self.log().cursor(c), from)).collect();
         Ok((sources, submitted.lsn))
     }

@@ -158,7 +158,10 @@ impl Namespace {
             self.0.captures.set_topic(topic.name(), Some(&topic.config()), None);
         }
         self.0.topics_by_id.remove(&topic.id());
-        topic.for_each_partition(|p| self.0.context.stream_names.remove(p.stream().id()));
+        topic.for_each_partition(|p| {
+            self.0.context.stream_names.remove(p.stream().id());
+            self.0.listener_cache.remove(p.stream().id());
+        });
     }
 
     fn name_streams(&self, topic: &Topic) {
@@ -195,7 +198,7 @@ impl Namespace {
     }
 
     pub(super) fn submit_topology(&self, entry: Entry) -> Result<Lsn, TopicError> {
-        self.log().submit(entry).map(|s| s.lsn).map_err(|e| TopicError::Log(e.to_string()))
+        Ok(self.log().submit(entry)?.lsn)
     }
 
     pub(crate) fn recover_topic(&self, name: &str, row: &TopicRow) {

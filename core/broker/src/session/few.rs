@@ -1,29 +1,29 @@
-//! A map that is mostly small: a sorted list with room for what is in it, and a tree beyond [`LINE_MAX`]. A tree of one
-//! thing has room for eleven; of a million sessions that is most of what they hold.
+//! A map that is mostly small: a sorted list without spare capacity, and a tree beyond [`LIST_MAX`] entries. The first
+//! node of a tree has room for eleven entries, which would be most of the memory of a million sessions.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 /// Entries of a list.
-const LINE_MAX: usize = 8;
+const LIST_MAX: usize = 8;
 
-/// See the module's text.
-#[expect(clippy::box_collection, reason = "a session holds no more for a tree than for a list")]
+/// A map that is mostly small.
+#[expect(clippy::box_collection, reason = "a session spends no more bytes on a tree than on a list")]
 pub(super) enum Few<K, V> {
-    Line(Box<[(K, V)]>),
+    List(Box<[(K, V)]>),
     Tree(Box<BTreeMap<K, V>>),
 }
 
 impl<K, V> Default for Few<K, V> {
     fn default() -> Self {
-        Few::Line(Box::default())
+        Few::List(Box::default())
     }
 }
 
 impl<K: Ord, V> Few<K, V> {
     pub(super) fn len(&self) -> usize {
         match self {
-            Few::Line(line) => line.len(),
+            Few::List(list) => list.len(),
             Few::Tree(tree) => tree.len(),
         }
     }
@@ -33,29 +33,29 @@ impl<K: Ord, V> Few<K, V> {
         K: Borrow<Q>,
     {
         match self {
-            Few::Line(line) => find(line, key).is_ok(),
+            Few::List(list) => find(list, key).is_ok(),
             Few::Tree(tree) => tree.contains_key(key),
         }
     }
 
-    /// What was there before.
+    /// Inserts an entry; the value before.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        if let Few::Line(line) = self {
-            let at = find(line, &key);
-            if let Some(present) = at.ok().and_then(|at| line.get_mut(at)) {
+        if let Few::List(list) = self {
+            let at = find(list, &key);
+            if let Some(present) = at.ok().and_then(|at| list.get_mut(at)) {
                 return Some(std::mem::replace(&mut present.1, value));
             }
-            let mut entries = std::mem::take(line).into_vec();
-            if let (Err(at), true) = (at, entries.len() < LINE_MAX) {
+            let mut entries = std::mem::take(list).into_vec();
+            if let (Err(at), true) = (at, entries.len() < LIST_MAX) {
                 entries.reserve_exact(1);
                 entries.insert(at, (key, value));
-                *line = entries.into_boxed_slice();
+                *list = entries.into_boxed_slice();
                 return None;
             }
             *self = Few::Tree(Box::new(entries.into_iter().collect()));
         }
         match self {
-            Few::Line(_) => None,
+            Few::List(_) => None,
             Few::Tree(tree) => tree.insert(key, value),
         }
     }
@@ -65,11 +65,11 @@ impl<K: Ord, V> Few<K, V> {
         K: Borrow<Q>,
     {
         match self {
-            Few::Line(line) => {
-                let at = find(line, key).ok()?;
-                let mut entries = std::mem::take(line).into_vec();
+            Few::List(list) => {
+                let at = find(list, key).ok()?;
+                let mut entries = std::mem::take(list).into_vec();
                 let (_, value) = entries.remove(at);
-                *line = entries.into_boxed_slice();
+                *list = entries.into_boxed_slice();
                 Some(value)
             }
             Few::Tree(tree) => {
@@ -84,12 +84,12 @@ impl<K: Ord, V> Few<K, V> {
 
     /// In the order of the keys.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        let (line, tree) = match self {
-            Few::Line(line) => (Some(line), None),
+        let (list, tree) = match self {
+            Few::List(list) => (Some(list), None),
             Few::Tree(tree) => (None, Some(tree)),
         };
-        let line = line.into_iter().flatten().map(|(key, value)| (key, value));
-        line.chain(tree.into_iter().flat_map(|tree| tree.iter()))
+        let list = list.into_iter().flatten().map(|(key, value)| (key, value));
+        list.chain(tree.into_iter().flat_map(|tree| tree.iter()))
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
@@ -97,8 +97,8 @@ impl<K: Ord, V> Few<K, V> {
     }
 }
 
-fn find<K: Borrow<Q>, V, Q: Ord + ?Sized>(line: &[(K, V)], key: &Q) -> Result<usize, usize> {
-    line.binary_search_by(|(present, _)| present.borrow().cmp(key))
+fn find<K: Borrow<Q>, V, Q: Ord + ?Sized>(list: &[(K, V)], key: &Q) -> Result<usize, usize> {
+    list.binary_search_by(|(present, _)| present.borrow().cmp(key))
 }
 
 #[cfg(test)]
@@ -109,7 +109,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_map(changes in prop::collection::vec((0u8..16, any::<bool>()), 0..80)) {
+        fn it_agrees_with_a_map(changes in prop::collection::vec((0u8..16, any::<bool>()), 0..80)) {
             let (mut few, mut model) = (Few::default(), BTreeMap::new());
             for (number, (key, is_in)) in changes.into_iter().enumerate() {
                 if is_in {
@@ -125,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_no_room_to_spare() {
+    fn a_list_has_no_spare_capacity() {
         let mut few = Few::default();
         few.insert(1, ());
-        assert!(matches!(&few, Few::Line(line) if line.len() == 1));
+        assert!(matches!(&few, Few::List(list) if list.len() == 1));
         few.remove(&1);
-        assert!(matches!(&few, Few::Line(line) if line.is_empty()));
+        assert!(matches!(&few, Few::List(list) if list.is_empty()));
         assert_eq!(size_of_val(&few), 2 * size_of::<usize>());
-        (0..=LINE_MAX).for_each(|key| assert!(few.insert(key, ()).is_none()));
+        (0..=LIST_MAX).for_each(|key| assert!(few.insert(key, ()).is_none()));
         assert!(matches!(few, Few::Tree(_)));
     }
 }

@@ -1,58 +1,58 @@
-//! Groups: subscriptions that sessions share. A group is the subscription of its name on a topic, if the filter is
-//! the very name of one: any on a log topic, the one of a queue's own name on a queue. Else it is a hidden queue,
-//! bound to the hub by the filter, that lives from its first member's coming to its last one's leaving.
+//! Groups: subscriptions that sessions share (`$share/group/filter`). If the filter is the name of a topic, the group is
+//! the subscription of its name on that topic: any on a log topic, the one of the queue's own name on a queue.
+//! Otherwise it is a hidden queue, bound to the hub by the filter, from its first member's joining to its last
+//! member's leaving.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use inver_storage::Lsn;
-
+use super::registry::{Registry, Sessions};
 use super::{Session, SubscribeError};
 use crate::address::{Filter, Form};
-use crate::namespace::{Namespace, QueueError, SubscriptionError};
+use crate::completion::Completion;
+use crate::namespace::{QueueError, SubscriptionError};
 use crate::queue::Queue;
 use crate::spec::{Mode, QueueSpec, Start, SubscriptionOptions, TopicKind};
 use crate::subscription::{Consumer, ConsumerSpec, Subscription};
 use crate::topic::Topic;
 
-/// The group filters' prefix, as sessions write it.
+/// The prefix of shared subscriptions.
 const SHARE: &str = "$share/";
 
 impl Session {
-    /// Joins the group of `$share/group/filter`, given as a whole, which its members share in this mode: the
-    /// subscription `group` of the topic whose very name the filter is, else a group of its own on the hub.
+    /// Joins the group of `$share/group/filter`, given as a whole, in this mode. The consumer, whether the subscription
+    /// existed, and when it is durable.
     pub fn join(
         &self,
         text: &[u8],
         options: &SubscriptionOptions,
         mode: Mode,
         consumer: ConsumerSpec,
-    ) -> Result<(Consumer, bool, Option<Lsn>), SubscribeError> {
-        let Some((group, filter)) = split_share(text) else {
-            return Err(SubscribeError::Log("not a shared subscription".into()));
-        };
+    ) -> Result<(Consumer, bool, Completion), SubscribeError> {
+        let Some((group, filter)) = split_share(text) else { return Err(SubscribeError::NotShared) };
         let durable = self.is_durable() && options.guaranteed;
         let core = &self.core;
-        let was_member = core.state.lock().filters.contains_key(text);
-        let joining = core.namespace.join_group(group, filter, mode, durable, &core.client_id);
+        let Some(registry) = core.registry() else { return Err(SubscribeError::NotShared) };
+        let was_member = core.has_filter(text);
+        let joining = registry.join_group(group, filter, mode, durable, core.client_id());
         let joined = joining.and_then(|subscription| {
             let consumer = subscription.attach(consumer)?;
-            let (existed, lsn) = core.remember_filter(text, options)?;
-            Ok((consumer, existed, lsn.or(subscription.made())))
+            let (existed, completion) = core.put_filter(text, options)?;
+            Ok((consumer, existed, completion.and(subscription.made().into())))
         });
         if joined.is_err() && !was_member {
-            core.namespace.leave_group(group, filter, &core.client_id);
+            registry.leave_group(group, filter, core.client_id());
         }
         joined
     }
 
-    /// A member of `$share/group/filter` keeps its place and changes the rest.
+    /// Changes the options of a member of `$share/group/filter`, which keeps its place.
     pub fn stay(
         &self,
         text: &[u8],
         options: &SubscriptionOptions,
-    ) -> Result<(bool, Option<Lsn>), SubscribeError> {
-        self.core.remember_filter(text, options)
+    ) -> Result<(bool, Completion), SubscribeError> {
+        self.core.put_filter(text, options)
     }
 }
 
@@ -63,14 +63,14 @@ pub(super) fn split_share(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&rest[..slash], &rest[slash + 1..]))
 }
 
-/// What has a group's name for its own.
+/// The topic or queue whose subscription a group is.
 enum Named {
     Topic(Arc<Topic>),
     Queue(Arc<Queue>),
 }
 
-impl Namespace {
-    /// The subscription of a group; made with its first member.
+impl Registry {
+    /// The subscription of a group; created with its first member.
     fn join_group(
         &self,
         group: &[u8],
@@ -79,8 +79,8 @@ impl Namespace {
         durable: bool,
         member: &str,
     ) -> Result<Arc<Subscription>, SubscribeError> {
-        // Held throughout: a member that comes while the last one leaves makes the group anew.
-        let mut members = self.group_members().lock();
+        // Held throughout: a member that joins while the last one leaves creates the group again.
+        let mut members = self.groups.lock();
         match self.named_group(group, filter) {
             None => {
                 let subscription = self.join_on_hub(&mut members, group, filter, durable, member)?;
@@ -89,10 +89,12 @@ impl Namespace {
             }
             Some(Named::Topic(topic)) => {
                 let group = String::from_utf8_lossy(group);
-                self.subscribe(&topic, &group, mode, true, Start::Latest).map_err(|e| match e {
+                let subscribed = self.namespace.subscribe(&topic, &group, mode, true, Start::Latest);
+                subscribed.map_err(|error| match error {
                     SubscriptionError::ModeClash(mode) => SubscribeError::ModeClash(mode),
                     SubscriptionError::Limit(limit) => SubscribeError::Limit(limit),
-                    other => SubscribeError::Log(other.to_string()),
+                    SubscriptionError::Log(error) => SubscribeError::Log(error),
+                    other => SubscribeError::Subscription(other),
                 })
             }
             Some(Named::Queue(queue)) => match queue.subscription().mode() {
@@ -102,7 +104,7 @@ impl Namespace {
         }
     }
 
-    /// A recovered session is a member of its group again.
+    /// Restores a session's membership of a group.
     pub(super) fn recover_member(
         &self,
         group: &[u8],
@@ -110,7 +112,7 @@ impl Namespace {
         durable: bool,
         member: &str,
     ) -> Result<(), SubscribeError> {
-        let mut members = self.group_members().lock();
+        let mut members = self.groups.lock();
         if self.named_group(group, filter).is_none() {
             self.join_on_hub(&mut members, group, filter, durable, member)?;
         }
@@ -127,59 +129,64 @@ impl Namespace {
     ) -> Result<Arc<Subscription>, SubscribeError> {
         let name = group_queue(group, filter);
         let spec = QueueSpec { durable, hidden: true, ..QueueSpec::default() };
-        let declared = self.declare_queue(&name, spec).map_err(|e| match e {
+        let declared = self.namespace.declare_queue(&name, spec).map_err(|error| match error {
             QueueError::Limit(limit) => SubscribeError::Limit(limit),
-            other => SubscribeError::Log(other.to_string()),
+            QueueError::Log(error) => SubscribeError::Log(error),
+            other => SubscribeError::Queue(other),
         })?;
-        self.bind_slashed(&declared.it, filter);
+        self.namespace.bind_slashed(&declared.it, filter);
         members.entry(name).or_default().insert(member.to_owned());
         Ok(declared.it.subscription().clone())
     }
 
-    /// The topic whose very name a filter is, if its subscription `group` is the group's. A group that is on the hub
-    /// already stays there, though such a topic came later.
+    /// The topic or queue that the filter names, if its subscription `group` is the group's. A group that is on the hub
+    /// already stays there, even if such a topic is created later.
     fn named_group(&self, group: &[u8], filter: &[u8]) -> Option<Named> {
-        if self.queue(&group_queue(group, filter)).is_some() {
+        let namespace = &self.namespace;
+        if namespace.queue(&group_queue(group, filter)).is_some() {
             return None;
         }
         let address = Filter::slashed(filter).as_address()?;
         let name = String::from_utf8(address.write(Form::Dotted)).ok()?;
-        if let Some(topic) = self.topic(&name).filter(|t| t.kind() == TopicKind::Log) {
+        if let Some(topic) = namespace.topic(&name).filter(|t| t.kind() == TopicKind::Log) {
             return Some(Named::Topic(topic));
         }
-        // A queue's messages are one subscription's, of its own name: only who names it takes of them.
-        let queue = self.queue(&name).filter(|_| name.as_bytes() == group)?;
+        // A queue's messages belong to the one subscription of its own name.
+        let queue = namespace.queue(&name).filter(|_| name.as_bytes() == group)?;
         (!queue.spec().hidden && queue.spec().owner.is_none()).then_some(Named::Queue(queue))
     }
 
-    /// After everything was recovered: groups whose members are all gone end.
-    pub(crate) fn end_empty_groups(&self) {
-        let members = self.group_members().lock();
-        let groups = self.queues().into_iter().filter(|q| q.spec().hidden && q.name().starts_with(SHARE));
-        for queue in groups.filter(|q| !members.contains_key(q.name())) {
-            if let Err(error) = self.delete_queue(queue.name(), false, false) {
-                tracing::warn!(group = queue.name(), %error, "a group without members stays");
-            }
-        }
-    }
-
-    /// Takes a member out of a group; with its last member the group ends.
+    /// Removes a member from a group; the group ends with its last member.
     pub(super) fn leave_group(&self, group: &[u8], filter: &[u8], member: &str) {
         let name = group_queue(group, filter);
-        let mut groups = self.group_members().lock();
+        let mut groups = self.groups.lock();
         let Some(members) = groups.get_mut(&name) else { return };
         members.remove(member);
         if !members.is_empty() {
             return;
         }
         groups.remove(&name);
-        if let Err(error) = self.delete_queue(&name, false, false) {
-            tracing::debug!(%error, group = %name, "group already gone");
+        if let Err(error) = self.namespace.delete_queue(&name, false, false) {
+            tracing::warn!(%error, group = %name, "failed to delete the queue of an empty group");
         }
     }
 }
 
-/// The hidden queue that is a group's.
+impl Sessions {
+    /// Ends groups without members, once everything is recovered.
+    pub(crate) fn end_empty_groups(&self) {
+        let members = self.0.groups.lock();
+        let queues = self.namespace().queues();
+        let groups = queues.into_iter().filter(|q| q.spec().hidden && q.name().starts_with(SHARE));
+        for queue in groups.filter(|q| !members.contains_key(q.name())) {
+            if let Err(error) = self.namespace().delete_queue(queue.name(), false, false) {
+                tracing::warn!(group = queue.name(), %error, "failed to delete the queue of an empty group");
+            }
+        }
+    }
+}
+
+/// The name of a group's hidden queue.
 fn group_queue(group: &[u8], filter: &[u8]) -> String {
     format!("{SHARE}{}/{}", String::from_utf8_lossy(group), String::from_utf8_lossy(filter))
 }

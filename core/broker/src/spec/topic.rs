@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use inver_storage::SubmitError;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::LimitReached;
@@ -57,7 +58,7 @@ pub enum TopicError {
     Limit(#[from] LimitReached),
     /// The log rejected the write.
     #[error("log write rejected: {0}")]
-    Log(String),
+    Log(#[from] SubmitError),
 }
 
 /// Partitions of one topic.

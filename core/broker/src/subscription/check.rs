@@ -130,11 +130,14 @@ impl Subscription {
         if removed > 0 {
             self.context.counters.dropped.increment(removed);
         }
-        self.commit_acks(acks);
+        self.commit_acks_unattended(acks);
         let mut count = removed;
         while !dropped.is_empty() {
             count += dropped.len() as u64;
-            self.dead_letter(&dropped);
+            // No client waits for this: what the log rejects is logged.
+            if let Err(error) = self.dead_letter(&dropped) {
+                tracing::warn!(queue = %self.name, %error, "failed to write dropped messages");
+            }
             dropped = self.locked(|state| state.limits.next_dropped());
         }
         count

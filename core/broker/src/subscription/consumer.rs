@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use inver_storage::{Entry, Lsn, ReadError};
+use inver_storage::{Entry, ReadError, SubmitError};
 
 use super::owner::Dropped;
 use super::pull::AfterPull;
 use super::slots::SlotId;
 use super::state::Load;
 use super::{Delivery, DeliveryId, LiveBatch, Subscription};
-use crate::Mailbox;
+use crate::completion::Completion;
+use crate::mailbox::Mailbox;
 
 /// How a consumer attaches.
 #[derive(Clone)]
@@ -112,7 +113,7 @@ impl Consumer {
             self.subscription.trim(&stream, to);
         }
         if !acks.is_empty() {
-            self.subscription.commit_acks(acks);
+            self.subscription.commit_acks_unattended(acks);
         }
         self.subscription.settle_drops(drops);
         self.subscription.context.counters.delivered.increment((into.len() - before) as u64);
@@ -131,8 +132,8 @@ impl Consumer {
         pull
     }
 
-    /// Acknowledges messages. Returns the position to wait for before this is promised; none if nothing is durable.
-    pub fn ack(&self, ids: &[DeliveryId]) -> Option<Lsn> {
+    /// Acknowledges messages.
+    pub fn ack(&self, ids: &[DeliveryId]) -> Result<Completion, SubmitError> {
         self.subscription.context.counters.acknowledged.increment(ids.len() as u64);
         let acks = self.subscription.locked(|state| state.ack(self.slot, ids));
         self.subscription.commit_acks(acks)
@@ -145,9 +146,9 @@ impl Consumer {
         self.subscription.put_acks(acks, entry);
     }
 
-    /// Rejects messages: they are dead-lettered if the queue has a dead-letter exchange, else dropped. Returns the
-    /// position to wait for before this is promised, except for messages whose records must be read from the disk.
-    pub fn reject(&self, ids: &[DeliveryId]) -> Option<Lsn> {
+    /// Rejects messages: they are dead-lettered if the queue has a dead-letter exchange, else dropped. The
+    /// completion does not cover messages whose records must be read from the disk first.
+    pub fn reject(&self, ids: &[DeliveryId]) -> Result<Completion, SubmitError> {
         if self.subscription.limits().is_none_or(|l| l.dead_letter.is_none()) {
             return self.ack(ids);
         }
@@ -159,20 +160,18 @@ impl Consumer {
     }
 
     /// Requeues messages: they are delivered again, to this or another consumer, with their delivery count raised.
-    pub fn requeue(&self, ids: &[DeliveryId]) {
+    pub fn requeue(&self, ids: &[DeliveryId]) -> Result<Completion, SubmitError> {
         self.subscription.context.counters.returned.increment(ids.len() as u64);
         let counted = self.subscription.locked(|state| state.requeue(self.slot, ids));
         self.subscription.schedule_check();
         if counted.is_empty() {
-            return;
+            return Ok(Completion::Now);
         }
         let mut entry = Entry::new();
         for (cursor, offsets) in counted {
             entry.returned(&cursor, &offsets);
         }
-        if let Err(error) = self.subscription.context.log.submit(entry) {
-            tracing::debug!(%error, "failed to write delivery counts");
-        }
+        Ok(Completion::At(self.subscription.context.log.submit(entry)?.lsn))
     }
 }
 

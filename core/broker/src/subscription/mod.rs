@@ -33,9 +33,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use inver_storage::batch::Batch;
-use inver_storage::{Cursor, CursorId, Entry, Lsn, Offset, Stream};
+use inver_storage::{Cursor, CursorId, Entry, Lsn, Offset, Stream, SubmitError};
 use parking_lot::Mutex;
 
+use crate::completion::Completion;
 use crate::context::{Context, Due, Timed};
 use crate::reclaim::Trimmable;
 use crate::spec::{Delivery, DeliveryId, Depth, Mode};
@@ -278,12 +279,10 @@ impl Subscription {
         }
     }
 
-    /// Removes all waiting messages; unacknowledged ones stay. Returns how many, and the position to wait for before
-    /// this is promised.
-    pub fn purge(self: &Arc<Self>) -> (u64, Option<Lsn>) {
+    /// Removes all waiting messages; unacknowledged ones stay. Returns how many.
+    pub fn purge(self: &Arc<Self>) -> Result<(u64, Completion), SubmitError> {
         let (count, acked) = self.locked(State::purge);
-        let lsn = self.commit_acks(acked);
-        (count, lsn)
+        Ok((count, self.commit_acks(acked)?))
     }
 
     /// Ends it: pulls report [`Pull::cancelled`] from now on.

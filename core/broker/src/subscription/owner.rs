@@ -3,10 +3,11 @@
 
 use std::sync::{Arc, Weak};
 
-use inver_storage::Lsn;
+use inver_storage::SubmitError;
 use inver_storage::batch::Record;
 
 use super::Subscription;
+use crate::completion::Completion;
 use crate::message::Message;
 use crate::spec::{DeliveryId, DropReason, QueueLimits};
 
@@ -20,8 +21,8 @@ pub(crate) struct Dropped {
 /// Dead-letters the messages that queues drop.
 pub(crate) trait DropSink: Send + Sync {
     /// Publishes dropped messages to the dead-letter exchange, if the queue has one, and acknowledges them in the
-    /// queue, in one entry. The position to wait for before they are in their new queues.
-    fn dropped(&self, from: &Arc<Subscription>, dropped: &[Dropped]) -> Option<Lsn>;
+    /// queue, in one entry. Complete once they are in their new queues.
+    fn dropped(&self, from: &Arc<Subscription>, dropped: &[Dropped]) -> Result<Completion, SubmitError>;
 
     /// Publishes a message that a full queue refused to the dead-letter exchange, if the queue has one.
     fn refused(&self, by: &Subscription, message: &Message<'_>);

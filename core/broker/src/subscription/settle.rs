@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use inver_storage::{Cursor, Entry, Lsn, Offset};
+use inver_storage::{Cursor, Entry, Offset, SubmitError};
 
 use super::owner::Dropped;
 use super::slots::SlotId;
 use super::source::Offer;
 use super::state::{Load, Requeued, State, UnackedMessage};
 use super::{DeliveryId, Mode, Subscription};
+use crate::completion::Completion;
 use crate::spec::DropReason;
 
 /// An empty table of unacknowledged messages with a larger capacity is released.
@@ -155,18 +156,21 @@ pub(super) type AckBatch = Vec<(Cursor, Vec<Range<Offset>>)>;
 
 impl Subscription {
     /// Dead-letters messages. Returns the position to wait for before they are promised in their new queues.
-    pub(super) fn dead_letter(self: &Arc<Self>, dropped: &[Dropped]) -> Option<Lsn> {
+    pub(super) fn dead_letter(self: &Arc<Self>, dropped: &[Dropped]) -> Result<Completion, SubmitError> {
         if dropped.is_empty() {
-            return None;
+            return Ok(Completion::Now);
         }
         match self.owner.get() {
             Some(owner) => owner.sink.dropped(self, dropped),
-            None => self.ack_dropped(dropped.iter().map(|d| d.id).collect()),
+            None => {
+                self.context.counters.dropped.increment(dropped.len() as u64);
+                self.ack_dropped(dropped.iter().map(|d| d.id).collect())
+            }
         }
     }
 
     /// Removes dropped messages from the queue.
-    pub(crate) fn ack_dropped(self: &Arc<Self>, ids: Vec<DeliveryId>) -> Option<Lsn> {
+    pub(crate) fn ack_dropped(self: &Arc<Self>, ids: Vec<DeliveryId>) -> Result<Completion, SubmitError> {
         let acks = self.locked(|state| state.settle(ids));
         self.commit_acks(acks)
     }
@@ -177,22 +181,23 @@ impl Subscription {
         self.put_acks(acks, entry);
     }
 
-    /// Writes acknowledgements to the log. Returns the position at which all hold.
-    pub(super) fn commit_acks(self: &Subscription, acked: AckBatch) -> Option<Lsn> {
-        let mut last = None;
+    /// Writes acknowledgements to the log; complete when all hold.
+    pub(super) fn commit_acks(&self, acked: AckBatch) -> Result<Completion, SubmitError> {
+        let mut completion = Completion::Now;
         for (cursor, ranges) in acked {
-            match cursor.ack(&ranges) {
-                Ok(lsn) => last = Some(last.map_or(lsn, |l: Lsn| l.max(lsn))),
-                // A poisoned log: the connection learns it from its next wait, and nothing more is promised.
-                Err(error) => {
-                    tracing::debug!(subscription = %self.name, %error, "failed to write acknowledgement");
-                }
-            }
+            completion = completion.and(Completion::At(cursor.ack(&ranges)?));
         }
-        if last.is_some() {
+        if completion != Completion::Now {
             self.note_moved();
         }
-        last
+        Ok(completion)
+    }
+
+    /// Writes acknowledgements that no client waits for; what the log rejects is logged.
+    pub(super) fn commit_acks_unattended(&self, acked: AckBatch) {
+        if let Err(error) = self.commit_acks(acked) {
+            tracing::warn!(subscription = %self.name, %error, "failed to write acknowledgement");
+        }
     }
 
     /// Makes acknowledgements part of an entry.

@@ -41,7 +41,7 @@ fn a_consumer_that_never_acknowledges_is_given_no_more_at_its_bound() {
     mailbox.drain(&mut Vec::new());
     assert_eq!(consumer.pull(64, usize::MAX, &mut got), Pull::default());
     let ids: Vec<DeliveryId> = got.iter().take(10).map(|d| d.id).collect();
-    consumer.ack(&ids);
+    let _ = consumer.ack(&ids).unwrap();
     let mut tokens = Vec::new();
     mailbox.drain(&mut tokens);
     assert_eq!(tokens, [7], "it is woken when there is room again");

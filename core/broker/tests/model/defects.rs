@@ -68,7 +68,7 @@ async fn messages_in_memory_are_delivered_before_those_spilled_later() {
     assert_eq!(values(&all), wanted);
     // Requeued messages keep the order too, in memory and in the log.
     let ids: Vec<_> = all.iter().rev().map(|d| d.id).collect();
-    consumer.requeue(&ids);
+    let _ = consumer.requeue(&ids).unwrap();
     assert_eq!(values(&take(&mailbox, &mut consumer, 60).await), wanted);
 }
 
@@ -86,7 +86,7 @@ async fn a_spilled_batch_keeps_its_topic() {
         let topic = &topics[i / 2 % 2];
         let mut builder = inver_storage::BatchBuilder::new(0);
         builder.push(1, None, &[], Some(i.to_string().as_bytes()));
-        let submitted = topic.partition(0).unwrap().produce(&ns, topic, builder.finish()).unwrap();
+        let submitted = ns.produce(topic, &topic.partition(0).unwrap(), builder.finish()).unwrap();
         committed(&ns, Some(submitted.lsn));
     }
     let (mailbox, mut consumer) = attach(q.subscription());
@@ -133,7 +133,7 @@ async fn a_byte_limit_does_not_count_consumed_messages() {
         for _ in 0..20 {
             publish(&ns, queue("q"), &"x".repeat(400));
             let got = take(&mailbox, &mut consumer, 1).await;
-            committed(&ns, consumer.ack(&[got[0].id]));
+            committed(&ns, consumer.ack(&[got[0].id]).unwrap());
         }
         let mut p = publisher(&ns);
         for i in 0..5 {
@@ -240,20 +240,20 @@ async fn a_second_declaration_waits_for_the_first() {
     let ns = fixture.namespace();
     let made = ns.declare_queue("q", durable(QueueLimits::default())).unwrap();
     let found = ns.declare_queue("q", durable(QueueLimits::default())).unwrap();
-    assert!(!found.created && found.lsn.is_some() && found.lsn == made.lsn);
+    assert!(!found.created && found.completion.lsn().is_some() && found.completion == made.completion);
     let made = ns.declare_exchange("e", durable_exchange()).unwrap();
     let found = ns.declare_exchange("e", durable_exchange()).unwrap();
-    assert!(found.lsn.is_some() && found.lsn == made.lsn);
+    assert!(found.completion.lsn().is_some() && found.completion == made.completion);
     let bind = || ns.bind("e", BindDestination::Queue("q"), b"k", &Default::default()).unwrap();
     let first = bind();
-    assert!(first.is_some() && bind() == first);
+    assert!(first.lsn().is_some() && bind() == first);
     let (topic, _) = ns.create_topic("t", &TopicSpec { partitions: 1, config: Default::default() }).unwrap();
     let s = ns.subscribe(&topic, "s", Mode::Shared, true, Start::Earliest).unwrap();
     assert!(s.made().is_some());
-    let (_, opened) = open(&ns, "c", false).await;
+    let (_, opened) = open(&fixture.sessions(), "c", false).await;
     let spec = inver_broker::ConsumerSpec::new(Mailbox::new(), 1);
     let (_consumer, _, lsn) = opened.session.join(b"$share/s/t", &guaranteed(), Mode::Shared, spec).unwrap();
-    assert_eq!(lsn, s.made());
+    assert_eq!(lsn, s.made().into());
 }
 
 /// A rejection is complete when its dead letter is committed.
@@ -267,9 +267,9 @@ async fn a_rejection_completes_with_its_dead_letter() {
     publish(&ns, queue("q"), "x");
     let (mailbox, mut consumer) = attach(q.subscription());
     let got = take(&mailbox, &mut consumer, 1).await;
-    let lsn = consumer.reject(&[got[0].id]);
-    assert!(lsn.is_some());
-    committed(&ns, lsn);
+    let completion = consumer.reject(&[got[0].id]).unwrap();
+    assert!(completion.lsn().is_some());
+    committed(&ns, completion);
     assert_eq!(ns.queue("dead").unwrap().depth().ready, 1);
 }
 
@@ -291,7 +291,7 @@ async fn exclusive_queues_are_gone_after_a_restart() {
 async fn subscribing_again_misses_nothing() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let (mailbox, mut opened) = open(&ns, "c", false).await;
+    let (mailbox, mut opened) = open(&fixture.sessions(), "c", false).await;
     opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
     let publishing = std::thread::spawn({
         let ns = ns.clone();
@@ -319,15 +319,14 @@ async fn subscribing_again_misses_nothing() {
 #[tokio::test]
 async fn a_connection_that_takes_a_session_over_can_pull() {
     let fixture = Fixture::new();
-    let ns = fixture.namespace();
-    let (mut mailbox, mut opened) = open(&ns, "c", true).await;
+    let (mut mailbox, mut opened) = open(&fixture.sessions(), "c", true).await;
     for _ in 0..100 {
         let holder = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(mailbox.wait());
             drop(opened);
         });
-        (mailbox, opened) = open(&ns, "c", true).await;
+        (mailbox, opened) = open(&fixture.sessions(), "c", true).await;
         holder.join().unwrap();
         assert!(!opened.session.pull_inbox(1, usize::MAX, &mut Vec::new()).cancelled);
         assert!(!opened.session.pull_live(usize::MAX, &mut Vec::new()).cancelled);
@@ -340,7 +339,7 @@ async fn a_passive_consumer_is_woken_after_a_cold_read() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let spec = QueueSpec { durable: true, ..QueueSpec::default() };
-    committed(&ns, ns.declare_queue("q", spec).unwrap().lsn);
+    committed(&ns, ns.declare_queue("q", spec).unwrap().completion);
     publish(&ns, queue("q"), "kept");
     drop(ns);
     let fixture = fixture.restart();

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_broker::{
-    Broker, BrokerConfig, Consumer, ConsumerSpec, DeadLetter, Delivery, ExchangeKind, ExchangeSpec, Expiry,
-    HeaderWriter, Mailbox, Message, Namespace, Opened, Publisher, PublisherId, Queue, QueueLimits, QueueSpec,
-    SessionSpec, SessionTerms, SubscriptionOptions, Target,
+    Broker, BrokerConfig, Completion, Consumer, ConsumerSpec, DeadLetter, Delivery, ExchangeKind,
+    ExchangeSpec, Expiry, HeaderWriter, Mailbox, Message, Namespace, Opened, Publisher, PublisherId, Queue,
+    QueueLimits, QueueSpec, SessionSpec, SessionTerms, Sessions, SubscriptionOptions, Target,
 };
-use inver_storage::{CommitPolicy, Log, LogOptions, Lsn};
+use inver_storage::{CommitPolicy, Log, LogOptions};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -52,6 +52,10 @@ impl Fixture {
         self.broker.default_namespace()
     }
 
+    pub(crate) fn sessions(&self) -> Sessions {
+        self.broker.default_sessions()
+    }
+
     /// Ends the log as the process would, and opens it again.
     pub(crate) fn restart(self) -> Fixture {
         self.broker.log().shutdown().expect("shutdown");
@@ -67,8 +71,8 @@ fn open_broker(dir: &TempDir, config: &BrokerConfig, options: &LogOptions) -> Br
     Broker::open(log, config.clone()).expect("the broker opens")
 }
 
-pub(crate) fn committed(namespace: &Namespace, lsn: Option<Lsn>) {
-    if let Some(lsn) = lsn {
+pub(crate) fn committed(namespace: &Namespace, completion: impl Into<Completion>) {
+    if let Some(lsn) = completion.into().lsn() {
         namespace.log().wait_committed_blocking(lsn).expect("committed");
     }
 }
@@ -159,7 +163,7 @@ pub(crate) fn pull_now(consumer: &mut Consumer) -> Vec<Delivery> {
 
 pub(crate) fn declare(namespace: &Namespace, name: &str, spec: QueueSpec) -> Arc<Queue> {
     let declared = namespace.declare_queue(name, spec).expect("declared");
-    committed(namespace, declared.lsn);
+    committed(namespace, declared.completion);
     declared.it
 }
 
@@ -205,7 +209,7 @@ pub(crate) fn session_terms() -> Arc<SessionTerms> {
 }
 
 /// Opens a session on [`session_terms`].
-pub(crate) async fn open(namespace: &Namespace, client_id: &str, durable: bool) -> (Arc<Mailbox>, Opened) {
+pub(crate) async fn open(sessions: &Sessions, client_id: &str, durable: bool) -> (Arc<Mailbox>, Opened) {
     let mailbox = Mailbox::new();
     let spec = SessionSpec {
         client_id,
@@ -214,8 +218,8 @@ pub(crate) async fn open(namespace: &Namespace, client_id: &str, durable: bool) 
         mailbox: mailbox.clone(),
         terms: &session_terms(),
     };
-    let opened = namespace.open_session(spec).await.expect("opened");
-    committed(namespace, opened.lsn);
+    let opened = sessions.open(spec).await.expect("opened");
+    committed(sessions.namespace(), opened.completion);
     (mailbox, opened)
 }
 

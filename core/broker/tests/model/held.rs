@@ -37,7 +37,7 @@ async fn requeued_messages_are_read_from_disk_in_their_order() {
     let (mailbox, mut first) = attach(q.subscription());
     let got = take(&mailbox, &mut first, 60).await;
     let odd: Vec<DeliveryId> = ids(&got).into_iter().skip(1).step_by(2).collect();
-    first.ack(&odd);
+    let _ = first.ack(&odd).unwrap();
     drop((first, got));
     let (mailbox, mut second) = attach(q.subscription());
     let again = take(&mailbox, &mut second, 30).await;
@@ -45,7 +45,7 @@ async fn requeued_messages_are_read_from_disk_in_their_order() {
     assert!(again.iter().all(|d| d.redelivered == 1));
     let depth = q.depth();
     assert_eq!((depth.ready, depth.unacked), (0, 30));
-    committed(&ns, second.ack(&ids(&again)));
+    committed(&ns, second.ack(&ids(&again)).unwrap());
     assert_eq!(q.depth().unacked, 0);
 }
 
@@ -61,7 +61,7 @@ async fn rejected_messages_on_disk_are_dead_lettered() {
     }
     let (mailbox, mut consumer) = attach(q.subscription());
     let got = take(&mailbox, &mut consumer, 20).await;
-    consumer.reject(&ids(&got));
+    let _ = consumer.reject(&ids(&got)).unwrap();
     until("all are dead-lettered", || dead.depth().ready == 20).await;
     assert_eq!((q.depth().ready, q.depth().unacked), (0, 0));
     let (mailbox, mut consumer) = attach(dead.subscription());
@@ -81,7 +81,7 @@ async fn a_requeued_message_that_was_trimmed_is_dropped() {
         for i in 0..10 {
             let mut builder = BatchBuilder::new(0);
             builder.push(inver_broker::now_ms(), Some(b"k"), &[], Some(padded(i).as_bytes()));
-            committed(&ns, Some(partition.produce(&ns, &topic, builder.finish()).unwrap().lsn));
+            committed(&ns, Some(ns.produce(&topic, &partition, builder.finish()).unwrap().lsn));
         }
         let (mailbox, mut first) = attach(&s);
         assert_eq!(take(&mailbox, &mut first, 10).await.len(), 10);

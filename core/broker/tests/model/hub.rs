@@ -83,13 +83,13 @@ async fn queues_and_sessions_hear_a_topics_producer_once_each() {
     let q = ns.declare_queue("q", QueueSpec { durable: true, ..QueueSpec::default() }).unwrap().it;
     ns.bind(HUB, BindDestination::Queue("q"), b"a.#", &Default::default()).unwrap();
     ns.bind(HUB, BindDestination::Queue("q"), b"*.b.*", &Default::default()).unwrap();
-    let (mailbox, mut opened) = open(&ns, "c1", true).await;
+    let (mailbox, mut opened) = open(&fixture.sessions(), "c1", true).await;
     opened.session.subscribe(b"a/+/c", &guaranteed()).unwrap();
     let mut builder = BatchBuilder::new(0);
     builder.push(1, Some(b"k"), &[], Some(b"plain"));
     builder.push(2, Some(b"k"), &[], Some(b"second"));
     let partition = topic.partition(0).unwrap();
-    let submitted = partition.produce(&ns, &topic, builder.finish()).unwrap();
+    let submitted = ns.produce(&topic, &partition, builder.finish()).unwrap();
     committed(&ns, Some(submitted.lsn));
     let got = inbox(&mailbox, &mut opened.session, 2).await;
     assert_eq!(values(&got), ["plain", "second"]);
@@ -106,13 +106,13 @@ async fn a_record_that_names_an_address_goes_there() {
     let ns = fixture.namespace();
     let (topic, _) =
         ns.create_topic("commands", &TopicSpec { partitions: 1, config: Default::default() }).unwrap();
-    let (mailbox, mut opened) = open(&ns, "device", true).await;
+    let (mailbox, mut opened) = open(&fixture.sessions(), "device", true).await;
     opened.session.subscribe(b"dev/1/#", &guaranteed()).unwrap();
     let mut builder = BatchBuilder::new(0);
     builder.push(1, None, &[(b"to-address", Some(b"dev/1/on"))], Some(b"yes"));
     builder.push(1, None, &[(b"to-address", Some(b"dev/2/on"))], Some(b"no"));
     let partition = topic.partition(0).unwrap();
-    committed(&ns, Some(partition.produce(&ns, &topic, builder.finish()).unwrap().lsn));
+    committed(&ns, Some(ns.produce(&topic, &partition, builder.finish()).unwrap().lsn));
     assert_eq!(values(&inbox(&mailbox, &mut opened.session, 1).await), ["yes"]);
     assert_eq!(stored(&ns, "commands").len(), 2);
 }
@@ -122,9 +122,9 @@ async fn a_durable_session_finds_what_it_missed_across_a_restart() {
     let fixture = Fixture::with(config());
     let ns = fixture.namespace();
     {
-        let (_, mut opened) = open(&ns, "c1", true).await;
+        let (_, mut opened) = open(&fixture.sessions(), "c1", true).await;
         opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
-        opened.session.put(Bytes::from("k"), Bytes::from("v"));
+        let _ = opened.session.put(Bytes::from("k"), Bytes::from("v")).unwrap();
     }
     publish(&ns, Target::Hub(b"a/1"), "offline");
     publish(&ns, Target::Hub(b"b/1"), "not mine");
@@ -132,15 +132,15 @@ async fn a_durable_session_finds_what_it_missed_across_a_restart() {
     let fixture = fixture.restart();
     let ns = fixture.namespace();
     publish(&ns, Target::Hub(b"a/2"), "after the restart");
-    let (mailbox, mut opened) = open(&ns, "c1", true).await;
+    let (mailbox, mut opened) = open(&fixture.sessions(), "c1", true).await;
     assert!(opened.present);
     assert_eq!(opened.subscriptions.len(), 1);
     assert_eq!(opened.state, [(Bytes::from("k"), Bytes::from("v"))]);
     let got = inbox(&mailbox, &mut opened.session, 2).await;
     assert_eq!(values(&got), ["offline", "after the restart"]);
-    committed(&ns, opened.session.ack(&[got[0].id.offset]));
+    committed(&ns, opened.session.ack(&[got[0].id.offset]).unwrap());
     drop(opened);
-    let (mailbox, mut opened) = open(&ns, "c1", true).await;
+    let (mailbox, mut opened) = open(&fixture.sessions(), "c1", true).await;
     assert_eq!(values(&inbox(&mailbox, &mut opened.session, 1).await), ["after the restart"]);
 }
 
@@ -149,7 +149,7 @@ async fn a_durable_session_finds_what_it_missed_across_a_restart() {
 async fn what_a_session_has_acknowledged_is_not_kept_while_it_is_away() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let (_, mut opened) = open(&ns, "c", true).await;
+    let (_, mut opened) = open(&fixture.sessions(), "c", true).await;
     opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
     drop(opened);
     let sent: Vec<String> = (0..5).map(|i| i.to_string()).collect();
@@ -160,29 +160,28 @@ async fn what_a_session_has_acknowledged_is_not_kept_while_it_is_away() {
     let inbox_stream =
         (0..100).filter_map(|id: u64| fixture.broker.log().stream(id.into())).find(is_inbox).unwrap();
 
-    let (mailbox, mut opened) = open(&ns, "c", true).await;
+    let (mailbox, mut opened) = open(&fixture.sessions(), "c", true).await;
     let got = inbox(&mailbox, &mut opened.session, 5).await;
     assert_eq!(values(&got), sent);
-    opened.session.ack(&[0, 1, 2, 4]);
+    let _ = opened.session.ack(&[0, 1, 2, 4]).unwrap();
     assert_eq!(inbox_stream.start().0, 0);
     drop(opened);
     until("it is trimmed", || inbox_stream.start().0 == 3).await;
 
     // One that leaves for good takes all of it along.
-    let (mailbox, mut opened) = open(&ns, "c", true).await;
+    let (mailbox, mut opened) = open(&fixture.sessions(), "c", true).await;
     assert_eq!(values(&inbox(&mailbox, &mut opened.session, 1).await), ["3"]);
-    opened.session.set_expiry(Expiry::AtDetach);
+    let _ = opened.session.set_expiry(Expiry::AtDetach).unwrap();
     drop(opened);
     until("it is gone", || fixture.broker.log().stream(inbox_stream.id()).is_none()).await;
-    assert_eq!(ns.session_count(), 0);
+    assert_eq!(fixture.sessions().len(), 0);
 }
 
 #[tokio::test]
 async fn a_session_is_handed_over_and_one_that_ends_with_its_connection_is_gone() {
     let fixture = Fixture::with(config());
-    let ns = fixture.namespace();
-    let (mailbox, opened) = open(&ns, "c", false).await;
-    opened.session.set_expiry(Expiry::AtDetach);
+    let (mailbox, opened) = open(&fixture.sessions(), "c", false).await;
+    let _ = opened.session.set_expiry(Expiry::AtDetach).unwrap();
     let holder = tokio::spawn(async move {
         let mut tokens = Vec::new();
         while !tokens.contains(&3) {
@@ -191,10 +190,10 @@ async fn a_session_is_handed_over_and_one_that_ends_with_its_connection_is_gone(
         }
         drop(opened);
     });
-    let (_, second) = open(&ns, "c", true).await;
+    let (_, second) = open(&fixture.sessions(), "c", true).await;
     holder.await.unwrap();
     assert!(!second.present);
-    assert_eq!(ns.session_count(), 1);
+    assert_eq!(fixture.sessions().len(), 1);
 }
 
 #[tokio::test]
@@ -214,13 +213,13 @@ async fn a_will_is_published_unless_taken_back_and_retained_values_are_found() {
             origin: "test".into(),
         }
     };
-    let (_, opened) = open(&ns, "c", false).await;
-    opened.session.set_will(Some(will()));
-    opened.session.set_will(None);
+    let (_, opened) = open(&fixture.sessions(), "c", false).await;
+    let _ = opened.session.set_will(Some(will())).unwrap();
+    let _ = opened.session.set_will(None).unwrap();
     drop(opened);
     assert!(ns.retained().is_empty());
-    let (_, opened) = open(&ns, "c", false).await;
-    opened.session.set_will(Some(will()));
+    let (_, opened) = open(&fixture.sessions(), "c", false).await;
+    let _ = opened.session.set_will(Some(will())).unwrap();
     drop(opened);
     let mut found = Vec::new();
     assert_eq!(ns.retained().scan(&Filter::slashed(b"status/+"), None, 10, &mut found), None);
@@ -241,13 +240,13 @@ async fn a_will_is_published_unless_taken_back_and_retained_values_are_found() {
 async fn who_subscribes_in_the_middle_of_a_retained_publish_hears_it() {
     let fixture = Fixture::with(config());
     let ns = fixture.namespace();
-    let (earlier, mut before) = open(&ns, "before", true).await;
+    let (earlier, mut before) = open(&fixture.sessions(), "before", true).await;
     before.session.subscribe(b"status/#", &guaranteed()).unwrap();
     let mut p = publisher(&ns);
     let news = Message { guaranteed: true, ..message(b"news") };
     p.retain(b"status/c", &news).unwrap();
     p.publish(Target::Hub(b"status/c"), &news).unwrap();
-    let (mailbox, mut amid) = open(&ns, "amid", true).await;
+    let (mailbox, mut amid) = open(&fixture.sessions(), "amid", true).await;
     amid.session.subscribe(b"status/#", &guaranteed()).unwrap();
     let mut found = Vec::new();
     ns.retained().scan(&Filter::slashed(b"status/#"), None, 10, &mut found);
@@ -264,14 +263,14 @@ async fn an_inbox_beyond_its_bound_lets_the_oldest_go() {
     let fixture = Fixture::with(BrokerConfig { inbox_messages_max: 10, ..config() });
     let ns = fixture.namespace();
     {
-        let (_, mut opened) = open(&ns, "c", true).await;
+        let (_, mut opened) = open(&fixture.sessions(), "c", true).await;
         opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
     }
     for i in 0..25 {
         publish(&ns, Target::Hub(b"a/1"), &i.to_string());
     }
     fixture.broker.keep_bounds();
-    let (mailbox, mut opened) = open(&ns, "c", true).await;
+    let (mailbox, mut opened) = open(&fixture.sessions(), "c", true).await;
     let got = inbox(&mailbox, &mut opened.session, 10).await;
     assert_eq!(values(&got), (15..25).map(|i: i32| i.to_string()).collect::<Vec<_>>());
 }
@@ -358,7 +357,7 @@ async fn a_topic_does_not_capture_what_lies_in_it_already() {
         for headers in [&[][..], &[(&b"to-address"[..], Some(&b"a/b"[..]))]] {
             let mut builder = BatchBuilder::new(0);
             builder.push(1, Some(topic.name().as_bytes()), headers, Some(b"v"));
-            let submitted = topic.partition(0).unwrap().produce(&ns, topic, builder.finish()).unwrap();
+            let submitted = ns.produce(topic, &topic.partition(0).unwrap(), builder.finish()).unwrap();
             committed(&ns, Some(submitted.lsn));
         }
     }
@@ -377,12 +376,12 @@ async fn routes_are_forgotten_for_a_session_that_is_back_only_if_they_went_by_it
         publisher.publish(Target::Hub(b"a/b"), &Message { guaranteed, ..message(b"1") }).unwrap();
         committed(&ns, publisher.flush().unwrap());
     };
-    let (_, mut opened) = open(&ns, "c", true).await;
+    let (_, mut opened) = open(&fixture.sessions(), "c", true).await;
     opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
     drop(opened);
     send(true);
     let version = ns.version();
-    let (_, opened) = open(&ns, "c", true).await;
+    let (_, opened) = open(&fixture.sessions(), "c", true).await;
     assert_eq!(ns.version(), version, "what is guaranteed goes to its stream, whoever holds it");
     // Of both ways: a queue was there when the route was found, and none.
     let mut held = Some(opened);
@@ -392,7 +391,7 @@ async fn routes_are_forgotten_for_a_session_that_is_back_only_if_they_went_by_it
         }
         send(false);
         drop(held.take());
-        let (_, mut opened) = open(&ns, "c", true).await;
+        let (_, mut opened) = open(&fixture.sessions(), "c", true).await;
         send(false);
         let mut heard = Vec::new();
         opened.session.pull_live(usize::MAX, &mut heard);

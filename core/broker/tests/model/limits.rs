@@ -48,9 +48,9 @@ async fn topics_queues_exchanges_and_bindings() {
 
 #[tokio::test]
 async fn sessions_and_what_they_subscribe_to() {
-    let (_fixture, ns) = fixture(Limits { sessions_max: 2, bindings_max: 2, ..Limits::default() });
-    let (_, mut first) = open(&ns, "a", true).await;
-    let (_, second) = open(&ns, "b", false).await;
+    let (fixture, _ns) = fixture(Limits { sessions_max: 2, bindings_max: 2, ..Limits::default() });
+    let (_, mut first) = open(&fixture.sessions(), "a", true).await;
+    let (_, second) = open(&fixture.sessions(), "b", false).await;
     let terms = session_terms();
     let spec = |client_id| inver_broker::SessionSpec {
         client_id,
@@ -59,10 +59,10 @@ async fn sessions_and_what_they_subscribe_to() {
         mailbox: inver_broker::Mailbox::new(),
         terms: &terms,
     };
-    let refused = ns.open_session(spec("c")).await;
+    let refused = fixture.sessions().open(spec("c")).await;
     assert_eq!(refused.err(), Some(SessionError::Limit(LimitReached { what: "sessions", max: 2 })));
     drop(second);
-    ns.open_session(spec("c")).await.expect("there is room again");
+    fixture.sessions().open(spec("c")).await.expect("there is room again");
     first.session.subscribe(b"x", &guaranteed()).unwrap();
     first.session.subscribe(b"y", &guaranteed()).unwrap();
     first.session.subscribe(b"y", &Default::default()).expect("what is there can be changed");

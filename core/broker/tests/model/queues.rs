@@ -16,7 +16,7 @@ async fn messages_are_delivered_in_order_and_requeued_in_place() {
         let (mailbox, mut consumer) = attach(q.subscription());
         let first = take(&mailbox, &mut consumer, 3).await;
         assert_eq!(values(&first), ["0", "1", "2"]);
-        consumer.requeue(&[first[1].id]);
+        let _ = consumer.requeue(&[first[1].id]).unwrap();
         let rest = take(&mailbox, &mut consumer, 3).await;
         assert_eq!(values(&rest), ["1", "3", "4"], "durable: {durable}");
         assert_eq!(rest[0].redelivered, 1);
@@ -36,7 +36,7 @@ async fn unacked_messages_of_a_consumer_are_requeued_when_it_leaves() {
     }
     let got_a = take(&mailbox_a, &mut a, 2).await;
     assert_eq!(values(&got_a), ["0", "1"]);
-    a.ack(&[got_a[0].id]);
+    let _ = a.ack(&[got_a[0].id]).unwrap();
     drop(a);
     let got_b = take(&mailbox_b, &mut b, 3).await;
     assert_eq!(values(&got_b), ["1", "2", "3"]);
@@ -55,7 +55,7 @@ async fn an_acknowledged_message_is_never_redelivered() {
     let (mailbox, mut consumer) = attach(q.subscription());
     let got = take(&mailbox, &mut consumer, 2000).await;
     let odd: Vec<_> = got.iter().filter(|d| d.id.offset % 2 == 1).map(|d| d.id).collect();
-    committed(&ns, consumer.ack(&odd));
+    committed(&ns, consumer.ack(&odd).unwrap());
     drop((consumer, q, ns, p));
     let fixture = fixture.restart();
     let q = fixture.namespace().queue("q").expect("the queue is there again");
@@ -141,7 +141,7 @@ async fn dead_letters_carry_death_records() {
     let (mailbox, mut consumer) = attach(q.subscription());
     let got = take(&mailbox, &mut consumer, 1).await;
     assert_eq!(values(&got), ["rejected"]);
-    consumer.reject(&[got[0].id]);
+    let _ = consumer.reject(&[got[0].id]).unwrap();
     let (mailbox, mut consumer) = attach(dead.subscription());
     let dead_letters = take(&mailbox, &mut consumer, 2).await;
     assert_eq!(values(&dead_letters), ["expired", "rejected"]);

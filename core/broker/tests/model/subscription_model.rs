@@ -77,7 +77,7 @@ impl World<'_> {
                 );
             }
             let partition = topic.partition(0).unwrap();
-            let submitted = partition.produce(self.namespace, topic, builder.finish()).unwrap();
+            let submitted = self.namespace.produce(topic, &partition, builder.finish()).unwrap();
             committed(self.namespace, Some(submitted.lsn));
         } else if let Some(name) = &self.queue {
             let mut publisher = publisher(self.namespace);
@@ -121,7 +121,7 @@ impl World<'_> {
                 }
             }
             Act::Purge => {
-                let (count, lsn) = self.subscription.purge();
+                let (count, lsn) = self.subscription.purge().unwrap();
                 assert_eq!(count, self.waits.len() as u64);
                 committed(self.namespace, lsn);
                 self.waits.clear();
@@ -144,9 +144,9 @@ impl World<'_> {
                 let number = *held.keys().nth(which.index(held.len())).unwrap();
                 let (id, count) = held.remove(&number).unwrap();
                 if matches!(act, Act::Ack { .. }) {
-                    committed(self.namespace, consumer.ack(&[id]));
+                    committed(self.namespace, consumer.ack(&[id]).unwrap());
                 } else {
-                    consumer.requeue(&[id]);
+                    let _ = consumer.requeue(&[id]).unwrap();
                     self.waits.insert(number, count + 1);
                 }
             }

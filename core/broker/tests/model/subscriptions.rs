@@ -19,7 +19,7 @@ fn produce(namespace: &Namespace, topic: &Topic, partition: u32, records: &[(&st
         builder.push(inver_broker::now_ms(), Some(key.as_bytes()), &[], Some(value.as_bytes()));
     }
     let partition = topic.partition(partition).expect("partition");
-    let submitted = partition.produce(namespace, topic, builder.finish()).expect("produced");
+    let submitted = namespace.produce(topic, &partition, builder.finish()).expect("produced");
     committed(namespace, Some(submitted.lsn));
 }
 
@@ -36,7 +36,7 @@ async fn shared_consumers_split_a_topic_and_leave_it_whole() {
     let got_b = take(&mailbox_b, &mut b, 2).await;
     assert_eq!([values(&got_a), values(&got_b)].concat(), ["0", "1", "2", "3"]);
     let ids: Vec<_> = got_a.iter().map(|d| d.id).collect();
-    committed(&ns, a.ack(&ids));
+    committed(&ns, a.ack(&ids).unwrap());
     let other = ns.subscribe(&t, "other", Mode::Shared, false, Start::Earliest).unwrap();
     let (mailbox, mut consumer) = attach(&other);
     assert_eq!(values(&take(&mailbox, &mut consumer, 4).await), ["0", "1", "2", "3"]);
@@ -115,7 +115,7 @@ async fn a_durable_position_survives_with_new_partitions() {
     let got = take(&mailbox, &mut consumer, 3).await;
     let acked: Vec<_> =
         got.iter().filter(|d| values(std::slice::from_ref(d))[0] != "a1").map(|d| d.id).collect();
-    committed(&ns, consumer.ack(&acked));
+    committed(&ns, consumer.ack(&acked).unwrap());
     drop((consumer, s, t, ns));
     let fixture = fixture.restart();
     let ns = fixture.namespace();

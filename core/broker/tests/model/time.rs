@@ -68,7 +68,7 @@ async fn a_ttl_of_zero_delivers_only_to_a_waiting_consumer() {
         assert_eq!(values(&got), ["for the consumer"]);
         // The consumer waits again, but a requeued message has no grace period.
         assert!(!consumer.pull(1, usize::MAX, &mut Vec::new()).more);
-        consumer.requeue(&[got[0].id]);
+        let _ = consumer.requeue(&[got[0].id]).unwrap();
         dropped += 1;
         until("it is dead-lettered", || dead.depth().ready == dropped).await;
         assert!(pull_now(&mut consumer).is_empty());
@@ -154,7 +154,7 @@ async fn limits_apply_to_batches_of_a_topics_producer() {
                     let headers: Vec<_> = header.into_iter().collect();
                     builder.push(inver_broker::now_ms(), None, &headers, Some(value.as_bytes()));
                 }
-                topic.partition(0).unwrap().produce(&ns, &topic, builder.finish()).unwrap();
+                ns.produce(&topic, &topic.partition(0).unwrap(), builder.finish()).unwrap();
                 dropped += drops;
                 until("they are dead-lettered", || dead.depth().ready == dropped).await;
                 assert_eq!(q.depth().ready, 3 - drops);
@@ -218,7 +218,7 @@ async fn a_message_requeued_before_a_peeked_one_loses_neither() {
         until("the check ran", || since.elapsed() > Duration::from_millis(450) || dead.depth().ready > 0)
             .await;
         publish(&ns, queue("q"), "3");
-        passive.requeue(&[got[0].id]);
+        let _ = passive.requeue(&[got[0].id]).unwrap();
         until("all are dead-lettered", || dead.depth().ready == 3).await;
         let (mailbox, mut consumer) = attach(dead.subscription());
         let mut all = values(&take(&mailbox, &mut consumer, 3).await);

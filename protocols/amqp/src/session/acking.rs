@@ -39,7 +39,7 @@ impl Channel {
             return self.hold_acks(tag, multiple, disposition, shared);
         }
         let taken = self.take_tags(tag, multiple)?;
-        let _not_answered = self.dispose(disposition, &taken, shared);
+        let _not_answered = self.dispose(disposition, &taken, shared)?;
         Ok(())
     }
 
@@ -48,7 +48,7 @@ impl Channel {
             return Err(Refusal::not_implemented("requeue=false"));
         }
         let taken = self.take_tags(0, true)?;
-        let _not_answered = self.dispose(Disposition::Requeue, &taken, shared);
+        let _not_answered = self.dispose(Disposition::Requeue, &taken, shared)?;
         Ok(())
     }
 
@@ -83,22 +83,23 @@ impl Channel {
         disposition: Disposition,
         taken: &[UnackedDelivery],
         shared: &mut Shared,
-    ) -> Completion {
+    ) -> Result<Completion, Refusal> {
         if disposition == Disposition::Ack {
             taken.iter().for_each(|delivery| self.acked(*delivery, shared));
-            return Completion::Now;
+            return Ok(Completion::Now);
         }
         let mut last = Completion::Now;
         for (slot, ids) in by_consumer(taken) {
             if let Some(consumer) = self.consumer(slot) {
-                match disposition {
+                let disposed = match disposition {
                     Disposition::Requeue => consumer.requeue(&ids),
-                    Disposition::Reject | Disposition::Ack => last = last.and(consumer.reject(&ids)),
-                }
+                    Disposition::Reject | Disposition::Ack => consumer.reject(&ids),
+                };
+                last = last.and(disposed.map_err(Refusal::internal)?);
             }
             self.release_prefetch(slot, u32::try_from(ids.len()).unwrap_or(u32::MAX), shared);
         }
-        last
+        Ok(last)
     }
 
     /// Frees the prefetch of deliveries that are no longer unacked, and resumes consumers that waited for it.

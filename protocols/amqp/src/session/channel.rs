@@ -182,7 +182,7 @@ impl Channel {
     /// Ends all consumers: acknowledgements take effect, unacked messages are requeued.
     pub(super) fn release(&mut self, shared: &mut Shared) {
         for (_, consumer) in &mut self.consumers {
-            consumer.send_acks();
+            consumer.send_last_acks();
         }
         shared.acknowledged.retain(|at| at.channel != self.number);
         self.consumers.clear();

@@ -1,6 +1,7 @@
 //! A consumer of a channel, and how much it may be sent.
 
 use inver_broker::{Completion, Consumer, Delivery, DeliveryId, Pull};
+use inver_storage::SubmitError;
 
 /// The state of a consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,32 +79,40 @@ impl ChannelConsumer {
     }
 
     /// Passes the turn's acknowledgements to the subscription.
-    pub(super) fn send_acks(&mut self) {
+    pub(super) fn send_acks(&mut self) -> Result<(), SubmitError> {
         if !self.acks.is_empty() {
             // AMQP has no reply to an acknowledgement: one that a crash loses leads to a redelivery.
-            _ = self.consumer.ack(&self.acks);
+            _ = self.consumer.ack(&self.acks)?;
             self.acks.clear();
         }
+        Ok(())
     }
 
     /// Requeues deliveries.
-    pub(super) fn requeue(&self, ids: &[DeliveryId]) {
-        self.consumer.requeue(ids);
+    pub(super) fn requeue(&self, ids: &[DeliveryId]) -> Result<Completion, SubmitError> {
+        self.consumer.requeue(ids)
     }
 
     /// Acknowledges deliveries that the client does not acknowledge itself.
-    pub(super) fn auto_ack(&self, ids: &[DeliveryId]) {
-        _ = self.consumer.ack(ids);
+    pub(super) fn auto_ack(&self, ids: &[DeliveryId]) -> Result<(), SubmitError> {
+        self.consumer.ack(ids).map(drop)
     }
 
     /// Rejects deliveries, which dead-letters or drops them.
-    pub(super) fn reject(&self, ids: &[DeliveryId]) -> Completion {
-        self.consumer.reject(ids).into()
+    pub(super) fn reject(&self, ids: &[DeliveryId]) -> Result<Completion, SubmitError> {
+        self.consumer.reject(ids)
+    }
+
+    /// Passes the last acknowledgements on, where no method can report a failure.
+    pub(super) fn send_last_acks(&mut self) {
+        if let Err(error) = self.send_acks() {
+            tracing::warn!(%error, "failed to write acknowledgements");
+        }
     }
 
     /// Stops delivery. Unacked deliveries can still be acknowledged.
     pub(super) fn stop(&mut self) {
-        self.send_acks();
+        self.send_last_acks();
         self.consumer.stop();
         self.state = State::Cancelled;
     }

@@ -245,7 +245,7 @@ impl Channel {
             .is_some_and(|consumer| consumer.state == State::Cancelled && consumer.unacked == 0)
             && let Some(mut consumer) = self.consumers.try_remove(slot as usize)
         {
-            consumer.send_acks();
+            consumer.send_last_acks();
         }
     }
 

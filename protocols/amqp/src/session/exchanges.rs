@@ -110,5 +110,5 @@ fn declare_exchange(name: &str, spec: &ExchangeSpec, shared: &Shared) -> Result<
     if !declared.created {
         check_exchange(declared.it.spec(), spec, &what)?;
     }
-    Ok(declared.lsn.into())
+    Ok(declared.completion)
 }

@@ -38,7 +38,7 @@ impl Channel {
             Some(delivery) => {
                 let ready = consumer.core().subscription().depth().ready;
                 if no_ack {
-                    consumer.auto_ack(&[delivery.id]);
+                    consumer.auto_ack(&[delivery.id]).map_err(Refusal::internal)?;
                 } else {
                     consumer.unacked += 1;
                 }

@@ -336,14 +336,13 @@ impl Session {
             if let Some(consumer) =
                 self.channels.find(at.channel).and_then(|channel| channel.consumer(at.slot))
             {
-                consumer.send_acks();
+                consumer.send_acks().map_err(Refusal::internal)?;
             }
         }
         if shared.publisher.is_empty() && shared.published.is_empty() {
             return Ok(());
         }
-        let lsn = shared.publisher.flush().map_err(Refusal::internal)?;
-        let done = Completion::from(lsn);
+        let done = shared.publisher.flush().map_err(Refusal::internal)?;
         if done != Completion::Now {
             shared.last_write = done;
         }

@@ -72,10 +72,11 @@ impl Channel {
                     return Ok(Outcome::Retry);
                 }
                 let name = self.queue_name(queue)?;
-                let (messages, lsn) = accessible_queue(&name, shared)?.subscription().purge();
+                let purged = accessible_queue(&name, shared)?.subscription().purge();
+                let (messages, done) = purged.map_err(Refusal::internal)?;
                 if !nowait {
                     let reply = Method::QueuePurgeOk { message_count: count(messages) };
-                    shared.reply(lsn.into(), out, |out| write::method(out, number, &reply));
+                    shared.reply(done, out, |out| write::method(out, number, &reply));
                 }
             }
             Method::QueueBind { queue, exchange, routing_key, nowait, arguments, .. } => {
@@ -186,7 +187,7 @@ impl Channel {
         }
         let depth = declared.it.depth();
         let consumers = u32::try_from(depth.consumers).unwrap_or(u32::MAX);
-        Ok(DeclaredQueue { name, messages: count(depth.ready), consumers, done: declared.lsn.into() })
+        Ok(DeclaredQueue { name, messages: count(depth.ready), consumers, done: declared.completion })
     }
 }
 

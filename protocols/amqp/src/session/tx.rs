@@ -66,12 +66,12 @@ impl Channel {
                 shared.publisher.attach_ack(consumer.core(), &ids);
             }
         }
-        let written = Completion::from(shared.publisher.flush().map_err(Refusal::internal)?);
+        let written = shared.publisher.flush().map_err(Refusal::internal)?;
         for (slot, ids) in by_consumer(&acked) {
             self.release_prefetch(slot, u32::try_from(ids.len()).unwrap_or(u32::MAX), shared);
         }
-        let rejected = self.dispose(Disposition::Reject, &of(Disposition::Reject), shared);
-        let requeued = self.dispose(Disposition::Requeue, &of(Disposition::Requeue), shared);
+        let rejected = self.dispose(Disposition::Reject, &of(Disposition::Reject), shared)?;
+        let requeued = self.dispose(Disposition::Requeue, &of(Disposition::Requeue), shared)?;
         let done = written.and(rejected).and(requeued);
         if done != Completion::Now {
             shared.last_write = done;

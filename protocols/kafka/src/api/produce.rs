@@ -207,7 +207,7 @@ fn submit(
     partition: &Partition,
     batch: Batch,
 ) -> Result<(i64, Completion), Rejection> {
-    let (base, lsn) = match partition.produce(cx.namespace(), topic, batch) {
+    let (base, lsn) = match cx.namespace().produce(topic, partition, batch) {
         Ok(submitted) => (submitted.bases.first().copied().unwrap_or_default(), submitted.lsn),
         // A retry of a batch whose response was lost: it gets the same response, under the same condition.
         Err(SubmitError::DuplicateSequence { base_offset, lsn }) => (base_offset, lsn),

@@ -15,12 +15,16 @@ impl Session {
                     .into();
                 }
                 let seconds_max = self.server.config.session_expiry_s_max.unwrap_or(u32::MAX);
-                self.core.set_expiry(terms::expiry(seconds.min(seconds_max)));
+                if let Err(error) = self.core.set_expiry(terms::expiry(seconds.min(seconds_max))) {
+                    return error.into();
+                }
             }
         }
         if disconnect.reason != Reason::DisconnectWithWill {
             // [MQTT-3.14.4-3]
-            self.core.set_will(None);
+            if let Err(error) = self.core.set_will(None) {
+                return error.into();
+            }
         }
         Stop::Disconnected
     }
@@ -37,7 +41,9 @@ impl Session {
             tracing::debug!(client_id = self.core.client_id(), %error, "failed to submit the last turn");
         }
         if self.core.is_durable() && self.expiry_s != 0 {
-            self.core.put(stored::SENT_KEY, stored::sent_value(self.inbox_next));
+            if let Err(error) = self.core.put(stored::SENT_KEY, stored::sent_value(self.inbox_next)) {
+                tracing::warn!(client_id = self.core.client_id(), %error, "failed to store session state");
+            }
         }
     }
 

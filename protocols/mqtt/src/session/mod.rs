@@ -202,28 +202,29 @@ impl Session {
             && !scratch.released_offsets.is_empty()
         {
             // The message's acknowledgement and its released packet identifier are stored both or neither.
-            let lsn = self.core.ack_and_put(&scratch.released_offsets, &scratch.released);
-            self.deferred.wait_for(lsn);
+            let completion = self.core.ack_and_put(&scratch.released_offsets, &scratch.released)?;
+            self.deferred.wait_for(completion);
             scratch.released_offsets.clear();
             scratch.released.clear();
         }
         if let Some(publisher) = self.publisher.in_use() {
-            let lsn = publisher.flush()?;
-            self.deferred.wait_for(lsn);
+            let completion = publisher.flush()?;
+            self.deferred.wait_for(completion);
         }
-        self.flush_acks();
-        Ok(())
+        self.flush_acks()
     }
 
-    fn flush_acks(&mut self) {
+    /// Writes acknowledgements. No packet answers them: one that a crash loses leads to a redelivery.
+    fn flush_acks(&mut self) -> Result<(), Stop> {
         if let Some(scratch) = self.scratch.gathered() {
-            self.core.ack(&scratch.acked);
+            let _ = self.core.ack(&scratch.acked)?;
             scratch.acked.clear();
         }
         for shared in self.shared.iter_mut().filter(|shared| !shared.acked.is_empty()) {
-            shared.consumer.ack(&shared.acked);
+            let _ = shared.consumer.ack(&shared.acked)?;
             shared.acked.clear();
         }
+        Ok(())
     }
 
     /// The log position that the oldest deferred answer waits for.

@@ -1,7 +1,7 @@
 //! Retained messages for a new subscription: at QoS 0 straight to the client, at QoS 1 and 2 through the session's
 //! inbox, where they are kept until they are acknowledged.
 
-use inver_broker::{Message, Target};
+use inver_broker::Message;
 use inver_storage::batch::Record;
 
 use super::Session;
@@ -63,7 +63,7 @@ impl Session {
         };
         let headers = inbox_copy(&mut self.scratch.get().headers, record, inbox_for);
         let message = Message { headers, ..Message::of_record(record, true) };
-        self.publisher.of(&self.core).publish(Target::Session(&self.core), &message)?;
+        self.publisher.of(&self.core).publish(self.core.target(), &message)?;
         Ok(true)
     }
 }

@@ -1,7 +1,7 @@
 //! One message as a PUBLISH: QoS, flags, packet identifier, properties and topic alias, within the client's maximum
 //! packet size.
 
-use inver_broker::{Delivery, Message, Target};
+use inver_broker::{Delivery, Message};
 use inver_storage::batch::Record;
 use smallvec::SmallVec;
 
@@ -127,7 +127,7 @@ impl Session {
         let headers = inbox_copy(&mut self.scratch.get().headers, &delivery.record, inbox_for);
         let message = Message { headers, ..Message::of_record(&delivery.record, true) };
         let publisher = self.publisher.of(&self.core);
-        publisher.publish(Target::Session(&self.core), &message)?;
+        publisher.publish(self.core.target(), &message)?;
         if let Some(shared) = self.shared.get(number) {
             publisher.attach_ack(&shared.consumer, &[delivery.id]);
         }

@@ -75,9 +75,9 @@ impl Session {
         if let Shared::Yes { .. } = split_shared(filter) {
             return self.join(filter, terms, &options);
         }
-        let (existed, lsn) =
+        let (existed, completion) =
             self.core.subscribe(filter.as_bytes(), &options).map_err(|error| refusal(&error))?;
-        self.deferred.wait_for(lsn);
+        self.deferred.wait_for(completion);
         // The first subscription creates the session's queues. They wake a consumer only after its first pull.
         (self.live_ready, self.inbox_ready) = (true, true);
         self.subscriptions.insert(filter, terms);
@@ -117,15 +117,16 @@ impl Session {
             if mode != terms.share_mode() {
                 return Err(refusal(&SubscribeError::ModeClash(mode)));
             }
-            let (_, lsn) = self.core.stay(text.as_bytes(), options).map_err(|error| refusal(&error))?;
+            let (_, completion) =
+                self.core.stay(text.as_bytes(), options).map_err(|error| refusal(&error))?;
             shared.terms = terms;
-            self.deferred.wait_for(lsn);
+            self.deferred.wait_for(completion);
             return Ok(());
         }
         let spec = ConsumerSpec::new(self.mailbox().clone(), self.shared.next_number());
         let joined = self.core.join(text.as_bytes(), options, terms.share_mode(), spec);
-        let (consumer, _, lsn) = joined.map_err(|error| refusal(&error))?;
-        self.deferred.wait_for(lsn);
+        let (consumer, _, completion) = joined.map_err(|error| refusal(&error))?;
+        self.deferred.wait_for(completion);
         self.shared.push(text, terms, consumer);
         Ok(())
     }
@@ -137,12 +138,12 @@ impl Session {
         for &filter in &unsubscribe.filters {
             if let Some(shared) = self.shared.remove(filter) {
                 // Messages already sent are completed here; the others go to the remaining members.
-                shared.consumer.ack(&self.inflight.acknowledge_shared(shared.number));
+                let _ = shared.consumer.ack(&self.inflight.acknowledge_shared(shared.number))?;
                 self.blocked.retain(|(source, _)| *source != DeliverySource::Shared(shared.number));
             }
-            let (existed, lsn) = self.core.unsubscribe(filter.as_bytes());
+            let (existed, completion) = self.core.unsubscribe(filter.as_bytes())?;
             self.subscriptions.remove(filter);
-            self.deferred.wait_for(lsn);
+            self.deferred.wait_for(completion);
             reasons.push(if existed { Reason::Success } else { Reason::NoSubscriptionExisted });
         }
         let packet_id = unsubscribe.packet_id;
@@ -184,7 +185,10 @@ fn refusal(error: &SubscribeError) -> (Reason, String) {
         // "Correctly formed but not accepted for this Client" (section 3.9.3): others share it in another mode.
         SubscribeError::ModeClash(_) | SubscribeError::Attach(_) => Reason::TopicFilterInvalid,
         SubscribeError::Limit(_) => Reason::QuotaExceeded,
-        SubscribeError::Log(_) => Reason::Unspecified,
+        SubscribeError::NotShared
+        | SubscribeError::Queue(_)
+        | SubscribeError::Subscription(_)
+        | SubscribeError::Log(_) => Reason::Unspecified,
     };
     (reason, error.to_string())
 }

@@ -112,7 +112,7 @@ impl Server {
     /// Waits until there are `count` sessions.
     pub(crate) async fn wait_for_sessions(&self, count: usize) {
         let wait = async {
-            while self.broker.default_namespace().session_count() != count {
+            while self.broker.default_sessions().len() != count {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };

@@ -69,16 +69,15 @@ pub(crate) async fn connect(
         mailbox: mailbox.clone(),
         terms: &server.session_terms,
     };
-    let opened = broker.default_namespace().open_session(spec).await?;
-    let Opened { session: core, present, subscriptions, state, lsn } = opened;
-    let mut completion = Completion::from(lsn);
+    let opened = broker.default_sessions().open(spec).await?;
+    let Opened { session: core, present, subscriptions, state, mut completion } = opened;
     if let Some(will) = &connect.will {
         let will = will::stored(will, client_id, user.as_deref(), now_ms)?;
-        completion = completion.and(core.set_will(Some(will)).into());
+        completion = completion.and(core.set_will(Some(will))?);
     }
     let stored = StoredState::read(&state);
     if stored.sent.is_some() {
-        completion = completion.and(core.delete(&stored::SENT_KEY).into());
+        completion = completion.and(core.delete(&stored::SENT_KEY)?);
     }
     let is_v5 = connect.version == Version::V5;
     let window = request.receive_maximum.min(config.inflight_max);

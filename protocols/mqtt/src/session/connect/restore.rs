@@ -32,7 +32,9 @@ impl Session {
                 Err(error) => {
                     let client_id = self.core.client_id();
                     tracing::warn!(client_id, filter = text, %error, "failed to restore a shared subscription");
-                    self.core.unsubscribe(&filter);
+                    if let Err(error) = self.core.unsubscribe(&filter) {
+                        tracing::warn!(client_id, filter = text, %error, "failed to remove a shared subscription");
+                    }
                 }
             }
         }

@@ -1,8 +1,8 @@
-//! Bindings of headers exchanges: `x-match` and the headers asked for.
+//! Rules of headers exchanges: `x-match` and the headers that a binding requires.
 
 use crate::value::{Arguments, HeaderLookup, Value};
 
-/// A binding's condition. A header that is asked for with [`Value::Null`] must only be there.
+/// The rule of a binding. A header required with the value [`Value::Null`] needs only be present.
 pub(crate) struct HeaderRule {
     any: bool,
     wanted: Vec<(String, Value)>,

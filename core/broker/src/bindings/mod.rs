@@ -1,0 +1,264 @@
+//! Binding tables: which targets a message with a routing key and headers reaches, for each kind of exchange.
+//!
+//! Generic over the targets. Owns the bindings of one exchange and their lookup; the cost of adding, finding and
+//! removing a binding does not depend on the number of others. Does not own what a target is.
+
+mod headers;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher};
+
+use inver_storage::Lsn;
+use rustc_hash::FxBuildHasher;
+use smallvec::SmallVec;
+
+use crate::address::{Address, Filter, Form};
+use crate::bag::{Bag, Hashed};
+use crate::spec::ExchangeKind;
+use crate::trie::Trie;
+use crate::value::{Arguments, HeaderLookup, Value};
+
+use headers::HeaderRule;
+
+/// The target of a binding.
+pub(crate) trait BindTarget: Clone {
+    /// Identity of the target while the binding exists; two targets of one identity are the same.
+    fn identity(&self) -> usize;
+}
+
+/// A binding. Target, key and arguments are its identity.
+pub(crate) struct Binding<T> {
+    pub(crate) target: T,
+    /// The key as it was given.
+    pub(crate) key: Box<[u8]>,
+    pub(crate) arguments: Arguments,
+    /// The key is a slashed filter; else its form is that of the exchange's kind.
+    pub(crate) slashed: bool,
+    /// The number of its row, if it is durable.
+    pub(crate) row: Option<u64>,
+    /// The log position of its creation; none if it is not durable, or was recovered.
+    pub(crate) made: Option<Lsn>,
+}
+
+/// The bindings of one exchange.
+pub(crate) enum BindingTable<T> {
+    Direct(HashMap<Box<[u8]>, Bag<Binding<T>>>),
+    Fanout(Bag<Binding<T>>),
+    Topic(Trie<Binding<T>>),
+    Headers(Bag<Ruled<T>>),
+}
+
+/// A binding of a headers exchange with its rule.
+pub(crate) struct Ruled<T> {
+    rule: HeaderRule,
+    binding: Binding<T>,
+}
+
+/// Removed bindings; mostly one.
+pub(crate) type Removed<T> = SmallVec<[Binding<T>; 1]>;
+
+impl<T: BindTarget> BindingTable<T> {
+    pub(crate) fn new(kind: ExchangeKind) -> Self {
+        match kind {
+            ExchangeKind::Direct => BindingTable::Direct(HashMap::new()),
+            ExchangeKind::Fanout => BindingTable::Fanout(Bag::default()),
+            ExchangeKind::Topic => BindingTable::Topic(Trie::default()),
+            ExchangeKind::Headers => BindingTable::Headers(Bag::default()),
+        }
+    }
+
+    /// The binding with the same identity.
+    pub(crate) fn find(&mut self, like: &Binding<T>) -> Option<&mut Binding<T>> {
+        let same = |b: &Binding<T>| b.is(&like.target, &like.key, &like.arguments);
+        match self {
+            BindingTable::Direct(t) => t.get_mut(&like.key)?.find_mut(like.hash(), same),
+            BindingTable::Fanout(t) => t.find_mut(like.hash(), same),
+            BindingTable::Topic(t) => t.find_mut(&filter(&like.key, like.slashed), like.hash(), same),
+            BindingTable::Headers(t) => {
+                let ruled = t.find_mut(like.hash(), |ruled| same(&ruled.binding))?;
+                Some(&mut ruled.binding)
+            }
+        }
+    }
+
+    /// Adds a binding that is not present.
+    pub(crate) fn insert(&mut self, binding: Binding<T>) {
+        match self {
+            BindingTable::Direct(t) => t.entry(binding.key.clone()).or_default().insert(binding),
+            BindingTable::Fanout(t) => t.insert(binding),
+            BindingTable::Topic(t) => t.insert(&filter(&binding.key, binding.slashed), binding),
+            BindingTable::Headers(t) => {
+                t.insert(Ruled { rule: HeaderRule::new(&binding.arguments), binding });
+            }
+        }
+    }
+
+    /// Removes the bindings with this [hash](Binding::hash) and key that `remove` selects.
+    pub(crate) fn remove(
+        &mut self,
+        hash: u64,
+        slashed: bool,
+        key: &[u8],
+        remove: impl Fn(&Binding<T>) -> bool,
+    ) -> Removed<T> {
+        match self {
+            BindingTable::Direct(t) => {
+                let Some(bindings) = t.get_mut(key) else { return SmallVec::new() };
+                let removed = bindings.remove(hash, remove);
+                if bindings.is_empty() {
+                    t.remove(key);
+                }
+                removed
+            }
+            BindingTable::Fanout(t) => t.remove(hash, remove),
+            BindingTable::Topic(t) => t.remove(&filter(key, slashed), hash, remove),
+            BindingTable::Headers(t) => {
+                let removed = t.remove(hash, |ruled| remove(&ruled.binding));
+                removed.into_iter().map(|ruled| ruled.binding).collect()
+            }
+        }
+    }
+
+    pub(crate) fn for_each(&self, mut f: impl FnMut(&Binding<T>)) {
+        match self {
+            BindingTable::Direct(t) => t.values().flat_map(Bag::iter).for_each(f),
+            BindingTable::Fanout(t) => t.iter().for_each(f),
+            BindingTable::Topic(t) => t.iter().for_each(f),
+            BindingTable::Headers(t) => t.iter().for_each(|ruled| f(&ruled.binding)),
+        }
+    }
+
+    /// Calls `found` with the targets of a message; a target may be found more than once. `address` is the routing key
+    /// already parsed, if the caller has it.
+    pub(crate) fn route(
+        &self,
+        routing_key: &[u8],
+        address: Option<&Address>,
+        headers: Option<&dyn HeaderLookup>,
+        mut found: impl FnMut(&T),
+    ) {
+        match self {
+            BindingTable::Direct(t) => {
+                if let Some(bindings) = t.get(routing_key) {
+                    bindings.iter().for_each(|b| found(&b.target));
+                }
+            }
+            BindingTable::Fanout(t) => t.iter().for_each(|b| found(&b.target)),
+            BindingTable::Topic(t) => {
+                let parsed;
+                let address = match address {
+                    Some(a) => a,
+                    None => {
+                        parsed = Address::parse(Form::Dotted, routing_key);
+                        &parsed
+                    }
+                };
+                t.matching(address, |b| found(&b.target));
+            }
+            BindingTable::Headers(t) => {
+                for Ruled { rule, binding } in t.iter() {
+                    if rule.matches(headers) {
+                        found(&binding.target);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<T: BindTarget> Binding<T> {
+    /// Whether it is the binding of this identity.
+    pub(crate) fn is(&self, target: &T, key: &[u8], arguments: &Arguments) -> bool {
+        self.target.identity() == target.identity() && *self.key == *key && self.arguments == *arguments
+    }
+
+    /// A hash of its identity.
+    pub(crate) fn hash(&self) -> u64 {
+        hash(&self.target, &self.key, &self.arguments)
+    }
+}
+
+/// The hash of the binding to a target with this key and these arguments.
+pub(crate) fn hash<T: BindTarget>(target: &T, key: &[u8], arguments: &Arguments) -> u64 {
+    let mut hasher = FxBuildHasher.build_hasher();
+    (target.identity(), key).hash(&mut hasher);
+    for (name, value) in arguments {
+        name.hash(&mut hasher);
+        // Values of other types are told apart by comparison.
+        if let Value::Text(text) | Value::Bytes(text) = value {
+            text.hash(&mut hasher);
+        }
+        value.as_int().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// The filter of a topic exchange's binding.
+fn filter(key: &[u8], slashed: bool) -> Filter {
+    if slashed { Filter::slashed(key) } else { Filter::dotted(key) }
+}
+
+impl<T: BindTarget> Hashed for Binding<T> {
+    fn hash(&self) -> u64 {
+        Binding::hash(self)
+    }
+}
+
+impl<T: BindTarget> Hashed for Ruled<T> {
+    fn hash(&self) -> u64 {
+        self.binding.hash()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl BindTarget for usize {
+        fn identity(&self) -> usize {
+            *self
+        }
+    }
+
+    fn binding(target: usize, key: &[u8]) -> Binding<usize> {
+        let arguments = Arguments::new();
+        Binding { target, key: key.into(), arguments, slashed: false, row: None, made: None }
+    }
+
+    fn routed(table: &BindingTable<usize>, key: &[u8]) -> Vec<usize> {
+        let mut found = Vec::new();
+        table.route(key, None, None, |target| found.push(*target));
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn each_kind_routes_by_its_rule() {
+        for (kind, wanted) in [
+            (ExchangeKind::Direct, vec![1]),
+            (ExchangeKind::Fanout, vec![1, 2, 3]),
+            (ExchangeKind::Topic, vec![1, 2]),
+            (ExchangeKind::Headers, vec![1, 2, 3]),
+        ] {
+            let mut table = BindingTable::new(kind);
+            for (target, key) in [(1, b"a.b"), (2, b"a.*"), (3, b"b.*")] {
+                table.insert(binding(target, key));
+            }
+            assert_eq!(routed(&table, b"a.b"), wanted, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_binding_of_the_given_identity_is_removed() {
+        let mut table = BindingTable::new(ExchangeKind::Direct);
+        for target in 0..3 {
+            table.insert(binding(target, b"k"));
+        }
+        let one = binding(1, b"k");
+        assert!(table.find(&one).is_some());
+        let removed = table.remove(one.hash(), false, b"k", |b| b.is(&1, b"k", &Arguments::new()));
+        assert_eq!(removed.len(), 1);
+        assert!(table.find(&one).is_none());
+        assert_eq!(routed(&table, b"k"), [0, 2]);
+    }
+}

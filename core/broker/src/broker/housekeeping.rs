@@ -1,0 +1,80 @@
+//! Housekeeping: runs what is due, trims acknowledged messages, and applies retention and bounds.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Broker;
+use crate::session::Sessions;
+
+/// Milliseconds between trims of acknowledged messages.
+const ROUND_MS: u64 = 250;
+
+/// Retention is applied once in this many rounds: it walks over all topics.
+const RETENTION_ROUNDS: u32 = 120;
+
+impl Broker {
+    /// Runs housekeeping until shutdown is requested. Deadlines are run when they are reached, the rest periodically.
+    pub async fn housekeep(self, shutdown: CancellationToken) {
+        let mut rounds = 0u32;
+        let period = Duration::from_millis(ROUND_MS);
+        let clock = self.clock().clone();
+        let mut next = clock.now() + period;
+        loop {
+            tokio::select! {
+                () = self.0.timers.wait(&clock, clock.now_ms(), next) => {}
+                () = shutdown.cancelled() => return,
+            }
+            let round_due = clock.now() >= next;
+            if round_due {
+                next = clock.now() + period;
+                rounds = rounds.wrapping_add(1);
+            }
+            let retention_due = round_due && rounds.is_multiple_of(RETENTION_ROUNDS);
+            let broker = self.clone();
+            let done = tokio::task::spawn_blocking(move || {
+                broker.run_due();
+                if round_due {
+                    broker.trim();
+                }
+                if retention_due {
+                    broker.keep_bounds();
+                }
+            });
+            if let Err(error) = done.await {
+                tracing::error!(%error, "housekeeping failed");
+            }
+        }
+    }
+
+    fn all_sessions(&self) -> Vec<Sessions> {
+        self.0.namespaces.read().values().cloned().collect()
+    }
+
+    /// Runs everything whose deadline is reached: queues are checked, wills published, sessions expired.
+    pub fn run_due(&self) {
+        let now_ms = self.clock().now_ms();
+        for (at_ms, due) in self.0.timers.take(now_ms) {
+            due.run(at_ms, now_ms);
+        }
+    }
+
+    fn trim(&self) {
+        for sessions in self.all_sessions() {
+            sessions.namespace().trim();
+            sessions.record();
+        }
+    }
+
+    /// Applies retention and bounds now, and not in a later round of housekeeping.
+    pub fn keep_bounds(&self) {
+        let now_ms = self.clock().now_ms();
+        for sessions in self.all_sessions() {
+            let namespace = sessions.namespace();
+            namespace.apply_retention(now_ms);
+            sessions.bound_inboxes(self.0.config.inbox_messages_max);
+            namespace.end_idle_subscriptions(now_ms);
+            namespace.expire_retained();
+        }
+    }
+}

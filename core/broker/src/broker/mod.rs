@@ -1,0 +1,160 @@
+//! The broker: the log, the namespaces with their sessions, admission of clients, and the protocols' own state.
+//!
+//! Dropping the last handle frees the log, once connections have dropped what they hold: nothing below refers back to
+//! the broker.
+
+mod housekeeping;
+mod protocol_state;
+mod recovery;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use inver_storage::{Entry, Log, SubmitError};
+use parking_lot::RwLock;
+
+use crate::clock::Clock;
+use crate::context::{Context, Due};
+use crate::deadletter::DeadLetterer;
+use crate::identity::{AuthError, Credentials, Identity};
+use crate::namespace::Namespace;
+use crate::retained::Retained;
+use crate::rows::{self, NamespaceRow, RowError};
+use crate::session::Sessions;
+use crate::spec::{BrokerConfig, TopicConfig, TopicError, TopicSpec};
+use crate::telemetry::Counters;
+use crate::timers::Timers;
+
+/// The namespace that always exists.
+const DEFAULT_NAMESPACE: &str = "/";
+
+/// Why the broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// A row of its state cannot be read.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// The log rejected a write.
+    #[error("log write rejected: {0}")]
+    Log(#[from] SubmitError),
+    /// A topic of the configuration cannot be created.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+}
+
+/// The broker; cheap to clone.
+#[derive(Clone)]
+pub struct Broker(Arc<Inner>);
+
+struct Inner {
+    log: Log,
+    config: Arc<BrokerConfig>,
+    /// The sessions of each namespace, which know their namespace, by its name.
+    namespaces: RwLock<HashMap<Box<str>, Sessions>>,
+    default: Sessions,
+    protocol_state: RwLock<HashMap<Bytes, Bytes>>,
+    timers: Arc<Timers<Due>>,
+}
+
+/// What the namespaces are made of.
+struct Parts {
+    log: Log,
+    config: Arc<BrokerConfig>,
+    timers: Arc<Timers<Due>>,
+}
+
+impl Parts {
+    fn make_namespace(&self, id: u32, name: &str, retained: Vec<(Vec<u8>, Bytes)>) -> Sessions {
+        let clock = self.config.clock.clone();
+        let retained = Retained::new(id.to_be_bytes().to_vec(), clock.clone(), retained);
+        let context = Context::new(self.log.clone(), clock, self.timers.clone(), Counters::of(name));
+        let namespace =
+            Namespace::new(id, name, context, &self.config, retained, |weak| DeadLetterer::new(weak));
+        Sessions::new(namespace)
+    }
+}
+
+impl Broker {
+    /// Restores the broker from what the log has.
+    pub fn open(log: Log, config: BrokerConfig) -> Result<Broker, BrokerError> {
+        let parts = Parts { log, config: Arc::new(config), timers: Arc::default() };
+        let mut namespaces = recovery::recover(&parts)?;
+        let default = match namespaces.get(DEFAULT_NAMESPACE) {
+            Some(default) => default.clone(),
+            None => {
+                let mut entry = Entry::new();
+                let key = Bytes::from_static(DEFAULT_NAMESPACE.as_bytes());
+                entry.put(rows::NAMESPACES, key, rows::encode(&NamespaceRow { id: 0 }));
+                parts.log.submit(entry)?;
+                parts.make_namespace(0, DEFAULT_NAMESPACE, Vec::new())
+            }
+        };
+        namespaces.insert(DEFAULT_NAMESPACE.into(), default.clone());
+        let protocol_state = parts.log.recovered_state(rows::OPAQUE).into_iter().collect();
+        let Parts { log, config, timers } = parts;
+        let broker = Broker(Arc::new(Inner {
+            log,
+            config,
+            namespaces: RwLock::new(namespaces),
+            default,
+            protocol_state: RwLock::new(protocol_state),
+            timers,
+        }));
+        broker.create_configured_topics()?;
+        Ok(broker)
+    }
+
+    fn create_configured_topics(&self) -> Result<(), TopicError> {
+        let namespace = self.0.default.namespace();
+        for (name, partitions) in &self.0.config.topics {
+            if namespace.topic(name).is_none() {
+                let spec = TopicSpec { partitions: *partitions, config: TopicConfig::new() };
+                namespace.create_topic(name, &spec)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.0.log
+    }
+
+    /// The clock of everything in the broker.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.config.clock
+    }
+
+    /// The namespace of this name.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<Namespace> {
+        self.sessions(name).map(|sessions| sessions.namespace().clone())
+    }
+
+    /// The namespace `/`.
+    #[must_use]
+    pub fn default_namespace(&self) -> Namespace {
+        self.0.default.namespace().clone()
+    }
+
+    /// The sessions of the namespace of this name.
+    #[must_use]
+    pub fn sessions(&self, namespace: &str) -> Option<Sessions> {
+        self.0.namespaces.read().get(namespace).cloned()
+    }
+
+    /// The sessions of the namespace `/`.
+    #[must_use]
+    pub fn default_sessions(&self) -> Sessions {
+        self.0.default.clone()
+    }
+
+    /// Authenticates a client. A password hash is computed on another thread.
+    pub async fn authenticate(&self, peer: IpAddr, credentials: &Credentials) -> Result<Identity, AuthError> {
+        self.0.config.authenticator.authenticate(peer, credentials).await
+    }
+}

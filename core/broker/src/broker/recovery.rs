@@ -1,0 +1,170 @@
+//! Recovery: restores the namespaces and their sessions from the rows in the log.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use inver_storage::{Entry, Log, SubmitError, TableId};
+
+use super::{BrokerError, Parts};
+use crate::namespace::Namespace;
+use crate::rows::{self, NamespaceRow, RowError, SessionFilterRow, decode, split_counted, split_key};
+use crate::session::{SessionCore, Sessions};
+use crate::spec::SubscriptionOptions;
+
+/// Namespaces, with their sessions, by id.
+type ById = HashMap<u32, Sessions>;
+
+/// Restores all namespaces, by name.
+pub(super) fn recover(parts: &Parts) -> Result<HashMap<Box<str>, Sessions>, BrokerError> {
+    let log = &parts.log;
+    let mut retained: HashMap<u32, Vec<(Vec<u8>, Bytes)>> = HashMap::new();
+    for (key, value) in log.recovered_state(rows::RETAINED) {
+        if let Some((namespace, address)) = split_key(&key) {
+            retained.entry(namespace).or_default().push((address.to_vec(), value));
+        }
+    }
+    let mut by_id = ById::new();
+    let mut by_name = HashMap::new();
+    for (name, row) in log.recovered_state(rows::NAMESPACES) {
+        let row: NamespaceRow = decode(rows::NAMESPACES, &row)?;
+        let name = String::from_utf8_lossy(&name).into_owned();
+        let sessions = parts.make_namespace(row.id, &name, retained.remove(&row.id).unwrap_or_default());
+        by_id.insert(row.id, sessions.clone());
+        by_name.insert(name.into(), sessions);
+    }
+    recover_topology(log, &by_id)?;
+    recover_offsets(log, &by_id)?;
+    recover_sessions(log, &by_id)?;
+    by_id.values().for_each(Sessions::end_empty_groups);
+    by_id.values().for_each(|sessions| sessions.namespace().end_owned_queues());
+    sweep_spills(log)?;
+    for sessions in by_id.values() {
+        let namespace = sessions.namespace();
+        tracing::info!(
+            namespace = namespace.name(),
+            topics = namespace.topics().len(),
+            queues = namespace.queues().len(),
+            sessions = sessions.len(),
+            "restored namespace"
+        );
+    }
+    Ok(by_name)
+}
+
+/// Restores topics, queues, exchanges, bindings and subscriptions, in an order in which each finds what it refers to.
+fn recover_topology(log: &Log, by_id: &ById) -> Result<(), RowError> {
+    each_in_namespace(log, rows::TOPICS, by_id, |namespace, key, row| {
+        namespace.recover_topic(&text(&key), &decode(rows::TOPICS, &row)?);
+        Ok(())
+    })?;
+    each_in_namespace(log, rows::EXCHANGES, by_id, |namespace, key, row| {
+        namespace.enter_exchange(&text(&key), decode(rows::EXCHANGES, &row)?);
+        Ok(())
+    })?;
+    each_in_namespace(log, rows::BINDINGS, by_id, |namespace, key, row| {
+        if let Some(number) = key.first_chunk::<8>() {
+            namespace.recover_binding(u64::from_be_bytes(*number), &decode(rows::BINDINGS, &row)?);
+        }
+        Ok(())
+    })?;
+    each_in_namespace(log, rows::SUBSCRIPTIONS, by_id, |namespace, key, row| {
+        namespace.recover_subscription(&key, &decode(rows::SUBSCRIPTIONS, &row)?);
+        Ok(())
+    })
+}
+
+fn recover_offsets(log: &Log, by_id: &ById) -> Result<(), RowError> {
+    each_in_namespace(log, rows::COMMITTED_OFFSETS, by_id, |namespace, key, row| {
+        let mut parts = key.splitn(3, |b| *b == 0);
+        if let (Some(group), Some(topic), Some(partition)) = (parts.next(), parts.next(), parts.next())
+            && let Ok(partition) = <[u8; 4]>::try_from(partition)
+        {
+            let offset = decode(rows::COMMITTED_OFFSETS, &row)?;
+            let (group, topic) = (String::from_utf8_lossy(group), String::from_utf8_lossy(topic));
+            namespace.committed_offsets().recover(&group, &topic, u32::from_be_bytes(partition), offset);
+        }
+        Ok(())
+    })
+}
+
+fn recover_sessions(log: &Log, by_id: &ById) -> Result<(), BrokerError> {
+    let mut recovered: HashMap<(u32, Bytes), Arc<SessionCore>> = HashMap::new();
+    each(log, rows::SESSIONS, by_id, |sessions, key, row| {
+        let client_id = text(&key);
+        match sessions.recover(&client_id, &decode(rows::SESSIONS, &row)?) {
+            Some(core) => {
+                recovered.insert((sessions.namespace().id(), key), core);
+            }
+            None => tracing::error!(client_id, "session skipped in recovery: inbox missing"),
+        }
+        Ok(())
+    })?;
+    let of = |sessions: &Sessions, key: &Bytes| {
+        let (client_id, rest) = split_counted(key)?;
+        Some((recovered.get(&(sessions.namespace().id(), client_id))?, rest))
+    };
+    each(log, rows::SESSION_FILTERS, by_id, |sessions, key, row| {
+        if let Some((core, filter)) = of(sessions, &key) {
+            let row: SessionFilterRow = decode(rows::SESSION_FILTERS, &row)?;
+            let options = SubscriptionOptions {
+                guaranteed: row.guaranteed,
+                no_local: row.no_local,
+                opaque: row.opaque.into(),
+            };
+            core.recover_filter(&filter, options);
+        }
+        Ok(())
+    })?;
+    each(log, rows::SESSION_STATE, by_id, |sessions, key, value| {
+        if let Some((core, key)) = of(sessions, &key) {
+            core.recover_blob(&key, value);
+        }
+        Ok(())
+    })?;
+    for core in recovered.values() {
+        let _ = core.recovered()?;
+    }
+    Ok(())
+}
+
+/// Deletes what queues in memory of an earlier process spilled to the log.
+fn sweep_spills(log: &Log) -> Result<(), SubmitError> {
+    let mut entry = Entry::new();
+    for (key, _) in log.recovered_state(rows::SPILLS) {
+        if let Some(id) = key.first_chunk::<8>() {
+            entry.delete_stream(u64::from_be_bytes(*id).into());
+        }
+        entry.delete(rows::SPILLS, key);
+    }
+    if entry.is_empty() { Ok(()) } else { log.submit(entry).map(|_| ()) }
+}
+
+fn each_in_namespace(
+    log: &Log,
+    table: TableId,
+    by_id: &ById,
+    mut f: impl FnMut(&Namespace, Bytes, Bytes) -> Result<(), RowError>,
+) -> Result<(), RowError> {
+    each(log, table, by_id, |sessions, key, value| f(sessions.namespace(), key, value))
+}
+
+fn each(
+    log: &Log,
+    table: TableId,
+    by_id: &ById,
+    mut f: impl FnMut(&Sessions, Bytes, Bytes) -> Result<(), RowError>,
+) -> Result<(), RowError> {
+    for (key, value) in log.recovered_state(table) {
+        if let Some((id, rest)) = split_key(&key)
+            && let Some(sessions) = by_id.get(&id)
+        {
+            f(sessions, rest, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn text(key: &Bytes) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}

@@ -1,0 +1,176 @@
+//! Exchanges, and the targets that their bindings lead to: queues, other exchanges, and inboxes of sessions.
+//!
+//! An inbox is known by the trait [`Inbox`] only, and held weakly: bindings do not keep a session alive.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use inver_storage::Lsn;
+use parking_lot::RwLock;
+
+use crate::address::Address;
+use crate::bindings::{self, BindTarget, Binding, BindingTable, Removed};
+use crate::queue::Queue;
+use crate::receivers::ReceiverSet;
+use crate::spec::{ExchangeKind, ExchangeSpec};
+use crate::value::{Arguments, HeaderLookup};
+
+/// An exchange. The default exchange, whose routing keys are queue names, is not one of these.
+pub struct Exchange {
+    name: Box<str>,
+    spec: ExchangeSpec,
+    /// The log position of its creation.
+    made: OnceLock<Lsn>,
+    table: RwLock<BindingTable<RouteTarget>>,
+    /// Bindings in the table; changed under its lock, read without.
+    bindings: AtomicUsize,
+}
+
+/// Receives messages for a session.
+pub(crate) trait Inbox: Send + Sync {
+    /// Identity of the session, unique within the process.
+    fn id(&self) -> u64;
+
+    /// Adds its receiver of guaranteed or best-effort messages to the set.
+    fn receive(&self, guaranteed: bool, set: &mut ReceiverSet);
+}
+
+/// The target of a binding.
+#[derive(Clone)]
+pub(crate) enum RouteTarget {
+    Queue(Arc<Queue>),
+    Exchange(Arc<Exchange>),
+    Inbox { inbox: Weak<dyn Inbox>, guaranteed: bool, no_local: bool },
+}
+
+impl BindTarget for RouteTarget {
+    fn identity(&self) -> usize {
+        match self {
+            RouteTarget::Queue(queue) => Arc::as_ptr(queue).addr(),
+            RouteTarget::Exchange(exchange) => Arc::as_ptr(exchange).addr(),
+            RouteTarget::Inbox { inbox, .. } => inbox.as_ptr().addr(),
+        }
+    }
+}
+
+impl Exchange {
+    pub(crate) fn new(name: &str, spec: ExchangeSpec) -> Arc<Exchange> {
+        Arc::new(Exchange {
+            name: name.into(),
+            table: RwLock::new(BindingTable::new(spec.kind)),
+            spec,
+            made: OnceLock::new(),
+            bindings: AtomicUsize::new(0),
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it was declared as.
+    #[must_use]
+    pub fn spec(&self) -> &ExchangeSpec {
+        &self.spec
+    }
+
+    /// Whether its routes depend on the routing key only.
+    pub(crate) fn routes_by_key(&self) -> bool {
+        self.spec.kind != ExchangeKind::Headers
+    }
+
+    /// The number of bindings from it.
+    #[must_use]
+    pub fn binding_count(&self) -> usize {
+        self.bindings.load(Ordering::Acquire)
+    }
+
+    /// The log position of its creation; none if it is not durable, or was recovered.
+    #[must_use]
+    pub fn made(&self) -> Option<Lsn> {
+        self.made.get().copied()
+    }
+
+    pub(crate) fn set_made(&self, lsn: Lsn) {
+        // A second call would be a defect of the caller; the first one holds.
+        let _ = self.made.set(lsn);
+    }
+
+    /// Adds a binding. If one of the same identity is present that one stays, and its position is the error.
+    pub(crate) fn bind(&self, binding: Binding<RouteTarget>) -> Result<(), Option<Lsn>> {
+        let table = &mut *self.table.write();
+        if let Some(present) = table.find(&binding) {
+            return Err(present.made);
+        }
+        self.insert(table, binding);
+        Ok(())
+    }
+
+    /// The log position of the binding of the same identity, if that is present.
+    pub(crate) fn present(&self, binding: &Binding<RouteTarget>) -> Option<Option<Lsn>> {
+        self.table.write().find(binding).map(|b| b.made)
+    }
+
+    /// Adds a binding or replaces the one of the same identity; no message is missed meanwhile.
+    pub(crate) fn rebind(&self, binding: Binding<RouteTarget>) {
+        let table = &mut *self.table.write();
+        match table.find(&binding) {
+            Some(present) => *present = binding,
+            None => self.insert(table, binding),
+        }
+    }
+
+    fn insert(&self, table: &mut BindingTable<RouteTarget>, binding: Binding<RouteTarget>) {
+        table.insert(binding);
+        self.bindings.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Removes a binding.
+    pub(crate) fn unbind(
+        &self,
+        target: &RouteTarget,
+        slashed: bool,
+        key: &[u8],
+        arguments: &Arguments,
+    ) -> Removed<RouteTarget> {
+        let hash = bindings::hash(target, key, arguments);
+        self.remove(hash, slashed, key, |b| b.is(target, key, arguments))
+    }
+
+    /// Removes the bindings with this hash and key that `remove` selects.
+    pub(crate) fn remove(
+        &self,
+        hash: u64,
+        slashed: bool,
+        key: &[u8],
+        remove: impl Fn(&Binding<RouteTarget>) -> bool,
+    ) -> Removed<RouteTarget> {
+        let table = &mut *self.table.write();
+        let removed = table.remove(hash, slashed, key, remove);
+        self.bindings.fetch_sub(removed.len(), Ordering::AcqRel);
+        removed
+    }
+
+    pub(crate) fn for_each_binding(&self, f: impl FnMut(&Binding<RouteTarget>)) {
+        self.table.read().for_each(f);
+    }
+
+    /// Calls `found` with the targets of a message; see [`BindingTable::route`].
+    pub(crate) fn route(
+        &self,
+        routing_key: &[u8],
+        address: Option<&Address>,
+        headers: Option<&dyn HeaderLookup>,
+        found: impl FnMut(&RouteTarget),
+    ) {
+        self.table.read().route(routing_key, address, headers, found);
+    }
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("name", &self.name).field("spec", &self.spec).finish()
+    }
+}

@@ -1,0 +1,130 @@
+//! Receiver sets: the streams and in-memory subscriptions that a message is written to.
+
+use std::sync::Arc;
+
+use inver_storage::{Stream, StreamId};
+use smallvec::SmallVec;
+
+use crate::batch_format::BatchFormat;
+use crate::queue::Queue;
+use crate::subscription::Subscription;
+
+/// The receivers of a message: streams of the log and in-memory subscriptions, each once.
+#[derive(Default)]
+pub(crate) struct ReceiverSet {
+    pub(crate) log: SmallVec<[Stream; 2]>,
+    pub(crate) live: SmallVec<[Arc<Subscription>; 2]>,
+    /// The queues among them, for their limits.
+    pub(crate) queues: SmallVec<[Arc<Queue>; 2]>,
+    /// The batch format of all its receivers, if not the default.
+    pub(crate) format: Option<Arc<BatchFormat>>,
+    /// Sorted identities, to compare sets and find overlaps.
+    ids: SmallVec<[u64; 4]>,
+}
+
+impl ReceiverSet {
+    /// A set of one stream with a batch format.
+    pub(crate) fn formatted(stream: &Stream, format: Arc<BatchFormat>) -> ReceiverSet {
+        let mut set = ReceiverSet { format: Some(format), ..ReceiverSet::default() };
+        set.add_stream(stream);
+        set
+    }
+
+    /// Adds a receiver; false if it is present.
+    pub(crate) fn add_stream(&mut self, stream: &Stream) -> bool {
+        let new = self.note(stream.id().0 << 1);
+        if new {
+            self.log.push(stream.clone());
+        }
+        new
+    }
+
+    /// Adds a receiver; false if it is present.
+    pub(crate) fn add_queue(&mut self, queue: &Arc<Queue>) -> bool {
+        let new = match queue.stream() {
+            Some(stream) => self.add_stream(stream),
+            None => self.add_live(queue.subscription()),
+        };
+        if new {
+            self.queues.push(queue.clone());
+        }
+        new
+    }
+
+    /// The set without some of its queues.
+    pub(crate) fn without(&self, refusing: &[Arc<Queue>]) -> ReceiverSet {
+        let refuses = |stream: Option<&Stream>, live: Option<&Arc<Subscription>>| {
+            refusing.iter().any(|q| match (stream, live) {
+                (Some(s), _) => q.stream().is_some_and(|own| own.id() == s.id()),
+                (_, Some(l)) => Arc::ptr_eq(q.subscription(), l),
+                _ => false,
+            })
+        };
+        let mut set = ReceiverSet::default();
+        for stream in self.log.iter().filter(|s| !refuses(Some(s), None)) {
+            set.add_stream(stream);
+        }
+        for live in self.live.iter().filter(|l| !refuses(None, Some(l))) {
+            set.add_live(live);
+        }
+        set
+    }
+
+    /// The receivers that are not in the other set.
+    pub(crate) fn beyond(&self, other: &ReceiverSet) -> ReceiverSet {
+        let is_other = |id: u64| other.ids.binary_search(&id).is_ok();
+        let mut set = ReceiverSet { format: self.format.clone(), ..ReceiverSet::default() };
+        for stream in self.log.iter().filter(|s| !is_other(s.id().0 << 1)) {
+            set.add_stream(stream);
+        }
+        for live in self.live.iter().filter(|l| !is_other(l.id() << 1 | 1)) {
+            set.add_live(live);
+        }
+        set
+    }
+
+    /// Adds a receiver; false if it is present.
+    pub(crate) fn add_live(&mut self, subscription: &Arc<Subscription>) -> bool {
+        let new = self.note(subscription.id() << 1 | 1);
+        if new {
+            self.live.push(subscription.clone());
+        }
+        new
+    }
+
+    fn note(&mut self, id: u64) -> bool {
+        match self.ids.binary_search(&id) {
+            Ok(_) => false,
+            Err(at) => {
+                self.ids.insert(at, id);
+                true
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Whether batches for one set are batches for the other.
+    pub(crate) fn is_same(&self, other: &ReceiverSet) -> bool {
+        self.ids == other.ids && self.format == other.format
+    }
+
+    /// Whether a receiver is in both sets.
+    pub(crate) fn overlaps(&self, other: &ReceiverSet) -> bool {
+        let (small, large) = if self.ids.len() < other.ids.len() { (self, other) } else { (other, self) };
+        small.ids.iter().any(|id| large.ids.binary_search(id).is_ok())
+    }
+
+    /// Removes a stream.
+    pub(crate) fn remove_stream(&mut self, stream: StreamId) {
+        self.log.retain(|s| s.id() != stream);
+        self.ids.retain(|id| *id != stream.0 << 1);
+    }
+
+    /// Whether it is this stream alone.
+    pub(crate) fn is_only(&self, stream: StreamId) -> bool {
+        self.ids[..] == [stream.0 << 1]
+    }
+}

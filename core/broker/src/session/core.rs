@@ -1,0 +1,333 @@
+//! The part of a session that exists whether or not a connection holds it: subscriptions, protocol state, presence,
+//! and their rows in the log.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use inver_storage::{Cursor, Entry, Offset, Stream, SubmitError};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::few::Few;
+use super::group::split_share;
+use super::open::SessionTerms;
+use super::queues::Queues;
+use super::registry::Registry;
+use super::will::Will;
+use super::{SESSION_FILTERS_MAX, SubscribeError};
+use crate::bindings::Binding;
+use crate::completion::Completion;
+use crate::exchange::{Inbox, RouteTarget};
+use crate::limits::LimitReached;
+use crate::mailbox::Mailbox;
+use crate::namespace::Namespace;
+use crate::rows::{self, SessionFilterRow, SessionRow};
+use crate::spec::{Expiry, SubscriptionOptions};
+use crate::value::Arguments;
+
+/// A session.
+pub(crate) struct SessionCore {
+    id: u64,
+    /// Also its key in the registry.
+    client_id: Arc<str>,
+    namespace: Namespace,
+    /// Gone with the broker; the session may still be held by a connection.
+    registry: Weak<Registry>,
+    stream: Option<(Stream, Cursor)>,
+    pub(super) queues: Mutex<Queues>,
+    pub(super) state: Mutex<State>,
+    pub(super) ended: AtomicBool,
+    /// A route was found with the present in-memory receivers; caches of it are stale once these change. Accessed under
+    /// the lock of `queues`.
+    pub(super) is_routed: AtomicBool,
+}
+
+pub(super) struct State {
+    pub(super) filters: Few<Box<[u8]>, SubscriptionOptions>,
+    pub(super) blobs: Few<Bytes, Bytes>,
+    pub(super) presence: Presence,
+    pub(super) expiry: Expiry,
+    pub(super) will: Option<Box<Will>>,
+}
+
+/// Whether a connection holds the session.
+pub(super) enum Presence {
+    /// A connection holds it.
+    Held(Holder),
+    /// No connection has held it since `since_ms` (milliseconds since 1970). A timer is set for what is due.
+    Away { since_ms: i64 },
+}
+
+pub(super) struct Holder {
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) terms: Arc<SessionTerms>,
+    /// Present when another connection waits for it.
+    pub(super) released: Option<watch::Sender<bool>>,
+}
+
+impl SessionCore {
+    pub(super) fn new(
+        id: u64,
+        client_id: &str,
+        registry: &Arc<Registry>,
+        stream: Option<(Stream, Cursor)>,
+        expiry: Expiry,
+    ) -> Arc<SessionCore> {
+        let namespace = registry.namespace.clone();
+        let since_ms = namespace.clock().now_ms();
+        Arc::new(SessionCore {
+            id,
+            client_id: client_id.into(),
+            namespace,
+            registry: Arc::downgrade(registry),
+            stream,
+            queues: Mutex::default(),
+            state: Mutex::new(State {
+                filters: Few::default(),
+                blobs: Few::default(),
+                presence: Presence::Away { since_ms },
+                expiry,
+                will: None,
+            }),
+            ended: AtomicBool::new(false),
+            is_routed: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn client_id(&self) -> &Arc<str> {
+        &self.client_id
+    }
+
+    pub(super) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    pub(super) fn registry(&self) -> Option<Arc<Registry>> {
+        self.registry.upgrade()
+    }
+
+    pub(super) fn is_durable(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    pub(super) fn stream(&self) -> Option<&(Stream, Cursor)> {
+        self.stream.as_ref()
+    }
+
+    /// The mailbox and terms of the connection that holds it.
+    pub(super) fn held(&self) -> Option<(Arc<Mailbox>, Arc<SessionTerms>)> {
+        match &self.state.lock().presence {
+            Presence::Held(holder) => Some((holder.mailbox.clone(), holder.terms.clone())),
+            Presence::Away { .. } => None,
+        }
+    }
+
+    /// Drops the oldest messages of the inbox beyond `messages_max`; how many.
+    pub(super) fn bound_inbox(&self, messages_max: u64) -> Result<u64, SubmitError> {
+        let Some((stream, cursor)) = &self.stream else { return Ok(0) };
+        let oldest = stream.high_watermark().0.saturating_sub(messages_max);
+        let position = cursor.position().0;
+        if oldest <= position {
+            return Ok(0);
+        }
+        let mut entry = Entry::new();
+        entry.ack(cursor, &[Offset(position)..Offset(oldest)]);
+        entry.trim(stream, Offset(oldest));
+        let _ = self.submit(entry)?;
+        Ok(oldest - position)
+    }
+
+    // ---- rows
+
+    pub(super) fn submit(&self, entry: Entry) -> Result<Completion, SubmitError> {
+        if entry.is_empty() {
+            return Ok(Completion::Now);
+        }
+        Ok(Completion::At(self.namespace.log().submit(entry)?.lsn))
+    }
+
+    fn key_of(&self, part: &[u8]) -> Bytes {
+        let id = rows::counted(self.client_id.as_bytes());
+        rows::key(self.namespace.id(), &[&id, part])
+    }
+
+    pub(super) fn put_in(&self, entry: &mut Entry, key: Bytes, value: Bytes) {
+        if self.is_durable() {
+            entry.put(rows::SESSION_STATE, self.key_of(&key), value.clone());
+        }
+        self.state.lock().blobs.insert(key, value);
+    }
+
+    pub(super) fn delete_in(&self, entry: &mut Entry, key: &[u8]) {
+        if self.state.lock().blobs.remove(key).is_some() && self.is_durable() {
+            entry.delete(rows::SESSION_STATE, self.key_of(key));
+        }
+    }
+
+    pub(super) fn set_expiry(&self, expiry: Expiry, entry: &mut Entry) {
+        self.state.lock().expiry = expiry;
+        self.put_row(entry, None);
+    }
+
+    pub(super) fn put_row(&self, entry: &mut Entry, detached_ms: Option<i64>) {
+        let Some((stream, cursor)) = &self.stream else { return };
+        let expiry_s = self.state.lock().expiry.seconds();
+        let row = SessionRow { stream: stream.id().0, cursor: cursor.id().0, expiry_s, detached_ms };
+        let key = rows::key(self.namespace.id(), &[self.client_id.as_bytes()]);
+        entry.put(rows::SESSIONS, key, rows::encode(&row));
+    }
+
+    /// Adds the trim of acknowledged messages to the entry.
+    pub(super) fn trim(&self, entry: &mut Entry) {
+        if let Some((stream, cursor)) = &self.stream
+            && cursor.position() > stream.start()
+        {
+            entry.trim(stream, cursor.position());
+        }
+    }
+
+    // ---- subscriptions
+
+    pub(super) fn has_filter(&self, text: &[u8]) -> bool {
+        self.state.lock().filters.contains_key(text)
+    }
+
+    /// Sets a subscription. Whether it existed, and when it is durable.
+    pub(super) fn put_filter(
+        &self,
+        text: &[u8],
+        options: &SubscriptionOptions,
+    ) -> Result<(bool, Completion), SubscribeError> {
+        let mut state = self.state.lock();
+        if state.filters.len() >= SESSION_FILTERS_MAX && !state.filters.contains_key(text) {
+            let max = SESSION_FILTERS_MAX as u64;
+            return Err(LimitReached { what: "subscriptions of this session", max }.into());
+        }
+        let mut entry = Entry::new();
+        if self.is_durable() {
+            let row = SessionFilterRow {
+                guaranteed: options.guaranteed,
+                no_local: options.no_local,
+                opaque: options.opaque.to_vec(),
+            };
+            entry.put(rows::SESSION_FILTERS, self.key_of(text), rows::encode(&row));
+        }
+        let completion = self.submit(entry)?;
+        let existed = state.filters.insert(text.into(), options.clone()).is_some();
+        Ok((existed, completion))
+    }
+
+    /// Removes a subscription. Whether it existed, and when the removal is durable.
+    pub(super) fn remove_filter(self: &Arc<Self>, text: &[u8]) -> Result<(bool, Completion), SubmitError> {
+        if self.state.lock().filters.remove(text).is_none() {
+            return Ok((false, Completion::Now));
+        }
+        self.leave(text);
+        let mut entry = Entry::new();
+        self.delete_filter_row(text, &mut entry);
+        Ok((true, self.submit(entry)?))
+    }
+
+    /// Ends the delivery of a subscription that was removed.
+    fn leave(self: &Arc<Self>, text: &[u8]) {
+        match split_share(text) {
+            Some((group, filter)) => {
+                if let Some(registry) = self.registry() {
+                    registry.leave_group(group, filter, &self.client_id);
+                }
+            }
+            None => self.unbind(text),
+        }
+    }
+
+    fn delete_filter_row(&self, text: &[u8], entry: &mut Entry) {
+        if self.is_durable() {
+            entry.delete(rows::SESSION_FILTERS, self.key_of(text));
+        }
+    }
+
+    fn target(self: &Arc<Self>, options: &SubscriptionOptions) -> RouteTarget {
+        let inbox: Weak<SessionCore> = Arc::downgrade(self);
+        RouteTarget::Inbox { inbox, guaranteed: options.guaranteed, no_local: options.no_local }
+    }
+
+    /// Binds it to the hub by a filter, or changes the options of that binding.
+    pub(super) fn bind(self: &Arc<Self>, text: &[u8], options: &SubscriptionOptions) {
+        self.namespace.hub().rebind(Binding {
+            target: self.target(options),
+            key: text.into(),
+            arguments: Arguments::new(),
+            slashed: true,
+            row: None,
+            made: None,
+        });
+        self.namespace.changed();
+    }
+
+    fn unbind(self: &Arc<Self>, text: &[u8]) {
+        let target = self.target(&SubscriptionOptions::default());
+        self.namespace.hub().unbind(&target, true, text, &Arguments::new());
+        self.namespace.changed();
+    }
+
+    /// Ends it: deletes its subscriptions, state and messages, in memory and in the log.
+    pub(super) fn end(self: &Arc<Self>) -> Result<Completion, SubmitError> {
+        let (filters, blobs) = {
+            let mut state = self.state.lock();
+            if self.ended.swap(true, Ordering::AcqRel) {
+                return Ok(Completion::Now);
+            }
+            (std::mem::take(&mut state.filters), std::mem::take(&mut state.blobs))
+        };
+        let mut entry = Entry::new();
+        for text in filters.keys() {
+            self.leave(text);
+            self.delete_filter_row(text, &mut entry);
+        }
+        if let Some(registry) = self.registry() {
+            registry.remove(self);
+        }
+        self.end_queues();
+        if let Some((stream, cursor)) = &self.stream {
+            for key in blobs.keys() {
+                entry.delete(rows::SESSION_STATE, self.key_of(key));
+            }
+            entry.delete(rows::SESSIONS, rows::key(self.namespace.id(), &[self.client_id.as_bytes()]));
+            entry.delete_cursor(cursor.id());
+            entry.delete_stream(stream.id());
+        }
+        self.submit(entry)
+    }
+
+    /// Ends it where nobody waits for the outcome: what the log rejects is logged.
+    pub(super) fn end_unattended(self: &Arc<Self>) {
+        if let Err(error) = self.end() {
+            self.log_rejected(&error);
+        }
+    }
+
+    /// Logs a write that the log rejected and that no client waits for.
+    pub(super) fn log_rejected(&self, error: &SubmitError) {
+        tracing::warn!(client_id = %self.client_id, %error, "failed to write session state");
+    }
+}
+
+impl Inbox for SessionCore {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn receive(&self, guaranteed: bool, set: &mut crate::receivers::ReceiverSet) {
+        if let (Some((stream, _)), true) = (&self.stream, guaranteed) {
+            set.add_stream(stream);
+            return;
+        }
+        let queues = self.queues.lock();
+        self.is_routed.store(true, Ordering::Relaxed);
+        let queue = if guaranteed { &queues.inbox } else { &queues.live };
+        if let Some(queue) = queue {
+            set.add_live(queue);
+        }
+    }
+}
