@@ -1,7 +1,7 @@
 //! The module graph of a crate, read from its sources, for tests of its layers. Included by `#[path]`.
 //!
 //! An edge is a path in a `use` declaration or in code that starts with `crate`, `super` or `self`. Each path is resolved to
-//! the file of the deepest module on it. Tests (`#[cfg(test)] mod tests`, `tests.rs`) and comments are left out, and so is
+//! the file of the deepest module on it. Tests (`#[cfg(test)] mod tests`, `tests.rs`, `tests/`) and comments are left out, and so is
 //! the crate root, which re-exports everything.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,6 +109,9 @@ fn collect(dir: &Path, at: &mut Module, files: &mut Vec<(Module, String)>) {
     for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
         let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
         if path.is_dir() {
+            if name == "tests" {
+                continue;
+            }
             at.push(name);
             collect(&path, at, files);
             at.pop();

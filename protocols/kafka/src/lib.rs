@@ -1,7 +1,7 @@
 //! Kafka's protocol: its clients use the broker as they use Kafka.
 //!
 //! The modules, top to bottom: `connection` (the task of one connection), `session` (requests in, responses out in
-//! order), [`api`] (one file an API), `coordinator` (all groups), `node` (state that connections share), `settings`,
+//! order), [`api`] (one file an API), `fetch` (the fetches of a connection), `coordinator` (all groups), `node` (state that connections share), `settings`,
 //! `map` (the wire and the model), [`codec`] (bytes and messages). The README walks through adding an API.
 //!
 //! Does not own: storage, topics and committed offsets (`inver-broker`), listening and TLS (the server).
@@ -14,11 +14,13 @@ mod config;
 mod connection;
 mod coordinator;
 mod error;
+mod fetch;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod map;
 mod metrics;
 mod node;
+mod response;
 mod sasl;
 mod session;
 mod settings;

@@ -36,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) config: KafkaConfig,
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) cluster_id: Str,
+    /// The APIs answered.
+    pub(crate) apis: &'static [Api],
     pub(crate) metrics: Metrics,
     /// Memory for large requests being received.
     pub(crate) large_requests: Budget,
@@ -58,8 +60,12 @@ struct ProducerIds {
 }
 
 impl Node {
-    /// The node with its stored state. `apis` are counted in the metrics.
-    pub(crate) fn new(broker: Broker, config: KafkaConfig, apis: &[Api]) -> Result<Node, SubmitError> {
+    /// The node with its stored state.
+    pub(crate) fn new(
+        broker: Broker,
+        config: KafkaConfig,
+        apis: &'static [Api],
+    ) -> Result<Node, SubmitError> {
         let cluster_id = match broker.state(TABLE, CLUSTER_ID) {
             Some(id) => id,
             None => {
@@ -80,6 +86,7 @@ impl Node {
             namespace,
             coordinator,
             cluster_id: Str::from_utf8(cluster_id).unwrap_or_default(),
+            apis,
             metrics: Metrics::new(apis),
             large_requests: Budget::new(config.limits.large_requests_bytes_max),
             cold_reads: Budget::new(config.limits.fetched_bytes_max),

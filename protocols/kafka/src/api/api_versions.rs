@@ -76,7 +76,7 @@ impl Handler for ApiVersions {
             });
         }
         Reply::now(ApiVersionsResponse {
-            api_keys: Api::ALL.iter().map(entry).collect(),
+            api_keys: cx.node.apis.iter().map(entry).collect(),
             ..ApiVersionsResponse::default()
         })
     }
@@ -86,12 +86,19 @@ fn entry(api: &Api) -> ApiVersion {
     ApiVersion { api_key: api.key, min_version: api.version_min, max_version: api.version_max }
 }
 
-/// The response, in version 0, to a request in a version that is too new: it lists the versions of ApiVersions, so
-/// that the client retries with one of them (KIP-511).
-pub(crate) fn unsupported_version() -> ApiVersionsResponse {
-    ApiVersionsResponse {
-        error_code: ErrorCode::UNSUPPORTED_VERSION,
-        api_keys: vec![entry(&Api::ApiVersions)],
-        ..ApiVersionsResponse::default()
+impl ApiVersions {
+    /// The response, in version 0, to a request in a version that is too new: it lists the versions of ApiVersions, so
+    /// that the client retries with one of them (KIP-511).
+    pub(crate) fn unsupported_version() -> ApiVersionsResponse {
+        let own = ApiVersion {
+            api_key: ApiVersions::KEY,
+            min_version: *ApiVersions::VERSIONS.start(),
+            max_version: *ApiVersions::VERSIONS.end(),
+        };
+        ApiVersionsResponse {
+            error_code: ErrorCode::UNSUPPORTED_VERSION,
+            api_keys: vec![own],
+            ..ApiVersionsResponse::default()
+        }
     }
 }

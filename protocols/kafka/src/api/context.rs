@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use inver_broker::{Identity, Mailbox, Namespace, Partition, Topic, TopicId};
 
-use super::fetch::Fetcher;
 use crate::codec::header::ResponseHeader;
 use crate::codec::text::Str;
 use crate::codec::wire::Uuid;
 use crate::config::KafkaConfig;
 use crate::coordinator::Coordinator;
+use crate::fetch::Fetcher;
 use crate::map::partition::partition_index;
 use crate::node::Node;
 use crate::sasl::Sasl;

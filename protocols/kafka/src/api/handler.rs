@@ -7,12 +7,11 @@ use bytes::BytesMut;
 use super::context::RequestContext;
 use super::reply::Reply;
 use crate::codec::api::Api;
-use crate::codec::frame::{self, Frame};
-use crate::codec::header::ResponseHeader;
+use crate::codec::frame::Frame;
 use crate::codec::reader::Reader;
 use crate::codec::wire::Wire;
 use crate::error::ConnectionError;
-use crate::metrics;
+use crate::response::encode;
 
 /// An API. Its handler is a function of the request and a [`RequestContext`]; it knows no socket and no connection.
 pub(crate) trait Handler {
@@ -63,10 +62,4 @@ pub(super) fn run<H: Handler>(
         ConnectionError::Malformed { api: header.api.name, version: header.version.number, source }
     })?;
     Ok(H::handle(cx, request).map(|response| encode(arena, header, &response)))
-}
-
-/// Encodes a response into `arena` and counts the errors in it.
-pub(crate) fn encode<T: Wire>(arena: &mut BytesMut, header: ResponseHeader, body: &T) -> Frame {
-    body.each_error(&mut |code| metrics::count_error(header.api, code));
-    frame::encode(arena, header, body)
 }

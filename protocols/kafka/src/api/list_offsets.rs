@@ -6,13 +6,14 @@ use bytes::BytesMut;
 use inver_storage::{ColdTimeLookup, Offset, ReadError, Stream, TimeLookup};
 
 use super::context::RequestContext;
-use super::handler::{Handler, encode};
+use super::handler::Handler;
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
 use crate::map::partition::{check_leader_epoch, partition_index, read_error, wire_offset};
 use crate::node::LEADER_EPOCH;
+use crate::response::encode;
 
 messages! {
     /// Versions 1-11, flexible 6+.

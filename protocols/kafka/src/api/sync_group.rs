@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use bytes::{Bytes, BytesMut};
 
 use super::context::RequestContext;
-use super::handler::{Handler, encode};
+use super::handler::Handler;
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::Frame;
@@ -15,6 +15,7 @@ use crate::codec::messages::messages;
 use crate::codec::text::Str;
 use crate::coordinator::Waiter;
 use crate::coordinator::group::{Sync, Synced};
+use crate::response::encode;
 
 messages! {
     /// Versions 0-5, flexible 4+.

@@ -9,12 +9,12 @@ use inver_storage::batch::BatchBuilder;
 use inver_storage::{Log, LogOptions};
 
 use super::context::TopicCache;
-use super::fetch::Fetcher;
 use super::*;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::header::ResponseHeader;
 use crate::codec::wire::Wire;
 use crate::config::KafkaConfig;
+use crate::fetch::Fetcher;
 use crate::node::Node;
 use crate::sasl::Sasl;
 use crate::ticket::Claimed;

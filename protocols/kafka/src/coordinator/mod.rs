@@ -110,13 +110,12 @@ impl Coordinator {
     /// Starts to handle timeouts, on the caller's runtime. Further calls do nothing.
     pub(crate) fn start(self: &Arc<Self>) {
         if !self.is_running.swap(true, Ordering::AcqRel) {
-            tokio::spawn(self.clone().run());
+            tokio::spawn(self.clone().run(self.next_expiry()));
         }
     }
 
-    async fn run(self: Arc<Self>) {
+    async fn run(self: Arc<Self>, mut expire_at: Instant) {
         let clock = self.broker.clock().clone();
-        let mut expire_at = self.next_expiry();
         loop {
             self.timeouts.wait(&clock, self.elapsed_ms(clock.now()), expire_at).await;
             self.handle_timeouts();

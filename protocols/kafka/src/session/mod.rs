@@ -19,9 +19,8 @@ use tokio::time::Instant;
 
 use self::pipeline::Pipeline;
 use crate::api;
+use crate::api::api_versions::ApiVersions;
 use crate::api::context::{RequestContext, TopicCache};
-use crate::api::fetch::Fetcher;
-use crate::api::handler::encode;
 use crate::api::reply::Reply;
 use crate::api::sasl_authenticate::{self, SaslAuthenticateResponse};
 use crate::codec::api::Api;
@@ -31,7 +30,9 @@ use crate::codec::header::{self, RequestHeader, ResponseHeader};
 use crate::codec::reader::Reader;
 use crate::codec::wire::Version;
 use crate::error::ConnectionError;
+use crate::fetch::Fetcher;
 use crate::node::Node;
+use crate::response::encode;
 use crate::sasl::{Credentials, Sasl};
 
 /// The session of one connection.
@@ -171,7 +172,7 @@ impl Session {
     fn answer_too_new_api_versions(&mut self, correlation_id: i32) {
         let version = Version { number: 0, flexible: false };
         let header = ResponseHeader { api: &Api::ApiVersions, version, correlation_id };
-        let frame = encode(&mut self.arena, header, &api::api_versions::unsupported_version());
+        let frame = encode(&mut self.arena, header, &ApiVersions::unsupported_version());
         self.pipeline.push_ready(frame);
     }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Effects, Group, Joined, Member, MemberProtocol, Rebalance, State, Synced, metadata_bytes};
+use super::effects::{Effects, Joined, Synced};
+use super::member::{Member, MemberProtocol, metadata_bytes};
+use super::state::{Group, Rebalance, State};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
 use crate::config::GroupLimits;

@@ -1,7 +1,8 @@
 //! Leaves, and lost connections.
 use tokio::time::Instant;
 
-use super::{Effects, Group, State};
+use super::effects::Effects;
+use super::state::{Group, State};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
 use crate::config::GroupLimits;

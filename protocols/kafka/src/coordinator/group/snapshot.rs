@@ -12,7 +12,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::{Group, Member, MemberProtocol, State};
+use super::member::{Member, MemberProtocol};
+use super::state::{Group, State};
 use crate::codec::messages::messages;
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::text::Str;

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Effects, Group, State, Synced};
+use super::effects::{Effects, Synced};
+use super::state::{Group, State};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
 use crate::config::GroupLimits;

@@ -1,6 +1,15 @@
 //! Groups as their members see them: [`TestGroup`] holds a group, a manual clock, and the responses so far.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::member::metadata_bytes;
 use super::*;
+use crate::codec::error_code::ErrorCode;
+use crate::codec::text::Str;
 use crate::config::GroupLimits;
 
 mod commits;

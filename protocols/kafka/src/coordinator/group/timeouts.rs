@@ -3,7 +3,8 @@
 use std::time::Duration;
 use tokio::time::Instant;
 
-use super::{Effects, Group, State};
+use super::effects::Effects;
+use super::state::{Group, State};
 use crate::codec::text::Str;
 use crate::config::GroupLimits;
 

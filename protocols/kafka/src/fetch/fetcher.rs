@@ -22,13 +22,13 @@ use super::plan::FetchPlan;
 use super::response::write;
 use super::running::Running;
 use super::session::{FetchSession, NO_SESSION, negotiate};
-use crate::api::handler::encode;
 use crate::budget::charged;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::{Frame, FrameWriter};
 use crate::codec::header::ResponseHeader;
 use crate::map::partition::read_error;
 use crate::node::Node;
+use crate::response::encode;
 
 /// Pause before a fetch that found no memory tries again.
 const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);

@@ -196,8 +196,8 @@ fn each(version: i16, topics: &[FetchTopic], mut each: impl FnMut(TopicKey, &Fet
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::fetch::ForgottenTopic;
     use crate::codec::wire::Uuid;
+    use crate::fetch::message::ForgottenTopic;
 
     fn topic(name: &str, partitions: &[(i32, i64)]) -> FetchTopic {
         let partition = |(partition, fetch_offset): &(i32, i64)| FetchPartition {

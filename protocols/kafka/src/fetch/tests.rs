@@ -8,6 +8,7 @@ use inver_storage::batch::BatchBuilder;
 use inver_storage::{Entry, Log, LogOptions};
 use tokio::time::Instant;
 
+use super::message::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
 use super::*;
 use crate::codec::api::Api;
 use crate::codec::error_code::ErrorCode;

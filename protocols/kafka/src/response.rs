@@ -1,0 +1,14 @@
+//! The encoding of responses, with the errors in them counted.
+
+use bytes::BytesMut;
+
+use crate::codec::frame::{self, Frame};
+use crate::codec::header::ResponseHeader;
+use crate::codec::wire::Wire;
+use crate::metrics;
+
+/// Encodes a response into `arena` and counts the errors in it.
+pub(crate) fn encode<T: Wire>(arena: &mut BytesMut, header: ResponseHeader, body: &T) -> Frame {
+    body.each_error(&mut |code| metrics::count_error(header.api, code));
+    frame::encode(arena, header, body)
+}
