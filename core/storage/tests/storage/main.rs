@@ -1,5 +1,6 @@
-//! The log as its users see it: what it keeps, whatever happens to it.
+//! The public behaviour of the log, under faults and crashes.
 
+#![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod cleaner;
@@ -10,6 +11,7 @@ mod fuzz;
 mod inspect;
 mod limits;
 mod log;
+mod metrics;
 mod salvage;
 mod shorthand;
 mod simulator;
