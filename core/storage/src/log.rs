@@ -1,4 +1,4 @@
-//! The log's handle: submission, waits, and the life of the log's threads.
+//! The log's handle: submission, waits, and the lifecycle of the log's threads.
 
 use std::fmt;
 use std::future::Future;

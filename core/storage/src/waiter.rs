@@ -1,6 +1,6 @@
 //! Blocking waits for a commit, with or without a writer thread.
 //!
-//! A log without threads (for simulation) has its writer here, and whoever waits runs it.
+//! A log without threads (for simulation) has its writer here, and the waiting caller runs it.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

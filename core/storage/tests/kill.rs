@@ -1,6 +1,6 @@
-//! A process that appends is killed in the middle of it; every acknowledged entry is there afterwards.
+//! Kill test: a process is killed while it appends; every acknowledged entry survives.
 //!
-//! A crate of its own: a process that is being started holds, for a moment, the locks of all logs that are open beside it.
+//! This is a test crate of its own, because a child process inherits, for a moment, the lock files open in its parent.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -16,7 +16,7 @@ use inver_storage::{
 
 const DIR: &str = "INVER_KILL_TEST_DIR";
 const WRITERS: u64 = 4;
-/// `INVER_KILLS` sets another number.
+/// Default number of kills; `INVER_KILLS` overrides it.
 const KILLS_DEFAULT: u32 = 100;
 
 fn options() -> LogOptions {
@@ -33,7 +33,7 @@ fn open(dir: &Path) -> Log {
     Log::open(dir, options()).unwrap()
 }
 
-/// A stream with a position in it.
+/// Creates a stream with a cursor.
 fn create_stream(log: &Log) {
     let (stream, cursor) = (log.allocate_stream(), log.allocate_cursor());
     let mut entry = Entry::new();
@@ -42,7 +42,7 @@ fn create_stream(log: &Log) {
     log.wait_committed_blocking(log.submit(entry).unwrap().lsn).unwrap();
 }
 
-/// Offset and value of every record.
+/// Reads offset and value of every record.
 fn read_all(stream: &Stream) -> Vec<(u64, Vec<u8>)> {
     let mut found = Vec::new();
     loop {
@@ -60,9 +60,9 @@ fn read_all(stream: &Stream) -> Vec<(u64, Vec<u8>)> {
     }
 }
 
-/// Not a test of its own: the process that is killed. It says on its output what was acknowledged to it.
+/// The process to be killed, not a test of its own. Prints the offsets acknowledged to it.
 #[test]
-fn the_process_that_is_killed() {
+fn process_to_be_killed() {
     let Ok(dir) = std::env::var(DIR) else { return };
     let log = open(dir.as_ref());
     while log.stream_ids().len() < WRITERS as usize {
@@ -75,7 +75,7 @@ fn the_process_that_is_killed() {
             let log = log.clone();
             scope.spawn(move || {
                 let (stream, cursor) = (log.stream(*id).unwrap(), log.cursor(*cursor).unwrap());
-                // The last life may have ended between a record and its acknowledgement.
+                // The last process may have been killed between a record and its acknowledgement.
                 let end = stream.next_offset().0;
                 let even: Vec<_> = (0..end).step_by(2).map(|at| Offset(at)..Offset(at + 1)).collect();
                 log.wait_committed_blocking(cursor.ack(&even).unwrap()).unwrap();
@@ -88,7 +88,7 @@ fn the_process_that_is_killed() {
                     let mut entry = Entry::new();
                     entry.batch(std::slice::from_ref(&stream), batch.finish());
                     let lsn = log.submit(entry).unwrap().lsn;
-                    // Every second record is acknowledged by the consumer at once.
+                    // The consumer acknowledges every second record at once.
                     let acked = if next.is_multiple_of(2) {
                         Some(cursor.ack(&[Offset(next)..Offset(next + 1)]).unwrap())
                     } else {
@@ -104,14 +104,14 @@ fn the_process_that_is_killed() {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost() {
+fn acknowledged_entries_survive_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let kills = std::env::var("INVER_KILLS").ok().and_then(|kills| kills.parse().ok());
     let mut random = Random::new(7);
     let mut acknowledged = std::collections::BTreeMap::new();
     for round in 0..kills.unwrap_or(KILLS_DEFAULT) {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["the_process_that_is_killed", "--exact", "--nocapture"])
+            .args(["process_to_be_killed", "--exact", "--nocapture"])
             .env(DIR, dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -130,13 +130,13 @@ fn nothing_acknowledged_is_lost() {
                 seen += 1;
             }
             if seen == lines {
-                // At any point of its writing, not only right after an acknowledgement.
+                // At any point of a write, not only right after an acknowledgement.
                 std::thread::sleep(Duration::from_micros(random.below(1500)));
                 child.kill().unwrap();
             }
         }
         child.wait().unwrap();
-        assert!(seen >= lines, "the process ended by itself");
+        assert!(seen >= lines, "the process ended early");
         let log = open(dir.path());
         for (at, (id, last)) in acknowledged.iter().enumerate() {
             let stream = log.stream(StreamId(*id)).unwrap();

@@ -12,7 +12,7 @@ use crate::setup::{Bench, Row, Taken, batch_of_one, commit, ms, percentile, stre
 const VALUE_BYTES: usize = 1024;
 const FILE_BYTES: u64 = 128 << 20;
 const LONE_COMMITS: usize = 3000;
-/// Floors and log take turns after so many commits.
+/// Commits after which floors and log take turns.
 const TURN: usize = 50;
 const STACK_BYTES: usize = 128 << 10;
 
@@ -28,7 +28,7 @@ fn always(bench: &Bench) -> Log {
     bench.log(LogOptions { commit: CommitPolicy::Always, ..LogOptions::default() })
 }
 
-/// A file to write to: with room reserved, or written before.
+/// A file to write to, with reserved space or with zeros written before.
 struct Bare {
     file: Arc<dyn MediumFile>,
     position: u64,
@@ -57,13 +57,13 @@ impl Bare {
     }
 }
 
-/// One submitter that waits for each commit.
+/// One submitter, waiting for each commit.
 fn lone(bench: &Bench) -> Vec<Row> {
     let log = always(bench);
     let stream = stream(&log);
     let medium = Files::new(&bench.dir).unwrap();
     let batch = batch_of_one(VALUE_BYTES);
-    let mut floors = [("room reserved", false), ("written before", true)]
+    let mut floors = [("space reserved", false), ("written before", true)]
         .map(|(name, is_written)| (name, Bare::new(&medium, name, 8 << 20, is_written)));
     let mut times = Vec::new();
     let mut taken = Taken::default();
@@ -79,10 +79,10 @@ fn lone(bench: &Bench) -> Vec<Row> {
     log.shutdown().unwrap();
     let cpu_us = taken.cpu_us(times.len());
     let p50 = percentile(&mut times, 50);
-    let told = format!("p50 {}, p99 {}, {cpu_us:.0} µs CPU", ms(p50), ms(percentile(&mut times, 99)));
+    let result = format!("p50 {}, p99 {}, {cpu_us:.0} µs CPU", ms(p50), ms(percentile(&mut times, 99)));
     let row = |(name, floor): &mut (&str, Bare)| {
         let floor_p50 = percentile(&mut floor.times, 50);
-        Row::new("`always`, 1 KiB, a lone commit", &told)
+        Row::new("`always`, 1 KiB, a lone commit", &result)
             .floor(format!("p50 {}, p99 {} ({name})", ms(floor_p50), ms(percentile(&mut floor.times, 99))))
             .ratio(p50.as_secs_f64(), floor_p50.as_secs_f64())
             .wanted("p50 ≤ 1.3")
@@ -90,7 +90,7 @@ fn lone(bench: &Bench) -> Vec<Row> {
     floors.iter_mut().map(row).collect()
 }
 
-/// Submitters that each wait for their commit. The floor writes groups as large as the log's were.
+/// Many submitters, each waiting for its commit. The floor writes groups of the same size as the log.
 fn many(bench: &Bench, submitters: usize, commits: usize) -> Row {
     let log = always(bench);
     let streams: Vec<Stream> = (0..submitters).map(|_| stream(&log)).collect();

@@ -1,4 +1,4 @@
-//! The cleaner: how fast it takes apart mostly dead segments, and what appends feel of it.
+//! The cleaner: its rate on mostly dead segments, and the latency of appends meanwhile.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::setup::{
 
 const TOTAL_BYTES: usize = 2 << 30;
 const SEGMENTS: usize = 64;
-/// One batch in so many is kept.
+/// One of this many batches is kept.
 const LIVE_ONE_IN: usize = 6;
 const APPENDS_FOR: Duration = Duration::from_secs(6);
 const PAUSE: Duration = Duration::from_millis(2);
@@ -40,7 +40,7 @@ pub(crate) fn run(bench: &Bench) -> Vec<Row> {
     drop((kept, dropped, small));
     log.shutdown().unwrap();
     drop(log);
-    // From here on the log is let clean.
+    // The cleaner is enabled from here on.
     let log = Log::open(&bench.dir, options(30)).unwrap();
     let small = log.stream(ids[0]).unwrap();
     let bytes_before = segment_bytes(bench);
@@ -55,21 +55,21 @@ pub(crate) fn run(bench: &Bench) -> Vec<Row> {
     let cleaned = log.stats().cleaned_segments;
     log.shutdown().unwrap();
     let rate = taken.per_second(freed as usize) / 1e6;
-    let told = |(p50, p99, count): (Duration, Duration, usize)| {
+    let result = |(p50, p99, count): (Duration, Duration, usize)| {
         format!("p50 {}, p99 {} ({count} commits)", ms(p50), ms(p99))
     };
     vec![
         Row::new(
             format!("cleaner, segments with {} % live", 100 / LIVE_ONE_IN),
-            format!("{rate:.0} MB/s given back ({cleaned} segments in {:.2} s)", taken.wall.as_secs_f64()),
+            format!("{rate:.0} MB/s reclaimed ({cleaned} segments in {:.2} s)", taken.wall.as_secs_f64()),
         ),
-        Row::new("commits of 1 KiB under `always` meanwhile", told(busy))
-            .floor(format!("{}: without the cleaner", told(quiet)))
+        Row::new("commits of 1 KiB under `always` meanwhile", result(busy))
+            .floor(format!("{}: without the cleaner", result(quiet)))
             .ratio(busy.1.as_secs_f64(), quiet.1.as_secs_f64()),
     ]
 }
 
-/// Lone commits with a pause between them: p50, p99, how many.
+/// Single commits with pauses in between: p50, p99, number.
 fn appends(log: &Log, stream: &Stream, is_over: &AtomicBool, most: Duration) -> (Duration, Duration, usize) {
     let batch = batch_of_one(1024);
     let start = Instant::now();
@@ -81,7 +81,7 @@ fn appends(log: &Log, stream: &Stream, is_over: &AtomicBool, most: Duration) -> 
     (percentile(&mut times, 50), percentile(&mut times, 99), times.len())
 }
 
-/// What the segment files take of the disk.
+/// Bytes of the segment files.
 fn segment_bytes(bench: &Bench) -> u64 {
     let files = std::fs::read_dir(&bench.dir).unwrap().filter_map(Result::ok);
     let segments = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "seg"));

@@ -1,10 +1,11 @@
-//! The log against its floor, in one run on the same bytes: a bare loop that checksums, writes and (under `always`)
+//! The log compared with its floor in one run on the same bytes: a bare loop that checksums, writes and (under `always`)
 //! syncs the same groups, or reads them.
 //!
 //! `cargo run --release -p inver-storage --example floor -- [--quick] [folder] [part ...]` prints Markdown. The parts are
-//! os, always, reads, streams, recovery and cleaner; without any all are run, which takes some minutes and at most
-//! 12 GB of the folder's disk. `--quick` does a hundredth of each, to see that it works.
+//! os, always, reads, streams, recovery and cleaner; the default is all of them, which takes some minutes and at most 12 GB
+//! of disk. `--quick` runs a hundredth of each, as a check.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
 mod always;
 mod cleaner;
@@ -16,7 +17,7 @@ mod streams;
 
 use setup::{Bench, Row};
 
-/// A part's name and what it measures.
+/// Name and function of a part.
 type PartOf = (&'static str, fn(&Bench) -> Vec<Row>);
 
 const PARTS: [PartOf; 6] = [
@@ -38,7 +39,7 @@ fn main() {
         }
     }
     let bench = Bench::new(dir.as_deref().unwrap_or("floor-data"), is_quick);
-    println!("| what | the log | its floor | ratio | wanted |\n|---|---|---|---|---|");
+    println!("| measurement | log | floor | ratio | target |\n|---|---|---|---|---|");
     for (name, run) in PARTS {
         if wanted.is_empty() || wanted.iter().any(|part| part == name) {
             eprintln!("{name} ...");

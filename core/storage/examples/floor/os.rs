@@ -12,7 +12,7 @@ use crate::setup::{
 const TOTAL_BYTES: usize = 1 << 30;
 const GROUP_BYTES: usize = 256 << 10;
 const FILE_BYTES: usize = 128 << 20;
-/// Floor and log take turns, so that what else the machine does counts for both.
+/// Floor and log take turns, so that other load of the machine affects both.
 const ROUNDS: usize = 3;
 const SMALL_ENTRIES: usize = 2_000_000;
 
@@ -26,7 +26,7 @@ pub(crate) fn run(bench: &Bench) -> Vec<Row> {
     }
     let records = batches * ROUNDS * batch(BATCH_BYTES).record_count() as usize;
     let bytes = batches * ROUNDS * batch(BATCH_BYTES).bytes().len();
-    let told = |taken: &Taken| {
+    let result = |taken: &Taken| {
         format!(
             "{:.0} MB/s, {:.1} M records a CPU second",
             taken.per_second(bytes) / 1e6,
@@ -38,9 +38,9 @@ pub(crate) fn run(bench: &Bench) -> Vec<Row> {
         rows.push(
             Row::new(
                 format!("`os`, 16 KiB batches of 100 B records, {submitters} submitter(s)"),
-                told(&taken),
+                result(&taken),
             )
-            .floor(told(&floor))
+            .floor(result(&floor))
             .ratio(taken.per_second(bytes), floor.per_second(bytes))
             .wanted("≥ 0.8; ≥ 5 M records/s a core"),
         );
@@ -55,7 +55,7 @@ pub(crate) fn run(bench: &Bench) -> Vec<Row> {
     rows
 }
 
-/// The floor: checksum and write, in groups of 256 KiB.
+/// The floor: checksums and writes groups of 256 KiB.
 fn bare(bench: &Bench, batches: usize) -> Taken {
     let medium = Files::new(bench.fresh()).unwrap();
     let batch = batch(BATCH_BYTES);
@@ -94,7 +94,7 @@ fn log(bench: &Bench, submitters: usize, batches: usize) -> Taken {
                 let (log, batch) = (&log, &batch);
                 scope.spawn(move || {
                     for _ in 0..batches / submitters {
-                        // As a connection does: the bytes are checked once, on their way in.
+                        // As a connection does: the checksum is verified once.
                         append(log, stream, Batch::parse(batch.bytes().clone()).unwrap());
                     }
                 });
@@ -106,7 +106,7 @@ fn log(bench: &Bench, submitters: usize, batches: usize) -> Taken {
     taken
 }
 
-/// What an entry costs.
+/// The cost of an entry.
 fn small(bench: &Bench, count: usize) -> Taken {
     let log = bench.log(LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() });
     let stream = stream(&log);

@@ -1,4 +1,4 @@
-//! Reads: a large stream from its start and at its end, and one small stream among very many.
+//! Reads: a large stream from its start and near its end, and one small stream among many.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ const TAIL_BYTES: usize = 32 << 20;
 const READ_BYTES: usize = 1 << 20;
 const STREAMS: usize = 100_000;
 const ROUNDS: usize = 10;
-/// Of the small streams every so many-th is read.
+/// One of this many small streams is read.
 const STEP: usize = 97;
 
 pub(crate) fn run(bench: &Bench) -> Vec<Row> {
@@ -27,7 +27,7 @@ fn options() -> LogOptions {
     LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() }
 }
 
-/// Reads from an offset on: bytes, and how many reads went to the disk.
+/// Reads from an offset on. Returns the bytes, and the number of reads from files.
 fn read_on(stream: &Stream, from: u64) -> (usize, usize) {
     let high = stream.high_watermark().0;
     let (mut next, mut bytes, mut cold) = (from, 0, 0);
@@ -58,7 +58,7 @@ fn large(bench: &Bench) -> Vec<Row> {
     log.checkpoint().unwrap();
     let floor = bare_reads(&bench.dir, count * batch.bytes().len());
     let records = |bytes: usize| bytes / batch.bytes().len() * batch.record_count() as usize;
-    let told = |bytes: usize, taken: &Taken| {
+    let result = |bytes: usize, taken: &Taken| {
         format!(
             "{:.0} MB/s, {:.1} M records/s",
             taken.per_second(bytes) / 1e6,
@@ -67,19 +67,19 @@ fn large(bench: &Bench) -> Vec<Row> {
     };
     let ((bytes, cold), taken) = timed(|| read_on(&stream, 0));
     let catch_up =
-        Row::new(format!("catch-up of a large stream ({cold} reads of files)"), told(bytes, &taken))
+        Row::new(format!("catch-up of a large stream ({cold} reads of files)"), result(bytes, &taken))
             .floor(format!("{:.0} MB/s: the files by reads of 1 MiB, summed", floor / 1e6))
             .ratio(taken.per_second(bytes), floor);
     let high = stream.high_watermark().0;
     let tail_records = records(TAIL_BYTES.min(bytes)) as u64;
     let from = high - tail_records.min(high);
     let ((bytes, cold), taken) = timed(|| read_on(&stream, from));
-    let tail = Row::new(format!("tail reads, from memory ({cold} reads of files)"), told(bytes, &taken));
+    let tail = Row::new(format!("tail reads, from memory ({cold} reads of files)"), result(bytes, &taken));
     log.shutdown().unwrap();
     vec![catch_up, tail]
 }
 
-/// Bytes a second.
+/// Returns bytes per second.
 fn bare_reads(dir: &Path, bytes_max: usize) -> f64 {
     let medium = Files::new(dir).unwrap();
     let mut buffer = vec![0; READ_BYTES];
@@ -103,7 +103,7 @@ fn bare_reads(dir: &Path, bytes_max: usize) -> f64 {
     taken.per_second(bytes)
 }
 
-/// All streams interleaved, some of them read from the disk.
+/// Interleaved streams, some of them read from the disk.
 fn small(bench: &Bench) -> Row {
     let log = bench.log(options());
     let mut entry = Entry::new();

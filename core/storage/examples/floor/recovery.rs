@@ -1,4 +1,4 @@
-//! Opening a log of 10 GB: after a shutdown, and after the process just ended.
+//! Opening a log of 10 GB, after a shutdown and after a crash.
 
 use inver_storage::{CommitPolicy, Log, LogOptions, Stream};
 
@@ -26,7 +26,7 @@ pub(crate) fn run(bench: &Bench) -> Vec<Row> {
     drop(log);
     let (log, warm) = timed(|| Log::open(&bench.dir, options.clone()).unwrap());
     fill(&log, since);
-    // Dropped, not shut down: what is replayed is what came since the last checkpoint.
+    // Dropped without a checkpoint: entries since the last checkpoint are replayed.
     drop(log);
     let (log, replayed) = timed(|| Log::open(&bench.dir, options).unwrap());
     log.shutdown().unwrap();

@@ -1,4 +1,4 @@
-//! What the parts share: batches, logs, clocks, rows of the table.
+//! Shared by all parts: batches, logs, timing, rows of the table.
 
 use std::fmt;
 use std::future::Future;
@@ -23,7 +23,7 @@ impl Bench {
         Self { dir: dir.into(), is_quick }
     }
 
-    /// As many, or a hundredth when it must be quick.
+    /// The count, or a hundredth of it with `--quick`.
     pub(crate) fn many(&self, count: usize) -> usize {
         if self.is_quick { (count / 100).max(1) } else { count }
     }
@@ -39,7 +39,7 @@ impl Bench {
         &self.dir
     }
 
-    /// A new log.
+    /// A new log in an empty folder.
     pub(crate) fn log(&self, options: LogOptions) -> Log {
         Log::open(self.fresh(), options).unwrap()
     }
@@ -65,7 +65,7 @@ impl Row {
         self
     }
 
-    /// The log's figure by the floor's, so that more than one is more.
+    /// Ratio of the log's figure to the floor's.
     pub(crate) fn ratio(mut self, log: f64, floor: f64) -> Self {
         self.ratio = Some(log / floor);
         self
@@ -84,7 +84,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// What some work took.
+/// Time taken by some work.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Taken {
     pub(crate) wall: Duration,
@@ -133,7 +133,7 @@ pub(crate) fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times[(times.len() * percent / 100).min(times.len() - 1)]
 }
 
-/// Milliseconds, to read.
+/// Formats milliseconds.
 pub(crate) fn ms(time: Duration) -> String {
     format!("{:.2} ms", time.as_secs_f64() * 1e3)
 }
@@ -162,7 +162,7 @@ pub(crate) fn stream(log: &Log) -> Stream {
     log.stream(id).unwrap()
 }
 
-/// Submits the batch when there is room.
+/// Submits the batch as soon as the log admits it.
 pub(crate) fn append(log: &Log, stream: &Stream, batch: Batch) {
     if !log.is_admitting() {
         block_on(log.admit()).unwrap();
@@ -172,7 +172,7 @@ pub(crate) fn append(log: &Log, stream: &Stream, batch: Batch) {
     log.submit(entry).unwrap();
 }
 
-/// Submits the batch and waits until it is committed.
+/// Submits the batch and waits for its commit.
 pub(crate) fn commit(log: &Log, stream: &Stream, batch: Batch) -> Duration {
     let start = Instant::now();
     let mut entry = Entry::new();

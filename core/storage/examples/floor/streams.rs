@@ -1,4 +1,4 @@
-//! A million streams: made, opened, idle.
+//! A million idle streams: created, opened.
 
 use inver_storage::{CommitPolicy, Entry, Log, LogOptions};
 
@@ -33,9 +33,9 @@ pub(crate) fn run(bench: &Bench) -> Vec<Row> {
             format!("{:.0} MB ({} bytes each)", bytes as f64 / 1e6, bytes / count),
         )
         .wanted("≤ 400 MB"),
-        Row::new(format!("{count} streams made"), seconds(making.wall)),
-        Row::new("their checkpoint at the end", seconds(ending.wall)),
-        Row::new("opened again", seconds(opening.wall)),
+        Row::new(format!("{count} streams created"), seconds(making.wall)),
+        Row::new("their checkpoint at shutdown", seconds(ending.wall)),
+        Row::new("reopened", seconds(opening.wall)),
     ]
 }
 

@@ -267,12 +267,12 @@ mod tests {
             let medium = medium(is_direct);
             let mut writes = writes(&medium, direct_bytes_max);
             let mut end = START;
-            for life in 0..3 {
+            for start in 0..3 {
                 let file = medium.open(FILE).unwrap();
                 let mut append = AppendFile::new(&mut writes, FILE, file, end);
                 assert_eq!(append.direct.is_some(), is_direct && direct_bytes_max > 0);
                 for length in [1, 4031, 1, 8192, 70_000, 3, 4096, 5001, 4090, 12] {
-                    let whole: Vec<u8> = (0..length).map(|at| (at + life) as u8).collect();
+                    let whole: Vec<u8> = (0..length).map(|at| (at + start) as u8).collect();
                     let (first, second) = whole.split_at(length / 3);
                     append.write(&[Bytes::copy_from_slice(first), Bytes::copy_from_slice(second)]).unwrap();
                     append.sync().unwrap();

@@ -1,4 +1,4 @@
-//! The cleaner: room comes back whatever keeps a segment alive, and streams that lie among each other are sorted.
+//! The cleaner: live data does not pin segments, and interleaved streams are sorted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ fn trim(log: &Log, stream: &Stream, to: Offset) {
     commit(log, entry);
 }
 
-/// A hundred streams are consumed as they are written, one is not: its few records lie in every segment.
+/// A hundred streams are consumed as they are written; one is not, and has records in every segment.
 #[test]
-fn a_stream_whose_position_never_moves_keeps_only_its_own_data_on_the_disk() {
+fn an_unconsumed_stream_keeps_only_its_own_data_on_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions { segment_bytes_max: 256 << 10, preallocate: false, ..small() };
     let log = open(dir.path(), &options);
-    let stuck = create_stream(&log);
+    let unconsumed = create_stream(&log);
     let busy: Vec<Stream> = (0..100).map(|_| create_stream(&log)).collect();
     let (mut own, mut others) = (0, 0);
     for i in 0..4000usize {
@@ -35,7 +35,7 @@ fn a_stream_whose_position_never_moves_keeps_only_its_own_data_on_the_disk() {
         append(&log, std::slice::from_ref(stream), &[&[i as u8; 2000]]);
         others += 2000;
         if i % 40 == 0 {
-            append(&log, std::slice::from_ref(&stuck), &[&i.to_be_bytes(), &[1; 100]]);
+            append(&log, std::slice::from_ref(&unconsumed), &[&i.to_be_bytes(), &[1; 100]]);
             own += 108;
         }
         trim(&log, stream, stream.next_offset());
@@ -44,9 +44,9 @@ fn a_stream_whose_position_never_moves_keeps_only_its_own_data_on_the_disk() {
     log.checkpoint().unwrap();
     let left = disk_bytes(dir.path());
     assert!(others > 7_000_000 && own < 11_000);
-    // The segment that is being written to, and what the stuck one has.
-    assert!(left < 2 * options.segment_bytes_max, "{left} bytes are left on the disk");
-    let kept: Vec<usize> = values(&stuck)
+    // The active segment, and the data of the unconsumed stream.
+    assert!(left < 2 * options.segment_bytes_max, "{left} bytes on the disk");
+    let kept: Vec<usize> = values(&unconsumed)
         .iter()
         .step_by(2)
         .map(|value| usize::from_be_bytes(value.as_slice().try_into().unwrap()))
@@ -54,9 +54,8 @@ fn a_stream_whose_position_never_moves_keeps_only_its_own_data_on_the_disk() {
     assert_eq!(kept, (0..4000).step_by(40).collect::<Vec<_>>());
 }
 
-/// The start of a stream lies inside of a segment: what is below it there is dead too.
 #[test]
-fn what_is_trimmed_within_a_segment_is_counted_as_dead() {
+fn data_trimmed_within_a_segment_counts_as_dead() {
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions { segment_bytes_max: 256 << 10, preallocate: false, ..small() };
     let log = open(dir.path(), &options);
@@ -67,7 +66,7 @@ fn what_is_trimmed_within_a_segment_is_counted_as_dead() {
         }
     }
     let before = disk_bytes(dir.path());
-    // Of each stream nine in ten go, those of the last segment excepted.
+    // Trims nine of ten batches of each stream.
     for stream in &streams {
         trim(&log, stream, Offset(90));
     }
@@ -79,7 +78,7 @@ fn what_is_trimmed_within_a_segment_is_counted_as_dead() {
 }
 
 #[test]
-fn streams_that_lie_among_each_other_are_sorted() {
+fn interleaved_streams_are_sorted() {
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions {
         tail_cache_bytes_max: 0,
@@ -93,14 +92,14 @@ fn streams_that_lie_among_each_other_are_sorted() {
     for i in 0..2000u32 {
         append(&log, &streams[i as usize % 8..][..1], &[&i.to_be_bytes(), &[1; 300]]);
     }
-    assert!(!log.clean().unwrap(), "nothing is dead, and sorting is off");
+    assert!(!log.clean().unwrap(), "no dead data, and sorting is off");
     log.shutdown().unwrap();
-    // Whether a segment wants sorting is in its trailer.
+    // The trailer records how far a segment is interleaved.
     let log = open(dir.path(), &LogOptions { clean_places_min: 64, ..options });
     while log.clean().unwrap() {}
     let cleaned = log.stats().cleaned_segments;
     assert!(cleaned > 2);
-    assert!(!log.clean().unwrap(), "what is sorted is not sorted again");
+    assert!(!log.clean().unwrap(), "sorted segments are not sorted again");
     for (at, id) in log.stream_ids().into_iter().enumerate() {
         let stream = log.stream(id).unwrap();
         let numbers: Vec<u32> = values(&stream)
@@ -114,40 +113,39 @@ fn streams_that_lie_among_each_other_are_sorted() {
     assert_eq!(inver_storage::inspect::verify(dir.path()).unwrap().flaws, []);
 }
 
-/// The copy is the cleaner's own affair until it is whole: a full disk does not end the log.
+/// Nothing depends on an unfinished copy, so a full disk does not end the log.
 #[test]
-fn a_full_disk_puts_cleaning_off() {
+fn a_full_disk_pauses_cleaning() {
     let medium = FakeMedium::new(1);
     let options = LogOptions { preallocate: false, tail_cache_bytes_max: 0, ..small() };
     let log = Log::open_manual(Arc::new(medium.clone()), Arc::new(SystemClock), options).unwrap();
-    let (stuck, busy) = (create_stream(&log), create_stream(&log));
+    let (unconsumed, busy) = (create_stream(&log), create_stream(&log));
     for i in 0..400u32 {
-        let to = if i % 50 == 0 { &stuck } else { &busy };
+        let to = if i % 50 == 0 { &unconsumed } else { &busy };
         append(&log, std::slice::from_ref(to), &[&[i as u8; 400]]);
     }
     trim(&log, &busy, busy.next_offset());
     log.checkpoint().unwrap();
-    // Making the file, writing it, syncing it.
+    // Creation, write and sync of the copy.
     for operation in 1..=3 {
         medium.schedule(operation, Fault::Fail(std::io::ErrorKind::StorageFull));
         assert!(!log.clean().unwrap());
         assert_eq!(medium.hits(), operation);
-        append(&log, std::slice::from_ref(&stuck), &[b"goes on"]);
+        append(&log, std::slice::from_ref(&unconsumed), &[b"next"]);
     }
     assert!(medium.names().iter().all(|name| name != "clean.tmp"));
     assert!(log.clean().unwrap());
-    assert_eq!(values(&stuck).len(), 11);
+    assert_eq!(values(&unconsumed).len(), 11);
 }
 
-/// One stream whose position never moves does not keep the others' data on the disk.
 #[test]
-fn the_cleaner_copies_what_is_live_out_of_mostly_dead_segments() {
+fn the_cleaner_copies_live_data_out_of_mostly_dead_segments() {
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions { tail_cache_bytes_max: 0, segment_bytes_max: 64 << 10, ..small() };
     let log = open(dir.path(), &options);
-    let (stuck, busy) = (create_stream(&log), create_stream(&log));
+    let (unconsumed, busy) = (create_stream(&log), create_stream(&log));
     for i in 0..4000u32 {
-        let to = if i % 50 == 0 { &stuck } else { &busy };
+        let to = if i % 50 == 0 { &unconsumed } else { &busy };
         append(&log, std::slice::from_ref(to), &[&i.to_be_bytes(), &[1; 40]]);
         if i % 100 == 99 {
             let mut entry = Entry::new();
@@ -175,13 +173,13 @@ fn the_cleaner_copies_what_is_live_out_of_mostly_dead_segments() {
         };
         assert_eq!(found, Some((Offset(1), 1001)));
     };
-    check(&stuck);
-    let id = stuck.id();
+    check(&unconsumed);
+    let id = unconsumed.id();
     log.shutdown().unwrap();
     assert_eq!(inver_storage::inspect::verify(dir.path()).unwrap().flaws, []);
     let log = open(dir.path(), &options);
     check(&log.stream(id).unwrap());
-    // What was copied is reclaimed like everything else.
+    // Copied data is reclaimed like any other.
     let mut entry = Entry::new();
     entry.delete_stream(id);
     commit(&log, entry);

@@ -12,12 +12,12 @@ use inver_storage::{
     Stream, SubmitError, SystemClock, medium::Files, records,
 };
 
-/// Without the log's own threads, which would compact at any time.
+/// Opens a log without threads, which would compact at any time.
 fn open(dir: &Path, options: &LogOptions) -> Log {
     Log::open_manual(Arc::new(Files::new(dir).unwrap()), Arc::new(SystemClock), options.clone()).unwrap()
 }
 
-/// Reads come from the files, also of what is not sealed yet.
+/// Without a tail cache: all reads come from files.
 fn options() -> LogOptions {
     LogOptions { tail_cache_bytes_max: 0, ..small() }
 }
@@ -51,7 +51,7 @@ fn stamp(producer: i64, control: bool) -> ProducerStamp {
     ProducerStamp { id: producer, epoch: 0, base_sequence: -1, transactional: true, control }
 }
 
-/// The end of a producer's transaction.
+/// A transaction marker.
 fn marker(producer: i64, is_commit: bool) -> Batch {
     let mut builder = BatchBuilder::new(64);
     builder.push(1000, Some(&[0, 0, 0, u8::from(is_commit)]), &[], Some(&[0; 6]));
@@ -70,14 +70,14 @@ fn row(key: &str, value: Option<&str>) -> Batch {
     builder.finish()
 }
 
-/// Fills the segment, so that what came before is sealed.
+/// Fills the segment, so that earlier data is sealed.
 fn roll(log: &Log, stream: &Stream) {
     for _ in 0..20 {
         append(log, std::slice::from_ref(stream), &[&[0; 1000]]);
     }
 }
 
-fn compact_by(log: &Log, stream: &Stream, policy: Compaction) {
+fn set_policy(log: &Log, stream: &Stream, policy: Compaction) {
     let mut entry = Entry::new();
     entry.set_compaction(stream.id(), Some(policy));
     commit(log, entry);
@@ -126,7 +126,7 @@ fn fill(log: &Log, stream: &Stream, other: &Stream, random: &mut Random) -> Vec<
     all
 }
 
-/// What must be left of the rows below `sealed_to`, and all of the others.
+/// The survivors of the rows below `sealed_to`, and all other rows.
 fn expected(all: &[Row], sealed_to: u64, drops_tombstones: bool) -> Vec<Row> {
     let mut last = BTreeMap::new();
     for (offset, key, _) in all.iter().filter(|row| row.0 < sealed_to) {
@@ -134,17 +134,17 @@ fn expected(all: &[Row], sealed_to: u64, drops_tombstones: bool) -> Vec<Row> {
             last.insert(key.clone(), *offset);
         }
     }
-    let stays = |(offset, key, value): &&Row| {
+    let survives = |(offset, key, value): &&Row| {
         let Some(key) = key else { return true };
         *offset >= sealed_to
             || (!key.starts_with(b"aborted-")
                 && last.get(key) == Some(offset)
                 && !(drops_tombstones && value.is_none()))
     };
-    all.iter().filter(stays).cloned().collect()
+    all.iter().filter(survives).cloned().collect()
 }
 
-/// What is not sealed yet is left alone: it starts somewhere in the longest tail that is complete.
+/// Unsealed rows are not compacted: they begin somewhere in the longest complete tail.
 fn assert_compacted(all: &[Row], found: &[Row], drops_tombstones: bool) {
     let complete = all.iter().rev().zip(found.iter().rev()).take_while(|(one, two)| one == two).count();
     assert!(complete > 1 && complete < all.len() / 2);
@@ -153,7 +153,7 @@ fn assert_compacted(all: &[Row], found: &[Row], drops_tombstones: bool) {
 }
 
 #[test]
-fn only_the_last_record_of_a_key_stays_and_offsets_do() {
+fn only_the_last_record_of_a_key_survives_and_offsets_do_not_change() {
     for (seed, delete_retention) in [(1, Duration::ZERO), (2, Duration::from_secs(1 << 40))] {
         let dir = tempfile::tempdir().unwrap();
         let options = LogOptions { tail_cache_bytes_max: 0, clean_live_percent_max: 0, ..small() };
@@ -163,15 +163,15 @@ fn only_the_last_record_of_a_key_stays_and_offsets_do() {
         let all = fill(&log, &stream, &other, &mut random);
         assert_eq!(rows(&stream), all);
         let other_before = rows(&other);
-        compact_by(&log, &stream, Compaction { delete_retention, ..Compaction::default() });
+        set_policy(&log, &stream, Compaction { delete_retention, ..Compaction::default() });
         let bytes = stream.bytes();
         assert!(log.compact().unwrap());
         assert!(!log.compact().unwrap(), "nothing new");
         let found = rows(&stream);
         assert_compacted(&all, &found, delete_retention.is_zero());
         assert!(stream.bytes() < bytes / 3);
-        assert_eq!(rows(&other), other_before, "the other stream shares the bytes, not the fate");
-        // A read in any hole gets on, be it with a batch that has lost the records sought.
+        assert_eq!(rows(&other), other_before, "the other stream shares the bytes and is not compacted");
+        // A read from any gap makes progress, even if the batch lost the records sought.
         for hole in found.windows(2).flat_map(|pair| pair[0].0 + 1..pair[1].0) {
             assert!(last_of_first(&stream, hole) >= hole);
         }
@@ -190,14 +190,14 @@ fn last_of_first(stream: &Stream, from: u64) -> u64 {
 }
 
 #[test]
-fn more_keys_than_fit_are_compacted_as_far_as_they_fit_and_the_next_time_on_from_there() {
+fn keys_beyond_the_limit_are_compacted_by_the_next_compactions() {
     for (seed, delete_retention) in [(3, Duration::ZERO), (4, Duration::from_secs(1 << 40))] {
         let dir = tempfile::tempdir().unwrap();
         let options = LogOptions { compaction_keys_max: 30, clean_live_percent_max: 0, ..options() };
         let mut log = open(dir.path(), &options);
         let (mut stream, other) = (create_stream(&log), create_stream(&log));
         let all = fill(&log, &stream, &other, &mut Random::new(seed));
-        compact_by(
+        set_policy(
             &log,
             &stream,
             Compaction { delete_retention, dirty_percent_min: 0, ..Compaction::default() },
@@ -231,11 +231,11 @@ fn pair(key: &str, value: Option<&str>) -> (String, Option<String>) {
 }
 
 #[test]
-fn what_comes_after_the_start_of_an_open_transaction_is_left_alone() {
+fn records_behind_an_open_transaction_are_not_compacted() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &options());
     let stream = create_stream(&log);
-    compact_by(&log, &stream, Compaction { delete_retention: Duration::ZERO, ..Compaction::default() });
+    set_policy(&log, &stream, Compaction { delete_retention: Duration::ZERO, ..Compaction::default() });
     append_batch(&log, &stream, row("k", Some("1")));
     append_batch(&log, &stream, row("k", Some("2")));
     let mut open_one = BatchBuilder::new(64);
@@ -245,16 +245,16 @@ fn what_comes_after_the_start_of_an_open_transaction_is_left_alone() {
     roll(&log, &stream);
     assert!(log.compact().unwrap());
     let before = [pair("k", Some("3")), pair("k", None)];
-    assert_eq!(keyed(&stream), before, "the tombstone must not go before what it deletes");
+    assert_eq!(keyed(&stream), before, "the tombstone must not be dropped before the record it deletes");
     append_batch(&log, &stream, marker(9, true));
     roll(&log, &stream);
     assert!(log.compact().unwrap());
     assert_eq!(keyed(&stream), []);
 }
 
-/// Compaction stood still for ever before what has more keys than fit: it began each time where it had ended.
+/// Compaction once made no progress behind a batch with more keys than the limit: it restarted where it had ended.
 #[test]
-fn one_batch_or_transaction_with_more_keys_than_fit_holds_nothing_up() {
+fn a_batch_or_transaction_with_more_keys_than_the_limit_does_not_block_compaction() {
     for compaction_keys_max in [1, 7, 30] {
         let dir = tempfile::tempdir().unwrap();
         let options = LogOptions { compaction_keys_max, clean_live_percent_max: 0, ..options() };
@@ -262,7 +262,7 @@ fn one_batch_or_transaction_with_more_keys_than_fit_holds_nothing_up() {
         let stream = create_stream(&log);
         let delete_retention = Duration::ZERO;
         let policy = Compaction { delete_retention, dirty_percent_min: 0, ..Compaction::default() };
-        compact_by(&log, &stream, policy);
+        set_policy(&log, &stream, policy);
         let batch = |keys: std::ops::Range<i32>, value: &str, producer| {
             let mut builder = BatchBuilder::new(64);
             for key in keys {
@@ -271,7 +271,7 @@ fn one_batch_or_transaction_with_more_keys_than_fit_holds_nothing_up() {
             builder.finish_as(Compression::None, producer)
         };
         append_batch(&log, &stream, batch(0..50, "one batch", None));
-        // Two transactions at once, one of them in vain, with what belongs to none between.
+        // Two interleaved transactions, one of them aborted, with other records in between.
         for first in (0..50).step_by(5) {
             append_batch(&log, &stream, batch(first..first + 5, "committed", Some(stamp(8, false))));
             append_batch(&log, &stream, batch(first..first + 5, "aborted", Some(stamp(9, false))));
@@ -298,11 +298,11 @@ fn one_batch_or_transaction_with_more_keys_than_fit_holds_nothing_up() {
 }
 
 #[test]
-fn markers_go_when_nothing_of_their_transaction_is_left() {
+fn markers_of_transactions_without_survivors_are_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &options());
     let stream = create_stream(&log);
-    compact_by(&log, &stream, Compaction { delete_retention: Duration::ZERO, ..Compaction::default() });
+    set_policy(&log, &stream, Compaction { delete_retention: Duration::ZERO, ..Compaction::default() });
     for (key, is_commit) in [("gone", true), ("gone", true), ("kept", true), ("aborted", false)] {
         let mut builder = BatchBuilder::new(64);
         builder.push(1000, Some(key.as_bytes()), &[], Some(b"v"));
@@ -316,11 +316,11 @@ fn markers_go_when_nothing_of_their_transaction_is_left() {
     let batches = read_once(&stream, 0, 1 << 20).unwrap();
     let markers =
         batches.iter().filter(|stored| Batch::parse(stored.bytes.clone()).unwrap().header().is_control());
-    assert_eq!(markers.map(|stored| stored.base_offset.0).collect::<Vec<_>>(), [5], "that of `kept`");
+    assert_eq!(markers.map(|stored| stored.base_offset.0).collect::<Vec<_>>(), [5], "the marker of `kept`");
 }
 
 #[test]
-fn the_policy_is_there_after_a_start_and_goes_with_the_stream() {
+fn the_policy_survives_a_restart_and_is_deleted_with_the_stream() {
     let dir = tempfile::tempdir().unwrap();
     let policy = Compaction {
         delete_retention: Duration::from_millis(7),
@@ -330,13 +330,13 @@ fn the_policy_is_there_after_a_start_and_goes_with_the_stream() {
     let log = open(dir.path(), &options());
     let [kept, ended, deleted] = [(); 3].map(|()| create_stream(&log));
     for stream in [&kept, &ended, &deleted] {
-        compact_by(&log, stream, policy);
+        set_policy(&log, stream, policy);
     }
     let check = |log: &Log, expected: [Option<Compaction>; 3]| {
         assert_eq!([&kept, &ended, &deleted].map(|stream| log.compaction(stream.id())), expected);
     };
     check(&log, [Some(policy); 3]);
-    // From the log, from the checkpoint, and what changed behind the checkpoint.
+    // Restored from the log, from the checkpoint, and from changes behind the checkpoint.
     drop(log);
     let log = open(dir.path(), &options());
     check(&log, [Some(policy); 3]);
@@ -356,11 +356,11 @@ fn the_policy_is_there_after_a_start_and_goes_with_the_stream() {
 }
 
 #[test]
-fn it_is_known_after_a_start_what_was_compacted() {
+fn compaction_progress_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &options());
     let stream = create_stream(&log);
-    compact_by(&log, &stream, Compaction::default());
+    set_policy(&log, &stream, Compaction::default());
     for i in 0..300 {
         append_batch(
             &log,
@@ -377,12 +377,12 @@ fn it_is_known_after_a_start_what_was_compacted() {
 }
 
 #[test]
-fn what_is_younger_than_the_lag_stays() {
+fn records_younger_than_the_lag_are_not_compacted() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &options());
     let stream = create_stream(&log);
     let lag_min = Duration::from_secs(3600);
-    compact_by(&log, &stream, Compaction { lag_min, ..Compaction::default() });
+    set_policy(&log, &stream, Compaction { lag_min, ..Compaction::default() });
     let now_ms = SystemClock.now_ms();
     for (value, timestamp_ms) in [("1", 1000), ("2", 1000), ("3", now_ms), ("4", now_ms)] {
         let mut builder = BatchBuilder::new(64);
@@ -396,33 +396,33 @@ fn what_is_younger_than_the_lag_stays() {
 }
 
 #[test]
-fn a_reader_keeps_what_it_holds_and_finds_what_replaced_the_rest() {
+fn readers_keep_their_bytes_and_find_the_replaced_segments() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &options());
     let stream = create_stream(&log);
-    compact_by(&log, &stream, Compaction::default());
+    set_policy(&log, &stream, Compaction::default());
     for i in 0..300u32 {
         append_batch(&log, &stream, row("k", Some(&i.to_string())));
     }
     roll(&log, &stream);
     let held = read_once(&stream, 0, 4096).unwrap();
     let bytes: Vec<Vec<u8>> = held.iter().map(|stored| stored.bytes.to_vec()).collect();
-    // Begun before, run after.
+    // Started before the compaction and run after it.
     let Read::Cold(cold) = stream.read(Offset(0), 4096).unwrap() else { unreachable!() };
     let files = || std::fs::read_dir(dir.path()).unwrap().count();
     let before = files();
     assert!(log.compact().unwrap());
-    assert!(files() < before, "the old files are gone");
+    assert!(files() < before, "the old files are removed");
     assert!(held.iter().zip(&bytes).all(|(stored, bytes)| stored.bytes == *bytes));
     assert_eq!(cold.run().unwrap().first().unwrap().base_offset, Offset(299));
 }
 
 #[test]
-fn what_is_in_memory_still_is_read_as_it_was_compacted() {
+fn compacted_batches_leave_the_tail_cache() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &LogOptions { tail_cache_bytes_max: 1 << 20, ..small() });
     let stream = create_stream(&log);
-    compact_by(&log, &stream, Compaction::default());
+    set_policy(&log, &stream, Compaction::default());
     for value in ["1", "2", "3"] {
         append_batch(&log, &stream, row("k", Some(value)));
     }
@@ -432,15 +432,15 @@ fn what_is_in_memory_still_is_read_as_it_was_compacted() {
     assert!(log.compact().unwrap());
     assert_eq!(keyed(&stream), [pair("k", Some("3")), pair("k", Some("4"))]);
     let newest = stream.read(Offset(stream.next_offset().0 - 1), 4096).unwrap();
-    assert!(matches!(newest, Read::Ready(_)), "what is not compacted yet is served from memory");
+    assert!(matches!(newest, Read::Ready(_)), "uncompacted batches are served from memory");
 }
 
 #[test]
-fn a_producer_is_known_after_its_records_went() {
+fn producer_state_survives_the_compaction_of_its_records() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &options());
     let stream = create_stream(&log);
-    compact_by(&log, &stream, Compaction::default());
+    set_policy(&log, &stream, Compaction::default());
     let batch = |base_sequence| {
         let stamp = ProducerStamp { id: 5, epoch: 0, base_sequence, transactional: false, control: false };
         let mut builder = BatchBuilder::new(64);

@@ -13,7 +13,7 @@ fn range(range: Range<u64>) -> Range<Offset> {
 }
 
 #[test]
-fn many_holes_survive_checkpoints_and_restarts() {
+fn many_gaps_survive_checkpoints_and_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &small());
     let stream = create_stream(&log);
@@ -48,7 +48,7 @@ fn many_holes_survive_checkpoints_and_restarts() {
 }
 
 #[test]
-fn an_acknowledgement_repeated_is_covered_by_what_it_returns() {
+fn a_repeated_acknowledgement_returns_a_position_that_covers_it() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &small());
     let stream = create_stream(&log);
@@ -77,7 +77,7 @@ fn delivery_counts_and_seeks_keep_their_order_with_acknowledgements() {
     cursor.ack(&[range(6..7)]).unwrap();
     assert_eq!(cursor.delivery_count(Offset(5)), 3);
     assert_eq!(cursor.delivery_count(Offset(6)), 0);
-    // Acknowledged before the seek, so forgotten by it; acknowledged after it, so kept.
+    // Acknowledgements before the seek are discarded, those after it are kept.
     cursor.ack(&[range(10..20)]).unwrap();
     let mut entry = Entry::new();
     entry.seek(&cursor, Offset(3));
@@ -118,7 +118,7 @@ fn produced(sequence: i32, epoch: i16) -> Batch {
 }
 
 #[test]
-fn producers_are_known_after_restarts() {
+fn producer_state_survives_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(dir.path(), &small());
     let id = create_stream(&log).id();
@@ -149,7 +149,7 @@ fn producers_are_known_after_restarts() {
 }
 
 #[test]
-fn acknowledgements_that_nobody_waits_for_are_gathered_and_written_all_the_same() {
+fn acknowledgements_without_a_waiting_caller_are_gathered_and_written() {
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions { ack_linger: Duration::from_millis(200), ..small() };
     let log = open(dir.path(), &options);
@@ -166,7 +166,7 @@ fn acknowledgements_that_nobody_waits_for_are_gathered_and_written_all_the_same(
     }
     assert!(start.elapsed() >= Duration::from_millis(150));
     assert_eq!(log.stats().entries - before.entries, 1);
-    // Who waits does not wait for company, and neither does what comes with other entries.
+    // Acknowledgements do not linger when a caller waits, or when another entry is submitted.
     for offset in 200..220 {
         let start = Instant::now();
         let lsn = cursor.ack(&[range(offset..offset + 1)]).unwrap();
@@ -181,12 +181,12 @@ fn acknowledgements_that_nobody_waits_for_are_gathered_and_written_all_the_same(
 }
 
 #[test]
-fn a_producer_counts_in_the_stream_it_sent_to_and_not_where_copies_go() {
+fn producer_sequences_count_in_the_first_destination_only() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(dir.path(), &small());
     let ids: Vec<_> = (0..3).map(|_| create_stream(&log).id()).collect();
     for sequence in 0..3 {
-        // Both first and second are sent to with the same sequences, and both copy to the third.
+        // The same sequences to the first and the second stream, each with a copy to the third.
         for first in 0..2 {
             let mut entry = Entry::new();
             let destinations = [log.stream(ids[first]).unwrap(), log.stream(ids[2]).unwrap()];

@@ -1,4 +1,4 @@
-//! Torn tails are cut at the last whole entry; anything else is named and refused; a failed medium ends the log.
+//! Torn tails are cut at the last whole entry; other damage is an error with its place; a failed medium ends the log.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ fn options() -> LogOptions {
     LogOptions { segment_bytes_max: 8 << 10, preallocate: false, ..LogOptions::default() }
 }
 
-/// A run whose entries' ends and values are known.
+/// A log with known ends of entries and known values.
 struct Recorded {
     medium: FakeMedium,
     stream: StreamId,
-    /// After each entry: the end of the log, and the values in the stream.
+    /// After each entry: the end of the log, and the number of values in the stream.
     ends: Vec<(u64, usize)>,
 }
 
@@ -47,7 +47,7 @@ const FIRST: &str = "0000000000000000.seg";
 fn a_tail_cut_at_every_byte_keeps_exactly_the_whole_entries() {
     let recorded = record(12, &options());
     let whole = recorded.medium.content(FIRST).unwrap();
-    // Below the first entry's end the stream does not exist yet; the header is never torn (it is synced first).
+    // Before the first entry's end the stream does not exist; the header is never torn, because it is synced first.
     for length in recorded.ends[0].0 as usize..=whole.len() {
         let medium = recorded.medium.image();
         let mut torn = whole.clone();
@@ -58,7 +58,7 @@ fn a_tail_cut_at_every_byte_keeps_exactly_the_whole_entries() {
         let stream = log.stream(recorded.stream).unwrap();
         assert_eq!(log.committed().0, expected.0, "cut at {length}");
         assert_eq!(values(&stream).len(), expected.1, "cut at {length}");
-        // Goes on where the last whole entry ended, and that holds too.
+        // Appending continues at the end of the last whole entry.
         append(&log, std::slice::from_ref(&stream), &[b"after"]);
         drop(log);
         let log = manual(&medium, &options()).unwrap();
@@ -68,7 +68,7 @@ fn a_tail_cut_at_every_byte_keeps_exactly_the_whole_entries() {
 }
 
 #[test]
-fn a_tail_of_garbage_is_cut_off() {
+fn a_tail_of_random_bytes_is_cut_off() {
     let recorded = record(5, &options());
     let whole = recorded.medium.content(FIRST).unwrap();
     for seed in 0..200 {
@@ -85,10 +85,10 @@ fn a_tail_of_garbage_is_cut_off() {
 }
 
 #[test]
-fn a_flipped_bit_in_what_was_synced_is_named() {
+fn a_flipped_bit_in_synced_data_is_reported() {
     let recorded = record(6, &options());
     let whole = recorded.medium.content(FIRST).unwrap();
-    // The last entry cannot prove itself synced, nor can any but the one before it; all earlier ones can.
+    // No later entry proves that the last two entries were synced; all earlier ones are proven.
     let proven = recorded.ends[recorded.ends.len() - 2].0 as usize;
     for bit in 0..whole.len() * 8 {
         let mut damaged = whole.clone();
@@ -98,21 +98,21 @@ fn a_flipped_bit_in_what_was_synced_is_named() {
         match manual(&medium, &options()) {
             Err(OpenError::Damaged { file, position, .. }) => {
                 assert_eq!(file, FIRST);
-                assert!(position <= (bit / 8) as u64, "bit {bit} blamed on {position}");
+                assert!(position <= (bit / 8) as u64, "bit {bit} reported at {position}");
             }
             Err(OpenError::Version { .. }) => assert!((8..12).contains(&(bit / 8))),
             Err(error) => panic!("bit {bit}: {error}"),
             Ok(log) => {
-                assert!(bit / 8 >= proven, "bit {bit} was not noticed");
+                assert!(bit / 8 >= proven, "bit {bit} was not detected");
                 let values = values(&log.stream(recorded.stream).unwrap());
-                assert!(values.len() >= 5, "only what was damaged is gone");
+                assert!(values.len() >= 5, "only the damaged entry is lost");
             }
         }
     }
 }
 
 #[test]
-fn damage_in_an_earlier_segment_is_found_when_it_is_replayed_or_read() {
+fn damage_in_an_earlier_segment_is_detected_by_replay_and_by_reads() {
     let options = LogOptions { tail_cache_bytes_max: 0, ..options() };
     let medium = FakeMedium::new(2);
     let log = manual(&medium, &options).unwrap();
@@ -142,7 +142,7 @@ fn damage_in_an_earlier_segment_is_found_when_it_is_replayed_or_read() {
 }
 
 #[test]
-fn a_missing_segment_is_named() {
+fn a_missing_segment_is_reported() {
     let medium = FakeMedium::new(2);
     let log = manual(&medium, &options()).unwrap();
     let stream = create_stream(&log);
@@ -160,7 +160,7 @@ fn a_missing_segment_is_named() {
         let error = manual(&image, &options()).unwrap_err();
         assert!(matches!(&error, OpenError::Damaged { file, .. } if file == lost), "{error}");
     }
-    // Without the checkpoint everything is replayed, as long as the log is complete.
+    // A complete log is replayed without a checkpoint.
     let image = medium.image();
     image.lose("checkpoint.redb");
     let log = manual(&image, &options()).unwrap();
@@ -172,7 +172,7 @@ fn a_missing_segment_is_named() {
 }
 
 #[test]
-fn a_failed_write_or_sync_ends_the_log_and_acknowledges_nothing_more() {
+fn a_failed_write_or_sync_ends_the_log() {
     for operations in 1..=2 {
         let medium = FakeMedium::new(3);
         let log = manual(&medium, &options()).unwrap();
@@ -188,14 +188,14 @@ fn a_failed_write_or_sync_ends_the_log_and_acknowledges_nothing_more() {
         assert!(waiting.as_mut().poll(&mut cx).is_pending());
         assert!(matches!(log.step_writer(), Err(LogError::Poisoned(_))));
         let Poll::Ready(Err(LogError::Poisoned(failure))) = waiting.as_mut().poll(&mut cx) else {
-            panic!("who waits is told")
+            panic!("waiting tasks get the error")
         };
         assert!(failure.attempt.contains(FIRST), "{failure}");
         assert!(matches!(log.submit(Entry::new()), Err(SubmitError::Log(LogError::Poisoned(_)))));
         assert!(matches!(log.wait_committed_blocking(Lsn(u64::MAX)), Err(LogError::Poisoned(_))));
         assert!(log.poll_admit(&mut cx).is_ready() && !log.is_admitting());
         assert!(log.shutdown().is_err());
-        // What was visible stays so, and nothing more.
+        // Visible records stay visible, and no others become so.
         assert_eq!(log.committed(), committed);
         assert_eq!(stream.high_watermark(), Offset(1));
         assert_eq!(read_once(&stream, 0, 100).unwrap().len(), 1);
@@ -208,7 +208,7 @@ fn a_failed_write_or_sync_ends_the_log_and_acknowledges_nothing_more() {
 }
 
 #[test]
-fn callers_are_held_back_at_the_bounds_and_let_go_when_there_is_room() {
+fn callers_wait_at_the_limits_of_the_queue() {
     for (submit_bytes_max, submit_entries_max) in [(800, 1000), (1 << 20, 4)] {
         let medium = FakeMedium::new(4);
         let options = LogOptions { submit_bytes_max, submit_entries_max, ..options() };
@@ -222,7 +222,7 @@ fn callers_are_held_back_at_the_bounds_and_let_go_when_there_is_room() {
             log.submit(entry).unwrap();
             submitted += 1;
         }
-        assert_eq!(submitted, 4, "each takes a little more than a quarter of the bytes, or of the entries");
+        assert_eq!(submitted, 4, "each takes a little more than a quarter of the limit");
         assert!(!log.is_admitting());
         log.step_writer().unwrap();
         assert_eq!(log.poll_admit(&mut cx), Poll::Ready(Ok(())));
@@ -231,7 +231,7 @@ fn callers_are_held_back_at_the_bounds_and_let_go_when_there_is_room() {
 }
 
 #[test]
-fn nothing_is_visible_before_the_policy_holds() {
+fn entries_are_visible_only_when_the_commit_policy_is_satisfied() {
     for (commit, written) in [(CommitPolicy::Always, 2), (CommitPolicy::Os, 1)] {
         let medium = FakeMedium::new(5);
         let log = manual(&medium, &LogOptions { commit, ..options() }).unwrap();
@@ -243,7 +243,7 @@ fn nothing_is_visible_before_the_policy_holds() {
         assert_eq!((stream.next_offset(), stream.high_watermark()), (Offset(1), Offset(0)));
         assert!(log.committed() < submitted.lsn);
         log.step_writer().unwrap();
-        assert_eq!(medium.operations() - before, written, "one write, and one sync if the policy wants it");
+        assert_eq!(medium.operations() - before, written, "one write, and one sync under `Always`");
         assert_eq!(stream.high_watermark(), Offset(1));
         assert_eq!(log.committed(), submitted.lsn);
         assert_eq!(log.durable() == submitted.lsn, commit == CommitPolicy::Always);

@@ -1,5 +1,4 @@
-//! The bodies of the fuzz targets for a bounded time, from mutated samples of what a log writes. `fuzz/` runs them for
-//! long.
+//! The fuzz targets for a bounded time, from mutated samples of log files. `fuzz/` runs them for long.
 
 use std::path::Path;
 
@@ -11,7 +10,7 @@ use inver_storage::{BatchBuilder, Compression, Entry, Offset};
 const ROUNDS: usize = 20_000;
 const SAMPLE_BYTES_MAX: usize = 4096;
 
-/// Bytes that decoders know: files of a log, whole and from the places where something starts, and batches.
+/// Valid input: batches, and files of a log from the start of each structure.
 fn samples(dir: &Path) -> Vec<Vec<u8>> {
     let log = open(dir, &small());
     let stream = create_stream(&log);
@@ -46,7 +45,7 @@ fn samples(dir: &Path) -> Vec<Vec<u8>> {
             samples.push(bytes[at..].iter().copied().take(SAMPLE_BYTES_MAX).collect());
         }
     }
-    // The shapes of a checkpoint's values.
+    // Lengths of a checkpoint's values.
     for length in [17, 26, 57, 61, 100] {
         samples.push([vec![1], vec![0; length]].concat());
     }
@@ -61,7 +60,7 @@ fn mutate(sample: &[u8], random: &mut Random) -> Vec<u8> {
             0 => bytes.truncate(at),
             1 => bytes.insert(at, random.any() as u8),
             2 => bytes.extend_from_within(at..),
-            // What lengths and counts are made of.
+            // Extreme lengths and counts.
             3 => bytes
                 .get_mut(at..at + 4)
                 .into_iter()
@@ -77,7 +76,7 @@ fn mutate(sample: &[u8], random: &mut Random) -> Vec<u8> {
 }
 
 #[test]
-fn decoders_take_anything() {
+fn decoders_accept_any_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let samples = samples(dir.path());
     let mut random = Random::new(5);

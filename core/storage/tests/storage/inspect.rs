@@ -1,11 +1,11 @@
-//! Walking the files of a stopped log.
+//! Dump and verification of a stopped log.
 
 use crate::shorthand::*;
 use inver_storage::inspect::{PartSummary, dump, salvage, verify};
 use inver_storage::{Entry, Offset, OpenError};
 
 #[test]
-fn a_stopped_log_is_walked_and_verified_and_damage_is_named() {
+fn a_stopped_log_is_dumped_and_verified_and_damage_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &small());
     assert!(matches!(verify(dir.path()), Err(OpenError::Locked { .. })));
@@ -63,7 +63,7 @@ fn a_stopped_log_is_walked_and_verified_and_damage_is_named() {
 }
 
 #[test]
-fn a_folder_without_a_log_is_refused_and_stays_as_it_is() {
+fn a_folder_without_a_log_is_rejected_and_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("letter.txt"), "not a log").unwrap();
     assert!(verify(dir.path()).is_err());

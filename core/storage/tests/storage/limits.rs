@@ -1,5 +1,5 @@
-//! The bounds of a log, each reached. Those of the queue before the writer are in damage.rs, that of an entry in log.rs,
-//! that of a compaction's keys in compaction.rs, those of decompression beside the code.
+//! The limits of a log, each reached. Limits of the writer's queue are tested in damage.rs, of an entry in log.rs, of
+//! compaction keys in compaction.rs, of decompression beside the code.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ fn segments(dir: &Path) -> Vec<u64> {
     segments.map(|file| file.metadata().unwrap().len()).collect()
 }
 
-/// Without the log's own threads, which open files of their own accord.
+/// Opens a log without threads, which would open files at any time.
 fn manual(dir: &Path, options: LogOptions) -> Log {
     Log::open_manual(Arc::new(Files::new(dir).unwrap()), Arc::new(SystemClock), options).unwrap()
 }
 
 #[test]
-fn the_tail_cache_keeps_the_newest_up_to_its_bound() {
+fn the_tail_cache_keeps_the_newest_batches_within_its_limit() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &LogOptions { tail_cache_bytes_max: 10_000, ..small() });
     let stream = create_stream(&log);
@@ -32,13 +32,13 @@ fn the_tail_cache_keeps_the_newest_up_to_its_bound() {
     }
     let is_cached = |offset| matches!(stream.read(Offset(offset), 1).unwrap(), Read::Ready(_));
     let cached = (0..100).filter(|offset| is_cached(*offset)).count();
-    // A batch of one such record takes 470 bytes or so.
+    // A batch of one such record has about 470 bytes.
     assert!((15..=25).contains(&cached), "{cached}");
-    assert!((100 - cached as u64..100).all(is_cached), "the newest ones");
+    assert!((100 - cached as u64..100).all(is_cached), "the newest batches");
 }
 
 #[test]
-fn segments_do_not_grow_beyond_their_bound() {
+fn segments_stay_within_their_limit() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &small());
     let stream = create_stream(&log);
@@ -46,7 +46,7 @@ fn segments_do_not_grow_beyond_their_bound() {
         append(&log, std::slice::from_ref(&stream), &[&vec![1; i]]);
     }
     log.shutdown().unwrap();
-    // The index comes behind: a block of 4 KiB for 92 batches, and a trailer.
+    // Plus the index, a block of 4 KiB per 92 batches, and the trailer.
     let most = small().segment_bytes_max + 3 * 4096 + 64;
     let segments = segments(dir.path());
     assert!(segments.len() > 4 && segments.iter().all(|bytes| *bytes <= most), "{segments:?}");
@@ -54,7 +54,7 @@ fn segments_do_not_grow_beyond_their_bound() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn no_more_files_are_held_open_than_may_be() {
+fn open_files_stay_within_their_limit() {
     let dir = tempfile::tempdir().unwrap();
     let options =
         LogOptions { open_files_max: 3, tail_cache_bytes_max: 0, index_cache_bytes_max: 0, ..small() };
@@ -72,13 +72,13 @@ fn no_more_files_are_held_open_than_may_be() {
         .filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
     let held =
         open.filter(|path| path.starts_with(&folder) && path.extension().is_some_and(|end| end == "seg"));
-    // And the one that is being appended to, past the page cache as well.
+    // Plus the active segment, buffered and direct.
     let held: Vec<_> = held.collect();
     assert!(held.len() <= 3 + 2, "{held:?}");
 }
 
 #[test]
-fn the_longest_idle_producer_of_a_stream_is_forgotten_at_the_bound() {
+fn the_longest_idle_producer_of_a_stream_is_forgotten_at_the_limit() {
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions { producers_per_stream_max: 10, ..small() };
     let log = open(dir.path(), &options);
@@ -95,16 +95,16 @@ fn the_longest_idle_producer_of_a_stream_is_forgotten_at_the_bound() {
         entry(&log, id, 5).unwrap();
     }
     let remembered = |log: &Log| (0..1000).filter(|id| entry(log, *id, 5).is_err()).count();
-    // A repeat of one that was forgotten is taken, and another is forgotten then; one that is remembered is refused.
-    let refused = (0..1000).rev().take_while(|id| entry(&log, *id, 5).is_err()).count();
-    assert!((1..=10).contains(&refused), "{refused}");
+    // A duplicate of a forgotten producer is accepted and displaces another; one of a remembered producer is rejected.
+    let rejected = (0..1000).rev().take_while(|id| entry(&log, *id, 5).is_err()).count();
+    assert!((1..=10).contains(&rejected), "{rejected}");
     log.shutdown().unwrap();
     let log = open(dir.path(), &options);
     assert!(remembered(&log) <= 10);
 }
 
 #[test]
-fn checkpoints_come_often_enough_to_bound_what_is_replayed() {
+fn checkpoints_bound_the_bytes_replayed() {
     let medium = FakeMedium::new(1);
     let options = LogOptions { checkpoint_bytes: 20_000, preallocate: false, ..small() };
     let open = |medium: &FakeMedium| {
@@ -118,7 +118,7 @@ fn checkpoints_come_often_enough_to_bound_what_is_replayed() {
     }
     let written = log.committed().0;
     assert!(log.stats().checkpoints >= written / 20_000 - 1);
-    // All that is below the last checkpoint may be unreadable, and the log opens.
+    // The log opens although everything below the last checkpoint is unreadable.
     let image = medium.image();
     let names: Vec<String> = image.names().into_iter().filter(|name| name.ends_with(".seg")).collect();
     let mut destroyed = 0;

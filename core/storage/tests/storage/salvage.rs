@@ -1,4 +1,4 @@
-//! Salvage: whatever was damaged, the log opens again and the rest of it is there.
+//! Salvage: after any damage the log opens again, with everything that was not damaged.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ fn options() -> LogOptions {
     LogOptions { tail_cache_bytes_max: 0, ..small() }
 }
 
-/// A log of several segments. `is_stopped`: sealed, with a checkpoint; else as a kill leaves it.
+/// Writes a log of several segments. `is_stopped`: sealed, with a checkpoint; otherwise as after a kill.
 fn written(dir: &Path, is_stopped: bool) -> StreamId {
     let log = open(dir, &options());
     let stream = create_stream(&log);
@@ -41,7 +41,7 @@ fn flip(path: &Path, at: impl Fn(&[u8]) -> usize) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Where one of the values lies.
+/// Place of one of the values.
 fn value(bytes: &[u8]) -> usize {
     bytes.windows(150).position(|window| window.iter().all(|byte| *byte == window[0] && *byte != 0)).unwrap()
         + 7
@@ -51,7 +51,7 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     segments(dir).into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 
-/// What is in the stream, each value where it belongs.
+/// Checks the values of the stream. Returns their number.
 fn found(log: &Log, id: StreamId) -> usize {
     let rows = read_all(&log.stream(id).unwrap(), 0);
     for (offset, value) in rows.iter().filter(|(offset, _)| offset % 2 == 0 && *offset < 2 * ENTRIES) {
@@ -60,17 +60,17 @@ fn found(log: &Log, id: StreamId) -> usize {
     rows.len()
 }
 
-/// Damages a log, salvages it, and uses it on. Returns what was given up and how many records are left.
+/// Damages a log, salvages it, and appends to it. Returns the losses and the number of records left.
 fn case(is_stopped: bool, damage: impl Fn(&Path)) -> (Vec<Loss>, usize) {
     let dir = tempfile::tempdir().unwrap();
     let id = written(dir.path(), is_stopped);
     damage(dir.path());
     let before = contents(dir.path());
-    let told = salvage(dir.path(), false).unwrap();
-    assert_eq!(contents(dir.path()), before, "nothing was given up yet");
+    let reported = salvage(dir.path(), false).unwrap();
+    assert_eq!(contents(dir.path()), before, "files changed without permission");
     let losses = salvage(dir.path(), true).unwrap();
-    assert!(!told.is_empty() && !losses.is_empty());
-    assert_eq!(salvage(dir.path(), true).unwrap(), [], "once is enough");
+    assert!(!reported.is_empty() && !losses.is_empty());
+    assert_eq!(salvage(dir.path(), true).unwrap(), [], "losses after a salvage");
     assert_eq!(verify(dir.path()).unwrap().flaws, []);
     let log = open(dir.path(), &options());
     let left = found(&log, id);
@@ -86,7 +86,7 @@ fn case(is_stopped: bool, damage: impl Fn(&Path)) -> (Vec<Loss>, usize) {
 }
 
 #[test]
-fn an_undamaged_log_is_left_alone() {
+fn an_undamaged_log_is_not_changed() {
     for is_stopped in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         written(dir.path(), is_stopped);
@@ -97,21 +97,21 @@ fn an_undamaged_log_is_left_alone() {
 }
 
 #[test]
-fn one_damaged_entry_is_all_that_goes() {
+fn only_the_damaged_entry_is_lost() {
     for is_stopped in [false, true] {
         for which in [0, 2] {
             let (losses, left) = case(is_stopped, |dir| flip(&segments(dir)[which], value));
             assert_eq!(losses.len(), 1, "{losses:?}");
             assert_eq!(left as u64, 2 * ENTRIES - 2, "{losses:?}");
         }
-        // In the segment that was being appended to.
+        // In the active segment.
         let (_, left) = case(is_stopped, |dir| flip(segments(dir).last().unwrap(), value));
         assert_eq!(left as u64, 2 * ENTRIES - 2);
     }
 }
 
 #[test]
-fn what_was_given_up_is_kept_beside_the_log() {
+fn damaged_bytes_are_kept_beside_the_log() {
     let dir = tempfile::tempdir().unwrap();
     written(dir.path(), true);
     flip(&segments(dir.path())[1], value);
@@ -121,7 +121,7 @@ fn what_was_given_up_is_kept_beside_the_log() {
 }
 
 #[test]
-fn headers_indexes_and_trailers_are_made_again() {
+fn headers_indexes_and_trailers_are_rebuilt() {
     for at in [20, usize::MAX - 10, usize::MAX - 2000] {
         let (_, left) = case(true, |dir| {
             flip(&segments(dir)[1], |bytes| if at < 64 { at } else { bytes.len() - (usize::MAX - at) });
@@ -143,7 +143,7 @@ fn a_missing_file_leaves_a_gap() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_made_again_if_the_log_is_complete() {
+fn a_damaged_checkpoint_is_rebuilt_if_the_log_is_complete() {
     let (_, left) = case(true, |dir| std::fs::write(dir.join("checkpoint.redb"), [7; 5000]).unwrap());
     assert_eq!(left as u64, 2 * ENTRIES);
     let dir = tempfile::tempdir().unwrap();

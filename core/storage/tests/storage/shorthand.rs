@@ -1,4 +1,4 @@
-//! Short ways to append and read.
+//! Helper functions that append and read.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use inver_storage::{
     StreamId, records,
 };
 
-/// Small segments, so that a test sees many of them.
+/// Options with small segments, so that a test creates many.
 pub(crate) fn small() -> LogOptions {
     LogOptions { segment_bytes_max: 16 << 10, ..LogOptions::default() }
 }
@@ -60,7 +60,7 @@ pub(crate) fn read_once(stream: &Stream, from: u64, bytes_max: usize) -> Result<
     }
 }
 
-/// All records from an offset on: offset and value.
+/// Offset and value of all records from an offset on.
 pub(crate) fn read_all(stream: &Stream, from: u64) -> Vec<(u64, Vec<u8>)> {
     try_read_all(stream, from).unwrap()
 }
@@ -70,7 +70,7 @@ pub(crate) fn try_read_all(stream: &Stream, from: u64) -> Result<Vec<(u64, Vec<u
     Ok(rows.into_iter().map(|row| (row.offset, row.value.unwrap())).collect())
 }
 
-/// A record as it is read.
+/// A record with its offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) offset: u64,
@@ -78,7 +78,7 @@ pub(crate) struct Row {
     pub(crate) value: Option<Vec<u8>>,
 }
 
-/// All records from an offset on, control batches passed over.
+/// All records from an offset on, without control batches.
 pub(crate) fn try_rows(stream: &Stream, from: u64) -> Result<Vec<Row>, ReadError> {
     let mut found = Vec::new();
     let mut next = from;
@@ -93,7 +93,7 @@ pub(crate) fn try_rows(stream: &Stream, from: u64) -> Result<Vec<Row>, ReadError
     }
 }
 
-/// The records of a batch at and above an offset. Returns where the batch ends.
+/// Adds the records of a batch at and above an offset. Returns the end of the batch.
 pub(crate) fn take_rows(stored: &StoredBatch, from: u64, found: &mut Vec<Row>) -> u64 {
     let header = inver_storage::BatchHeader::parse(&stored.bytes).unwrap();
     if !header.is_control() {

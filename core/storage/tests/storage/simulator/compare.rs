@@ -1,4 +1,4 @@
-//! The log against the model: all that can be read, or a part of it while there is more to come.
+//! Comparison of the log with the model: all readable data, or a part of it while the log is in use.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ impl Simulation {
         self.compare_with(log, &self.settled, None);
     }
 
-    /// `damaged`: the file in which reads may find damage, which they must say then.
+    /// `damaged`: the file in which reads may report damage.
     pub(crate) fn compare_with(&self, log: &Log, model: &Model, damaged: Option<&str>) {
         let streams: Vec<u64> = log.stream_ids().iter().map(|id| id.0).collect();
         assert_eq!(streams, model.streams.keys().copied().collect::<Vec<_>>());
@@ -43,13 +43,13 @@ impl Simulation {
             .into_iter()
             .map(|(key, value)| (key[0], u64::from_le_bytes(value.as_ref().try_into().unwrap())))
             .collect();
-        // What cannot be read ends the log.
+        // A failure to read the state ends the log.
         if log.failure().is_none() {
             assert_eq!(state, model.state);
         }
     }
 
-    /// `lost`: offsets that the medium damaged.
+    /// `lost`: damaged offsets.
     fn compare_rows(&self, id: u64, expected: &ModelStream, from: u64, found: &[Row], lost: &[u64]) {
         let tombstones_to_ms = self
             .compacted
@@ -68,10 +68,10 @@ impl Simulation {
                 }
             }
         }
-        assert_eq!(found.next(), None, "{id} has too much");
+        assert_eq!(found.next(), None, "{id} has extra records");
     }
 
-    /// What is visible now is a prefix of what was submitted.
+    /// Visible records are a prefix of the submitted ones.
     pub(crate) fn check_reads(&mut self, log: &Log) {
         let streams: Vec<u64> = self.ahead.streams.keys().copied().collect();
         for id in streams {
@@ -88,13 +88,13 @@ impl Simulation {
                 Ok(rows) => {
                     assert!(rows.last().is_none_or(|row| row.offset < high));
                     expected.records.truncate(high as usize);
-                    // What replaces a record may not be visible yet.
+                    // The record that replaces another may not be visible yet.
                     let whole = &self.ahead.streams[&id];
                     let beyond: Vec<u64> = (from..high).filter(|at| self.may_lack(id, whole, *at)).collect();
                     self.compare_rows(id, &expected, from, &rows, &beyond);
                     self.check_time(&stream, &expected);
                 }
-                // The medium failed, or the process ended where the log need not notice at once.
+                // The medium failed, or the process stopped, which the log does not have to detect at once.
                 Err(ReadError::Io { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
@@ -106,7 +106,7 @@ impl Simulation {
         self.compacted.get(&id).is_some_and(|retention_ms| stream.may_lack(offset, now_ms - retention_ms))
     }
 
-    /// A lookup by time finds the first record that is young enough.
+    /// A lookup by time finds the first record at or after that time.
     fn check_time(&mut self, stream: &Stream, expected: &ModelStream) {
         if self.compacted.contains_key(&stream.id().0) {
             return;
@@ -132,7 +132,7 @@ impl Simulation {
     }
 }
 
-/// What was sent last is refused as a repeat, with the offset that it got.
+/// The last batches of each producer are rejected as duplicates, with their offsets.
 fn compare_producers(log: &Log, stream: &Stream, expected: &ModelStream) {
     for (id, producer) in &expected.producers {
         for (first, last, base) in &producer.batches {
@@ -151,7 +151,7 @@ fn compare_producers(log: &Log, stream: &Stream, expected: &ModelStream) {
             entry.batch(std::slice::from_ref(stream), builder.finish_as(Compression::None, Some(stamp)));
             match log.submit(entry) {
                 Err(SubmitError::DuplicateSequence { base_offset, .. }) => assert_eq!(base_offset.0, *base),
-                // Nothing is taken any more.
+                // The log has ended.
                 Err(SubmitError::Log(_)) => {}
                 other => panic!("producer {id} of {}: {other:?}", stream.id()),
             }
@@ -174,7 +174,7 @@ fn compare_cursors(log: &Log, model: &Model) {
     }
 }
 
-/// All records that can be read, batch by batch, and the offsets at which the damage is named.
+/// All readable records, batch by batch, and the offsets at which damage is reported.
 fn rows_beside_damage(stream: &Stream, damaged: &str) -> (Vec<Row>, Vec<u64>) {
     let (mut rows, mut lost) = (Vec::new(), Vec::new());
     let mut next = stream.start().0;

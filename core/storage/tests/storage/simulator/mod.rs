@@ -1,8 +1,8 @@
-//! The production code over a medium that does its worst, driven by seeds, against a plain model.
+//! The simulator: the production code over a faulty medium, driven by seeds, compared with a plain model.
 //!
-//! A seed determines everything: operations, faults, crash points, what survives. `INVER_SIMULATOR_SEEDS=from..to`
-//! runs others than the default ones; a failing seed is named in the panic. That the simulator can fail is shown by bugs
-//! that are seeded on purpose, each of which it must find.
+//! A seed determines everything: operations, faults, crash points, surviving writes. `INVER_SIMULATOR_SEEDS=from..to`
+//! selects other seeds than the default; a failing seed is reported by the panic. Bugs seeded on purpose prove that the
+//! simulator can fail: it must find each of them.
 
 mod compare;
 mod model;
@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use simulation::Simulation;
 
 const DEFAULT_SEEDS: u64 = 2000;
-/// A seeded bug must be found within so many seeds.
+/// Number of seeds within which a seeded bug must be found.
 const SEEDS_PER_BUG_MAX: u64 = 2000;
 
 fn seeds() -> Range<u64> {
@@ -34,7 +34,7 @@ fn seeds() -> Range<u64> {
     }
 }
 
-/// Runs `work` for numbers of the range on all processors, until one of them says stop.
+/// Runs `work` for the numbers of a range on all processors, until one call returns false.
 fn in_parallel(range: Range<u64>, work: impl Fn(u64) -> bool + Sync) {
     let next = AtomicU64::new(range.start);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -54,7 +54,7 @@ fn in_parallel(range: Range<u64>, work: impl Fn(u64) -> bool + Sync) {
 }
 
 #[test]
-fn the_log_keeps_its_promises_whatever_the_medium_does() {
+fn the_log_keeps_its_guarantees_on_a_faulty_medium() {
     let failed = Mutex::new(Vec::new());
     in_parallel(seeds(), |seed| {
         let is_good = catch_unwind(|| Simulation::new(seed).run()).is_ok();
@@ -68,7 +68,7 @@ fn the_log_keeps_its_promises_whatever_the_medium_does() {
 }
 
 #[test]
-fn a_seed_replays() {
+fn a_seed_determines_a_run() {
     in_parallel(0..12, |seed| {
         let traces: Vec<(u64, u64)> = (0..2)
             .map(|_| {
@@ -86,9 +86,8 @@ thread_local! {
     static IS_QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A simulator that cannot fail shows nothing.
 #[test]
-fn every_bug_seeded_on_purpose_is_found() {
+fn every_seeded_bug_is_found() {
     let loud = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if !IS_QUIET.get() {

@@ -1,10 +1,10 @@
-//! What a log should hold: the plain model that the real one is compared with.
+//! The model: a plain description of the content of a log, with which the real log is compared.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use inver_storage::{Compaction, ProducerStamp};
 
-/// Batches that a log remembers of a producer.
+/// Batches remembered per producer.
 const BATCHES_REMEMBERED: usize = 5;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) struct ModelRecord {
 /// One change, as the model applies it.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    /// `stamp`: its producer, in the stream that it sent to.
+    /// `stamp`: producer fields, in the first destination only.
     Batch {
         stream: u64,
         base: u64,
@@ -56,7 +56,7 @@ pub(crate) struct ModelStream {
 pub(crate) struct ModelCursor {
     pub(crate) acked: BTreeSet<u64>,
     pub(crate) counts: BTreeMap<u64, u32>,
-    /// Where the last seek went; everything below counts as acknowledged.
+    /// Position of the last seek; everything below counts as acknowledged.
     pub(crate) from: u64,
 }
 
@@ -67,10 +67,10 @@ pub(crate) struct Model {
     pub(crate) state: BTreeMap<u8, u64>,
 }
 
-/// What should become of a producer's batch.
+/// The expected result of a producer's batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    Taken,
+    Accepted,
     Duplicate(u64),
     OutOfOrder,
     OldEpoch,
@@ -166,26 +166,25 @@ impl ModelStream {
     }
 
     pub(crate) fn judge(&self, stamp: &ProducerStamp, count: usize) -> Verdict {
-        let Some(producer) = self.producers.get(&stamp.id) else { return Verdict::Taken };
+        let Some(producer) = self.producers.get(&stamp.id) else { return Verdict::Accepted };
         let first = stamp.base_sequence;
         let last = first + count as i32 - 1;
         if stamp.epoch < producer.epoch {
             return Verdict::OldEpoch;
         }
         if stamp.epoch > producer.epoch {
-            return if first == 0 { Verdict::Taken } else { Verdict::OutOfOrder };
+            return if first == 0 { Verdict::Accepted } else { Verdict::OutOfOrder };
         }
         if let Some(known) = producer.batches.iter().find(|known| (known.0, known.1) == (first, last)) {
             return Verdict::Duplicate(known.2);
         }
         match producer.batches.back() {
             Some(known) if known.1 + 1 != first => Verdict::OutOfOrder,
-            _ => Verdict::Taken,
+            _ => Verdict::Accepted,
         }
     }
 
-    /// Whether the record may be gone from a stream that is compacted: another one has its key, or it is a tombstone of
-    /// which enough time has passed.
+    /// Whether compaction may have dropped a record: a later record has its key, or it is an expired tombstone.
     pub(crate) fn may_lack(&self, offset: u64, tombstones_to_ms: i64) -> bool {
         let Some(record) = self.records.get(offset as usize) else { return false };
         let Some(key) = &record.key else { return false };

@@ -1,4 +1,4 @@
-//! What is done with the log while it is open, at random.
+//! Random operations on an open log.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -62,7 +62,7 @@ impl Simulation {
         from.get(self.random.below(from.len() as u64) as usize).copied()
     }
 
-    /// Trims a stream to what is to be kept of it.
+    /// Trims a stream to a random retention.
     fn retain(&mut self, log: &Log) {
         let streams: Vec<u64> = log.stream_ids().iter().map(|id| id.0).collect();
         let Some(stream) = self.pick(&streams) else { return };
@@ -78,7 +78,7 @@ impl Simulation {
         self.take(log, entry, vec![Change::Trim(stream, to.0)], &[]);
     }
 
-    /// A batch of an idempotent producer: the next one, a repeat, or one that leaves a gap.
+    /// Submits a batch of an idempotent producer: the next one, a duplicate, or one behind a gap.
     fn produce(&mut self, log: &Log) {
         let streams: Vec<u64> = log.stream_ids().iter().map(|id| id.0).collect();
         let Some(stream) = self.pick(&streams) else { return };
@@ -105,22 +105,22 @@ impl Simulation {
         if let Some(other) = self.pick(&streams).filter(|other| *other != stream)
             && self.random.once_in(3)
         {
-            // Its sequences do not count there.
+            // Sequences do not count in the copy.
             destinations.push(log.stream(StreamId(other)).unwrap());
             changes.push(Change::Batch { stream: other, base: 0, records, stamp: None });
         }
         let mut entry = Entry::new();
         entry.batch(&destinations, batch);
         let positions: Vec<usize> = (0..changes.len()).collect();
-        let refusal = self.take(log, entry, changes, &positions);
-        match (verdict, refusal) {
-            (_, Some(SubmitError::Log(_))) | (Verdict::Taken, None) => {}
+        let rejection = self.take(log, entry, changes, &positions);
+        match (verdict, rejection) {
+            (_, Some(SubmitError::Log(_))) | (Verdict::Accepted, None) => {}
             (Verdict::Duplicate(base), Some(SubmitError::DuplicateSequence { base_offset, .. })) => {
                 assert_eq!(base_offset.0, base);
             }
             (Verdict::OutOfOrder, Some(SubmitError::OutOfOrderSequence)) => {}
             (Verdict::OldEpoch, Some(SubmitError::InvalidProducerEpoch)) => {}
-            (verdict, refusal) => panic!("{verdict:?}, but {refusal:?}"),
+            (verdict, rejection) => panic!("{verdict:?}, but {rejection:?}"),
         }
     }
 
@@ -225,7 +225,7 @@ impl Simulation {
         self.take(log, entry, changes, &batches);
     }
 
-    /// Submits an entry and, if the log takes it, notes what it changes. `batches`: which of the changes are batches.
+    /// Submits an entry and, if the log accepts it, records its changes. `batches`: indexes of changes that are batches.
     fn take(
         &mut self,
         log: &Log,

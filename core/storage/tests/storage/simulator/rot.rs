@@ -1,4 +1,4 @@
-//! A bit flips while nobody looks. Whatever it hits: nothing wrong is read, and what is lost is named by its file.
+//! Bit rot: a bit flips in a stored file. No wrong data is read, and lost data is reported with its file.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use super::simulation::Simulation;
 const SEGMENT_HEADER_BYTES: usize = 64;
 const CHECKPOINT: &str = "checkpoint.redb";
 
-/// An entry, as far as its header tells.
+/// An entry, according to its header.
 struct RawEntry {
     start: usize,
     end: usize,
-    /// Everything below was on the medium when it was written.
+    /// Everything below was on the medium when the entry was written.
     synced: u64,
 }
 
 impl Simulation {
-    /// Damages a copy of the folder, and looks at what is left.
+    /// Damages a copy of the folder and checks the rest.
     pub(crate) fn rot(&mut self) {
         self.close_window();
         let whole = self.reopen(&self.medium.image()).map(|log| log.committed().0);
-        let Ok(whole_end) = whole else { panic!("without a fault the log opens: {whole:?}") };
+        let Ok(whole_end) = whole else { panic!("the log does not open without a fault: {whole:?}") };
         let image = self.medium.image();
         let segments: Vec<String> = image.names().into_iter().filter(|name| name.ends_with(".seg")).collect();
         if self.random.once_in(8) {
@@ -39,24 +39,24 @@ impl Simulation {
         image.set_content(name, bytes);
         let is_last = segments.iter().rfind(|name| !name.starts_with('c')) == Some(name);
         let base = u64::from_str_radix(name.trim_end_matches(".seg").trim_start_matches('c'), 16).unwrap();
-        // What is torn proves nothing.
+        // Torn entries prove nothing.
         entries.retain(|entry| base + entry.end as u64 <= whole_end);
         match self.reopen(&image) {
             Err(OpenError::Damaged { file, position, .. }) => {
                 assert_eq!(&file, name);
-                assert!(position <= at as u64, "byte {at} was blamed on {position}");
+                assert!(position <= at as u64, "byte {at} was reported at {position}");
             }
             Err(OpenError::Version { file, .. }) => assert!(&file == name && (8..12).contains(&at)),
             Err(error) => panic!("{error}"),
             Ok(log) => {
                 let end = log.committed().0;
                 if is_last {
-                    // Replay looks at all of it. Only what nothing behind it proves to have been synced may be taken for
-                    // a torn tail, and that from the damaged entry on.
+                    // Replay reads all of it. Only a part that no later entry proves to be synced may be cut like a torn
+                    // tail, from the damaged entry on.
                     let proven = entries.iter().map(|entry| entry.synced).max().unwrap_or(0);
-                    assert!(at >= SEGMENT_HEADER_BYTES, "damage of the header was not noticed");
+                    assert!(at >= SEGMENT_HEADER_BYTES, "damage of the header was not detected");
                     let hit = entries.iter().find(|entry| (entry.start..entry.end).contains(&at));
-                    assert!(base + at as u64 >= proven || hit.is_none(), "damage at {at} was not noticed");
+                    assert!(base + at as u64 >= proven || hit.is_none(), "damage at {at} was not detected");
                     assert_eq!(end, hit.map_or(whole_end, |entry| base + entry.start as u64));
                 } else {
                     assert_eq!(end, whole_end);
@@ -72,7 +72,7 @@ impl Simulation {
         }
     }
 
-    /// Either it is noticed, or it made no difference.
+    /// Damages the checkpoint: either the damage is detected, or it makes no difference.
     fn rot_checkpoint(&mut self, image: &FakeMedium, whole_end: u64) {
         let Some(mut bytes) = image.content(CHECKPOINT) else { return };
         let at = self.random.below(bytes.len() as u64) as usize;
@@ -92,7 +92,7 @@ impl Simulation {
         Log::open_manual(Arc::new(medium.clone()), self.clock.clone(), self.options.clone())
     }
 
-    /// What a log holds that ends there.
+    /// The model of a log that ends at a position.
     fn model_at(&self, end: u64) -> Model {
         let mut model = Model::default();
         for taken in self.history.iter().chain(&self.taken).filter(|taken| end > taken.after) {
@@ -104,7 +104,7 @@ impl Simulation {
     }
 }
 
-/// The entries of a segment, by their headers.
+/// The entries of a segment, according to their headers.
 fn raw_entries(bytes: &[u8]) -> Vec<RawEntry> {
     let u64_at = |at: usize| bytes.get(at..at + 8).map(|field| u64::from_le_bytes(field.try_into().unwrap()));
     let mut entries = Vec::new();

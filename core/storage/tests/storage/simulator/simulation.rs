@@ -1,4 +1,5 @@
-//! A seed's lives: the log is opened, used, and ended by a fault, a crash or a stop; then everything promised is there.
+//! One run of a seed: the log is opened, used, and ended by a fault, a crash or a shutdown, several times; everything
+//! acknowledged survives.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use inver_storage::{Clock, CommitPolicy, Log, LogOptions, OpenError};
 use super::model::{Change, Model};
 
 const STEPS_MAX: u64 = 220;
-const LIVES: u32 = 4;
+const RESTARTS: u32 = 4;
 const SEGMENT_HEADER_BYTES: u64 = 64;
 
 #[derive(Debug, Default)]
@@ -27,7 +28,7 @@ impl Clock for SimulatedClock {
     }
 }
 
-/// Changes that the log took, in order. `after`: the change is in the log if it ends beyond this position.
+/// Changes of an accepted entry. `after`: the entry is in the log if the log ends beyond this position.
 #[derive(Clone)]
 pub(crate) struct Taken {
     pub(crate) after: u64,
@@ -40,24 +41,25 @@ pub(crate) struct Simulation {
     pub(crate) clock: Arc<SimulatedClock>,
     pub(crate) options: LogOptions,
     pub(crate) log: Option<Log>,
-    /// What is certainly in the log.
+    /// Changes certainly in the log.
     pub(crate) settled: Model,
-    /// How it came about.
+    /// The entries of `settled`, in order.
     pub(crate) history: Vec<Taken>,
-    /// What was submitted, on top of what is settled.
+    /// `settled` plus all submitted changes.
     pub(crate) ahead: Model,
     pub(crate) taken: Vec<Taken>,
-    /// Acknowledgements of the window that is open.
+    /// Acknowledgements of the open commit window.
     pub(crate) window: Vec<Change>,
-    /// Submitted up to here, acknowledgements not counted.
+    /// End of the submitted entries, without gathered acknowledgements.
     pub(crate) submitted: u64,
-    /// Promised: what must survive a crash, and what must survive the end of the process.
+    /// Position that must survive a crash.
     promised: u64,
+    /// Position that must survive the end of the process.
     written: u64,
-    /// What must be there at the next start, after what happened.
+    /// Position that must be recovered at the next start.
     surviving: u64,
     pub(crate) next_value: u64,
-    /// Streams that were ever compacted, and the shortest time that their tombstones had to stay.
+    /// Streams compacted at any time, and their shortest tombstone retention.
     pub(crate) compacted: BTreeMap<u64, i64>,
 }
 
@@ -111,7 +113,7 @@ impl Simulation {
     }
 
     pub(crate) fn run(&mut self) {
-        for life in 0..LIVES {
+        for start in 0..RESTARTS {
             self.schedule_fault();
             if self.open() {
                 let steps = self.random.below(STEPS_MAX);
@@ -122,13 +124,13 @@ impl Simulation {
                     self.step();
                 }
             }
-            let is_last = life + 1 == LIVES;
-            self.end_life(is_last);
+            let is_last = start + 1 == RESTARTS;
+            self.end_run(is_last);
             if self.random.once_in(2) {
                 self.rot();
             }
         }
-        assert!(self.open(), "without a fault the log opens");
+        assert!(self.open(), "the log does not open without a fault");
         self.medium.schedule_reads(0, 0);
         let log = self.log.take().unwrap();
         self.settle(log.committed().0);
@@ -153,7 +155,7 @@ impl Simulation {
         }
     }
 
-    /// Opens the log; false when a fault hit while it did.
+    /// Opens the log; false if a fault hit meanwhile.
     fn open(&mut self) -> bool {
         let hits = self.medium.hits();
         match Log::open_manual(Arc::new(self.medium.clone()), self.clock.clone(), self.options.clone()) {
@@ -161,7 +163,7 @@ impl Simulation {
                 let end = log.committed().0;
                 assert!(end >= self.surviving, "recovered up to {end} of {}", self.surviving);
                 self.settle(end);
-                // Not while everything is looked at.
+                // No read faults during the comparison.
                 self.medium.schedule_reads(0, 0);
                 self.compare(&log);
                 if self.random.once_in(4) {
@@ -175,7 +177,7 @@ impl Simulation {
                 true
             }
             Err(error @ (OpenError::Io { .. } | OpenError::Damaged { .. } | OpenError::Checkpoint(_))) => {
-                // Nothing but a fault of the medium; the checkpoint store cannot tell it from damage.
+                // Only a fault of the medium; the checkpoint store cannot tell it from damage.
                 assert!(self.medium.hits() > hits, "{error}");
                 let text = error.to_string();
                 let is_fault = matches!(error, OpenError::Io { .. }) || text.contains("checkpoint.redb");
@@ -186,17 +188,17 @@ impl Simulation {
         }
     }
 
-    fn end_life(&mut self, is_last: bool) {
+    fn end_run(&mut self, is_last: bool) {
         if let Some(log) = self.log.take() {
             self.note_progress(&log);
             if is_last || self.random.once_in(3) {
-                // Might fail: then nothing more than before is promised.
+                // May fail: then nothing more is promised.
                 if log.shutdown().is_ok() {
                     self.close_window();
                     self.promised = self.submitted;
                 }
             }
-            // The process is over before anything else can be done.
+            // The process stops before the log is dropped.
             self.medium.stop();
             drop(log);
         }
@@ -210,7 +212,7 @@ impl Simulation {
         }
     }
 
-    /// What of the changes taken is in a log that ends at `end`.
+    /// Settles the changes that are in a log that ends at `end`.
     fn settle(&mut self, end: u64) {
         self.close_window();
         for taken in self.taken.drain(..) {
@@ -224,11 +226,11 @@ impl Simulation {
         self.ahead = self.settled.clone();
     }
 
-    /// The acknowledgements of the window become an entry right behind what was submitted.
+    /// Turns the acknowledgements of the window into an entry behind the submitted ones.
     pub(crate) fn close_window(&mut self) {
         if !self.window.is_empty() {
             let changes = std::mem::take(&mut self.window);
-            // Behind it a new segment's header may lie, which is shorter than any entry of acknowledgements.
+            // A new segment's header may come first, which is shorter than any entry of acknowledgements.
             self.taken.push(Taken { after: self.submitted + SEGMENT_HEADER_BYTES, changes });
         }
     }
