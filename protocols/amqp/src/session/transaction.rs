@@ -37,7 +37,7 @@ impl Transaction {
             + publish.body.len();
         if self.bytes > bytes_max {
             return Err(Refusal::precondition_failed(format_args!(
-                "transaction holds more than {bytes_max} bytes of messages"
+                "limit reached: at most {bytes_max} bytes of messages per transaction"
             )));
         }
         self.publishes.push(HeldPublish {

@@ -27,7 +27,7 @@ impl Channel {
         let Some(transaction) = &mut self.transaction else { return Ok(()) };
         if transaction.dispositions.len() + taken.len() > shared.limits.transaction_acks_max {
             return Err(Refusal::precondition_failed(format_args!(
-                "transaction holds more than {} acknowledgements",
+                "limit reached: at most {} acknowledgements per transaction",
                 shared.limits.transaction_acks_max
             )));
         }

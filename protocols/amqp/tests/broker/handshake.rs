@@ -167,8 +167,10 @@ fn a_client_that_sends_heartbeats_stays_connected() {
     let server = Server::start();
     let mut client = Client::open_with(server.address, 8192, 1);
     client.open_channel(1);
-    for _ in 0..8 {
-        std::thread::sleep(std::time::Duration::from_millis(400));
+    // The server sends two an interval, and disconnects a client that is silent for two intervals.
+    for _ in 0..6 {
+        let beat = client.next().expect("the connection ended");
+        assert_eq!((beat.kind, beat.channel), (8, 0));
         client.bytes(&inver_amqp::codec::write::HEARTBEAT);
     }
     client.qos(1, false);

@@ -110,12 +110,12 @@ fn the_contents_of_a_transaction_are_bounded() {
     client.send(1, &Method::TxSelect {});
     client.expect("TxSelectOk");
     tags.iter().for_each(|tag| client.ack(*tag, false));
-    client.expect_close("ChannelClose", "transaction holds more than 2 acknowledgements");
+    client.expect_close("ChannelClose", "limit reached: at most 2 acknowledgements per transaction");
     let mut client = server.client();
     client.send(1, &Method::TxSelect {});
     client.expect("TxSelectOk");
     (0..3).for_each(|_| client.publish(1, "", "q", &[0; 5000]));
-    client.expect_close("ChannelClose", "transaction holds more than 10000 bytes of messages");
+    client.expect_close("ChannelClose", "limit reached: at most 10000 bytes of messages per transaction");
 }
 
 #[test]
