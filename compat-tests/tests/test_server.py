@@ -263,6 +263,9 @@ def test_connections_are_limited(own_broker):
     # Beyond the limit connections are closed at once; the others stay until their protocol's login timeout.
     late = [closed(each) for each in held[21:]]
     assert all(late)
+    # HTTP has its own limit, so that a full broker is not taken for a dead one.
+    assert broker.get("/health/live") == (200, "live\n") and broker.get("/health/ready") == (200, "ready\n")
+    assert broker.metric("inver_connections_refused_total") >= 19
     for each in held:
         each.close()
     wait_until(broker.is_ready)

@@ -1,7 +1,7 @@
 //! HTTP: health and metrics.
 //!
-//! It is served like a protocol, so its connections are admitted and counted like all others. It is not in the list of
-//! protocols, since it gives no access to messages.
+//! It is served like a protocol, on a listener with an admission of its own: health and metrics stay available when the
+//! client connections are at their limit. It is not in the list of protocols, since it gives no access to messages.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -71,7 +71,8 @@ fn allowed(folder: &str, name: &str) -> BTreeSet<String> {
 fn dependencies_run_one_way() {
     for (name, (folder, dependencies)) in members() {
         let allowed = allowed(&folder, &name);
-        let wrong: Vec<_> = dependencies.difference(&allowed).collect();
+        // A crate depends on itself where its tests need one of its features.
+        let wrong: Vec<_> = dependencies.difference(&allowed).filter(|other| **other != name).collect();
         assert!(wrong.is_empty(), "{name} in {folder} must not depend on {wrong:?}");
     }
 }

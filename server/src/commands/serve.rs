@@ -72,19 +72,23 @@ async fn serve(
     let mut signals = Signals::listen()?;
     let broker = open(&config, clock.clone())?;
     let shutdown = CancellationToken::new();
-    let listening = match listeners::bind(&config, http) {
+    let limits = &config.limits;
+    let loopback_only = users(&config).is_empty();
+    let admission = Admission::new(
+        "limits.connections_max",
+        loopback_only,
+        limits.connections_max,
+        limits.connections_per_address_max,
+    );
+    let listening = match listeners::bind(&config, &admission, http) {
         Ok(listening) => listening,
         Err(error) => {
             broker.log().shutdown()?;
             return Err(error);
         }
     };
-    let limits = &config.limits;
-    let admission =
-        Admission::new(users(&config).is_empty(), limits.connections_max, limits.connections_per_address_max);
     let shared = Shared {
         workers: workers.clone(),
-        admission,
         broker: broker.clone(),
         shutdown: shutdown.clone(),
         handshake_timeout: limits.handshake_timeout,

@@ -146,6 +146,9 @@ section! {
     pub(crate) struct Http {
         /// Address of the HTTP listener: health and metrics.
         pub(crate) listen: Listen = Listen::loopback(15672) => value("`address:port` or `off`"),
+        /// Concurrent HTTP connections. They do not count towards `limits.connections_max`, so that health and metrics stay
+        /// available at that limit.
+        pub(crate) connections_max: usize = 128 => count(1..=100_000),
     }
 }
 

@@ -16,6 +16,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Admits or refuses connections and counts those that are open.
 pub(crate) struct Admission {
+    /// The configuration key of `connections_max`.
+    key: &'static str,
     loopback_only: bool,
     connections_max: usize,
     connections_per_address_max: usize,
@@ -56,8 +58,14 @@ impl Refusal {
 }
 
 impl Admission {
-    pub(crate) fn new(loopback_only: bool, connections_max: usize, per_address_max: usize) -> Arc<Admission> {
+    pub(crate) fn new(
+        key: &'static str,
+        loopback_only: bool,
+        connections_max: usize,
+        per_address_max: usize,
+    ) -> Arc<Admission> {
         Arc::new(Admission {
+            key,
             loopback_only,
             connections_max,
             connections_per_address_max: per_address_max,
@@ -101,7 +109,7 @@ impl Admission {
                  `inver user add NAME --config FILE` and start with that file, or set INVER_USERS"
             ),
             Refusal::TooMany(max) => {
-                warn!(%address, max, "connection refused: limits.connections_max reached");
+                warn!(%address, max, "connection refused: {} reached", self.key);
             }
             Refusal::TooManyFromAddress(max) => {
                 warn!(%address, max, "connection refused: limits.connections_per_address_max reached");
@@ -136,19 +144,19 @@ mod tests {
 
     #[test]
     fn without_users_only_loopback_is_admitted() {
-        let admission = Admission::new(true, 10, 10);
+        let admission = Admission::new("k", true, 10, 10);
         assert!(admission.admit(address("127.0.0.1")).is_ok());
         assert!(admission.admit(address("127.9.0.1")).is_ok());
         assert!(admission.admit(address("::1")).is_ok());
         assert!(admission.admit(address("::ffff:127.0.0.1")).is_ok());
         assert_eq!(admission.admit(address("192.0.2.1")).err(), Some(Refusal::LoopbackOnly));
         assert_eq!(admission.admit(address("::ffff:192.0.2.1")).err(), Some(Refusal::LoopbackOnly));
-        assert!(Admission::new(false, 10, 10).admit(address("192.0.2.1")).is_ok());
+        assert!(Admission::new("k", false, 10, 10).admit(address("192.0.2.1")).is_ok());
     }
 
     #[test]
     fn limits_hold_and_places_are_released() {
-        let admission = Admission::new(false, 3, 2);
+        let admission = Admission::new("k", false, 3, 2);
         let one = admission.admit(address("192.0.2.1")).unwrap();
         let _two = admission.admit(address("192.0.2.1")).unwrap();
         assert_eq!(admission.admit(address("192.0.2.1")).err(), Some(Refusal::TooManyFromAddress(2)));
@@ -161,7 +169,7 @@ mod tests {
 
     #[test]
     fn refusals_are_logged_once_per_interval() {
-        let (admission, now) = (Admission::new(false, 1, 1), Clock::manual(0).now());
+        let (admission, now) = (Admission::new("k", false, 1, 1), Clock::manual(0).now());
         let log = |after: Duration| admission.log(Refusal::TooMany(1), address("192.0.2.1"), now + after);
         assert!(log(Duration::ZERO));
         assert!(!log(LOG_INTERVAL - Duration::from_millis(1)));

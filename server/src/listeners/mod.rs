@@ -43,6 +43,7 @@ pub(crate) struct Listener {
 #[derive(Clone)]
 struct Service {
     protocol: Arc<dyn ProtocolPlugin>,
+    admission: Arc<Admission>,
     tls: Option<TlsAcceptor>,
     websocket: Option<websocket::Form>,
 }
@@ -52,8 +53,6 @@ struct Service {
 pub(crate) struct Shared {
     /// The workers that serve connections.
     pub(crate) workers: Workers,
-    /// Limits of connections.
-    pub(crate) admission: Arc<Admission>,
     /// The broker that they are served from.
     pub(crate) broker: Broker,
     /// Cancelled on shutdown.
@@ -62,8 +61,13 @@ pub(crate) struct Shared {
     pub(crate) handshake_timeout: Duration,
 }
 
-/// Binds every configured listener; no connection is accepted yet. Must run within a runtime.
-pub(crate) fn bind(config: &Config, http: Arc<dyn ProtocolPlugin>) -> anyhow::Result<Vec<Listener>> {
+/// Binds every configured listener; no connection is accepted yet. `admission` is that of all protocols together; HTTP has
+/// its own. Must run within a runtime.
+pub(crate) fn bind(
+    config: &Config,
+    admission: &Arc<Admission>,
+    http: Arc<dyn ProtocolPlugin>,
+) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     let mut listen = |key: &str, listen: Listen, service: Service| -> anyhow::Result<()> {
         let Some(address) = listen.0 else { return Ok(()) };
@@ -86,7 +90,7 @@ pub(crate) fn bind(config: &Config, http: Arc<dyn ProtocolPlugin>) -> anyhow::Re
             }
             _ => None,
         };
-        let plain = Service { protocol, tls: None, websocket: None };
+        let plain = Service { protocol, admission: admission.clone(), tls: None, websocket: None };
         listen(&format!("{name}.listen"), endpoint.listen, plain.clone())?;
         if let (Some(form), Some(websocket)) = (&entry.websocket, websocket) {
             let form = websocket::Form::new(form.subprotocols, config.limits.message_bytes_max);
@@ -101,7 +105,13 @@ pub(crate) fn bind(config: &Config, http: Arc<dyn ProtocolPlugin>) -> anyhow::Re
             listen(&format!("{name}.tls_listen"), endpoint.tls_listen, Service { tls, ..plain })?;
         }
     }
-    listen("http.listen", config.http.listen, Service { protocol: http, tls: None, websocket: None })?;
+    let (key, max) = ("http.connections_max", config.http.connections_max);
+    let admission = Admission::new(key, config.general.users.0.is_empty(), max, max);
+    listen(
+        "http.listen",
+        config.http.listen,
+        Service { protocol: http, admission, tls: None, websocket: None },
+    )?;
     Ok(listeners)
 }
 
@@ -153,12 +163,12 @@ impl Listener {
 /// Admits the connection and assigns it to a worker.
 fn start(shared: &Shared, service: &Service, stream: TcpStream, peer: SocketAddr) {
     let protocol = service.protocol.name();
-    let admitted = match shared.admission.admit(peer.ip()) {
+    let admitted = match service.admission.admit(peer.ip()) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             metrics::counter!("inver_connections_refused_total", "protocol" => protocol, "reason" => refusal.label())
                 .increment(1);
-            shared.admission.log(refusal, peer.ip(), shared.broker.clock().now());
+            service.admission.log(refusal, peer.ip(), shared.broker.clock().now());
             return;
         }
     };
