@@ -21,7 +21,7 @@ pub trait Machine: Send + Unpin {
     type Input: Input;
 
     /// Why the protocol ends a connection.
-    type Error: Send;
+    type Error: From<LogError> + Send;
 
     /// Bytes of one read into the thread's buffer. [`Owned`](crate::Owned) input decides on its own.
     const READ_BYTES: usize = 64 * 1024;
@@ -39,7 +39,9 @@ pub trait Machine: Send + Unpin {
     fn log(&self) -> &Log;
 
     /// Starts a turn.
-    fn begin_turn(&mut self, now: Instant);
+    fn begin_turn(&mut self, now: Instant) {
+        let _nothing_to_note = now;
+    }
 
     /// Takes the tokens of the mailbox, sorted, each once.
     fn wake(&mut self, tokens: &[u64], out: &mut Output) -> Result<(), Self::Error>;
@@ -72,8 +74,12 @@ pub trait Machine: Send + Unpin {
     /// The log position that the first answer waits for. When it is committed, a turn follows.
     fn awaits(&self) -> Option<Lsn>;
 
-    /// Learns that the log failed while this connection waited for it.
-    fn log_failed(&mut self, error: LogError, out: &mut Output) -> Result<(), Self::Error>;
+    /// Learns that the log failed while this connection waited for it. Ends the connection unless the machine does
+    /// otherwise.
+    fn log_failed(&mut self, error: LogError, out: &mut Output) -> Result<(), Self::Error> {
+        let _nothing_to_say = out;
+        Err(error.into())
+    }
 
     /// The earliest time at which [`expired`](Machine::expired) has something to do.
     fn deadline(&self, activity: &Activity) -> Option<Instant>;

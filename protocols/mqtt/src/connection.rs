@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use inver_broker::{Broker, Connection, Mailbox};
 use inver_driver::{Activity, Close, Driver, End, Machine, Output, Progress, Serving, Shared, Timeouts};
-use inver_storage::{Log, LogError, Lsn};
+use inver_storage::{Log, Lsn};
 use tokio::time::Instant;
 
 use self::connecting::{Connecting, Outcome};
@@ -112,10 +112,6 @@ impl Machine for Client {
 
     fn awaits(&self) -> Option<Lsn> {
         self.session.waits_for()
-    }
-
-    fn log_failed(&mut self, error: LogError, _out: &mut Output) -> Result<(), Stop> {
-        Err(error.into())
     }
 
     fn deadline(&self, activity: &Activity) -> Option<Instant> {

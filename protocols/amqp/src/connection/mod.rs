@@ -26,7 +26,7 @@ use crate::codec::write;
 use crate::session::{Limits, Session};
 
 /// Why the protocol ends a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Ended {
     /// Nothing more is sent.
     #[error("closed")]
@@ -37,6 +37,8 @@ pub(crate) enum Ended {
     HeartbeatsMissed,
     #[error("connection.close was not answered")]
     CloseUnanswered,
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 type Login = Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send>>;

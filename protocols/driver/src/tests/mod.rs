@@ -27,7 +27,7 @@ use crate::{
 const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 
 /// Why a toy ends its connection.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 enum Ended {
     #[error("bye")]
     Bye(Close),
@@ -35,8 +35,8 @@ enum Ended {
     Silent,
     #[error("shutdown")]
     Shutdown,
-    #[error("log failed")]
-    LogFailed,
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 /// What a toy counts.
@@ -132,10 +132,6 @@ impl<const ACTIVITY: bool> Machine for Toy<ACTIVITY> {
 
     fn awaits(&self) -> Option<Lsn> {
         self.answers.awaits()
-    }
-
-    fn log_failed(&mut self, _error: LogError, _out: &mut Output) -> Result<(), Ended> {
-        Err(Ended::LogFailed)
     }
 
     fn deadline(&self, activity: &Activity) -> Option<Instant> {

@@ -39,6 +39,12 @@ pub(super) enum Outcome {
     ShuttingDown,
 }
 
+impl From<LogError> for Outcome {
+    fn from(error: LogError) -> Outcome {
+        Outcome::Refused(Version::V311, error.into())
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -122,10 +128,6 @@ impl Machine for Connecting {
 
     fn awaits(&self) -> Option<Lsn> {
         None
-    }
-
-    fn log_failed(&mut self, error: LogError, _out: &mut Output) -> Result<(), Outcome> {
-        Err(Outcome::Refused(Version::V311, error.into()))
     }
 
     fn deadline(&self, _activity: &Activity) -> Option<Instant> {
