@@ -1,7 +1,7 @@
 //! MQTT 3.1, 3.1.1 and 5 for the broker.
 //!
 //! Modules, from the bottom up: [`codec`] (bytes ↔ packets, no I/O), `map` (packets ↔ the core's records), `session`
-//! (state machine of one connection, no sockets), `connection` (the task that runs the socket).
+//! (state machine of one connection, no sockets), `connection` (the session on the connection driver).
 //!
 //! Not implemented: enhanced authentication (AUTH), bridges.
 
