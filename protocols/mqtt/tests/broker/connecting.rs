@@ -34,7 +34,7 @@ async fn connack_announces_the_servers_bounds_to_mqtt_5() {
         ..Default::default()
     };
     let (_client, connack) = server.connect(Version::V5, options).await;
-    let told: Vec<_> = connack.properties.iter().collect();
+    let announced: Vec<_> = connack.properties.iter().collect();
     for property in [
         Property::ServerKeepAlive(60),
         Property::SessionExpiryInterval(100),
@@ -42,9 +42,9 @@ async fn connack_announces_the_servers_bounds_to_mqtt_5() {
         Property::TopicAliasMaximum(64),
         Property::MaximumPacketSize(16 * 1024 * 1024),
     ] {
-        assert!(told.contains(&property), "{property:?} in {told:?}");
+        assert!(announced.contains(&property), "{property:?} in {announced:?}");
     }
-    assert!(told.iter().any(|p| matches!(p, Property::AssignedClientIdentifier(id) if id.len() > 20)));
+    assert!(announced.iter().any(|p| matches!(p, Property::AssignedClientIdentifier(id) if id.len() > 20)));
 }
 
 #[tokio::test]

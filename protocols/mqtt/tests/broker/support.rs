@@ -41,7 +41,7 @@ impl Server {
         Server::on(tempfile::tempdir().unwrap(), config, Clock::system()).await
     }
 
-    /// A server whose time stands still between calls of [`Server::advance`].
+    /// A server whose clock advances only by calls of [`Server::advance`].
     pub(crate) async fn with_manual_clock() -> Server {
         const START_MS: i64 = 1_700_000_000_000;
         Server::on(tempfile::tempdir().unwrap(), MqttConfig::default(), Clock::manual(START_MS)).await
