@@ -1,5 +1,5 @@
-//! Carries MQTT publishes to Kafka, as a connector would, at the least cost: what has come goes as one batch,
-//! and is acknowledged once Kafka has it.
+//! Bridge from MQTT to Kafka, as cheap as a connector can be: all messages of one read are one batch, acknowledged to
+//! the MQTT broker when Kafka has acknowledged it.
 
 use std::net::SocketAddr;
 
@@ -7,22 +7,22 @@ use anyhow::Result;
 
 use crate::load::{Fields, Link, kafka, mqtt};
 
-/// The topic that MQTT publishes are kept in, and its partitions.
+/// The Kafka topic of MQTT publishes, and its partitions.
 pub(crate) const CAPTURE_TOPIC: &str = "mqtt";
 pub(crate) const CAPTURE_PARTITIONS: i32 = 4;
 
-/// Serves until a connection ends.
+/// Runs until a connection ends.
 pub(crate) fn run(from: SocketAddr, to: SocketAddr) -> Result<()> {
     let mut subscriber = mqtt::connect(from, "bridge", true)?;
     mqtt::subscribe(&mut subscriber, "#", 1)?;
     let mut producer = Link::connect(to)?;
     let mut acks = Vec::new();
     loop {
-        let come = subscriber.come()?;
+        let input = subscriber.read_more()?;
         let mut messages = Vec::new();
         acks.clear();
         let mut taken = 0;
-        while let Some(packet) = mqtt::packet_at(come.get(taken..).unwrap_or_default()) {
+        while let Some(packet) = mqtt::packet_at(input.get(taken..).unwrap_or_default()) {
             taken += packet.len();
             let Some(first) = packet.first().filter(|first| **first >> 4 == 3) else { continue };
             let head = if packet.len() < 130 { 2 } else { 3 };
@@ -37,7 +37,7 @@ pub(crate) fn run(from: SocketAddr, to: SocketAddr) -> Result<()> {
             kafka::write(&mut producer, CAPTURE_TOPIC, &messages)?;
         }
         drop(messages);
-        subscriber.taken(taken);
+        subscriber.consume(taken);
         subscriber.write(&acks)?;
     }
 }

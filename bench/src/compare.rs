@@ -1,6 +1,6 @@
-//! Rounds: every contestant in turn on the same work, A B C A B C, while all of them stay up.
+//! Comparison: all brokers stay up and run the same workload in turns, A B C A B C.
 //!
-//! Whoever fails is left out of the work and started anew: one broken broker ends neither a work nor a report.
+//! A broker that fails is left out of the workload and restarted; the workload and the report continue without it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,168 +8,172 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::broker::Broker;
-use crate::contest::{self, Settings};
-use crate::contestant::Contestant;
-use crate::places::Places;
+use crate::broker_kind::BrokerKind;
+use crate::paths::Paths;
 use crate::progress::Progress;
 use crate::report::table;
 use crate::results::{Results, Run, spread};
-use crate::works::{Bound, Field, Work};
+use crate::setup::{self, Settings};
+use crate::workloads::{Bound, Protocol, Workload};
 use crate::{profile, tools};
 
-/// Rounds that a work gets in addition if by some of its rounds what is wanted is met, and by others missed.
+/// Additional rounds of a workload whose targets are met in some rounds and missed in others.
 const FURTHER_ROUNDS: usize = 2;
-/// Guesses, for the time that is left: what a run takes beside its window, what becoming warm takes, and a profile.
+/// Estimates for the remaining time: of a run beside its window, of warming up, and of a profile.
 const BESIDE_TIME: Duration = Duration::from_millis(700);
 const SETTLE_TIME: Duration = Duration::from_secs(12);
 const PROFILE_TIME: Duration = Duration::from_secs(8);
 
-/// A guess of how long a work takes.
-pub(crate) fn planned(work: &Work, settings: &Settings) -> Duration {
-    let contestants = work.field.contestants().iter().filter(|contestant| settings.takes(**contestant));
-    let runs = (contestants.clone().count() * rounds_of(work, settings)) as u32;
+/// The estimated duration of a workload.
+pub(crate) fn planned(workload: &Workload, settings: &Settings) -> Duration {
+    let kinds = workload.protocol.brokers().iter().filter(|kind| settings.takes(**kind));
+    let runs = (kinds.clone().count() * rounds_of(workload, settings)) as u32;
     let run = settings.lengths.warmup + settings.lengths.window + BESIDE_TIME;
-    let rounds = work.kind.usual_time().unwrap_or(run) * runs;
-    let settles = contestants.filter(|contestant| !contestant.is_inver() && !work.kind.wants_fresh()).count();
-    let profile =
-        if settings.with_all && profile::is_always_wanted(work) { PROFILE_TIME } else { Duration::ZERO };
+    let rounds = workload.kind.estimated_time().unwrap_or(run) * runs;
+    let settles = kinds.filter(|kind| !kind.is_inver() && !workload.kind.needs_fresh_broker()).count();
+    let profile = if settings.with_all && profile::is_always_selected(workload) {
+        PROFILE_TIME
+    } else {
+        Duration::ZERO
+    };
     rounds + SETTLE_TIME * settles as u32 + profile
 }
 
-/// Where there is neither a peer nor anything wanted, and a round takes minutes, one says it all.
-fn rounds_of(work: &Work, settings: &Settings) -> usize {
-    let is_alone = work.field.contestants().len() == 1;
-    if is_alone && work.wanted.is_empty() { settings.rounds.min(1) } else { settings.rounds }
+/// The rounds of a workload: one where there is neither a peer nor a target, because a round takes minutes.
+fn rounds_of(workload: &Workload, settings: &Settings) -> usize {
+    let is_alone = workload.protocol.brokers().len() == 1;
+    if is_alone && workload.targets.is_empty() { settings.rounds.min(1) } else { settings.rounds }
 }
 
-/// Measures `works`, all of one field, and puts what was found into `results`.
+/// Measures workloads of one protocol and stores them in `results`.
 pub(crate) fn compare(
-    field: Field,
-    works: &[&Work],
+    protocol: Protocol,
+    workloads: &[&Workload],
     settings: &Settings,
-    places: &Places,
+    paths: &Paths,
     progress: &mut Progress,
     results: &mut Results,
 ) -> Result<()> {
-    let mut brokers = contest::start(field, settings, places, results);
-    contest::warm_up(works, &mut brokers, settings.lengths);
-    let (last, first): (Vec<&Work>, Vec<&Work>) = works.iter().partition(|work| work.kind.leaves_cold());
-    for work in &first {
-        measure(work, &mut brokers, settings, places, progress, results)?;
+    let mut brokers = setup::start(protocol, settings, paths, results);
+    setup::warm_up(workloads, &mut brokers, settings.lengths);
+    let (last, first): (Vec<&Workload>, Vec<&Workload>) =
+        workloads.iter().partition(|workload| workload.kind.leaves_brokers_cold());
+    for workload in &first {
+        measure(workload, &mut brokers, settings, paths, progress, results)?;
     }
-    if settings.with_all && tools::are_there(field) {
-        progress.begin(&format!("{field:?}: the peer's own tools"));
-        let tools = tools::play(field, &mut brokers, settings, places, results);
-        tools.unwrap_or_else(|error| results.trouble(format!("tools of {field:?}: {error:#}")));
-        progress.end(tools::planned(field, settings));
+    if settings.with_all && tools::exist(protocol) {
+        progress.begin(&format!("{protocol:?}: the peer's own tools"));
+        let tools = tools::run_on(protocol, &mut brokers, settings, paths, results);
+        tools.unwrap_or_else(|error| results.problem(format!("tools of {protocol:?}: {error:#}")));
+        progress.end(tools::planned(protocol, settings));
     }
-    for work in &last {
-        measure(work, &mut brokers, settings, places, progress, results)?;
+    for workload in &last {
+        measure(workload, &mut brokers, settings, paths, progress, results)?;
     }
     Ok(())
 }
 
-/// Measures one work and keeps what was found.
+/// Measures one workload and stores it.
 fn measure(
-    work: &Work,
+    workload: &Workload,
     brokers: &mut [Broker],
     settings: &Settings,
-    places: &Places,
+    paths: &Paths,
     progress: &mut Progress,
     results: &mut Results,
 ) -> Result<()> {
-    progress.begin(&format!("{}: {}", work.id, work.title));
-    let (runs, failed) = rounds(work, brokers, settings, places);
-    // What a peer cannot do is a finding, not a trouble.
-    for (contestant, error) in failed.iter().filter(|(contestant, _)| contestant.is_inver()) {
-        results.trouble(format!("{} of {contestant}: {error}", work.id));
+    progress.begin(&format!("{}: {}", workload.id, workload.title));
+    let (runs, failed) = rounds(workload, brokers, settings, paths);
+    // The failure of a peer is a finding, not a problem.
+    for (kind, error) in failed.iter().filter(|(kind, _)| kind.is_inver()) {
+        results.problem(format!("{} of {kind}: {error}", workload.id));
     }
-    let versions: BTreeMap<Contestant, String> =
-        brokers.iter().map(|broker| (broker.contestant, broker.version.clone())).collect();
+    let versions: BTreeMap<BrokerKind, String> =
+        brokers.iter().map(|broker| (broker.kind, broker.version.clone())).collect();
     let window_s = settings.lengths.window.as_secs_f64();
-    results.put(work.id, runs, failed, versions, window_s);
-    table::print(work, results);
-    crate::report::save(results, &places.root)?;
-    if settings.with_all && profile::is_wanted(work, results) {
-        let profiled = profile::look(work, brokers, settings, places, results);
-        profiled.unwrap_or_else(|error| results.trouble(format!("profile of {}: {error:#}", work.id)));
-        crate::report::save(results, &places.root)?;
+    results.put(workload.id, runs, failed, versions, window_s);
+    table::print(workload, results);
+    crate::report::save(results, &paths.root)?;
+    if settings.with_all && profile::is_selected(workload, results) {
+        let profiled = profile::run_once(workload, brokers, settings, paths, results);
+        profiled.unwrap_or_else(|error| results.problem(format!("profile of {}: {error:#}", workload.id)));
+        crate::report::save(results, &paths.root)?;
     }
-    progress.end(planned(work, settings));
+    progress.end(planned(workload, settings));
     Ok(())
 }
 
-/// All rounds of one work: who failed is not asked again.
+/// Runs all rounds of one workload. A broker that failed is skipped in later rounds.
 fn rounds(
-    work: &Work,
+    workload: &Workload,
     brokers: &mut [Broker],
     settings: &Settings,
-    places: &Places,
-) -> (Vec<Run>, BTreeMap<Contestant, String>) {
-    let mut own_places = if work.kind.is_start() { places.on_every_core() } else { places.clone() };
-    own_places.for_latency = work.kind.is_latency();
+    paths: &Paths,
+) -> (Vec<Run>, BTreeMap<BrokerKind, String>) {
+    let mut run_paths = if workload.kind.is_start() { paths.on_every_core() } else { paths.clone() };
+    run_paths.tune_for_latency = workload.kind.is_latency();
     let (mut runs, mut failed) = (Vec::new(), BTreeMap::new());
     let mut round = 0;
-    let rounds = rounds_of(work, settings);
+    let rounds = rounds_of(workload, settings);
     while round < rounds
-        || (round < rounds + FURTHER_ROUNDS && !work.kind.is_long() && is_undecided(work, &runs))
+        || (round < rounds + FURTHER_ROUNDS && !workload.kind.is_long() && is_undecided(workload, &runs))
     {
         round += 1;
         for broker in brokers.iter_mut() {
-            let contestant = broker.contestant;
-            if failed.contains_key(&contestant) {
+            let kind = broker.kind;
+            if failed.contains_key(&kind) {
                 continue;
             }
-            let renewed = work.kind.wants_fresh() || broker.is_tuned_otherwise(&own_places);
-            let ready = if renewed { broker.renew(&own_places) } else { Ok(()) };
-            if round == 1 && ready.is_ok() && !work.kind.wants_fresh() {
-                contest::settle(work, broker, settings.lengths);
+            let is_replaced = workload.kind.needs_fresh_broker() || broker.needs_other_tuning(&run_paths);
+            let ready = if is_replaced { broker.replace(&run_paths) } else { Ok(()) };
+            if round == 1 && ready.is_ok() && !workload.kind.needs_fresh_broker() {
+                setup::settle(workload, broker, settings.lengths);
             }
-            // What the one before has left unwritten is not written on this one's time.
+            // Dirty pages of the previous broker must not be written during this run.
             rustix::fs::sync();
-            match ready.and_then(|()| work.run(broker, settings.lengths)) {
+            match ready.and_then(|()| workload.run(broker, settings.lengths)) {
                 Ok(figures) => {
-                    eprintln!("  {round} {:<18} {}", contestant.title(), table::brief(&figures));
-                    runs.push(Run { contestant, round, figures });
+                    eprintln!("  {round} {:<18} {}", kind.title(), table::brief(&figures));
+                    runs.push(Run { broker: kind, round, figures });
                 }
                 Err(error) => {
-                    eprintln!("  {round} {:<18} failed: {error:#}", contestant.title());
-                    let own = broker.last_error().map(|line| format!("; it says: {line}"));
-                    failed.insert(contestant, format!("{error:#}{}", own.unwrap_or_default()));
-                    // Whatever state it is in: the next work finds a whole one.
-                    if let Err(error) = broker.renew(places) {
-                        eprintln!("    and did not start again: {error:#}");
+                    eprintln!("  {round} {:<18} failed: {error:#}", kind.title());
+                    let own = broker.last_error().map(|line| format!("; its log: {line}"));
+                    failed.insert(kind, format!("{error:#}{}", own.unwrap_or_default()));
+                    // Its state is unknown: replace it for the next workload.
+                    if let Err(error) = broker.replace(paths) {
+                        eprintln!("    failed to start again: {error:#}");
                     }
                 }
             }
         }
     }
-    if work.kind.wants_fresh() {
+    if workload.kind.needs_fresh_broker() {
         for broker in brokers {
-            if let Err(error) = broker.renew(places) {
-                eprintln!("    {} did not start again: {error:#}", broker.contestant);
+            if let Err(error) = broker.replace(paths) {
+                eprintln!("    failed to restart {}: {error:#}", broker.kind);
             }
         }
     }
     (runs, failed)
 }
 
-/// Whether what is wanted is met by some of these rounds and missed by others.
-fn is_undecided(work: &Work, runs: &[Run]) -> bool {
-    let of = |contestant: Contestant, figure: &str| {
-        let own = runs.iter().filter(|run| run.contestant == contestant);
+/// Whether a target is met in some of these rounds and missed in others.
+fn is_undecided(workload: &Workload, runs: &[Run]) -> bool {
+    let of = |kind: BrokerKind, figure: &str| {
+        let own = runs.iter().filter(|run| run.broker == kind);
         spread(own.filter_map(|run| run.figures.get(figure).copied()))
     };
-    work.wanted.iter().any(|wanted| {
-        let Some(own) = of(wanted.of, wanted.figure) else { return false };
-        let peer = work.field.contestants().last().and_then(|peer| of(*peer, wanted.figure));
-        match (&wanted.bound, peer) {
-            (Bound::Times(times), Some(peer)) if wanted.figure == "per_s" => {
+    workload.targets.iter().any(|target| {
+        let Some(own) = of(target.of, target.figure) else { return false };
+        let peer = workload.protocol.brokers().last().and_then(|peer| of(*peer, target.figure));
+        match (&target.bound, peer) {
+            (Bound::Times(times), Some(peer)) if target.figure == "per_s" => {
                 own.min / peer.max < *times && own.max / peer.min >= *times
             }
             (Bound::Times(times), Some(peer)) => peer.min / own.max < *times && peer.max / own.min >= *times,
             (Bound::AtMost(most), _) => own.min <= *most && own.max > *most,
-            // Of another work, which has had its rounds.
+            // Depends on another workload, whose rounds are complete.
             (Bound::Times(_), None) | (Bound::TimesOf(..), _) => false,
         }
     })
@@ -178,34 +182,37 @@ fn is_undecided(work: &Work, runs: &[Run]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::works::{Lengths, WORKS};
+    use crate::workloads::{Lengths, WORKLOADS};
 
-    fn run(contestant: Contestant, cpu: f64, per_s: f64) -> Run {
+    fn run(kind: BrokerKind, cpu: f64, per_s: f64) -> Run {
         let figures = [("cpu_s_per_million".to_owned(), cpu), ("per_s".to_owned(), per_s)].into();
-        Run { contestant, round: 1, figures }
+        Run { broker: kind, round: 1, figures }
     }
 
     #[test]
-    fn rounds_that_disagree_about_what_is_wanted_decide_nothing() {
+    fn rounds_that_disagree_about_a_target_are_undecided() {
         // K2: three times less CPU than Kafka, and no less throughput.
-        let work = Work::named("K2").unwrap();
-        let (own, peer) = (Contestant::InverAlways, Contestant::Kafka);
+        let workload = Workload::named("K2").unwrap();
+        let (own, peer) = (BrokerKind::InverAlways, BrokerKind::Kafka);
         let met = [run(own, 1.0, 9.0), run(own, 1.9, 8.0), run(peer, 6.0, 7.0)];
-        assert!(!is_undecided(work, &met));
+        assert!(!is_undecided(workload, &met));
         let open = [run(own, 1.0, 9.0), run(own, 2.1, 8.0), run(peer, 6.0, 7.0)];
-        assert!(is_undecided(work, &open));
+        assert!(is_undecided(workload, &open));
         let missed = [run(own, 3.0, 6.0), run(peer, 6.0, 7.0)];
-        assert!(!is_undecided(work, &missed));
+        assert!(!is_undecided(workload, &missed));
         let open_by_throughput = [run(own, 1.0, 9.0), run(own, 1.0, 6.0), run(peer, 6.0, 7.0)];
-        assert!(is_undecided(work, &open_by_throughput));
+        assert!(is_undecided(workload, &open_by_throughput));
     }
 
     #[test]
-    fn only_what_nobody_is_compared_in_and_nothing_is_wanted_of_has_one_round() {
+    fn only_workloads_without_peer_and_target_have_one_round() {
         let lengths = Lengths { warmup: Duration::ZERO, window: Duration::ZERO };
         let settings = Settings { rounds: 3, lengths, only: Vec::new(), with_all: true };
-        let of_one: Vec<&str> =
-            WORKS.iter().filter(|work| rounds_of(work, &settings) == 1).map(|work| work.id).collect();
-        assert_eq!(of_one, ["S2q", "S2s"]);
+        let single: Vec<&str> = WORKLOADS
+            .iter()
+            .filter(|workload| rounds_of(workload, &settings) == 1)
+            .map(|workload| workload.id)
+            .collect();
+        assert_eq!(single, ["S2q", "S2s"]);
     }
 }

@@ -1,31 +1,30 @@
-//! `inver-bench`: measures Inver beside Apache Kafka, RabbitMQ and Mosquitto, on the same work in the same run.
+//! `inver-bench`: measures Inver beside Apache Kafka, RabbitMQ and Mosquitto, on the same workloads in the same run.
 //!
-//! The rooms, each built on those after it only. The commands: [`compare`] (whose turn it is), [`profile`] (where a
-//! broker's time goes), [`tools`] (the peers' own load tools), [`sink`] (what the load generators themselves can do)
-//! and [`mod@report`] (what is told). What they measure with: [`contest`] (everybody is up and warm),
-//! [`works`] (what is asked), [`broker`] (who is asked), [`bridge`] (what stands between Mosquitto and Kafka) and
-//! [`mod@load`] (who asks). What is found: [`results`] (what is kept), [`perf`] (what a broker's time was for),
-//! [`usage`] (what it cost) and [`mod@places`] (where it all lies). Below: [`contestant`] (who is measured), [`machine`]
-//! (what is under all of them, and takes its share), [`histogram`] (latencies) and [`mod@progress`] (how far it is).
+//! Modules, each using only later ones. Commands: [`compare`] (brokers in turns), [`profile`] (where their CPU time goes),
+//! [`tools`] (the peers' own load tools), [`sink`] (limits of the load generators), [`mod@report`] (pages and charts).
+//! Measurement: [`setup`] (brokers started and warm), [`workloads`], [`broker`] (a running broker), [`bridge`] (between
+//! Mosquitto and Kafka), [`mod@load`] (the load generators). Results: [`results`] (the stored file), [`perf`] (profiles),
+//! [`usage`] (CPU, memory and disk of processes), [`mod@paths`]. Basics: [`broker_kind`] (the brokers measured), [`machine`],
+//! [`histogram`] (latencies), [`mod@progress`].
 
 mod bridge;
 mod broker;
+mod broker_kind;
 mod compare;
-mod contest;
-mod contestant;
 mod histogram;
 mod load;
 mod machine;
+mod paths;
 mod perf;
-mod places;
 mod profile;
 mod progress;
 mod report;
 mod results;
+mod setup;
 mod sink;
 mod tools;
 mod usage;
-mod works;
+mod workloads;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -35,13 +34,13 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use contest::Settings;
-use contestant::Contestant;
+use broker_kind::BrokerKind;
 use machine::{Machine, gaps};
-use places::Places;
+use paths::Paths;
 use progress::Progress;
 use results::Results;
-use works::{Field, Lengths, WORKS, Work};
+use setup::Settings;
+use workloads::{Lengths, Protocol, WORKLOADS, Workload};
 
 /// Measures Inver and its peers side by side.
 #[derive(Parser)]
@@ -53,83 +52,84 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Inver and one peer, in turn, on the same works.
+    /// Compares Inver and its peer, in turns, on the same workloads.
     Compare {
-        /// Whose protocol.
-        field: Field,
-        /// Only these works, by their ids.
-        #[arg(long, value_delimiter = ',')]
-        work: Vec<String>,
+        /// The protocol, or another group of workloads.
+        protocol: Protocol,
+        /// Only these workloads, by id.
+        #[arg(long, alias = "work", value_delimiter = ',')]
+        workload: Vec<String>,
         #[command(flatten)]
-        how: How,
+        options: Options,
     },
-    /// Everything, with all three peers.
+    /// Runs everything, with all three peers.
     All {
-        /// Only these fields, and without the sink: what an interrupted run has left.
-        #[arg(long, value_delimiter = ',')]
-        field: Vec<Field>,
+        /// Only these protocols, and without the sink: the rest of an interrupted run.
+        #[arg(long, alias = "field", value_delimiter = ',')]
+        protocol: Vec<Protocol>,
         #[command(flatten)]
-        how: How,
+        options: Options,
     },
-    /// The load generators against something that only answers: their own ceiling.
+    /// Runs the load generators against a sink that only answers, to find their limits.
     Sink {
-        /// Only these works, by their ids.
-        #[arg(long, value_delimiter = ',')]
-        work: Vec<String>,
+        /// Only these workloads, by id.
+        #[arg(long, alias = "work", value_delimiter = ',')]
+        workload: Vec<String>,
         #[command(flatten)]
-        how: How,
+        options: Options,
     },
-    /// The peers' own load tools against Inver and the peer.
+    /// Runs the peers' own load tools against Inver and the peer.
     Tools {
-        /// Whose protocol.
-        field: Field,
+        /// The protocol.
+        protocol: Protocol,
         #[command(flatten)]
-        how: How,
+        options: Options,
     },
-    /// Where the brokers' time goes: `perf` looks at them in the window of a work.
+    /// Profiles the brokers with `perf` in the window of a workload.
     Profile {
-        /// Whose protocol.
-        field: Field,
-        /// Only these works, by their ids.
-        #[arg(long, value_delimiter = ',')]
-        work: Vec<String>,
+        /// The protocol, or another group of workloads.
+        protocol: Protocol,
+        /// Only these workloads, by id.
+        #[arg(long, alias = "work", value_delimiter = ',')]
+        workload: Vec<String>,
         #[command(flatten)]
-        how: How,
+        options: Options,
     },
-    /// Writes the page and the charts again from the results kept.
+    /// Writes the pages and charts again from the stored results.
     Report,
-    /// Lists the works.
-    Works,
-    /// Carries MQTT publishes to a Kafka topic: what is between Mosquitto and Kafka.
+    /// Lists the workloads.
+    #[command(alias = "works")]
+    Workloads,
+    /// Forwards MQTT publishes to a Kafka topic: the bridge between Mosquitto and Kafka.
     #[command(hide = true)]
     Bridge {
-        /// The MQTT broker.
+        /// Address of the MQTT broker.
         mqtt: std::net::SocketAddr,
-        /// The Kafka broker.
+        /// Address of the Kafka broker.
         kafka: std::net::SocketAddr,
     },
-    /// What `sink` starts.
+    /// Serves the sink that `sink` measures against.
     #[command(hide = true)]
     SinkServe {
-        /// First of three ports.
+        /// The first of three ports.
         port: u16,
     },
 }
 
 #[derive(Args)]
-struct How {
-    /// Rounds; the median of them counts.
+struct Options {
+    /// Rounds; figures are medians of them.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Length of a run's window.
+    /// Length of a run's window, in seconds.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
-    /// Length of the time before the window.
+    /// Length of the warm-up before the window, in seconds.
     #[arg(long, default_value_t = 1.5)]
     warmup: f64,
-    /// Only these contestants.
+    /// Only these brokers.
     #[arg(long, value_delimiter = ',')]
-    only: Vec<Contestant>,
+    only: Vec<BrokerKind>,
     /// The binary to measure; default: target/release/inver.
     #[arg(long)]
     inver: Option<PathBuf>,
@@ -139,40 +139,40 @@ struct How {
     /// Core of the load generators.
     #[arg(long, default_value_t = 1)]
     load_core: usize,
-    /// Priority of brokers and load alike, where the machine has other work: −20 is the highest, and needs root.
+    /// Scheduling priority of brokers and load generators on a busy machine: −20 is the highest, and needs root.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     nice: i32,
-    /// Keep nothing: only show.
+    /// Save nothing, only print.
     #[arg(long)]
     dry: bool,
 }
 
-/// The project's root: where this was built.
+/// The project's root at build time.
 fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     here.parent().map_or_else(|| here.clone(), PathBuf::from)
 }
 
-fn places(how: &How) -> Places {
+fn paths(options: &Options) -> Paths {
     let root = root();
-    Places {
-        inver: how.inver.clone().unwrap_or_else(|| root.join("target/release/inver")),
+    Paths {
+        inver: options.inver.clone().unwrap_or_else(|| root.join("target/release/inver")),
         peers: std::env::var_os("INVER_BENCH_PEERS")
             .map_or_else(|| root.join("target/bench-peers"), PathBuf::from),
-        cores: how.broker_core.to_string(),
-        for_latency: false,
+        cores: options.broker_core.to_string(),
+        tune_for_latency: false,
         root,
     }
 }
 
-/// Load goes to its own core; and thousands of connections want as many files.
-fn prepare(how: &How) -> Result<()> {
+/// Pins this process to the core of the load generators and raises the limit of open files for thousands of connections.
+fn prepare(options: &Options) -> Result<()> {
     let mut cores = CpuSet::new();
-    cores.set(how.load_core);
+    cores.set(options.load_core);
     sched_setaffinity(None, &cores).context("pinning the load generators")?;
-    if how.nice != 0 {
-        // What is started inherits it.
-        rustix::process::setpriority_process(None, how.nice).context("priority")?;
+    if options.nice != 0 {
+        // Child processes inherit the priority.
+        rustix::process::setpriority_process(None, options.nice).context("priority")?;
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let open = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -180,116 +180,117 @@ fn prepare(how: &How) -> Result<()> {
     Ok(())
 }
 
-fn settings(how: &How) -> Settings {
+fn settings(options: &Options) -> Settings {
     Settings {
-        rounds: how.rounds,
+        rounds: options.rounds,
         lengths: Lengths {
-            warmup: Duration::from_secs_f64(how.warmup),
-            window: Duration::from_secs_f64(how.seconds),
+            warmup: Duration::from_secs_f64(options.warmup),
+            window: Duration::from_secs_f64(options.seconds),
         },
-        only: how.only.clone(),
+        only: options.only.clone(),
         with_all: false,
     }
 }
 
-/// Works of one field, or those named.
-fn chosen(field: Field, names: &[String]) -> Result<Vec<&'static Work>> {
+/// The workloads of a protocol, or the named ones.
+fn chosen(protocol: Protocol, names: &[String]) -> Result<Vec<&'static Workload>> {
     if names.is_empty() {
-        return Ok(WORKS.iter().filter(|work| work.field == field).collect());
+        return Ok(WORKLOADS.iter().filter(|workload| workload.protocol == protocol).collect());
     }
     let named = |name: &String| {
-        let work = Work::named(name).with_context(|| format!("there is no work {name}"))?;
-        ensure!(work.field == field, "{name} is no work of {field:?}");
-        Ok(work)
+        let workload = Workload::named(name).with_context(|| format!("unknown workload {name}"))?;
+        ensure!(workload.protocol == protocol, "{name} is not a workload of {protocol:?}");
+        Ok(workload)
     };
     names.iter().map(named).collect()
 }
 
-/// Prepares this process, does `what` with the results kept so far, and ends badly if anything did.
-fn with_results(how: &How, what: impl FnOnce(&Settings, &Places, &mut Results) -> Result<()>) -> Result<()> {
-    prepare(how)?;
-    let places = places(how);
-    places::clear_interrupted(&places);
-    // A dry run shows its own figures beside nobody else's and is saved nowhere.
-    let mut results = if how.dry { Results::default() } else { Results::load(&places.root)? };
-    results.dry = how.dry;
-    let cores = BTreeSet::from([how.broker_core, how.load_core]);
-    results.machine = Machine { gaps: gaps::look(&cores)?, ..Machine::here() };
+/// Prepares this process and runs `command` with the stored results. Fails if problems were reported.
+fn with_results(
+    options: &Options,
+    command: impl FnOnce(&Settings, &Paths, &mut Results) -> Result<()>,
+) -> Result<()> {
+    prepare(options)?;
+    let paths = paths(options);
+    paths::clear_interrupted(&paths);
+    // A dry run starts from empty results and saves nothing.
+    let mut results = if options.dry { Results::default() } else { Results::load(&paths.root)? };
+    results.dry = options.dry;
+    let cores = BTreeSet::from([options.broker_core, options.load_core]);
+    results.machine = Machine { gaps: gaps::measure(&cores)?, ..Machine::here() };
     results.steal_since = Some(gaps::Ticks::now());
     for core in &results.machine.gaps {
         println!("{core}");
     }
-    what(&settings(how), &places, &mut results)?;
-    for trouble in &results.troubles {
-        eprintln!("trouble: {trouble}");
+    command(&settings(options), &paths, &mut results)?;
+    for problem in &results.problems {
+        eprintln!("problem: {problem}");
     }
-    ensure!(
-        results.troubles.is_empty(),
-        "{} things went wrong; all else was measured",
-        results.troubles.len()
-    );
+    ensure!(results.problems.is_empty(), "{} problems; everything else was measured", results.problems.len());
     Ok(())
 }
 
-/// All that there is, or all of some fields. What fails is told of, and the rest goes on.
-fn all(fields: &[Field], settings: &Settings, places: &Places, results: &mut Results) -> Result<()> {
+/// Runs everything, or all of some protocols. Failures are reported and the rest continues.
+fn all(protocols: &[Protocol], settings: &Settings, paths: &Paths, results: &mut Results) -> Result<()> {
     let settings = &Settings { with_all: true, only: settings.only.clone(), ..*settings };
-    let with_sink = fields.is_empty();
-    let fields = if with_sink { &Field::ALL } else { fields };
-    let works = WORKS.iter().filter(|work| fields.contains(&work.field));
-    let mut planned: Duration = works.map(|work| compare::planned(work, settings)).sum();
-    planned += fields.iter().map(|field| tools::planned(*field, settings)).sum::<Duration>();
+    let with_sink = protocols.is_empty();
+    let protocols = if with_sink { &Protocol::ALL } else { protocols };
+    let workloads = WORKLOADS.iter().filter(|workload| protocols.contains(&workload.protocol));
+    let mut planned: Duration = workloads.map(|workload| compare::planned(workload, settings)).sum();
+    planned += protocols.iter().map(|protocol| tools::planned(*protocol, settings)).sum::<Duration>();
     if with_sink {
         planned += sink::planned(settings, &[]);
     }
     let mut progress = Progress::new(planned);
-    for &field in fields {
-        let works = chosen(field, &[])?;
-        let measured = compare::compare(field, &works, settings, places, &mut progress, results);
-        measured.unwrap_or_else(|error| results.trouble(format!("{field:?}: {error:#}")));
+    for &protocol in protocols {
+        let workloads = chosen(protocol, &[])?;
+        let measured = compare::compare(protocol, &workloads, settings, paths, &mut progress, results);
+        measured.unwrap_or_else(|error| results.problem(format!("{protocol:?}: {error:#}")));
     }
     if with_sink {
-        let sink = sink::measure(&[], settings, places, &mut progress, results);
-        sink.unwrap_or_else(|error| results.trouble(format!("sink: {error:#}")));
+        let sink = sink::measure(&[], settings, paths, &mut progress, results);
+        sink.unwrap_or_else(|error| results.problem(format!("sink: {error:#}")));
     }
-    progress.begin("over");
+    progress.begin("done");
     Ok(())
 }
 
-/// The works whose time is looked into, or those named.
-fn profiled(field: Field, names: &[String], results: &Results) -> Result<Vec<&'static Work>> {
-    let mut works = chosen(field, names)?;
-    works.retain(|work| !names.is_empty() || profile::is_wanted(work, results));
-    Ok(works)
+/// The workloads that are profiled by default, or the named ones.
+fn profiled(protocol: Protocol, names: &[String], results: &Results) -> Result<Vec<&'static Workload>> {
+    let mut workloads = chosen(protocol, names)?;
+    workloads.retain(|workload| !names.is_empty() || profile::is_selected(workload, results));
+    Ok(workloads)
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::Compare { field, work, how } => {
-            let works = chosen(field, &work)?;
-            with_results(&how, |settings, places, results| {
-                let planned = works.iter().map(|work| compare::planned(work, settings)).sum();
-                compare::compare(field, &works, settings, places, &mut Progress::new(planned), results)
+        Command::Compare { protocol, workload, options } => {
+            let workloads = chosen(protocol, &workload)?;
+            with_results(&options, |settings, paths, results| {
+                let planned = workloads.iter().map(|workload| compare::planned(workload, settings)).sum();
+                compare::compare(protocol, &workloads, settings, paths, &mut Progress::new(planned), results)
             })
         }
-        Command::All { field, how } => {
-            with_results(&how, |settings, places, results| all(&field, settings, places, results))
+        Command::All { protocol, options } => {
+            with_results(&options, |settings, paths, results| all(&protocol, settings, paths, results))
         }
-        Command::Sink { work, how } => with_results(&how, |settings, places, results| {
-            let planned = sink::planned(settings, &work);
-            sink::measure(&work, settings, places, &mut Progress::new(planned), results)
+        Command::Sink { workload, options } => with_results(&options, |settings, paths, results| {
+            let planned = sink::planned(settings, &workload);
+            sink::measure(&workload, settings, paths, &mut Progress::new(planned), results)
         }),
-        Command::Tools { field, how } => {
-            with_results(&how, |settings, places, results| tools::run(field, settings, places, results))
+        Command::Tools { protocol, options } => {
+            with_results(&options, |settings, paths, results| tools::run(protocol, settings, paths, results))
         }
-        Command::Profile { field, work, how } => with_results(&how, |settings, places, results| {
-            let works = profiled(field, &work, results)?;
-            profile::measure(field, &works, settings, places, results)
-        }),
+        Command::Profile { protocol, workload, options } => {
+            with_results(&options, |settings, paths, results| {
+                let workloads = profiled(protocol, &workload, results)?;
+                profile::measure(protocol, &workloads, settings, paths, results)
+            })
+        }
         Command::Report => report::save(&mut Results::load(&root())?, &root()),
-        Command::Works => {
-            for work in WORKS {
-                println!("{:<10} {} (a {})", work.id, work.title, work.unit);
+        Command::Workloads => {
+            for workload in WORKLOADS {
+                println!("{:<10} {} (per {})", workload.id, workload.title, workload.unit);
             }
             Ok(())
         }

@@ -1,7 +1,7 @@
-//! What `perf` sees of a process: its samples, and what each was for.
+//! Profiles by `perf`: samples of a process, attributed to purposes.
 //!
-//! A kernel sample belongs to the nearest frame above it that tells what it was for; in user space, where frame
-//! pointers are missing, the sampled function itself tells.
+//! A kernel sample is attributed to the nearest frame above it that shows its purpose, a user-space sample to its function,
+//! because frame pointers are missing there.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,13 +11,13 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::contestant::Contestant;
+use crate::broker_kind::BrokerKind;
 
-/// Samples a second: not a divisor of what others do by the clock.
+/// Samples per second; not a divisor of common timer frequencies.
 const FREQUENCY: &str = "997";
-/// Functions that are told of one by one.
+/// Functions listed one by one.
 const TOP: usize = 12;
-/// What a sample was for; a name in a frame's symbol decides, the frame nearest to the sample first.
+/// Purposes of kernel samples: the frame nearest to the sample whose symbol contains one of the words decides.
 const KERNEL: [(&str, &[&str]); 4] = [
     ("wake-ups and scheduling", &["schedule", "futex", "epoll", "eventfd", "wake_up", "ttwu", "do_poll"]),
     ("memory", &["page_fault", "mm_fault", "mmap", "munmap", "madvise", "sys_brk", "mprotect"]),
@@ -43,7 +43,7 @@ const KERNEL: [(&str, &[&str]); 4] = [
 const CHECKSUM_AND_COPY: &[&str] = &["crc", "memcpy", "memmove", "memset", "copy_nonoverlapping"];
 const ALLOCATION: &[&str] = &["malloc", "free", "realloc", "calloc", "mi_", "_rjem_", "alloc::"];
 
-/// Where the time of one contestant went in one work.
+/// CPU time of one broker in one workload.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Profile {
     pub(crate) samples: u64,
@@ -54,7 +54,7 @@ pub(crate) struct Profile {
     pub(crate) functions: Vec<(String, f64)>,
 }
 
-/// `perf record` while it runs. It ends with this, also where a run fails in its window.
+/// A running `perf record`. Dropping it ends the recording, even where a run fails in its window.
 pub(crate) struct Recorder(Child);
 
 impl Recorder {
@@ -74,7 +74,7 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         if let Some(pid) = Pid::from_raw(self.0.id() as i32) {
-            // One that has ended by itself has nothing to read: that is told of where its file is read.
+            // A recorder that has ended by itself left no file, which is reported where that is read.
             let _ = kill_process(pid, Signal::INT);
         }
         let _ = self.0.wait();
@@ -89,11 +89,15 @@ pub(crate) fn read(file: &Path) -> Result<Profile> {
         .output()
         .context("perf script")?;
     let profile = sum(&String::from_utf8_lossy(&output.stdout));
-    ensure!(profile.samples > 0, "perf saw nothing: {}", String::from_utf8_lossy(&output.stderr).trim());
+    ensure!(
+        profile.samples > 0,
+        "perf recorded no samples: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(profile)
 }
 
-/// Samples are a thread's name and below it a frame a line, the innermost first, with a blank line between.
+/// Parses samples: the thread's name, then one frame per line from the innermost, separated by blank lines.
 fn sum(script: &str) -> Profile {
     let (mut purposes, mut functions) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
     let mut samples = 0;
@@ -159,8 +163,8 @@ fn name(frame: &str) -> String {
     symbol.to_owned()
 }
 
-/// Purposes of all these profiles, those with the largest shares first.
-pub(crate) fn purposes(profiles: &BTreeMap<Contestant, Profile>) -> Vec<String> {
+/// Purposes of all these profiles, largest shares first.
+pub(crate) fn purposes(profiles: &BTreeMap<BrokerKind, Profile>) -> Vec<String> {
     let mut sums = BTreeMap::<&str, f64>::new();
     for profile in profiles.values() {
         for (purpose, share) in &profile.purposes {
@@ -177,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_are_charged_to_what_they_were_for() {
+    fn samples_are_attributed_to_purposes() {
         let script = "\
 worker
 \tffff01 rep_movs_alternative ([kernel.kallsyms])
@@ -222,10 +226,10 @@ C2 CompilerThre
     }
 
     #[test]
-    fn a_recorder_that_is_dropped_has_ended() {
+    fn dropping_a_recorder_ends_it() {
         let child = Command::new("sleep").arg("600").spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32).unwrap();
         drop(Recorder(child));
-        assert!(rustix::process::test_kill_process(pid).is_err(), "it still runs");
+        assert!(rustix::process::test_kill_process(pid).is_err(), "it is still running");
     }
 }

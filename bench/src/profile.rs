@@ -1,87 +1,87 @@
-//! Where the brokers' time goes: a work is played once more, with `perf` looking at whoever is asked.
+//! CPU profiles: a workload runs once more, with `perf` sampling the broker.
 
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 
 use crate::broker::Broker;
-use crate::contest::{self, Settings};
-use crate::contestant::Contestant;
+use crate::broker_kind::BrokerKind;
+use crate::paths::Paths;
 use crate::perf::{self, Profile};
-use crate::places::Places;
 use crate::report::number;
 use crate::results::Results;
-use crate::works::{Field, Wanted, Work};
+use crate::setup::{self, Settings};
+use crate::workloads::{Protocol, Target, Workload};
 
-/// Works that are looked at when none is named, whatever was found of them.
+/// Workloads that are profiled by default.
 const PROFILED: [&str; 12] = ["K1", "K1x4", "K2", "K2x4", "K4", "K5", "K6", "A1", "A2", "M1", "M2", "X1"];
 
-/// Whether a work is looked at when none is named: some always are, and whichever misses what is wanted of it.
-pub(crate) fn is_wanted(work: &Work, results: &Results) -> bool {
-    let misses = |wanted: &Wanted| wanted.found(work, results).is_some_and(|found| !found.is_met);
-    work.kind.has_window() && (is_always_wanted(work) || work.wanted.iter().any(misses))
+/// Whether a workload is profiled by default: one of a fixed set, or one that misses a target.
+pub(crate) fn is_selected(workload: &Workload, results: &Results) -> bool {
+    let misses = |target: &Target| target.verdict(workload, results).is_some_and(|verdict| !verdict.is_met);
+    workload.kind.has_window() && (is_always_selected(workload) || workload.targets.iter().any(misses))
 }
 
-pub(crate) fn is_always_wanted(work: &Work) -> bool {
-    PROFILED.contains(&work.id)
+pub(crate) fn is_always_selected(workload: &Workload) -> bool {
+    PROFILED.contains(&workload.id)
 }
 
-/// Whether a contestant is looked at. Where a run takes long, the peer is not.
-fn is_looked_at(contestant: Contestant, work: &Work, settings: &Settings) -> bool {
-    let named = settings.only.contains(&contestant);
-    named || contestant == Contestant::InverAlways || !(contestant.is_inver() || work.kind.is_long())
+/// Whether a broker is profiled. Peers are left out where a run takes long.
+fn is_profiled(kind: BrokerKind, workload: &Workload, settings: &Settings) -> bool {
+    let named = settings.only.contains(&kind);
+    named || kind == BrokerKind::InverAlways || !(kind.is_inver() || workload.kind.is_long())
 }
 
-/// Profiles works, all of one field, and puts what was found into `results`.
+/// Profiles workloads of one protocol and stores them in `results`.
 pub(crate) fn measure(
-    field: Field,
-    works: &[&Work],
+    protocol: Protocol,
+    workloads: &[&Workload],
     settings: &Settings,
-    places: &Places,
+    paths: &Paths,
     results: &mut Results,
 ) -> Result<()> {
-    if works.is_empty() {
+    if workloads.is_empty() {
         return Ok(());
     }
-    let mut brokers = contest::start(field, settings, places, results);
-    for work in works {
+    let mut brokers = setup::start(protocol, settings, paths, results);
+    for workload in workloads {
         for broker in &mut brokers {
-            if is_looked_at(broker.contestant, work, settings) {
-                contest::settle(work, broker, settings.lengths);
+            if is_profiled(broker.kind, workload, settings) {
+                setup::settle(workload, broker, settings.lengths);
             }
         }
-        look(work, &mut brokers, settings, places, results)?;
-        crate::report::save(results, &places.root)?;
+        run_once(workload, &mut brokers, settings, paths, results)?;
+        crate::report::save(results, &paths.root)?;
     }
     Ok(())
 }
 
-/// Plays a work once more to each broker, with `perf` looking at it.
-pub(crate) fn look(
-    work: &Work,
+/// Runs a workload once more on each broker, with `perf` sampling it.
+pub(crate) fn run_once(
+    workload: &Workload,
     brokers: &mut [Broker],
     settings: &Settings,
-    places: &Places,
+    paths: &Paths,
     results: &mut Results,
 ) -> Result<()> {
-    let there = Command::new("perf").arg("--version").output();
+    let perf = Command::new("perf").arg("--version").output();
     ensure!(
-        there.is_ok_and(|output| output.status.success()),
-        "there is no perf on this machine (Debian: apt-get install linux-perf): nothing is profiled"
+        perf.is_ok_and(|output| output.status.success()),
+        "perf is not installed (Debian: apt-get install linux-perf): no profiles"
     );
-    for broker in brokers.iter_mut().filter(|broker| is_looked_at(broker.contestant, work, settings)) {
-        let contestant = broker.contestant;
-        if results.works.get(work.id).is_some_and(|measured| measured.failed.contains_key(&contestant)) {
+    for broker in brokers.iter_mut().filter(|broker| is_profiled(broker.kind, workload, settings)) {
+        let kind = broker.kind;
+        if results.workloads.get(workload.id).is_some_and(|measured| measured.failed.contains_key(&kind)) {
             continue;
         }
-        let file = places.data().join(format!("{}.perf", std::process::id()));
+        let file = paths.data().join(format!("{}.perf", std::process::id()));
         broker.record = Some(file.clone());
-        let run = work.run(broker, settings.lengths);
+        let run = workload.run(broker, settings.lengths);
         broker.record = None;
-        if (run.is_err() || work.kind.wants_fresh())
-            && let Err(error) = broker.renew(places)
+        if (run.is_err() || workload.kind.needs_fresh_broker())
+            && let Err(error) = broker.replace(paths)
         {
-            results.trouble(format!("{contestant} did not start again: {error:#}"));
+            results.problem(format!("failed to restart {kind}: {error:#}"));
         }
         let profile = run.and_then(|figures| {
             let cost = figures.get("cpu_s_per_million").copied().unwrap_or(0.0);
@@ -90,24 +90,24 @@ pub(crate) fn look(
         let _ = std::fs::remove_file(&file);
         match profile {
             Ok(profile) => {
-                println!("{:<6} {:<18} {}", work.id, contestant.title(), brief(&profile));
-                results.profiles.entry(work.id.to_owned()).or_default().insert(contestant, profile);
+                println!("{:<6} {:<18} {}", workload.id, kind.title(), brief(&profile));
+                results.profiles.entry(workload.id.to_owned()).or_default().insert(kind, profile);
             }
-            Err(error) if contestant.is_inver() => {
-                results.trouble(format!("{} of {contestant}, profiled: {error:#}", work.id));
+            Err(error) if kind.is_inver() => {
+                results.problem(format!("{} of {kind}, profiled: {error:#}", workload.id));
             }
-            // A peer is only looked at for comparison.
-            Err(error) => eprintln!("{} of {contestant}, profiled: {error:#}", work.id),
+            // A peer's profile is for comparison only.
+            Err(error) => eprintln!("{} of {kind}, profiled: {error:#}", workload.id),
         }
     }
     Ok(())
 }
 
-/// A profile in a line.
+/// A profile in one line.
 fn brief(profile: &Profile) -> String {
     let mut parts: Vec<(&String, &f64)> = profile.purposes.iter().collect();
     parts.sort_by(|one, other| other.1.total_cmp(one.1));
     let parts: Vec<String> =
         parts.iter().map(|(name, share)| format!("{name} {:.0} %", **share * 100.0)).collect();
-    format!("CPU a million {} s: {}", number(profile.cpu_s_per_million), parts.join(", "))
+    format!("CPU per million {} s: {}", number(profile.cpu_s_per_million), parts.join(", "))
 }

@@ -1,8 +1,8 @@
-//! How far a long run is, and when it will end.
+//! Progress of a long run, and its estimated end.
 
 use std::time::{Duration, Instant};
 
-/// Parts of a run, each with a guess of how long it takes; the guesses are corrected by what those before took.
+/// Parts of a run with estimated durations, corrected by the actual durations of the parts before.
 pub(crate) struct Progress {
     began: Instant,
     planned: Duration,
@@ -14,20 +14,20 @@ impl Progress {
         Self { began: Instant::now(), planned, done: Duration::ZERO }
     }
 
-    /// A part begins.
+    /// Reports the start of a part.
     pub(crate) fn begin(&self, part: &str) {
         let passed = self.began.elapsed();
         let left = left(passed, self.done, self.planned);
         eprintln!("[{} passed, about {} left] {part}", minutes(passed), minutes(left));
     }
 
-    /// A part that was guessed to take so long is over.
+    /// Records that a part with this estimate is done.
     pub(crate) fn end(&mut self, planned: Duration) {
         self.done += planned;
     }
 }
 
-/// What is left of the plan, at the pace of what is done.
+/// The remaining time at the pace so far.
 fn left(passed: Duration, done: Duration, planned: Duration) -> Duration {
     let rest = planned.saturating_sub(done);
     if done.is_zero() { rest } else { rest.mul_f64(passed.as_secs_f64() / done.as_secs_f64()) }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_goes_at_the_pace_of_what_is_done() {
+    fn remaining_time_follows_the_pace_so_far() {
         let seconds = Duration::from_secs;
         assert_eq!(left(seconds(0), seconds(0), seconds(60)), seconds(60));
         assert_eq!(left(seconds(40), seconds(20), seconds(60)), seconds(80));

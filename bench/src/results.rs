@@ -1,4 +1,4 @@
-//! Results as they are kept: every run of every work, replaced when the work is measured again.
+//! Stored results (`results.json`): every run of every workload, replaced when the workload is measured again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,12 +8,12 @@ use std::process::Command;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::contestant::Contestant;
+use crate::broker_kind::BrokerKind;
 use crate::machine::Machine;
 use crate::machine::gaps::Ticks;
 use crate::perf::Profile;
 
-/// Where reports lie, below the project's root.
+/// Folder of the reports, below the project's root.
 pub(crate) const FOLDER: &str = "docs/performance";
 
 /// Figures of a run, by name.
@@ -22,41 +22,43 @@ pub(crate) type Figures = BTreeMap<String, f64>;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Results {
     pub(crate) machine: Machine,
-    pub(crate) works: BTreeMap<String, Measured>,
-    /// What the peers' own tools said, by work and contestant.
+    #[serde(alias = "works")]
+    pub(crate) workloads: BTreeMap<String, Measured>,
+    /// Figures of the peers' own tools, by tool and broker.
     #[serde(default)]
-    pub(crate) tools: BTreeMap<String, BTreeMap<Contestant, Vec<Figures>>>,
-    /// What the load generators reached against a sink, by work.
+    pub(crate) tools: BTreeMap<String, BTreeMap<BrokerKind, Vec<Figures>>>,
+    /// Figures of the load generators against the sink, by workload.
     #[serde(default)]
     pub(crate) sink: BTreeMap<String, Figures>,
-    /// Where the brokers' time went, by work.
+    /// CPU profiles, by workload.
     #[serde(default)]
-    pub(crate) profiles: BTreeMap<String, BTreeMap<Contestant, Profile>>,
-    /// Save nothing.
+    pub(crate) profiles: BTreeMap<String, BTreeMap<BrokerKind, Profile>>,
+    /// Nothing is saved.
     #[serde(skip)]
     pub(crate) dry: bool,
-    /// When this run began.
+    /// CPU ticks at the start of this run.
     #[serde(skip)]
     pub(crate) steal_since: Option<Ticks>,
-    /// What went wrong in this run.
+    /// Problems of this run.
     #[serde(skip)]
-    pub(crate) troubles: Vec<String>,
+    pub(crate) problems: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) day: String,
     pub(crate) window_s: f64,
-    pub(crate) versions: BTreeMap<Contestant, String>,
+    pub(crate) versions: BTreeMap<BrokerKind, String>,
     pub(crate) runs: Vec<Run>,
-    /// Who could not do it, and why.
+    /// Brokers that failed the workload, with the error.
     #[serde(default)]
-    pub(crate) failed: BTreeMap<Contestant, String>,
+    pub(crate) failed: BTreeMap<BrokerKind, String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
-    pub(crate) contestant: Contestant,
+    #[serde(alias = "contestant")]
+    pub(crate) broker: BrokerKind,
     pub(crate) round: usize,
     pub(crate) figures: Figures,
 }
@@ -69,7 +71,7 @@ pub(crate) struct Spread {
     pub(crate) max: f64,
 }
 
-/// Today, as the machine's `date` says it.
+/// The current date (UTC).
 pub(crate) fn day() -> String {
     let output = Command::new("date").arg("-u").arg("+%Y-%m-%d").output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
@@ -90,44 +92,44 @@ impl Results {
     /// Writes the JSON.
     pub(crate) fn write(&self, root: &Path) -> Result<()> {
         fs::create_dir_all(root.join(FOLDER))?;
-        // Whoever is interrupted leaves the old or the new, whole.
+        // An interruption leaves either the old file or the new one.
         let new = Self::path(root).with_extension("new");
         fs::write(&new, serde_json::to_string_pretty(self)? + "\n")?;
         Ok(fs::rename(new, Self::path(root))?)
     }
 
-    /// Brings the hypervisor's steal of this run up to now.
+    /// Updates the hypervisor's steal over this run.
     pub(crate) fn count_steal(&mut self) {
         if let Some(since) = self.steal_since {
             self.machine.steal_share = Some((Ticks::now() - since).steal_share());
         }
     }
 
-    /// Tells of something that went wrong, now and once more at the end.
-    pub(crate) fn trouble(&mut self, what: String) {
+    /// Reports a problem now, and again at the end of the run.
+    pub(crate) fn problem(&mut self, what: String) {
         eprintln!("{what}");
-        self.troubles.push(what);
+        self.problems.push(what);
     }
 
-    /// Replaces the runs of the contestants that ran; the others' stay.
+    /// Replaces the runs of the brokers in `versions`; the runs of others are kept.
     pub(crate) fn put(
         &mut self,
         id: &str,
         runs: Vec<Run>,
-        failed: BTreeMap<Contestant, String>,
-        versions: BTreeMap<Contestant, String>,
+        failed: BTreeMap<BrokerKind, String>,
+        versions: BTreeMap<BrokerKind, String>,
         window_s: f64,
     ) {
-        let measured = self.works.entry(id.to_owned()).or_insert_with(|| Measured {
+        let measured = self.workloads.entry(id.to_owned()).or_insert_with(|| Measured {
             day: String::new(),
             window_s,
             versions: BTreeMap::new(),
             runs: Vec::new(),
             failed: BTreeMap::new(),
         });
-        measured.failed.retain(|contestant, _| !versions.contains_key(contestant));
+        measured.failed.retain(|broker, _| !versions.contains_key(broker));
         measured.failed.extend(failed);
-        measured.runs.retain(|run| !versions.contains_key(&run.contestant));
+        measured.runs.retain(|run| !versions.contains_key(&run.broker));
         measured.runs.extend(runs);
         measured.versions.extend(versions);
         measured.window_s = window_s;
@@ -136,16 +138,16 @@ impl Results {
 }
 
 impl Measured {
-    /// Whether any run says so.
+    /// Whether any run has this figure.
     pub(crate) fn has(&self, figure: &str) -> bool {
         self.runs.iter().any(|run| run.figures.contains_key(figure))
     }
 
-    pub(crate) fn spread(&self, contestant: Contestant, figure: &str) -> Option<Spread> {
+    pub(crate) fn spread(&self, broker: BrokerKind, figure: &str) -> Option<Spread> {
         spread(
             self.runs
                 .iter()
-                .filter(|run| run.contestant == contestant)
+                .filter(|run| run.broker == broker)
                 .filter_map(|run| run.figures.get(figure).copied()),
         )
     }

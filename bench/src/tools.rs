@@ -1,6 +1,6 @@
-//! The peers' own load tools against Inver and the peer: what a user would try first.
+//! The peers' own load tools against Inver and the peer, as a user would try them first.
 //!
-//! The broker's use is taken over the whole run of the tool, its start included.
+//! The broker's usage covers the whole run of the tool, with its start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -9,28 +9,28 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::broker::Broker;
-use crate::contest::{self, Settings};
-use crate::contestant::Contestant;
+use crate::broker_kind::BrokerKind;
 use crate::load::kafka;
-use crate::places::Places;
+use crate::paths::Paths;
 use crate::report::number;
 use crate::results::{Figures, Results};
+use crate::setup::{self, Settings};
 use crate::usage;
-use crate::works::Field;
+use crate::workloads::Protocol;
 
-/// A guess of how long a run of a tool takes.
+/// Estimated duration of one run of a tool.
 const TOOL_TIME: Duration = Duration::from_secs(6);
 
-/// A run of a tool.
+/// A load tool with its arguments.
 struct Tool {
     title: &'static str,
-    field: Field,
+    protocol: Protocol,
     script: &'static str,
-    /// What its topic or queue is called, and how many partitions a topic has.
+    /// Name of its topic or queue, and partitions of the topic.
     topic: &'static str,
     partitions: i32,
     arguments: fn(&Broker, &str, u64) -> Vec<String>,
-    /// Messages that a run of some seconds is given.
+    /// Messages for a run of some seconds; seconds, for tools that run for a time.
     messages: u64,
     parse: fn(&str, u64) -> Option<Figures>,
 }
@@ -38,47 +38,47 @@ struct Tool {
 const TOOLS: [Tool; 7] = [
     Tool {
         title: "ProducerPerformance, 100 B, acks=all",
-        field: Field::Kafka,
+        protocol: Protocol::Kafka,
         script: "kafka",
         topic: "small",
         partitions: 1,
         arguments: |broker, topic, count| producer(broker, topic, count, 100),
         messages: 1_500_000,
-        parse: producer_said,
+        parse: parse_producer,
     },
     Tool {
         title: "ConsumerPerformance, 100 B",
-        field: Field::Kafka,
+        protocol: Protocol::Kafka,
         script: "kafka",
         topic: "small",
         partitions: 1,
         arguments: consumer,
         messages: 1_500_000,
-        parse: consumer_said,
+        parse: parse_consumer,
     },
     Tool {
         title: "ProducerPerformance, 1 KB, acks=all",
-        field: Field::Kafka,
+        protocol: Protocol::Kafka,
         script: "kafka",
         topic: "large",
         partitions: 1,
         arguments: |broker, topic, count| producer(broker, topic, count, 1000),
         messages: 200_000,
-        parse: producer_said,
+        parse: parse_producer,
     },
     Tool {
         title: "ProducerPerformance, 100 B over 1,000 partitions, acks=all",
-        field: Field::Kafka,
+        protocol: Protocol::Kafka,
         script: "kafka",
         topic: "many",
         partitions: 1000,
         arguments: |broker, topic, count| producer(broker, topic, count, 100),
         messages: 150_000,
-        parse: producer_said,
+        parse: parse_producer,
     },
     Tool {
         title: "EndToEndLatency, 100 B, acks=all",
-        field: Field::Kafka,
+        protocol: Protocol::Kafka,
         script: "kafka",
         topic: "e2e",
         partitions: 1,
@@ -88,21 +88,21 @@ const TOOLS: [Tool; 7] = [
             words(&["tool", "org.apache.kafka.tools.EndToEndLatency", &address, topic, &count, "all", "100"])
         },
         messages: 2_500,
-        parse: latency_said,
+        parse: parse_latency,
     },
     Tool {
         title: "PerfTest, 16 B transient, automatic ack",
-        field: Field::Amqp,
+        protocol: Protocol::Amqp,
         script: "rabbitmq",
         topic: "transient",
         partitions: 0,
         arguments: |broker, queue, seconds| perftest(broker, queue, seconds, &["-s", "16", "-a"]),
         messages: 4,
-        parse: perftest_said,
+        parse: parse_perftest,
     },
     Tool {
         title: "PerfTest, 1 KB persistent, confirms 100, prefetch 100",
-        field: Field::Amqp,
+        protocol: Protocol::Amqp,
         script: "rabbitmq",
         topic: "persistent",
         partitions: 0,
@@ -110,7 +110,7 @@ const TOOLS: [Tool; 7] = [
             perftest(broker, queue, seconds, &["-s", "1024", "-f", "persistent", "-c", "100", "-q", "100"])
         },
         messages: 4,
-        parse: perftest_said,
+        parse: parse_perftest,
     },
 ];
 
@@ -126,7 +126,7 @@ fn producer(broker: &Broker, topic: &str, count: u64, size: usize) -> Vec<String
     arguments
 }
 
-/// Reads what the producer before it wrote.
+/// Consumes what the producer before it wrote.
 fn consumer(broker: &Broker, topic: &str, count: u64) -> Vec<String> {
     let (address, count) = (broker.kafka.to_string(), count.to_string());
     let mut arguments = words(&["tool", "org.apache.kafka.tools.ConsumerPerformance", "--topic", topic]);
@@ -150,22 +150,22 @@ fn number_after(text: &str, mark: &str) -> Option<f64> {
     rest.get(..end)?.parse().ok()
 }
 
-fn producer_said(said: &str, count: u64) -> Option<Figures> {
-    let line = said.lines().rev().find(|line| line.contains("99.9th"))?;
+fn parse_producer(text: &str, count: u64) -> Option<Figures> {
+    let line = text.lines().rev().find(|line| line.contains("99.9th"))?;
     let per_s = number_after(line, "records sent,")?;
     Some(Figures::from([("per_s".into(), per_s), ("messages".into(), count as f64)]))
 }
 
-fn consumer_said(said: &str, count: u64) -> Option<Figures> {
+fn parse_consumer(text: &str, count: u64) -> Option<Figures> {
     let line =
-        said.lines().rev().find(|line| line.matches(',').count() >= 8 && !line.contains("start.time"))?;
+        text.lines().rev().find(|line| line.matches(',').count() >= 8 && !line.contains("start.time"))?;
     let per_s = line.split(',').nth(9)?.trim().parse().ok()?;
     Some(Figures::from([("per_s".into(), per_s), ("messages".into(), count as f64)]))
 }
 
-fn latency_said(said: &str, count: u64) -> Option<Figures> {
-    let milliseconds = |mark: &str| number_after(said, mark).map(|ms| ms * 1e3);
-    let average_ms = number_after(said, "Avg latency:")?;
+fn parse_latency(text: &str, count: u64) -> Option<Figures> {
+    let milliseconds = |mark: &str| number_after(text, mark).map(|ms| ms * 1e3);
+    let average_ms = number_after(text, "Avg latency:")?;
     Some(Figures::from([
         ("per_s".into(), 1e3 / average_ms),
         ("messages".into(), count as f64),
@@ -175,63 +175,68 @@ fn latency_said(said: &str, count: u64) -> Option<Figures> {
     ]))
 }
 
-fn perftest_said(said: &str, seconds: u64) -> Option<Figures> {
-    let per_s = number_after(said, "receiving rate avg:")?;
+fn parse_perftest(text: &str, seconds: u64) -> Option<Figures> {
+    let per_s = number_after(text, "receiving rate avg:")?;
     Some(Figures::from([("per_s".into(), per_s), ("messages".into(), per_s * seconds as f64)]))
 }
 
-fn ask(tool: &Tool, broker: &Broker, topic: &str, places: &Places) -> Result<Figures> {
+fn run_tool(tool: &Tool, broker: &Broker, topic: &str, paths: &Paths) -> Result<Figures> {
     let before = usage::of(&broker.pids());
-    let mut command: Command = places.script(tool.script);
+    let mut command: Command = paths.script(tool.script);
     command.args((tool.arguments)(broker, topic, tool.messages));
     let output = command.output()?;
     let used = usage::of(&broker.pids()) - before;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let parsed = (tool.parse)(&said, tool.messages);
-    let complaint = || format!("{}\n{}", said.trim(), String::from_utf8_lossy(&output.stderr).trim());
-    let mut figures = parsed.with_context(complaint)?;
-    ensure!(output.status.success(), "{}", complaint());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let parsed = (tool.parse)(&text, tool.messages);
+    let details = || format!("{}\n{}", text.trim(), String::from_utf8_lossy(&output.stderr).trim());
+    let mut figures = parsed.with_context(details)?;
+    ensure!(output.status.success(), "{}", details());
     let messages = figures.remove("messages").unwrap_or(1.0);
     figures.insert("cpu_s_per_million".into(), used.cpu_s() * 1e6 / messages);
     Ok(figures)
 }
 
-pub(crate) fn are_there(field: Field) -> bool {
-    TOOLS.iter().any(|tool| tool.field == field)
+pub(crate) fn exist(protocol: Protocol) -> bool {
+    TOOLS.iter().any(|tool| tool.protocol == protocol)
 }
 
-/// A guess of how long the tools of a field take.
-pub(crate) fn planned(field: Field, settings: &Settings) -> Duration {
-    let tools = TOOLS.iter().filter(|tool| tool.field == field).count() as u32;
-    let contestants = field.contestants().iter().filter(|contestant| settings.takes(**contestant)).count();
-    let rounds = (settings.rounds * contestants + 1) as u32;
+/// Estimated duration of the tools of a protocol.
+pub(crate) fn planned(protocol: Protocol, settings: &Settings) -> Duration {
+    let tools = TOOLS.iter().filter(|tool| tool.protocol == protocol).count() as u32;
+    let kinds = protocol.brokers().iter().filter(|kind| settings.takes(**kind)).count();
+    let rounds = (settings.rounds * kinds + 1) as u32;
     TOOL_TIME * tools * rounds
 }
 
-/// Starts the contestants of a field and runs its tools.
-pub(crate) fn run(field: Field, settings: &Settings, places: &Places, results: &mut Results) -> Result<()> {
-    let mut brokers = contest::start(field, settings, places, results);
-    play(field, &mut brokers, settings, places, results)
-}
-
-/// Runs the tools of a field, each contestant in turn. What a round said is kept when it is over.
-pub(crate) fn play(
-    field: Field,
-    brokers: &mut [Broker],
+/// Starts the brokers of a protocol and runs its tools.
+pub(crate) fn run(
+    protocol: Protocol,
     settings: &Settings,
-    places: &Places,
+    paths: &Paths,
     results: &mut Results,
 ) -> Result<()> {
-    let tools: Vec<&Tool> = TOOLS.iter().filter(|tool| tool.field == field).collect();
+    let mut brokers = setup::start(protocol, settings, paths, results);
+    run_on(protocol, &mut brokers, settings, paths, results)
+}
+
+/// Runs the tools of a protocol on each broker in turn. A round is saved when it is complete.
+pub(crate) fn run_on(
+    protocol: Protocol,
+    brokers: &mut [Broker],
+    settings: &Settings,
+    paths: &Paths,
+    results: &mut Results,
+) -> Result<()> {
+    let tools: Vec<&Tool> = TOOLS.iter().filter(|tool| tool.protocol == protocol).collect();
     if tools.is_empty() {
         return Ok(());
     }
-    let mut said = BTreeMap::<(&str, Contestant), Vec<Figures>>::new();
+    let mut figures_of = BTreeMap::<(&str, BrokerKind), Vec<Figures>>::new();
     for round in 0..=settings.rounds {
         for broker in brokers.iter_mut() {
-            let contestant = broker.contestant;
-            if round == 0 && contestant.is_inver() {
-                // Only what has to be warmed up is.
+            let kind = broker.kind;
+            if round == 0 && kind.is_inver() {
+                // Inver needs no warm-up round.
                 continue;
             }
             let mut topics = BTreeSet::new();
@@ -243,38 +248,38 @@ pub(crate) fn play(
                     Ok(())
                 };
                 rustix::fs::sync();
-                match ready.and_then(|()| ask(tool, broker, &topic, places)) {
+                match ready.and_then(|()| run_tool(tool, broker, &topic, paths)) {
                     Ok(figures) => {
                         let value = |name: &str| number(figures.get(name).copied().unwrap_or(f64::NAN));
                         let (per_s, cpu) = (value("per_s"), value("cpu_s_per_million"));
                         eprintln!(
-                            "  {round} {:<18} {}: {per_s}/s, CPU a million {cpu} s",
-                            contestant.title(),
+                            "  {round} {:<18} {}: {per_s}/s, CPU per million {cpu} s",
+                            kind.title(),
                             tool.title
                         );
                         if round > 0 {
-                            said.entry((tool.title, contestant)).or_default().push(figures);
+                            figures_of.entry((tool.title, kind)).or_default().push(figures);
                         }
                     }
                     Err(error) => {
-                        results.trouble(format!("{} against {contestant}: {error:#}", tool.title));
+                        results.problem(format!("{} against {kind}: {error:#}", tool.title));
                         if broker.has_ended() {
-                            broker.renew(places)?;
+                            broker.replace(paths)?;
                         }
                     }
                 }
             }
             for topic in topics {
-                // Its files are not written out in the time of the next.
+                // The next broker must not pay for writing the files of these.
                 let deleted = kafka::delete_topic(broker.kafka, &topic);
-                deleted.unwrap_or_else(|error| results.trouble(format!("deleting {topic}: {error:#}")));
+                deleted.unwrap_or_else(|error| results.problem(format!("deleting {topic}: {error:#}")));
             }
         }
-        for ((title, contestant), runs) in &said {
+        for ((title, kind), runs) in &figures_of {
             let entry = results.tools.entry((*title).to_owned()).or_default();
-            entry.insert(*contestant, runs.clone());
+            entry.insert(*kind, runs.clone());
         }
-        crate::report::save(results, &places.root)?;
+        crate::report::save(results, &paths.root)?;
     }
     Ok(())
 }

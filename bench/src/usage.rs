@@ -1,20 +1,20 @@
-//! What a broker has used so far, read from `/proc` for it and every process below it.
+//! Resource usage of a process and its descendants, from `/proc`.
 
 use std::fs;
 use std::ops::Sub;
 
-/// Ticks a second of `/proc/PID/stat`: USER_HZ, 100 on every Linux that this runs on.
+/// Ticks per second in `/proc/PID/stat`: USER_HZ, 100 on every supported Linux.
 const TICKS_PER_S: f64 = 100.0;
 
-/// Sums over a tree of processes since they started; `rss_bytes` is of now.
+/// Sums over a tree of processes since their start; `rss_bytes` is the current value.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) cpu_user_s: f64,
     pub(crate) cpu_system_s: f64,
     pub(crate) rss_bytes: u64,
-    /// Bytes that were sent to the disk (`write_bytes`).
+    /// Bytes written to the storage layer (`write_bytes`).
     pub(crate) disk_bytes: u64,
-    /// Times a thread gave its core up by itself: close to the number of wake-ups.
+    /// Voluntary context switches: close to the number of wake-ups.
     pub(crate) switches: u64,
 }
 
@@ -47,7 +47,7 @@ struct Stat {
 
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; the rest are numbers.
+    // The name in parentheses may contain anything; numbers follow it.
     let fields: Vec<&str> = text.get(text.rfind(')')? + 2..)?.split(' ').collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
     Some(Stat {
@@ -58,7 +58,7 @@ fn stat(pid: u32) -> Option<Stat> {
     })
 }
 
-/// `root` and all processes below it.
+/// `root` and all its descendants.
 pub(crate) fn tree(root: u32) -> Vec<u32> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -87,7 +87,7 @@ fn line(text: &str, key: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// What the processes have used so far.
+/// The usage of these processes so far.
 pub(crate) fn of(pids: &[u32]) -> Usage {
     let mut sum = Usage::default();
     for &pid in pids {

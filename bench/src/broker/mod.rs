@@ -1,4 +1,4 @@
-//! A broker that runs: started, asked whether it answers, started again, and stopped by the ids of its processes.
+//! A running broker: starting, readiness, restarting, and stopping by the ids of its processes.
 
 mod launch;
 
@@ -12,28 +12,28 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::contestant::Contestant;
-use crate::places::Places;
+use crate::broker_kind::BrokerKind;
+use crate::paths::Paths;
 use crate::usage;
 use launch::{at, free_ports};
 
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-/// So much of a broker's own error is told.
+/// Longest excerpt of a broker's error log.
 const ERROR_CHARS: usize = 200;
 
-/// A broker that runs.
+/// A running broker.
 pub(crate) struct Broker {
-    pub(crate) contestant: Contestant,
+    pub(crate) kind: BrokerKind,
     pub(crate) version: String,
     child: Child,
-    /// What was run, to run it again.
+    /// The command, for restarts.
     command: Command,
     data: PathBuf,
-    /// Those it needs.
-    with: Vec<Broker>,
-    for_latency: bool,
-    /// Where `perf` writes what it sees in the window of a run, if it shall look.
+    /// Brokers that it needs.
+    dependencies: Vec<Broker>,
+    tune_for_latency: bool,
+    /// The file for `perf record` in the window of a run; `None`: no profile.
     pub(crate) record: Option<PathBuf>,
     pub(crate) kafka: SocketAddr,
     pub(crate) mqtt: SocketAddr,
@@ -42,38 +42,38 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    pub(crate) fn start(contestant: Contestant, places: &Places) -> Result<Self> {
-        let mut with = Vec::new();
-        if contestant == Contestant::Bridged {
-            with.push(Self::start(Contestant::Mosquitto, places)?);
-            with.push(Self::start(Contestant::Kafka, places)?);
+    pub(crate) fn start(kind: BrokerKind, paths: &Paths) -> Result<Self> {
+        let mut dependencies = Vec::new();
+        if kind == BrokerKind::Bridged {
+            dependencies.push(Self::start(BrokerKind::Mosquitto, paths)?);
+            dependencies.push(Self::start(BrokerKind::Kafka, paths)?);
         }
         let port = free_ports()?;
-        let data = places.fresh_data();
+        let data = paths.fresh_data();
         fs::create_dir_all(&data)?;
-        let (mut command, version) = launch::command(contestant, port, &data, &with, places)?;
+        let (mut command, version) = launch::command(kind, port, &data, &dependencies, paths)?;
         command
             .stdin(Stdio::null())
             .stdout(File::create(data.join("out"))?)
             .stderr(File::create(data.join("err"))?);
         let began = Instant::now();
         let child = command.spawn().context("setpriv")?;
-        let own = contestant.is_inver() || contestant == Contestant::Sink;
+        let own = kind.is_inver() || kind == BrokerKind::Sink;
         let mut broker = Self {
-            contestant,
+            kind,
             version,
             child,
             command,
             data,
-            with,
-            for_latency: places.for_latency,
+            dependencies,
+            tune_for_latency: paths.tune_for_latency,
             record: None,
             kafka: at(port),
             mqtt: at(if own { port + 1 } else { port }),
             amqp: at(if own { port + 2 } else { port }),
             started_in: Duration::ZERO,
         };
-        if let [mosquitto, kafka] = broker.with.as_slice() {
+        if let [mosquitto, kafka] = broker.dependencies.as_slice() {
             (broker.mqtt, broker.kafka) = (mosquitto.mqtt, kafka.kafka);
         }
         broker.wait_ready(began)?;
@@ -81,7 +81,7 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Ends it in good order and starts it on the same data; returns how long the start took.
+    /// Stops it in order and starts it on the same data; returns the duration of the start.
     pub(crate) fn restart(&mut self) -> Result<Duration> {
         self.stop();
         let began = Instant::now();
@@ -90,35 +90,35 @@ impl Broker {
         Ok(began.elapsed())
     }
 
-    /// Ready is who answers its protocol, not who only listens.
+    /// Waits until it answers its protocol; listening is not enough.
     fn wait_ready(&mut self, began: Instant) -> Result<()> {
         loop {
             if let Some(status) = self.child.try_wait()? {
-                let said = fs::read_to_string(self.data.join("err")).unwrap_or_default();
+                let log = fs::read_to_string(self.data.join("err")).unwrap_or_default();
                 bail!(
-                    "{} ended with {status}: {}",
-                    self.contestant,
-                    said.lines().rev().take(8).collect::<Vec<_>>().join("\n")
+                    "{} exited with {status}: {}",
+                    self.kind,
+                    log.lines().rev().take(8).collect::<Vec<_>>().join("\n")
                 );
             }
             if self.answers() {
                 return Ok(());
             }
-            ensure!(began.elapsed() < START_TIMEOUT, "{} does not answer", self.contestant);
+            ensure!(began.elapsed() < START_TIMEOUT, "{} does not answer", self.kind);
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     fn answers(&self) -> bool {
-        // ApiVersions 0; CONNECT of MQTT 3.1.1; the header of AMQP.
+        // ApiVersions 0; CONNECT of MQTT 3.1.1; AMQP's protocol header.
         let api_versions: &[u8] = &[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0, 0];
         let connect: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01b";
         let asks = [(self.kafka, api_versions), (self.mqtt, connect), (self.amqp, b"AMQP\x00\x00\x09\x01")];
-        let asks = match self.contestant {
-            Contestant::Kafka => asks.get(..1),
-            Contestant::Mosquitto => asks.get(1..2),
-            Contestant::Rabbitmq => asks.get(2..),
-            Contestant::Sink | Contestant::Bridged => asks.get(..0),
+        let asks = match self.kind {
+            BrokerKind::Kafka => asks.get(..1),
+            BrokerKind::Mosquitto => asks.get(1..2),
+            BrokerKind::Rabbitmq => asks.get(2..),
+            BrokerKind::Sink | BrokerKind::Bridged => asks.get(..0),
             _ => Some(asks.as_slice()),
         };
         asks.unwrap_or_default().iter().all(|(to, bytes)| {
@@ -132,18 +132,18 @@ impl Broker {
         }) && TcpStream::connect(self.kafka).is_ok()
     }
 
-    /// The process and all below it.
+    /// Its process and all descendants.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let own = usage::tree(self.child.id());
-        self.with.iter().map(Self::pids).fold(own, |pids, more| [pids, more].concat())
+        self.dependencies.iter().map(Self::pids).fold(own, |pids, more| [pids, more].concat())
     }
 
-    /// The last error in what it wrote, if it wrote one.
+    /// The last error in its log.
     pub(crate) fn last_error(&self) -> Option<String> {
-        let said = ["err", "out"].map(|file| fs::read_to_string(self.data.join(file)).unwrap_or_default());
+        let logs = ["err", "out"].map(|file| fs::read_to_string(self.data.join(file)).unwrap_or_default());
         let is_error =
             |line: &&str| ["Too many open files", "ERROR", "panicked"].iter().any(|mark| line.contains(mark));
-        let line = said.iter().find_map(|said| said.lines().rev().find(is_error))?;
+        let line = logs.iter().find_map(|log| log.lines().rev().find(is_error))?;
         Some(line.chars().take(ERROR_CHARS).collect())
     }
 
@@ -151,16 +151,17 @@ impl Broker {
         matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
     }
 
-    /// Mosquitto writes message by message: held together by the kernel for throughput, sent at once for latency.
-    pub(crate) fn is_tuned_otherwise(&self, places: &Places) -> bool {
-        self.contestant == Contestant::Mosquitto && self.for_latency != places.for_latency
+    /// Whether Mosquitto needs other settings: it writes message by message, joined by the kernel for throughput, sent
+    /// at once for latency.
+    pub(crate) fn needs_other_tuning(&self, paths: &Paths) -> bool {
+        self.kind == BrokerKind::Mosquitto && self.tune_for_latency != paths.tune_for_latency
     }
 
-    /// Ends it and starts another in its place, with a new folder.
-    pub(crate) fn renew(&mut self, places: &Places) -> Result<()> {
-        self.with.iter_mut().for_each(Self::stop);
+    /// Stops it and starts another in its place, with a new folder.
+    pub(crate) fn replace(&mut self, paths: &Paths) -> Result<()> {
+        self.dependencies.iter_mut().for_each(Self::stop);
         self.stop();
-        *self = Self::start(self.contestant, places)?;
+        *self = Self::start(self.kind, paths)?;
         Ok(())
     }
 
@@ -171,7 +172,7 @@ impl Broker {
         let pids = usage::tree(self.child.id());
         let signal = |signal| {
             for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
-                // Those that have ended already cannot be signalled, and need not be.
+                // A process that has ended cannot be signalled, and need not be.
                 let _ = kill_process(pid, signal);
             }
         };

@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Actor, Fields, Link, Pace, Stage};
+use super::{Client, Fields, Link, Pace, RunState};
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const END: u8 = 0xce;
-/// The bit of queue.declare that wants no answer.
+/// The no-wait bit of queue.declare.
 const NO_WAIT: u8 = 16;
-/// Bytes around a frame's payload.
+/// Bytes of a frame beside its payload.
 const AROUND: usize = 8;
 
 fn frame_length(bytes: &[u8]) -> Option<usize> {
@@ -30,7 +30,7 @@ fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A method's arguments, put together field by field.
+/// A method frame's payload under construction.
 struct Method(Vec<u8>);
 
 impl Method {
@@ -95,20 +95,20 @@ impl Channel {
     }
 
     pub(crate) fn declare_queue(&mut self, name: &str, durable: bool) -> Result<()> {
-        // A queue that is not durable goes away with its last consumer.
+        // A queue that is not durable is auto-delete.
         let flags = if durable { 2 } else { 8 };
         self.call(&Method::new(50, 10).raw(&[0, 0]).short(name).raw(&[flags]).long(&[]), 50, 11)?;
         Ok(())
     }
 
-    /// Durable queues, without waiting for each.
+    /// Declares durable queues without waiting for each.
     pub(crate) fn declare_queues(&mut self, names: &[String]) -> Result<()> {
         let declare = |name: &String| {
             let method = Method::new(50, 10).raw(&[0, 0]).short(name).raw(&[2 | NO_WAIT]).long(&[]);
             frame(METHOD, 1, &method.0)
         };
         self.link.write(&names.iter().flat_map(declare).collect::<Vec<u8>>())?;
-        // The answer to this one comes after all before it.
+        // The answer to this declaration follows all before it.
         names.last().map_or(Ok(()), |last| self.declare_queue(last, true))
     }
 
@@ -171,9 +171,9 @@ impl Channel {
     }
 }
 
-/// Publishes to one exchange, with one key or many in turn.
+/// Publishes to one exchange, with one routing key or several in turn.
 pub(crate) struct Publisher {
-    /// A publish, for each key: method, header, body.
+    /// The frames of a publish for each routing key: method, header, body.
     messages: Vec<Vec<u8>>,
     next: usize,
     body_bytes: usize,
@@ -197,7 +197,7 @@ impl Publisher {
         let messages = keys.iter().map(|key| {
             let publish = Method::new(60, 40).raw(&[0, 0]).short(exchange).short(key).raw(&[0]);
             let mut header = Method::new(60, 0).raw(&(body_bytes as u64).to_be_bytes());
-            // Of the properties only the delivery mode.
+            // The only property is the delivery mode.
             header = if persistent { header.raw(&[0x10, 0, 2]) } else { header.raw(&[0, 0]) };
             [frame(METHOD, 1, &publish.0), frame(HEADER, 1, &header.0), frame(BODY, 1, &vec![0; body_bytes])]
                 .concat()
@@ -232,8 +232,8 @@ impl Publisher {
     }
 }
 
-impl Actor for Publisher {
-    fn received(&mut self, input: &[u8], _output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize> {
+impl Client for Publisher {
+    fn received(&mut self, input: &[u8], _output: &mut Vec<u8>, state: &mut RunState) -> Result<usize> {
         let mut taken = 0;
         while let Some(rest) = input.get(taken..) {
             let Some(frame) = frame_length(rest).and_then(|length| rest.get(..length)) else { break };
@@ -246,11 +246,11 @@ impl Actor for Publisher {
                     self.confirmed = if fields.u8() & 1 == 1 { tag } else { self.confirmed + 1 };
                     for _ in before..self.confirmed {
                         let Some(due_ns) = self.due.pop_front() else { break };
-                        stage.confirmed(due_ns);
+                        state.confirmed(due_ns);
                     }
                 }
                 (Some(&8), ..) => {}
-                (Some(&METHOD), 10, 60 | 61) => bail!("the broker blocks publishers"),
+                (Some(&METHOD), 10, 60 | 61) => bail!("the broker blocked the publisher"),
                 (kind, class, method) => {
                     bail!("a publisher got {kind:?} {class}.{method} {}", String::from_utf8_lossy(fields.0))
                 }
@@ -259,29 +259,29 @@ impl Actor for Publisher {
         Ok(taken)
     }
 
-    fn send(&mut self, output: &mut Vec<u8>, stage: &mut Stage) {
+    fn send(&mut self, output: &mut Vec<u8>, state: &mut RunState) {
         if self.pace.is_some() {
-            while stage.sending && output.len() < 1 << 20 {
-                let Some(due_ns) = self.pace.as_mut().and_then(|pace| pace.due(stage.now_ns)) else { break };
+            while state.sending && output.len() < 1 << 20 {
+                let Some(due_ns) = self.pace.as_mut().and_then(|pace| pace.due(state.now_ns)) else { break };
                 self.push(due_ns, output);
-                stage.sent += 1;
+                state.sent += 1;
             }
             return;
         }
         let unconfirmed = if self.confirms { self.published - self.confirmed.min(self.published) } else { 0 };
-        let count = stage.room().min(self.unconfirmed_max.saturating_sub(unconfirmed)).min(512);
+        let count = state.room().min(self.unconfirmed_max.saturating_sub(unconfirmed)).min(512);
         for _ in 0..count {
             self.push(0, output);
         }
-        stage.sent += count;
+        state.sent += count;
     }
 }
 
-/// Counts deliveries, and acknowledges each if it is told to.
+/// Counts deliveries and acknowledges them if asked to.
 pub(crate) struct Consumer {
     ack: bool,
     tag: u64,
-    /// The acknowledgement, ready but for its tag.
+    /// The acknowledgement frame, complete but for the delivery tag.
     frame: Vec<u8>,
 }
 
@@ -291,13 +291,13 @@ impl Consumer {
     }
 }
 
-impl Actor for Consumer {
-    fn received(&mut self, input: &[u8], output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize> {
+impl Client for Consumer {
+    fn received(&mut self, input: &[u8], output: &mut Vec<u8>, state: &mut RunState) -> Result<usize> {
         let mut taken = 0;
         while let Some(rest) = input.get(taken..) {
             let Some(frame) = frame_length(rest).and_then(|length| rest.get(..length)) else { break };
             taken += frame.len();
-            ensure!(frame.last() == Some(&END), "a frame without its end");
+            ensure!(frame.last() == Some(&END), "a frame without its end octet");
             let mut fields = Fields(frame.get(7..).unwrap_or_default());
             match frame.first() {
                 Some(&METHOD) => {
@@ -318,10 +318,10 @@ impl Actor for Consumer {
                         }
                         output.extend_from_slice(&self.frame);
                     }
-                    if stage.recording {
-                        stage.arrived(fields.u64());
+                    if state.recording {
+                        state.arrived(fields.u64());
                     }
-                    stage.done += 1;
+                    state.done += 1;
                 }
                 _ => {}
             }
@@ -329,5 +329,5 @@ impl Actor for Consumer {
         Ok(taken)
     }
 
-    fn send(&mut self, _output: &mut Vec<u8>, _stage: &mut Stage) {}
+    fn send(&mut self, _output: &mut Vec<u8>, _stage: &mut RunState) {}
 }

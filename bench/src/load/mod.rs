@@ -1,10 +1,10 @@
-//! The load generators: one thread, one epoll loop, frames encoded beforehand.
+//! Load generators: one thread, one epoll loop, frames encoded beforehand.
 //!
-//! An [`Actor`] plays one connection; the [`Stage`] is what all actors of a run share. Each protocol's
-//! bytes are written out here anew, not by the product's codecs, so that a defect of those cannot hide.
+//! A [`Client`] is the protocol of one connection; all clients of a run share the [`RunState`]. Each protocol is encoded
+//! here and not by the product's codecs, so that a defect of those cannot hide.
 
 pub(crate) mod amqp;
-pub(crate) mod drive;
+pub(crate) mod event_loop;
 pub(crate) mod kafka;
 pub(crate) mod mqtt;
 
@@ -16,54 +16,54 @@ use anyhow::{Context, Result};
 
 use crate::histogram::Histogram;
 
-/// Room that a connection's input starts with; it doubles while one frame does not fit.
+/// Initial size of a connection's input buffer; it doubles while one frame does not fit.
 const INPUT_BYTES: usize = 64 * 1024;
-/// A publisher in a closed loop sends no fewer messages at once than this share of what may be under way, or this many.
+/// A publisher in a closed loop sends at least this share of the window at once, or [`AT_ONCE_MAX`] messages.
 const AT_ONCE_SHARE: u64 = 8;
 const AT_ONCE_MAX: u64 = 64;
-/// Time a broker has to answer during set-up.
+/// Time limit of an answer during set-up.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One connection's part in the play.
-pub(crate) trait Actor {
-    /// Takes whole frames off the front of `input`, answers into `output`; returns the bytes taken.
-    fn received(&mut self, input: &[u8], output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize>;
-    /// Adds what may be sent now. Called while little waits to be written.
-    fn send(&mut self, output: &mut Vec<u8>, stage: &mut Stage);
+/// The protocol of one connection.
+pub(crate) trait Client {
+    /// Processes complete frames at the start of `input` and appends answers to `output`; returns the bytes consumed.
+    fn received(&mut self, input: &[u8], output: &mut Vec<u8>, state: &mut RunState) -> Result<usize>;
+    /// Appends what may be sent now. Called while little output is pending.
+    fn send(&mut self, output: &mut Vec<u8>, state: &mut RunState);
 }
 
-/// What the actors of a run share.
-pub(crate) struct Stage {
+/// State that all clients of a run share.
+pub(crate) struct RunState {
     base: Instant,
-    /// Messages handed to the socket by publishers.
+    /// Messages sent by publishers.
     pub(crate) sent: u64,
-    /// Messages that are counted: acknowledged, or received, as the work says.
+    /// Messages that count: acknowledged or received, depending on the workload.
     pub(crate) done: u64,
-    /// Messages that never came within the time a stall is given.
+    /// Messages that did not arrive in time.
     pub(crate) lost: u64,
-    /// How many `done` one `sent` leads to.
-    pub(crate) fan: u64,
-    /// Messages that may be under way: sent × fan − done.
+    /// Number of `done` messages that one `sent` message leads to.
+    pub(crate) fan_out: u64,
+    /// Bound of the messages in flight: sent × fan-out − done.
     pub(crate) window: u64,
-    /// Publishers go on as long as this holds.
+    /// Publishers may send.
     pub(crate) sending: bool,
-    /// Latencies are recorded while this holds, of what was due since `record_from_ns`.
+    /// Latencies are recorded, of messages due since `record_from_ns`.
     pub(crate) recording: bool,
     record_from_ns: u64,
     pub(crate) latency: Histogram,
-    /// A second latency, of the acknowledgement to the publisher.
+    /// Latency of the acknowledgement to the publisher.
     pub(crate) confirm: Histogram,
     pub(crate) now_ns: u64,
 }
 
-impl Stage {
-    pub(crate) fn new(window: u64, fan: u64) -> Self {
+impl RunState {
+    pub(crate) fn new(window: u64, fan_out: u64) -> Self {
         Self {
             base: Instant::now(),
             sent: 0,
             done: 0,
             lost: 0,
-            fan,
+            fan_out,
             window,
             sending: true,
             recording: false,
@@ -80,24 +80,25 @@ impl Stage {
         self.now_ns
     }
 
-    /// Latencies of what falls due from now on count.
+    /// Starts recording the latencies of messages that fall due from now on.
     pub(crate) fn record_from_now(&mut self) {
         self.record_from_ns = self.clock();
         self.recording = true;
     }
 
-    /// How many more messages may be sent; none while they are few. A loop that is closed message by message would
-    /// else keep to single messages, a write each, or to many, by the chance of how it began.
+    /// Messages that may be sent now; none while there is room for few only. Message by message, a closed loop would
+    /// settle by chance into single-message writes or into large ones.
     pub(crate) fn room(&self) -> u64 {
         if !self.sending {
             return 0;
         }
-        let room = (self.window + self.done + self.lost).saturating_sub(self.sent * self.fan) / self.fan;
-        let few = (self.window / self.fan / AT_ONCE_SHARE).min(AT_ONCE_MAX);
+        let room =
+            (self.window + self.done + self.lost).saturating_sub(self.sent * self.fan_out) / self.fan_out;
+        let few = (self.window / self.fan_out / AT_ONCE_SHARE).min(AT_ONCE_MAX);
         if room < few { 0 } else { room }
     }
 
-    /// A message came that should have been sent at `due_ns`; payloads of a closed loop hold no time.
+    /// Records a message that was due at `due_ns`; 0: a closed loop, without a time in the payload.
     pub(crate) fn arrived(&mut self, due_ns: u64) {
         if let Some(latency_ns) = self.since(due_ns) {
             self.latency.record(latency_ns);
@@ -118,8 +119,8 @@ impl Stage {
     }
 }
 
-/// An open loop: message n is due at start + n × interval, whatever became of those before. Latency is
-/// counted from when it was due, so that a stall is seen by every message it held up.
+/// Pace of an open loop: message n is due at start + n × interval. Latency counts from then, so that a stall is charged to
+/// every message that it delayed.
 pub(crate) struct Pace {
     interval_ns: u64,
     next_ns: u64,
@@ -130,7 +131,7 @@ impl Pace {
         Self { interval_ns: 1_000_000_000 / per_s, next_ns: 0 }
     }
 
-    /// When the next message was due, if it is.
+    /// When the next message was due, if it is due.
     pub(crate) fn due(&mut self, now_ns: u64) -> Option<u64> {
         if self.next_ns == 0 {
             self.next_ns = now_ns.max(1);
@@ -143,7 +144,7 @@ impl Pace {
     }
 }
 
-/// A socket with what has come and what is to go.
+/// A socket with its input and output buffers.
 pub(crate) struct Link {
     pub(crate) stream: TcpStream,
     input: Vec<u8>,
@@ -151,12 +152,12 @@ pub(crate) struct Link {
     end: usize,
     pub(crate) output: Vec<u8>,
     written: usize,
-    /// The last read took all that there was.
+    /// The last read emptied the socket.
     drained: bool,
 }
 
 impl Link {
-    /// Connects, in blocking mode, for set-up.
+    /// Connects in blocking mode, for set-up.
     pub(crate) fn connect(to: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(to).with_context(|| format!("connecting to {to}"))?;
         stream.set_nodelay(true)?;
@@ -165,12 +166,12 @@ impl Link {
         Ok(Self { stream, input, start: 0, end: 0, output, written: 0, drained: false })
     }
 
-    /// Set-up: sends all of it.
+    /// Writes all bytes, during set-up.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(self.stream.write_all(bytes)?)
     }
 
-    /// Set-up: waits for the next frame, as `length` measures it (None: not yet known), and returns it.
+    /// Waits for the next frame during set-up; `length` measures it (`None`: incomplete).
     pub(crate) fn frame(&mut self, length: impl Fn(&[u8]) -> Option<usize>) -> Result<Vec<u8>> {
         loop {
             let have = self.input.get(self.start..self.end).unwrap_or_default();
@@ -183,19 +184,19 @@ impl Link {
         }
     }
 
-    /// Blocking: waits for bytes, and shows all that was not taken.
-    pub(crate) fn come(&mut self) -> Result<&[u8]> {
+    /// Waits for more input and returns all that is not consumed.
+    pub(crate) fn read_more(&mut self) -> Result<&[u8]> {
         self.stream.set_read_timeout(None)?;
         anyhow::ensure!(self.fill()? != Some(0), "the broker closed the connection");
         Ok(self.input.get(self.start..self.end).unwrap_or_default())
     }
 
-    /// So many of them were taken.
-    pub(crate) fn taken(&mut self, count: usize) {
+    /// Consumes input.
+    pub(crate) fn consume(&mut self, count: usize) {
         self.start += count;
     }
 
-    /// One read. None: nothing there now. Zero: the end.
+    /// Reads once. `None`: nothing available; zero: end of the stream.
     fn fill(&mut self) -> Result<Option<usize>> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -218,7 +219,7 @@ impl Link {
         }
     }
 
-    /// Writes once; true when nothing is left.
+    /// Writes pending output; true when nothing is left.
     fn flush(&mut self) -> Result<bool> {
         while self.written < self.output.len() {
             match self.stream.write(self.output.get(self.written..).unwrap_or_default()) {
@@ -233,7 +234,7 @@ impl Link {
     }
 }
 
-/// Big-endian fields off the front of a slice; zero where it ends.
+/// Reader of big-endian fields; reads zeros past the end.
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -263,7 +264,7 @@ impl<'a> Fields<'a> {
     pub(crate) fn u64(&mut self) -> u64 {
         u64::from_be_bytes(self.array())
     }
-    /// A string with a length of two bytes; a negative one is none.
+    /// A string with a length of two bytes; a negative length means null.
     pub(crate) fn string(&mut self) -> &'a [u8] {
         let length = self.i16();
         self.take(length.max(0) as usize)
@@ -275,21 +276,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_closed_loop_goes_on_with_many_messages_at_once() {
-        // A fan-out to 100, 200 messages under way.
-        let mut stage = Stage::new(20_000, 100);
-        assert_eq!(stage.room(), 200);
-        stage.sent = 200;
-        stage.done = 2_499;
-        assert_eq!(stage.room(), 0);
-        stage.done = 2_500;
-        assert_eq!(stage.room(), 25);
-        // Whatever the window, one message is let through in the end.
-        assert_eq!(Stage::new(1, 1).room(), 1);
+    fn a_closed_loop_continues_with_many_messages_at_once() {
+        // A fan-out to 100, 200 messages in flight.
+        let mut state = RunState::new(20_000, 100);
+        assert_eq!(state.room(), 200);
+        state.sent = 200;
+        state.done = 2_499;
+        assert_eq!(state.room(), 0);
+        state.done = 2_500;
+        assert_eq!(state.room(), 25);
+        // Whatever the window, one message may be sent in the end.
+        assert_eq!(RunState::new(1, 1).room(), 1);
     }
 
     #[test]
-    fn fields_end_with_zeros() {
+    fn fields_past_the_end_are_zero() {
         let mut fields = Fields(&[0, 1, 0xff, 0xff, 7]);
         assert_eq!((fields.u16(), fields.i16()), (1, -1));
         assert_eq!((fields.i32(), fields.u8(), fields.0.len()), (0, 0, 0));

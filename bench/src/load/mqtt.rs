@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Actor, Fields, Link, Pace, Stage};
+use super::{Client, Fields, Link, Pace, RunState};
 
-/// Length of the packet at the front, if it can be told yet.
+/// Length of the packet at the start, if it is known yet.
 fn packet_length(bytes: &[u8]) -> Option<usize> {
     if let Some([_, length @ ..0x80]) = bytes.first_chunk::<2>() {
         return Some(2 + usize::from(*length));
@@ -23,7 +23,7 @@ fn packet_length(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// The whole packet at the front.
+/// The complete packet at the start.
 pub(crate) fn packet_at(bytes: &[u8]) -> Option<&[u8]> {
     bytes.get(..packet_length(bytes)?)
 }
@@ -48,7 +48,7 @@ fn string(into: &mut Vec<u8>, text: &str) {
     into.extend_from_slice(text.as_bytes());
 }
 
-/// Connects and waits for the CONNACK. `clean`: nothing outlives the connection.
+/// Connects and waits for the CONNACK. `clean`: Clean Session.
 pub(crate) fn connect(to: SocketAddr, client: &str, clean: bool) -> Result<Link> {
     let mut link = Link::connect(to)?;
     let mut body = Vec::new();
@@ -66,7 +66,7 @@ pub(crate) fn subscribe(link: &mut Link, filter: &str, qos: u8) -> Result<()> {
     subscribe_all(link, &[filter.to_owned()], qos)
 }
 
-/// Subscribes to all of the filters in one packet.
+/// Subscribes to all filters with one packet.
 pub(crate) fn subscribe_all(link: &mut Link, filters: &[String], qos: u8) -> Result<()> {
     let mut body = vec![0, 1];
     for filter in filters {
@@ -83,16 +83,16 @@ pub(crate) fn subscribe_all(link: &mut Link, filters: &[String], qos: u8) -> Res
     Ok(())
 }
 
-/// Ends a connection in good order: the broker closes it.
+/// Sends DISCONNECT.
 pub(crate) fn disconnect(mut link: Link) -> Result<()> {
     link.write(&[0xe0, 0])
 }
 
-/// Publishes to one topic as fast as the stage's window and its own inflight window let it, or at a pace.
+/// Publishes to one topic: at a pace, or as fast as the run's window and its own inflight window allow.
 pub(crate) struct Publisher {
     qos: u8,
     frame: Vec<u8>,
-    /// Many frames in one piece, for QoS 0.
+    /// Many frames in one block, for QoS 0.
     block: Vec<u8>,
     id_at: usize,
     stamp_at: usize,
@@ -103,11 +103,11 @@ pub(crate) struct Publisher {
     due: VecDeque<u64>,
 }
 
-/// Frames of a block.
+/// Frames in a block.
 const BLOCK: u64 = 128;
 
 impl Publisher {
-    /// Payloads of less than 8 bytes carry no time, so no latency is measured.
+    /// A payload of less than 8 bytes has no time, so its latency is not measured.
     pub(crate) fn new(
         topic: &str,
         qos: u8,
@@ -160,8 +160,8 @@ impl Publisher {
     }
 }
 
-impl Actor for Publisher {
-    fn received(&mut self, input: &[u8], output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize> {
+impl Client for Publisher {
+    fn received(&mut self, input: &[u8], output: &mut Vec<u8>, state: &mut RunState) -> Result<usize> {
         let mut taken = 0;
         while let Some([kind, 2, high, low]) = input.get(taken..taken + 4) {
             taken += 4;
@@ -170,7 +170,7 @@ impl Actor for Publisher {
                 0x40 | 0x70 => {
                     self.inflight = self.inflight.saturating_sub(1);
                     if let Some(due_ns) = self.due.pop_front() {
-                        stage.confirmed(due_ns);
+                        state.confirmed(due_ns);
                     }
                 }
                 other => bail!("a publisher got packet {other:02x}"),
@@ -180,47 +180,47 @@ impl Actor for Publisher {
         Ok(taken)
     }
 
-    fn send(&mut self, output: &mut Vec<u8>, stage: &mut Stage) {
+    fn send(&mut self, output: &mut Vec<u8>, state: &mut RunState) {
         if let Some(pace) = &mut self.pace {
             let mut due = Vec::new();
-            while stage.sending && due.len() < 4096 {
-                let Some(due_ns) = pace.due(stage.now_ns) else { break };
+            while state.sending && due.len() < 4096 {
+                let Some(due_ns) = pace.due(state.now_ns) else { break };
                 due.push(due_ns);
             }
             for due_ns in due {
                 self.push(due_ns, output);
-                stage.sent += 1;
+                state.sent += 1;
             }
         } else if self.qos == 0 {
-            let count = stage.room().min(BLOCK * 4);
+            let count = state.room().min(BLOCK * 4);
             for _ in 0..count / BLOCK {
                 output.extend_from_slice(&self.block);
             }
             let rest = (count % BLOCK) as usize * self.frame.len();
             output.extend_from_slice(self.block.get(..rest).unwrap_or_default());
-            stage.sent += count;
+            state.sent += count;
         } else {
-            let count = stage.room().min((self.inflight_max - self.inflight) as u64);
+            let count = state.room().min((self.inflight_max - self.inflight) as u64);
             for _ in 0..count {
                 self.push(0, output);
             }
-            stage.sent += count;
+            state.sent += count;
         }
     }
 }
 
-/// Counts what comes and answers as its QoS wants it.
+/// Counts messages and acknowledges them.
 pub(crate) struct Subscriber;
 
-impl Actor for Subscriber {
-    fn received(&mut self, input: &[u8], output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize> {
+impl Client for Subscriber {
+    fn received(&mut self, input: &[u8], output: &mut Vec<u8>, state: &mut RunState) -> Result<usize> {
         let mut taken = 0;
         while let Some(packet) = input.get(taken..).and_then(packet_at) {
             taken += packet.len();
             let first = packet.first().copied().unwrap_or(0);
             match first & 0xf0 {
-                // Nothing in it is asked for.
-                0x30 if first & 6 == 0 && !stage.recording => stage.done += 1,
+                // No field is needed.
+                0x30 if first & 6 == 0 && !state.recording => state.done += 1,
                 0x30 => {
                     let head = if packet.len() < 130 { 2 } else { 3 };
                     let mut fields = Fields(packet.get(head..).unwrap_or_default());
@@ -230,10 +230,10 @@ impl Actor for Subscriber {
                         2 => output.extend_from_slice(&[0x40, 2, fields.u8(), fields.u8()]),
                         _ => output.extend_from_slice(&[0x50, 2, fields.u8(), fields.u8()]),
                     }
-                    if stage.recording {
-                        stage.arrived(fields.u64());
+                    if state.recording {
+                        state.arrived(fields.u64());
                     }
-                    stage.done += 1;
+                    state.done += 1;
                 }
                 0x60 => output.extend_from_slice(&[
                     0x70,
@@ -247,5 +247,5 @@ impl Actor for Subscriber {
         Ok(taken)
     }
 
-    fn send(&mut self, _output: &mut Vec<u8>, _stage: &mut Stage) {}
+    fn send(&mut self, _output: &mut Vec<u8>, _stage: &mut RunState) {}
 }

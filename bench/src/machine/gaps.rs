@@ -1,7 +1,7 @@
-//! How steadily the machine itself runs: gaps in which a core does nothing for who is pinned to it.
+//! Gaps in the machine's own execution: times in which a core does not run the thread that is pinned to it.
 //!
-//! On a virtual machine the host takes cores away for milliseconds (hypervisor steal). No broker's latency can be
-//! better than that; so it is looked at once a run, before any broker is up, and told beside the latencies.
+//! The host of a virtual machine takes cores away for milliseconds (hypervisor steal), which bounds the latency of every
+//! broker. Gaps are measured once per run, before any broker is started, and shown beside the latencies.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,14 +13,14 @@ use anyhow::{Context, Result, anyhow};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
-/// How long it is looked.
-const LOOK_TIME: Duration = Duration::from_secs(2);
-/// Two readings of the clock further apart than this have a gap between them …
+/// Duration of the measurement.
+const MEASURE_TIME: Duration = Duration::from_secs(2);
+/// Two readings of the clock further apart than this have a gap between them.
 const GAP: Duration = Duration::from_micros(100);
-/// … and further apart than this a long one.
+/// Two readings of the clock further apart than this have a long gap between them.
 const LONG_GAP: Duration = Duration::from_millis(1);
 
-/// What a loop that only reads the clock saw on one core.
+/// Gaps of one core, seen by a loop that only reads the clock.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct CoreGaps {
     pub(crate) core: usize,
@@ -29,9 +29,9 @@ pub(crate) struct CoreGaps {
     /// Gaps longer than 1 ms.
     pub(crate) over_1_ms_per_s: f64,
     pub(crate) longest_us: f64,
-    /// Share of the time that lay in these gaps.
+    /// Share of the time in these gaps.
     pub(crate) lost_share: f64,
-    /// Share of the time in which other processes of this machine had the core; no gap of the above.
+    /// Share of the time in which other processes of this machine had the core; not counted as gaps.
     pub(crate) waited_share: f64,
 }
 
@@ -50,24 +50,25 @@ impl fmt::Display for CoreGaps {
     }
 }
 
-/// Looks at these cores, all at once.
-pub(crate) fn look(cores: &BTreeSet<usize>) -> Result<Vec<CoreGaps>> {
+/// Measures these cores, all at once.
+pub(crate) fn measure(cores: &BTreeSet<usize>) -> Result<Vec<CoreGaps>> {
     std::thread::scope(|scope| {
-        let threads: Vec<_> = cores.iter().map(|core| scope.spawn(|| watch(*core, LOOK_TIME))).collect();
+        let threads: Vec<_> =
+            cores.iter().map(|core| scope.spawn(|| measure_core(*core, MEASURE_TIME))).collect();
         threads
             .into_iter()
-            .map(|thread| thread.join().map_err(|_| anyhow!("a thread that watched a core ended"))?)
+            .map(|thread| thread.join().map_err(|_| anyhow!("a measuring thread panicked"))?)
             .collect()
     })
 }
 
-fn watch(core: usize, time: Duration) -> Result<CoreGaps> {
+fn measure_core(core: usize, time: Duration) -> Result<CoreGaps> {
     let mut cores = CpuSet::new();
     cores.set(core);
     sched_setaffinity(None, &cores).with_context(|| format!("pinning a thread to core {core}"))?;
     let mut found = CoreGaps { core, ..CoreGaps::default() };
-    let mut waited = waited_for_core();
-    let (began, waited_before) = (Instant::now(), waited);
+    let mut waited = runnable_time();
+    let (began, runnable_before) = (Instant::now(), waited);
     let (mut last, mut lost) = (began, Duration::ZERO);
     while last - began < time {
         let now = Instant::now();
@@ -76,10 +77,10 @@ fn watch(core: usize, time: Duration) -> Result<CoreGaps> {
         if gap <= GAP {
             continue;
         }
-        let waited_now = waited_for_core();
-        let by_others = waited_now.saturating_sub(waited);
-        waited = waited_now;
-        // Reading that took time, which is no gap.
+        let runnable_now = runnable_time();
+        let by_others = runnable_now.saturating_sub(waited);
+        waited = runnable_now;
+        // Reading `schedstat` took time that is not a gap.
         last = Instant::now();
         if by_others * 2 > gap {
             continue;
@@ -93,17 +94,17 @@ fn watch(core: usize, time: Duration) -> Result<CoreGaps> {
     found.over_100_us_per_s /= seconds;
     found.over_1_ms_per_s /= seconds;
     found.lost_share = lost.as_secs_f64() / seconds;
-    found.waited_share = waited_for_core().saturating_sub(waited_before).as_secs_f64() / seconds;
+    found.waited_share = runnable_time().saturating_sub(runnable_before).as_secs_f64() / seconds;
     Ok(found)
 }
 
-/// How long this thread has been ready to run while others of this machine ran. Zero where the kernel does not count it.
-fn waited_for_core() -> Duration {
+/// Time for which this thread was runnable while other processes ran; zero where the kernel does not count it.
+fn runnable_time() -> Duration {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     Duration::from_nanos(text.split(' ').nth(1).and_then(|ns| ns.parse().ok()).unwrap_or(0))
 }
 
-/// Time of all cores since the machine began, in ticks, as `/proc/stat` has it.
+/// Time of all cores since boot, in ticks of `/proc/stat`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ticks {
     steal: u64,
@@ -115,7 +116,7 @@ impl Ticks {
         Self::read(&fs::read_to_string("/proc/stat").unwrap_or_default())
     }
 
-    /// `cpu user nice system idle iowait irq softirq steal guest …`: what guests used is in `user` already.
+    /// Parses `cpu user nice system idle iowait irq softirq steal guest …`; guest time is included in `user`.
     fn read(stat: &str) -> Self {
         let line = stat.lines().next().unwrap_or_default();
         let ticks: Vec<u64> =
@@ -123,7 +124,7 @@ impl Ticks {
         Self { steal: ticks.get(7).copied().unwrap_or(0), all: ticks.iter().sum() }
     }
 
-    /// Share of the time that the hypervisor says it took.
+    /// Share of the time that the hypervisor reports as stolen.
     pub(crate) fn steal_share(self) -> f64 {
         self.steal as f64 / self.all.max(1) as f64
     }
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steal_is_a_share_of_all_ticks_between() {
+    fn steal_is_a_share_of_the_ticks_between_two_readings() {
         let before = Ticks::read("cpu  10 0 10 70 0 0 0 10 5 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n");
         let after = Ticks::read("cpu  60 0 10 110 0 0 0 20 55 0\n");
         assert_eq!((after - before).steal_share(), 0.1);
@@ -150,10 +151,10 @@ mod tests {
     }
 
     #[test]
-    fn a_watched_core_loses_no_more_than_all_of_its_time() {
+    fn a_core_loses_at_most_all_of_its_time() {
         let allowed = rustix::thread::sched_getaffinity(None).unwrap();
         let core = (0..CpuSet::MAX_CPU).find(|core| allowed.is_set(*core)).unwrap();
-        let found = watch(core, Duration::from_millis(50)).unwrap();
+        let found = measure_core(core, Duration::from_millis(50)).unwrap();
         assert!((0.0..1.0).contains(&found.lost_share), "{found:?}");
         assert!(found.over_1_ms_per_s <= found.over_100_us_per_s, "{found:?}");
     }

@@ -1,4 +1,4 @@
-//! The machine that everybody runs on: what it is, and what it takes away.
+//! The machine of the run: its hardware, and the time that its host takes away.
 
 pub(crate) mod gaps;
 
@@ -13,10 +13,10 @@ pub(crate) struct Machine {
     pub(crate) processor: String,
     pub(crate) cores: usize,
     pub(crate) kernel: String,
-    /// What the host takes from its cores; none: it was not looked at.
+    /// Gaps of the cores; empty: not measured.
     #[serde(default)]
     pub(crate) gaps: Vec<CoreGaps>,
-    /// What the hypervisor says that it took over the last run.
+    /// Hypervisor steal over the last run.
     #[serde(default)]
     pub(crate) steal_share: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! Bar charts as SVG: a group a work, a bar a contestant, the peer's median as 100 %.
+//! Bar charts as SVG: one group per workload, one bar per broker.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ const COLOURS: [&str; 3] = ["#1f9e89", "#31688e", "#b0b0b0"];
 /// A group of bars.
 pub(crate) struct Group {
     pub(crate) title: String,
-    /// Name of the contestant, length, label.
+    /// Name of the broker, length of the bar, value of its label.
     pub(crate) bars: Vec<(String, f64, f64)>,
 }
 
@@ -22,7 +22,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
-/// Each group is scaled to its own longest bar: works differ by orders of magnitude.
+/// Draws the groups, each scaled to its own longest bar: workloads differ by orders of magnitude.
 pub(crate) fn bars(title: &str, unit: &str, groups: &[Group]) -> String {
     let rows: usize = groups.iter().map(|group| group.bars.len()).sum();
     let height = 64.0 + rows as f64 * BAR + groups.len() as f64 * GAP;

@@ -1,13 +1,13 @@
-//! A figure as it is told: its title, its digits, and the ratio to the peer's.
+//! Presentation of a figure: title, digits, and the ratio to the peer's.
 
-use crate::contestant::Contestant;
+use crate::broker_kind::BrokerKind;
 use crate::results::Results;
-use crate::works::Work;
+use crate::workloads::Workload;
 
 /// Figures that are shown: name, title, unit.
 pub(super) const FIGURES: &[(&str, &str, &str)] = &[
     ("per_s", "throughput", "/s"),
-    ("cpu_s_per_million", "CPU a million", "s"),
+    ("cpu_s_per_million", "CPU per million", "s"),
     ("p50_us", "p50", "µs"),
     ("p90_us", "p90", "µs"),
     ("p99_us", "p99", "µs"),
@@ -15,19 +15,19 @@ pub(super) const FIGURES: &[(&str, &str, &str)] = &[
     ("confirm_p50_us", "ack p50", "µs"),
     ("confirm_p99_us", "ack p99", "µs"),
     ("rss_mb", "memory", "MB"),
-    ("disk_bytes_per_message", "to disk a message", "B"),
-    ("switches_per_message", "wake-ups a message", ""),
+    ("disk_bytes_per_message", "disk bytes per message", "B"),
+    ("switches_per_message", "wake-ups per message", ""),
     ("start_ms", "start", "ms"),
     ("rss_bytes_each", "memory each", "B"),
-    ("made_s", "made in", "s"),
-    ("made_cpu_s", "CPU for it", "s"),
-    ("idle_ms_per_s", "idle CPU a second", "ms"),
+    ("made_s", "created in", "s"),
+    ("made_cpu_s", "CPU to create", "s"),
+    ("idle_ms_per_s", "idle CPU per second", "ms"),
     ("restart_ms", "restart", "ms"),
-    ("restarted_rss_mb", "memory after it", "MB"),
+    ("restarted_rss_mb", "memory after restart", "MB"),
     ("lost", "lost", ""),
 ];
 
-/// A number with as many digits as it deserves.
+/// A number with about three significant digits.
 pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if size >= 1e6 {
@@ -47,20 +47,20 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// Peer ÷ Inver of the figure that the work is judged by, or Inver ÷ peer where more is better.
-pub(super) fn ratio(work: &Work, results: &Results, contestant: Contestant, figure: &str) -> Option<f64> {
-    let own = results.works.get(work.id)?.spread(contestant, figure)?.median;
-    ratio_of(work, results, own, figure)
+/// The ratio in which above 1 is better for Inver: peer ÷ Inver, or Inver ÷ peer for throughput.
+pub(super) fn ratio(workload: &Workload, results: &Results, broker: BrokerKind, figure: &str) -> Option<f64> {
+    let own = results.workloads.get(workload.id)?.spread(broker, figure)?.median;
+    ratio_of(workload, results, own, figure)
 }
 
-/// The same ratio of the sink, which answers and does nothing else.
-pub(super) fn sink_ratio(work: &Work, results: &Results, figure: &str) -> Option<f64> {
-    ratio_of(work, results, *results.sink.get(work.id)?.get(figure)?, figure)
+/// The same ratio of the sink.
+pub(super) fn sink_ratio(workload: &Workload, results: &Results, figure: &str) -> Option<f64> {
+    ratio_of(workload, results, *results.sink.get(workload.id)?.get(figure)?, figure)
 }
 
-fn ratio_of(work: &Work, results: &Results, own: f64, figure: &str) -> Option<f64> {
-    let peer = *work.field.contestants().last()?;
-    let other = results.works.get(work.id)?.spread(peer, figure)?.median;
+fn ratio_of(workload: &Workload, results: &Results, own: f64, figure: &str) -> Option<f64> {
+    let peer = *workload.protocol.brokers().last()?;
+    let other = results.workloads.get(workload.id)?.spread(peer, figure)?.median;
     let ratio = if figure == "per_s" { own / other } else { other / own };
     ratio.is_finite().then_some(ratio)
 }

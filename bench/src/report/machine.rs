@@ -1,10 +1,10 @@
-//! The machine, and the time that its hypervisor took away: given once, and beside the latencies.
+//! The machine, and the time that its hypervisor takes away.
 
 use std::fmt::Write as _;
 
 use crate::machine::Machine;
 
-/// From this share of the time on a 99th percentile is the machine's.
+/// Share of lost time from which a 99th percentile reflects the machine.
 const SHARE_OF_P99: f64 = 0.01;
 
 pub(crate) fn line(page: &mut String, machine: &Machine) {
@@ -20,7 +20,7 @@ pub(crate) fn line(page: &mut String, machine: &Machine) {
     page.push_str(".\n");
 }
 
-/// Gaps of the cores, and what they mean for the latencies above.
+/// Gaps of the cores, and their effect on the latencies above.
 pub(crate) fn gaps(page: &mut String, machine: &Machine) {
     if machine.gaps.is_empty() {
         return;
@@ -38,7 +38,7 @@ pub(crate) fn gaps(page: &mut String, machine: &Machine) {
             core.waited_share * 100.0
         );
     }
-    // Broker and load are on different cores: a gap of either holds a message up.
+    // Broker and load are on different cores: a gap of either delays a message.
     let lost: f64 = machine.gaps.iter().map(|core| core.lost_share).sum();
     let means = if lost >= SHARE_OF_P99 {
         "so p99 and p99.9 reflect the machine as much as the broker; compare p50 and p90"
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::machine::gaps::CoreGaps;
 
-    fn told(lost_share: f64) -> String {
+    fn page_for(lost_share: f64) -> String {
         let core = CoreGaps { lost_share, longest_us: 6_900.0, over_1_ms_per_s: 2.5, ..CoreGaps::default() };
         let machine = Machine {
             gaps: vec![core, CoreGaps { core: 1, ..core }],
@@ -73,15 +73,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_says_which_percentiles_are_the_machines() {
-        let much = told(0.009);
+    fn lost_time_determines_which_percentiles_reflect_the_machine() {
+        let much = page_for(0.009);
         assert!(much.contains("2.1 % of its cores' time"), "{much}");
         assert!(much.contains("| core 1 | 0.0 | 2.5 | 6.9 | 0.90 % |"), "{much}");
         assert!(much.contains("1.80 %") && much.contains("p99 and p99.9 reflect the machine"), "{much}");
-        assert!(told(0.002).contains("so p99.9 reflects the machine"));
-        assert!(told(0.0).contains("too little"));
+        assert!(page_for(0.002).contains("so p99.9 reflects the machine"));
+        assert!(page_for(0.0).contains("too little"));
         let mut page = String::new();
         gaps(&mut page, &Machine::default());
-        assert_eq!(page, "", "nobody looked");
+        assert_eq!(page, "", "no gaps were measured");
     }
 }

@@ -2,13 +2,13 @@
 
 mod chart;
 mod figures;
-mod loads;
+mod generators;
 mod machine;
 mod page;
 mod profiles;
 mod summary;
 pub(crate) mod table;
-mod wanted;
+mod targets;
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub(crate) fn save(results: &mut Results, root: &Path) -> Result<()> {
     let folder = root.join(FOLDER);
     summary::write(results, &folder)?;
     page::write(results, &folder)?;
-    wanted::write(results, &folder)?;
-    loads::write(results, &folder)?;
+    targets::write(results, &folder)?;
+    generators::write(results, &folder)?;
     profiles::write(results, &folder)
 }

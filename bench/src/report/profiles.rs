@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::figures::number;
 use crate::perf::purposes;
 use crate::results::Results;
-use crate::works::WORKS;
+use crate::workloads::WORKLOADS;
 
 const INTRODUCTION: &str = "\
 # Performance: where the CPU time goes
@@ -26,13 +26,14 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
         return Ok(());
     }
     let mut page = INTRODUCTION.to_owned();
-    for work in WORKS {
-        let Some(profiles) = results.profiles.get(work.id) else { continue };
+    for workload in WORKLOADS {
+        let Some(profiles) = results.profiles.get(workload.id) else { continue };
         let purposes = purposes(profiles);
-        let _ = writeln!(page, "\n## {} {}\n", work.id, work.title);
-        let _ = writeln!(page, "| CPU-s per million (per {}) | all | {} |", work.unit, purposes.join(" | "));
+        let _ = writeln!(page, "\n## {} {}\n", workload.id, workload.title);
+        let _ =
+            writeln!(page, "| CPU-s per million (per {}) | all | {} |", workload.unit, purposes.join(" | "));
         let _ = writeln!(page, "|---|---|{}", "---|".repeat(purposes.len()));
-        for (contestant, profile) in profiles {
+        for (broker, profile) in profiles {
             let cost = profile.cpu_s_per_million;
             let cells: Vec<String> = purposes
                 .iter()
@@ -41,16 +42,16 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
                     None => "–".to_owned(),
                 })
                 .collect();
-            let _ = writeln!(page, "| {contestant} | {} | {} |", number(cost), cells.join(" | "));
+            let _ = writeln!(page, "| {broker} | {} | {} |", number(cost), cells.join(" | "));
         }
         page.push('\n');
-        for (contestant, profile) in profiles {
+        for (broker, profile) in profiles {
             let functions: Vec<String> = profile
                 .functions
                 .iter()
                 .map(|(function, share)| format!("`{}` {:.1} %", function.replace('|', "/"), share * 100.0))
                 .collect();
-            let _ = writeln!(page, "- {contestant}: {}.", functions.join(", "));
+            let _ = writeln!(page, "- {broker}: {}.", functions.join(", "));
         }
     }
     Ok(fs::write(folder.join("profiles.md"), page)?)

@@ -8,10 +8,10 @@ use anyhow::Result;
 
 use super::figures::{number, ratio};
 use super::machine;
-use super::page::FIELDS;
-use crate::contestant::Contestant;
+use super::page::PROTOCOLS;
+use crate::broker_kind::BrokerKind;
 use crate::results::Results;
-use crate::works::{WORKS, Work};
+use crate::workloads::{WORKLOADS, Workload};
 
 const INTRODUCTION: &str = "\
 # Performance
@@ -51,8 +51,11 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
     table(&mut page, results);
     verdicts(&mut page, results);
     page.push_str("\n## Details\n\n");
-    for (field, name, title) in FIELDS {
-        if WORKS.iter().any(|work| work.field == field && results.works.contains_key(work.id)) {
+    for (protocol, name, title) in PROTOCOLS {
+        if WORKLOADS
+            .iter()
+            .any(|workload| workload.protocol == protocol && results.workloads.contains_key(workload.id))
+        {
             let _ = writeln!(page, "- [{title}]({name}.md)");
         }
     }
@@ -71,33 +74,33 @@ fn unit(figure: &str) -> &'static str {
     }
 }
 
-fn cell(work: &Work, results: &Results, contestant: Contestant, figure: &str) -> String {
-    let spread = results.works.get(work.id).and_then(|measured| measured.spread(contestant, figure));
+fn cell(workload: &Workload, results: &Results, broker: BrokerKind, figure: &str) -> String {
+    let spread = results.workloads.get(workload.id).and_then(|measured| measured.spread(broker, figure));
     spread.map_or_else(|| "–".to_owned(), |spread| number(spread.median))
 }
 
 /// The setting of Inver that is compared: the default where it was measured.
-fn inver(work: &Work) -> Option<Contestant> {
-    let own = work.field.contestants().iter().copied().filter(|contestant| contestant.is_inver());
-    own.max_by_key(|contestant| *contestant == Contestant::InverAlways)
+fn inver(workload: &Workload) -> Option<BrokerKind> {
+    let own = workload.protocol.brokers().iter().copied().filter(|broker| broker.is_inver());
+    own.max_by_key(|broker| *broker == BrokerKind::InverAlways)
 }
 
 fn table(page: &mut String, results: &Results) {
     page.push_str("\n| workload | figure | Inver, commit=os | Inver, default | peer | | ratio (default) |\n|---|---|---|---|---|---|---|\n");
     for (id, figure) in SHOWN {
-        let Some(work) = Work::named(id) else { continue };
-        let (Some(peer), Some(own)) = (work.field.contestants().last().copied(), inver(work)) else {
+        let Some(workload) = Workload::named(id) else { continue };
+        let (Some(peer), Some(own)) = (workload.protocol.brokers().last().copied(), inver(workload)) else {
             continue;
         };
-        let Some(ratio) = ratio(work, results, own, figure) else { continue };
+        let Some(ratio) = ratio(workload, results, own, figure) else { continue };
         let _ = writeln!(
             page,
             "| **{id}** {} | {} | {} | {} | {} | {peer} | ×{ratio:.1} |",
-            work.title,
+            workload.title,
             unit(figure),
-            cell(work, results, Contestant::InverOs, figure),
-            cell(work, results, own, figure),
-            cell(work, results, peer, figure),
+            cell(workload, results, BrokerKind::InverOs, figure),
+            cell(workload, results, own, figure),
+            cell(workload, results, peer, figure),
         );
     }
 }
@@ -105,11 +108,11 @@ fn table(page: &mut String, results: &Results) {
 /// Counts targets, and names those that were missed.
 fn verdicts(page: &mut String, results: &Results) {
     let (mut met, mut missed) = (0, Vec::new());
-    for work in WORKS {
-        for wanted in work.wanted {
-            match wanted.found(work, results) {
+    for workload in WORKLOADS {
+        for target in workload.targets {
+            match target.verdict(workload, results) {
                 Some(found) if found.is_met => met += 1,
-                Some(found) => missed.push(format!("{} ({} of {})", work.id, found.value, found.wanted)),
+                Some(found) => missed.push(format!("{} ({} of {})", workload.id, found.value, found.target)),
                 None => {}
             }
         }

@@ -1,10 +1,10 @@
-//! The table in the terminal.
+//! The results in the terminal.
 
 use super::figures::{FIGURES, number, ratio};
 use crate::results::{Figures, Results};
-use crate::works::Work;
+use crate::workloads::Workload;
 
-/// One run in a line.
+/// A run in one line.
 pub(crate) fn brief(figures: &Figures) -> String {
     let mut parts: Vec<String> = FIGURES
         .iter()
@@ -19,14 +19,14 @@ pub(crate) fn brief(figures: &Figures) -> String {
     parts.join(", ")
 }
 
-/// Medians with minimum and maximum, a line a contestant.
-pub(crate) fn print(work: &Work, results: &Results) {
-    let Some(measured) = results.works.get(work.id) else { return };
-    println!("\n{}  {} (a {})", work.id, work.title, work.unit);
-    for contestant in work.field.contestants().iter().copied() {
-        let mut line = format!("  {:<18}", contestant.title());
+/// Prints medians with minimum and maximum, one line per broker.
+pub(crate) fn print(workload: &Workload, results: &Results) {
+    let Some(measured) = results.workloads.get(workload.id) else { return };
+    println!("\n{}  {} (per {})", workload.id, workload.title, workload.unit);
+    for broker in workload.protocol.brokers().iter().copied() {
+        let mut line = format!("  {:<18}", broker.title());
         for (name, title, unit) in FIGURES {
-            if let Some(spread) = measured.spread(contestant, name) {
+            if let Some(spread) = measured.spread(broker, name) {
                 if *name == "lost" && spread.max == 0.0 {
                     continue;
                 }
@@ -34,23 +34,23 @@ pub(crate) fn print(work: &Work, results: &Results) {
                 line += &format!("  {title} {}{unit} [{low}–{high}]", number(spread.median));
             }
         }
-        if contestant.is_inver() {
+        if broker.is_inver() {
             let figures = [("cpu_s_per_million", "CPU"), ("per_s", "throughput"), ("p99_us", "p99")];
             for (figure, title) in figures {
-                if let Some(ratio) = ratio(work, results, contestant, figure) {
+                if let Some(ratio) = ratio(workload, results, broker, figure) {
                     line += &format!("  {title} ×{ratio:.2}");
                 }
             }
-            for wanted in work.wanted.iter().filter(|wanted| wanted.of == contestant) {
-                if let Some(found) = wanted.found(work, results) {
-                    line += &format!("  ({} wanted {}: {})", wanted.figure, found.wanted, found.value);
+            for target in workload.targets.iter().filter(|target| target.of == broker) {
+                if let Some(found) = target.verdict(workload, results) {
+                    line += &format!("  ({} target {}: {})", target.figure, found.target, found.value);
                 }
             }
         }
         println!("{line}");
     }
-    for (contestant, error) in &measured.failed {
-        println!("  {:<18}  failed: {error}", contestant.title());
+    for (broker, error) in &measured.failed {
+        println!("  {:<18}  failed: {error}", broker.title());
     }
     println!();
 }

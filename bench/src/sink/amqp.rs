@@ -1,4 +1,4 @@
-//! AMQP: what is published goes to the consumer of each queue that is bound, its content as it came.
+//! AMQP sink: delivers each publish to the consumer of every bound queue, with its content frames unchanged.
 
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::{Named, Shared, lock, pump, send};
 use crate::load::Fields;
 
-/// Who consumes from each queue, and the queues bound to each exchange.
+/// The consumer of each queue, and the queues bound to each exchange.
 #[derive(Default)]
 pub(super) struct Queues {
     consumers: Named<Shared>,
@@ -16,7 +16,7 @@ pub(super) struct Queues {
 }
 
 impl Queues {
-    /// Who gets what is published there; without an exchange the key names the queue.
+    /// The consumers of a publish; without an exchange the routing key names the queue.
     fn consumers(&self, exchange: &[u8], key: &[u8]) -> Vec<Shared> {
         let queues = if exchange.is_empty() {
             vec![key.to_vec()]
@@ -73,7 +73,7 @@ pub(super) fn serve(stream: TcpStream, queues: &Queues) -> Result<()> {
             }
             let (class, number) = (fields.u16(), fields.u16());
             if matches!((class, number), (50 | 60, _)) {
-                // Reserved in all of these but acknowledgements, which are not looked at.
+                // A reserved field, in all methods but acknowledgements, which are not read.
                 fields.u16();
             }
             match (class, number) {

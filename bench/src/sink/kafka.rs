@@ -1,4 +1,4 @@
-//! Kafka: batches are kept as they came, some tens of megabytes of them, and handed out as often as they are asked for.
+//! Kafka sink: keeps some tens of megabytes of batches unchanged and serves them as often as they are fetched.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use super::{Shared, lock, pump};
 use crate::load::Fields;
 use crate::load::kafka::keyed_batch;
 
-/// Batches of a partition that are kept for who reads.
+/// Bytes of batches kept for the consumers of a partition.
 const KEPT_BYTES: usize = 48 << 20;
 
 #[derive(Default)]
@@ -20,7 +20,7 @@ struct Partition {
     bytes: usize,
     /// Base offset and batch.
     batches: VecDeque<(i64, Box<[u8]>)>,
-    /// Somebody reads it: what is new is kept rather than what is old.
+    /// A consumer fetches it: new batches replace old ones.
     read: bool,
 }
 
@@ -46,7 +46,7 @@ impl Partition {
 #[derive(Default)]
 struct Topic {
     partitions: HashMap<i32, Partition>,
-    /// As many as were asked for when it was made.
+    /// Number of partitions at its creation.
     count: i32,
 }
 
@@ -62,7 +62,7 @@ impl Logs {
         lock(&self.topics).contains_key(topic)
     }
 
-    /// As many records as were published elsewhere, without their content.
+    /// Appends as many records as were published over MQTT, without their content.
     pub(super) fn capture(&self, topic: &[u8], records: usize) {
         let batch = keyed_batch((0..records).map(|_| (Some([0; 24].as_slice()), [0; 64].as_slice())));
         let mut topics = lock(&self.topics);
@@ -85,7 +85,7 @@ impl Logs {
         self.grown.notify_all();
     }
 
-    /// Puts batches from `offset` on, and waits for some for a while.
+    /// Appends batches from `offset` on to `into`; waits for some, up to `wait`.
     fn read(
         &self,
         topic: &[u8],
@@ -160,7 +160,7 @@ fn fetch(logs: &Logs, mut fields: Fields<'_>, answer: &mut Vec<u8>) {
     answer.extend_from_slice(&records);
 }
 
-/// The end of each partition asked for.
+/// The end of each partition.
 fn list_offsets(logs: &Logs, mut fields: Fields<'_>, answer: &mut Vec<u8>) {
     fields.take(8);
     let topic = fields.string();
@@ -180,7 +180,7 @@ fn list_offsets(logs: &Logs, mut fields: Fields<'_>, answer: &mut Vec<u8>) {
     }
 }
 
-/// No brokers; the topic asked for, with as many partitions as it was made with, led by 0.
+/// No brokers; the topic with its partitions, led by 0.
 fn metadata(logs: &Logs, mut fields: Fields<'_>, answer: &mut Vec<u8>) {
     fields.i32();
     let topic = fields.string();
@@ -224,7 +224,7 @@ pub(super) fn serve(stream: TcpStream, logs: &Logs) -> Result<()> {
                     put_string(output, topic);
                     output.extend_from_slice(&[0, 0, 0xff, 0xff]);
                 }
-                // DeleteTopics: none was asked for.
+                // DeleteTopics: no topic in the response.
                 _ => output.extend_from_slice(&[0; 8]),
             }
             let length = (output.len() - start - 4) as u32;

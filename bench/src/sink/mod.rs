@@ -1,8 +1,8 @@
-//! Something that answers a work's messages with as little as can be done: the load generators' own ceiling.
+//! A sink that answers a workload's messages as cheaply as possible, to find the limits of the load generators.
 //!
-//! It walks frames by their lengths, checks nothing, and takes for granted what the works keep to: a connection
-//! publishes to one topic, exchange or queue. What a generator reaches against it, on the other core, is what it
-//! could ask of a broker that costs next to nothing.
+//! It walks frames by their lengths, checks nothing, and relies on what the workloads do: a connection publishes to one
+//! topic, exchange or queue. The throughput of a generator against it, on the other core, is what it could demand of a
+//! broker that costs next to nothing.
 
 mod amqp;
 mod kafka;
@@ -17,21 +17,21 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::broker::Broker;
-use crate::contest::Settings;
-use crate::contestant::Contestant;
-use crate::places::Places;
+use crate::broker_kind::BrokerKind;
+use crate::paths::Paths;
 use crate::progress::Progress;
 use crate::report::table;
 use crate::results::Results;
-use crate::works::{Field, Kind, WORKS, Work};
+use crate::setup::Settings;
+use crate::workloads::{Kind, Protocol, WORKLOADS, Workload};
 
-/// A guess of what a run takes beside its window.
+/// Estimated duration of a run beside its window.
 const START_TIME: Duration = Duration::from_millis(500);
 
-/// Works that the sink can answer: not those that convert, that keep more than memory holds, or in which the broker is only there.
-fn answers(work: &Work) -> bool {
+/// Whether the sink supports a workload: not those that convert messages, keep more than fits in memory, or measure the broker itself.
+fn answers(workload: &Workload) -> bool {
     let is_left_out = matches!(
-        work.kind,
+        workload.kind,
         Kind::AmqpToMqtt
             | Kind::KafkaToAmqp { .. }
             | Kind::KafkaBacklog { .. }
@@ -40,41 +40,43 @@ fn answers(work: &Work) -> bool {
             | Kind::Scale { .. }
             | Kind::Start
     );
-    work.field != Field::Runtime && !is_left_out
+    workload.protocol != Protocol::Runtime && !is_left_out
 }
 
-/// Plays the works against the sink and shows what the generators reached.
+/// Runs the workloads against the sink and stores the figures of the generators.
 pub(crate) fn measure(
     names: &[String],
     settings: &Settings,
-    places: &Places,
+    paths: &Paths,
     progress: &mut Progress,
     results: &mut Results,
 ) -> Result<()> {
-    for work in played(names) {
-        progress.begin(&format!("sink: {}", work.id));
-        let run = Broker::start(Contestant::Sink, places)
-            .and_then(|mut sink| work.run(&mut sink, settings.lengths));
+    for workload in played(names) {
+        progress.begin(&format!("sink: {}", workload.id));
+        let run = Broker::start(BrokerKind::Sink, paths)
+            .and_then(|mut sink| workload.run(&mut sink, settings.lengths));
         match run {
             Ok(figures) => {
-                println!("{:<7} {}", work.id, table::brief(&figures));
-                results.sink.insert(work.id.to_owned(), figures);
+                println!("{:<7} {}", workload.id, table::brief(&figures));
+                results.sink.insert(workload.id.to_owned(), figures);
             }
-            Err(error) => results.trouble(format!("{} of the sink: {error:#}", work.id)),
+            Err(error) => results.problem(format!("{} of the sink: {error:#}", workload.id)),
         }
-        crate::report::save(results, &places.root)?;
+        crate::report::save(results, &paths.root)?;
         progress.end(planned_each(settings));
     }
     Ok(())
 }
 
-/// Those of these names, or all.
-fn played(names: &[String]) -> impl Iterator<Item = &'static Work> {
-    let named = |work: &Work| names.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(work.id));
-    WORKS.iter().filter(move |work| answers(work) && named(work))
+/// The named workloads, or all that the sink supports.
+fn played(names: &[String]) -> impl Iterator<Item = &'static Workload> {
+    let named = |workload: &Workload| {
+        names.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(workload.id))
+    };
+    WORKLOADS.iter().filter(move |workload| answers(workload) && named(workload))
 }
 
-/// A guess of how long all of them take.
+/// Estimated duration of these workloads.
 pub(crate) fn planned(settings: &Settings, names: &[String]) -> Duration {
     planned_each(settings) * played(names).count() as u32
 }
@@ -83,7 +85,7 @@ fn planned_each(settings: &Settings) -> Duration {
     settings.lengths.warmup + settings.lengths.window + START_TIME
 }
 
-/// Serves Kafka, MQTT and AMQP on three ports, until it is killed.
+/// Serves Kafka, MQTT and AMQP on three ports until it is killed.
 pub(crate) fn serve(port: u16) -> Result<()> {
     let listen = |port: u16| TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let (kafka_port, mqtt_port, amqp_port) = (listen(port)?, listen(port + 1)?, listen(port + 2)?);
@@ -94,16 +96,16 @@ pub(crate) fn serve(port: u16) -> Result<()> {
     accept(amqp_port, move |stream| amqp::serve(stream, &queues));
     accept(kafka_port, move |stream| kafka::serve(stream, &logs))
         .join()
-        .map_err(|_| anyhow::anyhow!("the sink's thread ended"))
+        .map_err(|_| anyhow::anyhow!("the sink's thread panicked"))
 }
 
-/// A connection that several threads write to, whole frames each.
+/// A connection that several threads write complete frames to.
 type Shared = Arc<Mutex<TcpStream>>;
 
-/// Things by name that all connections share.
+/// Values by name, shared by all connections.
 type Named<T> = Mutex<HashMap<Vec<u8>, T>>;
 
-/// A lock that a thread which ended does not spoil.
+/// Locks, also after a panic of another thread.
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -125,13 +127,13 @@ fn accept(
         for stream in listener.incoming().flatten() {
             let serve = serve.clone();
             let _ = stream.set_nodelay(true);
-            // A connection that ends is no error here.
+            // The end of a connection is not an error.
             std::thread::spawn(move || serve(stream));
         }
     })
 }
 
-/// Reads frames, as many as come at once; `frames` returns the bytes that it took, and puts its answers.
+/// Reads and answers until the stream ends; `frames` appends answers and returns the bytes consumed.
 fn pump(
     mut stream: TcpStream,
     back: &Shared,

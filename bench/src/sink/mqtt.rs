@@ -1,4 +1,4 @@
-//! MQTT: what is published goes to the subscribers as it came.
+//! MQTT sink: forwards each publish unchanged to the subscribers of its topic.
 
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};

@@ -24,7 +24,7 @@ pub(super) fn varint_at(fields: &mut Fields<'_>) -> i64 {
     }
 }
 
-/// A batch of `values`, without keys, headers or a producer's id.
+/// A batch of `values`, without keys, headers and producer id.
 pub(super) fn batch<'a>(values: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<u8> {
     keyed_batch(values.map(|value| (None, value)))
 }
@@ -66,7 +66,7 @@ pub(crate) fn keyed_batch<'a>(
     Request(Vec::new()).i64(0).i32(covered.0.len() as i32 + 9).i32(-1).i8(2).i32(crc as i32).raw(&covered.0).0
 }
 
-/// How many records of `value_bytes` a batch of `batch_bytes` takes.
+/// Number of records of `value_bytes` in a batch of `batch_bytes`.
 pub(crate) fn records_in(batch_bytes: usize, value_bytes: usize) -> usize {
     let value = vec![0_u8; value_bytes];
     (1..)

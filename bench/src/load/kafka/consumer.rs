@@ -1,4 +1,4 @@
-//! Those who read.
+//! Kafka consumer.
 
 use std::net::SocketAddr;
 
@@ -6,29 +6,29 @@ use anyhow::{Result, ensure};
 
 use super::batch::varint_at;
 use super::{Request, call, frame_length};
-use crate::load::{Actor, Fields, Link, Stage};
+use crate::load::{Client, Fields, Link, RunState};
 
-/// Bytes of a partition that a fetch asks for at most: the Java consumer's default.
+/// Partition bytes in a fetch request: the Java consumer's default.
 const FETCH_PARTITION_BYTES: i32 = 1024 * 1024;
-/// Bytes of a batch header up to its records.
+/// Size of a batch header.
 const BATCH_HEADER_BYTES: usize = 61;
-/// An answer's head up to its records is shorter than this: one topic, and no transactions.
+/// Bound of a fetch response before its records: one topic, no transactions.
 const HEAD_BYTES_MAX: usize = 512;
 
-/// Fetches one partition, one request under way; counts records by the heads of their batches, as they come: what is
-/// read stays as small as the processor's cache likes it.
+/// Fetches one partition, one request in flight. It counts records by the batch headers while they arrive, so that the
+/// bytes in use stay in the processor's cache.
 pub(crate) struct Consumer {
     topic: String,
     partition: i32,
     offset: i64,
-    /// Begin anew once this offset is reached; None: wait for more.
+    /// Start again at this offset; `None`: wait for more.
     again_at: Option<i64>,
-    /// Each record begins with the time it was due.
+    /// Each value begins with the time it was due.
     timed: bool,
     asked: bool,
-    /// Bytes of records of the answer that is being read.
+    /// Record bytes left in the current response.
     records_left: usize,
-    /// Bytes that nothing is wanted of.
+    /// Bytes to skip.
     skip: usize,
 }
 
@@ -46,7 +46,7 @@ impl Consumer {
         }
     }
 
-    /// Begins where the partition ends now.
+    /// Starts at the current end of the partition.
     pub(crate) fn skip_to_end(&mut self, to: SocketAddr) -> Result<()> {
         let mut link = Link::connect(to)?;
         let request =
@@ -61,7 +61,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Reads the head of an answer, up to its records; returns its length once it is there.
+    /// Reads a response up to its records; returns the length of that part once it is complete.
     fn head(&mut self, answer: &[u8]) -> Result<Option<usize>> {
         let Some(whole) = frame_length(answer) else { return Ok(None) };
         let Some(head) = answer.get(8..whole.min(HEAD_BYTES_MAX)) else { return Ok(None) };
@@ -83,9 +83,9 @@ impl Consumer {
         Ok(Some(length))
     }
 
-    /// Takes the batch at the front: all of it where its records are looked at, else the head of it, and what is
-    /// left is skipped as it comes. None: more has to come first.
-    fn batch(&mut self, input: &[u8], stage: &mut Stage) -> Option<usize> {
+    /// Processes the batch at the start: all of it where record times are needed, otherwise its header, and skips the rest.
+    /// `None`: incomplete.
+    fn batch(&mut self, input: &[u8], state: &mut RunState) -> Option<usize> {
         if self.records_left < BATCH_HEADER_BYTES {
             self.skip = self.records_left;
             self.records_left = 0;
@@ -97,16 +97,16 @@ impl Consumer {
         let last = base + i64::from(fields.i32());
         fields.take(30);
         let in_batch = fields.i32();
-        // An answer may end within a batch, which is asked for once more.
+        // A response may end within a batch, which is fetched again.
         let is_whole = length <= self.records_left;
         let is_new = is_whole && last >= self.offset;
         let mut taken = BATCH_HEADER_BYTES;
         if is_new {
-            if self.timed && stage.recording {
-                arrived(Fields(input.get(BATCH_HEADER_BYTES..length)?), in_batch, stage);
+            if self.timed && state.recording {
+                arrived(Fields(input.get(BATCH_HEADER_BYTES..length)?), in_batch, state);
                 taken = length;
             }
-            stage.done += in_batch as u64;
+            state.done += in_batch as u64;
             self.offset = last + 1;
         }
         let length = length.min(self.records_left);
@@ -116,8 +116,8 @@ impl Consumer {
     }
 }
 
-/// Takes the time that each record was due.
-fn arrived(mut records: Fields<'_>, count: i32, stage: &mut Stage) {
+/// Records the latency of each record.
+fn arrived(mut records: Fields<'_>, count: i32, state: &mut RunState) {
     for _ in 0..count {
         let length = varint_at(&mut records) as usize;
         let mut record = Fields(records.take(length));
@@ -127,12 +127,12 @@ fn arrived(mut records: Fields<'_>, count: i32, stage: &mut Stage) {
         let key = varint_at(&mut record).max(0) as usize;
         record.take(key);
         varint_at(&mut record);
-        stage.arrived(record.u64());
+        state.arrived(record.u64());
     }
 }
 
-impl Actor for Consumer {
-    fn received(&mut self, input: &[u8], _output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize> {
+impl Client for Consumer {
+    fn received(&mut self, input: &[u8], _output: &mut Vec<u8>, state: &mut RunState) -> Result<usize> {
         let mut taken = 0;
         while let Some(rest) = input.get(taken..) {
             if self.skip > 0 {
@@ -143,14 +143,14 @@ impl Actor for Consumer {
                     break;
                 }
             } else if self.records_left > 0 {
-                let Some(count) = self.batch(rest, stage) else { break };
+                let Some(count) = self.batch(rest, state) else { break };
                 taken += count;
             } else {
                 let Some(count) = self.head(rest)? else { break };
                 taken += count;
             }
             let is_over = self.records_left == 0 && self.skip == 0;
-            // The last of an answer was read, of whichever kind that is.
+            // The end of a response.
             if !is_over {
                 continue;
             }
@@ -162,7 +162,7 @@ impl Actor for Consumer {
         Ok(taken)
     }
 
-    fn send(&mut self, output: &mut Vec<u8>, _stage: &mut Stage) {
+    fn send(&mut self, output: &mut Vec<u8>, _stage: &mut RunState) {
         if self.asked {
             return;
         }

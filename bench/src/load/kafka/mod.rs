@@ -15,7 +15,7 @@ pub(crate) use batch::{keyed_batch, records_in};
 pub(crate) use consumer::Consumer;
 pub(crate) use producer::{PacedProducer, Producer, preload, write};
 
-/// Requests under way on a connection: what the Java producer allows itself.
+/// Requests in flight on a connection, as in the Java producer.
 pub(crate) const INFLIGHT_MAX: usize = 5;
 const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -23,12 +23,12 @@ fn frame_length(bytes: &[u8]) -> Option<usize> {
     bytes.get(..4).map(|size| Fields(size).i32() as usize + 4)
 }
 
-/// The whole frame at the front.
+/// The complete frame at the start.
 fn frame_at(bytes: &[u8]) -> Option<&[u8]> {
     bytes.get(..frame_length(bytes)?)
 }
 
-/// A request, put together field by field.
+/// A request under construction.
 struct Request(Vec<u8>);
 
 impl Request {
@@ -72,7 +72,7 @@ fn call(link: &mut Link, request: Request) -> Result<Vec<u8>> {
     Ok(link.frame(frame_length)?.split_off(8))
 }
 
-/// Makes topics of one partition, `names` of them a request.
+/// Creates topics of one partition with one request.
 pub(crate) fn create_topics(link: &mut Link, names: &[String]) -> Result<()> {
     let mut request = Request::new(19, 2).i32(names.len() as i32);
     for name in names {
@@ -90,12 +90,12 @@ pub(crate) fn create_topics(link: &mut Link, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Makes a topic and waits until each partition has a leader, and the leader knows it.
+/// Creates a topic and waits until each partition has a leader that serves it.
 pub(crate) fn create_topic(to: SocketAddr, name: &str, partitions: i32) -> Result<()> {
     create_topic_with(to, name, partitions, &[])
 }
 
-/// The same, with settings of the topic's own.
+/// Creates a topic with its own settings.
 pub(crate) fn create_topic_with(
     to: SocketAddr,
     name: &str,
@@ -127,12 +127,12 @@ pub(crate) fn create_topic_with(
             return Ok(());
         }
         ensure!(Instant::now() < end, "{name}: only {there} of {partitions} partitions are there");
-        // Asking costs a broker more than it seems, the more partitions there are.
+        // Metadata requests are expensive for a broker with many partitions.
         std::thread::sleep(Duration::from_millis(20 + partitions as u64));
     }
 }
 
-/// Partitions whose leader answers for them: Kafka tells of a leader before it is one.
+/// Number of partitions whose leader answers: Kafka reports a leader before it serves the partition.
 fn open_partitions(link: &mut Link, name: &str, partitions: i32) -> Result<i32> {
     let mut request = Request::new(2, 1).i32(-1).i32(1).string(name).i32(partitions);
     for partition in 0..partitions {
@@ -152,7 +152,7 @@ fn open_partitions(link: &mut Link, name: &str, partitions: i32) -> Result<i32> 
     Ok(ready)
 }
 
-/// Partitions with a leader in a Metadata answer of one topic.
+/// Number of partitions with a leader in a Metadata response of one topic.
 fn leaders(answer: &[u8]) -> i32 {
     let mut fields = Fields(answer);
     fields.i32();

@@ -1,4 +1,4 @@
-//! Those who write: as fast as they may, at a pace, or once beforehand.
+//! Kafka producers: as fast as allowed, at a pace, or once beforehand.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -7,9 +7,9 @@ use anyhow::{Result, ensure};
 
 use super::batch::{batch, keyed_batch};
 use super::{INFLIGHT_MAX, Request, frame_at, frame_length};
-use crate::load::{Actor, Fields, Link, Pace, Stage};
+use crate::load::{Client, Fields, Link, Pace, RunState};
 
-/// Requests under way where data is only made for those who read.
+/// Requests in flight where data is only prepared for consumers.
 const PRELOAD_INFLIGHT: usize = 64;
 
 fn produce_request(topic: &str, partitions: &[i32], batch: &[u8]) -> Vec<u8> {
@@ -21,7 +21,7 @@ fn produce_request(topic: &str, partitions: &[i32], batch: &[u8]) -> Vec<u8> {
     request.done()
 }
 
-/// Checks a Produce answer and returns its number of partitions.
+/// Checks a Produce response and returns its number of partitions.
 fn produced(answer: &[u8]) -> Result<usize> {
     let mut fields = Fields(answer);
     let mut partitions = 0;
@@ -37,7 +37,7 @@ fn produced(answer: &[u8]) -> Result<usize> {
     Ok(partitions)
 }
 
-/// Writes `records` records to each of `partitions` in turn, and waits: data for those who read.
+/// Produces batches to partition 0 and waits for them: data for consumers.
 pub(crate) fn preload(
     to: SocketAddr,
     topic: &str,
@@ -61,7 +61,7 @@ pub(crate) fn preload(
     Ok(())
 }
 
-/// Writes keys and values to partition 0 and waits until they are there.
+/// Produces keys and values to partition 0 and waits for the acknowledgement.
 pub(crate) fn write(link: &mut Link, topic: &str, messages: &[(&[u8], &[u8])]) -> Result<()> {
     let bytes = keyed_batch(messages.iter().map(|(key, value)| (Some(*key), *value)));
     link.write(&produce_request(topic, &[0], &bytes))?;
@@ -69,19 +69,19 @@ pub(crate) fn write(link: &mut Link, topic: &str, messages: &[(&[u8], &[u8])]) -
     Ok(())
 }
 
-/// Produces prepared requests, acks=all, some in flight.
+/// Sends prepared Produce requests, acks=all, several in flight.
 pub(crate) struct Producer {
     requests: Vec<Vec<u8>>,
     next: usize,
     records: u64,
     inflight: usize,
     inflight_max: usize,
-    /// Who reads counts, and how far ahead this may be is the stage's window.
+    /// The consumer counts messages, and the run's window bounds how far this is ahead of it.
     windowed: bool,
 }
 
 impl Producer {
-    /// `targets`: the topic and the partitions that each request writes to, in turn; `per_batch` records to each.
+    /// `targets`: topic and partitions of each request, in turn; `per_batch` records for each partition.
     pub(crate) fn new(
         targets: &[(&str, Vec<i32>)],
         value_bytes: usize,
@@ -95,33 +95,33 @@ impl Producer {
         Self { requests, next: 0, records: per_batch as u64, inflight: 0, inflight_max, windowed: false }
     }
 
-    /// Leaves the counting to those who read.
+    /// Lets the consumer count messages.
     pub(crate) fn windowed(self) -> Self {
         Self { windowed: true, ..self }
     }
 }
 
-impl Actor for Producer {
-    fn received(&mut self, input: &[u8], _output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize> {
+impl Client for Producer {
+    fn received(&mut self, input: &[u8], _output: &mut Vec<u8>, state: &mut RunState) -> Result<usize> {
         let mut taken = 0;
         while let Some(frame) = input.get(taken..).and_then(frame_at) {
             taken += frame.len();
             self.inflight -= 1;
             let records = produced(frame.get(8..).unwrap_or_default())? as u64 * self.records;
             if !self.windowed {
-                stage.done += records;
+                state.done += records;
             }
         }
         Ok(taken)
     }
 
-    fn send(&mut self, output: &mut Vec<u8>, stage: &mut Stage) {
-        while stage.sending && self.inflight < self.inflight_max {
+    fn send(&mut self, output: &mut Vec<u8>, state: &mut RunState) {
+        while state.sending && self.inflight < self.inflight_max {
             if self.windowed {
-                if stage.room() < self.records {
+                if state.room() < self.records {
                     return;
                 }
-                stage.sent += self.records;
+                state.sent += self.records;
             }
             let Some(request) = self.requests.get(self.next) else { return };
             output.extend_from_slice(request);
@@ -131,8 +131,8 @@ impl Actor for Producer {
     }
 }
 
-/// Produces single records as they fall due, linger 0: what is due while all requests are under way
-/// goes together, as in the Java producer.
+/// Produces single records when they are due, linger 0. Records due while all requests are in flight share the next one, as
+/// in the Java producer.
 pub(crate) struct PacedProducer {
     topic: String,
     partition: i32,
@@ -155,24 +155,24 @@ impl PacedProducer {
     }
 }
 
-impl Actor for PacedProducer {
-    fn received(&mut self, input: &[u8], _output: &mut Vec<u8>, stage: &mut Stage) -> Result<usize> {
+impl Client for PacedProducer {
+    fn received(&mut self, input: &[u8], _output: &mut Vec<u8>, state: &mut RunState) -> Result<usize> {
         let mut taken = 0;
         while let Some(frame) = input.get(taken..).and_then(frame_at) {
             taken += frame.len();
             produced(frame.get(8..).unwrap_or_default())?;
             for due_ns in self.inflight.pop_front().unwrap_or_default() {
-                stage.confirmed(due_ns);
+                state.confirmed(due_ns);
             }
         }
         Ok(taken)
     }
 
-    fn send(&mut self, output: &mut Vec<u8>, stage: &mut Stage) {
-        while stage.sending {
-            let Some(due_ns) = self.pace.due(stage.now_ns) else { break };
+    fn send(&mut self, output: &mut Vec<u8>, state: &mut RunState) {
+        while state.sending {
+            let Some(due_ns) = self.pace.due(state.now_ns) else { break };
             self.waiting.push(due_ns);
-            stage.sent += 1;
+            state.sent += 1;
         }
         if self.waiting.is_empty() || self.inflight.len() >= INFLIGHT_MAX {
             return;

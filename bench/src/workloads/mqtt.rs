@@ -1,16 +1,16 @@
-//! Works of MQTT publishers and subscribers.
+//! Workloads of MQTT publishers and subscribers.
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Figures, Kind, Lengths, Seats, fresh, play};
+use super::{Connections, Figures, Kind, Lengths, fresh, run_clients};
 use crate::broker::Broker;
-use crate::load::{Link, Pace, Stage, mqtt};
+use crate::load::{Link, Pace, RunState, mqtt};
 
-/// Bytes of a payload.
+/// Payload size.
 pub(super) const PAYLOAD_BYTES: usize = 64;
-/// Connections that hold the subscriptions which nothing is published to, and filters of a SUBSCRIBE of theirs.
+/// Connections that hold the other subscriptions, and topic filters in each of their SUBSCRIBEs.
 const HOLDERS: usize = 1000;
 const FILTERS_A_PACKET: usize = 250;
 
@@ -18,22 +18,23 @@ pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figur
     let name = fresh("m");
     match kind {
         Kind::MqttStream { qos, topics, publishers, subscribers, window, inflight } => {
-            let mut seats: Seats = Vec::new();
+            let mut connections: Connections = Vec::new();
             for at in 0..topics {
                 let topic = format!("bench/{name}/{at}");
                 for index in 0..subscribers {
-                    // A QoS 1 or 2 subscriber is a session that outlives its connection: kept for it, not only sent.
+                    // QoS 1 and 2 subscribers have sessions that outlive their connection.
                     let mut link = mqtt::connect(broker.mqtt, &format!("{name}-s{at}-{index}"), qos == 0)?;
                     mqtt::subscribe(&mut link, &topic, qos)?;
-                    seats.push((link, Box::new(mqtt::Subscriber)));
+                    connections.push((link, Box::new(mqtt::Subscriber)));
                 }
                 for index in 0..publishers {
                     let publisher = mqtt::Publisher::new(&topic, qos, PAYLOAD_BYTES, inflight, None);
                     let link = mqtt::connect(broker.mqtt, &format!("{name}-p{at}-{index}"), true)?;
-                    seats.push((link, Box::new(publisher)));
+                    connections.push((link, Box::new(publisher)));
                 }
             }
-            let figures = play(broker, lengths, kind, seats, Stage::new(window, subscribers as u64));
+            let figures =
+                run_clients(broker, lengths, kind, connections, RunState::new(window, subscribers as u64));
             for at in (0..topics).filter(|_| qos > 0) {
                 for index in 0..subscribers {
                     mqtt::connect(broker.mqtt, &format!("{name}-s{at}-{index}"), true)?;
@@ -47,11 +48,11 @@ pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figur
             mqtt::subscribe(&mut subscriber, &topic, qos)?;
             let pace = Some(Pace::new(per_s));
             let publisher = mqtt::Publisher::new(&topic, qos, PAYLOAD_BYTES, usize::MAX, pace);
-            let seats: Seats = vec![
+            let connections: Connections = vec![
                 (subscriber, Box::new(mqtt::Subscriber)),
                 (mqtt::connect(broker.mqtt, &format!("{name}-p"), true)?, Box::new(publisher)),
             ];
-            let figures = play(broker, lengths, kind, seats, Stage::new(u64::MAX, 1));
+            let figures = run_clients(broker, lengths, kind, connections, RunState::new(u64::MAX, 1));
             mqtt::connect(broker.mqtt, &format!("{name}-s"), true)?;
             figures
         }
@@ -64,21 +65,21 @@ pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figur
             mqtt::subscribe(&mut subscriber, &format!("{name}/+/1/state"), 0)?;
             let topic = format!("{name}/none/1/state");
             let publisher = mqtt::Publisher::new(&topic, 0, PAYLOAD_BYTES, 0, None);
-            let seats: Seats = vec![
+            let connections: Connections = vec![
                 (subscriber, Box::new(mqtt::Subscriber)),
                 (mqtt::connect(broker.mqtt, &format!("{name}-p"), true)?, Box::new(publisher)),
             ];
-            let mut figures = play(broker, lengths, kind, seats, Stage::new(10_000, 1))?;
+            let mut figures = run_clients(broker, lengths, kind, connections, RunState::new(10_000, 1))?;
             figures.insert("rss_bytes_each".to_owned(), each);
             drop(holders);
             Ok(figures)
         }
         Kind::MqttIdle { connections } => idle(broker, connections),
-        _ => anyhow::bail!("not a work of MQTT"),
+        _ => anyhow::bail!("not a workload of MQTT"),
     }
 }
 
-/// Subscriptions side by side in the tree with the one that is published to; half of them have a wildcard.
+/// Creates subscriptions beside the one that is published to; half of them have a wildcard.
 fn subscribe_many(broker: &Broker, name: &str, subscriptions: usize) -> Result<Vec<Link>> {
     let mut holders = Vec::with_capacity(HOLDERS);
     for holder in 0..HOLDERS {

@@ -1,35 +1,35 @@
-//! Works of size: making very many of something, keeping them idle, and starting again with them.
+//! Workloads of scale: creating very many objects, keeping them idle, and restarting with them.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Figures, Kind, Noun, fresh};
+use super::{Figures, Kind, Object, fresh};
 use crate::broker::Broker;
 use crate::load::{Link, amqp, kafka, mqtt};
 
-/// Topics of a CreateTopics request, and queues declared before the next answer is waited for.
+/// Topics in a CreateTopics request, and queues declared before waiting for an answer.
 const A_REQUEST: usize = 1000;
-/// How long it is watched doing nothing.
+/// Duration of the idle measurement.
 const IDLE: Duration = Duration::from_secs(5);
-/// Clients that make sessions at the same time.
+/// Clients that create sessions concurrently.
 const CLIENTS: usize = 32;
 
 pub(super) fn run(broker: &mut Broker, kind: Kind) -> Result<Figures> {
-    let Kind::Scale { noun, count } = kind else { anyhow::bail!("not a work of size") };
+    let Kind::Scale { object, count } = kind else { anyhow::bail!("not a workload of scale") };
     let name = fresh("s");
     let before = crate::usage::of(&broker.pids());
     let began = Instant::now();
-    match noun {
-        Noun::Topics => {
+    match object {
+        Object::Topics => {
             let mut link = Link::connect(broker.kafka)?;
             each_request(&name, count, |names| kafka::create_topics(&mut link, names))?;
         }
-        Noun::Queues => {
+        Object::Queues => {
             let mut channel = amqp::Channel::open(broker.amqp)?;
             each_request(&name, count, |names| channel.declare_queues(names))?;
         }
-        Noun::Sessions => sessions(broker, &name, count)?,
+        Object::Sessions => sessions(broker, &name, count)?,
     }
     let made_s = began.elapsed().as_secs_f64();
     let after = crate::usage::of(&broker.pids());
@@ -68,7 +68,7 @@ fn sessions(broker: &Broker, name: &str, count: usize) -> Result<()> {
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(move || make(client))).collect();
         for client in clients {
-            client.join().map_err(|_| anyhow::anyhow!("a client ended"))??;
+            client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
         }
         Ok(())
     })

@@ -1,22 +1,22 @@
-//! What kinds of work there are, and what each wants of who is asked and of how it is played.
+//! Kinds of workloads, and what each requires of the broker and of the run.
 
 use std::time::Duration;
 
-/// Records of a batch where many partitions are written evenly.
+/// Records in a batch for many partitions.
 pub(super) const EVEN_RECORDS: usize = 10;
 
-/// What there are many of.
+/// Objects created in large numbers.
 #[derive(Clone, Copy)]
-pub(crate) enum Noun {
+pub(crate) enum Object {
     /// Kafka topics of one partition.
     Topics,
     /// Durable AMQP queues.
     Queues,
-    /// MQTT sessions with a QoS 1 subscription each, whose clients are away.
+    /// MQTT sessions of disconnected clients, with a QoS 1 subscription each.
     Sessions,
 }
 
-/// What is done in a work, and how much of it.
+/// The kind of a workload, with its parameters.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     KafkaProduce {
@@ -26,13 +26,13 @@ pub(crate) enum Kind {
     KafkaConsume {
         value: usize,
     },
-    /// Reads what was written long ago while more is written.
+    /// Consumes a backlog while more is produced.
     KafkaBacklog {
         value: usize,
         bytes: usize,
         per_s: u64,
     },
-    /// All producers together write `per_s`.
+    /// `per_s` is the rate of all producers together.
     KafkaLatency {
         per_s: u64,
         producers: i32,
@@ -58,7 +58,7 @@ pub(crate) enum Kind {
         persistent: bool,
         per_s: u64,
     },
-    /// Publishers and subscribers of each topic.
+    /// Publishers and subscribers are per topic.
     MqttStream {
         qos: u8,
         topics: usize,
@@ -71,18 +71,18 @@ pub(crate) enum Kind {
         qos: u8,
         per_s: u64,
     },
-    /// MQTT in, Kafka out.
+    /// From MQTT to Kafka.
     MqttToKafka {
         qos: u8,
         publishers: usize,
         inflight: usize,
     },
     AmqpToMqtt,
-    /// Kafka in, AMQP consumers of one shared subscription out.
+    /// From Kafka to AMQP consumers of one shared subscription.
     KafkaToAmqp {
         consumers: usize,
     },
-    /// A publish to one subscriber beside very many other subscriptions.
+    /// Publishes to one subscriber while very many other subscriptions exist.
     MqttSubscriptions {
         subscriptions: usize,
     },
@@ -90,22 +90,22 @@ pub(crate) enum Kind {
         connections: usize,
     },
     Scale {
-        noun: Noun,
+        object: Object,
         count: usize,
     },
     Start,
 }
 
 impl Kind {
-    /// Messages before the window: who makes a partition's files when it is first written to has made them.
-    pub(super) fn done_before(self) -> u64 {
+    /// Messages before the window: brokers that create a partition's files on its first write have done so by then.
+    pub(super) fn messages_before(self) -> u64 {
         match self {
             Self::KafkaPartitions { partitions } => partitions as u64 * EVEN_RECORDS as u64,
             _ => 0,
         }
     }
 
-    /// Whether messages go through the broker in a window.
+    /// Whether messages are measured in a window.
     pub(crate) fn has_window(self) -> bool {
         !matches!(self, Self::Start | Self::MqttIdle { .. } | Self::Scale { .. })
     }
@@ -114,9 +114,9 @@ impl Kind {
         matches!(self, Self::KafkaLatency { .. } | Self::AmqpLatency { .. } | Self::MqttLatency { .. })
     }
 
-    /// Whether it is played only to who has just been started: a start is measured by starting, and memory by who has
-    /// not used it before. Nobody goes on with what it leaves in them, so that all are started anew after it as well.
-    pub(crate) fn wants_fresh(self) -> bool {
+    /// Whether it needs newly started brokers: it measures their start, or memory that must not be in use before. All brokers
+    /// are restarted after it, because of the state that it leaves behind.
+    pub(crate) fn needs_fresh_broker(self) -> bool {
         matches!(
             self,
             Self::Start | Self::MqttIdle { .. } | Self::MqttSubscriptions { .. } | Self::Scale { .. }
@@ -128,12 +128,12 @@ impl Kind {
         match self {
             Self::KafkaPartitions { partitions } => partitions > 1000,
             Self::KafkaBacklog { .. } => true,
-            _ => self.wants_fresh() && !self.is_start(),
+            _ => self.needs_fresh_broker() && !self.is_start(),
         }
     }
 
-    /// Whether those who compile while they run are started anew by it, or may not survive it: they are cold after it.
-    pub(crate) fn leaves_cold(self) -> bool {
+    /// Whether brokers with a JIT compiler are cold after it, because it restarts them or they may not survive it.
+    pub(crate) fn leaves_brokers_cold(self) -> bool {
         self.is_start() || matches!(self, Self::KafkaPartitions { .. } if self.is_long())
     }
 
@@ -141,16 +141,16 @@ impl Kind {
         matches!(self, Self::Start)
     }
 
-    /// A guess of how long a round takes each contestant, where that is not told by the window.
-    pub(crate) fn usual_time(self) -> Option<Duration> {
+    /// Estimated duration of a round on one broker, where the window does not determine it.
+    pub(crate) fn estimated_time(self) -> Option<Duration> {
         let seconds = match self {
             Self::KafkaBacklog { .. } => 14,
             Self::KafkaPartitions { partitions } if partitions > 1000 => 14,
             Self::MqttSubscriptions { .. } => 15,
             Self::MqttIdle { .. } | Self::Start => 4,
-            Self::Scale { noun: Noun::Topics, .. } => 30,
-            Self::Scale { noun: Noun::Queues, .. } => 10,
-            Self::Scale { noun: Noun::Sessions, .. } => 200,
+            Self::Scale { object: Object::Topics, .. } => 30,
+            Self::Scale { object: Object::Queues, .. } => 10,
+            Self::Scale { object: Object::Sessions, .. } => 200,
             _ => return None,
         };
         Some(Duration::from_secs(seconds))
@@ -159,12 +159,15 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
-    use crate::works::WORKS;
+    use crate::workloads::WORKLOADS;
 
     #[test]
-    fn nobody_goes_on_with_what_a_work_of_size_left_in_it() {
-        let fresh: Vec<&str> =
-            WORKS.iter().filter(|work| work.kind.wants_fresh()).map(|work| work.id).collect();
+    fn workloads_of_size_and_start_need_fresh_brokers() {
+        let fresh: Vec<&str> = WORKLOADS
+            .iter()
+            .filter(|workload| workload.kind.needs_fresh_broker())
+            .map(|workload| workload.id)
+            .collect();
         assert_eq!(fresh, ["M6", "M6s", "S2t", "S2q", "S2s", "S1", "S1r", "S1m"]);
     }
 }

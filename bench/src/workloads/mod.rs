@@ -1,4 +1,4 @@
-//! The works: what is asked of a broker, each with the figure that is wanted of it.
+//! Workloads: what a broker is measured with, and the targets for its figures.
 
 mod amqp;
 mod cross;
@@ -15,105 +15,111 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
 use crate::broker::Broker;
-use crate::contestant::Contestant;
-use crate::load::drive::{Outcome, Plan, drive};
-use crate::load::{Actor, Link, Stage};
+use crate::broker_kind::BrokerKind;
+use crate::load::event_loop::{Outcome, Plan, run};
+use crate::load::{Client, Link, RunState};
 use crate::results::Figures;
-use Contestant::{InverAlways as Always, InverOs as Os};
+use BrokerKind::{InverAlways as Always, InverOs as Os};
 
-pub(crate) use kind::{Kind, Noun};
-pub(crate) use table::WORKS;
+pub(crate) use kind::{Kind, Object};
+pub(crate) use table::WORKLOADS;
 
-/// Which peers a work is for.
+/// The protocol of a workload, or another group of workloads, which determines the brokers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Field {
+pub(crate) enum Protocol {
     Kafka,
     Amqp,
     Mqtt,
-    /// From one protocol to another, where there is another way.
+    /// Across protocols, compared with a bridge.
     Cross,
-    /// From one protocol to another, where there is none.
+    /// Across protocols, without a peer.
     Own,
-    /// Very many of something.
+    /// Very large numbers of topics, queues or sessions.
     Scale,
-    /// Inver's two ways to use the cores, against each other.
+    /// Inver's two runtimes against each other.
     Runtime,
 }
 
-impl Field {
+impl Protocol {
     pub(crate) const ALL: [Self; 7] =
         [Self::Kafka, Self::Amqp, Self::Mqtt, Self::Cross, Self::Own, Self::Scale, Self::Runtime];
 
-    /// The peer comes last.
-    pub(crate) fn contestants(self) -> &'static [Contestant] {
+    /// The brokers that run these workloads; the peer is the last.
+    pub(crate) fn brokers(self) -> &'static [BrokerKind] {
         match self {
-            Self::Kafka => &[Os, Always, Contestant::Kafka],
-            Self::Amqp => &[Os, Always, Contestant::Rabbitmq],
-            Self::Mqtt => &[Os, Always, Contestant::Mosquitto],
-            Self::Cross => &[Always, Contestant::Bridged],
+            Self::Kafka => &[Os, Always, BrokerKind::Kafka],
+            Self::Amqp => &[Os, Always, BrokerKind::Rabbitmq],
+            Self::Mqtt => &[Os, Always, BrokerKind::Mosquitto],
+            Self::Cross => &[Always, BrokerKind::Bridged],
             Self::Own => &[Os, Always],
             Self::Scale => &[Always],
-            Self::Runtime => &[Contestant::InverPerCore, Contestant::InverMultiThread],
+            Self::Runtime => &[BrokerKind::InverPerCore, BrokerKind::InverMultiThread],
         }
     }
 }
 
-/// What is wanted of Inver.
-pub(crate) struct Wanted {
+/// A target for a figure of Inver.
+pub(crate) struct Target {
     pub(crate) figure: &'static str,
-    pub(crate) of: Contestant,
+    pub(crate) of: BrokerKind,
     pub(crate) bound: Bound,
 }
 
 pub(crate) enum Bound {
-    /// So many times better than the peer in the same run.
+    /// At least this many times better than the peer in the same run.
     Times(f64),
-    /// No more than this.
+    /// At most this value.
     AtMost(f64),
-    /// No more than so many times what Inver itself has in another work.
+    /// At most this many times Inver's own figure in another workload.
     TimesOf(f64, &'static str),
 }
 
-pub(crate) struct Work {
+pub(crate) struct Workload {
     pub(crate) id: &'static str,
     pub(crate) title: &'static str,
-    pub(crate) field: Field,
-    /// What a message is in its counts.
+    pub(crate) protocol: Protocol,
+    /// The unit that is counted.
     pub(crate) unit: &'static str,
-    pub(crate) wanted: &'static [Wanted],
+    pub(crate) targets: &'static [Target],
     pub(crate) kind: Kind,
 }
 
-/// Lengths of a run.
+/// Durations of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lengths {
     pub(crate) warmup: Duration,
     pub(crate) window: Duration,
 }
 
-type Seats = Vec<(Link, Box<dyn Actor>)>;
+type Connections = Vec<(Link, Box<dyn Client>)>;
 
-/// A name that no run before it had.
+/// A unique name.
 fn fresh(prefix: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn play(broker: &Broker, lengths: Lengths, kind: Kind, seats: Seats, mut stage: Stage) -> Result<Figures> {
+fn run_clients(
+    broker: &Broker,
+    lengths: Lengths,
+    kind: Kind,
+    connections: Connections,
+    mut state: RunState,
+) -> Result<Figures> {
     let plan = Plan {
         warmup: lengths.warmup,
-        done_before: kind.done_before(),
+        messages_before: kind.messages_before(),
         window: lengths.window,
         spin: kind.is_latency(),
         pids: broker.pids(),
         record: broker.record.clone(),
     };
-    let outcome = drive(seats, &mut stage, &plan)?;
-    ensure!(outcome.messages > 0, "nothing came in {:.1} s", outcome.seconds);
-    Ok(figures(&outcome, &stage))
+    let outcome = run(connections, &mut state, &plan)?;
+    ensure!(outcome.messages > 0, "no message arrived in {:.1} s", outcome.seconds);
+    Ok(figures(&outcome, &state))
 }
 
-fn figures(outcome: &Outcome, stage: &Stage) -> Figures {
+fn figures(outcome: &Outcome, state: &RunState) -> Figures {
     let mut figures = Figures::new();
     let mut set = |name: &str, value: f64| {
         figures.insert(name.to_owned(), value);
@@ -131,8 +137,8 @@ fn figures(outcome: &Outcome, stage: &Stage) -> Figures {
     set("load_core_share", outcome.load.cpu_s() / outcome.seconds);
     set("load_kernel_share", outcome.load.cpu_system_s / outcome.load.cpu_s().max(f64::MIN_POSITIVE));
     set("rss_mb", outcome.rss_bytes as f64 / 1e6);
-    set("lost", stage.lost as f64);
-    for (name, latency) in [("", &stage.latency), ("confirm_", &stage.confirm)] {
+    set("lost", state.lost as f64);
+    for (name, latency) in [("", &state.latency), ("confirm_", &state.confirm)] {
         if !latency.is_empty() {
             set(&format!("{name}p50_us"), latency.percentile_us(0.5));
             set(&format!("{name}p90_us"), latency.percentile_us(0.9));
@@ -144,12 +150,12 @@ fn figures(outcome: &Outcome, stage: &Stage) -> Figures {
     figures
 }
 
-impl Work {
+impl Workload {
     pub(crate) fn named(id: &str) -> Option<&'static Self> {
-        WORKS.iter().find(|work| work.id.eq_ignore_ascii_case(id))
+        WORKLOADS.iter().find(|workload| workload.id.eq_ignore_ascii_case(id))
     }
 
-    /// One run against a broker that is up.
+    /// Runs once on a running broker.
     pub(crate) fn run(&self, broker: &mut Broker, lengths: Lengths) -> Result<Figures> {
         use Kind::*;
         let kind = self.kind;

@@ -1,31 +1,31 @@
-//! Works of Kafka producers and consumers.
+//! Workloads of Kafka producers and consumers.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
 use super::kind::EVEN_RECORDS;
-use super::{Figures, Kind, Lengths, Seats, fresh, play};
+use super::{Connections, Figures, Kind, Lengths, fresh, run_clients};
 use crate::broker::Broker;
-use crate::load::{Link, Pace, Stage, kafka};
+use crate::load::{Link, Pace, RunState, kafka};
 
-/// Batches as large as producers make them by default.
+/// Batch size, by default that of the Java producer.
 const BATCH_BYTES: usize = 16 * 1024;
-/// Data for those who consume what was just written.
+/// Size of the data that consumers read from the tail.
 const TAIL_BYTES: usize = 32 * 1024 * 1024;
-/// Of a topic with very many partitions. Kafka lays its indexes out at full length (10 MB), as holes, and a kernel
-/// that reads far ahead fills them with zeros page by page: small ones spare it that.
+/// Settings of a topic with many partitions. Kafka creates indexes at full length (10 MB) as sparse files, and a kernel with
+/// a large read-ahead fills them with zeros page by page; small indexes avoid that.
 const SMALL_INDEXES: &[(&str, &str)] = &[("segment.index.bytes", "65536")];
-/// Nobody takes more than 10,000 in one request; so more partitions are those of several topics.
+/// Partitions of one topic. No broker accepts more than 10,000 in one request, so more partitions are several topics.
 const TOPIC_PARTITIONS_MAX: i32 = 1000;
-/// Time to make all of them.
+/// Time limit for creating all partitions.
 const MAKE_TIME_MAX: Duration = Duration::from_secs(60);
-/// Batches of a request, where many partitions are written evenly.
+/// Batches in a request to many partitions.
 const EVEN_BATCHES: usize = 64;
 
 pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figures> {
     let topic = fresh("bench");
-    let mut seats: Seats = Vec::new();
+    let mut connections: Connections = Vec::new();
     let mut partitions = 1;
     let mut more: Vec<String> = Vec::new();
     match kind {
@@ -36,7 +36,7 @@ pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figur
             for partition in 0..producers {
                 let producer =
                     kafka::Producer::new(&[(&topic, vec![partition])], value, per_batch, kafka::INFLIGHT_MAX);
-                seats.push((Link::connect(broker.kafka)?, Box::new(producer)));
+                connections.push((Link::connect(broker.kafka)?, Box::new(producer)));
             }
         }
         Kind::KafkaPartitions { partitions: count } => {
@@ -47,7 +47,7 @@ pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figur
             for (made, name) in std::iter::once(&topic).chain(&more).enumerate() {
                 ensure!(
                     began.elapsed() < MAKE_TIME_MAX,
-                    "{} of {count} partitions were made in {} s",
+                    "{} of {count} partitions were created in {} s",
                     made as i32 * (count / topics),
                     began.elapsed().as_secs()
                 );
@@ -56,21 +56,21 @@ pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figur
                 targets.extend(partitions.chunks(EVEN_BATCHES).map(|group| (name.as_str(), group.to_vec())));
             }
             let producer = kafka::Producer::new(&targets, 100, EVEN_RECORDS, kafka::INFLIGHT_MAX);
-            seats.push((Link::connect(broker.kafka)?, Box::new(producer)));
+            connections.push((Link::connect(broker.kafka)?, Box::new(producer)));
         }
         Kind::KafkaConsume { value } => {
             kafka::create_topic(broker.kafka, &topic, partitions)?;
             let end = preload(broker, &topic, value, TAIL_BYTES)?;
             let consumer = kafka::Consumer::new(&topic, 0, Some(end), false);
-            seats.push((Link::connect(broker.kafka)?, Box::new(consumer)));
+            connections.push((Link::connect(broker.kafka)?, Box::new(consumer)));
         }
         Kind::KafkaBacklog { value, bytes, per_s } => {
             kafka::create_topic(broker.kafka, &topic, partitions)?;
             let end = preload(broker, &topic, value, bytes)?;
             let consumer = kafka::Consumer::new(&topic, 0, Some(end), false);
             let producer = kafka::PacedProducer::new(&topic, 0, value, Pace::new(per_s));
-            seats.push((Link::connect(broker.kafka)?, Box::new(consumer)));
-            seats.push((Link::connect(broker.kafka)?, Box::new(producer)));
+            connections.push((Link::connect(broker.kafka)?, Box::new(consumer)));
+            connections.push((Link::connect(broker.kafka)?, Box::new(producer)));
         }
         Kind::KafkaLatency { per_s, producers } => {
             partitions = producers;
@@ -79,20 +79,20 @@ pub(super) fn run(broker: &Broker, lengths: Lengths, kind: Kind) -> Result<Figur
                 let pace = Pace::new(per_s / producers as u64);
                 let producer = kafka::PacedProducer::new(&topic, partition, 100, pace);
                 let consumer = kafka::Consumer::new(&topic, partition, None, true);
-                seats.push((Link::connect(broker.kafka)?, Box::new(consumer)));
-                seats.push((Link::connect(broker.kafka)?, Box::new(producer)));
+                connections.push((Link::connect(broker.kafka)?, Box::new(consumer)));
+                connections.push((Link::connect(broker.kafka)?, Box::new(producer)));
             }
         }
-        _ => anyhow::bail!("not a work of Kafka"),
+        _ => anyhow::bail!("not a workload of Kafka"),
     }
-    let figures = play(broker, lengths, kind, seats, Stage::new(u64::MAX, 1));
+    let figures = run_clients(broker, lengths, kind, connections, RunState::new(u64::MAX, 1));
     for name in std::iter::once(&topic).chain(&more) {
         kafka::delete_topic(broker.kafka, name)?;
     }
     figures
 }
 
-/// Writes about so many bytes of records and returns the offset after them.
+/// Writes about this many bytes of records and returns the offset after them.
 fn preload(broker: &Broker, topic: &str, value: usize, bytes: usize) -> Result<i64> {
     let (per_batch, batches) = (kafka::records_in(BATCH_BYTES, value), bytes / BATCH_BYTES);
     kafka::preload(broker.kafka, topic, value, per_batch, batches)?;
