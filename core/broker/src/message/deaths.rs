@@ -2,8 +2,8 @@
 //! `death` for each queue and reason, newest first.
 //!
 //! The stored form is one byte for its version, then the record's fields in the `postcard` encoding, names as bytes with
-//! their length. The version byte is one that no UTF-8 text begins with (0xF8 to 0xFF): by it the binary form is told
-//! from the text form of the first version, which is still read. The text form has seven lines (queue, reason,
+//! their length. No UTF-8 text begins with a version byte (0xF8 to 0xFF), which distinguishes the binary form
+//! from the text form of the first version. That form is still read. The text form has seven lines (queue, reason,
 //! exchange, routing key, time, count, time to live or nothing), in which `\` and line feeds are `\\` and `\n`.
 
 use std::borrow::Cow;

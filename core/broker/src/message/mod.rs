@@ -1,4 +1,4 @@
-//! A message: what a publisher hands in, and the form of a stored one.
+//! Messages: as a publisher passes them, and in their stored form.
 //!
 //! A stored message is a record. One that the broker composed begins with an *origin* header, which tells how many
 //! *properties* follow; all later headers are the user's own, in order, duplicates and null values kept. So a property is

@@ -206,7 +206,7 @@ fn value<'a>(reader: &mut Reader<'a>) -> Result<Value<'a>, Malformed> {
     })
 }
 
-/// Validates a table in full: every length lies within its container, every type is known, and the nesting is at most
+/// Validates a table in full: every length is within its container, every type is known, and the nesting is at most
 /// [`DEPTH_MAX`].
 pub fn validate(raw: &[u8]) -> Result<(), Malformed> {
     // For each open container: the bytes of `raw` that follow its end, and whether its values have names.

@@ -1,6 +1,6 @@
 //! Frames, written directly to the connection's output buffer.
 //!
-//! Frames sent per message (deliver, get-ok, return, content, ack, nack) are written by hand from borrowed parts; all
+//! Frames sent per message (deliver, get-ok, return, content, ack, nack) are written directly from borrowed parts; all
 //! other methods use [`method`].
 
 use super::wire::Writer;

@@ -89,7 +89,7 @@ impl Liveness {
     }
 }
 
-/// When a client counts as gone: after two intervals without input.
+/// When a silent client is disconnected: after two intervals without input.
 fn silent(heartbeat: Duration, activity: &Activity) -> Option<Instant> {
     activity.silent_for(2 * heartbeat)
 }

@@ -1,8 +1,8 @@
 //! A connection: the session on the driver, with its deadlines, its login and the log's back-pressure.
 //!
-//! Back-pressure: the socket is not read while the log admits no more writes, while what was asked must wait for the log,
-//! while too many confirms are outstanding, or while the client does not read what it was sent. Heartbeats are not
-//! demanded of a client that is not read.
+//! Back-pressure: the socket is not read while the log admits no more writes, while a reply waits for the log, while too many
+//! confirms are outstanding, or while the client does not read its output. A client that is not read need not send
+//! heartbeats.
 
 mod liveness;
 mod pressure;
@@ -199,7 +199,7 @@ impl Machine for Peer {
         self.session.end();
         match end {
             End::Io(_) | End::Stalled => Close::Abort,
-            // A client that said good-bye expects to close the socket first.
+            // A client that sent `connection.close` expects to close the socket first.
             _ if self.session.was_closed_by_client() => Close::PeerFirst,
             _ => Close::Linger,
         }

@@ -1,8 +1,8 @@
 //! The log's back-pressure as a client sees it: `connection.blocked` and `connection.unblocked` (RabbitMQ's extension).
 //!
-//! While the log admits no more writes the socket is not read. A client that has published and understands the extension
-//! is told when that lasts for [`Limits::blocked_after`](crate::session::Limits::blocked_after); shorter holds are
-//! ordinary under load.
+//! The socket is not read while the log admits no more writes. A client that has published and has the capability is sent
+//! `connection.blocked` once that lasts for [`Limits::blocked_after`](crate::session::Limits::blocked_after): shorter
+//! times are ordinary under load.
 
 use tokio::time::Instant;
 
@@ -23,7 +23,7 @@ impl Pressure {
         }
     }
 
-    /// When the client must be told that it is blocked.
+    /// When `connection.blocked` is due.
     pub(super) fn deadline(&self, session: &Session) -> Option<Instant> {
         let since = self.held_since.filter(|_| session.should_send_blocked())?;
         Some(since + session.limits().blocked_after)
