@@ -10,10 +10,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::few::Few;
-use super::group::split_share;
-use super::open::SessionTerms;
-use super::queues::Queues;
 use super::registry::Registry;
+use super::share::split_share;
+use super::terms::SessionTerms;
 use super::will::Will;
 use super::{SESSION_FILTERS_MAX, SubscribeError};
 use crate::bindings::Binding;
@@ -24,6 +23,7 @@ use crate::mailbox::Mailbox;
 use crate::namespace::Namespace;
 use crate::rows::{self, SessionFilterRow, SessionRow};
 use crate::spec::{Expiry, SubscriptionOptions};
+use crate::subscription::Subscription;
 use crate::value::Arguments;
 
 /// A session.
@@ -41,6 +41,15 @@ pub(crate) struct SessionCore {
     /// A route was found with the present in-memory receivers; caches of it are stale once these change. Accessed under
     /// the lock of `queues`.
     pub(super) is_routed: AtomicBool,
+}
+
+/// The in-memory receivers, present while a connection holds the session.
+#[derive(Default)]
+pub(super) struct Queues {
+    /// Reads the stream of a durable session, else in memory; from the first guaranteed subscription on.
+    pub(super) inbox: Option<Arc<Subscription>>,
+    /// From the first subscription on.
+    pub(super) live: Option<Arc<Subscription>>,
 }
 
 pub(super) struct State {

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::registry::{Registry, Sessions};
+use super::share::{SHARE, group_queue, split_share};
 use super::{Session, SubscribeError};
 use crate::address::{Filter, Form};
 use crate::completion::Completion;
@@ -15,9 +16,6 @@ use crate::queue::Queue;
 use crate::spec::{Mode, QueueSpec, Start, SubscriptionOptions, TopicKind};
 use crate::subscription::{Consumer, ConsumerSpec, Subscription};
 use crate::topic::Topic;
-
-/// The prefix of shared subscriptions.
-const SHARE: &str = "$share/";
 
 impl Session {
     /// Joins the group of `$share/group/filter`, given as a whole, in this mode. The consumer, whether the subscription
@@ -54,13 +52,6 @@ impl Session {
     ) -> Result<(bool, Completion), SubscribeError> {
         self.core.put_filter(text, options)
     }
-}
-
-/// Group and filter of a shared subscription's text.
-pub(super) fn split_share(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let rest = text.strip_prefix(SHARE.as_bytes())?;
-    let slash = rest.iter().position(|b| *b == b'/')?;
-    Some((&rest[..slash], &rest[slash + 1..]))
 }
 
 /// The topic or queue whose subscription a group is.
@@ -184,9 +175,4 @@ impl Sessions {
             }
         }
     }
-}
-
-/// The name of a group's hidden queue.
-fn group_queue(group: &[u8], filter: &[u8]) -> String {
-    format!("{SHARE}{}/{}", String::from_utf8_lossy(group), String::from_utf8_lossy(filter))
 }

@@ -14,8 +14,11 @@ mod core;
 mod few;
 mod group;
 mod open;
+mod publish_will;
 mod queues;
 mod registry;
+mod share;
+mod terms;
 mod will;
 
 use std::sync::Arc;
@@ -33,8 +36,9 @@ use crate::subscription::{AttachError, Consumer};
 
 pub(crate) use self::core::SessionCore;
 
-pub use open::{Opened, SessionError, SessionSpec, SessionTerms};
+pub use open::{Opened, SessionError};
 pub use registry::Sessions;
+pub use terms::{SessionSpec, SessionTerms};
 pub use will::Will;
 
 /// Subscriptions of one session.

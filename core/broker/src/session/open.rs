@@ -9,10 +9,10 @@ use inver_storage::{Entry, Offset, SubmitError};
 use tokio::sync::watch;
 
 use super::core::{Holder, Presence, SessionCore, State};
-use super::group::split_share;
 use super::registry::Sessions;
+use super::share::split_share;
+use super::terms::SessionSpec;
 use super::{Session, will};
-use crate::Mailbox;
 use crate::completion::Completion;
 use crate::context::{Due, Timed};
 use crate::exchange::Inbox;
@@ -24,35 +24,6 @@ use crate::spec::{Expiry, SubscriptionOptions};
 const TAKE_OVER_SECONDS_MAX: u64 = 10;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
-/// What a connection asks for.
-pub struct SessionSpec<'a> {
-    /// The client's id.
-    pub client_id: &'a str,
-    /// An existing session is ended first.
-    pub clean_start: bool,
-    /// How long the session outlives its connection.
-    pub expiry: Expiry,
-    /// Woken with the tokens of the terms.
-    pub mailbox: Arc<Mailbox>,
-    /// Tokens and bounds.
-    pub terms: &'a Arc<SessionTerms>,
-}
-
-/// What a protocol agrees for all its sessions: the tokens that wake their mailboxes, and bounds of memory.
-#[derive(Clone, Debug)]
-pub struct SessionTerms {
-    /// The inbox has messages.
-    pub inbox_token: u64,
-    /// The live queue has messages.
-    pub live_token: u64,
-    /// Another connection wants the session: drop it at once.
-    pub taken_over_token: u64,
-    /// Messages in the live queue.
-    pub live_messages_max: u64,
-    /// Bytes in the live queue.
-    pub live_bytes_max: u64,
-}
 
 /// An opened session.
 pub struct Opened {

@@ -1,8 +1,6 @@
 //! The two in-memory receivers of a session that a connection holds: created when the first subscription needs them,
 //! ended with the connection.
 
-use std::sync::Arc;
-
 use inver_storage::SubmitError;
 
 use super::core::SessionCore;
@@ -14,15 +12,6 @@ use crate::subscription::{ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscript
 /// The bounds of a non-durable session's inbox.
 const INBOX_MEMORY: MemoryBounds =
     MemoryBounds { messages_max: 1_000_000, bytes_max: 64 * 1024 * 1024, when_full: WhenFull::DropNewest };
-
-/// Present while a connection holds the session.
-#[derive(Default)]
-pub(super) struct Queues {
-    /// Reads the stream of a durable session, else in memory; from the first guaranteed subscription on.
-    pub(super) inbox: Option<Arc<Subscription>>,
-    /// From the first subscription on.
-    pub(super) live: Option<Arc<Subscription>>,
-}
 
 impl SessionCore {
     /// Ends both receivers.

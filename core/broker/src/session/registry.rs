@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::SessionCore;
+use super::core::SessionCore;
 use crate::namespace::Namespace;
 
 /// The sessions of a namespace; cheap to clone. Every clone keeps the sessions alive.

@@ -12,12 +12,11 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use super::limits::{GRACE_MS, NextCheck};
-use super::next::READ_BYTES;
-use super::owner::{DropSink, Dropped, Owner, Recheck};
-use super::pull::value_bytes;
-use super::settle::AckBatch;
-use super::source::{MemorySource, Skipped, Source};
+use super::drops::{AckBatch, Dropped};
+use super::limits::{GRACE_MS, NextCheck, Scope};
+use super::owner::{DropSink, Owner, Recheck};
+use super::sizes::value_bytes;
+use super::source::{MemorySource, READ_BYTES, Skipped, Source};
 use super::state::{Load, State};
 use super::{Delivery, Depth, Subscription};
 use crate::message::Message;
@@ -25,17 +24,6 @@ use crate::spec::{DropReason, QueueLimits};
 
 /// Rounds of one periodic check; then other queues are checked before it goes on.
 const CHECK_ROUNDS_MAX: usize = 64;
-
-/// What is enforced, and for whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
-    /// Length limits, for a depth query.
-    Depth,
-    /// Length limits, by the periodic check.
-    Length,
-    /// Length limits and expiry, by the periodic check.
-    All,
-}
 
 /// The outcome of a check.
 pub(crate) struct Checked {

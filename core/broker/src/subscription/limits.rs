@@ -8,11 +8,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use inver_storage::batch::Record;
 
-use super::next::READ_BYTES;
-use super::owner::Dropped;
-use super::pull::size;
-use super::settle::AckBatch;
+use super::drops::{AckBatch, Dropped};
+use super::sizes::size;
 use super::slots::RESERVATION_MS_MAX;
+use super::source::READ_BYTES;
 use super::{Delivery, DeliveryId};
 use crate::message::expires_ms;
 use crate::spec::{DropReason, Overflow, QueueLimits};
@@ -282,6 +281,17 @@ impl QueueLimits {
     pub(super) fn drops_head(&self) -> bool {
         self.overflow == Overflow::DropHead && self.bounds_length()
     }
+}
+
+/// What is enforced, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Length limits, for a depth query.
+    Depth,
+    /// Length limits, by the periodic check.
+    Length,
+    /// Length limits and expiry, by the periodic check.
+    All,
 }
 
 /// When a queue whose messages can expire is to be checked next.

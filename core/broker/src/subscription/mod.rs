@@ -16,42 +16,47 @@
 
 mod check;
 mod consumer;
+mod drops;
 mod keys;
 mod limits;
 mod next;
 mod owner;
 mod pull;
 mod settle;
+mod sizes;
 mod slots;
 mod source;
 mod state;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use inver_storage::batch::Batch;
-use inver_storage::{Cursor, CursorId, Entry, Lsn, Offset, Stream, SubmitError};
+use inver_storage::{Cursor, CursorId, Entry, Listener, Lsn, Offset, Stream, SubmitError};
 use parking_lot::Mutex;
 
 use crate::completion::Completion;
 use crate::context::{Context, Due, Timed};
 use crate::reclaim::Trimmable;
-use crate::spec::{Delivery, DeliveryId, Depth, Mode};
+use crate::spec::{Delivery, DeliveryId, Depth, Mode, QueueLimits};
 
-pub use consumer::{AttachError, Consumer, ConsumerSpec, Pull};
+pub use consumer::Consumer;
 pub use source::{LiveBatch, MemoryBounds, WhenFull};
+pub use terms::{AttachError, ConsumerSpec, Pull};
 
 pub(crate) use check::Checked as LimitsChecked;
+pub(crate) use drops::Dropped;
 pub(crate) use limits::NextCheck;
-pub(crate) use owner::{DropSink, Dropped, Recheck};
+pub(crate) use owner::{DropSink, Recheck};
 
-use check::Scope;
+use limits::Scope;
 use owner::Owner;
 use source::memory::spill_ended;
-use state::State;
+use state::{Host, State};
 
 /// Whether acknowledged messages are trimmed from the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -310,6 +315,37 @@ impl Subscription {
     pub(crate) fn note_moved(&self) {
         if !self.dirty.swap(true, Ordering::AcqRel) && self.trims {
             self.context.reclaim.note(self.id);
+        }
+    }
+}
+
+impl Host for Subscription {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    fn limits(&self) -> Option<&QueueLimits> {
+        Subscription::limits(self)
+    }
+
+    fn listener(of: &Arc<Self>) -> Arc<dyn Listener> {
+        Arc::new(WeakListener(Arc::downgrade(of)))
+    }
+}
+
+/// A listener that does not keep its subscription alive.
+struct WeakListener(Weak<Subscription>);
+
+impl Listener for WeakListener {
+    fn advanced(&self, _token: u64) {
+        if let Some(subscription) = self.0.upgrade()
+            && subscription.locked(|state| state.advanced(subscription.limits()))
+        {
+            subscription.recheck();
         }
     }
 }

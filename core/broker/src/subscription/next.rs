@@ -6,17 +6,14 @@ use std::sync::Arc;
 
 use inver_storage::batch::Record;
 
-use super::consumer::ConsumerSpec;
 use super::keys::{self, ASSIGNED_MESSAGES_MAX, key_of};
-use super::pull::value_bytes;
+use super::sizes::value_bytes;
 use super::slots::{Assigned, SlotId};
-use super::source::{Offer, Taken};
+use super::source::{Offer, READ_BYTES, Taken};
 use super::state::{Load, Requeued, State};
+use super::terms::ConsumerSpec;
 use super::{Delivery, DeliveryId, Mode};
 use crate::spec::DropReason;
-
-/// Bytes asked of a stream at a time.
-pub(super) const READ_BYTES: usize = 256 * 1024;
 
 impl State {
     /// The next message for a consumer.

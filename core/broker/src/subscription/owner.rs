@@ -4,19 +4,12 @@
 use std::sync::{Arc, Weak};
 
 use inver_storage::SubmitError;
-use inver_storage::batch::Record;
 
 use super::Subscription;
+use super::drops::Dropped;
 use crate::completion::Completion;
 use crate::message::Message;
-use crate::spec::{DeliveryId, DropReason, QueueLimits};
-
-/// A message that its queue dropped.
-pub(crate) struct Dropped {
-    pub(crate) id: DeliveryId,
-    pub(crate) record: Record,
-    pub(crate) reason: DropReason,
-}
+use crate::spec::QueueLimits;
 
 /// Dead-letters the messages that queues drop.
 pub(crate) trait DropSink: Send + Sync {

@@ -1,12 +1,11 @@
 //! Pulling: what a consumer gets, how much, and what it is told afterwards.
 
-use inver_storage::batch::Record;
-
-use super::consumer::{ConsumerSpec, Pull};
 use super::keys::{ASSIGNED_MESSAGES_MAX, key_of};
+use super::sizes::{size, value_bytes};
 use super::slots::{SlotId, YIELD_MS_MAX};
 use super::source::{LiveBatch, Source};
 use super::state::{Load, State, UnackedMessage};
+use super::terms::{ConsumerSpec, Pull};
 use super::{Delivery, DeliveryId, Mode};
 
 /// Unacknowledged messages of one consumer, whatever its protocol allows.
@@ -188,15 +187,4 @@ impl State {
         in_flight.unacked.insert(*id, unacked);
         self.unacked += 1;
     }
-}
-
-/// Bytes of a message as bounds count them.
-pub(super) fn size(record: &Record) -> usize {
-    let part = |b: &Option<bytes::Bytes>| b.as_ref().map_or(0, bytes::Bytes::len);
-    part(&record.key) + part(&record.value) + record.headers.len()
-}
-
-/// Bytes of a message's value, as a queue's byte limit counts them.
-pub(super) fn value_bytes(record: &Record) -> u32 {
-    record.value.as_ref().map_or(0, |v| u32::try_from(v.len()).unwrap_or(u32::MAX))
 }

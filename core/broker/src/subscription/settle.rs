@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use inver_storage::{Cursor, Entry, Offset, SubmitError};
 
-use super::owner::Dropped;
+use super::drops::{AckBatch, Dropped};
 use super::slots::SlotId;
 use super::source::Offer;
 use super::state::{Load, Requeued, State, UnackedMessage};
@@ -150,9 +150,6 @@ impl State {
         (count, batch)
     }
 }
-
-/// Acknowledgements by cursor.
-pub(super) type AckBatch = Vec<(Cursor, Vec<Range<Offset>>)>;
 
 impl Subscription {
     /// Dead-letters messages. Returns the position to wait for before they are promised in their new queues.

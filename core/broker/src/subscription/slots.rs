@@ -21,7 +21,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::DeliveryId;
-use super::consumer::ConsumerSpec;
+use super::terms::ConsumerSpec;
 use crate::Mailbox;
 
 /// Identifies a consumer within its subscription.

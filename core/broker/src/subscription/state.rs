@@ -7,18 +7,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use inver_storage::batch::Batch;
-use inver_storage::{Cursor, CursorId, Offset, StoredBatch, Stream};
+use inver_storage::{Cursor, CursorId, Listener, Offset, StoredBatch, Stream};
 use rustc_hash::FxHashMap;
 
-use super::consumer::{AttachError, ConsumerSpec};
 use super::keys::KeyOwners;
 use super::limits::LimitState;
 use super::slots::{Assigned, Slot, SlotId, Slots, Wakeups};
 use super::source::memory::{Pushed, spill_made};
 use super::source::{MemoryBounds, MemorySource, Source, StreamSource};
-use super::{Delivery, DeliveryId, Depth, Mode, Subscription};
+use super::terms::{AttachError, ConsumerSpec};
 use crate::clock::Clock;
-use crate::spec::{DropReason, QueueLimits};
+use crate::context::Context;
+use crate::spec::{Delivery, DeliveryId, Depth, DropReason, Mode, QueueLimits};
+
+/// What the state needs of its subscription.
+pub(super) trait Host {
+    fn name(&self) -> &str;
+    fn context(&self) -> &Arc<Context>;
+    fn limits(&self) -> Option<&QueueLimits>;
+
+    /// A listener that does not keep the subscription alive.
+    fn listener(of: &Arc<Self>) -> Arc<dyn Listener>;
+}
 
 pub(super) struct State {
     pub(super) mode: Mode,
@@ -96,9 +106,9 @@ impl State {
         }
     }
 
-    pub(super) fn add_stream(
+    pub(super) fn add_stream<H: Host>(
         &mut self,
-        of: &Arc<Subscription>,
+        of: &Arc<H>,
         stream: Stream,
         cursor: Option<Cursor>,
         from: Offset,
@@ -237,7 +247,7 @@ impl State {
 
     // ---- messages arrive
 
-    pub(super) fn push(&mut self, of: &Arc<Subscription>, batch: &Batch, topic: Option<&Arc<str>>) {
+    pub(super) fn push<H: Host>(&mut self, of: &Arc<H>, batch: &Batch, topic: Option<&Arc<str>>) {
         if self.closed {
             return;
         }
@@ -245,12 +255,12 @@ impl State {
         if self.slots.is_empty() && memory.drops() {
             // Best effort, and no consumer is attached.
             memory.count_dropped(u64::from(batch.record_count()));
-            of.context.counters.dropped.increment(u64::from(batch.record_count()));
+            of.context().counters.dropped.increment(u64::from(batch.record_count()));
             return;
         }
         match memory.push(batch, topic) {
             Pushed::Kept => {}
-            Pushed::Refused => of.context.counters.dropped.increment(u64::from(batch.record_count())),
+            Pushed::Refused => of.context().counters.dropped.increment(u64::from(batch.record_count())),
             Pushed::ToSpill => spill(memory, of, batch, topic),
         }
         if let Some(limits) = of.limits() {
@@ -265,7 +275,7 @@ impl State {
     }
 
     /// Handles a stream's new high watermark. Whether messages are over the length limits now.
-    fn advanced(&mut self, limits: Option<&QueueLimits>) -> bool {
+    pub(super) fn advanced(&mut self, limits: Option<&QueueLimits>) -> bool {
         let is_over = limits.is_some_and(|limits| self.drop_unread(limits));
         self.wake_waiting();
         self.wake_passive();
@@ -288,38 +298,24 @@ impl State {
 }
 
 /// Writes a batch to the spilled part of a queue in memory, which is made for the first one.
-fn spill(memory: &mut MemorySource, of: &Arc<Subscription>, batch: &Batch, topic: Option<&Arc<str>>) {
-    let log = &of.context.log;
+fn spill<H: Host>(memory: &mut MemorySource, of: &Arc<H>, batch: &Batch, topic: Option<&Arc<str>>) {
+    let log = &of.context().log;
     if !memory.has_spill() {
         let id = log.allocate_stream();
         if let Some(stream) = log.submit(spill_made(id)).ok().and_then(|_| log.stream(id)) {
             memory.begin_spill(listening(of, stream, None, Offset(0)));
         }
     }
-    if let Err(error) = memory.spill(&of.context, batch, topic) {
+    if let Err(error) = memory.spill(of.context(), batch, topic) {
         let messages = batch.record_count();
-        tracing::error!(queue = %of.name, messages, %error, "messages lost: failed to spill to the log");
+        tracing::error!(queue = of.name(), messages, %error, "messages lost: failed to spill to the log");
     }
 }
 
 /// A source over a stream that notifies the subscription.
-fn listening(of: &Arc<Subscription>, stream: Stream, cursor: Option<Cursor>, from: Offset) -> StreamSource {
-    let listener = Arc::new(WeakListener(Arc::downgrade(of)));
-    let listening = stream.listen(listener, 0);
-    let mut source = StreamSource::new(stream, cursor, from, &of.context);
+fn listening<H: Host>(of: &Arc<H>, stream: Stream, cursor: Option<Cursor>, from: Offset) -> StreamSource {
+    let listening = stream.listen(H::listener(of), 0);
+    let mut source = StreamSource::new(stream, cursor, from, of.context());
     source.listen(listening);
     source
-}
-
-/// A listener that does not keep its subscription alive.
-struct WeakListener(std::sync::Weak<Subscription>);
-
-impl inver_storage::Listener for WeakListener {
-    fn advanced(&self, _token: u64) {
-        if let Some(subscription) = self.0.upgrade()
-            && subscription.locked(|state| state.advanced(subscription.limits()))
-        {
-            subscription.recheck();
-        }
-    }
 }

@@ -13,7 +13,7 @@ use inver_storage::{ColdRead, Entry, Offset, StoredBatch, Stream, SubmitError};
 use rustc_hash::FxHashMap;
 
 use super::super::Delivery;
-use super::super::pull::size;
+use super::super::sizes::size;
 use super::{Offer, Open, StreamSource, Taken};
 use crate::context::Context;
 use crate::rows;

@@ -17,6 +17,9 @@ pub(super) use memory::MemorySource;
 pub use memory::{LiveBatch, MemoryBounds, WhenFull};
 pub(super) use stream::StreamSource;
 
+/// Bytes asked of a stream at a time.
+pub(super) const READ_BYTES: usize = 256 * 1024;
+
 /// A message taken from a source.
 pub(super) struct Taken {
     pub(super) offset: u64,
