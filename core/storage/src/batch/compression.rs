@@ -3,7 +3,9 @@
 //! Snappy is decompressed in both forms that clients produce (a raw block, and the framing of snappy-java) and compressed
 //! in the framed form, which all clients accept. LZ4 is the frame format with independent blocks.
 
+use std::error::Error;
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -100,8 +102,8 @@ fn drain(decoder: impl Read, bytes_max: usize) -> Result<Bytes, BatchError> {
     Ok(Bytes::from(out))
 }
 
-fn failed(error: impl std::fmt::Display) -> BatchError {
-    BatchError::Decompress(error.to_string())
+fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> BatchError {
+    BatchError::Decompress(Arc::from(error.into()))
 }
 
 fn snappy_framed(bytes: &[u8]) -> Option<Vec<u8>> {

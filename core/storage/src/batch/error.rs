@@ -1,10 +1,13 @@
 //! Errors of record batches.
 
+use std::error::Error;
+use std::sync::Arc;
+
 #[cfg(doc)]
 use super::compression::DECOMPRESSED_BYTES_MAX;
 
 /// Rejection of bytes that are not a valid record batch, or whose records cannot be decoded.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum BatchError {
     /// The bytes end before the batch does.
     #[error("batch is truncated")]
@@ -42,7 +45,7 @@ pub enum BatchError {
     Codec(i16),
     /// The records cannot be decompressed.
     #[error("failed to decompress records: {0}")]
-    Decompress(String),
+    Decompress(#[source] Arc<dyn Error + Send + Sync>),
     /// The decompressed records are larger than [`DECOMPRESSED_BYTES_MAX`].
     #[error("decompressed records exceed the limit of {bytes_max} bytes")]
     TooLarge {

@@ -42,12 +42,19 @@ pub struct Batch {
 impl Batch {
     /// Parses bytes that must be exactly one batch. One pass for the checksum, no copy.
     pub fn parse(bytes: Bytes) -> Result<Self, BatchError> {
-        let batch = Self::parse_unverified(bytes)?;
-        let computed = crc32c::crc32c(batch.bytes.get(CRC_START..).unwrap_or_default());
-        if computed != batch.header.crc {
-            return Err(BatchError::Checksum { found: batch.header.crc, computed });
+        let header = BatchHeader::parse(&bytes)?;
+        if header.total_bytes() != bytes.len() {
+            return Err(BatchError::Length { claimed: i64::from(header.batch_length) });
         }
-        Ok(batch)
+        // Equal in a producer's batch; compaction removes records and keeps the span.
+        if u64::from(header.record_count) > header.offset_span() {
+            return Err(BatchError::Count);
+        }
+        let computed = crc32c::crc32c(bytes.get(CRC_START..).unwrap_or_default());
+        if computed != header.crc {
+            return Err(BatchError::Checksum { found: header.crc, computed });
+        }
+        Ok(Self { bytes, header })
     }
 
     /// Splits the first batch off a buffer of several (the record set of a Produce request).
@@ -58,19 +65,6 @@ impl Batch {
             return Err(BatchError::Truncated);
         }
         Self::parse(bytes.split_to(total))
-    }
-
-    /// Parses bytes without verifying the checksum.
-    fn parse_unverified(bytes: Bytes) -> Result<Self, BatchError> {
-        let header = BatchHeader::parse(&bytes)?;
-        if header.total_bytes() != bytes.len() {
-            return Err(BatchError::Length { claimed: i64::from(header.batch_length) });
-        }
-        // Equal in a producer's batch; compaction removes records and keeps the span.
-        if u64::from(header.record_count) > header.offset_span() {
-            return Err(BatchError::Count);
-        }
-        Ok(Self { bytes, header })
     }
 
     /// A batch made by the builder, which is valid by construction.

@@ -47,8 +47,6 @@ pub(super) struct State {
     /// Numbers of the reads that fail.
     pub(super) read_fault: Range<u64>,
     pub(super) is_stopped: bool,
-    /// Syncs report success and do nothing.
-    pub(super) skips_syncs: bool,
     /// Direct writes are supported.
     pub(super) is_direct: bool,
     pub(super) random: u64,
