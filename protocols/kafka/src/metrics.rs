@@ -54,3 +54,67 @@ impl Metrics {
 pub(crate) fn count_error(api: &Api, code: ErrorCode) {
     counter!(ERRORS, "api" => api.name, "error" => code.name()).increment(1);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use bytes::BytesMut;
+    use metrics::{Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::api::heartbeat::HeartbeatResponse;
+    use crate::codec::header::ResponseHeader;
+    use crate::response::encode;
+
+    /// Counters by name and labels.
+    #[derive(Default)]
+    struct Counters(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+    impl Recorder for Counters {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            let labels: Vec<&str> = key.labels().map(|label| label.value()).collect();
+            let name = format!("{} {}", key.name(), labels.join(" "));
+            Counter::from_arc(self.0.lock().entry(name).or_default().clone())
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    impl Counters {
+        fn value(&self, name: &str) -> u64 {
+            self.0.lock().get(name).map_or(0, |counter| counter.load(Ordering::Relaxed))
+        }
+    }
+
+    #[test]
+    fn requests_are_counted_by_api_and_errors_by_api_and_code() {
+        let counters = Counters::default();
+        metrics::with_local_recorder(&counters, || {
+            let metrics = Metrics::new(Api::ALL);
+            metrics.count_request(&Api::Heartbeat);
+            metrics.count_request(&Api::Heartbeat);
+            metrics.count_request(&Api::DescribeTopicPartitions);
+            let version = Api::Heartbeat.version(4).unwrap();
+            let header = ResponseHeader { api: &Api::Heartbeat, version, correlation_id: 1 };
+            for error_code in [ErrorCode::NONE, ErrorCode::UNKNOWN_MEMBER_ID] {
+                encode(&mut BytesMut::new(), header, &HeartbeatResponse { throttle_time_ms: 0, error_code });
+            }
+        });
+        assert_eq!(counters.value("inver_kafka_requests_total Heartbeat"), 2);
+        assert_eq!(counters.value("inver_kafka_requests_total DescribeTopicPartitions"), 1);
+        assert_eq!(counters.value("inver_kafka_requests_total Fetch"), 0);
+        assert_eq!(counters.value("inver_kafka_errors_total Heartbeat UNKNOWN_MEMBER_ID"), 1);
+        assert_eq!(counters.value("inver_kafka_errors_total Heartbeat NONE"), 0);
+    }
+}

@@ -52,6 +52,9 @@ impl Api {
 
 /// Decodes a request, handles it and encodes the response into `arena`. Bytes after the request are ignored, as
 /// Kafka does.
+///
+/// Not inlined: the dispatch would have the stack frames of all handlers.
+#[inline(never)]
 pub(super) fn run<H: Handler>(
     cx: &mut RequestContext<'_>,
     mut body: Reader,

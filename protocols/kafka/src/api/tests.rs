@@ -313,3 +313,70 @@ fn each_error_code_in_a_response_is_found() {
     response.each_error(&mut |code| found.push(code));
     assert_eq!(found, [ErrorCode::CORRUPT_MESSAGE, ErrorCode::INVALID_RECORD]);
 }
+
+#[test]
+fn sasl_tokens_are_passed_on_to_be_checked() {
+    use sasl_authenticate::{SaslAuthenticate, SaslAuthenticateRequest};
+    use sasl_handshake::{SaslHandshake, SaslHandshakeRequest};
+    let mut fixture = fixture();
+    let token = |bytes: &'static [u8]| SaslAuthenticateRequest { auth_bytes: Bytes::from_static(bytes) };
+    let early = fixture.call::<SaslAuthenticate>(2, token(b"\0ann\0secret"));
+    let Reply::Close(Some(response), ConnectionError::AuthenticationFailed) = early else {
+        panic!("not closed")
+    };
+    assert_eq!(response.error_code, ErrorCode::ILLEGAL_SASL_STATE);
+    for (mechanism, expected) in
+        [("GSSAPI", ErrorCode::UNSUPPORTED_SASL_MECHANISM), ("PLAIN", ErrorCode::NONE)]
+    {
+        let request = SaslHandshakeRequest { mechanism: mechanism.into() };
+        assert_eq!(fixture.answer::<SaslHandshake>(1, request).error_code, expected);
+    }
+    let Reply::Authenticate(credentials) = fixture.call::<SaslAuthenticate>(2, token(b"\0ann\0secret"))
+    else {
+        panic!("no credentials")
+    };
+    assert_eq!((credentials.user.as_str(), &credentials.password[..]), ("ann", &b"secret"[..]));
+}
+
+#[test]
+fn creating_and_deleting_topics_waits_for_the_log() {
+    use create_topics::{CreatableTopic, CreateTopics, CreateTopicsRequest};
+    use delete_topics::{DeleteTopics, DeleteTopicsRequest};
+    let mut fixture = fixture();
+    let request = |validate_only| CreateTopicsRequest {
+        topics: vec![CreatableTopic {
+            name: "new".into(),
+            num_partitions: 2,
+            replication_factor: 1,
+            ..CreatableTopic::default()
+        }],
+        validate_only,
+        ..CreateTopicsRequest::default()
+    };
+    assert_eq!(fixture.completion::<CreateTopics>(7, request(true)), Completion::Now);
+    assert!(matches!(fixture.completion::<CreateTopics>(7, request(false)), Completion::At(_)));
+    let response = fixture.answer::<CreateTopics>(7, request(false));
+    assert_eq!(response.topics[0].error_code, ErrorCode::TOPIC_ALREADY_EXISTS);
+    let delete = DeleteTopicsRequest { topic_names: vec!["new".into()], ..Default::default() };
+    assert!(matches!(fixture.completion::<DeleteTopics>(4, delete.clone()), Completion::At(_)));
+    assert_eq!(fixture.completion::<DeleteTopics>(4, delete), Completion::Now);
+}
+
+#[test]
+fn producer_ids_are_unique_and_durable() {
+    use init_producer_id::{InitProducerId, InitProducerIdRequest};
+    let mut fixture = fixture();
+    let mut ids = std::collections::HashSet::new();
+    for _ in 0..1500 {
+        let Reply::Response(response, Completion::At(_)) =
+            fixture.call::<InitProducerId>(5, InitProducerIdRequest::default())
+        else {
+            panic!("not at a log position")
+        };
+        assert!(ids.insert(response.producer_id), "{} again", response.producer_id);
+    }
+    let transactional =
+        InitProducerIdRequest { transactional_id: Some("t".into()), ..InitProducerIdRequest::default() };
+    let response = fixture.answer::<InitProducerId>(5, transactional);
+    assert_eq!(response.error_code, ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
+}
