@@ -50,8 +50,8 @@ impl Deferred {
     }
 
     /// Makes this turn's answers wait for this completion too.
-    pub(crate) fn wait_for(&mut self, completion: impl Into<Completion>) {
-        if let Completion::At(lsn) = completion.into() {
+    pub(crate) fn wait_for(&mut self, completion: Completion) {
+        if let Completion::At(lsn) = completion {
             let turn_lsn = &mut self.answers().turn_lsn;
             *turn_lsn = (*turn_lsn).max(Some(lsn));
         }
@@ -152,7 +152,7 @@ mod tests {
     fn turn(deferred: &mut Deferred, answer: &[u8], lsn: Option<u64>) -> u64 {
         deferred.bytes().extend_from_slice(answer);
         deferred.completes_one();
-        deferred.wait_for(lsn.map(Lsn));
+        deferred.wait_for(lsn.map(Lsn).into());
         let turn = deferred.turn();
         deferred.end_turn();
         turn

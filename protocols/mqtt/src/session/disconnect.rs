@@ -40,10 +40,11 @@ impl Session {
         if let Err(error) = self.flush() {
             tracing::debug!(client_id = self.core.client_id(), %error, "failed to submit the last turn");
         }
-        if self.core.is_durable() && self.expiry_s != 0 {
-            if let Err(error) = self.core.put(stored::SENT_KEY, stored::sent_value(self.inbox_next)) {
-                tracing::warn!(client_id = self.core.client_id(), %error, "failed to store session state");
-            }
+        if self.core.is_durable()
+            && self.expiry_s != 0
+            && let Err(error) = self.core.put(stored::SENT_KEY, stored::sent_value(self.inbox_next))
+        {
+            tracing::warn!(client_id = self.core.client_id(), %error, "failed to store session state");
         }
     }
 

@@ -9,6 +9,7 @@
 
 mod connecting;
 mod fanout;
+mod log_failure;
 mod publishing;
 mod sessions;
 mod stalling;
