@@ -185,8 +185,8 @@ impl State {
         self.limits.now_ms = now_ms;
         let Some(limits) = limits else { return true };
         self.limits.set(limits);
-        if limits.bytes_max.is_some() {
-            self.estimate_bytes(loads);
+        if limits.bytes_max.is_some() && !self.estimate_bytes(loads) {
+            return false;
         }
         if limits.messages_max_unread().is_some() {
             self.drop_unread(limits);
@@ -273,21 +273,21 @@ impl State {
         }
     }
 
-    /// Estimates the bytes of messages that were not counted, from the size of the first.
-    fn estimate_bytes(&mut self, loads: &mut Vec<Load>) {
+    /// Estimates the bytes of messages that were not counted, from the size of the first. False while that is loaded.
+    fn estimate_bytes(&mut self, loads: &mut Vec<Load>) -> bool {
         if self.submitted() == 0 {
             self.limits.bytes.correct_empty();
         }
         if !self.limits.bytes.wants_estimate() {
-            return;
+            return true;
         }
-        if let Some((head, reason)) = self.next_unchecked(self.limits.read_bytes(), loads) {
-            self.limits.bytes.estimate(value_bytes(&head.record));
-            match reason {
-                None => self.put_peeked(head),
-                Some(reason) => self.limits.drop_message(head.id, head.record, reason),
-            }
+        let Some((head, reason)) = self.next_unchecked(self.limits.read_bytes(), loads) else { return false };
+        self.limits.bytes.estimate(value_bytes(&head.record));
+        match reason {
+            None => self.put_peeked(head),
+            Some(reason) => self.limits.drop_message(head.id, head.record, reason),
         }
+        true
     }
 
     /// Drops expired messages at the head. Returns when to check again, once it found a message that stays.

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod cold;
 mod dead_letters;
 mod defects;
 mod fixture;

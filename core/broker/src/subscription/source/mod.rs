@@ -141,6 +141,15 @@ impl Source {
         }
     }
 
+    /// Batches that were read and not begun.
+    #[cfg(test)]
+    pub(super) fn buffered_batches(&self) -> usize {
+        match self {
+            Source::Stream(s) => s.buffered_batches(),
+            Source::Memory(_) => 0,
+        }
+    }
+
     /// Removes the first messages that can be taken, up to `messages`, without reading the log.
     pub(super) fn skip(&mut self, messages: u64) -> Skipped {
         match self {

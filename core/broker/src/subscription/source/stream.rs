@@ -227,6 +227,11 @@ impl StreamSource {
         self.batches = VecDeque::new();
     }
 
+    #[cfg(test)]
+    pub(super) fn buffered_batches(&self) -> usize {
+        self.batches.len()
+    }
+
     /// See [`super::Source::skip`].
     pub(super) fn skip(&mut self, messages: u64) -> Skipped {
         self.reach_start();

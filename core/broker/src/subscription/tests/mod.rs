@@ -1,0 +1,6 @@
+//! Tests of subscriptions by themselves: a log in memory, a clock that stands still, no broker around them.
+
+mod cold;
+mod delivery;
+mod fixture;
+mod sources;

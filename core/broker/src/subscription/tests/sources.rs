@@ -1,0 +1,56 @@
+//! Sources: what they skip without reading.
+
+use std::time::Duration;
+
+use inver_storage::CommitPolicy;
+
+use super::fixture::{Fixture, batch, until};
+use crate::Mailbox;
+use crate::spec::{Mode, QueueLimits};
+use crate::subscription::{ConsumerSpec, MemoryBounds, Subscription, WhenFull};
+
+/// Messages in memory, in the batch that is being taken, and in the spilled part.
+#[tokio::test]
+async fn a_queue_in_memory_skips_whole_batches_and_parts_of_them() {
+    for skipped in [1, 5, 10, 12, 25, 30, 49, 50] {
+        let fixture = Fixture::cold(CommitPolicy::Os);
+        let bounds = MemoryBounds { messages_max: 30, bytes_max: u64::MAX, when_full: WhenFull::Spill };
+        let subscription = Subscription::in_memory(&fixture.context, "q", Mode::Shared, bounds);
+        (0..5).for_each(|_| subscription.push(&batch(1, 10, 8), None));
+        let mut consumer = subscription.attach(ConsumerSpec::new(Mailbox::new(), 1)).unwrap();
+        let mut got = Vec::new();
+        consumer.pull(3, usize::MAX, &mut got);
+        assert_eq!(got.len(), 3);
+        let stream = subscription.state.lock().memory().and_then(|m| m.spilled_stream().cloned()).unwrap();
+        until("the spilled part is readable", || stream.high_watermark() == stream.next_offset()).await;
+        let skipped = skipped.min(47);
+        assert_eq!(subscription.state.lock().sources[0].skip(skipped).messages, skipped);
+        assert_eq!(subscription.counts().ready, 47 - skipped);
+        got.clear();
+        while consumer.pull(100, usize::MAX, &mut got).more {}
+        assert!(got.iter().map(|d| d.id.offset).eq(3 + skipped..50), "{skipped}");
+    }
+}
+
+#[tokio::test]
+async fn a_skipped_part_of_a_load_under_way_is_not_delivered() {
+    let mut fixture = Fixture::cold(CommitPolicy::Os);
+    let ids = fixture.create();
+    let queue = fixture.queue(ids, QueueLimits::default());
+    fixture.append(&queue, 2_000, 10, 100);
+    drop(queue);
+    fixture = fixture.restart();
+    let queue = fixture.queue(ids, QueueLimits::default());
+    let mailbox = Mailbox::new();
+    let mut consumer = queue.subscription.attach(ConsumerSpec::new(mailbox.clone(), 1)).unwrap();
+    let mut got = Vec::new();
+    assert!(!consumer.pull(100, usize::MAX, &mut got).more, "it is loaded");
+    assert_eq!(queue.subscription.state.lock().sources[0].skip(19_005).messages, 19_005);
+    while got.len() < 995 {
+        if !consumer.pull(995 - got.len(), usize::MAX, &mut got).more {
+            tokio::time::timeout(Duration::from_secs(10), mailbox.wait()).await.expect("it is woken");
+            mailbox.drain(&mut Vec::new());
+        }
+    }
+    assert!(got.iter().map(|d| d.id.offset).eq(19_005..20_000));
+}
