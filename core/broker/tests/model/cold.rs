@@ -3,7 +3,7 @@
 //! A message or a batch a second was dropped, and the queue grew without regard to its length limit.
 
 use crate::fixture::*;
-use inver_broker::{BrokerConfig, Namespace, QueueLimits, QueueSpec};
+use inver_broker::{BrokerConfig, Completion, Namespace, QueueLimits, QueueSpec};
 use inver_storage::{CommitPolicy, LogOptions};
 
 const MESSAGES: u64 = 3_000;
@@ -23,7 +23,7 @@ fn variants() -> impl Iterator<Item = (CommitPolicy, bool, bool)> {
 /// Publishes messages in a batch each.
 fn publish_singly(ns: &Namespace, name: &str, messages: u64) {
     let mut publisher = publisher(ns);
-    let mut last = None;
+    let mut last = Completion::Now;
     for _ in 0..messages {
         publisher.publish(queue(name), &message(&[b'x'; 100])).unwrap();
         last = publisher.flush().unwrap();
@@ -37,7 +37,7 @@ async fn messages_that_are_on_the_disk_expire_in_time() {
         let mut fixture = cold(commit);
         let ns = fixture.namespace();
         declare(&ns, "dead", durable(QueueLimits::default()));
-        let dead_letter = dead_to("dead").filter(|_| dead_letters);
+        let dead_letter = dead_letter_to("dead").filter(|_| dead_letters);
         let limits = QueueLimits { message_ttl_ms: Some(300), dead_letter, ..QueueLimits::default() };
         declare(&ns, "q", durable(limits));
         publish_singly(&ns, "q", MESSAGES);
@@ -63,7 +63,7 @@ async fn length_limits_hold_although_the_head_is_on_the_disk() {
             let mut fixture = cold(commit);
             let ns = fixture.namespace();
             declare(&ns, "dead", durable(QueueLimits::default()));
-            let dead_letter = dead_to("dead").filter(|_| dead_letters);
+            let dead_letter = dead_letter_to("dead").filter(|_| dead_letters);
             let spec: QueueSpec = durable(QueueLimits { dead_letter, ..limits.clone() });
             declare(&ns, "q", spec);
             publish_singly(&ns, "q", 100);

@@ -10,6 +10,9 @@ use super::again::{Again, Found};
 use super::{Offer, Open, Skipped, span};
 use crate::context::Context;
 
+/// See [`StreamSource::loading_from`].
+const NO_LOAD: u64 = u64::MAX;
+
 /// A stream of the log and the position in it.
 pub(in crate::subscription) struct StreamSource {
     pub(in crate::subscription) stream: Stream,
@@ -22,7 +25,8 @@ pub(in crate::subscription) struct StreamSource {
     counts_below: u64,
     batches: VecDeque<StoredBatch>,
     open: Option<Open>,
-    loading: bool,
+    /// The offset from which the load that is under way reads; [`NO_LOAD`]: none is.
+    loading_from: u64,
     /// Boxed: most have no requeued messages.
     again: Option<Box<Again>>,
     context: Arc<Context>,
@@ -46,7 +50,7 @@ impl StreamSource {
             cursor,
             batches: VecDeque::new(),
             open: None,
-            loading: false,
+            loading_from: NO_LOAD,
             again: None,
             context: context.clone(),
             listening: None,
@@ -96,7 +100,7 @@ impl StreamSource {
     }
 
     pub(super) fn is_loading(&self) -> bool {
-        self.loading || self.again.as_ref().is_some_and(|again| again.loading)
+        self.loading_from != NO_LOAD || self.again.as_ref().is_some_and(|again| again.loading)
     }
 
     /// See [`super::Source::again`].
@@ -130,7 +134,7 @@ impl StreamSource {
                 self.open_batch(&batch);
                 continue;
             }
-            if self.loading {
+            if self.loading_from != NO_LOAD {
                 return Offer::Empty;
             }
             self.reach_start();
@@ -141,7 +145,7 @@ impl StreamSource {
                 Ok(Read::Ready(batches)) if !batches.is_empty() => self.batches.extend(batches),
                 Ok(Read::Ready(_) | Read::Empty) => return Offer::Empty,
                 Ok(Read::Cold(cold)) => {
-                    self.loading = true;
+                    self.loading_from = self.next;
                     return Offer::Load(cold);
                 }
                 // It was trimmed after its start was read above.
@@ -197,24 +201,32 @@ impl StreamSource {
             let start = self.stream.start();
             return self.again.as_mut().is_some_and(|again| again.loaded(batches, start));
         }
-        self.loading = false;
         let (next, any) = (self.next, !batches.is_empty());
-        // Some may have been skipped meanwhile.
-        self.batches.extend(batches.into_iter().filter(|batch| end_of(batch) > next));
+        // What is between the buffer and a read ahead of it may have been released: then it is read again in order.
+        if std::mem::replace(&mut self.loading_from, NO_LOAD) <= self.buffered_end() {
+            // Some may have been skipped meanwhile.
+            self.batches.extend(batches.into_iter().filter(|batch| end_of(batch) > next));
+        }
         any || !self.batches.is_empty() || self.stream.start().0 > self.next
+    }
+
+    /// The offset after what was taken or is buffered.
+    fn buffered_end(&self) -> u64 {
+        let open = self.open.as_ref().map(|open| open.end);
+        self.batches.back().map(end_of).or(open).unwrap_or(0).max(self.next)
     }
 
     /// See [`super::Source::read_ahead`].
     pub(super) fn read_ahead(&mut self, read_bytes: usize) -> Option<ColdRead> {
-        let last = self.batches.back()?;
-        let from = end_of(last).max(self.next);
+        let from = self.buffered_end();
         let buffered: usize = self.batches.iter().map(|batch| batch.bytes.len()).sum();
-        if self.loading || buffered >= read_bytes || from >= self.stream.high_watermark().0 {
+        let is_enough = self.batches.is_empty() || buffered >= read_bytes;
+        if is_enough || self.loading_from != NO_LOAD || from >= self.stream.high_watermark().0 {
             return None;
         }
         match self.stream.read(Offset(from), read_bytes) {
             Ok(Read::Cold(cold)) => {
-                self.loading = true;
+                self.loading_from = from;
                 Some(cold)
             }
             // What is in memory is read when it is wanted.

@@ -127,7 +127,7 @@ async fn a_length_limit_counts_neither_acknowledged_nor_unacknowledged_messages(
     consumer.pull(30, usize::MAX, &mut got);
     let odd: Vec<_> = got.iter().map(|d| d.id).filter(|id| id.offset % 2 == 1).collect();
     assert_eq!(odd.len(), 15);
-    consumer.ack(&odd);
+    consumer.ack(&odd).unwrap();
     drop((consumer, queue));
     fixture = fixture.restart();
     let queue = fixture.queue(ids, bounded(500, false));
@@ -146,7 +146,7 @@ async fn a_length_limit_counts_neither_acknowledged_nor_unacknowledged_messages(
     // Requeued messages are older than those in the log: they are dropped first.
     fixture.append(&queue, 1, 100, VALUE_BYTES);
     let requeued: Vec<_> = got.iter().map(|d| d.id).collect();
-    consumer.requeue(&requeued);
+    consumer.requeue(&requeued).unwrap();
     assert_eq!(queue.check(&fixture, false).dropped, 100);
     got.clear();
     until("all are delivered", || {

@@ -7,12 +7,13 @@ use std::time::Duration;
 use inver_storage::batch::{Batch, BatchBuilder};
 use inver_storage::medium::fake::FakeMedium;
 use inver_storage::{
-    CommitPolicy, CursorId, Entry, Log, LogOptions, Lsn, Offset, Stream, StreamId, SystemClock,
+    CommitPolicy, CursorId, Entry, Log, LogOptions, Lsn, Offset, Stream, StreamId, SubmitError, SystemClock,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
+use crate::completion::Completion;
 use crate::context::Context;
 use crate::message::Message;
 use crate::spec::{DropReason, Mode, QueueLimits};
@@ -201,7 +202,7 @@ impl Recheck for Calls {
 }
 
 impl DropSink for Calls {
-    fn dropped(&self, from: &Arc<Subscription>, dropped: &[Dropped]) -> Option<Lsn> {
+    fn dropped(&self, from: &Arc<Subscription>, dropped: &[Dropped]) -> Result<Completion, SubmitError> {
         if let Some(before_drop) = &mut *self.before_drop.lock() {
             before_drop();
         }

@@ -3,4 +3,5 @@
 mod cold;
 mod delivery;
 mod fixture;
+mod rejected_writes;
 mod sources;

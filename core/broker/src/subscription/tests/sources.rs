@@ -7,6 +7,7 @@ use inver_storage::CommitPolicy;
 use super::fixture::{Fixture, batch, until};
 use crate::Mailbox;
 use crate::spec::{Mode, QueueLimits};
+use crate::subscription::source::Offer;
 use crate::subscription::{ConsumerSpec, MemoryBounds, Subscription, WhenFull};
 
 /// Messages in memory, in the batch that is being taken, and in the spilled part.
@@ -53,4 +54,41 @@ async fn a_skipped_part_of_a_load_under_way_is_not_delivered() {
         }
     }
     assert!(got.iter().map(|d| d.id.offset).eq(19_005..20_000));
+}
+
+/// What was read ahead was delivered after its buffer had been released, and the messages in between were lost.
+#[tokio::test]
+async fn a_released_buffer_is_read_again_before_what_was_read_ahead_of_it() {
+    let mut fixture = Fixture::cold(CommitPolicy::Os);
+    let ids = fixture.create();
+    let queue = fixture.queue(ids, QueueLimits::default());
+    fixture.append(&queue, 2_000, 1, 100);
+    drop(queue);
+    fixture = fixture.restart();
+    let queue = fixture.queue(ids, QueueLimits::default());
+    let mut taken = Vec::new();
+    for releases in [false, true, false, true] {
+        let mut state = queue.subscription.state.lock();
+        let source = &mut state.sources[0];
+        let mut left = usize::MAX;
+        while left > 0 {
+            match source.take(4096) {
+                Offer::Taken(message) => {
+                    taken.push(message.offset);
+                    left -= 1;
+                }
+                Offer::Load(read) => {
+                    assert!(source.loaded(false, read.run().unwrap()));
+                    left = 3;
+                }
+                Offer::Empty | Offer::Gone => panic!("all can be read"),
+            }
+        }
+        let ahead = source.read_ahead(8192).expect("a read ahead");
+        if releases {
+            source.release_buffered();
+        }
+        assert!(source.loaded(false, ahead.run().unwrap()));
+    }
+    assert!(taken.len() > 50 && taken.iter().copied().eq(0..taken.len() as u64), "{taken:?}");
 }
