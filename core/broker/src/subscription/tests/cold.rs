@@ -11,8 +11,8 @@ use inver_storage::{BatchBuilder, CommitPolicy, Entry, LogOptions};
 use super::fixture::{Fixture, TestQueue, batch, dead_letter, until};
 use crate::Mailbox;
 use crate::spec::{DropReason, QueueLimits};
-use crate::subscription::check::Scope;
-use crate::subscription::next::READ_BYTES;
+use crate::subscription::limits::Scope;
+use crate::subscription::source::READ_BYTES;
 use crate::subscription::{ConsumerSpec, NextCheck};
 
 const MESSAGES: u64 = 200_000;
