@@ -5,7 +5,7 @@ use std::time::Duration;
 use inver_driver::Activity;
 use tokio::time::Instant;
 
-use super::Ended;
+use super::ended::Ended;
 use crate::session::Session;
 
 /// Time that a client has to answer `connection.close`.

@@ -4,6 +4,7 @@
 //! confirms are outstanding, or while the client does not read its output. A client that is not read need not send
 //! heartbeats.
 
+mod ended;
 mod liveness;
 mod pressure;
 
@@ -20,26 +21,11 @@ use inver_driver::{
 use inver_storage::{Log, LogError, Lsn};
 use tokio::time::Instant;
 
+use self::ended::Ended;
 use self::liveness::Liveness;
 use self::pressure::Pressure;
 use crate::codec::write;
 use crate::session::{Limits, Session};
-
-/// Why the protocol ends a connection.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Ended {
-    /// Nothing more is sent.
-    #[error("closed")]
-    Over,
-    #[error("handshake took too long")]
-    LoginTimeout,
-    #[error("missed heartbeats from client")]
-    HeartbeatsMissed,
-    #[error("connection.close was not answered")]
-    CloseUnanswered,
-    #[error(transparent)]
-    Log(#[from] LogError),
-}
 
 type Login = Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send>>;
 

@@ -1,0 +1,35 @@
+//! The layers of this crate: which module may use which, and no circle of files.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../../../core/test-support/layers.rs"]
+mod layers;
+
+use std::path::Path;
+
+use layers::{Graph, Rule};
+
+/// Modules from the bottom up, each with those that it uses.
+const RULES: &[Rule] = &[
+    ("codec", &[]),
+    ("error", &["codec"]),
+    ("map", &["codec", "error"]),
+    ("session", &["codec", "error", "map"]),
+    ("connection", &["codec", "session"]),
+    ("fuzz", &["codec", "map"]),
+];
+
+fn graph() -> Graph {
+    Graph::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+}
+
+#[test]
+fn modules_use_only_modules_below_them() {
+    assert_eq!(graph().violations(RULES), Vec::<String>::new());
+    assert_eq!(layers::disordered(RULES), Vec::<String>::new());
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    assert_eq!(graph().circles(), Vec::<Vec<String>>::new());
+}
