@@ -26,7 +26,7 @@ const PROFILE_TIME: Duration = Duration::from_secs(8);
 
 /// The estimated duration of a workload.
 pub(crate) fn planned(workload: &Workload, settings: &Settings) -> Duration {
-    let kinds = workload.protocol.brokers().iter().filter(|kind| settings.takes(**kind));
+    let kinds = workload.protocol.brokers().iter().filter(|kind| settings.includes(**kind));
     let runs = (kinds.clone().count() * rounds_of(workload, settings)) as u32;
     let run = settings.lengths.warmup + settings.lengths.window + BESIDE_TIME;
     let rounds = workload.kind.estimated_time().unwrap_or(run) * runs;

@@ -26,7 +26,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn takes(&self, kind: BrokerKind) -> bool {
+    pub(crate) fn includes(&self, kind: BrokerKind) -> bool {
         self.only.is_empty() || self.only.contains(&kind)
     }
 }
@@ -39,7 +39,7 @@ pub(crate) fn start(
     results: &mut Results,
 ) -> Vec<Broker> {
     let mut brokers = Vec::new();
-    for kind in protocol.brokers().iter().copied().filter(|kind| settings.takes(*kind)) {
+    for kind in protocol.brokers().iter().copied().filter(|kind| settings.includes(*kind)) {
         eprint!("starting {kind} … ");
         match Broker::start(kind, paths) {
             Ok(broker) => {

@@ -203,7 +203,7 @@ pub(crate) fn exist(protocol: Protocol) -> bool {
 /// Estimated duration of the tools of a protocol.
 pub(crate) fn planned(protocol: Protocol, settings: &Settings) -> Duration {
     let tools = TOOLS.iter().filter(|tool| tool.protocol == protocol).count() as u32;
-    let kinds = protocol.brokers().iter().filter(|kind| settings.takes(**kind)).count();
+    let kinds = protocol.brokers().iter().filter(|kind| settings.includes(**kind)).count();
     let rounds = (settings.rounds * kinds + 1) as u32;
     TOOL_TIME * tools * rounds
 }

@@ -113,22 +113,22 @@ impl Broker {
         // ApiVersions 0; CONNECT of MQTT 3.1.1; AMQP's protocol header.
         let api_versions: &[u8] = &[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0, 0];
         let connect: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01b";
-        let asks = [(self.kafka, api_versions), (self.mqtt, connect), (self.amqp, b"AMQP\x00\x00\x09\x01")];
-        let asks = match self.kind {
-            BrokerKind::Kafka => asks.get(..1),
-            BrokerKind::Mosquitto => asks.get(1..2),
-            BrokerKind::Rabbitmq => asks.get(2..),
-            BrokerKind::Sink | BrokerKind::Bridged => asks.get(..0),
-            _ => Some(asks.as_slice()),
+        let probes = [(self.kafka, api_versions), (self.mqtt, connect), (self.amqp, b"AMQP\x00\x00\x09\x01")];
+        let probes = match self.kind {
+            BrokerKind::Kafka => probes.get(..1),
+            BrokerKind::Mosquitto => probes.get(1..2),
+            BrokerKind::Rabbitmq => probes.get(2..),
+            BrokerKind::Sink | BrokerKind::Bridged => probes.get(..0),
+            _ => Some(probes.as_slice()),
         };
-        asks.unwrap_or_default().iter().all(|(to, bytes)| {
-            let ask = || {
+        probes.unwrap_or_default().iter().all(|(to, bytes)| {
+            let probe = || {
                 let mut stream = TcpStream::connect(to)?;
                 stream.set_read_timeout(Some(Duration::from_secs(5)))?;
                 std::io::Write::write_all(&mut stream, bytes)?;
                 stream.read(&mut [0; 16])
             };
-            ask().is_ok_and(|count| count > 0)
+            probe().is_ok_and(|count| count > 0)
         }) && TcpStream::connect(self.kafka).is_ok()
     }
 

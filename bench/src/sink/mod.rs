@@ -29,7 +29,7 @@ use crate::workloads::{Kind, Protocol, WORKLOADS, Workload};
 const START_TIME: Duration = Duration::from_millis(500);
 
 /// Whether the sink supports a workload: not those that convert messages, keep more than fits in memory, or measure the broker itself.
-fn answers(workload: &Workload) -> bool {
+fn supports(workload: &Workload) -> bool {
     let is_left_out = matches!(
         workload.kind,
         Kind::AmqpToMqtt
@@ -51,7 +51,7 @@ pub(crate) fn measure(
     progress: &mut Progress,
     results: &mut Results,
 ) -> Result<()> {
-    for workload in played(names) {
+    for workload in selected(names) {
         progress.begin(&format!("sink: {}", workload.id));
         let run = Broker::start(BrokerKind::Sink, paths)
             .and_then(|mut sink| workload.run(&mut sink, settings.lengths));
@@ -69,16 +69,16 @@ pub(crate) fn measure(
 }
 
 /// The named workloads, or all that the sink supports.
-fn played(names: &[String]) -> impl Iterator<Item = &'static Workload> {
+fn selected(names: &[String]) -> impl Iterator<Item = &'static Workload> {
     let named = |workload: &Workload| {
         names.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(workload.id))
     };
-    WORKLOADS.iter().filter(move |workload| answers(workload) && named(workload))
+    WORKLOADS.iter().filter(move |workload| supports(workload) && named(workload))
 }
 
 /// Estimated duration of these workloads.
 pub(crate) fn planned(settings: &Settings, names: &[String]) -> Duration {
-    planned_each(settings) * played(names).count() as u32
+    planned_each(settings) * selected(names).count() as u32
 }
 
 fn planned_each(settings: &Settings) -> Duration {
