@@ -155,8 +155,8 @@ fn requested_topic(
     let spec = TopicSpec { partitions: config.default_partitions, config: TopicConfig::new() };
     match node.namespace.create_topic(&name, &spec) {
         Ok((topic, lsn)) => {
-            let user = cx.principal().and_then(Identity::name);
-            tracing::info!(topic = %name, client_id = ?cx.client_id, user, "topic created on a metadata request");
+            let (client_id, user) = (cx.client_id.as_deref(), cx.principal().and_then(Identity::name));
+            tracing::info!(topic = %name, client_id, user, "topic created on a metadata request");
             (describe(&topic, config.node_id, operations), Completion::At(lsn))
         }
         // Another connection created it meanwhile.

@@ -41,7 +41,7 @@ impl Handler for SaslHandshake {
             _ if cx.sasl.is_finished() => ErrorCode::ILLEGAL_SASL_STATE,
             false => ErrorCode::UNSUPPORTED_SASL_MECHANISM,
             true => {
-                // After version 0 the token follows without a request around it.
+                // After version 0 of the handshake, the token follows without a request around it.
                 cx.sasl.choose_mechanism(cx.header.version.number == 0);
                 ErrorCode::NONE
             }

@@ -18,12 +18,13 @@ use crate::codec::wire::Wire;
 use crate::config::KafkaConfig;
 use crate::node::Node;
 
-/// Batches of one record in the partition, and the size of a fetch: two of them.
+/// Batches of one record in the partition, and the size of a fetch of two.
 const BATCHES: i64 = 12;
 const BATCH_BYTES: usize = 10_000;
 const FETCH_BYTES: i32 = 2 * BATCH_BYTES as i32 + 1000;
 
-struct World {
+/// A fetcher, and a topic `t` whose records are only on disk.
+struct TestFetcher {
     fetcher: Fetcher,
     mailbox: Arc<Mailbox>,
     node: Arc<Node>,
@@ -31,7 +32,7 @@ struct World {
     _folder: tempfile::TempDir,
 }
 
-fn world(read_ahead_bytes_max: usize) -> World {
+fn test_fetcher(read_ahead_bytes_max: usize) -> TestFetcher {
     let folder = tempfile::tempdir().unwrap();
     let options = LogOptions { tail_cache_bytes_max: 0, ..LogOptions::default() };
     let log = Log::open(folder.path(), options).unwrap();
@@ -54,10 +55,10 @@ fn world(read_ahead_bytes_max: usize) -> World {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mailbox = Mailbox::new();
     let fetcher = Fetcher::new(node.clone(), mailbox.clone());
-    World { fetcher, mailbox, node, runtime, _folder: folder }
+    TestFetcher { fetcher, mailbox, node, runtime, _folder: folder }
 }
 
-impl World {
+impl TestFetcher {
     /// Sends a fetch, and returns the numbers of the batches in its response if that is complete at once.
     fn request(&mut self, offset: i64) -> Option<Vec<u8>> {
         self.request_up_to(offset, FETCH_BYTES)
@@ -109,7 +110,7 @@ impl World {
         self.fetcher.wake(&tokens, Instant::now());
     }
 
-    /// As [`World::request`], and waits for the disk if need be.
+    /// As [`TestFetcher::request`], and waits for the disk if need be.
     fn fetch(&mut self, offset: i64) -> Vec<u8> {
         let mut answer = self.request(offset);
         while answer.is_none() {
@@ -132,82 +133,82 @@ impl World {
 
 #[test]
 fn a_sequential_reader_is_served_from_read_ahead() {
-    let mut world = world(1 << 20);
-    assert_eq!(world.fetch(0), [0, 1]);
+    let mut test = test_fetcher(1 << 20);
+    assert_eq!(test.fetch(0), [0, 1]);
     for first in [2, 4, 6, 8] {
-        assert_eq!(world.aheads(), 1);
-        world.wake();
+        assert_eq!(test.aheads(), 1);
+        test.wake();
         // The read is done.
-        assert_eq!(world.aheads(), 0);
-        assert_eq!(world.request(first), Some(vec![first as u8, first as u8 + 1]));
+        assert_eq!(test.aheads(), 0);
+        assert_eq!(test.request(first), Some(vec![first as u8, first as u8 + 1]));
     }
     // A fetch that arrives while the read is in progress waits for it.
-    assert_eq!(world.request(10), None);
-    assert_eq!(world.aheads(), 1);
+    assert_eq!(test.request(10), None);
+    assert_eq!(test.aheads(), 1);
     // Releasing memory does not drop a read that a fetch waits for.
-    world.fetcher.tidy();
-    world.wake();
-    assert_eq!(world.poll(), Some(vec![10, 11]));
+    test.fetcher.tidy();
+    test.wake();
+    assert_eq!(test.poll(), Some(vec![10, 11]));
     // There is no more.
-    assert_eq!(world.aheads(), 0);
-    assert!(world.is_all_memory_free());
+    assert_eq!(test.aheads(), 0);
+    assert!(test.is_all_memory_free());
 }
 
 #[test]
 fn a_reader_that_seeks_gets_the_offset_requested() {
-    let mut world = world(1 << 20);
-    assert_eq!(world.fetch(0), [0, 1]);
-    world.wake();
-    assert_eq!(world.fetch(6), [6, 7]);
+    let mut test = test_fetcher(1 << 20);
+    assert_eq!(test.fetch(0), [0, 1]);
+    test.wake();
+    assert_eq!(test.fetch(6), [6, 7]);
     // The read is not known to be sequential yet.
-    assert_eq!(world.aheads(), 0);
-    assert!(world.is_all_memory_free());
-    assert_eq!(world.fetch(8), [8, 9]);
-    assert_eq!(world.aheads(), 1);
+    assert_eq!(test.aheads(), 0);
+    assert!(test.is_all_memory_free());
+    assert_eq!(test.fetch(8), [8, 9]);
+    assert_eq!(test.aheads(), 1);
     // A seek while a read-ahead is in progress.
-    assert_eq!(world.fetch(3), [3, 4]);
-    assert_eq!(world.fetch(5), [5, 6]);
-    assert_eq!(world.fetch(7), [7, 8]);
+    assert_eq!(test.fetch(3), [3, 4]);
+    assert_eq!(test.fetch(5), [5, 6]);
+    assert_eq!(test.fetch(7), [7, 8]);
 }
 
 /// A fetch with less room than was read for it once dropped the rest, which was then read again.
 #[test]
 fn batches_read_ahead_that_do_not_fit_are_kept_for_the_next_fetch() {
-    let mut world = world(1 << 20);
-    assert_eq!(world.fetch(0), [0, 1]);
-    assert_eq!(world.request_up_to(2, BATCH_BYTES as i32 + 1000), None);
-    world.wake();
-    assert_eq!(world.poll(), Some(vec![2]));
-    assert_eq!(world.aheads(), 0);
-    assert!(!world.is_all_memory_free(), "kept batches count");
-    assert_eq!(world.request(3), Some(vec![3]));
-    world.wake();
-    assert_eq!(world.request(4), Some(vec![4, 5]));
-    world.wake();
-    world.fetcher.tidy();
-    assert!(world.is_all_memory_free());
+    let mut test = test_fetcher(1 << 20);
+    assert_eq!(test.fetch(0), [0, 1]);
+    assert_eq!(test.request_up_to(2, BATCH_BYTES as i32 + 1000), None);
+    test.wake();
+    assert_eq!(test.poll(), Some(vec![2]));
+    assert_eq!(test.aheads(), 0);
+    assert!(!test.is_all_memory_free(), "kept batches count");
+    assert_eq!(test.request(3), Some(vec![3]));
+    test.wake();
+    assert_eq!(test.request(4), Some(vec![4, 5]));
+    test.wake();
+    test.fetcher.tidy();
+    assert!(test.is_all_memory_free());
 }
 
 #[test]
 fn an_idle_connection_drops_its_read_ahead() {
-    let mut world = world(1 << 20);
-    assert_eq!(world.fetch(0), [0, 1]);
-    world.wake();
-    assert!(!world.is_all_memory_free());
-    world.fetcher.tidy();
-    assert!(world.is_all_memory_free());
-    assert_eq!(world.fetch(2), [2, 3]);
+    let mut test = test_fetcher(1 << 20);
+    assert_eq!(test.fetch(0), [0, 1]);
+    test.wake();
+    assert!(!test.is_all_memory_free());
+    test.fetcher.tidy();
+    assert!(test.is_all_memory_free());
+    assert_eq!(test.fetch(2), [2, 3]);
 }
 
 #[test]
 fn read_ahead_stays_within_its_limit() {
-    let mut none = world(0);
+    let mut none = test_fetcher(0);
     for first in [0, 2, 4] {
         assert_eq!(none.fetch(first), [first as u8, first as u8 + 1]);
         assert_eq!(none.aheads(), 0);
     }
     // Room for one batch.
-    let mut little = world(BATCH_BYTES + 1000);
+    let mut little = test_fetcher(BATCH_BYTES + 1000);
     assert_eq!(little.fetch(0), [0, 1]);
     little.wake();
     assert_eq!(little.request(2), Some(vec![2]));
@@ -225,14 +226,14 @@ fn read_ahead_stays_within_its_limit() {
 
 #[test]
 fn fetches_are_answered_in_order() {
-    let mut world = world(0);
-    assert_eq!(world.request(0), None);
+    let mut test = test_fetcher(0);
+    assert_eq!(test.request(0), None);
     // The second waits for the first, which waits for the disk.
-    assert_eq!(world.request(11), None);
+    assert_eq!(test.request(11), None);
     let mut answers = Vec::new();
     while answers.len() < 2 {
-        world.wake();
-        while let Some(answer) = world.poll() {
+        test.wake();
+        while let Some(answer) = test.poll() {
             answers.push(answer);
         }
     }
