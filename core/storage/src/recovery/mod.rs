@@ -243,7 +243,10 @@ fn recover(
             allocator.set_active(Some(active.clone()));
             (active, last.entries_end)
         }
-        None => (allocator.create(0).map_err(OpenError::io("create the first segment"))?, HEADER_BYTES),
+        None => {
+            let created = allocator.create(0);
+            (created.map_err(|error| intake.fail("create the first segment", error))?, HEADER_BYTES)
+        }
     };
     let end = active.segment.base + position;
     intake.lock().start_at(active.segment.base, end);

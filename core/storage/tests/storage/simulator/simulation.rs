@@ -176,12 +176,17 @@ impl Simulation {
                 self.log = Some(log);
                 true
             }
-            Err(error @ (OpenError::Io { .. } | OpenError::Damaged { .. } | OpenError::Checkpoint(_))) => {
+            Err(
+                error @ (OpenError::Io { .. }
+                | OpenError::Damaged { .. }
+                | OpenError::Checkpoint(_)
+                | OpenError::Log(_)),
+            ) => {
                 // Only a fault of the medium; the checkpoint store cannot tell it from damage.
                 assert!(self.medium.hits() > hits, "{error}");
-                let text = error.to_string();
-                let is_fault = matches!(error, OpenError::Io { .. }) || text.contains("checkpoint.redb");
-                assert!(is_fault, "{text}");
+                let is_damage =
+                    matches!(&error, OpenError::Damaged { file, .. } if file != "checkpoint.redb");
+                assert!(!is_damage, "{error}");
                 false
             }
             Err(error) => panic!("{error}"),
