@@ -63,7 +63,8 @@ pub(crate) trait ProtocolSettings: Settings {
 impl ProtocolSettings for KafkaConfig {
     fn protocol(&self, shared: SharedSettings) -> Arc<dyn ProtocolPlugin> {
         let message_bytes_max = u32::try_from(shared.message_bytes_max).unwrap_or(u32::MAX);
-        Arc::new(Kafka::new(KafkaConfig { message_bytes_max, ..self.clone() }))
+        let limits = inver_kafka::Limits { timeouts: shared.timeouts, ..self.limits.clone() };
+        Arc::new(Kafka::new(KafkaConfig { message_bytes_max, limits, ..self.clone() }))
     }
 
     fn default_partitions(&self) -> Option<u32> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use inver_driver::Timeouts;
+
 /// Longest request that the protocol's length field can express.
 const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;
 
@@ -41,8 +43,8 @@ inver_settings::section! {
         /// Time from the first byte of a request to its last. Time spent waiting for `large_requests_bytes_max` is not
         /// counted.
         pub request_time_max: Duration = Duration::from_secs(120) => milliseconds(10..=DAY_MS),
-        /// Time within which a client must authenticate, where users are configured.
-        pub login_max: Duration = Duration::from_secs(10) => milliseconds(10..=DAY_MS),
+        /// Bounds of time of a connection: the server's, for all protocols.
+        pub timeouts: Timeouts = Timeouts::default() => no_key(),
         /// A connection without a request for this long is closed. Kafka's default.
         pub idle_max: Duration = Duration::from_secs(600) => milliseconds(10..=DAY_MS),
         /// Memory for records in fetch responses that are not sent yet, over all connections, and as much again for

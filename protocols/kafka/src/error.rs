@@ -64,7 +64,7 @@ pub(crate) enum ConnectionError {
     /// A request was not complete in time.
     #[error("request timeout: a request was not complete in time")]
     TooSlow,
-    /// The socket failed.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
+    /// The server shuts down.
+    #[error("server is shutting down")]
+    ShuttingDown,
 }

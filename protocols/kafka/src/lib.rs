@@ -1,12 +1,11 @@
 //! Kafka's protocol: its clients use the broker as they use Kafka.
 //!
-//! The modules, top to bottom: `connection` (the task of one connection), `session` (requests in, responses out in
+//! The modules, top to bottom: `connection` (a client on the driver), `session` (requests in, responses out in
 //! order), [`api`] (one file an API), `fetch` (the fetches of a connection), `coordinator` (all groups), `node` (state that connections share), `settings`,
 //! `map` (the wire and the model), [`codec`] (bytes and messages). The README walks through adding an API.
 //!
 //! Does not own: storage, topics and committed offsets (`inver-broker`), listening and TLS (the server).
 
-mod alarm;
 pub mod api;
 mod budget;
 pub mod codec;
@@ -30,6 +29,8 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use inver_broker::{Broker, Connection, ProtocolPlugin};
+use inver_driver::Connections;
+use tracing::Instrument;
 
 use crate::codec::api::Api;
 pub use crate::config::{GroupLimits, KafkaConfig, Limits};
@@ -39,13 +40,14 @@ use crate::node::Node;
 pub struct Kafka {
     config: KafkaConfig,
     node: OnceLock<Option<Arc<Node>>>,
+    connections: Arc<Connections>,
 }
 
 impl Kafka {
     /// The protocol with these settings.
     #[must_use]
     pub fn new(config: KafkaConfig) -> Kafka {
-        Kafka { config, node: OnceLock::new() }
+        Kafka { config, node: OnceLock::new(), connections: Connections::new() }
     }
 
     /// The state that connections share; created for the first connection.
@@ -70,7 +72,8 @@ impl ProtocolPlugin for Kafka {
     async fn serve(&self, connection: Connection, broker: Broker) {
         if let Some(node) = self.node(&broker) {
             node.coordinator.start();
-            connection::serve(connection, node).await;
+            let span = tracing::debug_span!("kafka", peer = %connection.peer);
+            connection::serve(connection, node, self.connections.clone()).instrument(span).await;
         }
     }
 }

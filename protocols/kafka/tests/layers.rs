@@ -12,7 +12,6 @@ use layers::{Graph, Rule};
 /// From the bottom to the top.
 #[rustfmt::skip]
 const RULES: &[Rule] = &[
-    ("alarm", &[]),
     ("budget", &[]),
     ("codec", &[]),
     ("config", &[]),
@@ -29,7 +28,7 @@ const RULES: &[Rule] = &[
     ("api", &["codec", "config", "coordinator", "error", "fetch", "map", "node", "response", "sasl", "settings", "ticket"]),
     ("fuzz", &["api", "codec", "map"]),
     ("session", &["api", "codec", "error", "fetch", "node", "response", "sasl", "ticket"]),
-    ("connection", &["alarm", "budget", "codec", "error", "node", "session"]),
+    ("connection", &["budget", "error", "node", "sasl", "session"]),
 ];
 
 fn graph() -> Graph {

@@ -227,7 +227,7 @@ fn values_out_of_bounds_are_refused() {
         ("INVER_KAFKA_NODE_ID", "-1"),
         ("INVER_KAFKA_AUTO_CREATE_TOPICS", "maybe"),
         ("INVER_KAFKA_PRODUCE_BYTES_MAX", "4 GiB"),
-        ("INVER_KAFKA_LOGIN_MAX_MS", "0"),
+        ("INVER_LIMITS_LINGER_TIMEOUT_MS", "0"),
         ("INVER_KAFKA_GROUP_MEMBERS_MAX", "0"),
         ("INVER_KAFKA_ADVERTISED", "host"),
         ("INVER_MQTT_RECEIVE_MAXIMUM", "0"),

@@ -1,21 +1,15 @@
-//! Encoded responses, and the queue of bytes for the socket.
+//! Encoded responses.
 //!
 //! A response is encoded into one buffer, except for its record batches: these are spliced in by reference and reach
 //! the socket without a copy, unless they are so small that copying is cheaper than another I/O slice.
 
-use std::collections::VecDeque;
-use std::io::IoSlice;
-
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::header::{self, ResponseHeader};
 use super::wire::Wire;
 
 /// Splices up to this many bytes are copied into the output instead of becoming an I/O slice of their own.
-const COPIED_BYTES_MAX: usize = 4096;
-
-/// I/O slices gathered at a time.
-const SLICES_MAX: usize = 64;
+pub(crate) const COPIED_BYTES_MAX: usize = 4096;
 
 /// An encoded response, with its length prefix.
 #[derive(Debug, Clone, Default)]
@@ -38,8 +32,8 @@ impl Frame {
         self.bytes == 0
     }
 
-    /// Wraps every buffer that [`Output`] will hold by reference. Buffers that it copies are not wrapped: they are
-    /// small, and released as soon as they are copied.
+    /// Wraps every buffer that the output will hold by reference. Buffers that are copied are not wrapped: they are small,
+    /// and released as soon as they are copied.
     #[must_use]
     pub fn wrapped(mut self, wrap: impl Fn(Bytes) -> Bytes) -> Frame {
         let spliced = self.splices.iter_mut().map(|(_, bytes)| bytes);
@@ -49,18 +43,24 @@ impl Frame {
         self
     }
 
+    /// The buffers of the frame, in order.
+    pub fn into_buffers(self) -> impl Iterator<Item = Bytes> {
+        let Frame { encoded, splices, .. } = self;
+        let mut from = 0;
+        let last = encoded.len();
+        let ends = splices.into_iter().map(|(place, bytes)| (place, Some(bytes))).chain([(last, None)]);
+        ends.flat_map(move |(place, bytes)| {
+            let before = encoded.slice(from..place);
+            from = place;
+            [Some(before), bytes].into_iter().flatten()
+        })
+        .filter(|bytes| !bytes.is_empty())
+    }
+
     /// The whole frame in one buffer; for tests.
     pub fn to_bytes(&self) -> Bytes {
-        let mut output = Output::default();
-        output.push(self.clone());
         let mut all = BytesMut::with_capacity(self.bytes);
-        while output.pending_bytes() > 0 {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = output.slices(&mut slices);
-            let taken: usize = slices.iter().take(count).map(|slice| slice.len()).sum();
-            slices.iter().take(count).for_each(|slice| all.put_slice(slice));
-            output.advance(taken);
-        }
+        self.clone().into_buffers().for_each(|bytes| all.put_slice(&bytes));
         all.freeze()
     }
 }
@@ -126,78 +126,6 @@ pub fn encode<T: Wire>(arena: &mut BytesMut, header: ResponseHeader, body: &T) -
     writer.finish()
 }
 
-/// Bytes to be written to a socket, in order.
-#[derive(Debug, Default)]
-pub struct Output {
-    closed: VecDeque<Bytes>,
-    open: BytesMut,
-    bytes: usize,
-}
-
-impl Output {
-    /// Bytes not written yet.
-    pub fn pending_bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Appends a response.
-    pub fn push(&mut self, frame: Frame) {
-        self.bytes += frame.bytes;
-        let mut from = 0;
-        for (place, bytes) in frame.splices {
-            self.add(frame.encoded.slice(from..place));
-            from = place;
-            self.add(bytes);
-        }
-        self.add(frame.encoded.slice(from..));
-    }
-
-    fn add(&mut self, bytes: Bytes) {
-        if bytes.len() <= COPIED_BYTES_MAX {
-            self.open.put_slice(&bytes);
-            return;
-        }
-        if !self.open.is_empty() {
-            self.closed.push_back(self.open.split().freeze());
-        }
-        self.closed.push_back(bytes);
-    }
-
-    /// Fills `slices` with the next bytes to write and returns the number of slices filled.
-    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let chunks = self.closed.iter().map(|chunk| chunk.as_ref());
-        let open = (!self.open.is_empty()).then_some(self.open.as_ref());
-        let mut count = 0;
-        for (slice, chunk) in slices.iter_mut().zip(chunks.chain(open)) {
-            *slice = IoSlice::new(chunk);
-            count += 1;
-        }
-        count
-    }
-
-    /// Drops the first `written` bytes.
-    pub fn advance(&mut self, mut written: usize) {
-        self.bytes -= written.min(self.bytes);
-        while let Some(first) = self.closed.front_mut() {
-            if written < first.len() {
-                first.advance(written);
-                return;
-            }
-            written -= first.len();
-            self.closed.pop_front();
-        }
-        self.open.advance(written.min(self.open.len()));
-        if self.open.is_empty() {
-            // An idle connection must not keep the memory of a large response.
-            if self.open.capacity() > 4 * ARENA_BYTES {
-                self.open = BytesMut::new();
-            } else {
-                self.open.clear();
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,27 +169,5 @@ mod tests {
         assert_eq!(wrapped(&[5000, 9000]), 14_000);
         assert_eq!(wrapped(&[100; 50]), 4 + 4 + 50 * 101 + 1);
         assert_eq!(wrapped(&[100; 2]), 0);
-    }
-
-    #[test]
-    fn partial_writes_of_any_size_preserve_the_bytes() {
-        let mut arena = BytesMut::new();
-        let frames =
-            [frame(&mut arena, &[]), frame(&mut arena, &[9000, 1, 5000]), frame(&mut arena, &[4097])];
-        let whole: Vec<u8> = frames.iter().flat_map(|frame| frame.to_bytes().to_vec()).collect();
-        for step in [1, 7, 100, 4096, 100_000] {
-            let mut output = Output::default();
-            frames.iter().for_each(|frame| output.push(frame.clone()));
-            let mut written = Vec::new();
-            while output.pending_bytes() > 0 {
-                let mut slices = [IoSlice::new(&[]); 3];
-                let count = output.slices(&mut slices);
-                let bytes: Vec<u8> =
-                    slices[..count].iter().flat_map(|slice| slice.to_vec()).take(step).collect();
-                written.extend_from_slice(&bytes);
-                output.advance(bytes.len());
-            }
-            assert_eq!(written, whole, "{step}");
-        }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use inver_broker::{AuthError, Completion, Identity, Mailbox};
+use inver_driver::Output;
 use inver_storage::Lsn;
 use tokio::time::Instant;
 
@@ -25,7 +26,7 @@ use crate::api::reply::Reply;
 use crate::api::sasl_authenticate::{self, SaslAuthenticateResponse};
 use crate::codec::api::Api;
 use crate::codec::error_code::ErrorCode;
-use crate::codec::frame::{Frame, FrameWriter, Output};
+use crate::codec::frame::{Frame, FrameWriter};
 use crate::codec::header::{self, RequestHeader, ResponseHeader};
 use crate::codec::reader::Reader;
 use crate::codec::wire::Version;
@@ -228,10 +229,10 @@ impl Session {
     }
 
     /// Whether another request may be handled: not while too many are unanswered or too much output is pending.
-    pub(crate) fn has_room(&self, output: &Output) -> bool {
+    pub(crate) fn has_room(&self, pending_bytes: usize) -> bool {
         let limits = &self.node.config.limits;
         self.pipeline.len() < limits.pipeline_requests_max
-            && self.pipeline.bytes() + output.pending_bytes() < limits.output_bytes_max
+            && self.pipeline.bytes() + pending_bytes < limits.output_bytes_max
     }
 
     /// Releases memory that is not in use.

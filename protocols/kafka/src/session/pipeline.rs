@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
+use inver_driver::Output;
 use inver_storage::Lsn;
 
-use crate::codec::frame::{Frame, Output};
+use crate::codec::frame::{COPIED_BYTES_MAX, Frame};
 use crate::codec::text::Str;
 use crate::error::ConnectionError;
 use crate::ticket::{Claim, Claimed};
@@ -94,7 +95,7 @@ impl Pipeline {
                 Some(Turn::Ready(frame)) => self.emit(frame, output),
                 Some(Turn::After(lsn, frame)) if lsn <= committed => self.emit(frame, output),
                 Some(Turn::Claimed(mut claim)) => match claim.take() {
-                    Claimed::Frame(frame) => output.push(frame),
+                    Claimed::Frame(frame) => put(frame, output),
                     Claimed::Abandoned => return Err(ConnectionError::Unanswered),
                     Claimed::Waiting => {
                         self.turns.push_front(Turn::Claimed(claim));
@@ -102,7 +103,7 @@ impl Pipeline {
                     }
                 },
                 Some(Turn::Member { mut claim, group, member_id }) => match claim.take() {
-                    Claimed::Frame(frame) => output.push(frame),
+                    Claimed::Frame(frame) => put(frame, output),
                     Claimed::Abandoned => return Err(ConnectionError::Unanswered),
                     Claimed::Waiting => {
                         self.turns.push_front(Turn::Member { claim, group, member_id });
@@ -121,7 +122,7 @@ impl Pipeline {
 
     fn emit(&mut self, frame: Frame, output: &mut Output) {
         self.bytes -= frame.len();
-        output.push(frame);
+        put(frame, output);
     }
 
     /// Releases unused memory.
@@ -138,5 +139,16 @@ impl Pipeline {
             _ => None,
         });
         members.collect()
+    }
+}
+
+/// Appends a response. Large buffers of it reach the socket without a copy.
+fn put(frame: Frame, output: &mut Output) {
+    for bytes in frame.into_buffers() {
+        if bytes.len() <= COPIED_BYTES_MAX {
+            output.flat().extend_from_slice(&bytes);
+        } else {
+            output.push_shared(bytes);
+        }
     }
 }

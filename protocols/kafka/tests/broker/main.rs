@@ -9,4 +9,5 @@ mod groups;
 mod producing;
 mod sasl;
 mod single_node;
+mod stalling;
 mod test_broker;

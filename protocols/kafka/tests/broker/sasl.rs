@@ -94,7 +94,7 @@ fn requests_of_unauthenticated_clients_have_a_lower_size_limit() {
 #[test]
 fn a_client_must_authenticate_in_time_whatever_else_it_sends() {
     let mut config = KafkaConfig::default();
-    config.limits.login_max = Duration::from_millis(400);
+    config.limits.timeouts.login = Duration::from_millis(400);
     let broker = with_users_and(config);
     let start = Instant::now();
     let mut silent = broker.client();
