@@ -31,7 +31,6 @@ fn graph() -> Graph {
 #[test]
 fn modules_use_only_modules_below_them() {
     assert_eq!(graph().violations(RULES), Vec::<String>::new());
-    assert_eq!(layers::disordered(RULES), Vec::<String>::new());
 }
 
 #[test]
