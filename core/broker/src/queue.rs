@@ -128,6 +128,21 @@ impl Queue {
                 || limits.bytes_max.is_some_and(|max| bytes > max))
     }
 
+    /// Whether its length limits drop messages that must be read: for their size, or to be dead-lettered.
+    pub(crate) fn reads_what_it_drops(&self) -> bool {
+        let limits = &self.spec.limits;
+        let reads =
+            limits.bytes_max.is_some() || limits.messages_max.is_some() && limits.dead_letter.is_some();
+        reads && limits.overflow == Overflow::DropHead
+    }
+
+    /// Drops a bounded number of messages if it exceeds its length limits.
+    pub(crate) fn drop_over_length(&self) {
+        if self.is_over_length() {
+            self.subscription.drop_over_length();
+        }
+    }
+
     /// Restarts the time after which it expires unused.
     pub fn touch(&self) {
         self.used_ms.store(self.context().clock.now_ms(), Ordering::Relaxed);

@@ -88,6 +88,11 @@ impl Subscription {
         self.enforce(now_ms, if expire { Scope::All } else { Scope::Length }, CHECK_ROUNDS_MAX)
     }
 
+    /// Drops messages over the length limits, as many as one round does.
+    pub(crate) fn drop_over_length(self: &Arc<Self>) {
+        self.enforce(self.context.clock.now_ms(), Scope::Depth, 1);
+    }
+
     pub(super) fn enforce(self: &Arc<Self>, now_ms: i64, scope: Scope, rounds_max: usize) -> Checked {
         let limits = self.limits();
         let dead_letters = limits.is_some_and(|limits| limits.dead_letter.is_some());

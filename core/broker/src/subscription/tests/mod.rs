@@ -1,5 +1,7 @@
 //! Tests of subscriptions by themselves: a log in memory, a clock that stands still, no broker around them.
 
+#![allow(clippy::needless_pass_by_value, reason = "calls of tests are shorter")]
+
 mod cold;
 mod delivery;
 mod fixture;
