@@ -57,6 +57,21 @@ def test_health_and_metrics(broker):
         assert f"# HELP inver_log_{name} " in page
 
 
+def test_the_api_lists_what_clients_created(broker, unique):
+    with amqp(broker) as channel:
+        channel.queue_declare(unique, durable=True)
+        channel.basic_publish("", unique, b"ready")
+        kafka_send(broker, f"{unique}-log", b"record")
+        wait_until(lambda: json.loads(broker.get(f"/api/v1/queues/{unique}")[1])["ready"] == 1)
+        topics = json.loads(broker.get(f"/api/v1/topics?filter={unique}")[1])
+        assert [(item["name"], item["kind"], item["records"]) for item in topics["items"]] == [
+            (unique, "queue", 1), (f"{unique}-log", "log", 1)]
+        channel.queue_delete(unique)
+    status, problem = broker.get(f"/api/v1/queues/{unique}")
+    assert status == 404 and json.loads(problem)["title"] == "Not Found"
+    assert json.loads(broker.get("/api/v1/overview")[1])["namespaces"][0]["topics"] >= 1
+
+
 def test_startup_time_and_idle_memory(own_broker, tmp_path):
     """Ready in 100 ms on an empty folder, at most 20 MB when idle. The best of five: the machine is shared."""
     best, rss = 9.0, 1 << 40

@@ -53,6 +53,12 @@ impl Metrics {
         Ok(metrics)
     }
 
+    /// Metrics of a recorder that is not installed.
+    #[cfg(test)]
+    pub(crate) fn unregistered() -> Metrics {
+        Self::recorder().1
+    }
+
     fn recorder() -> (ProcessRecorder, Metrics) {
         let exporter = PrometheusBuilder::new().build_recorder();
         let histograms = Arc::<Histograms>::default();

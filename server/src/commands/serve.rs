@@ -22,7 +22,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::ConfigArgument;
 use crate::config::{self, Config, Loaded};
-use crate::http::Http;
+use crate::http::{Http, Node};
 use crate::listeners::{self, Admission, Shared};
 use crate::protocols::{self, PROTOCOLS};
 use crate::runtime::{Runtimes, Workers};
@@ -55,7 +55,8 @@ impl Arguments {
         let runtimes = Runtimes::start(config.runtime.kind, config.runtime.threads)?;
         let workers = runtimes.workers();
         let ready = Arc::new(AtomicBool::new(false));
-        let http = Arc::new(Http::new(metrics, ready.clone()));
+        let node = Node { metrics, ready: ready.clone(), workers: workers.clone(), started };
+        let http = Arc::new(Http::new(node));
         runtimes.run(serve(config, workers, http, ready, clock, started))
     }
 }

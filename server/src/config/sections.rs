@@ -144,7 +144,7 @@ section! {
     /// HTTP.
     #[derive(Debug, Clone)]
     pub(crate) struct Http {
-        /// Address of the HTTP listener: health and metrics.
+        /// Address of the HTTP listener: health, metrics and the read-only API.
         pub(crate) listen: Listen = Listen::loopback(15672) => value("`address:port` or `off`"),
         /// Concurrent HTTP connections. They do not count towards `limits.connections_max`, so that health and metrics stay
         /// available at that limit.

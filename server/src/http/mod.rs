@@ -1,0 +1,146 @@
+//! HTTP: health, metrics, and the read side of the administration API.
+//!
+//! Owns the routes, authentication and the JSON forms. It is served like a protocol, on a listener with an admission of its
+//! own: health and metrics stay available when the client connections are at their limit. It is not in the list of
+//! protocols, since it gives no access to messages.
+//!
+//! Invariants: nothing here changes the broker's state, and every list is answered a page at a time.
+
+mod api;
+mod auth;
+mod page;
+mod problem;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Extension, Router, middleware};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use inver_broker::{Broker, Connection, ProtocolPlugin};
+use tokio::time::Instant;
+use tracing::debug;
+
+use self::problem::Problem;
+use crate::runtime::Workers;
+use crate::telemetry::Metrics;
+
+/// Time within which a client must send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of the largest request head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Serves HTTP.
+pub(crate) struct Http {
+    node: Arc<Node>,
+    /// Built for the first connection, which brings the broker.
+    router: OnceLock<Router>,
+}
+
+/// The process as HTTP shows it.
+pub(crate) struct Node {
+    /// The recorder.
+    pub(crate) metrics: Metrics,
+    /// Whether the broker accepts connections.
+    pub(crate) ready: Arc<AtomicBool>,
+    /// The workers, which know the number of connections.
+    pub(crate) workers: Workers,
+    /// Start of the process.
+    pub(crate) started: Instant,
+}
+
+/// What handlers see.
+#[derive(Clone)]
+struct App {
+    node: Arc<Node>,
+    /// Memory, processor time, threads and open files of this process.
+    process: metrics_process::Collector,
+    broker: Broker,
+}
+
+/// Address of the client of a request.
+#[derive(Clone, Copy)]
+struct Peer(IpAddr);
+
+impl Http {
+    /// HTTP of this process.
+    pub(crate) fn new(node: Node) -> Http {
+        Http { node: Arc::new(node), router: OnceLock::new() }
+    }
+
+    fn router(&self, broker: Broker) -> Router {
+        let build = || {
+            let process = metrics_process::Collector::default();
+            process.describe();
+            routes(App { node: self.node.clone(), process, broker })
+        };
+        self.router.get_or_init(build).clone()
+    }
+}
+
+fn routes(app: App) -> Router {
+    let api = api::routes()
+        .fallback(async || Problem::not_found("there is no such resource"))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(middleware::from_fn_with_state(app.clone(), auth::authenticate));
+    Router::new()
+        .route("/health/live", get(async || "live\n"))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .nest("/api/v1", api)
+        .fallback(async || Problem::not_found("available: /health/live, /health/ready, /metrics, /api/v1"))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .with_state(app)
+}
+
+async fn ready(State(app): State<App>) -> impl IntoResponse {
+    if app.node.ready.load(Ordering::Acquire) {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}
+
+async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    app.process.collect();
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], app.node.metrics.render())
+}
+
+#[async_trait]
+impl ProtocolPlugin for Http {
+    fn name(&self) -> &'static str {
+        "http"
+    }
+
+    async fn serve(&self, connection: Connection, broker: Broker) {
+        let router = self.router(broker).layer(Extension(Peer(connection.peer.ip())));
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(connection.io), TowerToHyperService::new(router));
+        let mut served = std::pin::pin!(served);
+        let result = tokio::select! {
+            result = served.as_mut() => result,
+            () = connection.shutdown.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = result {
+            debug!(%error, "HTTP connection failed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
