@@ -1,31 +1,48 @@
-//! Values without an order, each found by a hash of what makes it itself: mostly there is one, and sometimes there are a
-//! hundred thousand. One takes a single allocation of its size; from the second on they have an index, so that finding,
-//! adding and taking out cost no walk.
+//! Bags: values without an order, found by a hash of their identity. Mostly a bag has one value, and sometimes a hundred
+//! thousand.
+//!
+//! One value takes a single allocation of its size; from the second on a hash table makes finding, adding and removing
+//! independent of the number of values.
 
-use std::collections::BTreeSet;
-
+use hashbrown::HashTable;
+use hashbrown::hash_table;
 use smallvec::SmallVec;
 
-/// A value that a [`Bag`] can find again.
+/// A value that a [`Bag`] finds by its hash.
 pub(crate) trait Hashed {
-    /// Equal for values that are the same; best different for all others of their bag.
+    /// Equal for equal values, and well mixed: mostly different for others of the same bag, in all bits.
     fn hash(&self) -> u64;
 }
 
-/// See the module's text.
-#[derive(Debug, Default)]
+/// A bag of values; equal values may be in it more than once.
+#[derive(Debug)]
 pub(crate) enum Bag<T> {
-    #[default]
     Empty,
     One(Box<T>),
-    Many(Box<Many<T>>),
+    Many(Box<HashTable<T>>),
 }
 
-#[derive(Debug)]
-pub(crate) struct Many<T> {
-    values: Vec<T>,
-    /// Hash and place.
-    index: BTreeSet<(u64, usize)>,
+impl<T> Default for Bag<T> {
+    fn default() -> Self {
+        Bag::Empty
+    }
+}
+
+/// The values of a bag.
+pub(crate) enum Iter<'a, T> {
+    One(std::option::IntoIter<&'a T>),
+    Many(hash_table::Iter<'a, T>),
+}
+
+impl<'a, T> Iterator for Iter<'a, T> {
+    type Item = &'a T;
+
+    fn next(&mut self) -> Option<&'a T> {
+        match self {
+            Iter::One(one) => one.next(),
+            Iter::Many(many) => many.next(),
+        }
+    }
 }
 
 impl<T> Bag<T> {
@@ -33,11 +50,11 @@ impl<T> Bag<T> {
         matches!(self, Bag::Empty)
     }
 
-    pub(crate) fn iter(&self) -> std::slice::Iter<'_, T> {
+    pub(crate) fn iter(&self) -> Iter<'_, T> {
         match self {
-            Bag::Empty => [].iter(),
-            Bag::One(one) => std::slice::from_ref(&**one).iter(),
-            Bag::Many(many) => many.values.iter(),
+            Bag::Empty => Iter::One(None.into_iter()),
+            Bag::One(one) => Iter::One(Some(&**one).into_iter()),
+            Bag::Many(many) => Iter::Many(many.iter()),
         }
     }
 }
@@ -47,85 +64,58 @@ impl<T: Hashed> Bag<T> {
         *self = match std::mem::take(self) {
             Bag::Empty => Bag::One(Box::new(value)),
             Bag::One(one) => {
-                let mut many = Many { values: Vec::new(), index: BTreeSet::new() };
-                many.push(*one);
-                many.push(value);
+                let mut many = HashTable::with_capacity(2);
+                many.insert_unique(one.hash(), *one, T::hash);
+                many.insert_unique(value.hash(), value, T::hash);
                 Bag::Many(Box::new(many))
             }
             Bag::Many(mut many) => {
-                many.push(value);
+                many.insert_unique(value.hash(), value, T::hash);
                 Bag::Many(many)
             }
         };
     }
 
-    /// One of this hash that is the one sought.
+    /// A value of this hash that `is_it` accepts.
     pub(crate) fn find_mut(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<&mut T> {
         match self {
             Bag::Empty => None,
             Bag::One(one) => is_it(one).then_some(&mut **one),
-            Bag::Many(many) => {
-                let at = many.places(hash).find(|at| many.values.get(*at).is_some_and(&is_it))?;
-                many.values.get_mut(at)
-            }
+            Bag::Many(many) => many.find_mut(hash, is_it),
         }
     }
 
-    /// Takes out all of this hash for which `gone` says yes.
-    pub(crate) fn remove(&mut self, hash: u64, mut gone: impl FnMut(&T) -> bool) -> SmallVec<[T; 1]> {
-        let mut taken = SmallVec::new();
+    /// Removes the values of this hash that `remove` selects.
+    pub(crate) fn remove(&mut self, hash: u64, mut remove: impl FnMut(&T) -> bool) -> SmallVec<[T; 1]> {
+        let mut removed = SmallVec::new();
         *self = match std::mem::take(self) {
-            Bag::One(one) if gone(&one) => {
-                taken.push(*one);
+            Bag::One(one) if remove(&one) => {
+                removed.push(*one);
                 Bag::Empty
             }
             Bag::Many(mut many) => {
-                // From behind: what fills a gap comes from places that were looked at.
-                let places: SmallVec<[usize; 2]> = many.places(hash).collect();
-                for at in places.into_iter().rev() {
-                    if many.values.get(at).is_some_and(&mut gone) {
-                        taken.push(many.take(at));
-                    }
+                while let Ok(entry) = many.find_entry(hash, &mut remove) {
+                    removed.push(entry.remove().0);
                 }
-                match many.values.len() {
+                match many.len() {
                     0 => Bag::Empty,
-                    1 => many.values.pop().map_or(Bag::Empty, |last| Bag::One(Box::new(last))),
+                    1 => many.drain().next().map_or(Bag::Empty, |last| Bag::One(Box::new(last))),
                     _ => Bag::Many(many),
                 }
             }
-            as_it_was => as_it_was,
+            unchanged => unchanged,
         };
-        taken
-    }
-}
-
-impl<T: Hashed> Many<T> {
-    fn places(&self, hash: u64) -> impl Iterator<Item = usize> {
-        self.index.range((hash, 0)..=(hash, usize::MAX)).map(|(_, at)| *at)
-    }
-
-    fn push(&mut self, value: T) {
-        self.index.insert((value.hash(), self.values.len()));
-        self.values.push(value);
-    }
-
-    /// Takes out the one at a place; the last one takes that.
-    fn take(&mut self, at: usize) -> T {
-        let last = self.values.len() - 1;
-        let taken = self.values.swap_remove(at);
-        self.index.remove(&(taken.hash(), at));
-        if let Some(moved) = self.values.get(at) {
-            self.index.remove(&(moved.hash(), last));
-            self.index.insert((moved.hash(), at));
-        }
-        taken
+        removed
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
     use super::*;
     use proptest::prelude::*;
+    use rustc_hash::FxBuildHasher;
 
     #[derive(Clone, Copy, Debug, PartialEq)]
     struct Numbered(u64);
@@ -164,33 +154,34 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_others_costs_nothing() {
+    fn the_number_of_other_values_costs_nothing() {
         const MANY: u64 = 10_000;
         struct Lone(u64);
         impl Hashed for Lone {
             fn hash(&self) -> u64 {
-                self.0
+                FxBuildHasher.hash_one(self.0)
             }
         }
         let mut bag = Bag::default();
-        let looked_at = std::cell::Cell::new(0);
+        let compared = std::cell::Cell::new(0);
         let is = |n: u64| {
-            let looked_at = &looked_at;
+            let compared = &compared;
             move |v: &Lone| {
-                looked_at.set(looked_at.get() + 1);
+                compared.set(compared.get() + 1);
                 v.0 == n
             }
         };
+        let hash = |n: u64| Lone(n).hash();
         for n in 0..MANY {
-            assert!(bag.find_mut(n, is(n)).is_none());
+            assert!(bag.find_mut(hash(n), is(n)).is_none());
             bag.insert(Lone(n));
         }
         for n in 0..MANY {
-            assert_eq!(bag.remove(n, is(n)).len(), 1);
+            assert_eq!(bag.remove(hash(n), is(n)).len(), 1);
         }
         assert!(bag.is_empty());
-        assert!(looked_at.get() <= MANY + 1, "{}", looked_at.get());
-        // What there is very much of: bags of one, and of none.
+        assert!(compared.get() <= MANY + MANY / 10, "{}", compared.get());
+        // Most bags have one value or none.
         assert!(size_of::<Bag<Lone>>() <= 2 * size_of::<usize>());
     }
 }

@@ -187,19 +187,27 @@ impl CommittedOffsets {
         Ok(Completion::At(submitted.lsn))
     }
 
-    /// Adds to the entry the deletion of a topic's committed offsets in every group.
-    pub(crate) fn delete_topic(&self, topic: &str, entry: &mut Entry) {
+    /// Deletes a topic's committed offsets in every group, in one entry with its other parts: nothing changes unless
+    /// `submit` succeeds.
+    pub(crate) fn delete_topic<T, E>(
+        &self,
+        topic: &str,
+        mut entry: Entry,
+        submit: impl FnOnce(Entry) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut groups = self.groups.write();
-        for (group, partitions) in groups.iter_mut() {
-            partitions.retain(|(t, p), _| {
-                let keep = t != topic;
-                if !keep {
-                    self.count.fetch_sub(1, Ordering::AcqRel);
-                    entry.delete(rows::COMMITTED_OFFSETS, self.key(group, t, *p));
-                }
-                keep
-            });
+        for (group, partitions) in groups.iter() {
+            for (_, partition) in partitions.keys().filter(|(t, _)| t == topic) {
+                entry.delete(rows::COMMITTED_OFFSETS, self.key(group, topic, *partition));
+            }
+        }
+        let submitted = submit(entry)?;
+        for partitions in groups.values_mut() {
+            let before = partitions.len();
+            partitions.retain(|(t, _), _| t != topic);
+            self.count.fetch_sub(before - partitions.len(), Ordering::AcqRel);
         }
         groups.retain(|_, partitions| !partitions.is_empty());
+        Ok(submitted)
     }
 }

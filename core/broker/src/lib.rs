@@ -38,6 +38,8 @@ mod session;
 mod spec;
 mod subscription;
 mod telemetry;
+#[cfg(test)]
+mod testing;
 mod timers;
 mod topic;
 mod trie;

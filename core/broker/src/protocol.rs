@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use crate::Broker;
+use crate::broker::Broker;
 
 /// A byte stream: TCP, TLS or WebSocket.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -226,3 +226,145 @@ impl Found {
         Route { set: Arc::new(self.set), formatted: self.formatted, key: self.key, receivers: self.receivers }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use super::*;
+    use crate::bindings::Binding;
+    use crate::namespace::BindDestination;
+    use crate::spec::{BrokerConfig, CaptureRule, ExchangeKind, ExchangeSpec, QueueSpec};
+    use crate::value::Arguments;
+    use crate::{Filter, testing};
+
+    const PUBLISHER: PublisherId = PublisherId { origin: "test", session: Some(7) };
+
+    fn exchange(namespace: &Namespace, name: &str, kind: ExchangeKind, alternate: Option<&str>) {
+        let alternate = alternate.map(|to| ("alternate-exchange".to_owned(), Value::Text(to.into())));
+        let arguments = alternate.into_iter().collect();
+        let spec = ExchangeSpec { kind, durable: false, auto_delete: false, internal: false, arguments };
+        namespace.declare_exchange(name, spec).unwrap();
+    }
+
+    fn queue(namespace: &Namespace, name: &str) -> Arc<Queue> {
+        namespace.declare_queue(name, QueueSpec::default()).unwrap().it
+    }
+
+    fn bind(namespace: &Namespace, source: &str, to: BindDestination<'_>, key: &str) {
+        let _ = namespace.bind(source, to, key.as_bytes(), &Arguments::new()).unwrap();
+    }
+
+    fn publish() -> Publish<'static> {
+        Publish { guaranteed: true, by: &PUBLISHER, lookup: None }
+    }
+
+    fn queues(route: &Route) -> Vec<&str> {
+        let mut names: Vec<&str> = route.set.queues.iter().map(|q| q.name()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn from(namespace: &Namespace, name: &str, key: &str) -> Route {
+        let exchange = namespace.exchange(name).unwrap();
+        from_exchange(namespace, &exchange, &[key.as_bytes()], &publish())
+    }
+
+    #[test]
+    fn a_queue_that_several_paths_reach_receives_once() {
+        let ns = testing::namespace(BrokerConfig::default());
+        exchange(&ns, "a", ExchangeKind::Fanout, None);
+        exchange(&ns, "b", ExchangeKind::Fanout, None);
+        queue(&ns, "q");
+        bind(&ns, "a", BindDestination::Queue("q"), "");
+        bind(&ns, "a", BindDestination::Exchange("b"), "");
+        bind(&ns, "b", BindDestination::Queue("q"), "");
+        // A cycle of exchanges ends.
+        bind(&ns, "b", BindDestination::Exchange("a"), "");
+        let route = from(&ns, "a", "k");
+        assert_eq!((queues(&route), route.receivers), (vec!["q"], 1));
+    }
+
+    #[test]
+    fn the_alternate_exchange_receives_only_what_has_no_binding() {
+        let ns = testing::namespace(BrokerConfig::default());
+        exchange(&ns, "x", ExchangeKind::Direct, Some("other"));
+        exchange(&ns, "other", ExchangeKind::Fanout, None);
+        queue(&ns, "bound");
+        queue(&ns, "unbound");
+        bind(&ns, "x", BindDestination::Queue("bound"), "k");
+        bind(&ns, "other", BindDestination::Queue("unbound"), "");
+        assert_eq!(queues(&from(&ns, "x", "k")), ["bound"]);
+        assert_eq!(queues(&from(&ns, "x", "other key")), ["unbound"]);
+    }
+
+    #[test]
+    fn the_default_exchange_routes_by_queue_name() {
+        let ns = testing::namespace(BrokerConfig::default());
+        queue(&ns, "q");
+        assert_eq!(queues(&to_queues(&ns, &[b"q", b"none", b"\xff"])), ["q"]);
+    }
+
+    #[test]
+    fn an_address_reaches_its_topic_and_one_capture_but_not_the_topic_it_came_from() {
+        let capture = CaptureRule {
+            origin: None,
+            filter: Filter::slashed(b"s/#"),
+            topic: "captured".into(),
+            key: "{1}".into(),
+        };
+        let ns = testing::namespace(BrokerConfig { captures: vec![capture], ..BrokerConfig::default() });
+        let spec = TopicSpec { partitions: 1, config: TopicConfig::new() };
+        let (topic, _) = ns.create_topic("s.a", &spec).unwrap();
+        let address = Address::parse(Form::Slashed, b"s/a");
+        let route = from_address(&ns, &address, &publish(), None);
+        assert_eq!((route.set.log.len(), route.receivers), (2, 1), "the capture does not count");
+        assert_eq!(route.key.as_deref(), Some(&b"a"[..]));
+        assert!(ns.topic("captured").is_some(), "created on demand");
+        let route = from_address(&ns, &address, &publish(), Some(&topic));
+        assert_eq!(route.set.log.len(), 1);
+    }
+
+    /// Receives through a queue.
+    struct QueueInbox(u64, Arc<Queue>);
+
+    impl Inbox for QueueInbox {
+        fn id(&self) -> u64 {
+            self.0
+        }
+
+        fn receive(&self, guaranteed: bool, set: &mut ReceiverSet) {
+            if guaranteed {
+                set.add_queue(&self.1);
+            }
+        }
+    }
+
+    fn subscribe(namespace: &Namespace, inbox: &Arc<QueueInbox>, filter: &str, guaranteed: bool) {
+        let weak: Weak<QueueInbox> = Arc::downgrade(inbox);
+        namespace.hub().rebind(Binding {
+            target: RouteTarget::Inbox { inbox: weak, guaranteed, no_local: true },
+            key: filter.as_bytes().into(),
+            arguments: Arguments::new(),
+            slashed: true,
+            row: None,
+            made: None,
+        });
+    }
+
+    #[test]
+    fn an_inbox_receives_once_guaranteed_and_not_its_own_publishes() {
+        let ns = testing::namespace(BrokerConfig::default());
+        let own = Arc::new(QueueInbox(7, queue(&ns, "own")));
+        let other = Arc::new(QueueInbox(8, queue(&ns, "other")));
+        for inbox in [&own, &other] {
+            subscribe(&ns, inbox, "a/+", true);
+            subscribe(&ns, inbox, "a/b", false);
+        }
+        let address = Address::parse(Form::Slashed, b"a/b");
+        let route = from_address(&ns, &address, &publish(), None);
+        assert_eq!((queues(&route), route.receivers), (vec!["other"], 1));
+        drop(other);
+        assert!(from_address(&ns, &address, &publish(), None).set.is_empty(), "bindings keep no inbox alive");
+    }
+}

@@ -218,7 +218,6 @@ impl Namespace {
             if let (false, Some(topic)) = (queue.spec().hidden, queue.topic()) {
                 self.remove_topic(topic);
             }
-            self.0.committed_offsets.delete_topic(name, &mut entry);
         }
         self.0.queues.remove(name);
         self.0.context.reclaim.remove(queue.subscription().id());
@@ -227,13 +226,15 @@ impl Namespace {
         if entry.is_empty() {
             return Ok((depth.ready, Completion::Now));
         }
-        let submitted = self.log().submit(entry)?;
+        let submit = |entry| self.log().submit(entry);
+        let submitted = match queue.topic() {
+            Some(_) => self.0.committed_offsets.delete_topic(name, entry, submit)?,
+            None => submit(entry)?,
+        };
         Ok((depth.ready, Completion::At(submitted.lsn)))
     }
-}
 
-impl Namespace {
-    /// After everything was recovered: queues of connections, which ended with the process.
+    /// Deletes the queues of connections, once everything is recovered: these ended with the process.
     pub(crate) fn end_owned_queues(&self) {
         for queue in self.queues().into_iter().filter(|q| q.spec().owner.is_some()) {
             if let Err(error) = self.delete_queue(queue.name(), false, false) {

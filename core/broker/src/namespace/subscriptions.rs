@@ -224,20 +224,30 @@ impl Namespace {
         }
     }
 
-    pub(super) fn forget_subscriptions(&self, topic: &Topic, entry: &mut Entry) {
-        let mut gone = Vec::new();
-        self.0.subscriptions.retain(|(id, name), subscription| {
-            let keep = *id != topic.id();
-            if !keep {
-                gone.push((name.to_string(), subscription.clone()));
-            }
-            keep
-        });
-        for (name, subscription) in gone {
+    /// Adds the deletion of a topic's subscriptions to the entry; returns them, to be removed once it was submitted.
+    pub(super) fn delete_subscription_rows(
+        &self,
+        topic: &Topic,
+        entry: &mut Entry,
+    ) -> Vec<(Box<str>, Arc<Subscription>)> {
+        let all = self.0.subscriptions.iter().filter(|s| s.key().0 == topic.id());
+        let of_topic: Vec<_> = all.map(|s| (s.key().1.clone(), s.value().clone())).collect();
+        for (name, subscription) in &of_topic {
             subscription.cursors().into_iter().for_each(|c| entry.delete_cursor(c));
             if subscription.is_durable() {
-                entry.delete(rows::SUBSCRIPTIONS, self.subscription_key(topic, &name));
+                entry.delete(rows::SUBSCRIPTIONS, self.subscription_key(topic, name));
             }
+        }
+        of_topic
+    }
+
+    pub(super) fn remove_subscriptions(
+        &self,
+        topic: &Topic,
+        subscriptions: Vec<(Box<str>, Arc<Subscription>)>,
+    ) {
+        for (name, subscription) in subscriptions {
+            self.0.subscriptions.remove(&(topic.id(), name));
             subscription.close();
         }
     }

@@ -79,9 +79,10 @@ impl Namespace {
         let mut entry = Entry::new();
         topic.partitions().iter().for_each(|p| entry.delete_stream(p.stream().id()));
         entry.delete(rows::TOPICS, rows::key(self.0.id, &[name.as_bytes()]));
-        self.forget_subscriptions(&topic, &mut entry);
-        self.0.committed_offsets.delete_topic(name, &mut entry);
-        let lsn = self.submit_topology(entry)?;
+        let subscriptions = self.delete_subscription_rows(&topic, &mut entry);
+        let offsets = &self.0.committed_offsets;
+        let lsn = offsets.delete_topic(name, entry, |entry| self.submit_topology(entry))?;
+        self.remove_subscriptions(&topic, subscriptions);
         self.remove_topic(&topic);
         self.changed();
         Ok(lsn)

@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 
 use super::DeliveryId;
 use super::terms::ConsumerSpec;
-use crate::Mailbox;
+use crate::mailbox::Mailbox;
 
 /// Identifies a consumer within its subscription.
 pub(super) type SlotId = u64;

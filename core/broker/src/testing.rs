@@ -1,0 +1,38 @@
+//! Parts of a broker for unit tests: a log in memory without threads, and a clock that stands still.
+
+use std::sync::{Arc, Weak};
+
+use inver_storage::medium::fake::FakeMedium;
+use inver_storage::{Log, LogOptions, SubmitError, SystemClock};
+
+use crate::clock::Clock;
+use crate::completion::Completion;
+use crate::context::Context;
+use crate::message::Message;
+use crate::namespace::Namespace;
+use crate::retained::Retained;
+use crate::spec::BrokerConfig;
+use crate::subscription::{DropSink, Dropped, Subscription};
+use crate::telemetry::Counters;
+
+/// A namespace without dead-lettering.
+pub(crate) fn namespace(config: BrokerConfig) -> Namespace {
+    let medium = Arc::new(FakeMedium::new(1));
+    let log = Log::open_manual(medium, Arc::new(SystemClock), LogOptions::default()).unwrap();
+    let clock = Clock::manual(1_000_000);
+    let context = Context::new(log, clock.clone(), Arc::default(), Counters::of("test"));
+    let retained = Retained::new(vec![0; 4], clock, Vec::new());
+    let config = Arc::new(config);
+    Namespace::new(0, "test", context, &config, retained, |_: Weak<_>| Arc::new(Discard))
+}
+
+/// Removes dropped messages from their queue.
+struct Discard;
+
+impl DropSink for Discard {
+    fn dropped(&self, from: &Arc<Subscription>, dropped: &[Dropped]) -> Result<Completion, SubmitError> {
+        from.ack_dropped(dropped.iter().map(|d| d.id).collect())
+    }
+
+    fn refused(&self, _by: &Subscription, _message: &Message<'_>) {}
+}

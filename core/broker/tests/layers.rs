@@ -1,0 +1,72 @@
+//! The layers of this crate: which module may use which, and no circle of more than three files.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+#[path = "../../test-support/layers.rs"]
+mod layers;
+
+use std::path::Path;
+
+use layers::{Graph, Rule};
+
+/// Files in one circle.
+const CIRCLE_FILES_MAX: usize = 3;
+
+/// From the bottom to the top: a module uses only modules listed before it. `testing` is for unit tests and may use all
+/// that they need.
+#[rustfmt::skip]
+const RULES: &[Rule] = &[
+    ("address", &[]),
+    ("bag", &[]),
+    ("clock", &[]),
+    ("completion", &[]),
+    ("identity", &[]),
+    ("limits", &[]),
+    ("mailbox", &[]),
+    ("reclaim", &[]),
+    ("telemetry", &[]),
+    ("value", &[]),
+    ("spec", &["address", "clock", "identity", "limits", "value"]),
+    ("timers", &["clock"]),
+    ("trie", &["address", "bag"]),
+    ("bindings", &["address", "bag", "spec", "trie", "value"]),
+    ("capture", &["address", "bag", "spec", "trie"]),
+    ("context", &["clock", "reclaim", "telemetry", "timers"]),
+    ("message", &["spec", "value"]),
+    ("rows", &["spec", "value"]),
+    ("batch_format", &["message", "spec"]),
+    ("committed_offsets", &["completion", "limits", "rows"]),
+    ("retained", &["address", "clock", "limits", "message", "rows"]),
+    ("subscription", &["clock", "completion", "context", "mailbox", "message", "reclaim", "rows", "spec"]),
+    ("topic", &["batch_format", "spec"]),
+    ("queue", &["context", "spec", "subscription", "topic"]),
+    ("receivers", &["batch_format", "queue", "subscription"]),
+    ("exchange", &["address", "bindings", "queue", "receivers", "spec", "value"]),
+    ("write_batch", &["completion", "message", "queue", "receivers"]),
+    ("namespace", &["bag", "batch_format", "bindings", "capture", "clock", "committed_offsets", "completion", "context", "exchange", "limits", "queue", "receivers", "retained", "rows", "spec", "subscription", "telemetry", "topic", "value"]),
+    ("router", &["address", "exchange", "namespace", "queue", "receivers", "spec", "topic", "value"]),
+    ("publisher", &["address", "completion", "exchange", "limits", "message", "namespace", "queue", "receivers", "router", "spec", "subscription", "write_batch"]),
+    ("deadletter", &["completion", "message", "namespace", "publisher", "spec", "subscription"]),
+    ("produce", &["address", "message", "namespace", "publisher", "queue", "receivers", "router", "spec", "topic", "write_batch"]),
+    ("session", &["address", "bindings", "completion", "context", "exchange", "limits", "mailbox", "message", "namespace", "publisher", "queue", "receivers", "rows", "spec", "subscription", "topic", "value"]),
+    ("broker", &["clock", "context", "deadletter", "identity", "namespace", "retained", "rows", "session", "spec", "telemetry", "timers"]),
+    ("protocol", &["broker"]),
+    ("testing", &["clock", "completion", "context", "message", "namespace", "retained", "spec", "subscription", "telemetry"]),
+];
+
+fn graph() -> Graph {
+    Graph::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+}
+
+#[test]
+fn modules_use_only_modules_below_them() {
+    assert_eq!(graph().violations(RULES), Vec::<String>::new());
+    assert_eq!(layers::disordered(RULES), Vec::<String>::new());
+}
+
+#[test]
+fn no_circle_has_more_than_three_files() {
+    let circles = graph().circles();
+    let large: Vec<_> = circles.iter().filter(|circle| circle.len() > CIRCLE_FILES_MAX).collect();
+    assert!(large.is_empty(), "{large:?}");
+}
