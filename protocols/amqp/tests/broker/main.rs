@@ -14,6 +14,7 @@ mod declaring;
 mod exchanges;
 mod handshake;
 mod limits;
+mod log_failure;
 mod messages;
 mod owning;
 mod pressure;

@@ -30,7 +30,7 @@ pub(crate) const PLAIN: Declare<'static> = Declare {
 };
 
 impl<'a> Declare<'a> {
-    fn method(&self) -> Method<'a> {
+    pub(crate) fn method(&self) -> Method<'a> {
         Method::QueueDeclare {
             ticket: 0,
             queue: self.queue,
