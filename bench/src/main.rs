@@ -7,6 +7,8 @@
 //! [`usage`] (CPU, memory and disk of processes), [`mod@paths`]. Basics: [`broker_kind`] (the brokers measured), [`machine`],
 //! [`histogram`] (latencies), [`mod@progress`].
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+
 mod bridge;
 mod broker;
 mod broker_kind;
