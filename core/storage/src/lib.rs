@@ -34,6 +34,7 @@ mod log;
 mod maintenance;
 pub mod medium;
 mod metrics;
+mod open;
 mod options;
 mod read;
 mod recovery;

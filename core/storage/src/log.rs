@@ -19,8 +19,8 @@ use crate::error::{LogError, OpenError, SubmitError};
 use crate::ids::{CursorId, Lsn, StreamId, TableId};
 use crate::intake::{Intake, Submitted};
 use crate::medium::{Files, Medium};
+use crate::open::{OpenLog, open};
 use crate::options::LogOptions;
-use crate::recovery::{self, OpenLog};
 use crate::stats::LogStats;
 use crate::stream::Stream;
 use crate::writer::Writer;
@@ -80,7 +80,7 @@ impl Log {
         clock: Arc<dyn Clock>,
         options: LogOptions,
     ) -> Result<Log, OpenError> {
-        let mut parts = recovery::open(medium, clock, &options, true)?;
+        let mut parts = open(medium, clock, &options, true)?;
         let writer = parts.writer.take();
         let log = Self::new(parts);
         if let Some(writer) = writer {
@@ -99,7 +99,7 @@ impl Log {
         clock: Arc<dyn Clock>,
         options: LogOptions,
     ) -> Result<Log, OpenError> {
-        Ok(Self::new(recovery::open(medium, clock, &options, false)?))
+        Ok(Self::new(open(medium, clock, &options, false)?))
     }
 
     fn new(mut parts: OpenLog) -> Log {

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::recovery::OpenLog;
+use crate::open::OpenLog;
 
 /// Counters since the log was opened, and its current sizes. The same values are published through the `metrics` facade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

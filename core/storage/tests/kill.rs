@@ -2,7 +2,8 @@
 //!
 //! This is a test crate of its own, because a child process inherits, for a moment, the lock files open in its parent.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "the test kills a process at a random time")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue has failed")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Opening a log: the checkpoint, then a replay of later entries.
+//! Recovery of a log: the checkpoint, then a replay of later entries.
 //!
 //! Invariants:
 //! - segments that the checkpoint lists as sealed are not read; the bytes read are bounded by those written since;
@@ -22,45 +22,39 @@ use crate::allocator::{ActiveSegment, SegmentAllocator};
 use crate::checkpoint::{CheckpointStore, RedbStore};
 use crate::clock::Clock;
 use crate::directory::Directory;
-use crate::durability::Durability;
 use crate::error::{CHECKPOINT_FILE, OpenError};
 use crate::format::segment::{HEADER_BYTES, SegmentId};
 use crate::intake::{FAILED_FILE, Intake};
-use crate::maintenance::{Checkpointer, CheckpointerParts, Maintenance, MaintenanceParts};
 use crate::medium::{LOCK_FILE, Medium, MediumFile};
-use crate::metrics::LogMetrics;
 use crate::options::LogOptions;
 use crate::read::ReadPath;
 use crate::read::segments::{Segment, Segments};
 use crate::sealing::SealQueue;
 use crate::seeded_bugs::{Bug, is_seeded};
-use crate::waiter::CommitWaiter;
-use crate::writer::{Writer, WriterParts};
 
-/// The parts of an open log.
-pub(crate) struct OpenLog {
+/// A log after recovery, before its writer and its maintenance exist.
+pub(crate) struct Recovered {
+    pub(crate) log_id: u128,
     pub(crate) intake: Arc<Intake>,
     pub(crate) read: Arc<ReadPath>,
     pub(crate) allocator: Arc<SegmentAllocator>,
     pub(crate) sealing: Arc<SealQueue>,
-    pub(crate) waiter: Arc<CommitWaiter>,
-    pub(crate) durability: Arc<Durability>,
-    pub(crate) maintenance: Arc<Maintenance>,
-    pub(crate) metrics: Arc<LogMetrics>,
-    /// The writer for a thread of its own; `None` in a log without threads.
-    pub(crate) writer: Option<Writer>,
-    /// Taken by the log's handle.
-    pub(crate) folder_lock: Option<Box<dyn Send + Sync>>,
+    pub(crate) store: Box<dyn CheckpointStore>,
+    /// Replay position of the last checkpoint.
+    pub(crate) checkpoint_lsn: u64,
+    pub(crate) active: ActiveSegment,
+    /// Position of the next entry in the active segment.
+    pub(crate) position: u64,
+    pub(crate) folder_lock: Box<dyn Send + Sync>,
 }
 
-/// Opens a log and recovers its committed entries. `has_threads`: the caller runs the writer and maintenance on threads.
-pub(crate) fn open(
-    medium: Arc<dyn Medium>,
-    clock: Arc<dyn Clock>,
+/// Locks the folder and recovers the committed entries. `new_log_id`: identity of a log that does not exist yet.
+pub(crate) fn recover(
+    medium: &Arc<dyn Medium>,
+    clock: &Arc<dyn Clock>,
     options: &LogOptions,
-    has_threads: bool,
-) -> Result<OpenLog, OpenError> {
-    options.check()?;
+    new_log_id: u128,
+) -> Result<Recovered, OpenError> {
     let folder_lock = lock(medium.as_ref())?;
     let names = tidy_folder(medium.as_ref())?;
     let mut store: Box<dyn CheckpointStore> =
@@ -70,88 +64,31 @@ pub(crate) fn open(
     let plan = Plan::new(store.as_ref(), known.as_ref(), &found)?;
     let meta = match known {
         Some(meta) => meta,
-        // A simulated log has to be repeatable.
-        None if !has_threads => plan.first_meta(medium.as_ref(), store.as_mut(), 1)?,
-        None => plan.first_meta(medium.as_ref(), store.as_mut(), uuid::Uuid::new_v4().as_u128())?,
+        None => plan.first_meta(medium.as_ref(), store.as_mut(), new_log_id)?,
     };
     for leftover in &plan.leftovers {
         remove(medium.as_ref(), &leftover.file_name())?;
     }
-    let metrics = Arc::new(LogMetrics::new());
     let directory = Arc::new(Directory::new(meta.next_stream, meta.next_cursor, meta.next_cleaned));
     let segments = Segments::new(medium.clone(), options.open_files_max);
     let read =
         Arc::new(ReadPath::new(segments, options.index_cache_bytes_max, options.read_buffers_bytes_max));
     let intake = Intake::new(options, clock.clone(), medium.clone(), directory, &read);
     let allocator = SegmentAllocator::new(medium.clone(), clock.clone(), read.clone(), meta.log_id, options);
-    let allocator = Arc::new(allocator);
-    let sealing = Arc::new(SealQueue::default());
+    let sealing = SealQueue::default();
     let replay = Replay { medium: medium.as_ref(), intake: &intake, read: &read, meta: &meta };
-    let (active, position) = recover(&replay, store.as_ref(), &plan, &sealing, &allocator, options)?;
-    let writer_parts = WriterParts {
-        intake: intake.clone(),
-        allocator: allocator.clone(),
-        sealing: sealing.clone(),
-        metrics: metrics.clone(),
-        clock: clock.clone(),
-    };
-    let writer = Writer::new(writer_parts, medium.clone(), options, active, position);
-    let (writer, waiter) = match has_threads {
-        true => (Some(writer), CommitWaiter::parking(intake.clone())),
-        false => (None, CommitWaiter::stepping(intake.clone(), writer)),
-    };
-    let waiter = Arc::new(waiter);
-    let durability = Arc::new(Durability::new(
-        intake.clone(),
-        allocator.clone(),
-        waiter.clone(),
-        metrics.clone(),
-        clock.clone(),
-    ));
-    let checkpointer = Checkpointer::new(
-        CheckpointerParts {
-            log_id: meta.log_id,
-            medium: medium.clone(),
-            clock: clock.clone(),
-            intake: intake.clone(),
-            read: read.clone(),
-            waiter: waiter.clone(),
-            durability: durability.clone(),
-            metrics: metrics.clone(),
-            interval: options.checkpoint_interval,
-            bytes_max: options.checkpoint_bytes,
-        },
-        store,
-        meta.lsn,
-    );
-    let maintenance = Maintenance::new(
-        MaintenanceParts {
-            log_id: meta.log_id,
-            medium,
-            clock,
-            intake: intake.clone(),
-            read: read.clone(),
-            allocator: allocator.clone(),
-            sealing: sealing.clone(),
-            waiter: waiter.clone(),
-            durability: durability.clone(),
-            metrics: metrics.clone(),
-        },
-        checkpointer,
-        options,
-    );
-    let maintenance = Arc::new(maintenance);
-    Ok(OpenLog {
+    let (active, position) = restore(&replay, store.as_ref(), &plan, &sealing, &allocator, options)?;
+    Ok(Recovered {
+        log_id: meta.log_id,
         intake,
         read,
-        allocator,
-        sealing,
-        waiter,
-        durability,
-        maintenance,
-        metrics,
-        writer,
-        folder_lock: Some(folder_lock),
+        allocator: Arc::new(allocator),
+        sealing: Arc::new(sealing),
+        store,
+        checkpoint_lsn: meta.lsn,
+        active,
+        position,
+        folder_lock,
     })
 }
 
@@ -213,7 +150,7 @@ fn rewrite(file: &dyn MediumFile, from: u64, to: u64) -> io::Result<()> {
 }
 
 /// Restores the state of the log. Returns the segment to append to, and the position in it.
-fn recover(
+fn restore(
     replay: &Replay<'_>,
     store: &dyn CheckpointStore,
     plan: &Plan,

@@ -1,7 +1,7 @@
 //! The public behaviour of the log, under faults and crashes.
 
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue has failed")]
 
 mod cleaner;
 mod compaction;
