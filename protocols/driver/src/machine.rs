@@ -71,7 +71,8 @@ pub trait Machine: Send + Unpin {
     /// more to send as soon as the output is written.
     fn end_turn(&mut self, out: &mut Output) -> Result<bool, Self::Error>;
 
-    /// The log position that the first answer waits for. When it is committed, a turn follows.
+    /// The log position that the first answer waits for. When it is committed, a turn follows, after which it must be
+    /// another one; none for an answer that waits for room in the output.
     fn awaits(&self) -> Option<Lsn>;
 
     /// Learns that the log failed while this connection waited for it. Ends the connection unless the machine does

@@ -62,6 +62,7 @@ async fn open(
         has_begun: false,
         whole_by: None,
         large: None,
+        is_full: false,
         work: None,
         checked: None,
     };
@@ -82,6 +83,8 @@ pub(crate) struct Client {
     whole_by: Option<Instant>,
     /// The large request that is being received, or waits for memory.
     large: Option<Large>,
+    /// The output is full: complete responses wait for it, not for the log.
+    is_full: bool,
     /// What must be done before another request is taken.
     work: Option<Work>,
     /// Credentials that were checked.
@@ -225,11 +228,12 @@ impl Machine for Client {
             let by = self.now + self.node.config.limits.request_time_max;
             self.whole_by = (is_read && self.has_begun).then(|| self.whole_by.unwrap_or(by));
         }
-        Ok(out.pending_bytes() >= self.node.config.limits.output_bytes_max)
+        self.is_full = out.pending_bytes() >= self.node.config.limits.output_bytes_max;
+        Ok(self.is_full)
     }
 
     fn awaits(&self) -> Option<Lsn> {
-        self.session.awaited_lsn()
+        if self.is_full { None } else { self.session.awaited_lsn() }
     }
 
     fn deadline(&self, activity: &Activity) -> Option<Instant> {
