@@ -1,8 +1,9 @@
 //! Kafka's protocol: its clients use the broker as they use Kafka.
 //!
-//! The modules, top to bottom: `connection` (a client on the driver), `session` (requests in, responses out in
-//! order), [`api`] (one file an API), `fetch` (the fetches of a connection), `coordinator` (all groups), `node` (state that connections share), `settings`,
-//! `map` (the wire and the model), [`codec`] (bytes and messages). The README walks through adding an API.
+//! The modules, top to bottom: `connection` (a client on the driver), `session` (requests in, responses out in order),
+//! [`api`] (one file an API), `fetch` (the fetches of a connection), `coordinator` (all groups), `node` (state that
+//! connections share), `settings`, `map` (the wire and the model), [`codec`] (bytes and messages). The README walks
+//! through adding an API.
 //!
 //! Does not own: storage, topics and committed offsets (`inver-broker`), listening and TLS (the server).
 
