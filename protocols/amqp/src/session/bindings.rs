@@ -59,7 +59,7 @@ impl Binding<'_> {
             Act::Unbind => shared.namespace.unbind(&source, to, key, &arguments),
         };
         match (result, act) {
-            (Ok(lsn), _) => Ok(lsn.into()),
+            (Ok(done), _) => Ok(done),
             (Err(error @ BindError::Log(_)), _) => Err(Refusal::internal(error)),
             (Err(BindError::Limit(limit)), _) => Err(Refusal::precondition_failed(limit)),
             // With either end missing, nothing is bound.

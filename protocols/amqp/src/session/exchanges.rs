@@ -64,7 +64,7 @@ impl Channel {
                     )));
                 }
                 let done = match shared.namespace.delete_exchange(&name, if_unused) {
-                    Ok(lsn) => lsn.into(),
+                    Ok(done) => done,
                     // Deletion is idempotent.
                     Err(ExchangeError::Unknown(_)) => Completion::Now,
                     Err(ExchangeError::InUse(_)) => {

@@ -235,8 +235,7 @@ fn delete_queue(
     match shared.namespace.delete_queue(name, if_unused, if_empty) {
         Ok(deleted) => {
             shared.exclusive.remove(name);
-            let (messages, lsn) = deleted;
-            Ok((messages, lsn.into()))
+            Ok(deleted)
         }
         Err(QueueError::Unknown(_)) => Ok((0, Completion::Now)),
         Err(QueueError::InUse(_)) => {

@@ -1,4 +1,4 @@
-//! After the log has failed: no method whose effect must be durable is answered, and no publish confirmed.
+//! After the log has failed: no method whose effect must be durable is answered, and no publish is confirmed.
 
 use inver_amqp::codec::Method;
 use inver_amqp::codec::content::Properties;
@@ -80,12 +80,27 @@ fn commits_are_not_answered() {
             select(client);
             let got = client.get("q", false).unwrap();
             if reject {
-                client.nack(got.tag, false, false)
+                client.nack(got.tag, false, false);
             } else {
-                client.ack(got.tag, false)
+                client.ack(got.tag, false);
             }
             client.qos(1, false);
         };
         is_not_answered(get, |client| client.send(1, &Method::TxCommit {}));
+    }
+}
+
+/// No reply exists that could say so.
+#[test]
+fn acknowledgements_close_the_connection() {
+    let acts: [fn(&mut Client, u64); 2] =
+        [|client, tag| client.ack(tag, false), |client, tag| client.nack(tag, false, false)];
+    for act in acts {
+        let server = server();
+        let mut client = server.client();
+        let got = client.get("q", false).unwrap();
+        server.broker.log().shutdown().unwrap();
+        act(&mut client, got.tag);
+        client.expect_close("ConnectionClose", "541, reply_text: \"INTERNAL_ERROR");
     }
 }
