@@ -112,7 +112,7 @@ def test_retention_by_size(own_broker, unique):
         producer.flush(10)
     with kafka_consumer(broker) as consumer:
         start = lambda: consumer.get_watermark_offsets(TopicPartition(unique, 0), 10)[0]
-        wait_until(lambda: start() > 0, 50, "the first records going (looked at twice a minute)")
+        wait_until(lambda: start() > 0, 50, "removal of the first records (checked twice a minute)")
         assert start() <= 56, "retention.bytes remains"
 
 

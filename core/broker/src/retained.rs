@@ -14,10 +14,10 @@ use crate::limits::{self, LimitReached, Limits};
 use crate::message::expires_ms;
 use crate::rows;
 
-/// Addresses looked at in one step of a scan, so that a filter that matches little does not hold up others.
+/// Addresses visited in one step of a scan, so that a filter that matches little does not delay others.
 const SCAN_STEP_MAX: usize = 4096;
 
-/// Values looked at in one step of the search for those whose time is over.
+/// Values visited in one step of the search for expired ones.
 const SWEEP_STEP_MAX: usize = 16 * 1024;
 
 /// The table. Keys are slashed addresses, values batches of one record.

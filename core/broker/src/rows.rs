@@ -30,7 +30,7 @@ pub(crate) const SESSION_STATE: TableId = TableId(8);
 pub(crate) const RETAINED: TableId = TableId(9);
 /// Committed offsets: namespace, group, 0, topic, 0, partition → [`crate::CommittedOffset`].
 pub(crate) const COMMITTED_OFFSETS: TableId = TableId(10);
-/// Opaque state of plugs: name, 0, key → bytes.
+/// Opaque state of protocols: name, 0, key → bytes.
 pub(crate) const OPAQUE: TableId = TableId(11);
 
 /// Streams of queues in memory that went on in the log: stream → nothing. Deleted at a start.

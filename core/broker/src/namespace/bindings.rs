@@ -148,8 +148,8 @@ impl Namespace {
 
     /// Takes an exchange out, with the bindings from it and to it, and what goes away with them.
     fn remove_exchange(&self, exchange: &Arc<Exchange>, entry: &mut Entry) {
-        let mut doomed = vec![exchange.clone()];
-        while let Some(exchange) = doomed.pop() {
+        let mut to_remove = vec![exchange.clone()];
+        while let Some(exchange) = to_remove.pop() {
             if self.0.exchanges.write().remove(exchange.name()).is_none() {
                 continue;
             }
@@ -157,7 +157,7 @@ impl Namespace {
             self.0.origins.unbind_all(&RouteTarget::Exchange(exchange.clone()), |source, binding| {
                 self.forget_binding(binding, entry);
                 if source.spec().auto_delete && source.binding_count() == 0 {
-                    doomed.push(source.clone());
+                    to_remove.push(source.clone());
                 }
             });
             exchange.for_each_binding(|binding| {

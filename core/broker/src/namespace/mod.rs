@@ -195,7 +195,7 @@ impl Namespace {
         self.0.config.address_header.as_bytes()
     }
 
-    /// The static name of a plug, for publishers made again from stored state.
+    /// The static name of a protocol, for publishers restored from stored state.
     pub(crate) fn origin(&self, name: &str) -> &'static str {
         self.0.config.origins.iter().find(|o| **o == name).copied().unwrap_or("")
     }

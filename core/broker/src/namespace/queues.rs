@@ -190,8 +190,8 @@ impl Namespace {
         if_empty: bool,
     ) -> Result<(u64, Completion), QueueError> {
         let unknown = || QueueError::Unknown(name.to_owned());
-        // Whoever has to die is buried now: burying publishes, which may need the lock that follows.
-        let _looked_at = self.queue(name).ok_or_else(unknown)?.depth();
+        // Drop expired messages first: dead-lettering publishes, which may need the lock taken below.
+        let _depth = self.queue(name).ok_or_else(unknown)?.depth();
         let _topology = self.topology();
         let queue = self.queue(name).ok_or_else(unknown)?;
         let depth = queue.subscription().counts();

@@ -382,7 +382,11 @@ async fn routes_are_forgotten_for_a_session_that_is_back_only_if_they_went_by_it
     send(true);
     let version = ns.version();
     let (_, opened) = open(&fixture.sessions(), "c", true).await;
-    assert_eq!(ns.version(), version, "what is guaranteed goes to its stream, whoever holds it");
+    assert_eq!(
+        ns.version(),
+        version,
+        "a durable message goes to its stream, whichever connection has the session"
+    );
     // Of both ways: a queue was there when the route was found, and none.
     let mut held = Some(opened);
     for finds_a_queue in [true, false, true] {

@@ -1,4 +1,4 @@
-//! The model as a plug sees it, over a real log.
+//! The model as a protocol sees it, over a real log.
 
 #![allow(
     clippy::unwrap_used,

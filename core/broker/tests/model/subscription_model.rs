@@ -205,12 +205,12 @@ fn house(fixture: &Fixture) -> DropGuard {
     guard
 }
 
-/// `mortal`: its messages live long, but housekeeping looks at it whenever something comes back.
-fn run(fixture: &Fixture, durable: bool, single_active: bool, mortal: bool, acts: &[Act]) {
+/// `has_ttl`: its messages live long, but housekeeping checks it whenever a message is requeued.
+fn run(fixture: &Fixture, durable: bool, single_active: bool, has_ttl: bool, acts: &[Act]) {
     static NAMES: AtomicU64 = AtomicU64::new(0);
     let namespace = fixture.namespace();
     let name = format!("q{}", NAMES.fetch_add(1, Ordering::Relaxed));
-    let limits = QueueLimits { message_ttl_ms: mortal.then_some(3_600_000), ..QueueLimits::default() };
+    let limits = QueueLimits { message_ttl_ms: has_ttl.then_some(3_600_000), ..QueueLimits::default() };
     let spec = QueueSpec { durable, single_active, limits, ..QueueSpec::default() };
     let it = namespace.declare_queue(&name, spec).unwrap().it;
     let mut world = World {
@@ -235,8 +235,8 @@ fn queues_in_the_log_in_memory_and_beyond_agree_with_the_model() {
     let _house = house(&fixture);
     proptest!(
         ProptestConfig::with_cases(160),
-        |(durable: bool, single_active: bool, mortal: bool, acts in acts())| {
-            run(&fixture, durable, single_active, mortal, &acts);
+        |(durable: bool, single_active: bool, has_ttl: bool, acts in acts())| {
+            run(&fixture, durable, single_active, has_ttl, &acts);
         }
     );
 }

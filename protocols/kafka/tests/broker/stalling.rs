@@ -9,7 +9,7 @@ use inver_kafka::codec::api::Api;
 
 use crate::test_broker::{TestBroker, batch, encode, fetch_request};
 
-/// Limit of the test's own patience.
+/// Time limit of a test's own waits.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[test]
