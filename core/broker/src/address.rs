@@ -1,14 +1,14 @@
-//! Where the protocols' address spaces meet: an address is a list of levels.
+//! Addresses: lists of levels, common to the address spaces of all protocols.
 //!
 //! Two written forms exist. *Slashed* separates levels by `/`, *dotted* by `.`. A separator that occurs inside
 //! a level is percent-escaped, and the escape itself is escaped where it would be ambiguous, so that each
 //! form is a bijection between strings and level lists: `a.b/c` (slashed) is `a%2Eb.c` (dotted), and back.
 //!
 //! The rule, for the separator whose escape is `%XX`: inside a level the separator is written `%XX`, and a
-//! literal `%(25)*XX` gets one more `25` behind its `%`. All else is written as it is. Hence a string
-//! without escapes means itself, and no two strings of one form name the same address.
+//! literal `%(25)*XX` gets one more `25` after its `%`. All other bytes are written unchanged. Hence a string
+//! without escapes denotes itself, and no two strings of one form name the same address.
 //!
-//! Deliberately absent: any knowledge of which protocol uses which form.
+//! Does not know which protocol uses which form.
 
 use std::borrow::Cow;
 
@@ -46,7 +46,7 @@ impl Form {
 }
 
 impl Address {
-    /// Reads an address from its written form. Every byte string is an address.
+    /// Parses the written form of an address. Every byte string is one.
     #[must_use]
     pub fn parse(form: Form, text: &[u8]) -> Address {
         let levels =
@@ -79,7 +79,7 @@ impl Address {
         out
     }
 
-    /// True for names that wildcards at the first level of a guarded filter do not match (`$SYS/…`).
+    /// Whether a leading wildcard of a guarded filter does not match it (`$SYS/…`).
     #[must_use]
     pub fn is_system(&self) -> bool {
         self.levels.first().is_some_and(|l| l.first() == Some(&b'$'))
@@ -112,7 +112,7 @@ pub enum Step {
     Literal(Box<[u8]>),
     /// Any one level.
     One,
-    /// Any number of levels, none among them.
+    /// Any number of levels, including none.
     Many,
 }
 
@@ -125,14 +125,14 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads a slashed filter: `+` is one level, `#` any number. Guarded: its leading wildcards do not match
-    /// addresses that begin with `$`. The caller has validated where wildcards may stand.
+    /// Parses a slashed filter: `+` is one level, `#` any number. Guarded: its leading wildcards do not match addresses
+    /// that begin with `$` [MQTT-4.7.2-1]. The caller has validated the places of wildcards.
     #[must_use]
     pub fn slashed(text: &[u8]) -> Filter {
         Filter { steps: steps(Form::Slashed, text, b"+"), guarded: true }
     }
 
-    /// Reads a dotted filter: `*` is one level, `#` any number, anywhere.
+    /// Parses a dotted filter: `*` is one level, `#` any number, anywhere.
     #[must_use]
     pub fn dotted(text: &[u8]) -> Filter {
         Filter { steps: steps(Form::Dotted, text, b"*"), guarded: false }
@@ -144,7 +144,7 @@ impl Filter {
         &self.steps
     }
 
-    /// Whether a leading wildcard spares system addresses.
+    /// Whether its leading wildcard does not match system addresses.
     #[must_use]
     pub fn is_guarded(&self) -> bool {
         self.guarded && !matches!(self.steps.first(), Some(Step::Literal(_)))
@@ -208,7 +208,7 @@ fn steps(form: Form, text: &[u8], one: &[u8]) -> Vec<Step> {
         .collect()
 }
 
-/// The length of `%(25)*XX` at the start of `text`, if it stands there.
+/// The length of `%(25)*XX` at the start of `text`, if present.
 fn escape_len(form: Form, text: &[u8]) -> Option<usize> {
     if text.first() != Some(&b'%') {
         return None;
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_match_as_their_form_has_it() {
+    fn filters_match_by_the_rules_of_their_form() {
         let a = |t: &str| Address::parse(Form::Slashed, t.as_bytes());
         assert!(Filter::slashed(b"a/+/c").matches(&a("a/b/c")));
         assert!(Filter::slashed(b"a/#").matches(&a("a")));

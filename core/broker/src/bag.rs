@@ -15,17 +15,12 @@ pub(crate) trait Hashed {
 }
 
 /// A bag of values; equal values may be in it more than once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) enum Bag<T> {
+    #[default]
     Empty,
     One(Box<T>),
     Many(Box<HashTable<T>>),
-}
-
-impl<T> Default for Bag<T> {
-    fn default() -> Self {
-        Bag::Empty
-    }
 }
 
 /// The values of a bag.

@@ -1,5 +1,5 @@
-//! How a log topic wants the batches that the broker composes for it: which properties of a message they carry, and
-//! how they are compressed. Batches that a producer finished are kept as they are.
+//! Batch formats: which properties of a message the broker keeps in the batches that it composes for a log topic, and how
+//! it compresses them. Batches that a producer finished are stored as they are.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use inver_storage::Compression;
 use crate::message::{HeaderView, HeaderWriter, Headers, RawHeaders};
 use crate::spec::{TopicConfig, TopicError};
 
-/// Which properties are kept of a message: `all`, `none` (then it has its user headers only, as a record that a
-/// producer made), or the names of some, separated by commas.
+/// The setting for the properties that are kept: `all`, `none` (user headers only, like a producer's record), or a list
+/// of names separated by commas.
 const HEADERS: &str = "inver.headers";
 
-/// How batches are compressed: `gzip`, `snappy`, `lz4`, `zstd`; else they are not.
+/// The setting for the compression: `gzip`, `snappy`, `lz4`, `zstd`; otherwise none.
 const COMPRESSION: &str = "compression.type";
 
-/// Names that a setting of headers may list.
+/// Names that the setting of headers may list.
 const HEADER_NAMES_MAX: usize = 99;
 
-/// See the module's text.
+/// The batch format of a topic.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BatchFormat {
     keep: Keep,
@@ -33,7 +33,7 @@ enum Keep {
 }
 
 impl BatchFormat {
-    /// What the settings say; none if that is the default.
+    /// The format of the settings; none if it is the default.
     pub(crate) fn of(config: &TopicConfig) -> Option<Arc<BatchFormat>> {
         let keep = match config.get(HEADERS).map(|v| v.trim()) {
             None | Some("" | "all") => Keep::All,
@@ -47,8 +47,8 @@ impl BatchFormat {
             Some("zstd") => Compression::Zstd,
             _ => Compression::None,
         };
-        let shape = BatchFormat { keep, compression };
-        (shape != BatchFormat { keep: Keep::All, compression: Compression::None }).then(|| Arc::new(shape))
+        let format = BatchFormat { keep, compression };
+        (format != BatchFormat { keep: Keep::All, compression: Compression::None }).then(|| Arc::new(format))
     }
 
     pub(crate) fn check(config: &TopicConfig) -> Result<(), TopicError> {
@@ -60,7 +60,7 @@ impl BatchFormat {
         Ok(())
     }
 
-    /// The headers that are kept. `writer` lends its memory.
+    /// The headers that are kept, composed in `writer` if need be.
     pub(crate) fn headers<'a>(&self, headers: Headers<'a>, writer: &'a mut HeaderWriter) -> Headers<'a> {
         let view = HeaderView::over(RawHeaders::encoded(headers.bytes, headers.count));
         let Some(origin) = view.origin().and_then(|o| std::str::from_utf8(o).ok()) else { return headers };

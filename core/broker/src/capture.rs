@@ -1,8 +1,7 @@
-//! Captures: rules that say which publishes in the hub are appended to which log topic, under which key.
+//! Capture rules: which publishes in the hub are appended to which log topic, and under which key.
 //!
-//! The first rule that matches wins. Rules come from the configuration, in its order, and from the topics' own
-//! settings: these come before those of the configuration, which often match everything, in the order of the
-//! topics' names.
+//! The first matching rule applies. Rules from the topics' own settings precede those of the configuration, which often
+//! match everything; the former are ordered by the topics' names, the latter as configured.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -17,16 +16,16 @@ use crate::bag::Hashed;
 use crate::spec::{CaptureRule, TopicConfig, TopicError};
 use crate::trie::Trie;
 
-/// A topic's setting: the addresses (a slashed filter) whose publishes are appended to it.
+/// The setting of a topic for the addresses (a slashed filter) whose publishes are appended to it.
 pub(crate) const FILTER: &str = "inver.capture.filter";
 
-/// A topic's setting: the key of those records, a template; the whole address if it is not set.
+/// The setting of a topic for the key of those records, a template; by default the whole address.
 const KEY: &str = "inver.capture.key";
 
-/// The key that is the whole address.
+/// The template for the whole address.
 const WHOLE_ADDRESS: &str = "{address}";
 
-/// A rule with its place among the others.
+/// A rule with its precedence.
 struct Ranked {
     rank: Rank,
     rule: CaptureRule,
@@ -34,9 +33,9 @@ struct Ranked {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Rank {
-    /// Of the topic of this name: it is captured there, whatever braces the name has.
+    /// A rule of the topic of this name; the name is no template.
     Topic(Box<str>),
-    /// The one of the configuration at this place.
+    /// The rule of the configuration at this index.
     Configured(usize),
 }
 
@@ -52,12 +51,12 @@ impl Hashed for Arc<Ranked> {
     }
 }
 
-/// All rules, found by the address at a cost that does not depend on their number.
+/// All rules; the cost of finding one by an address does not depend on their number.
 #[derive(Default)]
 pub(crate) struct Captures {
     rules: RwLock<Trie<Arc<Ranked>>>,
     count: AtomicUsize,
-    /// Rules that hold for every origin, finished batches among them.
+    /// Rules for every origin; only these apply to finished batches.
     general: AtomicUsize,
 }
 
@@ -77,7 +76,7 @@ impl Captures {
         self.rules.write().insert(&filter, Arc::new(ranked));
     }
 
-    /// Takes a topic's rule in, as its settings have it now; `before` are those that held until now.
+    /// Replaces a topic's rule: `before` are its settings until now.
     pub(crate) fn set_topic(&self, topic: &str, before: Option<&TopicConfig>, now: Option<&TopicConfig>) {
         let (before, now) =
             (before.and_then(|c| of_settings(topic, c)), now.and_then(|c| of_settings(topic, c)));
@@ -86,10 +85,10 @@ impl Captures {
         }
         if let Some(before) = before {
             let rank = Rank::Topic(topic.into());
-            let gone =
+            let removed =
                 self.rules.write().remove(&before.filter, Hashed::hash(&rank), |r| r.rank == rank).len();
-            self.count.fetch_sub(gone, Ordering::AcqRel);
-            self.general.fetch_sub(gone, Ordering::AcqRel);
+            self.count.fetch_sub(removed, Ordering::AcqRel);
+            self.general.fetch_sub(removed, Ordering::AcqRel);
         }
         if let Some(rule) = now {
             self.insert(Ranked { rank: Rank::Topic(topic.into()), rule });
@@ -105,7 +104,7 @@ impl Captures {
         self.general.load(Ordering::Acquire) > 0
     }
 
-    /// The topic and key that a publish is captured under.
+    /// The topic and key of a captured publish.
     pub(crate) fn capture(&self, origin: &str, address: &Address) -> Option<(String, Bytes)> {
         let mut first: Option<Arc<Ranked>> = None;
         self.rules.read().matching(address, |ranked| {
@@ -123,7 +122,7 @@ impl Captures {
     }
 }
 
-/// The rule that a topic's settings are, if they are one.
+/// The rule in a topic's settings, if any.
 fn of_settings(topic: &str, config: &TopicConfig) -> Option<CaptureRule> {
     let filter = config.get(FILTER).filter(|filter| !filter.is_empty())?;
     let key = config.get(KEY).filter(|key| !key.is_empty());
@@ -135,13 +134,13 @@ fn of_settings(topic: &str, config: &TopicConfig) -> Option<CaptureRule> {
     })
 }
 
-/// Whether a topic's settings can be a rule: wildcards are whole levels, and `#` is the last.
+/// Checks the rule in a topic's settings: wildcards are whole levels, and `#` is the last.
 pub(crate) fn check(config: &TopicConfig) -> Result<(), TopicError> {
     let Some(filter) = config.get(FILTER).filter(|filter| !filter.is_empty()) else { return Ok(()) };
     let mut levels = filter.split('/').rev();
-    let last_is_well =
+    let is_last_valid =
         levels.next().is_some_and(|last| last == "#" || last == "+" || !last.contains(['+', '#']));
-    if last_is_well
+    if is_last_valid
         && levels.all(|level| level == "+" || !level.contains(['+', '#']))
         && !filter.contains('\0')
     {
@@ -172,7 +171,7 @@ fn fill(template: &str, form: Form, rule: &CaptureRule, address: &Address) -> Ve
     out
 }
 
-/// What the n-th wildcard (from 1) stood for. Filters of rules have `#` at their end only.
+/// The levels that the n-th wildcard (from 1) matched. Filters of rules have `#` at their end only.
 fn captured(rule: &CaptureRule, address: &Address, n: usize) -> Option<Address> {
     let (at, step) = rule
         .filter
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_matches_wins() {
+    fn the_first_matching_rule_applies() {
         let rules = [("s/+/t/#", "data.{1}", "{1}:{2}"), ("#", "all", "{address}")];
         assert_eq!(capture(&rules, "s/a.b/t/x/y"), Some(("data.a%2Eb".into(), Bytes::from("a.b:x/y"))));
         assert_eq!(capture(&rules, "q/r"), Some(("all".into(), Bytes::from("q/r"))));
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topics_own_rule_comes_first_and_goes_with_its_settings() {
+    fn a_topics_own_rule_takes_precedence_until_its_settings_change() {
         let all = CaptureRule {
             origin: None,
             filter: Filter::slashed(b"#"),
@@ -226,7 +225,11 @@ mod tests {
         };
         captures.set_topic("A{1}", None, Some(&config("a/+", "{1}")));
         captures.set_topic("z", None, Some(&config("a/#", "")));
-        assert_eq!(at(b"a/b"), Some(("A{1}".into(), Bytes::from("b"))), "the first by name, as it is called");
+        assert_eq!(
+            at(b"a/b"),
+            Some(("A{1}".into(), Bytes::from("b"))),
+            "the first by name, which is no template"
+        );
         assert_eq!(at(b"a/b/c"), Some(("z".into(), Bytes::from("a/b/c"))));
         assert_eq!(at(b"b"), Some(("all".into(), Bytes::from("b"))));
         captures.set_topic("A{1}", Some(&config("a/+", "{1}")), Some(&config("b", "k")));

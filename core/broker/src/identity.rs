@@ -1,6 +1,6 @@
-//! Who is at the other end, and whether to let them in.
+//! Authentication: credentials, identities, and the interface of authenticators.
 //!
-//! Permissions beyond "in or out" are not here yet; their place is [`Identity`], which every act carries.
+//! Does not own permissions.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-/// What a client shows at the door.
+/// The credentials of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
-    /// Nothing.
+    /// None.
     Anonymous,
     /// A user name and a password.
     Password {
@@ -22,59 +22,59 @@ pub enum Credentials {
     },
 }
 
-/// A client that was let in.
+/// An authenticated client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     user: Option<Arc<str>>,
 }
 
 impl Identity {
-    /// A client that gave no name.
+    /// A client without a user name.
     #[must_use]
     pub fn anonymous() -> Identity {
         Identity { user: None }
     }
 
-    /// A client that proved this name.
+    /// A client authenticated under this name.
     #[must_use]
     pub fn user(name: &str) -> Identity {
         Identity { user: Some(name.into()) }
     }
 
-    /// The name, if one was proved.
+    /// The user name, if any.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.user.as_deref()
     }
 }
 
-/// Why a client was not let in.
+/// Why a client was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// Unknown user or wrong password; which of the two is not told.
+    /// Unknown user or wrong password, not distinguished.
     #[error("user name or password is wrong")]
     Refused,
-    /// No user is configured, so only this machine gets in.
+    /// No users are configured: only loopback connections are accepted.
     #[error(
         "no users are configured, so only connections from this machine are let in; add one with `inver user add`"
     )]
     LoopbackOnly,
-    /// Users are configured and the client gave no name.
+    /// Users are configured and the client gave no credentials.
     #[error("a user name and password are required")]
     CredentialsRequired,
 }
 
-/// Decides who gets in. Slow checks (password hashing) must not run on the caller's thread.
+/// Authenticates clients. Slow checks (password hashing) must not run on the caller's thread.
 #[async_trait]
 pub trait Authenticator: Send + Sync {
-    /// Lets in or refuses.
+    /// Accepts or refuses a client.
     async fn authenticate(&self, peer: IpAddr, credentials: &Credentials) -> Result<Identity, AuthError>;
 }
 
-/// The user and password that are known where no users are configured.
+/// The user name and password that are accepted where no users are configured.
 pub const DEFAULT_USER: &str = "guest";
 
-/// The rule without configured users: this machine only, nameless or as `guest`/`guest`.
+/// The authenticator without configured users: loopback connections only, anonymous or as `guest`/`guest`.
 #[derive(Debug, Default)]
 pub struct LoopbackOnly;
 
@@ -96,7 +96,7 @@ impl Authenticator for LoopbackOnly {
     }
 }
 
-/// Verifies passwords given as plain text in memory; for tests and embedding.
+/// Authenticates against plain-text passwords in memory; for tests and embedding.
 #[derive(Debug, Default)]
 pub struct FixedUsers(pub HashMap<String, Vec<u8>>);
 

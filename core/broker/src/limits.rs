@@ -1,16 +1,15 @@
-//! How much of everything a namespace can have.
+//! Bounds of a namespace.
 
-/// Bounds of a namespace. At a bound the next one is refused with [`LimitReached`], which each protocol words in its
-/// own way.
+/// Bounds of a namespace. Beyond a bound creation is refused with [`LimitReached`], which each protocol translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Log topics and durable queues that are seen as topics.
+    /// Log topics, and durable queues that are listed as topics.
     pub topics_max: usize,
-    /// Queues, those of groups among them.
+    /// Queues, including those of shared-subscription groups.
     pub queues_max: usize,
     /// Exchanges.
     pub exchanges_max: usize,
-    /// Bindings that lead away from one exchange; of the hub sessions' filters are among them.
+    /// Bindings from one exchange. Sessions' filters are bindings from the hub.
     pub bindings_max: usize,
     /// Sessions, connected or not.
     pub sessions_max: usize,
@@ -20,7 +19,7 @@ pub struct Limits {
     pub retained_values_max: usize,
     /// Bytes of retained values, with their addresses.
     pub retained_bytes_max: u64,
-    /// CommittedOffsets of groups, a partition each.
+    /// Committed offsets of consumer groups, one for each partition.
     pub committed_offsets_max: usize,
 }
 
@@ -40,17 +39,17 @@ impl Default for Limits {
     }
 }
 
-/// There can be no more of something.
+/// A bound is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("limit reached: at most {max} {what}")]
 pub struct LimitReached {
-    /// Of what.
+    /// What is bounded.
     pub what: &'static str,
     /// The bound.
     pub max: u64,
 }
 
-/// Whether there is room for one more.
+/// Checks whether one more is allowed.
 pub(crate) fn check(what: &'static str, count: usize, max: usize) -> Result<(), LimitReached> {
     if count >= max { Err(LimitReached { what, max: max as u64 }) } else { Ok(()) }
 }

@@ -1,7 +1,7 @@
-//! What wakes a connection: tokens posted from anywhere, gathered until the connection's task looks.
+//! Mailbox: wakes a connection's task with tokens posted from any thread.
 //!
-//! Many posts coalesce into one wake-up, and a token that is already there is not added again, so the
-//! mailbox is bounded by the number of distinct tokens that its connection handed out.
+//! Posts coalesce into one wake-up, and duplicate tokens are removed, so that the mailbox is bounded by the number of
+//! distinct tokens of its connection.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use inver_storage::Listener;
 
-/// One a connection. See the module's text.
+/// The mailbox of a connection.
 #[derive(Default)]
 pub struct Mailbox {
     inner: Mutex<Inner>,
@@ -20,13 +20,13 @@ pub struct Mailbox {
 #[derive(Default)]
 struct Inner {
     tokens: Vec<u64>,
-    /// At this many tokens doubles are thrown out.
-    sift_at: usize,
+    /// Number of tokens at which duplicates are removed next.
+    dedup_at: usize,
     waker: Option<Waker>,
 }
 
-/// Tokens gathered before doubles are looked for.
-const SIFT_TOKENS_MIN: usize = 64;
+/// Tokens posted before duplicates are removed.
+const DEDUP_TOKENS_MIN: usize = 64;
 
 impl Mailbox {
     /// An empty mailbox.
@@ -35,7 +35,7 @@ impl Mailbox {
         Arc::new(Mailbox::default())
     }
 
-    /// Leaves a token and wakes the connection if it waits. Quick; never blocks.
+    /// Adds a token and wakes the connection if it waits. Never blocks.
     pub fn post(&self, token: u64) {
         let waker = {
             let mut inner = self.inner.lock();
@@ -43,10 +43,10 @@ impl Mailbox {
                 return;
             }
             inner.tokens.push(token);
-            if inner.tokens.len() >= inner.sift_at.max(SIFT_TOKENS_MIN) {
+            if inner.tokens.len() >= inner.dedup_at.max(DEDUP_TOKENS_MIN) {
                 inner.tokens.sort_unstable();
                 inner.tokens.dedup();
-                inner.sift_at = inner.tokens.len() * 2;
+                inner.dedup_at = inner.tokens.len() * 2;
             }
             inner.waker.take()
         };
@@ -60,7 +60,7 @@ impl Mailbox {
         poll_fn(|cx| self.poll(cx)).await;
     }
 
-    /// Ready when there is a token; else the task is woken by the next one.
+    /// Ready when there is a token; otherwise the next one wakes the task.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.inner.lock();
         if !inner.tokens.is_empty() {

@@ -1,4 +1,7 @@
-//! Retained values: the last message of an address, for those who subscribe later.
+//! Retained values: the last message of an address, for later subscribers.
+//!
+//! Owns the values in memory and their rows, which agree. Bounded by number and bytes; expired values are left out and
+//! deleted in steps.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,18 +17,18 @@ use crate::limits::{self, LimitReached, Limits};
 use crate::message::expires_ms;
 use crate::rows;
 
-/// Addresses visited in one step of a scan, so that a filter that matches little does not delay others.
+/// Addresses visited in one step of a scan, so that a filter with few matches does not delay other work.
 const SCAN_STEP_MAX: usize = 4096;
 
 /// Values visited in one step of the search for expired ones.
 const SWEEP_STEP_MAX: usize = 16 * 1024;
 
-/// The table. Keys are slashed addresses, values batches of one record.
+/// The retained values of a namespace: slashed addresses with batches of one record.
 pub struct Retained {
     values: RwLock<Values>,
-    /// Where the search for values whose time is over goes on.
+    /// The last address visited by the search for expired values.
     swept_to: Mutex<Vec<u8>>,
-    /// Held from the log's order being fixed until memory has it.
+    /// Held from the submission of a change until it is in memory.
     order: Mutex<()>,
     prefix: Vec<u8>,
     clock: Clock,
@@ -34,7 +37,7 @@ pub struct Retained {
 #[derive(Default)]
 struct Values {
     by_address: BTreeMap<Vec<u8>, Bytes>,
-    /// Of values and addresses.
+    /// Bytes of values and addresses.
     bytes: u64,
 }
 
@@ -52,7 +55,7 @@ impl Values {
     }
 }
 
-/// Where a scan goes on.
+/// The continuation of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanFrom(Vec<u8>);
 
@@ -69,7 +72,7 @@ impl Retained {
         }
     }
 
-    /// Whether a value of so many bytes can be set.
+    /// Checks the bounds for a value of `bytes` bytes.
     pub(crate) fn room_for(&self, address: &[u8], bytes: usize, limits: &Limits) -> Result<(), LimitReached> {
         let values = self.values.read();
         let before = values.by_address.get(address).map(|before| (address.len() + before.len()) as u64);
@@ -96,7 +99,7 @@ impl Retained {
             let mut count = 0;
             for (address, value) in next {
                 count += 1;
-                if alive(value, now_ms).is_none() {
+                if live_record(value, now_ms).is_none() {
                     changes.push((address.clone(), None));
                 }
                 if count == SWEEP_STEP_MAX {
@@ -115,8 +118,8 @@ impl Retained {
         Ok(())
     }
 
-    /// Taken around [`put_in`](Self::put_in), the submit and [`apply`](Self::apply), so that memory and log
-    /// agree on which of two values was the last.
+    /// Held around [`put_in`](Self::put_in), the submit and [`apply`](Self::apply), so that memory and log agree on the
+    /// order of two values.
     pub(crate) fn in_order(&self) -> MutexGuard<'_, ()> {
         self.order.lock()
     }
@@ -141,20 +144,20 @@ impl Retained {
         }
     }
 
-    /// How many addresses have a value.
+    /// The number of values.
     #[must_use]
     pub fn len(&self) -> usize {
         self.values.read().by_address.len()
     }
 
-    /// Whether none has.
+    /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Values whose address the filter matches, at most `max` more into `into`; expired ones are left out.
-    /// Returns where to go on, or none at the end.
+    /// Adds to `into` the values whose address the filter matches, at most `max`; expired ones are left out. Returns the
+    /// continuation, or none at the end.
     pub fn scan(
         &self,
         filter: &Filter,
@@ -163,13 +166,15 @@ impl Retained {
         into: &mut Vec<Record>,
     ) -> Option<ScanFrom> {
         if from.is_none() {
-            // What was routed before the filter was bound is there after this: see `Publisher::flush`.
+            // A message routed before the filter was bound is stored after this: see `Publisher::flush`.
             drop(self.in_order());
         }
         let now_ms = self.clock.now_ms();
         let values = &self.values.read().by_address;
         if let Some(address) = filter.as_address() {
-            into.extend(values.get(&address.write(Form::Slashed)).and_then(|value| alive(value, now_ms)));
+            into.extend(
+                values.get(&address.write(Form::Slashed)).and_then(|value| live_record(value, now_ms)),
+            );
             return None;
         }
         let prefix = literal_prefix(filter);
@@ -178,17 +183,17 @@ impl Retained {
             None => Bound::Included(prefix.as_slice()),
         };
         let mut found = 0;
-        for (looked_at, (key, value)) in values.range::<[u8], _>((start, Bound::Unbounded)).enumerate() {
+        for (visited, (key, value)) in values.range::<[u8], _>((start, Bound::Unbounded)).enumerate() {
             if !key.starts_with(&prefix) {
                 return None;
             }
             if filter.matches(&Address::parse(Form::Slashed, key))
-                && let Some(record) = alive(value, now_ms)
+                && let Some(record) = live_record(value, now_ms)
             {
                 into.push(record);
                 found += 1;
             }
-            if found >= max || looked_at >= SCAN_STEP_MAX {
+            if found >= max || visited >= SCAN_STEP_MAX {
                 return Some(ScanFrom(key.clone()));
             }
         }
@@ -196,12 +201,12 @@ impl Retained {
     }
 }
 
-fn alive(batch: &Bytes, now_ms: i64) -> Option<Record> {
+fn live_record(batch: &Bytes, now_ms: i64) -> Option<Record> {
     let record = records(batch).ok()?.next()?.ok()?;
     expires_ms(&record).is_none_or(|at| at > now_ms).then_some(record)
 }
 
-/// The slashed text that every match begins with.
+/// The slashed text that every matching address begins with.
 fn literal_prefix(filter: &Filter) -> Vec<u8> {
     let literal: Vec<Box<[u8]>> = filter
         .steps()

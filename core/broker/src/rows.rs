@@ -1,6 +1,6 @@
-//! What the model keeps as state in the log: the tables, their keys and rows.
+//! Rows: the tables that the model stores in the log, their keys and values.
 //!
-//! A row is a `serde` value in the `postcard` encoding, behind one byte that says its version.
+//! A row is a `serde` value in the `postcard` encoding, after one byte for its version.
 
 use bytes::Bytes;
 use inver_storage::TableId;
@@ -22,18 +22,18 @@ pub(crate) const BINDINGS: TableId = TableId(4);
 pub(crate) const SUBSCRIPTIONS: TableId = TableId(5);
 /// Sessions: namespace, client id → [`SessionRow`].
 pub(crate) const SESSIONS: TableId = TableId(6);
-/// What sessions subscribed to: namespace, client id with its length, filter's text → [`SessionFilterRow`].
+/// Subscriptions of sessions: namespace, client id with its length, filter's text → [`SessionFilterRow`].
 pub(crate) const SESSION_FILTERS: TableId = TableId(7);
-/// Opaque state of sessions: namespace, client id with its length, key → bytes.
+/// State of protocols for sessions: namespace, client id with its length, key → bytes.
 pub(crate) const SESSION_STATE: TableId = TableId(8);
 /// Retained values: namespace, slashed address → a batch of one record.
 pub(crate) const RETAINED: TableId = TableId(9);
 /// Committed offsets: namespace, group, 0, topic, 0, partition → [`crate::CommittedOffset`].
 pub(crate) const COMMITTED_OFFSETS: TableId = TableId(10);
-/// Opaque state of protocols: name, 0, key → bytes.
+/// State of protocols: table, 0, key → bytes.
 pub(crate) const OPAQUE: TableId = TableId(11);
 
-/// Streams of queues in memory that went on in the log: stream → nothing. Deleted at a start.
+/// Streams that in-memory queues spilled to: stream → nothing. Deleted at start.
 pub(crate) const SPILLS: TableId = TableId(12);
 
 const ROW_VERSION: u8 = 1;
@@ -59,7 +59,7 @@ pub(crate) struct BindingRow {
     pub(crate) to_exchange: bool,
     pub(crate) destination: String,
     pub(crate) key: Vec<u8>,
-    /// The key is a slashed filter; else it is as the exchange's kind has it.
+    /// The key is a slashed filter; else its form is that of the exchange's kind.
     pub(crate) slashed: bool,
     pub(crate) arguments: Arguments,
 }
@@ -74,9 +74,9 @@ pub(crate) struct SubscriptionRow {
 pub(crate) struct SessionRow {
     pub(crate) stream: u64,
     pub(crate) cursor: u64,
-    /// Seconds that it lives on without a connection; none for ever.
+    /// Seconds that it outlives its connection; none: never expires.
     pub(crate) expiry_s: Option<u32>,
-    /// When its connection ended; none while there is one.
+    /// When its connection ended, milliseconds since 1970; none while it has one.
     pub(crate) detached_ms: Option<i64>,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct SessionFilterRow {
     pub(crate) opaque: Vec<u8>,
 }
 
-/// A row that cannot be read: written by another version, or damaged in a way that no checksum saw.
+/// A row cannot be read: it was written by another version, or is damaged in a way that no checksum detects.
 #[derive(Debug, thiserror::Error)]
 #[error("a row of table {table} cannot be read: {reason}")]
 pub struct RowError {
@@ -97,7 +97,7 @@ pub struct RowError {
 
 pub(crate) fn encode<T: Serialize>(row: &T) -> Bytes {
     let start = vec![ROW_VERSION];
-    // Writing to memory fails for values that postcard has no form for; the rows have none of those.
+    // Writing to memory fails only for values without a postcard form; rows have none.
     postcard::to_extend(row, start).map(Bytes::from).unwrap_or_default()
 }
 
@@ -112,20 +112,20 @@ pub(crate) fn decode<T: DeserializeOwned>(table: TableId, row: &[u8]) -> Result<
     }
 }
 
-/// A key: the namespace's number, then the parts.
+/// A key: the namespace's id, then the parts.
 pub(crate) fn key(namespace: u32, parts: &[&[u8]]) -> Bytes {
     let mut out = namespace.to_be_bytes().to_vec();
     parts.iter().for_each(|p| out.extend_from_slice(p));
     out.into()
 }
 
-/// The namespace's number of a key, and the rest.
+/// Splits a key into the namespace's id and the rest.
 pub(crate) fn split_key(key: &Bytes) -> Option<(u32, Bytes)> {
     let number = key.get(..4)?.try_into().ok()?;
     Some((u32::from_be_bytes(number), key.slice(4..)))
 }
 
-/// A part with its length before it.
+/// A part of a key with its length before it.
 pub(crate) fn counted(part: &[u8]) -> Vec<u8> {
     let mut out = (part.len() as u32).to_be_bytes().to_vec();
     out.extend_from_slice(part);

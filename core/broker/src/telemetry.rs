@@ -2,7 +2,7 @@
 
 use metrics::{Counter, Gauge, counter, gauge};
 
-/// Messages published one by one (a finished batch counts where its protocol takes it).
+/// Messages published singly; finished batches are counted by their protocol.
 const PUBLISHED: &str = "inver_messages_published_total";
 /// Of those, messages without a receiver.
 const UNROUTABLE: &str = "inver_messages_unroutable_total";
@@ -19,9 +19,9 @@ const SPILLED: &str = "inver_messages_spilled_total";
 /// Messages dropped without a dead-letter exchange: expired, over a length or delivery limit, in a cycle of dead-letter
 /// exchanges, or best-effort messages that a full in-memory queue refused.
 const DROPPED: &str = "inver_messages_dropped_total";
-/// Topics, queues among them.
+/// Topics, including durable queues.
 const TOPICS: &str = "inver_topics";
-/// Queues, those in memory among them.
+/// Queues, durable and in memory.
 const QUEUES: &str = "inver_queues";
 /// Sessions, connected or not.
 const SESSIONS: &str = "inver_sessions";

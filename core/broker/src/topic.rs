@@ -1,4 +1,6 @@
 //! Topics and their partitions.
+//!
+//! Owns the handles of a topic's streams and its settings; the namespace owns its rows.
 
 use std::sync::Arc;
 
@@ -65,30 +67,30 @@ impl Topic {
         self.kind
     }
 
-    /// How many partitions it has.
+    /// The number of partitions.
     #[must_use]
     pub fn partition_count(&self) -> u32 {
         self.partitions.read().len() as u32
     }
 
-    /// One of them.
+    /// The partition of this index.
     #[must_use]
     pub fn partition(&self, index: u32) -> Option<Arc<Partition>> {
         self.partitions.read().get(index as usize).cloned()
     }
 
-    /// All of them, in order.
+    /// All partitions, in order.
     #[must_use]
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.read().clone()
     }
 
-    /// Walks over them, without a copy of the list.
+    /// Visits all partitions without copying the list.
     pub(crate) fn for_each_partition(&self, act: impl FnMut(&Arc<Partition>)) {
         self.partitions.read().iter().for_each(act);
     }
 
-    /// What was set on it.
+    /// Its settings.
     #[must_use]
     pub fn config(&self) -> Arc<TopicConfig> {
         self.config.read().clone()
@@ -99,7 +101,7 @@ impl Topic {
         *self.config.write() = Arc::new(config);
     }
 
-    /// How it wants the batches that the broker composes, if not as they come.
+    /// The format of batches that the broker composes for it, if not the default.
     pub(crate) fn format(&self) -> Option<Arc<BatchFormat>> {
         self.format.read().clone()
     }
@@ -112,7 +114,7 @@ impl Topic {
         }
     }
 
-    /// The partition of a key, as the clients' default partitioner chooses it; without a key the first.
+    /// The partition of a key, as Kafka clients' default partitioner chooses it; the first without a key.
     #[must_use]
     pub(crate) fn partition_of(&self, key: Option<&[u8]>) -> Option<Arc<Partition>> {
         let partitions = self.partitions.read();
@@ -130,13 +132,13 @@ impl Partition {
         Arc::new(Partition { index, stream })
     }
 
-    /// Its place within the topic.
+    /// Its index within the topic.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
     }
 
-    /// What it is in the log.
+    /// Its stream in the log.
     #[must_use]
     pub fn stream(&self) -> &Stream {
         &self.stream
@@ -170,7 +172,7 @@ mod tests {
     use super::murmur2;
 
     #[test]
-    fn keys_go_where_the_clients_partitioner_sends_them() {
+    fn hashes_agree_with_the_clients_partitioner() {
         // Vectors of Kafka's Utils.murmur2.
         for (key, hash) in [
             ("21", -973_932_308_i32),

@@ -1,8 +1,8 @@
-//! Filters and what hangs on them, found by the address in a walk whose cost depends on the depth of the
-//! address and on the wildcards met on the way, not on the number of filters.
+//! Trie: a map from filters to values, matched against addresses.
 //!
-//! The walk keeps a set of nodes instead of recursing, so that an address of sixty thousand levels costs
-//! time in proportion and no stack.
+//! The cost of matching depends on the depth of the address and on the wildcards that it meets, not on the number of
+//! filters. Matching keeps a set of nodes instead of recursing, so that an address of sixty thousand levels needs no
+//! stack.
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ struct Node<T> {
     one: u32,
     many: u32,
     parent: u32,
-    /// How many edges lead away from here, wildcard edges included.
+    /// Edges to children, including wildcard edges.
     children: u32,
     values: Bag<Value<T>>,
 }
@@ -58,13 +58,13 @@ impl<T> Node<T> {
 }
 
 impl<T: Hashed> Trie<T> {
-    /// Hangs a value on a filter. The same filter can hold several.
+    /// Adds a value to a filter; a filter can have several.
     pub(crate) fn insert(&mut self, filter: &Filter, value: T) {
         let node = self.grow(filter.steps());
         self.nodes[node as usize].values.insert(Value { guarded: filter.is_guarded(), value });
     }
 
-    /// A value on exactly this filter, with this hash, to be changed in place.
+    /// A value of exactly this filter, with this hash, that `is_it` accepts.
     pub(crate) fn find_mut(
         &mut self,
         filter: &Filter,
@@ -76,22 +76,22 @@ impl<T: Hashed> Trie<T> {
         Some(&mut found.value)
     }
 
-    /// Takes down the values of this filter with this hash for which `gone` says yes; returns them.
+    /// Removes the values of this filter with this hash that `remove` selects.
     pub(crate) fn remove(
         &mut self,
         filter: &Filter,
         hash: u64,
-        mut gone: impl FnMut(&T) -> bool,
+        mut remove: impl FnMut(&T) -> bool,
     ) -> SmallVec<[T; 1]> {
         let Some(node) = self.descend(filter.steps()) else { return SmallVec::new() };
-        let taken = self.nodes[node as usize].values.remove(hash, |v| gone(&v.value));
+        let taken = self.nodes[node as usize].values.remove(hash, |v| remove(&v.value));
         self.prune(node, filter.steps());
         taken.into_iter().map(|v| v.value).collect()
     }
 }
 
 impl<T> Trie<T> {
-    /// Calls `found` for every value whose filter matches the address; a value is met once.
+    /// Calls `found` once for every value whose filter matches the address.
     pub(crate) fn matching<'a>(&'a self, address: &Address, mut found: impl FnMut(&'a T)) {
         let system = address.is_system();
         let mut here: Vec<u32> = vec![ROOT];
@@ -129,7 +129,7 @@ impl<T> Trie<T> {
         }
     }
 
-    /// Every value with no regard to its filter.
+    /// The values of all filters.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.nodes.iter().flat_map(|n| n.values.iter().map(|v| &v.value))
     }
@@ -139,7 +139,7 @@ impl<T> Trie<T> {
         parent != NONE && self.nodes[parent as usize].many == n
     }
 
-    /// `Many` matches no level too: standing at a node is standing at its `Many` child.
+    /// Adds the `Many` children of the nodes: `Many` also matches no level.
     fn close(&self, set: &mut Vec<u32>) {
         let mut i = 0;
         while i < set.len() {
@@ -205,7 +205,7 @@ impl<T> Trie<T> {
         child
     }
 
-    /// Removes the branch above an emptied node as far as nothing else hangs on it.
+    /// Removes an emptied node and its ancestors as far as they have no other children or values.
     fn prune(&mut self, mut node: u32, steps: &[Step]) {
         for step in steps.iter().rev() {
             let n = &self.nodes[node as usize];

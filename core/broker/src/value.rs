@@ -1,4 +1,4 @@
-//! Typed values of topology arguments and of the headers that routing looks at.
+//! Typed values of topology arguments, and of headers that routing depends on.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum Value {
     /// Nothing.
     Null,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
     /// An integer of any width and sign.
     Int(i128),
@@ -22,7 +22,7 @@ pub enum Value {
         /// The digits.
         unscaled: i64,
     },
-    /// Text, or bytes that the client declared to be text.
+    /// Text, not necessarily valid UTF-8.
     Text(Vec<u8>),
     /// Bytes.
     Bytes(Vec<u8>),
@@ -56,7 +56,7 @@ impl Value {
         }
     }
 
-    /// The truth value, if it is one.
+    /// The boolean, if it is one.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
         match self {
@@ -66,8 +66,8 @@ impl Value {
     }
 }
 
-/// The headers of a message on its way, as a headers exchange asks for them.
+/// The headers of a published message, for headers exchanges.
 pub trait HeaderLookup {
-    /// The value of a header, typed; none when the message does not carry it.
+    /// The typed value of a header; none if the message does not have it.
     fn get(&self, name: &str) -> Option<Value>;
 }

@@ -1,7 +1,7 @@
 //! Write batches: the messages that one turn of a connection publishes, gathered by receivers into record batches.
 //!
-//! Messages for the same receivers share a batch, as long as no message for one of them came between; so
-//! every receiver gets them in the order of their publishing.
+//! Messages for the same receivers share a batch as long as no message for only some of them is published in between, so
+//! that every receiver gets messages in their order.
 
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ const OPEN_BATCHES_MAX: usize = 64;
 /// Spare builders kept for the next write batch, of some kilobytes each.
 const SPARE_BUILDERS_MAX: usize = 2;
 
+/// A write batch.
 #[derive(Default)]
 pub(crate) struct WriteBatch {
     open: Vec<(Arc<ReceiverSet>, BatchBuilder)>,
@@ -33,7 +34,7 @@ pub(crate) struct WriteBatch {
 }
 
 impl WriteBatch {
-    /// Copies a message in.
+    /// Copies a message into the batch of its receivers.
     pub(crate) fn add(&mut self, set: &Arc<ReceiverSet>, key: Option<&[u8]>, message: &Message<'_>) {
         let at = match self.open.iter().rposition(|(s, _)| Arc::ptr_eq(s, set) || s.is_same(set)) {
             Some(at) => at,
@@ -84,7 +85,7 @@ impl WriteBatch {
         }
     }
 
-    /// Messages gathered for a queue.
+    /// Messages in it for a queue.
     pub(crate) fn messages_for(&self, queue: &Arc<Queue>) -> u64 {
         let has = |set: &ReceiverSet| set.queues.iter().any(|q| Arc::ptr_eq(q, queue));
         let open: usize = self.open.iter().filter(|(s, _)| has(s)).map(|(_, b)| b.len()).sum();
@@ -93,7 +94,7 @@ impl WriteBatch {
         open as u64 + sealed
     }
 
-    /// Bytes gathered.
+    /// Bytes in it.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

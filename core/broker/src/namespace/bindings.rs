@@ -1,4 +1,6 @@
-//! Exchanges and bindings of a namespace.
+//! Exchanges and bindings of a namespace: declaring, deleting, binding.
+//!
+//! Every change is written to the log under the topology lock.
 
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use crate::rows::{self, BindingRow};
 use crate::spec::{ExchangeKind, ExchangeSpec};
 use crate::value::Arguments;
 
-/// Where a binding leads, by name.
+/// The destination of a binding, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BindDestination<'a> {
     /// A queue.
@@ -26,10 +28,10 @@ pub enum BindDestination<'a> {
     Exchange(&'a str),
 }
 
-/// A binding as it is listed.
+/// A binding, for listings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BindingInfo {
-    /// It leads to an exchange, else to a queue.
+    /// The destination is an exchange; otherwise a queue.
     pub to_exchange: bool,
     /// The destination's name.
     pub destination: String,
@@ -39,19 +41,19 @@ pub struct BindingInfo {
     pub arguments: Arguments,
 }
 
-/// Why a binding cannot be made or removed.
+/// Why a binding cannot be created or removed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BindError {
-    /// There is no exchange of that name to bind from.
+    /// No exchange has the source's name.
     #[error("no exchange '{0}'")]
     NoSource(String),
-    /// There is no queue of that name.
+    /// No queue has the destination's name.
     #[error("no queue '{0}'")]
     NoQueue(String),
-    /// There is no exchange of that name to bind to.
+    /// No exchange has the destination's name.
     #[error("no exchange '{0}'")]
     NoExchange(String),
-    /// There are too many.
+    /// A bound is reached.
     #[error(transparent)]
     Limit(#[from] LimitReached),
     /// The log rejected the write.
@@ -62,13 +64,13 @@ pub enum BindError {
 /// Why an exchange cannot be declared or deleted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExchangeError {
-    /// There is none of that name.
+    /// No exchange has that name.
     #[error("no exchange '{0}'")]
     Unknown(String),
     /// It has bindings.
     #[error("exchange '{0}' is in use")]
     InUse(String),
-    /// There are too many.
+    /// A bound is reached.
     #[error(transparent)]
     Limit(#[from] LimitReached),
     /// The log rejected the write.
@@ -77,7 +79,7 @@ pub enum ExchangeError {
 }
 
 impl Namespace {
-    /// The exchange of this name; the default exchange has none and is not among them.
+    /// The exchange of this name. The default exchange, whose name is empty, is not one of these.
     #[must_use]
     pub fn exchange(&self, name: &str) -> Option<Arc<Exchange>> {
         self.0.exchanges.read().get(name).cloned()
@@ -91,7 +93,7 @@ impl Namespace {
         all
     }
 
-    /// Makes an exchange, or gives back the one of that name untouched: comparing is the caller's.
+    /// Creates an exchange, or returns the present one of that name unchanged; the caller compares it with the spec.
     pub fn declare_exchange(
         &self,
         name: &str,
@@ -120,7 +122,7 @@ impl Namespace {
 
     pub(crate) fn enter_exchange(&self, name: &str, spec: ExchangeSpec) -> Arc<Exchange> {
         if spec.arguments.contains_key("alternate-exchange") {
-            self.0.headers_behind.store(true, Ordering::Release);
+            self.0.may_reach_headers.store(true, Ordering::Release);
         }
         let exchange = match self.0.exchanges.write().entry(name.into()) {
             MapEntry::Occupied(present) => present.get().clone(),
@@ -146,18 +148,19 @@ impl Namespace {
         Ok(Completion::At(self.log().submit(entry)?.lsn))
     }
 
-    /// Takes an exchange out, with the bindings from it and to it, and what goes away with them.
+    /// Removes an exchange with the bindings from it and to it, and the auto-delete exchanges that lose their last
+    /// binding.
     fn remove_exchange(&self, exchange: &Arc<Exchange>, entry: &mut Entry) {
-        let mut to_remove = vec![exchange.clone()];
-        while let Some(exchange) = to_remove.pop() {
+        let mut pending = vec![exchange.clone()];
+        while let Some(exchange) = pending.pop() {
             if self.0.exchanges.write().remove(exchange.name()).is_none() {
                 continue;
             }
-            // First: one that is binding to itself would keep itself.
+            // First: an exchange that is bound to itself would keep itself alive.
             self.0.origins.unbind_all(&RouteTarget::Exchange(exchange.clone()), |source, binding| {
                 self.forget_binding(binding, entry);
                 if source.spec().auto_delete && source.binding_count() == 0 {
-                    to_remove.push(source.clone());
+                    pending.push(source.clone());
                 }
             });
             exchange.for_each_binding(|binding| {
@@ -170,14 +173,14 @@ impl Namespace {
         }
     }
 
-    /// An auto-delete exchange goes with its last binding.
+    /// Removes an auto-delete exchange without bindings.
     pub(super) fn auto_delete_exchange(&self, exchange: &Arc<Exchange>, entry: &mut Entry) {
         if exchange.spec().auto_delete && exchange.binding_count() == 0 {
             self.remove_exchange(exchange, entry);
         }
     }
 
-    /// Binds; a binding that is there stays.
+    /// Adds a binding; a present one stays.
     pub fn bind(
         &self,
         source: &str,
@@ -220,12 +223,12 @@ impl Namespace {
         let mut entry = Entry::new();
         entry.put(rows::BINDINGS, rows::key(self.0.id, &[&row.to_be_bytes()]), rows::encode(&value));
         let lsn = self.log().submit(entry)?.lsn;
-        // One change of the topology at a time: it is new still.
+        // The topology lock is held: it is still new.
         let _new = self.enter_binding(&exchange, binding(Some(row), Some(lsn)));
         Ok(Completion::At(lsn))
     }
 
-    /// Binds a queue to the hub by a slashed filter; kept with the queue's own row, not as a row of its own.
+    /// Binds a queue to the hub by a slashed filter. The binding has no row of its own: its owner restores it.
     pub(crate) fn bind_slashed(&self, queue: &Arc<Queue>, filter: &[u8]) {
         let _topology = self.topology();
         let target = RouteTarget::Queue(queue.clone());
@@ -247,7 +250,7 @@ impl Namespace {
     ) -> Result<(), Option<Lsn>> {
         match &binding.target {
             RouteTarget::Exchange(next) if next.spec().kind == ExchangeKind::Headers => {
-                self.0.headers_behind.store(true, Ordering::Release);
+                self.0.may_reach_headers.store(true, Ordering::Release);
             }
             _ => {}
         }
@@ -274,11 +277,13 @@ impl Namespace {
                     Binding { target, key, arguments, slashed: row.slashed, row: Some(number), made: None };
                 let _each_is_once_in_the_log = self.enter_binding(&exchange, binding);
             }
-            Err(error) => tracing::error!(%error, "a binding's end is missing; left out"),
+            Err(error) => {
+                tracing::error!(%error, "binding skipped in recovery: source or destination missing");
+            }
         }
     }
 
-    /// Removes a binding; one that is not there is no error.
+    /// Removes a binding; a missing one is no error.
     pub fn unbind(
         &self,
         source: &str,
@@ -304,7 +309,7 @@ impl Namespace {
         Ok(Completion::At(self.log().submit(entry)?.lsn))
     }
 
-    /// The bindings that lead away from an exchange to queues and exchanges.
+    /// The bindings from an exchange to queues and exchanges.
     #[must_use]
     pub fn bindings_from(&self, exchange: &Exchange) -> Vec<BindingInfo> {
         let mut all = Vec::new();
@@ -347,7 +352,7 @@ mod tests {
     use inver_storage::{Log, LogOptions};
 
     #[tokio::test]
-    async fn an_exchange_that_was_binding_to_itself_goes() {
+    async fn an_exchange_bound_to_itself_is_freed_when_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let log = Log::open(folder.path(), LogOptions::default()).unwrap();
         let broker = Broker::open(log, BrokerConfig::default()).unwrap();

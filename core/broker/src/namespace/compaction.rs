@@ -1,7 +1,7 @@
-//! Compaction of a topic by its settings: what `cleanup.policy` and its companions ask of the log.
+//! Compaction settings of a topic: translates `cleanup.policy` and its companions into the log's policy.
 //!
-//! A topic whose policy says `compact` keeps of the records with the same key the last one only. The log keeps the
-//! policy with each stream and acts on it by itself; here it is only told, in the entry that makes or changes the topic.
+//! A topic with the policy `compact` keeps the last record of each key only. The log stores the policy with each stream
+//! and applies it by itself; it is set in the entry that creates or changes the topic.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::spec::TopicConfig;
 const DELETE_RETENTION_MS: u64 = 86_400_000;
 const DIRTY_RATIO_MIN: f64 = 0.5;
 
-/// Tells the log how streams of a topic are compacted, if that is not as it was.
+/// Sets the compaction of a topic's streams in an entry, if it changed.
 pub(super) fn put(
     entry: &mut Entry,
     streams: impl IntoIterator<Item = StreamId>,
@@ -26,7 +26,7 @@ pub(super) fn put(
     }
 }
 
-/// What the settings say; `None` without compaction.
+/// The policy of the settings; `None` without compaction.
 fn of_settings(config: &TopicConfig) -> Option<Compaction> {
     config.get("cleanup.policy").filter(|policy| policy.split(',').any(|part| part.trim() == "compact"))?;
     let ms = |name: &str, default| {
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn only_where_the_policy_says_so() {
+    fn only_topics_with_the_policy_are_compacted() {
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[("cleanup.policy", "delete"), ("delete.retention.ms", "5")]), None);
         let defaults = Compaction {

@@ -1,8 +1,13 @@
-//! A namespace: topics, exchanges, queues, subscriptions and sessions under their names.
+//! Namespace: the registry of topics, exchanges, bindings, queues and named subscriptions, under their names.
 //!
-//! Topology changes happen one at a time under one lock and go to the log under it, so that the log's order
-//! is the order in which they took effect. Routing reads without that lock; [`Namespace::version`] tells
-//! those who remember routes that they must ask again.
+//! Owns these objects, their rows in the log, and the hub's captures and retained values. Does not own sessions, routing,
+//! or dead-lettering.
+//!
+//! Invariants:
+//! - Topology changes happen one at a time under one lock and are submitted to the log under it, so that the log's order
+//!   is the order in which they took effect.
+//! - Routing reads without that lock. [`Namespace::version`] changes with every change of a route; caches of routes hold
+//!   for one version.
 
 mod bindings;
 mod compaction;
@@ -41,10 +46,10 @@ pub use bindings::{BindDestination, BindError, BindingInfo, ExchangeError};
 pub use queues::{Declared, QueueError};
 pub use subscriptions::SubscriptionError;
 
-/// For tracing; not published to by clients.
+/// The exchange for tracing, which clients cannot publish to.
 const TRACE: &str = "amq.rabbitmq.trace";
 
-/// The exchanges that every namespace has from its beginning, beside the hub.
+/// The predeclared exchanges of every namespace, beside the hub.
 const PREDECLARED: [(&str, ExchangeKind); 5] = [
     ("amq.direct", ExchangeKind::Direct),
     ("amq.fanout", ExchangeKind::Fanout),
@@ -53,7 +58,7 @@ const PREDECLARED: [(&str, ExchangeKind); 5] = [
     (TRACE, ExchangeKind::Topic),
 ];
 
-/// A handle; cheap to clone.
+/// A namespace; cheap to clone.
 #[derive(Clone)]
 pub struct Namespace(Arc<Inner>);
 
@@ -63,8 +68,8 @@ pub(crate) struct Inner {
     config: Arc<BrokerConfig>,
     topology: Mutex<()>,
     version: AtomicU64,
-    /// Some route may depend on headers although it begins at an exchange that does not look at them.
-    headers_behind: AtomicBool,
+    /// A route from an exchange of another kind may lead through a headers exchange.
+    may_reach_headers: AtomicBool,
     topics: DashMap<Box<str>, Arc<Topic>>,
     topics_by_id: DashMap<TopicId, Arc<Topic>>,
     context: Arc<Context>,
@@ -111,7 +116,7 @@ impl Namespace {
             config: config.clone(),
             topology: Mutex::default(),
             version: AtomicU64::new(1),
-            headers_behind: AtomicBool::new(false),
+            may_reach_headers: AtomicBool::new(false),
             topics: DashMap::new(),
             topics_by_id: DashMap::new(),
             context,
@@ -139,7 +144,7 @@ impl Namespace {
         &self.0.name
     }
 
-    /// The log that everything in it is kept in.
+    /// The log.
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.0.context.log
@@ -163,13 +168,13 @@ impl Namespace {
         &self.0.retained
     }
 
-    /// The exchange where the address spaces meet.
+    /// The exchange that joins the protocols' address spaces.
     #[must_use]
     pub fn hub(&self) -> Arc<Exchange> {
         self.0.hub.clone()
     }
 
-    /// Changes with every change that can change a route.
+    /// The version of the topology: it changes with every change that can change a route.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.0.version.load(Ordering::Acquire)
@@ -188,7 +193,7 @@ impl Namespace {
     }
 
     pub(crate) fn routes_by_key(&self, exchange: &Exchange) -> bool {
-        exchange.routes_by_key() && !self.0.headers_behind.load(Ordering::Acquire)
+        exchange.routes_by_key() && !self.0.may_reach_headers.load(Ordering::Acquire)
     }
 
     pub(crate) fn address_header(&self) -> &[u8] {

@@ -1,4 +1,4 @@
-//! Queues of a namespace: declared, deleted, purged.
+//! Queues of a namespace: declaring, recovering, deleting.
 
 use std::sync::{Arc, Weak};
 
@@ -17,12 +17,12 @@ use crate::topic::Topic;
 /// An expired queue that could not be deleted is checked again after this time, milliseconds.
 const EXPIRY_RETRY_MS: i64 = 1000;
 
-/// What a declaration found or made.
+/// The outcome of a declaration.
 #[derive(Clone, Debug)]
 pub struct Declared<T> {
-    /// It.
+    /// The queue or exchange.
     pub it: T,
-    /// It was not there before.
+    /// It did not exist before.
     pub created: bool,
     /// When the client may be told.
     pub completion: Completion,
@@ -34,7 +34,7 @@ pub enum QueueError {
     /// A log topic has that name.
     #[error("'{0}' is a log topic")]
     IsLogTopic(String),
-    /// There is none of that name.
+    /// No queue has that name.
     #[error("there is no queue '{0}'")]
     Unknown(String),
     /// It has consumers.
@@ -58,7 +58,7 @@ pub enum QueueError {
 }
 
 impl Declared<Arc<Queue>> {
-    /// Another made it, perhaps just now.
+    /// A present queue; its creation may not be committed yet.
     fn present(it: Arc<Queue>) -> Self {
         let completion = it.subscription().made().into();
         Declared { it, created: false, completion }
@@ -80,7 +80,7 @@ impl Namespace {
         all
     }
 
-    /// Makes a queue, or gives back the one of that name untouched: comparing is the caller's.
+    /// Creates a queue, or returns the present one of that name unchanged; the caller compares it with the spec.
     pub fn declare_queue(&self, name: &str, spec: QueueSpec) -> Result<Declared<Arc<Queue>>, QueueError> {
         if name.len() > TOPIC_NAME_BYTES_MAX * 4 {
             return Err(QueueError::BadName(name.to_owned()));
@@ -159,7 +159,7 @@ impl Namespace {
     pub(super) fn recover_queue(&self, name: &str, spec: &QueueSpec, cursor: u64, topic: Arc<Topic>) {
         match self.durable_queue(name, spec.clone(), CursorId(cursor), topic) {
             Some(queue) => self.enter_queue(&queue),
-            None => tracing::error!(queue = name, "its stream or cursor is missing from the log; left out"),
+            None => tracing::error!(queue = name, "queue skipped in recovery: stream or cursor missing"),
         }
     }
 
@@ -182,7 +182,7 @@ impl Namespace {
         self.changed();
     }
 
-    /// Deletes a queue with its bindings; says how many messages were ready in it.
+    /// Deletes a queue with its bindings. Returns the number of ready messages that it had.
     pub fn delete_queue(
         &self,
         name: &str,
@@ -190,8 +190,8 @@ impl Namespace {
         if_empty: bool,
     ) -> Result<(u64, Completion), QueueError> {
         let unknown = || QueueError::Unknown(name.to_owned());
-        // Drop expired messages first: dead-lettering publishes, which may need the lock taken below.
-        let _depth = self.queue(name).ok_or_else(unknown)?.depth();
+        // Drop expired messages first: dead-lettering may need the topology lock taken below.
+        let _checked = self.queue(name).ok_or_else(unknown)?.depth();
         let _topology = self.topology();
         let queue = self.queue(name).ok_or_else(unknown)?;
         let depth = queue.subscription().counts();
@@ -238,7 +238,7 @@ impl Namespace {
     pub(crate) fn end_owned_queues(&self) {
         for queue in self.queues().into_iter().filter(|q| q.spec().owner.is_some()) {
             if let Err(error) = self.delete_queue(queue.name(), false, false) {
-                tracing::warn!(queue = queue.name(), %error, "the queue of a connection that ended stays");
+                tracing::warn!(queue = queue.name(), %error, "failed to delete the queue of an ended connection");
             }
         }
     }
@@ -248,15 +248,15 @@ fn mode(spec: &QueueSpec) -> Mode {
     if spec.single_active { Mode::Failover } else { Mode::Shared }
 }
 
-/// The last consumer of an auto-delete queue left.
+/// Deletes an auto-delete queue whose last consumer left.
 fn delete_unused(inner: &Weak<Inner>, name: &str) {
     let Some(inner) = inner.upgrade() else { return };
     if let Err(error) = Namespace(inner).delete_queue(name, true, false) {
-        tracing::debug!(queue = name, %error, "auto-delete queue stays");
+        tracing::debug!(queue = name, %error, "failed to delete auto-delete queue");
     }
 }
 
-/// Deletes a queue that nobody used for as long as it lives; retried later where that fails.
+/// Deletes a queue that expired unused; retried later if that fails.
 fn delete_expired(inner: &Weak<Inner>, queue: &Arc<Queue>, now_ms: i64) {
     let Some(inner) = inner.upgrade() else { return };
     if let Err(error) = Namespace(inner).delete_queue(queue.name(), true, false) {

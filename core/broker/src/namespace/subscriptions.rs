@@ -1,4 +1,4 @@
-//! Named subscriptions of log topics.
+//! Named subscriptions of log topics: creating, extending to new partitions, deleting.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use crate::spec::{Mode, Start, TopicId};
 use crate::subscription::{Subscription, Trim};
 use crate::topic::{Partition, Topic};
 
-/// Why a subscription cannot be had.
+/// Why a subscription cannot be created, joined or deleted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubscriptionError {
-    /// It exists and its consumers share it in another way.
+    /// It exists in another mode.
     #[error("the subscription's mode is {}", .0.as_str())]
     ModeClash(Mode),
-    /// It exists and ends with its last consumer, and one that lasts was asked for.
+    /// It exists, is not durable, and a durable one was asked for.
     #[error("the subscription ends with its last consumer")]
     NotDurable,
-    /// There is none of that name.
+    /// No subscription has that name.
     #[error("there is no subscription '{0}'")]
     Unknown(String),
     /// It has consumers.
     #[error("subscription '{0}' has consumers")]
     InUse(String),
-    /// There are too many.
+    /// A bound is reached.
     #[error(transparent)]
     Limit(#[from] LimitReached),
     /// The log rejected the write.
@@ -35,17 +35,17 @@ pub enum SubscriptionError {
     Log(#[from] SubmitError),
 }
 
-/// Streams with the position in each, durable or not.
+/// Streams, each with its durable cursor, if any, and its start.
 type Sources = Vec<(Stream, Option<inver_storage::Cursor>, Offset)>;
 
 impl Namespace {
-    /// The subscription of this name on a log topic, made if need be. Its mode is that of its first consumer,
-    /// and changes only while nobody is attached. [`Subscription::made`] says what to wait for.
+    /// The subscription of this name on a log topic, created if it does not exist. Its mode is that of its first
+    /// consumer and changes only while no consumer is attached. [`Subscription::made`] is the position of its creation.
     ///
-    /// Whether it is durable is said by who makes it, and is no consumer's to change: who asks for less joins, who
-    /// asks for more is refused. One that is not durable goes with its last consumer; a durable one by
-    /// [`delete_subscription`](Self::delete_subscription), with its topic, or when nobody consumed it for as long
-    /// as the broker's settings allow (for ever, unless they say otherwise).
+    /// Durability is set at creation: a request for a non-durable one joins a durable one, the reverse is refused. A
+    /// non-durable subscription ends with its last consumer; a durable one by
+    /// [`delete_subscription`](Self::delete_subscription), with its topic, or when it had no consumer for
+    /// [`subscription_idle_ms`](crate::BrokerConfig::subscription_idle_ms).
     pub fn subscribe(
         &self,
         topic: &Arc<Topic>,
@@ -86,7 +86,7 @@ impl Namespace {
         Ok(subscription)
     }
 
-    /// Ends a named subscription, with its position. What to wait for, if it was durable.
+    /// Deletes a named subscription with its position.
     pub fn delete_subscription(
         &self,
         topic: &Topic,
@@ -113,7 +113,7 @@ impl Namespace {
         Ok(completion)
     }
 
-    /// Durable subscriptions that nobody consumed for long go, if they are to.
+    /// Deletes durable subscriptions that had no consumer for the configured time.
     pub(crate) fn end_idle_subscriptions(&self, now_ms: i64) {
         let Some(idle_ms) = self.0.config.subscription_idle_ms else { return };
         let idle: Vec<(TopicId, String)> = self
@@ -129,8 +129,10 @@ impl Namespace {
         for (topic, name) in idle {
             let Some(topic) = self.topic_by_id(topic) else { continue };
             match self.delete_subscription(&topic, &name, true) {
-                Ok(_) => tracing::info!(topic = topic.name(), subscription = name, "idle for long: deleted"),
-                Err(error) => tracing::debug!(%error, "an idle subscription stays"),
+                Ok(_) => {
+                    tracing::info!(topic = topic.name(), subscription = name, "deleted idle subscription");
+                }
+                Err(error) => tracing::debug!(%error, "failed to delete idle subscription"),
             }
         }
     }
@@ -185,7 +187,7 @@ impl Namespace {
         self.extend_subscriptions(&topic, row.cursors.len() as u32);
     }
 
-    /// Adds partitions that came later to the topic's subscriptions.
+    /// Adds a topic's new partitions to its subscriptions.
     pub(super) fn extend_subscriptions(&self, topic: &Arc<Topic>, from: u32) {
         let new: Vec<Arc<Partition>> = topic.partitions().into_iter().skip(from as usize).collect();
         if new.is_empty() {
@@ -214,7 +216,7 @@ impl Namespace {
                 let row = SubscriptionRow { mode: subscription.mode(), cursors };
                 entry.put(rows::SUBSCRIPTIONS, self.subscription_key(topic, &name), rows::encode(&row));
                 if let Err(error) = self.log().submit(entry) {
-                    tracing::error!(%error, subscription = %name, "new partitions are not part of it");
+                    tracing::error!(%error, subscription = %name, "failed to add new partitions to subscription");
                     continue;
                 }
             }

@@ -1,4 +1,4 @@
-//! Topics of a namespace: made, changed, deleted, kept no longer than they say.
+//! Topics of a namespace: creating, changing, deleting, and retention.
 
 use std::sync::Arc;
 
@@ -33,13 +33,13 @@ impl Namespace {
         all
     }
 
-    /// How many topics there are.
+    /// The number of topics.
     #[must_use]
     pub fn topic_count(&self) -> usize {
         self.0.topics.len()
     }
 
-    /// Makes a log topic. It is there at once, and for good when the log has committed the result.
+    /// Creates a log topic. It exists at once, and is durable once the log has committed the returned position.
     pub fn create_topic(&self, name: &str, spec: &TopicSpec) -> Result<(Arc<Topic>, Lsn), TopicError> {
         check_name(name)?;
         check_partitions(spec.partitions)?;
@@ -69,7 +69,7 @@ impl Namespace {
         Ok((topic, lsn))
     }
 
-    /// Deletes a log topic with all that hangs on it.
+    /// Deletes a log topic with its subscriptions and committed offsets.
     pub fn delete_topic(&self, name: &str) -> Result<Lsn, TopicError> {
         let _topology = self.topology();
         let topic = self.topic(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
@@ -88,14 +88,14 @@ impl Namespace {
         Ok(lsn)
     }
 
-    /// Gives a log topic more partitions: `count` in all.
+    /// Adds partitions to a log topic, to `count` in all.
     pub fn add_partitions(&self, name: &str, count: u32) -> Result<Lsn, TopicError> {
         check_partitions(count)?;
         let _topology = self.topology();
         let topic = self.log_topic(name)?;
         let present = topic.partition_count();
         if count <= present {
-            let reason = format!("topic '{name}' has {present} partitions; it can only be given more");
+            let reason = format!("topic '{name}' has {present} partitions; partitions can only be added");
             return Err(TopicError::BadPartitions(reason));
         }
         let mut entry = Entry::new();
@@ -135,7 +135,7 @@ impl Namespace {
         Ok(lsn)
     }
 
-    /// Lets everything before an offset of a partition go.
+    /// Deletes the records before an offset of a partition.
     pub fn delete_records(&self, topic: &Topic, partition: u32, before: Offset) -> Result<Lsn, TopicError> {
         let unknown = || TopicError::Unknown(topic.name().to_owned());
         let partition = topic.partition(partition).ok_or_else(unknown)?;
@@ -193,7 +193,7 @@ impl Namespace {
         entry.put(rows::TOPICS, rows::key(self.0.id, &[name.as_bytes()]), rows::encode(row));
     }
 
-    /// Handles of streams that were just made.
+    /// Handles of streams that were just created.
     pub(super) fn streams(&self, ids: &[StreamId]) -> Vec<Stream> {
         ids.iter().filter_map(|id| self.log().stream(*id)).collect()
     }
@@ -212,7 +212,7 @@ impl Namespace {
         }
     }
 
-    /// Trims log topics by their settings `retention.ms` and `retention.bytes` (-1: for ever, without bound).
+    /// Trims log topics by their settings `retention.ms` and `retention.bytes` (-1: unlimited).
     pub(crate) fn apply_retention(&self, now_ms: i64) {
         let mut entry = Entry::new();
         for topic in self.0.topics.iter().filter(|t| t.kind() == TopicKind::Log) {
@@ -241,7 +241,7 @@ impl Namespace {
             return;
         }
         if let Err(error) = self.log().submit(entry) {
-            tracing::debug!(%error, "retention not written");
+            tracing::debug!(%error, "failed to apply retention");
         }
     }
 }
@@ -259,7 +259,7 @@ fn check_partitions(count: u32) -> Result<(), TopicError> {
     Ok(())
 }
 
-/// Settings that are numbers are numbers.
+/// Checks that numeric settings are numbers, and the settings of captures and batch formats.
 fn check_config(config: &TopicConfig) -> Result<(), TopicError> {
     for name in ["retention.ms", "retention.bytes", "max.message.bytes"] {
         if let Some(value) = config.get(name)

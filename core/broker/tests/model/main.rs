@@ -1,4 +1,4 @@
-//! The model as a protocol sees it, over a real log.
+//! The model as a protocol uses it, over a log in a temporary folder.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,6 +6,7 @@
     clippy::panic,
     reason = "a test that cannot go on has failed"
 )]
+#![allow(clippy::disallowed_methods, reason = "tests bound their waits in real time")]
 
 mod cold;
 mod dead_letters;
