@@ -1,6 +1,6 @@
-//! Subscriptions against a plain model: a set of what waits, and who holds what. Random publishing, pulling,
-//! acknowledging, returning, purging, consumers that come and go. Nothing is lost, nothing is held twice, the
-//! order holds.
+//! Subscriptions against a plain model: the set of ready messages and the unacknowledged ones of each consumer. Random
+//! publishes, pulls, acknowledgements, requeues, purges, attaches and detaches: no message is lost or unacknowledged at
+//! two consumers, and the order holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,8 +40,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..60)
 }
 
-/// What a consumer of the model holds: number → (id, how often it had come back).
-type Held = BTreeMap<u64, (DeliveryId, u32)>;
+/// The unacknowledged messages of a consumer: number → (id, how often it was requeued).
+type Unacked = BTreeMap<u64, (DeliveryId, u32)>;
 
 struct World<'a> {
     namespace: &'a Namespace,
@@ -51,9 +51,9 @@ struct World<'a> {
     mode: Mode,
     keys: u64,
     pushed: u64,
-    /// What waits: number → how often it came back.
+    /// Ready messages: number → how often each was requeued.
     waits: BTreeMap<u64, u32>,
-    consumers: Vec<(Arc<Mailbox>, Consumer, Held)>,
+    consumers: Vec<(Arc<Mailbox>, Consumer, Unacked)>,
 }
 
 impl World<'_> {
@@ -94,7 +94,7 @@ impl World<'_> {
         assert!(got.len() <= messages_max);
         for delivery in got {
             let number: u64 = values(std::slice::from_ref(&delivery))[0].parse().unwrap();
-            let count = self.waits.remove(&number).expect("a message that waits, and not one that is held");
+            let count = self.waits.remove(&number).expect("a ready message, not an unacknowledged one");
             assert_eq!(delivery.redelivered, count, "message {number}");
             let passed_over = self.waits.keys().take_while(|n| **n < number);
             match self.mode {
@@ -102,7 +102,7 @@ impl World<'_> {
                     let key = self.key(number);
                     assert!(passed_over.copied().all(|n| self.key(n) != key), "{number} overtook its key");
                     let elsewhere = self.consumers.iter().enumerate().filter(|(i, _)| *i != at);
-                    let mut holding = elsewhere.flat_map(|(_, (_, _, held))| held.keys());
+                    let mut holding = elsewhere.flat_map(|(_, (_, _, unacked))| unacked.keys());
                     assert!(holding.all(|n| self.key(*n) != key), "the key of {number} is on two consumers");
                 }
                 _ => assert_eq!(passed_over.count(), 0, "{number} overtook others"),
@@ -117,7 +117,7 @@ impl World<'_> {
             Act::Attach => {
                 if self.consumers.len() < 4 {
                     let (mailbox, consumer) = attach(&self.subscription);
-                    self.consumers.push((mailbox, consumer, Held::new()));
+                    self.consumers.push((mailbox, consumer, Unacked::new()));
                 }
             }
             Act::Purge => {
@@ -131,18 +131,18 @@ impl World<'_> {
                 self.pull(consumer.index(self.consumers.len()), usize::from(*messages_max));
             }
             Act::Detach(which) => {
-                let (_, consumer, held) = self.consumers.remove(which.index(self.consumers.len()));
+                let (_, consumer, unacked) = self.consumers.remove(which.index(self.consumers.len()));
                 drop(consumer);
-                self.waits.extend(held.into_iter().map(|(n, (_, count))| (n, count + 1)));
+                self.waits.extend(unacked.into_iter().map(|(n, (_, count))| (n, count + 1)));
             }
             Act::Ack { consumer, which } | Act::Requeue { consumer, which } => {
                 let at = consumer.index(self.consumers.len());
-                let (_, consumer, held) = &mut self.consumers[at];
-                if held.is_empty() {
+                let (_, consumer, unacked) = &mut self.consumers[at];
+                if unacked.is_empty() {
                     return;
                 }
-                let number = *held.keys().nth(which.index(held.len())).unwrap();
-                let (id, count) = held.remove(&number).unwrap();
+                let number = *unacked.keys().nth(which.index(unacked.len())).unwrap();
+                let (id, count) = unacked.remove(&number).unwrap();
                 if matches!(act, Act::Ack { .. }) {
                     committed(self.namespace, consumer.ack(&[id]).unwrap());
                 } else {
@@ -152,12 +152,12 @@ impl World<'_> {
             }
         }
         let depth = self.subscription.depth();
-        let held: usize = self.consumers.iter().map(|(_, _, held)| held.len()).sum();
-        assert_eq!((depth.ready, depth.unacked), (self.waits.len() as u64, held as u64), "after {act:?}");
+        let unacked: usize = self.consumers.iter().map(|(_, _, unacked)| unacked.len()).sum();
+        assert_eq!((depth.ready, depth.unacked), (self.waits.len() as u64, unacked as u64), "after {act:?}");
         assert_eq!(depth.consumers, self.consumers.len());
     }
 
-    /// All that waits comes, to consumers that only act when they are woken, or were told that there is more.
+    /// All ready messages are delivered to consumers that pull only when they are woken, or got messages before.
     fn drain(&mut self) {
         for _ in self.consumers.len()..2 {
             self.act(&Act::Attach);
@@ -167,7 +167,7 @@ impl World<'_> {
         while !self.waits.is_empty() {
             assert!(
                 std::time::Instant::now() < until,
-                "{} are never handed out: {:?}",
+                "{} are never delivered: {:?}",
                 self.waits.len(),
                 self.waits
             );
@@ -182,12 +182,12 @@ impl World<'_> {
                     }
                 }
             }
-            std::thread::sleep(std::time::Duration::from_micros(200));
+            std::thread::yield_now();
         }
     }
 }
 
-/// A queue in memory goes on in the log from a few messages on.
+/// Queues in memory spill to the log from a few messages on.
 fn fixture() -> Fixture {
     Fixture::with(BrokerConfig { queue_memory_bytes_max: 400, ..BrokerConfig::default() })
 }
@@ -196,8 +196,8 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
 }
 
-/// Housekeeping in a thread of its own, until the result is dropped.
-fn house(fixture: &Fixture) -> DropGuard {
+/// Runs housekeeping on a thread of its own until the result is dropped.
+fn housekeep(fixture: &Fixture) -> DropGuard {
     let shutdown = CancellationToken::new();
     let guard = shutdown.clone().drop_guard();
     let broker = fixture.broker.clone();
@@ -205,7 +205,7 @@ fn house(fixture: &Fixture) -> DropGuard {
     guard
 }
 
-/// `has_ttl`: its messages live long, but housekeeping checks it whenever a message is requeued.
+/// `has_ttl`: its messages have a long TTL, so that housekeeping checks the queue whenever one is requeued.
 fn run(fixture: &Fixture, durable: bool, single_active: bool, has_ttl: bool, acts: &[Act]) {
     static NAMES: AtomicU64 = AtomicU64::new(0);
     let namespace = fixture.namespace();
@@ -229,10 +229,10 @@ fn run(fixture: &Fixture, durable: bool, single_active: bool, has_ttl: bool, act
 }
 
 #[test]
-fn queues_in_the_log_in_memory_and_beyond_agree_with_the_model() {
+fn durable_queues_and_spilling_queues_in_memory_agree_with_the_model() {
     let (runtime, fixture) = (runtime(), fixture());
     let _entered = runtime.enter();
-    let _house = house(&fixture);
+    let _housekeeping = housekeep(&fixture);
     proptest!(
         ProptestConfig::with_cases(160),
         |(durable: bool, single_active: bool, has_ttl: bool, acts in acts())| {

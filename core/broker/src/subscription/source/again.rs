@@ -50,6 +50,8 @@ impl Again {
                 (b.base_offset.0..b.base_offset.0 + span(&b.bytes).max(1)).contains(&offset)
             };
             if let Some(at) = self.batches.iter().position(covers) {
+                // Only the batches of a load that does not reach the offset tell that it no longer exists.
+                self.asked = None;
                 self.batches.drain(..at);
                 let Some(batch) = self.batches.pop_front() else { return Found::Gone };
                 self.open = Open::new(batch.base_offset.0, &batch.bytes, topic_of(batch.origin));

@@ -5,5 +5,6 @@
 mod cold;
 mod delivery;
 mod fixture;
+mod limits_model;
 mod rejected_writes;
 mod sources;

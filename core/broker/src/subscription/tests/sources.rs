@@ -92,3 +92,29 @@ async fn a_released_buffer_is_read_again_before_what_was_read_ahead_of_it() {
     }
     assert!(taken.len() > 50 && taken.iter().copied().eq(0..taken.len() as u64), "{taken:?}");
 }
+
+/// The load for a requeued message counted as the answer to a later read of the same message, which was not in what had
+/// been kept of it: the message was taken for compacted, and acknowledged.
+#[tokio::test]
+async fn a_message_that_is_requeued_twice_is_delivered_again() {
+    let mut fixture = Fixture::cold(CommitPolicy::Os);
+    let ids = fixture.create();
+    let queue = fixture.queue(ids, QueueLimits::default());
+    fixture.append(&queue, 3, 5, 100);
+    drop(queue);
+    fixture = fixture.restart();
+    let queue = fixture.queue(ids, QueueLimits::default());
+    let mailbox = Mailbox::new();
+    let mut consumer = queue.subscription.attach(ConsumerSpec::new(mailbox.clone(), 1)).unwrap();
+    for messages in [15, 2, 15] {
+        let mut got = Vec::new();
+        until("they are delivered", || {
+            consumer.pull(messages - got.len(), usize::MAX, &mut got);
+            got.len() == messages
+        })
+        .await;
+        assert!(got.iter().map(|d| d.id.offset).eq(0..messages as u64));
+        let ids: Vec<_> = got.iter().map(|d| d.id).collect();
+        consumer.requeue(&ids).unwrap();
+    }
+}
