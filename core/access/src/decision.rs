@@ -1,0 +1,327 @@
+//! The decision: whether a subject may perform an operation on a resource, and by which rule.
+//!
+//! Rules are selected and their patterns compiled once for each subject ([`Rules::for_subject`]); a decision then walks
+//! only the subject's own rules of the resource's kind. Deny wins over allow; without a matching rule the answer is no.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::pattern::{Matcher, Variables};
+use crate::rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
+use crate::user::{Tag, Tags};
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The user; none for an anonymous client.
+    pub user: Option<&'a str>,
+    /// The user's tags.
+    pub tags: &'a Tags,
+    /// The client id or connection name; may be empty.
+    pub client_id: &'a str,
+    /// The namespace of the connection.
+    pub namespace: &'a str,
+    /// The address that the client connected from.
+    pub host: IpAddr,
+}
+
+/// An answer, with the rule that decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether the operation is allowed.
+    pub allowed: bool,
+    /// The rule that allowed or denied it; none if no rule matched, or the subject is an administrator.
+    pub by: Option<RuleId>,
+}
+
+/// All rules, indexed by principal.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    users: HashMap<String, Vec<Arc<Rule>>>,
+    tags: HashMap<Tag, Vec<Arc<Rule>>>,
+    anyone: Vec<Arc<Rule>>,
+}
+
+impl Rules {
+    /// Indexes rules.
+    pub fn new(rules: impl IntoIterator<Item = Arc<Rule>>) -> Rules {
+        let mut indexed = Rules::default();
+        for rule in rules {
+            match &rule.principal {
+                Principal::User(name) => indexed.users.entry(name.clone()).or_default().push(rule),
+                Principal::Tag(tag) => indexed.tags.entry(tag.clone()).or_default().push(rule),
+                Principal::Anyone => indexed.anyone.push(rule),
+            }
+        }
+        indexed
+    }
+
+    /// The rules that apply to a subject, with its values in their patterns.
+    #[must_use]
+    pub fn for_subject(&self, subject: &Subject<'_>) -> EffectiveRules {
+        let variables = Variables {
+            username: subject.user.unwrap_or_default(),
+            client_id: subject.client_id,
+            namespace: subject.namespace,
+        };
+        let of_user = subject.user.and_then(|name| self.users.get(name)).into_iter().flatten();
+        let of_tags = subject.tags.iter().filter_map(|tag| self.tags.get(tag)).flatten();
+        let mut by_kind: HashMap<ResourceKind, Vec<EffectiveRule>> = HashMap::new();
+        for rule in of_user.chain(of_tags).chain(&self.anyone) {
+            let is_here = rule.namespace.as_deref().is_none_or(|namespace| namespace == subject.namespace);
+            let is_host = rule.host.is_none_or(|host| host == subject.host.to_canonical());
+            if is_here && is_host {
+                by_kind.entry(rule.kind).or_default().push(EffectiveRule {
+                    id: rule.id,
+                    matcher: rule.pattern.matcher(&variables),
+                    operations: rule.operations,
+                    effect: rule.effect,
+                });
+            }
+        }
+        EffectiveRules { by_kind, is_administrator: subject.tags.contains(&Tag::Administrator) }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct EffectiveRule {
+    id: RuleId,
+    matcher: Matcher,
+    operations: Operations,
+    effect: Effect,
+}
+
+/// The rules of one subject.
+#[derive(Clone, Debug, Default)]
+pub struct EffectiveRules {
+    by_kind: HashMap<ResourceKind, Vec<EffectiveRule>>,
+    is_administrator: bool,
+}
+
+impl EffectiveRules {
+    /// Decides about a resource by its name. Administrators may do everything that no rule denies.
+    #[must_use]
+    pub fn decide(&self, kind: ResourceKind, name: &str, operation: Operation) -> Decision {
+        self.decide_by(kind, operation, |matcher| matcher.matches(name), |matcher| matcher.matches(name))
+    }
+
+    /// Decides about a subscription to a filter: an allowing rule must cover all of it; a denying rule applies if it
+    /// covers all of it. What is delivered is decided address by address.
+    #[must_use]
+    pub fn decide_filter(&self, filter: &str, operation: Operation) -> Decision {
+        let covers = |matcher: &Matcher| matcher.covers_filter(filter);
+        self.decide_by(ResourceKind::Address, operation, covers, covers)
+    }
+
+    fn decide_by(
+        &self,
+        kind: ResourceKind,
+        operation: Operation,
+        allows: impl Fn(&Matcher) -> bool,
+        denies: impl Fn(&Matcher) -> bool,
+    ) -> Decision {
+        let own = Operations::of(&[operation]);
+        let including = own.or(operation.included_in());
+        let mut allowed = None;
+        for rule in self.by_kind.get(&kind).into_iter().flatten() {
+            match rule.effect {
+                Effect::Deny if rule.operations.intersects(own) && denies(&rule.matcher) => {
+                    return Decision { allowed: false, by: Some(rule.id) };
+                }
+                Effect::Allow
+                    if allowed.is_none()
+                        && rule.operations.intersects(including)
+                        && allows(&rule.matcher) =>
+                {
+                    allowed = Some(rule.id);
+                }
+                _ => {}
+            }
+        }
+        Decision { allowed: allowed.is_some() || self.is_administrator, by: allowed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pattern::Pattern;
+
+    fn rule(
+        id: u64,
+        principal: Principal,
+        pattern: Pattern,
+        operations: &[Operation],
+        effect: Effect,
+    ) -> Rule {
+        Rule {
+            id: RuleId(id),
+            principal,
+            namespace: None,
+            kind: ResourceKind::Topic,
+            pattern,
+            operations: Operations::of(operations),
+            effect,
+            host: None,
+            dialect: String::new(),
+        }
+    }
+
+    fn subject<'a>(user: Option<&'a str>, tags: &'a Tags) -> Subject<'a> {
+        Subject { user, tags, client_id: "c", namespace: "/", host: IpAddr::from([127, 0, 0, 1]) }
+    }
+
+    fn rules(rules: Vec<Rule>) -> Rules {
+        Rules::new(rules.into_iter().map(Arc::new))
+    }
+
+    #[test]
+    fn deny_wins_and_nothing_is_allowed_without_a_rule() {
+        let ann = || Principal::User("ann".into());
+        let rules = rules(vec![
+            rule(1, ann(), Pattern::Prefix("a".into()), &[Operation::Read], Effect::Allow),
+            rule(2, Principal::Anyone, Pattern::Literal("ab".into()), &[Operation::Read], Effect::Deny),
+        ]);
+        let none = Tags::default();
+        let own = rules.for_subject(&subject(Some("ann"), &none));
+        let decide = |name, operation| own.decide(ResourceKind::Topic, name, operation);
+        assert_eq!(decide("aa", Operation::Read), Decision { allowed: true, by: Some(RuleId(1)) });
+        assert_eq!(decide("ab", Operation::Read), Decision { allowed: false, by: Some(RuleId(2)) });
+        assert_eq!(decide("aa", Operation::Write), Decision { allowed: false, by: None });
+        assert!(decide("aa", Operation::Describe).allowed, "reading includes describing");
+        assert!(
+            !rules
+                .for_subject(&subject(Some("bob"), &none))
+                .decide(ResourceKind::Topic, "aa", Operation::Read)
+                .allowed
+        );
+        let administrator = Tags::from_iter([Tag::Administrator]);
+        let all = rules.for_subject(&subject(Some("root"), &administrator));
+        assert!(all.decide(ResourceKind::Topic, "zz", Operation::Delete).allowed);
+        assert!(
+            !all.decide(ResourceKind::Topic, "ab", Operation::Read).allowed,
+            "deny binds administrators too"
+        );
+    }
+
+    #[test]
+    fn namespace_host_and_tag_select_rules() {
+        let monitoring = Tags::from_iter([Tag::Monitoring]);
+        let mut by_tag =
+            rule(1, Principal::Tag(Tag::Monitoring), Pattern::Any, &[Operation::Describe], Effect::Allow);
+        by_tag.namespace = Some("/".into());
+        let mut by_host = rule(2, Principal::Anyone, Pattern::Any, &[Operation::Read], Effect::Allow);
+        by_host.host = Some(IpAddr::from([192, 0, 2, 1]));
+        let rules = rules(vec![by_tag, by_host]);
+        let here = subject(Some("m"), &monitoring);
+        let may = |subject: &Subject<'_>, operation| {
+            rules.for_subject(subject).decide(ResourceKind::Topic, "t", operation).allowed
+        };
+        assert!(may(&here, Operation::Describe) && !may(&here, Operation::Read));
+        assert!(!may(&Subject { namespace: "other", ..here }, Operation::Describe));
+        assert!(may(&Subject { host: "::ffff:192.0.2.1".parse().unwrap(), ..here }, Operation::Read));
+    }
+
+    fn patterns() -> impl Strategy<Value = Pattern> {
+        prop_oneof![
+            Just(Pattern::Any),
+            "[ab]{0,2}".prop_map(Pattern::Literal),
+            "[ab]{0,2}".prop_map(Pattern::Prefix),
+            Just(Pattern::Filter("+/{username}".into())),
+            Just(Pattern::Filter("a/#".into())),
+            "\\^?[ab]{1,2}\\$?".prop_map(Pattern::Regex),
+        ]
+    }
+
+    fn operations() -> impl Strategy<Value = Operation> {
+        proptest::sample::select(Operation::ALL.to_vec())
+    }
+
+    fn any_rule() -> impl Strategy<Value = Rule> {
+        let principal = prop_oneof![
+            Just(Principal::Anyone),
+            "[ab]".prop_map(Principal::User),
+            Just(Principal::Tag(Tag::Custom("x".into()))),
+        ];
+        let effect = prop_oneof![Just(Effect::Allow), Just(Effect::Deny)];
+        let kind = prop_oneof![Just(ResourceKind::Topic), Just(ResourceKind::Address)];
+        let namespace = proptest::option::of(prop_oneof![Just("/".to_owned()), Just("n".to_owned())]);
+        let some = proptest::collection::vec(operations(), 1..4);
+        (any::<u64>(), principal, namespace, kind, patterns(), some, effect).prop_map(
+            |(id, principal, namespace, kind, pattern, operations, effect)| Rule {
+                id: RuleId(id),
+                principal,
+                namespace,
+                kind,
+                pattern,
+                operations: Operations::of(&operations),
+                effect,
+                host: None,
+                dialect: String::new(),
+            },
+        )
+    }
+
+    /// Whether a pattern matches, said again in the plainest way.
+    fn plain_match(pattern: &Pattern, user: &str, name: &str) -> bool {
+        match pattern {
+            Pattern::Any => true,
+            Pattern::Literal(text) => text == name,
+            Pattern::Prefix(text) => name.starts_with(text.as_str()),
+            Pattern::Filter(filter) if filter == "a/#" => name == "a" || name.starts_with("a/"),
+            Pattern::Filter(_) => {
+                let levels: Vec<&str> = name.split('/').collect();
+                !user.is_empty() && !name.starts_with('$') && levels.len() == 2 && levels[1] == user
+            }
+            Pattern::Regex(text) => {
+                let middle = text.trim_start_matches('^').trim_end_matches('$');
+                match (text.starts_with('^'), text.ends_with('$')) {
+                    (true, true) => name == middle,
+                    (true, false) => name.starts_with(middle),
+                    (false, true) => name.ends_with(middle),
+                    (false, false) => name.contains(middle),
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// The decision equals that of a model which looks at every rule.
+        #[test]
+        fn decisions_equal_a_slow_model(
+            list in proptest::collection::vec(any_rule(), 0..12),
+            user in proptest::option::of("[ab]"),
+            tagged: bool,
+            namespace in prop_oneof![Just("/"), Just("n")],
+            kind in prop_oneof![Just(ResourceKind::Topic), Just(ResourceKind::Address)],
+            name in "[ab/]{0,3}",
+            operation in operations(),
+        ) {
+            let tags: Tags = tagged.then(|| Tag::Custom("x".into())).into_iter().collect();
+            let own = user.as_deref().unwrap_or_default();
+            let applies = |rule: &&Rule| {
+                (match &rule.principal {
+                    Principal::Anyone => true,
+                    Principal::User(of) => user.as_ref() == Some(of),
+                    Principal::Tag(_) => tagged,
+                }) && rule.namespace.as_deref().is_none_or(|of| of == namespace)
+                    && rule.kind == kind
+                    && plain_match(&rule.pattern, own, &name)
+            };
+            let denied = list.iter().filter(applies).any(|rule| {
+                rule.effect == Effect::Deny && rule.operations.contains(operation)
+            });
+            let granted = list.iter().filter(applies).any(|rule| {
+                rule.effect == Effect::Allow
+                    && (rule.operations.contains(operation)
+                        || rule.operations.intersects(operation.included_in()))
+            });
+            let subject = Subject { user: user.as_deref(), tags: &tags, client_id: "", namespace, host: IpAddr::from([127, 0, 0, 1]) };
+            let decided = rules(list).for_subject(&subject).decide(kind, &name, operation);
+            prop_assert_eq!(decided.allowed, granted && !denied);
+        }
+    }
+}

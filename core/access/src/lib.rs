@@ -1,0 +1,25 @@
+//! Access control: users, credentials, permission rules, and the decision over them.
+//!
+//! Owns the plain values and the algorithms: verifying passwords against many kinds of hashes, the server side of SCRAM,
+//! and whether a subject may perform an operation on a resource.
+//!
+//! Does not own storage, sockets, threads, or the dialects in which protocols express permissions. Verifying a password
+//! can take milliseconds of CPU by design: callers run it off the connections' threads.
+//!
+//! Invariants: secrets are compared in constant time and never appear in `Debug` output; the cost that a stored
+//! credential asks for is bounded; deny wins over allow, and no matching rule means denied.
+
+mod credential;
+mod decision;
+mod digest;
+mod pattern;
+mod rule;
+pub mod scram;
+mod user;
+
+pub use credential::{Credential, CredentialError, SaltPosition};
+pub use decision::{Decision, EffectiveRules, Rules, Subject};
+pub use digest::Digest;
+pub use pattern::{Pattern, PatternError};
+pub use rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
+pub use user::{Tag, Tags, User, UserLimits};

@@ -1,0 +1,301 @@
+//! Patterns over names of resources.
+//!
+//! `{username}`, `{client_id}` and `{namespace}` in a pattern stand for the subject's own. They are replaced as plain
+//! text: a value never acts as a wildcard or as part of a regular expression.
+
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a pattern.
+const PATTERN_BYTES_MAX: usize = 64 * 1024;
+/// Memory of a compiled regular expression.
+const REGEX_BYTES_MAX: usize = 1024 * 1024;
+
+/// Which names a rule applies to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Pattern {
+    /// Every name.
+    Any,
+    /// This name.
+    Literal(String),
+    /// Names that begin with this text.
+    Prefix(String),
+    /// Addresses that the filter matches: levels separated by `/`, `+` for one level, `#` at the end for any number. A
+    /// wildcard at the beginning does not match names that begin with `$`.
+    Filter(String),
+    /// Names in which the regular expression finds a match; it is not anchored.
+    Regex(String),
+}
+
+/// A pattern that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// It is too long.
+    #[error("pattern longer than {PATTERN_BYTES_MAX} bytes")]
+    TooLong,
+    /// The filter has a wildcard beside other characters, or `#` before its end.
+    #[error("invalid filter `{0}`")]
+    Filter(String),
+    /// The regular expression does not compile, or is too large.
+    #[error("invalid regular expression `{pattern}`: {reason}")]
+    Regex {
+        /// The expression.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// The subject's values for the variables of a pattern.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Variables<'a> {
+    pub(crate) username: &'a str,
+    pub(crate) client_id: &'a str,
+    pub(crate) namespace: &'a str,
+}
+
+/// A pattern with the values of one subject, ready to match.
+#[derive(Clone, Debug)]
+pub(crate) enum Matcher {
+    Any,
+    Literal(String),
+    Prefix(String),
+    /// Levels; `None` for a level that no name has.
+    Filter(Vec<Level>),
+    Regex(Box<Regex>),
+    /// A value cannot be a part of such a pattern.
+    Nothing,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Exactly(String),
+    One,
+    Rest,
+}
+
+impl Pattern {
+    /// Checks that the pattern can be used.
+    pub fn check(&self) -> Result<(), PatternError> {
+        let text = match self {
+            Pattern::Any => return Ok(()),
+            Pattern::Literal(text) | Pattern::Prefix(text) | Pattern::Filter(text) | Pattern::Regex(text) => {
+                text
+            }
+        };
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(PatternError::TooLong);
+        }
+        match self {
+            Pattern::Filter(filter) if !is_filter(filter) => Err(PatternError::Filter(filter.clone())),
+            Pattern::Regex(pattern) => {
+                let sample = Variables { username: "user", client_id: "client", namespace: "/" };
+                compile(&expand(pattern, &sample, regex::escape)).map(drop).map_err(|error| {
+                    PatternError::Regex { pattern: pattern.clone(), reason: error.to_string() }
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The pattern for one subject.
+    pub(crate) fn matcher(&self, variables: &Variables<'_>) -> Matcher {
+        let plain = |text: &str| expand(text, variables, str::to_owned);
+        match self {
+            Pattern::Any => Matcher::Any,
+            Pattern::Literal(text) => Matcher::Literal(plain(text)),
+            Pattern::Prefix(text) => Matcher::Prefix(plain(text)),
+            Pattern::Filter(filter) if is_filter(filter) => {
+                let levels: Option<Vec<Level>> =
+                    filter.split('/').map(|level| filter_level(level, variables)).collect();
+                levels.map_or(Matcher::Nothing, Matcher::Filter)
+            }
+            Pattern::Filter(_) => Matcher::Nothing,
+            Pattern::Regex(pattern) => compile(&expand(pattern, variables, regex::escape))
+                .map_or(Matcher::Nothing, |regex| Matcher::Regex(Box::new(regex))),
+        }
+    }
+}
+
+impl Matcher {
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        match self {
+            Matcher::Any => true,
+            Matcher::Literal(text) => name == text,
+            Matcher::Prefix(text) => name.starts_with(text.as_str()),
+            Matcher::Filter(levels) => filter_matches(levels, name),
+            Matcher::Regex(regex) => regex.is_match(name),
+            Matcher::Nothing => false,
+        }
+    }
+
+    /// Whether every name that `filter` matches is matched as well. Used for subscriptions, whose names are filters.
+    pub(crate) fn covers_filter(&self, filter: &str) -> bool {
+        match self {
+            Matcher::Filter(levels) => filter_covers(levels, filter),
+            // A prefix covers the filter if its fixed beginning has it.
+            Matcher::Prefix(prefix) => {
+                let fixed = filter.find(['+', '#']).map_or(filter, |at| filter.get(..at).unwrap_or_default());
+                fixed.starts_with(prefix.as_str())
+            }
+            other => other.matches(filter),
+        }
+    }
+}
+
+fn compile(pattern: &str) -> Result<Regex, regex::Error> {
+    regex::RegexBuilder::new(pattern).size_limit(REGEX_BYTES_MAX).build()
+}
+
+/// Replaces variables, each value changed by `quote`.
+fn expand(text: &str, variables: &Variables<'_>, quote: impl Fn(&str) -> String) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('{') {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let known = [
+            ("{username}", variables.username),
+            ("{client_id}", variables.client_id),
+            ("{namespace}", variables.namespace),
+            // The name that the virtual host has in patterns of topic permissions.
+            ("{vhost}", variables.namespace),
+        ];
+        let found = known.iter().find_map(|(name, value)| Some((from.strip_prefix(name)?, value)));
+        rest = match found {
+            Some((after, value)) => {
+                out.push_str(&quote(value));
+                after
+            }
+            None => {
+                out.push('{');
+                from.get(1..).unwrap_or_default()
+            }
+        };
+    }
+    out.push_str(rest);
+    out
+}
+
+fn is_filter(filter: &str) -> bool {
+    let mut levels = filter.split('/').peekable();
+    while let Some(level) = levels.next() {
+        let is_wildcard = level == "+" || (level == "#" && levels.peek().is_none());
+        if !is_wildcard && level.contains(['+', '#']) {
+            return false;
+        }
+    }
+    !filter.is_empty()
+}
+
+/// None where a value holds a separator or a wildcard: no level is like that.
+fn filter_level(level: &str, variables: &Variables<'_>) -> Option<Level> {
+    match level {
+        "+" => Some(Level::One),
+        "#" => Some(Level::Rest),
+        text => {
+            let expanded = expand(text, variables, str::to_owned);
+            let is_plain = expanded == text || (!expanded.is_empty() && !expanded.contains(['/', '+', '#']));
+            is_plain.then_some(Level::Exactly(expanded))
+        }
+    }
+}
+
+fn filter_matches(levels: &[Level], name: &str) -> bool {
+    if name.starts_with('$') && !matches!(levels.first(), Some(Level::Exactly(_))) {
+        return false;
+    }
+    let mut parts = name.split('/');
+    for level in levels {
+        match level {
+            Level::Rest => return true,
+            Level::One if parts.next().is_some() => {}
+            Level::Exactly(text) if parts.next() == Some(text) => {}
+            _ => return false,
+        }
+    }
+    parts.next().is_none()
+}
+
+fn filter_covers(levels: &[Level], filter: &str) -> bool {
+    if filter.starts_with('$') && !matches!(levels.first(), Some(Level::Exactly(_))) {
+        return false;
+    }
+    let mut parts = filter.split('/');
+    for level in levels {
+        match (level, parts.next()) {
+            (Level::Rest, _) => return true,
+            (Level::One, Some(part)) if part != "#" => {}
+            (Level::Exactly(text), Some(part)) if part == text => {}
+            _ => return false,
+        }
+    }
+    parts.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANN: Variables<'static> = Variables { username: "ann", client_id: "sensor-1", namespace: "/" };
+
+    fn matches(pattern: &Pattern, name: &str) -> bool {
+        pattern.matcher(&ANN).matches(name)
+    }
+
+    #[test]
+    fn filters_match_addresses() {
+        let filter = |text: &str| Pattern::Filter(text.into());
+        for (pattern, yes, no) in [
+            ("a/b", &["a/b"][..], &["a", "a/b/c", "a/c"][..]),
+            ("a/+", &["a/b", "a/"], &["a", "a/b/c"]),
+            ("a/#", &["a/b", "a/b/c", "a"], &["b", "ab"]),
+            ("#", &["a", "a/b", ""], &["$SYS/x"]),
+            ("+/x", &["a/x"], &["$SYS/x", "x"]),
+            ("$SYS/#", &["$SYS/x"], &["a"]),
+            ("devices/{client_id}/#", &["devices/sensor-1/up"], &["devices/sensor-2/up", "devices/+/up"]),
+            ("{username}", &["ann"], &["bob"]),
+        ] {
+            let pattern = filter(pattern);
+            assert_eq!(pattern.check(), Ok(()));
+            yes.iter().for_each(|name| assert!(matches(&pattern, name), "{pattern:?} {name}"));
+            no.iter().for_each(|name| assert!(!matches(&pattern, name), "{pattern:?} {name}"));
+        }
+        for invalid in ["", "a/b#", "a/#/b", "a+/b"] {
+            assert!(filter(invalid).check().is_err(), "{invalid}");
+        }
+    }
+
+    #[test]
+    fn filters_cover_narrower_filters() {
+        let covers =
+            |wide: &str, narrow: &str| Pattern::Filter(wide.into()).matcher(&ANN).covers_filter(narrow);
+        assert!(covers("a/#", "a/b") && covers("a/#", "a/+") && covers("a/#", "a/#") && covers("a/+", "a/+"));
+        assert!(
+            !covers("a/+", "a/#") && !covers("a/b", "a/+") && !covers("#", "$SYS/#") && !covers("a/+", "+/b")
+        );
+        let prefix = Pattern::Prefix("a/".into()).matcher(&ANN);
+        assert!(prefix.covers_filter("a/#") && !prefix.covers_filter("+/b") && !prefix.covers_filter("#"));
+    }
+
+    #[test]
+    fn values_of_variables_are_plain_text() {
+        let regex = Pattern::Regex("^{username}-".into());
+        let odd = Variables { username: ".*", client_id: "a/#", namespace: "/" };
+        assert!(matches(&regex, "ann-x") && !matches(&regex, "bob-x"));
+        assert!(!regex.matcher(&odd).matches("ann-x") && regex.matcher(&odd).matches(".*-x"));
+        let filter = Pattern::Filter("devices/{client_id}".into());
+        assert!(!filter.matcher(&odd).matches("devices/a/b") && !filter.matcher(&odd).matches("devices/a/#"));
+        // A variable that is not known is plain text; braces of an expression stay.
+        assert!(Pattern::Literal("{other}".into()).matcher(&ANN).matches("{other}"));
+        assert!(matches(&Pattern::Regex("^a{2}$".into()), "aa"));
+    }
+
+    #[test]
+    fn expressions_are_bounded_and_not_anchored() {
+        assert!(matches(&Pattern::Regex("b".into()), "abc") && matches(&Pattern::Regex(String::new()), "x"));
+        assert!(Pattern::Regex("(".into()).check().is_err());
+        assert!(Pattern::Regex("((a{1000}){1000}){1000}".into()).check().is_err());
+        assert_eq!(Pattern::Literal("x".repeat(PATTERN_BYTES_MAX + 1)).check(), Err(PatternError::TooLong));
+    }
+}

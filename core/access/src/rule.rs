@@ -1,0 +1,202 @@
+//! Permission rules: who may do what on which resource.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::pattern::Pattern;
+use crate::user::Tag;
+
+/// Identity of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RuleId(pub u64);
+
+/// Whom a rule applies to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Principal {
+    /// One user.
+    User(String),
+    /// Users with a tag.
+    Tag(Tag),
+    /// Everybody, anonymous clients included.
+    Anyone,
+}
+
+/// A kind of resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ResourceKind {
+    /// A topic or a queue, by its name.
+    Topic,
+    /// An exchange, by its name.
+    Exchange,
+    /// An address of the hub, in its slashed form, or the filter of a subscription.
+    Address,
+    /// A consumer group or a named subscription.
+    Group,
+    /// A transactional id.
+    TransactionalId,
+    /// A session, by its client id.
+    Session,
+    /// The broker as a whole; its name is empty.
+    Cluster,
+    /// A namespace, by its name.
+    Namespace,
+}
+
+/// Something that a client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Operation {
+    /// Connect to a namespace.
+    Connect,
+    /// Create or delete a topic, queue or exchange, as one permission.
+    Configure,
+    /// Create.
+    Create,
+    /// Delete.
+    Delete,
+    /// Alter.
+    Alter,
+    /// See that it exists.
+    Describe,
+    /// Read its settings.
+    DescribeConfigs,
+    /// Change its settings.
+    AlterConfigs,
+    /// Consume, get, purge, fetch.
+    Read,
+    /// Publish, produce.
+    Write,
+    /// Subscribe to an address.
+    Subscribe,
+    /// Receive a message that was published at an address.
+    Receive,
+    /// Take over or resume a session.
+    Resume,
+    /// Produce with a producer id.
+    IdempotentWrite,
+    /// Act on the broker as a whole.
+    ClusterAction,
+}
+
+impl Operation {
+    /// Every operation.
+    pub const ALL: [Operation; 15] = [
+        Operation::Connect,
+        Operation::Configure,
+        Operation::Create,
+        Operation::Delete,
+        Operation::Alter,
+        Operation::Describe,
+        Operation::DescribeConfigs,
+        Operation::AlterConfigs,
+        Operation::Read,
+        Operation::Write,
+        Operation::Subscribe,
+        Operation::Receive,
+        Operation::Resume,
+        Operation::IdempotentWrite,
+        Operation::ClusterAction,
+    ];
+
+    /// Operations that include this one when they are allowed: who may read a topic may see it.
+    pub(crate) fn included_in(self) -> Operations {
+        use Operation::{
+            Alter, AlterConfigs, Configure, Create, Delete, Describe, DescribeConfigs, Read, Write,
+        };
+        match self {
+            Describe => Operations::of(&[Configure, Delete, Alter, Read, Write]),
+            DescribeConfigs => Operations::of(&[AlterConfigs]),
+            Create | Delete => Operations::of(&[Configure]),
+            _ => Operations::NONE,
+        }
+    }
+}
+
+/// A set of operations.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Operations(u32);
+
+impl Operations {
+    /// No operation.
+    pub const NONE: Operations = Operations(0);
+    /// Every operation, those of later versions included.
+    pub const ALL: Operations = Operations(u32::MAX);
+
+    /// These operations.
+    #[must_use]
+    pub const fn of(operations: &[Operation]) -> Operations {
+        let (mut bits, mut at) = (0, 0);
+        while at < operations.len() {
+            bits |= 1 << operations[at] as u8;
+            at += 1;
+        }
+        Operations(bits)
+    }
+
+    /// Whether `operation` is one of them.
+    #[must_use]
+    pub const fn contains(self, operation: Operation) -> bool {
+        self.0 & (1 << operation as u8) != 0
+    }
+
+    /// The operations that are in either set.
+    #[must_use]
+    pub const fn or(self, other: Operations) -> Operations {
+        Operations(self.0 | other.0)
+    }
+
+    /// Whether the sets have an operation in common.
+    #[must_use]
+    pub const fn intersects(self, other: Operations) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The known operations of the set.
+    pub fn iter(self) -> impl Iterator<Item = Operation> {
+        Operation::ALL.into_iter().filter(move |operation| self.contains(*operation))
+    }
+}
+
+impl fmt::Debug for Operations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Operations::ALL {
+            f.write_str("All")
+        } else {
+            f.debug_set().entries(self.iter()).finish()
+        }
+    }
+}
+
+/// What a matching rule decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Effect {
+    /// The operation is allowed, unless another rule denies it.
+    Allow,
+    /// The operation is denied.
+    Deny,
+}
+
+/// A permission rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Its identity.
+    pub id: RuleId,
+    /// Whom it applies to.
+    pub principal: Principal,
+    /// The namespace in which it applies; none: in every namespace.
+    pub namespace: Option<String>,
+    /// The kind of resource.
+    pub kind: ResourceKind,
+    /// The names of resources.
+    pub pattern: Pattern,
+    /// The operations.
+    pub operations: Operations,
+    /// Whether it allows or denies them.
+    pub effect: Effect,
+    /// The address that the client must connect from; none: any.
+    pub host: Option<IpAddr>,
+    /// The dialect that wrote it, so that the dialect can list it unchanged; empty for rules written directly.
+    pub dialect: String,
+}
