@@ -1,39 +1,49 @@
-//! Password hashes: argon2id in the PHC string format.
+//! Texts of password hashes in the configuration: Inver's own, and those of other brokers as their tools write them.
 //!
-//! The memory of one hash ([`MEMORY_KIB`]) is low enough that many concurrent logins stay within bounded memory.
+//! | text | written by |
+//! |---|---|
+//! | a stored credential of `inver-access` (`$argon2id$…`, `$2b$…`, `$pbkdf2-sha512$…`, …) | `inver user add` |
+//! | `$6$salt$hash`: SHA-512 over password and salt | `mosquitto_passwd` |
+//! | `$7$iterations$salt$hash`: PBKDF2-HMAC-SHA-512 | `mosquitto_passwd` |
+//! | `rabbit_password_hashing_sha256:base64` (`sha512`, `md5`): a salt of four bytes, then the hash over salt and password | RabbitMQ's definitions |
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use data_encoding::BASE64;
+use inver_access::{Credential, CredentialError, Digest, SaltPosition};
 
-/// Memory of one hash; OWASP's smallest recommended setting for argon2id with three passes (12 MiB).
-const MEMORY_KIB: u32 = 12 * 1024;
-const PASSES: u32 = 3;
-const LANES: u32 = 1;
+/// Bytes of the salt in a RabbitMQ password hash.
+const RABBIT_SALT_BYTES: usize = 4;
 
-/// A string that is not a hash in the PHC format.
-#[derive(Debug, thiserror::Error)]
-#[error("not an argon2 hash")]
-pub(crate) struct NotAHash;
-
-/// Checks that [`verify`] supports `hash`.
-pub(crate) fn parse(hash: &str) -> Result<(), NotAHash> {
-    let parsed = PasswordHash::new(hash).map_err(|_| NotAHash)?;
-    Algorithm::new(parsed.algorithm.as_str()).map_err(|_| NotAHash)?;
-    if parsed.hash.is_some() && parsed.salt.is_some() { Ok(()) } else { Err(NotAHash) }
+/// Reads a password hash of any known form.
+pub(crate) fn parse(text: &str) -> Result<Credential, CredentialError> {
+    if let Some((algorithm, hash)) = text.split_once(':') {
+        let name = algorithm.strip_prefix("rabbit_password_hashing_").ok_or(CredentialError::Unknown)?;
+        return rabbit(Digest::named(name).ok_or(CredentialError::Unknown)?, hash);
+    }
+    let parts: Vec<&str> = text.split('$').collect();
+    match parts.as_slice() {
+        ["", "6", salt, hash] => Credential::parse(&format!("$salted-sha512$behind${salt}${hash}")),
+        ["", "7", iterations, salt, hash] => {
+            Credential::parse(&format!("$pbkdf2-sha512${iterations}${salt}${hash}"))
+        }
+        _ => Credential::parse(text),
+    }
 }
 
-/// Hashes `password` with a random salt.
+fn rabbit(digest: Digest, text: &str) -> Result<Credential, CredentialError> {
+    let malformed = CredentialError::Malformed("RabbitMQ");
+    let decoded = BASE64.decode(text.as_bytes()).map_err(|_| malformed.clone())?;
+    match decoded.split_at_checked(RABBIT_SALT_BYTES) {
+        Some((salt, hash)) if hash.len() == digest.output_bytes() => {
+            let (salt, hash) = (salt.to_vec(), hash.to_vec());
+            Ok(Credential::Salted { digest, position: SaltPosition::Before, salt, hash })
+        }
+        _ => Err(malformed),
+    }
+}
+
+/// Hashes `password` with a random salt; the text of an argon2id hash.
 pub(crate) fn hash(password: &[u8]) -> anyhow::Result<String> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|error| anyhow::anyhow!("{error}"))?;
-    let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let hash = hasher.hash_password(password).map_err(|error| anyhow::anyhow!("{error}"))?;
-    Ok(hash.to_string())
-}
-
-/// Whether `hash` is a hash of `password`. Takes milliseconds of processor time by design.
-pub(crate) fn verify(hash: &str, password: &[u8]) -> bool {
-    PasswordHash::new(hash).is_ok_and(|parsed| Argon2::default().verify_password(password, &parsed).is_ok())
+    Ok(Credential::argon2id(password)?.to_text())
 }
 
 #[cfg(test)]
@@ -42,12 +52,28 @@ mod tests {
 
     #[test]
     fn a_hash_verifies_only_its_password() {
-        let hash = hash(b"secret").unwrap();
-        assert!(parse(&hash).is_ok());
-        assert!(verify(&hash, b"secret"));
-        assert!(!verify(&hash, b"Secret"));
-        assert!(parse("secret").is_err());
-        assert!(parse("$argon2id$").is_err());
-        assert!(!verify("secret", b"secret"));
+        let credential = parse(&hash(b"secret").unwrap()).unwrap();
+        assert!(credential.verify(b"secret") && !credential.verify(b"Secret"));
+        assert!(parse("secret").is_err() && parse("$argon2id$").is_err());
+    }
+
+    #[test]
+    fn hashes_of_other_brokers_are_read() {
+        let rabbit = "rabbit_password_hashing_sha256:kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR";
+        assert!(parse(rabbit).unwrap().verify(b"test12"));
+        let mosquitto = "$7$101$c2FsdHNhbHRzYWx0$Hd71hnNoKcARd6Fkl1rUE+opfs3V78ZJB2AgXXC1kaKQiWfi5S5qX7D1mY5b+bIzvyidWMnS8VA+YAsAygq9EA==";
+        assert!(parse(mosquitto).unwrap().verify(b"secret"));
+        // SHA-512 over "abc" and an empty salt.
+        let old =
+            "$6$$3a81oZNherrMQXNJriBBMRLm+k6JqX6iCp7u5ktV05ohkpkqJ0/BqDa6PCOj/uu9RU1EI2Q86A4qmslPpUyknw==";
+        assert!(parse(old).unwrap().verify(b"abc"));
+        for wrong in [
+            "rabbit_password_hashing_sha256:YWJj",
+            "rabbit_password_hashing_sha1:YWJj",
+            "x:YWJj",
+            "$7$0$YQ==$YQ==",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

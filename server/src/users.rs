@@ -1,4 +1,4 @@
-//! The authenticator with configured users: names and passwords against the argon2 hashes of the configuration.
+//! The authenticator with configured users: names and passwords against the hashes of the configuration.
 //!
 //! Hashing is slow by design, so it runs outside the worker threads, at most [`CONCURRENT_CHECKS_MAX`] at a time (each
 //! takes megabytes of memory). A password that was verified is cached as a keyed digest: a fleet that reconnects costs
@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use inver_access::Credential;
 use inver_broker::{AuthError, Authenticator, Credentials, Identity};
 use parking_lot::Mutex;
 use ring::hmac;
@@ -23,9 +24,9 @@ const CHECKS_QUEUED_MAX: usize = 1024;
 
 /// Checks passwords of the configured users.
 pub(crate) struct Users {
-    hashes: BTreeMap<String, Arc<str>>,
+    credentials: BTreeMap<String, Arc<Credential>>,
     /// Checked for unknown names, so that their refusal takes as long as that of a wrong password.
-    decoy: Arc<str>,
+    decoy: Arc<Credential>,
     key: hmac::Key,
     /// Digests of passwords that were verified.
     verified: Mutex<HashMap<String, hmac::Tag>>,
@@ -39,9 +40,11 @@ impl Users {
         let random = ring::rand::SystemRandom::new();
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &random)
             .map_err(|_| anyhow::anyhow!("no random numbers from the operating system"))?;
+        let parsed = users.iter().map(|(name, hash)| Ok((name.clone(), passwords::parse(hash)?.into())));
+        let credentials = parsed.collect::<anyhow::Result<_>>()?;
         Ok(Users {
-            hashes: users.iter().map(|(name, hash)| (name.clone(), hash.as_str().into())).collect(),
-            decoy: passwords::hash(b"decoy")?.into(),
+            credentials,
+            decoy: Credential::argon2id(b"decoy")?.into(),
             key,
             verified: Mutex::default(),
             running: Semaphore::new(CONCURRENT_CHECKS_MAX),
@@ -54,10 +57,10 @@ impl Users {
         verified.is_some_and(|tag| hmac::verify(&self.key, password, tag.as_ref()).is_ok())
     }
 
-    async fn check(&self, hash: Arc<str>, password: Vec<u8>) -> bool {
+    async fn check(&self, credential: Arc<Credential>, password: Vec<u8>) -> bool {
         let Ok(_queued) = self.queued.try_acquire() else { return false };
         let Ok(_running) = self.running.acquire().await else { return false };
-        tokio::task::spawn_blocking(move || passwords::verify(&hash, &password)).await.unwrap_or(false)
+        tokio::task::spawn_blocking(move || credential.verify(&password)).await.unwrap_or(false)
     }
 }
 
@@ -70,11 +73,11 @@ impl Authenticator for Users {
         if self.is_cached(user, password) {
             return Ok(Identity::user(user));
         }
-        let (known, hash) = match self.hashes.get(user) {
-            Some(hash) => (true, hash.clone()),
+        let (known, credential) = match self.credentials.get(user) {
+            Some(credential) => (true, credential.clone()),
             None => (false, self.decoy.clone()),
         };
-        if !self.check(hash, password.clone()).await || !known {
+        if !self.check(credential, password.clone()).await || !known {
             return Err(AuthError::Refused);
         }
         self.verified.lock().insert(user.clone(), hmac::sign(&self.key, password));

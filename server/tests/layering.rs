@@ -58,7 +58,7 @@ fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
 fn allowed(folder: &str, name: &str) -> BTreeSet<String> {
     let set = |names: &[&str]| names.iter().map(ToString::to_string).collect();
     match folder.split('/').next().unwrap() {
-        "core" if name == "inver-storage" || name == "inver-settings" => set(&[]),
+        "core" if ["inver-access", "inver-settings", "inver-storage"].contains(&name) => set(&[]),
         "core" => set(&["inver-storage"]),
         "protocols" if name == "inver-driver" => set(&["inver-broker", "inver-storage"]),
         // An example shows what a protocol needs.

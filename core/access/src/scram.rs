@@ -6,8 +6,7 @@
 
 use std::num::NonZeroU32;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use data_encoding::BASE64;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 pub use crate::credential::ScramKeys;
@@ -120,7 +119,7 @@ impl Exchange {
     pub fn begin(first: &ClientFirst, keys: ScramKeys) -> Result<(Exchange, String), ScramError> {
         let mut random = [0; NONCE_BYTES];
         SystemRandom::new().fill(&mut random).map_err(|_| ScramError::Random)?;
-        Ok(Exchange::begin_with_nonce(first, keys, &BASE64.encode(random)))
+        Ok(Exchange::begin_with_nonce(first, keys, &BASE64.encode(&random)))
     }
 
     fn begin_with_nonce(first: &ClientFirst, keys: ScramKeys, server_nonce: &str) -> (Exchange, String) {
@@ -136,8 +135,9 @@ impl Exchange {
         let (without_proof, proof) = text.rsplit_once(",p=").ok_or(ScramError::Malformed)?;
         let mut attributes = without_proof.split(',');
         let binding = attributes.next().and_then(|binding| binding.strip_prefix("c="));
-        let binding =
-            BASE64.decode(binding.ok_or(ScramError::Malformed)?).map_err(|_| ScramError::Malformed)?;
+        let binding = BASE64
+            .decode(binding.ok_or(ScramError::Malformed)?.as_bytes())
+            .map_err(|_| ScramError::Malformed)?;
         if binding != self.gs2_header.as_bytes() {
             return Err(ScramError::ChannelBinding);
         }
@@ -146,7 +146,7 @@ impl Exchange {
         if nonce != self.nonce {
             return Err(ScramError::Nonce);
         }
-        let proof = BASE64.decode(proof).map_err(|_| ScramError::Malformed)?;
+        let proof = BASE64.decode(proof.as_bytes()).map_err(|_| ScramError::Malformed)?;
         let signed = format!("{},{without_proof}", self.begun);
         let ScramKeys { digest, stored_key, server_key, .. } = &self.keys;
         let signature = digest.hmac(stored_key, signed.as_bytes()).ok_or(ScramError::Malformed)?;
@@ -158,7 +158,7 @@ impl Exchange {
             return Err(ScramError::Proof);
         }
         let verifier = digest.hmac(server_key, signed.as_bytes()).ok_or(ScramError::Malformed)?;
-        Ok(format!("v={}", BASE64.encode(verifier)))
+        Ok(format!("v={}", BASE64.encode(&verifier)))
     }
 }
 
@@ -210,7 +210,7 @@ mod tests {
 
     /// The exchange of RFC 7677, section 3.
     fn example() -> (Exchange, String) {
-        let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+        let salt = BASE64.decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let keys = ScramKeys::derive(Digest::Sha256, b"pencil", salt, DECOY_ITERATIONS).unwrap();
         Exchange::begin_with_nonce(&ClientFirst::parse(CLIENT_FIRST).unwrap(), keys, SERVER_NONCE)
     }

@@ -23,8 +23,8 @@ section! {
     pub(crate) struct General {
         /// Folder of the log; created if missing.
         pub(crate) data_dir: PathBuf = "inver-data".into() => value("a path"),
-        /// Users and the argon2 hashes of their passwords; `inver user add` writes them. Without users only clients on
-        /// this machine are accepted.
+        /// Users and the hashes of their passwords: `inver user add` writes argon2id hashes; hashes of Mosquitto and
+        /// RabbitMQ are accepted too. Without users only clients on this machine are accepted.
         pub(crate) users: UserHashes = UserHashes::default() => value("a table of names and hashes"),
     }
 }

@@ -118,7 +118,7 @@ impl Setting for LogFilter {
     }
 }
 
-/// User names and the argon2 hashes of their passwords.
+/// User names and the hashes of their passwords.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct UserHashes(pub(crate) BTreeMap<String, String>);
 
@@ -131,9 +131,9 @@ impl Setting for UserHashes {
             if name.is_empty() {
                 return Err(D::Error::custom("a user's name is empty"));
             }
-            if crate::passwords::parse(hash).is_err() {
+            if let Err(error) = crate::passwords::parse(hash) {
                 return Err(D::Error::custom(format_args!(
-                    "the password of `{name}` is not an argon2 hash: `inver user add {name}` writes one"
+                    "the password of `{name}` is not usable ({error}): `inver user add {name}` writes a hash"
                 )));
             }
         }
