@@ -312,7 +312,7 @@ impl Machine for Session {
             self.phase = Phase::Open;
             out.flat().extend_from_slice(b"CONNECTED\nversion:1.2\nheart-beat:0,0\n\n\0");
         }
-        let done = self.stored.and(self.publisher.flush()?.into());
+        let done = self.stored.and(self.publisher.flush()?);
         self.stored = Completion::Now;
         self.receipts.drain(..).for_each(|receipt| self.answers.push(done, receipt));
         while let Some(receipt) = self.answers.pop(self.log().committed()) {

@@ -11,9 +11,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
 use crate::connections::{Connections, SHUTDOWN};
+use crate::input::Input;
 use crate::link::{Flags, Link};
+use crate::machine::{Close, End, Machine};
+use crate::output::Output;
+use crate::pool;
 use crate::timer::Timer;
-use crate::{Close, End, Input, Machine, pool};
 
 /// Turns of a connection before other connections of its thread get theirs.
 pub const TURNS_MAX: usize = 8;
@@ -68,7 +71,7 @@ impl<M: Machine> Driver<M> {
     }
 
     /// The output, to write to before the first turn.
-    pub fn output(&mut self) -> &mut crate::Output {
+    pub fn output(&mut self) -> &mut Output {
         self.link.output()
     }
 

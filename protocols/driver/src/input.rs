@@ -15,7 +15,32 @@ use bytes::{BufMut, BytesMut};
 use inver_broker::Io;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-use crate::Progress;
+/// How far input was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that were taken. For [`Owned`] input, whose machine removes them itself, only whether there
+    /// were any counts.
+    pub used: usize,
+    /// Whether whole messages may be left, which are offered again when the machine takes input. Otherwise what is left
+    /// is the beginning of one message.
+    pub blocked: bool,
+    /// Bytes that the message at the end of the input lacks, if that is known; 0 otherwise.
+    pub missing: usize,
+}
+
+impl Progress {
+    /// Every whole message was taken.
+    #[must_use]
+    pub fn all(used: usize) -> Progress {
+        Progress { used, blocked: false, missing: 0 }
+    }
+
+    /// A message must wait.
+    #[must_use]
+    pub fn blocked(used: usize) -> Progress {
+        Progress { used, blocked: true, missing: 0 }
+    }
+}
 
 /// A way to keep received bytes.
 pub trait Input: Default + Send + Unpin {

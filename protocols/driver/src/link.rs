@@ -10,8 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::connections::Connections;
+use crate::machine::Activity;
+use crate::output::Output;
+use crate::pool;
 use crate::timer::Timer;
-use crate::{Activity, Output, pool};
 
 /// Slices given to one write: enough for 1 MiB in batches of 16 KiB, two slices each.
 const SLICES_MAX: usize = 160;

@@ -8,7 +8,9 @@ use inver_broker::Mailbox;
 use inver_storage::{Log, LogError, Lsn};
 use tokio::time::{Duration, Instant};
 
-use crate::{Input, Output, Timeouts};
+use crate::input::{Input, Progress};
+use crate::output::Output;
+use crate::timeouts::Timeouts;
 
 /// One connection's side of a protocol.
 ///
@@ -107,33 +109,6 @@ pub trait Machine: Send + Unpin {
     /// The log position of an answer that is still sent after the end, within [`Timeouts::linger`].
     fn owes(&self) -> Option<Lsn> {
         None
-    }
-}
-
-/// How far input was taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes that were taken. For [`Owned`](crate::Owned) input, whose machine removes them itself, only whether there
-    /// were any counts.
-    pub used: usize,
-    /// Whether whole messages may be left, which are offered again when the machine takes input. Otherwise what is left
-    /// is the beginning of one message.
-    pub blocked: bool,
-    /// Bytes that the message at the end of the input lacks, if that is known; 0 otherwise.
-    pub missing: usize,
-}
-
-impl Progress {
-    /// Every whole message was taken.
-    #[must_use]
-    pub fn all(used: usize) -> Progress {
-        Progress { used, blocked: false, missing: 0 }
-    }
-
-    /// A message must wait.
-    #[must_use]
-    pub fn blocked(used: usize) -> Progress {
-        Progress { used, blocked: true, missing: 0 }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use crate::Output;
+use crate::output::Output;
 
 /// Spare output buffers that a thread keeps.
 const SPARE_OUTPUTS_MAX: usize = 8;

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use crate::{Driver, Machine};
+use crate::driver::Driver;
+use crate::machine::Machine;
 
 /// Serves one connection to its end.
 ///

@@ -1,6 +1,6 @@
 //! The APIs of Kafka's protocol: one file each, with its messages, its versions and its handler.
 //!
-//! [`for_each_api!`] is the list of them. Dispatch, the response to ApiVersions, the metrics by API and the tests of the
+//! `for_each_api!` is the list of them. Dispatch, the response to ApiVersions, the metrics by API and the tests of the
 //! codec follow from it.
 //!
 //! Invariants: messages are declared from Kafka's published message schema, and `codec/tests/schema.rs` compares every

@@ -1,0 +1,44 @@
+//! The layers of this crate: which module may use which, and no circle of files.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../../../core/test-support/layers.rs"]
+mod layers;
+
+use std::path::Path;
+
+use layers::{Graph, Rule, disordered};
+
+/// Modules from the bottom up, each with those that it uses.
+const RULES: &[Rule] = &[
+    ("commits", &[]),
+    ("connections", &[]),
+    ("input", &[]),
+    ("output", &[]),
+    ("timeouts", &[]),
+    ("timer", &[]),
+    ("pool", &["output"]),
+    ("machine", &["input", "output", "timeouts"]),
+    ("link", &["connections", "machine", "output", "pool", "timer"]),
+    ("driver", &["connections", "input", "link", "machine", "output", "pool", "timer"]),
+    ("serving", &["driver", "machine"]),
+];
+
+fn graph() -> Graph {
+    Graph::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+}
+
+#[test]
+fn modules_use_only_modules_below_them() {
+    assert_eq!(graph().violations(RULES), Vec::<String>::new());
+}
+
+#[test]
+fn modules_are_listed_from_the_bottom_up() {
+    assert_eq!(disordered(RULES), Vec::<String>::new());
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    assert_eq!(graph().circles(), Vec::<Vec<String>>::new());
+}
