@@ -22,7 +22,7 @@ use super::{Delivery, Depth, Subscription};
 use crate::message::Message;
 use crate::spec::{DropReason, QueueLimits};
 
-/// Rounds of one periodic check; then other queues are checked before it goes on.
+/// Rounds of one periodic check; other queues are checked before it continues.
 const CHECK_ROUNDS_MAX: usize = 64;
 
 /// The outcome of a check.
@@ -313,7 +313,7 @@ impl State {
         })
     }
 
-    /// A pass goes on: the check is repeated at the end of a load, and the next read is started.
+    /// Continues a pass: the check is repeated at the end of a load, and the next read is started.
     fn read_on(&mut self, loads: &mut Vec<Load>) {
         if !loads.is_empty() {
             self.limits.grow_reads();

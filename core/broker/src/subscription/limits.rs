@@ -193,7 +193,7 @@ impl LimitState {
         self.drops.get_or_insert_default().removed.push(id);
     }
 
-    /// Drops messages that were not even counted one by one.
+    /// Drops messages that were skipped without being read.
     pub(super) fn skip(&mut self, messages: u64, acks: AckBatch) {
         let drops = self.drops.get_or_insert_default();
         drops.skipped_messages += messages;
@@ -294,7 +294,7 @@ pub(super) enum Scope {
     All,
 }
 
-/// When a queue whose messages can expire is to be checked next.
+/// The time of the next check of a queue whose messages can expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextCheck {
     /// Now: more messages can be dropped.

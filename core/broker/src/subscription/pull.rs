@@ -1,4 +1,4 @@
-//! Pulling: what a consumer gets, how much, and what it is told afterwards.
+//! Pulling: the messages that a consumer gets, their number, and the outcome it is given.
 
 use super::keys::{ASSIGNED_MESSAGES_MAX, key_of};
 use super::sizes::{size, value_bytes};

@@ -74,7 +74,7 @@ pub(super) struct UnackedMessage {
 pub(super) struct Requeued {
     pub(super) redelivered: u32,
     pub(super) value_bytes: u32,
-    /// Set when it is to be dropped as soon as its record is read.
+    /// The reason to drop it as soon as its record is read, if any.
     pub(super) drop_reason: Option<DropReason>,
 }
 
@@ -269,7 +269,7 @@ impl State {
         self.wake_waiting();
     }
 
-    /// Whether the first requeued message is to be dropped.
+    /// Whether the first requeued message must be dropped.
     pub(super) fn drops_requeued(&self) -> bool {
         self.requeued.first_key_value().is_some_and(|(_, requeued)| requeued.drop_reason.is_some())
     }

@@ -20,7 +20,7 @@ use crate::spec::{DropReason, Mode, QueueLimits};
 use crate::subscription::{DropSink, Dropped, LimitsChecked, NextCheck, Recheck, Subscription, Trim};
 use crate::telemetry::Counters;
 
-/// The time at which a fixture's clock stands first, milliseconds since 1970.
+/// The first time of a fixture's clock, milliseconds since 1970.
 pub(super) const START_MS: i64 = 1_000_000;
 
 /// A log in memory and what subscriptions share.

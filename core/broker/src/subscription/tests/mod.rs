@@ -1,4 +1,4 @@
-//! Tests of subscriptions by themselves: a log in memory, a clock that stands still, no broker around them.
+//! Tests of subscriptions by themselves: a log in memory, a manual clock, and no broker around them.
 
 #![allow(clippy::needless_pass_by_value, reason = "calls of tests are shorter")]
 
