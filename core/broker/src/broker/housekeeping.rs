@@ -59,7 +59,8 @@ impl Broker {
         }
     }
 
-    fn trim(&self) {
+    /// Trims acknowledged messages now, and not in the next round of housekeeping.
+    pub fn trim(&self) {
         for sessions in self.all_sessions() {
             sessions.namespace().trim();
             sessions.record();

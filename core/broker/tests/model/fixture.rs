@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_broker::{
-    Broker, BrokerConfig, Completion, Consumer, ConsumerSpec, DeadLetter, Delivery, ExchangeKind,
+    Broker, BrokerConfig, Clock, Completion, Consumer, ConsumerSpec, DeadLetter, Delivery, ExchangeKind,
     ExchangeSpec, Expiry, HeaderWriter, Mailbox, Message, Namespace, Opened, Publisher, PublisherId, Queue,
     QueueLimits, QueueSpec, SessionSpec, SessionTerms, Sessions, SubscriptionOptions, Target,
 };
@@ -26,6 +26,12 @@ impl Fixture {
 
     pub(crate) fn with(config: BrokerConfig) -> Fixture {
         Fixture::over(config, LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() })
+    }
+
+    /// A broker whose clock stands until the test advances it.
+    pub(crate) fn manual() -> (Fixture, Clock) {
+        let clock = Clock::manual(1_700_000_000_000);
+        (Fixture::with(BrokerConfig { clock: clock.clone(), ..BrokerConfig::default() }), clock)
     }
 
     /// Nearly all that was written has to be read from the disk.
@@ -95,7 +101,8 @@ pub(crate) fn message(value: &[u8]) -> Message<'_> {
 /// Publishes one message and waits for its commit; how many received it.
 pub(crate) fn publish(namespace: &Namespace, to: Target<'_>, value: &str) -> usize {
     let mut publisher = publisher(namespace);
-    let routed = publisher.publish(to, &message(value.as_bytes())).expect("published");
+    let message = Message { timestamp_ms: namespace.clock().now_ms(), ..message(value.as_bytes()) };
+    let routed = publisher.publish(to, &message).expect("published");
     committed(namespace, publisher.flush().expect("flushed"));
     routed.destinations
 }
@@ -110,6 +117,7 @@ pub(crate) fn publish_with(
     let mut publisher = publisher(namespace);
     let mut message = message(value.as_bytes());
     message.headers = headers.headers();
+    message.timestamp_ms = namespace.clock().now_ms();
     let routed = publisher.publish(to, &message).expect("published");
     committed(namespace, publisher.flush().expect("flushed"));
     routed.destinations

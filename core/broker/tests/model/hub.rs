@@ -75,7 +75,7 @@ async fn a_publish_is_captured_under_its_address_and_reaches_the_topic_of_its_na
 }
 
 #[tokio::test]
-async fn queues_and_sessions_hear_a_topics_producer_once_each() {
+async fn queues_and_sessions_receive_produced_batches_once() {
     let fixture = Fixture::with(config());
     let ns = fixture.namespace();
     let (topic, _) =
@@ -101,7 +101,7 @@ async fn queues_and_sessions_hear_a_topics_producer_once_each() {
 }
 
 #[tokio::test]
-async fn a_record_that_names_an_address_goes_there() {
+async fn a_record_is_routed_to_the_address_it_names() {
     let fixture = Fixture::with(config());
     let ns = fixture.namespace();
     let (topic, _) =
@@ -146,7 +146,7 @@ async fn a_durable_session_finds_what_it_missed_across_a_restart() {
 
 /// Housekeeping, which trims the inboxes that a connection reads, does not run.
 #[tokio::test]
-async fn what_a_session_has_acknowledged_is_not_kept_while_it_is_away() {
+async fn acknowledged_messages_are_trimmed_when_a_session_detaches() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let (_, mut opened) = open(&fixture.sessions(), "c", true).await;
@@ -178,7 +178,7 @@ async fn what_a_session_has_acknowledged_is_not_kept_while_it_is_away() {
 }
 
 #[tokio::test]
-async fn a_session_is_handed_over_and_one_that_ends_with_its_connection_is_gone() {
+async fn a_session_is_taken_over_and_a_transient_one_ends_with_its_connection() {
     let fixture = Fixture::with(config());
     let (mailbox, opened) = open(&fixture.sessions(), "c", false).await;
     let _ = opened.session.set_expiry(Expiry::AtDetach).unwrap();
@@ -197,7 +197,7 @@ async fn a_session_is_handed_over_and_one_that_ends_with_its_connection_is_gone(
 }
 
 #[tokio::test]
-async fn a_will_is_published_unless_taken_back_and_retained_values_are_found() {
+async fn a_will_is_published_unless_cleared_and_retained_values_are_found() {
     let fixture = Fixture::with(config());
     let ns = fixture.namespace();
     let will = || {
@@ -237,7 +237,7 @@ async fn a_will_is_published_unless_taken_back_and_retained_values_are_found() {
 
 /// Who subscribes, and looks for retained values, while a retained message is routed but not stored yet, hears it.
 #[tokio::test]
-async fn who_subscribes_in_the_middle_of_a_retained_publish_hears_it() {
+async fn a_subscription_during_a_retained_publish_receives_it() {
     let fixture = Fixture::with(config());
     let ns = fixture.namespace();
     let (earlier, mut before) = open(&fixture.sessions(), "before", true).await;
@@ -259,7 +259,7 @@ async fn who_subscribes_in_the_middle_of_a_retained_publish_hears_it() {
 }
 
 #[tokio::test]
-async fn an_inbox_beyond_its_bound_lets_the_oldest_go() {
+async fn an_inbox_beyond_its_bound_drops_the_oldest() {
     let fixture = Fixture::with(BrokerConfig { inbox_messages_max: 10, ..config() });
     let ns = fixture.namespace();
     {
@@ -302,7 +302,7 @@ fn shapes(namespace: &Namespace, topic: &str) -> Vec<(String, Vec<String>, i16)>
 }
 
 #[tokio::test]
-async fn a_topics_settings_say_what_is_captured_into_it_and_in_which_shape() {
+async fn a_topics_settings_choose_its_captures_and_their_format() {
     let fixture = Fixture::with(config());
     let ns = fixture.namespace();
     for (name, headers) in [("whole", "all"), ("bare", "none"), ("some", "client-id, quality")] {
@@ -347,7 +347,7 @@ async fn a_topics_settings_say_what_is_captured_into_it_and_in_which_shape() {
 }
 
 #[tokio::test]
-async fn a_topic_does_not_capture_what_lies_in_it_already() {
+async fn a_topic_does_not_capture_its_own_messages() {
     let fixture =
         Fixture::with(BrokerConfig { address_header: "to-address".into(), ..BrokerConfig::default() });
     let ns = fixture.namespace();
@@ -368,7 +368,7 @@ async fn a_topic_does_not_capture_what_lies_in_it_already() {
 }
 
 #[tokio::test]
-async fn routes_are_forgotten_for_a_session_that_is_back_only_if_they_went_by_its_queues() {
+async fn routes_are_invalidated_by_a_resumed_session_only_if_they_used_its_queues() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let mut publisher = publisher(&ns);

@@ -18,7 +18,7 @@ fn one_partition() -> TopicSpec {
 }
 
 #[tokio::test]
-async fn topics_queues_exchanges_and_bindings() {
+async fn topics_queues_exchanges_and_bindings_are_bounded() {
     let limits =
         Limits { topics_max: 2, queues_max: 2, exchanges_max: 7, bindings_max: 2, ..Limits::default() };
     let (_fixture, ns) = fixture(limits);
@@ -47,7 +47,7 @@ async fn topics_queues_exchanges_and_bindings() {
 }
 
 #[tokio::test]
-async fn sessions_and_what_they_subscribe_to() {
+async fn sessions_and_their_subscriptions_are_bounded() {
     let (fixture, _ns) = fixture(Limits { sessions_max: 2, bindings_max: 2, ..Limits::default() });
     let (_, mut first) = open(&fixture.sessions(), "a", true).await;
     let (_, second) = open(&fixture.sessions(), "b", false).await;
@@ -71,7 +71,7 @@ async fn sessions_and_what_they_subscribe_to() {
 }
 
 #[tokio::test]
-async fn named_subscriptions_which_can_be_deleted() {
+async fn named_subscriptions_are_bounded_and_can_be_deleted() {
     let (fixture, ns) = fixture(Limits { subscriptions_max: 1, ..Limits::default() });
     let (topic, _) = ns.create_topic("t", &one_partition()).unwrap();
     let first = ns.subscribe(&topic, "s", Mode::Shared, true, Start::Earliest).unwrap();
@@ -93,7 +93,7 @@ async fn named_subscriptions_which_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn named_subscriptions_that_nobody_consumes_go_in_their_time() {
+async fn idle_named_subscriptions_are_deleted() {
     let config = BrokerConfig { subscription_idle_ms: Some(1), ..BrokerConfig::default() };
     let fixture = Fixture::with(config);
     let ns = fixture.namespace();
@@ -111,7 +111,7 @@ async fn named_subscriptions_that_nobody_consumes_go_in_their_time() {
 }
 
 #[tokio::test]
-async fn retained_values_by_number_and_bytes_and_time() {
+async fn retained_values_are_bounded_by_number_and_bytes() {
     let limits = Limits { retained_values_max: 2, retained_bytes_max: 400, ..Limits::default() };
     let (fixture, ns) = fixture(limits);
     let retain = |address: &str, value: &[u8], expires_ms: Option<i64>| {
@@ -138,17 +138,17 @@ async fn retained_values_by_number_and_bytes_and_time() {
 }
 
 #[test]
-fn positions_of_groups() {
+fn committed_offsets_are_bounded() {
     let (_fixture, ns) = fixture(Limits { committed_offsets_max: 2, ..Limits::default() });
-    let position = CommittedOffset { offset: 1, leader_epoch: -1, metadata: None, committed_ms: 0 };
-    let two = [("t", 0, position.clone()), ("t", 1, position)];
-    let positions = ns.committed_offsets();
-    positions.room_for("g", &two).unwrap();
-    positions.commit(ns.log(), "g", &two).unwrap();
-    positions.room_for("g", &two).expect("what is there can be set again");
+    let offset = CommittedOffset { offset: 1, leader_epoch: -1, metadata: None, committed_ms: 0 };
+    let two = [("t", 0, offset.clone()), ("t", 1, offset)];
+    let offsets = ns.committed_offsets();
+    offsets.room_for("g", &two).unwrap();
+    offsets.commit(ns.log(), "g", &two).unwrap();
+    offsets.room_for("g", &two).expect("what is there can be set again");
     let refused = LimitReached { what: "committed offsets", max: 2 };
-    assert_eq!(positions.room_for("h", &two[..1]), Err(refused));
-    let _ = positions.delete(ns.log(), "g", |_, partition| partition == 0).unwrap();
-    positions.room_for("h", &two[..1]).unwrap();
-    assert_eq!(positions.len(), 1);
+    assert_eq!(offsets.room_for("h", &two[..1]), Err(refused));
+    let _ = offsets.delete(ns.log(), "g", |_, partition| partition == 0).unwrap();
+    offsets.room_for("h", &two[..1]).unwrap();
+    assert_eq!(offsets.len(), 1);
 }

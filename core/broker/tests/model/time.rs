@@ -182,26 +182,31 @@ async fn a_message_at_the_head_hides_expired_ones_behind_it() {
 
 #[tokio::test]
 async fn an_unused_queue_expires() {
-    let fixture = Fixture::new();
+    let (fixture, clock) = Fixture::manual();
     let ns = fixture.namespace();
-    let _housekeeping = fixture.housekeep();
     let limits = QueueLimits { expires_after_ms: Some(50), ..QueueLimits::default() };
     let q = declare(&ns, "q", durable(limits));
     let (_mailbox, consumer) = attach(q.subscription());
-    let since = Instant::now();
-    until("100 ms have passed", || since.elapsed() > Duration::from_millis(100)).await;
+    for _ in 0..3 {
+        clock.advance(Duration::from_millis(49));
+        fixture.broker.run_due();
+    }
     assert!(ns.queue("q").is_some(), "it has a consumer");
     drop(consumer);
-    until("it is deleted", || ns.queue("q").is_none()).await;
+    clock.advance(Duration::from_millis(49));
+    fixture.broker.run_due();
+    assert!(ns.queue("q").is_some(), "it was used 49 ms ago");
+    clock.advance(Duration::from_millis(51));
+    fixture.broker.run_due();
+    assert!(ns.queue("q").is_none());
 }
 
 /// A check put a requeued message in the place of the peeked one behind it, which was lost.
 #[tokio::test]
 async fn a_message_requeued_before_a_peeked_one_loses_neither() {
     for is_durable in [false, true] {
-        let fixture = Fixture::new();
+        let (fixture, clock) = Fixture::manual();
         let ns = fixture.namespace();
-        let _housekeeping = fixture.housekeep();
         let dead = declare(&ns, "dead", QueueSpec::default());
         let limits = QueueLimits {
             message_ttl_ms: Some(400),
@@ -212,14 +217,20 @@ async fn a_message_requeued_before_a_peeked_one_loses_neither() {
         publish(&ns, queue("q"), "1");
         let mut passive = passive(&q);
         let got = pull_now(&mut passive);
+        clock.advance(Duration::from_millis(1));
         publish(&ns, queue("q"), "2");
-        // The check scheduled for the first message finds the second.
-        let since = Instant::now();
-        until("the check ran", || since.elapsed() > Duration::from_millis(450) || dead.depth().ready > 0)
-            .await;
+        // The check scheduled for the first message peeks at the second, which expires a millisecond later.
+        clock.advance(Duration::from_millis(399));
+        fixture.broker.run_due();
+        assert_eq!(dead.depth().ready, 0);
         publish(&ns, queue("q"), "3");
         let _ = passive.requeue(&[got[0].id]).unwrap();
-        until("all are dead-lettered", || dead.depth().ready == 3).await;
+        until("all are dead-lettered", || {
+            clock.advance(Duration::from_millis(100));
+            fixture.broker.run_due();
+            dead.depth().ready == 3
+        })
+        .await;
         let (mailbox, mut consumer) = attach(dead.subscription());
         let mut all = values(&take(&mailbox, &mut consumer, 3).await);
         all.sort();
