@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 
 use crate::address::Address;
 use crate::bindings::{self, BindTarget, Binding, BindingTable, Removed};
+use crate::completion::Completion;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::spec::{ExchangeKind, ExchangeSpec};
@@ -87,10 +88,10 @@ impl Exchange {
         self.bindings.load(Ordering::Acquire)
     }
 
-    /// The log position of its creation; none if it is not durable, or was recovered.
+    /// When its creation is durable.
     #[must_use]
-    pub fn made(&self) -> Option<Lsn> {
-        self.made.get().copied()
+    pub fn made(&self) -> Completion {
+        self.made.get().copied().into()
     }
 
     pub(crate) fn set_made(&self, lsn: Lsn) {

@@ -41,7 +41,7 @@ const RULES: &[Rule] = &[
     ("topic", &["batch_format", "spec"]),
     ("queue", &["context", "spec", "subscription", "topic"]),
     ("receivers", &["batch_format", "queue", "subscription"]),
-    ("exchange", &["address", "bindings", "queue", "receivers", "spec", "value"]),
+    ("exchange", &["address", "bindings", "completion", "queue", "receivers", "spec", "value"]),
     ("write_batch", &["completion", "message", "queue", "receivers"]),
     ("namespace", &["bag", "batch_format", "bindings", "capture", "clock", "committed_offsets", "completion", "context", "exchange", "limits", "queue", "receivers", "retained", "rows", "spec", "subscription", "telemetry", "topic", "value"]),
     ("router", &["address", "exchange", "namespace", "queue", "receivers", "spec", "topic", "value"]),

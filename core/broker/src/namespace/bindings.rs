@@ -99,7 +99,7 @@ impl Namespace {
         name: &str,
         spec: ExchangeSpec,
     ) -> Result<Declared<Arc<Exchange>>, ExchangeError> {
-        let present = |it: Arc<Exchange>| Declared { completion: it.made().into(), it, created: false };
+        let present = |it: Arc<Exchange>| Declared { completion: it.made(), it, created: false };
         if let Some(it) = self.exchange(name) {
             return Ok(present(it));
         }

@@ -60,7 +60,7 @@ pub enum QueueError {
 impl Declared<Arc<Queue>> {
     /// A present queue; its creation may not be committed yet.
     fn present(it: Arc<Queue>) -> Self {
-        let completion = it.subscription().made().into();
+        let completion = it.subscription().made();
         Declared { it, created: false, completion }
     }
 }

@@ -36,7 +36,7 @@ impl Session {
         let joined = joining.and_then(|subscription| {
             let consumer = subscription.attach(consumer)?;
             let (existed, completion) = core.put_filter(text, options)?;
-            Ok((consumer, existed, completion.and(subscription.made().into())))
+            Ok((consumer, existed, completion.and(subscription.made())))
         });
         if joined.is_err() && !was_member {
             registry.leave_group(group, filter, core.client_id());

@@ -202,8 +202,8 @@ impl Subscription {
 
     /// The position to wait for before its creation is promised; none if it is not durable, or was restored.
     #[must_use]
-    pub fn made(&self) -> Option<Lsn> {
-        self.made.get().copied()
+    pub fn made(&self) -> Completion {
+        self.made.get().copied().into()
     }
 
     pub(crate) fn set_made(&self, lsn: Lsn) {

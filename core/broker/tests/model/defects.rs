@@ -241,11 +241,11 @@ async fn a_second_declaration_waits_for_the_first() {
     assert!(first.lsn().is_some() && bind() == first);
     let (topic, _) = ns.create_topic("t", &TopicSpec { partitions: 1, config: Default::default() }).unwrap();
     let s = ns.subscribe(&topic, "s", Mode::Shared, true, Start::Earliest).unwrap();
-    assert!(s.made().is_some());
+    assert!(s.made().lsn().is_some());
     let (_, opened) = open(&fixture.sessions(), "c", false).await;
     let spec = inver_broker::ConsumerSpec::new(Mailbox::new(), 1);
     let (_consumer, _, lsn) = opened.session.join(b"$share/s/t", &guaranteed(), Mode::Shared, spec).unwrap();
-    assert_eq!(lsn, s.made().into());
+    assert_eq!(lsn, s.made());
 }
 
 /// A rejection is complete when its dead letter is committed.

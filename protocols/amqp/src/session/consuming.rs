@@ -101,7 +101,7 @@ impl Channel {
         if !nowait {
             let number = self.number;
             // A named subscription of a log topic is durable once `consume-ok` is sent.
-            shared.reply(subscription.made().into(), out, |out| {
+            shared.reply(subscription.made(), out, |out| {
                 write::method(out, number, &Method::BasicConsumeOk { consumer_tag: &tag });
             });
         }

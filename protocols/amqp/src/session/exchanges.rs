@@ -99,7 +99,7 @@ fn declare_exchange(name: &str, spec: &ExchangeSpec, shared: &Shared) -> Result<
     let what = shared.in_vhost("exchange", name);
     if let Some(present) = shared.namespace.exchange(name) {
         check_exchange(present.spec(), spec, &what)?;
-        return Ok(present.made().into());
+        return Ok(present.made());
     }
     check_not_reserved("exchange", name)?;
     arguments::check_alternate(&spec.arguments, &what)?;
