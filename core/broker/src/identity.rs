@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use inver_access::Digest;
+use inver_access::scram::ScramKeys;
 
 /// The credentials of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +71,19 @@ pub enum AuthError {
 pub trait Authenticator: Send + Sync {
     /// Accepts or refuses a client.
     async fn authenticate(&self, peer: IpAddr, credentials: &Credentials) -> Result<Identity, AuthError>;
+
+    /// Whether users can authenticate by SCRAM with this hash function.
+    fn supports_scram(&self, digest: Digest) -> bool {
+        let _ = digest;
+        false
+    }
+
+    /// The SCRAM keys of a user; for an unknown user and for one without keys, keys that match no password. `None` where
+    /// SCRAM with this hash function is not supported. Must not block.
+    fn scram_keys(&self, user: &str, digest: Digest) -> Option<ScramKeys> {
+        let _ = (user, digest);
+        None
+    }
 }
 
 /// The user name and password that are accepted where no users are configured.

@@ -34,6 +34,7 @@ mod reclaim;
 mod retained;
 mod router;
 mod rows;
+mod scram;
 mod session;
 mod spec;
 mod subscription;
@@ -65,6 +66,7 @@ pub use publisher::{InboxTarget, PublishError, Publisher, Routed, Target};
 pub use queue::Queue;
 pub use retained::{Retained, ScanFrom};
 pub use rows::RowError;
+pub use scram::{ScramLogin, ScramLoginError};
 pub use session::{Opened, Session, SessionError, SessionSpec, SessionTerms, Sessions, SubscribeError, Will};
 pub use spec::{
     BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,

@@ -24,6 +24,7 @@ const RULES: &[Rule] = &[
     ("limits", &[]),
     ("mailbox", &[]),
     ("reclaim", &[]),
+    ("scram", &["identity"]),
     ("telemetry", &[]),
     ("value", &[]),
     ("spec", &["address", "clock", "identity", "limits", "value"]),
@@ -49,7 +50,7 @@ const RULES: &[Rule] = &[
     ("deadletter", &["completion", "message", "namespace", "publisher", "spec", "subscription"]),
     ("produce", &["address", "message", "namespace", "publisher", "queue", "receivers", "router", "spec", "topic", "write_batch"]),
     ("session", &["address", "bindings", "completion", "context", "exchange", "limits", "mailbox", "message", "namespace", "publisher", "queue", "receivers", "rows", "spec", "subscription", "topic", "value"]),
-    ("broker", &["clock", "context", "deadletter", "identity", "namespace", "retained", "rows", "session", "spec", "telemetry", "timers"]),
+    ("broker", &["clock", "context", "deadletter", "identity", "namespace", "retained", "rows", "scram", "session", "spec", "telemetry", "timers"]),
     ("protocol", &["broker"]),
     ("testing", &["clock", "completion", "context", "message", "namespace", "retained", "spec", "subscription", "telemetry"]),
 ];

@@ -1,28 +1,73 @@
-//! SASL authentication of one connection: the PLAIN mechanism (RFC 4616).
+//! SASL authentication of one connection: the mechanisms PLAIN (RFC 4616), SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802).
 //!
-//! A state machine. It does not check credentials: the connection does, and reports the outcome.
+//! A state machine. It does not check passwords: the connection does, and reports the outcome. The messages of SCRAM and
+//! the users' keys belong to the broker.
 
-use inver_broker::Identity;
+use bytes::Bytes;
+use inver_access::Digest;
+use inver_broker::{Broker, Identity, ScramLogin, ScramLoginError};
 use thiserror::Error;
 
 use crate::codec::header::ResponseHeader;
+
+/// A SASL mechanism.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
+}
+
+impl Mechanism {
+    /// The mechanism of a name, if it is offered.
+    pub(crate) fn named(name: &str, broker: &Broker) -> Option<Mechanism> {
+        Mechanism::offered(broker).find(|mechanism| mechanism.name() == name)
+    }
+
+    /// The mechanisms that clients may choose from.
+    pub(crate) fn offered(broker: &Broker) -> impl Iterator<Item = Mechanism> {
+        [Mechanism::Plain, Mechanism::ScramSha256, Mechanism::ScramSha512]
+            .into_iter()
+            .filter(|mechanism| mechanism.digest().is_none_or(|digest| broker.supports_scram(digest)))
+    }
+
+    /// Its name on the wire.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Mechanism::Plain => "PLAIN",
+            Mechanism::ScramSha256 => "SCRAM-SHA-256",
+            Mechanism::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+
+    /// The hash function of SCRAM; none for PLAIN.
+    const fn digest(self) -> Option<Digest> {
+        match self {
+            Mechanism::Plain => None,
+            Mechanism::ScramSha256 => Some(Digest::Sha256),
+            Mechanism::ScramSha512 => Some(Digest::Sha512),
+        }
+    }
+}
 
 /// The authentication of one connection.
 #[derive(Debug)]
 pub(crate) struct Sasl {
     identity: Option<Identity>,
+    /// Tokens come without a request around them, as after version 0 of SaslHandshake.
+    has_bare_tokens: bool,
     stage: Stage,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Stage {
     /// No mechanism was chosen.
     Start,
-    /// SaslAuthenticate comes next.
-    Authenticate,
-    /// A token without a request around it comes next, as after version 0 of SaslHandshake.
-    BareToken,
-    /// Credentials were received.
+    /// The first token comes next.
+    First(Mechanism),
+    /// The final token of SCRAM comes next.
+    Final(Mechanism, Box<ScramLogin>),
+    /// The last token was received.
     Finished,
 }
 
@@ -35,19 +80,30 @@ pub(crate) struct Credentials {
     pub(crate) header: Option<ResponseHeader>,
 }
 
-/// The reason why a token holds no credentials to check.
+/// What follows from a token.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Credentials are to be checked.
+    Check(Credentials),
+    /// The server's token is to be sent.
+    Answer(Bytes),
+}
+
+/// The reason why a token does not authenticate. The texts are Kafka's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum TokenError {
     #[error("SaslAuthenticate is only valid once, after SaslHandshake")]
     Unexpected,
-    #[error("malformed SASL/PLAIN token")]
-    Malformed,
+    #[error("Authentication failed during authentication due to invalid credentials with SASL mechanism {}", .0.name())]
+    Invalid(Mechanism),
+    #[error("Authentication failed: Client requested an authorization id that is different from username")]
+    OtherUser,
 }
 
 impl Sasl {
     /// `identity` is that of a client without credentials, where those are let in.
     pub(crate) fn new(identity: Option<Identity>) -> Sasl {
-        Sasl { identity, stage: Stage::Start }
+        Sasl { identity, has_bare_tokens: false, stage: Stage::Start }
     }
 
     /// The authenticated client.
@@ -55,34 +111,56 @@ impl Sasl {
         self.identity.as_ref()
     }
 
-    /// Whether credentials were received.
+    /// Whether the client's last token was received.
     pub(crate) fn is_finished(&self) -> bool {
-        self.stage == Stage::Finished
+        matches!(self.stage, Stage::Finished)
     }
 
     /// Whether the next input is a token without a request around it.
     pub(crate) fn expects_bare_token(&self) -> bool {
-        self.stage == Stage::BareToken
+        self.has_bare_tokens && matches!(self.stage, Stage::First(_) | Stage::Final(..))
     }
 
-    /// The client chose PLAIN.
-    pub(crate) fn choose_mechanism(&mut self, bare_token: bool) {
-        self.stage = if bare_token { Stage::BareToken } else { Stage::Authenticate };
+    /// The client chose a mechanism.
+    pub(crate) fn choose(&mut self, mechanism: Mechanism, has_bare_tokens: bool) {
+        self.has_bare_tokens = has_bare_tokens;
+        self.stage = Stage::First(mechanism);
     }
 
-    /// The credentials in a token, which came in SaslAuthenticate or bare.
-    pub(crate) fn credentials(
+    /// Takes a token, which came in SaslAuthenticate or bare. After an error the exchange is over.
+    pub(crate) fn token(
         &mut self,
+        broker: &Broker,
         token: &[u8],
         header: Option<ResponseHeader>,
-    ) -> Result<Credentials, TokenError> {
-        let expected = if header.is_some() { Stage::Authenticate } else { Stage::BareToken };
-        if self.stage != expected {
+    ) -> Result<Step, TokenError> {
+        if header.is_none() != self.has_bare_tokens {
             return Err(TokenError::Unexpected);
         }
-        self.stage = Stage::Finished;
-        let (user, password) = parse_plain(token).ok_or(TokenError::Malformed)?;
-        Ok(Credentials { user, password, header })
+        match std::mem::replace(&mut self.stage, Stage::Finished) {
+            Stage::Start => {
+                self.stage = Stage::Start;
+                Err(TokenError::Unexpected)
+            }
+            Stage::Finished => Err(TokenError::Unexpected),
+            Stage::First(mechanism) => match mechanism.digest() {
+                None => plain(token, header).map(Step::Check),
+                Some(digest) => {
+                    let begun = broker.begin_scram(digest, token);
+                    let (login, answer) = begun.map_err(|error| refused(mechanism, None, error))?;
+                    self.stage = Stage::Final(mechanism, Box::new(login));
+                    Ok(Step::Answer(answer.into()))
+                }
+            },
+            Stage::Final(mechanism, login) => {
+                let user = login.user().to_owned();
+                let finished = login.finish(token);
+                let (identity, answer) =
+                    finished.map_err(|error| refused(mechanism, Some(&user), error))?;
+                self.identity = Some(identity);
+                Ok(Step::Answer(answer.into()))
+            }
+        }
     }
 
     /// The credentials were accepted.
@@ -91,14 +169,31 @@ impl Sasl {
     }
 }
 
-/// `[authorization id] NUL user NUL password`. The authorization id is ignored, as in Kafka.
-fn parse_plain(token: &[u8]) -> Option<(String, Vec<u8>)> {
-    let mut parts = token.split(|byte| *byte == 0);
-    let (_authorization, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() || user.is_empty() {
-        return None;
+fn refused(mechanism: Mechanism, user: Option<&str>, error: ScramLoginError) -> TokenError {
+    tracing::info!(user, mechanism = mechanism.name(), %error, "authentication failed");
+    match error {
+        ScramLoginError::OtherUser => TokenError::OtherUser,
+        ScramLoginError::Unsupported | ScramLoginError::Failed(_) => TokenError::Invalid(mechanism),
     }
-    Some((std::str::from_utf8(user).ok()?.to_owned(), password.to_vec()))
+}
+
+/// The credentials in `[authorization id] NUL user NUL password`. The authorization id, if given, is the user's name.
+fn plain(token: &[u8], header: Option<ResponseHeader>) -> Result<Credentials, TokenError> {
+    let malformed = TokenError::Invalid(Mechanism::Plain);
+    let mut parts = token.split(|byte| *byte == 0);
+    let (Some(authorization), Some(user), Some(password), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(malformed);
+    };
+    let name = std::str::from_utf8(user).map_err(|_| malformed)?;
+    if name.is_empty() {
+        return Err(malformed);
+    }
+    if !authorization.is_empty() && authorization != user {
+        return Err(TokenError::OtherUser);
+    }
+    Ok(Credentials { user: name.to_owned(), password: password.to_vec(), header })
 }
 
 #[cfg(test)]
@@ -107,22 +202,16 @@ mod tests {
 
     #[test]
     fn plain_tokens_hold_user_and_password() {
-        assert_eq!(parse_plain(b"\0guest\0secret"), Some(("guest".into(), b"secret".to_vec())));
-        assert_eq!(parse_plain(b"other\0guest\0"), Some(("guest".into(), Vec::new())));
-        for wrong in [&b""[..], b"guest", b"\0guest", b"\0\0secret", b"a\0b\0c\0d", b"\0\xff\0x"] {
-            assert_eq!(parse_plain(wrong), None);
+        for (token, password) in
+            [(&b"\0guest\0secret"[..], &b"secret"[..]), (b"guest\0guest\0", b""), (b"\0guest\0", b"")]
+        {
+            let credentials = plain(token, None).unwrap();
+            assert_eq!((credentials.user.as_str(), &credentials.password[..]), ("guest", password));
         }
-    }
-
-    #[test]
-    fn a_token_is_accepted_once_and_in_the_form_agreed_on() {
-        let token = b"\0guest\0secret";
-        let mut sasl = Sasl::new(None);
-        assert_eq!(sasl.credentials(token, None).unwrap_err(), TokenError::Unexpected);
-        sasl.choose_mechanism(true);
-        assert!(sasl.expects_bare_token());
-        assert_eq!(sasl.credentials(token, None).unwrap().user, "guest");
-        assert_eq!(sasl.credentials(token, None).unwrap_err(), TokenError::Unexpected);
-        assert!(sasl.is_finished());
+        let malformed = TokenError::Invalid(Mechanism::Plain);
+        for wrong in [&b""[..], b"guest", b"\0guest", b"\0\0secret", b"a\0b\0c\0d", b"\0\xff\0x"] {
+            assert_eq!(plain(wrong, None).unwrap_err(), malformed);
+        }
+        assert_eq!(plain(b"other\0guest\0secret", None).unwrap_err(), TokenError::OtherUser);
     }
 }

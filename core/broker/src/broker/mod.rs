@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use inver_access::Digest;
 use inver_storage::{Entry, Log, SubmitError};
 use parking_lot::RwLock;
 
@@ -22,6 +23,7 @@ use crate::identity::{AuthError, Credentials, Identity};
 use crate::namespace::Namespace;
 use crate::retained::Retained;
 use crate::rows::{self, NamespaceRow, RowError};
+use crate::scram::{ScramLogin, ScramLoginError};
 use crate::session::Sessions;
 use crate::spec::{BrokerConfig, TopicConfig, TopicError, TopicSpec};
 use crate::telemetry::Counters;
@@ -156,5 +158,20 @@ impl Broker {
     /// Authenticates a client. A password hash is computed on another thread.
     pub async fn authenticate(&self, peer: IpAddr, credentials: &Credentials) -> Result<Identity, AuthError> {
         self.0.config.authenticator.authenticate(peer, credentials).await
+    }
+
+    /// Whether clients can authenticate by SCRAM with this hash function.
+    #[must_use]
+    pub fn supports_scram(&self, digest: Digest) -> bool {
+        self.0.config.authenticator.supports_scram(digest)
+    }
+
+    /// Begins to authenticate a client by SCRAM with its first message; returns the server's first message too.
+    pub fn begin_scram(
+        &self,
+        digest: Digest,
+        message: &[u8],
+    ) -> Result<(ScramLogin, String), ScramLoginError> {
+        ScramLogin::begin(&*self.0.config.authenticator, digest, message)
     }
 }

@@ -11,7 +11,7 @@ use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
 use crate::error::ConnectionError;
-use crate::sasl::TokenError;
+use crate::sasl::{Step, TokenError};
 
 messages! {
     /// Versions 0-2, flexible 2+.
@@ -44,12 +44,15 @@ impl Handler for SaslAuthenticate {
         cx: &mut RequestContext<'_>,
         request: SaslAuthenticateRequest,
     ) -> Reply<SaslAuthenticateResponse> {
-        match cx.sasl.credentials(&request.auth_bytes, Some(cx.header)) {
-            Ok(credentials) => Reply::Authenticate(credentials),
+        match cx.sasl.token(&cx.node.broker, &request.auth_bytes, Some(cx.header)) {
+            Ok(Step::Check(credentials)) => Reply::Authenticate(credentials),
+            Ok(Step::Answer(auth_bytes)) => {
+                Reply::now(SaslAuthenticateResponse { auth_bytes, ..SaslAuthenticateResponse::default() })
+            }
             Err(error) => {
                 let code = match error {
                     TokenError::Unexpected => ErrorCode::ILLEGAL_SASL_STATE,
-                    TokenError::Malformed => ErrorCode::SASL_AUTHENTICATION_FAILED,
+                    TokenError::Invalid(_) | TokenError::OtherUser => ErrorCode::SASL_AUTHENTICATION_FAILED,
                 };
                 let response = failure(code, &error.to_string());
                 Reply::Close(Some(response), ConnectionError::AuthenticationFailed)

@@ -1,4 +1,5 @@
-//! SaslHandshake: the choice of a SASL mechanism (KIP-43). PLAIN is the only one.
+//! SaslHandshake: the choice of a SASL mechanism (KIP-43): PLAIN, and SCRAM where users have keys for it
+//! (KIP-84).
 
 use std::ops::RangeInclusive;
 
@@ -8,6 +9,7 @@ use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
+use crate::sasl::Mechanism;
 
 messages! {
     /// Versions 0-1, flexible none.
@@ -25,8 +27,6 @@ messages! {
 /// The SaslHandshake API.
 pub struct SaslHandshake;
 
-const PLAIN: Str = Str::from_static("PLAIN");
-
 impl Handler for SaslHandshake {
     const KEY: i16 = 17;
     const VERSIONS: RangeInclusive<i16> = 0..=1;
@@ -37,15 +37,17 @@ impl Handler for SaslHandshake {
     type Response = SaslHandshakeResponse;
 
     fn handle(cx: &mut RequestContext<'_>, request: SaslHandshakeRequest) -> Reply<SaslHandshakeResponse> {
-        let error_code = match request.mechanism == PLAIN {
+        let broker = &cx.node.broker;
+        let error_code = match Mechanism::named(&request.mechanism, broker) {
             _ if cx.sasl.is_finished() => ErrorCode::ILLEGAL_SASL_STATE,
-            false => ErrorCode::UNSUPPORTED_SASL_MECHANISM,
-            true => {
-                // After version 0 of the handshake, the token follows without a request around it.
-                cx.sasl.choose_mechanism(cx.header.version.number == 0);
+            None => ErrorCode::UNSUPPORTED_SASL_MECHANISM,
+            Some(mechanism) => {
+                // After version 0 of the handshake, tokens follow without a request around them.
+                cx.sasl.choose(mechanism, cx.header.version.number == 0);
                 ErrorCode::NONE
             }
         };
-        Reply::now(SaslHandshakeResponse { error_code, mechanisms: vec![PLAIN] })
+        let mechanisms = Mechanism::offered(broker).map(|mechanism| Str::from_static(mechanism.name()));
+        Reply::now(SaslHandshakeResponse { error_code, mechanisms: mechanisms.collect() })
     }
 }

@@ -34,7 +34,7 @@ use crate::error::ConnectionError;
 use crate::fetch::Fetcher;
 use crate::node::Node;
 use crate::response::encode;
-use crate::sasl::{Credentials, Sasl};
+use crate::sasl::{Credentials, Sasl, Step};
 
 /// The session of one connection.
 pub(crate) struct Session {
@@ -104,8 +104,14 @@ impl Session {
     ) -> Result<Option<Credentials>, ConnectionError> {
         if self.sasl.expects_bare_token() {
             // A bare token has no form for a failure: the connection ends.
-            let credentials = self.sasl.credentials(&request, None);
-            return credentials.map(Some).map_err(|_| ConnectionError::AuthenticationFailed);
+            let step = self.sasl.token(&self.node.broker, &request, None);
+            return match step.map_err(|_| ConnectionError::AuthenticationFailed)? {
+                Step::Check(credentials) => Ok(Some(credentials)),
+                Step::Answer(token) => {
+                    self.answer_bare_token(&token);
+                    Ok(None)
+                }
+            };
         }
         let mut body = Reader::new(request);
         let header = header::read(&mut body, api::find).map_err(ConnectionError::NotARequest)?;
@@ -177,6 +183,14 @@ impl Session {
         self.pipeline.push_ready(frame);
     }
 
+    /// Sends a token with nothing but its length before it.
+    fn answer_bare_token(&mut self, token: &[u8]) {
+        // The length, which the frame fills in.
+        self.arena.put_i32(0);
+        self.arena.put_slice(token);
+        self.pipeline.push_ready(FrameWriter::bare(&mut self.arena).finish());
+    }
+
     /// The outcome of checking credentials.
     pub(crate) fn authenticated(
         &mut self,
@@ -186,22 +200,24 @@ impl Session {
         match outcome {
             Ok(identity) => {
                 self.sasl.accept(identity);
-                let frame = match credentials.header {
-                    Some(header) => encode(&mut self.arena, header, &SaslAuthenticateResponse::default()),
-                    None => {
-                        // An empty token: its length prefix.
-                        self.arena.put_i32(0);
-                        FrameWriter::bare(&mut self.arena).finish()
+                match credentials.header {
+                    Some(header) => {
+                        let response = SaslAuthenticateResponse::default();
+                        self.pipeline.push_ready(encode(&mut self.arena, header, &response));
                     }
-                };
-                self.pipeline.push_ready(frame);
+                    None => self.answer_bare_token(&[]),
+                }
                 Ok(())
             }
             Err(error) => {
                 tracing::info!(user = credentials.user, %error, "authentication failed");
                 // A bare token has no form for a failure: the connection ends.
                 if let Some(header) = credentials.header {
-                    let reason = format!("Authentication failed: {error}");
+                    let reason = match error {
+                        // Kafka's text.
+                        AuthError::Refused => "Authentication failed: Invalid username or password".into(),
+                        error => format!("Authentication failed: {error}"),
+                    };
                     let code = ErrorCode::SASL_AUTHENTICATION_FAILED;
                     let failure = sasl_authenticate::failure(code, &reason);
                     let frame = encode(&mut self.arena, header, &failure);

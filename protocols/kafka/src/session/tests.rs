@@ -1,5 +1,7 @@
 //! Requests of every API and version with arbitrary contents: no panic, and complete responses.
 
+mod sasl;
+
 use std::time::Duration;
 
 use inver_broker::BrokerConfig;
@@ -22,9 +24,13 @@ struct TestSession {
 }
 
 fn test_session() -> TestSession {
+    session_of(BrokerConfig::default(), Some(Identity::anonymous()))
+}
+
+fn session_of(config: BrokerConfig, identity: Option<Identity>) -> TestSession {
     let folder = tempfile::tempdir().unwrap();
     let log = Log::open(folder.path(), LogOptions::default()).unwrap();
-    let broker = inver_broker::Broker::open(log.clone(), BrokerConfig::default()).unwrap();
+    let broker = inver_broker::Broker::open(log.clone(), config).unwrap();
     for name in ["", "é", "ééé"] {
         // Sample strings consist of é; some of them should name a topic.
         let spec = inver_broker::TopicSpec { partitions: 3, config: Default::default() };
@@ -34,7 +40,7 @@ fn test_session() -> TestSession {
     let node = Arc::new(Node::new(broker, KafkaConfig::default(), Api::ALL).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let address: SocketAddr = "127.0.0.1:9092".parse().unwrap();
-    let session = Session::new(node, address, address, Some(Identity::anonymous()), Mailbox::new());
+    let session = Session::new(node, address, address, identity, Mailbox::new());
     TestSession { session, output: Output::default(), runtime, log, _folder: folder }
 }
 
@@ -51,6 +57,11 @@ impl TestSession {
 
     /// Checks that every response has the length in its prefix.
     fn check_output(&mut self) {
+        let _ = self.responses();
+    }
+
+    /// The responses written since the last call, each without its length.
+    fn responses(&mut self) -> Vec<Bytes> {
         let mut written = Vec::new();
         while self.output.pending_bytes() > 0 {
             let mut slices = [std::io::IoSlice::new(&[]); 8];
@@ -59,11 +70,14 @@ impl TestSession {
             self.output.advance(bytes.len());
             written.extend(bytes);
         }
-        let mut rest = &written[..];
+        let (mut rest, mut responses) = (&written[..], Vec::new());
         while let Some((length, after)) = rest.split_first_chunk() {
-            rest = &after[u32::from_be_bytes(*length) as usize..];
+            let (response, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+            responses.push(Bytes::copy_from_slice(response));
+            rest = after;
         }
         assert!(rest.is_empty());
+        responses
     }
 }
 

@@ -1,0 +1,59 @@
+//! Authentication by SCRAM: the exchange of one client, with keys from the authenticator.
+//!
+//! Owns the rule that a client may only act as the user whose password it proves. Does not own the messages
+//! (`inver-access`), nor how a protocol carries them.
+
+use inver_access::Digest;
+use inver_access::scram::{ClientFirst, Exchange, ScramError};
+
+use crate::identity::{Authenticator, Identity};
+
+/// Why an exchange failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScramLoginError {
+    /// The authenticator has no keys for this hash function.
+    #[error("the mechanism is not supported")]
+    Unsupported,
+    /// The client asks to act as another user.
+    #[error("the authorization id is not the user's name")]
+    OtherUser,
+    /// A message is malformed, the password is wrong, or the user is unknown.
+    #[error(transparent)]
+    Failed(#[from] ScramError),
+}
+
+/// An exchange that waits for the client's final message.
+#[derive(Debug)]
+pub struct ScramLogin {
+    user: String,
+    exchange: Exchange,
+}
+
+impl ScramLogin {
+    /// Begins an exchange with the client's first message; returns it with the server's first message.
+    pub(crate) fn begin(
+        authenticator: &dyn Authenticator,
+        digest: Digest,
+        message: &[u8],
+    ) -> Result<(ScramLogin, String), ScramLoginError> {
+        let first = ClientFirst::parse(message)?;
+        if first.authorization_id.as_ref().is_some_and(|id| *id != first.user) {
+            return Err(ScramLoginError::OtherUser);
+        }
+        let keys = authenticator.scram_keys(&first.user, digest).ok_or(ScramLoginError::Unsupported)?;
+        let (exchange, answer) = Exchange::begin(&first, keys)?;
+        Ok((ScramLogin { user: first.user, exchange }, answer))
+    }
+
+    /// The user that authenticates, as the client claims.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Finishes the exchange with the client's final message; returns the server's final message.
+    pub fn finish(self, message: &[u8]) -> Result<(Identity, String), ScramLoginError> {
+        let answer = self.exchange.finish(message)?;
+        Ok((Identity::user(&self.user), answer))
+    }
+}
