@@ -2,14 +2,20 @@
 //!
 //! | text | written by |
 //! |---|---|
-//! | a stored credential of `inver-access` (`$argon2id$…`, `$2b$…`, `$pbkdf2-sha512$…`, …) | `inver user add` |
+//! | a stored credential of `inver-access` (`$argon2id$…`, `$2b$…`, `$scram-sha256$…`, …) | `inver user add` |
 //! | `$6$salt$hash`: SHA-512 over password and salt | `mosquitto_passwd` |
 //! | `$7$iterations$salt$hash`: PBKDF2-HMAC-SHA-512 | `mosquitto_passwd` |
 //! | `rabbit_password_hashing_sha256:base64` (`sha512`, `md5`): a salt of four bytes, then the hash over salt and password | RabbitMQ's definitions |
 
+use std::num::NonZeroU32;
+
 use data_encoding::BASE64;
 use inver_access::{Credential, CredentialError, Digest, SaltPosition};
 
+/// Hash functions of SCRAM.
+pub(crate) const SCRAM_DIGESTS: [Digest; 2] = [Digest::Sha256, Digest::Sha512];
+/// Iterations of new SCRAM keys. Each login costs the client as many.
+pub(crate) const SCRAM_ITERATIONS: NonZeroU32 = NonZeroU32::new(8192).unwrap();
 /// Bytes of the salt in a RabbitMQ password hash.
 const RABBIT_SALT_BYTES: usize = 4;
 
@@ -41,7 +47,19 @@ fn rabbit(digest: Digest, text: &str) -> Result<Credential, CredentialError> {
     }
 }
 
-/// Hashes `password` with a random salt; the text of an argon2id hash.
+/// Texts of an argon2id hash of `password`, and of SCRAM keys if they are wanted, each with a random salt.
+pub(crate) fn hashes(password: &[u8], with_scram: bool) -> anyhow::Result<Vec<String>> {
+    let mut credentials = vec![Credential::argon2id(password)?];
+    if with_scram {
+        for digest in SCRAM_DIGESTS {
+            credentials.push(Credential::scram(digest, password, SCRAM_ITERATIONS)?);
+        }
+    }
+    Ok(credentials.iter().map(Credential::to_text).collect())
+}
+
+/// The text of an argon2id hash of `password`.
+#[cfg(test)]
 pub(crate) fn hash(password: &[u8]) -> anyhow::Result<String> {
     Ok(Credential::argon2id(password)?.to_text())
 }

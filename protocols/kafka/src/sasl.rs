@@ -155,8 +155,7 @@ impl Sasl {
             Stage::Final(mechanism, login) => {
                 let user = login.user().to_owned();
                 let finished = login.finish(token);
-                let (identity, answer) =
-                    finished.map_err(|error| refused(mechanism, Some(&user), error))?;
+                let (identity, answer) = finished.map_err(|error| refused(mechanism, Some(&user), error))?;
                 self.identity = Some(identity);
                 Ok(Step::Answer(answer.into()))
             }

@@ -158,7 +158,7 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
     Ok(Broker::open(log, broker_config)?)
 }
 
-fn users(config: &Config) -> &BTreeMap<String, String> {
+fn users(config: &Config) -> &BTreeMap<String, Vec<String>> {
     &config.general.users.0
 }
 

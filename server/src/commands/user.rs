@@ -1,4 +1,4 @@
-//! `inver user add`: writes a user with a hashed password into a configuration file.
+//! `inver user add`: writes a user with a hashed password, and SCRAM keys if wanted, into a configuration file.
 
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-use toml_edit::{DocumentMut, Item, Table, value};
+use toml_edit::{Array, DocumentMut, Item, Table, value};
 
 use crate::passwords;
 
@@ -19,12 +19,15 @@ pub(super) enum Command {
         /// Configuration file to write to; without it, the line for its `[users]` section is printed.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Also write keys for SCRAM-SHA-256 and SCRAM-SHA-512.
+        #[arg(long)]
+        scram: bool,
     },
 }
 
 impl Command {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let Command::Add { name, config } = self;
+        let Command::Add { name, config, scram } = self;
         if name.is_empty() {
             bail!("the user's name is empty");
         }
@@ -32,15 +35,15 @@ impl Command {
         if password.is_empty() {
             bail!("the password is empty");
         }
-        let hash = passwords::hash(password.as_bytes())?;
+        let hashes = passwords::hashes(password.as_bytes(), scram)?;
         match config {
             Some(file) => {
-                add(&file, &name, &hash)?;
+                add(&file, &name, &hashes)?;
                 eprintln!("added {name} to {}; restart a running broker to apply it", file.display());
             }
             None => {
                 let mut line = Table::new();
-                line.insert(&name, value(&hash));
+                line.insert(&name, item(&hashes));
                 print!("{line}");
             }
         }
@@ -69,8 +72,16 @@ fn read_password(name: &str) -> anyhow::Result<String> {
     Ok(line.trim_end_matches(['\r', '\n']).to_string())
 }
 
+/// One hash as a text, several as a list.
+fn item(hashes: &[String]) -> Item {
+    match hashes {
+        [hash] => value(hash),
+        several => value(several.iter().collect::<Array>()),
+    }
+}
+
 /// Writes the user into the file and keeps its other contents and comments.
-fn add(file: &Path, name: &str, hash: &str) -> anyhow::Result<()> {
+fn add(file: &Path, name: &str, hashes: &[String]) -> anyhow::Result<()> {
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -90,7 +101,7 @@ fn add(file: &Path, name: &str, hash: &str) -> anyhow::Result<()> {
     let Some(users) = users.as_table_like_mut() else {
         bail!("`users` in {} is not a table", file.display())
     };
-    users.insert(name, value(hash));
+    users.insert(name, item(hashes));
     // Written to another file and renamed, so that no reader sees half of it.
     let new = file.with_extension("new");
     std::fs::write(&new, document.to_string()).with_context(|| new.display().to_string())?;
@@ -108,16 +119,19 @@ mod tests {
     fn adding_or_changing_a_user_keeps_the_rest_of_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("inver.toml");
-        add(&file, "ann", "$1").unwrap();
+        let add = |name, hashes: &[&str]| {
+            add(&file, name, &hashes.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        };
+        add("ann", &["$1"]);
         std::fs::write(&file, "# mine\ndata_dir = \"x\" # here\n\n[users]\nann = \"$1\"\n").unwrap();
-        add(&file, "ann", "$2").unwrap();
-        add(&file, "bob smith", "$3").unwrap();
+        add("ann", &["$2"]);
+        add("bob smith", &["$3", "$4"]);
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, "# only a comment\n").unwrap();
-        add(&file, "ann", "$1").unwrap();
+        add("ann", &["$1"]);
         let commented = std::fs::read_to_string(&file).unwrap();
         assert_eq!(commented, "# only a comment\n\n[users]\nann = \"$1\"\n");
         assert!(text.starts_with("# mine\ndata_dir = \"x\" # here\n"), "{text}");
-        assert!(text.contains("ann = \"$2\"") && text.contains("\"bob smith\" = \"$3\""), "{text}");
+        assert!(text.contains("ann = \"$2\"") && text.contains("\"bob smith\" = [\"$3\", \"$4\"]"), "{text}");
     }
 }

@@ -23,8 +23,9 @@ section! {
     pub(crate) struct General {
         /// Folder of the log; created if missing.
         pub(crate) data_dir: PathBuf = "inver-data".into() => value("a path"),
-        /// Users and the hashes of their passwords: `inver user add` writes argon2id hashes; hashes of Mosquitto and
-        /// RabbitMQ are accepted too. Without users only clients on this machine are accepted.
+        /// Users and the hashes of their passwords: `inver user add` writes argon2id hashes and SCRAM keys; hashes
+        /// of Mosquitto and RabbitMQ are accepted too. A user has one hash or a list of up to 8, each of which its
+        /// password may match. Without users only clients on this machine are accepted.
         pub(crate) users: UserHashes = UserHashes::default() => value("a table of names and hashes"),
     }
 }

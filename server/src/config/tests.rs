@@ -209,6 +209,7 @@ fn arrays_and_tables_are_read_alike_from_file_and_variable() {
     let none = load(None, environment(&[("INVER_CAPTURE_RULES", "[]")])).ok().unwrap();
     assert!(none.config.capture.rules.0.is_empty());
     assert!(problems("[users]\nann = \"plain\"\n", &[])[0].contains("inver user add ann"));
+    assert!(problems("[users]\nann = 1\n", &[])[0].contains("a hash or a list of hashes"));
     assert!(problems("[[capture.rules]]\nfiltr = \"a\"\n", &[])[0].contains("filtr"));
     assert!(
         problems("", &[("INVER_CAPTURE_RULES", "[{ protocol = \"stomp\", filter = \"a\", topic = \"b\" }]")])
@@ -219,6 +220,27 @@ fn arrays_and_tables_are_read_alike_from_file_and_variable() {
         problems("", &[("INVER_CAPTURE_RULES", "[{ filter = \"\", topic = \"b\" }]")])[0].contains("filter")
     );
     assert!(problems("", &[("INVER_USERS", "ann")])[0].contains("not a TOML value"));
+}
+
+#[test]
+fn a_user_has_one_hash_or_a_list_of_hashes() {
+    let [argon2id, scram256, scram512]: [String; 3] =
+        crate::passwords::hashes(b"pw", true).unwrap().try_into().unwrap();
+    let list = format!("[\"{argon2id}\", \"{scram256}\", \"{scram512}\"]");
+    let text = format!("[users]\nann = {list}\nbob = \"{argon2id}\"\n");
+    let users = load(Some(file(&text).path()), []).ok().unwrap().config.general.users;
+    assert_eq!(users.0["ann"], [argon2id.clone(), scram256, scram512]);
+    assert_eq!(users.0["bob"], std::slice::from_ref(&argon2id));
+    // As it is shown, it can be read again.
+    let again = load(None, environment(&[("INVER_USERS", &users.show())])).ok().unwrap();
+    assert_eq!(again.config.general.users, users);
+
+    assert!(problems("[users]\nann = []\n", &[])[0].contains("`ann` needs 1 to 8 hashes"));
+    let many = format!("[users]\nann = {:?}\n", vec![argon2id.clone(); 9]);
+    assert!(problems(&many, &[])[0].contains("`ann` needs 1 to 8 hashes"));
+    let one_wrong = format!("[users]\nann = [\"{argon2id}\", \"plain\"]\n");
+    let problem = &problems(&one_wrong, &[])[0];
+    assert!(problem.contains("inver user add ann") && !problem.contains(&argon2id), "{problem}");
 }
 
 #[test]

@@ -118,20 +118,41 @@ impl Setting for LogFilter {
     }
 }
 
-/// User names and the hashes of their passwords.
+/// User names and the hashes of their passwords, one or several each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct UserHashes(pub(crate) BTreeMap<String, String>);
+pub(crate) struct UserHashes(pub(crate) BTreeMap<String, Vec<String>>);
+
+/// Hashes of one user; a wrong password is checked against each.
+const HASHES_PER_USER_MAX: usize = 8;
+
+/// One text, or a list of texts.
+#[derive(serde::Deserialize)]
+#[serde(untagged, expecting = "expected a hash or a list of hashes")]
+enum Texts {
+    One(String),
+    Many(Vec<String>),
+}
 
 impl Setting for UserHashes {
     const FORM: Form = Form::Structured;
 
     fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        let users: BTreeMap<String, String> = BTreeMap::deserialize(value)?;
-        for (name, hash) in &users {
+        let users: BTreeMap<String, Texts> = BTreeMap::deserialize(value)?;
+        let users = users.into_iter().map(|(name, texts)| match texts {
+            Texts::One(hash) => (name, vec![hash]),
+            Texts::Many(hashes) => (name, hashes),
+        });
+        let users: BTreeMap<String, Vec<String>> = users.collect();
+        for (name, hashes) in &users {
             if name.is_empty() {
                 return Err(D::Error::custom("a user's name is empty"));
             }
-            if let Err(error) = crate::passwords::parse(hash) {
+            if hashes.is_empty() || hashes.len() > HASHES_PER_USER_MAX {
+                return Err(D::Error::custom(format_args!(
+                    "`{name}` needs 1 to {HASHES_PER_USER_MAX} hashes: `inver user add {name}` writes them"
+                )));
+            }
+            if let Some(error) = hashes.iter().find_map(|hash| crate::passwords::parse(hash).err()) {
                 return Err(D::Error::custom(format_args!(
                     "the password of `{name}` is not usable ({error}): `inver user add {name}` writes a hash"
                 )));
@@ -141,7 +162,10 @@ impl Setting for UserHashes {
     }
 
     fn show(&self) -> String {
-        inline_table(self.0.iter().map(|(name, hash)| (name.as_str(), hash.as_str())))
+        inline_table(self.0.iter().map(|(name, hashes)| match hashes.as_slice() {
+            [hash] => (name.as_str(), toml_edit::Value::from(hash)),
+            several => (name.as_str(), several.iter().collect::<toml_edit::Array>().into()),
+        }))
     }
 }
 
@@ -215,8 +239,8 @@ impl Setting for CaptureRules {
     }
 }
 
-/// A TOML inline table of texts.
-fn inline_table<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+/// A TOML inline table.
+fn inline_table<'a>(pairs: impl Iterator<Item = (&'a str, impl Into<toml_edit::Value>)>) -> String {
     let table: toml_edit::InlineTable = pairs.collect();
     if table.is_empty() { "{}".into() } else { table.to_string() }
 }

@@ -117,7 +117,7 @@ fn names(page: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn health_and_metrics_need_no_login() {
     let hash = crate::passwords::hash(b"pw").unwrap();
-    let server = Server::with(Arc::new(Users::new(&BTreeMap::from([("ann".into(), hash)])).unwrap()));
+    let server = Server::with(Arc::new(Users::new(&BTreeMap::from([("ann".into(), vec![hash])])).unwrap()));
     let live = server.get("/health/live").await;
     assert_eq!((live.status, live.body.as_str()), (200, "live\n"));
     assert_eq!(server.get("/health/ready").await.status, 200);
@@ -206,7 +206,7 @@ async fn queues_and_overview_show_the_broker() {
 #[tokio::test]
 async fn the_api_needs_a_login_where_there_are_users() {
     let hash = crate::passwords::hash(b"pw").unwrap();
-    let server = Server::with(Arc::new(Users::new(&BTreeMap::from([("ann".into(), hash)])).unwrap()));
+    let server = Server::with(Arc::new(Users::new(&BTreeMap::from([("ann".into(), vec![hash])])).unwrap()));
     let basic =
         |text: &str| format!("Authorization: Basic {}\r\n", data_encoding::BASE64.encode(text.as_bytes()));
     for headers in [String::new(), basic("ann:wrong"), basic("bob:pw"), "Authorization: Bearer x\r\n".into()]
