@@ -23,7 +23,8 @@ def keyed_broker(own_broker, tmp_path):
 
 
 PASSWORD = "secret, with = and ä"
-WRONG = (("ann", "wrong"), ("nobody", PASSWORD))
+OTHER_PASSWORD = "not the password"
+WRONG = (("ann", OTHER_PASSWORD), ("nobody", PASSWORD))
 
 
 def librdkafka(broker, mechanism, user, password):
@@ -59,7 +60,7 @@ def test_librdkafka(keyed_broker, mechanism):
     if mechanism != "PLAIN":
         assert "Authentication failed" in librdkafka_error(broker, mechanism, "bob", PASSWORD)
     log = broker.log()
-    assert PASSWORD not in log and "wrong" not in log.replace("password is wrong", "").replace("proof is wrong", "")
+    assert "authentication failed" in log and PASSWORD not in log and OTHER_PASSWORD not in log
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -84,7 +85,8 @@ def test_kafka_python(keyed_broker, mechanism):
 def tool_settings(path, mechanism, user, password):
     module = "plain.Plain" if mechanism == "PLAIN" else "scram.Scram"
     path.write_text(
-        f"security.protocol=SASL_PLAINTEXT\nsasl.mechanism={mechanism}\nrequest.timeout.ms=10000\ndefault.api.timeout.ms=15000\n"
+        f"security.protocol=SASL_PLAINTEXT\nsasl.mechanism={mechanism}\n"
+        "request.timeout.ms=10000\ndefault.api.timeout.ms=15000\n"
         f"sasl.jaas.config=org.apache.kafka.common.security.{module}LoginModule required "
         f'username="{user}" password="{password}";\n')
     return path
@@ -100,7 +102,7 @@ def test_kafka_tools(own_broker, tmp_path):
         right = tool_settings(tmp_path / f"{mechanism}.properties", mechanism, "ann", "secret")
         kafka_tool("TopicCommand", *at, "--command-config", right, "--create", "--topic", topic)
         assert topic in kafka_tool("TopicCommand", *at, "--command-config", right, "--list").split()
-    wrong = tool_settings(tmp_path / "wrong.properties", "SCRAM-SHA-512", "ann", "wrong")
+    wrong = tool_settings(tmp_path / "wrong.properties", "SCRAM-SHA-512", "ann", OTHER_PASSWORD)
     said = java("console", "org.apache.kafka.tools.TopicCommand", *at, "--command-config", wrong, "--list", check=False)
     assert "invalid credentials with SASL mechanism SCRAM-SHA-512" in said
 
