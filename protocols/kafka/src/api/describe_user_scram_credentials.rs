@@ -1,4 +1,5 @@
-//! DescribeUserScramCredentials: the SCRAM credentials of users (KIP-554). There are none.
+//! DescribeUserScramCredentials: the SCRAM credentials of users (KIP-554). None are
+//! told, whatever the configuration holds.
 
 use std::ops::RangeInclusive;
 
