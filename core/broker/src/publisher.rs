@@ -80,7 +80,7 @@ pub struct Publisher {
     namespace: Namespace,
     id: PublisherId,
     /// Small enough for a hash that a client could predict.
-    routes: FxHashMap<Box<[u8]>, Route>,
+    routes: FxHashMap<Box<[u8]>, Arc<Route>>,
     /// The version of the topology that the routes hold for.
     routes_version: u64,
     write_batch: WriteBatch,
@@ -144,7 +144,7 @@ impl Publisher {
     /// Routes a message and copies it into the write batch.
     pub fn publish(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
         let route = match to {
-            Target::Inbox(InboxTarget(inbox)) => router::to_inbox(inbox, message.guaranteed),
+            Target::Inbox(InboxTarget(inbox)) => Arc::new(router::to_inbox(inbox, message.guaranteed)),
             Target::Hub(address) => self.hub_route(address, message),
             Target::Exchange { name, routing_key, more_keys: [] } => {
                 self.route(name, routing_key, message)?
@@ -153,23 +153,23 @@ impl Publisher {
             Target::Exchange { name, routing_key, more_keys } => {
                 let keys: Vec<&[u8]> =
                     std::iter::once(routing_key).chain(more_keys.iter().copied()).collect();
-                match self.exchange(name)? {
+                Arc::new(match self.exchange(name)? {
                     None => router::to_queues(&self.namespace, &keys),
                     Some(e) => router::from_exchange(&self.namespace, &e, &keys, &self.publish_of(message)),
-                }
+                })
             }
         };
-        let mut set = route.set;
-        let mut refused = false;
-        if set.queues.iter().any(|q| q.has_limits() || message.headers.expires_ms.is_some()) {
-            let refusing = self.apply_limits(&set, message);
+        let mut accepting = None;
+        if route.set.queues.iter().any(|q| q.has_limits() || message.headers.expires_ms.is_some()) {
+            let refusing = self.apply_limits(&route.set, message);
             if !refusing.is_empty() {
-                refused = true;
-                set = Arc::new(set.without(&refusing));
+                accepting = Some(Arc::new(route.set.without(&refusing)));
             }
         }
+        let refused = accepting.is_some();
+        let set = accepting.as_ref().unwrap_or(&route.set);
         let mut taken = false;
-        for set in std::iter::once(&set).chain(&route.formatted).filter(|set| !set.is_empty()) {
+        for set in std::iter::once(set).chain(&route.formatted).filter(|set| !set.is_empty()) {
             self.write_batch.add(set, route.key.as_deref(), message);
             taken = true;
         }
@@ -188,7 +188,7 @@ impl Publisher {
             self.namespace.retained().room_for(address, batch.len(), self.namespace.limits())?;
         }
         let version = self.namespace.version();
-        let routed_to = self.hub_route(address, message).set;
+        let routed_to = self.hub_route(address, message).set.clone();
         let guaranteed = *guaranteed;
         let address = address.to_vec();
         self.retained.push(Retain { address, batch, clears, guaranteed, routed_to, version });
@@ -333,7 +333,7 @@ impl Publisher {
         }
     }
 
-    fn hub_route(&mut self, slashed: &[u8], message: &Message<'_>) -> Route {
+    fn hub_route(&mut self, slashed: &[u8], message: &Message<'_>) -> Arc<Route> {
         if let Some(route) = self.cached(HUB, b'/', slashed, message.guaranteed) {
             return route;
         }
@@ -346,7 +346,7 @@ impl Publisher {
         name: &str,
         routing_key: &[u8],
         message: &Message<'_>,
-    ) -> Result<Route, PublishError> {
+    ) -> Result<Arc<Route>, PublishError> {
         // Before the look-up of the exchange: it exists as long as the version holds.
         if let Some(route) = self.cached(name, b'.', routing_key, message.guaranteed) {
             return Ok(route);
@@ -357,7 +357,7 @@ impl Publisher {
         let publish = self.publish_of(message);
         let route = router::from_exchange(&self.namespace, &exchange, &[routing_key], &publish);
         // A route that depends on headers is not cached: they are not part of its key.
-        Ok(if self.namespace.routes_by_key(&exchange) { self.cache(route) } else { route })
+        Ok(if self.namespace.routes_by_key(&exchange) { self.cache(route) } else { Arc::new(route) })
     }
 
     /// The exchange, which must accept publishes of clients; none for the default one.
@@ -377,7 +377,7 @@ impl Publisher {
     }
 
     /// The cached route of this key, which is left in `scratch`. Clears the cache when the topology changed.
-    fn cached(&mut self, exchange: &str, form: u8, key: &[u8], guaranteed: bool) -> Option<Route> {
+    fn cached(&mut self, exchange: &str, form: u8, key: &[u8], guaranteed: bool) -> Option<Arc<Route>> {
         let version = self.namespace.version();
         if self.routes_version != version {
             self.routes.clear();
@@ -393,7 +393,8 @@ impl Publisher {
     }
 
     /// Caches a route for the key in `scratch`.
-    fn cache(&mut self, route: Route) -> Route {
+    fn cache(&mut self, route: Route) -> Arc<Route> {
+        let route = Arc::new(route);
         if self.routes.len() >= ROUTES_MAX
             && let Some(some) = self.routes.keys().next().cloned()
         {

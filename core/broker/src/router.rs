@@ -21,7 +21,6 @@ use crate::value::{HeaderLookup, Value};
 const EXCHANGES_VISITED_MAX: usize = 256;
 
 /// The receivers of a message.
-#[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) set: Arc<ReceiverSet>,
     /// Topics with a batch format of their own.
