@@ -58,8 +58,7 @@ pub use limits::{LimitReached, Limits};
 pub use mailbox::Mailbox;
 pub use message::{HeaderWriter, Headers, Message};
 pub use namespace::{
-    BindDestination, BindError, BindingInfo, Declared, ExchangeError, Namespace, QueueError,
-    SubscriptionError,
+    BindDestination, BindError, Declared, ExchangeError, Namespace, QueueError, SubscriptionError,
 };
 pub use protocol::{Connection, Io, ProtocolPlugin};
 pub use publisher::{InboxTarget, PublishError, Publisher, Routed, Target};

@@ -28,19 +28,6 @@ pub enum BindDestination<'a> {
     Exchange(&'a str),
 }
 
-/// A binding, for listings.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BindingInfo {
-    /// The destination is an exchange; otherwise a queue.
-    pub to_exchange: bool,
-    /// The destination's name.
-    pub destination: String,
-    /// Its key.
-    pub key: Vec<u8>,
-    /// Its arguments.
-    pub arguments: Arguments,
-}
-
 /// Why a binding cannot be created or removed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BindError {
@@ -307,22 +294,6 @@ impl Namespace {
             return Ok(Completion::Now);
         }
         Ok(Completion::At(self.log().submit(entry)?.lsn))
-    }
-
-    /// The bindings from an exchange to queues and exchanges.
-    #[must_use]
-    pub fn bindings_from(&self, exchange: &Exchange) -> Vec<BindingInfo> {
-        let mut all = Vec::new();
-        exchange.for_each_binding(|b| {
-            let (to_exchange, destination) = match &b.target {
-                RouteTarget::Queue(q) => (false, q.name().to_owned()),
-                RouteTarget::Exchange(e) => (true, e.name().to_owned()),
-                RouteTarget::Inbox { .. } => return,
-            };
-            let (key, arguments) = (b.key.to_vec(), b.arguments.clone());
-            all.push(BindingInfo { to_exchange, destination, key, arguments });
-        });
-        all
     }
 
     fn ends(&self, source: &str, to: BindDestination<'_>) -> Result<(Arc<Exchange>, RouteTarget), BindError> {

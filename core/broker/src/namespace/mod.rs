@@ -42,7 +42,7 @@ use crate::value::Arguments;
 use listeners::ListenerCache;
 use origins::Origins;
 
-pub use bindings::{BindDestination, BindError, BindingInfo, ExchangeError};
+pub use bindings::{BindDestination, BindError, ExchangeError};
 pub use queues::{Declared, QueueError};
 pub use subscriptions::SubscriptionError;
 
