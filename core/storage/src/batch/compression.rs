@@ -14,8 +14,9 @@ use super::header::COMPRESSION_MASK;
 
 /// Limit for the decompressed records of one batch, in bytes.
 pub const DECOMPRESSED_BYTES_MAX: usize = 128 << 20;
-/// The largest zstd window accepted, as a power of two. The decoder reserves the window before it decodes.
-const ZSTD_WINDOW_LOG_MAX: u32 = 25;
+/// The largest zstd window accepted, as a power of two: that of the highest level (22). The decoder reserves address space
+/// for the window and touches no more of it than it decodes.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// A snappy block expands to at most this many times its size (a 3-byte copy element yields 64 bytes).
 const SNAPPY_RATIO_MAX: usize = 32;
 /// Header of the snappy-java framing: magic, version 1, compatible with version 1.

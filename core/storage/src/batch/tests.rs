@@ -174,3 +174,15 @@ fn the_builder_is_reusable_and_counts_records() {
     assert_eq!(record.headers().next().unwrap(), (Bytes::from_static(b"h"), None));
     assert_eq!(record.value, None);
 }
+
+#[test]
+fn every_zstd_level_is_decompressed() {
+    for level in 1..=22 {
+        // Without its size beforehand, a stream declares the whole window of its level, as clients' streams do.
+        let mut encoder = zstd::stream::Encoder::new(Vec::new(), level).unwrap();
+        std::io::Write::write_all(&mut encoder, b"value").unwrap();
+        let frame = Bytes::from(encoder.finish().unwrap());
+        let decompressed = compression::decompress(Compression::Zstd, &frame, 1 << 20).unwrap();
+        assert_eq!(decompressed.as_ref(), b"value", "level {level}");
+    }
+}

@@ -13,6 +13,7 @@ use crate::codec::messages::messages;
 use crate::codec::text::Str;
 use crate::map;
 use crate::map::partition::{partition_index, wire_offset};
+use crate::settings;
 
 messages! {
     /// Versions 0-2, flexible 2+.
@@ -101,6 +102,10 @@ fn delete(
     let partition = topic.partition(index).ok_or(unknown)?;
     if topic.kind() == TopicKind::Queue {
         // A queue's messages stay until its consumers have acknowledged them.
+        return Err(ErrorCode::POLICY_VIOLATION);
+    }
+    if !settings::topic::deletes(&topic.config()) {
+        // Records of a compacted topic are deleted by tombstones only.
         return Err(ErrorCode::POLICY_VIOLATION);
     }
     let (start, end) = (partition.stream().start(), partition.stream().high_watermark());

@@ -42,8 +42,10 @@ messages! {
 /// The FindCoordinator API.
 pub struct FindCoordinator;
 
-/// Key type of groups; there is also that of transactions.
+/// Key type of groups.
 const GROUP: i8 = 0;
+/// Key type of transactions.
+const TRANSACTION: i8 = 1;
 
 impl Handler for FindCoordinator {
     const KEY: i16 = 10;
@@ -68,14 +70,17 @@ impl Handler for FindCoordinator {
                 error_code: ErrorCode::NONE,
                 error_message: None,
             },
-            _ => Coordinator {
-                key,
-                node_id: -1,
-                host: Str::default(),
-                port: -1,
-                error_code: ErrorCode::UNSUPPORTED_VERSION,
-                error_message: message("only groups have a coordinator"),
-            },
+            other => {
+                let (error_code, text) = refusal(other);
+                Coordinator {
+                    key,
+                    node_id: -1,
+                    host: Str::default(),
+                    port: -1,
+                    error_code,
+                    error_message: message(text),
+                }
+            }
         };
         if cx.version() >= 4 {
             let coordinators = request.coordinator_keys.into_iter().map(coordinator).collect();
@@ -93,5 +98,17 @@ impl Handler for FindCoordinator {
             port: found.port,
             ..FindCoordinatorResponse::default()
         })
+    }
+}
+
+/// The error for a type of key without a coordinator. For transactions it is one that no client retries: librdkafka repeats
+/// the request for ever after most other errors.
+fn refusal(key_type: i8) -> (ErrorCode, &'static str) {
+    match key_type {
+        TRANSACTION => (
+            ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            "transactions are not supported by this broker",
+        ),
+        _ => (ErrorCode::INVALID_REQUEST, "only groups have a coordinator"),
     }
 }

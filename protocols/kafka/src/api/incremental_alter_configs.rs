@@ -64,9 +64,14 @@ impl Handler for IncrementalAlterConfigs {
             let operations: Result<Vec<(Str, Operation)>, Refusal> = (resource.configs.into_iter())
                 .map(|config| Ok((config.name.clone(), operation(&config)?)))
                 .collect();
-            let after = |before: &TopicConfig| apply(cx.config(), before, operations?);
             let (kind, name) = (resource.resource_type, resource.resource_name);
-            let altered = config_resource::alter(cx, kind, &name, request.validate_only, after);
+            let altered = if kind == config_resource::kind::BROKER && only_deletes(&operations) {
+                // Nothing is set on the broker this way, so nothing remains to be deleted: tools clear throttles so.
+                Ok(Completion::Now)
+            } else {
+                let after = |before: &TopicConfig| apply(cx.config(), before, operations?);
+                config_resource::alter(cx, kind, &name, request.validate_only, after)
+            };
             let (response, altered) = AlterConfigsResourceResponse::of(kind, name, altered);
             responses.push(response);
             completion = completion.and(altered);
@@ -97,7 +102,14 @@ fn operation(config: &AlterableConfig) -> Result<Operation, Refusal> {
     }
 }
 
-/// The settings after operations, applied in order.
+/// Whether the operations only delete settings.
+fn only_deletes(operations: &Result<Vec<(Str, Operation)>, Refusal>) -> bool {
+    let is_delete = |(_, operation): &(Str, Operation)| matches!(operation, Operation::Delete);
+    operations.as_ref().is_ok_and(|operations| operations.iter().all(is_delete))
+}
+
+/// The settings after operations, applied in order. Deleting a setting that is not set is not an error, whatever its name:
+/// MirrorMaker deletes every setting that has its default in the source, those of other versions included.
 fn apply(
     config: &KafkaConfig,
     before: &TopicConfig,
@@ -105,6 +117,10 @@ fn apply(
 ) -> Result<TopicConfig, Refusal> {
     let mut after = before.clone();
     for (name, operation) in operations {
+        if matches!(operation, Operation::Delete) {
+            after.remove(name.as_str());
+            continue;
+        }
         let unknown = || (ErrorCode::INVALID_CONFIG, format!("Unknown topic config name: {name}"));
         let setting = topic::find(&name).ok_or_else(unknown)?;
         let check_list = |operation: &str| match setting.kind.is_list() {
@@ -124,9 +140,7 @@ fn apply(
             Operation::Set(value) => {
                 after.insert(name.to_string(), value);
             }
-            Operation::Delete => {
-                after.remove(name.as_str());
-            }
+            Operation::Delete => {}
             Operation::Append(value) => {
                 check_list("append")?;
                 let mut list = items(after.get(name.as_str()));
@@ -171,7 +185,8 @@ mod tests {
         assert_eq!(policy(&before, Operation::Set("compact".into())).as_deref(), Some("compact"));
         let not_a_list = apply_to(&before, "retention.ms", Operation::Append("1".into()));
         assert_eq!(not_a_list.unwrap_err().0, ErrorCode::INVALID_CONFIG);
-        let unknown = apply_to(&before, "nothing", Operation::Delete);
+        let unknown = apply_to(&before, "nothing", Operation::Set("1".into()));
         assert_eq!(unknown.unwrap_err().0, ErrorCode::INVALID_CONFIG);
+        assert_eq!(apply_to(&before, "nothing", Operation::Delete).unwrap(), before);
     }
 }

@@ -191,7 +191,8 @@ fn a_member_is_answered_through_its_claim() {
 fn only_groups_have_a_coordinator() {
     use find_coordinator::{FindCoordinator, FindCoordinatorRequest};
     let mut fixture = fixture();
-    for (key_type, expected) in [(0, ErrorCode::NONE), (1, ErrorCode::UNSUPPORTED_VERSION)] {
+    let (transaction, share) = (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, ErrorCode::INVALID_REQUEST);
+    for (key_type, expected) in [(0, ErrorCode::NONE), (1, transaction), (2, share), (9, share)] {
         let request =
             FindCoordinatorRequest { key_type, coordinator_keys: vec!["k".into()], ..Default::default() };
         let response = fixture.answer::<FindCoordinator>(4, request);
@@ -379,4 +380,42 @@ fn producer_ids_are_unique_and_durable() {
         InitProducerIdRequest { transactional_id: Some("t".into()), ..InitProducerIdRequest::default() };
     let response = fixture.answer::<InitProducerId>(5, transactional);
     assert_eq!(response.error_code, ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
+}
+
+#[test]
+fn deleting_settings_that_are_not_set_succeeds() {
+    use incremental_alter_configs::{AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest};
+    let mut fixture = fixture();
+    let mut alter = |resource_type, resource_name: &str, config_operation, name: &str| {
+        let value = (config_operation == 0).then(|| "1".into());
+        let configs = vec![AlterableConfig { name: name.into(), config_operation, value }];
+        let resource = AlterConfigsResource { resource_type, resource_name: resource_name.into(), configs };
+        let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+        let response = fixture.answer::<incremental_alter_configs::IncrementalAlterConfigs>(1, request);
+        response.responses[0].error_code
+    };
+    // As kafka-reassign-partitions clears the throttles of a broker.
+    assert_eq!(alter(4, "1", 1, "leader.replication.throttled.rate"), ErrorCode::NONE);
+    assert_eq!(alter(4, "1", 0, "leader.replication.throttled.rate"), ErrorCode::POLICY_VIOLATION);
+    // As MirrorMaker deletes settings of a newer Kafka.
+    assert_eq!(alter(2, "t", 1, "setting.of.a.newer.version"), ErrorCode::NONE);
+    assert_eq!(alter(2, "t", 0, "setting.of.a.newer.version"), ErrorCode::INVALID_CONFIG);
+}
+
+#[test]
+fn records_of_a_compacted_topic_are_not_deleted() {
+    use delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
+    let mut fixture = fixture();
+    for (topic, policy, expected) in
+        [("compacted", "compact", ErrorCode::POLICY_VIOLATION), ("both", "compact,delete", ErrorCode::NONE)]
+    {
+        let config = [("cleanup.policy".to_owned(), policy.to_owned())].into();
+        let spec = TopicSpec { partitions: 1, config };
+        fixture.node.namespace.create_topic(topic, &spec).unwrap();
+        let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset: 0 }];
+        let topics = vec![DeleteRecordsTopic { name: topic.into(), partitions }];
+        let request = DeleteRecordsRequest { topics, timeout_ms: 1000 };
+        let response = fixture.answer::<delete_records::DeleteRecords>(2, request);
+        assert_eq!(response.topics[0].partitions[0].error_code, expected, "{topic}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use inver_storage::batch::{
-    Batch, BatchHeader, HEADER_BYTES, LOG_APPEND_TIME, get_varint, get_varlong, records,
+    Batch, BatchHeader, Compression, HEADER_BYTES, LOG_APPEND_TIME, get_varint, get_varlong, records,
 };
 
 use crate::codec::error_code::ErrorCode;
@@ -53,6 +53,9 @@ pub(crate) fn check_records(batch: &Batch, rules: Rules) -> Result<Checked, Batc
     if header.record_count == 0 || header.offset_span() != u64::from(header.record_count) {
         return Err(invalid("the record count and the last offset delta do not match"));
     }
+    if matches!(Compression::from_attributes(header.attributes), Ok(Compression::Lz4)) {
+        check_lz4_frame(batch.bytes().get(HEADER_BYTES..).unwrap_or_default())?;
+    }
     let bytes = records(batch.bytes()).map_err(|error| invalid(error.to_string()))?.rest();
     let mut records = Records { bytes: &bytes, at: 0 };
     let mut checked = Checked { last_ms: i64::MIN };
@@ -88,6 +91,23 @@ pub(crate) fn check_records(batch: &Batch, rules: Rules) -> Result<Checked, Batc
         return Err(invalid("bytes after the last record"));
     }
     if invalid_records.is_empty() { Ok(checked) } else { Err(rejected(code, invalid_records)) }
+}
+
+/// Checks that an LZ4 frame can be read by every client: Kafka's Java client reads frames of version 1 with independent
+/// blocks only, while other decoders accept more.
+fn check_lz4_frame(frame: &[u8]) -> Result<(), BatchRefusal> {
+    const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
+    const VERSION_MASK: u8 = 0b1100_0000;
+    const VERSION_1: u8 = 0b0100_0000;
+    const INDEPENDENT_BLOCKS: u8 = 0b0010_0000;
+    match frame.split_first_chunk::<4>() {
+        Some((&MAGIC, [flags, ..]))
+            if flags & VERSION_MASK == VERSION_1 && flags & INDEPENDENT_BLOCKS != 0 =>
+        {
+            Ok(())
+        }
+        _ => Err(invalid("not an LZ4 frame of version 1 with independent blocks")),
+    }
 }
 
 fn rejected(code: ErrorCode, records: Vec<(i32, &'static str)>) -> BatchRefusal {
@@ -178,7 +198,10 @@ fn rewritten(batch: &Batch, header: BatchHeader) -> Result<Batch, BatchRefusal> 
 
 #[cfg(test)]
 mod tests {
-    use inver_storage::batch::{BatchBuilder, Compression};
+    use std::io::Write;
+
+    use inver_storage::batch::BatchBuilder;
+    use lz4_flex::frame::{BlockMode, FrameEncoder, FrameInfo};
 
     use super::*;
 
@@ -288,6 +311,33 @@ mod tests {
             let refused = rewritten(&sound, header).and_then(|batch| check_records(&batch, ANY));
             assert_eq!(code(refused), Some(ErrorCode::INVALID_RECORD), "{codec:?}");
         }
+    }
+
+    #[test]
+    fn lz4_frames_that_the_java_client_cannot_read_are_rejected() {
+        let sound = batch(&[1, 2]);
+        let records = sound.bytes().get(HEADER_BYTES..).unwrap();
+        let as_frame = |frame: &[u8]| {
+            let bytes = [&sound.bytes()[..HEADER_BYTES], frame].concat();
+            let length = i32::try_from(bytes.len() - 12).unwrap();
+            let mut bytes = BytesMut::from(bytes.as_slice());
+            bytes[8..12].copy_from_slice(&length.to_be_bytes());
+            bytes[22] |= 3;
+            let crc = crc32c::crc32c(&bytes[CRC_START..]);
+            bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+            check_records(&Batch::parse(bytes.freeze()).unwrap(), ANY)
+        };
+        let framed = |mode| {
+            let mut encoder = FrameEncoder::with_frame_info(FrameInfo::new().block_mode(mode), Vec::new());
+            encoder.write_all(records).unwrap();
+            encoder.finish().unwrap()
+        };
+        assert!(as_frame(&framed(BlockMode::Independent)).is_ok());
+        assert_eq!(code(as_frame(&framed(BlockMode::Linked))), Some(ErrorCode::INVALID_RECORD));
+        // The legacy frame format.
+        let legacy = [&[0x02, 0x21, 0x4c, 0x18][..], &framed(BlockMode::Independent)[4..]].concat();
+        assert_eq!(code(as_frame(&legacy)), Some(ErrorCode::INVALID_RECORD));
+        assert_eq!(code(as_frame(&[])), Some(ErrorCode::INVALID_RECORD));
     }
 
     #[test]

@@ -222,6 +222,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("unclean.leader.election.enable", Kind::Boolean, "false", NO_EFFECT),
 ];
 
+/// Whether the topic's cleanup policy deletes records by age and size.
+pub(crate) fn deletes(config: &TopicConfig) -> bool {
+    config.get(CLEANUP_POLICY).is_none_or(|policy| policy.split(',').any(|item| item.trim() == "delete"))
+}
+
 /// The setting with this name.
 pub(crate) fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.binary_search_by_key(&name, |setting| setting.name).ok().and_then(|place| SETTINGS.get(place))
