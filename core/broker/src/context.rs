@@ -1,7 +1,7 @@
 //! What the parts of one namespace share: the log, the clock and its timers, counters, and the lists that the
 //! housekeeping task works through.
 //!
-//! Knows its users only by the traits [`Timed`], [`LengthLimited`] and [`Trimmable`].
+//! Knows its users only by the traits [`Timed`], [`LengthLimited`] and [`Trimmable`](crate::reclaim::Trimmable).
 
 use std::cmp::Ordering;
 use std::sync::{Arc, Weak};
