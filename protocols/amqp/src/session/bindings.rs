@@ -78,6 +78,9 @@ impl Binding<'_> {
         let name = match self.to {
             Destination::Queue(name) => {
                 let name = without_line_ends(name);
+                if name == REPLY_TO {
+                    return Err(Refusal::no_such("queue", &name, shared.vhost()));
+                }
                 if name.starts_with(REPLY_TO) {
                     return Err(Refusal::access_refused(
                         "cannot bind or unbind to a volatile (direct reply-to) queue",

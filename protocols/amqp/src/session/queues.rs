@@ -116,6 +116,10 @@ impl Channel {
             return Err(Refusal::command_invalid("unimplemented method"));
         };
         let mut name = without_line_ends(queue);
+        if name == REPLY_TO {
+            // The pseudo-queue always exists; RabbitMQ answers so, whether or not the channel consumes from it.
+            return Ok(DeclaredQueue { name, messages: 0, consumers: 1, done: Completion::Now });
+        }
         if name.starts_with(REPLY_TO) {
             return match shared.namespace.queue(&name) {
                 Some(_) => Ok(DeclaredQueue { name, messages: 0, consumers: 1, done: Completion::Now }),

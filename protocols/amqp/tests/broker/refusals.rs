@@ -48,6 +48,8 @@ fn unknown_queues_and_exchanges_are_refused() {
         say(Method::BasicGet { ticket: 0, queue: "", no_ack: true }),
         "NOT_FOUND - no previously declared queue",
     );
+    let no_reply_queue = "404, reply_text: \"NOT_FOUND - no queue 'amq.rabbitmq.reply-to' in vhost '/'\"";
+    refused(&server, say(bind("amq.rabbitmq.reply-to", "amq.direct")), no_reply_queue);
     // Deleting what does not exist is not an error.
     let mut client = server.client();
     client.send(
@@ -178,4 +180,19 @@ fn unknown_and_unimplemented_methods_are_refused() {
         },
     );
     client.expect("AccessRequestOk { ticket: 1 }");
+}
+
+#[test]
+fn the_pseudo_queue_of_direct_reply_to_can_be_declared() {
+    let server = Server::start();
+    let mut client = server.client();
+    for passive in [true, false] {
+        let declared = Declare { queue: "amq.rabbitmq.reply-to", passive, ..PLAIN }.by(&mut client);
+        assert!(declared.contains("message_count: 0, consumer_count: 1"), "{declared}");
+    }
+    refused(
+        &server,
+        |c| Declare { queue: "amq.rabbitmq.reply-to.x", passive: true, ..PLAIN }.by(c),
+        "404, reply_text: \"NOT_FOUND - no queue 'amq.rabbitmq.reply-to.x' in vhost '/'\"",
+    );
 }
