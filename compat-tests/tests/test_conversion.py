@@ -159,7 +159,8 @@ m("retain flag", {"retain": True}, kafka=lambda it: it.header("mqtt-retain") == 
 m("retain flag", {}, kafka=lambda it: it.lacks("mqtt-retain"), amqp=lambda it: "mqtt-retain" not in it.headers)
 m("client id, user", {},
   kafka=lambda it: it.header("client-id") == b"converter" and it.header("user-id") == b"guest",
-  amqp=lambda it: it.headers["client-id"] == "converter" and it.properties.user_id == "guest")
+  amqp=lambda it: it.headers["client-id"] == "converter" and it.headers["user-id"] == "guest"
+  and it.properties.user_id is None)
 m("payload format indicator", {"PayloadFormatIndicator": 1},
   kafka=lambda it: it.header("mqtt-payload-format") == b"1", amqp=lambda it: it.headers["mqtt-payload-format"] == "1")
 m("message expiry interval", {"MessageExpiryInterval": HOUR_S},

@@ -161,7 +161,10 @@ impl Renderer {
         let mut table = BoundedTable { bytes: &mut self.table, bytes_max: table_bytes_max };
         let mut known = Known::default();
         for (name, value) in headers.properties() {
-            if !known.take(Property::decode(name, value)) {
+            let property = Property::decode(name, value);
+            // AMQP validates `user_id`: a client that publishes the message on, unchanged, would claim another's name.
+            let is_validated = matches!(property, Property::UserId(_));
+            if is_validated || !known.take(property) {
                 table.add(name, Some(value.unwrap_or_default()));
             }
         }
