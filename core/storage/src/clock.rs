@@ -17,7 +17,7 @@ pub trait Clock: Send + Sync + Debug {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
-#[allow(clippy::disallowed_methods, reason = "the one place in this crate that reads the system's clocks")]
+#[expect(clippy::disallowed_methods, reason = "the one place in this crate that reads the system's clocks")]
 impl Clock for SystemClock {
     fn now_ms(&self) -> i64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)

@@ -151,7 +151,7 @@ fn deeply_nested_client_properties_are_refused() {
 fn heartbeats_are_sent_and_a_silent_client_is_disconnected() {
     let server = Server::start();
     let mut client = Client::open_with(server.address, 8192, 1);
-    let since = std::time::Instant::now();
+    let since = tokio::time::Instant::now();
     let mut beats = 0;
     while let Some(got) = client.next() {
         assert_eq!((got.kind, got.channel, got.payload.len()), (8, 0, 0));

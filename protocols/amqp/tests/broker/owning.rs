@@ -30,7 +30,7 @@ fn exclusive_queues_belong_to_their_connection() {
     owner.await_depth("q", 1, 0);
     drop(owner);
     let mut client = server.client();
-    let since = std::time::Instant::now();
+    let since = tokio::time::Instant::now();
     loop {
         client.send(
             1,

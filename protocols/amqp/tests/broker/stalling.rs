@@ -1,6 +1,8 @@
 //! A client that stops reading is disconnected after the one configured time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use inver_amqp::Limits;
 use inver_amqp::codec::table::Table;

@@ -71,7 +71,7 @@ fn a_shared_subscription_is_split_and_resumes() {
     drop((one, two));
     produce(&mut publisher, "", "4");
     // Without consumers, the next one sets the mode.
-    let since = std::time::Instant::now();
+    let since = tokio::time::Instant::now();
     let mut later = loop {
         let mut client = server.client();
         if subscribe(&mut client, "s", Some("exclusive")).starts_with("BasicConsumeOk") {

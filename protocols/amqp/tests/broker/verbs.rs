@@ -1,6 +1,8 @@
 //! Short forms of frequent methods, on channel 1.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use inver_amqp::codec::Method;
 use inver_amqp::codec::table::Table;

@@ -1,7 +1,8 @@
 //! Invalid input, and limits on time. The broker closes the connection and keeps running.
 
 use std::io::{ErrorKind, Read, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use inver_kafka::KafkaConfig;
 use inver_kafka::api::metadata::{MetadataRequest, MetadataResponse};

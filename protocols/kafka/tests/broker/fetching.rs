@@ -1,6 +1,7 @@
 //! Fetch and ListOffsets: waits, limits, sessions, and lookups by time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use inver_kafka::api::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic};
 use inver_kafka::api::list_offsets::{

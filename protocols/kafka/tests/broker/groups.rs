@@ -1,6 +1,7 @@
 //! Groups: members, committed offsets, administration, restarts.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use inver_broker::Clock;

@@ -1,7 +1,8 @@
 //! A client that stops reading is disconnected after the one configured time.
 
 use std::io::{ErrorKind, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use inver_driver::Timeouts;
 use inver_kafka::KafkaConfig;
