@@ -4,8 +4,11 @@
 use std::path::{Path, PathBuf};
 
 /// Words not to use, each with the field's word.
-const WORDS: [(&str, &str); 18] = [
+const WORDS: [(&str, &str); 21] = [
     ("undertaker", "dead-letterer"),
+    ("bury", "dead-letter"),
+    ("buries", "dead-letters"),
+    ("buried", "dead-lettered"),
     ("clockwork", "timers"),
     ("hungry", "starved"),
     ("stranger", "unauthenticated client"),
@@ -26,11 +29,13 @@ const WORDS: [(&str, &str); 18] = [
 ];
 
 /// Phrases not to use, each with what to write.
-const PHRASES: [(&str, &str); 11] = [
+const PHRASES: [(&str, &str); 13] = [
     ("the log refuses", "log write rejected"),
     ("asked to end", "shutdown requested"),
     ("which is the most", "limit reached"),
     ("let go of", "released, dropped"),
+    ("lets go of", "releases, drops"),
+    ("see the module's text", "a sentence of its own"),
     ("gives the word", "requests, signals"),
     ("heard by", "routed to"),
     ("looked at", "checked, read"),
