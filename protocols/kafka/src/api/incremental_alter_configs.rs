@@ -80,10 +80,15 @@ impl Handler for IncrementalAlterConfigs {
     }
 }
 
-/// A change of one setting.
+/// An operation on one setting.
 enum Operation {
-    Set(String),
     Delete,
+    Change(Change),
+}
+
+/// A change of one setting, which must exist.
+enum Change {
+    Set(String),
     /// Adds items to a list.
     Append(String),
     /// Removes items from a list.
@@ -93,10 +98,10 @@ enum Operation {
 fn operation(config: &AlterableConfig) -> Result<Operation, Refusal> {
     let value = config.value.as_ref().map(ToString::to_string);
     match (config.config_operation, value) {
-        (0, Some(value)) => Ok(Operation::Set(value)),
+        (0, Some(value)) => Ok(Operation::Change(Change::Set(value))),
         (1, _) => Ok(Operation::Delete),
-        (2, Some(value)) => Ok(Operation::Append(value)),
-        (3, Some(value)) => Ok(Operation::Subtract(value)),
+        (2, Some(value)) => Ok(Operation::Change(Change::Append(value))),
+        (3, Some(value)) => Ok(Operation::Change(Change::Subtract(value))),
         (0 | 2 | 3, None) => Err((ErrorCode::INVALID_CONFIG, format!("Null value for {}", config.name))),
         (other, _) => Err((ErrorCode::INVALID_REQUEST, format!("Unknown operation {other}"))),
     }
@@ -117,10 +122,13 @@ fn apply(
 ) -> Result<TopicConfig, Refusal> {
     let mut after = before.clone();
     for (name, operation) in operations {
-        if matches!(operation, Operation::Delete) {
-            after.remove(name.as_str());
-            continue;
-        }
+        let operation = match operation {
+            Operation::Delete => {
+                after.remove(name.as_str());
+                continue;
+            }
+            Operation::Change(change) => change,
+        };
         let unknown = || (ErrorCode::INVALID_CONFIG, format!("Unknown topic config name: {name}"));
         let setting = topic::find(&name).ok_or_else(unknown)?;
         let check_list = |operation: &str| match setting.kind.is_list() {
@@ -137,11 +145,10 @@ fn apply(
             list.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
         };
         match operation {
-            Operation::Set(value) => {
+            Change::Set(value) => {
                 after.insert(name.to_string(), value);
             }
-            Operation::Delete => {}
-            Operation::Append(value) => {
+            Change::Append(value) => {
                 check_list("append")?;
                 let mut list = items(after.get(name.as_str()));
                 let mut new = items(Some(&value));
@@ -149,7 +156,7 @@ fn apply(
                 list.extend(new);
                 after.insert(name.to_string(), list.join(","));
             }
-            Operation::Subtract(value) => {
+            Change::Subtract(value) => {
                 check_list("subtract")?;
                 let removed = items(Some(&value));
                 let mut list = items(after.get(name.as_str()));
@@ -176,16 +183,22 @@ mod tests {
             let after = apply_to(before, "cleanup.policy", operation).unwrap();
             after.get("cleanup.policy").cloned()
         };
-        let appended = policy(&before, Operation::Append("compact,delete".into()));
+        let appended = policy(&before, Operation::Change(Change::Append("compact,delete".into())));
         assert_eq!(appended.as_deref(), Some("delete,compact"));
-        assert_eq!(policy(&before, Operation::Subtract("delete".into())).as_deref(), Some(""));
-        let from_default = policy(&TopicConfig::new(), Operation::Append("compact".into()));
+        assert_eq!(
+            policy(&before, Operation::Change(Change::Subtract("delete".into()))).as_deref(),
+            Some("")
+        );
+        let from_default = policy(&TopicConfig::new(), Operation::Change(Change::Append("compact".into())));
         assert_eq!(from_default.as_deref(), Some("delete,compact"));
         assert_eq!(policy(&before, Operation::Delete), None);
-        assert_eq!(policy(&before, Operation::Set("compact".into())).as_deref(), Some("compact"));
-        let not_a_list = apply_to(&before, "retention.ms", Operation::Append("1".into()));
+        assert_eq!(
+            policy(&before, Operation::Change(Change::Set("compact".into()))).as_deref(),
+            Some("compact")
+        );
+        let not_a_list = apply_to(&before, "retention.ms", Operation::Change(Change::Append("1".into())));
         assert_eq!(not_a_list.unwrap_err().0, ErrorCode::INVALID_CONFIG);
-        let unknown = apply_to(&before, "nothing", Operation::Set("1".into()));
+        let unknown = apply_to(&before, "nothing", Operation::Change(Change::Set("1".into())));
         assert_eq!(unknown.unwrap_err().0, ErrorCode::INVALID_CONFIG);
         assert_eq!(apply_to(&before, "nothing", Operation::Delete).unwrap(), before);
     }
