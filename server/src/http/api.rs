@@ -55,8 +55,8 @@ async fn overview(State(app): State<App>) -> Result<Json<Overview>, Problem> {
         let (namespace, log) = (app.broker.default_namespace(), app.broker.log().stats());
         let counts = NamespaceCounts {
             name: namespace.name().to_string(),
-            topics: namespace.topics().len(),
-            queues: namespace.queues().len(),
+            topics: namespace.topic_count(),
+            queues: namespace.queue_count(),
             exchanges: namespace.exchanges().len(),
         };
         Ok(Overview {

@@ -43,8 +43,8 @@ pub(super) fn recover(parts: &Parts) -> Result<HashMap<Box<str>, Sessions>, Brok
         let namespace = sessions.namespace();
         tracing::info!(
             namespace = namespace.name(),
-            topics = namespace.topics().len(),
-            queues = namespace.queues().len(),
+            topics = namespace.topic_count(),
+            queues = namespace.queue_count(),
             sessions = sessions.len(),
             "restored namespace"
         );

@@ -80,6 +80,12 @@ impl Namespace {
         all
     }
 
+    /// The number of queues; costs nothing per queue.
+    #[must_use]
+    pub fn queue_count(&self) -> usize {
+        self.0.queues.len()
+    }
+
     /// Creates a queue, or returns the present one of that name unchanged; the caller compares it with the spec.
     pub fn declare_queue(&self, name: &str, spec: QueueSpec) -> Result<Declared<Arc<Queue>>, QueueError> {
         if name.len() > TOPIC_NAME_BYTES_MAX * 4 {
