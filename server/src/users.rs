@@ -1,69 +1,56 @@
-//! The authenticator with configured users: names and passwords against the hashes of the configuration.
+//! The authenticator: names and passwords against the credentials of the broker's users.
 //!
 //! Hashing is slow by design, so it runs outside the worker threads, at most [`CONCURRENT_CHECKS_MAX`] at a time (each
 //! takes megabytes of memory). A password that was verified is cached as a keyed digest: a fleet that reconnects costs
-//! one hash per user, not one per device. The cache is bounded by the number of configured users and is never stored.
+//! one hash per user, not one per device. The cache is bounded, holds for one record of a user, and is never stored.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use inver_access::scram::{ScramKeys, decoy_keys};
-use inver_access::{Credential, Digest};
-use inver_broker::{AuthError, Authenticator, Credentials, Identity};
+use inver_access::{Credential, Digest, User};
+use inver_broker::{AccessControl, AuthError, Authenticator, Credentials, Identity, LoopbackOnly};
 use parking_lot::Mutex;
 use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::Semaphore;
 
-use crate::passwords;
-
 /// Hashes computed at the same time.
 const CONCURRENT_CHECKS_MAX: usize = 2;
 /// Checks that are queued or running; beyond it logins are refused, so that the queue is bounded.
 const CHECKS_QUEUED_MAX: usize = 1024;
+/// Users whose verified password is remembered.
+const VERIFIED_MAX: usize = 100_000;
 
-/// Checks passwords of the configured users.
+/// Checks passwords of the broker's users; without users it accepts loopback clients only.
 pub(crate) struct Users {
-    credentials: BTreeMap<String, Arc<[Credential]>>,
     /// Checked for unknown names, so that their refusal takes as long as that of a wrong password.
-    decoy: Arc<[Credential]>,
-    /// Hash functions for which a user has SCRAM keys, with the most iterations that such keys ask for.
-    scram: Vec<(Digest, NonZeroU32)>,
+    decoy: Arc<User>,
     key: hmac::Key,
-    /// Digests of passwords that were verified.
-    verified: Mutex<HashMap<String, hmac::Tag>>,
+    /// Digests of passwords that were verified, for one version of the users.
+    verified: Mutex<Verified>,
     running: Semaphore,
     queued: Semaphore,
 }
 
+#[derive(Default)]
+struct Verified {
+    digests: HashMap<String, (hmac::Tag, Arc<User>)>,
+}
+
 impl Users {
-    /// The users of the configuration.
-    pub(crate) fn new(users: &BTreeMap<String, Vec<String>>) -> anyhow::Result<Users> {
+    /// An authenticator over the users of the broker.
+    pub(crate) fn new() -> anyhow::Result<Users> {
         let random = SystemRandom::new();
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &random)
             .map_err(|_| anyhow::anyhow!("no random numbers from the operating system"))?;
-        let parsed = users.iter().map(|(name, hashes)| {
-            let parsed: Result<Arc<[_]>, _> = hashes.iter().map(|hash| passwords::parse(hash)).collect();
-            Ok((name.clone(), parsed?))
-        });
-        let credentials: BTreeMap<String, Arc<[Credential]>> = parsed.collect::<anyhow::Result<_>>()?;
-        let all = || credentials.values().flat_map(|each| each.iter());
-        let scram = passwords::SCRAM_DIGESTS.into_iter().filter_map(|digest| {
-            let keys = all().filter_map(|credential| keys_of(credential, digest));
-            Some((digest, keys.map(|keys| keys.iterations).max()?))
-        });
-        let scram: Vec<(Digest, NonZeroU32)> = scram.collect();
-        let mut decoy = vec![Credential::argon2id(b"decoy")?];
-        for (digest, iterations) in &scram {
-            decoy.push(Credential::scram(*digest, b"decoy", *iterations)?);
-        }
+        let mut decoy = User::new("");
+        decoy.credentials = vec![Credential::argon2id(b"decoy")?];
         Ok(Users {
-            credentials,
-            decoy: decoy.into(),
-            scram,
+            decoy: Arc::new(decoy),
             key,
             verified: Mutex::default(),
             running: Semaphore::new(CONCURRENT_CHECKS_MAX),
@@ -71,18 +58,40 @@ impl Users {
         })
     }
 
-    fn is_cached(&self, user: &str, password: &[u8]) -> bool {
-        let verified = self.verified.lock().get(user).copied();
-        verified.is_some_and(|tag| hmac::verify(&self.key, password, tag.as_ref()).is_ok())
+    /// Whether this password was verified against this very record of the user.
+    fn is_cached(&self, user: &Arc<User>, password: &[u8]) -> bool {
+        let known = self.verified.lock().digests.get(&user.name).cloned();
+        known.is_some_and(|(tag, of)| {
+            Arc::ptr_eq(&of, user) && hmac::verify(&self.key, password, tag.as_ref()).is_ok()
+        })
     }
 
-    async fn check(&self, credentials: Arc<[Credential]>, password: Vec<u8>) -> bool {
-        let Ok(_queued) = self.queued.try_acquire() else { return false };
-        let Ok(_running) = self.running.acquire().await else { return false };
-        tokio::task::spawn_blocking(move || credentials.iter().any(|each| each.verify(&password)))
-            .await
-            .unwrap_or(false)
+    fn remember(&self, user: Arc<User>, password: &[u8], access: &AccessControl) {
+        let tag = hmac::sign(&self.key, password);
+        let mut verified = self.verified.lock();
+        verified.digests.insert(user.name.clone(), (tag, user));
+        if verified.digests.len() > VERIFIED_MAX {
+            verified
+                .digests
+                .retain(|name, (_, of)| access.user(name).is_some_and(|(user, _)| Arc::ptr_eq(&user, of)));
+            if verified.digests.len() > VERIFIED_MAX {
+                verified.digests.clear();
+            }
+        }
     }
+
+    async fn check(&self, user: Arc<User>, password: Vec<u8>) -> Result<bool, AuthError> {
+        let Ok(_queued) = self.queued.try_acquire() else { return Err(AuthError::Busy) };
+        let Ok(_running) = self.running.acquire().await else { return Err(AuthError::Busy) };
+        tokio::task::spawn_blocking(move || user.verify(&password)).await.map_err(|_| AuthError::Busy)
+    }
+}
+
+/// The most iterations that SCRAM keys of any user ask for, if any user has such.
+fn scram_iterations(access: &AccessControl, digest: Digest) -> Option<NonZeroU32> {
+    let users = access.users();
+    let keys = users.iter().flat_map(|(user, _)| &user.credentials).filter_map(|each| keys_of(each, digest));
+    keys.map(|keys| keys.iterations).max()
 }
 
 fn keys_of(credential: &Credential, wanted: Digest) -> Option<&ScramKeys> {
@@ -105,100 +114,169 @@ fn decoy_secret() -> Option<&'static [u8; 32]> {
 
 #[async_trait]
 impl Authenticator for Users {
-    async fn authenticate(&self, _peer: IpAddr, credentials: &Credentials) -> Result<Identity, AuthError> {
-        let Credentials::Password { user, password } = credentials else {
-            return Err(AuthError::CredentialsRequired);
-        };
-        if self.is_cached(user, password) {
-            return Ok(Identity::user(user));
+    async fn authenticate(
+        &self,
+        access: &AccessControl,
+        peer: IpAddr,
+        credentials: &Credentials,
+    ) -> Result<Identity, AuthError> {
+        if !access.has_users() {
+            return LoopbackOnly.authenticate(access, peer, credentials).await;
         }
-        let (known, credentials) = match self.credentials.get(user) {
-            Some(credentials) => (true, credentials.clone()),
-            None => (false, self.decoy.clone()),
+        let (name, password) = match credentials {
+            Credentials::Anonymous => return Err(AuthError::CredentialsRequired),
+            Credentials::Certificate { user } => {
+                let known = access.user(user).is_some_and(|(user, _)| !user.disabled);
+                return if known { Ok(Identity::user(user)) } else { Err(AuthError::Refused) };
+            }
+            Credentials::Password { user, password } => (user, password),
         };
-        if !self.check(credentials, password.clone()).await || !known {
-            return Err(AuthError::Refused);
+        let known = access.user(name).map(|(user, _)| user).filter(|user| !user.disabled);
+        if let Some(user) = &known
+            && self.is_cached(user, password)
+        {
+            return Ok(Identity::user(name));
         }
-        self.verified.lock().insert(user.clone(), hmac::sign(&self.key, password));
-        Ok(Identity::user(user))
+        let checked = known.clone().unwrap_or_else(|| self.decoy.clone());
+        let matches = self.check(checked, password.clone()).await?;
+        match known {
+            Some(user) if matches => {
+                self.remember(user, password, access);
+                Ok(Identity::user(name))
+            }
+            _ => Err(AuthError::Refused),
+        }
     }
 
-    fn supports_scram(&self, digest: Digest) -> bool {
-        self.scram.iter().any(|(supported, _)| *supported == digest)
+    fn supports_scram(&self, access: &AccessControl, digest: Digest) -> bool {
+        scram_iterations(access, digest).is_some()
     }
 
-    fn scram_keys(&self, user: &str, digest: Digest) -> Option<ScramKeys> {
-        let (_, iterations) = self.scram.iter().find(|(supported, _)| *supported == digest)?;
-        let known =
-            self.credentials.get(user).and_then(|each| each.iter().find_map(|each| keys_of(each, digest)));
-        if let Some(keys) = known {
-            return Some(keys.clone());
-        }
-        Some(ScramKeys { iterations: *iterations, ..decoy_keys(digest, user, decoy_secret()?) })
+    fn scram_keys(&self, access: &AccessControl, user: &str, digest: Digest) -> Option<ScramKeys> {
+        let iterations = scram_iterations(access, digest)?;
+        let known = access.user(user).filter(|(user, _)| !user.disabled);
+        let known = known
+            .and_then(|(user, _)| user.credentials.iter().find_map(|each| keys_of(each, digest)).cloned());
+        known.or_else(|| Some(ScramKeys { iterations, ..decoy_keys(digest, user, decoy_secret()?) }))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use inver_broker::{Broker, BrokerConfig};
+    use inver_storage::{Log, LogOptions};
+
     use super::*;
+    use crate::passwords;
+
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
     fn password(user: &str, password: &str) -> Credentials {
         Credentials::Password { user: user.into(), password: password.as_bytes().to_vec() }
     }
 
+    struct Fixture {
+        users: Users,
+        broker: Broker,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        fn new(users: &[(&str, &[String])]) -> Fixture {
+            let folder = tempfile::tempdir().unwrap();
+            let log = Log::open(folder.path(), LogOptions::default()).unwrap();
+            let broker = Broker::open(log, BrokerConfig::default()).unwrap();
+            let fixture = Fixture { users: Users::new().unwrap(), broker, _folder: folder };
+            users.iter().for_each(|(name, hashes)| fixture.put(name, hashes));
+            fixture
+        }
+
+        fn put(&self, name: &str, hashes: &[String]) {
+            let credentials = hashes.iter().map(|hash| passwords::parse(hash).unwrap()).collect();
+            self.broker.access().put_user(User { credentials, ..User::new(name) }).unwrap();
+        }
+
+        async fn login(&self, user: &str, with: &str) -> Result<Identity, AuthError> {
+            self.users.authenticate(self.broker.access(), PEER, &password(user, with)).await
+        }
+    }
+
     #[tokio::test]
     async fn only_the_correct_password_is_accepted() {
         let hash = passwords::hash(b"pw").unwrap();
-        let users = Users::new(&BTreeMap::from([("ann".to_string(), vec![hash])])).unwrap();
-        let peer = IpAddr::from([192, 0, 2, 1]);
+        let fixture = Fixture::new(&[("ann", &[hash])]);
         for _ in 0..2 {
-            let accepted = users.authenticate(peer, &password("ann", "pw")).await;
-            assert_eq!(accepted, Ok(Identity::user("ann")));
-            assert_eq!(users.authenticate(peer, &password("ann", "wp")).await, Err(AuthError::Refused));
-            assert_eq!(users.authenticate(peer, &password("bob", "pw")).await, Err(AuthError::Refused));
-            assert_eq!(users.authenticate(peer, &password("bob", "decoy")).await, Err(AuthError::Refused));
+            assert_eq!(fixture.login("ann", "pw").await, Ok(Identity::user("ann")));
+            assert_eq!(fixture.login("ann", "wp").await, Err(AuthError::Refused));
+            assert_eq!(fixture.login("bob", "pw").await, Err(AuthError::Refused));
+            assert_eq!(fixture.login("bob", "decoy").await, Err(AuthError::Refused));
         }
-        let anonymous = users.authenticate(peer, &Credentials::Anonymous).await;
+        let access = fixture.broker.access();
+        let anonymous = fixture.users.authenticate(access, PEER, &Credentials::Anonymous).await;
         assert_eq!(anonymous, Err(AuthError::CredentialsRequired));
-        assert_eq!(users.verified.lock().len(), 1);
-        assert!(!users.supports_scram(Digest::Sha256) && users.scram_keys("ann", Digest::Sha256).is_none());
+        assert_eq!(fixture.users.verified.lock().digests.len(), 1);
+        assert!(!fixture.users.supports_scram(access, Digest::Sha256));
+        assert!(fixture.users.scram_keys(access, "ann", Digest::Sha256).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_changed_password_or_a_disabled_user_is_noticed_at_once() {
+        let fixture = Fixture::new(&[("ann", &[passwords::hash(b"pw").unwrap()])]);
+        assert_eq!(fixture.login("ann", "pw").await, Ok(Identity::user("ann")));
+        fixture.put("ann", &[passwords::hash(b"new").unwrap()]);
+        assert_eq!(fixture.login("ann", "pw").await, Err(AuthError::Refused));
+        assert_eq!(fixture.login("ann", "new").await, Ok(Identity::user("ann")));
+        fixture.broker.access().update_user("ann", |user| user.disabled = true).unwrap();
+        assert_eq!(fixture.login("ann", "new").await, Err(AuthError::Refused));
     }
 
     #[tokio::test]
     async fn any_of_a_user_s_hashes_accepts_its_password() {
         let hashes = passwords::hashes(b"pw", true).unwrap();
-        let configured = hashes.iter().enumerate().map(|(n, hash)| (format!("u{n}"), vec![hash.clone()]));
-        let mut configured: BTreeMap<String, Vec<String>> = configured.collect();
-        configured.insert("ann".into(), hashes);
-        let users = Users::new(&configured).unwrap();
-        let peer = IpAddr::from([192, 0, 2, 1]);
+        let fixture = Fixture::new(&[("ann", &hashes)]);
+        hashes
+            .iter()
+            .enumerate()
+            .for_each(|(n, hash)| fixture.put(&format!("u{n}"), std::slice::from_ref(hash)));
         for name in ["ann", "u0", "u1", "u2"] {
-            assert_eq!(users.authenticate(peer, &password(name, "wp")).await, Err(AuthError::Refused));
-            assert_eq!(users.authenticate(peer, &password(name, "pw")).await, Ok(Identity::user(name)));
+            assert_eq!(fixture.login(name, "wp").await, Err(AuthError::Refused));
+            assert_eq!(fixture.login(name, "pw").await, Ok(Identity::user(name)));
         }
-        assert_eq!(users.authenticate(peer, &password("bob", "decoy")).await, Err(AuthError::Refused));
+        assert_eq!(fixture.login("bob", "decoy").await, Err(AuthError::Refused));
+    }
+
+    #[tokio::test]
+    async fn without_users_only_loopback_is_let_in() {
+        let fixture = Fixture::new(&[]);
+        let access = fixture.broker.access();
+        let from = async |peer: &str| {
+            fixture.users.authenticate(access, peer.parse().unwrap(), &Credentials::Anonymous).await
+        };
+        assert_eq!(from("127.0.0.1").await, Ok(Identity::anonymous()));
+        assert_eq!(from("192.0.2.1").await, Err(AuthError::LoopbackOnly));
     }
 
     #[test]
     fn users_without_scram_keys_look_like_users_with_them() {
         let keyed = passwords::hashes(b"pw", true).unwrap();
         let plain = passwords::hashes(b"pw", false).unwrap();
-        let configured = BTreeMap::from([("ann".to_string(), keyed), ("bob".to_string(), plain)]);
-        let users = Users::new(&configured).unwrap();
+        let fixture = Fixture::new(&[("ann", &keyed), ("bob", &plain)]);
+        let access = fixture.broker.access();
         for digest in passwords::SCRAM_DIGESTS {
-            assert!(users.supports_scram(digest));
-            let real = users.scram_keys("ann", digest).unwrap();
+            assert!(fixture.users.supports_scram(access, digest));
+            let real = fixture.users.scram_keys(access, "ann", digest).unwrap();
             assert!(Credential::Scram(real.clone()).verify(b"pw"));
             for name in ["bob", "nobody"] {
-                let decoy = users.scram_keys(name, digest).unwrap();
+                let decoy = fixture.users.scram_keys(access, name, digest).unwrap();
                 let shape =
                     |keys: &ScramKeys| (keys.digest, keys.iterations, keys.salt.len(), keys.stored_key.len());
                 assert_eq!(shape(&decoy), shape(&real));
                 assert!(!Credential::Scram(decoy.clone()).verify(b"pw"));
-                let again = Users::new(&configured).unwrap().scram_keys(name, digest).unwrap();
+                let again = Users::new().unwrap().scram_keys(access, name, digest).unwrap();
                 assert!(decoy == again, "as real keys, it stays the same");
             }
         }
-        assert!(!users.supports_scram(Digest::Md5) && users.scram_keys("ann", Digest::Md5).is_none());
+        assert!(!fixture.users.supports_scram(access, Digest::Md5));
+        assert!(fixture.users.scram_keys(access, "ann", Digest::Md5).is_none());
     }
 }

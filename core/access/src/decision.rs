@@ -47,14 +47,41 @@ impl Rules {
     /// Indexes rules.
     pub fn new(rules: impl IntoIterator<Item = Arc<Rule>>) -> Rules {
         let mut indexed = Rules::default();
-        for rule in rules {
-            match &rule.principal {
-                Principal::User(name) => indexed.users.entry(name.clone()).or_default().push(rule),
-                Principal::Tag(tag) => indexed.tags.entry(tag.clone()).or_default().push(rule),
-                Principal::Anyone => indexed.anyone.push(rule),
-            }
-        }
+        rules.into_iter().for_each(|rule| indexed.insert(rule));
         indexed
+    }
+
+    /// Adds a rule.
+    pub fn insert(&mut self, rule: Arc<Rule>) {
+        match &rule.principal {
+            Principal::User(name) => self.users.entry(name.clone()).or_default().push(rule),
+            Principal::Tag(tag) => self.tags.entry(tag.clone()).or_default().push(rule),
+            Principal::Anyone => self.anyone.push(rule),
+        }
+    }
+
+    /// Removes the rule with this id and principal.
+    pub fn remove(&mut self, rule: &Rule) {
+        let others = |each: &Arc<Rule>| each.id != rule.id;
+        match &rule.principal {
+            Principal::User(name) => {
+                if let Some(rules) = self.users.get_mut(name) {
+                    rules.retain(others);
+                    if rules.is_empty() {
+                        self.users.remove(name);
+                    }
+                }
+            }
+            Principal::Tag(tag) => {
+                if let Some(rules) = self.tags.get_mut(tag) {
+                    rules.retain(others);
+                    if rules.is_empty() {
+                        self.tags.remove(tag);
+                    }
+                }
+            }
+            Principal::Anyone => self.anyone.retain(others),
+        }
     }
 
     /// The rules that apply to a subject, with its values in their patterns.
@@ -100,10 +127,42 @@ pub struct EffectiveRules {
 }
 
 impl EffectiveRules {
-    /// Decides about a resource by its name. Administrators may do everything that no rule denies.
+    /// Decides about a resource by its name. Administrators may do everything that no rule denies. Who may do anything in
+    /// a namespace may connect to it, unless a rule denies that.
     #[must_use]
     pub fn decide(&self, kind: ResourceKind, name: &str, operation: Operation) -> Decision {
-        self.decide_by(kind, operation, |matcher| matcher.matches(name), |matcher| matcher.matches(name))
+        let decision =
+            self.decide_by(kind, operation, |matcher| matcher.matches(name), |matcher| matcher.matches(name));
+        let is_connect = (kind, operation) == (ResourceKind::Namespace, Operation::Connect);
+        if is_connect && decision == (Decision { allowed: false, by: None }) {
+            let by = self.by_kind.values().flatten().find(|rule| rule.effect == Effect::Allow);
+            return Decision { allowed: by.is_some(), by: by.map(|rule| rule.id) };
+        }
+        decision
+    }
+
+    /// Whether every operation on every resource is allowed.
+    #[must_use]
+    pub fn is_unrestricted(&self) -> bool {
+        let allows_all = |kind: ResourceKind| {
+            self.of(kind).any(|rule| {
+                rule.effect == Effect::Allow
+                    && rule.operations == Operations::ALL
+                    && matches!(rule.matcher, Matcher::Any)
+            })
+        };
+        self.by_kind.values().flatten().all(|rule| rule.effect == Effect::Allow)
+            && (self.is_administrator || ResourceKind::ALL.into_iter().all(allows_all))
+    }
+
+    /// Whether a rule denies the operation on some resource of this kind.
+    #[must_use]
+    pub fn has_denials(&self, kind: ResourceKind, operation: Operation) -> bool {
+        self.of(kind).any(|rule| rule.effect == Effect::Deny && rule.operations.contains(operation))
+    }
+
+    fn of(&self, kind: ResourceKind) -> impl Iterator<Item = &EffectiveRule> {
+        self.by_kind.get(&kind).into_iter().flatten()
     }
 
     /// Decides about a subscription to a filter: an allowing rule must cover all of it; a denying rule applies if it
@@ -124,7 +183,7 @@ impl EffectiveRules {
         let own = Operations::of(&[operation]);
         let including = own.or(operation.included_in());
         let mut allowed = None;
-        for rule in self.by_kind.get(&kind).into_iter().flatten() {
+        for rule in self.of(kind) {
             match rule.effect {
                 Effect::Deny if rule.operations.intersects(own) && denies(&rule.matcher) => {
                     return Decision { allowed: false, by: Some(rule.id) };

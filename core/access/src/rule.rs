@@ -80,6 +80,41 @@ pub enum Operation {
     ClusterAction,
 }
 
+impl ResourceKind {
+    /// Every kind.
+    pub const ALL: [ResourceKind; 8] = [
+        ResourceKind::Topic,
+        ResourceKind::Exchange,
+        ResourceKind::Address,
+        ResourceKind::Group,
+        ResourceKind::TransactionalId,
+        ResourceKind::Session,
+        ResourceKind::Cluster,
+        ResourceKind::Namespace,
+    ];
+
+    /// Its name in texts.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ResourceKind::Topic => "topic",
+            ResourceKind::Exchange => "exchange",
+            ResourceKind::Address => "address",
+            ResourceKind::Group => "group",
+            ResourceKind::TransactionalId => "transactional-id",
+            ResourceKind::Session => "session",
+            ResourceKind::Cluster => "cluster",
+            ResourceKind::Namespace => "namespace",
+        }
+    }
+
+    /// The kind of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<ResourceKind> {
+        ResourceKind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
 impl Operation {
     /// Every operation.
     pub const ALL: [Operation; 15] = [
@@ -99,6 +134,34 @@ impl Operation {
         Operation::IdempotentWrite,
         Operation::ClusterAction,
     ];
+
+    /// Its name in texts.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Connect => "connect",
+            Operation::Configure => "configure",
+            Operation::Create => "create",
+            Operation::Delete => "delete",
+            Operation::Alter => "alter",
+            Operation::Describe => "describe",
+            Operation::DescribeConfigs => "describe-configs",
+            Operation::AlterConfigs => "alter-configs",
+            Operation::Read => "read",
+            Operation::Write => "write",
+            Operation::Subscribe => "subscribe",
+            Operation::Receive => "receive",
+            Operation::Resume => "resume",
+            Operation::IdempotentWrite => "idempotent-write",
+            Operation::ClusterAction => "cluster-action",
+        }
+    }
+
+    /// The operation of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Operation> {
+        Operation::ALL.into_iter().find(|operation| operation.name() == name)
+    }
 
     /// Operations that include this one when they are allowed: who may read a topic may see it.
     pub(crate) fn included_in(self) -> Operations {
@@ -179,7 +242,7 @@ pub enum Effect {
 }
 
 /// A permission rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     /// Its identity.
     pub id: RuleId,

@@ -7,8 +7,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use inver_access::Digest;
 use inver_access::scram::ScramKeys;
+use inver_access::{Digest, Tag, Tags};
+
+use crate::access::AccessControl;
+use crate::listener::{Anonymous, ListenerInfo};
 
 /// The credentials of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,31 +25,83 @@ pub enum Credentials {
         /// The password, as bytes.
         password: Vec<u8>,
     },
+    /// The user that a verified TLS client certificate names.
+    Certificate {
+        /// The user's name.
+        user: String,
+    },
 }
 
 /// An authenticated client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     user: Option<Arc<str>>,
+    /// Tags that do not come from a user of the broker.
+    external_tags: Option<Tags>,
+    namespace: Option<Arc<str>>,
 }
 
 impl Identity {
     /// A client without a user name.
     #[must_use]
     pub fn anonymous() -> Identity {
-        Identity { user: None }
+        Identity::default()
     }
 
-    /// A client authenticated under this name.
+    /// A client authenticated as this user of the broker, whose tags and default namespace are looked up.
     #[must_use]
     pub fn user(name: &str) -> Identity {
-        Identity { user: Some(name.into()) }
+        Identity { user: Some(name.into()), ..Identity::default() }
+    }
+
+    /// A client whose name and tags an outside authority vouches for.
+    #[must_use]
+    pub fn external(name: &str, tags: Tags) -> Identity {
+        Identity { user: Some(name.into()), external_tags: Some(tags), namespace: None }
+    }
+
+    /// With a namespace for connections that name none.
+    #[must_use]
+    pub fn with_namespace(self, namespace: &str) -> Identity {
+        Identity { namespace: Some(namespace.into()), ..self }
     }
 
     /// The user name, if any.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.user.as_deref()
+    }
+
+    /// The user name, if any, to share.
+    #[must_use]
+    pub fn shared_name(&self) -> Option<Arc<str>> {
+        self.user.clone()
+    }
+
+    /// Tags that an outside authority vouches for; none for users of the broker, whose own tags hold.
+    #[must_use]
+    pub fn external_tags(&self) -> Option<&Tags> {
+        self.external_tags.as_ref()
+    }
+
+    /// The namespace of connections that name none, if the authority says so.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// The client's tags now: those of the authority, or those of the user. Where no users exist every client that is let
+    /// in is an administrator.
+    #[must_use]
+    pub fn tags(&self, access: &AccessControl) -> Tags {
+        if !access.has_users() {
+            return Tags::from_iter([Tag::Administrator]);
+        }
+        match (&self.external_tags, &self.user) {
+            (Some(tags), _) => tags.clone(),
+            (None, Some(user)) => access.tags(user).unwrap_or_default(),
+            (None, None) => Tags::default(),
+        }
     }
 }
 
@@ -64,24 +119,62 @@ pub enum AuthError {
     /// Users are configured and the client gave no credentials.
     #[error("a user name and password are required")]
     CredentialsRequired,
+    /// Too many logins wait for their password to be checked: the client may try again.
+    #[error("too many logins at the same time, try again later")]
+    Busy,
+}
+
+impl AuthError {
+    /// Whether the same login may succeed later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, AuthError::Busy)
+    }
+}
+
+/// Whether a listener lets a client without credentials in, whatever the authenticator says. None: the authenticator
+/// decides.
+pub(crate) fn anonymous_by_listener(
+    listener: &ListenerInfo,
+    peer: IpAddr,
+    credentials: &Credentials,
+) -> Option<Result<Identity, AuthError>> {
+    let is_anonymous = match credentials {
+        Credentials::Anonymous => true,
+        Credentials::Password { password, .. } => listener.any_user_name && password.is_empty(),
+        Credentials::Certificate { .. } => false,
+    };
+    match listener.anonymous {
+        Anonymous::Always if is_anonymous => Some(Ok(Identity::anonymous())),
+        Anonymous::Loopback if is_anonymous && peer.to_canonical().is_loopback() => {
+            Some(Ok(Identity::anonymous()))
+        }
+        Anonymous::Never if is_anonymous => Some(Err(AuthError::CredentialsRequired)),
+        _ => None,
+    }
 }
 
 /// Authenticates clients. Slow checks (password hashing) must not run on the caller's thread.
 #[async_trait]
 pub trait Authenticator: Send + Sync {
-    /// Accepts or refuses a client.
-    async fn authenticate(&self, peer: IpAddr, credentials: &Credentials) -> Result<Identity, AuthError>;
+    /// Accepts or refuses a client; `access` has the users of the broker.
+    async fn authenticate(
+        &self,
+        access: &AccessControl,
+        peer: IpAddr,
+        credentials: &Credentials,
+    ) -> Result<Identity, AuthError>;
 
     /// Whether users can authenticate by SCRAM with this hash function.
-    fn supports_scram(&self, digest: Digest) -> bool {
-        let _ = digest;
+    fn supports_scram(&self, access: &AccessControl, digest: Digest) -> bool {
+        let _ = (access, digest);
         false
     }
 
     /// The SCRAM keys of a user; for an unknown user and for one without keys, keys that match no password. `None` where
     /// SCRAM with this hash function is not supported. Must not block.
-    fn scram_keys(&self, user: &str, digest: Digest) -> Option<ScramKeys> {
-        let _ = (user, digest);
+    fn scram_keys(&self, access: &AccessControl, user: &str, digest: Digest) -> Option<ScramKeys> {
+        let _ = (access, user, digest);
         None
     }
 }
@@ -95,7 +188,12 @@ pub struct LoopbackOnly;
 
 #[async_trait]
 impl Authenticator for LoopbackOnly {
-    async fn authenticate(&self, peer: IpAddr, credentials: &Credentials) -> Result<Identity, AuthError> {
+    async fn authenticate(
+        &self,
+        _access: &AccessControl,
+        peer: IpAddr,
+        credentials: &Credentials,
+    ) -> Result<Identity, AuthError> {
         if !peer.to_canonical().is_loopback() {
             return Err(AuthError::LoopbackOnly);
         }
@@ -106,7 +204,7 @@ impl Authenticator for LoopbackOnly {
             {
                 Ok(Identity::user(user))
             }
-            Credentials::Password { .. } => Err(AuthError::Refused),
+            Credentials::Password { .. } | Credentials::Certificate { .. } => Err(AuthError::Refused),
         }
     }
 }
@@ -117,13 +215,18 @@ pub struct FixedUsers(pub HashMap<String, Vec<u8>>);
 
 #[async_trait]
 impl Authenticator for FixedUsers {
-    async fn authenticate(&self, _peer: IpAddr, credentials: &Credentials) -> Result<Identity, AuthError> {
+    async fn authenticate(
+        &self,
+        _access: &AccessControl,
+        _peer: IpAddr,
+        credentials: &Credentials,
+    ) -> Result<Identity, AuthError> {
         match credentials {
             Credentials::Anonymous => Err(AuthError::CredentialsRequired),
             Credentials::Password { user, password } if self.0.get(user) == Some(password) => {
                 Ok(Identity::user(user))
             }
-            Credentials::Password { .. } => Err(AuthError::Refused),
+            Credentials::Password { .. } | Credentials::Certificate { .. } => Err(AuthError::Refused),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! Does not own wire formats, sockets, or any type that belongs to one protocol; a protocol implements
 //! [`ProtocolPlugin`].
 
+mod access;
 pub mod address;
 mod bag;
 mod batch_format;
@@ -22,6 +23,7 @@ mod deadletter;
 mod exchange;
 mod identity;
 mod limits;
+mod listener;
 mod mailbox;
 pub mod message;
 mod namespace;
@@ -38,6 +40,7 @@ mod scram;
 mod session;
 mod spec;
 mod subscription;
+mod tables;
 mod telemetry;
 #[cfg(test)]
 mod testing;
@@ -47,14 +50,16 @@ mod trie;
 mod value;
 mod write_batch;
 
+pub use access::{AccessControl, AccessError, NewRule, PermissionScope, Permissions, RulesChanged, Source};
 pub use address::{Address, Filter, Form};
-pub use broker::{Broker, BrokerError};
+pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError};
 pub use clock::{Clock, now_ms};
 pub use committed_offsets::{CommittedOffset, CommittedOffsets};
 pub use completion::Completion;
 pub use exchange::Exchange;
 pub use identity::{AuthError, Authenticator, Credentials, DEFAULT_USER, FixedUsers, Identity, LoopbackOnly};
-pub use limits::{LimitReached, Limits};
+pub use limits::{AccessLimits, LimitReached, Limits};
+pub use listener::{Anonymous, ClientCertificate, ListenerInfo};
 pub use mailbox::Mailbox;
 pub use message::{HeaderWriter, Headers, Message};
 pub use namespace::{

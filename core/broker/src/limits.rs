@@ -1,4 +1,4 @@
-//! Bounds of a namespace.
+//! Bounds of a namespace, and of access control.
 
 /// Bounds of a namespace. Beyond a bound creation is refused with [`LimitReached`], which each protocol translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,21 @@ impl Default for Limits {
             retained_bytes_max: 1024 * 1024 * 1024,
             committed_offsets_max: 10_000_000,
         }
+    }
+}
+
+/// Bounds of access control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessLimits {
+    /// Stored users.
+    pub users_max: usize,
+    /// Stored rules.
+    pub rules_max: usize,
+}
+
+impl Default for AccessLimits {
+    fn default() -> Self {
+        AccessLimits { users_max: 100_000, rules_max: 100_000 }
     }
 }
 

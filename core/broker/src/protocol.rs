@@ -3,12 +3,14 @@
 //! A new protocol is one crate that implements [`ProtocolPlugin`] and one line in the server's list of protocols.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
+use crate::listener::{ClientCertificate, ListenerInfo};
 
 /// A byte stream: TCP, TLS or WebSocket.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -26,6 +28,30 @@ pub struct Connection {
     pub encrypted: bool,
     /// Cancelled when the server shuts down.
     pub shutdown: CancellationToken,
+    /// The listener that accepted it.
+    pub listener: Arc<ListenerInfo>,
+    /// The client's certificate, if it proved to have one.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl Connection {
+    /// A connection without TLS of a listener with the default settings.
+    pub fn plain(
+        io: impl Io + 'static,
+        peer: SocketAddr,
+        local: SocketAddr,
+        shutdown: CancellationToken,
+    ) -> Connection {
+        Connection {
+            io: Box::new(io),
+            peer,
+            local,
+            encrypted: false,
+            shutdown,
+            listener: Arc::default(),
+            certificate: None,
+        }
+    }
 }
 
 /// A wire protocol.

@@ -6,6 +6,7 @@
 use inver_access::Digest;
 use inver_access::scram::{ClientFirst, Exchange, ScramError};
 
+use crate::access::AccessControl;
 use crate::identity::{Authenticator, Identity};
 
 /// Why an exchange failed.
@@ -33,6 +34,7 @@ impl ScramLogin {
     /// Begins an exchange with the client's first message; returns it with the server's first message.
     pub(crate) fn begin(
         authenticator: &dyn Authenticator,
+        access: &AccessControl,
         digest: Digest,
         message: &[u8],
     ) -> Result<(ScramLogin, String), ScramLoginError> {
@@ -40,7 +42,8 @@ impl ScramLogin {
         if first.authorization_id.as_ref().is_some_and(|id| *id != first.user) {
             return Err(ScramLoginError::OtherUser);
         }
-        let keys = authenticator.scram_keys(&first.user, digest).ok_or(ScramLoginError::Unsupported)?;
+        let keys =
+            authenticator.scram_keys(access, &first.user, digest).ok_or(ScramLoginError::Unsupported)?;
         let (exchange, answer) = Exchange::begin(&first, keys)?;
         Ok((ScramLogin { user: first.user, exchange }, answer))
     }

@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let (io, peer) = listener.accept().await?;
         io.set_nodelay(true)?;
         let (local, shutdown) = (io.local_addr()?, shutdown.clone());
-        let connection = Connection { io: Box::new(io), peer, local, encrypted: false, shutdown };
+        let connection = Connection::plain(io, peer, local, shutdown);
         let (protocol, broker) = (protocol.clone(), broker.clone());
         tokio::spawn(async move { protocol.serve(connection, broker).await });
     }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use inver_broker::message::{HeaderView, Property};
 use inver_broker::{
     AuthError, Broker, Completion, Consumer, ConsumerSpec, Credentials, Delivery, DeliveryId, HeaderWriter,
-    Identity, Mailbox, Message, Namespace, Publisher, PublisherId, Queue, QueueSpec, Target,
+    Identity, ListenerInfo, Mailbox, Message, Namespace, Publisher, PublisherId, Queue, QueueSpec, Target,
 };
 use inver_driver::{Activity, Close, CommitQueue, End, Machine, Output, Progress, Shared, Timeouts};
 use inver_storage::{Log, Lsn};
@@ -143,8 +143,9 @@ impl Session {
             },
         };
         let (broker, address) = (self.broker.clone(), self.address);
-        self.phase =
-            Phase::Checking(Box::pin(async move { broker.authenticate(address, &credentials).await }));
+        self.phase = Phase::Checking(Box::pin(async move {
+            broker.authenticate(&ListenerInfo::default(), address, &credentials).await
+        }));
         Ok(())
     }
 

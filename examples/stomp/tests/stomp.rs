@@ -33,13 +33,7 @@ impl Server {
         let (client, io) = tokio::io::duplex(64 * 1024);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let (stomp, broker) = (self.stomp.clone(), self.broker.clone());
-        let connection = Connection {
-            io: Box::new(io),
-            peer: address,
-            local: address,
-            encrypted: false,
-            shutdown: self.shutdown.clone(),
-        };
+        let connection = Connection::plain(io, address, address, self.shutdown.clone());
         tokio::spawn(async move { stomp.serve(connection, broker).await });
         Client(client)
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use inver_broker::{AuthError, Broker, Connection, Credentials, Identity, Mailbox};
+use inver_broker::{AuthError, Connection, Credentials, Identity, ListenerInfo, Mailbox};
 use inver_driver::{
     Activity, Close, Connections, Driver, End, Machine, Output, Owned, Progress, Serving, Timeouts,
 };
@@ -42,9 +42,10 @@ async fn open(
     node: Arc<Node>,
     connections: Arc<Connections>,
 ) -> Option<Driver<Client>> {
-    let identity = match node.broker.authenticate(connection.peer.ip(), &Credentials::Anonymous).await {
+    let (listener, peer) = (connection.listener.clone(), connection.peer.ip());
+    let identity = match node.broker.authenticate(&listener, peer, &Credentials::Anonymous).await {
         Ok(identity) => Some(identity),
-        Err(AuthError::CredentialsRequired | AuthError::Refused) => None,
+        Err(AuthError::CredentialsRequired | AuthError::Refused | AuthError::Busy) => None,
         Err(error @ AuthError::LoopbackOnly) => {
             tracing::warn!(%error, "connection refused");
             return None;
@@ -55,6 +56,7 @@ async fn open(
     let session = Session::new(node.clone(), connection.peer, connection.local, identity, mailbox.clone());
     let client = Client {
         node,
+        listener,
         session,
         mailbox,
         now,
@@ -72,6 +74,7 @@ async fn open(
 /// A connected client.
 pub(crate) struct Client {
     node: Arc<Node>,
+    listener: Arc<ListenerInfo>,
     session: Session,
     mailbox: Arc<Mailbox>,
     now: Instant,
@@ -152,8 +155,9 @@ impl Client {
     fn check(&mut self, credentials: sasl::Credentials) {
         let shown =
             Credentials::Password { user: credentials.user.clone(), password: credentials.password.clone() };
-        let (broker, address): (Broker, _) = (self.node.broker.clone(), self.session.peer().ip());
-        let check = Box::pin(async move { broker.authenticate(address, &shown).await });
+        let (broker, address) = (self.node.broker.clone(), self.session.peer().ip());
+        let listener = self.listener.clone();
+        let check = Box::pin(async move { broker.authenticate(&listener, address, &shown).await });
         self.work = Some(Work::Check(Some(credentials), check));
     }
 }

@@ -35,8 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let (io, peer) = listener.accept().await?;
         io.set_nodelay(true)?;
         let local = io.local_addr()?;
-        let connection =
-            Connection { io: Box::new(io), peer, local, encrypted: false, shutdown: shutdown.clone() };
+        let connection = Connection::plain(io, peer, local, shutdown.clone());
         let (protocol, broker) = (protocol.clone(), broker.clone());
         tokio::spawn(async move { protocol.serve(connection, broker).await });
     }

@@ -25,7 +25,7 @@ pub(crate) fn serve(connection: Connection, broker: Broker, server: Arc<Server>)
 
 /// From the first byte to a CONNACK in the output.
 async fn open(connection: Connection, broker: Broker, server: Arc<Server>) -> Option<Driver<Client>> {
-    let connecting = Connecting::new(connection.peer, broker, server.clone());
+    let connecting = Connecting::new(connection.peer, connection.listener.clone(), broker, server.clone());
     let mut driver = Driver::new(connection, &server.connections, connecting);
     match poll_fn(|cx| driver.poll(cx)).await {
         End::Protocol(Outcome::Accepted(accepted)) => {

@@ -4,12 +4,12 @@
 //! connections. The order of the shutdown: listeners are closed, connections are notified and have
 //! `limits.shutdown_grace_ms` to end, then the log is flushed. A second signal ends the wait for connections.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use inver_broker::{Authenticator, Broker, BrokerConfig, CaptureRule, Clock, Filter, LoopbackOnly};
+use inver_broker::{Broker, BrokerConfig, CaptureRule, Clock, Filter};
 use inver_storage::{Log, Lsn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -74,14 +74,13 @@ async fn serve(
     let broker = open(&config, clock.clone())?;
     let shutdown = CancellationToken::new();
     let limits = &config.limits;
-    let loopback_only = users(&config).is_empty();
     let admission = Admission::new(
         "limits.connections_max",
-        loopback_only,
+        listeners::loopback_only(broker.access()),
         limits.connections_max,
         limits.connections_per_address_max,
     );
-    let listening = match listeners::bind(&config, &admission, http) {
+    let listening = match listeners::bind(&config, &admission, http, broker.access()) {
         Ok(listening) => listening,
         Err(error) => {
             broker.log().shutdown()?;
@@ -139,15 +138,12 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
     let log = Log::open(folder, config.log.options())
         .with_context(|| format!("failed to open the data folder {}", folder.display()))?;
     let limits = &config.limits;
-    let users = users(config);
-    let authenticator: Arc<dyn Authenticator> =
-        if users.is_empty() { Arc::new(LoopbackOnly) } else { Arc::new(Users::new(users)?) };
     let broker_config = BrokerConfig {
         captures: config.capture.rules.0.iter().map(capture).collect(),
         topics: capture_topics(config),
         address_header: protocols::ADDRESS_HEADER.into(),
         origins: PROTOCOLS.iter().map(|entry| entry.name).collect(),
-        authenticator,
+        authenticator: Arc::new(Users::new()?),
         clock,
         limits: limits.namespace(),
         inbox_messages_max: limits.inbox_messages_max,
@@ -155,11 +151,10 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
         subscription_idle_ms: limits.subscription_idle_s.map(|seconds| seconds.saturating_mul(1000)),
         ..BrokerConfig::default()
     };
-    Ok(Broker::open(log, broker_config)?)
-}
-
-fn users(config: &Config) -> &BTreeMap<String, Vec<String>> {
-    &config.general.users.0
+    let broker = Broker::open(log, broker_config)?;
+    let users = &config.general.users;
+    broker.access().set_configured(users.users()?, users.rules())?;
+    Ok(broker)
 }
 
 fn capture(rule: &config::CaptureRule) -> CaptureRule {

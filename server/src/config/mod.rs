@@ -9,6 +9,7 @@
 
 pub(crate) mod page;
 pub(crate) mod sections;
+pub(crate) mod users;
 mod values;
 
 use std::fmt;

@@ -11,7 +11,8 @@ use inver_settings::section;
 use inver_storage::{CommitPolicy, LogOptions};
 use tracing_subscriber::filter::Targets;
 
-use super::values::{CaptureRules, Commit, Listen, LogFilter, RuntimeKind, UserHashes};
+use super::users::ConfiguredUsers;
+use super::values::{CaptureRules, Commit, Listen, LogFilter, RuntimeKind};
 use crate::protocols::{ProtocolEntry, WebSocketForm};
 
 /// Bound of keys that count what clients can create.
@@ -25,8 +26,11 @@ section! {
         pub(crate) data_dir: PathBuf = "inver-data".into() => value("a path"),
         /// Users and the hashes of their passwords: `inver user add` writes argon2id hashes and SCRAM keys; hashes
         /// of Mosquitto and RabbitMQ are accepted too. A user has one hash or a list of up to 8, each of which its
-        /// password may match. Without users only clients on this machine are accepted.
-        pub(crate) users: UserHashes = UserHashes::default() => value("a table of names and hashes"),
+        /// password may match, and may then do everything; or a table with `passwords`, `tags`, `namespace`,
+        /// `disabled`, and may do what its tags and permission rules allow. Without users only clients on this machine
+        /// are accepted.
+        pub(crate) users: ConfiguredUsers = ConfiguredUsers::default()
+            => value("a table of names with hashes or tables"),
     }
 }
 

@@ -229,8 +229,8 @@ fn a_user_has_one_hash_or_a_list_of_hashes() {
     let list = format!("[\"{argon2id}\", \"{scram256}\", \"{scram512}\"]");
     let text = format!("[users]\nann = {list}\nbob = \"{argon2id}\"\n");
     let users = load(Some(file(&text).path()), []).ok().unwrap().config.general.users;
-    assert_eq!(users.0["ann"], [argon2id.clone(), scram256, scram512]);
-    assert_eq!(users.0["bob"], std::slice::from_ref(&argon2id));
+    assert_eq!(users.0["ann"].passwords, [argon2id.clone(), scram256, scram512]);
+    assert_eq!(users.0["bob"].passwords, std::slice::from_ref(&argon2id));
     // As it is shown, it can be read again.
     let again = load(None, environment(&[("INVER_USERS", &users.show())])).ok().unwrap();
     assert_eq!(again.config.general.users, users);

@@ -1,6 +1,5 @@
-//! Values with a spelling of their own: addresses, policies, users, capture rules.
+//! Values with a spelling of their own: addresses, policies, capture rules.
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use inver_settings::{Form, Setting};
@@ -118,57 +117,6 @@ impl Setting for LogFilter {
     }
 }
 
-/// User names and the hashes of their passwords, one or several each.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct UserHashes(pub(crate) BTreeMap<String, Vec<String>>);
-
-/// Hashes of one user; a wrong password is checked against each.
-const HASHES_PER_USER_MAX: usize = 8;
-
-/// One text, or a list of texts.
-#[derive(serde::Deserialize)]
-#[serde(untagged, expecting = "expected a hash or a list of hashes")]
-enum Texts {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl Setting for UserHashes {
-    const FORM: Form = Form::Structured;
-
-    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        let users: BTreeMap<String, Texts> = BTreeMap::deserialize(value)?;
-        let users = users.into_iter().map(|(name, texts)| match texts {
-            Texts::One(hash) => (name, vec![hash]),
-            Texts::Many(hashes) => (name, hashes),
-        });
-        let users: BTreeMap<String, Vec<String>> = users.collect();
-        for (name, hashes) in &users {
-            if name.is_empty() {
-                return Err(D::Error::custom("a user's name is empty"));
-            }
-            if hashes.is_empty() || hashes.len() > HASHES_PER_USER_MAX {
-                return Err(D::Error::custom(format_args!(
-                    "`{name}` needs 1 to {HASHES_PER_USER_MAX} hashes: `inver user add {name}` writes them"
-                )));
-            }
-            if let Some(error) = hashes.iter().find_map(|hash| crate::passwords::parse(hash).err()) {
-                return Err(D::Error::custom(format_args!(
-                    "the password of `{name}` is not usable ({error}): `inver user add {name}` writes a hash"
-                )));
-            }
-        }
-        Ok(UserHashes(users))
-    }
-
-    fn show(&self) -> String {
-        inline_table(self.0.iter().map(|(name, hashes)| match hashes.as_slice() {
-            [hash] => (name.as_str(), toml_edit::Value::from(hash)),
-            several => (name.as_str(), several.iter().collect::<toml_edit::Array>().into()),
-        }))
-    }
-}
-
 /// A rule that appends hub publishes to a log topic.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -240,7 +188,9 @@ impl Setting for CaptureRules {
 }
 
 /// A TOML inline table.
-fn inline_table<'a>(pairs: impl Iterator<Item = (&'a str, impl Into<toml_edit::Value>)>) -> String {
+pub(super) fn inline_table<'a>(
+    pairs: impl Iterator<Item = (&'a str, impl Into<toml_edit::Value>)>,
+) -> String {
     let table: toml_edit::InlineTable = pairs.collect();
     if table.is_empty() { "{}".into() } else { table.to_string() }
 }

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use data_encoding::BASE64;
-use inver_broker::Credentials;
+use inver_broker::{Credentials, ListenerInfo};
 use tracing::debug;
 
 use super::problem::Problem;
@@ -23,7 +23,7 @@ pub(super) async fn authenticate(
 ) -> Result<Response, Problem> {
     let credentials = credentials(request.headers())
         .ok_or_else(|| Problem::unauthorized("the Authorization header is not valid Basic authentication"))?;
-    match app.broker.authenticate(address, &credentials).await {
+    match app.broker.authenticate(&ListenerInfo::default(), address, &credentials).await {
         Ok(identity) => {
             request.extensions_mut().insert(identity);
             Ok(next.run(request).await)

@@ -1,7 +1,7 @@
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use inver_access::{Tag, User};
 use inver_broker::{Authenticator, BrokerConfig, LoopbackOnly, QueueSpec, TopicConfig, TopicSpec};
 use inver_storage::{CommitPolicy, Log, LogOptions};
 use serde_json::{Value, json};
@@ -48,6 +48,17 @@ impl Server {
         Server::with(Arc::new(LoopbackOnly))
     }
 
+    fn with_user(name: &str, hash: &str) -> Server {
+        let server = Server::with(Arc::new(Users::new().unwrap()));
+        let user = User {
+            tags: [Tag::Administrator].into_iter().collect(),
+            credentials: vec![crate::passwords::parse(hash).unwrap()],
+            ..User::new(name)
+        };
+        server.broker.access().put_user(user).unwrap();
+        server
+    }
+
     fn with(authenticator: Arc<dyn Authenticator>) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let options =
@@ -78,7 +89,7 @@ impl Server {
         let (mut client, server) = duplex(1 << 20);
         let peer: SocketAddr = peer.parse().unwrap();
         let shutdown = self.shutdown.clone();
-        let connection = Connection { io: Box::new(server), peer, local: peer, encrypted: false, shutdown };
+        let connection = Connection::plain(server, peer, peer, shutdown);
         let (http, broker) = (self.http.clone(), self.broker.clone());
         let serving = tokio::spawn(async move { http.serve(connection, broker).await });
         let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
@@ -117,7 +128,7 @@ fn names(page: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn health_and_metrics_need_no_login() {
     let hash = crate::passwords::hash(b"pw").unwrap();
-    let server = Server::with(Arc::new(Users::new(&BTreeMap::from([("ann".into(), vec![hash])])).unwrap()));
+    let server = Server::with_user("ann", &hash);
     let live = server.get("/health/live").await;
     assert_eq!((live.status, live.body.as_str()), (200, "live\n"));
     assert_eq!(server.get("/health/ready").await.status, 200);
@@ -206,7 +217,7 @@ async fn queues_and_overview_show_the_broker() {
 #[tokio::test]
 async fn the_api_needs_a_login_where_there_are_users() {
     let hash = crate::passwords::hash(b"pw").unwrap();
-    let server = Server::with(Arc::new(Users::new(&BTreeMap::from([("ann".into(), vec![hash])])).unwrap()));
+    let server = Server::with_user("ann", &hash);
     let basic =
         |text: &str| format!("Authorization: Basic {}\r\n", data_encoding::BASE64.encode(text.as_bytes()));
     for headers in [String::new(), basic("ann:wrong"), basic("bob:pw"), "Authorization: Bearer x\r\n".into()]
@@ -233,7 +244,7 @@ async fn shutdown_ends_an_idle_connection() {
     let (client, io) = duplex(1024);
     let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let shutdown = server.shutdown.clone();
-    let connection = Connection { io: Box::new(io), peer, local: peer, encrypted: false, shutdown };
+    let connection = Connection::plain(io, peer, peer, shutdown);
     let (http, broker) = (server.http.clone(), server.broker.clone());
     let serving = tokio::spawn(async move { http.serve(connection, broker).await });
     server.shutdown.cancel();

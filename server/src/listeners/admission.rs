@@ -14,11 +14,14 @@ use tracing::warn;
 /// Shortest time between two log lines about refusals.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Whether only clients on this machine are let in now.
+pub(crate) type LoopbackOnly = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// Admits or refuses connections and counts those that are open.
 pub(crate) struct Admission {
     /// The configuration key of `connections_max`.
     key: &'static str,
-    loopback_only: bool,
+    loopback_only: LoopbackOnly,
     connections_max: usize,
     connections_per_address_max: usize,
     open: Mutex<Open>,
@@ -60,7 +63,7 @@ impl Refusal {
 impl Admission {
     pub(crate) fn new(
         key: &'static str,
-        loopback_only: bool,
+        loopback_only: LoopbackOnly,
         connections_max: usize,
         per_address_max: usize,
     ) -> Arc<Admission> {
@@ -77,7 +80,7 @@ impl Admission {
     /// Admits a connection from `address`, or says why not.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Refusal> {
         let address = address.to_canonical();
-        if self.loopback_only && !address.is_loopback() {
+        if !address.is_loopback() && (self.loopback_only)() {
             return Err(Refusal::LoopbackOnly);
         }
         let mut open = self.open.lock();
@@ -144,19 +147,19 @@ mod tests {
 
     #[test]
     fn without_users_only_loopback_is_admitted() {
-        let admission = Admission::new("k", true, 10, 10);
+        let admission = Admission::new("k", Box::new(|| true), 10, 10);
         assert!(admission.admit(address("127.0.0.1")).is_ok());
         assert!(admission.admit(address("127.9.0.1")).is_ok());
         assert!(admission.admit(address("::1")).is_ok());
         assert!(admission.admit(address("::ffff:127.0.0.1")).is_ok());
         assert_eq!(admission.admit(address("192.0.2.1")).err(), Some(Refusal::LoopbackOnly));
         assert_eq!(admission.admit(address("::ffff:192.0.2.1")).err(), Some(Refusal::LoopbackOnly));
-        assert!(Admission::new("k", false, 10, 10).admit(address("192.0.2.1")).is_ok());
+        assert!(Admission::new("k", Box::new(|| false), 10, 10).admit(address("192.0.2.1")).is_ok());
     }
 
     #[test]
     fn limits_hold_and_places_are_released() {
-        let admission = Admission::new("k", false, 3, 2);
+        let admission = Admission::new("k", Box::new(|| false), 3, 2);
         let one = admission.admit(address("192.0.2.1")).unwrap();
         let _two = admission.admit(address("192.0.2.1")).unwrap();
         assert_eq!(admission.admit(address("192.0.2.1")).err(), Some(Refusal::TooManyFromAddress(2)));
@@ -169,7 +172,7 @@ mod tests {
 
     #[test]
     fn refusals_are_logged_once_per_interval() {
-        let (admission, now) = (Admission::new("k", false, 1, 1), Clock::manual(0).now());
+        let (admission, now) = (Admission::new("k", Box::new(|| false), 1, 1), Clock::manual(0).now());
         let log = |after: Duration| admission.log(Refusal::TooMany(1), address("192.0.2.1"), now + after);
         assert!(log(Duration::ZERO));
         assert!(!log(LOG_INTERVAL - Duration::from_millis(1)));

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use inver_broker::{Broker, Connection, Io, ProtocolPlugin};
+use inver_broker::{AccessControl, Broker, Connection, Io, ProtocolPlugin};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -67,6 +67,7 @@ pub(crate) fn bind(
     config: &Config,
     admission: &Arc<Admission>,
     http: Arc<dyn ProtocolPlugin>,
+    access: &AccessControl,
 ) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     let mut listen = |key: &str, listen: Listen, service: Service| -> anyhow::Result<()> {
@@ -106,13 +107,19 @@ pub(crate) fn bind(
         }
     }
     let (key, max) = ("http.connections_max", config.http.connections_max);
-    let admission = Admission::new(key, config.general.users.0.is_empty(), max, max);
+    let admission = Admission::new(key, loopback_only(access), max, max);
     listen(
         "http.listen",
         config.http.listen,
         Service { protocol: http, admission, tls: None, websocket: None },
     )?;
     Ok(listeners)
+}
+
+/// Without users only clients on this machine are let in.
+pub(crate) fn loopback_only(access: &AccessControl) -> admission::LoopbackOnly {
+    let access = access.clone();
+    Box::new(move || !access.has_users())
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
@@ -214,7 +221,8 @@ async fn open(
         io = timeout(shared.handshake_timeout, handshake(&service, stream)) => io??,
         () = shared.shutdown.cancelled() => return Ok(None),
     };
-    Ok(Some((Connection { io, peer, local, encrypted, shutdown: shared.shutdown }, shared.broker)))
+    let connection = Connection { encrypted, ..Connection::plain(io, peer, local, shared.shutdown) };
+    Ok(Some((connection, shared.broker)))
 }
 
 async fn handshake(service: &Service, stream: TcpStream) -> io::Result<Box<dyn Io>> {

@@ -3,6 +3,7 @@
 //! Dropping the last handle frees the log, once connections have dropped what they hold: nothing below refers back to
 //! the broker.
 
+mod admission;
 mod housekeeping;
 mod protocol_state;
 mod recovery;
@@ -16,10 +17,12 @@ use inver_access::Digest;
 use inver_storage::{Entry, Log, SubmitError};
 use parking_lot::RwLock;
 
+use crate::access::AccessControl;
 use crate::clock::Clock;
 use crate::context::{Context, Due};
 use crate::deadletter::DeadLetterer;
-use crate::identity::{AuthError, Credentials, Identity};
+use crate::identity::{AuthError, Credentials, Identity, anonymous_by_listener};
+use crate::listener::ListenerInfo;
 use crate::namespace::Namespace;
 use crate::retained::Retained;
 use crate::rows::{self, NamespaceRow, RowError};
@@ -28,6 +31,8 @@ use crate::session::Sessions;
 use crate::spec::{BrokerConfig, TopicConfig, TopicError, TopicSpec};
 use crate::telemetry::Counters;
 use crate::timers::Timers;
+
+pub use admission::{Admission, AdmitError, Admitted};
 
 /// The namespace that always exists.
 const DEFAULT_NAMESPACE: &str = "/";
@@ -56,6 +61,7 @@ struct Inner {
     /// The sessions of each namespace, which know their namespace, by its name.
     namespaces: RwLock<HashMap<Box<str>, Sessions>>,
     default: Sessions,
+    access: AccessControl,
     protocol_state: RwLock<HashMap<Bytes, Bytes>>,
     timers: Arc<Timers<Due>>,
 }
@@ -94,6 +100,7 @@ impl Broker {
             }
         };
         namespaces.insert(DEFAULT_NAMESPACE.into(), default.clone());
+        let access = AccessControl::open(parts.log.clone(), parts.config.access_limits)?;
         let protocol_state = parts.log.recovered_state(rows::OPAQUE).into_iter().collect();
         let Parts { log, config, timers } = parts;
         let broker = Broker(Arc::new(Inner {
@@ -101,6 +108,7 @@ impl Broker {
             config,
             namespaces: RwLock::new(namespaces),
             default,
+            access,
             protocol_state: RwLock::new(protocol_state),
             timers,
         }));
@@ -155,15 +163,29 @@ impl Broker {
         self.0.default.clone()
     }
 
-    /// Authenticates a client. A password hash is computed on another thread.
-    pub async fn authenticate(&self, peer: IpAddr, credentials: &Credentials) -> Result<Identity, AuthError> {
-        self.0.config.authenticator.authenticate(peer, credentials).await
+    /// The users and permission rules.
+    #[must_use]
+    pub fn access(&self) -> &AccessControl {
+        &self.0.access
+    }
+
+    /// Authenticates a client of a listener. A password hash is computed on another thread.
+    pub async fn authenticate(
+        &self,
+        listener: &ListenerInfo,
+        peer: IpAddr,
+        credentials: &Credentials,
+    ) -> Result<Identity, AuthError> {
+        if let Some(decided) = anonymous_by_listener(listener, peer, credentials) {
+            return decided;
+        }
+        self.0.config.authenticator.authenticate(&self.0.access, peer, credentials).await
     }
 
     /// Whether clients can authenticate by SCRAM with this hash function.
     #[must_use]
     pub fn supports_scram(&self, digest: Digest) -> bool {
-        self.0.config.authenticator.supports_scram(digest)
+        self.0.config.authenticator.supports_scram(&self.0.access, digest)
     }
 
     /// Begins to authenticate a client by SCRAM with its first message; returns the server's first message too.
@@ -172,6 +194,6 @@ impl Broker {
         digest: Digest,
         message: &[u8],
     ) -> Result<(ScramLogin, String), ScramLoginError> {
-        ScramLogin::begin(&*self.0.config.authenticator, digest, message)
+        ScramLogin::begin(&*self.0.config.authenticator, &self.0.access, digest, message)
     }
 }

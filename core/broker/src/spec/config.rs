@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::address::Filter;
 use crate::clock::Clock;
 use crate::identity::{Authenticator, LoopbackOnly};
-use crate::limits::Limits;
+use crate::limits::{AccessLimits, Limits};
 
 /// Settings of the broker.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub struct BrokerConfig {
     pub origins: Vec<&'static str>,
     /// Decides which clients may connect.
     pub authenticator: Arc<dyn Authenticator>,
+    /// Bounds of users and permission rules.
+    pub access_limits: AccessLimits,
     /// Retention of log topics without a `retention.ms` of their own, milliseconds; -1: unlimited.
     pub retention_ms: i64,
     /// Messages that wait for a durable session; beyond it the oldest are dropped and counted.
@@ -42,6 +44,7 @@ impl Default for BrokerConfig {
             address_header: String::new(),
             origins: Vec::new(),
             authenticator: Arc::new(LoopbackOnly),
+            access_limits: AccessLimits::default(),
             retention_ms: 7 * 24 * 3600 * 1000,
             inbox_messages_max: 1_000_000,
             clock: Clock::system(),

@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use inver_broker::{AuthError, Broker, Connection, Identity, Mailbox};
+use inver_broker::{AuthError, Broker, Connection, Identity, ListenerInfo, Mailbox};
 use inver_driver::{
     Activity, Close, Connections, Driver, End, Machine, Output, Progress, Serving, Shared, Timeouts,
 };
@@ -36,6 +36,7 @@ pub(crate) struct Peer {
     limits: Arc<Limits>,
     mailbox: Arc<Mailbox>,
     address: IpAddr,
+    listener: Arc<ListenerInfo>,
     now: Instant,
     liveness: Liveness,
     pressure: Pressure,
@@ -58,6 +59,7 @@ pub(crate) fn serve(
         broker,
         mailbox,
         address: connection.peer.ip(),
+        listener: connection.listener.clone(),
         now,
         liveness: Liveness::new(now, limits.timeouts.login),
         pressure: Pressure::default(),
@@ -123,8 +125,9 @@ impl Machine for Peer {
         self.session.finish_input(out);
         let has_more = self.session.deliver(out);
         if let Some(credentials) = self.session.take_credentials() {
-            let (broker, address) = (self.broker.clone(), self.address);
-            self.login = Some(Box::pin(async move { broker.authenticate(address, &credentials).await }));
+            let (broker, address, listener) = (self.broker.clone(), self.address, self.listener.clone());
+            self.login =
+                Some(Box::pin(async move { broker.authenticate(&listener, address, &credentials).await }));
         }
         if self.session.is_over() {
             return Err(Ended::Over);

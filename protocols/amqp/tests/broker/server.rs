@@ -68,13 +68,8 @@ impl Server {
         runtime.spawn(async move {
             while let Ok((socket, peer)) = listener.accept().await {
                 socket.set_nodelay(true).unwrap();
-                let connection = Connection {
-                    local: socket.local_addr().unwrap(),
-                    io: Box::new(socket),
-                    peer,
-                    encrypted: false,
-                    shutdown: requested.clone(),
-                };
+                let local = socket.local_addr().unwrap();
+                let connection = Connection::plain(socket, peer, local, requested.clone());
                 let (protocol, broker) = (protocol.clone(), serving.clone());
                 tokio::spawn(async move { protocol.serve(connection, broker).await });
             }

@@ -202,7 +202,7 @@ impl Toys {
 
     fn connection(&self, io: Box<dyn Io>) -> Connection {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        Connection { io, peer: address, local: address, encrypted: false, shutdown: self.shutdown.clone() }
+        Connection::plain(io, address, address, self.shutdown.clone())
     }
 
     fn driver(&self, io: Box<dyn Io>) -> Driver<Toy<true>> {

@@ -126,7 +126,7 @@ async fn serve(listener: TcpListener, broker: Broker, config: KafkaConfig, shutd
                 io.set_nodelay(true).unwrap();
                 let local = io.local_addr().unwrap();
                 let connection =
-                    Connection { io: Box::new(io), peer, local, encrypted: false, shutdown: shutdown.clone() };
+                    Connection::plain(io, peer, local, shutdown.clone());
                 let (kafka, broker) = (kafka.clone(), broker.clone());
                 connections.spawn(async move { kafka.serve(connection, broker).await });
             }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use inver_broker::{Broker, Mailbox};
+use inver_broker::{Broker, ListenerInfo, Mailbox};
 use inver_driver::{Activity, Close, End, Machine, Output, Progress, Shared, Timeouts};
 use inver_storage::{Log, LogError, Lsn};
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ type Connect = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 /// A client that is not connected yet.
 pub(super) struct Connecting {
     peer: SocketAddr,
+    listener: Arc<ListenerInfo>,
     broker: Broker,
     server: Arc<Server>,
     /// Wakes this machine only: the session's mailbox must keep its tokens.
@@ -57,21 +58,28 @@ impl fmt::Display for Outcome {
 }
 
 impl Connecting {
-    pub(super) fn new(peer: SocketAddr, broker: Broker, server: Arc<Server>) -> Connecting {
+    pub(super) fn new(
+        peer: SocketAddr,
+        listener: Arc<ListenerInfo>,
+        broker: Broker,
+        server: Arc<Server>,
+    ) -> Connecting {
         let by = Instant::now() + server.config.timeouts.login;
-        Connecting { peer, broker, server, mailbox: Mailbox::new(), by, connect: None }
+        Connecting { peer, listener, broker, server, mailbox: Mailbox::new(), by, connect: None }
     }
 
     /// Answers the CONNECT in `wire`.
     fn connect(&self, wire: Vec<u8>) -> Connect {
-        let (peer, broker, server) = (self.peer, self.broker.clone(), self.server.clone());
+        let (peer, listener) = (self.peer.ip(), self.listener.clone());
+        let (broker, server) = (self.broker.clone(), self.server.clone());
         Box::pin(async move {
             let connect = match decode(&wire, Version::V5, server.config.connect_bytes_max) {
                 Ok(Some((Packet::Connect(connect), _))) => connect,
                 Err(error) => return Outcome::Refused(claimed_version(&wire), error.into()),
                 Ok(_) => return Outcome::Refused(Version::V311, not_a_connect().into()),
             };
-            match connect::connect(&connect, peer.ip(), &broker, &server, &Mailbox::new()).await {
+            let client = connect::Client { peer, listener: &listener };
+            match connect::connect(&connect, &client, &broker, &server, &Mailbox::new()).await {
                 Ok(accepted) => Outcome::Accepted(Box::new(accepted)),
                 Err(refusal) => {
                     tracing::debug!(client_id = connect.client_id, "CONNECT refused");

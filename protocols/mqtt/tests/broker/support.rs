@@ -104,7 +104,7 @@ impl Server {
         let (protocol, broker, shutdown) =
             (self.protocol.clone(), self.broker.clone(), self.shutdown.clone());
         let (peer, local) = (self.address, self.address);
-        let connection = Connection { io: Box::new(server), peer, local, encrypted: false, shutdown };
+        let connection = Connection::plain(server, peer, local, shutdown);
         tokio::spawn(async move { protocol.serve(connection, broker).await });
         Client::over(Box::new(client), version)
     }
@@ -147,8 +147,7 @@ async fn accept(listener: TcpListener, protocol: Arc<Mqtt>, broker: Broker, shut
         };
         io.set_nodelay(true).unwrap();
         let local = io.local_addr().unwrap();
-        let connection =
-            Connection { io: Box::new(io), peer, local, encrypted: false, shutdown: shutdown.clone() };
+        let connection = Connection::plain(io, peer, local, shutdown.clone());
         let (protocol, broker) = (protocol.clone(), broker.clone());
         tasks.spawn(async move { protocol.serve(connection, broker).await });
     }

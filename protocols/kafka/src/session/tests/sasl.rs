@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use data_encoding::BASE64;
 use inver_access::Digest;
 use inver_access::scram::{ScramKeys, decoy_keys};
-use inver_broker::{Authenticator, Credentials as Given};
+use inver_broker::{AccessControl, Authenticator, Credentials as Given};
 use ring::{digest, hmac, pbkdf2};
 
 use super::*;
@@ -19,15 +19,20 @@ struct Ann;
 
 #[async_trait]
 impl Authenticator for Ann {
-    async fn authenticate(&self, _peer: IpAddr, _given: &Given) -> Result<Identity, AuthError> {
+    async fn authenticate(
+        &self,
+        _access: &AccessControl,
+        _peer: IpAddr,
+        _given: &Given,
+    ) -> Result<Identity, AuthError> {
         Err(AuthError::Refused)
     }
 
-    fn supports_scram(&self, digest: Digest) -> bool {
+    fn supports_scram(&self, _access: &AccessControl, digest: Digest) -> bool {
         digest != Digest::Md5
     }
 
-    fn scram_keys(&self, user: &str, digest: Digest) -> Option<ScramKeys> {
+    fn scram_keys(&self, _access: &AccessControl, user: &str, digest: Digest) -> Option<ScramKeys> {
         let iterations = NonZeroU32::new(4096).unwrap();
         match user {
             "ann" => ScramKeys::derive(digest, b"secret", b"a salt".to_vec(), iterations),

@@ -8,7 +8,7 @@ mod will;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use inver_broker::{Broker, Completion, Credentials, Identity, Mailbox, Opened, SessionSpec};
+use inver_broker::{Broker, Completion, Credentials, Identity, ListenerInfo, Mailbox, Opened, SessionSpec};
 use uuid::Uuid;
 
 use self::request::Request;
@@ -28,6 +28,12 @@ use crate::error::Refusal;
 use crate::server::{ConnectedClient, Server};
 use crate::sys;
 
+/// What is known of a client beside its CONNECT.
+pub(crate) struct Client<'a> {
+    pub(crate) peer: IpAddr,
+    pub(crate) listener: &'a ListenerInfo,
+}
+
 /// An accepted client.
 pub(crate) struct Accepted {
     pub(crate) session: Session,
@@ -41,7 +47,7 @@ pub(crate) struct Accepted {
 /// stores its will and restores its subscriptions. Returns when all that CONNACK promises is committed.
 pub(crate) async fn connect(
     connect: &Connect<'_>,
-    peer: IpAddr,
+    client: &Client<'_>,
     broker: &Broker,
     server: &Arc<Server>,
     mailbox: &Arc<Mailbox>,
@@ -59,7 +65,7 @@ pub(crate) async fn connect(
     let assigned = assigned_client_id(connect)?;
     let client_id = assigned.as_deref().unwrap_or(connect.client_id);
     check_will_topic(connect, config)?;
-    let identity = authenticate(connect, peer, broker).await?;
+    let identity = authenticate(connect, client, broker).await?;
     let user: Option<Arc<str>> = identity.name().map(Arc::from);
 
     let spec = SessionSpec {
@@ -158,7 +164,11 @@ fn check_will_topic(connect: &Connect<'_>, config: &MqttConfig) -> Result<(), De
     Ok(())
 }
 
-async fn authenticate(connect: &Connect<'_>, peer: IpAddr, broker: &Broker) -> Result<Identity, Refusal> {
+async fn authenticate(
+    connect: &Connect<'_>,
+    client: &Client<'_>,
+    broker: &Broker,
+) -> Result<Identity, Refusal> {
     let credentials = match (connect.username, connect.password) {
         // Some clients send an empty user name for none.
         (None | Some(""), None | Some([])) => Credentials::Anonymous,
@@ -167,7 +177,7 @@ async fn authenticate(connect: &Connect<'_>, peer: IpAddr, broker: &Broker) -> R
             password: password.unwrap_or_default().to_vec(),
         },
     };
-    Ok(broker.authenticate(peer, &credentials).await?)
+    Ok(broker.authenticate(client.listener, client.peer, &credentials).await?)
 }
 
 /// The keep alive in force: the client's, bounded by the configuration.

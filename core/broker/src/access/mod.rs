@@ -1,0 +1,301 @@
+//! Access control: the users and permission rules of the broker, changed while it runs.
+//!
+//! Owns the users and rules stored in the log, those of the configuration beside them (which are read-only), and
+//! [`Permissions`]: what one connection may do. Does not own the decision itself (`inver-access`), authentication, or the
+//! forms in which protocols express permissions.
+//!
+//! Invariants:
+//! - [`AccessControl::version`] changes with every change that can change a decision; caches of decisions hold for one
+//!   version.
+//! - Without users and rules nothing is enforced: the authenticator lets loopback clients in only.
+//! - A name is a user of the configuration or a stored user, never both: the configuration's wins and is read-only.
+
+mod permissions;
+mod rows;
+mod store;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use inver_access::{Decision, PatternError, ResourceKind, Rule, RuleId, Subject, Tag, Tags, User};
+use inver_storage::{Entry, Log, SubmitError};
+use parking_lot::RwLock;
+
+use crate::completion::Completion;
+use crate::limits::{AccessLimits, LimitReached};
+use crate::tables::{RULES, RowError, USERS};
+
+pub use permissions::{PermissionScope, Permissions};
+use store::State;
+
+/// Ids of rules of the configuration begin here: they are positions in the file, not stored ids.
+const CONFIGURED_RULES: u64 = 1 << 63;
+
+/// Where a user or a rule comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Stored in the log: may be changed and deleted.
+    Stored,
+    /// The configuration: read-only.
+    Configuration,
+}
+
+/// Why a change of users or rules is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The user or rule is part of the configuration.
+    #[error("{0} is set in the configuration and is read-only here")]
+    ReadOnly(String),
+    /// There is no such user.
+    #[error("no such user: {0}")]
+    NoSuchUser(String),
+    /// A name is empty, too long, or has a control character.
+    #[error("invalid user name")]
+    InvalidName,
+    /// A rule's pattern cannot be used.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// There are too many users or rules.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
+    /// The log rejected the write.
+    #[error("log write rejected: {0}")]
+    Log(#[from] SubmitError),
+}
+
+/// A rule that is not stored yet, and so has no id.
+pub type NewRule = Rule;
+
+/// What a change of rules did.
+#[derive(Debug)]
+pub struct RulesChanged {
+    /// Ids of the wanted rules in their order, those that existed included.
+    pub added: Vec<RuleId>,
+    /// The rules that were deleted.
+    pub deleted: Vec<Arc<Rule>>,
+    /// When the change is durable.
+    pub completion: Completion,
+}
+
+/// The users and rules of the broker; cheap to clone.
+#[derive(Clone)]
+pub struct AccessControl(Arc<Inner>);
+
+struct Inner {
+    log: Log,
+    limits: AccessLimits,
+    state: RwLock<State>,
+    version: AtomicU64,
+}
+
+impl AccessControl {
+    /// Restores users and rules from the log.
+    pub(crate) fn open(log: Log, limits: AccessLimits) -> Result<AccessControl, RowError> {
+        let mut state = State::default();
+        for (name, row) in log.recovered_state(USERS) {
+            state.recover_user(rows::decode_user(&String::from_utf8_lossy(&name), &row)?);
+        }
+        for (key, row) in log.recovered_state(RULES) {
+            if let Some(id) = key.first_chunk::<8>() {
+                state.recover_rule(rows::decode_rule(RuleId(u64::from_be_bytes(*id)), &row)?);
+            }
+        }
+        Ok(AccessControl(Arc::new(Inner {
+            log,
+            limits,
+            state: RwLock::new(state),
+            version: AtomicU64::new(1),
+        })))
+    }
+
+    /// The version of users and rules: it changes with every change that can change a decision.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.0.version.load(Ordering::Acquire)
+    }
+
+    /// Whether permissions are checked: once there is a user or a rule.
+    #[must_use]
+    pub fn is_enforced(&self) -> bool {
+        let state = self.0.state.read();
+        state.has_users() || state.has_rules()
+    }
+
+    /// Whether there is a user. Without users only loopback clients are let in.
+    #[must_use]
+    pub fn has_users(&self) -> bool {
+        self.0.state.read().has_users()
+    }
+
+    /// All users by name.
+    #[must_use]
+    pub fn users(&self) -> Vec<(Arc<User>, Source)> {
+        self.0.state.read().users().collect()
+    }
+
+    /// A user.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<(Arc<User>, Source)> {
+        self.0.state.read().user(name)
+    }
+
+    /// Creates a user, or replaces the stored user of this name.
+    pub fn put_user(&self, user: User) -> Result<Completion, AccessError> {
+        store::check_name(&user.name)?;
+        self.change(|state, entry| {
+            state.check_user(&user.name, &self.0.limits)?;
+            entry.put(USERS, user.name.clone().into_bytes().into(), rows::encode_user(&user));
+            Ok(move |state: &mut State| state.put_user(user))
+        })
+    }
+
+    /// Changes a stored user by a function of what it is now, which runs under a lock.
+    pub fn update_user(&self, name: &str, update: impl FnOnce(&mut User)) -> Result<Completion, AccessError> {
+        self.change(|state, entry| {
+            let mut user = state.stored_user(name)?.as_ref().clone();
+            update(&mut user);
+            name.clone_into(&mut user.name);
+            entry.put(USERS, name.to_owned().into_bytes().into(), rows::encode_user(&user));
+            Ok(move |state: &mut State| state.put_user(user))
+        })
+    }
+
+    /// Deletes a stored user and the stored rules of which it is the principal.
+    pub fn delete_user(&self, name: &str) -> Result<Completion, AccessError> {
+        self.change(|state, entry| {
+            state.stored_user(name)?;
+            entry.delete(USERS, name.to_owned().into_bytes().into());
+            let rules: Vec<RuleId> = state.stored_rules_of_user(name).map(|rule| rule.id).collect();
+            rules.iter().for_each(|id| entry.delete(RULES, rows::rule_key(*id)));
+            let name = name.to_owned();
+            Ok(move |state: &mut State| {
+                state.remove_user(&name);
+                rules.iter().for_each(|id| state.remove_rule(*id));
+            })
+        })
+    }
+
+    /// All rules: the stored ones by id, then those of the configuration in their order.
+    #[must_use]
+    pub fn rules(&self) -> Vec<(Arc<Rule>, Source)> {
+        self.0.state.read().rules().collect()
+    }
+
+    /// Adds rules, all or none; their ids are given here, in order. A rule that exists already (in all but its id) keeps
+    /// its id and is not added again.
+    pub fn add_rules(&self, rules: Vec<NewRule>) -> Result<(Vec<RuleId>, Completion), AccessError> {
+        self.replace_rules(|_| false, rules).map(|changed| (changed.added, changed.completion))
+    }
+
+    /// Deletes the stored rules that a function selects; returns them.
+    pub fn delete_rules(
+        &self,
+        select: impl Fn(&Rule) -> bool,
+    ) -> Result<(Vec<Arc<Rule>>, Completion), AccessError> {
+        self.replace_rules(select, Vec::new()).map(|changed| (changed.deleted, changed.completion))
+    }
+
+    /// Deletes the stored rules that a function selects and adds others, as one change that is seen and stored whole.
+    pub fn replace_rules(
+        &self,
+        select: impl Fn(&Rule) -> bool,
+        rules: Vec<NewRule>,
+    ) -> Result<RulesChanged, AccessError> {
+        for rule in &rules {
+            rule.pattern.check()?;
+        }
+        let (mut ids, mut deleted) = (Vec::new(), Vec::new());
+        let completion = self.change(|state, entry| {
+            let change = state.plan(&select, rules, &self.0.limits)?;
+            change.deleted.iter().for_each(|rule| entry.delete(RULES, rows::rule_key(rule.id)));
+            change.added.iter().for_each(|rule| {
+                entry.put(RULES, rows::rule_key(rule.id), rows::encode_rule(rule));
+            });
+            ids.clone_from(&change.ids);
+            deleted.clone_from(&change.deleted);
+            Ok(move |state: &mut State| state.apply(change))
+        })?;
+        Ok(RulesChanged { added: ids, deleted, completion })
+    }
+
+    /// Replaces the users and rules of the configuration.
+    pub fn set_configured(&self, users: Vec<User>, rules: Vec<NewRule>) -> Result<(), PatternError> {
+        for rule in &rules {
+            rule.pattern.check()?;
+        }
+        let users: BTreeMap<String, Arc<User>> =
+            users.into_iter().map(|user| (user.name.clone(), Arc::new(user))).collect();
+        let rules =
+            rules.into_iter().zip(CONFIGURED_RULES..).map(|(rule, id)| Rule { id: RuleId(id), ..rule });
+        let mut state = self.0.state.write();
+        state.set_configured(users, rules.map(Arc::new).collect());
+        self.changed();
+        Ok(())
+    }
+
+    /// Whether anybody may do something, and by which rule: for administrators' questions. Connections ask their
+    /// [`Permissions`].
+    #[must_use]
+    pub fn check(
+        &self,
+        subject: &Subject<'_>,
+        kind: ResourceKind,
+        name: &str,
+        operation: inver_access::Operation,
+    ) -> Decision {
+        if !self.is_enforced() {
+            return Decision { allowed: true, by: None };
+        }
+        self.0.state.read().index().for_subject(subject).decide(kind, name, operation)
+    }
+
+    /// What a connection may do.
+    #[must_use]
+    pub fn permissions(&self, scope: PermissionScope) -> Arc<Permissions> {
+        Permissions::new(self.clone(), scope)
+    }
+
+    /// The present tags of a user: those of its identity may be older.
+    #[must_use]
+    pub fn tags(&self, user: &str) -> Option<Tags> {
+        self.user(user).map(|(user, _)| user.tags.clone())
+    }
+
+    /// Whether a user is an administrator now.
+    #[must_use]
+    pub fn is_administrator(&self, user: &str) -> bool {
+        self.tags(user).is_some_and(|tags| tags.contains(&Tag::Administrator))
+    }
+
+    /// Submits a change and makes it visible, under one lock, so that the log's order is the order of changes. `plan`
+    /// writes the rows and returns what to do to the memory once the log has taken them.
+    fn change<F: FnOnce(&mut State)>(
+        &self,
+        plan: impl FnOnce(&State, &mut Entry) -> Result<F, AccessError>,
+    ) -> Result<Completion, AccessError> {
+        let mut state = self.0.state.write();
+        let mut entry = Entry::new();
+        let apply = plan(&state, &mut entry)?;
+        if entry.is_empty() {
+            return Ok(Completion::Now);
+        }
+        let lsn = self.0.log.submit(entry)?.lsn;
+        apply(&mut state);
+        self.changed();
+        Ok(lsn.into())
+    }
+
+    fn changed(&self) {
+        self.0.version.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl std::fmt::Debug for AccessControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessControl").field("version", &self.version()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

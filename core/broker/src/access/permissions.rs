@@ -1,0 +1,195 @@
+//! What one connection may do.
+//!
+//! Decisions are cached for one version of users and rules, so that an operation on a resource that was used before costs
+//! one look-up, and none where nothing restricts the client.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use inver_access::{EffectiveRules, Operation, ResourceKind, Subject, Tags};
+use parking_lot::Mutex;
+
+use super::AccessControl;
+
+/// Decisions that a connection remembers; beyond it all are forgotten.
+const DECISIONS_MAX: usize = 1024;
+
+/// Whose permissions: everything that rules can refer to.
+#[derive(Clone, Debug)]
+pub struct PermissionScope {
+    /// The user; none for an anonymous client.
+    pub user: Option<Arc<str>>,
+    /// Tags of a client whose user is not one of the broker's (of a token); none: the user's own tags are used, and a user
+    /// that does not exist any more may do nothing.
+    pub external_tags: Option<Tags>,
+    /// The client id or connection name; may be empty.
+    pub client_id: Arc<str>,
+    /// The namespace of the connection.
+    pub namespace: Arc<str>,
+    /// The address that the client connected from.
+    pub host: IpAddr,
+}
+
+/// What one connection may do.
+pub struct Permissions {
+    access: AccessControl,
+    scope: PermissionScope,
+    /// The version at which nothing restricts the client; 0: none.
+    unrestricted_at: AtomicU64,
+    current: Mutex<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    version: u64,
+    rules: Option<EffectiveRules>,
+    decisions: HashMap<(ResourceKind, Operation), HashMap<Box<str>, bool>>,
+    filters: HashMap<Operation, HashMap<Box<str>, bool>>,
+    count: usize,
+}
+
+impl Permissions {
+    pub(super) fn new(access: AccessControl, scope: PermissionScope) -> Arc<Permissions> {
+        let permissions =
+            Permissions { access, scope, unrestricted_at: AtomicU64::new(0), current: Mutex::default() };
+        permissions.refresh(&mut permissions.current.lock());
+        Arc::new(permissions)
+    }
+
+    /// Whose permissions these are.
+    #[must_use]
+    pub fn scope(&self) -> &PermissionScope {
+        &self.scope
+    }
+
+    /// The user; none for an anonymous client.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.scope.user.as_deref()
+    }
+
+    /// Caches of decisions hold while this does not change.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.access.version()
+    }
+
+    /// Whether nothing restricts the client, so that no question needs to be asked.
+    #[must_use]
+    pub fn is_unrestricted(&self) -> bool {
+        let version = self.access.version();
+        if self.unrestricted_at.load(Ordering::Acquire) == version {
+            return true;
+        }
+        let mut current = self.current.lock();
+        if current.version != version {
+            self.refresh(&mut current);
+        }
+        self.unrestricted_at.load(Ordering::Acquire) == current.version
+    }
+
+    /// Whether the client may perform an operation on the resource of this name.
+    #[must_use]
+    pub fn may(&self, kind: ResourceKind, name: &str, operation: Operation) -> bool {
+        if self.is_unrestricted() {
+            return true;
+        }
+        let mut current = self.current.lock();
+        let known = current.decisions.get(&(kind, operation)).and_then(|names| names.get(name));
+        if let Some(allowed) = known {
+            return *allowed;
+        }
+        let allowed = current.rules.as_ref().is_none_or(|rules| rules.decide(kind, name, operation).allowed);
+        current.make_room();
+        current.decisions.entry((kind, operation)).or_default().insert(name.into(), allowed);
+        allowed
+    }
+
+    /// Whether the client may perform an operation ([`Operation::Subscribe`], [`Operation::Receive`]) on every address that
+    /// a filter (slashed) matches.
+    #[must_use]
+    pub fn may_filter(&self, filter: &str, operation: Operation) -> bool {
+        if self.is_unrestricted() {
+            return true;
+        }
+        let mut current = self.current.lock();
+        let known = current.filters.get(&operation).and_then(|filters| filters.get(filter));
+        if let Some(allowed) = known {
+            return *allowed;
+        }
+        let allowed =
+            current.rules.as_ref().is_none_or(|rules| rules.decide_filter(filter, operation).allowed);
+        current.make_room();
+        current.filters.entry(operation).or_default().insert(filter.into(), allowed);
+        allowed
+    }
+
+    /// Whether any rule denies the operation on resources of this kind, so that what an allowing rule covers whole must
+    /// still be decided name by name.
+    #[must_use]
+    pub fn has_denials(&self, kind: ResourceKind, operation: Operation) -> bool {
+        if self.is_unrestricted() {
+            return false;
+        }
+        self.current.lock().rules.as_ref().is_some_and(|rules| rules.has_denials(kind, operation))
+    }
+
+    fn refresh(&self, current: &mut Current) {
+        // Read before the rules are, so that a change in between is found by the next question.
+        let version = self.access.version();
+        *current = Current { version, ..Current::default() };
+        if !self.access.is_enforced() {
+            self.unrestricted_at.store(version, Ordering::Release);
+            return;
+        }
+        let Some(tags) = self.tags() else {
+            current.rules = Some(EffectiveRules::default());
+            return;
+        };
+        let subject = Subject {
+            user: self.user(),
+            tags: &tags,
+            client_id: &self.scope.client_id,
+            namespace: &self.scope.namespace,
+            host: self.scope.host,
+        };
+        let rules = self.access.0.state.read().index().for_subject(&subject);
+        if rules.is_unrestricted() {
+            self.unrestricted_at.store(version, Ordering::Release);
+        }
+        current.rules = Some(rules);
+    }
+}
+
+impl Permissions {
+    /// The client's tags; none for a user that was deleted or disabled.
+    fn tags(&self) -> Option<Tags> {
+        match (self.user(), &self.scope.external_tags) {
+            (_, Some(tags)) => Some(tags.clone()),
+            (None, None) => Some(Tags::default()),
+            (Some(name), None) => {
+                let (user, _) = self.access.user(name)?;
+                (!user.disabled).then(|| user.tags.clone())
+            }
+        }
+    }
+}
+
+impl Current {
+    fn make_room(&mut self) {
+        if self.count >= DECISIONS_MAX {
+            self.decisions.clear();
+            self.filters.clear();
+            self.count = 0;
+        }
+        self.count += 1;
+    }
+}
+
+impl std::fmt::Debug for Permissions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Permissions").field("scope", &self.scope).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,181 @@
+//! Users and rules in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use inver_access::{Principal, Rule, RuleId, Rules, User};
+
+use super::{AccessError, Source};
+use crate::limits::{self, AccessLimits};
+
+/// Bytes of a user's name.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Users and rules, with an index over all rules.
+#[derive(Default)]
+pub(super) struct State {
+    stored_users: BTreeMap<String, Arc<User>>,
+    configured_users: BTreeMap<String, Arc<User>>,
+    stored_rules: BTreeMap<RuleId, Arc<Rule>>,
+    /// Ids of stored rules by what they are but for their id.
+    known: HashMap<Rule, RuleId>,
+    configured_rules: Vec<Arc<Rule>>,
+    index: Rules,
+    next_rule: u64,
+}
+
+/// A change of rules that was checked.
+pub(super) struct RuleChange {
+    pub(super) deleted: Vec<Arc<Rule>>,
+    pub(super) added: Vec<Arc<Rule>>,
+    /// Ids of the wanted rules, those that existed included, in their order.
+    pub(super) ids: Vec<RuleId>,
+}
+
+impl State {
+    pub(super) fn has_users(&self) -> bool {
+        !self.stored_users.is_empty() || !self.configured_users.is_empty()
+    }
+
+    pub(super) fn has_rules(&self) -> bool {
+        !self.stored_rules.is_empty() || !self.configured_rules.is_empty()
+    }
+
+    pub(super) fn index(&self) -> &Rules {
+        &self.index
+    }
+
+    pub(super) fn users(&self) -> impl Iterator<Item = (Arc<User>, Source)> {
+        let mut all: BTreeMap<&str, (Arc<User>, Source)> = BTreeMap::new();
+        all.extend(
+            self.stored_users.iter().map(|(name, user)| (name.as_str(), (user.clone(), Source::Stored))),
+        );
+        all.extend(
+            self.configured_users
+                .iter()
+                .map(|(name, user)| (name.as_str(), (user.clone(), Source::Configuration))),
+        );
+        all.into_values()
+    }
+
+    pub(super) fn user(&self, name: &str) -> Option<(Arc<User>, Source)> {
+        if let Some(user) = self.configured_users.get(name) {
+            return Some((user.clone(), Source::Configuration));
+        }
+        self.stored_users.get(name).map(|user| (user.clone(), Source::Stored))
+    }
+
+    pub(super) fn stored_user(&self, name: &str) -> Result<&Arc<User>, AccessError> {
+        if self.configured_users.contains_key(name) {
+            return Err(AccessError::ReadOnly(format!("user `{name}`")));
+        }
+        self.stored_users.get(name).ok_or_else(|| AccessError::NoSuchUser(name.to_owned()))
+    }
+
+    /// Whether a user of this name may be stored.
+    pub(super) fn check_user(&self, name: &str, limits: &AccessLimits) -> Result<(), AccessError> {
+        if self.configured_users.contains_key(name) {
+            return Err(AccessError::ReadOnly(format!("user `{name}`")));
+        }
+        if !self.stored_users.contains_key(name) {
+            limits::check("users", self.stored_users.len(), limits.users_max)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn rules(&self) -> impl Iterator<Item = (Arc<Rule>, Source)> {
+        let stored = self.stored_rules.values().map(|rule| (rule.clone(), Source::Stored));
+        stored.chain(self.configured_rules.iter().map(|rule| (rule.clone(), Source::Configuration)))
+    }
+
+    pub(super) fn stored_rules_of_user(&self, name: &str) -> impl Iterator<Item = &Arc<Rule>> {
+        self.stored_rules
+            .values()
+            .filter(move |rule| matches!(&rule.principal, Principal::User(of) if of == name))
+    }
+
+    /// Checks a change of rules: those that `select` selects are deleted, then `wanted` are added.
+    pub(super) fn plan(
+        &self,
+        select: impl Fn(&Rule) -> bool,
+        wanted: Vec<Rule>,
+        limits: &AccessLimits,
+    ) -> Result<RuleChange, AccessError> {
+        let mut deleted: Vec<Arc<Rule>> =
+            self.stored_rules.values().filter(|rule| select(rule)).cloned().collect();
+        let mut added: Vec<Arc<Rule>> = Vec::new();
+        let mut new: HashMap<Rule, RuleId> = HashMap::new();
+        let mut ids = Vec::with_capacity(wanted.len());
+        let mut next = self.next_rule;
+        for rule in wanted {
+            let plain = without_id(&rule);
+            if let Some(id) = self.known.get(&plain).or_else(|| new.get(&plain)).copied() {
+                deleted.retain(|rule| rule.id != id);
+                ids.push(id);
+                continue;
+            }
+            let id = RuleId(next);
+            next += 1;
+            ids.push(id);
+            new.insert(plain, id);
+            added.push(Arc::new(Rule { id, ..rule }));
+        }
+        let count = (self.stored_rules.len() + added.len()).saturating_sub(deleted.len());
+        if !added.is_empty() {
+            limits::check("permission rules", count.saturating_sub(1), limits.rules_max)?;
+        }
+        Ok(RuleChange { deleted, added, ids })
+    }
+
+    pub(super) fn apply(&mut self, change: RuleChange) {
+        change.deleted.iter().for_each(|rule| self.remove_rule(rule.id));
+        change.added.into_iter().for_each(|rule| self.insert_rule(rule));
+    }
+
+    pub(super) fn recover_user(&mut self, user: User) {
+        self.put_user(user);
+    }
+
+    pub(super) fn recover_rule(&mut self, rule: Rule) {
+        self.insert_rule(Arc::new(rule));
+    }
+
+    pub(super) fn put_user(&mut self, user: User) {
+        self.stored_users.insert(user.name.clone(), Arc::new(user));
+    }
+
+    pub(super) fn remove_user(&mut self, name: &str) {
+        self.stored_users.remove(name);
+    }
+
+    fn insert_rule(&mut self, rule: Arc<Rule>) {
+        self.next_rule = self.next_rule.max(rule.id.0 + 1);
+        self.known.insert(without_id(&rule), rule.id);
+        self.index.insert(rule.clone());
+        self.stored_rules.insert(rule.id, rule);
+    }
+
+    pub(super) fn remove_rule(&mut self, id: RuleId) {
+        if let Some(rule) = self.stored_rules.remove(&id) {
+            self.known.remove(&without_id(&rule));
+            self.index.remove(&rule);
+        }
+    }
+
+    pub(super) fn set_configured(&mut self, users: BTreeMap<String, Arc<User>>, rules: Vec<Arc<Rule>>) {
+        self.configured_users = users;
+        self.configured_rules.iter().for_each(|rule| self.index.remove(rule));
+        rules.iter().for_each(|rule| self.index.insert(rule.clone()));
+        self.configured_rules = rules;
+    }
+}
+
+fn without_id(rule: &Rule) -> Rule {
+    Rule { id: RuleId(0), ..rule.clone() }
+}
+
+/// Whether a user may have this name.
+pub(super) fn check_name(name: &str) -> Result<(), AccessError> {
+    let is_valid = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
+    if is_valid { Ok(()) } else { Err(AccessError::InvalidName) }
+}

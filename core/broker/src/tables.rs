@@ -1,0 +1,91 @@
+//! The tables that the model stores in the log, and the form of their keys and rows.
+//!
+//! A row is a `serde` value in the `postcard` encoding, after one byte for its version.
+
+use bytes::Bytes;
+use inver_storage::TableId;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Namespaces: name → `NamespaceRow`.
+pub(crate) const NAMESPACES: TableId = TableId(1);
+/// Topics: namespace, name → `TopicRow`.
+pub(crate) const TOPICS: TableId = TableId(2);
+/// Exchanges: namespace, name → `ExchangeSpec`.
+pub(crate) const EXCHANGES: TableId = TableId(3);
+/// Bindings: namespace, number → `BindingRow`.
+pub(crate) const BINDINGS: TableId = TableId(4);
+/// Named subscriptions of log topics: namespace, topic, 0, name → `SubscriptionRow`.
+pub(crate) const SUBSCRIPTIONS: TableId = TableId(5);
+/// Sessions: namespace, client id → `SessionRow`.
+pub(crate) const SESSIONS: TableId = TableId(6);
+/// Subscriptions of sessions: namespace, client id with its length, filter's text → `SessionFilterRow`.
+pub(crate) const SESSION_FILTERS: TableId = TableId(7);
+/// State of protocols for sessions: namespace, client id with its length, key → bytes.
+pub(crate) const SESSION_STATE: TableId = TableId(8);
+/// Retained values: namespace, slashed address → a batch of one record.
+pub(crate) const RETAINED: TableId = TableId(9);
+/// Committed offsets: namespace, group, 0, topic, 0, partition → `CommittedOffset`.
+pub(crate) const COMMITTED_OFFSETS: TableId = TableId(10);
+/// State of protocols: table, 0, key → bytes.
+pub(crate) const OPAQUE: TableId = TableId(11);
+
+/// Streams that in-memory queues spilled to: stream → nothing. Deleted at start.
+pub(crate) const SPILLS: TableId = TableId(12);
+/// Users: name → what is known of the user.
+pub(crate) const USERS: TableId = TableId(13);
+/// Permission rules: id → `Rule`.
+pub(crate) const RULES: TableId = TableId(14);
+
+const ROW_VERSION: u8 = 1;
+
+/// A row cannot be read: it was written by another version, or is damaged in a way that no checksum detects.
+#[derive(Debug, thiserror::Error)]
+#[error("a row of table {table} cannot be read: {reason}")]
+pub struct RowError {
+    table: u16,
+    reason: String,
+}
+
+pub(crate) fn encode<T: Serialize>(row: &T) -> Bytes {
+    let start = vec![ROW_VERSION];
+    // Writing to memory fails only for values without a postcard form; rows have none.
+    postcard::to_extend(row, start).map(Bytes::from).unwrap_or_default()
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(table: TableId, row: &[u8]) -> Result<T, RowError> {
+    let error = |reason: String| RowError { table: table.0, reason };
+    match row.split_first() {
+        Some((&ROW_VERSION, rest)) => postcard::from_bytes(rest).map_err(|e| error(e.to_string())),
+        Some((version, _)) => {
+            Err(error(format!("its version is {version}, this program writes {ROW_VERSION}")))
+        }
+        None => Err(error("it is empty".to_owned())),
+    }
+}
+
+/// A key: the namespace's id, then the parts.
+pub(crate) fn key(namespace: u32, parts: &[&[u8]]) -> Bytes {
+    let mut out = namespace.to_be_bytes().to_vec();
+    parts.iter().for_each(|p| out.extend_from_slice(p));
+    out.into()
+}
+
+/// Splits a key into the namespace's id and the rest.
+pub(crate) fn split_key(key: &Bytes) -> Option<(u32, Bytes)> {
+    let number = key.get(..4)?.try_into().ok()?;
+    Some((u32::from_be_bytes(number), key.slice(4..)))
+}
+
+/// A part of a key with its length before it.
+pub(crate) fn counted(part: &[u8]) -> Vec<u8> {
+    let mut out = (part.len() as u32).to_be_bytes().to_vec();
+    out.extend_from_slice(part);
+    out
+}
+
+/// Splits off a part written by [`counted`].
+pub(crate) fn split_counted(key: &Bytes) -> Option<(Bytes, Bytes)> {
+    let len = u32::from_be_bytes(key.get(..4)?.try_into().ok()?) as usize;
+    (key.len() >= 4 + len).then(|| (key.slice(4..4 + len), key.slice(4 + len..)))
+}
