@@ -138,9 +138,10 @@ def publish_properties(**values):
 
 
 @contextlib.contextmanager
-def amqp(broker, confirm=True, user="guest", password="guest"):
+def amqp(broker, confirm=True, user="guest", password="guest", name=None):
     """A channel of a fresh connection."""
-    connection = amqp_connection(broker, user, password)
+    options = {"client_properties": {"connection_name": name}} if name else {}
+    connection = amqp_connection(broker, user, password, **options)
     try:
         channel = connection.channel()
         if confirm:

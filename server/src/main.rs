@@ -1,13 +1,14 @@
 //! The binary `inver`: parses its arguments and runs one command.
 //!
 //! The modules: [`commands`] (the command line), [`config`] (keys, file, environment), [`listeners`] (TCP, TLS,
-//! WebSocket), [`protocols`] (their list), [`runtime`] (worker threads), [`http`] (health, metrics), [`telemetry`]
-//! (the recorder of metrics), [`users`] and [`passwords`] (authentication).
+//! WebSocket), [`protocols`] (their list), [`runtime`] (worker threads), [`http`] (health, metrics), [`logging`] (the form of
+//! the log), [`telemetry`] (the recorder of metrics), [`users`] and [`passwords`] (authentication).
 
 mod commands;
 mod config;
 mod http;
 mod listeners;
+mod logging;
 mod passwords;
 mod protocols;
 mod runtime;

@@ -15,6 +15,7 @@ mod batch_format;
 mod bindings;
 mod broker;
 mod capture;
+mod client_log;
 mod clock;
 mod committed_offsets;
 mod completion;
@@ -53,6 +54,7 @@ mod write_batch;
 pub use access::{AccessControl, AccessError, NewRule, PermissionScope, Permissions, RulesChanged, Source};
 pub use address::{Address, Filter, Form};
 pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError};
+pub use client_log::{ClientLog, LoggedClient, LoginRefusal};
 pub use clock::{Clock, now_ms};
 pub use committed_offsets::{CommittedOffset, CommittedOffsets};
 pub use completion::Completion;
@@ -73,10 +75,10 @@ pub use rows::RowError;
 pub use scram::{ScramLogin, ScramLoginError};
 pub use session::{Opened, Session, SessionError, SessionSpec, SessionTerms, Sessions, SubscribeError, Will};
 pub use spec::{
-    BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,
-    ExchangeSpec, Expiry, HUB, Mode, Overflow, OwnerId, PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec,
-    Start, SubscriptionOptions, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec,
-    next_owner,
+    BrokerConfig, CaptureRule, ClientLogLimits, DeadLetter, Delivery, DeliveryId, Depth, DropReason,
+    ExchangeKind, ExchangeSpec, Expiry, HUB, Mode, Overflow, OwnerId, PARTITIONS_MAX, PublisherId,
+    QueueLimits, QueueSpec, Start, SubscriptionOptions, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError,
+    TopicId, TopicKind, TopicSpec, next_owner,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscription, WhenFull,

@@ -28,6 +28,11 @@ const SESSIONS: &str = "inver_sessions";
 /// Addresses with a retained value.
 const RETAINED: &str = "inver_retained_messages";
 
+/// Logins by protocol, result (`accepted`, `refused`) and, for refused ones, reason.
+pub(crate) const LOGINS: &str = "inver_logins_total";
+/// Log lines about clients that were not written, to keep within the limits.
+pub(crate) const LINES_SUPPRESSED: &str = "inver_log_lines_suppressed_total";
+
 /// Handles of the metrics. All handles of one name count together.
 pub(crate) struct Counters {
     pub(crate) published: Counter,

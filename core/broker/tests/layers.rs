@@ -35,6 +35,7 @@ const RULES: &[Rule] = &[
     ("trie", &["address", "bag"]),
     ("bindings", &["address", "bag", "spec", "trie", "value"]),
     ("capture", &["address", "bag", "spec", "trie"]),
+    ("client_log", &["clock", "identity", "spec", "telemetry"]),
     ("context", &["clock", "reclaim", "telemetry", "timers"]),
     ("message", &["spec", "value"]),
     ("rows", &["spec", "tables", "value"]),
@@ -53,7 +54,7 @@ const RULES: &[Rule] = &[
     ("deadletter", &["completion", "message", "namespace", "publisher", "spec", "subscription"]),
     ("produce", &["address", "message", "namespace", "publisher", "queue", "receivers", "router", "spec", "topic", "write_batch"]),
     ("session", &["address", "bindings", "completion", "context", "exchange", "limits", "mailbox", "message", "namespace", "publisher", "queue", "receivers", "rows", "spec", "subscription", "topic", "value"]),
-    ("broker", &["access", "clock", "context", "deadletter", "identity", "listener", "namespace", "retained", "rows", "scram", "session", "spec", "telemetry", "timers"]),
+    ("broker", &["access", "client_log", "clock", "context", "deadletter", "identity", "listener", "namespace", "retained", "rows", "scram", "session", "spec", "telemetry", "timers"]),
     ("protocol", &["broker", "listener"]),
     ("testing", &["clock", "completion", "context", "message", "namespace", "retained", "spec", "subscription", "telemetry"]),
 ];

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use inver_broker::{Broker, Connection, ProtocolPlugin};
 use inver_driver::Connections;
-use tracing::Instrument;
 
 pub use session::Limits;
 
@@ -52,7 +51,6 @@ impl ProtocolPlugin for Amqp {
         'a: 'async_trait,
         Self: 'async_trait,
     {
-        let span = tracing::info_span!("amqp", peer = %connection.peer);
-        Box::pin(connection::serve(connection, broker, &self.limits, &self.connections).instrument(span))
+        Box::pin(connection::serve(connection, broker, &self.limits, &self.connections))
     }
 }

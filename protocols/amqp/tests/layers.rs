@@ -15,7 +15,7 @@ const RULES: &[Rule] = &[
     ("error", &["codec"]),
     ("map", &["codec", "error"]),
     ("session", &["codec", "error", "map"]),
-    ("connection", &["codec", "session"]),
+    ("connection", &["codec", "map", "session"]),
     ("fuzz", &["codec", "map"]),
 ];
 

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::budget::Share;
 use crate::error::ConnectionError;
-use crate::node::Node;
+use crate::node::{NAME, Node};
 use crate::sasl;
 use crate::session::Session;
 
@@ -47,7 +47,7 @@ async fn open(
         Ok(identity) => Some(identity),
         Err(AuthError::CredentialsRequired | AuthError::Refused | AuthError::Busy) => None,
         Err(error @ AuthError::LoopbackOnly) => {
-            tracing::warn!(%error, "connection refused");
+            node.broker.client_log().client(NAME, connection.peer).login_refused((&error).into(), &error);
             return None;
         }
     };
@@ -296,18 +296,13 @@ impl Machine for Client {
             tracing::debug!(%error, "responses dropped");
         }
         match end {
-            End::Closed
-            | End::Stalled
-            | End::Protocol(ConnectionError::Idle | ConnectionError::ShuttingDown) => {
-                tracing::debug!(reason = %end, "connection closed");
+            End::Protocol(error) => {
+                if matches!(error, ConnectionError::Log(_) | ConnectionError::Unanswered) {
+                    tracing::error!(%error, "connection ended");
+                }
+                self.session.failed(error);
             }
-            End::Io(_) | End::Protocol(ConnectionError::ProduceWithoutAcks(_)) => {
-                tracing::debug!(error = %end, "connection ended");
-            }
-            End::Protocol(error @ (ConnectionError::Log(_) | ConnectionError::Unanswered)) => {
-                tracing::error!(%error, "connection ended");
-            }
-            End::Protocol(error) => tracing::info!(%error, "connection ended"),
+            _ => self.session.client().ended(end),
         }
         match end {
             End::Io(_) | End::Stalled => Close::Abort,

@@ -1,5 +1,6 @@
 //! The reasons for which the broker ends a connection. Milder errors are error codes in responses.
 
+use inver_broker::LoginRefusal;
 use inver_storage::LogError;
 use thiserror::Error;
 
@@ -67,4 +68,21 @@ pub(crate) enum ConnectionError {
     /// The server shuts down.
     #[error("server is shutting down")]
     ShuttingDown,
+}
+
+impl ConnectionError {
+    /// The reason in metrics, for a client that was not logged in.
+    pub(crate) fn login_refusal(&self) -> LoginRefusal {
+        match self {
+            ConnectionError::AuthenticationFailed => LoginRefusal::Credentials,
+            ConnectionError::NotAuthenticated { .. } => LoginRefusal::CredentialsRequired,
+            ConnectionError::NoLogin | ConnectionError::Idle | ConnectionError::TooSlow => {
+                LoginRefusal::Timeout
+            }
+            ConnectionError::Unanswered | ConnectionError::Log(_) | ConnectionError::ShuttingDown => {
+                LoginRefusal::Unavailable
+            }
+            _ => LoginRefusal::Protocol,
+        }
+    }
 }

@@ -31,7 +31,6 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use inver_broker::{Broker, Connection, ProtocolPlugin};
 use inver_driver::Connections;
-use tracing::Instrument;
 
 use crate::codec::api::Api;
 pub use crate::config::{GroupLimits, KafkaConfig, Limits};
@@ -67,14 +66,13 @@ impl Kafka {
 #[async_trait]
 impl ProtocolPlugin for Kafka {
     fn name(&self) -> &'static str {
-        "kafka"
+        node::NAME
     }
 
     async fn serve(&self, connection: Connection, broker: Broker) {
         if let Some(node) = self.node(&broker) {
             node.coordinator.start();
-            let span = tracing::debug_span!("kafka", peer = %connection.peer);
-            connection::serve(connection, node, self.connections.clone()).instrument(span).await;
+            connection::serve(connection, node, self.connections.clone()).await;
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use inver_access::Digest;
-use inver_broker::{Broker, Identity, ScramLogin, ScramLoginError};
+use inver_broker::{Broker, Identity, LoginRefusal, ScramLogin, ScramLoginError};
 use thiserror::Error;
 
 use crate::codec::header::ResponseHeader;
@@ -57,6 +57,19 @@ pub(crate) struct Sasl {
     /// Tokens come without a request around them, as after version 0 of SaslHandshake.
     has_bare_tokens: bool,
     stage: Stage,
+    /// Why the last token did not authenticate.
+    failure: Option<Box<Failure>>,
+}
+
+/// Why a client is not authenticated, for the log.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The user that the client claimed to be, if it got that far.
+    pub(crate) user: Option<String>,
+    /// The reason in metrics.
+    pub(crate) reason: LoginRefusal,
+    /// The reason.
+    pub(crate) text: String,
 }
 
 #[derive(Debug)]
@@ -103,12 +116,35 @@ pub(crate) enum TokenError {
 impl Sasl {
     /// `identity` is that of a client without credentials, where those are let in.
     pub(crate) fn new(identity: Option<Identity>) -> Sasl {
-        Sasl { identity, has_bare_tokens: false, stage: Stage::Start }
+        Sasl { identity, has_bare_tokens: false, stage: Stage::Start, failure: None }
     }
 
     /// The authenticated client.
     pub(crate) fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
+    }
+
+    /// Why the client is not authenticated, once.
+    pub(crate) fn take_failure(&mut self) -> Option<Failure> {
+        self.failure.take().map(|failure| *failure)
+    }
+
+    /// The credentials were refused.
+    pub(crate) fn refuse(&mut self, user: Option<&str>, reason: LoginRefusal, text: String) {
+        self.failure = Some(Box::new(Failure { user: user.map(str::to_owned), reason, text }));
+    }
+
+    fn refuse_scram(
+        &mut self,
+        mechanism: Mechanism,
+        user: Option<&str>,
+        error: &ScramLoginError,
+    ) -> TokenError {
+        self.refuse(user, LoginRefusal::Credentials, format!("{}: {error}", mechanism.name()));
+        match error {
+            ScramLoginError::OtherUser => TokenError::OtherUser,
+            ScramLoginError::Unsupported | ScramLoginError::Failed(_) => TokenError::Invalid(mechanism),
+        }
     }
 
     /// Whether the client's last token was received.
@@ -147,7 +183,8 @@ impl Sasl {
                 None => plain(token, header).map(Step::Check),
                 Some(digest) => {
                     let begun = broker.begin_scram(digest, token);
-                    let (login, answer) = begun.map_err(|error| refused(mechanism, None, error))?;
+                    let (login, answer) =
+                        begun.map_err(|error| self.refuse_scram(mechanism, None, &error))?;
                     self.stage = Stage::Final(mechanism, Box::new(login));
                     Ok(Step::Answer(answer.into()))
                 }
@@ -155,7 +192,8 @@ impl Sasl {
             Stage::Final(mechanism, login) => {
                 let user = login.user().to_owned();
                 let finished = login.finish(token);
-                let (identity, answer) = finished.map_err(|error| refused(mechanism, Some(&user), error))?;
+                let (identity, answer) =
+                    finished.map_err(|error| self.refuse_scram(mechanism, Some(&user), &error))?;
                 self.identity = Some(identity);
                 Ok(Step::Answer(answer.into()))
             }
@@ -165,14 +203,6 @@ impl Sasl {
     /// The credentials were accepted.
     pub(crate) fn accept(&mut self, identity: Identity) {
         self.identity = Some(identity);
-    }
-}
-
-fn refused(mechanism: Mechanism, user: Option<&str>, error: ScramLoginError) -> TokenError {
-    tracing::info!(user, mechanism = mechanism.name(), %error, "authentication failed");
-    match error {
-        ScramLoginError::OtherUser => TokenError::OtherUser,
-        ScramLoginError::Unsupported | ScramLoginError::Failed(_) => TokenError::Invalid(mechanism),
     }
 }
 

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inver_broker::{Broker, Connection, Mailbox};
+use inver_broker::{Broker, Connection, LoggedClient, Mailbox};
 use inver_driver::{Activity, Close, Driver, End, Machine, Output, Progress, Serving, Shared, Timeouts};
 use inver_storage::{Log, Lsn};
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use self::connecting::{Connecting, Outcome};
 use crate::codec::{ConnAck, Packet, Reason, decode};
 use crate::error::Stop;
+use crate::map::ORIGIN;
 use crate::server::Server;
 use crate::session::Session;
 use crate::session::connect::Accepted;
@@ -25,10 +26,11 @@ pub(crate) fn serve(connection: Connection, broker: Broker, server: Arc<Server>)
 
 /// From the first byte to a CONNACK in the output.
 async fn open(connection: Connection, broker: Broker, server: Arc<Server>) -> Option<Driver<Client>> {
-    let connecting = Connecting::new(connection.peer, connection.listener.clone(), broker, server.clone());
+    let client = broker.client_log().client(ORIGIN, connection.peer);
+    let connecting = Connecting::new(client, connection.listener.clone(), broker, server.clone());
     let mut driver = Driver::new(connection, &server.connections, connecting);
     match poll_fn(|cx| driver.poll(cx)).await {
-        End::Protocol(Outcome::Accepted(accepted)) => {
+        End::Protocol(Outcome::Accepted(accepted, client)) => {
             let Accepted { session, present, properties } = *accepted;
             let connack = Packet::ConnAck(ConnAck {
                 session_present: present,
@@ -36,7 +38,7 @@ async fn open(connection: Connection, broker: Broker, server: Arc<Server>) -> Op
                 properties: properties.as_ref(),
             });
             let _always_fits = connack.encode(session.version(), driver.output().flat());
-            Some(driver.continue_with(Client { session }))
+            Some(driver.continue_with(Client { session, client }))
         }
         end => {
             driver.finish(end).await;
@@ -48,6 +50,7 @@ async fn open(connection: Connection, broker: Broker, server: Arc<Server>) -> Op
 /// A connected client.
 pub(crate) struct Client {
     session: Session,
+    client: LoggedClient,
 }
 
 impl Client {
@@ -127,7 +130,7 @@ impl Machine for Client {
     }
 
     fn end(&mut self, end: &End<Stop>, out: &mut Output) -> Close {
-        tracing::debug!(reason = %end, dropped = self.session.dropped(), "connection ended");
+        self.client.ended(end);
         // What came before the end counts.
         if let Err(error) = self.session.end_turn() {
             tracing::debug!(%error, "failed to submit the last turn");

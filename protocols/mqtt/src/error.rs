@@ -1,6 +1,6 @@
 //! Why a connection ends, and why a CONNECT is refused.
 
-use inver_broker::{AuthError, PublishError, SessionError};
+use inver_broker::{AuthError, LoginRefusal, PublishError, SessionError};
 use inver_storage::{LogError, SubmitError};
 
 use crate::codec::{DecodeError, Reason};
@@ -60,6 +60,17 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// The reason in metrics.
+    pub(crate) fn login_refusal(&self) -> LoginRefusal {
+        match self {
+            Refusal::Packet(error) if error.reason == Reason::NotAuthorized => LoginRefusal::NotPermitted,
+            Refusal::Packet(_) => LoginRefusal::Protocol,
+            Refusal::Auth(error) => error.into(),
+            Refusal::Session(SessionError::Limit(_)) => LoginRefusal::Limit,
+            Refusal::Session(_) | Refusal::Write(_) | Refusal::Log(_) => LoginRefusal::Unavailable,
+        }
+    }
+
     /// The reason code for CONNACK (section 3.2.2.2).
     pub(crate) fn reason(&self) -> Reason {
         match self {

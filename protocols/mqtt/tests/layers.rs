@@ -20,7 +20,7 @@ const RULES: &[Rule] = &[
     ("sys", &["token"]),
     ("server", &["config", "sys", "token"]),
     ("session", &["buffers", "codec", "config", "error", "map", "server", "sys", "token"]),
-    ("connection", &["codec", "error", "server", "session"]),
+    ("connection", &["codec", "error", "map", "server", "session"]),
     ("fuzz", &["codec", "map"]),
 ];
 

@@ -17,13 +17,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use super::ConfigArgument;
 use crate::config::{self, Config, Loaded};
 use crate::http::{Http, Node};
 use crate::listeners::{self, Admission, Shared};
+use crate::logging;
 use crate::protocols::{self, PROTOCOLS};
 use crate::runtime::{Runtimes, Workers};
 use crate::telemetry::Metrics;
@@ -43,13 +42,11 @@ impl Arguments {
         let clock = Clock::system();
         let started = clock.now();
         let Loaded { mut config, warnings } = self.config.load()?;
-        tracing_subscriber::registry()
-            .with(config.logging.filter.0.clone())
-            .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false))
-            .init();
+        logging::install(&config);
         for warning in warnings {
             warn!("{}: {}", warning.place, warning.what);
         }
+        logging::log_start(&config, self.config.file());
         fit_connections_to_files(&mut config);
         let metrics = Metrics::install()?;
         let runtimes = Runtimes::start(config.runtime.kind, config.runtime.threads)?;
@@ -98,7 +95,8 @@ async fn serve(
     listening.into_iter().for_each(|listener| listener.accept(shared.clone(), &tasks));
     drop(shared);
     ready.store(true, Ordering::Release);
-    info!(milliseconds = (clock.now() - started).as_millis() as u64, "ready");
+    let access = logging::shown_access(broker.access());
+    info!(milliseconds = (clock.now() - started).as_millis() as u64, access, "ready");
 
     let mut poisoned = false;
     tokio::select! {
@@ -149,6 +147,7 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
         inbox_messages_max: limits.inbox_messages_max,
         queue_memory_bytes_max: limits.queue_memory_bytes_max,
         subscription_idle_ms: limits.subscription_idle_s.map(|seconds| seconds.saturating_mul(1000)),
+        client_log: config.logging.client_lines(),
         ..BrokerConfig::default()
     };
     let broker = Broker::open(log, broker_config)?;

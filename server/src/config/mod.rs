@@ -21,7 +21,7 @@ use toml_edit::{Document, DocumentMut, Item};
 use crate::protocols::{PROTOCOLS, ProtocolEntry, ProtocolSettings};
 use crate::settings::{Input, Settings};
 use sections::{Capture, Endpoint, General, Http, Limits, Log, Logging, Runtime, WebSocketEndpoint};
-pub(crate) use values::{CaptureRule, Listen, RuntimeKind};
+pub(crate) use values::{CaptureRule, Listen, LogFormat, RuntimeKind};
 
 /// Prefix of every environment variable.
 pub(crate) const ENVIRONMENT_PREFIX: &str = "INVER_";

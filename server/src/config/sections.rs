@@ -12,7 +12,7 @@ use inver_storage::{CommitPolicy, LogOptions};
 use tracing_subscriber::filter::Targets;
 
 use super::users::ConfiguredUsers;
-use super::values::{CaptureRules, Commit, Listen, LogFilter, RuntimeKind};
+use super::values::{CaptureRules, Commit, Listen, LogFilter, LogFormat, RuntimeKind};
 use crate::protocols::{ProtocolEntry, WebSocketForm};
 
 /// Bound of keys that count what clients can create.
@@ -264,5 +264,23 @@ section! {
         /// Which log lines are written to standard error: a level, or `target=level` pairs.
         pub(crate) filter: LogFilter = LogFilter(Targets::new().with_default(tracing::Level::INFO))
             => value("`error`, `warn`, `info`, `debug`, `trace`, or `target=level` pairs"),
+        /// `text`: a line of text with `name=value` fields. `json`: a JSON object per line.
+        pub(crate) format: LogFormat = LogFormat::Text => value("`text` or `json`"),
+        /// Log lines per minute about the clients of one address; further ones are counted and not written.
+        pub(crate) address_lines_per_minute_max: u32 = model().client_log.address_lines_per_minute_max
+            => count(1..=1_000_000),
+        /// Log lines per minute about refused requests of one connection; further ones are counted and not written.
+        pub(crate) connection_lines_per_minute_max: u32 = model().client_log.connection_lines_per_minute_max
+            => count(1..=1_000_000),
+    }
+}
+
+impl Logging {
+    /// The limits of lines that clients cause.
+    pub(crate) fn client_lines(&self) -> inver_broker::ClientLogLimits {
+        inver_broker::ClientLogLimits {
+            address_lines_per_minute_max: self.address_lines_per_minute_max,
+            connection_lines_per_minute_max: self.connection_lines_per_minute_max,
+        }
     }
 }

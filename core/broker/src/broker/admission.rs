@@ -7,6 +7,7 @@ use inver_access::{Operation, ResourceKind};
 
 use super::{Broker, DEFAULT_NAMESPACE};
 use crate::access::{PermissionScope, Permissions};
+use crate::client_log::LoginRefusal;
 use crate::identity::Identity;
 use crate::listener::ListenerInfo;
 use crate::session::Sessions;
@@ -59,6 +60,19 @@ pub enum AdmitError {
         /// The limit.
         max: u64,
     },
+}
+
+impl AdmitError {
+    /// The reason in metrics.
+    #[must_use]
+    pub fn login_refusal(&self) -> LoginRefusal {
+        match self {
+            AdmitError::NoSuchNamespace(_) | AdmitError::NotAllowed { .. } | AdmitError::Disabled => {
+                LoginRefusal::NotPermitted
+            }
+            AdmitError::LimitReached { .. } => LoginRefusal::Limit,
+        }
+    }
 }
 
 impl Broker {

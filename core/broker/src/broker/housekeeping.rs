@@ -70,6 +70,7 @@ impl Broker {
     /// Applies retention and bounds now, and not in a later round of housekeeping.
     pub fn keep_bounds(&self) {
         let now_ms = self.clock().now_ms();
+        self.client_log().sweep();
         for sessions in self.all_sessions() {
             let namespace = sessions.namespace();
             namespace.apply_retention(now_ms);

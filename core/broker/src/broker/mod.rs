@@ -18,6 +18,7 @@ use inver_storage::{Entry, Log, SubmitError};
 use parking_lot::RwLock;
 
 use crate::access::AccessControl;
+use crate::client_log::ClientLog;
 use crate::clock::Clock;
 use crate::context::{Context, Due};
 use crate::deadletter::DeadLetterer;
@@ -64,6 +65,7 @@ struct Inner {
     access: AccessControl,
     protocol_state: RwLock<HashMap<Bytes, Bytes>>,
     timers: Arc<Timers<Due>>,
+    client_log: Arc<ClientLog>,
 }
 
 /// What the namespaces are made of.
@@ -103,6 +105,7 @@ impl Broker {
         let access = AccessControl::open(parts.log.clone(), parts.config.access_limits)?;
         let protocol_state = parts.log.recovered_state(rows::OPAQUE).into_iter().collect();
         let Parts { log, config, timers } = parts;
+        let client_log = Arc::new(ClientLog::new(config.clock.clone(), config.client_log));
         let broker = Broker(Arc::new(Inner {
             log,
             config,
@@ -111,6 +114,7 @@ impl Broker {
             access,
             protocol_state: RwLock::new(protocol_state),
             timers,
+            client_log,
         }));
         broker.create_configured_topics()?;
         Ok(broker)
@@ -167,6 +171,12 @@ impl Broker {
     #[must_use]
     pub fn access(&self) -> &AccessControl {
         &self.0.access
+    }
+
+    /// The log lines about clients.
+    #[must_use]
+    pub fn client_log(&self) -> &Arc<ClientLog> {
+        &self.0.client_log
     }
 
     /// Authenticates a client of a listener. A password hash is computed on another thread.

@@ -34,6 +34,23 @@ pub struct BrokerConfig {
     pub subscription_idle_ms: Option<u64>,
     /// Bytes that an in-memory queue holds before it spills to the log.
     pub queue_memory_bytes_max: u64,
+    /// Log lines about clients.
+    pub client_log: ClientLogLimits,
+}
+
+/// How many log lines clients can cause. Suppressed lines are counted, and the next line says how many they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientLogLimits {
+    /// Lines about all clients of one address, per minute.
+    pub address_lines_per_minute_max: u32,
+    /// Lines about refused requests of one connection, per minute.
+    pub connection_lines_per_minute_max: u32,
+}
+
+impl Default for ClientLogLimits {
+    fn default() -> Self {
+        ClientLogLimits { address_lines_per_minute_max: 600, connection_lines_per_minute_max: 60 }
+    }
 }
 
 impl Default for BrokerConfig {
@@ -51,6 +68,7 @@ impl Default for BrokerConfig {
             limits: Limits::default(),
             subscription_idle_ms: None,
             queue_memory_bytes_max: 64 * 1024 * 1024,
+            client_log: ClientLogLimits::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ mod queue;
 mod session;
 mod topic;
 
-pub use config::{BrokerConfig, CaptureRule};
+pub use config::{BrokerConfig, CaptureRule, ClientLogLimits};
 pub use delivery::{Delivery, DeliveryId, Depth, DropReason, Mode, Start};
 pub use exchange::{ExchangeKind, ExchangeSpec, HUB};
 pub use queue::{DeadLetter, Overflow, OwnerId, QueueLimits, QueueSpec, next_owner};

@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use inver_broker::{AuthError, Broker, Connection, Identity, ListenerInfo, Mailbox};
+use inver_broker::{AuthError, Broker, Connection, Identity, ListenerInfo, LoginRefusal, Mailbox};
 use inver_driver::{
     Activity, Close, Connections, Driver, End, Machine, Output, Progress, Serving, Shared, Timeouts,
 };
@@ -25,6 +25,7 @@ use self::ended::Ended;
 use self::liveness::Liveness;
 use self::pressure::Pressure;
 use crate::codec::write;
+use crate::map::ORIGIN;
 use crate::session::{Limits, Session};
 
 type Login = Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send>>;
@@ -54,8 +55,9 @@ pub(crate) fn serve(
     connections: &Arc<Connections>,
 ) -> Serving<Peer> {
     let (mailbox, now) = (Mailbox::new(), Instant::now());
+    let client = broker.client_log().client(ORIGIN, connection.peer);
     let peer = Peer {
-        session: Session::new(broker.clone(), limits.clone(), mailbox.clone()),
+        session: Session::new(broker.clone(), limits.clone(), mailbox.clone(), client),
         broker,
         mailbox,
         address: connection.peer.ip(),
@@ -163,9 +165,6 @@ impl Machine for Peer {
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         let Some(login) = &mut self.login else { return Poll::Pending };
         let verdict = ready!(login.as_mut().poll(cx));
-        if let Err(error) = &verdict {
-            tracing::info!(%error, "login refused");
-        }
         self.login = None;
         self.verdict = Some(verdict);
         Poll::Ready(Ok(()))
@@ -178,12 +177,16 @@ impl Machine for Peer {
     }
 
     fn end(&mut self, end: &End<Ended>, _out: &mut Output) -> Close {
+        let closed_by_client = self.session.was_closed_by_client();
+        let client = self.session.client();
         match end {
-            End::Protocol(Ended::Over) | End::Closed | End::Stalled => {
-                tracing::debug!(reason = %end, "connection ended");
+            _ if closed_by_client => client.ended(&"client closed the connection"),
+            End::Protocol(Ended::LoginTimeout) => client.failed(LoginRefusal::Timeout, end),
+            End::Protocol(Ended::Log(error)) => {
+                tracing::error!(%error, "connection closed: broker failed");
+                client.failed(LoginRefusal::Unavailable, error);
             }
-            End::Io(error) => tracing::debug!(%error, "connection ended"),
-            End::Protocol(error) => tracing::info!(%error, "connection ended"),
+            _ => client.ended(end),
         }
         self.session.end();
         match end {

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use inver_broker::{AuthError, Identity};
+use inver_broker::{AuthError, Identity, LoginRefusal};
 
 use super::channel::Channel;
 use super::shared::Shared;
@@ -14,6 +14,9 @@ impl Session {
     /// The authenticator has decided.
     pub(crate) fn authenticated(&mut self, verdict: Result<Identity, AuthError>, out: &mut Vec<u8>) {
         self.authenticating = false;
+        if let Err(error) = &verdict {
+            self.client.login_refused(error.into(), error);
+        }
         let reason = match &verdict {
             Err(error @ AuthError::LoopbackOnly) => Some(error.to_string()),
             _ => None,
@@ -83,7 +86,7 @@ impl Session {
         let (class_id, method_id) = refusal.method;
         let (reply_code, reply_text) = (refusal.code.number(), refusal.text.as_str());
         if number != 0 && !refusal.code.is_hard() && self.state == State::Running {
-            tracing::info!(channel = number, text = reply_text, "channel closed by error");
+            self.client.request_refused(&format!("channel {number}"), &reply_text);
             if let (Some(shared), Some(channel)) = (self.shared.as_deref_mut(), self.channels.find(number)) {
                 forget_confirms(channel, shared);
                 channel.release(shared);
@@ -93,10 +96,17 @@ impl Session {
                 return;
             }
         }
-        match &refusal.cause {
-            Some(error) => tracing::error!(%error, "connection closed: broker failed"),
-            None => tracing::info!(text = reply_text, "connection closed by error"),
-        }
+        let reason = match &refusal.cause {
+            Some(error) => {
+                tracing::error!(%error, "connection closed: broker failed");
+                LoginRefusal::Unavailable
+            }
+            None if matches!(refusal.code, ReplyCode::NotAllowed | ReplyCode::AccessRefused) => {
+                LoginRefusal::NotPermitted
+            }
+            None => LoginRefusal::Protocol,
+        };
+        self.client.failed(reason, &reply_text);
         self.release();
         write::method(out, 0, &Method::ConnectionClose { reply_code, reply_text, class_id, method_id });
         self.state = State::Closing;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use inver_broker::{Completion, Identity, Publisher, PublisherId};
+use inver_broker::{Completion, Credentials, Identity, Publisher, PublisherId};
 
 use super::channel::{Channel, Outcome};
 use super::ending::forget_confirms;
@@ -10,6 +10,7 @@ use super::handshake::Step;
 use super::shared::Shared;
 use super::{Session, State, confirms};
 use crate::codec::frame::Frame;
+use crate::codec::table::Value;
 use crate::codec::{
     ContentHeader, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Malformed, Method, write,
 };
@@ -51,6 +52,14 @@ impl Session {
             (State::Handshake, method) => match self.handshake.method(method, &self.limits)? {
                 Step::Continue => {}
                 Step::Authenticate(credentials) => {
+                    if let Method::ConnectionStartOk { client_properties, .. } = method
+                        && let Some(Value::Text(name)) = client_properties.get("connection_name")
+                    {
+                        self.client.identify(&String::from_utf8_lossy(name));
+                    }
+                    if let Credentials::Password { user, .. } = &credentials {
+                        self.client.claim_user(Some(user));
+                    }
                     self.credentials = Some(credentials);
                     self.authenticating = true;
                 }
@@ -106,6 +115,7 @@ impl Session {
             incarnations: 0,
         }));
         self.state = State::Running;
+        self.client.logged_in(self.identity.as_ref().and_then(Identity::name));
         write::method(out, 0, &Method::ConnectionOpenOk { known_hosts: "" });
         Ok(())
     }

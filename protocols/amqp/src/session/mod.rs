@@ -38,7 +38,7 @@ mod unacked;
 
 use std::sync::Arc;
 
-use inver_broker::{Broker, Completion, Credentials, Identity, Mailbox};
+use inver_broker::{Broker, Completion, Credentials, Identity, LoggedClient, Mailbox};
 use inver_storage::{Log, Lsn};
 
 pub use limits::Limits;
@@ -87,6 +87,7 @@ pub(crate) struct Session {
     state: State,
     handshake: Handshake,
     credentials: Option<Credentials>,
+    client: LoggedClient,
     authenticating: bool,
     closed_by_client: bool,
     identity: Option<Identity>,
@@ -98,7 +99,12 @@ pub(crate) struct Session {
 
 impl Session {
     /// A connection that has received nothing yet.
-    pub(crate) fn new(broker: Broker, limits: Arc<Limits>, mailbox: Arc<Mailbox>) -> Session {
+    pub(crate) fn new(
+        broker: Broker,
+        limits: Arc<Limits>,
+        mailbox: Arc<Mailbox>,
+        client: LoggedClient,
+    ) -> Session {
         Session {
             handshake: Handshake::new(&limits),
             broker,
@@ -106,6 +112,7 @@ impl Session {
             mailbox,
             state: State::Handshake,
             credentials: None,
+            client,
             authenticating: false,
             closed_by_client: false,
             identity: None,
@@ -162,6 +169,11 @@ impl Session {
     /// Takes the credentials that the authenticator must check, once.
     pub(crate) fn take_credentials(&mut self) -> Option<Credentials> {
         self.credentials.take()
+    }
+
+    /// The client in the log.
+    pub(crate) fn client(&mut self) -> &mut LoggedClient {
+        &mut self.client
     }
 
     /// The log of the broker.

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use inver_broker::{AuthError, Completion, Identity, Mailbox};
+use inver_broker::{AuthError, Completion, Identity, LoggedClient, Mailbox};
 use inver_driver::Output;
 use inver_storage::Lsn;
 use tokio::time::Instant;
@@ -32,7 +32,7 @@ use crate::codec::reader::Reader;
 use crate::codec::wire::Version;
 use crate::error::ConnectionError;
 use crate::fetch::Fetcher;
-use crate::node::Node;
+use crate::node::{NAME, Node};
 use crate::response::encode;
 use crate::sasl::{Credentials, Sasl, Step};
 
@@ -48,6 +48,7 @@ pub(crate) struct Session {
     topics: TopicCache,
     /// Memory that small responses share.
     arena: BytesMut,
+    client: LoggedClient,
 }
 
 impl Session {
@@ -60,6 +61,7 @@ impl Session {
         mailbox: Arc<Mailbox>,
     ) -> Session {
         Session {
+            client: node.broker.client_log().client(NAME, peer),
             peer,
             local,
             sasl: Sasl::new(identity),
@@ -129,6 +131,10 @@ impl Session {
             return Err(ConnectionError::NotAuthenticated { api: header.api.name });
         }
         self.node.metrics.count_request(header.api);
+        if !self.client.is_logged_in() && !header.api.before_authentication {
+            self.client.identify(client_id.as_deref().unwrap_or_default());
+            self.client.logged_in(self.sasl.identity().and_then(Identity::name));
+        }
         let (version, correlation_id) = (header.version.number, header.correlation_id);
         tracing::trace!(api = header.api.name, version, correlation_id, "request");
         let mut cx = RequestContext {
@@ -210,7 +216,7 @@ impl Session {
                 Ok(())
             }
             Err(error) => {
-                tracing::info!(user = credentials.user, %error, "authentication failed");
+                self.sasl.refuse(Some(&credentials.user), (&error).into(), error.to_string());
                 // A bare token has no form for a failure: the connection ends.
                 if let Some(header) = credentials.header {
                     let reason = match error {
@@ -225,6 +231,22 @@ impl Session {
                 }
                 Err(ConnectionError::AuthenticationFailed)
             }
+        }
+    }
+
+    /// The client in the log.
+    pub(crate) fn client(&mut self) -> &mut LoggedClient {
+        &mut self.client
+    }
+
+    /// The connection ends because of `error`.
+    pub(crate) fn failed(&mut self, error: &ConnectionError) {
+        match self.sasl.take_failure() {
+            Some(failure) => {
+                self.client.claim_user(failure.user.as_deref());
+                self.client.failed(failure.reason, &failure.text);
+            }
+            None => self.client.failed(error.login_refusal(), error),
         }
     }
 

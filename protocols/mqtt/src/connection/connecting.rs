@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use inver_broker::{Broker, ListenerInfo, Mailbox};
+use inver_broker::{Broker, ListenerInfo, LoggedClient, LoginRefusal, Mailbox};
 use inver_driver::{Activity, Close, End, Machine, Output, Progress, Shared, Timeouts};
 use inver_storage::{Log, LogError, Lsn};
 use tokio::time::Instant;
@@ -21,7 +20,8 @@ type Connect = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// A client that is not connected yet.
 pub(super) struct Connecting {
-    peer: SocketAddr,
+    /// None while the CONNECT is being answered.
+    client: Option<LoggedClient>,
     listener: Arc<ListenerInfo>,
     broker: Broker,
     server: Arc<Server>,
@@ -34,7 +34,7 @@ pub(super) struct Connecting {
 
 /// What came of a connection's beginning.
 pub(super) enum Outcome {
-    Accepted(Box<Accepted>),
+    Accepted(Box<Accepted>, LoggedClient),
     Refused(Version, Refusal),
     Timeout,
     ShuttingDown,
@@ -49,7 +49,7 @@ impl From<LogError> for Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outcome::Accepted(_) => f.write_str("accepted"),
+            Outcome::Accepted(..) => f.write_str("accepted"),
             Outcome::Refused(_, refusal) => write!(f, "refused: {refusal}"),
             Outcome::Timeout => f.write_str("no CONNECT in time"),
             Outcome::ShuttingDown => f.write_str("server is shutting down"),
@@ -59,32 +59,36 @@ impl fmt::Display for Outcome {
 
 impl Connecting {
     pub(super) fn new(
-        peer: SocketAddr,
+        client: LoggedClient,
         listener: Arc<ListenerInfo>,
         broker: Broker,
         server: Arc<Server>,
     ) -> Connecting {
         let by = Instant::now() + server.config.timeouts.login;
-        Connecting { peer, listener, broker, server, mailbox: Mailbox::new(), by, connect: None }
+        let client = Some(client);
+        Connecting { client, listener, broker, server, mailbox: Mailbox::new(), by, connect: None }
     }
 
     /// Answers the CONNECT in `wire`.
-    fn connect(&self, wire: Vec<u8>) -> Connect {
-        let (peer, listener) = (self.peer.ip(), self.listener.clone());
+    fn connect(&mut self, mut client: LoggedClient, wire: Vec<u8>) -> Connect {
+        let listener = self.listener.clone();
         let (broker, server) = (self.broker.clone(), self.server.clone());
         Box::pin(async move {
             let connect = match decode(&wire, Version::V5, server.config.connect_bytes_max) {
                 Ok(Some((Packet::Connect(connect), _))) => connect,
-                Err(error) => return Outcome::Refused(claimed_version(&wire), error.into()),
-                Ok(_) => return Outcome::Refused(Version::V311, not_a_connect().into()),
+                Err(error) => return refused(&mut client, claimed_version(&wire), error.into()),
+                Ok(_) => return refused(&mut client, Version::V311, not_a_connect().into()),
             };
-            let client = connect::Client { peer, listener: &listener };
-            match connect::connect(&connect, &client, &broker, &server, &Mailbox::new()).await {
-                Ok(accepted) => Outcome::Accepted(Box::new(accepted)),
-                Err(refusal) => {
-                    tracing::debug!(client_id = connect.client_id, "CONNECT refused");
-                    Outcome::Refused(connect.version, refusal)
+            client.identify(connect.client_id);
+            client.claim_user(connect.username);
+            let from = connect::Client { peer: client.address().ip(), listener: &listener };
+            match connect::connect(&connect, &from, &broker, &server, &Mailbox::new()).await {
+                Ok(accepted) => {
+                    client.identify(accepted.session.client_id());
+                    client.logged_in(accepted.session.user());
+                    Outcome::Accepted(Box::new(accepted), client)
                 }
+                Err(refusal) => refused(&mut client, connect.version, refusal),
             }
         })
     }
@@ -122,10 +126,13 @@ impl Machine for Connecting {
     }
 
     fn input(&mut self, input: &[u8], _out: &mut Output) -> Result<Progress, Outcome> {
+        let Some(client) = &mut self.client else { return Ok(Progress::all(0)) };
         let length = whole_connect(input, self.server.config.connect_bytes_max)
-            .map_err(|error| Outcome::Refused(claimed_version(input), error.into()))?;
-        if let Some(wire) = input.get(..length).filter(|wire| !wire.is_empty()) {
-            self.connect = Some(self.connect(wire.to_vec()));
+            .map_err(|error| refused(client, claimed_version(input), error.into()))?;
+        if let Some(wire) = input.get(..length).filter(|wire| !wire.is_empty())
+            && let Some(client) = self.client.take()
+        {
+            self.connect = Some(self.connect(client, wire.to_vec()));
         }
         Ok(Progress::all(length))
     }
@@ -143,6 +150,9 @@ impl Machine for Connecting {
     }
 
     fn expired(&mut self, _activity: &Activity, _now: Instant, _out: &mut Output) -> Result<(), Outcome> {
+        if let Some(client) = &mut self.client {
+            client.login_refused(LoginRefusal::Timeout, &Outcome::Timeout);
+        }
         Err(Outcome::Timeout)
     }
 
@@ -156,7 +166,9 @@ impl Machine for Connecting {
     }
 
     fn end(&mut self, end: &End<Outcome>, out: &mut Output) -> Close {
-        tracing::debug!(peer = %self.peer, reason = %end, "connection ended before a session");
+        if let Some(client) = &mut self.client {
+            client.ended(end);
+        }
         if let End::Protocol(Outcome::Refused(version, refusal)) = end {
             put_refusal(*version, refusal, out.flat());
         }
@@ -165,6 +177,12 @@ impl Machine for Connecting {
             End::Io(_) | End::Stalled => Close::Abort,
         }
     }
+}
+
+/// The outcome of a refusal, which is logged.
+fn refused(client: &mut LoggedClient, version: Version, refusal: Refusal) -> Outcome {
+    client.login_refused(refusal.login_refusal(), &refusal);
+    Outcome::Refused(version, refusal)
 }
 
 fn not_a_connect() -> DecodeError {

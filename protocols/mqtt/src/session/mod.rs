@@ -108,6 +108,16 @@ impl Session {
         self.keep_alive_s
     }
 
+    /// The client identifier.
+    pub(crate) fn client_id(&self) -> &str {
+        self.core.client_id()
+    }
+
+    /// The authenticated user, if any.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
     /// The protocol's settings.
     pub(crate) fn config(&self) -> &MqttConfig {
         &self.server.config

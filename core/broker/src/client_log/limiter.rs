@@ -1,0 +1,127 @@
+//! A limit of log lines per address and per connection: token buckets, a bounded number of them.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::time::Instant;
+
+/// Buckets kept at the same time. Beyond it, further addresses and connections share one.
+const BUCKETS_MAX: usize = 4096;
+
+/// What a line is counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// All clients of an address.
+    Address(IpAddr),
+    /// One connection.
+    Connection(SocketAddr),
+    /// All that have no bucket of their own.
+    Others,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    lines: f64,
+    filled_at: Instant,
+    /// Lines refused since the last one that was written.
+    suppressed: u64,
+}
+
+/// The buckets of one kind of key.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    per_minute: f64,
+    buckets: HashMap<Key, Bucket>,
+}
+
+impl Limiter {
+    /// Up to `per_minute` lines at once, and as many again every minute.
+    pub(super) fn new(per_minute: u32) -> Limiter {
+        Limiter { per_minute: f64::from(per_minute), buckets: HashMap::new() }
+    }
+
+    /// Takes a line of `key` at `now`: how many were suppressed before it, or `None` if it is to be suppressed too.
+    pub(super) fn take(&mut self, key: Key, now: Instant) -> Option<u64> {
+        let is_full = self.buckets.len() >= BUCKETS_MAX;
+        let key = if is_full && !self.buckets.contains_key(&key) { Key::Others } else { key };
+        let per_minute = self.per_minute;
+        let new = || Bucket { lines: per_minute, filled_at: now, suppressed: 0 };
+        let bucket = self.buckets.entry(key).or_insert_with(new);
+        bucket.fill(per_minute, now);
+        if bucket.lines < 1.0 {
+            bucket.suppressed += 1;
+            return None;
+        }
+        bucket.lines -= 1.0;
+        Some(std::mem::take(&mut bucket.suppressed))
+    }
+
+    /// Drops buckets that are full again; returns the counts that no later line has told.
+    pub(super) fn sweep(&mut self, now: Instant) -> Vec<(Key, u64)> {
+        let mut untold = Vec::new();
+        let per_minute = self.per_minute;
+        self.buckets.retain(|key, bucket| {
+            bucket.fill(per_minute, now);
+            if bucket.suppressed > 0 && bucket.lines >= 1.0 {
+                bucket.lines -= 1.0;
+                untold.push((*key, std::mem::take(&mut bucket.suppressed)));
+            }
+            bucket.lines < per_minute
+        });
+        untold
+    }
+}
+
+impl Bucket {
+    fn fill(&mut self, per_minute: f64, now: Instant) {
+        let minutes = now.saturating_duration_since(self.filled_at).as_secs_f64() / 60.0;
+        self.lines = minutes.mul_add(per_minute, self.lines).min(per_minute);
+        self.filled_at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    fn address(last: u8) -> Key {
+        Key::Address(IpAddr::from([192, 0, 2, last]))
+    }
+
+    #[test]
+    fn a_burst_is_cut_and_the_next_line_says_how_much() {
+        let (mut limiter, start) = (Limiter::new(60), Clock::manual(0).now());
+        let written = (0..1000).filter(|_| limiter.take(address(1), start).is_some()).count();
+        assert_eq!(written, 60);
+        assert_eq!(limiter.take(address(2), start), Some(0), "other addresses are not affected");
+        let later = start + Duration::from_secs(1);
+        assert_eq!(limiter.take(address(1), later), Some(940));
+        assert_eq!(limiter.take(address(1), later), None);
+    }
+
+    #[test]
+    fn counts_that_no_line_told_are_swept_and_full_buckets_dropped() {
+        let (mut limiter, start) = (Limiter::new(60), Clock::manual(0).now());
+        (0..100).for_each(|_| _ = limiter.take(address(1), start));
+        assert_eq!(limiter.sweep(start), []);
+        let later = start + Duration::from_secs(30);
+        assert_eq!(limiter.sweep(later), [(address(1), 40)]);
+        assert_eq!(limiter.sweep(later), []);
+        assert_eq!(limiter.buckets.len(), 1);
+        limiter.sweep(later + Duration::from_secs(60));
+        assert_eq!(limiter.buckets.len(), 0);
+    }
+
+    #[test]
+    fn the_number_of_buckets_is_bounded() {
+        let (mut limiter, start) = (Limiter::new(2), Clock::manual(0).now());
+        for port in 0..u16::MAX {
+            limiter.take(Key::Connection(SocketAddr::from(([192, 0, 2, 1], port))), start);
+        }
+        assert_eq!(limiter.buckets.len(), BUCKETS_MAX + 1);
+        assert_eq!(limiter.take(address(9), start), None, "all others share a bucket");
+    }
+}

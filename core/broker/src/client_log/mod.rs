@@ -1,0 +1,301 @@
+//! Log lines about clients, in one form for all protocols: login, refusal, disconnect, refused requests.
+//!
+//! Owns the form of these lines, the limit of their number per address and per connection, and the count of logins. A
+//! line names protocol, client identifier, user, address and reason. Does not own why something is refused.
+
+mod limiter;
+
+use std::fmt::{self, Display};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use metrics::counter;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use self::limiter::{Key, Limiter};
+use crate::clock::Clock;
+use crate::identity::AuthError;
+use crate::spec::ClientLogLimits;
+use crate::telemetry::{LINES_SUPPRESSED, LOGINS};
+
+/// Bytes of a name or reason in a line; what is longer is cut.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// The lines about all clients of a broker.
+pub struct ClientLog {
+    clock: Clock,
+    limiters: Mutex<Limiters>,
+}
+
+struct Limiters {
+    by_address: Limiter,
+    by_connection: Limiter,
+}
+
+impl fmt::Debug for ClientLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientLog").finish_non_exhaustive()
+    }
+}
+
+/// Why a login was refused: the label `reason` of `inver_logins_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginRefusal {
+    /// An unknown user or a wrong password.
+    Credentials,
+    /// Users are configured and the client gave no credentials.
+    CredentialsRequired,
+    /// No users are configured and the client is not on this machine.
+    LoopbackOnly,
+    /// The user may not connect, or not to the namespace that it asked for.
+    NotPermitted,
+    /// A limit is reached.
+    Limit,
+    /// The client did not follow its protocol.
+    Protocol,
+    /// The client did not log in in time.
+    Timeout,
+    /// The broker failed.
+    Unavailable,
+}
+
+impl LoginRefusal {
+    /// Its label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            LoginRefusal::Credentials => "credentials",
+            LoginRefusal::CredentialsRequired => "credentials_required",
+            LoginRefusal::LoopbackOnly => "loopback_only",
+            LoginRefusal::NotPermitted => "not_permitted",
+            LoginRefusal::Limit => "limit",
+            LoginRefusal::Protocol => "protocol",
+            LoginRefusal::Timeout => "timeout",
+            LoginRefusal::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl From<&AuthError> for LoginRefusal {
+    fn from(error: &AuthError) -> LoginRefusal {
+        match error {
+            AuthError::Refused => LoginRefusal::Credentials,
+            AuthError::LoopbackOnly => LoginRefusal::LoopbackOnly,
+            AuthError::CredentialsRequired => LoginRefusal::CredentialsRequired,
+            AuthError::Busy => LoginRefusal::Unavailable,
+        }
+    }
+}
+
+impl ClientLog {
+    /// Lines within these limits.
+    #[must_use]
+    pub fn new(clock: Clock, limits: ClientLogLimits) -> ClientLog {
+        let by_address = Limiter::new(limits.address_lines_per_minute_max);
+        let by_connection = Limiter::new(limits.connection_lines_per_minute_max);
+        ClientLog { clock, limiters: Mutex::new(Limiters { by_address, by_connection }) }
+    }
+
+    /// A client that has connected. Writes no line yet.
+    #[must_use]
+    pub fn client(self: &Arc<Self>, protocol: &'static str, address: SocketAddr) -> LoggedClient {
+        LoggedClient(Box::new(Client {
+            log: self.clone(),
+            protocol,
+            address,
+            client_id: None,
+            user: None,
+            since: self.clock.now(),
+            state: State::Connected,
+        }))
+    }
+
+    /// Whether a line may be written now: the number of suppressed ones before it.
+    fn admit(&self, address: SocketAddr, is_request: bool) -> Option<u64> {
+        let (now, ip) = (self.clock.now(), address.ip().to_canonical());
+        let mut limiters = self.limiters.lock();
+        let by_connection =
+            if is_request { limiters.by_connection.take(Key::Connection(address), now) } else { Some(0) };
+        let admitted = by_connection.and_then(|before| {
+            let by_address = limiters.by_address.take(Key::Address(ip), now)?;
+            Some(before + by_address)
+        });
+        drop(limiters);
+        if admitted.is_none() {
+            counter!(LINES_SUPPRESSED).increment(1);
+        }
+        admitted
+    }
+
+    /// Writes how many lines were suppressed since the last one of an address or connection. Called periodically.
+    pub(crate) fn sweep(&self) {
+        let now = self.clock.now();
+        let mut limiters = self.limiters.lock();
+        let mut untold = limiters.by_address.sweep(now);
+        untold.extend(limiters.by_connection.sweep(now));
+        drop(limiters);
+        for (key, suppressed) in untold {
+            let address: Option<IpAddr> = match key {
+                Key::Address(address) => Some(address),
+                Key::Connection(address) => Some(address.ip()),
+                Key::Others => None,
+            };
+            let address = address.map(tracing::field::display);
+            tracing::info!(address, suppressed, "log lines suppressed");
+        }
+    }
+}
+
+/// A client in the log, for as long as it is connected. Dropping it without [`ended`](LoggedClient::ended) says that the
+/// connection was dropped.
+pub struct LoggedClient(Box<Client>);
+
+struct Client {
+    log: Arc<ClientLog>,
+    protocol: &'static str,
+    address: SocketAddr,
+    client_id: Option<Box<str>>,
+    user: Option<Box<str>>,
+    since: Instant,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Not logged in.
+    Connected,
+    LoggedIn,
+    /// The line about its end, or about its refusal, was written.
+    Over,
+}
+
+impl fmt::Debug for LoggedClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Client { protocol, address, state, .. } = &*self.0;
+        f.debug_struct("LoggedClient")
+            .field("protocol", protocol)
+            .field("address", address)
+            .field("state", state)
+            .finish()
+    }
+}
+
+/// `text`, cut after [`TEXT_BYTES_MAX`] bytes.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or_default()
+}
+
+impl LoggedClient {
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// Whether it has logged in.
+    #[must_use]
+    pub fn is_logged_in(&self) -> bool {
+        self.0.state == State::LoggedIn
+    }
+
+    /// The client gave an identifier, such as the client id of MQTT or Kafka or the connection name of AMQP.
+    pub fn identify(&mut self, client_id: &str) {
+        self.0.client_id = (!client_id.is_empty()).then(|| cut(client_id).into());
+    }
+
+    /// The client gave the name of a user; it is not authenticated yet.
+    pub fn claim_user(&mut self, user: Option<&str>) {
+        self.0.user = user.filter(|user| !user.is_empty()).map(|user| cut(user).into());
+    }
+
+    /// The client is logged in as `user`. Does nothing for one that is.
+    pub fn logged_in(&mut self, user: Option<&str>) {
+        if self.is_logged_in() {
+            return;
+        }
+        self.claim_user(user);
+        let client = &mut *self.0;
+        client.state = State::LoggedIn;
+        counter!(LOGINS, "protocol" => client.protocol, "result" => "accepted", "reason" => "").increment(1);
+        if let Some(suppressed) = client.log.admit(client.address, false) {
+            let Client { protocol, address, .. } = client;
+            let (client_id, user) = (client.client_id.as_deref(), client.user.as_deref());
+            let suppressed = (suppressed > 0).then_some(suppressed);
+            tracing::info!(protocol, client_id, user, %address, suppressed, "client connected");
+        }
+    }
+
+    /// The client's login is refused; its end writes no line.
+    pub fn login_refused(&mut self, reason: LoginRefusal, text: &dyn Display) {
+        let client = &mut *self.0;
+        if client.state != State::Connected {
+            return;
+        }
+        client.state = State::Over;
+        let label = reason.label();
+        counter!(LOGINS, "protocol" => client.protocol, "result" => "refused", "reason" => label)
+            .increment(1);
+        if let Some(suppressed) = client.log.admit(client.address, false) {
+            let Client { protocol, address, .. } = client;
+            let (client_id, user) = (client.client_id.as_deref(), client.user.as_deref());
+            let suppressed = (suppressed > 0).then_some(suppressed);
+            let text = text.to_string();
+            let reason = cut(&text);
+            tracing::info!(protocol, client_id, user, %address, reason, suppressed, "login refused");
+        }
+    }
+
+    /// The connection ended because of an error: a refused login for a client that was not logged in.
+    pub fn failed(&mut self, reason: LoginRefusal, text: &dyn Display) {
+        if self.is_logged_in() { self.ended(text) } else { self.login_refused(reason, text) }
+    }
+
+    /// A request of the client is refused, and the connection stays open.
+    pub fn request_refused(&self, request: &str, reason: &dyn Display) {
+        let client = &*self.0;
+        if let Some(suppressed) = client.log.admit(client.address, true) {
+            let Client { protocol, address, .. } = client;
+            let (client_id, user) = (client.client_id.as_deref(), client.user.as_deref());
+            let suppressed = (suppressed > 0).then_some(suppressed);
+            let text = reason.to_string();
+            let reason = cut(&text);
+            tracing::info!(protocol, client_id, user, %address, request, reason, suppressed, "request refused");
+        }
+    }
+
+    /// The connection has ended. For a client that has not logged in this is a line at `debug` only, since health checks
+    /// connect and send nothing.
+    pub fn ended(&mut self, reason: &dyn Display) {
+        let client = &mut *self.0;
+        let state = std::mem::replace(&mut client.state, State::Over);
+        let Client { protocol, address, .. } = client;
+        match state {
+            State::Over => {}
+            State::Connected => {
+                let reason = reason.to_string();
+                tracing::debug!(protocol, %address, reason, "client disconnected before login");
+            }
+            State::LoggedIn => {
+                let Some(suppressed) = client.log.admit(*address, false) else { return };
+                let (client_id, user) = (client.client_id.as_deref(), client.user.as_deref());
+                let suppressed = (suppressed > 0).then_some(suppressed);
+                let seconds = client.log.clock.now().saturating_duration_since(client.since).as_secs();
+                let text = reason.to_string();
+                let reason = cut(&text);
+                tracing::info!(
+                    protocol, client_id, user, %address, reason, seconds, suppressed, "client disconnected"
+                );
+            }
+        }
+    }
+}
+
+impl Drop for LoggedClient {
+    fn drop(&mut self) {
+        self.ended(&"connection dropped");
+    }
+}
+
+#[cfg(test)]
+mod tests;

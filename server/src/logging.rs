@@ -1,0 +1,87 @@
+//! The log: its form, its filter, and the line that says what was started.
+
+use std::path::Path;
+
+use inver_broker::AccessControl;
+use inver_settings::Setting;
+use tracing::info;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{Config, LogFormat};
+
+/// Writes the log of this process to standard error from now on.
+pub(crate) fn install(config: &Config) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match config.logging.format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
+    };
+    tracing_subscriber::registry().with(config.logging.filter.0.clone()).with(lines).init();
+}
+
+/// Says what is started, and from what.
+pub(crate) fn log_start(config: &Config, file: Option<&Path>) {
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config_file = file.map(tracing::field::debug),
+        data_dir = ?config.general.data_dir,
+        commit = config.log.commit.show(),
+        listeners = listeners(config),
+        "starting"
+    );
+}
+
+/// Which clients are let in: those that log in as one of so many users, or only those on this machine.
+pub(crate) fn shown_access(access: &AccessControl) -> String {
+    match access.users().len() {
+        0 => "loopback only".to_owned(),
+        1 => "1 user".to_owned(),
+        users => format!("{users} users"),
+    }
+}
+
+/// The configured listeners: `amqp=127.0.0.1:5672 http=…`.
+fn listeners(config: &Config) -> String {
+    let mut shown = Vec::new();
+    let mut show = |name: String, listen: crate::config::Listen| {
+        if let Some(address) = listen.0 {
+            shown.push(format!("{name}={address}"));
+        }
+    };
+    for protocol in &config.protocols {
+        let (name, endpoint) = (protocol.entry.name, &protocol.endpoint);
+        show(name.to_owned(), endpoint.listen);
+        if endpoint.tls_cert.is_some() {
+            show(format!("{name}+tls"), endpoint.tls_listen);
+        }
+        if let Some(websocket) = &protocol.websocket {
+            show(format!("{name}+websocket"), websocket.websocket_listen);
+            if endpoint.tls_cert.is_some() {
+                show(format!("{name}+websocket+tls"), websocket.websocket_tls_listen);
+            }
+        }
+    }
+    show("http".to_owned(), config.http.listen);
+    shown.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_line_names_all_listeners_that_are_on() {
+        let text = listeners(&Config::default());
+        let expected = "kafka=127.0.0.1:9092 mqtt=127.0.0.1:1883 mqtt+websocket=127.0.0.1:8083 amqp=127.0.0.1:5672 \
+                        http=127.0.0.1:15672";
+        let sorted = |text: &str| {
+            let mut parts: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            parts.sort();
+            parts
+        };
+        assert_eq!(sorted(&text), sorted(expected));
+    }
+}
