@@ -1,7 +1,7 @@
 //! Access control: users, credentials, permission rules, and the decision over them.
 //!
 //! Owns the plain values and the algorithms: verifying passwords against many kinds of hashes, the server side of SCRAM,
-//! and whether a subject may perform an operation on a resource.
+//! rules as people write them, and whether a subject may perform an operation on a resource.
 //!
 //! Does not own storage, sockets, threads, or the dialects in which protocols express permissions. Verifying a password
 //! can take milliseconds of CPU by design: callers run it off the connections' threads.
@@ -15,6 +15,7 @@ mod digest;
 mod pattern;
 mod rule;
 pub mod scram;
+mod text;
 mod user;
 
 pub use credential::{Credential, CredentialError, SaltPosition};
@@ -22,4 +23,5 @@ pub use decision::{Decision, EffectiveRules, Rules, Subject};
 pub use digest::Digest;
 pub use pattern::{Pattern, PatternError};
 pub use rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
+pub use text::{RuleText, RuleTextError};
 pub use user::{Tag, Tags, User, UserLimits};

@@ -142,6 +142,7 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
         address_header: protocols::ADDRESS_HEADER.into(),
         origins: PROTOCOLS.iter().map(|entry| entry.name).collect(),
         authenticator: Arc::new(Users::new()?),
+        access_limits: limits.access(),
         clock,
         limits: limits.namespace(),
         inbox_messages_max: limits.inbox_messages_max,
@@ -151,8 +152,9 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
         ..BrokerConfig::default()
     };
     let broker = Broker::open(log, broker_config)?;
-    let users = &config.general.users;
-    broker.access().set_configured(users.users()?, users.rules())?;
+    let (users, mut rules) = (&config.general.users, config.general.permissions.rules());
+    rules.extend(users.rules());
+    broker.access().set_configured(users.users()?, rules)?;
     Ok(broker)
 }
 

@@ -8,6 +8,7 @@
 //! It does not own reloading or includes, and reads no process environment itself: variables are handed in.
 
 pub(crate) mod page;
+mod permissions;
 pub(crate) mod sections;
 pub(crate) mod users;
 mod values;

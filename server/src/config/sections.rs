@@ -11,6 +11,7 @@ use inver_settings::section;
 use inver_storage::{CommitPolicy, LogOptions};
 use tracing_subscriber::filter::Targets;
 
+use super::permissions::ConfiguredPermissions;
 use super::users::ConfiguredUsers;
 use super::values::{CaptureRules, Commit, Listen, LogFilter, LogFormat, RuntimeKind};
 use crate::protocols::{ProtocolEntry, WebSocketForm};
@@ -31,6 +32,11 @@ section! {
         /// are accepted.
         pub(crate) users: ConfiguredUsers = ConfiguredUsers::default()
             => value("a table of names with hashes or tables"),
+        /// Permission rules: who (`user`, `tag` or `anyone = true`) may (`effect = "allow"`, or `"deny"`, which wins) do
+        /// what (`operations`) with which resources (`kind` and `name`, `prefix`, `filter` or `regex`), in which
+        /// `namespace`, from which `host`. They add to those that are stored, and are read-only while the broker runs.
+        pub(crate) permissions: ConfiguredPermissions = ConfiguredPermissions::default()
+            => value("a list of tables"),
     }
 }
 
@@ -196,6 +202,10 @@ section! {
         pub(crate) retained_bytes_max: u64 = model().limits.retained_bytes_max => bytes(KIB..=TIB),
         /// Committed offsets of consumer groups, one per partition.
         pub(crate) committed_offsets_max: usize = model().limits.committed_offsets_max => count(1..=MANY),
+        /// Users stored in the broker; those of the configuration do not count.
+        pub(crate) users_max: usize = model().access_limits.users_max => count(1..=MANY),
+        /// Permission rules stored in the broker; those of the configuration do not count.
+        pub(crate) permissions_max: usize = model().access_limits.rules_max => count(1..=MANY),
         /// Messages waiting for a session; beyond it the oldest are dropped.
         pub(crate) inbox_messages_max: u64 = model().inbox_messages_max => count(1..=MANY),
         /// Memory of a transient queue; beyond it the queue continues in the log.
@@ -227,6 +237,11 @@ impl Limits {
             write_stall: self.write_stall_timeout,
             linger: self.linger_timeout,
         }
+    }
+
+    /// The limits of users and permission rules.
+    pub(crate) fn access(&self) -> inver_broker::AccessLimits {
+        inver_broker::AccessLimits { users_max: self.users_max, rules_max: self.permissions_max }
     }
 
     /// The limits of a namespace.

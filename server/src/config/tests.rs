@@ -286,3 +286,31 @@ fn addresses() {
     assert_eq!(read("5"), None);
     assert_eq!(read("127.0.0.1:70000"), None);
 }
+
+#[test]
+fn users_and_permissions_are_read() {
+    let hash = crate::passwords::hash(b"pw").unwrap();
+    let text = format!(
+        "[users]\nann = \"{hash}\"\n[users.bob]\npasswords = [\"{hash}\"]\ntags = [\"monitoring\"]\nnamespace = \"n\"\n\
+         [[permissions]]\nuser = \"bob\"\nkind = \"topic\"\nprefix = \"a.\"\noperations = [\"read\"]\n\
+         [[permissions]]\nanyone = true\noperations = [\"all\"]\neffect = \"deny\"\nhost = \"192.0.2.1\"\n"
+    );
+    let general = load(Some(file(&text).path()), []).ok().unwrap().config.general;
+    let (ann, bob) = (&general.users.0["ann"], &general.users.0["bob"]);
+    assert!(ann.has_full_access && !bob.has_full_access);
+    assert_eq!((bob.tags.as_slice(), bob.namespace.as_deref()), (&["monitoring".to_owned()][..], Some("n")));
+    assert_eq!(general.users.rules().len(), 8, "one rule for each kind of resource");
+    assert_eq!(general.permissions.rules().len(), 1 + 8);
+    let shown = environment(&[
+        ("INVER_USERS", &general.users.show()),
+        ("INVER_PERMISSIONS", &general.permissions.show()),
+    ]);
+    let again = load(None, shown).ok().unwrap().config.general;
+    assert_eq!((again.users, again.permissions), (general.users, general.permissions));
+    let wrong = |text: &str| problems(text, &[])[0].clone();
+    assert!(
+        wrong("[[permissions]]\nanyone = true\noperations = [\"fly\"]\n").contains("unknown operation `fly`")
+    );
+    assert!(wrong("[[permissions]]\noperations = [\"read\"]\n").contains("exactly one of"));
+    assert!(wrong("[users.bob]\nname = \"x\"\n").contains("a table with `passwords`"));
+}

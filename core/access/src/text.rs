@@ -1,0 +1,246 @@
+//! Rules as people write them: in the configuration, the HTTP API and the command line.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::pattern::{Pattern, PatternError};
+use crate::rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
+use crate::user::Tag;
+
+/// A rule in its written form. Exactly one of `user`, `tag` and `anyone` says whom it applies to; at most one of `name`,
+/// `prefix`, `filter` and `regex` says which resources, all of the kind if none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleText {
+    /// The id of a stored rule; not for new ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+    /// The user that it applies to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The tag whose users it applies to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Whether it applies to everybody, anonymous clients included.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anyone: bool,
+    /// The namespace in which it applies; none: in every namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The kind of resource; none: every kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The name of the resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What the names of the resources begin with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// A filter (levels separated by `/`, with `+` and `#`) that matches the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// A regular expression that matches in the names; not anchored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+    /// The operations; `all` for every operation.
+    pub operations: Vec<String>,
+    /// `allow` (the default) or `deny`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<String>,
+    /// The address that the client must connect from; none: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<IpAddr>,
+    /// The dialect that wrote it; not for new ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<String>,
+}
+
+/// Why a written rule cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleTextError {
+    /// Not exactly one principal.
+    #[error("a permission needs exactly one of `user`, `tag` and `anyone = true`")]
+    Principal,
+    /// More than one pattern.
+    #[error("a permission has at most one of `name`, `prefix`, `filter` and `regex`")]
+    Patterns,
+    /// The kind of resource is unknown.
+    #[error("unknown kind of resource `{0}`: one of {known}", known = known(&ResourceKind::ALL.map(ResourceKind::name)))]
+    Kind(String),
+    /// No operation.
+    #[error("a permission needs `operations`: `all`, or some of {known}", known = known(&Operation::ALL.map(Operation::name)))]
+    NoOperation,
+    /// An operation is unknown.
+    #[error("unknown operation `{0}`: `all`, or some of {known}", known = known(&Operation::ALL.map(Operation::name)))]
+    Operation(String),
+    /// The effect is unknown.
+    #[error("unknown effect `{0}`: `allow` or `deny`")]
+    Effect(String),
+    /// The pattern cannot be used.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+}
+
+fn known(names: &[&str]) -> String {
+    names.join(", ")
+}
+
+impl RuleText {
+    /// The rules that it stands for: one, or one for each kind of resource.
+    pub fn rules(&self) -> Result<Vec<Rule>, RuleTextError> {
+        let principal = match (&self.user, &self.tag, self.anyone) {
+            (Some(user), None, false) if !user.is_empty() => Principal::User(user.clone()),
+            (None, Some(tag), false) if !tag.is_empty() => Principal::Tag(Tag::named(tag)),
+            (None, None, true) => Principal::Anyone,
+            _ => return Err(RuleTextError::Principal),
+        };
+        let pattern = match (&self.name, &self.prefix, &self.filter, &self.regex) {
+            (None, None, None, None) => Pattern::Any,
+            (Some(name), None, None, None) => Pattern::Literal(name.clone()),
+            (None, Some(prefix), None, None) => Pattern::Prefix(prefix.clone()),
+            (None, None, Some(filter), None) => Pattern::Filter(filter.clone()),
+            (None, None, None, Some(regex)) => Pattern::Regex(regex.clone()),
+            _ => return Err(RuleTextError::Patterns),
+        };
+        pattern.check()?;
+        let kinds = match &self.kind {
+            None => ResourceKind::ALL.to_vec(),
+            Some(name) => {
+                vec![ResourceKind::named(name).ok_or_else(|| RuleTextError::Kind(name.clone()))?]
+            }
+        };
+        let effect = match self.effect.as_deref() {
+            None | Some("allow") => Effect::Allow,
+            Some("deny") => Effect::Deny,
+            Some(other) => return Err(RuleTextError::Effect(other.to_owned())),
+        };
+        let operations = self.operations()?;
+        let rule = |kind| Rule {
+            id: RuleId(0),
+            principal: principal.clone(),
+            namespace: self.namespace.clone(),
+            kind,
+            pattern: pattern.clone(),
+            operations,
+            effect,
+            host: self.host.map(|host| host.to_canonical()),
+            dialect: String::new(),
+        };
+        Ok(kinds.into_iter().map(rule).collect())
+    }
+
+    fn operations(&self) -> Result<Operations, RuleTextError> {
+        let mut operations = Operations::NONE;
+        for name in &self.operations {
+            operations = operations.or(match name.as_str() {
+                "all" => Operations::ALL,
+                name => Operations::of(&[
+                    Operation::named(name).ok_or_else(|| RuleTextError::Operation(name.to_owned()))?
+                ]),
+            });
+        }
+        if operations == Operations::NONE { Err(RuleTextError::NoOperation) } else { Ok(operations) }
+    }
+}
+
+impl From<&Rule> for RuleText {
+    fn from(rule: &Rule) -> RuleText {
+        let mut text = RuleText {
+            id: Some(rule.id.0),
+            namespace: rule.namespace.clone(),
+            kind: Some(rule.kind.name().to_owned()),
+            effect: Some(if rule.effect == Effect::Allow { "allow" } else { "deny" }.to_owned()),
+            host: rule.host,
+            dialect: (!rule.dialect.is_empty()).then(|| rule.dialect.clone()),
+            operations: match rule.operations {
+                Operations::ALL => vec!["all".to_owned()],
+                some => some.iter().map(|operation| operation.name().to_owned()).collect(),
+            },
+            ..RuleText::default()
+        };
+        match &rule.principal {
+            Principal::User(name) => text.user = Some(name.clone()),
+            Principal::Tag(tag) => text.tag = Some(tag.name().to_owned()),
+            Principal::Anyone => text.anyone = true,
+        }
+        match &rule.pattern {
+            Pattern::Any => {}
+            Pattern::Literal(name) => text.name = Some(name.clone()),
+            Pattern::Prefix(prefix) => text.prefix = Some(prefix.clone()),
+            Pattern::Filter(filter) => text.filter = Some(filter.clone()),
+            Pattern::Regex(regex) => text.regex = Some(regex.clone()),
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text() -> RuleText {
+        RuleText {
+            user: Some("ann".into()),
+            kind: Some("topic".into()),
+            operations: vec!["read".into(), "write".into()],
+            ..RuleText::default()
+        }
+    }
+
+    #[test]
+    fn a_written_rule_is_read_and_written_back() {
+        let texts = [
+            RuleText { prefix: Some("a.".into()), host: Some(IpAddr::from([192, 0, 2, 1])), ..text() },
+            RuleText { regex: Some("^a$".into()), effect: Some("deny".into()), ..text() },
+            RuleText {
+                user: None,
+                anyone: true,
+                name: Some("t".into()),
+                operations: vec!["all".into()],
+                ..text()
+            },
+            RuleText {
+                user: None,
+                tag: Some("ops".into()),
+                kind: Some("address".into()),
+                filter: Some("a/+/#".into()),
+                namespace: Some("n".into()),
+                ..text()
+            },
+        ];
+        for text in texts {
+            let rules = text.rules().unwrap();
+            assert_eq!(rules.len(), 1);
+            let back = RuleText { id: None, ..RuleText::from(&rules[0]) };
+            assert_eq!(
+                back,
+                RuleText { effect: Some(text.effect.clone().unwrap_or("allow".into())), ..text }
+            );
+        }
+        let every = RuleText { kind: None, ..text() }.rules().unwrap();
+        assert_eq!(every.iter().map(|rule| rule.kind).collect::<Vec<_>>(), ResourceKind::ALL);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let wrong = |change: fn(&mut RuleText)| {
+            let mut text = text();
+            change(&mut text);
+            text.rules().unwrap_err()
+        };
+        assert_eq!(wrong(|text| text.user = None), RuleTextError::Principal);
+        assert_eq!(wrong(|text| text.anyone = true), RuleTextError::Principal);
+        assert_eq!(wrong(|text| text.kind = Some("x".into())), RuleTextError::Kind("x".into()));
+        assert_eq!(wrong(|text| text.operations.clear()), RuleTextError::NoOperation);
+        assert_eq!(wrong(|text| text.operations.push("x".into())), RuleTextError::Operation("x".into()));
+        assert_eq!(wrong(|text| text.effect = Some("x".into())), RuleTextError::Effect("x".into()));
+        assert!(matches!(wrong(|text| text.regex = Some("(".into())), RuleTextError::Pattern(_)));
+        let several = wrong(|text| {
+            text.regex = Some("a".into());
+            text.name = Some("a".into());
+        });
+        assert_eq!(several, RuleTextError::Patterns);
+        assert!(RuleTextError::Kind("x".into()).to_string().contains("transactional-id"));
+    }
+}
