@@ -336,7 +336,7 @@ def publish_by_amqp(broker):
 
 def publish_by_kafka(broker):
     count, topic = len(from_kafka.messages), "k.a%2Eb.c"
-    kafka_create(broker, topic)
+    kafka_create(broker, topic, **{"inver.hub": "open"})
     with amqp(broker) as channel, mqtt(broker) as client:
         queue = channel.queue_declare("", exclusive=True).method.queue
         channel.queue_bind(queue, "amq.topic", "k.#")

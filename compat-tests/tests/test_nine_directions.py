@@ -1,4 +1,5 @@
-"""Publish with a real client of each protocol, consume with all three, byte for byte.
+"""Publish with a real client of each protocol, consume with all three, byte for byte; and what the Kafka topic's setting
+`inver.hub` lets pass in each of the nine directions.
 
 The address holds a dot inside an MQTT level, so that its name has to be escaped on the way and back.
 """
@@ -44,10 +45,10 @@ def publish_by_kafka(broker, unique, payload):
 class ByMqtt:
     """An MQTT subscription."""
 
-    def __init__(self, broker, unique):
+    def __init__(self, broker, unique, wildcard=False):
         self.client = Mqtt(broker)
         self.wanted = slashed(unique)
-        self.client.subscribe(self.wanted, 1)
+        self.client.subscribe(f"{unique}/#" if wildcard else self.wanted, 1)
 
     def take(self):
         message = self.client.get()
@@ -61,12 +62,12 @@ class ByMqtt:
 class ByAmqp:
     """A queue bound to the hub."""
 
-    def __init__(self, broker, unique):
+    def __init__(self, broker, unique, wildcard=False):
         self.context = amqp(broker)
         self.channel = self.context.__enter__()
         self.wanted = dotted(unique)
         self.queue = self.channel.queue_declare("", exclusive=True).method.queue
-        self.channel.queue_bind(self.queue, "amq.topic", self.wanted)
+        self.channel.queue_bind(self.queue, "amq.topic", f"{unique}.#" if wildcard else self.wanted)
 
     def take(self):
         method, _, body = amqp_get(self.channel, self.queue)
@@ -108,6 +109,35 @@ def test_nine_directions(broker, unique, publisher, consumer, payload):
         assert receiver.take() == payload
     finally:
         receiver.close()
+
+
+def passes(mode, publisher, consumer, wildcard):
+    """Whether a message passes, by docs/cross-protocol.md."""
+    if "kafka" not in (publisher, consumer) or publisher == consumer:
+        return True
+    return mode == "open" or (mode == "named" and not wildcard)
+
+
+@pytest.mark.parametrize("publisher", PUBLISHERS)
+@pytest.mark.parametrize("mode", ["named", "open", "off"])
+def test_the_setting_of_the_topic_says_what_passes(broker, unique, mode, publisher):
+    """Each of the three is read by its name, and, where the protocol has wildcards, by one that matches."""
+    kafka_create(broker, dotted(unique), **{"inver.hub": mode})
+    receivers = {(name, wildcard): CONSUMERS[name](broker, unique, wildcard)
+                 for name in ("mqtt", "amqp") for wildcard in (False, True)}
+    try:
+        PUBLISHERS[publisher](broker, unique, b"message")
+        # What arrives next tells whether the message did.
+        publish_by_mqtt(broker, unique, b"end")
+        publish_by_kafka(broker, unique, b"end")
+        for (name, wildcard), receiver in receivers.items():
+            wanted = b"message" if passes(mode, publisher, name, wildcard) else b"end"
+            assert receiver.take() == wanted, (name, wildcard)
+        record = kafka_read(broker, dotted(unique), 1)[0]
+        assert record.value() == (b"message" if passes(mode, publisher, "kafka", False) else b"end")
+    finally:
+        for receiver in receivers.values():
+            receiver.close()
 
 
 @pytest.mark.parametrize("publisher", PUBLISHERS)

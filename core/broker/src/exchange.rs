@@ -168,6 +168,11 @@ impl Exchange {
     ) {
         self.table.read().route(routing_key, address, headers, found);
     }
+
+    /// Calls `found` with the targets of bindings that name an address; see [`BindingTable::route_exactly`].
+    pub(crate) fn route_exactly(&self, address: &Address, found: impl FnMut(&RouteTarget)) {
+        self.table.read().route_exactly(address, found);
+    }
 }
 
 impl std::fmt::Debug for Exchange {

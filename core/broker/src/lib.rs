@@ -76,7 +76,7 @@ pub use scram::{ScramLogin, ScramLoginError};
 pub use session::{Opened, Session, SessionError, SessionSpec, SessionTerms, Sessions, SubscribeError, Will};
 pub use spec::{
     BrokerConfig, CaptureRule, ClientLogLimits, DeadLetter, Delivery, DeliveryId, Depth, DropReason,
-    ExchangeKind, ExchangeSpec, Expiry, HUB, Mode, Overflow, OwnerId, PARTITIONS_MAX, PublisherId,
+    ExchangeKind, ExchangeSpec, Expiry, HUB, HubMode, Mode, Overflow, OwnerId, PARTITIONS_MAX, PublisherId,
     QueueLimits, QueueSpec, Start, SubscriptionOptions, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError,
     TopicId, TopicKind, TopicSpec, next_owner,
 };

@@ -1,8 +1,8 @@
-//! Producing finished batches: a batch is appended as it is, and reaches the subscribers of its topic's address in the
-//! hub with the same entry.
+//! Producing finished batches: a batch is appended as it is, and with the same entry reaches the subscribers in the hub
+//! that the topic's [`HubMode`] allows.
 //!
 //! Records that name an address themselves (in the *address header*) are copied into batches for the subscribers of
-//! that address instead; so are the other records of such a batch, with the topic's address put into that header,
+//! that address instead, whatever the mode but off; so are the other records of such a batch, with the topic's address put into that header,
 //! because a copy does not tell its topic.
 
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use std::sync::Arc;
 use inver_storage::batch::{Batch, Record, records};
 use inver_storage::{Entry, Stream, SubmitError, Submitted};
 
-use crate::address::{Address, Form};
+use crate::address::{Address, Form, rewrite};
 use crate::message::{HeaderWriter, Message, RawHeaders};
 use crate::namespace::Namespace;
 use crate::publisher::LENGTH_CHECK_MS;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::router::{self, Publish};
-use crate::spec::PublisherId;
+use crate::spec::{HubMode, PublisherId};
 use crate::topic::{Partition, Topic};
 use crate::write_batch::WriteBatch;
 
@@ -28,19 +28,19 @@ const COMPRESSION: i16 = 0x7;
 const PRODUCER: PublisherId = PublisherId { origin: "", session: None };
 
 impl Namespace {
-    /// Appends a finished batch to a partition as it is. Subscribers of the topic's address in the hub, and of the
-    /// addresses that records name themselves, receive it too; where all records have the same receivers it is stored
-    /// once.
+    /// Appends a finished batch to a partition as it is. Subscribers of the topic's address in the hub, as far as its mode
+    /// allows, and of the addresses that records name themselves, receive it too; where all records have the same
+    /// receivers it is stored once.
     pub fn produce(
         &self,
         topic: &Topic,
         partition: &Partition,
         batch: Batch,
     ) -> Result<Submitted, SubmitError> {
-        let own = partition.stream();
+        let stream = partition.stream();
         let mut entry = Entry::new();
-        if !self.has_hub_subscribers() {
-            entry.batch(std::slice::from_ref(own), batch);
+        if !self.has_hub_subscribers() || topic.hub() == HubMode::Off {
+            entry.batch(std::slice::from_ref(stream), batch);
             return self.log().submit(entry);
         }
         let named = named_addresses(self, &batch);
@@ -51,30 +51,12 @@ impl Namespace {
         let mut limited: Vec<Arc<Queue>> =
             listeners.queues.iter().filter(|q| q.has_limits()).cloned().collect();
         add_bytes(&limited, &batch);
-        let mut destinations: Vec<Stream> = vec![own.clone()];
+        let mut destinations: Vec<Stream> = vec![stream.clone()];
         destinations.extend(listeners.log.iter().cloned());
         entry.batch(&destinations, batch.clone());
         let mut copies = WriteBatch::default();
-        let mut headers = HeaderWriter::default();
-        for (record, address) in named.into_iter().flatten() {
-            let names_none = address.is_none();
-            let address = address.unwrap_or_else(|| Address::parse(Form::Dotted, topic.name().as_bytes()));
-            let route = router::from_address(self, &address, &publish(), Some(topic));
-            let mut message = Message::of_record(&record, true);
-            if names_none {
-                headers.copy(message.headers);
-                headers.user(self.address_header(), Some(&address.write(Form::Slashed)));
-                message.headers = headers.headers();
-            }
-            for set in std::iter::once(&route.set).chain(&route.formatted).filter(|set| !set.is_empty()) {
-                copies.add(set, route.key.as_deref(), &message);
-            }
-            for queue in route.set.queues.iter().filter(|q| q.has_limits()) {
-                queue.subscription().add_bytes(message.value.map_or(0, <[u8]>::len));
-                if !limited.iter().any(|q| Arc::ptr_eq(q, queue)) {
-                    limited.push(queue.clone());
-                }
-            }
+        if let Some(records) = named {
+            copy_each(self, topic, records, &mut copies, &mut limited);
         }
         copies.put_in(&mut entry);
         let submitted = self.log().submit(entry)?;
@@ -88,6 +70,39 @@ impl Namespace {
             queue.check_new(self.clock().now_ms().saturating_add(LENGTH_CHECK_MS), ttl);
         }
         Ok(submitted)
+    }
+}
+
+/// Copies each record for the subscribers of the address that it names, or else of its topic. Adds the queues with limits
+/// among them to `limited`.
+fn copy_each(
+    namespace: &Namespace,
+    topic: &Topic,
+    records: Vec<(Record, Option<Address>)>,
+    copies: &mut WriteBatch,
+    limited: &mut Vec<Arc<Queue>>,
+) {
+    let mut headers = HeaderWriter::default();
+    let own_address = rewrite(Form::Dotted, Form::Slashed, topic.name().as_bytes());
+    let own_route = router::from_topic(namespace, topic, &publish());
+    for (record, address) in records {
+        let named = address.map(|address| router::from_address(namespace, &address, &publish(), Some(topic)));
+        let mut message = Message::of_record(&record, true);
+        if named.is_none() {
+            headers.copy(message.headers);
+            headers.user(namespace.address_header(), Some(&own_address));
+            message.headers = headers.headers();
+        }
+        let route = named.as_ref().unwrap_or(&own_route);
+        for set in std::iter::once(&route.set).chain(&route.formatted).filter(|set| !set.is_empty()) {
+            copies.add(set, route.key.as_deref(), &message);
+        }
+        for queue in route.set.queues.iter().filter(|q| q.has_limits()) {
+            queue.subscription().add_bytes(message.value.map_or(0, <[u8]>::len));
+            if !limited.iter().any(|q| Arc::ptr_eq(q, queue)) {
+                limited.push(queue.clone());
+            }
+        }
     }
 }
 
@@ -114,10 +129,8 @@ fn listeners(namespace: &Namespace, topic: &Topic, partition: &Partition) -> Arc
     if let Some(set) = cache.get(stream, version) {
         return set;
     }
-    let address = Address::parse(Form::Dotted, topic.name().as_bytes());
-    // The hub would route to the log topic of this very name: the batch is in it already.
     let mut set = ReceiverSet::default();
-    let route = router::from_address(namespace, &address, &publish(), Some(topic));
+    let route = router::from_topic(namespace, topic, &publish());
     for queue in &route.set.queues {
         set.add_queue(queue);
     }

@@ -1,5 +1,6 @@
-//! Routing: from an exchange and routing keys, or an address of the hub, to receivers. At the hub a publish also
-//! reaches the log topic named by the address, the captures, and the sessions' filters.
+//! Routing: from an exchange and routing keys, an address of the hub, or a log topic, to receivers. At the hub a publish
+//! also reaches the log topic named by the address, the captures, and the sessions' filters. A log topic's own records
+//! reach the bindings that its [`HubMode`] allows, and the captures.
 //!
 //! Reads the namespace and changes it in one way only: a capture's topic is created when it is first needed.
 
@@ -13,7 +14,7 @@ use crate::exchange::{Exchange, Inbox, RouteTarget};
 use crate::namespace::Namespace;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
-use crate::spec::{HUB, PublisherId, TopicConfig, TopicError, TopicKind, TopicSpec};
+use crate::spec::{HUB, HubMode, PublisherId, TopicConfig, TopicError, TopicKind, TopicSpec};
 use crate::topic::{Partition, Topic};
 use crate::value::{HeaderLookup, Value};
 
@@ -76,11 +77,28 @@ pub(crate) fn from_address(
     let mut found = Found::default();
     let dotted = address.write(Form::Dotted);
     visit(namespace, &namespace.hub(), &[&dotted], Some(address), publish, &mut found);
-    for partition in except.into_iter().flat_map(Topic::partitions) {
-        let stream = partition.stream().id();
-        found.set.remove_stream(stream);
-        found.formatted.retain(|set| !set.is_only(stream));
+    except.into_iter().for_each(|topic| found.leave_out(topic));
+    found.finish(publish.guaranteed)
+}
+
+/// Routes the records of a topic from the address of its name, as its mode allows.
+pub(crate) fn from_topic(namespace: &Namespace, topic: &Topic, publish: &Publish<'_>) -> Route {
+    let mut found = Found::default();
+    let address = Address::parse(Form::Dotted, topic.name().as_bytes());
+    let (hub, keys) = (namespace.hub(), &[topic.name().as_bytes()]);
+    let mut next = SmallVec::new();
+    let mut target = |target: &RouteTarget| found.add_target(target, publish, &mut next);
+    match (topic.hub(), topic.kind()) {
+        (HubMode::Off, _) => return found.finish(publish.guaranteed),
+        // A queue's name is no address.
+        (_, TopicKind::Queue) => {}
+        (HubMode::Open, _) => hub.route(keys[0], Some(&address), publish.lookup, &mut target),
+        (HubMode::Named, _) => hub.route_exactly(&address, &mut target),
     }
+    found.visited.push(Arc::as_ptr(&hub).addr());
+    visit_all(namespace, next, keys, Some(&address), publish, &mut found);
+    add_capture(namespace, &address, publish, &mut found);
+    found.leave_out(topic);
     found.finish(publish.guaranteed)
 }
 
@@ -93,8 +111,18 @@ fn visit(
     publish: &Publish<'_>,
     found: &mut Found,
 ) {
-    let mut stack: SmallVec<[Arc<Exchange>; 4]> = SmallVec::new();
-    stack.push(exchange.clone());
+    visit_all(namespace, SmallVec::from_iter([exchange.clone()]), routing_keys, address, publish, found);
+}
+
+/// Visits several exchanges and those bound to them.
+fn visit_all(
+    namespace: &Namespace,
+    mut stack: Exchanges,
+    routing_keys: &[&[u8]],
+    address: Option<&Address>,
+    publish: &Publish<'_>,
+    found: &mut Found,
+) {
     while let Some(exchange) = stack.pop() {
         let here = Arc::as_ptr(&exchange).addr();
         if found.visited.contains(&here) || found.visited.len() >= EXCHANGES_VISITED_MAX {
@@ -105,17 +133,7 @@ fn visit(
         for routing_key in routing_keys {
             exchange.route(routing_key, address, publish.lookup, |target| {
                 any = true;
-                match target {
-                    RouteTarget::Queue(queue) => found.add_queue(queue),
-                    RouteTarget::Exchange(next) => stack.push(next.clone()),
-                    RouteTarget::Inbox { inbox, guaranteed, no_local } => {
-                        if let Some(inbox) = inbox.upgrade()
-                            && !(*no_local && publish.by.session == Some(inbox.id()))
-                        {
-                            found.inboxes.push((inbox.id(), inbox, *guaranteed));
-                        }
-                    }
-                }
+                found.add_target(target, publish, &mut stack);
             });
             if exchange.name() == HUB {
                 any |= visit_topics(namespace, routing_key, address, publish, found);
@@ -130,7 +148,7 @@ fn visit(
     }
 }
 
-/// Adds the log topic named by the address, and the captures'. Whether the former exists.
+/// Adds the log topic named by the address, and the captures'. Whether the former is there.
 fn visit_topics(
     namespace: &Namespace,
     routing_key: &[u8],
@@ -140,21 +158,24 @@ fn visit_topics(
 ) -> bool {
     let mut any = false;
     let name = std::str::from_utf8(routing_key).ok();
-    if let Some(topic) = name.and_then(|n| namespace.topic(n)).filter(|t| t.kind() == TopicKind::Log)
+    if let Some(topic) = name.and_then(|n| namespace.topic(n))
+        && topic.kind() == TopicKind::Log
+        && topic.hub() != HubMode::Off
         && let Some(partition) = topic.partition_of(Some(routing_key))
     {
         found.receivers += usize::from(found.add_partition(&topic, &partition));
         any = true;
     }
-    let parsed;
-    let address = match address {
-        Some(a) => a,
-        None if namespace.captures().is_empty() => return any,
-        None => {
-            parsed = Address::parse(Form::Dotted, routing_key);
-            &parsed
-        }
-    };
+    match address {
+        Some(address) => add_capture(namespace, address, publish, found),
+        None if namespace.captures().is_empty() => {}
+        None => add_capture(namespace, &Address::parse(Form::Dotted, routing_key), publish, found),
+    }
+    any
+}
+
+/// Adds the topic of the first capture rule that matches.
+fn add_capture(namespace: &Namespace, address: &Address, publish: &Publish<'_>, found: &mut Found) {
     if let Some((topic, key)) = namespace.captures().capture(publish.by.origin, address)
         && let Some(topic) = namespace.topic(&topic).or_else(|| create_capture_topic(namespace, &topic))
         && topic.kind() == TopicKind::Log
@@ -163,7 +184,6 @@ fn visit_topics(
         found.add_partition(&topic, &partition);
         found.key = Some(key);
     }
-    any
 }
 
 /// Creates a capture's topic.
@@ -193,7 +213,34 @@ struct Found {
     key: Option<Bytes>,
 }
 
+/// Exchanges to visit.
+type Exchanges = SmallVec<[Arc<Exchange>; 4]>;
+
 impl Found {
+    /// Adds the target of a binding; an exchange is put on the list of those to visit.
+    fn add_target(&mut self, target: &RouteTarget, publish: &Publish<'_>, next: &mut Exchanges) {
+        match target {
+            RouteTarget::Queue(queue) => self.add_queue(queue),
+            RouteTarget::Exchange(exchange) => next.push(exchange.clone()),
+            RouteTarget::Inbox { inbox, guaranteed, no_local } => {
+                if let Some(inbox) = inbox.upgrade()
+                    && !(*no_local && publish.by.session == Some(inbox.id()))
+                {
+                    self.inboxes.push((inbox.id(), inbox, *guaranteed));
+                }
+            }
+        }
+    }
+
+    /// Removes a topic's partitions.
+    fn leave_out(&mut self, topic: &Topic) {
+        topic.for_each_partition(|partition| {
+            let stream = partition.stream().id();
+            self.set.remove_stream(stream);
+            self.formatted.retain(|set| !set.is_only(stream));
+        });
+    }
+
     fn add_queue(&mut self, queue: &Arc<Queue>) {
         self.receivers += usize::from(self.set.add_queue(queue));
     }

@@ -3,12 +3,13 @@
 //! Owns the handles of a topic's streams and its settings; the namespace owns its rows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use inver_storage::Stream;
 use parking_lot::RwLock;
 
 use crate::batch_format::BatchFormat;
-use crate::spec::{TopicConfig, TopicId, TopicKind};
+use crate::spec::{HubMode, TopicConfig, TopicId, TopicKind};
 
 /// A topic.
 pub struct Topic {
@@ -18,6 +19,9 @@ pub struct Topic {
     partitions: RwLock<Vec<Arc<Partition>>>,
     config: RwLock<Arc<TopicConfig>>,
     format: RwLock<Option<Arc<BatchFormat>>>,
+    /// The broker's default, and the present mode as a number of [`HubMode`]: read for every batch.
+    hub_default: HubMode,
+    hub: AtomicU8,
 }
 
 /// A partition of a topic: a stream of the log.
@@ -33,6 +37,7 @@ impl Topic {
         kind: TopicKind,
         streams: Vec<Stream>,
         config: TopicConfig,
+        hub_default: HubMode,
     ) -> Topic {
         let partitions = streams.into_iter().enumerate().map(|(i, s)| Partition::new(i as u32, s)).collect();
         Topic {
@@ -41,6 +46,8 @@ impl Topic {
             kind,
             partitions: RwLock::new(partitions),
             format: RwLock::new(BatchFormat::of(&config)),
+            hub_default,
+            hub: AtomicU8::new(HubMode::of(name, kind, &config, hub_default) as u8),
             config: RwLock::new(Arc::new(config)),
         }
     }
@@ -98,7 +105,19 @@ impl Topic {
 
     pub(crate) fn set_config(&self, config: TopicConfig) {
         *self.format.write() = BatchFormat::of(&config);
+        let hub = HubMode::of(&self.name, self.kind, &config, self.hub_default);
+        self.hub.store(hub as u8, Ordering::Release);
         *self.config.write() = Arc::new(config);
+    }
+
+    /// How it takes part in the hub.
+    #[must_use]
+    pub fn hub(&self) -> HubMode {
+        match self.hub.load(Ordering::Acquire) {
+            open if open == HubMode::Open as u8 => HubMode::Open,
+            off if off == HubMode::Off as u8 => HubMode::Off,
+            _ => HubMode::Named,
+        }
     }
 
     /// The format of batches that the broker composes for it, if not the default.

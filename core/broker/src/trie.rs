@@ -129,6 +129,16 @@ impl<T> Trie<T> {
         }
     }
 
+    /// Calls `found` once for every value whose filter is the address, without a wildcard.
+    pub(crate) fn exactly<'a>(&'a self, address: &Address, found: impl FnMut(&'a T)) {
+        let mut at = ROOT;
+        for level in address.levels() {
+            let Some(&child) = self.edges.get(&(at, level.clone())) else { return };
+            at = child;
+        }
+        self.nodes[at as usize].values.iter().map(|v| &v.value).for_each(found);
+    }
+
     /// The values of all filters.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.nodes.iter().flat_map(|n| n.values.iter().map(|v| &v.value))
@@ -282,6 +292,12 @@ mod tests {
                 found.sort_unstable();
                 let wanted: Vec<usize> =
                     plain.iter().filter(|(f, _)| f.matches(&address)).map(|(_, v)| *v).collect();
+                prop_assert_eq!(found, wanted);
+                let mut found = Vec::new();
+                trie.exactly(&address, |v| found.push(*v));
+                found.sort_unstable();
+                let is_it = |f: &Filter| f.as_address().is_some_and(|of| of == address);
+                let wanted: Vec<usize> = plain.iter().filter(|(f, _)| is_it(f)).map(|(_, v)| *v).collect();
                 prop_assert_eq!(found, wanted);
             }
             for (filter, value) in plain {

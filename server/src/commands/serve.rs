@@ -139,6 +139,7 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
     let broker_config = BrokerConfig {
         captures: config.capture.rules.0.iter().map(capture).collect(),
         topics: capture_topics(config),
+        hub_default: config.hub.default.0,
         address_header: protocols::ADDRESS_HEADER.into(),
         origins: PROTOCOLS.iter().map(|entry| entry.name).collect(),
         authenticator: Arc::new(Users::new()?),

@@ -21,7 +21,7 @@ use toml_edit::{Document, DocumentMut, Item};
 
 use crate::protocols::{PROTOCOLS, ProtocolEntry, ProtocolSettings};
 use crate::settings::{Input, Settings};
-use sections::{Capture, Endpoint, General, Http, Limits, Log, Logging, Runtime, WebSocketEndpoint};
+use sections::{Capture, Endpoint, General, Http, Hub, Limits, Log, Logging, Runtime, WebSocketEndpoint};
 pub(crate) use values::{CaptureRule, Listen, LogFormat, RuntimeKind};
 
 /// Prefix of every environment variable.
@@ -34,6 +34,7 @@ pub(crate) struct Config {
     /// One per protocol, in the order of [`PROTOCOLS`].
     pub(crate) protocols: Vec<ProtocolConfig>,
     pub(crate) http: Http,
+    pub(crate) hub: Hub,
     pub(crate) capture: Capture,
     pub(crate) limits: Limits,
     pub(crate) runtime: Runtime,
@@ -61,6 +62,7 @@ impl Default for Config {
             log: Log::default(),
             protocols: protocols.collect(),
             http: Http::default(),
+            hub: Hub::default(),
             capture: Capture::default(),
             limits: Limits::default(),
             runtime: Runtime::default(),
@@ -88,6 +90,7 @@ impl Config {
             sections.push((name, protocol.settings.as_mut()));
         }
         sections.push(("http", &mut self.http));
+        sections.push(("hub", &mut self.hub));
         sections.push(("capture", &mut self.capture));
         sections.push(("limits", &mut self.limits));
         sections.push(("runtime", &mut self.runtime));

@@ -13,7 +13,7 @@ use tracing_subscriber::filter::Targets;
 
 use super::permissions::ConfiguredPermissions;
 use super::users::ConfiguredUsers;
-use super::values::{CaptureRules, Commit, Listen, LogFilter, LogFormat, RuntimeKind};
+use super::values::{CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, RuntimeKind};
 use crate::protocols::{ProtocolEntry, WebSocketForm};
 
 /// Bound of keys that count what clients can create.
@@ -160,6 +160,17 @@ section! {
         /// Concurrent HTTP connections. They do not count towards `limits.connections_max`, so that health and metrics stay
         /// available at that limit.
         pub(crate) connections_max: usize = 128 => count(1..=100_000),
+    }
+}
+
+section! {
+    /// The hub, where MQTT topics, routing keys of `amq.topic` and names of Kafka topics meet.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Hub {
+        /// How a Kafka topic without a setting `inver.hub` of its own meets MQTT and AMQP clients under its name: `named`
+        /// (only those that name it exactly), `open` (subscriptions and bindings with wildcards too), `off` (none).
+        /// Internal topics, such as those whose names begin with `_`, are always off.
+        pub(crate) default: HubDefault = HubDefault(model().hub_default) => value("`named`, `open` or `off`"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use inver_broker::HubMode;
 use inver_settings::{Form, Setting};
 use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 use tracing_subscriber::filter::Targets;
@@ -97,6 +98,23 @@ impl Setting for RuntimeKind {
             RuntimeKind::PerCore => "per-core".into(),
             RuntimeKind::MultiThread => "multi-thread".into(),
         }
+    }
+}
+
+/// How log topics take part in the hub where their own setting does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HubDefault(pub(crate) HubMode);
+
+impl Setting for HubDefault {
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "`named`, `open` or `off`";
+        let text = String::deserialize(value)?;
+        let mode = text.trim().parse().map(HubDefault);
+        mode.map_err(|()| D::Error::invalid_value(Unexpected::Str(&text), &EXPECTED))
+    }
+
+    fn show(&self) -> String {
+        self.0.as_str().into()
     }
 }
 

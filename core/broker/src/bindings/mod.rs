@@ -128,6 +128,13 @@ impl<T: BindTarget> BindingTable<T> {
         }
     }
 
+    /// Calls `found` with the targets of bindings of a topic exchange that name the address without a wildcard.
+    pub(crate) fn route_exactly(&self, address: &Address, mut found: impl FnMut(&T)) {
+        if let BindingTable::Topic(t) = self {
+            t.exactly(address, |b| found(&b.target));
+        }
+    }
+
     /// Calls `found` with the targets of a message; a target may be found more than once. `address` is the routing key
     /// already parsed, if the caller has it.
     pub(crate) fn route(

@@ -137,8 +137,7 @@ impl Namespace {
         self.put_topic_row(&mut entry, name, &row);
         let lsn = log.submit(entry)?.lsn;
         let streams = self.streams(&[stream]);
-        let topic =
-            Arc::new(Topic::new(TopicId(row.id), name, TopicKind::Queue, streams, TopicConfig::new()));
+        let topic = self.topic_of(TopicId(row.id), name, TopicKind::Queue, streams, TopicConfig::new());
         let queue = self
             .durable_queue(name, spec, cursor, topic)
             .ok_or_else(|| QueueError::StreamMissing(name.to_owned()))?;

@@ -9,7 +9,9 @@ use crate::batch_format::BatchFormat;
 use crate::capture;
 use crate::limits;
 use crate::rows::{self, TopicRow};
-use crate::spec::{PARTITIONS_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, check_name};
+use crate::spec::{
+    HubMode, PARTITIONS_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, check_hub, check_name,
+};
 use crate::topic::Topic;
 
 impl Namespace {
@@ -43,7 +45,7 @@ impl Namespace {
     pub fn create_topic(&self, name: &str, spec: &TopicSpec) -> Result<(Arc<Topic>, Lsn), TopicError> {
         check_name(name)?;
         check_partitions(spec.partitions)?;
-        check_config(&spec.config)?;
+        Namespace::check_config(name, &spec.config)?;
         let _topology = self.topology();
         if self.0.topics.contains_key(name) {
             return Err(TopicError::Exists(name.to_owned()));
@@ -63,7 +65,7 @@ impl Namespace {
         };
         self.put_topic_row(&mut entry, name, &row);
         let lsn = self.submit_topology(entry)?;
-        let topic = Arc::new(Topic::new(id, name, TopicKind::Log, self.streams(&ids), spec.config.clone()));
+        let topic = self.topic_of(id, name, TopicKind::Log, self.streams(&ids), spec.config.clone());
         self.enter_topic(&topic);
         self.changed();
         Ok((topic, lsn))
@@ -86,6 +88,22 @@ impl Namespace {
         self.remove_topic(&topic);
         self.changed();
         Ok(lsn)
+    }
+
+    /// Checks the settings of a topic of this name: that numeric ones are numbers, and the settings of the hub, of captures and of batch formats.
+    pub fn check_config(name: &str, config: &TopicConfig) -> Result<(), TopicError> {
+        for setting in ["retention.ms", "retention.bytes", "max.message.bytes"] {
+            if let Some(value) = config.get(setting)
+                && !value.parse::<i64>().is_ok_and(|v| v >= -1)
+            {
+                return Err(TopicError::BadConfig(format!(
+                    "{setting} is a number from -1 on, not '{value}'"
+                )));
+            }
+        }
+        check_hub(name, config)?;
+        capture::check(config)?;
+        BatchFormat::check(config)
     }
 
     /// Adds partitions to a log topic, to `count` in all.
@@ -115,7 +133,7 @@ impl Namespace {
 
     /// Replaces a topic's settings.
     pub fn alter_config(&self, name: &str, config: TopicConfig) -> Result<Lsn, TopicError> {
-        check_config(&config)?;
+        Namespace::check_config(name, &config)?;
         let _topology = self.topology();
         let topic = self.topic(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
         let mut row = self.topic_row(&topic);
@@ -198,6 +216,24 @@ impl Namespace {
         ids.iter().filter_map(|id| self.log().stream(*id)).collect()
     }
 
+    /// A topic over these streams, not entered yet.
+    pub(super) fn topic_of(
+        &self,
+        id: TopicId,
+        name: &str,
+        kind: TopicKind,
+        streams: Vec<Stream>,
+        config: TopicConfig,
+    ) -> Arc<Topic> {
+        Arc::new(Topic::new(id, name, kind, streams, config, self.hub_default()))
+    }
+
+    /// How log topics without a setting of their own take part in the hub.
+    #[must_use]
+    pub fn hub_default(&self) -> HubMode {
+        self.0.config.hub_default
+    }
+
     pub(super) fn submit_topology(&self, entry: Entry) -> Result<Lsn, TopicError> {
         Ok(self.log().submit(entry)?.lsn)
     }
@@ -205,7 +241,7 @@ impl Namespace {
     pub(crate) fn recover_topic(&self, name: &str, row: &TopicRow) {
         let streams: Vec<StreamId> = row.streams.iter().map(|s| StreamId(*s)).collect();
         let streams = self.streams(&streams);
-        let topic = Arc::new(Topic::new(TopicId(row.id), name, row.kind, streams, row.config.clone()));
+        let topic = self.topic_of(TopicId(row.id), name, row.kind, streams, row.config.clone());
         match &row.queue {
             Some((spec, cursor)) => self.recover_queue(name, spec, *cursor, topic),
             None => self.enter_topic(&topic),
@@ -257,17 +293,4 @@ fn check_partitions(count: u32) -> Result<(), TopicError> {
         )));
     }
     Ok(())
-}
-
-/// Checks that numeric settings are numbers, and the settings of captures and batch formats.
-fn check_config(config: &TopicConfig) -> Result<(), TopicError> {
-    for name in ["retention.ms", "retention.bytes", "max.message.bytes"] {
-        if let Some(value) = config.get(name)
-            && !value.parse::<i64>().is_ok_and(|v| v >= -1)
-        {
-            return Err(TopicError::BadConfig(format!("{name} is a number from -1 on, not '{value}'")));
-        }
-    }
-    capture::check(config)?;
-    BatchFormat::check(config)
 }

@@ -7,6 +7,8 @@ use crate::clock::Clock;
 use crate::identity::{Authenticator, LoopbackOnly};
 use crate::limits::{AccessLimits, Limits};
 
+use super::hub::HubMode;
+
 /// Settings of the broker.
 #[derive(Clone)]
 pub struct BrokerConfig {
@@ -16,6 +18,8 @@ pub struct BrokerConfig {
     pub topics: Vec<(String, u32)>,
     /// Name of the record header that carries a record's hub address; empty: none.
     pub address_header: String,
+    /// How log topics without a setting `inver.hub` of their own take part in the hub.
+    pub hub_default: HubMode,
     /// Names of the protocols, as they appear in stored origins.
     pub origins: Vec<&'static str>,
     /// Decides which clients may connect.
@@ -59,6 +63,7 @@ impl Default for BrokerConfig {
             captures: Vec::new(),
             topics: Vec::new(),
             address_header: String::new(),
+            hub_default: HubMode::default(),
             origins: Vec::new(),
             authenticator: Arc::new(LoopbackOnly),
             access_limits: AccessLimits::default(),

@@ -6,6 +6,7 @@
 mod config;
 mod delivery;
 mod exchange;
+mod hub;
 mod queue;
 mod session;
 mod topic;
@@ -13,6 +14,8 @@ mod topic;
 pub use config::{BrokerConfig, CaptureRule, ClientLogLimits};
 pub use delivery::{Delivery, DeliveryId, Depth, DropReason, Mode, Start};
 pub use exchange::{ExchangeKind, ExchangeSpec, HUB};
+pub use hub::HubMode;
+pub(crate) use hub::check as check_hub;
 pub use queue::{DeadLetter, Overflow, OwnerId, QueueLimits, QueueSpec, next_owner};
 pub use session::{Expiry, PublisherId, SubscriptionOptions};
 pub(crate) use topic::check_name;

@@ -3,8 +3,8 @@
 use crate::fixture::*;
 use bytes::Bytes;
 use inver_broker::{
-    BindDestination, BrokerConfig, CaptureRule, DeadLetter, Filter, HUB, HeaderWriter, Mailbox, Mode,
-    OwnerId, Pull, QueueLimits, QueueSpec, Start, SubscriptionOptions, Target, TopicSpec,
+    BindDestination, BrokerConfig, CaptureRule, DeadLetter, Filter, HUB, HeaderWriter, HubMode, Mailbox,
+    Mode, OwnerId, Pull, QueueLimits, QueueSpec, Start, SubscriptionOptions, Target, TopicSpec,
 };
 
 /// A consumer that pulled all it had room for stayed on the waiting list; the next wake-up went to it while others were
@@ -74,7 +74,8 @@ async fn messages_in_memory_are_delivered_before_those_spilled_later() {
 /// The topic of a Kafka batch is the address of its messages, also of those that spilled.
 #[tokio::test]
 async fn a_spilled_batch_keeps_its_topic() {
-    let config = BrokerConfig { queue_memory_bytes_max: 100, ..BrokerConfig::default() };
+    let config =
+        BrokerConfig { queue_memory_bytes_max: 100, hub_default: HubMode::Open, ..BrokerConfig::default() };
     let fixture = Fixture::with(config);
     let ns = fixture.namespace();
     let spec = TopicSpec { partitions: 1, config: Default::default() };

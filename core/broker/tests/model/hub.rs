@@ -78,8 +78,9 @@ async fn a_publish_is_captured_under_its_address_and_reaches_the_topic_of_its_na
 async fn queues_and_sessions_receive_produced_batches_once() {
     let fixture = Fixture::with(config());
     let ns = fixture.namespace();
-    let (topic, _) =
-        ns.create_topic("a.b.c", &TopicSpec { partitions: 1, config: Default::default() }).unwrap();
+    let (topic, _) = ns
+        .create_topic("a.b.c", &TopicSpec { partitions: 1, ..settings_of(&[("inver.hub", "open")]) })
+        .unwrap();
     let q = ns.declare_queue("q", QueueSpec { durable: true, ..QueueSpec::default() }).unwrap().it;
     ns.bind(HUB, BindDestination::Queue("q"), b"a.#", &Default::default()).unwrap();
     ns.bind(HUB, BindDestination::Queue("q"), b"*.b.*", &Default::default()).unwrap();

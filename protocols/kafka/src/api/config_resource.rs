@@ -39,7 +39,7 @@ pub(super) fn alter(
     after: impl FnOnce(&TopicConfig) -> Result<TopicConfig, Refusal>,
 ) -> Result<Completion, Refusal> {
     let after = after(&*alterable(cx, kind, name)?)?;
-    topic::check(&after).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
+    topic::check(name, &after).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
     if validate_only {
         return Ok(Completion::Now);
     }

@@ -15,7 +15,7 @@ use crate::codec::text::Str;
 use crate::codec::wire::Uuid;
 use crate::config::KafkaConfig;
 use crate::map;
-use crate::settings::topic::{self, SETTINGS};
+use crate::settings::topic::{self, Defaults, SETTINGS};
 
 messages! {
     /// Versions 2-7, flexible 5+.
@@ -143,7 +143,7 @@ fn create(
         name: topic.name.clone(),
         num_partitions: partitions as i32,
         replication_factor: 1,
-        configs: Some(effective_settings(&config, cx.config())),
+        configs: Some(effective_settings(&config, &Defaults::of(&topic.name, cx.namespace(), cx.config()))),
         ..CreatableTopicResult::default()
     };
     if validate_only {
@@ -164,7 +164,7 @@ fn topic_config(topic: &CreatableTopic) -> Result<TopicConfig, Refusal> {
         })?;
         config.insert(setting.name.to_string(), value.to_string());
     }
-    topic::check(&config).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
+    topic::check(&topic.name, &config).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
     Ok(config)
 }
 
@@ -211,12 +211,12 @@ fn assigned_partition_count(
 }
 
 /// Every setting of a topic with its value, set or default.
-fn effective_settings(set: &TopicConfig, config: &KafkaConfig) -> Vec<CreatableTopicConfigs> {
+fn effective_settings(set: &TopicConfig, defaults: &Defaults<'_>) -> Vec<CreatableTopicConfigs> {
     let settings = SETTINGS.iter().map(|setting| {
         let own = set.get(setting.name);
         CreatableTopicConfigs {
             name: Str::from_static(setting.name),
-            value: message(own.cloned().unwrap_or_else(|| setting.default(config))),
+            value: message(own.cloned().unwrap_or_else(|| setting.default(defaults))),
             read_only: false,
             config_source: if own.is_some() { source::TOPIC } else { source::DEFAULT },
             is_sensitive: false,

@@ -112,9 +112,10 @@ fn topic_settings(
     request: &DescribeConfigsRequest,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
     let set = config_resource::topic_config(cx, &resource.resource_name)?;
+    let defaults = topic::Defaults::of(&resource.resource_name, cx.namespace(), cx.config());
     let requested = topic::SETTINGS.iter().filter(|setting| is_requested(resource, setting.name));
     let described = requested.map(|setting| {
-        let default = setting.default(cx.config());
+        let default = setting.default(&defaults);
         let own = set.get(setting.name).cloned();
         let synonym = |value: &str, source| DescribeConfigsSynonym {
             name: Str::from_static(setting.name),

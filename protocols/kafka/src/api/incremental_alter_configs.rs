@@ -12,8 +12,7 @@ use super::reply::{Refusal, Reply};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::config::KafkaConfig;
-use crate::settings::topic;
+use crate::settings::topic::{self, Defaults};
 
 messages! {
     /// Versions 0-1, flexible 1+.
@@ -69,7 +68,8 @@ impl Handler for IncrementalAlterConfigs {
                 // Nothing is set on the broker this way, so nothing remains to be deleted: tools clear throttles so.
                 Ok(Completion::Now)
             } else {
-                let after = |before: &TopicConfig| apply(cx.config(), before, operations?);
+                let defaults = Defaults::of(&name, cx.namespace(), cx.config());
+                let after = |before: &TopicConfig| apply(&defaults, before, operations?);
                 config_resource::alter(cx, kind, &name, request.validate_only, after)
             };
             let (response, altered) = AlterConfigsResourceResponse::of(kind, name, altered);
@@ -116,7 +116,7 @@ fn only_deletes(operations: &Result<Vec<(Str, Operation)>, Refusal>) -> bool {
 /// The settings after operations, applied in order. Deleting a setting that is not set is not an error, whatever its name:
 /// MirrorMaker deletes every setting that has its default in the source, those of other versions included.
 fn apply(
-    config: &KafkaConfig,
+    defaults: &Defaults<'_>,
     before: &TopicConfig,
     operations: Vec<(Str, Operation)>,
 ) -> Result<TopicConfig, Refusal> {
@@ -140,7 +140,7 @@ fn apply(
         };
         let items = |list: Option<&String>| -> Vec<String> {
             // Operations on an unset list start from its default.
-            let default = setting.default(config);
+            let default = setting.default(defaults);
             let list = list.unwrap_or(&default);
             list.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
         };
@@ -170,14 +170,18 @@ fn apply(
 
 #[cfg(test)]
 mod tests {
+    use inver_broker::HubMode;
+
     use super::*;
+    use crate::config::KafkaConfig;
 
     #[test]
     fn lists_are_appended_to_and_subtracted_from() {
         let before = TopicConfig::from([("cleanup.policy".to_owned(), "delete".to_owned())]);
         let config = KafkaConfig::default();
+        let defaults = Defaults::new(&config, HubMode::default());
         let apply_to = |before: &TopicConfig, name: &str, operation| {
-            apply(&config, before, vec![(name.into(), operation)])
+            apply(&defaults, before, vec![(name.into(), operation)])
         };
         let policy = |before: &TopicConfig, operation| {
             let after = apply_to(before, "cleanup.policy", operation).unwrap();

@@ -3,7 +3,7 @@
 //! All of Kafka's settings are accepted and stored, so that tools that set them work. The documentation of those
 //! without effect says so.
 
-use inver_broker::{Topic, TopicConfig};
+use inver_broker::{HubMode, Namespace, Topic, TopicConfig};
 
 use crate::config::KafkaConfig;
 use crate::map::batch::Rules;
@@ -61,6 +61,24 @@ impl Kind {
     }
 }
 
+/// What the defaults of one topic's settings depend on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Defaults<'a> {
+    config: &'a KafkaConfig,
+    hub: HubMode,
+}
+
+impl<'a> Defaults<'a> {
+    pub(crate) fn new(config: &'a KafkaConfig, hub: HubMode) -> Defaults<'a> {
+        Defaults { config, hub }
+    }
+
+    /// Those of a topic of this name.
+    pub(crate) fn of(topic: &str, namespace: &Namespace, config: &'a KafkaConfig) -> Defaults<'a> {
+        Defaults::new(config, HubMode::default_of(topic, namespace.hub_default()))
+    }
+}
+
 /// A setting.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
@@ -72,9 +90,10 @@ pub(crate) struct Setting {
 
 impl Setting {
     /// The value while none is set.
-    pub(crate) fn default(&self, config: &KafkaConfig) -> String {
+    pub(crate) fn default(&self, defaults: &Defaults<'_>) -> String {
         match self.name {
-            MAX_MESSAGE_BYTES => config.message_bytes_max.to_string(),
+            MAX_MESSAGE_BYTES => defaults.config.message_bytes_max.to_string(),
+            HUB => defaults.hub.as_str().to_owned(),
             _ => self.default.to_owned(),
         }
     }
@@ -92,6 +111,7 @@ impl Setting {
 }
 
 pub(crate) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+const HUB: &str = "inver.hub";
 const CLEANUP_POLICY: &str = "cleanup.policy";
 const REMOTE_STORAGE: &str = "remote.storage.enable";
 const TIMESTAMP_AFTER_MAX: &str = "message.timestamp.after.max.ms";
@@ -157,6 +177,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Kind::List,
         "all",
         "Message properties that captured records carry as headers: all, none, or a list of names.",
+    ),
+    setting(
+        HUB,
+        Kind::OneOf(&["named", "open", "off"]),
+        "named",
+        "named: the topic meets MQTT and AMQP clients that name it exactly; open: subscriptions and bindings with wildcards too; off: none of them. Always off for internal topics.",
     ),
     setting("leader.replication.throttled.replicas", Kind::List, "", NO_EFFECT),
     setting("local.retention.bytes", Kind::Long(-2), "-2", NO_EFFECT),
@@ -232,12 +258,12 @@ pub(crate) fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.binary_search_by_key(&name, |setting| setting.name).ok().and_then(|place| SETTINGS.get(place))
 }
 
-/// Checks a topic's settings; the error describes the first invalid one.
-pub(crate) fn check(config: &TopicConfig) -> Result<(), String> {
+/// Checks the settings of a topic of this name; the error describes the first invalid one.
+pub(crate) fn check(topic: &str, config: &TopicConfig) -> Result<(), String> {
     for (name, value) in config {
         find(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?.check(value)?;
     }
-    Ok(())
+    Namespace::check_config(topic, config).map_err(|error| error.to_string())
 }
 
 /// The settings of a topic that Produce depends on.
@@ -284,7 +310,8 @@ mod tests {
     fn defaults_are_valid_and_names_are_sorted() {
         assert!(SETTINGS.is_sorted_by_key(|setting| setting.name));
         for setting in SETTINGS {
-            let default = setting.default(&KafkaConfig::default());
+            let config = KafkaConfig::default();
+            let default = setting.default(&Defaults::new(&config, HubMode::default()));
             assert_eq!(setting.check(&default), Ok(()), "{}", setting.name);
         }
     }
@@ -292,8 +319,10 @@ mod tests {
     #[test]
     fn values_are_checked() {
         let config = |name: &str, value: &str| TopicConfig::from([(name.to_owned(), value.to_owned())]);
-        assert_eq!(check(&config("cleanup.policy", "compact,delete")), Ok(()));
-        assert_eq!(check(&config("retention.ms", "-1")), Ok(()));
+        assert_eq!(check("t", &config("cleanup.policy", "compact,delete")), Ok(()));
+        assert_eq!(check("t", &config("retention.ms", "-1")), Ok(()));
+        assert_eq!(check("t", &config("inver.hub", "open")), Ok(()));
+        assert!(check("_t", &config("inver.hub", "open")).is_err());
         for (name, value) in [
             ("cleanup.policy", "shred"),
             ("retention.ms", "-2"),
@@ -302,9 +331,10 @@ mod tests {
             ("preallocate", "maybe"),
             ("remote.storage.enable", "true"),
             ("min.cleanable.dirty.ratio", "1.5"),
+            ("inver.hub", "closed"),
             ("no.such.setting", "1"),
         ] {
-            assert!(check(&config(name, value)).is_err(), "{name}={value}");
+            assert!(check("t", &config(name, value)).is_err(), "{name}={value}");
         }
     }
 
@@ -320,7 +350,8 @@ mod tests {
             before_max_ms: i64::MAX,
         };
         assert_eq!(plain, expected);
-        assert_eq!(find(TIMESTAMP_AFTER_MAX).unwrap().default(&defaults), expected.after_max_ms.to_string());
+        let after = |config| find(TIMESTAMP_AFTER_MAX).unwrap().default(&Defaults::new(config, HubMode::Off));
+        assert_eq!(after(&defaults), expected.after_max_ms.to_string());
         let rules = plain.rules(10);
         assert_eq!((rules.keyed, rules.times), (false, Some((10 - i64::MAX, 3_600_010))));
         let set =
