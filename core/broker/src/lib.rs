@@ -17,8 +17,10 @@ mod broker;
 mod capture;
 mod client_log;
 mod clock;
+mod closing;
 mod committed_offsets;
 mod completion;
+mod connections;
 mod context;
 mod deadletter;
 mod exchange;
@@ -56,13 +58,15 @@ pub use address::{Address, Filter, Form};
 pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError};
 pub use client_log::{ClientLog, LoggedClient, LoginRefusal};
 pub use clock::{Clock, now_ms};
+pub use closing::CloseReason;
 pub use committed_offsets::{CommittedOffset, CommittedOffsets};
 pub use completion::Completion;
+pub use connections::{ConnectionHandle, ConnectionRegistry, LiveConnection};
 pub use exchange::Exchange;
 pub use identity::{AuthError, Authenticator, Credentials, DEFAULT_USER, FixedUsers, Identity, LoopbackOnly};
 pub use limits::{AccessLimits, LimitReached, Limits};
-pub use listener::{Anonymous, ClientCertificate, ListenerInfo};
-pub use mailbox::Mailbox;
+pub use listener::{Anonymous, ClientCertificate, Endpoints, ListenerInfo};
+pub use mailbox::{CLOSE, Mailbox};
 pub use message::{HeaderWriter, Headers, Message};
 pub use namespace::{
     BindDestination, BindError, Declared, ExchangeError, Namespace, QueueError, SubscriptionError,
@@ -76,9 +80,9 @@ pub use scram::{ScramLogin, ScramLoginError};
 pub use session::{Opened, Session, SessionError, SessionSpec, SessionTerms, Sessions, SubscribeError, Will};
 pub use spec::{
     BrokerConfig, CaptureRule, ClientLogLimits, DeadLetter, Delivery, DeliveryId, Depth, DropReason,
-    ExchangeKind, ExchangeSpec, Expiry, HUB, HubMode, Mode, Overflow, OwnerId, PARTITIONS_MAX, PublisherId,
-    QueueLimits, QueueSpec, Start, SubscriptionOptions, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError,
-    TopicId, TopicKind, TopicSpec, next_owner,
+    ExchangeKind, ExchangeSpec, Expiry, HUB, HubMode, Mode, NamespaceLimits, NamespaceSpec, Overflow,
+    OwnerId, PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec, Start, SubscriptionOptions,
+    TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, next_owner,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscription, WhenFull,

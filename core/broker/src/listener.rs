@@ -1,5 +1,6 @@
 //! What a listener says about its connections, and what TLS says about a client.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Which clients a listener lets in without credentials.
@@ -43,4 +44,17 @@ pub struct ClientCertificate {
     pub alternative_names: Vec<String>,
     /// The user that the listener's setting takes from it; none: the certificate names no user.
     pub user: Option<String>,
+}
+
+/// The two ends of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The server's address.
+    pub local: SocketAddr,
+    /// Whether the bytes travel under TLS.
+    pub encrypted: bool,
+    /// The listener that accepted it.
+    pub listener: Arc<ListenerInfo>,
 }

@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 
 use inver_storage::Listener;
 
+use crate::closing::CloseReason;
+
 /// The mailbox of a connection.
 #[derive(Default)]
 pub struct Mailbox {
@@ -23,7 +25,12 @@ struct Inner {
     /// Number of tokens at which duplicates are removed next.
     dedup_at: usize,
     waker: Option<Waker>,
+    /// Why the connection is to end; boxed, because few ever have one.
+    closing: Option<Box<CloseReason>>,
 }
+
+/// The token of [`Mailbox::close`]. Protocols must not use it for anything else.
+pub const CLOSE: u64 = u64::MAX - 1;
 
 /// Tokens posted before duplicates are removed.
 const DEDUP_TOKENS_MIN: usize = 64;
@@ -53,6 +60,18 @@ impl Mailbox {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Asks the connection to end, and wakes it with the token [`CLOSE`]. The first reason holds.
+    pub fn close(&self, reason: CloseReason) {
+        self.inner.lock().closing.get_or_insert_with(|| Box::new(reason));
+        self.post(CLOSE);
+    }
+
+    /// Why the connection was asked to end.
+    #[must_use]
+    pub fn closing(&self) -> Option<CloseReason> {
+        self.inner.lock().closing.as_deref().cloned()
     }
 
     /// Waits until there is a token. Cancel-safe; for one task at a time.

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
-use crate::listener::{ClientCertificate, ListenerInfo};
+use crate::listener::{ClientCertificate, Endpoints, ListenerInfo};
 
 /// A byte stream: TCP, TLS or WebSocket.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -50,6 +50,17 @@ impl Connection {
             shutdown,
             listener: Arc::default(),
             certificate: None,
+        }
+    }
+
+    /// Its two ends.
+    #[must_use]
+    pub fn endpoints(&self) -> Endpoints {
+        Endpoints {
+            peer: self.peer,
+            local: self.local,
+            encrypted: self.encrypted,
+            listener: self.listener.clone(),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::message::Message;
 use crate::namespace::Namespace;
 use crate::retained::Retained;
-use crate::spec::BrokerConfig;
+use crate::spec::{BrokerConfig, NamespaceSpec};
 use crate::subscription::{DropSink, Dropped, Subscription};
 use crate::telemetry::Counters;
 
@@ -23,7 +23,9 @@ pub(crate) fn namespace(config: BrokerConfig) -> Namespace {
     let context = Context::new(log, clock.clone(), Arc::default(), Counters::of("test"));
     let retained = Retained::new(vec![0; 4], clock, Vec::new());
     let config = Arc::new(config);
-    Namespace::new(0, "test", context, &config, retained, |_: Weak<_>| Arc::new(Discard))
+    Namespace::new(0, "test", NamespaceSpec::default(), context, &config, retained, |_: Weak<_>| {
+        Arc::new(Discard)
+    })
 }
 
 /// Removes dropped messages from their queue.

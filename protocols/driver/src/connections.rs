@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio_util::sync::CancellationToken;
 
-/// The token that tells a connection that shutdown was requested. Machines never see it and must not use it.
+/// The token that tells a connection that shutdown was requested. Machines never see it and must not use it,
+/// nor [`CLOSE`](inver_broker::CLOSE).
 pub(crate) const SHUTDOWN: u64 = u64::MAX;
 
 /// The open connections of one protocol.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use inver_broker::Connection;
+use inver_broker::{CLOSE, Connection};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
@@ -154,11 +154,15 @@ impl<M: Machine> Driver<M> {
     fn take_mail(&mut self, now: Instant) -> Result<(), End<M::Error>> {
         let mut tokens = pool::take_tokens();
         self.machine.mailbox().drain(&mut tokens);
-        // Tokens are sorted and this is the greatest.
+        // Tokens are sorted and these are the greatest.
         let is_shutdown = tokens.pop_if(|token| *token == SHUTDOWN).is_some();
+        let is_closed = tokens.pop_if(|token| *token == CLOSE).is_some();
         let woken = self.machine.wake(&tokens, self.link.output());
         pool::give_tokens(tokens);
         woken.map_err(End::Protocol)?;
+        if is_closed && let Some(reason) = self.machine.mailbox().closing() {
+            self.machine.close(&reason, now, self.link.output()).map_err(End::Protocol)?;
+        }
         if is_shutdown {
             self.machine.shutdown(now, self.link.output()).map_err(End::Protocol)?;
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use inver_broker::Mailbox;
+use inver_broker::{CloseReason, Mailbox};
 use inver_storage::{Log, LogError, Lsn};
 use tokio::time::{Duration, Instant};
 
@@ -99,6 +99,12 @@ pub trait Machine: Send + Unpin {
 
     /// Learns that shutdown was requested.
     fn shutdown(&mut self, now: Instant, out: &mut Output) -> Result<(), Self::Error>;
+
+    /// Learns that the broker closes this connection, and why. By default it ends as at a shutdown.
+    fn close(&mut self, reason: &CloseReason, now: Instant, out: &mut Output) -> Result<(), Self::Error> {
+        tracing::debug!(%reason, "connection closed by the broker");
+        self.shutdown(now, out)
+    }
 
     /// Frees memory that a connection without traffic does not need. Called for [`Owned`](crate::Owned) input only.
     fn idle(&mut self) {}

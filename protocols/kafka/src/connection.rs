@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use inver_broker::{AuthError, Connection, Credentials, Identity, ListenerInfo, Mailbox};
+use inver_broker::{AuthError, CloseReason, Connection, Credentials, Identity, ListenerInfo, Mailbox};
 use inver_driver::{
     Activity, Close, Connections, Driver, End, Machine, Output, Owned, Progress, Serving, Timeouts,
 };
@@ -284,6 +284,15 @@ impl Machine for Client {
 
     fn shutdown(&mut self, _now: Instant, _out: &mut Output) -> Result<(), ConnectionError> {
         Err(ConnectionError::ShuttingDown)
+    }
+
+    fn close(
+        &mut self,
+        reason: &CloseReason,
+        _now: Instant,
+        _out: &mut Output,
+    ) -> Result<(), ConnectionError> {
+        Err(ConnectionError::Closed(reason.clone()))
     }
 
     fn idle(&mut self) {

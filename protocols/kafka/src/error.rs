@@ -1,6 +1,6 @@
 //! The reasons for which the broker ends a connection. Milder errors are error codes in responses.
 
-use inver_broker::LoginRefusal;
+use inver_broker::{CloseReason, LoginRefusal};
 use inver_storage::LogError;
 use thiserror::Error;
 
@@ -68,6 +68,9 @@ pub(crate) enum ConnectionError {
     /// The server shuts down.
     #[error("server is shutting down")]
     ShuttingDown,
+    /// The broker closes the connection: its user or namespace is gone, or an operator asked for it.
+    #[error("{0}")]
+    Closed(CloseReason),
 }
 
 impl ConnectionError {

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inver_broker::{Broker, Connection, LoggedClient, Mailbox};
+use inver_broker::{Broker, CloseReason, Connection, LoggedClient, Mailbox};
 use inver_driver::{Activity, Close, Driver, End, Machine, Output, Progress, Serving, Shared, Timeouts};
 use inver_storage::{Log, Lsn};
 use tokio::time::Instant;
@@ -127,6 +127,10 @@ impl Machine for Client {
 
     fn shutdown(&mut self, _now: Instant, _out: &mut Output) -> Result<(), Stop> {
         Err(Stop::ShuttingDown)
+    }
+
+    fn close(&mut self, reason: &CloseReason, _now: Instant, _out: &mut Output) -> Result<(), Stop> {
+        Err(Stop::Closed(reason.clone()))
     }
 
     fn end(&mut self, end: &End<Stop>, out: &mut Output) -> Close {

@@ -1,6 +1,6 @@
 //! Why a connection ends, and why a CONNECT is refused.
 
-use inver_broker::{AuthError, LoginRefusal, PublishError, SessionError};
+use inver_broker::{AuthError, CloseReason, LoginRefusal, PublishError, SessionError};
 use inver_storage::{LogError, SubmitError};
 
 use crate::codec::{DecodeError, Reason};
@@ -19,6 +19,9 @@ pub(crate) enum Stop {
     TakenOver,
     #[error("server is shutting down")]
     ShuttingDown,
+    /// The broker closes the connection: its user or namespace is gone, or an operator asked for it.
+    #[error("{0}")]
+    Closed(CloseReason),
     /// A refused publish of a client whose PUBACK cannot carry a reason (before MQTT 5).
     #[error("message rejected by a full queue")]
     QueueFull,
@@ -39,6 +42,7 @@ impl Stop {
             Stop::KeepAliveTimeout => Some(Reason::KeepAliveTimeout),
             Stop::TakenOver => Some(Reason::SessionTakenOver),
             Stop::ShuttingDown => Some(Reason::ServerShuttingDown),
+            Stop::Closed(_) => Some(Reason::AdministrativeAction),
             Stop::Publish(_) | Stop::Write(_) | Stop::Log(_) => Some(Reason::Unspecified),
         }
     }

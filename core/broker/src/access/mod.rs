@@ -22,7 +22,9 @@ use inver_access::{Decision, PatternError, ResourceKind, Rule, RuleId, Subject, 
 use inver_storage::{Entry, Log, SubmitError};
 use parking_lot::RwLock;
 
+use crate::closing::CloseReason;
 use crate::completion::Completion;
+use crate::connections::ConnectionRegistry;
 use crate::limits::{AccessLimits, LimitReached};
 use crate::tables::{RULES, RowError, USERS};
 
@@ -85,13 +87,18 @@ pub struct AccessControl(Arc<Inner>);
 struct Inner {
     log: Log,
     limits: AccessLimits,
+    connections: ConnectionRegistry,
     state: RwLock<State>,
     version: AtomicU64,
 }
 
 impl AccessControl {
-    /// Restores users and rules from the log.
-    pub(crate) fn open(log: Log, limits: AccessLimits) -> Result<AccessControl, RowError> {
+    /// Restores users and rules from the log. Connections of users that are deleted or disabled are closed.
+    pub(crate) fn open(
+        log: Log,
+        limits: AccessLimits,
+        connections: ConnectionRegistry,
+    ) -> Result<AccessControl, RowError> {
         let mut state = State::default();
         for (name, row) in log.recovered_state(USERS) {
             state.recover_user(rows::decode_user(&String::from_utf8_lossy(&name), &row)?);
@@ -104,6 +111,7 @@ impl AccessControl {
         Ok(AccessControl(Arc::new(Inner {
             log,
             limits,
+            connections,
             state: RwLock::new(state),
             version: AtomicU64::new(1),
         })))
@@ -143,27 +151,32 @@ impl AccessControl {
     /// Creates a user, or replaces the stored user of this name.
     pub fn put_user(&self, user: User) -> Result<Completion, AccessError> {
         store::check_name(&user.name)?;
-        self.change(|state, entry| {
+        let name = user.name.clone();
+        let completion = self.change(|state, entry| {
             state.check_user(&user.name, &self.0.limits)?;
             entry.put(USERS, user.name.clone().into_bytes().into(), rows::encode_user(&user));
             Ok(move |state: &mut State| state.put_user(user))
-        })
+        })?;
+        self.close_if_gone(&name);
+        Ok(completion)
     }
 
     /// Changes a stored user by a function of what it is now, which runs under a lock.
     pub fn update_user(&self, name: &str, update: impl FnOnce(&mut User)) -> Result<Completion, AccessError> {
-        self.change(|state, entry| {
+        let completion = self.change(|state, entry| {
             let mut user = state.stored_user(name)?.as_ref().clone();
             update(&mut user);
             name.clone_into(&mut user.name);
             entry.put(USERS, name.to_owned().into_bytes().into(), rows::encode_user(&user));
             Ok(move |state: &mut State| state.put_user(user))
-        })
+        })?;
+        self.close_if_gone(name);
+        Ok(completion)
     }
 
     /// Deletes a stored user and the stored rules of which it is the principal.
     pub fn delete_user(&self, name: &str) -> Result<Completion, AccessError> {
-        self.change(|state, entry| {
+        let completion = self.change(|state, entry| {
             state.stored_user(name)?;
             entry.delete(USERS, name.to_owned().into_bytes().into());
             let rules: Vec<RuleId> = state.stored_rules_of_user(name).map(|rule| rule.id).collect();
@@ -173,7 +186,9 @@ impl AccessControl {
                 state.remove_user(&name);
                 rules.iter().for_each(|id| state.remove_rule(*id));
             })
-        })
+        })?;
+        self.close_if_gone(name);
+        Ok(completion)
     }
 
     /// All rules: the stored ones by id, then those of the configuration in their order.
@@ -228,10 +243,28 @@ impl AccessControl {
             users.into_iter().map(|user| (user.name.clone(), Arc::new(user))).collect();
         let rules =
             rules.into_iter().zip(CONFIGURED_RULES..).map(|(rule, id)| Rule { id: RuleId(id), ..rule });
-        let mut state = self.0.state.write();
-        state.set_configured(users, rules.map(Arc::new).collect());
-        self.changed();
+        let before: Vec<String> = {
+            let mut state = self.0.state.write();
+            let before = state.users().map(|(user, _)| user.name.clone()).collect();
+            state.set_configured(users, rules.map(Arc::new).collect());
+            self.changed();
+            before
+        };
+        before.iter().for_each(|name| self.close_if_gone(name));
         Ok(())
+    }
+
+    /// Closes the connections of a user that was deleted or disabled. A changed password closes none.
+    fn close_if_gone(&self, name: &str) {
+        let reason = match self.user(name) {
+            Some((user, _)) if !user.disabled => return,
+            Some(_) => CloseReason::UserDisabled(name.into()),
+            None => CloseReason::UserDeleted(name.into()),
+        };
+        let connections = &self.0.connections;
+        if connections.count_of_user(name) > 0 {
+            connections.close_where(|connection| connection.is_of_own_user(name), &reason);
+        }
     }
 
     /// Whether anybody may do something, and by which rule: for administrators' questions. Connections ask their

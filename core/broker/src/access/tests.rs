@@ -7,7 +7,8 @@ use super::*;
 
 fn open(folder: &tempfile::TempDir) -> AccessControl {
     let log = Log::open(folder.path(), LogOptions::default()).unwrap();
-    AccessControl::open(log, AccessLimits { users_max: 3, rules_max: 4 }).unwrap()
+    AccessControl::open(log, AccessLimits { users_max: 3, rules_max: 4 }, ConnectionRegistry::default())
+        .unwrap()
 }
 
 fn rule(user: &str, topic: &str, operation: Operation, effect: Effect) -> NewRule {

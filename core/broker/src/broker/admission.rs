@@ -1,6 +1,5 @@
-//! Admission of an authenticated client: its namespace, and what it may do there.
+//! Admission of an authenticated client: its namespace, what it may do there, and its place among the live connections.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use inver_access::{Operation, ResourceKind};
@@ -8,25 +7,27 @@ use inver_access::{Operation, ResourceKind};
 use super::{Broker, DEFAULT_NAMESPACE};
 use crate::access::{PermissionScope, Permissions};
 use crate::client_log::LoginRefusal;
+use crate::connections::{ConnectionHandle, Full, NewConnection};
 use crate::identity::Identity;
-use crate::listener::ListenerInfo;
+use crate::listener::Endpoints;
+use crate::mailbox::Mailbox;
 use crate::session::Sessions;
 
 /// A client that was authenticated and asks to be admitted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Admission<'a> {
     /// The protocol's name.
     pub protocol: &'static str,
     /// Who the client is.
     pub identity: &'a Identity,
-    /// The client's address.
-    pub peer: IpAddr,
-    /// The listener that it connected to.
-    pub listener: &'a ListenerInfo,
+    /// The client's address and the listener that it connected to.
+    pub endpoints: &'a Endpoints,
     /// The namespace that the client asks for; none: the listener or the user decide.
     pub namespace: Option<&'a str>,
     /// The client id, or the connection's name; may be empty.
     pub client_id: &'a str,
+    /// The mailbox by which the connection is told to end; the driver's machine has the same one.
+    pub mailbox: &'a Arc<Mailbox>,
 }
 
 /// What an admitted client works with.
@@ -35,6 +36,8 @@ pub struct Admitted {
     pub sessions: Sessions,
     /// What it may do.
     pub permissions: Arc<Permissions>,
+    /// Its place among the live connections, which the connection keeps until it ends.
+    pub connection: ConnectionHandle,
 }
 
 /// Why an authenticated client is not admitted.
@@ -52,13 +55,21 @@ pub enum AdmitError {
     /// The user was disabled or deleted.
     #[error("the user is disabled")]
     Disabled,
-    /// A limit of connections is reached: of the user, or of the namespace.
-    #[error("limit of {what} reached: at most {max}")]
-    LimitReached {
-        /// What is limited.
-        what: &'static str,
+    /// The user has as many connections as it may have.
+    #[error("user `{user}` has reached its limit of {max} connections")]
+    UserConnections {
+        /// The user.
+        user: String,
         /// The limit.
-        max: u64,
+        max: u32,
+    },
+    /// The namespace has as many connections as it may have.
+    #[error("namespace `{namespace}` has reached its limit of {max} connections")]
+    NamespaceConnections {
+        /// The namespace.
+        namespace: String,
+        /// The limit.
+        max: u32,
     },
 }
 
@@ -70,7 +81,9 @@ impl AdmitError {
             AdmitError::NoSuchNamespace(_) | AdmitError::NotAllowed { .. } | AdmitError::Disabled => {
                 LoginRefusal::NotPermitted
             }
-            AdmitError::LimitReached { .. } => LoginRefusal::Limit,
+            AdmitError::UserConnections { .. } | AdmitError::NamespaceConnections { .. } => {
+                LoginRefusal::Limit
+            }
         }
     }
 }
@@ -80,38 +93,65 @@ impl Broker {
     /// listener that is bound to a namespace admits to no other. Only a namespace that the client asks for needs permission.
     pub fn admit(&self, admission: &Admission<'_>) -> Result<Admitted, AdmitError> {
         let access = self.access();
-        let user = admission.identity.name().and_then(|name| access.user(name));
-        if access.has_users()
-            && admission.identity.name().is_some()
-            && admission.identity.external_tags().is_none()
-            && user.as_ref().is_none_or(|(user, _)| user.disabled)
-        {
+        let identity = admission.identity;
+        let user = identity.name().and_then(|name| access.user(name));
+        let default = user.as_ref().and_then(|(user, _)| user.default_namespace.as_deref());
+        let bound = admission.endpoints.listener.namespace.as_deref();
+        let wanted =
+            admission.namespace.or(bound).or(identity.namespace()).or(default).unwrap_or(DEFAULT_NAMESPACE);
+        let refused = || AdmitError::NotAllowed { namespace: wanted.to_owned() };
+        if self.is_gone(identity) {
             return Err(AdmitError::Disabled);
         }
-        let default = user.as_ref().and_then(|(user, _)| user.default_namespace.as_deref());
-        let bound = admission.listener.namespace.as_deref();
-        let wanted = admission
-            .namespace
-            .or(bound)
-            .or(admission.identity.namespace())
-            .or(default)
-            .unwrap_or(DEFAULT_NAMESPACE);
-        let refused = || AdmitError::NotAllowed { namespace: wanted.to_owned() };
         if bound.is_some_and(|bound| bound != wanted) {
             return Err(refused());
         }
-        let sessions = self.sessions(wanted).ok_or_else(|| AdmitError::NoSuchNamespace(wanted.to_owned()))?;
+        let missing = || AdmitError::NoSuchNamespace(wanted.to_owned());
+        let sessions = self.sessions(wanted).ok_or_else(missing)?;
+        let client_id: Arc<str> = admission.client_id.into();
         let permissions = access.permissions(PermissionScope {
-            user: admission.identity.shared_name(),
-            external_tags: admission.identity.external_tags().cloned(),
-            client_id: admission.client_id.into(),
-            namespace: wanted.into(),
-            host: admission.peer,
+            user: identity.shared_name(),
+            external_tags: identity.external_tags().cloned(),
+            client_id: client_id.clone(),
+            namespace: sessions.namespace().shared_name(),
+            host: admission.endpoints.peer.ip(),
         });
         let is_asked_for = admission.namespace.is_some();
         if is_asked_for && !permissions.may(ResourceKind::Namespace, wanted, Operation::Connect) {
             return Err(refused());
         }
-        Ok(Admitted { sessions, permissions })
+        let registered = self.connections().register(NewConnection {
+            protocol: admission.protocol,
+            name: client_id,
+            user: identity.shared_name(),
+            is_external: identity.external_tags().is_some(),
+            user_connections_max: user.as_ref().and_then(|(user, _)| user.limits.connections_max),
+            namespace: sessions.namespace().shared_name(),
+            namespace_connections_max: sessions.namespace().own_limits().connections_max,
+            endpoints: admission.endpoints,
+            since_ms: self.clock().now_ms(),
+            mailbox: admission.mailbox,
+        });
+        let connection = registered.map_err(|full| match full {
+            Full::User(max) => {
+                AdmitError::UserConnections { user: identity.name().unwrap_or_default().to_owned(), max }
+            }
+            Full::Namespace(max) => AdmitError::NamespaceConnections { namespace: wanted.to_owned(), max },
+        })?;
+        // Once more: who deletes a user or a namespace closes the connections that are registered then.
+        if self.is_gone(identity) {
+            return Err(AdmitError::Disabled);
+        }
+        if sessions.namespace().is_deleted() {
+            return Err(missing());
+        }
+        Ok(Admitted { sessions, permissions, connection })
+    }
+
+    /// Whether the user of a client was deleted or disabled since it was authenticated.
+    fn is_gone(&self, identity: &Identity) -> bool {
+        let access = self.access();
+        let Some(name) = identity.name().filter(|_| identity.external_tags().is_none()) else { return false };
+        access.has_users() && access.user(name).is_none_or(|(user, _)| user.disabled)
     }
 }

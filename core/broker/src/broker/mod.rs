@@ -20,6 +20,7 @@ use parking_lot::RwLock;
 use crate::access::AccessControl;
 use crate::client_log::ClientLog;
 use crate::clock::Clock;
+use crate::connections::ConnectionRegistry;
 use crate::context::{Context, Due};
 use crate::deadletter::DeadLetterer;
 use crate::identity::{AuthError, Credentials, Identity, anonymous_by_listener};
@@ -29,7 +30,7 @@ use crate::retained::Retained;
 use crate::rows::{self, NamespaceRow, RowError};
 use crate::scram::{ScramLogin, ScramLoginError};
 use crate::session::Sessions;
-use crate::spec::{BrokerConfig, TopicConfig, TopicError, TopicSpec};
+use crate::spec::{BrokerConfig, NamespaceSpec, TopicConfig, TopicError, TopicSpec};
 use crate::telemetry::Counters;
 use crate::timers::Timers;
 
@@ -63,6 +64,7 @@ struct Inner {
     namespaces: RwLock<HashMap<Box<str>, Sessions>>,
     default: Sessions,
     access: AccessControl,
+    connections: ConnectionRegistry,
     protocol_state: RwLock<HashMap<Bytes, Bytes>>,
     timers: Arc<Timers<Due>>,
     client_log: Arc<ClientLog>,
@@ -76,12 +78,18 @@ struct Parts {
 }
 
 impl Parts {
-    fn make_namespace(&self, id: u32, name: &str, retained: Vec<(Vec<u8>, Bytes)>) -> Sessions {
+    fn make_namespace(
+        &self,
+        id: u32,
+        name: &str,
+        spec: NamespaceSpec,
+        retained: Vec<(Vec<u8>, Bytes)>,
+    ) -> Sessions {
         let clock = self.config.clock.clone();
         let retained = Retained::new(id.to_be_bytes().to_vec(), clock.clone(), retained);
         let context = Context::new(self.log.clone(), clock, self.timers.clone(), Counters::of(name));
         let namespace =
-            Namespace::new(id, name, context, &self.config, retained, |weak| DeadLetterer::new(weak));
+            Namespace::new(id, name, spec, context, &self.config, retained, |weak| DeadLetterer::new(weak));
         Sessions::new(namespace)
     }
 }
@@ -98,11 +106,12 @@ impl Broker {
                 let key = Bytes::from_static(DEFAULT_NAMESPACE.as_bytes());
                 entry.put(rows::NAMESPACES, key, rows::encode(&NamespaceRow { id: 0 }));
                 parts.log.submit(entry)?;
-                parts.make_namespace(0, DEFAULT_NAMESPACE, Vec::new())
+                parts.make_namespace(0, DEFAULT_NAMESPACE, NamespaceSpec::default(), Vec::new())
             }
         };
         namespaces.insert(DEFAULT_NAMESPACE.into(), default.clone());
-        let access = AccessControl::open(parts.log.clone(), parts.config.access_limits)?;
+        let connections = ConnectionRegistry::default();
+        let access = AccessControl::open(parts.log.clone(), parts.config.access_limits, connections.clone())?;
         let protocol_state = parts.log.recovered_state(rows::OPAQUE).into_iter().collect();
         let Parts { log, config, timers } = parts;
         let client_log = Arc::new(ClientLog::new(config.clock.clone(), config.client_log));
@@ -112,6 +121,7 @@ impl Broker {
             namespaces: RwLock::new(namespaces),
             default,
             access,
+            connections,
             protocol_state: RwLock::new(protocol_state),
             timers,
             client_log,
@@ -177,6 +187,12 @@ impl Broker {
     #[must_use]
     pub fn client_log(&self) -> &Arc<ClientLog> {
         &self.0.client_log
+    }
+
+    /// The live connections of all protocols.
+    #[must_use]
+    pub fn connections(&self) -> &ConnectionRegistry {
+        &self.0.connections
     }
 
     /// Authenticates a client of a listener. A password hash is computed on another thread.

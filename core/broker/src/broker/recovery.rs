@@ -10,7 +10,7 @@ use super::{BrokerError, Parts};
 use crate::namespace::Namespace;
 use crate::rows::{self, NamespaceRow, RowError, SessionFilterRow, decode, split_counted, split_key};
 use crate::session::{SessionCore, Sessions};
-use crate::spec::SubscriptionOptions;
+use crate::spec::{NamespaceSpec, SubscriptionOptions};
 
 /// Namespaces, with their sessions, by id.
 type ById = HashMap<u32, Sessions>;
@@ -29,7 +29,12 @@ pub(super) fn recover(parts: &Parts) -> Result<HashMap<Box<str>, Sessions>, Brok
     for (name, row) in log.recovered_state(rows::NAMESPACES) {
         let row: NamespaceRow = decode(rows::NAMESPACES, &row)?;
         let name = String::from_utf8_lossy(&name).into_owned();
-        let sessions = parts.make_namespace(row.id, &name, retained.remove(&row.id).unwrap_or_default());
+        let sessions = parts.make_namespace(
+            row.id,
+            &name,
+            NamespaceSpec::default(),
+            retained.remove(&row.id).unwrap_or_default(),
+        );
         by_id.insert(row.id, sessions.clone());
         by_name.insert(name.into(), sessions);
     }

@@ -33,7 +33,7 @@ use crate::exchange::Exchange;
 use crate::limits::Limits;
 use crate::queue::Queue;
 use crate::retained::Retained;
-use crate::spec::{BrokerConfig, ExchangeKind, ExchangeSpec, HUB, TopicId};
+use crate::spec::{BrokerConfig, ExchangeKind, ExchangeSpec, HUB, NamespaceLimits, NamespaceSpec, TopicId};
 use crate::subscription::{DropSink, Subscription};
 use crate::telemetry::Counters;
 use crate::topic::Topic;
@@ -64,7 +64,10 @@ pub struct Namespace(Arc<Inner>);
 
 pub(crate) struct Inner {
     id: u32,
-    name: Box<str>,
+    name: Arc<str>,
+    spec: RwLock<NamespaceSpec>,
+    /// Deleted, though some connections may still hold it: nothing new is made in it.
+    is_deleted: AtomicBool,
     config: Arc<BrokerConfig>,
     topology: Mutex<()>,
     version: AtomicU64,
@@ -91,6 +94,7 @@ impl Namespace {
     pub(crate) fn new(
         id: u32,
         name: &str,
+        spec: NamespaceSpec,
         context: Arc<Context>,
         config: &Arc<BrokerConfig>,
         retained: Retained,
@@ -113,6 +117,8 @@ impl Namespace {
         Namespace(Arc::new_cyclic(|inner| Inner {
             id,
             name: name.into(),
+            spec: RwLock::new(spec),
+            is_deleted: AtomicBool::new(false),
             config: config.clone(),
             topology: Mutex::default(),
             version: AtomicU64::new(1),
@@ -142,6 +148,30 @@ impl Namespace {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Its name, to share.
+    #[must_use]
+    pub fn shared_name(&self) -> Arc<str> {
+        self.0.name.clone()
+    }
+
+    /// What is known of it beside its name.
+    #[must_use]
+    pub fn spec(&self) -> NamespaceSpec {
+        self.0.spec.read().clone()
+    }
+
+    /// Its own limits.
+    #[must_use]
+    pub fn own_limits(&self) -> NamespaceLimits {
+        self.0.spec.read().limits
+    }
+
+    /// Whether it was deleted: a handle may outlive its namespace.
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        self.0.is_deleted.load(Ordering::SeqCst)
     }
 
     /// The log.

@@ -14,7 +14,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use inver_broker::{AuthError, Broker, Connection, Identity, ListenerInfo, LoginRefusal, Mailbox};
+use inver_broker::{
+    AuthError, Broker, CloseReason, Connection, Identity, ListenerInfo, LoginRefusal, Mailbox,
+};
 use inver_driver::{
     Activity, Close, Connections, Driver, End, Machine, Output, Progress, Serving, Shared, Timeouts,
 };
@@ -173,6 +175,11 @@ impl Machine for Peer {
     fn shutdown(&mut self, _now: Instant, out: &mut Output) -> Result<(), Ended> {
         self.is_shutdown = true;
         self.session.close("shutdown", out.flat());
+        Ok(())
+    }
+
+    fn close(&mut self, reason: &CloseReason, _now: Instant, out: &mut Output) -> Result<(), Ended> {
+        self.session.force_close(reason, out.flat());
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use inver_broker::{AuthError, Identity, LoginRefusal};
+use inver_broker::{AuthError, CloseReason, Identity, LoginRefusal};
 
 use super::channel::Channel;
 use super::shared::Shared;
@@ -35,8 +35,21 @@ impl Session {
 
     /// Closes the connection from the broker's side, as at a shutdown.
     pub(crate) fn close(&mut self, reason: &str, out: &mut Vec<u8>) {
+        self.force(format!("broker forced connection closure with reason '{reason}'"), out);
+    }
+
+    /// Closes the connection for a reason of the broker's, in RabbitMQ's words.
+    pub(crate) fn force_close(&mut self, reason: &CloseReason, out: &mut Vec<u8>) {
+        let text = match reason {
+            CloseReason::NamespaceDeleted(name) => format!("vhost '{name}' is down"),
+            CloseReason::UserDeleted(name) => format!("user '{name}' is deleted"),
+            other => other.to_string(),
+        };
+        self.force(text, out);
+    }
+
+    fn force(&mut self, text: String, out: &mut Vec<u8>) {
         if matches!(self.state, State::Running) {
-            let text = format!("broker forced connection closure with reason '{reason}'");
             self.refuse(0, &Refusal::new(ReplyCode::ConnectionForced, text), out);
         } else if !self.is_closing() {
             self.state = State::Over;

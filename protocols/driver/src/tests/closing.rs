@@ -67,6 +67,18 @@ async fn every_connection_learns_of_shutdown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_closed_connection_learns_the_first_reason_and_nothing_of_the_token() {
+    let toys = Toys::new();
+    let (mut client, mailbox) = toys.connect_with_mailbox();
+    client.send("echo a\n").await;
+    client.expect("a\n").await;
+    mailbox.post(7);
+    mailbox.close(CloseReason::Asked("enough".into()));
+    mailbox.close(CloseReason::Asked("more".into()));
+    assert_eq!(client.rest().await, "token 7\nenough\nshutdown\n");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_waits_for_the_log_is_sent_after_the_client_closed_its_side() {
     let toys = Toys::new();
     let mut client = toys.connect(100);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use inver_broker::{Completion, Connection, Io, Mailbox};
+use inver_broker::{CloseReason, Completion, Connection, Io, Mailbox};
 use inver_storage::medium::Files;
 use inver_storage::{CommitPolicy, Entry, Log, LogError, LogOptions, Lsn, SystemClock, TableId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -147,6 +147,11 @@ impl<const ACTIVITY: bool> Machine for Toy<ACTIVITY> {
         Err(Ended::Shutdown)
     }
 
+    fn close(&mut self, reason: &CloseReason, now: Instant, out: &mut Output) -> Result<(), Ended> {
+        out.flat().extend_from_slice(format!("{reason}\n").as_bytes());
+        self.shutdown(now, out)
+    }
+
     fn end(&mut self, end: &End<Ended>, out: &mut Output) -> Close {
         match end {
             End::Protocol(Ended::Bye(close)) => {
@@ -203,6 +208,16 @@ impl Toys {
     fn connection(&self, io: Box<dyn Io>) -> Connection {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         Connection::plain(io, address, address, self.shutdown.clone())
+    }
+
+    /// A client and the mailbox of its connection.
+    fn connect_with_mailbox(&self) -> (Client, Arc<Mailbox>) {
+        let (io, server) = tokio::io::duplex(100);
+        let machine = self.machine::<true>();
+        let mailbox = machine.mailbox.clone();
+        let driver = Driver::new(self.connection(Box::new(server)), &self.connections, machine);
+        let serving = tokio::spawn(Serving::Running(driver));
+        (Client { io, started: Instant::now(), serving }, mailbox)
     }
 
     fn driver(&self, io: Box<dyn Io>) -> Driver<Toy<true>> {

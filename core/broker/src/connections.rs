@@ -1,0 +1,467 @@
+//! The live connections of all protocols: who is connected, from where, to which namespace; and how to end one.
+//!
+//! Owns a record of each admitted connection and the counts that limits of users and namespaces are checked against.
+//! Does not own sockets: a connection is told to end by its mailbox, and its protocol ends it in its own way.
+//!
+//! Costs nothing for each message. Bound: a record for each connection that is open at the same time, and a count for each
+//! of their users and namespaces.
+
+use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use rustc_hash::FxBuildHasher;
+use tokio::sync::Notify;
+
+use crate::closing::CloseReason;
+use crate::listener::{Endpoints, ListenerInfo};
+use crate::mailbox::Mailbox;
+
+/// The live connections; cheap to clone.
+#[derive(Clone, Default)]
+pub struct ConnectionRegistry(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    live: DashMap<u64, Arc<LiveConnection>, FxBuildHasher>,
+    last_id: AtomicU64,
+    of_user: Counts,
+    of_namespace: Counts,
+    /// Somebody waits for the end of a namespace's connections.
+    left: Notify,
+}
+
+/// Connections by the name of what they belong to; a name without one has no entry. Names come from clients that were
+/// authenticated.
+#[derive(Default)]
+struct Counts(DashMap<Arc<str>, u32>);
+
+impl Counts {
+    /// Counts one more, unless `max` are there.
+    fn take(&self, name: &Arc<str>, max: Option<u32>) -> Result<(), u32> {
+        let mut count = self.0.entry(name.clone()).or_insert(0);
+        match max {
+            Some(max) if *count >= max => {
+                let is_unused = *count == 0;
+                drop(count);
+                if is_unused {
+                    self.0.remove_if(name, |_, count| *count == 0);
+                }
+                Err(max)
+            }
+            _ => {
+                *count += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn give_back(&self, name: &str) {
+        if let Some(mut count) = self.0.get_mut(name) {
+            *count = count.saturating_sub(1);
+        }
+        self.0.remove_if(name, |_, count| *count == 0);
+    }
+
+    fn get(&self, name: &str) -> u32 {
+        self.0.get(name).map_or(0, |count| *count)
+    }
+}
+
+/// A connection to be registered.
+pub(crate) struct NewConnection<'a> {
+    pub(crate) protocol: &'static str,
+    pub(crate) name: Arc<str>,
+    pub(crate) user: Option<Arc<str>>,
+    /// The user is not one of the broker's: another authority vouches for it.
+    pub(crate) is_external: bool,
+    pub(crate) user_connections_max: Option<u32>,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) namespace_connections_max: Option<u32>,
+    pub(crate) endpoints: &'a Endpoints,
+    pub(crate) since_ms: i64,
+    pub(crate) mailbox: &'a Arc<Mailbox>,
+}
+
+/// The limit that keeps a connection from being registered, with its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    User(u32),
+    Namespace(u32),
+}
+
+impl ConnectionRegistry {
+    /// Registers a connection unless a limit is reached.
+    pub(crate) fn register(&self, new: NewConnection<'_>) -> Result<ConnectionHandle, Full> {
+        let inner = &self.0;
+        inner.of_namespace.take(&new.namespace, new.namespace_connections_max).map_err(Full::Namespace)?;
+        if let Some(user) = &new.user
+            && let Err(max) = inner.of_user.take(user, new.user_connections_max)
+        {
+            inner.of_namespace.give_back(&new.namespace);
+            return Err(Full::User(max));
+        }
+        let Endpoints { peer, local, encrypted, listener } = new.endpoints;
+        let connection = Arc::new(LiveConnection {
+            id: inner.last_id.fetch_add(1, Ordering::Relaxed) + 1,
+            protocol: new.protocol,
+            name: Mutex::new(new.name),
+            user: new.user,
+            is_external: new.is_external,
+            namespace: new.namespace,
+            addresses: Addresses::new(*peer, *local),
+            is_encrypted: *encrypted,
+            listener: listener.clone(),
+            since_ms: new.since_ms,
+            mailbox: new.mailbox.clone(),
+            registry: self.clone(),
+        });
+        inner.live.insert(connection.id, connection.clone());
+        Ok(ConnectionHandle(connection))
+    }
+
+    /// Every live connection, in the order of their ids.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<LiveConnection>> {
+        let mut all: Vec<Arc<LiveConnection>> = self.0.live.iter().map(|c| c.clone()).collect();
+        all.sort_unstable_by_key(|connection| connection.id);
+        all
+    }
+
+    /// A live connection.
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<Arc<LiveConnection>> {
+        self.0.live.get(&id).map(|connection| connection.clone())
+    }
+
+    /// Asks a connection to end. False if it is not there any more.
+    pub fn close(&self, id: u64, reason: CloseReason) -> bool {
+        self.get(id).map(|connection| connection.close(reason)).is_some()
+    }
+
+    /// Asks the connections that `select` selects to end; how many they are.
+    pub fn close_where(
+        &self,
+        mut select: impl FnMut(&LiveConnection) -> bool,
+        reason: &CloseReason,
+    ) -> usize {
+        // Collected first: closing wakes tasks, which may run at once and leave the map.
+        let all = self.0.live.iter().filter(|connection| select(connection)).map(|c| c.clone());
+        let selected: Vec<Arc<LiveConnection>> = all.collect();
+        selected.iter().for_each(|connection| connection.close(reason.clone()));
+        selected.len()
+    }
+
+    /// The number of live connections.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.live.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.live.is_empty()
+    }
+
+    /// The number of live connections of a user.
+    #[must_use]
+    pub fn count_of_user(&self, user: &str) -> u32 {
+        self.0.of_user.get(user)
+    }
+
+    /// The number of live connections to a namespace.
+    #[must_use]
+    pub fn count_of_namespace(&self, namespace: &str) -> u32 {
+        self.0.of_namespace.get(namespace)
+    }
+
+    /// Waits until a namespace has no connection.
+    pub async fn wait_for_none_of_namespace(&self, namespace: &str) {
+        loop {
+            let left = self.0.left.notified();
+            if self.count_of_namespace(namespace) == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    fn leave(&self, connection: &LiveConnection) {
+        self.0.live.remove(&connection.id);
+        if let Some(user) = &connection.user {
+            self.0.of_user.give_back(user);
+        }
+        self.0.of_namespace.give_back(&connection.namespace);
+        self.0.left.notify_waiters();
+    }
+}
+
+impl std::fmt::Debug for ConnectionRegistry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionRegistry").field("live", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// An admitted connection. Every idle one has this record, so it is kept small.
+pub struct LiveConnection {
+    id: u64,
+    protocol: &'static str,
+    name: Mutex<Arc<str>>,
+    user: Option<Arc<str>>,
+    is_external: bool,
+    namespace: Arc<str>,
+    addresses: Addresses,
+    is_encrypted: bool,
+    listener: Arc<ListenerInfo>,
+    since_ms: i64,
+    mailbox: Arc<Mailbox>,
+    registry: ConnectionRegistry,
+}
+
+impl LiveConnection {
+    /// Unique while the broker runs; never given again.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The protocol's name.
+    #[must_use]
+    pub fn protocol(&self) -> &'static str {
+        self.protocol
+    }
+
+    /// The client id, or the name that the client gave the connection; may be empty.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        self.name.lock().clone()
+    }
+
+    /// The user's name; none for an anonymous client.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// Whether its user is one of the broker's.
+    pub(crate) fn is_of_own_user(&self, name: &str) -> bool {
+        !self.is_external && self.user() == Some(name)
+    }
+
+    /// The namespace's name.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.addresses.both().0
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.addresses.both().1
+    }
+
+    /// Whether the bytes travel under TLS.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.is_encrypted
+    }
+
+    /// The listener that accepted it.
+    #[must_use]
+    pub fn listener(&self) -> &ListenerInfo {
+        &self.listener
+    }
+
+    /// When it was admitted, milliseconds since 1970.
+    #[must_use]
+    pub fn since_ms(&self) -> i64 {
+        self.since_ms
+    }
+
+    /// Asks it to end; its protocol tells the client in its own way. Nothing happens if it ends already.
+    pub fn close(&self, reason: CloseReason) {
+        self.mailbox.close(reason);
+    }
+}
+
+impl std::fmt::Debug for LiveConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveConnection")
+            .field("id", &self.id)
+            .field("protocol", &self.protocol)
+            .field("peer", &self.peer())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The registration of a connection, which the connection holds. Dropping it ends the registration.
+#[derive(Debug)]
+pub struct ConnectionHandle(Arc<LiveConnection>);
+
+impl ConnectionHandle {
+    /// Sets the connection's name, where a protocol learns it after the admission.
+    pub fn rename(&self, name: &str) {
+        *self.0.name.lock() = name.into();
+    }
+}
+
+impl std::ops::Deref for ConnectionHandle {
+    type Target = LiveConnection;
+
+    fn deref(&self) -> &LiveConnection {
+        &self.0
+    }
+}
+
+impl Drop for ConnectionHandle {
+    fn drop(&mut self) {
+        self.0.registry.leave(&self.0);
+    }
+}
+
+/// The client's and the server's address, small for the usual case of version 4.
+enum Addresses {
+    V4 { peer: [u8; 4], peer_port: u16, local: [u8; 4], local_port: u16 },
+    Other(Box<(SocketAddr, SocketAddr)>),
+}
+
+impl Addresses {
+    fn new(peer: SocketAddr, local: SocketAddr) -> Addresses {
+        use std::net::IpAddr::V4;
+        match (peer.ip().to_canonical(), local.ip().to_canonical()) {
+            (V4(peer_ip), V4(local_ip)) => Addresses::V4 {
+                peer: peer_ip.octets(),
+                peer_port: peer.port(),
+                local: local_ip.octets(),
+                local_port: local.port(),
+            },
+            _ => Addresses::Other(Box::new((peer, local))),
+        }
+    }
+
+    fn both(&self) -> (SocketAddr, SocketAddr) {
+        match self {
+            Addresses::V4 { peer, peer_port, local, local_port } => (
+                SocketAddrV4::new((*peer).into(), *peer_port).into(),
+                SocketAddrV4::new((*local).into(), *local_port).into(),
+            ),
+            Addresses::Other(both) => **both,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoints(peer: &str) -> Endpoints {
+        Endpoints {
+            peer: peer.parse().unwrap(),
+            local: "[::ffff:127.0.0.1]:1883".parse().unwrap(),
+            encrypted: true,
+            listener: Arc::new(ListenerInfo { name: "inside".into(), ..ListenerInfo::default() }),
+        }
+    }
+
+    fn new<'a>(endpoints: &'a Endpoints, mailbox: &'a Arc<Mailbox>, user: &str) -> NewConnection<'a> {
+        NewConnection {
+            protocol: "p",
+            name: "c1".into(),
+            user: (!user.is_empty()).then(|| user.into()),
+            is_external: false,
+            user_connections_max: None,
+            namespace: "/".into(),
+            namespace_connections_max: None,
+            endpoints,
+            since_ms: 7,
+            mailbox,
+        }
+    }
+
+    #[test]
+    fn a_connection_is_listed_until_its_handle_is_dropped() {
+        let registry = ConnectionRegistry::default();
+        let (endpoints, mailbox) = (endpoints("10.0.0.1:5000"), Mailbox::new());
+        let handle = registry.register(new(&endpoints, &mailbox, "ann")).unwrap();
+        handle.rename("c2");
+        let listed = registry.list();
+        assert_eq!(
+            (listed.len(), registry.count_of_user("ann"), registry.count_of_namespace("/")),
+            (1, 1, 1)
+        );
+        let it = &listed[0];
+        assert_eq!((it.protocol(), &*it.name(), it.user(), it.namespace()), ("p", "c2", Some("ann"), "/"));
+        assert_eq!((it.peer(), it.local().to_string()), (endpoints.peer, "127.0.0.1:1883".to_owned()));
+        assert_eq!((it.is_encrypted(), it.since_ms(), &*it.listener().name), (true, 7, "inside"));
+        let id = it.id();
+        drop(handle);
+        assert!(registry.is_empty() && registry.get(id).is_none());
+        assert_eq!((registry.count_of_user("ann"), registry.count_of_namespace("/")), (0, 0));
+        assert!(!registry.close(id, CloseReason::Asked("x".into())));
+        let again = registry.register(new(&endpoints, &mailbox, "ann")).unwrap();
+        assert_ne!(again.id(), id);
+    }
+
+    #[test]
+    fn a_limit_refuses_one_more_until_one_leaves() {
+        let registry = ConnectionRegistry::default();
+        let (endpoints, mailbox) = (endpoints("[2001:db8::1]:5000"), Mailbox::new());
+        let limited = |user, of_user, of_namespace| NewConnection {
+            user_connections_max: of_user,
+            namespace_connections_max: of_namespace,
+            ..new(&endpoints, &mailbox, user)
+        };
+        let first = registry.register(limited("ann", Some(1), None)).unwrap();
+        assert_eq!(first.peer(), endpoints.peer);
+        assert_eq!(registry.register(limited("ann", Some(1), None)).err(), Some(Full::User(1)));
+        // The refused connection counts nowhere.
+        assert_eq!(registry.count_of_namespace("/"), 1);
+        assert_eq!(registry.register(limited("bob", Some(1), Some(1))).err(), Some(Full::Namespace(1)));
+        assert_eq!(registry.register(limited("bob", Some(0), None)).err(), Some(Full::User(0)));
+        assert_eq!(registry.count_of_user("bob"), 0);
+        drop(first);
+        assert!(registry.register(limited("ann", Some(1), Some(1))).is_ok());
+    }
+
+    #[tokio::test]
+    async fn selected_connections_are_told_why_they_end() {
+        let registry = ConnectionRegistry::default();
+        let endpoints = endpoints("10.0.0.1:5000");
+        let (of_ann, of_bob) = (Mailbox::new(), Mailbox::new());
+        let ann = registry.register(new(&endpoints, &of_ann, "ann")).unwrap();
+        let _bob = registry.register(new(&endpoints, &of_bob, "bob")).unwrap();
+        let reason = CloseReason::UserDeleted("ann".into());
+        assert_eq!(registry.close_where(|connection| connection.user() == Some("ann"), &reason), 1);
+        of_ann.wait().await;
+        // The first reason holds.
+        registry.close(ann.id(), CloseReason::Asked("later".into()));
+        assert_eq!((of_ann.closing(), of_bob.closing()), (Some(reason), None));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_all_connections_of_a_namespace_can_be_waited_for() {
+        let registry = ConnectionRegistry::default();
+        let (endpoints, mailbox) = (endpoints("10.0.0.1:5000"), Mailbox::new());
+        registry.wait_for_none_of_namespace("/").await;
+        let handle = registry.register(new(&endpoints, &mailbox, "")).unwrap();
+        let mut waiting = Box::pin(registry.wait_for_none_of_namespace("/"));
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, &mut waiting).await.is_err());
+        drop(handle);
+        waiting.await;
+    }
+
+    #[test]
+    fn records_are_small() {
+        assert!(size_of::<LiveConnection>() <= 144, "a record: {}", size_of::<LiveConnection>());
+        assert_eq!(size_of::<ConnectionHandle>(), 8);
+    }
+}
