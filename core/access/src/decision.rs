@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::pattern::{Matcher, Variables};
-use crate::rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
+use crate::rule::{Effect, KEY_SEPARATOR, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
 use crate::user::{Tag, Tags};
 
 /// Who asks.
@@ -131,6 +131,9 @@ impl EffectiveRules {
     /// a namespace may connect to it, unless a rule denies that.
     #[must_use]
     pub fn decide(&self, kind: ResourceKind, name: &str, operation: Operation) -> Decision {
+        if kind == ResourceKind::RoutingKey {
+            return self.decide_key(name, operation);
+        }
         let decision =
             self.decide_by(kind, operation, |matcher| matcher.matches(name), |matcher| matcher.matches(name));
         let is_connect = (kind, operation) == (ResourceKind::Namespace, Operation::Connect);
@@ -141,15 +144,31 @@ impl EffectiveRules {
         decision
     }
 
+    /// A key is allowed unless a rule denies it, or rules allow the operation on other keys of its exchange only.
+    fn decide_key(&self, name: &str, operation: Operation) -> Decision {
+        let (exchange, key) = name.split_once(KEY_SEPARATOR).unwrap_or((name, ""));
+        let matches = |matcher: &Matcher| matcher.matches_key(exchange, key);
+        let decision = self.decide_by(ResourceKind::RoutingKey, operation, matches, matches);
+        let is_open = decision == (Decision { allowed: false, by: None })
+            && !self.of(ResourceKind::RoutingKey).any(|rule| {
+                rule.effect == Effect::Allow
+                    && rule.operations.contains(operation)
+                    && rule.matcher.concerns_exchange(exchange)
+            });
+        Decision { allowed: decision.allowed || is_open, ..decision }
+    }
+
     /// Whether every operation on every resource is allowed.
     #[must_use]
     pub fn is_unrestricted(&self) -> bool {
         let allows_all = |kind: ResourceKind| {
-            self.of(kind).any(|rule| {
-                rule.effect == Effect::Allow
-                    && rule.operations == Operations::ALL
-                    && matches!(rule.matcher, Matcher::Any)
-            })
+            let is_open = kind == ResourceKind::RoutingKey && self.of(kind).next().is_none();
+            is_open
+                || self.of(kind).any(|rule| {
+                    rule.effect == Effect::Allow
+                        && rule.operations == Operations::ALL
+                        && matches!(rule.matcher, Matcher::Any)
+                })
         };
         self.by_kind.values().flatten().all(|rule| rule.effect == Effect::Allow)
             && (self.is_administrator || ResourceKind::ALL.into_iter().all(allows_all))
@@ -158,7 +177,7 @@ impl EffectiveRules {
     /// Whether a rule denies the operation on some resource of this kind.
     #[must_use]
     pub fn has_denials(&self, kind: ResourceKind, operation: Operation) -> bool {
-        self.of(kind).any(|rule| rule.effect == Effect::Deny && rule.operations.contains(operation))
+        self.of(kind).any(|rule| rule.effect == Effect::Deny && rule.operations.intersects(operation.denied_with()))
     }
 
     fn of(&self, kind: ResourceKind) -> impl Iterator<Item = &EffectiveRule> {
@@ -180,12 +199,12 @@ impl EffectiveRules {
         allows: impl Fn(&Matcher) -> bool,
         denies: impl Fn(&Matcher) -> bool,
     ) -> Decision {
-        let own = Operations::of(&[operation]);
-        let including = own.or(operation.included_in());
+        let denying = operation.denied_with();
+        let including = Operations::of(&[operation]).or(operation.included_in());
         let mut allowed = None;
         for rule in self.of(kind) {
             match rule.effect {
-                Effect::Deny if rule.operations.intersects(own) && denies(&rule.matcher) => {
+                Effect::Deny if rule.operations.intersects(denying) && denies(&rule.matcher) => {
                     return Decision { allowed: false, by: Some(rule.id) };
                 }
                 Effect::Allow
@@ -330,6 +349,7 @@ mod tests {
             Pattern::Any => true,
             Pattern::Literal(text) => text == name,
             Pattern::Prefix(text) => name.starts_with(text.as_str()),
+            Pattern::Within { .. } | Pattern::Dotted(_) => false,
             Pattern::Filter(filter) if filter == "a/#" => name == "a" || name.starts_with("a/"),
             Pattern::Filter(_) => {
                 let levels: Vec<&str> = name.split('/').collect();
@@ -347,7 +367,54 @@ mod tests {
         }
     }
 
+    fn key_rule() -> impl Strategy<Value = Rule> {
+        let within = |pattern: Pattern, exchange: Option<String>| match exchange {
+            Some(exchange) => Pattern::Within { exchange, keys: Box::new(pattern) },
+            None => pattern,
+        };
+        (any_rule(), proptest::option::of("[xy]")).prop_map(move |(rule, exchange)| Rule {
+            kind: ResourceKind::RoutingKey,
+            pattern: within(rule.pattern, exchange),
+            ..rule
+        })
+    }
+
     proptest! {
+        /// Keys are open until a rule allows the operation on some of the exchange's keys.
+        #[test]
+        fn decisions_about_keys_equal_a_slow_model(
+            list in proptest::collection::vec(key_rule(), 0..6),
+            exchange in "[xy]",
+            key in "[ab/]{0,3}",
+            operation in prop_oneof![Just(Operation::Read), Just(Operation::Write)],
+        ) {
+            let parts = |pattern: &Pattern| match pattern {
+                Pattern::Within { exchange, keys } => (Some(exchange.clone()), keys.as_ref().clone()),
+                other => (None, other.clone()),
+            };
+            let mut of_operation: Vec<(Effect, bool)> = Vec::new();
+            for rule in &list {
+                let (of, keys) = parts(&rule.pattern);
+                let applies = match &rule.principal {
+                    Principal::Anyone => true,
+                    Principal::User(name) => name == "a",
+                    Principal::Tag(_) => false,
+                } && rule.namespace.as_deref().is_none_or(|of| of == "/")
+                    && of.is_none_or(|of| of == exchange)
+                    && rule.operations.contains(operation);
+                if applies {
+                    of_operation.push((rule.effect, plain_match(&keys, "a", &key)));
+                }
+            }
+            let denied = of_operation.contains(&(Effect::Deny, true));
+            let granted = of_operation.contains(&(Effect::Allow, true))
+                || !of_operation.iter().any(|(effect, _)| *effect == Effect::Allow);
+            let none = Tags::default();
+            let name = crate::key_name(&exchange, &key);
+            let decided = rules(list).for_subject(&subject(Some("a"), &none)).decide(ResourceKind::RoutingKey, &name, operation);
+            prop_assert_eq!(decided.allowed, granted && !denied);
+        }
+
         /// The decision equals that of a model which looks at every rule.
         #[test]
         fn decisions_equal_a_slow_model(
@@ -371,7 +438,10 @@ mod tests {
                     && plain_match(&rule.pattern, own, &name)
             };
             let denied = list.iter().filter(applies).any(|rule| {
-                rule.effect == Effect::Deny && rule.operations.contains(operation)
+                rule.effect == Effect::Deny
+                    && (rule.operations.contains(operation)
+                        || matches!(operation, Operation::Create | Operation::Delete)
+                            && rule.operations.contains(Operation::Configure))
             });
             let granted = list.iter().filter(applies).any(|rule| {
                 rule.effect == Effect::Allow

@@ -11,6 +11,7 @@
 
 mod credential;
 mod decision;
+pub mod dialect;
 mod digest;
 mod pattern;
 mod rule;
@@ -22,6 +23,6 @@ pub use credential::{Credential, CredentialError, SaltPosition};
 pub use decision::{Decision, EffectiveRules, Rules, Subject};
 pub use digest::Digest;
 pub use pattern::{Pattern, PatternError};
-pub use rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
+pub use rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, RuleId, key_name};
 pub use text::{RuleText, RuleTextError};
 pub use user::{Tag, Tags, User, UserLimits};

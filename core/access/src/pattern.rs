@@ -25,6 +25,16 @@ pub enum Pattern {
     Filter(String),
     /// Names in which the regular expression finds a match; it is not anchored.
     Regex(String),
+    /// Names of routing keys: those of this exchange whose key the other pattern matches.
+    Within {
+        /// The exchange's name.
+        exchange: String,
+        /// The keys.
+        keys: Box<Pattern>,
+    },
+    /// Addresses in whose dotted form the regular expression finds a match: `.` between levels, `*` for `+`. It applies to
+    /// the filter of a subscription as a text.
+    Dotted(String),
 }
 
 /// A pattern that cannot be used.
@@ -33,6 +43,9 @@ pub enum PatternError {
     /// It is too long.
     #[error("pattern longer than {PATTERN_BYTES_MAX} bytes")]
     TooLong,
+    /// A pattern of routing keys is part of another.
+    #[error("a pattern of routing keys has no exchange of its own")]
+    Nested,
     /// The filter has a wildcard beside other characters, or `#` before its end.
     #[error("invalid filter `{0}`")]
     Filter(String),
@@ -63,6 +76,8 @@ pub(crate) enum Matcher {
     /// Levels; `None` for a level that no name has.
     Filter(Vec<Level>),
     Regex(Box<Regex>),
+    Within(String, Box<Matcher>),
+    Dotted(Box<Regex>),
     /// A value cannot be a part of such a pattern.
     Nothing,
 }
@@ -79,16 +94,27 @@ impl Pattern {
     pub fn check(&self) -> Result<(), PatternError> {
         let text = match self {
             Pattern::Any => return Ok(()),
-            Pattern::Literal(text) | Pattern::Prefix(text) | Pattern::Filter(text) | Pattern::Regex(text) => {
-                text
+            Pattern::Within { exchange, keys } => {
+                if exchange.len() > PATTERN_BYTES_MAX {
+                    return Err(PatternError::TooLong);
+                }
+                return match **keys {
+                    Pattern::Within { .. } => Err(PatternError::Nested),
+                    ref keys => keys.check(),
+                };
             }
+            Pattern::Literal(text)
+            | Pattern::Prefix(text)
+            | Pattern::Filter(text)
+            | Pattern::Regex(text)
+            | Pattern::Dotted(text) => text,
         };
         if text.len() > PATTERN_BYTES_MAX {
             return Err(PatternError::TooLong);
         }
         match self {
             Pattern::Filter(filter) if !is_filter(filter) => Err(PatternError::Filter(filter.clone())),
-            Pattern::Regex(pattern) => {
+            Pattern::Regex(pattern) | Pattern::Dotted(pattern) => {
                 let sample = Variables { username: "user", client_id: "client", namespace: "/" };
                 compile(&expand(pattern, &sample, regex::escape)).map(drop).map_err(|error| {
                     PatternError::Regex { pattern: pattern.clone(), reason: error.to_string() }
@@ -113,6 +139,11 @@ impl Pattern {
             Pattern::Filter(_) => Matcher::Nothing,
             Pattern::Regex(pattern) => compile(&expand(pattern, variables, regex::escape))
                 .map_or(Matcher::Nothing, |regex| Matcher::Regex(Box::new(regex))),
+            Pattern::Within { exchange, keys } => {
+                Matcher::Within(exchange.clone(), Box::new(keys.matcher(variables)))
+            }
+            Pattern::Dotted(pattern) => compile(&expand(pattern, variables, regex::escape))
+                .map_or(Matcher::Nothing, |regex| Matcher::Dotted(Box::new(regex))),
         }
     }
 }
@@ -125,7 +156,24 @@ impl Matcher {
             Matcher::Prefix(text) => name.starts_with(text.as_str()),
             Matcher::Filter(levels) => filter_matches(levels, name),
             Matcher::Regex(regex) => regex.is_match(name),
-            Matcher::Nothing => false,
+            Matcher::Dotted(regex) => regex.is_match(&dotted(name)),
+            Matcher::Within(..) | Matcher::Nothing => false,
+        }
+    }
+
+    /// Whether it applies to keys of an exchange at all.
+    pub(crate) fn concerns_exchange(&self, exchange: &str) -> bool {
+        match self {
+            Matcher::Within(of, _) => of == exchange,
+            _ => true,
+        }
+    }
+
+    /// Whether it matches a key of an exchange.
+    pub(crate) fn matches_key(&self, exchange: &str, key: &str) -> bool {
+        match self {
+            Matcher::Within(of, keys) => of == exchange && keys.matches(key),
+            other => other.matches(key),
         }
     }
 
@@ -141,6 +189,20 @@ impl Matcher {
             other => other.matches(filter),
         }
     }
+}
+
+/// An address or filter in the form that routing keys have: what separates levels there is escaped inside one.
+fn dotted(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '/' => out.push('.'),
+            '+' => out.push('*'),
+            '.' => out.push_str("%2E"),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 fn compile(pattern: &str) -> Result<Regex, regex::Error> {
@@ -289,6 +351,14 @@ mod tests {
         // A variable that is not known is plain text; braces of an expression stay.
         assert!(Pattern::Literal("{other}".into()).matcher(&ANN).matches("{other}"));
         assert!(matches(&Pattern::Regex("^a{2}$".into()), "aa"));
+    }
+
+    #[test]
+    fn dotted_expressions_match_addresses_and_filters() {
+        let pattern = Pattern::Dotted("^up\\.{username}\\.".into());
+        assert!(matches(&pattern, "up/ann/x") && !matches(&pattern, "up/bob/x") && !matches(&pattern, "up.ann/x"));
+        assert!(pattern.matcher(&ANN).covers_filter("up/ann/#"));
+        assert!(Pattern::Dotted("^a\\.\\*$".into()).matcher(&ANN).covers_filter("a/+"));
     }
 
     #[test]

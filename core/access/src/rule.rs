@@ -42,6 +42,19 @@ pub enum ResourceKind {
     Cluster,
     /// A namespace, by its name.
     Namespace,
+    /// The routing keys of a topic exchange: the exchange's name, a line end and the key, as [`key_name`] writes it. Rules
+    /// of this kind narrow what the rules of exchanges allow: without one that allows the operation on keys of an
+    /// exchange, every key is allowed there.
+    RoutingKey,
+}
+
+/// Between exchange and key in the names of [`ResourceKind::RoutingKey`]. Names of exchanges have no line ends.
+pub(crate) const KEY_SEPARATOR: char = '\n';
+
+/// The name of a routing key as a resource.
+#[must_use]
+pub fn key_name(exchange: &str, routing_key: &str) -> String {
+    format!("{exchange}{KEY_SEPARATOR}{routing_key}")
 }
 
 /// Something that a client does.
@@ -82,7 +95,7 @@ pub enum Operation {
 
 impl ResourceKind {
     /// Every kind.
-    pub const ALL: [ResourceKind; 8] = [
+    pub const ALL: [ResourceKind; 9] = [
         ResourceKind::Topic,
         ResourceKind::Exchange,
         ResourceKind::Address,
@@ -91,6 +104,7 @@ impl ResourceKind {
         ResourceKind::Session,
         ResourceKind::Cluster,
         ResourceKind::Namespace,
+        ResourceKind::RoutingKey,
     ];
 
     /// Its name in texts.
@@ -105,6 +119,7 @@ impl ResourceKind {
             ResourceKind::Session => "session",
             ResourceKind::Cluster => "cluster",
             ResourceKind::Namespace => "namespace",
+            ResourceKind::RoutingKey => "routing-key",
         }
     }
 
@@ -161,6 +176,14 @@ impl Operation {
     #[must_use]
     pub fn named(name: &str) -> Option<Operation> {
         Operation::ALL.into_iter().find(|operation| operation.name() == name)
+    }
+
+    /// Operations that include this one when they are denied: who may not configure a queue may not delete it.
+    pub(crate) fn denied_with(self) -> Operations {
+        match self {
+            Operation::Create | Operation::Delete => Operations::of(&[self, Operation::Configure]),
+            _ => Operations::of(&[self]),
+        }
     }
 
     /// Operations that include this one when they are allowed: who may read a topic may see it.

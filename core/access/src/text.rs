@@ -9,7 +9,7 @@ use crate::rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, 
 use crate::user::Tag;
 
 /// A rule in its written form. Exactly one of `user`, `tag` and `anyone` says whom it applies to; at most one of `name`,
-/// `prefix`, `filter` and `regex` says which resources, all of the kind if none.
+/// `prefix`, `filter`, `regex` and `dotted` says which resources, all of the kind if none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleText {
@@ -43,6 +43,12 @@ pub struct RuleText {
     /// A regular expression that matches in the names; not anchored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
+    /// A regular expression that matches in the dotted form of addresses (`a.b.*` for the filter `a/b/+`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dotted: Option<String>,
+    /// Of routing keys: the exchange whose keys they are; none: of every exchange.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<String>,
     /// The operations; `all` for every operation.
     pub operations: Vec<String>,
     /// `allow` (the default) or `deny`.
@@ -63,8 +69,11 @@ pub enum RuleTextError {
     #[error("a permission needs exactly one of `user`, `tag` and `anyone = true`")]
     Principal,
     /// More than one pattern.
-    #[error("a permission has at most one of `name`, `prefix`, `filter` and `regex`")]
+    #[error("a permission has at most one of `name`, `prefix`, `filter`, `regex` and `dotted`")]
     Patterns,
+    /// An exchange, or an expression over addresses, with another kind of resource.
+    #[error("`exchange` is for permissions of the kind `routing-key`, `dotted` for those of the kind `address`")]
+    NotOfKind,
     /// The kind of resource is unknown.
     #[error("unknown kind of resource `{0}`: one of {known}", known = known(&ResourceKind::ALL.map(ResourceKind::name)))]
     Kind(String),
@@ -95,15 +104,7 @@ impl RuleText {
             (None, None, true) => Principal::Anyone,
             _ => return Err(RuleTextError::Principal),
         };
-        let pattern = match (&self.name, &self.prefix, &self.filter, &self.regex) {
-            (None, None, None, None) => Pattern::Any,
-            (Some(name), None, None, None) => Pattern::Literal(name.clone()),
-            (None, Some(prefix), None, None) => Pattern::Prefix(prefix.clone()),
-            (None, None, Some(filter), None) => Pattern::Filter(filter.clone()),
-            (None, None, None, Some(regex)) => Pattern::Regex(regex.clone()),
-            _ => return Err(RuleTextError::Patterns),
-        };
-        pattern.check()?;
+        let pattern = self.pattern()?;
         let kinds = match &self.kind {
             None => ResourceKind::ALL.to_vec(),
             Some(name) => {
@@ -130,6 +131,34 @@ impl RuleText {
         Ok(kinds.into_iter().map(rule).collect())
     }
 
+    fn pattern(&self) -> Result<Pattern, RuleTextError> {
+        let texts = [
+            (&self.name, Pattern::Literal as fn(String) -> Pattern),
+            (&self.prefix, Pattern::Prefix),
+            (&self.filter, Pattern::Filter),
+            (&self.regex, Pattern::Regex),
+            (&self.dotted, Pattern::Dotted),
+        ];
+        let mut given = texts.into_iter().filter_map(|(text, of)| text.clone().map(of));
+        let pattern = given.next().unwrap_or(Pattern::Any);
+        if given.next().is_some() {
+            return Err(RuleTextError::Patterns);
+        }
+        let kind = self.kind.as_deref().and_then(ResourceKind::named);
+        let is_misplaced = |is_given, of| is_given && kind != Some(of);
+        if is_misplaced(self.exchange.is_some(), ResourceKind::RoutingKey)
+            || is_misplaced(self.dotted.is_some(), ResourceKind::Address)
+        {
+            return Err(RuleTextError::NotOfKind);
+        }
+        let pattern = match &self.exchange {
+            Some(exchange) => Pattern::Within { exchange: exchange.clone(), keys: Box::new(pattern) },
+            None => pattern,
+        };
+        pattern.check()?;
+        Ok(pattern)
+    }
+
     fn operations(&self) -> Result<Operations, RuleTextError> {
         let mut operations = Operations::NONE;
         for name in &self.operations {
@@ -141,6 +170,26 @@ impl RuleText {
             });
         }
         if operations == Operations::NONE { Err(RuleTextError::NoOperation) } else { Ok(operations) }
+    }
+}
+
+impl RuleText {
+    fn set_pattern(&mut self, pattern: &Pattern) {
+        match pattern {
+            Pattern::Any => {}
+            Pattern::Literal(name) => self.name = Some(name.clone()),
+            Pattern::Prefix(prefix) => self.prefix = Some(prefix.clone()),
+            Pattern::Filter(filter) => self.filter = Some(filter.clone()),
+            Pattern::Regex(regex) => self.regex = Some(regex.clone()),
+            Pattern::Dotted(regex) => self.dotted = Some(regex.clone()),
+            Pattern::Within { exchange, keys } => {
+                self.exchange = Some(exchange.clone());
+                // Not nested: the keys' pattern names no exchange.
+                if !matches!(**keys, Pattern::Within { .. }) {
+                    self.set_pattern(keys);
+                }
+            }
+        }
     }
 }
 
@@ -164,13 +213,7 @@ impl From<&Rule> for RuleText {
             Principal::Tag(tag) => text.tag = Some(tag.name().to_owned()),
             Principal::Anyone => text.anyone = true,
         }
-        match &rule.pattern {
-            Pattern::Any => {}
-            Pattern::Literal(name) => text.name = Some(name.clone()),
-            Pattern::Prefix(prefix) => text.prefix = Some(prefix.clone()),
-            Pattern::Filter(filter) => text.filter = Some(filter.clone()),
-            Pattern::Regex(regex) => text.regex = Some(regex.clone()),
-        }
+        text.set_pattern(&rule.pattern);
         text
     }
 }
@@ -208,6 +251,13 @@ mod tests {
                 namespace: Some("n".into()),
                 ..text()
             },
+            RuleText {
+                kind: Some("routing-key".into()),
+                exchange: Some("x".into()),
+                regex: Some("^a".into()),
+                ..text()
+            },
+            RuleText { kind: Some("address".into()), dotted: Some("^a\\.".into()), ..text() },
         ];
         for text in texts {
             let rules = text.rules().unwrap();
@@ -236,6 +286,8 @@ mod tests {
         assert_eq!(wrong(|text| text.operations.push("x".into())), RuleTextError::Operation("x".into()));
         assert_eq!(wrong(|text| text.effect = Some("x".into())), RuleTextError::Effect("x".into()));
         assert!(matches!(wrong(|text| text.regex = Some("(".into())), RuleTextError::Pattern(_)));
+        assert_eq!(wrong(|text| text.exchange = Some("x".into())), RuleTextError::NotOfKind);
+        assert_eq!(wrong(|text| text.dotted = Some("x".into())), RuleTextError::NotOfKind);
         let several = wrong(|text| {
             text.regex = Some("a".into());
             text.name = Some("a".into());

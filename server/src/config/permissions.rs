@@ -49,6 +49,8 @@ fn show(text: &RuleText) -> Value {
         ("prefix", &text.prefix),
         ("filter", &text.filter),
         ("regex", &text.regex),
+        ("dotted", &text.dotted),
+        ("exchange", &text.exchange),
         ("effect", &text.effect),
         ("host", &host),
     ];
