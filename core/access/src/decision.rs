@@ -177,7 +177,8 @@ impl EffectiveRules {
     /// Whether a rule denies the operation on some resource of this kind.
     #[must_use]
     pub fn has_denials(&self, kind: ResourceKind, operation: Operation) -> bool {
-        self.of(kind).any(|rule| rule.effect == Effect::Deny && rule.operations.intersects(operation.denied_with()))
+        self.of(kind)
+            .any(|rule| rule.effect == Effect::Deny && rule.operations.intersects(operation.denied_with()))
     }
 
     fn of(&self, kind: ResourceKind) -> impl Iterator<Item = &EffectiveRule> {

@@ -356,7 +356,9 @@ mod tests {
     #[test]
     fn dotted_expressions_match_addresses_and_filters() {
         let pattern = Pattern::Dotted("^up\\.{username}\\.".into());
-        assert!(matches(&pattern, "up/ann/x") && !matches(&pattern, "up/bob/x") && !matches(&pattern, "up.ann/x"));
+        assert!(
+            matches(&pattern, "up/ann/x") && !matches(&pattern, "up/bob/x") && !matches(&pattern, "up.ann/x")
+        );
         assert!(pattern.matcher(&ANN).covers_filter("up/ann/#"));
         assert!(Pattern::Dotted("^a\\.\\*$".into()).matcher(&ANN).covers_filter("a/+"));
     }

@@ -72,7 +72,9 @@ pub enum RuleTextError {
     #[error("a permission has at most one of `name`, `prefix`, `filter`, `regex` and `dotted`")]
     Patterns,
     /// An exchange, or an expression over addresses, with another kind of resource.
-    #[error("`exchange` is for permissions of the kind `routing-key`, `dotted` for those of the kind `address`")]
+    #[error(
+        "`exchange` is for permissions of the kind `routing-key`, `dotted` for those of the kind `address`"
+    )]
     NotOfKind,
     /// The kind of resource is unknown.
     #[error("unknown kind of resource `{0}`: one of {known}", known = known(&ResourceKind::ALL.map(ResourceKind::name)))]

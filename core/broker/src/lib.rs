@@ -53,7 +53,10 @@ mod trie;
 mod value;
 mod write_batch;
 
-pub use access::{AccessControl, AccessError, NewRule, PermissionScope, Permissions, RulesChanged, Source};
+pub use access::{
+    AccessControl, AccessError, ChannelLimitReached, NewRule, PermissionScope, Permissions, RulesChanged,
+    Source, UserChannel,
+};
 pub use address::{Address, Filter, Form};
 pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError};
 pub use client_log::{ClientLog, LoggedClient, LoginRefusal};
@@ -72,7 +75,7 @@ pub use namespace::{
     BindDestination, BindError, Declared, ExchangeError, Namespace, QueueError, SubscriptionError,
 };
 pub use protocol::{Connection, Io, ProtocolPlugin};
-pub use publisher::{InboxTarget, PublishError, Publisher, Routed, Target};
+pub use publisher::{DEFAULT_EXCHANGE, InboxTarget, PublishError, Publisher, Routed, Target};
 pub use queue::Queue;
 pub use retained::{Retained, ScanFrom};
 pub use rows::RowError;

@@ -118,7 +118,7 @@ fn add_bytes(queues: &[Arc<Queue>], batch: &Batch) {
 }
 
 fn publish() -> Publish<'static> {
-    Publish { guaranteed: true, by: &PRODUCER, lookup: None }
+    Publish { guaranteed: true, by: &PRODUCER, permissions: None, lookup: None }
 }
 
 /// The subscribers of a topic's address, from the listener cache unless the topology changed.

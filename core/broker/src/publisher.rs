@@ -7,11 +7,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use inver_access::{Operation, ResourceKind};
 use inver_storage::batch::{BatchBuilder, records};
 use inver_storage::{Entry, SubmitError};
 use rustc_hash::FxHashMap;
 
-use crate::address::{Address, Form};
+use crate::access::Permissions;
+use crate::address::{Address, Form, rewrite};
 use crate::completion::Completion;
 use crate::exchange::{Exchange, Inbox};
 use crate::limits::LimitReached;
@@ -20,12 +22,15 @@ use crate::namespace::Namespace;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::router::{self, Publish, Route};
-use crate::spec::{DeliveryId, HUB, Overflow, PublisherId};
+use crate::spec::{DeliveryId, ExchangeKind, HUB, Overflow, PublisherId};
 use crate::subscription::Consumer;
 use crate::write_batch::WriteBatch;
 
 /// Routes that a publisher caches; beyond it, one makes room for the next.
 const ROUTES_MAX: usize = 16 * 1024;
+
+/// The name of the default exchange in permissions.
+pub const DEFAULT_EXCHANGE: &str = "amq.default";
 
 /// A queue with length limits is checked this long after a publish, milliseconds, if not before.
 pub(crate) const LENGTH_CHECK_MS: i64 = 10;
@@ -70,6 +75,17 @@ pub enum PublishError {
     /// The exchange does not take publishes of clients.
     #[error("exchange '{0}' is internal")]
     Internal(String),
+    /// The publisher may not write to the exchange.
+    #[error("no permission to write to exchange '{0}'")]
+    Refused(String),
+    /// The publisher may not write to the exchange with this routing key, or to this address of the hub.
+    #[error("no permission to write to '{routing_key}' in exchange '{exchange}'")]
+    KeyRefused {
+        /// The exchange's name.
+        exchange: String,
+        /// The routing key.
+        routing_key: String,
+    },
     /// The log rejected the write; nothing of the write batch is kept.
     #[error("log write rejected: {0}")]
     Log(#[from] SubmitError),
@@ -79,10 +95,14 @@ pub enum PublishError {
 pub struct Publisher {
     namespace: Namespace,
     id: PublisherId,
+    /// What the client may do; none for publishes of the broker itself, which may do everything.
+    permissions: Option<Arc<Permissions>>,
     /// Small enough for a hash that a client could predict.
     routes: FxHashMap<Box<[u8]>, Arc<Route>>,
     /// The version of the topology that the routes hold for.
     routes_version: u64,
+    /// The version of the permissions by which the publishes of these routes were allowed.
+    permissions_version: u64,
     write_batch: WriteBatch,
     entry: Entry,
     retained: Vec<Retain>,
@@ -124,8 +144,10 @@ impl Publisher {
         Publisher {
             namespace,
             id,
+            permissions: None,
             routes: FxHashMap::default(),
             routes_version: 0,
+            permissions_version: 0,
             write_batch: WriteBatch::default(),
             entry: Entry::new(),
             retained: Vec::new(),
@@ -137,6 +159,27 @@ impl Publisher {
         }
     }
 
+    /// With the permissions of a client: publishes that they do not allow are refused, and through the hub a log topic
+    /// is appended to only with permission to write to it.
+    #[must_use]
+    pub fn with_permissions(self, permissions: Arc<Permissions>) -> Publisher {
+        Publisher { permissions: Some(permissions), ..self }
+    }
+
+    /// Whether the permissions allow a publish, and the exchange takes it.
+    pub fn check(&self, to: Target<'_>) -> Result<(), PublishError> {
+        match to {
+            Target::Inbox(_) => Ok(()),
+            Target::Hub(address) => self.check_address(address),
+            Target::Exchange { name, routing_key, more_keys } => {
+                self.check_exchange(name)?;
+                let exchange = self.exchange(name)?;
+                let mut keys = std::iter::once(routing_key).chain(more_keys.iter().copied());
+                exchange.map_or(Ok(()), |exchange| keys.try_for_each(|key| self.check_key(&exchange, key)))
+            }
+        }
+    }
+
     pub(crate) fn namespace(&self) -> &Namespace {
         &self.namespace
     }
@@ -145,7 +188,13 @@ impl Publisher {
     pub fn publish(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
         let route = match to {
             Target::Inbox(InboxTarget(inbox)) => Arc::new(router::to_inbox(inbox, message.guaranteed)),
-            Target::Hub(address) => self.hub_route(address, message),
+            Target::Hub(address) => match self.cached(HUB, b'/', address, message.guaranteed) {
+                Some(route) => route,
+                None => {
+                    self.check_address(address)?;
+                    self.new_hub_route(address, message)
+                }
+            },
             Target::Exchange { name, routing_key, more_keys: [] } => {
                 self.route(name, routing_key, message)?
             }
@@ -153,6 +202,7 @@ impl Publisher {
             Target::Exchange { name, routing_key, more_keys } => {
                 let keys: Vec<&[u8]> =
                     std::iter::once(routing_key).chain(more_keys.iter().copied()).collect();
+                self.check(to)?;
                 Arc::new(match self.exchange(name)? {
                     None => router::to_queues(&self.namespace, &keys),
                     Some(e) => router::from_exchange(&self.namespace, &e, &keys, &self.publish_of(message)),
@@ -337,6 +387,11 @@ impl Publisher {
         if let Some(route) = self.cached(HUB, b'/', slashed, message.guaranteed) {
             return route;
         }
+        self.new_hub_route(slashed, message)
+    }
+
+    /// Routes from an address whose key is in `scratch`.
+    fn new_hub_route(&mut self, slashed: &[u8], message: &Message<'_>) -> Arc<Route> {
         let address = Address::parse(Form::Slashed, slashed);
         self.cache(router::from_address(&self.namespace, &address, &self.publish_of(message), None))
     }
@@ -351,13 +406,56 @@ impl Publisher {
         if let Some(route) = self.cached(name, b'.', routing_key, message.guaranteed) {
             return Ok(route);
         }
+        self.check_exchange(name)?;
         let Some(exchange) = self.exchange(name)? else {
             return Ok(self.cache(router::to_queues(&self.namespace, &[routing_key])));
         };
+        self.check_key(&exchange, routing_key)?;
         let publish = self.publish_of(message);
         let route = router::from_exchange(&self.namespace, &exchange, &[routing_key], &publish);
         // A route that depends on headers is not cached: they are not part of its key.
         Ok(if self.namespace.routes_by_key(&exchange) { self.cache(route) } else { Arc::new(route) })
+    }
+
+    /// The permissions, if they restrict the client.
+    fn restricting(&self) -> Option<&Permissions> {
+        self.permissions.as_deref().filter(|permissions| !permissions.is_unrestricted())
+    }
+
+    fn check_exchange(&self, name: &str) -> Result<(), PublishError> {
+        let Some(permissions) = self.restricting() else { return Ok(()) };
+        let name = if name.is_empty() { DEFAULT_EXCHANGE } else { name };
+        if permissions.may(ResourceKind::Exchange, name, Operation::Write) {
+            return Ok(());
+        }
+        Err(PublishError::Refused(name.to_owned()))
+    }
+
+    fn check_key(&self, exchange: &Exchange, routing_key: &[u8]) -> Result<(), PublishError> {
+        let Some(permissions) = self.restricting() else { return Ok(()) };
+        if exchange.spec().kind != ExchangeKind::Topic {
+            return Ok(());
+        }
+        let key = String::from_utf8_lossy(routing_key);
+        let is_allowed = permissions.may_key(exchange.name(), &key, Operation::Write)
+            && (exchange.name() != HUB || {
+                let address = rewrite(Form::Dotted, Form::Slashed, routing_key);
+                may_write_address(permissions, &address)
+            });
+        if is_allowed {
+            return Ok(());
+        }
+        Err(PublishError::KeyRefused { exchange: exchange.name().to_owned(), routing_key: key.into_owned() })
+    }
+
+    fn check_address(&self, slashed: &[u8]) -> Result<(), PublishError> {
+        match self.restricting() {
+            Some(permissions) if !may_write_address(permissions, slashed) => Err(PublishError::KeyRefused {
+                exchange: HUB.to_owned(),
+                routing_key: String::from_utf8_lossy(slashed).into_owned(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The exchange, which must accept publishes of clients; none for the default one.
@@ -373,15 +471,22 @@ impl Publisher {
     }
 
     fn publish_of<'a>(&'a self, message: &'a Message<'_>) -> Publish<'a> {
-        Publish { guaranteed: message.guaranteed, by: &self.id, lookup: message.lookup }
+        Publish {
+            guaranteed: message.guaranteed,
+            by: &self.id,
+            permissions: self.restricting(),
+            lookup: message.lookup,
+        }
     }
 
     /// The cached route of this key, which is left in `scratch`. Clears the cache when the topology changed.
     fn cached(&mut self, exchange: &str, form: u8, key: &[u8], guaranteed: bool) -> Option<Arc<Route>> {
         let version = self.namespace.version();
-        if self.routes_version != version {
+        let permissions_version = self.permissions.as_ref().map_or(0, |permissions| permissions.version());
+        if (self.routes_version, self.permissions_version) != (version, permissions_version) {
             self.routes.clear();
             self.routes_version = version;
+            self.permissions_version = permissions_version;
         }
         self.scratch.clear();
         self.scratch.push(u8::from(guaranteed));
@@ -403,4 +508,8 @@ impl Publisher {
         self.routes.insert(self.scratch.as_slice().into(), route.clone());
         route
     }
+}
+
+fn may_write_address(permissions: &Permissions, slashed: &[u8]) -> bool {
+    permissions.may(ResourceKind::Address, &String::from_utf8_lossy(slashed), Operation::Write)
 }

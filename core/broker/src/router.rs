@@ -7,8 +7,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use inver_access::{Operation, ResourceKind};
 use smallvec::SmallVec;
 
+use crate::access::Permissions;
 use crate::address::{Address, Form};
 use crate::exchange::{Exchange, Inbox, RouteTarget};
 use crate::namespace::Namespace;
@@ -36,6 +38,8 @@ pub(crate) struct Route {
 pub(crate) struct Publish<'a> {
     pub(crate) guaranteed: bool,
     pub(crate) by: &'a PublisherId,
+    /// What the publisher may do, if anything restricts it.
+    pub(crate) permissions: Option<&'a Permissions>,
     pub(crate) lookup: Option<&'a dyn HeaderLookup>,
 }
 
@@ -161,6 +165,7 @@ fn visit_topics(
     if let Some(topic) = name.and_then(|n| namespace.topic(n))
         && topic.kind() == TopicKind::Log
         && topic.hub() != HubMode::Off
+        && publish.permissions.is_none_or(|p| p.may(ResourceKind::Topic, topic.name(), Operation::Write))
         && let Some(partition) = topic.partition_of(Some(routing_key))
     {
         found.receivers += usize::from(found.add_partition(&topic, &partition));
@@ -302,7 +307,7 @@ mod tests {
     }
 
     fn publish() -> Publish<'static> {
-        Publish { guaranteed: true, by: &PUBLISHER, lookup: None }
+        Publish { guaranteed: true, by: &PUBLISHER, permissions: None, lookup: None }
     }
 
     fn queues(route: &Route) -> Vec<&str> {

@@ -122,8 +122,26 @@ mod tests {
     #[test]
     fn what_means_another_thing_here_is_refused() {
         for expression in [
-            "^(?!secret)", "(?<=a)b", "(a)\\1", "(?>a)", "a\\Z", "\\Qa.b\\E", "(?#comment)a", "(",
-            "a++", "a*+", "a?+", "a{2}+", "(?R)", "(?i-u:a)", "[a[b]]", "[a&&b]", "[a--b]", "\\<a", "\\bx\\b{start}", "\\v",
+            "^(?!secret)",
+            "(?<=a)b",
+            "(a)\\1",
+            "(?>a)",
+            "a\\Z",
+            "\\Qa.b\\E",
+            "(?#comment)a",
+            "(",
+            "a++",
+            "a*+",
+            "a?+",
+            "a{2}+",
+            "(?R)",
+            "(?i-u:a)",
+            "[a[b]]",
+            "[a&&b]",
+            "[a--b]",
+            "\\<a",
+            "\\bx\\b{start}",
+            "\\v",
         ] {
             let error = check_expression(expression).unwrap_err();
             assert!(error.to_string().contains("regular expression `"), "{expression}: {error}");

@@ -200,7 +200,8 @@ pub fn permissions<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Vec<Permiss
 pub fn topic_permissions<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Vec<TopicPermission> {
     let mut found: Vec<TopicPermission> = Vec::new();
     for (rule, user, vhost) in own(rules) {
-        let (ResourceKind::RoutingKey, Pattern::Within { exchange, keys }) = (rule.kind, &rule.pattern) else {
+        let (ResourceKind::RoutingKey, Pattern::Within { exchange, keys }) = (rule.kind, &rule.pattern)
+        else {
             continue;
         };
         let is_known = |known: &TopicPermission| {
@@ -301,7 +302,9 @@ mod tests {
         let may = |own: &EffectiveRules, kind, name, operation| own.decide(kind, name, operation).allowed;
         let own = effective(&permission("^mine", "x", ""), &[]);
         for kind in [ResourceKind::Topic, ResourceKind::Exchange] {
-            assert!(may(&own, kind, "mine.q", Operation::Create) && may(&own, kind, "mine", Operation::Delete));
+            assert!(
+                may(&own, kind, "mine.q", Operation::Create) && may(&own, kind, "mine", Operation::Delete)
+            );
             assert!(!may(&own, kind, "q.mine", Operation::Create));
             assert!(may(&own, kind, "axb", Operation::Write) && !may(&own, kind, "b", Operation::Write));
             assert!(!may(&own, kind, "mine", Operation::Read));
@@ -317,8 +320,9 @@ mod tests {
         let write = |own: &EffectiveRules, exchange, key| {
             own.decide(ResourceKind::RoutingKey, &key_name(exchange, key), Operation::Write).allowed
         };
-        let address =
-            |own: &EffectiveRules, name, operation| own.decide(ResourceKind::Address, name, operation).allowed;
+        let address = |own: &EffectiveRules, name, operation| {
+            own.decide(ResourceKind::Address, name, operation).allowed
+        };
         let all = permission(".*", ".*", ".*");
         let own = effective(&all, &[]);
         assert!(write(&own, "amq.topic", "any") && address(&own, "any/thing", Operation::Write));

@@ -13,6 +13,7 @@
 mod permissions;
 mod rows;
 mod store;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +30,10 @@ use crate::limits::{AccessLimits, LimitReached};
 use crate::tables::{RULES, RowError, USERS};
 
 pub use permissions::{PermissionScope, Permissions};
+pub use usage::{ChannelLimitReached, UserChannel};
+
 use store::State;
+use usage::Usage;
 
 /// Ids of rules of the configuration begin here: they are positions in the file, not stored ids.
 const CONFIGURED_RULES: u64 = 1 << 63;
@@ -90,6 +94,7 @@ struct Inner {
     connections: ConnectionRegistry,
     state: RwLock<State>,
     version: AtomicU64,
+    usage: Usage,
 }
 
 impl AccessControl {
@@ -114,6 +119,7 @@ impl AccessControl {
             connections,
             state: RwLock::new(state),
             version: AtomicU64::new(1),
+            usage: Usage::default(),
         })))
     }
 

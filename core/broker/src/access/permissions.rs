@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use inver_access::{EffectiveRules, Operation, ResourceKind, Subject, Tags};
+use inver_access::{EffectiveRules, Operation, ResourceKind, Subject, Tag, Tags, key_name};
 use parking_lot::Mutex;
 
 use super::AccessControl;
@@ -105,6 +105,26 @@ impl Permissions {
         current.make_room();
         current.decisions.entry((kind, operation)).or_default().insert(name.into(), allowed);
         allowed
+    }
+
+    /// Whether the client may perform an operation ([`Operation::Read`], [`Operation::Write`]) with a routing key of a topic
+    /// exchange.
+    #[must_use]
+    pub fn may_key(&self, exchange: &str, routing_key: &str, operation: Operation) -> bool {
+        self.is_unrestricted()
+            || self.may(ResourceKind::RoutingKey, &key_name(exchange, routing_key), operation)
+    }
+
+    /// Whether the client's user was deleted or disabled, so that it may do nothing any more.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.access.has_users() && self.tags().is_none()
+    }
+
+    /// Whether the client's user has a tag now.
+    #[must_use]
+    pub fn has_tag(&self, tag: &Tag) -> bool {
+        self.tags().is_some_and(|tags| tags.contains(tag))
     }
 
     /// Whether the client may perform an operation ([`Operation::Subscribe`], [`Operation::Receive`]) on every address that

@@ -16,6 +16,7 @@ mod hub;
 mod hub_modes;
 mod lifetime;
 mod limits;
+mod permissions;
 mod queues;
 mod refused;
 mod routing_model;
