@@ -2,19 +2,19 @@
 //!
 //! The modules: [`commands`] (the command line), [`config`] (keys, file, environment), [`listeners`] (TCP, TLS,
 //! WebSocket), [`protocols`] (their list), [`runtime`] (worker threads), [`http`] (health, metrics), [`logging`] (the form of
-//! the log), [`telemetry`] (the recorder of metrics), [`users`] and [`passwords`] (authentication).
+//! the log), [`telemetry`] (the recorder of metrics), [`logins`] and [`passwords`] (authentication).
 
 mod commands;
 mod config;
 mod http;
 mod listeners;
 mod logging;
+mod logins;
 mod passwords;
 mod protocols;
 mod runtime;
 mod settings;
 mod telemetry;
-mod users;
 
 use std::process::ExitCode;
 

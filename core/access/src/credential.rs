@@ -15,9 +15,9 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use argon2::password_hash::PasswordHasher;
 use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use data_encoding::BASE64;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use subtle::ConstantTimeEq as _;
@@ -149,9 +149,14 @@ impl Credential {
     /// Whether `password` is the right one. Costs CPU time by design.
     #[must_use]
     pub fn verify(&self, password: &[u8]) -> bool {
+        self.verify_with(password, &mut HashMemory::default())
+    }
+
+    /// Like [`verify`](Self::verify), with memory that is used again.
+    #[must_use]
+    pub fn verify_with(&self, password: &[u8], memory: &mut HashMemory) -> bool {
         match self {
-            Credential::Argon2(phc) => PasswordHash::new(phc)
-                .is_ok_and(|parsed| Argon2::default().verify_password(password, &parsed).is_ok()),
+            Credential::Argon2(phc) => verify_argon2(phc, password, memory).unwrap_or(false),
             // Bcrypt ignores bytes beyond 72 and stops at a zero byte: such passwords never match.
             Credential::Bcrypt(text) => {
                 password.len() <= 72
@@ -260,6 +265,44 @@ impl Credential {
             }
             _ => Err(CredentialError::Unknown),
         }
+    }
+}
+
+/// Whether an argon2 hash is that of `password`; none if the hash cannot be used.
+fn verify_argon2(phc: &str, password: &[u8], memory: &mut HashMemory) -> Option<bool> {
+    let parsed = PasswordHash::new(phc).ok()?;
+    let (salt, expected) = (parsed.salt.as_ref()?, parsed.hash.as_ref()?);
+    let params = Params::try_from(&parsed).ok()?;
+    let algorithm = Algorithm::try_from(parsed.algorithm.as_str()).ok()?;
+    let version = parsed.version.map_or(Ok(Version::default()), Version::try_from).ok()?;
+    let mut computed = vec![0; expected.len()];
+    let blocks = memory.blocks(params.block_count());
+    let hasher = Argon2::new(algorithm, version, params);
+    hasher.hash_password_into_with_memory(password, salt, &mut computed, blocks).ok()?;
+    Some(equal(&computed, expected.as_bytes()))
+}
+
+/// Memory of a thread that verifies passwords, used again for each; megabytes large once an argon2 hash was verified.
+#[derive(Default)]
+pub struct HashMemory(Vec<Block>);
+
+impl HashMemory {
+    fn blocks(&mut self, count: usize) -> &mut [Block] {
+        if self.0.len() < count {
+            self.0.resize(count, Block::default());
+        }
+        self.0.get_mut(..count).unwrap_or_default()
+    }
+
+    /// Gives the memory back.
+    pub fn free(&mut self) {
+        self.0 = Vec::new();
+    }
+}
+
+impl fmt::Debug for HashMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HashMemory").finish_non_exhaustive()
     }
 }
 

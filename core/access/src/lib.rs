@@ -19,7 +19,7 @@ pub mod scram;
 mod text;
 mod user;
 
-pub use credential::{Credential, CredentialError, SaltPosition};
+pub use credential::{Credential, CredentialError, HashMemory, SaltPosition};
 pub use decision::{Decision, EffectiveRules, Rules, Subject};
 pub use digest::Digest;
 pub use pattern::{Pattern, PatternError};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::credential::Credential;
+use crate::credential::{Credential, HashMemory};
 
 /// A role that a user has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -117,7 +117,7 @@ impl User {
 
     /// Whether `password` matches one of its credentials. Costs CPU time by design.
     #[must_use]
-    pub fn verify(&self, password: &[u8]) -> bool {
-        !self.disabled && self.credentials.iter().any(|credential| credential.verify(password))
+    pub fn verify(&self, password: &[u8], memory: &mut HashMemory) -> bool {
+        !self.disabled && self.credentials.iter().any(|each| each.verify_with(password, memory))
     }
 }

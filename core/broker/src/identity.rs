@@ -122,13 +122,16 @@ pub enum AuthError {
     /// Too many logins wait for their password to be checked: the client may try again.
     #[error("too many logins at the same time, try again later")]
     Busy,
+    /// Too many logins of this user from this address failed lately: the client may try again after a minute.
+    #[error("too many failed logins of this user from this address, try again later")]
+    TooManyFailures,
 }
 
 impl AuthError {
     /// Whether the same login may succeed later.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, AuthError::Busy)
+        matches!(self, AuthError::Busy | AuthError::TooManyFailures)
     }
 }
 

@@ -45,7 +45,8 @@ async fn open(
     let (listener, peer) = (connection.listener.clone(), connection.peer.ip());
     let identity = match node.broker.authenticate(&listener, peer, &Credentials::Anonymous).await {
         Ok(identity) => Some(identity),
-        Err(AuthError::CredentialsRequired | AuthError::Refused | AuthError::Busy) => None,
+        Err(AuthError::CredentialsRequired | AuthError::Refused) => None,
+        Err(AuthError::Busy | AuthError::TooManyFailures) => None,
         Err(error @ AuthError::LoopbackOnly) => {
             node.broker.client_log().client(NAME, connection.peer).login_refused((&error).into(), &error);
             return None;

@@ -80,7 +80,7 @@ impl Refusal {
         match self {
             Refusal::Packet(error) => error.reason,
             Refusal::Auth(AuthError::Refused) => Reason::BadUserNameOrPassword,
-            Refusal::Auth(AuthError::Busy) => Reason::ServerBusy,
+            Refusal::Auth(AuthError::Busy | AuthError::TooManyFailures) => Reason::ServerBusy,
             Refusal::Auth(AuthError::LoopbackOnly | AuthError::CredentialsRequired) => Reason::NotAuthorized,
             Refusal::Session(_) | Refusal::Write(_) | Refusal::Log(_) => Reason::ServerUnavailable,
         }

@@ -23,10 +23,10 @@ use crate::config::{self, Config, Loaded};
 use crate::http::{Http, Node};
 use crate::listeners::{self, Admission, Shared};
 use crate::logging;
+use crate::logins::Logins;
 use crate::protocols::{self, PROTOCOLS};
 use crate::runtime::{Runtimes, Workers};
 use crate::telemetry::Metrics;
-use crate::users::Users;
 
 /// File descriptors reserved for the log and for listeners.
 const FILES_RESERVED: u64 = 512;
@@ -142,7 +142,7 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
         hub_default: config.hub.default.0,
         address_header: protocols::ADDRESS_HEADER.into(),
         origins: PROTOCOLS.iter().map(|entry| entry.name).collect(),
-        authenticator: Arc::new(Users::new()?),
+        authenticator: Arc::new(Logins::new(config.logins.settings(), clock.clone())?),
         access_limits: limits.access(),
         clock,
         limits: limits.namespace(),

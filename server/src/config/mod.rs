@@ -21,7 +21,9 @@ use toml_edit::{Document, DocumentMut, Item};
 
 use crate::protocols::{PROTOCOLS, ProtocolEntry, ProtocolSettings};
 use crate::settings::{Input, Settings};
-use sections::{Capture, Endpoint, General, Http, Hub, Limits, Log, Logging, Runtime, WebSocketEndpoint};
+use sections::{
+    Capture, Endpoint, General, Http, Hub, Limits, Log, Logging, Logins, Runtime, WebSocketEndpoint,
+};
 pub(crate) use values::{CaptureRule, Listen, LogFormat, RuntimeKind};
 
 /// Prefix of every environment variable.
@@ -37,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) hub: Hub,
     pub(crate) capture: Capture,
     pub(crate) limits: Limits,
+    pub(crate) logins: Logins,
     pub(crate) runtime: Runtime,
     pub(crate) logging: Logging,
 }
@@ -65,6 +68,7 @@ impl Default for Config {
             hub: Hub::default(),
             capture: Capture::default(),
             limits: Limits::default(),
+            logins: Logins::default(),
             runtime: Runtime::default(),
             logging: Logging::default(),
         }
@@ -93,6 +97,7 @@ impl Config {
         sections.push(("hub", &mut self.hub));
         sections.push(("capture", &mut self.capture));
         sections.push(("limits", &mut self.limits));
+        sections.push(("logins", &mut self.logins));
         sections.push(("runtime", &mut self.runtime));
         sections.push(("logging", &mut self.logging));
         sections

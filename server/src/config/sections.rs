@@ -14,6 +14,7 @@ use tracing_subscriber::filter::Targets;
 use super::permissions::ConfiguredPermissions;
 use super::users::ConfiguredUsers;
 use super::values::{CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, RuntimeKind};
+use crate::logins::{FailureLimits, LoginSettings};
 use crate::protocols::{ProtocolEntry, WebSocketForm};
 
 /// Bound of keys that count what clients can create.
@@ -267,6 +268,44 @@ impl Limits {
             retained_values_max: self.retained_messages_max,
             retained_bytes_max: self.retained_bytes_max,
             committed_offsets_max: self.committed_offsets_max,
+        }
+    }
+}
+
+section! {
+    /// Logins with passwords.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Logins {
+        /// Threads that verify passwords; each uses 12 MiB while it does.
+        pub(crate) threads: usize = LoginSettings::default().threads => count(1..=64),
+        /// Logins that wait for their password to be verified. A client beyond it is told that the broker is busy, and
+        /// may try again.
+        pub(crate) queued_max: usize = LoginSettings::default().queued_max => count(1..=MANY),
+        /// Failed logins of one user from one address within a minute. Beyond it such logins are refused for the rest of
+        /// the minute, without a look at the password, but for a password that was right before.
+        pub(crate) failures_max: u32 = LoginSettings::default().failures.per_user_and_address_max
+            => count(1..=MANY),
+        /// Failed logins of one address, or of one user, within a minute. Beyond it logins of that address or user are
+        /// verified after those of all others.
+        pub(crate) failures_before_last_turn: u32 = LoginSettings::default().failures.before_last_turn
+            => count(1..=MANY),
+        /// Whether the first right login of a stored user adds an argon2id hash and SCRAM keys to the credentials that
+        /// another broker made.
+        pub(crate) add_credentials: bool = LoginSettings::default().add_credentials => flag(),
+    }
+}
+
+impl Logins {
+    /// As the authenticator takes them.
+    pub(crate) fn settings(&self) -> LoginSettings {
+        LoginSettings {
+            threads: self.threads,
+            queued_max: self.queued_max,
+            failures: FailureLimits {
+                per_user_and_address_max: self.failures_max,
+                before_last_turn: self.failures_before_last_turn,
+            },
+            add_credentials: self.add_credentials,
         }
     }
 }

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use inver_access::{Tag, User};
-use inver_broker::{Authenticator, BrokerConfig, LoopbackOnly, QueueSpec, TopicConfig, TopicSpec};
+use inver_broker::{Authenticator, BrokerConfig, Clock, LoopbackOnly, QueueSpec, TopicConfig, TopicSpec};
 use inver_storage::{CommitPolicy, Log, LogOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::RuntimeKind;
+use crate::logins::{LoginSettings, Logins};
 use crate::runtime::Runtimes;
-use crate::users::Users;
 
 struct Server {
     http: Arc<Http>,
@@ -49,7 +49,7 @@ impl Server {
     }
 
     fn with_user(name: &str, hash: &str) -> Server {
-        let server = Server::with(Arc::new(Users::new().unwrap()));
+        let server = Server::with(Arc::new(Logins::new(LoginSettings::default(), Clock::system()).unwrap()));
         let user = User {
             tags: [Tag::Administrator].into_iter().collect(),
             credentials: vec![crate::passwords::parse(hash).unwrap()],

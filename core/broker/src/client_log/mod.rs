@@ -56,7 +56,9 @@ pub enum LoginRefusal {
     Protocol,
     /// The client did not log in in time.
     Timeout,
-    /// The broker failed.
+    /// Too many logins of the user from this address failed before.
+    TooManyFailures,
+    /// The broker failed, or had no time for the login.
     Unavailable,
 }
 
@@ -72,6 +74,7 @@ impl LoginRefusal {
             LoginRefusal::Limit => "limit",
             LoginRefusal::Protocol => "protocol",
             LoginRefusal::Timeout => "timeout",
+            LoginRefusal::TooManyFailures => "too_many_failures",
             LoginRefusal::Unavailable => "unavailable",
         }
     }
@@ -84,6 +87,7 @@ impl From<&AuthError> for LoginRefusal {
             AuthError::LoopbackOnly => LoginRefusal::LoopbackOnly,
             AuthError::CredentialsRequired => LoginRefusal::CredentialsRequired,
             AuthError::Busy => LoginRefusal::Unavailable,
+            AuthError::TooManyFailures => LoginRefusal::TooManyFailures,
         }
     }
 }

@@ -24,7 +24,9 @@ impl Session {
         if let Err(refusal) =
             self.handshake.authenticated(verdict.is_ok(), reason.as_deref(), &self.limits, out)
         {
-            if self.handshake.capabilities.authentication_failure_close {
+            // A login that may succeed later is not answered with 403, which clients take as final.
+            let is_passing = verdict.as_ref().is_err_and(AuthError::is_passing);
+            if self.handshake.capabilities.authentication_failure_close && !is_passing {
                 self.refuse(0, &refusal, out);
             } else {
                 self.state = State::Over;
