@@ -57,7 +57,7 @@ pub use access::{
     AccessControl, AccessError, ChannelLimitReached, NewRule, PermissionScope, Permissions, RulesChanged,
     Source, UserChannel,
 };
-pub use address::{Address, Filter, Form};
+pub use address::{Address, Filter, Form, rewrite};
 pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError};
 pub use client_log::{ClientLog, LoggedClient, LoginRefusal};
 pub use clock::{Clock, now_ms};

@@ -56,7 +56,7 @@ pub fn method(payload: &[u8]) {
 pub fn properties(raw: &[u8]) {
     let publish = Publish { exchange: "e", routing_key: b"k", mandatory: false, properties: raw, body: b"b" };
     let mut composer = Composer::default();
-    let Ok(composed) = composer.compose(&publish, None, 0) else { return };
+    let Ok(composed) = composer.compose(&publish, 0) else { return };
     if composed.more_keys {
         _ = composed.more_keys();
     }

@@ -24,7 +24,7 @@ use crate::connections::ConnectionRegistry;
 use crate::context::{Context, Due};
 use crate::deadletter::DeadLetterer;
 use crate::identity::{AuthError, Credentials, Identity, anonymous_by_listener};
-use crate::listener::ListenerInfo;
+use crate::listener::{Anonymous, Endpoints, ListenerInfo};
 use crate::namespace::Namespace;
 use crate::retained::Retained;
 use crate::rows::{self, NamespaceRow, RowError};
@@ -206,6 +206,18 @@ impl Broker {
             return decided;
         }
         self.0.config.authenticator.authenticate(&self.0.access, peer, credentials).await
+    }
+
+    /// Whether a client without credentials may be let in, so that it makes sense to offer that.
+    #[must_use]
+    pub fn lets_anonymous_in(&self, endpoints: &Endpoints) -> bool {
+        let is_local = endpoints.peer.ip().to_canonical().is_loopback();
+        match endpoints.listener.anonymous {
+            Anonymous::LoopbackWithoutUsers => is_local && !self.0.access.has_users(),
+            Anonymous::Loopback => is_local,
+            Anonymous::Always => true,
+            Anonymous::Never => false,
+        }
     }
 
     /// Whether clients can authenticate by SCRAM with this hash function.

@@ -9,14 +9,11 @@ mod liveness;
 mod pressure;
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use inver_broker::{
-    AuthError, Broker, CloseReason, Connection, Identity, ListenerInfo, LoginRefusal, Mailbox,
-};
+use inver_broker::{AuthError, Broker, CloseReason, Connection, Endpoints, Identity, LoginRefusal, Mailbox};
 use inver_driver::{
     Activity, Close, Connections, Driver, End, Machine, Output, Progress, Serving, Shared, Timeouts,
 };
@@ -38,8 +35,7 @@ pub(crate) struct Peer {
     broker: Broker,
     limits: Arc<Limits>,
     mailbox: Arc<Mailbox>,
-    address: IpAddr,
-    listener: Arc<ListenerInfo>,
+    endpoints: Endpoints,
     now: Instant,
     liveness: Liveness,
     pressure: Pressure,
@@ -58,12 +54,20 @@ pub(crate) fn serve(
 ) -> Serving<Peer> {
     let (mailbox, now) = (Mailbox::new(), Instant::now());
     let client = broker.client_log().client(ORIGIN, connection.peer);
+    let endpoints = connection.endpoints();
+    let certificate_user = connection.certificate.as_ref().and_then(|certificate| certificate.user.clone());
     let peer = Peer {
-        session: Session::new(broker.clone(), limits.clone(), mailbox.clone(), client),
+        session: Session::new(
+            broker.clone(),
+            limits.clone(),
+            mailbox.clone(),
+            client,
+            endpoints.clone(),
+            certificate_user,
+        ),
         broker,
         mailbox,
-        address: connection.peer.ip(),
-        listener: connection.listener.clone(),
+        endpoints,
         now,
         liveness: Liveness::new(now, limits.timeouts.login),
         pressure: Pressure::default(),
@@ -129,9 +133,9 @@ impl Machine for Peer {
         self.session.finish_input(out);
         let has_more = self.session.deliver(out);
         if let Some(credentials) = self.session.take_credentials() {
-            let (broker, address, listener) = (self.broker.clone(), self.address, self.listener.clone());
+            let (broker, Endpoints { peer, listener, .. }) = (self.broker.clone(), self.endpoints.clone());
             self.login =
-                Some(Box::pin(async move { broker.authenticate(&listener, address, &credentials).await }));
+                Some(Box::pin(async move { broker.authenticate(&listener, peer.ip(), &credentials).await }));
         }
         if self.session.is_over() {
             return Err(Ended::Over);

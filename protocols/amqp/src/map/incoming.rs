@@ -49,6 +49,8 @@ pub(crate) struct Composed<'a> {
     pub(crate) persistent: bool,
     /// The user's headers, for exchanges that route by them.
     pub(crate) table: Table<'a>,
+    /// The user that the publish says it is of.
+    pub(crate) user_id: Option<&'a [u8]>,
     /// Whether the headers contain further routing keys.
     pub(crate) more_keys: bool,
 }
@@ -58,7 +60,6 @@ impl Composer {
     pub(crate) fn compose<'a>(
         &'a mut self,
         publish: &Publish<'a>,
-        user: Option<&str>,
         now_ms: i64,
     ) -> Result<Composed<'a>, Refusal> {
         let mut raw = publish.properties;
@@ -67,9 +68,6 @@ impl Composer {
             None => None,
             Some(text) => Some(now_ms.saturating_add(expiration(text)?)),
         };
-        if let Some(claimed) = properties.user_id {
-            check_user(claimed, user)?;
-        }
         let mut composed = Composed {
             headers: Headers::default(),
             key: None,
@@ -77,6 +75,7 @@ impl Composer {
             persistent: properties.delivery_mode == Some(2),
             table: properties.headers.unwrap_or_default(),
             more_keys: false,
+            user_id: properties.user_id,
         };
         let mut exact = properties.expiration.is_none() && properties.cluster_id.is_none();
         if let Some(table) = properties.headers {
@@ -184,17 +183,6 @@ fn expiration(text: &[u8]) -> Result<i64, Refusal> {
         return Err(invalid(&format_args!("{{value_negative,-{number}}}")));
     }
     Ok(number)
-}
-
-fn check_user(claimed: &[u8], user: Option<&str>) -> Result<(), Refusal> {
-    let actual = user.unwrap_or("none");
-    if claimed == actual.as_bytes() {
-        return Ok(());
-    }
-    Err(Refusal::precondition_failed(format_args!(
-        "user_id property set to '{}' but authenticated user was '{actual}'",
-        String::from_utf8_lossy(claimed)
-    )))
 }
 
 fn bad_routing_header(name: &[u8], value: Value<'_>) -> Refusal {

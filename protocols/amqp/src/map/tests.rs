@@ -28,7 +28,7 @@ fn record(headers: inver_broker::Headers<'_>, key: Option<&[u8]>, value: Option<
 
 fn stored(publish: &Publish<'_>) -> Record {
     let mut composer = Composer::default();
-    let composed = composer.compose(publish, Some("guest"), 1000).unwrap();
+    let composed = composer.compose(publish, 1000).unwrap();
     record(composed.headers, composed.key, composed.value)
 }
 
@@ -266,7 +266,7 @@ fn cc_and_bcc_are_routing_keys_and_bcc_is_not_delivered() {
     let mut composer = Composer::default();
     let properties = keys(b"BCC", array_of(&list));
     let publish = publish(&properties, b"");
-    let composed = composer.compose(&publish, None, 0).unwrap();
+    let composed = composer.compose(&publish, 0).unwrap();
     assert!(composed.more_keys);
     assert_eq!(composed.more_keys(), [b"k1", b"k2"]);
     let record = stored(&publish);
@@ -274,19 +274,9 @@ fn cc_and_bcc_are_routing_keys_and_bcc_is_not_delivered() {
     let seen = Properties::parse(renderer.render(&record, "", 1000, 0).properties).unwrap();
     assert!(seen.headers.unwrap_or_default().is_empty(), "receivers do not see BCC");
     let wrong = keys(b"CC", Value::Text(b"k"));
-    let refusal = composer.compose(&Publish { properties: &wrong, ..publish }, None, 0).unwrap_err();
+    let refusal = composer.compose(&Publish { properties: &wrong, ..publish }, 0).unwrap_err();
     assert_eq!(
         refusal.text,
         "PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,\"CC\",longstr}"
-    );
-}
-
-#[test]
-fn a_false_user_id_is_refused() {
-    let properties = raw(&Properties { user_id: Some(b"root"), ..Default::default() });
-    let refusal = Composer::default().compose(&publish(&properties, b""), Some("guest"), 0).unwrap_err();
-    assert_eq!(
-        refusal.text,
-        "PRECONDITION_FAILED - user_id property set to 'root' but authenticated user was 'guest'"
     );
 }

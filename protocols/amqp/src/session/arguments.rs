@@ -135,15 +135,15 @@ pub(super) fn check_quorum(
     }
 }
 
-/// Checks the type of an exchange's `alternate-exchange`.
-pub(super) fn check_alternate(arguments: &Arguments, what: &str) -> Result<(), Refusal> {
-    match arguments.get("alternate-exchange") {
-        Some(value) if value.as_str().is_none() => Err(Refusal::precondition_failed(format_args!(
+/// An exchange's `alternate-exchange`.
+pub(super) fn alternate<'a>(arguments: &'a Arguments, what: &str) -> Result<Option<&'a str>, Refusal> {
+    let Some(value) = arguments.get("alternate-exchange") else { return Ok(None) };
+    value.as_str().map(Some).ok_or_else(|| {
+        Refusal::precondition_failed(format_args!(
             "invalid type '{}' for arg 'alternate-exchange' in {what}",
             type_name(value)
-        ))),
-        _ => Ok(()),
-    }
+        ))
+    })
 }
 
 /// Checks the `x-match` argument of a binding to a headers exchange.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use inver_broker::{Mode, Start, Subscription, SubscriptionError, TopicKind};
 use inver_storage::Offset;
 
+use super::access::Access;
 use super::equivalence::inequivalent;
 use super::names::generated_name;
 use super::queues::accessible_queue;
@@ -35,6 +36,7 @@ pub(super) fn subscription(
     arguments: Table<'_>,
     shared: &Shared,
 ) -> Result<Arc<Subscription>, Refusal> {
+    shared.check_queue(name, Access::Read)?;
     let requested = text_argument(arguments, "x-subscription", name, shared)?;
     let topic = shared.namespace.topic(name).filter(|topic| topic.kind() == TopicKind::Log);
     let Some(topic) = topic else {
@@ -50,6 +52,7 @@ pub(super) fn subscription(
     let start = start(arguments)?;
     match requested {
         Some(requested) => {
+            shared.check_subscription(requested)?;
             let default = if exclusive { Mode::Exclusive } else { Mode::Shared };
             let mode = match text_argument(arguments, "x-subscription-type", name, shared)? {
                 None => default,

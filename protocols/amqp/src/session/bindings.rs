@@ -2,6 +2,7 @@
 
 use inver_broker::{BindDestination, BindError, Completion, ExchangeKind, HUB};
 
+use super::access::Access;
 use super::arguments;
 use super::names::{REPLY_TO, check_not_default, without_line_ends};
 use super::shared::Shared;
@@ -45,6 +46,9 @@ impl Binding<'_> {
             Destination::Queue(_) => BindDestination::Queue(&name),
             Destination::Exchange(_) => BindDestination::Exchange(&name),
         };
+        if let Some(exchange) = shared.namespace.exchange(&source) {
+            shared.check_binding_key(&source, exchange.spec().kind, self.key)?;
+        }
         let (key, arguments) = (self.key.as_bytes(), core_arguments(self.arguments));
         let result = match act {
             Act::Bind => {
@@ -94,7 +98,12 @@ impl Binding<'_> {
                 name
             }
         };
+        match self.to {
+            Destination::Queue(_) => shared.check_queue(&name, Access::Write)?,
+            Destination::Exchange(_) => shared.check_exchange(&name, Access::Write)?,
+        }
         check_not_default(source)?;
+        shared.check_exchange(source, Access::Read)?;
         if let (Destination::Queue(_), Some(queue)) = (self.to, shared.namespace.queue(&name)) {
             shared.check_owner(&queue)?;
         }

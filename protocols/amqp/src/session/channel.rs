@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use inver_broker::UserChannel;
 use slab::Slab;
 
 use super::assembly::Assembly;
@@ -62,11 +63,13 @@ pub(super) struct Channel {
     pub(super) get_was_empty: bool,
     /// The queue behind `amq.rabbitmq.reply-to`, if the channel consumes from it.
     pub(super) reply_queue: Option<String>,
+    /// Its place among the channels of the user; taken when it closes.
+    counted: Option<UserChannel>,
 }
 
 impl Channel {
     /// A channel that was just opened.
-    pub(super) fn new(number: u16, incarnation: u64) -> Channel {
+    pub(super) fn new(number: u16, incarnation: u64, counted: Option<UserChannel>) -> Channel {
         Channel {
             number,
             incarnation,
@@ -86,6 +89,7 @@ impl Channel {
             paused: VecDeque::new(),
             get_was_empty: false,
             reply_queue: None,
+            counted,
         }
     }
 
@@ -194,5 +198,6 @@ impl Channel {
         self.transaction = None;
         self.assembly = Assembly::default();
         self.reply_queue = None;
+        self.counted = None;
     }
 }

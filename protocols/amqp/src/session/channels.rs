@@ -56,7 +56,7 @@ mod tests {
     fn channels_are_found_by_number() {
         let mut channels = Channels::default();
         for number in [7, 1, 65_535, 300] {
-            channels.open(Channel::new(number, 0));
+            channels.open(Channel::new(number, 0, None));
         }
         for number in [1, 300, 7, 7, 65_535] {
             assert_eq!(channels.find(number).map(|channel| channel.number), Some(number));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use inver_broker::{AttachError, ConsumerSpec, Subscription};
 
+use super::access::Access;
 use super::attaching;
 use super::channel::{Channel, Outcome};
 use super::consumer::{ChannelConsumer, State};
@@ -210,7 +211,25 @@ impl Channel {
         if pull.more { Pulled::More } else { Pulled::Idle }
     }
 
-    /// The queue was deleted: sends `basic.cancel` to clients with that capability.
+    /// Cancels the consumers of queues that the client may not read any more.
+    pub(super) fn cancel_refused(&mut self, shared: &Shared, out: &mut Vec<u8>) {
+        let is_refused = |consumer: &ChannelConsumer| {
+            consumer.state == State::Active
+                && !consumer.is_getter
+                && !consumer.source.starts_with(REPLY_TO)
+                && shared.check_queue(&consumer.source, Access::Read).is_err()
+        };
+        let refused = self.consumers.iter().filter(|(_, consumer)| is_refused(consumer));
+        let slots: Vec<u32> = refused.filter_map(|(slot, _)| u32::try_from(slot).ok()).collect();
+        for slot in slots {
+            if let Some(consumer) = self.consumer(slot) {
+                consumer.stop();
+            }
+            self.cancelled(slot, shared, out);
+        }
+    }
+
+    /// The queue was deleted, or may not be read any more: sends `basic.cancel` to clients with that capability.
     fn cancelled(&mut self, slot: u32, shared: &Shared, out: &mut Vec<u8>) {
         let number = self.number;
         let Some(consumer) = self.consumer(slot) else { return };

@@ -2,6 +2,7 @@
 
 use inver_broker::{Completion, ExchangeError, ExchangeKind, ExchangeSpec};
 
+use super::access::Access;
 use super::arguments;
 use super::bindings::{Act, Binding, Destination};
 use super::channel::{Channel, Outcome};
@@ -63,6 +64,7 @@ impl Channel {
                         shared.in_vhost("exchange", &name)
                     )));
                 }
+                shared.check_exchange(&name, Access::Delete)?;
                 let done = match shared.namespace.delete_exchange(&name, if_unused) {
                     Ok(done) => done,
                     // Deletion is idempotent.
@@ -96,13 +98,17 @@ impl Channel {
 
 fn declare_exchange(name: &str, spec: &ExchangeSpec, shared: &Shared) -> Result<Completion, Refusal> {
     check_not_default(name)?;
+    shared.check_exchange(name, Access::Create)?;
     let what = shared.in_vhost("exchange", name);
     if let Some(present) = shared.namespace.exchange(name) {
         check_exchange(present.spec(), spec, &what)?;
         return Ok(present.made());
     }
     check_not_reserved("exchange", name)?;
-    arguments::check_alternate(&spec.arguments, &what)?;
+    if let Some(alternate) = arguments::alternate(&spec.arguments, &what)? {
+        shared.check_exchange(name, Access::Read)?;
+        shared.check_exchange(alternate, Access::Write)?;
+    }
     let declared = shared.namespace.declare_exchange(name, spec.clone()).map_err(|error| match error {
         ExchangeError::Limit(limit) => Refusal::precondition_failed(limit),
         error => Refusal::internal(error),

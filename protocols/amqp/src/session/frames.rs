@@ -2,15 +2,15 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use inver_broker::{Completion, Credentials, Identity, Publisher, PublisherId};
+use inver_broker::{Admitted, Completion, Credentials, Identity, Publisher, PublisherId};
 
+use super::admission::count_channel;
 use super::channel::{Channel, Outcome};
 use super::ending::forget_confirms;
 use super::handshake::Step;
 use super::shared::Shared;
 use super::{Session, State, confirms};
 use crate::codec::frame::Frame;
-use crate::codec::table::Value;
 use crate::codec::{
     ContentHeader, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Malformed, Method, write,
 };
@@ -52,11 +52,7 @@ impl Session {
             (State::Handshake, method) => match self.handshake.method(method, &self.limits)? {
                 Step::Continue => {}
                 Step::Authenticate(credentials) => {
-                    if let Method::ConnectionStartOk { client_properties, .. } = method
-                        && let Some(Value::Text(name)) = client_properties.get("connection_name")
-                    {
-                        self.client.identify(&String::from_utf8_lossy(name));
-                    }
+                    self.client.identify(&self.handshake.connection_name);
                     if let Credentials::Password { user, .. } = &credentials {
                         self.client.claim_user(Some(user));
                     }
@@ -84,17 +80,17 @@ impl Session {
     }
 
     fn open(&mut self, vhost: &str, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let namespace = self
-            .broker
-            .namespace(vhost)
-            .ok_or_else(|| Refusal::not_allowed(format_args!("vhost {vhost} not found")))?;
+        let Admitted { sessions, permissions, connection } = self.admit(vhost)?;
+        let namespace = sessions.namespace().clone();
         let publisher = PublisherId { origin: ORIGIN, session: None };
         self.shared = Some(Box::new(Shared {
             limits: self.limits.clone(),
             frame_max: self.handshake.tuned.frame_max,
             capabilities: self.handshake.capabilities,
-            user: self.identity.as_ref().and_then(Identity::name).map(str::to_owned),
-            publisher: Publisher::new(namespace.clone(), publisher),
+            publisher: Publisher::new(namespace.clone(), publisher).with_permissions(permissions.clone()),
+            consumers_checked: permissions.version(),
+            permissions,
+            _connection: connection,
             namespace,
             owner: inver_broker::next_owner(),
             exclusive: HashSet::new(),
@@ -216,8 +212,9 @@ impl Session {
             return Err(Refusal::channel_error("expected 'channel.open'").at(method.id()));
         };
         let Some(shared) = self.shared.as_deref_mut() else { return Ok(Outcome::Done) };
+        let counted = count_channel(&self.broker, shared)?;
         shared.incarnations += 1;
-        self.channels.open(Channel::new(number, shared.incarnations));
+        self.channels.open(Channel::new(number, shared.incarnations, counted));
         write::method(out, number, &Method::ChannelOpenOk { channel_id: b"" });
         Ok(Outcome::Done)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use inver_broker::{AttachError, ConsumerSpec};
 
+use super::access::Access;
 use super::channel::{Channel, Outcome};
 use super::consumer::{ChannelConsumer, State};
 use super::consuming::table_bytes_max;
@@ -27,6 +28,7 @@ impl Channel {
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Refusal> {
         let name = self.queue_name(queue)?;
+        shared.check_queue(&name, Access::Read)?;
         let slot = self.getter(&name, shared)?;
         let mut deliveries = std::mem::take(&mut shared.deliveries);
         deliveries.clear();

@@ -11,7 +11,9 @@
 //! - A delivery is among its channel's unacked deliveries exactly as long as the client may acknowledge it.
 //! - Input never causes a panic, and memory grows only within [`Limits`].
 
+mod access;
 mod acking;
+mod admission;
 mod arguments;
 mod assembly;
 mod attaching;
@@ -38,7 +40,7 @@ mod unacked;
 
 use std::sync::Arc;
 
-use inver_broker::{Broker, Completion, Credentials, Identity, LoggedClient, Mailbox};
+use inver_broker::{Broker, Completion, Credentials, Endpoints, Identity, LoggedClient, Mailbox};
 use inver_storage::{Log, Lsn};
 
 pub use limits::Limits;
@@ -46,7 +48,7 @@ pub use limits::Limits;
 use self::channel::Outcome;
 use self::channels::Channels;
 use self::consuming::Pulled;
-use self::handshake::{Handshake, Opening};
+use self::handshake::{Handshake, Mechanisms, Opening};
 use self::shared::{ConsumerRef, Halt, Shared};
 use crate::codec::frame::{self, Next};
 use crate::codec::{FRAME_SIZE_MIN, Method, PROTOCOL_HEADER, write};
@@ -84,6 +86,7 @@ pub(crate) struct Session {
     broker: Broker,
     limits: Arc<Limits>,
     mailbox: Arc<Mailbox>,
+    endpoints: Endpoints,
     state: State,
     handshake: Handshake,
     credentials: Option<Credentials>,
@@ -104,9 +107,13 @@ impl Session {
         limits: Arc<Limits>,
         mailbox: Arc<Mailbox>,
         client: LoggedClient,
+        endpoints: Endpoints,
+        certificate_user: Option<String>,
     ) -> Session {
+        let mechanisms = Mechanisms { certificate_user, is_anonymous: broker.lets_anonymous_in(&endpoints) };
         Session {
-            handshake: Handshake::new(&limits),
+            handshake: Handshake::new(&limits, mechanisms),
+            endpoints,
             broker,
             limits,
             mailbox,
@@ -291,6 +298,11 @@ impl Session {
     /// Writes deliveries until there are none or the output is full. True if there may be more.
     pub(crate) fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
         let Some(shared) = self.shared.as_deref_mut() else { return false };
+        let version = shared.permissions.version();
+        if shared.consumers_checked != version {
+            shared.consumers_checked = version;
+            self.channels.iter_mut().for_each(|channel| channel.cancel_refused(shared, out));
+        }
         if matches!(shared.halt, Some(Halt::Reply { .. })) {
             // Effects of the method are sent after its reply: a `basic.cancel` after `queue.delete-ok`.
             return false;

@@ -1,7 +1,8 @@
 //! `basic.publish`, mandatory messages and `basic.return`.
 
-use inver_broker::{Message, PublishError, Target};
+use inver_broker::{Message, Target};
 
+use super::access::check_user_id;
 use super::channel::Channel;
 use super::confirms::Answer;
 use super::names::REPLY_TO;
@@ -55,15 +56,9 @@ impl Channel {
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         if let Some(transaction) = &mut self.transaction {
-            if !publish.exchange.is_empty() {
-                match shared.namespace.exchange(publish.exchange) {
-                    None => return Err(Refusal::no_such("exchange", publish.exchange, shared.vhost())),
-                    Some(exchange) if exchange.spec().internal => {
-                        return Err(internal(publish.exchange, shared));
-                    }
-                    Some(_) => {}
-                }
-            }
+            let (name, routing_key) = (publish.exchange, publish.routing_key);
+            let to = Target::Exchange { name, routing_key, more_keys: &[] };
+            shared.publisher.check(to).map_err(|error| shared.publish_refused(error))?;
             return transaction.hold(publish, shared.limits.transaction_bytes_max);
         }
         let answer = self.publish_now(publish, shared, out)?;
@@ -88,7 +83,7 @@ impl Channel {
             Some(properties) => &Publish { properties, ..*publish },
             None => publish,
         };
-        let composed = shared.composer.compose(to_store, shared.user.as_deref(), shared.now_ms)?;
+        let composed = shared.composer.compose(to_store, shared.now_ms)?;
         let more_keys = if composed.more_keys { composed.more_keys() } else { Vec::new() };
         let message = Message {
             timestamp_ms: shared.now_ms,
@@ -103,6 +98,12 @@ impl Channel {
             routing_key: publish.routing_key,
             more_keys: &more_keys,
         };
+        if let Some(claimed) = composed.user_id
+            && let Err(refusal) = check_user_id(claimed, &shared.permissions)
+        {
+            let permitted = shared.publisher.check(target);
+            return Err(permitted.err().map_or(refusal, |error| shared.publish_refused(error)));
+        }
         match shared.publisher.publish(target, &message) {
             Ok(routed) => {
                 if routed.destinations == 0 && publish.mandatory {
@@ -110,11 +111,7 @@ impl Channel {
                 }
                 Ok(if routed.refused { Answer::Nack } else { Answer::Ack })
             }
-            Err(PublishError::NoSuchExchange(name)) => {
-                Err(Refusal::no_such("exchange", &name, shared.vhost()))
-            }
-            Err(PublishError::Internal(name)) => Err(internal(&name, shared)),
-            Err(error) => Err(Refusal::internal(error)),
+            Err(error) => Err(shared.publish_refused(error)),
         }
     }
 
@@ -135,13 +132,6 @@ impl Channel {
         Properties { reply_to: Some(queue.as_bytes()), ..properties }.encode(&mut raw);
         Ok(Some(raw))
     }
-}
-
-fn internal(exchange: &str, shared: &Shared) -> Refusal {
-    Refusal::access_refused(format_args!(
-        "cannot publish to internal {}",
-        shared.in_vhost("exchange", exchange)
-    ))
 }
 
 /// Writes `basic.return` with the content as received.

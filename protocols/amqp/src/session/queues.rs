@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use inver_broker::{Completion, Queue, QueueError, QueueSpec, TopicKind};
 
+use super::access::Access;
 use super::arguments;
 use super::bindings::{Act, Binding, Destination};
 use super::channel::{Channel, Outcome};
@@ -61,6 +62,9 @@ impl Channel {
                     return Ok(Outcome::Retry);
                 }
                 let name = self.queue_name(&without_line_ends(queue))?;
+                if !name.starts_with(REPLY_TO) {
+                    shared.check_queue(&name, Access::Delete)?;
+                }
                 let (messages, done) = delete_queue(&name, if_unused, if_empty, shared)?;
                 if !nowait {
                     let reply = Method::QueueDeleteOk { message_count: count(messages) };
@@ -72,6 +76,7 @@ impl Channel {
                     return Ok(Outcome::Retry);
                 }
                 let name = self.queue_name(queue)?;
+                shared.check_queue(&name, Access::Read)?;
                 let purged = accessible_queue(&name, shared)?.subscription().purge();
                 let (messages, done) = purged.map_err(Refusal::internal)?;
                 if !nowait {
@@ -131,12 +136,19 @@ impl Channel {
             let name = if name.is_empty() { self.queue_name("")? } else { name };
             return inspect(name, shared);
         }
-        let arguments = core_arguments(arguments);
-        let mut spec = arguments::queue_spec(&name, &arguments, shared)?;
         if name.is_empty() {
             name = generated_name("amq.gen-");
         } else {
             check_not_reserved("queue", &name)?;
+        }
+        shared.check_queue(&name, Access::Create)?;
+        let arguments = core_arguments(arguments);
+        let mut spec = arguments::queue_spec(&name, &arguments, shared)?;
+        if let Some(dead_letter) = &spec.limits.dead_letter
+            && shared.namespace.queue(&name).is_none()
+        {
+            shared.check_queue(&name, Access::Read)?;
+            shared.check_exchange(&dead_letter.exchange, Access::Write)?;
         }
         arguments::check_quorum(
             &arguments,

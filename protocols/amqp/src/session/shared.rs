@@ -4,7 +4,9 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use inver_broker::{Completion, Delivery, Mailbox, Namespace, OwnerId, Publisher, Queue};
+use inver_broker::{
+    Completion, ConnectionHandle, Delivery, Mailbox, Namespace, OwnerId, Permissions, Publisher, Queue,
+};
 use inver_storage::Lsn;
 
 use super::confirms;
@@ -58,8 +60,12 @@ pub(super) struct Shared {
     pub(super) frame_max: u32,
     /// The client's capabilities.
     pub(super) capabilities: Capabilities,
-    /// The authenticated user, which `user-id` must equal.
-    pub(super) user: Option<String>,
+    /// What the client may do.
+    pub(super) permissions: Arc<Permissions>,
+    /// The version of permissions by which the consumers were checked.
+    pub(super) consumers_checked: u64,
+    /// Its place among the live connections, held until it ends.
+    pub(super) _connection: ConnectionHandle,
     /// The virtual host.
     pub(super) namespace: Namespace,
     /// The owner of the connection's exclusive queues.

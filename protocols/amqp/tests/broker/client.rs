@@ -79,9 +79,13 @@ impl Client {
         client.start_ok("PLAIN", b"\0guest\0guest");
         client.expect("ConnectionTune ");
         client.send(0, &Method::ConnectionTuneOk { channel_max, frame_max, heartbeat });
-        client.send(0, &Method::ConnectionOpen { virtual_host: "/", capabilities: "", insist: false });
+        client.open_vhost("/");
         client.expect("ConnectionOpenOk");
         client
+    }
+
+    pub(crate) fn open_vhost(&mut self, virtual_host: &str) {
+        self.send(0, &Method::ConnectionOpen { virtual_host, capabilities: "", insist: false });
     }
 
     pub(crate) fn start_ok(&mut self, mechanism: &str, response: &[u8]) {

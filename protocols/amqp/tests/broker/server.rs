@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_amqp::{Amqp, Limits};
-use inver_broker::{Broker, BrokerConfig, Clock, Connection, ProtocolPlugin};
+use inver_broker::{Authenticator, Broker, BrokerConfig, Clock, Connection, ProtocolPlugin};
 use inver_storage::{CommitPolicy, Log, LogOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -40,21 +40,35 @@ impl Server {
 
     /// Serves from a log that the test opened.
     pub(crate) fn over(log: Log, limits: Limits) -> Server {
-        Server::serve(log, limits, Clock::system())
+        let config = BrokerConfig { origins: vec!["amqp"], ..BrokerConfig::default() };
+        Server::serve(log, limits, config, |connection| connection)
+    }
+
+    /// Serves with an authenticator, and connections that a listener of the test has changed.
+    pub(crate) fn listening(
+        authenticator: Arc<dyn Authenticator>,
+        listen: fn(Connection) -> Connection,
+    ) -> Server {
+        let config = BrokerConfig { origins: vec!["amqp"], authenticator, ..BrokerConfig::default() };
+        Server::on_temporary(config, listen)
     }
 
     /// Serves with a clock that the test advances.
     pub(crate) fn with_clock(clock: &Clock) -> Server {
+        let config = BrokerConfig { origins: vec!["amqp"], clock: clock.clone(), ..BrokerConfig::default() };
+        Server::on_temporary(config, |connection| connection)
+    }
+
+    fn on_temporary(config: BrokerConfig, listen: fn(Connection) -> Connection) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let options = LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() };
         let log = Log::open(dir.path(), options).unwrap();
-        let mut server = Server::serve(log, Limits::default(), clock.clone());
+        let mut server = Server::serve(log, Limits::default(), config, listen);
         server._dir = Some(dir);
         server
     }
 
-    fn serve(log: Log, limits: Limits, clock: Clock) -> Server {
-        let config = BrokerConfig { origins: vec!["amqp"], clock, ..BrokerConfig::default() };
+    fn serve(log: Log, limits: Limits, config: BrokerConfig, listen: fn(Connection) -> Connection) -> Server {
         let broker = Broker::open(log, config).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -69,7 +83,7 @@ impl Server {
             while let Ok((socket, peer)) = listener.accept().await {
                 socket.set_nodelay(true).unwrap();
                 let local = socket.local_addr().unwrap();
-                let connection = Connection::plain(socket, peer, local, requested.clone());
+                let connection = listen(Connection::plain(socket, peer, local, requested.clone()));
                 let (protocol, broker) = (protocol.clone(), serving.clone());
                 tokio::spawn(async move { protocol.serve(connection, broker).await });
             }

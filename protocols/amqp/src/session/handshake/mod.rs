@@ -13,8 +13,40 @@ use crate::error::{Refusal, ReplyCode};
 const PRODUCT: &str = "RabbitMQ";
 const VERSION: &str = "4.0.5";
 
-/// The mechanisms offered, in order of preference.
-const MECHANISMS: &[u8] = b"PLAIN AMQPLAIN ANONYMOUS";
+/// The mechanisms that a connection can use beside those with a password.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Mechanisms {
+    /// The user that the client's certificate names.
+    pub(super) certificate_user: Option<String>,
+    /// Whether the client is let in without credentials.
+    pub(super) is_anonymous: bool,
+}
+
+impl Mechanisms {
+    /// The mechanisms offered.
+    fn names(&self) -> String {
+        let more = [(self.certificate_user.is_some(), " EXTERNAL"), (self.is_anonymous, " ANONYMOUS")];
+        let more = more.into_iter().filter(|(is_possible, _)| *is_possible).map(|(_, name)| name);
+        std::iter::once("PLAIN AMQPLAIN").chain(more).collect()
+    }
+
+    /// The credentials in a response.
+    fn credentials(&self, mechanism: &str, response: &[u8]) -> Result<Credentials, Refusal> {
+        match (mechanism, &self.certificate_user) {
+            ("PLAIN", _) => plain(response),
+            ("AMQPLAIN", _) => amqplain(response),
+            ("ANONYMOUS", _) if self.is_anonymous => Ok(Credentials::Anonymous),
+            ("EXTERNAL", Some(user)) => Ok(Credentials::Certificate { user: user.clone() }),
+            // RabbitMQ's words for a mechanism that it knows and does not offer.
+            ("ANONYMOUS" | "RABBIT-CR-DEMO", _) => {
+                Err(Refusal::command_invalid(format_args!("invalid authentication mechanism '{mechanism}'")))
+            }
+            _ => {
+                Err(Refusal::command_invalid(format_args!("unknown authentication mechanism '{mechanism}'")))
+            }
+        }
+    }
+}
 
 /// The smallest `frame_max` that may be negotiated: the specification's.
 const FRAME_MAX_MIN: u32 = 4096;
@@ -99,7 +131,10 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Handshake {
     phase: Phase,
+    mechanisms: Mechanisms,
     mechanism: String,
+    /// The name that the client gave the connection; may be empty.
+    pub(super) connection_name: String,
     /// The client's capabilities.
     pub(super) capabilities: Capabilities,
     /// The negotiated parameters; before, those offered.
@@ -108,10 +143,12 @@ pub(super) struct Handshake {
 
 impl Handshake {
     /// A handshake that waits for the protocol header.
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, mechanisms: Mechanisms) -> Self {
         Handshake {
             phase: Phase::Header,
+            mechanisms,
             mechanism: String::new(),
+            connection_name: String::new(),
             capabilities: Capabilities::default(),
             tuned: Tuned {
                 frame_max: limits.frame_bytes_max,
@@ -137,7 +174,7 @@ impl Handshake {
                 version_major: 0,
                 version_minor: 9,
                 server_properties: Table::of(&properties),
-                mechanisms: MECHANISMS,
+                mechanisms: self.mechanisms.names().as_bytes(),
                 locales: b"en_US",
             },
         );
@@ -150,7 +187,10 @@ impl Handshake {
             (Phase::StartOk, Method::ConnectionStartOk { client_properties, mechanism, response, .. }) => {
                 self.capabilities = capabilities(*client_properties);
                 self.mechanism = (*mechanism).to_owned();
-                let credentials = credentials(mechanism, response)?;
+                if let Some(Value::Text(name)) = client_properties.get("connection_name") {
+                    self.connection_name = String::from_utf8_lossy(name).into_owned();
+                }
+                let credentials = self.mechanisms.credentials(mechanism, response)?;
                 self.phase = Phase::Authenticating;
                 Ok(Step::Authenticate(credentials))
             }
@@ -275,15 +315,6 @@ fn capabilities(client_properties: Table<'_>) -> Capabilities {
         consumer_cancel_notify: can("consumer_cancel_notify"),
         connection_blocked: can("connection.blocked"),
         authentication_failure_close: can("authentication_failure_close"),
-    }
-}
-
-fn credentials(mechanism: &str, response: &[u8]) -> Result<Credentials, Refusal> {
-    match mechanism {
-        "PLAIN" => plain(response),
-        "AMQPLAIN" => amqplain(response),
-        "ANONYMOUS" => Ok(Credentials::Anonymous),
-        _ => Err(Refusal::command_invalid(format_args!("unknown authentication mechanism '{mechanism}'"))),
     }
 }
 

@@ -18,6 +18,8 @@ fn protocol_headers_are_recognized() {
 
 #[test]
 fn responses_of_mechanisms_are_parsed() {
+    let all = Mechanisms { certificate_user: Some("ann".into()), is_anonymous: true };
+    let credentials = |mechanism: &str, response: &[u8]| all.credentials(mechanism, response);
     assert_eq!(credentials("PLAIN", b"\0guest\0secret"), Ok(login("guest", "secret")));
     assert_eq!(credentials("PLAIN", b"other\0guest\0"), Ok(login("guest", "")));
     for bad in [&b"guest"[..], b"\0guest", b"\0a\0b\0c", b""] {
@@ -28,10 +30,29 @@ fn responses_of_mechanisms_are_parsed() {
     assert_eq!(credentials("AMQPLAIN", &table), Ok(login("g", "p")));
     assert!(credentials("AMQPLAIN", b"nonsense").is_err());
     assert_eq!(credentials("ANONYMOUS", b"trace"), Ok(Credentials::Anonymous));
+    assert_eq!(credentials("EXTERNAL", b""), Ok(Credentials::Certificate { user: "ann".into() }));
     assert_eq!(
-        credentials("EXTERNAL", b"").unwrap_err().text,
-        "COMMAND_INVALID - unknown authentication mechanism 'EXTERNAL'"
+        credentials("SCRAM", b"").unwrap_err().text,
+        "COMMAND_INVALID - unknown authentication mechanism 'SCRAM'"
     );
+}
+
+#[test]
+fn only_mechanisms_that_are_possible_are_offered() {
+    let with = |user: Option<&str>, is_anonymous| Mechanisms {
+        certificate_user: user.map(str::to_owned),
+        is_anonymous,
+    };
+    assert_eq!(with(None, false).names(), "PLAIN AMQPLAIN");
+    assert_eq!(with(Some("ann"), false).names(), "PLAIN AMQPLAIN EXTERNAL");
+    assert_eq!(with(Some("ann"), true).names(), "PLAIN AMQPLAIN EXTERNAL ANONYMOUS");
+    for (mechanism, how) in [("EXTERNAL", "unknown"), ("ANONYMOUS", "invalid"), ("RABBIT-CR-DEMO", "invalid")]
+    {
+        assert_eq!(
+            with(None, false).credentials(mechanism, b"ann").unwrap_err().text,
+            format!("COMMAND_INVALID - {how} authentication mechanism '{mechanism}'")
+        );
+    }
 }
 
 fn start_ok<'a>(client_properties: Table<'a>, response: &'a [u8]) -> Method<'a> {
@@ -41,7 +62,7 @@ fn start_ok<'a>(client_properties: Table<'a>, response: &'a [u8]) -> Method<'a> 
 #[test]
 fn a_handshake_reaches_open() {
     let limits = Limits::default();
-    let mut handshake = Handshake::new(&limits);
+    let mut handshake = Handshake::new(&limits, Mechanisms::default());
     let mut out = Vec::new();
     handshake.start(&mut out);
     let Ok(Next::Frame(start, _)) = frame::next(&out, 8192) else { panic!("no frame") };
@@ -67,7 +88,7 @@ fn a_handshake_reaches_open() {
 #[test]
 fn methods_out_of_order_are_refused() {
     let limits = Limits::default();
-    let mut handshake = Handshake::new(&limits);
+    let mut handshake = Handshake::new(&limits, Mechanisms::default());
     handshake.start(&mut Vec::new());
     let open = Method::ConnectionOpen { virtual_host: "/", capabilities: "", insist: false };
     let refusal = handshake.method(&open, &limits).unwrap_err();
@@ -79,7 +100,9 @@ fn methods_out_of_order_are_refused() {
 #[test]
 fn tuning_beyond_the_bounds_is_refused() {
     let limits = Limits::default();
-    let tune = |frame_max, channel_max| Handshake::new(&limits).tune(&limits, frame_max, channel_max, 0);
+    let tune = |frame_max, channel_max| {
+        Handshake::new(&limits, Mechanisms::default()).tune(&limits, frame_max, channel_max, 0)
+    };
     assert!(tune(4096, 1).is_ok() && tune(131_072, 2047).is_ok());
     let text = |result: Result<(), Refusal>| result.unwrap_err().text;
     assert_eq!(

@@ -1,0 +1,57 @@
+//! Admission: the virtual host of a connection, and the limits of its user.
+
+use inver_broker::{Admission, AdmitError, Admitted, Broker, Identity, UserChannel};
+
+use super::Session;
+use super::shared::Shared;
+use crate::error::Refusal;
+use crate::map::ORIGIN;
+
+impl Session {
+    /// Admits the authenticated client to a virtual host, which is a namespace.
+    pub(super) fn admit(&mut self, vhost: &str) -> Result<Admitted, Refusal> {
+        let anonymous = Identity::anonymous();
+        let identity = self.identity.as_ref().unwrap_or(&anonymous);
+        let admitted = self.broker.admit(&Admission {
+            protocol: ORIGIN,
+            identity,
+            endpoints: &self.endpoints,
+            namespace: Some(vhost),
+            client_id: &self.handshake.connection_name,
+            mailbox: &self.mailbox,
+        });
+        admitted.map_err(|error| {
+            let refusal = refusal(&error, vhost, identity.name().unwrap_or("none"));
+            self.client.login_refused(error.login_refusal(), &error);
+            refusal
+        })
+    }
+}
+
+fn refusal(error: &AdmitError, vhost: &str, user: &str) -> Refusal {
+    Refusal::not_allowed(match error {
+        AdmitError::NoSuchNamespace(_) => format!("vhost {vhost} not found"),
+        AdmitError::NotAllowed { .. } | AdmitError::Disabled => {
+            format!("access to vhost '{vhost}' refused for user '{user}'")
+        }
+        AdmitError::UserConnections { max, .. } => {
+            format!("connection refused for user '{user}': user connection limit ({max}) is reached")
+        }
+        AdmitError::NamespaceConnections { max, .. } => {
+            format!(
+                "access to vhost '{vhost}' refused for user '{user}': connection limit ({max}) is reached"
+            )
+        }
+    })
+}
+
+/// Counts a channel among those of the user; none for an anonymous client.
+pub(super) fn count_channel(broker: &Broker, shared: &Shared) -> Result<Option<UserChannel>, Refusal> {
+    let Some(user) = &shared.permissions.scope().user else { return Ok(None) };
+    broker.access().open_channel(user).map(Some).map_err(|reached| {
+        Refusal::not_allowed(format_args!(
+            "number of channels opened for user '{user}' has reached the maximum allowed user limit of ({})",
+            reached.max
+        ))
+    })
+}
