@@ -187,6 +187,16 @@ impl CommittedOffsets {
         Ok(Completion::At(submitted.lsn))
     }
 
+    /// Forgets all of them; the keys of their rows, which the caller deletes.
+    pub(crate) fn take_keys(&self) -> Vec<bytes::Bytes> {
+        let groups = std::mem::take(&mut *self.groups.write());
+        self.count.store(0, Ordering::Release);
+        let keys = groups.iter().flat_map(|(group, partitions)| {
+            partitions.keys().map(|(topic, partition)| self.key(group, topic, *partition))
+        });
+        keys.collect()
+    }
+
     /// Deletes a topic's committed offsets in every group, in one entry with its other parts: nothing changes unless
     /// `submit` succeeds.
     pub(crate) fn delete_topic<T, E>(

@@ -13,7 +13,7 @@ use crate::completion::Completion;
 use crate::message::{Death, HeaderView, HeaderWriter, Message, Property};
 use crate::namespace::{Inner, Namespace};
 use crate::publisher::{Publisher, Target};
-use crate::spec::{DeadLetter, DeliveryId, DropReason, PublisherId};
+use crate::spec::{DeadLetter, DeliveryId, DropReason};
 use crate::subscription::{DropSink, Dropped, Subscription};
 
 /// Death records that a message carries; older ones are removed.
@@ -34,7 +34,7 @@ impl DeadLetterer {
     fn target<'a>(&self, queue: &'a Subscription) -> Option<(Publisher, &'a DeadLetter)> {
         let to = queue.limits()?.dead_letter.as_ref()?;
         let namespace = Namespace::of(self.0.upgrade()?);
-        Some((Publisher::new(namespace, PublisherId::default()), to))
+        Some((Publisher::of_stored(namespace), to))
     }
 }
 

@@ -154,6 +154,15 @@ impl Exchange {
         removed
     }
 
+    /// Removes all bindings from it; the numbers of their rows.
+    pub(crate) fn clear(&self) -> Vec<u64> {
+        let table = std::mem::replace(&mut *self.table.write(), BindingTable::new(self.spec.kind));
+        self.bindings.store(0, Ordering::Release);
+        let mut rows = Vec::new();
+        table.for_each(|binding| rows.extend(binding.row));
+        rows
+    }
+
     pub(crate) fn for_each_binding(&self, f: impl FnMut(&Binding<RouteTarget>)) {
         self.table.read().for_each(f);
     }

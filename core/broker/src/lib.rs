@@ -36,6 +36,7 @@ mod publisher;
 mod queue;
 mod receivers;
 mod reclaim;
+mod removal;
 mod retained;
 mod router;
 mod rows;
@@ -58,7 +59,7 @@ pub use access::{
     Source, UserChannel,
 };
 pub use address::{Address, Filter, Form, rewrite};
-pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError};
+pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError, NamespaceError};
 pub use client_log::{ClientLog, LoggedClient, LoginRefusal};
 pub use clock::{Clock, now_ms};
 pub use closing::CloseReason;

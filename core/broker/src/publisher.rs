@@ -62,7 +62,7 @@ pub struct InboxTarget<'a>(pub(crate) &'a dyn Inbox);
 pub struct Routed {
     /// Receivers, captures not counted.
     pub destinations: usize,
-    /// A full queue refused the message.
+    /// A full queue refused the message, or a full namespace.
     pub refused: bool,
 }
 
@@ -113,6 +113,8 @@ pub struct Publisher {
     /// Messages since the last flush, for the counters.
     published: u64,
     unroutable: u64,
+    /// Its messages are stored already: they only move, whatever the limit of stored bytes.
+    is_exempt: bool,
 }
 
 /// A check of a queue with limits.
@@ -156,6 +158,7 @@ impl Publisher {
             scratch: Vec::new(),
             published: 0,
             unroutable: 0,
+            is_exempt: false,
         }
     }
 
@@ -178,6 +181,11 @@ impl Publisher {
                 exchange.map_or(Ok(()), |exchange| keys.try_for_each(|key| self.check_key(&exchange, key)))
             }
         }
+    }
+
+    /// A publisher of messages that are stored already.
+    pub(crate) fn of_stored(namespace: Namespace) -> Publisher {
+        Publisher { is_exempt: true, ..Publisher::new(namespace, PublisherId::default()) }
     }
 
     pub(crate) fn namespace(&self) -> &Namespace {
@@ -209,6 +217,9 @@ impl Publisher {
                 })
             }
         };
+        if !self.is_exempt && self.namespace.is_full() && route.is_stored() {
+            return Ok(Routed { destinations: route.receivers, refused: true });
+        }
         let mut accepting = None;
         if route.set.queues.iter().any(|q| q.has_limits() || message.headers.expires_ms.is_some()) {
             let refusing = self.apply_limits(&route.set, message);
@@ -235,6 +246,7 @@ impl Publisher {
         let batch = self.single.finish().bytes().clone();
         let clears = value.is_none_or(<[u8]>::is_empty);
         if !clears {
+            self.namespace.check_room()?;
             self.namespace.retained().room_for(address, batch.len(), self.namespace.limits())?;
         }
         let version = self.namespace.version();

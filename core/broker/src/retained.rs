@@ -144,6 +144,13 @@ impl Retained {
         }
     }
 
+    /// Forgets all of them; the keys of their rows, which the caller deletes.
+    pub(crate) fn take_keys(&self) -> Vec<Bytes> {
+        let _order = self.in_order();
+        let values = std::mem::take(&mut *self.values.write());
+        values.by_address.into_keys().map(|address| [&self.prefix[..], &address].concat().into()).collect()
+    }
+
     /// The number of values.
     #[must_use]
     pub fn len(&self) -> usize {

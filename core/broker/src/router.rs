@@ -34,6 +34,13 @@ pub(crate) struct Route {
     pub(crate) receivers: usize,
 }
 
+impl Route {
+    /// Whether a receiver keeps the message in the log.
+    pub(crate) fn is_stored(&self) -> bool {
+        std::iter::once(&self.set).chain(&self.formatted).any(|set| !set.log.is_empty())
+    }
+}
+
 /// What routing needs of a publish.
 pub(crate) struct Publish<'a> {
     pub(crate) guaranteed: bool,

@@ -36,6 +36,9 @@ pub(crate) const SPILLS: TableId = TableId(12);
 pub(crate) const USERS: TableId = TableId(13);
 /// Permission rules: id → `Rule`.
 pub(crate) const RULES: TableId = TableId(14);
+/// Numbers of namespaces, none of which is given twice: under an empty key the one that the next namespace gets; under the
+/// numbers of namespaces that were deleted since the last start: nothing.
+pub(crate) const NAMESPACE_IDS: TableId = TableId(15);
 
 const ROW_VERSION: u8 = 1;
 
@@ -48,18 +51,28 @@ pub struct RowError {
 }
 
 pub(crate) fn encode<T: Serialize>(row: &T) -> Bytes {
-    let start = vec![ROW_VERSION];
+    encode_as(ROW_VERSION, row)
+}
+
+/// Encodes a row of a table whose rows have this version.
+pub(crate) fn encode_as<T: Serialize>(version: u8, row: &T) -> Bytes {
+    let start = vec![version];
     // Writing to memory fails only for values without a postcard form; rows have none.
     postcard::to_extend(row, start).map(Bytes::from).unwrap_or_default()
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(table: TableId, row: &[u8]) -> Result<T, RowError> {
+    decode_as(ROW_VERSION, table, row)
+}
+
+/// Decodes a row of a table whose rows have this version.
+pub(crate) fn decode_as<T: DeserializeOwned>(version: u8, table: TableId, row: &[u8]) -> Result<T, RowError> {
     let error = |reason: String| RowError { table: table.0, reason };
     match row.split_first() {
-        Some((&ROW_VERSION, rest)) => postcard::from_bytes(rest).map_err(|e| error(e.to_string())),
-        Some((version, _)) => {
-            Err(error(format!("its version is {version}, this program writes {ROW_VERSION}")))
+        Some((of_row, rest)) if *of_row == version => {
+            postcard::from_bytes(rest).map_err(|e| error(e.to_string()))
         }
+        Some((of_row, _)) => Err(error(format!("its version is {of_row}, this program writes {version}"))),
         None => Err(error("it is empty".to_owned())),
     }
 }

@@ -10,6 +10,9 @@ use crate::session::Sessions;
 /// Milliseconds between trims of acknowledged messages.
 const ROUND_MS: u64 = 250;
 
+/// Limits of stored bytes are checked once in this many rounds.
+const BYTES_ROUNDS: u32 = 4;
+
 /// Retention is applied once in this many rounds: it walks over all topics.
 const RETENTION_ROUNDS: u32 = 120;
 
@@ -22,7 +25,7 @@ impl Broker {
         let mut next = clock.now() + period;
         loop {
             tokio::select! {
-                () = self.0.timers.wait(&clock, clock.now_ms(), next) => {}
+                () = self.0.parts.timers.wait(&clock, clock.now_ms(), next) => {}
                 () = shutdown.cancelled() => return,
             }
             let round_due = clock.now() >= next;
@@ -30,12 +33,16 @@ impl Broker {
                 next = clock.now() + period;
                 rounds = rounds.wrapping_add(1);
             }
+            let bytes_due = round_due && rounds.is_multiple_of(BYTES_ROUNDS);
             let retention_due = round_due && rounds.is_multiple_of(RETENTION_ROUNDS);
             let broker = self.clone();
             let done = tokio::task::spawn_blocking(move || {
                 broker.run_due();
                 if round_due {
                     broker.trim();
+                }
+                if bytes_due {
+                    broker.check_bytes();
                 }
                 if retention_due {
                     broker.keep_bounds();
@@ -54,7 +61,7 @@ impl Broker {
     /// Runs everything whose deadline is reached: queues are checked, wills published, sessions expired.
     pub fn run_due(&self) {
         let now_ms = self.clock().now_ms();
-        for (at_ms, due) in self.0.timers.take(now_ms) {
+        for (at_ms, due) in self.0.parts.timers.take(now_ms) {
             due.run(at_ms, now_ms);
         }
     }
@@ -67,6 +74,11 @@ impl Broker {
         }
     }
 
+    /// Checks the limits of stored bytes now, and not in a later round of housekeeping.
+    pub fn check_bytes(&self) {
+        self.all_sessions().iter().for_each(Sessions::check_bytes);
+    }
+
     /// Applies retention and bounds now, and not in a later round of housekeeping.
     pub fn keep_bounds(&self) {
         let now_ms = self.clock().now_ms();
@@ -74,7 +86,7 @@ impl Broker {
         for sessions in self.all_sessions() {
             let namespace = sessions.namespace();
             namespace.apply_retention(now_ms);
-            sessions.bound_inboxes(self.0.config.inbox_messages_max);
+            sessions.bound_inboxes(self.0.parts.config.inbox_messages_max);
             namespace.end_idle_subscriptions(now_ms);
             namespace.expire_retained();
         }

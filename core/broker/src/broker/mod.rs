@@ -5,8 +5,10 @@
 
 mod admission;
 mod housekeeping;
+mod namespaces;
 mod protocol_state;
 mod recovery;
+mod sweep;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use inver_access::Digest;
 use inver_storage::{Entry, Log, SubmitError};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::access::AccessControl;
 use crate::client_log::ClientLog;
@@ -34,7 +36,11 @@ use crate::spec::{BrokerConfig, NamespaceSpec, TopicConfig, TopicError, TopicSpe
 use crate::telemetry::Counters;
 use crate::timers::Timers;
 
+use namespaces::Changes;
+use recovery::Recovered;
+
 pub use admission::{Admission, AdmitError, Admitted};
+pub use namespaces::NamespaceError;
 
 /// The namespace that always exists.
 const DEFAULT_NAMESPACE: &str = "/";
@@ -51,6 +57,9 @@ pub enum BrokerError {
     /// A topic of the configuration cannot be created.
     #[error(transparent)]
     Topic(#[from] TopicError),
+    /// A namespace of the configuration cannot be created.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
 }
 
 /// The broker; cheap to clone.
@@ -58,15 +67,15 @@ pub enum BrokerError {
 pub struct Broker(Arc<Inner>);
 
 struct Inner {
-    log: Log,
-    config: Arc<BrokerConfig>,
+    parts: Parts,
     /// The sessions of each namespace, which know their namespace, by its name.
     namespaces: RwLock<HashMap<Box<str>, Sessions>>,
     default: Sessions,
+    /// Taken before the lock of `namespaces`.
+    namespace_changes: Mutex<Changes>,
     access: AccessControl,
     connections: ConnectionRegistry,
     protocol_state: RwLock<HashMap<Bytes, Bytes>>,
-    timers: Arc<Timers<Due>>,
     client_log: Arc<ClientLog>,
 }
 
@@ -98,13 +107,17 @@ impl Broker {
     /// Restores the broker from what the log has.
     pub fn open(log: Log, config: BrokerConfig) -> Result<Broker, BrokerError> {
         let parts = Parts { log, config: Arc::new(config), timers: Arc::default() };
-        let mut namespaces = recovery::recover(&parts)?;
+        let Recovered { mut namespaces, next_id } = recovery::recover(&parts)?;
         let default = match namespaces.get(DEFAULT_NAMESPACE) {
             Some(default) => default.clone(),
             None => {
                 let mut entry = Entry::new();
                 let key = Bytes::from_static(DEFAULT_NAMESPACE.as_bytes());
-                entry.put(rows::NAMESPACES, key, rows::encode(&NamespaceRow { id: 0 }));
+                entry.put(
+                    rows::NAMESPACES,
+                    key,
+                    NamespaceRow { id: 0, spec: NamespaceSpec::default() }.encode(),
+                );
                 parts.log.submit(entry)?;
                 parts.make_namespace(0, DEFAULT_NAMESPACE, NamespaceSpec::default(), Vec::new())
             }
@@ -113,26 +126,26 @@ impl Broker {
         let connections = ConnectionRegistry::default();
         let access = AccessControl::open(parts.log.clone(), parts.config.access_limits, connections.clone())?;
         let protocol_state = parts.log.recovered_state(rows::OPAQUE).into_iter().collect();
-        let Parts { log, config, timers } = parts;
-        let client_log = Arc::new(ClientLog::new(config.clock.clone(), config.client_log));
+        let client_log = Arc::new(ClientLog::new(parts.config.clock.clone(), parts.config.client_log));
+        let configured = parts.config.namespaces.clone();
         let broker = Broker(Arc::new(Inner {
-            log,
-            config,
+            parts,
             namespaces: RwLock::new(namespaces),
             default,
+            namespace_changes: Mutex::new(Changes::new(next_id)),
             access,
             connections,
             protocol_state: RwLock::new(protocol_state),
-            timers,
             client_log,
         }));
+        broker.configure_namespaces(&configured)?;
         broker.create_configured_topics()?;
         Ok(broker)
     }
 
     fn create_configured_topics(&self) -> Result<(), TopicError> {
         let namespace = self.0.default.namespace();
-        for (name, partitions) in &self.0.config.topics {
+        for (name, partitions) in &self.0.parts.config.topics {
             if namespace.topic(name).is_none() {
                 let spec = TopicSpec { partitions: *partitions, config: TopicConfig::new() };
                 namespace.create_topic(name, &spec)?;
@@ -144,13 +157,13 @@ impl Broker {
     /// The log.
     #[must_use]
     pub fn log(&self) -> &Log {
-        &self.0.log
+        &self.0.parts.log
     }
 
     /// The clock of everything in the broker.
     #[must_use]
     pub fn clock(&self) -> &Clock {
-        &self.0.config.clock
+        &self.0.parts.config.clock
     }
 
     /// The namespace of this name.
@@ -205,7 +218,7 @@ impl Broker {
         if let Some(decided) = anonymous_by_listener(listener, peer, credentials) {
             return decided;
         }
-        self.0.config.authenticator.authenticate(&self.0.access, peer, credentials).await
+        self.0.parts.config.authenticator.authenticate(&self.0.access, peer, credentials).await
     }
 
     /// Whether a client without credentials may be let in, so that it makes sense to offer that.
@@ -223,7 +236,7 @@ impl Broker {
     /// Whether clients can authenticate by SCRAM with this hash function.
     #[must_use]
     pub fn supports_scram(&self, digest: Digest) -> bool {
-        self.0.config.authenticator.supports_scram(&self.0.access, digest)
+        self.0.parts.config.authenticator.supports_scram(&self.0.access, digest)
     }
 
     /// Begins to authenticate a client by SCRAM with its first message; returns the server's first message too.
@@ -232,6 +245,6 @@ impl Broker {
         digest: Digest,
         message: &[u8],
     ) -> Result<(ScramLogin, String), ScramLoginError> {
-        ScramLogin::begin(&*self.0.config.authenticator, &self.0.access, digest, message)
+        ScramLogin::begin(&*self.0.parts.config.authenticator, &self.0.access, digest, message)
     }
 }

@@ -28,7 +28,7 @@ impl Broker {
         let mut state = self.0.protocol_state.write();
         let mut entry = Entry::new();
         entry.delete(rows::OPAQUE, key.clone());
-        let submitted = self.0.log.submit(entry)?;
+        let submitted = self.0.parts.log.submit(entry)?;
         state.remove(&key);
         Ok(submitted.lsn)
     }
@@ -50,7 +50,7 @@ impl Broker {
         let value = update(state.get(&key));
         let mut entry = Entry::new();
         entry.put(rows::OPAQUE, key.clone(), value.clone());
-        let submitted = self.0.log.submit(entry)?;
+        let submitted = self.0.parts.log.submit(entry)?;
         state.insert(key, value.clone());
         Ok((value, submitted.lsn))
     }

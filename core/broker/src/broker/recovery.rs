@@ -1,23 +1,41 @@
 //! Recovery: restores the namespaces and their sessions from the rows in the log.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_storage::{Entry, Log, SubmitError, TableId};
 
-use super::{BrokerError, Parts};
+use super::{BrokerError, Parts, sweep};
 use crate::namespace::Namespace;
 use crate::rows::{self, NamespaceRow, RowError, SessionFilterRow, decode, split_counted, split_key};
 use crate::session::{SessionCore, Sessions};
-use crate::spec::{NamespaceSpec, SubscriptionOptions};
+use crate::spec::SubscriptionOptions;
 
 /// Namespaces, with their sessions, by id.
 type ById = HashMap<u32, Sessions>;
 
-/// Restores all namespaces, by name.
-pub(super) fn recover(parts: &Parts) -> Result<HashMap<Box<str>, Sessions>, BrokerError> {
+/// What was restored.
+pub(super) struct Recovered {
+    /// All namespaces by name.
+    pub(super) namespaces: HashMap<Box<str>, Sessions>,
+    /// The number that the next namespace gets.
+    pub(super) next_id: u32,
+}
+
+/// Restores all namespaces.
+pub(super) fn recover(parts: &Parts) -> Result<Recovered, BrokerError> {
     let log = &parts.log;
+    let mut next_id = 1;
+    let mut deleted = HashSet::new();
+    for (key, row) in log.recovered_state(rows::NAMESPACE_IDS) {
+        match split_key(&key) {
+            Some((id, _)) => {
+                deleted.insert(id);
+            }
+            None => next_id = decode(rows::NAMESPACE_IDS, &row)?,
+        }
+    }
     let mut retained: HashMap<u32, Vec<(Vec<u8>, Bytes)>> = HashMap::new();
     for (key, value) in log.recovered_state(rows::RETAINED) {
         if let Some((namespace, address)) = split_key(&key) {
@@ -27,16 +45,16 @@ pub(super) fn recover(parts: &Parts) -> Result<HashMap<Box<str>, Sessions>, Brok
     let mut by_id = ById::new();
     let mut by_name = HashMap::new();
     for (name, row) in log.recovered_state(rows::NAMESPACES) {
-        let row: NamespaceRow = decode(rows::NAMESPACES, &row)?;
+        let row = NamespaceRow::decode(&row)?;
+        next_id = next_id.max(row.id.saturating_add(1));
         let name = String::from_utf8_lossy(&name).into_owned();
-        let sessions = parts.make_namespace(
-            row.id,
-            &name,
-            NamespaceSpec::default(),
-            retained.remove(&row.id).unwrap_or_default(),
-        );
+        let sessions =
+            parts.make_namespace(row.id, &name, row.spec, retained.remove(&row.id).unwrap_or_default());
         by_id.insert(row.id, sessions.clone());
         by_name.insert(name.into(), sessions);
+    }
+    if !deleted.is_empty() {
+        sweep::sweep(log, &deleted)?;
     }
     recover_topology(log, &by_id)?;
     recover_offsets(log, &by_id)?;
@@ -54,7 +72,7 @@ pub(super) fn recover(parts: &Parts) -> Result<HashMap<Box<str>, Sessions>, Brok
             "restored namespace"
         );
     }
-    Ok(by_name)
+    Ok(Recovered { namespaces: by_name, next_id })
 }
 
 /// Restores topics, queues, exchanges, bindings and subscriptions, in an order in which each finds what it refers to.

@@ -94,7 +94,8 @@ impl Namespace {
         if let Some(it) = self.exchange(name) {
             return Ok(present(it));
         }
-        limits::check("exchanges", self.0.exchanges.read().len(), self.limits().exchanges_max)?;
+        let max = self.own_max(self.limits().exchanges_max, |_| None);
+        limits::check("exchanges", self.0.exchanges.read().len(), max)?;
         let mut completion = Completion::Now;
         if spec.durable {
             let mut entry = Entry::new();

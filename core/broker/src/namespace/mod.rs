@@ -14,6 +14,7 @@ mod compaction;
 mod listeners;
 mod origins;
 mod queues;
+mod removal;
 mod subscriptions;
 mod topics;
 
@@ -30,7 +31,7 @@ use crate::clock::Clock;
 use crate::committed_offsets::CommittedOffsets;
 use crate::context::Context;
 use crate::exchange::Exchange;
-use crate::limits::Limits;
+use crate::limits::{LimitReached, Limits};
 use crate::queue::Queue;
 use crate::retained::Retained;
 use crate::spec::{BrokerConfig, ExchangeKind, ExchangeSpec, HUB, NamespaceLimits, NamespaceSpec, TopicId};
@@ -66,6 +67,8 @@ pub(crate) struct Inner {
     id: u32,
     name: Arc<str>,
     spec: RwLock<NamespaceSpec>,
+    /// It holds as many bytes as it may.
+    is_full: AtomicBool,
     /// Deleted, though some connections may still hold it: nothing new is made in it.
     is_deleted: AtomicBool,
     config: Arc<BrokerConfig>,
@@ -118,6 +121,7 @@ impl Namespace {
             id,
             name: name.into(),
             spec: RwLock::new(spec),
+            is_full: AtomicBool::new(false),
             is_deleted: AtomicBool::new(false),
             config: config.clone(),
             topology: Mutex::default(),
@@ -210,7 +214,9 @@ impl Namespace {
         self.0.version.load(Ordering::Acquire)
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    /// Its number: no other namespace has it or had it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
         self.0.id
     }
 
@@ -237,6 +243,58 @@ impl Namespace {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.0.config.limits
+    }
+
+    /// Refuses what would be stored while it holds as many bytes as its limit allows.
+    pub fn check_room(&self) -> Result<(), LimitReached> {
+        if !self.is_full() {
+            return Ok(());
+        }
+        let max = self.own_limits().bytes_max.unwrap_or(0);
+        Err(LimitReached { what: "bytes of messages in this namespace", max })
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the messages that topics and queues keep in the log; one that several keep counts for each.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let mut bytes = 0;
+        self.0.topics.iter().for_each(|topic| {
+            topic.for_each_partition(|partition| bytes += partition.stream().bytes());
+        });
+        bytes
+    }
+
+    pub(crate) fn set_full(&self, is_full: bool) {
+        if self.0.is_full.swap(is_full, Ordering::Relaxed) != is_full {
+            tracing::warn!(namespace = self.name(), is_full, "limit of stored bytes reached or left");
+        }
+    }
+
+    pub(crate) fn set_spec(&self, spec: NamespaceSpec) {
+        *self.0.spec.write() = spec;
+    }
+
+    /// How many of something it may hold: nothing once it was deleted, so that nothing new is made in it.
+    fn own_max(&self, of_all: usize, own: impl FnOnce(&NamespaceLimits) -> Option<u32>) -> usize {
+        if self.is_deleted() {
+            return 0;
+        }
+        own(&self.0.spec.read().limits).map_or(of_all, |own| of_all.min(own as usize))
+    }
+
+    pub(crate) fn sessions_max(&self) -> usize {
+        self.own_max(self.limits().sessions_max, |own| own.sessions_max)
+    }
+
+    fn topics_max(&self) -> usize {
+        self.own_max(self.limits().topics_max, |own| own.topics_max)
+    }
+
+    fn queues_max(&self) -> usize {
+        self.own_max(self.limits().queues_max, |own| own.queues_max)
     }
 
     /// Deletes expired retained values, a bounded number at a time.

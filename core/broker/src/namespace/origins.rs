@@ -45,6 +45,11 @@ impl Origins {
         self.0.lock().entry(target).or_default().insert(origin);
     }
 
+    /// Forgets all of them.
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
     /// Removes the origin of a binding.
     pub(super) fn remove(&self, exchange: &Exchange, binding: &Binding<RouteTarget>) {
         let target = binding.target.identity();

@@ -101,9 +101,9 @@ impl Namespace {
         if self.0.topics.contains_key(name) {
             return Err(QueueError::IsLogTopic(name.to_owned()));
         }
-        limits::check("queues", self.0.queues.len(), self.limits().queues_max)?;
+        limits::check("queues", self.0.queues.len(), self.queues_max())?;
         if spec.durable && !spec.hidden {
-            limits::check("topics", self.0.topics.len(), self.limits().topics_max)?;
+            limits::check("topics", self.0.topics.len(), self.topics_max())?;
         }
         let (it, completion) = if spec.durable {
             let (queue, lsn) = self.make_durable(name, spec)?;

@@ -63,7 +63,8 @@ impl Namespace {
             present.touch();
             return Ok(present);
         }
-        limits::check("subscriptions", self.0.subscriptions.len(), self.limits().subscriptions_max)?;
+        let max = self.own_max(self.limits().subscriptions_max, |_| None);
+        limits::check("subscriptions", self.0.subscriptions.len(), max)?;
         let partitions = topic.partitions();
         let (sources, made) = if durable {
             let (sources, made) = self.durable_sources(topic, name, mode, &partitions, start)?;

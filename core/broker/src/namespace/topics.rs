@@ -50,7 +50,7 @@ impl Namespace {
         if self.0.topics.contains_key(name) {
             return Err(TopicError::Exists(name.to_owned()));
         }
-        limits::check("topics", self.0.topics.len(), self.limits().topics_max)?;
+        limits::check("topics", self.0.topics.len(), self.topics_max())?;
         let mut entry = Entry::new();
         let ids: Vec<StreamId> = (0..spec.partitions).map(|_| self.log().allocate_stream()).collect();
         ids.iter().for_each(|id| entry.create_stream(*id));

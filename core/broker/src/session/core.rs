@@ -21,6 +21,7 @@ use crate::exchange::{Inbox, RouteTarget};
 use crate::limits::LimitReached;
 use crate::mailbox::Mailbox;
 use crate::namespace::Namespace;
+use crate::removal::Removal;
 use crate::rows::{self, SessionFilterRow, SessionRow};
 use crate::spec::{Expiry, SubscriptionOptions};
 use crate::subscription::Subscription;
@@ -145,6 +146,10 @@ impl SessionCore {
         entry.trim(stream, Offset(oldest));
         let _ = self.submit(entry)?;
         Ok(oldest - position)
+    }
+
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.stream.as_ref().map_or(0, |(stream, _)| stream.bytes())
     }
 
     // ---- rows
@@ -307,6 +312,24 @@ impl SessionCore {
             entry.delete_stream(stream.id());
         }
         self.submit(entry)
+    }
+
+    /// Ends it together with its whole namespace, from whose hub it need not be unbound.
+    pub(super) fn remove(&self, removal: &mut Removal<'_>) {
+        let (filters, blobs) = {
+            let mut state = self.state.lock();
+            self.ended.store(true, Ordering::Release);
+            state.will = None;
+            (std::mem::take(&mut state.filters), std::mem::take(&mut state.blobs))
+        };
+        self.end_queues();
+        if let Some((stream, cursor)) = &self.stream {
+            filters.keys().for_each(|text| removal.row(rows::SESSION_FILTERS, self.key_of(text)));
+            blobs.keys().for_each(|key| removal.row(rows::SESSION_STATE, self.key_of(key)));
+            removal.row(rows::SESSIONS, rows::key(self.namespace.id(), &[self.client_id.as_bytes()]));
+            removal.cursor(cursor.id().0);
+            removal.stream(stream.id().0);
+        }
     }
 
     /// Ends it where nobody waits for the outcome: what the log rejects is logged.

@@ -78,7 +78,7 @@ impl Sessions {
                 other => {
                     match other {
                         None => {
-                            let max = self.namespace().limits().sessions_max;
+                            let max = self.namespace().sessions_max();
                             limits::check("sessions", self.len(), max)?;
                         }
                         Some(old) => {
@@ -226,7 +226,7 @@ impl SessionCore {
         let now = self.namespace().clock().now_ms();
         let (ends, will) = {
             let mut state = self.state.lock();
-            let ends = !state.expiry.outlives_connection();
+            let ends = !state.expiry.outlives_connection() || self.ended.load(Ordering::Acquire);
             let will = state.will.take_if(|will| ends || will.delay_s == 0);
             (ends, will)
         };

@@ -4,10 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use inver_storage::SubmitError;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::core::SessionCore;
 use crate::namespace::Namespace;
+use crate::removal::Removal;
 
 /// The sessions of a namespace; cheap to clone. Every clone keeps the sessions alive.
 #[derive(Clone)]
@@ -58,6 +60,22 @@ impl Sessions {
         self.0.by_client.insert(core.client_id().clone(), core.clone());
     }
 
+    /// Removes all sessions, from memory and from the log; their wills are not published.
+    pub(crate) fn remove_all(&self, removal: &mut Removal<'_>) -> Result<(), SubmitError> {
+        let all: Vec<Arc<SessionCore>> = {
+            let _changing = self.0.changing();
+            let all = self.0.by_client.iter().map(|core| core.clone()).collect();
+            self.0.by_client.clear();
+            self.0.groups.lock().clear();
+            all
+        };
+        for core in all {
+            core.remove(removal);
+            removal.end_of_object()?;
+        }
+        Ok(())
+    }
+
     /// Drops the oldest messages of inboxes beyond `messages_max`.
     pub(crate) fn bound_inboxes(&self, messages_max: u64) {
         let mut dropped = 0;
@@ -68,6 +86,20 @@ impl Sessions {
             }
         }
         self.0.namespace.counters().dropped.increment(dropped);
+    }
+
+    /// Bytes of the messages that the namespace keeps in the log, those in inboxes included; one that several keep counts
+    /// for each.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        let inboxes: u64 = self.0.by_client.iter().map(|core| core.stored_bytes()).sum();
+        self.namespace().stored_bytes() + inboxes
+    }
+
+    /// Notes whether the namespace holds as many bytes as it may.
+    pub(crate) fn check_bytes(&self) {
+        let max = self.namespace().own_limits().bytes_max;
+        self.namespace().set_full(max.is_some_and(|max| self.stored_bytes() >= max));
     }
 
     /// Updates the number of sessions in the metrics.

@@ -6,6 +6,7 @@ use crate::address::Filter;
 use crate::clock::Clock;
 use crate::identity::{Authenticator, LoopbackOnly};
 use crate::limits::{AccessLimits, Limits};
+use crate::spec::NamespaceSpec;
 
 use super::hub::HubMode;
 
@@ -16,6 +17,10 @@ pub struct BrokerConfig {
     pub captures: Vec<CaptureRule>,
     /// Log topics created at start if absent, with their number of partitions.
     pub topics: Vec<(String, u32)>,
+    /// Namespaces created at start if absent; those that exist are changed to this.
+    pub namespaces: Vec<(String, NamespaceSpec)>,
+    /// Bound of the number of namespaces.
+    pub namespaces_max: usize,
     /// Name of the record header that carries a record's hub address; empty: none.
     pub address_header: String,
     /// How log topics without a setting `inver.hub` of their own take part in the hub.
@@ -62,6 +67,8 @@ impl Default for BrokerConfig {
         BrokerConfig {
             captures: Vec::new(),
             topics: Vec::new(),
+            namespaces: Vec::new(),
+            namespaces_max: 10_000,
             address_header: String::new(),
             hub_default: HubMode::default(),
             origins: Vec::new(),

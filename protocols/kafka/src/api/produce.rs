@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use inver_broker::{Completion, Partition, Topic};
+use inver_broker::{Completion, LimitReached, Partition, Topic};
 use inver_storage::SubmitError;
 use inver_storage::batch::{Batch, BatchError, Compression};
 
@@ -207,6 +207,8 @@ fn submit(
     partition: &Partition,
     batch: Batch,
 ) -> Result<(i64, Completion), Rejection> {
+    let full = |error: LimitReached| Rejection::new(ErrorCode::POLICY_VIOLATION, error.to_string());
+    cx.namespace().check_room().map_err(full)?;
     let (base, lsn) = match cx.namespace().produce(topic, partition, batch) {
         Ok(submitted) => (submitted.bases.first().copied().unwrap_or_default(), submitted.lsn),
         // A retry of a batch whose response was lost: it gets the same response, under the same condition.
