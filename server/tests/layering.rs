@@ -13,7 +13,15 @@ const PROTOCOL_WORDS: [&str; 6] = ["kafka", "mqtt", "amqp", "rabbit", "mosquitto
 
 /// Names that clients see and that every namespace has, and names of stored properties; they are vocabulary, not knowledge
 /// of a protocol.
-const VOCABULARY: [&str; 3] = ["amq.rabbitmq.trace", "mqtt-topic", "mqtt-qos"];
+const VOCABULARY: [&str; 7] = [
+    "amq.rabbitmq.trace",
+    "mqtt-topic",
+    "mqtt-qos",
+    "mqtt-retain",
+    "mqtt-payload-format",
+    "mqtt-inbox-for",
+    "amqp-properties",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()

@@ -149,6 +149,6 @@ fn rewrite(
     headers.put(Property::RoutingKey(&new_key));
     kept.into_iter().for_each(|property| headers.put(property));
     deaths.iter().for_each(|death| headers.put(Property::Death(&death.encode())));
-    view.user().for_each(|(name, value)| headers.user(name, value));
+    headers.user_of(&view);
     Some(new_key)
 }

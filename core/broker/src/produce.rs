@@ -88,9 +88,11 @@ fn copy_each(
     for (record, address) in records {
         let named = address.map(|address| router::from_address(namespace, &address, &publish(), Some(topic)));
         let mut message = Message::of_record(&record, true);
-        if named.is_none() {
-            headers.copy(message.headers);
-            headers.user(namespace.address_header(), Some(&own_address));
+        if named.is_none() || record.is_marked {
+            headers.copy(&record);
+            if named.is_none() {
+                headers.producers(namespace.address_header(), Some(&own_address));
+            }
             message.headers = headers.headers();
         }
         let route = named.as_ref().unwrap_or(&own_route);

@@ -259,9 +259,14 @@ fn put_message(out: &mut Vec<u8>, id: &str, subscription: &Subscription, deliver
             put_header(out, "content-type", &String::from_utf8_lossy(content_type));
         }
     }
-    for (name, value) in headers.user() {
+    let mut put_user = |name: &[u8], value: Option<&[u8]>| {
         let value = String::from_utf8_lossy(value.unwrap_or_default());
         put_header(out, &String::from_utf8_lossy(name), &value);
+    };
+    if headers.origin() == Some(NAME.as_bytes()) {
+        headers.written().for_each(|(name, value)| put_user(name, value));
+    } else {
+        headers.shown().for_each(|(name, value)| put_user(&name, value));
     }
     put_body(out, delivery.record.value.as_deref().unwrap_or_default());
 }

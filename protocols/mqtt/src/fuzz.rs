@@ -31,6 +31,7 @@ pub fn packets(bytes: &[u8]) {
 pub fn record(bytes: &[u8]) {
     let Some((&count, headers)) = bytes.split_first() else { return };
     let record = Record {
+        is_marked: false,
         offset_delta: 0,
         timestamp_ms: 0,
         key: Some(Bytes::copy_from_slice(headers)),

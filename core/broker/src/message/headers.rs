@@ -1,8 +1,11 @@
 //! Encoded record headers, and the writer that composes them: the origin, the properties, then the user's headers.
 
+use inver_storage::batch::Record;
+
 use super::origin::{self, COUNT_BYTES, NEUTRAL_ORIGIN, PROPERTIES_MAX};
 use super::properties::Property;
-use super::view::HeaderView;
+use super::reserved;
+use super::view::{HeaderView, RawHeaders};
 
 /// Encoded record headers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,13 +52,28 @@ impl HeaderWriter {
         self.begin(origin.unwrap_or(NEUTRAL_ORIGIN), expires_ms);
     }
 
-    /// Begins with another message's headers as they are; user's headers can be added.
-    pub(crate) fn copy(&mut self, headers: Headers<'_>) {
+    /// Begins with the headers of a producer's record as they are, for a batch that the broker composes; further ones of
+    /// the producer can be added by [`producers`](Self::producers).
+    pub(crate) fn copy(&mut self, record: &Record) {
         self.buf.clear();
-        self.buf.extend_from_slice(headers.bytes);
-        self.count = headers.count;
+        self.count = 0;
         self.properties = 0;
-        self.expires_ms = headers.expires_ms;
+        self.expires_ms = None;
+        let mut all = RawHeaders::of(record);
+        if record.is_marked
+            && let Some((name, value)) = all.next()
+        {
+            // The first header would be read as the origin.
+            self.producers(&reserved::claimed(name), value);
+        }
+        self.user_encoded(all.as_headers());
+    }
+
+    /// Adds a header of a producer's record under its name.
+    pub(crate) fn producers(&mut self, name: &[u8], value: Option<&[u8]>) {
+        self.count += 1;
+        put_bytes(&mut self.buf, name);
+        self.put_value(value);
     }
 
     /// Adds a property.
@@ -79,10 +97,28 @@ impl HeaderWriter {
         }
     }
 
-    /// Adds a user's header.
+    /// Adds a user's header. A name that the broker writes itself gets the prefix [`CLAIMED`](reserved::CLAIMED).
     pub fn user(&mut self, name: &[u8], value: Option<&[u8]>) {
         self.count += 1;
-        put_bytes(&mut self.buf, name);
+        if reserved::needs_claim(name) {
+            put_varint(&mut self.buf, (reserved::CLAIMED.len() + name.len()) as i64);
+            self.buf.extend_from_slice(reserved::CLAIMED);
+            self.buf.extend_from_slice(name);
+        } else {
+            put_bytes(&mut self.buf, name);
+        }
+        self.put_value(value);
+    }
+
+    /// Adds the user's headers of another message.
+    pub fn user_of(&mut self, other: &HeaderView<'_>) {
+        match other.origin() {
+            Some(_) => self.user_encoded(other.user().as_headers()),
+            None => other.user().for_each(|(name, value)| self.user(name, value)),
+        }
+    }
+
+    fn put_value(&mut self, value: Option<&[u8]>) {
         match value {
             Some(value) => put_bytes(&mut self.buf, value),
             None => put_varint(&mut self.buf, -1),

@@ -2,7 +2,8 @@
 //!
 //! A stored message is a record. One that the broker composed begins with an *origin* header, which tells how many
 //! *properties* follow; all later headers are the user's own, in order, duplicates and null values kept. So a property is
-//! never mistaken for a user's header. A record from a producer's batch has the user's headers only.
+//! never mistaken for a user's header. A record from a producer's batch has the user's headers only. The names that the
+//! broker writes are [reserved](CLAIMED).
 //!
 //! This module owns the stored form: one codec for the origin, one for the [properties](Property), one for
 //! [death records](Death). Protocols convert between it and their wire formats; they do not encode it themselves. The
@@ -12,6 +13,7 @@ mod deaths;
 mod headers;
 mod origin;
 mod properties;
+mod reserved;
 mod view;
 
 use inver_storage::batch::Record;
@@ -20,8 +22,9 @@ use crate::value::HeaderLookup;
 
 pub use deaths::Death;
 pub use headers::{HeaderWriter, Headers};
-pub use origin::NEUTRAL_ORIGIN;
+pub use origin::{HEADER as ORIGIN_HEADER, NEUTRAL_ORIGIN};
 pub use properties::{Property, name};
+pub use reserved::CLAIMED;
 pub use view::{Header, HeaderView, RawHeaders, expires_ms};
 
 /// A message for the publisher. All parts are borrowed: they are copied once, into the batch that is written.
@@ -87,8 +90,72 @@ mod tests {
         assert_eq!(expires_ms(&r), Some(1234));
         let properties: Vec<_> = view.typed_properties().collect();
         assert_eq!(properties, [Property::ExpiresMs(1234), Property::ContentType(b"text/plain")]);
-        let user: Vec<_> = view.user().map(|(_, v)| v).collect();
-        assert_eq!(user, [Some(&b"mine"[..]), None]);
+        let written = [(&b"content-type"[..], Some(&b"mine"[..])), (b"content-type", None)];
+        assert_eq!(view.written().collect::<Vec<_>>(), written);
+        let names: Vec<_> = RawHeaders::of(&r).map(|(name, _)| name).collect();
+        let stored = [&b"inver-origin"[..], b"expires", b"content-type"];
+        assert_eq!(names[..3], stored);
+        assert_eq!(names[3..], [b"claimed-content-type"; 2], "looked up by its name, the property is found");
+    }
+
+    #[test]
+    fn user_headers_survive_being_composed_again() {
+        let headers: [Header<'_>; 4] = [
+            (b"user-id", Some(b"a")),
+            (b"claimed-user-id", Some(b"b")),
+            (b"plain", None),
+            (b"inver-origin", Some(b"x/09")),
+        ];
+        let first = record(|w| {
+            w.begin("protocol", None);
+            headers.iter().for_each(|(name, value)| w.user(name, *value));
+        });
+        let again = record(|w| {
+            w.begin_like(&HeaderView::of(&first), Some(5));
+            w.user_of(&HeaderView::of(&first));
+        });
+        assert_eq!(HeaderView::of(&again).written().collect::<Vec<_>>(), headers);
+        // Those of a producer's record get the prefix then.
+        let mut builder = BatchBuilder::new(0);
+        builder.push(0, None, &headers, None);
+        let producers = records(builder.finish().bytes()).unwrap().next().unwrap().unwrap();
+        let again = record(|w| {
+            w.begin_like(&HeaderView::of(&producers), None);
+            w.user_of(&HeaderView::of(&producers));
+        });
+        let view = HeaderView::of(&again);
+        assert_eq!(view.origin(), Some(NEUTRAL_ORIGIN.as_bytes()));
+        assert_eq!(view.written().collect::<Vec<_>>(), headers);
+        let shown =
+            |view: HeaderView<'_>| view.shown().map(|(name, _)| name.into_owned()).collect::<Vec<_>>();
+        assert_eq!(shown(view), shown(HeaderView::of(&producers)));
+    }
+
+    #[test]
+    fn a_marked_record_has_no_origin_whatever_it_begins_with() {
+        let mut builder = BatchBuilder::new(0);
+        let headers: [Header<'_>; 3] =
+            [(ORIGIN_HEADER, Some(b"x/01")), (name::EXPIRES, Some(b"1")), (name::ADDRESS, Some(b"a/b"))];
+        builder.push(0, None, &headers, None);
+        let mut r = records(builder.finish().bytes()).unwrap().next().unwrap().unwrap();
+        assert_eq!((HeaderView::of(&r).origin(), expires_ms(&r)), (Some(&b"x"[..]), Some(1)));
+        r.is_marked = true;
+        let view = HeaderView::of(&r);
+        assert_eq!((view.origin(), expires_ms(&r), view.named_address()), (None, None, Some(&b"a/b"[..])));
+        let shown: Vec<_> = view.shown().map(|(name, _)| name.into_owned()).collect();
+        assert_eq!(shown, [&b"claimed-inver-origin"[..], b"expires"]);
+        // A copy in a batch of the broker is not marked.
+        let copy = {
+            let mut writer = HeaderWriter::default();
+            writer.copy(&r);
+            let headers = writer.headers();
+            let mut builder = BatchBuilder::new(0);
+            builder.push_with(0, None, headers.count as usize, headers.bytes, None);
+            records(builder.finish().bytes()).unwrap().next().unwrap().unwrap()
+        };
+        let view = HeaderView::of(&copy);
+        assert_eq!((view.origin(), view.named_address()), (None, Some(&b"a/b"[..])));
+        assert_eq!(view.shown().count(), 2);
     }
 
     #[test]

@@ -2,10 +2,15 @@
 //! headers behind it are properties.
 //!
 //! The value is `<name>/<two decimal digits>`, for example `mqtt/04`. A record whose first header is not of this form
-//! came in a producer's batch: all its headers are the user's.
+//! came in a producer's batch: all its headers are the user's. So are those of every record in a batch with the
+//! attribute [`MARK`]: a batch of a producer whose records begin with a header of this name must have it, or they would
+//! be taken for the broker's.
+
+#[cfg(doc)]
+use inver_storage::batch::MARK;
 
 /// The name of the header.
-pub(super) const HEADER: &[u8] = b"inver-origin";
+pub const HEADER: &[u8] = b"inver-origin";
 
 /// The origin of a message from a producer's batch that the broker had to give properties to.
 pub const NEUTRAL_ORIGIN: &str = "inver";

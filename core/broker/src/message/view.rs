@@ -1,10 +1,13 @@
 //! A view of a stored record's headers in place: its origin, its properties and its user's headers. Nothing is copied.
 
+use std::borrow::Cow;
+
 use inver_storage::batch::Record;
 
 use super::headers::Headers;
-use super::origin::{self, Origin};
+use super::origin::{self, NEUTRAL_ORIGIN, Origin};
 use super::properties::{Property, name, parse};
+use super::reserved::{self, From};
 
 /// A header: its name, and its value, which can be null.
 pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
@@ -87,7 +90,11 @@ impl<'a> HeaderView<'a> {
     /// The view of a record.
     #[must_use]
     pub fn of(record: &'a Record) -> Self {
-        HeaderView::over(RawHeaders::of(record))
+        let all = RawHeaders::of(record);
+        if record.is_marked {
+            return HeaderView { origin: None, rest: all, properties: 0 };
+        }
+        HeaderView::over(all)
     }
 
     pub(crate) fn over(all: RawHeaders<'a>) -> Self {
@@ -117,7 +124,38 @@ impl<'a> HeaderView<'a> {
         self.properties().map(|(name, value)| Property::decode(name, value))
     }
 
-    /// The user's headers, in order. Skips the properties one by one.
+    /// The user's headers as the user wrote them, in order: for readers of the protocol that the message came from.
+    pub fn written(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
+        self.user().map(|(name, value)| (reserved::unclaimed(name), value))
+    }
+
+    /// The user's headers as readers of other protocols are shown them, in order: a name under which readers expect
+    /// the broker's own word is shown with the prefix [`CLAIMED`](super::CLAIMED). The header in which a producer's
+    /// record names its address is left out.
+    pub fn shown(&self) -> impl Iterator<Item = (Cow<'a, [u8]>, Option<&'a [u8]>)> + use<'a> {
+        let from = match self.origin {
+            None => From::Producer { recomposed: false },
+            Some(origin) if origin == NEUTRAL_ORIGIN.as_bytes() => From::Producer { recomposed: true },
+            Some(_) => From::Composed,
+        };
+        let mut names_address = self.origin.is_none();
+        self.user().filter_map(move |(name, value)| {
+            let is_address = names_address && name == name::ADDRESS;
+            names_address &= !is_address;
+            (!is_address || value.is_none()).then(|| (reserved::shown(name, from), value))
+        })
+    }
+
+    /// The address that a producer's record names itself.
+    #[must_use]
+    pub fn named_address(&self) -> Option<&'a [u8]> {
+        if self.origin.is_some() {
+            return None;
+        }
+        self.user().find(|(name, _)| *name == name::ADDRESS).and_then(|(_, value)| value)
+    }
+
+    /// The user's headers as they are stored, in order. Skips the properties one by one.
     #[must_use]
     pub fn user(&self) -> RawHeaders<'a> {
         let mut user = self.rest;
@@ -135,7 +173,7 @@ impl<'a> HeaderView<'a> {
 pub fn expires_ms(record: &Record) -> Option<i64> {
     // Read for every message that is delivered: the first two headers tell.
     let mut headers = RawHeaders::of(record);
-    if record.header_count < 2 || headers.next()?.0 != origin::HEADER {
+    if record.header_count < 2 || record.is_marked || headers.next()?.0 != origin::HEADER {
         return None;
     }
     match headers.next()? {

@@ -42,7 +42,7 @@ impl Will {
         for (name, value) in view.properties().filter(|(name, _)| *name != name::EXPIRES) {
             writer.property(name, value.unwrap_or_default());
         }
-        view.user().for_each(|(name, value)| writer.user(name, value));
+        writer.user_of(&view);
         writer.headers()
     }
 

@@ -31,6 +31,10 @@ pub const TRANSACTIONAL: i16 = 0x10;
 /// Attributes, bit 5: a control batch (transaction marker).
 pub const CONTROL: i16 = 0x20;
 
+/// Attributes, bit 14, which the format does not use: free for the user of the log. Compaction keeps it, and every record
+/// of the batch tells it.
+pub const MARK: i16 = 0x4000;
+
 /// The fields of a batch header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader {
@@ -42,7 +46,7 @@ pub struct BatchHeader {
     pub partition_leader_epoch: i32,
     /// CRC-32C of everything from the attributes on.
     pub crc: u32,
-    /// Bits: [`COMPRESSION_MASK`], [`LOG_APPEND_TIME`], [`TRANSACTIONAL`], [`CONTROL`].
+    /// Bits: [`COMPRESSION_MASK`], [`LOG_APPEND_TIME`], [`TRANSACTIONAL`], [`CONTROL`], [`MARK`].
     pub attributes: i16,
     /// Offset of the last record minus the base offset.
     pub last_offset_delta: u32,

@@ -25,7 +25,7 @@ pub(crate) use self::compression::compress;
 pub use self::compression::{Compression, DECOMPRESSED_BYTES_MAX};
 pub use self::error::BatchError;
 pub use self::header::{
-    BatchHeader, COMPRESSION_MASK, CONTROL, HEADER_BYTES, LOG_APPEND_TIME, MAGIC, TRANSACTIONAL,
+    BatchHeader, COMPRESSION_MASK, CONTROL, HEADER_BYTES, LOG_APPEND_TIME, MAGIC, MARK, TRANSACTIONAL,
 };
 pub use self::records::{Headers, Record, Records, records};
 pub use self::varint::{get_varint, get_varlong, put_varint, put_varlong};

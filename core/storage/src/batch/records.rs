@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::compression::{self, Compression, DECOMPRESSED_BYTES_MAX};
 use super::error::BatchError;
-use super::header::{BatchHeader, HEADER_BYTES, LOG_APPEND_TIME};
+use super::header::{BatchHeader, HEADER_BYTES, LOG_APPEND_TIME, MARK};
 use super::varint::{get_varint, get_varlong};
 
 /// One record. Its fields share the batch's memory.
@@ -22,6 +22,8 @@ pub struct Record {
     pub header_count: u32,
     /// The encoded headers, without their count. Known to be well-formed.
     pub headers: Bytes,
+    /// Its batch has the attribute [`MARK`].
+    pub is_marked: bool,
 }
 
 impl Record {
@@ -74,6 +76,7 @@ pub struct Records {
     count: u32,
     base_timestamp: i64,
     append_time: Option<i64>,
+    is_marked: bool,
     span: u64,
     ended: bool,
     /// Start of the last returned record.
@@ -100,6 +103,7 @@ pub fn records(batch: &Bytes) -> Result<Records, BatchError> {
         count: header.record_count,
         base_timestamp: header.base_timestamp,
         append_time: (header.attributes & LOG_APPEND_TIME != 0).then_some(header.max_timestamp),
+        is_marked: header.attributes & MARK != 0,
         span: header.offset_span(),
         ended: false,
         last_at: 0,
@@ -161,6 +165,7 @@ impl Records {
             value,
             header_count,
             headers: self.bytes.slice(headers_at..end),
+            is_marked: self.is_marked,
         })
     }
 }

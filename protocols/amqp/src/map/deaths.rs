@@ -41,9 +41,12 @@ pub(super) fn write(deaths: &[Death<'_>], headers: Table<'_>, out: &mut Vec<u8>)
         table.field(reason, Value::Text(death.reason.as_str().as_bytes()));
         table.field(exchange, Value::Text(&death.exchange));
     }
-    let ours =
-        |name: &[u8]| name == X_DEATH || SUMMARIES.iter().any(|(q, r, e)| [*q, *r, *e].contains(&name));
-    for (name, value) in headers.iter().filter(|(name, _)| !ours(name)) {
+    for (name, value) in headers.iter().filter(|(name, _)| !is_own(name)) {
         table.field(name, value);
     }
+}
+
+/// Whether it is the name of a header that tells deaths.
+pub(super) fn is_own(name: &[u8]) -> bool {
+    name == X_DEATH || SUMMARIES.iter().any(|(q, r, e)| [*q, *r, *e].contains(&name))
 }

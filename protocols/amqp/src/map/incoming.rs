@@ -4,14 +4,10 @@ use inver_broker::message::{Property, name};
 use inver_broker::{HeaderLookup, HeaderWriter, Headers, Value as CoreValue};
 
 use super::text::text_form;
-use super::{ORIGIN, PROPERTY_LIST, core_value};
+use super::{BCC, CC, ORIGIN, PROPERTY_LIST, core_value};
 use crate::codec::content::Properties;
 use crate::codec::table::{Table, TableWriter, Value};
 use crate::error::Refusal;
-
-/// The headers with further routing keys. Consumers do not see `BCC`.
-const CC: &[u8] = b"CC";
-const BCC: &[u8] = b"BCC";
 
 /// A publish with its content, borrowed from the channel's buffers and the last frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

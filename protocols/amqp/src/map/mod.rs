@@ -6,7 +6,8 @@
 //! `amqp-properties`.
 //!
 //! A record from another protocol is delivered by its shared properties: those that AMQP has become properties, the
-//! others become headers under their stored names. A record's key is the header [`RECORD_KEY`] in both directions; a
+//! others become headers under their stored names. A header of the publisher whose name AMQP or the broker gives a
+//! meaning gets a prefix, so that no consumer mistakes it, and so that it can be published again as it was received. A record's key is the header [`RECORD_KEY`] in both directions; a
 //! null value is an empty body with the header [`NULL_VALUE`].
 //!
 //! [`RECORD_KEY`]: inver_broker::message::name::RECORD_KEY
@@ -28,6 +29,13 @@ pub(crate) const ORIGIN: &str = "amqp";
 
 /// The property with a message's property list as it was on the wire.
 const PROPERTY_LIST: &[u8] = b"amqp-properties";
+
+/// The headers with further routing keys. Consumers do not see `BCC`.
+const CC: &[u8] = b"CC";
+const BCC: &[u8] = b"BCC";
+
+/// The pseudo-queue of direct reply-to.
+pub(crate) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// A field value as a value of the model.
 pub(crate) fn core_value(value: Value<'_>) -> CoreValue {

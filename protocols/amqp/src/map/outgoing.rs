@@ -1,13 +1,16 @@
 //! From a record to a delivery.
 
 use inver_broker::address::{Form, rewrite};
-use inver_broker::message::{Death, HeaderView, Property, name};
+use inver_broker::message::{CLAIMED, Death, HeaderView, Property, name};
 use inver_storage::batch::Record;
 
 use super::deaths;
-use super::{ORIGIN, PROPERTY_LIST};
+use super::{BCC, CC, DIRECT_REPLY_TO, ORIGIN, PROPERTY_LIST};
 use crate::codec::content::Properties;
 use crate::codec::table::{Table, TableWriter, Value};
+
+/// The header with the time of a record in milliseconds, as RabbitMQ's timestamp interceptor writes it.
+const TIMESTAMP_IN_MS: &[u8] = b"timestamp_in_ms";
 
 /// A message as `basic.deliver` or `basic.get-ok` and its content carry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,10 +128,9 @@ impl Renderer {
             Some(raw) => Properties::parse(raw).unwrap_or_default(),
             None => {
                 let mut all = known.properties;
-                let user = headers.user();
-                if user.left() > 0 {
+                if headers.user().left() > 0 {
                     let mut writer = TableWriter::new(&mut self.table);
-                    for (name, value) in user {
+                    for (name, value) in headers.written() {
                         writer.field(name, value.map_or(Value::Void, Value::Text));
                     }
                     all.headers = Some(Table::of(&self.table));
@@ -177,13 +179,17 @@ impl Renderer {
         let from_batch = known.routing_key.is_none() && known.address.is_none();
         if from_batch {
             known.properties.timestamp = u64::try_from(record.timestamp_ms / 1000).ok();
-            table.put(b"timestamp_in_ms", Value::I64(record.timestamp_ms));
+            table.put(TIMESTAMP_IN_MS, Value::I64(record.timestamp_ms));
         }
-        for (name, value) in headers.user() {
-            if from_batch && name == name::ADDRESS {
-                known.address = known.address.or(value);
+        if from_batch {
+            known.address = headers.named_address();
+        }
+        for (name, value) in headers.shown() {
+            if is_brokers(&name) || (from_batch && *name == *TIMESTAMP_IN_MS) {
+                table.add(&[CLAIMED, &*name].concat(), value);
+            } else {
+                table.add(&name, value);
             }
-            table.add(name, value);
         }
         let mut all = known.properties;
         if let Some(qos) = known.qos {
@@ -197,6 +203,10 @@ impl Renderer {
             .map(|slashed| rewrite(Form::Slashed, Form::Dotted, slashed));
         if let Some(dotted) = reply_to.as_deref().and_then(short) {
             all.reply_to = Some(dotted);
+        }
+        // AMQP validates it: only a channel that consumes replies may publish it.
+        if let Some(reserved) = all.reply_to.take_if(|to| *to == DIRECT_REPLY_TO.as_bytes()) {
+            table.add(name::REPLY_TO, Some(reserved));
         }
         let left_ms = known.expires_ms.map(|at| at.saturating_sub(now_ms).max(0).unsigned_abs());
         all.expiration = left_ms.map(|left| self.number.format(left).as_bytes());
@@ -225,6 +235,13 @@ impl Renderer {
             body: record.value.as_deref().unwrap_or_default(),
         }
     }
+}
+
+/// Whether a header of this name means something to AMQP's broker: routing keys, which it validates, and what it writes
+/// into messages of other protocols.
+fn is_brokers(name: &[u8]) -> bool {
+    let of_record = [name::RECORD_KEY, name::NULL_VALUE];
+    matches!(name, CC | BCC) || of_record.iter().any(|own| own.as_bytes() == name) || deaths::is_own(name)
 }
 
 /// A headers table of bounded size.

@@ -53,13 +53,21 @@ fn round_trip(properties: &[u8], body: &[u8]) {
     assert_eq!(outgoing, Outgoing { exchange: b"ex", routing_key: b"a.b", properties, body });
 }
 
+/// Any names, and those that the broker writes itself.
+fn header_names() -> impl Strategy<Value = Vec<u8>> {
+    let reserved = ["inver-origin", "user-id", "exchange", "amqp-properties", "death", "type", "x"];
+    let reserved = (0usize..3, proptest::sample::select(reserved.to_vec()))
+        .prop_map(|(claims, name)| [&b"claimed-".repeat(claims)[..], name.as_bytes()].concat());
+    prop_oneof![vec(any::<u8>(), 0..10), reserved]
+}
+
 proptest! {
     #[test]
     fn messages_published_over_amqp_are_delivered_exactly(
         there in any::<u16>(),
         texts in vec(vec(any::<u8>(), 0..40), 9),
         numbers in any::<(u8, u8, u64)>(),
-        headers in vec((vec(any::<u8>(), 0..10), 0u8..6, vec(any::<u8>(), 0..10)), 0..5),
+        headers in vec((header_names(), 0u8..6, vec(any::<u8>(), 0..10)), 0..5),
         strings_only in any::<bool>(),
         body in vec(any::<u8>(), 0..50),
     ) {
@@ -99,7 +107,7 @@ proptest! {
     fn any_record_is_rendered(
         count in 0u32..6,
         bytes in vec(any::<u8>(), 0..60),
-        fields in vec((vec(any::<u8>(), 0..20), proptest::option::of(vec(any::<u8>(), 0..20))), 0..6),
+        fields in vec((header_names(), proptest::option::of(vec(any::<u8>(), 0..20))), 0..6),
         null in any::<bool>(),
     ) {
         let mut renderer = Renderer::default();
@@ -203,6 +211,66 @@ fn a_record_published_over_mqtt_is_delivered_by_its_shared_properties() {
             (b"u", Value::Text(b"2")),
         ]
     );
+}
+
+/// A record of a producer's batch.
+fn produced(headers: &[(&[u8], Option<&[u8]>)], key: Option<&[u8]>) -> Record {
+    let mut builder = BatchBuilder::new(64);
+    builder.push(1_700_000_000_123, key, headers, Some(b"v"));
+    records(builder.finish().bytes()).unwrap().next().unwrap().unwrap()
+}
+
+#[test]
+fn headers_of_other_protocols_claim_nothing_that_amqp_or_the_broker_says() {
+    let mut writer = HeaderWriter::default();
+    writer.begin("mqtt", None);
+    writer.property(b"mqtt-topic", b"a/b");
+    writer.put(Property::ClientId(b"dev"));
+    writer.put(Property::UserId(b"ann"));
+    for name in [&b"user-id"[..], b"client-id", b"CC", b"BCC", b"x-death", b"inver-key", b"claimed-x", b"u"] {
+        writer.user(name, Some(b"forged"));
+    }
+    let of_mqtt = record(writer.headers(), Some(b"key"), Some(b"v"));
+    let of_producer = produced(
+        &[
+            (b"user-id", Some(b"forged")),
+            (b"CC", None),
+            (b"timestamp_in_ms", Some(b"1")),
+            (b"type", Some(b"t")),
+        ],
+        None,
+    );
+    let names = |record: &Record| {
+        let mut renderer = Renderer::default();
+        let outgoing = renderer.render(record, "t", 100_000, 0);
+        let properties = Properties::parse(outgoing.properties).unwrap();
+        assert_eq!(properties.user_id, None);
+        // It can be published again as it was received; nothing is claimed about the user.
+        let again = Publish { properties: outgoing.properties, ..publish(b"", b"") };
+        assert!(Composer::default().compose(&again, 0).is_ok());
+        let headers: Vec<String> = (properties.headers.unwrap().iter())
+            .map(|(name, _)| String::from_utf8(name.to_vec()).unwrap())
+            .collect();
+        headers
+    };
+    let wanted = "client-id user-id inver-key claimed-user-id claimed-client-id claimed-CC claimed-BCC \
+                  claimed-x-death claimed-inver-key claimed-x u";
+    assert_eq!(names(&of_mqtt).join(" "), wanted);
+    let wanted = "timestamp_in_ms claimed-user-id claimed-CC claimed-timestamp_in_ms type";
+    assert_eq!(names(&of_producer).join(" "), wanted);
+}
+
+#[test]
+fn a_response_topic_is_not_the_pseudo_queue_of_direct_replies() {
+    let mut writer = HeaderWriter::default();
+    writer.begin("mqtt", None);
+    writer.property(b"mqtt-topic", b"a/b");
+    writer.put(Property::ReplyTo(b"amq/rabbitmq/reply-to"));
+    let record = record(writer.headers(), None, Some(b"v"));
+    let mut renderer = Renderer::default();
+    let properties = Properties::parse(renderer.render(&record, "t", 100_000, 0).properties).unwrap();
+    assert_eq!(properties.reply_to, None);
+    assert_eq!(properties.headers.unwrap().get("reply-to"), Some(Value::Text(b"amq.rabbitmq.reply-to")));
 }
 
 #[test]

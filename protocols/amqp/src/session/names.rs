@@ -3,7 +3,7 @@
 use crate::error::Refusal;
 
 /// The pseudo-queue of direct reply-to.
-pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+pub(super) const REPLY_TO: &str = crate::map::DIRECT_REPLY_TO;
 
 /// The prefix of reserved names.
 pub(super) const RESERVED: &str = "amq.";

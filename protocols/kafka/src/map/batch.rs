@@ -1,8 +1,9 @@
 //! Validation of a producer's batch, and the rewrite of its header where that cannot be avoided.
 
 use bytes::{Bytes, BytesMut};
+use inver_broker::message::ORIGIN_HEADER;
 use inver_storage::batch::{
-    Batch, BatchHeader, Compression, HEADER_BYTES, LOG_APPEND_TIME, get_varint, get_varlong, records,
+    Batch, BatchHeader, Compression, HEADER_BYTES, LOG_APPEND_TIME, MARK, get_varint, get_varlong, records,
 };
 
 use crate::codec::error_code::ErrorCode;
@@ -43,6 +44,8 @@ pub(crate) struct Rules {
 pub(crate) struct Checked {
     /// Greatest timestamp of the records, in milliseconds.
     pub(crate) last_ms: i64,
+    /// A record begins with the header that tells the origin of the broker's own records.
+    pub(crate) claims_origin: bool,
 }
 
 /// Checks that the header's record count is right, that the records are numbered from 0 and well-formed, that nothing
@@ -58,7 +61,7 @@ pub(crate) fn check_records(batch: &Batch, rules: Rules) -> Result<Checked, Batc
     }
     let bytes = records(batch.bytes()).map_err(|error| invalid(error.to_string()))?.rest();
     let mut records = Records { bytes: &bytes, at: 0 };
-    let mut checked = Checked { last_ms: i64::MIN };
+    let mut checked = Checked { last_ms: i64::MIN, claims_origin: false };
     let mut invalid_records: Vec<(i32, &'static str)> = Vec::new();
     let mut code = ErrorCode::INVALID_RECORD;
     for number in 0..header.record_count {
@@ -70,6 +73,7 @@ pub(crate) fn check_records(batch: &Batch, rules: Rules) -> Result<Checked, Batc
         }
         let time = header.base_timestamp.saturating_add(record.timestamp_delta);
         checked.last_ms = checked.last_ms.max(time);
+        checked.claims_origin |= record.claims_origin;
         let out_of_time = rules.times.is_some_and(|(first, last)| time < first || time > last);
         let reason = match () {
             () if rules.keyed && !record.has_key => "Compacted topic cannot accept message without key",
@@ -125,6 +129,7 @@ struct RecordFields {
     timestamp_delta: i64,
     offset_delta: i32,
     has_key: bool,
+    claims_origin: bool,
 }
 
 impl Records<'_> {
@@ -141,13 +146,22 @@ impl Records<'_> {
         let has_key = skip(record, &mut at)?;
         skip(record, &mut at)?;
         // Every header takes at least two bytes, so the remaining bytes bound the loop.
-        for _ in 0..u32::try_from(get_varint(record, &mut at)?).ok()? {
+        let headers = u32::try_from(get_varint(record, &mut at)?).ok()?;
+        let claims_origin = headers > 0 && is_origin(record, at);
+        for _ in 0..headers {
             let named = skip(record, &mut at)?;
             skip(record, &mut at).filter(|_| named)?;
         }
         self.at = end;
-        (at == end).then_some(RecordFields { timestamp_delta, offset_delta, has_key })
+        (at == end).then_some(RecordFields { timestamp_delta, offset_delta, has_key, claims_origin })
     }
+}
+
+/// Whether the header here has the name of the one that tells the origin. Its length may have more bytes than it needs.
+#[inline]
+fn is_origin(record: &[u8], mut at: usize) -> bool {
+    get_varint(record, &mut at) == Some(ORIGIN_HEADER.len() as i32)
+        && record.get(at..).is_some_and(|rest| rest.starts_with(ORIGIN_HEADER))
 }
 
 /// Skips a field with a length prefix. Whether it is present, as opposed to null.
@@ -162,19 +176,25 @@ fn skip(record: &[u8], at: &mut usize) -> Option<bool> {
 /// The batch to store, and the timestamp assigned to it (-1 if it keeps the producer's).
 ///
 /// The header is rewritten if the topic assigns timestamps (`append_ms`), or if the greatest timestamp in the header is
-/// not that of the records: lookups by time would miss such records, and retention could keep them forever.
+/// not that of the records: lookups by time would miss such records, and retention could keep them forever. So it is if
+/// a record begins like the broker's own: the batch is marked, for the broker to believe none of its headers.
 pub(crate) fn stamped(
     batch: Batch,
     checked: &Checked,
     append_ms: Option<i64>,
 ) -> Result<(Batch, i64), BatchRefusal> {
-    let header = *batch.header();
+    let received = batch.header();
+    let mark = if checked.claims_origin { MARK } else { 0 };
+    let header = BatchHeader { attributes: received.attributes | mark, ..*received };
     if let Some(append_ms) = append_ms {
         let attributes = header.attributes | LOG_APPEND_TIME;
         let header = BatchHeader { attributes, max_timestamp: append_ms, ..header };
         return Ok((rewritten(&batch, header)?, append_ms));
     }
-    if header.attributes & LOG_APPEND_TIME == 0 && header.max_timestamp == checked.last_ms {
+    if header.attributes & LOG_APPEND_TIME == 0
+        && header.attributes == received.attributes
+        && header.max_timestamp == checked.last_ms
+    {
         return Ok((batch, NO_TIME));
     }
     let attributes = header.attributes & !LOG_APPEND_TIME;
@@ -200,6 +220,7 @@ fn rewritten(batch: &Batch, header: BatchHeader) -> Result<Batch, BatchRefusal> 
 mod tests {
     use std::io::Write;
 
+    use inver_broker::message::HeaderView;
     use inver_storage::batch::BatchBuilder;
     use lz4_flex::frame::{BlockMode, FrameEncoder, FrameInfo};
 
@@ -256,6 +277,32 @@ mod tests {
         let (kept, time) = stamped(batch, &checked, Some(77)).unwrap();
         assert_eq!((kept.header().max_timestamp, time), (77, 77));
         assert_ne!(kept.header().attributes & LOG_APPEND_TIME, 0);
+    }
+
+    #[test]
+    fn a_batch_with_a_record_that_begins_like_the_brokers_own_is_marked() {
+        for codec in CODECS {
+            let mut builder = BatchBuilder::new(1024);
+            builder.push(5, None, &[(b"h", Some(b"v"))], None);
+            builder.push(5, None, &[(ORIGIN_HEADER, Some(b"x/01")), (b"user-id", Some(b"admin"))], None);
+            let sent = builder.finish_as(codec, None);
+            let checked = check_records(&sent, ANY).unwrap();
+            let (kept, _) = stamped(sent.clone(), &checked, None).unwrap();
+            assert_eq!(kept.header().attributes, sent.header().attributes | MARK, "{codec:?}");
+            assert_eq!(kept.bytes()[HEADER_BYTES..], sent.bytes()[HEADER_BYTES..]);
+            let records: Vec<_> = records(kept.bytes()).unwrap().map(Result::unwrap).collect();
+            assert!(records.iter().all(|record| HeaderView::of(record).origin().is_none()));
+            let (again, _) = stamped(kept.clone(), &check_records(&kept, ANY).unwrap(), None).unwrap();
+            assert_eq!(again, kept);
+        }
+        // A length of more bytes than it needs: 0x98 0x00 is 12.
+        let padded = [&[0, 0, 0, 1, 1, 2, 0x98, 0x00][..], ORIGIN_HEADER, &[8], b"x/00"].concat();
+        assert!(check_records(&forged(&padded).unwrap(), ANY).unwrap().claims_origin);
+        for header in [&b"inver-origins"[..], b"inver-origi", b""] {
+            let mut builder = BatchBuilder::new(1024);
+            builder.push(5, None, &[(header, Some(b"x/01")), (ORIGIN_HEADER, Some(b"x/01"))], None);
+            assert!(!check_records(&builder.finish(), ANY).unwrap().claims_origin);
+        }
     }
 
     #[test]

@@ -55,8 +55,6 @@ pub(crate) fn inbox_copy<'w>(
             writer.put(property);
         }
     }
-    for (name, value) in view.user() {
-        writer.user(name, value);
-    }
+    writer.user_of(&view);
     writer.headers()
 }

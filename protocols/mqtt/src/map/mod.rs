@@ -3,7 +3,7 @@
 //! A record published over MQTT stores its properties under the names of [`inver_broker::message`] and of `names`, so an
 //! MQTT subscriber receives exactly what was published, user properties in their order and with duplicates. Records of
 //! other origins are read through the same names. Their user headers, and properties without an MQTT equivalent, become
-//! user properties.
+//! user properties; a user header that claims to be a property gets a prefix.
 //!
 //! This module does not decide who receives a message, or at which QoS.
 

@@ -5,7 +5,7 @@ use inver_broker::message::name;
 /// Name of the protocol in origins and metrics.
 pub(crate) const ORIGIN: &str = "mqtt";
 
-/// Names of the stored properties that only MQTT has.
+/// Names of the stored properties that only MQTT has. All are among the broker's reserved names.
 pub(super) mod own {
     pub(crate) const RETAIN: &[u8] = b"mqtt-retain";
     pub(crate) const PAYLOAD_FORMAT: &[u8] = b"mqtt-payload-format";

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use inver_broker::address::{Form, rewrite};
-use inver_broker::message::{HeaderView, Property as Stored, name};
+use inver_broker::message::{CLAIMED, HeaderView, Property as Stored, name};
 use inver_storage::batch::Record;
 
 use super::inbox::InboxFor;
@@ -75,8 +75,7 @@ impl<'a> Outgoing<'a> {
             }
         }
         if headers.origin().is_none() {
-            slashed =
-                headers.user().find(|(header, _)| *header == name::ADDRESS).and_then(|(_, value)| value);
+            slashed = headers.named_address();
         }
         outgoing.topic = match (slashed, dotted.or(address)) {
             (Some(slashed), _) => topic(Cow::Borrowed(slashed)),
@@ -130,12 +129,20 @@ impl<'a> Outgoing<'a> {
                 push(Property::UserProperty(name::RECORD_KEY, key));
             }
         }
-        for (header, value) in self.headers.user() {
-            if self.headers.origin().is_none() && header == name::ADDRESS {
-                continue;
-            }
+        let mut user = |header: &[u8], value: Option<&[u8]>| {
             if let (Some(header), Some(value)) = (text(header), text(value.unwrap_or_default())) {
                 push(Property::UserProperty(header, value));
+            }
+        };
+        if is_own {
+            self.headers.written().for_each(|(header, value)| user(header, value));
+        } else {
+            for (header, value) in self.headers.shown() {
+                if self.key.is_some() && *header == *name::RECORD_KEY.as_bytes() {
+                    user(&[CLAIMED, &*header].concat(), value);
+                } else {
+                    user(&header, value);
+                }
             }
         }
     }

@@ -42,6 +42,13 @@ fn built(properties: &[Property<'_>]) -> PropertiesBuf {
 
 const AUTHOR: Author<'static> = Author { client_id: "device", user: Some("ada") };
 
+/// Any names, and those that the broker writes itself.
+fn user_names() -> impl Strategy<Value = String> {
+    let reserved = ["inver-origin", "user-id", "mqtt-topic", "mqtt-inbox-for", "expires", "type"];
+    let reserved = (0usize..3, prop::sample::select(reserved.to_vec()));
+    prop_oneof!["[a-z]{0,3}", reserved.prop_map(|(claims, name)| "claimed-".repeat(claims) + name)]
+}
+
 proptest! {
     #[test]
     fn messages_published_over_mqtt_round_trip(
@@ -53,7 +60,7 @@ proptest! {
         content_type in prop::option::of("[a-z/]{0,10}"),
         response in prop::option::of("[a-z/.%]{1,10}"),
         correlation in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
-        user in prop::collection::vec(("[a-z]{0,3}", "[a-z]{0,3}"), 0..6),
+        user in prop::collection::vec((user_names(), "[a-z]{0,3}"), 0..6),
     ) {
         let qos = Qos::from_bits(qos).unwrap();
         let user = user.iter().map(|(name, value)| Property::UserProperty(name, value));
@@ -154,6 +161,49 @@ fn a_producers_record_takes_its_topic_from_its_header_or_its_address() {
     let record = record_of_a_producer(&[], None);
     assert_eq!(Outgoing::read(&record, Some(b"a.b.c")).unwrap().topic, "a/b/c");
     assert!(Outgoing::read(&record, None).is_none());
+}
+
+#[test]
+fn a_producers_headers_claim_nothing_that_the_broker_says() {
+    let headers: [(&[u8], Option<&[u8]>); 5] = [
+        (b"user-id", Some(b"admin")),
+        (b"inver-key", Some(b"other")),
+        (name::ADDRESS, Some(b"d/1")),
+        (name::ADDRESS, Some(b"d/2")),
+        (b"content-type", Some(b"text")),
+    ];
+    let record = record_of_a_producer(&headers, Some(b"key"));
+    let outgoing = Outgoing::read(&record, Some(b"commands")).unwrap();
+    assert_eq!(outgoing.topic, "d/1");
+    assert_eq!(
+        properties_of(&outgoing),
+        built(&[
+            Property::UserProperty("inver-key", "key"),
+            Property::UserProperty("claimed-user-id", "admin"),
+            Property::UserProperty("claimed-inver-key", "other"),
+            Property::UserProperty("claimed-mqtt-topic", "d/2"),
+            Property::UserProperty("content-type", "text"),
+        ])
+    );
+}
+
+#[test]
+fn what_another_protocols_client_sent_is_shown_as_a_claim() {
+    let record = record_of_amqp(|writer| {
+        writer.property(name::USER_ID, b"app");
+        writer.user(b"user-id", Some(b"admin"));
+        writer.user(b"mqtt-retain", Some(b"1"));
+    });
+    let outgoing = Outgoing::read(&record, Some(b"a")).unwrap();
+    assert!(!outgoing.retain);
+    assert_eq!(
+        properties_of(&outgoing),
+        built(&[
+            Property::UserProperty("user-id", "app"),
+            Property::UserProperty("claimed-user-id", "admin"),
+            Property::UserProperty("claimed-mqtt-retain", "1"),
+        ])
+    );
 }
 
 #[test]
