@@ -26,8 +26,8 @@ def password(text):
     return "$salted-sha256$before$" + "$".join(encoded)
 
 
-def user(name, tags=()):
-    return f'[users.{name}]\npasswords = ["{password(name)}"]\ntags = {list(tags)}\n'
+def user(name, tags=(), limits=""):
+    return f'[users.{name}]\npasswords = ["{password(name)}"]\ntags = {list(tags)}\n{limits}\n'
 
 
 def permission(who, operations, kind, pattern, **more):
@@ -38,6 +38,8 @@ def permission(who, operations, kind, pattern, **more):
 def configuration():
     parts = [user("root", ["administrator"]), user("nobody"), user("imp", ["impersonator"])]
     parts.append(permission("imp", ["write"], "exchange", ""))
+    parts.append(user("few", limits="connections_max = 1\nchannels_max = 2"))
+    parts.append(permission("few", ["connect"], "namespace", ""))
     for rights in USERS:
         name = f"u{rights}"
         parts.append(user(name))
@@ -192,6 +194,21 @@ def test_connecting_needs_a_permission(guarded):
     assert "(530) 'NOT_ALLOWED - vhost  not found'" in refused("root", "")
     text = refused("root", secret="wrong")
     assert "(403) 'ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN." in text
+
+
+def test_limits_of_a_user(guarded):
+    with connect(guarded.amqp_port, "few") as connection:
+        with pytest.raises(pika.exceptions.AMQPConnectionError) as caught:
+            connect(guarded.amqp_port, "few")
+        assert "(530) \"NOT_ALLOWED - connection refused for user 'few': user connection limit (1) is reached\"" in str(
+            caught.value)
+        connection.channel().close()
+        connection.channel()
+        connection.channel()
+        with pytest.raises(pika.exceptions.ConnectionClosedByBroker) as closed:
+            connection.channel()
+        assert (closed.value.reply_code, closed.value.reply_text) == (
+            530, "NOT_ALLOWED - number of channels opened for user 'few' has reached the maximum allowed user limit of (2)")
 
 
 def test_topic_permissions(guarded):

@@ -29,8 +29,8 @@ section! {
         /// Users and the hashes of their passwords: `inver user add` writes argon2id hashes and SCRAM keys; hashes
         /// of Mosquitto and RabbitMQ are accepted too. A user has one hash or a list of up to 8, each of which its
         /// password may match, and may then do everything; or a table with `passwords`, `tags`, `namespace`,
-        /// `disabled`, and may do what its tags and permission rules allow. Without users only clients on this machine
-        /// are accepted.
+        /// `disabled`, `connections_max`, `channels_max` (of AMQP), and may do what its tags and permission rules allow.
+        /// Without users only clients on this machine are accepted.
         pub(crate) users: ConfiguredUsers = ConfiguredUsers::default()
             => value("a table of names with hashes or tables"),
         /// Permission rules: who (`user`, `tag` or `anyone = true`) may (`effect = "allow"`, or `"deny"`, which wins) do

@@ -292,6 +292,7 @@ fn users_and_permissions_are_read() {
     let hash = crate::passwords::hash(b"pw").unwrap();
     let text = format!(
         "[users]\nann = \"{hash}\"\n[users.bob]\npasswords = [\"{hash}\"]\ntags = [\"monitoring\"]\nnamespace = \"n\"\n\
+         channels_max = 3\n\
          [[permissions]]\nuser = \"bob\"\nkind = \"topic\"\nprefix = \"a.\"\noperations = [\"read\"]\n\
          [[permissions]]\nanyone = true\noperations = [\"all\"]\neffect = \"deny\"\nhost = \"192.0.2.1\"\n"
     );
@@ -299,8 +300,10 @@ fn users_and_permissions_are_read() {
     let (ann, bob) = (&general.users.0["ann"], &general.users.0["bob"]);
     assert!(ann.has_full_access && !bob.has_full_access);
     assert_eq!((bob.tags.as_slice(), bob.namespace.as_deref()), (&["monitoring".to_owned()][..], Some("n")));
-    assert_eq!(general.users.rules().len(), 8, "one rule for each kind of resource");
-    assert_eq!(general.permissions.rules().len(), 1 + 8);
+    assert_eq!((bob.limits.connections_max, bob.limits.channels_max), (None, Some(3)));
+    let kinds = inver_access::ResourceKind::ALL.len();
+    assert_eq!(general.users.rules().len(), kinds, "one rule for each kind of resource");
+    assert_eq!(general.permissions.rules().len(), 1 + kinds);
     let shown = environment(&[
         ("INVER_USERS", &general.users.show()),
         ("INVER_PERMISSIONS", &general.permissions.show()),

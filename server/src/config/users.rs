@@ -3,11 +3,15 @@
 //! | form | meaning |
 //! |---|---|
 //! | `ann = "hash"`, `ann = ["hash", …]` | a user who may do everything, in every namespace |
-//! | `[users.ann]` with `passwords`, `tags`, `namespace`, `disabled` | a user who may do what its tags and rules allow |
+//! | `[users.ann]`, a table | a user who may do what its tags and rules allow |
+//!
+//! Keys of the table: `passwords`, `tags`, `namespace`, `disabled`, `connections_max`, `channels_max`.
 
 use std::collections::BTreeMap;
 
-use inver_access::{Effect, Operations, Pattern, Principal, ResourceKind, Rule, RuleId, Tag, User};
+use inver_access::{
+    Effect, Operations, Pattern, Principal, ResourceKind, Rule, RuleId, Tag, User, UserLimits,
+};
 use inver_settings::{Form, Setting};
 use serde::de::{Deserialize, Deserializer, Error};
 use toml_edit::{Array, InlineTable, Value};
@@ -33,6 +37,8 @@ pub(crate) struct ConfiguredUser {
     pub(crate) namespace: Option<String>,
     /// Whether it may not log in.
     pub(crate) disabled: bool,
+    /// Bounds of what it has open at the same time.
+    pub(crate) limits: UserLimits,
     /// Whether it is written as hashes only, and so may do everything.
     pub(crate) has_full_access: bool,
 }
@@ -40,7 +46,8 @@ pub(crate) struct ConfiguredUser {
 #[derive(serde::Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected a hash or a list of hashes, or a table with `passwords`, `tags`, `namespace`, `disabled`"
+    expecting = "expected a hash or a list of hashes, or a table with `passwords`, `tags`, `namespace`, `disabled`, \
+                 `connections_max`, `channels_max`"
 )]
 enum Written {
     One(String),
@@ -58,6 +65,8 @@ struct Table {
     namespace: Option<String>,
     #[serde(default)]
     disabled: bool,
+    connections_max: Option<u32>,
+    channels_max: Option<u32>,
 }
 
 impl From<Written> for ConfiguredUser {
@@ -72,6 +81,10 @@ impl From<Written> for ConfiguredUser {
                 tags: table.tags,
                 namespace: table.namespace,
                 disabled: table.disabled,
+                limits: UserLimits {
+                    connections_max: table.connections_max,
+                    channels_max: table.channels_max,
+                },
                 has_full_access: false,
             },
         }
@@ -89,6 +102,7 @@ impl ConfiguredUsers {
                 tags: user.tags.iter().map(|tag| Tag::named(tag)).collect(),
                 default_namespace: user.namespace.clone(),
                 credentials: credentials?,
+                limits: user.limits,
                 ..User::new(name)
             })
         });
@@ -158,6 +172,15 @@ impl ConfiguredUser {
                 table.insert("tags", list(&self.tags).into());
                 if let Some(namespace) = &self.namespace {
                     table.insert("namespace", namespace.into());
+                }
+                let limits = [
+                    ("connections_max", self.limits.connections_max),
+                    ("channels_max", self.limits.channels_max),
+                ];
+                for (name, limit) in limits {
+                    if let Some(limit) = limit {
+                        table.insert(name, i64::from(limit).into());
+                    }
                 }
                 if self.disabled {
                     table.insert("disabled", true.into());

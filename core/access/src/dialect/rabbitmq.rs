@@ -14,6 +14,8 @@
 //!
 //! `{username}`, `{client_id}` and `{vhost}` stand for the client's own, here in all expressions.
 
+use std::sync::Arc;
+
 use regex::Regex;
 
 use super::expression::{ExpressionError, check_expression};
@@ -62,6 +64,32 @@ pub fn is_of(rule: &Rule, user: &str, vhost: &str) -> bool {
     rule.dialect == DIALECT
         && rule.namespace.as_deref() == Some(vhost)
         && matches!(&rule.principal, Principal::User(name) if name == user)
+}
+
+/// What the rules of one user in one virtual host become when its permission is set, or cleared.
+pub fn set_permission(
+    present: &[Arc<Rule>],
+    user: &str,
+    vhost: &str,
+    permission: Option<&Permission>,
+) -> Result<Vec<Rule>, ExpressionError> {
+    rules(user, vhost, permission, &topic_permissions(present.iter().map(Arc::as_ref)))
+}
+
+/// What the rules of one user in one virtual host become when its permission for the topics of an exchange is set, or
+/// cleared. Without an exchange all are cleared.
+pub fn set_topic_permission(
+    present: &[Arc<Rule>],
+    user: &str,
+    vhost: &str,
+    exchange: Option<&str>,
+    permission: Option<TopicPermission>,
+) -> Result<Vec<Rule>, ExpressionError> {
+    let mut topics = topic_permissions(present.iter().map(Arc::as_ref));
+    topics.retain(|topic| exchange.is_some_and(|exchange| topic.exchange != exchange));
+    topics.extend(permission);
+    let present = permissions(present.iter().map(Arc::as_ref));
+    rules(user, vhost, present.iter().find(|of| of.user == user && of.vhost == vhost), &topics)
 }
 
 /// All rules of one user in one virtual host. They replace those that [`is_of`] selects. Topic permissions of others are
@@ -243,7 +271,6 @@ fn operation(rule: &Rule) -> Option<Operation> {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
-    use std::sync::Arc;
 
     use super::*;
     use crate::{EffectiveRules, Subject, Tags, key_name};
@@ -335,6 +362,33 @@ mod tests {
         assert!(!address(&own, "a", Operation::Write));
         assert!(own.decide_filter("v/#", Operation::Subscribe).allowed);
         assert!(address(&own, "v/a", Operation::Receive));
+    }
+
+    #[test]
+    fn one_permission_is_changed_and_the_others_stay() {
+        let shared = |rules: Vec<Rule>| rules.into_iter().map(Arc::new).collect::<Vec<_>>();
+        let listed = |rules: &[Arc<Rule>]| {
+            let rules = || rules.iter().map(Arc::as_ref);
+            (permissions(rules()), topic_permissions(rules()))
+        };
+        let first = permission("a", "amq.topic", "c");
+        let rules = shared(set_permission(&[], "ann", "v", Some(&first)).unwrap());
+        let on = |rules: &[Arc<Rule>], exchange: &str| {
+            let topic = topic(exchange, "^k", "");
+            shared(set_topic_permission(rules, "ann", "v", Some(exchange), Some(topic)).unwrap())
+        };
+        let rules = on(&on(&rules, "x"), "amq.topic");
+        let both = vec![topic("amq.topic", "^k", ""), topic("x", "^k", "")];
+        assert_eq!(listed(&rules), (vec![first.clone()], both.clone()));
+        assert!(rules.iter().any(|rule| rule.pattern == Pattern::Dotted("^k".into())), "addresses follow");
+        let second = permission("", "", "b");
+        let rules = shared(set_permission(&rules, "ann", "v", Some(&second)).unwrap());
+        assert_eq!(listed(&rules), (vec![second.clone()], both));
+        let rules = shared(set_topic_permission(&rules, "ann", "v", Some("x"), None).unwrap());
+        assert_eq!(listed(&rules), (vec![second.clone()], vec![topic("amq.topic", "^k", "")]));
+        let rules = shared(set_topic_permission(&rules, "ann", "v", None, None).unwrap());
+        assert_eq!(listed(&rules), (vec![second], vec![]));
+        assert!(set_permission(&rules, "ann", "v", None).unwrap().is_empty());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use inver_access::{Decision, PatternError, ResourceKind, Rule, RuleId, Subject, Tag, Tags, User};
 use inver_storage::{Entry, Log, SubmitError};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::closing::CloseReason;
 use crate::completion::Completion;
@@ -95,6 +95,8 @@ struct Inner {
     state: RwLock<State>,
     version: AtomicU64,
     usage: Usage,
+    /// Held by [`AccessControl::change_rules`].
+    changes: Mutex<()>,
 }
 
 impl AccessControl {
@@ -120,6 +122,7 @@ impl AccessControl {
             state: RwLock::new(state),
             version: AtomicU64::new(1),
             usage: Usage::default(),
+            changes: Mutex::default(),
         })))
     }
 
@@ -238,6 +241,25 @@ impl AccessControl {
             Ok(move |state: &mut State| state.apply(change))
         })?;
         Ok(RulesChanged { added: ids, deleted, completion })
+    }
+
+    /// Replaces the stored rules that a function selects by what `change` makes of them, as one change. Such changes happen
+    /// one at a time; `change` runs under their lock.
+    pub fn change_rules<E: From<AccessError>>(
+        &self,
+        select: impl Fn(&Rule) -> bool,
+        change: impl FnOnce(&[Arc<Rule>]) -> Result<Vec<NewRule>, E>,
+    ) -> Result<RulesChanged, E> {
+        let _changes = self.0.changes.lock();
+        let present: Vec<Arc<Rule>> = self
+            .rules()
+            .into_iter()
+            .filter(|(_, source)| *source == Source::Stored)
+            .map(|(rule, _)| rule)
+            .collect();
+        let selected: Vec<Arc<Rule>> = present.into_iter().filter(|rule| select(rule)).collect();
+        let rules = change(&selected)?;
+        Ok(self.replace_rules(select, rules)?)
     }
 
     /// Replaces the users and rules of the configuration.

@@ -69,6 +69,26 @@ fn users_and_rules_survive_a_restart() {
 }
 
 #[test]
+fn rules_are_changed_from_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = open(&folder);
+    access.add_rules(vec![allow("ann", "a"), allow("bob", "b")]).unwrap();
+    let of_ann = |rule: &Rule| rule.principal == Principal::User("ann".into());
+    let changed = access
+        .change_rules(of_ann, |present| {
+            assert_eq!(present.len(), 1);
+            let kept = present.iter().map(|rule| rule.as_ref().clone());
+            Ok::<_, AccessError>(kept.chain([allow("ann", "c")]).collect())
+        })
+        .unwrap();
+    assert_eq!((changed.added.len(), changed.deleted.len()), (2, 0));
+    assert_eq!(access.rules().len(), 3);
+    let refused: Result<_, AccessError> =
+        access.change_rules(of_ann, |_| Err(AccessError::NoSuchUser("ann".into())));
+    assert!(refused.is_err() && access.rules().len() == 3);
+}
+
+#[test]
 fn permissions_follow_every_change() {
     let folder = tempfile::tempdir().unwrap();
     let access = open(&folder);

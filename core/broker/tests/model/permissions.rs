@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use inver_access::dialect::rabbitmq::{self, Permission, TopicPermission};
-use inver_access::{User, UserLimits};
+use inver_access::{
+    Effect, Operation, Operations, Pattern, Principal, ResourceKind, Rule, RuleId, User, UserLimits,
+};
 use inver_broker::{
     Admission, AdmitError, Admitted, Broker, Endpoints, HUB, Identity, Mailbox, Permissions, PublishError,
     Publisher, PublisherId, QueueSpec, Target, TopicConfig, TopicSpec,
@@ -29,26 +30,32 @@ fn admit(broker: &Broker, user: &str) -> Result<Admitted, AdmitError> {
     })
 }
 
-fn set(broker: &Broker, write: &str, topics: &[(&str, &str)]) {
-    let permission = Permission {
-        user: "ann".into(),
-        vhost: "/".into(),
-        configure: String::new(),
-        write: write.into(),
-        read: String::new(),
+/// Gives the user the permission to write to exchanges and topics whose name matches, with keys of these exchanges that
+/// match; for the hub the addresses are those of its keys.
+fn set(broker: &Broker, write: &str, keys: &[(&str, &str)]) {
+    let rule = |kind, pattern| Rule {
+        id: RuleId(0),
+        principal: Principal::User("ann".into()),
+        namespace: Some("/".into()),
+        kind,
+        pattern,
+        operations: Operations::of(&[Operation::Write]),
+        effect: Effect::Allow,
+        host: None,
+        dialect: String::new(),
     };
-    let topics: Vec<TopicPermission> = topics
-        .iter()
-        .map(|(exchange, write)| TopicPermission {
-            user: "ann".into(),
-            vhost: "/".into(),
-            exchange: (*exchange).into(),
-            write: (*write).into(),
-            read: String::new(),
-        })
-        .collect();
-    let rules = rabbitmq::rules("ann", "/", Some(&permission), &topics).unwrap();
-    let _ = broker.access().replace_rules(|rule| rabbitmq::is_of(rule, "ann", "/"), rules).unwrap();
+    let mut rules = vec![
+        rule(ResourceKind::Exchange, Pattern::Regex(write.into())),
+        rule(ResourceKind::Topic, Pattern::Regex(write.into())),
+    ];
+    for (exchange, expression) in keys {
+        let keys = Box::new(Pattern::Regex((*expression).into()));
+        rules.push(rule(ResourceKind::RoutingKey, Pattern::Within { exchange: (*exchange).into(), keys }));
+    }
+    let hub = keys.iter().find(|(exchange, _)| *exchange == HUB);
+    let addresses = hub.map_or(Pattern::Any, |(_, expression)| Pattern::Dotted((*expression).into()));
+    rules.push(rule(ResourceKind::Address, addresses));
+    let _ = broker.access().replace_rules(|_| true, rules).unwrap();
 }
 
 fn publisher(broker: &Broker, permissions: &Arc<Permissions>) -> Publisher {
@@ -135,7 +142,7 @@ fn a_deleted_user_is_revoked() {
     for name in ["ann", "bob"] {
         broker.access().put_user(User::new(name)).unwrap();
     }
-    set(broker, "", &[]);
+    set(broker, "^$", &[]);
     let admitted = admit(broker, "ann").unwrap();
     assert!(!admitted.permissions.is_revoked());
     broker.access().delete_user("ann").unwrap();
