@@ -68,7 +68,7 @@ impl Mailbox {
         self.post(CLOSE);
     }
 
-    /// Why the connection was asked to end.
+    /// Why the connection was told to end.
     #[must_use]
     pub fn closing(&self) -> Option<CloseReason> {
         self.inner.lock().closing.as_deref().cloned()
