@@ -379,7 +379,7 @@ mod tests {
         };
         let rules = on(&on(&rules, "x"), "amq.topic");
         let both = vec![topic("amq.topic", "^k", ""), topic("x", "^k", "")];
-        assert_eq!(listed(&rules), (vec![first.clone()], both.clone()));
+        assert_eq!(listed(&rules), (vec![first], both.clone()));
         assert!(rules.iter().any(|rule| rule.pattern == Pattern::Dotted("^k".into())), "addresses follow");
         let second = permission("", "", "b");
         let rules = shared(set_permission(&rules, "ann", "v", Some(&second)).unwrap());
