@@ -6,6 +6,9 @@ use super::equivalence::{shown, type_name};
 use super::shared::Shared;
 use crate::error::Refusal;
 
+/// The argument with a queue's type.
+const QUEUE_TYPE: &str = "x-queue-type";
+
 /// The longest TTL or expiry in milliseconds. RabbitMQ's bound, 49 days, is not needed.
 const MS_MAX: i128 = i64::MAX as i128;
 
@@ -102,6 +105,19 @@ pub(super) fn queue_spec(name: &str, arguments: &Arguments, shared: &Shared) -> 
     }
     let single_active = reading.flag("x-single-active-consumer")?;
     Ok(QueueSpec { single_active, limits, arguments: arguments.clone(), ..QueueSpec::default() })
+}
+
+/// Adds the virtual host's default type of queues, unless the declaration has a type. Quorum queues are durable, not
+/// exclusive and not auto-delete: others get no type, as in RabbitMQ.
+pub(super) fn add_default_type(arguments: &mut Arguments, can_be_quorum: bool, shared: &Shared) {
+    if arguments.contains_key(QUEUE_TYPE) {
+        return;
+    }
+    if let Some(kind) = shared.namespace.spec().default_queue_type
+        && (kind != "quorum" || can_be_quorum)
+    {
+        arguments.insert(QUEUE_TYPE.to_owned(), Value::Text(kind.into_bytes()));
+    }
 }
 
 /// The delivery limit. Quorum queues have a default unless it is -1 (RabbitMQ 4).

@@ -142,7 +142,8 @@ impl Channel {
             check_not_reserved("queue", &name)?;
         }
         shared.check_queue(&name, Access::Create)?;
-        let arguments = core_arguments(arguments);
+        let mut arguments = core_arguments(arguments);
+        arguments::add_default_type(&mut arguments, durable && !exclusive && !auto_delete, shared);
         let mut spec = arguments::queue_spec(&name, &arguments, shared)?;
         if let Some(dead_letter) = &spec.limits.dead_letter
             && shared.namespace.queue(&name).is_none()
@@ -177,6 +178,15 @@ impl Channel {
                 return Err(Refusal::precondition_failed(format_args!(
                     "inequivalent arg 'x-queue-type' for {}: received 'classic' but current is a log topic",
                     shared.in_vhost("queue", &name)
+                )));
+            }
+            Err(QueueError::Limit(limit))
+                if limit.what == "queues" && shared.namespace.own_limits().queues_max.is_some() =>
+            {
+                return Err(Refusal::precondition_failed(format_args!(
+                    "cannot declare queue '{name}': queue limit in vhost '{}' ({}) is reached",
+                    shared.vhost(),
+                    limit.max
                 )));
             }
             Err(

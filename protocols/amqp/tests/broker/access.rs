@@ -11,7 +11,7 @@ use inver_amqp::codec::table::{Table, Value};
 use inver_amqp::codec::{Method, PROTOCOL_HEADER};
 use inver_broker::{
     AccessControl, Anonymous, AuthError, Authenticator, Broker, ClientCertificate, Credentials, Identity,
-    ListenerInfo,
+    ListenerInfo, NamespaceLimits, NamespaceSpec,
 };
 
 use crate::client::{Client, table};
@@ -96,6 +96,58 @@ fn a_vhost_must_exist_and_the_user_must_have_permissions_in_it() {
     says(&open(""), "530, reply_text: \"NOT_ALLOWED - vhost  not found\"");
     let _ = server.broker.access().delete_rules(|_| true).unwrap();
     says(&open("/"), "530, reply_text: \"NOT_ALLOWED - access to vhost '/' refused for user 'guest'\"");
+}
+
+#[test]
+fn a_vhost_has_queues_of_its_own_with_its_limits_and_its_end_closes_connections() {
+    let server = Server::start();
+    let limits =
+        NamespaceLimits { queues_max: Some(1), connections_max: Some(1), ..NamespaceLimits::default() };
+    let spec =
+        NamespaceSpec { limits, default_queue_type: Some("quorum".into()), ..NamespaceSpec::default() };
+    server.broker.create_namespace("v", spec).unwrap();
+    let (mut client, _) = started(&server);
+    client.start_ok("PLAIN", b"\0guest\0guest");
+    client.expect("ConnectionTune ");
+    client.send(0, &Method::ConnectionTuneOk { channel_max: 10, frame_max: 8192, heartbeat: 0 });
+    client.open_vhost("v");
+    client.expect("ConnectionOpenOk");
+    says(
+        &opened(&server, "PLAIN", b"\0guest\0guest", "v"),
+        "530, reply_text: \"NOT_ALLOWED - access to vhost 'v' refused for user 'guest': connection limit (1) is reached\"",
+    );
+    client.open_channel(1);
+    says(&Declare { durable: true, ..PLAIN }.by(&mut client), "QueueDeclareOk");
+    let quorum = table(&[("x-queue-type", Value::Text(b"quorum"))]);
+    says(
+        &Declare { durable: true, arguments: Table::of(&quorum), ..PLAIN }.by(&mut client),
+        "QueueDeclareOk",
+    );
+    assert!(server.broker.default_namespace().queue("q").is_none());
+    says(
+        &Declare { queue: "b", ..PLAIN }.by(&mut client),
+        "406, reply_text: \"PRECONDITION_FAILED - cannot declare queue 'b': queue limit in vhost 'v' (1) is reached\"",
+    );
+    let deleting = server.broker.clone();
+    let deletion = std::thread::spawn({
+        let handle = server.handle();
+        move || handle.block_on(deleting.delete_namespace("v")).unwrap()
+    });
+    client.send(1, &Method::ChannelCloseOk {});
+    client.expect_close("ConnectionClose", "320, reply_text: \"CONNECTION_FORCED - vhost 'v' is down\"");
+    client.send(0, &Method::ConnectionCloseOk {});
+    client.expect_end();
+    let _deleted = deletion.join().unwrap();
+    says(&opened(&server, "PLAIN", b"\0guest\0guest", "v"), "vhost v not found");
+}
+
+#[test]
+fn a_deleted_user_is_disconnected() {
+    let server = server(["", "", ""]);
+    let mut client = server.client();
+    let _ = server.broker.access().delete_user("guest").unwrap();
+    client
+        .expect_close("ConnectionClose", "320, reply_text: \"CONNECTION_FORCED - user 'guest' is deleted\"");
 }
 
 #[test]

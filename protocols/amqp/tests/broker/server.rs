@@ -91,6 +91,11 @@ impl Server {
         Server { address, broker, shutdown, runtime: Some(runtime), _dir: None }
     }
 
+    /// The runtime that it serves on.
+    pub(crate) fn handle(&self) -> tokio::runtime::Handle {
+        self.runtime.as_ref().unwrap().handle().clone()
+    }
+
     /// A connection with channel 1 open.
     pub(crate) fn client(&self) -> Client {
         let mut client = Client::open(self.address);
