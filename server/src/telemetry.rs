@@ -32,6 +32,16 @@ const BYTES: &[f64] = &[
     16_777_216.0,
     67_108_864.0,
 ];
+/// Upper bounds of the buckets of `…_message_bytes`, which are those of the connection driver.
+const MESSAGE_BYTES: &[f64] = &{
+    let mut bounds = [0.0; inver_driver::MESSAGE_SIZES.len()];
+    let mut at = 0;
+    while at < bounds.len() {
+        bounds[at] = inver_driver::MESSAGE_SIZES[at] as f64;
+        at += 1;
+    }
+    bounds
+};
 /// Upper bounds of the buckets of all other histograms, which count things.
 const COUNTS: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16_384.0,
@@ -113,6 +123,7 @@ impl Recorder for ProcessRecorder {
 fn bounds_of(name: &str) -> &'static [f64] {
     match name {
         name if name.ends_with("_seconds") => SECONDS,
+        name if name.ends_with("_message_bytes") => MESSAGE_BYTES,
         name if name.ends_with("_bytes") => BYTES,
         _ => COUNTS,
     }
@@ -185,11 +196,15 @@ impl Buckets {
 
 impl HistogramFn for Buckets {
     fn record(&self, value: f64) {
+        self.record_many(value, 1);
+    }
+
+    fn record_many(&self, value: f64, count: usize) {
         let at = self.bounds.partition_point(|bound| *bound < value);
-        if let Some(count) = self.counts.get(at) {
-            count.fetch_add(1, Ordering::Relaxed);
+        if let Some(bucket) = self.counts.get(at) {
+            bucket.fetch_add(count as u64, Ordering::Relaxed);
         }
-        let add = |sum: u64| Some((f64::from_bits(sum) + value).to_bits());
+        let add = |sum: u64| Some((f64::from_bits(sum) + value * count as f64).to_bits());
         let _ = self.sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 }

@@ -1,37 +1,45 @@
 //! Metrics of the model: their names and meanings. The server renders them.
 
-use metrics::{Counter, Gauge, counter, gauge};
-
-/// Messages published singly; finished batches are counted by their protocol.
-const PUBLISHED: &str = "inver_messages_published_total";
-/// Of those, messages without a receiver.
-const UNROUTABLE: &str = "inver_messages_unroutable_total";
-/// Messages delivered to consumers.
-const DELIVERED: &str = "inver_messages_delivered_total";
-/// Messages acknowledged by consumers.
-const ACKNOWLEDGED: &str = "inver_messages_acknowledged_total";
-/// Messages that consumers returned.
-const RETURNED: &str = "inver_messages_returned_total";
-/// Messages that queues dropped and published to their dead-letter exchange.
-const DEAD_LETTERED: &str = "inver_messages_dead_lettered_total";
-/// Messages that an in-memory queue spilled to the log.
-const SPILLED: &str = "inver_messages_spilled_total";
-/// Messages dropped without a dead-letter exchange: expired, over a length or delivery limit, in a cycle of dead-letter
-/// exchanges, or best-effort messages that a full in-memory queue refused.
-const DROPPED: &str = "inver_messages_dropped_total";
-/// Topics, including durable queues.
-const TOPICS: &str = "inver_topics";
-/// Queues, durable and in memory.
-const QUEUES: &str = "inver_queues";
-/// Sessions, connected or not.
-const SESSIONS: &str = "inver_sessions";
-/// Addresses with a retained value.
-const RETAINED: &str = "inver_retained_messages";
+use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 
 /// Logins by protocol, result (`accepted`, `refused`) and, for refused ones, reason.
 pub(crate) const LOGINS: &str = "inver_logins_total";
 /// Log lines about clients that were not written, to keep within the limits.
 pub(crate) const LINES_SUPPRESSED: &str = "inver_log_lines_suppressed_total";
+
+/// Metrics of one namespace, each with its help.
+const COUNTERS: [(&str, &str); 11] = [
+    (
+        "inver_messages_published_total",
+        "Messages published singly; record batches are counted by their protocol.",
+    ),
+    ("inver_messages_unroutable_total", "Messages published singly that had no receiver."),
+    ("inver_messages_delivered_total", "Messages delivered to consumers of subscriptions."),
+    ("inver_messages_acknowledged_total", "Messages acknowledged by consumers of subscriptions."),
+    ("inver_messages_returned_total", "Messages that consumers requeued or rejected."),
+    (
+        "inver_messages_dead_lettered_total",
+        "Messages that queues dropped and published to their dead-letter exchange.",
+    ),
+    ("inver_messages_spilled_total", "Messages that an in-memory queue spilled to the log."),
+    (
+        "inver_messages_dropped_total",
+        "Messages dropped without a dead-letter exchange: expired, over a length or delivery limit, in a cycle of \
+         dead-letter exchanges, or best-effort messages that a full in-memory queue refused.",
+    ),
+    ("inver_queues_declared_total", "Declarations of queues, of those that were there and of new ones."),
+    ("inver_queues_created_total", "Queues created."),
+    ("inver_queues_deleted_total", "Queues deleted."),
+];
+
+const GAUGES: [(&str, &str); 6] = [
+    ("inver_topics", "Topics, including durable queues."),
+    ("inver_queues", "Queues, durable and in memory."),
+    ("inver_exchanges", "Exchanges, the predeclared ones included."),
+    ("inver_subscriptions", "Named subscriptions of log topics."),
+    ("inver_sessions", "Sessions, connected or not."),
+    ("inver_retained_messages", "Addresses with a retained message."),
+];
 
 /// Handles of the metrics. All handles of one name count together.
 pub(crate) struct Counters {
@@ -43,8 +51,13 @@ pub(crate) struct Counters {
     pub(crate) dead_lettered: Counter,
     pub(crate) spilled: Counter,
     pub(crate) dropped: Counter,
+    pub(crate) queues_declared: Counter,
+    pub(crate) queues_created: Counter,
+    pub(crate) queues_deleted: Counter,
     pub(crate) topics: Gauge,
     pub(crate) queues: Gauge,
+    pub(crate) exchanges: Gauge,
+    pub(crate) subscriptions: Gauge,
     pub(crate) sessions: Gauge,
     pub(crate) retained: Gauge,
 }
@@ -52,20 +65,59 @@ pub(crate) struct Counters {
 impl Counters {
     /// The handles of a namespace.
     pub(crate) fn of(namespace: &str) -> Counters {
-        let label = namespace.to_owned();
+        describe();
+        let [
+            published,
+            unroutable,
+            delivered,
+            acknowledged,
+            returned,
+            dead_lettered,
+            spilled,
+            dropped,
+            declared,
+            created,
+            deleted,
+        ] = COUNTERS.map(|(name, _)| counter!(name, "namespace" => namespace.to_owned()));
+        let [topics, queues, exchanges, subscriptions, sessions, retained] =
+            GAUGES.map(|(name, _)| gauge!(name, "namespace" => namespace.to_owned()));
         Counters {
-            published: counter!(PUBLISHED, "namespace" => label.clone()),
-            unroutable: counter!(UNROUTABLE, "namespace" => label.clone()),
-            delivered: counter!(DELIVERED, "namespace" => label.clone()),
-            acknowledged: counter!(ACKNOWLEDGED, "namespace" => label.clone()),
-            returned: counter!(RETURNED, "namespace" => label.clone()),
-            dead_lettered: counter!(DEAD_LETTERED, "namespace" => label.clone()),
-            spilled: counter!(SPILLED, "namespace" => label.clone()),
-            dropped: counter!(DROPPED, "namespace" => label.clone()),
-            topics: gauge!(TOPICS, "namespace" => label.clone()),
-            queues: gauge!(QUEUES, "namespace" => label.clone()),
-            sessions: gauge!(SESSIONS, "namespace" => label.clone()),
-            retained: gauge!(RETAINED, "namespace" => label),
+            published,
+            unroutable,
+            delivered,
+            acknowledged,
+            returned,
+            dead_lettered,
+            spilled,
+            dropped,
+            queues_declared: declared,
+            queues_created: created,
+            queues_deleted: deleted,
+            topics,
+            queues,
+            exchanges,
+            subscriptions,
+            sessions,
+            retained,
         }
     }
+}
+
+fn describe() {
+    for (name, help) in COUNTERS {
+        describe_counter!(name, Unit::Count, help);
+    }
+    for (name, help) in GAUGES {
+        describe_gauge!(name, Unit::Count, help);
+    }
+    describe_counter!(
+        LOGINS,
+        Unit::Count,
+        "Logins by protocol, result (accepted, refused) and the reason of a refusal."
+    );
+    describe_counter!(
+        LINES_SUPPRESSED,
+        Unit::Count,
+        "Log lines about clients that were not written, to keep within the limits."
+    );
 }

@@ -29,7 +29,7 @@ impl Stomp {
     /// STOMP with these bounds of time.
     #[must_use]
     pub fn new(timeouts: Timeouts) -> Stomp {
-        Stomp { connections: Connections::new(), timeouts }
+        Stomp { connections: Connections::new(NAME), timeouts }
     }
 }
 

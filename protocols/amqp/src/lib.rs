@@ -22,16 +22,22 @@ use inver_driver::Connections;
 pub use session::Limits;
 
 /// AMQP 0-9-1 as a protocol of the broker.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Amqp {
     limits: Arc<Limits>,
     connections: Arc<Connections>,
 }
 
+impl Default for Amqp {
+    fn default() -> Self {
+        Amqp::new(Limits::default())
+    }
+}
+
 impl Amqp {
     /// Serves connections within these limits.
     pub fn new(limits: Limits) -> Self {
-        Amqp { limits: Arc::new(limits), connections: Connections::new() }
+        Amqp { limits: Arc::new(limits), connections: Connections::new(map::ORIGIN) }
     }
 }
 

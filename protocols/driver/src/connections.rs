@@ -12,15 +12,17 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio_util::sync::CancellationToken;
 
+use crate::traffic::Traffic;
+
 /// The token that tells a connection that shutdown was requested. Machines never see it and must not use it,
 /// nor [`CLOSE`](inver_broker::CLOSE).
 pub(crate) const SHUTDOWN: u64 = u64::MAX;
 
 /// The open connections of one protocol.
-#[derive(Default)]
 pub struct Connections {
     open: Mutex<Open>,
     is_watched: AtomicBool,
+    traffic: Traffic,
 }
 
 impl fmt::Debug for Connections {
@@ -36,10 +38,16 @@ struct Open {
 }
 
 impl Connections {
-    /// Without connections.
+    /// Without connections, of the protocol of this name.
     #[must_use]
-    pub fn new() -> Arc<Connections> {
-        Arc::default()
+    pub fn new(protocol: &'static str) -> Arc<Connections> {
+        let traffic = Traffic::new(protocol);
+        Arc::new(Connections { open: Mutex::default(), is_watched: AtomicBool::new(false), traffic })
+    }
+
+    /// What they receive and send.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Number of open connections.
@@ -95,7 +103,7 @@ mod tests {
 
     #[tokio::test]
     async fn shutdown_reaches_every_connection_and_slots_are_reused() {
-        let connections = Connections::new();
+        let connections = Connections::new("p");
         let shutdown = CancellationToken::new();
         connections.watch(&shutdown);
         let (left, here, late) = (Mailbox::new(), Mailbox::new(), Mailbox::new());

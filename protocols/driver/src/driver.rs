@@ -17,6 +17,7 @@ use crate::machine::{Close, End, Machine};
 use crate::output::Output;
 use crate::pool;
 use crate::timer::Timer;
+use crate::traffic::{Count, count};
 
 /// Turns of a connection before other connections of its thread get theirs.
 pub const TURNS_MAX: usize = 8;
@@ -80,6 +81,7 @@ impl<M: Machine> Driver<M> {
         let mut scratch = pool::take_read();
         let polled = self.turns(&mut scratch, cx);
         pool::give_read(scratch);
+        self.link.connections.traffic().add_tally();
         match polled {
             Ok(()) => Poll::Pending,
             Err(end) => Poll::Ready(end),
@@ -195,7 +197,11 @@ impl<M: Machine> Driver<M> {
         match input.poll_read(&mut **io, scratch, M::READ_BYTES, cx) {
             Poll::Pending => {}
             Poll::Ready(Ok(0)) => return Err(End::Closed),
-            Poll::Ready(read) => happened.input = Some(read?),
+            Poll::Ready(read) => {
+                let read = read?;
+                count(Count::BytesReceived, read as u64);
+                happened.input = Some(read);
+            }
         }
         Ok(())
     }
@@ -296,12 +302,10 @@ impl<M: Machine> Driver<M> {
     /// Ends the connection: the machine first, so that nothing of the broker waits for a slow socket, then the socket.
     pub async fn finish(self, end: End<M::Error>) {
         let Driver { mut machine, mut link } = self;
-        if matches!(end, End::Stalled) {
-            let after = machine.timeouts().write_stall;
-            tracing::info!(?after, "disconnecting client that stopped reading");
-        }
         let close = machine.end(&end, link.output());
         if close == Close::Abort {
+            drop(machine);
+            link.connections.traffic().add_tally();
             return;
         }
         let linger = machine.timeouts().linger;
@@ -316,6 +320,7 @@ impl<M: Machine> Driver<M> {
                 }
             }
             drop(machine);
+            link.connections.traffic().add_tally();
             link.flush().await?;
             if close == Close::PeerFirst {
                 link.drain().await?;

@@ -28,6 +28,7 @@ mod serving;
 mod tests;
 mod timeouts;
 mod timer;
+mod traffic;
 
 pub use commits::CommitQueue;
 pub use connections::Connections;
@@ -37,3 +38,6 @@ pub use machine::{Activity, Close, End, Machine};
 pub use output::Output;
 pub use serving::Serving;
 pub use timeouts::Timeouts;
+pub use traffic::{
+    Count, CountedConsumer, CountedPublisher, MESSAGE_SIZES, count, count_error, count_received,
+};

@@ -14,6 +14,7 @@ use crate::machine::Activity;
 use crate::output::Output;
 use crate::pool;
 use crate::timer::Timer;
+use crate::traffic::{Count, count};
 
 /// Slices given to one write: enough for 1 MiB in batches of 16 KiB, two slices each.
 const SLICES_MAX: usize = 160;
@@ -29,7 +30,7 @@ pub(crate) struct Link<I> {
     pub(crate) output: Option<Box<Output>>,
     /// There when a deadline was set once.
     pub(crate) timer: Option<Pin<Box<Timer>>>,
-    connections: Arc<Connections>,
+    pub(crate) connections: Arc<Connections>,
     slot: u32,
     pub(crate) flags: Flags,
 }
@@ -118,8 +119,10 @@ impl<I> Link<I> {
             while output.pending_bytes() > 0 {
                 match write_once(&mut *self.io, output, cx) {
                     Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                    Poll::Ready(count) => {
-                        output.advance(count?);
+                    Poll::Ready(written) => {
+                        let written = written?;
+                        output.advance(written);
+                        count(Count::BytesSent, written as u64);
                         output.stalled_since = None;
                         any = true;
                     }
@@ -154,11 +157,13 @@ impl<I> Link<I> {
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         if let Some(mut output) = self.output.take() {
             while output.pending_bytes() > 0 {
-                let count = std::future::poll_fn(|cx| write_once(&mut *self.io, &output, cx)).await?;
-                if count == 0 {
+                let written = std::future::poll_fn(|cx| write_once(&mut *self.io, &output, cx)).await?;
+                if written == 0 {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
-                output.advance(count);
+                output.advance(written);
+                count(Count::BytesSent, written as u64);
+                self.connections.traffic().add_tally();
             }
             pool::give_output(output);
         }

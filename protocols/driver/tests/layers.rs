@@ -12,15 +12,16 @@ use layers::{Graph, Rule, disordered};
 /// Modules from the bottom up, each with those that it uses.
 const RULES: &[Rule] = &[
     ("commits", &[]),
-    ("connections", &[]),
+    ("traffic", &[]),
+    ("connections", &["traffic"]),
     ("input", &[]),
     ("output", &[]),
     ("timeouts", &[]),
     ("timer", &[]),
     ("pool", &["output"]),
     ("machine", &["input", "output", "timeouts"]),
-    ("link", &["connections", "machine", "output", "pool", "timer"]),
-    ("driver", &["connections", "input", "link", "machine", "output", "pool", "timer"]),
+    ("link", &["connections", "machine", "output", "pool", "timer", "traffic"]),
+    ("driver", &["connections", "input", "link", "machine", "output", "pool", "timer", "traffic"]),
     ("serving", &["driver", "machine"]),
 ];
 

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 
 use crate::budget::Share;
 use crate::error::ConnectionError;
-use crate::node::{NAME, Node};
+use crate::metrics::NAME;
+use crate::node::Node;
 use crate::sasl;
 use crate::session::Session;
 

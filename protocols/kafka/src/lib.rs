@@ -47,7 +47,7 @@ impl Kafka {
     /// The protocol with these settings.
     #[must_use]
     pub fn new(config: KafkaConfig) -> Kafka {
-        Kafka { config, node: OnceLock::new(), connections: Connections::new() }
+        Kafka { config, node: OnceLock::new(), connections: Connections::new(metrics::NAME) }
     }
 
     /// The state that connections share; created for the first connection.
@@ -66,7 +66,7 @@ impl Kafka {
 #[async_trait]
 impl ProtocolPlugin for Kafka {
     fn name(&self) -> &'static str {
-        node::NAME
+        metrics::NAME
     }
 
     async fn serve(&self, connection: Connection, broker: Broker) {

@@ -1,9 +1,18 @@
 //! Metrics of the protocol.
 
-use metrics::{Counter, counter};
+use std::time::Duration;
+
+use inver_driver::Count;
+use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
 use crate::codec::api::Api;
 use crate::codec::error_code::ErrorCode;
+
+/// The protocol's name.
+pub(crate) const NAME: &str = "kafka";
+
+/// Where the number of records is in a record batch.
+const RECORD_COUNT_AT: usize = 57;
 
 /// Requests taken, by API.
 const REQUESTS: &str = "inver_kafka_requests_total";
@@ -13,10 +22,13 @@ const PRODUCED_BYTES: &str = "inver_kafka_produced_bytes_total";
 const PRODUCED_RECORDS: &str = "inver_kafka_produced_records_total";
 const FETCHED_BYTES: &str = "inver_kafka_fetched_bytes_total";
 
+/// Time from a request to its response, by API. That of a fetch includes the time for which it waits for records.
+const REQUEST_SECONDS: &str = "inver_kafka_request_seconds";
+
 /// Counters that are looked up once.
 pub(crate) struct Metrics {
     /// By api key.
-    requests: Vec<Option<Counter>>,
+    requests: Vec<Option<(Counter, Histogram)>>,
     pub(crate) produced_bytes: Counter,
     pub(crate) produced_records: Counter,
     pub(crate) fetched_bytes: Counter,
@@ -25,12 +37,14 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Counters for these APIs.
     pub(crate) fn new(apis: &[Api]) -> Metrics {
+        describe();
         let mut requests = Vec::new();
         for api in apis {
             let place = usize::try_from(api.key).unwrap_or(0);
             requests.resize_with(requests.len().max(place + 1), || None);
             if let Some(counter) = requests.get_mut(place) {
-                *counter = Some(counter!(REQUESTS, "api" => api.name));
+                let seconds = histogram!(REQUEST_SECONDS, "api" => api.name);
+                *counter = Some((counter!(REQUESTS, "api" => api.name), seconds));
             }
         }
         Metrics {
@@ -43,16 +57,47 @@ impl Metrics {
 
     /// Counts a request.
     pub(crate) fn count_request(&self, api: &Api) {
-        let counter = usize::try_from(api.key).ok().and_then(|place| self.requests.get(place)?.as_ref());
-        if let Some(counter) = counter {
+        if let Some((counter, _)) = self.of(api.key) {
             counter.increment(1);
         }
+    }
+
+    /// Records the time from a request to its response.
+    pub(crate) fn observe_request(&self, api_key: i16, took: Duration) {
+        if let Some((_, seconds)) = self.of(api_key) {
+            seconds.record(took);
+        }
+    }
+
+    fn of(&self, api_key: i16) -> Option<&(Counter, Histogram)> {
+        usize::try_from(api_key).ok().and_then(|place| self.requests.get(place)?.as_ref())
     }
 }
 
 /// Counts an error code in a response. Looks the counter up each time: errors are rare.
 pub(crate) fn count_error(api: &Api, code: ErrorCode) {
     counter!(ERRORS, "api" => api.name, "error" => code.name()).increment(1);
+    inver_driver::count_error(NAME, code.name());
+}
+
+/// Counts a record batch that is sent to a client.
+pub(crate) fn count_sent(batch: &[u8]) {
+    let records = batch.get(RECORD_COUNT_AT..).and_then(|bytes| bytes.first_chunk().copied());
+    inver_driver::count(Count::SentAuto, records.map_or(0, u32::from_be_bytes).into());
+}
+
+fn describe() {
+    use Unit::{Bytes, Count, Seconds};
+    describe_counter!(REQUESTS, Count, "Requests taken, by API.");
+    describe_counter!(ERRORS, Count, "Error codes sent in responses, by API.");
+    describe_counter!(PRODUCED_BYTES, Bytes, "Bytes of record batches appended.");
+    describe_counter!(PRODUCED_RECORDS, Count, "Records appended.");
+    describe_counter!(FETCHED_BYTES, Bytes, "Bytes of record batches sent to clients.");
+    describe_histogram!(
+        REQUEST_SECONDS,
+        Seconds,
+        "Time from a request to its response, by API; for a fetch with the time for which it waits for records."
+    );
 }
 
 #[cfg(test)]

@@ -15,9 +15,6 @@ use crate::config::KafkaConfig;
 use crate::coordinator::Coordinator;
 use crate::metrics::Metrics;
 
-/// The protocol's name.
-pub(crate) const NAME: &str = "kafka";
-
 /// Table of the rows below.
 const TABLE: &str = "kafka";
 const CLUSTER_ID: &[u8] = b"cluster-id";

@@ -27,8 +27,8 @@ const RULES: &[Rule] = &[
     ("fetch", &["budget", "codec", "map", "metrics", "node", "response"]),
     ("api", &["codec", "config", "coordinator", "error", "fetch", "map", "node", "response", "sasl", "settings", "ticket"]),
     ("fuzz", &["api", "codec", "map"]),
-    ("session", &["api", "codec", "error", "fetch", "node", "response", "sasl", "ticket"]),
-    ("connection", &["budget", "error", "node", "sasl", "session"]),
+    ("session", &["api", "codec", "error", "fetch", "metrics", "node", "response", "sasl", "ticket"]),
+    ("connection", &["budget", "error", "metrics", "node", "sasl", "session"]),
 ];
 
 fn graph() -> Graph {

@@ -4,6 +4,7 @@ use inver_broker::{AuthError, CloseReason, LoginRefusal, PublishError, SessionEr
 use inver_storage::{LogError, SubmitError};
 
 use crate::codec::{DecodeError, Reason};
+use crate::map::ORIGIN;
 
 /// The end of a connection. All but [`Stop::Disconnected`] publish the will [MQTT-3.1.2-8].
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,11 @@ impl Stop {
             Stop::Publish(_) | Stop::Write(_) | Stop::Log(_) => Some(Reason::Unspecified),
         }
     }
+}
+
+/// Counts a reason code that a client is told of.
+pub(crate) fn count_reason(reason: Reason) {
+    inver_driver::count_error(ORIGIN, format!("{:#04x}", reason as u8));
 }
 
 /// Why a CONNECT is refused.

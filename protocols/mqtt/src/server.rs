@@ -7,6 +7,7 @@ use inver_broker::SessionTerms;
 use inver_driver::Connections;
 
 use crate::config::MqttConfig;
+use crate::map::ORIGIN;
 use crate::sys::SysTopics;
 use crate::token;
 
@@ -22,7 +23,7 @@ impl Server {
     pub(crate) fn new(config: MqttConfig) -> Arc<Server> {
         Arc::new(Server {
             sys: Arc::new(SysTopics::new(config.sys_interval_s)),
-            connections: Connections::new(),
+            connections: Connections::new(ORIGIN),
             session_terms: Arc::new(session_terms(&config)),
             config,
         })

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use super::ConfigArgument;
 use crate::config::{self, Config, Loaded};
-use crate::http::{Http, Node};
+use crate::http::{Http, Monitored, Node};
 use crate::listeners::{self, Admission, Shared};
 use crate::logging;
 use crate::logins::Logins;
@@ -52,7 +52,13 @@ impl Arguments {
         let runtimes = Runtimes::start(config.runtime.kind, config.runtime.threads)?;
         let workers = runtimes.workers();
         let ready = Arc::new(AtomicBool::new(false));
-        let node = Node { metrics, ready: ready.clone(), workers: workers.clone(), started };
+        let node = Node {
+            metrics,
+            ready: ready.clone(),
+            workers: workers.clone(),
+            started,
+            monitored: monitored(&config),
+        };
         let http = Arc::new(Http::new(node));
         runtimes.run(serve(config, workers, http, ready, clock, started))
     }
@@ -196,6 +202,16 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// What of the configuration is shown in metrics.
+fn monitored(config: &Config) -> Monitored {
+    Monitored {
+        data_dir: config.general.data_dir.clone(),
+        connections_max: config.limits.connections_max,
+        disk_free_min: config.log.segment_bytes_max.saturating_mul(2),
+        series_max: config.http.detailed_series_max,
     }
 }
 

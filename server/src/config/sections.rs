@@ -161,6 +161,11 @@ section! {
         /// Concurrent HTTP connections. They do not count towards `limits.connections_max`, so that health and metrics stay
         /// available at that limit.
         pub(crate) connections_max: usize = 128 => count(1..=100_000),
+        /// Address of a listener that serves metrics by RabbitMQ's names at RabbitMQ's paths: `/metrics`,
+        /// `/metrics/per-object`, `/metrics/detailed`. RabbitMQ's port is 15692.
+        pub(crate) prometheus_listen: Listen = Listen::OFF => value("`address:port` or `off`"),
+        /// Series of single objects in one answer; further objects are left out and counted.
+        pub(crate) detailed_series_max: usize = 100_000 => count(1..=10_000_000),
     }
 }
 

@@ -1,4 +1,4 @@
-//! HTTP: health, metrics, and the read side of the administration API.
+//! HTTP: health, [`metrics`], and the read side of the administration API.
 //!
 //! Owns the routes, authentication and the JSON forms. It is served like a protocol, on a listener with an admission of its
 //! own: health and metrics stay available when the client connections are at their limit. It is not in the list of
@@ -8,6 +8,7 @@
 
 mod api;
 mod auth;
+mod metrics;
 mod page;
 mod problem;
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Extension, Router, middleware};
@@ -29,6 +30,9 @@ use inver_broker::{Broker, Connection, ProtocolPlugin};
 use tokio::time::Instant;
 use tracing::debug;
 
+pub(crate) use self::metrics::Monitored;
+
+use self::metrics::CachedTotals;
 use self::problem::Problem;
 use crate::runtime::Workers;
 use crate::telemetry::Metrics;
@@ -42,8 +46,17 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub(crate) struct Http {
     node: Arc<Node>,
     /// Built for the first connection, which brings the broker.
-    router: OnceLock<Router>,
+    router: OnceLock<Routers>,
 }
+
+/// The routers of the listeners.
+struct Routers {
+    http: Router,
+    rabbitmq_metrics: Router,
+}
+
+/// Serves the metrics by RabbitMQ's names at RabbitMQ's paths.
+pub(crate) struct RabbitmqMetrics(pub(crate) Arc<Http>);
 
 /// The process as HTTP shows it.
 pub(crate) struct Node {
@@ -55,6 +68,8 @@ pub(crate) struct Node {
     pub(crate) workers: Workers,
     /// Start of the process.
     pub(crate) started: Instant,
+    /// What of the configuration is shown in metrics.
+    pub(crate) monitored: Monitored,
 }
 
 /// What handlers see.
@@ -64,6 +79,8 @@ struct App {
     /// Memory, processor time, threads and open files of this process.
     process: metrics_process::Collector,
     broker: Broker,
+    /// The sums over all queues.
+    totals: Arc<CachedTotals>,
 }
 
 /// Address of the client of a request.
@@ -76,13 +93,15 @@ impl Http {
         Http { node: Arc::new(node), router: OnceLock::new() }
     }
 
-    fn router(&self, broker: Broker) -> Router {
+    fn routers(&self, broker: Broker) -> &Routers {
         let build = || {
             let process = metrics_process::Collector::default();
             process.describe();
-            routes(App { node: self.node.clone(), process, broker })
+            let app = App { node: self.node.clone(), process, broker, totals: Arc::default() };
+            let rabbitmq_metrics = metrics::rabbitmq_routes().with_state(app.clone());
+            Routers { http: routes(app), rabbitmq_metrics }
         };
-        self.router.get_or_init(build).clone()
+        self.router.get_or_init(build)
     }
 }
 
@@ -94,9 +113,12 @@ fn routes(app: App) -> Router {
     Router::new()
         .route("/health/live", get(async || "live\n"))
         .route("/health/ready", get(ready))
-        .route("/metrics", get(metrics))
+        .route("/health/alarms", get(metrics::alarms::health))
+        .merge(metrics::routes())
         .nest("/api/v1", api)
-        .fallback(async || Problem::not_found("available: /health/live, /health/ready, /metrics, /api/v1"))
+        .fallback(async || {
+            Problem::not_found("available: /health/live, /health/ready, /health/alarms, /metrics, /api/v1")
+        })
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .with_state(app)
 }
@@ -109,12 +131,6 @@ async fn ready(State(app): State<App>) -> impl IntoResponse {
     }
 }
 
-async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    app.process.collect();
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, kind)], app.node.metrics.render())
-}
-
 #[async_trait]
 impl ProtocolPlugin for Http {
     fn name(&self) -> &'static str {
@@ -122,23 +138,38 @@ impl ProtocolPlugin for Http {
     }
 
     async fn serve(&self, connection: Connection, broker: Broker) {
-        let router = self.router(broker).layer(Extension(Peer(connection.peer.ip())));
-        let served = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(connection.io), TowerToHyperService::new(router));
-        let mut served = std::pin::pin!(served);
-        let result = tokio::select! {
-            result = served.as_mut() => result,
-            () = connection.shutdown.cancelled() => {
-                served.as_mut().graceful_shutdown();
-                served.await
-            }
-        };
-        if let Err(error) = result {
-            debug!(%error, "HTTP connection failed");
+        let router = self.routers(broker).http.clone();
+        serve(router.layer(Extension(Peer(connection.peer.ip()))), connection).await;
+    }
+}
+
+#[async_trait]
+impl ProtocolPlugin for RabbitmqMetrics {
+    fn name(&self) -> &'static str {
+        "http"
+    }
+
+    async fn serve(&self, connection: Connection, broker: Broker) {
+        serve(self.0.routers(broker).rabbitmq_metrics.clone(), connection).await;
+    }
+}
+
+async fn serve(router: Router, connection: Connection) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(connection.io), TowerToHyperService::new(router));
+    let mut served = std::pin::pin!(served);
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = connection.shutdown.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
         }
+    };
+    if let Err(error) = result {
+        debug!(%error, "HTTP connection failed");
     }
 }
 

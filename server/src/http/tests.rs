@@ -71,6 +71,7 @@ impl Server {
             ready: ready.clone(),
             workers: workers(),
             started: broker.clock().now(),
+            monitored: Monitored { series_max: 100, ..Monitored::default() },
         });
         let shutdown = CancellationToken::new();
         Server { http: Arc::new(http), broker, ready, shutdown, _folder: folder }

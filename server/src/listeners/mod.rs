@@ -27,6 +27,7 @@ use tracing::{Instrument, debug, debug_span, info, warn};
 pub(crate) use admission::Admission;
 
 use crate::config::{self, Config, Listen};
+use crate::http::{Http, RabbitmqMetrics};
 use crate::protocols::SharedSettings;
 use crate::runtime::Workers;
 
@@ -66,9 +67,10 @@ pub(crate) struct Shared {
 pub(crate) fn bind(
     config: &Config,
     admission: &Arc<Admission>,
-    http: Arc<dyn ProtocolPlugin>,
+    http: Arc<Http>,
     access: &AccessControl,
 ) -> anyhow::Result<Vec<Listener>> {
+    describe();
     let mut listeners = Vec::new();
     let mut listen = |key: &str, listen: Listen, service: Service| -> anyhow::Result<()> {
         let Some(address) = listen.0 else { return Ok(()) };
@@ -108,11 +110,10 @@ pub(crate) fn bind(
     }
     let (key, max) = ("http.connections_max", config.http.connections_max);
     let admission = Admission::new(key, loopback_only(access), max, max);
-    listen(
-        "http.listen",
-        config.http.listen,
-        Service { protocol: http, admission, tls: None, websocket: None },
-    )?;
+    let service = Service { protocol: http.clone(), admission, tls: None, websocket: None };
+    listen("http.listen", config.http.listen, service.clone())?;
+    let metrics = Service { protocol: Arc::new(RabbitmqMetrics(http)), ..service };
+    listen("http.prometheus_listen", config.http.prometheus_listen, metrics)?;
     Ok(listeners)
 }
 
@@ -248,5 +249,18 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         metrics::gauge!("inver_connections", "protocol" => self.0.name()).decrement(1);
+        metrics::counter!("inver_connections_closed_total", "protocol" => self.0.name()).increment(1);
     }
+}
+
+fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge};
+    describe_counter!("inver_connections_accepted_total", Unit::Count, "Connections opened, by protocol.");
+    describe_counter!("inver_connections_closed_total", Unit::Count, "Connections closed, by protocol.");
+    describe_counter!(
+        "inver_connections_refused_total",
+        Unit::Count,
+        "Connections closed before a byte was read, by protocol and reason."
+    );
+    describe_gauge!("inver_connections", Unit::Count, "Open connections, by protocol.");
 }

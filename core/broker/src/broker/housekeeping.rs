@@ -70,13 +70,17 @@ impl Broker {
     pub fn trim(&self) {
         for sessions in self.all_sessions() {
             sessions.namespace().trim();
-            sessions.record();
         }
     }
 
     /// Checks the limits of stored bytes now, and not in a later round of housekeeping.
     pub fn check_bytes(&self) {
         self.all_sessions().iter().for_each(Sessions::check_bytes);
+    }
+
+    /// Updates the gauges of all namespaces. Called when metrics are read.
+    pub fn record(&self) {
+        self.all_sessions().iter().for_each(Sessions::record);
     }
 
     /// Applies retention and bounds now, and not in a later round of housekeeping.

@@ -324,12 +324,18 @@ impl Namespace {
         self.0.topology.lock()
     }
 
-    /// Trims acknowledged messages and updates the gauges.
-    pub(crate) fn trim(&self) {
+    /// Updates the gauges of what the namespace has.
+    pub(crate) fn record(&self) {
         let counters = self.counters();
         counters.topics.set(self.0.topics.len() as f64);
         counters.queues.set(self.0.queues.len() as f64);
+        counters.exchanges.set(self.0.exchanges.read().len() as f64);
+        counters.subscriptions.set(self.0.subscriptions.len() as f64);
         counters.retained.set(self.0.retained.len() as f64);
+    }
+
+    /// Trims acknowledged messages.
+    pub(crate) fn trim(&self) {
         if let Err(error) = self.0.context.reclaim.trim(self.log()) {
             tracing::debug!(%error, "failed to trim acknowledged messages");
         }

@@ -10,7 +10,7 @@ use crate::exchange::RouteTarget;
 use crate::limits::{self, LimitReached};
 use crate::queue::Queue;
 use crate::rows::{self, TopicRow};
-use crate::spec::{Mode, QueueSpec, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicId, TopicKind};
+use crate::spec::{Depth, Mode, QueueSpec, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicId, TopicKind};
 use crate::subscription::{MemoryBounds, Subscription, Trim, WhenFull};
 use crate::topic::Topic;
 
@@ -86,11 +86,26 @@ impl Namespace {
         self.0.queues.len()
     }
 
+    /// Messages and consumers of all queues together. Costs a lock for each queue.
+    #[must_use]
+    pub fn queue_totals(&self) -> Depth {
+        let mut totals = Depth::default();
+        let all: Vec<Arc<Queue>> = self.0.queues.iter().map(|queue| queue.clone()).collect();
+        for queue in all {
+            let depth = queue.depth();
+            totals.ready += depth.ready;
+            totals.unacked += depth.unacked;
+            totals.consumers += depth.consumers;
+        }
+        totals
+    }
+
     /// Creates a queue, or returns the present one of that name unchanged; the caller compares it with the spec.
     pub fn declare_queue(&self, name: &str, spec: QueueSpec) -> Result<Declared<Arc<Queue>>, QueueError> {
         if name.len() > TOPIC_NAME_BYTES_MAX * 4 {
             return Err(QueueError::BadName(name.to_owned()));
         }
+        self.counters().queues_declared.increment(1);
         if let Some(present) = self.queue(name) {
             return Ok(Declared::present(present));
         }
@@ -118,6 +133,7 @@ impl Namespace {
             (Queue::new(name, spec, subscription, None, None), Completion::Now)
         };
         self.enter_queue(&it);
+        self.counters().queues_created.increment(1);
         Ok(Declared { it, created: true, completion })
     }
 
@@ -225,6 +241,7 @@ impl Namespace {
             }
         }
         self.0.queues.remove(name);
+        self.counters().queues_deleted.increment(1);
         self.0.context.reclaim.remove(queue.subscription().id());
         queue.subscription().close();
         self.changed();

@@ -102,8 +102,9 @@ impl Sessions {
         self.namespace().set_full(max.is_some_and(|max| self.stored_bytes() >= max));
     }
 
-    /// Updates the number of sessions in the metrics.
+    /// Updates the gauges of the namespace and its sessions.
     pub(crate) fn record(&self) {
+        self.0.namespace.record();
         self.0.namespace.counters().sessions.set(self.len() as f64);
     }
 }

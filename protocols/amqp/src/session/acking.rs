@@ -1,6 +1,7 @@
 //! `basic.ack`, `nack`, `reject` and `recover`.
 
 use inver_broker::Completion;
+use inver_driver::{Count, count};
 
 use super::channel::Channel;
 use super::shared::Shared;
@@ -68,6 +69,7 @@ impl Channel {
 
     /// Acknowledges one delivery. The broker learns of it when the input of the turn ends.
     fn acked(&mut self, delivery: UnackedDelivery, shared: &mut Shared) {
+        count(Count::Acknowledged, 1);
         let at = self.at(delivery.consumer);
         if let Some(consumer) = self.consumer(delivery.consumer)
             && consumer.ack(delivery.id)

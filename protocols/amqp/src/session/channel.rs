@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use inver_broker::UserChannel;
+use inver_driver::CountedPublisher;
 use slab::Slab;
 
 use super::assembly::Assembly;
@@ -65,6 +66,8 @@ pub(super) struct Channel {
     pub(super) reply_queue: Option<String>,
     /// Its place among the channels of the user; taken when it closes.
     counted: Option<UserChannel>,
+    /// There once the channel has published.
+    pub(super) publisher: Option<CountedPublisher>,
 }
 
 impl Channel {
@@ -90,6 +93,7 @@ impl Channel {
             get_was_empty: false,
             reply_queue: None,
             counted,
+            publisher: None,
         }
     }
 
@@ -199,5 +203,6 @@ impl Channel {
         self.assembly = Assembly::default();
         self.reply_queue = None;
         self.counted = None;
+        self.publisher = None;
     }
 }

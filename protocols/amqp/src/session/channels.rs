@@ -1,6 +1,8 @@
 //! The open channels of a connection, by number. A sorted list, because clients choose any of 65,535 numbers and open
 //! few channels. The channel found last is tried first.
 
+use inver_driver::{Count, count};
+
 use super::channel::Channel;
 
 /// The open channels of a connection.
@@ -30,11 +32,14 @@ impl Channels {
     pub(super) fn open(&mut self, channel: Channel) {
         let at = self.sorted.partition_point(|open| open.number < channel.number);
         self.sorted.insert(at, Box::new(channel));
+        count(Count::ChannelsOpened, 1);
     }
 
     /// Removes a channel.
     pub(super) fn remove(&mut self, number: u16) {
+        let before = self.sorted.len();
         self.sorted.retain(|channel| channel.number != number);
+        count(Count::ChannelsClosed, (before - self.sorted.len()) as u64);
     }
 
     /// All channels.
@@ -44,6 +49,7 @@ impl Channels {
 
     /// Removes all channels.
     pub(super) fn clear(&mut self) {
+        count(Count::ChannelsClosed, self.sorted.len() as u64);
         self.sorted.clear();
     }
 }

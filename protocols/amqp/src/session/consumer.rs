@@ -1,6 +1,7 @@
 //! A consumer of a channel, and how much it may be sent.
 
 use inver_broker::{Completion, Consumer, Delivery, DeliveryId, Pull};
+use inver_driver::CountedConsumer;
 use inver_storage::SubmitError;
 
 /// The state of a consumer.
@@ -31,6 +32,8 @@ pub(super) struct ChannelConsumer {
     /// Whether it receives messages.
     pub(super) state: State,
     consumer: Consumer,
+    /// There while it receives messages, and not of a getter.
+    pub(super) counted: Option<CountedConsumer>,
     /// Acknowledgements of this turn.
     acks: Vec<DeliveryId>,
 }
@@ -54,6 +57,7 @@ impl ChannelConsumer {
             queued: false,
             state: State::Active,
             consumer,
+            counted: None,
             acks: Vec::new(),
         }
     }
@@ -114,6 +118,7 @@ impl ChannelConsumer {
     pub(super) fn stop(&mut self) {
         self.send_last_acks();
         self.consumer.stop();
+        self.counted = None;
         self.state = State::Cancelled;
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use inver_broker::{AttachError, ConsumerSpec, Subscription};
+use inver_driver::{Count, CountedConsumer, count};
 
 use super::access::Access;
 use super::attaching;
@@ -96,7 +97,8 @@ impl Channel {
             )),
             AttachError::Closed => Refusal::no_such("queue", &source, shared.vhost()),
         })?;
-        let consumer = ChannelConsumer::new(&tag, &source, consumer, no_ack, self.prefetch);
+        let mut consumer = ChannelConsumer::new(&tag, &source, consumer, no_ack, self.prefetch);
+        consumer.counted = Some(CountedConsumer::default());
         self.consumers.insert(consumer);
         self.tags.insert(tag.clone(), slot);
         if !nowait {
@@ -171,7 +173,9 @@ impl Channel {
         deliveries.clear();
         let pull = consumer.pull(messages_max, PULL_BYTES_MAX, &mut deliveries);
         let table_max = table_bytes_max(shared.frame_max);
+        let mut redelivered = 0;
         for delivery in &deliveries {
+            redelivered += u64::from(delivery.redelivered > 0);
             let tag = self.next_tag;
             self.next_tag += 1;
             let source = delivery.topic.as_deref().unwrap_or(&consumer.source);
@@ -197,6 +201,9 @@ impl Channel {
                 self.unacked.push(UnackedDelivery { tag, consumer: slot, id: delivery.id });
             }
         }
+        let sent = if consumer.no_ack { Count::SentAuto } else { Count::SentManual };
+        count(sent, deliveries.len() as u64);
+        count(Count::Redelivered, redelivered);
         if !consumer.no_ack {
             let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
             consumer.unacked += count;

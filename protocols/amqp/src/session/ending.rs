@@ -3,12 +3,14 @@
 use std::error::Error;
 
 use inver_broker::{AuthError, CloseReason, Identity, LoginRefusal};
+use inver_driver::count_error;
 
 use super::channel::Channel;
 use super::shared::Shared;
 use super::{Session, State, confirms};
 use crate::codec::{Method, write};
 use crate::error::{Refusal, ReplyCode};
+use crate::map::ORIGIN;
 
 impl Session {
     /// The authenticator has decided.
@@ -98,6 +100,7 @@ impl Session {
             tracing::debug!(%error, "failed to write publishes to the log");
         }
         self.write_replies(out);
+        count_error(ORIGIN, refusal.code.name());
         let (class_id, method_id) = refusal.method;
         let (reply_code, reply_text) = (refusal.code.number(), refusal.text.as_str());
         if number != 0 && !refusal.code.is_hard() && self.state == State::Running {

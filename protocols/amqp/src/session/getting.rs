@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use inver_broker::{AttachError, ConsumerSpec};
+use inver_driver::{Count, count};
 
 use super::access::Access;
 use super::channel::{Channel, Outcome};
@@ -38,6 +39,8 @@ impl Channel {
         shared.deliveries = deliveries;
         match taken {
             Some(delivery) => {
+                count(if no_ack { Count::GotAuto } else { Count::GotManual }, 1);
+                count(Count::Redelivered, u64::from(delivery.redelivered > 0));
                 let ready = consumer.core().subscription().depth().ready;
                 if no_ack {
                     consumer.auto_ack(&[delivery.id]).map_err(Refusal::internal)?;
@@ -83,7 +86,10 @@ impl Channel {
                 self.get_was_empty = true;
                 return Ok(Outcome::Retry);
             }
-            None => write::method(out, self.number, &Method::BasicGetEmpty { cluster_id: "" }),
+            None => {
+                count(Count::GotNone, 1);
+                write::method(out, self.number, &Method::BasicGetEmpty { cluster_id: "" });
+            }
         }
         self.get_was_empty = false;
         Ok(Outcome::Done)

@@ -41,12 +41,14 @@ mod unacked;
 use std::sync::Arc;
 
 use inver_broker::{Broker, Completion, Credentials, Endpoints, Identity, LoggedClient, Mailbox};
+use inver_driver::{Count, count};
 use inver_storage::{Log, Lsn};
 
 pub use limits::Limits;
 
 use self::channel::Outcome;
 use self::channels::Channels;
+use self::confirms::Answer;
 use self::consuming::Pulled;
 use self::handshake::{Handshake, Mechanisms, Opening};
 use self::shared::{ConsumerRef, Halt, Shared};
@@ -266,6 +268,9 @@ impl Session {
                 self.held.push(channel.number);
             }
             let answered = before - channel.confirms.outstanding();
+            if waiting.run.answer == Answer::Ack {
+                count(Count::Confirmed, answered);
+            }
             shared.unconfirmed =
                 shared.unconfirmed.saturating_sub(usize::try_from(answered).unwrap_or(usize::MAX));
         }

@@ -1,6 +1,7 @@
 //! `basic.publish`, mandatory messages and `basic.return`.
 
 use inver_broker::{Message, Target};
+use inver_driver::{Count, count, count_received};
 
 use super::access::check_user_id;
 use super::channel::Channel;
@@ -55,6 +56,8 @@ impl Channel {
         shared: &mut Shared,
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
+        count_received(publish.body.len());
+        self.publisher.get_or_insert_default();
         if let Some(transaction) = &mut self.transaction {
             let (name, routing_key) = (publish.exchange, publish.routing_key);
             let to = Target::Exchange { name, routing_key, more_keys: &[] };
@@ -64,6 +67,7 @@ impl Channel {
         let answer = self.publish_now(publish, shared, out)?;
         if self.confirms.enabled {
             shared.unconfirmed += 1;
+            count(Count::ToConfirm, 1);
             if self.confirms.count(answer) {
                 shared.published.push(self.number);
             }
@@ -106,7 +110,13 @@ impl Channel {
         }
         match shared.publisher.publish(target, &message) {
             Ok(routed) => {
-                if routed.destinations == 0 && publish.mandatory {
+                let outcome = match (routed.destinations, publish.mandatory) {
+                    (0, true) => Count::Returned,
+                    (0, false) => Count::Unroutable,
+                    _ => Count::Routed,
+                };
+                count(outcome, 1);
+                if outcome == Count::Returned {
                     write_return(publish, self.number, shared.frame_max, out);
                 }
                 Ok(if routed.refused { Answer::Nack } else { Answer::Ack })

@@ -186,7 +186,7 @@ impl Toys {
         let log = Log::open_manual(medium, Arc::new(SystemClock), options).unwrap();
         Toys {
             log,
-            connections: Connections::new(),
+            connections: Connections::new("test"),
             shutdown: CancellationToken::new(),
             counts: Arc::default(),
             silence_max: None,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_broker::{Completion, LimitReached, Partition, Topic};
+use inver_driver::{Count, count};
 use inver_storage::SubmitError;
 use inver_storage::batch::{Batch, BatchError, Compression};
 
@@ -114,7 +115,7 @@ impl Handler for Produce {
         };
         let by_id = cx.version() >= BY_ID_SINCE;
         let mut completion = Completion::Now;
-        let mut failure = None;
+        let (mut failure, mut records) = (None, 0);
         let mut responses = Vec::with_capacity(request.topic_data.len());
         for data in request.topic_data {
             let topic = cx.topic(BY_ID_SINCE, &data.name, data.topic_id);
@@ -129,7 +130,10 @@ impl Handler for Produce {
                     _ => Err(Rejection::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "unknown topic")),
                 };
                 match &outcome {
-                    Ok(appended) => completion = completion.and(appended.completion),
+                    Ok(appended) => {
+                        completion = completion.and(appended.completion);
+                        records += u64::from(appended.records);
+                    }
                     Err(rejection) => {
                         tracing::debug!(topic = %data.name, index, code = %rejection.code, rejection.message, "batch rejected");
                         failure.get_or_insert_with(|| rejection.message.clone());
@@ -142,6 +146,11 @@ impl Handler for Produce {
                 topic_id: data.topic_id,
                 partition_responses,
             });
+        }
+        if request.acks != 0 {
+            // Sent once the log has committed them.
+            count(Count::ToConfirm, records);
+            count(Count::Confirmed, records);
         }
         match (request.acks, failure) {
             (0, Some(message)) => Reply::Close(None, ConnectionError::ProduceWithoutAcks(message)),
@@ -177,6 +186,7 @@ struct Appended {
     append_time_ms: i64,
     log_start_offset: i64,
     completion: Completion,
+    records: u32,
 }
 
 fn append(
@@ -197,8 +207,10 @@ fn append(
     let (base_offset, completion) = submit(cx, topic, &partition, batch)?;
     cx.node.metrics.produced_bytes.increment(bytes as u64);
     cx.node.metrics.produced_records.increment(u64::from(records));
+    count(Count::Received, records.into());
+    count(Count::Routed, records.into());
     let log_start_offset = wire_offset(partition.stream().start());
-    Ok(Appended { base_offset, append_time_ms, log_start_offset, completion })
+    Ok(Appended { base_offset, append_time_ms, log_start_offset, completion, records })
 }
 
 fn submit(

@@ -9,7 +9,7 @@ use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::FrameWriter;
 use crate::codec::wire::{Wire, write_length, write_no_tagged_fields};
 use crate::map::partition::wire_offset;
-use crate::metrics::count_error;
+use crate::metrics::{count_error, count_sent};
 use crate::node::LEADER_EPOCH;
 
 /// Bytes at the start of a batch that differ from the stored ones: base offset, length (unchanged), leader epoch.
@@ -69,6 +69,7 @@ fn write_partition(writer: &mut FrameWriter<'_>, running: &Running, slot: &Slot)
     }
     write_length(out, slot.found_bytes, version.flexible);
     for batch in &slot.found {
+        count_sent(&batch.bytes);
         let out = writer.out();
         out.put_i64(wire_offset(batch.base_offset));
         out.put_slice(batch.bytes.get(8..12).unwrap_or_default());

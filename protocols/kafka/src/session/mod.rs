@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use inver_broker::{AuthError, Completion, Identity, LoggedClient, Mailbox};
-use inver_driver::Output;
+use inver_driver::{CountedConsumer, CountedPublisher, Output};
 use inver_storage::Lsn;
 use tokio::time::Instant;
 
@@ -22,6 +22,9 @@ use self::pipeline::Pipeline;
 use crate::api;
 use crate::api::api_versions::ApiVersions;
 use crate::api::context::{RequestContext, TopicCache};
+use crate::api::fetch::Fetch;
+use crate::api::handler::Handler;
+use crate::api::produce::Produce;
 use crate::api::reply::Reply;
 use crate::api::sasl_authenticate::{self, SaslAuthenticateResponse};
 use crate::codec::api::Api;
@@ -32,7 +35,8 @@ use crate::codec::reader::Reader;
 use crate::codec::wire::Version;
 use crate::error::ConnectionError;
 use crate::fetch::Fetcher;
-use crate::node::{NAME, Node};
+use crate::metrics::NAME;
+use crate::node::Node;
 use crate::response::encode;
 use crate::sasl::{Credentials, Sasl, Step};
 
@@ -49,6 +53,10 @@ pub(crate) struct Session {
     /// Memory that small responses share.
     arena: BytesMut,
     client: LoggedClient,
+    /// There once it has produced.
+    publisher: Option<CountedPublisher>,
+    /// There once it has fetched.
+    consumer: Option<CountedConsumer>,
 }
 
 impl Session {
@@ -70,6 +78,8 @@ impl Session {
             pipeline: Pipeline::default(),
             topics: TopicCache::default(),
             arena: BytesMut::new(),
+            publisher: None,
+            consumer: None,
             node,
         }
     }
@@ -131,6 +141,12 @@ impl Session {
             return Err(ConnectionError::NotAuthenticated { api: header.api.name });
         }
         self.node.metrics.count_request(header.api);
+        self.pipeline.begin(header.api.key, now);
+        match header.api.key {
+            Produce::KEY => _ = self.publisher.get_or_insert_default(),
+            Fetch::KEY => _ = self.consumer.get_or_insert_default(),
+            _ => {}
+        }
         if !self.client.is_logged_in() && !header.api.before_authentication {
             self.client.identify(client_id.as_deref().unwrap_or_default());
             self.client.logged_in(self.sasl.identity().and_then(Identity::name));
@@ -253,7 +269,12 @@ impl Session {
     /// Moves complete responses to `output`.
     pub(crate) fn advance(&mut self, output: &mut Output) -> Result<(), ConnectionError> {
         let limit = self.node.config.limits.output_bytes_max;
-        self.pipeline.advance(self.node.broker.log().committed(), output, limit)
+        let (node, mut now) = (&self.node, None);
+        self.pipeline.advance(node.broker.log().committed(), output, limit, |api_key, since| {
+            // One reading of the clock for all responses of a turn.
+            let now = *now.get_or_insert_with(|| node.broker.clock().now());
+            node.metrics.observe_request(api_key, now.saturating_duration_since(since));
+        })
     }
 
     /// The log position that the next response waits for.

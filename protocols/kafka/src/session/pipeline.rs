@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use inver_driver::Output;
 use inver_storage::Lsn;
+use tokio::time::Instant;
 
 use crate::codec::frame::{COPIED_BYTES_MAX, Frame};
 use crate::codec::text::Str;
@@ -25,41 +26,55 @@ enum Turn {
     Fetch(u64),
 }
 
+/// A request: its API key, and when it was taken.
+type Asked = Option<(i16, Instant)>;
+
 /// The responses owed.
 #[derive(Debug, Default)]
 pub(super) struct Pipeline {
-    turns: VecDeque<Turn>,
+    turns: VecDeque<(Turn, Asked)>,
+    /// The request whose response is pushed next.
+    asked: Asked,
     /// Bytes of responses that are encoded and wait for their turn or for a commit.
     bytes: usize,
 }
 
 impl Pipeline {
+    /// Takes a request, whose response is pushed next.
+    pub(super) fn begin(&mut self, api_key: i16, now: Instant) {
+        self.asked = Some((api_key, now));
+    }
+
+    fn push(&mut self, turn: Turn) {
+        self.turns.push_back((turn, self.asked));
+    }
+
     pub(super) fn push_ready(&mut self, frame: Frame) {
         self.bytes += frame.len();
-        self.turns.push_back(Turn::Ready(frame));
+        self.push(Turn::Ready(frame));
     }
 
     pub(super) fn push_after(&mut self, frame: Frame, lsn: Lsn) {
         self.bytes += frame.len();
-        self.turns.push_back(Turn::After(lsn, frame));
+        self.push(Turn::After(lsn, frame));
     }
 
     pub(super) fn push_claim(&mut self, claim: Claim) {
-        self.turns.push_back(Turn::Claimed(claim));
+        self.push(Turn::Claimed(claim));
     }
 
     pub(super) fn push_member(&mut self, claim: Claim, group: Str, member_id: Str) {
-        self.turns.push_back(Turn::Member { claim, group, member_id });
+        self.push(Turn::Member { claim, group, member_id });
     }
 
     pub(super) fn push_fetch(&mut self, number: u64) {
-        self.turns.push_back(Turn::Fetch(number));
+        self.push(Turn::Fetch(number));
     }
 
     /// Fills in the response to a fetch.
     pub(super) fn fetched(&mut self, number: u64, frame: Frame) {
-        let turn = self.turns.iter_mut().find(|turn| matches!(turn, Turn::Fetch(n) if *n == number));
-        if let Some(turn) = turn {
+        let turn = self.turns.iter_mut().find(|(turn, _)| matches!(turn, Turn::Fetch(n) if *n == number));
+        if let Some((turn, _)) = turn {
             self.bytes += frame.len();
             *turn = Turn::Ready(frame);
         }
@@ -78,43 +93,47 @@ impl Pipeline {
     /// The log position that the next response waits for.
     pub(super) fn awaited_lsn(&self) -> Option<Lsn> {
         match self.turns.front() {
-            Some(Turn::After(lsn, _)) => Some(*lsn),
+            Some((Turn::After(lsn, _), _)) => Some(*lsn),
             _ => None,
         }
     }
 
-    /// Moves complete responses to `output`, until that holds `bytes_max` bytes.
+    /// Moves complete responses to `output`, until that holds `bytes_max` bytes, and tells the request of each.
     pub(super) fn advance(
         &mut self,
         committed: Lsn,
         output: &mut Output,
         bytes_max: usize,
+        mut answered: impl FnMut(i16, Instant),
     ) -> Result<(), ConnectionError> {
         while output.pending_bytes() < bytes_max {
-            match self.turns.pop_front() {
-                Some(Turn::Ready(frame)) => self.emit(frame, output),
-                Some(Turn::After(lsn, frame)) if lsn <= committed => self.emit(frame, output),
-                Some(Turn::Claimed(mut claim)) => match claim.take() {
+            let Some((turn, asked)) = self.turns.pop_front() else { break };
+            match turn {
+                Turn::Ready(frame) => self.emit(frame, output),
+                Turn::After(lsn, frame) if lsn <= committed => self.emit(frame, output),
+                Turn::Claimed(mut claim) => match claim.take() {
                     Claimed::Frame(frame) => put(frame, output),
                     Claimed::Abandoned => return Err(ConnectionError::Unanswered),
                     Claimed::Waiting => {
-                        self.turns.push_front(Turn::Claimed(claim));
+                        self.turns.push_front((Turn::Claimed(claim), asked));
                         break;
                     }
                 },
-                Some(Turn::Member { mut claim, group, member_id }) => match claim.take() {
+                Turn::Member { mut claim, group, member_id } => match claim.take() {
                     Claimed::Frame(frame) => put(frame, output),
                     Claimed::Abandoned => return Err(ConnectionError::Unanswered),
                     Claimed::Waiting => {
-                        self.turns.push_front(Turn::Member { claim, group, member_id });
+                        self.turns.push_front((Turn::Member { claim, group, member_id }, asked));
                         break;
                     }
                 },
-                Some(turn) => {
-                    self.turns.push_front(turn);
+                turn => {
+                    self.turns.push_front((turn, asked));
                     break;
                 }
-                None => break,
+            }
+            if let Some((api_key, since)) = asked {
+                answered(api_key, since);
             }
         }
         Ok(())
@@ -132,7 +151,7 @@ impl Pipeline {
 
     /// Drops all responses. Returns the members that still waited for theirs, as (group, member id).
     pub(super) fn abandon(&mut self) -> Vec<(Str, Str)> {
-        let members = self.turns.drain(..).filter_map(|turn| match turn {
+        let members = self.turns.drain(..).filter_map(|(turn, _)| match turn {
             Turn::Member { mut claim, group, member_id } => {
                 matches!(claim.take(), Claimed::Waiting).then_some((group, member_id))
             }

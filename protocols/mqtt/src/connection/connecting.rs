@@ -12,7 +12,7 @@ use inver_storage::{Log, LogError, Lsn};
 use tokio::time::Instant;
 
 use crate::codec::{ConnAck, DecodeError, Packet, PropertiesBuf, Property, Version, decode};
-use crate::error::Refusal;
+use crate::error::{Refusal, count_reason};
 use crate::server::Server;
 use crate::session::connect::{self, Accepted};
 
@@ -182,6 +182,7 @@ impl Machine for Connecting {
 /// The outcome of a refusal, which is logged.
 fn refused(client: &mut LoggedClient, version: Version, refusal: Refusal) -> Outcome {
     client.login_refused(refusal.login_refusal(), &refusal);
+    count_reason(refusal.reason());
     Outcome::Refused(version, refusal)
 }
 

@@ -1,6 +1,7 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP from the client (sections 3.4 to 3.7 and 4.3).
 
 use bytes::Bytes;
+use inver_driver::{Count, count};
 
 use super::inflight::{AckTarget, PubRecOutcome};
 use super::{Session, stored};
@@ -30,6 +31,7 @@ impl Session {
     /// PUBACK, whatever its reason code: the message is acknowledged.
     pub(super) fn puback(&mut self, packet_id: u16) -> Result<(), Stop> {
         if let Some(target) = self.inflight.puback(packet_id)? {
+            count(Count::Acknowledged, 1);
             self.acknowledged(target);
         }
         Ok(())
@@ -47,6 +49,7 @@ impl Session {
             PubRecOutcome::Unknown => Reason::PacketIdNotFound,
             PubRecOutcome::Repeated => Reason::Success,
             PubRecOutcome::Received(target) => {
+                count(Count::Acknowledged, 1);
                 self.store_release(packet_id, target);
                 Reason::Success
             }

@@ -22,10 +22,23 @@ impl Session {
     /// the output has room.
     pub(crate) fn deliver(&mut self, out: &mut Vec<u8>) -> Result<bool, Stop> {
         let more = self.deliver_rounds(out);
+        self.count_presence();
         self.scratch.give_back();
         let (received, sent) = (std::mem::take(&mut self.received), std::mem::take(&mut self.sent));
         self.server.sys.count_publishes(u64::from(received), u64::from(sent));
         more
+    }
+
+    /// Counts the client as publisher and consumer once it is one.
+    fn count_presence(&mut self) {
+        if self.received > 0 {
+            self.counted.publisher.get_or_insert_default();
+        }
+        if self.subscriptions.is_empty() && self.shared.len() == 0 {
+            self.counted.consumer = None;
+        } else {
+            self.counted.consumer.get_or_insert_default();
+        }
     }
 
     fn deliver_rounds(&mut self, out: &mut Vec<u8>) -> Result<bool, Stop> {

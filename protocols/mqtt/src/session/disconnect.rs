@@ -2,7 +2,7 @@
 
 use super::{Session, inflight, stored, terms};
 use crate::codec::{DecodeError, Disconnect, Packet, Properties, PropertiesBuf, Property, Reason, Version};
-use crate::error::Stop;
+use crate::error::{Stop, count_reason};
 
 impl Session {
     pub(super) fn disconnect(&mut self, disconnect: &Disconnect<'_>) -> Stop {
@@ -50,6 +50,9 @@ impl Session {
 
     /// Writes the DISCONNECT that tells an MQTT 5 client why the connection ends.
     pub(crate) fn put_stop(&self, stop: &Stop, out: &mut Vec<u8>) {
+        if let Some(reason) = stop.reason() {
+            count_reason(reason);
+        }
         if let Some(reason) = stop.reason()
             && self.version == Version::V5
         {

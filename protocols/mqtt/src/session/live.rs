@@ -1,6 +1,7 @@
 //! QoS 0 messages from the session's in-memory queue, by the batch.
 
 use inver_broker::LiveBatch;
+use inver_driver::{Count, count};
 use inver_storage::batch::records;
 
 use super::Session;
@@ -35,6 +36,7 @@ impl Session {
     fn send_batch(&mut self, batch: &LiveBatch, out: &mut Vec<u8>) {
         if self.accepts_shared_encoding() && put_shared(batch, self.version, self.requirements(), out) {
             self.sent += batch.messages as u32;
+            count(Count::SentAuto, batch.messages);
             return;
         }
         let records = match records(&batch.bytes) {

@@ -36,6 +36,7 @@ mod wildcards;
 use std::sync::Arc;
 
 use inver_broker::{Delivery, LiveBatch, Mailbox};
+use inver_driver::{CountedConsumer, CountedPublisher};
 use inver_storage::{Log, Lsn};
 
 use crate::codec::{DecodeError, Packet, Version};
@@ -97,9 +98,17 @@ pub(crate) struct Session {
     scans: LazyQueue<RetainedScan>,
     /// QoS 2 messages moved from shared subscriptions to the inbox and not sent yet.
     moved: u32,
+    counted: Counted,
 
     now_ms: i64,
     scratch: ScratchLease,
+}
+
+/// What the client is counted as.
+#[derive(Default)]
+struct Counted {
+    publisher: Option<CountedPublisher>,
+    consumer: Option<CountedConsumer>,
 }
 
 impl Session {

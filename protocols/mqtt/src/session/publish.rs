@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use inver_broker::{Message, Target};
+use inver_driver::{Count, count, count_received};
 
 use super::receive::Arrival;
 use super::{Session, stored};
 use crate::codec::{Ack, DecodeError, Packet, Publish, Qos, Reason, Version};
-use crate::error::Stop;
+use crate::error::{Stop, count_reason};
 use crate::map::{Author, Incoming};
 use crate::sys;
 
@@ -25,6 +26,10 @@ impl Session {
             None => publish.topic,
         };
         let (qos, packet_id) = (publish.qos, publish.packet_id);
+        count_received(publish.payload.len());
+        if qos != Qos::AtMostOnce {
+            count(Count::ToConfirm, 1);
+        }
         if qos != Qos::AtMostOnce && self.receive.arrive(qos, packet_id)? == Arrival::Repeated {
             // Published already; the client missed the PUBREC [MQTT-4.3.3-10].
             let pubrec = Packet::PubRec(Ack::new(packet_id, Reason::Success));
@@ -68,6 +73,7 @@ impl Session {
                 let retained = !publish.retain || publisher.retain(topic.as_bytes(), &message).is_ok();
                 let routed = publisher.publish(Target::Hub(topic.as_bytes()), &message)?;
                 batch_bytes = publisher.bytes();
+                count(if routed.destinations == 0 { Count::Unroutable } else { Count::Routed }, 1);
                 if !retained && self.version == Version::V5 && qos != Qos::AtMostOnce {
                     // The limit of retained messages is reached: delivered, not retained.
                     Reason::QuotaExceeded
@@ -94,6 +100,9 @@ impl Session {
     /// Defers the PUBACK or PUBREC of a PUBLISH.
     fn acknowledge(&mut self, qos: Qos, packet_id: u16, reason: Reason) {
         let ack = Ack::new(packet_id, reason);
+        if qos != Qos::AtMostOnce {
+            if reason.is_error() { count_reason(reason) } else { count(Count::Confirmed, 1) }
+        }
         let (packet, is_last) = match qos {
             Qos::AtMostOnce => return,
             Qos::AtLeastOnce => (Packet::PubAck(ack), true),

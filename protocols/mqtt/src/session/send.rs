@@ -2,6 +2,7 @@
 //! packet size.
 
 use inver_broker::{Delivery, Message};
+use inver_driver::{Count, count};
 use inver_storage::batch::Record;
 use smallvec::SmallVec;
 
@@ -187,6 +188,8 @@ impl Session {
         let is_encoded = publish.encode(self.version, out).is_ok();
         if is_encoded && out.len() - start <= self.client_packet_bytes_max {
             self.sent += 1;
+            count(if publish.qos == Qos::AtMostOnce { Count::SentAuto } else { Count::SentManual }, 1);
+            count(Count::Redelivered, u64::from(publish.dup));
             return true;
         }
         out.truncate(start);

@@ -9,7 +9,7 @@ use crate::codec::{
     Packet, PropertiesBuf, Property, Qos, Reason, RetainHandling, Shared, SubAck, Subscribe,
     SubscribeOptions, UnsubAck, Unsubscribe, split_shared,
 };
-use crate::error::Stop;
+use crate::error::{Stop, count_reason};
 use crate::sys;
 
 /// The user property of SUBSCRIBE that selects the mode of its shared subscriptions, like the AMQP consumer argument of
@@ -46,6 +46,7 @@ impl Session {
                 },
                 Err((reason, text)) => {
                     first_error.get_or_insert(text);
+                    count_reason(reason);
                     reason
                 }
             });

@@ -70,6 +70,11 @@ impl Subscriptions {
         }
     }
 
+    /// Whether there is no subscription.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|filters| filters.exact.is_empty() && filters.wildcards.is_empty())
+    }
+
     /// Whether a subscription has, or had, No Local: only then does the publisher matter.
     pub(crate) fn any_no_local(&self) -> bool {
         self.0.as_ref().is_some_and(|filters| filters.any_no_local)

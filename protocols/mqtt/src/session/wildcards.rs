@@ -40,6 +40,11 @@ impl<T> WildcardFilters<T> {
         node.value = Some(value);
     }
 
+    /// Whether there is no filter.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.root.children.is_empty()
+    }
+
     /// Removes a filter.
     pub(crate) fn remove(&mut self, filter: &str) {
         self.root.remove(&mut filter.split('/'));

@@ -21,7 +21,7 @@ use super::scratch::ScratchLease;
 use super::shared::SharedSubscriptions;
 use super::stored::{self, StoredState};
 use super::subscriptions::Subscriptions;
-use super::{Session, alias, terms};
+use super::{Counted, Session, alias, terms};
 use crate::codec::{Ack, Connect, DecodeError, Packet, PropertiesBuf, Reason, Version};
 use crate::config::MqttConfig;
 use crate::error::Refusal;
@@ -116,6 +116,7 @@ pub(crate) async fn connect(
         blocked: LazyQueue::default(),
         scans: LazyQueue::default(),
         moved: 0,
+        counted: Counted::default(),
         now_ms,
         scratch: ScratchLease::default(),
     };

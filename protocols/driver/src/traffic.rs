@@ -1,0 +1,274 @@
+//! What a protocol's connections receive and send, as metrics.
+//!
+//! Messages are counted in plain numbers of the thread; the driver adds them to the protocol's counters once after its
+//! turns. So a message costs no atomic operation, and a connection no memory.
+
+use std::cell::Cell;
+
+use metrics::{
+    Counter, Gauge, Histogram, SharedString, Unit, counter, describe_counter, describe_gauge,
+    describe_histogram, gauge, histogram,
+};
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Count {
+    /// Bytes read from sockets, without TLS.
+    BytesReceived,
+    /// Bytes written to sockets, without TLS.
+    BytesSent,
+    /// Messages that clients published.
+    Received,
+    /// Of those, messages whose publisher waits for a confirm.
+    ToConfirm,
+    /// Confirms sent.
+    Confirmed,
+    /// Published messages with at least one receiver.
+    Routed,
+    /// Published messages without a receiver, dropped.
+    Unroutable,
+    /// Published messages without a receiver, returned to their publisher.
+    Returned,
+    /// Messages sent to consumers that do not acknowledge them.
+    SentAuto,
+    /// Messages sent to consumers that acknowledge them.
+    SentManual,
+    /// Messages sent in answer to a request for one, not to be acknowledged.
+    GotAuto,
+    /// Messages sent in answer to a request for one, to be acknowledged.
+    GotManual,
+    /// Requests for a message that found none.
+    GotNone,
+    /// Of the messages sent, those sent before.
+    Redelivered,
+    /// Messages that consumers acknowledged.
+    Acknowledged,
+    /// Channels opened.
+    ChannelsOpened,
+    /// Channels closed.
+    ChannelsClosed,
+}
+
+/// Number of kinds of [`Count`].
+const COUNTS: usize = Count::ChannelsClosed as usize + 1;
+
+/// What is there at present.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+enum Present {
+    /// Channels or connections that have published.
+    Publishers,
+    /// Consumers and subscriptions of connected clients.
+    Consumers,
+}
+
+/// Number of kinds of [`Present`].
+const PRESENTS: usize = Present::Consumers as usize + 1;
+
+/// Upper bounds of the buckets of message sizes, bytes. The histogram `inver_protocol_message_bytes` has the same.
+pub const MESSAGE_SIZES: [u64; 8] =
+    [100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000, 100_000_000];
+
+/// Sizes of the messages in one bucket.
+#[derive(Clone, Copy, Default)]
+struct Sizes {
+    messages: u64,
+    bytes: u64,
+}
+
+/// What the turns of a thread have counted and not added yet.
+struct Tally {
+    is_used: Cell<bool>,
+    counts: [Cell<u64>; COUNTS],
+    present: [Cell<i64>; PRESENTS],
+    sizes: [Cell<Sizes>; MESSAGE_SIZES.len() + 1],
+}
+
+thread_local! {
+    static TALLY: Tally = const {
+        Tally {
+            is_used: Cell::new(false),
+            counts: [const { Cell::new(0) }; COUNTS],
+            present: [const { Cell::new(0) }; PRESENTS],
+            sizes: [const { Cell::new(Sizes { messages: 0, bytes: 0 }) }; MESSAGE_SIZES.len() + 1],
+        }
+    };
+}
+
+/// Counts `number` things of the connection whose turn it is.
+pub fn count(what: Count, number: u64) {
+    TALLY.with(|tally| {
+        if let Some(cell) = tally.counts.get(what as usize) {
+            cell.set(cell.get() + number);
+            tally.is_used.set(true);
+        }
+    });
+}
+
+/// Counts a published message and its size.
+pub fn count_received(bytes: usize) {
+    count(Count::Received, 1);
+    let bytes = bytes as u64;
+    let at = MESSAGE_SIZES.partition_point(|bound| *bound < bytes);
+    TALLY.with(|tally| {
+        if let Some(cell) = tally.sizes.get(at) {
+            let Sizes { messages, bytes: sum } = cell.get();
+            cell.set(Sizes { messages: messages + 1, bytes: sum + bytes });
+        }
+    });
+}
+
+fn change(what: Present, by: i64) {
+    TALLY.with(|tally| {
+        if let Some(cell) = tally.present.get(what as usize) {
+            cell.set(cell.get() + by);
+            tally.is_used.set(true);
+        }
+    });
+}
+
+/// A publisher that is counted until it is dropped.
+#[derive(Debug)]
+pub struct CountedPublisher(());
+
+impl Default for CountedPublisher {
+    fn default() -> Self {
+        change(Present::Publishers, 1);
+        CountedPublisher(())
+    }
+}
+
+impl Drop for CountedPublisher {
+    fn drop(&mut self) {
+        change(Present::Publishers, -1);
+    }
+}
+
+/// A consumer that is counted until it is dropped.
+#[derive(Debug)]
+pub struct CountedConsumer(());
+
+impl Default for CountedConsumer {
+    fn default() -> Self {
+        change(Present::Consumers, 1);
+        CountedConsumer(())
+    }
+}
+
+impl Drop for CountedConsumer {
+    fn drop(&mut self) {
+        change(Present::Consumers, -1);
+    }
+}
+
+/// Counts an error that a client is told of, by its protocol's code. Errors are rare: the counter is looked up.
+pub fn count_error(protocol: &'static str, code: impl Into<SharedString>) {
+    counter!(ERRORS, "protocol" => protocol, "code" => code.into()).increment(1);
+}
+
+/// Errors that clients were told of, by the protocol's code.
+const ERRORS: &str = "inver_protocol_errors_total";
+
+/// The metrics of one protocol.
+pub(crate) struct Traffic {
+    counts: [Counter; COUNTS],
+    present: [Gauge; PRESENTS],
+    sizes: Histogram,
+}
+
+/// A metric's name, labels beside `protocol`, unit and help.
+type Name = (&'static str, &'static [(&'static str, &'static str)], Unit, &'static str);
+
+/// The names of the counters, in the order of [`Count`], with labels beside `protocol`, unit and help.
+#[rustfmt::skip]
+const NAMES: [Name; COUNTS] = [
+    ("inver_protocol_received_bytes_total", &[], Unit::Bytes, "Bytes read from clients, without TLS."),
+    ("inver_protocol_sent_bytes_total", &[], Unit::Bytes, "Bytes written to clients, without TLS."),
+    ("inver_protocol_messages_received_total", &[], Unit::Count, "Messages that clients published."),
+    ("inver_protocol_messages_to_confirm_total", &[], Unit::Count, "Published messages whose publisher waits for a confirm."),
+    ("inver_protocol_messages_confirmed_total", &[], Unit::Count, "Published messages that were confirmed."),
+    ("inver_protocol_messages_routed_total", &[], Unit::Count, "Published messages with at least one receiver."),
+    ("inver_protocol_messages_unroutable_total", &[("action", "dropped")], Unit::Count, "Published messages without a receiver, by what became of them."),
+    ("inver_protocol_messages_unroutable_total", &[("action", "returned")], Unit::Count, "Published messages without a receiver, by what became of them."),
+    ("inver_protocol_messages_sent_total", &[("by", "consume"), ("ack", "auto")], Unit::Count, "Messages sent to clients."),
+    ("inver_protocol_messages_sent_total", &[("by", "consume"), ("ack", "manual")], Unit::Count, "Messages sent to clients."),
+    ("inver_protocol_messages_sent_total", &[("by", "get"), ("ack", "auto")], Unit::Count, "Messages sent to clients."),
+    ("inver_protocol_messages_sent_total", &[("by", "get"), ("ack", "manual")], Unit::Count, "Messages sent to clients."),
+    ("inver_protocol_gets_empty_total", &[], Unit::Count, "Requests for one message that found none."),
+    ("inver_protocol_messages_redelivered_total", &[], Unit::Count, "Messages sent that were sent before."),
+    ("inver_protocol_messages_acknowledged_total", &[], Unit::Count, "Messages that clients acknowledged."),
+    ("inver_protocol_channels_opened_total", &[], Unit::Count, "Channels opened."),
+    ("inver_protocol_channels_closed_total", &[], Unit::Count, "Channels closed."),
+];
+
+/// The names of the gauges, in the order of [`Present`].
+const PRESENT_NAMES: [(&str, &str); PRESENTS] = [
+    (
+        "inver_protocol_publishers",
+        "Channels that have published; of protocols without channels: connections.",
+    ),
+    (
+        "inver_protocol_consumers",
+        "Consumers; of protocols without: connections with a subscription or a fetch.",
+    ),
+];
+
+const SIZES: &str = "inver_protocol_message_bytes";
+
+impl Traffic {
+    /// Takes handles of the recorder that is installed now.
+    pub(crate) fn new(protocol: &'static str) -> Traffic {
+        describe_counter!(ERRORS, Unit::Count, "Errors that clients were told of, by the protocol's code.");
+        describe_histogram!(
+            SIZES,
+            Unit::Bytes,
+            "Sizes of the messages that clients published, without properties."
+        );
+        let counts = NAMES.map(|(name, labels, unit, help)| {
+            describe_counter!(name, unit, help);
+            let labels = [("protocol", protocol)].into_iter().chain(labels.iter().copied());
+            counter!(name, &labels.collect::<Vec<_>>())
+        });
+        let present = PRESENT_NAMES.map(|(name, help)| {
+            describe_gauge!(name, Unit::Count, help);
+            gauge!(name, "protocol" => protocol)
+        });
+        Traffic { counts, present, sizes: histogram!(SIZES, "protocol" => protocol) }
+    }
+
+    /// Adds what the thread has counted since the last call.
+    pub(crate) fn add_tally(&self) {
+        TALLY.with(|tally| {
+            if tally.is_used.replace(false) {
+                self.add(tally);
+            }
+        });
+    }
+
+    fn add(&self, tally: &Tally) {
+        for (counter, cell) in self.counts.iter().zip(&tally.counts) {
+            let number = cell.take();
+            if number > 0 {
+                counter.increment(number);
+            }
+        }
+        for (gauge, cell) in self.present.iter().zip(&tally.present) {
+            let by = cell.take();
+            if by != 0 {
+                gauge.increment(by as f64);
+            }
+        }
+        if tally.sizes.iter().any(|cell| cell.get().messages > 0) {
+            for cell in &tally.sizes {
+                let Sizes { messages, bytes } = cell.take();
+                if messages > 0 {
+                    // The mean is within the bucket, and the sum of all is exact.
+                    let messages_f64 = messages as f64;
+                    let count = usize::try_from(messages).unwrap_or(usize::MAX);
+                    self.sizes.record_many(bytes as f64 / messages_f64, count);
+                }
+            }
+        }
+    }
+}

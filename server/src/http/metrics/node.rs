@@ -1,0 +1,131 @@
+//! Values of the node that are read when they are asked for: disk, memory limit, queue depths.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use inver_broker::Broker;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::text::{Exposition, Kind};
+
+/// Time for which the sums over all queues are not computed again.
+const TOTALS_KEPT: Duration = Duration::from_secs(5);
+
+/// What of the configuration is shown in metrics.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Monitored {
+    /// Folder of the log.
+    pub(crate) data_dir: PathBuf,
+    /// `limits.connections_max`, as far as the open files allow.
+    pub(crate) connections_max: usize,
+    /// Free bytes below which there is an alarm: the log's next two segment files.
+    pub(crate) disk_free_min: u64,
+    /// `http.detailed_series_max`.
+    pub(crate) series_max: usize,
+}
+
+/// Space of the file system that the data folder is on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Disk {
+    /// Bytes that this process can still write.
+    pub(crate) free_bytes: u64,
+    /// Size of the file system.
+    pub(crate) size_bytes: u64,
+}
+
+impl Disk {
+    /// The space at a folder; none where the system does not say.
+    pub(crate) fn at(folder: &Path) -> Option<Disk> {
+        let stat = rustix::fs::statvfs(folder).ok()?;
+        Some(Disk {
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            size_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        })
+    }
+}
+
+/// The memory that this process may use: the limit of its control group, else what the machine has.
+pub(crate) fn memory_limit_bytes() -> Option<u64> {
+    let of_group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let of_group = of_group.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok());
+    let of_machine = || {
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    match (of_group, of_machine()) {
+        (Some(group), Some(machine)) => Some(u64::min(group, machine)),
+        (group, machine) => group.or(machine),
+    }
+}
+
+/// Messages in all queues.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) ready: u64,
+    pub(super) unacked: u64,
+    pub(super) consumers: u64,
+}
+
+/// The sums over all queues, computed at most once every [`TOTALS_KEPT`].
+#[derive(Debug, Default)]
+pub(crate) struct CachedTotals(Mutex<Option<(Instant, Totals)>>);
+
+impl CachedTotals {
+    /// The sums. Walks over all queues: call where blocking is allowed.
+    pub(super) fn get(&self, broker: &Broker) -> Totals {
+        let now = broker.clock().now();
+        let mut cached = self.0.lock();
+        if let Some((at, totals)) = *cached
+            && now.saturating_duration_since(at) < TOTALS_KEPT
+        {
+            return totals;
+        }
+        let mut totals = Totals::default();
+        for namespace in broker.namespaces() {
+            let depth = namespace.queue_totals();
+            totals.ready += depth.ready;
+            totals.unacked += depth.unacked;
+            totals.consumers += depth.consumers as u64;
+        }
+        *cached = Some((now, totals));
+        totals
+    }
+}
+
+/// Writes the values of the node.
+pub(super) fn write(
+    text: &mut Exposition,
+    monitored: &Monitored,
+    broker: &Broker,
+    totals: Totals,
+    ready: bool,
+) {
+    let version = env!("CARGO_PKG_VERSION");
+    text.single("inver_build_info", Kind::Gauge, "The version that runs.", &[("version", version)], 1.0);
+    let ready = if ready { 1.0 } else { 0.0 };
+    text.single("inver_ready", Kind::Gauge, "1 while the broker accepts connections.", &[], ready);
+    let max = monitored.connections_max as f64;
+    text.single("inver_connections_max", Kind::Gauge, "Limit of client connections.", &[], max);
+    if let Some(bytes) = memory_limit_bytes() {
+        let help =
+            "Memory that this process may use: the limit of its control group, or that of the machine.";
+        text.single("inver_memory_limit_bytes", Kind::Gauge, help, &[], bytes as f64);
+    }
+    if let Some(disk) = Disk::at(&monitored.data_dir) {
+        let help = "Bytes that can still be written to the file system of the data folder.";
+        text.single("inver_disk_free_bytes", Kind::Gauge, help, &[], disk.free_bytes as f64);
+        let help = "Size of the file system of the data folder.";
+        text.single("inver_disk_size_bytes", Kind::Gauge, help, &[], disk.size_bytes as f64);
+    }
+    let log = broker.log().stats();
+    let help = "Entries submitted to the log and not yet committed.";
+    text.single("inver_log_queued_entries", Kind::Gauge, help, &[], log.queued_entries as f64);
+    let help = "Bytes submitted to the log and not yet committed.";
+    text.single("inver_log_queued_bytes", Kind::Gauge, help, &[], log.queued_bytes as f64);
+    let help = "Messages in all queues that can be delivered.";
+    text.single("inver_queue_messages_ready", Kind::Gauge, help, &[], totals.ready as f64);
+    let help = "Messages of all queues that are delivered and not acknowledged.";
+    text.single("inver_queue_messages_unacked", Kind::Gauge, help, &[], totals.unacked as f64);
+}
