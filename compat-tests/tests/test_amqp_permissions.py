@@ -1,6 +1,7 @@
 """Permissions over AMQP: a table of users, operations and resources, with RabbitMQ's codes and texts.
 
-The table was also run against RabbitMQ 4.0.5: every cell has the same answer there.
+The table was also run against RabbitMQ 4.0.5: every cell has the same answer there but those of passive declarations, which
+need nothing before RabbitMQ 4.3.1.
 """
 
 import base64
@@ -77,7 +78,7 @@ def declare_and_delete(channel, queue, arguments):
 # Each operation: what it does, and the rights that it needs in order, {n} being `mine` or `other`.
 OPERATIONS = {
     "declare a queue": (lambda ch, n: ch.queue_declare(f"{n}.q"), ["configure queue {n}.q"]),
-    "inspect a queue": (lambda ch, n: ch.queue_declare(f"{n}.q", passive=True), []),
+    "inspect a queue": (lambda ch, n: ch.queue_declare(f"{n}.q", passive=True), ["any queue {n}.q"]),
     "delete a queue": (lambda ch, n: ch.queue_delete(f"{n}.none"), ["configure queue {n}.none"]),
     "purge": (lambda ch, n: ch.queue_purge(f"{n}.q"), ["read queue {n}.q"]),
     "get": (lambda ch, n: ch.basic_get(f"{n}.q", auto_ack=True), ["read queue {n}.q"]),
@@ -91,7 +92,7 @@ OPERATIONS = {
     "unbind an exchange": (
         lambda ch, n: ch.exchange_unbind(f"{n}.x", f"{n}.y", "k"), ["write exchange {n}.x", "read exchange {n}.y"]),
     "declare an exchange": (lambda ch, n: ch.exchange_declare(f"{n}.x"), ["configure exchange {n}.x"]),
-    "inspect an exchange": (lambda ch, n: ch.exchange_declare(f"{n}.x", passive=True), []),
+    "inspect an exchange": (lambda ch, n: ch.exchange_declare(f"{n}.x", passive=True), ["any exchange {n}.x"]),
     "delete an exchange": (lambda ch, n: ch.exchange_delete(f"{n}.none"), ["configure exchange {n}.none"]),
     "publish": (lambda ch, n: publish(ch, f"{n}.x", "k"), ["write exchange {n}.x"]),
     "publish to the default exchange": (lambda ch, n: publish(ch, "", f"{n}.q"), ["write exchange amq.default"]),
@@ -118,6 +119,9 @@ def expected(rights, needs, resource):
         if right == "system":
             return f"ACCESS_REFUSED - deletion of system exchange '{name}' in vhost '/' not allowed"
         is_own = name.startswith(("mine", "amq."))
+        if right == "any" and is_own and rights:
+            continue
+        right = "configure" if right == "any" else right
         if not is_own or right[0] not in rights:
             return f"ACCESS_REFUSED - {right} access to {kind} '{name}"
     return None

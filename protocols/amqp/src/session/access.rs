@@ -2,7 +2,8 @@
 //!
 //! | operation | needs |
 //! |---|---|
-//! | declare, delete | configure of the queue or exchange; a passive declaration needs nothing |
+//! | declare, delete | configure of the queue or exchange |
+//! | a passive declaration | any of configure, write and read, as since RabbitMQ 4.3.1 |
 //! | a new queue with a dead-letter exchange | read of the queue, write to that exchange |
 //! | a new exchange with an alternate exchange | read of the exchange, write to that exchange |
 //! | bind, unbind | write to the destination, read of the source, and of the routing key if the source is a topic exchange |
@@ -21,6 +22,8 @@ use crate::error::Refusal;
 /// What an operation does to a queue or an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
+    /// Asks whether it exists.
+    Inspect,
     /// Declares it.
     Create,
     /// Deletes it.
@@ -34,6 +37,7 @@ pub(super) enum Access {
 impl Access {
     fn operation(self) -> Operation {
         match self {
+            Access::Inspect => Operation::Describe,
             Access::Create => Operation::Create,
             Access::Delete => Operation::Delete,
             Access::Write => Operation::Write,
@@ -44,7 +48,7 @@ impl Access {
     /// The permission's name in texts.
     fn name(self) -> &'static str {
         match self {
-            Access::Create | Access::Delete => "configure",
+            Access::Inspect | Access::Create | Access::Delete => "configure",
             Access::Write => "write",
             Access::Read => "read",
         }

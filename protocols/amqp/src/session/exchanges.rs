@@ -25,6 +25,7 @@ impl Channel {
             Method::ExchangeDeclare { exchange, passive: true, nowait, .. } => {
                 let name = without_line_ends(exchange);
                 check_not_default(&name)?;
+                shared.check_exchange(&name, Access::Inspect)?;
                 if shared.namespace.exchange(&name).is_none() {
                     return Err(Refusal::no_such("exchange", &name, shared.vhost()));
                 }

@@ -134,6 +134,7 @@ impl Channel {
         if passive {
             // An empty name denotes the queue declared last.
             let name = if name.is_empty() { self.queue_name("")? } else { name };
+            shared.check_queue(&name, Access::Inspect)?;
             return inspect(name, shared);
         }
         if name.is_empty() {
