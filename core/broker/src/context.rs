@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxBuildHasher;
 
 use crate::clock::Clock;
+use crate::maps;
 use crate::reclaim::Reclaim;
 use crate::telemetry::Counters;
 use crate::timers::Timers;
@@ -29,12 +30,18 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(log: Log, clock: Clock, timers: Arc<Timers<Due>>, counters: Counters) -> Arc<Context> {
+    pub(crate) fn new(
+        namespace: u32,
+        log: Log,
+        clock: Clock,
+        timers: Arc<Timers<Due>>,
+        counters: Counters,
+    ) -> Arc<Context> {
         Arc::new(Context {
             log,
             clock,
             timers,
-            stream_names: StreamNames::default(),
+            stream_names: StreamNames(maps::map(namespace)),
             counters,
             reclaim: Reclaim::default(),
             over_length: OverLength::default(),
@@ -114,7 +121,6 @@ impl OverLength {
 }
 
 /// The name of the topic that each stream belongs to.
-#[derive(Default)]
 pub(crate) struct StreamNames(DashMap<u64, Arc<str>, FxBuildHasher>);
 
 impl StreamNames {

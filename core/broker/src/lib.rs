@@ -28,6 +28,7 @@ mod identity;
 mod limits;
 mod listener;
 mod mailbox;
+mod maps;
 pub mod message;
 mod namespace;
 mod produce;
@@ -59,7 +60,7 @@ pub use access::{
     Source, UserChannel,
 };
 pub use address::{Address, Filter, Form, rewrite};
-pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError, NamespaceError};
+pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError, NamespaceError, check_namespace};
 pub use client_log::{ClientLog, LoggedClient, LoginRefusal};
 pub use clock::{Clock, now_ms};
 pub use closing::CloseReason;

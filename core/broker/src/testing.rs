@@ -20,7 +20,7 @@ pub(crate) fn namespace(config: BrokerConfig) -> Namespace {
     let medium = Arc::new(FakeMedium::new(1));
     let log = Log::open_manual(medium, Arc::new(SystemClock), LogOptions::default()).unwrap();
     let clock = Clock::manual(1_000_000);
-    let context = Context::new(log, clock.clone(), Arc::default(), Counters::of("test"));
+    let context = Context::new(0, log, clock.clone(), Arc::default(), Counters::of("test"));
     let retained = Retained::new(vec![0; 4], clock, Vec::new());
     let config = Arc::new(config);
     Namespace::new(0, "test", NamespaceSpec::default(), context, &config, retained, |_: Weak<_>| {

@@ -145,6 +145,8 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
     let broker_config = BrokerConfig {
         captures: config.capture.rules.0.iter().map(capture).collect(),
         topics: capture_topics(config),
+        namespaces: config.general.namespaces.0.clone(),
+        namespaces_max: limits.namespaces_max,
         hub_default: config.hub.default.0,
         address_header: protocols::ADDRESS_HEADER.into(),
         origins: PROTOCOLS.iter().map(|entry| entry.name).collect(),

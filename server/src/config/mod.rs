@@ -7,6 +7,7 @@
 //!
 //! It does not own reloading or includes, and reads no process environment itself: variables are handed in.
 
+mod namespaces;
 pub(crate) mod page;
 mod permissions;
 pub(crate) mod sections;

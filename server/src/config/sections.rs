@@ -11,6 +11,7 @@ use inver_settings::section;
 use inver_storage::{CommitPolicy, LogOptions};
 use tracing_subscriber::filter::Targets;
 
+use super::namespaces::ConfiguredNamespaces;
 use super::permissions::ConfiguredPermissions;
 use super::users::ConfiguredUsers;
 use super::values::{CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, RuntimeKind};
@@ -37,6 +38,11 @@ section! {
         /// what (`operations`) with which resources (`kind` and `name`, `prefix`, `filter`, `regex` or `dotted`; `exchange`
         /// for routing keys), in which `namespace`, from which `host`. They add to those that are stored, and are read-only while the broker runs.
         pub(crate) permissions: ConfiguredPermissions = ConfiguredPermissions::default()
+            => value("a list of tables"),
+        /// Namespaces that are created at start; those that exist are changed to what is said here. Each has a `name`, and
+        /// may have `description`, `tags`, `default_queue_type`, `protected` (from deletion), and limits of its own:
+        /// `connections_max`, `queues_max`, `topics_max`, `sessions_max`, `bytes_max`.
+        pub(crate) namespaces: ConfiguredNamespaces = ConfiguredNamespaces::default()
             => value("a list of tables"),
     }
 }
@@ -201,6 +207,8 @@ section! {
         pub(crate) connections_per_address_max: usize = 100_000 => count(1..=10_000_000),
         /// Size of the largest message accepted.
         pub(crate) message_bytes_max: usize = 16 << 20 => bytes(KIB..=GIB),
+        /// Namespaces of the broker, the default one included.
+        pub(crate) namespaces_max: usize = model().namespaces_max => count(1..=1_000_000),
         /// Log topics and durable queues of a namespace.
         pub(crate) topics_max: usize = model().limits.topics_max => count(1..=MANY),
         /// Queues of a namespace, including those of shared subscriptions.

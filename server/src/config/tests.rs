@@ -288,6 +288,32 @@ fn addresses() {
 }
 
 #[test]
+fn namespaces_are_read() {
+    let text = "[[namespaces]]\nname = \"plant\"\ndescription = \"d\"\ntags = [\"a\"]\ndefault_queue_type = \"quorum\"\n\
+                protected = true\nconnections_max = 1\nqueues_max = 2\ntopics_max = 3\nsessions_max = 4\nbytes_max = 5\n\
+                [[namespaces]]\nname = \"office\"\n";
+    let namespaces = load(Some(file(text).path()), []).ok().unwrap().config.general.namespaces;
+    let (name, plant) = &namespaces.0[0];
+    let limits = inver_broker::NamespaceLimits {
+        connections_max: Some(1),
+        queues_max: Some(2),
+        topics_max: Some(3),
+        sessions_max: Some(4),
+        bytes_max: Some(5),
+    };
+    assert_eq!((name.as_str(), plant.description.as_str(), plant.limits), ("plant", "d", limits));
+    assert_eq!((plant.default_queue_type.as_deref(), plant.is_protected), (Some("quorum"), true));
+    assert_eq!(namespaces.0[1], ("office".to_owned(), inver_broker::NamespaceSpec::default()));
+    let shown = environment(&[("INVER_NAMESPACES", &namespaces.show())]);
+    assert_eq!(load(None, shown).ok().unwrap().config.general.namespaces, namespaces);
+    let wrong = |text: &str| problems(text, &[])[0].clone();
+    assert!(wrong("[[namespaces]]\nname = \"\"\n").contains("1 to 255 bytes"));
+    assert!(wrong("[[namespaces]]\nqueues_max = 1\n").contains("name"));
+    let twice = "[[namespaces]]\nname = \"a\"\n".repeat(2);
+    assert!(wrong(&twice).contains("`a` is there twice"));
+}
+
+#[test]
 fn users_and_permissions_are_read() {
     let hash = crate::passwords::hash(b"pw").unwrap();
     let text = format!(

@@ -40,7 +40,7 @@ use namespaces::Changes;
 use recovery::Recovered;
 
 pub use admission::{Admission, AdmitError, Admitted};
-pub use namespaces::NamespaceError;
+pub use namespaces::{NamespaceError, check_namespace};
 
 /// The namespace that always exists.
 const DEFAULT_NAMESPACE: &str = "/";
@@ -96,7 +96,7 @@ impl Parts {
     ) -> Sessions {
         let clock = self.config.clock.clone();
         let retained = Retained::new(id.to_be_bytes().to_vec(), clock.clone(), retained);
-        let context = Context::new(self.log.clone(), clock, self.timers.clone(), Counters::of(name));
+        let context = Context::new(id, self.log.clone(), clock, self.timers.clone(), Counters::of(name));
         let namespace =
             Namespace::new(id, name, spec, context, &self.config, retained, |weak| DeadLetterer::new(weak));
         Sessions::new(namespace)

@@ -92,8 +92,7 @@ impl Broker {
         name: &str,
         spec: NamespaceSpec,
     ) -> Result<(Namespace, Completion), NamespaceError> {
-        check_name(name)?;
-        check_spec(&spec)?;
+        check_namespace(name, &spec)?;
         let mut changes = self.0.namespace_changes.lock();
         if self.0.namespaces.read().contains_key(name) {
             return Err(NamespaceError::Exists(name.to_owned()));
@@ -227,10 +226,12 @@ impl Broker {
     }
 }
 
-/// Whether a namespace may have this name.
-fn check_name(name: &str) -> Result<(), NamespaceError> {
-    let is_valid = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
-    if is_valid { Ok(()) } else { Err(NamespaceError::InvalidName) }
+/// Checks whether a namespace may have this name and be created as this.
+pub fn check_namespace(name: &str, spec: &NamespaceSpec) -> Result<(), NamespaceError> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(NamespaceError::InvalidName);
+    }
+    check_spec(spec)
 }
 
 fn check_spec(spec: &NamespaceSpec) -> Result<(), NamespaceError> {

@@ -6,13 +6,17 @@ use dashmap::DashMap;
 use inver_storage::StreamId;
 use rustc_hash::FxBuildHasher;
 
+use crate::maps;
 use crate::receivers::ReceiverSet;
 
 /// Receivers by stream, each with the topology's version that it holds for. At most one entry per partition.
-#[derive(Default)]
 pub(crate) struct ListenerCache(DashMap<u64, (u64, Arc<ReceiverSet>), FxBuildHasher>);
 
 impl ListenerCache {
+    pub(super) fn new(namespace: u32) -> ListenerCache {
+        ListenerCache(maps::map(namespace))
+    }
+
     /// The receivers, if they hold for this version.
     pub(crate) fn get(&self, stream: StreamId, version: u64) -> Option<Arc<ReceiverSet>> {
         let entry = self.0.get(&stream.0)?;

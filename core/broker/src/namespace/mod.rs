@@ -32,6 +32,7 @@ use crate::committed_offsets::CommittedOffsets;
 use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::limits::{LimitReached, Limits};
+use crate::maps;
 use crate::queue::Queue;
 use crate::retained::Retained;
 use crate::spec::{BrokerConfig, ExchangeKind, ExchangeSpec, HUB, NamespaceLimits, NamespaceSpec, TopicId};
@@ -127,15 +128,15 @@ impl Namespace {
             topology: Mutex::default(),
             version: AtomicU64::new(1),
             may_reach_headers: AtomicBool::new(false),
-            topics: DashMap::new(),
-            topics_by_id: DashMap::new(),
+            topics: maps::map(id),
+            topics_by_id: maps::map(id),
             context,
             exchanges: RwLock::new(exchanges),
             origins: Origins::default(),
-            listener_cache: ListenerCache::default(),
+            listener_cache: ListenerCache::new(id),
             hub,
-            queues: DashMap::new(),
-            subscriptions: DashMap::new(),
+            queues: maps::map(id),
+            subscriptions: maps::map(id),
             captures: Captures::new(&config.captures),
             drop_sink: drop_sink(inner.clone()),
             retained,

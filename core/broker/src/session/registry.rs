@@ -8,6 +8,7 @@ use inver_storage::SubmitError;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::core::SessionCore;
+use crate::maps;
 use crate::namespace::Namespace;
 use crate::removal::Removal;
 
@@ -27,8 +28,8 @@ pub(crate) struct Registry {
 impl Sessions {
     pub(crate) fn new(namespace: Namespace) -> Sessions {
         Sessions(Arc::new(Registry {
+            by_client: maps::map(namespace.id()),
             namespace,
-            by_client: DashMap::new(),
             changing: Mutex::default(),
             groups: Mutex::default(),
         }))

@@ -51,13 +51,13 @@ impl Fixture {
     pub(super) fn manual(options: LogOptions) -> Fixture {
         let (medium, clock) = (FakeMedium::new(1), Clock::manual(START_MS));
         let log = Log::open_manual(Arc::new(medium.clone()), Arc::new(SystemClock), options.clone()).unwrap();
-        let context = Context::new(log, clock.clone(), Arc::default(), Counters::of("test"));
+        let context = Context::new(0, log, clock.clone(), Arc::default(), Counters::of("test"));
         Fixture { medium, options, clock, context }
     }
 
     fn over(medium: FakeMedium, clock: Clock, options: LogOptions) -> Fixture {
         let log = Log::open_on(Arc::new(medium.clone()), Arc::new(SystemClock), options.clone()).unwrap();
-        let context = Context::new(log, clock.clone(), Arc::default(), Counters::of("test"));
+        let context = Context::new(0, log, clock.clone(), Arc::default(), Counters::of("test"));
         Fixture { medium, options, clock, context }
     }
 
