@@ -316,9 +316,24 @@ impl ScramKeys {
         iterations: NonZeroU32,
     ) -> Option<ScramKeys> {
         let salted = digest.pbkdf2(password, &salt, iterations, digest.output_bytes())?;
-        let client_key = digest.hmac(&salted, b"Client Key")?;
+        ScramKeys::of_salted(digest, &salted, salt, iterations)
+    }
+
+    /// The keys of a password that a client salted. None if that has not the length of the hash function's output, or the
+    /// hash function has no HMAC here.
+    #[must_use]
+    pub fn of_salted(
+        digest: Digest,
+        salted: &[u8],
+        salt: Vec<u8>,
+        iterations: NonZeroU32,
+    ) -> Option<ScramKeys> {
+        if salted.len() != digest.output_bytes() {
+            return None;
+        }
+        let client_key = digest.hmac(salted, b"Client Key")?;
         let stored_key = digest.hash(&[&client_key]);
-        let server_key = digest.hmac(&salted, b"Server Key")?;
+        let server_key = digest.hmac(salted, b"Server Key")?;
         Some(ScramKeys { digest, iterations, salt, stored_key, server_key })
     }
 }

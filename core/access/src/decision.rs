@@ -181,6 +181,26 @@ impl EffectiveRules {
             .any(|rule| rule.effect == Effect::Deny && rule.operations.intersects(operation.denied_with()))
     }
 
+    /// Whether the operation may be allowed on some resource of this kind: a rule allows it, and no rule denies it wherever
+    /// that one allows it.
+    #[must_use]
+    pub fn decide_any(&self, kind: ResourceKind, operation: Operation) -> bool {
+        let own = Operations::of(&[operation]);
+        let including = own.or(operation.included_in());
+        let denials: Vec<&Matcher> = (self.of(kind))
+            .filter(|rule| rule.effect == Effect::Deny && rule.operations.intersects(operation.denied_with()))
+            .map(|rule| &rule.matcher)
+            .collect();
+        let is_open = |allowed: &Matcher| !denials.iter().any(|denied| denied.covers(allowed));
+        let allows = |rule: &EffectiveRule| {
+            rule.effect == Effect::Allow
+                && rule.operations.intersects(including)
+                && !matches!(rule.matcher, Matcher::Nothing)
+                && is_open(&rule.matcher)
+        };
+        self.of(kind).any(allows) || (self.is_administrator && is_open(&Matcher::Any))
+    }
+
     fn of(&self, kind: ResourceKind) -> impl Iterator<Item = &EffectiveRule> {
         self.by_kind.get(&kind).into_iter().flatten()
     }
@@ -284,6 +304,29 @@ mod tests {
             !all.decide(ResourceKind::Topic, "ab", Operation::Read).allowed,
             "deny binds administrators too"
         );
+    }
+
+    #[test]
+    fn some_resource_is_allowed_unless_denials_cover_every_allowance() {
+        let any_of = |allowed: Pattern, denied: Option<Pattern>| {
+            let write = &[Operation::Write];
+            let allow = rule(1, Principal::Anyone, allowed, write, Effect::Allow);
+            let deny = denied.map(|denied| rule(2, Principal::Anyone, denied, write, Effect::Deny));
+            let rules = rules(std::iter::once(allow).chain(deny).collect());
+            let none = Tags::default();
+            let own = rules.for_subject(&subject(None, &none));
+            assert!(!own.decide_any(ResourceKind::Topic, Operation::Read));
+            own.decide_any(ResourceKind::Topic, Operation::Write)
+        };
+        let (literal, prefix) =
+            (|text: &str| Pattern::Literal(text.into()), |text: &str| Pattern::Prefix(text.into()));
+        assert!(any_of(literal("ab"), None) && any_of(Pattern::Any, Some(literal("ab"))));
+        assert!(any_of(prefix("a"), Some(prefix("ab"))) && any_of(literal("a"), Some(prefix("ab"))));
+        assert!(!any_of(literal("ab"), Some(literal("ab"))) && !any_of(literal("ab"), Some(prefix("a"))));
+        assert!(!any_of(prefix("ab"), Some(prefix("a"))) && !any_of(prefix("a"), Some(Pattern::Any)));
+        let administrator = Tags::from_iter([Tag::Administrator]);
+        let all = Rules::default().for_subject(&subject(Some("root"), &administrator));
+        assert!(all.decide_any(ResourceKind::Topic, Operation::Write));
     }
 
     #[test]

@@ -177,6 +177,17 @@ impl Matcher {
         }
     }
 
+    /// Whether it certainly matches every name that another matches. False where that is not known.
+    pub(crate) fn covers(&self, other: &Matcher) -> bool {
+        match (self, other) {
+            (Matcher::Any, _) => true,
+            (matcher, Matcher::Literal(name)) => matcher.matches(name),
+            (Matcher::Prefix(own), Matcher::Prefix(prefix)) => prefix.starts_with(own.as_str()),
+            (Matcher::Prefix(own), Matcher::Any) => own.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Whether every name that `filter` matches is matched as well. Used for subscriptions, whose names are filters.
     pub(crate) fn covers_filter(&self, filter: &str) -> bool {
         match self {

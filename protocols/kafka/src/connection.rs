@@ -37,14 +37,17 @@ pub(crate) fn serve(
     Serving::open(open(connection, node, connections))
 }
 
-/// A client without credentials is served from the start where such clients are let in.
+/// A client whose certificate names a user, and one without credentials where such clients are let in, are served from
+/// the start.
 async fn open(
     connection: Connection,
     node: Arc<Node>,
     connections: Arc<Connections>,
 ) -> Option<Driver<Client>> {
     let (listener, peer) = (connection.listener.clone(), connection.peer.ip());
-    let identity = match node.broker.authenticate(&listener, peer, &Credentials::Anonymous).await {
+    let named = connection.certificate.as_ref().and_then(|certificate| certificate.user.clone());
+    let given = named.map_or(Credentials::Anonymous, |user| Credentials::Certificate { user });
+    let identity = match node.broker.authenticate(&listener, peer, &given).await {
         Ok(identity) => Some(identity),
         Err(AuthError::CredentialsRequired | AuthError::Refused) => None,
         Err(AuthError::Busy | AuthError::TooManyFailures) => None,
@@ -55,7 +58,13 @@ async fn open(
     };
     let (mailbox, now) = (Mailbox::new(), Instant::now());
     let login_by = now + node.config.limits.timeouts.login;
-    let session = Session::new(node.clone(), connection.peer, connection.local, identity, mailbox.clone());
+    let mut session = Session::new(node.clone(), connection.endpoints(), mailbox.clone());
+    if let Some(identity) = identity
+        && let Err(error) = session.admit(identity)
+    {
+        session.client().login_refused(error.login_refusal(), &error);
+        return None;
+    }
     let client = Client {
         node,
         listener,

@@ -1,12 +1,13 @@
 //! Kafka's protocol: its clients use the broker as they use Kafka.
 //!
 //! The modules, top to bottom: `connection` (a client on the driver), `session` (requests in, responses out in order),
-//! [`api`] (one file an API), `fetch` (the fetches of a connection), `coordinator` (all groups), `node` (state that
-//! connections share), `settings`, `map` (the wire and the model), [`codec`] (bytes and messages). The README walks
+//! [`api`] (one file an API), `fetch` (the fetches of a connection), `node` (state that connections share), `access`
+//! (what a client may do), `namespace_node` (state of a namespace), `coordinator` (its groups), `settings`, `map` (the wire and the model), [`codec`] (bytes and messages). The README walks
 //! through adding an API.
 //!
 //! Does not own: storage, topics and committed offsets (`inver-broker`), listening and TLS (the server).
 
+mod access;
 pub mod api;
 mod budget;
 pub mod codec;
@@ -19,6 +20,8 @@ mod fetch;
 pub mod fuzz;
 mod map;
 mod metrics;
+mod namespace_node;
+mod namespace_rows;
 mod node;
 mod response;
 mod sasl;
@@ -71,7 +74,6 @@ impl ProtocolPlugin for Kafka {
 
     async fn serve(&self, connection: Connection, broker: Broker) {
         if let Some(node) = self.node(&broker) {
-            node.coordinator.start();
             connection::serve(connection, node, self.connections.clone()).await;
         }
     }

@@ -1,30 +1,29 @@
 //! The node that clients see: state that all connections share.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use inver_broker::{Broker, Namespace};
-use inver_storage::{Lsn, SubmitError};
+use inver_access::Tags;
+use inver_broker::{Admission, AdmitError, Broker, ConnectionHandle, Endpoints, Namespace, PermissionScope};
+use inver_storage::SubmitError;
 use parking_lot::Mutex;
 
+use crate::access::Access;
 use crate::budget::Budget;
 use crate::codec::api::Api;
 use crate::codec::text::Str;
 use crate::config::KafkaConfig;
-use crate::coordinator::Coordinator;
 use crate::metrics::Metrics;
+use crate::namespace_node::{self, NamespaceNode};
 
 /// Table of the rows below.
 const TABLE: &str = "kafka";
 const CLUSTER_ID: &[u8] = b"cluster-id";
-const NEXT_PRODUCER_ID: &[u8] = b"next-producer-id";
 
 /// Characters of a cluster id.
 const CLUSTER_ID_CHARS: usize = 22;
-
-/// Producer ids reserved with one write.
-const PRODUCER_ID_BLOCK: u64 = 1000;
 
 /// Leader epoch of every partition: its leader never changes.
 pub(crate) const LEADER_EPOCH: i32 = 0;
@@ -32,9 +31,7 @@ pub(crate) const LEADER_EPOCH: i32 = 0;
 /// State that all connections share.
 pub(crate) struct Node {
     pub(crate) broker: Broker,
-    pub(crate) namespace: Namespace,
     pub(crate) config: KafkaConfig,
-    pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) cluster_id: Str,
     /// The APIs answered.
     pub(crate) apis: &'static [Api],
@@ -47,16 +44,10 @@ pub(crate) struct Node {
     pub(crate) ahead_reads: Budget,
     /// Memory for records in responses that are not sent yet.
     pub(crate) fetched: Budget,
-    producer_ids: Mutex<ProducerIds>,
-}
-
-/// Producer ids that are reserved and not assigned yet.
-#[derive(Default)]
-struct ProducerIds {
-    next: u64,
-    end: u64,
-    /// Log position of the reservation.
-    lsn: Lsn,
+    /// What the connections of each namespace share, by the namespace's number; made for its first connection.
+    namespaces: Mutex<HashMap<u32, Arc<NamespaceNode>>>,
+    /// What a client has before it is authenticated: nothing that is answered then uses it.
+    before_login: Access,
 }
 
 impl Node {
@@ -75,16 +66,19 @@ impl Node {
                 new
             }
         };
-        let namespace = broker.default_namespace();
-        let coordinator = Coordinator::new(
-            broker.clone(),
-            namespace.clone(),
-            config.groups.clone(),
-            config.limits.groups_max,
-        );
+        namespace_node::sweep(&broker)?;
+        let default = broker.default_namespace();
+        let node = Arc::new(NamespaceNode::new(&broker, default.clone(), &config));
+        let nobody = PermissionScope {
+            user: None,
+            external_tags: Some(Tags::default()),
+            client_id: "".into(),
+            namespace: default.shared_name(),
+            host: IpAddr::from([0, 0, 0, 0]),
+        };
         Ok(Node {
-            namespace,
-            coordinator,
+            namespaces: Mutex::new(HashMap::from([(default.id(), node.clone())])),
+            before_login: Access { node, permissions: broker.access().permissions(nobody) },
             cluster_id: Str::from_utf8(cluster_id).unwrap_or_default(),
             apis,
             metrics: Metrics::new(apis),
@@ -92,15 +86,52 @@ impl Node {
             cold_reads: Budget::new(config.limits.fetched_bytes_max),
             ahead_reads: Budget::new(config.limits.read_ahead_bytes_max),
             fetched: Budget::new(config.limits.fetched_bytes_max),
-            producer_ids: Mutex::default(),
             broker,
             config,
         })
     }
 
-    /// The host and port advertised to a client that connected to `local`.
-    pub(crate) fn advertised_address(&self, local: SocketAddr) -> (Str, i32) {
-        match &self.config.advertised {
+    /// Admits an authenticated client.
+    pub(crate) fn admit(&self, admission: &Admission<'_>) -> Result<(Access, ConnectionHandle), AdmitError> {
+        let admitted = self.broker.admit(admission)?;
+        let node = self.namespace_node(admitted.sessions.namespace());
+        Ok((Access { node, permissions: admitted.permissions }, admitted.connection))
+    }
+
+    /// What the connections of a namespace share.
+    fn namespace_node(&self, namespace: &Namespace) -> Arc<NamespaceNode> {
+        if !self.namespaces.lock().contains_key(&namespace.id()) {
+            self.forget_deleted();
+        }
+        let mut namespaces = self.namespaces.lock();
+        if let Some(known) = namespaces.get(&namespace.id()) {
+            return known.clone();
+        }
+        let new = Arc::new(NamespaceNode::new(&self.broker, namespace.clone(), &self.config));
+        namespaces.insert(namespace.id(), new.clone());
+        new
+    }
+
+    /// Drops what belongs to namespaces that were deleted.
+    pub(crate) fn forget_deleted(&self) {
+        self.namespaces.lock().retain(|_, node| {
+            let is_deleted = node.namespace.is_deleted();
+            if is_deleted {
+                node.coordinator.end();
+            }
+            !is_deleted
+        });
+    }
+
+    /// What a client has before it is authenticated.
+    pub(crate) fn before_login(&self) -> Access {
+        self.before_login.clone()
+    }
+
+    /// The host and port advertised to a client.
+    pub(crate) fn advertised_address(&self, endpoints: &Endpoints) -> (Str, i32) {
+        let local = endpoints.local;
+        match endpoints.listener.advertised.as_ref().or(self.config.advertised.as_ref()) {
             Some((host, port)) => (Str::from(host.as_str()), i32::from(*port)),
             None => (Str::from(local.ip().to_canonical().to_string()), i32::from(local.port())),
         }
@@ -109,24 +140,5 @@ impl Node {
     /// Wall-clock time in milliseconds since 1970.
     pub(crate) fn now_ms(&self) -> i64 {
         self.broker.clock().now_ms()
-    }
-
-    /// A new producer id, to be sent once the log has committed the position.
-    pub(crate) fn producer_id(&self) -> Result<(i64, Lsn), SubmitError> {
-        let mut ids = self.producer_ids.lock();
-        if ids.next == ids.end {
-            let stored = |value: Option<&Bytes>| {
-                value.and_then(|value| value.first_chunk()).map_or(0, |chunk| u64::from_be_bytes(*chunk))
-            };
-            let mut start = 0;
-            let (_, lsn) = self.broker.update_state(TABLE, NEXT_PRODUCER_ID, |value| {
-                start = stored(value);
-                Bytes::copy_from_slice(&(start + PRODUCER_ID_BLOCK).to_be_bytes())
-            })?;
-            *ids = ProducerIds { next: start, end: start + PRODUCER_ID_BLOCK, lsn };
-        }
-        let id = ids.next;
-        ids.next += 1;
-        Ok((i64::try_from(id).unwrap_or(i64::MAX), ids.lsn))
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Sasl {
     /// Tokens come without a request around them, as after version 0 of SaslHandshake.
     has_bare_tokens: bool,
     stage: Stage,
+    /// The client made requests that need authentication: its identity stays what it is.
+    has_worked: bool,
     /// Why the last token did not authenticate.
     failure: Option<Box<Failure>>,
 }
@@ -100,6 +102,8 @@ pub(crate) enum Step {
     Check(Credentials),
     /// The server's token is to be sent.
     Answer(Bytes),
+    /// The client is authenticated; the server's last token is to be sent.
+    Finished(Identity, Bytes),
 }
 
 /// The reason why a token does not authenticate. The texts are Kafka's.
@@ -114,9 +118,9 @@ pub(crate) enum TokenError {
 }
 
 impl Sasl {
-    /// `identity` is that of a client without credentials, where those are let in.
-    pub(crate) fn new(identity: Option<Identity>) -> Sasl {
-        Sasl { identity, has_bare_tokens: false, stage: Stage::Start, failure: None }
+    /// The authentication of a new connection.
+    pub(crate) fn new() -> Sasl {
+        Sasl { identity: None, has_bare_tokens: false, stage: Stage::Start, has_worked: false, failure: None }
     }
 
     /// The authenticated client.
@@ -147,9 +151,14 @@ impl Sasl {
         }
     }
 
-    /// Whether the client's last token was received.
+    /// Whether it is too late to choose a mechanism: the client's last token was received, or it works without one.
     pub(crate) fn is_finished(&self) -> bool {
-        matches!(self.stage, Stage::Finished)
+        self.has_worked || matches!(self.stage, Stage::Finished)
+    }
+
+    /// The client makes requests that need authentication.
+    pub(crate) fn works(&mut self) {
+        self.has_worked = true;
     }
 
     /// Whether the next input is a token without a request around it.
@@ -194,13 +203,12 @@ impl Sasl {
                 let finished = login.finish(token);
                 let (identity, answer) =
                     finished.map_err(|error| self.refuse_scram(mechanism, Some(&user), &error))?;
-                self.identity = Some(identity);
-                Ok(Step::Answer(answer.into()))
+                Ok(Step::Finished(identity, answer.into()))
             }
         }
     }
 
-    /// The credentials were accepted.
+    /// The client was admitted.
     pub(crate) fn accept(&mut self, identity: Identity) {
         self.identity = Some(identity);
     }

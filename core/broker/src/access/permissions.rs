@@ -146,6 +146,13 @@ impl Permissions {
         allowed
     }
 
+    /// Whether the client may perform an operation on some resource of this kind.
+    #[must_use]
+    pub fn may_any(&self, kind: ResourceKind, operation: Operation) -> bool {
+        self.is_unrestricted()
+            || self.current.lock().rules.as_ref().is_none_or(|rules| rules.decide_any(kind, operation))
+    }
+
     /// Whether any rule denies the operation on resources of this kind, so that what an allowing rule covers whole must
     /// still be decided name by name.
     #[must_use]

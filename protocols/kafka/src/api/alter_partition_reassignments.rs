@@ -3,9 +3,12 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::{Reply, message};
+use crate::access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
@@ -68,10 +71,14 @@ impl Handler for AlterPartitionReassignments {
         cx: &mut RequestContext<'_>,
         request: AlterPartitionReassignmentsRequest,
     ) -> Reply<AlterPartitionReassignmentsResponse> {
+        let checked = cx.access.check_cluster(Operation::Alter);
         let allow_replication_factor_change = request.allow_replication_factor_change;
         let responses = request.topics.into_iter().map(|topic| {
             let partitions = topic.partitions.into_iter().map(|wanted| {
-                let outcome = check(cx, &topic.name, &wanted);
+                let outcome = match checked {
+                    Ok(()) => check(cx, &topic.name, &wanted),
+                    Err(code) => Err((code, access::text(code))),
+                };
                 ReassignablePartitionResponse {
                     partition_index: wanted.partition_index,
                     error_code: outcome.err().map_or(ErrorCode::NONE, |(code, _)| code),
@@ -83,6 +90,8 @@ impl Handler for AlterPartitionReassignments {
         });
         Reply::now(AlterPartitionReassignmentsResponse {
             allow_replication_factor_change,
+            error_code: checked.err().unwrap_or_default(),
+            error_message: checked.err().and_then(|code| message(access::text(code))),
             responses: responses.collect(),
             ..AlterPartitionReassignmentsResponse::default()
         })

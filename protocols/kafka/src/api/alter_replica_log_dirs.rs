@@ -3,6 +3,8 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::context::RequestContext;
 use super::describe_log_dirs::LOG_DIR;
 use super::handler::Handler;
@@ -63,11 +65,13 @@ impl Handler for AlterReplicaLogDirs {
         cx: &mut RequestContext<'_>,
         request: AlterReplicaLogDirsRequest,
     ) -> Reply<AlterReplicaLogDirsResponse> {
+        let checked = cx.access.check_cluster(Operation::Alter);
         let mut results = Vec::new();
         for dir in request.dirs {
             for topic in dir.topics {
                 let partitions = topic.partitions.into_iter().map(|partition_index| {
                     let error_code = match cx.partition(&topic.name, partition_index) {
+                        _ if checked.is_err() => checked.err().unwrap_or_default(),
                         None => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
                         Some(_) if dir.path == *LOG_DIR => ErrorCode::NONE,
                         Some(_) => ErrorCode::LOG_DIR_NOT_FOUND,

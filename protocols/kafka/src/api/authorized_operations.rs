@@ -1,15 +1,61 @@
 //! Authorized operations: bit fields of Kafka's operation codes (KIP-430).
-//!
-//! There are no permissions beyond authentication, so a client may do everything that exists for a resource.
 
-/// Read, Write, Create, Delete, Alter, Describe, DescribeConfigs, AlterConfigs.
-pub(super) const TOPIC: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
+use inver_access::Operation;
 
-/// Create, Alter, Describe, ClusterAction, DescribeConfigs, AlterConfigs, IdempotentWrite.
-pub(super) const CLUSTER: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
-
-/// Read, Delete, Describe.
-pub(super) const GROUP: i32 = 1 << 3 | 1 << 6 | 1 << 8;
+use crate::access::Access;
+use crate::map::acl::operation_code;
 
 /// The value where the client does not ask for them.
-pub(super) const NOT_REQUESTED: i32 = i32::MIN;
+const NOT_REQUESTED: i32 = i32::MIN;
+
+/// What exists for a topic.
+const TOPIC: [Operation; 8] = [
+    Operation::Read,
+    Operation::Write,
+    Operation::Create,
+    Operation::Delete,
+    Operation::Alter,
+    Operation::Describe,
+    Operation::DescribeConfigs,
+    Operation::AlterConfigs,
+];
+
+/// What exists for the cluster.
+const CLUSTER: [Operation; 7] = [
+    Operation::Create,
+    Operation::Alter,
+    Operation::Describe,
+    Operation::ClusterAction,
+    Operation::DescribeConfigs,
+    Operation::AlterConfigs,
+    Operation::IdempotentWrite,
+];
+
+/// What exists for a group.
+const GROUP: [Operation; 3] = [Operation::Read, Operation::Delete, Operation::Describe];
+
+/// What the client may do to a topic, if it asks.
+pub(super) fn topic(access: &Access, requested: bool, name: &str) -> i32 {
+    if requested { bits(&TOPIC, |operation| access.may_topic(name, operation)) } else { NOT_REQUESTED }
+}
+
+/// What the client may do to a group, if it asks.
+pub(super) fn group(access: &Access, requested: bool, id: &str) -> i32 {
+    if requested { bits(&GROUP, |operation| access.may_group(id, operation)) } else { NOT_REQUESTED }
+}
+
+/// What the client may do to the cluster, if it asks; nothing is told to one that may not describe it.
+pub(super) fn cluster(access: &Access, requested: bool) -> i32 {
+    match requested {
+        true if access.may_cluster(Operation::Describe) => {
+            bits(&CLUSTER, |operation| access.may_cluster(operation))
+        }
+        true => 0,
+        false => NOT_REQUESTED,
+    }
+}
+
+fn bits(operations: &[Operation], may: impl Fn(Operation) -> bool) -> i32 {
+    let allowed = operations.iter().filter(|operation| may(**operation));
+    allowed.filter_map(|operation| operation_code(*operation)).fold(0, |bits, code| bits | 1 << code)
+}

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use inver_access::Operation;
 use inver_broker::{Completion, TopicConfig};
 
 use super::context::RequestContext;
 use super::reply::Refusal;
+use crate::access;
 use crate::codec::error_code::ErrorCode;
 use crate::map;
 use crate::settings::topic;
@@ -26,8 +28,27 @@ pub(super) mod source {
 }
 
 /// The settings set on a topic.
-pub(super) fn topic_config(cx: &RequestContext<'_>, name: &str) -> Result<Arc<TopicConfig>, Refusal> {
-    Ok(cx.namespace().topic(name).ok_or_else(map::topic::unknown)?.config())
+pub(super) fn topic_config(
+    cx: &RequestContext<'_>,
+    operation: Operation,
+    name: &str,
+) -> Result<Arc<TopicConfig>, Refusal> {
+    Ok(cx.topic(operation, name).map_err(map::topic::no_topic)?.config())
+}
+
+/// Whether the client may do something to the settings of a resource.
+pub(super) fn check(
+    cx: &RequestContext<'_>,
+    operation: Operation,
+    kind: i8,
+    name: &str,
+) -> Result<(), Refusal> {
+    let checked = match kind {
+        kind::TOPIC => cx.access.check_topic(name, operation),
+        kind::GROUP => cx.access.check_group(name, operation),
+        _ => cx.access.check_cluster(operation),
+    };
+    checked.map_err(|code| (code, access::text(code).to_owned()))
 }
 
 /// Replaces the settings set on a resource by what `after` makes of them.
@@ -38,6 +59,7 @@ pub(super) fn alter(
     validate_only: bool,
     after: impl FnOnce(&TopicConfig) -> Result<TopicConfig, Refusal>,
 ) -> Result<Completion, Refusal> {
+    check(cx, Operation::AlterConfigs, kind, name)?;
     let after = after(&*alterable(cx, kind, name)?)?;
     topic::check(name, &after).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
     if validate_only {
@@ -50,7 +72,7 @@ pub(super) fn alter(
 /// The settings set on a resource whose settings can be changed.
 fn alterable(cx: &RequestContext<'_>, kind: i8, name: &str) -> Result<Arc<TopicConfig>, Refusal> {
     match kind {
-        kind::TOPIC => topic_config(cx, name),
+        kind::TOPIC => topic_config(cx, Operation::AlterConfigs, name),
         kind::BROKER => {
             let text = "the broker's settings are read-only here: change them in its configuration file or environment \
                         (`inver config keys` lists them) and restart it";

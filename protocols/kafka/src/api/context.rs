@@ -1,11 +1,13 @@
 //! The context of a request: everything that its handler may use beside the request itself.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use inver_broker::{Identity, Mailbox, Namespace, Partition, Topic, TopicId};
+use inver_access::Operation;
+use inver_broker::{Endpoints, Identity, Mailbox, Namespace, Partition, Topic, TopicId};
 
+use crate::access::Access;
+use crate::codec::error_code::ErrorCode;
 use crate::codec::header::ResponseHeader;
 use crate::codec::text::Str;
 use crate::codec::wire::Uuid;
@@ -23,12 +25,12 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) header: ResponseHeader,
     /// Name that the client gives itself.
     pub(crate) client_id: Option<Str>,
-    /// Address of the client.
-    pub(crate) peer: SocketAddr,
-    /// Address that the client connected to.
-    pub(crate) local: SocketAddr,
     /// What all connections share.
     pub(crate) node: &'a Node,
+    /// The connection's two ends.
+    pub(crate) endpoints: &'a Endpoints,
+    /// The client's namespace, and what it may do.
+    pub(crate) access: &'a Access,
     /// The connection's authentication; for the SASL APIs.
     pub(crate) sasl: &'a mut Sasl,
     /// The connection's fetches; for Fetch.
@@ -55,35 +57,62 @@ impl<'a> RequestContext<'a> {
 
     /// The namespace that the client's topics are in.
     pub(crate) fn namespace(&self) -> &'a Namespace {
-        &self.node.namespace
+        &self.access.node.namespace
     }
 
-    /// The coordinator of all groups.
+    /// The coordinator of all groups of the namespace.
     pub(crate) fn coordinator(&self) -> &'a Coordinator {
-        &self.node.coordinator
+        &self.access.node.coordinator
     }
 
     /// The address at which the client reaches this node: host and port.
     pub(crate) fn advertised_address(&self) -> (Str, i32) {
-        self.node.advertised_address(self.local)
+        self.node.advertised_address(self.endpoints)
     }
 
     /// The topic with this id.
     pub(crate) fn topic_by_id(&mut self, id: Uuid) -> Option<Arc<Topic>> {
-        self.topics.get(&self.node.namespace, id)
+        self.topics.get(&self.access.node.namespace, id)
     }
 
-    /// The topic that a request names: by id from version `by_id_since` on, by name before.
-    pub(crate) fn topic(&mut self, by_id_since: i16, name: &str, id: Uuid) -> Option<Arc<Topic>> {
-        match self.version() >= by_id_since {
-            true => self.topic_by_id(id),
-            false => self.node.namespace.topic(name),
+    /// The topic that a request names: by id from version `by_id_since` on, by name before. A client that may not do
+    /// `operation` to it does not learn whether it exists.
+    pub(crate) fn topic_for(
+        &mut self,
+        operation: Operation,
+        by_id_since: i16,
+        name: &str,
+        id: Uuid,
+    ) -> Result<Arc<Topic>, ErrorCode> {
+        if self.version() < by_id_since {
+            return self.topic(operation, name);
         }
+        let topic = self.topic_by_id(id).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?;
+        self.access.check_topic(topic.name(), operation)?;
+        Ok(topic)
+    }
+
+    /// The topic with this name. A client that may not do `operation` to it does not learn whether it exists.
+    pub(crate) fn topic(&self, operation: Operation, name: &str) -> Result<Arc<Topic>, ErrorCode> {
+        self.access.check_topic(name, operation)?;
+        self.namespace().topic(name).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+    }
+
+    /// A partition of the topic with this name, likewise.
+    pub(crate) fn partition_for(
+        &self,
+        operation: Operation,
+        topic: &str,
+        index: i32,
+    ) -> Result<Arc<Partition>, ErrorCode> {
+        let topic = self.topic(operation, topic)?;
+        let partition = partition_index(index).and_then(|index| topic.partition(index));
+        partition.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
     }
 
     /// A partition of the topic with this name.
     pub(crate) fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
-        self.node.namespace.topic(topic)?.partition(partition_index(index)?)
+        self.namespace().topic(topic)?.partition(partition_index(index)?)
     }
 
     /// A ticket for a response that another task gives, and the claim for the reply.

@@ -1,14 +1,19 @@
-//! CreateAcls: adds to the access control list. Answered as by a Kafka broker without an authorizer.
+//! CreateAcls: adds to the access control list (KIP-140, KIP-290): permission rules of the client's namespace.
 
 use std::ops::RangeInclusive;
 
+use inver_access::{Operation, Rule};
+use inver_broker::Completion;
+
+use super::acls;
 use super::context::RequestContext;
-use super::delete_acls::NO_AUTHORIZER;
 use super::handler::Handler;
-use super::reply::{Reply, message};
+use super::reply::{Refusal, Reply, message};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
+use crate::map;
+use crate::map::acl::{self, Acl};
 
 messages! {
     /// Versions 1-3, flexible 2+.
@@ -51,11 +56,39 @@ impl Handler for CreateAcls {
     type Request = CreateAclsRequest;
     type Response = CreateAclsResponse;
 
-    fn handle(_: &mut RequestContext<'_>, request: CreateAclsRequest) -> Reply<CreateAclsResponse> {
-        let results = request.creations.iter().map(|_| AclCreationResult {
-            error_code: ErrorCode::SECURITY_DISABLED,
-            error_message: message(NO_AUTHORIZER),
+    fn handle(cx: &mut RequestContext<'_>, request: CreateAclsRequest) -> Reply<CreateAclsResponse> {
+        let namespace = cx.namespace().name();
+        let mut outcomes: Vec<Result<Rule, Refusal>> = match acls::check(cx, Operation::Alter) {
+            Ok(()) => request.creations.iter().map(|creation| rule(creation, namespace)).collect(),
+            Err(refusal) => request.creations.iter().map(|_| Err(refusal.clone())).collect(),
+        };
+        let rules: Vec<Rule> = outcomes.iter().flatten().cloned().collect();
+        let completion = match cx.node.broker.access().add_rules(rules) {
+            Ok((_, completion)) => completion,
+            Err(error) => {
+                let refusal = map::access_error(&error);
+                outcomes.iter_mut().filter(|one| one.is_ok()).for_each(|one| *one = Err(refusal.clone()));
+                Completion::Now
+            }
+        };
+        let results = outcomes.into_iter().map(|outcome| match outcome {
+            Ok(_) => AclCreationResult { error_code: ErrorCode::NONE, error_message: None },
+            Err((error_code, text)) => AclCreationResult { error_code, error_message: message(text) },
         });
-        Reply::now(CreateAclsResponse { throttle_time_ms: 0, results: results.collect() })
+        let results = results.collect();
+        Reply::Response(CreateAclsResponse { throttle_time_ms: 0, results }, completion)
     }
+}
+
+fn rule(creation: &AclCreation, namespace: &str) -> Result<Rule, Refusal> {
+    let acl = Acl {
+        resource_type: creation.resource_type,
+        name: creation.resource_name.to_string(),
+        pattern_type: creation.resource_pattern_type,
+        principal: creation.principal.to_string(),
+        host: creation.host.to_string(),
+        operation: creation.operation,
+        permission: creation.permission_type,
+    };
+    acl::to_rule(&acl, namespace).map_err(|text| (ErrorCode::INVALID_REQUEST, text))
 }

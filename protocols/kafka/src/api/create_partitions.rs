@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
 use inver_broker::Completion;
 
 use super::context::RequestContext;
@@ -82,7 +83,7 @@ fn create(
     topic: &CreatePartitionsTopic,
     validate_only: bool,
 ) -> Result<Completion, Refusal> {
-    let known = cx.namespace().topic(&topic.name).ok_or_else(map::topic::unknown)?;
+    let known = cx.topic(Operation::Alter, &topic.name).map_err(map::topic::no_topic)?;
     let present = known.partition_count() as i32;
     if topic.count == present {
         let text = format!("Topic already has {present} partition(s).");

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
 use inver_broker::{Completion, TopicConfig, TopicError, TopicSpec};
 
 use super::config_resource::source;
@@ -127,6 +128,10 @@ fn create(
     validate_only: bool,
     room: &mut u32,
 ) -> Result<(CreatableTopicResult, Completion), Refusal> {
+    if !cx.access.may_cluster(Operation::Create) && !cx.access.may_topic(&topic.name, Operation::Create) {
+        // Kafka's text.
+        return Err((ErrorCode::TOPIC_AUTHORIZATION_FAILED, "Authorization failed.".to_owned()));
+    }
     if !map::topic::is_legal_name(&topic.name) {
         return Err((ErrorCode::INVALID_TOPIC_EXCEPTION, map::topic::illegal_name(&topic.name)));
     }
@@ -139,12 +144,21 @@ fn create(
         let text = "Excessively large number of partitions per request.".to_owned();
         (ErrorCode::POLICY_VIOLATION, text)
     })?;
-    let mut result = CreatableTopicResult {
-        name: topic.name.clone(),
-        num_partitions: partitions as i32,
-        replication_factor: 1,
-        configs: Some(effective_settings(&config, &Defaults::of(&topic.name, cx.namespace(), cx.config()))),
-        ..CreatableTopicResult::default()
+    let name = topic.name.clone();
+    let mut result = match cx.access.check_topic(&name, Operation::DescribeConfigs) {
+        Ok(()) => CreatableTopicResult {
+            name,
+            num_partitions: partitions as i32,
+            replication_factor: 1,
+            configs: Some(effective_settings(
+                &config,
+                &Defaults::of(&topic.name, cx.namespace(), cx.config()),
+            )),
+            ..CreatableTopicResult::default()
+        },
+        Err(topic_config_error_code) => {
+            CreatableTopicResult { name, topic_config_error_code, ..CreatableTopicResult::default() }
+        }
     };
     if validate_only {
         return Ok((result, Completion::Now));

@@ -1,13 +1,22 @@
-//! DeleteAcls: removes from the access control list. Answered as by a Kafka broker without an authorizer.
+//! DeleteAcls: removes from the access control list (KIP-140, KIP-290).
+//!
+//! A rule of another dialect that allows several operations loses those that the deleted ACLs stand for.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
+use inver_access::{Operation, RuleId};
+use inver_broker::Completion;
+
+use super::acls::{self, Expressed};
 use super::context::RequestContext;
 use super::handler::Handler;
-use super::reply::{Reply, message};
+use super::reply::{Refusal, Reply, message};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
+use crate::map;
+use crate::map::acl::{self, Acl, AclFilter};
 
 messages! {
     /// Versions 1-3, flexible 2+.
@@ -56,9 +65,6 @@ messages! {
 /// The DeleteAcls API.
 pub struct DeleteAcls;
 
-/// Kafka's error message where no authorizer is configured.
-pub(super) const NO_AUTHORIZER: &str = "No Authorizer is configured.";
-
 impl Handler for DeleteAcls {
     const KEY: i16 = 31;
     const VERSIONS: RangeInclusive<i16> = 1..=3;
@@ -67,12 +73,94 @@ impl Handler for DeleteAcls {
     type Request = DeleteAclsRequest;
     type Response = DeleteAclsResponse;
 
-    fn handle(_: &mut RequestContext<'_>, request: DeleteAclsRequest) -> Reply<DeleteAclsResponse> {
-        let results = request.filters.iter().map(|_| DeleteAclsFilterResult {
-            error_code: ErrorCode::SECURITY_DISABLED,
-            error_message: message(NO_AUTHORIZER),
-            matching_acls: Vec::new(),
-        });
-        Reply::now(DeleteAclsResponse { throttle_time_ms: 0, filter_results: results.collect() })
+    fn handle(cx: &mut RequestContext<'_>, request: DeleteAclsRequest) -> Reply<DeleteAclsResponse> {
+        let checked = acls::check(cx, Operation::Alter);
+        let rules = acls::expressed(cx);
+        // Codes of the operations to delete, by rule.
+        let mut deletions: HashMap<RuleId, Vec<i8>> = HashMap::new();
+        let mut filter_results = Vec::with_capacity(request.filters.len());
+        for filter in request.filters {
+            let filter = AclFilter::from(filter);
+            let valid = filter.check().map_err(|text| (ErrorCode::INVALID_REQUEST, text.to_owned()));
+            if let Err((error_code, text)) = checked.clone().and(valid) {
+                let error_message = message(text);
+                filter_results.push(DeleteAclsFilterResult {
+                    error_code,
+                    error_message,
+                    matching_acls: Vec::new(),
+                });
+                continue;
+            }
+            // ACLs with the reason why they stay, each once: several rules may mean the same.
+            let mut matching: BTreeMap<&Acl, Option<&'static str>> = BTreeMap::new();
+            for rule in &rules {
+                let fixed = rule.is_fixed();
+                for acl in rule.acls.iter().filter(|acl| filter.matches(acl)) {
+                    let stays = matching.entry(acl).or_default();
+                    *stays = stays.or(fixed);
+                    if fixed.is_none() {
+                        deletions.entry(rule.rule.id).or_default().push(acl.operation);
+                    }
+                }
+            }
+            let matching_acls = matching.into_iter().map(|(acl, stays)| matching_acl(acl, stays)).collect();
+            filter_results.push(DeleteAclsFilterResult {
+                error_code: ErrorCode::NONE,
+                error_message: None,
+                matching_acls,
+            });
+        }
+        let completion = match delete(cx, &rules, &deletions) {
+            Ok(completion) => completion,
+            Err((error_code, text)) => {
+                let all = filter_results.iter_mut().flat_map(|result| result.matching_acls.iter_mut());
+                all.filter(|acl| acl.error_code.is_none()).for_each(|acl| {
+                    acl.error_code = error_code;
+                    acl.error_message = message(text.as_str());
+                });
+                Completion::Now
+            }
+        };
+        Reply::Response(DeleteAclsResponse { throttle_time_ms: 0, filter_results }, completion)
+    }
+}
+
+/// Deletes ACLs of rules, given by the codes of their operations.
+fn delete(
+    cx: &RequestContext<'_>,
+    rules: &[Expressed],
+    deletions: &HashMap<RuleId, Vec<i8>>,
+) -> Result<Completion, Refusal> {
+    let rests = rules.iter().filter_map(|known| acl::without(&known.rule, deletions.get(&known.rule.id)?));
+    let changed =
+        cx.node.broker.access().replace_rules(|rule| deletions.contains_key(&rule.id), rests.collect());
+    changed.map(|changed| changed.completion).map_err(|error| map::access_error(&error))
+}
+
+fn matching_acl(acl: &Acl, stays: Option<&'static str>) -> DeleteAclsMatchingAcl {
+    DeleteAclsMatchingAcl {
+        error_code: if stays.is_some() { ErrorCode::POLICY_VIOLATION } else { ErrorCode::NONE },
+        error_message: stays.and_then(message),
+        resource_type: acl.resource_type,
+        resource_name: acl.name.as_str().into(),
+        pattern_type: acl.pattern_type,
+        principal: acl.principal.as_str().into(),
+        host: acl.host.as_str().into(),
+        operation: acl.operation,
+        permission_type: acl.permission,
+    }
+}
+
+impl From<DeleteAclsFilter> for AclFilter {
+    fn from(filter: DeleteAclsFilter) -> AclFilter {
+        AclFilter {
+            resource_type: filter.resource_type_filter,
+            name: filter.resource_name_filter.map(|name| name.to_string()),
+            pattern_type: filter.pattern_type_filter,
+            principal: filter.principal_filter.map(|principal| principal.to_string()),
+            host: filter.host_filter.map(|host| host.to_string()),
+            operation: filter.operation,
+            permission: filter.permission_type,
+        }
     }
 }

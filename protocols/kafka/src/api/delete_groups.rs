@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
 use inver_broker::Completion;
 
 use super::context::RequestContext;
@@ -46,7 +47,8 @@ impl Handler for DeleteGroups {
         let mut completion = Completion::Now;
         let mut results = Vec::with_capacity(request.groups_names.len());
         for group_id in request.groups_names {
-            let error_code = match cx.coordinator().delete(&group_id) {
+            let checked = cx.access.check_group(&group_id, Operation::Delete);
+            let error_code = match checked.and_then(|()| cx.coordinator().delete(&group_id)) {
                 Ok(deleted) => {
                     completion = completion.and(deleted);
                     ErrorCode::NONE

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
 use inver_broker::{Completion, TopicKind};
 use inver_storage::Offset;
 
@@ -97,7 +98,7 @@ fn delete(
     before: i64,
 ) -> Result<(i64, Completion), ErrorCode> {
     let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
-    let topic = cx.namespace().topic(topic).ok_or(unknown)?;
+    let topic = cx.topic(Operation::Delete, topic)?;
     let index = partition_index(index).ok_or(unknown)?;
     let partition = topic.partition(index).ok_or(unknown)?;
     if topic.kind() == TopicKind::Queue {

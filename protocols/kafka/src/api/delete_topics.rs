@@ -2,11 +2,13 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
 use inver_broker::Completion;
 
 use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::{Reply, message};
+use crate::access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
@@ -60,13 +62,14 @@ impl Handler for DeleteTopics {
         let mut completion = Completion::Now;
         let mut responses = Vec::new();
         for (name, id) in by_name.chain(by_either) {
-            let (topic, unknown) = match &name {
-                Some(name) => (cx.namespace().topic(name), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
-                None => (cx.topic_by_id(id), ErrorCode::UNKNOWN_TOPIC_ID),
-            };
+            let by_id_since = if name.is_none() { 0 } else { i16::MAX };
+            let topic = cx.topic_for(Operation::Delete, by_id_since, name.as_deref().unwrap_or_default(), id);
             let outcome = match &topic {
-                None => Err((unknown, "This server does not host this topic.".to_owned())),
-                Some(topic) => {
+                Err(code @ ErrorCode::TOPIC_AUTHORIZATION_FAILED) => {
+                    Err((*code, access::text(*code).to_owned()))
+                }
+                Err(code) => Err((*code, "This server does not host this topic.".to_owned())),
+                Ok(topic) => {
                     let deleted = cx.namespace().delete_topic(topic.name());
                     deleted.map_err(|error| map::topic::refusal(&error))
                 }
@@ -79,7 +82,7 @@ impl Handler for DeleteTopics {
                 Err((code, text)) => (code, message(text)),
             };
             responses.push(DeletableTopicResult {
-                name: topic.as_ref().map(|topic| topic.name().into()).or(name),
+                name: topic.as_ref().map(|topic| topic.name().into()).ok().or(name),
                 topic_id: topic.map_or(id, |topic| Uuid(topic.id().0)),
                 error_code,
                 error_message,

@@ -2,9 +2,12 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::context::RequestContext;
 use super::handler::Handler;
-use super::reply::Reply;
+use super::reply::{Reply, message};
+use crate::access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
@@ -62,9 +65,16 @@ impl Handler for DescribeClientQuotas {
     type Response = DescribeClientQuotasResponse;
 
     fn handle(
-        _: &mut RequestContext<'_>,
+        cx: &mut RequestContext<'_>,
         _: DescribeClientQuotasRequest,
     ) -> Reply<DescribeClientQuotasResponse> {
+        if let Err(error_code) = cx.access.check_cluster(Operation::DescribeConfigs) {
+            return Reply::now(DescribeClientQuotasResponse {
+                error_code,
+                error_message: message(access::text(error_code)),
+                ..DescribeClientQuotasResponse::default()
+            });
+        }
         Reply::now(DescribeClientQuotasResponse {
             entries: Some(Vec::new()),
             ..DescribeClientQuotasResponse::default()

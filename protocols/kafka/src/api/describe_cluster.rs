@@ -71,10 +71,10 @@ impl Handler for DescribeCluster {
             cluster_id: cx.node.cluster_id.clone(),
             controller_id: broker_id,
             brokers: vec![DescribeClusterBroker { broker_id, host, port, rack: None, is_fenced: false }],
-            cluster_authorized_operations: match request.include_cluster_authorized_operations {
-                true => authorized_operations::CLUSTER,
-                false => authorized_operations::NOT_REQUESTED,
-            },
+            cluster_authorized_operations: authorized_operations::cluster(
+                cx.access,
+                request.include_cluster_authorized_operations,
+            ),
             ..DescribeClusterResponse::default()
         })
     }

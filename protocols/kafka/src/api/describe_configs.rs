@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::config_resource::{self, kind, source};
 use super::context::RequestContext;
 use super::handler::Handler;
@@ -77,12 +79,14 @@ impl Handler for DescribeConfigs {
         request: DescribeConfigsRequest,
     ) -> Reply<DescribeConfigsResponse> {
         let results = request.resources.iter().map(|resource| {
-            let configs = match resource.resource_type {
+            let (kind, name) = (resource.resource_type, &resource.resource_name);
+            let checked = config_resource::check(cx, Operation::DescribeConfigs, kind, name);
+            let configs = checked.and_then(|()| match kind {
                 kind::TOPIC => topic_settings(cx, resource, &request),
                 kind::BROKER => node_settings(cx, resource, &request),
                 kind::BROKER_LOGGER | kind::GROUP => Ok(Vec::new()),
                 other => Err((ErrorCode::INVALID_REQUEST, format!("unsupported resource type {other}"))),
-            };
+            });
             let (configs, error_code, error_message) = match configs {
                 Ok(configs) => (configs, ErrorCode::NONE, None),
                 Err((code, text)) => (Vec::new(), code, message(text)),
@@ -111,7 +115,7 @@ fn topic_settings(
     resource: &DescribeConfigsResource,
     request: &DescribeConfigsRequest,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
-    let set = config_resource::topic_config(cx, &resource.resource_name)?;
+    let set = config_resource::topic_config(cx, Operation::DescribeConfigs, &resource.resource_name)?;
     let defaults = topic::Defaults::of(&resource.resource_name, cx.namespace(), cx.config());
     let requested = topic::SETTINGS.iter().filter(|setting| is_requested(resource, setting.name));
     let described = requested.map(|setting| {

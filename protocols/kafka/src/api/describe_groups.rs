@@ -3,11 +3,13 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
+use inver_access::Operation;
 
 use super::authorized_operations;
 use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::{Reply, message};
+use crate::access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
@@ -64,11 +66,13 @@ impl Handler for DescribeGroups {
     type Response = DescribeGroupsResponse;
 
     fn handle(cx: &mut RequestContext<'_>, request: DescribeGroupsRequest) -> Reply<DescribeGroupsResponse> {
-        let authorized_operations = match request.include_authorized_operations {
-            true => authorized_operations::GROUP,
-            false => authorized_operations::NOT_REQUESTED,
-        };
+        let includes = request.include_authorized_operations;
         let groups = request.groups.into_iter().map(|group_id| {
+            if let Err(error_code) = cx.access.check_group(&group_id, Operation::Describe) {
+                let error_message = message(access::text(error_code));
+                return DescribedGroup { error_code, error_message, group_id, ..DescribedGroup::default() };
+            }
+            let authorized_operations = authorized_operations::group(cx.access, includes, &group_id);
             let group = match cx.coordinator().with_group(&group_id, describe) {
                 Some(group) => group,
                 None if cx.coordinator().has_committed_offsets(&group_id) => {

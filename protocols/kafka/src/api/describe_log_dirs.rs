@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::Reply;
@@ -72,6 +74,9 @@ impl Handler for DescribeLogDirs {
         cx: &mut RequestContext<'_>,
         request: DescribeLogDirsRequest,
     ) -> Reply<DescribeLogDirsResponse> {
+        if let Err(error_code) = cx.access.check_cluster(Operation::Describe) {
+            return Reply::now(DescribeLogDirsResponse { error_code, ..DescribeLogDirsResponse::default() });
+        }
         let wanted: Vec<(String, Option<Vec<i32>>)> = match request.topics {
             None => cx.namespace().topics().iter().map(|topic| (topic.name().to_owned(), None)).collect(),
             Some(topics) => {

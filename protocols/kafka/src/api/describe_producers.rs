@@ -2,9 +2,12 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::{Reply, message};
+use crate::access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
@@ -69,18 +72,21 @@ impl Handler for DescribeProducers {
     ) -> Reply<DescribeProducersResponse> {
         let topics = request.topics.into_iter().map(|topic| {
             let partitions = topic.partition_indexes.into_iter().map(|partition_index| {
-                match cx.partition(&topic.name, partition_index) {
-                    Some(partition) => PartitionResponse {
+                match cx.partition_for(Operation::Read, &topic.name, partition_index) {
+                    Ok(partition) => PartitionResponse {
                         partition_index,
                         active_producers: (partition.stream().producers().into_iter())
                             .map(ProducerState::from)
                             .collect(),
                         ..PartitionResponse::default()
                     },
-                    None => PartitionResponse {
+                    Err(error_code) => PartitionResponse {
                         partition_index,
-                        error_code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-                        error_message: message("There is no such partition."),
+                        error_code,
+                        error_message: message(match error_code {
+                            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => "There is no such partition.",
+                            code => access::text(code),
+                        }),
                         ..PartitionResponse::default()
                     },
                 }

@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::authorized_operations;
 use super::context::RequestContext;
 use super::handler::Handler;
@@ -80,7 +82,10 @@ impl Handler for DescribeTopicPartitions {
     ) -> Reply<DescribeTopicPartitionsResponse> {
         let (namespace, node_id) = (cx.namespace(), cx.config().node_id);
         let mut names: Vec<Str> = match request.topics.is_empty() {
-            true => namespace.topics().iter().map(|topic| Str::from(topic.name())).collect(),
+            true => (namespace.topics().iter())
+                .filter(|topic| cx.access.may_topic(topic.name(), Operation::Describe))
+                .map(|topic| Str::from(topic.name()))
+                .collect(),
             false => request.topics.into_iter().map(|topic| topic.name).collect(),
         };
         names.sort();
@@ -101,9 +106,12 @@ impl Handler for DescribeTopicPartitions {
                 response.next_cursor = Some(Cursor { topic_name: name, partition_index: 0 });
                 break;
             }
-            let Some(topic) = namespace.topic(&name) else {
-                response.topics.push(unknown(name));
-                continue;
+            let topic = match cx.topic(Operation::Describe, &name) {
+                Ok(topic) => topic,
+                Err(code) => {
+                    response.topics.push(failed(name, code));
+                    continue;
+                }
             };
             let count = topic.partition_count();
             let end = count.min(from.saturating_add(room as u32));
@@ -115,7 +123,7 @@ impl Handler for DescribeTopicPartitions {
                 topic_id: Uuid(topic.id().0),
                 is_internal: false,
                 partitions: indexes.map(|index| describe(index as i32, node_id)).collect(),
-                topic_authorized_operations: authorized_operations::TOPIC,
+                topic_authorized_operations: authorized_operations::topic(cx.access, true, &name),
             });
             if end < count {
                 response.next_cursor = Some(Cursor { topic_name: name, partition_index: end as i32 });
@@ -127,12 +135,12 @@ impl Handler for DescribeTopicPartitions {
     }
 }
 
-fn unknown(name: Str) -> DescribeTopicPartitionsResponseTopic {
+fn failed(name: Str, code: ErrorCode) -> DescribeTopicPartitionsResponseTopic {
     let legal = map::topic::is_legal_name(&name);
     DescribeTopicPartitionsResponseTopic {
-        error_code: match legal {
-            true => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-            false => ErrorCode::INVALID_TOPIC_EXCEPTION,
+        error_code: match code {
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION if !legal => ErrorCode::INVALID_TOPIC_EXCEPTION,
+            code => code,
         },
         name: Some(name),
         ..DescribeTopicPartitionsResponseTopic::default()

@@ -2,9 +2,12 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::{Reply, message};
+use crate::access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
@@ -57,11 +60,16 @@ impl Handler for ElectLeaders {
     type Response = ElectLeadersResponse;
 
     fn handle(cx: &mut RequestContext<'_>, request: ElectLeadersRequest) -> Reply<ElectLeadersResponse> {
+        let checked = cx.access.check_cluster(Operation::Alter);
         // Null asks for all partitions; Kafka then reports only those whose leader has changed.
         let named = request.topic_partitions.unwrap_or_default();
         let results = named.into_iter().map(|topic| {
             let partitions = topic.partitions.into_iter().map(|partition_id| {
                 let (error_code, text) = match cx.partition(&topic.topic, partition_id) {
+                    _ if checked.is_err() => {
+                        let code = checked.err().unwrap_or_default();
+                        (code, access::text(code))
+                    }
                     Some(_) => {
                         (ErrorCode::ELECTION_NOT_NEEDED, "Leader election not needed for topic partition.")
                     }
@@ -73,6 +81,7 @@ impl Handler for ElectLeaders {
             ReplicaElectionResult { topic: topic.topic, partition_result }
         });
         Reply::now(ElectLeadersResponse {
+            error_code: checked.err().unwrap_or_default(),
             replica_election_results: results.collect(),
             ..ElectLeadersResponse::default()
         })

@@ -2,9 +2,12 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::{Reply, message};
+use crate::access::{self, Access};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
@@ -61,8 +64,9 @@ impl Handler for FindCoordinator {
     ) -> Reply<FindCoordinatorResponse> {
         let (host, port) = cx.advertised_address();
         let node_id = cx.config().node_id;
-        let coordinator = |key: Str| match request.key_type {
-            GROUP => Coordinator {
+        let access = cx.access;
+        let coordinator = |key: Str| match check(access, request.key_type, &key) {
+            Ok(()) => Coordinator {
                 key,
                 node_id,
                 host: host.clone(),
@@ -70,17 +74,14 @@ impl Handler for FindCoordinator {
                 error_code: ErrorCode::NONE,
                 error_message: None,
             },
-            other => {
-                let (error_code, text) = refusal(other);
-                Coordinator {
-                    key,
-                    node_id: -1,
-                    host: Str::default(),
-                    port: -1,
-                    error_code,
-                    error_message: message(text),
-                }
-            }
+            Err((error_code, text)) => Coordinator {
+                key,
+                node_id: -1,
+                host: Str::default(),
+                port: -1,
+                error_code,
+                error_message: message(text),
+            },
         };
         if cx.version() >= 4 {
             let coordinators = request.coordinator_keys.into_iter().map(coordinator).collect();
@@ -101,14 +102,15 @@ impl Handler for FindCoordinator {
     }
 }
 
-/// The error for a type of key without a coordinator. For transactions it is one that no client retries: librdkafka repeats
-/// the request for ever after most other errors.
-fn refusal(key_type: i8) -> (ErrorCode, &'static str) {
+/// Whether a key has a coordinator that the client may use. For transactions the error is one that no client retries:
+/// librdkafka repeats the request for ever after most other errors.
+fn check(access: &Access, key_type: i8, key: &str) -> Result<(), (ErrorCode, &'static str)> {
     match key_type {
-        TRANSACTION => (
+        GROUP => access.check_group(key, Operation::Describe).map_err(|code| (code, access::text(code))),
+        TRANSACTION => Err((
             ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
             "transactions are not supported by this broker",
-        ),
-        _ => (ErrorCode::INVALID_REQUEST, "only groups have a coordinator"),
+        )),
+        _ => Err((ErrorCode::INVALID_REQUEST, "only groups have a coordinator")),
     }
 }

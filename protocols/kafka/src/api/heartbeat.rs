@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::Reply;
@@ -37,6 +39,9 @@ impl Handler for Heartbeat {
     type Response = HeartbeatResponse;
 
     fn handle(cx: &mut RequestContext<'_>, request: HeartbeatRequest) -> Reply<HeartbeatResponse> {
+        if let Err(error_code) = cx.access.check_group(&request.group_id, Operation::Read) {
+            return Reply::now(HeartbeatResponse { throttle_time_ms: 0, error_code });
+        }
         let error_code = cx.coordinator().heartbeat(
             &request.group_id,
             &request.member_id,

@@ -66,7 +66,8 @@ impl Handler for IncrementalAlterConfigs {
             let (kind, name) = (resource.resource_type, resource.resource_name);
             let altered = if kind == config_resource::kind::BROKER && only_deletes(&operations) {
                 // Nothing is set on the broker this way, so nothing remains to be deleted: tools clear throttles so.
-                Ok(Completion::Now)
+                config_resource::check(cx, inver_access::Operation::AlterConfigs, kind, &name)
+                    .map(|()| Completion::Now)
             } else {
                 let defaults = Defaults::of(&name, cx.namespace(), cx.config());
                 let after = |before: &TopicConfig| apply(&defaults, before, operations?);

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::{Operation, ResourceKind};
 use inver_broker::Completion;
 
 use super::context::RequestContext;
@@ -51,7 +52,13 @@ impl Handler for InitProducerId {
         if request.transactional_id.is_some() {
             return failure(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
         }
-        match cx.node.producer_id() {
+        let checked = cx.access.check_cluster(Operation::IdempotentWrite);
+        if let Err(code) = checked
+            && !cx.access.permissions.may_any(ResourceKind::Topic, Operation::Write)
+        {
+            return failure(code);
+        }
+        match cx.access.node.producer_id() {
             Ok((producer_id, lsn)) => {
                 let response = InitProducerIdResponse { producer_id, ..InitProducerIdResponse::default() };
                 Reply::Response(response, Completion::At(lsn))

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use inver_access::Operation;
 
 use super::context::RequestContext;
 use super::handler::Handler;
@@ -13,8 +14,8 @@ use crate::codec::frame::Frame;
 use crate::codec::header::ResponseHeader;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::coordinator::Waiter;
 use crate::coordinator::group::{Join, Joined, MemberProtocol};
+use crate::coordinator::{Waiter, refuse_join};
 use crate::response::encode;
 
 messages! {
@@ -86,7 +87,7 @@ impl Handler for JoinGroup {
             requires_known_member_id: version >= 4,
             supports_skip_assignment: version >= 9,
             client_id,
-            client_host: format!("/{}", cx.peer.ip().to_canonical()).into(),
+            client_host: format!("/{}", cx.endpoints.peer.ip().to_canonical()).into(),
             session_timeout,
             rebalance_timeout: match version {
                 0 => session_timeout,
@@ -105,7 +106,10 @@ impl Handler for JoinGroup {
             false => join.member_id.clone(),
         };
         let group = request.group_id.detached();
-        cx.coordinator().join(&group, join);
+        match cx.access.check_group(&group, Operation::Read) {
+            Ok(()) => cx.coordinator().join(&group, join),
+            Err(code) => refuse_join(join, code),
+        }
         Reply::Member { claim, group, member_id }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::Reply;
@@ -54,6 +56,10 @@ impl Handler for LeaveGroup {
     fn handle(cx: &mut RequestContext<'_>, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
         let coordinator = cx.coordinator();
         let mut response = LeaveGroupResponse::default();
+        if let Err(code) = cx.access.check_group(&request.group_id, Operation::Read) {
+            response.error_code = code;
+            return Reply::now(response);
+        }
         // From version 3 on, one request can name several members (KIP-345).
         if cx.version() < 3 {
             let leave = Leave { member_id: request.member_id, instance_id: None };

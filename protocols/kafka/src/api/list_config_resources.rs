@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::config_resource::kind;
 use super::context::RequestContext;
 use super::handler::Handler;
@@ -45,6 +47,12 @@ impl Handler for ListConfigResources {
         cx: &mut RequestContext<'_>,
         request: ListConfigResourcesRequest,
     ) -> Reply<ListConfigResourcesResponse> {
+        if let Err(error_code) = cx.access.check_cluster(Operation::DescribeConfigs) {
+            return Reply::now(ListConfigResourcesResponse {
+                error_code,
+                ..ListConfigResourcesResponse::default()
+            });
+        }
         // Version 0 asks for client metrics subscriptions only; there are none.
         let version = cx.version();
         let is_requested = |kind| {

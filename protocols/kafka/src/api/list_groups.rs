@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::Reply;
@@ -50,7 +52,10 @@ impl Handler for ListGroups {
         let mut groups = Vec::new();
         if allows(&request.types_filter, CLASSIC) {
             let listed = cx.coordinator().list().into_iter();
-            let wanted = listed.filter(|group| allows(&request.states_filter, group.state.name()));
+            let all = cx.access.may_cluster(Operation::Describe);
+            let wanted = listed
+                .filter(|group| allows(&request.states_filter, group.state.name()))
+                .filter(|group| all || cx.access.may_group(&group.id, Operation::Describe));
             groups.extend(wanted.map(|group| ListedGroup {
                 group_id: group.id,
                 protocol_type: group.protocol_type,

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use bytes::BytesMut;
+use inver_access::Operation;
 use inver_storage::{ColdTimeLookup, Offset, ReadError, Stream, TimeLookup};
 
 use super::context::RequestContext;
@@ -88,17 +89,21 @@ impl Handler for ListOffsets {
         let mut cold: Vec<ColdLookup> = Vec::new();
         let mut topics = Vec::with_capacity(request.topics.len());
         for topic in request.topics {
-            let known = cx.namespace().topic(&topic.name);
+            let known = cx.topic(Operation::Describe, &topic.name);
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for wanted in topic.partitions {
                 let mut answer = ListOffsetsPartitionResponse {
                     partition_index: wanted.partition_index,
                     ..ListOffsetsPartitionResponse::default()
                 };
-                let partition = known.as_ref().zip(partition_index(wanted.partition_index));
-                match partition.and_then(|(topic, index)| topic.partition(index)) {
-                    None => answer.error_code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-                    Some(partition) => match look_up(partition.stream(), &wanted, &mut answer) {
+                let partition = known.as_ref().map_err(|code| *code).and_then(|topic| {
+                    let partition = partition_index(wanted.partition_index);
+                    let partition = partition.and_then(|index| topic.partition(index));
+                    partition.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+                });
+                match partition {
+                    Err(code) => answer.error_code = code,
+                    Ok(partition) => match look_up(partition.stream(), &wanted, &mut answer) {
                         Ok(None) => {}
                         Ok(Some(lookup)) => {
                             cold.push(ColdLookup {

@@ -2,9 +2,12 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::context::RequestContext;
 use super::handler::Handler;
-use super::reply::Reply;
+use super::reply::{Reply, message};
+use crate::access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
@@ -57,9 +60,14 @@ impl Handler for ListPartitionReassignments {
     type Response = ListPartitionReassignmentsResponse;
 
     fn handle(
-        _: &mut RequestContext<'_>,
+        cx: &mut RequestContext<'_>,
         _: ListPartitionReassignmentsRequest,
     ) -> Reply<ListPartitionReassignmentsResponse> {
-        Reply::now(ListPartitionReassignmentsResponse::default())
+        let refused = cx.access.check_cluster(Operation::Describe).err();
+        Reply::now(ListPartitionReassignmentsResponse {
+            error_code: refused.unwrap_or_default(),
+            error_message: refused.and_then(|code| message(access::text(code))),
+            ..ListPartitionReassignmentsResponse::default()
+        })
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use inver_access::Operation;
 use inver_broker::{Completion, Identity, Topic, TopicConfig, TopicError, TopicSpec};
 
 use super::authorized_operations;
@@ -87,20 +88,20 @@ impl Handler for Metadata {
         let config = cx.config();
         // In version 0 an empty list means all topics; later, null does.
         let all = request.topics.as_ref().is_none_or(|topics| cx.version() == 0 && topics.is_empty());
-        let operations = match request.include_topic_authorized_operations {
-            true => authorized_operations::TOPIC,
-            false => authorized_operations::NOT_REQUESTED,
-        };
+        let access = cx.access;
+        let includes = request.include_topic_authorized_operations;
+        let operations = |name: &str| authorized_operations::topic(access, includes, name);
         let mut completion = Completion::Now;
         let mut topics = Vec::new();
         if all {
             let known = cx.namespace().topics();
-            topics.extend(known.iter().map(|topic| describe(topic, config.node_id, operations)));
+            let visible = known.iter().filter(|topic| access.may_topic(topic.name(), Operation::Describe));
+            topics.extend(visible.map(|topic| describe(topic, config.node_id, operations(topic.name()))));
         } else {
             let mut creations = config.limits.new_partitions_max / config.default_partitions.max(1);
             for wanted in request.topics.unwrap_or_default() {
                 let create = request.allow_auto_topic_creation && creations > 0;
-                let (topic, created) = requested_topic(cx, wanted, create, operations);
+                let (topic, created) = requested_topic(cx, wanted, create, &operations);
                 topics.push(topic);
                 creations -= u32::from(created != Completion::Now);
                 completion = completion.and(created);
@@ -114,10 +115,10 @@ impl Handler for Metadata {
             cluster_id: Some(cx.node.cluster_id.clone()),
             controller_id: node_id,
             topics,
-            cluster_authorized_operations: match request.include_cluster_authorized_operations {
-                true => authorized_operations::CLUSTER,
-                false => authorized_operations::NOT_REQUESTED,
-            },
+            cluster_authorized_operations: authorized_operations::cluster(
+                access,
+                request.include_cluster_authorized_operations,
+            ),
             error_code: ErrorCode::NONE,
         };
         Reply::Response(response, completion)
@@ -129,21 +130,27 @@ fn requested_topic(
     cx: &mut RequestContext<'_>,
     wanted: MetadataRequestTopic,
     create: bool,
-    operations: i32,
+    operations: &dyn Fn(&str) -> i32,
 ) -> (MetadataResponseTopic, Completion) {
     let failed = |name: Option<Str>, topic_id, error_code| {
         let topic = MetadataResponseTopic { error_code, name, topic_id, ..MetadataResponseTopic::default() };
         (topic, Completion::Now)
     };
-    let (node, config) = (cx.node, cx.config());
-    let known = |topic: &Arc<Topic>| (describe(topic, config.node_id, operations), Completion::Now);
+    let (access, config) = (cx.access, cx.config());
+    let described = |topic: &Arc<Topic>| describe(topic, config.node_id, operations(topic.name()));
+    let known = |topic: &Arc<Topic>| (described(topic), Completion::Now);
+    let unauthorized = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
     let Some(name) = wanted.name else {
         return match cx.topic_by_id(wanted.topic_id) {
-            Some(topic) => known(&topic),
+            Some(topic) if access.may_topic(topic.name(), Operation::Describe) => known(&topic),
+            Some(_) => failed(None, wanted.topic_id, unauthorized),
             None => failed(None, wanted.topic_id, ErrorCode::UNKNOWN_TOPIC_ID),
         };
     };
-    if let Some(topic) = node.namespace.topic(&name) {
+    if !access.may_topic(&name, Operation::Describe) {
+        return failed(Some(name), Uuid::ZERO, unauthorized);
+    }
+    if let Some(topic) = cx.namespace().topic(&name) {
         return known(&topic);
     }
     if !map::topic::is_legal_name(&name) {
@@ -152,15 +159,18 @@ fn requested_topic(
     if !create || !config.auto_create_topics {
         return failed(Some(name), Uuid::ZERO, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
+    if !access.may_cluster(Operation::Create) && !access.may_topic(&name, Operation::Create) {
+        return failed(Some(name), Uuid::ZERO, unauthorized);
+    }
     let spec = TopicSpec { partitions: config.default_partitions, config: TopicConfig::new() };
-    match node.namespace.create_topic(&name, &spec) {
+    match cx.namespace().create_topic(&name, &spec) {
         Ok((topic, lsn)) => {
             let (client_id, user) = (cx.client_id.as_deref(), cx.principal().and_then(Identity::name));
             tracing::info!(topic = %name, client_id, user, "topic created on a metadata request");
-            (describe(&topic, config.node_id, operations), Completion::At(lsn))
+            (described(&topic), Completion::At(lsn))
         }
         // Another connection created it meanwhile.
-        Err(TopicError::Exists(_)) => match node.namespace.topic(&name) {
+        Err(TopicError::Exists(_)) => match cx.namespace().topic(&name) {
             Some(topic) => known(&topic),
             None => failed(Some(name), Uuid::ZERO, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
         },

@@ -11,6 +11,7 @@
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
 pub mod alter_replica_log_dirs;
+pub mod alter_user_scram_credentials;
 pub mod api_versions;
 pub mod create_acls;
 pub mod create_partitions;
@@ -51,11 +52,13 @@ pub mod sasl_authenticate;
 pub mod sasl_handshake;
 pub mod sync_group;
 
+mod acls;
 mod authorized_operations;
 mod config_resource;
 pub(crate) mod context;
 pub(crate) mod handler;
 pub(crate) mod reply;
+mod scram_users;
 #[cfg(test)]
 mod tests;
 
@@ -110,6 +113,7 @@ macro_rules! for_each_api {
             offset_delete::OffsetDelete;
             describe_client_quotas::DescribeClientQuotas;
             describe_user_scram_credentials::DescribeUserScramCredentials;
+            alter_user_scram_credentials::AlterUserScramCredentials;
             describe_cluster::DescribeCluster;
             describe_producers::DescribeProducers;
             list_transactions::ListTransactions;

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use inver_access::Operation;
 use inver_broker::{CommittedOffset, Completion, Topic};
 
 use super::context::RequestContext;
@@ -78,18 +79,19 @@ impl Handler for OffsetCommit {
     type Response = OffsetCommitResponse;
 
     fn handle(cx: &mut RequestContext<'_>, mut request: OffsetCommitRequest) -> Reply<OffsetCommitResponse> {
-        let unknown = match cx.version() {
-            BY_ID_SINCE.. => ErrorCode::UNKNOWN_TOPIC_ID,
-            _ => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-        };
+        let may_commit = cx.access.check_group(&request.group_id, Operation::Read);
         let mut commits: Vec<Commit> = Vec::new();
         let mut topics = Vec::with_capacity(request.topics.len());
         for topic in std::mem::take(&mut request.topics) {
-            let known = cx.topic(BY_ID_SINCE, &topic.name, topic.topic_id);
+            let known = match may_commit {
+                Ok(()) => cx.topic_for(Operation::Read, BY_ID_SINCE, &topic.name, topic.topic_id),
+                Err(code) => Err(code),
+            };
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for partition in topic.partitions {
                 let partition_index = partition.partition_index;
-                let checked = known.as_ref().ok_or(unknown).and_then(|topic| check(cx, topic, partition));
+                let checked =
+                    known.as_ref().map_err(|code| *code).and_then(|topic| check(cx, topic, partition));
                 let error_code = match checked {
                     Ok(commit) => {
                         commits.push(commit);
@@ -101,7 +103,8 @@ impl Handler for OffsetCommit {
             }
             topics.push(OffsetCommitResponseTopic { name: topic.name, topic_id: topic.topic_id, partitions });
         }
-        let completion = match commit(cx, &request, &commits) {
+        let committed = may_commit.and_then(|()| commit(cx, &request, &commits));
+        let completion = match committed {
             Ok(completion) => completion,
             // Partitions without an error of their own get the group's.
             Err(code) => {

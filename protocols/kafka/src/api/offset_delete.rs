@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
+use inver_access::Operation;
 use inver_broker::Completion;
 
 use super::context::RequestContext;
@@ -82,6 +83,7 @@ fn delete(
     cx: &RequestContext<'_>,
     request: &OffsetDeleteRequest,
 ) -> Result<(Vec<OffsetDeleteResponseTopic>, Completion), ErrorCode> {
+    cx.access.check_group(&request.group_id, Operation::Delete)?;
     let subscribed = match cx.coordinator().with_group(&request.group_id, subscribed_topics) {
         Some(subscribed) => subscribed?,
         None if cx.coordinator().has_committed_offsets(&request.group_id) => Vec::new(),
@@ -91,7 +93,7 @@ fn delete(
         let topics = request.topics.iter().filter(|topic| topic.name == *name);
         let mut partitions = topics.flat_map(|topic| topic.partitions.iter());
         let named = partitions.any(|partition| partition_index(partition.partition_index) == Some(index));
-        named && !subscribed.iter().any(|topic| *topic == *name)
+        named && !subscribed.iter().any(|topic| *topic == *name) && cx.access.may_topic(name, Operation::Read)
     };
     let deleted =
         cx.namespace().committed_offsets().delete(cx.node.broker.log(), &request.group_id, is_deleted);
@@ -99,10 +101,11 @@ fn delete(
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let partition_index = partition.partition_index;
-            let error_code = match cx.partition(&topic.name, partition_index) {
+            let error_code = match cx.partition_for(Operation::Read, &topic.name, partition_index) {
+                Err(code @ ErrorCode::TOPIC_AUTHORIZATION_FAILED) => code,
                 _ if subscribed.contains(&topic.name) => ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC,
-                Some(_) => ErrorCode::NONE,
-                None => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                Ok(_) => ErrorCode::NONE,
+                Err(code) => code,
             };
             OffsetDeleteResponsePartition { partition_index, error_code }
         });

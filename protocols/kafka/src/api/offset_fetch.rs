@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
 use inver_broker::CommittedOffset;
 
 use super::context::RequestContext;
@@ -135,6 +136,9 @@ impl Handler for OffsetFetch {
 }
 
 fn fetch_group(cx: &mut RequestContext<'_>, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+    if let Err(error_code) = cx.access.check_group(&group.group_id, Operation::Describe) {
+        return OffsetFetchResponseGroup { group_id: group.group_id, topics: Vec::new(), error_code };
+    }
     let topics = match group.topics {
         Some(topics) => topics.into_iter().map(|topic| fetch_topic(cx, &group.group_id, topic)).collect(),
         None => fetch_all(cx, &group.group_id),
@@ -148,13 +152,18 @@ fn fetch_topic(
     topic: OffsetFetchRequestTopics,
 ) -> OffsetFetchResponseTopics {
     let name = match cx.version() {
-        BY_ID_SINCE.. => cx.topic_by_id(topic.topic_id).map(|topic| topic.name().to_owned()),
-        _ => Some(topic.name.to_string()),
+        // Offsets of a topic outlive it, so it need not exist.
+        ..BY_ID_SINCE => {
+            cx.access.check_topic(&topic.name, Operation::Describe).map(|()| topic.name.to_string())
+        }
+        _ => cx
+            .topic_for(Operation::Describe, BY_ID_SINCE, "", topic.topic_id)
+            .map(|topic| topic.name().to_owned()),
     };
     let offsets = cx.namespace().committed_offsets();
     let partitions = topic.partition_indexes.into_iter().map(|index| match &name {
-        None => partition(index, None, ErrorCode::UNKNOWN_TOPIC_ID),
-        Some(name) => {
+        Err(code) => partition(index, None, *code),
+        Ok(name) => {
             let offset = partition_index(index).and_then(|index| offsets.get(group, name, index));
             partition(index, offset, ErrorCode::NONE)
         }
@@ -167,6 +176,9 @@ fn fetch_topic(
 fn fetch_all(cx: &RequestContext<'_>, group: &str) -> Vec<OffsetFetchResponseTopics> {
     let mut topics: Vec<OffsetFetchResponseTopics> = Vec::new();
     for (name, index, offset) in cx.namespace().committed_offsets().of_group(group) {
+        if !cx.access.may_topic(&name, Operation::Describe) {
+            continue;
+        }
         let known = partition(index as i32, Some(offset), ErrorCode::NONE);
         match topics.last_mut() {
             Some(topic) if topic.name == *name => topic.partitions.push(known),

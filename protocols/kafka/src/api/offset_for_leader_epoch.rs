@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use inver_access::Operation;
+
 use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::Reply;
@@ -68,16 +70,18 @@ impl Handler for OffsetForLeaderEpoch {
         request: OffsetForLeaderEpochRequest,
     ) -> Reply<OffsetForLeaderEpochResponse> {
         let topics = request.topics.into_iter().map(|topic| {
-            let known = cx.namespace().topic(&topic.topic);
+            let known = cx.topic(Operation::Describe, &topic.topic);
             let partitions = topic.partitions.into_iter().map(|wanted| {
-                let partition = known.as_ref().zip(partition_index(wanted.partition));
-                let partition = partition.and_then(|(topic, index)| topic.partition(index));
+                let partition = known.as_ref().map_err(|code| *code).and_then(|topic| {
+                    let partition = partition_index(wanted.partition);
+                    let partition = partition.and_then(|index| topic.partition(index));
+                    partition.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+                });
                 let mut answer = EpochEndOffset { partition: wanted.partition, ..EpochEndOffset::default() };
                 match (partition, check_leader_epoch(wanted.current_leader_epoch)) {
-                    (None, _) => answer.error_code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-                    (_, Err(code)) => answer.error_code = code,
+                    (Err(code), _) | (_, Err(code)) => answer.error_code = code,
                     // All records belong to the only epoch there is.
-                    (Some(partition), Ok(())) if wanted.leader_epoch == LEADER_EPOCH => {
+                    (Ok(partition), Ok(())) if wanted.leader_epoch == LEADER_EPOCH => {
                         answer.leader_epoch = LEADER_EPOCH;
                         answer.end_offset = wire_offset(partition.stream().high_watermark());
                     }

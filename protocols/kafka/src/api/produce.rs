@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use inver_access::Operation;
 use inver_broker::{Completion, LimitReached, Partition, Topic};
 use inver_driver::{Count, count};
 use inver_storage::SubmitError;
@@ -16,6 +17,7 @@ use inver_storage::batch::{Batch, BatchError, Compression};
 use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::{Reply, message};
+use crate::access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
@@ -113,21 +115,22 @@ impl Handler for Produce {
         } else {
             None
         };
-        let by_id = cx.version() >= BY_ID_SINCE;
         let mut completion = Completion::Now;
         let (mut failure, mut records) = (None, 0);
         let mut responses = Vec::with_capacity(request.topic_data.len());
         for data in request.topic_data {
-            let topic = cx.topic(BY_ID_SINCE, &data.name, data.topic_id);
-            let settings = topic.as_ref().map(|topic| ProduceSettings::of(topic, cx.config()));
+            let topic = cx.topic_for(Operation::Write, BY_ID_SINCE, &data.name, data.topic_id);
+            let topic = topic.map(|topic| {
+                let settings = ProduceSettings::of(&topic, cx.config());
+                (topic, settings)
+            });
             let mut partition_responses = Vec::with_capacity(data.partition_data.len());
             for partition in data.partition_data {
                 let index = partition.index;
-                let outcome = match (&reject_all, &topic, &settings) {
-                    (Some((code, text)), ..) => Err(Rejection::new(*code, *text)),
-                    (None, Some(topic), Some(settings)) => append(cx, topic, settings, partition),
-                    _ if by_id => Err(Rejection::new(ErrorCode::UNKNOWN_TOPIC_ID, "unknown topic id")),
-                    _ => Err(Rejection::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "unknown topic")),
+                let outcome = match (&reject_all, &topic) {
+                    (Some((code, text)), _) => Err(Rejection::new(*code, *text)),
+                    (None, Ok((topic, settings))) => append(cx, topic, settings, partition),
+                    (None, Err(code)) => Err(Rejection::new(*code, no_topic(*code))),
                 };
                 match &outcome {
                     Ok(appended) => {
@@ -157,6 +160,14 @@ impl Handler for Produce {
             (0, None) => Reply::None,
             _ => Reply::Response(ProduceResponse { responses, throttle_time_ms: 0 }, completion),
         }
+    }
+}
+
+fn no_topic(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::UNKNOWN_TOPIC_ID => "unknown topic id",
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => "unknown topic",
+        code => access::text(code),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The reply of a handler: a response now, at a log position, or later from somewhere else.
 
-use inver_broker::Completion;
+use inver_broker::{Completion, Identity};
 
 use crate::codec::text::Str;
 use crate::error::ConnectionError;
@@ -26,6 +26,8 @@ pub(crate) enum Reply<R> {
     Fetch(u64),
     /// The response follows when the connection has checked the credentials.
     Authenticate(Credentials),
+    /// The client is authenticated: the response follows once it is admitted.
+    Admit(Identity, R),
     /// The client expects no response.
     None,
     /// The response, if there is one, and then the end of the connection.
@@ -46,6 +48,7 @@ impl<R> Reply<R> {
             Reply::Member { claim, group, member_id } => Reply::Member { claim, group, member_id },
             Reply::Fetch(number) => Reply::Fetch(number),
             Reply::Authenticate(credentials) => Reply::Authenticate(credentials),
+            Reply::Admit(identity, response) => Reply::Admit(identity, convert(response)),
             Reply::None => Reply::None,
             Reply::Close(response, error) => Reply::Close(response.map(convert), error),
         }

@@ -49,6 +49,10 @@ impl Handler for SaslAuthenticate {
             Ok(Step::Answer(auth_bytes)) => {
                 Reply::now(SaslAuthenticateResponse { auth_bytes, ..SaslAuthenticateResponse::default() })
             }
+            Ok(Step::Finished(identity, auth_bytes)) => Reply::Admit(
+                identity,
+                SaslAuthenticateResponse { auth_bytes, ..SaslAuthenticateResponse::default() },
+            ),
             Err(error) => {
                 let code = match error {
                     TokenError::Unexpected => ErrorCode::ILLEGAL_SASL_STATE,

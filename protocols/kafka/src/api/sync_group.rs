@@ -4,6 +4,7 @@
 use std::ops::RangeInclusive;
 
 use bytes::{Bytes, BytesMut};
+use inver_access::Operation;
 
 use super::context::RequestContext;
 use super::handler::Handler;
@@ -13,8 +14,8 @@ use crate::codec::frame::Frame;
 use crate::codec::header::ResponseHeader;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::coordinator::Waiter;
 use crate::coordinator::group::{Sync, Synced};
+use crate::coordinator::{Waiter, refuse_sync};
 use crate::response::encode;
 
 messages! {
@@ -70,7 +71,10 @@ impl Handler for SyncGroup {
                 .map(|given| (given.member_id, Bytes::copy_from_slice(&given.assignment)))
                 .collect(),
         };
-        cx.coordinator().sync(&group, sync);
+        match cx.access.check_group(&group, Operation::Read) {
+            Ok(()) => cx.coordinator().sync(&group, sync),
+            Err(code) => refuse_sync(sync, code),
+        }
         Reply::Member { claim, group, member_id }
     }
 }

@@ -1,15 +1,26 @@
 //! Handlers, called with a request and a context.
 
+mod acls;
+mod authorization;
+mod namespaces;
+mod scram;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use inver_broker::{Broker, BrokerConfig, Completion, Identity, Mailbox, TopicSpec};
+use inver_access::{
+    Effect, Operation, Operations, Pattern, Principal, ResourceKind, Rule, RuleId, Tag, Tags, User,
+};
+use inver_broker::{
+    Admission, Broker, BrokerConfig, Completion, ConnectionHandle, Endpoints, Identity, Mailbox, TopicSpec,
+};
 use inver_storage::batch::BatchBuilder;
 use inver_storage::{Log, LogOptions};
 
 use super::context::TopicCache;
 use super::*;
+use crate::access::Access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::header::ResponseHeader;
 use crate::codec::wire::Wire;
@@ -22,6 +33,10 @@ use crate::ticket::Claimed;
 /// What a connection would provide.
 struct Fixture {
     node: Arc<Node>,
+    endpoints: Endpoints,
+    /// Its place among the live connections.
+    place: Option<ConnectionHandle>,
+    access: Access,
     sasl: Sasl,
     fetcher: Fetcher,
     topics: TopicCache,
@@ -38,9 +53,13 @@ fn fixture() -> Fixture {
     broker.default_namespace().create_topic("t", &spec).unwrap();
     let node = Arc::new(Node::new(broker, KafkaConfig::default(), Api::ALL).unwrap());
     let mailbox = Mailbox::new();
+    let address: SocketAddr = "127.0.0.1:9092".parse().unwrap();
     Fixture {
-        sasl: Sasl::new(Some(Identity::anonymous())),
-        fetcher: Fetcher::new(node.clone(), mailbox.clone()),
+        sasl: Sasl::new(),
+        endpoints: Endpoints { peer: address, local: address, encrypted: false, listener: Arc::default() },
+        place: None,
+        access: node.before_login(),
+        fetcher: Fetcher::new(node.clone(), node.before_login(), mailbox.clone()),
         topics: TopicCache::default(),
         mailbox,
         node,
@@ -49,16 +68,62 @@ fn fixture() -> Fixture {
 }
 
 impl Fixture {
+    /// Creates a user unless there is one, with rules that allow it operations on resources.
+    fn allow(&self, name: &str, allowed: &[(ResourceKind, &str, Operation)]) {
+        let rules = allowed.iter().map(|(kind, resource, operation)| Rule {
+            id: RuleId(0),
+            principal: Principal::User(name.into()),
+            namespace: Some("/".into()),
+            kind: *kind,
+            pattern: Pattern::Literal((*resource).into()),
+            operations: Operations::of(&[*operation]),
+            effect: Effect::Allow,
+            host: None,
+            dialect: String::new(),
+        });
+        let access = self.node.broker.access();
+        if access.user(name).is_none() {
+            access.put_user(User::new(name)).unwrap();
+        }
+        access.add_rules(rules.collect()).unwrap();
+    }
+
+    /// Makes the client a user of the broker, with such rules.
+    fn become_user(&mut self, name: &str, allowed: &[(ResourceKind, &str, Operation)]) {
+        self.allow(name, allowed);
+        self.admit(Identity::user(name));
+    }
+
+    fn become_administrator(&mut self) {
+        let tags = Tags::from_iter([Tag::Administrator]);
+        self.node.broker.access().put_user(User { tags, ..User::new("root") }).unwrap();
+        self.admit(Identity::user("root"));
+    }
+
+    fn admit(&mut self, identity: Identity) {
+        let admission = Admission {
+            protocol: "kafka",
+            identity: &identity,
+            endpoints: &self.endpoints,
+            namespace: None,
+            client_id: "",
+            mailbox: &self.mailbox,
+        };
+        let (access, place) = self.node.admit(&admission).unwrap();
+        (self.access, self.place) = (access, Some(place));
+        self.fetcher = Fetcher::new(self.node.clone(), self.access.clone(), self.mailbox.clone());
+        self.sasl.accept(identity);
+    }
+
     fn call<H: Handler>(&mut self, version: i16, request: H::Request) -> Reply<H::Response> {
         let api = find(H::KEY).unwrap();
-        let address: SocketAddr = "127.0.0.1:9092".parse().unwrap();
         let header = ResponseHeader { api, version: api.version(version).unwrap(), correlation_id: 1 };
         let mut cx = RequestContext {
             header,
             client_id: Some("client".into()),
-            peer: address,
-            local: address,
             node: &self.node,
+            endpoints: &self.endpoints,
+            access: &self.access,
             sasl: &mut self.sasl,
             fetcher: &mut self.fetcher,
             topics: &mut self.topics,
@@ -259,7 +324,7 @@ fn altering_configs_replaces_all_settings_of_a_topic() {
         let resource = AlterConfigsResource { resource_type: 2, resource_name: "t".into(), configs };
         AlterConfigsRequest { resources: vec![resource], validate_only }
     };
-    let config = |fixture: &Fixture| (*fixture.node.namespace.topic("t").unwrap().config()).clone();
+    let config = |fixture: &Fixture| (*fixture.access.node.namespace.topic("t").unwrap().config()).clone();
     assert_eq!(fixture.completion::<AlterConfigs>(2, request("retention.ms", "5", true)), Completion::Now);
     assert!(config(&fixture).is_empty(), "only validated");
     for name in ["retention.ms", "retention.bytes"] {
@@ -411,7 +476,7 @@ fn records_of_a_compacted_topic_are_not_deleted() {
     {
         let config = [("cleanup.policy".to_owned(), policy.to_owned())].into();
         let spec = TopicSpec { partitions: 1, config };
-        fixture.node.namespace.create_topic(topic, &spec).unwrap();
+        fixture.access.node.namespace.create_topic(topic, &spec).unwrap();
         let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset: 0 }];
         let topics = vec![DeleteRecordsTopic { name: topic.into(), partitions }];
         let request = DeleteRecordsRequest { topics, timeout_ms: 1000 };

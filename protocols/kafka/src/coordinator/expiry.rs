@@ -10,7 +10,7 @@ use inver_broker::Completion;
 use tokio::time::Instant;
 
 use super::group::State;
-use super::{Coordinator, Handle, TABLE};
+use super::{Coordinator, Handle};
 use crate::codec::text::Str;
 
 /// Longest time between two checks, as in Kafka.
@@ -71,7 +71,7 @@ impl Coordinator {
             if group.emptied_ms().is_none() || !group.is_vacant() || self.has_committed_offsets(group.id()) {
                 return;
             }
-            if let Err(error) = self.broker.delete_state(TABLE, group.id().as_bytes()) {
+            if let Err(error) = self.rows.delete(group.id().as_bytes()) {
                 tracing::error!(group = %group.id(), %error, "failed to delete unused group");
             }
         }

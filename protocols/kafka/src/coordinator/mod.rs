@@ -1,4 +1,4 @@
-//! The coordinator of all groups.
+//! The coordinator of all groups of a namespace.
 //!
 //! Owns the groups, their timeouts and their stored form. Each group is a state machine ([`group`]) behind a lock of
 //! its own, which is never held over a wait. Responses leave through tickets, after the lock is released. A group's row
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use inver_broker::{Broker, Completion, Namespace, Timers};
 use inver_storage::SubmitError;
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::group::{Group, Join, Joined, Leave, State, Sync, Synced};
@@ -23,9 +24,10 @@ use self::waiter::deliver;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
 use crate::config::GroupLimits;
+use crate::namespace_rows::{NamespaceRows, Tables};
 
-/// Table of the groups' rows.
-const TABLE: &str = "kafka-groups";
+/// Tables of the groups' rows.
+pub(crate) const TABLES: Tables = Tables { plain: "kafka-groups", numbered: "kafka-groups-of" };
 
 /// A group whose members wait on connections.
 type ClientGroup = Group<Waiter<Joined>, Waiter<Synced>>;
@@ -39,10 +41,11 @@ struct Cell {
 
 type Handle = Arc<Mutex<Cell>>;
 
-/// The coordinator of all groups.
+/// The coordinator of all groups of a namespace.
 pub(crate) struct Coordinator {
     broker: Broker,
     namespace: Namespace,
+    rows: NamespaceRows,
     limits: GroupLimits,
     groups_max: usize,
     groups: RwLock<HashMap<Str, Handle>>,
@@ -50,6 +53,8 @@ pub(crate) struct Coordinator {
     timeouts: Timers<Str>,
     start: Instant,
     is_running: AtomicBool,
+    /// The namespace was deleted.
+    over: Notify,
 }
 
 /// An entry of the list of groups.
@@ -69,6 +74,7 @@ impl Coordinator {
     ) -> Arc<Coordinator> {
         let coordinator = Arc::new(Coordinator {
             start: broker.clock().now(),
+            rows: NamespaceRows::new(broker.clone(), TABLES, &namespace),
             broker,
             namespace,
             limits,
@@ -76,6 +82,7 @@ impl Coordinator {
             groups: RwLock::default(),
             timeouts: Timers::default(),
             is_running: AtomicBool::new(false),
+            over: Notify::new(),
         });
         coordinator.recover();
         coordinator
@@ -93,7 +100,7 @@ impl Coordinator {
     fn recover(&self) {
         let now = self.now();
         let mut groups = self.groups.write();
-        for (key, row) in self.broker.states(TABLE) {
+        for (key, row) in self.rows.all() {
             let Some(id) = Str::from_utf8(key) else { continue };
             match Group::restore(id.clone(), row, now) {
                 Ok(group) => {
@@ -117,7 +124,14 @@ impl Coordinator {
     async fn run(self: Arc<Self>, mut expire_at: Instant) {
         let clock = self.broker.clock().clone();
         loop {
-            self.timeouts.wait(&clock, self.elapsed_ms(clock.now()), expire_at).await;
+            tokio::select! {
+                () = self.timeouts.wait(&clock, self.elapsed_ms(clock.now()), expire_at) => {}
+                () = self.over.notified() => {}
+            }
+            if self.is_orphaned() {
+                self.forget();
+                return;
+            }
             self.handle_timeouts();
             if expire_at <= clock.now() {
                 self.expire(clock.now_ms()).await;
@@ -136,6 +150,26 @@ impl Coordinator {
             }
             cell.wake_at_ms = None;
             self.transition(&handle, cell, |group, limits, effects| group.on_timeout(limits, now, effects));
+        }
+    }
+
+    /// Whether the namespace was deleted.
+    fn is_orphaned(&self) -> bool {
+        self.namespace.is_deleted()
+    }
+
+    /// Ends the handling of timeouts, and deletes all that is stored of the groups, once the namespace was deleted.
+    pub(crate) fn end(&self) {
+        self.over.notify_one();
+    }
+
+    fn forget(&self) {
+        self.groups.write().clear();
+        for (key, _) in self.rows.all() {
+            if let Err(error) = self.rows.delete(&key) {
+                tracing::error!(%error, "failed to delete a group of a deleted namespace");
+                return;
+            }
         }
     }
 
@@ -182,11 +216,14 @@ impl Coordinator {
     }
 
     fn persist(&self, group: &ClientGroup) {
+        if self.is_orphaned() {
+            return;
+        }
         let id = group.id().as_bytes();
         let unused = group.state() == State::Empty && !self.has_committed_offsets(group.id());
         let error = match unused {
-            true => self.broker.delete_state(TABLE, id).err(),
-            false => self.broker.put_state(TABLE, id, group.snapshot()).err(),
+            true => self.rows.delete(id).err(),
+            false => self.rows.put(id, group.snapshot()).err(),
         };
         if let Some(error) = error {
             tracing::error!(group = %group.id(), %error, "failed to persist group snapshot");
@@ -232,13 +269,8 @@ impl Coordinator {
     /// Handles a join; its waiter is answered now or later.
     pub(crate) fn join(&self, group: &Str, join: Join<Waiter<Joined>>) {
         let now = self.now();
-        let fail = |join: Join<Waiter<Joined>>, error| {
-            let mut effects = Effects::default();
-            effects.joined.push((join.waiter, Joined::failed(join.member_id, error)));
-            deliver(effects);
-        };
         if group.is_empty() {
-            return fail(join, ErrorCode::INVALID_GROUP_ID);
+            return refuse_join(join, ErrorCode::INVALID_GROUP_ID);
         }
         let handle = if join.member_id.is_empty() { self.find_or_create(group) } else { self.find(group) };
         match handle {
@@ -247,8 +279,8 @@ impl Coordinator {
                     group.join(join, limits, now, effects);
                 });
             }
-            None if join.member_id.is_empty() => fail(join, ErrorCode::COORDINATOR_NOT_AVAILABLE),
-            None => fail(join, ErrorCode::UNKNOWN_MEMBER_ID),
+            None if join.member_id.is_empty() => refuse_join(join, ErrorCode::COORDINATOR_NOT_AVAILABLE),
+            None => refuse_join(join, ErrorCode::UNKNOWN_MEMBER_ID),
         }
     }
 
@@ -261,11 +293,7 @@ impl Coordinator {
                     group.sync(sync, limits, now, effects);
                 });
             }
-            None => {
-                let mut effects = Effects::default();
-                effects.synced.push((sync.waiter, Synced::failed(unknown_member(group))));
-                deliver(effects);
-            }
+            None => refuse_sync(sync, unknown_member(group)),
         }
     }
 
@@ -383,12 +411,26 @@ impl Coordinator {
             .map_err(failed)?;
         match handle {
             Some(_) => {
-                let row = self.broker.delete_state(TABLE, group.as_bytes()).map_err(failed)?;
+                let row = self.rows.delete(group.as_bytes()).map_err(failed)?;
                 Ok(offsets.and(row.into()))
             }
             None => Ok(offsets),
         }
     }
+}
+
+/// Answers a join with an error.
+pub(crate) fn refuse_join(join: Join<Waiter<Joined>>, error: ErrorCode) {
+    let mut effects = Effects::default();
+    effects.joined.push((join.waiter, Joined::failed(join.member_id, error)));
+    deliver(effects);
+}
+
+/// Answers a sync with an error.
+pub(crate) fn refuse_sync(sync: Sync<Waiter<Synced>>, error: ErrorCode) {
+    let mut effects = Effects::default();
+    effects.synced.push((sync.waiter, Synced::failed(error)));
+    deliver(effects);
 }
 
 /// The error for a member of a group that does not exist.

@@ -22,6 +22,7 @@ use super::plan::FetchPlan;
 use super::response::write;
 use super::running::Running;
 use super::session::{FetchSession, NO_SESSION, negotiate};
+use crate::access::Access;
 use crate::budget::charged;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::{Frame, FrameWriter};
@@ -36,6 +37,7 @@ const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
 /// The fetches of one connection.
 pub(crate) struct Fetcher {
     node: Arc<Node>,
+    access: Access,
     mailbox: Arc<Mailbox>,
     plan: FetchPlan,
     session: Option<FetchSession>,
@@ -56,9 +58,10 @@ struct Submitted {
 }
 
 impl Fetcher {
-    pub(crate) fn new(node: Arc<Node>, mailbox: Arc<Mailbox>) -> Fetcher {
+    pub(crate) fn new(node: Arc<Node>, access: Access, mailbox: Arc<Mailbox>) -> Fetcher {
         Fetcher {
             node,
+            access,
             mailbox,
             plan: FetchPlan::default(),
             session: None,
@@ -102,9 +105,9 @@ impl Fetcher {
         if cold {
             self.take_cold();
         }
-        if self.running.is_none() {
-            return;
-        }
+        let Some(running) = &mut self.running else { return };
+        // What the client may read no longer is not sent, even if it asked before.
+        running.failed |= self.plan.recheck(&self.access);
         if cold || self.retry_at.is_some_and(|at| at <= now) {
             // Slots that had to wait for the disk or for memory.
             self.read_all(now);
@@ -136,7 +139,7 @@ impl Fetcher {
         let bytes = |count: i32| usize::try_from(count).unwrap_or(0);
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
         let bytes_max = bytes(request.max_bytes).min(limits.fetch_bytes_max);
-        self.plan.begin(&self.node.namespace);
+        self.plan.begin(&self.access);
         self.running = Some(Running {
             number: fetch.number,
             header: fetch.header,
@@ -257,6 +260,8 @@ impl Fetcher {
         let first = running.bytes + running.granted == 0;
         let is_ahead = matches!(read.purpose, Purpose::Ahead(_));
         match read.into_batches() {
+            // The client may not read the partition any more.
+            Ok(_) if !slot.error.is_none() => {}
             Ok(batches) if batches.is_empty() => slot.exhausted = true,
             Ok(mut batches) => {
                 running.take_cold(slot, &mut batches, room, first);

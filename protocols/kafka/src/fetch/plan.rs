@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use inver_broker::{Mailbox, Namespace};
+use inver_broker::Mailbox;
 use slab::Slab;
 
 use super::ahead::Ahead;
 use super::message::{FetchPartition, FetchRequest, FetchTopic};
 use super::slot::{Slot, TopicKey};
+use crate::access::Access;
 
 /// Plans of up to this many partitions listen to them only while a fetch waits. For larger plans, registering again
 /// for each fetch would cost more than an occasional needless wake-up.
@@ -24,8 +25,8 @@ pub(super) struct FetchPlan {
     places: HashMap<(TopicKey, i32), usize>,
     /// Keys of the slots, in the order in which they are read.
     order: Vec<usize>,
-    /// The namespace's version that the slots were looked up in.
-    version: u64,
+    /// The versions of the namespace and of the permissions that the slots were looked up with.
+    versions: (u64, u64),
 }
 
 impl FetchPlan {
@@ -117,17 +118,31 @@ impl FetchPlan {
         }
     }
 
-    /// Begins a fetch. Looks up partitions that were not found before, or all if the topology has changed.
-    pub(super) fn begin(&mut self, namespace: &Namespace) {
-        let version = namespace.version();
-        let changed = version != self.version;
-        self.version = version;
+    /// Begins a fetch. Looks up partitions that were not found before, or all if topology or permissions have changed.
+    pub(super) fn begin(&mut self, access: &Access) {
+        let versions = (access.node.namespace.version(), access.permissions.version());
+        let changed = versions != self.versions;
+        self.versions = versions;
         for (_, slot) in &mut self.slots {
             if changed || slot.partition.is_none() {
-                slot.resolve(namespace);
+                slot.resolve(access);
             }
             slot.begin();
         }
+    }
+
+    /// Stops to read partitions that the client may not read any more; returns whether there are such.
+    pub(super) fn recheck(&mut self, access: &Access) -> bool {
+        let version = access.permissions.version();
+        if version == self.versions.1 {
+            return false;
+        }
+        self.versions.1 = version;
+        let mut any = false;
+        for (_, slot) in &mut self.slots {
+            any |= slot.recheck(access);
+        }
+        any
     }
 
     /// Drops the batches found; the fetch begins again.

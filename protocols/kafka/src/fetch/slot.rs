@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use inver_broker::{Namespace, Partition, TopicId};
+use inver_access::Operation;
+use inver_broker::{Partition, Topic, TopicId};
 use inver_storage::batch::HEADER_BYTES;
 use inver_storage::{Listening, Offset, StoredBatch};
 
 use super::ahead::Ahead;
 use super::message::FetchPartition;
+use crate::access::Access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
 use crate::codec::wire::Uuid;
@@ -24,6 +26,22 @@ impl TopicKey {
     /// By id from version 13 on, by name before.
     pub(super) fn of(version: i16, name: &Str, id: Uuid) -> TopicKey {
         if version >= 13 { TopicKey::Id(id) } else { TopicKey::Name(name.detached()) }
+    }
+
+    fn find(&self, access: &Access) -> Option<Arc<Topic>> {
+        match self {
+            TopicKey::Name(name) => access.node.namespace.topic(name),
+            TopicKey::Id(id) => access.node.namespace.topic_by_id(TopicId(id.0)),
+        }
+    }
+
+    /// Whether the client may read the topic, which may not exist.
+    fn may_read(&self, topic: Option<&Topic>, access: &Access) -> bool {
+        let name = match self {
+            TopicKey::Name(name) => Some(name.as_str()),
+            TopicKey::Id(_) => topic.map(Topic::name),
+        };
+        name.is_none_or(|name| access.may_topic(name, Operation::Read))
     }
 
     fn unknown_error(&self) -> ErrorCode {
@@ -102,16 +120,16 @@ impl Slot {
         self.leader_epoch = wanted.current_leader_epoch;
     }
 
-    /// Looks up the partition.
-    pub(super) fn resolve(&mut self, namespace: &Namespace) {
-        let topic = match &self.topic {
-            TopicKey::Name(name) => namespace.topic(name),
-            TopicKey::Id(id) => namespace.topic_by_id(TopicId(id.0)),
-        };
+    /// Looks up the partition. One that the client may not read is not found.
+    pub(super) fn resolve(&mut self, access: &Access) {
+        let topic = self.topic.find(access);
+        let allowed = self.topic.may_read(topic.as_deref(), access);
         self.unknown = match &topic {
+            _ if !allowed => ErrorCode::TOPIC_AUTHORIZATION_FAILED,
             None => self.topic.unknown_error(),
             Some(_) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
         };
+        let topic = topic.filter(|_| allowed);
         let index = partition_index(self.index);
         let partition = topic.zip(index).and_then(|(topic, index)| topic.partition(index));
         let same = match (&partition, &self.partition) {
@@ -124,6 +142,20 @@ impl Slot {
             self.ahead = Ahead::Nothing;
         }
         self.partition = partition;
+    }
+
+    /// Whether the client may not read it any more; what was found in it is dropped then.
+    pub(super) fn recheck(&mut self, access: &Access) -> bool {
+        let revoked = !self.topic.may_read(self.topic.find(access).as_deref(), access);
+        if revoked {
+            self.clear_found();
+            self.unknown = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+            self.error = self.unknown;
+            self.partition = None;
+            self.listening = None;
+            self.ahead = Ahead::Nothing;
+        }
+        revoked
     }
 
     /// Begins a fetch.

@@ -54,7 +54,7 @@ fn test_fetcher(read_ahead_bytes_max: usize) -> TestFetcher {
     let node = Arc::new(Node::new(broker, config, Api::ALL).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mailbox = Mailbox::new();
-    let fetcher = Fetcher::new(node.clone(), mailbox.clone());
+    let fetcher = Fetcher::new(node.clone(), node.before_login(), mailbox.clone());
     TestFetcher { fetcher, mailbox, node, runtime, _folder: folder }
 }
 

@@ -2,6 +2,7 @@
 
 use inver_broker::TopicError;
 
+use crate::access;
 use crate::codec::error_code::ErrorCode;
 
 /// Whether Kafka clients may create a topic with this name: Kafka's rule, plus `%`, which escapes addresses of other
@@ -43,10 +44,13 @@ pub(crate) fn refusal(error: &TopicError) -> (ErrorCode, String) {
     (error_code(error), text)
 }
 
-/// The error code and message for a topic that does not exist.
-pub(crate) fn unknown() -> (ErrorCode, String) {
-    let text = "This server does not host this topic-partition.";
-    (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, text.to_owned())
+/// The error code and message for a topic that does not exist, or that the client may not use.
+pub(crate) fn no_topic(code: ErrorCode) -> (ErrorCode, String) {
+    let text = match code {
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => "This server does not host this topic-partition.",
+        code => access::text(code),
+    };
+    (code, text.to_owned())
 }
 
 #[cfg(test)]

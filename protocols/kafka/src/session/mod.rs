@@ -13,12 +13,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use inver_broker::{AuthError, Completion, Identity, LoggedClient, Mailbox};
+use inver_broker::{
+    Admission, AdmitError, AuthError, Completion, ConnectionHandle, Endpoints, Identity, LoggedClient,
+    Mailbox,
+};
 use inver_driver::{CountedConsumer, CountedPublisher, Output};
 use inver_storage::Lsn;
 use tokio::time::Instant;
 
 use self::pipeline::Pipeline;
+use crate::access::Access;
 use crate::api;
 use crate::api::api_versions::ApiVersions;
 use crate::api::context::{RequestContext, TopicCache};
@@ -43,9 +47,11 @@ use crate::sasl::{Credentials, Sasl, Step};
 /// The session of one connection.
 pub(crate) struct Session {
     node: Arc<Node>,
-    peer: SocketAddr,
-    local: SocketAddr,
+    endpoints: Endpoints,
     sasl: Sasl,
+    access: Access,
+    /// Its place among the live connections, once it is admitted.
+    place: Option<ConnectionHandle>,
     mailbox: Arc<Mailbox>,
     pipeline: Pipeline,
     fetcher: Fetcher,
@@ -60,20 +66,16 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// `identity` is that of a client without credentials, where those are let in.
-    pub(crate) fn new(
-        node: Arc<Node>,
-        peer: SocketAddr,
-        local: SocketAddr,
-        identity: Option<Identity>,
-        mailbox: Arc<Mailbox>,
-    ) -> Session {
+    /// The session of a client that is not authenticated.
+    pub(crate) fn new(node: Arc<Node>, endpoints: Endpoints, mailbox: Arc<Mailbox>) -> Session {
+        let access = node.before_login();
         Session {
-            client: node.broker.client_log().client(NAME, peer),
-            peer,
-            local,
-            sasl: Sasl::new(identity),
-            fetcher: Fetcher::new(node.clone(), mailbox.clone()),
+            client: node.broker.client_log().client(NAME, endpoints.peer),
+            endpoints,
+            sasl: Sasl::new(),
+            place: None,
+            fetcher: Fetcher::new(node.clone(), access.clone(), mailbox.clone()),
+            access,
             mailbox,
             pipeline: Pipeline::default(),
             topics: TopicCache::default(),
@@ -84,9 +86,29 @@ impl Session {
         }
     }
 
+    /// Admits an authenticated client to its namespace. Nothing of the session depends on the namespace before.
+    pub(crate) fn admit(&mut self, identity: Identity) -> Result<(), AdmitError> {
+        // A client that was admitted without a user gives up its place.
+        self.place = None;
+        let (access, place) = self.node.admit(&Admission {
+            protocol: NAME,
+            identity: &identity,
+            endpoints: &self.endpoints,
+            namespace: None,
+            client_id: "",
+            mailbox: &self.mailbox,
+        })?;
+        (self.access, self.place) = (access, Some(place));
+        self.access.node.coordinator.start();
+        self.fetcher = Fetcher::new(self.node.clone(), self.access.clone(), self.mailbox.clone());
+        self.topics = TopicCache::default();
+        self.sasl.accept(identity);
+        Ok(())
+    }
+
     /// Address of the client.
     pub(crate) fn peer(&self) -> SocketAddr {
-        self.peer
+        self.endpoints.peer
     }
 
     /// Whether the client is authenticated, or need not be.
@@ -123,6 +145,14 @@ impl Session {
                     self.answer_bare_token(&token);
                     Ok(None)
                 }
+                Step::Finished(identity, token) => {
+                    let user = identity.shared_name();
+                    if let Err(error) = self.admit(identity) {
+                        return Err(self.not_admitted(None, user.as_deref(), &error));
+                    }
+                    self.answer_bare_token(&token);
+                    Ok(None)
+                }
             };
         }
         let mut body = Reader::new(request);
@@ -140,6 +170,9 @@ impl Session {
         if !self.is_open() && !header.api.before_authentication {
             return Err(ConnectionError::NotAuthenticated { api: header.api.name });
         }
+        if !header.api.before_authentication {
+            self.sasl.works();
+        }
         self.node.metrics.count_request(header.api);
         self.pipeline.begin(header.api.key, now);
         match header.api.key {
@@ -148,7 +181,11 @@ impl Session {
             _ => {}
         }
         if !self.client.is_logged_in() && !header.api.before_authentication {
-            self.client.identify(client_id.as_deref().unwrap_or_default());
+            let name = client_id.as_deref().unwrap_or_default();
+            self.client.identify(name);
+            if let Some(place) = &self.place {
+                place.rename(name);
+            }
             self.client.logged_in(self.sasl.identity().and_then(Identity::name));
         }
         let (version, correlation_id) = (header.version.number, header.correlation_id);
@@ -156,20 +193,25 @@ impl Session {
         let mut cx = RequestContext {
             header,
             client_id,
-            peer: self.peer,
-            local: self.local,
             node: &self.node,
+            endpoints: &self.endpoints,
+            access: &self.access,
             sasl: &mut self.sasl,
             fetcher: &mut self.fetcher,
             topics: &mut self.topics,
             mailbox: &self.mailbox,
         };
         let reply = api::handle(&mut cx, body, &mut self.arena)?;
-        self.queue(reply, now)
+        self.queue(reply, header, now)
     }
 
     /// Queues a reply in its turn.
-    fn queue(&mut self, reply: Reply<Frame>, now: Instant) -> Result<Option<Credentials>, ConnectionError> {
+    fn queue(
+        &mut self,
+        reply: Reply<Frame>,
+        header: ResponseHeader,
+        now: Instant,
+    ) -> Result<Option<Credentials>, ConnectionError> {
         match reply {
             Reply::Response(frame, Completion::Now) => self.pipeline.push_ready(frame),
             Reply::Response(frame, Completion::At(lsn)) => self.pipeline.push_after(frame, lsn),
@@ -180,6 +222,13 @@ impl Session {
                 self.take_fetched(now);
             }
             Reply::Authenticate(credentials) => return Ok(Some(credentials)),
+            Reply::Admit(identity, frame) => {
+                let user = identity.shared_name();
+                if let Err(error) = self.admit(identity) {
+                    return Err(self.not_admitted(Some(header), user.as_deref(), &error));
+                }
+                self.pipeline.push_ready(frame);
+            }
             Reply::None => {}
             Reply::Close(frame, error) => {
                 if let Some(frame) = frame {
@@ -219,35 +268,50 @@ impl Session {
         credentials: &Credentials,
         outcome: Result<Identity, AuthError>,
     ) -> Result<(), ConnectionError> {
-        match outcome {
-            Ok(identity) => {
-                self.sasl.accept(identity);
-                match credentials.header {
-                    Some(header) => {
-                        let response = SaslAuthenticateResponse::default();
-                        self.pipeline.push_ready(encode(&mut self.arena, header, &response));
-                    }
-                    None => self.answer_bare_token(&[]),
-                }
-                Ok(())
-            }
+        let identity = match outcome {
+            Ok(identity) => identity,
             Err(error) => {
                 self.sasl.refuse(Some(&credentials.user), (&error).into(), error.to_string());
-                // A bare token has no form for a failure: the connection ends.
-                if let Some(header) = credentials.header {
-                    let reason = match error {
-                        // Kafka's text.
-                        AuthError::Refused => "Authentication failed: Invalid username or password".into(),
-                        error => format!("Authentication failed: {error}"),
-                    };
-                    let code = ErrorCode::SASL_AUTHENTICATION_FAILED;
-                    let failure = sasl_authenticate::failure(code, &reason);
-                    let frame = encode(&mut self.arena, header, &failure);
-                    self.pipeline.push_ready(frame);
-                }
-                Err(ConnectionError::AuthenticationFailed)
+                let text = match error {
+                    // Kafka's text.
+                    AuthError::Refused => "Invalid username or password".to_owned(),
+                    error => error.to_string(),
+                };
+                return Err(self.refuse(credentials.header, &text));
             }
+        };
+        if let Err(error) = self.admit(identity) {
+            return Err(self.not_admitted(credentials.header, Some(&credentials.user), &error));
         }
+        match credentials.header {
+            Some(header) => {
+                let response = SaslAuthenticateResponse::default();
+                self.pipeline.push_ready(encode(&mut self.arena, header, &response));
+            }
+            None => self.answer_bare_token(&[]),
+        }
+        Ok(())
+    }
+
+    /// Tells a client that was authenticated that it is not let in.
+    fn not_admitted(
+        &mut self,
+        header: Option<ResponseHeader>,
+        user: Option<&str>,
+        error: &AdmitError,
+    ) -> ConnectionError {
+        self.sasl.refuse(user, error.login_refusal(), error.to_string());
+        self.refuse(header, &error.to_string())
+    }
+
+    /// Tells a client that it is not let in. A bare token has no form for that: the connection just ends.
+    fn refuse(&mut self, header: Option<ResponseHeader>, reason: &str) -> ConnectionError {
+        if let Some(header) = header {
+            let reason = format!("Authentication failed: {reason}");
+            let failure = sasl_authenticate::failure(ErrorCode::SASL_AUTHENTICATION_FAILED, &reason);
+            self.pipeline.push_ready(encode(&mut self.arena, header, &failure));
+        }
+        ConnectionError::AuthenticationFailed
     }
 
     /// The client in the log.
@@ -311,7 +375,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         for (group, member_id) in self.pipeline.abandon() {
-            self.node.coordinator.disconnected(&group, &member_id);
+            self.access.node.coordinator.disconnected(&group, &member_id);
+        }
+        if self.access.node.namespace.is_deleted() {
+            self.node.forget_deleted();
         }
     }
 }

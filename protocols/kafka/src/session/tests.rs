@@ -40,7 +40,11 @@ fn session_of(config: BrokerConfig, identity: Option<Identity>) -> TestSession {
     let node = Arc::new(Node::new(broker, KafkaConfig::default(), Api::ALL).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let address: SocketAddr = "127.0.0.1:9092".parse().unwrap();
-    let session = Session::new(node, address, address, identity, Mailbox::new());
+    let endpoints = Endpoints { peer: address, local: address, encrypted: false, listener: Arc::default() };
+    let mut session = Session::new(node, endpoints, Mailbox::new());
+    let entered = runtime.enter();
+    identity.into_iter().for_each(|identity| session.admit(identity).unwrap());
+    drop(entered);
     TestSession { session, output: Output::default(), runtime, log, _folder: folder }
 }
 

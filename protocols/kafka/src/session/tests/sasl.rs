@@ -102,6 +102,7 @@ impl ScramClient {
 impl TestSession {
     /// Handles a request; returns the response, without its length and correlation id, and how the connection goes on.
     fn answer(&mut self, request: Bytes) -> (Option<Reader>, Result<(), ConnectionError>) {
+        let _entered = self.runtime.enter();
         let outcome = self.session.handle(request, Instant::now()).map(|credentials| {
             assert!(credentials.is_none(), "nothing to check");
         });
@@ -237,6 +238,7 @@ fn bare_tokens_carry_scram() {
             assert_eq!(test.handshake(0, mechanism).error_code, ErrorCode::NONE);
             let mut client = ScramClient::new(mechanism, "n,,", "ann", password);
             let exchange = |test: &mut TestSession, token: String| {
+                let _entered = test.runtime.enter();
                 let outcome = test.session.handle(token.into(), Instant::now());
                 test.session.advance(&mut test.output).unwrap();
                 outcome.map(|_| String::from_utf8(test.responses().pop().unwrap().to_vec()).unwrap())

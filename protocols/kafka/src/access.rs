@@ -1,0 +1,66 @@
+//! What an admitted client works with, and the questions that APIs ask about what it may do.
+//!
+//! The broker's model has Kafka's resources and operations: topics, groups, transactional ids, and the cluster.
+
+use std::sync::Arc;
+
+use inver_access::{Operation, ResourceKind};
+use inver_broker::Permissions;
+
+use crate::codec::error_code::ErrorCode;
+use crate::namespace_node::NamespaceNode;
+
+/// The name of the cluster as a resource of the broker's model.
+pub(crate) const CLUSTER: &str = "";
+
+/// What an admitted client works with.
+#[derive(Clone)]
+pub(crate) struct Access {
+    pub(crate) node: Arc<NamespaceNode>,
+    pub(crate) permissions: Arc<Permissions>,
+}
+
+impl Access {
+    /// Whether the client may do something to the topic of this name.
+    pub(crate) fn may_topic(&self, name: &str, operation: Operation) -> bool {
+        self.permissions.may(ResourceKind::Topic, name, operation)
+    }
+
+    /// Whether the client may do something to the group of this id.
+    pub(crate) fn may_group(&self, id: &str, operation: Operation) -> bool {
+        self.permissions.may(ResourceKind::Group, id, operation)
+    }
+
+    /// Whether the client may do something to the cluster.
+    pub(crate) fn may_cluster(&self, operation: Operation) -> bool {
+        self.permissions.may(ResourceKind::Cluster, CLUSTER, operation)
+    }
+
+    /// The error if the client may not do something to the topic.
+    pub(crate) fn check_topic(&self, name: &str, operation: Operation) -> Result<(), ErrorCode> {
+        ok_or(self.may_topic(name, operation), ErrorCode::TOPIC_AUTHORIZATION_FAILED)
+    }
+
+    /// The error if the client may not do something to the group.
+    pub(crate) fn check_group(&self, id: &str, operation: Operation) -> Result<(), ErrorCode> {
+        ok_or(self.may_group(id, operation), ErrorCode::GROUP_AUTHORIZATION_FAILED)
+    }
+
+    /// The error if the client may not do something to the cluster.
+    pub(crate) fn check_cluster(&self, operation: Operation) -> Result<(), ErrorCode> {
+        ok_or(self.may_cluster(operation), ErrorCode::CLUSTER_AUTHORIZATION_FAILED)
+    }
+}
+
+fn ok_or(allowed: bool, code: ErrorCode) -> Result<(), ErrorCode> {
+    if allowed { Ok(()) } else { Err(code) }
+}
+
+/// Kafka's text for an authorization error.
+pub(crate) fn text(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED => "Topic authorization failed.",
+        ErrorCode::GROUP_AUTHORIZATION_FAILED => "Group authorization failed.",
+        _ => "Cluster authorization failed.",
+    }
+}
