@@ -118,6 +118,7 @@ impl ConnectionRegistry {
             mailbox: new.mailbox.clone(),
             registry: self.clone(),
         });
+        connection.mailbox.set_connection(connection.id);
         inner.live.insert(connection.id, connection.clone());
         Ok(ConnectionHandle(connection))
     }

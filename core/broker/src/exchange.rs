@@ -32,6 +32,9 @@ pub(crate) trait Inbox: Send + Sync {
     /// Identity of the session, unique within the process.
     fn id(&self) -> u64;
 
+    /// The session's name: the id of its client.
+    fn name(&self) -> &str;
+
     /// Adds its receiver of guaranteed or best-effort messages to the set.
     fn receive(&self, guaranteed: bool, set: &mut ReceiverSet);
 }
@@ -165,6 +168,21 @@ impl Exchange {
 
     pub(crate) fn for_each_binding(&self, f: impl FnMut(&Binding<RouteTarget>)) {
         self.table.read().for_each(f);
+    }
+
+    /// The arguments of the binding to this target with this hash and key, and whether it is durable.
+    pub(crate) fn binding_info(
+        &self,
+        target: &RouteTarget,
+        hash: u64,
+        slashed: bool,
+        key: &[u8],
+    ) -> Option<(Arguments, bool)> {
+        let identity = target.identity();
+        let mut table = self.table.write();
+        let found =
+            table.find_by(hash, slashed, key, |b| b.target.identity() == identity && *b.key == *key)?;
+        Some((found.arguments.clone(), found.row.is_some()))
     }
 
     /// Calls `found` with the targets of a message; see [`BindingTable::route`].

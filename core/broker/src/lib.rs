@@ -31,6 +31,9 @@ mod mailbox;
 mod maps;
 pub mod message;
 mod namespace;
+mod ordered;
+mod peek;
+mod preview;
 mod produce;
 mod protocol;
 mod publisher;
@@ -74,15 +77,22 @@ pub use listener::{Anonymous, ClientCertificate, Endpoints, ListenerInfo};
 pub use mailbox::{CLOSE, Mailbox};
 pub use message::{HeaderWriter, Headers, Message};
 pub use namespace::{
-    BindDestination, BindError, Declared, ExchangeError, Namespace, QueueError, SubscriptionError,
+    BindDestination, BindError, BindingInfo, Declared, ExchangeError, Group, GroupCoordinator, GroupError,
+    GroupMember, NamedSubscription, Namespace, QueueError, SubscriptionError,
 };
+pub use ordered::Order;
+pub use peek::{Peeked, PeekedMessage};
+pub use preview::{RoutePreview, RoutedSession};
 pub use protocol::{Connection, Io, ProtocolPlugin};
 pub use publisher::{DEFAULT_EXCHANGE, InboxTarget, PublishError, Publisher, Routed, Target};
 pub use queue::Queue;
-pub use retained::{Retained, ScanFrom};
+pub use retained::{Retained, RetainedPart, ScanFrom};
 pub use rows::RowError;
 pub use scram::{ScramLogin, ScramLoginError};
-pub use session::{Opened, Session, SessionError, SessionSpec, SessionTerms, Sessions, SubscribeError, Will};
+pub use session::{
+    Opened, Session, SessionError, SessionFilter, SessionInfo, SessionSpec, SessionTerms, Sessions,
+    SubscribeError, Will,
+};
 pub use spec::{
     BrokerConfig, CaptureRule, ClientLogLimits, DeadLetter, Delivery, DeliveryId, Depth, DropReason,
     ExchangeKind, ExchangeSpec, Expiry, HUB, HubMode, Mode, NamespaceLimits, NamespaceSpec, Overflow,
@@ -90,7 +100,8 @@ pub use spec::{
     TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, next_owner,
 };
 pub use subscription::{
-    AttachError, Consumer, ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscription, WhenFull,
+    AttachError, Consumer, ConsumerSpec, LiveBatch, Member, MemoryBounds, Position, Pull, Subscription,
+    WhenFull,
 };
 pub use timers::Timers;
 pub use topic::{Partition, Topic};

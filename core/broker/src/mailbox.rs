@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -17,6 +18,8 @@ use crate::closing::CloseReason;
 #[derive(Default)]
 pub struct Mailbox {
     inner: Mutex<Inner>,
+    /// The id of the connection in the registry; 0: it is not registered.
+    connection: AtomicU64,
 }
 
 #[derive(Default)]
@@ -40,6 +43,17 @@ impl Mailbox {
     #[must_use]
     pub fn new() -> Arc<Mailbox> {
         Arc::new(Mailbox::default())
+    }
+
+    /// Sets the id of its connection in the registry.
+    pub(crate) fn set_connection(&self, id: u64) {
+        self.connection.store(id, Ordering::Relaxed);
+    }
+
+    /// The id of its connection in the registry; none while it is not registered.
+    #[must_use]
+    pub fn connection(&self) -> Option<u64> {
+        Some(self.connection.load(Ordering::Relaxed)).filter(|id| *id != 0)
     }
 
     /// Adds a token and wakes the connection if it waits. Never blocks.

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use inver_storage::Stream;
 
 use crate::context::{Context, Due, LengthLimited, Timed};
+use crate::ordered::Named;
 use crate::spec::{Depth, Overflow, QueueSpec};
 use crate::subscription::{LimitsChecked, NextCheck, Recheck, Subscription};
 use crate::topic::Topic;
@@ -91,6 +92,12 @@ impl Queue {
     #[must_use]
     pub fn depth(&self) -> Depth {
         self.subscription.depth()
+    }
+
+    /// How full it is, without enforcing its limits.
+    #[must_use]
+    pub fn counts(&self) -> Depth {
+        self.subscription.counts()
     }
 
     /// Its topic, if it is durable.
@@ -292,6 +299,12 @@ impl LengthLimited for Queue {
             // The rest is not readable yet.
             self.note_over_length();
         }
+    }
+}
+
+impl Named for Queue {
+    fn name(&self) -> &str {
+        &self.name
     }
 }
 

@@ -55,6 +55,9 @@ impl Values {
     }
 }
 
+/// Addresses with their values, and the address to go on behind.
+pub type RetainedPart = (Vec<(Vec<u8>, Record)>, Option<Vec<u8>>);
+
 /// The continuation of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanFrom(Vec<u8>);
@@ -205,6 +208,66 @@ impl Retained {
             }
         }
         None
+    }
+}
+
+impl Retained {
+    /// The addresses that a filter matches and their values, in the order of the addresses, behind the address `after`, at
+    /// most `max`; expired values are left out. Visits at most `visited_max` addresses. Returns the address to go on
+    /// behind, too; none at the end.
+    #[must_use]
+    pub fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&[u8]>,
+        max: usize,
+        visited_max: usize,
+    ) -> RetainedPart {
+        let now_ms = self.clock.now_ms();
+        let mut found = Vec::new();
+        if let Some(address) = filter.as_address() {
+            let address = address.write(Form::Slashed);
+            let value = self.values.read().by_address.get(&address).and_then(|v| live_record(v, now_ms));
+            let behind = after.is_none_or(|after| address.as_slice() > after);
+            found.extend(value.filter(|_| behind).map(|record| (address, record)));
+            return (found, None);
+        }
+        let prefix = literal_prefix(filter);
+        let (mut last, mut visited) = (after.map(<[u8]>::to_vec), 0);
+        loop {
+            let values = &self.values.read().by_address;
+            let from = last.clone();
+            let start = match &from {
+                Some(from) if *from >= prefix => Bound::Excluded(from.as_slice()),
+                _ => Bound::Included(prefix.as_slice()),
+            };
+            let step = values.range::<[u8], _>((start, Bound::Unbounded)).take(SCAN_STEP_MAX);
+            let (mut seen, mut at) = (0, None);
+            for (address, value) in step {
+                if !address.starts_with(&prefix) {
+                    return (found, None);
+                }
+                seen += 1;
+                at = Some(address);
+                if filter.matches(&Address::parse(Form::Slashed, address))
+                    && let Some(record) = live_record(value, now_ms)
+                {
+                    if found.len() >= max {
+                        return (found, last);
+                    }
+                    found.push((address.clone(), record));
+                    last = Some(address.clone());
+                }
+            }
+            visited += seen;
+            if seen < SCAN_STEP_MAX {
+                return (found, None);
+            }
+            last = at.cloned();
+            if visited >= visited_max {
+                return (found, last);
+            }
+        }
     }
 }
 

@@ -113,6 +113,19 @@ pub(crate) fn from_topic(namespace: &Namespace, topic: &Topic, publish: &Publish
     found.finish(publish.guaranteed)
 }
 
+/// What a publish to an exchange would find now; nothing is created.
+pub(crate) fn preview(
+    namespace: &Namespace,
+    exchange: &Arc<Exchange>,
+    routing_key: &[u8],
+    address: Option<&Address>,
+    publish: &Publish<'_>,
+) -> Found {
+    let mut found = Found { is_preview: true, ..Found::default() };
+    visit(namespace, exchange, &[routing_key], address, publish, &mut found);
+    found
+}
+
 /// Visits an exchange and those bound to it. `address` is the one routing key, where that is parsed already.
 fn visit(
     namespace: &Namespace,
@@ -188,7 +201,12 @@ fn visit_topics(
 
 /// Adds the topic of the first capture rule that matches.
 fn add_capture(namespace: &Namespace, address: &Address, publish: &Publish<'_>, found: &mut Found) {
-    if let Some((topic, key)) = namespace.captures().capture(publish.by.origin, address)
+    let capture = namespace.captures().capture(publish.by.origin, address);
+    if found.is_preview {
+        found.captured = capture;
+        return;
+    }
+    if let Some((topic, key)) = capture
         && let Some(topic) = namespace.topic(&topic).or_else(|| create_capture_topic(namespace, &topic))
         && topic.kind() == TopicKind::Log
         && let Some(partition) = topic.partition_of(Some(&key))
@@ -214,11 +232,15 @@ fn create_capture_topic(namespace: &Namespace, name: &str) -> Option<Arc<Topic>>
 
 /// The receivers found so far.
 #[derive(Default)]
-struct Found {
-    set: ReceiverSet,
-    formatted: SmallVec<[Arc<ReceiverSet>; 1]>,
+pub(crate) struct Found {
+    /// Nothing is created; a capture is noted.
+    is_preview: bool,
+    /// The topic and key of the capture that applies, in a preview.
+    pub(crate) captured: Option<(String, Bytes)>,
+    pub(crate) set: ReceiverSet,
+    pub(crate) formatted: SmallVec<[Arc<ReceiverSet>; 1]>,
     /// Inboxes with their ids, once for each of their bindings that matches, and whether that one is guaranteed.
-    inboxes: Vec<(u64, Arc<dyn Inbox>, bool)>,
+    pub(crate) inboxes: Vec<(u64, Arc<dyn Inbox>, bool)>,
     /// Addresses of the exchanges visited.
     visited: SmallVec<[usize; 4]>,
     receivers: usize,
@@ -389,6 +411,10 @@ mod tests {
     impl Inbox for QueueInbox {
         fn id(&self) -> u64 {
             self.0
+        }
+
+        fn name(&self) -> &str {
+            self.1.name()
         }
 
         fn receive(&self, guaranteed: bool, set: &mut ReceiverSet) {

@@ -5,10 +5,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use inver_storage::Stream;
+use inver_storage::{Offset, ReadError, Stream};
 use parking_lot::RwLock;
 
 use crate::batch_format::BatchFormat;
+use crate::ordered::Named;
+use crate::peek;
 use crate::spec::{HubMode, TopicConfig, TopicId, TopicKind};
 
 /// A topic.
@@ -135,7 +137,7 @@ impl Topic {
 
     /// The partition of a key, as Kafka clients' default partitioner chooses it; the first without a key.
     #[must_use]
-    pub(crate) fn partition_of(&self, key: Option<&[u8]>) -> Option<Arc<Partition>> {
+    pub fn partition_of(&self, key: Option<&[u8]>) -> Option<Arc<Partition>> {
         let partitions = self.partitions.read();
         let index = match (key, partitions.len()) {
             (_, 0) => return None,
@@ -143,6 +145,12 @@ impl Topic {
             (Some(key), n) => (murmur2(key) & 0x7fff_ffff) as usize % n,
         };
         partitions.get(index).cloned()
+    }
+}
+
+impl Named for Topic {
+    fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -161,6 +169,24 @@ impl Partition {
     #[must_use]
     pub fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// The offset of the first message with a timestamp at or after a time (milliseconds since 1970); the end of the
+    /// partition if there is none. Can read from disk: call where blocking is allowed.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn offset_at(&self, timestamp_ms: i64) -> Result<Offset, ReadError> {
+        peek::offset_at(&self.stream, timestamp_ms)
+    }
+
+    /// The timestamp of the first message at or above an offset, milliseconds since 1970; none if there is none. Can read
+    /// from disk: call where blocking is allowed.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn timestamp_at(&self, from: Offset) -> Result<Option<i64>, ReadError> {
+        peek::timestamp_at(&self.stream, from)
     }
 }
 

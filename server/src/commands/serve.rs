@@ -52,12 +52,14 @@ impl Arguments {
         let runtimes = Runtimes::start(config.runtime.kind, config.runtime.threads)?;
         let workers = runtimes.workers();
         let ready = Arc::new(AtomicBool::new(false));
+        let settings = config.http.settings(config.limits.message_bytes_max);
         let node = Node {
             metrics,
             ready: ready.clone(),
             workers: workers.clone(),
             started,
             monitored: monitored(&config),
+            settings,
         };
         let http = Arc::new(Http::new(node));
         runtimes.run(serve(config, workers, http, ready, clock, started))

@@ -15,8 +15,9 @@ use super::namespaces::ConfiguredNamespaces;
 use super::permissions::ConfiguredPermissions;
 use super::users::ConfiguredUsers;
 use super::values::{CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, RuntimeKind};
+use crate::http;
 use crate::logins::{FailureLimits, LoginSettings};
-use crate::protocols::{ProtocolEntry, WebSocketForm};
+use crate::protocols::{PROTOCOLS, ProtocolEntry, WebSocketForm};
 
 /// Bound of keys that count what clients can create.
 const MANY: u64 = 1_000_000_000;
@@ -162,7 +163,7 @@ section! {
     /// HTTP.
     #[derive(Debug, Clone)]
     pub(crate) struct Http {
-        /// Address of the HTTP listener: health, metrics and the read-only API.
+        /// Address of the HTTP listener: health, metrics and the API.
         pub(crate) listen: Listen = Listen::loopback(15672) => value("`address:port` or `off`"),
         /// Concurrent HTTP connections. They do not count towards `limits.connections_max`, so that health and metrics stay
         /// available at that limit.
@@ -172,6 +173,28 @@ section! {
         pub(crate) prometheus_listen: Listen = Listen::OFF => value("`address:port` or `off`"),
         /// Series of single objects in one answer; further objects are left out and counted.
         pub(crate) detailed_series_max: usize = 100_000 => count(1..=10_000_000),
+        /// Whether `/metrics` needs a login, by a user with the tag `administrator` or `monitoring`.
+        pub(crate) metrics_login: bool = false => value("`true` or `false`"),
+        /// Time after which the login of a page ends.
+        pub(crate) login_s: u64 = 28_800 => seconds(60..=MANY),
+        /// Logins of pages at a time; beyond it the one that ends first makes room.
+        pub(crate) logins_max: usize = 1000 => count(1..=1_000_000),
+        /// Tokens of machines.
+        pub(crate) tokens_max: usize = 1000 => count(1..=1_000_000),
+    }
+}
+
+impl Http {
+    /// The settings that requests are answered with.
+    pub(crate) fn settings(&self, message_bytes_max: usize) -> http::Settings {
+        http::Settings {
+            metrics_login: self.metrics_login,
+            login_life: Duration::from_secs(self.login_s),
+            logins_max: self.logins_max,
+            tokens_max: self.tokens_max,
+            message_bytes_max,
+            protocols: PROTOCOLS.iter().map(|entry| entry.name).collect(),
+        }
     }
 }
 

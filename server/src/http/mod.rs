@@ -1,16 +1,20 @@
-//! HTTP: health, [`metrics`], and the read side of the administration API.
+//! HTTP: health, [`metrics`], and the administration API.
 //!
 //! Owns the routes, authentication and the JSON forms. It is served like a protocol, on a listener with an admission of its
 //! own: health and metrics stay available when the client connections are at their limit. It is not in the list of
-//! protocols, since it gives no access to messages.
+//! protocols, which carry the messages of clients.
 //!
-//! Invariants: nothing here changes the broker's state, and every list is answered a page at a time.
+//! Invariants: every list is answered a page at a time, every parameter is bounded, and an answer to a change follows its
+//! commit.
 
+#[allow(unused_qualifications, reason = "in code that utoipa generates")]
 mod api;
 mod auth;
+mod list;
 mod metrics;
-mod page;
+mod openapi;
 mod problem;
+mod request;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,11 +31,14 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use inver_broker::{Broker, Connection, ProtocolPlugin};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::debug;
 
 pub(crate) use self::metrics::Monitored;
 
+use self::auth::Logins;
 use self::metrics::CachedTotals;
 use self::problem::Problem;
 use crate::runtime::Workers;
@@ -40,7 +47,10 @@ use crate::telemetry::Metrics;
 /// Time within which a client must send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of the largest request head.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Requests that work on blocking threads at a time.
+const JOBS_MAX: usize = 2;
 
 /// Serves HTTP.
 pub(crate) struct Http {
@@ -70,6 +80,25 @@ pub(crate) struct Node {
     pub(crate) started: Instant,
     /// What of the configuration is shown in metrics.
     pub(crate) monitored: Monitored,
+    /// Settings of the section `http`.
+    pub(crate) settings: Settings,
+}
+
+/// Settings of HTTP.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// `http.metrics_login`.
+    pub(crate) metrics_login: bool,
+    /// `http.login_s`.
+    pub(crate) login_life: Duration,
+    /// `http.logins_max`.
+    pub(crate) logins_max: usize,
+    /// `http.tokens_max`.
+    pub(crate) tokens_max: usize,
+    /// `limits.message_bytes_max`.
+    pub(crate) message_bytes_max: usize,
+    /// Names of the protocols.
+    pub(crate) protocols: Vec<&'static str>,
 }
 
 /// What handlers see.
@@ -81,11 +110,21 @@ struct App {
     broker: Broker,
     /// The sums over all queues.
     totals: Arc<CachedTotals>,
+    /// Requests at work on blocking threads.
+    jobs: Arc<Semaphore>,
+    /// Logins of pages.
+    logins: Arc<Logins>,
+    /// Held while a token is made.
+    tokens: Arc<Mutex<()>>,
 }
 
-/// Address of the client of a request.
+/// The other end of a request's connection.
 #[derive(Clone, Copy)]
-struct Peer(IpAddr);
+struct Peer {
+    address: IpAddr,
+    /// Whether the bytes travel under TLS.
+    encrypted: bool,
+}
 
 impl Http {
     /// HTTP of this process.
@@ -97,7 +136,15 @@ impl Http {
         let build = || {
             let process = metrics_process::Collector::default();
             process.describe();
-            let app = App { node: self.node.clone(), process, broker, totals: Arc::default() };
+            let app = App {
+                node: self.node.clone(),
+                process,
+                broker,
+                totals: Arc::default(),
+                jobs: Arc::new(Semaphore::new(JOBS_MAX)),
+                logins: Arc::default(),
+                tokens: Arc::default(),
+            };
             let rabbitmq_metrics = metrics::rabbitmq_routes().with_state(app.clone());
             Routers { http: routes(app), rabbitmq_metrics }
         };
@@ -106,15 +153,21 @@ impl Http {
 }
 
 fn routes(app: App) -> Router {
-    let api = api::routes()
+    let (api, paths) = api::routes().split_for_parts();
+    let (open, open_paths) = api::open_routes().split_for_parts();
+    let api = api
+        .route("/openapi.json", openapi::route(openapi::document(paths.merge_from(open_paths))))
         .fallback(async || Problem::not_found("there is no such resource"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(middleware::from_fn_with_state(app.clone(), auth::authenticate));
+        .layer(middleware::from_fn_with_state(app.clone(), auth::authenticate))
+        .merge(open);
+    let metrics = metrics::routes();
+    let metrics = metrics.layer(middleware::from_fn_with_state(app.clone(), auth::authenticate_metrics));
     Router::new()
         .route("/health/live", get(async || "live\n"))
         .route("/health/ready", get(ready))
         .route("/health/alarms", get(metrics::alarms::health))
-        .merge(metrics::routes())
+        .merge(metrics)
         .nest("/api/v1", api)
         .fallback(async || {
             Problem::not_found("available: /health/live, /health/ready, /health/alarms, /metrics, /api/v1")
@@ -139,7 +192,8 @@ impl ProtocolPlugin for Http {
 
     async fn serve(&self, connection: Connection, broker: Broker) {
         let router = self.routers(broker).http.clone();
-        serve(router.layer(Extension(Peer(connection.peer.ip()))), connection).await;
+        let peer = Peer { address: connection.peer.ip(), encrypted: connection.encrypted };
+        serve(router.layer(Extension(peer)), connection).await;
     }
 }
 

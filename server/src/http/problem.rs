@@ -3,7 +3,13 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use inver_broker::{
+    BindError, ExchangeError, GroupError, PublishError, QueueError, SessionError, SubscriptionError,
+    TopicError,
+};
+use inver_storage::{LogError, ReadError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A problem: its type is `about:blank`, so its title is the status' phrase.
 #[derive(Debug)]
@@ -12,11 +18,16 @@ pub(super) struct Problem {
     detail: String,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// Problem details (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'a> {
+    /// `about:blank`: the status says what kind of problem it is.
     r#type: &'static str,
+    /// The status' phrase.
     title: &'static str,
     status: u16,
+    /// What is wrong.
     detail: &'a str,
 }
 
@@ -35,19 +46,44 @@ impl Problem {
         Problem::new(StatusCode::UNAUTHORIZED, detail)
     }
 
+    /// The user may not do this.
+    pub(super) fn forbidden(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::FORBIDDEN, detail)
+    }
+
     /// There is no such resource.
     pub(super) fn not_found(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// The resource is read only.
+    /// The resource does not have this method.
     pub(super) fn method_not_allowed() -> Problem {
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are supported")
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the Allow header names the methods of this resource")
+    }
+
+    /// The state of the resource does not allow it.
+    pub(super) fn conflict(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::CONFLICT, detail)
+    }
+
+    /// The body is larger than the resource accepts.
+    pub(super) fn too_large(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    /// The body is of another media type than the resource accepts.
+    pub(super) fn unsupported_media_type(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
     }
 
     /// A fault of the broker.
     pub(super) fn internal(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
+    /// The broker cannot write.
+    fn unavailable(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 }
 
@@ -63,5 +99,131 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
         response
+    }
+}
+
+impl From<TopicError> for Problem {
+    fn from(error: TopicError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            TopicError::Unknown(_) => Problem::not_found(detail),
+            TopicError::Exists(_) | TopicError::IsQueue(_) | TopicError::Limit(_) => {
+                Problem::conflict(detail)
+            }
+            TopicError::BadName(..) | TopicError::BadPartitions(_) | TopicError::BadConfig(_) => {
+                Problem::bad_request(detail)
+            }
+            TopicError::Log(_) => Problem::unavailable(detail),
+        }
+    }
+}
+
+impl From<QueueError> for Problem {
+    fn from(error: QueueError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            QueueError::Unknown(_) => Problem::not_found(detail),
+            QueueError::BadName(_) => Problem::bad_request(detail),
+            QueueError::IsLogTopic(_)
+            | QueueError::InUse(_)
+            | QueueError::NotEmpty(_)
+            | QueueError::Limit(_) => Problem::conflict(detail),
+            QueueError::StreamMissing(_) => Problem::internal(detail),
+            QueueError::Log(_) => Problem::unavailable(detail),
+        }
+    }
+}
+
+impl From<ExchangeError> for Problem {
+    fn from(error: ExchangeError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            ExchangeError::Unknown(_) => Problem::not_found(detail),
+            ExchangeError::InUse(_) | ExchangeError::Limit(_) => Problem::conflict(detail),
+            ExchangeError::Log(_) => Problem::unavailable(detail),
+        }
+    }
+}
+
+impl From<BindError> for Problem {
+    fn from(error: BindError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            BindError::NoSource(_) | BindError::NoQueue(_) | BindError::NoExchange(_) => {
+                Problem::not_found(detail)
+            }
+            BindError::Limit(_) => Problem::conflict(detail),
+            BindError::Log(_) => Problem::unavailable(detail),
+        }
+    }
+}
+
+impl From<SubscriptionError> for Problem {
+    fn from(error: SubscriptionError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            SubscriptionError::Unknown(_) => Problem::not_found(detail),
+            SubscriptionError::ModeClash(_)
+            | SubscriptionError::NotDurable
+            | SubscriptionError::InUse(_)
+            | SubscriptionError::Limit(_) => Problem::conflict(detail),
+            SubscriptionError::Log(_) => Problem::unavailable(detail),
+        }
+    }
+}
+
+impl From<GroupError> for Problem {
+    fn from(error: GroupError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            GroupError::Unknown(_) => Problem::not_found(detail),
+            GroupError::InUse(_) => Problem::conflict(detail),
+            GroupError::Log(_) => Problem::unavailable(detail),
+        }
+    }
+}
+
+impl From<SessionError> for Problem {
+    fn from(error: SessionError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            SessionError::Busy | SessionError::Limit(_) => Problem::conflict(detail),
+            SessionError::InboxMissing => Problem::internal(detail),
+            SessionError::Log(_) => Problem::unavailable(detail),
+        }
+    }
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            PublishError::NoSuchExchange(_) => Problem::not_found(detail),
+            PublishError::Internal(_) => Problem::conflict(detail),
+            PublishError::Refused(_) | PublishError::KeyRefused { .. } => Problem::forbidden(detail),
+            PublishError::Log(_) => Problem::unavailable(detail),
+        }
+    }
+}
+
+impl From<inver_storage::SubmitError> for Problem {
+    fn from(error: inver_storage::SubmitError) -> Problem {
+        Problem::unavailable(error.to_string())
+    }
+}
+
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Problem {
+        Problem::unavailable(error.to_string())
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Problem {
+        match error {
+            ReadError::OutOfRange { .. } => Problem::bad_request(error.to_string()),
+            ReadError::Deleted => Problem::not_found(error.to_string()),
+            _ => Problem::internal(error.to_string()),
+        }
     }
 }

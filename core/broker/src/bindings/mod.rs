@@ -70,12 +70,23 @@ impl<T: BindTarget> BindingTable<T> {
     /// The binding with the same identity.
     pub(crate) fn find(&mut self, like: &Binding<T>) -> Option<&mut Binding<T>> {
         let same = |b: &Binding<T>| b.is(&like.target, &like.key, &like.arguments);
+        self.find_by(like.hash(), like.slashed, &like.key, same)
+    }
+
+    /// The binding with this [hash](Binding::hash) and key that `is_it` selects.
+    pub(crate) fn find_by(
+        &mut self,
+        hash: u64,
+        slashed: bool,
+        key: &[u8],
+        is_it: impl Fn(&Binding<T>) -> bool,
+    ) -> Option<&mut Binding<T>> {
         match self {
-            BindingTable::Direct(t) => t.get_mut(&like.key)?.find_mut(like.hash(), same),
-            BindingTable::Fanout(t) => t.find_mut(like.hash(), same),
-            BindingTable::Topic(t) => t.find_mut(&filter(&like.key, like.slashed), like.hash(), same),
+            BindingTable::Direct(t) => t.get_mut(key)?.find_mut(hash, is_it),
+            BindingTable::Fanout(t) => t.find_mut(hash, is_it),
+            BindingTable::Topic(t) => t.find_mut(&filter(key, slashed), hash, is_it),
             BindingTable::Headers(t) => {
-                let ruled = t.find_mut(like.hash(), |ruled| same(&ruled.binding))?;
+                let ruled = t.find_mut(hash, |ruled| is_it(&ruled.binding))?;
                 Some(&mut ruled.binding)
             }
         }

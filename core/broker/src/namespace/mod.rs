@@ -11,7 +11,9 @@
 
 mod bindings;
 mod compaction;
+mod groups;
 mod listeners;
+mod listing;
 mod origins;
 mod queues;
 mod removal;
@@ -33,6 +35,7 @@ use crate::context::Context;
 use crate::exchange::Exchange;
 use crate::limits::{LimitReached, Limits};
 use crate::maps;
+use crate::ordered::Ordered;
 use crate::queue::Queue;
 use crate::retained::Retained;
 use crate::spec::{BrokerConfig, ExchangeKind, ExchangeSpec, HUB, NamespaceLimits, NamespaceSpec, TopicId};
@@ -45,6 +48,8 @@ use listeners::ListenerCache;
 use origins::Origins;
 
 pub use bindings::{BindDestination, BindError, ExchangeError};
+pub use groups::{Group, GroupCoordinator, GroupError, GroupMember};
+pub use listing::{BindingInfo, NamedSubscription};
 pub use queues::{Declared, QueueError};
 pub use subscriptions::SubscriptionError;
 
@@ -78,6 +83,8 @@ pub(crate) struct Inner {
     /// A route from an exchange of another kind may lead through a headers exchange.
     may_reach_headers: AtomicBool,
     topics: DashMap<Box<str>, Arc<Topic>>,
+    /// The same topics in the order of their names, for lists.
+    topics_by_name: Ordered<Topic>,
     topics_by_id: DashMap<TopicId, Arc<Topic>>,
     context: Arc<Context>,
     exchanges: RwLock<HashMap<Box<str>, Arc<Exchange>>>,
@@ -85,12 +92,16 @@ pub(crate) struct Inner {
     listener_cache: ListenerCache,
     hub: Arc<Exchange>,
     queues: DashMap<Box<str>, Arc<Queue>>,
+    /// The same queues in the order of their names, for lists.
+    queues_by_name: Ordered<Queue>,
     subscriptions: DashMap<(TopicId, Box<str>), Arc<Subscription>>,
     captures: Captures,
     /// Dead-letters what queues drop.
     drop_sink: Arc<dyn DropSink>,
     retained: Retained,
     committed_offsets: CommittedOffsets,
+    /// The coordinator of consumer groups, once a protocol has one.
+    groups: groups::Coordinated,
     next_binding: AtomicU64,
 }
 
@@ -129,6 +140,7 @@ impl Namespace {
             version: AtomicU64::new(1),
             may_reach_headers: AtomicBool::new(false),
             topics: maps::map(id),
+            topics_by_name: Ordered::default(),
             topics_by_id: maps::map(id),
             context,
             exchanges: RwLock::new(exchanges),
@@ -136,11 +148,13 @@ impl Namespace {
             listener_cache: ListenerCache::new(id),
             hub,
             queues: maps::map(id),
+            queues_by_name: Ordered::default(),
             subscriptions: maps::map(id),
             captures: Captures::new(&config.captures),
             drop_sink: drop_sink(inner.clone()),
             retained,
             committed_offsets: CommittedOffsets::new(id, config.limits.committed_offsets_max),
+            groups: groups::Coordinated::default(),
             next_binding: AtomicU64::new(1),
         }))
     }

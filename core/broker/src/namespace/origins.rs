@@ -13,6 +13,8 @@ use crate::bag::{Bag, Hashed};
 use crate::bindings::{BindTarget, Binding};
 use crate::exchange::{Exchange, RouteTarget};
 
+use super::listing::BindingInfo;
+
 /// The origins of all targets, by the target's identity. Inboxes have none: a session knows its own bindings.
 #[derive(Default)]
 pub(super) struct Origins(Mutex<FxHashMap<usize, Bag<Origin>>>);
@@ -77,6 +79,27 @@ impl Origins {
             let bindings = exchange.remove(origin.hash, origin.slashed, &origin.key, is_it);
             bindings.iter().for_each(|binding| removed(&exchange, binding));
         }
+    }
+}
+
+impl Origins {
+    /// The bindings that lead to a target, at most `max`.
+    pub(super) fn bindings_to(&self, target: &RouteTarget, max: usize) -> Vec<BindingInfo> {
+        let identity = target.identity();
+        let found: Vec<_> = {
+            let all = self.0.lock();
+            let of_target = all.get(&identity).into_iter().flat_map(Bag::iter).take(max);
+            let found =
+                of_target.filter_map(|o| Some((o.exchange.upgrade()?, o.hash, o.key.clone(), o.slashed)));
+            found.collect()
+        };
+        let mut bindings = Vec::new();
+        for (source, hash, key, slashed) in found {
+            if let Some((arguments, durable)) = source.binding_info(target, hash, slashed, &key) {
+                bindings.push(BindingInfo { source, key, slashed, arguments, durable });
+            }
+        }
+        bindings
     }
 }
 

@@ -75,9 +75,7 @@ impl Namespace {
     /// All queues, in the order of their names.
     #[must_use]
     pub fn queues(&self) -> Vec<Arc<Queue>> {
-        let mut all: Vec<Arc<Queue>> = self.0.queues.iter().map(|q| q.clone()).collect();
-        all.sort_by(|a, b| a.name().cmp(b.name()));
-        all
+        self.0.queues_by_name.all()
     }
 
     /// The number of queues; costs nothing per queue.
@@ -189,6 +187,7 @@ impl Namespace {
             self.enter_topic(topic);
         }
         self.0.queues.insert(queue.name().into(), queue.clone());
+        self.0.queues_by_name.insert(queue);
         let weak: Weak<Queue> = Arc::downgrade(queue);
         queue.subscription().set_owner(&queue.spec().limits, self.0.drop_sink.clone(), weak);
         if queue.spec().limits.expires_after_ms.is_some() {
@@ -242,6 +241,7 @@ impl Namespace {
         }
         self.0.queues.remove(name);
         self.counters().queues_deleted.increment(1);
+        self.0.queues_by_name.remove(name);
         self.0.context.reclaim.remove(queue.subscription().id());
         queue.subscription().close();
         self.changed();

@@ -60,6 +60,7 @@ impl Namespace {
             let _topology = self.topology();
             let queues = self.queues();
             self.0.queues.clear();
+            self.0.queues_by_name.clear();
             queues
         };
         for queue in queues {

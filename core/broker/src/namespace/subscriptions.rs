@@ -166,7 +166,7 @@ impl Namespace {
         Ok((sources, submitted.lsn))
     }
 
-    fn subscription_key(&self, topic: &Topic, name: &str) -> bytes::Bytes {
+    pub(super) fn subscription_key(&self, topic: &Topic, name: &str) -> bytes::Bytes {
         let id = topic.id().0.to_be_bytes();
         rows::key(self.0.id, &[&id, name.as_bytes()])
     }

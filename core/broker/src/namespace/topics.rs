@@ -30,9 +30,7 @@ impl Namespace {
     /// All topics, in the order of their names.
     #[must_use]
     pub fn topics(&self) -> Vec<Arc<Topic>> {
-        let mut all: Vec<Arc<Topic>> = self.0.topics.iter().map(|t| t.clone()).collect();
-        all.sort_by(|a, b| a.name().cmp(b.name()));
-        all
+        self.0.topics_by_name.all()
     }
 
     /// The number of topics, queues with a topic included; costs nothing per topic.
@@ -164,6 +162,7 @@ impl Namespace {
 
     pub(super) fn enter_topic(&self, topic: &Arc<Topic>) {
         self.0.topics.insert(topic.name().into(), topic.clone());
+        self.0.topics_by_name.insert(topic);
         self.0.topics_by_id.insert(topic.id(), topic.clone());
         if topic.kind() == TopicKind::Log {
             self.0.captures.set_topic(topic.name(), None, Some(&topic.config()));
@@ -173,6 +172,7 @@ impl Namespace {
 
     pub(super) fn remove_topic(&self, topic: &Topic) {
         self.0.topics.remove(topic.name());
+        self.0.topics_by_name.remove(topic.name());
         if topic.kind() == TopicKind::Log {
             self.0.captures.set_topic(topic.name(), Some(&topic.config()), None);
         }

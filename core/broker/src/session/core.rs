@@ -350,6 +350,10 @@ impl Inbox for SessionCore {
         self.id
     }
 
+    fn name(&self) -> &str {
+        &self.client_id
+    }
+
     fn receive(&self, guaranteed: bool, set: &mut crate::receivers::ReceiverSet) {
         if let (Some((stream, _)), true) = (&self.stream, guaranteed) {
             set.add_stream(stream);

@@ -13,6 +13,7 @@
 mod core;
 mod few;
 mod group;
+mod listing;
 mod open;
 mod publish_will;
 mod queues;
@@ -36,6 +37,7 @@ use crate::subscription::{AttachError, Consumer};
 
 pub(crate) use self::core::SessionCore;
 
+pub use listing::{SessionFilter, SessionInfo};
 pub use open::{Opened, SessionError};
 pub use registry::Sessions;
 pub use terms::{SessionSpec, SessionTerms};

@@ -21,7 +21,7 @@ use crate::rows::{self, SessionRow};
 use crate::spec::{Expiry, SubscriptionOptions};
 
 /// Seconds that a connection has to release its session to another.
-const TAKE_OVER_SECONDS_MAX: u64 = 10;
+pub(super) const TAKE_OVER_SECONDS_MAX: u64 = 10;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -168,7 +168,7 @@ impl SessionCore {
     }
 
     /// Asks the present holder to release it; none if there is none.
-    fn ask_holder(&self) -> Option<watch::Receiver<bool>> {
+    pub(super) fn ask_holder(&self) -> Option<watch::Receiver<bool>> {
         let mut state = self.state.lock();
         let Presence::Held(holder) = &mut state.presence else { return None };
         holder.mailbox.post(holder.terms.taken_over_token);
@@ -285,7 +285,7 @@ impl Timed for SessionCore {
 }
 
 impl State {
-    fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         matches!(self.presence, Presence::Held(_))
     }
 

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::core::SessionCore;
 use crate::maps;
 use crate::namespace::Namespace;
+use crate::ordered::{Order, Ordered};
 use crate::removal::Removal;
 
 /// The sessions of a namespace; cheap to clone. Every clone keeps the sessions alive.
@@ -19,6 +20,8 @@ pub struct Sessions(pub(super) Arc<Registry>);
 pub(crate) struct Registry {
     pub(super) namespace: Namespace,
     by_client: DashMap<Arc<str>, Arc<SessionCore>>,
+    /// The same sessions in the order of their client ids, for lists.
+    in_order: Ordered<SessionCore>,
     /// Held while a session is created, taken over or expires.
     changing: Mutex<()>,
     /// The members of each group, by client id. Taken before the namespace's topology lock.
@@ -30,6 +33,7 @@ impl Sessions {
         Sessions(Arc::new(Registry {
             by_client: maps::map(namespace.id()),
             namespace,
+            in_order: Ordered::default(),
             changing: Mutex::default(),
             groups: Mutex::default(),
         }))
@@ -59,6 +63,7 @@ impl Sessions {
 
     pub(super) fn insert(&self, core: &Arc<SessionCore>) {
         self.0.by_client.insert(core.client_id().clone(), core.clone());
+        self.0.in_order.insert(core);
     }
 
     /// Removes all sessions, from memory and from the log; their wills are not published.
@@ -67,6 +72,7 @@ impl Sessions {
             let _changing = self.0.changing();
             let all = self.0.by_client.iter().map(|core| core.clone()).collect();
             self.0.by_client.clear();
+            self.0.in_order.clear();
             self.0.groups.lock().clear();
             all
         };
@@ -116,7 +122,18 @@ impl Registry {
         self.changing.lock()
     }
 
+    pub(super) fn following(
+        &self,
+        order: Order,
+        after: Option<&str>,
+        skip: usize,
+        max: usize,
+    ) -> Vec<Arc<SessionCore>> {
+        self.in_order.following(order, after, skip, max)
+    }
+
     pub(super) fn remove(&self, core: &Arc<SessionCore>) {
         self.by_client.remove_if(&**core.client_id(), |_, present| Arc::ptr_eq(present, core));
+        self.in_order.remove_same(core);
     }
 }

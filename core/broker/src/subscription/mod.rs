@@ -17,6 +17,7 @@
 mod check;
 mod consumer;
 mod drops;
+mod inspect;
 mod keys;
 mod limits;
 mod next;
@@ -45,6 +46,7 @@ use crate::reclaim::Trimmable;
 use crate::spec::{Delivery, DeliveryId, Depth, Mode, QueueLimits};
 
 pub use consumer::Consumer;
+pub use inspect::{Member, Position};
 pub use source::{LiveBatch, MemoryBounds, WhenFull};
 pub use terms::{AttachError, ConsumerSpec, Pull};
 

@@ -68,7 +68,7 @@ impl Iterator for Headers {
 }
 
 /// Lazy iterator over a batch's records. After an error it ends.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Records {
     bytes: Bytes,
     at: usize,

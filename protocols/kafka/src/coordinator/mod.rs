@@ -4,13 +4,14 @@
 //! its own, which is never held over a wait. Responses leave through tickets, after the lock is released. A group's row
 //! is written under its lock, so that the order in the log is the order of transitions.
 
+mod admin;
 mod expiry;
 pub(crate) mod group;
 mod waiter;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use inver_broker::{Broker, Completion, Namespace, Timers};
 use inver_storage::SubmitError;
@@ -85,6 +86,8 @@ impl Coordinator {
             over: Notify::new(),
         });
         coordinator.recover();
+        let administered: Weak<Coordinator> = Arc::downgrade(&coordinator);
+        coordinator.namespace.set_group_coordinator(administered);
         coordinator
     }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use inver_storage::batch::{Batch, Record};
+use inver_storage::batch::{Batch, Record, records};
 use inver_storage::{ColdRead, Entry, Offset, StoredBatch, Stream, SubmitError};
 use rustc_hash::FxHashMap;
 
@@ -16,6 +16,7 @@ use super::super::Delivery;
 use super::super::sizes::size;
 use super::{Offer, Open, StreamSource, Taken};
 use crate::context::Context;
+use crate::peek::PeekedMessage;
 use crate::rows;
 
 /// Consumed messages of the spilled part are trimmed this many at a time.
@@ -214,6 +215,44 @@ impl MemorySource {
         let source = &self.spill.as_ref()?.source;
         let far = source.position() >= source.stream.start().0 + SPILL_TRIM_MESSAGES;
         far.then(|| (source.stream.clone(), Offset(source.position())))
+    }
+
+    /// Messages that are not settled, from an offset on, at most `max`; those of the spilled part are not among them.
+    pub(in crate::subscription) fn peek(&self, from: u64, max: usize) -> Vec<PeekedMessage> {
+        let message = |offset, record: Record, topic: Option<Arc<str>>| PeekedMessage {
+            offset,
+            record,
+            topic,
+            unacked: false,
+        };
+        let taken = self.taken.iter().filter(|(offset, _)| **offset >= from);
+        let mut found: Vec<PeekedMessage> =
+            taken.map(|(offset, (record, topic))| message(*offset, record.clone(), topic.clone())).collect();
+        found.sort_unstable_by_key(|message| message.offset);
+        found.truncate(max);
+        let open = self.open.iter().filter(|_| self.open_rest.0 > 0);
+        let open = open.map(|open| (open.base, open.floor, open.records.clone(), &open.topic));
+        let waiting = self.batches.iter().filter_map(|waiting| {
+            Some((waiting.base, waiting.base, records(&waiting.bytes).ok()?, &waiting.topic))
+        });
+        for (base, floor, records, topic) in open.chain(waiting) {
+            for record in records.map_while(Result::ok) {
+                if found.len() >= max {
+                    return found;
+                }
+                let offset = base + u64::from(record.offset_delta);
+                if offset >= floor.max(from) {
+                    found.push(message(offset, record, topic.clone()));
+                }
+            }
+        }
+        found
+    }
+
+    /// The stream of the spilled part, the offset in it that is taken next, and what to add for the offset in the queue.
+    pub(in crate::subscription) fn spilled_position(&self) -> Option<(Stream, u64, u64)> {
+        let spill = self.spill.as_ref()?;
+        Some((spill.source.stream.clone(), spill.source.position(), spill.shift))
     }
 
     /// The stream of the spilled part.

@@ -63,7 +63,7 @@ impl StreamSource {
     }
 
     /// How many records can be read. Exact but for holes of compaction.
-    pub(super) fn ready(&self) -> u64 {
+    pub(in crate::subscription) fn ready(&self) -> u64 {
         self.ahead(self.stream.high_watermark())
     }
 
@@ -90,7 +90,7 @@ impl StreamSource {
         self.cursor.as_ref().map_or(0, |c| c.position().0)
     }
 
-    pub(super) fn position(&self) -> u64 {
+    pub(in crate::subscription) fn position(&self) -> u64 {
         self.next
     }
 

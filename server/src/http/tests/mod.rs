@@ -1,3 +1,6 @@
+mod changes;
+mod logins;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -24,7 +27,9 @@ struct Server {
 
 struct Answer {
     status: u16,
+    /// In lower case.
     head: String,
+    head_as_sent: String,
     body: String,
 }
 
@@ -72,12 +77,20 @@ impl Server {
             workers: workers(),
             started: broker.clock().now(),
             monitored: Monitored { series_max: 100, ..Monitored::default() },
+            settings: crate::config::sections::Http::default().settings(16 << 20),
         });
         let shutdown = CancellationToken::new();
         Server { http: Arc::new(http), broker, ready, shutdown, _folder: folder }
     }
 
-    /// One request on a connection of its own.
+    /// A request with a JSON body.
+    async fn send(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let body = body.to_string();
+        let headers = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        self.ask(method, path, &format!("{headers}\r\n{body}")).await
+    }
+
+    /// One request on a connection of its own; a body follows its headers after an empty line.
     async fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
         self.ask_from("127.0.0.1:1", method, path, headers).await
     }
@@ -93,14 +106,15 @@ impl Server {
         let connection = Connection::plain(server, peer, peer, shutdown);
         let (http, broker) = (self.http.clone(), self.broker.clone());
         let serving = tokio::spawn(async move { http.serve(connection, broker).await });
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+        let end = if headers.contains("\r\n\r\n") { "" } else { "\r\n" };
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}{end}");
         client.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         client.read_to_string(&mut text).await.unwrap();
         serving.await.unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_lowercase(), body: body.to_string() }
+        Answer { status, head: head.to_lowercase(), head_as_sent: head.to_string(), body: body.to_string() }
     }
 }
 
@@ -150,7 +164,7 @@ async fn errors_are_problems() {
     let unknown = server.get("/api/v1/topics/none").await.problem();
     assert_eq!(unknown, (404, "there is no topic `none`".into()));
     for method in ["POST", "DELETE", "PUT"] {
-        let refused = server.ask(method, "/api/v1/topics", "Content-Length: 0\r\n").await;
+        let refused = server.ask(method, "/api/v1/overview", "Content-Length: 0\r\n").await;
         assert_eq!(refused.problem().0, 405);
         assert!(refused.head.contains("allow: get,head"), "{}", refused.head);
         assert_eq!(server.ask(method, "/health/live", "Content-Length: 0\r\n").await.problem().0, 405);
@@ -160,11 +174,14 @@ async fn errors_are_problems() {
         ("size=0", "1 to 500"),
         ("size=501", "1 to 500"),
         ("size=many", "invalid digit"),
-        ("sort=age", "unknown variant"),
+        ("sort=age", "is none of name, partitions, records, bytes"),
         ("pge=1", "unknown field"),
+        ("page=1&page=2", "given twice"),
+        ("kind=other", "unknown variant"),
+        ("namespace=none", "no namespace"),
     ] {
         let (status, detail) = server.get(&format!("/api/v1/topics?{query}")).await.problem();
-        assert_eq!(status, 400, "{query}");
+        assert_eq!(status, if query == "namespace=none" { 404 } else { 400 }, "{query}");
         assert!(detail.contains(part), "{query}: {detail}");
     }
 }
@@ -205,7 +222,8 @@ async fn queues_and_overview_show_the_broker() {
         "ready": 0, "unacked": 0, "consumers": 0,
     });
     assert_eq!(queues["items"], json!([expected]));
-    assert_eq!(server.get("/api/v1/queues/orders%2Fnew").await.json(), expected);
+    let detail = server.get("/api/v1/queues/orders%2Fnew").await.json();
+    assert_eq!((&detail["name"], &detail["members"]), (&json!("orders/new"), &json!([])));
     let overview = server.get("/api/v1/overview").await.json();
     assert_eq!(overview["version"], json!(env!("CARGO_PKG_VERSION")));
     assert_eq!(

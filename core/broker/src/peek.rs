@@ -1,0 +1,133 @@
+//! Peeking: reading messages of a stream without taking or marking them.
+//!
+//! Reads can need the disk: call where blocking is allowed.
+
+use std::sync::Arc;
+
+use inver_storage::batch::{BatchHeader, Record, records};
+use inver_storage::{Offset, Read, ReadError, StoredBatch, Stream, StreamId, TimeLookup};
+
+/// Bytes asked of a stream at a time.
+const READ_BYTES: usize = 256 * 1024;
+
+/// A message that was read and stays where it is.
+#[derive(Clone, Debug)]
+pub struct PeekedMessage {
+    /// Its offset.
+    pub offset: u64,
+    /// The message.
+    pub record: Record,
+    /// As [`Delivery::topic`](crate::Delivery::topic).
+    pub topic: Option<Arc<str>>,
+    /// It is delivered to a consumer and not acknowledged.
+    pub unacked: bool,
+}
+
+/// Messages that were read, and where to go on.
+#[derive(Clone, Debug, Default)]
+pub struct Peeked {
+    /// In the order of their offsets.
+    pub messages: Vec<PeekedMessage>,
+    /// The offset from which to read more; none at the end.
+    pub next: Option<u64>,
+}
+
+/// How much is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeekBounds {
+    /// Messages returned.
+    pub(crate) messages_max: usize,
+    /// Bytes of values, keys and headers returned; the first message is returned whatever its size.
+    pub(crate) bytes_max: usize,
+    /// Offsets read, returned or not.
+    pub(crate) visited_max: u64,
+}
+
+/// Reads visible messages from an offset on, without those that `skip` selects.
+pub(crate) fn stream(
+    stream: &Stream,
+    from: Offset,
+    bounds: &PeekBounds,
+    topic_of: impl Fn(StreamId) -> Option<Arc<str>>,
+    skip: impl Fn(u64) -> bool,
+) -> Result<Peeked, ReadError> {
+    let begin = from.0.max(stream.start().0);
+    let (mut at, mut bytes) = (begin, 0);
+    let mut messages = Vec::new();
+    while at < stream.high_watermark().0 {
+        if at - begin >= bounds.visited_max {
+            return Ok(Peeked { messages, next: Some(at) });
+        }
+        let batches = read(stream, Offset(at))?;
+        if batches.is_empty() {
+            break;
+        }
+        for StoredBatch { base_offset, origin, bytes: batch } in batches {
+            let topic = if origin == stream.id() { None } else { topic_of(origin) };
+            for record in records(&batch).into_iter().flatten().map_while(Result::ok) {
+                let offset = base_offset.0 + u64::from(record.offset_delta);
+                if offset < at || skip(offset) {
+                    continue;
+                }
+                bytes += size(&record);
+                if messages.len() >= bounds.messages_max || (bytes > bounds.bytes_max && !messages.is_empty())
+                {
+                    return Ok(Peeked { messages, next: Some(offset) });
+                }
+                messages.push(PeekedMessage { offset, record, topic: topic.clone(), unacked: false });
+            }
+            at = at.max(base_offset.0 + BatchHeader::parse(&batch).map_or(1, |header| header.offset_span()));
+        }
+    }
+    Ok(Peeked { messages, next: None })
+}
+
+/// The timestamp of the first message at or above an offset, milliseconds since 1970; none if there is none.
+pub(crate) fn timestamp_at(stream: &Stream, from: Offset) -> Result<Option<i64>, ReadError> {
+    let from = from.max(stream.start());
+    if from >= stream.high_watermark() {
+        return Ok(None);
+    }
+    for StoredBatch { base_offset, bytes, .. } in read(stream, from)? {
+        for record in records(&bytes).into_iter().flatten().map_while(Result::ok) {
+            if base_offset.0 + u64::from(record.offset_delta) >= from.0 {
+                return Ok(Some(record.timestamp_ms));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The offset of the first message with a timestamp at or after a time; the end of the stream if there is none.
+pub(crate) fn offset_at(stream: &Stream, timestamp_ms: i64) -> Result<Offset, ReadError> {
+    let found = match stream.offset_for_time(timestamp_ms)? {
+        TimeLookup::Ready(found) => found,
+        TimeLookup::Cold(lookup) => lookup.run()?,
+    };
+    Ok(found.map_or(stream.high_watermark(), |(offset, _)| offset))
+}
+
+fn read(stream: &Stream, from: Offset) -> Result<Vec<StoredBatch>, ReadError> {
+    match stream.read(from, READ_BYTES) {
+        Ok(Read::Ready(batches)) => Ok(batches),
+        Ok(Read::Empty) => Ok(Vec::new()),
+        Ok(Read::Cold(read)) => read.run(),
+        // It was trimmed meanwhile.
+        Err(ReadError::OutOfRange { start, .. }) if start > from => read_again(stream, start),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_again(stream: &Stream, from: Offset) -> Result<Vec<StoredBatch>, ReadError> {
+    match stream.read(from, READ_BYTES)? {
+        Read::Ready(batches) => Ok(batches),
+        Read::Empty => Ok(Vec::new()),
+        Read::Cold(read) => read.run(),
+    }
+}
+
+/// Bytes of a record's parts.
+pub(crate) fn size(record: &Record) -> usize {
+    let length = |part: &Option<bytes::Bytes>| part.as_ref().map_or(0, bytes::Bytes::len);
+    length(&record.key) + length(&record.value) + record.headers.len()
+}

@@ -1,0 +1,94 @@
+//! The resources of `/api/v1`.
+//!
+//! Handlers run on a blocking thread, since lists can be long and messages are read from disk; a bounded number at a time,
+//! so that consumers that read from disk find a thread.
+
+mod bindings;
+mod connections;
+mod exchanges;
+mod messages;
+mod namespaces;
+mod overview;
+mod publish;
+mod queues;
+mod retained;
+mod sessions;
+mod subscriptions;
+mod topics;
+mod values;
+
+use axum::Json;
+use inver_broker::Completion;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::App;
+use super::auth;
+use super::problem::Problem;
+
+/// The resources, below `/api/v1`.
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(auth::logins::whoami))
+        .routes(routes!(auth::tokens::list, auth::tokens::create))
+        .routes(routes!(auth::tokens::delete))
+        .routes(routes!(overview::overview))
+        .routes(routes!(namespaces::list))
+        .routes(routes!(namespaces::get))
+        .routes(routes!(topics::list, topics::create))
+        .routes(routes!(topics::get, topics::alter, topics::delete))
+        .routes(routes!(queues::list))
+        .routes(routes!(queues::get, queues::declare, queues::delete))
+        .routes(routes!(queues::purge))
+        .routes(routes!(exchanges::list))
+        .routes(routes!(exchanges::get, exchanges::declare, exchanges::delete))
+        .routes(routes!(bindings::list, bindings::create, bindings::delete))
+        .routes(routes!(connections::list))
+        .routes(routes!(connections::get, connections::close))
+        .routes(routes!(subscriptions::list))
+        .routes(routes!(subscriptions::get, subscriptions::delete))
+        .routes(routes!(subscriptions::reset))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::get, sessions::delete))
+        .routes(routes!(retained::list))
+        .routes(routes!(retained::get, retained::clear))
+        .routes(routes!(messages::peek))
+        .routes(routes!(publish::publish))
+        .routes(routes!(publish::test))
+}
+
+/// The resources that need no login.
+pub(super) fn open_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(auth::logins::login)).routes(routes!(auth::logins::logout))
+}
+
+/// Runs `act` on a blocking thread.
+pub(super) async fn blocking<T: Send + 'static>(
+    app: &App,
+    act: impl FnOnce(&App) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let failed = || Problem::internal("the request failed");
+    let job = app.jobs.clone().acquire_owned().await.map_err(|_| failed())?;
+    let app = app.clone();
+    let done = tokio::task::spawn_blocking(move || {
+        let _job = job;
+        act(&app)
+    });
+    done.await.unwrap_or_else(|_| Err(failed()))
+}
+
+/// As [`blocking`], with a JSON answer.
+async fn answer<T: Send + 'static>(
+    app: &App,
+    act: impl FnOnce(&App) -> Result<T, Problem> + Send + 'static,
+) -> Result<Json<T>, Problem> {
+    blocking(app, act).await.map(Json)
+}
+
+/// Waits until an operation is durable.
+pub(super) async fn committed(app: &App, completion: impl Into<Completion>) -> Result<(), Problem> {
+    match completion.into() {
+        Completion::Now => Ok(()),
+        Completion::At(lsn) => Ok(app.broker.log().wait_committed(lsn).await?),
+    }
+}

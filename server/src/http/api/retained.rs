@@ -1,0 +1,171 @@
+//! Retained messages: the last message of an address, for later subscribers.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use inver_access::{Operation, ResourceKind};
+use inver_broker::message::HeaderView;
+use inver_broker::{Filter, Headers, Message, Namespace, Publisher, PublisherId};
+use inver_storage::batch::Record;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::values::Data;
+use super::{answer, blocking, committed};
+use crate::http::App;
+use crate::http::auth::Scope;
+use crate::http::problem::Problem;
+use crate::http::request::{Name, Scoped};
+
+/// Messages of one answer.
+const COUNT_MAX: u64 = 500;
+/// Bytes of a value shown in a list.
+const VALUE_BYTES_LISTED: usize = 1024;
+/// Bytes of a filter or address.
+const ADDRESS_BYTES_MAX: usize = 4096;
+/// Addresses read for one answer.
+const VISITED_MAX: usize = 1_000_000;
+
+/// Which retained messages are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::http) struct Which {
+    /// A filter of addresses with `+` and `#`; without it, all.
+    #[serde(default = "all")]
+    #[param(default = "#", max_length = 1024)]
+    filter: String,
+    /// Only addresses behind this one, in the order of their bytes.
+    #[param(nullable = false, max_length = 1024)]
+    after: Option<String>,
+    #[serde(default = "hundred")]
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    count: u64,
+}
+
+fn all() -> String {
+    "#".into()
+}
+
+fn hundred() -> u64 {
+    100
+}
+
+/// Retained messages.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct RetainedMessages {
+    items: Vec<RetainedMessage>,
+    /// The address to give as `after` for more; none at the end.
+    next: Option<String>,
+    /// Retained messages of the namespace.
+    total: u64,
+}
+
+/// A retained message.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct RetainedMessage {
+    address: String,
+    timestamp_ms: i64,
+    /// The protocol that it was published with.
+    origin: Option<String>,
+    /// In a list, the beginning of the value.
+    value: Option<Data>,
+    /// Bytes of the whole value.
+    value_size: u64,
+}
+
+impl RetainedMessage {
+    fn of(address: &[u8], record: &Record, value_bytes: usize) -> RetainedMessage {
+        let value = record.value.as_deref();
+        RetainedMessage {
+            address: String::from_utf8_lossy(address).into_owned(),
+            timestamp_ms: record.timestamp_ms,
+            origin: HeaderView::of(record).origin().map(|name| String::from_utf8_lossy(name).into_owned()),
+            value: value.map(|value| Data::of(value.get(..value_bytes).unwrap_or(value))),
+            value_size: value.map_or(0, <[u8]>::len) as u64,
+        }
+    }
+}
+
+/// Lists the retained messages that a filter of addresses matches, in the order of their addresses.
+#[utoipa::path(get, path = "/retained", tag = "retained", params(Scope, Which),
+    responses((status = 200, body = RetainedMessages)))]
+pub(in crate::http) async fn list(
+    State(app): State<App>,
+    Scoped(scope, which): Scoped<Which>,
+) -> Result<Json<RetainedMessages>, Problem> {
+    if !(1..=COUNT_MAX).contains(&which.count) {
+        return Err(Problem::bad_request(format!("count is out of bounds: 1 to {COUNT_MAX}")));
+    }
+    if which.filter.len() > ADDRESS_BYTES_MAX {
+        return Err(Problem::bad_request(format!("a filter has at most {ADDRESS_BYTES_MAX} bytes")));
+    }
+    answer(&app, move |_| {
+        scope.check(ResourceKind::Address, &which.filter, Operation::Subscribe)?;
+        let retained = scope.namespace().retained();
+        let filter = Filter::slashed(which.filter.as_bytes());
+        let after = which.after.as_deref().map(str::as_bytes);
+        let (found, next) = retained.list(&filter, after, which.count as usize, VISITED_MAX);
+        let items = found
+            .iter()
+            .map(|(address, record)| RetainedMessage::of(address, record, VALUE_BYTES_LISTED))
+            .collect();
+        let next = next.map(|address| String::from_utf8_lossy(&address).into_owned());
+        Ok(RetainedMessages { items, next, total: retained.len() as u64 })
+    })
+    .await
+}
+
+fn find(namespace: &Namespace, address: &str) -> Result<(Vec<u8>, Record), Problem> {
+    let filter = Filter::slashed(address.as_bytes());
+    let is_address = !address.split('/').any(|level| level == "+" || level == "#");
+    let found = is_address.then(|| namespace.retained().list(&filter, None, 1, 1).0.pop()).flatten();
+    found.ok_or_else(|| Problem::not_found(format!("there is no retained message at `{address}`")))
+}
+
+/// The retained message of an address.
+#[utoipa::path(get, path = "/retained/{name}", tag = "retained",
+    params(("name" = String, Path, description = "The address"), Scope),
+    responses((status = 200, body = RetainedMessage)))]
+pub(in crate::http) async fn get(
+    State(app): State<App>,
+    Name(name): Name,
+    scope: Scope,
+) -> Result<Json<RetainedMessage>, Problem> {
+    answer(&app, move |_| {
+        scope.check(ResourceKind::Address, &name, Operation::Subscribe)?;
+        let (address, record) = find(scope.namespace(), &name)?;
+        Ok(RetainedMessage::of(&address, &record, usize::MAX))
+    })
+    .await
+}
+
+/// Clears the retained message of an address.
+#[utoipa::path(delete, path = "/retained/{name}", tag = "retained",
+    params(("name" = String, Path, description = "The address"), Scope),
+    responses((status = 204)))]
+pub(in crate::http) async fn clear(
+    State(app): State<App>,
+    Name(name): Name,
+    scope: Scope,
+) -> Result<StatusCode, Problem> {
+    let completion = blocking(&app, move |app| {
+        scope.check(ResourceKind::Address, &name, Operation::Write)?;
+        let namespace = scope.namespace();
+        let (address, _) = find(namespace, &name)?;
+        let mut publisher = Publisher::new(namespace.clone(), PublisherId { origin: "http", session: None });
+        let message = Message {
+            timestamp_ms: app.broker.clock().now_ms(),
+            key: None,
+            value: None,
+            headers: Headers::default(),
+            guaranteed: true,
+            lookup: None,
+        };
+        publisher.retain(&address, &message).map_err(|limit| Problem::conflict(limit.to_string()))?;
+        Ok(publisher.flush()?)
+    })
+    .await?;
+    committed(&app, completion).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,176 @@
+//! Tokens of machines: secrets that stand for the user that made them.
+//!
+//! Only hashes are stored, in the log. A token's user is looked up with every request: without it, or while it is disabled,
+//! the token is refused.
+
+use std::net::IpAddr;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use inver_broker::Identity;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+use utoipa::ToSchema;
+
+use super::logins::{hash, secret};
+use super::{Caller, is_current};
+use crate::http::App;
+use crate::http::api::{blocking, committed};
+use crate::http::list::{ListQuery, Page, Whole};
+use crate::http::problem::Problem;
+use crate::http::request::{Body, Name};
+
+/// Table of the rows.
+const TABLE: &str = "http-tokens";
+/// What a token begins with, so that it is recognized where it should not be.
+const PREFIX: &str = "inver_";
+/// Bytes of a token's name.
+const NAME_BYTES_MAX: usize = 255;
+
+/// A token, as stored.
+#[derive(Serialize, Deserialize)]
+struct Row {
+    /// The user; none where there were no users.
+    user: Option<String>,
+    /// SHA-256 of the secret.
+    hash: Vec<u8>,
+    created_ms: i64,
+    expires_ms: Option<i64>,
+}
+
+/// A token, without its secret.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct Token {
+    name: String,
+    /// The user that it stands for; none where there were no users.
+    user: Option<String>,
+    /// Milliseconds since 1970.
+    created_ms: i64,
+    /// Milliseconds since 1970; none: never.
+    expires_ms: Option<i64>,
+}
+
+/// A token to make.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct NewToken {
+    #[schema(min_length = 1, max_length = 255)]
+    name: String,
+    /// The time after which it is refused; without it, never.
+    #[schema(minimum = 1, maximum = 3_153_600_000_i64, nullable = false)]
+    expires_after_s: Option<u64>,
+}
+
+/// A token with its secret, which is shown once.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct MadeToken {
+    name: String,
+    /// For the header `Authorization: Bearer …`.
+    token: String,
+    /// Milliseconds since 1970; none: never.
+    expires_ms: Option<i64>,
+}
+
+/// The identity that a token stands for. A token is its prefix, the hex form of its name, a dot and the secret.
+pub(super) fn identity(app: &App, token: &str, address: IpAddr) -> Result<Identity, Problem> {
+    let refused = || Problem::unauthorized("the token is not valid");
+    let (name, secret) =
+        token.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.')).ok_or_else(refused)?;
+    let name = HEXLOWER.decode(name.as_bytes()).map_err(|_| refused())?;
+    let row = app.broker.state(TABLE, &name).ok_or_else(refused)?;
+    let row: Row = serde_json::from_slice(&row).map_err(|_| refused())?;
+    let is_right = bool::from(hash(secret)[..].ct_eq(&row.hash));
+    let is_over = row.expires_ms.is_some_and(|at| at <= app.broker.clock().now_ms());
+    let identity = row.user.map_or_else(Identity::anonymous, |user| Identity::user(&user));
+    let is_let_in = app.broker.access().has_users() || address.to_canonical().is_loopback();
+    if !is_right || is_over || !is_let_in || !is_current(app, &identity) {
+        return Err(refused());
+    }
+    Ok(identity)
+}
+
+/// Lists the tokens: an administrator sees all, others their own.
+#[utoipa::path(get, path = "/tokens", tag = "login", params(ListQuery),
+    responses((status = 200, body = Page<Token>)))]
+pub(in crate::http) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    query: ListQuery,
+) -> Result<Page<Token>, Problem> {
+    blocking(&app, move |app| {
+        let mut tokens: Vec<Token> =
+            app.broker.states(TABLE).iter().filter_map(|(name, row)| shown(name, row)).collect();
+        if caller.check_administers().is_err() {
+            tokens.retain(|token| token.user.as_deref() == caller.identity.name());
+        }
+        query.page(&Whole::new(tokens, |token| &token.name, &[]), Clone::clone)
+    })
+    .await
+}
+
+fn shown(name: &Bytes, row: &Bytes) -> Option<Token> {
+    let Row { user, created_ms, expires_ms, .. } = serde_json::from_slice(row).ok()?;
+    Some(Token { name: String::from_utf8(name.to_vec()).ok()?, user, created_ms, expires_ms })
+}
+
+/// Makes a token that stands for the user who asks. Its secret is in this answer only.
+#[utoipa::path(post, path = "/tokens", tag = "login", request_body = NewToken,
+    responses((status = 201, body = MadeToken)))]
+pub(in crate::http) async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Body(new): Body<NewToken>,
+) -> Result<(StatusCode, Json<MadeToken>), Problem> {
+    let (made, lsn) = blocking(&app, move |app| {
+        let NewToken { name, expires_after_s } = new;
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(Problem::bad_request(format!("a token's name has 1 to {NAME_BYTES_MAX} bytes")));
+        }
+        let _one_at_a_time = app.tokens.lock();
+        if app.broker.state(TABLE, name.as_bytes()).is_some() {
+            return Err(Problem::conflict(format!("there is a token `{name}`")));
+        }
+        let max = app.node.settings.tokens_max;
+        if app.broker.states(TABLE).len() >= max {
+            return Err(Problem::conflict(format!("limit of tokens reached: {max} (http.tokens_max)")));
+        }
+        let (secret, created_ms) = (secret()?, app.broker.clock().now_ms());
+        let after = expires_after_s.map(|seconds| seconds.saturating_mul(1000));
+        let expires_ms = after.map(|after| created_ms.saturating_add_unsigned(after));
+        let user = caller.identity.name().map(str::to_owned);
+        let row = Row { user, hash: hash(&secret).to_vec(), created_ms, expires_ms };
+        let row = serde_json::to_vec(&row).map_err(|error| Problem::internal(error.to_string()))?;
+        let lsn = app.broker.put_state(TABLE, name.as_bytes(), row.into())?;
+        let token = format!("{PREFIX}{}.{secret}", HEXLOWER.encode(name.as_bytes()));
+        Ok((MadeToken { name, token, expires_ms }, lsn))
+    })
+    .await?;
+    committed(&app, lsn).await?;
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+/// Deletes a token: an administrator any, others their own.
+#[utoipa::path(delete, path = "/tokens/{name}", tag = "login",
+    params(("name" = String, Path, description = "The token's name")),
+    responses((status = 204)))]
+pub(in crate::http) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Name(name): Name,
+) -> Result<StatusCode, Problem> {
+    let lsn = blocking(&app, move |app| {
+        let unknown = || Problem::not_found(format!("there is no token `{name}`"));
+        let row = app.broker.state(TABLE, name.as_bytes()).ok_or_else(unknown)?;
+        let token = shown(&Bytes::copy_from_slice(name.as_bytes()), &row).ok_or_else(unknown)?;
+        if caller.check_administers().is_err() && token.user.as_deref() != caller.identity.name() {
+            return Err(unknown());
+        }
+        Ok(app.broker.delete_state(TABLE, name.as_bytes())?)
+    })
+    .await?;
+    committed(&app, lsn).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

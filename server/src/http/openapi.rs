@@ -1,0 +1,68 @@
+//! The OpenAPI document (3.1) of the API, generated from the handlers.
+
+use std::sync::Arc;
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Document;
+
+use super::problem;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Inver",
+        description = "Administration of the broker: what clients of every protocol created, in one model.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    servers((url = "/api/v1")),
+    components(schemas(problem::Body))
+)]
+struct Base;
+
+/// The document of these paths, as served.
+pub(super) fn document(paths: Document) -> Arc<str> {
+    let mut all = Base::openapi();
+    all.merge(paths);
+    let mut json = serde_json::to_value(&all).unwrap_or_default();
+    complete(&mut json);
+    json.to_string().into()
+}
+
+/// Adds what every operation has: the problem that it may answer with. Takes out what an item of a list may lack.
+fn complete(document: &mut Value) {
+    let problem = json!({
+        "description": "A problem (RFC 9457)",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    });
+    let paths = document.get_mut("paths").and_then(Value::as_object_mut);
+    for operations in paths.into_iter().flat_map(|paths| paths.values_mut()) {
+        for operation in operations.as_object_mut().into_iter().flat_map(|all| all.values_mut()) {
+            if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
+                responses.insert("default".into(), problem.clone());
+            }
+        }
+    }
+    let schemas = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut);
+    let Some(schemas) = schemas else { return };
+    // An item has the fields that `columns` names.
+    let pages = schemas.iter_mut().filter(|(name, _)| name.starts_with("Page_"));
+    for item in pages.filter_map(|(_, page)| page.pointer_mut("/properties/items/items")) {
+        item.as_object_mut().into_iter().for_each(|item| drop(item.remove("required")));
+    }
+}
+
+/// The route of the document.
+pub(super) fn route<S: Clone + Send + Sync + 'static>(document: Arc<str>) -> axum::routing::MethodRouter<S> {
+    get(move || {
+        let document = document.clone();
+        async move { answer(&document) }
+    })
+}
+
+fn answer(document: &str) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], document.to_owned()).into_response()
+}
