@@ -4,8 +4,8 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inver_broker::{
-    BindError, ExchangeError, GroupError, PublishError, QueueError, SessionError, SubscriptionError,
-    TopicError,
+    AccessError, BindError, ExchangeError, GroupError, NamespaceError, PublishError, QueueError,
+    SessionError, SubscriptionError, TopicError,
 };
 use inver_storage::{LogError, ReadError};
 use serde::Serialize;
@@ -99,6 +99,34 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
         response
+    }
+}
+
+impl From<AccessError> for Problem {
+    fn from(error: AccessError) -> Problem {
+        let text = error.to_string();
+        match error {
+            AccessError::NoSuchUser(_) => Problem::not_found(text),
+            AccessError::InvalidName | AccessError::Pattern(_) => Problem::bad_request(text),
+            AccessError::ReadOnly(_) | AccessError::Limit(_) => Problem::conflict(text),
+            AccessError::Log(error) => error.into(),
+        }
+    }
+}
+
+impl From<NamespaceError> for Problem {
+    fn from(error: NamespaceError) -> Problem {
+        let text = error.to_string();
+        match error {
+            NamespaceError::Unknown(_) => Problem::not_found(text),
+            NamespaceError::InvalidName | NamespaceError::InvalidSpec => Problem::bad_request(text),
+            NamespaceError::Exists(_)
+            | NamespaceError::BeingDeleted(_)
+            | NamespaceError::Protected(_)
+            | NamespaceError::Default
+            | NamespaceError::Limit(_) => Problem::conflict(text),
+            NamespaceError::Log(error) => error.into(),
+        }
     }
 }
 

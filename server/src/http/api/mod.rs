@@ -9,12 +9,14 @@ mod exchanges;
 mod messages;
 mod namespaces;
 mod overview;
+mod permissions;
 mod publish;
 mod queues;
 mod retained;
 mod sessions;
 mod subscriptions;
 mod topics;
+mod users;
 mod values;
 
 use axum::Json;
@@ -34,7 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(auth::tokens::delete))
         .routes(routes!(overview::overview))
         .routes(routes!(namespaces::list))
-        .routes(routes!(namespaces::get))
+        .routes(routes!(namespaces::get, namespaces::put, namespaces::delete))
         .routes(routes!(topics::list, topics::create))
         .routes(routes!(topics::get, topics::alter, topics::delete))
         .routes(routes!(queues::list))
@@ -43,6 +45,11 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(exchanges::list))
         .routes(routes!(exchanges::get, exchanges::declare, exchanges::delete))
         .routes(routes!(bindings::list, bindings::create, bindings::delete))
+        .routes(routes!(users::list))
+        .routes(routes!(users::get, users::put, users::delete))
+        .routes(routes!(permissions::list, permissions::create))
+        .routes(routes!(permissions::delete))
+        .routes(routes!(permissions::check))
         .routes(routes!(connections::list))
         .routes(routes!(connections::get, connections::close))
         .routes(routes!(subscriptions::list))

@@ -2,34 +2,127 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use inver_broker::{Completion, Namespace, NamespaceLimits, NamespaceSpec};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::overview::NamespaceCounts;
-use super::{answer, blocking};
+use super::{answer, blocking, committed};
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::auth::Scope;
 use crate::http::list::{Column, ListQuery, Page, Whole};
 use crate::http::problem::Problem;
-use crate::http::request::Name;
+use crate::http::request::{Body, Name};
+
+/// A namespace: what it is created as, and what is in it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Namespace)]
+pub(in crate::http) struct Shown {
+    #[serde(flatten)]
+    counts: NamespaceCounts,
+    description: String,
+    tags: Vec<String>,
+    /// The type of queues that are declared without one.
+    default_queue_type: Option<String>,
+    /// Whether it cannot be deleted.
+    protected: bool,
+    connections_max: Option<u32>,
+    queues_max: Option<u32>,
+    topics_max: Option<u32>,
+    sessions_max: Option<u32>,
+    bytes_max: Option<u64>,
+}
+
+impl Shown {
+    fn of(app: &App, namespace: &Namespace) -> Shown {
+        let NamespaceSpec { description, tags, default_queue_type, limits, is_protected } = namespace.spec();
+        let NamespaceLimits { connections_max, queues_max, topics_max, sessions_max, bytes_max } = limits;
+        Shown {
+            counts: NamespaceCounts::of(app, namespace),
+            description,
+            tags,
+            default_queue_type,
+            protected: is_protected,
+            connections_max,
+            queues_max,
+            topics_max,
+            sessions_max,
+            bytes_max,
+        }
+    }
+}
+
+/// What to set of a namespace; what is left out stays as it is. Limits: 0 for none but those that hold everywhere.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct Change {
+    #[schema(nullable = false)]
+    description: Option<String>,
+    #[schema(nullable = false)]
+    tags: Option<Vec<String>>,
+    /// The type of queues that are declared without one; empty: none.
+    #[schema(nullable = false)]
+    default_queue_type: Option<String>,
+    /// Whether it cannot be deleted.
+    #[schema(nullable = false)]
+    protected: Option<bool>,
+    #[schema(nullable = false)]
+    connections_max: Option<u32>,
+    #[schema(nullable = false)]
+    queues_max: Option<u32>,
+    #[schema(nullable = false)]
+    topics_max: Option<u32>,
+    #[schema(nullable = false)]
+    sessions_max: Option<u32>,
+    #[schema(nullable = false)]
+    bytes_max: Option<u64>,
+}
+
+impl Change {
+    fn apply(self, spec: &mut NamespaceSpec) {
+        fn limit<T: Default + PartialOrd>(wanted: Option<T>, now: &mut Option<T>) {
+            if let Some(max) = wanted {
+                *now = Some(max).filter(|max| *max > T::default());
+            }
+        }
+        if let Some(description) = self.description {
+            spec.description = description;
+        }
+        if let Some(tags) = self.tags {
+            spec.tags = tags;
+        }
+        if let Some(kind) = self.default_queue_type {
+            spec.default_queue_type = Some(kind).filter(|kind| !kind.is_empty());
+        }
+        spec.is_protected = self.protected.unwrap_or(spec.is_protected);
+        limit(self.connections_max, &mut spec.limits.connections_max);
+        limit(self.queues_max, &mut spec.limits.queues_max);
+        limit(self.topics_max, &mut spec.limits.topics_max);
+        limit(self.sessions_max, &mut spec.limits.sessions_max);
+        limit(self.bytes_max, &mut spec.limits.bytes_max);
+    }
+}
 
 /// Lists the namespaces.
 #[utoipa::path(get, path = "/namespaces", tag = "namespaces", params(ListQuery),
-    responses((status = 200, body = Page<NamespaceCounts>)))]
+    responses((status = 200, body = Page<Shown>)))]
 pub(in crate::http) async fn list(
     State(app): State<App>,
     caller: Caller,
     query: ListQuery,
-) -> Result<Page<NamespaceCounts>, Problem> {
+) -> Result<Page<Shown>, Problem> {
     blocking(&app, move |app| {
         let all = app.broker.namespaces();
         let all = all.iter().filter(|namespace| caller.sees(&app.broker, namespace.name()));
-        let all = all.map(|namespace| NamespaceCounts::of(app, namespace)).collect();
-        let columns: &[Column<NamespaceCounts>] = &[
-            ("topics", |counts| counts.topics.into()),
-            ("queues", |counts| counts.queues.into()),
-            ("sessions", |counts| counts.sessions.into()),
+        let all = all.map(|namespace| Shown::of(app, namespace)).collect();
+        let columns: &[Column<Shown>] = &[
+            ("topics", |shown| shown.counts.topics.into()),
+            ("queues", |shown| shown.counts.queues.into()),
+            ("sessions", |shown| shown.counts.sessions.into()),
         ];
-        query.page(&Whole::new(all, |counts: &NamespaceCounts| &counts.name, columns), Clone::clone)
+        query.page(&Whole::new(all, |shown: &Shown| &shown.counts.name, columns), Clone::clone)
     })
     .await
 }
@@ -37,15 +130,64 @@ pub(in crate::http) async fn list(
 /// A namespace.
 #[utoipa::path(get, path = "/namespaces/{name}", tag = "namespaces",
     params(("name" = String, Path, description = "The namespace's name")),
-    responses((status = 200, body = NamespaceCounts)))]
+    responses((status = 200, body = Shown)))]
 pub(in crate::http) async fn get(
     State(app): State<App>,
     caller: Caller,
     Name(name): Name,
-) -> Result<Json<NamespaceCounts>, Problem> {
+) -> Result<Json<Shown>, Problem> {
     answer(&app, move |app| {
         let scope = Scope::of(&app.broker, &caller, Some(&name))?;
-        Ok(NamespaceCounts::of(app, scope.namespace()))
+        Ok(Shown::of(app, scope.namespace()))
     })
     .await
+}
+
+/// Creates a namespace, or changes what the body has of one.
+#[utoipa::path(put, path = "/namespaces/{name}", tag = "namespaces", request_body = Change,
+    params(("name" = String, Path, description = "The namespace's name")),
+    responses((status = 200, body = Shown, description = "Changed"),
+        (status = 201, body = Shown, description = "Created")))]
+pub(in crate::http) async fn put(
+    State(app): State<App>,
+    caller: Caller,
+    Name(name): Name,
+    Body(change): Body<Change>,
+) -> Result<(StatusCode, Json<Shown>), Problem> {
+    caller.check_administers()?;
+    let (status, shown, completion) = blocking(&app, move |app| {
+        let (status, namespace, completion) = match app.broker.namespace(&name) {
+            Some(namespace) => {
+                let completion = app.broker.alter_namespace(&name, |spec| change.apply(spec))?;
+                (StatusCode::OK, namespace, completion)
+            }
+            None => {
+                let mut spec = NamespaceSpec::default();
+                change.apply(&mut spec);
+                let (namespace, completion) = app.broker.create_namespace(&name, spec)?;
+                (StatusCode::CREATED, namespace, completion)
+            }
+        };
+        tracing::info!(target: "inver::audit", namespace = name, by = caller.identity.name(), "namespace set");
+        Ok((status, Shown::of(app, &namespace), completion))
+    })
+    .await?;
+    committed(&app, completion).await?;
+    Ok((status, Json(shown)))
+}
+
+/// Deletes a namespace with everything in it. Its connections are closed.
+#[utoipa::path(delete, path = "/namespaces/{name}", tag = "namespaces",
+    params(("name" = String, Path, description = "The namespace's name")),
+    responses((status = 204)))]
+pub(in crate::http) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Name(name): Name,
+) -> Result<StatusCode, Problem> {
+    caller.check_administers()?;
+    let completion: Completion = app.broker.delete_namespace(&name).await?;
+    tracing::info!(target: "inver::audit", namespace = name, by = caller.identity.name(), "namespace deleted");
+    committed(&app, completion).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -1,0 +1,228 @@
+//! Users of the broker.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use inver_access::{Credential, Tag, User};
+use inver_broker::{AccessControl, Source};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{answer, blocking, committed};
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::list::{ListQuery, Page, Whole};
+use crate::http::problem::Problem;
+use crate::http::request::{Body, Name};
+use crate::passwords;
+
+/// Credentials of one user; a wrong password is checked against each.
+const CREDENTIALS_MAX: usize = 16;
+/// Bytes of a new password.
+const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// A user, without its secrets.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = User)]
+pub(in crate::http) struct Shown {
+    name: String,
+    /// Whether it may not log in.
+    disabled: bool,
+    tags: Vec<String>,
+    /// The namespace of connections that name none; none: `/`.
+    namespace: Option<String>,
+    /// The kinds of its credentials.
+    credentials: Vec<String>,
+    /// Connections at the same time; none: no limit of its own.
+    connections_max: Option<u32>,
+    /// Channels at the same time, of all its connections; none: no limit of its own.
+    channels_max: Option<u32>,
+    /// `stored`, or `configuration`: read-only.
+    source: String,
+}
+
+impl Shown {
+    fn of(user: &User, source: Source) -> Shown {
+        Shown {
+            name: user.name.clone(),
+            disabled: user.disabled,
+            tags: user.tags.iter().map(|tag| tag.name().to_owned()).collect(),
+            namespace: user.default_namespace.clone(),
+            credentials: user.credentials.iter().map(Credential::kind).collect(),
+            connections_max: user.limits.connections_max,
+            channels_max: user.limits.channels_max,
+            source: super::permissions::source(source).to_owned(),
+        }
+    }
+}
+
+/// What to set of a user; what is left out stays as it is.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct Change {
+    /// A password, in place of all credentials.
+    #[schema(nullable = false, min_length = 1, max_length = 1024)]
+    password: Option<String>,
+    /// Hashes of passwords in any form that the configuration takes, in place of all credentials; an empty list takes the
+    /// possibility to log in with a password away.
+    #[schema(nullable = false, max_items = 16)]
+    password_hashes: Option<Vec<String>>,
+    #[schema(nullable = false)]
+    tags: Option<Vec<String>>,
+    /// The namespace of connections that name none; empty: `/`.
+    #[schema(nullable = false)]
+    namespace: Option<String>,
+    #[schema(nullable = false)]
+    disabled: Option<bool>,
+    /// 0: no limit of its own.
+    #[schema(nullable = false)]
+    connections_max: Option<u32>,
+    /// 0: no limit of its own.
+    #[schema(nullable = false)]
+    channels_max: Option<u32>,
+}
+
+impl Change {
+    /// New credentials, if they are to change.
+    fn credentials(&self) -> Result<Option<Vec<Credential>>, Problem> {
+        match (&self.password, &self.password_hashes) {
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => Err(Problem::bad_request("either `password` or `password_hashes`")),
+            (Some(password), None) => {
+                if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
+                    let what = format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes");
+                    return Err(Problem::bad_request(what));
+                }
+                let texts = passwords::hashes(password.as_bytes(), true)
+                    .map_err(|error| Problem::internal(error.to_string()))?;
+                Ok(Some(texts.iter().filter_map(|text| passwords::parse(text).ok()).collect()))
+            }
+            (None, Some(hashes)) if hashes.len() > CREDENTIALS_MAX => {
+                Err(Problem::bad_request(format!("a user has at most {CREDENTIALS_MAX} credentials")))
+            }
+            (None, Some(hashes)) => {
+                let parsed: Result<Vec<_>, _> = hashes.iter().map(|hash| passwords::parse(hash)).collect();
+                parsed.map(Some).map_err(|error| Problem::bad_request(format!("password_hashes: {error}")))
+            }
+        }
+    }
+
+    fn apply(self, credentials: Option<Vec<Credential>>, user: &mut User) {
+        if let Some(credentials) = credentials {
+            user.credentials = credentials;
+        }
+        if let Some(tags) = self.tags {
+            user.tags = tags.iter().filter(|tag| !tag.is_empty()).map(|tag| Tag::named(tag)).collect();
+        }
+        if let Some(namespace) = self.namespace {
+            user.default_namespace = Some(namespace).filter(|name| !name.is_empty());
+        }
+        user.disabled = self.disabled.unwrap_or(user.disabled);
+        let limit = |wanted: Option<u32>, now| wanted.map_or(now, |max| Some(max).filter(|max| *max > 0));
+        user.limits.connections_max = limit(self.connections_max, user.limits.connections_max);
+        user.limits.channels_max = limit(self.channels_max, user.limits.channels_max);
+    }
+}
+
+/// Lists the users.
+#[utoipa::path(get, path = "/users", tag = "access", params(ListQuery),
+    responses((status = 200, body = Page<Shown>)))]
+pub(in crate::http) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    query: ListQuery,
+) -> Result<Page<Shown>, Problem> {
+    caller.check_sees_all()?;
+    blocking(&app, move |app| {
+        let users = app.broker.access().users();
+        let shown = users.iter().map(|(user, source)| Shown::of(user, *source)).collect();
+        query.page(&Whole::new(shown, |user: &Shown| &user.name, &[]), Clone::clone)
+    })
+    .await
+}
+
+/// A user.
+#[utoipa::path(get, path = "/users/{name}", tag = "access",
+    params(("name" = String, Path, description = "The user's name")),
+    responses((status = 200, body = Shown)))]
+pub(in crate::http) async fn get(
+    State(app): State<App>,
+    caller: Caller,
+    Name(name): Name,
+) -> Result<Json<Shown>, Problem> {
+    caller.check_sees_all()?;
+    answer(&app, move |app| {
+        let (user, source) = app.broker.access().user(&name).ok_or_else(|| unknown(&name))?;
+        Ok(Shown::of(&user, source))
+    })
+    .await
+}
+
+/// Creates a user, or changes what the body has of a stored one.
+#[utoipa::path(put, path = "/users/{name}", tag = "access", request_body = Change,
+    params(("name" = String, Path, description = "The user's name")),
+    responses((status = 200, body = Shown, description = "Changed"),
+        (status = 201, body = Shown, description = "Created")))]
+pub(in crate::http) async fn put(
+    State(app): State<App>,
+    caller: Caller,
+    Name(name): Name,
+    Body(change): Body<Change>,
+) -> Result<(StatusCode, Json<Shown>), Problem> {
+    caller.check_administers()?;
+    let (status, shown, completion) = blocking(&app, move |app| {
+        let access = app.broker.access();
+        let credentials = change.credentials()?;
+        let known = access.user(&name);
+        let status = if known.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+        let mut user = known.as_ref().map_or_else(|| User::new(&name), |(user, _)| user.as_ref().clone());
+        change.apply(credentials, &mut user);
+        check_administrator(access, &user)?;
+        let shown = Shown::of(&user, Source::Stored);
+        let completion = access.put_user(user)?;
+        tracing::info!(target: "inver::audit", user = name, by = caller.identity.name(), "user changed");
+        Ok((status, shown, completion))
+    })
+    .await?;
+    committed(&app, completion).await?;
+    Ok((status, Json(shown)))
+}
+
+/// Deletes a stored user with its rules. Its connections are closed.
+#[utoipa::path(delete, path = "/users/{name}", tag = "access",
+    params(("name" = String, Path, description = "The user's name")),
+    responses((status = 204)))]
+pub(in crate::http) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Name(name): Name,
+) -> Result<StatusCode, Problem> {
+    caller.check_administers()?;
+    let completion = blocking(&app, move |app| {
+        let access = app.broker.access();
+        check_administrator(access, &User { disabled: true, ..User::new(&name) })?;
+        let completion = access.delete_user(&name)?;
+        tracing::info!(target: "inver::audit", user = name, by = caller.identity.name(), "user deleted");
+        Ok(completion)
+    })
+    .await?;
+    committed(&app, completion).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Refuses a change after which users exist, and none of them may administer the broker.
+fn check_administrator(access: &AccessControl, changed: &User) -> Result<(), Problem> {
+    let administers = |user: &User| !user.disabled && user.tags.contains(&Tag::Administrator);
+    let others = access.users();
+    let mut others = others.iter().filter(|(user, _)| user.name != changed.name);
+    let is_last = changed.disabled && changed.credentials.is_empty() && others.clone().next().is_none();
+    if is_last || administers(changed) || others.any(|(user, _)| administers(user)) {
+        return Ok(());
+    }
+    let what = "no user would be left with the tag `administrator` who may log in: give it to a user first";
+    Err(Problem::conflict(what))
+}
+
+fn unknown(name: &str) -> Problem {
+    Problem::not_found(format!("there is no user `{name}`"))
+}
