@@ -1,5 +1,8 @@
 """Users, access control lists and their enforcement, by Kafka's own tools, librdkafka and kafka-python."""
 
+import json
+import tomllib
+
 import confluent_kafka
 import kafka
 import kafka.admin
@@ -266,3 +269,38 @@ def test_users_and_rules_of_the_configuration_are_shown_and_stay(own_broker, tmp
                 "--remove", "--force", "--topic", "fixed-", "--resource-pattern-type", "prefixed", check=False)
     assert "read-only" in said, said
     assert fixed in admin.describe_acls(EVERY).result(WAIT_SECONDS)
+
+
+def test_users_of_two_namespaces_meet_nowhere(own_broker, tmp_path):
+    made = tmp_path / "users.toml"
+    for name in ("admin", "ann"):
+        run([binary(), "user", "add", name, "--scram", "--config", made], stdin=PASSWORDS[name].encode() + b"\n")
+    hashes = tomllib.loads(made.read_text())["users"]
+    config = tmp_path / "inver.toml"
+    config.write_text(
+        '[[namespaces]]\nname = "plant"\n'
+        f'[users]\nadmin = {json.dumps(hashes["admin"])}\n'
+        f'[users.ann]\npasswords = {json.dumps(hashes["ann"])}\nnamespace = "plant"\ntags = ["administrator"]\n')
+    broker = own_broker(arguments=["--config", config])
+    for name in ("admin", "ann"):
+        client = AdminClient(settings(broker, name))
+        client.create_topics([NewTopic("t", 1), NewTopic(f"of-{name}", 1)])["t"].result(WAIT_SECONDS)
+        producer = confluent_kafka.Producer(settings(broker, name, **{"enable.idempotence": True}))
+        producer.produce("t", name.encode())
+        assert producer.flush(WAIT_SECONDS) == 0
+    for name in ("admin", "ann"):
+        client = AdminClient(settings(broker, name))
+        assert set(client.list_topics(timeout=WAIT_SECONDS).topics) - {"mqtt"} == {"t", f"of-{name}"}
+        consumer = confluent_kafka.Consumer(settings(broker, name, **{"group.id": "g", "auto.offset.reset": "earliest"}))
+        consumer.subscribe(["t"])
+        message = wait_until(lambda: consumer.poll(0.2), WAIT_SECONDS, "a message")
+        assert (message.value(), message.offset()) == (name.encode(), 0)
+        consumer.commit(message, asynchronous=False)
+        consumer.close()
+        groups = client.list_consumer_groups().result(WAIT_SECONDS).valid
+        assert [group.group_id for group in groups] == ["g"]
+        bound = acl(ResourceType.TOPIC, f"of-{name}", AclOperation.READ, "bob")
+        allow(client, bound)
+        mine = AclBindingFilter(ResourceType.ANY, None, ResourcePatternType.ANY, "User:bob", None, AclOperation.ANY,
+                                AclPermissionType.ANY)
+        assert client.describe_acls(mine).result(WAIT_SECONDS) == [bound]
