@@ -63,8 +63,12 @@ impl Handler for CreateAcls {
             Err(refusal) => request.creations.iter().map(|_| Err(refusal.clone())).collect(),
         };
         let rules: Vec<Rule> = outcomes.iter().flatten().cloned().collect();
+        let count = rules.len();
         let completion = match cx.node.broker.access().add_rules(rules) {
-            Ok((_, completion)) => completion,
+            Ok((_, completion)) => {
+                tracing::info!(count, namespace, by = cx.access.permissions.user(), "ACLs created");
+                completion
+            }
             Err(error) => {
                 let refusal = map::access_error(&error);
                 outcomes.iter_mut().filter(|one| one.is_ok()).for_each(|one| *one = Err(refusal.clone()));

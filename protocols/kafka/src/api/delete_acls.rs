@@ -134,7 +134,10 @@ fn delete(
     let rests = rules.iter().filter_map(|known| acl::without(&known.rule, deletions.get(&known.rule.id)?));
     let changed =
         cx.node.broker.access().replace_rules(|rule| deletions.contains_key(&rule.id), rests.collect());
-    changed.map(|changed| changed.completion).map_err(|error| map::access_error(&error))
+    let changed = changed.map_err(|error| map::access_error(&error))?;
+    let (count, namespace) = (deletions.values().map(Vec::len).sum::<usize>(), cx.namespace().name());
+    tracing::info!(count, namespace, by = cx.access.permissions.user(), "ACLs deleted");
+    Ok(changed.completion)
 }
 
 fn matching_acl(acl: &Acl, stays: Option<&'static str>) -> DeleteAclsMatchingAcl {

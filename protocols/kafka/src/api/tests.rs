@@ -13,7 +13,8 @@ use inver_access::{
     Effect, Operation, Operations, Pattern, Principal, ResourceKind, Rule, RuleId, Tag, Tags, User,
 };
 use inver_broker::{
-    Admission, Broker, BrokerConfig, Completion, ConnectionHandle, Endpoints, Identity, Mailbox, TopicSpec,
+    Admission, Broker, BrokerConfig, Completion, ConnectionHandle, Endpoints, Identity, ListenerInfo,
+    Mailbox, TopicSpec,
 };
 use inver_storage::batch::BatchBuilder;
 use inver_storage::{Log, LogOptions};
@@ -217,6 +218,19 @@ fn metadata_creates_missing_topics_only_if_the_client_allows_it() {
     assert_eq!(response.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     assert!(matches!(fixture.completion::<Metadata>(9, request(true)), Completion::At(_)));
     assert_eq!(fixture.completion::<Metadata>(9, request(true)), Completion::Now);
+}
+
+#[test]
+fn clients_of_a_listener_are_told_its_own_address() {
+    let mut fixture = fixture();
+    let told = |fixture: &mut Fixture| {
+        let response = fixture.answer::<metadata::Metadata>(9, metadata::MetadataRequest::default());
+        (response.brokers[0].host.to_string(), response.brokers[0].port)
+    };
+    assert_eq!(told(&mut fixture), ("127.0.0.1".into(), 9092));
+    let listener = ListenerInfo { advertised: Some(("outside".into(), 19_094)), ..ListenerInfo::default() };
+    fixture.endpoints.listener = Arc::new(listener);
+    assert_eq!(told(&mut fixture), ("outside".into(), 19_094));
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use inver_broker::FixedUsers;
+use inver_broker::{AccessControl, AuthError, Authenticator, Credentials, FixedUsers, Identity};
 use inver_kafka::KafkaConfig;
 use inver_kafka::api::api_versions::ApiVersionsRequest;
 use inver_kafka::api::metadata::{MetadataRequest, MetadataResponse};
@@ -128,4 +130,33 @@ fn the_default_user_authenticates_where_no_users_are_configured() {
     assert_eq!(handshake(&mut client, 1, "PLAIN"), ErrorCode::NONE);
     assert_eq!(authenticate(&mut client, 2, b"\0guest\0guest"), ErrorCode::NONE);
     request(&mut client);
+}
+
+/// Lets in the users whose certificates it knows.
+struct Certificates;
+
+#[async_trait]
+impl Authenticator for Certificates {
+    async fn authenticate(
+        &self,
+        _access: &AccessControl,
+        _peer: IpAddr,
+        credentials: &Credentials,
+    ) -> Result<Identity, AuthError> {
+        match credentials {
+            Credentials::Certificate { user } if user == "ann" => Ok(Identity::user(user)),
+            Credentials::Anonymous => Err(AuthError::CredentialsRequired),
+            _ => Err(AuthError::Refused),
+        }
+    }
+}
+
+#[test]
+fn the_user_of_a_certificate_needs_no_sasl() {
+    let broker = TestBroker::with_certificate("ann", Arc::new(Certificates));
+    request(&mut broker.client());
+    let broker = TestBroker::with_certificate("eve", Arc::new(Certificates));
+    let mut client = broker.client();
+    client.send(&Api::Metadata, 9, &MetadataRequest::default());
+    assert!(client.is_disconnected());
 }

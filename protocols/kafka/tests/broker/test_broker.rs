@@ -7,7 +7,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use inver_broker::{Authenticator, Broker, BrokerConfig, Clock, Connection, ProtocolPlugin};
+use inver_broker::{
+    Authenticator, Broker, BrokerConfig, ClientCertificate, Clock, Connection, ProtocolPlugin,
+};
 use inver_kafka::api::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
 };
@@ -43,6 +45,14 @@ impl TestBroker {
         TestBroker::open(TempDir::new().unwrap(), config, BrokerConfig::default())
     }
 
+    /// With clients that proved to have the certificate of this user.
+    pub(crate) fn with_certificate(user: &str, authenticator: Arc<dyn Authenticator>) -> TestBroker {
+        let model = BrokerConfig { authenticator, ..BrokerConfig::default() };
+        let certificate = ClientCertificate { user: Some(user.into()), ..ClientCertificate::default() };
+        let folder = TempDir::new().unwrap();
+        TestBroker::open_for(folder, KafkaConfig::default(), model, Some(Arc::new(certificate)))
+    }
+
     pub(crate) fn with_users(config: KafkaConfig, authenticator: Arc<dyn Authenticator>) -> TestBroker {
         let model = BrokerConfig { authenticator, ..BrokerConfig::default() };
         TestBroker::open(TempDir::new().unwrap(), config, model)
@@ -55,6 +65,15 @@ impl TestBroker {
     }
 
     fn open(folder: TempDir, config: KafkaConfig, model: BrokerConfig) -> TestBroker {
+        TestBroker::open_for(folder, config, model, None)
+    }
+
+    fn open_for(
+        folder: TempDir,
+        config: KafkaConfig,
+        model: BrokerConfig,
+        certificate: Option<Arc<ClientCertificate>>,
+    ) -> TestBroker {
         let log = Log::open(folder.path(), LogOptions::default()).unwrap();
         let broker = Broker::open(log, model).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -65,7 +84,7 @@ impl TestBroker {
         let served = broker.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(listener, served, config, shutdown));
+            runtime.block_on(serve(listener, served, config, certificate, shutdown));
         });
         TestBroker { address, broker, shutdown: Some(guard), thread: Some(thread), folder: Some(folder) }
     }
@@ -115,7 +134,13 @@ impl Drop for TestBroker {
     }
 }
 
-async fn serve(listener: TcpListener, broker: Broker, config: KafkaConfig, shutdown: CancellationToken) {
+async fn serve(
+    listener: TcpListener,
+    broker: Broker,
+    config: KafkaConfig,
+    certificate: Option<Arc<ClientCertificate>>,
+    shutdown: CancellationToken,
+) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let kafka = Arc::new(Kafka::new(config));
     let mut connections = tokio::task::JoinSet::new();
@@ -125,8 +150,10 @@ async fn serve(listener: TcpListener, broker: Broker, config: KafkaConfig, shutd
                 let (io, peer) = accepted.unwrap();
                 io.set_nodelay(true).unwrap();
                 let local = io.local_addr().unwrap();
-                let connection =
-                    Connection::plain(io, peer, local, shutdown.clone());
+                let connection = Connection {
+                    certificate: certificate.clone(),
+                    ..Connection::plain(io, peer, local, shutdown.clone())
+                };
                 let (kafka, broker) = (kafka.clone(), broker.clone());
                 connections.spawn(async move { kafka.serve(connection, broker).await });
             }
