@@ -277,7 +277,7 @@ impl Namespace {
     pub(crate) fn stored_bytes(&self) -> u64 {
         let mut bytes = 0;
         self.0.topics.iter().for_each(|topic| {
-            topic.for_each_partition(|partition| bytes += partition.stream().bytes());
+            topic.for_each_partition(|partition| bytes += partition.stream().readable_bytes());
         });
         bytes
     }

@@ -149,7 +149,7 @@ impl SessionCore {
     }
 
     pub(super) fn stored_bytes(&self) -> u64 {
-        self.stream.as_ref().map_or(0, |(stream, _)| stream.bytes())
+        self.stream.as_ref().map_or(0, |(stream, _)| stream.readable_bytes())
     }
 
     // ---- rows

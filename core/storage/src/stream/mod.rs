@@ -77,6 +77,14 @@ impl Stream {
         self.0.state.lock().runs.bytes()
     }
 
+    /// Estimate of the bytes of batches that can be read: trimmed bytes of a segment that is still there are counted by
+    /// offsets, as if all its batches were equally long.
+    #[must_use]
+    pub fn readable_bytes(&self) -> u64 {
+        let (start, high) = (self.start(), self.high_watermark());
+        self.0.state.lock().runs.bytes_from(start.0, high.0.max(start.0))
+    }
+
     /// The greatest timestamp of a visible record, −1 when there was none.
     #[must_use]
     pub fn last_timestamp(&self) -> i64 {

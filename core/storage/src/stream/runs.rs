@@ -30,12 +30,17 @@ impl Run {
         self.segment.release(self.bytes - self.dead);
     }
 
+    /// Estimate by offsets of the bytes below `start`; `end`: end of the run.
+    fn bytes_below(&self, start: u64, end: u64) -> u64 {
+        let gone = u128::from(start.saturating_sub(self.first));
+        let span = u128::from(end.saturating_sub(self.first)).max(1);
+        (u128::from(self.bytes) * gone / span).min(u128::from(self.bytes)) as u64
+    }
+
     /// Counts data below `start` as dead. The exact places of batches are in the segment's index only, so the bytes are
     /// estimated by offsets.
     fn count_dead(&mut self, start: u64, end: u64) {
-        let gone = u128::from(start.saturating_sub(self.first));
-        let span = u128::from(end.saturating_sub(self.first)).max(1);
-        let dead = (u128::from(self.bytes) * gone / span).min(u128::from(self.bytes)) as u64;
+        let dead = self.bytes_below(start, end);
         if dead > self.dead {
             self.segment.live_bytes.fetch_sub(dead - self.dead, Ordering::Relaxed);
             self.dead = dead;
@@ -53,6 +58,14 @@ pub(crate) struct Runs {
 impl Runs {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Estimate of the bytes from `start` on. `high`: end of the last run.
+    pub(crate) fn bytes_from(&self, start: u64, high: u64) -> u64 {
+        let ends = self.runs.iter().skip(1).map(|next| next.first).chain([high]);
+        let below = |(run, end): (&Run, u64)| run.bytes_below(start, end);
+        let below: u64 = self.runs.iter().zip(ends).take_while(|(run, _)| run.first < start).map(below).sum();
+        self.bytes - below
     }
 
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Run> {

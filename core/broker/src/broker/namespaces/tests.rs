@@ -328,6 +328,14 @@ async fn a_full_namespace_refuses_what_would_be_stored() {
     assert!(publish("q") && !publish("passing"));
     assert!(broker.default_namespace().check_room().is_ok());
     assert_eq!(namespace.queue("q").unwrap().depth().ready, 2);
+    // What is purged is not stored any more, although its segment is still there.
+    let _ = namespace.queue("q").unwrap().subscription().purge().unwrap();
+    broker.trim();
+    broker.log().sync().unwrap();
+    assert_eq!(broker.sessions("n").unwrap().stored_bytes(), 0);
+    broker.check_bytes();
+    assert!(!publish("q") && !publish("q"));
+    broker.check_bytes();
     let _ = broker.alter_namespace("n", |spec| spec.limits.bytes_max = None).unwrap();
     assert!(!publish("q"));
 }

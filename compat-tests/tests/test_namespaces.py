@@ -1,0 +1,92 @@
+"""Namespaces of the configuration, as clients and the operating system see them."""
+
+import pathlib
+
+import pika
+import pika.exceptions
+import pytest
+
+from clients import amqp_connection, amqp_get
+from harness import wait_until
+
+IDLE_NAMESPACES = 200
+IDLE_BYTES_MAX = 20_000_000
+
+
+def start(own_broker, tmp_path, text):
+    tmp_path.mkdir(exist_ok=True)
+    config = tmp_path / "inver.toml"
+    config.write_text(text)
+    return own_broker(arguments=["--config", str(config)])
+
+
+def connect(broker, namespace):
+    return amqp_connection(broker, virtual_host=namespace)
+
+
+def resident_bytes(broker):
+    status = pathlib.Path(f"/proc/{broker.process.pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
+
+
+def test_the_same_names_in_two_namespaces_are_different_things(own_broker, tmp_path):
+    broker = start(own_broker, tmp_path, '[[namespaces]]\nname = "one"\n[[namespaces]]\nname = "two"\n')
+    channels = {}
+    for namespace in ("one", "two"):
+        channel = channels[namespace] = connect(broker, namespace).channel()
+        channel.confirm_delivery()
+        channel.queue_declare("q", durable=True)
+        channel.queue_bind("q", "amq.topic", "a.*")
+    channels["one"].basic_publish("amq.topic", "a.b", b"of one", mandatory=True)
+    assert amqp_get(channels["one"], "q")[2] == b"of one"
+    assert channels["two"].queue_declare("q", passive=True).method.message_count == 0
+    with pytest.raises(pika.exceptions.ProbableAccessDeniedError, match="vhost three not found"):
+        connect(broker, "three")
+    for channel in channels.values():
+        channel.connection.close()
+
+
+def test_a_namespace_and_what_is_in_it_survive_a_restart_without_the_configuration(own_broker, tmp_path):
+    broker = start(own_broker, tmp_path, '[[namespaces]]\nname = "plant"\nqueues_max = 1\n')
+    channel = connect(broker, "plant").channel()
+    channel.confirm_delivery()
+    channel.queue_declare("q", durable=True)
+    channel.basic_publish("", "q", b"kept", pika.BasicProperties(delivery_mode=2), mandatory=True)
+    channel.connection.close()
+    broker.stop()
+    (tmp_path / "inver.toml").write_text("")
+    broker.start()
+    channel = connect(broker, "plant").channel()
+    assert amqp_get(channel, "q")[2] == b"kept"
+    # So do its limits.
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="queue limit in vhost 'plant'"):
+        channel.queue_declare("another")
+    channel.connection.close()
+
+
+def test_a_full_namespace_refuses_messages_until_there_is_room(own_broker, tmp_path):
+    broker = start(own_broker, tmp_path, '[[namespaces]]\nname = "small"\nbytes_max = 100000\n')
+    channel = connect(broker, "small").channel()
+    channel.confirm_delivery()
+    channel.queue_declare("q", durable=True)
+
+    def is_refused():
+        try:
+            channel.basic_publish("", "q", bytes(20000), mandatory=True)
+        except pika.exceptions.NackError:
+            return True
+        return False
+
+    wait_until(is_refused, what="a refusal")
+    channel.queue_purge("q")
+    wait_until(lambda: not is_refused(), what="room again")
+    channel.connection.close()
+
+
+def test_idle_namespaces_are_small(own_broker, tmp_path):
+    without = start(own_broker, tmp_path / "none", "")
+    named = "".join(f'[[namespaces]]\nname = "tenant-{number}"\n' for number in range(IDLE_NAMESPACES))
+    many = start(own_broker, tmp_path / "many", named)
+    more = resident_bytes(many) - resident_bytes(without)
+    assert more < IDLE_BYTES_MAX, f"{more} bytes"
