@@ -41,6 +41,8 @@ pub struct Rules {
     users: HashMap<String, Vec<Arc<Rule>>>,
     tags: HashMap<Tag, Vec<Arc<Rule>>>,
     anyone: Vec<Arc<Rule>>,
+    /// The compiled patterns of rules without variables, which all subjects share, by the rule's place in memory.
+    compiled: HashMap<usize, Matcher>,
 }
 
 impl Rules {
@@ -53,6 +55,9 @@ impl Rules {
 
     /// Adds a rule.
     pub fn insert(&mut self, rule: Arc<Rule>) {
+        if let Some(matcher) = rule.pattern.fixed_matcher() {
+            self.compiled.insert(place(&rule), matcher);
+        }
         match &rule.principal {
             Principal::User(name) => self.users.entry(name.clone()).or_default().push(rule),
             Principal::Tag(tag) => self.tags.entry(tag.clone()).or_default().push(rule),
@@ -62,7 +67,13 @@ impl Rules {
 
     /// Removes the rule with this id and principal.
     pub fn remove(&mut self, rule: &Rule) {
-        let others = |each: &Arc<Rule>| each.id != rule.id;
+        let compiled = &mut self.compiled;
+        let others = |each: &Arc<Rule>| {
+            if each.id == rule.id {
+                compiled.remove(&place(each));
+            }
+            each.id != rule.id
+        };
         match &rule.principal {
             Principal::User(name) => {
                 if let Some(rules) = self.users.get_mut(name) {
@@ -101,7 +112,11 @@ impl Rules {
             if is_here && is_host {
                 by_kind.entry(rule.kind).or_default().push(EffectiveRule {
                     id: rule.id,
-                    matcher: rule.pattern.matcher(&variables),
+                    matcher: self
+                        .compiled
+                        .get(&place(rule))
+                        .cloned()
+                        .unwrap_or_else(|| rule.pattern.matcher(&variables)),
                     operations: rule.operations,
                     effect: rule.effect,
                 });
@@ -109,6 +124,10 @@ impl Rules {
         }
         EffectiveRules { by_kind, is_administrator: subject.tags.contains(&Tag::Administrator) }
     }
+}
+
+fn place(rule: &Arc<Rule>) -> usize {
+    Arc::as_ptr(rule).addr()
 }
 
 #[derive(Clone, Debug)]
@@ -409,6 +428,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_compiled_pattern_is_shared_until_its_rule_is_removed() {
+        let regex = |id, text: &str| {
+            rule(id, Principal::Anyone, Pattern::Regex(text.into()), &[Operation::Read], Effect::Allow)
+        };
+        let mut rules = rules(vec![regex(1, "^a"), regex(2, "^{username}$")]);
+        let none = Tags::default();
+        let shared = |rules: &Rules, user| {
+            let own = rules.for_subject(&subject(Some(user), &none));
+            own.of(ResourceKind::Topic)
+                .filter_map(|rule| match &rule.matcher {
+                    Matcher::Regex(regex) => Some(Arc::as_ptr(regex).addr()),
+                    _ => None,
+                })
+                .collect::<Vec<_>>()
+        };
+        let (ann, bob) = (shared(&rules, "ann"), shared(&rules, "bob"));
+        assert!(ann[0] == bob[0] && ann[1] != bob[1]);
+        rules.remove(&regex(1, "^a"));
+        rules.insert(Arc::new(regex(1, "^b")));
+        let own = rules.for_subject(&subject(Some("ann"), &none));
+        assert!(own.decide(ResourceKind::Topic, "b", Operation::Read).allowed);
+        assert!(!own.decide(ResourceKind::Topic, "a", Operation::Read).allowed);
     }
 
     fn key_rule() -> impl Strategy<Value = Rule> {

@@ -3,6 +3,8 @@
 //! `{username}`, `{client_id}` and `{namespace}` in a pattern stand for the subject's own. They are replaced as plain
 //! text: a value never acts as a wildcard or as part of a regular expression.
 
+use std::sync::Arc;
+
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +61,9 @@ pub enum PatternError {
     },
 }
 
+/// The variables of patterns; `{vhost}` is the name that the namespace has in those of topic permissions.
+const VARIABLES: [&str; 4] = ["{username}", "{client_id}", "{namespace}", "{vhost}"];
+
 /// The subject's values for the variables of a pattern.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variables<'a> {
@@ -75,9 +80,10 @@ pub(crate) enum Matcher {
     Prefix(String),
     /// Levels; `None` for a level that no name has.
     Filter(Vec<Level>),
-    Regex(Box<Regex>),
+    /// Shared, because a compiled expression takes kilobytes and every connection of a user has it.
+    Regex(Arc<Regex>),
     Within(String, Box<Matcher>),
-    Dotted(Box<Regex>),
+    Dotted(Arc<Regex>),
     /// A value cannot be a part of such a pattern.
     Nothing,
 }
@@ -124,6 +130,23 @@ impl Pattern {
         }
     }
 
+    /// The pattern for every subject, if it has no variables.
+    pub(crate) fn fixed_matcher(&self) -> Option<Matcher> {
+        self.is_fixed().then(|| self.matcher(&Variables { username: "", client_id: "", namespace: "" }))
+    }
+
+    fn is_fixed(&self) -> bool {
+        match self {
+            Pattern::Any => true,
+            Pattern::Within { keys, .. } => keys.is_fixed(),
+            Pattern::Literal(text)
+            | Pattern::Prefix(text)
+            | Pattern::Filter(text)
+            | Pattern::Regex(text)
+            | Pattern::Dotted(text) => !VARIABLES.iter().any(|name| text.contains(name)),
+        }
+    }
+
     /// The pattern for one subject.
     pub(crate) fn matcher(&self, variables: &Variables<'_>) -> Matcher {
         let plain = |text: &str| expand(text, variables, str::to_owned);
@@ -137,13 +160,14 @@ impl Pattern {
                 levels.map_or(Matcher::Nothing, Matcher::Filter)
             }
             Pattern::Filter(_) => Matcher::Nothing,
+            Pattern::Regex(pattern) if matches!(pattern.as_str(), "" | ".*") => Matcher::Any,
             Pattern::Regex(pattern) => compile(&expand(pattern, variables, regex::escape))
-                .map_or(Matcher::Nothing, |regex| Matcher::Regex(Box::new(regex))),
+                .map_or(Matcher::Nothing, |regex| Matcher::Regex(Arc::new(regex))),
             Pattern::Within { exchange, keys } => {
                 Matcher::Within(exchange.clone(), Box::new(keys.matcher(variables)))
             }
             Pattern::Dotted(pattern) => compile(&expand(pattern, variables, regex::escape))
-                .map_or(Matcher::Nothing, |regex| Matcher::Dotted(Box::new(regex))),
+                .map_or(Matcher::Nothing, |regex| Matcher::Dotted(Arc::new(regex))),
         }
     }
 }
@@ -227,14 +251,10 @@ fn expand(text: &str, variables: &Variables<'_>, quote: impl Fn(&str) -> String)
     while let Some(at) = rest.find('{') {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
-        let known = [
-            ("{username}", variables.username),
-            ("{client_id}", variables.client_id),
-            ("{namespace}", variables.namespace),
-            // The name that the virtual host has in patterns of topic permissions.
-            ("{vhost}", variables.namespace),
-        ];
-        let found = known.iter().find_map(|(name, value)| Some((from.strip_prefix(name)?, value)));
+        let Variables { username, client_id, namespace } = variables;
+        let values = [username, client_id, namespace, namespace];
+        let found =
+            VARIABLES.iter().zip(values).find_map(|(name, value)| Some((from.strip_prefix(name)?, value)));
         rest = match found {
             Some((after, value)) => {
                 out.push_str(&quote(value));

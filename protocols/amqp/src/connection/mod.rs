@@ -35,7 +35,6 @@ pub(crate) struct Peer {
     broker: Broker,
     limits: Arc<Limits>,
     mailbox: Arc<Mailbox>,
-    endpoints: Endpoints,
     now: Instant,
     liveness: Liveness,
     pressure: Pressure,
@@ -62,12 +61,11 @@ pub(crate) fn serve(
             limits.clone(),
             mailbox.clone(),
             client,
-            endpoints.clone(),
+            endpoints,
             certificate_user,
         ),
         broker,
         mailbox,
-        endpoints,
         now,
         liveness: Liveness::new(now, limits.timeouts.login),
         pressure: Pressure::default(),
@@ -133,7 +131,8 @@ impl Machine for Peer {
         self.session.finish_input(out);
         let has_more = self.session.deliver(out);
         if let Some(credentials) = self.session.take_credentials() {
-            let (broker, Endpoints { peer, listener, .. }) = (self.broker.clone(), self.endpoints.clone());
+            let (broker, Endpoints { peer, listener, .. }) =
+                (self.broker.clone(), self.session.endpoints().clone());
             self.login =
                 Some(Box::pin(async move { broker.authenticate(&listener, peer.ip(), &credentials).await }));
         }

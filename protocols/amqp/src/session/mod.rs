@@ -180,6 +180,11 @@ impl Session {
         self.credentials.take()
     }
 
+    /// The connection's two ends.
+    pub(crate) fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
     /// The client in the log.
     pub(crate) fn client(&mut self) -> &mut LoggedClient {
         &mut self.client
