@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use inver_access::{Decision, Operation, ResourceKind, RuleId, RuleText, Subject};
+use inver_access::{Decision, Operation, ResourceKind, RuleId, RuleText, Subject, key_name};
 use inver_broker::{AccessError, Source};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -26,7 +26,7 @@ pub(super) fn source(source: Source) -> &'static str {
 }
 
 /// A permission rule. Exactly one of `user`, `tag` and `anyone` says whom it applies to; at most one of `name`, `prefix`,
-/// `filter` and `regex` says which resources.
+/// `filter`, `regex` and `dotted` says which resources.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Permission)]
 pub(in crate::http) struct Shown {
@@ -43,6 +43,10 @@ pub(in crate::http) struct Shown {
     prefix: Option<String>,
     filter: Option<String>,
     regex: Option<String>,
+    /// A regular expression over addresses in dotted form.
+    dotted: Option<String>,
+    /// Of routing keys: the exchange whose keys they are.
+    exchange: Option<String>,
     operations: Vec<String>,
     /// `allow`, or `deny`, which wins.
     effect: Option<String>,
@@ -67,6 +71,8 @@ impl Shown {
             prefix: text.prefix,
             filter: text.filter,
             regex: text.regex,
+            dotted: text.dotted,
+            exchange: text.exchange,
             operations: text.operations,
             effect: text.effect,
             host: text.host.map(|host| host.to_string()),
@@ -101,6 +107,12 @@ pub(in crate::http) struct NewPermission {
     filter: Option<String>,
     #[schema(nullable = false)]
     regex: Option<String>,
+    /// A regular expression over addresses in dotted form; with the kind `address` only.
+    #[schema(nullable = false)]
+    dotted: Option<String>,
+    /// The exchange whose keys they are; with the kind `routing-key` only.
+    #[schema(nullable = false)]
+    exchange: Option<String>,
     /// `all`, or some of `connect`, `configure`, `create`, `delete`, `alter`, `describe`, `describe-configs`,
     /// `alter-configs`, `read`, `write`, `subscribe`, `receive`, `resume`, `idempotent-write`, `cluster-action`.
     #[schema(min_items = 1)]
@@ -124,6 +136,8 @@ impl From<NewPermission> for RuleText {
             prefix: new.prefix,
             filter: new.filter,
             regex: new.regex,
+            dotted: new.dotted,
+            exchange: new.exchange,
             operations: new.operations,
             effect: new.effect,
             host: new.host,
@@ -243,6 +257,9 @@ pub(in crate::http) struct Question {
     /// The name of the resource; without it, empty, as for `cluster`.
     #[param(nullable = false)]
     name: Option<String>,
+    /// Of a `routing-key`: the exchange.
+    #[param(nullable = false)]
+    exchange: Option<String>,
     operation: String,
 }
 
@@ -297,6 +314,8 @@ impl Question {
             host,
         };
         let name = self.name.as_deref().unwrap_or_default();
+        let key = self.exchange.as_deref().map(|exchange| key_name(exchange, name));
+        let name = key.as_deref().filter(|_| kind == ResourceKind::RoutingKey).unwrap_or(name);
         let Decision { allowed, by } = access.check(&subject, kind, name, operation);
         let rules = access.rules();
         let rule = by.and_then(|id| rules.iter().find(|(rule, _)| rule.id == id));
@@ -306,6 +325,9 @@ impl Question {
             (Some(rule), false) => format!("rule {} denies it", rule.id),
             (None, true) if !access.is_enforced() => {
                 "there are no users and no rules, so that nothing is restricted".to_owned()
+            }
+            (None, true) if kind == ResourceKind::RoutingKey => {
+                "no rule restricts the keys of the exchange".to_owned()
             }
             (None, true) => "an administrator may do everything that no rule denies".to_owned(),
             (None, false) => "no rule allows it".to_owned(),
