@@ -7,6 +7,8 @@ need nothing before RabbitMQ 4.3.1.
 import base64
 import hashlib
 import itertools
+import json
+import urllib.request
 
 import pika
 import pika.exceptions
@@ -290,3 +292,48 @@ def test_a_log_topic_is_reached_only_with_its_own_permission(guarded):
         wait_until(lambda: records() == 1, what="the record of the administrator")
     finally:
         reader.close()
+
+
+def test_rules_change_while_clients_are_connected(guarded):
+    basic = base64.b64encode(b"root:root").decode()
+
+    def api(method, path, body=None):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{guarded.http_port}/api/v1{path}", method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Basic {basic}", "Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.loads(answer.read() or "null")
+
+    def add(**rule):
+        return api("POST", "/permissions", {"user": "late", "namespace": "/", **rule})["ids"][0]
+
+    api("PUT", "/users/late", {"password": "late-password"})
+    add(kind="exchange", operations=["write"])
+    read = add(kind="topic", name="mine.q", operations=["read"])
+    with connect(guarded.amqp_port, "late", secret="late-password") as connection:
+        channel = connection.channel()
+        cancelled = []
+        channel.add_on_cancel_callback(lambda frame: cancelled.append(frame.method.consumer_tag))
+        tag = channel.basic_consume("mine.q", lambda *_: None, auto_ack=True)
+        assert refusal(connection, lambda ch: publish(ch, "mine.topic", "other")) is None
+        add(kind="routing-key", exchange="mine.topic", regex=r"^late\.", operations=["write"])
+        assert refusal(connection, lambda ch: publish(ch, "mine.topic", "late.a")) is None
+        assert refusal(connection, lambda ch: publish(ch, "mine.topic", "other"))[0] == 403
+        rules = api("GET", "/permissions?user=late")["items"]
+        assert ("mine.topic", r"^late\.") in [(rule["exchange"], rule["regex"]) for rule in rules]
+        question = "/permissions/check?user=late&kind=routing-key&exchange=mine.topic&operation=write&name="
+        assert api("GET", question + "late.a")["allowed"] and not api("GET", question + "other")["allowed"]
+        api("DELETE", f"/permissions/{read}")
+        assert refusal(connection, lambda ch: ch.basic_get("mine.q")) == (
+            403, "ACCESS_REFUSED - read access to queue 'mine.q' in vhost '/' refused for user 'late'")
+
+        def is_cancelled():
+            connection.process_data_events(0.01)
+            return cancelled == [tag]
+
+        wait_until(is_cancelled, what="basic.cancel of the consumer that may not read any more")
+        api("DELETE", "/users/late")
+        with pytest.raises(pika.exceptions.ConnectionClosedByBroker) as closed:
+            wait_until(lambda: connection.process_data_events(0.01), what="the end of the connection")
+        assert (closed.value.reply_code, closed.value.reply_text) == (320, "CONNECTION_FORCED - user 'late' is deleted")
