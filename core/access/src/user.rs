@@ -50,7 +50,7 @@ impl Tag {
 }
 
 /// The tags of a user, sorted, each once.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tags(Vec<Tag>);
 
 impl Tags {

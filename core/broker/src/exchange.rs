@@ -185,19 +185,19 @@ impl Exchange {
         Some((found.arguments.clone(), found.row.is_some()))
     }
 
-    /// Calls `found` with the targets of a message; see [`BindingTable::route`].
+    /// Calls `found` with the bindings that a message matches; see [`BindingTable::route`].
     pub(crate) fn route(
         &self,
         routing_key: &[u8],
         address: Option<&Address>,
         headers: Option<&dyn HeaderLookup>,
-        found: impl FnMut(&RouteTarget),
+        found: impl FnMut(&Binding<RouteTarget>),
     ) {
         self.table.read().route(routing_key, address, headers, found);
     }
 
-    /// Calls `found` with the targets of bindings that name an address; see [`BindingTable::route_exactly`].
-    pub(crate) fn route_exactly(&self, address: &Address, found: impl FnMut(&RouteTarget)) {
+    /// Calls `found` with the bindings that name an address; see [`BindingTable::route_exactly`].
+    pub(crate) fn route_exactly(&self, address: &Address, found: impl FnMut(&Binding<RouteTarget>)) {
         self.table.read().route_exactly(address, found);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use inver_storage::batch::{Batch, Record, records};
 use inver_storage::{Entry, Stream, SubmitError, Submitted};
 
+use crate::access::Permissions;
 use crate::address::{Address, Form, rewrite};
 use crate::message::{HeaderWriter, Message, RawHeaders};
 use crate::namespace::Namespace;
@@ -37,6 +38,18 @@ impl Namespace {
         partition: &Partition,
         batch: Batch,
     ) -> Result<Submitted, SubmitError> {
+        self.produce_as(None, topic, partition, batch)
+    }
+
+    /// As [`produce`](Self::produce), for a client: a record that names an address where the client may not publish goes to
+    /// no address in the hub. That it may write to the topic is the caller's to check.
+    pub fn produce_as(
+        &self,
+        client: Option<&Permissions>,
+        topic: &Topic,
+        partition: &Partition,
+        batch: Batch,
+    ) -> Result<Submitted, SubmitError> {
         let stream = partition.stream();
         let mut entry = Entry::new();
         if !self.has_hub_subscribers() || topic.hub() == HubMode::Off {
@@ -56,7 +69,8 @@ impl Namespace {
         entry.batch(&destinations, batch.clone());
         let mut copies = WriteBatch::default();
         if let Some(records) = named {
-            copy_each(self, topic, records, &mut copies, &mut limited);
+            let client = client.filter(|permissions| !permissions.is_unrestricted());
+            copy_each(self, client, topic, records, &mut copies, &mut limited);
         }
         copies.put_in(&mut entry);
         let submitted = self.log().submit(entry)?;
@@ -77,6 +91,7 @@ impl Namespace {
 /// among them to `limited`.
 fn copy_each(
     namespace: &Namespace,
+    client: Option<&Permissions>,
     topic: &Topic,
     records: Vec<(Record, Option<Address>)>,
     copies: &mut WriteBatch,
@@ -85,8 +100,12 @@ fn copy_each(
     let mut headers = HeaderWriter::default();
     let own_address = rewrite(Form::Dotted, Form::Slashed, topic.name().as_bytes());
     let own_route = router::from_topic(namespace, topic, &publish());
+    let by_client = Publish { permissions: client, ..publish() };
     for (record, address) in records {
-        let named = address.map(|address| router::from_address(namespace, &address, &publish(), Some(topic)));
+        if address.as_ref().is_some_and(|address| !by_client.may_write(address)) {
+            continue;
+        }
+        let named = address.map(|address| router::from_address(namespace, &address, &by_client, Some(topic)));
         let mut message = Message::of_record(&record, true);
         if named.is_none() || record.is_marked {
             headers.copy(&record);
@@ -143,7 +162,7 @@ fn listeners(namespace: &Namespace, topic: &Topic, partition: &Partition) -> Arc
         set.add_live(live);
     }
     let set = Arc::new(set);
-    cache.set(stream, version, set.clone());
+    cache.set(stream, version, route.readers, set.clone());
     set
 }
 

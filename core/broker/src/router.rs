@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::access::Permissions;
 use crate::address::{Address, Form};
+use crate::bindings::Binding;
 use crate::exchange::{Exchange, Inbox, RouteTarget};
 use crate::namespace::Namespace;
 use crate::queue::Queue;
@@ -32,6 +33,8 @@ pub(crate) struct Route {
     pub(crate) key: Option<Bytes>,
     /// The number of receivers, captures not counted.
     pub(crate) receivers: usize,
+    /// The permissions of clients whose bindings were asked for, if any, and their version: the route holds for it.
+    pub(crate) readers: Option<(Arc<Permissions>, u64)>,
 }
 
 impl Route {
@@ -50,6 +53,16 @@ pub(crate) struct Publish<'a> {
     pub(crate) lookup: Option<&'a dyn HeaderLookup>,
 }
 
+impl Publish<'_> {
+    /// Whether the publisher may publish at an address of the hub.
+    pub(crate) fn may_write(&self, address: &Address) -> bool {
+        self.permissions.is_none_or(|permissions| {
+            let slashed = address.write(Form::Slashed);
+            permissions.may(ResourceKind::Address, &String::from_utf8_lossy(&slashed), Operation::Write)
+        })
+    }
+}
+
 /// Routes to the queues of these names, as the default exchange does.
 pub(crate) fn to_queues(namespace: &Namespace, names: &[&[u8]]) -> Route {
     let mut found = Found::default();
@@ -63,7 +76,7 @@ pub(crate) fn to_queues(namespace: &Namespace, names: &[&[u8]]) -> Route {
 pub(crate) fn to_inbox(inbox: &dyn Inbox, guaranteed: bool) -> Route {
     let mut set = ReceiverSet::default();
     inbox.receive(guaranteed, &mut set);
-    Route { set: Arc::new(set), formatted: SmallVec::new(), key: None, receivers: 1 }
+    Route { set: Arc::new(set), formatted: SmallVec::new(), key: None, receivers: 1, readers: None }
 }
 
 /// Routes from an exchange. Every exchange on the path matches all the keys.
@@ -98,13 +111,17 @@ pub(crate) fn from_topic(namespace: &Namespace, topic: &Topic, publish: &Publish
     let address = Address::parse(Form::Dotted, topic.name().as_bytes());
     let (hub, keys) = (namespace.hub(), &[topic.name().as_bytes()]);
     let mut next = SmallVec::new();
-    let mut target = |target: &RouteTarget| found.add_target(target, publish, &mut next);
+    let mut pass_on = |binding: &Binding<RouteTarget>| {
+        if found.may_read(topic, binding.reader.as_ref()) {
+            found.add_target(&binding.target, publish, &mut next);
+        }
+    };
     match (topic.hub(), topic.kind()) {
         (HubMode::Off, _) => return found.finish(publish.guaranteed),
         // A queue's name is no address.
         (_, TopicKind::Queue) => {}
-        (HubMode::Open, _) => hub.route(keys[0], Some(&address), publish.lookup, &mut target),
-        (HubMode::Named, _) => hub.route_exactly(&address, &mut target),
+        (HubMode::Open, _) => hub.route(keys[0], Some(&address), publish.lookup, &mut pass_on),
+        (HubMode::Named, _) => hub.route_exactly(&address, &mut pass_on),
     }
     found.visited.push(Arc::as_ptr(&hub).addr());
     visit_all(namespace, next, keys, Some(&address), publish, &mut found);
@@ -155,9 +172,9 @@ fn visit_all(
         found.visited.push(here);
         let mut any = false;
         for routing_key in routing_keys {
-            exchange.route(routing_key, address, publish.lookup, |target| {
+            exchange.route(routing_key, address, publish.lookup, |binding| {
                 any = true;
-                found.add_target(target, publish, &mut stack);
+                found.add_target(&binding.target, publish, &mut stack);
             });
             if exchange.name() == HUB {
                 any |= visit_topics(namespace, routing_key, address, publish, found);
@@ -245,6 +262,8 @@ pub(crate) struct Found {
     visited: SmallVec<[usize; 4]>,
     receivers: usize,
     key: Option<Bytes>,
+    /// See [`Route::readers`].
+    readers: Option<(Arc<Permissions>, u64)>,
 }
 
 /// Exchanges to visit.
@@ -264,6 +283,15 @@ impl Found {
                 }
             }
         }
+    }
+
+    /// Whether the client that made a binding may read a topic.
+    fn may_read(&mut self, topic: &Topic, reader: Option<&Arc<Permissions>>) -> bool {
+        let Some(reader) = reader else { return true };
+        // Read before the question: a change in between makes the route stale.
+        let readers = self.readers.get_or_insert_with(|| (reader.clone(), reader.version()));
+        readers.1 = readers.1.min(reader.version());
+        reader.may(ResourceKind::Topic, topic.name(), Operation::Read)
     }
 
     /// Removes a topic's partitions.
@@ -303,7 +331,13 @@ impl Found {
             self.receivers += 1;
             inbox.receive(is_guaranteed && guaranteed, &mut self.set);
         }
-        Route { set: Arc::new(self.set), formatted: self.formatted, key: self.key, receivers: self.receivers }
+        Route {
+            set: Arc::new(self.set),
+            formatted: self.formatted,
+            key: self.key,
+            receivers: self.receivers,
+            readers: self.readers,
+        }
     }
 }
 
@@ -433,6 +467,7 @@ mod tests {
             slashed: true,
             row: None,
             made: None,
+            reader: None,
         });
     }
 

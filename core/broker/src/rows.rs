@@ -1,8 +1,13 @@
 //! Rows of the model's tables.
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
 use bytes::Bytes;
+use inver_access::Tags;
 use serde::{Deserialize, Serialize};
 
+use crate::access::{PermissionScope, Permissions};
 use crate::spec::{Mode, NamespaceSpec, QueueSpec, TopicConfig, TopicKind};
 use crate::tables;
 use crate::value::Arguments;
@@ -62,6 +67,54 @@ pub(crate) struct BindingRow {
     pub(crate) arguments: Arguments,
 }
 
+/// The client that made a binding: what it may read is what the binding passes on of log topics.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct BindingOwner {
+    /// None: an anonymous client.
+    user: Option<String>,
+    /// Tags of a user who is not one of the broker's.
+    external_tags: Option<Tags>,
+}
+
+impl BindingOwner {
+    pub(crate) fn of(permissions: &Permissions) -> BindingOwner {
+        let scope = permissions.scope();
+        BindingOwner {
+            user: scope.user.as_deref().map(str::to_owned),
+            external_tags: scope.external_tags.clone(),
+        }
+    }
+
+    /// Whose permissions decide: those of the client without a client id and address, which it may have changed.
+    pub(crate) fn scope(&self, namespace: &str) -> PermissionScope {
+        PermissionScope {
+            user: self.user.as_deref().map(Arc::from),
+            external_tags: self.external_tags.clone(),
+            client_id: Arc::from(""),
+            namespace: namespace.into(),
+            host: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        }
+    }
+}
+
+/// The version of a row of a binding with its owner; without one it has version 1.
+const OWNED_BINDING_VERSION: u8 = 2;
+
+pub(crate) fn encode_binding(row: &BindingRow, owner: Option<&BindingOwner>) -> Bytes {
+    match owner {
+        Some(owner) => tables::encode_as(OWNED_BINDING_VERSION, &(row, owner)),
+        None => encode(row),
+    }
+}
+
+pub(crate) fn decode_binding(row: &[u8]) -> Result<(BindingRow, Option<BindingOwner>), RowError> {
+    if row.first() != Some(&OWNED_BINDING_VERSION) {
+        return Ok((decode(BINDINGS, row)?, None));
+    }
+    let (row, owner) = tables::decode_as(OWNED_BINDING_VERSION, BINDINGS, row)?;
+    Ok((row, Some(owner)))
+}
+
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SubscriptionRow {
     pub(crate) mode: Mode,
@@ -106,5 +159,27 @@ mod tests {
         assert_eq!(row.encode(), bytes.as_slice());
         assert_eq!(NamespaceRow::decode(&bytes).unwrap(), row);
         assert!(NamespaceRow::decode(&[3, 0]).is_err() && NamespaceRow::decode(&[]).is_err());
+    }
+
+    #[test]
+    fn binding_rows_of_both_versions_are_read() {
+        let row = || BindingRow {
+            source: "x".into(),
+            to_exchange: false,
+            destination: "q".into(),
+            key: b"k".to_vec(),
+            slashed: true,
+            arguments: Arguments::new(),
+        };
+        let plain = b"\x01\x01x\x00\x01q\x01k\x01\x00";
+        assert_eq!(&encode_binding(&row(), None)[..], plain);
+        let (read, owner) = decode_binding(plain).unwrap();
+        assert_eq!((read.key, read.slashed, owner), (b"k".to_vec(), true, None));
+        let ann = BindingOwner { user: Some("ann".into()), external_tags: None };
+        let owned = b"\x02\x01x\x00\x01q\x01k\x01\x00\x01\x03ann\x00";
+        assert_eq!(&encode_binding(&row(), Some(&ann))[..], owned);
+        let (read, owner) = decode_binding(owned).unwrap();
+        assert_eq!((read.destination.as_str(), owner), ("q", Some(ann)));
+        assert!(decode_binding(b"\x03").is_err() && decode_binding(b"").is_err());
     }
 }

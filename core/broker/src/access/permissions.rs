@@ -76,6 +76,12 @@ impl Permissions {
         self.access.version()
     }
 
+    /// Whether permissions are checked at all: there are users or rules.
+    #[must_use]
+    pub fn is_enforced(&self) -> bool {
+        self.access.is_enforced()
+    }
+
     /// Whether nothing restricts the client, so that no question needs to be asked.
     #[must_use]
     pub fn is_unrestricted(&self) -> bool {

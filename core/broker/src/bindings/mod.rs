@@ -7,11 +7,13 @@ mod headers;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use inver_storage::Lsn;
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
+use crate::access::Permissions;
 use crate::address::{Address, Filter, Form};
 use crate::bag::{Bag, Hashed};
 use crate::spec::ExchangeKind;
@@ -38,6 +40,8 @@ pub(crate) struct Binding<T> {
     pub(crate) row: Option<u64>,
     /// The log position of its creation; none if it is not durable, or was recovered.
     pub(crate) made: Option<Lsn>,
+    /// What the client that made it may do; none: everything. It does not belong to the identity.
+    pub(crate) reader: Option<Arc<Permissions>>,
 }
 
 /// The bindings of one exchange.
@@ -139,29 +143,29 @@ impl<T: BindTarget> BindingTable<T> {
         }
     }
 
-    /// Calls `found` with the targets of bindings of a topic exchange that name the address without a wildcard.
-    pub(crate) fn route_exactly(&self, address: &Address, mut found: impl FnMut(&T)) {
+    /// Calls `found` with the bindings of a topic exchange that name the address without a wildcard.
+    pub(crate) fn route_exactly(&self, address: &Address, found: impl FnMut(&Binding<T>)) {
         if let BindingTable::Topic(t) = self {
-            t.exactly(address, |b| found(&b.target));
+            t.exactly(address, found);
         }
     }
 
-    /// Calls `found` with the targets of a message; a target may be found more than once. `address` is the routing key
+    /// Calls `found` with the bindings that a message matches; several may have one target. `address` is the routing key
     /// already parsed, if the caller has it.
     pub(crate) fn route(
         &self,
         routing_key: &[u8],
         address: Option<&Address>,
         headers: Option<&dyn HeaderLookup>,
-        mut found: impl FnMut(&T),
+        mut found: impl FnMut(&Binding<T>),
     ) {
         match self {
             BindingTable::Direct(t) => {
                 if let Some(bindings) = t.get(routing_key) {
-                    bindings.iter().for_each(|b| found(&b.target));
+                    bindings.iter().for_each(found);
                 }
             }
-            BindingTable::Fanout(t) => t.iter().for_each(|b| found(&b.target)),
+            BindingTable::Fanout(t) => t.iter().for_each(found),
             BindingTable::Topic(t) => {
                 let parsed;
                 let address = match address {
@@ -171,12 +175,12 @@ impl<T: BindTarget> BindingTable<T> {
                         &parsed
                     }
                 };
-                t.matching(address, |b| found(&b.target));
+                t.matching(address, found);
             }
             BindingTable::Headers(t) => {
                 for Ruled { rule, binding } in t.iter() {
                     if rule.matches(headers) {
-                        found(&binding.target);
+                        found(binding);
                     }
                 }
             }
@@ -240,12 +244,12 @@ mod tests {
 
     fn binding(target: usize, key: &[u8]) -> Binding<usize> {
         let arguments = Arguments::new();
-        Binding { target, key: key.into(), arguments, slashed: false, row: None, made: None }
+        Binding { target, key: key.into(), arguments, slashed: false, row: None, made: None, reader: None }
     }
 
     fn routed(table: &BindingTable<usize>, key: &[u8]) -> Vec<usize> {
         let mut found = Vec::new();
-        table.route(key, None, None, |target| found.push(*target));
+        table.route(key, None, None, |binding| found.push(binding.target));
         found.sort_unstable();
         found
     }

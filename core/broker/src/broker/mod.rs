@@ -84,6 +84,7 @@ struct Parts {
     log: Log,
     config: Arc<BrokerConfig>,
     timers: Arc<Timers<Due>>,
+    access: AccessControl,
 }
 
 impl Parts {
@@ -106,7 +107,9 @@ impl Parts {
 impl Broker {
     /// Restores the broker from what the log has.
     pub fn open(log: Log, config: BrokerConfig) -> Result<Broker, BrokerError> {
-        let parts = Parts { log, config: Arc::new(config), timers: Arc::default() };
+        let connections = ConnectionRegistry::default();
+        let access = AccessControl::open(log.clone(), config.access_limits, connections.clone())?;
+        let parts = Parts { log, config: Arc::new(config), timers: Arc::default(), access: access.clone() };
         let Recovered { mut namespaces, next_id } = recovery::recover(&parts)?;
         let default = match namespaces.get(DEFAULT_NAMESPACE) {
             Some(default) => default.clone(),
@@ -123,8 +126,6 @@ impl Broker {
             }
         };
         namespaces.insert(DEFAULT_NAMESPACE.into(), default.clone());
-        let connections = ConnectionRegistry::default();
-        let access = AccessControl::open(parts.log.clone(), parts.config.access_limits, connections.clone())?;
         let protocol_state = parts.log.recovered_state(rows::OPAQUE).into_iter().collect();
         let client_log = Arc::new(ClientLog::new(parts.config.clock.clone(), parts.config.client_log));
         let configured = parts.config.namespaces.clone();

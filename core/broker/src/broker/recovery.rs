@@ -7,8 +7,11 @@ use bytes::Bytes;
 use inver_storage::{Entry, Log, SubmitError, TableId};
 
 use super::{BrokerError, Parts, sweep};
+use crate::access::Permissions;
 use crate::namespace::Namespace;
-use crate::rows::{self, NamespaceRow, RowError, SessionFilterRow, decode, split_counted, split_key};
+use crate::rows::{
+    self, BindingOwner, NamespaceRow, RowError, SessionFilterRow, decode, split_counted, split_key,
+};
 use crate::session::{SessionCore, Sessions};
 use crate::spec::SubscriptionOptions;
 
@@ -56,7 +59,7 @@ pub(super) fn recover(parts: &Parts) -> Result<Recovered, BrokerError> {
     if !deleted.is_empty() {
         sweep::sweep(log, &deleted)?;
     }
-    recover_topology(log, &by_id)?;
+    recover_topology(parts, &by_id)?;
     recover_offsets(log, &by_id)?;
     recover_sessions(log, &by_id)?;
     by_id.values().for_each(Sessions::end_empty_groups);
@@ -76,7 +79,10 @@ pub(super) fn recover(parts: &Parts) -> Result<Recovered, BrokerError> {
 }
 
 /// Restores topics, queues, exchanges, bindings and subscriptions, in an order in which each finds what it refers to.
-fn recover_topology(log: &Log, by_id: &ById) -> Result<(), RowError> {
+fn recover_topology(parts: &Parts, by_id: &ById) -> Result<(), RowError> {
+    let log = &parts.log;
+    // One for all bindings of a client.
+    let mut readers: HashMap<(String, BindingOwner), Arc<Permissions>> = HashMap::new();
     each_in_namespace(log, rows::TOPICS, by_id, |namespace, key, row| {
         namespace.recover_topic(&text(&key), &decode(rows::TOPICS, &row)?);
         Ok(())
@@ -87,7 +93,15 @@ fn recover_topology(log: &Log, by_id: &ById) -> Result<(), RowError> {
     })?;
     each_in_namespace(log, rows::BINDINGS, by_id, |namespace, key, row| {
         if let Some(number) = key.first_chunk::<8>() {
-            namespace.recover_binding(u64::from_be_bytes(*number), &decode(rows::BINDINGS, &row)?);
+            let (row, owner) = rows::decode_binding(&row)?;
+            let reader = owner.map(|owner| {
+                let key = (namespace.name().to_owned(), owner);
+                let reader = readers.entry(key).or_insert_with_key(|(namespace, owner)| {
+                    parts.access.permissions(owner.scope(namespace))
+                });
+                reader.clone()
+            });
+            namespace.recover_binding(u64::from_be_bytes(*number), &row, reader);
         }
         Ok(())
     })?;

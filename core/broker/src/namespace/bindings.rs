@@ -10,12 +10,13 @@ use inver_storage::{Entry, Lsn, SubmitError};
 
 use super::origins::Origin;
 use super::{Declared, Namespace};
+use crate::access::Permissions;
 use crate::bindings::{BindTarget, Binding};
 use crate::completion::Completion;
 use crate::exchange::{Exchange, RouteTarget};
 use crate::limits::{self, LimitReached};
 use crate::queue::Queue;
-use crate::rows::{self, BindingRow};
+use crate::rows::{self, BindingOwner, BindingRow};
 use crate::spec::{ExchangeKind, ExchangeSpec};
 use crate::value::Arguments;
 
@@ -168,7 +169,7 @@ impl Namespace {
         }
     }
 
-    /// Adds a binding; a present one stays.
+    /// Adds a binding that passes everything on; a present one stays.
     pub fn bind(
         &self,
         source: &str,
@@ -176,6 +177,20 @@ impl Namespace {
         key: &[u8],
         arguments: &Arguments,
     ) -> Result<Completion, BindError> {
+        self.bind_as(None, source, to, key, arguments)
+    }
+
+    /// Adds a binding of a client: while permissions are enforced, it passes on a log topic's records only as long as that
+    /// client may read the topic. A present one stays, with the client that made it.
+    pub fn bind_as(
+        &self,
+        client: Option<&Arc<Permissions>>,
+        source: &str,
+        to: BindDestination<'_>,
+        key: &[u8],
+        arguments: &Arguments,
+    ) -> Result<Completion, BindError> {
+        let reader = client.filter(|permissions| permissions.is_enforced());
         let _topology = self.topology();
         let (exchange, target) = self.ends(source, to)?;
         let durable = exchange.spec().durable
@@ -185,8 +200,8 @@ impl Namespace {
                 RouteTarget::Inbox { .. } => false,
             };
         let binding = |row, made| {
-            let (target, arguments) = (target.clone(), arguments.clone());
-            Binding { target, key: key.into(), arguments, slashed: false, row, made }
+            let (target, arguments, reader) = (target.clone(), arguments.clone(), reader.cloned());
+            Binding { target, key: key.into(), arguments, slashed: false, row, made, reader }
         };
         if let Some(present) = exchange.present(&binding(None, None)) {
             return Ok(present.into());
@@ -209,7 +224,9 @@ impl Namespace {
         };
         let row = self.0.next_binding.fetch_add(1, Ordering::Relaxed);
         let mut entry = Entry::new();
-        entry.put(rows::BINDINGS, rows::key(self.0.id, &[&row.to_be_bytes()]), rows::encode(&value));
+        let owner = reader.map(|permissions| BindingOwner::of(permissions));
+        let value = rows::encode_binding(&value, owner.as_ref());
+        entry.put(rows::BINDINGS, rows::key(self.0.id, &[&row.to_be_bytes()]), value);
         let lsn = self.log().submit(entry)?.lsn;
         // The topology lock is held: it is still new.
         let _new = self.enter_binding(&exchange, binding(Some(row), Some(lsn)));
@@ -227,6 +244,7 @@ impl Namespace {
             slashed: true,
             row: None,
             made: None,
+            reader: None,
         };
         let _may_be_there = self.enter_binding(&self.hub(), binding);
     }
@@ -251,7 +269,7 @@ impl Namespace {
         new
     }
 
-    pub(crate) fn recover_binding(&self, number: u64, row: &BindingRow) {
+    pub(crate) fn recover_binding(&self, number: u64, row: &BindingRow, reader: Option<Arc<Permissions>>) {
         self.0.next_binding.fetch_max(number + 1, Ordering::Relaxed);
         let to = if row.to_exchange {
             BindDestination::Exchange(&row.destination)
@@ -261,8 +279,8 @@ impl Namespace {
         match self.ends(&row.source, to) {
             Ok((exchange, target)) => {
                 let (key, arguments) = (row.key.clone().into_boxed_slice(), row.arguments.clone());
-                let binding =
-                    Binding { target, key, arguments, slashed: row.slashed, row: Some(number), made: None };
+                let (slashed, row) = (row.slashed, Some(number));
+                let binding = Binding { target, key, arguments, slashed, row, made: None, reader };
                 let _each_is_once_in_the_log = self.enter_binding(&exchange, binding);
             }
             Err(error) => {

@@ -275,6 +275,7 @@ impl SessionCore {
             slashed: true,
             row: None,
             made: None,
+            reader: None,
         });
         self.namespace.changed();
     }

@@ -13,6 +13,7 @@ mod dead_letters;
 mod defects;
 mod fixture;
 mod hub;
+mod hub_access;
 mod hub_modes;
 mod lifetime;
 mod limits;

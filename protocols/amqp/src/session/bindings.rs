@@ -58,7 +58,7 @@ impl Binding<'_> {
                 if exchange.spec().kind == ExchangeKind::Headers {
                     arguments::check_header_match(&arguments)?;
                 }
-                shared.namespace.bind(&source, to, key, &arguments)
+                shared.namespace.bind_as(Some(&shared.permissions), &source, to, key, &arguments)
             }
             Act::Unbind => shared.namespace.unbind(&source, to, key, &arguments),
         };

@@ -232,7 +232,7 @@ fn submit(
 ) -> Result<(i64, Completion), Rejection> {
     let full = |error: LimitReached| Rejection::new(ErrorCode::POLICY_VIOLATION, error.to_string());
     cx.namespace().check_room().map_err(full)?;
-    let (base, lsn) = match cx.namespace().produce(topic, partition, batch) {
+    let (base, lsn) = match cx.namespace().produce_as(Some(&cx.access.permissions), topic, partition, batch) {
         Ok(submitted) => (submitted.bases.first().copied().unwrap_or_default(), submitted.lsn),
         // A retry of a batch whose response was lost: it gets the same response, under the same condition.
         Err(SubmitError::DuplicateSequence { base_offset, lsn }) => (base_offset, lsn),
