@@ -5,13 +5,27 @@ use std::path::Path;
 use inver_broker::AccessControl;
 use inver_settings::Setting;
 use tracing::info;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, ListenerEntry, LogFormat};
+
+/// Which lines are written; can be changed while the process runs.
+pub(crate) struct LogLevels(reload::Handle<Targets, Registry>);
+
+impl LogLevels {
+    /// Changes which lines are written.
+    pub(crate) fn set(&self, filter: &Targets) {
+        // Fails only when the process ends.
+        let _ = self.0.reload(filter.clone());
+    }
+}
 
 /// Writes the log of this process to standard error from now on.
-pub(crate) fn install(config: &Config) {
+pub(crate) fn install(config: &Config) -> LogLevels {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match config.logging.format {
         LogFormat::Text => lines.with_ansi(false).boxed(),
@@ -19,7 +33,9 @@ pub(crate) fn install(config: &Config) {
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
     };
-    tracing_subscriber::registry().with(config.logging.filter.0.clone()).with(lines).init();
+    let (filter, levels) = reload::Layer::new(config.logging.filter.0.clone());
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    LogLevels(levels)
 }
 
 /// Says what is started, and from what.
@@ -45,27 +61,11 @@ pub(crate) fn shown_access(access: &AccessControl) -> String {
 
 /// The configured listeners: `amqp=127.0.0.1:5672 http=…`.
 fn listeners(config: &Config) -> String {
-    let mut shown = Vec::new();
-    let mut show = |name: String, listen: crate::config::Listen| {
-        if let Some(address) = listen.0 {
-            shown.push(format!("{name}={address}"));
-        }
-    };
-    for protocol in &config.protocols {
-        let (name, endpoint) = (protocol.entry.name, &protocol.endpoint);
-        show(name.to_owned(), endpoint.listen);
-        if endpoint.tls_cert.is_some() {
-            show(format!("{name}+tls"), endpoint.tls_listen);
-        }
-        if let Some(websocket) = &protocol.websocket {
-            show(format!("{name}+websocket"), websocket.websocket_listen);
-            if endpoint.tls_cert.is_some() {
-                show(format!("{name}+websocket+tls"), websocket.websocket_tls_listen);
-            }
-        }
-    }
-    show("http".to_owned(), config.http.listen);
-    shown.join(" ")
+    let entries = config.listeners();
+    let shown = entries.iter().flat_map(|ListenerEntry { settings, .. }| {
+        settings.address.0.iter().map(|address| format!("{}={address}", settings.name))
+    });
+    shown.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn the_start_line_names_all_listeners_that_are_on() {
         let text = listeners(&Config::default());
-        let expected = "kafka=127.0.0.1:9092 mqtt=127.0.0.1:1883 mqtt+websocket=127.0.0.1:8083 amqp=127.0.0.1:5672 \
+        let expected = "kafka=127.0.0.1:9092 mqtt=127.0.0.1:1883 mqtt-websocket=127.0.0.1:8083 amqp=127.0.0.1:5672 \
                         http=127.0.0.1:15672";
         let sorted = |text: &str| {
             let mut parts: Vec<String> = text.split(' ').map(str::to_owned).collect();

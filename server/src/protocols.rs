@@ -28,6 +28,8 @@ pub(crate) struct ProtocolEntry {
     pub(crate) tls_port: u16,
     /// Its form over WebSocket, if it has one.
     pub(crate) websocket: Option<WebSocketForm>,
+    /// Whether it tells clients an address to connect to.
+    pub(crate) advertises: bool,
     /// Its own settings with their defaults.
     pub(crate) settings: fn() -> Box<dyn ProtocolSettings>,
 }
@@ -54,6 +56,13 @@ pub(crate) trait ProtocolSettings: Settings {
     /// The protocol with these settings.
     fn protocol(&self, shared: SharedSettings) -> Arc<dyn ProtocolPlugin>;
 
+    /// The address that clients of the listener made by the short keys are told; `tls_port` is the port of the TLS listener,
+    /// none for the one without TLS.
+    fn advertised(&self, tls_port: Option<u16>) -> Option<(String, u16)> {
+        let _ = tls_port;
+        None
+    }
+
     /// Partitions of a log topic created without a number of partitions, if the protocol's clients create such topics.
     fn default_partitions(&self) -> Option<u32> {
         None
@@ -65,6 +74,12 @@ impl ProtocolSettings for KafkaConfig {
         let message_bytes_max = u32::try_from(shared.message_bytes_max).unwrap_or(u32::MAX);
         let limits = inver_kafka::Limits { timeouts: shared.timeouts, ..self.limits.clone() };
         Arc::new(Kafka::new(KafkaConfig { message_bytes_max, limits, ..self.clone() }))
+    }
+
+    fn advertised(&self, tls_port: Option<u16>) -> Option<(String, u16)> {
+        let Some(tls_port) = tls_port else { return self.advertised.clone() };
+        let same_host = || self.advertised.as_ref().map(|(host, _)| (host.clone(), tls_port));
+        self.tls_advertised.clone().or_else(same_host).filter(|(_, port)| *port != 0)
     }
 
     fn default_partitions(&self) -> Option<u32> {
@@ -101,6 +116,7 @@ pub(crate) static PROTOCOLS: &[ProtocolEntry] = &[
         port: 9092,
         tls_port: 9093,
         websocket: None,
+        advertises: true,
         settings: || Box::new(KafkaConfig::default()),
     },
     ProtocolEntry {
@@ -109,6 +125,7 @@ pub(crate) static PROTOCOLS: &[ProtocolEntry] = &[
         port: 1883,
         tls_port: 8883,
         websocket: Some(WebSocketForm { port: 8083, subprotocols: &["mqtt", "mqttv3.1"] }),
+        advertises: false,
         settings: || Box::new(MqttConfig::default()),
     },
     ProtocolEntry {
@@ -117,6 +134,7 @@ pub(crate) static PROTOCOLS: &[ProtocolEntry] = &[
         port: 5672,
         tls_port: 5671,
         websocket: None,
+        advertises: false,
         settings: || Box::new(inver_amqp::Limits::default()),
     },
 ];

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxBuildHasher;
 
 use crate::address::{Address, Filter, Form, Step};
@@ -58,15 +58,35 @@ pub(crate) struct Captures {
     count: AtomicUsize,
     /// Rules for every origin; only these apply to finished batches.
     general: AtomicUsize,
+    /// The rules of the configuration.
+    configured: Mutex<Vec<CaptureRule>>,
 }
 
 impl Captures {
     pub(crate) fn new(rules: &[CaptureRule]) -> Captures {
         let captures = Captures::default();
-        for (i, rule) in rules.iter().enumerate() {
-            captures.insert(Ranked { rank: Rank::Configured(i), rule: rule.clone() });
-        }
+        captures.set_configured(rules);
         captures
+    }
+
+    /// Replaces the rules of the configuration.
+    pub(crate) fn set_configured(&self, rules: &[CaptureRule]) {
+        let before = std::mem::take(&mut *self.configured.lock());
+        for (i, rule) in before.iter().enumerate() {
+            self.remove(&Rank::Configured(i), rule);
+        }
+        for (i, rule) in rules.iter().enumerate() {
+            self.insert(Ranked { rank: Rank::Configured(i), rule: rule.clone() });
+        }
+        *self.configured.lock() = rules.to_vec();
+    }
+
+    fn remove(&self, rank: &Rank, rule: &CaptureRule) {
+        let removed = self.rules.write().remove(&rule.filter, Hashed::hash(rank), |r| r.rank == *rank).len();
+        self.count.fetch_sub(removed, Ordering::AcqRel);
+        if rule.origin.is_none() {
+            self.general.fetch_sub(removed, Ordering::AcqRel);
+        }
     }
 
     fn insert(&self, ranked: Ranked) {
@@ -84,11 +104,7 @@ impl Captures {
             return;
         }
         if let Some(before) = before {
-            let rank = Rank::Topic(topic.into());
-            let removed =
-                self.rules.write().remove(&before.filter, Hashed::hash(&rank), |r| r.rank == rank).len();
-            self.count.fetch_sub(removed, Ordering::AcqRel);
-            self.general.fetch_sub(removed, Ordering::AcqRel);
+            self.remove(&Rank::Topic(topic.into()), &before);
         }
         if let Some(rule) = now {
             self.insert(Ranked { rank: Rank::Topic(topic.into()), rule });

@@ -33,7 +33,7 @@ type Partitions = BTreeMap<(String, u32), CommittedOffset>;
 /// All committed offsets of a namespace, by group.
 pub struct CommittedOffsets {
     namespace: u32,
-    committed_offsets_max: usize,
+    committed_offsets_max: AtomicUsize,
     groups: RwLock<BTreeMap<String, Partitions>>,
     /// Committed offsets in all groups.
     count: AtomicUsize,
@@ -43,10 +43,19 @@ impl CommittedOffsets {
     pub(crate) fn new(namespace: u32, committed_offsets_max: usize) -> CommittedOffsets {
         CommittedOffsets {
             namespace,
-            committed_offsets_max,
+            committed_offsets_max: AtomicUsize::new(committed_offsets_max),
             groups: RwLock::default(),
             count: AtomicUsize::new(0),
         }
+    }
+
+    fn max(&self) -> usize {
+        self.committed_offsets_max.load(Ordering::Relaxed)
+    }
+
+    /// Changes the bound.
+    pub(crate) fn set_max(&self, committed_offsets_max: usize) {
+        self.committed_offsets_max.store(committed_offsets_max, Ordering::Relaxed);
     }
 
     /// Checks the bound before a commit; offsets that a group has already can always be committed again.
@@ -55,7 +64,7 @@ impl CommittedOffsets {
         group: &str,
         offsets: &[(&str, u32, CommittedOffset)],
     ) -> Result<(), LimitReached> {
-        if self.len() + offsets.len() <= self.committed_offsets_max {
+        if self.len() + offsets.len() <= self.max() {
             return Ok(());
         }
         let groups = self.groups.read();
@@ -65,7 +74,7 @@ impl CommittedOffsets {
         };
         match offsets.iter().filter(is_new).count() {
             0 => Ok(()),
-            new => limits::check("committed offsets", self.len() + new - 1, self.committed_offsets_max),
+            new => limits::check("committed offsets", self.len() + new - 1, self.max()),
         }
     }
 

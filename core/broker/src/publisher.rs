@@ -247,7 +247,7 @@ impl Publisher {
         let clears = value.is_none_or(<[u8]>::is_empty);
         if !clears {
             self.namespace.check_room()?;
-            self.namespace.retained().room_for(address, batch.len(), self.namespace.limits())?;
+            self.namespace.retained().room_for(address, batch.len(), &self.namespace.limits())?;
         }
         let version = self.namespace.version();
         let routed_to = self.hub_route(address, message).set.clone();

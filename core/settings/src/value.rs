@@ -103,6 +103,17 @@ impl Setting for Option<(String, u16)> {
     }
 }
 
+/// A text; it may be empty.
+impl Setting for String {
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        String::deserialize(value)
+    }
+
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
 /// An array of texts.
 impl Setting for Vec<String> {
     const FORM: Form = Form::Structured;

@@ -11,8 +11,12 @@ inver_settings::section! {
     /// Settings of the protocol.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct KafkaConfig {
-        /// Address that clients are told to connect to. Empty: the address at which they reached the broker.
+        /// Address that clients of `kafka.listen` are told to connect to. Empty: the address at which they reached the
+        /// broker.
         pub advertised: Option<(String, u16)> = None => value("`host:port`, or empty"),
+        /// Address that clients of `kafka.tls_listen` are told to connect to. Empty: the host of `kafka.advertised` and the
+        /// port of `kafka.tls_listen`; without both, the address at which they reached the broker.
+        pub tls_advertised: Option<(String, u16)> = None => value("`host:port`, or empty"),
         /// Number of this node in metadata responses.
         pub node_id: i32 = 1 => count(0..=i32::MAX as u64),
         /// Whether a metadata request for a missing topic creates it, if the client asks for that.

@@ -131,7 +131,7 @@ impl Node {
     /// The host and port advertised to a client.
     pub(crate) fn advertised_address(&self, endpoints: &Endpoints) -> (Str, i32) {
         let local = endpoints.local;
-        match endpoints.listener.advertised.as_ref().or(self.config.advertised.as_ref()) {
+        match &endpoints.listener.advertised {
             Some((host, port)) => (Str::from(host.as_str()), i32::from(*port)),
             None => (Str::from(local.ip().to_canonical().to_string()), i32::from(local.port())),
         }

@@ -3,7 +3,8 @@
 use clap::{Subcommand, ValueEnum};
 
 use super::ConfigArgument;
-use crate::config::page;
+use crate::config::{Loaded, page};
+use crate::listeners;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -29,7 +30,8 @@ impl Command {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self {
             Command::Check(argument) => {
-                for warning in argument.load()?.warnings {
+                let Loaded { config, warnings } = argument.load()?;
+                for warning in warnings.into_iter().chain(listeners::check(&config)?) {
                     eprintln!("warning: {}: {}", warning.place, warning.what);
                 }
                 println!("the configuration is valid");

@@ -3,6 +3,8 @@
 mod config;
 mod health;
 mod log;
+mod reload;
+mod request;
 mod serve;
 mod user;
 
@@ -22,7 +24,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the broker until SIGTERM or SIGINT.
+    /// Run the broker until SIGTERM or SIGINT. SIGHUP lets it read its configuration again.
     Serve(serve::Arguments),
     /// Manage users in a configuration file.
     #[command(subcommand)]
@@ -33,6 +35,8 @@ enum Command {
     /// Inspect or salvage the log of a stopped broker.
     #[command(subcommand)]
     Log(log::Command),
+    /// Let the running broker read its configuration again; print what changed and what needs a restart.
+    Reload(reload::Arguments),
     /// Check whether a running broker is ready; exit code 0 if it is.
     Health(health::Arguments),
 }
@@ -45,13 +49,14 @@ impl Arguments {
             Command::User(command) => command.run(),
             Command::Config(command) => command.run(),
             Command::Log(command) => command.run(),
+            Command::Reload(arguments) => arguments.run(),
             Command::Health(arguments) => arguments.run(),
         }
     }
 }
 
 /// The configuration argument of the commands that need one.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 struct ConfigArgument {
     /// Configuration file (TOML). Environment variables win over it.
     #[arg(long, value_name = "FILE", env = "INVER_CONFIG")]

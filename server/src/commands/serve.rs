@@ -4,12 +4,11 @@
 //! connections. The order of the shutdown: listeners are closed, connections are notified and have
 //! `limits.shutdown_grace_ms` to end, then the log is flushed. A second signal ends the wait for connections.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use inver_broker::{Broker, BrokerConfig, CaptureRule, Clock, Filter};
+use inver_broker::{Broker, BrokerConfig, Clock};
 use inver_storage::{Log, Lsn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,14 +18,15 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::ConfigArgument;
-use crate::config::{self, Config, Loaded};
+use crate::config::{Config, Loaded};
 use crate::http::{Http, Monitored, Node};
-use crate::listeners::{self, Admission, Shared};
-use crate::logging;
+use crate::listeners::{self, ListenerSet, Shared};
 use crate::logins::Logins;
 use crate::protocols::{self, PROTOCOLS};
+use crate::reload::{self, ReloadRequests, Reloader};
 use crate::runtime::{Runtimes, Workers};
 use crate::telemetry::Metrics;
+use crate::{files, logging};
 
 /// File descriptors reserved for the log and for listeners.
 const FILES_RESERVED: u64 = 512;
@@ -37,86 +37,107 @@ pub(super) struct Arguments {
     config: ConfigArgument,
 }
 
+/// What runs beside the broker.
+struct Process {
+    workers: Workers,
+    http: Arc<Http>,
+    ready: Arc<AtomicBool>,
+    reloader: Reloader,
+    requests: ReloadRequests,
+    clock: Clock,
+    started: Instant,
+}
+
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let clock = Clock::system();
         let started = clock.now();
         let Loaded { mut config, warnings } = self.config.load()?;
-        logging::install(&config);
-        for warning in warnings {
+        let levels = logging::install(&config);
+        for warning in warnings.into_iter().chain(listeners::check(&config)?) {
             warn!("{}: {}", warning.place, warning.what);
         }
         logging::log_start(&config, self.config.file());
-        fit_connections_to_files(&mut config);
+        let load = Arc::new(move || self.config.load());
+        let connections_max = connections_max_by_files();
+        let reloader = Reloader::new(load, levels, connections_max, &mut config);
+        if let Some(max) = connections_max.filter(|max| config.limits.connections_max > *max) {
+            info!(connections_max = max, "limits.connections_max lowered to fit the limit of open files");
+            config.limits.connections_max = max;
+        }
         let metrics = Metrics::install()?;
         let runtimes = Runtimes::start(config.runtime.kind, config.runtime.threads)?;
         let workers = runtimes.workers();
         let ready = Arc::new(AtomicBool::new(false));
         let settings = config.http.settings(config.limits.message_bytes_max);
+        let (reload, requests) = reload::requests();
         let node = Node {
             metrics,
             ready: ready.clone(),
             workers: workers.clone(),
+            reload,
             started,
             monitored: monitored(&config),
             settings,
         };
         let http = Arc::new(Http::new(node));
-        runtimes.run(serve(config, workers, http, ready, clock, started))
+        runtimes.run(serve(config, Process { workers, http, ready, reloader, requests, clock, started }))
     }
 }
 
-async fn serve(
-    config: Config,
-    workers: Workers,
-    http: Arc<Http>,
-    ready: Arc<AtomicBool>,
-    clock: Clock,
-    started: Instant,
-) -> anyhow::Result<()> {
+async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
+    let Process { workers, http, ready, mut reloader, mut requests, clock, started } = process;
     // Installed before recovery, during which a signal would otherwise kill the process.
     let mut signals = Signals::listen()?;
     let broker = open(&config, clock.clone())?;
     let shutdown = CancellationToken::new();
-    let limits = &config.limits;
-    let admission = Admission::new(
-        "limits.connections_max",
-        listeners::loopback_only(broker.access()),
-        limits.connections_max,
-        limits.connections_per_address_max,
-    );
-    let listening = match listeners::bind(&config, &admission, http, broker.access()) {
-        Ok(listening) => listening,
+    let shared = Shared { workers: workers.clone(), broker: broker.clone(), shutdown: shutdown.clone() };
+    let mut listeners = ListenerSet::new(&config, http, shared);
+    match listeners.prepare(&config) {
+        Ok(prepared) => listeners.apply(prepared),
         Err(error) => {
             broker.log().shutdown()?;
             return Err(error);
         }
-    };
-    let shared = Shared {
-        workers: workers.clone(),
-        broker: broker.clone(),
-        shutdown: shutdown.clone(),
-        handshake_timeout: limits.handshake_timeout,
-    };
+    }
     let tasks = TaskTracker::new();
     tasks.spawn(broker.clone().housekeep(shutdown.clone()));
-    listening.into_iter().for_each(|listener| listener.accept(shared.clone(), &tasks));
-    drop(shared);
     ready.store(true, Ordering::Release);
     let access = logging::shown_access(broker.access());
     info!(milliseconds = (clock.now() - started).as_millis() as u64, access, "ready");
 
-    let mut poisoned = false;
-    tokio::select! {
-        () = signals.next() => info!("shutdown requested"),
-        // This position is never committed, so the wait ends only when the log fails.
-        Err(error) = broker.log().wait_committed(Lsn(u64::MAX)) => {
-            error!(%error, "log failed");
-            poisoned = true;
+    let poisoned = loop {
+        let poll_interval = listeners.poll_interval();
+        tokio::select! {
+            signal = signals.next_or_reload() => match signal {
+                Requested::Stop => {
+                    info!("shutdown requested");
+                    break false;
+                }
+                Requested::Reload => {
+                    info!("reload requested by SIGHUP");
+                    // The outcome is in the log.
+                    let _ = reloader.reload(&mut listeners, &broker).await;
+                }
+            },
+            // This position is never committed, so the wait ends only when the log fails.
+            Err(error) = broker.log().wait_committed(Lsn(u64::MAX)) => {
+                error!(%error, "log failed");
+                break true;
+            }
+            reply = requests.next() => {
+                info!("reload requested over HTTP");
+                let _gone = reply.send(reloader.reload(&mut listeners, &broker).await);
+            }
+            () = clock.sleep(poll_interval), if !poll_interval.is_zero() => listeners.load_changed_files(),
         }
-    }
+    };
+    // Who asks for a reload now is told that there is none.
+    drop(requests);
+    let limits = &config.limits;
     ready.store(false, Ordering::Release);
     shutdown.cancel();
+    listeners.stopped().await;
     tasks.close();
     tasks.wait().await;
     tokio::select! {
@@ -141,12 +162,13 @@ async fn serve(
 
 fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
     let folder = &config.general.data_dir;
+    files::make_private(folder);
     let log = Log::open(folder, config.log.options())
         .with_context(|| format!("failed to open the data folder {}", folder.display()))?;
     let limits = &config.limits;
     let broker_config = BrokerConfig {
-        captures: config.capture.rules.0.iter().map(capture).collect(),
-        topics: capture_topics(config),
+        captures: config.capture.captures(),
+        topics: config.capture_topics(),
         namespaces: config.general.namespaces.0.clone(),
         namespaces_max: limits.namespaces_max,
         hub_default: config.hub.default.0,
@@ -163,34 +185,22 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
         ..BrokerConfig::default()
     };
     let broker = Broker::open(log, broker_config)?;
-    let (users, mut rules) = (&config.general.users, config.general.permissions.rules());
-    rules.extend(users.rules());
-    broker.access().set_configured(users.users()?, rules)?;
+    let (users, rules) = config.general.access()?;
+    broker.access().set_configured(users, rules)?;
     Ok(broker)
 }
 
-fn capture(rule: &config::CaptureRule) -> CaptureRule {
-    CaptureRule {
-        origin: rule.protocol.clone(),
-        filter: Filter::slashed(rule.filter.as_bytes()),
-        topic: rule.topic.clone(),
-        key: rule.key.clone(),
-    }
-}
-
-/// The topics of capture rules that name a topic and not a template. They are created at the start, so that a consumer
-/// can subscribe before anything is published.
-fn capture_topics(config: &Config) -> Vec<(String, u32)> {
-    let partitions = config.default_partitions();
-    let names: BTreeSet<&String> =
-        config.capture.rules.0.iter().map(|rule| &rule.topic).filter(|topic| !topic.contains('{')).collect();
-    names.into_iter().map(|topic| (topic.clone(), partitions)).collect()
-}
-
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, which stop the broker, and SIGHUP, which reloads its configuration.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    reload: Signal,
+}
+
+/// What a signal asks for.
+enum Requested {
+    Stop,
+    Reload,
 }
 
 impl Signals {
@@ -198,9 +208,20 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
         })
     }
 
+    /// The next signal of any kind.
+    async fn next_or_reload(&mut self) -> Requested {
+        tokio::select! {
+            _ = self.terminate.recv() => Requested::Stop,
+            _ = self.interrupt.recv() => Requested::Stop,
+            _ = self.reload.recv() => Requested::Reload,
+        }
+    }
+
+    /// The next signal that asks for a stop.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -219,18 +240,13 @@ fn monitored(config: &Config) -> Monitored {
     }
 }
 
-/// Raises the limit of open files to its hard limit and lowers `limits.connections_max` to what that allows.
-fn fit_connections_to_files(config: &mut Config) {
+/// Raises the limit of open files to its hard limit. Returns how many connections that allows.
+fn connections_max_by_files() -> Option<usize> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let files = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    let Some(files) = files else { return };
-    let max = usize::try_from(files.saturating_sub(FILES_RESERVED).max(1)).unwrap_or(usize::MAX);
-    if config.limits.connections_max > max {
-        info!(files, connections_max = max, "limits.connections_max lowered to fit the limit of open files");
-        config.limits.connections_max = max;
-    }
+    Some(usize::try_from(files?.saturating_sub(FILES_RESERVED).max(1)).unwrap_or(usize::MAX))
 }

@@ -1,10 +1,12 @@
 //! `inver user add`: writes a user with a hashed password, and SCRAM keys if wanted, into a configuration file.
 
+use std::fs::File;
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use rustix::fs::{FlockOperation, flock};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
@@ -39,7 +41,10 @@ impl Command {
         match config {
             Some(file) => {
                 add(&file, &name, &hashes)?;
-                eprintln!("added {name} to {}; restart a running broker to apply it", file.display());
+                eprintln!(
+                    "added {name} to {}; `inver reload` or SIGHUP lets a running broker apply it",
+                    file.display()
+                );
             }
             None => {
                 let mut line = Table::new();
@@ -52,7 +57,7 @@ impl Command {
 }
 
 /// Reads one line of standard input, without echo on a terminal.
-fn read_password(name: &str) -> anyhow::Result<String> {
+pub(super) fn read_password(name: &str) -> anyhow::Result<String> {
     let input = stdin();
     let shown = if input.is_terminal() { tcgetattr(&input).ok() } else { None };
     if let Some(shown) = &shown {
@@ -80,8 +85,12 @@ fn item(hashes: &[String]) -> Item {
     }
 }
 
-/// Writes the user into the file and keeps its other contents and comments.
+/// Writes the user into the file and keeps its other contents and comments. Several at once take turns.
 fn add(file: &Path, name: &str, hashes: &[String]) -> anyhow::Result<()> {
+    // The file itself is replaced, so its folder is locked.
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let turn = File::open(folder).with_context(|| folder.display().to_string())?;
+    flock(&turn, FlockOperation::LockExclusive).with_context(|| folder.display().to_string())?;
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -104,11 +113,18 @@ fn add(file: &Path, name: &str, hashes: &[String]) -> anyhow::Result<()> {
     users.insert(name, item(hashes));
     // Written to another file and renamed, so that no reader sees half of it.
     let new = file.with_extension("new");
-    std::fs::write(&new, document.to_string()).with_context(|| new.display().to_string())?;
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(document.to_string().as_bytes())?;
+        file.sync_all()
+    };
+    write().with_context(|| new.display().to_string())?;
     if let Ok(before) = std::fs::metadata(file) {
         std::fs::set_permissions(&new, before.permissions())?;
     }
-    std::fs::rename(&new, file).with_context(|| file.display().to_string())
+    std::fs::rename(&new, file).with_context(|| file.display().to_string())?;
+    drop(turn);
+    Ok(())
 }
 
 #[cfg(test)]

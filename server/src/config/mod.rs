@@ -7,6 +7,8 @@
 //!
 //! It does not own reloading or includes, and reads no process environment itself: variables are handed in.
 
+mod entries;
+mod listeners;
 mod namespaces;
 pub(crate) mod page;
 mod permissions;
@@ -14,7 +16,10 @@ pub(crate) mod sections;
 pub(crate) mod users;
 mod values;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use inver_settings::{Form, Key};
@@ -22,13 +27,21 @@ use toml_edit::{Document, DocumentMut, Item};
 
 use crate::protocols::{PROTOCOLS, ProtocolEntry, ProtocolSettings};
 use crate::settings::{Input, Settings};
-use sections::{
-    Capture, Endpoint, General, Http, Hub, Limits, Log, Logging, Logins, Runtime, WebSocketEndpoint,
+pub(crate) use entries::{HTTP, ListenerEntry, PROMETHEUS};
+pub(crate) use listeners::{
+    Address, AnonymousRule, CertificateUser, ClientAuth, ListenerKeys, Networks, TlsVersion, WebSocketPath,
 };
-pub(crate) use values::{CaptureRule, Listen, LogFormat, RuntimeKind};
+use sections::{
+    Capture, Endpoint, General, Http, Hub, Limits, Log, Logging, Logins, Runtime, Tls, WebSocketEndpoint,
+};
+pub(crate) use values::{Listen, LogFormat, RuntimeKind};
 
 /// Prefix of every environment variable.
 pub(crate) const ENVIRONMENT_PREFIX: &str = "INVER_";
+/// What follows a key's name where its value is the path of a file that holds the value.
+const FILE_SUFFIX: &str = "_file";
+/// Bytes of the largest file that holds a value.
+const VALUE_FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// Everything that `inver serve` needs to know.
 pub(crate) struct Config {
@@ -38,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) protocols: Vec<ProtocolConfig>,
     pub(crate) http: Http,
     pub(crate) hub: Hub,
+    pub(crate) tls: Tls,
     pub(crate) capture: Capture,
     pub(crate) limits: Limits,
     pub(crate) logins: Logins,
@@ -67,6 +81,7 @@ impl Default for Config {
             protocols: protocols.collect(),
             http: Http::default(),
             hub: Hub::default(),
+            tls: Tls::default(),
             capture: Capture::default(),
             limits: Limits::default(),
             logins: Logins::default(),
@@ -80,6 +95,26 @@ impl Config {
     /// Partitions of a log topic that the broker creates without a number of partitions.
     pub(crate) fn default_partitions(&self) -> u32 {
         self.protocols.iter().find_map(|protocol| protocol.settings.default_partitions()).unwrap_or(1)
+    }
+
+    /// Every key's dotted name with its value, spelled as in a variable.
+    pub(crate) fn values(&mut self) -> Vec<(String, String)> {
+        let sections = self.sections().into_iter();
+        let values = sections.flat_map(|(section, settings)| {
+            let prefix = if section.is_empty() { String::new() } else { format!("{section}.") };
+            settings.keys().into_iter().map(move |key| (format!("{prefix}{}", key.name), key.default))
+        });
+        values.collect()
+    }
+
+    /// The topics of capture rules that name a topic and not a template, with their partitions. They are created at once,
+    /// so that a consumer can subscribe before anything is published.
+    pub(crate) fn capture_topics(&self) -> Vec<(String, u32)> {
+        let partitions = self.default_partitions();
+        let rules = self.capture.rules.0.iter();
+        let names: BTreeSet<&String> =
+            rules.map(|rule| &rule.topic).filter(|topic| !topic.contains('{')).collect();
+        names.into_iter().map(|topic| (topic.clone(), partitions)).collect()
     }
 
     /// Every section with its name, in the order of the documentation. Keys at the top of the file have no section.
@@ -96,6 +131,7 @@ impl Config {
         }
         sections.push(("http", &mut self.http));
         sections.push(("hub", &mut self.hub));
+        sections.push(("tls", &mut self.tls));
         sections.push(("capture", &mut self.capture));
         sections.push(("limits", &mut self.limits));
         sections.push(("logins", &mut self.logins));
@@ -135,12 +171,41 @@ impl SectionKey {
         if self.key.form != Form::Structured {
             return Ok(Input::Text(text.to_string()));
         }
-        let parsed = format!("value = {text}").parse::<DocumentMut>().ok();
-        match parsed.and_then(|mut document| document.remove("value")) {
+        match toml_value(text) {
             Some(item) => Ok(Input::Toml(item)),
             None => Err(format!("`{text}` is not a TOML value")),
         }
     }
+
+    /// A value from a file that holds it alone, such as a container's secret. A table may be written as lines.
+    fn file_input(&self, path: &Path) -> Result<Input, String> {
+        let shown = path.display();
+        let text = read_value(path).map_err(|error| format!("failed to read {shown}: {error}"))?;
+        if self.key.form != Form::Structured {
+            return Ok(Input::Text(text.trim_end_matches(['\r', '\n']).to_string()));
+        }
+        let table = || text.parse::<DocumentMut>().ok().map(|document| document.as_item().clone());
+        // The text may be secret: it is not shown.
+        toml_value(text.trim())
+            .or_else(table)
+            .map(Input::Toml)
+            .ok_or_else(|| format!("{shown} holds no TOML value"))
+    }
+}
+
+fn toml_value(text: &str) -> Option<Item> {
+    let mut document = format!("value = {text}").parse::<DocumentMut>().ok()?;
+    document.remove("value").filter(|_| document.is_empty())
+}
+
+/// The text of a file that holds one value.
+fn read_value(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path)?.take(VALUE_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if read as u64 > VALUE_FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it is longer than {VALUE_FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
 }
 
 /// The environment variable of a dotted key.
@@ -207,6 +272,7 @@ pub(crate) fn load(
         loading.read_file(path);
     }
     loading.read_environment(environment);
+    loading.drop_default_listeners();
     loading.check_whole();
     if loading.problems.is_empty() {
         Ok(Loaded { config: loading.config, warnings: loading.warnings })
@@ -253,6 +319,15 @@ impl Loading {
                 if let Err((message, at)) = self.set(&key, Input::Toml(child.clone())) {
                     self.problem(place(at.or(name_at)), format!("{full}: {message}"));
                 }
+            } else if let Some(key) = self.file_key(&full) {
+                let path = child.as_str().ok_or_else(|| "the path of a file is expected".to_string());
+                let input = path.and_then(|path| key.file_input(Path::new(path)));
+                let set = input.and_then(|input| self.set(&key, input).map_err(|(message, _)| message));
+                if table.contains_key(&key.key.name) {
+                    self.problem(place(name_at), format!("{full}: `{}` is set too", key.name()));
+                } else if let Err(message) = set {
+                    self.problem(place(name_at), format!("{full}: {message}"));
+                }
             } else if !self.is_section(&full) {
                 let nearest = self.nearest(&full);
                 self.problem(place(name_at), format!("unknown key `{full}`; the nearest is `{nearest}`"));
@@ -269,7 +344,18 @@ impl Loading {
         let mut variables: Vec<_> =
             environment.into_iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
         variables.sort();
+        let names: Vec<String> = variables.iter().map(|(name, _)| name.clone()).collect();
         for (name, text) in variables {
+            if let Some(key) = self.file_key(&name) {
+                let input = key.file_input(Path::new(&text));
+                let set = input.and_then(|input| self.set(&key, input).map_err(|(message, _)| message));
+                if names.contains(&key.variable()) {
+                    self.problem(name, format!("{} is set too", key.variable()));
+                } else if let Err(message) = set {
+                    self.problem(name, message);
+                }
+                continue;
+            }
             match self.keys.iter().find(|key| key.variable() == name).cloned() {
                 Some(key) => {
                     let input = key.input(&text);
@@ -285,6 +371,42 @@ impl Loading {
                 }
             }
         }
+    }
+
+    /// The key whose value is in a file, by the dotted name or the variable that holds the file's path.
+    fn file_key(&self, name: &str) -> Option<SectionKey> {
+        let variable = FILE_SUFFIX.to_uppercase();
+        self.keys
+            .iter()
+            .find(|key| {
+                name.strip_suffix(FILE_SUFFIX).is_some_and(|stem| stem == key.name())
+                    || name.strip_suffix(&variable).is_some_and(|stem| stem == key.variable())
+            })
+            .cloned()
+    }
+
+    /// A protocol with listeners in the list has no default ones beside them.
+    fn drop_default_listeners(&mut self) {
+        let Config { general, protocols, http, .. } = &mut self.config;
+        let is_default = |protocol: &str, key: &str| {
+            general.listeners.0.iter().any(|entry| entry.protocol == protocol)
+                && !self.set.contains(&format!("{protocol}.{key}"))
+        };
+        let drop = |protocol: &str, key: &str, listen: &mut Listen| {
+            if is_default(protocol, key) {
+                *listen = Listen::OFF;
+            }
+        };
+        for protocol in protocols {
+            let name = protocol.entry.name;
+            drop(name, "listen", &mut protocol.endpoint.listen);
+            drop(name, "tls_listen", &mut protocol.endpoint.tls_listen);
+            if let Some(websocket) = &mut protocol.websocket {
+                drop(name, "websocket_listen", &mut websocket.websocket_listen);
+                drop(name, "websocket_tls_listen", &mut websocket.websocket_tls_listen);
+            }
+        }
+        drop(HTTP, "listen", &mut http.listen);
     }
 
     /// Sets a key; the error says what is wrong and, where known, at which byte of the file.
@@ -321,6 +443,7 @@ impl Loading {
             };
             self.problems.push(Problem { place: format!("[{name}]"), what });
         }
+        self.problems.extend(self.config.listener_problems());
     }
 
     fn is_section(&self, name: &str) -> bool {
@@ -353,5 +476,7 @@ fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
 }
 
+#[cfg(test)]
+mod listener_tests;
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use inver_access::{Rule, User};
 use inver_broker::BrokerConfig;
 use inver_driver::Timeouts;
 use inver_settings::section;
 use inver_storage::{CommitPolicy, LogOptions};
 use tracing_subscriber::filter::Targets;
 
+use super::listeners::Listeners;
 use super::namespaces::ConfiguredNamespaces;
 use super::permissions::ConfiguredPermissions;
 use super::users::ConfiguredUsers;
@@ -45,6 +47,22 @@ section! {
         /// `connections_max`, `queues_max`, `topics_max`, `sessions_max`, `bytes_max`.
         pub(crate) namespaces: ConfiguredNamespaces = ConfiguredNamespaces::default()
             => value("a list of tables"),
+        /// Whether, as long as there are no users, clients on this machine are accepted anonymously or as `guest`. Set it
+        /// to `false` where a proxy on this machine passes clients on: all of them come from this machine then.
+        pub(crate) loopback_anonymous: bool = true => flag(),
+        /// Listeners beside those of the short keys (`kafka.listen`, `mqtt.tls_listen`, …), each with settings of its own.
+        /// A protocol that has some has no default listeners; its short keys count where they are set.
+        pub(crate) listeners: Listeners = Listeners::default()
+            => value("an array of tables, see [below](#listeners-an-entry)"),
+    }
+}
+
+impl General {
+    /// Users and rules as access control knows them.
+    pub(crate) fn access(&self) -> anyhow::Result<(Vec<User>, Vec<Rule>)> {
+        let mut rules = self.permissions.rules();
+        rules.extend(self.users.rules());
+        Ok((self.users.users()?, rules))
     }
 }
 
@@ -210,6 +228,15 @@ section! {
 }
 
 section! {
+    /// TLS of all listeners.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Tls {
+        /// Time between two looks at the files of certificates and keys; changed ones are loaded. 0: never.
+        pub(crate) poll_interval: Duration = Duration::from_secs(5) => milliseconds(0..=HOUR_MS),
+    }
+}
+
+section! {
     /// Capture: which publishes are appended to which log topic.
     #[derive(Debug, Clone)]
     pub(crate) struct Capture {
@@ -217,6 +244,19 @@ section! {
         /// `topic` and `key`, `{address}` is the MQTT topic and `{1}` what the first wildcard matched. `[]`: no capture.
         pub(crate) rules: CaptureRules = CaptureRules::default()
             => value("an array of tables with `filter`, `topic` and optionally `key` and `protocol`"),
+    }
+}
+
+impl Capture {
+    /// The rules as the model knows them.
+    pub(crate) fn captures(&self) -> Vec<inver_broker::CaptureRule> {
+        let rules = self.rules.0.iter().map(|rule| inver_broker::CaptureRule {
+            origin: rule.protocol.clone(),
+            filter: inver_broker::Filter::slashed(rule.filter.as_bytes()),
+            topic: rule.topic.clone(),
+            key: rule.key.clone(),
+        });
+        rules.collect()
     }
 }
 

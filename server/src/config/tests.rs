@@ -6,11 +6,11 @@ use serde::de::value::{Error, StrDeserializer};
 use super::values::Commit;
 use super::*;
 
-fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(super) fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, text)| ((*name).to_string(), (*text).to_string())).collect()
 }
 
-fn file(text: &str) -> tempfile::NamedTempFile {
+pub(super) fn file(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     std::fs::write(file.path(), text).unwrap();
     file
@@ -25,18 +25,8 @@ fn error(text: &str, variables: &[(&str, &str)]) -> ConfigError {
     load(Some(file.path()), environment(variables)).err().expect("a problem")
 }
 
-fn problems(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn problems(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
     error(text, variables).0.into_iter().map(|problem| problem.what).collect()
-}
-
-/// Every key with its present value.
-fn values(config: &mut Config) -> Vec<(String, String)> {
-    let sections = config.sections().into_iter();
-    sections
-        .flat_map(|(section, settings)| {
-            settings.keys().into_iter().map(move |key| (format!("{section}.{}", key.name), key.default))
-        })
-        .collect()
 }
 
 #[test]
@@ -51,7 +41,7 @@ fn every_default_is_accepted_and_listens_on_loopback_only() {
                 continue;
             }
         };
-        assert_eq!(values(&mut loaded.config), values(&mut Config::default()), "{}", key.name());
+        assert_eq!(loaded.config.values(), Config::default().values(), "{}", key.name());
     }
     let config = load(None, []).ok().unwrap().config;
     assert!(config.http.listen.0.unwrap().ip().is_loopback());
@@ -66,7 +56,7 @@ fn every_default_is_accepted_and_listens_on_loopback_only() {
 /// Each key changes its own value and no other.
 #[test]
 fn every_key_reaches_its_field() {
-    let before = values(&mut Config::default());
+    let before = Config::default().values();
     for key in keys() {
         let other = match key.key.accepts.as_str() {
             "`true` or `false`" => if key.key.default == "true" { "false" } else { "true" }.to_string(),
@@ -88,7 +78,7 @@ fn every_key_reaches_its_field() {
         let other = if other == key.key.default { most.unwrap_or(other) } else { other };
         let mut loaded =
             load(None, [(key.variable(), other.clone())]).unwrap_or_else(|error| panic!("{error}"));
-        let after = values(&mut loaded.config);
+        let after = loaded.config.values();
         let changed: Vec<_> = before.iter().zip(&after).filter(|(before, after)| before != after).collect();
         // An address that is off already stays so.
         if key.key.default == other {
@@ -96,7 +86,7 @@ fn every_key_reaches_its_field() {
             continue;
         }
         assert_eq!(changed.len(), 1, "{}: {changed:?}", key.name());
-        assert_eq!(changed[0].1.0, format!("{}.{}", key.section, key.key.name));
+        assert_eq!(changed[0].1.0, key.name());
     }
 }
 

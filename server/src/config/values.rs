@@ -42,7 +42,7 @@ impl Setting for Listen {
 }
 
 /// The address of `address:port`. A host name is resolved once, now; an empty one stands for all interfaces.
-fn resolve(text: &str) -> Option<SocketAddr> {
+pub(super) fn resolve(text: &str) -> Option<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }

@@ -30,7 +30,7 @@ use axum::{Extension, Router, middleware};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use inver_broker::{Broker, Connection, ProtocolPlugin};
+use inver_broker::{Broker, Connection, ListenerInfo, ProtocolPlugin};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -41,6 +41,7 @@ pub(crate) use self::metrics::Monitored;
 use self::auth::Logins;
 use self::metrics::CachedTotals;
 use self::problem::Problem;
+use crate::reload::ReloadHandle;
 use crate::runtime::Workers;
 use crate::telemetry::Metrics;
 
@@ -76,6 +77,8 @@ pub(crate) struct Node {
     pub(crate) ready: Arc<AtomicBool>,
     /// The workers, which know the number of connections.
     pub(crate) workers: Workers,
+    /// Asks for a reload of the configuration.
+    pub(crate) reload: ReloadHandle,
     /// Start of the process.
     pub(crate) started: Instant,
     /// What of the configuration is shown in metrics.
@@ -119,9 +122,10 @@ struct App {
 }
 
 /// The other end of a request's connection.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Peer {
     address: IpAddr,
+    listener: Arc<ListenerInfo>,
     /// Whether the bytes travel under TLS.
     encrypted: bool,
 }
@@ -192,7 +196,8 @@ impl ProtocolPlugin for Http {
 
     async fn serve(&self, connection: Connection, broker: Broker) {
         let router = self.routers(broker).http.clone();
-        let peer = Peer { address: connection.peer.ip(), encrypted: connection.encrypted };
+        let (address, listener) = (connection.peer.ip(), connection.listener.clone());
+        let peer = Peer { address, listener, encrypted: connection.encrypted };
         serve(router.layer(Extension(peer)), connection).await;
     }
 }

@@ -61,6 +61,11 @@ impl Problem {
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the Allow header names the methods of this resource")
     }
 
+    /// The request is understood and cannot be carried out as things are.
+    pub(super) fn unprocessable(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    }
+
     /// The state of the resource does not allow it.
     pub(super) fn conflict(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::CONFLICT, detail)
@@ -82,7 +87,7 @@ impl Problem {
     }
 
     /// The broker cannot write.
-    fn unavailable(detail: impl Into<String>) -> Problem {
+    pub(super) fn unavailable(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 }

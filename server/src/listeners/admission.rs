@@ -1,6 +1,8 @@
-//! Admission of connections: limits in total and per address, and loopback only where no users are configured.
+//! Admission of connections: limits in total and for each address.
 //!
-//! Refusals are logged at most once every [`LOG_INTERVAL`], so that a flood of connections is not a flood of log lines.
+//! There is one for all protocols together, one for HTTP, and one for each listener with limits of its own. Limits can
+//! change while connections are open; those beyond a lower limit stay. Refusals are logged at most once every
+//! [`LOG_INTERVAL`], so that a flood of connections is not a flood of log lines.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,22 +16,25 @@ use tracing::warn;
 /// Shortest time between two log lines about refusals.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Whether only clients on this machine are let in now.
-pub(crate) type LoopbackOnly = Box<dyn Fn() -> bool + Send + Sync>;
+/// Limits of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectionLimits {
+    /// In total.
+    pub(crate) total: usize,
+    /// From one address.
+    pub(crate) per_address: usize,
+}
 
 /// Admits or refuses connections and counts those that are open.
 pub(crate) struct Admission {
-    /// The configuration key of `connections_max`.
-    key: &'static str,
-    loopback_only: LoopbackOnly,
-    connections_max: usize,
-    connections_per_address_max: usize,
+    /// What is limited, in messages: `limits.connections_max` and so on.
+    name: String,
     open: Mutex<Open>,
     logged_at: Mutex<Option<Instant>>,
 }
 
-#[derive(Default)]
 struct Open {
+    limits: ConnectionLimits,
     connections: usize,
     /// Holds only addresses with a connection, so it is bounded by the connections.
     by_address: HashMap<IpAddr, usize>,
@@ -38,15 +43,21 @@ struct Open {
 /// An admitted connection; dropping it releases its place.
 pub(crate) struct Admitted {
     admission: Arc<Admission>,
-    address: IpAddr,
+    /// None: the address is not known yet.
+    address: Option<IpAddr>,
 }
 
 /// Why a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
+    /// There are no users, and the client is on another machine.
     LoopbackOnly,
     TooMany(usize),
     TooManyFromAddress(usize),
+    /// The listener takes connections from proxies, and this is none that it trusts.
+    NoTrustedProxy,
+    /// A trusted proxy did not send a header.
+    NoProxyHeader,
 }
 
 impl Refusal {
@@ -56,48 +67,47 @@ impl Refusal {
             Refusal::LoopbackOnly => "loopback_only",
             Refusal::TooMany(_) => "connections_max",
             Refusal::TooManyFromAddress(_) => "connections_per_address_max",
+            Refusal::NoTrustedProxy => "proxy_not_trusted",
+            Refusal::NoProxyHeader => "proxy_header",
         }
     }
 }
 
 impl Admission {
-    pub(crate) fn new(
-        key: &'static str,
-        loopback_only: LoopbackOnly,
-        connections_max: usize,
-        per_address_max: usize,
-    ) -> Arc<Admission> {
-        Arc::new(Admission {
-            key,
-            loopback_only,
-            connections_max,
-            connections_per_address_max: per_address_max,
-            open: Mutex::default(),
-            logged_at: Mutex::default(),
-        })
+    /// `name` begins the names of the limits' keys.
+    pub(crate) fn new(name: impl Into<String>, limits: ConnectionLimits) -> Arc<Admission> {
+        let open = Open { limits, connections: 0, by_address: HashMap::new() };
+        Arc::new(Admission { name: name.into(), open: Mutex::new(open), logged_at: Mutex::default() })
     }
 
-    /// Admits a connection from `address`, or says why not.
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Refusal> {
-        let address = address.to_canonical();
-        if !address.is_loopback() && (self.loopback_only)() {
-            return Err(Refusal::LoopbackOnly);
-        }
+    /// Changes the limits.
+    pub(crate) fn set_limits(&self, limits: ConnectionLimits) {
+        self.open.lock().limits = limits;
+    }
+
+    /// Admits a connection, or says why not. A connection whose address is not known yet counts in total only, until
+    /// [`Admitted::identify`].
+    pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Admitted, Refusal> {
         let mut open = self.open.lock();
-        if open.connections >= self.connections_max {
-            return Err(Refusal::TooMany(self.connections_max));
+        if open.connections >= open.limits.total {
+            return Err(Refusal::TooMany(open.limits.total));
         }
-        let from_address = open.by_address.entry(address).or_default();
-        if *from_address >= self.connections_per_address_max {
-            return Err(Refusal::TooManyFromAddress(self.connections_per_address_max));
+        if let Some(address) = address {
+            open.enter(address.to_canonical())?;
         }
-        *from_address += 1;
         open.connections += 1;
-        Ok(Admitted { admission: self.clone(), address })
+        Ok(Admitted { admission: self.clone(), address: address.map(|address| address.to_canonical()) })
+    }
+
+    /// Whether this is what refuses connections for that reason now.
+    pub(crate) fn is_at(&self, refusal: Refusal) -> bool {
+        let limits = self.open.lock().limits;
+        refusal == Refusal::TooMany(limits.total)
+            || refusal == Refusal::TooManyFromAddress(limits.per_address)
     }
 
     /// Logs a refusal, unless one was logged less than [`LOG_INTERVAL`] before `now`. Returns whether it did.
-    pub(crate) fn log(&self, refusal: Refusal, address: IpAddr, now: Instant) -> bool {
+    pub(crate) fn log(&self, refusal: Refusal, listener: &str, address: IpAddr, now: Instant) -> bool {
         {
             let mut logged_at = self.logged_at.lock();
             if logged_at.is_some_and(|at| now.saturating_duration_since(at) < LOG_INTERVAL) {
@@ -105,20 +115,51 @@ impl Admission {
             }
             *logged_at = Some(now);
         }
+        let name = &self.name;
         match refusal {
             Refusal::LoopbackOnly => warn!(
-                %address,
+                listener, %address,
                 "connection refused: without users only clients on this machine are accepted; add a user with \
                  `inver user add NAME --config FILE` and start with that file, or set INVER_USERS"
             ),
             Refusal::TooMany(max) => {
-                warn!(%address, max, "connection refused: {} reached", self.key);
+                warn!(listener, %address, max, "connection refused: {name}.connections_max reached");
             }
             Refusal::TooManyFromAddress(max) => {
-                warn!(%address, max, "connection refused: limits.connections_per_address_max reached");
+                warn!(listener, %address, max, "connection refused: {name}.connections_per_address_max reached");
+            }
+            Refusal::NoTrustedProxy => {
+                warn!(listener, %address, "connection refused: the address is not in the listener's proxy_trusted");
+            }
+            Refusal::NoProxyHeader => {
+                warn!(listener, %address, "connection refused: the proxy sent no valid PROXY protocol header");
             }
         }
         true
+    }
+}
+
+impl Open {
+    fn enter(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        let max = self.limits.per_address;
+        let from_address = self.by_address.get(&address).copied().unwrap_or_default();
+        if from_address >= max {
+            return Err(Refusal::TooManyFromAddress(max));
+        }
+        self.by_address.insert(address, from_address + 1);
+        Ok(())
+    }
+}
+
+impl Admitted {
+    /// Counts a connection whose address was not known for its address, or says why it is refused.
+    pub(crate) fn identify(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        if self.address.is_none() {
+            let address = address.to_canonical();
+            self.admission.open.lock().enter(address)?;
+            self.address = Some(address);
+        }
+        Ok(())
     }
 }
 
@@ -126,10 +167,11 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         let mut open = self.admission.open.lock();
         open.connections = open.connections.saturating_sub(1);
-        if let Some(count) = open.by_address.get_mut(&self.address) {
+        let Some(address) = self.address else { return };
+        if let Some(count) = open.by_address.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
-                open.by_address.remove(&self.address);
+                open.by_address.remove(&address);
             }
         }
     }
@@ -145,35 +187,57 @@ mod tests {
         text.parse().unwrap()
     }
 
-    #[test]
-    fn without_users_only_loopback_is_admitted() {
-        let admission = Admission::new("k", Box::new(|| true), 10, 10);
-        assert!(admission.admit(address("127.0.0.1")).is_ok());
-        assert!(admission.admit(address("127.9.0.1")).is_ok());
-        assert!(admission.admit(address("::1")).is_ok());
-        assert!(admission.admit(address("::ffff:127.0.0.1")).is_ok());
-        assert_eq!(admission.admit(address("192.0.2.1")).err(), Some(Refusal::LoopbackOnly));
-        assert_eq!(admission.admit(address("::ffff:192.0.2.1")).err(), Some(Refusal::LoopbackOnly));
-        assert!(Admission::new("k", Box::new(|| false), 10, 10).admit(address("192.0.2.1")).is_ok());
+    fn admission(total: usize, per_address: usize) -> Arc<Admission> {
+        Admission::new("limits", ConnectionLimits { total, per_address })
+    }
+
+    fn admit(admission: &Arc<Admission>, from: &str) -> Result<Admitted, Refusal> {
+        admission.admit(Some(address(from)))
     }
 
     #[test]
     fn limits_hold_and_places_are_released() {
-        let admission = Admission::new("k", Box::new(|| false), 3, 2);
-        let one = admission.admit(address("192.0.2.1")).unwrap();
-        let _two = admission.admit(address("192.0.2.1")).unwrap();
-        assert_eq!(admission.admit(address("192.0.2.1")).err(), Some(Refusal::TooManyFromAddress(2)));
-        let _three = admission.admit(address("192.0.2.2")).unwrap();
-        assert_eq!(admission.admit(address("192.0.2.3")).err(), Some(Refusal::TooMany(3)));
+        let admission = admission(3, 2);
+        let one = admit(&admission, "192.0.2.1").unwrap();
+        let _two = admit(&admission, "::ffff:192.0.2.1").unwrap();
+        assert_eq!(admit(&admission, "192.0.2.1").err(), Some(Refusal::TooManyFromAddress(2)));
+        let _three = admit(&admission, "192.0.2.2").unwrap();
+        assert_eq!(admit(&admission, "192.0.2.3").err(), Some(Refusal::TooMany(3)));
         drop(one);
-        assert!(admission.admit(address("192.0.2.1")).is_ok());
+        assert!(admit(&admission, "192.0.2.1").is_ok());
         assert_eq!(admission.open.lock().by_address.len(), 2);
     }
 
     #[test]
+    fn a_connection_of_a_proxy_counts_for_its_client_once_that_is_known() {
+        let admission = admission(3, 1);
+        let mut one = admission.admit(None).unwrap();
+        let mut two = admission.admit(None).unwrap();
+        one.identify(address("192.0.2.1")).unwrap();
+        assert_eq!(two.identify(address("192.0.2.1")), Err(Refusal::TooManyFromAddress(1)));
+        two.identify(address("192.0.2.2")).unwrap();
+        assert_eq!(admission.open.lock().connections, 2);
+        drop((one, two));
+        assert_eq!(admission.open.lock().connections, 0);
+        assert!(admission.open.lock().by_address.is_empty());
+    }
+
+    #[test]
+    fn a_lower_limit_keeps_open_connections() {
+        let admission = admission(3, 3);
+        let held: Vec<_> = (0..3).map(|_| admit(&admission, "192.0.2.1").unwrap()).collect();
+        admission.set_limits(ConnectionLimits { total: 2, per_address: 1 });
+        assert_eq!(admit(&admission, "192.0.2.2").err(), Some(Refusal::TooMany(2)));
+        drop(held);
+        let _one = admit(&admission, "192.0.2.1").unwrap();
+        assert_eq!(admit(&admission, "192.0.2.1").err(), Some(Refusal::TooManyFromAddress(1)));
+    }
+
+    #[test]
     fn refusals_are_logged_once_per_interval() {
-        let (admission, now) = (Admission::new("k", Box::new(|| false), 1, 1), Clock::manual(0).now());
-        let log = |after: Duration| admission.log(Refusal::TooMany(1), address("192.0.2.1"), now + after);
+        let (admission, now) = (admission(1, 1), Clock::manual(0).now());
+        let log =
+            |after: Duration| admission.log(Refusal::TooMany(1), "l", address("192.0.2.1"), now + after);
         assert!(log(Duration::ZERO));
         assert!(!log(LOG_INTERVAL - Duration::from_millis(1)));
         assert!(log(LOG_INTERVAL));

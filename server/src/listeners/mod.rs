@@ -1,52 +1,61 @@
 //! Listeners: accepted sockets become [`Connection`]s.
 //!
-//! Owns accepting, TLS and WebSocket. All sockets are accepted on one thread and assigned to the least loaded worker,
-//! where TLS and WebSocket handshakes run under a time limit. [`admission`] decides before a byte is read: limits of
-//! connections, and loopback only where no users are configured.
+//! Owns accepting, the PROXY protocol, TLS and WebSocket. All sockets are accepted on one thread and assigned to the least
+//! loaded worker, where headers and handshakes are read under a time limit. [`admission`] decides before that: limits of
+//! connections, trusted proxies, and loopback only where there are no users.
+//!
+//! The modules: [`set`] (the listeners that run, and how a reload changes them), [`socket`] (TCP and Unix sockets),
+//! [`proxy`], [`tls`], [`certificate`], [`websocket`], [`check`] (files and warnings).
 //!
 //! It does not own the bytes of any protocol.
 
 mod admission;
+mod certificate;
+mod check;
+mod proxy;
+mod set;
+mod socket;
 mod tls;
 mod websocket;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use inver_broker::{AccessControl, Broker, Connection, Io, ProtocolPlugin};
-use tokio::net::{TcpListener, TcpStream};
+use inver_broker::{
+    AccessControl, Anonymous, Broker, ClientCertificate, Connection, Io, ListenerInfo, ProtocolPlugin,
+};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, debug_span, info, warn};
+use tracing::{Instrument, debug, debug_span};
 
-pub(crate) use admission::Admission;
+pub(crate) use check::check;
+pub(crate) use set::ListenerSet;
 
-use crate::config::{self, Config, Listen};
-use crate::http::{Http, RabbitmqMetrics};
-use crate::protocols::SharedSettings;
+use crate::config::{CertificateUser, Networks};
 use crate::runtime::Workers;
+use admission::{Admission, Admitted, Refusal};
+use socket::Stream;
 
-/// Pause after accepting failed, for example for lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// A bound socket and its service.
-pub(crate) struct Listener {
-    socket: TcpListener,
-    service: Service,
-}
-
-/// The protocol of a listener and the layers below it.
+/// How connections of a listener are opened.
 #[derive(Clone)]
 struct Service {
+    info: Arc<ListenerInfo>,
     protocol: Arc<dyn ProtocolPlugin>,
+    /// The limits of all listeners, or of HTTP.
     admission: Arc<Admission>,
+    /// The listener's own limits.
+    own_admission: Option<Arc<Admission>>,
+    /// The proxies that may connect, if it takes connections from proxies.
+    proxies: Option<Networks>,
     tls: Option<TlsAcceptor>,
+    certificate_user: CertificateUser,
     websocket: Option<websocket::Form>,
+    /// Time limit of the PROXY protocol header and of the TLS and WebSocket handshakes.
+    handshake_timeout: Duration,
 }
 
 /// What all connections share.
@@ -58,145 +67,90 @@ pub(crate) struct Shared {
     pub(crate) broker: Broker,
     /// Cancelled on shutdown.
     pub(crate) shutdown: CancellationToken,
-    /// Time limit of the TLS and WebSocket handshakes.
-    pub(crate) handshake_timeout: Duration,
 }
 
-/// Binds every configured listener; no connection is accepted yet. `admission` is that of all protocols together; HTTP has
-/// its own. Must run within a runtime.
-pub(crate) fn bind(
-    config: &Config,
-    admission: &Arc<Admission>,
-    http: Arc<Http>,
-    access: &AccessControl,
-) -> anyhow::Result<Vec<Listener>> {
-    describe();
-    let mut listeners = Vec::new();
-    let mut listen = |key: &str, listen: Listen, service: Service| -> anyhow::Result<()> {
-        let Some(address) = listen.0 else { return Ok(()) };
-        let socket = bind_one(address).map_err(|error| explain(&error, key, address))?;
-        let local = socket.local_addr().unwrap_or(address);
-        info!(key, address = %local, "listening");
-        listeners.push(Listener { socket, service });
-        Ok(())
-    };
-    let shared = SharedSettings {
-        message_bytes_max: config.limits.message_bytes_max,
-        timeouts: config.limits.timeouts(),
-    };
-    for config::ProtocolConfig { entry, endpoint, websocket, settings } in &config.protocols {
-        let name = entry.name;
-        let protocol = settings.protocol(shared);
-        let tls = match (&endpoint.tls_cert, &endpoint.tls_key) {
-            (Some(cert), Some(key)) => {
-                Some(tls::acceptor(cert, key).with_context(|| format!("TLS of {name}"))?)
+/// A connection's places among those that are limited.
+struct Places {
+    all: Admitted,
+    own: Option<Box<Admitted>>,
+}
+
+/// A connection that can be served.
+struct Opened {
+    connection: Connection,
+    broker: Broker,
+    places: Places,
+}
+
+/// Why a connection was not opened.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("it is refused: {0:?}")]
+    Refused(Refusal, IpAddr),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Service {
+    /// Whether a client of this address is admitted: without users only those on this machine, unless the listener takes
+    /// everybody.
+    fn check_address(&self, address: IpAddr, access: &AccessControl) -> Result<(), Refusal> {
+        let is_open = self.info.anonymous == Anonymous::Always || address.to_canonical().is_loopback();
+        if is_open || access.has_users() { Ok(()) } else { Err(Refusal::LoopbackOnly) }
+    }
+
+    /// Admits a connection before a byte is read. The client of a proxy is not known yet.
+    fn admit(&self, stream: &Stream, peer: IpAddr, access: &AccessControl) -> Result<Places, Refusal> {
+        let address = match &self.proxies {
+            Some(trusted) if matches!(stream, Stream::Tcp(_)) && !trusted.contain(peer) => {
+                return Err(Refusal::NoTrustedProxy);
             }
-            _ => None,
+            Some(_) => None,
+            None => {
+                self.check_address(peer, access)?;
+                Some(peer)
+            }
         };
-        let plain = Service { protocol, admission: admission.clone(), tls: None, websocket: None };
-        listen(&format!("{name}.listen"), endpoint.listen, plain.clone())?;
-        if let (Some(form), Some(websocket)) = (&entry.websocket, websocket) {
-            let form = websocket::Form::new(form.subprotocols, config.limits.message_bytes_max);
-            let service = Service { websocket: Some(form), ..plain.clone() };
-            listen(&format!("{name}.websocket_listen"), websocket.websocket_listen, service.clone())?;
-            if tls.is_some() {
-                let service = Service { tls: tls.clone(), ..service };
-                listen(&format!("{name}.websocket_tls_listen"), websocket.websocket_tls_listen, service)?;
-            }
-        }
-        if tls.is_some() {
-            listen(&format!("{name}.tls_listen"), endpoint.tls_listen, Service { tls, ..plain })?;
-        }
+        let own = self.own_admission.as_ref().map(|own| own.admit(address)).transpose()?;
+        Ok(Places { all: self.admission.admit(address)?, own: own.map(Box::new) })
     }
-    let (key, max) = ("http.connections_max", config.http.connections_max);
-    let admission = Admission::new(key, loopback_only(access), max, max);
-    let service = Service { protocol: http.clone(), admission, tls: None, websocket: None };
-    listen("http.listen", config.http.listen, service.clone())?;
-    let metrics = Service { protocol: Arc::new(RabbitmqMetrics(http)), ..service };
-    listen("http.prometheus_listen", config.http.prometheus_listen, metrics)?;
-    Ok(listeners)
-}
 
-/// Without users only clients on this machine are let in.
-pub(crate) fn loopback_only(access: &AccessControl) -> admission::LoopbackOnly {
-    let access = access.clone();
-    Box::new(move || !access.has_users())
-}
-
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = std::net::TcpListener::bind(address)?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket)
-}
-
-fn explain(error: &io::Error, key: &str, address: SocketAddr) -> anyhow::Error {
-    let variable = config::variable(key);
-    let change = format!("set `{key}` in the configuration or {variable} to another address, or to `off`");
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            anyhow!("port {} ({key} = {address}) is already in use; {change}", address.port())
-        }
-        io::ErrorKind::PermissionDenied => {
-            anyhow!(
-                "port {} ({key} = {address}) needs privileges that this user does not have; {change}",
-                address.port()
-            )
-        }
-        _ => anyhow!("failed to listen on {address} ({key}): {error}; {change}"),
+    /// Admits the client of a proxy.
+    fn identify(&self, places: &mut Places, client: IpAddr, access: &AccessControl) -> Result<(), Refusal> {
+        self.check_address(client, access)?;
+        places.all.identify(client)?;
+        places.own.as_mut().map_or(Ok(()), |own| own.identify(client))
     }
-}
 
-impl Listener {
-    /// Spawns a task that accepts connections until shutdown and then closes the socket.
-    pub(crate) fn accept(self, shared: Shared, tasks: &TaskTracker) {
-        tasks.spawn(async move {
-            loop {
-                let accepted = tokio::select! {
-                    biased;
-                    () = shared.shutdown.cancelled() => return,
-                    accepted = self.socket.accept() => accepted,
-                };
-                match accepted {
-                    Ok((stream, peer)) => start(&shared, &self.service, stream, peer),
-                    Err(error) => {
-                        warn!(%error, protocol = self.service.protocol.name(), "failed to accept a connection");
-                        shared.broker.clock().sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
-        });
+    /// Counts and logs a refusal.
+    fn refuse(&self, refusal: Refusal, address: IpAddr, broker: &Broker) {
+        let (protocol, reason) = (self.protocol.name(), refusal.label());
+        metrics::counter!("inver_connections_refused_total", "protocol" => protocol, "reason" => reason)
+            .increment(1);
+        let own = self.own_admission.as_ref().filter(|own| own.is_at(refusal));
+        let admission = own.unwrap_or(&self.admission);
+        admission.log(refusal, &self.info.name, address, broker.clock().now());
     }
 }
 
 /// Admits the connection and assigns it to a worker.
-fn start(shared: &Shared, service: &Service, stream: TcpStream, peer: SocketAddr) {
+fn start(shared: &Shared, service: &Arc<Service>, stream: Stream, peer: SocketAddr) {
     let protocol = service.protocol.name();
-    let admitted = match service.admission.admit(peer.ip()) {
-        Ok(admitted) => admitted,
-        Err(refusal) => {
-            metrics::counter!("inver_connections_refused_total", "protocol" => protocol, "reason" => refusal.label())
-                .increment(1);
-            service.admission.log(refusal, peer.ip(), shared.broker.clock().now());
-            return;
-        }
+    let places = match service.admit(&stream, peer.ip(), shared.broker.access()) {
+        Ok(places) => places,
+        Err(refusal) => return service.refuse(refusal, peer.ip(), &shared.broker),
     };
-    // The worker's reactor must poll the socket, not this thread's.
-    let Ok(stream) = stream.into_std() else { return };
     // Boxed and dropped before the connection is served, whose future would otherwise contain it to the end.
-    let opening = Box::pin(open(shared.clone(), service.clone(), stream, peer));
+    let opening = Box::pin(open(shared.clone(), service.clone(), stream, peer, places));
     // Only where debug logging is enabled: a span is a tenth of what an idle connection holds.
     let span = debug_span!("connection", protocol, %peer);
     let counted = Counted::new(service.protocol.clone());
     let serve = |slot| {
-        let held = (slot, admitted, counted);
+        let held = (slot, counted);
         async move {
-            let serving = match opening.await {
-                Ok(Some((connection, broker))) => held.2.0.serve(connection, broker),
-                Ok(None) => return,
-                Err(error) => {
-                    debug!(%error, "connection failed before it was open");
-                    return;
-                }
+            let (serving, _places) = match opening.await {
+                Some(Opened { connection, broker, places }) => (held.1.0.serve(connection, broker), places),
+                None => return,
             };
             serving.await;
             // Held as captured until here: a binding within the block would hold it twice.
@@ -207,32 +161,98 @@ fn start(shared: &Shared, service: &Service, stream: TcpStream, peer: SocketAddr
     if span.is_disabled() { slot.run(serve) } else { slot.run(|slot| serve(slot).instrument(span)) }
 }
 
-/// Opens a connection over an accepted socket; none if shutdown is requested first.
+/// Opens a connection over an accepted socket; none if it fails or is refused, or if shutdown is requested first.
 async fn open(
     shared: Shared,
-    service: Service,
-    stream: std::net::TcpStream,
+    service: Arc<Service>,
+    stream: Stream,
     peer: SocketAddr,
-) -> io::Result<Option<(Connection, Broker)>> {
-    let stream = TcpStream::from_std(stream)?;
-    stream.set_nodelay(true)?;
-    let local = stream.local_addr()?;
-    let encrypted = service.tls.is_some();
-    let io = tokio::select! {
-        io = timeout(shared.handshake_timeout, handshake(&service, stream)) => io??,
-        () = shared.shutdown.cancelled() => return Ok(None),
+    mut places: Places,
+) -> Option<Opened> {
+    let opening = async {
+        match stream {
+            Stream::Tcp(stream) => {
+                let stream = TcpStream::from_std(stream)?;
+                stream.set_nodelay(true)?;
+                let local = stream.local_addr()?;
+                layers(&shared, &service, stream, (peer, local), &mut places).await
+            }
+            Stream::Unix(stream) => {
+                let stream = UnixStream::from_std(stream)?;
+                layers(&shared, &service, stream, (peer, socket::LOCAL_PEER), &mut places).await
+            }
+        }
     };
-    let connection = Connection { encrypted, ..Connection::plain(io, peer, local, shared.shutdown) };
-    Ok(Some((connection, shared.broker)))
+    let connection = tokio::select! {
+        opened = timeout(service.handshake_timeout, opening) => {
+            opened.unwrap_or_else(|elapsed| Err(io::Error::from(elapsed).into()))
+        }
+        () = shared.shutdown.cancelled() => return None,
+    };
+    match connection {
+        Ok(connection) => Some(Opened { connection, broker: shared.broker, places }),
+        Err(OpenError::Refused(refusal, address)) => {
+            service.refuse(refusal, address, &shared.broker);
+            None
+        }
+        Err(OpenError::Io(error)) => {
+            debug!(%error, %peer, "connection failed before it was open");
+            None
+        }
+    }
 }
 
-async fn handshake(service: &Service, stream: TcpStream) -> io::Result<Box<dyn Io>> {
-    match (&service.tls, &service.websocket) {
-        (None, None) => Ok(Box::new(stream)),
-        (Some(tls), None) => Ok(Box::new(tls.accept(stream).await?)),
-        (None, Some(form)) => Ok(Box::new(form.accept(stream).await?)),
-        (Some(tls), Some(form)) => Ok(Box::new(form.accept(tls.accept(stream).await?).await?)),
+/// Reads the header of a proxy and performs the handshakes. `addresses` are the client's and the server's.
+async fn layers(
+    shared: &Shared,
+    service: &Service,
+    mut stream: impl Io + 'static,
+    (mut peer, mut local): (SocketAddr, SocketAddr),
+    places: &mut Places,
+) -> Result<Connection, OpenError> {
+    let (mut encrypted, mut certificate) = (service.tls.is_some(), None);
+    if service.proxies.is_some() {
+        let proxy = peer;
+        let client = proxy::read(&mut stream).await.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => OpenError::Refused(Refusal::NoProxyHeader, proxy.ip()),
+            _ => error.into(),
+        })?;
+        if let Some(client) = client {
+            (peer, local) = (client.peer, client.local);
+            encrypted |= client.encrypted;
+            let user = service.certificate_user;
+            certificate = client.common_name.map(|name| certificate::of_proxy(name, user));
+        }
+        let refused = |refusal| OpenError::Refused(refusal, peer.ip());
+        service.identify(places, peer.ip(), shared.broker.access()).map_err(refused)?;
+        debug!(client = %peer, %proxy, "client of a proxy");
     }
+    let io: Box<dyn Io> = match &service.tls {
+        Some(tls) => {
+            let stream = tls.accept(stream).await?;
+            let (_, session) = stream.get_ref();
+            if let Some(first) = session.peer_certificates().and_then(<[_]>::first) {
+                certificate = certificate::of_tls(first, service.certificate_user);
+            }
+            match &service.websocket {
+                Some(form) => Box::new(form.accept(stream).await?),
+                None => Box::new(stream),
+            }
+        }
+        None => match &service.websocket {
+            Some(form) => Box::new(form.accept(stream).await?),
+            None => Box::new(stream),
+        },
+    };
+    Ok(Connection {
+        io,
+        peer,
+        local,
+        encrypted,
+        shutdown: shared.shutdown.clone(),
+        listener: service.info.clone(),
+        certificate: certificate.map(Arc::<ClientCertificate>::new),
+    })
 }
 
 /// Counts a connection in the metrics until it is dropped.

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -30,12 +31,19 @@ const MESSAGE_ENVELOPE_BYTES_MAX: usize = 1 << 20;
 /// Handshake settings of one listener.
 #[derive(Clone)]
 pub(super) struct Form {
+    /// The path of requests; any if none.
+    path: Option<Arc<str>>,
     subprotocols: &'static [&'static str],
     config: WebSocketConfig,
 }
 
 impl Form {
-    pub(super) fn new(subprotocols: &'static [&'static str], message_bytes_max: usize) -> Form {
+    /// For requests with this path, or with any if none.
+    pub(super) fn new(
+        path: Option<&str>,
+        subprotocols: &'static [&'static str],
+        message_bytes_max: usize,
+    ) -> Form {
         let max = message_bytes_max.saturating_add(MESSAGE_ENVELOPE_BYTES_MAX);
         let config = WebSocketConfig::default()
             .max_message_size(Some(max))
@@ -43,7 +51,7 @@ impl Form {
             .read_buffer_size(8 * 1024)
             .write_buffer_size(0)
             .max_write_buffer_size(UNWRITTEN_BYTES_MAX);
-        Form { subprotocols, config }
+        Form { path: path.map(Into::into), subprotocols, config }
     }
 
     /// Performs the WebSocket handshake.
@@ -52,8 +60,14 @@ impl Form {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let known = self.subprotocols;
-        let callback = |request: &Request, response: Response| choose(known, request, response);
+        let callback = |request: &Request, response: Response| match self
+            .path
+            .as_deref()
+            .filter(|path| request.uri().path() != *path)
+        {
+            Some(_) => Err(refusal(StatusCode::NOT_FOUND, "there is nothing at this path\n".into())),
+            None => choose(self.subprotocols, request, response),
+        };
         let socket =
             accept_hdr_async_with_config(stream, callback, Some(self.config)).await.map_err(into_io)?;
         Ok(WebSocketIo { socket, unread: Bytes::new(), unflushed: false })
@@ -79,12 +93,16 @@ fn choose(
             Ok(response)
         }
         None => {
-            let mut refusal =
-                ErrorResponse::new(Some(format!("the subprotocol must be one of: {}\n", known.join(", "))));
-            *refusal.status_mut() = StatusCode::BAD_REQUEST;
-            Err(refusal)
+            let text = format!("the subprotocol must be one of: {}\n", known.join(", "));
+            Err(refusal(StatusCode::BAD_REQUEST, text))
         }
     }
+}
+
+fn refusal(status: StatusCode, text: String) -> ErrorResponse {
+    let mut refusal = ErrorResponse::new(Some(text));
+    *refusal.status_mut() = status;
+    refusal
 }
 
 fn into_io(error: tungstenite::Error) -> io::Error {
@@ -234,7 +252,7 @@ mod tests {
     async fn close_code(bytes: &[u8]) -> Option<u16> {
         let (mut client, server) = duplex(1 << 20);
         let serving = tokio::spawn(async move {
-            let mut io = Form::new(&["mqtt"], 1024).accept(server).await.unwrap();
+            let mut io = Form::new(None, &["mqtt"], 1024).accept(server).await.unwrap();
             let error = io.read_u8().await.unwrap_err();
             // As a protocol closes a connection that failed.
             let _gone = io.shutdown().await;
@@ -266,11 +284,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_the_path_of_the_listener_is_accepted() {
+        for (path, accepted) in [("/mqtt", true), ("/mqtt?token=x", true), ("/", false), ("/mqtt/", false)] {
+            let (mut client, server) = duplex(1 << 20);
+            let serving = tokio::spawn(async move {
+                Form::new(Some("/mqtt"), &["mqtt"], 1024).accept(server).await.is_ok()
+            });
+            let request = String::from_utf8_lossy(UPGRADE).replace("/mqtt HTTP", &format!("{path} HTTP"));
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut status = [0; 12];
+            client.read_exact(&mut status).await.unwrap();
+            assert_eq!(&status, if accepted { b"HTTP/1.1 101" } else { b"HTTP/1.1 404" }, "{path}");
+            assert_eq!(serving.await.unwrap(), accepted);
+        }
+    }
+
+    #[tokio::test]
     async fn pongs_for_a_client_that_reads_nothing_are_bounded() {
         const PINGS: u32 = 20_000;
         let (mut client, server) = duplex(1024);
         let serving = tokio::spawn(async move {
-            let mut io = Form::new(&["mqtt"], 1 << 20).accept(server).await.unwrap();
+            let mut io = Form::new(None, &["mqtt"], 1 << 20).accept(server).await.unwrap();
             let mut byte = [0];
             io.read_exact(&mut byte).await.unwrap();
             // A message larger than the free part of the buffer is still sent.

@@ -26,13 +26,14 @@ use crate::connections::ConnectionRegistry;
 use crate::context::{Context, Due};
 use crate::deadletter::DeadLetterer;
 use crate::identity::{AuthError, Credentials, Identity, anonymous_by_listener};
+use crate::limits::Limits;
 use crate::listener::{Anonymous, Endpoints, ListenerInfo};
 use crate::namespace::Namespace;
 use crate::retained::Retained;
 use crate::rows::{self, NamespaceRow, RowError};
 use crate::scram::{ScramLogin, ScramLoginError};
 use crate::session::Sessions;
-use crate::spec::{BrokerConfig, NamespaceSpec, TopicConfig, TopicError, TopicSpec};
+use crate::spec::{BrokerConfig, CaptureRule, NamespaceSpec, TopicConfig, TopicError, TopicSpec};
 use crate::telemetry::Counters;
 use crate::timers::Timers;
 
@@ -85,6 +86,25 @@ struct Parts {
     config: Arc<BrokerConfig>,
     timers: Arc<Timers<Due>>,
     access: AccessControl,
+    changed: RwLock<Changed>,
+}
+
+/// What was changed since the start; new namespaces get it too.
+#[derive(Default)]
+struct Changed {
+    limits: Option<Limits>,
+    captures: Option<Vec<CaptureRule>>,
+}
+
+impl Changed {
+    fn apply_to(&self, namespace: &Namespace) {
+        if let Some(limits) = self.limits {
+            namespace.set_limits(limits);
+        }
+        if let Some(rules) = &self.captures {
+            namespace.set_captures(rules);
+        }
+    }
 }
 
 impl Parts {
@@ -100,6 +120,7 @@ impl Parts {
         let context = Context::new(id, self.log.clone(), clock, self.timers.clone(), Counters::of(name));
         let namespace =
             Namespace::new(id, name, spec, context, &self.config, retained, |weak| DeadLetterer::new(weak));
+        self.changed.read().apply_to(&namespace);
         Sessions::new(namespace)
     }
 }
@@ -109,7 +130,13 @@ impl Broker {
     pub fn open(log: Log, config: BrokerConfig) -> Result<Broker, BrokerError> {
         let connections = ConnectionRegistry::default();
         let access = AccessControl::open(log.clone(), config.access_limits, connections.clone())?;
-        let parts = Parts { log, config: Arc::new(config), timers: Arc::default(), access: access.clone() };
+        let parts = Parts {
+            log,
+            config: Arc::new(config),
+            timers: Arc::default(),
+            access: access.clone(),
+            changed: RwLock::default(),
+        };
         let Recovered { mut namespaces, next_id } = recovery::recover(&parts)?;
         let default = match namespaces.get(DEFAULT_NAMESPACE) {
             Some(default) => default.clone(),
@@ -140,13 +167,37 @@ impl Broker {
             client_log,
         }));
         broker.configure_namespaces(&configured)?;
-        broker.create_configured_topics()?;
+        broker.create_topics(&broker.0.parts.config.topics)?;
         Ok(broker)
     }
 
-    fn create_configured_topics(&self) -> Result<(), TopicError> {
+    /// Replaces the capture rules of the configuration, in every namespace.
+    ///
+    /// # Errors
+    /// One of `topics`, which exist afterwards with their number of partitions, cannot be created. Nothing changed then but
+    /// the topics created before it.
+    pub fn set_captures(&self, rules: &[CaptureRule], topics: &[(String, u32)]) -> Result<(), TopicError> {
+        self.create_topics(topics)?;
+        self.change(|changed| changed.captures = Some(rules.to_vec()));
+        Ok(())
+    }
+
+    /// Changes the bounds of every namespace. What exists beyond a lower one stays.
+    pub fn set_limits(&self, limits: Limits) {
+        self.change(|changed| changed.limits = Some(limits));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Changed)) {
+        // No namespace is made meanwhile.
+        let _changes = self.0.namespace_changes.lock();
+        let mut changed = self.0.parts.changed.write();
+        change(&mut changed);
+        self.0.namespaces.read().values().for_each(|sessions| changed.apply_to(sessions.namespace()));
+    }
+
+    fn create_topics(&self, topics: &[(String, u32)]) -> Result<(), TopicError> {
         let namespace = self.0.default.namespace();
-        for (name, partitions) in &self.0.parts.config.topics {
+        for (name, partitions) in topics {
             if namespace.topic(name).is_none() {
                 let spec = TopicSpec { partitions: *partitions, config: TopicConfig::new() };
                 namespace.create_topic(name, &spec)?;
@@ -218,6 +269,10 @@ impl Broker {
     ) -> Result<Identity, AuthError> {
         if let Some(decided) = anonymous_by_listener(listener, peer, credentials) {
             return decided;
+        }
+        if listener.anonymous == Anonymous::Never && !self.0.access.has_users() {
+            // The default user is let in for where it connects from, as anonymous clients are.
+            return Err(AuthError::Refused);
         }
         self.0.parts.config.authenticator.authenticate(&self.0.access, peer, credentials).await
     }

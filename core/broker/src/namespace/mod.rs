@@ -38,7 +38,9 @@ use crate::maps;
 use crate::ordered::Ordered;
 use crate::queue::Queue;
 use crate::retained::Retained;
-use crate::spec::{BrokerConfig, ExchangeKind, ExchangeSpec, HUB, NamespaceLimits, NamespaceSpec, TopicId};
+use crate::spec::{
+    BrokerConfig, CaptureRule, ExchangeKind, ExchangeSpec, HUB, NamespaceLimits, NamespaceSpec, TopicId,
+};
 use crate::subscription::{DropSink, Subscription};
 use crate::telemetry::Counters;
 use crate::topic::Topic;
@@ -78,6 +80,7 @@ pub(crate) struct Inner {
     /// Deleted, though some connections may still hold it: nothing new is made in it.
     is_deleted: AtomicBool,
     config: Arc<BrokerConfig>,
+    limits: RwLock<Limits>,
     topology: Mutex<()>,
     version: AtomicU64,
     /// A route from an exchange of another kind may lead through a headers exchange.
@@ -136,6 +139,7 @@ impl Namespace {
             is_full: AtomicBool::new(false),
             is_deleted: AtomicBool::new(false),
             config: config.clone(),
+            limits: RwLock::new(config.limits),
             topology: Mutex::default(),
             version: AtomicU64::new(1),
             may_reach_headers: AtomicBool::new(false),
@@ -256,8 +260,21 @@ impl Namespace {
         self.0.config.origins.iter().find(|o| **o == name).copied().unwrap_or("")
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.0.config.limits
+    pub(crate) fn limits(&self) -> Limits {
+        *self.0.limits.read()
+    }
+
+    /// Changes the bounds. What exists beyond a lower one stays.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        *self.0.limits.write() = limits;
+        self.0.committed_offsets.set_max(limits.committed_offsets_max);
+    }
+
+    /// Replaces the capture rules of the configuration.
+    pub(crate) fn set_captures(&self, rules: &[CaptureRule]) {
+        let _topology = self.topology();
+        self.0.captures.set_configured(rules);
+        self.changed();
     }
 
     /// Refuses what would be stored while it holds as many bytes as its limit allows.

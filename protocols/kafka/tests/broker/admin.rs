@@ -1,5 +1,6 @@
 //! Topics, settings, and the description of the node.
 
+use inver_broker::ListenerInfo;
 use inver_kafka::KafkaConfig;
 use inver_kafka::api::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
 use inver_kafka::api::create_partitions::{
@@ -21,6 +22,7 @@ use inver_kafka::api::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDir
 use inver_kafka::api::describe_topic_partitions::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
 };
+use inver_kafka::api::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 use inver_kafka::api::incremental_alter_configs::{
     AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse,
@@ -89,16 +91,31 @@ fn a_metadata_request_creates_a_missing_topic_if_the_client_allows_it() {
 }
 
 #[test]
-fn the_advertised_address_is_sent_and_the_cluster_id_survives_a_restart() {
-    let config = KafkaConfig { advertised: Some(("broker.example".into(), 19092)), ..KafkaConfig::default() };
-    let broker = TestBroker::with(config.clone());
+fn the_listener_s_advertised_address_is_sent_and_the_cluster_id_survives_a_restart() {
+    let config = KafkaConfig::default();
+    let advertised = Some(("broker.example".into(), 19092));
+    let listener = ListenerInfo { advertised, ..ListenerInfo::default() };
+    let broker = TestBroker::with(config.clone()).listening(listener.clone());
     let response = metadata(&mut broker.client(), 9, None, false);
     assert_eq!((response.brokers[0].host.as_str(), response.brokers[0].port), ("broker.example", 19092));
     let cluster_id = response.cluster_id.unwrap();
     assert_eq!(cluster_id.len(), 22);
-    let broker = broker.restart(config);
+    let broker = broker.restart(config).listening(listener);
     let mut client = broker.client();
     assert_eq!(metadata(&mut client, 9, None, false).cluster_id, Some(cluster_id.clone()));
+    for version in 0..=6 {
+        let request = FindCoordinatorRequest {
+            key: "group".into(),
+            coordinator_keys: vec!["group".into()],
+            ..FindCoordinatorRequest::default()
+        };
+        let response: FindCoordinatorResponse = client.call(&Api::FindCoordinator, version, &request);
+        let found = match response.coordinators.first() {
+            Some(coordinator) => (coordinator.host.to_string(), coordinator.port),
+            None => (response.host.to_string(), response.port),
+        };
+        assert_eq!(found, ("broker.example".into(), 19092), "version {version}");
+    }
     for version in 0..=2 {
         let request = DescribeClusterRequest { endpoint_type: 1, ..DescribeClusterRequest::default() };
         let response: DescribeClusterResponse = client.call(&Api::DescribeCluster, version, &request);

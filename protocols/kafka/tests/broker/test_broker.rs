@@ -2,13 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use inver_broker::{
-    Authenticator, Broker, BrokerConfig, ClientCertificate, Clock, Connection, ProtocolPlugin,
+    Authenticator, Broker, BrokerConfig, ClientCertificate, Clock, Connection, ListenerInfo, ProtocolPlugin,
 };
 use inver_kafka::api::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
@@ -31,6 +31,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(crate) struct TestBroker {
     pub(crate) address: SocketAddr,
     broker: Broker,
+    /// What connections say of their listener.
+    listener: Arc<Mutex<Arc<ListenerInfo>>>,
     shutdown: Option<DropGuard>,
     thread: Option<JoinHandle<()>>,
     folder: Option<TempDir>,
@@ -82,11 +84,26 @@ impl TestBroker {
         let shutdown = CancellationToken::new();
         let guard = shutdown.clone().drop_guard();
         let served = broker.clone();
+        let info = Arc::<Mutex<Arc<ListenerInfo>>>::default();
+        let told = info.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(listener, served, config, certificate, shutdown));
+            runtime.block_on(serve(listener, served, config, (certificate, told), shutdown));
         });
-        TestBroker { address, broker, shutdown: Some(guard), thread: Some(thread), folder: Some(folder) }
+        TestBroker {
+            address,
+            broker,
+            listener: info,
+            shutdown: Some(guard),
+            thread: Some(thread),
+            folder: Some(folder),
+        }
+    }
+
+    /// With another listener, for connections from now on.
+    pub(crate) fn listening(self, listener: ListenerInfo) -> TestBroker {
+        *self.listener.lock().unwrap() = Arc::new(listener);
+        self
     }
 
     /// Restarts the broker on the same folder, with the same clock.
@@ -138,7 +155,7 @@ async fn serve(
     listener: TcpListener,
     broker: Broker,
     config: KafkaConfig,
-    certificate: Option<Arc<ClientCertificate>>,
+    (certificate, info): (Option<Arc<ClientCertificate>>, Arc<Mutex<Arc<ListenerInfo>>>),
     shutdown: CancellationToken,
 ) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -150,8 +167,10 @@ async fn serve(
                 let (io, peer) = accepted.unwrap();
                 io.set_nodelay(true).unwrap();
                 let local = io.local_addr().unwrap();
+                let listener = info.lock().unwrap().clone();
                 let connection = Connection {
                     certificate: certificate.clone(),
+                    listener,
                     ..Connection::plain(io, peer, local, shutdown.clone())
                 };
                 let (kafka, broker) = (kafka.clone(), broker.clone());

@@ -12,6 +12,7 @@ mod overview;
 mod permissions;
 mod publish;
 mod queues;
+mod reload;
 mod retained;
 mod sessions;
 mod subscriptions;
@@ -35,6 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(auth::tokens::list, auth::tokens::create))
         .routes(routes!(auth::tokens::delete))
         .routes(routes!(overview::overview))
+        .routes(routes!(reload::reload))
         .routes(routes!(namespaces::list))
         .routes(routes!(namespaces::get, namespaces::put, namespaces::delete))
         .routes(routes!(topics::list, topics::create))

@@ -125,7 +125,7 @@ pub(in crate::http) async fn login(
 ) -> Result<impl IntoResponse, Problem> {
     forgery::check(&headers, &Method::POST, false)?;
     let credentials = Credentials::Password { user: new.user, password: new.password.into_bytes() };
-    let identity = verified(&app, peer.address, &credentials).await?;
+    let identity = verified(&app, &peer, &credentials).await?;
     let caller = Caller::new(&app, identity.clone(), peer.address);
     caller.check_tags(true)?;
     let settings = &app.node.settings;

@@ -10,15 +10,13 @@ mod forgery;
 pub(super) mod logins;
 pub(super) mod tokens;
 
-use std::net::IpAddr;
-
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use data_encoding::BASE64;
-use inver_broker::{Credentials, Identity, ListenerInfo};
+use inver_broker::{Credentials, Identity};
 use tracing::debug;
 
 pub(super) use self::caller::{Caller, Scope};
@@ -30,11 +28,11 @@ use super::{App, Peer};
 /// Lets a request pass whose client is known and has a tag for it.
 pub(super) async fn authenticate(
     State(app): State<App>,
-    Extension(Peer { address, .. }): Extension<Peer>,
+    Extension(peer): Extension<Peer>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let caller = caller(&app, address, request.headers(), request.method()).await?;
+    let caller = caller(&app, &peer, request.headers(), request.method()).await?;
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     caller.check_tags(reads)?;
     request.extensions_mut().insert(caller);
@@ -44,12 +42,12 @@ pub(super) async fn authenticate(
 /// Lets a request for metrics pass, which needs a login where `http.metrics_login` is set.
 pub(super) async fn authenticate_metrics(
     State(app): State<App>,
-    Extension(Peer { address, .. }): Extension<Peer>,
+    Extension(peer): Extension<Peer>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     if app.node.settings.metrics_login {
-        caller(&app, address, request.headers(), request.method()).await?.check_sees_all()?;
+        caller(&app, &peer, request.headers(), request.method()).await?.check_sees_all()?;
     }
     Ok(next.run(request).await)
 }
@@ -63,7 +61,8 @@ enum Shown {
     Cookie(String),
 }
 
-async fn caller(app: &App, address: IpAddr, headers: &HeaderMap, method: &Method) -> Result<Caller, Problem> {
+async fn caller(app: &App, peer: &Peer, headers: &HeaderMap, method: &Method) -> Result<Caller, Problem> {
+    let address = peer.address;
     let shown = shown(headers).ok_or_else(|| {
         Problem::unauthorized("the Authorization header is neither valid Basic nor a bearer token")
     })?;
@@ -78,15 +77,16 @@ async fn caller(app: &App, address: IpAddr, headers: &HeaderMap, method: &Method
             if credentials == Credentials::Anonymous {
                 forgery::check_host(headers)?;
             }
-            verified(app, address, &credentials).await
+            verified(app, peer, &credentials).await
         }
     };
     Ok(Caller::new(app, identity?, address))
 }
 
 /// The identity of a client with these credentials.
-async fn verified(app: &App, address: IpAddr, credentials: &Credentials) -> Result<Identity, Problem> {
-    let verified = app.broker.authenticate(&ListenerInfo::default(), address, credentials).await;
+async fn verified(app: &App, peer: &Peer, credentials: &Credentials) -> Result<Identity, Problem> {
+    let address = peer.address;
+    let verified = app.broker.authenticate(&peer.listener, address, credentials).await;
     verified.map_err(|error| {
         debug!(%error, %address, "API login refused");
         Problem::unauthorized(error.to_string())

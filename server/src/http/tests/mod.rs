@@ -76,6 +76,7 @@ impl Server {
             metrics: Metrics::unregistered(),
             ready: ready.clone(),
             workers: workers(),
+            reload: crate::reload::requests().0,
             started: broker.clock().now(),
             monitored: Monitored { series_max: 100, ..Monitored::default() },
             settings: crate::config::sections::Http::default().settings(16 << 20),

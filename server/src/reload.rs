@@ -1,0 +1,257 @@
+//! Reload: the configuration is read again, and what can change while the broker runs is changed.
+//!
+//! Owns what a reload changes and what it only reports. It is asked for by SIGHUP, over HTTP (`inver reload`), and, for
+//! certificate files alone, by their change on disk. Invariants: a configuration that is wrong changes nothing; no
+//! connection is closed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use inver_broker::Broker;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+use utoipa::ToSchema;
+
+use crate::config::users::ConfiguredUsers;
+use crate::config::{Config, Loaded};
+use crate::listeners::{self, ListenerSet};
+use crate::logging::LogLevels;
+
+/// Reloads that are asked for and not begun.
+const REQUESTS_MAX: usize = 16;
+
+/// Keys that a reload applies; of the others it says that they need a restart.
+const LIVE: [&str; 22] = [
+    "users",
+    "permissions",
+    "namespaces",
+    "loopback_anonymous",
+    "listeners",
+    "http.listen",
+    "http.prometheus_listen",
+    "http.connections_max",
+    "tls.poll_interval_ms",
+    "capture.rules",
+    "limits.connections_max",
+    "limits.connections_per_address_max",
+    "limits.topics_max",
+    "limits.queues_max",
+    "limits.exchanges_max",
+    "limits.bindings_max",
+    "limits.sessions_max",
+    "limits.subscriptions_max",
+    "limits.retained_messages_max",
+    "limits.retained_bytes_max",
+    "limits.committed_offsets_max",
+    "logging.filter",
+];
+
+/// The same of keys that several protocols have.
+const LIVE_OF_PROTOCOLS: [&str; 8] = [
+    "listen",
+    "tls_listen",
+    "tls_cert",
+    "tls_key",
+    "websocket_listen",
+    "websocket_tls_listen",
+    "advertised",
+    "tls_advertised",
+];
+
+/// Whether a reload applies the key.
+pub(crate) fn is_live(key: &str) -> bool {
+    LIVE.contains(&key) || key.split_once('.').is_some_and(|(_, key)| LIVE_OF_PROTOCOLS.contains(&key))
+}
+
+/// What a reload did.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(crate) struct Report {
+    /// Settings that changed.
+    pub(crate) changed: Vec<Change>,
+    /// Settings that were changed in the configuration and take effect at the next start.
+    pub(crate) needs_restart: Vec<Change>,
+    /// What an operator is warned of.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A setting that differs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Change {
+    pub(crate) key: String,
+    pub(crate) what: String,
+}
+
+/// The report, or why nothing was changed.
+pub(crate) type Outcome = Result<Report, String>;
+
+/// Asks for a reload.
+#[derive(Clone)]
+pub(crate) struct ReloadHandle(mpsc::Sender<oneshot::Sender<Outcome>>);
+
+/// Requests for a reload.
+pub(crate) struct ReloadRequests(mpsc::Receiver<oneshot::Sender<Outcome>>);
+
+/// A handle, and what is asked for by it.
+pub(crate) fn requests() -> (ReloadHandle, ReloadRequests) {
+    let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
+    (ReloadHandle(sender), ReloadRequests(receiver))
+}
+
+impl ReloadHandle {
+    /// Reloads. None if the broker is not running, any more or yet.
+    pub(crate) async fn reload(&self) -> Option<Outcome> {
+        let (reply, outcome) = oneshot::channel();
+        self.0.send(reply).await.ok()?;
+        outcome.await.ok()
+    }
+}
+
+impl ReloadRequests {
+    /// The next request.
+    pub(crate) async fn next(&mut self) -> oneshot::Sender<Outcome> {
+        match self.0.recv().await {
+            Some(reply) => reply,
+            // Nobody can ask any more.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Reads the configuration from where it was read at the start.
+pub(crate) type Load = Arc<dyn Fn() -> anyhow::Result<Loaded> + Send + Sync>;
+
+/// Reloads the configuration.
+pub(crate) struct Reloader {
+    load: Load,
+    levels: LogLevels,
+    /// Bound of connections by the limit of open files.
+    connections_max: Option<usize>,
+    /// The values in effect.
+    values: BTreeMap<String, String>,
+    users: ConfiguredUsers,
+}
+
+impl Reloader {
+    /// With the configuration that the broker started with.
+    /// `connections_max` is what the limit of open files allows.
+    pub(crate) fn new(
+        load: Load,
+        levels: LogLevels,
+        connections_max: Option<usize>,
+        started: &mut Config,
+    ) -> Reloader {
+        Reloader {
+            load,
+            levels,
+            connections_max,
+            values: started.values().into_iter().collect(),
+            users: started.general.users.clone(),
+        }
+    }
+
+    /// Reads the configuration and applies it; logs what changed, what needs a restart, or why nothing changed.
+    pub(crate) async fn reload(&mut self, listeners: &mut ListenerSet, broker: &Broker) -> Outcome {
+        let outcome = self.apply(listeners, broker).await.map_err(|error| format!("{error:#}"));
+        match &outcome {
+            Err(error) => error!("reload refused, nothing was changed: {error}"),
+            Ok(report) => {
+                for Change { key, what } in &report.changed {
+                    info!(key, "setting changed: {what}");
+                }
+                for Change { key, what } in &report.needs_restart {
+                    warn!(key, "setting needs a restart: {what}");
+                }
+                for warning in &report.warnings {
+                    warn!("{warning}");
+                }
+                let (changed, needs_restart) = (report.changed.len(), report.needs_restart.len());
+                info!(changed, needs_restart, "configuration reloaded");
+            }
+        }
+        outcome
+    }
+
+    async fn apply(&mut self, listeners: &mut ListenerSet, broker: &Broker) -> anyhow::Result<Report> {
+        // Files and host names are read on another thread.
+        let load = self.load.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let Loaded { config, warnings } = load()?;
+            let more = listeners::check(&config)?;
+            let warnings = warnings.into_iter().chain(more);
+            let warnings = warnings.map(|warning| format!("{}: {}", warning.place, warning.what)).collect();
+            anyhow::Ok((config, warnings))
+        });
+        let (mut config, warnings) = read.await??;
+        let values: BTreeMap<String, String> = config.values().into_iter().collect();
+        let mut report = Report { warnings, ..Report::default() };
+        for (key, now) in &values {
+            let before = self.values.get(key);
+            if before == Some(now) {
+                continue;
+            }
+            let what = match key.as_str() {
+                "users" => changed_users(&self.users, &config.general.users),
+                "permissions" => "other rules".into(),
+                "namespaces" => "other namespaces, or other settings of them".into(),
+                "listeners" => "other listeners, or other settings of them".into(),
+                _ => format!("{now:?}, before {:?}", before.map_or("", String::as_str)),
+            };
+            let list = if is_live(key) { &mut report.changed } else { &mut report.needs_restart };
+            list.push(Change { key: key.clone(), what });
+        }
+        if let Some(max) = self.connections_max {
+            config.limits.connections_max = config.limits.connections_max.min(max);
+        }
+
+        // What can fail comes first.
+        let prepared = listeners.prepare(&config)?;
+        let (users, rules) = config.general.access()?;
+        if report.changed.iter().any(|change| change.key == "namespaces") {
+            broker.configure_namespaces(&config.general.namespaces.0)?;
+        }
+        broker.set_captures(&config.capture.captures(), &config.capture_topics())?;
+        broker.access().set_configured(users, rules)?;
+        broker.set_limits(config.limits.namespace());
+        self.levels.set(&config.logging.filter.0);
+        listeners.apply(prepared);
+        for (key, now) in values.into_iter().filter(|(key, _)| is_live(key)) {
+            self.values.insert(key, now);
+        }
+        self.users = config.general.users;
+        Ok(report)
+    }
+}
+
+/// The names of users that are new, changed and gone.
+fn changed_users(before: &ConfiguredUsers, now: &ConfiguredUsers) -> String {
+    let new = now.0.keys().filter(|name| !before.0.contains_key(*name));
+    let changed = now.0.iter().filter(|(name, user)| before.0.get(*name).is_some_and(|old| old != *user));
+    let gone = before.0.keys().filter(|name| !now.0.contains_key(*name));
+    let list =
+        |what: &str, names: Vec<&str>| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
+    let parts = [
+        list("new:", new.map(String::as_str).collect()),
+        list("changed:", changed.map(|(name, _)| name.as_str()).collect()),
+        list("gone:", gone.map(String::as_str).collect()),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys;
+
+    #[test]
+    fn every_key_that_a_reload_applies_exists() {
+        let names: Vec<String> = keys().iter().map(|key| key.name()).collect();
+        for key in LIVE {
+            assert!(names.iter().any(|name| name == key), "{key}");
+        }
+        for key in LIVE_OF_PROTOCOLS {
+            assert!(names.iter().any(|name| name.ends_with(&format!(".{key}"))), "{key}");
+        }
+        assert!(is_live("mqtt.listen") && !is_live("data_dir") && !is_live("log.commit"));
+    }
+}
