@@ -41,6 +41,7 @@ pub struct Rules {
     users: HashMap<String, Vec<Arc<Rule>>>,
     tags: HashMap<Tag, Vec<Arc<Rule>>>,
     anyone: Vec<Arc<Rule>>,
+    anonymous: Vec<Arc<Rule>>,
     /// The compiled patterns of rules without variables, which all subjects share, by the rule's place in memory.
     compiled: HashMap<usize, Matcher>,
 }
@@ -62,6 +63,7 @@ impl Rules {
             Principal::User(name) => self.users.entry(name.clone()).or_default().push(rule),
             Principal::Tag(tag) => self.tags.entry(tag.clone()).or_default().push(rule),
             Principal::Anyone => self.anyone.push(rule),
+            Principal::Anonymous => self.anonymous.push(rule),
         }
     }
 
@@ -92,6 +94,7 @@ impl Rules {
                 }
             }
             Principal::Anyone => self.anyone.retain(others),
+            Principal::Anonymous => self.anonymous.retain(others),
         }
     }
 
@@ -103,7 +106,11 @@ impl Rules {
             client_id: subject.client_id,
             namespace: subject.namespace,
         };
-        let of_user = subject.user.and_then(|name| self.users.get(name)).into_iter().flatten();
+        let of_user = match subject.user {
+            Some(name) => self.users.get(name),
+            None => Some(&self.anonymous),
+        };
+        let of_user = of_user.into_iter().flatten();
         let of_tags = subject.tags.iter().filter_map(|tag| self.tags.get(tag)).flatten();
         let mut by_kind: HashMap<ResourceKind, Vec<EffectiveRule>> = HashMap::new();
         for rule in of_user.chain(of_tags).chain(&self.anyone) {
@@ -384,6 +391,7 @@ mod tests {
     fn any_rule() -> impl Strategy<Value = Rule> {
         let principal = prop_oneof![
             Just(Principal::Anyone),
+            Just(Principal::Anonymous),
             "[ab]".prop_map(Principal::User),
             Just(Principal::Tag(Tag::Custom("x".into()))),
         ];
@@ -519,6 +527,7 @@ mod tests {
             let applies = |rule: &&Rule| {
                 (match &rule.principal {
                     Principal::Anyone => true,
+                    Principal::Anonymous => user.is_none(),
                     Principal::User(of) => user.as_ref() == Some(of),
                     Principal::Tag(_) => tagged,
                 }) && rule.namespace.as_deref().is_none_or(|of| of == namespace)

@@ -3,7 +3,7 @@
 //! Owns the plain values and the algorithms: verifying passwords against many kinds of hashes, the server side of SCRAM,
 //! rules as people write them, and whether a subject may perform an operation on a resource.
 //!
-//! Does not own storage, sockets, threads, or the dialects in which protocols express permissions. Verifying a password
+//! Does not own storage, sockets or threads. Verifying a password
 //! can take milliseconds of CPU by design: callers run it off the connections' threads.
 //!
 //! Invariants: secrets are compared in constant time and never appear in `Debug` output; the cost that a stored

@@ -281,14 +281,16 @@ fn is_filter(filter: &str) -> bool {
     !filter.is_empty()
 }
 
-/// None where a value holds a separator or a wildcard: no level is like that.
+/// None where a value is missing or holds a separator or a wildcard: no level is like that.
 fn filter_level(level: &str, variables: &Variables<'_>) -> Option<Level> {
     match level {
         "+" => Some(Level::One),
         "#" => Some(Level::Rest),
         text => {
+            let lacks_value = (variables.username.is_empty() && text.contains("{username}"))
+                || (variables.client_id.is_empty() && text.contains("{client_id}"));
             let expanded = expand(text, variables, str::to_owned);
-            let is_plain = expanded == text || (!expanded.is_empty() && !expanded.contains(['/', '+', '#']));
+            let is_plain = expanded == text || (!lacks_value && !expanded.contains(['/', '+', '#']));
             is_plain.then_some(Level::Exactly(expanded))
         }
     }
@@ -378,6 +380,8 @@ mod tests {
         assert!(matches(&regex, "ann-x") && !matches(&regex, "bob-x"));
         assert!(!regex.matcher(&odd).matches("ann-x") && regex.matcher(&odd).matches(".*-x"));
         let filter = Pattern::Filter("devices/{client_id}".into());
+        let nobody = Variables { username: "", client_id: "", namespace: "/" };
+        assert!(!Pattern::Filter("by-{username}".into()).matcher(&nobody).matches("by-"));
         assert!(!filter.matcher(&odd).matches("devices/a/b") && !filter.matcher(&odd).matches("devices/a/#"));
         // A variable that is not known is plain text; braces of an expression stay.
         assert!(Pattern::Literal("{other}".into()).matcher(&ANN).matches("{other}"));

@@ -21,6 +21,8 @@ pub enum Principal {
     Tag(Tag),
     /// Everybody, anonymous clients included.
     Anyone,
+    /// Clients without a user.
+    Anonymous,
 }
 
 /// A kind of resource.

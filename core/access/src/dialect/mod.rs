@@ -4,6 +4,7 @@
 //! unchanged, and replaces only its own rules.
 
 mod expression;
+pub mod mosquitto;
 pub mod rabbitmq;
 
 pub use expression::{ExpressionError, check_expression};
