@@ -8,8 +8,8 @@ use crate::pattern::{Pattern, PatternError};
 use crate::rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
 use crate::user::Tag;
 
-/// A rule in its written form. Exactly one of `user`, `tag` and `anyone` says whom it applies to; at most one of `name`,
-/// `prefix`, `filter`, `regex` and `dotted` says which resources, all of the kind if none.
+/// A rule in its written form. Exactly one of `user`, `tag`, `anyone` and `anonymous` says whom it applies to; at most one
+/// of `name`, `prefix`, `filter`, `regex` and `dotted` says which resources, all of the kind if none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleText {
@@ -25,6 +25,9 @@ pub struct RuleText {
     /// Whether it applies to everybody, anonymous clients included.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anyone: bool,
+    /// Whether it applies to clients without a user.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
     /// The namespace in which it applies; none: in every namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
@@ -66,7 +69,7 @@ pub struct RuleText {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleTextError {
     /// Not exactly one principal.
-    #[error("a permission needs exactly one of `user`, `tag` and `anyone = true`")]
+    #[error("a permission needs exactly one of `user`, `tag`, `anyone = true` and `anonymous = true`")]
     Principal,
     /// More than one pattern.
     #[error("a permission has at most one of `name`, `prefix`, `filter`, `regex` and `dotted`")]
@@ -100,10 +103,11 @@ fn known(names: &[&str]) -> String {
 impl RuleText {
     /// The rules that it stands for: one, or one for each kind of resource.
     pub fn rules(&self) -> Result<Vec<Rule>, RuleTextError> {
-        let principal = match (&self.user, &self.tag, self.anyone) {
-            (Some(user), None, false) if !user.is_empty() => Principal::User(user.clone()),
-            (None, Some(tag), false) if !tag.is_empty() => Principal::Tag(Tag::named(tag)),
-            (None, None, true) => Principal::Anyone,
+        let principal = match (&self.user, &self.tag, self.anyone, self.anonymous) {
+            (Some(user), None, false, false) if !user.is_empty() => Principal::User(user.clone()),
+            (None, Some(tag), false, false) if !tag.is_empty() => Principal::Tag(Tag::named(tag)),
+            (None, None, true, false) => Principal::Anyone,
+            (None, None, false, true) => Principal::Anonymous,
             _ => return Err(RuleTextError::Principal),
         };
         let pattern = self.pattern()?;
@@ -214,6 +218,7 @@ impl From<&Rule> for RuleText {
             Principal::User(name) => text.user = Some(name.clone()),
             Principal::Tag(tag) => text.tag = Some(tag.name().to_owned()),
             Principal::Anyone => text.anyone = true,
+            Principal::Anonymous => text.anonymous = true,
         }
         text.set_pattern(&rule.pattern);
         text
@@ -238,6 +243,7 @@ mod tests {
         let texts = [
             RuleText { prefix: Some("a.".into()), host: Some(IpAddr::from([192, 0, 2, 1])), ..text() },
             RuleText { regex: Some("^a$".into()), effect: Some("deny".into()), ..text() },
+            RuleText { user: None, anonymous: true, ..text() },
             RuleText {
                 user: None,
                 anyone: true,

@@ -57,6 +57,9 @@ fn show(text: &RuleText) -> Value {
     if text.anyone {
         table.insert("anyone", true.into());
     }
+    if text.anonymous {
+        table.insert("anonymous", true.into());
+    }
     for (name, value) in fields {
         if let Some(value) = value {
             table.insert(name, value.into());

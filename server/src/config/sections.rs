@@ -37,9 +37,10 @@ section! {
         /// Without users only clients on this machine are accepted.
         pub(crate) users: ConfiguredUsers = ConfiguredUsers::default()
             => value("a table of names with hashes or tables"),
-        /// Permission rules: who (`user`, `tag` or `anyone = true`) may (`effect = "allow"`, or `"deny"`, which wins) do
-        /// what (`operations`) with which resources (`kind` and `name`, `prefix`, `filter`, `regex` or `dotted`; `exchange`
-        /// for routing keys), in which `namespace`, from which `host`. They add to those that are stored, and are read-only while the broker runs.
+        /// Permission rules: who (`user`, `tag`, `anyone = true` or `anonymous = true`) may (`effect = "allow"`, or
+        /// `"deny"`, which wins) do what (`operations`) with which resources (`kind` and `name`, `prefix`, `filter`,
+        /// `regex` or `dotted`; `exchange` for routing keys), in which `namespace`, from which `host`. They add to those
+        /// that are stored, and are read-only while the broker runs.
         pub(crate) permissions: ConfiguredPermissions = ConfiguredPermissions::default()
             => value("a list of tables"),
         /// Namespaces that are created at start; those that exist are changed to what is said here. Each has a `name`, and
