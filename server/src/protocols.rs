@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use inver_access::Rule;
 use inver_amqp::Amqp;
 use inver_broker::ProtocolPlugin;
 use inver_driver::Timeouts;
 use inver_kafka::{Kafka, KafkaConfig};
 use inver_mqtt::{Mqtt, MqttConfig};
 
+use crate::config::acl_file;
 use crate::settings::Settings;
 
 /// The record header by which a record of a log topic names its address in the hub.
@@ -63,6 +65,11 @@ pub(crate) trait ProtocolSettings: Settings {
         None
     }
 
+    /// Permission rules in files that its section names.
+    fn rules(&self) -> anyhow::Result<Vec<Rule>> {
+        Ok(Vec::new())
+    }
+
     /// Partitions of a log topic created without a number of partitions, if the protocol's clients create such topics.
     fn default_partitions(&self) -> Option<u32> {
         None
@@ -94,6 +101,10 @@ impl ProtocolSettings for MqttConfig {
             timeouts: shared.timeouts,
             ..self.clone()
         }))
+    }
+
+    fn rules(&self) -> anyhow::Result<Vec<Rule>> {
+        self.acl_file.as_deref().map_or_else(|| Ok(Vec::new()), acl_file::read)
     }
 }
 

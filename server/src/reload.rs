@@ -22,7 +22,7 @@ use crate::logging::LogLevels;
 const REQUESTS_MAX: usize = 16;
 
 /// Keys that a reload applies; of the others it says that they need a restart.
-const LIVE: [&str; 22] = [
+const LIVE: [&str; 23] = [
     "users",
     "permissions",
     "namespaces",
@@ -45,6 +45,7 @@ const LIVE: [&str; 22] = [
     "limits.retained_bytes_max",
     "limits.committed_offsets_max",
     "logging.filter",
+    "mqtt.acl_file",
 ];
 
 /// The same of keys that several protocols have.
@@ -206,7 +207,7 @@ impl Reloader {
 
         // What can fail comes first.
         let prepared = listeners.prepare(&config)?;
-        let (users, rules) = config.general.access()?;
+        let (users, rules) = config.access()?;
         if report.changed.iter().any(|change| change.key == "namespaces") {
             broker.configure_namespaces(&config.general.namespaces.0)?;
         }

@@ -239,7 +239,8 @@ impl Publisher {
         Ok(Routed { destinations: route.receivers, refused })
     }
 
-    /// Sets (or, with an empty or null value, clears) the retained value of an address, with the write batch.
+    /// Sets (or, with an empty or null value, clears) the retained value of an address, with the write batch. Does nothing
+    /// at an address where the client may not publish.
     pub fn retain(&mut self, address: &[u8], message: &Message<'_>) -> Result<(), LimitReached> {
         let Message { timestamp_ms, key, headers, value, guaranteed, .. } = message;
         self.single.push_with(*timestamp_ms, *key, headers.count as usize, headers.bytes, *value);
@@ -250,6 +251,11 @@ impl Publisher {
             self.namespace.retained().room_for(address, batch.len(), &self.namespace.limits())?;
         }
         let version = self.namespace.version();
+        if self.cached(HUB, b'/', address, message.guaranteed).is_none()
+            && self.check_address(address).is_err()
+        {
+            return Ok(());
+        }
         let routed_to = self.hub_route(address, message).set.clone();
         let guaranteed = *guaranteed;
         let address = address.to_vec();
@@ -352,7 +358,10 @@ impl Publisher {
             guaranteed: value.guaranteed,
             lookup: None,
         };
-        let late = self.hub_route(&value.address, &message).set.beyond(&value.routed_to);
+        // Not remembered: the permissions may have changed since it was accepted.
+        let address = Address::parse(Form::Slashed, &value.address);
+        let route = router::from_address(&self.namespace, &address, &self.publish_of(&message), None);
+        let late = route.set.beyond(&value.routed_to);
         if !late.is_empty() {
             self.write_batch.add(&Arc::new(late), None, &message);
         }

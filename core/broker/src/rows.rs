@@ -121,7 +121,7 @@ pub(crate) struct SubscriptionRow {
     pub(crate) cursors: Vec<u64>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SessionRow {
     pub(crate) stream: u64,
     pub(crate) cursor: u64,
@@ -129,6 +129,23 @@ pub(crate) struct SessionRow {
     pub(crate) expiry_s: Option<u32>,
     /// When its connection ended, milliseconds since 1970; none while it has one.
     pub(crate) detached_ms: Option<i64>,
+    /// The user that it belongs to; none: nobody.
+    pub(crate) owner: Option<String>,
+}
+
+/// The version of [`SessionRow`]. Rows of version 1 lack the owner.
+const SESSION_VERSION: u8 = 2;
+
+pub(crate) fn encode_session(row: &SessionRow) -> Bytes {
+    tables::encode_as(SESSION_VERSION, row)
+}
+
+pub(crate) fn decode_session(row: &[u8]) -> Result<SessionRow, RowError> {
+    if row.first() != Some(&1) {
+        return tables::decode_as(SESSION_VERSION, SESSIONS, row);
+    }
+    let (stream, cursor, expiry_s, detached_ms) = decode(SESSIONS, row)?;
+    Ok(SessionRow { stream, cursor, expiry_s, detached_ms, owner: None })
 }
 
 #[derive(Serialize, Deserialize)]
@@ -181,5 +198,22 @@ mod tests {
         let (read, owner) = decode_binding(owned).unwrap();
         assert_eq!((read.destination.as_str(), owner), ("q", Some(ann)));
         assert!(decode_binding(b"\x03").is_err() && decode_binding(b"").is_err());
+    }
+
+    #[test]
+    fn session_rows_of_both_versions_are_read() {
+        let row = SessionRow {
+            stream: 3,
+            cursor: 300,
+            expiry_s: Some(60),
+            detached_ms: None,
+            owner: Some("ann".into()),
+        };
+        let bytes = encode_session(&row);
+        assert_eq!(&bytes[..], b"\x02\x03\xac\x02\x01\x3c\x00\x01\x03ann");
+        assert_eq!(decode_session(&bytes).unwrap(), row);
+        let old = decode_session(b"\x01\x03\xac\x02\x01\x3c\x00").unwrap();
+        assert_eq!(old, SessionRow { owner: None, ..row });
+        assert!(decode_session(b"\x03\x03").is_err() && decode_session(b"").is_err());
     }
 }

@@ -1,6 +1,11 @@
 //! The `mqtt` section of the configuration: settings and bounds, each declared once.
 
+use std::path::PathBuf;
+
 use inver_driver::Timeouts;
+use inver_settings::Setting;
+use inver_settings::serde::Deserializer;
+use inver_settings::serde::de::{Deserialize as _, Error, Unexpected};
 
 /// Longest packet that the protocol's length field can express.
 const PACKET_BYTES_MAX: u64 = 268_435_455;
@@ -40,7 +45,76 @@ inver_settings::section! {
         pub timeouts: Timeouts = Timeouts::default() => no_key(),
         /// Seconds between two values of a `$SYS` topic. 0: one value, on subscription.
         pub sys_interval_s: u16 = 10 => seconds(0..=65_535),
+        /// How the client id of a client with a user is bound to the user's name: `none`; `user`: it is the name; `prefix`:
+        /// it begins with the name, with nothing or a character that is no letter or digit behind. A client without a
+        /// client id is given one that fits.
+        pub client_id_binding: ClientIdBinding = ClientIdBinding::None => value("`none`, `user` or `prefix`"),
+        /// A file of permissions in the form of Mosquitto's `acl_file`. Its rules add to the others, and are read-only.
+        /// Empty: none.
+        pub acl_file: Option<PathBuf> = None => value("a path, or empty"),
         /// Topic filters that no client may subscribe to, compared by their text. SUBACK answers 0x80.
         pub refused_filters: Vec<String> = Vec::new() => value("an array of texts"),
+    }
+}
+
+/// How client ids are bound to users.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientIdBinding {
+    /// Not at all.
+    #[default]
+    None,
+    /// The client id is the user's name.
+    User,
+    /// The client id begins with the user's name.
+    Prefix,
+}
+
+impl ClientIdBinding {
+    /// Whether the user may use the client id.
+    pub(crate) fn allows(self, user: &str, client_id: &str) -> bool {
+        match self {
+            ClientIdBinding::None => true,
+            ClientIdBinding::User => client_id == user,
+            ClientIdBinding::Prefix => client_id
+                .strip_prefix(user)
+                .is_some_and(|rest| !rest.chars().next().is_some_and(char::is_alphanumeric)),
+        }
+    }
+}
+
+impl Setting for ClientIdBinding {
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(value)?;
+        match text.as_str() {
+            "none" => Ok(ClientIdBinding::None),
+            "user" => Ok(ClientIdBinding::User),
+            "prefix" => Ok(ClientIdBinding::Prefix),
+            other => Err(D::Error::invalid_value(Unexpected::Str(other), &"`none`, `user` or `prefix`")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            ClientIdBinding::None => "none".to_owned(),
+            ClientIdBinding::User => "user".to_owned(),
+            ClientIdBinding::Prefix => "prefix".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ClientIdBinding::{None, Prefix, User};
+
+    #[test]
+    fn a_prefix_ends_where_the_name_ends() {
+        assert!(None.allows("ann", "x"));
+        assert!(User.allows("ann", "ann") && !User.allows("ann", "ann-1"));
+        assert!(
+            Prefix.allows("ann", "ann") && Prefix.allows("ann", "ann-1") && Prefix.allows("ann", "ann/1")
+        );
+        assert!(
+            !Prefix.allows("ann", "anna") && !Prefix.allows("ann", "an") && !Prefix.allows("ann", "ann1")
+        );
     }
 }

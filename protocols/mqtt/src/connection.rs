@@ -1,5 +1,6 @@
 //! A connection: a session on the driver, after the CONNECT that opened it.
 
+mod authenticating;
 mod connecting;
 
 use std::future::poll_fn;
@@ -27,7 +28,8 @@ pub(crate) fn serve(connection: Connection, broker: Broker, server: Arc<Server>)
 /// From the first byte to a CONNACK in the output.
 async fn open(connection: Connection, broker: Broker, server: Arc<Server>) -> Option<Driver<Client>> {
     let client = broker.client_log().client(ORIGIN, connection.peer);
-    let connecting = Connecting::new(client, connection.listener.clone(), broker, server.clone());
+    let (listener, certificate) = (connection.listener.clone(), connection.certificate.clone());
+    let connecting = Connecting::new(client, listener, certificate, broker, server.clone());
     let mut driver = Driver::new(connection, &server.connections, connecting);
     match poll_fn(|cx| driver.poll(cx)).await {
         End::Protocol(Outcome::Accepted(accepted, client)) => {

@@ -1,6 +1,9 @@
 //! Why a connection ends, and why a CONNECT is refused.
 
-use inver_broker::{AuthError, CloseReason, LoginRefusal, PublishError, SessionError};
+use inver_access::scram::ScramError;
+use inver_broker::{
+    AdmitError, AuthError, CloseReason, LoginRefusal, PublishError, ScramLoginError, SessionError,
+};
 use inver_storage::{LogError, SubmitError};
 
 use crate::codec::{DecodeError, Reason};
@@ -26,6 +29,9 @@ pub(crate) enum Stop {
     /// A refused publish of a client whose PUBACK cannot carry a reason (before MQTT 5).
     #[error("message rejected by a full queue")]
     QueueFull,
+    /// The client did not prove again who it is.
+    #[error("re-authentication failed: {0}")]
+    Scram(#[from] ScramLoginError),
     #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("log write rejected: {0}")]
@@ -40,6 +46,8 @@ impl Stop {
         match self {
             Stop::Disconnected | Stop::QueueFull => None,
             Stop::Violation(error) => Some(error.reason),
+            Stop::Scram(ScramLoginError::Unsupported) => Some(Reason::ProtocolError),
+            Stop::Scram(_) => Some(Reason::NotAuthorized),
             Stop::KeepAliveTimeout => Some(Reason::KeepAliveTimeout),
             Stop::TakenOver => Some(Reason::SessionTakenOver),
             Stop::ShuttingDown => Some(Reason::ServerShuttingDown),
@@ -61,6 +69,11 @@ pub(crate) enum Refusal {
     Packet(#[from] DecodeError),
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// SCRAM failed.
+    #[error(transparent)]
+    Scram(#[from] ScramLoginError),
+    #[error(transparent)]
+    Admit(#[from] AdmitError),
     #[error(transparent)]
     Session(#[from] SessionError),
     #[error("log write rejected: {0}")]
@@ -76,6 +89,10 @@ impl Refusal {
             Refusal::Packet(error) if error.reason == Reason::NotAuthorized => LoginRefusal::NotPermitted,
             Refusal::Packet(_) => LoginRefusal::Protocol,
             Refusal::Auth(error) => error.into(),
+            Refusal::Scram(ScramLoginError::Unsupported) => LoginRefusal::Protocol,
+            Refusal::Scram(_) => LoginRefusal::Credentials,
+            Refusal::Admit(error) => error.login_refusal(),
+            Refusal::Session(SessionError::OtherOwner) => LoginRefusal::NotPermitted,
             Refusal::Session(SessionError::Limit(_)) => LoginRefusal::Limit,
             Refusal::Session(_) | Refusal::Write(_) | Refusal::Log(_) => LoginRefusal::Unavailable,
         }
@@ -88,7 +105,18 @@ impl Refusal {
             Refusal::Auth(AuthError::Refused) => Reason::BadUserNameOrPassword,
             Refusal::Auth(AuthError::Busy | AuthError::TooManyFailures) => Reason::ServerBusy,
             Refusal::Auth(AuthError::LoopbackOnly | AuthError::CredentialsRequired) => Reason::NotAuthorized,
+            Refusal::Scram(error) => scram_reason(error),
+            Refusal::Admit(AdmitError::LimitReached { .. }) => Reason::QuotaExceeded,
+            Refusal::Admit(_) | Refusal::Session(SessionError::OtherOwner) => Reason::NotAuthorized,
             Refusal::Session(_) | Refusal::Write(_) | Refusal::Log(_) => Reason::ServerUnavailable,
         }
+    }
+}
+
+fn scram_reason(error: &ScramLoginError) -> Reason {
+    match error {
+        ScramLoginError::Unsupported => Reason::BadAuthenticationMethod,
+        ScramLoginError::Failed(ScramError::Proof) => Reason::BadUserNameOrPassword,
+        ScramLoginError::OtherUser | ScramLoginError::Failed(_) => Reason::NotAuthorized,
     }
 }

@@ -3,7 +3,7 @@
 //! Modules, from the bottom up: [`codec`] (bytes ↔ packets, no I/O), `map` (packets ↔ the core's records), `session`
 //! (state machine of one connection, no sockets), `connection` (the session on the connection driver).
 //!
-//! Not implemented: enhanced authentication (AUTH), bridges.
+//! Not implemented: bridges.
 
 mod buffers;
 pub mod codec;
@@ -14,6 +14,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod map;
+mod scram;
 mod server;
 mod session;
 mod sys;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use inver_broker::{Broker, Connection, ProtocolPlugin};
 
-pub use config::MqttConfig;
+pub use config::{ClientIdBinding, MqttConfig};
 
 /// The MQTT protocol.
 #[derive(Clone)]

@@ -17,10 +17,11 @@ const RULES: &[Rule] = &[
     ("buffers", &[]),
     ("map", &["codec"]),
     ("error", &["codec", "map"]),
+    ("scram", &["codec"]),
     ("sys", &["token"]),
     ("server", &["config", "map", "sys", "token"]),
-    ("session", &["buffers", "codec", "config", "error", "map", "server", "sys", "token"]),
-    ("connection", &["codec", "error", "map", "server", "session"]),
+    ("session", &["buffers", "codec", "config", "error", "map", "scram", "server", "sys", "token"]),
+    ("connection", &["codec", "error", "map", "scram", "server", "session"]),
     ("fuzz", &["codec", "map"]),
 ];
 

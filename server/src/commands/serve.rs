@@ -185,7 +185,7 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
         ..BrokerConfig::default()
     };
     let broker = Broker::open(log, broker_config)?;
-    let (users, rules) = config.general.access()?;
+    let (users, rules) = config.access()?;
     broker.access().set_configured(users, rules)?;
     Ok(broker)
 }

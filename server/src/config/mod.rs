@@ -7,6 +7,7 @@
 //!
 //! It does not own reloading or includes, and reads no process environment itself: variables are handed in.
 
+pub(crate) mod acl_file;
 mod entries;
 mod listeners;
 mod namespaces;
@@ -22,6 +23,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use inver_access::{Rule, User};
 use inver_settings::{Form, Key};
 use toml_edit::{Document, DocumentMut, Item};
 
@@ -92,6 +94,15 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Users and permission rules of the configuration and of the files that it names.
+    pub(crate) fn access(&self) -> anyhow::Result<(Vec<User>, Vec<Rule>)> {
+        let (users, mut rules) = self.general.access()?;
+        for protocol in &self.protocols {
+            rules.extend(protocol.settings.rules()?);
+        }
+        Ok((users, rules))
+    }
+
     /// Partitions of a log topic that the broker creates without a number of partitions.
     pub(crate) fn default_partitions(&self) -> u32 {
         self.protocols.iter().find_map(|protocol| protocol.settings.default_partitions()).unwrap_or(1)

@@ -203,7 +203,9 @@ impl Permissions {
             (_, Some(tags)) => Some(tags.clone()),
             (None, None) => Some(Tags::default()),
             (Some(name), None) => {
-                let (user, _) = self.access.user(name)?;
+                let Some((user, _)) = self.access.user(name) else {
+                    return (!self.access.has_users()).then(Tags::default);
+                };
                 (!user.disabled).then(|| user.tags.clone())
             }
         }

@@ -121,7 +121,7 @@ impl Parts {
         let namespace =
             Namespace::new(id, name, spec, context, &self.config, retained, |weak| DeadLetterer::new(weak));
         self.changed.read().apply_to(&namespace);
-        Sessions::new(namespace)
+        Sessions::new(namespace, self.access.clone())
     }
 }
 

@@ -129,7 +129,7 @@ fn recover_sessions(log: &Log, by_id: &ById) -> Result<(), BrokerError> {
     let mut recovered: HashMap<(u32, Bytes), Arc<SessionCore>> = HashMap::new();
     each(log, rows::SESSIONS, by_id, |sessions, key, row| {
         let client_id = text(&key);
-        match sessions.recover(&client_id, &decode(rows::SESSIONS, &row)?) {
+        match sessions.recover(&client_id, &rows::decode_session(&row)?) {
             Some(core) => {
                 recovered.insert((sessions.namespace().id(), key), core);
             }

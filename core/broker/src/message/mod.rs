@@ -9,6 +9,7 @@
 //! [death records](Death). Protocols convert between it and their wire formats; they do not encode it themselves. The
 //! names and values on disk do not change.
 
+mod address;
 mod deaths;
 mod headers;
 mod origin;
@@ -20,6 +21,7 @@ use inver_storage::batch::Record;
 
 use crate::value::HeaderLookup;
 
+pub use address::address_of;
 pub use deaths::Death;
 pub use headers::{HeaderWriter, Headers};
 pub use origin::{HEADER as ORIGIN_HEADER, NEUTRAL_ORIGIN};

@@ -13,7 +13,7 @@ use super::few::Few;
 use super::registry::Registry;
 use super::share::split_share;
 use super::terms::SessionTerms;
-use super::will::Will;
+use super::will::PendingWill;
 use super::{SESSION_FILTERS_MAX, SubscribeError};
 use crate::bindings::Binding;
 use crate::completion::Completion;
@@ -58,7 +58,9 @@ pub(super) struct State {
     pub(super) blobs: Few<Bytes, Bytes>,
     pub(super) presence: Presence,
     pub(super) expiry: Expiry,
-    pub(super) will: Option<Box<Will>>,
+    pub(super) will: Option<Box<PendingWill>>,
+    /// The user that it belongs to; none: nobody.
+    pub(super) owner: Option<Arc<str>>,
 }
 
 /// Whether a connection holds the session.
@@ -99,6 +101,7 @@ impl SessionCore {
                 presence: Presence::Away { since_ms },
                 expiry,
                 will: None,
+                owner: None,
             }),
             ended: AtomicBool::new(false),
             is_routed: AtomicBool::new(false),
@@ -186,10 +189,13 @@ impl SessionCore {
 
     pub(super) fn put_row(&self, entry: &mut Entry, detached_ms: Option<i64>) {
         let Some((stream, cursor)) = &self.stream else { return };
-        let expiry_s = self.state.lock().expiry.seconds();
-        let row = SessionRow { stream: stream.id().0, cursor: cursor.id().0, expiry_s, detached_ms };
+        let (expiry_s, owner) = {
+            let state = self.state.lock();
+            (state.expiry.seconds(), state.owner.as_deref().map(str::to_owned))
+        };
+        let row = SessionRow { stream: stream.id().0, cursor: cursor.id().0, expiry_s, detached_ms, owner };
         let key = rows::key(self.namespace.id(), &[self.client_id.as_bytes()]);
-        entry.put(rows::SESSIONS, key, rows::encode(&row));
+        entry.put(rows::SESSIONS, key, rows::encode_session(&row));
     }
 
     /// Adds the trim of acknowledged messages to the entry.

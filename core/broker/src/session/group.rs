@@ -6,9 +6,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use inver_access::{Operation, ResourceKind};
+
+use super::core::SessionCore;
 use super::registry::{Registry, Sessions};
 use super::share::{SHARE, group_queue, split_share};
 use super::{Session, SubscribeError};
+use crate::access::Permissions;
 use crate::address::{Filter, Form};
 use crate::completion::Completion;
 use crate::namespace::{QueueError, SubscriptionError};
@@ -18,7 +22,8 @@ use crate::subscription::{Consumer, ConsumerSpec, Subscription};
 use crate::topic::Topic;
 
 impl Session {
-    /// Joins the group of `$share/group/filter`, given as a whole, in this mode. The consumer, whether the subscription
+    /// Joins the group of `$share/group/filter`, given as a whole, in this mode. A session that is a member of it already
+    /// keeps its place, but gets messages only while its client may receive them. The consumer, whether the subscription
     /// existed, and when it is durable.
     pub fn join(
         &self,
@@ -32,6 +37,9 @@ impl Session {
         let core = &self.core;
         let Some(registry) = core.registry() else { return Err(SubscribeError::NotShared) };
         let was_member = core.has_filter(text);
+        if !was_member {
+            self.check_join(text)?;
+        }
         let joining = registry.join_group(group, filter, mode, durable, core.client_id());
         let joined = joining.and_then(|subscription| {
             let consumer = subscription.attach(consumer)?;
@@ -50,7 +58,53 @@ impl Session {
         text: &[u8],
         options: &SubscriptionOptions,
     ) -> Result<(bool, Completion), SubscribeError> {
+        self.check_join(text)?;
         self.core.put_filter(text, options)
+    }
+
+    fn check_join(&self, text: &[u8]) -> Result<(), SubscribeError> {
+        let permissions = self.permissions();
+        let may_join = permissions.is_unrestricted()
+            || self.core.group_of(text).is_some_and(|group| group.may_join(permissions));
+        if may_join { Ok(()) } else { Err(SubscribeError::NotAllowed) }
+    }
+}
+
+/// What a shared subscription reads.
+pub(super) enum Group {
+    /// Messages of the hub that the filter matches.
+    Hub { filter: String },
+    /// The topic or queue of this name.
+    Named { name: String },
+}
+
+impl Group {
+    /// Whether a client may get every message of it: each message goes to one member only.
+    pub(super) fn may_receive(&self, permissions: &Permissions) -> bool {
+        match self {
+            Group::Hub { filter } => permissions.may_filter(filter, Operation::Receive),
+            Group::Named { name } => permissions.may(ResourceKind::Topic, name, Operation::Read),
+        }
+    }
+
+    fn may_join(&self, permissions: &Permissions) -> bool {
+        let may_subscribe = match self {
+            Group::Hub { filter } => permissions.may_filter(filter, Operation::Subscribe),
+            Group::Named { .. } => true,
+        };
+        may_subscribe && self.may_receive(permissions)
+    }
+}
+
+impl SessionCore {
+    /// What the shared subscription of this text reads; none if it is no such text.
+    pub(super) fn group_of(&self, text: &[u8]) -> Option<Group> {
+        let (group, filter) = split_share(text)?;
+        Some(match self.registry()?.named_group(group, filter) {
+            None => Group::Hub { filter: String::from_utf8_lossy(filter).into_owned() },
+            Some(Named::Topic(topic)) => Group::Named { name: topic.name().to_owned() },
+            Some(Named::Queue(queue)) => Group::Named { name: queue.name().to_owned() },
+        })
     }
 }
 

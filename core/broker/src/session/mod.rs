@@ -17,6 +17,7 @@ mod listing;
 mod open;
 mod publish_will;
 mod queues;
+mod receive;
 mod registry;
 mod share;
 mod terms;
@@ -25,8 +26,10 @@ mod will;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use inver_access::Operation;
 use inver_storage::{Entry, SubmitError};
 
+use crate::access::Permissions;
 use crate::completion::Completion;
 use crate::exchange::Inbox;
 use crate::limits::{self, LimitReached};
@@ -34,6 +37,9 @@ use crate::namespace::{Namespace, QueueError, SubscriptionError};
 use crate::publisher::{InboxTarget, Target};
 use crate::spec::{DeliveryId, Expiry, Mode, PublisherId, SubscriptionOptions};
 use crate::subscription::{AttachError, Consumer};
+
+use self::receive::ReceiveGate;
+use self::will::PendingWill;
 
 pub(crate) use self::core::SessionCore;
 
@@ -52,6 +58,9 @@ pub enum SubscribeError {
     /// The subscription exists in another mode.
     #[error("the subscription's mode is {}", .0.as_str())]
     ModeClash(Mode),
+    /// The client may not subscribe to every address that the filter matches.
+    #[error("not authorized")]
+    NotAllowed,
     /// A bound is reached.
     #[error(transparent)]
     Limit(#[from] LimitReached),
@@ -78,6 +87,7 @@ pub struct Session {
     core: Arc<SessionCore>,
     inbox: Option<Box<Consumer>>,
     live: Option<Box<Consumer>>,
+    gate: Box<ReceiveGate>,
 }
 
 impl Session {
@@ -99,6 +109,12 @@ impl Session {
         self.core.is_durable()
     }
 
+    /// What its client may do.
+    #[must_use]
+    pub fn permissions(&self) -> &Arc<Permissions> {
+        self.gate.permissions()
+    }
+
     /// Its connection's identity as a publisher.
     #[must_use]
     pub fn publisher_id(&self, origin: &'static str) -> PublisherId {
@@ -118,6 +134,9 @@ impl Session {
         filter: &[u8],
         options: &SubscriptionOptions,
     ) -> Result<(bool, Completion), SubscribeError> {
+        if !self.permissions().may_filter(&String::from_utf8_lossy(filter), Operation::Subscribe) {
+            return Err(SubscribeError::NotAllowed);
+        }
         if !self.core.has_filter(filter) {
             let namespace = self.core.namespace();
             limits::check("bindings", namespace.hub().binding_count(), namespace.limits().bindings_max)?;
@@ -181,7 +200,8 @@ impl Session {
     /// Sets the will: published when the session is detached, unless cleared before.
     pub fn set_will(&self, will: Option<Will>) -> Result<Completion, SubmitError> {
         let mut entry = Entry::new();
-        self.core.set_will(will, &mut entry);
+        let permissions = Some(self.gate.permissions().clone());
+        self.core.set_will(will.map(|will| PendingWill { will, permissions }), &mut entry);
         self.core.submit(entry)
     }
 }
@@ -207,7 +227,7 @@ mod tests {
     /// Bytes of a session's own structures. Find out what grew before raising a bound.
     #[test]
     fn sessions_are_small() {
-        assert!(size_of::<SessionCore>() <= 168, "a session: {}", size_of::<SessionCore>());
-        assert!(size_of::<Session>() <= 24, "a connection's hold on it: {}", size_of::<Session>());
+        assert!(size_of::<SessionCore>() <= 184, "a session: {}", size_of::<SessionCore>());
+        assert!(size_of::<Session>() <= 32, "a connection's hold on it: {}", size_of::<Session>());
     }
 }

@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use inver_access::{Operation, ResourceKind};
 use inver_storage::{Entry, Offset, SubmitError};
 use tokio::sync::watch;
 
+use super::Session;
 use super::core::{Holder, Presence, SessionCore, State};
+use super::receive::ReceiveGate;
 use super::registry::Sessions;
 use super::share::split_share;
 use super::terms::SessionSpec;
-use super::{Session, will};
+use super::will::{self, PendingWill};
 use crate::completion::Completion;
 use crate::context::{Due, Timed};
 use crate::exchange::Inbox;
@@ -51,16 +54,22 @@ pub enum SessionError {
     /// The log rejected the write.
     #[error("log write rejected: {0}")]
     Log(#[from] SubmitError),
+    /// It belongs to another user.
+    #[error("the session belongs to another user")]
+    OtherOwner,
     /// The log does not have the inbox's stream.
     #[error("the session's inbox is missing from the log")]
     InboxMissing,
 }
 
 impl Sessions {
-    /// Opens a client's session. A connection that holds it is told to drop it and waited for.
+    /// Opens a client's session. A connection that holds it is told to drop it and waited for. A session belongs to the
+    /// user who made it, and only that user may open or replace it, or one who may resume sessions of that client id.
     pub async fn open(&self, spec: SessionSpec<'_>) -> Result<Opened, SessionError> {
         loop {
-            if let Some(mut released) = self.get(spec.client_id).and_then(|core| core.ask_holder()) {
+            let held = self.get(spec.client_id);
+            held.iter().try_for_each(|core| core.check_owner(&spec))?;
+            if let Some(mut released) = held.and_then(|core| core.ask_holder()) {
                 let wait = released.wait_for(|released| *released);
                 let timeout = Duration::from_secs(TAKE_OVER_SECONDS_MAX);
                 if tokio::time::timeout(timeout, wait).await.is_err() {
@@ -70,6 +79,7 @@ impl Sessions {
             }
             let _changing = self.0.changing();
             let present = self.get(spec.client_id);
+            present.iter().try_for_each(|core| core.check_owner(&spec))?;
             match present {
                 Some(core) if core.state.lock().is_held() => {}
                 Some(core) if !spec.clean_start && !core.ended.load(Ordering::Acquire) => {
@@ -96,17 +106,21 @@ impl Sessions {
 
     fn create(&self, spec: &SessionSpec<'_>) -> Result<(Arc<SessionCore>, Completion), SessionError> {
         let (log, expiry) = (self.namespace().log(), spec.expiry);
+        let owner = spec.owner();
         if !expiry.outlives_connection() {
-            return Ok((SessionCore::new(next_id(), spec.client_id, &self.0, None, expiry), Completion::Now));
+            let core = SessionCore::new(next_id(), spec.client_id, &self.0, None, expiry);
+            core.state.lock().owner = owner;
+            return Ok((core, Completion::Now));
         }
         let (stream, cursor) = (log.allocate_stream(), log.allocate_cursor());
         let mut entry = Entry::new();
         entry.create_stream(stream);
         entry.create_cursor(cursor, stream, Offset(0));
         let expiry_s = expiry.seconds();
-        let row = SessionRow { stream: stream.0, cursor: cursor.0, expiry_s, detached_ms: None };
+        let owner = owner.as_deref().map(str::to_owned);
+        let row = SessionRow { stream: stream.0, cursor: cursor.0, expiry_s, detached_ms: None, owner };
         let key = rows::key(self.namespace().id(), &[spec.client_id.as_bytes()]);
-        entry.put(rows::SESSIONS, key, rows::encode(&row));
+        entry.put(rows::SESSIONS, key, rows::encode_session(&row));
         let submitted = log.submit(entry)?;
         let core = self.over_log(spec.client_id, &row, expiry).ok_or(SessionError::InboxMissing)?;
         Ok((core, Completion::At(submitted.lsn)))
@@ -115,7 +129,9 @@ impl Sessions {
     fn over_log(&self, client_id: &str, row: &SessionRow, expiry: Expiry) -> Option<Arc<SessionCore>> {
         let log = self.namespace().log();
         let stream = (log.stream(row.stream.into())?, log.cursor(row.cursor.into())?);
-        Some(SessionCore::new(next_id(), client_id, &self.0, Some(stream), expiry))
+        let core = SessionCore::new(next_id(), client_id, &self.0, Some(stream), expiry);
+        core.state.lock().owner = row.owner.as_deref().map(Arc::from);
+        Some(core)
     }
 
     /// Restores a session from its row; its connection, if it had one, ended with the process. None if its inbox is
@@ -153,7 +169,7 @@ impl SessionCore {
 
     pub(crate) fn recover_blob(&self, key: &[u8], value: Bytes) {
         if let Some(will) = will::recovered(key, &value) {
-            self.state.lock().will = Some(Box::new(will));
+            self.state.lock().will = Some(Box::new(PendingWill { will, permissions: None }));
         }
         // Copied: a slice would keep all of the row's key in memory.
         self.state.lock().blobs.insert(Bytes::copy_from_slice(key), value);
@@ -165,6 +181,14 @@ impl SessionCore {
         self.trim(&mut entry);
         self.arm();
         self.submit(entry)
+    }
+
+    /// Whether the client may open or replace it.
+    fn check_owner(&self, spec: &SessionSpec<'_>) -> Result<(), SessionError> {
+        let is_others =
+            self.state.lock().owner.as_deref().is_some_and(|owner| Some(owner) != spec.permissions.user());
+        let may_resume = || spec.permissions.may(ResourceKind::Session, spec.client_id, Operation::Resume);
+        if is_others && !may_resume() { Err(SessionError::OtherOwner) } else { Ok(()) }
     }
 
     /// Asks the present holder to release it; none if there is none.
@@ -190,13 +214,21 @@ impl SessionCore {
             let (mailbox, terms) = (spec.mailbox.clone(), spec.terms.clone());
             state.presence = Presence::Held(Holder { mailbox, terms, released: None });
             state.expiry = spec.expiry;
+            if state.owner.is_none() {
+                state.owner = spec.owner();
+            }
             let blobs = state.blobs.iter().filter(|(k, _)| !will::is_key(k));
             (
                 state.filters.iter().map(|(t, o)| (Bytes::copy_from_slice(t), o.clone())).collect(),
                 blobs.map(|(k, v)| (k.clone(), v.clone())).collect(),
             )
         };
-        let mut session = Session { core: self.clone(), inbox: None, live: None };
+        let mut session = Session {
+            core: self.clone(),
+            inbox: None,
+            live: None,
+            gate: Box::new(ReceiveGate::new(spec.permissions.clone())),
+        };
         let mut entry = Entry::new();
         // A will whose delay is running is not published once the session is resumed.
         self.set_will(None, &mut entry);
@@ -227,7 +259,7 @@ impl SessionCore {
         let (ends, will) = {
             let mut state = self.state.lock();
             let ends = !state.expiry.outlives_connection() || self.ended.load(Ordering::Acquire);
-            let will = state.will.take_if(|will| ends || will.delay_s == 0);
+            let will = state.will.take_if(|pending| ends || pending.will.delay_s == 0);
             (ends, will)
         };
         will.into_iter().for_each(|will| self.publish(&will));
@@ -271,7 +303,7 @@ impl Timed for SessionCore {
             let mut state = self.state.lock();
             let Presence::Away { since_ms: since } = state.presence else { return };
             let expired = state.expiry.ends_ms(since).is_some_and(|at| at <= now_ms);
-            let will = state.will.take_if(|will| expired || will.due_ms(since) <= now_ms);
+            let will = state.will.take_if(|pending| expired || pending.will.due_ms(since) <= now_ms);
             (expired, will)
         };
         will.into_iter().for_each(|will| self.publish(&will));
@@ -293,7 +325,7 @@ impl State {
     /// not change while no connection holds it.
     fn due_ms(&self) -> Option<i64> {
         let Presence::Away { since_ms: since } = self.presence else { return None };
-        let will = self.will.as_ref().map(|will| will.due_ms(since));
+        let will = self.will.as_ref().map(|pending| pending.will.due_ms(since));
         self.expiry.ends_ms(since).into_iter().chain(will).min()
     }
 }

@@ -1,13 +1,16 @@
 //! Setting and publishing the will of a session.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use inver_access::{Operation, ResourceKind};
 use inver_storage::Entry;
 use inver_storage::batch::records;
 
 use super::core::SessionCore;
-use super::will::{KEY, Will};
+use super::will::{KEY, PendingWill, Will};
+use crate::access::{PermissionScope, Permissions};
 use crate::exchange::Inbox;
 use crate::message::{HeaderWriter, Message};
 use crate::publisher::{Publisher, Target};
@@ -15,9 +18,9 @@ use crate::rows;
 use crate::spec::PublisherId;
 
 impl SessionCore {
-    pub(super) fn set_will(&self, will: Option<Will>, entry: &mut Entry) {
+    pub(super) fn set_will(&self, will: Option<PendingWill>, entry: &mut Entry) {
         match &will {
-            Some(will) => self.put_in(entry, Bytes::from_static(KEY), rows::encode(will)),
+            Some(pending) => self.put_in(entry, Bytes::from_static(KEY), rows::encode(&pending.will)),
             None => self.delete_in(entry, KEY),
         }
         self.state.lock().will = will.map(Box::new);
@@ -29,13 +32,23 @@ impl SessionCore {
         will.into_iter().for_each(|will| self.publish(&will));
     }
 
-    /// Publishes a will that was taken, and deletes its row, in one entry.
-    pub(super) fn publish(self: &Arc<Self>, will: &Will) {
+    /// Publishes a will that was taken, and deletes its row, in one entry. One that its client may not publish any more
+    /// is dropped.
+    pub(super) fn publish(self: &Arc<Self>, pending: &PendingWill) {
+        let PendingWill { will, permissions } = pending;
+        let permissions = permissions.clone().or_else(|| self.permissions_of_owner());
+        if permissions.as_ref().is_some_and(|permissions| !may_publish(permissions, will)) {
+            self.drop_will(will);
+            return;
+        }
         let batch = Bytes::copy_from_slice(&will.batch);
         let Some(Ok(record)) = records(&batch).ok().and_then(|mut r| r.next()) else { return };
         let origin = self.namespace().origin(&will.origin);
         let mut publisher =
             Publisher::new(self.namespace().clone(), PublisherId { origin, session: Some(self.id()) });
+        if let Some(permissions) = permissions {
+            publisher = publisher.with_permissions(permissions);
+        }
         // Its expiry starts now, not when the will was set.
         let now = self.namespace().clock().now_ms();
         let mut writer = HeaderWriter::default();
@@ -53,4 +66,32 @@ impl SessionCore {
             tracing::warn!(client_id = &**self.client_id(), %error, "failed to publish a will");
         }
     }
+    /// What the session's user may do now, at an unknown address; none if the session belongs to nobody.
+    fn permissions_of_owner(&self) -> Option<Arc<Permissions>> {
+        let owner = self.state.lock().owner.clone()?;
+        let registry = self.registry()?;
+        Some(registry.access.permissions(PermissionScope {
+            user: Some(owner),
+            external_tags: None,
+            client_id: self.client_id().clone(),
+            namespace: self.namespace().name().into(),
+            host: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        }))
+    }
+
+    fn drop_will(&self, will: &Will) {
+        let address = String::from_utf8_lossy(&will.address);
+        let client_id = &**self.client_id();
+        tracing::info!(client_id, %address, "will dropped: its client may not publish there");
+        let mut entry = Entry::new();
+        self.delete_in(&mut entry, KEY);
+        if let Err(error) = self.submit(entry) {
+            self.log_rejected(&error);
+        }
+    }
+}
+
+fn may_publish(permissions: &Permissions, will: &Will) -> bool {
+    let address = String::from_utf8_lossy(&will.address);
+    permissions.may(ResourceKind::Address, &address, Operation::Write)
 }

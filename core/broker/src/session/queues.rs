@@ -2,18 +2,33 @@
 //! ended with the connection.
 
 use inver_storage::SubmitError;
+use inver_storage::batch::Record;
 
 use super::core::SessionCore;
+use super::group::Group;
 use super::{Session, ids};
+use crate::address::Filter;
 use crate::completion::Completion;
-use crate::spec::{Delivery, Mode};
-use crate::subscription::{ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscription, Trim, WhenFull};
+use crate::retained::ScanFrom;
+use crate::spec::{Delivery, DeliveryId, Mode};
+use crate::subscription::{
+    Consumer, ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscription, Trim, WhenFull,
+};
 
 /// The bounds of a non-durable session's inbox.
 const INBOX_MEMORY: MemoryBounds =
     MemoryBounds { messages_max: 1_000_000, bytes_max: 64 * 1024 * 1024, when_full: WhenFull::DropNewest };
 
 impl SessionCore {
+    /// Acknowledges messages that the client may not receive. Those that a crash makes wait again are decided again.
+    fn skip(&self, consumer: &Consumer, ids: &[DeliveryId]) {
+        if !ids.is_empty()
+            && let Err(error) = consumer.ack(ids)
+        {
+            self.log_rejected(&error);
+        }
+    }
+
     /// Ends both receivers.
     pub(super) fn end_queues(&self) {
         let (inbox, live) = {
@@ -68,15 +83,86 @@ impl Session {
         core.queues.lock().inbox = Some(inbox);
     }
 
-    /// Pulls best-effort messages, whole batches: the bytes are shared with other sessions.
+    /// Pulls best-effort messages that the client may receive, whole batches: the bytes are shared with other sessions.
     pub fn pull_live(&mut self, bytes_max: usize, into: &mut Vec<LiveBatch>) -> Pull {
-        self.live.as_mut().map_or_else(Pull::default, |live| live.pull_batches(bytes_max, into))
+        let Some(live) = &mut self.live else { return Pull::default() };
+        let before = into.len();
+        let pull = live.pull_batches(bytes_max, into);
+        if !self.gate.is_open() {
+            self.gate.keep_batches(self.core.namespace(), into, before);
+            if pull.more && into.len() == before {
+                live.wake();
+            }
+        }
+        pull
     }
 
-    /// Pulls guaranteed messages. Their offsets are dense for the session's life; unacknowledged ones are delivered
-    /// again from the first when the session is opened again.
+    /// Pulls guaranteed messages that the client may receive; the others are acknowledged. Their offsets ascend for the
+    /// session's life; unacknowledged ones are delivered again from the first when the session is opened again.
     pub fn pull_inbox(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
-        self.inbox.as_mut().map_or_else(Pull::default, |inbox| inbox.pull(messages_max, bytes_max, into))
+        let Some(inbox) = &mut self.inbox else { return Pull::default() };
+        let before = into.len();
+        let pull = inbox.pull(messages_max, bytes_max, into);
+        if !self.gate.is_open() {
+            let denied = self.gate.keep_deliveries(self.core.namespace(), into, before);
+            self.core.skip(inbox, &denied);
+            if pull.more && into.len() == before {
+                inbox.wake();
+            }
+        }
+        pull
+    }
+
+    /// Pulls messages of a shared subscription, named by its whole text, that the client may receive. None while it may
+    /// not receive what the filter matches: then the other members get them. A message of one address that it may not
+    /// receive is acknowledged.
+    pub fn pull_shared(
+        &mut self,
+        text: &[u8],
+        consumer: &mut Consumer,
+        messages_max: usize,
+        bytes_max: usize,
+        into: &mut Vec<Delivery>,
+    ) -> Pull {
+        if self.gate.is_open() {
+            return consumer.pull(messages_max, bytes_max, into);
+        }
+        let group = self.core.group_of(text);
+        if !group.as_ref().is_some_and(|group| group.may_receive(self.gate.permissions())) {
+            let pull = consumer.pull(0, 0, into);
+            return Pull { more: false, ..pull };
+        }
+        let before = into.len();
+        let pull = consumer.pull(messages_max, bytes_max, into);
+        if matches!(group, Some(Group::Hub { .. })) {
+            let denied = self.gate.keep_deliveries(self.core.namespace(), into, before);
+            self.core.skip(consumer, &denied);
+            if pull.more && into.len() == before {
+                consumer.wake();
+            }
+        }
+        pull
+    }
+
+    /// Retained values that the client may receive; see [`Retained::scan`](crate::Retained::scan).
+    pub fn scan_retained(
+        &mut self,
+        filter: &Filter,
+        from: Option<&ScanFrom>,
+        max: usize,
+        into: &mut Vec<Record>,
+    ) -> Option<ScanFrom> {
+        let namespace = self.core.namespace();
+        let before = into.len();
+        let next = namespace.retained().scan(filter, from, max, into);
+        if !self.gate.is_open() {
+            let mut at = 0;
+            into.retain(|record| {
+                at += 1;
+                at <= before || self.gate.allows(namespace, record, None)
+            });
+        }
+        next
     }
 
     /// Acknowledges messages of the inbox.

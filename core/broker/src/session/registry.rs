@@ -8,6 +8,7 @@ use inver_storage::SubmitError;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::core::SessionCore;
+use crate::access::AccessControl;
 use crate::maps;
 use crate::namespace::Namespace;
 use crate::ordered::{Order, Ordered};
@@ -19,6 +20,7 @@ pub struct Sessions(pub(super) Arc<Registry>);
 
 pub(crate) struct Registry {
     pub(super) namespace: Namespace,
+    pub(super) access: AccessControl,
     by_client: DashMap<Arc<str>, Arc<SessionCore>>,
     /// The same sessions in the order of their client ids, for lists.
     in_order: Ordered<SessionCore>,
@@ -29,10 +31,11 @@ pub(crate) struct Registry {
 }
 
 impl Sessions {
-    pub(crate) fn new(namespace: Namespace) -> Sessions {
+    pub(crate) fn new(namespace: Namespace, access: AccessControl) -> Sessions {
         Sessions(Arc::new(Registry {
             by_client: maps::map(namespace.id()),
             namespace,
+            access,
             in_order: Ordered::default(),
             changing: Mutex::default(),
             groups: Mutex::default(),
@@ -43,6 +46,12 @@ impl Sessions {
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.0.namespace
+    }
+
+    /// The users and permission rules.
+    #[must_use]
+    pub fn access(&self) -> &AccessControl {
+        &self.0.access
     }
 
     /// The number of sessions, connected or not.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access::Permissions;
 use crate::mailbox::Mailbox;
 use crate::spec::Expiry;
 
@@ -17,6 +18,15 @@ pub struct SessionSpec<'a> {
     pub mailbox: Arc<Mailbox>,
     /// Tokens and bounds.
     pub terms: &'a Arc<SessionTerms>,
+    /// What the client may do.
+    pub permissions: Arc<Permissions>,
+}
+
+impl SessionSpec<'_> {
+    /// The user that a new session belongs to; none while permissions are not enforced, and for an anonymous client.
+    pub(super) fn owner(&self) -> Option<Arc<str>> {
+        self.permissions.scope().user.clone().filter(|_| self.permissions.is_enforced())
+    }
 }
 
 /// What a protocol agrees for all its sessions: the tokens that wake their mailboxes, and bounds of memory.

@@ -1,8 +1,11 @@
 //! A session's will: the message published for it when its connection ends without a DISCONNECT.
 
+use std::sync::Arc;
+
 use inver_storage::batch::Record;
 use serde::{Deserialize, Serialize};
 
+use crate::access::Permissions;
 use crate::message::{HeaderView, HeaderWriter, Headers, Message, name};
 use crate::rows;
 
@@ -26,6 +29,13 @@ pub struct Will {
     pub guaranteed: bool,
     /// The protocol's name.
     pub origin: String,
+}
+
+/// A will that waits for its time.
+pub(super) struct PendingWill {
+    pub(super) will: Will,
+    /// What the client that set it may do; none once the broker was restarted.
+    pub(super) permissions: Option<Arc<Permissions>>,
 }
 
 impl Will {

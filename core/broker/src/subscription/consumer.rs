@@ -81,6 +81,11 @@ impl Consumer {
         pull
     }
 
+    /// Wakes its connection as if messages had arrived.
+    pub(crate) fn wake(&self) {
+        self.spec.mailbox.post(self.spec.token);
+    }
+
     /// Acknowledges messages.
     pub fn ack(&self, ids: &[DeliveryId]) -> Result<Completion, SubmitError> {
         self.subscription.context.counters.acknowledged.increment(ids.len() as u64);

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use inver_broker::{
     Broker, BrokerConfig, Clock, Completion, Consumer, ConsumerSpec, DeadLetter, Delivery, ExchangeKind,
-    ExchangeSpec, Expiry, HeaderWriter, Mailbox, Message, Namespace, Opened, Publisher, PublisherId, Queue,
-    QueueLimits, QueueSpec, SessionSpec, SessionTerms, Sessions, SubscriptionOptions, Target,
+    ExchangeSpec, Expiry, HeaderWriter, Mailbox, Message, Namespace, Opened, PermissionScope, Permissions,
+    Publisher, PublisherId, Queue, QueueLimits, QueueSpec, SessionSpec, SessionTerms, Sessions,
+    SubscriptionOptions, Target,
 };
 use inver_storage::{CommitPolicy, Log, LogOptions};
 use tempfile::TempDir;
@@ -216,6 +217,17 @@ pub(crate) fn session_terms() -> Arc<SessionTerms> {
     })
 }
 
+/// What a user may do; none: an anonymous client.
+pub(crate) fn permissions(sessions: &Sessions, user: Option<&str>, client_id: &str) -> Arc<Permissions> {
+    sessions.access().permissions(PermissionScope {
+        user: user.map(Arc::from),
+        external_tags: None,
+        client_id: client_id.into(),
+        namespace: sessions.namespace().name().into(),
+        host: [127, 0, 0, 1].into(),
+    })
+}
+
 /// Opens a session on [`session_terms`].
 pub(crate) async fn open(sessions: &Sessions, client_id: &str, durable: bool) -> (Arc<Mailbox>, Opened) {
     let mailbox = Mailbox::new();
@@ -225,6 +237,7 @@ pub(crate) async fn open(sessions: &Sessions, client_id: &str, durable: bool) ->
         expiry: if durable { Expiry::Never } else { Expiry::AtDetach },
         mailbox: mailbox.clone(),
         terms: &session_terms(),
+        permissions: permissions(sessions, None, client_id),
     };
     let opened = sessions.open(spec).await.expect("opened");
     committed(sessions.namespace(), opened.completion);

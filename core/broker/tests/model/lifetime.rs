@@ -16,8 +16,14 @@ async fn dropping_a_broker_with_live_sessions_frees_the_folder() {
     for (client_id, expiry) in
         [("durable", Expiry::Never), ("away", Expiry::Never), ("passing", Expiry::AtDetach)]
     {
-        let spec =
-            SessionSpec { client_id, clean_start: false, expiry, mailbox: mailbox.clone(), terms: &terms };
+        let spec = SessionSpec {
+            client_id,
+            clean_start: false,
+            expiry,
+            mailbox: mailbox.clone(),
+            terms: &terms,
+            permissions: permissions(&sessions, None, client_id),
+        };
         let mut session = sessions.open(spec).await.unwrap().session;
         session.subscribe(b"a/+", &guaranteed()).unwrap();
         let consumer = inver_broker::ConsumerSpec::new(mailbox.clone(), 9);

@@ -58,6 +58,7 @@ async fn sessions_and_their_subscriptions_are_bounded() {
         expiry: inver_broker::Expiry::AtDetach,
         mailbox: inver_broker::Mailbox::new(),
         terms: &terms,
+        permissions: permissions(&fixture.sessions(), None, client_id),
     };
     let refused = fixture.sessions().open(spec("c")).await;
     assert_eq!(refused.err(), Some(SessionError::Limit(LimitReached { what: "sessions", max: 2 })));

@@ -22,6 +22,7 @@ mod queues;
 mod refused;
 mod routing_model;
 mod routing_scale;
+mod session_access;
 mod subscription_model;
 mod subscriptions;
 mod time;

@@ -25,11 +25,13 @@ fn is_log_error(error: &SubmitError) -> bool {
 }
 
 fn session_spec<'a>(
+    sessions: &inver_broker::Sessions,
     client_id: &'a str,
     terms: &'a Arc<inver_broker::SessionTerms>,
     expiry: Expiry,
 ) -> SessionSpec<'a> {
-    SessionSpec { client_id, clean_start: false, expiry, mailbox: Mailbox::new(), terms }
+    let permissions = permissions(sessions, None, client_id);
+    SessionSpec { client_id, clean_start: false, expiry, mailbox: Mailbox::new(), terms, permissions }
 }
 
 #[tokio::test]
@@ -60,7 +62,8 @@ async fn every_durable_operation_reports_a_rejected_write() {
     let got = take(&mailbox, &mut consumer, 3).await;
     let (dl_mailbox, mut dl_consumer) = attach(dl.subscription());
     let dl_got = take(&dl_mailbox, &mut dl_consumer, 1).await;
-    let Opened { mut session, .. } = sessions.open(session_spec("c", &terms, Expiry::Never)).await.unwrap();
+    let Opened { mut session, .. } =
+        sessions.open(session_spec(&sessions, "c", &terms, Expiry::Never)).await.unwrap();
     session.subscribe(b"a/+", &guaranteed()).unwrap();
     let _ = session.put(Bytes::from_static(b"k"), Bytes::from_static(b"v")).unwrap();
     publish(&ns, inver_broker::Target::Hub(b"a/b"), "x");
@@ -125,7 +128,7 @@ async fn every_durable_operation_reports_a_rejected_write() {
     assert!(broker.update_state("t", b"k", |_| state.clone()).is_err_and(|error| is_log_error(&error)));
     assert!(broker.delete_state("t", b"k").is_err_and(|error| is_log_error(&error)));
     // Sessions.
-    let opened = sessions.open(session_spec("new", &terms, Expiry::Never)).await;
+    let opened = sessions.open(session_spec(&sessions, "new", &terms, Expiry::Never)).await;
     assert!(matches!(opened.err(), Some(SessionError::Log(error)) if is_log_error(&error)));
     let is = |error: &SubscribeError| matches!(error, SubscribeError::Log(error) if is_log_error(error));
     assert!(is(&session.subscribe(b"b", &guaranteed()).unwrap_err()));
@@ -161,6 +164,10 @@ async fn operations_in_memory_go_on_without_the_log() {
     let (mailbox, mut consumer) = attach(q.subscription());
     let got = take(&mailbox, &mut consumer, 1).await;
     assert_eq!(consumer.ack(&[got[0].id]).unwrap(), inver_broker::Completion::Now);
-    let opened = broker.default_sessions().open(session_spec("c", &terms, Expiry::AtDetach)).await.unwrap();
+    let opened = broker
+        .default_sessions()
+        .open(session_spec(&broker.default_sessions(), "c", &terms, Expiry::AtDetach))
+        .await
+        .unwrap();
     assert_eq!(opened.completion, inver_broker::Completion::Now);
 }

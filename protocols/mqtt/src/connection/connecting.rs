@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use inver_broker::{Broker, ListenerInfo, LoggedClient, LoginRefusal, Mailbox};
+use inver_broker::{Broker, ClientCertificate, Identity, ListenerInfo, LoggedClient, LoginRefusal, Mailbox};
 use inver_driver::{Activity, Close, End, Machine, Output, Progress, Shared, Timeouts};
 use inver_storage::{Log, LogError, Lsn};
 use tokio::time::Instant;
 
+use super::authenticating::{Authenticated, Authenticating, Begun};
 use crate::codec::{ConnAck, DecodeError, Packet, PropertiesBuf, Property, Version, decode};
 use crate::error::{Refusal, count_reason};
 use crate::server::Server;
@@ -23,8 +24,11 @@ pub(super) struct Connecting {
     /// None while the CONNECT is being answered.
     client: Option<LoggedClient>,
     listener: Arc<ListenerInfo>,
+    certificate: Option<Arc<ClientCertificate>>,
     broker: Broker,
     server: Arc<Server>,
+    /// The client proves who it is by AUTH packets.
+    authenticating: Option<Box<Authenticating>>,
     /// Wakes this machine only: the session's mailbox must keep its tokens.
     mailbox: Arc<Mailbox>,
     by: Instant,
@@ -61,17 +65,39 @@ impl Connecting {
     pub(super) fn new(
         client: LoggedClient,
         listener: Arc<ListenerInfo>,
+        certificate: Option<Arc<ClientCertificate>>,
         broker: Broker,
         server: Arc<Server>,
     ) -> Connecting {
         let by = Instant::now() + server.config.timeouts.login;
         let client = Some(client);
-        Connecting { client, listener, broker, server, mailbox: Mailbox::new(), by, connect: None }
+        Connecting {
+            client,
+            listener,
+            certificate,
+            broker,
+            server,
+            authenticating: None,
+            mailbox: Mailbox::new(),
+            by,
+            connect: None,
+        }
     }
 
-    /// Answers the CONNECT in `wire`.
-    fn connect(&mut self, mut client: LoggedClient, wire: Vec<u8>) -> Connect {
-        let listener = self.listener.clone();
+    fn begin_connect(&mut self, wire: Vec<u8>, authenticated: Option<Authenticated>) {
+        if let Some(client) = self.client.take() {
+            self.connect = Some(self.connect(client, wire, authenticated));
+        }
+    }
+
+    /// Answers the CONNECT in `wire`, of a client that `authenticated` itself or has credentials in it.
+    fn connect(
+        &mut self,
+        mut client: LoggedClient,
+        wire: Vec<u8>,
+        authenticated: Option<Authenticated>,
+    ) -> Connect {
+        let (listener, certificate) = (self.listener.clone(), self.certificate.clone());
         let (broker, server) = (self.broker.clone(), self.server.clone());
         Box::pin(async move {
             let connect = match decode(&wire, Version::V5, server.config.connect_bytes_max) {
@@ -80,10 +106,19 @@ impl Connecting {
                 Ok(_) => return refused(&mut client, Version::V311, not_a_connect().into()),
             };
             client.identify(connect.client_id);
-            client.claim_user(connect.username);
-            let from = connect::Client { peer: client.address().ip(), listener: &listener };
+            let from = connect::Client {
+                peer: client.address().ip(),
+                listener: &listener,
+                certificate: certificate.as_deref(),
+                authenticated: authenticated.as_ref().map(|proven| proven.identity.clone()),
+            };
+            client.claim_user(from.authenticated.as_ref().map_or(connect.username, Identity::name));
             match connect::connect(&connect, &from, &broker, &server, &Mailbox::new()).await {
-                Ok(accepted) => {
+                Ok(mut accepted) => {
+                    if let Some(Authenticated { method, answer, .. }) = authenticated {
+                        method.put(&answer, &mut accepted.properties);
+                        accepted.session.allow_reauthentication(broker, method);
+                    }
                     client.identify(accepted.session.client_id());
                     client.logged_in(accepted.session.user());
                     Outcome::Accepted(Box::new(accepted), client)
@@ -125,14 +160,29 @@ impl Machine for Connecting {
         false
     }
 
-    fn input(&mut self, input: &[u8], _out: &mut Output) -> Result<Progress, Outcome> {
+    fn input(&mut self, input: &[u8], out: &mut Output) -> Result<Progress, Outcome> {
         let Some(client) = &mut self.client else { return Ok(Progress::all(0)) };
-        let length = whole_connect(input, self.server.config.connect_bytes_max)
+        let bytes_max = self.server.config.connect_bytes_max;
+        if let Some(authenticating) = self.authenticating.take() {
+            let step = authenticating.step(input, bytes_max);
+            let (step, length) = step.map_err(|refusal| refused(client, Version::V5, refusal))?;
+            match step {
+                Begun::Waits(authenticating) => self.authenticating = Some(authenticating),
+                Begun::Done { wire, authenticated } => self.begin_connect(wire, Some(authenticated)),
+            }
+            return Ok(Progress::all(length));
+        }
+        let length = whole_connect(input, bytes_max)
             .map_err(|error| refused(client, claimed_version(input), error.into()))?;
-        if let Some(wire) = input.get(..length).filter(|wire| !wire.is_empty())
-            && let Some(client) = self.client.take()
-        {
-            self.connect = Some(self.connect(client, wire.to_vec()));
+        if let Some(wire) = input.get(..length).filter(|wire| !wire.is_empty()) {
+            let begun = Authenticating::begin(&self.broker, wire, bytes_max, out.flat());
+            match begun.map_err(|refusal| refused(client, Version::V5, refusal))? {
+                Some(authenticating) => {
+                    client.claim_user(Some(authenticating.user()));
+                    self.authenticating = Some(Box::new(authenticating));
+                }
+                None => self.begin_connect(wire.to_vec(), None),
+            }
         }
         Ok(Progress::all(length))
     }

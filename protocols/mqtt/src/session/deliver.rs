@@ -107,7 +107,8 @@ impl Session {
         }
         let number = shared.number;
         let mut pulled = buffers::take_deliveries();
-        let Pull { more, cancelled, .. } = shared.consumer.pull(room, bytes, &mut pulled);
+        let (text, consumer) = (shared.text.as_bytes(), &mut shared.consumer);
+        let Pull { more, cancelled, .. } = self.core.pull_shared(text, consumer, room, bytes, &mut pulled);
         shared.ready = more && !cancelled;
         self.send_all(DeliverySource::Shared(number), pulled, out)
     }

@@ -50,7 +50,8 @@ pub(super) struct LazyPublisher(Option<Box<Publisher>>);
 impl LazyPublisher {
     pub(super) fn of(&mut self, session: &inver_broker::Session) -> &mut Publisher {
         self.0.get_or_insert_with(|| {
-            Box::new(Publisher::new(session.namespace().clone(), session.publisher_id(ORIGIN)))
+            let publisher = Publisher::new(session.namespace().clone(), session.publisher_id(ORIGIN));
+            Box::new(publisher.with_permissions(session.permissions().clone()))
         })
     }
 

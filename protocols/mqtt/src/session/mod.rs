@@ -20,6 +20,7 @@ mod lazy;
 mod live;
 mod live_encoding;
 mod publish;
+mod reauthenticate;
 mod receive;
 mod retained;
 mod scratch;
@@ -48,6 +49,7 @@ use crate::token;
 use self::deferred::Deferred;
 use self::inflight::InflightWindow;
 use self::lazy::{LazyPublisher, LazyQueue};
+use self::reauthenticate::Reauthentication;
 use self::receive::ReceiveWindow;
 use self::scratch::ScratchLease;
 use self::shared::SharedSubscriptions;
@@ -58,10 +60,11 @@ use self::subscriptions::Subscriptions;
 pub(crate) struct Session {
     version: Version,
     server: ConnectedClient,
-    user: Option<Arc<str>>,
     mailbox: Arc<Mailbox>,
     core: inver_broker::Session,
     publisher: LazyPublisher,
+    /// Of a client that authenticated with AUTH packets.
+    reauthentication: Option<Box<Reauthentication>>,
     /// Maximum Packet Size of the client [MQTT-3.1.2-24].
     client_packet_bytes_max: usize,
     /// Request Problem Information: whether acknowledgements may carry a Reason String [MQTT-3.1.2-29].
@@ -124,7 +127,7 @@ impl Session {
 
     /// The authenticated user, if any.
     pub(crate) fn user(&self) -> Option<&str> {
-        self.user.as_deref()
+        self.core.permissions().user()
     }
 
     /// The protocol's settings.
@@ -198,10 +201,7 @@ impl Session {
             }
             Packet::Disconnect(disconnect) => Err(self.disconnect(disconnect)),
             Packet::Connect(_) => Err(DecodeError::protocol("a second CONNECT [MQTT-3.1.0-2]").into()),
-            Packet::Auth(_) => Err(DecodeError::protocol(
-                "AUTH on a connection without an authentication method [MQTT-4.12.0-6]",
-            )
-            .into()),
+            Packet::Auth(auth) => self.reauthenticate(auth, out),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(DecodeError::protocol("a packet that only servers send (section 2.1.2)").into())
             }

@@ -1,7 +1,7 @@
 //! PUBLISH from the client (section 3.3): topic alias, checks, routing, acknowledgement.
 
 use bytes::Bytes;
-use inver_broker::{Message, Target};
+use inver_broker::{Message, PublishError, Routed, Target};
 use inver_driver::{Count, count, count_received};
 
 use super::receive::Arrival;
@@ -46,12 +46,14 @@ impl Session {
         let mut batch_bytes = 0;
         let reason = match refused {
             // Only MQTT 5's acknowledgements carry a reason; otherwise the connection ends [MQTT-3.3.5-2].
-            Some(reason) if qos == Qos::AtMostOnce || self.version != Version::V5 => {
+            Some(Reason::TopicNameInvalid) if qos == Qos::AtMostOnce || self.version != Version::V5 => {
+                let reason = Reason::TopicNameInvalid;
                 return Err(DecodeError::because(reason, "a topic that clients cannot publish to").into());
             }
             Some(reason) => reason,
             None => {
-                let author = Author { client_id: self.core.client_id(), user: self.user.as_deref() };
+                let author =
+                    Author { client_id: self.core.client_id(), user: self.core.permissions().user() };
                 let headers = incoming.headers(
                     &mut self.scratch.get().headers,
                     author,
@@ -71,30 +73,40 @@ impl Session {
                 let publisher = self.publisher.of(&self.core);
                 // An empty payload clears the retained message [MQTT-3.3.1-5], [MQTT-3.3.1-6].
                 let retained = !publish.retain || publisher.retain(topic.as_bytes(), &message).is_ok();
-                let routed = publisher.publish(Target::Hub(topic.as_bytes()), &message)?;
+                let routed = publisher.publish(Target::Hub(topic.as_bytes()), &message);
                 batch_bytes = publisher.bytes();
-                count(if routed.destinations == 0 { Count::Unroutable } else { Count::Routed }, 1);
-                if !retained && self.version == Version::V5 && qos != Qos::AtMostOnce {
-                    // The limit of retained messages is reached: delivered, not retained.
-                    Reason::QuotaExceeded
-                } else if routed.refused && qos != Qos::AtMostOnce {
-                    // An undelivered message must not be acknowledged as received.
-                    if self.version != Version::V5 {
-                        return Err(Stop::QueueFull);
-                    }
-                    Reason::QuotaExceeded
-                } else if routed.destinations == 0 {
-                    Reason::NoMatchingSubscribers
-                } else {
-                    Reason::Success
+                match routed {
+                    Err(PublishError::KeyRefused { .. }) => Reason::NotAuthorized,
+                    routed => self.reason_of(routed?, retained, qos).ok_or(Stop::QueueFull)?,
                 }
             }
         };
+        if reason == Reason::NotAuthorized {
+            // Dropped. A client before MQTT 5 is told that it was received, as by other servers: without a reason in
+            // the acknowledgement the alternative would end its connection again and again [MQTT-3.3.5-2 of 3.1.1].
+            self.server.sys.count_dropped(1);
+        }
         self.acknowledge(qos, packet_id, reason);
         if batch_bytes >= WRITE_BATCH_BYTES_MAX {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// The reason code of a message that was routed. None: it was refused, and no acknowledgement can say so.
+    fn reason_of(&self, routed: Routed, retained: bool, qos: Qos) -> Option<Reason> {
+        count(if routed.destinations == 0 { Count::Unroutable } else { Count::Routed }, 1);
+        let is_v5 = self.version == Version::V5;
+        match qos {
+            // An undelivered message must not be acknowledged as received.
+            Qos::AtLeastOnce | Qos::ExactlyOnce if routed.refused && !is_v5 => None,
+            // The limit of retained messages is reached: delivered, not retained.
+            Qos::AtLeastOnce | Qos::ExactlyOnce if routed.refused || (!retained && is_v5) => {
+                Some(Reason::QuotaExceeded)
+            }
+            _ if routed.destinations == 0 => Some(Reason::NoMatchingSubscribers),
+            _ => Some(Reason::Success),
+        }
     }
 
     /// Defers the PUBACK or PUBREC of a PUBLISH.

@@ -23,12 +23,7 @@ impl Session {
             return Ok(false);
         }
         let mut records: Vec<Record> = Vec::new();
-        let next = self.core.namespace().retained().scan(
-            &scan.filter,
-            scan.from.as_ref(),
-            SCAN_VALUES_MAX,
-            &mut records,
-        );
+        let next = self.core.scan_retained(&scan.filter, scan.from.as_ref(), SCAN_VALUES_MAX, &mut records);
         let mut filled_inbox = false;
         for record in &records {
             filled_inbox |= self.send_retained(&scan, record, out)?;

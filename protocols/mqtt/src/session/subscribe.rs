@@ -185,6 +185,7 @@ fn refusal(error: &SubscribeError) -> (Reason, String) {
     let reason = match error {
         // "Correctly formed but not accepted for this Client" (section 3.9.3): others share it in another mode.
         SubscribeError::ModeClash(_) | SubscribeError::Attach(_) => Reason::TopicFilterInvalid,
+        SubscribeError::NotAllowed => Reason::NotAuthorized,
         SubscribeError::Limit(_) => Reason::QuotaExceeded,
         SubscribeError::NotShared
         | SubscribeError::Queue(_)

@@ -1,5 +1,6 @@
 //! `$SYS` values for this session.
 
+use inver_access::{Operation, ResourceKind};
 use inver_broker::Address;
 use inver_broker::address::Form;
 
@@ -12,7 +13,7 @@ impl Session {
     pub(super) fn send_sys(&mut self, out: &mut Vec<u8>) {
         for (topic, value) in self.server.sys.values(self.core.namespace()) {
             let matched = self.subscriptions.matched(topic, false);
-            if matched.qos.is_some() {
+            if matched.qos.is_some() && may_receive(&self.core, topic) {
                 let ids = matched.ids.clone();
                 self.put_sys(topic, &value, false, &ids, out);
             }
@@ -22,7 +23,8 @@ impl Session {
     /// Writes the current values to a new subscription, as if they were retained.
     pub(super) fn send_sys_retained(&mut self, scan: &RetainedScan, out: &mut Vec<u8>) {
         for (topic, value) in self.server.sys.values(self.core.namespace()) {
-            if scan.filter.matches(&Address::parse(Form::Slashed, topic.as_bytes())) {
+            let matches = scan.filter.matches(&Address::parse(Form::Slashed, topic.as_bytes()));
+            if matches && may_receive(&self.core, topic) {
                 self.put_sys(topic, &value, true, scan.subscription_id.as_slice(), out);
             }
         }
@@ -47,4 +49,9 @@ impl Session {
             out.truncate(start);
         }
     }
+}
+
+/// The statistics have addresses like any message.
+fn may_receive(session: &inver_broker::Session, topic: &str) -> bool {
+    session.permissions().may(ResourceKind::Address, topic, Operation::Receive)
 }

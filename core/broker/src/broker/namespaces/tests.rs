@@ -88,6 +88,13 @@ async fn fill(sessions: &Sessions) {
         expiry: Expiry::Never,
         mailbox: Mailbox::new(),
         terms: &terms,
+        permissions: sessions.access().permissions(crate::PermissionScope {
+            user: None,
+            external_tags: None,
+            client_id: "c".into(),
+            namespace: namespace.name().into(),
+            host: [127, 0, 0, 1].into(),
+        }),
     };
     let mut session = sessions.open(spec).await.unwrap().session;
     let options = SubscriptionOptions { guaranteed: true, ..SubscriptionOptions::default() };

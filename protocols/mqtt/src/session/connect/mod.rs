@@ -1,6 +1,7 @@
 //! From a CONNECT to a session, or to a refusal (section 3.1.4).
 
 mod connack;
+mod login;
 mod request;
 mod restore;
 mod will;
@@ -8,11 +9,12 @@ mod will;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use inver_broker::{Broker, Completion, Credentials, Identity, ListenerInfo, Mailbox, Opened, SessionSpec};
-use uuid::Uuid;
+use inver_broker::{
+    Broker, ClientCertificate, Completion, Identity, ListenerInfo, Mailbox, Opened, SessionSpec,
+};
 
+use self::login::LoggedIn;
 use self::request::Request;
-
 use super::deferred::Deferred;
 use super::inflight::InflightWindow;
 use super::lazy::{LazyPublisher, LazyQueue};
@@ -32,6 +34,9 @@ use crate::sys;
 pub(crate) struct Client<'a> {
     pub(crate) peer: IpAddr,
     pub(crate) listener: &'a ListenerInfo,
+    pub(crate) certificate: Option<&'a ClientCertificate>,
+    /// Who it proved to be in an exchange of AUTH packets.
+    pub(crate) authenticated: Option<Identity>,
 }
 
 /// An accepted client.
@@ -43,7 +48,7 @@ pub(crate) struct Accepted {
     pub(crate) properties: PropertiesBuf,
 }
 
-/// Accepts a client: authenticates it, opens its session (a connection that holds it is taken over [MQTT-3.1.4-3]),
+/// Accepts a client: authenticates and admits it, opens its session (a connection that holds it is taken over [MQTT-3.1.4-3]),
 /// stores its will and restores its subscriptions. Returns when all that CONNACK promises is committed.
 pub(crate) async fn connect(
     connect: &Connect<'_>,
@@ -55,18 +60,11 @@ pub(crate) async fn connect(
     let config = &server.config;
     let now_ms = broker.clock().now_ms();
     let request = Request::read(connect, config);
-    if request.has_authentication_method {
-        return Err(DecodeError::because(
-            Reason::BadAuthenticationMethod,
-            "enhanced authentication is not supported",
-        )
-        .into());
-    }
-    let assigned = assigned_client_id(connect)?;
-    let client_id = assigned.as_deref().unwrap_or(connect.client_id);
     check_will_topic(connect, config)?;
-    let identity = authenticate(connect, client, broker).await?;
-    let user: Option<Arc<str>> = identity.name().map(Arc::from);
+    let LoggedIn { admitted, assigned } = login::log_in(connect, client, broker, config).await?;
+    let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+    let permissions = admitted.permissions;
+    let user = permissions.user().map(str::to_owned);
 
     let spec = SessionSpec {
         client_id,
@@ -74,8 +72,9 @@ pub(crate) async fn connect(
         expiry: terms::expiry(request.expiry_s),
         mailbox: mailbox.clone(),
         terms: &server.session_terms,
+        permissions,
     };
-    let opened = broker.default_sessions().open(spec).await?;
+    let opened = admitted.sessions.open(spec).await?;
     let Opened { session: core, present, subscriptions, state, mut completion } = opened;
     if let Some(will) = &connect.will {
         let will = will::stored(will, client_id, user.as_deref(), now_ms)?;
@@ -90,10 +89,10 @@ pub(crate) async fn connect(
     let mut session = Session {
         version: connect.version,
         server: ConnectedClient::new(server),
-        user,
         publisher: LazyPublisher::default(),
         mailbox: mailbox.clone(),
         core,
+        reauthentication: None,
         client_packet_bytes_max: request.packet_bytes_max,
         problem_information: request.problem_information,
         keep_alive_s: keep_alive_s(connect.keep_alive_s, config),
@@ -134,26 +133,6 @@ pub(crate) async fn connect(
     Ok(Accepted { session, present, properties })
 }
 
-/// A client identifier for a client without one [MQTT-3.1.3-6], [MQTT-3.1.3-7].
-fn assigned_client_id(connect: &Connect<'_>) -> Result<Option<String>, Refusal> {
-    if !connect.client_id.is_empty() {
-        return Ok(None);
-    }
-    match connect.version {
-        // Identifiers of more than 23 characters, which MQTT 3.1 forbids as well, are accepted as by other servers.
-        Version::V31 => {
-            Err(DecodeError::because(Reason::ClientIdNotValid, "an empty client identifier in MQTT 3.1")
-                .into())
-        }
-        Version::V311 if !connect.clean_start => Err(DecodeError::because(
-            Reason::ClientIdNotValid,
-            "an empty client identifier without Clean Session [MQTT-3.1.3-8 of 3.1.1]",
-        )
-        .into()),
-        _ => Ok(Some(format!("auto-{}", Uuid::new_v4().simple()))),
-    }
-}
-
 fn check_will_topic(connect: &Connect<'_>, config: &MqttConfig) -> Result<(), DecodeError> {
     let Some(will) = &connect.will else { return Ok(()) };
     if will.topic.split('/').count() > config.topic_levels_max {
@@ -163,22 +142,6 @@ fn check_will_topic(connect: &Connect<'_>, config: &MqttConfig) -> Result<(), De
         return Err(DecodeError::because(Reason::NotAuthorized, "a will topic below $SYS/"));
     }
     Ok(())
-}
-
-async fn authenticate(
-    connect: &Connect<'_>,
-    client: &Client<'_>,
-    broker: &Broker,
-) -> Result<Identity, Refusal> {
-    let credentials = match (connect.username, connect.password) {
-        // Some clients send an empty user name for none.
-        (None | Some(""), None | Some([])) => Credentials::Anonymous,
-        (user, password) => Credentials::Password {
-            user: user.unwrap_or_default().to_owned(),
-            password: password.unwrap_or_default().to_vec(),
-        },
-    };
-    Ok(broker.authenticate(client.listener, client.peer, &credentials).await?)
 }
 
 /// The keep alive in force: the client's, bounded by the configuration.

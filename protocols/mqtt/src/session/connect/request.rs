@@ -11,7 +11,6 @@ pub(super) struct Request {
     pub(super) packet_bytes_max: usize,
     pub(super) topic_alias_maximum: u16,
     pub(super) problem_information: bool,
-    pub(super) has_authentication_method: bool,
 }
 
 impl Request {
@@ -23,7 +22,6 @@ impl Request {
             packet_bytes_max: PACKET_BYTES_MAX,
             topic_alias_maximum: 0,
             problem_information: true,
-            has_authentication_method: false,
         };
         for property in connect.properties {
             match property {
@@ -32,7 +30,6 @@ impl Request {
                 Property::MaximumPacketSize(bytes) => request.packet_bytes_max = bytes as usize,
                 Property::TopicAliasMaximum(maximum) => request.topic_alias_maximum = maximum,
                 Property::RequestProblemInformation(flag) => request.problem_information = flag != 0,
-                Property::AuthenticationMethod(_) => request.has_authentication_method = true,
                 _ => {}
             }
         }

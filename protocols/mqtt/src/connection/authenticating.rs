@@ -1,0 +1,71 @@
+//! A CONNECT with an authentication method: AUTH packets are exchanged before it is answered (section 4.12).
+
+use inver_broker::{Broker, Identity};
+
+use crate::codec::{DecodeError, Packet, Version, decode};
+use crate::error::Refusal;
+use crate::scram::{Exchange, Method, data_of, fields};
+
+/// A client that proves who it is.
+pub(super) struct Authenticating {
+    /// Its CONNECT.
+    wire: Vec<u8>,
+    exchange: Exchange,
+}
+
+/// A client that proved who it is.
+pub(super) struct Authenticated {
+    pub(super) identity: Identity,
+    pub(super) method: Method,
+    /// The server's final message, for CONNACK.
+    pub(super) answer: String,
+}
+
+/// What came of the client's bytes.
+pub(super) enum Begun {
+    /// A packet is not whole yet.
+    Waits(Box<Authenticating>),
+    Done {
+        wire: Vec<u8>,
+        authenticated: Authenticated,
+    },
+}
+
+impl Authenticating {
+    /// Begins if the CONNECT in `wire` asks for it; writes the first AUTH.
+    pub(super) fn begin(
+        broker: &Broker,
+        wire: &[u8],
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Authenticating>, Refusal> {
+        let Some((Packet::Connect(connect), _)) = decode(wire, Version::V5, bytes_max)? else {
+            return Ok(None);
+        };
+        let (Some(method), data) = fields(connect.properties) else { return Ok(None) };
+        let exchange = Exchange::begin(broker, Method::named(method)?, data, out)?;
+        Ok(Some(Authenticating { wire: wire.to_vec(), exchange }))
+    }
+
+    /// The user, as the client claims.
+    pub(super) fn user(&self) -> &str {
+        self.exchange.user()
+    }
+
+    /// Takes the AUTH at the start of `input` if it is whole; returns its length.
+    pub(super) fn step(self: Box<Self>, input: &[u8], bytes_max: usize) -> Result<(Begun, usize), Refusal> {
+        let Some((packet, length)) = decode(input, Version::V5, bytes_max)? else {
+            return Ok((Begun::Waits(self), 0));
+        };
+        let Packet::Auth(auth) = packet else {
+            return Err(
+                DecodeError::protocol("a packet other than AUTH before CONNACK [MQTT-3.1.2-30]").into()
+            );
+        };
+        let method = self.exchange.method();
+        let data = data_of(&auth, crate::codec::Reason::ContinueAuthentication, method)?;
+        let (identity, answer) = self.exchange.finish(data)?;
+        let authenticated = Authenticated { identity, method, answer };
+        Ok((Begun::Done { wire: self.wire, authenticated }, length))
+    }
+}
