@@ -106,7 +106,9 @@ impl Refusal {
             Refusal::Auth(AuthError::Busy | AuthError::TooManyFailures) => Reason::ServerBusy,
             Refusal::Auth(AuthError::LoopbackOnly | AuthError::CredentialsRequired) => Reason::NotAuthorized,
             Refusal::Scram(error) => scram_reason(error),
-            Refusal::Admit(AdmitError::LimitReached { .. }) => Reason::QuotaExceeded,
+            Refusal::Admit(AdmitError::UserConnections { .. } | AdmitError::NamespaceConnections { .. }) => {
+                Reason::QuotaExceeded
+            }
             Refusal::Admit(_) | Refusal::Session(SessionError::OtherOwner) => Reason::NotAuthorized,
             Refusal::Session(_) | Refusal::Write(_) | Refusal::Log(_) => Reason::ServerUnavailable,
         }

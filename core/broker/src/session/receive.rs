@@ -1,5 +1,5 @@
-//! What the client of a session may receive: each message is decided by its address, and by the log topic that it was
-//! produced to, when it is pulled. So a permission that is taken away holds for messages that wait already.
+//! What the client of a session may receive: each message is decided by its address, and a producer's by its log topic
+//! too, when it is pulled. So a permission that is taken away holds for messages that wait already.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use inver_access::{Operation, ResourceKind};
 use inver_storage::batch::{BatchBuilder, Record, records};
 
 use crate::access::Permissions;
-use crate::message::{Message, address_of};
+use crate::message::{HeaderView, Message, address_of};
 use crate::namespace::Namespace;
 use crate::spec::{Delivery, DeliveryId};
 use crate::subscription::LiveBatch;
@@ -35,8 +35,10 @@ impl ReceiveGate {
         self.permissions.is_unrestricted()
     }
 
-    /// Whether the client may receive a message; `topic` is the log topic that it was produced to.
+    /// Whether the client may receive a message; `topic` is the log topic that it is stored in.
     pub(super) fn allows(&mut self, namespace: &Namespace, record: &Record, topic: Option<&str>) -> bool {
+        // A message that the broker composed is stored there by a capture only.
+        let topic = topic.filter(|_| HeaderView::of(record).origin().is_none());
         if topic.is_some_and(|topic| !self.permissions.may(ResourceKind::Topic, topic, Operation::Read)) {
             return false;
         }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use inver_broker::{Broker, ClientCertificate, Identity, ListenerInfo, LoggedClient, LoginRefusal, Mailbox};
+use inver_broker::{Broker, ClientCertificate, Endpoints, Identity, LoggedClient, LoginRefusal, Mailbox};
 use inver_driver::{Activity, Close, End, Machine, Output, Progress, Shared, Timeouts};
 use inver_storage::{Log, LogError, Lsn};
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ type Connect = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 pub(super) struct Connecting {
     /// None while the CONNECT is being answered.
     client: Option<LoggedClient>,
-    listener: Arc<ListenerInfo>,
+    endpoints: Endpoints,
     certificate: Option<Arc<ClientCertificate>>,
     broker: Broker,
     server: Arc<Server>,
@@ -64,7 +64,7 @@ impl fmt::Display for Outcome {
 impl Connecting {
     pub(super) fn new(
         client: LoggedClient,
-        listener: Arc<ListenerInfo>,
+        endpoints: Endpoints,
         certificate: Option<Arc<ClientCertificate>>,
         broker: Broker,
         server: Arc<Server>,
@@ -73,7 +73,7 @@ impl Connecting {
         let client = Some(client);
         Connecting {
             client,
-            listener,
+            endpoints,
             certificate,
             broker,
             server,
@@ -97,7 +97,7 @@ impl Connecting {
         wire: Vec<u8>,
         authenticated: Option<Authenticated>,
     ) -> Connect {
-        let (listener, certificate) = (self.listener.clone(), self.certificate.clone());
+        let (endpoints, certificate) = (self.endpoints.clone(), self.certificate.clone());
         let (broker, server) = (self.broker.clone(), self.server.clone());
         Box::pin(async move {
             let connect = match decode(&wire, Version::V5, server.config.connect_bytes_max) {
@@ -107,8 +107,7 @@ impl Connecting {
             };
             client.identify(connect.client_id);
             let from = connect::Client {
-                peer: client.address().ip(),
-                listener: &listener,
+                endpoints: &endpoints,
                 certificate: certificate.as_deref(),
                 authenticated: authenticated.as_ref().map(|proven| proven.identity.clone()),
             };

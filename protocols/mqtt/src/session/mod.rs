@@ -21,6 +21,7 @@ mod live;
 mod live_encoding;
 mod publish;
 mod reauthenticate;
+mod reauthentication;
 mod receive;
 mod retained;
 mod scratch;
@@ -36,7 +37,7 @@ mod wildcards;
 
 use std::sync::Arc;
 
-use inver_broker::{Delivery, LiveBatch, Mailbox};
+use inver_broker::{ConnectionHandle, Delivery, LiveBatch, Mailbox};
 use inver_driver::{CountedConsumer, CountedPublisher};
 use inver_storage::{Log, Lsn};
 
@@ -49,7 +50,7 @@ use crate::token;
 use self::deferred::Deferred;
 use self::inflight::InflightWindow;
 use self::lazy::{LazyPublisher, LazyQueue};
-use self::reauthenticate::Reauthentication;
+use self::reauthentication::Reauthentication;
 use self::receive::ReceiveWindow;
 use self::scratch::ScratchLease;
 use self::shared::SharedSubscriptions;
@@ -62,6 +63,9 @@ pub(crate) struct Session {
     server: ConnectedClient,
     mailbox: Arc<Mailbox>,
     core: inver_broker::Session,
+    /// Registers the connection for as long as it is there.
+    #[expect(dead_code, reason = "only its drop matters")]
+    connection: ConnectionHandle,
     publisher: LazyPublisher,
     /// Of a client that authenticated with AUTH packets.
     reauthentication: Option<Box<Reauthentication>>,

@@ -3,17 +3,10 @@
 use inver_broker::{Broker, ScramLoginError};
 
 use super::Session;
+use super::reauthentication::Reauthentication;
 use crate::codec::{Auth, DecodeError, Reason};
 use crate::error::Stop;
 use crate::scram::{self, Exchange, Method};
-
-/// What a re-authentication needs.
-pub(super) struct Reauthentication {
-    broker: Broker,
-    /// The method of the CONNECT, which all later ones must have [MQTT-4.12.0-5].
-    method: Method,
-    exchange: Option<Exchange>,
-}
 
 impl Session {
     /// The client authenticated with AUTH packets, and may do so again.

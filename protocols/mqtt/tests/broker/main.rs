@@ -7,6 +7,8 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod access;
+mod authentication;
 mod connecting;
 mod fanout;
 mod log_failure;

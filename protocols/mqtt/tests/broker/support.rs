@@ -1,10 +1,16 @@
 //! A broker with the protocol on a free port, a client that sends and expects packets, and time under a test's control.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use inver_broker::{Broker, BrokerConfig, CaptureRule, Clock, Connection, Filter, Io, ProtocolPlugin};
+use async_trait::async_trait;
+use inver_access::scram::{ScramKeys, decoy_keys};
+use inver_access::{Credential, Digest, HashMemory};
+use inver_broker::{
+    AccessControl, AuthError, Authenticator, Broker, BrokerConfig, CaptureRule, ClientCertificate, Clock,
+    Connection, Credentials, Filter, Identity, Io, ListenerInfo, LoopbackOnly, ProtocolPlugin,
+};
 use inver_mqtt::codec::{
     Ack, ConnAck, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, Qos, Reason,
     SubAck, Subscribe, SubscribeOptions, Unsubscribe, Version, Will, decode,
@@ -68,6 +74,7 @@ impl Server {
             topics: vec![("mqtt".into(), 1)],
             address_header: "mqtt-topic".into(),
             origins: vec!["mqtt", "kafka", "amqp"],
+            authenticator: Arc::new(StoredUsers),
             ..BrokerConfig::default()
         };
         let broker = Broker::open(log, broker).unwrap();
@@ -105,6 +112,22 @@ impl Server {
             (self.protocol.clone(), self.broker.clone(), self.shutdown.clone());
         let (peer, local) = (self.address, self.address);
         let connection = Connection::plain(server, peer, local, shutdown);
+        tokio::spawn(async move { protocol.serve(connection, broker).await });
+        Client::over(Box::new(client), version)
+    }
+
+    /// A client that has not sent CONNECT, over a listener with settings, perhaps with a certificate.
+    pub(crate) fn dial_as(
+        &self,
+        version: Version,
+        listener: ListenerInfo,
+        certificate: Option<ClientCertificate>,
+    ) -> Client {
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        let (protocol, broker) = (self.protocol.clone(), self.broker.clone());
+        let plain = Connection::plain(server, self.address, self.address, self.shutdown.clone());
+        let listener = Arc::new(listener);
+        let connection = Connection { listener, certificate: certificate.map(Arc::new), ..plain };
         tokio::spawn(async move { protocol.serve(connection, broker).await });
         Client::over(Box::new(client), version)
     }
@@ -152,6 +175,42 @@ async fn accept(listener: TcpListener, protocol: Arc<Mqtt>, broker: Broker, shut
         tasks.spawn(async move { protocol.serve(connection, broker).await });
     }
     while tasks.join_next().await.is_some() {}
+}
+
+/// Authenticates the broker's users; without users, clients on this machine.
+struct StoredUsers;
+
+#[async_trait]
+impl Authenticator for StoredUsers {
+    async fn authenticate(
+        &self,
+        access: &AccessControl,
+        peer: IpAddr,
+        credentials: &Credentials,
+    ) -> Result<Identity, AuthError> {
+        let user = |name: &str| access.user(name).map(|(user, _)| user);
+        match credentials {
+            _ if !access.has_users() => LoopbackOnly.authenticate(access, peer, credentials).await,
+            Credentials::Password { user: name, password }
+                if user(name).is_some_and(|user| user.verify(password, &mut HashMemory::default())) =>
+            {
+                Ok(Identity::user(name))
+            }
+            Credentials::Certificate { user: name } if user(name).is_some() => Ok(Identity::user(name)),
+            Credentials::Anonymous => Err(AuthError::CredentialsRequired),
+            Credentials::Password { .. } | Credentials::Certificate { .. } => Err(AuthError::Refused),
+        }
+    }
+
+    fn scram_keys(&self, access: &AccessControl, user: &str, digest: Digest) -> Option<ScramKeys> {
+        let user_keys = access.user(user).and_then(|(user, _)| {
+            user.credentials.iter().find_map(|credential| match credential {
+                Credential::Scram(keys) if keys.digest == digest => Some(keys.clone()),
+                _ => None,
+            })
+        });
+        Some(user_keys.unwrap_or_else(|| decoy_keys(digest, user, b"secret")))
+    }
 }
 
 /// Fields of a CONNECT.
@@ -302,6 +361,12 @@ impl Client {
             }
         }
         assert_eq!(self.unsubscribe(MARKER).await.len(), usize::from(self.version == Version::V5));
+    }
+
+    /// A ping is the next packet that is answered.
+    pub(crate) async fn ping(&mut self) {
+        self.send(Packet::PingReq).await;
+        assert_eq!(self.expect().await, Packet::PingResp);
     }
 
     /// The server closes the connection, after a DISCONNECT with this reason code to an MQTT 5 client.

@@ -1,13 +1,24 @@
 //! Who a client of a CONNECT is, and what it may do: authentication and admission.
 
-use inver_broker::{Admission, Admitted, Broker, Credentials, Identity};
+use std::sync::Arc;
+
+use inver_broker::{
+    Admission, Admitted, Broker, ClientCertificate, Credentials, Endpoints, Identity, Mailbox,
+};
 use uuid::Uuid;
 
-use super::Client;
 use crate::codec::{Connect, DecodeError, Reason, Version};
 use crate::config::{ClientIdBinding, MqttConfig};
 use crate::error::Refusal;
 use crate::map::ORIGIN;
+
+/// What is known of a client beside its CONNECT.
+pub(crate) struct Client<'a> {
+    pub(crate) endpoints: &'a Endpoints,
+    pub(crate) certificate: Option<&'a ClientCertificate>,
+    /// Who it proved to be in an exchange of AUTH packets.
+    pub(crate) authenticated: Option<Identity>,
+}
 
 /// A client that may connect.
 pub(super) struct LoggedIn {
@@ -22,6 +33,7 @@ pub(super) async fn log_in(
     client: &Client<'_>,
     broker: &Broker,
     config: &MqttConfig,
+    mailbox: &Arc<Mailbox>,
 ) -> Result<LoggedIn, Refusal> {
     check_client_id(connect)?;
     let (namespace, user) = split_user_name(connect.username, broker);
@@ -29,7 +41,8 @@ pub(super) async fn log_in(
         Some(identity) => identity.clone(),
         None => {
             let credentials = credentials(connect, client, user);
-            broker.authenticate(client.listener, client.peer, &credentials).await?
+            let Endpoints { listener, peer, .. } = client.endpoints;
+            broker.authenticate(listener, peer.ip(), &credentials).await?
         }
     };
     let binding = config.client_id_binding;
@@ -45,11 +58,11 @@ pub(super) async fn log_in(
     let admitted = broker.admit(&Admission {
         protocol: ORIGIN,
         identity: &identity,
-        peer: client.peer,
-        listener: client.listener,
+        endpoints: client.endpoints,
         // A client that is taken as anonymous may send anything as its user name.
         namespace: namespace.filter(|_| identity != Identity::anonymous()),
         client_id,
+        mailbox,
     })?;
     Ok(LoggedIn { admitted, assigned })
 }

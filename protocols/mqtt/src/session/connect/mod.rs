@@ -6,12 +6,11 @@ mod request;
 mod restore;
 mod will;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use inver_broker::{
-    Broker, ClientCertificate, Completion, Identity, ListenerInfo, Mailbox, Opened, SessionSpec,
-};
+use inver_broker::{Broker, Completion, Mailbox, Opened, SessionSpec};
+
+pub(crate) use self::login::Client;
 
 use self::login::LoggedIn;
 use self::request::Request;
@@ -29,15 +28,6 @@ use crate::config::MqttConfig;
 use crate::error::Refusal;
 use crate::server::{ConnectedClient, Server};
 use crate::sys;
-
-/// What is known of a client beside its CONNECT.
-pub(crate) struct Client<'a> {
-    pub(crate) peer: IpAddr,
-    pub(crate) listener: &'a ListenerInfo,
-    pub(crate) certificate: Option<&'a ClientCertificate>,
-    /// Who it proved to be in an exchange of AUTH packets.
-    pub(crate) authenticated: Option<Identity>,
-}
 
 /// An accepted client.
 pub(crate) struct Accepted {
@@ -61,7 +51,7 @@ pub(crate) async fn connect(
     let now_ms = broker.clock().now_ms();
     let request = Request::read(connect, config);
     check_will_topic(connect, config)?;
-    let LoggedIn { admitted, assigned } = login::log_in(connect, client, broker, config).await?;
+    let LoggedIn { admitted, assigned } = login::log_in(connect, client, broker, config, mailbox).await?;
     let client_id = assigned.as_deref().unwrap_or(connect.client_id);
     let permissions = admitted.permissions;
     let user = permissions.user().map(str::to_owned);
@@ -92,6 +82,7 @@ pub(crate) async fn connect(
         publisher: LazyPublisher::default(),
         mailbox: mailbox.clone(),
         core,
+        connection: admitted.connection,
         reauthentication: None,
         client_packet_bytes_max: request.packet_bytes_max,
         problem_information: request.problem_information,
