@@ -234,6 +234,7 @@ pub(crate) fn of_rule(rule: &Rule) -> Vec<Acl> {
         Principal::User(user) => format!("{USER}:{user}"),
         Principal::Tag(tag) => format!("{TAG}:{}", tag.name()),
         Principal::Anyone => ANYONE.to_owned(),
+        Principal::Anonymous => format!("{USER}:{ANONYMOUS}"),
     };
     let operations = match rule.operations {
         Operations::ALL => vec![code::ALL],
