@@ -221,6 +221,7 @@ impl From<SessionError> for Problem {
         let detail = error.to_string();
         match error {
             SessionError::Busy | SessionError::Limit(_) => Problem::conflict(detail),
+            SessionError::OtherOwner => Problem::forbidden(detail),
             SessionError::InboxMissing => Problem::internal(detail),
             SessionError::Log(_) => Problem::unavailable(detail),
         }
