@@ -494,7 +494,7 @@ mod tests {
                 let applies = match &rule.principal {
                     Principal::Anyone => true,
                     Principal::User(name) => name == "a",
-                    Principal::Tag(_) => false,
+                    Principal::Tag(_) | Principal::Anonymous => false,
                 } && rule.namespace.as_deref().is_none_or(|of| of == "/")
                     && of.is_none_or(|of| of == exchange)
                     && rule.operations.contains(operation);
