@@ -70,12 +70,12 @@ def test_users_of_the_file_change_and_connections_stay(configured):
 
 def test_a_reload_over_http_needs_an_administrator(configured):
     config = ""
-    for name, tags in (("root", '["administrator"]'), ("eve", "[]")):
+    for name, tags in (("root", '["administrator"]'), ("eve", '["management"]')):
         line = run([binary(), "user", "add", name], stdin=b"secret\n").stdout.decode().split("=", 1)[1].strip()
         config += f"[users.{name}]\npassword = {line}\ntags = {tags}\n"
     broker = configured(config)
     assert reload(broker, "--user", "root", stdin=b"secret\n").stdout == b"reloaded\n"
-    for name, password, status in (("eve", b"secret\n", b"administrators"), ("root", b"wrong\n", b"wrong")):
+    for name, password, status in (("eve", b"secret\n", b"administrator"), ("root", b"wrong\n", b"wrong")):
         refused = reload(broker, "--user", name, stdin=password, check=False)
         assert refused.returncode == 1 and status in refused.stderr, refused.stderr
     assert reload(broker, check=False).returncode == 1
