@@ -1,0 +1,109 @@
+"""Permissions of MQTT clients: a Mosquitto acl_file, with Paho in both versions and mosquitto_pub."""
+
+import base64
+import hashlib
+import subprocess
+import threading
+
+import paho.mqtt.client as paho
+import pytest
+
+from harness import Broker, wait_until
+
+ACL = """
+topic read public/#
+
+user ann
+topic read all/#
+topic write up/+
+topic deny all/secret
+pattern readwrite devices/%c/#
+"""
+PASSWORDS = ("ann", "bob")
+
+
+def hashed(password):
+    """As mosquitto_passwd -H sha512 writes it."""
+    salt = b"salt of it"
+    digest = hashlib.sha512(password.encode() + salt).digest()
+    return f"$6${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mqtt-permissions")
+    (folder / "acl").write_text(ACL)
+    users = "".join(f'[users.{name}]\npasswords = ["{hashed(name)}"]\n' for name in PASSWORDS)
+    users += f'[users.root]\npasswords = ["{hashed("root")}"]\ntags = ["administrator"]\n'
+    (folder / "inver.toml").write_text(f'{users}[mqtt]\nacl_file = "{folder / "acl"}"\n')
+    broker = Broker(folder, arguments=("--config", str(folder / "inver.toml"))).start()
+    yield broker
+    broker.kill()
+
+
+class Client:
+    """A Paho client that keeps the codes of its acknowledgements."""
+
+    def __init__(self, server, version, user, client_id):
+        self.codes, self.messages, self.answered = {}, [], threading.Condition()
+        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version)
+        self.client.username_pw_set(user, user)
+        self.client.on_connect = lambda _c, _u, _f, code, _p: self.note("connect", code.value)
+        self.client.on_subscribe = lambda _c, _u, mid, codes, _p: self.note(mid, codes[0].value)
+        self.client.on_publish = lambda _c, _u, mid, code, _p: self.note(mid, code.value)
+        self.client.on_message = lambda _c, _u, message: self.messages.append(message.topic)
+        self.client.connect("127.0.0.1", server.mqtt_port)
+        self.client.loop_start()
+
+    def note(self, what, code):
+        with self.answered:
+            self.codes[what] = code
+            self.answered.notify_all()
+
+    def code(self, what):
+        with self.answered:
+            assert self.answered.wait_for(lambda: what in self.codes, 20), f"no answer to {what}"
+            return self.codes[what]
+
+    def subscribe(self, topic):
+        return self.code(self.client.subscribe(topic, qos=1)[1])
+
+    def publish(self, topic, qos=1):
+        return self.code(self.client.publish(topic, b"x", qos).mid)
+
+    def close(self):
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.mark.parametrize("version", [paho.MQTTv311, paho.MQTTv5])
+def test_a_mosquitto_file_decides(server, version):
+    refused = 0x87 if version == paho.MQTTv5 else 0
+    ann, root = Client(server, version, "ann", "c1"), Client(server, version, "root", "r1")
+    try:
+        assert (ann.code("connect"), root.code("connect")) == (0, 0)
+        assert ann.subscribe("#") == 1, "every subscription is accepted"
+        assert {ann.publish("up/1", qos) for qos in (1, 2)} <= {0, 0x10}
+        for topic in ["up/1/2", "all/x", "devices/c2/x"]:
+            assert ann.publish(topic) == refused, topic
+            # Paho answers a PUBREC that refuses with PUBREL, and is told that the packet identifier is not in use.
+            assert ann.publish(topic, 2) == (0x92 if refused else 0), topic
+        assert ann.publish("devices/c1/up") in (0, 0x10)
+        for topic in ["all/secret", "up/1", "other", "all/x"]:
+            root.publish(topic)
+        wait_until(lambda: "all/x" in ann.messages, 20, "the permitted message")
+        assert ann.messages == ["devices/c1/up", "all/x"]
+    finally:
+        ann.close()
+        root.close()
+
+
+@pytest.mark.parametrize("version", ["mqttv311", "mqttv5"])
+def test_mosquitto_pub_learns_of_wrong_passwords_only(server, version):
+    def publish(password):
+        command = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(server.mqtt_port), "-V", version, "-q", "1"]
+        command += ["-u", "ann", "-P", password, "-i", "c9", "-t", "up/1", "-m", "x"]
+        return subprocess.run(command, capture_output=True, timeout=30).returncode
+
+    assert publish("ann") == 0
+    assert publish("wrong") != 0
