@@ -213,6 +213,48 @@ proxy_trusted = ["127.0.0.1"]
     wait_until(lambda: "no valid PROXY protocol header" in broker.log(), what="the reason in the log")
 
 
+def test_a_certificate_names_the_user(listening, tmp_path):
+    """One that the listener verified, and one that HAProxy verified and names in its header."""
+    authority = Authority(tmp_path / "ca")
+    cert, key = authority.sign("localhost", file="server")
+    device, device_key = authority.sign("device-1")
+    port, behind = free_port(), free_port()
+    hash_ = run([binary(), "user", "add", "device-1"], stdin=b"secret\n").stdout.decode().split("=", 1)[1].strip()
+    broker = listening(f"""
+[users]
+device-1 = {hash_}
+[[listeners]]
+name = "direct"
+protocol = "mqtt"
+address = "127.0.0.1:{port}"
+tls_cert = "{cert}"
+tls_key = "{key}"
+tls_client_ca = "{authority.cert}"
+tls_client_auth = "require"
+certificate_user = "common_name"
+[[listeners]]
+name = "proxied"
+protocol = "mqtt"
+address = "127.0.0.1:{behind}"
+proxy_protocol = true
+proxy_trusted = ["127.0.0.1"]
+certificate_user = "common_name"
+""")
+    certificate = ["--cafile", authority.cert, "--cert", device, "--key", device_key, "-h", "localhost"]
+    mosquitto_pub(*certificate, "-p", port, "-i", "direct-client")
+    both = tmp_path / "haproxy.pem"
+    both.write_text(cert.read_text() + key.read_text())
+    bind = f"ssl crt {both} ca-file {authority.cert} verify required"
+    with haproxy(tmp_path / "front", f"127.0.0.1:{behind} send-proxy-v2-ssl-cn", bind) as front:
+        mosquitto_pub(*certificate, "-p", front, "-i", "proxied-client")
+
+    def logged_in(client):
+        return any(f"{client}" in line and "device-1" in line for line in broker.log().splitlines())
+
+    for client in ("direct-client", "proxied-client"):
+        wait_until(lambda: logged_in(client), what=f"the user of {client} in the log")
+
+
 def test_limits_count_the_clients_of_a_proxy(listening, tmp_path):
     port = free_port()
     broker = listening(f"""
