@@ -7,7 +7,7 @@ use inver_storage::{Log, TableId};
 
 use super::BrokerError;
 use crate::removal::Removal;
-use crate::rows::{self, SessionRow, SubscriptionRow, TopicRow, decode, split_key};
+use crate::rows::{self, SubscriptionRow, TopicRow, decode, split_key};
 
 /// Tables whose rows begin with the number of their namespace and name no stream.
 const PLAIN: [TableId; 6] = [
@@ -34,7 +34,7 @@ pub(super) fn sweep(log: &Log, deleted: &HashSet<u32>) -> Result<(), BrokerError
         removal.end_of_object()?;
     }
     for (key, row) in rows_of(rows::SESSIONS) {
-        let row: SessionRow = decode(rows::SESSIONS, &row)?;
+        let row = rows::decode_session(&row)?;
         removal.cursor(row.cursor);
         removal.stream(row.stream);
         removal.row(rows::SESSIONS, key);
