@@ -258,6 +258,30 @@ mod tests {
     }
 
     #[test]
+    fn configured_rules_are_replaced_and_those_of_topics_stay() {
+        let rule = |origin: Option<&str>, filter: &str, topic: &str| CaptureRule {
+            origin: origin.map(Into::into),
+            filter: Filter::slashed(filter.as_bytes()),
+            topic: topic.into(),
+            key: WHOLE_ADDRESS.into(),
+        };
+        let captures = Captures::new(&[rule(None, "#", "all"), rule(Some("x"), "a/#", "a")]);
+        let config = TopicConfig::from([(FILTER.to_owned(), "own/#".to_owned())]);
+        captures.set_topic("own", None, Some(&config));
+        let topic_of = |address: &[u8]| {
+            captures.capture("x", &Address::parse(Form::Slashed, address)).map(|(topic, _)| topic)
+        };
+        assert_eq!(topic_of(b"a/b").as_deref(), Some("all"));
+        captures.set_configured(&[rule(Some("x"), "a/#", "new")]);
+        assert_eq!(topic_of(b"a/b").as_deref(), Some("new"));
+        assert_eq!((topic_of(b"b"), topic_of(b"own/1").as_deref()), (None, Some("own")));
+        assert!(captures.captures_producers(), "the topic's own rule is for every origin");
+        captures.set_configured(&[]);
+        captures.set_topic("own", Some(&config), None);
+        assert!(captures.is_empty() && !captures.captures_producers());
+    }
+
+    #[test]
     fn wildcards_are_whole_levels() {
         let config = |filter: &str| TopicConfig::from([(FILTER.to_owned(), filter.to_owned())]);
         for good in ["", "#", "a", "+/a/+", "a/#", "$SYS/#", "a//b"] {
