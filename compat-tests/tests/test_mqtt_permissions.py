@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import signal
 import socket
 import subprocess
 import threading
@@ -190,3 +191,25 @@ def test_enhanced_authentication_with_scram(server, method):
     assert (kind, body[0]) == (15, 0) and verifier in body
     kind, body, _ = exchange(client, b"wrong", again)
     assert (kind, body[0]) == (14, 0x87), "DISCONNECT, not authorized"
+
+
+def test_a_changed_file_is_read_at_a_reload_and_holds_at_once(server):
+    acl = server.folder / "acl"
+    before = acl.read_text()
+    bob, root = Client(server, paho.MQTTv5, "bob", "c3"), Client(server, paho.MQTTv5, "root", "r3")
+    try:
+        assert (bob.subscribe("late/#"), bob.publish("late/x")) == (1, 0x87)
+        acl.write_text(before + "\nuser bob\ntopic readwrite late/#\n")
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: bob.publish("late/x") != 0x87, 20, "the new permission")
+        wait_until(lambda: "late/x" in bob.messages, 20, "the message that may be received now")
+        acl.write_text(before + "\nuser bob\ntopic fly late/#\n")
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "unknown access" in server.log(), 20, "the complaint about the file")
+        assert bob.publish("late/x") != 0x87, "a wrong file changes nothing"
+        acl.write_text(before)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: bob.publish("late/x") == 0x87, 20, "the old permissions")
+    finally:
+        bob.close()
+        root.close()
