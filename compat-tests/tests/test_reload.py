@@ -47,8 +47,9 @@ def add_user(config, name, password):
 
 
 def test_users_of_the_file_change_and_connections_stay(configured):
-    broker = configured()
-    with mqtt(broker) as client:
+    line = run([binary(), "user", "add", "bob"], stdin=b"secret\n").stdout.decode()
+    broker = configured(f"[users]\n{line}")
+    with mqtt(broker, user=("bob", "secret")) as client:
         client.subscribe("a")
         add_user(broker.config, "ann", "secret")
         new = hangup(broker, "configuration reloaded")
