@@ -36,7 +36,7 @@ def test_the_image(daemon, unique):
     ports = {name: free_port() for name in ("mqtt", "amqp", "kafka")}
     inner = {"mqtt": 1883, "amqp": 5672, "kafka": 9092}
     publish = [each for name in ports for each in ("-p", f"127.0.0.1:{ports[name]}:{inner[name]}")]
-    line = run([binary(), "user", "add", "demo"], stdin=b"secret\n").stdout.decode().strip()
+    line = run([binary(), "user", "add", "demo", "--print"], stdin=b"secret\n").stdout.decode().strip()
     name = f"inver-{unique}"
     daemon.run("run", "-d", "--name", name, *publish, "-v", f"{name}:/data", "-e", "INVER_USERS={ " + line + " }",
                "-e", f"INVER_KAFKA_ADVERTISED=127.0.0.1:{ports['kafka']}", "--read-only", "inver-test")

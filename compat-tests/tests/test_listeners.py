@@ -219,7 +219,7 @@ def test_a_certificate_names_the_user(listening, tmp_path):
     cert, key = authority.sign("localhost", file="server")
     device, device_key = authority.sign("device-1")
     port, behind = free_port(), free_port()
-    hash_ = run([binary(), "user", "add", "device-1"], stdin=b"secret\n").stdout.decode().split("=", 1)[1].strip()
+    hash_ = run([binary(), "user", "add", "device-1", "--print"], stdin=b"secret\n").stdout.decode().split("=", 1)[1].strip()
     broker = listening(f"""
 [users]
 device-1 = {hash_}
@@ -338,7 +338,7 @@ address = "unix:{http}"
 
 
 def test_the_rule_for_anonymous_clients_is_the_listener_s(listening):
-    hash_ = run([binary(), "user", "add", "ann"], stdin=b"secret\n").stdout.decode().split("=", 1)[1].strip()
+    hash_ = run([binary(), "user", "add", "ann", "--print"], stdin=b"secret\n").stdout.decode().split("=", 1)[1].strip()
     ports = {rule: free_port() for rule in ("never", "loopback", "always")}
     entries = [f"""
 [[listeners]]

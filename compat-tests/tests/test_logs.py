@@ -16,7 +16,7 @@ WAIT_SECONDS = 15
 
 
 def hash_of(name, password):
-    line = run([binary(), "user", "add", name], stdin=password.encode() + b"\n").stdout.decode()
+    line = run([binary(), "user", "add", name, "--print"], stdin=password.encode() + b"\n").stdout.decode()
     return line.split("=", 1)[1].strip().strip('"')
 
 

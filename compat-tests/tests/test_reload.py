@@ -47,7 +47,7 @@ def add_user(config, name, password):
 
 
 def test_users_of_the_file_change_and_connections_stay(configured):
-    line = run([binary(), "user", "add", "bob"], stdin=b"secret\n").stdout.decode()
+    line = run([binary(), "user", "add", "bob", "--print"], stdin=b"secret\n").stdout.decode()
     broker = configured(f"[users]\n{line}")
     with mqtt(broker, user=("bob", "secret")) as client:
         client.subscribe("a")
@@ -72,7 +72,7 @@ def test_users_of_the_file_change_and_connections_stay(configured):
 def test_a_reload_over_http_needs_an_administrator(configured):
     config = ""
     for name, tags in (("root", '["administrator"]'), ("eve", '["management"]')):
-        line = run([binary(), "user", "add", name], stdin=b"secret\n").stdout.decode().split("=", 1)[1].strip()
+        line = run([binary(), "user", "add", name, "--print"], stdin=b"secret\n").stdout.decode().split("=", 1)[1].strip()
         config += f"[users.{name}]\npassword = {line}\ntags = {tags}\n"
     broker = configured(config)
     assert reload(broker, "--user", "root", stdin=b"secret\n").stdout == b"reloaded\n"

@@ -227,7 +227,7 @@ def test_without_users_only_loopback_is_accepted(own_broker):
 
 
 def user_hash(name, password):
-    line = run([binary(), "user", "add", name], stdin=password.encode() + b"\n").stdout.decode()
+    line = run([binary(), "user", "add", name, "--print"], stdin=password.encode() + b"\n").stdout.decode()
     return line.split("=", 1)[1].strip().strip('"')
 
 

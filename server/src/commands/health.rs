@@ -12,7 +12,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let answer = request::send(&self.config.load()?.config, "GET", "/health/ready", None)?;
+        let answer = request::send(&self.config.load()?.config, "GET", "/health/ready", None, None)?;
         if !answer.is_ok() {
             bail!("not ready: {}", answer.status);
         }

@@ -1,8 +1,11 @@
 //! The command line: one file per command.
 
+mod api;
 mod config;
 mod health;
 mod log;
+mod namespace;
+mod permission;
 mod reload;
 mod request;
 mod serve;
@@ -26,9 +29,15 @@ pub(crate) struct Arguments {
 enum Command {
     /// Run the broker until SIGTERM or SIGINT. SIGHUP lets it read its configuration again.
     Serve(serve::Arguments),
-    /// Manage users in a configuration file.
+    /// Manage the users of the running broker, or of a configuration file.
     #[command(subcommand)]
     User(user::Command),
+    /// Manage the permission rules of the running broker; say what a user may do.
+    #[command(subcommand)]
+    Permission(permission::Command),
+    /// Manage the namespaces of the running broker.
+    #[command(subcommand)]
+    Namespace(namespace::Command),
     /// Check the configuration, list its keys.
     #[command(subcommand)]
     Config(config::Command),
@@ -47,6 +56,8 @@ impl Arguments {
         match self.command {
             Command::Serve(arguments) => arguments.run(),
             Command::User(command) => command.run(),
+            Command::Permission(command) => command.run(),
+            Command::Namespace(command) => command.run(),
             Command::Config(command) => command.run(),
             Command::Log(command) => command.run(),
             Command::Reload(arguments) => arguments.run(),
@@ -64,6 +75,11 @@ struct ConfigArgument {
 }
 
 impl ConfigArgument {
+    /// The file that the environment names, if any.
+    fn of_environment() -> ConfigArgument {
+        ConfigArgument { config: std::env::var_os("INVER_CONFIG").map(PathBuf::from) }
+    }
+
     fn file(&self) -> Option<&Path> {
         self.config.as_deref()
     }

@@ -18,7 +18,7 @@ impl Arguments {
         let config = self.config.load()?.config;
         let password = self.user.as_deref().map(user::read_password).transpose()?;
         let login = self.user.as_deref().zip(password.as_deref());
-        let answer = request::send(&config, "POST", "/api/v1/reload", login)?;
+        let answer = request::send(&config, "POST", "/api/v1/reload", login, None)?;
         let body: serde_json::Value =
             serde_json::from_str(&answer.body).context("the answer is not of this version")?;
         if !answer.is_ok() {

@@ -35,12 +35,14 @@ impl Answer {
 trait Wire: Read + Write {}
 impl<T: Read + Write> Wire for T {}
 
-/// Sends a request to the first HTTP listener without TLS. `login` are a user and a password.
+/// Sends a request, with a JSON body if there is one, to the first HTTP listener without TLS. `login` are a user and a
+/// password.
 pub(super) fn send(
     config: &Config,
     method: &str,
     path: &str,
     login: Option<(&str, &str)>,
+    body: Option<&serde_json::Value>,
 ) -> anyhow::Result<Answer> {
     let entries = config.listeners();
     let http =
@@ -52,9 +54,13 @@ pub(super) fn send(
     let mut stream = connect(address).with_context(|| format!("failed to connect to {address}"))?;
     let login = login.map(|(user, password)| BASE64.encode(format!("{user}:{password}").as_bytes()));
     let authorization = login.map_or(String::new(), |login| format!("Authorization: Basic {login}\r\n"));
+    let body = body.map(ToString::to_string).unwrap_or_default();
+    let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+    let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n{authorization}\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{kind}Content-Length: {length}\r\n\
+         {authorization}\r\n{body}"
     )?;
     let mut text = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut text)?;

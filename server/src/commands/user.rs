@@ -1,4 +1,4 @@
-//! `inver user add`: writes a user with a hashed password, and SCRAM keys if wanted, into a configuration file.
+//! `inver user`: users of the running broker, and `inver user add --config` for those of a configuration file.
 
 use std::fs::File;
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
@@ -8,52 +8,185 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use rustix::fs::{FlockOperation, flock};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use serde_json::{Map, Value, json};
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
+use super::ConfigArgument;
+use super::api::{Api, Login, quoted};
 use crate::passwords;
+
+/// What a list shows of a user.
+const COLUMNS: [&str; 8] =
+    ["name", "tags", "namespace", "disabled", "credentials", "connections_max", "channels_max", "source"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Add a user or change a user's password; the password is read from standard input.
-    Add {
+    /// List the users, those of the configuration included.
+    List {
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Add a user to the running broker, to a configuration file, or print the line for one; the password is read from
+    /// standard input.
+    Add(Box<Add>),
+    /// Change a user of the running broker; what is not named stays as it is.
+    Set(Box<Set>),
+    /// Delete a user of the running broker with its permission rules. Its connections are closed.
+    Delete {
         /// The user's name.
         name: String,
-        /// Configuration file to write to; without it, the line for its `[users]` section is printed.
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// Also write keys for SCRAM-SHA-256 and SCRAM-SHA-512.
-        #[arg(long)]
-        scram: bool,
+        #[command(flatten)]
+        api: Api,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Add {
+    /// The user's name.
+    name: String,
+    /// Configuration file to write to, instead of the running broker. Such a user may do everything.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["print", "tags", "namespace", "full_access"])]
+    config: Option<PathBuf>,
+    /// Print the line for the section `[users]` of a configuration file.
+    #[arg(long, conflicts_with_all = ["tags", "namespace", "full_access"])]
+    print: bool,
+    /// In a configuration file: also write keys for SCRAM-SHA-256 and SCRAM-SHA-512. A running broker has them always.
+    #[arg(long)]
+    scram: bool,
+    /// Tags, separated by commas: administrator, monitoring, policymaker, management, impersonator, or any other.
+    #[arg(long, value_delimiter = ',')]
+    tags: Vec<String>,
+    /// The namespace of connections that name none.
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Allow everything, in every namespace. Without it the user may do nothing until it has permissions or the tag
+    /// administrator.
+    #[arg(long)]
+    full_access: bool,
+    #[command(flatten)]
+    login: Login,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Set {
+    /// The user's name.
+    name: String,
+    /// Read a new password from standard input.
+    #[arg(long)]
+    password: bool,
+    /// Tags, separated by commas; an empty text for none.
+    #[arg(long, value_delimiter = ',')]
+    tags: Option<Vec<String>>,
+    /// The namespace of connections that name none; an empty text for none.
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Whether the user may not log in.
+    #[arg(long)]
+    disabled: Option<bool>,
+    /// Connections at the same time; 0: no limit of its own.
+    #[arg(long)]
+    connections_max: Option<u32>,
+    /// Channels at the same time; 0: no limit of its own.
+    #[arg(long)]
+    channels_max: Option<u32>,
+    #[command(flatten)]
+    api: Api,
 }
 
 impl Command {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let Command::Add { name, config, scram } = self;
+        match self {
+            Command::List { api } => {
+                let client = api.client()?;
+                client.print(&client.list("/users")?, &COLUMNS)
+            }
+            Command::Add(add) => add.run(),
+            Command::Set(set) => set.run(),
+            Command::Delete { name, api } => {
+                api.client()?.send("DELETE", &format!("/users/{}", quoted(&name)), None)?;
+                eprintln!("deleted {name}");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Add {
+    fn run(self) -> anyhow::Result<()> {
+        let Add { name, config, print, scram, .. } = &self;
         if name.is_empty() {
             bail!("the user's name is empty");
         }
-        let password = read_password(&name)?;
-        if password.is_empty() {
-            bail!("the password is empty");
-        }
-        let hashes = passwords::hashes(password.as_bytes(), scram)?;
-        match config {
-            Some(file) => {
-                add(&file, &name, &hashes)?;
-                eprintln!(
-                    "added {name} to {}; `inver reload` or SIGHUP lets a running broker apply it",
-                    file.display()
-                );
-            }
-            None => {
-                let mut line = Table::new();
-                line.insert(&name, item(&hashes));
-                print!("{line}");
-            }
+        if let Some(file) = config {
+            let hashes = passwords::hashes(new_password(name)?.as_bytes(), *scram)?;
+            add(file, name, &hashes)?;
+            let shown = file.display();
+            eprintln!("added {name} to {shown}; `inver reload` or SIGHUP lets a running broker apply it");
+        } else if *print {
+            let hashes = passwords::hashes(new_password(name)?.as_bytes(), *scram)?;
+            let mut line = Table::new();
+            line.insert(name, item(&hashes));
+            print!("{line}");
+        } else {
+            self.send()?;
         }
         Ok(())
     }
+
+    /// Adds the user to the running broker.
+    fn send(&self) -> anyhow::Result<()> {
+        let name = &self.name;
+        let client = self.login.client(&ConfigArgument::of_environment())?;
+        if client.list("/users")?.iter().any(|user| user["name"] == json!(name)) {
+            bail!("there is a user {name} already; `inver user set` changes it");
+        }
+        let mut body = json!({"password": new_password(name)?, "tags": self.tags});
+        if let (Some(namespace), Some(body)) = (&self.namespace, body.as_object_mut()) {
+            body.insert("namespace".into(), json!(namespace));
+        }
+        client.send("PUT", &format!("/users/{}", quoted(name)), Some(&body))?;
+        if self.full_access {
+            let rule = json!({"user": name, "operations": ["all"]});
+            client.send("POST", "/permissions", Some(&rule))?;
+        }
+        eprintln!("added {name}");
+        if !self.full_access && !self.tags.iter().any(|tag| tag == "administrator") {
+            eprintln!("{name} may do nothing yet: `inver permission add --user {name} …` allows something");
+        }
+        Ok(())
+    }
+}
+
+impl Set {
+    fn run(&self) -> anyhow::Result<()> {
+        let name = &self.name;
+        let client = self.api.client()?;
+        if !client.list("/users")?.iter().any(|user| user["name"] == json!(name)) {
+            bail!("there is no user {name}; `inver user add` adds it");
+        }
+        let password = if self.password { Some(json!(new_password(name)?)) } else { None };
+        let fields = [
+            ("password", password),
+            ("tags", self.tags.as_ref().map(|tags| json!(tags))),
+            ("namespace", self.namespace.as_ref().map(|namespace| json!(namespace))),
+            ("disabled", self.disabled.map(Value::from)),
+            ("connections_max", self.connections_max.map(Value::from)),
+            ("channels_max", self.channels_max.map(Value::from)),
+        ];
+        let body: Map<String, Value> =
+            fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))).collect();
+        client.send("PUT", &format!("/users/{}", quoted(name)), Some(&Value::Object(body)))?;
+        eprintln!("changed {name}");
+        Ok(())
+    }
+}
+
+fn new_password(name: &str) -> anyhow::Result<String> {
+    let password = read_password(name)?;
+    if password.is_empty() {
+        bail!("the password is empty");
+    }
+    Ok(password)
 }
 
 /// Reads one line of standard input, without echo on a terminal.

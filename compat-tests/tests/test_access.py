@@ -1,0 +1,144 @@
+"""Users, permissions and namespaces of the running broker, by the command line, and what they mean on each protocol."""
+
+import queue
+
+import confluent_kafka
+import confluent_kafka.admin
+import pika
+import pytest
+
+from clients import WAIT_SECONDS, Mqtt, amqp_connection, mqtt
+from harness import binary, run, wait_until
+
+
+def inver(broker, *arguments, password=None, check=True):
+    """Runs `inver` as the administrator `root` once there is one."""
+    stdin = (password + "\n").encode() if password else None
+    done = run([binary(), *arguments], env=broker.environment, stdin=stdin, check=check)
+    return done.stdout.decode() + done.stderr.decode()
+
+
+@pytest.fixture
+def managed(own_broker, tmp_path):
+    """A broker with the administrator `root` and the user `ann`, who may do nothing yet, both added by the command line."""
+    broker = own_broker()
+    secret = tmp_path / "root.password"
+    secret.write_text("root's secret\n")
+    refused = inver(broker, "user", "add", "ann", password="secret", check=False)
+    assert "administrator" in refused, "the first user must be able to administer the broker"
+    assert "added root" in inver(broker, "user", "add", "root", "--tags", "administrator", password="root's secret")
+    broker.root = ["--login", "root", "--login-password-file", str(secret)]
+    added = inver(broker, "user", "add", "ann", *broker.root, password="secret")
+    assert "may do nothing yet" in added
+    return broker
+
+
+def produce(broker, topic, user="ann", password="secret"):
+    """Produces a record; the error's name, or none."""
+    producer = confluent_kafka.Producer({
+        "bootstrap.servers": broker.kafka, "security.protocol": "sasl_plaintext", "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": user, "sasl.password": password, "message.timeout.ms": 20000,
+    })
+    errors = []
+    producer.produce(topic, b"x", on_delivery=lambda error, _: errors.append(error and error.name()))
+    producer.flush(30)
+    return errors[0]
+
+
+def publish_mqtt(device, topic):
+    """Publishes at QoS 1; the reason of the acknowledgement."""
+    reasons = queue.Queue()
+    device.client.on_publish = lambda _client, _data, _mid, reason, _properties: reasons.put(str(reason))
+    device.client.publish(topic, b"x", qos=1)
+    return reasons.get(timeout=WAIT_SECONDS)
+
+
+def publish_amqp(broker, queue):
+    """Publishes to a queue by way of the default exchange; the code of the channel's end, or none."""
+    connection = amqp_connection(broker, user="ann", password="secret")
+    try:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare(queue, passive=True)
+        channel.basic_publish("", queue, b"x")
+        return None
+    except pika.exceptions.ChannelClosedByBroker as error:
+        return error.reply_code
+    finally:
+        connection.close()
+
+
+def test_a_user_gets_permissions_on_all_protocols_at_once(managed):
+    broker = managed
+    root = broker.root
+    admin = confluent_kafka.admin.AdminClient({
+        "bootstrap.servers": broker.kafka, "security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN",
+        "sasl.username": "root", "sasl.password": "root's secret",
+    })
+    for topic in ("orders", "other"):
+        admin.create_topics([confluent_kafka.admin.NewTopic(topic, 1)])[topic].result()
+    assert "denied: no rule allows it" in inver(
+        broker, "permission", "check", *root, "--user", "ann", "--kind", "topic", "--name", "orders",
+        "--operation", "write", check=False)
+    assert produce(broker, "orders") == "TOPIC_AUTHORIZATION_FAILED"
+
+    with mqtt(broker, user=("ann", "secret")) as device:
+        assert publish_mqtt(device, "orders/1") == "Not authorized"
+        rule = inver(broker, "permission", "add", *root, "--user", "ann", "--kind", "topic", "--prefix", "ord",
+                     "--operations", "read,write").split()[0]
+        inver(broker, "permission", "add", *root, "--user", "ann", "--kind", "address", "--filter", "orders/#",
+              "--operations", "write")
+        # The connection is the one from before.
+        assert publish_mqtt(device, "orders/1") in ("Success", "No matching subscribers")
+        assert publish_mqtt(device, "elsewhere") == "Not authorized"
+
+    assert produce(broker, "orders") is None
+    assert produce(broker, "other") == "TOPIC_AUTHORIZATION_FAILED"
+    assert f"allowed: rule {rule} allows it" in inver(
+        broker, "permission", "check", *root, "--user", "ann", "--kind", "topic", "--name", "orders", "--operation", "write")
+    assert publish_amqp(broker, "elsewhere") == 403
+
+    listed = inver(broker, "permission", "list", *root, "--user", "ann", "--output", "json")
+    assert '"prefix": "ord"' in listed and "secret" not in listed
+    inver(broker, "permission", "delete", *root, rule)
+    assert produce(broker, "orders") == "TOPIC_AUTHORIZATION_FAILED"
+
+
+def test_users_are_changed_disabled_and_deleted(managed):
+    broker, root = managed, managed.root
+    assert "ann" in inver(broker, "user", "list", *root)
+    assert "name an administrator with --login" in inver(broker, "user", "list", check=False)
+    inver(broker, "user", "set", "ann", *root, "--tags", "administrator")
+    with mqtt(broker, user=("ann", "secret")) as device:
+        inver(broker, "user", "set", "ann", *root, "--disabled", "true")
+        assert str(device.disconnects.get(timeout=WAIT_SECONDS)) == "Administrative action"
+    assert Mqtt(broker, user=("ann", "secret")).reason.is_failure
+    inver(broker, "user", "set", "ann", *root, "--disabled", "false")
+    with mqtt(broker, user=("ann", "secret")):
+        pass
+    inver(broker, "user", "set", "ann", *root, "--tags", "")
+    assert "no user would be left" in inver(broker, "user", "delete", "root", *root, check=False)
+    inver(broker, "user", "delete", "ann", *root)
+    assert Mqtt(broker, user=("ann", "secret")).reason.is_failure
+
+
+def test_namespaces_separate_users(managed):
+    broker, root = managed, managed.root
+    inver(broker, "namespace", "add", "team", *root, "--description", "a team", "--queues-max", "1")
+    assert "a team" in inver(broker, "namespace", "list", *root)
+    inver(broker, "permission", "add", *root, "--user", "ann", "--namespace", "team", "--operations", "all")
+    with pytest.raises(pika.exceptions.ConnectionClosedByBroker) as refused:
+        amqp_connection(broker, user="ann", password="secret")
+    assert refused.value.reply_code == 530
+    connection = amqp_connection(broker, user="ann", password="secret", virtual_host="team")
+    channel = connection.channel()
+    channel.queue_declare("q")
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker):
+        channel.queue_declare("r")
+    with mqtt(broker, user=("team:ann", "secret")) as device:
+        device.subscribe("a")
+    inver(broker, "namespace", "delete", "team", *root)
+    wait_until(lambda: "team" not in inver(broker, "namespace", "list", *root), what="the namespace is gone")
+    with pytest.raises(pika.exceptions.AMQPError):
+        connection.process_data_events(1)
+        connection.channel()

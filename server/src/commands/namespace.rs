@@ -1,0 +1,111 @@
+//! `inver namespace`: lists, creates, changes and deletes namespaces of the running broker.
+
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+
+use super::api::{Api, quoted};
+
+/// What a list shows of a namespace.
+const COLUMNS: [&str; 7] = ["name", "topics", "queues", "sessions", "retained", "protected", "description"];
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the namespaces.
+    List {
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Create a namespace.
+    Add(Box<Set>),
+    /// Change a namespace; what is not named stays as it is.
+    Set(Box<Set>),
+    /// Delete a namespace with everything in it. Its connections are closed.
+    Delete {
+        /// The namespace's name.
+        name: String,
+        #[command(flatten)]
+        api: Api,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Set {
+    /// The namespace's name.
+    name: String,
+    /// A text for people.
+    #[arg(long)]
+    description: Option<String>,
+    /// Tags, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    tags: Option<Vec<String>>,
+    /// The type of queues that are declared without one.
+    #[arg(long)]
+    default_queue_type: Option<String>,
+    /// Whether it cannot be deleted.
+    #[arg(long)]
+    protected: Option<bool>,
+    /// Connections at the same time; 0: no limit of its own. So with the other limits.
+    #[arg(long)]
+    connections_max: Option<u32>,
+    /// Queues.
+    #[arg(long)]
+    queues_max: Option<u32>,
+    /// Topics, durable queues included.
+    #[arg(long)]
+    topics_max: Option<u32>,
+    /// Sessions.
+    #[arg(long)]
+    sessions_max: Option<u32>,
+    /// Bytes of the messages that it keeps.
+    #[arg(long)]
+    bytes_max: Option<u64>,
+    #[command(flatten)]
+    api: Api,
+}
+
+impl Command {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        match self {
+            Command::List { api } => {
+                let client = api.client()?;
+                client.print(&client.list("/namespaces")?, &COLUMNS)
+            }
+            Command::Add(set) => set.run(false),
+            Command::Set(set) => set.run(true),
+            Command::Delete { name, api } => {
+                api.client()?.send("DELETE", &format!("/namespaces/{}", quoted(&name)), None)?;
+                eprintln!("deleted namespace {name}");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Set {
+    fn run(&self, exists: bool) -> anyhow::Result<()> {
+        let client = self.api.client()?;
+        let path = format!("/namespaces/{}", quoted(&self.name));
+        let known = client.list("/namespaces")?.iter().any(|each| each["name"] == json!(self.name));
+        match (exists, known) {
+            (true, false) => anyhow::bail!("there is no namespace `{}`", self.name),
+            (false, true) => anyhow::bail!("there is a namespace `{}` already", self.name),
+            _ => {}
+        }
+        let fields = [
+            ("description", self.description.as_ref().map(|text| json!(text))),
+            ("tags", self.tags.as_ref().map(|tags| json!(tags))),
+            ("default_queue_type", self.default_queue_type.as_ref().map(|text| json!(text))),
+            ("protected", self.protected.map(Value::from)),
+            ("connections_max", self.connections_max.map(Value::from)),
+            ("queues_max", self.queues_max.map(Value::from)),
+            ("topics_max", self.topics_max.map(Value::from)),
+            ("sessions_max", self.sessions_max.map(Value::from)),
+            ("bytes_max", self.bytes_max.map(Value::from)),
+        ];
+        let body: Map<String, Value> =
+            fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+        client.send("PUT", &path, Some(&Value::Object(body)))?;
+        eprintln!("{} namespace {}", if known { "changed" } else { "created" }, self.name);
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! `inver permission`: lists, adds, deletes and explains permission rules of the running broker.
+
+use std::net::IpAddr;
+
+use clap::{ArgGroup, Subcommand};
+use serde_json::json;
+
+use super::api::{Api, quoted};
+
+/// What a list shows of a rule.
+const COLUMNS: [&str; 14] = [
+    "id",
+    "user",
+    "tag",
+    "anyone",
+    "namespace",
+    "kind",
+    "name",
+    "prefix",
+    "filter",
+    "regex",
+    "dotted",
+    "exchange",
+    "operations",
+    "effect",
+];
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the rules, those of the configuration included.
+    List {
+        /// Only rules of this user.
+        #[arg(long)]
+        user: Option<String>,
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Add a rule: who may (or with `--deny` may not) do what with which resources.
+    Add(Box<Add>),
+    /// Delete a stored rule.
+    Delete {
+        /// Its id, as `inver permission list` shows it.
+        id: u64,
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Say whether a user may do something, and by which rule; exit code 1 if not.
+    Check(Box<Check>),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    group = ArgGroup::new("principal").required(true),
+    group = ArgGroup::new("pattern"),
+)]
+pub(super) struct Add {
+    /// The user that it applies to.
+    #[arg(long, group = "principal")]
+    user: Option<String>,
+    /// The tag whose users it applies to.
+    #[arg(long, group = "principal")]
+    tag: Option<String>,
+    /// It applies to everybody, anonymous clients included.
+    #[arg(long, group = "principal")]
+    anyone: bool,
+    /// The namespace in which it applies; without it, every namespace.
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Kind of resource: topic (and queue), exchange, address, group, transactional-id, session, cluster, namespace,
+    /// routing-key; without it, every kind.
+    #[arg(long)]
+    kind: Option<String>,
+    /// The resource of this name.
+    #[arg(long, group = "pattern")]
+    name: Option<String>,
+    /// Resources whose names begin with this.
+    #[arg(long, group = "pattern")]
+    prefix: Option<String>,
+    /// Resources whose names match this MQTT filter.
+    #[arg(long, group = "pattern")]
+    filter: Option<String>,
+    /// Resources in whose names this regular expression matches.
+    #[arg(long, group = "pattern")]
+    regex: Option<String>,
+    /// Addresses in whose dotted form this regular expression matches.
+    #[arg(long, group = "pattern")]
+    dotted: Option<String>,
+    /// Of routing keys: the exchange whose keys they are.
+    #[arg(long)]
+    exchange: Option<String>,
+    /// Operations, separated by commas; `all` for every operation.
+    #[arg(long, value_delimiter = ',', required = true)]
+    operations: Vec<String>,
+    /// Deny them. Denying wins over allowing.
+    #[arg(long)]
+    deny: bool,
+    /// Only for clients that connect from this address.
+    #[arg(long)]
+    host: Option<IpAddr>,
+    #[command(flatten)]
+    api: Api,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    /// The user; without it, an anonymous client.
+    #[arg(long)]
+    user: Option<String>,
+    /// The namespace.
+    #[arg(long, default_value = "/")]
+    namespace: String,
+    /// The client id.
+    #[arg(long)]
+    client_id: Option<String>,
+    /// The address that the client connects from.
+    #[arg(long)]
+    host: Option<IpAddr>,
+    /// Kind of resource.
+    #[arg(long)]
+    kind: String,
+    /// Name of the resource.
+    #[arg(long, default_value = "")]
+    name: String,
+    /// The operation.
+    #[arg(long)]
+    operation: String,
+    #[command(flatten)]
+    api: Api,
+}
+
+impl Command {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        match self {
+            Command::List { user, api } => {
+                let client = api.client()?;
+                let of_user = user.map_or(String::new(), |user| format!("?user={}", quoted(&user)));
+                client.print(&client.list(&format!("/permissions{of_user}"))?, &COLUMNS)
+            }
+            Command::Add(add) => add.run(),
+            Command::Delete { id, api } => {
+                api.client()?.send("DELETE", &format!("/permissions/{id}"), None)?;
+                eprintln!("deleted permission rule {id}");
+                Ok(())
+            }
+            Command::Check(check) => check.run(),
+        }
+    }
+}
+
+impl Add {
+    fn run(&self) -> anyhow::Result<()> {
+        let host = self.host.map(|host| host.to_string());
+        let texts = [
+            ("user", &self.user),
+            ("tag", &self.tag),
+            ("namespace", &self.namespace),
+            ("kind", &self.kind),
+            ("name", &self.name),
+            ("prefix", &self.prefix),
+            ("filter", &self.filter),
+            ("regex", &self.regex),
+            ("dotted", &self.dotted),
+            ("exchange", &self.exchange),
+            ("host", &host),
+        ];
+        let mut body = json!({
+            "anyone": self.anyone,
+            "operations": self.operations,
+            "effect": if self.deny { "deny" } else { "allow" },
+        });
+        for (field, text) in texts {
+            if let (Some(text), Some(body)) = (text, body.as_object_mut()) {
+                body.insert(field.to_owned(), json!(text));
+            }
+        }
+        let added = self.api.client()?.send("POST", "/permissions", Some(&body))?;
+        let ids = added["ids"].as_array().into_iter().flatten().filter_map(|id| id.as_str());
+        println!("{}", ids.collect::<Vec<_>>().join(" "));
+        Ok(())
+    }
+}
+
+impl Check {
+    fn run(&self) -> anyhow::Result<()> {
+        let host = self.host.map(|host| host.to_string());
+        let mut question = format!(
+            "?namespace={}&kind={}&name={}&operation={}",
+            quoted(&self.namespace),
+            quoted(&self.kind),
+            quoted(&self.name),
+            quoted(&self.operation)
+        );
+        for (name, value) in [("user", &self.user), ("client_id", &self.client_id), ("host", &host)] {
+            if let Some(value) = value {
+                question.push_str(&format!("&{name}={}", quoted(value)));
+            }
+        }
+        let answer = self.api.client()?.send("GET", &format!("/permissions/check{question}"), None)?;
+        let is_allowed = answer["allowed"] == json!(true);
+        let reason = answer["reason"].as_str().unwrap_or_default();
+        println!("{}: {reason}", if is_allowed { "allowed" } else { "denied" });
+        if !is_allowed {
+            std::process::exit(1);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(subcommand)]
+        _command: Command,
+    }
+
+    #[test]
+    fn a_rule_has_one_principal_and_at_most_one_pattern() {
+        let reads = |line: &str| Line::try_parse_from(format!("x add {line}").split(' ')).is_ok();
+        assert!(reads("--user ann --kind topic --prefix a --operations read,write"));
+        assert!(reads("--anyone --operations all --deny"));
+        assert!(!reads("--kind topic --operations read"));
+        assert!(!reads("--user ann --tag x --operations read"));
+        assert!(!reads("--user ann --prefix a --regex b --operations read"));
+        assert!(!reads("--user ann"));
+    }
+}
