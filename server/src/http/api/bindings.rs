@@ -198,7 +198,8 @@ pub(in crate::http) async fn create(
         }
         new.check(&scope)?;
         let arguments = arguments(new.arguments.clone())?;
-        Ok(scope.namespace().bind(&new.source, new.destination(), new.key.as_bytes(), &arguments)?)
+        let (key, client) = (new.key.as_bytes(), Some(scope.permissions()));
+        Ok(scope.namespace().bind_as(client, &new.source, new.destination(), key, &arguments)?)
     })
     .await?;
     committed(&app, completion).await?;
