@@ -1,6 +1,11 @@
 """Namespaces of the configuration, as clients and the operating system see them."""
 
+import json
 import pathlib
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
 
 import pika
 import pika.exceptions
@@ -90,3 +95,45 @@ def test_idle_namespaces_are_small(own_broker, tmp_path):
     many = start(own_broker, tmp_path / "many", named)
     more = resident_bytes(many) - resident_bytes(without)
     assert more < IDLE_BYTES_MAX, f"{more} bytes"
+
+
+def test_deleting_a_namespace_closes_its_amqp_connections_and_leaves_nothing(broker, unique):
+    namespace = f"{unique}/deleted"
+    path = urllib.parse.quote(namespace, safe="")
+    assert api(broker, "PUT", path, {"description": "for a while"}) in (200, 201, 204)
+    inside, outside = connect(broker, namespace), connect(broker, "/")
+    channel = inside.channel()
+    channel.confirm_delivery()
+    channel.queue_declare("q", durable=True)
+    channel.basic_publish("", "q", b"gone", pika.BasicProperties(delivery_mode=2), mandatory=True)
+    deleting = threading.Thread(target=api, args=(broker, "DELETE", path))
+    deleting.start()
+    with pytest.raises(pika.exceptions.ConnectionClosedByBroker) as closed:
+        while True:
+            inside.process_data_events(time_limit=1)
+    assert closed.value.reply_code == 320
+    assert closed.value.reply_text == f"CONNECTION_FORCED - vhost '{namespace}' is down"
+    deleting.join()
+    assert api(broker, "GET", path) == 404
+    assert outside.is_open and outside.channel().is_open
+    outside.close()
+    # The name is free, and what has it now is empty.
+    assert api(broker, "PUT", path, {}) in (200, 201, 204)
+    again = connect(broker, namespace)
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
+        again.channel().queue_declare("q", passive=True)
+    again.close()
+    assert api(broker, "DELETE", path) == 204
+
+
+def api(broker, method, path, body=None):
+    """Status of a request about a namespace."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"} if data else {}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{broker.http_port}/api/v1/namespaces/{path}", data=data, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as answer:
+        return answer.code
