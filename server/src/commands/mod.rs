@@ -2,6 +2,7 @@
 
 mod api;
 mod config;
+mod doctor;
 mod health;
 mod log;
 mod namespace;
@@ -46,6 +47,8 @@ enum Command {
     Log(log::Command),
     /// Let the running broker read its configuration again; print what changed and what needs a restart.
     Reload(reload::Arguments),
+    /// Check what a broker needs: configuration, data folder, disk, limits, clock, certificates, permissions of files.
+    Doctor(doctor::Arguments),
     /// Check whether a running broker is ready; exit code 0 if it is.
     Health(health::Arguments),
 }
@@ -61,6 +64,7 @@ impl Arguments {
             Command::Config(command) => command.run(),
             Command::Log(command) => command.run(),
             Command::Reload(arguments) => arguments.run(),
+            Command::Doctor(arguments) => arguments.run(),
             Command::Health(arguments) => arguments.run(),
         }
     }
@@ -85,11 +89,15 @@ impl ConfigArgument {
     }
 
     fn load(&self) -> anyhow::Result<Loaded> {
+        Ok(load(self.file(), ConfigArgument::variables())?)
+    }
+
+    /// The environment variables that may be the broker's.
+    fn variables() -> impl Iterator<Item = (String, String)> {
         // A variable that is not Unicode cannot be one of the broker's.
-        let texts = std::env::vars_os().filter_map(|(name, text)| {
+        std::env::vars_os().filter_map(|(name, text)| {
             let pair = (name.into_string().ok()?, text.into_string().ok()?);
             (pair.0 != "INVER_CONFIG").then_some(pair)
-        });
-        Ok(load(self.file(), texts)?)
+        })
     }
 }

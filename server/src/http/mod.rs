@@ -36,7 +36,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::debug;
 
-pub(crate) use self::metrics::Monitored;
+pub(crate) use self::metrics::{Disk, Monitored, memory_limit_bytes};
 
 use self::auth::Logins;
 use self::metrics::CachedTotals;

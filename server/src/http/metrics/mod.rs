@@ -23,7 +23,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-pub(crate) use self::node::{CachedTotals, Monitored};
+pub(crate) use self::node::{CachedTotals, Disk, Monitored, memory_limit_bytes};
 
 use self::detailed::{Bounded, FAMILIES, Wanted};
 use self::rabbitmq::Source;

@@ -1,0 +1,86 @@
+//! `inver doctor`: checks what an operator would check, before a start or beside a running broker.
+
+mod certificate;
+mod checks;
+
+use anyhow::bail;
+use inver_broker::Clock;
+
+use super::ConfigArgument;
+use crate::config::load;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Severity {
+    Ok,
+    Warning,
+    Error,
+}
+
+/// The result of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    severity: Severity,
+    /// What was checked.
+    check: &'static str,
+    text: String,
+}
+
+impl Finding {
+    fn ok(check: &'static str, text: impl Into<String>) -> Finding {
+        Finding { severity: Severity::Ok, check, text: text.into() }
+    }
+
+    fn warning(check: &'static str, text: impl Into<String>) -> Finding {
+        Finding { severity: Severity::Warning, check, text: text.into() }
+    }
+
+    fn error(check: &'static str, text: impl Into<String>) -> Finding {
+        Finding { severity: Severity::Error, check, text: text.into() }
+    }
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let mut findings = Vec::new();
+        match load(self.config.file(), ConfigArgument::variables()) {
+            Ok(loaded) => {
+                let place =
+                    self.config.file().map_or("defaults".to_owned(), |file| file.display().to_string());
+                findings.push(Finding::ok("configuration", format!("{place}, and environment variables")));
+                let warn = |problem: &crate::config::Problem| {
+                    Finding::warning("configuration", format!("{}: {}", problem.place, problem.what))
+                };
+                findings.extend(loaded.warnings.iter().map(warn));
+                findings.extend(checks::run(&loaded.config, self.config.file(), Clock::system().now_ms()));
+            }
+            Err(error) => {
+                let show = |problem: &crate::config::Problem| {
+                    Finding::error("configuration", format!("{}: {}", problem.place, problem.what))
+                };
+                findings.extend(error.0.iter().map(show));
+            }
+        }
+        for Finding { severity, check, text } in &findings {
+            let severity = match severity {
+                Severity::Ok => "ok",
+                Severity::Warning => "warning",
+                Severity::Error => "error",
+            };
+            println!("{severity:7}  {check}: {text}");
+        }
+        let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+        let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+        if errors > 0 {
+            bail!("{errors} errors, {warnings} warnings");
+        }
+        println!("no errors, {warnings} warnings");
+        Ok(())
+    }
+}
