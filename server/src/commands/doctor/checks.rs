@@ -205,7 +205,7 @@ fn private_files(config: &Config, file: Option<&Path>) -> Vec<Finding> {
 
 fn running(config: &Config) -> Finding {
     const CHECK: &str = "running broker";
-    match request::send(config, "GET", "/health/alarms", None) {
+    match request::send(config, "GET", "/health/alarms", None, None) {
         Err(error) => Finding::ok(CHECK, format!("none answers: {error:#}")),
         Ok(answer) if answer.is_ok() => Finding::ok(CHECK, "no alarms"),
         Ok(answer) if answer.status.starts_with("503") => {
