@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::connections::ConnectionRegistry;
 use crate::context::{Context, Due};
 use crate::deadletter::DeadLetterer;
-use crate::identity::{AuthError, Credentials, Identity, anonymous_by_listener};
+use crate::identity::{AuthError, Credentials, DEFAULT_USER, Identity, anonymous_by_listener};
 use crate::limits::Limits;
 use crate::listener::{Anonymous, Endpoints, ListenerInfo};
 use crate::namespace::Namespace;
@@ -270,7 +270,9 @@ impl Broker {
         if let Some(decided) = anonymous_by_listener(listener, peer, credentials) {
             return decided;
         }
-        if listener.anonymous == Anonymous::Never && !self.0.access.has_users() {
+        let is_default_user =
+            matches!(credentials, Credentials::Password { user, .. } if user == DEFAULT_USER);
+        if is_default_user && listener.anonymous == Anonymous::Never && !self.0.access.has_users() {
             // The default user is let in for where it connects from, as anonymous clients are.
             return Err(AuthError::Refused);
         }
