@@ -7,17 +7,29 @@ use inver_settings::Setting;
 use tracing::info;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::registry::Registry;
-use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::{Config, ListenerEntry, LogFormat};
 
-/// Which lines are written; can be changed while the process runs.
-pub(crate) struct LogLevels(reload::Handle<Targets, Registry>);
+/// The filter of the log's lines, which can be changed while the broker runs.
+#[derive(Clone)]
+pub(crate) struct LogFilter(reload::Handle<Targets, Registry>);
 
-impl LogLevels {
-    /// Changes which lines are written.
+impl LogFilter {
+    /// A filter of a log that is not written.
+    #[cfg(test)]
+    pub(crate) fn unused() -> LogFilter {
+        // The handle outlives its layer: setting it fails.
+        LogFilter(reload::Layer::new(Targets::new()).1)
+    }
+
+    /// The filter as text.
+    pub(crate) fn get(&self) -> String {
+        self.0.with_current(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Changes which lines are written from now on.
     pub(crate) fn set(&self, filter: &Targets) {
         // Fails only when the process ends.
         let _ = self.0.reload(filter.clone());
@@ -25,7 +37,7 @@ impl LogLevels {
 }
 
 /// Writes the log of this process to standard error from now on.
-pub(crate) fn install(config: &Config) -> LogLevels {
+pub(crate) fn install(config: &Config) -> LogFilter {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match config.logging.format {
         LogFormat::Text => lines.with_ansi(false).boxed(),
@@ -33,9 +45,9 @@ pub(crate) fn install(config: &Config) -> LogLevels {
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
     };
-    let (filter, levels) = reload::Layer::new(config.logging.filter.0.clone());
+    let (filter, handle) = reload::Layer::new(config.logging.filter.0.clone());
     tracing_subscriber::registry().with(filter).with(lines).init();
-    LogLevels(levels)
+    LogFilter(handle)
 }
 
 /// Says what is started, and from what.

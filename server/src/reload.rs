@@ -14,9 +14,9 @@ use tracing::{error, info, warn};
 use utoipa::ToSchema;
 
 use crate::config::users::ConfiguredUsers;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, SharedKeys};
 use crate::listeners::{self, ListenerSet};
-use crate::logging::LogLevels;
+use crate::logging::LogFilter;
 
 /// Reloads that are asked for and not begun.
 const REQUESTS_MAX: usize = 16;
@@ -125,12 +125,14 @@ pub(crate) type Load = Arc<dyn Fn() -> anyhow::Result<Loaded> + Send + Sync>;
 /// Reloads the configuration.
 pub(crate) struct Reloader {
     load: Load,
-    levels: LogLevels,
+    log_filter: LogFilter,
     /// Bound of connections by the limit of open files.
     connections_max: Option<usize>,
     /// The values in effect.
     values: BTreeMap<String, String>,
     users: ConfiguredUsers,
+    /// What is shown of the configuration.
+    shown: SharedKeys,
 }
 
 impl Reloader {
@@ -138,17 +140,23 @@ impl Reloader {
     /// `connections_max` is what the limit of open files allows.
     pub(crate) fn new(
         load: Load,
-        levels: LogLevels,
+        log_filter: LogFilter,
         connections_max: Option<usize>,
         started: &mut Config,
     ) -> Reloader {
         Reloader {
             load,
-            levels,
+            log_filter,
             connections_max,
             values: started.values().into_iter().collect(),
             users: started.general.users.clone(),
+            shown: SharedKeys::default(),
         }
+    }
+
+    /// Keeps what is shown of the configuration up to date.
+    pub(crate) fn update(&mut self, shown: SharedKeys) {
+        self.shown = shown;
     }
 
     /// Reads the configuration and applies it; logs what changed, what needs a restart, or why nothing changed.
@@ -177,13 +185,13 @@ impl Reloader {
         // Files and host names are read on another thread.
         let load = self.load.clone();
         let read = tokio::task::spawn_blocking(move || {
-            let Loaded { config, warnings } = load()?;
+            let Loaded { config, warnings, sources } = load()?;
             let more = listeners::check(&config)?;
             let warnings = warnings.into_iter().chain(more);
             let warnings = warnings.map(|warning| format!("{}: {}", warning.place, warning.what)).collect();
-            anyhow::Ok((config, warnings))
+            anyhow::Ok((config, sources, warnings))
         });
-        let (mut config, warnings) = read.await??;
+        let (mut config, sources, warnings) = read.await??;
         let values: BTreeMap<String, String> = config.values().into_iter().collect();
         let mut report = Report { warnings, ..Report::default() };
         for (key, now) in &values {
@@ -214,10 +222,15 @@ impl Reloader {
         broker.set_captures(&config.capture.captures(), &config.capture_topics())?;
         broker.access().set_configured(users, rules)?;
         broker.set_limits(config.limits.namespace());
-        self.levels.set(&config.logging.filter.0);
+        self.log_filter.set(&config.logging.filter.0);
         listeners.apply(prepared);
         for (key, now) in values.into_iter().filter(|(key, _)| is_live(key)) {
             self.values.insert(key, now);
+        }
+        for (shown, now) in self.shown.lock().iter_mut().zip(config.effective(&sources)) {
+            if is_live(&now.name) {
+                *shown = now;
+            }
         }
         self.users = config.general.users;
         Ok(report)

@@ -30,7 +30,7 @@ impl Command {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self {
             Command::Check(argument) => {
-                let Loaded { config, warnings } = argument.load()?;
+                let Loaded { config, warnings, .. } = argument.load()?;
                 for warning in warnings.into_iter().chain(listeners::check(&config)?) {
                     eprintln!("warning: {}: {}", warning.place, warning.what);
                 }

@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod admin;
 mod api;
 mod config;
 mod doctor;
@@ -14,7 +15,7 @@ mod user;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Loaded, load};
 
@@ -51,6 +52,21 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Check whether a running broker is ready; exit code 0 if it is.
     Health(health::Arguments),
+    List(admin::List),
+    Describe(admin::Describe),
+    Create(admin::Create),
+    Delete(admin::Delete),
+    Close(admin::Close),
+    Purge(admin::Purge),
+    Peek(admin::Peek),
+    Export(admin::Export),
+    Publish(admin::Publish),
+    Route(admin::Route),
+    Reset(admin::Reset),
+    LogLevel(admin::LogLevel),
+    /// Make completions for a shell, or man pages.
+    #[command(subcommand)]
+    Make(admin::Make),
 }
 
 impl Arguments {
@@ -66,6 +82,19 @@ impl Arguments {
             Command::Reload(arguments) => arguments.run(),
             Command::Doctor(arguments) => arguments.run(),
             Command::Health(arguments) => arguments.run(),
+            Command::List(command) => command.run(),
+            Command::Describe(command) => command.run(),
+            Command::Create(command) => command.run(),
+            Command::Delete(command) => command.run(),
+            Command::Close(command) => command.run(),
+            Command::Purge(command) => command.run(),
+            Command::Peek(command) => command.run(),
+            Command::Export(command) => command.run(),
+            Command::Publish(command) => command.run(),
+            Command::Route(command) => command.run(),
+            Command::Reset(command) => command.run(),
+            Command::LogLevel(command) => command.run(),
+            Command::Make(command) => command.run(Arguments::command()),
         }
     }
 }
@@ -97,7 +126,8 @@ impl ConfigArgument {
         // A variable that is not Unicode cannot be one of the broker's.
         std::env::vars_os().filter_map(|(name, text)| {
             let pair = (name.into_string().ok()?, text.into_string().ok()?);
-            (pair.0 != "INVER_CONFIG").then_some(pair)
+            let is_own = pair.0 == "INVER_CONFIG" || admin::client::VARIABLES.contains(&pair.0.as_str());
+            (!is_own).then_some(pair)
         })
     }
 }

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use super::ConfigArgument;
 use crate::config::{Config, Loaded};
-use crate::http::{Http, Monitored, Node};
+use crate::http::{self, Http, Monitored, Node};
 use crate::listeners::{self, ListenerSet, Shared};
 use crate::logins::Logins;
 use crate::protocols::{self, PROTOCOLS};
@@ -52,15 +52,15 @@ impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let clock = Clock::system();
         let started = clock.now();
-        let Loaded { mut config, warnings } = self.config.load()?;
-        let levels = logging::install(&config);
+        let Loaded { mut config, warnings, sources } = self.config.load()?;
+        let log_filter = logging::install(&config);
         for warning in warnings.into_iter().chain(listeners::check(&config)?) {
             warn!("{}: {}", warning.place, warning.what);
         }
         logging::log_start(&config, self.config.file());
         let load = Arc::new(move || self.config.load());
         let connections_max = connections_max_by_files();
-        let reloader = Reloader::new(load, levels, connections_max, &mut config);
+        let mut reloader = Reloader::new(load, log_filter.clone(), connections_max, &mut config);
         if let Some(max) = connections_max.filter(|max| config.limits.connections_max > *max) {
             info!(connections_max = max, "limits.connections_max lowered to fit the limit of open files");
             config.limits.connections_max = max;
@@ -69,7 +69,8 @@ impl Arguments {
         let runtimes = Runtimes::start(config.runtime.kind, config.runtime.threads)?;
         let workers = runtimes.workers();
         let ready = Arc::new(AtomicBool::new(false));
-        let settings = config.http.settings(config.limits.message_bytes_max);
+        let settings = http::Settings::of(&mut config, &sources);
+        reloader.update(settings.config.clone());
         let (reload, requests) = reload::requests();
         let node = Node {
             metrics,
@@ -79,6 +80,7 @@ impl Arguments {
             started,
             monitored: monitored(&config),
             settings,
+            log_filter,
         };
         let http = Arc::new(Http::new(node));
         runtimes.run(serve(config, Process { workers, http, ready, reloader, requests, clock, started }))

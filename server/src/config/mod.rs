@@ -17,14 +17,16 @@ pub(crate) mod sections;
 pub(crate) mod users;
 mod values;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use inver_access::{Rule, User};
 use inver_settings::{Form, Key};
+use parking_lot::Mutex;
 use toml_edit::{Document, DocumentMut, Item};
 
 use crate::protocols::{PROTOCOLS, ProtocolEntry, ProtocolSettings};
@@ -265,6 +267,44 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// Problems that do not prevent the start.
     pub(crate) warnings: Vec<Problem>,
+    /// Where each key that was set was set last: the file and line, or the variable.
+    pub(crate) sources: BTreeMap<String, String>,
+}
+
+/// A key with the value that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EffectiveKey {
+    /// Its dotted name.
+    pub(crate) name: String,
+    /// The value, spelled as in a variable; secrets are masked.
+    pub(crate) value: String,
+    /// The value where none is given.
+    pub(crate) default: String,
+    /// The file and line, or the variable, that set it; none: it has its default.
+    pub(crate) source: Option<String>,
+}
+
+/// The keys with the values that hold; a reload changes them.
+pub(crate) type SharedKeys = Arc<Mutex<Vec<EffectiveKey>>>;
+
+/// Keys whose values hold secrets.
+const SECRET: [&str; 1] = ["users"];
+
+impl Config {
+    /// Every key with the value that holds, in the order of the documentation.
+    pub(crate) fn effective(&mut self, sources: &BTreeMap<String, String>) -> Vec<EffectiveKey> {
+        let shown = self.sections().into_iter().flat_map(|(_, settings)| settings.keys());
+        let shown: Vec<Key> = shown.collect();
+        let with_value = keys().into_iter().zip(shown);
+        let effective = with_value.map(|(key, shown)| {
+            let name = key.name();
+            let is_secret = SECRET.contains(&name.as_str()) && shown.default != key.key.default;
+            let value = if is_secret { "***".to_owned() } else { shown.default };
+            let source = sources.get(&name).cloned();
+            EffectiveKey { name, value, default: key.key.default, source }
+        });
+        effective.collect()
+    }
 }
 
 /// Reads defaults, then `file`, then the variables in `environment` that start with [`ENVIRONMENT_PREFIX`].
@@ -277,7 +317,7 @@ pub(crate) fn load(
         keys: keys(),
         problems: Vec::new(),
         warnings: Vec::new(),
-        set: Vec::new(),
+        set: BTreeMap::new(),
     };
     if let Some(path) = file {
         loading.read_file(path);
@@ -286,7 +326,7 @@ pub(crate) fn load(
     loading.drop_default_listeners();
     loading.check_whole();
     if loading.problems.is_empty() {
-        Ok(Loaded { config: loading.config, warnings: loading.warnings })
+        Ok(Loaded { config: loading.config, warnings: loading.warnings, sources: loading.set })
     } else {
         Err(ConfigError(loading.problems))
     }
@@ -297,8 +337,8 @@ struct Loading {
     keys: Vec<SectionKey>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    /// Names of the keys that were set, for checks of several keys together.
-    set: Vec<String>,
+    /// Names of the keys that were set, with where.
+    set: BTreeMap<String, String>,
 }
 
 impl Loading {
@@ -327,13 +367,14 @@ impl Loading {
             let name_at = table.key(name).and_then(|key| key.span()).or_else(|| child.span());
             let name_at = name_at.map(|span| span.start);
             if let Some(key) = self.keys.iter().find(|key| key.name() == full).cloned() {
-                if let Err((message, at)) = self.set(&key, Input::Toml(child.clone())) {
+                if let Err((message, at)) = self.set(&key, Input::Toml(child.clone()), place(name_at)) {
                     self.problem(place(at.or(name_at)), format!("{full}: {message}"));
                 }
             } else if let Some(key) = self.file_key(&full) {
                 let path = child.as_str().ok_or_else(|| "the path of a file is expected".to_string());
                 let input = path.and_then(|path| key.file_input(Path::new(path)));
-                let set = input.and_then(|input| self.set(&key, input).map_err(|(message, _)| message));
+                let set = input
+                    .and_then(|input| self.set(&key, input, place(name_at)).map_err(|(message, _)| message));
                 if table.contains_key(&key.key.name) {
                     self.problem(place(name_at), format!("{full}: `{}` is set too", key.name()));
                 } else if let Err(message) = set {
@@ -359,7 +400,8 @@ impl Loading {
         for (name, text) in variables {
             if let Some(key) = self.file_key(&name) {
                 let input = key.file_input(Path::new(&text));
-                let set = input.and_then(|input| self.set(&key, input).map_err(|(message, _)| message));
+                let set = input
+                    .and_then(|input| self.set(&key, input, name.clone()).map_err(|(message, _)| message));
                 if names.contains(&key.variable()) {
                     self.problem(name, format!("{} is set too", key.variable()));
                 } else if let Err(message) = set {
@@ -370,7 +412,9 @@ impl Loading {
             match self.keys.iter().find(|key| key.variable() == name).cloned() {
                 Some(key) => {
                     let input = key.input(&text);
-                    let set = input.and_then(|input| self.set(&key, input).map_err(|(message, _)| message));
+                    let place = name.clone();
+                    let set =
+                        input.and_then(|input| self.set(&key, input, place).map_err(|(message, _)| message));
                     if let Err(message) = set {
                         self.problem(name, message);
                     }
@@ -401,7 +445,7 @@ impl Loading {
         let Config { general, protocols, http, .. } = &mut self.config;
         let is_default = |protocol: &str, key: &str| {
             general.listeners.0.iter().any(|entry| entry.protocol == protocol)
-                && !self.set.contains(&format!("{protocol}.{key}"))
+                && !self.set.contains_key(&format!("{protocol}.{key}"))
         };
         let drop = |protocol: &str, key: &str, listen: &mut Listen| {
             if is_default(protocol, key) {
@@ -421,12 +465,12 @@ impl Loading {
     }
 
     /// Sets a key; the error says what is wrong and, where known, at which byte of the file.
-    fn set(&mut self, key: &SectionKey, input: Input) -> Result<(), (String, Option<usize>)> {
+    fn set(&mut self, key: &SectionKey, input: Input, place: String) -> Result<(), (String, Option<usize>)> {
         let mut sections = self.config.sections();
         let Some((_, section)) = sections.get_mut(key.at) else { return Ok(()) };
         let set = section.set(&key.key.name, input);
         set.map_err(|error| (error.message, error.span.map(|span| span.start)))?;
-        self.set.push(key.name());
+        self.set.insert(key.name(), place);
         Ok(())
     }
 
@@ -434,7 +478,7 @@ impl Loading {
     fn check_whole(&mut self) {
         for protocol in &self.config.protocols {
             let name = protocol.entry.name;
-            let is_set = |key: &str| self.set.contains(&format!("{name}.{key}"));
+            let is_set = |key: &str| self.set.contains_key(&format!("{name}.{key}"));
             let endpoint = &protocol.endpoint;
             let websocket_tls = protocol.websocket.as_ref().and_then(|form| form.websocket_tls_listen.0);
             let what = match (&endpoint.tls_cert, &endpoint.tls_key) {

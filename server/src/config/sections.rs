@@ -17,9 +17,8 @@ use super::namespaces::ConfiguredNamespaces;
 use super::permissions::ConfiguredPermissions;
 use super::users::ConfiguredUsers;
 use super::values::{CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, RuntimeKind};
-use crate::http;
 use crate::logins::{FailureLimits, LoginSettings};
-use crate::protocols::{PROTOCOLS, ProtocolEntry, WebSocketForm};
+use crate::protocols::{ProtocolEntry, WebSocketForm};
 
 /// Bound of keys that count what clients can create.
 const MANY: u64 = 1_000_000_000;
@@ -200,20 +199,8 @@ section! {
         pub(crate) logins_max: usize = 1000 => count(1..=1_000_000),
         /// Tokens of machines.
         pub(crate) tokens_max: usize = 1000 => count(1..=1_000_000),
-    }
-}
-
-impl Http {
-    /// The settings that requests are answered with.
-    pub(crate) fn settings(&self, message_bytes_max: usize) -> http::Settings {
-        http::Settings {
-            metrics_login: self.metrics_login,
-            login_life: Duration::from_secs(self.login_s),
-            logins_max: self.logins_max,
-            tokens_max: self.tokens_max,
-            message_bytes_max,
-            protocols: PROTOCOLS.iter().map(|entry| entry.name).collect(),
-        }
+        /// Streams of live figures (`/api/v1/events`) at a time.
+        pub(crate) event_streams_max: usize = 32 => count(1..=10_000),
     }
 }
 

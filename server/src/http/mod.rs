@@ -16,7 +16,9 @@ mod openapi;
 mod problem;
 mod request;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -34,6 +36,7 @@ use inver_broker::{Broker, Connection, ListenerInfo, ProtocolPlugin};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 pub(crate) use self::metrics::{Disk, Monitored, memory_limit_bytes};
@@ -41,6 +44,9 @@ pub(crate) use self::metrics::{Disk, Monitored, memory_limit_bytes};
 use self::auth::Logins;
 use self::metrics::CachedTotals;
 use self::problem::Problem;
+use crate::config::{Config, SharedKeys};
+use crate::logging::LogFilter;
+use crate::protocols::PROTOCOLS;
 use crate::reload::ReloadHandle;
 use crate::runtime::Workers;
 use crate::telemetry::Metrics;
@@ -83,8 +89,10 @@ pub(crate) struct Node {
     pub(crate) started: Instant,
     /// What of the configuration is shown in metrics.
     pub(crate) monitored: Monitored,
-    /// Settings of the section `http`.
+    /// Settings that requests are answered with.
     pub(crate) settings: Settings,
+    /// Which log lines are written.
+    pub(crate) log_filter: LogFilter,
 }
 
 /// Settings of HTTP.
@@ -102,6 +110,40 @@ pub(crate) struct Settings {
     pub(crate) message_bytes_max: usize,
     /// Names of the protocols.
     pub(crate) protocols: Vec<&'static str>,
+    /// `http.event_streams_max`.
+    pub(crate) event_streams_max: usize,
+    /// Folder of the log.
+    pub(crate) data_dir: PathBuf,
+    /// Limits that clients meet first.
+    limits: api::Limits,
+    /// The configuration as it holds.
+    pub(crate) config: SharedKeys,
+}
+
+impl Settings {
+    /// The settings that a configuration gives; `sources`: where its keys were set.
+    pub(crate) fn of(config: &mut Config, sources: &BTreeMap<String, String>) -> Settings {
+        let effective = config.effective(sources);
+        let (http, limits) = (&config.http, &config.limits);
+        Settings {
+            metrics_login: http.metrics_login,
+            login_life: Duration::from_secs(http.login_s),
+            logins_max: http.logins_max,
+            tokens_max: http.tokens_max,
+            message_bytes_max: limits.message_bytes_max,
+            protocols: PROTOCOLS.iter().map(|entry| entry.name).collect(),
+            event_streams_max: http.event_streams_max,
+            data_dir: config.general.data_dir.clone(),
+            limits: api::Limits {
+                connections_max: limits.connections_max,
+                message_bytes_max: limits.message_bytes_max,
+                topics_max: limits.topics_max,
+                queues_max: limits.queues_max,
+                sessions_max: limits.sessions_max,
+            },
+            config: Arc::new(Mutex::new(effective)),
+        }
+    }
 }
 
 /// What handlers see.
@@ -119,6 +161,8 @@ struct App {
     logins: Arc<Logins>,
     /// Held while a token is made.
     tokens: Arc<Mutex<()>>,
+    /// Streams of live figures that may still be opened.
+    event_streams: Arc<Semaphore>,
 }
 
 /// The other end of a request's connection.
@@ -128,6 +172,8 @@ struct Peer {
     listener: Arc<ListenerInfo>,
     /// Whether the bytes travel under TLS.
     encrypted: bool,
+    /// Cancelled when the server shuts down.
+    shutdown: CancellationToken,
 }
 
 impl Http {
@@ -148,6 +194,7 @@ impl Http {
                 jobs: Arc::new(Semaphore::new(JOBS_MAX)),
                 logins: Arc::default(),
                 tokens: Arc::default(),
+                event_streams: Arc::new(Semaphore::new(self.node.settings.event_streams_max)),
             };
             let rabbitmq_metrics = metrics::rabbitmq_routes().with_state(app.clone());
             Routers { http: routes(app), rabbitmq_metrics }
@@ -197,7 +244,8 @@ impl ProtocolPlugin for Http {
     async fn serve(&self, connection: Connection, broker: Broker) {
         let router = self.routers(broker).http.clone();
         let (address, listener) = (connection.peer.ip(), connection.listener.clone());
-        let peer = Peer { address, listener, encrypted: connection.encrypted };
+        let (encrypted, shutdown) = (connection.encrypted, connection.shutdown.clone());
+        let peer = Peer { address, listener, encrypted, shutdown };
         serve(router.layer(Extension(peer)), connection).await;
     }
 }

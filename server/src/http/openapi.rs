@@ -49,8 +49,16 @@ fn complete(document: &mut Value) {
     let schemas = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut);
     let Some(schemas) = schemas else { return };
     // An item has the fields that `columns` names.
+    let whole = schemas.clone();
     let pages = schemas.iter_mut().filter(|(name, _)| name.starts_with("Page_"));
     for item in pages.filter_map(|(_, page)| page.pointer_mut("/properties/items/items")) {
+        for part in item.get_mut("allOf").and_then(Value::as_array_mut).into_iter().flatten() {
+            let name = part.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
+            if let Some(named) = name.and_then(|name| whole.get(name)) {
+                *part = named.clone();
+            }
+            part.as_object_mut().into_iter().for_each(|part| drop(part.remove("required")));
+        }
         item.as_object_mut().into_iter().for_each(|item| drop(item.remove("required")));
     }
 }

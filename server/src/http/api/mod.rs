@@ -8,6 +8,7 @@ mod connections;
 mod exchanges;
 mod messages;
 mod namespaces;
+mod node;
 mod overview;
 mod permissions;
 mod publish;
@@ -25,6 +26,8 @@ use inver_broker::Completion;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(super) use self::node::Limits;
+
 use super::App;
 use super::auth;
 use super::problem::Problem;
@@ -37,6 +40,11 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(auth::tokens::delete))
         .routes(routes!(overview::overview))
         .routes(routes!(reload::reload))
+        .routes(routes!(node::node))
+        .routes(routes!(node::config))
+        .routes(routes!(node::log_level, node::set_log_level))
+        .routes(routes!(node::alarms))
+        .routes(routes!(node::events))
         .routes(routes!(namespaces::list))
         .routes(routes!(namespaces::get, namespaces::put, namespaces::delete))
         .routes(routes!(topics::list, topics::create))

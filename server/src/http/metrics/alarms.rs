@@ -25,6 +25,13 @@ pub(super) struct Alarm {
     text: String,
 }
 
+impl Alarm {
+    /// Its name, and what is the case.
+    pub(super) fn into_parts(self) -> (&'static str, String) {
+        (self.name, self.text)
+    }
+}
+
 /// The alarms that are on. `samples`: what the recorder has.
 pub(super) fn active(app: &App, samples: &Samples<'_>) -> Vec<Alarm> {
     let monitored = &app.node.monitored;

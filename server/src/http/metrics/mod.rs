@@ -49,6 +49,12 @@ pub(super) fn rabbitmq_routes() -> Router<App> {
         .route("/metrics/detailed", get(rabbitmq_detailed))
 }
 
+/// The alarms that are on: their names, and what is the case.
+pub(super) fn active_alarms(app: &App) -> Vec<(&'static str, String)> {
+    let text = recorded(app);
+    alarms::active(app, &Samples::read(&text)).into_iter().map(alarms::Alarm::into_parts).collect()
+}
+
 /// The query of metrics of single objects.
 type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
 

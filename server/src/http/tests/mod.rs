@@ -79,7 +79,8 @@ impl Server {
             reload: crate::reload::requests().0,
             started: broker.clock().now(),
             monitored: Monitored { series_max: 100, ..Monitored::default() },
-            settings: crate::config::sections::Http::default().settings(16 << 20),
+            settings: Settings::of(&mut Config::default(), &BTreeMap::new()),
+            log_filter: LogFilter::unused(),
         });
         let shutdown = CancellationToken::new();
         Server { http: Arc::new(http), broker, ready, shutdown, _folder: folder }

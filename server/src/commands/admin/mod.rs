@@ -1,0 +1,366 @@
+//! Administration of a running broker over its API: list, describe, create, delete, read, publish, reset.
+
+pub(crate) mod client;
+mod messages;
+mod resources;
+mod table;
+
+use std::io::Write;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use hyper::Method;
+use serde_json::{Value, json};
+
+pub(crate) use self::client::Reach;
+use self::client::encoded;
+pub(crate) use self::messages::{Export, Peek, Publish, Route};
+use self::resources::{Kind, Listed};
+use self::table::Output;
+
+/// Items read with one request.
+const PAGE: usize = 500;
+
+/// The options that every command of this kind has.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    reach: Reach,
+    /// The form of the output.
+    #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+/// List what clients made, or the configuration.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    options: Options,
+    /// What to list.
+    #[arg(value_enum)]
+    what: Listed,
+    /// Only items whose name contains this text; with `*` or `?` a pattern of the whole name. Of retained messages, a filter
+    /// of addresses.
+    #[arg(long, default_value = "")]
+    filter: String,
+    /// The column to order by; `-` before it for descending order.
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    sort: String,
+    /// The columns to show, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    columns: Vec<String>,
+    /// The most items to show.
+    #[arg(long, default_value_t = 1000)]
+    limit: usize,
+}
+
+impl List {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let client = self.options.reach.client()?;
+        let items = match self.what {
+            Listed::Retained => messages::retained(&client, &self.filter, self.limit)?,
+            what => {
+                let mut items: Vec<Value> = Vec::new();
+                for page in 1.. {
+                    let size = PAGE.min(self.limit.saturating_sub(items.len()).max(1));
+                    let mut parameters = vec![
+                        ("page", page.to_string()),
+                        ("size", if page == 1 { size } else { PAGE }.to_string()),
+                    ];
+                    let others = [("filter", &self.filter), ("sort", &self.sort)];
+                    parameters.extend(
+                        others.into_iter().filter(|(_, text)| !text.is_empty()).map(|(n, t)| (n, t.clone())),
+                    );
+                    let answer = if what.is_of_namespace() {
+                        client.get(what.path(), &parameters)?
+                    } else {
+                        client.ask_node(Method::GET, what.path(), &parameters, None)?
+                    };
+                    let found = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+                    let count = found.len();
+                    items.extend(found);
+                    if count < PAGE || items.len() >= self.limit {
+                        break;
+                    }
+                }
+                items.truncate(self.limit);
+                items
+            }
+        };
+        let columns = match (&self.columns[..], self.options.output) {
+            ([], Output::Table) => self.what.columns(),
+            (columns, _) => columns.to_vec(),
+        };
+        let items: Vec<Value> = match self.columns.is_empty() {
+            true => items,
+            false => items.into_iter().map(|item| only(item, &columns)).collect(),
+        };
+        table::print(self.options.output, &Value::Array(items), &columns)?;
+        Ok(())
+    }
+}
+
+fn only(item: Value, columns: &[String]) -> Value {
+    match item {
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().filter(|(name, _)| columns.contains(name)).collect())
+        }
+        other => other,
+    }
+}
+
+/// Show everything about one object, the node, or the overview.
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    #[command(flatten)]
+    options: Options,
+    /// What to describe.
+    #[arg(value_enum)]
+    what: Kind,
+    /// Its name, or its id; as listed.
+    #[arg(default_value = "")]
+    name: String,
+}
+
+impl Describe {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let client = self.options.reach.client()?;
+        let path = self.what.path(&self.name)?;
+        let answer = if self.what.is_of_namespace() {
+            client.get(&path, &[])?
+        } else {
+            client.ask_node(Method::GET, &path, &[], None)?
+        };
+        table::print(self.options.output, &answer, &[])?;
+        Ok(())
+    }
+}
+
+/// Create a topic or a queue.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    options: Options,
+    /// What to create.
+    #[arg(value_enum)]
+    what: Created,
+    /// Its name.
+    name: String,
+    /// Partitions of a topic.
+    #[arg(long, default_value_t = 1)]
+    partitions: u32,
+    /// A setting of a topic (`retention.ms=1000`) or of a queue (`messages_max=10`, `durable=false`), as in the API.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Created {
+    Topic,
+    Queue,
+}
+
+impl Create {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let client = self.options.reach.client()?;
+        let mut settings = serde_json::Map::new();
+        for setting in &self.settings {
+            let (name, value) = setting.split_once('=').context("--set NAME=VALUE")?;
+            let value = match self.what {
+                Created::Topic => Value::String(value.to_owned()),
+                // A number or a flag, else a text.
+                Created::Queue => {
+                    serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()))
+                }
+            };
+            settings.insert(name.to_owned(), value);
+        }
+        let answer = match self.what {
+            Created::Topic => {
+                let body = json!({"name": self.name, "partitions": self.partitions, "settings": settings});
+                client.ask(Method::POST, "/topics", &[], Some(&body))?
+            }
+            Created::Queue => {
+                let path = format!("/queues/{}", encoded(&self.name));
+                client.ask(Method::PUT, &path, &[], Some(&Value::Object(settings)))?
+            }
+        };
+        table::print(self.options.output, &answer, &[])?;
+        Ok(())
+    }
+}
+
+/// Delete an object with what it holds.
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    options: Options,
+    /// What to delete.
+    #[arg(value_enum)]
+    what: Kind,
+    /// Its name, as listed.
+    name: String,
+}
+
+impl Delete {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let client = self.options.reach.client()?;
+        if matches!(
+            self.what,
+            Kind::Node | Kind::Overview | Kind::Alarms | Kind::Namespace | Kind::Connection
+        ) {
+            bail!("this is not deleted with `delete`");
+        }
+        let path = self.what.path(&self.name)?;
+        if self.what.is_of_namespace() {
+            client.ask(Method::DELETE, &path, &[], None)?;
+        } else {
+            client.ask_node(Method::DELETE, &path, &[], None)?;
+        }
+        println!("deleted {}", self.name);
+        Ok(())
+    }
+}
+
+/// Close a client's connection.
+#[derive(Debug, Args)]
+pub(crate) struct Close {
+    #[command(flatten)]
+    options: Options,
+    /// The connection's id, as listed.
+    id: u64,
+    /// What the client is told.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+impl Close {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let client = self.options.reach.client()?;
+        let reason: Vec<(&str, String)> = self.reason.into_iter().map(|reason| ("reason", reason)).collect();
+        client.ask_node(Method::DELETE, &format!("/connections/{}", self.id), &reason, None)?;
+        println!("closed {}", self.id);
+        Ok(())
+    }
+}
+
+/// Remove all ready messages of a queue.
+#[derive(Debug, Args)]
+pub(crate) struct Purge {
+    #[command(flatten)]
+    options: Options,
+    /// The queue.
+    queue: String,
+}
+
+impl Purge {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let client = self.options.reach.client()?;
+        let path = format!("/queues/{}/purge", encoded(&self.queue));
+        let answer = client.ask(Method::POST, &path, &[], None)?;
+        table::print(self.options.output, &answer, &[])?;
+        Ok(())
+    }
+}
+
+/// Set the positions of a group or a named subscription without members.
+#[derive(Debug, Args)]
+pub(crate) struct Reset {
+    #[command(flatten)]
+    options: Options,
+    /// The group's id, or TOPIC/NAME of a named subscription.
+    name: String,
+    /// `earliest`, `latest`, `offset:N`, or `time:MS` (milliseconds since 1970).
+    #[arg(long)]
+    to: String,
+    /// It is a named subscription.
+    #[arg(long)]
+    named: bool,
+    /// Only this topic of a group.
+    #[arg(long)]
+    topic: Option<String>,
+    /// Only this partition.
+    #[arg(long)]
+    partition: Option<u32>,
+    /// Only say what would change.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Reset {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let client = self.options.reach.client()?;
+        let to = match self.to.split_once(':') {
+            None if self.to == "earliest" || self.to == "latest" => json!(self.to),
+            Some(("offset", number)) => json!({"offset": number.parse::<u64>().context("--to offset:N")?}),
+            Some(("time", number)) => json!({"time": number.parse::<i64>().context("--to time:MS")?}),
+            _ => bail!("--to is earliest, latest, offset:N or time:MS"),
+        };
+        let mut body = json!({"to": to, "dry_run": self.dry_run});
+        if let Some(topic) = self.topic {
+            body["topic"] = json!(topic);
+        }
+        if let Some(partition) = self.partition {
+            body["partition"] = json!(partition);
+        }
+        let kind = if self.named { "named" } else { "group" };
+        let path = format!("/subscriptions/{kind}/{}/reset", encoded(&self.name));
+        let moved = client.ask(Method::POST, &path, &[], Some(&body))?;
+        let columns = ["topic", "partition", "from", "to"].map(str::to_owned);
+        table::print(self.options.output, &moved, &columns)?;
+        Ok(())
+    }
+}
+
+/// Show or change which log lines a running broker writes.
+#[derive(Debug, Args)]
+pub(crate) struct LogLevel {
+    #[command(flatten)]
+    options: Options,
+    /// The new filter: a level, or `target=level` pairs.
+    filter: Option<String>,
+}
+
+impl LogLevel {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let client = self.options.reach.client()?;
+        let answer = match self.filter {
+            Some(filter) => {
+                client.ask_node(Method::PUT, "/log-level", &[], Some(&json!({"filter": filter})))?
+            }
+            None => client.ask_node(Method::GET, "/log-level", &[], None)?,
+        };
+        table::print(self.options.output, &answer, &[])?;
+        Ok(())
+    }
+}
+
+/// The commands that make files for a shell or for `man`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Make {
+    /// Print the completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a folder.
+    Man {
+        /// The folder, which exists.
+        folder: std::path::PathBuf,
+    },
+}
+
+impl Make {
+    pub(crate) fn run(self, mut command: clap::Command) -> anyhow::Result<()> {
+        match self {
+            Make::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut command, "inver", &mut script);
+                Ok(std::io::stdout().write_all(&script)?)
+            }
+            Make::Man { folder } => {
+                clap_mangen::generate_to(command, &folder).with_context(|| folder.display().to_string())
+            }
+        }
+    }
+}
