@@ -86,7 +86,7 @@ pub(super) fn write(text: &mut Exposition, source: &Source<'_>) {
     write_queues(text, source.totals);
 }
 
-/// As [`write`], without the sums over all queues.
+/// As [`write()`], without the sums over all queues.
 pub(super) fn write_without_queues(text: &mut Exposition, source: &Source<'_>) {
     write_identity(text, source);
     write_globals(text, source.samples);
