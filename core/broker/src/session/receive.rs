@@ -8,9 +8,10 @@ use inver_access::{Operation, ResourceKind};
 use inver_storage::batch::{BatchBuilder, Record, records};
 
 use crate::access::Permissions;
+use crate::address::{Form, rewrite};
 use crate::message::{HeaderView, Message, address_of};
 use crate::namespace::Namespace;
-use crate::spec::{Delivery, DeliveryId};
+use crate::spec::{Delivery, DeliveryId, TopicKind};
 use crate::subscription::LiveBatch;
 
 /// Decides what a client receives.
@@ -37,13 +38,17 @@ impl ReceiveGate {
 
     /// Whether the client may receive a message; `topic` is the log topic that it is stored in.
     pub(super) fn allows(&mut self, namespace: &Namespace, record: &Record, topic: Option<&str>) -> bool {
+        let is_composed = HeaderView::of(record).origin().is_some();
         // A message that the broker composed is stored there by a capture only.
-        let topic = topic.filter(|_| HeaderView::of(record).origin().is_none());
+        let topic = topic.filter(|_| !is_composed);
         if topic.is_some_and(|topic| !self.permissions.may(ResourceKind::Topic, topic, Operation::Read)) {
             return false;
         }
         // Without an address it is no message of the hub.
         let Some(address) = address_of(record, topic, namespace.address_header()) else { return true };
+        if topic.is_none() && !is_composed && !self.may_read_topic_of(namespace, &address) {
+            return false;
+        }
         let version = self.permissions.version();
         if self.version == version && *self.allowed == *address {
             return true;
@@ -56,6 +61,15 @@ impl ReceiveGate {
             self.allowed.extend_from_slice(&address);
         }
         is_allowed
+    }
+
+    /// Whether the client may read the log topic of this address, if there is one. A producer's record that comes without
+    /// its topic is a copy, and names its topic by the address alone.
+    fn may_read_topic_of(&self, namespace: &Namespace, address: &[u8]) -> bool {
+        let name = rewrite(Form::Slashed, Form::Dotted, address);
+        let name = String::from_utf8_lossy(&name);
+        let is_log = namespace.topic(&name).is_some_and(|topic| topic.kind() == TopicKind::Log);
+        !is_log || self.permissions.may(ResourceKind::Topic, &name, Operation::Read)
     }
 
     /// Removes the messages that the client may not receive from those behind `from`; their ids.

@@ -3,8 +3,8 @@
 use inver_access::{Effect, Operation, Operations, Pattern, Principal, ResourceKind, Rule, RuleId, User};
 use inver_broker::message::Property;
 use inver_broker::{
-    Broker, ConsumerSpec, Expiry, Filter, HeaderWriter, Mailbox, Message, Mode, Opened, PublishError,
-    Session, SessionError, SessionSpec, SubscribeError, Target, TopicConfig, TopicSpec, Will,
+    Broker, BrokerConfig, ConsumerSpec, Expiry, Filter, HeaderWriter, Mailbox, Message, Mode, Opened,
+    PublishError, Session, SessionError, SessionSpec, SubscribeError, Target, TopicConfig, TopicSpec, Will,
 };
 use inver_storage::BatchBuilder;
 use inver_storage::batch::records;
@@ -222,6 +222,34 @@ async fn a_log_topic_of_that_name_needs_a_permission_of_its_own() {
     publisher.publish(Target::Hub(b"a/t"), &message(b"x")).unwrap();
     committed(&namespace, publisher.flush().unwrap());
     assert_eq!(stream.high_watermark().0, 1);
+}
+
+#[tokio::test]
+async fn a_record_beside_one_with_an_address_is_heard_by_those_who_may_read_its_topic() {
+    let config = BrokerConfig { address_header: "to-address".into(), ..BrokerConfig::default() };
+    let fixture = Fixture::with(config);
+    let broker = &fixture.broker;
+    with_users(broker);
+    let namespace = broker.default_namespace();
+    let spec = TopicSpec { partitions: 1, config: TopicConfig::new() };
+    let (topic, _) = namespace.create_topic("a.t", &spec).unwrap();
+    let mut session = open_as(broker, Some("ann"), "c", false).await.unwrap().session;
+    for filter in ["a/t", "a/other"] {
+        session.subscribe(filter.as_bytes(), &guaranteed()).unwrap();
+    }
+    let produce = || {
+        let mut builder = BatchBuilder::new(0);
+        builder.push(1, None, &[], Some(b"plain"));
+        builder.push(1, None, &[(b"to-address", Some(&b"a/other"[..]))], Some(b"named"));
+        let partition = topic.partition(0).unwrap();
+        committed(&namespace, namespace.produce(&topic, &partition, builder.finish()).unwrap().lsn);
+    };
+    produce();
+    assert_eq!(inbox(&mut session, 1).await, ["named"], "ann may not read the topic");
+    let read = rule("ann", ResourceKind::Topic, "a.t", &[Operation::Read], Effect::Allow);
+    broker.access().add_rules(vec![read]).unwrap();
+    produce();
+    assert_eq!(inbox(&mut session, 2).await, ["plain", "named"]);
 }
 
 #[tokio::test]
