@@ -26,8 +26,8 @@ def managed(own_broker, tmp_path):
     secret.write_text("root's secret\n")
     refused = inver(broker, "user", "add", "ann", password="secret", check=False)
     assert "administrator" in refused, "the first user must be able to administer the broker"
-    assert "added root" in inver(broker, "user", "add", "root", "--tags", "administrator", password="root's secret")
-    broker.root = ["--login", "root", "--login-password-file", str(secret)]
+    assert "added user root" in inver(broker, "user", "add", "root", "--tags", "administrator", password="root's secret")
+    broker.root = ["--login", "root", "--password-file", str(secret)]
     added = inver(broker, "user", "add", "ann", *broker.root, password="secret")
     assert "may do nothing yet" in added
     return broker

@@ -2,10 +2,16 @@
 
 import json
 import os
+import ssl
+import urllib.error
 import urllib.request
 
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
 from clients import amqp, kafka_create, kafka_send
-from harness import binary, run, wait_until
+from harness import binary, free_port, run, wait_until
+from proxies import Authority
 
 
 def inver(broker, *arguments, check=True):
@@ -86,6 +92,149 @@ def test_figures_are_sent_every_second(broker):
     assert lines[0] == lines[3] == "event: figures"
     first, second = (json.loads(lines[at].removeprefix("data: ")) for at in (1, 4))
     assert second["time_ms"] > first["time_ms"] and first["overview"]["version"]
+
+
+def test_event_streams_are_limited(own_broker):
+    broker = own_broker(environment={"INVER_HTTP_EVENT_STREAMS_MAX": "2"})
+    url = f"http://127.0.0.1:{broker.http_port}/api/v1/events"
+    streams = [urllib.request.urlopen(url, timeout=20) for _ in range(2)]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(url, timeout=20)
+    assert refused.value.code == 429 and b"http.event_streams_max" in refused.value.read()
+    streams.pop().close()
+
+    def opens():
+        try:
+            streams.append(urllib.request.urlopen(url, timeout=20))
+            return True
+        except urllib.error.HTTPError:
+            return False
+
+    wait_until(opens, what="a place for a stream is free again")
+    for stream in streams:
+        stream.close()
+
+
+def committed(broker, group, topic):
+    """The committed offset of a group, as a Kafka client sees it."""
+    client = Consumer({"bootstrap.servers": broker.kafka, "group.id": group, "enable.auto.commit": False})
+    offset = client.committed([TopicPartition(topic, 0)], timeout=20)[0].offset
+    client.close()
+    return offset
+
+
+def test_a_group_is_moved_while_it_has_no_members(broker, unique):
+    kafka_create(broker, unique)
+    for number in range(5):
+        kafka_send(broker, unique, b"%d" % number)
+    client = Consumer({"bootstrap.servers": broker.kafka, "group.id": unique, "enable.auto.commit": False,
+                       "auto.offset.reset": "earliest"})
+    client.subscribe([unique])
+    while client.poll(20).offset() < 3:
+        pass
+    client.commit(asynchronous=False)
+    code, error = inver(broker, "reset", unique, "--to", "earliest", check=False)
+    assert code == 1 and "member" in error
+    client.close()
+    assert committed(broker, unique, unique) == 4
+    moved = {"topic": unique, "partition": 0, "from": 4, "to": 1}
+    assert as_json(broker, "reset", unique, "--to", "offset:1", "--dry-run") == [moved]
+    assert committed(broker, unique, unique) == 4, "nothing changed"
+    assert as_json(broker, "reset", unique, "--to", "offset:1") == [moved]
+    assert committed(broker, unique, unique) == 1
+    code, error = inver(broker, "reset", unique, "--to", "yesterday", check=False)
+    assert code == 1 and "--to is" in error
+
+
+def test_a_named_subscription_is_moved(broker, unique):
+    kafka_create(broker, unique)
+    for number in range(3):
+        kafka_send(broker, unique, b"%d" % number)
+    arguments = {"x-subscription": "workers", "x-subscription-start": "earliest"}
+
+    def take(count):
+        with amqp(broker) as channel:
+            channel.basic_qos(prefetch_count=10)
+            taken = []
+            for method, _, body in channel.consume(unique, arguments=arguments, inactivity_timeout=20):
+                assert method, "a message was expected"
+                channel.basic_ack(method.delivery_tag)
+                taken.append(body)
+                if len(taken) == count:
+                    break
+            channel.cancel()
+            return taken
+
+    assert take(3) == [b"0", b"1", b"2"]
+    name = f"{unique}/workers"
+    wait_until(lambda: as_json(broker, "describe", "named", name)["lag"] == 0)
+    assert as_json(broker, "reset", name, "--named", "--to", "offset:1")[0]["to"] == 1
+    assert take(2) == [b"1", b"2"]
+
+
+@pytest.fixture
+def secured(own_broker, tmp_path):
+    """A broker whose HTTP is reached with TLS only, and whose users must log in: `root` is an administrator."""
+    authority = Authority(tmp_path / "ca")
+    cert, key = authority.sign("broker")
+    environment = {
+        "INVER_HTTP_TLS_LISTEN": f"127.0.0.1:{free_port()}", "INVER_HTTP_TLS_CERT": str(cert),
+        "INVER_HTTP_TLS_KEY": str(key),
+    }
+    broker = own_broker(environment=environment)
+    broker.authority, broker.tls_port = authority, int(environment["INVER_HTTP_TLS_LISTEN"].split(":")[1])
+    run([binary(), "user", "add", "root", "--tags", "administrator"], env=broker.environment, stdin=b"secret\n")
+    return broker
+
+
+def test_commands_use_tls_passwords_and_tokens(secured, unique, tmp_path):
+    """`inver --url https://…` with the authority's certificate; the password or a token in a variable or a file."""
+
+    def ask(*arguments, ca=secured.authority.cert, host="localhost", check=True, **variables):
+        environment = {"PATH": os.environ["PATH"], "INVER_URL": f"https://{host}:{secured.tls_port}", **variables}
+        if ca:
+            environment["INVER_CA"] = str(ca)
+        done = run([binary(), *arguments], env=environment, check=check)
+        return done.stdout.decode() if check else done.stderr.decode()
+
+    root = {"INVER_USER": "root", "INVER_PASSWORD": "secret"}
+    ask("create", "queue", unique, **root)
+    assert unique in ask("list", "queues", **root)
+    assert unique in ask("list", "queues", host="127.0.0.1", **root), "the certificate is for the address too"
+    assert "root" in ask("user", "list", **root) and "/" in ask("namespace", "list", **root)
+    assert "--login" in ask("list", "queues", check=False)
+    assert "certificate" in ask("list", "queues", ca=None, check=False, **root), "the system knows no such authority"
+    other = Authority(tmp_path / "other")
+    assert "certificate" in ask("list", "queues", ca=other.cert, check=False, **root)
+    wrong = ask("list", "queues", check=False, INVER_USER="root", INVER_PASSWORD="wrong")
+    assert wrong.strip() and unique not in wrong
+    made = urllib.request.Request(f"https://localhost:{secured.tls_port}/api/v1/tokens", method="POST",
+                                  data=json.dumps({"name": unique}).encode(),
+                                  headers={"Content-Type": "application/json", "Authorization": "Basic cm9vdDpzZWNyZXQ="})
+    context = ssl.create_default_context(cafile=secured.authority.cert)
+    with urllib.request.urlopen(made, timeout=20, context=context) as answer:
+        token = json.load(answer)["token"]
+    assert unique in ask("list", "queues", INVER_TOKEN=token)
+    file = tmp_path / "token"
+    file.write_text(token + "\n")
+    assert unique in ask("describe", "queue", unique, "--password-file", str(file))
+    ask("delete", "token", unique, **root)
+    assert ask("list", "queues", check=False, INVER_TOKEN=token).strip()
+
+
+def test_commands_find_a_broker_with_tls_alone_by_its_configuration(own_broker, tmp_path):
+    """The certificate of the configuration is believed whatever its names are, and no other."""
+    authority = Authority(tmp_path / "ca")
+    cert, key = authority.sign("broker", names="DNS:broker.example")
+    files = {"INVER_HTTP_TLS_CERT": str(cert), "INVER_HTTP_TLS_KEY": str(key)}
+    broker = own_broker(environment={**files, "INVER_HTTP_TLS_LISTEN": f"127.0.0.1:{free_port()}"})
+    alone = {**broker.environment, "INVER_HTTP_LISTEN": "off"}
+    assert run([binary(), "health"], env=alone).stdout == b"ready\n"
+    assert b"reloaded" in run([binary(), "reload"], env=alone).stdout
+    assert json.loads(run([binary(), "list", "queues", "--output", "json"], env=alone).stdout) == []
+    other, _ = authority.sign("other", names="DNS:broker.example")
+    refused = run([binary(), "health"], env={**alone, "INVER_HTTP_TLS_CERT": str(other)}, check=False)
+    assert refused.returncode == 1 and b"certificate" in refused.stderr
 
 
 def test_completions_and_man_pages_are_made(broker, tmp_path):

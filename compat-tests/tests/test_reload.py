@@ -75,9 +75,9 @@ def test_a_reload_over_http_needs_an_administrator(configured):
         line = run([binary(), "user", "add", name, "--print"], stdin=b"secret\n").stdout.decode().split("=", 1)[1].strip()
         config += f"[users.{name}]\npassword = {line}\ntags = {tags}\n"
     broker = configured(config)
-    assert reload(broker, "--user", "root", stdin=b"secret\n").stdout == b"reloaded\n"
+    assert reload(broker, "--login", "root", stdin=b"secret\n").stdout == b"reloaded\n"
     for name, password, status in (("eve", b"secret\n", b"administrator"), ("root", b"wrong\n", b"wrong")):
-        refused = reload(broker, "--user", name, stdin=password, check=False)
+        refused = reload(broker, "--login", name, stdin=password, check=False)
         assert refused.returncode == 1 and status in refused.stderr, refused.stderr
     assert reload(broker, check=False).returncode == 1
     assert broker.get("/api/v1/reload")[0] in (401, 405)

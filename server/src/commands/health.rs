@@ -1,8 +1,10 @@
 //! `inver health`: checks readiness over HTTP. Made for a container's health check, where no other tool exists.
 
 use anyhow::bail;
+use hyper::Method;
 
-use super::{ConfigArgument, request};
+use super::ConfigArgument;
+use super::client::Client;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -12,8 +14,9 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let answer = request::send(&self.config.load()?.config, "GET", "/health/ready", None, None)?;
-        if !answer.is_ok() {
+        let client = Client::of(&self.config.load()?.config)?;
+        let answer = client.request(Method::GET, "/health/ready", None)?;
+        if !answer.status.is_success() {
             bail!("not ready: {}", answer.status);
         }
         println!("ready");

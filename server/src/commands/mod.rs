@@ -1,16 +1,17 @@
 //! The command line: one file per command.
 
 mod admin;
-mod api;
+mod client;
 mod config;
 mod doctor;
 mod health;
 mod log;
+mod named;
 mod namespace;
 mod permission;
 mod reload;
-mod request;
 mod serve;
+mod table;
 mod user;
 
 use std::path::{Path, PathBuf};
@@ -126,7 +127,7 @@ impl ConfigArgument {
         // A variable that is not Unicode cannot be one of the broker's.
         std::env::vars_os().filter_map(|(name, text)| {
             let pair = (name.into_string().ok()?, text.into_string().ok()?);
-            let is_own = pair.0 == "INVER_CONFIG" || admin::client::VARIABLES.contains(&pair.0.as_str());
+            let is_own = pair.0 == "INVER_CONFIG" || client::VARIABLES.contains(&pair.0.as_str());
             (!is_own).then_some(pair)
         })
     }

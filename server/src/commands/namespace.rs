@@ -1,19 +1,23 @@
 //! `inver namespace`: lists, creates, changes and deletes namespaces of the running broker.
 
 use clap::Subcommand;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::api::{Api, quoted};
+use super::named::{Named, Options};
 
-/// What a list shows of a namespace.
-const COLUMNS: [&str; 7] = ["name", "topics", "queues", "sessions", "retained", "protected", "description"];
+/// Namespaces of the running broker.
+const NAMESPACES: Named = Named {
+    path: "/namespaces",
+    noun: "namespace",
+    columns: &["name", "topics", "queues", "sessions", "retained", "protected", "description"],
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// List the namespaces.
     List {
         #[command(flatten)]
-        api: Api,
+        options: Options,
     },
     /// Create a namespace.
     Add(Box<Set>),
@@ -24,7 +28,7 @@ pub(super) enum Command {
         /// The namespace's name.
         name: String,
         #[command(flatten)]
-        api: Api,
+        options: Options,
     },
 }
 
@@ -60,38 +64,23 @@ pub(super) struct Set {
     #[arg(long)]
     bytes_max: Option<u64>,
     #[command(flatten)]
-    api: Api,
+    options: Options,
 }
 
 impl Command {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self {
-            Command::List { api } => {
-                let client = api.client()?;
-                client.print(&client.list("/namespaces")?, &COLUMNS)
-            }
-            Command::Add(set) => set.run(false),
-            Command::Set(set) => set.run(true),
-            Command::Delete { name, api } => {
-                api.client()?.send("DELETE", &format!("/namespaces/{}", quoted(&name)), None)?;
-                eprintln!("deleted namespace {name}");
-                Ok(())
-            }
+            Command::List { options } => NAMESPACES.list(&options),
+            Command::Add(add) => NAMESPACES.add(&add.options.reach.client()?, &add.name, &add.fields()),
+            Command::Set(set) => NAMESPACES.set(&set.options.reach.client()?, &set.name, &set.fields()),
+            Command::Delete { name, options } => NAMESPACES.delete(&options, &name),
         }
     }
 }
 
 impl Set {
-    fn run(&self, exists: bool) -> anyhow::Result<()> {
-        let client = self.api.client()?;
-        let path = format!("/namespaces/{}", quoted(&self.name));
-        let known = client.list("/namespaces")?.iter().any(|each| each["name"] == json!(self.name));
-        match (exists, known) {
-            (true, false) => anyhow::bail!("there is no namespace `{}`", self.name),
-            (false, true) => anyhow::bail!("there is a namespace `{}` already", self.name),
-            _ => {}
-        }
-        let fields = [
+    fn fields(&self) -> [(&'static str, Option<Value>); 9] {
+        [
             ("description", self.description.as_ref().map(|text| json!(text))),
             ("tags", self.tags.as_ref().map(|tags| json!(tags))),
             ("default_queue_type", self.default_queue_type.as_ref().map(|text| json!(text))),
@@ -101,11 +90,6 @@ impl Set {
             ("topics_max", self.topics_max.map(Value::from)),
             ("sessions_max", self.sessions_max.map(Value::from)),
             ("bytes_max", self.bytes_max.map(Value::from)),
-        ];
-        let body: Map<String, Value> =
-            fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-        client.send("PUT", &path, Some(&Value::Object(body)))?;
-        eprintln!("{} namespace {}", if known { "changed" } else { "created" }, self.name);
-        Ok(())
+        ]
     }
 }

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 
 use clap::{ArgGroup, Subcommand};
-use serde_json::json;
+use hyper::Method;
+use serde_json::{Value, json};
 
-use super::api::{Api, quoted};
+use super::named::Options;
+use super::table;
 
 /// What a list shows of a rule.
 const COLUMNS: [&str; 14] = [
@@ -33,7 +35,7 @@ pub(super) enum Command {
         #[arg(long)]
         user: Option<String>,
         #[command(flatten)]
-        api: Api,
+        options: Options,
     },
     /// Add a rule: who may (or with `--deny` may not) do what with which resources.
     Add(Box<Add>),
@@ -42,7 +44,7 @@ pub(super) enum Command {
         /// Its id, as `inver permission list` shows it.
         id: u64,
         #[command(flatten)]
-        api: Api,
+        options: Options,
     },
     /// Say whether a user may do something, and by which rule; exit code 1 if not.
     Check(Box<Check>),
@@ -98,7 +100,7 @@ pub(super) struct Add {
     #[arg(long)]
     host: Option<IpAddr>,
     #[command(flatten)]
-    api: Api,
+    options: Options,
 }
 
 #[derive(Debug, clap::Args)]
@@ -125,20 +127,21 @@ pub(super) struct Check {
     #[arg(long)]
     operation: String,
     #[command(flatten)]
-    api: Api,
+    options: Options,
 }
 
 impl Command {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self {
-            Command::List { user, api } => {
-                let client = api.client()?;
-                let of_user = user.map_or(String::new(), |user| format!("?user={}", quoted(&user)));
-                client.print(&client.list(&format!("/permissions{of_user}"))?, &COLUMNS)
+            Command::List { user, options } => {
+                let of_user: Vec<_> = user.map(|user| ("user", user)).into_iter().collect();
+                let rules = options.reach.client()?.list("/permissions", false, &of_user, usize::MAX)?;
+                Ok(table::print(options.output, &Value::Array(rules), &table::columns(&COLUMNS))?)
             }
             Command::Add(add) => add.run(),
-            Command::Delete { id, api } => {
-                api.client()?.send("DELETE", &format!("/permissions/{id}"), None)?;
+            Command::Delete { id, options } => {
+                let path = format!("/permissions/{id}");
+                options.reach.client()?.ask_node(Method::DELETE, &path, &[], None)?;
                 eprintln!("deleted permission rule {id}");
                 Ok(())
             }
@@ -173,7 +176,7 @@ impl Add {
                 body.insert(field.to_owned(), json!(text));
             }
         }
-        let added = self.api.client()?.send("POST", "/permissions", Some(&body))?;
+        let added = self.options.reach.client()?.ask_node(Method::POST, "/permissions", &[], Some(&body))?;
         let ids = added["ids"].as_array().into_iter().flatten().filter_map(|id| id.as_str());
         println!("{}", ids.collect::<Vec<_>>().join(" "));
         Ok(())
@@ -183,19 +186,18 @@ impl Add {
 impl Check {
     fn run(&self) -> anyhow::Result<()> {
         let host = self.host.map(|host| host.to_string());
-        let mut question = format!(
-            "?namespace={}&kind={}&name={}&operation={}",
-            quoted(&self.namespace),
-            quoted(&self.kind),
-            quoted(&self.name),
-            quoted(&self.operation)
-        );
-        for (name, value) in [("user", &self.user), ("client_id", &self.client_id), ("host", &host)] {
-            if let Some(value) = value {
-                question.push_str(&format!("&{name}={}", quoted(value)));
-            }
-        }
-        let answer = self.api.client()?.send("GET", &format!("/permissions/check{question}"), None)?;
+        let fields = [
+            ("namespace", Some(self.namespace.clone())),
+            ("kind", Some(self.kind.clone())),
+            ("name", Some(self.name.clone())),
+            ("operation", Some(self.operation.clone())),
+            ("user", self.user.clone()),
+            ("client_id", self.client_id.clone()),
+            ("host", host),
+        ];
+        let question: Vec<_> = fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let client = self.options.reach.client()?;
+        let answer = client.ask_node(Method::GET, "/permissions/check", &question, None)?;
         let is_allowed = answer["allowed"] == json!(true);
         let reason = answer["reason"].as_str().unwrap_or_default();
         println!("{}: {reason}", if is_allowed { "allowed" } else { "denied" });

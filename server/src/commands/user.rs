@@ -1,30 +1,43 @@
 //! `inver user`: users of the running broker, and `inver user add --config` for those of a configuration file.
 
 use std::fs::File;
-use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use hyper::Method;
 use rustix::fs::{FlockOperation, flock};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
 use super::ConfigArgument;
-use super::api::{Api, Login, quoted};
+use super::client::{Login, read_password};
+use super::named::{Named, Options};
 use crate::passwords;
 
-/// What a list shows of a user.
-const COLUMNS: [&str; 8] =
-    ["name", "tags", "namespace", "disabled", "credentials", "connections_max", "channels_max", "source"];
+/// Users of the running broker.
+const USERS: Named = Named {
+    path: "/users",
+    noun: "user",
+    columns: &[
+        "name",
+        "tags",
+        "namespace",
+        "disabled",
+        "credentials",
+        "connections_max",
+        "channels_max",
+        "source",
+    ],
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// List the users, those of the configuration included.
     List {
         #[command(flatten)]
-        api: Api,
+        options: Options,
     },
     /// Add a user to the running broker, to a configuration file, or print the line for one; the password is read from
     /// standard input.
@@ -36,7 +49,7 @@ pub(super) enum Command {
         /// The user's name.
         name: String,
         #[command(flatten)]
-        api: Api,
+        options: Options,
     },
 }
 
@@ -90,23 +103,16 @@ pub(super) struct Set {
     #[arg(long)]
     channels_max: Option<u32>,
     #[command(flatten)]
-    api: Api,
+    options: Options,
 }
 
 impl Command {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self {
-            Command::List { api } => {
-                let client = api.client()?;
-                client.print(&client.list("/users")?, &COLUMNS)
-            }
+            Command::List { options } => USERS.list(&options),
             Command::Add(add) => add.run(),
             Command::Set(set) => set.run(),
-            Command::Delete { name, api } => {
-                api.client()?.send("DELETE", &format!("/users/{}", quoted(&name)), None)?;
-                eprintln!("deleted {name}");
-                Ok(())
-            }
+            Command::Delete { name, options } => USERS.delete(&options, &name),
         }
     }
 }
@@ -137,19 +143,19 @@ impl Add {
     fn send(&self) -> anyhow::Result<()> {
         let name = &self.name;
         let client = self.login.client(&ConfigArgument::of_environment())?;
-        if client.list("/users")?.iter().any(|user| user["name"] == json!(name)) {
+        if USERS.knows(&client, name)? {
             bail!("there is a user {name} already; `inver user set` changes it");
         }
-        let mut body = json!({"password": new_password(name)?, "tags": self.tags});
-        if let (Some(namespace), Some(body)) = (&self.namespace, body.as_object_mut()) {
-            body.insert("namespace".into(), json!(namespace));
-        }
-        client.send("PUT", &format!("/users/{}", quoted(name)), Some(&body))?;
+        let fields = [
+            ("password", Some(json!(new_password(name)?))),
+            ("tags", Some(json!(self.tags))),
+            ("namespace", self.namespace.as_ref().map(|namespace| json!(namespace))),
+        ];
+        USERS.add(&client, name, &fields)?;
         if self.full_access {
             let rule = json!({"user": name, "operations": ["all"]});
-            client.send("POST", "/permissions", Some(&rule))?;
+            client.ask_node(Method::POST, "/permissions", &[], Some(&rule))?;
         }
-        eprintln!("added {name}");
         if !self.full_access && !self.tags.iter().any(|tag| tag == "administrator") {
             eprintln!("{name} may do nothing yet: `inver permission add --user {name} …` allows something");
         }
@@ -159,12 +165,8 @@ impl Add {
 
 impl Set {
     fn run(&self) -> anyhow::Result<()> {
-        let name = &self.name;
-        let client = self.api.client()?;
-        if !client.list("/users")?.iter().any(|user| user["name"] == json!(name)) {
-            bail!("there is no user {name}; `inver user add` adds it");
-        }
-        let password = if self.password { Some(json!(new_password(name)?)) } else { None };
+        let client = self.options.reach.client()?;
+        let password = if self.password { Some(json!(new_password(&self.name)?)) } else { None };
         let fields = [
             ("password", password),
             ("tags", self.tags.as_ref().map(|tags| json!(tags))),
@@ -173,11 +175,7 @@ impl Set {
             ("connections_max", self.connections_max.map(Value::from)),
             ("channels_max", self.channels_max.map(Value::from)),
         ];
-        let body: Map<String, Value> =
-            fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))).collect();
-        client.send("PUT", &format!("/users/{}", quoted(name)), Some(&Value::Object(body)))?;
-        eprintln!("changed {name}");
-        Ok(())
+        USERS.set(&client, &self.name, &fields)
     }
 }
 
@@ -187,27 +185,6 @@ fn new_password(name: &str) -> anyhow::Result<String> {
         bail!("the password is empty");
     }
     Ok(password)
-}
-
-/// Reads one line of standard input, without echo on a terminal.
-pub(super) fn read_password(name: &str) -> anyhow::Result<String> {
-    let input = stdin();
-    let shown = if input.is_terminal() { tcgetattr(&input).ok() } else { None };
-    if let Some(shown) = &shown {
-        eprint!("password of {name}: ");
-        stderr().flush()?;
-        let mut hidden = shown.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&input, OptionalActions::Flush, &hidden)?;
-    }
-    let mut line = String::new();
-    let read = input.lock().read_line(&mut line);
-    if let Some(shown) = &shown {
-        tcsetattr(&input, OptionalActions::Flush, shown)?;
-        eprintln!();
-    }
-    read?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_string())
 }
 
 /// One hash as a text, several as a list.

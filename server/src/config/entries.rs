@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::listeners::{Address, Addresses, ClientAuth, ListenerKeys, WebSocketPath};
-use super::{Config, Problem, ProtocolConfig};
+use super::{Config, Endpoint, Problem, ProtocolConfig, WebSocketEndpoint};
 use crate::protocols::{PROTOCOLS, ProtocolEntry};
 
 /// The name of HTTP as a protocol of a listener.
@@ -30,19 +30,16 @@ impl ListenerEntry {
 impl Config {
     /// Every listener: those of the short keys, then those of the list.
     pub(crate) fn listeners(&self) -> Vec<ListenerEntry> {
-        let mut entries: Vec<ListenerEntry> = self.protocols.iter().flat_map(short).collect();
-        for (key, protocol, listen) in [
-            ("http.listen", HTTP, self.http.listen),
-            ("http.prometheus_listen", PROMETHEUS, self.http.prometheus_listen),
-        ] {
-            let Some(address) = listen.0 else { continue };
+        let mut entries: Vec<ListenerEntry> = self.protocols.iter().flat_map(of_protocol).collect();
+        entries.extend(short(HTTP, &self.http_endpoint, None, &|_| None));
+        if let Some(address) = self.http.prometheus_listen.0 {
             let settings = ListenerKeys {
-                name: protocol.into(),
-                protocol: protocol.into(),
+                name: PROMETHEUS.into(),
+                protocol: PROMETHEUS.into(),
                 address: Addresses(vec![Address::Tcp(address)]),
                 ..ListenerKeys::default()
             };
-            entries.push(ListenerEntry { key: key.into(), settings });
+            entries.push(ListenerEntry { key: "http.prometheus_listen".into(), settings });
         }
         entries.extend(self.general.listeners.0.iter().enumerate().map(|(at, settings)| {
             let mut settings = settings.clone();
@@ -84,10 +81,19 @@ impl Config {
 }
 
 /// The listeners that a protocol's short keys make.
-fn short(protocol: &ProtocolConfig) -> Vec<ListenerEntry> {
+fn of_protocol(protocol: &ProtocolConfig) -> Vec<ListenerEntry> {
     let ProtocolConfig { entry, endpoint, websocket, settings } = protocol;
-    let name = entry.name;
-    let websocket = websocket.as_ref();
+    short(entry.name, endpoint, websocket.as_ref(), &|tls_port| settings.advertised(tls_port))
+}
+
+/// The listeners that a section's short keys make. `advertised` is the address that clients are told, given the port of a TLS
+/// listener.
+fn short(
+    name: &str,
+    endpoint: &Endpoint,
+    websocket: Option<&WebSocketEndpoint>,
+    advertised: &dyn Fn(Option<u16>) -> Option<(String, u16)>,
+) -> Vec<ListenerEntry> {
     let has_tls = endpoint.tls_cert.is_some() && endpoint.tls_key.is_some();
     [
         ("listen", "", Some(endpoint.listen), false, false),
@@ -113,7 +119,7 @@ fn short(protocol: &ProtocolConfig) -> Vec<ListenerEntry> {
             websocket_path: WebSocketPath(websocket.then(|| WebSocketPath::ANY.into())),
             tls_cert,
             tls_key,
-            advertised: settings.advertised(tls.then(|| address.port())),
+            advertised: advertised(tls.then(|| address.port())),
             ..ListenerKeys::default()
         };
         Some(ListenerEntry { key: format!("{name}.{key}"), settings })

@@ -53,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     /// One per protocol, in the order of [`PROTOCOLS`].
     pub(crate) protocols: Vec<ProtocolConfig>,
+    /// The HTTP listeners of short keys.
+    pub(crate) http_endpoint: Endpoint,
     pub(crate) http: Http,
     pub(crate) hub: Hub,
     pub(crate) tls: Tls,
@@ -83,6 +85,7 @@ impl Default for Config {
             general: General::default(),
             log: Log::default(),
             protocols: protocols.collect(),
+            http_endpoint: Endpoint::of_http(),
             http: Http::default(),
             hub: Hub::default(),
             tls: Tls::default(),
@@ -142,6 +145,7 @@ impl Config {
             }
             sections.push((name, protocol.settings.as_mut()));
         }
+        sections.push(("http", &mut self.http_endpoint));
         sections.push(("http", &mut self.http));
         sections.push(("hub", &mut self.hub));
         sections.push(("tls", &mut self.tls));
@@ -442,7 +446,7 @@ impl Loading {
 
     /// A protocol with listeners in the list has no default ones beside them.
     fn drop_default_listeners(&mut self) {
-        let Config { general, protocols, http, .. } = &mut self.config;
+        let Config { general, protocols, http_endpoint, .. } = &mut self.config;
         let is_default = |protocol: &str, key: &str| {
             general.listeners.0.iter().any(|entry| entry.protocol == protocol)
                 && !self.set.contains_key(&format!("{protocol}.{key}"))
@@ -461,7 +465,8 @@ impl Loading {
                 drop(name, "websocket_tls_listen", &mut websocket.websocket_tls_listen);
             }
         }
-        drop(HTTP, "listen", &mut http.listen);
+        drop(HTTP, "listen", &mut http_endpoint.listen);
+        drop(HTTP, "tls_listen", &mut http_endpoint.tls_listen);
     }
 
     /// Sets a key; the error says what is wrong and, where known, at which byte of the file.
@@ -476,11 +481,12 @@ impl Loading {
 
     /// Checks that need several keys.
     fn check_whole(&mut self) {
-        for protocol in &self.config.protocols {
-            let name = protocol.entry.name;
-            let is_set = |key: &str| self.set.contains_key(&format!("{name}.{key}"));
-            let endpoint = &protocol.endpoint;
+        let protocols = self.config.protocols.iter().map(|protocol| {
             let websocket_tls = protocol.websocket.as_ref().and_then(|form| form.websocket_tls_listen.0);
+            (protocol.entry.name, &protocol.endpoint, websocket_tls)
+        });
+        for (name, endpoint, websocket_tls) in protocols.chain([(HTTP, &self.config.http_endpoint, None)]) {
+            let is_set = |key: &str| self.set.contains_key(&format!("{name}.{key}"));
             let what = match (&endpoint.tls_cert, &endpoint.tls_key) {
                 (Some(_), None) => {
                     format!("{name}.tls_cert is set but {name}.tls_key is not: TLS needs both")

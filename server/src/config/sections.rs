@@ -134,7 +134,7 @@ impl Log {
 }
 
 section! {
-    /// Listeners of one protocol. The default ports are the protocol's.
+    /// Listeners of one protocol, or of HTTP: health, metrics and the API. The default ports are the protocol's.
     #[derive(Debug, Clone)]
     pub(crate) struct Endpoint {
         /// Address of the TCP listener.
@@ -151,9 +151,18 @@ section! {
 impl Endpoint {
     /// The defaults of a protocol.
     pub(super) fn of(entry: &ProtocolEntry) -> Endpoint {
+        Endpoint::on(entry.port, entry.tls_port)
+    }
+
+    /// The defaults of HTTP, by the ports of RabbitMQ's management.
+    pub(super) fn of_http() -> Endpoint {
+        Endpoint::on(15672, 15671)
+    }
+
+    fn on(port: u16, tls_port: u16) -> Endpoint {
         Endpoint {
-            listen: Listen::loopback(entry.port),
-            tls_listen: Listen::loopback(entry.tls_port),
+            listen: Listen::loopback(port),
+            tls_listen: Listen::loopback(tls_port),
             ..Endpoint::default()
         }
     }
@@ -181,8 +190,6 @@ section! {
     /// HTTP.
     #[derive(Debug, Clone)]
     pub(crate) struct Http {
-        /// Address of the HTTP listener: health, metrics and the API.
-        pub(crate) listen: Listen = Listen::loopback(15672) => value("`address:port` or `off`"),
         /// Concurrent HTTP connections. They do not count towards `limits.connections_max`, so that health and metrics stay
         /// available at that limit.
         pub(crate) connections_max: usize = 128 => count(1..=100_000),

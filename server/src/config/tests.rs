@@ -44,7 +44,7 @@ fn every_default_is_accepted_and_listens_on_loopback_only() {
         assert_eq!(loaded.config.values(), Config::default().values(), "{}", key.name());
     }
     let config = load(None, []).ok().unwrap().config;
-    assert!(config.http.listen.0.unwrap().ip().is_loopback());
+    assert!(config.http_endpoint.listen.0.unwrap().ip().is_loopback());
     for protocol in &config.protocols {
         assert!(protocol.endpoint.listen.0.unwrap().ip().is_loopback());
         assert!(protocol.endpoint.tls_listen.0.unwrap().ip().is_loopback());

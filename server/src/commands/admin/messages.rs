@@ -9,8 +9,8 @@ use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use super::Options;
-use super::client::Client;
-use super::table;
+use crate::commands::client::Client;
+use crate::commands::table;
 
 /// Messages read with one request.
 const PART: u64 = 500;
@@ -64,7 +64,7 @@ pub(crate) struct Peek {
 
 impl Peek {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let client = self.options.reach.client()?;
+        let client = self.options.client()?;
         let mut parameters = place(self.source, &self.name, self.partition);
         parameters.push(("count", self.count.min(PART).to_string()));
         let starts = [
@@ -112,7 +112,7 @@ pub(crate) struct Export {
 
 impl Export {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let client = self.options.reach.client()?;
+        let client = self.options.client()?;
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         let (mut next, mut left) = (Some(self.offset), self.count);
         while let Some(offset) = next.filter(|_| left > 0) {
@@ -194,7 +194,7 @@ pub(crate) struct Publish {
 
 impl Publish {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let client = self.options.reach.client()?;
+        let client = self.options.client()?;
         let value = match self.value {
             Some(value) => value.into_bytes(),
             None => {
@@ -242,7 +242,7 @@ pub(crate) struct Route {
 
 impl Route {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let client = self.options.reach.client()?;
+        let client = self.options.client()?;
         let mut body = json!({"to": self.to.json(&self.routing_key, None)?});
         if let Some(protocol) = self.protocol {
             body["protocol"] = json!(protocol);

@@ -1,9 +1,7 @@
 //! Administration of a running broker over its API: list, describe, create, delete, read, publish, reset.
 
-pub(crate) mod client;
 mod messages;
 mod resources;
-mod table;
 
 use std::io::Write;
 
@@ -12,23 +10,28 @@ use clap::{Args, Subcommand, ValueEnum};
 use hyper::Method;
 use serde_json::{Value, json};
 
-pub(crate) use self::client::Reach;
-use self::client::encoded;
 pub(crate) use self::messages::{Export, Peek, Publish, Route};
 use self::resources::{Kind, Listed};
-use self::table::Output;
-
-/// Items read with one request.
-const PAGE: usize = 500;
+use super::client::{Client, Reach, encoded};
+use super::table::{self, Output};
 
 /// The options that every command of this kind has.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     reach: Reach,
+    /// Namespace.
+    #[arg(long, default_value = "/", env = "INVER_NAMESPACE")]
+    namespace: String,
     /// The form of the output.
-    #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
     output: Output,
+}
+
+impl Options {
+    fn client(&self) -> anyhow::Result<Client> {
+        Ok(self.reach.client()?.within(self.namespace.clone()))
+    }
 }
 
 /// List what clients made, or the configuration.
@@ -56,35 +59,14 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let client = self.options.reach.client()?;
+        let client = self.options.client()?;
         let items = match self.what {
             Listed::Retained => messages::retained(&client, &self.filter, self.limit)?,
             what => {
-                let mut items: Vec<Value> = Vec::new();
-                for page in 1.. {
-                    let size = PAGE.min(self.limit.saturating_sub(items.len()).max(1));
-                    let mut parameters = vec![
-                        ("page", page.to_string()),
-                        ("size", if page == 1 { size } else { PAGE }.to_string()),
-                    ];
-                    let others = [("filter", &self.filter), ("sort", &self.sort)];
-                    parameters.extend(
-                        others.into_iter().filter(|(_, text)| !text.is_empty()).map(|(n, t)| (n, t.clone())),
-                    );
-                    let answer = if what.is_of_namespace() {
-                        client.get(what.path(), &parameters)?
-                    } else {
-                        client.ask_node(Method::GET, what.path(), &parameters, None)?
-                    };
-                    let found = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-                    let count = found.len();
-                    items.extend(found);
-                    if count < PAGE || items.len() >= self.limit {
-                        break;
-                    }
-                }
-                items.truncate(self.limit);
-                items
+                let parameters = [("filter", &self.filter), ("sort", &self.sort)];
+                let given = parameters.into_iter().filter(|(_, text)| !text.is_empty());
+                let parameters: Vec<_> = given.map(|(name, text)| (name, text.clone())).collect();
+                client.list(what.path(), what.is_of_namespace(), &parameters, self.limit)?
             }
         };
         let columns = match (&self.columns[..], self.options.output) {
@@ -124,7 +106,7 @@ pub(crate) struct Describe {
 
 impl Describe {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let client = self.options.reach.client()?;
+        let client = self.options.client()?;
         let path = self.what.path(&self.name)?;
         let answer = if self.what.is_of_namespace() {
             client.get(&path, &[])?
@@ -162,7 +144,7 @@ enum Created {
 
 impl Create {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let client = self.options.reach.client()?;
+        let client = self.options.client()?;
         let mut settings = serde_json::Map::new();
         for setting in &self.settings {
             let (name, value) = setting.split_once('=').context("--set NAME=VALUE")?;
@@ -204,7 +186,7 @@ pub(crate) struct Delete {
 
 impl Delete {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let client = self.options.reach.client()?;
+        let client = self.options.client()?;
         if matches!(
             self.what,
             Kind::Node | Kind::Overview | Kind::Alarms | Kind::Namespace | Kind::Connection
@@ -236,8 +218,9 @@ pub(crate) struct Close {
 
 impl Close {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let client = self.options.reach.client()?;
-        let reason: Vec<(&str, String)> = self.reason.into_iter().map(|reason| ("reason", reason)).collect();
+        let client = self.options.client()?;
+        let reason: Vec<(&'static str, String)> =
+            self.reason.into_iter().map(|reason| ("reason", reason)).collect();
         client.ask_node(Method::DELETE, &format!("/connections/{}", self.id), &reason, None)?;
         println!("closed {}", self.id);
         Ok(())
@@ -255,7 +238,7 @@ pub(crate) struct Purge {
 
 impl Purge {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let client = self.options.reach.client()?;
+        let client = self.options.client()?;
         let path = format!("/queues/{}/purge", encoded(&self.queue));
         let answer = client.ask(Method::POST, &path, &[], None)?;
         table::print(self.options.output, &answer, &[])?;
@@ -289,7 +272,7 @@ pub(crate) struct Reset {
 
 impl Reset {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let client = self.options.reach.client()?;
+        let client = self.options.client()?;
         let to = match self.to.split_once(':') {
             None if self.to == "earliest" || self.to == "latest" => json!(self.to),
             Some(("offset", number)) => json!({"offset": number.parse::<u64>().context("--to offset:N")?}),
@@ -323,7 +306,7 @@ pub(crate) struct LogLevel {
 
 impl LogLevel {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let client = self.options.reach.client()?;
+        let client = self.options.client()?;
         let answer = match self.filter {
             Some(filter) => {
                 client.ask_node(Method::PUT, "/log-level", &[], Some(&json!({"filter": filter})))?

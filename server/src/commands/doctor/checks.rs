@@ -5,13 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use hyper::{Method, StatusCode};
 use rustix::process::{Resource, getrlimit};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
 use super::Finding;
 use super::certificate::expires_ms;
-use crate::commands::request;
+use crate::commands::client::Client;
 use crate::config::{Config, ListenerEntry};
 use crate::http::{Disk, memory_limit_bytes};
 
@@ -205,11 +206,12 @@ fn private_files(config: &Config, file: Option<&Path>) -> Vec<Finding> {
 
 fn running(config: &Config) -> Finding {
     const CHECK: &str = "running broker";
-    match request::send(config, "GET", "/health/alarms", None, None) {
+    let asked = Client::of(config).and_then(|client| client.request(Method::GET, "/health/alarms", None));
+    match asked {
         Err(error) => Finding::ok(CHECK, format!("none answers: {error:#}")),
-        Ok(answer) if answer.is_ok() => Finding::ok(CHECK, "no alarms"),
-        Ok(answer) if answer.status.starts_with("503") => {
-            Finding::error(CHECK, answer.body.trim().replace('\n', "; "))
+        Ok(answer) if answer.status.is_success() => Finding::ok(CHECK, "no alarms"),
+        Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
+            Finding::error(CHECK, answer.text().trim().replace('\n', "; "))
         }
         Ok(answer) => Finding::warning(CHECK, format!("it answers `{}`: is it Inver?", answer.status)),
     }

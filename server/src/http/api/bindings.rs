@@ -9,7 +9,7 @@ use serde_json::{Map, Value as JsonValue};
 use utoipa::{IntoParams, ToSchema};
 
 use super::values::{arguments, arguments_to_json};
-use super::{blocking, committed};
+use super::{blocking, deleted, durable};
 use crate::http::App;
 use crate::http::auth::Scope;
 use crate::http::list::{Column, ListQuery, Listing, Page, Whole};
@@ -192,17 +192,16 @@ pub(in crate::http) async fn create(
     scope: Scope,
     Body(new): Body<NewBinding>,
 ) -> Result<StatusCode, Problem> {
-    let completion = blocking(&app, move |_| {
+    durable(&app, move |_| {
         if new.key.len() > KEY_BYTES_MAX {
             return Err(Problem::bad_request(format!("a key has at most {KEY_BYTES_MAX} bytes")));
         }
         new.check(&scope)?;
         let arguments = arguments(new.arguments.clone())?;
         let (key, client) = (new.key.as_bytes(), Some(scope.permissions()));
-        Ok(scope.namespace().bind_as(client, &new.source, new.destination(), key, &arguments)?)
+        Ok(((), scope.namespace().bind_as(client, &new.source, new.destination(), key, &arguments)?))
     })
     .await?;
-    committed(&app, completion).await?;
     Ok(StatusCode::CREATED)
 }
 
@@ -236,7 +235,7 @@ pub(in crate::http) async fn delete(
     State(app): State<App>,
     Scoped(scope, old): Scoped<OldBinding>,
 ) -> Result<StatusCode, Problem> {
-    let completion = blocking(&app, move |_| {
+    deleted(&app, move |_| {
         let given = match old.arguments.as_str() {
             "" => Map::new(),
             text => serde_json::from_str(text)
@@ -248,7 +247,5 @@ pub(in crate::http) async fn delete(
         old.check(&scope)?;
         Ok(namespace.unbind(&old.source, old.destination(), old.key.as_bytes(), &arguments)?)
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }

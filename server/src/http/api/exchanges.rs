@@ -12,7 +12,7 @@ use serde_json::{Map, Value as JsonValue};
 use utoipa::{IntoParams, ToSchema};
 
 use super::values::{arguments, arguments_to_json};
-use super::{answer, blocking, committed};
+use super::{answer, blocking, deleted, durable, put_status};
 use crate::http::App;
 use crate::http::auth::Scope;
 use crate::http::list::{Column, ListQuery, Listing, Page, Whole};
@@ -158,7 +158,7 @@ pub(in crate::http) async fn declare(
     scope: Scope,
     Body(new): Body<NewExchange>,
 ) -> Result<(StatusCode, Json<ExchangeSummary>), Problem> {
-    let (status, summary, completion) = blocking(&app, move |_| {
+    durable(&app, move |_| {
         scope.check(ResourceKind::Exchange, &name, Operation::Create)?;
         let namespace = scope.namespace().clone();
         let is_reserved = name.starts_with("amq.") && namespace.exchange(&name).is_none();
@@ -182,12 +182,10 @@ pub(in crate::http) async fn declare(
         if !declared.created && *declared.it.spec() != spec {
             return Err(Problem::conflict(format!("exchange `{name}` is declared otherwise")));
         }
-        let status = if declared.created { StatusCode::CREATED } else { StatusCode::OK };
-        Ok((status, ExchangeSummary::of(&declared.it), declared.completion))
+        let shown = Json(ExchangeSummary::of(&declared.it));
+        Ok(((put_status(declared.created), shown), declared.completion))
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok((status, Json(summary)))
+    .await
 }
 
 /// When an exchange is deleted.
@@ -208,7 +206,7 @@ pub(in crate::http) async fn delete(
     Name(name): Name,
     Scoped(scope, when): Scoped<DeleteWhen>,
 ) -> Result<StatusCode, Problem> {
-    let completion = blocking(&app, move |_| {
+    deleted(&app, move |_| {
         let namespace = scope.namespace().clone();
         scope.check(ResourceKind::Exchange, &name, Operation::Delete)?;
         find(&namespace, &name)?;
@@ -217,7 +215,5 @@ pub(in crate::http) async fn delete(
         }
         Ok(namespace.delete_exchange(&name, when.if_unused)?)
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }

@@ -22,6 +22,7 @@ mod users;
 mod values;
 
 use axum::Json;
+use axum::http::StatusCode;
 use inver_broker::Completion;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -94,6 +95,29 @@ pub(super) async fn blocking<T: Send + 'static>(
     done.await.unwrap_or_else(|_| Err(failed()))
 }
 
+/// As [`blocking`]; answers when what was done is durable.
+pub(super) async fn durable<T: Send + 'static, C: Into<Completion> + Send + 'static>(
+    app: &App,
+    act: impl FnOnce(&App) -> Result<(T, C), Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let (done, completion) = blocking(app, act).await?;
+    committed(app, completion).await?;
+    Ok(done)
+}
+
+/// As [`durable`], for what leaves nothing to show: 204.
+pub(super) async fn deleted<C: Into<Completion> + Send + 'static>(
+    app: &App,
+    act: impl FnOnce(&App) -> Result<C, Problem> + Send + 'static,
+) -> Result<StatusCode, Problem> {
+    durable(app, |app| Ok((StatusCode::NO_CONTENT, act(app)?))).await
+}
+
+/// The status of a PUT that created something, or found it.
+fn put_status(created: bool) -> StatusCode {
+    if created { StatusCode::CREATED } else { StatusCode::OK }
+}
+
 /// As [`blocking`], with a JSON answer.
 async fn answer<T: Send + 'static>(
     app: &App,
@@ -103,7 +127,7 @@ async fn answer<T: Send + 'static>(
 }
 
 /// Waits until an operation is durable.
-pub(super) async fn committed(app: &App, completion: impl Into<Completion>) -> Result<(), Problem> {
+async fn committed(app: &App, completion: impl Into<Completion>) -> Result<(), Problem> {
     match completion.into() {
         Completion::Now => Ok(()),
         Completion::At(lsn) => Ok(app.broker.log().wait_committed(lsn).await?),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::overview::NamespaceCounts;
-use super::{answer, blocking, committed};
+use super::{answer, blocking, committed, durable, put_status};
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::auth::Scope;
@@ -155,25 +155,24 @@ pub(in crate::http) async fn put(
     Body(change): Body<Change>,
 ) -> Result<(StatusCode, Json<Shown>), Problem> {
     caller.check_administers()?;
-    let (status, shown, completion) = blocking(&app, move |app| {
-        let (status, namespace, completion) = match app.broker.namespace(&name) {
+    durable(&app, move |app| {
+        let known = app.broker.namespace(&name);
+        let status = put_status(known.is_none());
+        let (namespace, completion) = match known {
             Some(namespace) => {
                 let completion = app.broker.alter_namespace(&name, |spec| change.apply(spec))?;
-                (StatusCode::OK, namespace, completion)
+                (namespace, completion)
             }
             None => {
                 let mut spec = NamespaceSpec::default();
                 change.apply(&mut spec);
-                let (namespace, completion) = app.broker.create_namespace(&name, spec)?;
-                (StatusCode::CREATED, namespace, completion)
+                app.broker.create_namespace(&name, spec)?
             }
         };
         tracing::info!(target: "inver::audit", namespace = name, by = caller.identity.name(), "namespace set");
-        Ok((status, Shown::of(app, &namespace), completion))
+        Ok(((status, Json(Shown::of(app, &namespace))), completion))
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok((status, Json(shown)))
+    .await
 }
 
 /// Deletes a namespace with everything in it. Its connections are closed.

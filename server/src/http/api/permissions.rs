@@ -10,7 +10,7 @@ use inver_broker::{AccessError, Source};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{answer, blocking, committed};
+use super::{answer, blocking, deleted, durable};
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::list::{ListQuery, Listed, Page, Whole};
@@ -195,14 +195,13 @@ pub(in crate::http) async fn create(
     Body(new): Body<NewPermission>,
 ) -> Result<(StatusCode, Json<Added>), Problem> {
     caller.check_administers()?;
-    let (added, completion) = blocking(&app, move |app| {
+    let added = durable(&app, move |app| {
         let rules = RuleText::from(new).rules().map_err(|error| Problem::bad_request(error.to_string()))?;
         let (ids, completion) = app.broker.access().add_rules(rules)?;
         tracing::info!(target: "inver::audit", ids = ?ids, by = caller.identity.name(), "permissions added");
         Ok((Added { ids: ids.iter().map(|id| id.0.to_string()).collect() }, completion))
     })
     .await?;
-    committed(&app, completion).await?;
     Ok((StatusCode::CREATED, Json(added)))
 }
 
@@ -216,7 +215,7 @@ pub(in crate::http) async fn delete(
     Name(id): Name,
 ) -> Result<StatusCode, Problem> {
     caller.check_administers()?;
-    let completion = blocking(&app, move |app| {
+    deleted(&app, move |app| {
         let unknown = || Problem::not_found(format!("there is no permission rule {id}"));
         let wanted = RuleId(id.parse().map_err(|_| unknown())?);
         let access = app.broker.access();
@@ -230,9 +229,7 @@ pub(in crate::http) async fn delete(
         tracing::info!(target: "inver::audit", id, by = caller.identity.name(), "permission deleted");
         Ok(completion)
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }
 
 /// Who wants to do what.

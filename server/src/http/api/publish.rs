@@ -15,7 +15,7 @@ use serde_json::{Map, Value as JsonValue};
 use utoipa::ToSchema;
 
 use super::values::{Data, Lookup, arguments};
-use super::{answer, blocking, committed, queues, topics};
+use super::{answer, durable, queues, topics};
 use crate::http::App;
 use crate::http::auth::{Caller, Scope};
 use crate::http::problem::Problem;
@@ -159,9 +159,7 @@ pub(in crate::http) async fn publish(
     scope: Scope,
     Body(new): Body<NewMessage>,
 ) -> Result<Json<Published>, Problem> {
-    let (published, completion) = blocking(&app, move |app| send(app, &caller, &scope, new)).await?;
-    committed(&app, completion).await?;
-    Ok(Json(published))
+    durable(&app, move |app| send(app, &caller, &scope, new)).await.map(Json)
 }
 
 fn send(

@@ -14,7 +14,7 @@ use serde_json::{Map, Value as JsonValue};
 use utoipa::{IntoParams, ToSchema};
 
 use super::values::arguments_to_json;
-use super::{answer, blocking, committed};
+use super::{answer, blocking, durable, put_status};
 use crate::http::App;
 use crate::http::auth::Scope;
 use crate::http::list::{Column, ListQuery, Listing, Page, Source};
@@ -322,7 +322,7 @@ pub(in crate::http) async fn declare(
     scope: Scope,
     Body(new): Body<NewQueue>,
 ) -> Result<(StatusCode, Json<QueueDetail>), Problem> {
-    let (status, detail, completion) = blocking(&app, move |app| {
+    durable(&app, move |app| {
         check_name(&name)?;
         scope.check(ResourceKind::Topic, &name, Operation::Create)?;
         let spec = new.spec()?;
@@ -330,12 +330,10 @@ pub(in crate::http) async fn declare(
         if !declared.created && *declared.it.spec() != spec {
             return Err(Problem::conflict(format!("queue `{name}` is declared otherwise")));
         }
-        let status = if declared.created { StatusCode::CREATED } else { StatusCode::OK };
-        Ok((status, QueueDetail::of(app, &declared.it)?, declared.completion))
+        let shown = Json(QueueDetail::of(app, &declared.it)?);
+        Ok(((put_status(declared.created), shown), declared.completion))
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok((status, Json(detail)))
+    .await
 }
 
 fn check_name(name: &str) -> Result<(), Problem> {
@@ -374,14 +372,13 @@ pub(in crate::http) async fn delete(
     Name(name): Name,
     Scoped(scope, when): Scoped<DeleteWhen>,
 ) -> Result<Json<Count>, Problem> {
-    let (messages, completion) = blocking(&app, move |_| {
+    let messages = durable(&app, move |_| {
         let namespace = scope.namespace().clone();
         scope.check(ResourceKind::Topic, &name, Operation::Delete)?;
         refuse_hidden(&*find(&namespace, &name)?)?;
         Ok(namespace.delete_queue(&name, when.if_unused, when.if_empty)?)
     })
     .await?;
-    committed(&app, completion).await?;
     Ok(Json(Count { messages }))
 }
 
@@ -405,12 +402,11 @@ pub(in crate::http) async fn purge(
     Name(name): Name,
     scope: Scope,
 ) -> Result<Json<Count>, Problem> {
-    let (messages, completion) = blocking(&app, move |_| {
+    let messages = durable(&app, move |_| {
         scope.check(ResourceKind::Topic, &name, Operation::Read)?;
         let queue = find(scope.namespace(), &name)?;
         Ok(queue.subscription().purge()?)
     })
     .await?;
-    committed(&app, completion).await?;
     Ok(Json(Count { messages }))
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::values::Data;
-use super::{answer, blocking, committed};
+use super::{answer, deleted};
 use crate::http::App;
 use crate::http::auth::Scope;
 use crate::http::problem::Problem;
@@ -149,7 +149,7 @@ pub(in crate::http) async fn clear(
     Name(name): Name,
     scope: Scope,
 ) -> Result<StatusCode, Problem> {
-    let completion = blocking(&app, move |app| {
+    deleted(&app, move |app| {
         scope.check(ResourceKind::Address, &name, Operation::Write)?;
         let namespace = scope.namespace();
         let (address, _) = find(namespace, &name)?;
@@ -165,7 +165,5 @@ pub(in crate::http) async fn clear(
         publisher.retain(&address, &message).map_err(|limit| Problem::conflict(limit.to_string()))?;
         Ok(publisher.flush()?)
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::queues::{MEMBERS_SHOWN_MAX, Member};
-use super::{answer, blocking, committed, topics};
+use super::{answer, blocking, deleted, durable, topics};
 use crate::http::App;
 use crate::http::auth::Scope;
 use crate::http::list::{Column, ListQuery, Listing, Page, Whole};
@@ -432,7 +432,7 @@ pub(in crate::http) async fn delete(
     scope: Scope,
 ) -> Result<StatusCode, Problem> {
     let (kind, name) = read(path)?;
-    let completion = blocking(&app, move |_| {
+    deleted(&app, move |_| {
         scope.check(ResourceKind::Group, &name, Operation::Delete)?;
         let namespace = scope.namespace();
         match find(namespace, kind, &name)? {
@@ -445,9 +445,7 @@ pub(in crate::http) async fn delete(
             }
         }
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }
 
 /// Where positions are set.
@@ -503,7 +501,7 @@ pub(in crate::http) async fn reset(
     Body(reset): Body<Reset>,
 ) -> Result<Json<Vec<Moved>>, Problem> {
     let (kind, name) = read(path)?;
-    let (moved, completion) = blocking(&app, move |app| {
+    let moved = durable(&app, move |app| {
         scope.check(ResourceKind::Group, &name, Operation::Read)?;
         let namespace = scope.namespace();
         match find(namespace, kind, &name)? {
@@ -515,7 +513,6 @@ pub(in crate::http) async fn reset(
         }
     })
     .await?;
-    committed(&app, completion).await?;
     Ok(Json(moved))
 }
 

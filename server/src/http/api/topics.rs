@@ -11,7 +11,7 @@ use inver_broker::{Namespace, Order, Topic, TopicKind, TopicSpec};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{answer, blocking, committed};
+use super::{answer, blocking, deleted, durable};
 use crate::http::App;
 use crate::http::auth::Scope;
 use crate::http::list::{Column, ListQuery, Listing, Page, Source};
@@ -216,14 +216,13 @@ pub(in crate::http) async fn create(
     scope: Scope,
     Body(new): Body<NewTopic>,
 ) -> Result<(StatusCode, Json<TopicDetail>), Problem> {
-    let (detail, lsn) = blocking(&app, move |_| {
+    let detail = durable(&app, move |_| {
         let spec = TopicSpec { partitions: new.partitions, config: new.settings };
         scope.check(ResourceKind::Topic, &new.name, Operation::Create)?;
         let (topic, lsn) = scope.namespace().create_topic(&new.name, &spec)?;
         Ok((TopicDetail::of(&topic), lsn))
     })
     .await?;
-    committed(&app, lsn).await?;
     Ok((StatusCode::CREATED, Json(detail)))
 }
 
@@ -250,7 +249,7 @@ pub(in crate::http) async fn alter(
     scope: Scope,
     Body(change): Body<TopicChange>,
 ) -> Result<Json<TopicDetail>, Problem> {
-    let (detail, lsn) = blocking(&app, move |_| {
+    let detail = durable(&app, move |_| {
         let namespace = scope.namespace().clone();
         let topic = find(&namespace, &name)?;
         if !change.settings.is_empty() {
@@ -276,7 +275,6 @@ pub(in crate::http) async fn alter(
         Ok((TopicDetail::of(&topic), lsn))
     })
     .await?;
-    committed(&app, lsn).await?;
     Ok(Json(detail))
 }
 
@@ -289,11 +287,9 @@ pub(in crate::http) async fn delete(
     Name(name): Name,
     scope: Scope,
 ) -> Result<StatusCode, Problem> {
-    let lsn = blocking(&app, move |_| {
+    deleted(&app, move |_| {
         scope.check(ResourceKind::Topic, &name, Operation::Delete)?;
         Ok(scope.namespace().delete_topic(&name)?)
     })
-    .await?;
-    committed(&app, lsn).await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }

@@ -8,7 +8,7 @@ use inver_broker::{AccessControl, Source};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{answer, blocking, committed};
+use super::{answer, blocking, deleted, durable, put_status};
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::list::{ListQuery, Page, Whole};
@@ -170,22 +170,19 @@ pub(in crate::http) async fn put(
     Body(change): Body<Change>,
 ) -> Result<(StatusCode, Json<Shown>), Problem> {
     caller.check_administers()?;
-    let (status, shown, completion) = blocking(&app, move |app| {
+    durable(&app, move |app| {
         let access = app.broker.access();
         let credentials = change.credentials()?;
         let known = access.user(&name);
-        let status = if known.is_some() { StatusCode::OK } else { StatusCode::CREATED };
         let mut user = known.as_ref().map_or_else(|| User::new(&name), |(user, _)| user.as_ref().clone());
         change.apply(credentials, &mut user);
         check_administrator(access, &user)?;
         let shown = Shown::of(&user, Source::Stored);
         let completion = access.put_user(user)?;
         tracing::info!(target: "inver::audit", user = name, by = caller.identity.name(), "user changed");
-        Ok((status, shown, completion))
+        Ok(((put_status(known.is_none()), Json(shown)), completion))
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok((status, Json(shown)))
+    .await
 }
 
 /// Deletes a stored user with its rules. Its connections are closed.
@@ -198,16 +195,14 @@ pub(in crate::http) async fn delete(
     Name(name): Name,
 ) -> Result<StatusCode, Problem> {
     caller.check_administers()?;
-    let completion = blocking(&app, move |app| {
+    deleted(&app, move |app| {
         let access = app.broker.access();
         check_administrator(access, &User { disabled: true, ..User::new(&name) })?;
         let completion = access.delete_user(&name)?;
         tracing::info!(target: "inver::audit", user = name, by = caller.identity.name(), "user deleted");
         Ok(completion)
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }
 
 /// Refuses a change after which users exist, and none of them may administer the broker.

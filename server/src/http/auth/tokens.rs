@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::logins::{hash, secret};
 use super::{Caller, is_current};
 use crate::http::App;
-use crate::http::api::{blocking, committed};
+use crate::http::api::{blocking, deleted, durable};
 use crate::http::list::{ListQuery, Page, Whole};
 use crate::http::problem::Problem;
 use crate::http::request::{Body, Name};
@@ -124,7 +124,7 @@ pub(in crate::http) async fn create(
     caller: Caller,
     Body(new): Body<NewToken>,
 ) -> Result<(StatusCode, Json<MadeToken>), Problem> {
-    let (made, lsn) = blocking(&app, move |app| {
+    let made = durable(&app, move |app| {
         let NewToken { name, expires_after_s } = new;
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err(Problem::bad_request(format!("a token's name has 1 to {NAME_BYTES_MAX} bytes")));
@@ -148,7 +148,6 @@ pub(in crate::http) async fn create(
         Ok((MadeToken { name, token, expires_ms }, lsn))
     })
     .await?;
-    committed(&app, lsn).await?;
     Ok((StatusCode::CREATED, Json(made)))
 }
 
@@ -161,7 +160,7 @@ pub(in crate::http) async fn delete(
     caller: Caller,
     Name(name): Name,
 ) -> Result<StatusCode, Problem> {
-    let lsn = blocking(&app, move |app| {
+    deleted(&app, move |app| {
         let unknown = || Problem::not_found(format!("there is no token `{name}`"));
         let row = app.broker.state(TABLE, name.as_bytes()).ok_or_else(unknown)?;
         let token = shown(&Bytes::copy_from_slice(name.as_bytes()), &row).ok_or_else(unknown)?;
@@ -170,7 +169,5 @@ pub(in crate::http) async fn delete(
         }
         Ok(app.broker.delete_state(TABLE, name.as_bytes())?)
     })
-    .await?;
-    committed(&app, lsn).await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }

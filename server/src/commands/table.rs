@@ -10,13 +10,15 @@ const CELL_MAX: usize = 60;
 
 /// The form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
+pub(super) enum Output {
+    /// Aligned columns.
     Table,
+    /// JSON.
     Json,
 }
 
 /// Prints the items of a list with these columns, or all the fields of one object below each other.
-pub(crate) fn print(output: Output, value: &Value, columns: &[String]) -> std::io::Result<()> {
+pub(super) fn print(output: Output, value: &Value, columns: &[String]) -> std::io::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match (output, value) {
         (Output::Json, value) => writeln!(out, "{value:#}")?,
@@ -39,6 +41,11 @@ pub(crate) fn print(output: Output, value: &Value, columns: &[String]) -> std::i
         (Output::Table, value) => writeln!(out, "{}", text(value))?,
     }
     out.flush()
+}
+
+/// The names of columns.
+pub(super) fn columns(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 /// A table of objects; without columns, of all fields of the first.
@@ -72,6 +79,7 @@ fn text(value: &Value) -> String {
     let text = match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join(", "),
         Value::Object(fields)
             if fields.len() == 1 && (fields.contains_key("text") || fields.contains_key("base64")) =>

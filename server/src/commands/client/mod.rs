@@ -1,0 +1,192 @@
+//! Requests of the commands to the running broker, over HTTP or HTTPS: one connection for each.
+
+mod connect;
+mod reach;
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+use self::connect::Target;
+pub(super) use self::reach::{Login, Reach, VARIABLES, read_password};
+use crate::config::Config;
+
+/// Time within which a request is answered.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of the largest answer.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// Items of the largest page of a list.
+const PAGE_ITEMS: usize = 500;
+
+/// Parameters of a request; their values are encoded when it is sent.
+pub(super) type Parameters = Vec<(&'static str, String)>;
+
+/// A client of one broker.
+pub(super) struct Client {
+    target: Target,
+    authorization: Option<String>,
+    namespace: String,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// An answer of the broker.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// The body as text.
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// A part of a path or a parameter, percent-encoded.
+pub(super) fn encoded(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+impl Client {
+    fn new(target: Target, authorization: Option<String>) -> anyhow::Result<Client> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Client { target, authorization, namespace: "/".into(), runtime })
+    }
+
+    /// A client without a login, of the broker that this configuration describes.
+    pub(super) fn of(config: &Config) -> anyhow::Result<Client> {
+        Client::new(Target::of_config(config, None)?, None)
+    }
+
+    /// As the client, for resources of this namespace.
+    pub(super) fn within(self, namespace: String) -> Client {
+        Client { namespace, ..self }
+    }
+
+    /// Asks for a resource of the namespace.
+    pub(super) fn get(&self, path: &str, parameters: &[(&'static str, String)]) -> anyhow::Result<Value> {
+        self.ask(Method::GET, path, parameters, None)
+    }
+
+    /// A request about a resource of the namespace.
+    pub(super) fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        parameters: &[(&'static str, String)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        self.ask_node(method, path, &self.scoped(parameters, true), body)
+    }
+
+    /// The parameters, with the namespace if the resource belongs to one.
+    fn scoped(&self, parameters: &[(&'static str, String)], of_namespace: bool) -> Parameters {
+        let mut all = parameters.to_vec();
+        if of_namespace && self.namespace != "/" {
+            all.push(("namespace", self.namespace.clone()));
+        }
+        all
+    }
+
+    /// A request about a resource of the broker as a whole.
+    pub(super) fn ask_node(
+        &self,
+        method: Method,
+        path: &str,
+        parameters: &[(&'static str, String)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let query: Vec<String> =
+            parameters.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+        let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+        let Answer { status, body } = self.request(method, &format!("/api/v1{path}{query}"), body)?;
+        let json = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice::<Value>(&body) };
+        if !status.is_success() {
+            let detail = json.ok().and_then(|problem| Some(problem.get("detail")?.as_str()?.to_owned()));
+            let detail = detail.unwrap_or_else(|| status.to_string());
+            if status == StatusCode::UNAUTHORIZED && self.authorization.is_none() {
+                bail!("{detail}; name an administrator with --login");
+            }
+            bail!("{detail}");
+        }
+        json.context("the answer is not JSON: is this the broker's HTTP listener?")
+    }
+
+    /// The items of a list, at most `limit`.
+    pub(super) fn list(
+        &self,
+        path: &str,
+        of_namespace: bool,
+        parameters: &[(&'static str, String)],
+        limit: usize,
+    ) -> anyhow::Result<Vec<Value>> {
+        let mut items: Vec<Value> = Vec::new();
+        for page in 1.. {
+            let size = PAGE_ITEMS.min(limit.max(1));
+            let mut all = self.scoped(parameters, of_namespace);
+            all.extend([("page", page.to_string()), ("size", size.to_string())]);
+            let answer = self.ask_node(Method::GET, path, &all, None)?;
+            let found = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+            let count = found.len();
+            items.extend(found);
+            if count < size || items.len() >= limit {
+                break;
+            }
+        }
+        items.truncate(limit);
+        Ok(items)
+    }
+
+    /// Sends a request, with a JSON body if there is one.
+    pub(super) fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.target.base()))
+            .header(header::HOST, self.target.host());
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        let request = request.body(Full::new(body))?;
+        self.runtime.block_on(async {
+            tokio::time::timeout(TIMEOUT, self.send(request)).await.context("no answer in time")?
+        })
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+        let io = self.target.connect().await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
+        tokio::spawn(connection);
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+        Ok(Answer { status, body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_percent_encoded() {
+        assert_eq!(encoded("a/b c%ü"), "a%2Fb%20c%25%C3%BC");
+    }
+}
