@@ -1,15 +1,16 @@
 """docs/cross-protocol.md, row by row: what one protocol publishes, the others receive.."""
 
 import json
+import queue
 import re
 
 import pika
 import pytest
 
-from clients import (amqp, amqp_get, amqp_take, kafka_admin, kafka_create, kafka_producer, kafka_read, kafka_read_all,
-                     kafka_send, mqtt)
+from clients import (WAIT_SECONDS, amqp, amqp_get, amqp_take, kafka_admin, kafka_create, kafka_producer, kafka_read,
+                     kafka_read_all, kafka_send, mqtt)
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-from harness import ROOT, wait_until
+from harness import ROOT, run, wait_until
 
 PAGE = (ROOT / "docs" / "cross-protocol.md").read_text()
 
@@ -178,6 +179,43 @@ def test_capture_can_be_disabled(own_broker):
         client.publish("a", b"x")
         assert client.get().payload == b"x"
     assert "mqtt" not in kafka_admin(broker).list_topics(timeout=10).topics
+
+
+def test_a_message_that_cannot_be_captured_is_refused(own_broker, unique):
+    """The name of a capture's topic is too long, or a limit forbids to create it: such a message is not acknowledged."""
+    rules = with_rules({"filter": "#", "topic": "t-{1}", "key": "{address}"})
+    broker = own_broker(environment={**rules, "INVER_LIMITS_TOPICS_MAX": "1"})
+    long = "x" * 300
+
+    def reason(device, topic, qos):
+        reasons = queue.Queue()
+        device.client.on_publish = lambda _client, _data, _mid, reason, _properties: reasons.put(reason.value)
+        device.client.publish(topic, b"x", qos)
+        return reasons.get(timeout=WAIT_SECONDS)
+
+    with mqtt(broker) as client:
+        client.subscribe("#", 1)
+        assert reason(client, "first", 1) in (0x00, 0x10)
+        assert reason(client, long, 1) == 0x97 and reason(client, "second", 1) == 0x97
+        # Paho does not show the reason of a PUBREC; this client does.
+        for topic in (long, "second"):
+            said = run(["mosquitto_pub", "-p", broker.mqtt_port, "-V", "5", "-q", "2", "-t", topic, "-m", "x"]).stderr
+            assert b"Quota exceeded" in said, said
+        client.publish(long, b"best effort", qos=0)
+        assert client.take(2) == [b"x", b"best effort"], "refused ones reach nobody"
+        with mqtt(broker, version=4) as old:
+            old.client.publish(long, b"x", 1)
+            assert old.disconnects.get(timeout=WAIT_SECONDS), "MQTT 3.1.1 can say no only so"
+        with amqp(broker) as channel:
+            channel.confirm_delivery()
+            with pytest.raises(pika.exceptions.NackError):
+                channel.basic_publish("amq.topic", "second", b"x")
+            channel.basic_publish("amq.topic", "first", b"by amqp")
+        assert [record.value() for record in kafka_read_all(broker, "t-first")] == [b"x", b"by amqp"]
+        # QoS 0 is not refused, and counted too.
+        counted = re.search(r'inver_messages_capture_refused_total{[^}]*} (\d+)', broker.get("/metrics")[1])
+        assert int(counted[1]) == 7, counted
+        assert broker.log().count("failed to create a capture's topic") == 1, "one line a minute"
 
 
 def test_captured_records_are_not_published_again(own_broker):

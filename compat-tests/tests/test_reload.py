@@ -296,8 +296,53 @@ def test_config_check_opens_files_and_compares_listeners(tmp_path):
         (listener + 'tls_min_version = "1.1"\n', "`1.2` or `1.3`"),
         (listener + '[mqtt]\nlisten = "127.0.0.1:1883"\n', "127.0.0.1:1883"),
         ('[kafka]\ntls_listen = "127.0.0.1:1"\n', "kafka.tls_cert"),
+        ('[mqtt]\nacl_file = "/none"\n', "mqtt.acl_file: /none"),
+        ('[logging]\nfilter = "warning"\n', "`warning` is no level"),
+        ('[logging]\nfilter = "off"\n', "silences"),
+        ('[logging]\nfilter = "hyper=debug"\n', "silences"),
+        ('[capture]\nrules = [{filter = "a/#/b", topic = "x"}]\n', "a/#/b"),
+        ('[capture]\nrules = [{filter = "a/+", topic = "bad topic!"}]\n', "bad topic!"),
+        ('[capture]\nrules = [{filter = "a/+", topic = "x", key = "{3}"}]\n', "{3}"),
+        ("".join(f'[{name}]\nlisten = "off"\n' for name in ("amqp", "kafka", "http"))
+         + '[mqtt]\nlisten = "off"\nwebsocket_listen = "off"\n', "every listener is `off`"),
+        ('[users]\nann = "$2b$31$abcdefghijklmnopqrstuuKQ6fYvZ7lW0vSYnqWZ6YQ6Kq1kq1kqy"\n', "bcrypt cost of 31"),
         ('[users]\nann = "$argon2id$v=19$m=4294967295,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNo"\n', "ann"),
     ):
         code, said = check(text)
         assert code == 1 and says in said, said
-        assert len(said.strip().splitlines()) == 2, f"one problem, said once: {said}"
+        lines = said.strip().splitlines()
+        assert len(lines) == (1 if "acl_file" in text else 2), f"one problem, said once: {said}"
+        refused = run([binary(), "serve", "--config", path], check=False, cwd=tmp_path,
+                      env={"PATH": os.environ["PATH"], "INVER_DATA_DIR": str(tmp_path / "data")})
+        assert refused.returncode == 1 and lines[-1] in refused.stderr.decode(), "`serve` says the same"
+
+
+def test_config_show_prints_values_sources_and_no_secrets(tmp_path):
+    line = run([binary(), "user", "add", "ann", "--print"], stdin=b"secret\n").stdout.decode()
+    path, secret = tmp_path / "inver.toml", tmp_path / "commit"
+    path.write_text(f'[mqtt]\nlisten = "127.0.0.1:1"\n[users]\n{line}')
+    secret.write_text("os\n")
+    environment = {"PATH": os.environ["PATH"], "INVER_LOG_COMMIT_FILE": str(secret), "INVER_HTTP_LISTEN": "127.0.0.1:2"}
+
+    def show(*arguments):
+        return run([binary(), "config", "show", "--config", path, *arguments], env=environment).stdout.decode()
+
+    text = show()
+    assert f"mqtt.listen = 127.0.0.1:1  # {path}:2\n" in text and "http.listen = 127.0.0.1:2  # INVER_HTTP_LISTEN\n" in text
+    assert "log.commit = os  # INVER_LOG_COMMIT_FILE\n" in text and "kafka.listen = 127.0.0.1:9092  # default\n" in text
+    assert f"users = ***  # {path}:3\n" in text and "argon2" not in text
+    listed = {key["name"]: key for key in json.loads(show("--set", "--format", "json"))}
+    assert sorted(listed) == ["http.listen", "log.commit", "mqtt.listen", "users"]
+    assert listed["mqtt.listen"] == {
+        "name": "mqtt.listen", "value": "127.0.0.1:1", "default": "127.0.0.1:1883", "source": f"{path}:2"}
+    assert listed["users"]["value"] == "***"
+
+
+def test_an_error_of_the_start_is_said_once(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("kept")
+    file.chmod(0o640)
+    done = run([binary(), "serve"], check=False, cwd=tmp_path,
+               env={"PATH": os.environ["PATH"], "INVER_DATA_DIR": str(file)})
+    assert done.returncode == 1 and done.stderr.count(b"os error") == 1, done.stderr
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640 and b"mode is now" not in done.stderr

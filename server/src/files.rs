@@ -22,7 +22,8 @@ pub(crate) fn make_private(folder: &Path) {
         return;
     };
     let mode = metadata.mode() & 0o777;
-    if mode & !FOLDER_MODE == 0 {
+    // What is no folder is not changed: the log says that it cannot be opened.
+    if !metadata.is_dir() || mode & !FOLDER_MODE == 0 {
         return;
     }
     let shown = folder.display();

@@ -28,8 +28,34 @@ fn main() -> ExitCode {
     match commands::Arguments::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("inver: {error:#}");
+            eprintln!("inver: {}", once(error.chain()));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// An error and its causes, but for those that the text before them names already.
+fn once<'a>(chain: impl Iterator<Item = &'a (dyn std::error::Error + 'static)>) -> String {
+    let mut text = String::new();
+    for cause in chain.map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error =
+            anyhow!("no such file").context("failed to read x: no such file").context("failed to start");
+        assert_eq!(super::once(error.chain()), "failed to start: failed to read x: no such file");
     }
 }

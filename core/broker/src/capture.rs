@@ -6,14 +6,17 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxBuildHasher;
+use tokio::time::Instant;
 
 use crate::address::{Address, Filter, Form, Step};
 use crate::bag::Hashed;
-use crate::spec::{CaptureRule, TopicConfig, TopicError};
+use crate::clock::Clock;
+use crate::spec::{CaptureRule, TopicConfig, TopicError, check_name};
 use crate::trie::Trie;
 
 /// The setting of a topic for the addresses (a slashed filter) whose publishes are appended to it.
@@ -21,6 +24,9 @@ pub(crate) const FILTER: &str = "inver.capture.filter";
 
 /// The setting of a topic for the key of those records, a template; by default the whole address.
 const KEY: &str = "inver.capture.key";
+
+/// Time between two log lines about captures that fail.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The template for the whole address.
 const WHOLE_ADDRESS: &str = "{address}";
@@ -60,6 +66,14 @@ pub(crate) struct Captures {
     general: AtomicUsize,
     /// The rules of the configuration.
     configured: Mutex<Vec<CaptureRule>>,
+    refusals: Mutex<Refusals>,
+}
+
+/// Captures that failed since the last log line about them.
+#[derive(Default)]
+struct Refusals {
+    count: u64,
+    logged_at: Option<Instant>,
 }
 
 impl Captures {
@@ -111,6 +125,18 @@ impl Captures {
         }
     }
 
+    /// Notes that a message could not be captured; one log line a minute says how many, and why the last.
+    pub(crate) fn log_refusal(&self, clock: &Clock, topic: &str, error: &TopicError) {
+        let mut refusals = self.refusals.lock();
+        refusals.count += 1;
+        let now = clock.now();
+        if refusals.logged_at.is_none_or(|at| now.duration_since(at) >= LOG_INTERVAL) {
+            let messages = std::mem::take(&mut refusals.count);
+            tracing::warn!(topic, %error, messages, "failed to create a capture's topic; publishes are refused");
+            refusals.logged_at = Some(now);
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
     }
@@ -132,7 +158,10 @@ impl Captures {
         let Ranked { rank, rule } = &*first?;
         let topic = match rank {
             Rank::Topic(name) => name.to_string(),
-            Rank::Configured(_) => String::from_utf8(fill(&rule.topic, Form::Dotted, rule, address)).ok()?,
+            // An address may be any bytes, a name may not: a message with such an address is captured all the same.
+            Rank::Configured(_) => {
+                String::from_utf8_lossy(&fill(&rule.topic, Form::Dotted, rule, address)).into_owned()
+            }
         };
         Some((topic, Bytes::from(fill(&rule.key, Form::Slashed, rule, address))))
     }
@@ -150,19 +179,71 @@ fn of_settings(topic: &str, config: &TopicConfig) -> Option<CaptureRule> {
     })
 }
 
-/// Checks the rule in a topic's settings: wildcards are whole levels, and `#` is the last.
+/// Checks the rule in a topic's settings.
 pub(crate) fn check(config: &TopicConfig) -> Result<(), TopicError> {
     let Some(filter) = config.get(FILTER).filter(|filter| !filter.is_empty()) else { return Ok(()) };
-    let mut levels = filter.split('/').rev();
-    let is_last_valid =
-        levels.next().is_some_and(|last| last == "#" || last == "+" || !last.contains(['+', '#']));
-    if is_last_valid
-        && levels.all(|level| level == "+" || !level.contains(['+', '#']))
-        && !filter.contains('\0')
-    {
-        return Ok(());
+    let key = config.get(KEY).map_or("", String::as_str);
+    let wildcards = wildcards(filter).map_err(|what| TopicError::BadConfig(format!("{FILTER} {what}")))?;
+    literals(key, wildcards).map_err(|what| TopicError::BadConfig(format!("{KEY} {what}")))?;
+    Ok(())
+}
+
+/// Checks a rule of the configuration: its filter (slashed), and the templates of the topic's name and the key. The error says
+/// which of them is wrong, and why.
+pub fn check_capture(filter: &str, topic: &str, key: &str) -> Result<(), String> {
+    let wildcards = wildcards(filter).map_err(|what| format!("filter {what}"))?;
+    literals(key, wildcards).map_err(|what| format!("key {what}"))?;
+    let fixed = literals(topic, wildcards).map_err(|what| format!("topic {what}"))?;
+    let is_name = |part: &&str| {
+        part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'%'))
+    };
+    if !fixed.iter().all(is_name) {
+        return Err(format!("topic has letters, digits, `.`, `_`, `-` and `%` only, unlike `{topic}`"));
     }
-    Err(TopicError::BadConfig(format!("{FILTER} is a filter such as a/+/b/#, not '{filter}'")))
+    if fixed.concat() == topic {
+        check_name(topic).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// The number of wildcards of a filter: they are whole levels, and `#` is the last.
+fn wildcards(filter: &str) -> Result<usize, String> {
+    let (mut count, levels) = (0, filter.split('/').count());
+    for (at, level) in filter.split('/').enumerate() {
+        match level {
+            "+" => count += 1,
+            "#" if at + 1 == levels => count += 1,
+            _ if level.contains(['+', '#', '\0']) => {
+                return Err(format!("is a filter such as a/+/b/#, not '{filter}'"));
+            }
+            _ => {}
+        }
+    }
+    if filter.is_empty() {
+        return Err("is missing".into());
+    }
+    Ok(count)
+}
+
+/// The parts of a template between its places, which are `{address}` and `{1}` to the number of wildcards.
+fn literals(template: &str, wildcards: usize) -> Result<Vec<&str>, String> {
+    let (mut parts, mut rest) = (Vec::new(), template);
+    while let Some((before, after)) = rest.split_once('{') {
+        let Some((place, after)) = after.split_once('}') else {
+            return Err(format!("`{template}`: a `{{` without its `}}`"));
+        };
+        let is_known = place == "address" || place.parse().is_ok_and(|n: usize| (1..=wildcards).contains(&n));
+        if !is_known {
+            return Err(format!(
+                "`{template}`: `{{{place}}}` is neither `{{address}}` nor the number of one of the filter's {wildcards} \
+                 wildcards"
+            ));
+        }
+        parts.push(before);
+        rest = after;
+    }
+    parts.push(rest);
+    Ok(parts)
 }
 
 fn fill(template: &str, form: Form, rule: &CaptureRule, address: &Address) -> Vec<u8> {
@@ -206,6 +287,35 @@ fn captured(rule: &CaptureRule, address: &Address, n: usize) -> Option<Address> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_of_the_configuration_are_checked() {
+        for (filter, topic, key) in [
+            ("#", "all", "{address}"),
+            ("s/+/t/#", "data.{1}-{2}", "{1}:{2}/x y"),
+            ("a/b", "%2E_x", ""),
+            ("/+", "{address}", "}"),
+        ] {
+            assert_eq!(check_capture(filter, topic, key), Ok(()), "{filter} {topic} {key}");
+        }
+        for (filter, topic, key, expected) in [
+            ("a/#/b", "x", "", "filter is a filter such as"),
+            ("a+/b", "x", "", "filter is a filter such as"),
+            ("", "x", "", "filter is missing"),
+            ("a/+", "bad topic!", "", "topic has letters"),
+            ("a/+", "", "", "it is empty"),
+            ("a/+", "..", "", "'.' or '..'"),
+            ("a/+", "x{2}", "", "`{2}` is neither"),
+            ("a/+", "x{0}", "", "`{0}` is neither"),
+            ("a/+", "x{1", "", "without its"),
+            ("a/+", "x", "{3}", "key `{3}`"),
+            ("a", "x", "{1}", "filter's 0 wildcards"),
+        ] {
+            let error = check_capture(filter, topic, key).unwrap_err();
+            assert!(error.contains(expected), "{filter} {topic} {key}: {error}");
+        }
+        assert!(check_capture("a", &"x".repeat(250), "").is_err());
+    }
 
     fn capture(rules: &[(&str, &str, &str)], address: &str) -> Option<(String, Bytes)> {
         let rule = |(filter, topic, key): &(&str, &str, &str)| CaptureRule {

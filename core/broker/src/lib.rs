@@ -64,6 +64,7 @@ pub use access::{
 };
 pub use address::{Address, Filter, Form, rewrite};
 pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError, NamespaceError, check_namespace};
+pub use capture::check_capture;
 pub use client_log::{ClientLog, LoggedClient, LoginRefusal};
 pub use clock::{Clock, now_ms};
 pub use closing::CloseReason;

@@ -62,7 +62,7 @@ pub struct InboxTarget<'a>(pub(crate) &'a dyn Inbox);
 pub struct Routed {
     /// Receivers, captures not counted.
     pub destinations: usize,
-    /// A full queue refused the message, or a full namespace.
+    /// A full queue or a full namespace refused the message, or the topic of its capture rule cannot be created.
     pub refused: bool,
 }
 
@@ -220,6 +220,12 @@ impl Publisher {
         if !self.is_exempt && self.namespace.is_full() && route.is_stored() {
             return Ok(Routed { destinations: route.receivers, refused: true });
         }
+        if route.lacks_capture {
+            self.namespace.counters().capture_refused.increment(1);
+            if message.guaranteed {
+                return Ok(Routed { destinations: route.receivers, refused: true });
+            }
+        }
         let mut accepting = None;
         if route.set.queues.iter().any(|q| q.has_limits() || message.headers.expires_ms.is_some()) {
             let refusing = self.apply_limits(&route.set, message);
@@ -227,7 +233,7 @@ impl Publisher {
                 accepting = Some(Arc::new(route.set.without(&refusing)));
             }
         }
-        let refused = accepting.is_some();
+        let refused = accepting.is_some() || route.lacks_capture;
         let set = accepting.as_ref().unwrap_or(&route.set);
         let mut taken = false;
         for set in std::iter::once(set).chain(&route.formatted).filter(|set| !set.is_empty()) {
@@ -521,6 +527,10 @@ impl Publisher {
     /// Caches a route for the key in `scratch`.
     fn cache(&mut self, route: Route) -> Arc<Route> {
         let route = Arc::new(route);
+        // The capture's topic can be created as soon as a limit allows it.
+        if route.lacks_capture {
+            return route;
+        }
         if self.routes.len() >= ROUTES_MAX
             && let Some(some) = self.routes.keys().next().cloned()
         {

@@ -35,6 +35,8 @@ pub(crate) struct Route {
     pub(crate) receivers: usize,
     /// The permissions of clients whose bindings were asked for, if any, and their version: the route holds for it.
     pub(crate) readers: Option<(Arc<Permissions>, u64)>,
+    /// A capture rule applies whose topic cannot be appended to: such a message is not acknowledged.
+    pub(crate) lacks_capture: bool,
 }
 
 impl Route {
@@ -76,7 +78,14 @@ pub(crate) fn to_queues(namespace: &Namespace, names: &[&[u8]]) -> Route {
 pub(crate) fn to_inbox(inbox: &dyn Inbox, guaranteed: bool) -> Route {
     let mut set = ReceiverSet::default();
     inbox.receive(guaranteed, &mut set);
-    Route { set: Arc::new(set), formatted: SmallVec::new(), key: None, receivers: 1, readers: None }
+    Route {
+        set: Arc::new(set),
+        formatted: SmallVec::new(),
+        key: None,
+        receivers: 1,
+        readers: None,
+        lacks_capture: false,
+    }
 }
 
 /// Routes from an exchange. Every exchange on the path matches all the keys.
@@ -223,27 +232,38 @@ fn add_capture(namespace: &Namespace, address: &Address, publish: &Publish<'_>, 
         found.captured = capture;
         return;
     }
-    if let Some((topic, key)) = capture
-        && let Some(topic) = namespace.topic(&topic).or_else(|| create_capture_topic(namespace, &topic))
-        && topic.kind() == TopicKind::Log
-        && let Some(partition) = topic.partition_of(Some(&key))
-    {
-        found.add_partition(&topic, &partition);
-        found.key = Some(key);
+    let Some((topic, key)) = capture else { return };
+    match capture_topic(namespace, &topic) {
+        Ok(topic) => {
+            if let Some(partition) = topic.partition_of(Some(&key)) {
+                found.add_partition(&topic, &partition);
+                found.key = Some(key);
+            }
+        }
+        Err(error) => {
+            found.lacks_capture = true;
+            namespace.captures().log_refusal(namespace.clock(), &topic, &error);
+        }
     }
 }
 
-/// Creates a capture's topic.
-fn create_capture_topic(namespace: &Namespace, name: &str) -> Option<Arc<Topic>> {
-    let spec = TopicSpec { partitions: 1, config: TopicConfig::new() };
-    match namespace.create_topic(name, &spec) {
-        Ok((topic, _)) => Some(topic),
-        // Created by another task meanwhile.
-        Err(TopicError::Exists(_)) => namespace.topic(name),
-        Err(error) => {
-            tracing::warn!(topic = name, %error, "failed to create a capture's topic");
-            None
+/// The topic of a capture, which is created if it is not there.
+fn capture_topic(namespace: &Namespace, name: &str) -> Result<Arc<Topic>, TopicError> {
+    let created = || {
+        let spec = TopicSpec { partitions: 1, config: TopicConfig::new() };
+        match namespace.create_topic(name, &spec) {
+            Ok((topic, _)) => Ok(topic),
+            // Created by another task meanwhile.
+            Err(TopicError::Exists(_)) => {
+                namespace.topic(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))
+            }
+            Err(error) => Err(error),
         }
+    };
+    let topic = namespace.topic(name).map_or_else(created, Ok)?;
+    match topic.kind() {
+        TopicKind::Log => Ok(topic),
+        TopicKind::Queue => Err(TopicError::BadName(name.to_owned(), "it is a queue")),
     }
 }
 
@@ -264,6 +284,8 @@ pub(crate) struct Found {
     key: Option<Bytes>,
     /// See [`Route::readers`].
     readers: Option<(Arc<Permissions>, u64)>,
+    /// See [`Route::lacks_capture`].
+    lacks_capture: bool,
 }
 
 /// Exchanges to visit.
@@ -337,6 +359,7 @@ impl Found {
             key: self.key,
             receivers: self.receivers,
             readers: self.readers,
+            lacks_capture: self.lacks_capture,
         }
     }
 }

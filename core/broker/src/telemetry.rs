@@ -8,7 +8,7 @@ pub(crate) const LOGINS: &str = "inver_logins_total";
 pub(crate) const LINES_SUPPRESSED: &str = "inver_log_lines_suppressed_total";
 
 /// Metrics of one namespace, each with its help.
-const COUNTERS: [(&str, &str); 11] = [
+const COUNTERS: [(&str, &str); 12] = [
     (
         "inver_messages_published_total",
         "Messages published singly; record batches are counted by their protocol.",
@@ -26,6 +26,11 @@ const COUNTERS: [(&str, &str); 11] = [
         "inver_messages_dropped_total",
         "Messages dropped without a dead-letter exchange: expired, over a length or delivery limit, in a cycle of \
          dead-letter exchanges, or best-effort messages that a full in-memory queue refused.",
+    ),
+    (
+        "inver_messages_capture_refused_total",
+        "Messages whose capture rule names a topic that cannot be created: refused where the publisher waits for an \
+         acknowledgement, else not captured.",
     ),
     ("inver_queues_declared_total", "Declarations of queues, of those that were there and of new ones."),
     ("inver_queues_created_total", "Queues created."),
@@ -51,6 +56,7 @@ pub(crate) struct Counters {
     pub(crate) dead_lettered: Counter,
     pub(crate) spilled: Counter,
     pub(crate) dropped: Counter,
+    pub(crate) capture_refused: Counter,
     pub(crate) queues_declared: Counter,
     pub(crate) queues_created: Counter,
     pub(crate) queues_deleted: Counter,
@@ -75,6 +81,7 @@ impl Counters {
             dead_lettered,
             spilled,
             dropped,
+            capture_refused,
             declared,
             created,
             deleted,
@@ -90,6 +97,7 @@ impl Counters {
             dead_lettered,
             spilled,
             dropped,
+            capture_refused,
             queues_declared: declared,
             queues_created: created,
             queues_deleted: deleted,

@@ -40,7 +40,7 @@ const RULES: &[Rule] = &[
     ("timers", &["clock"]),
     ("trie", &["address", "bag"]),
     ("bindings", &["access", "address", "bag", "spec", "trie", "value"]),
-    ("capture", &["address", "bag", "spec", "trie"]),
+    ("capture", &["address", "bag", "clock", "spec", "trie"]),
     ("client_log", &["clock", "identity", "spec", "telemetry"]),
     ("context", &["clock", "maps", "reclaim", "telemetry", "timers"]),
     ("message", &["address", "spec", "value"]),

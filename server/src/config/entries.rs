@@ -55,6 +55,10 @@ impl Config {
     pub(super) fn listener_problems(&self) -> Vec<Problem> {
         let entries = self.listeners();
         let mut problems = Vec::new();
+        if entries.is_empty() {
+            let what = "every listener is `off`: nobody could connect".to_owned();
+            problems.push(Problem { place: "listeners".into(), what });
+        }
         let mut names = BTreeSet::new();
         for entry in &entries {
             let mut wrong: Vec<String> = wrong(entry);

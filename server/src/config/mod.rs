@@ -38,7 +38,7 @@ pub(crate) use listeners::{
 use sections::{
     Capture, Endpoint, General, Http, Hub, Limits, Log, Logging, Logins, Runtime, Tls, WebSocketEndpoint,
 };
-pub(crate) use values::{Listen, LogFormat, RuntimeKind};
+pub(crate) use values::{Listen, LogFilter, LogFormat, RuntimeKind};
 
 /// Prefix of every environment variable.
 pub(crate) const ENVIRONMENT_PREFIX: &str = "INVER_";

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use inver_broker::HubMode;
 use inver_settings::{Form, Setting};
 use serde::de::{Deserialize, Deserializer, Error, Unexpected};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::protocols::PROTOCOLS;
 
@@ -122,12 +122,31 @@ impl Setting for HubDefault {
 #[derive(Debug, Clone)]
 pub(crate) struct LogFilter(pub(crate) Targets);
 
+impl LogFilter {
+    /// Reads a filter: a level, `target=level` pairs, or both. One by which the broker's errors would not be written is
+    /// refused.
+    pub(crate) fn parse(text: &str) -> Result<LogFilter, String> {
+        const LEVELS: &str = "error, warn, info, debug, trace";
+        for part in text.split(',') {
+            let (target, level) = part.split_once('=').unwrap_or(("", part));
+            if level.trim().parse::<LevelFilter>().is_err() {
+                return Err(format!("`{}` is no level: {LEVELS}, or `target=level` pairs", level.trim()));
+            }
+            if part.contains('=') && target.trim().is_empty() {
+                return Err(format!("`{part}` has no target"));
+            }
+        }
+        let targets: Targets = text.parse().map_err(|error| format!("{error}"))?;
+        if !targets.would_enable("inver", &tracing::Level::ERROR) {
+            return Err("it silences the errors of the broker: add a level, such as `error`".into());
+        }
+        Ok(LogFilter(targets))
+    }
+}
+
 impl Setting for LogFilter {
     fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        const EXPECTED: &str = "a level (error, warn, info, debug, trace) or `target=level` pairs";
-        let text = String::deserialize(value)?;
-        let parsed = text.parse().ok().map(LogFilter);
-        parsed.ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &EXPECTED))
+        LogFilter::parse(&String::deserialize(value)?).map_err(D::Error::custom)
     }
 
     fn show(&self) -> String {
@@ -208,12 +227,10 @@ impl Setting for CaptureRules {
             {
                 return Err(D::Error::custom(format_args!("unknown protocol `{name}`")));
             }
-            if rule.filter.is_empty() || rule.topic.is_empty() {
-                return Err(D::Error::custom("a capture rule needs a filter and a topic"));
-            }
             if rule.key.is_empty() {
                 rule.key = address();
             }
+            inver_broker::check_capture(&rule.filter, &rule.topic, &rule.key).map_err(D::Error::custom)?;
         }
         Ok(CaptureRules(rules))
     }

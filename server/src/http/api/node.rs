@@ -12,12 +12,11 @@ use rustix::fs::statvfs;
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
-use tracing_subscriber::filter::Targets;
 use utoipa::ToSchema;
 
 use super::overview::Overview;
 use super::{answer, blocking};
-use crate::config::EffectiveKey;
+use crate::config::{EffectiveKey, LogFilter};
 use crate::http::auth::Caller;
 use crate::http::list::{ListQuery, Page, Whole};
 use crate::http::problem::Problem;
@@ -195,9 +194,9 @@ pub(in crate::http) async fn set_log_level(
     if filter.trim().is_empty() || filter.len() > FILTER_BYTES_MAX {
         return Err(Problem::bad_request(format!("filter has 1 to {FILTER_BYTES_MAX} bytes")));
     }
-    let targets: Targets =
-        filter.parse().map_err(|error| Problem::bad_request(format!("filter: {error}")))?;
-    app.node.log_filter.set(&targets);
+    let parsed = LogFilter::parse(&filter);
+    let parsed = parsed.map_err(|error| Problem::bad_request(format!("filter: {error}")))?;
+    app.node.log_filter.set(&parsed.0);
     tracing::info!(filter, user = caller.identity.name(), "log filter changed");
     Ok(Json(LogLevel { filter: app.node.log_filter.get() }))
 }
