@@ -239,6 +239,34 @@ impl EffectiveRules {
         self.decide_by(ResourceKind::Address, operation, covers, covers)
     }
 
+    /// Whether the operation is certainly allowed on every address that a filter matches. False where that is not known.
+    #[must_use]
+    pub fn allows_all_of(&self, filter: &str, operation: Operation) -> bool {
+        if !filter.contains(['+', '#']) {
+            return self.decide(ResourceKind::Address, filter, operation).allowed;
+        }
+        let allows = |matcher: &Matcher| matcher.matches_all_of(filter);
+        let denies = |matcher: &Matcher| matcher.may_match_some_of(filter);
+        self.decide_by(ResourceKind::Address, operation, allows, denies).allowed
+    }
+
+    /// Whether the operation is certainly allowed on every resource of a kind whose name is among those in question; a
+    /// denial of one name counts if that is. False where that is not known.
+    #[must_use]
+    pub fn allows_every(
+        &self,
+        kind: ResourceKind,
+        operation: Operation,
+        is_in_question: impl Fn(&str) -> bool,
+    ) -> bool {
+        let denies = |matcher: &Matcher| match matcher {
+            Matcher::Literal(name) => is_in_question(name),
+            Matcher::Nothing => false,
+            _ => true,
+        };
+        self.decide_by(kind, operation, |matcher| matcher.covers(&Matcher::Any), denies).allowed
+    }
+
     fn decide_by(
         &self,
         kind: ResourceKind,

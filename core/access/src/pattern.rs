@@ -212,15 +212,42 @@ impl Matcher {
         }
     }
 
+    /// Whether it certainly matches every name that `filter` matches, unlike [`covers_filter`](Self::covers_filter), where
+    /// expressions apply to the filter's text. False where that is not known.
+    pub(crate) fn matches_all_of(&self, filter: &str) -> bool {
+        match self {
+            Matcher::Any => true,
+            Matcher::Prefix(prefix) => {
+                let fixed = fixed_beginning(filter);
+                // A filter that ends with `/#` matches the level above as well.
+                let shortest = if filter.ends_with("/#") { fixed.strip_suffix('/') } else { None };
+                shortest.unwrap_or(fixed).starts_with(prefix.as_str())
+            }
+            Matcher::Filter(levels) => filter_covers(levels, filter),
+            _ => false,
+        }
+    }
+
+    /// Whether it may match some name that `filter` matches. True where that is not known.
+    pub(crate) fn may_match_some_of(&self, filter: &str) -> bool {
+        match self {
+            Matcher::Nothing | Matcher::Within(..) => false,
+            Matcher::Literal(name) => name_matches(filter, name),
+            Matcher::Prefix(prefix) => {
+                let fixed = fixed_beginning(filter);
+                fixed.starts_with(prefix.as_str()) || prefix.starts_with(fixed)
+            }
+            Matcher::Filter(levels) => filters_meet(levels, filter),
+            Matcher::Any | Matcher::Regex(_) | Matcher::Dotted(_) => true,
+        }
+    }
+
     /// Whether every name that `filter` matches is matched as well. Used for subscriptions, whose names are filters.
     pub(crate) fn covers_filter(&self, filter: &str) -> bool {
         match self {
             Matcher::Filter(levels) => filter_covers(levels, filter),
             // A prefix covers the filter if its fixed beginning has it.
-            Matcher::Prefix(prefix) => {
-                let fixed = filter.find(['+', '#']).map_or(filter, |at| filter.get(..at).unwrap_or_default());
-                fixed.starts_with(prefix.as_str())
-            }
+            Matcher::Prefix(prefix) => fixed_beginning(filter).starts_with(prefix.as_str()),
             other => other.matches(filter),
         }
     }
@@ -279,6 +306,39 @@ fn is_filter(filter: &str) -> bool {
         }
     }
     !filter.is_empty()
+}
+
+/// What every name that a filter matches begins with, but for the level above a `/#`.
+fn fixed_beginning(filter: &str) -> &str {
+    filter.find(['+', '#']).and_then(|at| filter.get(..at)).unwrap_or(filter)
+}
+
+/// Whether a filter matches a name, names that begin with `$` not apart.
+fn name_matches(filter: &str, name: &str) -> bool {
+    let mut parts = name.split('/');
+    for level in filter.split('/') {
+        match (level, parts.next()) {
+            ("#", _) => return true,
+            ("+", Some(_)) => {}
+            (level, Some(part)) if level == part => {}
+            _ => return false,
+        }
+    }
+    parts.next().is_none()
+}
+
+/// Whether a name may exist that both filters match.
+fn filters_meet(levels: &[Level], filter: &str) -> bool {
+    let mut others = filter.split('/');
+    for level in levels {
+        match (level, others.next()) {
+            (Level::Rest, _) | (_, Some("#")) => return true,
+            (Level::One, Some(_)) | (Level::Exactly(_), Some("+")) => {}
+            (Level::Exactly(text), Some(other)) if text == other => {}
+            _ => return false,
+        }
+    }
+    others.next().is_none_or(|other| other == "#")
 }
 
 /// None where a value is missing or holds a separator or a wildcard: no level is like that.
@@ -371,6 +431,38 @@ mod tests {
         );
         let prefix = Pattern::Prefix("a/".into()).matcher(&ANN);
         assert!(prefix.covers_filter("a/#") && !prefix.covers_filter("+/b") && !prefix.covers_filter("#"));
+    }
+
+    #[test]
+    fn what_a_pattern_has_in_common_with_a_filter_is_never_said_too_small() {
+        // (pattern, filter, matches all of it, may match some of it)
+        let (prefix, filter) = (|t: &str| Pattern::Prefix(t.into()), |t: &str| Pattern::Filter(t.into()));
+        let (literal, regex) = (|t: &str| Pattern::Literal(t.into()), |t: &str| Pattern::Regex(t.into()));
+        for (pattern, of, all, some) in [
+            (Pattern::Any, "#", true, true),
+            (prefix("a"), "a/#", true, true),
+            (prefix("a/"), "a/#", false, true),
+            (prefix("a/"), "a/+", true, true),
+            (prefix("a/b"), "a/+", false, true),
+            (prefix("b"), "a/#", false, false),
+            (prefix("a"), "+/b", false, true),
+            (filter("a/#"), "a/+/c", true, true),
+            (filter("a/+"), "a/#", false, true),
+            (filter("+/c"), "a/#", false, true),
+            (filter("b/#"), "a/#", false, false),
+            (filter("a/b"), "a/b/#", false, true),
+            (filter("a/b/c"), "a/+", false, false),
+            (filter("a"), "a/+", false, false),
+            (literal("a/b"), "a/+", false, true),
+            (literal("a"), "a/#", false, true),
+            (literal("b"), "a/#", false, false),
+            (regex("^a/.*$"), "a/#", false, true),
+            (Pattern::Dotted("^b".into()), "a/#", false, true),
+        ] {
+            let matcher = pattern.matcher(&ANN);
+            let found = (matcher.matches_all_of(of), matcher.may_match_some_of(of));
+            assert_eq!(found, (all, some), "{pattern:?} {of}");
+        }
     }
 
     #[test]

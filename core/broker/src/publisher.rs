@@ -217,6 +217,9 @@ impl Publisher {
                 })
             }
         };
+        if self.is_exempt || matches!(to, Target::Exchange { more_keys: [_, ..], .. }) {
+            route.set.live.iter().for_each(|queue| queue.note_other_addresses());
+        }
         if !self.is_exempt && self.namespace.is_full() && route.is_stored() {
             return Ok(Routed { destinations: route.receivers, refused: true });
         }

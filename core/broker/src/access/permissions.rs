@@ -12,6 +12,7 @@ use inver_access::{EffectiveRules, Operation, ResourceKind, Subject, Tag, Tags, 
 use parking_lot::Mutex;
 
 use super::AccessControl;
+use crate::address::{Address, Filter, Form, rewrite};
 
 /// Decisions that a connection remembers; beyond it all are forgotten.
 const DECISIONS_MAX: usize = 1024;
@@ -150,6 +151,29 @@ impl Permissions {
         current.make_room();
         current.filters.entry(operation).or_default().insert(filter.into(), allowed);
         allowed
+    }
+
+    /// Whether certainly nothing that a filter (slashed) matches is kept from the client: it may receive from every such
+    /// address, and read every log topic that is met there. False where that is not known.
+    #[must_use]
+    pub fn receives_all_of(&self, filter: &str) -> bool {
+        if self.is_unrestricted() {
+            return true;
+        }
+        let current = self.current.lock();
+        let Some(rules) = &current.rules else { return true };
+        // Escapes have more than one spelling.
+        if filter.contains('%') || !rules.allows_all_of(filter, Operation::Receive) {
+            return false;
+        }
+        let (topic, read) = (ResourceKind::Topic, Operation::Read);
+        if !filter.contains(['+', '#']) {
+            let name = rewrite(Form::Slashed, Form::Dotted, filter.as_bytes());
+            return rules.decide(topic, &String::from_utf8_lossy(&name), read).allowed;
+        }
+        let filter = Filter::slashed(filter.as_bytes());
+        let is_met = |name: &str| filter.matches(&Address::parse(Form::Dotted, name.as_bytes()));
+        rules.allows_every(topic, read, is_met)
     }
 
     /// Whether the client may perform an operation on some resource of this kind.

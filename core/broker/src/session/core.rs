@@ -213,6 +213,14 @@ impl SessionCore {
         self.state.lock().filters.contains_key(text)
     }
 
+    /// Whether a condition holds for all filters, those of shared subscriptions not among them. False without asking if
+    /// there are more than `filters_max`.
+    pub(super) fn all_filters(&self, filters_max: usize, holds: impl Fn(&[u8]) -> bool) -> bool {
+        let state = self.state.lock();
+        let mut own = state.filters.keys().filter(|text| split_share(text).is_none());
+        state.filters.len() <= filters_max && own.all(|filter| holds(filter))
+    }
+
     /// Sets a subscription. Whether it existed, and when it is durable.
     pub(super) fn put_filter(
         &self,

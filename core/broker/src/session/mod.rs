@@ -146,13 +146,17 @@ impl Session {
         if options.guaranteed {
             self.make_inbox();
         }
+        self.gate.subscribed(filter);
         self.core.bind(filter, options);
         Ok(subscribed)
     }
 
     /// Removes a subscription; false if there was none. A shared one is named by the whole `$share/group/filter`; drop
     /// its consumer first.
-    pub fn unsubscribe(&self, text: &[u8]) -> Result<(bool, Completion), SubmitError> {
+    pub fn unsubscribe(&mut self, text: &[u8]) -> Result<(bool, Completion), SubmitError> {
+        if share::split_share(text).is_none() {
+            self.gate.unsubscribed(text);
+        }
         self.core.remove_filter(text)
     }
 

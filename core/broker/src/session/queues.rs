@@ -88,7 +88,9 @@ impl Session {
         let Some(live) = &mut self.live else { return Pull::default() };
         let before = into.len();
         let pull = live.pull_batches(bytes_max, into);
-        if !self.gate.is_open() {
+        if !self.gate.is_open()
+            && (!self.gate.covers_filters(&self.core) || live.subscription().has_other_addresses())
+        {
             self.gate.keep_batches(self.core.namespace(), into, before);
             if pull.more && into.len() == before {
                 live.wake();

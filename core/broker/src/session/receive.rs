@@ -1,12 +1,17 @@
 //! What the client of a session may receive: each message is decided by its address, and a producer's by its log topic
 //! too, when it is pulled. So a permission that is taken away holds for messages that wait already.
+//!
+//! A decision is remembered for one version of the permissions. Best-effort messages, which the session's filters alone
+//! let in since its connection opened, are not checked while rules allow all that these match.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_access::{Operation, ResourceKind};
 use inver_storage::batch::{BatchBuilder, Record, records};
+use rustc_hash::FxHashMap;
 
+use super::core::SessionCore;
 use crate::access::Permissions;
 use crate::address::{Form, rewrite};
 use crate::message::{HeaderView, Message, address_of};
@@ -14,17 +19,36 @@ use crate::namespace::Namespace;
 use crate::spec::{Delivery, DeliveryId, TopicKind};
 use crate::subscription::LiveBatch;
 
-/// Decides what a client receives.
+/// Filters, subscribed and removed, up to which they are decided as a whole.
+const FILTERS_MAX: usize = 64;
+
+/// Addresses whose decision is remembered; beyond it all are forgotten.
+const ADDRESSES_MAX: usize = 256;
+
+/// Decides what a client receives: by the session's filters where rules allow all that they match, else address by
+/// address.
 pub(super) struct ReceiveGate {
     permissions: Arc<Permissions>,
-    /// The last address that was allowed, and the version of the permissions then: successive messages mostly have one.
-    allowed: Vec<u8>,
+    /// Filters that were removed: messages that they let in may wait still.
+    removed: Vec<Box<[u8]>>,
+    /// None while nothing restricts the client.
+    decided: Option<Box<Decided>>,
+}
+
+/// What was decided at one version of the permissions.
+struct Decided {
     version: u64,
+    /// The client may receive all that the session's filters match, as far as was asked.
+    covers_filters: Option<bool>,
+    /// Whether the client may receive from these addresses. Few enough for a hash that a client could predict.
+    addresses: FxHashMap<Box<[u8]>, bool>,
+    /// The log topic of the last message that came with one, and whether the client may read it.
+    topic: Option<(Box<str>, bool)>,
 }
 
 impl ReceiveGate {
     pub(super) fn new(permissions: Arc<Permissions>) -> ReceiveGate {
-        ReceiveGate { permissions, allowed: Vec::new(), version: 0 }
+        ReceiveGate { permissions, removed: Vec::new(), decided: None }
     }
 
     pub(super) fn permissions(&self) -> &Arc<Permissions> {
@@ -36,12 +60,51 @@ impl ReceiveGate {
         self.permissions.is_unrestricted()
     }
 
+    /// Notes a filter that is about to let messages in.
+    pub(super) fn subscribed(&mut self, filter: &[u8]) {
+        if let Some(covers) = self.decided.as_mut().and_then(|decided| decided.covers_filters.as_mut()) {
+            *covers = *covers && receives_all_of(&self.permissions, filter);
+        }
+    }
+
+    /// Notes a filter that is removed.
+    pub(super) fn unsubscribed(&mut self, filter: &[u8]) {
+        if self.removed.len() <= FILTERS_MAX && !self.removed.iter().any(|removed| **removed == *filter) {
+            self.removed.push(filter.into());
+        }
+    }
+
+    /// Whether the client may receive all that filters of the session match, so that no message of the live queue needs to
+    /// be checked. Asked once for each version of the permissions.
+    pub(super) fn covers_filters(&mut self, session: &SessionCore) -> bool {
+        if let Some(covers) = self.decided().covers_filters {
+            return covers;
+        }
+        let holds = |filter: &[u8]| receives_all_of(&self.permissions, filter);
+        let covers = self.removed.len() <= FILTERS_MAX
+            && self.removed.iter().all(|filter| holds(filter))
+            && session.all_filters(FILTERS_MAX, holds);
+        self.decided().covers_filters = Some(covers);
+        covers
+    }
+
+    /// What was decided at the present version.
+    fn decided(&mut self) -> &mut Decided {
+        // Read before any rule is, so that a change in between is found by the next question.
+        let version = self.permissions.version();
+        let decided = self.decided.get_or_insert_with(|| Box::new(Decided::at(version)));
+        if decided.version != version {
+            **decided = Decided::at(version);
+        }
+        decided
+    }
+
     /// Whether the client may receive a message; `topic` is the log topic that it is stored in.
     pub(super) fn allows(&mut self, namespace: &Namespace, record: &Record, topic: Option<&str>) -> bool {
         let is_composed = HeaderView::of(record).origin().is_some();
         // A message that the broker composed is stored there by a capture only.
         let topic = topic.filter(|_| !is_composed);
-        if topic.is_some_and(|topic| !self.permissions.may(ResourceKind::Topic, topic, Operation::Read)) {
+        if topic.is_some_and(|topic| !self.may_read(topic)) {
             return false;
         }
         // Without an address it is no message of the hub.
@@ -49,18 +112,32 @@ impl ReceiveGate {
         if topic.is_none() && !is_composed && !self.may_read_topic_of(namespace, &address) {
             return false;
         }
-        let version = self.permissions.version();
-        if self.version == version && *self.allowed == *address {
-            return true;
+        self.may_receive(&address)
+    }
+
+    fn may_receive(&mut self, address: &[u8]) -> bool {
+        if let Some(allowed) = self.decided().addresses.get(address) {
+            return *allowed;
         }
-        let name = String::from_utf8_lossy(&address);
-        let is_allowed = self.permissions.may(ResourceKind::Address, &name, Operation::Receive);
-        if is_allowed {
-            self.version = version;
-            self.allowed.clear();
-            self.allowed.extend_from_slice(&address);
+        let name = String::from_utf8_lossy(address);
+        let allowed = self.permissions.may(ResourceKind::Address, &name, Operation::Receive);
+        let addresses = &mut self.decided().addresses;
+        if addresses.len() >= ADDRESSES_MAX {
+            addresses.clear();
         }
-        is_allowed
+        addresses.insert(address.into(), allowed);
+        allowed
+    }
+
+    fn may_read(&mut self, topic: &str) -> bool {
+        if let Some((last, allowed)) = &self.decided().topic
+            && **last == *topic
+        {
+            return *allowed;
+        }
+        let allowed = self.permissions.may(ResourceKind::Topic, topic, Operation::Read);
+        self.decided().topic = Some((topic.into(), allowed));
+        allowed
     }
 
     /// Whether the client may read the log topic of this address, if there is one. A producer's record that comes without
@@ -103,23 +180,32 @@ impl ReceiveGate {
 
     /// False: nothing of the batch is left.
     fn keep_batch(&mut self, namespace: &Namespace, batch: &mut LiveBatch) -> bool {
-        let Ok(all) = records(&batch.bytes) else { return false };
-        let all: Vec<Record> = all.map_while(Result::ok).collect();
-        let allowed: Vec<bool> =
-            all.iter().map(|record| self.allows(namespace, record, batch.topic.as_deref())).collect();
-        let count = allowed.iter().filter(|allowed| **allowed).count();
-        if count == all.len() || count == 0 {
-            return count > 0;
+        let topic = batch.topic.clone();
+        let mut is_allowed = |record: &Record| self.allows(namespace, record, topic.as_deref());
+        let Ok(mut all) = records(&batch.bytes) else { return false };
+        if all.by_ref().map_while(Result::ok).all(|record| is_allowed(&record)) {
+            return true;
         }
-        batch.bytes =
-            rebuilt(all.iter().zip(allowed).filter(|(_, allowed)| *allowed).map(|(record, _)| record));
-        batch.messages = count as u64;
-        true
+        let Ok(all) = records(&batch.bytes) else { return false };
+        let allowed: Vec<Record> = all.map_while(Result::ok).filter(is_allowed).collect();
+        batch.bytes = rebuilt(&allowed);
+        batch.messages = allowed.len() as u64;
+        !allowed.is_empty()
     }
 }
 
+impl Decided {
+    fn at(version: u64) -> Decided {
+        Decided { version, covers_filters: None, addresses: FxHashMap::default(), topic: None }
+    }
+}
+
+fn receives_all_of(permissions: &Permissions, filter: &[u8]) -> bool {
+    std::str::from_utf8(filter).is_ok_and(|filter| permissions.receives_all_of(filter))
+}
+
 /// A batch of these records.
-fn rebuilt<'a>(records: impl Iterator<Item = &'a Record>) -> Bytes {
+fn rebuilt(records: &[Record]) -> Bytes {
     let mut builder = BatchBuilder::new(0);
     for record in records {
         let Message { timestamp_ms, key, value, headers, .. } = Message::of_record(record, false);

@@ -81,6 +81,8 @@ pub struct Subscription {
     dirty: AtomicBool,
     /// Acknowledged messages are trimmed.
     trims: bool,
+    /// See [`has_other_addresses`](Self::has_other_addresses).
+    other_addresses: AtomicBool,
     /// The queue that it belongs to, if any.
     owner: OnceLock<Box<Owner>>,
     /// The bytes that wait in a queue with a byte limit.
@@ -146,6 +148,7 @@ impl Subscription {
             state: Mutex::new(State::new(mode, sources, context.clock.clone())),
             dirty: AtomicBool::new(false),
             trims,
+            other_addresses: AtomicBool::new(false),
             owner: OnceLock::new(),
             bytes: OnceLock::new(),
             made: OnceLock::new(),
@@ -305,6 +308,17 @@ impl Subscription {
     /// Enqueues a batch in a queue in memory; its bytes are shared with all other receivers.
     pub(crate) fn push(self: &Arc<Self>, batch: &Batch, topic: Option<&Arc<str>>) {
         self.locked(|state| state.push(self, batch, topic));
+    }
+
+    /// Whether it was ever given a message that may name another address than it was routed from: a dead letter, or one
+    /// with several routing keys.
+    pub(crate) fn has_other_addresses(&self) -> bool {
+        self.other_addresses.load(Ordering::Acquire)
+    }
+
+    /// Notes that it is about to be given such a message.
+    pub(crate) fn note_other_addresses(&self) {
+        self.other_addresses.store(true, Ordering::Release);
     }
 
     /// How many messages a bounded queue in memory refused.

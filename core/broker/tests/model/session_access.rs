@@ -3,8 +3,9 @@
 use inver_access::{Effect, Operation, Operations, Pattern, Principal, ResourceKind, Rule, RuleId, User};
 use inver_broker::message::Property;
 use inver_broker::{
-    Broker, BrokerConfig, ConsumerSpec, Expiry, Filter, HeaderWriter, Mailbox, Message, Mode, Opened,
-    PublishError, Session, SessionError, SessionSpec, SubscribeError, Target, TopicConfig, TopicSpec, Will,
+    BindDestination, Broker, BrokerConfig, ConsumerSpec, DeadLetter, Expiry, Filter, HUB, HeaderWriter,
+    Mailbox, Message, Mode, Opened, PublishError, QueueLimits, QueueSpec, Session, SessionError, SessionSpec,
+    SubscribeError, Target, TopicConfig, TopicSpec, Will,
 };
 use inver_storage::BatchBuilder;
 use inver_storage::batch::records;
@@ -163,6 +164,90 @@ async fn only_permitted_messages_are_received_and_a_change_holds_at_once() {
     assert_eq!(retained(&mut session), 1);
     publish_at(broker, "a/4", true, false);
     assert_eq!(inbox(&mut session, 1).await, ["a/4"]);
+}
+
+/// As [`with_users`]; `ann` also receives `c/#` and `e/#` and reads every log topic, so that nothing of these filters is kept
+/// from her.
+fn with_whole_filters(broker: &Broker) {
+    with_users(broker);
+    let topics = Rule {
+        pattern: Pattern::Any,
+        ..rule("ann", ResourceKind::Topic, "#", &[Operation::Read], Effect::Allow)
+    };
+    let receive = |filter| rule("ann", ResourceKind::Address, filter, &[Operation::Receive], Effect::Allow);
+    broker.access().add_rules(vec![topics, receive("c/#"), receive("e/#")]).unwrap();
+    let permissions = permissions(&broker.default_sessions(), Some("ann"), "c");
+    assert!(permissions.receives_all_of("c/#") && !permissions.receives_all_of("a/#"));
+}
+
+#[tokio::test]
+async fn a_filter_that_is_allowed_whole_is_decided_again_when_rules_change() {
+    let fixture = Fixture::new();
+    let broker = &fixture.broker;
+    with_whole_filters(broker);
+    let mut session = open_as(broker, Some("ann"), "c", false).await.unwrap().session;
+    session.subscribe(b"c/#", &guaranteed()).unwrap();
+    let send = || ["c/1", "c/2"].map(|address| publish_at(broker, address, false, false));
+    send();
+    assert_eq!(live(&mut session), ["c/1", "c/2"]);
+    // What waits when the rule comes is kept back too.
+    send();
+    let deny = rule("ann", ResourceKind::Address, "c/2", &[Operation::Receive], Effect::Deny);
+    let (ids, _) = broker.access().add_rules(vec![deny]).unwrap();
+    send();
+    assert_eq!(live(&mut session), ["c/1", "c/1"]);
+    broker.access().delete_rules(|rule| rule.id == ids[0]).unwrap();
+    send();
+    assert_eq!(live(&mut session), ["c/1", "c/2"]);
+    // Another filter, of which a part is denied.
+    session.subscribe(b"a/#", &guaranteed()).unwrap();
+    send();
+    for address in ["a/1", "a/secret"] {
+        publish_at(broker, address, false, false);
+    }
+    assert_eq!(live(&mut session), ["c/1", "c/2", "a/1"]);
+}
+
+#[tokio::test]
+async fn messages_of_a_removed_filter_are_decided_by_what_it_let_in() {
+    let fixture = Fixture::new();
+    let broker = &fixture.broker;
+    with_whole_filters(broker);
+    let mut session = open_as(broker, Some("ann"), "c", false).await.unwrap().session;
+    for filter in ["c/#", "e/#"] {
+        session.subscribe(filter.as_bytes(), &guaranteed()).unwrap();
+    }
+    for address in ["c/1", "e/1", "e/2"] {
+        publish_at(broker, address, false, false);
+    }
+    session.unsubscribe(b"e/#").unwrap();
+    let deny = rule("ann", ResourceKind::Address, "e/1", &[Operation::Receive], Effect::Deny);
+    broker.access().add_rules(vec![deny]).unwrap();
+    assert_eq!(live(&mut session), ["c/1", "e/2"]);
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_names_a_denied_address_is_not_received() {
+    let fixture = Fixture::new();
+    let broker = &fixture.broker;
+    with_whole_filters(broker);
+    let mut session = open_as(broker, Some("ann"), "c", false).await.unwrap().session;
+    session.subscribe(b"c/#", &guaranteed()).unwrap();
+    publish_at(broker, "c/1", false, false);
+    assert_eq!(live(&mut session), ["c/1"]);
+    // The message keeps the address that it was published at, and is routed from another.
+    let namespace = broker.default_namespace();
+    let to_hub = DeadLetter { exchange: HUB.into(), routing_key: Some(b"c.2".to_vec()) };
+    let limits = QueueLimits { dead_letter: Some(to_hub), ..QueueLimits::default() };
+    let queue = declare(&namespace, "q", QueueSpec { limits, ..QueueSpec::default() });
+    let to = BindDestination::Queue("q");
+    let _ = namespace.bind(HUB, to, b"a.secret", &Default::default()).unwrap();
+    publish_at(broker, "a/secret", false, false);
+    let (mailbox, mut consumer) = attach(queue.subscription());
+    let ids: Vec<_> = take(&mailbox, &mut consumer, 1).await.iter().map(|delivery| delivery.id).collect();
+    committed(&namespace, consumer.reject(&ids).unwrap());
+    publish_at(broker, "c/3", false, false);
+    assert_eq!(live(&mut session), ["c/3"]);
 }
 
 #[tokio::test]

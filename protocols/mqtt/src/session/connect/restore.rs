@@ -33,6 +33,7 @@ impl Session {
                     let client_id = self.core.client_id();
                     tracing::warn!(client_id, filter = text, %error, "failed to restore a shared subscription");
                     if let Err(error) = self.core.unsubscribe(&filter) {
+                        let client_id = self.core.client_id();
                         tracing::warn!(client_id, filter = text, %error, "failed to remove a shared subscription");
                     }
                 }
