@@ -38,6 +38,12 @@ pub enum OpenError {
     /// The checkpoint cannot be read or written.
     #[error("failed to open {file}: {0}", file = CHECKPOINT_FILE)]
     Checkpoint(#[from] CheckpointError),
+    /// No file of the checkpoint can be read, and segments that it replaced were removed.
+    #[error(
+        "{0}; neither {CHECKPOINT_FILE} nor {CHECKPOINT_COPY_FILE} can be read, and the log does not go back to its \
+         beginning: restore the folder from a backup (`inver restore`)"
+    )]
+    CheckpointLost(#[source] CheckpointError),
     /// A file was written by a later version.
     #[error("{file} has format version {found}, this build reads up to {supported}")]
     Version {
@@ -70,6 +76,8 @@ impl OpenError {
 
 /// The checkpoint's file.
 pub(crate) const CHECKPOINT_FILE: &str = "checkpoint.redb";
+/// The second file of the checkpoint, with the same content.
+pub(crate) const CHECKPOINT_COPY_FILE: &str = "checkpoint-copy.redb";
 
 /// Failure of the checkpoint store. Damage of its file can show as any of these.
 #[derive(Debug, thiserror::Error)]
@@ -83,9 +91,28 @@ pub enum CheckpointError {
     /// The content is inconsistent.
     #[error("checkpoint is damaged: {0}")]
     Damaged(&'static str),
+    /// A sync of its only file failed, so the content of that file is unknown.
+    #[error("checkpoint file could not be synced")]
+    Unsynced,
     /// What the checkpoint covers could not be made durable.
     #[error(transparent)]
     Log(#[from] LogError),
+}
+
+impl CheckpointError {
+    /// Whether the medium failed, so that another attempt may succeed: the file is not known to be damaged.
+    pub(crate) fn is_of_medium(&self) -> bool {
+        let error = match self {
+            Self::Io(error) => error,
+            Self::Store(error) => match error.as_ref() {
+                redb::Error::Io(error) => error,
+                _ => return false,
+            },
+            Self::Damaged(_) | Self::Unsynced | Self::Log(_) => return false,
+        };
+        // The file is shorter than its pages say, or not a file of the store.
+        !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+    }
 }
 
 /// Failure of a log. Every later call returns the same error; only a restart helps.

@@ -230,8 +230,9 @@ impl Log {
         self.parts().durability.make_durable(submitted).map(Lsn)
     }
 
-    /// Takes a checkpoint now and removes segment files without live data. Blocks.
-    pub fn checkpoint(&self) -> Result<(), LogError> {
+    /// Takes a checkpoint now and removes segment files without live data. False if it could not be written and was put
+    /// off. Blocks.
+    pub fn checkpoint(&self) -> Result<bool, LogError> {
         self.parts().maintenance.checkpoint()
     }
 
@@ -261,6 +262,19 @@ impl Log {
     /// Runs one maintenance pass of a log opened manually.
     pub fn step_maintenance(&self) -> Result<(), LogError> {
         self.parts().maintenance.pass()
+    }
+
+    /// Why no checkpoint could be taken, if the last attempt failed. The log goes on and tries again.
+    #[must_use]
+    pub fn checkpoint_put_off(&self) -> Option<String> {
+        self.parts().maintenance.checkpointer.put_off()
+    }
+
+    /// Whether the checkpoint is in two files, so that damage of one loses nothing. False for a while after damage, and
+    /// while the second file cannot be written.
+    #[must_use]
+    pub fn is_checkpoint_mirrored(&self) -> bool {
+        self.parts().maintenance.checkpointer.is_mirrored()
     }
 
     /// A snapshot of counters and sizes. Does no I/O.
@@ -320,6 +334,7 @@ impl Handle {
         self.parts.intake.marks.end(LogError::Closed);
         self.parts.waiter.close();
         self.parts.allocator.set_active(None);
+        self.parts.maintenance.checkpointer.close();
         *self.folder_lock.lock() = None;
     }
 }

@@ -23,6 +23,7 @@ const QUEUE_ENTRIES: &str = "inver_log_queue_entries";
 const ENTRIES: &str = "inver_log_entries_total";
 const BYTES: &str = "inver_log_bytes_total";
 const CHECKPOINTS: &str = "inver_log_checkpoints_total";
+const CHECKPOINTS_PUT_OFF: &str = "inver_log_checkpoints_put_off_total";
 const RECLAIMED_SEGMENTS: &str = "inver_log_reclaimed_segments_total";
 const RECLAIMED_BYTES: &str = "inver_log_reclaimed_bytes_total";
 const CLEANED_SEGMENTS: &str = "inver_log_cleaned_segments_total";
@@ -61,6 +62,7 @@ pub(crate) struct LogMetrics {
     pub(crate) groups: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) checkpoints: Total,
+    pub(crate) checkpoints_put_off: Total,
     pub(crate) reclaimed_segments: Total,
     pub(crate) reclaimed_bytes: Total,
     pub(crate) cleaned_segments: Total,
@@ -100,6 +102,7 @@ impl LogMetrics {
             groups: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             checkpoints: Total::new(counter!(CHECKPOINTS)),
+            checkpoints_put_off: Total::new(counter!(CHECKPOINTS_PUT_OFF)),
             reclaimed_segments: Total::new(counter!(RECLAIMED_SEGMENTS)),
             reclaimed_bytes: Total::new(counter!(RECLAIMED_BYTES)),
             cleaned_segments: Total::new(counter!(CLEANED_SEGMENTS)),
@@ -169,6 +172,7 @@ fn describe() {
     describe_counter!(ENTRIES, Count, "Entries committed.");
     describe_counter!(BYTES, Bytes, "Bytes of entries committed.");
     describe_counter!(CHECKPOINTS, Count, "Checkpoints taken.");
+    describe_counter!(CHECKPOINTS_PUT_OFF, Count, "Attempts of a checkpoint that could not be written.");
     describe_counter!(RECLAIMED_SEGMENTS, Count, "Segment files removed because they held no live data.");
     describe_counter!(RECLAIMED_BYTES, Bytes, "Bytes of removed segment files.");
     describe_counter!(CLEANED_SEGMENTS, Count, "Segment files rewritten by the cleaner.");

@@ -18,6 +18,8 @@ pub struct LogStats {
     pub syncs: u64,
     /// Checkpoints taken.
     pub checkpoints: u64,
+    /// Attempts of a checkpoint that could not be written and were put off.
+    pub checkpoints_put_off: u64,
     /// Segment files removed because they held no live data.
     pub reclaimed_segments: u64,
     /// Bytes of these files.
@@ -52,6 +54,7 @@ impl LogStats {
             groups: metrics.groups.load(Ordering::Relaxed),
             syncs: metrics.syncs.load(Ordering::Relaxed),
             checkpoints: metrics.checkpoints.get(),
+            checkpoints_put_off: metrics.checkpoints_put_off.get(),
             reclaimed_segments: metrics.reclaimed_segments.get(),
             reclaimed_bytes: metrics.reclaimed_bytes.get(),
             cleaned_segments: metrics.cleaned_segments.get(),

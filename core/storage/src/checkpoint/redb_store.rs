@@ -4,16 +4,19 @@
 //! checksums detect torn writes and are not verified by reads. A count and a sum of checksums per space, and per table of
 //! state, detect missing rows. redb may panic on a damaged file; such a panic is reported as damage.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, StorageBackend, Table, TableDefinition};
 
 use super::codec::Meta;
-use super::store::{CheckpointStore, Fill, Sink, Space, Visit};
-use crate::error::{CHECKPOINT_FILE, CheckpointError};
+use super::overlay::Overlay;
+use super::store::{Fill, Sink, Space, Visit};
+use crate::error::CheckpointError;
 use crate::format::Fields;
 use crate::medium::{Medium, MediumFile};
 use crate::seeded_bugs::{Bug, is_seeded};
@@ -22,10 +25,11 @@ const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("chec
 
 /// Key in [`Space::Meta`]: the totals of the other spaces.
 const TOTALS_KEY: &[u8] = b"totals";
+/// Key in [`Space::Meta`]: the number of the last commit, by which the two files of a checkpoint are compared.
+pub(super) const COMMITS_KEY: &[u8] = b"commits";
 /// A space and, in [`Space::State`], a table.
 const PREFIX_BYTES: usize = 3;
 const CHECKSUM_BYTES: usize = 4;
-const NEW_FILE: &str = "checkpoint.tmp";
 
 /// Checkpoints in a redb file.
 #[derive(Debug)]
@@ -33,7 +37,12 @@ pub(crate) struct RedbStore {
     /// `None` during the drop.
     database: Option<Database>,
     totals: Totals,
+    /// A sync of the file failed: the medium may not hold what a read of the file returns.
+    has_sync_failed: Arc<AtomicBool>,
 }
+
+/// Called with the space, key and value of each row.
+type VisitSpace<'a> = dyn FnMut(Space, &[u8], &[u8]) -> Result<(), CheckpointError> + 'a;
 
 /// Rows and the sum of their checksums, by the first bytes of their keys.
 type Totals = BTreeMap<[u8; PREFIX_BYTES], Total>;
@@ -45,27 +54,67 @@ struct Total {
 }
 
 impl RedbStore {
-    /// Opens the file, creating it if it does not exist.
-    pub(crate) fn open(medium: &dyn Medium, cache_bytes_max: usize) -> Result<Self, CheckpointError> {
-        let exists = medium.list()?.iter().any(|name| name == CHECKPOINT_FILE);
-        if exists {
-            let file = medium.open(CHECKPOINT_FILE)?;
-            return Self::on(file, cache_bytes_max);
+    /// Opens a file that exists.
+    pub(crate) fn open(
+        medium: &dyn Medium,
+        name: &str,
+        cache_bytes_max: usize,
+    ) -> Result<Self, CheckpointError> {
+        Self::on(medium.open(name)?, cache_bytes_max)
+    }
+
+    /// Creates the file, replacing one that exists, with what `fill` puts into it. After a crash it is whole or absent.
+    pub(crate) fn create(
+        medium: &dyn Medium,
+        name: &str,
+        cache_bytes_max: usize,
+        fill: &mut Fill<'_>,
+    ) -> Result<Self, CheckpointError> {
+        let unfinished = format!("{name}.tmp");
+        if medium.list()?.contains(&unfinished) {
+            medium.remove(&unfinished)?;
         }
-        // Created under another name: after a crash it is whole or absent.
-        let file = medium.create(NEW_FILE)?;
-        let store = Self::on(file.clone(), cache_bytes_max)?;
+        let created = Self::filled(medium, &unfinished, cache_bytes_max, fill);
+        let renamed = created.and_then(|store| {
+            medium.rename(&unfinished, name)?;
+            medium.sync_folder()?;
+            Ok(store)
+        });
+        if renamed.is_err() {
+            // Best effort: recovery removes it as well.
+            let _ = medium.remove(&unfinished);
+        }
+        renamed
+    }
+
+    fn filled(
+        medium: &dyn Medium,
+        name: &str,
+        cache_bytes_max: usize,
+        fill: &mut Fill<'_>,
+    ) -> Result<Self, CheckpointError> {
+        let file = medium.create(name)?;
+        let mut store = Self::on(file.clone(), cache_bytes_max)?;
+        store.commit(fill)?;
         file.sync()?;
-        medium.rename(NEW_FILE, CHECKPOINT_FILE)?;
-        medium.sync_folder()?;
         Ok(store)
     }
 
     fn on(file: Arc<dyn MediumFile>, cache_bytes_max: usize) -> Result<Self, CheckpointError> {
+        let has_sync_failed = Arc::new(AtomicBool::new(false));
+        let backend = Backend { file, has_sync_failed: has_sync_failed.clone() };
+        Self::with(backend, cache_bytes_max, has_sync_failed)
+    }
+
+    fn with(
+        backend: impl StorageBackend,
+        cache_bytes_max: usize,
+        has_sync_failed: Arc<AtomicBool>,
+    ) -> Result<Self, CheckpointError> {
         let mut builder = Database::builder();
         let builder = builder.set_cache_size(cache_bytes_max);
-        let database = catch_panic(|| builder.create_with_backend(Backend(file)).map_err(failed))?;
-        let mut store = Self { database: Some(database), totals: Totals::new() };
+        let database = catch_panic(|| builder.create_with_backend(backend).map_err(failed))?;
+        let mut store = Self { database: Some(database), totals: Totals::new(), has_sync_failed };
         match store.get(Space::Meta, TOTALS_KEY)? {
             Some(row) => {
                 store.totals = decode_totals(&row).ok_or_else(|| damaged("malformed totals"))?;
@@ -77,18 +126,73 @@ impl RedbStore {
         }
         Ok(store)
     }
+
+    /// Opens a file to inspect it: nothing is written to it.
+    pub(crate) fn inspect(
+        file: Arc<dyn MediumFile>,
+        cache_bytes_max: usize,
+    ) -> Result<Self, CheckpointError> {
+        Self::with(Overlay::new(file)?, cache_bytes_max, Arc::default())
+    }
+
+    /// Verifies the checksum of every page in use, and what the file says of its free pages.
+    pub(crate) fn check_pages(&mut self) -> Result<(), CheckpointError> {
+        let database = self.database.as_mut().ok_or_else(|| damaged("store is closed"))?;
+        match catch_panic(|| database.check_integrity().map_err(failed))? {
+            true => Ok(()),
+            false => Err(damaged("inconsistent pages")),
+        }
+    }
+
+    /// The record of the log as a whole, if there is any.
+    pub(crate) fn meta(&self) -> Result<Option<Meta>, CheckpointError> {
+        let Some(bytes) = self.get(Space::Meta, Meta::KEY)? else { return Ok(None) };
+        Meta::decode(&bytes).map(Some).ok_or_else(|| damaged("malformed header"))
+    }
+
+    /// The number of the last commit; 0 in a file of an earlier build.
+    pub(super) fn commits(&self) -> Result<u64, CheckpointError> {
+        // An unreadable header is found first.
+        self.meta()?;
+        let Some(row) = self.get(Space::Meta, COMMITS_KEY)? else { return Ok(0) };
+        row.as_ref().try_into().map(u64::from_le_bytes).map_err(|_| damaged("malformed commit number"))
+    }
+
+    /// Puts all rows into another store.
+    pub(crate) fn copy_rows(&self, sink: &mut dyn Sink) -> Result<(), CheckpointError> {
+        self.each_row(&mut |space, key, value| sink.put(space, key, value))?;
+        for key in [Meta::KEY, COMMITS_KEY] {
+            if let Some(value) = self.get(Space::Meta, key)? {
+                sink.put(Space::Meta, key, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a sync of the file failed since it was opened.
+    pub(crate) fn has_sync_failed(&self) -> bool {
+        self.has_sync_failed.load(Ordering::Relaxed)
+    }
 }
 
-impl CheckpointStore for RedbStore {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, CheckpointError> {
+impl RedbStore {
+    /// Reads one value.
+    pub(super) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, CheckpointError> {
         catch_panic(|| self.read_row(space, key))
     }
 
-    fn scan(&self, space: Space, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), CheckpointError> {
+    /// Visits the keys of a space that start with a prefix, in order.
+    pub(crate) fn scan(
+        &self,
+        space: Space,
+        prefix: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), CheckpointError> {
         catch_panic(|| self.read_rows(space, prefix, visit))
     }
 
-    fn commit(&mut self, fill: &mut Fill<'_>) -> Result<(), CheckpointError> {
+    /// Runs one transaction.
+    pub(crate) fn commit(&mut self, fill: &mut Fill<'_>) -> Result<(), CheckpointError> {
         catch_panic(|| {
             let mut transaction = self.database()?.begin_write().map_err(failed)?;
             // An open after a crash then reads the allocator's state instead of walking all pages.
@@ -109,6 +213,13 @@ impl CheckpointStore for RedbStore {
 
 impl Drop for RedbStore {
     fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl RedbStore {
+    /// Closes the file: later calls fail.
+    pub(super) fn close(&mut self) {
         // redb writes during its drop; nothing depends on that.
         let database = self.database.take();
         let _ = catch_panic(|| {
@@ -125,13 +236,17 @@ impl RedbStore {
 
     /// Verifies the checksum of every row.
     pub(crate) fn check_rows(&self) -> Result<(), CheckpointError> {
+        self.each_row(&mut |_, _, _| Ok(()))
+    }
+
+    fn each_row(&self, visit: &mut VisitSpace<'_>) -> Result<(), CheckpointError> {
         for prefix in self.totals.keys() {
             for space in [Space::Segments, Space::Streams, Space::Cursors, Space::State] {
                 if let [first, table @ ..] = prefix
                     && *first == space as u8
                 {
                     let table: &[u8] = if space == Space::State { table } else { &[] };
-                    self.scan(space, table, &mut |_, _| Ok(()))?;
+                    self.scan(space, table, &mut |key, value| visit(space, key, value))?;
                 }
             }
         }
@@ -237,10 +352,26 @@ fn full_key(space: Space, key: &[u8]) -> Vec<u8> {
     full
 }
 
-/// Reports a panic in redb, which a damaged file can cause, as damage.
+thread_local! {
+    /// This thread runs redb, whose panics are reported as damage.
+    static IS_IN_STORE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Reports a panic in redb, which a damaged file can cause, as damage and without the text of a panic.
 fn catch_panic<T>(work: impl FnOnce() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(damaged("inconsistent pages")))
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !IS_IN_STORE.get() {
+                print(panic);
+            }
+        }));
+    });
+    let was_in_store = IS_IN_STORE.replace(true);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    IS_IN_STORE.set(was_in_store);
+    result.unwrap_or_else(|_| Err(damaged("inconsistent pages")))
 }
 
 fn checksum(full_key: &[u8], value: &[u8]) -> u32 {
@@ -299,29 +430,35 @@ fn failed(error: impl Into<redb::Error>) -> CheckpointError {
 
 /// The file of redb on the log's medium.
 #[derive(Debug)]
-struct Backend(Arc<dyn MediumFile>);
+struct Backend {
+    file: Arc<dyn MediumFile>,
+    has_sync_failed: Arc<AtomicBool>,
+}
 
 impl StorageBackend for Backend {
     fn len(&self) -> Result<u64, io::Error> {
-        self.0.len()
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        if self.0.read_at(offset, out)? < out.len() {
+        if self.file.read_at(offset, out)? < out.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        if is_seeded(Bug::SkipCheckpointSync) { Ok(()) } else { self.0.sync() }
+        if is_seeded(Bug::SkipCheckpointSync) {
+            return Ok(());
+        }
+        self.file.sync().inspect_err(|_| self.has_sync_failed.store(true, Ordering::Relaxed))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.0.write_at(offset, &[io::IoSlice::new(data)])
+        self.file.write_at(offset, &[io::IoSlice::new(data)])
     }
 }

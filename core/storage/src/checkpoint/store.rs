@@ -33,6 +33,14 @@ pub(crate) trait CheckpointStore: Send {
     fn scan(&self, space: Space, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), CheckpointError>;
     /// Runs one transaction: when this returns, either everything that `fill` did is durable, or nothing.
     fn commit(&mut self, fill: &mut Fill<'_>) -> Result<(), CheckpointError>;
+    /// Turns to another copy of the snapshots, after an error of `get` or `scan`. False if there is none.
+    fn fall_back(&mut self) -> bool;
+    /// Whether damage of one file would lose nothing.
+    fn is_whole(&self) -> bool;
+    /// Verifies the checksum of every row.
+    fn check(&self) -> Result<(), CheckpointError>;
+    /// Closes the files: later calls fail.
+    fn close(&mut self);
 }
 
 /// An open transaction.

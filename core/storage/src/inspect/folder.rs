@@ -3,14 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{CHECKPOINT_FILE, OpenError};
+use crate::error::{CHECKPOINT_COPY_FILE, CHECKPOINT_FILE, OpenError};
 use crate::format::segment::SegmentId;
 use crate::medium::{Files, LOCK_FILE, Medium, MediumFile};
 use crate::read::index_cache::read_trailer;
 
+/// The files of the checkpoint.
+pub(super) const CHECKPOINT_FILES: [&str; 2] = [CHECKPOINT_FILE, CHECKPOINT_COPY_FILE];
+
 /// A locked folder of a stopped log.
 pub(super) struct Folder {
-    pub(super) medium: Files,
+    pub(super) medium: Arc<dyn Medium>,
     /// In the order of the log; segments of the cleaner first.
     pub(super) segments: Vec<SegmentId>,
     _lock: Box<dyn Send + Sync>,
@@ -22,13 +25,15 @@ impl Folder {
         let is_of_log = |entry: std::io::Result<std::fs::DirEntry>| {
             let name = entry.map(|entry| entry.file_name());
             let name = name.as_ref().ok().and_then(|name| name.to_str());
-            name.is_some_and(|name| name == CHECKPOINT_FILE || SegmentId::from_file_name(name).is_some())
+            name.is_some_and(|name| {
+                CHECKPOINT_FILES.contains(&name) || SegmentId::from_file_name(name).is_some()
+            })
         };
         if !std::fs::read_dir(dir).map_err(OpenError::io("open the folder"))?.any(is_of_log) {
             let source = std::io::Error::new(std::io::ErrorKind::NotFound, "no log files in the folder");
             return Err(OpenError::io("open the log")(source));
         }
-        let medium = Files::new(dir).map_err(OpenError::io("open the folder"))?;
+        let medium: Arc<dyn Medium> = Arc::new(Files::new(dir).map_err(OpenError::io("open the folder"))?);
         let lock = medium.lock().map_err(|error| match error.kind() {
             std::io::ErrorKind::WouldBlock => {
                 OpenError::Locked { dir: dir.to_owned(), lock: dir.join(LOCK_FILE) }
@@ -47,9 +52,15 @@ impl Folder {
         self.medium.open(&name).map_err(OpenError::io(format!("open {name}")))
     }
 
-    /// Whether the first segment exists: then a log without a checkpoint is replayed from there.
+    /// Whether the log goes back to its beginning: then it is replayed without a checkpoint.
     pub(super) fn has_beginning(&self) -> bool {
-        self.segments.iter().find(|id| !id.is_cleaned()) == Some(&SegmentId(0))
+        self.segments.first() == Some(&SegmentId(0))
+    }
+
+    /// The files of the checkpoint that exist.
+    pub(super) fn checkpoint_files(&self) -> Result<Vec<&'static str>, OpenError> {
+        let names = self.medium.list().map_err(OpenError::io("list the folder"))?;
+        Ok(CHECKPOINT_FILES.into_iter().filter(|file| names.iter().any(|name| name == file)).collect())
     }
 
     /// End of a segment's entries, if its trailer or the next segment determines it.

@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use super::folder::Folder;
 use super::verify::verify_index;
 use super::walk::extents;
-use crate::checkpoint::{CheckpointStore, Meta, RedbStore, SegmentRecord, Space};
+use crate::checkpoint::{CheckpointStore, Meta, MirroredStore, RedbStore, SegmentRecord, Space};
 use crate::error::{CHECKPOINT_FILE, CheckpointError, OpenError};
 use crate::format::entry::{self, ENTRY_HEADER_BYTES, EntryHeader, KIND_LOST};
 use crate::format::index::{Extent, IndexBuilder};
@@ -69,6 +69,12 @@ struct Known {
     segments: BTreeMap<SegmentId, SegmentRecord>,
 }
 
+impl Known {
+    fn lsn(&self) -> u64 {
+        self.meta.map_or(0, |meta| meta.lsn)
+    }
+}
+
 struct Salvage {
     folder: Folder,
     gives_up: bool,
@@ -83,24 +89,31 @@ impl Salvage {
     /// Reads the checkpoint. An unreadable one is put aside if the log is complete without it.
     fn checkpoint(&mut self) -> Result<Known, OpenError> {
         let known = Known { meta: None, exists: false, segments: BTreeMap::new() };
-        let names = self.folder.medium.list().map_err(OpenError::io("list the folder"))?;
-        if !names.iter().any(|name| name == CHECKPOINT_FILE) {
-            return Ok(known);
-        }
-        match read_checkpoint(&self.folder.medium) {
-            Ok(read) => Ok(read),
-            Err(error) => {
-                if !self.folder.has_beginning() {
-                    let detail = format!(
-                        "{error}; segments that it replaced were removed: restore the folder from a backup"
-                    );
-                    return Err(OpenError::Damaged { file: CHECKPOINT_FILE.to_owned(), position: 0, detail });
+        let files = self.folder.checkpoint_files()?;
+        let (mut newest, mut failed) = (None, None);
+        for file in &files {
+            match read_checkpoint(self.folder.medium.as_ref(), file) {
+                Ok(read) => {
+                    let is_newer = newest.as_ref().is_none_or(|known: &Known| read.lsn() > known.lsn());
+                    newest = if is_newer { Some(read) } else { newest };
                 }
-                self.lose(CHECKPOINT_FILE, 0, 0, "checkpoint, to be rebuilt from the log");
-                if self.gives_up {
-                    let aside = format!("salvaged-{CHECKPOINT_FILE}");
-                    let renamed = self.folder.medium.rename(CHECKPOINT_FILE, &aside);
-                    renamed.map_err(OpenError::io("put the checkpoint aside"))?;
+                Err(error) => failed = Some(error),
+            }
+        }
+        match (newest, failed) {
+            // One sound file is enough; the next start mends the other.
+            (Some(newest), _) => Ok(newest),
+            (None, None) => Ok(known),
+            (None, Some(error)) => {
+                if !self.folder.has_beginning() {
+                    return Err(OpenError::CheckpointLost(error));
+                }
+                for file in files {
+                    self.lose(file, 0, 0, "checkpoint, to be rebuilt from the log");
+                    if self.gives_up {
+                        let renamed = self.folder.medium.rename(file, &format!("salvaged-{file}"));
+                        renamed.map_err(OpenError::io("put the checkpoint aside"))?;
+                    }
                 }
                 Ok(known)
             }
@@ -314,17 +327,14 @@ impl Salvage {
             return Ok(());
         }
         let shorter = Meta { lsn: meta.lsn.min(end), durable: meta.durable.min(end), ..meta };
-        let mut store = RedbStore::open(&self.folder.medium, CACHE_BYTES)?;
+        let mut store = MirroredStore::open(self.folder.medium.clone(), CACHE_BYTES)?;
         Ok(store.commit(&mut |sink| sink.put(Space::Meta, Meta::KEY, &shorter.encode()))?)
     }
 }
 
-fn read_checkpoint(medium: &dyn Medium) -> Result<Known, CheckpointError> {
-    let store = RedbStore::open(medium, CACHE_BYTES)?;
-    let meta = store.get(Space::Meta, Meta::KEY)?;
-    let meta = meta
-        .map(|bytes| Meta::decode(&bytes).ok_or(CheckpointError::Damaged("malformed header")))
-        .transpose()?;
+fn read_checkpoint(medium: &dyn Medium, name: &str) -> Result<Known, CheckpointError> {
+    let store = RedbStore::inspect(medium.open(name)?, CACHE_BYTES)?;
+    let meta = store.meta()?;
     let mut segments = BTreeMap::new();
     let scanned = store.scan(Space::Segments, &[], &mut |key, value| {
         if let (Ok(id), Some(record)) = (key.try_into(), SegmentRecord::decode(value)) {

@@ -5,16 +5,16 @@ use std::path::Path;
 
 use super::folder::Folder;
 use super::walk::{PartSummary, walk};
-use crate::checkpoint::{
-    CheckpointStore, Meta, RedbStore, SegmentRecord, Space, decode_cursor, decode_stream,
-};
-use crate::error::{CHECKPOINT_FILE, OpenError};
+use crate::checkpoint::{RedbStore, SegmentRecord, Space, decode_cursor, decode_stream};
+use crate::error::{CHECKPOINT_FILE, CheckpointError, OpenError};
 use crate::format::index::{BLOCK_BYTES, Extent, decode_block};
 use crate::format::segment::{HEADER_BYTES, SegmentId};
 use crate::ids::Lsn;
-use crate::medium::{Medium, MediumFile};
+use crate::medium::MediumFile;
 use crate::read::index_cache::read_trailer;
 use crate::scan::ScanError;
+
+const CACHE_BYTES: usize = 16 << 20;
 
 /// A place of damage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,57 +168,78 @@ fn torn_bytes(file: &dyn MediumFile, position: u64) -> u64 {
     last - position
 }
 
+/// A sound file of the checkpoint.
+struct SoundCheckpoint {
+    lsn: u64,
+    streams: u64,
+    cursors: u64,
+    segments: Vec<SegmentId>,
+}
+
 fn verify_checkpoint(folder: &Folder, report: &mut Report) {
-    let flaw = |detail: String| Flaw { file: CHECKPOINT_FILE.to_owned(), position: 0, detail };
-    let exists = folder.medium.list().is_ok_and(|names| names.iter().any(|name| name == CHECKPOINT_FILE));
-    if !exists {
-        if !folder.has_beginning() {
-            report.flaws.push(flaw("file is missing".to_owned()));
-        }
-        return;
-    }
-    let store = match RedbStore::open(&folder.medium, 1 << 20) {
-        Ok(store) => store,
-        Err(error) => return report.flaws.push(flaw(error.to_string())),
+    let mut flaw = |file: &str, detail: String| {
+        report.flaws.push(Flaw { file: file.to_owned(), position: 0, detail });
     };
-    match store.get(Space::Meta, Meta::KEY) {
-        Ok(Some(bytes)) => match Meta::decode(&bytes) {
-            Some(meta) => report.checkpoint = Lsn(meta.lsn),
-            None => report.flaws.push(flaw("malformed header".to_owned())),
-        },
-        Ok(None) => {}
-        Err(error) => report.flaws.push(flaw(error.to_string())),
+    let files = match folder.checkpoint_files() {
+        Ok(files) => files,
+        Err(error) => return flaw(CHECKPOINT_FILE, error.to_string()),
+    };
+    if files.is_empty() && !folder.has_beginning() {
+        flaw(CHECKPOINT_FILE, "file is missing".to_owned());
     }
-    let (mut streams, mut cursors, mut flaws) = (0, 0, Vec::new());
-    let scans = [
-        store.scan(Space::Segments, &[], &mut |key, value| {
-            let id = key.try_into().map(u64::from_be_bytes).map(SegmentId);
-            match (id, SegmentRecord::decode(value)) {
-                (Ok(id), Some(_)) if folder.segments.contains(&id) => {}
-                (Ok(id), Some(_)) => flaws.push(flaw(format!("{} is missing", id.file_name()))),
-                _ => flaws.push(flaw("malformed segment record".to_owned())),
+    let (mut newest, mut damaged) = (None, Vec::new());
+    for file in files {
+        match check_file(folder, file) {
+            Err(error) => damaged.push((file, error)),
+            Ok(sound) => {
+                let is_newer =
+                    newest.as_ref().is_none_or(|(_, known): &(_, SoundCheckpoint)| sound.lsn > known.lsn);
+                newest = if is_newer { Some((file, sound)) } else { newest };
             }
-            Ok(())
-        }),
-        store.scan(Space::Streams, &[], &mut |_, value| {
-            streams += u64::from(decode_stream(value).is_some());
-            Ok(())
-        }),
-        store.scan(Space::Cursors, &[], &mut |_, value| {
-            cursors += u64::from(decode_cursor(value).is_some());
-            Ok(())
-        }),
-    ];
-    if let Err(error) = store.check_rows() {
-        report.flaws.push(flaw(error.to_string()));
-        return;
-    }
-    for scan in scans {
-        if let Err(error) = scan {
-            report.flaws.push(flaw(error.to_string()));
         }
     }
-    report.flaws.append(&mut flaws);
-    report.streams = streams;
-    report.cursors = cursors;
+    for (file, error) in damaged {
+        let remedy = match &newest {
+            Some((sound, _)) => {
+                format!("{sound} is sound: the next start uses it and writes this file again")
+            }
+            None if folder.has_beginning() => "the next start rebuilds it from the log".to_owned(),
+            None => "restore the folder from a backup".to_owned(),
+        };
+        flaw(file, format!("{error}; {remedy}"));
+    }
+    if let Some((file, sound)) = newest {
+        for id in sound.segments.iter().filter(|id| !folder.segments.contains(id)) {
+            flaw(file, format!("{} is missing", id.file_name()));
+        }
+        report.checkpoint = Lsn(sound.lsn);
+        report.streams = sound.streams;
+        report.cursors = sound.cursors;
+    }
+}
+
+/// Verifies every page and every row of a file of the checkpoint.
+fn check_file(folder: &Folder, name: &str) -> Result<SoundCheckpoint, CheckpointError> {
+    let mut store = RedbStore::inspect(folder.medium.open(name)?, CACHE_BYTES)?;
+    store.check_pages()?;
+    store.check_rows()?;
+    let lsn = store.meta()?.map_or(0, |meta| meta.lsn);
+    let mut sound = SoundCheckpoint { lsn, streams: 0, cursors: 0, segments: Vec::new() };
+    store.scan(Space::Segments, &[], &mut |key, value| {
+        let id = key.try_into().map(u64::from_be_bytes).map(SegmentId);
+        let (Ok(id), Some(_)) = (id, SegmentRecord::decode(value)) else {
+            return Err(CheckpointError::Damaged("malformed segment record"));
+        };
+        sound.segments.push(id);
+        Ok(())
+    })?;
+    store.scan(Space::Streams, &[], &mut |_, value| {
+        sound.streams += u64::from(decode_stream(value).is_some());
+        Ok(())
+    })?;
+    store.scan(Space::Cursors, &[], &mut |_, value| {
+        sound.cursors += u64::from(decode_cursor(value).is_some());
+        Ok(())
+    })?;
+    Ok(sound)
 }

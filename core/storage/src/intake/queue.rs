@@ -129,6 +129,20 @@ impl IntakeState {
         std::mem::take(&mut self.dirty)
     }
 
+    /// Lists objects as changed again, after they were taken for a checkpoint that failed.
+    pub(crate) fn put_back(&mut self, dirty: Dirty) {
+        for (key, value) in dirty.state {
+            // A later change is kept.
+            self.dirty.state.entry(key).or_insert(value);
+        }
+        for stream in &dirty.streams {
+            self.mark_stream(stream);
+        }
+        for cursor in &dirty.cursors {
+            self.mark_cursor(cursor);
+        }
+    }
+
     /// Position up to which entries were submitted, gathered acknowledgements included.
     pub(crate) fn submitted(&self) -> u64 {
         self.next_lsn + u64::from(!self.acks.is_empty())

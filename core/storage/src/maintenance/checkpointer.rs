@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,10 +32,23 @@ use crate::seeded_bugs::{Bug, is_seeded};
 use crate::stream::StreamInner;
 use crate::waiter::CommitWaiter;
 
+/// Pause after a checkpoint that could not be written.
+const RETRY_MS: i64 = 5_000;
+
 pub(crate) struct Checkpointer {
     parts: CheckpointerParts,
     state: Mutex<CheckpointState>,
     taken_ms: AtomicI64,
+    /// Why the last attempt was put off, and when to try again.
+    put_off: Mutex<Option<PutOff>>,
+    /// Whether the checkpoint is kept in two files.
+    is_mirrored: AtomicBool,
+}
+
+/// A checkpoint that could not be written.
+struct PutOff {
+    reason: String,
+    until_ms: i64,
 }
 
 /// The parts of the log that checkpoints are taken of.
@@ -61,13 +74,36 @@ struct CheckpointState {
 impl Checkpointer {
     pub(crate) fn new(parts: CheckpointerParts, store: Box<dyn CheckpointStore>, lsn: u64) -> Self {
         let taken_ms = AtomicI64::new(parts.clock.now_ms());
-        Self { parts, state: Mutex::new(CheckpointState { store, lsn }), taken_ms }
+        let is_mirrored = AtomicBool::new(store.is_whole());
+        let state = Mutex::new(CheckpointState { store, lsn });
+        Self { parts, state, taken_ms, put_off: Mutex::new(None), is_mirrored }
     }
 
     /// Time since the last checkpoint, or since the start.
     pub(crate) fn age(&self) -> Duration {
         let passed_ms = self.parts.clock.now_ms().saturating_sub(self.taken_ms.load(Ordering::Relaxed));
         Duration::from_millis(u64::try_from(passed_ms).unwrap_or(0))
+    }
+
+    /// Closes the files, before the folder's lock is released.
+    pub(crate) fn close(&self) {
+        self.state.lock().store.close();
+    }
+
+    /// Why no checkpoint could be taken, if the last attempt failed.
+    pub(crate) fn put_off(&self) -> Option<String> {
+        self.put_off.lock().as_ref().map(|put_off| put_off.reason.clone())
+    }
+
+    /// Whether the checkpoint is kept in two files, so that damage of one loses nothing.
+    pub(crate) fn is_mirrored(&self) -> bool {
+        self.is_mirrored.load(Ordering::Relaxed)
+    }
+
+    /// Whether the pause after a failed attempt is over.
+    pub(super) fn may_try(&self) -> bool {
+        let now_ms = self.parts.clock.now_ms();
+        self.put_off.lock().as_ref().is_none_or(|put_off| now_ms >= put_off.until_ms)
     }
 
     pub(super) fn is_due(&self) -> bool {
@@ -79,16 +115,21 @@ impl Checkpointer {
     /// The rows of a table, in key order: the last checkpoint, and changes since. A failure to read ends the log, as every
     /// other failure of the medium does; the rows read so far are returned then.
     pub(crate) fn rows(&self, table: TableId) -> Vec<(Bytes, Bytes)> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let prefix = table.0.to_be_bytes();
         let mut rows = BTreeMap::new();
-        let read = state.store.scan(Space::State, &prefix, &mut |key, value| {
-            let key = Bytes::copy_from_slice(key.get(prefix.len()..).unwrap_or_default());
-            rows.insert(key, Bytes::copy_from_slice(value));
-            Ok(())
-        });
-        if let Err(error) = read {
-            self.parts.intake.fail("read the recovered state", error);
+        loop {
+            let read = state.store.scan(Space::State, &prefix, &mut |key, value| {
+                let key = Bytes::copy_from_slice(key.get(prefix.len()..).unwrap_or_default());
+                rows.insert(key, Bytes::copy_from_slice(value));
+                Ok(())
+            });
+            let Err(error) = read else { break };
+            if !state.store.fall_back() {
+                self.parts.intake.fail("read the recovered state", error);
+                break;
+            }
+            rows.clear();
         }
         for ((changed, key), value) in &self.parts.intake.lock().dirty.state {
             if *changed == table.0 {
@@ -101,34 +142,39 @@ impl Checkpointer {
         rows.into_iter().collect()
     }
 
-    /// Takes a checkpoint that does not name segments without live data, then removes their files.
-    pub(crate) fn reclaim(&self) -> Result<(), LogError> {
+    /// Takes a checkpoint that does not name segments without live data, then removes their files. False if the checkpoint
+    /// was put off.
+    pub(crate) fn reclaim(&self) -> Result<bool, LogError> {
         let segments = self.parts.read.segments.list();
         let dead: Vec<_> = segments.into_iter().filter(|segment| segment.is_dead()).collect();
         if is_seeded(Bug::RemoveEarly) {
-            self.remove(&dead)?;
+            self.remove(&dead);
             return self.take(&dead);
         }
-        self.take(&dead)?;
-        self.remove(&dead)
+        let is_taken = self.take(&dead)?;
+        if is_taken {
+            self.remove(&dead);
+        }
+        Ok(is_taken)
     }
 
-    /// Removes the files of segments that the checkpoint no longer names.
-    fn remove(&self, segments: &[Arc<Segment>]) -> Result<(), LogError> {
+    /// Removes the files of segments that the checkpoint no longer names. What stays is removed by the next start.
+    fn remove(&self, segments: &[Arc<Segment>]) {
         for segment in segments {
             self.parts.read.segments.forget(segment.id);
             let name = segment.id.file_name();
-            let removed = self.parts.medium.remove(&name);
-            removed.map_err(|error| self.parts.intake.fail(format!("remove {name}"), error))?;
+            if let Err(error) = self.parts.medium.remove(&name) {
+                tracing::warn!(file = %name, %error, "segment file without live data cannot be removed");
+                continue;
+            }
             self.parts.metrics.reclaimed_segments.add(1);
             self.parts.metrics.reclaimed_bytes.add(segment.file_bytes.load(Ordering::Relaxed));
         }
-        Ok(())
     }
 
-    /// Takes a checkpoint that names all segments but the `dead`. A failure ends the log: the changes would be missing
-    /// from later checkpoints.
-    pub(crate) fn take(&self, dead: &[Arc<Segment>]) -> Result<(), LogError> {
+    /// Takes a checkpoint that names all segments but the `dead`. False if it could not be written: it is put off, and the
+    /// changes go into the next one. After a failed sync of the only file the log ends, because its content is unknown.
+    pub(crate) fn take(&self, dead: &[Arc<Segment>]) -> Result<bool, LogError> {
         let parts = &self.parts;
         let mut state = self.state.lock();
         let segments: Vec<(u64, SegmentRecord)> = parts
@@ -171,14 +217,31 @@ impl Checkpointer {
             };
             sink.put(Space::Meta, Meta::KEY, &meta.encode())
         });
-        committed.map_err(|error| match error {
-            CheckpointError::Log(failure) => failure,
-            error => parts.intake.fail("take a checkpoint", FailureCause::from(error)),
-        })?;
+        self.is_mirrored.store(state.store.is_whole(), Ordering::Relaxed);
+        match committed {
+            Ok(()) => {}
+            Err(CheckpointError::Log(failure)) => return Err(failure),
+            Err(error @ CheckpointError::Unsynced) => {
+                return Err(parts.intake.fail("take a checkpoint", FailureCause::from(error)));
+            }
+            Err(error) => {
+                self.set_put_off(&error);
+                parts.intake.lock().put_back(dirty);
+                return Ok(false);
+            }
+        }
         state.lsn = lsn;
         self.taken_ms.store(parts.clock.now_ms(), Ordering::Relaxed);
+        *self.put_off.lock() = None;
         parts.metrics.checkpoints.add(1);
-        Ok(())
+        Ok(true)
+    }
+
+    fn set_put_off(&self, error: &CheckpointError) {
+        tracing::error!(%error, "checkpoint put off: it cannot be written; a restart takes longer until it can");
+        self.parts.metrics.checkpoints_put_off.add(1);
+        let until_ms = self.parts.clock.now_ms().saturating_add(RETRY_MS);
+        *self.put_off.lock() = Some(PutOff { reason: error.to_string(), until_ms });
     }
 }
 

@@ -113,7 +113,8 @@ impl Maintenance {
         self.sealer.seal_closed()?;
         self.roll_if_old()?;
         let rewrote = self.rewriter.is_ready() && (self.cleaner.clean()? | self.compactor.compact()?);
-        if rewrote || self.checkpointer.is_due() || self.parts.read.segments.is_any_dead() {
+        let wants = rewrote || self.checkpointer.is_due() || self.parts.read.segments.is_any_dead();
+        if wants && self.checkpointer.may_try() {
             self.checkpointer.reclaim()?;
         }
         self.publish_sizes();
@@ -124,8 +125,8 @@ impl Maintenance {
         self.running.lock()
     }
 
-    /// Takes a checkpoint and removes segments without live data.
-    pub(crate) fn checkpoint(&self) -> Result<(), LogError> {
+    /// Takes a checkpoint and removes segments without live data. False if the checkpoint was put off.
+    pub(crate) fn checkpoint(&self) -> Result<bool, LogError> {
         let _running = self.lock();
         self.sealer.seal_closed()?;
         self.checkpointer.reclaim()
@@ -156,7 +157,12 @@ impl Maintenance {
     /// Seals closed segments and takes the last checkpoint of a log that is shut down.
     pub(crate) fn shut_down(&self) -> Result<(), LogError> {
         self.sealer.seal_closed()?;
-        self.checkpointer.take(&[])
+        if !self.checkpointer.take(&[])? {
+            // Without a checkpoint the next start replays more; everything must be on the medium as well.
+            let submitted = self.parts.intake.lock().submitted();
+            self.parts.durability.make_durable(submitted)?;
+        }
+        Ok(())
     }
 
     fn sync_if_due(&self) -> Result<(), LogError> {

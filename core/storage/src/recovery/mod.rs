@@ -19,10 +19,10 @@ use std::sync::atomic::Ordering;
 use self::plan::{Plan, read_meta};
 use self::replay::{Replay, Replayed};
 use crate::allocator::{ActiveSegment, SegmentAllocator};
-use crate::checkpoint::{CheckpointStore, RedbStore};
+use crate::checkpoint::{CheckpointStore, Meta, MirroredStore};
 use crate::clock::Clock;
 use crate::directory::Directory;
-use crate::error::{CHECKPOINT_FILE, OpenError};
+use crate::error::{CHECKPOINT_COPY_FILE, CHECKPOINT_FILE, OpenError};
 use crate::format::segment::{HEADER_BYTES, SegmentId};
 use crate::intake::{FAILED_FILE, Intake};
 use crate::medium::{LOCK_FILE, Medium, MediumFile};
@@ -49,6 +49,8 @@ pub(crate) struct Recovered {
 }
 
 /// Locks the folder and recovers the committed entries. `new_log_id`: identity of a log that does not exist yet.
+///
+/// A checkpoint that cannot be read is replaced by its copy, or else rebuilt from a log that is complete without it.
 pub(crate) fn recover(
     medium: &Arc<dyn Medium>,
     clock: &Arc<dyn Clock>,
@@ -57,39 +59,112 @@ pub(crate) fn recover(
 ) -> Result<Recovered, OpenError> {
     let folder_lock = lock(medium.as_ref())?;
     let names = tidy_folder(medium.as_ref())?;
-    let mut store: Box<dyn CheckpointStore> =
-        Box::new(RedbStore::open(medium.as_ref(), options.checkpoint_cache_bytes_max)?);
     let found: Vec<SegmentId> = names.iter().filter_map(|name| SegmentId::from_file_name(name)).collect();
-    let known = read_meta(store.as_ref())?;
-    let plan = Plan::new(store.as_ref(), known.as_ref(), &found)?;
-    let meta = match known {
-        Some(meta) => meta,
-        None => plan.first_meta(medium.as_ref(), store.as_mut(), new_log_id)?,
+    let attempt = Attempt { medium, clock, options, new_log_id, found: &found };
+    let error = match MirroredStore::open(medium.clone(), options.checkpoint_cache_bytes_max) {
+        Ok(mut store) => loop {
+            match attempt.with(&mut store) {
+                Err(OpenError::Checkpoint(_)) if store.fall_back() => {}
+                Err(OpenError::Checkpoint(error)) => break error,
+                Err(error) => return Err(error),
+                Ok(restored) => return restored.finish(medium, Box::new(store), folder_lock),
+            }
+        },
+        Err(error) => error,
     };
-    for leftover in &plan.leftovers {
-        remove(medium.as_ref(), &leftover.file_name())?;
+    if error.is_of_medium() {
+        return Err(error.into());
     }
-    let directory = Arc::new(Directory::new(meta.next_stream, meta.next_cursor, meta.next_cleaned));
-    let segments = Segments::new(medium.clone(), options.open_files_max);
-    let read =
-        Arc::new(ReadPath::new(segments, options.index_cache_bytes_max, options.read_buffers_bytes_max));
-    let intake = Intake::new(options, clock.clone(), medium.clone(), directory, &read);
-    let allocator = SegmentAllocator::new(medium.clone(), clock.clone(), read.clone(), meta.log_id, options);
-    let sealing = SealQueue::default();
-    let replay = Replay { medium: medium.as_ref(), intake: &intake, read: &read, meta: &meta };
-    let (active, position) = restore(&replay, store.as_ref(), &plan, &sealing, &allocator, options)?;
-    Ok(Recovered {
-        log_id: meta.log_id,
-        intake,
-        read,
-        allocator: Arc::new(allocator),
-        sealing: Arc::new(sealing),
-        store,
-        checkpoint_lsn: meta.lsn,
-        active,
-        position,
-        folder_lock,
-    })
+    if !is_complete(&found) {
+        return Err(OpenError::CheckpointLost(error));
+    }
+    tracing::warn!(%error, "checkpoint cannot be read, rebuilding it from the log");
+    let mut store = MirroredStore::rebuild(medium.clone(), options.checkpoint_cache_bytes_max)?;
+    let restored = match attempt.with(&mut store) {
+        Ok(restored) => restored,
+        Err(OpenError::Damaged { .. }) => return Err(OpenError::CheckpointLost(error)),
+        Err(error) => return Err(error),
+    };
+    store.finish_rebuild()?;
+    restored.finish(medium, Box::new(store), folder_lock)
+}
+
+/// Whether the files could be a log from its beginning, which replay then proves.
+fn is_complete(found: &[SegmentId]) -> bool {
+    found.contains(&SegmentId(0)) && !found.iter().any(|id| id.is_cleaned())
+}
+
+/// One attempt to recover the log from a checkpoint.
+struct Attempt<'a> {
+    medium: &'a Arc<dyn Medium>,
+    clock: &'a Arc<dyn Clock>,
+    options: &'a LogOptions,
+    new_log_id: u128,
+    found: &'a [SegmentId],
+}
+
+/// A log that an attempt restored.
+struct Restored {
+    meta: Meta,
+    intake: Arc<Intake>,
+    read: Arc<ReadPath>,
+    allocator: SegmentAllocator,
+    sealing: SealQueue,
+    active: ActiveSegment,
+    position: u64,
+    leftovers: Vec<SegmentId>,
+}
+
+impl Attempt<'_> {
+    fn with(&self, store: &mut dyn CheckpointStore) -> Result<Restored, OpenError> {
+        let (medium, options) = (self.medium, self.options);
+        if !store.is_whole() {
+            // Nothing takes the place of rows that turn out to be damaged when the layers above ask for them.
+            store.check()?;
+        }
+        let known = read_meta(store)?;
+        let plan = Plan::new(store, known.as_ref(), self.found)?;
+        let meta = match known {
+            Some(meta) => meta,
+            None => plan.first_meta(medium.as_ref(), store, self.new_log_id)?,
+        };
+        let directory = Arc::new(Directory::new(meta.next_stream, meta.next_cursor, meta.next_cleaned));
+        let segments = Segments::new(medium.clone(), options.open_files_max);
+        let read =
+            Arc::new(ReadPath::new(segments, options.index_cache_bytes_max, options.read_buffers_bytes_max));
+        let intake = Intake::new(options, self.clock.clone(), medium.clone(), directory, &read);
+        let clock = self.clock.clone();
+        let allocator = SegmentAllocator::new(medium.clone(), clock, read.clone(), meta.log_id, options);
+        let sealing = SealQueue::default();
+        let replay = Replay { medium: medium.as_ref(), intake: &intake, read: &read, meta: &meta };
+        let (active, position) = restore(&replay, store, &plan, &sealing, &allocator, options)?;
+        Ok(Restored { meta, intake, read, allocator, sealing, active, position, leftovers: plan.leftovers })
+    }
+}
+
+impl Restored {
+    fn finish(
+        self,
+        medium: &Arc<dyn Medium>,
+        store: Box<dyn CheckpointStore>,
+        folder_lock: Box<dyn Send + Sync>,
+    ) -> Result<Recovered, OpenError> {
+        for leftover in &self.leftovers {
+            remove(medium.as_ref(), &leftover.file_name())?;
+        }
+        Ok(Recovered {
+            log_id: self.meta.log_id,
+            intake: self.intake,
+            read: self.read,
+            allocator: Arc::new(self.allocator),
+            sealing: Arc::new(self.sealing),
+            store,
+            checkpoint_lsn: self.meta.lsn,
+            active: self.active,
+            position: self.position,
+            folder_lock,
+        })
+    }
 }
 
 fn lock(medium: &dyn Medium) -> Result<Box<dyn Send + Sync>, OpenError> {
@@ -106,7 +181,7 @@ fn remove(medium: &dyn Medium, name: &str) -> Result<(), OpenError> {
     medium.remove(name).map_err(OpenError::io(format!("remove {name}")))
 }
 
-/// Removes temporary files and makes the checkpoint file trustworthy. Returns the names of the folder's files.
+/// Removes temporary files and makes the checkpoint files trustworthy. Returns the names of the folder's files.
 fn tidy_folder(medium: &dyn Medium) -> Result<Vec<String>, OpenError> {
     let names = medium.list().map_err(OpenError::io("list the folder"))?;
     for name in names.iter().filter(|name| name.ends_with(".tmp")) {
@@ -120,14 +195,16 @@ fn tidy_folder(medium: &dyn Medium) -> Result<Vec<String>, OpenError> {
     Ok(names)
 }
 
-/// Writes the checkpoint file again before it is trusted, after a sync failed in the last process.
+/// Writes the checkpoint files again before they are trusted, after a sync failed in the last process.
 fn rewrite_checkpoint(medium: &dyn Medium, names: &[String]) -> Result<(), OpenError> {
-    let io = || OpenError::io(format!("rewrite {CHECKPOINT_FILE}"));
-    if names.iter().any(|name| name == CHECKPOINT_FILE) && !is_seeded(Bug::TrustPageCache) {
-        let file = medium.open(CHECKPOINT_FILE).map_err(io())?;
-        let length = file.len().map_err(io())?;
-        rewrite(file.as_ref(), 0, length).map_err(io())?;
-        file.sync().map_err(io())?;
+    let io = || OpenError::io("rewrite the checkpoint files");
+    for name in [CHECKPOINT_FILE, CHECKPOINT_COPY_FILE] {
+        if names.iter().any(|found| found == name) && !is_seeded(Bug::TrustPageCache) {
+            let file = medium.open(name).map_err(io())?;
+            let length = file.len().map_err(io())?;
+            rewrite(file.as_ref(), 0, length).map_err(io())?;
+            file.sync().map_err(io())?;
+        }
     }
     medium.remove(FAILED_FILE).map_err(io())?;
     medium.sync_folder().map_err(io())

@@ -32,6 +32,10 @@ impl Plan {
             known.insert(id, record);
             Ok(())
         })?;
+        if meta.is_none() && found.iter().any(|id| id.is_cleaned()) {
+            let lost = CheckpointError::Damaged("file is missing");
+            return Err(OpenError::CheckpointLost(lost));
+        }
         if let Some(missing) = known.keys().find(|id| !found.contains(id)) {
             return Err(OpenError::damaged(&missing.file_name(), 0, "file is missing"));
         }

@@ -162,13 +162,18 @@ fn a_missing_segment_is_reported() {
     }
     // A complete log is replayed without a checkpoint.
     let image = medium.image();
-    image.lose("checkpoint.redb");
+    lose_checkpoint(&image);
     let log = manual(&image, &options()).unwrap();
     assert_eq!(values(&log.stream(stream.id()).unwrap()).len(), 200);
     let image = medium.image();
-    image.lose("checkpoint.redb");
+    lose_checkpoint(&image);
     image.lose(&segments[0]);
     assert!(matches!(manual(&image, &options()), Err(OpenError::Damaged { .. })));
+}
+
+fn lose_checkpoint(image: &FakeMedium) {
+    image.lose("checkpoint.redb");
+    image.lose("checkpoint-copy.redb");
 }
 
 #[test]

@@ -142,15 +142,21 @@ fn a_missing_file_leaves_a_gap() {
     assert!((left as u64) < 2 * ENTRIES && left as u64 > ENTRIES, "{left}");
 }
 
+fn damage_checkpoint(dir: &Path) {
+    std::fs::write(dir.join("checkpoint.redb"), [7; 5000]).unwrap();
+    std::fs::write(dir.join("checkpoint-copy.redb"), [7; 5000]).unwrap();
+}
+
 #[test]
 fn a_damaged_checkpoint_is_rebuilt_if_the_log_is_complete() {
-    let (_, left) = case(true, |dir| std::fs::write(dir.join("checkpoint.redb"), [7; 5000]).unwrap());
+    let (_, left) = case(true, damage_checkpoint);
     assert_eq!(left as u64, 2 * ENTRIES);
     let dir = tempfile::tempdir().unwrap();
     written(dir.path(), true);
-    std::fs::write(dir.path().join("checkpoint.redb"), [7; 5000]).unwrap();
+    damage_checkpoint(dir.path());
     std::fs::remove_file(&segments(dir.path())[0]).unwrap();
     assert!(salvage(dir.path(), true).unwrap_err().to_string().contains("restore the folder from a backup"));
     std::fs::remove_file(dir.path().join("checkpoint.redb")).unwrap();
+    std::fs::remove_file(dir.path().join("checkpoint-copy.redb")).unwrap();
     assert!(!verify(dir.path()).unwrap().flaws.is_empty());
 }

@@ -14,8 +14,15 @@ use crate::http::App;
 const NEARLY_FULL: f64 = 0.9;
 
 /// The alarms that there are.
-const NAMES: [&str; 6] =
-    ["disk_low", "memory_high", "files_low", "connections_full", "log_behind", "log_failed"];
+const NAMES: [&str; 7] = [
+    "disk_low",
+    "memory_high",
+    "files_low",
+    "connections_full",
+    "log_behind",
+    "checkpoint_failed",
+    "log_failed",
+];
 
 /// An alarm that is on.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +69,9 @@ pub(super) fn active(app: &App, samples: &Samples<'_>) -> Vec<Alarm> {
         );
     }
     let log = app.broker.log();
+    if let Some(reason) = log.checkpoint_put_off() {
+        raise("checkpoint_failed", format!("no checkpoint can be written: {reason}"));
+    }
     if let Some(error) = log.failure() {
         raise("log_failed", error.to_string());
     } else if !log.is_admitting() {

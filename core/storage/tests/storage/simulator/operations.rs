@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use inver_storage::{
-    Batch, BatchBuilder, Clock, Compaction, Compression, CursorId, Entry, Log, Offset, ProducerStamp,
-    Retention, StreamId, SubmitError, TableId,
+    Batch, BatchBuilder, Clock, Compaction, Compression, CursorId, Entry, Log, LogStats, Offset,
+    ProducerStamp, Retention, StreamId, SubmitError, TableId,
 };
 
 use super::model::{Change, ModelRecord, Verdict};
@@ -26,15 +26,17 @@ impl Simulation {
                 let _ = log.step_writer();
             }
             kind @ (5 | 6) => {
-                let before = log.stats().checkpoints;
+                // An attempt that is put off ends the window as well.
+                let attempts = |stats: LogStats| stats.checkpoints + stats.checkpoints_put_off;
+                let before = attempts(log.stats());
                 let synced = match (kind, self.random.below(4)) {
                     (5, _) => log.step_maintenance().map(|()| false),
                     (_, 0) => log.clean().map(|_| false),
                     (_, 1) => log.compact().map(|_| false),
                     (_, 2) => log.sync().map(|_| true),
-                    _ => log.checkpoint().map(|()| true),
+                    _ => log.checkpoint().map(|_| true),
                 };
-                if log.stats().checkpoints > before || synced.unwrap_or(true) {
+                if attempts(log.stats()) > before || synced.unwrap_or(true) {
                     self.close_window();
                 }
             }

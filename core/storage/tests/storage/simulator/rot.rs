@@ -9,7 +9,7 @@ use super::model::Model;
 use super::simulation::Simulation;
 
 const SEGMENT_HEADER_BYTES: usize = 64;
-const CHECKPOINT: &str = "checkpoint.redb";
+const CHECKPOINTS: [&str; 2] = ["checkpoint.redb", "checkpoint-copy.redb"];
 
 /// An entry, according to its header.
 struct RawEntry {
@@ -72,14 +72,18 @@ impl Simulation {
         }
     }
 
-    /// Damages the checkpoint: either the damage is detected, or it makes no difference.
+    /// Damages one file of the checkpoint: nothing is lost. Without the other file the damage is detected, or makes no
+    /// difference.
     fn rot_checkpoint(&mut self, image: &FakeMedium, whole_end: u64) {
-        let Some(mut bytes) = image.content(CHECKPOINT) else { return };
+        let files: Vec<_> =
+            CHECKPOINTS.into_iter().filter_map(|name| Some((name, image.content(name)?))).collect();
+        let Some((name, bytes)) = files.get(self.random.below(2) as usize) else { return };
+        let mut bytes = bytes.clone();
         let at = self.random.below(bytes.len() as u64) as usize;
         bytes[at] ^= 1 << self.random.below(8);
-        image.set_content(CHECKPOINT, bytes);
+        image.set_content(name, bytes);
         match self.reopen(image) {
-            Err(OpenError::Damaged { .. } | OpenError::Checkpoint(_)) => {}
+            Err(OpenError::CheckpointLost(_)) if files.len() < 2 => {}
             Err(error) => panic!("{error}"),
             Ok(log) => {
                 assert_eq!(log.committed().0, whole_end);

@@ -180,6 +180,7 @@ impl Simulation {
                 error @ (OpenError::Io { .. }
                 | OpenError::Damaged { .. }
                 | OpenError::Checkpoint(_)
+                | OpenError::CheckpointLost(_)
                 | OpenError::Log(_)),
             ) => {
                 // Only a fault of the medium; the checkpoint store cannot tell it from damage.
