@@ -3,7 +3,7 @@
 //! The modules: [`commands`] (the command line), [`config`] (keys, file, environment), [`reload`] (the configuration
 //! read again while the broker runs), [`listeners`] (TCP, Unix sockets, TLS, WebSocket), [`protocols`] (their list),
 //! [`runtime`] (worker threads), [`http`] (health, metrics), [`telemetry`] (the recorder of metrics), [`logging`],
-//! [`logins`] and [`passwords`] (authentication), [`files`] (permissions of files).
+//! [`systemd`] (readiness), [`logins`] and [`passwords`] (authentication), [`files`] (permissions of files).
 
 mod commands;
 mod config;
@@ -17,6 +17,7 @@ mod protocols;
 mod reload;
 mod runtime;
 mod settings;
+mod systemd;
 mod telemetry;
 
 use std::process::ExitCode;

@@ -62,6 +62,11 @@ impl Connections {
         self.len() == 0
     }
 
+    /// Whether every connection was told to end.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.open.lock().is_shutdown
+    }
+
     /// Starts to wait for shutdown, unless a task does already. Must run within a runtime.
     pub(crate) fn watch(self: &Arc<Self>, shutdown: &CancellationToken) {
         if !self.is_watched.swap(true, Ordering::AcqRel) {

@@ -16,6 +16,7 @@ use crate::link::{Flags, Link};
 use crate::machine::{Close, End, Machine};
 use crate::output::Output;
 use crate::pool;
+use crate::timeouts::{SHUTDOWN_DRAIN, SHUTDOWN_LINGER};
 use crate::timer::Timer;
 use crate::traffic::{Count, count};
 
@@ -309,6 +310,10 @@ impl<M: Machine> Driver<M> {
             return;
         }
         let linger = machine.timeouts().linger;
+        let (linger, drain) = match link.connections.is_shutting_down() {
+            true => (linger.min(SHUTDOWN_LINGER), SHUTDOWN_DRAIN),
+            false => (linger, linger),
+        };
         let mut closing = pin!(async move {
             while let Some(lsn) = machine.owes() {
                 link.flush().await?;
@@ -326,7 +331,7 @@ impl<M: Machine> Driver<M> {
                 link.drain().await?;
             }
             link.io.shutdown().await?;
-            link.drain().await
+            timeout(drain, link.drain()).await.unwrap_or(Ok(()))
         });
         let closed: Result<io::Result<()>, _> = timeout(linger, closing.as_mut()).await;
         if let Ok(Err(error)) = closed {

@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+/// Time that a client has to close its side during shutdown, when the broker has closed its own.
+pub(crate) const SHUTDOWN_DRAIN: Duration = Duration::from_millis(250);
+
+/// Time that a client has to take its last bytes during shutdown.
+pub(crate) const SHUTDOWN_LINGER: Duration = Duration::from_secs(1);
+
 /// Bounds of time, each with one configuration key for all protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
@@ -12,7 +18,7 @@ pub struct Timeouts {
     /// default 15 s (as RabbitMQ's `send_timeout`). A client that is slow but takes some bytes is kept.
     pub write_stall: Duration,
     /// Time that an ended connection has to take its last bytes and to close its side; key `limits.linger_timeout_ms`,
-    /// default 3 s.
+    /// default 3 s. During shutdown a client has 1 s for its last bytes, and 250 ms to close its side.
     pub linger: Duration,
 }
 

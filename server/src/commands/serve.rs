@@ -25,6 +25,7 @@ use crate::logins::Logins;
 use crate::protocols::{self, PROTOCOLS};
 use crate::reload::{self, ReloadRequests, Reloader};
 use crate::runtime::{Runtimes, Workers};
+use crate::systemd::ServiceManager;
 use crate::telemetry::Metrics;
 use crate::{files, logging};
 
@@ -107,6 +108,9 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     ready.store(true, Ordering::Release);
     let access = logging::shown_access(broker.access());
     info!(milliseconds = (clock.now() - started).as_millis() as u64, access, "ready");
+    let manager = ServiceManager::from_environment();
+    manager.ready();
+    let watchdog = manager.watchdog();
 
     let poisoned = loop {
         let poll_interval = listeners.poll_interval();
@@ -114,12 +118,15 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
             signal = signals.next_or_reload() => match signal {
                 Requested::Stop => {
                     info!("shutdown requested");
+                    manager.stopping();
                     break false;
                 }
                 Requested::Reload => {
                     info!("reload requested by SIGHUP");
+                    manager.reloading();
                     // The outcome is in the log.
                     let _ = reloader.reload(&mut listeners, &broker).await;
+                    manager.ready();
                 }
             },
             // This position is never committed, so the wait ends only when the log fails.
@@ -131,6 +138,7 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
                 info!("reload requested over HTTP");
                 let _gone = reply.send(reloader.reload(&mut listeners, &broker).await);
             }
+            () = clock.sleep(watchdog.unwrap_or_default()), if watchdog.is_some() => manager.alive(),
             () = clock.sleep(poll_interval), if !poll_interval.is_zero() => listeners.load_changed_files(),
         }
     };

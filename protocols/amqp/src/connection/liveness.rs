@@ -11,7 +11,7 @@ use crate::session::Session;
 /// Time that a client has to answer `connection.close`.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same during shutdown, which a client that does not read must not delay.
-const CLOSE_TIMEOUT_AT_SHUTDOWN: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT_AT_SHUTDOWN: Duration = Duration::from_millis(500);
 
 /// What the connection is bounded by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
