@@ -11,6 +11,7 @@ use inver_storage::{Log, StreamId};
 use parking_lot::Mutex;
 use rustc_hash::FxBuildHasher;
 
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::maps;
 use crate::reclaim::Reclaim;
@@ -27,6 +28,7 @@ pub(crate) struct Context {
     pub(crate) counters: Counters,
     pub(crate) reclaim: Reclaim,
     pub(crate) over_length: OverLength,
+    pub(crate) audit: Audit,
 }
 
 impl Context {
@@ -36,6 +38,7 @@ impl Context {
         clock: Clock,
         timers: Arc<Timers<Due>>,
         counters: Counters,
+        audit: Audit,
     ) -> Arc<Context> {
         Arc::new(Context {
             log,
@@ -45,6 +48,7 @@ impl Context {
             counters,
             reclaim: Reclaim::default(),
             over_length: OverLength::default(),
+            audit,
         })
     }
 }

@@ -10,6 +10,7 @@
 
 mod access;
 pub mod address;
+mod audit;
 mod bag;
 mod batch_format;
 mod bindings;
@@ -26,6 +27,7 @@ mod deadletter;
 mod exchange;
 mod identity;
 mod limits;
+mod line_limit;
 mod listener;
 mod mailbox;
 mod maps;
@@ -63,6 +65,7 @@ pub use access::{
     Source, UserChannel,
 };
 pub use address::{Address, Filter, Form, rewrite};
+pub use audit::{Audit, AuditConfig, AuditEvent, AuditKind, AuditKinds, AuditResult, Who};
 pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError, NamespaceError, check_namespace};
 pub use capture::check_capture;
 pub use client_log::{ClientLog, LoggedClient, LoginRefusal};
@@ -74,6 +77,7 @@ pub use connections::{ConnectionHandle, ConnectionRegistry, LiveConnection};
 pub use exchange::Exchange;
 pub use identity::{AuthError, Authenticator, Credentials, DEFAULT_USER, FixedUsers, Identity, LoopbackOnly};
 pub use limits::{AccessLimits, LimitReached, Limits};
+pub use line_limit::ClientLogLimits;
 pub use listener::{Anonymous, ClientCertificate, Endpoints, ListenerInfo};
 pub use mailbox::{CLOSE, Mailbox};
 pub use message::{HeaderWriter, Headers, Message};
@@ -95,10 +99,10 @@ pub use session::{
     SubscribeError, Will,
 };
 pub use spec::{
-    BrokerConfig, CaptureRule, ClientLogLimits, DeadLetter, Delivery, DeliveryId, Depth, DropReason,
-    ExchangeKind, ExchangeSpec, Expiry, HUB, HubMode, Mode, NamespaceLimits, NamespaceSpec, Overflow,
-    OwnerId, PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec, Start, SubscriptionOptions,
-    TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, next_owner,
+    BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,
+    ExchangeSpec, Expiry, HUB, HubMode, Mode, NamespaceLimits, NamespaceSpec, Overflow, OwnerId,
+    PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec, Start, SubscriptionOptions, TOPIC_NAME_BYTES_MAX,
+    TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, next_owner,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, LiveBatch, Member, MemoryBounds, Position, Pull, Subscription,

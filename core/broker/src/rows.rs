@@ -1,6 +1,6 @@
 //! Rows of the model's tables.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -92,7 +92,8 @@ impl BindingOwner {
             external_tags: self.external_tags.clone(),
             client_id: Arc::from(""),
             namespace: namespace.into(),
-            host: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            protocol: "",
+            peer: SocketAddr::from(([0, 0, 0, 0], 0)),
         }
     }
 }

@@ -7,6 +7,11 @@ pub(crate) const LOGINS: &str = "inver_logins_total";
 /// Log lines about clients that were not written, to keep within the limits.
 pub(crate) const LINES_SUPPRESSED: &str = "inver_log_lines_suppressed_total";
 
+/// Events of the audit log, by kind and result.
+pub(crate) const AUDIT_EVENTS: &str = "inver_audit_events_total";
+/// Events of the audit log that are not in the audit topic.
+pub(crate) const AUDIT_DROPPED: &str = "inver_audit_events_dropped_total";
+
 /// Metrics of one namespace, each with its help.
 const COUNTERS: [(&str, &str); 12] = [
     (
@@ -127,5 +132,11 @@ fn describe() {
         LINES_SUPPRESSED,
         Unit::Count,
         "Log lines about clients that were not written, to keep within the limits."
+    );
+    describe_counter!(AUDIT_EVENTS, Unit::Count, "Events of the audit log by event and result.");
+    describe_counter!(
+        AUDIT_DROPPED,
+        Unit::Count,
+        "Events of the audit log that are not in its topic: too many waited, or the write was rejected."
     );
 }

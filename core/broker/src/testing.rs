@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use inver_storage::medium::fake::FakeMedium;
 use inver_storage::{Log, LogOptions, SubmitError, SystemClock};
 
+use crate::audit::{Audit, AuditConfig};
 use crate::clock::Clock;
 use crate::completion::Completion;
 use crate::context::Context;
@@ -15,12 +16,17 @@ use crate::spec::{BrokerConfig, NamespaceSpec};
 use crate::subscription::{DropSink, Dropped, Subscription};
 use crate::telemetry::Counters;
 
+/// An audit log without a topic.
+pub(crate) fn audit(clock: &Clock) -> Audit {
+    Audit::new(clock.clone(), &AuditConfig::default())
+}
+
 /// A namespace without dead-lettering.
 pub(crate) fn namespace(config: BrokerConfig) -> Namespace {
     let medium = Arc::new(FakeMedium::new(1));
     let log = Log::open_manual(medium, Arc::new(SystemClock), LogOptions::default()).unwrap();
     let clock = Clock::manual(1_000_000);
-    let context = Context::new(0, log, clock.clone(), Arc::default(), Counters::of("test"));
+    let context = Context::new(0, log, clock.clone(), Arc::default(), Counters::of("test"), audit(&clock));
     let retained = Retained::new(vec![0; 4], clock, Vec::new());
     let config = Arc::new(config);
     Namespace::new(0, "test", NamespaceSpec::default(), context, &config, retained, |_: Weak<_>| {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use inver_access::{Operation, ResourceKind};
-use inver_broker::Permissions;
+use inver_broker::{Namespace, Permissions};
 
 use crate::codec::error_code::ErrorCode;
 use crate::namespace_node::NamespaceNode;
@@ -17,6 +17,8 @@ pub(crate) const CLUSTER: &str = "";
 #[derive(Clone)]
 pub(crate) struct Access {
     pub(crate) node: Arc<NamespaceNode>,
+    /// The namespace, whose changes are the client's.
+    pub(crate) namespace: Namespace,
     pub(crate) permissions: Arc<Permissions>,
 }
 
@@ -36,24 +38,34 @@ impl Access {
         self.permissions.may(ResourceKind::Cluster, CLUSTER, operation)
     }
 
-    /// The error if the client may not do something to the topic.
+    /// The error if the client may not do something to the topic; the audit log tells of it.
     pub(crate) fn check_topic(&self, name: &str, operation: Operation) -> Result<(), ErrorCode> {
-        ok_or(self.may_topic(name, operation), ErrorCode::TOPIC_AUTHORIZATION_FAILED)
+        self.check(ResourceKind::Topic, name, operation, ErrorCode::TOPIC_AUTHORIZATION_FAILED)
     }
 
-    /// The error if the client may not do something to the group.
+    /// The error if the client may not do something to the group; the audit log tells of it.
     pub(crate) fn check_group(&self, id: &str, operation: Operation) -> Result<(), ErrorCode> {
-        ok_or(self.may_group(id, operation), ErrorCode::GROUP_AUTHORIZATION_FAILED)
+        self.check(ResourceKind::Group, id, operation, ErrorCode::GROUP_AUTHORIZATION_FAILED)
     }
 
-    /// The error if the client may not do something to the cluster.
+    /// The error if the client may not do something to the cluster; the audit log tells of it.
     pub(crate) fn check_cluster(&self, operation: Operation) -> Result<(), ErrorCode> {
-        ok_or(self.may_cluster(operation), ErrorCode::CLUSTER_AUTHORIZATION_FAILED)
+        self.check(ResourceKind::Cluster, CLUSTER, operation, ErrorCode::CLUSTER_AUTHORIZATION_FAILED)
     }
-}
 
-fn ok_or(allowed: bool, code: ErrorCode) -> Result<(), ErrorCode> {
-    if allowed { Ok(()) } else { Err(code) }
+    fn check(
+        &self,
+        kind: ResourceKind,
+        name: &str,
+        operation: Operation,
+        code: ErrorCode,
+    ) -> Result<(), ErrorCode> {
+        if self.permissions.may(kind, name, operation) {
+            return Ok(());
+        }
+        self.permissions.denied(kind, name, operation);
+        Err(code)
+    }
 }
 
 /// Kafka's text for an authorization error.

@@ -1,7 +1,7 @@
 //! The node that clients see: state that all connections share.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::codec::api::Api;
 use crate::codec::text::Str;
 use crate::config::KafkaConfig;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NAME};
 use crate::namespace_node::{self, NamespaceNode};
 
 /// Table of the rows below.
@@ -74,11 +74,16 @@ impl Node {
             external_tags: Some(Tags::default()),
             client_id: "".into(),
             namespace: default.shared_name(),
-            host: IpAddr::from([0, 0, 0, 0]),
+            protocol: NAME,
+            peer: SocketAddr::from(([0, 0, 0, 0], 0)),
         };
         Ok(Node {
             namespaces: Mutex::new(HashMap::from([(default.id(), node.clone())])),
-            before_login: Access { node, permissions: broker.access().permissions(nobody) },
+            before_login: Access {
+                node,
+                namespace: default,
+                permissions: broker.access().permissions(nobody),
+            },
             cluster_id: Str::from_utf8(cluster_id).unwrap_or_default(),
             apis,
             metrics: Metrics::new(apis),
@@ -94,8 +99,10 @@ impl Node {
     /// Admits an authenticated client.
     pub(crate) fn admit(&self, admission: &Admission<'_>) -> Result<(Access, ConnectionHandle), AdmitError> {
         let admitted = self.broker.admit(admission)?;
-        let node = self.namespace_node(admitted.sessions.namespace());
-        Ok((Access { node, permissions: admitted.permissions }, admitted.connection))
+        let (namespace, permissions) = (admitted.sessions.namespace(), admitted.permissions);
+        let node = self.namespace_node(namespace);
+        let namespace = namespace.on_behalf_of(&permissions);
+        Ok((Access { node, namespace, permissions }, admitted.connection))
     }
 
     /// What the connections of a namespace share.

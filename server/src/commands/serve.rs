@@ -105,6 +105,8 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     }
     let tasks = TaskTracker::new();
     tasks.spawn(broker.clone().housekeep(shutdown.clone()));
+    let audit_written = CancellationToken::new();
+    let audit = tokio::spawn(broker.clone().write_audit_topic(audit_written.clone()));
     ready.store(true, Ordering::Release);
     let access = logging::shown_access(broker.access());
     info!(milliseconds = (clock.now() - started).as_millis() as u64, access, "ready");
@@ -161,6 +163,11 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         }
         () = signals.next() => warn!(connections = workers.connections(), "second signal, exiting now"),
     }
+    // The ends of connections are events too.
+    audit_written.cancel();
+    if let Err(error) = audit.await {
+        error!(%error, "failed to finish the audit topic");
+    }
     let flushed = broker.log().shutdown().context("failed to flush the log");
     if poisoned {
         anyhow::bail!("log failed, nothing was acknowledged after that; see the log lines above");
@@ -192,6 +199,7 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
         queue_memory_bytes_max: limits.queue_memory_bytes_max,
         subscription_idle_ms: limits.subscription_idle_s.map(|seconds| seconds.saturating_mul(1000)),
         client_log: config.logging.client_lines(),
+        audit: config.audit(),
         ..BrokerConfig::default()
     };
     let broker = Broker::open(log, broker_config)?;

@@ -25,6 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use inver_access::{Rule, User};
+use inver_broker::AuditConfig;
 use inver_settings::{Form, Key};
 use parking_lot::Mutex;
 use toml_edit::{Document, DocumentMut, Item};
@@ -36,7 +37,8 @@ pub(crate) use listeners::{
     Address, AnonymousRule, CertificateUser, ClientAuth, ListenerKeys, Networks, TlsVersion, WebSocketPath,
 };
 use sections::{
-    Capture, Endpoint, General, Http, Hub, Limits, Log, Logging, Logins, Runtime, Tls, WebSocketEndpoint,
+    AuditSection, Capture, Endpoint, General, Http, Hub, Limits, Log, Logging, Logins, Runtime, Tls,
+    WebSocketEndpoint,
 };
 pub(crate) use values::{Listen, LogFilter, LogFormat, RuntimeKind};
 
@@ -63,6 +65,7 @@ pub(crate) struct Config {
     pub(crate) logins: Logins,
     pub(crate) runtime: Runtime,
     pub(crate) logging: Logging,
+    pub(crate) audit: AuditSection,
 }
 
 /// The section of one protocol.
@@ -94,6 +97,7 @@ impl Default for Config {
             logins: Logins::default(),
             runtime: Runtime::default(),
             logging: Logging::default(),
+            audit: AuditSection::default(),
         }
     }
 }
@@ -133,6 +137,17 @@ impl Config {
         names.into_iter().map(|topic| (topic.clone(), partitions)).collect()
     }
 
+    /// What is recorded for auditors.
+    pub(crate) fn audit(&self) -> AuditConfig {
+        AuditConfig {
+            kinds: self.audit.events.0,
+            topic: Some(self.audit.topic.clone()).filter(|topic| !topic.is_empty()),
+            namespace: self.audit.namespace.clone(),
+            queue_events_max: self.audit.queue_events_max,
+            limits: self.logging.client_lines(),
+        }
+    }
+
     /// Every section with its name, in the order of the documentation. Keys at the top of the file have no section.
     fn sections(&mut self) -> Vec<(&'static str, &mut dyn Settings)> {
         let mut sections: Vec<(&'static str, &mut dyn Settings)> =
@@ -154,6 +169,7 @@ impl Config {
         sections.push(("logins", &mut self.logins));
         sections.push(("runtime", &mut self.runtime));
         sections.push(("logging", &mut self.logging));
+        sections.push(("audit", &mut self.audit));
         sections
     }
 }

@@ -16,7 +16,9 @@ use super::listeners::Listeners;
 use super::namespaces::ConfiguredNamespaces;
 use super::permissions::ConfiguredPermissions;
 use super::users::ConfiguredUsers;
-use super::values::{CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, RuntimeKind};
+use super::values::{
+    AuditEvents, CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, RuntimeKind,
+};
 use crate::logins::{FailureLimits, LoginSettings};
 use crate::protocols::{ProtocolEntry, WebSocketForm};
 
@@ -408,6 +410,24 @@ section! {
         /// Log lines per minute about refused requests of one connection; further ones are counted and not written.
         pub(crate) connection_lines_per_minute_max: u32 = model().client_log.connection_lines_per_minute_max
             => count(1..=1_000_000),
+    }
+}
+
+section! {
+    /// The audit log.
+    #[derive(Debug, Clone)]
+    pub(crate) struct AuditSection {
+        /// The events that are recorded, in the log under the target `inver::audit`: `login`, `denied` (a missing
+        /// permission), `topology` (something durable was made or changed), `transient` (the same of what ends with its
+        /// connection, and subscriptions of sessions), `access` (users, permissions, quotas), `deleted`.
+        pub(crate) events: AuditEvents = AuditEvents::default()
+            => value("a list of `login`, `denied`, `topology`, `transient`, `access`, `deleted`"),
+        /// A log topic that the events are also written to, as JSON; created if missing, outside the hub.
+        pub(crate) topic: String = String::new() => value("a topic's name, or empty"),
+        /// The namespace of that topic.
+        pub(crate) namespace: String = "/".into() => value("a namespace's name"),
+        /// Events that may wait to be written to the topic; further ones are counted and dropped.
+        pub(crate) queue_events_max: usize = model().audit.queue_events_max => count(1..=10_000_000),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use inver_broker::HubMode;
+use inver_broker::{AuditKind, AuditKinds, HubMode};
 use inver_settings::{Form, Setting};
 use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -151,6 +151,26 @@ impl Setting for LogFilter {
 
     fn show(&self) -> String {
         self.0.to_string()
+    }
+}
+
+/// Which events are recorded in the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct AuditEvents(pub(crate) AuditKinds);
+
+impl Setting for AuditEvents {
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let names = Vec::<String>::deserialize(value)?;
+        let kind = |name: &String| {
+            let found = AuditKind::ALL.into_iter().find(|kind| kind.name() == name);
+            found.ok_or_else(|| Error::custom(format!("there is no audit event `{name}`")))
+        };
+        names.iter().map(kind).collect::<Result<AuditKinds, D::Error>>().map(AuditEvents)
+    }
+
+    fn show(&self) -> String {
+        let names = AuditKind::ALL.into_iter().filter(|kind| self.0.contains(*kind)).map(AuditKind::name);
+        names.map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
     }
 }
 

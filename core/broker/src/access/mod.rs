@@ -23,6 +23,7 @@ use inver_access::{Decision, PatternError, ResourceKind, Rule, RuleId, Subject, 
 use inver_storage::{Entry, Log, SubmitError};
 use parking_lot::{Mutex, RwLock};
 
+use crate::audit::Audit;
 use crate::closing::CloseReason;
 use crate::completion::Completion;
 use crate::connections::ConnectionRegistry;
@@ -97,6 +98,7 @@ struct Inner {
     usage: Usage,
     /// Held by [`AccessControl::change_rules`].
     changes: Mutex<()>,
+    audit: Audit,
 }
 
 impl AccessControl {
@@ -105,6 +107,7 @@ impl AccessControl {
         log: Log,
         limits: AccessLimits,
         connections: ConnectionRegistry,
+        audit: Audit,
     ) -> Result<AccessControl, RowError> {
         let mut state = State::default();
         for (name, row) in log.recovered_state(USERS) {
@@ -123,7 +126,14 @@ impl AccessControl {
             version: AtomicU64::new(1),
             usage: Usage::default(),
             changes: Mutex::default(),
+            audit,
         })))
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.0.audit
     }
 
     /// The version of users and rules: it changes with every change that can change a decision.

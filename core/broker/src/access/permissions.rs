@@ -4,15 +4,16 @@
 //! one look-up, and none where nothing restricts the client.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use inver_access::{EffectiveRules, Operation, ResourceKind, Subject, Tag, Tags, key_name};
+use inver_access::{Decision, EffectiveRules, Operation, ResourceKind, Subject, Tag, Tags, key_name};
 use parking_lot::Mutex;
 
 use super::AccessControl;
 use crate::address::{Address, Filter, Form, rewrite};
+use crate::audit::{Audit, AuditEvent, AuditKind, AuditResult, Who};
 
 /// Decisions that a connection remembers; beyond it all are forgotten.
 const DECISIONS_MAX: usize = 1024;
@@ -29,8 +30,23 @@ pub struct PermissionScope {
     pub client_id: Arc<str>,
     /// The namespace of the connection.
     pub namespace: Arc<str>,
-    /// The address that the client connected from.
-    pub host: IpAddr,
+    /// The protocol's name; empty where it is not known any more.
+    pub protocol: &'static str,
+    /// The address that the client connected from; port 0 where the port is not known.
+    pub peer: SocketAddr,
+}
+
+impl PermissionScope {
+    /// Who this is for the audit log.
+    #[must_use]
+    pub fn who(&self) -> Who<'_> {
+        Who {
+            protocol: self.protocol,
+            user: self.user.as_deref(),
+            client_id: Some(&self.client_id),
+            address: (!self.peer.ip().is_unspecified()).then_some(self.peer),
+        }
+    }
 }
 
 /// What one connection may do.
@@ -193,6 +209,44 @@ impl Permissions {
         self.current.lock().rules.as_ref().is_some_and(|rules| rules.has_denials(kind, operation))
     }
 
+    /// Records that the client was refused an operation for want of permission, with the rule that denies it.
+    pub fn denied(&self, kind: ResourceKind, name: &str, operation: Operation) {
+        if self.audit().wants(AuditKind::Denied) {
+            let decided = self.current.lock().rules.as_ref().map(|rules| rules.decide(kind, name, operation));
+            self.record_denial(kind, name, operation, decided);
+        }
+    }
+
+    /// Records that the client was refused an operation on a filter of addresses.
+    pub fn denied_filter(&self, filter: &str, operation: Operation) {
+        if self.audit().wants(AuditKind::Denied) {
+            let decided =
+                self.current.lock().rules.as_ref().map(|rules| rules.decide_filter(filter, operation));
+            self.record_denial(ResourceKind::Address, filter, operation, decided);
+        }
+    }
+
+    fn record_denial(&self, kind: ResourceKind, name: &str, operation: Operation, decided: Option<Decision>) {
+        let by = decided.filter(|decision| !decision.allowed).and_then(|decision| decision.by);
+        self.audit().record(&AuditEvent {
+            kind: AuditKind::Denied,
+            result: AuditResult::Refused,
+            who: self.scope.who(),
+            operation: operation.name(),
+            resource: kind.name(),
+            name,
+            namespace: Some(&self.scope.namespace),
+            rule: by.map(|id| id.0),
+            reason: None,
+        });
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        self.access.audit()
+    }
+
     fn refresh(&self, current: &mut Current) {
         // Read before the rules are, so that a change in between is found by the next question.
         let version = self.access.version();
@@ -210,7 +264,7 @@ impl Permissions {
             tags: &tags,
             client_id: &self.scope.client_id,
             namespace: &self.scope.namespace,
-            host: self.scope.host,
+            host: self.scope.peer.ip(),
         };
         let rules = self.access.0.state.read().index().for_subject(&subject);
         if rules.is_unrestricted() {

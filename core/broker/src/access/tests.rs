@@ -1,14 +1,17 @@
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use inver_access::{Credential, Effect, Operation, Operations, Pattern, Principal, Tag, UserLimits};
 use inver_storage::LogOptions;
 
 use super::*;
+use crate::audit::AuditConfig;
+use crate::clock::Clock;
 
 fn open(folder: &tempfile::TempDir) -> AccessControl {
     let log = Log::open(folder.path(), LogOptions::default()).unwrap();
-    AccessControl::open(log, AccessLimits { users_max: 3, rules_max: 4 }, ConnectionRegistry::default())
-        .unwrap()
+    let audit = Audit::new(Clock::manual(0), &AuditConfig::default());
+    let limits = AccessLimits { users_max: 3, rules_max: 4 };
+    AccessControl::open(log, limits, ConnectionRegistry::default(), audit).unwrap()
 }
 
 fn rule(user: &str, topic: &str, operation: Operation, effect: Effect) -> NewRule {
@@ -35,7 +38,8 @@ fn permissions(access: &AccessControl, user: &str) -> Arc<Permissions> {
         external_tags: None,
         client_id: "c".into(),
         namespace: "/".into(),
-        host: IpAddr::from([127, 0, 0, 1]),
+        protocol: "test",
+        peer: SocketAddr::from(([127, 0, 0, 1], 0)),
     })
 }
 

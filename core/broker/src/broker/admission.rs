@@ -114,10 +114,12 @@ impl Broker {
             external_tags: identity.external_tags().cloned(),
             client_id: client_id.clone(),
             namespace: sessions.namespace().shared_name(),
-            host: admission.endpoints.peer.ip(),
+            protocol: admission.protocol,
+            peer: admission.endpoints.peer,
         });
         let is_asked_for = admission.namespace.is_some();
         if is_asked_for && !permissions.may(ResourceKind::Namespace, wanted, Operation::Connect) {
+            permissions.denied(ResourceKind::Namespace, wanted, Operation::Connect);
             return Err(refused());
         }
         let registered = self.connections().register(NewConnection {

@@ -4,6 +4,7 @@
 //! the broker.
 
 mod admission;
+mod audit_topic;
 mod housekeeping;
 mod namespaces;
 mod protocol_state;
@@ -20,6 +21,7 @@ use inver_storage::{Entry, Log, SubmitError};
 use parking_lot::{Mutex, RwLock};
 
 use crate::access::AccessControl;
+use crate::audit::Audit;
 use crate::client_log::ClientLog;
 use crate::clock::Clock;
 use crate::connections::ConnectionRegistry;
@@ -117,7 +119,9 @@ impl Parts {
     ) -> Sessions {
         let clock = self.config.clock.clone();
         let retained = Retained::new(id.to_be_bytes().to_vec(), clock.clone(), retained);
-        let context = Context::new(id, self.log.clone(), clock, self.timers.clone(), Counters::of(name));
+        let audit = self.access.audit().clone();
+        let context =
+            Context::new(id, self.log.clone(), clock, self.timers.clone(), Counters::of(name), audit);
         let namespace =
             Namespace::new(id, name, spec, context, &self.config, retained, |weak| DeadLetterer::new(weak));
         self.changed.read().apply_to(&namespace);
@@ -129,7 +133,9 @@ impl Broker {
     /// Restores the broker from what the log has.
     pub fn open(log: Log, config: BrokerConfig) -> Result<Broker, BrokerError> {
         let connections = ConnectionRegistry::default();
-        let access = AccessControl::open(log.clone(), config.access_limits, connections.clone())?;
+        let audit = Audit::new(config.clock.clone(), &config.audit);
+        let access =
+            AccessControl::open(log.clone(), config.access_limits, connections.clone(), audit.clone())?;
         let parts = Parts {
             log,
             config: Arc::new(config),
@@ -154,7 +160,7 @@ impl Broker {
         };
         namespaces.insert(DEFAULT_NAMESPACE.into(), default.clone());
         let protocol_state = parts.log.recovered_state(rows::OPAQUE).into_iter().collect();
-        let client_log = Arc::new(ClientLog::new(parts.config.clock.clone(), parts.config.client_log));
+        let client_log = Arc::new(ClientLog::new(parts.config.clock.clone(), parts.config.client_log, audit));
         let configured = parts.config.namespaces.clone();
         let broker = Broker(Arc::new(Inner {
             parts,
@@ -252,6 +258,12 @@ impl Broker {
     #[must_use]
     pub fn client_log(&self) -> &Arc<ClientLog> {
         &self.0.client_log
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        self.0.access.audit()
     }
 
     /// The live connections of all protocols.

@@ -1,23 +1,20 @@
 //! Log lines about clients, in one form for all protocols: login, refusal, disconnect, refused requests.
 //!
-//! Owns the form of these lines, the limit of their number per address and per connection, and the count of logins. A
-//! line names protocol, client identifier, user, address and reason. Does not own why something is refused.
-
-mod limiter;
+//! Owns the form of these lines and the count of logins. A line names protocol, client identifier, user, address and
+//! reason. Logins are written to the audit log instead where that has them. Does not own why something is refused.
 
 use std::fmt::{self, Display};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use metrics::counter;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use self::limiter::{Key, Limiter};
+use crate::audit::{Audit, AuditEvent, AuditKind, AuditResult, Who};
 use crate::clock::Clock;
 use crate::identity::AuthError;
-use crate::spec::ClientLogLimits;
-use crate::telemetry::{LINES_SUPPRESSED, LOGINS};
+use crate::line_limit::{ClientLogLimits, LineLimits};
+use crate::telemetry::LOGINS;
 
 /// Bytes of a name or reason in a line; what is longer is cut.
 const TEXT_BYTES_MAX: usize = 256;
@@ -25,12 +22,8 @@ const TEXT_BYTES_MAX: usize = 256;
 /// The lines about all clients of a broker.
 pub struct ClientLog {
     clock: Clock,
-    limiters: Mutex<Limiters>,
-}
-
-struct Limiters {
-    by_address: Limiter,
-    by_connection: Limiter,
+    lines: LineLimits,
+    audit: Audit,
 }
 
 impl fmt::Debug for ClientLog {
@@ -93,12 +86,10 @@ impl From<&AuthError> for LoginRefusal {
 }
 
 impl ClientLog {
-    /// Lines within these limits.
+    /// Lines within these limits; logins go to the audit log.
     #[must_use]
-    pub fn new(clock: Clock, limits: ClientLogLimits) -> ClientLog {
-        let by_address = Limiter::new(limits.address_lines_per_minute_max);
-        let by_connection = Limiter::new(limits.connection_lines_per_minute_max);
-        ClientLog { clock, limiters: Mutex::new(Limiters { by_address, by_connection }) }
+    pub fn new(clock: Clock, limits: ClientLogLimits, audit: Audit) -> ClientLog {
+        ClientLog { clock, lines: LineLimits::new(limits), audit }
     }
 
     /// A client that has connected. Writes no line yet.
@@ -115,36 +106,15 @@ impl ClientLog {
         }))
     }
 
-    /// Whether a line may be written now: the number of suppressed ones before it.
     fn admit(&self, address: SocketAddr, is_request: bool) -> Option<u64> {
-        let (now, ip) = (self.clock.now(), address.ip().to_canonical());
-        let mut limiters = self.limiters.lock();
-        let by_connection =
-            if is_request { limiters.by_connection.take(Key::Connection(address), now) } else { Some(0) };
-        let admitted = by_connection.and_then(|before| {
-            let by_address = limiters.by_address.take(Key::Address(ip), now)?;
-            Some(before + by_address)
-        });
-        drop(limiters);
-        if admitted.is_none() {
-            counter!(LINES_SUPPRESSED).increment(1);
-        }
-        admitted
+        self.lines.admit(address, is_request, self.clock.now())
     }
 
     /// Writes how many lines were suppressed since the last one of an address or connection. Called periodically.
     pub(crate) fn sweep(&self) {
-        let now = self.clock.now();
-        let mut limiters = self.limiters.lock();
-        let mut untold = limiters.by_address.sweep(now);
-        untold.extend(limiters.by_connection.sweep(now));
-        drop(limiters);
-        for (key, suppressed) in untold {
-            let address: Option<IpAddr> = match key {
-                Key::Address(address) => Some(address),
-                Key::Connection(address) => Some(address.ip()),
-                Key::Others => None,
-            };
+        let mut untold = self.lines.sweep(self.clock.now());
+        untold.extend(self.audit.sweep());
+        for (address, suppressed) in untold {
             let address = address.map(tracing::field::display);
             tracing::info!(address, suppressed, "log lines suppressed");
         }
@@ -190,6 +160,28 @@ fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or_default()
 }
 
+impl Client {
+    /// Its login, not accepted.
+    fn login(&self) -> AuditEvent<'_> {
+        AuditEvent {
+            kind: AuditKind::Login,
+            result: AuditResult::Refused,
+            who: Who {
+                protocol: self.protocol,
+                user: self.user.as_deref(),
+                client_id: self.client_id.as_deref(),
+                address: Some(self.address),
+            },
+            operation: "connect",
+            resource: "broker",
+            name: "",
+            namespace: None,
+            rule: None,
+            reason: None,
+        }
+    }
+}
+
 impl LoggedClient {
     /// Its address.
     #[must_use]
@@ -213,8 +205,8 @@ impl LoggedClient {
         self.0.user = user.filter(|user| !user.is_empty()).map(|user| cut(user).into());
     }
 
-    /// The client is logged in as `user`. Does nothing for one that is.
-    pub fn logged_in(&mut self, user: Option<&str>) {
+    /// The client is logged in as `user`, to a namespace. Does nothing for one that is.
+    pub fn logged_in(&mut self, user: Option<&str>, namespace: &str) {
         if self.is_logged_in() {
             return;
         }
@@ -222,6 +214,11 @@ impl LoggedClient {
         let client = &mut *self.0;
         client.state = State::LoggedIn;
         counter!(LOGINS, "protocol" => client.protocol, "result" => "accepted", "reason" => "").increment(1);
+        if client.log.audit.wants(AuditKind::Login) {
+            let result = AuditResult::Accepted;
+            client.log.audit.record(&AuditEvent { result, namespace: Some(namespace), ..client.login() });
+            return;
+        }
         if let Some(suppressed) = client.log.admit(client.address, false) {
             let Client { protocol, address, .. } = client;
             let (client_id, user) = (client.client_id.as_deref(), client.user.as_deref());
@@ -240,12 +237,16 @@ impl LoggedClient {
         let label = reason.label();
         counter!(LOGINS, "protocol" => client.protocol, "result" => "refused", "reason" => label)
             .increment(1);
+        let text = text.to_string();
+        let reason = cut(&text);
+        if client.log.audit.wants(AuditKind::Login) {
+            client.log.audit.record(&AuditEvent { reason: Some(reason), ..client.login() });
+            return;
+        }
         if let Some(suppressed) = client.log.admit(client.address, false) {
             let Client { protocol, address, .. } = client;
             let (client_id, user) = (client.client_id.as_deref(), client.user.as_deref());
             let suppressed = (suppressed > 0).then_some(suppressed);
-            let text = text.to_string();
-            let reason = cut(&text);
             tracing::info!(protocol, client_id, user, %address, reason, suppressed, "login refused");
         }
     }

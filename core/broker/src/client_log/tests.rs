@@ -1,9 +1,11 @@
 use std::io;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tracing::subscriber::with_default;
 
 use super::*;
+use crate::audit::{AuditConfig, AuditKinds};
 
 /// What was logged.
 #[derive(Clone, Default)]
@@ -39,7 +41,8 @@ fn log(clock: &Clock, address: u32, connection: u32) -> Arc<ClientLog> {
         address_lines_per_minute_max: address,
         connection_lines_per_minute_max: connection,
     };
-    Arc::new(ClientLog::new(clock.clone(), limits))
+    let config = AuditConfig { kinds: AuditKinds::from_iter([]), limits, ..AuditConfig::default() };
+    Arc::new(ClientLog::new(clock.clone(), limits, Audit::new(clock.clone(), &config)))
 }
 
 fn peer(port: u16) -> SocketAddr {
@@ -52,8 +55,8 @@ fn a_client_has_a_line_for_its_login_and_one_for_its_end() {
     let lines = logged(|| {
         let mut client = log(&clock, 10, 10).client("p", peer(1));
         client.identify("device \"7\"\n");
-        client.logged_in(Some("ann"));
-        client.logged_in(Some("again"));
+        client.logged_in(Some("ann"), "/");
+        client.logged_in(Some("again"), "/");
         clock.advance(Duration::from_secs(5));
         client.ended(&"client closed the connection");
     });
@@ -89,7 +92,7 @@ fn lines_are_limited_per_connection_and_per_address() {
     let lines = logged(|| {
         let log = log(&clock, 30, 10);
         let mut first = log.client("p", peer(1));
-        first.logged_in(None);
+        first.logged_in(None, "/");
         (0..100).for_each(|_| first.request_refused("publish", &"no"));
         for port in 2..100 {
             let mut other = log.client("p", peer(port));

@@ -11,6 +11,7 @@ use inver_storage::{Entry, Lsn, SubmitError};
 use super::origins::Origin;
 use super::{Declared, Namespace};
 use crate::access::Permissions;
+use crate::audit::AuditKind;
 use crate::bindings::{BindTarget, Binding};
 use crate::completion::Completion;
 use crate::exchange::{Exchange, RouteTarget};
@@ -106,6 +107,7 @@ impl Namespace {
         }
         let it = self.enter_exchange(name, spec);
         completion.lsn().into_iter().for_each(|lsn| it.set_made(lsn));
+        self.audit_exchange(AuditKind::Topology, "create", &it);
         Ok(Declared { it, created: true, completion })
     }
 
@@ -131,6 +133,7 @@ impl Namespace {
         let mut entry = Entry::new();
         self.remove_exchange(&exchange, &mut entry);
         self.changed();
+        self.audit_exchange(AuditKind::Deleted, "delete", &exchange);
         if entry.is_empty() {
             return Ok(Completion::Now);
         }
@@ -208,7 +211,9 @@ impl Namespace {
         }
         limits::check("bindings", exchange.binding_count(), self.limits().bindings_max)?;
         if !durable {
-            return Ok(self.enter_binding(&exchange, binding(None, None)).err().flatten().into());
+            let present = self.enter_binding(&exchange, binding(None, None)).err();
+            self.audit_binding(client, "bind", &exchange, &target, key);
+            return Ok(present.flatten().into());
         }
         let (to_exchange, destination) = match to {
             BindDestination::Queue(name) => (false, name.to_owned()),
@@ -230,6 +235,7 @@ impl Namespace {
         let lsn = self.log().submit(entry)?.lsn;
         // The topology lock is held: it is still new.
         let _new = self.enter_binding(&exchange, binding(Some(row), Some(lsn)));
+        self.audit_binding(client, "bind", &exchange, &target, key);
         Ok(Completion::At(lsn))
     }
 
@@ -304,6 +310,7 @@ impl Namespace {
         for binding in &taken {
             self.0.origins.remove(&exchange, binding);
             self.forget_binding(binding, &mut entry);
+            self.audit_binding(None, "unbind", &exchange, &target, key);
         }
         if !taken.is_empty() {
             self.auto_delete_exchange(&exchange, &mut entry);
@@ -326,6 +333,41 @@ impl Namespace {
         };
         let exchange = self.exchange(source).ok_or_else(|| BindError::NoSource(source.to_owned()))?;
         Ok((exchange, target))
+    }
+
+    fn audit_exchange(&self, kind: AuditKind, operation: &str, exchange: &Exchange) {
+        let is_lasting = exchange.spec().durable && !exchange.spec().auto_delete;
+        let kind = if is_lasting { kind } else { AuditKind::Transient };
+        self.audit(kind, operation, "exchange", exchange.name());
+    }
+
+    fn audit_binding(
+        &self,
+        client: Option<&Arc<Permissions>>,
+        operation: &str,
+        source: &Exchange,
+        target: &RouteTarget,
+        key: &[u8],
+    ) {
+        let (resource, name, is_lasting) = match target {
+            RouteTarget::Queue(queue) => {
+                let spec = queue.spec();
+                let is_lasting = spec.durable && spec.owner.is_none() && !spec.auto_delete;
+                ("queue", queue.name(), is_lasting)
+            }
+            RouteTarget::Exchange(exchange) => {
+                ("exchange", exchange.name(), exchange.spec().durable && !exchange.spec().auto_delete)
+            }
+            RouteTarget::Inbox { .. } => return,
+        };
+        let kind =
+            if is_lasting && source.spec().durable { AuditKind::Topology } else { AuditKind::Transient };
+        if !self.audits(kind) {
+            return;
+        }
+        let key = String::from_utf8_lossy(key);
+        let name = format!("{} -> {resource} {name} ({key})", source.name());
+        self.audit_by(client.or(self.client()).map(|client| &**client), kind, operation, "binding", &name);
     }
 
     pub(super) fn forget_binding(&self, binding: &Binding<RouteTarget>, entry: &mut Entry) {

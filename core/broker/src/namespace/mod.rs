@@ -28,6 +28,8 @@ use dashmap::DashMap;
 use inver_storage::Log;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
+use crate::access::Permissions;
+use crate::audit::{AuditEvent, AuditKind, AuditResult};
 use crate::capture::Captures;
 use crate::clock::Clock;
 use crate::committed_offsets::CommittedOffsets;
@@ -67,9 +69,9 @@ const PREDECLARED: [(&str, ExchangeKind); 5] = [
     (TRACE, ExchangeKind::Topic),
 ];
 
-/// A namespace; cheap to clone.
+/// A namespace, and on whose behalf changes are made through this handle; cheap to clone.
 #[derive(Clone)]
-pub struct Namespace(Arc<Inner>);
+pub struct Namespace(Arc<Inner>, Option<Arc<Permissions>>);
 
 pub(crate) struct Inner {
     id: u32,
@@ -132,7 +134,7 @@ impl Namespace {
         let mut exchanges: HashMap<Box<str>, Arc<Exchange>> =
             PREDECLARED.iter().map(|(name, kind)| (Box::from(*name), predeclared(name, *kind))).collect();
         exchanges.insert(HUB.into(), hub.clone());
-        Namespace(Arc::new_cyclic(|inner| Inner {
+        let inner = Arc::new_cyclic(|inner| Inner {
             id,
             name: name.into(),
             spec: RwLock::new(spec),
@@ -160,11 +162,60 @@ impl Namespace {
             committed_offsets: CommittedOffsets::new(id, config.limits.committed_offsets_max),
             groups: groups::Coordinated::default(),
             next_binding: AtomicU64::new(1),
-        }))
+        });
+        Namespace::of(inner)
     }
 
     pub(crate) fn of(inner: Arc<Inner>) -> Namespace {
-        Namespace(inner)
+        Namespace(inner, None)
+    }
+
+    /// The same namespace for a client, whose changes the audit log tells. Through other handles the broker makes them.
+    #[must_use]
+    pub fn on_behalf_of(&self, client: &Arc<Permissions>) -> Namespace {
+        Namespace(self.0.clone(), Some(client.clone()))
+    }
+
+    /// Records a change made through this handle in the audit log. Topics, queues, exchanges, bindings, sessions and
+    /// named subscriptions do so themselves.
+    pub fn audit(&self, kind: AuditKind, operation: &str, resource: &str, name: &str) {
+        self.audit_by(self.1.as_deref(), kind, operation, resource, name);
+    }
+
+    /// On whose behalf changes are made through this handle.
+    fn client(&self) -> Option<&Arc<Permissions>> {
+        self.1.as_ref()
+    }
+
+    /// Whether such changes are recorded in the audit log.
+    pub(crate) fn audits(&self, kind: AuditKind) -> bool {
+        self.0.context.audit.wants(kind)
+    }
+
+    /// Records a change made by a client; none: by the broker.
+    pub(crate) fn audit_by(
+        &self,
+        client: Option<&Permissions>,
+        kind: AuditKind,
+        operation: &str,
+        resource: &str,
+        name: &str,
+    ) {
+        let audit = &self.0.context.audit;
+        if !audit.wants(kind) {
+            return;
+        }
+        audit.record(&AuditEvent {
+            kind,
+            result: AuditResult::Accepted,
+            who: client.map(|client| client.scope().who()).unwrap_or_default(),
+            operation,
+            resource,
+            name,
+            namespace: Some(self.name()),
+            rule: None,
+            reason: None,
+        });
     }
 
     /// Its name.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use inver_storage::{CursorId, Entry, Lsn, Offset, SubmitError};
 
 use super::{Inner, Namespace};
+use crate::audit::AuditKind;
 use crate::completion::Completion;
 use crate::exchange::RouteTarget;
 use crate::limits::{self, LimitReached};
@@ -132,6 +133,7 @@ impl Namespace {
         };
         self.enter_queue(&it);
         self.counters().queues_created.increment(1);
+        self.audit_queue(AuditKind::Topology, "create", &it);
         Ok(Declared { it, created: true, completion })
     }
 
@@ -245,6 +247,7 @@ impl Namespace {
         self.0.context.reclaim.remove(queue.subscription().id());
         queue.subscription().close();
         self.changed();
+        self.audit_queue(AuditKind::Deleted, "delete", &queue);
         if entry.is_empty() {
             return Ok((depth.ready, Completion::Now));
         }
@@ -254,6 +257,15 @@ impl Namespace {
             None => submit(entry)?,
         };
         Ok((depth.ready, Completion::At(submitted.lsn)))
+    }
+
+    fn audit_queue(&self, kind: AuditKind, operation: &str, queue: &Queue) {
+        let spec = queue.spec();
+        if spec.hidden {
+            return;
+        }
+        let is_lasting = spec.durable && spec.owner.is_none() && !spec.auto_delete;
+        self.audit(if is_lasting { kind } else { AuditKind::Transient }, operation, "queue", queue.name());
     }
 
     /// Deletes the queues of connections, once everything is recovered: these ended with the process.
@@ -273,7 +285,7 @@ fn mode(spec: &QueueSpec) -> Mode {
 /// Deletes an auto-delete queue whose last consumer left.
 fn delete_unused(inner: &Weak<Inner>, name: &str) {
     let Some(inner) = inner.upgrade() else { return };
-    if let Err(error) = Namespace(inner).delete_queue(name, true, false) {
+    if let Err(error) = Namespace::of(inner).delete_queue(name, true, false) {
         tracing::debug!(queue = name, %error, "failed to delete auto-delete queue");
     }
 }
@@ -281,7 +293,7 @@ fn delete_unused(inner: &Weak<Inner>, name: &str) {
 /// Deletes a queue that expired unused; retried later if that fails.
 fn delete_expired(inner: &Weak<Inner>, queue: &Arc<Queue>, now_ms: i64) {
     let Some(inner) = inner.upgrade() else { return };
-    if let Err(error) = Namespace(inner).delete_queue(queue.name(), true, false) {
+    if let Err(error) = Namespace::of(inner).delete_queue(queue.name(), true, false) {
         tracing::debug!(queue = queue.name(), %error, "failed to delete expired queue");
         queue.check_by(now_ms + EXPIRY_RETRY_MS);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use inver_storage::{Entry, Lsn, Offset, Stream, SubmitError};
 
 use super::Namespace;
+use crate::audit::AuditKind;
 use crate::completion::Completion;
 use crate::limits::{self, LimitReached};
 use crate::rows::{self, SubscriptionRow};
@@ -37,6 +38,11 @@ pub enum SubscriptionError {
 
 /// Streams, each with its durable cursor, if any, and its start.
 type Sources = Vec<(Stream, Option<inver_storage::Cursor>, Offset)>;
+
+/// A named subscription in the audit log.
+fn shown(topic: &Topic, name: &str) -> String {
+    format!("{name} of {}", topic.name())
+}
 
 impl Namespace {
     /// The subscription of this name on a log topic, created if it does not exist. Its mode is that of its first
@@ -84,6 +90,8 @@ impl Namespace {
                 }
             });
         }
+        let kind = if durable { AuditKind::Topology } else { AuditKind::Transient };
+        self.audit(kind, "create", "subscription", &shown(topic, name));
         Ok(subscription)
     }
 
@@ -110,6 +118,8 @@ impl Namespace {
             Completion::Now
         };
         self.0.subscriptions.remove(&(topic.id(), name.into()));
+        let kind = if gone.is_durable() { AuditKind::Deleted } else { AuditKind::Transient };
+        self.audit(kind, "delete", "subscription", &shown(topic, name));
         gone.close();
         Ok(completion)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use inver_storage::{Entry, Lsn, Offset, Retention, Stream, StreamId};
 
 use super::{Namespace, compaction};
+use crate::audit::AuditKind;
 use crate::batch_format::BatchFormat;
 use crate::capture;
 use crate::limits;
@@ -66,6 +67,7 @@ impl Namespace {
         let topic = self.topic_of(id, name, TopicKind::Log, self.streams(&ids), spec.config.clone());
         self.enter_topic(&topic);
         self.changed();
+        self.audit(AuditKind::Topology, "create", "topic", name);
         Ok((topic, lsn))
     }
 
@@ -85,6 +87,7 @@ impl Namespace {
         self.remove_subscriptions(&topic, subscriptions);
         self.remove_topic(&topic);
         self.changed();
+        self.audit(AuditKind::Deleted, "delete", "topic", name);
         Ok(lsn)
     }
 
@@ -126,6 +129,7 @@ impl Namespace {
         self.name_streams(&topic);
         self.extend_subscriptions(&topic, present);
         self.changed();
+        self.audit(AuditKind::Topology, "add-partitions", "topic", name);
         Ok(lsn)
     }
 
@@ -148,6 +152,7 @@ impl Namespace {
         }
         topic.set_config(config);
         self.changed();
+        self.audit(AuditKind::Topology, "alter", "topic", name);
         Ok(lsn)
     }
 
@@ -157,7 +162,9 @@ impl Namespace {
         let partition = topic.partition(partition).ok_or_else(unknown)?;
         let mut entry = Entry::new();
         entry.trim(partition.stream(), before);
-        self.submit_topology(entry)
+        let lsn = self.submit_topology(entry)?;
+        self.audit(AuditKind::Deleted, "delete-records", "topic", topic.name());
+        Ok(lsn)
     }
 
     pub(super) fn enter_topic(&self, topic: &Arc<Topic>) {

@@ -15,6 +15,7 @@ use super::share::split_share;
 use super::terms::SessionTerms;
 use super::will::PendingWill;
 use super::{SESSION_FILTERS_MAX, SubscribeError};
+use crate::audit::AuditKind;
 use crate::bindings::Binding;
 use crate::completion::Completion;
 use crate::exchange::{Inbox, RouteTarget};
@@ -324,6 +325,7 @@ impl SessionCore {
             }
             entry.delete(rows::SESSIONS, rows::key(self.namespace.id(), &[self.client_id.as_bytes()]));
             entry.delete_cursor(cursor.id());
+            self.namespace.audit(AuditKind::Deleted, "delete", "session", &self.client_id);
             entry.delete_stream(stream.id());
         }
         self.submit(entry)

@@ -66,7 +66,18 @@ impl Session {
         let permissions = self.permissions();
         let may_join = permissions.is_unrestricted()
             || self.core.group_of(text).is_some_and(|group| group.may_join(permissions));
-        if may_join { Ok(()) } else { Err(SubscribeError::NotAllowed) }
+        if may_join {
+            return Ok(());
+        }
+        match self.core.group_of(text) {
+            Some(Group::Named { name }) => permissions.denied(ResourceKind::Topic, &name, Operation::Read),
+            Some(Group::Hub { filter }) if permissions.may_filter(&filter, Operation::Subscribe) => {
+                permissions.denied_filter(&filter, Operation::Receive);
+            }
+            Some(Group::Hub { filter }) => permissions.denied_filter(&filter, Operation::Subscribe),
+            None => {}
+        }
+        Err(SubscribeError::NotAllowed)
     }
 }
 

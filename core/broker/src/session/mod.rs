@@ -30,6 +30,7 @@ use inver_access::Operation;
 use inver_storage::{Entry, SubmitError};
 
 use crate::access::Permissions;
+use crate::audit::AuditKind;
 use crate::completion::Completion;
 use crate::exchange::Inbox;
 use crate::limits::{self, LimitReached};
@@ -134,7 +135,9 @@ impl Session {
         filter: &[u8],
         options: &SubscriptionOptions,
     ) -> Result<(bool, Completion), SubscribeError> {
-        if !self.permissions().may_filter(&String::from_utf8_lossy(filter), Operation::Subscribe) {
+        let text = String::from_utf8_lossy(filter);
+        if !self.permissions().may_filter(&text, Operation::Subscribe) {
+            self.permissions().denied_filter(&text, Operation::Subscribe);
             return Err(SubscribeError::NotAllowed);
         }
         if !self.core.has_filter(filter) {
@@ -148,6 +151,7 @@ impl Session {
         }
         self.gate.subscribed(filter);
         self.core.bind(filter, options);
+        self.audit_subscription("subscribe", &text);
         Ok(subscribed)
     }
 
@@ -157,7 +161,14 @@ impl Session {
         if share::split_share(text).is_none() {
             self.gate.unsubscribed(text);
         }
-        self.core.remove_filter(text)
+        let removed = self.core.remove_filter(text)?;
+        self.audit_subscription("unsubscribe", &String::from_utf8_lossy(text));
+        Ok(removed)
+    }
+
+    fn audit_subscription(&self, operation: &str, filter: &str) {
+        let client = Some(&**self.permissions());
+        self.namespace().audit_by(client, AuditKind::Transient, operation, "subscription", filter);
     }
 
     /// Acknowledges messages of the inbox and sets protocol state, in one entry.
@@ -231,7 +242,7 @@ mod tests {
     /// Bytes of a session's own structures. Find out what grew before raising a bound.
     #[test]
     fn sessions_are_small() {
-        assert!(size_of::<SessionCore>() <= 184, "a session: {}", size_of::<SessionCore>());
+        assert!(size_of::<SessionCore>() <= 192, "a session: {}", size_of::<SessionCore>());
         assert!(size_of::<Session>() <= 32, "a connection's hold on it: {}", size_of::<Session>());
     }
 }

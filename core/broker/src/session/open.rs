@@ -16,6 +16,7 @@ use super::registry::Sessions;
 use super::share::split_share;
 use super::terms::SessionSpec;
 use super::will::{self, PendingWill};
+use crate::audit::AuditKind;
 use crate::completion::Completion;
 use crate::context::{Due, Timed};
 use crate::exchange::Inbox;
@@ -98,6 +99,11 @@ impl Sessions {
                     }
                     let (core, completion) = self.create(&spec)?;
                     self.insert(&core);
+                    if core.is_durable() {
+                        let client = Some(&*spec.permissions);
+                        let namespace = self.namespace();
+                        namespace.audit_by(client, AuditKind::Topology, "create", "session", spec.client_id);
+                    }
                     return Ok(core.hold(&spec, false, completion)?);
                 }
             }
@@ -188,7 +194,11 @@ impl SessionCore {
         let is_others =
             self.state.lock().owner.as_deref().is_some_and(|owner| Some(owner) != spec.permissions.user());
         let may_resume = || spec.permissions.may(ResourceKind::Session, spec.client_id, Operation::Resume);
-        if is_others && !may_resume() { Err(SessionError::OtherOwner) } else { Ok(()) }
+        if !is_others || may_resume() {
+            return Ok(());
+        }
+        spec.permissions.denied(ResourceKind::Session, spec.client_id, Operation::Resume);
+        Err(SessionError::OtherOwner)
     }
 
     /// Asks the present holder to release it; none if there is none.

@@ -1,6 +1,6 @@
 //! Setting and publishing the will of a session.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -75,7 +75,8 @@ impl SessionCore {
             external_tags: None,
             client_id: self.client_id().clone(),
             namespace: self.namespace().name().into(),
-            host: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            protocol: "",
+            peer: SocketAddr::from(([0, 0, 0, 0], 0)),
         }))
     }
 

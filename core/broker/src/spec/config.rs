@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use crate::address::Filter;
+use crate::audit::AuditConfig;
 use crate::clock::Clock;
 use crate::identity::{Authenticator, LoopbackOnly};
 use crate::limits::{AccessLimits, Limits};
+use crate::line_limit::ClientLogLimits;
 use crate::spec::NamespaceSpec;
 
 use super::hub::HubMode;
@@ -45,21 +47,8 @@ pub struct BrokerConfig {
     pub queue_memory_bytes_max: u64,
     /// Log lines about clients.
     pub client_log: ClientLogLimits,
-}
-
-/// How many log lines clients can cause. Suppressed lines are counted, and the next line says how many they were.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientLogLimits {
-    /// Lines about all clients of one address, per minute.
-    pub address_lines_per_minute_max: u32,
-    /// Lines about refused requests of one connection, per minute.
-    pub connection_lines_per_minute_max: u32,
-}
-
-impl Default for ClientLogLimits {
-    fn default() -> Self {
-        ClientLogLimits { address_lines_per_minute_max: 600, connection_lines_per_minute_max: 60 }
-    }
+    /// What is recorded for auditors, and where.
+    pub audit: AuditConfig,
 }
 
 impl Default for BrokerConfig {
@@ -81,6 +70,7 @@ impl Default for BrokerConfig {
             subscription_idle_ms: None,
             queue_memory_bytes_max: 64 * 1024 * 1024,
             client_log: ClientLogLimits::default(),
+            audit: AuditConfig::default(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::topic::{TopicConfig, TopicError, TopicKind};
 
 /// The setting of a topic.
-const SETTING: &str = "inver.hub";
+pub(crate) const SETTING: &str = "inver.hub";
 
 /// How a log topic takes part in the hub at the address of its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,11 +12,11 @@ mod queue;
 mod session;
 mod topic;
 
-pub use config::{BrokerConfig, CaptureRule, ClientLogLimits};
+pub use config::{BrokerConfig, CaptureRule};
 pub use delivery::{Delivery, DeliveryId, Depth, DropReason, Mode, Start};
 pub use exchange::{ExchangeKind, ExchangeSpec, HUB};
 pub use hub::HubMode;
-pub(crate) use hub::check as check_hub;
+pub(crate) use hub::{SETTING as HUB_SETTING, check as check_hub};
 pub use namespace::{NamespaceLimits, NamespaceSpec};
 pub use queue::{DeadLetter, Overflow, OwnerId, QueueLimits, QueueSpec, next_owner};
 pub use session::{Expiry, PublisherId, SubscriptionOptions};

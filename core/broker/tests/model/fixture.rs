@@ -224,7 +224,8 @@ pub(crate) fn permissions(sessions: &Sessions, user: Option<&str>, client_id: &s
         external_tags: None,
         client_id: client_id.into(),
         namespace: sessions.namespace().name().into(),
-        host: [127, 0, 0, 1].into(),
+        protocol: "test",
+        peer: ([127, 0, 0, 1], 0).into(),
     })
 }
 

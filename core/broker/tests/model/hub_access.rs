@@ -1,6 +1,6 @@
 //! Permissions where log topics meet the hub: who receives a topic's records, who publishes at an address by a record.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use inver_access::{Effect, Operation, Operations, Pattern, Principal, ResourceKind, Rule, RuleId, User};
@@ -47,7 +47,8 @@ fn permissions(broker: &Broker, user: &str) -> Arc<Permissions> {
         external_tags: None,
         client_id: "".into(),
         namespace: "/".into(),
-        host: IpAddr::from([127, 0, 0, 1]),
+        protocol: "test",
+        peer: SocketAddr::from(([127, 0, 0, 1], 0)),
     })
 }
 

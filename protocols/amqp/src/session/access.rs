@@ -13,7 +13,7 @@
 //!
 //! Publishes are checked by the core's publisher. At the hub a routing key also needs the permission of its address.
 
-use inver_access::{Operation, ResourceKind, Tag};
+use inver_access::{Operation, ResourceKind, Tag, key_name};
 use inver_broker::{DEFAULT_EXCHANGE, ExchangeKind, Form, HUB, Permissions, PublishError, rewrite};
 
 use super::shared::Shared;
@@ -74,6 +74,7 @@ impl Shared {
         if self.permissions.may(ResourceKind::Topic, name, access.operation()) {
             return Ok(());
         }
+        self.permissions.denied(ResourceKind::Topic, name, access.operation());
         Err(self.refused(access, &self.in_vhost("queue", name)))
     }
 
@@ -83,6 +84,7 @@ impl Shared {
         if self.permissions.may(ResourceKind::Exchange, name, access.operation()) {
             return Ok(());
         }
+        self.permissions.denied(ResourceKind::Exchange, name, access.operation());
         Err(self.refused(access, &self.in_vhost("exchange", name)))
     }
 
@@ -96,9 +98,16 @@ impl Shared {
         if kind != ExchangeKind::Topic || self.permissions.is_unrestricted() {
             return Ok(());
         }
-        let is_allowed = self.permissions.may_key(exchange, key, Operation::Read)
-            && (exchange != HUB || self.permissions.may_filter(&slashed_filter(key), Operation::Subscribe));
-        if is_allowed { Ok(()) } else { Err(self.key_refused(Access::Read, exchange, key)) }
+        if !self.permissions.may_key(exchange, key, Operation::Read) {
+            self.permissions.denied(ResourceKind::RoutingKey, &key_name(exchange, key), Operation::Read);
+            return Err(self.key_refused(Access::Read, exchange, key));
+        }
+        let filter = if exchange == HUB { slashed_filter(key) } else { return Ok(()) };
+        if !self.permissions.may_filter(&filter, Operation::Subscribe) {
+            self.permissions.denied_filter(&filter, Operation::Subscribe);
+            return Err(self.key_refused(Access::Read, exchange, key));
+        }
+        Ok(())
     }
 
     /// Checks the permission to use a named subscription of a log topic.
@@ -106,6 +115,7 @@ impl Shared {
         if self.permissions.may(ResourceKind::Group, name, Operation::Read) {
             return Ok(());
         }
+        self.permissions.denied(ResourceKind::Group, name, Operation::Read);
         Err(self.refused(Access::Read, &self.in_vhost("subscription", name)))
     }
 
@@ -116,8 +126,13 @@ impl Shared {
     /// The refusal of a publish.
     pub(super) fn publish_refused(&self, error: PublishError) -> Refusal {
         match error {
-            PublishError::Refused(name) => self.refused(Access::Write, &self.in_vhost("exchange", &name)),
+            PublishError::Refused(name) => {
+                self.permissions.denied(ResourceKind::Exchange, &name, Operation::Write);
+                self.refused(Access::Write, &self.in_vhost("exchange", &name))
+            }
             PublishError::KeyRefused { exchange, routing_key } => {
+                let key = key_name(&exchange, &routing_key);
+                self.permissions.denied(ResourceKind::RoutingKey, &key, Operation::Write);
                 self.key_refused(Access::Write, &exchange, &routing_key)
             }
             PublishError::NoSuchExchange(name) => Refusal::no_such("exchange", &name, self.vhost()),

@@ -81,7 +81,7 @@ impl Session {
 
     fn open(&mut self, vhost: &str, out: &mut Vec<u8>) -> Result<(), Refusal> {
         let Admitted { sessions, permissions, connection } = self.admit(vhost)?;
-        let namespace = sessions.namespace().clone();
+        let namespace = sessions.namespace().on_behalf_of(&permissions);
         let publisher = PublisherId { origin: ORIGIN, session: None };
         self.shared = Some(Box::new(Shared {
             limits: self.limits.clone(),
@@ -111,7 +111,7 @@ impl Session {
             incarnations: 0,
         }));
         self.state = State::Running;
-        self.client.logged_in(self.identity.as_ref().and_then(Identity::name));
+        self.client.logged_in(self.identity.as_ref().and_then(Identity::name), vhost);
         write::method(out, 0, &Method::ConnectionOpenOk { known_hosts: "" });
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inver_broker::{Completion, Queue, QueueError, QueueSpec, TopicKind};
+use inver_broker::{AuditKind, Completion, Queue, QueueError, QueueSpec, TopicKind};
 
 use super::access::Access;
 use super::arguments;
@@ -79,6 +79,7 @@ impl Channel {
                 shared.check_queue(&name, Access::Read)?;
                 let purged = accessible_queue(&name, shared)?.subscription().purge();
                 let (messages, done) = purged.map_err(Refusal::internal)?;
+                shared.namespace.audit(AuditKind::Deleted, "purge", "queue", &name);
                 if !nowait {
                     let reply = Method::QueuePurgeOk { message_count: count(messages) };
                     shared.reply(done, out, |out| write::method(out, number, &reply));

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use inver_access::scram::ScramKeys;
 use inver_access::{Credential, Digest, Operation, Tag, Tags, User};
-use inver_broker::Completion;
+use inver_broker::{AuditKind, Completion};
 
 use super::context::RequestContext;
 use super::handler::Handler;
@@ -182,8 +182,7 @@ fn alter(cx: &RequestContext<'_>, name: &str, changes: Changes) -> Result<Comple
         }
     };
     let altered = altered.map_err(|error| map::access_error(&error))?;
-    let by = cx.principal().and_then(inver_broker::Identity::name);
-    tracing::info!(user = name, by, "SCRAM credentials altered");
+    cx.namespace().audit(AuditKind::Access, "alter", "user", name);
     Ok(altered)
 }
 

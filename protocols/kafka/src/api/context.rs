@@ -57,7 +57,7 @@ impl<'a> RequestContext<'a> {
 
     /// The namespace that the client's topics are in.
     pub(crate) fn namespace(&self) -> &'a Namespace {
-        &self.access.node.namespace
+        &self.access.namespace
     }
 
     /// The coordinator of all groups of the namespace.

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use inver_access::{Operation, Rule};
-use inver_broker::Completion;
+use inver_broker::{AuditKind, Completion};
 
 use super::acls;
 use super::context::RequestContext;
@@ -65,8 +65,11 @@ impl Handler for CreateAcls {
         let rules: Vec<Rule> = outcomes.iter().flatten().cloned().collect();
         let count = rules.len();
         let completion = match cx.node.broker.access().add_rules(rules) {
-            Ok((_, completion)) => {
-                tracing::info!(count, namespace, by = cx.access.permissions.user(), "ACLs created");
+            Ok((ids, completion)) => {
+                tracing::debug!(count, namespace, "ACLs created");
+                ids.iter().for_each(|id| {
+                    cx.namespace().audit(AuditKind::Access, "create", "permission", &id.0.to_string());
+                });
                 completion
             }
             Err(error) => {

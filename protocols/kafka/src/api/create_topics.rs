@@ -128,7 +128,9 @@ fn create(
     validate_only: bool,
     room: &mut u32,
 ) -> Result<(CreatableTopicResult, Completion), Refusal> {
-    if !cx.access.may_cluster(Operation::Create) && !cx.access.may_topic(&topic.name, Operation::Create) {
+    if !cx.access.may_cluster(Operation::Create)
+        && cx.access.check_topic(&topic.name, Operation::Create).is_err()
+    {
         // Kafka's text.
         return Err((ErrorCode::TOPIC_AUTHORIZATION_FAILED, "Authorization failed.".to_owned()));
     }
@@ -145,8 +147,8 @@ fn create(
         (ErrorCode::POLICY_VIOLATION, text)
     })?;
     let name = topic.name.clone();
-    let mut result = match cx.access.check_topic(&name, Operation::DescribeConfigs) {
-        Ok(()) => CreatableTopicResult {
+    let mut result = match cx.access.may_topic(&name, Operation::DescribeConfigs) {
+        true => CreatableTopicResult {
             name,
             num_partitions: partitions as i32,
             replication_factor: 1,
@@ -156,7 +158,8 @@ fn create(
             )),
             ..CreatableTopicResult::default()
         },
-        Err(topic_config_error_code) => {
+        false => {
+            let topic_config_error_code = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
             CreatableTopicResult { name, topic_config_error_code, ..CreatableTopicResult::default() }
         }
     };

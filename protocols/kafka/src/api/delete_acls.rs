@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
 use inver_access::{Operation, RuleId};
-use inver_broker::Completion;
+use inver_broker::{AuditKind, Completion};
 
 use super::acls::{self, Expressed};
 use super::context::RequestContext;
@@ -136,7 +136,10 @@ fn delete(
         cx.node.broker.access().replace_rules(|rule| deletions.contains_key(&rule.id), rests.collect());
     let changed = changed.map_err(|error| map::access_error(&error))?;
     let (count, namespace) = (deletions.values().map(Vec::len).sum::<usize>(), cx.namespace().name());
-    tracing::info!(count, namespace, by = cx.access.permissions.user(), "ACLs deleted");
+    tracing::debug!(count, namespace, "ACLs deleted");
+    for id in deletions.keys() {
+        cx.namespace().audit(AuditKind::Access, "delete", "permission", &id.0.to_string());
+    }
     Ok(changed.completion)
 }
 

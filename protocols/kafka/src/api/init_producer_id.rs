@@ -52,9 +52,8 @@ impl Handler for InitProducerId {
         if request.transactional_id.is_some() {
             return failure(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
         }
-        let checked = cx.access.check_cluster(Operation::IdempotentWrite);
-        if let Err(code) = checked
-            && !cx.access.permissions.may_any(ResourceKind::Topic, Operation::Write)
+        if !cx.access.permissions.may_any(ResourceKind::Topic, Operation::Write)
+            && let Err(code) = cx.access.check_cluster(Operation::IdempotentWrite)
         {
             return failure(code);
         }

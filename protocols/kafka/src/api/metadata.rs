@@ -147,7 +147,7 @@ fn requested_topic(
             None => failed(None, wanted.topic_id, ErrorCode::UNKNOWN_TOPIC_ID),
         };
     };
-    if !access.may_topic(&name, Operation::Describe) {
+    if access.check_topic(&name, Operation::Describe).is_err() {
         return failed(Some(name), Uuid::ZERO, unauthorized);
     }
     if let Some(topic) = cx.namespace().topic(&name) {
@@ -159,7 +159,7 @@ fn requested_topic(
     if !create || !config.auto_create_topics {
         return failed(Some(name), Uuid::ZERO, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
-    if !access.may_cluster(Operation::Create) && !access.may_topic(&name, Operation::Create) {
+    if !access.may_cluster(Operation::Create) && access.check_topic(&name, Operation::Create).is_err() {
         return failed(Some(name), Uuid::ZERO, unauthorized);
     }
     let spec = TopicSpec { partitions: config.default_partitions, config: TopicConfig::new() };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inver_access::Operation;
+use inver_access::{Operation, ResourceKind};
 use inver_broker::{Partition, Topic, TopicId};
 use inver_storage::batch::HEADER_BYTES;
 use inver_storage::{Listening, Offset, StoredBatch};
@@ -37,11 +37,14 @@ impl TopicKey {
 
     /// Whether the client may read the topic, which may not exist.
     fn may_read(&self, topic: Option<&Topic>, access: &Access) -> bool {
-        let name = match self {
+        self.name(topic).is_none_or(|name| access.may_topic(name, Operation::Read))
+    }
+
+    fn name<'a>(&'a self, topic: Option<&'a Topic>) -> Option<&'a str> {
+        match self {
             TopicKey::Name(name) => Some(name.as_str()),
             TopicKey::Id(_) => topic.map(Topic::name),
-        };
-        name.is_none_or(|name| access.may_topic(name, Operation::Read))
+        }
     }
 
     fn unknown_error(&self) -> ErrorCode {
@@ -129,6 +132,9 @@ impl Slot {
             None => self.topic.unknown_error(),
             Some(_) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
         };
+        if !allowed && let Some(name) = self.topic.name(topic.as_deref()) {
+            access.permissions.denied(ResourceKind::Topic, name, Operation::Read);
+        }
         let topic = topic.filter(|_| allowed);
         let index = partition_index(self.index);
         let partition = topic.zip(index).and_then(|(topic, index)| topic.partition(index));

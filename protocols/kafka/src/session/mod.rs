@@ -186,7 +186,8 @@ impl Session {
             if let Some(place) = &self.place {
                 place.rename(name);
             }
-            self.client.logged_in(self.sasl.identity().and_then(Identity::name));
+            let user = self.sasl.identity().and_then(Identity::name);
+            self.client.logged_in(user, self.access.node.namespace.name());
         }
         let (version, correlation_id) = (header.version.number, header.correlation_id);
         tracing::trace!(api = header.api.name, version, correlation_id, "request");

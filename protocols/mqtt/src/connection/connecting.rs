@@ -119,7 +119,7 @@ impl Connecting {
                         accepted.session.allow_reauthentication(broker, method);
                     }
                     client.identify(accepted.session.client_id());
-                    client.logged_in(accepted.session.user());
+                    client.logged_in(accepted.session.user(), accepted.session.namespace().name());
                     Outcome::Accepted(Box::new(accepted), client)
                 }
                 Err(refusal) => refused(&mut client, connect.version, refusal),

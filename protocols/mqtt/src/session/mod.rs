@@ -37,7 +37,7 @@ mod wildcards;
 
 use std::sync::Arc;
 
-use inver_broker::{ConnectionHandle, Delivery, LiveBatch, Mailbox};
+use inver_broker::{ConnectionHandle, Delivery, LiveBatch, Mailbox, Namespace};
 use inver_driver::{CountedConsumer, CountedPublisher};
 use inver_storage::{Log, Lsn};
 
@@ -132,6 +132,11 @@ impl Session {
     /// The authenticated user, if any.
     pub(crate) fn user(&self) -> Option<&str> {
         self.core.permissions().user()
+    }
+
+    /// The namespace that it is in.
+    pub(crate) fn namespace(&self) -> &Namespace {
+        self.core.namespace()
     }
 
     /// The protocol's settings.

@@ -1,6 +1,7 @@
 //! PUBLISH from the client (section 3.3): topic alias, checks, routing, acknowledgement.
 
 use bytes::Bytes;
+use inver_access::{Operation, ResourceKind};
 use inver_broker::{Message, PublishError, Routed, Target};
 use inver_driver::{Count, count, count_received};
 
@@ -76,7 +77,10 @@ impl Session {
                 let routed = publisher.publish(Target::Hub(topic.as_bytes()), &message);
                 batch_bytes = publisher.bytes();
                 match routed {
-                    Err(PublishError::KeyRefused { .. }) => Reason::NotAuthorized,
+                    Err(PublishError::KeyRefused { .. }) => {
+                        self.core.permissions().denied(ResourceKind::Address, topic, Operation::Write);
+                        Reason::NotAuthorized
+                    }
                     routed => self.reason_of(routed?, retained, qos).ok_or(Stop::QueueFull)?,
                 }
             }

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use inver_broker::{Completion, Namespace, NamespaceLimits, NamespaceSpec};
+use inver_broker::{AuditKind, Completion, Namespace, NamespaceLimits, NamespaceSpec};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -169,7 +169,8 @@ pub(in crate::http) async fn put(
                 app.broker.create_namespace(&name, spec)?
             }
         };
-        tracing::info!(target: "inver::audit", namespace = name, by = caller.identity.name(), "namespace set");
+        let operation = if status == StatusCode::CREATED { "create" } else { "alter" };
+        caller.did(AuditKind::Topology, operation, "namespace", &name);
         Ok(((status, Json(Shown::of(app, &namespace))), completion))
     })
     .await
@@ -186,7 +187,7 @@ pub(in crate::http) async fn delete(
 ) -> Result<StatusCode, Problem> {
     caller.check_administers()?;
     let completion: Completion = app.broker.delete_namespace(&name).await?;
-    tracing::info!(target: "inver::audit", namespace = name, by = caller.identity.name(), "namespace deleted");
+    caller.did(AuditKind::Deleted, "delete", "namespace", &name);
     committed(&app, completion).await?;
     Ok(StatusCode::NO_CONTENT)
 }

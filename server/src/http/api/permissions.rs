@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Decision, Operation, ResourceKind, RuleId, RuleText, Subject, key_name};
-use inver_broker::{AccessError, Source};
+use inver_broker::{AccessError, AuditKind, Source};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -198,7 +198,9 @@ pub(in crate::http) async fn create(
     let added = durable(&app, move |app| {
         let rules = RuleText::from(new).rules().map_err(|error| Problem::bad_request(error.to_string()))?;
         let (ids, completion) = app.broker.access().add_rules(rules)?;
-        tracing::info!(target: "inver::audit", ids = ?ids, by = caller.identity.name(), "permissions added");
+        ids.iter().for_each(|id| {
+            caller.did(AuditKind::Access, "create", "permission", &id.0.to_string());
+        });
         Ok((Added { ids: ids.iter().map(|id| id.0.to_string()).collect() }, completion))
     })
     .await?;
@@ -226,7 +228,7 @@ pub(in crate::http) async fn delete(
             }
             return Err(unknown());
         }
-        tracing::info!(target: "inver::audit", id, by = caller.identity.name(), "permission deleted");
+        caller.did(AuditKind::Access, "delete", "permission", &id);
         Ok(completion)
     })
     .await

@@ -7,7 +7,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Operation, ResourceKind};
 use inver_broker::{
-    Arguments, DeadLetter, LiveConnection, Namespace, Order, Overflow, Queue, QueueLimits, QueueSpec, Value,
+    Arguments, AuditKind, DeadLetter, LiveConnection, Namespace, Order, Overflow, Queue, QueueLimits,
+    QueueSpec, Value,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as JsonValue};
@@ -405,7 +406,9 @@ pub(in crate::http) async fn purge(
     let messages = durable(&app, move |_| {
         scope.check(ResourceKind::Topic, &name, Operation::Read)?;
         let queue = find(scope.namespace(), &name)?;
-        Ok(queue.subscription().purge()?)
+        let purged = queue.subscription().purge()?;
+        scope.namespace().audit(AuditKind::Deleted, "purge", "queue", &name);
+        Ok(purged)
     })
     .await?;
     Ok(Json(Count { messages }))

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Credential, Tag, User};
-use inver_broker::{AccessControl, Source};
+use inver_broker::{AccessControl, AuditKind, Source};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -179,7 +179,8 @@ pub(in crate::http) async fn put(
         check_administrator(access, &user)?;
         let shown = Shown::of(&user, Source::Stored);
         let completion = access.put_user(user)?;
-        tracing::info!(target: "inver::audit", user = name, by = caller.identity.name(), "user changed");
+        let operation = if known.is_some() { "alter" } else { "create" };
+        caller.did(AuditKind::Access, operation, "user", &name);
         Ok(((put_status(known.is_none()), Json(shown)), completion))
     })
     .await
@@ -199,7 +200,7 @@ pub(in crate::http) async fn delete(
         let access = app.broker.access();
         check_administrator(access, &User { disabled: true, ..User::new(&name) })?;
         let completion = access.delete_user(&name)?;
-        tracing::info!(target: "inver::audit", user = name, by = caller.identity.name(), "user deleted");
+        caller.did(AuditKind::Access, "delete", "user", &name);
         Ok(completion)
     })
     .await

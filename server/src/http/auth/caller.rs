@@ -1,12 +1,15 @@
 //! What a client may do: by its tags, and in a namespace.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use inver_access::{Operation, ResourceKind, Tag, Tags};
-use inver_broker::{Broker, Identity, Namespace, PermissionScope, Permissions, Sessions};
+use inver_broker::{
+    Audit, AuditEvent, AuditKind, AuditResult, Broker, Identity, Namespace, PermissionScope, Permissions,
+    Sessions, Who,
+};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -14,17 +17,47 @@ use crate::http::App;
 use crate::http::problem::Problem;
 use crate::http::request::{Nothing, Scoped};
 
+/// The name of this interface in the audit log.
+const HTTP: &str = "http";
+
 /// The client of a request.
 #[derive(Debug, Clone)]
 pub(in crate::http) struct Caller {
     pub(in crate::http) identity: Identity,
     pub(in crate::http) tags: Tags,
     address: IpAddr,
+    audit: Audit,
 }
 
 impl Caller {
     pub(super) fn new(app: &App, identity: Identity, address: IpAddr) -> Caller {
-        Caller { tags: identity.tags(app.broker.access()), identity, address }
+        let audit = app.broker.audit().clone();
+        Caller { tags: identity.tags(app.broker.access()), identity, address, audit }
+    }
+
+    /// Records in the audit log what it did to the broker as a whole.
+    pub(in crate::http) fn did(&self, kind: AuditKind, operation: &str, resource: &str, name: &str) {
+        self.record(kind, AuditResult::Accepted, operation, resource, name);
+    }
+
+    fn record(&self, kind: AuditKind, result: AuditResult, operation: &str, resource: &str, name: &str) {
+        self.audit.record(&AuditEvent {
+            kind,
+            result,
+            who: who(self.identity.name(), self.address),
+            operation,
+            resource,
+            name,
+            namespace: None,
+            rule: None,
+            reason: None,
+        });
+    }
+
+    /// A refusal, which the audit log tells of.
+    fn refused(&self, operation: &str, text: &str) -> Problem {
+        self.record(AuditKind::Denied, AuditResult::Refused, operation, "broker", "");
+        Problem::forbidden(text)
     }
 
     fn has(&self, tags: &[Tag]) -> bool {
@@ -41,8 +74,9 @@ impl Caller {
         let changes = self.has(&[Tag::Administrator, Tag::Management, Tag::Policymaker]);
         match (reads, changes || self.has(&[Tag::Monitoring]), changes) {
             (true, true, _) | (false, _, true) => Ok(()),
-            (false, true, false) => Err(Problem::forbidden("the tag `monitoring` reads only")),
-            _ => Err(Problem::forbidden(
+            (false, true, false) => Err(self.refused("alter", "the tag `monitoring` reads only")),
+            _ => Err(self.refused(
+                if reads { "describe" } else { "alter" },
                 "the user has none of the tags `administrator`, `monitoring`, `policymaker` and `management`",
             )),
         }
@@ -53,7 +87,7 @@ impl Caller {
         if self.sees_all() {
             return Ok(());
         }
-        Err(Problem::forbidden("this needs the tag `administrator` or `monitoring`"))
+        Err(self.refused("describe", "this needs the tag `administrator` or `monitoring`"))
     }
 
     /// Refuses a client that is no administrator.
@@ -61,7 +95,7 @@ impl Caller {
         if self.has(&[Tag::Administrator]) {
             return Ok(());
         }
-        Err(Problem::forbidden("this needs the tag `administrator`"))
+        Err(self.refused("alter", "this needs the tag `administrator`"))
     }
 
     /// What it may do in a namespace.
@@ -71,7 +105,8 @@ impl Caller {
             external_tags: self.identity.external_tags().cloned(),
             client_id: "".into(),
             namespace: namespace.into(),
-            host: self.address,
+            protocol: HTTP,
+            peer: SocketAddr::new(self.address, 0),
         })
     }
 
@@ -80,6 +115,11 @@ impl Caller {
         self.sees_all()
             || self.permissions(broker, namespace).may(ResourceKind::Namespace, namespace, Operation::Connect)
     }
+}
+
+/// A client of this interface in the audit log.
+pub(super) fn who(user: Option<&str>, address: IpAddr) -> Who<'_> {
+    Who { protocol: HTTP, user, client_id: None, address: Some(SocketAddr::new(address, 0)) }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -111,6 +151,7 @@ impl Default for Named {
 #[derive(Clone)]
 pub(in crate::http) struct Scope {
     sessions: Sessions,
+    namespace: Namespace,
     permissions: Arc<Permissions>,
 }
 
@@ -132,17 +173,20 @@ impl Scope {
         let default = Named::default();
         let name = namespace.unwrap_or(&default.namespace);
         if !caller.sees(broker, name) {
+            caller.permissions(broker, name).denied(ResourceKind::Namespace, name, Operation::Connect);
             return Err(Problem::forbidden(format!("no permission to connect to namespace `{name}`")));
         }
         let sessions = broker.sessions(name);
         let sessions =
             sessions.ok_or_else(|| Problem::not_found(format!("there is no namespace `{name}`")))?;
-        Ok(Scope { sessions, permissions: caller.permissions(broker, name) })
+        let permissions = caller.permissions(broker, name);
+        let namespace = sessions.namespace().on_behalf_of(&permissions);
+        Ok(Scope { sessions, namespace, permissions })
     }
 
     /// The namespace.
     pub(in crate::http) fn namespace(&self) -> &Namespace {
-        self.sessions.namespace()
+        &self.namespace
     }
 
     /// Its sessions.
@@ -165,6 +209,7 @@ impl Scope {
         if self.permissions.may(kind, name, operation) {
             return Ok(());
         }
+        self.permissions.denied(kind, name, operation);
         let (kind, operation) = (kind.name(), operation.name());
         Err(Problem::forbidden(format!("no permission for {operation} on {kind} `{name}`")))
     }

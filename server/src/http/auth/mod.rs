@@ -16,8 +16,7 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use data_encoding::BASE64;
-use inver_broker::{Credentials, Identity};
-use tracing::debug;
+use inver_broker::{AuditEvent, AuditKind, AuditResult, Credentials, Identity};
 
 pub(super) use self::caller::{Caller, Scope};
 pub(super) use self::logins::Logins;
@@ -88,7 +87,21 @@ async fn verified(app: &App, peer: &Peer, credentials: &Credentials) -> Result<I
     let address = peer.address;
     let verified = app.broker.authenticate(&peer.listener, address, credentials).await;
     verified.map_err(|error| {
-        debug!(%error, %address, "API login refused");
+        let user = match credentials {
+            Credentials::Password { user, .. } | Credentials::Certificate { user } => Some(user.as_str()),
+            Credentials::Anonymous => None,
+        };
+        app.broker.audit().record(&AuditEvent {
+            kind: AuditKind::Login,
+            result: AuditResult::Refused,
+            who: caller::who(user, address),
+            operation: "connect",
+            resource: "broker",
+            name: "",
+            namespace: None,
+            rule: None,
+            reason: Some(&error.to_string()),
+        });
         Problem::unauthorized(error.to_string())
     })
 }

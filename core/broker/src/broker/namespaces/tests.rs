@@ -93,7 +93,8 @@ async fn fill(sessions: &Sessions) {
             external_tags: None,
             client_id: "c".into(),
             namespace: namespace.name().into(),
-            host: [127, 0, 0, 1].into(),
+            protocol: "test",
+            peer: ([127, 0, 0, 1], 0).into(),
         }),
     };
     let mut session = sessions.open(spec).await.unwrap().session;

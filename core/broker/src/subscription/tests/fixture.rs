@@ -19,6 +19,7 @@ use crate::message::Message;
 use crate::spec::{DropReason, Mode, QueueLimits};
 use crate::subscription::{DropSink, Dropped, LimitsChecked, NextCheck, Recheck, Subscription, Trim};
 use crate::telemetry::Counters;
+use crate::testing::audit;
 
 /// The first time of a fixture's clock, milliseconds since 1970.
 pub(super) const START_MS: i64 = 1_000_000;
@@ -51,13 +52,15 @@ impl Fixture {
     pub(super) fn manual(options: LogOptions) -> Fixture {
         let (medium, clock) = (FakeMedium::new(1), Clock::manual(START_MS));
         let log = Log::open_manual(Arc::new(medium.clone()), Arc::new(SystemClock), options.clone()).unwrap();
-        let context = Context::new(0, log, clock.clone(), Arc::default(), Counters::of("test"));
+        let context =
+            Context::new(0, log, clock.clone(), Arc::default(), Counters::of("test"), audit(&clock));
         Fixture { medium, options, clock, context }
     }
 
     fn over(medium: FakeMedium, clock: Clock, options: LogOptions) -> Fixture {
         let log = Log::open_on(Arc::new(medium.clone()), Arc::new(SystemClock), options.clone()).unwrap();
-        let context = Context::new(0, log, clock.clone(), Arc::default(), Counters::of("test"));
+        let context =
+            Context::new(0, log, clock.clone(), Arc::default(), Counters::of("test"), audit(&clock));
         Fixture { medium, options, clock, context }
     }
 

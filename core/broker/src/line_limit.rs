@@ -1,16 +1,86 @@
-//! A limit of log lines per address and per connection: token buckets, a bounded number of them.
+//! A limit of log lines about clients, per address and per connection: token buckets, a bounded number of them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+use metrics::counter;
+use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::telemetry::LINES_SUPPRESSED;
+
+/// How many log lines clients can cause. Suppressed lines are counted, and the next line says how many they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientLogLimits {
+    /// Lines about all clients of one address, per minute.
+    pub address_lines_per_minute_max: u32,
+    /// Lines about refused requests of one connection, per minute.
+    pub connection_lines_per_minute_max: u32,
+}
+
+impl Default for ClientLogLimits {
+    fn default() -> Self {
+        ClientLogLimits { address_lines_per_minute_max: 600, connection_lines_per_minute_max: 60 }
+    }
+}
+
+/// The lines of one log about all clients.
+#[derive(Debug)]
+pub(crate) struct LineLimits(Mutex<Limiters>);
+
+#[derive(Debug)]
+struct Limiters {
+    by_address: Limiter,
+    by_connection: Limiter,
+}
+
+impl LineLimits {
+    pub(crate) fn new(limits: ClientLogLimits) -> LineLimits {
+        LineLimits(Mutex::new(Limiters {
+            by_address: Limiter::new(limits.address_lines_per_minute_max),
+            by_connection: Limiter::new(limits.connection_lines_per_minute_max),
+        }))
+    }
+
+    /// Whether a line may be written now: the number of suppressed ones before it.
+    pub(crate) fn admit(&self, address: SocketAddr, is_request: bool, now: Instant) -> Option<u64> {
+        let ip = address.ip().to_canonical();
+        let mut limiters = self.0.lock();
+        let by_connection =
+            if is_request { limiters.by_connection.take(Key::Connection(address), now) } else { Some(0) };
+        let admitted = by_connection.and_then(|before| {
+            let by_address = limiters.by_address.take(Key::Address(ip), now)?;
+            Some(before + by_address)
+        });
+        drop(limiters);
+        if admitted.is_none() {
+            counter!(LINES_SUPPRESSED).increment(1);
+        }
+        admitted
+    }
+
+    /// How many lines of each address and connection were suppressed since its last one, if no later line has told it. The
+    /// addresses are none for those that share a count.
+    pub(crate) fn sweep(&self, now: Instant) -> Vec<(Option<IpAddr>, u64)> {
+        let mut limiters = self.0.lock();
+        let mut untold = limiters.by_address.sweep(now);
+        untold.extend(limiters.by_connection.sweep(now));
+        drop(limiters);
+        let address = |key| match key {
+            Key::Address(address) => Some(address),
+            Key::Connection(address) => Some(address.ip()),
+            Key::Others => None,
+        };
+        untold.into_iter().map(|(key, suppressed)| (address(key), suppressed)).collect()
+    }
+}
 
 /// Buckets kept at the same time. Beyond it, further addresses and connections share one.
 const BUCKETS_MAX: usize = 4096;
 
 /// What a line is counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Key {
+enum Key {
     /// All clients of an address.
     Address(IpAddr),
     /// One connection.
@@ -29,19 +99,19 @@ struct Bucket {
 
 /// The buckets of one kind of key.
 #[derive(Debug)]
-pub(super) struct Limiter {
+struct Limiter {
     per_minute: f64,
     buckets: HashMap<Key, Bucket>,
 }
 
 impl Limiter {
     /// Up to `per_minute` lines at once, and as many again every minute.
-    pub(super) fn new(per_minute: u32) -> Limiter {
+    fn new(per_minute: u32) -> Limiter {
         Limiter { per_minute: f64::from(per_minute), buckets: HashMap::new() }
     }
 
     /// Takes a line of `key` at `now`: how many were suppressed before it, or `None` if it is to be suppressed too.
-    pub(super) fn take(&mut self, key: Key, now: Instant) -> Option<u64> {
+    fn take(&mut self, key: Key, now: Instant) -> Option<u64> {
         let is_full = self.buckets.len() >= BUCKETS_MAX;
         let key = if is_full && !self.buckets.contains_key(&key) { Key::Others } else { key };
         let per_minute = self.per_minute;
@@ -57,7 +127,7 @@ impl Limiter {
     }
 
     /// Drops buckets that are full again; returns the counts that no later line has told.
-    pub(super) fn sweep(&mut self, now: Instant) -> Vec<(Key, u64)> {
+    fn sweep(&mut self, now: Instant) -> Vec<(Key, u64)> {
         let mut untold = Vec::new();
         let per_minute = self.per_minute;
         self.buckets.retain(|key, bucket| {
