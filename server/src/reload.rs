@@ -22,9 +22,10 @@ use crate::logging::LogFilter;
 const REQUESTS_MAX: usize = 16;
 
 /// Keys that a reload applies; of the others it says that they need a restart.
-const LIVE: [&str; 23] = [
+const LIVE: [&str; 24] = [
     "users",
     "permissions",
+    "quotas",
     "namespaces",
     "loopback_anonymous",
     "listeners",
@@ -202,6 +203,7 @@ impl Reloader {
             let what = match key.as_str() {
                 "users" => changed_users(&self.users, &config.general.users),
                 "permissions" => "other rules".into(),
+                "quotas" => "other quotas".into(),
                 "namespaces" => "other namespaces, or other settings of them".into(),
                 "listeners" => "other listeners, or other settings of them".into(),
                 _ => format!("{now:?}, before {:?}", before.map_or("", String::as_str)),
@@ -221,6 +223,7 @@ impl Reloader {
         }
         broker.set_captures(&config.capture.captures(), &config.capture_topics())?;
         broker.access().set_configured(users, rules)?;
+        broker.quotas().set_configured(config.general.quotas.quotas())?;
         broker.set_limits(config.limits.namespace());
         self.log_filter.set(&config.logging.filter.0);
         listeners.apply(prepared);

@@ -1,7 +1,7 @@
 //! Access control: users, credentials, permission rules, and the decision over them.
 //!
 //! Owns the plain values and the algorithms: verifying passwords against many kinds of hashes, the server side of SCRAM,
-//! rules as people write them, and whether a subject may perform an operation on a resource.
+//! rules as people write them, whether a subject may perform an operation on a resource, and which quotas concern a client.
 //!
 //! Does not own storage, sockets or threads. Verifying a password
 //! can take milliseconds of CPU by design: callers run it off the connections' threads.
@@ -14,6 +14,8 @@ mod decision;
 pub mod dialect;
 mod digest;
 mod pattern;
+mod quota;
+mod quota_text;
 mod rule;
 pub mod scram;
 mod text;
@@ -23,6 +25,8 @@ pub use credential::{Credential, CredentialError, HashMemory, SaltPosition};
 pub use decision::{Decision, EffectiveRules, Rules, Subject};
 pub use digest::Digest;
 pub use pattern::{Pattern, PatternError};
+pub use quota::{EntityName, QuotaEntity, QuotaError, QuotaKind, QuotaLimits, QuotaShare, QuotaTable};
+pub use quota_text::QuotaText;
 pub use rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, RuleId, key_name};
 pub use text::{RuleText, RuleTextError};
 pub use user::{Tag, Tags, User, UserLimits};

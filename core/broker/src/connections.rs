@@ -8,16 +8,18 @@
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::closing::CloseReason;
 use crate::listener::{Endpoints, ListenerInfo};
 use crate::mailbox::Mailbox;
+use crate::quota::{AppliedQuotas, ConnectionQuotas, QuotaScope, Quotas};
 
 /// The live connections; cheap to clone.
 #[derive(Clone, Default)]
@@ -82,6 +84,8 @@ pub(crate) struct NewConnection<'a> {
     pub(crate) namespace_connections_max: Option<u32>,
     pub(crate) endpoints: &'a Endpoints,
     pub(crate) since_ms: i64,
+    pub(crate) quotas: Quotas,
+    pub(crate) served_from: Option<Instant>,
     pub(crate) mailbox: &'a Arc<Mailbox>,
 }
 
@@ -115,6 +119,9 @@ impl ConnectionRegistry {
             is_encrypted: *encrypted,
             listener: listener.clone(),
             since_ms: new.since_ms,
+            quotas: ConnectionQuotas::new(new.quotas),
+            served_from: new.served_from,
+            is_throttled: AtomicBool::new(false),
             mailbox: new.mailbox.clone(),
             registry: self.clone(),
         });
@@ -218,6 +225,10 @@ pub struct LiveConnection {
     is_encrypted: bool,
     listener: Arc<ListenerInfo>,
     since_ms: i64,
+    quotas: ConnectionQuotas,
+    /// When it is served, if connections came faster than their quota allows.
+    served_from: Option<Instant>,
+    is_throttled: AtomicBool,
     mailbox: Arc<Mailbox>,
     registry: ConnectionRegistry,
 }
@@ -288,6 +299,33 @@ impl LiveConnection {
         self.since_ms
     }
 
+    /// The quotas that concern it at present; none: nothing is limited.
+    #[must_use]
+    pub fn quotas(&self) -> Option<Arc<AppliedQuotas>> {
+        self.quotas.applied(|| QuotaScope {
+            user: self.user(),
+            client_id: self.name(),
+            namespace: self.namespace(),
+        })
+    }
+
+    /// When it is served from, if connections came faster than their quota allows.
+    #[must_use]
+    pub fn served_from(&self) -> Option<Instant> {
+        self.served_from
+    }
+
+    /// Whether a quota holds it back at present.
+    #[must_use]
+    pub fn is_throttled(&self) -> bool {
+        self.is_throttled.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether a quota holds it back.
+    pub fn set_throttled(&self, is_throttled: bool) {
+        self.is_throttled.store(is_throttled, Ordering::Relaxed);
+    }
+
     /// Asks it to end; its protocol tells the client in its own way. Nothing happens if it ends already.
     pub fn close(&self, reason: CloseReason) {
         self.mailbox.close(reason);
@@ -312,6 +350,7 @@ impl ConnectionHandle {
     /// Sets the connection's name, where a protocol learns it after the admission.
     pub fn rename(&self, name: &str) {
         *self.0.name.lock() = name.into();
+        self.0.quotas.forget();
     }
 }
 
@@ -363,6 +402,7 @@ impl Addresses {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
 
     fn endpoints(peer: &str) -> Endpoints {
         Endpoints {
@@ -384,6 +424,8 @@ mod tests {
             namespace_connections_max: None,
             endpoints,
             since_ms: 7,
+            quotas: Quotas::in_memory(Clock::manual(0)),
+            served_from: None,
             mailbox,
         }
     }

@@ -40,6 +40,7 @@ mod produce;
 mod protocol;
 mod publisher;
 mod queue;
+mod quota;
 mod receivers;
 mod reclaim;
 mod removal;
@@ -48,6 +49,7 @@ mod router;
 mod rows;
 mod scram;
 mod session;
+mod source;
 mod spec;
 mod subscription;
 mod tables;
@@ -62,7 +64,7 @@ mod write_batch;
 
 pub use access::{
     AccessControl, AccessError, ChannelLimitReached, NewRule, PermissionScope, Permissions, RulesChanged,
-    Source, UserChannel,
+    UserChannel,
 };
 pub use address::{Address, Filter, Form, rewrite};
 pub use audit::{Audit, AuditConfig, AuditEvent, AuditKind, AuditKinds, AuditResult, Who};
@@ -75,6 +77,8 @@ pub use committed_offsets::{CommittedOffset, CommittedOffsets};
 pub use completion::Completion;
 pub use connections::{ConnectionHandle, ConnectionRegistry, LiveConnection};
 pub use exchange::Exchange;
+pub use inver_access::{EntityName, QuotaEntity, QuotaKind, QuotaLimits};
+
 pub use identity::{AuthError, Authenticator, Credentials, DEFAULT_USER, FixedUsers, Identity, LoopbackOnly};
 pub use limits::{AccessLimits, LimitReached, Limits};
 pub use line_limit::ClientLogLimits;
@@ -91,6 +95,7 @@ pub use preview::{RoutePreview, RoutedSession};
 pub use protocol::{Connection, Io, ProtocolPlugin};
 pub use publisher::{DEFAULT_EXCHANGE, InboxTarget, PublishError, Publisher, Routed, Target};
 pub use queue::Queue;
+pub use quota::{AppliedQuotas, Quotas, QuotasError};
 pub use retained::{Retained, RetainedPart, ScanFrom};
 pub use rows::RowError;
 pub use scram::{ScramLogin, ScramLoginError};
@@ -98,6 +103,7 @@ pub use session::{
     Opened, Session, SessionError, SessionFilter, SessionInfo, SessionSpec, SessionTerms, Sessions,
     SubscribeError, Will,
 };
+pub use source::Source;
 pub use spec::{
     BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,
     ExchangeSpec, Expiry, HUB, HubMode, Mode, NamespaceLimits, NamespaceSpec, Overflow, OwnerId,

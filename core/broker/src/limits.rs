@@ -46,11 +46,13 @@ pub struct AccessLimits {
     pub users_max: usize,
     /// Stored rules.
     pub rules_max: usize,
+    /// Stored quotas.
+    pub quotas_max: usize,
 }
 
 impl Default for AccessLimits {
     fn default() -> Self {
-        AccessLimits { users_max: 100_000, rules_max: 100_000 }
+        AccessLimits { users_max: 100_000, rules_max: 100_000, quotas_max: 10_000 }
     }
 }
 

@@ -40,6 +40,9 @@ pub(crate) const RULES: TableId = TableId(14);
 /// numbers of namespaces that were deleted since the last start: nothing.
 pub(crate) const NAMESPACE_IDS: TableId = TableId(15);
 
+/// Quotas: `QuotaEntity` in the form of a row → `QuotaLimits`.
+pub(crate) const QUOTAS: TableId = TableId(16);
+
 const ROW_VERSION: u8 = 1;
 
 /// A row cannot be read: it was written by another version, or is damaged in a way that no checksum detects.

@@ -16,6 +16,7 @@ use crate::link::{Flags, Link};
 use crate::machine::{Close, End, Machine};
 use crate::output::Output;
 use crate::pool;
+use crate::quota::{Room, Throttle};
 use crate::timeouts::{SHUTDOWN_DRAIN, SHUTDOWN_LINGER};
 use crate::timer::Timer;
 use crate::traffic::{Count, count};
@@ -108,9 +109,11 @@ impl<M: Machine> Driver<M> {
     fn turn(&mut self, scratch: &mut Vec<u8>, cx: &mut Context<'_>) -> Turn<M> {
         let now = Instant::now();
         let mut happened = Happened::default();
+        let goes_on = self.follow_quotas(now);
         // Writing first makes room.
         let is_written = self.link.poll_write(now, cx)?;
-        happened.other = self.link.flags.has(Flags::MORE) && is_written;
+        let is_held = self.link.throttle.as_ref().is_some_and(|throttle| throttle.holds_deliveries());
+        happened.other = goes_on || (self.link.flags.has(Flags::MORE) && is_written && !is_held);
         happened.mail = self.machine.mailbox().poll(cx).is_ready();
         self.poll_input(&mut happened, scratch, now, cx)?;
         if let Poll::Ready(worked) = self.machine.poll_work(cx) {
@@ -133,7 +136,29 @@ impl<M: Machine> Driver<M> {
         Ok(true)
     }
 
+    /// Learns what quotas hold back. True if deliveries were held back and are no longer.
+    fn follow_quotas(&mut self, now: Instant) -> bool {
+        let place = self.machine.place();
+        place.is_some_and(|place| Throttle::follow(place, &mut self.link.throttle, now))
+    }
+
+    /// Runs a turn, measured if quotas concern the connection.
     fn take_up(
+        &mut self,
+        happened: &Happened,
+        scratch: &mut Vec<u8>,
+        now: Instant,
+    ) -> Result<(), End<M::Error>> {
+        let Some(throttle) = &self.link.throttle else { return self.run_turn(happened, scratch, now) };
+        let (measured, room) = (throttle.measure(self.link.pending_bytes()), throttle.room(now));
+        self.link.output().room = room;
+        let turned = self.run_turn(happened, scratch, now);
+        self.link.output().room = Room::default();
+        measured.take(M::IS_METERED, self.link.pending_bytes(), now);
+        turned
+    }
+
+    fn run_turn(
         &mut self,
         happened: &Happened,
         scratch: &mut Vec<u8>,
@@ -180,7 +205,11 @@ impl<M: Machine> Driver<M> {
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Result<(), End<M::Error>> {
-        let takes_input = self.machine.takes_input(self.link.pending_bytes());
+        // A machine that measures on its own answers requests: whatever it owes, it takes no more of them.
+        let is_held = self.link.throttle.as_ref().is_some_and(|throttle| {
+            throttle.holds_input() || (!M::IS_METERED && throttle.holds_deliveries())
+        });
+        let takes_input = !is_held && self.machine.takes_input(self.link.pending_bytes());
         if !takes_input || !self.is_admitted(happened, now, cx)? {
             self.link.flags.set(Flags::READ, false);
             return Ok(());
@@ -194,13 +223,18 @@ impl<M: Machine> Driver<M> {
             happened.input = Some(0);
             return Ok(());
         }
-        let Link { io, input, .. } = &mut self.link;
-        match input.poll_read(&mut **io, scratch, M::READ_BYTES, cx) {
+        let Link { io, input, throttle, .. } = &mut self.link;
+        let throttle = throttle.as_ref().filter(|_| M::IS_METERED);
+        let read_bytes = throttle.map_or(M::READ_BYTES, |throttle| throttle.read_bytes(M::READ_BYTES, now));
+        match input.poll_read(&mut **io, scratch, read_bytes, cx) {
             Poll::Pending => {}
             Poll::Ready(Ok(0)) => return Err(End::Closed),
             Poll::Ready(read) => {
                 let read = read?;
                 count(Count::BytesReceived, read as u64);
+                if let Some(throttle) = throttle {
+                    throttle.has_read(read, now);
+                }
                 happened.input = Some(read);
             }
         }
@@ -269,7 +303,8 @@ impl<M: Machine> Driver<M> {
     /// The earliest deadline.
     fn due(&self, now: Instant) -> Option<Instant> {
         let activity = self.link.activity(now);
-        let deadlines = [self.machine.deadline(&activity), self.stall_due(), self.idle_due(now)];
+        let throttled = self.link.throttle.as_ref().and_then(|throttle| throttle.due());
+        let deadlines = [self.machine.deadline(&activity), self.stall_due(), self.idle_due(now), throttled];
         deadlines.into_iter().flatten().min()
     }
 
@@ -303,6 +338,7 @@ impl<M: Machine> Driver<M> {
     /// Ends the connection: the machine first, so that nothing of the broker waits for a slow socket, then the socket.
     pub async fn finish(self, end: End<M::Error>) {
         let Driver { mut machine, mut link } = self;
+        link.throttle = None;
         let close = machine.end(&end, link.output());
         if close == Close::Abort {
             drop(machine);

@@ -23,6 +23,7 @@ mod link;
 mod machine;
 mod output;
 mod pool;
+mod quota;
 mod serving;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use driver::{Driver, TURNS_MAX};
 pub use input::{Input, Owned, Progress, Shared};
 pub use machine::{Activity, Close, End, Machine};
 pub use output::Output;
+pub use quota::Room;
 pub use serving::Serving;
 pub use timeouts::Timeouts;
 pub use traffic::{

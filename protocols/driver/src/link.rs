@@ -13,6 +13,7 @@ use crate::connections::Connections;
 use crate::machine::Activity;
 use crate::output::Output;
 use crate::pool;
+use crate::quota::Throttle;
 use crate::timer::Timer;
 use crate::traffic::{Count, count};
 
@@ -30,6 +31,8 @@ pub(crate) struct Link<I> {
     pub(crate) output: Option<Box<Output>>,
     /// There when a deadline was set once.
     pub(crate) timer: Option<Pin<Box<Timer>>>,
+    /// There while quotas concern the connection.
+    pub(crate) throttle: Option<Box<Throttle>>,
     pub(crate) connections: Arc<Connections>,
     slot: u32,
     pub(crate) flags: Flags,
@@ -73,6 +76,7 @@ impl<I: Default> Link<I> {
             input: I::default(),
             output: None,
             timer: None,
+            throttle: None,
             slot: connections.enter(mailbox),
             connections,
             flags: Flags(Flags::READ | Flags::MORE),

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use inver_broker::{CloseReason, Mailbox};
+use inver_broker::{CloseReason, LiveConnection, Mailbox};
 use inver_storage::{Log, LogError, Lsn};
 use tokio::time::{Duration, Instant};
 
@@ -31,11 +31,19 @@ pub trait Machine: Send + Unpin {
     /// Whether any byte of a client counts as activity, or only whole messages.
     const BYTES_ARE_ACTIVITY: bool = true;
 
+    /// Whether the driver measures the bytes and messages of the connection for its quotas. Otherwise the machine does.
+    const IS_METERED: bool = true;
+
     /// The bounds of time.
     fn timeouts(&self) -> &Timeouts;
 
     /// The mailbox that wakes this connection.
     fn mailbox(&self) -> &Arc<Mailbox>;
+
+    /// Its place among the live connections, once the client is admitted: the quotas of the connection hold from then on.
+    fn place(&self) -> Option<&LiveConnection> {
+        None
+    }
 
     /// The log whose commits this connection waits for.
     fn log(&self) -> &Log;
@@ -70,7 +78,7 @@ pub trait Machine: Send + Unpin {
     ) -> Result<Progress, Self::Error>;
 
     /// Ends a turn: hands writes to the log, and writes the answers and messages that may be sent now. True if there is
-    /// more to send as soon as the output is written.
+    /// more to send as soon as the output is written. Of messages, no more than there is [`Output::room`] for.
     fn end_turn(&mut self, out: &mut Output) -> Result<bool, Self::Error>;
 
     /// The log position that the first answer waits for. When it is committed, a turn follows, after which it must be

@@ -6,6 +6,8 @@ use std::io::IoSlice;
 use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
+use crate::quota::Room;
+
 /// Output of one connection.
 ///
 /// A protocol appends to [`flat`](Output::flat), or has bytes that exist elsewhere written without a copy by
@@ -20,6 +22,8 @@ pub struct Output {
     shared_bytes: usize,
     /// Since when the socket has taken nothing.
     pub(crate) stalled_since: Option<Instant>,
+    /// How much may be delivered in this turn.
+    pub(crate) room: Room,
 }
 
 /// Bytes to be written before a place in the flat ones.
@@ -39,6 +43,11 @@ impl Output {
             self.written = 0;
         }
         &mut self.flat
+    }
+
+    /// How much may be delivered in this turn.
+    pub fn room(&self) -> Room {
+        self.room
     }
 
     /// Appends bytes without copying them.
@@ -115,6 +124,7 @@ impl Output {
         self.shared.clear();
         self.shared_bytes = 0;
         self.stalled_since = None;
+        self.room = Room::default();
     }
 
     pub(crate) fn capacity(&self) -> usize {

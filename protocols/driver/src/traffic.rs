@@ -48,10 +48,14 @@ pub enum Count {
     ChannelsOpened,
     /// Channels closed.
     ChannelsClosed,
+    /// Times that a quota kept a client from being read.
+    ThrottledIn,
+    /// Times that a quota held messages to a client back.
+    ThrottledOut,
 }
 
 /// Number of kinds of [`Count`].
-const COUNTS: usize = Count::ChannelsClosed as usize + 1;
+const COUNTS: usize = Count::ThrottledOut as usize + 1;
 
 /// What is there at present.
 #[derive(Clone, Copy)]
@@ -61,10 +65,12 @@ enum Present {
     Publishers,
     /// Consumers and subscriptions of connected clients.
     Consumers,
+    /// Connections that a quota holds back.
+    Throttled,
 }
 
 /// Number of kinds of [`Present`].
-const PRESENTS: usize = Present::Consumers as usize + 1;
+const PRESENTS: usize = Present::Throttled as usize + 1;
 
 /// Upper bounds of the buckets of message sizes, bytes. The histogram `inver_protocol_message_bytes` has the same.
 pub const MESSAGE_SIZES: [u64; 8] =
@@ -162,6 +168,30 @@ impl Drop for CountedConsumer {
     }
 }
 
+/// A connection that is counted as held back by a quota until it is dropped.
+#[derive(Debug)]
+pub(crate) struct CountedThrottled(());
+
+impl Default for CountedThrottled {
+    fn default() -> Self {
+        change(Present::Throttled, 1);
+        CountedThrottled(())
+    }
+}
+
+impl Drop for CountedThrottled {
+    fn drop(&mut self) {
+        change(Present::Throttled, -1);
+    }
+}
+
+/// Messages that the thread has counted since they were added last: received, and sent.
+pub(crate) fn counted_messages() -> (u64, u64) {
+    let of = |what: Count| TALLY.with(|tally| tally.counts.get(what as usize).map_or(0, Cell::get));
+    let sent = [Count::SentAuto, Count::SentManual, Count::GotAuto, Count::GotManual];
+    (of(Count::Received), sent.into_iter().map(of).sum())
+}
+
 /// Counts an error that a client is told of, by its protocol's code. Errors are rare: the counter is looked up.
 pub fn count_error(protocol: &'static str, code: impl Into<SharedString>) {
     counter!(ERRORS, "protocol" => protocol, "code" => code.into()).increment(1);
@@ -200,6 +230,8 @@ const NAMES: [Name; COUNTS] = [
     ("inver_protocol_messages_acknowledged_total", &[], Unit::Count, "Messages that clients acknowledged."),
     ("inver_protocol_channels_opened_total", &[], Unit::Count, "Channels opened."),
     ("inver_protocol_channels_closed_total", &[], Unit::Count, "Channels closed."),
+    ("inver_quota_throttles_total", &[("direction", "in")], Unit::Count, "Times that a quota held a client back."),
+    ("inver_quota_throttles_total", &[("direction", "out")], Unit::Count, "Times that a quota held a client back."),
 ];
 
 /// The names of the gauges, in the order of [`Present`].
@@ -212,6 +244,7 @@ const PRESENT_NAMES: [(&str, &str); PRESENTS] = [
         "inver_protocol_consumers",
         "Consumers; of protocols without: connections with a subscription or a fetch.",
     ),
+    ("inver_quota_throttled_connections", "Connections that a quota holds back."),
 ];
 
 const SIZES: &str = "inver_protocol_message_bytes";

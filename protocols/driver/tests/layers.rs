@@ -15,13 +15,14 @@ const RULES: &[Rule] = &[
     ("traffic", &[]),
     ("connections", &["traffic"]),
     ("input", &[]),
-    ("output", &[]),
+    ("quota", &["traffic"]),
+    ("output", &["quota"]),
     ("timeouts", &[]),
     ("timer", &[]),
     ("pool", &["output"]),
     ("machine", &["input", "output", "timeouts"]),
-    ("link", &["connections", "machine", "output", "pool", "timer", "traffic"]),
-    ("driver", &["connections", "input", "link", "machine", "output", "pool", "timer", "traffic"]),
+    ("link", &["connections", "machine", "output", "pool", "quota", "timer", "traffic"]),
+    ("driver", &["connections", "input", "link", "machine", "output", "pool", "quota", "timer", "traffic"]),
     ("serving", &["driver", "machine"]),
 ];
 

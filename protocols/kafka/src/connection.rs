@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use inver_broker::{AuthError, CloseReason, Connection, Credentials, Identity, ListenerInfo, Mailbox};
+use inver_broker::{
+    AuthError, CloseReason, Connection, Credentials, Identity, ListenerInfo, LiveConnection, Mailbox,
+};
 use inver_driver::{
     Activity, Close, Connections, Driver, End, Machine, Output, Owned, Progress, Serving, Timeouts,
 };
@@ -177,12 +179,19 @@ impl Machine for Client {
     type Input = Owned;
     type Error = ConnectionError;
 
+    // Responses say for how long the client waits, so what a request uses is known when it is handled.
+    const IS_METERED: bool = false;
+
     fn timeouts(&self) -> &Timeouts {
         &self.node.config.limits.timeouts
     }
 
     fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
+    }
+
+    fn place(&self) -> Option<&LiveConnection> {
+        self.session.place()
     }
 
     fn log(&self) -> &Log {
@@ -213,7 +222,10 @@ impl Machine for Client {
         let received = input.len();
         let mut missing = 0;
         let mut blocked = true;
-        while self.takes_input(out.pending_bytes()) && self.log().is_admitting() {
+        while self.takes_input(out.pending_bytes())
+            && self.log().is_admitting()
+            && !self.session.is_held_back(self.now)
+        {
             match self.next_request(input)? {
                 Ok(request) => {
                     self.whole_by = None;
@@ -239,7 +251,9 @@ impl Machine for Client {
         }
         self.session.advance(out)?;
         if self.work.is_none() {
-            let is_read = self.session.has_room(out.pending_bytes()) && self.log().is_admitting();
+            let is_read = self.session.has_room(out.pending_bytes())
+                && self.log().is_admitting()
+                && !self.session.is_held_back(self.now);
             let by = self.now + self.node.config.limits.request_time_max;
             self.whole_by = (is_read && self.has_begun).then(|| self.whole_by.unwrap_or(by));
         }

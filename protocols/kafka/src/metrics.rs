@@ -82,8 +82,13 @@ pub(crate) fn count_error(api: &Api, code: ErrorCode) {
 
 /// Counts a record batch that is sent to a client.
 pub(crate) fn count_sent(batch: &[u8]) {
+    inver_driver::count(Count::SentAuto, record_count(batch).into());
+}
+
+/// The number of records in a record batch.
+pub(crate) fn record_count(batch: &[u8]) -> u32 {
     let records = batch.get(RECORD_COUNT_AT..).and_then(|bytes| bytes.first_chunk().copied());
-    inver_driver::count(Count::SentAuto, records.map_or(0, u32::from_be_bytes).into());
+    records.map_or(0, u32::from_be_bytes)
 }
 
 fn describe() {

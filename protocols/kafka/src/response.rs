@@ -1,5 +1,7 @@
 //! The encoding of responses, with the errors in them counted.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 
 use crate::codec::frame::{self, Frame};
@@ -11,4 +13,9 @@ use crate::metrics;
 pub(crate) fn encode<T: Wire>(arena: &mut BytesMut, header: ResponseHeader, body: &T) -> Frame {
     body.each_error(&mut |code| metrics::count_error(header.api, code));
     frame::encode(arena, header, body)
+}
+
+/// A delay as responses have it; not 0 if there is one.
+pub(crate) fn throttle_ms(delay: Duration) -> i32 {
+    i32::try_from(delay.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
 }

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inver_broker::{Broker, CloseReason, Connection, LoggedClient, Mailbox};
+use inver_broker::{Broker, CloseReason, Connection, LiveConnection, LoggedClient, Mailbox};
 use inver_driver::{Activity, Close, Driver, End, Machine, Output, Progress, Serving, Shared, Timeouts};
 use inver_storage::{Log, Lsn};
 use tokio::time::Instant;
@@ -78,6 +78,10 @@ impl Machine for Client {
         self.session.mailbox()
     }
 
+    fn place(&self) -> Option<&LiveConnection> {
+        Some(self.session.place())
+    }
+
     fn log(&self) -> &Log {
         self.session.log()
     }
@@ -108,11 +112,12 @@ impl Machine for Client {
     }
 
     fn end_turn(&mut self, out: &mut Output) -> Result<bool, Stop> {
+        let room = out.room();
         let out = out.flat();
         let ended = self.session.end_turn();
         self.session.release(self.session.log().committed(), out);
         ended?;
-        self.session.deliver(out)
+        self.session.deliver(room, out)
     }
 
     fn awaits(&self) -> Option<Lsn> {
@@ -164,7 +169,7 @@ mod tests {
     fn idle_connections_are_small() {
         let (future, running) = (size_of::<Serving<Client>>(), size_of::<Driver<Client>>());
         assert!(future <= running + 8, "the future: {future}");
-        assert!(running <= 328, "what runs: {running}");
+        assert!(running <= 336, "what runs: {running}");
         assert!(size_of::<Session>() <= 264, "the session: {}", size_of::<Session>());
     }
 }

@@ -109,6 +109,7 @@ impl Refusal {
             Refusal::Admit(AdmitError::UserConnections { .. } | AdmitError::NamespaceConnections { .. }) => {
                 Reason::QuotaExceeded
             }
+            Refusal::Admit(AdmitError::ConnectionRate) => Reason::ConnectionRateExceeded,
             Refusal::Admit(_) | Refusal::Session(SessionError::OtherOwner) => Reason::NotAuthorized,
             Refusal::Session(_) | Refusal::Write(_) | Refusal::Log(_) => Reason::ServerUnavailable,
         }

@@ -9,6 +9,7 @@ mod log;
 mod named;
 mod namespace;
 mod permission;
+mod quota;
 mod reload;
 mod serve;
 mod table;
@@ -38,6 +39,9 @@ enum Command {
     /// Manage the permission rules of the running broker; say what a user may do.
     #[command(subcommand)]
     Permission(permission::Command),
+    /// Manage the quotas of the running broker.
+    #[command(subcommand)]
+    Quota(quota::Command),
     /// Manage the namespaces of the running broker.
     #[command(subcommand)]
     Namespace(namespace::Command),
@@ -77,6 +81,7 @@ impl Arguments {
             Command::Serve(arguments) => arguments.run(),
             Command::User(command) => command.run(),
             Command::Permission(command) => command.run(),
+            Command::Quota(command) => command.run(),
             Command::Namespace(command) => command.run(),
             Command::Config(command) => command.run(),
             Command::Log(command) => command.run(),

@@ -205,6 +205,7 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
     let broker = Broker::open(log, broker_config)?;
     let (users, rules) = config.access()?;
     broker.access().set_configured(users, rules)?;
+    broker.quotas().set_configured(config.general.quotas.quotas())?;
     Ok(broker)
 }
 

@@ -13,6 +13,7 @@ mod listeners;
 mod namespaces;
 pub(crate) mod page;
 mod permissions;
+mod quotas;
 pub(crate) mod sections;
 pub(crate) mod users;
 mod values;

@@ -15,6 +15,7 @@ use tracing_subscriber::filter::Targets;
 use super::listeners::Listeners;
 use super::namespaces::ConfiguredNamespaces;
 use super::permissions::ConfiguredPermissions;
+use super::quotas::ConfiguredQuotas;
 use super::users::ConfiguredUsers;
 use super::values::{
     AuditEvents, CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, RuntimeKind,
@@ -43,6 +44,12 @@ section! {
         /// `regex` or `dotted`; `exchange` for routing keys), in which `namespace`, from which `host`. They add to those
         /// that are stored, and are read-only while the broker runs.
         pub(crate) permissions: ConfiguredPermissions = ConfiguredPermissions::default()
+            => value("a list of tables"),
+        /// Quotas: for a `user`, a `client_id`, or both, for a `namespace`, or for an `ip` (`*` is the default for all others);
+        /// with limits: `bytes_in_per_second`, `bytes_out_per_second`, `messages_in_per_second`, `messages_out_per_second`,
+        /// `request_time_percent`, `connections_per_second` (of an `ip` only that). They win over those that are stored for
+        /// the same, and are read-only while the broker runs.
+        pub(crate) quotas: ConfiguredQuotas = ConfiguredQuotas::default()
             => value("a list of tables"),
         /// Namespaces that are created at start; those that exist are changed to what is said here. Each has a `name`, and
         /// may have `description`, `tags`, `default_queue_type`, `protected` (from deletion), and limits of its own:
@@ -291,6 +298,8 @@ section! {
         pub(crate) users_max: usize = model().access_limits.users_max => count(1..=MANY),
         /// Permission rules stored in the broker; those of the configuration do not count.
         pub(crate) permissions_max: usize = model().access_limits.rules_max => count(1..=MANY),
+        /// Quotas stored in the broker; those of the configuration do not count.
+        pub(crate) quotas_max: usize = model().access_limits.quotas_max => count(1..=MANY),
         /// Messages waiting for a session; beyond it the oldest are dropped.
         pub(crate) inbox_messages_max: u64 = model().inbox_messages_max => count(1..=MANY),
         /// Memory of a transient queue; beyond it the queue continues in the log.
@@ -324,9 +333,13 @@ impl Limits {
         }
     }
 
-    /// The limits of users and permission rules.
+    /// The limits of users, permission rules and quotas.
     pub(crate) fn access(&self) -> inver_broker::AccessLimits {
-        inver_broker::AccessLimits { users_max: self.users_max, rules_max: self.permissions_max }
+        inver_broker::AccessLimits {
+            users_max: self.users_max,
+            rules_max: self.permissions_max,
+            quotas_max: self.quotas_max,
+        }
     }
 
     /// The limits of a namespace.

@@ -304,6 +304,23 @@ fn namespaces_are_read() {
 }
 
 #[test]
+fn quotas_are_read() {
+    let text = "[[quotas]]\nuser = \"ann\"\nbytes_in_per_second = 1000\nrequest_time_percent = 12.5\n\
+                [[quotas]]\nnamespace = \"*\"\nconnections_per_second = 5\n";
+    let general = load(Some(file(text).path()), []).ok().unwrap().config.general;
+    assert_eq!(general.quotas.quotas().len(), 2);
+    let shown = environment(&[("INVER_QUOTAS", &general.quotas.show())]);
+    assert_eq!(load(None, shown).ok().unwrap().config.general.quotas, general.quotas);
+    let wrong = |text: &str| problems(text, &[])[0].clone();
+    assert!(wrong("[[quotas]]\nuser = \"a\"\n").contains("a quota needs a limit"));
+    assert!(
+        wrong("[[quotas]]\nip = \"::1\"\nbytes_in_per_second = 1\n").contains("only have a limit of conn")
+    );
+    let twice = "[[quotas]]\nuser = \"a\"\nbytes_in_per_second = 1\n".repeat(2);
+    assert!(wrong(&twice).contains("user `a` is there twice"));
+}
+
+#[test]
 fn users_and_permissions_are_read() {
     let hash = crate::passwords::hash(b"pw").unwrap();
     let text = format!(

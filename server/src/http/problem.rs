@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inver_broker::{
-    AccessError, BindError, ExchangeError, GroupError, NamespaceError, PublishError, QueueError,
+    AccessError, BindError, ExchangeError, GroupError, NamespaceError, PublishError, QueueError, QuotasError,
     SessionError, SubscriptionError, TopicError,
 };
 use inver_storage::{LogError, ReadError};
@@ -120,6 +120,17 @@ impl From<AccessError> for Problem {
             AccessError::InvalidName | AccessError::Pattern(_) => Problem::bad_request(text),
             AccessError::ReadOnly(_) | AccessError::Limit(_) => Problem::conflict(text),
             AccessError::Log(error) => error.into(),
+        }
+    }
+}
+
+impl From<QuotasError> for Problem {
+    fn from(error: QuotasError) -> Problem {
+        let text = error.to_string();
+        match error {
+            QuotasError::Invalid(_) => Problem::bad_request(text),
+            QuotasError::ReadOnly(_) | QuotasError::Limit(_) => Problem::conflict(text),
+            QuotasError::Log(error) => error.into(),
         }
     }
 }

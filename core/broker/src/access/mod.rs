@@ -28,6 +28,7 @@ use crate::closing::CloseReason;
 use crate::completion::Completion;
 use crate::connections::ConnectionRegistry;
 use crate::limits::{AccessLimits, LimitReached};
+use crate::source::Source;
 use crate::tables::{RULES, RowError, USERS};
 
 pub use permissions::{PermissionScope, Permissions};
@@ -38,15 +39,6 @@ use usage::Usage;
 
 /// Ids of rules of the configuration begin here: they are positions in the file, not stored ids.
 const CONFIGURED_RULES: u64 = 1 << 63;
-
-/// Where a user or a rule comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Stored in the log: may be changed and deleted.
-    Stored,
-    /// The configuration: read-only.
-    Configuration,
-}
 
 /// Why a change of users or rules is refused.
 #[derive(Debug, thiserror::Error)]

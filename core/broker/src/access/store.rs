@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use inver_access::{Principal, Rule, RuleId, Rules, User};
 
-use super::{AccessError, Source};
+use super::AccessError;
 use crate::limits::{self, AccessLimits};
+use crate::source::Source;
 
 /// Bytes of a user's name.
 const NAME_BYTES_MAX: usize = 255;

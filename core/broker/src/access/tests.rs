@@ -10,7 +10,7 @@ use crate::clock::Clock;
 fn open(folder: &tempfile::TempDir) -> AccessControl {
     let log = Log::open(folder.path(), LogOptions::default()).unwrap();
     let audit = Audit::new(Clock::manual(0), &AuditConfig::default());
-    let limits = AccessLimits { users_max: 3, rules_max: 4 };
+    let limits = AccessLimits { users_max: 3, rules_max: 4, ..AccessLimits::default() };
     AccessControl::open(log, limits, ConnectionRegistry::default(), audit).unwrap()
 }
 

@@ -1,6 +1,7 @@
 //! Admission of an authenticated client: its namespace, what it may do there, and its place among the live connections.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use inver_access::{Operation, ResourceKind};
 
@@ -11,6 +12,7 @@ use crate::connections::{ConnectionHandle, Full, NewConnection};
 use crate::identity::Identity;
 use crate::listener::Endpoints;
 use crate::mailbox::Mailbox;
+use crate::quota::QuotaScope;
 use crate::session::Sessions;
 
 /// A client that was authenticated and asks to be admitted.
@@ -28,6 +30,8 @@ pub struct Admission<'a> {
     pub client_id: &'a str,
     /// The mailbox by which the connection is told to end; the driver's machine has the same one.
     pub mailbox: &'a Arc<Mailbox>,
+    /// For how long the protocol can have the client wait where connections come faster than a quota allows.
+    pub wait_max: Duration,
 }
 
 /// What an admitted client works with.
@@ -71,6 +75,9 @@ pub enum AdmitError {
         /// The limit.
         max: u32,
     },
+    /// Connections come faster than a quota allows: the client may try again.
+    #[error("connections come faster than their quota allows, try again later")]
+    ConnectionRate,
 }
 
 impl AdmitError {
@@ -81,9 +88,9 @@ impl AdmitError {
             AdmitError::NoSuchNamespace(_) | AdmitError::NotAllowed { .. } | AdmitError::Disabled => {
                 LoginRefusal::NotPermitted
             }
-            AdmitError::UserConnections { .. } | AdmitError::NamespaceConnections { .. } => {
-                LoginRefusal::Limit
-            }
+            AdmitError::UserConnections { .. }
+            | AdmitError::NamespaceConnections { .. }
+            | AdmitError::ConnectionRate => LoginRefusal::Limit,
         }
     }
 }
@@ -122,6 +129,14 @@ impl Broker {
             permissions.denied(ResourceKind::Namespace, wanted, Operation::Connect);
             return Err(refused());
         }
+        let scope = QuotaScope {
+            user: identity.name(),
+            client_id: client_id.clone(),
+            namespace: sessions.namespace().name(),
+        };
+        let peer = admission.endpoints.peer.ip();
+        let wait =
+            self.quotas().connect(&scope, peer, admission.wait_max).ok_or(AdmitError::ConnectionRate)?;
         let registered = self.connections().register(NewConnection {
             protocol: admission.protocol,
             name: client_id,
@@ -132,6 +147,8 @@ impl Broker {
             namespace_connections_max: sessions.namespace().own_limits().connections_max,
             endpoints: admission.endpoints,
             since_ms: self.clock().now_ms(),
+            quotas: self.quotas().clone(),
+            served_from: (!wait.is_zero()).then(|| self.clock().now() + wait),
             mailbox: admission.mailbox,
         });
         let connection = registered.map_err(|full| match full {

@@ -31,6 +31,7 @@ use crate::identity::{AuthError, Credentials, DEFAULT_USER, Identity, anonymous_
 use crate::limits::Limits;
 use crate::listener::{Anonymous, Endpoints, ListenerInfo};
 use crate::namespace::Namespace;
+use crate::quota::Quotas;
 use crate::retained::Retained;
 use crate::rows::{self, NamespaceRow, RowError};
 use crate::scram::{ScramLogin, ScramLoginError};
@@ -77,6 +78,7 @@ struct Inner {
     /// Taken before the lock of `namespaces`.
     namespace_changes: Mutex<Changes>,
     access: AccessControl,
+    quotas: Quotas,
     connections: ConnectionRegistry,
     protocol_state: RwLock<HashMap<Bytes, Bytes>>,
     client_log: Arc<ClientLog>,
@@ -136,6 +138,7 @@ impl Broker {
         let audit = Audit::new(config.clock.clone(), &config.audit);
         let access =
             AccessControl::open(log.clone(), config.access_limits, connections.clone(), audit.clone())?;
+        let quotas = Quotas::open(log.clone(), config.clock.clone(), config.access_limits.quotas_max)?;
         let parts = Parts {
             log,
             config: Arc::new(config),
@@ -168,6 +171,7 @@ impl Broker {
             default,
             namespace_changes: Mutex::new(Changes::new(next_id)),
             access,
+            quotas,
             connections,
             protocol_state: RwLock::new(protocol_state),
             client_log,
@@ -252,6 +256,12 @@ impl Broker {
     #[must_use]
     pub fn access(&self) -> &AccessControl {
         &self.0.access
+    }
+
+    /// The quotas of users, client ids, namespaces and addresses.
+    #[must_use]
+    pub fn quotas(&self) -> &Quotas {
+        &self.0.quotas
     }
 
     /// The log lines about clients.

@@ -27,6 +27,7 @@ fn admit(broker: &Broker, user: &str) -> Result<Admitted, AdmitError> {
         namespace: Some("/"),
         client_id: "",
         mailbox: &Mailbox::new(),
+        wait_max: std::time::Duration::ZERO,
     })
 }
 

@@ -13,7 +13,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use inver_broker::{AuthError, Broker, CloseReason, Connection, Endpoints, Identity, LoginRefusal, Mailbox};
+use inver_broker::{
+    AuthError, Broker, CloseReason, Connection, Endpoints, Identity, LiveConnection, LoginRefusal, Mailbox,
+};
 use inver_driver::{
     Activity, Close, Connections, Driver, End, Machine, Output, Progress, Serving, Shared, Timeouts,
 };
@@ -91,6 +93,10 @@ impl Machine for Peer {
         &self.mailbox
     }
 
+    fn place(&self) -> Option<&LiveConnection> {
+        self.session.place()
+    }
+
     fn log(&self) -> &Log {
         self.session.log()
     }
@@ -124,12 +130,13 @@ impl Machine for Peer {
     }
 
     fn end_turn(&mut self, out: &mut Output) -> Result<bool, Ended> {
+        let room = out.room();
         let out = out.flat();
         if let Some(verdict) = self.verdict.take() {
             self.session.authenticated(verdict, out);
         }
         self.session.finish_input(out);
-        let has_more = self.session.deliver(out);
+        let has_more = self.session.deliver(room, out);
         if let Some(credentials) = self.session.take_credentials() {
             let (broker, Endpoints { peer, listener, .. }) =
                 (self.broker.clone(), self.session.endpoints().clone());

@@ -1,11 +1,17 @@
 //! Admission: the virtual host of a connection, and the limits of its user.
 
+use std::time::Duration;
+
 use inver_broker::{Admission, AdmitError, Admitted, Broker, Identity, UserChannel};
 
 use super::Session;
 use super::shared::Shared;
-use crate::error::Refusal;
+use crate::error::{Refusal, ReplyCode};
 use crate::map::ORIGIN;
+
+/// For how long `connection.open-ok` may wait where connections come faster than a quota allows. Clients wait longer than
+/// that for it.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
 impl Session {
     /// Admits the authenticated client to a virtual host, which is a namespace.
@@ -19,6 +25,7 @@ impl Session {
             namespace: Some(vhost),
             client_id: &self.handshake.connection_name,
             mailbox: &self.mailbox,
+            wait_max: CONNECT_WAIT_MAX,
         });
         admitted.map_err(|error| {
             let refusal = refusal(&error, vhost, identity.name().unwrap_or("none"));
@@ -29,6 +36,10 @@ impl Session {
 }
 
 fn refusal(error: &AdmitError, vhost: &str, user: &str) -> Refusal {
+    if *error == AdmitError::ConnectionRate {
+        // The client may try again, so not a code that says it may not.
+        return Refusal::new(ReplyCode::ConnectionForced, error);
+    }
     Refusal::not_allowed(match error {
         AdmitError::NoSuchNamespace(_) => format!("vhost {vhost} not found"),
         AdmitError::NotAllowed { .. } | AdmitError::Disabled => {
@@ -42,6 +53,7 @@ fn refusal(error: &AdmitError, vhost: &str, user: &str) -> Refusal {
                 "access to vhost '{vhost}' refused for user '{user}': connection limit ({max}) is reached"
             )
         }
+        AdmitError::ConnectionRate => error.to_string(),
     })
 }
 

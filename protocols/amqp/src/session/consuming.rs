@@ -153,7 +153,7 @@ impl Channel {
         if consumer.is_getter || consumer.state == State::Cancelled {
             return Pulled::Idle;
         }
-        let mut messages_max = consumer.prefetch_left().min(PULL_MESSAGES_MAX);
+        let mut messages_max = consumer.prefetch_left().min(PULL_MESSAGES_MAX).min(shared.deliveries_left);
         if messages_max == 0 {
             // The pull of nothing releases messages reserved for this consumer to others.
             consumer.pull(0, 0, &mut Vec::new());
@@ -171,7 +171,9 @@ impl Channel {
         }
         let mut deliveries = std::mem::take(&mut shared.deliveries);
         deliveries.clear();
-        let pull = consumer.pull(messages_max, PULL_BYTES_MAX, &mut deliveries);
+        let bytes_max = PULL_BYTES_MAX.min(shared.delivery_bytes);
+        let pull = consumer.pull(messages_max, bytes_max, &mut deliveries);
+        shared.deliveries_left = shared.deliveries_left.saturating_sub(deliveries.len());
         let table_max = table_bytes_max(shared.frame_max);
         let mut redelivered = 0;
         for delivery in &deliveries {

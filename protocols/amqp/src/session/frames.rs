@@ -90,7 +90,7 @@ impl Session {
             publisher: Publisher::new(namespace.clone(), publisher).with_permissions(permissions.clone()),
             consumers_checked: permissions.version(),
             permissions,
-            _connection: connection,
+            connection,
             namespace,
             owner: inver_broker::next_owner(),
             exclusive: HashSet::new(),
@@ -107,6 +107,8 @@ impl Session {
             published: Vec::new(),
             acknowledged: Vec::new(),
             ready: VecDeque::new(),
+            deliveries_left: 0,
+            delivery_bytes: 0,
             deliveries: Vec::new(),
             incarnations: 0,
         }));

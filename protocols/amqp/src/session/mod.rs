@@ -40,8 +40,10 @@ mod unacked;
 
 use std::sync::Arc;
 
-use inver_broker::{Broker, Completion, Credentials, Endpoints, Identity, LoggedClient, Mailbox};
-use inver_driver::{Count, count};
+use inver_broker::{
+    Broker, Completion, Credentials, Endpoints, Identity, LiveConnection, LoggedClient, Mailbox,
+};
+use inver_driver::{Count, Room, count};
 use inver_storage::{Log, Lsn};
 
 pub use limits::Limits;
@@ -190,6 +192,11 @@ impl Session {
         &mut self.client
     }
 
+    /// Its place among the live connections, once it is open.
+    pub(crate) fn place(&self) -> Option<&LiveConnection> {
+        self.shared.as_deref().map(|shared| &*shared.connection)
+    }
+
     /// The log of the broker.
     pub(crate) fn log(&self) -> &Log {
         self.broker.log()
@@ -305,8 +312,8 @@ impl Session {
         }
     }
 
-    /// Writes deliveries until there are none or the output is full. True if there may be more.
-    pub(crate) fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
+    /// Writes deliveries until there are none, the output is full, or a quota allows no more. True if there may be more.
+    pub(crate) fn deliver(&mut self, room: Room, out: &mut Vec<u8>) -> bool {
         let Some(shared) = self.shared.as_deref_mut() else { return false };
         let version = shared.permissions.version();
         if shared.consumers_checked != version {
@@ -317,7 +324,11 @@ impl Session {
             // Effects of the method are sent after its reply: a `basic.cancel` after `queue.delete-ok`.
             return false;
         }
-        while out.len() < self.limits.output_bytes_high {
+        let start = out.len();
+        let full = self.limits.output_bytes_high.min(start.saturating_add(room.bytes));
+        shared.deliveries_left = room.messages;
+        while out.len() < full && shared.deliveries_left > 0 {
+            shared.delivery_bytes = if room.is_unlimited() { usize::MAX } else { full - out.len() };
             let Some(at) = shared.ready.pop_front() else { return false };
             let Some(channel) = self.channels.find(at.channel) else { continue };
             if channel.deliver(at.slot, shared, out) == Pulled::More {

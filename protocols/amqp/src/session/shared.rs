@@ -65,7 +65,7 @@ pub(super) struct Shared {
     /// The version of permissions by which the consumers were checked.
     pub(super) consumers_checked: u64,
     /// Its place among the live connections, held until it ends.
-    pub(super) _connection: ConnectionHandle,
+    pub(super) connection: ConnectionHandle,
     /// The virtual host.
     pub(super) namespace: Namespace,
     /// The owner of the connection's exclusive queues.
@@ -100,6 +100,10 @@ pub(super) struct Shared {
     pub(super) acknowledged: Vec<ConsumerRef>,
     /// Consumers that may have messages to pull.
     pub(super) ready: VecDeque<ConsumerRef>,
+    /// Messages that may still be delivered in this turn.
+    pub(super) deliveries_left: usize,
+    /// Bytes of the messages of the next pull.
+    pub(super) delivery_bytes: usize,
     /// A buffer for use within one pull.
     pub(super) deliveries: Vec<Delivery>,
     /// The number of channels opened so far.

@@ -2,6 +2,7 @@
 
 mod closing;
 mod commits;
+mod quotas;
 mod stalling;
 mod turns;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use inver_broker::{CloseReason, Completion, Connection, Io, Mailbox};
+use inver_broker::{CloseReason, Completion, Connection, ConnectionHandle, Io, LiveConnection, Mailbox};
 use inver_storage::medium::Files;
 use inver_storage::{CommitPolicy, Entry, Log, LogError, LogOptions, Lsn, SystemClock, TableId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -19,8 +20,8 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Activity, Close, CommitQueue, Connections, Driver, End, Machine, Output, Progress, Serving, Shared,
-    Timeouts,
+    Activity, Close, CommitQueue, Connections, Count, Driver, End, Machine, Output, Progress, Serving,
+    Shared, Timeouts, count,
 };
 
 /// Bytes of output above which a toy takes no input.
@@ -47,13 +48,17 @@ struct Counts {
     pending_bytes_max: AtomicUsize,
 }
 
-/// A protocol of lines: `echo TEXT`, `commit TEXT` (answered when the log has it), `fill BYTES`, `bye`, `leave`.
+/// A protocol of lines: `echo TEXT`, `commit TEXT` (answered when the log has it), `fill BYTES`, `deliver MESSAGES` of ten
+/// bytes, `bye`, `leave`.
 struct Toy<const BYTES_ARE_ACTIVITY: bool> {
     log: Log,
     mailbox: Arc<Mailbox>,
     timeouts: Timeouts,
     silence_max: Option<Duration>,
     answers: CommitQueue<String>,
+    place: Option<ConnectionHandle>,
+    /// Messages to be delivered.
+    messages: usize,
     counts: Arc<Counts>,
 }
 
@@ -68,6 +73,7 @@ impl<const BYTES_ARE_ACTIVITY: bool> Toy<BYTES_ARE_ACTIVITY> {
                 self.answers.push(submitted.lsn, format!("{text}\n"));
             }
             ("fill", bytes) => out.push_shared(Bytes::from(vec![b'x'; bytes.parse().unwrap()])),
+            ("deliver", messages) => self.messages += messages.parse::<usize>().unwrap(),
             ("bye", _) => return Err(Ended::Bye(Close::Linger)),
             ("leave", _) => return Err(Ended::Bye(Close::PeerFirst)),
             other => panic!("{other:?}"),
@@ -96,6 +102,10 @@ impl<const ACTIVITY: bool> Machine for Toy<ACTIVITY> {
         &self.log
     }
 
+    fn place(&self) -> Option<&LiveConnection> {
+        self.place.as_deref()
+    }
+
     fn begin_turn(&mut self, _now: Instant) {
         self.counts.turns.fetch_add(1, Ordering::Relaxed);
     }
@@ -118,6 +128,7 @@ impl<const ACTIVITY: bool> Machine for Toy<ACTIVITY> {
             let line = std::str::from_utf8(&input[used..used + end]).unwrap();
             self.counts.input_bytes.fetch_add(end + 1, Ordering::Relaxed);
             self.line(line, out)?;
+            count(Count::Received, 1);
             used += end + 1;
         }
         Ok(Progress::all(used))
@@ -127,7 +138,15 @@ impl<const ACTIVITY: bool> Machine for Toy<ACTIVITY> {
         while let Some(answer) = self.answers.pop(self.log.committed()) {
             out.flat().extend_from_slice(answer.as_bytes());
         }
-        Ok(false)
+        let (room, before) = (out.room(), out.pending_bytes());
+        let mut sent = 0;
+        while self.messages > 0 && sent < room.messages && out.pending_bytes() - before < room.bytes {
+            out.flat().extend_from_slice(b"message 1\n");
+            self.messages -= 1;
+            sent += 1;
+        }
+        count(Count::SentAuto, sent as u64);
+        Ok(self.messages > 0)
     }
 
     fn awaits(&self) -> Option<Lsn> {
@@ -201,6 +220,8 @@ impl Toys {
             timeouts: Timeouts::default(),
             silence_max: self.silence_max,
             answers: CommitQueue::default(),
+            place: None,
+            messages: 0,
             counts: self.counts.clone(),
         }
     }
@@ -268,8 +289,12 @@ impl Client {
 
     /// Nothing comes within a second.
     async fn expect_silence(&mut self) {
+        self.expect_silence_of(Duration::from_secs(1)).await;
+    }
+
+    async fn expect_silence_of(&mut self, time: Duration) {
         let mut byte = [0];
-        let read = tokio::time::timeout(Duration::from_secs(1), self.io.read(&mut byte)).await;
+        let read = tokio::time::timeout(time, self.io.read(&mut byte)).await;
         assert!(read.is_err(), "{byte:?} came");
     }
 

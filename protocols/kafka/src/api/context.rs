@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use inver_access::Operation;
-use inver_broker::{Endpoints, Identity, Mailbox, Namespace, Partition, Topic, TopicId};
+use inver_broker::{
+    AppliedQuotas, Endpoints, Identity, Mailbox, Namespace, Partition, QuotaKind, Topic, TopicId,
+};
+use tokio::time::Instant;
 
 use crate::access::Access;
 use crate::codec::error_code::ErrorCode;
@@ -16,6 +19,7 @@ use crate::coordinator::Coordinator;
 use crate::fetch::Fetcher;
 use crate::map::partition::partition_index;
 use crate::node::Node;
+use crate::response::throttle_ms;
 use crate::sasl::Sasl;
 use crate::ticket::{Claim, Ticket};
 
@@ -35,6 +39,12 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) sasl: &'a mut Sasl,
     /// The connection's fetches; for Fetch.
     pub(crate) fetcher: &'a mut Fetcher,
+    /// The quotas that concern the client.
+    pub(crate) quotas: Option<&'a AppliedQuotas>,
+    /// Bytes of the request.
+    pub(crate) request_bytes: usize,
+    /// When it came.
+    pub(crate) now: Instant,
     pub(crate) topics: &'a mut TopicCache,
     pub(crate) mailbox: &'a Arc<Mailbox>,
 }
@@ -48,6 +58,14 @@ impl<'a> RequestContext<'a> {
     /// The authenticated client; `None` before authentication.
     pub(crate) fn principal(&self) -> Option<&Identity> {
         self.sasl.identity()
+    }
+
+    /// Takes what a produce request used of the client's quotas. Returns for how long its next requests wait, milliseconds.
+    pub(crate) fn take_produced(&self, records: u64) -> i32 {
+        let Some(quotas) = self.quotas else { return 0 };
+        quotas.take(QuotaKind::BytesIn, self.request_bytes as f64, self.now);
+        quotas.take(QuotaKind::MessagesIn, records as f64, self.now);
+        throttle_ms(quotas.delay_in(self.now))
     }
 
     /// Settings of the protocol.

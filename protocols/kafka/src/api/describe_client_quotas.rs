@@ -1,13 +1,14 @@
-//! DescribeClientQuotas: the quotas of clients (KIP-546). There are none.
+//! DescribeClientQuotas: the quotas of users, client ids and addresses (KIP-546, KIP-612).
 
 use std::ops::RangeInclusive;
 
-use inver_access::Operation;
+use inver_access::{EntityName, Operation};
 
+use super::client_quotas::{self, CLIENT_ID, IP, USER, invalid};
 use super::context::RequestContext;
 use super::handler::Handler;
-use super::reply::{Reply, message};
-use crate::access;
+use super::reply::{Refusal, Reply, message};
+use super::scram_users;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
@@ -53,6 +54,11 @@ messages! {
     }
 }
 
+/// How a component matches names.
+const EXACT: i8 = 0;
+const DEFAULT: i8 = 1;
+const SPECIFIED: i8 = 2;
+
 /// The DescribeClientQuotas API.
 pub struct DescribeClientQuotas;
 
@@ -66,18 +72,86 @@ impl Handler for DescribeClientQuotas {
 
     fn handle(
         cx: &mut RequestContext<'_>,
-        _: DescribeClientQuotasRequest,
+        request: DescribeClientQuotasRequest,
     ) -> Reply<DescribeClientQuotasResponse> {
-        if let Err(error_code) = cx.access.check_cluster(Operation::DescribeConfigs) {
-            return Reply::now(DescribeClientQuotasResponse {
-                error_code,
-                error_message: message(access::text(error_code)),
+        let described =
+            scram_users::check(cx, Operation::DescribeConfigs).and_then(|()| describe(cx, &request));
+        Reply::now(match described {
+            Ok(entries) => DescribeClientQuotasResponse {
+                entries: Some(entries),
                 ..DescribeClientQuotasResponse::default()
-            });
-        }
-        Reply::now(DescribeClientQuotasResponse {
-            entries: Some(Vec::new()),
-            ..DescribeClientQuotasResponse::default()
+            },
+            Err((error_code, text)) => DescribeClientQuotasResponse {
+                error_code,
+                error_message: message(text),
+                ..DescribeClientQuotasResponse::default()
+            },
         })
     }
+}
+
+/// Which names a component matches.
+enum Matched<'a> {
+    Exactly(&'a str),
+    Default,
+    Any,
+}
+
+fn describe(
+    cx: &RequestContext<'_>,
+    request: &DescribeClientQuotasRequest,
+) -> Result<Vec<EntryData>, Refusal> {
+    let mut wanted: Vec<(&str, Matched<'_>)> = Vec::new();
+    for component in &request.components {
+        let kind: &str = &component.entity_type;
+        if !matches!(kind, USER | CLIENT_ID | IP) {
+            return Err((
+                ErrorCode::UNSUPPORTED_VERSION,
+                format!("Custom entity type '{kind}' not supported"),
+            ));
+        }
+        if wanted.iter().any(|(known, _)| *known == kind) {
+            return Err(invalid(format!("Duplicate filter component entity type '{kind}'")));
+        }
+        let matched = match (component.match_type, &component.match_) {
+            (EXACT, Some(name)) => Matched::Exactly(name),
+            (DEFAULT, None) => Matched::Default,
+            (SPECIFIED, None) => Matched::Any,
+            _ => return Err(invalid("a filter component has an unknown or wrong match type")),
+        };
+        wanted.push((kind, matched));
+    }
+    if wanted.iter().any(|(kind, _)| *kind == IP) && wanted.len() > 1 {
+        return Err(invalid("Invalid entity filter component combination: ip with user or client-id"));
+    }
+    let quotas = cx.node.broker.quotas().list();
+    let entries = quotas.iter().filter_map(|(entity, limits, _)| {
+        let (parts, values) = (client_quotas::parts(entity), client_quotas::values(entity, limits));
+        let has = |(kind, matched): &(&str, Matched<'_>)| {
+            parts.iter().any(|(of, name)| of == kind && matches(matched, name))
+        };
+        let is_wanted = wanted.iter().all(has) && (!request.strict || parts.len() == wanted.len());
+        (is_wanted && !parts.is_empty() && !values.is_empty()).then(|| entry(&parts, values))
+    });
+    Ok(entries.collect())
+}
+
+fn matches(matched: &Matched<'_>, name: &EntityName) -> bool {
+    match (matched, name) {
+        (Matched::Exactly(wanted), EntityName::Named(name)) => name == wanted,
+        (Matched::Default, EntityName::Default) | (Matched::Any, _) => true,
+        _ => false,
+    }
+}
+
+fn entry(parts: &[(&'static str, &EntityName)], values: Vec<(&'static str, f64)>) -> EntryData {
+    let part = |(kind, name): &(&'static str, &EntityName)| EntityData {
+        entity_type: Str::from_static(kind),
+        entity_name: match name {
+            EntityName::Default => None,
+            EntityName::Named(name) => Some(Str::from(name.as_str())),
+        },
+    };
+    let value = |(key, value)| ValueData { key: Str::from_static(key), value };
+    EntryData { entity: parts.iter().map(part).collect(), values: values.into_iter().map(value).collect() }
 }

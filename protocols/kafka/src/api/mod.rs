@@ -8,6 +8,7 @@
 
 #![allow(missing_docs, reason = "fields bear the names of Kafka's message schema, where they are described")]
 
+pub mod alter_client_quotas;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
 pub mod alter_replica_log_dirs;
@@ -54,6 +55,7 @@ pub mod sync_group;
 
 mod acls;
 mod authorized_operations;
+mod client_quotas;
 mod config_resource;
 pub(crate) mod context;
 pub(crate) mod handler;
@@ -112,6 +114,7 @@ macro_rules! for_each_api {
             list_partition_reassignments::ListPartitionReassignments;
             offset_delete::OffsetDelete;
             describe_client_quotas::DescribeClientQuotas;
+            alter_client_quotas::AlterClientQuotas;
             describe_user_scram_credentials::DescribeUserScramCredentials;
             alter_user_scram_credentials::AlterUserScramCredentials;
             describe_cluster::DescribeCluster;

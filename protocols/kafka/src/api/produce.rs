@@ -155,10 +155,11 @@ impl Handler for Produce {
             count(Count::ToConfirm, records);
             count(Count::Confirmed, records);
         }
+        let throttle_time_ms = cx.take_produced(records);
         match (request.acks, failure) {
             (0, Some(message)) => Reply::Close(None, ConnectionError::ProduceWithoutAcks(message)),
             (0, None) => Reply::None,
-            _ => Reply::Response(ProduceResponse { responses, throttle_time_ms: 0 }, completion),
+            _ => Reply::Response(ProduceResponse { responses, throttle_time_ms }, completion),
         }
     }
 }

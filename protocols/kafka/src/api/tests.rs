@@ -109,6 +109,7 @@ impl Fixture {
             namespace: None,
             client_id: "",
             mailbox: &self.mailbox,
+            wait_max: std::time::Duration::ZERO,
         };
         let (access, place) = self.node.admit(&admission).unwrap();
         (self.access, self.place) = (access, Some(place));
@@ -127,6 +128,9 @@ impl Fixture {
             access: &self.access,
             sasl: &mut self.sasl,
             fetcher: &mut self.fetcher,
+            quotas: None,
+            request_bytes: 0,
+            now: tokio::time::Instant::now(),
             topics: &mut self.topics,
             mailbox: &self.mailbox,
         };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use inver_broker::Mailbox;
+use inver_broker::{AppliedQuotas, Mailbox, QuotaKind};
 use inver_storage::Read;
 use tokio::time::Instant;
 
@@ -28,8 +28,9 @@ use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::{Frame, FrameWriter};
 use crate::codec::header::ResponseHeader;
 use crate::map::partition::read_error;
+use crate::metrics::record_count;
 use crate::node::Node;
-use crate::response::encode;
+use crate::response::{encode, throttle_ms};
 
 /// Pause before a fetch that found no memory tries again.
 const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
@@ -48,6 +49,8 @@ pub(crate) struct Fetcher {
     pub(super) cold: ColdReads,
     /// When to try again, after there was no memory.
     retry_at: Option<Instant>,
+    /// The quotas that concern the client at present.
+    quotas: Option<Arc<AppliedQuotas>>,
 }
 
 /// A fetch that has not started.
@@ -70,7 +73,13 @@ impl Fetcher {
             number: 0,
             cold: ColdReads::default(),
             retry_at: None,
+            quotas: None,
         }
+    }
+
+    /// Sets the quotas that concern the client from now on.
+    pub(crate) fn limit(&mut self, quotas: Option<Arc<AppliedQuotas>>) {
+        self.quotas = quotas;
     }
 
     /// Adds a fetch and returns its number. [`Fetcher::poll`] runs it.
@@ -138,7 +147,10 @@ impl Fetcher {
         }
         let bytes = |count: i32| usize::try_from(count).unwrap_or(0);
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
-        let bytes_max = bytes(request.max_bytes).min(limits.fetch_bytes_max);
+        // A response takes a second of the quota, so that no client waits for long after it.
+        let of_quota = self.quotas.as_ref().and_then(|quotas| quotas.per_second(QuotaKind::BytesOut));
+        let of_quota = of_quota.map_or(usize::MAX, |bytes| bytes as usize);
+        let bytes_max = bytes(request.max_bytes).min(limits.fetch_bytes_max).min(of_quota);
         self.plan.begin(&self.access);
         self.running = Some(Running {
             number: fetch.number,
@@ -288,14 +300,25 @@ impl Fetcher {
         };
         let running = self.running.take()?;
         self.node.metrics.fetched_bytes.increment(running.bytes as u64);
+        let throttle_ms = self.take_sent(&running, now);
         let frame = {
             let mut writer = FrameWriter::new(arena, running.header);
-            write(&mut writer, &running, &self.plan);
+            write(&mut writer, &running, &self.plan, throttle_ms);
             writer.finish().wrapped(|bytes| charged(bytes, &share))
         };
         self.read_ahead(running.bytes_max);
         self.plan.end(running.session_id != NO_SESSION);
         Some((running.number, frame))
+    }
+
+    /// Takes what a response uses of the client's quotas. Returns for how long the client's next requests wait, milliseconds.
+    fn take_sent(&self, running: &Running, now: Instant) -> i32 {
+        let Some(quotas) = &self.quotas else { return 0 };
+        let batches = self.plan.slots().flat_map(|slot| &slot.found);
+        let records: u64 = batches.map(|batch| u64::from(record_count(&batch.bytes))).sum();
+        quotas.take(QuotaKind::BytesOut, running.bytes as f64, now);
+        quotas.take(QuotaKind::MessagesOut, records as f64, now);
+        throttle_ms(quotas.delay_out(now))
     }
 
     /// Drops what was found, to be read again after a pause: there is no memory for the response.

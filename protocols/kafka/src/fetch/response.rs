@@ -16,11 +16,10 @@ use crate::node::LEADER_EPOCH;
 const REWRITTEN_BYTES: usize = 16;
 
 /// Writes the body of a response.
-pub(super) fn write(writer: &mut FrameWriter<'_>, running: &Running, plan: &FetchPlan) {
+pub(super) fn write(writer: &mut FrameWriter<'_>, running: &Running, plan: &FetchPlan, throttle_ms: i32) {
     let version = running.header.version;
     let out = writer.out();
-    // Throttle time.
-    out.put_i32(0);
+    out.put_i32(throttle_ms);
     if version.number >= 7 {
         ErrorCode::NONE.write(out, version);
         out.put_i32(running.session_id);

@@ -11,11 +11,12 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use inver_broker::{
-    Admission, AdmitError, AuthError, Completion, ConnectionHandle, Endpoints, Identity, LoggedClient,
-    Mailbox,
+    Admission, AdmitError, AppliedQuotas, AuthError, Completion, ConnectionHandle, Endpoints, Identity,
+    LiveConnection, LoggedClient, Mailbox,
 };
 use inver_driver::{CountedConsumer, CountedPublisher, Output};
 use inver_storage::Lsn;
@@ -43,6 +44,10 @@ use crate::metrics::NAME;
 use crate::node::Node;
 use crate::response::encode;
 use crate::sasl::{Credentials, Sasl, Step};
+
+/// For how long a client's requests may wait where connections come faster than a quota allows. Beyond it the connection is
+/// closed; clients connect again.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The session of one connection.
 pub(crate) struct Session {
@@ -97,6 +102,7 @@ impl Session {
             namespace: None,
             client_id: "",
             mailbox: &self.mailbox,
+            wait_max: CONNECT_WAIT_MAX,
         })?;
         (self.access, self.place) = (access, Some(place));
         self.access.node.coordinator.start();
@@ -104,6 +110,24 @@ impl Session {
         self.topics = TopicCache::default();
         self.sasl.accept(identity);
         Ok(())
+    }
+
+    /// Its place among the live connections, once the client is admitted.
+    pub(crate) fn place(&self) -> Option<&LiveConnection> {
+        self.place.as_deref()
+    }
+
+    /// The quotas that concern the client.
+    fn quotas(&self) -> Option<Arc<AppliedQuotas>> {
+        self.place.as_ref().and_then(|place| place.quotas())
+    }
+
+    /// Whether a quota keeps the client's requests waiting.
+    pub(crate) fn is_held_back(&self, now: Instant) -> bool {
+        let is_early =
+            self.place.as_ref().and_then(|place| place.served_from()).is_some_and(|from| from > now);
+        let owes = |quotas: Arc<AppliedQuotas>| quotas.delay_in(now).max(quotas.delay_out(now));
+        is_early || self.quotas().map(owes).is_some_and(|delay| !delay.is_zero())
     }
 
     /// Address of the client.
@@ -155,6 +179,7 @@ impl Session {
                 }
             };
         }
+        let request_bytes = request.len();
         let mut body = Reader::new(request);
         let header = header::read(&mut body, api::find).map_err(ConnectionError::NotARequest)?;
         let (header, client_id) = match header {
@@ -191,6 +216,8 @@ impl Session {
         }
         let (version, correlation_id) = (header.version.number, header.correlation_id);
         tracing::trace!(api = header.api.name, version, correlation_id, "request");
+        let quotas = self.quotas();
+        self.fetcher.limit(quotas.clone());
         let mut cx = RequestContext {
             header,
             client_id,
@@ -199,6 +226,9 @@ impl Session {
             access: &self.access,
             sasl: &mut self.sasl,
             fetcher: &mut self.fetcher,
+            quotas: quotas.as_deref(),
+            request_bytes,
+            now,
             topics: &mut self.topics,
             mailbox: &self.mailbox,
         };
@@ -302,6 +332,10 @@ impl Session {
         error: &AdmitError,
     ) -> ConnectionError {
         self.sasl.refuse(user, error.login_refusal(), error.to_string());
+        if *error == AdmitError::ConnectionRate {
+            // Clients take a failed authentication as final.
+            return ConnectionError::AuthenticationFailed;
+        }
         self.refuse(header, &error.to_string())
     }
 

@@ -5,6 +5,7 @@
 //! message, `live` the QoS 0 queue, `retained` the retained values.
 
 use inver_broker::{Delivery, Pull};
+use inver_driver::Room;
 
 use super::Session;
 use super::source::DeliverySource;
@@ -19,9 +20,11 @@ const PULL_BYTES_MIN: usize = 4 * 1024;
 
 impl Session {
     /// Writes messages to `out` until it is full or nothing more can be sent now. True: there is more to write once
-    /// the output has room.
-    pub(crate) fn deliver(&mut self, out: &mut Vec<u8>) -> Result<bool, Stop> {
-        let more = self.deliver_rounds(out);
+    /// the output has room, or a quota allows more.
+    pub(crate) fn deliver(&mut self, room: Room, out: &mut Vec<u8>) -> Result<bool, Stop> {
+        self.sent_max = u32::try_from(room.messages).unwrap_or(u32::MAX);
+        let full = self.server.config.output_bytes_max.min(out.len().saturating_add(room.bytes));
+        let more = self.deliver_rounds(full, out);
         self.count_presence();
         self.scratch.give_back();
         let (received, sent) = (std::mem::take(&mut self.received), std::mem::take(&mut self.sent));
@@ -41,29 +44,35 @@ impl Session {
         }
     }
 
-    fn deliver_rounds(&mut self, out: &mut Vec<u8>) -> Result<bool, Stop> {
-        let full = self.server.config.output_bytes_max;
+    /// Whether another message may be written.
+    pub(super) fn may_send(&self, full: usize, out: &[u8]) -> bool {
+        out.len() < full && self.sent < self.sent_max
+    }
+
+    fn deliver_rounds(&mut self, full: usize, out: &mut Vec<u8>) -> Result<bool, Stop> {
         loop {
             let before = out.len();
-            self.deliver_blocked(out)?;
-            if out.len() < full {
-                self.deliver_live(out);
+            if self.may_send(full, out) {
+                self.deliver_blocked(out)?;
             }
-            if self.inbox_ready && out.len() < full {
-                self.pull_inbox(out)?;
+            if self.may_send(full, out) {
+                self.deliver_live(full, out);
+            }
+            if self.inbox_ready && self.may_send(full, out) {
+                self.pull_inbox(full, out)?;
             }
             for index in 0..self.shared.len() {
-                if out.len() < full {
-                    self.pull_shared(index, out)?;
+                if self.may_send(full, out) {
+                    self.pull_shared(index, full, out)?;
                 }
             }
-            let scan_continues = out.len() < full && self.scan_retained(out)?;
-            if self.sys_due && out.len() < full {
+            let scan_continues = self.may_send(full, out) && self.scan_retained(out)?;
+            if self.sys_due && self.may_send(full, out) {
                 self.sys_due = false;
                 self.send_sys(out);
             }
             self.flush()?;
-            if out.len() >= full {
+            if !self.may_send(full, out) {
                 return Ok(true);
             }
             if out.len() == before {
@@ -73,17 +82,17 @@ impl Session {
     }
 
     /// Bytes to ask for in a pull.
-    pub(super) fn bytes_wanted(&self, out: &[u8]) -> usize {
-        self.server.config.output_bytes_max.saturating_sub(out.len()).max(PULL_BYTES_MIN)
+    pub(super) fn bytes_wanted(full: usize, out: &[u8]) -> usize {
+        full.saturating_sub(out.len()).max(PULL_BYTES_MIN)
     }
 
-    fn pull_inbox(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
+    fn pull_inbox(&mut self, full: usize, out: &mut Vec<u8>) -> Result<(), Stop> {
         let room = self.room();
         if room == 0 {
             return Ok(());
         }
         let mut pulled = buffers::take_deliveries();
-        let pull = self.core.pull_inbox(room, self.bytes_wanted(out), &mut pulled);
+        let pull = self.core.pull_inbox(room, Session::bytes_wanted(full, out), &mut pulled);
         self.inbox_ready = pull.more;
         let is_empty = !pull.more && !pull.pending;
         self.send_all(DeliverySource::Inbox, pulled, out)?;
@@ -93,9 +102,10 @@ impl Session {
         Ok(())
     }
 
-    fn pull_shared(&mut self, index: usize, out: &mut Vec<u8>) -> Result<(), Stop> {
+    fn pull_shared(&mut self, index: usize, full: usize, out: &mut Vec<u8>) -> Result<(), Stop> {
         // Messages moved to the inbox need room in the window soon; leave that many to other members of the group.
-        let (room, bytes) = (self.room().saturating_sub(self.moved as usize), self.bytes_wanted(out));
+        let (room, bytes) =
+            (self.room().saturating_sub(self.moved as usize), Session::bytes_wanted(full, out));
         let Some(shared) = self.shared.at(index) else { return Ok(()) };
         if !shared.ready {
             return Ok(());
@@ -115,7 +125,11 @@ impl Session {
 
     /// Messages at QoS 1 and 2 that may be pulled now; none while one waits for its packet identifier.
     fn room(&self) -> usize {
-        if self.blocked.is_empty() { self.inflight.room().min(PULL_MESSAGES_MAX) } else { 0 }
+        if !self.blocked.is_empty() {
+            return 0;
+        }
+        let left = self.sent_max.saturating_sub(self.sent) as usize;
+        self.inflight.room().min(PULL_MESSAGES_MAX).min(left)
     }
 
     fn send_all(

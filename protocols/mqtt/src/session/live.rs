@@ -9,31 +9,70 @@ use super::live_encoding::{Requirements, put_shared};
 use crate::buffers;
 use crate::codec::Version;
 
+/// A batch that was not written, or not whole.
+pub(super) struct RestOfBatch {
+    batch: LiveBatch,
+    /// Messages of it that were taken.
+    taken: usize,
+}
+
 impl Session {
     /// Writes the queued batches as far as the output has room.
-    pub(super) fn deliver_live(&mut self, out: &mut Vec<u8>) {
-        let full = self.server.config.output_bytes_max;
-        while out.len() < full
-            && let Some(batch) = self.live_rest.pop_front()
+    pub(super) fn deliver_live(&mut self, full: usize, out: &mut Vec<u8>) {
+        while self.may_send(full, out)
+            && let Some(rest) = self.live_rest.pop_front()
         {
-            self.send_batch(&batch, out);
+            if let Some(rest) = self.send_batch(rest, full, out) {
+                self.live_rest.push_front(rest);
+            }
         }
         if !self.live_ready || !self.live_rest.is_empty() {
             return;
         }
         let mut pulled = buffers::take_batches();
-        self.live_ready = self.core.pull_live(self.bytes_wanted(out), &mut pulled).more;
+        self.live_ready = self.core.pull_live(Session::bytes_wanted(full, out), &mut pulled).more;
         for batch in pulled.drain(..) {
-            if out.len() < full {
-                self.send_batch(&batch, out);
-            } else {
-                self.live_rest.push_back(batch);
+            let whole = RestOfBatch { batch, taken: 0 };
+            let rest = match self.may_send(full, out) {
+                true => self.send_batch(whole, full, out),
+                false => Some(whole),
+            };
+            if let Some(rest) = rest {
+                self.live_rest.push_back(rest);
             }
         }
         buffers::give_batches(pulled);
     }
 
-    fn send_batch(&mut self, batch: &LiveBatch, out: &mut Vec<u8>) {
+    /// Writes a batch; returns what a quota on messages or bytes leaves of it.
+    fn send_batch(&mut self, rest: RestOfBatch, full: usize, out: &mut Vec<u8>) -> Option<RestOfBatch> {
+        let RestOfBatch { batch, taken } = rest;
+        let is_limited = full < self.server.config.output_bytes_max || self.sent_max < u32::MAX;
+        if !is_limited && taken == 0 {
+            self.send_whole_batch(&batch, out);
+            return None;
+        }
+        let mut place = 0;
+        for record in records(&batch.bytes).into_iter().flatten() {
+            place += 1;
+            if place <= taken {
+                continue;
+            }
+            if !self.may_send(full, out) {
+                return Some(RestOfBatch { batch, taken: place - 1 });
+            }
+            match record {
+                Ok(record) => self.send_live(&record, batch.topic.as_deref(), out),
+                Err(error) => {
+                    tracing::error!(%error, "failed to read the rest of a batch");
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    fn send_whole_batch(&mut self, batch: &LiveBatch, out: &mut Vec<u8>) {
         if self.accepts_shared_encoding() && put_shared(batch, self.version, self.requirements(), out) {
             self.sent += batch.messages as u32;
             count(Count::SentAuto, batch.messages);

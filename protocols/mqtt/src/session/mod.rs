@@ -37,7 +37,7 @@ mod wildcards;
 
 use std::sync::Arc;
 
-use inver_broker::{ConnectionHandle, Delivery, LiveBatch, Mailbox, Namespace};
+use inver_broker::{ConnectionHandle, Delivery, LiveConnection, Mailbox, Namespace};
 use inver_driver::{CountedConsumer, CountedPublisher};
 use inver_storage::{Log, Lsn};
 
@@ -50,6 +50,7 @@ use crate::token;
 use self::deferred::Deferred;
 use self::inflight::InflightWindow;
 use self::lazy::{LazyPublisher, LazyQueue};
+use self::live::RestOfBatch;
 use self::reauthentication::Reauthentication;
 use self::receive::ReceiveWindow;
 use self::scratch::ScratchLease;
@@ -64,7 +65,6 @@ pub(crate) struct Session {
     mailbox: Arc<Mailbox>,
     core: inver_broker::Session,
     /// Registers the connection for as long as it is there.
-    #[expect(dead_code, reason = "only its drop matters")]
     connection: ConnectionHandle,
     publisher: LazyPublisher,
     /// Of a client that authenticated with AUTH packets.
@@ -92,8 +92,10 @@ pub(crate) struct Session {
     /// PUBLISH packets received and sent in this turn, not yet counted.
     received: u32,
     sent: u32,
+    /// PUBLISH packets that may be sent in this turn.
+    sent_max: u32,
     /// Batches pulled from the QoS 0 queue that found no room in the output.
-    live_rest: LazyQueue<LiveBatch>,
+    live_rest: LazyQueue<RestOfBatch>,
     /// The inbox may have messages.
     inbox_ready: bool,
     /// Inbox messages below this offset may have been sent before and get DUP; `None`: all, until the inbox was empty.
@@ -147,6 +149,11 @@ impl Session {
     /// The mailbox that wakes this connection.
     pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
+    }
+
+    /// Its place among the live connections.
+    pub(crate) fn place(&self) -> &LiveConnection {
+        &self.connection
     }
 
     /// The log that this session's messages and state are committed to.

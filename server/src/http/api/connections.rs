@@ -39,6 +39,8 @@ pub(in crate::http) struct Shown {
     listener: String,
     /// When it was admitted, milliseconds since 1970.
     since_ms: i64,
+    /// `flow` while a quota holds it back, else `running`.
+    state: String,
 }
 
 impl Shown {
@@ -54,6 +56,7 @@ impl Shown {
             encrypted: connection.is_encrypted(),
             listener: connection.listener().name.clone(),
             since_ms: connection.since_ms(),
+            state: if connection.is_throttled() { "flow" } else { "running" }.to_owned(),
         }
     }
 }

@@ -13,6 +13,7 @@ mod overview;
 mod permissions;
 mod publish;
 mod queues;
+mod quotas;
 mod reload;
 mod retained;
 mod sessions;
@@ -61,6 +62,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(permissions::list, permissions::create))
         .routes(routes!(permissions::delete))
         .routes(routes!(permissions::check))
+        .routes(routes!(quotas::list, quotas::put, quotas::delete))
         .routes(routes!(connections::list))
         .routes(routes!(connections::get, connections::close))
         .routes(routes!(subscriptions::list))

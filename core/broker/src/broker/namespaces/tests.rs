@@ -370,6 +370,7 @@ fn connect(broker: &Broker, user: &str, namespace: Option<&str>) -> Connected {
         namespace,
         client_id: "c",
         mailbox: &mailbox,
+        wait_max: Duration::ZERO,
     });
     Connected { mailbox, admitted }
 }

@@ -201,6 +201,12 @@ fn cases() -> Vec<Case> {
         case("DescribeClientQuotas", NO_CLUSTER, &[&[(CLUSTER, "", DescribeConfigs)]], |fixture| {
             fixture.answer::<describe_client_quotas::DescribeClientQuotas>(1, Default::default()).error_code
         }),
+        case("AlterClientQuotas", NO_CLUSTER, &[&[(CLUSTER, "", AlterConfigs)]], |fixture| {
+            let entity = vec![alter_client_quotas::EntityData { entity_type: "user".into(), entity_name: None }];
+            let entries = vec![alter_client_quotas::EntryData { entity, ops: Vec::new() }];
+            let request = alter_client_quotas::AlterClientQuotasRequest { entries, validate_only: false };
+            fixture.answer::<alter_client_quotas::AlterClientQuotas>(1, request).entries[0].error_code
+        }),
         case("DescribeLogDirs", NO_CLUSTER, &[&[(CLUSTER, "", Describe)]], |fixture| {
             fixture.answer::<describe_log_dirs::DescribeLogDirs>(4, Default::default()).error_code
         }),

@@ -2,7 +2,8 @@
 //!
 //! `schema.txt` lists the messages of the schema published in the `kafka-clients` jar (4.4.0, `common/message`):
 //! `# key message versions flexible-versions`, `module.Structure`, and a line a field: name, type, versions,
-//! nullable versions, tag.
+//! nullable versions, tag. Where a request and its response have different structures of one name, that of the response bears
+//! another one: `alter_client_quotas.AlteredEntryData`.
 
 use super::*;
 

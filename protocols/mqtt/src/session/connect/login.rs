@@ -1,6 +1,7 @@
 //! Who a client of a CONNECT is, and what it may do: authentication and admission.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use inver_broker::{
     Admission, Admitted, Broker, ClientCertificate, Credentials, Endpoints, Identity, Mailbox,
@@ -63,6 +64,7 @@ pub(super) async fn log_in(
         namespace: namespace.filter(|_| identity != Identity::anonymous()),
         client_id,
         mailbox,
+        wait_max: Duration::ZERO,
     })?;
     Ok(LoggedIn { admitted, assigned })
 }

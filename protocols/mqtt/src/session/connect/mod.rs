@@ -99,6 +99,7 @@ pub(crate) async fn connect(
         sys_due: false,
         received: 0,
         sent: 0,
+        sent_max: u32::MAX,
         live_rest: LazyQueue::default(),
         inbox_ready: true,
         sent_before: if present { stored.sent } else { Some(0) },
