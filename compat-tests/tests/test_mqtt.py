@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import ssl
 import subprocess
 import time
@@ -406,3 +407,24 @@ def certificate(folder):
     run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
          "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-subj", "/CN=localhost",
          "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+
+
+def test_an_inbox_beyond_its_bytes_drops_the_oldest_at_once_and_names_the_client(own_broker, unique):
+    broker = own_broker(environment={"INVER_LIMITS_INBOX_BYTES_MAX": "100 KiB"})
+    with mqtt(broker, client_id=unique, clean=False, expiry=3600) as away:
+        away.subscribe("news/#", 1)
+    with mqtt(broker) as publisher:
+        for number in range(300):
+            publisher.publish("news/x", b"%03d" % number + bytes(1000))
+
+    def dropped():
+        found = re.search(r'inver_messages_inbox_dropped_total{[^}]*} (\d+)', broker.get("/metrics")[1])
+        return found and int(found[1])
+
+    # A round of housekeeping that looks at all inboxes is half a minute away.
+    wait_until(lambda: (dropped() or 0) > 190, seconds=5, what="the oldest are dropped")
+    with mqtt(broker, client_id=unique, clean=False, expiry=3600) as back:
+        first = int(back.get().payload[:3])
+        assert first == dropped() and 190 < first < 220
+    lines = [line for line in broker.log().splitlines() if "inbox of a session is full" in line]
+    assert len(lines) == 1 and f'client_id="{unique}"' in lines[0]

@@ -106,7 +106,7 @@ pub use session::{
 pub use source::Source;
 pub use spec::{
     BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,
-    ExchangeSpec, Expiry, HUB, HubMode, Mode, NamespaceLimits, NamespaceSpec, Overflow, OwnerId,
+    ExchangeSpec, Expiry, HUB, HubMode, InboxBounds, Mode, NamespaceLimits, NamespaceSpec, Overflow, OwnerId,
     PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec, Start, SubscriptionOptions, TOPIC_NAME_BYTES_MAX,
     TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, next_owner,
 };

@@ -13,7 +13,7 @@ pub(crate) const AUDIT_EVENTS: &str = "inver_audit_events_total";
 pub(crate) const AUDIT_DROPPED: &str = "inver_audit_events_dropped_total";
 
 /// Metrics of one namespace, each with its help.
-const COUNTERS: [(&str, &str); 12] = [
+const COUNTERS: [(&str, &str); 13] = [
     (
         "inver_messages_published_total",
         "Messages published singly; record batches are counted by their protocol.",
@@ -36,6 +36,10 @@ const COUNTERS: [(&str, &str); 12] = [
         "inver_messages_capture_refused_total",
         "Messages whose capture rule names a topic that cannot be created: refused where the publisher waits for an \
          acknowledgement, else not captured.",
+    ),
+    (
+        "inver_messages_inbox_dropped_total",
+        "Messages dropped since the inbox of their session was full; the log names the client.",
     ),
     ("inver_queues_declared_total", "Declarations of queues, of those that were there and of new ones."),
     ("inver_queues_created_total", "Queues created."),
@@ -62,6 +66,7 @@ pub(crate) struct Counters {
     pub(crate) spilled: Counter,
     pub(crate) dropped: Counter,
     pub(crate) capture_refused: Counter,
+    pub(crate) inbox_dropped: Counter,
     pub(crate) queues_declared: Counter,
     pub(crate) queues_created: Counter,
     pub(crate) queues_deleted: Counter,
@@ -87,6 +92,7 @@ impl Counters {
             spilled,
             dropped,
             capture_refused,
+            inbox_dropped,
             declared,
             created,
             deleted,
@@ -103,6 +109,7 @@ impl Counters {
             spilled,
             dropped,
             capture_refused,
+            inbox_dropped,
             queues_declared: declared,
             queues_created: created,
             queues_deleted: deleted,

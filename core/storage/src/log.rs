@@ -22,7 +22,7 @@ use crate::medium::{Files, Medium};
 use crate::open::{OpenLog, open};
 use crate::options::LogOptions;
 use crate::stats::LogStats;
-use crate::stream::Stream;
+use crate::stream::{Listener, Stream};
 use crate::writer::Writer;
 
 /// The log. Cheap to clone. Dropping the last clone writes the submitted entries (and syncs them, under the policy) and
@@ -114,6 +114,12 @@ impl Log {
 
     fn intake(&self) -> &Arc<Intake> {
         &self.handle.parts.intake
+    }
+
+    /// Calls `listener.advanced` with the id of a stream that grew above what [`Stream::watch`] bounds. One listener a log:
+    /// later ones are ignored.
+    pub fn on_overflow(&self, listener: Arc<dyn Listener>) {
+        let _first = self.parts().overflow.set(listener);
     }
 
     /// The rows of a table, in key order. Reads the disk: call it once, at start-up.

@@ -1,6 +1,6 @@
 //! Opening a log: recovery, then the parts that make it run, each with what it needs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::allocator::SegmentAllocator;
 use crate::clock::Clock;
@@ -14,6 +14,7 @@ use crate::options::LogOptions;
 use crate::read::ReadPath;
 use crate::recovery;
 use crate::sealing::SealQueue;
+use crate::stream::Listener;
 use crate::waiter::CommitWaiter;
 use crate::writer::{Writer, WriterParts};
 
@@ -30,6 +31,8 @@ pub(crate) struct OpenLog {
     pub(crate) durability: Arc<Durability>,
     pub(crate) maintenance: Arc<Maintenance>,
     pub(crate) metrics: Arc<LogMetrics>,
+    /// Called when a watched stream grew above its bounds.
+    pub(crate) overflow: Arc<OnceLock<Arc<dyn Listener>>>,
     /// The writer for a thread of its own; `None` in a log without threads.
     pub(crate) writer: Option<Writer>,
     /// Taken by the log's handle.
@@ -48,7 +51,9 @@ pub(crate) fn open(
     let log = recovery::recover(&medium, &clock, options, new_log_id)?;
     let (intake, read, allocator, sealing) = (log.intake, log.read, log.allocator, log.sealing);
     let metrics = Arc::new(LogMetrics::new());
+    let overflow = Arc::new(OnceLock::new());
     let writer_parts = WriterParts {
+        overflow: overflow.clone(),
         intake: intake.clone(),
         allocator: allocator.clone(),
         sealing: sealing.clone(),
@@ -88,6 +93,7 @@ pub(crate) fn open(
         durability,
         maintenance,
         metrics,
+        overflow,
         writer,
         folder_lock,
     })

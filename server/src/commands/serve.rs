@@ -195,7 +195,10 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
         access_limits: limits.access(),
         clock,
         limits: limits.namespace(),
-        inbox_messages_max: limits.inbox_messages_max,
+        inbox: inver_broker::InboxBounds {
+            messages_max: limits.inbox_messages_max,
+            bytes_max: limits.inbox_bytes_max,
+        },
         queue_memory_bytes_max: limits.queue_memory_bytes_max,
         subscription_idle_ms: limits.subscription_idle_s.map(|seconds| seconds.saturating_mul(1000)),
         client_log: config.logging.client_lines(),

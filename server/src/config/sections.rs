@@ -301,7 +301,10 @@ section! {
         /// Quotas stored in the broker; those of the configuration do not count.
         pub(crate) quotas_max: usize = model().access_limits.quotas_max => count(1..=MANY),
         /// Messages waiting for a session; beyond it the oldest are dropped.
-        pub(crate) inbox_messages_max: u64 = model().inbox_messages_max => count(1..=MANY),
+        pub(crate) inbox_messages_max: u64 = model().inbox.messages_max => count(1..=MANY),
+        /// Bytes of the messages waiting for a session; beyond it the oldest are dropped. A session that ends with its
+        /// connection holds 64 MiB at most.
+        pub(crate) inbox_bytes_max: u64 = model().inbox.bytes_max => bytes(KIB..=TIB),
         /// Memory of a transient queue; beyond it the queue continues in the log.
         pub(crate) queue_memory_bytes_max: u64 = model().queue_memory_bytes_max => bytes(KIB..=TIB),
         /// A durable named subscription without a consumer for this long is deleted. 0: never.

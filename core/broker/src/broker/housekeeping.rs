@@ -1,7 +1,11 @@
 //! Housekeeping: runs what is due, trims acknowledged messages, and applies retention and bounds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use inver_storage::Listener;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Broker;
@@ -16,9 +20,51 @@ const BYTES_ROUNDS: u32 = 4;
 /// Retention is applied once in this many rounds: it walks over all topics.
 const RETENTION_ROUNDS: u32 = 120;
 
+/// Inboxes that the log found above their bounds, by their streams. Waiting for one never holds up what is due.
+#[derive(Default)]
+pub(super) struct FullInboxes {
+    streams: Mutex<Vec<u64>>,
+    added: Notify,
+}
+
+impl Listener for FullInboxes {
+    fn advanced(&self, stream: u64) {
+        self.streams.lock().push(stream);
+        self.added.notify_one();
+    }
+}
+
 impl Broker {
-    /// Runs housekeeping until shutdown is requested. Deadlines are run when they are reached, the rest periodically.
+    /// Runs housekeeping until shutdown is requested. Deadlines are run when they are reached, inboxes are bounded when they
+    /// are full, the rest is done periodically.
     pub async fn housekeep(self, shutdown: CancellationToken) {
+        tokio::join!(self.clone().run_rounds(shutdown.clone()), self.run_bounds(shutdown));
+    }
+
+    async fn run_bounds(self, shutdown: CancellationToken) {
+        let full: Arc<FullInboxes> = self.0.parts.full_inboxes.clone();
+        loop {
+            tokio::select! {
+                () = full.added.notified() => {}
+                () = shutdown.cancelled() => return,
+            }
+            let broker = self.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || broker.bound_full_inboxes()).await {
+                tracing::error!(%error, "failed to bound inboxes");
+            }
+        }
+    }
+
+    /// Drops the oldest messages of the inboxes that are above their bounds.
+    pub fn bound_full_inboxes(&self) {
+        let streams = std::mem::take(&mut *self.0.parts.full_inboxes.streams.lock());
+        let all = self.all_sessions();
+        for stream in streams {
+            all.iter().any(|sessions| sessions.bound_inbox(stream));
+        }
+    }
+
+    async fn run_rounds(self, shutdown: CancellationToken) {
         let mut rounds = 0u32;
         let period = Duration::from_millis(ROUND_MS);
         let clock = self.clock().clone();
@@ -90,7 +136,7 @@ impl Broker {
         for sessions in self.all_sessions() {
             let namespace = sessions.namespace();
             namespace.apply_retention(now_ms);
-            sessions.bound_inboxes(self.0.parts.config.inbox_messages_max);
+            sessions.bound_inboxes();
             namespace.end_idle_subscriptions(now_ms);
             namespace.expire_retained();
         }

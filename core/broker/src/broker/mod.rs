@@ -20,6 +20,7 @@ use inver_access::Digest;
 use inver_storage::{Entry, Log, SubmitError};
 use parking_lot::{Mutex, RwLock};
 
+use self::housekeeping::FullInboxes;
 use crate::access::AccessControl;
 use crate::audit::Audit;
 use crate::client_log::ClientLog;
@@ -91,6 +92,7 @@ struct Parts {
     timers: Arc<Timers<Due>>,
     access: AccessControl,
     changed: RwLock<Changed>,
+    full_inboxes: Arc<FullInboxes>,
 }
 
 /// What was changed since the start; new namespaces get it too.
@@ -127,7 +129,7 @@ impl Parts {
         let namespace =
             Namespace::new(id, name, spec, context, &self.config, retained, |weak| DeadLetterer::new(weak));
         self.changed.read().apply_to(&namespace);
-        Sessions::new(namespace, self.access.clone())
+        Sessions::new(namespace, self.access.clone(), self.config.inbox)
     }
 }
 
@@ -145,7 +147,9 @@ impl Broker {
             timers: Arc::default(),
             access: access.clone(),
             changed: RwLock::default(),
+            full_inboxes: Arc::default(),
         };
+        parts.log.on_overflow(parts.full_inboxes.clone());
         let Recovered { mut namespaces, next_id } = recovery::recover(&parts)?;
         let default = match namespaces.get(DEFAULT_NAMESPACE) {
             Some(default) => default.clone(),

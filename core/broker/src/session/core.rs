@@ -24,7 +24,7 @@ use crate::mailbox::Mailbox;
 use crate::namespace::Namespace;
 use crate::removal::Removal;
 use crate::rows::{self, SessionFilterRow, SessionRow};
-use crate::spec::{Expiry, SubscriptionOptions};
+use crate::spec::{Expiry, InboxBounds, SubscriptionOptions};
 use crate::subscription::Subscription;
 use crate::value::Arguments;
 
@@ -77,6 +77,20 @@ pub(super) struct Holder {
     pub(super) terms: Arc<SessionTerms>,
     /// Present when another connection waits for it.
     pub(super) released: Option<watch::Sender<bool>>,
+}
+
+/// The offset from which on the messages of an inbox, which are those from `position` on, fit its bounds.
+fn oldest_kept(stream: &Stream, position: Offset, bounds: &InboxBounds) -> Offset {
+    let high = stream.high_watermark().0;
+    let (mut from, mut end) = (high.saturating_sub(bounds.messages_max).max(position.0), high);
+    while from < end {
+        let middle = from + (end - from) / 2;
+        match stream.bytes_from(Offset(middle)) > bounds.bytes_max {
+            true => from = middle + 1,
+            false => end = middle,
+        }
+    }
+    Offset(from)
 }
 
 impl SessionCore {
@@ -137,19 +151,22 @@ impl SessionCore {
         }
     }
 
-    /// Drops the oldest messages of the inbox beyond `messages_max`; how many.
-    pub(super) fn bound_inbox(&self, messages_max: u64) -> Result<u64, SubmitError> {
+    /// Drops the oldest messages of the inbox beyond its bounds, and has the log tell when it grows above them again; how
+    /// many were dropped.
+    pub(super) fn bound_inbox(&self, bounds: &InboxBounds) -> Result<u64, SubmitError> {
         let Some((stream, cursor)) = &self.stream else { return Ok(0) };
-        let oldest = stream.high_watermark().0.saturating_sub(messages_max);
-        let position = cursor.position().0;
-        if oldest <= position {
-            return Ok(0);
+        let (mut dropped, mut position) = (0, cursor.position());
+        // The log goes on meanwhile; each pass leaves the inbox within its bounds.
+        while !stream.is_deleted() && !stream.watch(position, bounds.messages_max, bounds.bytes_max) {
+            let oldest = oldest_kept(stream, position, bounds);
+            let mut entry = Entry::new();
+            entry.ack(cursor, &[position..oldest]);
+            entry.trim(stream, oldest);
+            let _ = self.submit(entry)?;
+            dropped += oldest.0.saturating_sub(position.0);
+            position = oldest;
         }
-        let mut entry = Entry::new();
-        entry.ack(cursor, &[Offset(position)..Offset(oldest)]);
-        entry.trim(stream, Offset(oldest));
-        let _ = self.submit(entry)?;
-        Ok(oldest - position)
+        Ok(dropped)
     }
 
     pub(super) fn stored_bytes(&self) -> u64 {

@@ -15,6 +15,7 @@ mod few;
 mod group;
 mod listing;
 mod open;
+mod overflows;
 mod publish_will;
 mod queues;
 mod receive;

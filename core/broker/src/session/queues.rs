@@ -10,14 +10,13 @@ use super::{Session, ids};
 use crate::address::Filter;
 use crate::completion::Completion;
 use crate::retained::ScanFrom;
-use crate::spec::{Delivery, DeliveryId, Mode};
+use crate::spec::{Delivery, DeliveryId, InboxBounds, Mode};
 use crate::subscription::{
     Consumer, ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscription, Trim, WhenFull,
 };
 
-/// The bounds of a non-durable session's inbox.
-const INBOX_MEMORY: MemoryBounds =
-    MemoryBounds { messages_max: 1_000_000, bytes_max: 64 * 1024 * 1024, when_full: WhenFull::DropNewest };
+/// Memory of a non-durable session's inbox, whatever the configured bound.
+const INBOX_MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 impl SessionCore {
     /// Acknowledges messages that the client may not receive. Those that a crash makes wait again are decided again.
@@ -76,7 +75,16 @@ impl Session {
                 let source = (stream.clone(), Some(cursor.clone()), cursor.position());
                 Subscription::over_streams(context, name, mode, vec![source], Trim::Acknowledged)
             }
-            None => Subscription::in_memory(context, name, mode, INBOX_MEMORY),
+            None => {
+                let InboxBounds { messages_max, bytes_max } =
+                    core.registry().map(|registry| registry.inbox).unwrap_or_default();
+                let bounds = MemoryBounds {
+                    messages_max,
+                    bytes_max: bytes_max.min(INBOX_MEMORY_BYTES_MAX),
+                    when_full: WhenFull::DropNewest,
+                };
+                Subscription::in_memory(context, name, mode, bounds)
+            }
         };
         let spec = ConsumerSpec::new(mailbox, terms.inbox_token);
         self.inbox = Some(Box::new(inbox.attach_held(spec)));

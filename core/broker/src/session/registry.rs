@@ -6,13 +6,16 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use inver_storage::SubmitError;
 use parking_lot::{Mutex, MutexGuard};
+use rustc_hash::FxBuildHasher;
 
 use super::core::SessionCore;
+use super::overflows::Overflows;
 use crate::access::AccessControl;
 use crate::maps;
 use crate::namespace::Namespace;
 use crate::ordered::{Order, Ordered};
 use crate::removal::Removal;
+use crate::spec::InboxBounds;
 
 /// The sessions of a namespace; cheap to clone. Every clone keeps the sessions alive.
 #[derive(Clone)]
@@ -28,12 +31,19 @@ pub(crate) struct Registry {
     changing: Mutex<()>,
     /// The members of each group, by client id. Taken before the namespace's topology lock.
     pub(super) groups: Mutex<HashMap<String, HashSet<String>>>,
+    /// Durable sessions by the streams of their inboxes.
+    by_stream: DashMap<u64, Arc<SessionCore>, FxBuildHasher>,
+    pub(super) inbox: InboxBounds,
+    overflows: Overflows,
 }
 
 impl Sessions {
-    pub(crate) fn new(namespace: Namespace, access: AccessControl) -> Sessions {
+    pub(crate) fn new(namespace: Namespace, access: AccessControl, inbox: InboxBounds) -> Sessions {
         Sessions(Arc::new(Registry {
             by_client: maps::map(namespace.id()),
+            by_stream: maps::map(namespace.id()),
+            inbox,
+            overflows: Overflows::default(),
             namespace,
             access,
             in_order: Ordered::default(),
@@ -73,6 +83,10 @@ impl Sessions {
     pub(super) fn insert(&self, core: &Arc<SessionCore>) {
         self.0.by_client.insert(core.client_id().clone(), core.clone());
         self.0.in_order.insert(core);
+        if let Some((stream, _)) = core.stream() {
+            self.0.by_stream.insert(stream.id().0, core.clone());
+            self.bound(core);
+        }
     }
 
     /// Removes all sessions, from memory and from the log; their wills are not published.
@@ -81,6 +95,7 @@ impl Sessions {
             let _changing = self.0.changing();
             let all = self.0.by_client.iter().map(|core| core.clone()).collect();
             self.0.by_client.clear();
+            self.0.by_stream.clear();
             self.0.in_order.clear();
             self.0.groups.lock().clear();
             all
@@ -92,16 +107,31 @@ impl Sessions {
         Ok(())
     }
 
-    /// Drops the oldest messages of inboxes beyond `messages_max`.
-    pub(crate) fn bound_inboxes(&self, messages_max: u64) {
-        let mut dropped = 0;
-        for core in &self.0.by_client {
-            match core.bound_inbox(messages_max) {
-                Ok(messages) => dropped += messages,
-                Err(error) => core.log_rejected(&error),
+    /// Drops the oldest messages of all inboxes beyond their bounds.
+    pub(crate) fn bound_inboxes(&self) {
+        self.0.by_client.iter().for_each(|core| self.bound(&core));
+    }
+
+    /// Drops the oldest messages beyond its bounds of the inbox in this stream. Whether it is one of the namespace.
+    pub(crate) fn bound_inbox(&self, stream: u64) -> bool {
+        let core = self.0.by_stream.get(&stream).map(|core| core.clone());
+        core.is_some_and(|core| {
+            self.bound(&core);
+            true
+        })
+    }
+
+    fn bound(&self, core: &SessionCore) {
+        match core.bound_inbox(&self.0.inbox) {
+            Ok(0) => {}
+            Ok(dropped) => {
+                let namespace = self.namespace();
+                namespace.counters().dropped.increment(dropped);
+                namespace.counters().inbox_dropped.increment(dropped);
+                self.0.overflows.log(namespace, core.client_id(), dropped);
             }
+            Err(error) => core.log_rejected(&error),
         }
-        self.0.namespace.counters().dropped.increment(dropped);
     }
 
     /// Bytes of the messages that the namespace keeps in the log, those in inboxes included; one that several keep counts
@@ -144,5 +174,8 @@ impl Registry {
     pub(super) fn remove(&self, core: &Arc<SessionCore>) {
         self.by_client.remove_if(&**core.client_id(), |_, present| Arc::ptr_eq(present, core));
         self.in_order.remove_same(core);
+        if let Some((stream, _)) = core.stream() {
+            self.by_stream.remove(&stream.id().0);
+        }
     }
 }

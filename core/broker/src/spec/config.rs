@@ -35,8 +35,8 @@ pub struct BrokerConfig {
     pub access_limits: AccessLimits,
     /// Retention of log topics without a `retention.ms` of their own, milliseconds; -1: unlimited.
     pub retention_ms: i64,
-    /// Messages that wait for a durable session; beyond it the oldest are dropped and counted.
-    pub inbox_messages_max: u64,
+    /// What waits for a session.
+    pub inbox: InboxBounds,
     /// The source of time.
     pub clock: Clock,
     /// Bounds of every namespace.
@@ -49,6 +49,21 @@ pub struct BrokerConfig {
     pub client_log: ClientLogLimits,
     /// What is recorded for auditors, and where.
     pub audit: AuditConfig,
+}
+
+/// Bounds of what waits for a session. Of a durable one the oldest messages beyond them are dropped, of another the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InboxBounds {
+    /// Messages.
+    pub messages_max: u64,
+    /// Their stored bytes.
+    pub bytes_max: u64,
+}
+
+impl Default for InboxBounds {
+    fn default() -> Self {
+        InboxBounds { messages_max: 1_000_000, bytes_max: 1 << 30 }
+    }
 }
 
 impl Default for BrokerConfig {
@@ -64,7 +79,7 @@ impl Default for BrokerConfig {
             authenticator: Arc::new(LoopbackOnly),
             access_limits: AccessLimits::default(),
             retention_ms: 7 * 24 * 3600 * 1000,
-            inbox_messages_max: 1_000_000,
+            inbox: InboxBounds::default(),
             clock: Clock::system(),
             limits: Limits::default(),
             subscription_idle_ms: None,

@@ -3,8 +3,8 @@
 use crate::fixture::*;
 use bytes::Bytes;
 use inver_broker::{
-    BindDestination, BrokerConfig, CaptureRule, Delivery, Expiry, Filter, HUB, Mailbox, Message, Namespace,
-    QueueSpec, Session, Target, TopicSpec, Will,
+    BindDestination, BrokerConfig, CaptureRule, Delivery, Expiry, Filter, HUB, InboxBounds, Mailbox, Message,
+    Namespace, QueueSpec, Session, Target, TopicSpec, Will,
 };
 use inver_storage::{BatchBuilder, Offset, Read, records};
 
@@ -261,7 +261,8 @@ async fn a_subscription_during_a_retained_publish_receives_it() {
 
 #[tokio::test]
 async fn an_inbox_beyond_its_bound_drops_the_oldest() {
-    let fixture = Fixture::with(BrokerConfig { inbox_messages_max: 10, ..config() });
+    let inbox = InboxBounds { messages_max: 10, ..InboxBounds::default() };
+    let fixture = Fixture::with(BrokerConfig { inbox, ..config() });
     let ns = fixture.namespace();
     {
         let (_, mut opened) = open(&fixture.sessions(), "c", true).await;
@@ -270,10 +271,30 @@ async fn an_inbox_beyond_its_bound_drops_the_oldest() {
     for i in 0..25 {
         publish(&ns, Target::Hub(b"a/1"), &i.to_string());
     }
-    fixture.broker.keep_bounds();
+    // Found by the log at the commit, not in a round of housekeeping.
+    fixture.broker.bound_full_inboxes();
     let (mailbox, mut opened) = open(&fixture.sessions(), "c", true).await;
-    let got = inbox(&mailbox, &mut opened.session, 10).await;
+    let got = self::inbox(&mailbox, &mut opened.session, 10).await;
     assert_eq!(values(&got), (15..25).map(|i: i32| i.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_inbox_beyond_its_bytes_drops_the_oldest() {
+    let inbox = InboxBounds { bytes_max: 20_000, ..InboxBounds::default() };
+    let fixture = Fixture::with(BrokerConfig { inbox, ..config() });
+    let ns = fixture.namespace();
+    {
+        let (_, mut opened) = open(&fixture.sessions(), "c", true).await;
+        opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
+    }
+    for i in 0..100 {
+        publish(&ns, Target::Hub(b"a/1"), &format!("{i:01000}"));
+        fixture.broker.bound_full_inboxes();
+    }
+    let (mailbox, mut opened) = open(&fixture.sessions(), "c", true).await;
+    let got = self::inbox(&mailbox, &mut opened.session, 10).await;
+    let first: u32 = values(&got).first().unwrap().parse().unwrap();
+    assert!((80..90).contains(&first), "the newest that fit are kept, from {first} on");
 }
 
 fn settings_of(of: &[(&str, &str)]) -> TopicSpec {

@@ -77,6 +77,21 @@ impl Stream {
         self.0.state.lock().runs.bytes()
     }
 
+    /// Estimate of the bytes of batches from an offset on; see [`readable_bytes`](Self::readable_bytes).
+    #[must_use]
+    pub fn bytes_from(&self, from: Offset) -> u64 {
+        let high = self.high_watermark();
+        self.0.state.lock().runs.bytes_from(from.0, high.0.max(from.0))
+    }
+
+    /// Lets the log's overflow listener (see [`Log::on_overflow`](crate::Log::on_overflow)) be called once, when more than
+    /// `messages_max` records or `bytes_max` bytes from `from` on are committed. False: there are more already, and nothing
+    /// is watched.
+    #[must_use]
+    pub fn watch(&self, from: Offset, messages_max: u64, bytes_max: u64) -> bool {
+        self.0.watch(from, messages_max, bytes_max)
+    }
+
     /// Estimate of the bytes of batches that can be read: trimmed bytes of a segment that is still there are counted by
     /// offsets, as if all its batches were equally long.
     #[must_use]

@@ -39,6 +39,9 @@ pub(crate) struct StreamInner {
     pub(crate) dirty_round: AtomicU32,
     /// The writer's group in which its listeners were last scheduled for notification.
     pub(crate) notified_group: AtomicU32,
+    /// The high watermark, and the bytes of `runs`, above which the log's overflow listener is called once.
+    watched_end: AtomicU64,
+    watched_bytes: AtomicU64,
     pub(crate) producers: Mutex<Option<Box<Producers>>>,
     pub(crate) state: Mutex<StreamState>,
 }
@@ -91,6 +94,8 @@ impl StreamInner {
             deleted: AtomicBool::new(false),
             dirty_round: AtomicU32::new(0),
             notified_group: AtomicU32::new(0),
+            watched_end: AtomicU64::new(u64::MAX),
+            watched_bytes: AtomicU64::new(u64::MAX),
             producers: Mutex::new(None),
             state: Mutex::new(StreamState::default()),
         }
@@ -115,11 +120,11 @@ impl StreamInner {
         Ok(from < end)
     }
 
-    /// Makes a committed batch visible and keeps it for tailing readers.
-    pub(crate) fn commit(&self, segment: &Arc<Segment>, extent: Extent, bytes: Bytes) {
+    /// Makes a committed batch visible and keeps it for tailing readers. Whether the stream grew above what is watched.
+    pub(crate) fn commit(&self, segment: &Arc<Segment>, extent: Extent, bytes: Bytes) -> bool {
         let mut state = self.state.lock();
         if self.deleted.load(Ordering::Acquire) {
-            return;
+            return false;
         }
         if state.runs.append(segment, extent) {
             segment.touched.lock().push(self.id);
@@ -128,6 +133,28 @@ impl StreamInner {
         state.tail.get_or_insert_default().push_back(batch);
         self.last_timestamp.fetch_max(extent.max_timestamp, Ordering::AcqRel);
         self.high.store(extent.end(), Ordering::Release);
+        // Both are changed under the lock only.
+        let is_over = extent.end() > self.watched_end.load(Ordering::Relaxed)
+            || state.runs.bytes() > self.watched_bytes.load(Ordering::Relaxed);
+        if is_over {
+            self.watched_end.store(u64::MAX, Ordering::Relaxed);
+            self.watched_bytes.store(u64::MAX, Ordering::Relaxed);
+        }
+        is_over
+    }
+
+    /// See [`Stream::watch`](super::Stream::watch).
+    pub(super) fn watch(&self, from: Offset, messages_max: u64, bytes_max: u64) -> bool {
+        let state = self.state.lock();
+        let high = self.high.load(Ordering::Acquire);
+        let end = from.0.saturating_add(messages_max);
+        let bytes = state.runs.bytes_from(from.0, high.max(from.0));
+        if high > end || bytes > bytes_max {
+            return false;
+        }
+        self.watched_end.store(end, Ordering::Relaxed);
+        self.watched_bytes.store(state.runs.bytes().saturating_add(bytes_max - bytes), Ordering::Relaxed);
+        true
     }
 
     /// Drops the batch with this base offset, which the tail cache evicted, if it is still in the tail.

@@ -8,8 +8,8 @@ mod append;
 mod encode;
 mod tail;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
@@ -29,8 +29,8 @@ use crate::read::segments::Segment;
 use crate::relay::CollectWakeUps;
 use crate::sealing::SealQueue;
 use crate::seeded_bugs::{Bug, is_seeded};
-use crate::stream::StreamInner;
 use crate::stream::state::extent_of;
+use crate::stream::{Listener, StreamInner};
 
 /// Unsynced bytes above which maintenance syncs in the background, so that closing a segment leaves little to sync.
 pub(crate) const UNSYNCED_BYTES_MAX: u64 = 32 << 20;
@@ -47,6 +47,8 @@ pub(crate) struct Writer {
     closed: Vec<Arc<Segment>>,
     /// Streams of the group whose listeners have to be notified.
     notified: Vec<Arc<StreamInner>>,
+    /// Streams of the group that grew above what is watched.
+    overflowing: Vec<u64>,
     group_number: u32,
     tail: TailRing,
 }
@@ -58,6 +60,7 @@ pub(crate) struct WriterParts {
     pub(crate) sealing: Arc<SealQueue>,
     pub(crate) metrics: Arc<LogMetrics>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) overflow: Arc<OnceLock<Arc<dyn Listener>>>,
 }
 
 impl Writer {
@@ -81,6 +84,7 @@ impl Writer {
             placed: Vec::new(),
             closed: Vec::new(),
             notified: Vec::new(),
+            overflowing: Vec::new(),
             group_number: 0,
             tail: TailRing::new(options.tail_cache_bytes_max),
         }
@@ -195,6 +199,11 @@ impl Writer {
         for stream in self.notified.drain(..) {
             stream.notify();
         }
+        for stream in self.overflowing.drain(..) {
+            if let Some(listener) = self.shared.overflow.get() {
+                listener.advanced(stream);
+            }
+        }
         let now = self.shared.clock.monotonic();
         let latency = now.saturating_sub(group.since.take().unwrap_or(now));
         self.shared.metrics.observe_group(entries as u64, bytes as u64, queued, latency);
@@ -220,7 +229,9 @@ impl Writer {
             for stream in destinations {
                 let base = bases.next().unwrap_or_default().0;
                 let extent = extent_of(batch.header(), origin, base, place.position);
-                stream.0.commit(&segment, extent, bytes.clone());
+                if stream.0.commit(&segment, extent, bytes.clone()) {
+                    self.overflowing.push(stream.0.id);
+                }
                 segment.max_timestamp.fetch_max(extent.max_timestamp, Ordering::Relaxed);
                 self.schedule_notification(&stream.0);
                 ring.push((stream.0.clone(), base));
