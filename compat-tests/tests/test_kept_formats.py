@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from harness import wait_until
+from harness import binary, run, wait_until
 
 DATA = pathlib.Path(__file__).resolve().parent.parent / "data"
 KEPT = sorted(path.name for path in DATA.glob("format-*.tar.gz"))
@@ -149,3 +149,13 @@ def test_sessions_and_retained_messages_are_kept(kept):
     ]
     late.disconnect()
     late.loop_stop()
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_kept_folder_is_upgraded_once(tmp_path, name):
+    with tarfile.open(DATA / name) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = tmp_path.iterdir()
+    assert b"upgraded to the newest format" in run([binary(), "log", "upgrade", folder]).stdout
+    assert b"nothing to do" in run([binary(), "log", "upgrade", folder]).stdout
+    assert run([binary(), "log", "verify", folder]).returncode == 0

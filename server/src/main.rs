@@ -3,8 +3,9 @@
 //! The modules: [`commands`] (the command line), [`config`] (keys, file, environment), [`reload`] (the configuration
 //! read again while the broker runs), [`listeners`] (TCP, Unix sockets, TLS, WebSocket), [`protocols`] (their list),
 //! [`runtime`] (worker threads), [`http`] (health, metrics), [`telemetry`] (the recorder of metrics), [`logging`],
-//! [`systemd`] (readiness), [`logins`] and [`passwords`] (authentication), [`files`] (permissions of files).
+//! [`backup`] (archive, folder, restore), [`systemd`] (readiness), [`logins`] and [`passwords`] (authentication), [`files`] (permissions of files).
 
+mod backup;
 mod commands;
 mod config;
 mod files;

@@ -76,6 +76,8 @@ impl OpenError {
 
 /// The checkpoint's file.
 pub(crate) const CHECKPOINT_FILE: &str = "checkpoint.redb";
+/// The folder of a restore inside a data folder, until it has ended.
+pub const RESTORE_FOLDER: &str = "restore-unfinished";
 /// The second file of the checkpoint, with the same content.
 pub(crate) const CHECKPOINT_COPY_FILE: &str = "checkpoint-copy.redb";
 
@@ -113,6 +115,23 @@ impl CheckpointError {
         // The file is shorter than its pages say, or not a file of the store.
         !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
     }
+}
+
+/// A backup that cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// Another backup runs.
+    #[error("another backup is running")]
+    Running,
+    /// The checkpoint that it begins with cannot be written.
+    #[error("no checkpoint can be written: {0}")]
+    PutOff(String),
+    /// The checkpoint cannot be copied.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The log failed or is closed.
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 /// Failure of a log. Every later call returns the same error; only a restart helps.

@@ -15,6 +15,7 @@
 //! on-disk format is described in docs/format.md, and the layers of this crate in tests/layers.rs.
 
 mod allocator;
+mod backup;
 pub mod batch;
 mod checkpoint;
 mod clock;
@@ -52,6 +53,7 @@ mod waiter;
 mod watermarks;
 mod writer;
 
+pub use self::backup::{Backup, BackupFile};
 pub use self::batch::{
     Batch, BatchBuilder, BatchError, BatchHeader, Compression, Headers, ProducerStamp, Record, Records,
     records,
@@ -61,7 +63,8 @@ pub use self::compaction::Compaction;
 pub use self::cursor::Cursor;
 pub use self::entry::Entry;
 pub use self::error::{
-    CheckpointError, FailureCause, LogError, LogFailure, OpenError, ReadError, SubmitError,
+    BackupError, CheckpointError, FailureCause, LogError, LogFailure, OpenError, RESTORE_FOLDER, ReadError,
+    SubmitError,
 };
 pub use self::ids::{CursorId, Lsn, Offset, StreamId, TableId};
 pub use self::intake::Submitted;

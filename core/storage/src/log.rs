@@ -11,11 +11,12 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::backup::Backup;
 use crate::clock::{Clock, SystemClock};
 use crate::compaction::Compaction;
 use crate::cursor::Cursor;
 use crate::entry::Entry;
-use crate::error::{LogError, OpenError, SubmitError};
+use crate::error::{BackupError, LogError, OpenError, SubmitError};
 use crate::ids::{CursorId, Lsn, StreamId, TableId};
 use crate::intake::{Intake, Submitted};
 use crate::medium::{Files, Medium};
@@ -268,6 +269,11 @@ impl Log {
     /// Runs one maintenance pass of a log opened manually.
     pub fn step_maintenance(&self) -> Result<(), LogError> {
         self.parts().maintenance.pass()
+    }
+
+    /// Takes a checkpoint and begins a backup, which reads the log's files while the log goes on. Blocks.
+    pub fn begin_backup(&self) -> Result<Backup, BackupError> {
+        Backup::begin(self.parts())
     }
 
     /// Why no checkpoint could be taken, if the last attempt failed. The log goes on and tries again.

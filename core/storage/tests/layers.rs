@@ -46,8 +46,9 @@ const RULES: &[Rule] = &[
     ("maintenance", &["allocator", "batch", "checkpoint", "clock", "compaction", "cursor", "directory", "durability", "entry", "error", "format", "ids", "intake", "medium", "metrics", "options", "read", "sealing", "seeded_bugs", "stream", "waiter", "writer"]),
     ("recovery", &["allocator", "batch", "checkpoint", "clock", "cursor", "directory", "error", "format", "ids", "intake", "medium", "options", "read", "scan", "sealing", "seeded_bugs", "stream"]),
     ("open", &["allocator", "clock", "durability", "error", "intake", "maintenance", "medium", "metrics", "options", "read", "recovery", "sealing", "stream", "waiter", "writer"]),
+    ("backup", &["error", "format", "ids", "maintenance", "medium", "open"]),
     ("stats", &["open"]),
-    ("log", &["clock", "compaction", "cursor", "entry", "error", "ids", "intake", "medium", "open", "options", "stats", "stream", "writer"]),
+    ("log", &["backup", "clock", "compaction", "cursor", "entry", "error", "ids", "intake", "medium", "open", "options", "stats", "stream", "writer"]),
 ];
 
 fn graph() -> Graph {

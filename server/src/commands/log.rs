@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use inver_storage::inspect;
+use inver_storage::{Log, LogOptions, inspect};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -16,6 +16,11 @@ pub(super) enum Command {
     },
     /// Read the whole log and verify every checksum; exit code 0 if no damage was found.
     Verify {
+        /// The data folder.
+        data_dir: PathBuf,
+    },
+    /// Bring the folder of a stopped broker to the newest format, or say that there is nothing to do.
+    Upgrade {
         /// The data folder.
         data_dir: PathBuf,
     },
@@ -61,6 +66,23 @@ impl Command {
                     0 => println!("no damage found"),
                     _ if give_up => println!("damaged parts given up; the rest of the log is usable"),
                     _ => bail!("nothing was changed; --give-up gives these parts up"),
+                }
+                Ok(())
+            }
+            Command::Upgrade { data_dir } => {
+                let shown = || data_dir.display().to_string();
+                // Refuses a folder without a log.
+                inspect::verify(&data_dir).with_context(shown)?;
+                let options = LogOptions { preallocate: false, ..LogOptions::default() };
+                let log = Log::open(&data_dir, options).with_context(shown)?;
+                let is_newest = log.is_checkpoint_mirrored();
+                log.shutdown().with_context(shown)?;
+                let version = inspect::FORMAT_VERSION;
+                match is_newest {
+                    true => println!("nothing to do: the log has the newest format (version {version})"),
+                    false => println!(
+                        "upgraded to the newest format (version {version}): the checkpoint is in two files"
+                    ),
                 }
                 Ok(())
             }

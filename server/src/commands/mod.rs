@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod admin;
+mod backup;
 mod client;
 mod config;
 mod doctor;
@@ -57,6 +58,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Check whether a running broker is ready; exit code 0 if it is.
     Health(health::Arguments),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
     List(admin::List),
     Describe(admin::Describe),
     Create(admin::Create),
@@ -88,6 +91,8 @@ impl Arguments {
             Command::Reload(arguments) => arguments.run(),
             Command::Doctor(arguments) => arguments.run(),
             Command::Health(arguments) => arguments.run(),
+            Command::Backup(command) => command.run(),
+            Command::Restore(command) => command.run(),
             Command::List(command) => command.run(),
             Command::Describe(command) => command.run(),
             Command::Create(command) => command.run(),

@@ -255,6 +255,12 @@ impl CheckpointStore for MirroredStore {
         self.main.store.check_rows()
     }
 
+    fn copy_to(&self, name: &str) -> Result<(), CheckpointError> {
+        let rows = &self.main.store;
+        let mut fill = |sink: &mut dyn Sink| rows.copy_rows(sink);
+        RedbStore::create(self.medium.as_ref(), name, self.cache_bytes_max, &mut fill).map(drop)
+    }
+
     fn close(&mut self) {
         self.main.store.close();
         self.copy = None;

@@ -39,6 +39,8 @@ pub(crate) trait CheckpointStore: Send {
     fn is_whole(&self) -> bool;
     /// Verifies the checksum of every row.
     fn check(&self) -> Result<(), CheckpointError>;
+    /// Writes a copy into another file.
+    fn copy_to(&self, name: &str) -> Result<(), CheckpointError>;
     /// Closes the files: later calls fail.
     fn close(&mut self);
 }

@@ -10,7 +10,7 @@ pub(crate) mod segment;
 mod tests;
 
 /// The format version written to segment headers and trailers.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 1;
 
 /// What is wrong with bytes; the caller adds the file and the position.
 pub(crate) type Flaw = &'static str;

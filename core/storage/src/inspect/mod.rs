@@ -16,6 +16,7 @@ pub use self::verify::{Flaw, Report, verify};
 pub use self::walk::{EntryView, PartSummary};
 use self::walk::{Stop, walk};
 use crate::error::OpenError;
+pub use crate::format::FORMAT_VERSION;
 use crate::scan::ScanError;
 
 /// Visits every entry of a stopped log, in the order of the log. Stops at the first damage, which it returns as an error. A

@@ -44,6 +44,8 @@ pub struct Report {
     pub streams: u64,
     /// Cursors in the checkpoint.
     pub cursors: u64,
+    /// End of the log.
+    pub end: Lsn,
     /// Replay position of the checkpoint.
     pub checkpoint: Lsn,
     /// Bytes behind the last whole entry of the last segment that recovery would cut off.
@@ -86,8 +88,12 @@ fn verify_segment(folder: &Folder, at: usize, id: SegmentId, file: &dyn MediumFi
     report.entries += entries;
     report.batches += batches;
     match walked {
-        Ok(end) => report.bytes += end - HEADER_BYTES,
+        Ok(end) => {
+            report.bytes += end - HEADER_BYTES;
+            report.end = report.end.max(Lsn(if id.is_cleaned() { 0 } else { id.0 + end }));
+        }
         Err(stop) => {
+            report.end = report.end.max(Lsn(if id.is_cleaned() { 0 } else { id.0 + stop.position }));
             report.bytes += stop.position.saturating_sub(HEADER_BYTES);
             let is_last = at + 1 == folder.segments.len();
             if is_last && stop.is_torn {

@@ -41,6 +41,8 @@ pub(crate) struct Checkpointer {
     taken_ms: AtomicI64,
     /// Why the last attempt was put off, and when to try again.
     put_off: Mutex<Option<PutOff>>,
+    /// A backup reads segment files: none is removed.
+    pub(super) is_held: AtomicBool,
     /// Whether the checkpoint is kept in two files.
     is_mirrored: AtomicBool,
 }
@@ -76,7 +78,14 @@ impl Checkpointer {
         let taken_ms = AtomicI64::new(parts.clock.now_ms());
         let is_mirrored = AtomicBool::new(store.is_whole());
         let state = Mutex::new(CheckpointState { store, lsn });
-        Self { parts, state, taken_ms, put_off: Mutex::new(None), is_mirrored }
+        Self {
+            parts,
+            state,
+            taken_ms,
+            put_off: Mutex::new(None),
+            is_held: AtomicBool::new(false),
+            is_mirrored,
+        }
     }
 
     /// Time since the last checkpoint, or since the start.
@@ -88,6 +97,11 @@ impl Checkpointer {
     /// Closes the files, before the folder's lock is released.
     pub(crate) fn close(&self) {
         self.state.lock().store.close();
+    }
+
+    /// Writes a copy of the last checkpoint into a file.
+    pub(super) fn copy_to(&self, name: &str) -> Result<(), CheckpointError> {
+        self.state.lock().store.copy_to(name)
     }
 
     /// Why no checkpoint could be taken, if the last attempt failed.
@@ -146,7 +160,8 @@ impl Checkpointer {
     /// was put off.
     pub(crate) fn reclaim(&self) -> Result<bool, LogError> {
         let segments = self.parts.read.segments.list();
-        let dead: Vec<_> = segments.into_iter().filter(|segment| segment.is_dead()).collect();
+        let is_held = self.is_held.load(Ordering::Acquire);
+        let dead: Vec<_> = segments.into_iter().filter(|segment| !is_held && segment.is_dead()).collect();
         if is_seeded(Bug::RemoveEarly) {
             self.remove(&dead);
             return self.take(&dead);

@@ -11,6 +11,7 @@ mod seal;
 mod survivors;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -24,7 +25,8 @@ use crate::allocator::SegmentAllocator;
 use crate::clock::Clock;
 use crate::durability::Durability;
 use crate::entry::Entry;
-use crate::error::{LogError, SubmitError};
+use crate::error::{BackupError, LogError, SubmitError};
+use crate::format::segment::SegmentId;
 use crate::intake::Intake;
 use crate::medium::Medium;
 use crate::metrics::{LogMetrics, Sizes};
@@ -163,6 +165,56 @@ impl Maintenance {
             self.parts.durability.make_durable(submitted)?;
         }
         Ok(())
+    }
+
+    /// Takes a checkpoint, copies it into a file, and holds all segment files until [`Maintenance::end_backup`]. Returns the
+    /// segments that are sealed in the checkpoint.
+    pub(crate) fn begin_backup(&self, copy: &str) -> Result<Vec<SegmentId>, BackupError> {
+        let _running = self.lock();
+        if self.checkpointer.is_held.swap(true, Ordering::AcqRel) {
+            return Err(BackupError::Running);
+        }
+        let begun = self.copy_checkpoint(copy);
+        if begun.is_err() {
+            self.end_backup();
+        }
+        begun
+    }
+
+    fn copy_checkpoint(&self, copy: &str) -> Result<Vec<SegmentId>, BackupError> {
+        self.sealer.seal_closed()?;
+        if !self.checkpointer.reclaim()? {
+            return Err(BackupError::PutOff(self.checkpointer.put_off().unwrap_or_default()));
+        }
+        self.checkpointer.copy_to(copy)?;
+        let segments = self.parts.read.segments.list();
+        Ok(segments.iter().filter(|segment| segment.is_sealed()).map(|segment| segment.id).collect())
+    }
+
+    /// Lets segment files be removed again.
+    pub(crate) fn end_backup(&self) {
+        self.checkpointer.is_held.store(false, Ordering::Release);
+    }
+
+    /// The segments that were not written by the cleaner, in order.
+    pub(crate) fn log_segments(&self) -> Vec<SegmentId> {
+        let mut ids: Vec<SegmentId> =
+            self.parts.read.segments.list().iter().map(|segment| segment.id).collect();
+        ids.retain(|id| !id.is_cleaned());
+        ids.sort_unstable();
+        ids
+    }
+
+    pub(crate) fn committed(&self) -> u64 {
+        self.parts.intake.marks.committed()
+    }
+
+    pub(crate) fn medium(&self) -> Arc<dyn Medium> {
+        self.parts.medium.clone()
+    }
+
+    pub(crate) fn log_id(&self) -> u128 {
+        self.parts.log_id
     }
 
     fn sync_if_due(&self) -> Result<(), LogError> {

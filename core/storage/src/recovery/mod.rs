@@ -16,14 +16,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use self::plan::{Plan, read_meta};
+use self::plan::{NO_COPY, Plan, read_meta};
 use self::replay::{Replay, Replayed};
 use crate::allocator::{ActiveSegment, SegmentAllocator};
 use crate::checkpoint::{CheckpointStore, Meta, MirroredStore};
 use crate::clock::Clock;
 use crate::directory::Directory;
-use crate::error::{CHECKPOINT_COPY_FILE, CHECKPOINT_FILE, OpenError};
-use crate::format::segment::{HEADER_BYTES, SegmentId};
+use crate::error::{CHECKPOINT_COPY_FILE, CHECKPOINT_FILE, OpenError, RESTORE_FOLDER};
+use crate::format::index::BLOCK_BYTES as INDEX_BLOCK_BYTES;
+use crate::format::segment::{HEADER_BYTES, SegmentId, TRAILER_BYTES};
 use crate::intake::{FAILED_FILE, Intake};
 use crate::medium::{LOCK_FILE, Medium, MediumFile};
 use crate::options::LogOptions;
@@ -184,6 +185,13 @@ fn remove(medium: &dyn Medium, name: &str) -> Result<(), OpenError> {
 /// Removes temporary files and makes the checkpoint files trustworthy. Returns the names of the folder's files.
 fn tidy_folder(medium: &dyn Medium) -> Result<Vec<String>, OpenError> {
     let names = medium.list().map_err(OpenError::io("list the folder"))?;
+    if names.iter().any(|name| name == RESTORE_FOLDER) {
+        return Err(OpenError::damaged(
+            RESTORE_FOLDER,
+            0,
+            "a restore did not end: run `inver restore` again",
+        ));
+    }
     for name in names.iter().filter(|name| name.ends_with(".tmp")) {
         remove(medium, name)?;
     }
@@ -238,6 +246,11 @@ fn restore(
     let (intake, read, meta) = (replay.intake, replay.read, replay.meta);
     for (id, record) in &plan.sealed {
         let file_bytes = replay.medium.file_bytes(&id.file_name()).unwrap_or(record.entries_end);
+        if !is_sealed_length(file_bytes, record.entries_end) {
+            let detail =
+                format!("the checkpoint says that the file is sealed, but it has no index; {NO_COPY}");
+            return Err(OpenError::damaged(&id.file_name(), record.entries_end, &detail));
+        }
         let segment = Segment::new(*id, record.base, 0);
         let segment = segment.sealed(record.entries_end, file_bytes, record.max_timestamp);
         read.segments.insert(Arc::new(segment));
@@ -248,7 +261,8 @@ fn restore(
     if end < meta.lsn.max(meta.durable) {
         let file = last.as_ref().map_or(CHECKPOINT_FILE.to_owned(), |last| last.segment.id.file_name());
         let position = last.map_or(0, |last| last.entries_end);
-        return Err(OpenError::damaged(&file, position, "log ends before a position known to be synced"));
+        let detail = format!("log ends before a position known to be synced; {NO_COPY}");
+        return Err(OpenError::damaged(&file, position, &detail));
     }
     let (active, position) = match last {
         Some(last) => {
@@ -271,6 +285,12 @@ fn restore(
         stream.trim(stream.start.load(Ordering::Relaxed));
     }
     Ok((active, position))
+}
+
+/// Whether a file of this length can end with an index and a trailer. A copy made before the file was sealed does not.
+fn is_sealed_length(file_bytes: u64, entries_end: u64) -> bool {
+    let behind = file_bytes.checked_sub(entries_end + TRAILER_BYTES);
+    behind.is_some_and(|index_bytes| index_bytes % INDEX_BLOCK_BYTES as u64 == 0)
 }
 
 /// Replays the segments in order, and queues all but the last for sealing. Returns the last.

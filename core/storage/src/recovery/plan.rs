@@ -8,6 +8,10 @@ use crate::format::segment::SegmentId;
 use crate::medium::Medium;
 use crate::scan::Scanner;
 
+/// What to do about files that do not belong together.
+pub(super) const NO_COPY: &str =
+    "if the files were copied while the broker ran, they are no backup: take one with `inver backup`";
+
 pub(super) struct Plan {
     /// Segments that need not be read.
     pub(super) sealed: Vec<(SegmentId, SegmentRecord)>,
@@ -37,7 +41,7 @@ impl Plan {
             return Err(OpenError::CheckpointLost(lost));
         }
         if let Some(missing) = known.keys().find(|id| !found.contains(id)) {
-            return Err(OpenError::damaged(&missing.file_name(), 0, "file is missing"));
+            return Err(OpenError::damaged(&missing.file_name(), 0, &format!("file is missing; {NO_COPY}")));
         }
         let newest = known.keys().rfind(|id| !id.is_cleaned()).copied();
         let mut plan = Plan { sealed: Vec::new(), replayed: Vec::new(), leftovers: Vec::new() };
@@ -59,7 +63,7 @@ impl Plan {
             }
             Some(first) if first.0 > lsn => {
                 let detail = "the segment before this one, or the checkpoint, is missing";
-                Err(OpenError::damaged(&first.file_name(), 0, detail))
+                Err(OpenError::damaged(&first.file_name(), 0, &format!("{detail}; {NO_COPY}")))
             }
             _ => Ok(plan),
         }

@@ -125,7 +125,8 @@ fn checkpoints_bound_the_bytes_replayed() {
     for name in &names {
         let base = u64::from_str_radix(name.trim_end_matches(".seg"), 16).unwrap();
         if base + small().segment_bytes_max + 20_000 + small().segment_bytes_max < written {
-            image.set_content(name, vec![0xff; 100]);
+            let length = image.content(name).unwrap().len();
+            image.set_content(name, vec![0xff; length]);
             destroyed += 1;
         }
     }

@@ -3,13 +3,15 @@
 mod connect;
 mod reach;
 
+use std::io::{self, Read};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
@@ -115,12 +117,7 @@ impl Client {
         let Answer { status, body } = self.request(method, &format!("/api/v1{path}{query}"), body)?;
         let json = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice::<Value>(&body) };
         if !status.is_success() {
-            let detail = json.ok().and_then(|problem| Some(problem.get("detail")?.as_str()?.to_owned()));
-            let detail = detail.unwrap_or_else(|| status.to_string());
-            if status == StatusCode::UNAUTHORIZED && self.authorization.is_none() {
-                bail!("{detail}; name an administrator with --login");
-            }
-            bail!("{detail}");
+            return Err(self.refusal(status, json.ok()));
         }
         json.context("the answer is not JSON: is this the broker's HTTP listener?")
     }
@@ -150,8 +147,49 @@ impl Client {
         Ok(items)
     }
 
+    /// Asks for a stream, which is read as it arrives.
+    pub(super) fn stream(self, path: &str, body: &Value) -> anyhow::Result<Box<dyn Read>> {
+        let request = self.built(Method::POST, &format!("/api/v1{path}"), Some(body))?;
+        let answer = self.runtime.block_on(async {
+            tokio::time::timeout(TIMEOUT, self.answered(request)).await.context("no answer in time")?
+        })?;
+        if answer.status().is_success() {
+            return Ok(Box::new(Streamed {
+                runtime: self.runtime,
+                body: answer.into_body(),
+                rest: Bytes::new(),
+            }));
+        }
+        let status = answer.status();
+        let body = self.runtime.block_on(Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect());
+        let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+        Err(self.refusal(status, serde_json::from_slice(&body).ok()))
+    }
+
+    /// Why a request failed.
+    fn refusal(&self, status: StatusCode, problem: Option<Value>) -> anyhow::Error {
+        let detail = problem.and_then(|problem| Some(problem.get("detail")?.as_str()?.to_owned()));
+        let detail = detail.unwrap_or_else(|| status.to_string());
+        if status == StatusCode::UNAUTHORIZED && self.authorization.is_none() {
+            return anyhow::anyhow!("{detail}; name an administrator with --login");
+        }
+        anyhow::anyhow!("{detail}")
+    }
+
     /// Sends a request, with a JSON body if there is one.
     pub(super) fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+        let request = self.built(method, path, body)?;
+        self.runtime.block_on(async {
+            tokio::time::timeout(TIMEOUT, self.send(request)).await.context("no answer in time")?
+        })
+    }
+
+    fn built(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Request<Full<Bytes>>> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.target.base()))
@@ -163,21 +201,46 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let request = request.body(Full::new(body))?;
-        self.runtime.block_on(async {
-            tokio::time::timeout(TIMEOUT, self.send(request)).await.context("no answer in time")?
-        })
+        Ok(request.body(Full::new(body))?)
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+    async fn answered(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
         let io = self.target.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
         tokio::spawn(connection);
-        let answer = sender.send_request(request).await?;
+        Ok(sender.send_request(request).await?)
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+        let answer = self.answered(request).await?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
         Ok(Answer { status, body })
+    }
+}
+
+/// The body of an answer, read as it arrives.
+struct Streamed {
+    runtime: tokio::runtime::Runtime,
+    body: Incoming,
+    rest: Bytes,
+}
+
+impl Read for Streamed {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            let frame =
+                self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, self.body.frame()).await });
+            match frame.map_err(io::Error::from)? {
+                None => return Ok(0),
+                Some(frame) => self.rest = frame.map_err(io::Error::other)?.into_data().unwrap_or_default(),
+            }
+        }
+        let length = into.len().min(self.rest.len());
+        let piece = self.rest.split_to(length);
+        into.get_mut(..length).unwrap_or_default().copy_from_slice(&piece);
+        Ok(length)
     }
 }
 

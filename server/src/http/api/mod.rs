@@ -3,6 +3,7 @@
 //! Handlers run on a blocking thread, since lists can be long and messages are read from disk; a bounded number at a time,
 //! so that consumers that read from disk find a thread.
 
+mod backup;
 mod bindings;
 mod connections;
 mod exchanges;
@@ -42,6 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(auth::tokens::delete))
         .routes(routes!(overview::overview))
         .routes(routes!(reload::reload))
+        .routes(routes!(backup::take))
         .routes(routes!(node::node))
         .routes(routes!(node::config))
         .routes(routes!(node::log_level, node::set_log_level))
