@@ -49,6 +49,21 @@ def counted(broker, name, protocol="amqp091"):
     return rabbitmq(broker)[f'rabbitmq_global_messages_{name}_total{{protocol="{protocol}"}}']
 
 
+def test_the_time_of_confirms_is_measured(own_broker, unique):
+    broker = own_broker()
+    with mqtt(broker) as client, amqp(broker) as channel:
+        client.publish(unique, b"x")
+        channel.queue_declare(unique, durable=True)
+        channel.confirm_delivery()
+        channel.basic_publish("", unique, b"x", pika.BasicProperties(delivery_mode=2))
+    text = broker.get("/metrics")[1]
+    for protocol in ("amqp", "mqtt"):
+        count = re.search(r'inver_protocol_confirm_seconds_count{protocol="%s"} (\d+)' % protocol, text)
+        assert count and int(count[1]) >= 1, protocol
+        total = float(re.search(r'inver_protocol_confirm_seconds_sum{protocol="%s"} (\S+)' % protocol, text)[1])
+        assert 0 < total < 60
+
+
 def test_every_family_has_help_and_follows_the_conventions(broker, unique):
     with mqtt(broker) as client, amqp(broker) as channel:
         client.publish(unique, b"x")

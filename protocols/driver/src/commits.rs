@@ -4,19 +4,25 @@ use std::collections::VecDeque;
 
 use inver_broker::Completion;
 use inver_storage::Lsn;
+use tokio::time::Instant;
+
+use crate::traffic::observe_confirm;
 
 /// A queue of answers by log position.
 ///
 /// Answers leave in the order in which they entered. One that needs no position of its own waits for those before it, so
-/// that an answer is never sent before an earlier one.
+/// that an answer is never sent before an earlier one. The time that they wait is measured of one at a time: two looks at the
+/// clock for each commit that a connection waits for, whatever the number of its messages.
 #[derive(Debug, Clone)]
 pub struct CommitQueue<T> {
     waiting: VecDeque<(Lsn, T)>,
+    /// The position whose time is measured, and since when.
+    measured: Option<(Lsn, Instant)>,
 }
 
 impl<T> Default for CommitQueue<T> {
     fn default() -> CommitQueue<T> {
-        CommitQueue { waiting: VecDeque::new() }
+        CommitQueue { waiting: VecDeque::new(), measured: None }
     }
 }
 
@@ -24,6 +30,9 @@ impl<T> CommitQueue<T> {
     /// Appends an answer that waits for `completion`.
     pub fn push(&mut self, completion: impl Into<Completion>, answer: T) {
         let lsn = completion.into().lsn();
+        if let (Some(lsn), None) = (lsn, self.measured) {
+            self.measured = Some((lsn, Instant::now()));
+        }
         let before = self.waiting.back().map(|(lsn, _)| *lsn);
         self.waiting.push_back((lsn.max(before).unwrap_or(Lsn(0)), answer));
     }
@@ -32,6 +41,9 @@ impl<T> CommitQueue<T> {
     pub fn pop(&mut self, committed: Lsn) -> Option<T> {
         if self.waiting.front()?.0 > committed {
             return None;
+        }
+        if let Some((_, since)) = self.measured.take_if(|(lsn, _)| *lsn <= committed) {
+            observe_confirm(since.elapsed());
         }
         self.waiting.pop_front().map(|(_, answer)| answer)
     }

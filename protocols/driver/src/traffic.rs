@@ -4,6 +4,7 @@
 //! turns. So a message costs no atomic operation, and a connection no memory.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use metrics::{
     Counter, Gauge, Histogram, SharedString, Unit, counter, describe_counter, describe_gauge,
@@ -89,6 +90,8 @@ struct Tally {
     counts: [Cell<u64>; COUNTS],
     present: [Cell<i64>; PRESENTS],
     sizes: [Cell<Sizes>; MESSAGE_SIZES.len() + 1],
+    /// The last confirm whose time was measured.
+    confirm: Cell<Option<Duration>>,
 }
 
 thread_local! {
@@ -98,6 +101,7 @@ thread_local! {
             counts: [const { Cell::new(0) }; COUNTS],
             present: [const { Cell::new(0) }; PRESENTS],
             sizes: [const { Cell::new(Sizes { messages: 0, bytes: 0 }) }; MESSAGE_SIZES.len() + 1],
+            confirm: Cell::new(None),
         }
     };
 }
@@ -122,6 +126,14 @@ pub fn count_received(bytes: usize) {
             let Sizes { messages, bytes: sum } = cell.get();
             cell.set(Sizes { messages: messages + 1, bytes: sum + bytes });
         }
+    });
+}
+
+/// Notes how long an answer waited for the log.
+pub(crate) fn observe_confirm(time: Duration) {
+    TALLY.with(|tally| {
+        tally.confirm.set(Some(time));
+        tally.is_used.set(true);
     });
 }
 
@@ -205,6 +217,7 @@ pub(crate) struct Traffic {
     counts: [Counter; COUNTS],
     present: [Gauge; PRESENTS],
     sizes: Histogram,
+    confirms: Histogram,
 }
 
 /// A metric's name, labels beside `protocol`, unit and help.
@@ -248,6 +261,7 @@ const PRESENT_NAMES: [(&str, &str); PRESENTS] = [
 ];
 
 const SIZES: &str = "inver_protocol_message_bytes";
+const CONFIRMS: &str = "inver_protocol_confirm_seconds";
 
 impl Traffic {
     /// Takes handles of the recorder that is installed now.
@@ -258,6 +272,11 @@ impl Traffic {
             Unit::Bytes,
             "Sizes of the messages that clients published, without properties."
         );
+        describe_histogram!(
+            CONFIRMS,
+            Unit::Seconds,
+            "Time from a publish, or another act that the log must commit, to its confirm: of a sample, at most one a turn."
+        );
         let counts = NAMES.map(|(name, labels, unit, help)| {
             describe_counter!(name, unit, help);
             let labels = [("protocol", protocol)].into_iter().chain(labels.iter().copied());
@@ -267,7 +286,8 @@ impl Traffic {
             describe_gauge!(name, Unit::Count, help);
             gauge!(name, "protocol" => protocol)
         });
-        Traffic { counts, present, sizes: histogram!(SIZES, "protocol" => protocol) }
+        let [sizes, confirms] = [SIZES, CONFIRMS].map(|name| histogram!(name, "protocol" => protocol));
+        Traffic { counts, present, sizes, confirms }
     }
 
     /// Adds what the thread has counted since the last call.
@@ -291,6 +311,9 @@ impl Traffic {
             if by != 0 {
                 gauge.increment(by as f64);
             }
+        }
+        if let Some(time) = tally.confirm.take() {
+            self.confirms.record(time.as_secs_f64());
         }
         if tally.sizes.iter().any(|cell| cell.get().messages > 0) {
             for cell in &tally.sizes {
