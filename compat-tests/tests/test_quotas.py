@@ -68,7 +68,7 @@ def test_kafkas_tool_sets_describes_and_deletes_quotas(own_broker):
     assert "controller_mutation_rate is not supported" in refused
     broker.restart()
     assert "consumer_byte_rate=2000" in configs(broker, "--describe", *ann)
-    assert "quota changed" in broker.log()
+    assert re.search("inver::audit: changed.*quota.*user `ann`", broker.log())
 
 
 def run_config(broker, *arguments):

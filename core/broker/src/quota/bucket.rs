@@ -30,7 +30,7 @@ struct Level {
 
 impl Level {
     fn burst(&self) -> f64 {
-        (self.rate * BURST.as_secs_f64()).max(1.0)
+        self.rate * BURST.as_secs_f64()
     }
 
     fn fill(&mut self, now: Instant) {

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use inver_access::{Operation, QuotaEntity, QuotaLimits};
-use inver_broker::{Completion, Identity, QuotasError, Source};
+use inver_broker::{AuditKind, Completion, QuotasError, Source};
 
 use super::client_quotas;
 use super::context::RequestContext;
@@ -108,8 +108,7 @@ fn alter(cx: &RequestContext<'_>, entry: &EntryData, validate_only: bool) -> Res
             let _applied = apply(limits, &entity, &entry.ops);
         })
         .map_err(|error| refusal(&error))?;
-    let by = cx.principal().and_then(Identity::name);
-    tracing::info!(target: "inver::audit", quota = %entity, limits = ?wanted, by, "quota changed");
+    cx.namespace().audit(AuditKind::Access, "alter", "quota", &entity.to_string());
     Ok(completion)
 }
 

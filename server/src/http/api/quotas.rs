@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{QuotaEntity, QuotaLimits, QuotaText};
-use inver_broker::Source;
+use inver_broker::{AuditKind, Source};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -150,7 +150,7 @@ pub(in crate::http) async fn put(
             change.apply(limits);
             after = *limits;
         })?;
-        audit(&entity, &after, &caller);
+        caller.did(AuditKind::Access, "alter", "quota", &entity.to_string());
         Ok((Shown::of(&entity, &after, Source::Stored), completion))
     })
     .await?;
@@ -173,14 +173,10 @@ pub(in crate::http) async fn delete(
         if before.is_empty() {
             return Err(Problem::not_found(format!("there is no quota of {entity}")));
         }
-        audit(&entity, &none, &caller);
+        caller.did(AuditKind::Access, "delete", "quota", &entity.to_string());
         Ok(completion)
     })
     .await?;
     committed(&app, completion).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn audit(entity: &QuotaEntity, limits: &QuotaLimits, caller: &Caller) {
-    tracing::info!(target: "inver::audit", quota = %entity, ?limits, by = caller.identity.name(), "quota changed");
 }
