@@ -11,8 +11,8 @@ use layers::{Graph, Rule, disordered};
 
 /// Modules from the bottom up, each with those that it uses.
 const RULES: &[Rule] = &[
-    ("commits", &[]),
     ("traffic", &[]),
+    ("commits", &["traffic"]),
     ("connections", &["traffic"]),
     ("input", &[]),
     ("quota", &["traffic"]),
@@ -22,7 +22,21 @@ const RULES: &[Rule] = &[
     ("pool", &["output"]),
     ("machine", &["input", "output", "timeouts"]),
     ("link", &["connections", "machine", "output", "pool", "quota", "timer", "traffic"]),
-    ("driver", &["connections", "input", "link", "machine", "output", "pool", "quota", "timer", "traffic"]),
+    (
+        "driver",
+        &[
+            "connections",
+            "input",
+            "link",
+            "machine",
+            "output",
+            "pool",
+            "quota",
+            "timeouts",
+            "timer",
+            "traffic",
+        ],
+    ),
     ("serving", &["driver", "machine"]),
 ];
 

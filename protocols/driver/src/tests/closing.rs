@@ -1,6 +1,7 @@
 //! How connections end: lingering, shutdown, and answers that are still owed.
 
 use super::*;
+use crate::timeouts::SHUTDOWN_LINGER;
 
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -60,8 +61,8 @@ async fn every_connection_learns_of_shutdown() {
     client.expect("a\n").await;
     toys.shutdown.cancel();
     assert_eq!(client.rest().await, "shutdown\n");
-    // One that does not read does not delay the others, nor the end for longer than the linger.
-    assert_eq!(stalled.ended().await.0, LINGER);
+    // One that does not read does not delay the others, nor the end for longer than a shutdown waits.
+    assert_eq!(stalled.ended().await.0, SHUTDOWN_LINGER);
     let mut late = toys.connect(100);
     assert_eq!(late.rest().await, "shutdown\n");
 }
