@@ -53,8 +53,8 @@ impl PermissionScope {
 pub struct Permissions {
     access: AccessControl,
     scope: PermissionScope,
-    /// The version at which nothing restricts the client; 0: none.
-    unrestricted_at: AtomicU64,
+    /// The version at which that is known, times two; plus one if nothing restricts the client then.
+    unrestricted: AtomicU64,
     current: Mutex<Current>,
 }
 
@@ -70,7 +70,7 @@ struct Current {
 impl Permissions {
     pub(super) fn new(access: AccessControl, scope: PermissionScope) -> Arc<Permissions> {
         let permissions =
-            Permissions { access, scope, unrestricted_at: AtomicU64::new(0), current: Mutex::default() };
+            Permissions { access, scope, unrestricted: AtomicU64::new(0), current: Mutex::default() };
         permissions.refresh(&mut permissions.current.lock());
         Arc::new(permissions)
     }
@@ -103,14 +103,15 @@ impl Permissions {
     #[must_use]
     pub fn is_unrestricted(&self) -> bool {
         let version = self.access.version();
-        if self.unrestricted_at.load(Ordering::Acquire) == version {
-            return true;
+        let known = self.unrestricted.load(Ordering::Acquire);
+        if known >> 1 == version {
+            return known & 1 == 1;
         }
         let mut current = self.current.lock();
         if current.version != version {
             self.refresh(&mut current);
         }
-        self.unrestricted_at.load(Ordering::Acquire) == current.version
+        self.unrestricted.load(Ordering::Acquire) & 1 == 1
     }
 
     /// Whether the client may perform an operation on the resource of this name.
@@ -251,14 +252,18 @@ impl Permissions {
         // Read before the rules are, so that a change in between is found by the next question.
         let version = self.access.version();
         *current = Current { version, ..Current::default() };
-        if !self.access.is_enforced() {
-            self.unrestricted_at.store(version, Ordering::Release);
-            return;
-        }
-        let Some(tags) = self.tags() else {
-            current.rules = Some(EffectiveRules::default());
-            return;
+        let is_unrestricted = !self.access.is_enforced() || {
+            let rules = self.rules();
+            let is_unrestricted = rules.is_unrestricted();
+            current.rules = Some(rules);
+            is_unrestricted
         };
+        self.unrestricted.store(version << 1 | u64::from(is_unrestricted), Ordering::Release);
+    }
+
+    /// The rules that apply to the client now.
+    fn rules(&self) -> EffectiveRules {
+        let Some(tags) = self.tags() else { return EffectiveRules::default() };
         let subject = Subject {
             user: self.user(),
             tags: &tags,
@@ -266,11 +271,7 @@ impl Permissions {
             namespace: &self.scope.namespace,
             host: self.scope.peer.ip(),
         };
-        let rules = self.access.0.state.read().index().for_subject(&subject);
-        if rules.is_unrestricted() {
-            self.unrestricted_at.store(version, Ordering::Release);
-        }
-        current.rules = Some(rules);
+        self.access.0.state.read().index().for_subject(&subject)
     }
 }
 

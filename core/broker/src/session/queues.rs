@@ -96,8 +96,10 @@ impl Session {
         let Some(live) = &mut self.live else { return Pull::default() };
         let before = into.len();
         let pull = live.pull_batches(bytes_max, into);
-        if !self.gate.is_open()
-            && (!self.gate.covers_filters(&self.core) || live.subscription().has_other_addresses())
+        let (core, gate) = (&self.core, &mut self.gate);
+        if !gate.is_open()
+            && (live.subscription().has_other_addresses()
+                || !gate.covers_filters(|filters_max, holds| core.all_filters(filters_max, holds)))
         {
             self.gate.keep_batches(self.core.namespace(), into, before);
             if pull.more && into.len() == before {

@@ -11,7 +11,6 @@ use inver_access::{Operation, ResourceKind};
 use inver_storage::batch::{BatchBuilder, Record, records};
 use rustc_hash::FxHashMap;
 
-use super::core::SessionCore;
 use crate::access::Permissions;
 use crate::address::{Form, rewrite};
 use crate::message::{HeaderView, Message, address_of};
@@ -76,14 +75,18 @@ impl ReceiveGate {
 
     /// Whether the client may receive all that filters of the session match, so that no message of the live queue needs to
     /// be checked. Asked once for each version of the permissions.
-    pub(super) fn covers_filters(&mut self, session: &SessionCore) -> bool {
+    /// `all_filters` tells whether there are at most so many filters and a condition holds for each.
+    pub(super) fn covers_filters(
+        &mut self,
+        all_filters: impl FnOnce(usize, &dyn Fn(&[u8]) -> bool) -> bool,
+    ) -> bool {
         if let Some(covers) = self.decided().covers_filters {
             return covers;
         }
         let holds = |filter: &[u8]| receives_all_of(&self.permissions, filter);
         let covers = self.removed.len() <= FILTERS_MAX
             && self.removed.iter().all(|filter| holds(filter))
-            && session.all_filters(FILTERS_MAX, holds);
+            && all_filters(FILTERS_MAX, &holds);
         self.decided().covers_filters = Some(covers);
         covers
     }
