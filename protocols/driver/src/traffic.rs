@@ -116,15 +116,17 @@ pub fn count(what: Count, number: u64) {
     });
 }
 
-/// Counts a published message and its size.
+/// Counts a published message, as [`Count::Received`] and by its size.
 pub fn count_received(bytes: usize) {
-    count(Count::Received, 1);
     let bytes = bytes as u64;
-    let at = MESSAGE_SIZES.partition_point(|bound| *bound < bytes);
+    // Most messages are small.
+    let is_smallest = bytes <= MESSAGE_SIZES[0];
+    let at = if is_smallest { 0 } else { MESSAGE_SIZES.partition_point(|bound| *bound < bytes) };
     TALLY.with(|tally| {
         if let Some(cell) = tally.sizes.get(at) {
             let Sizes { messages, bytes: sum } = cell.get();
             cell.set(Sizes { messages: messages + 1, bytes: sum + bytes });
+            tally.is_used.set(true);
         }
     });
 }
@@ -293,13 +295,16 @@ impl Traffic {
     /// Adds what the thread has counted since the last call.
     pub(crate) fn add_tally(&self) {
         TALLY.with(|tally| {
-            if tally.is_used.replace(false) {
+            if tally.is_used.get() {
                 self.add(tally);
+                tally.is_used.set(false);
             }
         });
     }
 
     fn add(&self, tally: &Tally) {
+        let received: u64 = tally.sizes.iter().map(|cell| cell.get().messages).sum();
+        count(Count::Received, received);
         for (counter, cell) in self.counts.iter().zip(&tally.counts) {
             let number = cell.take();
             if number > 0 {
@@ -315,7 +320,7 @@ impl Traffic {
         if let Some(time) = tally.confirm.take() {
             self.confirms.record(time.as_secs_f64());
         }
-        if tally.sizes.iter().any(|cell| cell.get().messages > 0) {
+        if received > 0 {
             for cell in &tally.sizes {
                 let Sizes { messages, bytes } = cell.take();
                 if messages > 0 {

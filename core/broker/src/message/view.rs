@@ -44,20 +44,12 @@ impl<'a> RawHeaders<'a> {
     }
 
     /// A field with its length; the inner `None` is null.
+    #[inline]
     fn field(&mut self) -> Option<Option<&'a [u8]>> {
-        let (mut z, mut shift) = (0u64, 0);
-        loop {
-            let (&byte, rest) = self.bytes.split_first()?;
-            self.bytes = rest;
-            z |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                break;
-            }
-            shift += 7;
-            if shift > 28 {
-                return None;
-            }
-        }
+        let (&first, rest) = self.bytes.split_first()?;
+        self.bytes = rest;
+        // The common case: fewer than 64 bytes.
+        let z = if first & 0x80 == 0 { u64::from(first) } else { self.long_length(first)? };
         if z & 1 == 1 {
             return (z == 1).then_some(None);
         }
@@ -65,11 +57,29 @@ impl<'a> RawHeaders<'a> {
         self.bytes = rest;
         Some(Some(field))
     }
+
+    /// A length of several bytes, behind the first of them.
+    fn long_length(&mut self, first: u8) -> Option<u64> {
+        let (mut z, mut shift) = (u64::from(first & 0x7f), 7);
+        loop {
+            let (&byte, rest) = self.bytes.split_first()?;
+            self.bytes = rest;
+            z |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(z);
+            }
+            shift += 7;
+            if shift > 28 {
+                return None;
+            }
+        }
+    }
 }
 
 impl<'a> Iterator for RawHeaders<'a> {
     type Item = Header<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Header<'a>> {
         self.left = self.left.checked_sub(1)?;
         let name = self.field()??;

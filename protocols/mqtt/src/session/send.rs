@@ -189,7 +189,9 @@ impl Session {
         if is_encoded && out.len() - start <= self.client_packet_bytes_max {
             self.sent += 1;
             count(if publish.qos == Qos::AtMostOnce { Count::SentAuto } else { Count::SentManual }, 1);
-            count(Count::Redelivered, u64::from(publish.dup));
+            if publish.dup {
+                count(Count::Redelivered, 1);
+            }
             return true;
         }
         out.truncate(start);
