@@ -56,9 +56,11 @@ impl Subscription {
     /// Sets the queue that it belongs to; once.
     pub(crate) fn set_owner(&self, limits: &QueueLimits, sink: Arc<dyn DropSink>, queue: Weak<dyn Recheck>) {
         if limits.bytes_max.is_some() {
-            let mut state = self.state.lock();
-            let uncounted = state.submitted();
-            let _ = self.bytes.set(state.limits.bytes.start(uncounted));
+            let bytes = self.locked(|state| {
+                let uncounted = state.submitted();
+                state.limits.bytes.start(uncounted)
+            });
+            let _ = self.bytes.set(bytes);
         }
         // A second call would be a defect of the caller; the first one holds.
         let limits = (!limits.is_unlimited()).then(|| limits.clone());

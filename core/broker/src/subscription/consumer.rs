@@ -140,9 +140,7 @@ impl Consumer {
 
     /// Ends deliveries and requeues its unacknowledged messages.
     pub(crate) fn detach(&mut self) {
-        if self.subscription.locked(|state| state.requeue_all(self.slot)) {
-            self.subscription.schedule_check();
-        }
+        self.subscription.return_unacked(self.slot);
         self.stop();
     }
 }

@@ -81,7 +81,7 @@ impl Subscription {
     /// Its position in each of its streams; none for a queue in memory.
     #[must_use]
     pub fn positions(&self) -> Vec<Position> {
-        let positions = self.state.lock().position_list().into_iter();
+        let positions = self.locked(|state| state.position_list()).into_iter();
         positions
             .map(|(partition, stream, offset, ready)| position(partition, &stream, offset, ready))
             .collect()
@@ -90,7 +90,7 @@ impl Subscription {
     /// Its consumers.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
-        self.state.lock().members()
+        self.locked(|state| state.members())
     }
 
     /// The timestamp of the oldest message that is not acknowledged, milliseconds since 1970; none if there is none, or
@@ -99,7 +99,7 @@ impl Subscription {
     /// # Errors
     /// The log cannot be read.
     pub fn oldest_ms(&self) -> Result<Option<i64>, ReadError> {
-        let positions = self.state.lock().position_list();
+        let positions = self.locked(|state| state.position_list());
         let mut oldest: Option<i64> = None;
         for (_, stream, offset, _) in positions {
             if let Some(at) = peek::timestamp_at(&stream, Offset(offset))? {
@@ -116,10 +116,10 @@ impl Subscription {
     /// The log cannot be read.
     pub fn peek(&self, from: u64, messages_max: usize, bytes_max: usize) -> Result<Peeked, ReadError> {
         let bounds = PeekBounds { messages_max, bytes_max, visited_max: VISITED_MAX };
-        let stream = match self.state.lock().sources.first() {
+        let stream = self.locked(|state| match state.sources.first() {
             Some(Source::Stream(s)) => Some((s.stream.clone(), s.cursor.clone())),
             _ => None,
-        };
+        });
         let mut peeked = match stream {
             Some((stream, cursor)) => {
                 let names = &self.context.stream_names;
@@ -129,21 +129,21 @@ impl Subscription {
             }
             None => self.peek_memory(from, &bounds)?,
         };
-        let state = self.state.lock();
-        for message in &mut peeked.messages {
-            message.unacked = state.is_unacked(DeliveryId { partition: 0, offset: message.offset });
-        }
+        self.locked(|state| {
+            for message in &mut peeked.messages {
+                message.unacked = state.is_unacked(DeliveryId { partition: 0, offset: message.offset });
+            }
+        });
         Ok(peeked)
     }
 
     fn peek_memory(&self, from: u64, bounds: &PeekBounds) -> Result<Peeked, ReadError> {
-        let (mut messages, spilled) = match self.state.lock().sources.first() {
-            Some(Source::Memory(memory)) => {
-                // One more than wanted tells whether there are more.
-                (memory.peek(from, bounds.messages_max.saturating_add(1)), memory.spilled_position())
-            }
-            _ => return Ok(Peeked::default()),
-        };
+        let waiting = self.locked(|state| {
+            // One more than wanted tells whether there are more.
+            let max = bounds.messages_max.saturating_add(1);
+            state.memory().map(|memory| (memory.peek(from, max), memory.spilled_position()))
+        });
+        let Some((mut messages, spilled)) = waiting else { return Ok(Peeked::default()) };
         if messages.len() <= bounds.messages_max
             && let Some((stream, position, shift)) = spilled
         {

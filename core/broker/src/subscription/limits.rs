@@ -125,7 +125,8 @@ impl ByteCounter {
         }
     }
 
-    fn change(&self, by: i64) {
+    /// Adds a number of bytes, or subtracts it.
+    pub(super) fn change(&self, by: i64) {
         if let Some(bytes) = &self.bytes {
             bytes.fetch_add(by, Ordering::Relaxed);
         }

@@ -13,6 +13,7 @@
 //! - Requeued messages are delivered before newer ones, in their old order, with their delivery count raised.
 //! - Acknowledgements reach the log's cursor; once committed, the message is never delivered again.
 //! - The lock is never held over I/O or an await: records that are not in memory are loaded outside it.
+//! - The log's writer never waits for the lock: see `locking`.
 
 mod check;
 mod consumer;
@@ -20,9 +21,11 @@ mod drops;
 mod inspect;
 mod keys;
 mod limits;
+mod locking;
 mod next;
 mod owner;
 mod pull;
+mod returned;
 mod settle;
 mod sizes;
 mod slots;
@@ -38,10 +41,9 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use inver_storage::batch::Batch;
 use inver_storage::{Cursor, CursorId, Entry, Listener, Lsn, Offset, Stream, SubmitError};
-use parking_lot::Mutex;
 
 use crate::completion::Completion;
-use crate::context::{Context, Due, Timed};
+use crate::context::{Context, Timed};
 use crate::reclaim::Trimmable;
 use crate::spec::{Delivery, DeliveryId, Depth, Mode, QueueLimits};
 
@@ -56,6 +58,7 @@ pub(crate) use limits::NextCheck;
 pub(crate) use owner::{DropSink, Recheck};
 
 use limits::Scope;
+use locking::StateLock;
 use owner::Owner;
 use source::memory::spill_ended;
 use state::{Host, State};
@@ -76,7 +79,7 @@ pub struct Subscription {
     name: Box<str>,
     durable: bool,
     context: Arc<Context>,
-    state: Mutex<State>,
+    state: StateLock,
     /// A durable position moved since the last [`take_moved`](Trimmable::take_moved).
     dirty: AtomicBool,
     /// Acknowledged messages are trimmed.
@@ -108,12 +111,11 @@ impl Subscription {
         let durable = streams.iter().any(|(_, cursor, _)| cursor.is_some());
         let trims = trim == Trim::Acknowledged;
         let subscription = Subscription::new(context, name, mode, durable, trims, streams.len());
-        {
-            let mut state = subscription.state.lock();
+        subscription.locked(|state| {
             for (stream, cursor, from) in streams {
                 state.add_stream(&subscription, stream, cursor, from);
             }
-        }
+        });
         if trims {
             context.reclaim.register(&subscription);
         }
@@ -128,7 +130,7 @@ impl Subscription {
         bounds: MemoryBounds,
     ) -> Arc<Subscription> {
         let subscription = Subscription::new(context, name, mode, false, false, 1);
-        subscription.state.lock().add_memory(bounds);
+        subscription.locked(|state| state.add_memory(bounds));
         subscription
     }
 
@@ -140,12 +142,12 @@ impl Subscription {
         trims: bool,
         sources: usize,
     ) -> Arc<Subscription> {
-        Arc::new(Subscription {
+        Arc::new_cyclic(|this| Subscription {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             durable,
             context: context.clone(),
-            state: Mutex::new(State::new(mode, sources, context.clock.clone())),
+            state: StateLock::new(this.clone(), State::new(mode, sources, context.clock.clone())),
             dirty: AtomicBool::new(false),
             trims,
             other_addresses: AtomicBool::new(false),
@@ -155,20 +157,6 @@ impl Subscription {
             last_detach: OnceLock::new(),
             used_ms: AtomicI64::new(context.clock.now_ms()),
         })
-    }
-
-    /// Runs a function under the lock, and sends the wake-ups that it left after the lock is released.
-    fn locked<R>(self: &Arc<Self>, act: impl FnOnce(&mut State) -> R) -> R {
-        let (done, wakeups) = {
-            let mut state = self.state.lock();
-            let done = act(&mut state);
-            if let Some((set_ms, at_ms)) = state.slots.take_check_request() {
-                self.context.timers.reschedule(set_ms, at_ms, Due::of(self));
-            }
-            (done, std::mem::take(&mut state.wakeups))
-        };
-        wakeups.into_iter().for_each(|(mailbox, token)| mailbox.post(token));
-        done
     }
 
     pub(crate) fn context(&self) -> &Arc<Context> {
@@ -196,13 +184,13 @@ impl Subscription {
     /// The way its consumers share it.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.state.lock().mode
+        self.locked(|state| state.mode)
     }
 
     /// Changes the mode, which succeeds while no consumer is attached or if it is the present one. The error is the
     /// present mode.
     pub fn ask_mode(&self, mode: Mode) -> Result<(), Mode> {
-        self.state.lock().ask_mode(mode)
+        self.locked(|state| state.ask_mode(mode))
     }
 
     /// The position to wait for before its creation is promised; none if it is not durable, or was restored.
@@ -224,12 +212,12 @@ impl Subscription {
 
     /// Its depth as it is, without enforcing limits.
     pub(crate) fn counts(&self) -> Depth {
-        self.state.lock().depth()
+        self.locked(|state| state.depth())
     }
 
     /// Messages that wait, uncommitted ones included, and their bytes if they are counted.
     pub(crate) fn submitted(&self) -> (u64, u64) {
-        self.state.lock().submitted_and_bytes()
+        self.locked(|state| state.submitted_and_bytes())
     }
 
     /// Adds a consumer.
@@ -269,12 +257,12 @@ impl Subscription {
 
     /// Adds a stream, from its beginning.
     pub(crate) fn extend(self: &Arc<Self>, stream: Stream, cursor: Option<Cursor>) {
-        self.state.lock().add_stream(self, stream, cursor, Offset(0));
+        self.locked(|state| state.add_stream(self, stream, cursor, Offset(0)));
     }
 
     /// Its cursors, one a stream.
     pub(crate) fn cursors(&self) -> Vec<CursorId> {
-        self.state.lock().cursors()
+        self.locked(|state| state.cursors())
     }
 
     pub(crate) fn first_cursor(&self) -> Option<CursorId> {
@@ -324,7 +312,7 @@ impl Subscription {
     /// How many messages a bounded queue in memory refused.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.state.lock().dropped()
+        self.locked(|state| state.dropped())
     }
 
     /// Notes that a durable position moved, or is about to.
@@ -358,10 +346,8 @@ struct WeakListener(Weak<Subscription>);
 
 impl Listener for WeakListener {
     fn advanced(&self, _token: u64) {
-        if let Some(subscription) = self.0.upgrade()
-            && subscription.locked(|state| state.advanced(subscription.limits()))
-        {
-            subscription.recheck();
+        if let Some(subscription) = self.0.upgrade() {
+            subscription.advanced();
         }
     }
 }
@@ -380,7 +366,7 @@ impl Trimmable for Subscription {
 
     fn take_moved(&self) -> Vec<(Stream, Offset)> {
         self.dirty.store(false, Ordering::Release);
-        self.state.lock().positions()
+        self.locked(|state| state.positions())
     }
 }
 

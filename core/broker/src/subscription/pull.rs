@@ -35,6 +35,14 @@ impl State {
         if self.closed || !(spec.passive || self.slots.contains(slot)) {
             return Pull { cancelled: true, ..Pull::default() };
         }
+        if self.returning > 0 {
+            // Older messages than those of the sources come back first.
+            self.slots.wait(slot);
+            if spec.passive {
+                self.passive_waiting.push(spec.clone());
+            }
+            return Pull { pending: spec.passive, ..Pull::default() };
+        }
         let now_ms = self.limits.now_ms;
         if self.mode == Mode::Shared && messages_max > 0 && self.slots.must_yield(slot, now_ms) {
             self.slots.end_wait(slot, now_ms);

@@ -124,7 +124,7 @@ impl State {
     }
 
     /// KeyShared: makes assigned messages available to all, so that newer ones of a key do not overtake a requeued one.
-    fn unassign_all(&mut self) {
+    pub(super) fn unassign_all(&mut self) {
         let slots: Vec<SlotId> = self.slots.ids().collect();
         for slot in slots {
             let assigned = self.slots.get_mut(slot).map(|s| std::mem::take(&mut s.assigned));

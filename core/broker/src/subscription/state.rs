@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) requeued: BTreeMap<DeliveryId, Requeued>,
     /// A message that was taken from its source and not delivered. It is delivered in its order, as requeued ones.
     pub(super) peeked: Option<Box<Delivery>>,
+    /// Messages of consumers that left, being put in order outside the lock: until they wait again, none is taken.
+    pub(super) returning: u64,
     /// Unacknowledged messages, also of consumers that stopped.
     pub(super) in_flight_by_consumer: FxHashMap<SlotId, InFlight>,
     pub(super) unacked: u64,
@@ -93,6 +95,7 @@ impl State {
             next_source: 0,
             requeued: BTreeMap::new(),
             peeked: None,
+            returning: 0,
             in_flight_by_consumer: FxHashMap::default(),
             unacked: 0,
             slots: Slots::default(),
@@ -210,15 +213,6 @@ impl State {
         self.slots.is_empty()
     }
 
-    /// Requeues all unacknowledged messages of a consumer; whether there were any.
-    pub(super) fn requeue_all(&mut self, slot: SlotId) -> bool {
-        let Some(in_flight) = self.in_flight_by_consumer.get(&slot) else { return false };
-        let ids: Vec<DeliveryId> = in_flight.unacked.keys().copied().collect();
-        self.requeue(slot, &ids);
-        self.in_flight_by_consumer.remove(&slot);
-        !ids.is_empty()
-    }
-
     /// KeyShared: makes messages that were assigned to a consumer available to all.
     pub(super) fn unassign(&mut self, slot: SlotId, assigned: impl IntoIterator<Item = Assigned>) {
         for Assigned { id, key, redelivered, value_bytes } in assigned {
@@ -282,7 +276,7 @@ impl State {
         is_over
     }
 
-    fn wake_passive(&mut self) {
+    pub(super) fn wake_passive(&mut self) {
         self.wakeups.extend(self.passive_waiting.drain(..).map(|spec| (spec.mailbox, spec.token)));
     }
 

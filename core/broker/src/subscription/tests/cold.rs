@@ -111,7 +111,7 @@ async fn a_length_limit_without_dead_letters_holds_at_each_commit() {
             until("the limit holds", || queue.ready() == 1000).await;
         }
         assert_eq!(queue.check(&fixture, false).dropped, 5 * 2000);
-        let position = queue.subscription.state.lock().positions()[0].1;
+        let position = queue.subscription.locked(|state| state.positions()[0].1);
         assert_eq!(position.0, MESSAGES + 5 * 2000 - 1000, "what was dropped is acknowledged");
     }
 }
@@ -235,7 +235,7 @@ async fn a_failed_read_is_not_retried_at_once() {
     fixture.advance_ms(1000);
     fixture.medium.schedule_reads(0, u64::MAX / 2);
     assert_eq!(queue.check(&fixture, true).next, NextCheck::Soon);
-    until("the read failed", || !queue.subscription.state.lock().sources[0].is_loading()).await;
+    until("the read failed", || !queue.subscription.locked(|state| state.sources[0].is_loading())).await;
     assert!(!queue.is_check_wanted());
     fixture.medium.schedule_reads(0, 0);
     assert_eq!(queue.drive(&fixture, true).await, MESSAGES);
@@ -247,7 +247,7 @@ async fn a_queue_that_waits_keeps_no_more_than_its_first_batch() {
     let (fixture, queue) = filled(CommitPolicy::Os, true, expires(true));
     queue.drive(&fixture, true).await;
     fixture.append(&queue, 1, 1, VALUE_BYTES);
-    let buffered = |queue: &TestQueue| queue.subscription.state.lock().sources[0].buffered_batches();
+    let buffered = |queue: &TestQueue| queue.subscription.locked(|state| state.sources[0].buffered_batches());
     assert_eq!(buffered(&queue), 0);
     fixture.advance_ms(1000);
     fixture.append(&queue, 200, 100, VALUE_BYTES);

@@ -172,7 +172,7 @@ impl TestQueue {
         loop {
             let checked = self.check(fixture, expire);
             dropped += checked.dropped;
-            let is_loading = self.subscription.state.lock().limits.awaits_load;
+            let is_loading = self.subscription.locked(|state| state.limits.awaits_load);
             match checked.next {
                 NextCheck::Now => {}
                 NextCheck::Soon => {

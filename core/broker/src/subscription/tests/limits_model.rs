@@ -83,10 +83,8 @@ impl World {
     }
 
     async fn loaded(&self) {
-        let is_loading = || {
-            let state = self.queue.subscription.state.lock();
-            state.sources.iter().any(|source| source.is_loading())
-        };
+        let is_loading =
+            || self.queue.subscription.locked(|state| state.sources.iter().any(|source| source.is_loading()));
         until("loads end", || !is_loading()).await;
     }
 
@@ -174,7 +172,7 @@ impl World {
         once.sort_unstable();
         once.dedup();
         assert_eq!(once.len(), dead.len(), "dead-lettered twice");
-        let position = self.queue.subscription.state.lock().positions()[0].1.0;
+        let position = self.queue.subscription.locked(|state| state.positions()[0].1.0);
         assert_eq!(position, self.appended.len() as u64, "all is acknowledged in the log");
     }
 }

@@ -6,5 +6,6 @@ mod cold;
 mod delivery;
 mod fixture;
 mod limits_model;
+mod locking;
 mod rejected_writes;
 mod sources;

@@ -22,10 +22,11 @@ async fn a_queue_in_memory_skips_whole_batches_and_parts_of_them() {
         let mut got = Vec::new();
         consumer.pull(3, usize::MAX, &mut got);
         assert_eq!(got.len(), 3);
-        let stream = subscription.state.lock().memory().and_then(|m| m.spilled_stream().cloned()).unwrap();
+        let stream =
+            subscription.locked(|state| state.memory().and_then(|m| m.spilled_stream().cloned())).unwrap();
         until("the spilled part is readable", || stream.high_watermark() == stream.next_offset()).await;
         let skipped = skipped.min(47);
-        assert_eq!(subscription.state.lock().sources[0].skip(skipped).messages, skipped);
+        assert_eq!(subscription.locked(|state| state.sources[0].skip(skipped).messages), skipped);
         assert_eq!(subscription.counts().ready, 47 - skipped);
         got.clear();
         while consumer.pull(100, usize::MAX, &mut got).more {}
@@ -46,7 +47,7 @@ async fn a_skipped_part_of_a_load_under_way_is_not_delivered() {
     let mut consumer = queue.subscription.attach(ConsumerSpec::new(mailbox.clone(), 1)).unwrap();
     let mut got = Vec::new();
     assert!(!consumer.pull(100, usize::MAX, &mut got).more, "it is loaded");
-    assert_eq!(queue.subscription.state.lock().sources[0].skip(19_005).messages, 19_005);
+    assert_eq!(queue.subscription.locked(|state| state.sources[0].skip(19_005).messages), 19_005);
     while got.len() < 995 {
         if !consumer.pull(995 - got.len(), usize::MAX, &mut got).more {
             tokio::time::timeout(Duration::from_secs(10), mailbox.wait()).await.expect("it is woken");
@@ -68,27 +69,28 @@ async fn a_released_buffer_is_read_again_before_what_was_read_ahead_of_it() {
     let queue = fixture.queue(ids, QueueLimits::default());
     let mut taken = Vec::new();
     for releases in [false, true, false, true] {
-        let mut state = queue.subscription.state.lock();
-        let source = &mut state.sources[0];
-        let mut left = usize::MAX;
-        while left > 0 {
-            match source.take(4096) {
-                Offer::Taken(message) => {
-                    taken.push(message.offset);
-                    left -= 1;
+        queue.subscription.locked(|state| {
+            let source = &mut state.sources[0];
+            let mut left = usize::MAX;
+            while left > 0 {
+                match source.take(4096) {
+                    Offer::Taken(message) => {
+                        taken.push(message.offset);
+                        left -= 1;
+                    }
+                    Offer::Load(read) => {
+                        assert!(source.loaded(false, read.run().unwrap()));
+                        left = 3;
+                    }
+                    Offer::Empty | Offer::Gone => panic!("all can be read"),
                 }
-                Offer::Load(read) => {
-                    assert!(source.loaded(false, read.run().unwrap()));
-                    left = 3;
-                }
-                Offer::Empty | Offer::Gone => panic!("all can be read"),
             }
-        }
-        let ahead = source.read_ahead(8192).expect("a read ahead");
-        if releases {
-            source.release_buffered();
-        }
-        assert!(source.loaded(false, ahead.run().unwrap()));
+            let ahead = source.read_ahead(8192).expect("a read ahead");
+            if releases {
+                source.release_buffered();
+            }
+            assert!(source.loaded(false, ahead.run().unwrap()));
+        });
     }
     assert!(taken.len() > 50 && taken.iter().copied().eq(0..taken.len() as u64), "{taken:?}");
 }

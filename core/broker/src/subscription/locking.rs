@@ -1,0 +1,75 @@
+//! The lock of a subscription's state, which the log's writer never waits for.
+//!
+//! When a stream of the subscription advances while its lock is held, a flag tells the holder, which handles the advance
+//! after its own work. So no work under the lock delays commits. No advance is missed either: the holder reads the flag
+//! after it released the lock, and the writer tries the lock after it set the flag.
+
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::Subscription;
+use super::state::State;
+use crate::context::Due;
+
+/// The state of a subscription under its lock.
+pub(super) struct StateLock {
+    state: Mutex<State>,
+    /// A stream advanced, and nobody has handled that.
+    has_advanced: AtomicBool,
+    /// The subscription itself.
+    of: Weak<Subscription>,
+}
+
+impl StateLock {
+    pub(super) fn new(of: Weak<Subscription>, state: State) -> StateLock {
+        StateLock { state: Mutex::new(state), has_advanced: AtomicBool::new(false), of }
+    }
+}
+
+impl Subscription {
+    /// Runs a function under the lock, and sends the wake-ups that it left after the lock is released.
+    pub(super) fn locked<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+        let done = self.run(self.state.state.lock(), act);
+        self.handle_advances();
+        done
+    }
+
+    /// Handles the advance of a stream. Never waits: it runs on the log's writer.
+    pub(super) fn advanced(&self) {
+        self.state.has_advanced.store(true, Ordering::Release);
+        self.handle_advances();
+    }
+
+    fn run<R>(&self, mut state: MutexGuard<'_, State>, act: impl FnOnce(&mut State) -> R) -> R {
+        let done = act(&mut state);
+        if let Some((set_ms, at_ms)) = state.slots.take_check_request()
+            && let Some(subscription) = self.state.of.upgrade()
+        {
+            self.context.timers.reschedule(set_ms, at_ms, Due::of(&subscription));
+        }
+        let wakeups = std::mem::take(&mut state.wakeups);
+        drop(state);
+        wakeups.into_iter().for_each(|(mailbox, token)| mailbox.post(token));
+        done
+    }
+
+    fn handle_advances(&self) {
+        loop {
+            // Between the release of the lock (or the setting of the flag) and the reading of the other.
+            fence(Ordering::SeqCst);
+            if !self.state.has_advanced.load(Ordering::Relaxed) {
+                return;
+            }
+            // Another holder handles it after its own work.
+            let Some(state) = self.state.state.try_lock() else { return };
+            let is_over = self.run(state, |state| {
+                self.state.has_advanced.swap(false, Ordering::AcqRel) && state.advanced(self.limits())
+            });
+            if is_over {
+                self.recheck();
+            }
+        }
+    }
+}
