@@ -80,26 +80,35 @@ impl ReceiveGate {
         &mut self,
         all_filters: impl FnOnce(usize, &dyn Fn(&[u8]) -> bool) -> bool,
     ) -> bool {
-        if let Some(covers) = self.decided().covers_filters {
+        let decided = self.decided();
+        if let Some(covers) = decided.covers_filters {
             return covers;
         }
+        let version = decided.version;
         let holds = |filter: &[u8]| receives_all_of(&self.permissions, filter);
         let covers = self.removed.len() <= FILTERS_MAX
             && self.removed.iter().all(|filter| holds(filter))
             && all_filters(FILTERS_MAX, &holds);
-        self.decided().covers_filters = Some(covers);
+        if let Some(decided) = self.decided_at(version) {
+            decided.covers_filters = Some(covers);
+        }
         covers
     }
 
     /// What was decided at the present version.
     fn decided(&mut self) -> &mut Decided {
-        // Read before any rule is, so that a change in between is found by the next question.
         let version = self.permissions.version();
         let decided = self.decided.get_or_insert_with(|| Box::new(Decided::at(version)));
         if decided.version != version {
             **decided = Decided::at(version);
         }
         decided
+    }
+
+    /// Where to remember what was decided since the permissions had this version; none if they have changed meanwhile.
+    fn decided_at(&mut self, version: u64) -> Option<&mut Decided> {
+        let decided = self.decided();
+        (decided.version == version).then_some(decided)
     }
 
     /// Whether the client may receive a message; `topic` is the log topic that it is stored in.
@@ -119,27 +128,34 @@ impl ReceiveGate {
     }
 
     fn may_receive(&mut self, address: &[u8]) -> bool {
-        if let Some(allowed) = self.decided().addresses.get(address) {
+        let decided = self.decided();
+        if let Some(allowed) = decided.addresses.get(address) {
             return *allowed;
         }
+        let version = decided.version;
         let name = String::from_utf8_lossy(address);
         let allowed = self.permissions.may(ResourceKind::Address, &name, Operation::Receive);
-        let addresses = &mut self.decided().addresses;
-        if addresses.len() >= ADDRESSES_MAX {
-            addresses.clear();
+        if let Some(Decided { addresses, .. }) = self.decided_at(version) {
+            if addresses.len() >= ADDRESSES_MAX {
+                addresses.clear();
+            }
+            addresses.insert(address.into(), allowed);
         }
-        addresses.insert(address.into(), allowed);
         allowed
     }
 
     fn may_read(&mut self, topic: &str) -> bool {
-        if let Some((last, allowed)) = &self.decided().topic
+        let decided = self.decided();
+        let version = decided.version;
+        if let Some((last, allowed)) = &decided.topic
             && **last == *topic
         {
             return *allowed;
         }
         let allowed = self.permissions.may(ResourceKind::Topic, topic, Operation::Read);
-        self.decided().topic = Some((topic.into(), allowed));
+        if let Some(decided) = self.decided_at(version) {
+            decided.topic = Some((topic.into(), allowed));
+        }
         allowed
     }
 
