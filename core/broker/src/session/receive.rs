@@ -24,6 +24,9 @@ const FILTERS_MAX: usize = 64;
 /// Addresses whose decision is remembered; beyond it all are forgotten.
 const ADDRESSES_MAX: usize = 256;
 
+/// Bytes of headers that are remembered.
+const HEADERS_BYTES_MAX: usize = 512;
+
 /// Decides what a client receives: by the session's filters where rules allow all that they match, else address by
 /// address.
 pub(super) struct ReceiveGate {
@@ -41,6 +44,8 @@ struct Decided {
     covers_filters: Option<bool>,
     /// Whether the client may receive from these addresses. Few enough for a hash that a client could predict.
     addresses: FxHashMap<Box<[u8]>, bool>,
+    /// The headers of the last composed message that was allowed: those of the next are mostly the same.
+    headers: Vec<u8>,
     /// The log topic of the last message that came with one, and whether the client may read it.
     topic: Option<(Box<str>, bool)>,
 }
@@ -113,6 +118,11 @@ impl ReceiveGate {
 
     /// Whether the client may receive a message; `topic` is the log topic that it is stored in.
     pub(super) fn allows(&mut self, namespace: &Namespace, record: &Record, topic: Option<&str>) -> bool {
+        let decided = self.decided();
+        if !record.is_marked && !record.headers.is_empty() && *decided.headers == *record.headers {
+            return true;
+        }
+        let version = decided.version;
         let is_composed = HeaderView::of(record).origin().is_some();
         // A message that the broker composed is stored there by a capture only.
         let topic = topic.filter(|_| !is_composed);
@@ -124,7 +134,17 @@ impl ReceiveGate {
         if topic.is_none() && !is_composed && !self.may_read_topic_of(namespace, &address) {
             return false;
         }
-        self.may_receive(&address)
+        let allowed = self.may_receive(&address);
+        // All that decides about a composed message is in its headers.
+        if allowed
+            && is_composed
+            && record.headers.len() <= HEADERS_BYTES_MAX
+            && let Some(decided) = self.decided_at(version)
+        {
+            decided.headers.clear();
+            decided.headers.extend_from_slice(&record.headers);
+        }
+        allowed
     }
 
     fn may_receive(&mut self, address: &[u8]) -> bool {
@@ -215,7 +235,8 @@ impl ReceiveGate {
 
 impl Decided {
     fn at(version: u64) -> Decided {
-        Decided { version, covers_filters: None, addresses: FxHashMap::default(), topic: None }
+        let (headers, addresses) = (Vec::new(), FxHashMap::default());
+        Decided { version, covers_filters: None, headers, addresses, topic: None }
     }
 }
 
