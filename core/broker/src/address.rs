@@ -86,6 +86,15 @@ impl Address {
     }
 }
 
+/// Whether a slashed address is one of the server's own statistics, where no client publishes: everything below `$SYS`
+/// but the state of a bridge, `$SYS/broker/connection/NAME/state`, which the bridge itself tells.
+#[must_use]
+pub fn is_reserved(slashed: &[u8]) -> bool {
+    let Some(below) = slashed.strip_prefix(b"$SYS/") else { return false };
+    let name = below.strip_prefix(b"broker/connection/").and_then(|rest| rest.strip_suffix(b"/state"));
+    name.is_none_or(<[u8]>::is_empty)
+}
+
 /// Converts a name from one written form to another.
 #[must_use]
 pub fn rewrite<'a>(from: Form, to: Form, text: &'a [u8]) -> Cow<'a, [u8]> {

@@ -66,7 +66,7 @@ pub use access::{
     AccessControl, AccessError, ChannelLimitReached, NewRule, PermissionScope, Permissions, RulesChanged,
     UserChannel,
 };
-pub use address::{Address, Filter, Form, rewrite};
+pub use address::{Address, Filter, Form, is_reserved, rewrite};
 pub use audit::{Audit, AuditConfig, AuditEvent, AuditKind, AuditKinds, AuditResult, Who};
 pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError, NamespaceError, check_namespace};
 pub use capture::check_capture;

@@ -13,7 +13,7 @@ use inver_storage::{Entry, SubmitError};
 use rustc_hash::FxHashMap;
 
 use crate::access::Permissions;
-use crate::address::{Address, Form, rewrite};
+use crate::address::{Address, Form, is_reserved, rewrite};
 use crate::completion::Completion;
 use crate::exchange::{Exchange, Inbox};
 use crate::limits::LimitReached;
@@ -462,6 +462,10 @@ impl Publisher {
     }
 
     fn check_key(&self, exchange: &Exchange, routing_key: &[u8]) -> Result<(), PublishError> {
+        if exchange.name() == HUB && is_reserved(&rewrite(Form::Dotted, Form::Slashed, routing_key)) {
+            let routing_key = String::from_utf8_lossy(routing_key).into_owned();
+            return Err(PublishError::KeyRefused { exchange: HUB.to_owned(), routing_key });
+        }
         let Some(permissions) = self.restricting() else { return Ok(()) };
         if exchange.spec().kind != ExchangeKind::Topic {
             return Ok(());
@@ -480,12 +484,14 @@ impl Publisher {
 
     fn check_address(&self, slashed: &[u8]) -> Result<(), PublishError> {
         match self.restricting() {
-            Some(permissions) if !may_write_address(permissions, slashed) => Err(PublishError::KeyRefused {
-                exchange: HUB.to_owned(),
-                routing_key: String::from_utf8_lossy(slashed).into_owned(),
-            }),
-            _ => Ok(()),
+            Some(permissions) if !may_write_address(permissions, slashed) => {}
+            _ if is_reserved(slashed) => {}
+            _ => return Ok(()),
         }
+        Err(PublishError::KeyRefused {
+            exchange: HUB.to_owned(),
+            routing_key: String::from_utf8_lossy(slashed).into_owned(),
+        })
     }
 
     /// The exchange, which must accept publishes of clients; none for the default one.

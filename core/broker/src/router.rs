@@ -11,7 +11,7 @@ use inver_access::{Operation, ResourceKind};
 use smallvec::SmallVec;
 
 use crate::access::Permissions;
-use crate::address::{Address, Form};
+use crate::address::{Address, Form, is_reserved};
 use crate::bindings::Binding;
 use crate::exchange::{Exchange, Inbox, RouteTarget};
 use crate::namespace::Namespace;
@@ -58,10 +58,11 @@ pub(crate) struct Publish<'a> {
 impl Publish<'_> {
     /// Whether the publisher may publish at an address of the hub.
     pub(crate) fn may_write(&self, address: &Address) -> bool {
-        self.permissions.is_none_or(|permissions| {
-            let slashed = address.write(Form::Slashed);
+        let slashed = address.write(Form::Slashed);
+        let permits = |permissions: &Permissions| {
             permissions.may(ResourceKind::Address, &String::from_utf8_lossy(&slashed), Operation::Write)
-        })
+        };
+        !is_reserved(&slashed) && self.permissions.is_none_or(permits)
     }
 }
 

@@ -191,9 +191,7 @@ fn principal_of(text: &str) -> Result<Principal, String> {
             Err(format!("Could not parse principal from `{text}` (expected: User:name)"))
         }
         Some((USER, WILDCARD)) => Ok(Principal::Anyone),
-        Some((USER, ANONYMOUS)) => {
-            Err(format!("Clients without a user are meant by `{ANYONE}`, which means every client."))
-        }
+        Some((USER, ANONYMOUS)) => Ok(Principal::Anonymous),
         Some((USER, name)) => Ok(Principal::User(name.to_owned())),
         Some((TAG, name)) if !name.is_empty() => Ok(Principal::Tag(Tag::named(name))),
         Some((kind, _)) => {

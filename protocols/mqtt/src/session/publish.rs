@@ -10,7 +10,6 @@ use super::{Session, stored};
 use crate::codec::{Ack, DecodeError, Packet, Publish, Qos, Reason, Version};
 use crate::error::{Stop, count_reason};
 use crate::map::{Author, Incoming};
-use crate::sys;
 
 /// Size from which a write batch is submitted before the turn ends.
 const WRITE_BATCH_BYTES_MAX: usize = 1024 * 1024;
@@ -37,7 +36,7 @@ impl Session {
             let _always_fits = pubrec.encode(self.version, self.deferred.bytes());
             return Ok(());
         }
-        let refused = if topic.starts_with(sys::PREFIX) {
+        let refused = if inver_broker::is_reserved(topic.as_bytes()) {
             Some(Reason::NotAuthorized)
         } else if topic.bytes().filter(|&byte| byte == b'/').count() >= self.server.config.topic_levels_max {
             Some(Reason::TopicNameInvalid)

@@ -189,7 +189,6 @@ fn what_cannot_be_an_acl_is_refused() {
         AclCreation { host: "example.com".into(), ..bob_reads() },
         AclCreation { principal: "bob".into(), ..bob_reads() },
         AclCreation { principal: "Group:x".into(), ..bob_reads() },
-        AclCreation { principal: "User:ANONYMOUS".into(), ..bob_reads() },
         bob_reads(),
     ];
     let codes = create(&mut fixture, wrong);
@@ -197,6 +196,16 @@ fn what_cannot_be_an_acl_is_refused() {
     assert!(refused.iter().all(|code| *code == ErrorCode::INVALID_REQUEST), "{refused:?}");
     assert_eq!(*last, ErrorCode::NONE, "the others of a request are created");
     assert_eq!(describe(&mut fixture, any()).len(), 1);
+}
+
+#[test]
+fn clients_without_a_user_are_a_principal() {
+    let mut fixture = fixture();
+    fixture.become_administrator();
+    let anonymous = AclCreation { principal: "User:ANONYMOUS".into(), ..bob_reads() };
+    assert_eq!(create(&mut fixture, vec![anonymous]), [ErrorCode::NONE]);
+    let shown = describe(&mut fixture, any());
+    assert!(shown.len() == 1 && format!("{shown:?}").contains("User:ANONYMOUS"), "{shown:?}");
 }
 
 #[test]

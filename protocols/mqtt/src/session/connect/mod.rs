@@ -27,7 +27,6 @@ use crate::codec::{Ack, Connect, DecodeError, Packet, PropertiesBuf, Reason, Ver
 use crate::config::MqttConfig;
 use crate::error::Refusal;
 use crate::server::{ConnectedClient, Server};
-use crate::sys;
 
 /// An accepted client.
 pub(crate) struct Accepted {
@@ -130,7 +129,7 @@ fn check_will_topic(connect: &Connect<'_>, config: &MqttConfig) -> Result<(), De
     if will.topic.split('/').count() > config.topic_levels_max {
         return Err(DecodeError::because(Reason::TopicNameInvalid, "a will topic of too many levels"));
     }
-    if will.topic.starts_with(sys::PREFIX) {
+    if inver_broker::is_reserved(will.topic.as_bytes()) {
         return Err(DecodeError::because(Reason::NotAuthorized, "a will topic below $SYS/"));
     }
     Ok(())
