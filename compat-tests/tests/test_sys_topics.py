@@ -2,10 +2,11 @@
 
 import queue
 
+import paho.mqtt.client as paho
 import pika
 import pytest
 
-from clients import amqp, kafka_create, kafka_send, mqtt
+from clients import WAIT_SECONDS, amqp, kafka_create, kafka_send, mqtt
 from harness import wait_until
 
 
@@ -48,3 +49,27 @@ def test_a_bridge_tells_its_state(broker, unique, version):
     with mqtt(broker) as late:
         late.subscribe(state)
         wait_until(lambda: late.get().payload == b"0", what="the will, retained")
+
+
+def test_a_bridge_hears_no_echo_and_keeps_the_retain_flag(broker, unique):
+    """Paho's bridge mode sets the highest bit of the protocol level, as Mosquitto's bridges do."""
+    heard, ready = queue.Queue(), queue.Queue()
+    bridge = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"{unique}-bridge", protocol=paho.MQTTv311)
+    bridge.enable_bridge_mode()
+    bridge.on_connect = lambda _c, _d, _f, reason, _p: ready.put(reason)
+    bridge.on_subscribe = lambda *_: ready.put("subscribed")
+    bridge.on_message = lambda _c, _d, message: heard.put((message.payload, message.retain))
+    bridge.connect("127.0.0.1", broker.mqtt_port)
+    bridge.loop_start()
+    try:
+        assert not ready.get(timeout=WAIT_SECONDS).is_failure
+        bridge.subscribe(f"{unique}/#", qos=1)
+        assert ready.get(timeout=WAIT_SECONDS) == "subscribed"
+        bridge.publish(f"{unique}/own", b"own", qos=1).wait_for_publish(WAIT_SECONDS)
+        with mqtt(broker) as device:
+            device.publish(f"{unique}/kept", b"kept", retain=True)
+            device.publish(f"{unique}/plain", b"plain")
+        assert [heard.get(timeout=WAIT_SECONDS) for _ in range(2)] == [(b"kept", True), (b"plain", False)]
+    finally:
+        bridge.disconnect()
+        bridge.loop_stop()

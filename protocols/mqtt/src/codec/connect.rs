@@ -14,6 +14,8 @@ use super::writer::{field_length, put_field, put_header, put_u16};
 pub struct Connect<'a> {
     /// Protocol version of the connection.
     pub version: Version,
+    /// The client is a bridge of another server: the highest bit of the protocol level, as Mosquitto sets it.
+    pub is_bridge: bool,
     /// Clean Start; before MQTT 5 Clean Session, which also ends the session with the connection.
     pub clean_start: bool,
     /// Keep Alive in seconds; 0: none.
@@ -52,9 +54,14 @@ const WILL: u8 = 1 << 2;
 const CLEAN_START: u8 = 1 << 1;
 const RESERVED: u8 = 1;
 
+/// The bit of the protocol level that marks a bridge. MQTT 5 has subscription options instead.
+const BRIDGE: u8 = 0x80;
+const BRIDGE_V31: u8 = BRIDGE | 3;
+const BRIDGE_V311: u8 = BRIDGE | 4;
+
 impl<'a> Connect<'a> {
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Connect<'a>, DecodeError> {
-        let version = read_version(reader)?;
+        let (version, is_bridge) = read_version(reader)?;
         let flags = reader.u8()?;
         let has = |flag: u8| flags & flag != 0;
         let will_qos = Qos::from_bits(flags >> 3 & 3)
@@ -82,6 +89,7 @@ impl<'a> Connect<'a> {
         let password = if has(PASSWORD) && !is_absent(reader) { Some(reader.binary()?) } else { None };
         Ok(Connect {
             version,
+            is_bridge,
             clean_start: has(CLEAN_START),
             keep_alive_s,
             client_id,
@@ -122,7 +130,7 @@ impl<'a> Connect<'a> {
         }
         put_header(out, Type::Connect.first_byte(), remaining)?;
         put_field(out, name.as_bytes());
-        out.push(level);
+        out.push(if self.is_bridge { level | BRIDGE } else { level });
         out.push(flags);
         put_u16(out, self.keep_alive_s);
         if v5 {
@@ -147,7 +155,7 @@ impl<'a> Connect<'a> {
 }
 
 /// Reads protocol name and level [MQTT-3.1.2-1], [MQTT-3.1.2-2].
-fn read_version(reader: &mut Reader<'_>) -> Result<Version, DecodeError> {
+fn read_version(reader: &mut Reader<'_>) -> Result<(Version, bool), DecodeError> {
     const UNSUPPORTED: DecodeError = DecodeError::because(
         Reason::UnsupportedProtocolVersion,
         "a protocol version other than 3.1, 3.1.1 and 5 [MQTT-3.1.2-2]",
@@ -155,9 +163,11 @@ fn read_version(reader: &mut Reader<'_>) -> Result<Version, DecodeError> {
     let name = reader.binary()?;
     let level = reader.u8()?;
     match (name, level) {
-        (b"MQTT", 5) => Ok(Version::V5),
-        (b"MQTT", 4) => Ok(Version::V311),
-        (b"MQIsdp", 3) => Ok(Version::V31),
+        (b"MQTT", 5) => Ok((Version::V5, false)),
+        (b"MQTT", 4) => Ok((Version::V311, false)),
+        (b"MQIsdp", 3) => Ok((Version::V31, false)),
+        (b"MQTT", BRIDGE_V311) => Ok((Version::V311, true)),
+        (b"MQIsdp", BRIDGE_V31) => Ok((Version::V31, true)),
         (b"MQTT" | b"MQIsdp", _) => Err(UNSUPPORTED),
         _ => Err(DecodeError::protocol("a protocol name other than MQTT [MQTT-3.1.2-1]")),
     }

@@ -61,6 +61,8 @@ use self::subscriptions::Subscriptions;
 /// The connection's part of an MQTT session.
 pub(crate) struct Session {
     version: Version,
+    /// Another server's bridge: all subscriptions are No Local and Retain As Published.
+    is_bridge: bool,
     server: ConnectedClient,
     mailbox: Arc<Mailbox>,
     core: inver_broker::Session,

@@ -32,7 +32,9 @@ impl Session {
         let mode = requested_mode(subscribe);
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut first_error = None;
-        for &(filter, options) in &subscribe.filters {
+        for &(filter, mut options) in &subscribe.filters {
+            options.no_local |= self.is_bridge && matches!(split_shared(filter), Shared::No);
+            options.retain_as_published |= self.is_bridge;
             let mode = match split_shared(filter) {
                 Shared::Yes { .. } => mode.clone(),
                 _ => Ok(None),

@@ -269,6 +269,7 @@ impl Client {
     pub(crate) async fn send_connect(&mut self, options: &ConnectOptions<'_>) {
         let connect = Connect {
             version: self.version,
+            is_bridge: false,
             clean_start: options.clean_start,
             keep_alive_s: options.keep_alive_s,
             client_id: options.client_id,

@@ -83,14 +83,18 @@ fn connect(version: Version) -> impl Strategy<Value = Packet<'static>> {
         |(qos, retain, topic, payload, properties)| Will { qos, retain, topic, payload, properties },
     );
     (
-        (any::<bool>(), any::<u16>(), text(), prop::option::of(will)),
+        (any::<(bool, bool)>(), any::<u16>(), text(), prop::option::of(will)),
         (prop::option::of(text()), prop::option::of(bytes()), properties(Place::Connect, version)),
     )
         .prop_map(
-            move |((clean_start, keep_alive_s, client_id, will), (username, password, properties))| {
+            move |(
+                ((is_bridge, clean_start), keep_alive_s, client_id, will),
+                (username, password, properties),
+            )| {
                 let password = if username.is_none() && version != Version::V5 { None } else { password };
                 Packet::Connect(Box::new(Connect {
                     version,
+                    is_bridge: is_bridge && version != Version::V5,
                     clean_start,
                     keep_alive_s,
                     client_id,

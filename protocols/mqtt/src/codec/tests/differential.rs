@@ -94,12 +94,13 @@ fn is_supported(packet: &Packet<'_>) -> bool {
     }
 }
 
-/// `mqttbytes` treats a password as text, and an empty one as absent.
+/// `mqttbytes` treats a password as text, and an empty one as absent, and knows no bridges.
 fn mqttbytes_supports(packet: &Packet<'_>) -> bool {
     match packet {
-        Packet::Connect(connect) => connect
-            .password
-            .is_none_or(|password| !password.is_empty() && std::str::from_utf8(password).is_ok()),
+        Packet::Connect(connect) => {
+            let is_text = |password: &[u8]| !password.is_empty() && std::str::from_utf8(password).is_ok();
+            !connect.is_bridge && connect.password.is_none_or(is_text)
+        }
         _ => true,
     }
 }

@@ -77,6 +77,7 @@ pub(crate) async fn connect(
     let window = request.receive_maximum.min(config.inflight_max);
     let mut session = Session {
         version: connect.version,
+        is_bridge: connect.is_bridge,
         server: ConnectedClient::new(server),
         publisher: LazyPublisher::default(),
         mailbox: mailbox.clone(),
