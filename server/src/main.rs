@@ -3,13 +3,15 @@
 //! The modules: [`commands`] (the command line), [`config`] (keys, file, environment), [`reload`] (the configuration
 //! read again while the broker runs), [`listeners`] (TCP, Unix sockets, TLS, WebSocket), [`protocols`] (their list),
 //! [`runtime`] (worker threads), [`http`] (health, metrics), [`telemetry`] (the recorder of metrics), [`logging`],
-//! [`backup`] (archive, folder, restore), [`systemd`] (readiness), [`logins`] and [`passwords`] (authentication), [`files`] (permissions of files).
+//! [`backup`] (archive, folder, restore), [`systemd`] (readiness), [`logins`], [`passwords`] and [`jwt`] (authentication),
+//! [`files`] (permissions of files).
 
 mod backup;
 mod commands;
 mod config;
 mod files;
 mod http;
+mod jwt;
 mod listeners;
 mod logging;
 mod logins;

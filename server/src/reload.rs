@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use crate::config::users::ConfiguredUsers;
 use crate::config::{Config, Loaded, SharedKeys};
+use crate::jwt::{self, Tokens};
 use crate::listeners::{self, ListenerSet};
 use crate::logging::LogFilter;
 
@@ -22,8 +23,9 @@ use crate::logging::LogFilter;
 const REQUESTS_MAX: usize = 16;
 
 /// Keys that a reload applies; of the others it says that they need a restart.
-const LIVE: [&str; 24] = [
+const LIVE: [&str; 25] = [
     "users",
+    "jwt",
     "permissions",
     "quotas",
     "namespaces",
@@ -132,6 +134,7 @@ pub(crate) struct Reloader {
     /// The values in effect.
     values: BTreeMap<String, String>,
     users: ConfiguredUsers,
+    tokens: Tokens,
     /// What is shown of the configuration.
     shown: SharedKeys,
 }
@@ -144,6 +147,7 @@ impl Reloader {
         log_filter: LogFilter,
         connections_max: Option<usize>,
         started: &mut Config,
+        tokens: Tokens,
     ) -> Reloader {
         Reloader {
             load,
@@ -151,6 +155,7 @@ impl Reloader {
             connections_max,
             values: started.values().into_iter().collect(),
             users: started.general.users.clone(),
+            tokens,
             shown: SharedKeys::default(),
         }
     }
@@ -187,7 +192,8 @@ impl Reloader {
         let load = self.load.clone();
         let read = tokio::task::spawn_blocking(move || {
             let Loaded { config, warnings, sources } = load()?;
-            let more = listeners::check(&config)?;
+            let mut more = listeners::check(&config)?;
+            more.extend(jwt::check(&config)?);
             let warnings = warnings.into_iter().chain(more);
             let warnings = warnings.map(|warning| format!("{}: {}", warning.place, warning.what)).collect();
             anyhow::Ok((config, sources, warnings))
@@ -205,6 +211,7 @@ impl Reloader {
                 "permissions" => "other rules".into(),
                 "quotas" => "other quotas".into(),
                 "namespaces" => "other namespaces, or other settings of them".into(),
+                "jwt" => "other issuers of tokens, or other settings of them".into(),
                 "listeners" => "other listeners, or other settings of them".into(),
                 _ => format!("{now:?}, before {:?}", before.map_or("", String::as_str)),
             };
@@ -224,6 +231,8 @@ impl Reloader {
         broker.set_captures(&config.capture.captures(), &config.capture_topics())?;
         broker.access().set_configured(users, rules)?;
         broker.quotas().set_configured(config.general.quotas.quotas())?;
+        self.tokens.set(&config.general.jwt);
+        broker.access().set_external_authority(self.tokens.has_issuers());
         broker.set_limits(config.limits.namespace());
         self.log_filter.set(&config.logging.filter.0);
         listeners.apply(prepared);

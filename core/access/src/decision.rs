@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::grant::Grant;
 use crate::pattern::{Matcher, Variables};
 use crate::rule::{Effect, KEY_SEPARATOR, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
 use crate::user::{Tag, Tags};
@@ -130,6 +131,29 @@ impl Rules {
             }
         }
         EffectiveRules { by_kind, is_administrator: subject.tags.contains(&Tag::Administrator) }
+    }
+
+    /// The same, with the rules of a grant beside them.
+    #[must_use]
+    pub fn with_grant(&self, subject: &Subject<'_>, grant: &Grant) -> EffectiveRules {
+        let mut rules = self.for_subject(subject);
+        let variables = Variables {
+            username: subject.user.unwrap_or_default(),
+            client_id: subject.client_id,
+            namespace: subject.namespace,
+        };
+        for granted in &grant.rules {
+            if granted.namespaces.matcher(&variables).matches(subject.namespace) {
+                let rule = &granted.rule;
+                rules.by_kind.entry(rule.kind).or_default().push(EffectiveRule {
+                    id: rule.id,
+                    matcher: rule.pattern.matcher(&variables),
+                    operations: rule.operations,
+                    effect: rule.effect,
+                });
+            }
+        }
+        rules
     }
 }
 

@@ -18,4 +18,7 @@ pub enum CloseReason {
     /// Its user was disabled.
     #[error("user '{0}' was disabled")]
     UserDisabled(Arc<str>),
+    /// The time of what it proved to be with is over.
+    #[error("credential expired")]
+    CredentialExpired,
 }

@@ -8,7 +8,7 @@
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -17,9 +17,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::closing::CloseReason;
+use crate::context::{Due, Timed};
 use crate::listener::{Endpoints, ListenerInfo};
 use crate::mailbox::Mailbox;
 use crate::quota::{AppliedQuotas, ConnectionQuotas, QuotaScope, Quotas};
+use crate::timers::Timers;
+
+/// No time.
+const NEVER_MS: i64 = i64::MAX;
 
 /// The live connections; cheap to clone.
 #[derive(Clone, Default)]
@@ -33,6 +38,7 @@ struct Inner {
     of_namespace: Counts,
     /// Somebody waits for the end of a namespace's connections.
     left: Notify,
+    timers: Arc<Timers<Due>>,
 }
 
 /// Connections by the name of what they belong to; a name without one has no entry. Names come from clients that were
@@ -97,6 +103,11 @@ pub(crate) enum Full {
 }
 
 impl ConnectionRegistry {
+    /// A registry whose connections expire by these timers.
+    pub(crate) fn new(timers: Arc<Timers<Due>>) -> ConnectionRegistry {
+        ConnectionRegistry(Arc::new(Inner { timers, ..Inner::default() }))
+    }
+
     /// Registers a connection unless a limit is reached.
     pub(crate) fn register(&self, new: NewConnection<'_>) -> Result<ConnectionHandle, Full> {
         let inner = &self.0;
@@ -122,6 +133,7 @@ impl ConnectionRegistry {
             quotas: ConnectionQuotas::new(new.quotas),
             served_from: new.served_from.map(Box::new),
             is_throttled: AtomicBool::new(false),
+            expires_at_ms: AtomicI64::new(NEVER_MS),
             mailbox: new.mailbox.clone(),
             registry: self.clone(),
         });
@@ -197,13 +209,24 @@ impl ConnectionRegistry {
         }
     }
 
-    fn leave(&self, connection: &LiveConnection) {
+    fn leave(&self, connection: &Arc<LiveConnection>) {
+        self.expire(connection, None);
         self.0.live.remove(&connection.id);
         if let Some(user) = &connection.user {
             self.0.of_user.give_back(user);
         }
         self.0.of_namespace.give_back(&connection.namespace);
         self.0.left.notify_waiters();
+    }
+
+    fn expire(&self, connection: &Arc<LiveConnection>, at_ms: Option<i64>) {
+        let before_ms = connection.expires_at_ms.swap(at_ms.unwrap_or(NEVER_MS), Ordering::AcqRel);
+        if before_ms != NEVER_MS {
+            self.0.timers.cancel(before_ms, Due::of(connection));
+        }
+        if let Some(at_ms) = at_ms {
+            self.0.timers.schedule(at_ms, Due::of(connection));
+        }
     }
 }
 
@@ -229,6 +252,7 @@ pub struct LiveConnection {
     /// When it is served, if connections came faster than their quota allows.
     served_from: Option<Box<Instant>>,
     is_throttled: AtomicBool,
+    expires_at_ms: AtomicI64,
     mailbox: Arc<Mailbox>,
     registry: ConnectionRegistry,
 }
@@ -326,9 +350,23 @@ impl LiveConnection {
         self.is_throttled.store(is_throttled, Ordering::Relaxed);
     }
 
+    /// When what the client proved to be with expires, milliseconds since 1970; none: never, or its protocol sees to it.
+    #[must_use]
+    pub fn expires_at_ms(&self) -> Option<i64> {
+        Some(self.expires_at_ms.load(Ordering::Acquire)).filter(|at_ms| *at_ms != NEVER_MS)
+    }
+
     /// Asks it to end; its protocol tells the client in its own way. Nothing happens if it ends already.
     pub fn close(&self, reason: CloseReason) {
         self.mailbox.close(reason);
+    }
+}
+
+impl Timed for LiveConnection {
+    fn due(self: Arc<Self>, _at_ms: i64, now_ms: i64) {
+        if self.expires_at_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+            self.close(CloseReason::CredentialExpired);
+        }
     }
 }
 
@@ -351,6 +389,11 @@ impl ConnectionHandle {
     pub fn rename(&self, name: &str) {
         *self.0.name.lock() = name.into();
         self.0.quotas.forget();
+    }
+
+    /// Sets when the connection is asked to end because its credential expires.
+    pub fn expire_at(&self, at_ms: Option<i64>) {
+        self.0.registry.expire(&self.0, at_ms);
     }
 }
 
@@ -491,6 +534,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_whose_credential_expires_is_asked_to_end() {
+        let timers = Arc::<Timers<Due>>::default();
+        let registry = ConnectionRegistry::new(timers.clone());
+        let (endpoints, mailbox) = (endpoints("10.0.0.1:5000"), Mailbox::new());
+        let run = |now_ms: i64| {
+            let due = timers.take(now_ms);
+            let count = due.len();
+            due.into_iter().for_each(|(at_ms, due)| due.run(at_ms, now_ms));
+            count
+        };
+        let handle = registry.register(new(&endpoints, &mailbox, "ann")).unwrap();
+        handle.expire_at(Some(100));
+        handle.expire_at(Some(200));
+        assert_eq!((run(150), mailbox.closing()), (0, None), "it was renewed");
+        assert_eq!((run(200), mailbox.closing()), (1, Some(CloseReason::CredentialExpired)));
+        handle.expire_at(Some(300));
+        drop(handle);
+        assert_eq!(run(400), 0, "nothing is left of a connection that ended");
+    }
+
+    #[tokio::test]
     async fn the_end_of_all_connections_of_a_namespace_can_be_waited_for() {
         let registry = ConnectionRegistry::default();
         let (endpoints, mailbox) = (endpoints("10.0.0.1:5000"), Mailbox::new());
@@ -504,7 +568,7 @@ mod tests {
 
     #[test]
     fn records_are_small() {
-        assert!(size_of::<LiveConnection>() <= 176, "a record: {}", size_of::<LiveConnection>());
+        assert!(size_of::<LiveConnection>() <= 184, "a record: {}", size_of::<LiveConnection>());
         assert_eq!(size_of::<ConnectionHandle>(), 8);
     }
 }

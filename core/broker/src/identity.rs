@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use inver_access::scram::ScramKeys;
-use inver_access::{Digest, Tag, Tags};
+use inver_access::{Digest, Grant, Tag, Tags};
 
 use crate::access::AccessControl;
 use crate::listener::{Anonymous, ListenerInfo};
@@ -30,15 +30,19 @@ pub enum Credentials {
         /// The user's name.
         user: String,
     },
+    /// A bearer token (RFC 6750), which says who the client is.
+    Token(String),
 }
 
 /// An authenticated client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     user: Option<Arc<str>>,
-    /// Tags that do not come from a user of the broker.
-    external_tags: Option<Tags>,
+    /// What an outside authority vouches for; none for users of the broker.
+    grant: Option<Arc<Grant>>,
     namespace: Option<Arc<str>>,
+    expires_at_ms: Option<i64>,
+    is_delegated: bool,
 }
 
 impl Identity {
@@ -57,7 +61,25 @@ impl Identity {
     /// A client whose name and tags an outside authority vouches for.
     #[must_use]
     pub fn external(name: &str, tags: Tags) -> Identity {
-        Identity { user: Some(name.into()), external_tags: Some(tags), namespace: None }
+        Identity::granted(name, Arc::new(Grant::of_tags(tags)))
+    }
+
+    /// A client whose name an outside authority vouches for, with what that grants.
+    #[must_use]
+    pub fn granted(name: &str, grant: Arc<Grant>) -> Identity {
+        Identity { user: Some(name.into()), grant: Some(grant), ..Identity::default() }
+    }
+
+    /// With a time, in milliseconds since 1970, from which the client is not who it proved to be any more.
+    #[must_use]
+    pub fn expiring_at(self, at_ms: i64) -> Identity {
+        Identity { expires_at_ms: Some(at_ms), ..self }
+    }
+
+    /// As one that proved who it is by a token that the user delegated to it.
+    #[must_use]
+    pub fn delegated(self) -> Identity {
+        Identity { is_delegated: true, ..self }
     }
 
     /// With a namespace for connections that name none.
@@ -81,7 +103,25 @@ impl Identity {
     /// Tags that an outside authority vouches for; none for users of the broker, whose own tags hold.
     #[must_use]
     pub fn external_tags(&self) -> Option<&Tags> {
-        self.external_tags.as_ref()
+        self.grant.as_ref().map(|grant| &grant.tags)
+    }
+
+    /// What an outside authority grants.
+    #[must_use]
+    pub fn grant(&self) -> Option<&Arc<Grant>> {
+        self.grant.as_ref()
+    }
+
+    /// Milliseconds since 1970 from which the client must prove again who it is; none: never.
+    #[must_use]
+    pub fn expires_at_ms(&self) -> Option<i64> {
+        self.expires_at_ms
+    }
+
+    /// Whether it proved who it is by a delegated token.
+    #[must_use]
+    pub fn is_delegated(&self) -> bool {
+        self.is_delegated
     }
 
     /// The namespace of connections that name none, if the authority says so.
@@ -97,8 +137,8 @@ impl Identity {
         if !access.has_users() {
             return Tags::from_iter([Tag::Administrator]);
         }
-        match (&self.external_tags, &self.user) {
-            (Some(tags), _) => tags.clone(),
+        match (&self.grant, &self.user) {
+            (Some(grant), _) => grant.tags.clone(),
             (None, Some(user)) => access.tags(user).unwrap_or_default(),
             (None, None) => Tags::default(),
         }
@@ -125,6 +165,9 @@ pub enum AuthError {
     /// Too many logins of this user from this address failed lately: the client may try again after a minute.
     #[error("too many failed logins of this user from this address, try again later")]
     TooManyFailures,
+    /// A token does not say that the client may log in. The text is for the log and the client.
+    #[error("the token is not accepted: {0}")]
+    Token(&'static str),
 }
 
 impl AuthError {
@@ -145,7 +188,7 @@ pub(crate) fn anonymous_by_listener(
     let is_anonymous = match credentials {
         Credentials::Anonymous => true,
         Credentials::Password { password, .. } => listener.any_user_name && password.is_empty(),
-        Credentials::Certificate { .. } => false,
+        Credentials::Certificate { .. } | Credentials::Token(_) => false,
     };
     match listener.anonymous {
         Anonymous::Always if is_anonymous => Some(Ok(Identity::anonymous())),
@@ -180,6 +223,28 @@ pub trait Authenticator: Send + Sync {
         let _ = (access, user, digest);
         None
     }
+
+    /// Whether clients can authenticate by a bearer token.
+    fn supports_tokens(&self) -> bool {
+        false
+    }
+
+    /// Accepts or refuses a client by its bearer token. Must not block.
+    fn check_token(&self, access: &AccessControl, peer: IpAddr, token: &str) -> Result<Identity, AuthError> {
+        let _ = (access, peer, token);
+        Err(AuthError::Refused)
+    }
+
+    /// Whether a client may try another password of a user outside [`Authenticator::authenticate`]. Must not block.
+    fn admits_guess(&self, peer: IpAddr, user: &str) -> bool {
+        let _ = (peer, user);
+        true
+    }
+
+    /// Such a password was wrong.
+    fn guessed_wrong(&self, peer: IpAddr, user: &str) {
+        let _ = (peer, user);
+    }
 }
 
 /// The user name and password that are accepted where no users are configured.
@@ -207,7 +272,9 @@ impl Authenticator for LoopbackOnly {
             {
                 Ok(Identity::user(user))
             }
-            Credentials::Password { .. } | Credentials::Certificate { .. } => Err(AuthError::Refused),
+            Credentials::Password { .. } | Credentials::Certificate { .. } | Credentials::Token(_) => {
+                Err(AuthError::Refused)
+            }
         }
     }
 }
@@ -229,7 +296,9 @@ impl Authenticator for FixedUsers {
             Credentials::Password { user, password } if self.0.get(user) == Some(password) => {
                 Ok(Identity::user(user))
             }
-            Credentials::Password { .. } | Credentials::Certificate { .. } => Err(AuthError::Refused),
+            Credentials::Password { .. } | Credentials::Certificate { .. } | Credentials::Token(_) => {
+                Err(AuthError::Refused)
+            }
         }
     }
 }

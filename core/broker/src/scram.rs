@@ -3,6 +3,10 @@
 //! Owns the rule that a client may only act as the user whose password it proves. Does not own the messages
 //! (`inver-access`), nor how a protocol carries them.
 
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use inver_access::Digest;
 use inver_access::scram::{ClientFirst, Exchange, ScramError};
 
@@ -18,23 +22,28 @@ pub enum ScramLoginError {
     /// The client asks to act as another user.
     #[error("the authorization id is not the user's name")]
     OtherUser,
+    /// Too many logins of this user from this address failed lately; nothing was looked at.
+    #[error("too many failed logins of this user from this address, try again later")]
+    TooManyFailures,
     /// A message is malformed, the password is wrong, or the user is unknown.
     #[error(transparent)]
     Failed(#[from] ScramError),
 }
 
 /// An exchange that waits for the client's final message.
-#[derive(Debug)]
 pub struct ScramLogin {
     user: String,
     exchange: Exchange,
+    peer: IpAddr,
+    authenticator: Arc<dyn Authenticator>,
 }
 
 impl ScramLogin {
     /// Begins an exchange with the client's first message; returns it with the server's first message.
     pub(crate) fn begin(
-        authenticator: &dyn Authenticator,
+        authenticator: &Arc<dyn Authenticator>,
         access: &AccessControl,
+        peer: IpAddr,
         digest: Digest,
         message: &[u8],
     ) -> Result<(ScramLogin, String), ScramLoginError> {
@@ -42,10 +51,14 @@ impl ScramLogin {
         if first.authorization_id.as_ref().is_some_and(|id| *id != first.user) {
             return Err(ScramLoginError::OtherUser);
         }
+        if !authenticator.admits_guess(peer, &first.user) {
+            return Err(ScramLoginError::TooManyFailures);
+        }
         let keys =
             authenticator.scram_keys(access, &first.user, digest).ok_or(ScramLoginError::Unsupported)?;
         let (exchange, answer) = Exchange::begin(&first, keys)?;
-        Ok((ScramLogin { user: first.user, exchange }, answer))
+        let authenticator = authenticator.clone();
+        Ok((ScramLogin { user: first.user, exchange, peer, authenticator }, answer))
     }
 
     /// The user that authenticates, as the client claims.
@@ -56,7 +69,21 @@ impl ScramLogin {
 
     /// Finishes the exchange with the client's final message; returns the server's final message.
     pub fn finish(self, message: &[u8]) -> Result<(Identity, String), ScramLoginError> {
-        let answer = self.exchange.finish(message)?;
+        // Others may have guessed since the exchange began.
+        if !self.authenticator.admits_guess(self.peer, &self.user) {
+            return Err(ScramLoginError::TooManyFailures);
+        }
+        let answer = self.exchange.finish(message).inspect_err(|error| {
+            if *error == ScramError::Proof {
+                self.authenticator.guessed_wrong(self.peer, &self.user);
+            }
+        })?;
         Ok((Identity::user(&self.user), answer))
+    }
+}
+
+impl fmt::Debug for ScramLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScramLogin").field("user", &self.user).finish_non_exhaustive()
     }
 }

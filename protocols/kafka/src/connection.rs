@@ -51,7 +51,7 @@ async fn open(
     let given = named.map_or(Credentials::Anonymous, |user| Credentials::Certificate { user });
     let identity = match node.broker.authenticate(&listener, peer, &given).await {
         Ok(identity) => Some(identity),
-        Err(AuthError::CredentialsRequired | AuthError::Refused) => None,
+        Err(AuthError::CredentialsRequired | AuthError::Refused | AuthError::Token(_)) => None,
         Err(AuthError::Busy | AuthError::TooManyFailures) => None,
         Err(error @ AuthError::LoopbackOnly) => {
             node.broker.client_log().client(NAME, connection.peer).login_refused((&error).into(), &error);

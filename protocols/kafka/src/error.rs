@@ -47,6 +47,12 @@ pub(crate) enum ConnectionError {
     /// Authentication failed; the client was told.
     #[error("authentication failed")]
     AuthenticationFailed,
+    /// A request other than for a new authentication, after the credential expired (KIP-368).
+    #[error("{api} request after the credential expired")]
+    Expired {
+        /// Name of the API.
+        api: &'static str,
+    },
     /// A produce request with `acks=0` failed: it has no response, and Kafka closes the connection.
     #[error("produce request with acks=0 failed: {0}")]
     ProduceWithoutAcks(String),

@@ -1,11 +1,18 @@
-//! SASL authentication of one connection: the mechanisms PLAIN (RFC 4616), SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802).
+//! SASL authentication of one connection: the mechanisms PLAIN (RFC 4616), SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802),
+//! OAUTHBEARER (RFC 7628).
 //!
 //! A state machine. It does not check passwords: the connection does, and reports the outcome. The messages of SCRAM and
-//! the users' keys belong to the broker.
+//! OAUTHBEARER, the users' keys and tokens belong to the broker.
+//!
+//! A client whose credential expires may authenticate again on its connection (KIP-368), as the same user by the same
+//! mechanism; once the credential expired it may do nothing else.
+
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use inver_access::Digest;
-use inver_broker::{Broker, Identity, LoginRefusal, ScramLogin, ScramLoginError};
+use inver_access::oauthbearer::{ClientMessage, INVALID_TOKEN};
+use inver_broker::{AuthError, Broker, Identity, LoginRefusal, ScramLogin, ScramLoginError};
 use thiserror::Error;
 
 use crate::codec::header::ResponseHeader;
@@ -16,6 +23,7 @@ pub(crate) enum Mechanism {
     Plain,
     ScramSha256,
     ScramSha512,
+    OAuthBearer,
 }
 
 impl Mechanism {
@@ -26,9 +34,11 @@ impl Mechanism {
 
     /// The mechanisms that clients may choose from.
     pub(crate) fn offered(broker: &Broker) -> impl Iterator<Item = Mechanism> {
-        [Mechanism::Plain, Mechanism::ScramSha256, Mechanism::ScramSha512]
-            .into_iter()
-            .filter(|mechanism| mechanism.digest().is_none_or(|digest| broker.supports_scram(digest)))
+        let all = [Mechanism::Plain, Mechanism::ScramSha256, Mechanism::ScramSha512, Mechanism::OAuthBearer];
+        all.into_iter().filter(|mechanism| match mechanism.digest() {
+            Some(digest) => broker.supports_scram(digest),
+            None => *mechanism == Mechanism::Plain || broker.supports_tokens(),
+        })
     }
 
     /// Its name on the wire.
@@ -37,13 +47,14 @@ impl Mechanism {
             Mechanism::Plain => "PLAIN",
             Mechanism::ScramSha256 => "SCRAM-SHA-256",
             Mechanism::ScramSha512 => "SCRAM-SHA-512",
+            Mechanism::OAuthBearer => "OAUTHBEARER",
         }
     }
 
-    /// The hash function of SCRAM; none for PLAIN.
+    /// The hash function of SCRAM; none for others.
     const fn digest(self) -> Option<Digest> {
         match self {
-            Mechanism::Plain => None,
+            Mechanism::Plain | Mechanism::OAuthBearer => None,
             Mechanism::ScramSha256 => Some(Digest::Sha256),
             Mechanism::ScramSha512 => Some(Digest::Sha512),
         }
@@ -56,9 +67,13 @@ pub(crate) struct Sasl {
     identity: Option<Identity>,
     /// Tokens come without a request around them, as after version 0 of SaslHandshake.
     has_bare_tokens: bool,
+    /// The mechanism that the client chose last.
+    mechanism: Option<Mechanism>,
     stage: Stage,
     /// The client made requests that need authentication: its identity stays what it is.
     has_worked: bool,
+    /// The identity is one that the client proved by SASL.
+    has_authenticated: bool,
     /// Why the last token did not authenticate.
     failure: Option<Box<Failure>>,
 }
@@ -82,6 +97,8 @@ enum Stage {
     First(Mechanism),
     /// The final token of SCRAM comes next.
     Final(Mechanism, Box<ScramLogin>),
+    /// The client was told that its token is not accepted, and acknowledges that next.
+    Told,
     /// The last token was received.
     Finished,
 }
@@ -115,12 +132,26 @@ pub(crate) enum TokenError {
     Invalid(Mechanism),
     #[error("Authentication failed: Client requested an authorization id that is different from username")]
     OtherUser,
+    #[error("Authentication failed: {}", AuthError::TooManyFailures)]
+    TooManyFailures,
+    #[error("Authentication failed: {}", AuthError::Busy)]
+    Busy,
+    #[error("{INVALID_TOKEN}")]
+    InvalidToken,
 }
 
 impl Sasl {
     /// The authentication of a new connection.
     pub(crate) fn new() -> Sasl {
-        Sasl { identity: None, has_bare_tokens: false, stage: Stage::Start, has_worked: false, failure: None }
+        Sasl {
+            identity: None,
+            has_bare_tokens: false,
+            mechanism: None,
+            stage: Stage::Start,
+            has_worked: false,
+            has_authenticated: false,
+            failure: None,
+        }
     }
 
     /// The authenticated client.
@@ -144,8 +175,13 @@ impl Sasl {
         user: Option<&str>,
         error: &ScramLoginError,
     ) -> TokenError {
-        self.refuse(user, LoginRefusal::Credentials, format!("{}: {error}", mechanism.name()));
+        let reason = match error {
+            ScramLoginError::TooManyFailures => LoginRefusal::TooManyFailures,
+            _ => LoginRefusal::Credentials,
+        };
+        self.refuse(user, reason, format!("{}: {error}", mechanism.name()));
         match error {
+            ScramLoginError::TooManyFailures => TokenError::TooManyFailures,
             ScramLoginError::OtherUser => TokenError::OtherUser,
             ScramLoginError::Unsupported | ScramLoginError::Failed(_) => TokenError::Invalid(mechanism),
         }
@@ -153,7 +189,28 @@ impl Sasl {
 
     /// Whether it is too late to choose a mechanism: the client's last token was received, or it works without one.
     pub(crate) fn is_finished(&self) -> bool {
-        self.has_worked || matches!(self.stage, Stage::Finished)
+        !self.may_reauthenticate() && (self.has_worked || matches!(self.stage, Stage::Finished))
+    }
+
+    /// Whether the client may authenticate again: what it did so with expires.
+    fn may_reauthenticate(&self) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.expires_at_ms().is_some())
+    }
+
+    /// Whether the client authenticates again: it did so before, and its credential has a time.
+    pub(crate) fn is_again(&self) -> bool {
+        self.has_authenticated && self.may_reauthenticate()
+    }
+
+    /// Whether a client that authenticates again chose the mechanism that it began with, if it did.
+    pub(crate) fn may_choose(&self, mechanism: Mechanism) -> bool {
+        !self.is_again() || self.mechanism == Some(mechanism)
+    }
+
+    /// Whether what the client authenticated with has expired.
+    pub(crate) fn is_expired(&self, now_ms: impl FnOnce() -> i64) -> bool {
+        let expires_at_ms = self.identity.as_ref().and_then(Identity::expires_at_ms);
+        expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms())
     }
 
     /// The client makes requests that need authentication.
@@ -163,12 +220,13 @@ impl Sasl {
 
     /// Whether the next input is a token without a request around it.
     pub(crate) fn expects_bare_token(&self) -> bool {
-        self.has_bare_tokens && matches!(self.stage, Stage::First(_) | Stage::Final(..))
+        self.has_bare_tokens && matches!(self.stage, Stage::First(_) | Stage::Final(..) | Stage::Told)
     }
 
     /// The client chose a mechanism.
     pub(crate) fn choose(&mut self, mechanism: Mechanism, has_bare_tokens: bool) {
         self.has_bare_tokens = has_bare_tokens;
+        self.mechanism = Some(mechanism);
         self.stage = Stage::First(mechanism);
     }
 
@@ -176,6 +234,7 @@ impl Sasl {
     pub(crate) fn token(
         &mut self,
         broker: &Broker,
+        peer: IpAddr,
         token: &[u8],
         header: Option<ResponseHeader>,
     ) -> Result<Step, TokenError> {
@@ -188,10 +247,12 @@ impl Sasl {
                 Err(TokenError::Unexpected)
             }
             Stage::Finished => Err(TokenError::Unexpected),
+            Stage::Told => Err(TokenError::InvalidToken),
+            Stage::First(Mechanism::OAuthBearer) => self.bearer(broker, peer, token),
             Stage::First(mechanism) => match mechanism.digest() {
                 None => plain(token, header).map(Step::Check),
                 Some(digest) => {
-                    let begun = broker.begin_scram(digest, token);
+                    let begun = broker.begin_scram(peer, digest, token);
                     let (login, answer) =
                         begun.map_err(|error| self.refuse_scram(mechanism, None, &error))?;
                     self.stage = Stage::Final(mechanism, Box::new(login));
@@ -208,8 +269,39 @@ impl Sasl {
         }
     }
 
+    /// The message of OAUTHBEARER.
+    fn bearer(&mut self, broker: &Broker, peer: IpAddr, message: &[u8]) -> Result<Step, TokenError> {
+        let message = ClientMessage::parse(message).map_err(|error| {
+            self.refuse(None, LoginRefusal::Protocol, error.to_string());
+            TokenError::Invalid(Mechanism::OAuthBearer)
+        })?;
+        let claimed = message.authorization_id.as_deref();
+        match broker.check_token(peer, &message.token) {
+            Ok(identity) if claimed.is_none_or(|claimed| identity.name() == Some(claimed)) => {
+                Ok(Step::Finished(identity, Bytes::new()))
+            }
+            Ok(_) => {
+                let text = "the authorization id is not the token's user";
+                self.refuse(claimed, LoginRefusal::Credentials, text.to_owned());
+                Err(TokenError::OtherUser)
+            }
+            Err(error) => {
+                self.refuse(claimed, (&error).into(), error.to_string());
+                match error {
+                    AuthError::TooManyFailures => Err(TokenError::TooManyFailures),
+                    AuthError::Busy => Err(TokenError::Busy),
+                    _ => {
+                        self.stage = Stage::Told;
+                        Ok(Step::Answer(Bytes::from_static(INVALID_TOKEN.as_bytes())))
+                    }
+                }
+            }
+        }
+    }
+
     /// The client was admitted.
     pub(crate) fn accept(&mut self, identity: Identity) {
+        self.has_authenticated = self.mechanism.is_some();
         self.identity = Some(identity);
     }
 }

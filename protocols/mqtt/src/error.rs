@@ -32,6 +32,9 @@ pub(crate) enum Stop {
     /// The client did not prove again who it is.
     #[error("re-authentication failed: {0}")]
     Scram(#[from] ScramLoginError),
+    /// Its new token is not accepted.
+    #[error("re-authentication failed: {0}")]
+    Token(AuthError),
     #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("log write rejected: {0}")]
@@ -47,10 +50,12 @@ impl Stop {
             Stop::Disconnected | Stop::QueueFull => None,
             Stop::Violation(error) => Some(error.reason),
             Stop::Scram(ScramLoginError::Unsupported) => Some(Reason::ProtocolError),
-            Stop::Scram(_) => Some(Reason::NotAuthorized),
+            Stop::Scram(ScramLoginError::TooManyFailures) => Some(Reason::ServerBusy),
+            Stop::Scram(_) | Stop::Token(_) => Some(Reason::NotAuthorized),
             Stop::KeepAliveTimeout => Some(Reason::KeepAliveTimeout),
             Stop::TakenOver => Some(Reason::SessionTakenOver),
             Stop::ShuttingDown => Some(Reason::ServerShuttingDown),
+            Stop::Closed(CloseReason::CredentialExpired) => Some(Reason::MaximumConnectTime),
             Stop::Closed(_) => Some(Reason::AdministrativeAction),
             Stop::Publish(_) | Stop::Write(_) | Stop::Log(_) => Some(Reason::Unspecified),
         }
@@ -90,6 +95,7 @@ impl Refusal {
             Refusal::Packet(_) => LoginRefusal::Protocol,
             Refusal::Auth(error) => error.into(),
             Refusal::Scram(ScramLoginError::Unsupported) => LoginRefusal::Protocol,
+            Refusal::Scram(ScramLoginError::TooManyFailures) => LoginRefusal::TooManyFailures,
             Refusal::Scram(_) => LoginRefusal::Credentials,
             Refusal::Admit(error) => error.login_refusal(),
             Refusal::Session(SessionError::OtherOwner) => LoginRefusal::NotPermitted,
@@ -102,7 +108,7 @@ impl Refusal {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Refusal::Packet(error) => error.reason,
-            Refusal::Auth(AuthError::Refused) => Reason::BadUserNameOrPassword,
+            Refusal::Auth(AuthError::Refused | AuthError::Token(_)) => Reason::BadUserNameOrPassword,
             Refusal::Auth(AuthError::Busy | AuthError::TooManyFailures) => Reason::ServerBusy,
             Refusal::Auth(AuthError::LoopbackOnly | AuthError::CredentialsRequired) => Reason::NotAuthorized,
             Refusal::Scram(error) => scram_reason(error),
@@ -119,6 +125,7 @@ impl Refusal {
 fn scram_reason(error: &ScramLoginError) -> Reason {
     match error {
         ScramLoginError::Unsupported => Reason::BadAuthenticationMethod,
+        ScramLoginError::TooManyFailures => Reason::ServerBusy,
         ScramLoginError::Failed(ScramError::Proof) => Reason::BadUserNameOrPassword,
         ScramLoginError::OtherUser | ScramLoginError::Failed(_) => Reason::NotAuthorized,
     }

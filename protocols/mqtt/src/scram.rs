@@ -1,4 +1,6 @@
-//! Enhanced authentication by SCRAM (MQTT 5, section 4.12): what AUTH packets carry.
+//! Enhanced authentication (MQTT 5, section 4.12) by SCRAM and OAUTHBEARER (RFC 7628): what AUTH packets carry.
+//!
+//! OAUTHBEARER has one message, in the CONNECT, or in an AUTH that re-authenticates. SCRAM:
 //!
 //! | packet | reason code | data |
 //! |---|---|---|
@@ -7,8 +9,11 @@
 //! | AUTH | continue authentication | the client's final message |
 //! | CONNACK, or AUTH | success | the server's final message |
 
+use std::net::IpAddr;
+
 use inver_access::Digest;
-use inver_broker::{Broker, Identity, ScramLogin, ScramLoginError};
+use inver_access::oauthbearer::ClientMessage;
+use inver_broker::{AuthError, Broker, Identity, ScramLogin, ScramLoginError};
 
 use crate::codec::{Auth, DecodeError, Packet, Properties, PropertiesBuf, Property, Reason, Version};
 
@@ -17,26 +22,33 @@ use crate::codec::{Auth, DecodeError, Packet, Properties, PropertiesBuf, Propert
 pub(crate) enum Method {
     Sha256,
     Sha512,
+    OAuthBearer,
 }
 
 impl Method {
     /// The method of this name.
-    pub(crate) fn named(name: &str) -> Result<Method, ScramLoginError> {
-        let known = [Method::Sha256, Method::Sha512].into_iter().find(|method| method.name() == name);
-        known.ok_or(ScramLoginError::Unsupported)
+    pub(crate) fn named(name: &str, broker: &Broker) -> Result<Method, ScramLoginError> {
+        let known = [Method::Sha256, Method::Sha512, Method::OAuthBearer];
+        let known = known.into_iter().find(|method| method.name() == name);
+        known
+            .filter(|method| *method != Method::OAuthBearer || broker.supports_tokens())
+            .ok_or(ScramLoginError::Unsupported)
     }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Method::Sha256 => "SCRAM-SHA-256",
             Method::Sha512 => "SCRAM-SHA-512",
+            Method::OAuthBearer => "OAUTHBEARER",
         }
     }
 
-    fn digest(self) -> Digest {
+    /// The hash function of SCRAM.
+    fn digest(self) -> Option<Digest> {
         match self {
-            Method::Sha256 => Digest::Sha256,
-            Method::Sha512 => Digest::Sha512,
+            Method::Sha256 => Some(Digest::Sha256),
+            Method::Sha512 => Some(Digest::Sha512),
+            Method::OAuthBearer => None,
         }
     }
 
@@ -69,11 +81,13 @@ impl Exchange {
     /// Begins with the client's first message; writes the AUTH that answers it.
     pub(crate) fn begin(
         broker: &Broker,
+        peer: IpAddr,
         method: Method,
         data: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) -> Result<Exchange, ScramLoginError> {
-        let (login, answer) = broker.begin_scram(method.digest(), data.unwrap_or_default())?;
+        let digest = method.digest().ok_or(ScramLoginError::Unsupported)?;
+        let (login, answer) = broker.begin_scram(peer, digest, data.unwrap_or_default())?;
         put_auth(Reason::ContinueAuthentication, method, &answer, out);
         Ok(Exchange { method, login })
     }
@@ -91,6 +105,21 @@ impl Exchange {
     pub(crate) fn finish(self, data: Option<&[u8]>) -> Result<(Identity, String), ScramLoginError> {
         self.login.finish(data.unwrap_or_default())
     }
+}
+
+/// The client that an OAUTHBEARER message is from.
+pub(crate) fn check_bearer(
+    broker: &Broker,
+    peer: IpAddr,
+    data: Option<&[u8]>,
+) -> Result<Identity, AuthError> {
+    let message = ClientMessage::parse(data.unwrap_or_default())
+        .map_err(|_| AuthError::Token("it is not in an OAUTHBEARER message (RFC 7628)"))?;
+    let identity = broker.check_token(peer, &message.token)?;
+    if message.authorization_id.is_some_and(|claimed| identity.name() != Some(claimed.as_str())) {
+        return Err(AuthError::Token("the authorization id is not the token's user"));
+    }
+    Ok(identity)
 }
 
 /// The data of an AUTH with this reason and the method of its connection [MQTT-4.12.0-5].

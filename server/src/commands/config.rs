@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::ConfigArgument;
 use crate::config::{EffectiveKey, Loaded, page};
-use crate::listeners;
+use crate::{jwt, listeners};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -52,10 +52,11 @@ impl Command {
         match self {
             Command::Check(argument) => {
                 let Loaded { config, warnings, .. } = argument.load()?;
-                let of_listeners = listeners::check(&config)?;
+                let mut more = listeners::check(&config)?;
+                more.extend(jwt::check(&config)?);
                 // Opens the files that hold users and permissions.
                 config.access()?;
-                for warning in warnings.into_iter().chain(of_listeners) {
+                for warning in warnings.into_iter().chain(more) {
                     eprintln!("warning: {}: {}", warning.place, warning.what);
                 }
                 println!("the configuration is valid");

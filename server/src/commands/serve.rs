@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use super::ConfigArgument;
 use crate::config::{Config, Loaded};
 use crate::http::{self, Http, Monitored, Node};
+use crate::jwt::{self, Tokens};
 use crate::listeners::{self, ListenerSet, Shared};
 use crate::logins::Logins;
 use crate::protocols::{self, PROTOCOLS};
@@ -44,6 +45,7 @@ struct Process {
     http: Arc<Http>,
     ready: Arc<AtomicBool>,
     reloader: Reloader,
+    tokens: Tokens,
     requests: ReloadRequests,
     clock: Clock,
     started: Instant,
@@ -55,13 +57,16 @@ impl Arguments {
         let started = clock.now();
         let Loaded { mut config, warnings, sources } = self.config.load()?;
         let log_filter = logging::install(&config);
-        for warning in warnings.into_iter().chain(listeners::check(&config)?) {
+        let warnings = warnings.into_iter().chain(listeners::check(&config)?);
+        for warning in warnings.chain(jwt::check(&config)?) {
             warn!("{}: {}", warning.place, warning.what);
         }
         logging::log_start(&config, self.config.file());
         let load = Arc::new(move || self.config.load());
         let connections_max = connections_max_by_files();
-        let mut reloader = Reloader::new(load, log_filter.clone(), connections_max, &mut config);
+        let tokens = Tokens::new(config.logins.tokens(), clock.clone());
+        let mut reloader =
+            Reloader::new(load, log_filter.clone(), connections_max, &mut config, tokens.clone());
         if let Some(max) = connections_max.filter(|max| config.limits.connections_max > *max) {
             info!(connections_max = max, "limits.connections_max lowered to fit the limit of open files");
             config.limits.connections_max = max;
@@ -84,15 +89,16 @@ impl Arguments {
             log_filter,
         };
         let http = Arc::new(Http::new(node));
-        runtimes.run(serve(config, Process { workers, http, ready, reloader, requests, clock, started }))
+        runtimes
+            .run(serve(config, Process { workers, http, ready, reloader, tokens, requests, clock, started }))
     }
 }
 
 async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
-    let Process { workers, http, ready, mut reloader, mut requests, clock, started } = process;
+    let Process { workers, http, ready, mut reloader, tokens, mut requests, clock, started } = process;
     // Installed before recovery, during which a signal would otherwise kill the process.
     let mut signals = Signals::listen()?;
-    let broker = open(&config, clock.clone())?;
+    let broker = open(&config, clock.clone(), &tokens)?;
     let shutdown = CancellationToken::new();
     let shared = Shared { workers: workers.clone(), broker: broker.clone(), shutdown: shutdown.clone() };
     let mut listeners = ListenerSet::new(&config, http, shared);
@@ -107,6 +113,7 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     tasks.spawn(broker.clone().housekeep(shutdown.clone()));
     let audit_written = CancellationToken::new();
     let audit = tokio::spawn(broker.clone().write_audit_topic(audit_written.clone()));
+    tasks.spawn(tokens.refresh(shutdown.clone()));
     ready.store(true, Ordering::Release);
     let access = logging::shown_access(broker.access());
     info!(milliseconds = (clock.now() - started).as_millis() as u64, access, "ready");
@@ -177,7 +184,7 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
+fn open(config: &Config, clock: Clock, tokens: &Tokens) -> anyhow::Result<Broker> {
     let folder = &config.general.data_dir;
     files::make_private(folder);
     let log = Log::open(folder, config.log.options())
@@ -191,7 +198,7 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
         hub_default: config.hub.default.0,
         address_header: protocols::ADDRESS_HEADER.into(),
         origins: PROTOCOLS.iter().map(|entry| entry.name).collect(),
-        authenticator: Arc::new(Logins::new(config.logins.settings(), clock.clone())?),
+        authenticator: Arc::new(Logins::new(config.logins.settings(), clock.clone(), tokens.clone())?),
         access_limits: limits.access(),
         clock,
         limits: limits.namespace(),
@@ -209,6 +216,8 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Broker> {
     let (users, rules) = config.access()?;
     broker.access().set_configured(users, rules)?;
     broker.quotas().set_configured(config.general.quotas.quotas())?;
+    tokens.set(&config.general.jwt);
+    broker.access().set_external_authority(tokens.has_issuers());
     Ok(broker)
 }
 

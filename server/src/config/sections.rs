@@ -12,6 +12,7 @@ use inver_settings::section;
 use inver_storage::{CommitPolicy, LogOptions};
 use tracing_subscriber::filter::Targets;
 
+use super::jwt::TokenIssuers;
 use super::listeners::Listeners;
 use super::namespaces::ConfiguredNamespaces;
 use super::permissions::ConfiguredPermissions;
@@ -20,6 +21,7 @@ use super::users::ConfiguredUsers;
 use super::values::{
     AuditEvents, CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, RuntimeKind,
 };
+use crate::jwt::TokenLimits;
 use crate::logins::{FailureLimits, LoginSettings};
 use crate::protocols::{ProtocolEntry, WebSocketForm};
 
@@ -56,6 +58,12 @@ section! {
         /// `connections_max`, `queues_max`, `topics_max`, `sessions_max`, `bytes_max`.
         pub(crate) namespaces: ConfiguredNamespaces = ConfiguredNamespaces::default()
             => value("a list of tables"),
+        /// Issuers of JSON Web Tokens, which clients may show instead of a password: each has `jwks_file`, `jwks_url` or
+        /// `secret_file`, and may have `algorithms` (`["RS256"]`), `issuer`, `audience`, `leeway_s` (30), `user_claim`
+        /// (`"sub"`), `scope_claim` (`"scope"`), `scope_prefix`, `tags_claim`, `acl_claim`, `namespace_claim`, `tags`,
+        /// `namespace`, `refresh_s` (300), `jwks_ca`. With one, clients must log in as if there were users.
+        pub(crate) jwt: TokenIssuers = TokenIssuers::default()
+            => value("an array of tables, see [access control](access-control.md#tokens)"),
         /// Whether, as long as there are no users, clients on this machine are accepted anonymously or as `guest`. Set it
         /// to `false` where a proxy on this machine passes clients on: all of them come from this machine then.
         pub(crate) loopback_anonymous: bool = true => flag(),
@@ -381,10 +389,19 @@ section! {
         /// Whether the first right login of a stored user adds an argon2id hash and SCRAM keys to the credentials that
         /// another broker made.
         pub(crate) add_credentials: bool = LoginSettings::default().add_credentials => flag(),
+        /// Size of the largest token accepted.
+        pub(crate) token_bytes_max: usize = TokenLimits::default().bytes_max => bytes(KIB..=64 * KIB),
+        /// Scopes, and likewise tags and rules, of a token; one with more is refused.
+        pub(crate) token_scopes_max: usize = TokenLimits::default().scopes_max => count(1..=10_000),
     }
 }
 
 impl Logins {
+    /// The limits of tokens.
+    pub(crate) fn tokens(&self) -> TokenLimits {
+        TokenLimits { bytes_max: self.token_bytes_max, scopes_max: self.token_scopes_max }
+    }
+
     /// As the authenticator takes them.
     pub(crate) fn settings(&self) -> LoginSettings {
         LoginSettings {

@@ -25,12 +25,17 @@ use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tracing::{info, warn};
 
+use crate::jwt::Tokens;
+
 use checks::{Check, Checks, Class, QueueFull};
 pub(crate) use failures::FailureLimits;
 use failures::{Failures, Verdict};
 
 /// Users whose verified password is remembered.
 const VERIFIED_MAX: usize = 100_000;
+
+/// What failures of tokens are counted under, as no user has that name.
+const TOKEN: &str = "";
 
 /// Settings of logins.
 #[derive(Debug, Clone, Copy)]
@@ -56,13 +61,14 @@ pub(crate) struct Logins {
     failures: Failures,
     clock: Clock,
     add_credentials: bool,
+    tokens: Tokens,
     /// Most iterations of SCRAM keys, for one version of the users.
     iterations: Mutex<(u64, HashMap<Digest, NonZeroU32>)>,
 }
 
 impl Logins {
     /// An authenticator over the users of the broker.
-    pub(crate) fn new(settings: LoginSettings, clock: Clock) -> anyhow::Result<Logins> {
+    pub(crate) fn new(settings: LoginSettings, clock: Clock, tokens: Tokens) -> anyhow::Result<Logins> {
         let random = SystemRandom::new();
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &random)
             .map_err(|_| anyhow::anyhow!("no random numbers from the operating system"))?;
@@ -76,6 +82,7 @@ impl Logins {
             failures: Failures::new(settings.failures),
             clock,
             add_credentials: settings.add_credentials,
+            tokens,
             iterations: Mutex::default(),
         })
     }
@@ -207,8 +214,42 @@ impl Authenticator for Logins {
                 let known = access.user(user).is_some_and(|(user, _)| !user.disabled);
                 if known { Ok(Identity::user(user)) } else { Err(AuthError::Refused) }
             }
+            Credentials::Token(token) => self.check_token(access, peer, token),
+            // The token says who the client is, whatever user it names.
+            Credentials::Password { password, .. } if self.tokens.is_token(password) => {
+                self.check_token(access, peer, std::str::from_utf8(password).unwrap_or_default())
+            }
             Credentials::Password { user, password } => self.password(access, peer, user, password).await,
         }
+    }
+
+    fn supports_tokens(&self) -> bool {
+        self.tokens.has_issuers()
+    }
+
+    /// Forged tokens count as failures; one that merely expired is not a guess.
+    fn check_token(&self, access: &AccessControl, peer: IpAddr, token: &str) -> Result<Identity, AuthError> {
+        if !self.admits_guess(peer, TOKEN) {
+            return Err(AuthError::TooManyFailures);
+        }
+        let identity = self.tokens.check(token).inspect_err(|error| {
+            if *error == AuthError::Refused {
+                self.guessed_wrong(peer, TOKEN);
+            }
+        })?;
+        let is_disabled = |name| access.user(name).is_some_and(|(user, _)| user.disabled);
+        if identity.name().is_some_and(is_disabled) {
+            return Err(AuthError::Token("its user is disabled"));
+        }
+        Ok(identity)
+    }
+
+    fn admits_guess(&self, peer: IpAddr, user: &str) -> bool {
+        self.failures.verdict(peer, user, self.clock.now()) != Verdict::Refused
+    }
+
+    fn guessed_wrong(&self, peer: IpAddr, user: &str) {
+        self.failures.add(peer, user, self.clock.now());
     }
 
     fn supports_scram(&self, access: &AccessControl, digest: Digest) -> bool {

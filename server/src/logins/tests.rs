@@ -2,12 +2,17 @@ use inver_broker::{Broker, BrokerConfig};
 use inver_storage::{Log, LogOptions};
 
 use super::*;
+use crate::jwt::TokenLimits;
 use crate::passwords;
 
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 fn password(user: &str, password: &str) -> Credentials {
     Credentials::Password { user: user.into(), password: password.as_bytes().to_vec() }
+}
+
+fn no_tokens() -> Tokens {
+    Tokens::new(TokenLimits::default(), Clock::system())
 }
 
 struct Fixture {
@@ -22,7 +27,7 @@ impl Fixture {
         let log = Log::open(folder.path(), LogOptions::default()).unwrap();
         let broker = Broker::open(log, BrokerConfig::default()).unwrap();
         let fixture = Fixture {
-            logins: Logins::new(LoginSettings::default(), Clock::system()).unwrap(),
+            logins: Logins::new(LoginSettings::default(), Clock::system(), no_tokens()).unwrap(),
             broker,
             _folder: folder,
         };
@@ -108,7 +113,7 @@ fn users_without_scram_keys_look_like_users_with_them() {
                 |keys: &ScramKeys| (keys.digest, keys.iterations, keys.salt.len(), keys.stored_key.len());
             assert_eq!(shape(&decoy), shape(&real));
             assert!(!Credential::Scram(decoy.clone()).verify(b"pw"));
-            let again = Logins::new(LoginSettings::default(), Clock::system())
+            let again = Logins::new(LoginSettings::default(), Clock::system(), no_tokens())
                 .unwrap()
                 .scram_keys(access, name, digest)
                 .unwrap();
@@ -145,4 +150,16 @@ async fn guessing_is_refused_before_hashing_but_not_the_known_password() {
     assert_eq!(fixture.login("ann", "wp").await, Err(AuthError::TooManyFailures));
     assert_eq!(fixture.login("ann", "pw").await, Ok(Identity::user("ann")), "it was right before");
     assert_eq!(fixture.login("bob", "wp").await, Err(AuthError::Refused));
+}
+
+#[test]
+fn guesses_by_scram_are_counted_and_refused() {
+    let fixture = Fixture::new(&[("ann", &passwords::hashes(b"pw", true).unwrap())]);
+    let max = LoginSettings::default().failures.per_user_and_address_max;
+    for _ in 0..max {
+        assert!(fixture.logins.admits_guess(PEER, "ann"));
+        fixture.logins.guessed_wrong(PEER, "ann");
+    }
+    assert!(!fixture.logins.admits_guess(PEER, "ann") && fixture.logins.admits_guess(PEER, "bob"));
+    assert!(fixture.logins.admits_guess("192.0.2.2".parse().unwrap(), "ann"), "another address");
 }

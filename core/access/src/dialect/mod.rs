@@ -6,5 +6,6 @@
 mod expression;
 pub mod mosquitto;
 pub mod rabbitmq;
+pub mod scopes;
 
 pub use expression::{ExpressionError, check_expression};

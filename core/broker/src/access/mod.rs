@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use inver_access::{Decision, PatternError, ResourceKind, Rule, RuleId, Subject, Tag, Tags, User};
+use inver_access::{Decision, Grant, PatternError, ResourceKind, Rule, RuleId, Subject, Tag, Tags, User};
 use inver_storage::{Entry, Log, SubmitError};
 use parking_lot::{Mutex, RwLock};
 
@@ -141,7 +141,7 @@ impl AccessControl {
         state.has_users() || state.has_rules()
     }
 
-    /// Whether there is a user. Without users only loopback clients are let in.
+    /// Whether there is a user, or another authority that is believed. Without users only loopback clients are let in.
     #[must_use]
     pub fn has_users(&self) -> bool {
         self.0.state.read().has_users()
@@ -316,7 +316,25 @@ impl AccessControl {
     /// What a connection may do.
     #[must_use]
     pub fn permissions(&self, scope: PermissionScope) -> Arc<Permissions> {
-        Permissions::new(self.clone(), scope)
+        Permissions::new(self.clone(), scope, None)
+    }
+
+    /// What a connection may do whose client an outside authority grants something.
+    #[must_use]
+    pub fn granted_permissions(
+        &self,
+        scope: PermissionScope,
+        grant: Option<&Arc<Grant>>,
+    ) -> Arc<Permissions> {
+        Permissions::new(self.clone(), scope, grant.cloned())
+    }
+
+    /// Whether other authorities than the broker's users are believed: clients are then let in as if there were users.
+    pub fn set_external_authority(&self, is_believed: bool) {
+        let mut state = self.0.state.write();
+        if state.set_external_authority(is_believed) {
+            self.changed();
+        }
     }
 
     /// The present tags of a user: those of its identity may be older.

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use inver_access::{Decision, EffectiveRules, Operation, ResourceKind, Subject, Tag, Tags, key_name};
-use parking_lot::Mutex;
+use inver_access::{Decision, EffectiveRules, Grant, Operation, ResourceKind, Subject, Tag, Tags, key_name};
+use parking_lot::{Mutex, RwLock};
 
 use super::AccessControl;
 use crate::address::{Address, Filter, Form, rewrite};
@@ -53,6 +53,10 @@ impl PermissionScope {
 pub struct Permissions {
     access: AccessControl,
     scope: PermissionScope,
+    /// What an outside authority grants the client, which it may renew.
+    grant: RwLock<Option<Arc<Grant>>>,
+    /// How often it was renewed.
+    renewals: AtomicU64,
     /// The version at which that is known, times two; plus one if nothing restricts the client then.
     unrestricted: AtomicU64,
     current: Mutex<Current>,
@@ -68,9 +72,21 @@ struct Current {
 }
 
 impl Permissions {
-    pub(super) fn new(access: AccessControl, scope: PermissionScope) -> Arc<Permissions> {
-        let permissions =
-            Permissions { access, scope, unrestricted: AtomicU64::new(0), current: Mutex::default() };
+    pub(super) fn new(
+        access: AccessControl,
+        scope: PermissionScope,
+        grant: Option<Arc<Grant>>,
+    ) -> Arc<Permissions> {
+        let of_tags = |tags: &Tags| Arc::new(Grant::of_tags(tags.clone()));
+        let grant = grant.or_else(|| scope.external_tags.as_ref().map(of_tags));
+        let permissions = Permissions {
+            access,
+            scope,
+            grant: RwLock::new(grant),
+            renewals: AtomicU64::new(0),
+            unrestricted: AtomicU64::new(0),
+            current: Mutex::default(),
+        };
         permissions.refresh(&mut permissions.current.lock());
         Arc::new(permissions)
     }
@@ -90,7 +106,14 @@ impl Permissions {
     /// Caches of decisions hold while this does not change.
     #[must_use]
     pub fn version(&self) -> u64 {
-        self.access.version()
+        // Both only grow, so that no sum comes twice.
+        self.access.version().wrapping_add(self.renewals.load(Ordering::Acquire))
+    }
+
+    /// Replaces what an outside authority grants the client.
+    pub(crate) fn renew(&self, grant: Arc<Grant>) {
+        *self.grant.write() = Some(grant);
+        self.renewals.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether permissions are checked at all: there are users or rules.
@@ -102,7 +125,7 @@ impl Permissions {
     /// Whether nothing restricts the client, so that no question needs to be asked.
     #[must_use]
     pub fn is_unrestricted(&self) -> bool {
-        let version = self.access.version();
+        let version = self.version();
         let known = self.unrestricted.load(Ordering::Acquire);
         if known >> 1 == version {
             return known & 1 == 1;
@@ -250,7 +273,7 @@ impl Permissions {
 
     fn refresh(&self, current: &mut Current) {
         // Read before the rules are, so that a change in between is found by the next question.
-        let version = self.access.version();
+        let version = self.version();
         *current = Current { version, ..Current::default() };
         let is_unrestricted = !self.access.is_enforced() || {
             let rules = self.rules();
@@ -271,15 +294,20 @@ impl Permissions {
             namespace: &self.scope.namespace,
             host: self.scope.peer.ip(),
         };
-        self.access.0.state.read().index().for_subject(&subject)
+        let grant = self.grant.read().clone();
+        let state = self.access.0.state.read();
+        match &grant {
+            Some(grant) => state.index().with_grant(&subject, grant),
+            None => state.index().for_subject(&subject),
+        }
     }
 }
 
 impl Permissions {
     /// The client's tags; none for a user that was deleted or disabled.
     fn tags(&self) -> Option<Tags> {
-        match (self.user(), &self.scope.external_tags) {
-            (_, Some(tags)) => Some(tags.clone()),
+        match (self.user(), &*self.grant.read()) {
+            (_, Some(grant)) => Some(grant.tags.clone()),
             (None, None) => Some(Tags::default()),
             (Some(name), None) => {
                 let Some((user, _)) = self.access.user(name) else {

@@ -23,6 +23,7 @@ pub(super) struct State {
     configured_rules: Vec<Arc<Rule>>,
     index: Rules,
     next_rule: u64,
+    has_external_authority: bool,
 }
 
 /// A change of rules that was checked.
@@ -35,7 +36,12 @@ pub(super) struct RuleChange {
 
 impl State {
     pub(super) fn has_users(&self) -> bool {
-        !self.stored_users.is_empty() || !self.configured_users.is_empty()
+        self.has_external_authority || !self.stored_users.is_empty() || !self.configured_users.is_empty()
+    }
+
+    /// Whether that is a change.
+    pub(super) fn set_external_authority(&mut self, is_believed: bool) -> bool {
+        std::mem::replace(&mut self.has_external_authority, is_believed) != is_believed
     }
 
     pub(super) fn has_rules(&self) -> bool {

@@ -116,14 +116,15 @@ impl Broker {
         let missing = || AdmitError::NoSuchNamespace(wanted.to_owned());
         let sessions = self.sessions(wanted).ok_or_else(missing)?;
         let client_id: Arc<str> = admission.client_id.into();
-        let permissions = access.permissions(PermissionScope {
+        let scope = PermissionScope {
             user: identity.shared_name(),
             external_tags: identity.external_tags().cloned(),
             client_id: client_id.clone(),
             namespace: sessions.namespace().shared_name(),
             protocol: admission.protocol,
             peer: admission.endpoints.peer,
-        });
+        };
+        let permissions = access.granted_permissions(scope, identity.grant());
         let is_asked_for = admission.namespace.is_some();
         if is_asked_for && !permissions.may(ResourceKind::Namespace, wanted, Operation::Connect) {
             permissions.denied(ResourceKind::Namespace, wanted, Operation::Connect);
@@ -164,7 +165,29 @@ impl Broker {
         if sessions.namespace().is_deleted() {
             return Err(missing());
         }
+        if let Some(at_ms) = identity.expires_at_ms() {
+            connection.expire_at(Some(at_ms));
+        }
         Ok(Admitted { sessions, permissions, connection })
+    }
+
+    /// An admitted client proved again who it is: it may do what is granted to it now, until that expires. False, and
+    /// nothing changes, if it is another one.
+    #[must_use]
+    pub fn renew(
+        &self,
+        identity: &Identity,
+        permissions: &Permissions,
+        connection: &ConnectionHandle,
+    ) -> bool {
+        if identity.name() != permissions.user() || self.is_gone(identity) {
+            return false;
+        }
+        if let Some(grant) = identity.grant() {
+            permissions.renew(grant.clone());
+        }
+        connection.expire_at(identity.expires_at_ms());
+        true
     }
 
     /// Whether the user of a client was deleted or disabled since it was authenticated.

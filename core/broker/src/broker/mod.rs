@@ -136,7 +136,8 @@ impl Parts {
 impl Broker {
     /// Restores the broker from what the log has.
     pub fn open(log: Log, config: BrokerConfig) -> Result<Broker, BrokerError> {
-        let connections = ConnectionRegistry::default();
+        let timers = Arc::<Timers<Due>>::default();
+        let connections = ConnectionRegistry::new(timers.clone());
         let audit = Audit::new(config.clock.clone(), &config.audit);
         let access =
             AccessControl::open(log.clone(), config.access_limits, connections.clone(), audit.clone())?;
@@ -144,7 +145,7 @@ impl Broker {
         let parts = Parts {
             log,
             config: Arc::new(config),
-            timers: Arc::default(),
+            timers,
             access: access.clone(),
             changed: RwLock::default(),
             full_inboxes: Arc::default(),
@@ -326,9 +327,21 @@ impl Broker {
     /// Begins to authenticate a client by SCRAM with its first message; returns the server's first message too.
     pub fn begin_scram(
         &self,
+        peer: IpAddr,
         digest: Digest,
         message: &[u8],
     ) -> Result<(ScramLogin, String), ScramLoginError> {
-        ScramLogin::begin(&*self.0.parts.config.authenticator, &self.0.access, digest, message)
+        ScramLogin::begin(&self.0.parts.config.authenticator, &self.0.access, peer, digest, message)
+    }
+
+    /// Authenticates a client by its bearer token at once.
+    pub fn check_token(&self, peer: IpAddr, token: &str) -> Result<Identity, AuthError> {
+        self.0.parts.config.authenticator.check_token(&self.0.access, peer, token)
+    }
+
+    /// Whether clients can authenticate by a bearer token.
+    #[must_use]
+    pub fn supports_tokens(&self) -> bool {
+        self.0.parts.config.authenticator.supports_tokens()
     }
 }

@@ -33,6 +33,27 @@ impl Session {
             refusal
         })
     }
+
+    /// The client of an open connection shows a new token. Its permissions change at once. What is not a token, such as a
+    /// password, does not expire and is taken without a look at the secret.
+    pub(super) fn update_secret(&mut self, secret: &[u8]) -> Result<(), Refusal> {
+        let Some(shared) = self.shared.as_deref_mut() else { return Ok(()) };
+        if self.identity.as_ref().is_none_or(|identity| identity.grant().is_none()) {
+            return Ok(());
+        }
+        let token = std::str::from_utf8(secret).unwrap_or_default();
+        let checked = self.broker.check_token(self.endpoints.peer.ip(), token);
+        let identity = checked.map_err(|error| {
+            self.client.request_refused("connection.update-secret", &error);
+            Refusal::not_allowed("New secret was refused by one of the backends")
+        })?;
+        if !self.broker.renew(&identity, &shared.permissions, &shared.connection) {
+            self.client.request_refused("connection.update-secret", &"the token is another user's");
+            return Err(Refusal::not_allowed("New secret was refused by one of the backends"));
+        }
+        self.identity = Some(identity);
+        Ok(())
+    }
 }
 
 fn refusal(error: &AdmitError, vhost: &str, user: &str) -> Refusal {

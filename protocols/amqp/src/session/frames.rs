@@ -61,8 +61,8 @@ impl Session {
                 }
                 Step::Open { vhost } => self.open(&vhost, out)?,
             },
-            (_, Method::ConnectionUpdateSecret { .. }) => {
-                // The secret of a login by password does not expire.
+            (_, Method::ConnectionUpdateSecret { new_secret, .. }) => {
+                self.update_secret(new_secret)?;
                 write::method(out, 0, &Method::ConnectionUpdateSecretOk {});
             }
             _ => return Err(Refusal::channel_error("unexpected method in connection state running")),

@@ -31,7 +31,9 @@ impl Authenticator for Trusting {
     ) -> Result<Identity, AuthError> {
         Ok(match credentials {
             Credentials::Anonymous => Identity::anonymous(),
-            Credentials::Password { user, .. } | Credentials::Certificate { user } => Identity::user(user),
+            Credentials::Password { user, .. }
+            | Credentials::Certificate { user }
+            | Credentials::Token(user) => Identity::user(user),
         })
     }
 }

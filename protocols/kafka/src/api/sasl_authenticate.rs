@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
+use inver_broker::Identity;
 
 use super::context::RequestContext;
 use super::handler::Handler;
@@ -44,24 +45,34 @@ impl Handler for SaslAuthenticate {
         cx: &mut RequestContext<'_>,
         request: SaslAuthenticateRequest,
     ) -> Reply<SaslAuthenticateResponse> {
-        match cx.sasl.token(&cx.node.broker, &request.auth_bytes, Some(cx.header)) {
+        match cx.sasl.token(&cx.node.broker, cx.endpoints.peer.ip(), &request.auth_bytes, Some(cx.header)) {
             Ok(Step::Check(credentials)) => Reply::Authenticate(credentials),
             Ok(Step::Answer(auth_bytes)) => {
                 Reply::now(SaslAuthenticateResponse { auth_bytes, ..SaslAuthenticateResponse::default() })
             }
-            Ok(Step::Finished(identity, auth_bytes)) => Reply::Admit(
-                identity,
-                SaslAuthenticateResponse { auth_bytes, ..SaslAuthenticateResponse::default() },
-            ),
+            Ok(Step::Finished(identity, auth_bytes)) => {
+                let response = success(&identity, auth_bytes, cx.node.now_ms());
+                Reply::Admit(identity, response)
+            }
             Err(error) => {
                 let code = match error {
                     TokenError::Unexpected => ErrorCode::ILLEGAL_SASL_STATE,
-                    TokenError::Invalid(_) | TokenError::OtherUser => ErrorCode::SASL_AUTHENTICATION_FAILED,
+                    _ => ErrorCode::SASL_AUTHENTICATION_FAILED,
                 };
                 let response = failure(code, &error.to_string());
                 Reply::Close(Some(response), ConnectionError::AuthenticationFailed)
             }
         }
+    }
+}
+
+/// The response to a client that is authenticated, with the time after which it must authenticate again (KIP-368).
+pub(crate) fn success(identity: &Identity, auth_bytes: Bytes, now_ms: i64) -> SaslAuthenticateResponse {
+    let left_ms = identity.expires_at_ms().map(|at_ms| at_ms.saturating_sub(now_ms).max(1));
+    SaslAuthenticateResponse {
+        auth_bytes,
+        session_lifetime_ms: left_ms.unwrap_or_default(),
+        ..SaslAuthenticateResponse::default()
     }
 }
 

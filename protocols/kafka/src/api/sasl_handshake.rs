@@ -1,5 +1,5 @@
-//! SaslHandshake: the choice of a SASL mechanism (KIP-43): PLAIN, and SCRAM where users have keys for it
-//! (KIP-84).
+//! SaslHandshake: the choice of a SASL mechanism (KIP-43): PLAIN, SCRAM where users have keys for it (KIP-84),
+//! OAUTHBEARER where tokens are accepted (KIP-255). A client may choose again before its credential expires (KIP-368).
 
 use std::ops::RangeInclusive;
 
@@ -41,6 +41,8 @@ impl Handler for SaslHandshake {
         let error_code = match Mechanism::named(&request.mechanism, broker) {
             _ if cx.sasl.is_finished() => ErrorCode::ILLEGAL_SASL_STATE,
             None => ErrorCode::UNSUPPORTED_SASL_MECHANISM,
+            // As Kafka: no other mechanism the second time.
+            Some(mechanism) if !cx.sasl.may_choose(mechanism) => ErrorCode::ILLEGAL_SASL_STATE,
             Some(mechanism) => {
                 // After version 0 of the handshake, tokens follow without a request around them.
                 cx.sasl.choose(mechanism, cx.header.version.number == 0);

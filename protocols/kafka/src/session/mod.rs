@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use inver_broker::{
     Admission, AdmitError, AppliedQuotas, AuthError, Completion, ConnectionHandle, Endpoints, Identity,
-    LiveConnection, LoggedClient, Mailbox,
+    LiveConnection, LoggedClient, LoginRefusal, Mailbox,
 };
 use inver_driver::{CountedConsumer, CountedPublisher, Output};
 use inver_storage::Lsn;
@@ -31,7 +31,7 @@ use crate::api::fetch::Fetch;
 use crate::api::handler::Handler;
 use crate::api::produce::Produce;
 use crate::api::reply::Reply;
-use crate::api::sasl_authenticate::{self, SaslAuthenticateResponse};
+use crate::api::sasl_authenticate;
 use crate::codec::api::Api;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::{Frame, FrameWriter};
@@ -104,6 +104,8 @@ impl Session {
             mailbox: &self.mailbox,
             wait_max: CONNECT_WAIT_MAX,
         })?;
+        // Kafka's clients learn how long they have, and are told nothing when it is over: their next request is refused.
+        place.expire_at(None);
         (self.access, self.place) = (access, Some(place));
         self.access.node.coordinator.start();
         self.fetcher = Fetcher::new(self.node.clone(), self.access.clone(), self.mailbox.clone());
@@ -128,6 +130,29 @@ impl Session {
             self.place.as_ref().and_then(|place| place.served_from()).is_some_and(|from| from > now);
         let owes = |quotas: Arc<AppliedQuotas>| quotas.delay_in(now).max(quotas.delay_out(now));
         is_early || self.quotas().map(owes).is_some_and(|delay| !delay.is_zero())
+    }
+
+    /// Lets an authenticated client in: admits it, or, if it is authenticated again, goes on with what it may do now.
+    fn let_in(&mut self, identity: Identity, header: Option<ResponseHeader>) -> Result<(), ConnectionError> {
+        let user = identity.shared_name();
+        if let (Some(place), true) = (&self.place, self.sasl.is_again()) {
+            if !self.node.broker.renew(&identity, &self.access.permissions, place) {
+                let before = self.sasl.identity().and_then(Identity::name).unwrap_or("ANONYMOUS").to_owned();
+                let now = user.as_deref().unwrap_or("ANONYMOUS");
+                let text = format!(
+                    "Cannot change principals during re-authentication from User.{before}: User.{now}"
+                );
+                self.sasl.refuse(user.as_deref(), LoginRefusal::NotPermitted, text.clone());
+                return Err(self.refuse(header, &text));
+            }
+            place.expire_at(None);
+            self.sasl.accept(identity);
+            return Ok(());
+        }
+        match self.admit(identity) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.not_admitted(header, user.as_deref(), &error)),
+        }
     }
 
     /// Address of the client.
@@ -162,7 +187,7 @@ impl Session {
     ) -> Result<Option<Credentials>, ConnectionError> {
         if self.sasl.expects_bare_token() {
             // A bare token has no form for a failure: the connection ends.
-            let step = self.sasl.token(&self.node.broker, &request, None);
+            let step = self.sasl.token(&self.node.broker, self.endpoints.peer.ip(), &request, None);
             return match step.map_err(|_| ConnectionError::AuthenticationFailed)? {
                 Step::Check(credentials) => Ok(Some(credentials)),
                 Step::Answer(token) => {
@@ -170,10 +195,7 @@ impl Session {
                     Ok(None)
                 }
                 Step::Finished(identity, token) => {
-                    let user = identity.shared_name();
-                    if let Err(error) = self.admit(identity) {
-                        return Err(self.not_admitted(None, user.as_deref(), &error));
-                    }
+                    self.let_in(identity, None)?;
                     self.answer_bare_token(&token);
                     Ok(None)
                 }
@@ -196,6 +218,9 @@ impl Session {
             return Err(ConnectionError::NotAuthenticated { api: header.api.name });
         }
         if !header.api.before_authentication {
+            if self.sasl.is_expired(|| self.node.now_ms()) {
+                return Err(ConnectionError::Expired { api: header.api.name });
+            }
             self.sasl.works();
         }
         self.node.metrics.count_request(header.api);
@@ -254,10 +279,7 @@ impl Session {
             }
             Reply::Authenticate(credentials) => return Ok(Some(credentials)),
             Reply::Admit(identity, frame) => {
-                let user = identity.shared_name();
-                if let Err(error) = self.admit(identity) {
-                    return Err(self.not_admitted(Some(header), user.as_deref(), &error));
-                }
+                self.let_in(identity, Some(header))?;
                 self.pipeline.push_ready(frame);
             }
             Reply::None => {}
@@ -311,12 +333,10 @@ impl Session {
                 return Err(self.refuse(credentials.header, &text));
             }
         };
-        if let Err(error) = self.admit(identity) {
-            return Err(self.not_admitted(credentials.header, Some(&credentials.user), &error));
-        }
+        let response = sasl_authenticate::success(&identity, Bytes::new(), self.node.now_ms());
+        self.let_in(identity, credentials.header)?;
         match credentials.header {
             Some(header) => {
-                let response = SaslAuthenticateResponse::default();
                 self.pipeline.push_ready(encode(&mut self.arena, header, &response));
             }
             None => self.answer_bare_token(&[]),

@@ -1,10 +1,12 @@
 //! A CONNECT with an authentication method: AUTH packets are exchanged before it is answered (section 4.12).
 
+use std::net::IpAddr;
+
 use inver_broker::{Broker, Identity};
 
 use crate::codec::{DecodeError, Packet, Version, decode};
 use crate::error::Refusal;
-use crate::scram::{Exchange, Method, data_of, fields};
+use crate::scram::{Exchange, Method, check_bearer, data_of, fields};
 
 /// A client that proves who it is.
 pub(super) struct Authenticating {
@@ -21,6 +23,16 @@ pub(super) struct Authenticated {
     pub(super) answer: String,
 }
 
+/// Whether a CONNECT asks for an exchange.
+pub(super) enum Asked {
+    /// It does not.
+    Nothing,
+    /// The exchange goes on.
+    Exchange(Box<Authenticating>),
+    /// Its only message proved who the client is.
+    Proved(Authenticated),
+}
+
 /// What came of the client's bytes.
 pub(super) enum Begun {
     /// A packet is not whole yet.
@@ -32,19 +44,25 @@ pub(super) enum Begun {
 }
 
 impl Authenticating {
-    /// Begins if the CONNECT in `wire` asks for it; writes the first AUTH.
+    /// Begins if the CONNECT in `wire` asks for it; writes the first AUTH of a method that has several messages.
     pub(super) fn begin(
         broker: &Broker,
+        peer: IpAddr,
         wire: &[u8],
         bytes_max: usize,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Authenticating>, Refusal> {
+    ) -> Result<Asked, Refusal> {
         let Some((Packet::Connect(connect), _)) = decode(wire, Version::V5, bytes_max)? else {
-            return Ok(None);
+            return Ok(Asked::Nothing);
         };
-        let (Some(method), data) = fields(connect.properties) else { return Ok(None) };
-        let exchange = Exchange::begin(broker, Method::named(method)?, data, out)?;
-        Ok(Some(Authenticating { wire: wire.to_vec(), exchange }))
+        let (Some(method), data) = fields(connect.properties) else { return Ok(Asked::Nothing) };
+        let method = Method::named(method, broker)?;
+        if method == Method::OAuthBearer {
+            let identity = check_bearer(broker, peer, data)?;
+            return Ok(Asked::Proved(Authenticated { identity, method, answer: String::new() }));
+        }
+        let exchange = Exchange::begin(broker, peer, method, data, out)?;
+        Ok(Asked::Exchange(Box::new(Authenticating { wire: wire.to_vec(), exchange })))
     }
 
     /// The user, as the client claims.

@@ -11,7 +11,7 @@ use inver_driver::{Activity, Close, End, Machine, Output, Progress, Shared, Time
 use inver_storage::{Log, LogError, Lsn};
 use tokio::time::Instant;
 
-use super::authenticating::{Authenticated, Authenticating, Begun};
+use super::authenticating::{Asked, Authenticated, Authenticating, Begun};
 use crate::codec::{ConnAck, DecodeError, Packet, PropertiesBuf, Property, Version, decode};
 use crate::error::{Refusal, count_reason};
 use crate::server::Server;
@@ -116,7 +116,7 @@ impl Connecting {
                 Ok(mut accepted) => {
                     if let Some(Authenticated { method, answer, .. }) = authenticated {
                         method.put(&answer, &mut accepted.properties);
-                        accepted.session.allow_reauthentication(broker, method);
+                        accepted.session.allow_reauthentication(broker, endpoints.peer.ip(), method);
                     }
                     client.identify(accepted.session.client_id());
                     client.logged_in(accepted.session.user(), accepted.session.namespace().name());
@@ -174,13 +174,15 @@ impl Machine for Connecting {
         let length = whole_connect(input, bytes_max)
             .map_err(|error| refused(client, claimed_version(input), error.into()))?;
         if let Some(wire) = input.get(..length).filter(|wire| !wire.is_empty()) {
-            let begun = Authenticating::begin(&self.broker, wire, bytes_max, out.flat());
-            match begun.map_err(|refusal| refused(client, Version::V5, refusal))? {
-                Some(authenticating) => {
+            let peer = self.endpoints.peer.ip();
+            let asked = Authenticating::begin(&self.broker, peer, wire, bytes_max, out.flat());
+            match asked.map_err(|refusal| refused(client, Version::V5, refusal))? {
+                Asked::Nothing => self.begin_connect(wire.to_vec(), None),
+                Asked::Proved(authenticated) => self.begin_connect(wire.to_vec(), Some(authenticated)),
+                Asked::Exchange(authenticating) => {
                     client.claim_user(Some(authenticating.user()));
-                    self.authenticating = Some(Box::new(authenticating));
+                    self.authenticating = Some(authenticating);
                 }
-                None => self.begin_connect(wire.to_vec(), None),
             }
         }
         Ok(Progress::all(length))

@@ -1,6 +1,8 @@
 //! Re-authentication (section 4.12.1): the client of a connection that began with AUTH packets proves again who it is.
 
-use inver_broker::{Broker, ScramLoginError};
+use std::net::IpAddr;
+
+use inver_broker::{Broker, Identity, ScramLoginError};
 
 use super::Session;
 use super::reauthentication::Reauthentication;
@@ -10,8 +12,8 @@ use crate::scram::{self, Exchange, Method};
 
 impl Session {
     /// The client authenticated with AUTH packets, and may do so again.
-    pub(crate) fn allow_reauthentication(&mut self, broker: Broker, method: Method) {
-        self.reauthentication = Some(Box::new(Reauthentication { broker, method, exchange: None }));
+    pub(crate) fn allow_reauthentication(&mut self, broker: Broker, peer: IpAddr, method: Method) {
+        self.reauthentication = Some(Box::new(Reauthentication { broker, peer, method, exchange: None }));
     }
 
     /// AUTH from the client: begins a re-authentication, or ends it. The connection ends if it fails.
@@ -23,17 +25,35 @@ impl Session {
             .into());
         };
         let method = again.method;
+        if method == Method::OAuthBearer {
+            let data = scram::data_of(auth, Reason::ReAuthenticate, method)?;
+            let identity = scram::check_bearer(&again.broker, again.peer, data).map_err(Stop::Token)?;
+            let broker = again.broker.clone();
+            return self.renew(&broker, &identity, method, "", out);
+        }
         let Some(exchange) = again.exchange.take() else {
             let data = scram::data_of(auth, Reason::ReAuthenticate, method)?;
-            again.exchange = Some(Exchange::begin(&again.broker, method, data, out)?);
+            again.exchange = Some(Exchange::begin(&again.broker, again.peer, method, data, out)?);
             return Ok(());
         };
         let data = scram::data_of(auth, Reason::ContinueAuthentication, method)?;
         let (identity, answer) = exchange.finish(data)?;
-        if identity.name() != self.user() {
+        let broker = again.broker.clone();
+        self.renew(&broker, &identity, method, &answer, out)
+    }
+
+    fn renew(
+        &mut self,
+        broker: &Broker,
+        identity: &Identity,
+        method: Method,
+        answer: &str,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Stop> {
+        if !broker.renew(identity, self.core.permissions(), &self.connection) {
             return Err(ScramLoginError::OtherUser.into());
         }
-        scram::put_auth(Reason::Success, method, &answer, out);
+        scram::put_auth(Reason::Success, method, answer, out);
         Ok(())
     }
 }

@@ -198,7 +198,9 @@ impl Authenticator for StoredUsers {
             }
             Credentials::Certificate { user: name } if user(name).is_some() => Ok(Identity::user(name)),
             Credentials::Anonymous => Err(AuthError::CredentialsRequired),
-            Credentials::Password { .. } | Credentials::Certificate { .. } => Err(AuthError::Refused),
+            Credentials::Password { .. } | Credentials::Certificate { .. } | Credentials::Token(_) => {
+                Err(AuthError::Refused)
+            }
         }
     }
 

@@ -100,14 +100,15 @@ impl Caller {
 
     /// What it may do in a namespace.
     fn permissions(&self, broker: &Broker, namespace: &str) -> Arc<Permissions> {
-        broker.access().permissions(PermissionScope {
+        let scope = PermissionScope {
             user: self.identity.shared_name(),
             external_tags: self.identity.external_tags().cloned(),
             client_id: "".into(),
             namespace: namespace.into(),
             protocol: HTTP,
             peer: SocketAddr::new(self.address, 0),
-        })
+        };
+        broker.access().granted_permissions(scope, self.identity.grant())
     }
 
     /// Whether it sees a namespace.

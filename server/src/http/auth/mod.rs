@@ -66,7 +66,8 @@ async fn caller(app: &App, peer: &Peer, headers: &HeaderMap, method: &Method) ->
         Problem::unauthorized("the Authorization header is neither valid Basic nor a bearer token")
     })?;
     let identity = match shown {
-        Shown::Token(token) => tokens::identity(app, &token, address),
+        Shown::Token(token) if tokens::is_own(&token) => tokens::identity(app, &token, address),
+        Shown::Token(token) => verified(app, peer, &Credentials::Token(token)).await,
         Shown::Cookie(cookie) => {
             forgery::check(headers, method, true)?;
             app.logins.identity(app, &cookie)
@@ -89,7 +90,7 @@ async fn verified(app: &App, peer: &Peer, credentials: &Credentials) -> Result<I
     verified.map_err(|error| {
         let user = match credentials {
             Credentials::Password { user, .. } | Credentials::Certificate { user } => Some(user.as_str()),
-            Credentials::Anonymous => None,
+            Credentials::Anonymous | Credentials::Token(_) => None,
         };
         app.broker.audit().record(&AuditEvent {
             kind: AuditKind::Login,
@@ -106,9 +107,12 @@ async fn verified(app: &App, peer: &Peer, credentials: &Credentials) -> Result<I
     })
 }
 
-/// Whether the user of an identity can still log in.
+/// Whether the user of an identity can still log in, and what it showed has not expired.
 fn is_current(app: &App, identity: &Identity) -> bool {
     let access = app.broker.access();
+    if identity.expires_at_ms().is_some_and(|at_ms| at_ms <= app.broker.clock().now_ms()) {
+        return false;
+    }
     match identity.name() {
         None => !access.has_users(),
         Some(_) if identity.external_tags().is_some() || !access.has_users() => true,

@@ -74,6 +74,11 @@ pub(in crate::http) struct MadeToken {
     expires_ms: Option<i64>,
 }
 
+/// Whether a token is one that the broker made.
+pub(super) fn is_own(token: &str) -> bool {
+    token.starts_with(PREFIX)
+}
+
 /// The identity that a token stands for. A token is its prefix, the hex form of its name, a dot and the secret.
 pub(super) fn identity(app: &App, token: &str, address: IpAddr) -> Result<Identity, Problem> {
     let refused = || Problem::unauthorized("the token is not valid");

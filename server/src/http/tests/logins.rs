@@ -6,7 +6,14 @@ use crate::logins::{LoginSettings, Logins as Verifier};
 
 /// A server with an administrator, a user who monitors, one who manages, and one without tags.
 fn with_users() -> Server {
-    let server = Server::with(Arc::new(Verifier::new(LoginSettings::default(), Clock::system()).unwrap()));
+    let server = Server::with(Arc::new(
+        Verifier::new(
+            LoginSettings::default(),
+            Clock::system(),
+            Tokens::new(TokenLimits::default(), Clock::system()),
+        )
+        .unwrap(),
+    ));
     for (name, tags) in [
         ("root", vec![Tag::Administrator]),
         ("mon", vec![Tag::Monitoring]),

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::RuntimeKind;
+use crate::jwt::{TokenLimits, Tokens};
 use crate::logins::{LoginSettings, Logins};
 use crate::runtime::Runtimes;
 
@@ -55,7 +56,14 @@ impl Server {
     }
 
     fn with_user(name: &str, hash: &str) -> Server {
-        let server = Server::with(Arc::new(Logins::new(LoginSettings::default(), Clock::system()).unwrap()));
+        let server = Server::with(Arc::new(
+            Logins::new(
+                LoginSettings::default(),
+                Clock::system(),
+                Tokens::new(TokenLimits::default(), Clock::system()),
+            )
+            .unwrap(),
+        ));
         let user = User {
             tags: [Tag::Administrator].into_iter().collect(),
             credentials: vec![crate::passwords::parse(hash).unwrap()],

@@ -11,7 +11,7 @@ use inver_broker::{AccessControl, Authenticator, Credentials as Given};
 use ring::{digest, hmac, pbkdf2};
 
 use super::*;
-use crate::api::sasl_authenticate::SaslAuthenticateRequest;
+use crate::api::sasl_authenticate::{SaslAuthenticateRequest, SaslAuthenticateResponse};
 use crate::api::sasl_handshake::{SaslHandshakeRequest, SaslHandshakeResponse};
 
 /// The user `ann` with the password `secret`.
