@@ -20,7 +20,7 @@ pub struct Grant {
 /// A rule of a [`Grant`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantedRule {
-    /// The namespaces in which it applies; the rule's own is not looked at.
+    /// The namespaces in which it applies; the rule's own is ignored.
     pub namespaces: Pattern,
     /// The rule.
     pub rule: Rule,

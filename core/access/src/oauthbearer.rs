@@ -44,10 +44,11 @@ impl ClientMessage {
             "" => None,
             named => Some(unescaped(named.strip_prefix("a=").ok_or(Malformed)?)?),
         };
-        // The pairs end with an empty one.
+        // A separator ends each pair, and one more the list.
+        let pairs = pairs.strip_suffix(SEPARATOR).ok_or(Malformed)?;
         let pairs = pairs.strip_suffix(SEPARATOR).ok_or(Malformed)?;
         let mut token = None;
-        for pair in pairs.split_terminator(SEPARATOR) {
+        for pair in pairs.split(SEPARATOR) {
             let (name, value) = pair.split_once('=').ok_or(Malformed)?;
             if name == "auth" && token.replace(bearer(value)?).is_some() {
                 return Err(Malformed);

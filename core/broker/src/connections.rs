@@ -391,7 +391,7 @@ impl ConnectionHandle {
         self.0.quotas.forget();
     }
 
-    /// Sets when the connection is asked to end because its credential expires.
+    /// Sets when the connection is closed because its credential expires.
     pub fn expire_at(&self, at_ms: Option<i64>) {
         self.0.registry.expire(&self.0, at_ms);
     }

@@ -22,7 +22,7 @@ pub enum ScramLoginError {
     /// The client asks to act as another user.
     #[error("the authorization id is not the user's name")]
     OtherUser,
-    /// Too many logins of this user from this address failed lately; nothing was looked at.
+    /// Too many logins of this user from this address failed lately; nothing was checked.
     #[error("too many failed logins of this user from this address, try again later")]
     TooManyFailures,
     /// A message is malformed, the password is wrong, or the user is unknown.

@@ -159,6 +159,8 @@ impl Setting for LogFilter {
 pub(crate) struct AuditEvents(pub(crate) AuditKinds);
 
 impl Setting for AuditEvents {
+    const FORM: Form = Form::Structured;
+
     fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
         let names = Vec::<String>::deserialize(value)?;
         let kind = |name: &String| {
@@ -170,7 +172,7 @@ impl Setting for AuditEvents {
 
     fn show(&self) -> String {
         let names = AuditKind::ALL.into_iter().filter(|kind| self.0.contains(*kind)).map(AuditKind::name);
-        names.map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+        format!("{:?}", names.collect::<Vec<_>>())
     }
 }
 

@@ -6,15 +6,9 @@ use inver_storage::batch::records;
 
 use super::Session;
 use super::live_encoding::{Requirements, put_shared};
+use super::unsent::RestOfBatch;
 use crate::buffers;
 use crate::codec::Version;
-
-/// A batch that was not written, or not whole.
-pub(super) struct RestOfBatch {
-    batch: LiveBatch,
-    /// Messages of it that were taken.
-    taken: usize,
-}
 
 impl Session {
     /// Writes the queued batches as far as the output has room.

@@ -33,6 +33,7 @@ mod subscribe;
 mod subscriptions;
 mod sys;
 mod terms;
+mod unsent;
 mod wildcards;
 
 use std::sync::Arc;
@@ -50,13 +51,13 @@ use crate::token;
 use self::deferred::Deferred;
 use self::inflight::InflightWindow;
 use self::lazy::{LazyPublisher, LazyQueue};
-use self::live::RestOfBatch;
 use self::reauthentication::Reauthentication;
 use self::receive::ReceiveWindow;
 use self::scratch::ScratchLease;
 use self::shared::SharedSubscriptions;
 use self::source::{DeliverySource, RetainedScan};
 use self::subscriptions::Subscriptions;
+use self::unsent::RestOfBatch;
 
 /// The connection's part of an MQTT session.
 pub(crate) struct Session {
