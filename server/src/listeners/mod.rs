@@ -5,13 +5,14 @@
 //! connections, trusted proxies, and loopback only where there are no users.
 //!
 //! The modules: [`set`] (the listeners that run, and how a reload changes them), [`socket`] (TCP and Unix sockets),
-//! [`proxy`], [`tls`], [`certificate`], [`websocket`], [`mod@check`] (files and warnings).
+//! [`proxy`], [`tls`], [`certificate`], [`websocket`] with [`pieces`], [`mod@check`] (files and warnings).
 //!
 //! It does not own the bytes of any protocol.
 
 mod admission;
 mod certificate;
 mod check;
+mod pieces;
 mod proxy;
 mod set;
 mod socket;

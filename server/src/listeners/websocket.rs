@@ -20,6 +20,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
+use super::pieces::{PIECE_BYTES_MAX, Pieces};
+
 /// Payload of the largest outgoing message.
 const MESSAGE_OUT_BYTES_MAX: usize = 64 * 1024;
 /// Bytes that the library buffers for writing: one message, and pongs. Beyond it only the most recent ping is answered
@@ -35,6 +37,7 @@ pub(super) struct Form {
     path: Option<Arc<str>>,
     subprotocols: &'static [&'static str],
     config: WebSocketConfig,
+    frame_bytes_max: usize,
 }
 
 impl Form {
@@ -46,12 +49,12 @@ impl Form {
     ) -> Form {
         let max = message_bytes_max.saturating_add(MESSAGE_ENVELOPE_BYTES_MAX);
         let config = WebSocketConfig::default()
-            .max_message_size(Some(max))
-            .max_frame_size(Some(max))
+            .max_message_size(Some(PIECE_BYTES_MAX))
+            .max_frame_size(Some(PIECE_BYTES_MAX))
             .read_buffer_size(8 * 1024)
             .write_buffer_size(0)
             .max_write_buffer_size(UNWRITTEN_BYTES_MAX);
-        Form { path: path.map(Into::into), subprotocols, config }
+        Form { path: path.map(Into::into), subprotocols, config, frame_bytes_max: max }
     }
 
     /// Performs the WebSocket handshake.
@@ -68,8 +71,10 @@ impl Form {
             Some(_) => Err(refusal(StatusCode::NOT_FOUND, "there is nothing at this path\n".into())),
             None => choose(self.subprotocols, request, response),
         };
-        let socket =
+        let stream = Pieces::new(stream, self.frame_bytes_max);
+        let mut socket =
             accept_hdr_async_with_config(stream, callback, Some(self.config)).await.map_err(into_io)?;
+        socket.get_mut().start();
         Ok(WebSocketIo { socket, unread: Bytes::new(), unflushed: false })
     }
 }
@@ -117,7 +122,7 @@ fn into_io(error: tungstenite::Error) -> io::Error {
 
 /// The byte stream.
 pub(super) struct WebSocketIo<S> {
-    socket: WebSocketStream<S>,
+    socket: WebSocketStream<Pieces<S>>,
     unread: Bytes,
     /// Whether written bytes are not flushed yet.
     unflushed: bool,
@@ -281,6 +286,69 @@ mod tests {
         huge.extend_from_slice(&(1u64 << 40).to_be_bytes());
         huge.extend_from_slice(&[0; 4]);
         assert_eq!(close_code(&huge).await, Some(1009));
+    }
+
+    /// A frame of a client with a mask.
+    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        const MASK: [u8; 4] = [0x12, 0xc4, 0x07, 0x99];
+        let mut frame = vec![first, 0xff];
+        frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+        frame.extend_from_slice(&MASK);
+        frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame
+    }
+
+    /// What the broker reads of these frames, `count` bytes.
+    async fn received(frames: Vec<u8>, count: usize) -> Vec<u8> {
+        let (mut client, server) = duplex(1 << 22);
+        client.write_all(UPGRADE).await.unwrap();
+        let mut io = Form::new(None, &["mqtt"], 1 << 22).accept(server).await.unwrap();
+        client.write_all(&frames).await.unwrap();
+        let mut bytes = vec![0; count];
+        let read = io.read_exact(&mut bytes);
+        tokio::time::timeout(std::time::Duration::from_secs(20), read).await.unwrap().unwrap();
+        bytes
+    }
+
+    #[tokio::test]
+    async fn the_bytes_of_a_frame_are_passed_on_before_it_is_whole() {
+        let payload: Vec<u8> = (0..1 << 20).map(|number: u32| number as u8).collect();
+        let mut frame = masked(0x82, &payload);
+        frame.truncate(100_000);
+        assert_eq!(received(frame, 98_304).await, payload[..98_304]);
+        // Nor are fragments kept until the last one.
+        let fragment = masked(0x02, &payload[..99]);
+        assert_eq!(received(fragment, 99).await, payload[..99]);
+    }
+
+    #[tokio::test]
+    async fn frames_of_any_length_and_fragments_carry_the_same_bytes() {
+        let payload: Vec<u8> = (0..200_003u32).map(|number| (number / 7) as u8).collect();
+        let mut frames = Vec::new();
+        let mut at = 0;
+        for length in [0, 1, 125, 126, 16_383, 16_384, 16_385, 65_535, 65_536] {
+            frames.extend(masked(0x82, &payload[at..at + length]));
+            at += length;
+        }
+        frames.extend(masked(0x02, &payload[at..at + 7]));
+        frames.extend(frame(9, b"between"));
+        frames.extend(masked(0x00, &payload[at + 7..at + 19_000]));
+        frames.extend(masked(0x80, &payload[at + 19_000..]));
+        assert_eq!(received(frames, payload.len()).await, payload);
+    }
+
+    #[tokio::test]
+    async fn fragments_out_of_order_are_violations() {
+        assert_eq!(close_code(&frame(0, b"x")).await, Some(1002), "a continuation of nothing");
+        let text = [0x01, 0x81, 0, 0, 0, 0, b'x', 0x82, 0x81, 0, 0, 0, 0, b'x'];
+        assert_eq!(close_code(&text).await, Some(1002), "a message within one of text");
+        let (mut client, server) = duplex(1 << 16);
+        client.write_all(UPGRADE).await.unwrap();
+        let mut io = Form::new(None, &["mqtt"], 1024).accept(server).await.unwrap();
+        client.write_all(&masked(0x02, b"x")).await.unwrap();
+        client.write_all(&masked(0x82, b"y")).await.unwrap();
+        assert_eq!(io.read_u8().await.unwrap(), b'x');
+        assert!(io.read_u8().await.is_err(), "a message within one");
     }
 
     #[tokio::test]
