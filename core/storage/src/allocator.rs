@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::clock::Clock;
 use crate::format::segment::{SegmentHeader, SegmentId};
 use crate::medium::{Medium, MediumFile};
-use crate::options::LogOptions;
+use crate::options::{LogOptions, segment_bytes_at};
 use crate::read::ReadPath;
 use crate::read::segments::Segment;
 use crate::seeded_bugs::{Bug, is_seeded};
@@ -115,7 +115,11 @@ impl SegmentAllocator {
         };
         let file = self.medium.create(&name)?;
         if self.preallocate {
-            file.allocate(self.segment_bytes_max)?;
+            // That of the segment after the one being appended to.
+            let base = self.active().map_or(0, |active| {
+                active.segment.base + segment_bytes_at(active.segment.base, self.segment_bytes_max)
+            });
+            file.allocate(segment_bytes_at(base, self.segment_bytes_max))?;
         }
         Ok((name, file))
     }

@@ -6,7 +6,15 @@ use crate::error::OpenError;
 
 /// The largest segment whose positions fit the index, with room for one entry beyond the bound.
 const SEGMENT_BYTES_LIMIT: u64 = 2 << 30;
+/// Bytes at which the first segment is closed, if the configured size is not smaller.
+const SEGMENT_BYTES_FIRST: u64 = 8 << 20;
 const SEGMENT_BYTES_LEAST: u64 = 4096;
+
+/// Bytes at which the segment at a position is closed. The first segments are small, so that a small log takes little
+/// space: each may become as large as the log before it, up to the configured size.
+pub(crate) fn segment_bytes_at(base: u64, segment_bytes_max: u64) -> u64 {
+    base.max(SEGMENT_BYTES_FIRST).min(segment_bytes_max)
+}
 
 /// When an append counts as committed, i.e. when acknowledgements for it may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +33,8 @@ pub enum CommitPolicy {
 pub struct LogOptions {
     /// The commit policy. Default: `Always`.
     pub commit: CommitPolicy,
-    /// Bytes of entries at which a segment file is closed. Default 128 MiB, at most 2 GiB.
+    /// Bytes of entries at which a segment file is closed. The first ones are closed earlier, from 8 MiB on. Default 128 MiB,
+    /// at most 2 GiB.
     pub segment_bytes_max: u64,
     /// Age at which a segment that holds any entry is closed. Default 1 hour.
     pub segment_age_max: Duration,

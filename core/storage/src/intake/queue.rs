@@ -13,6 +13,7 @@ use crate::cursor::CursorInner;
 use crate::entry::Part;
 use crate::format::segment::HEADER_BYTES;
 use crate::ids::{Lsn, Offset};
+use crate::options::segment_bytes_at;
 use crate::stream::StreamInner;
 
 /// Position and offsets of a submitted entry.
@@ -163,7 +164,8 @@ impl IntakeState {
     pub(super) fn place(&mut self, length: usize, segment_bytes_max: u64) -> (u64, bool) {
         let length = length as u64;
         let first = self.segment_base + HEADER_BYTES;
-        let is_full = self.next_lsn + length > self.segment_base + segment_bytes_max;
+        let is_full = self.next_lsn + length
+            > self.segment_base + segment_bytes_at(self.segment_base, segment_bytes_max);
         let rolls = self.next_lsn > first && (is_full || self.roll_wanted);
         if rolls {
             self.segment_base = self.next_lsn;

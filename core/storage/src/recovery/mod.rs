@@ -27,7 +27,7 @@ use crate::format::index::BLOCK_BYTES as INDEX_BLOCK_BYTES;
 use crate::format::segment::{HEADER_BYTES, SegmentId, TRAILER_BYTES};
 use crate::intake::{FAILED_FILE, Intake};
 use crate::medium::{LOCK_FILE, Medium, MediumFile};
-use crate::options::LogOptions;
+use crate::options::{LogOptions, segment_bytes_at};
 use crate::read::ReadPath;
 use crate::read::segments::{Segment, Segments};
 use crate::sealing::SealQueue;
@@ -325,8 +325,9 @@ fn make_appendable(last: &Replayed, options: &LogOptions) -> Result<(), OpenErro
     if !is_seeded(Bug::TrustPageCache) {
         rewrite(file, last.synced, last.entries_end).map_err(io("rewrite the end of"))?;
     }
-    if options.preallocate && last.entries_end < options.segment_bytes_max {
-        file.allocate(options.segment_bytes_max).map_err(io("reserve space for"))?;
+    let segment_bytes = segment_bytes_at(last.segment.base, options.segment_bytes_max);
+    if options.preallocate && last.entries_end < segment_bytes {
+        file.allocate(segment_bytes).map_err(io("reserve space for"))?;
     }
     file.sync().map_err(io("sync"))?;
     last.segment.file_bytes.store(file.len().unwrap_or(last.entries_end), Ordering::Relaxed);

@@ -162,7 +162,9 @@ impl Direct {
         if file.read_at(start, block)? < tail_bytes(position) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let prepared_max = writes.segment_bytes_max / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        // Only space that is reserved.
+        let prepared_max =
+            writes.segment_bytes_max.min(file.len()?) / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let zeros = AlignedBytes::new(AHEAD_BYTES);
         Ok(Some(Self { file, buffer, zeros, group_bytes_max, prepared: start, prepared_max }))
     }

@@ -8,7 +8,7 @@ use crate::shorthand::*;
 use inver_storage::medium::Files;
 use inver_storage::medium::fake::FakeMedium;
 use inver_storage::{
-    BatchBuilder, Compression, Entry, Log, LogOptions, Offset, ProducerStamp, Read, SystemClock,
+    BatchBuilder, CommitPolicy, Compression, Entry, Log, LogOptions, Offset, ProducerStamp, Read, SystemClock,
 };
 
 fn segments(dir: &Path) -> Vec<u64> {
@@ -132,4 +132,26 @@ fn checkpoints_bound_the_bytes_replayed() {
     }
     assert!(destroyed > names.len() / 2, "{destroyed} of {}", names.len());
     assert_eq!(open(&image).committed().0, written);
+}
+
+#[test]
+fn an_empty_log_takes_little_space_and_segments_grow_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log =
+        Log::open(dir.path(), LogOptions { commit: CommitPolicy::Os, ..LogOptions::default() }).unwrap();
+    let stream = create_stream(&log);
+    log.checkpoint().unwrap();
+    let files = || std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap());
+    let bytes: u64 = files().map(|file| file.metadata().unwrap().len()).sum();
+    assert!(bytes <= 20 << 20, "{bytes}");
+    let value = vec![7; 1 << 20];
+    for _ in 0..80 {
+        append(&log, std::slice::from_ref(&stream), &[&value]);
+    }
+    log.shutdown().unwrap();
+    let mut sealed: Vec<_> =
+        files().filter(|file| file.path().extension().is_some_and(|end| end == "seg")).collect();
+    sealed.sort_by_key(std::fs::DirEntry::file_name);
+    let mebibytes: Vec<u64> = sealed.iter().map(|file| file.metadata().unwrap().len() >> 20).collect();
+    assert_eq!(mebibytes[..3], [7, 7, 14], "{mebibytes:?}");
 }
