@@ -159,5 +159,5 @@ def test_rabbitmqs_overview_joins_its_series(prometheus):
 
 def test_no_alert_is_raised_by_ordinary_traffic(prometheus):
     rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
-    assert len(rules) == 13 and all(rule["health"] == "ok" for rule in rules), rules
+    assert len(rules) == 15 and all(rule["health"] == "ok" for rule in rules), rules
     assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []

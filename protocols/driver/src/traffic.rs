@@ -94,6 +94,13 @@ struct Tally {
     confirm: Cell<Option<Duration>>,
 }
 
+impl Tally {
+    /// Messages received, which are counted by their size.
+    fn received(&self) -> u64 {
+        self.sizes.iter().map(|cell| cell.get().messages).sum()
+    }
+}
+
 thread_local! {
     static TALLY: Tally = const {
         Tally {
@@ -201,9 +208,11 @@ impl Drop for CountedThrottled {
 
 /// Messages that the thread has counted since they were added last: received, and sent.
 pub(crate) fn counted_messages() -> (u64, u64) {
-    let of = |what: Count| TALLY.with(|tally| tally.counts.get(what as usize).map_or(0, Cell::get));
     let sent = [Count::SentAuto, Count::SentManual, Count::GotAuto, Count::GotManual];
-    (of(Count::Received), sent.into_iter().map(of).sum())
+    TALLY.with(|tally| {
+        let of = |what: Count| tally.counts.get(what as usize).map_or(0, Cell::get);
+        (of(Count::Received) + tally.received(), sent.into_iter().map(of).sum())
+    })
 }
 
 /// Counts an error that a client is told of, by its protocol's code. Errors are rare: the counter is looked up.
@@ -303,7 +312,7 @@ impl Traffic {
     }
 
     fn add(&self, tally: &Tally) {
-        let received: u64 = tally.sizes.iter().map(|cell| cell.get().messages).sum();
+        let received = tally.received();
         count(Count::Received, received);
         for (counter, cell) in self.counts.iter().zip(&tally.counts) {
             let number = cell.take();

@@ -5,6 +5,7 @@ use inver_broker::{
 };
 
 use super::*;
+use crate::traffic::{count_received, counted_messages};
 
 /// Toys with a broker, which has the quotas.
 struct Limited {
@@ -179,4 +180,13 @@ async fn a_connection_that_comes_too_fast_is_served_later() {
         client.expect("a\n").await;
         assert_eq!(client.started.elapsed().as_secs(), seconds);
     }
+}
+
+/// A quota on messages held nobody while only their sizes were counted.
+#[test]
+fn received_messages_are_counted_for_quotas() {
+    let (before, _) = counted_messages();
+    count_received(1);
+    count_received(1_000_000);
+    assert_eq!(counted_messages().0, before + 2);
 }
