@@ -92,7 +92,7 @@ section! {
         pub(crate) commit: Commit = Commit::Always => value("`always`, `interval` or `os`"),
         /// Time between two syncs under `log.commit = "interval"`.
         pub(crate) commit_interval: Duration = Duration::from_millis(200) => milliseconds(1..=HOUR_MS),
-        /// Size at which a segment file is sealed and the next one started.
+        /// Size at which a segment file is sealed and the next one started. The first ones are sealed earlier, from 8 MiB on.
         pub(crate) segment_bytes_max: u64 = log().segment_bytes_max => bytes(MIB..=2 * GIB),
         /// Memory for recent entries, from which consumers that keep up are served.
         pub(crate) tail_cache_bytes_max: usize = log().tail_cache_bytes_max => bytes(MIB..=TIB),
