@@ -167,7 +167,9 @@ class Broker:
         return self.start()
 
     def log(self):
-        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+        """The whole lines so far: a line that is being written may be seen in part."""
+        written = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+        return written[:written.rfind("\n") + 1]
 
     def rss_bytes(self):
         text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
