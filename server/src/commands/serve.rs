@@ -120,6 +120,8 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let manager = ServiceManager::from_environment();
     manager.ready();
     let watchdog = manager.watchdog();
+    // Since then, so that neither of the two intervals begins again with whatever happens within it.
+    let (mut alive, mut polled) = (clock.now(), clock.now());
 
     let poisoned = loop {
         let poll_interval = listeners.poll_interval();
@@ -147,8 +149,14 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
                 info!("reload requested over HTTP");
                 let _gone = reply.send(reloader.reload(&mut listeners, &broker).await);
             }
-            () = clock.sleep(watchdog.unwrap_or_default()), if watchdog.is_some() => manager.alive(),
-            () = clock.sleep(poll_interval), if !poll_interval.is_zero() => listeners.load_changed_files(),
+            () = clock.sleep_until(alive + watchdog.unwrap_or_default()), if watchdog.is_some() => {
+                alive = clock.now();
+                manager.alive();
+            }
+            () = clock.sleep_until(polled + poll_interval), if !poll_interval.is_zero() => {
+                polled = clock.now();
+                listeners.load_changed_files();
+            }
         }
     };
     // Who asks for a reload now is told that there is none.
