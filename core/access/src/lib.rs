@@ -28,7 +28,9 @@ pub use decision::{Decision, EffectiveRules, Rules, Subject};
 pub use digest::Digest;
 pub use grant::{Grant, GrantedRule};
 pub use pattern::{Pattern, PatternError};
-pub use quota::{EntityName, QuotaEntity, QuotaError, QuotaKind, QuotaLimits, QuotaShare, QuotaTable};
+pub use quota::{
+    EntityName, QuotaEntity, QuotaError, QuotaKind, QuotaLimits, QuotaShare, QuotaTable, canonical_ip,
+};
 pub use quota_text::QuotaText;
 pub use rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, RuleId, key_name};
 pub use text::{RuleText, RuleTextError};

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -61,11 +62,26 @@ pub enum QuotaEntity {
     },
     /// A namespace, whose clients have one share.
     Namespace(EntityName),
-    /// An address that connections come from.
+    /// An address that connections come from, in its canonical form; see [`QuotaEntity::of_ip`].
     Ip(EntityName),
 }
 
+/// An address in the one form in which it is looked up; a text that is no address as it is.
+#[must_use]
+pub fn canonical_ip(text: &str) -> String {
+    text.parse::<IpAddr>().map_or_else(|_| text.to_owned(), |ip| ip.to_canonical().to_string())
+}
+
 impl QuotaEntity {
+    /// The connections from an address, however that is written.
+    #[must_use]
+    pub fn of_ip(name: EntityName) -> QuotaEntity {
+        QuotaEntity::Ip(match name {
+            EntityName::Named(text) => EntityName::Named(canonical_ip(&text)),
+            EntityName::Default => EntityName::Default,
+        })
+    }
+
     /// Whether there can be such an entity.
     pub fn check(&self) -> Result<(), QuotaError> {
         match self {
@@ -75,7 +91,7 @@ impl QuotaEntity {
             }
             QuotaEntity::Namespace(name) => name.check(),
             QuotaEntity::Ip(EntityName::Named(address)) => {
-                address.parse::<std::net::IpAddr>().map(drop).map_err(|_| QuotaError::Address)
+                address.parse::<IpAddr>().map(drop).map_err(|_| QuotaError::Address)
             }
             QuotaEntity::Ip(EntityName::Default) => Ok(()),
         }
@@ -220,7 +236,7 @@ pub enum QuotaShare {
     /// The connections to a namespace.
     Namespace(String),
     /// The connections from an address.
-    Ip(std::net::IpAddr),
+    Ip(IpAddr),
 }
 
 /// The quotas of all entities.
@@ -282,7 +298,7 @@ impl QuotaTable {
 
     /// The limit of connections from an address, in units a second, and who shares it.
     #[must_use]
-    pub fn of_ip(&self, ip: std::net::IpAddr) -> Option<(QuotaShare, f64)> {
+    pub fn of_ip(&self, ip: IpAddr) -> Option<(QuotaShare, f64)> {
         let ip = ip.to_canonical();
         let of = |name| self.rate(&QuotaEntity::Ip(name), QuotaKind::Connections);
         let rate = of(EntityName::Named(ip.to_string())).or_else(|| of(EntityName::Default))?;
@@ -348,11 +364,13 @@ mod tests {
     #[test]
     fn namespaces_and_addresses_have_quotas_and_defaults() {
         let connections = |limit| QuotaLimits { connections: Some(limit), ..QuotaLimits::default() };
-        let ip = |name| QuotaEntity::Ip(EntityName::parse(name));
+        let ip = |name| QuotaEntity::of_ip(EntityName::parse(name));
         let namespace = |name| QuotaEntity::Namespace(EntityName::parse(name));
         let table: QuotaTable = [
             (ip("10.0.0.1"), connections(1)),
             (ip("*"), connections(2)),
+            (ip("2001:DB8:0::1"), connections(5)),
+            (ip("::ffff:10.0.0.3"), connections(6)),
             (namespace("red"), bytes(3)),
             (namespace("*"), bytes(4)),
         ]
@@ -360,6 +378,7 @@ mod tests {
         .collect();
         let of_ip = |address: &str| table.of_ip(address.parse().unwrap()).map(|(_, rate)| rate);
         assert_eq!((of_ip("::ffff:10.0.0.1"), of_ip("10.0.0.2")), (Some(1.0), Some(2.0)));
+        assert_eq!((of_ip("2001:db8::1"), of_ip("10.0.0.3")), (Some(5.0), Some(6.0)));
         let of_namespace = |name: &str| table.of_namespace(QuotaKind::BytesIn, name);
         assert_eq!(of_namespace("red"), Some((QuotaShare::Namespace("red".to_owned()), 3.0)));
         assert_eq!(of_namespace("blue"), Some((QuotaShare::Namespace("blue".to_owned()), 4.0)));

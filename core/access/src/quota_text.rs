@@ -74,7 +74,7 @@ impl QuotaText {
             (Some(namespace), None) if user.is_none() && client_id.is_none() => {
                 QuotaEntity::Namespace(namespace)
             }
-            (None, Some(ip)) if user.is_none() && client_id.is_none() => QuotaEntity::Ip(ip),
+            (None, Some(ip)) if user.is_none() && client_id.is_none() => QuotaEntity::of_ip(ip),
             _ => return Err(QuotaError::Mixed),
         };
         entity.check()?;

@@ -86,7 +86,7 @@ impl Bucket {
         level.units = (level.units + 1.0).min(level.burst());
     }
 
-    /// Until when nothing may be used, if `units` more were used.
+    /// For how long nothing may be used, if `units` more were used.
     pub(crate) fn delay_after(&self, units: f64, now: Instant) -> Duration {
         let mut level = self.0.lock();
         level.fill(now);

@@ -37,7 +37,7 @@ pub(super) fn entity<'a>(
         }
     }
     match (user, client_id, ip) {
-        (None, None, Some(ip)) => Ok(QuotaEntity::Ip(ip)),
+        (None, None, Some(ip)) => Ok(QuotaEntity::of_ip(ip)),
         (_, _, Some(_)) => Err(invalid("Invalid quota entity combination, ip entity should not be combined")),
         (None, None, None) => Err(invalid("Invalid empty client quota entity")),
         (user, client_id, None) => Ok(QuotaEntity::Client { user, client_id }),

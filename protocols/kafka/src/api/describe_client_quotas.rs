@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use inver_access::{EntityName, Operation};
+use inver_access::{EntityName, Operation, canonical_ip};
 
 use super::client_quotas::{self, CLIENT_ID, IP, USER, invalid};
 use super::context::RequestContext;
@@ -91,8 +91,8 @@ impl Handler for DescribeClientQuotas {
 }
 
 /// Which names a component matches.
-enum Matched<'a> {
-    Exactly(&'a str),
+enum Matched {
+    Exactly(String),
     Default,
     Any,
 }
@@ -101,7 +101,7 @@ fn describe(
     cx: &RequestContext<'_>,
     request: &DescribeClientQuotasRequest,
 ) -> Result<Vec<EntryData>, Refusal> {
-    let mut wanted: Vec<(&str, Matched<'_>)> = Vec::new();
+    let mut wanted: Vec<(&str, Matched)> = Vec::new();
     for component in &request.components {
         let kind: &str = &component.entity_type;
         if !matches!(kind, USER | CLIENT_ID | IP) {
@@ -114,7 +114,8 @@ fn describe(
             return Err(invalid(format!("Duplicate filter component entity type '{kind}'")));
         }
         let matched = match (component.match_type, &component.match_) {
-            (EXACT, Some(name)) => Matched::Exactly(name),
+            (EXACT, Some(name)) if kind == IP => Matched::Exactly(canonical_ip(name)),
+            (EXACT, Some(name)) => Matched::Exactly(name.to_string()),
             (DEFAULT, None) => Matched::Default,
             (SPECIFIED, None) => Matched::Any,
             _ => return Err(invalid("a filter component has an unknown or wrong match type")),
@@ -127,7 +128,7 @@ fn describe(
     let quotas = cx.node.broker.quotas().list();
     let entries = quotas.iter().filter_map(|(entity, limits, _)| {
         let (parts, values) = (client_quotas::parts(entity), client_quotas::values(entity, limits));
-        let has = |(kind, matched): &(&str, Matched<'_>)| {
+        let has = |(kind, matched): &(&str, Matched)| {
             parts.iter().any(|(of, name)| of == kind && matches(matched, name))
         };
         let is_wanted = wanted.iter().all(has) && (!request.strict || parts.len() == wanted.len());
@@ -136,7 +137,7 @@ fn describe(
     Ok(entries.collect())
 }
 
-fn matches(matched: &Matched<'_>, name: &EntityName) -> bool {
+fn matches(matched: &Matched, name: &EntityName) -> bool {
     match (matched, name) {
         (Matched::Exactly(wanted), EntityName::Named(name)) => name == wanted,
         (Matched::Default, EntityName::Default) | (Matched::Any, _) => true,
