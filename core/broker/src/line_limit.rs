@@ -46,11 +46,14 @@ impl LineLimits {
     pub(crate) fn admit(&self, address: SocketAddr, is_request: bool, now: Instant) -> Option<u64> {
         let ip = address.ip().to_canonical();
         let mut limiters = self.0.lock();
-        let by_connection =
-            if is_request { limiters.by_connection.take(Key::Connection(address), now) } else { Some(0) };
-        let admitted = by_connection.and_then(|before| {
-            let by_address = limiters.by_address.take(Key::Address(ip), now)?;
-            Some(before + by_address)
+        let connection = Key::Connection(address);
+        let before = if is_request { limiters.by_connection.take(connection, now) } else { Some(0) };
+        let admitted = before.and_then(|before| {
+            let by_address = limiters.by_address.take(Key::Address(ip), now);
+            if by_address.is_none() && is_request {
+                limiters.by_connection.give_back(connection, before);
+            }
+            Some(before + by_address?)
         });
         drop(limiters);
         if admitted.is_none() {
@@ -126,6 +129,15 @@ impl Limiter {
         Some(std::mem::take(&mut bucket.suppressed))
     }
 
+    /// Gives back a line that was taken and is not written, with the number of those suppressed before it.
+    fn give_back(&mut self, key: Key, suppressed: u64) {
+        let key = if self.buckets.contains_key(&key) { key } else { Key::Others };
+        if let Some(bucket) = self.buckets.get_mut(&key) {
+            bucket.lines += 1.0;
+            bucket.suppressed += suppressed;
+        }
+    }
+
     /// Drops buckets that are full again; returns the counts that no later line has told.
     fn sweep(&mut self, now: Instant) -> Vec<(Key, u64)> {
         let mut untold = Vec::new();
@@ -170,6 +182,19 @@ mod tests {
         let later = start + Duration::from_secs(1);
         assert_eq!(limiter.take(address(1), later), Some(940));
         assert_eq!(limiter.take(address(1), later), None);
+    }
+
+    #[test]
+    fn what_a_connection_had_suppressed_is_told_though_its_address_has_no_line_left() {
+        let limits = ClientLogLimits { address_lines_per_minute_max: 3, connection_lines_per_minute_max: 2 };
+        let (lines, start) = (LineLimits::new(limits), Clock::manual(0).now());
+        let admit = |port, minutes: u64| {
+            let client = SocketAddr::from(([192, 0, 2, 1], port));
+            lines.admit(client, true, start + Duration::from_secs(minutes * 60))
+        };
+        assert_eq!([1, 1, 1, 1].map(|port| admit(port, 0)), [Some(0), Some(0), None, None]);
+        assert_eq!([2, 3, 4, 1].map(|port| admit(port, 1)), [Some(0), Some(0), Some(0), None]);
+        assert_eq!(admit(1, 2), Some(3), "two of the connection, one of the address");
     }
 
     #[test]
