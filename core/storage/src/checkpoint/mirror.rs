@@ -79,7 +79,8 @@ impl MirroredStore {
                 Ok(()) => (later, None),
                 Err(error) => {
                     tracing::warn!(file = later.1.name, %error, "checkpoint file is damaged, using the older one");
-                    (earlier, None)
+                    // No later commit has the number of a damaged file.
+                    ((later.0, earlier.1), None)
                 }
             },
         };
@@ -132,6 +133,8 @@ impl MirroredStore {
         if self.main.store.has_sync_failed() {
             return Err(CheckpointError::Unsynced);
         }
+        // First, because redb writes when it closes a file.
+        self.main.store.close();
         self.main.store = RedbStore::open(self.medium.as_ref(), failed, self.cache_bytes_max)?;
         Ok(())
     }
@@ -145,9 +148,9 @@ impl MirroredStore {
         Ok(())
     }
 
-    /// Verifies every page, once, and leaves out a damaged file.
+    /// Verifies every page and leaves out a damaged file. While it fails nothing is committed: rows may be lost that only
+    /// the log still has.
     fn verify(&mut self) -> Result<(), CheckpointError> {
-        self.is_verified = true;
         let copy_name = self.other_name();
         self.copy = self.copy.take().and_then(|mut copy| match copy.check_pages() {
             Ok(()) => Some(copy),
@@ -156,13 +159,15 @@ impl MirroredStore {
                 None
             }
         });
-        let Err(error) = self.main.store.check_pages() else { return Ok(()) };
-        if self.fall_back() {
-            return Ok(());
+        if let Err(error) = self.main.store.check_pages()
+            && !self.fall_back()
+        {
+            tracing::warn!(file = self.main.name, %error, "checkpoint file is damaged, writing it again");
+            self.replace_main()?;
+            self.rewrite_main()?;
         }
-        tracing::warn!(file = self.main.name, %error, "checkpoint file is damaged, writing it again");
-        self.replace_main()?;
-        self.rewrite_main()
+        self.is_verified = true;
+        Ok(())
     }
 
     fn commit_main(&mut self, fill: &mut Fill<'_>) -> Result<(), CheckpointError> {

@@ -160,6 +160,26 @@ fn damage_of_the_only_file_is_found_and_mended_from_the_log() {
     }
 }
 
+/// A checkpoint over rows that are lost would let segments go that still have what these rows were made of.
+#[test]
+fn no_checkpoint_is_taken_over_rows_that_were_lost_while_the_log_ran() {
+    let original = tempfile::tempdir().unwrap();
+    reclaimed(original.path());
+    std::fs::remove_file(original.path().join(FILES[1])).unwrap();
+    let options = LogOptions { checkpoint_cache_bytes_max: 0, ..options() };
+    let mut refused = 0;
+    for trial in 0..TRIALS / 4 {
+        let dir = copy(original.path());
+        let log = Log::open(dir.path(), options.clone()).unwrap();
+        damage(&dir.path().join(FILES[0]), trial);
+        if !log.checkpoint().unwrap() {
+            refused += 1;
+            assert!(!log.checkpoint().unwrap(), "trial {trial}");
+        }
+    }
+    assert!(refused > 0);
+}
+
 #[test]
 fn damage_that_only_a_backup_mends_is_an_error_that_says_so() {
     let original = tempfile::tempdir().unwrap();
