@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::join_all;
 use inver_broker::{AuthError, Clock, Identity};
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Validation, decode, decode_header};
+use jsonwebtoken::{Header, Validation, decode, decode_header};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -89,13 +90,14 @@ impl Tokens {
 
     /// Replaces the issuers. One that is as before keeps its keys.
     pub(crate) fn set(&self, issuers: &TokenIssuers) {
-        let mut now = self.0.issuers.write();
+        let before = self.0.issuers.read().clone();
         let issuers = issuers.0.iter().map(|settings| {
-            let known = now.iter().find(|issuer| issuer.settings == *settings);
+            let known = before.iter().find(|issuer| issuer.settings == *settings);
             known.cloned().unwrap_or_else(|| Arc::new(Issuer::new(settings.clone())))
         });
-        *now = issuers.collect();
-        drop(now);
+        // Files are read before the lock is taken.
+        let issuers = issuers.collect();
+        *self.0.issuers.write() = issuers;
         self.0.wanted.notify_one();
     }
 
@@ -111,48 +113,34 @@ impl Tokens {
             && password.iter().filter(|byte| **byte == b'.').count() == 2
     }
 
-    /// The client that a token stands for.
+    /// The client that a token stands for. The issuers that it may be of are asked, by its algorithm and by the issuer that
+    /// it names.
     pub(crate) fn check(&self, token: &str) -> Result<Identity, AuthError> {
         if token.len() > self.0.limits.bytes_max {
             return Err(AuthError::Token("it is too long (logins.token_bytes_max)"));
         }
         let header = decode_header(token).map_err(|_| AuthError::Token("it is not a JSON Web Token"))?;
+        let named = claims::unverified_issuer(token);
         let issuers = self.0.issuers.read().clone();
+        let (now_ms, max) = (self.0.clock.now_ms(), ScopesMax(self.0.limits.scopes_max));
+        let mut rejections = Vec::new();
         let mut refusal = AuthError::Token("its algorithm is not allowed");
         for issuer in issuers.iter().filter(|issuer| issuer.settings.algorithms.contains(&header.alg)) {
-            let Some(keys) = issuer.state.read().keys.clone() else {
-                // The keys are being fetched: the client may try again.
-                refusal = AuthError::Busy;
+            if issuer.settings.issuer.is_some() && issuer.settings.issuer != named {
+                refusal = AuthError::Token("it is of another issuer");
                 continue;
-            };
-            let mut validation = Validation::new(header.alg);
-            // Times are checked by the broker's clock, and the rest beside them.
-            validation.validate_exp = false;
-            validation.validate_aud = false;
-            validation.required_spec_claims.clear();
-            let mut is_known = false;
-            for key in keys.find(header.kid.as_deref(), header.alg) {
-                is_known = true;
-                match decode::<Claims>(token, key, &validation) {
-                    Ok(decoded) => {
-                        let (now_ms, max) = (self.0.clock.now_ms(), ScopesMax(self.0.limits.scopes_max));
-                        match claims::identity(&decoded.claims, &issuer.settings, now_ms, max) {
-                            Ok(identity) => return Ok(identity),
-                            Err(error) => refusal = error,
-                        }
+            }
+            match issuer.check(token, &header, now_ms, max) {
+                Ok(identity) => return Ok(identity),
+                Err(rejection) => {
+                    if matches!(rejection, Rejection::UnknownKey) {
+                        self.want(issuer);
                     }
-                    Err(error) if *error.kind() == ErrorKind::InvalidSignature => {
-                        refusal = AuthError::Refused;
-                    }
-                    Err(_) => refusal = AuthError::Token("it is not a valid JSON Web Token"),
+                    rejections.push(rejection);
                 }
             }
-            if !is_known {
-                self.want(issuer);
-                refusal = AuthError::Token("its key is unknown");
-            }
         }
-        Err(refusal)
+        Err(rejections.into_iter().max_by_key(Rejection::weight).map_or(refusal, Rejection::error))
     }
 
     /// Has the keys fetched again because one is missing, if the last fetch is not too near.
@@ -169,18 +157,15 @@ impl Tokens {
     /// Keeps the keys of all issuers fresh until shutdown is requested.
     pub(crate) async fn refresh(self, shutdown: CancellationToken) {
         loop {
-            let mut next = None;
             let issuers = self.0.issuers.read().clone();
-            for issuer in &issuers {
-                let due = issuer.due();
-                if due.is_none_or(|due| due <= self.0.clock.now()) {
-                    tokio::select! {
-                        () = issuer.fetch(&self.0.clock) => {}
-                        () = shutdown.cancelled() => return,
-                    }
-                }
-                next = [next, issuer.due()].into_iter().flatten().min();
+            let now = self.0.clock.now();
+            let due = issuers.iter().filter(|issuer| issuer.due().is_none_or(|due| due <= now));
+            // All at once, so that one that does not answer holds up no other.
+            tokio::select! {
+                _ = join_all(due.map(|issuer| issuer.fetch(&self.0.clock))) => {}
+                () = shutdown.cancelled() => return,
             }
+            let next = issuers.iter().filter_map(|issuer| issuer.due()).min();
             let sleep = async {
                 match next {
                     Some(next) => self.0.clock.sleep_until(next).await,
@@ -192,6 +177,38 @@ impl Tokens {
                 () = self.0.wanted.notified() => {}
                 () = shutdown.cancelled() => return,
             }
+        }
+    }
+}
+
+/// Why an issuer does not vouch for a token.
+enum Rejection {
+    /// None of its keys has the token's key id and algorithm.
+    UnknownKey,
+    /// None of its keys made the signature.
+    Signature(AuthError),
+    /// The signature is right, and what the token claims is not.
+    Claims(AuthError),
+    /// Its keys are not there yet.
+    NoKeys,
+}
+
+impl Rejection {
+    /// Of several the one that says most is told: that the client may try again, then what a right signature covers.
+    fn weight(&self) -> u8 {
+        match self {
+            Rejection::UnknownKey => 0,
+            Rejection::Signature(_) => 1,
+            Rejection::Claims(_) => 2,
+            Rejection::NoKeys => 3,
+        }
+    }
+
+    fn error(self) -> AuthError {
+        match self {
+            Rejection::UnknownKey => AuthError::Token("its key is unknown"),
+            Rejection::Signature(error) | Rejection::Claims(error) => error,
+            Rejection::NoKeys => AuthError::Busy,
         }
     }
 }
@@ -208,6 +225,38 @@ impl Issuer {
             None => None,
         };
         Issuer { settings, state: RwLock::new(State { keys, ..State::default() }) }
+    }
+
+    /// The client that a token of it stands for.
+    fn check(
+        &self,
+        token: &str,
+        header: &Header,
+        now_ms: i64,
+        max: ScopesMax,
+    ) -> Result<Identity, Rejection> {
+        let keys = self.state.read().keys.clone().ok_or(Rejection::NoKeys)?;
+        let mut validation = Validation::new(header.alg);
+        // Times are checked by the broker's clock, and the rest beside them.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        let mut rejection = Rejection::UnknownKey;
+        for key in keys.find(header.kid.as_deref(), header.alg) {
+            match decode::<Claims>(token, key, &validation) {
+                Ok(decoded) => {
+                    let identity = claims::identity(&decoded.claims, &self.settings, now_ms, max);
+                    return identity.map_err(Rejection::Claims);
+                }
+                Err(error) if *error.kind() == ErrorKind::InvalidSignature => {
+                    rejection = Rejection::Signature(AuthError::Refused);
+                }
+                Err(_) => {
+                    rejection = Rejection::Signature(AuthError::Token("it is not a valid JSON Web Token"));
+                }
+            }
+        }
+        Err(rejection)
     }
 
     /// When the keys are fetched next; none: now.

@@ -223,6 +223,46 @@ fn no_other_key_or_algorithm_is_accepted() {
     );
 }
 
+/// Tokens of one issuer must not have the keys of another fetched, nor their refusal depend on it.
+#[test]
+fn only_the_issuer_that_a_token_names_is_asked() {
+    let (ours, others) = (Signer::ed(), Signer::ed());
+    let mut other_key = others.jwk();
+    other_key["kid"] = json!("other");
+    for is_named in [true, false] {
+        for is_first in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let issuer = |name: &str, set: Option<&Value>| {
+                let place = folder.path().join(name);
+                if let Some(key) = set {
+                    std::fs::write(&place, json!({"keys": [key]}).to_string()).unwrap();
+                }
+                let issuer = if is_named { format!("issuer = \"https://{name}\"\n") } else { String::new() };
+                format!("[[jwt]]\njwks_file = \"{}\"\nalgorithms = [\"EdDSA\"]\n{issuer}", place.display())
+            };
+            let (one, two) = (issuer("idp", Some(&ours.jwk())), issuer("other", Some(&other_key)));
+            let absent = if is_named { issuer("absent", None) } else { String::new() };
+            let table = if is_first { [one, two, absent] } else { [absent, two, one] }.concat();
+            let fixture = Fixture::of(folder, &table);
+            assert!(fixture.tokens.check(&ours.token(&claims())).is_ok());
+            fixture.says(&ours.token(&with("exp", json!(NOW_S - 100))), "it has expired");
+            let wanted = || {
+                let issuers = fixture.tokens.0.issuers.read();
+                issuers.iter().filter(|issuer| issuer.state.read().is_wanted).count()
+            };
+            if is_named {
+                assert_eq!(wanted(), 0);
+                assert_eq!(
+                    fixture.refusal(&ours.token(&with("iss", json!("https://absent")))),
+                    AuthError::Busy
+                );
+                fixture.says(&ours.token(&with("iss", json!("https://other"))), "its key is unknown");
+                assert_eq!(wanted(), 1);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_secret_verifies_only_what_is_signed_with_it() {
     let folder = tempfile::tempdir().unwrap();
