@@ -1,16 +1,13 @@
 """The audit log: what clients of each protocol did or were refused, read by a Kafka consumer from the audit topic."""
 
-import base64
 import json
-import urllib.error
-import urllib.request
 
 import confluent_kafka
 import confluent_kafka.admin
 import pika
 import pytest
 
-from clients import amqp_connection, mqtt
+from clients import amqp_connection, http_api, kafka_login, mqtt
 from harness import Broker, binary, run, wait_until
 
 TOPIC = "events-of-all"
@@ -60,24 +57,9 @@ def audited(tmp_path_factory, hashed):
     broker.kill()
 
 
-def kafka_settings(broker, user, password="secret"):
-    return {"bootstrap.servers": broker.kafka, "security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN",
-            "sasl.username": user, "sasl.password": password}
-
-
 def ask(broker, method, path, user="root", password="secret", body=None):
     """The status of a request to the HTTP API."""
-    headers = {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
-    if body is not None:
-        headers["Content-Type"] = "application/json"
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{broker.http_port}/api/v1{path}", data=data, method=method, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status
-    except urllib.error.HTTPError as answer:
-        return answer.code
+    return http_api(broker, method, path, body, login=(user, password))[0]
 
 
 class Events:
@@ -85,7 +67,7 @@ class Events:
 
     def __init__(self, broker, user="root"):
         self.consumer = confluent_kafka.Consumer(
-            kafka_settings(broker, user) | {"group.id": "auditors", "enable.auto.commit": False})
+            kafka_login(broker, user, "secret") | {"group.id": "auditors", "enable.auto.commit": False})
         self.consumer.assign([confluent_kafka.TopicPartition(TOPIC, 0, 0)])
         self.seen, self.errors = [], []
 
@@ -123,9 +105,21 @@ def test_logins_of_every_protocol(audited):
         events.wait(event="login", result="refused", protocol="http", user="ann")
 
 
+def test_a_user_who_handles_its_own_tokens_is_denied_nothing(audited):
+    user = {"password": "secret", "tags": ["management"]}
+    assert ask(audited, "PUT", "/users/man", body=user) == 201
+    assert ask(audited, "POST", "/tokens", user="man", body={"name": "ci"}) == 201
+    assert ask(audited, "GET", "/tokens", user="man") == 200
+    assert ask(audited, "DELETE", "/tokens/ci", user="man") == 204
+    with Events(audited) as events:
+        for operation in ("create", "delete"):
+            events.wait(event="access", operation=operation, resource="token", name="ci", user="man", protocol="http")
+        assert events.find(event="denied", user="man") is None
+
+
 def test_a_denial_names_the_client_the_resource_and_the_rule(audited):
     producer = confluent_kafka.Producer(
-        kafka_settings(audited, "ann") | {"message.timeout.ms": 10000})
+        kafka_login(audited, "ann", "secret") | {"message.timeout.ms": 10000})
     errors = []
     producer.produce("ann.secret", b"x", on_delivery=lambda error, _: errors.append(error.name()))
     producer.flush(20)
@@ -156,7 +150,7 @@ def test_changes_deletions_and_purges(audited):
         channel.queue_declare("ann.short", exclusive=True)
         channel.queue_purge("ann.jobs")
         channel.queue_delete("ann.jobs")
-    admin = confluent_kafka.admin.AdminClient(kafka_settings(audited, "root"))
+    admin = confluent_kafka.admin.AdminClient(kafka_login(audited, "root", "secret"))
     admin.create_topics([confluent_kafka.admin.NewTopic("ann.log", 1)])["ann.log"].result(20)
     admin.delete_topics(["ann.log"])["ann.log"].result(20)
     assert ask(audited, "PUT", "/namespaces/shop", body={}) == 201

@@ -161,6 +161,8 @@ struct App {
     logins: Arc<Logins>,
     /// Held while a token is made.
     tokens: Arc<Mutex<()>>,
+    /// Held while a user is changed, which depends on the others.
+    users: Arc<Mutex<()>>,
     /// Streams of live figures that may still be opened.
     event_streams: Arc<Semaphore>,
 }
@@ -194,6 +196,7 @@ impl Http {
                 jobs: Arc::new(Semaphore::new(JOBS_MAX)),
                 logins: Arc::default(),
                 tokens: Arc::default(),
+                users: Arc::default(),
                 event_streams: Arc::new(Semaphore::new(self.node.settings.event_streams_max)),
             };
             let rabbitmq_metrics = metrics::rabbitmq_routes().with_state(app.clone());

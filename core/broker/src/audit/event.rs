@@ -19,7 +19,7 @@ pub enum AuditKind {
     Topology,
     /// Something was made, changed or deleted that ends with its connection, or a subscription of a session.
     Transient,
-    /// A user, permission or quota was changed.
+    /// A user, permission, quota or token was made, changed or deleted.
     Access,
     /// Something durable or its messages were deleted.
     Deleted,

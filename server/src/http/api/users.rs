@@ -107,15 +107,15 @@ impl Change {
         }
     }
 
-    fn apply(self, credentials: Option<Vec<Credential>>, user: &mut User) {
+    fn apply(&self, credentials: Option<&Vec<Credential>>, user: &mut User) {
         if let Some(credentials) = credentials {
-            user.credentials = credentials;
+            user.credentials.clone_from(credentials);
         }
-        if let Some(tags) = self.tags {
+        if let Some(tags) = &self.tags {
             user.tags = tags.iter().filter(|tag| !tag.is_empty()).map(|tag| Tag::named(tag)).collect();
         }
-        if let Some(namespace) = self.namespace {
-            user.default_namespace = Some(namespace).filter(|name| !name.is_empty());
+        if let Some(namespace) = &self.namespace {
+            user.default_namespace = Some(namespace.clone()).filter(|name| !name.is_empty());
         }
         user.disabled = self.disabled.unwrap_or(user.disabled);
         let limit = |wanted: Option<u32>, now| wanted.map_or(now, |max| Some(max).filter(|max| *max > 0));
@@ -173,12 +173,20 @@ pub(in crate::http) async fn put(
     durable(&app, move |app| {
         let access = app.broker.access();
         let credentials = change.credentials()?;
+        let _one_at_a_time = app.users.lock();
         let known = access.user(&name);
         let mut user = known.as_ref().map_or_else(|| User::new(&name), |(user, _)| user.as_ref().clone());
-        change.apply(credentials, &mut user);
+        change.apply(credentials.as_ref(), &mut user);
         check_administrator(access, &user)?;
+        let completion = match known {
+            // Clients of other protocols may have changed it meanwhile.
+            Some(_) => access.update_user(&name, |now| {
+                change.apply(credentials.as_ref(), now);
+                user.clone_from(now);
+            })?,
+            None => access.put_user(user.clone())?,
+        };
         let shown = Shown::of(&user, Source::Stored);
-        let completion = access.put_user(user)?;
         let operation = if known.is_some() { "alter" } else { "create" };
         caller.did(AuditKind::Access, operation, "user", &name);
         Ok(((put_status(known.is_none()), Json(shown)), completion))
@@ -198,6 +206,7 @@ pub(in crate::http) async fn delete(
     caller.check_administers()?;
     deleted(&app, move |app| {
         let access = app.broker.access();
+        let _one_at_a_time = app.users.lock();
         check_administrator(access, &User { disabled: true, ..User::new(&name) })?;
         let completion = access.delete_user(&name)?;
         caller.did(AuditKind::Access, "delete", "user", &name);

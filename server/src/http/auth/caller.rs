@@ -90,9 +90,14 @@ impl Caller {
         Err(self.refused("describe", "this needs the tag `administrator` or `monitoring`"))
     }
 
+    /// Whether it is an administrator.
+    pub(in crate::http) fn administers(&self) -> bool {
+        self.has(&[Tag::Administrator])
+    }
+
     /// Refuses a client that is no administrator.
     pub(in crate::http) fn check_administers(&self) -> Result<(), Problem> {
-        if self.has(&[Tag::Administrator]) {
+        if self.administers() {
             return Ok(());
         }
         Err(self.refused("alter", "this needs the tag `administrator`"))

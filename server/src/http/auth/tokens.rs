@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use inver_broker::Identity;
+use inver_broker::{AuditKind, Identity};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
@@ -108,7 +108,7 @@ pub(in crate::http) async fn list(
     blocking(&app, move |app| {
         let mut tokens: Vec<Token> =
             app.broker.states(TABLE).iter().filter_map(|(name, row)| shown(name, row)).collect();
-        if caller.check_administers().is_err() {
+        if !caller.administers() {
             tokens.retain(|token| token.user.as_deref() == caller.identity.name());
         }
         query.page(&Whole::new(tokens, |token| &token.name, &[]), Clone::clone)
@@ -149,6 +149,7 @@ pub(in crate::http) async fn create(
         let row = Row { user, hash: hash(&secret).to_vec(), created_ms, expires_ms };
         let row = serde_json::to_vec(&row).map_err(|error| Problem::internal(error.to_string()))?;
         let lsn = app.broker.put_state(TABLE, name.as_bytes(), row.into())?;
+        caller.did(AuditKind::Access, "create", "token", &name);
         let token = format!("{PREFIX}{}.{secret}", HEXLOWER.encode(name.as_bytes()));
         Ok((MadeToken { name, token, expires_ms }, lsn))
     })
@@ -169,10 +170,12 @@ pub(in crate::http) async fn delete(
         let unknown = || Problem::not_found(format!("there is no token `{name}`"));
         let row = app.broker.state(TABLE, name.as_bytes()).ok_or_else(unknown)?;
         let token = shown(&Bytes::copy_from_slice(name.as_bytes()), &row).ok_or_else(unknown)?;
-        if caller.check_administers().is_err() && token.user.as_deref() != caller.identity.name() {
+        if !caller.administers() && token.user.as_deref() != caller.identity.name() {
             return Err(unknown());
         }
-        Ok(app.broker.delete_state(TABLE, name.as_bytes())?)
+        let completion = app.broker.delete_state(TABLE, name.as_bytes())?;
+        caller.did(AuditKind::Access, "delete", "token", &name);
+        Ok(completion)
     })
     .await
 }
