@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use hyper::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::client::{Client, Reach, encoded};
 use super::table::{self, Output};
@@ -61,22 +61,24 @@ impl Named {
 
     /// Deletes one.
     pub(super) fn delete(&self, options: &Options, name: &str) -> anyhow::Result<()> {
-        let path = format!("{}/{}", self.path, encoded(name));
-        options.reach.client()?.ask_node(Method::DELETE, &path, &[], None)?;
+        options.reach.client()?.ask_node(Method::DELETE, &self.path_of(name), &[], None)?;
         eprintln!("deleted {} {name}", self.noun);
         Ok(())
     }
 
     /// Whether there is one of this name.
     pub(super) fn knows(&self, client: &Client, name: &str) -> anyhow::Result<bool> {
-        let all = client.list(self.path, false, &[], usize::MAX)?;
-        Ok(all.iter().any(|each| each["name"] == json!(name)))
+        client.knows(&self.path_of(name))
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        format!("{}/{}", self.path, encoded(name))
     }
 
     fn put(&self, client: &Client, name: &str, fields: Fields) -> anyhow::Result<()> {
         let given = fields.iter().filter_map(|(field, value)| Some(((*field).to_owned(), value.clone()?)));
         let body = Value::Object(given.collect::<Map<String, Value>>());
-        client.ask_node(Method::PUT, &format!("{}/{}", self.path, encoded(name)), &[], Some(&body))?;
+        client.ask_node(Method::PUT, &self.path_of(name), &[], Some(&body))?;
         Ok(())
     }
 }

@@ -13,25 +13,56 @@ use crate::commands::client::Client;
 use crate::commands::table;
 
 /// Messages read with one request.
-const PART: u64 = 500;
+const MESSAGES_PER_REQUEST: u64 = 500;
 /// Bytes of a value that the API shows at most.
 const VALUE_BYTES_MAX: u64 = 8 << 20;
 
-/// What messages are read from.
+/// What keeps messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Source {
+enum SourceKind {
     Topic,
     Queue,
     Inbox,
 }
 
-impl Source {
+impl SourceKind {
     fn name(self) -> &'static str {
         match self {
-            Source::Topic => "topic",
-            Source::Queue => "queue",
-            Source::Inbox => "inbox",
+            SourceKind::Topic => "topic",
+            SourceKind::Queue => "queue",
+            SourceKind::Inbox => "inbox",
         }
+    }
+}
+
+/// What messages are read from.
+#[derive(Debug, Args)]
+struct Source {
+    /// What to read from.
+    #[arg(value_enum, value_name = "SOURCE")]
+    kind: SourceKind,
+    /// The topic, the queue, or the client id of the session.
+    name: String,
+    /// The partition of a topic.
+    #[arg(long, default_value_t = 0)]
+    partition: u32,
+}
+
+impl Source {
+    /// Asks for some of its messages; values that are none are left out.
+    fn read(
+        &self,
+        client: &Client,
+        count: u64,
+        from: &[(&'static str, Option<String>)],
+    ) -> anyhow::Result<Value> {
+        let mut parameters = vec![("source", self.kind.name().to_owned()), ("name", self.name.clone())];
+        if self.partition != 0 {
+            parameters.push(("partition", self.partition.to_string()));
+        }
+        parameters.push(("count", count.min(MESSAGES_PER_REQUEST).to_string()));
+        parameters.extend(from.iter().filter_map(|(name, value)| Some((*name, value.clone()?))));
+        client.get("/messages", &parameters)
     }
 }
 
@@ -40,14 +71,8 @@ impl Source {
 pub(crate) struct Peek {
     #[command(flatten)]
     options: Options,
-    /// What to read from.
-    #[arg(value_enum)]
+    #[command(flatten)]
     source: Source,
-    /// The topic, the queue, or the client id of the session.
-    name: String,
-    /// The partition of a topic.
-    #[arg(long, default_value_t = 0)]
-    partition: u32,
     /// The offset to read from.
     #[arg(long, conflicts_with_all = ["time", "last"])]
     offset: Option<u64>,
@@ -65,15 +90,12 @@ pub(crate) struct Peek {
 impl Peek {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let client = self.options.client()?;
-        let mut parameters = place(self.source, &self.name, self.partition);
-        parameters.push(("count", self.count.min(PART).to_string()));
-        let starts = [
+        let from = [
             ("offset", self.offset.map(|at| at.to_string())),
             ("time_ms", self.time.map(|at| at.to_string())),
             ("last", self.last.map(|count| count.to_string())),
         ];
-        parameters.extend(starts.into_iter().filter_map(|(name, value)| Some((name, value?))));
-        let answer = client.get("/messages", &parameters)?;
+        let answer = self.source.read(&client, self.count, &from)?;
         let messages = answer.get("messages").cloned().unwrap_or_default();
         let columns = ["offset", "timestamp_ms", "origin", "key", "value", "unacked"].map(str::to_owned);
         table::print(self.options.output, &messages, &columns)?;
@@ -81,27 +103,13 @@ impl Peek {
     }
 }
 
-fn place(source: Source, name: &str, partition: u32) -> Vec<(&'static str, String)> {
-    let mut parameters = vec![("source", source.name().to_owned()), ("name", name.to_owned())];
-    if partition != 0 {
-        parameters.push(("partition", partition.to_string()));
-    }
-    parameters
-}
-
 /// Write the messages of a topic, a queue or an inbox to standard output, one JSON object a line; they stay where they are.
 #[derive(Debug, Args)]
 pub(crate) struct Export {
     #[command(flatten)]
     options: Options,
-    /// What to read from.
-    #[arg(value_enum)]
+    #[command(flatten)]
     source: Source,
-    /// The topic, the queue, or the client id of the session.
-    name: String,
-    /// The partition of a topic.
-    #[arg(long, default_value_t = 0)]
-    partition: u32,
     /// The offset to begin with.
     #[arg(long, default_value_t = 0)]
     offset: u64,
@@ -116,11 +124,9 @@ impl Export {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         let (mut next, mut left) = (Some(self.offset), self.count);
         while let Some(offset) = next.filter(|_| left > 0) {
-            let mut parameters = place(self.source, &self.name, self.partition);
-            parameters.push(("offset", offset.to_string()));
-            parameters.push(("count", left.min(PART).to_string()));
-            parameters.push(("value_bytes", VALUE_BYTES_MAX.to_string()));
-            let answer = client.get("/messages", &parameters)?;
+            let from =
+                [("offset", Some(offset.to_string())), ("value_bytes", Some(VALUE_BYTES_MAX.to_string()))];
+            let answer = self.source.read(&client, left, &from)?;
             for message in answer.get("messages").and_then(Value::as_array).into_iter().flatten() {
                 writeln!(out, "{message}")?;
                 left -= 1;

@@ -44,6 +44,11 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// The body as JSON; null without one.
+    fn json(&self) -> serde_json::Result<Value> {
+        if self.body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&self.body) }
+    }
+
     /// The body as text.
     pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -114,12 +119,22 @@ impl Client {
         let query: Vec<String> =
             parameters.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
         let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-        let Answer { status, body } = self.request(method, &format!("/api/v1{path}{query}"), body)?;
-        let json = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice::<Value>(&body) };
-        if !status.is_success() {
-            return Err(self.refusal(status, json.ok()));
+        let answer = self.request(method, &format!("/api/v1{path}{query}"), body)?;
+        let json = answer.json();
+        if !answer.status.is_success() {
+            return Err(self.refusal(answer.status, json.ok()));
         }
         json.context("the answer is not JSON: is this the broker's HTTP listener?")
+    }
+
+    /// Whether there is something at a path.
+    pub(super) fn knows(&self, path: &str) -> anyhow::Result<bool> {
+        let answer = self.request(Method::GET, &format!("/api/v1{path}"), None)?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Ok(false),
+            status if status.is_success() => Ok(true),
+            status => Err(self.refusal(status, answer.json().ok())),
+        }
     }
 
     /// The items of a list, at most `limit`.
