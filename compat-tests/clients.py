@@ -1,9 +1,13 @@
 """Python clients of the three protocols: the calls that several tests use."""
 
+import base64
 import contextlib
+import json
 import queue
 import subprocess
 import time
+import urllib.error
+import urllib.request
 import uuid
 
 import confluent_kafka
@@ -16,6 +20,27 @@ from paho.mqtt.properties import Properties
 from harness import CLIENTS, ROOT, run, wait_until
 
 WAIT_SECONDS = 15
+
+
+# ---- the HTTP API
+
+
+def http_api(broker, method, path, body=None, login=None, headers=None):
+    """Status and JSON of a request to the broker's API; `login` is a user and a password."""
+    headers = dict(headers or {})
+    if login:
+        headers["Authorization"] = "Basic " + base64.b64encode(":".join(login).encode()).decode()
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{broker.http_port}/api/v1{path}", method=method, headers=headers,
+        data=None if body is None else json.dumps(body).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.loads(answer.read() or "null")
+    except urllib.error.HTTPError as answer:
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        return answer.code, json.loads(answer.read())
 
 
 # ---- MQTT by Eclipse Paho
@@ -188,6 +213,12 @@ def amqp_get(channel, queue_name, seconds=WAIT_SECONDS):
 
 # The library logs broken connections to standard error; tests rely on the results of their calls.
 QUIET = {"log_level": 0, "error_cb": lambda _error: None}
+
+
+def kafka_login(broker, user, password, mechanism="PLAIN", **config):
+    """Settings of a librdkafka client that logs in."""
+    return {"bootstrap.servers": broker.kafka, **QUIET, "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": mechanism, "sasl.username": user, "sasl.password": password, **config}
 
 
 def kafka_admin(broker):

@@ -1,34 +1,24 @@
 """The API at /api/v1: what clients of every protocol made is listed as it is, and what the API does reaches them."""
 
-import json
 import re
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 
 import pika
 import pytest
 
-from clients import amqp, amqp_get, kafka_consumer, kafka_create, kafka_read, kafka_send, mqtt
+from clients import amqp, amqp_get, http_api, kafka_consumer, kafka_create, kafka_read, kafka_send, mqtt
 from harness import wait_until
 
 
 class Api:
     def __init__(self, broker):
+        self.broker = broker
         self.base = f"http://127.0.0.1:{broker.http_port}/api/v1"
 
     def ask(self, method, path, body=None, headers=None):
         """Status and JSON of a request."""
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", **(headers or {})} if data else (headers or {})
-        request = urllib.request.Request(self.base + path, data=data, method=method, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                return answer.status, json.loads(answer.read() or "null")
-        except urllib.error.HTTPError as answer:
-            assert answer.headers["Content-Type"] == "application/problem+json"
-            return answer.code, json.loads(answer.read())
+        return http_api(self.broker, method, path, body, headers=headers)
 
     def get(self, path):
         status, body = self.ask("GET", path)

@@ -1,17 +1,14 @@
 """Namespaces of the configuration, as clients and the operating system see them."""
 
-import json
 import pathlib
 import threading
-import urllib.error
 import urllib.parse
-import urllib.request
 
 import pika
 import pika.exceptions
 import pytest
 
-from clients import amqp_connection, amqp_get
+from clients import amqp_connection, amqp_get, http_api
 from harness import wait_until
 
 IDLE_NAMESPACES = 200
@@ -128,12 +125,4 @@ def test_deleting_a_namespace_closes_its_amqp_connections_and_leaves_nothing(bro
 
 def api(broker, method, path, body=None):
     """Status of a request about a namespace."""
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json"} if data else {}
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{broker.http_port}/api/v1/namespaces/{path}", data=data, method=method, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status
-    except urllib.error.HTTPError as answer:
-        return answer.code
+    return http_api(broker, method, f"/namespaces/{path}", body)[0]
