@@ -62,6 +62,12 @@ impl AuditQueue {
         events.drain(..count).collect()
     }
 
+    /// The number of events that wait.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.events.lock().len()
+    }
+
     /// Returns when an event was added since the last call.
     pub(crate) async fn added(&self) {
         self.added.notified().await;
