@@ -35,6 +35,9 @@ pub(crate) enum Stop {
     /// Its new token is not accepted.
     #[error("re-authentication failed: {0}")]
     Token(AuthError),
+    /// It proved to be another user, or one that is gone.
+    #[error("re-authentication failed: the client is not the user of the connection any more")]
+    OtherUser,
     #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("log write rejected: {0}")]
@@ -51,7 +54,7 @@ impl Stop {
             Stop::Violation(error) => Some(error.reason),
             Stop::Scram(ScramLoginError::Unsupported) => Some(Reason::ProtocolError),
             Stop::Scram(ScramLoginError::TooManyFailures) => Some(Reason::ServerBusy),
-            Stop::Scram(_) | Stop::Token(_) => Some(Reason::NotAuthorized),
+            Stop::Scram(_) | Stop::Token(_) | Stop::OtherUser => Some(Reason::NotAuthorized),
             Stop::KeepAliveTimeout => Some(Reason::KeepAliveTimeout),
             Stop::TakenOver => Some(Reason::SessionTakenOver),
             Stop::ShuttingDown => Some(Reason::ServerShuttingDown),

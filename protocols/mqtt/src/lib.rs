@@ -3,18 +3,18 @@
 //! Modules, from the bottom up: [`codec`] (bytes ↔ packets, no I/O), `map` (packets ↔ the core's records), `session`
 //! (state machine of one connection, no sockets), `connection` (the session on the connection driver).
 //!
-//! Not implemented: bridges.
+//! Not implemented: connecting to another server as a bridge.
 
 mod buffers;
 pub mod codec;
 mod config;
 mod connection;
+mod enhanced_auth;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fuzz;
 mod map;
-mod scram;
 mod server;
 mod session;
 mod sys;

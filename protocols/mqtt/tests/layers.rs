@@ -17,11 +17,11 @@ const RULES: &[Rule] = &[
     ("buffers", &[]),
     ("map", &["codec"]),
     ("error", &["codec", "map"]),
-    ("scram", &["codec"]),
+    ("enhanced_auth", &["codec"]),
     ("sys", &["token"]),
     ("server", &["config", "map", "sys", "token"]),
-    ("session", &["buffers", "codec", "config", "error", "map", "scram", "server", "sys", "token"]),
-    ("connection", &["codec", "error", "map", "scram", "server", "session"]),
+    ("session", &["buffers", "codec", "config", "enhanced_auth", "error", "map", "server", "sys", "token"]),
+    ("connection", &["codec", "enhanced_auth", "error", "map", "server", "session"]),
     ("fuzz", &["codec", "map"]),
 ];
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use inver_broker::{Broker, Identity};
 
 use crate::codec::{DecodeError, Packet, Version, decode};
+use crate::enhanced_auth::{Exchange, Method, check_bearer, data_of, fields};
 use crate::error::Refusal;
-use crate::scram::{Exchange, Method, check_bearer, data_of, fields};
 
 /// A client that proves who it is.
 pub(super) struct Authenticating {

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use inver_broker::{Broker, Identity, ScramLoginError};
+use inver_broker::{Broker, Identity};
 
 use super::Session;
 use super::reauthentication::Reauthentication;
 use crate::codec::{Auth, DecodeError, Reason};
+use crate::enhanced_auth::{self, Exchange, Method};
 use crate::error::Stop;
-use crate::scram::{self, Exchange, Method};
 
 impl Session {
     /// The client authenticated with AUTH packets, and may do so again.
@@ -26,17 +26,18 @@ impl Session {
         };
         let method = again.method;
         if method == Method::OAuthBearer {
-            let data = scram::data_of(auth, Reason::ReAuthenticate, method)?;
-            let identity = scram::check_bearer(&again.broker, again.peer, data).map_err(Stop::Token)?;
+            let data = enhanced_auth::data_of(auth, Reason::ReAuthenticate, method)?;
+            let identity =
+                enhanced_auth::check_bearer(&again.broker, again.peer, data).map_err(Stop::Token)?;
             let broker = again.broker.clone();
             return self.renew(&broker, &identity, method, "", out);
         }
         let Some(exchange) = again.exchange.take() else {
-            let data = scram::data_of(auth, Reason::ReAuthenticate, method)?;
+            let data = enhanced_auth::data_of(auth, Reason::ReAuthenticate, method)?;
             again.exchange = Some(Exchange::begin(&again.broker, again.peer, method, data, out)?);
             return Ok(());
         };
-        let data = scram::data_of(auth, Reason::ContinueAuthentication, method)?;
+        let data = enhanced_auth::data_of(auth, Reason::ContinueAuthentication, method)?;
         let (identity, answer) = exchange.finish(data)?;
         let broker = again.broker.clone();
         self.renew(&broker, &identity, method, &answer, out)
@@ -51,9 +52,9 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<(), Stop> {
         if !broker.renew(identity, self.core.permissions(), &self.connection) {
-            return Err(ScramLoginError::OtherUser.into());
+            return Err(Stop::OtherUser);
         }
-        scram::put_auth(Reason::Success, method, answer, out);
+        enhanced_auth::put_auth(Reason::Success, method, answer, out);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use inver_broker::Broker;
 
-use crate::scram::{Exchange, Method};
+use crate::enhanced_auth::{Exchange, Method};
 
 /// What a re-authentication needs.
 pub(super) struct Reauthentication {
