@@ -252,7 +252,7 @@ impl CheckpointStore for MirroredStore {
         true
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_mirrored(&self) -> bool {
         self.copy.is_some()
     }
 

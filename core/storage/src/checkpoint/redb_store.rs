@@ -173,9 +173,7 @@ impl RedbStore {
     pub(crate) fn has_sync_failed(&self) -> bool {
         self.has_sync_failed.load(Ordering::Relaxed)
     }
-}
 
-impl RedbStore {
     /// Reads one value.
     pub(super) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, CheckpointError> {
         catch_panic(|| self.read_row(space, key))
@@ -209,15 +207,7 @@ impl RedbStore {
             Ok(())
         })
     }
-}
 
-impl Drop for RedbStore {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-impl RedbStore {
     /// Closes the file: later calls fail.
     pub(super) fn close(&mut self) {
         // redb writes during its drop; nothing depends on that.
@@ -227,9 +217,7 @@ impl RedbStore {
             Ok(())
         });
     }
-}
 
-impl RedbStore {
     fn database(&self) -> Result<&Database, CheckpointError> {
         self.database.as_ref().ok_or_else(|| damaged("store is closed"))
     }
@@ -288,6 +276,12 @@ impl RedbStore {
             return Err(damaged("rows are missing"));
         }
         Ok(())
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -35,8 +35,8 @@ pub(crate) trait CheckpointStore: Send {
     fn commit(&mut self, fill: &mut Fill<'_>) -> Result<(), CheckpointError>;
     /// Turns to another copy of the snapshots, after an error of `get` or `scan`. False if there is none.
     fn fall_back(&mut self) -> bool;
-    /// Whether damage of one file would lose nothing.
-    fn is_whole(&self) -> bool;
+    /// Whether the snapshots are in two files, so that damage of one loses nothing.
+    fn is_mirrored(&self) -> bool;
     /// Verifies the checksum of every row.
     fn check(&self) -> Result<(), CheckpointError>;
     /// Writes a copy into another file.

@@ -336,13 +336,12 @@ fn read_checkpoint(medium: &dyn Medium, name: &str) -> Result<Known, CheckpointE
     let store = RedbStore::inspect(medium.open(name)?, CACHE_BYTES)?;
     let meta = store.meta()?;
     let mut segments = BTreeMap::new();
-    let scanned = store.scan(Space::Segments, &[], &mut |key, value| {
+    store.scan(Space::Segments, &[], &mut |key, value| {
         if let (Ok(id), Some(record)) = (key.try_into(), SegmentRecord::decode(value)) {
             segments.insert(SegmentId(u64::from_be_bytes(id)), record);
         }
         Ok(())
-    });
-    scanned?;
+    })?;
     store.check_rows()?;
     Ok(Known { meta, exists: true, segments })
 }

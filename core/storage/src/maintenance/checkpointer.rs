@@ -76,7 +76,7 @@ struct CheckpointState {
 impl Checkpointer {
     pub(crate) fn new(parts: CheckpointerParts, store: Box<dyn CheckpointStore>, lsn: u64) -> Self {
         let taken_ms = AtomicI64::new(parts.clock.now_ms());
-        let is_mirrored = AtomicBool::new(store.is_whole());
+        let is_mirrored = AtomicBool::new(store.is_mirrored());
         let state = Mutex::new(CheckpointState { store, lsn });
         Self {
             parts,
@@ -232,7 +232,7 @@ impl Checkpointer {
             };
             sink.put(Space::Meta, Meta::KEY, &meta.encode())
         });
-        self.is_mirrored.store(state.store.is_whole(), Ordering::Relaxed);
+        self.is_mirrored.store(state.store.is_mirrored(), Ordering::Relaxed);
         match committed {
             Ok(()) => {}
             Err(CheckpointError::Log(failure)) => return Err(failure),

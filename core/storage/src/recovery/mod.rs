@@ -119,7 +119,7 @@ struct Restored {
 impl Attempt<'_> {
     fn with(&self, store: &mut dyn CheckpointStore) -> Result<Restored, OpenError> {
         let (medium, options) = (self.medium, self.options);
-        if !store.is_whole() {
+        if !store.is_mirrored() {
             // Nothing takes the place of rows that turn out to be damaged when the layers above ask for them.
             store.check()?;
         }
