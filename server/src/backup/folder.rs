@@ -52,6 +52,26 @@ impl Kept {
         whole.filter_map(|(name, entry)| Some((name.clone(), entry.identity.clone()?))).collect()
     }
 
+    /// Refuses a backup whose segments would take the place of others that the last one needs.
+    fn check_follows(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        let Some(last) = &self.last else { return Ok(()) };
+        let shown = self.dir.display();
+        if last.log_id != manifest.log_id {
+            bail!("{shown} holds the backup of another broker: name another folder");
+        }
+        let is_other = |name: &String, entry: &Entry| {
+            let before = last.files.get(name).and_then(|before| before.identity.as_ref());
+            before.is_some() && entry.identity.is_some() && before != entry.identity.as_ref()
+        };
+        if let Some((name, _)) = manifest.files.iter().find(|(name, entry)| is_other(name, entry)) {
+            bail!(
+                "{shown} holds a backup that this one does not follow ({name} is another one), such as one from before the \
+                 broker was restored or salvaged: name another folder"
+            );
+        }
+        Ok(())
+    }
+
     fn number(&self) -> u64 {
         let last = self.last.as_ref().and_then(|last| last.folder.as_ref());
         last.and_then(|name| name.strip_prefix(CHANGING)?.parse::<u64>().ok()).map_or(1, |last| last + 1)
@@ -86,9 +106,9 @@ pub(crate) fn receive(kept: &Kept, archive: impl Read) -> anyhow::Result<(Manife
     }
     fs::create_dir(&changing)?;
     let (mut manifest, received) = unpack(archive, &changing)?;
-    if kept.last.as_ref().is_some_and(|last| last.log_id != manifest.log_id) {
+    if let Err(error) = kept.check_follows(&manifest) {
         fs::remove_dir_all(&changing)?;
-        bail!("{} holds the backup of another broker: name another folder", kept.dir.display());
+        return Err(error);
     }
     let mut copied = 0;
     for (name, entry) in &mut manifest.files {
@@ -173,4 +193,44 @@ pub(super) fn unpack(archive: impl Read, into: &Path) -> anyhow::Result<(Manifes
     }
     let manifest = manifest.context("the backup ends without its manifest: it is not whole")?;
     Ok((manifest, received))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// An archive with one sealed segment.
+    fn archive(content: &[u8], identity: &str) -> Vec<u8> {
+        let mut hashing = Hashing::new(content);
+        io::copy(&mut hashing, &mut io::sink()).unwrap();
+        let manifest = json!({
+            "format": 1, "inver": "1", "log_id": "7", "position": content.len(), "taken_ms": 1,
+            "files": {"a.seg": {"bytes": content.len(), "sha256": hashing.finish(), "identity": identity}},
+        });
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, content) in [("a.seg", content), (MANIFEST, manifest.to_string().as_bytes())] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            archive.append_data(&mut header, name, content).unwrap();
+        }
+        archive.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_backup_of_another_history_leaves_what_the_folder_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let take = |content: &[u8], identity| {
+            let kept = Kept::open(folder.path()).unwrap();
+            receive(&kept, archive(content, identity).as_slice())
+        };
+        assert_eq!(take(b"one", "x").unwrap().1, 3);
+        assert_eq!(take(b"one", "x").unwrap().1, 3, "the same again");
+        let refused = take(b"other", "y").unwrap_err().to_string();
+        assert!(refused.contains("a.seg is another one"), "{refused}");
+        let manifest = read_manifest(folder.path()).unwrap().unwrap();
+        let (name, entry) = manifest.files.first_key_value().unwrap();
+        assert_eq!(fs::read(place(folder.path(), &manifest, name, entry)).unwrap(), b"one");
+    }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body;
 use axum::extract::State;
 use axum::http::header;
@@ -47,7 +46,7 @@ pub(in crate::http) struct Backup {
         (status = 409, body = crate::http::problem::Body)))]
 pub(in crate::http) async fn take(
     State(app): State<App>,
-    Extension(caller): Extension<Caller>,
+    caller: Caller,
     Body(request): Body<Backup>,
 ) -> Result<Response, Problem> {
     caller.check_administers()?;
