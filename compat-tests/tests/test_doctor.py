@@ -61,6 +61,13 @@ tls_key = "{key}"
 def test_a_wrong_configuration_and_too_little_disk(tmp_path):
     code, findings = doctor(tmp_path, "connections_maximum = 1\n")
     assert code == 1 and severity_of(findings, "unknown key `http.connections_maximum`") == "error"
+    code, findings = doctor(tmp_path, f'''
+[mqtt]
+acl_file = "{tmp_path}/none.acl"
+[[jwt]]
+jwks_file = "{tmp_path}/none.json"
+''')
+    assert code == 1 and severity_of(findings, "none.json") == severity_of(findings, "none.acl") == "error"
     free = os.statvfs(tmp_path)
     segment = "2 GiB"
     code, findings = doctor(tmp_path, INVER_LOG_SEGMENT_BYTES_MAX=segment)

@@ -7,7 +7,8 @@ use anyhow::bail;
 use inver_broker::Clock;
 
 use super::ConfigArgument;
-use crate::config::load;
+use crate::config::{ConfigError, Problem, load};
+use crate::jwt;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -46,6 +47,16 @@ impl Finding {
     }
 }
 
+/// What a check of the configuration found: warnings, or what is wrong.
+fn of_problems(found: Result<Vec<Problem>, ConfigError>) -> Vec<Finding> {
+    let (problems, finding): (_, fn(&'static str, String) -> Finding) = match found {
+        Ok(warnings) => (warnings, Finding::warning),
+        Err(ConfigError(errors)) => (errors, Finding::error),
+    };
+    let show = |Problem { place, what }| finding("configuration", format!("{place}: {what}"));
+    problems.into_iter().map(show).collect()
+}
+
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let mut findings = Vec::new();
@@ -54,18 +65,14 @@ impl Arguments {
                 let place =
                     self.config.file().map_or("defaults".to_owned(), |file| file.display().to_string());
                 findings.push(Finding::ok("configuration", format!("{place}, and environment variables")));
-                let warn = |problem: &crate::config::Problem| {
-                    Finding::warning("configuration", format!("{}: {}", problem.place, problem.what))
-                };
-                findings.extend(loaded.warnings.iter().map(warn));
+                findings.extend(of_problems(Ok(loaded.warnings)));
+                findings.extend(of_problems(jwt::check(&loaded.config)));
+                if let Err(error) = loaded.config.access() {
+                    findings.push(Finding::error("configuration", format!("{error:#}")));
+                }
                 findings.extend(checks::run(&loaded.config, self.config.file(), Clock::system().now_ms()));
             }
-            Err(error) => {
-                let show = |problem: &crate::config::Problem| {
-                    Finding::error("configuration", format!("{}: {}", problem.place, problem.what))
-                };
-                findings.extend(error.0.iter().map(show));
-            }
+            Err(error) => findings.extend(of_problems(Err(error))),
         }
         for Finding { severity, check, text } in &findings {
             let severity = match severity {
