@@ -1,6 +1,5 @@
 //! QoS 0 messages from the session's in-memory queue, by the batch.
 
-use inver_broker::LiveBatch;
 use inver_driver::{Count, count};
 use inver_storage::batch::records;
 
@@ -42,18 +41,25 @@ impl Session {
     fn send_batch(&mut self, rest: RestOfBatch, full: usize, out: &mut Vec<u8>) -> Option<RestOfBatch> {
         let RestOfBatch { batch, taken } = rest;
         let is_limited = full < self.server.config.output_bytes_max || self.sent_max < u32::MAX;
-        if !is_limited && taken == 0 {
-            self.send_whole_batch(&batch, out);
+        if !is_limited
+            && taken == 0
+            && self.accepts_shared_encoding()
+            && put_shared(&batch, self.version, self.requirements(), out)
+        {
+            self.sent += batch.messages as u32;
+            count(Count::SentAuto, batch.messages);
             return None;
         }
-        let mut place = 0;
-        for record in records(&batch.bytes).into_iter().flatten() {
-            place += 1;
-            if place <= taken {
-                continue;
+        let records = match records(&batch.bytes) {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::error!(%error, "failed to read a batch");
+                return None;
             }
-            if !self.may_send(full, out) {
-                return Some(RestOfBatch { batch, taken: place - 1 });
+        };
+        for (place, record) in records.enumerate().skip(taken) {
+            if is_limited && !self.may_send(full, out) {
+                return Some(RestOfBatch { batch, taken: place });
             }
             match record {
                 Ok(record) => self.send_live(&record, batch.topic.as_deref(), out),
@@ -64,30 +70,6 @@ impl Session {
             }
         }
         None
-    }
-
-    fn send_whole_batch(&mut self, batch: &LiveBatch, out: &mut Vec<u8>) {
-        if self.accepts_shared_encoding() && put_shared(batch, self.version, self.requirements(), out) {
-            self.sent += batch.messages as u32;
-            count(Count::SentAuto, batch.messages);
-            return;
-        }
-        let records = match records(&batch.bytes) {
-            Ok(records) => records,
-            Err(error) => {
-                tracing::error!(%error, "failed to read a batch");
-                return;
-            }
-        };
-        for record in records {
-            match record {
-                Ok(record) => self.send_live(&record, batch.topic.as_deref(), out),
-                Err(error) => {
-                    tracing::error!(%error, "failed to read the rest of a batch");
-                    return;
-                }
-            }
-        }
     }
 
     /// True if QoS 0 messages carry nothing of this session's own: no subscription identifier, no topic alias.
