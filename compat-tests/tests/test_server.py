@@ -223,7 +223,7 @@ def notifications(folder):
 
 def test_a_service_manager_learns_of_start_reload_and_stop(own_broker, tmp_path):
     with notifications(tmp_path) as receiver:
-        # Certificates are looked at more often than the watchdog is answered.
+        # Certificates are checked more often than the watchdog is answered.
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000",
                        "INVER_TLS_POLL_INTERVAL_MS": "50"}
         broker = own_broker(environment=environment)
