@@ -22,16 +22,22 @@ class Authority:
     def _key(path):
         return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", path]
 
-    def sign(self, name, names="DNS:localhost,IP:127.0.0.1", file=None):
-        """The files of a certificate and its key: `name` is its common name."""
+    def sign(self, name, names="DNS:localhost,IP:127.0.0.1", file=None, subject=None):
+        """The files of a certificate and its key: `name` is its common name, unless a whole `subject` is given."""
         stem = self.folder / (file or name)
         cert, key, request = stem.with_suffix(".pem"), stem.with_suffix(".key"), stem.with_suffix(".csr")
         extension = stem.with_suffix(".ext")
         extension.write_text(f"subjectAltName={names}\n")
-        run(["openssl", "req", "-new", *self._key(key), "-subj", f"/CN={name}", "-out", request])
+        run(["openssl", "req", "-new", *self._key(key), "-subj", subject or f"/CN={name}", "-out", request])
         run(["openssl", "x509", "-req", "-in", request, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial",
              "-days", "30", "-extfile", extension, "-out", cert])
         return cert, key
+
+    def key_store(self, name):
+        """The certificate and key of `name` as PKCS #12, for Java; its password is `secret`."""
+        cert, key, store = (self.folder / f"{name}{end}" for end in (".pem", ".key", ".p12"))
+        run(["openssl", "pkcs12", "-export", "-in", cert, "-inkey", key, "-out", store, "-passout", "pass:secret"])
+        return store
 
 
 def program(name):

@@ -151,6 +151,9 @@ pub enum AuthError {
     /// Unknown user or wrong password, not distinguished.
     #[error("user name or password is wrong")]
     Refused,
+    /// The user that a client's certificate names is unknown or disabled.
+    #[error("the user that the certificate names is unknown or disabled")]
+    Certificate,
     /// No users are configured: only loopback connections are accepted.
     #[error(
         "no users are configured, so only connections from this machine are let in; add one with `inver user add`"
@@ -272,9 +275,8 @@ impl Authenticator for LoopbackOnly {
             {
                 Ok(Identity::user(user))
             }
-            Credentials::Password { .. } | Credentials::Certificate { .. } | Credentials::Token(_) => {
-                Err(AuthError::Refused)
-            }
+            Credentials::Certificate { .. } => Err(AuthError::Certificate),
+            Credentials::Password { .. } | Credentials::Token(_) => Err(AuthError::Refused),
         }
     }
 }

@@ -38,7 +38,7 @@ pub struct ListenerInfo {
 pub struct ClientCertificate {
     /// The distinguished name of its subject, as in RFC 2253.
     pub subject: String,
-    /// The subject's common name.
+    /// The subject's common name; none if it has none or several.
     pub common_name: Option<String>,
     /// DNS names, e-mail addresses and URIs of its subject alternative name.
     pub alternative_names: Vec<String>,

@@ -19,7 +19,6 @@ use tokio::time::Instant;
 
 use crate::budget::Share;
 use crate::error::ConnectionError;
-use crate::metrics::NAME;
 use crate::node::Node;
 use crate::sasl;
 use crate::session::Session;
@@ -49,23 +48,26 @@ async fn open(
     let (listener, peer) = (connection.listener.clone(), connection.peer.ip());
     let named = connection.certificate.as_ref().and_then(|certificate| certificate.user.clone());
     let given = named.map_or(Credentials::Anonymous, |user| Credentials::Certificate { user });
-    let identity = match node.broker.authenticate(&listener, peer, &given).await {
-        Ok(identity) => Some(identity),
-        Err(AuthError::CredentialsRequired | AuthError::Refused | AuthError::Token(_)) => None,
-        Err(AuthError::Busy | AuthError::TooManyFailures) => None,
-        Err(error @ AuthError::LoopbackOnly) => {
-            node.broker.client_log().client(NAME, connection.peer).login_refused((&error).into(), &error);
-            return None;
-        }
-    };
     let (mailbox, now) = (Mailbox::new(), Instant::now());
     let login_by = now + node.config.limits.timeouts.login;
     let mut session = Session::new(node.clone(), connection.endpoints(), mailbox.clone());
-    if let Some(identity) = identity
-        && let Err(error) = session.admit(identity)
-    {
-        session.client().login_refused(error.login_refusal(), &error);
-        return None;
+    match node.broker.authenticate(&listener, peer, &given).await {
+        Ok(identity) => {
+            if let Err(error) = session.admit(identity) {
+                session.client().login_refused(error.login_refusal(), &error);
+                return None;
+            }
+        }
+        Err(error @ AuthError::LoopbackOnly) => {
+            session.client().login_refused((&error).into(), &error);
+            return None;
+        }
+        // The client may log in by SASL.
+        Err(error) => {
+            if let Credentials::Certificate { user } = &given {
+                session.certificate_refused(user, &error);
+            }
+        }
     }
     let client = Client {
         node,

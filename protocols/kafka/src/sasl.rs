@@ -303,6 +303,7 @@ impl Sasl {
     pub(crate) fn accept(&mut self, identity: Identity) {
         self.has_authenticated = self.mechanism.is_some();
         self.identity = Some(identity);
+        self.failure = None;
     }
 }
 

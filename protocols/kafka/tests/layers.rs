@@ -31,7 +31,7 @@ const RULES: &[Rule] = &[
     ("api", &["access", "codec", "config", "coordinator", "error", "fetch", "map", "node", "response", "sasl", "settings", "ticket"]),
     ("fuzz", &["api", "codec", "map"]),
     ("session", &["access", "api", "codec", "error", "fetch", "metrics", "node", "response", "sasl", "ticket"]),
-    ("connection", &["budget", "error", "metrics", "node", "sasl", "session"]),
+    ("connection", &["budget", "error", "node", "sasl", "session"]),
 ];
 
 fn graph() -> Graph {

@@ -113,11 +113,12 @@ impl Refusal {
             Refusal::Packet(error) => error.reason,
             Refusal::Auth(AuthError::Refused | AuthError::Token(_)) => Reason::BadUserNameOrPassword,
             Refusal::Auth(AuthError::Busy | AuthError::TooManyFailures) => Reason::ServerBusy,
-            Refusal::Auth(AuthError::LoopbackOnly | AuthError::CredentialsRequired) => Reason::NotAuthorized,
+            Refusal::Auth(
+                AuthError::LoopbackOnly | AuthError::CredentialsRequired | AuthError::Certificate,
+            ) => Reason::NotAuthorized,
             Refusal::Scram(error) => scram_reason(error),
-            Refusal::Admit(AdmitError::UserConnections { .. } | AdmitError::NamespaceConnections { .. }) => {
-                Reason::QuotaExceeded
-            }
+            Refusal::Admit(AdmitError::UserConnections { .. } | AdmitError::NamespaceConnections { .. })
+            | Refusal::Session(SessionError::Limit(_)) => Reason::QuotaExceeded,
             Refusal::Admit(AdmitError::ConnectionRate) => Reason::ConnectionRateExceeded,
             Refusal::Admit(_) | Refusal::Session(SessionError::OtherOwner) => Reason::NotAuthorized,
             Refusal::Session(_) | Refusal::Write(_) | Refusal::Log(_) => Reason::ServerUnavailable,

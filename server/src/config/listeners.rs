@@ -44,9 +44,9 @@ section! {
         pub(crate) tls_client_auth: ClientAuth = ClientAuth::None => value("`none`, `request` or `require`"),
         /// Oldest version of TLS that is accepted.
         pub(crate) tls_min_version: TlsVersion = TlsVersion::Tls12 => value("`1.2` or `1.3`"),
-        /// Which name of a client's certificate is its user: `none`, `common_name`, the whole `subject`, or the first `dns`
-        /// name, `email` address or `uri` of the alternative names. With the PROXY protocol version 2 the common name is the
-        /// one that the proxy verified.
+        /// Which name of a client's certificate is its user: `none`, `common_name` (where there is exactly one), the whole
+        /// `subject`, or the first `dns` name, `email` address or `uri` of the alternative names. With the PROXY protocol
+        /// version 2 the common name is the one that the proxy verified.
         pub(crate) certificate_user: CertificateUser = CertificateUser::None
             => value("`none`, `common_name`, `subject`, `dns`, `email` or `uri`"),
         /// Connections begin with a header of the PROXY protocol, version 1 or 2, which names the client's address.

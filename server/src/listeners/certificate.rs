@@ -15,14 +15,18 @@ pub(super) fn of_tls(der: &[u8], user: CertificateUser) -> Option<ClientCertific
     let certificate = Certificate::from_der(der).ok()?;
     let certificate = certificate.tbs_certificate();
     let subject = certificate.subject();
-    let attribute = subject.iter().find(|attribute| attribute.oid == COMMON_NAME);
-    let common_name = attribute.and_then(|attribute| {
-        let value = &attribute.value;
-        let text = value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned());
-        let text =
-            text.or_else(|_| value.decode_as::<PrintableStringRef<'_>>().map(|text| text.as_str().into()));
-        text.or_else(|_| value.decode_as::<Ia5StringRef<'_>>().map(|text| text.as_str().into())).ok()
-    });
+    let mut attributes = subject.iter().filter(|attribute| attribute.oid == COMMON_NAME);
+    let common_name = match (attributes.next(), attributes.next()) {
+        (Some(attribute), None) => {
+            let value = &attribute.value;
+            let text = value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned());
+            let text = text
+                .or_else(|_| value.decode_as::<PrintableStringRef<'_>>().map(|text| text.as_str().into()));
+            text.or_else(|_| value.decode_as::<Ia5StringRef<'_>>().map(|text| text.as_str().into())).ok()
+        }
+        // Which of several is meant, verifiers disagree about.
+        _ => None,
+    };
     let alternative = certificate.get_extension::<SubjectAltName>().ok().flatten();
     let alternative = alternative.map(|(_, SubjectAltName(names))| names).unwrap_or_default();
     let first = |of: fn(&GeneralName) -> Option<&str>| alternative.iter().find_map(of).map(str::to_owned);
@@ -75,8 +79,15 @@ mod tests {
     /// `urn:dev:1`.
     const DER: &str = include_str!("certificate.base64");
 
+    /// Self-signed: `CN=device-1,CN=admin,O=Example`.
+    const TWO_NAMES: &str = include_str!("certificate_two_names.base64");
+
+    fn read_from(base64: &str, user: CertificateUser) -> ClientCertificate {
+        of_tls(&BASE64.decode(base64.replace('\n', "").as_bytes()).unwrap(), user).unwrap()
+    }
+
     fn read(user: CertificateUser) -> ClientCertificate {
-        of_tls(&BASE64.decode(DER.replace('\n', "").as_bytes()).unwrap(), user).unwrap()
+        read_from(DER, user)
     }
 
     #[test]
@@ -103,6 +114,14 @@ mod tests {
         assert_eq!(of_proxy(String::new(), CertificateUser::CommonName).user, None);
         assert_eq!(of_proxy("a".into(), CertificateUser::Dns).user, None);
         assert_eq!(of_tls(b"no certificate", CertificateUser::CommonName), None);
+    }
+
+    #[test]
+    fn one_of_several_common_names_is_nobody() {
+        let certificate = read_from(TWO_NAMES, CertificateUser::CommonName);
+        assert_eq!((certificate.user, certificate.common_name), (None, None));
+        let certificate = read_from(TWO_NAMES, CertificateUser::Subject);
+        assert_eq!(certificate.user.as_deref(), Some("O=Example,CN=admin,CN=device-1"));
     }
 
     /// Damaged certificates are refused or read: nothing panics.

@@ -212,7 +212,7 @@ impl Authenticator for Logins {
             Credentials::Anonymous => Err(AuthError::CredentialsRequired),
             Credentials::Certificate { user } => {
                 let known = access.user(user).is_some_and(|(user, _)| !user.disabled);
-                if known { Ok(Identity::user(user)) } else { Err(AuthError::Refused) }
+                if known { Ok(Identity::user(user)) } else { Err(AuthError::Certificate) }
             }
             Credentials::Token(token) => self.check_token(access, peer, token),
             // The token says who the client is, whatever user it names.

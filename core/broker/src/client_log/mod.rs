@@ -76,7 +76,7 @@ impl LoginRefusal {
 impl From<&AuthError> for LoginRefusal {
     fn from(error: &AuthError) -> LoginRefusal {
         match error {
-            AuthError::Refused | AuthError::Token(_) => LoginRefusal::Credentials,
+            AuthError::Refused | AuthError::Token(_) | AuthError::Certificate => LoginRefusal::Credentials,
             AuthError::LoopbackOnly => LoginRefusal::LoopbackOnly,
             AuthError::CredentialsRequired => LoginRefusal::CredentialsRequired,
             AuthError::Busy => LoginRefusal::Unavailable,

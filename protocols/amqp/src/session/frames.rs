@@ -53,7 +53,9 @@ impl Session {
                 Step::Continue => {}
                 Step::Authenticate(credentials) => {
                     self.client.identify(&self.handshake.connection_name);
-                    if let Credentials::Password { user, .. } = &credentials {
+                    if let Credentials::Password { user, .. } | Credentials::Certificate { user } =
+                        &credentials
+                    {
                         self.client.claim_user(Some(user));
                     }
                     self.credentials = Some(credentials);

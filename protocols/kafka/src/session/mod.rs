@@ -344,6 +344,12 @@ impl Session {
         Ok(())
     }
 
+    /// The user of the client's certificate is not let in: the reason why the connection ends, unless the client logs in
+    /// otherwise.
+    pub(crate) fn certificate_refused(&mut self, user: &str, error: &AuthError) {
+        self.sasl.refuse(Some(user), error.into(), error.to_string());
+    }
+
     /// Tells a client that was authenticated that it is not let in.
     fn not_admitted(
         &mut self,

@@ -111,7 +111,9 @@ impl Connecting {
                 certificate: certificate.as_deref(),
                 authenticated: authenticated.as_ref().map(|proven| proven.identity.clone()),
             };
-            client.claim_user(from.authenticated.as_ref().map_or(connect.username, Identity::name));
+            let named = from.certificate.and_then(|certificate| certificate.user.as_deref());
+            let claimed = named.or(connect.username);
+            client.claim_user(from.authenticated.as_ref().map_or(claimed, Identity::name));
             match connect::connect(&connect, &from, &broker, &server, &Mailbox::new()).await {
                 Ok(mut accepted) => {
                     if let Some(Authenticated { method, answer, .. }) = authenticated {
