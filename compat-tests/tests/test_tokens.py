@@ -1,6 +1,5 @@
 """JSON Web Tokens as credentials: every protocol's clients, expiry, renewal, and keys from a file and from a URL."""
 
-import base64
 import http.server
 import json
 import socket
@@ -23,37 +22,7 @@ from paho.mqtt.properties import Properties
 from clients import QUIET, WAIT_SECONDS, Mqtt, amqp_connection, mqtt, wait_until
 from harness import CLIENTS, free_port, run
 from proxies import Authority
-
-
-def encoded(data):
-    data = data if isinstance(data, bytes) else json.dumps(data).encode()
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-class Issuer:
-    """An issuer with an RSA key, by openssl."""
-
-    def __init__(self, folder, kid="k1"):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.key, self.kid, self.set = folder / "issuer.key", kid, folder / "jwks.json"
-        run(["openssl", "genrsa", "-out", self.key, "2048"])
-        modulus = run(["openssl", "rsa", "-in", self.key, "-noout", "-modulus"]).stdout.decode().strip()
-        number = bytes.fromhex(modulus.removeprefix("Modulus="))
-        jwk = {"kty": "RSA", "kid": kid, "use": "sig", "n": encoded(number), "e": "AQAB"}
-        self.jwks = json.dumps({"keys": [jwk]})
-        self.set.write_text(self.jwks)
-
-    def token(self, user="ann", lives=600, scope="", algorithm="RS256", **claims):
-        now = time.time()
-        claims = {"iss": "https://idp", "aud": "inver", "sub": user, "exp": now + lives, "iat": now,
-                  "scope": scope, **claims}
-        message = f"{encoded({'alg': algorithm, 'typ': 'JWT', 'kid': self.kid})}.{encoded(claims)}"
-        digest = algorithm.replace("RS", "-sha")
-        signature = run(["openssl", "dgst", digest, "-sign", self.key], stdin=message.encode()).stdout
-        return f"{message}.{encoded(signature)}"
-
-
-ALL = "read:*/* write:*/* configure:*/*"
+from tokens import ALL, Issuer, encoded
 
 
 @pytest.fixture
