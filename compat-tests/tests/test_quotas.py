@@ -11,7 +11,7 @@ import confluent_kafka
 import pika
 import pytest
 
-from clients import (QUIET, WAIT_SECONDS, Mqtt, amqp_connection, java, kafka_create, kafka_take, kafka_tool, mqtt,
+from clients import (QUIET, WAIT_SECONDS, Mqtt, amqp_connection, java, kafka_admin, kafka_create, kafka_take, kafka_tool, mqtt,
                      wait_until)
 from harness import binary, run
 
@@ -255,6 +255,51 @@ def test_connections_that_come_too_fast_wait_or_may_try_again(own_broker, unique
         assert producer.flush(WAIT_SECONDS) == 0
     assert time.monotonic() - started >= 2
     assert broker.metric("inver_logins_total") > 0
+
+
+def all_at_once(act, count):
+    """Runs `act` in so many threads and returns what each returned."""
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(act())) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_amqp_connections_beyond_the_wait_are_refused(own_broker):
+    broker = own_broker()
+    set_quota(broker, "--namespace", "/", "--connections", "1")
+
+    def connect():
+        try:
+            return amqp_connection(broker)
+        except pika.exceptions.AMQPConnectionError as refused:
+            return str(refused)
+
+    came = all_at_once(connect, 12)
+    refused = [each for each in came if isinstance(each, str)]
+    # One at once, and five that wait up to 5 s to be served.
+    assert 4 <= len(refused) <= 7, refused
+    text = "(320) 'CONNECTION_FORCED - connections come faster than their quota allows, try again later'"
+    assert all(text in each for each in refused), refused
+    for each in came:
+        if not isinstance(each, str):
+            each.channel()
+            each.close()
+
+
+def test_kafka_clients_beyond_the_wait_try_again_and_get_in(own_broker, unique):
+    broker = own_broker()
+    kafka_create(broker, unique)
+    set_quota(broker, "--namespace", "/", "--connections", "1")
+    # Each makes one connection, and another if that is closed.
+    listed = all_at_once(lambda: kafka_admin(broker).list_topics(timeout=30).topics, 8)
+    assert all(unique in topics for topics in listed)
+    refused = [line for line in broker.get("/metrics")[1].splitlines()
+               if line.startswith("inver_logins_total") and 'protocol="kafka"' in line and 'reason="limit"' in line]
+    assert refused and float(refused[0].rsplit(" ", 1)[1]) >= 1, "no connection was refused"
 
 
 def connected(broker, version):
