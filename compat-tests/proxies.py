@@ -67,10 +67,10 @@ def _running(arguments, port, folder):
 
 
 @contextlib.contextmanager
-def haproxy(folder, server, bind=""):
+def haproxy(folder, server, bind="", port=None):
     """HAProxy in TCP mode; `server` is the rest of its line `server`, `bind` options of its line `bind`. Yields its port."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     config = folder / "haproxy.cfg"
     config.write_text(f"""
 defaults

@@ -1,15 +1,18 @@
 """Listeners: TLS with client certificates, advertised addresses, proxies, WebSocket paths, Unix sockets, anonymous clients."""
 
+import contextlib
 import json
 import socket
 import ssl
 
 import confluent_kafka
 import paho.mqtt.client as paho
+import pika
+import pika.exceptions
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from clients import WAIT_SECONDS, Mqtt, amqp, mqtt
+from clients import WAIT_SECONDS, Mqtt, amqp, amqp_connection, mqtt
 from harness import binary, free_port, run, wait_until
 from proxies import Authority, haproxy, nginx
 
@@ -275,6 +278,56 @@ connections_per_address_max = 1
         for client in [*clients, third]:
             client.disconnect()
             client.loop_stop()
+
+
+@pytest.mark.parametrize("header", ["send-proxy", "send-proxy-v2"])
+def test_rules_for_an_address_hold_behind_a_proxy(listening, tmp_path, header):
+    """For clients of every protocol: what counts is the client's own address, not the proxy's."""
+    sources = ("127.0.0.77", "127.0.0.78")
+    inner = {(protocol, source): free_port() for protocol in ("amqp", "kafka", "mqtt") for source in sources}
+    outer = {each: free_port() for each in inner}
+    hash_ = run([binary(), "user", "add", "ann", "--print"], stdin=b"secret\n").stdout.decode().split("=", 1)[1].strip()
+    listening("".join(f"""
+[[listeners]]
+name = "{protocol}-{source}"
+protocol = "{protocol}"
+address = "127.0.0.1:{port}"
+proxy_protocol = true
+proxy_trusted = ["127.0.0.1"]
+{f'advertised = "127.0.0.1:{outer[protocol, source]}"' if protocol == "kafka" else ""}
+""" for (protocol, source), port in inner.items()) + f"""
+[users.ann]
+passwords = [{hash_}]
+[[permissions]]
+user = "ann"
+host = "{sources[0]}"
+operations = ["all"]
+""")
+    login = {"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN", "sasl.username": "ann", "sasl.password": "secret"}
+    with contextlib.ExitStack() as proxies:
+        for number, (each, port) in enumerate(inner.items()):
+            # The first proxy is the client's machine, the second one the proxy that names it.
+            named = proxies.enter_context(haproxy(tmp_path / f"proxy-{number}", f"127.0.0.1:{port} {header}"))
+            proxies.enter_context(haproxy(
+                tmp_path / f"client-{number}", f"127.0.0.1:{named} source {each[1]}", port=outer[each]))
+        right, wrong = sources
+        amqp_connection(None, "ann", "secret", port=outer["amqp", right]).close()
+        with pytest.raises(pika.exceptions.ProbableAccessDeniedError, match="530"):
+            amqp_connection(None, "ann", "secret", port=outer["amqp", wrong])
+        produce({"bootstrap.servers": f"127.0.0.1:{outer['kafka', right]}", **login})
+        with pytest.raises(AssertionError, match="TOPIC_AUTHORIZATION_FAILED"):
+            produce({"bootstrap.servers": f"127.0.0.1:{outer['kafka', wrong]}", **login})
+        assert not mqtt_subscribes(outer["mqtt", right]).is_failure
+        assert mqtt_subscribes(outer["mqtt", wrong]).is_failure
+
+
+def mqtt_subscribes(port):
+    """What comes of a subscription by `ann`."""
+    client = Mqtt(None, port=port, user=("ann", "secret"))
+    try:
+        return client.subscribe("a/b")[0]
+    finally:
+        client.close()
 
 
 def test_paho_through_nginx_to_a_websocket_path(listening, tmp_path):
