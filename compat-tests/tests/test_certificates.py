@@ -1,9 +1,11 @@
 """Client certificates over TLS: which name is the user, what it may do, and who is refused, by real clients of each protocol."""
 
 import json
+import queue
 import ssl
 
 import confluent_kafka
+import paho.mqtt.client as paho
 import pika
 import pika.exceptions
 import pytest
@@ -54,6 +56,8 @@ class Server:
                  for (protocol, user), port in self.ports.items()]
         parts += [entry(f"{protocol}-requested", protocol, port, "common_name", self.authority, "request")
                   for protocol, port in self.requested.items()]
+        self.websocket = free_port()
+        parts.append(entry("websocket", "mqtt", self.websocket, "common_name", self.authority) + 'websocket_path = "/mqtt"\n')
         parts.append('[users.admin]\ntags = ["administrator"]\n[users.disabled]\ndisabled = true\n')
         for user in USERS.values():
             quoted = json.dumps(user)
@@ -275,6 +279,24 @@ def test_mqtt_certificates_by_mosquitto(server, kind, version):
     denied = run(["mosquitto_sub", "-h", "localhost", "-p", port, "--cafile", server.authority.cert, "--cert", cert, "--key", key,
                   "-V", version, "-t", "own/#", "-C", "1", "-W", "10"])
     assert b"All subscription requests were denied" in denied.stderr
+
+
+@pytest.mark.parametrize("name, reason", (("device", 0), ("disabled", 0x87), ("two", 0x87)))
+def test_a_certificate_counts_over_a_websocket_too(server, name, reason):
+    cert, key = server.files(name)
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5, transport="websockets", reconnect_on_failure=False)
+    client.tls_set(server.authority.cert, cert, key)
+    reasons = queue.Queue()
+    client.on_connect = lambda _client, _data, _flags, code, _properties: reasons.put(code.value)
+    client.on_publish = lambda _client, _data, _mid, code, _properties: reasons.put(code.value)
+    client.connect("localhost", server.websocket)
+    client.loop_start()
+    assert reasons.get(timeout=WAIT_SECONDS) == reason
+    if not reason:
+        client.publish("own/admin", b"x", qos=1)
+        assert reasons.get(timeout=WAIT_SECONDS) == 0x87, "not the device's own address"
+    client.disconnect()
+    client.loop_stop()
 
 
 @pytest.mark.parametrize("version", ("mqttv311", "mqttv5"))
