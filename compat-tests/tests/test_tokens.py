@@ -19,7 +19,7 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from clients import QUIET, WAIT_SECONDS, Mqtt, amqp_connection, mqtt, wait_until
+from clients import QUIET, WAIT_SECONDS, Mqtt, amqp_connection, java, mqtt, wait_until
 from harness import CLIENTS, free_port, run
 from proxies import Authority
 from tokens import ALL, Issuer, encoded
@@ -89,6 +89,23 @@ def test_an_amqp_connection_ends_when_its_token_expires(trusting):
             connection.process_data_events(time_limit=1)
     assert time.monotonic() > began + 3.5, "the renewed token holds"
     assert (closed.value.reply_code, closed.value.reply_text) == (320, "CONNECTION_FORCED - credential expired")
+
+
+@pytest.mark.parametrize("tokens", [3, 1])
+def test_rabbitmqs_java_client_renews_its_token_by_itself(trusting, tokens):
+    """With three tokens of 3 s it works for 5 s on one connection; with one it has none to renew."""
+    broker, issuer = trusting, trusting.issuer
+    given = [each for number in range(tokens) for each in (issuer.token(lives=3 + 2 * number, scope=ALL), "3000")]
+    # The library takes a failure to renew as the application's.
+    said = java("apps", "AmqpTokenApp", broker.amqp_port, "q", "5000", *given, check=False)
+    sent, ended = said.strip().split(" sent, ")
+    if tokens == 3:
+        assert ended == "open", said
+    else:
+        assert "reply-code=320, reply-text=CONNECTION_FORCED - credential expired" in ended, said
+    with_all = amqp_connection(broker, "x", issuer.token(scope=ALL))
+    assert with_all.channel().queue_declare("q", passive=True).method.message_count == int(sent) > 10
+    with_all.close()
 
 
 def refused(broker, token):
