@@ -456,3 +456,6 @@ impl StorageBackend for Backend {
         self.file.write_at(offset, &[io::IoSlice::new(data)])
     }
 }
+
+#[cfg(test)]
+mod tests;
