@@ -157,6 +157,8 @@ struct App {
     totals: Arc<CachedTotals>,
     /// Requests at work on blocking threads.
     jobs: Arc<Semaphore>,
+    /// Lists that are read on without a request.
+    scans: Arc<list::Scans>,
     /// Logins of pages.
     logins: Arc<Logins>,
     /// Held while a token is made.
@@ -188,12 +190,14 @@ impl Http {
         let build = || {
             let process = metrics_process::Collector::default();
             process.describe();
+            let scans = Arc::new(list::Scans::new(broker.clock().clone()));
             let app = App {
                 node: self.node.clone(),
                 process,
                 broker,
                 totals: Arc::default(),
                 jobs: Arc::new(Semaphore::new(JOBS_MAX)),
+                scans,
                 logins: Arc::default(),
                 tokens: Arc::default(),
                 users: Arc::default(),

@@ -6,7 +6,7 @@ mod reach;
 use std::io::{self, Read};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -25,6 +25,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// Items of the largest page of a list.
 const PAGE_ITEMS: usize = 500;
+
+/// How often the broker is asked for a list until it has read all of it, and the pause in between.
+const LIST_ATTEMPTS: usize = 600;
+const LIST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Parameters of a request; their values are encoded when it is sent.
 pub(super) type Parameters = Vec<(&'static str, String)>;
@@ -150,7 +154,7 @@ impl Client {
             let size = PAGE_ITEMS.min(limit.max(1));
             let mut all = self.scoped(parameters, of_namespace);
             all.extend([("page", page.to_string()), ("size", size.to_string())]);
-            let answer = self.ask_node(Method::GET, path, &all, None)?;
+            let answer = self.page(path, &all)?;
             let found = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
             let count = found.len();
             items.extend(found);
@@ -160,6 +164,18 @@ impl Client {
         }
         items.truncate(limit);
         Ok(items)
+    }
+
+    /// A page of a list, once the broker has read all of the list that it needs for it.
+    fn page(&self, path: &str, parameters: &[(&'static str, String)]) -> anyhow::Result<Value> {
+        for _ in 0..LIST_ATTEMPTS {
+            let answer = self.ask_node(Method::GET, path, parameters, None)?;
+            if answer.get("complete").and_then(Value::as_bool) != Some(false) {
+                return Ok(answer);
+            }
+            std::thread::sleep(LIST_PAUSE);
+        }
+        bail!("the broker has not read the whole list in time")
     }
 
     /// Asks for a stream, which is read as it arrives.

@@ -135,7 +135,7 @@ pub(in crate::http) async fn list(
     State(app): State<App>,
     Listing(scope, query, filter): Listing<BindingFilter>,
 ) -> Result<Page<Binding>, Problem> {
-    blocking(&app, move |_| {
+    blocking(&app, move |app| {
         let mut found = filter.find(scope.namespace())?;
         found.sort_by(|a, b| (&a.source, &a.key).cmp(&(&b.source, &b.key)));
         let columns: &[Column<Binding>] = &[
@@ -143,7 +143,7 @@ pub(in crate::http) async fn list(
             ("destination", |binding| binding.destination.as_str().into()),
             ("key", |binding| binding.key.as_str().into()),
         ];
-        query.page(&Whole::new(found, |binding| &binding.destination, columns), Clone::clone)
+        query.page(app, Whole::new(found, |binding| &binding.destination, columns), Clone::clone)
     })
     .await
 }

@@ -109,7 +109,7 @@ pub(in crate::http) async fn list(
             ("protocol", |it| it.1.protocol().into()),
             ("user", |it| it.1.user().unwrap_or_default().into()),
         ];
-        query.page(&Whole::new(all, |it| &it.0, columns), |it| Shown::of(&it.1))
+        query.page(app, Whole::new(all, |it| &it.0, columns), |it| Shown::of(&it.1))
     })
     .await
 }

@@ -94,14 +94,14 @@ pub(in crate::http) async fn list(
     State(app): State<App>,
     Listing(scope, query, _): Listing,
 ) -> Result<Page<ExchangeSummary>, Problem> {
-    blocking(&app, move |_| {
+    blocking(&app, move |app| {
         let all = scope.namespace().exchanges();
         let columns: &[Column<Arc<Exchange>>] = &[
             ("kind", |exchange| exchange.spec().kind.as_str().into()),
             ("bindings", |exchange| exchange.binding_count().into()),
         ];
         let all = Whole::new(all, |exchange: &Arc<Exchange>| exchange.name(), columns);
-        query.page(&all, |exchange| ExchangeSummary::of(exchange))
+        query.page(app, all, |exchange| ExchangeSummary::of(exchange))
     })
     .await
 }

@@ -122,7 +122,7 @@ pub(in crate::http) async fn list(
             ("queues", |shown| shown.counts.queues.into()),
             ("sessions", |shown| shown.counts.sessions.into()),
         ];
-        query.page(&Whole::new(all, |shown: &Shown| &shown.counts.name, columns), Clone::clone)
+        query.page(app, Whole::new(all, |shown: &Shown| &shown.counts.name, columns), Clone::clone)
     })
     .await
 }

@@ -153,7 +153,8 @@ pub(in crate::http) async fn config(
     blocking(&app, move |app| {
         let keys = app.node.settings.config.lock().iter().map(ConfigKey::from).collect();
         query.page(
-            &Whole::new(keys, |key: &ConfigKey| &key.name, &[("source", |key| key.source.as_str().into())]),
+            app,
+            Whole::new(keys, |key: &ConfigKey| &key.name, &[("source", |key| key.source.as_str().into())]),
             Clone::clone,
         )
     })

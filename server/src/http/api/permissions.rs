@@ -181,7 +181,7 @@ pub(in crate::http) async fn list(
         let listed = shown.filter(|rule| {
             is(&only.user, &rule.user) && (rule.namespace.is_none() || is(&only.namespace, &rule.namespace))
         });
-        query.page(&Whole::new(listed.collect(), |rule: &Shown| &rule.id, &[]), Clone::clone)
+        query.page(app, Whole::new(listed.collect(), |rule: &Shown| &rule.id, &[]), Clone::clone)
     })
     .await
 }

@@ -149,6 +149,10 @@ impl Source for Queues {
             ("consumers", |queue| queue.counts().consumers.into()),
         ]
     }
+
+    fn id(&self) -> Option<String> {
+        Some(format!("queues {}", self.0.name()))
+    }
 }
 
 /// Lists the queues.
@@ -158,9 +162,9 @@ pub(in crate::http) async fn list(
     State(app): State<App>,
     Listing(scope, query, _): Listing,
 ) -> Result<Page<QueueSummary>, Problem> {
-    blocking(&app, move |_| {
+    blocking(&app, move |app| {
         let queues = Queues(scope.namespace().clone());
-        query.page(&queues, |queue| QueueSummary::of(queue))
+        query.page(app, queues, |queue| QueueSummary::of(queue))
     })
     .await
 }

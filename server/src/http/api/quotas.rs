@@ -128,7 +128,7 @@ pub(in crate::http) async fn list(
         let quotas = app.broker.quotas().list();
         let shown =
             quotas.iter().map(|(entity, limits, source)| Shown::of(entity, limits, *source)).collect();
-        query.page(&Whole::new(shown, |quota: &Shown| &quota.name, &[]), Clone::clone)
+        query.page(app, Whole::new(shown, |quota: &Shown| &quota.name, &[]), Clone::clone)
     })
     .await
 }

@@ -121,6 +121,10 @@ impl Source for All {
             ("connected", |session| u64::from(session.connected).into()),
         ]
     }
+
+    fn id(&self) -> Option<String> {
+        Some(format!("sessions {}", self.0.namespace().name()))
+    }
 }
 
 /// Lists the sessions, connected or not.
@@ -131,7 +135,7 @@ pub(in crate::http) async fn list(
     Listing(scope, query, _): Listing,
 ) -> Result<Page<SessionSummary>, Problem> {
     blocking(&app, move |app| {
-        query.page(&All(scope.sessions().clone()), |info| SessionSummary::of(app, info))
+        query.page(app, All(scope.sessions().clone()), |info| SessionSummary::of(app, info))
     })
     .await
 }

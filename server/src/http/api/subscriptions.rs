@@ -369,7 +369,7 @@ pub(in crate::http) async fn list(
         });
         let columns: &[Column<(Found, u64)>] = &[("lag", |found| found.1.into())];
         let all = Whole::new(found.collect(), |found: &(Found, u64)| found.0.name(), columns);
-        query.page(&all, |found| found.0.summary(app, namespace))?.transposed()
+        query.page(app, all, |found| found.0.summary(app, namespace))?.transposed()
     })
     .await
 }

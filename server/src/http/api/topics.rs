@@ -147,6 +147,10 @@ impl Source for Topics {
     fn selects(&self) -> bool {
         self.kind.is_some()
     }
+
+    fn id(&self) -> Option<String> {
+        Some(format!("topics {:?} {}", self.kind, self.namespace.name()))
+    }
 }
 
 /// Which topics are listed.
@@ -166,9 +170,9 @@ pub(in crate::http) async fn list(
     State(app): State<App>,
     Listing(scope, query, TopicFilter { kind }): Listing<TopicFilter>,
 ) -> Result<Page<TopicSummary>, Problem> {
-    blocking(&app, move |_| {
+    blocking(&app, move |app| {
         let topics = Topics { namespace: scope.namespace().clone(), kind };
-        query.page(&topics, |topic| TopicSummary::of(topic))
+        query.page(app, topics, |topic| TopicSummary::of(topic))
     })
     .await
 }

@@ -136,7 +136,7 @@ pub(in crate::http) async fn list(
     blocking(&app, move |app| {
         let users = app.broker.access().users();
         let shown = users.iter().map(|(user, source)| Shown::of(user, *source)).collect();
-        query.page(&Whole::new(shown, |user: &Shown| &user.name, &[]), Clone::clone)
+        query.page(app, Whole::new(shown, |user: &Shown| &user.name, &[]), Clone::clone)
     })
     .await
 }

@@ -111,7 +111,7 @@ pub(in crate::http) async fn list(
         if !caller.administers() {
             tokens.retain(|token| token.user.as_deref() == caller.identity.name());
         }
-        query.page(&Whole::new(tokens, |token| &token.name, &[]), Clone::clone)
+        query.page(app, Whole::new(tokens, |token| &token.name, &[]), Clone::clone)
     })
     .await
 }

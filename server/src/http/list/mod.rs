@@ -1,10 +1,11 @@
 //! Lists: pages, orders, filters and columns.
 //!
-//! A list by name is read from an index a part at a time. For another order every object is read, and those of the pages
-//! up to the wanted one are kept in a heap: memory is bounded by [`ORDERED_MAX`].
+//! A page by name is read from an index. For a filter or another order the list is [scanned](scan).
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+mod filter;
+mod scan;
+
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::FromRequestParts;
@@ -16,6 +17,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use self::filter::Filter;
+pub(super) use self::scan::Scans;
+use self::scan::{Found, Plan};
 use super::App;
 use super::auth::Scope;
 use super::problem::Problem;
@@ -23,10 +27,10 @@ use super::request::{Nothing, pairs, read, take_scope};
 
 /// Items of the largest page.
 const SIZE_MAX: u64 = 500;
-/// Items that an order by something else than the name reaches.
-const ORDERED_MAX: u64 = 100_000;
-/// Objects read from an index at a time.
-const PART: usize = 4096;
+/// Items that an order by something else than the name, or a filter, reaches.
+const REACHED_MAX: u64 = 100_000;
+/// Items that a scan keeps at least, so that the next pages are found in its result.
+const KEPT_MIN: u64 = 2000;
 /// Bytes of a filter.
 const FILTER_BYTES_MAX: usize = 1024;
 
@@ -127,6 +131,8 @@ pub(super) struct Page<T> {
     size: u64,
     /// Items on all pages.
     total: u64,
+    /// False: the list is long, and `items` and `total` are of the part that was read so far. It is read on; ask again.
+    complete: bool,
     #[serde(skip)]
     columns: String,
 }
@@ -145,16 +151,23 @@ impl<T: Serialize> IntoResponse for Page<T> {
             shown
         };
         let items: Vec<Value> = self.items.iter().map(shown).collect();
-        Json(Page { items, page: self.page, size: self.size, total: self.total, columns: String::new() })
-            .into_response()
+        Json(Page { items, columns: String::new(), ..self.emptied() }).into_response()
+    }
+}
+
+impl<T> Page<T> {
+    /// The page without its items.
+    fn emptied<R>(self) -> Page<R> {
+        let Page { page, size, total, complete, columns, .. } = self;
+        Page { items: Vec::new(), page, size, total, complete, columns }
     }
 }
 
 impl<T> Page<Result<T, Problem>> {
     /// The page, if all its items could be shown.
-    pub(super) fn transposed(self) -> Result<Page<T>, Problem> {
-        let items: Result<Vec<T>, Problem> = self.items.into_iter().collect();
-        Ok(Page { items: items?, page: self.page, size: self.size, total: self.total, columns: self.columns })
+    pub(super) fn transposed(mut self) -> Result<Page<T>, Problem> {
+        let items: Result<Vec<T>, Problem> = std::mem::take(&mut self.items).into_iter().collect();
+        Ok(Page { items: items?, ..self.emptied() })
     }
 }
 
@@ -187,9 +200,9 @@ impl From<&str> for SortKey {
 pub(super) type Column<T> = (&'static str, fn(&T) -> SortKey);
 
 /// Where a list comes from.
-pub(super) trait Source {
+pub(super) trait Source: Send + 'static {
     /// What it lists.
-    type Object: 'static;
+    type Object: Clone + Send + 'static;
 
     /// The number of objects.
     fn count(&self) -> u64;
@@ -212,32 +225,28 @@ pub(super) trait Source {
     fn selects(&self) -> bool {
         false
     }
+
+    /// Names the list among all: two of the same name list the same. None: it is in memory as a whole.
+    fn id(&self) -> Option<String>;
+
+    /// Whether parts of it can be read one by one.
+    fn is_indexed(&self) -> bool {
+        true
+    }
 }
 
 impl ListQuery {
     /// The page of a list. Only the items of the page are shown.
     pub(super) fn page<L: Source, R>(
         &self,
-        list: &L,
+        app: &App,
+        list: L,
         show: impl FnMut(&L::Object) -> R,
     ) -> Result<Page<R>, Problem> {
-        let (order, column) = match self.sort.strip_prefix('-') {
-            Some(column) => (Order::Descending, column),
-            None => (Order::Ascending, self.sort.as_str()),
-        };
-        let (objects, total) = if column.is_empty() || column == "name" {
-            self.by_name(list, order)
-        } else {
-            let found = list.columns().iter().find(|(name, _)| *name == column);
-            let Some((_, key)) = found else {
-                let names: Vec<&str> = list.columns().iter().map(|(name, _)| *name).collect();
-                let names = names.join(", ");
-                return Err(Problem::bad_request(format!("sort: `{column}` is none of name, {names}")));
-            };
-            self.by_key(list, order, *key)?
-        };
-        let items = objects.iter().map(show).collect();
-        Ok(Page { items, page: self.page, size: self.size, total, columns: self.columns.clone() })
+        let found = self.find(&app.scans, list)?;
+        let items = found.items.iter().map(show).collect();
+        let (total, complete) = (found.total, found.is_complete);
+        Ok(Page { items, page: self.page, size: self.size, total, complete, columns: self.columns.clone() })
     }
 
     /// Whether the list is ordered by this column.
@@ -245,135 +254,40 @@ impl ListQuery {
         self.sort.strip_prefix('-').unwrap_or(&self.sort) == column
     }
 
-    fn first(&self) -> u64 {
-        (self.page - 1).saturating_mul(self.size)
-    }
-
-    fn by_name<L: Source>(&self, list: &L, order: Order) -> (Vec<L::Object>, u64) {
-        let (first, size) = (self.first(), self.size as usize);
-        if self.filter.is_empty() && !list.selects() {
-            let skip = usize::try_from(first).unwrap_or(usize::MAX);
-            return (list.following(order, None, skip, size), list.count());
-        }
-        let (mut page, mut total) = (Vec::new(), 0);
-        self.visit(list, order, |object| {
-            if total >= first && page.len() < size {
-                page.push(object);
+    fn find<L: Source>(&self, scans: &Scans, list: L) -> Result<Found<L::Object>, Problem> {
+        let (order, column) = match self.sort.strip_prefix('-') {
+            Some(column) => (Order::Descending, column),
+            None => (Order::Ascending, self.sort.as_str()),
+        };
+        let key = match column {
+            "" | "name" => None,
+            column => {
+                let found = list.columns().iter().find(|(name, _)| *name == column);
+                let Some((_, key)) = found else {
+                    let names: Vec<&str> = list.columns().iter().map(|(name, _)| *name).collect();
+                    let names = names.join(", ");
+                    return Err(Problem::bad_request(format!("sort: `{column}` is none of name, {names}")));
+                };
+                Some(*key)
             }
-            total += 1;
-        });
-        (page, total)
-    }
-
-    fn by_key<L: Source>(
-        &self,
-        list: &L,
-        order: Order,
-        key: fn(&L::Object) -> SortKey,
-    ) -> Result<(Vec<L::Object>, u64), Problem> {
-        let end = self.first().saturating_add(self.size);
-        if end > ORDERED_MAX {
+        };
+        let filter = Filter::new(&self.filter);
+        let first = (self.page - 1).saturating_mul(self.size);
+        let (skip, size) = (usize::try_from(first).unwrap_or(usize::MAX), self.size as usize);
+        if key.is_none() && filter.is_all() && !list.selects() {
+            let items = list.following(order, None, skip, size);
+            return Ok(Found { items, total: list.count(), is_complete: true });
+        }
+        let end = first.saturating_add(self.size);
+        if end > REACHED_MAX {
             return Err(Problem::bad_request(format!(
-                "an order by something else than the name reaches {ORDERED_MAX} items"
+                "with a filter, or an order by something else than the name, pages reach {REACHED_MAX} items"
             )));
         }
-        let (mut heap, mut total) = (BinaryHeap::new(), 0);
-        self.visit(list, Order::Ascending, |object| {
-            heap.push(Ranked {
-                key: key(&object),
-                place: total,
-                descending: order == Order::Descending,
-                object,
-            });
-            total += 1;
-            if heap.len() as u64 > end {
-                heap.pop();
-            }
-        });
-        let ranked = heap.into_sorted_vec().into_iter().skip(self.first() as usize);
-        Ok((ranked.map(|ranked| ranked.object).collect(), total))
+        let kept = end.max(KEPT_MIN).next_power_of_two();
+        let id = list.id().map(|id| format!("{id}\n{}\n{}\n{kept}", self.sort, self.filter));
+        Ok(scans.read(id, list, Plan { filter, order, key, kept: kept as usize }, (skip, size)))
     }
-
-    /// Visits all objects that match the filter.
-    fn visit<L: Source>(&self, list: &L, order: Order, mut found: impl FnMut(L::Object)) {
-        let mut after: Option<String> = None;
-        loop {
-            let part = list.following(order, after.as_deref(), 0, PART);
-            let Some(last) = part.last() else { return };
-            let is_last = part.len() < PART;
-            after = Some(list.name(last).to_owned());
-            for object in part {
-                if matches(&self.filter, list.name(&object)) && list.lists(&object) {
-                    found(object);
-                }
-            }
-            if is_last {
-                return;
-            }
-        }
-    }
-}
-
-/// An object with what it is ordered by; of equal keys, the one visited first comes first.
-struct Ranked<T> {
-    key: SortKey,
-    place: u64,
-    descending: bool,
-    object: T,
-}
-
-impl<T> Ord for Ranked<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let by_key = self.key.cmp(&other.key);
-        let by_key = if self.descending { by_key.reverse() } else { by_key };
-        by_key.then(self.place.cmp(&other.place))
-    }
-}
-
-impl<T> PartialOrd for Ranked<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> PartialEq for Ranked<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<T> Eq for Ranked<T> {}
-
-/// Whether a name matches a filter: it contains the text, or is of the pattern as a whole.
-pub(super) fn matches(filter: &str, name: &str) -> bool {
-    if !filter.contains(['*', '?']) {
-        return name.contains(filter);
-    }
-    let (filter, name): (Vec<char>, Vec<char>) = (filter.chars().collect(), name.chars().collect());
-    let (mut f, mut n) = (0, 0);
-    // Where the last `*` was, and which part of the name it takes so far.
-    let mut star: Option<(usize, usize)> = None;
-    while n < name.len() {
-        match filter.get(f) {
-            Some('*') => {
-                star = Some((f, n));
-                f += 1;
-            }
-            Some(c) if *c == '?' || Some(c) == name.get(n) => {
-                f += 1;
-                n += 1;
-            }
-            _ => match star {
-                Some((at, taken)) => {
-                    star = Some((at, taken + 1));
-                    f = at + 1;
-                    n = taken + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    filter.iter().skip(f).all(|c| *c == '*')
 }
 
 /// A list in memory.
@@ -391,7 +305,7 @@ impl<T> Whole<T> {
     }
 }
 
-impl<T: Clone + 'static> Source for Whole<T> {
+impl<T: Clone + Send + 'static> Source for Whole<T> {
     type Object = T;
 
     fn count(&self) -> u64 {
@@ -399,11 +313,8 @@ impl<T: Clone + 'static> Source for Whole<T> {
     }
 
     fn following(&self, order: Order, after: Option<&str>, skip: usize, max: usize) -> Vec<T> {
-        // A list with a name twice is read as a whole.
-        if after.is_some() {
-            return Vec::new();
-        }
-        let max = if max == PART { usize::MAX } else { max };
+        // A list that may have a name twice is read as a whole.
+        debug_assert!(after.is_none());
         match order {
             Order::Ascending => self.objects.iter().skip(skip).take(max).cloned().collect(),
             Order::Descending => self.objects.iter().rev().skip(skip).take(max).cloned().collect(),
@@ -417,31 +328,21 @@ impl<T: Clone + 'static> Source for Whole<T> {
     fn columns(&self) -> &'static [Column<T>] {
         self.columns
     }
+
+    fn id(&self) -> Option<String> {
+        None
+    }
+
+    fn is_indexed(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use inver_broker::Clock;
 
-    #[test]
-    fn filters_are_texts_or_patterns() {
-        for (filter, name, expected) in [
-            ("", "anything", true),
-            ("b", "abc", true),
-            ("bd", "abc", false),
-            ("b*", "abc", false),
-            ("*b*", "abc", true),
-            ("a?c", "abc", true),
-            ("a?c", "abbc", false),
-            ("a*c*e", "abcde", true),
-            ("a*ce", "abcbce", true),
-            ("*", "", true),
-            ("?", "", false),
-            ("ü?", "üö", true),
-        ] {
-            assert_eq!(matches(filter, name), expected, "{filter} {name}");
-        }
-    }
+    use super::*;
 
     fn numbers() -> Whole<(String, u64)> {
         let objects = (0..10_000).map(|n| (format!("n{n:05}"), n % 100)).collect();
@@ -453,19 +354,82 @@ mod tests {
     }
 
     fn names(query: &ListQuery) -> (Vec<String>, u64) {
-        let page = query.page(&numbers(), |o| o.0.clone()).unwrap();
-        (page.items, page.total)
+        let found = query.find(&Scans::new(Clock::system()), numbers()).unwrap();
+        assert!(found.is_complete);
+        (found.items.into_iter().map(|(name, _)| name).collect(), found.total)
     }
 
     #[test]
     fn pages_follow_the_order() {
         assert_eq!(names(&query(2, 2, "", "")), (vec!["n00002".into(), "n00003".into()], 10_000));
         assert_eq!(names(&query(1, 1, "-name", "")), (vec!["n09999".into()], 10_000));
+        assert_eq!(names(&query(1, 1, "-name", "n0")), (vec!["n09999".into()], 10_000));
         assert_eq!(names(&query(2, 1, "value", "")), (vec!["n00100".into()], 10_000));
         assert_eq!(names(&query(1, 2, "-value", "n000")), (vec!["n00099".into(), "n00098".into()], 100));
         assert_eq!(names(&query(1, 2, "", "n0????")).1, 10_000);
         assert_eq!(names(&query(u64::MAX, 500, "", "")).0.len(), 0);
-        assert!(query(1, 1, "age", "").page(&numbers(), |_| ()).is_err());
-        assert!(query(1000, 101, "value", "").page(&numbers(), |_| ()).is_err());
+        let is_refused = |query: &ListQuery| query.find(&Scans::new(Clock::system()), numbers()).is_err();
+        assert!(is_refused(&query(1, 1, "age", "")));
+        assert!(is_refused(&query(1000, 101, "value", "")));
+    }
+
+    /// Numbers whose parts take long to read.
+    #[derive(Clone)]
+    struct Slow(u64);
+
+    impl Source for Slow {
+        type Object = String;
+
+        fn count(&self) -> u64 {
+            self.0
+        }
+
+        fn following(&self, _: Order, after: Option<&str>, _: usize, max: usize) -> Vec<String> {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let from = after.map_or(0, |name| name.parse::<u64>().unwrap() + 1);
+            (from..self.0).take(max).map(|number| format!("{number:06}")).collect()
+        }
+
+        fn name<'a>(&self, object: &'a String) -> &'a str {
+            object
+        }
+
+        fn columns(&self) -> &'static [Column<String>] {
+            &[("number", |name| name.as_str().into())]
+        }
+
+        fn id(&self) -> Option<String> {
+            Some(format!("slow {}", self.0))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_list_is_answered_in_part_and_read_on() {
+        let scans = Scans::new(Clock::system());
+        let ask = |sort: &str, filter: &str| query(1, 2, sort, filter).find(&scans, Slow(100_000)).unwrap();
+        let part = ask("-number", "");
+        assert!(!part.is_complete && part.total < 100_000 && part.items.len() == 2);
+        let by_name = ask("", "1");
+        assert!(!by_name.is_complete);
+        assert_eq!(by_name.items, ["000001", "000010"], "the first ones do not change");
+        let whole = |sort: &str, filter: &str| {
+            std::iter::repeat_with(|| ask(sort, filter)).take(1000).find(|found| found.is_complete).unwrap()
+        };
+        let found = whole("-number", "");
+        assert_eq!((found.items, found.total), (vec!["099999".into(), "099998".into()], 100_000));
+        assert_eq!(
+            whole("", "1").total,
+            (0..100_000).filter(|n| format!("{n:06}").contains('1')).count() as u64
+        );
+    }
+
+    #[tokio::test]
+    async fn scans_that_go_on_are_bounded() {
+        let scans = Scans::new(Clock::system());
+        for number in 0..12 {
+            let found = query(1, 2, "number", "").find(&scans, Slow(300_000 + number)).unwrap();
+            assert!(!found.is_complete);
+        }
+        assert_eq!(scans.len(), 8);
     }
 }
