@@ -4,12 +4,15 @@
 //! Knows its users only by the traits [`Timed`], [`LengthLimited`] and [`Trimmable`](crate::reclaim::Trimmable).
 
 use std::cmp::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering as Memory};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use dashmap::DashMap;
-use inver_storage::{Log, StreamId};
+use inver_storage::{Log, Lsn, StreamId};
 use parking_lot::Mutex;
 use rustc_hash::FxBuildHasher;
+use tokio::runtime::Handle;
 
 use crate::audit::Audit;
 use crate::clock::Clock;
@@ -17,6 +20,9 @@ use crate::maps;
 use crate::reclaim::Reclaim;
 use crate::telemetry::Counters;
 use crate::timers::Timers;
+
+/// Pause between two acknowledgements whose time is measured.
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Shared by a namespace, its queues, its subscriptions and its sessions.
 pub(crate) struct Context {
@@ -29,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) reclaim: Reclaim,
     pub(crate) over_length: OverLength,
     pub(crate) audit: Audit,
+    /// The time of an acknowledgement is being measured, or was just now.
+    is_measuring: AtomicBool,
 }
 
 impl Context {
@@ -49,7 +57,32 @@ impl Context {
             reclaim: Reclaim::default(),
             over_length: OverLength::default(),
             audit,
+            is_measuring: AtomicBool::new(false),
         })
+    }
+
+    /// Measures the time until an acknowledgement that was submitted now is committed: of one at a time, so that others
+    /// cost one comparison.
+    pub(crate) fn measure_settlement(self: &Arc<Self>, lsn: Lsn) {
+        if self.is_measuring.load(Memory::Relaxed) || self.is_measuring.swap(true, Memory::Relaxed) {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            self.is_measuring.store(false, Memory::Relaxed);
+            return;
+        };
+        let (since, context, committed) =
+            (self.clock.now(), Arc::downgrade(self), self.log.wait_committed(lsn));
+        runtime.spawn(async move {
+            let committed = committed.await;
+            if let (Ok(()), Some(context)) = (committed, context.upgrade()) {
+                context.counters.settle.record(context.clock.now() - since);
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+            if let Some(context) = context.upgrade() {
+                context.is_measuring.store(false, Memory::Relaxed);
+            }
+        });
     }
 }
 

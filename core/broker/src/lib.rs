@@ -111,8 +111,8 @@ pub use spec::{
     TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, next_owner,
 };
 pub use subscription::{
-    AttachError, Consumer, ConsumerSpec, LiveBatch, Member, MemoryBounds, Position, Pull, Subscription,
-    WhenFull,
+    AttachError, Consumer, ConsumerSpec, LiveBatch, Member, MemoryBounds, Position, Pull, QueueMemory,
+    Subscription, WhenFull,
 };
 pub use timers::Timers;
 pub use topic::{Partition, Topic};

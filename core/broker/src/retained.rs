@@ -160,6 +160,12 @@ impl Retained {
         self.values.read().by_address.len()
     }
 
+    /// Bytes of the addresses and values.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.values.read().bytes
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,6 +1,9 @@
 //! Metrics of the model: their names and meanings. The server renders them.
 
-use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 
 /// Logins by protocol, result (`accepted`, `refused`) and, for refused ones, reason.
 pub(crate) const LOGINS: &str = "inver_logins_total";
@@ -11,6 +14,9 @@ pub(crate) const LINES_SUPPRESSED: &str = "inver_log_lines_suppressed_total";
 pub(crate) const AUDIT_EVENTS: &str = "inver_audit_events_total";
 /// Events of the audit log that are not in the audit topic.
 pub(crate) const AUDIT_DROPPED: &str = "inver_audit_events_dropped_total";
+
+/// Time until an acknowledgement is committed.
+const SETTLE: &str = "inver_messages_settle_seconds";
 
 /// Metrics of one namespace, each with its help.
 const COUNTERS: [(&str, &str); 13] = [
@@ -76,6 +82,7 @@ pub(crate) struct Counters {
     pub(crate) subscriptions: Gauge,
     pub(crate) sessions: Gauge,
     pub(crate) retained: Gauge,
+    pub(crate) settle: Histogram,
 }
 
 impl Counters {
@@ -119,6 +126,7 @@ impl Counters {
             subscriptions,
             sessions,
             retained,
+            settle: histogram!(SETTLE, "namespace" => namespace.to_owned()),
         }
     }
 }
@@ -130,6 +138,11 @@ fn describe() {
     for (name, help) in GAUGES {
         describe_gauge!(name, Unit::Count, help);
     }
+    describe_histogram!(
+        SETTLE,
+        Unit::Seconds,
+        "Time from the acknowledgement of messages by a consumer to its commit: of a sample, at most one a millisecond."
+    );
     describe_counter!(
         LOGINS,
         Unit::Count,

@@ -67,6 +67,8 @@ pub(crate) struct LogMetrics {
     pub(crate) reclaimed_bytes: Total,
     pub(crate) cleaned_segments: Total,
     pub(crate) compactions: Total,
+    /// As the writer left it after the last group.
+    pub(crate) tail_cache_bytes: AtomicU64,
     commit_seconds: Histogram,
     sync_seconds: Histogram,
     group_entries: Histogram,
@@ -107,6 +109,7 @@ impl LogMetrics {
             reclaimed_bytes: Total::new(counter!(RECLAIMED_BYTES)),
             cleaned_segments: Total::new(counter!(CLEANED_SEGMENTS)),
             compactions: Total::new(counter!(COMPACTIONS)),
+            tail_cache_bytes: AtomicU64::new(0),
             commit_seconds: histogram!(COMMIT_SECONDS),
             sync_seconds: histogram!(SYNC_SECONDS),
             group_entries: histogram!(GROUP_ENTRIES),

@@ -40,6 +40,12 @@ pub struct LogStats {
     pub queued_bytes: u64,
     /// Entries submitted and not yet committed.
     pub queued_entries: u64,
+    /// Bytes of the tail cache.
+    pub tail_cache_bytes: u64,
+    /// Bytes of the index cache.
+    pub index_cache_bytes: u64,
+    /// Bytes of read buffers that nobody uses.
+    pub idle_read_buffer_bytes: u64,
     /// Time since the last checkpoint, or since the start.
     pub checkpoint_age: Duration,
 }
@@ -65,6 +71,9 @@ impl LogStats {
             cursors: directory.cursors.len() as u64,
             queued_bytes: log.intake.queued_bytes() as u64,
             queued_entries: log.intake.queued_entries() as u64,
+            tail_cache_bytes: metrics.tail_cache_bytes.load(Ordering::Relaxed),
+            index_cache_bytes: log.read.index_cache_bytes(),
+            idle_read_buffer_bytes: log.read.idle_buffer_bytes(),
             checkpoint_age: log.maintenance.checkpointer.age(),
         }
     }

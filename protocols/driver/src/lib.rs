@@ -42,4 +42,5 @@ pub use serving::Serving;
 pub use timeouts::Timeouts;
 pub use traffic::{
     Count, CountedConsumer, CountedPublisher, MESSAGE_SIZES, count, count_error, count_received,
+    observe_request,
 };

@@ -3,13 +3,15 @@
 //! Messages are counted in plain numbers of the thread; the driver adds them to the protocol's counters once after its
 //! turns. So a message costs no atomic operation, and a connection no memory.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use metrics::{
     Counter, Gauge, Histogram, SharedString, Unit, counter, describe_counter, describe_gauge,
     describe_histogram, gauge, histogram,
 };
+use parking_lot::Mutex;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,9 @@ const PRESENTS: usize = Present::Throttled as usize + 1;
 pub const MESSAGE_SIZES: [u64; 8] =
     [100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000, 100_000_000];
 
+/// Requests whose times a turn keeps.
+const REQUESTS_MAX: usize = 64;
+
 /// Sizes of the messages in one bucket.
 #[derive(Clone, Copy, Default)]
 struct Sizes {
@@ -92,6 +97,8 @@ struct Tally {
     sizes: [Cell<Sizes>; MESSAGE_SIZES.len() + 1],
     /// The last confirm whose time was measured.
     confirm: Cell<Option<Duration>>,
+    /// Requests that were answered.
+    requests: RefCell<Vec<(&'static str, Duration)>>,
 }
 
 impl Tally {
@@ -109,6 +116,7 @@ thread_local! {
             present: [const { Cell::new(0) }; PRESENTS],
             sizes: [const { Cell::new(Sizes { messages: 0, bytes: 0 }) }; MESSAGE_SIZES.len() + 1],
             confirm: Cell::new(None),
+            requests: const { RefCell::new(Vec::new()) },
         }
     };
 }
@@ -143,6 +151,18 @@ pub(crate) fn observe_confirm(time: Duration) {
     TALLY.with(|tally| {
         tally.confirm.set(Some(time));
         tally.is_used.set(true);
+    });
+}
+
+/// Notes how long a request waited for its answer: one that is not a publish or an acknowledgement. A thread keeps a
+/// bounded number of them in one turn.
+pub fn observe_request(request: &'static str, time: Duration) {
+    TALLY.with(|tally| {
+        let mut requests = tally.requests.borrow_mut();
+        if requests.len() < REQUESTS_MAX {
+            requests.push((request, time));
+            tally.is_used.set(true);
+        }
     });
 }
 
@@ -229,6 +249,9 @@ pub(crate) struct Traffic {
     present: [Gauge; PRESENTS],
     sizes: Histogram,
     confirms: Histogram,
+    protocol: &'static str,
+    /// By the name of the request, which are as many as the protocol has.
+    requests: Mutex<HashMap<&'static str, Histogram>>,
 }
 
 /// A metric's name, labels beside `protocol`, unit and help.
@@ -273,6 +296,7 @@ const PRESENT_NAMES: [(&str, &str); PRESENTS] = [
 
 const SIZES: &str = "inver_protocol_message_bytes";
 const CONFIRMS: &str = "inver_protocol_confirm_seconds";
+const REQUEST_SECONDS: &str = "inver_protocol_request_seconds";
 
 impl Traffic {
     /// Takes handles of the recorder that is installed now.
@@ -288,6 +312,11 @@ impl Traffic {
             Unit::Seconds,
             "Time from a publish, or another act that the log must commit, to its confirm: of a sample, at most one a turn."
         );
+        describe_histogram!(
+            REQUEST_SECONDS,
+            Unit::Seconds,
+            "Time from a request to its answer, what it waits for included, by the protocol's name of the request."
+        );
         let counts = NAMES.map(|(name, labels, unit, help)| {
             describe_counter!(name, unit, help);
             let labels = [("protocol", protocol)].into_iter().chain(labels.iter().copied());
@@ -298,7 +327,7 @@ impl Traffic {
             gauge!(name, "protocol" => protocol)
         });
         let [sizes, confirms] = [SIZES, CONFIRMS].map(|name| histogram!(name, "protocol" => protocol));
-        Traffic { counts, present, sizes, confirms }
+        Traffic { counts, present, sizes, confirms, protocol, requests: Mutex::default() }
     }
 
     /// Adds what the thread has counted since the last call.
@@ -328,6 +357,13 @@ impl Traffic {
         }
         if let Some(time) = tally.confirm.take() {
             self.confirms.record(time.as_secs_f64());
+        }
+        for (request, time) in tally.requests.borrow_mut().drain(..) {
+            let mut requests = self.requests.lock();
+            let histogram = requests.entry(request).or_insert_with(
+                || histogram!(REQUEST_SECONDS, "protocol" => self.protocol, "request" => request),
+            );
+            histogram.record(time);
         }
         if received > 0 {
             for cell in &tally.sizes {

@@ -34,6 +34,12 @@ impl Budget {
         u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units_max)
     }
 
+    /// Bytes that are taken.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let free = self.units.available_permits();
+        ((self.units_max as usize).saturating_sub(free) * UNIT_BYTES) as u64
+    }
+
     /// Takes bytes if they are available.
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Share> {
         let permit = self.units.clone().try_acquire_many_owned(self.units(bytes)).ok()?;

@@ -77,7 +77,7 @@ impl Node {
             protocol: NAME,
             peer: SocketAddr::from(([0, 0, 0, 0], 0)),
         };
-        Ok(Node {
+        let node = Node {
             namespaces: Mutex::new(HashMap::from([(default.id(), node.clone())])),
             before_login: Access {
                 node,
@@ -93,7 +93,21 @@ impl Node {
             fetched: Budget::new(config.limits.fetched_bytes_max),
             broker,
             config,
-        })
+        };
+        node.add_memory_shares();
+        Ok(node)
+    }
+
+    /// Has the broker show what the buffers of all connections use.
+    fn add_memory_shares(&self) {
+        let shares = [
+            ("kafka_requests", vec![self.large_requests.clone()]),
+            ("kafka_fetches", vec![self.cold_reads.clone(), self.ahead_reads.clone(), self.fetched.clone()]),
+        ];
+        for (share, budgets) in shares {
+            let used_bytes = move || budgets.iter().map(Budget::used_bytes).sum();
+            self.broker.add_memory_share(share, used_bytes);
+        }
     }
 
     /// Admits an authenticated client.

@@ -129,6 +129,22 @@ impl Broker {
         self.all_sessions().iter().for_each(Sessions::record);
     }
 
+    /// Adds a share of the memory, such as the buffers of a protocol, with what tells how much of it is used. That must not
+    /// keep the broker alive.
+    pub fn add_memory_share(
+        &self,
+        share: &'static str,
+        used_bytes: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        self.0.memory_shares.write().push((share, Box::new(used_bytes)));
+    }
+
+    /// The shares that were added, with the bytes in use.
+    #[must_use]
+    pub fn memory_shares(&self) -> Vec<(&'static str, u64)> {
+        self.0.memory_shares.read().iter().map(|(share, used_bytes)| (*share, used_bytes())).collect()
+    }
+
     /// Applies retention and bounds now, and not in a later round of housekeeping.
     pub fn keep_bounds(&self) {
         let now_ms = self.clock().now_ms();

@@ -83,7 +83,11 @@ struct Inner {
     connections: ConnectionRegistry,
     protocol_state: RwLock<HashMap<Bytes, Bytes>>,
     client_log: Arc<ClientLog>,
+    memory_shares: RwLock<Vec<MemoryShare>>,
 }
+
+/// A share of the memory, and what tells how much of it is used.
+type MemoryShare = (&'static str, Box<dyn Fn() -> u64 + Send + Sync>);
 
 /// What the namespaces are made of.
 struct Parts {
@@ -180,6 +184,7 @@ impl Broker {
             connections,
             protocol_state: RwLock::new(protocol_state),
             client_log,
+            memory_shares: RwLock::default(),
         }));
         broker.configure_namespaces(&configured)?;
         broker.create_topics(&broker.0.parts.config.topics)?;

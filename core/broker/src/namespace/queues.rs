@@ -12,7 +12,7 @@ use crate::limits::{self, LimitReached};
 use crate::queue::Queue;
 use crate::rows::{self, TopicRow};
 use crate::spec::{Depth, Mode, QueueSpec, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicId, TopicKind};
-use crate::subscription::{MemoryBounds, Subscription, Trim, WhenFull};
+use crate::subscription::{MemoryBounds, QueueMemory, Subscription, Trim, WhenFull};
 use crate::topic::Topic;
 
 /// An expired queue that could not be deleted is checked again after this time, milliseconds.
@@ -85,18 +85,21 @@ impl Namespace {
         self.0.queues.len()
     }
 
-    /// Messages and consumers of all queues together. Costs a lock for each queue.
+    /// Messages, consumers and memory of all queues together. Costs a lock for each queue.
     #[must_use]
-    pub fn queue_totals(&self) -> Depth {
-        let mut totals = Depth::default();
+    pub fn queue_totals(&self) -> (Depth, QueueMemory) {
+        let (mut totals, mut memory) = (Depth::default(), QueueMemory::default());
         let all: Vec<Arc<Queue>> = self.0.queues.iter().map(|queue| queue.clone()).collect();
         for queue in all {
             let depth = queue.depth();
             totals.ready += depth.ready;
             totals.unacked += depth.unacked;
             totals.consumers += depth.consumers;
+            let of_queue = queue.subscription().memory();
+            memory.waiting_bytes += of_queue.waiting_bytes;
+            memory.unacked_bytes += of_queue.unacked_bytes;
         }
-        totals
+        (totals, memory)
     }
 
     /// Creates a queue, or returns the present one of that name unchanged; the caller compares it with the spec.

@@ -43,6 +43,15 @@ pub struct Member {
     pub unacked: u64,
 }
 
+/// The memory that messages of queues use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueMemory {
+    /// Of messages that wait in queues in memory.
+    pub waiting_bytes: u64,
+    /// Of messages that are delivered and not acknowledged, as far as they are kept.
+    pub unacked_bytes: u64,
+}
+
 impl State {
     fn position_list(&self) -> Vec<(u32, Stream, u64, u64)> {
         let position = |(partition, source): (usize, &Source)| match source {
@@ -85,6 +94,15 @@ impl Subscription {
         positions
             .map(|(partition, stream, offset, ready)| position(partition, &stream, offset, ready))
             .collect()
+    }
+
+    /// The memory that its messages use.
+    #[must_use]
+    pub fn memory(&self) -> QueueMemory {
+        self.locked(|state| QueueMemory {
+            waiting_bytes: state.sources.iter().map(Source::memory_bytes).sum(),
+            unacked_bytes: state.in_flight_by_consumer.values().map(|held| held.bytes as u64).sum(),
+        })
     }
 
     /// Its consumers.

@@ -48,7 +48,7 @@ use crate::reclaim::Trimmable;
 use crate::spec::{Delivery, DeliveryId, Depth, Mode, QueueLimits};
 
 pub use consumer::Consumer;
-pub use inspect::{Member, Position};
+pub use inspect::{Member, Position, QueueMemory};
 pub use source::{LiveBatch, MemoryBounds, WhenFull};
 pub use terms::{AttachError, ConsumerSpec, Pull};
 

@@ -184,8 +184,9 @@ impl Subscription {
         for (cursor, ranges) in acked {
             completion = completion.and(Completion::At(cursor.ack(&ranges)?));
         }
-        if completion != Completion::Now {
+        if let Completion::At(lsn) = completion {
             self.note_moved();
+            self.context.measure_settlement(lsn);
         }
         Ok(completion)
     }

@@ -34,6 +34,11 @@ impl ReadBuffers {
         Self(Arc::new(Idle { buffers_max: bytes_max / BUFFER_BYTES, buffers: Mutex::default() }))
     }
 
+    /// Bytes of the buffers that nobody uses.
+    pub(crate) fn idle_bytes(&self) -> u64 {
+        (self.0.buffers.lock().len() * BUFFER_BYTES) as u64
+    }
+
     /// A buffer of that length, with undefined content.
     pub(crate) fn take(&self, length: usize) -> ReadBuffer {
         if !(POOLED_BYTES_MIN..=BUFFER_BYTES).contains(&length) {

@@ -25,6 +25,9 @@ pub(crate) struct IndexCache {
     blocks: Blocks,
 }
 
+/// Memory of a block in the cache.
+const CACHED_BLOCK_BYTES: usize = BLOCK_ENTRIES_MAX * size_of::<(u64, Extent)>() + 64;
+
 /// The index of one segment, opened for lookups.
 struct Index<'a> {
     cache: &'a IndexCache,
@@ -36,11 +39,15 @@ struct Index<'a> {
 
 impl IndexCache {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        let block_bytes = BLOCK_ENTRIES_MAX * size_of::<(u64, Extent)>() + 64;
-        let blocks_max = (bytes_max / block_bytes).max(BLOCKS_LEAST);
+        let blocks_max = (bytes_max / CACHED_BLOCK_BYTES).max(BLOCKS_LEAST);
         let hasher = BuildHasherDefault::default();
         let lifecycle = DefaultLifecycle::default();
         Self { blocks: Cache::with(blocks_max, blocks_max as u64, UnitWeighter, hasher, lifecycle) }
+    }
+
+    /// Memory of the blocks that it has.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.blocks.len() * CACHED_BLOCK_BYTES) as u64
     }
 
     /// Extents of a stream from the one that contains `from` (or the next above it), up to a number of bytes, at least

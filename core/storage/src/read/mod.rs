@@ -50,6 +50,16 @@ impl ReadPath {
         Self { segments, index, buffers: ReadBuffers::new(buffers_bytes_max) }
     }
 
+    /// Memory of the index cache.
+    pub(crate) fn index_cache_bytes(&self) -> u64 {
+        self.index.bytes()
+    }
+
+    /// Memory of read buffers that nobody uses.
+    pub(crate) fn idle_buffer_bytes(&self) -> u64 {
+        self.buffers.idle_bytes()
+    }
+
     /// Extents of a stream in a sealed segment from the one that contains `from` (or the next above it), up to a number
     /// of bytes, at least one if there is one.
     pub(crate) fn extents(

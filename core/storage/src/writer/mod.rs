@@ -191,6 +191,7 @@ impl Writer {
         }
         self.placed = placed;
         self.tail.evict();
+        self.shared.metrics.tail_cache_bytes.store(self.tail.bytes() as u64, Ordering::Relaxed);
         let intake = &self.shared.intake;
         let queued = intake.queued_entries() as u64;
         intake.dequeued(entries, bytes);

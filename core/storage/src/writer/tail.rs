@@ -26,6 +26,10 @@ impl TailRing {
         Self { bytes_max, bytes: 0, batches: VecDeque::new() }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds a batch, with the base offset that it has in each stream.
     pub(super) fn push(&mut self, bytes: usize, places: TailPlaces) {
         let cost = bytes + OVERHEAD_BYTES * (places.len() + 1);

@@ -3,6 +3,8 @@
 use std::collections::{HashSet, VecDeque};
 
 use inver_broker::{Admitted, Completion, Credentials, Identity, Publisher, PublisherId};
+use inver_driver::observe_request;
+use tokio::time::Instant;
 
 use super::admission::count_channel;
 use super::channel::{Channel, Outcome};
@@ -170,6 +172,8 @@ impl Session {
             // All other methods must see the effects of those before them.
             self.flush()?;
             self.write_replies(out);
+            // One that is processed again has waited since.
+            self.request.get_or_insert_with(|| (method.name(), Instant::now()));
         }
         let Some(shared) = self.shared.as_deref_mut() else { return Ok(Outcome::Done) };
         let Some(channel) = self.channels.find(number) else { return Ok(Outcome::Done) };
@@ -184,7 +188,15 @@ impl Session {
         if matches!(method, Method::ChannelClose { .. }) {
             forget_confirms(channel, shared);
         }
-        let outcome = channel.method(method, shared, out)?;
+        let outcome = channel.method(method, shared, out);
+        if !hot
+            && !matches!(outcome, Ok(Outcome::Retry))
+            && shared.halt.is_none()
+            && let Some((request, since)) = self.request.take()
+        {
+            observe_request(request, since.elapsed());
+        }
+        let outcome = outcome?;
         if outcome == Outcome::Closed {
             self.channels.remove(number);
         }

@@ -43,8 +43,9 @@ use std::sync::Arc;
 use inver_broker::{
     Broker, Completion, Credentials, Endpoints, Identity, LiveConnection, LoggedClient, Mailbox,
 };
-use inver_driver::{Count, Room, count};
+use inver_driver::{Count, Room, count, observe_request};
 use inver_storage::{Log, Lsn};
+use tokio::time::Instant;
 
 pub use limits::Limits;
 
@@ -102,6 +103,8 @@ pub(crate) struct Session {
     channels: Channels,
     /// Channels with an ack held, for use within one turn.
     held: Vec<u16>,
+    /// The request that is processed, or waits, and since when.
+    request: Option<(&'static str, Instant)>,
 }
 
 impl Session {
@@ -130,6 +133,7 @@ impl Session {
             shared: None,
             channels: Channels::default(),
             held: Vec::new(),
+            request: None,
         }
     }
 
@@ -292,7 +296,12 @@ impl Session {
             }
         }
         match shared.halt.take() {
-            Some(Halt::Reply { lsn, frames }) if lsn <= committed => out.extend_from_slice(&frames),
+            Some(Halt::Reply { lsn, frames }) if lsn <= committed => {
+                out.extend_from_slice(&frames);
+                if let Some((request, since)) = self.request.take() {
+                    observe_request(request, since.elapsed());
+                }
+            }
             Some(Halt::Retry(lsn)) if lsn <= committed => {}
             other => shared.halt = other,
         }

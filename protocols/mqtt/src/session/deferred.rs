@@ -4,8 +4,9 @@
 //! All answers of a turn wait for one log position.
 
 use inver_broker::Completion;
-use inver_driver::CommitQueue;
+use inver_driver::{CommitQueue, observe_request};
 use inver_storage::Lsn;
+use tokio::time::Instant;
 
 /// Deferred answers of a connection; one pointer while it is idle.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ struct Answers {
     turn_lsn: Option<Lsn>,
     turns_ended: u64,
     turns_released: u64,
+    /// A request whose time is measured: its name, its turn, and since when.
+    request: Option<(&'static str, u64, Instant)>,
 }
 
 /// The answers of one turn.
@@ -57,6 +60,13 @@ impl Deferred {
         }
     }
 
+    /// Measures the time until this turn's answers are released, as that of a request, unless another one is measured.
+    pub(crate) fn measure(&mut self, request: &'static str, since: Instant) {
+        let answers = self.answers();
+        let turn = answers.turns_ended + 1;
+        answers.request.get_or_insert((request, turn, since));
+    }
+
     /// This turn's number, for [`Self::is_released`].
     pub(crate) fn turn(&mut self) -> u64 {
         self.answers().turns_ended + 1
@@ -84,7 +94,14 @@ impl Deferred {
 
     /// Moves committed answers to `out`; returns how many messages of the client they complete.
     pub(crate) fn release(&mut self, committed: Lsn, out: &mut Vec<u8>) -> usize {
-        self.0.as_mut().map_or(0, |answers| answers.release(committed, out))
+        let Some(answers) = &mut self.0 else { return 0 };
+        let completed = answers.release(committed, out);
+        if let Some((request, _, since)) =
+            answers.request.take_if(|(_, turn, _)| *turn <= answers.turns_released)
+        {
+            observe_request(request, since.elapsed());
+        }
+        completed
     }
 
     /// Releases the memory of an idle connection. Turn numbers from before lose their meaning.
@@ -94,6 +111,7 @@ impl Deferred {
                 && answers.groups.is_empty()
                 && answers.turn == Group::default()
                 && answers.turn_lsn.is_none()
+                && answers.request.is_none()
         };
         self.0.take_if(idle);
     }

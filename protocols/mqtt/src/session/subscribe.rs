@@ -2,6 +2,8 @@
 
 use inver_broker::{ConsumerSpec, Filter, Mode, SubscribeError, SubscriptionOptions};
 
+use tokio::time::Instant;
+
 use super::Session;
 use super::source::{DeliverySource, RetainedScan};
 use super::terms::Terms;
@@ -23,6 +25,7 @@ impl Session {
     /// Subscribes to each filter or refuses it. One SUBACK for all filters [MQTT-3.8.4-5] waits until the subscriptions
     /// are stored.
     pub(super) fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Result<(), Stop> {
+        self.deferred.measure("subscribe", Instant::now());
         // Publishes of this turn precede the subscription: it must not receive them, but find them retained.
         self.flush()?;
         let id = subscribe.properties.iter().find_map(|property| match property {
@@ -136,6 +139,7 @@ impl Session {
 
     /// Removes subscriptions. One UNSUBACK for all filters [MQTT-3.10.4-5] waits until that is stored.
     pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<(), Stop> {
+        self.deferred.measure("unsubscribe", Instant::now());
         self.flush()?;
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         for &filter in &unsubscribe.filters {

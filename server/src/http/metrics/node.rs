@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use inver_broker::Broker;
+use inver_broker::{Broker, QueueMemory};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -66,6 +66,7 @@ pub(super) struct Totals {
     pub(super) ready: u64,
     pub(super) unacked: u64,
     pub(super) consumers: u64,
+    pub(super) memory: QueueMemory,
 }
 
 /// The sums over all queues, computed at most once every [`TOTALS_KEPT`].
@@ -84,10 +85,12 @@ impl CachedTotals {
         }
         let mut totals = Totals::default();
         for namespace in broker.namespaces() {
-            let depth = namespace.queue_totals();
+            let (depth, memory) = namespace.queue_totals();
             totals.ready += depth.ready;
             totals.unacked += depth.unacked;
             totals.consumers += depth.consumers as u64;
+            totals.memory.waiting_bytes += memory.waiting_bytes;
+            totals.memory.unacked_bytes += memory.unacked_bytes;
         }
         *cached = Some((now, totals));
         totals
@@ -120,6 +123,7 @@ pub(super) fn write(
         text.single("inver_disk_size_bytes", Kind::Gauge, help, &[], disk.size_bytes as f64);
     }
     let log = broker.log().stats();
+    write_memory(text, broker, totals.memory);
     let help = "Entries submitted to the log and not yet committed.";
     text.single("inver_log_queued_entries", Kind::Gauge, help, &[], log.queued_entries as f64);
     let help = "Bytes submitted to the log and not yet committed.";
@@ -128,4 +132,25 @@ pub(super) fn write(
     text.single("inver_queue_messages_ready", Kind::Gauge, help, &[], totals.ready as f64);
     let help = "Messages of all queues that are delivered and not acknowledged.";
     text.single("inver_queue_messages_unacked", Kind::Gauge, help, &[], totals.unacked as f64);
+}
+
+/// Writes the memory that is accounted for, by share. The rest of the process' memory is objects and buffers of single
+/// connections, topics and sessions, and what the allocator keeps.
+fn write_memory(text: &mut Exposition, broker: &Broker, queues: QueueMemory) {
+    const NAME: &str = "inver_memory_used_bytes";
+    let log = broker.log().stats();
+    let retained = broker.namespaces().iter().map(|namespace| namespace.retained().bytes()).sum();
+    let own = [
+        ("log_queue", log.queued_bytes),
+        ("tail_cache", log.tail_cache_bytes),
+        ("index_cache", log.index_cache_bytes),
+        ("read_buffers", log.idle_read_buffer_bytes),
+        ("transient_queues", queues.waiting_bytes),
+        ("in_flight", queues.unacked_bytes),
+        ("retained", retained),
+    ];
+    text.family(NAME, Kind::Gauge, "Memory in use, by share; of what is accounted for.");
+    for (share, bytes) in own.into_iter().chain(broker.memory_shares()) {
+        text.sample(NAME, &[("share", share)], bytes as f64);
+    }
 }

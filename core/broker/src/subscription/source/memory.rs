@@ -103,6 +103,11 @@ pub(in crate::subscription) struct MemorySource {
 }
 
 impl MemorySource {
+    /// Bytes of the batches that wait.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(in crate::subscription) fn new(bounds: MemoryBounds) -> MemorySource {
         MemorySource {
             bounds,

@@ -47,6 +47,14 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// Bytes of the messages that wait in memory.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        match self {
+            Source::Stream(_) => 0,
+            Source::Memory(memory) => memory.bytes(),
+        }
+    }
+
     /// Messages that can be taken.
     pub(super) fn ready(&self) -> u64 {
         match self {
