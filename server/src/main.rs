@@ -3,7 +3,8 @@
 //! The modules: [`commands`] (the command line), [`config`] (keys, file, environment), [`reload`] (the configuration
 //! read again while the broker runs), [`listeners`] (TCP, Unix sockets, TLS, WebSocket), [`protocols`] (their list),
 //! [`runtime`] (worker threads), [`http`] (health, metrics), [`telemetry`] (the recorder of metrics), [`logging`],
-//! [`backup`] (archive, folder, restore), [`systemd`] (readiness), [`logins`], [`passwords`] and [`jwt`] (authentication),
+//! [`otlp`] (export of traces), [`http_client`] (requests to other services), [`backup`] (archive, folder, restore),
+//! [`systemd`] (readiness), [`logins`], [`passwords`] and [`jwt`] (authentication),
 //! [`files`] (permissions of files).
 
 mod backup;
@@ -11,10 +12,12 @@ mod commands;
 mod config;
 mod files;
 mod http;
+mod http_client;
 mod jwt;
 mod listeners;
 mod logging;
 mod logins;
+mod otlp;
 mod passwords;
 mod protocols;
 mod reload;

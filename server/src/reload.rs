@@ -18,6 +18,7 @@ use crate::config::{Config, Loaded, SharedKeys};
 use crate::jwt::{self, Tokens};
 use crate::listeners::{self, ListenerSet};
 use crate::logging::LogFilter;
+use crate::otlp;
 
 /// Reloads that are asked for and not begun.
 const REQUESTS_MAX: usize = 16;
@@ -194,6 +195,7 @@ impl Reloader {
             let Loaded { config, warnings, sources } = load()?;
             let mut more = listeners::check(&config)?;
             more.extend(jwt::check(&config)?);
+            otlp::check(&config.tracing)?;
             let warnings = warnings.into_iter().chain(more);
             let warnings = warnings.map(|warning| format!("{}: {}", warning.place, warning.what)).collect();
             anyhow::Ok((config, sources, warnings))

@@ -81,6 +81,14 @@ impl Clock {
     }
 }
 
+/// The system's wall time, nanoseconds since 1970: for spans, which other processes compare with theirs.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the clock is the one reader of the system's time")]
+pub fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[expect(clippy::disallowed_methods, reason = "the clock is the one reader of the system's time")]
 fn system_now() -> Instant {
     Instant::now()

@@ -58,6 +58,7 @@ mod telemetry;
 mod testing;
 mod timers;
 mod topic;
+mod traces;
 mod trie;
 mod value;
 mod write_batch;
@@ -71,7 +72,7 @@ pub use audit::{Audit, AuditConfig, AuditEvent, AuditKind, AuditKinds, AuditResu
 pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError, NamespaceError, check_namespace};
 pub use capture::check_capture;
 pub use client_log::{ClientLog, LoggedClient, LoginRefusal};
-pub use clock::{Clock, now_ms};
+pub use clock::{Clock, now_ms, now_ns};
 pub use closing::CloseReason;
 pub use committed_offsets::{CommittedOffset, CommittedOffsets};
 pub use completion::Completion;
@@ -116,4 +117,8 @@ pub use subscription::{
 };
 pub use timers::Timers;
 pub use topic::{Partition, Topic};
+pub use traces::{
+    About, Act, BATCH_SPANS_MAX, Delivered, Publishing, Span, SpanSink, TRACEPARENT, TraceContext, Tracer,
+    Traces, Unsettled,
+};
 pub use value::{Arguments, HeaderLookup, Value};

@@ -4,6 +4,8 @@
 //! routes that is valid until the topology changes, so that a publish to a known address costs a look-up and a copy.
 //! Does not own routing, or what a queue does at its limits.
 
+mod traced;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -115,6 +117,8 @@ pub struct Publisher {
     unroutable: u64,
     /// Its messages are stored already: they only move, whatever the limit of stored bytes.
     is_exempt: bool,
+    /// Spans of sampled messages since the last flush.
+    spans: traced::Spans,
 }
 
 /// A check of a queue with limits.
@@ -159,6 +163,7 @@ impl Publisher {
             published: 0,
             unroutable: 0,
             is_exempt: false,
+            spans: Vec::new(),
         }
     }
 
@@ -194,6 +199,13 @@ impl Publisher {
 
     /// Routes a message and copies it into the write batch.
     pub fn publish(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
+        match self.namespace.traces().tracer().cloned() {
+            None => self.route_message(to, message),
+            Some(tracer) => self.publish_traced(&tracer, to, message),
+        }
+    }
+
+    fn route_message(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
         let route = match to {
             Target::Inbox(InboxTarget(inbox)) => Arc::new(router::to_inbox(inbox, message.guaranteed)),
             Target::Hub(address) => match self.cached(HUB, b'/', address, message.guaranteed) {
@@ -291,7 +303,10 @@ impl Publisher {
     /// Whether there is nothing to flush.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.write_batch.is_empty() && self.entry.is_empty() && self.retained.is_empty()
+        self.write_batch.is_empty()
+            && self.entry.is_empty()
+            && self.retained.is_empty()
+            && self.spans.is_empty()
     }
 
     /// Discards everything since the last flush.
@@ -299,6 +314,7 @@ impl Publisher {
         self.write_batch.clear();
         self.entry = Entry::new();
         self.retained.clear();
+        self.spans.clear();
         for check in self.checks.drain(..) {
             check.queue.subscription().subtract_bytes(check.counted_bytes);
         }
@@ -326,6 +342,9 @@ impl Publisher {
         let flushed = self.submit();
         for PendingCheck { queue, at_ms, ttl, .. } in self.checks.drain(..) {
             queue.check_new(at_ms, ttl);
+        }
+        if !self.spans.is_empty() {
+            self.send_spans(&flushed.as_ref().copied().map_err(ToString::to_string));
         }
         flushed
     }

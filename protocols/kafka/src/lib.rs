@@ -28,6 +28,7 @@ mod sasl;
 mod session;
 mod settings;
 mod ticket;
+mod traced;
 
 use std::sync::{Arc, OnceLock};
 

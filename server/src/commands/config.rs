@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::ConfigArgument;
 use crate::config::{EffectiveKey, Loaded, page};
-use crate::{jwt, listeners};
+use crate::{jwt, listeners, otlp};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -54,6 +54,7 @@ impl Command {
                 let Loaded { config, warnings, .. } = argument.load()?;
                 let mut more = listeners::check(&config)?;
                 more.extend(jwt::check(&config)?);
+                otlp::check(&config.tracing)?;
                 // Opens the files that hold users and permissions.
                 config.access()?;
                 for warning in warnings.into_iter().chain(more) {

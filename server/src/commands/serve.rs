@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use inver_broker::{Broker, BrokerConfig, Clock};
+use inver_broker::{Broker, BrokerConfig, Clock, Traces};
 use inver_storage::{Log, Lsn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,6 +23,7 @@ use crate::http::{self, Http, Monitored, Node};
 use crate::jwt::{self, Tokens};
 use crate::listeners::{self, ListenerSet, Shared};
 use crate::logins::Logins;
+use crate::otlp;
 use crate::protocols::{self, PROTOCOLS};
 use crate::reload::{self, ReloadRequests, Reloader};
 use crate::runtime::{Runtimes, Workers};
@@ -61,6 +62,7 @@ impl Arguments {
         for warning in warnings.chain(jwt::check(&config)?) {
             warn!("{}: {}", warning.place, warning.what);
         }
+        otlp::check(&config.tracing)?;
         logging::log_start(&config, self.config.file());
         let load = Arc::new(move || self.config.load());
         let connections_max = connections_max_by_files();
@@ -98,7 +100,8 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let Process { workers, http, ready, mut reloader, tokens, mut requests, clock, started } = process;
     // Installed before recovery, during which a signal would otherwise kill the process.
     let mut signals = Signals::listen()?;
-    let broker = open(&config, clock.clone(), &tokens)?;
+    let (traces, exporter) = otlp::start(&config.tracing)?;
+    let broker = open(&config, clock.clone(), &tokens, traces)?;
     let shutdown = CancellationToken::new();
     let shared = Shared { workers: workers.clone(), broker: broker.clone(), shutdown: shutdown.clone() };
     let mut listeners = ListenerSet::new(&config, http, shared);
@@ -113,6 +116,11 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     tasks.spawn(broker.clone().housekeep(shutdown.clone()));
     let audit_written = CancellationToken::new();
     let audit = tokio::spawn(broker.clone().write_audit_topic(audit_written.clone()));
+    // The last spans are those of connections that end.
+    let traces_ended = CancellationToken::new();
+    let exporting = exporter.map(|exporter| {
+        tokio::spawn(exporter.run(broker.log().clone(), clock.clone(), traces_ended.clone()))
+    });
     tasks.spawn(tokens.refresh(shutdown.clone()));
     ready.store(true, Ordering::Release);
     let access = logging::shown_access(broker.access());
@@ -183,6 +191,10 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     if let Err(error) = audit.await {
         error!(%error, "failed to finish the audit topic");
     }
+    traces_ended.cancel();
+    if let Some(exporting) = exporting {
+        let _ended = exporting.await;
+    }
     let flushed = broker.log().shutdown().context("failed to flush the log");
     if poisoned {
         anyhow::bail!("log failed, nothing was acknowledged after that; see the log lines above");
@@ -192,7 +204,7 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open(config: &Config, clock: Clock, tokens: &Tokens) -> anyhow::Result<Broker> {
+fn open(config: &Config, clock: Clock, tokens: &Tokens, traces: Traces) -> anyhow::Result<Broker> {
     let folder = &config.general.data_dir;
     files::make_private(folder);
     let log = Log::open(folder, config.log.options())
@@ -218,6 +230,7 @@ fn open(config: &Config, clock: Clock, tokens: &Tokens) -> anyhow::Result<Broker
         subscription_idle_ms: limits.subscription_idle_s.map(|seconds| seconds.saturating_mul(1000)),
         client_log: config.logging.client_lines(),
         audit: config.audit(),
+        traces,
         ..BrokerConfig::default()
     };
     let broker = Broker::open(log, broker_config)?;

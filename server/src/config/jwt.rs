@@ -111,7 +111,7 @@ impl TryFrom<Table> for AuthorityKeys {
             _ => return Err("one of `jwks_file`, `jwks_url` and `secret_file` is needed".into()),
         };
         if let KeySource::Url(url) = &source {
-            crate::jwt::check_url(url)?;
+            crate::http_client::check_url(url)?;
         }
         let is_secret = matches!(source, KeySource::Secret(_));
         let default = if is_secret { "HS256" } else { "RS256" };

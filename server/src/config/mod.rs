@@ -39,6 +39,7 @@ pub(crate) use jwt::{AuthorityKeys, KeySource, TokenIssuers};
 pub(crate) use listeners::{
     Address, AnonymousRule, CertificateUser, ClientAuth, ListenerKeys, Networks, TlsVersion, WebSocketPath,
 };
+pub(crate) use sections::Tracing;
 use sections::{
     AuditSection, Capture, Endpoint, General, Http, Hub, Limits, Log, Logging, Logins, Runtime, Tls,
     WebSocketEndpoint,
@@ -68,6 +69,7 @@ pub(crate) struct Config {
     pub(crate) logins: Logins,
     pub(crate) runtime: Runtime,
     pub(crate) logging: Logging,
+    pub(crate) tracing: Tracing,
     pub(crate) audit: AuditSection,
 }
 
@@ -100,6 +102,7 @@ impl Default for Config {
             logins: Logins::default(),
             runtime: Runtime::default(),
             logging: Logging::default(),
+            tracing: Tracing::default(),
             audit: AuditSection::default(),
         }
     }
@@ -172,6 +175,7 @@ impl Config {
         sections.push(("logins", &mut self.logins));
         sections.push(("runtime", &mut self.runtime));
         sections.push(("logging", &mut self.logging));
+        sections.push(("tracing", &mut self.tracing));
         sections.push(("audit", &mut self.audit));
         sections
     }
@@ -311,7 +315,7 @@ pub(crate) struct EffectiveKey {
 pub(crate) type SharedKeys = Arc<Mutex<Vec<EffectiveKey>>>;
 
 /// Keys whose values hold secrets.
-const SECRET: [&str; 1] = ["users"];
+const SECRET: [&str; 2] = ["users", "tracing.otlp_headers"];
 
 impl Config {
     /// Every key with the value that holds, in the order of the documentation.

@@ -19,7 +19,7 @@ use super::permissions::ConfiguredPermissions;
 use super::quotas::ConfiguredQuotas;
 use super::users::ConfiguredUsers;
 use super::values::{
-    AuditEvents, CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, RuntimeKind,
+    AuditEvents, CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, Ratio, RuntimeKind,
 };
 use crate::jwt::TokenLimits;
 use crate::logins::{FailureLimits, LoginSettings};
@@ -443,6 +443,34 @@ section! {
         /// Log lines per minute about refused requests of one connection; further ones are counted and not written.
         pub(crate) connection_lines_per_minute_max: u32 = model().client_log.connection_lines_per_minute_max
             => count(1..=1_000_000),
+    }
+}
+
+section! {
+    /// Traces of messages, exported by the OpenTelemetry protocol (OTLP).
+    #[derive(Debug, Clone)]
+    pub(crate) struct Tracing {
+        /// URL of a collector that takes OTLP over HTTP (`http://host:4318`); `/v1/traces` is added to one without a path.
+        /// Empty: no traces.
+        pub(crate) otlp_endpoint: String = String::new() => value("a URL, or empty"),
+        /// Headers sent with each request to the collector, such as `authorization=Bearer …`.
+        pub(crate) otlp_headers: String = String::new() => value("`name=value` pairs with commas between, or empty"),
+        /// File with the certificates of the authorities that the collector's certificate is checked against, PEM. Empty:
+        /// the system's.
+        pub(crate) otlp_ca: Option<PathBuf> = None => value("a path, or empty"),
+        /// Time for one request to the collector.
+        pub(crate) otlp_timeout: Duration = Duration::from_secs(10) => milliseconds(100..=HOUR_MS),
+        /// `service.name` of the spans.
+        pub(crate) service_name: String = "inver".into() => value("a text"),
+        /// Share of the messages without a `traceparent` that are sampled: the broker starts a trace for them. Of others the
+        /// `traceparent` decides.
+        pub(crate) sample_ratio: Ratio = Ratio(0.01) => value("a number from 0 to 1"),
+        /// Spans that may wait to be exported; further ones are counted and dropped.
+        pub(crate) queue_spans_max: usize = 8192 => count(64..=10_000_000),
+        /// Spans in one request to the collector.
+        pub(crate) batch_spans_max: usize = 512 => count(1..=100_000),
+        /// Time that a span waits for others to be sent with.
+        pub(crate) batch_interval: Duration = Duration::from_secs(1) => milliseconds(10..=HOUR_MS),
     }
 }
 

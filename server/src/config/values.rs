@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use inver_broker::{AuditKind, AuditKinds, HubMode};
 use inver_settings::{Form, Setting};
-use serde::de::{Deserialize, Deserializer, Error, Unexpected};
+use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::protocols::PROTOCOLS;
@@ -173,6 +173,48 @@ impl Setting for AuditEvents {
     fn show(&self) -> String {
         let names = AuditKind::ALL.into_iter().filter(|kind| self.0.contains(*kind)).map(AuditKind::name);
         format!("{:?}", names.collect::<Vec<_>>())
+    }
+}
+
+/// A share, from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Ratio(pub(crate) f64);
+
+impl Setting for Ratio {
+    const FORM: Form = Form::Bare;
+
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = f64;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number from 0 to 1")
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<f64, E> {
+                Ok(number)
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<f64, E> {
+                Ok(number as f64)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<f64, E> {
+                text.trim().parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+
+        let number = value.deserialize_any(Number)?;
+        match (0.0..=1.0).contains(&number) {
+            true => Ok(Ratio(number)),
+            false => Err(D::Error::invalid_value(Unexpected::Float(number), &Number)),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
     }
 }
 

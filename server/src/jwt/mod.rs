@@ -28,7 +28,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub(crate) use self::fetch::check_url;
 pub(crate) use crate::config::AuthorityKeys;
 
 use self::claims::{Claims, ScopesMax};

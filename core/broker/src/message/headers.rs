@@ -69,6 +69,15 @@ impl HeaderWriter {
         self.user_encoded(all.as_headers());
     }
 
+    /// Begins with encoded headers as they are.
+    pub(crate) fn begin_with(&mut self, headers: Headers<'_>) {
+        self.buf.clear();
+        self.count = 0;
+        self.properties = 0;
+        self.expires_ms = headers.expires_ms;
+        self.user_encoded(headers);
+    }
+
     /// Adds a header of a producer's record under its name.
     pub(crate) fn producers(&mut self, name: &[u8], value: Option<&[u8]>) {
         self.count += 1;

@@ -15,6 +15,7 @@ mod headers;
 mod origin;
 mod properties;
 mod reserved;
+mod trace;
 mod view;
 
 use inver_storage::batch::Record;
@@ -27,6 +28,8 @@ pub use headers::{HeaderWriter, Headers};
 pub use origin::{HEADER as ORIGIN_HEADER, NEUTRAL_ORIGIN};
 pub use properties::{Property, name};
 pub use reserved::CLAIMED;
+pub use trace::{may_have_traces, traceparent};
+pub(crate) use trace::{traceparent_of, with_traceparent};
 pub use view::{Header, HeaderView, RawHeaders, expires_ms};
 
 /// A message for the publisher. All parts are borrowed: they are copied once, into the batch that is written.

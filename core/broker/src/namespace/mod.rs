@@ -46,6 +46,7 @@ use crate::spec::{
 use crate::subscription::{DropSink, Subscription};
 use crate::telemetry::Counters;
 use crate::topic::Topic;
+use crate::traces::Traces;
 use crate::value::Arguments;
 
 use listeners::ListenerCache;
@@ -180,6 +181,12 @@ impl Namespace {
     /// named subscriptions do so themselves.
     pub fn audit(&self, kind: AuditKind, operation: &str, resource: &str, name: &str) {
         self.audit_by(self.1.as_deref(), kind, operation, resource, name);
+    }
+
+    /// The spans of sampled messages.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.0.config.traces
     }
 
     /// On whose behalf changes are made through this handle.

@@ -9,6 +9,7 @@ use crate::identity::{Authenticator, LoopbackOnly};
 use crate::limits::{AccessLimits, Limits};
 use crate::line_limit::ClientLogLimits;
 use crate::spec::NamespaceSpec;
+use crate::traces::Traces;
 
 use super::hub::HubMode;
 
@@ -49,6 +50,8 @@ pub struct BrokerConfig {
     pub client_log: ClientLogLimits,
     /// What is recorded for auditors, and where.
     pub audit: AuditConfig,
+    /// Where spans of sampled messages go.
+    pub traces: Traces,
 }
 
 /// Bounds of what waits for a session. Of a durable one the oldest messages beyond them are dropped, of another the newest.
@@ -86,6 +89,7 @@ impl Default for BrokerConfig {
             queue_memory_bytes_max: 64 * 1024 * 1024,
             client_log: ClientLogLimits::default(),
             audit: AuditConfig::default(),
+            traces: Traces::default(),
         }
     }
 }

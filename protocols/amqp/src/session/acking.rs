@@ -70,6 +70,9 @@ impl Channel {
     /// Acknowledges one delivery. The broker learns of it when the input of the turn ends.
     fn acked(&mut self, delivery: UnackedDelivery, shared: &mut Shared) {
         count(Count::Acknowledged, 1);
+        if !self.traced.is_empty() {
+            self.send_settled(delivery.tag, Disposition::Ack, shared);
+        }
         let at = self.at(delivery.consumer);
         if let Some(consumer) = self.consumer(delivery.consumer)
             && consumer.ack(delivery.id)
@@ -89,6 +92,9 @@ impl Channel {
         if disposition == Disposition::Ack {
             taken.iter().for_each(|delivery| self.acked(*delivery, shared));
             return Ok(Completion::Now);
+        }
+        if !self.traced.is_empty() {
+            taken.iter().for_each(|delivery| self.send_settled(delivery.tag, disposition, shared));
         }
         let mut last = Completion::Now;
         for (slot, ids) in by_consumer(taken) {

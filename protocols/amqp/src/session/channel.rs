@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use inver_broker::UserChannel;
+use inver_broker::{Unsettled, UserChannel};
 use inver_driver::CountedPublisher;
 use slab::Slab;
 
@@ -45,6 +45,8 @@ pub(super) struct Channel {
     pub(super) last_queue: String,
     pub(super) next_tag: u64,
     pub(super) unacked: UnackedDeliveries,
+    /// Sampled deliveries that are not settled, by delivery tag.
+    pub(super) traced: Unsettled,
     /// Consumers and getters by slot. A slot is freed when no unacked delivery refers to it.
     pub(super) consumers: Slab<ChannelConsumer>,
     /// Slots of consumers by consumer tag.
@@ -83,6 +85,7 @@ impl Channel {
             last_queue: String::new(),
             next_tag: 1,
             unacked: UnackedDeliveries::default(),
+            traced: Unsettled::default(),
             consumers: Slab::new(),
             tags: HashMap::new(),
             getters: HashMap::new(),
@@ -198,6 +201,7 @@ impl Channel {
         self.getters.clear();
         self.paused.clear();
         self.unacked = UnackedDeliveries::default();
+        self.traced = Unsettled::default();
         self.unacked_shared = 0;
         self.transaction = None;
         self.assembly = Assembly::default();

@@ -12,6 +12,7 @@ use super::consumer::{ChannelConsumer, State};
 use super::names::{REPLY_TO, generated_name};
 use super::queues::declare_reply_queue;
 use super::shared::{ConsumerRef, Shared};
+use super::traced;
 use super::unacked::UnackedDelivery;
 use crate::codec::{FRAME_OVERHEAD, Method, write};
 use crate::error::Refusal;
@@ -181,6 +182,11 @@ impl Channel {
             let tag = self.next_tag;
             self.next_tag += 1;
             let source = delivery.topic.as_deref().unwrap_or(&consumer.source);
+            if let Some(delivered) = traced::delivered(delivery, source, shared)
+                && !consumer.no_ack
+            {
+                self.traced.add(tag, delivered);
+            }
             let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
             write::deliver(
                 out,

@@ -13,6 +13,7 @@ use super::consumer::{ChannelConsumer, State};
 use super::consuming::table_bytes_max;
 use super::queues::accessible_queue;
 use super::shared::{Halt, Shared};
+use super::traced;
 use super::unacked::UnackedDelivery;
 use crate::codec::{Method, write};
 use crate::error::Refusal;
@@ -54,6 +55,11 @@ impl Channel {
                 }
                 let table_max = table_bytes_max(shared.frame_max);
                 let source = delivery.topic.as_deref().unwrap_or(&name);
+                if let Some(delivered) = traced::delivered(&delivery, source, shared)
+                    && !no_ack
+                {
+                    self.traced.add(tag, delivered);
+                }
                 let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
                 write::get_ok(
                     out,

@@ -34,6 +34,7 @@ mod names;
 mod publishing;
 mod queues;
 mod shared;
+mod traced;
 mod transaction;
 mod tx;
 mod unacked;

@@ -22,6 +22,7 @@ use crate::node::Node;
 use crate::response::throttle_ms;
 use crate::sasl::Sasl;
 use crate::ticket::{Claim, Ticket};
+use crate::traced::TracedClient;
 
 /// The context of one request.
 pub(crate) struct RequestContext<'a> {
@@ -58,6 +59,12 @@ impl<'a> RequestContext<'a> {
     /// The authenticated client; `None` before authentication.
     pub(crate) fn principal(&self) -> Option<&Identity> {
         self.sasl.identity()
+    }
+
+    /// The client, for its spans.
+    pub(crate) fn traced_client(&self) -> TracedClient<'_> {
+        let client_id = self.client_id.as_deref().unwrap_or_default().into();
+        TracedClient { client_id, namespace: self.namespace() }
     }
 
     /// Takes what a produce request used of the client's quotas. Returns for how long its next requests wait, milliseconds.

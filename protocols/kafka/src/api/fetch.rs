@@ -19,6 +19,9 @@ impl Handler for Fetch {
     type Response = FetchResponse;
 
     fn handle(cx: &mut RequestContext<'_>, request: FetchRequest) -> Reply<FetchResponse> {
+        if cx.namespace().traces().tracer().is_some() {
+            cx.fetcher.trace_as(cx.client_id.as_deref().unwrap_or_default());
+        }
         Reply::Fetch(cx.fetcher.submit(cx.header, request))
     }
 }

@@ -105,7 +105,10 @@ impl Handler for OffsetCommit {
         }
         let committed = may_commit.and_then(|()| commit(cx, &request, &commits));
         let completion = match committed {
-            Ok(completion) => completion,
+            Ok(completion) => {
+                trace(cx, &commits, completion);
+                completion
+            }
             // Partitions without an error of their own get the group's.
             Err(code) => {
                 let partitions = topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut());
@@ -163,4 +166,16 @@ fn commit(
             false => offsets.commit(log, &request.group_id, &commits).map(Completion::At),
         },
     )
+}
+
+/// Sends the spans of the records that are settled by a commit.
+fn trace(cx: &RequestContext<'_>, commits: &[Commit], completion: Completion) {
+    let Some(tracer) = cx.namespace().traces().tracer() else { return };
+    let client_id = cx.client_id.as_deref().unwrap_or_default();
+    for (topic, index, CommittedOffset { offset, .. }) in commits {
+        if let (Some(partition), Ok(position)) = (topic.partition(*index), u64::try_from(*offset)) {
+            let stream = partition.stream().id().0;
+            tracer.committed(client_id, stream, position, "commit", completion);
+        }
+    }
 }

@@ -26,6 +26,7 @@ use crate::error::ConnectionError;
 use crate::map::batch::{self, BatchRefusal, Checked};
 use crate::map::partition::{partition_index, wire_offset};
 use crate::settings::topic::ProduceSettings;
+use crate::traced;
 
 messages! {
     /// Versions 3-13, flexible 9+.
@@ -216,7 +217,12 @@ fn append(
     let append_ms = settings.append_time.then_some(now_ms);
     let (batch, append_time_ms) = batch::stamped(batch, &checked, append_ms)?;
     let (bytes, records) = (batch.bytes().len(), batch.record_count());
+    let tracer = cx.namespace().traces().tracer();
+    let spans = tracer.map(|tracer| traced::produced(tracer, topic, &batch, &cx.traced_client()));
     let (base_offset, completion) = submit(cx, topic, &partition, batch)?;
+    if let (Some(tracer), Some(spans)) = (tracer, spans) {
+        traced::submitted(tracer, spans, partition.index(), base_offset.cast_unsigned(), completion);
+    }
     cx.node.metrics.produced_bytes.increment(bytes as u64);
     cx.node.metrics.produced_records.increment(u64::from(records));
     count(Count::Received, records.into());

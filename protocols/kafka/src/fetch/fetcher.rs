@@ -27,10 +27,11 @@ use crate::budget::charged;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::{Frame, FrameWriter};
 use crate::codec::header::ResponseHeader;
-use crate::map::partition::read_error;
+use crate::map::partition::{partition_index, read_error};
 use crate::metrics::record_count;
 use crate::node::Node;
 use crate::response::{encode, throttle_ms};
+use crate::traced::{self, TracedClient};
 
 /// Pause before a fetch that found no memory tries again.
 const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
@@ -51,6 +52,8 @@ pub(crate) struct Fetcher {
     retry_at: Option<Instant>,
     /// The quotas that concern the client at present.
     quotas: Option<Arc<AppliedQuotas>>,
+    /// The name that the client gives itself, for its spans.
+    client_id: Arc<str>,
 }
 
 /// A fetch that has not started.
@@ -74,12 +77,20 @@ impl Fetcher {
             cold: ColdReads::default(),
             retry_at: None,
             quotas: None,
+            client_id: "".into(),
         }
     }
 
     /// Sets the quotas that concern the client from now on.
     pub(crate) fn limit(&mut self, quotas: Option<Arc<AppliedQuotas>>) {
         self.quotas = quotas;
+    }
+
+    /// Sets the name that the client gives itself.
+    pub(crate) fn trace_as(&mut self, client_id: &str) {
+        if *self.client_id != *client_id {
+            self.client_id = client_id.into();
+        }
     }
 
     /// Adds a fetch and returns its number. [`Fetcher::poll`] runs it.
@@ -301,6 +312,9 @@ impl Fetcher {
         let running = self.running.take()?;
         self.node.metrics.fetched_bytes.increment(running.bytes as u64);
         let throttle_ms = self.take_sent(&running, now);
+        if self.access.namespace.traces().tracer().is_some() {
+            self.trace();
+        }
         let frame = {
             let mut writer = FrameWriter::new(arena, running.header);
             write(&mut writer, &running, &self.plan, throttle_ms);
@@ -309,6 +323,22 @@ impl Fetcher {
         self.read_ahead(running.bytes_max);
         self.plan.end(running.session_id != NO_SESSION);
         Some((running.number, frame))
+    }
+
+    /// Sends the spans of sampled records that the response has.
+    #[cold]
+    fn trace(&self) {
+        let Some(tracer) = self.access.namespace.traces().tracer() else { return };
+        let client = TracedClient { client_id: self.client_id.clone(), namespace: &self.access.namespace };
+        for slot in self.plan.slots().filter(|slot| !slot.found.is_empty()) {
+            let Some((topic, index)) = slot.topic.find(&self.access).zip(partition_index(slot.index)) else {
+                continue;
+            };
+            let from = u64::try_from(slot.fetch_offset).unwrap_or(0);
+            for batch in &slot.found {
+                traced::fetched(tracer, &topic, index, batch, from, &client);
+            }
+        }
     }
 
     /// Takes what a response uses of the client's quotas. Returns for how long the client's next requests wait, milliseconds.

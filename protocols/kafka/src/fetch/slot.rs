@@ -28,7 +28,7 @@ impl TopicKey {
         if version >= 13 { TopicKey::Id(id) } else { TopicKey::Name(name.detached()) }
     }
 
-    fn find(&self, access: &Access) -> Option<Arc<Topic>> {
+    pub(super) fn find(&self, access: &Access) -> Option<Arc<Topic>> {
         match self {
             TopicKey::Name(name) => access.node.namespace.topic(name),
             TopicKey::Id(id) => access.node.namespace.topic_by_id(TopicId(id.0)),

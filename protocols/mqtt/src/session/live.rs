@@ -46,6 +46,7 @@ impl Session {
             && self.accepts_shared_encoding()
             && put_shared(&batch, self.version, self.requirements(), out)
         {
+            self.trace_batch(&batch);
             self.sent += batch.messages as u32;
             count(Count::SentAuto, batch.messages);
             return None;

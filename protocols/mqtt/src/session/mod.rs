@@ -33,12 +33,13 @@ mod subscribe;
 mod subscriptions;
 mod sys;
 mod terms;
+mod traced;
 mod unsent;
 mod wildcards;
 
 use std::sync::Arc;
 
-use inver_broker::{ConnectionHandle, Delivery, LiveConnection, Mailbox, Namespace};
+use inver_broker::{ConnectionHandle, Delivery, LiveConnection, Mailbox, Namespace, Unsettled};
 use inver_driver::{CountedConsumer, CountedPublisher};
 use inver_storage::{Log, Lsn};
 
@@ -111,6 +112,8 @@ pub(crate) struct Session {
     /// QoS 2 messages moved from shared subscriptions to the inbox and not sent yet.
     moved: u32,
     counted: Counted,
+    /// Sampled messages in flight, by packet identifier.
+    traced: Unsettled,
 
     now_ms: i64,
     scratch: ScratchLease,

@@ -30,6 +30,7 @@ impl Session {
             // [MQTT-3.3.2-5]
             return;
         }
+        let _not_settled = self.trace(record, &outgoing.topic);
         let Delivered { retain, subscription_ids, .. } = self.match_own_filters(&outgoing);
         self.write_qos_0(retain, record, &outgoing, &subscription_ids, out);
     }
@@ -85,9 +86,13 @@ impl Session {
             properties: Properties::EMPTY,
             payload: delivery.record.value.as_deref().unwrap_or_default(),
         };
-        if !self.put_publish(publish, &outgoing, &delivered.subscription_ids, out)
-            && let Some(target) = self.inflight.withdraw(packet_id)
-        {
+        if self.put_publish(publish, &outgoing, &delivered.subscription_ids, out) {
+            if let Some(traced) = self.trace(&delivery.record, &outgoing.topic)
+                && delivered.qos != Qos::AtMostOnce
+            {
+                self.traced.add(packet_id.into(), traced);
+            }
+        } else if let Some(target) = self.inflight.withdraw(packet_id) {
             // Too large for this client: treated as sent and acknowledged [MQTT-3.1.2-25].
             self.acknowledged(target);
         }

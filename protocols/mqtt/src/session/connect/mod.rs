@@ -108,6 +108,7 @@ pub(crate) async fn connect(
         scans: LazyQueue::default(),
         moved: 0,
         counted: Counted::default(),
+        traced: inver_broker::Unsettled::default(),
         now_ms,
         scratch: ScratchLease::default(),
     };
