@@ -90,5 +90,7 @@ def test_a_checkpoint_that_only_a_backup_replaces(own_broker):
         assert broker.process.wait(20) == 1
         broker.process = None
         assert "restore the folder from a backup (`inver restore`)" in broker.log()
-    for path in (broker.folder / "before").iterdir():
+    # A segment file that was made ahead holds nothing, and is removed.
+    kept = (path for path in (broker.folder / "before").iterdir() if not path.name.startswith("spare"))
+    for path in kept:
         assert (broker.data / path.name).read_bytes() == path.read_bytes(), path.name
