@@ -16,7 +16,7 @@ const LEEWAY_S_MAX: u64 = 600;
 
 /// The issuers whose tokens are accepted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct TokenIssuers(pub(crate) Vec<AuthorityKeys>);
+pub(crate) struct TokenIssuers(pub(crate) Vec<TokenIssuer>);
 
 /// Where an issuer's keys are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(crate) enum KeySource {
 
 /// One issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AuthorityKeys {
+pub(crate) struct TokenIssuer {
     pub(crate) source: KeySource,
     /// Certificates by which the URL's server is verified; none: those of the system.
     pub(crate) ca: Option<PathBuf>,
@@ -100,10 +100,10 @@ fn default_leeway() -> u64 {
     30
 }
 
-impl TryFrom<Table> for AuthorityKeys {
+impl TryFrom<Table> for TokenIssuer {
     type Error = String;
 
-    fn try_from(table: Table) -> Result<AuthorityKeys, String> {
+    fn try_from(table: Table) -> Result<TokenIssuer, String> {
         let source = match (table.jwks_file, table.jwks_url, table.secret_file) {
             (Some(path), None, None) => KeySource::File(path),
             (None, Some(url), None) => KeySource::Url(url),
@@ -139,7 +139,7 @@ impl TryFrom<Table> for AuthorityKeys {
         if table.leeway_s > LEEWAY_S_MAX {
             return Err(format!("`leeway_s` is at most {LEEWAY_S_MAX}"));
         }
-        Ok(AuthorityKeys {
+        Ok(TokenIssuer {
             source,
             ca: table.jwks_ca,
             refresh_s: table.refresh_s,
@@ -171,18 +171,18 @@ impl Setting for TokenIssuers {
             return Err(D::Error::custom(format_args!("there are at most {ISSUERS_MAX} issuers")));
         }
         let issuers = tables.into_iter().enumerate().map(|(at, table)| {
-            AuthorityKeys::try_from(table)
+            TokenIssuer::try_from(table)
                 .map_err(|error| D::Error::custom(format_args!("issuer {}: {error}", at + 1)))
         });
         issuers.collect::<Result<_, _>>().map(TokenIssuers)
     }
 
     fn show(&self) -> String {
-        self.0.iter().map(AuthorityKeys::show).collect::<Array>().to_string()
+        self.0.iter().map(TokenIssuer::show).collect::<Array>().to_string()
     }
 }
 
-impl AuthorityKeys {
+impl TokenIssuer {
     fn show(&self) -> Value {
         let mut table = InlineTable::new();
         let (key, place) = match &self.source {

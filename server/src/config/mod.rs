@@ -35,7 +35,7 @@ use toml_edit::{Document, DocumentMut, Item};
 use crate::protocols::{PROTOCOLS, ProtocolEntry, ProtocolSettings};
 use crate::settings::{Input, Settings};
 pub(crate) use entries::{HTTP, ListenerEntry, PROMETHEUS};
-pub(crate) use jwt::{AuthorityKeys, KeySource, TokenIssuers};
+pub(crate) use jwt::{KeySource, TokenIssuer, TokenIssuers};
 pub(crate) use listeners::{
     Address, AnonymousRule, CertificateUser, ClientAuth, ListenerKeys, Networks, TlsVersion, WebSocketPath,
 };

@@ -10,7 +10,7 @@ use inver_access::{
 use inver_broker::{AuthError, Identity};
 use serde_json::{Map, Value};
 
-use super::AuthorityKeys;
+use crate::config::TokenIssuer;
 
 /// Bytes of a user's name.
 const NAME_BYTES_MAX: usize = 255;
@@ -25,19 +25,19 @@ pub(super) struct ScopesMax(pub(super) usize);
 /// The client that a token stands for, if it holds.
 pub(super) fn identity(
     claims: &Claims,
-    authority: &AuthorityKeys,
+    settings: &TokenIssuer,
     now_ms: i64,
     max: ScopesMax,
 ) -> Result<Identity, AuthError> {
-    let expires_at_ms = check(claims, authority, now_ms)?;
-    let user = find(claims, &authority.user_claim).and_then(Value::as_str).unwrap_or_default();
+    let expires_at_ms = check(claims, settings, now_ms)?;
+    let user = find(claims, &settings.user_claim).and_then(Value::as_str).unwrap_or_default();
     if user.is_empty() || user.len() > NAME_BYTES_MAX || user.chars().any(char::is_control) {
         return Err(AuthError::Token("it names no user"));
     }
     let identity =
-        Identity::granted(user, Arc::new(grant(claims, authority, max)?)).expiring_at(expires_at_ms);
-    let namespace = authority.namespace_claim.as_deref().and_then(|name| find(claims, name)?.as_str());
-    Ok(match namespace.or(authority.namespace.as_deref()) {
+        Identity::granted(user, Arc::new(grant(claims, settings, max)?)).expiring_at(expires_at_ms);
+    let namespace = settings.namespace_claim.as_deref().and_then(|name| find(claims, name)?.as_str());
+    Ok(match namespace.or(settings.namespace.as_deref()) {
         Some(namespace) => identity.with_namespace(namespace),
         None => identity,
     })
@@ -51,17 +51,17 @@ pub(super) fn unverified_issuer(token: &str) -> Option<String> {
 }
 
 /// Checks issuer, audience and times; returns when the token expires.
-fn check(claims: &Claims, authority: &AuthorityKeys, now_ms: i64) -> Result<i64, AuthError> {
-    if authority
+fn check(claims: &Claims, settings: &TokenIssuer, now_ms: i64) -> Result<i64, AuthError> {
+    if settings
         .issuer
         .as_deref()
         .is_some_and(|issuer| claims.get("iss").and_then(Value::as_str) != Some(issuer))
     {
         return Err(AuthError::Token("it is of another issuer"));
     }
-    if !authority.audience.is_empty() {
+    if !settings.audience.is_empty() {
         let is_right =
-            |value: &Value| value.as_str().is_some_and(|text| authority.audience.iter().any(|a| a == text));
+            |value: &Value| value.as_str().is_some_and(|text| settings.audience.iter().any(|a| a == text));
         let is_for_us = match claims.get("aud") {
             Some(Value::Array(all)) => all.iter().any(is_right),
             Some(one) => is_right(one),
@@ -71,7 +71,7 @@ fn check(claims: &Claims, authority: &AuthorityKeys, now_ms: i64) -> Result<i64,
             return Err(AuthError::Token("it is for another audience"));
         }
     }
-    let leeway_ms = i64::try_from(authority.leeway_s).unwrap_or(i64::MAX).saturating_mul(1000);
+    let leeway_ms = i64::try_from(settings.leeway_s).unwrap_or(i64::MAX).saturating_mul(1000);
     let not_before = time_ms(claims, "nbf")?;
     if not_before.is_some_and(|at_ms| at_ms > now_ms.saturating_add(leeway_ms)) {
         return Err(AuthError::Token("it is not valid yet"));
@@ -118,14 +118,14 @@ fn texts<'a>(claims: &'a Claims, name: Option<&str>, max: ScopesMax) -> Result<V
     Ok(texts)
 }
 
-fn grant(claims: &Claims, authority: &AuthorityKeys, max: ScopesMax) -> Result<Grant, AuthError> {
-    let scopes = texts(claims, Some(&authority.scope_claim), max)?;
-    let mut grant = scopes::grant(scopes, &authority.scope_prefix);
-    let tags = texts(claims, authority.tags_claim.as_deref(), max)?;
-    let configured = authority.tags.iter().map(String::as_str);
+fn grant(claims: &Claims, settings: &TokenIssuer, max: ScopesMax) -> Result<Grant, AuthError> {
+    let scopes = texts(claims, Some(&settings.scope_claim), max)?;
+    let mut grant = scopes::grant(scopes, &settings.scope_prefix);
+    let tags = texts(claims, settings.tags_claim.as_deref(), max)?;
+    let configured = settings.tags.iter().map(String::as_str);
     let tags = tags.into_iter().chain(configured).map(Tag::named);
     grant.tags = grant.tags.iter().cloned().chain(tags).collect();
-    if let Some(acl) = authority.acl_claim.as_deref().and_then(|name| find(claims, name)) {
+    if let Some(acl) = settings.acl_claim.as_deref().and_then(|name| find(claims, name)) {
         add_acl(acl, &mut grant.rules, max)?;
     }
     Ok(grant)

@@ -28,11 +28,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub(crate) use crate::config::AuthorityKeys;
-
 use self::claims::{Claims, ScopesMax};
 use self::keys::Keys;
-use crate::config::{Config, ConfigError, KeySource, Problem, TokenIssuers};
+use crate::config::{Config, ConfigError, KeySource, Problem, TokenIssuer, TokenIssuers};
 
 /// Time between two fetches of the keys of one issuer, where tokens with unknown keys ask for another.
 const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
@@ -67,7 +65,7 @@ struct Inner {
 }
 
 struct Issuer {
-    settings: AuthorityKeys,
+    settings: TokenIssuer,
     state: RwLock<State>,
 }
 
@@ -214,7 +212,7 @@ impl Rejection {
 
 impl Issuer {
     /// An issuer; keys in files are there at once.
-    fn new(settings: AuthorityKeys) -> Issuer {
+    fn new(settings: TokenIssuer) -> Issuer {
         let keys = match read(&settings.source) {
             Some(Ok(keys)) => Some(Arc::new(keys)),
             Some(Err(error)) => {
