@@ -1,19 +1,10 @@
 use inver_access::{Credential, Tags};
-use inver_broker::Clock;
 
 use super::*;
-use crate::logins::{LoginSettings, Logins as Verifier};
 
 /// A server with an administrator, a user who monitors, one who manages, and one without tags.
 fn with_users() -> Server {
-    let server = Server::with(Arc::new(
-        Verifier::new(
-            LoginSettings::default(),
-            Clock::system(),
-            Tokens::new(TokenLimits::default(), Clock::system()),
-        )
-        .unwrap(),
-    ));
+    let server = Server::with_logins();
     for (name, tags) in [
         ("root", vec![Tag::Administrator]),
         ("mon", vec![Tag::Monitoring]),

@@ -55,15 +55,15 @@ impl Server {
         Server::with(Arc::new(LoopbackOnly))
     }
 
+    /// One that checks passwords as the broker does; there are no users yet.
+    fn with_logins() -> Server {
+        let clock = Clock::system();
+        let tokens = Tokens::new(TokenLimits::default(), clock.clone());
+        Server::with(Arc::new(Logins::new(LoginSettings::default(), clock, tokens).unwrap()))
+    }
+
     fn with_user(name: &str, hash: &str) -> Server {
-        let server = Server::with(Arc::new(
-            Logins::new(
-                LoginSettings::default(),
-                Clock::system(),
-                Tokens::new(TokenLimits::default(), Clock::system()),
-            )
-            .unwrap(),
-        ));
+        let server = Server::with_logins();
         let user = User {
             tags: [Tag::Administrator].into_iter().collect(),
             credentials: vec![crate::passwords::parse(hash).unwrap()],
