@@ -29,7 +29,8 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Problem>, ConfigError> {
         warnings.extend(files.warning().map(warn));
         seen.push(files);
     }
-    if !config.general.loopback_anonymous && config.general.users.0.is_empty() {
+    let general = &config.general;
+    if !general.loopback_anonymous && general.users.0.is_empty() && general.jwt.0.is_empty() {
         let what = "there are no users in the configuration and nobody may connect without one: unless users are \
                     stored, nobody can connect";
         warnings.push(Problem { place: "loopback_anonymous".into(), what: what.into() });

@@ -9,9 +9,10 @@ use hyper::{Method, StatusCode};
 use rustix::process::{Resource, getrlimit};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
 
 use super::Finding;
-use super::certificate::expires_ms;
 use crate::commands::client::Client;
 use crate::config::{Config, ListenerEntry};
 use crate::http::{Disk, memory_limit_bytes};
@@ -183,6 +184,13 @@ fn certificate(path: &Path, now_ms: i64) -> Finding {
     } else {
         Finding::ok(CHECK, format!("{shown} is valid for {days} days"))
     }
+}
+
+/// When a certificate expires, milliseconds since 1970; none if it cannot be read.
+fn expires_ms(der: &[u8]) -> Option<i64> {
+    let certificate = Certificate::from_der(der).ok()?;
+    let end = certificate.tbs_certificate().validity().not_after.to_unix_duration();
+    i64::try_from(end.as_millis()).ok()
 }
 
 /// Private keys, and the configuration if it has users.

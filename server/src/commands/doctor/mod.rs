@@ -1,6 +1,5 @@
 //! `inver doctor`: checks what an operator would check, before a start or beside a running broker.
 
-mod certificate;
 mod checks;
 
 use anyhow::bail;
