@@ -124,7 +124,7 @@ impl Rules {
                         .compiled
                         .get(&place(rule))
                         .cloned()
-                        .unwrap_or_else(|| rule.pattern.matcher(&variables)),
+                        .unwrap_or_else(|| matcher(rule, &variables)),
                     operations: rule.operations,
                     effect: rule.effect,
                 });
@@ -147,13 +147,22 @@ impl Rules {
                 let rule = &granted.rule;
                 rules.by_kind.entry(rule.kind).or_default().push(EffectiveRule {
                     id: rule.id,
-                    matcher: rule.pattern.matcher(&variables),
+                    matcher: matcher(rule, &variables),
                     operations: rule.operations,
                     effect: rule.effect,
                 });
             }
         }
         rules
+    }
+}
+
+/// What a rule matches for a subject. One that allows matches nothing where a variable of it has no value; one that denies
+/// matches all the more.
+fn matcher(rule: &Rule, variables: &Variables<'_>) -> Matcher {
+    match rule.effect {
+        Effect::Allow if rule.pattern.lacks_value(variables) => Matcher::Nothing,
+        _ => rule.pattern.matcher(variables),
     }
 }
 
@@ -274,13 +283,14 @@ impl EffectiveRules {
         self.decide_by(ResourceKind::Address, operation, allows, denies).allowed
     }
 
-    /// Whether the operation is certainly allowed on every resource of a kind whose name is among those in question; a
-    /// denial of one name counts if that is. False where that is not known.
+    /// Whether the operation is certainly allowed on every resource of a kind whose name is among those in question, which all
+    /// begin so; a denial of one name counts if that is among them. False where that is not known.
     #[must_use]
     pub fn allows_every(
         &self,
         kind: ResourceKind,
         operation: Operation,
+        beginning: &str,
         is_in_question: impl Fn(&str) -> bool,
     ) -> bool {
         let denies = |matcher: &Matcher| match matcher {
@@ -288,7 +298,8 @@ impl EffectiveRules {
             Matcher::Nothing => false,
             _ => true,
         };
-        self.decide_by(kind, operation, |matcher| matcher.covers(&Matcher::Any), denies).allowed
+        let all = Matcher::Prefix(beginning.to_owned());
+        self.decide_by(kind, operation, |matcher| matcher.covers(&all), denies).allowed
     }
 
     fn decide_by(
@@ -353,6 +364,40 @@ mod tests {
 
     fn rules(rules: Vec<Rule>) -> Rules {
         Rules::new(rules.into_iter().map(Arc::new))
+    }
+
+    #[test]
+    fn a_rule_allows_nothing_where_a_variable_of_it_has_no_value() {
+        for pattern in [
+            Pattern::Prefix("{client_id}".into()),
+            Pattern::Prefix("{username}".into()),
+            Pattern::Literal("{username}".into()),
+            Pattern::Regex("^{client_id}".into()),
+            Pattern::Filter("{username}/#".into()),
+        ] {
+            let none = Tags::default();
+            let anonymous = Subject { client_id: "", ..subject(None, &none) };
+            let own = rule(1, Principal::Anyone, pattern.clone(), &[Operation::Read], Effect::Allow);
+            let own = rules(vec![own]).for_subject(&anonymous);
+            for name in ["secret", ""] {
+                let decided = own.decide(ResourceKind::Topic, name, Operation::Read);
+                assert!(!decided.allowed, "{pattern:?} {name}");
+            }
+        }
+        let none = Tags::default();
+        let anonymous = Subject { client_id: "", ..subject(None, &none) };
+        let rules = rules(vec![
+            rule(1, Principal::Anyone, Pattern::Any, &[Operation::Read], Effect::Allow),
+            rule(
+                2,
+                Principal::Anyone,
+                Pattern::Prefix("of-{client_id}".into()),
+                &[Operation::Read],
+                Effect::Deny,
+            ),
+        ]);
+        let own = rules.for_subject(&anonymous);
+        assert!(!own.decide(ResourceKind::Topic, "of-x", Operation::Read).allowed, "a denial stays one");
     }
 
     #[test]

@@ -72,6 +72,14 @@ pub(crate) struct Variables<'a> {
     pub(crate) namespace: &'a str,
 }
 
+impl Variables<'_> {
+    /// Whether a text names one that has no value.
+    fn are_missing_in(&self, text: &str) -> bool {
+        (self.username.is_empty() && text.contains("{username}"))
+            || (self.client_id.is_empty() && text.contains("{client_id}"))
+    }
+}
+
 /// A pattern with the values of one subject, ready to match.
 #[derive(Clone, Debug)]
 pub(crate) enum Matcher {
@@ -144,6 +152,19 @@ impl Pattern {
             | Pattern::Filter(text)
             | Pattern::Regex(text)
             | Pattern::Dotted(text) => !VARIABLES.iter().any(|name| text.contains(name)),
+        }
+    }
+
+    /// Whether it names a variable that has no value for a subject: what is left of it would match more than it says.
+    pub(crate) fn lacks_value(&self, variables: &Variables<'_>) -> bool {
+        match self {
+            Pattern::Any => false,
+            Pattern::Within { keys, .. } => keys.lacks_value(variables),
+            Pattern::Literal(text)
+            | Pattern::Prefix(text)
+            | Pattern::Filter(text)
+            | Pattern::Regex(text)
+            | Pattern::Dotted(text) => variables.are_missing_in(text),
         }
     }
 
@@ -347,8 +368,7 @@ fn filter_level(level: &str, variables: &Variables<'_>) -> Option<Level> {
         "+" => Some(Level::One),
         "#" => Some(Level::Rest),
         text => {
-            let lacks_value = (variables.username.is_empty() && text.contains("{username}"))
-                || (variables.client_id.is_empty() && text.contains("{client_id}"));
+            let lacks_value = variables.are_missing_in(text);
             let expanded = expand(text, variables, str::to_owned);
             let is_plain = expanded == text || (!lacks_value && !expanded.contains(['/', '+', '#']));
             is_plain.then_some(Level::Exactly(expanded))

@@ -282,6 +282,12 @@ impl LiveConnection {
         self.user.as_deref()
     }
 
+    /// Whether an outside authority vouches for its user, who is none of the broker's then.
+    #[must_use]
+    pub fn is_external(&self) -> bool {
+        self.is_external
+    }
+
     /// Whether its user is one of the broker's.
     pub(crate) fn is_of_own_user(&self, name: &str) -> bool {
         !self.is_external && self.user() == Some(name)

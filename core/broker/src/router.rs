@@ -64,6 +64,11 @@ impl Publish<'_> {
         };
         !is_reserved(&slashed) && self.permissions.is_none_or(permits)
     }
+
+    /// Whether the publisher may publish at the address that a routing key is at the hub.
+    fn may_write_key(&self, routing_key: &[u8]) -> bool {
+        self.may_write(&Address::parse(Form::Dotted, routing_key))
+    }
 }
 
 /// Routes to the queues of these names, as the default exchange does.
@@ -162,6 +167,8 @@ fn visit(
     publish: &Publish<'_>,
     found: &mut Found,
 ) {
+    // Whether the message may be published here was asked before.
+    found.entry = Some(Arc::as_ptr(exchange).addr());
     visit_all(namespace, SmallVec::from_iter([exchange.clone()]), routing_keys, address, publish, found);
 }
 
@@ -181,7 +188,11 @@ fn visit_all(
         }
         found.visited.push(here);
         let mut any = false;
+        let is_passed_on = exchange.name() == HUB && found.entry != Some(here);
         for routing_key in routing_keys {
+            if is_passed_on && !publish.may_write_key(routing_key) {
+                continue;
+            }
             exchange.route(routing_key, address, publish.lookup, |binding| {
                 any = true;
                 found.add_target(&binding.target, publish, &mut stack);
@@ -281,6 +292,8 @@ pub(crate) struct Found {
     pub(crate) inboxes: Vec<(u64, Arc<dyn Inbox>, bool)>,
     /// Addresses of the exchanges visited.
     visited: SmallVec<[usize; 4]>,
+    /// Address of the exchange that the message is published to.
+    entry: Option<usize>,
     receivers: usize,
     key: Option<Bytes>,
     /// See [`Route::readers`].
@@ -421,6 +434,24 @@ mod tests {
         bind(&ns, "b", BindDestination::Exchange("a"), "");
         let route = from(&ns, "a", "k");
         assert_eq!((queues(&route), route.receivers), (vec!["q"], 1));
+    }
+
+    #[test]
+    fn what_is_passed_on_to_the_hub_is_held_to_its_addresses() {
+        let ns = testing::namespace(BrokerConfig::default());
+        exchange(&ns, "x", ExchangeKind::Fanout, None);
+        exchange(&ns, "y", ExchangeKind::Direct, Some(HUB));
+        queue(&ns, "q");
+        bind(&ns, "x", BindDestination::Exchange(HUB), "");
+        bind(&ns, HUB, BindDestination::Queue("q"), "#");
+        for source in ["x", "y"] {
+            assert_eq!(queues(&from(&ns, source, "a.b")), ["q"]);
+            assert_eq!(
+                queues(&from(&ns, source, "$SYS.a")),
+                [""; 0],
+                "{source}: the server's own statistics"
+            );
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::audit::Audit;
 use crate::closing::CloseReason;
 use crate::completion::Completion;
-use crate::connections::ConnectionRegistry;
+use crate::connections::{ConnectionRegistry, LiveConnection};
 use crate::limits::{AccessLimits, LimitReached};
 use crate::source::Source;
 use crate::tables::{RULES, RowError, USERS};
@@ -284,16 +284,21 @@ impl AccessControl {
         Ok(())
     }
 
-    /// Closes the connections of a user that was deleted or disabled. A changed password closes none.
+    /// Closes the connections of a user that was deleted or disabled. A changed password closes none. One that is disabled
+    /// may not be connected by a token either; the user of a token need not exist.
     fn close_if_gone(&self, name: &str) {
-        let reason = match self.user(name) {
+        let (reason, is_deleted) = match self.user(name) {
             Some((user, _)) if !user.disabled => return,
-            Some(_) => CloseReason::UserDisabled(name.into()),
-            None => CloseReason::UserDeleted(name.into()),
+            Some(_) => (CloseReason::UserDisabled(name.into()), false),
+            None => (CloseReason::UserDeleted(name.into()), true),
         };
         let connections = &self.0.connections;
         if connections.count_of_user(name) > 0 {
-            connections.close_where(|connection| connection.is_of_own_user(name), &reason);
+            let is_closed = |connection: &LiveConnection| match is_deleted {
+                true => connection.is_of_own_user(name),
+                false => connection.user() == Some(name),
+            };
+            connections.close_where(is_closed, &reason);
         }
     }
 

@@ -110,6 +110,11 @@ impl Permissions {
         self.access.version().wrapping_add(self.renewals.load(Ordering::Acquire))
     }
 
+    /// Whether an outside authority vouches for the client.
+    pub(crate) fn has_grant(&self) -> bool {
+        self.grant.read().is_some()
+    }
+
     /// Replaces what an outside authority grants the client.
     pub(crate) fn renew(&self, grant: Arc<Grant>) {
         *self.grant.write() = Some(grant);
@@ -211,9 +216,20 @@ impl Permissions {
             let name = rewrite(Form::Slashed, Form::Dotted, filter.as_bytes());
             return rules.decide(topic, &String::from_utf8_lossy(&name), read).allowed;
         }
+        // A filter that ends with `/#` matches the level above as well.
+        let fixed = filter.find(['+', '#']).and_then(|at| filter.get(..at)).unwrap_or(filter);
+        let fixed = fixed.strip_suffix('/').filter(|_| filter.ends_with("/#")).unwrap_or(fixed);
+        let beginning = rewrite(Form::Slashed, Form::Dotted, fixed.as_bytes());
         let filter = Filter::slashed(filter.as_bytes());
         let is_met = |name: &str| filter.matches(&Address::parse(Form::Dotted, name.as_bytes()));
-        rules.allows_every(topic, read, is_met)
+        rules.allows_every(topic, read, &String::from_utf8_lossy(&beginning), is_met)
+    }
+
+    /// Whether the client may certainly publish at every address of the hub. False where that is not known.
+    #[must_use]
+    pub fn writes_all_addresses(&self) -> bool {
+        let writes_all = |rules: &EffectiveRules| rules.allows_all_of("#", Operation::Write);
+        self.is_unrestricted() || self.current.lock().rules.as_ref().is_none_or(writes_all)
     }
 
     /// Whether the client may perform an operation on some resource of this kind.

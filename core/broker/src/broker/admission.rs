@@ -180,7 +180,10 @@ impl Broker {
         permissions: &Permissions,
         connection: &ConnectionHandle,
     ) -> bool {
-        if identity.name() != permissions.user() || self.is_gone(identity) {
+        // What an authority granted ends with its token: a password of the same user must not keep it.
+        let is_other =
+            identity.name() != permissions.user() || identity.grant().is_some() != permissions.has_grant();
+        if is_other || self.is_gone(identity) {
             return false;
         }
         if let Some(grant) = identity.grant() {
@@ -190,10 +193,11 @@ impl Broker {
         true
     }
 
-    /// Whether the user of a client was deleted or disabled since it was authenticated.
+    /// Whether the user of a client was deleted or disabled since it was authenticated. The user of a token need not exist.
     fn is_gone(&self, identity: &Identity) -> bool {
         let access = self.access();
-        let Some(name) = identity.name().filter(|_| identity.external_tags().is_none()) else { return false };
-        access.has_users() && access.user(name).is_none_or(|(user, _)| user.disabled)
+        let Some(name) = identity.name() else { return false };
+        let is_external = identity.external_tags().is_some();
+        access.has_users() && access.user(name).map_or(!is_external, |(user, _)| user.disabled)
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use inver_storage::{Entry, Lsn, SubmitError};
 
 use super::origins::Origin;
+use super::passing_on::may_pass_on;
 use super::{Declared, Namespace};
 use crate::access::Permissions;
 use crate::audit::AuditKind;
@@ -19,7 +20,7 @@ use crate::limits::{self, LimitReached};
 use crate::queue::Queue;
 use crate::rows::{self, BindingOwner, BindingRow};
 use crate::spec::{ExchangeKind, ExchangeSpec};
-use crate::value::Arguments;
+use crate::value::{Arguments, Value};
 
 /// The destination of a binding, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,9 @@ pub enum BindError {
     /// No exchange has the destination's name.
     #[error("no exchange '{0}'")]
     NoExchange(String),
+    /// The client may not have messages with any routing key passed on to the destination.
+    #[error("no permission to write to exchange '{0}' with every routing key")]
+    NotAllowed(String),
     /// A bound is reached.
     #[error(transparent)]
     Limit(#[from] LimitReached),
@@ -59,6 +63,9 @@ pub enum ExchangeError {
     /// It has bindings.
     #[error("exchange '{0}' is in use")]
     InUse(String),
+    /// The client may not have messages with any routing key passed on to its alternate exchange.
+    #[error("no permission to write to exchange '{0}' with every routing key")]
+    NotAllowed(String),
     /// A bound is reached.
     #[error(transparent)]
     Limit(#[from] LimitReached),
@@ -95,6 +102,10 @@ impl Namespace {
         let _topology = self.topology();
         if let Some(it) = self.exchange(name) {
             return Ok(present(it));
+        }
+        let alternate = spec.arguments.get("alternate-exchange").and_then(Value::as_str);
+        if let Some(alternate) = alternate.filter(|to| !may_pass_on(self.client().map(|it| &**it), to)) {
+            return Err(ExchangeError::NotAllowed(alternate.to_owned()));
         }
         let max = self.own_max(self.limits().exchanges_max, |_| None);
         limits::check("exchanges", self.0.exchanges.read().len(), max)?;
@@ -196,6 +207,11 @@ impl Namespace {
         let reader = client.filter(|permissions| permissions.is_enforced());
         let _topology = self.topology();
         let (exchange, target) = self.ends(source, to)?;
+        if let BindDestination::Exchange(name) = to
+            && !may_pass_on(client.map(|client| &**client), name)
+        {
+            return Err(BindError::NotAllowed(name.to_owned()));
+        }
         let durable = exchange.spec().durable
             && match &target {
                 RouteTarget::Queue(q) => q.spec().durable,

@@ -15,6 +15,7 @@ mod groups;
 mod listeners;
 mod listing;
 mod origins;
+mod passing_on;
 mod queues;
 mod removal;
 mod subscriptions;
@@ -55,6 +56,7 @@ use origins::Origins;
 pub use bindings::{BindDestination, BindError, ExchangeError};
 pub use groups::{Group, GroupCoordinator, GroupError, GroupMember};
 pub use listing::{BindingInfo, NamedSubscription};
+pub use passing_on::may_bind;
 pub use queues::{Declared, QueueError};
 pub use subscriptions::SubscriptionError;
 

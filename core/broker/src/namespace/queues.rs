@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use inver_storage::{CursorId, Entry, Lsn, Offset, SubmitError};
 
+use super::passing_on::may_dead_letter;
 use super::{Inner, Namespace};
 use crate::audit::AuditKind;
 use crate::completion::Completion;
@@ -47,6 +48,9 @@ pub enum QueueError {
     /// Its name is too long.
     #[error("'{0}' is too long for a name")]
     BadName(String),
+    /// The client may not have the queue's dead letters published to this exchange.
+    #[error("no permission to write to exchange '{0}' with the routing keys of dead letters")]
+    NotAllowed(String),
     /// The log does not have its stream.
     #[error("the stream of queue '{0}' is missing from the log")]
     StreamMissing(String),
@@ -117,6 +121,10 @@ impl Namespace {
         }
         if self.0.topics.contains_key(name) {
             return Err(QueueError::IsLogTopic(name.to_owned()));
+        }
+        let client = self.client().map(|client| &**client);
+        if let Some(to) = spec.limits.dead_letter.as_ref().filter(|to| !may_dead_letter(client, to)) {
+            return Err(QueueError::NotAllowed(to.exchange.clone()));
         }
         limits::check("queues", self.0.queues.len(), self.queues_max())?;
         if spec.durable && !spec.hidden {

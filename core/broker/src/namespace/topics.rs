@@ -45,6 +45,7 @@ impl Namespace {
         check_name(name)?;
         check_partitions(spec.partitions)?;
         Namespace::check_config(name, &spec.config)?;
+        self.check_capture(None, &spec.config)?;
         let _topology = self.topology();
         if self.0.topics.contains_key(name) {
             return Err(TopicError::Exists(name.to_owned()));
@@ -138,6 +139,7 @@ impl Namespace {
         Namespace::check_config(name, &config)?;
         let _topology = self.topology();
         let topic = self.topic(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
+        self.check_capture(Some(&topic.config()), &config)?;
         let mut row = self.topic_row(&topic);
         row.config.clone_from(&config);
         let mut entry = Entry::new();

@@ -70,7 +70,14 @@ impl Session {
             return Ok(());
         }
         match self.core.group_of(text) {
-            Some(Group::Named { name }) => permissions.denied(ResourceKind::Topic, &name, Operation::Read),
+            Some(Group::Named { name, .. })
+                if !permissions.may(ResourceKind::Topic, &name, Operation::Read) =>
+            {
+                permissions.denied(ResourceKind::Topic, &name, Operation::Read);
+            }
+            Some(Group::Named { group, .. }) => {
+                permissions.denied(ResourceKind::Group, &group.unwrap_or_default(), Operation::Read);
+            }
             Some(Group::Hub { filter }) if permissions.may_filter(&filter, Operation::Subscribe) => {
                 permissions.denied_filter(&filter, Operation::Receive);
             }
@@ -85,8 +92,8 @@ impl Session {
 pub(super) enum Group {
     /// Messages of the hub that the filter matches.
     Hub { filter: String },
-    /// The topic or queue of this name.
-    Named { name: String },
+    /// The subscription `group` of the topic of this name; or, without it, the queue of this name.
+    Named { name: String, group: Option<String> },
 }
 
 impl Group {
@@ -94,14 +101,17 @@ impl Group {
     pub(super) fn may_receive(&self, permissions: &Permissions) -> bool {
         match self {
             Group::Hub { filter } => permissions.may_filter(filter, Operation::Receive),
-            Group::Named { name } => permissions.may(ResourceKind::Topic, name, Operation::Read),
+            Group::Named { name, .. } => permissions.may(ResourceKind::Topic, name, Operation::Read),
         }
     }
 
     fn may_join(&self, permissions: &Permissions) -> bool {
         let may_subscribe = match self {
             Group::Hub { filter } => permissions.may_filter(filter, Operation::Subscribe),
-            Group::Named { .. } => true,
+            // Its subscription of that name may be other clients': their messages would be taken from them.
+            Group::Named { group, .. } => group
+                .as_ref()
+                .is_none_or(|group| permissions.may(ResourceKind::Group, group, Operation::Read)),
         };
         may_subscribe && self.may_receive(permissions)
     }
@@ -111,10 +121,12 @@ impl SessionCore {
     /// What the shared subscription of this text reads; none if it is no such text.
     pub(super) fn group_of(&self, text: &[u8]) -> Option<Group> {
         let (group, filter) = split_share(text)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let named = |name: &str, group| Group::Named { name: name.to_owned(), group };
         Some(match self.registry()?.named_group(group, filter) {
-            None => Group::Hub { filter: String::from_utf8_lossy(filter).into_owned() },
-            Some(Named::Topic(topic)) => Group::Named { name: topic.name().to_owned() },
-            Some(Named::Queue(queue)) => Group::Named { name: queue.name().to_owned() },
+            None => Group::Hub { filter: text(filter) },
+            Some(Named::Topic(topic)) => named(topic.name(), Some(text(group))),
+            Some(Named::Queue(queue)) => named(queue.name(), None),
         })
     }
 }

@@ -50,6 +50,9 @@ pub enum TopicError {
     /// A setting has an invalid value.
     #[error("{0}")]
     BadConfig(String),
+    /// The client may not receive all that a capture rule of the topic would append to it.
+    #[error("no permission to receive all messages of '{0}', which the topic would capture")]
+    NotAllowed(String),
     /// The topic is a queue, which only queue operations change or delete.
     #[error("'{0}' is a queue")]
     IsQueue(String),

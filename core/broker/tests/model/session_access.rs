@@ -284,6 +284,31 @@ async fn a_filter_must_be_allowed_as_a_whole() {
 }
 
 #[tokio::test]
+async fn a_named_subscription_needs_the_permission_of_its_name() {
+    let fixture = Fixture::new();
+    let broker = &fixture.broker;
+    with_users(broker);
+    let spec = TopicSpec { partitions: 1, config: TopicConfig::new() };
+    broker.default_namespace().create_topic("b.t", &spec).unwrap();
+    let allow = |kind, name| {
+        let rule = Rule {
+            pattern: Pattern::Literal(name),
+            ..rule("ann", kind, "x", &[Operation::Read], Effect::Allow)
+        };
+        broker.access().add_rules(vec![rule]).unwrap();
+    };
+    let ann = open_as(broker, Some("ann"), "c", false).await.unwrap().session;
+    let join = || {
+        let consumer = ConsumerSpec::new(Mailbox::new(), 9);
+        ann.join(b"$share/g/b/t", &guaranteed(), Mode::Shared, consumer).map(|_| ())
+    };
+    allow(ResourceKind::Topic, "b.t".into());
+    assert_eq!(join().err(), Some(SubscribeError::NotAllowed), "its members may be other clients");
+    allow(ResourceKind::Group, "g".into());
+    assert!(join().is_ok());
+}
+
+#[tokio::test]
 async fn a_log_topic_of_that_name_needs_a_permission_of_its_own() {
     let fixture = Fixture::new();
     let broker = &fixture.broker;

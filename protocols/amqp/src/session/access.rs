@@ -11,10 +11,11 @@
 //! | get, consume, purge | read of the queue |
 //! | direct reply-to | nothing |
 //!
-//! Publishes are checked by the core's publisher. At the hub a routing key also needs the permission of its address.
+//! Publishes are checked by the core's publisher. At the hub a routing key also needs the permission of its address; a
+//! binding of an exchange to it, and it as an alternate or dead-letter exchange, that of every address.
 
 use inver_access::{Operation, ResourceKind, Tag, key_name};
-use inver_broker::{DEFAULT_EXCHANGE, ExchangeKind, Form, HUB, Permissions, PublishError, rewrite};
+use inver_broker::{DEFAULT_EXCHANGE, Exchange, Permissions, PublishError, may_bind};
 
 use super::shared::Shared;
 use crate::error::Refusal;
@@ -89,25 +90,16 @@ impl Shared {
     }
 
     /// Checks the permission to bind to an exchange with a routing key.
-    pub(super) fn check_binding_key(
-        &self,
-        exchange: &str,
-        kind: ExchangeKind,
-        key: &str,
-    ) -> Result<(), Refusal> {
-        if kind != ExchangeKind::Topic || self.permissions.is_unrestricted() {
+    pub(super) fn check_binding_key(&self, source: &Exchange, key: &str) -> Result<(), Refusal> {
+        if may_bind(&self.permissions, source, key) {
             return Ok(());
         }
-        if !self.permissions.may_key(exchange, key, Operation::Read) {
-            self.permissions.denied(ResourceKind::RoutingKey, &key_name(exchange, key), Operation::Read);
-            return Err(self.key_refused(Access::Read, exchange, key));
-        }
-        let filter = if exchange == HUB { slashed_filter(key) } else { return Ok(()) };
-        if !self.permissions.may_filter(&filter, Operation::Subscribe) {
-            self.permissions.denied_filter(&filter, Operation::Subscribe);
-            return Err(self.key_refused(Access::Read, exchange, key));
-        }
-        Ok(())
+        Err(self.key_refused(Access::Read, source.name(), key))
+    }
+
+    /// The refusal of messages passed on to an exchange under keys that nobody checks.
+    pub(super) fn every_key_refused(&self, exchange: &str) -> Refusal {
+        self.key_refused(Access::Write, exchange, "#")
     }
 
     /// Checks the permission to use a named subscription of a log topic.
@@ -160,26 +152,4 @@ pub(super) fn check_user_id(claimed: &[u8], permissions: &Permissions) -> Result
         "user_id property set to '{}' but authenticated user was '{user}'",
         String::from_utf8_lossy(claimed)
     )))
-}
-
-/// A binding key of the hub as a slashed filter.
-fn slashed_filter(key: &str) -> String {
-    let slashed = rewrite(Form::Dotted, Form::Slashed, key.as_bytes());
-    let levels = String::from_utf8_lossy(&slashed);
-    let levels: Vec<&str> = levels.split('/').map(|level| if level == "*" { "+" } else { level }).collect();
-    levels.join("/")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn binding_keys_become_filters() {
-        for (key, filter) in
-            [("a.*.#", "a/+/#"), ("#", "#"), ("a*.b", "a*/b"), ("a/b.c", "a%2Fb/c"), ("", "")]
-        {
-            assert_eq!(slashed_filter(key), filter);
-        }
-    }
 }

@@ -47,7 +47,7 @@ impl Binding<'_> {
             Destination::Exchange(_) => BindDestination::Exchange(&name),
         };
         if let Some(exchange) = shared.namespace.exchange(&source) {
-            shared.check_binding_key(&source, exchange.spec().kind, self.key)?;
+            shared.check_binding_key(&exchange, self.key)?;
         }
         let (key, arguments) = (self.key.as_bytes(), core_arguments(self.arguments));
         let result = match act {
@@ -66,6 +66,7 @@ impl Binding<'_> {
             (Ok(done), _) => Ok(done),
             (Err(error @ BindError::Log(_)), _) => Err(Refusal::internal(error)),
             (Err(BindError::Limit(limit)), _) => Err(Refusal::precondition_failed(limit)),
+            (Err(BindError::NotAllowed(name)), _) => Err(shared.every_key_refused(&name)),
             // With either end missing, nothing is bound.
             (Err(_), Act::Unbind) => Ok(Completion::Now),
             (Err(BindError::NoSource(name) | BindError::NoExchange(name)), Act::Bind) => {

@@ -112,6 +112,7 @@ fn declare_exchange(name: &str, spec: &ExchangeSpec, shared: &Shared) -> Result<
     }
     let declared = shared.namespace.declare_exchange(name, spec.clone()).map_err(|error| match error {
         ExchangeError::Limit(limit) => Refusal::precondition_failed(limit),
+        ExchangeError::NotAllowed(alternate) => shared.every_key_refused(&alternate),
         error => Refusal::internal(error),
     })?;
     if !declared.created {

@@ -182,6 +182,7 @@ impl Channel {
                     shared.in_vhost("queue", &name)
                 )));
             }
+            Err(QueueError::NotAllowed(exchange)) => return Err(shared.every_key_refused(&exchange)),
             Err(QueueError::Limit(limit))
                 if limit.what == "queues" && shared.namespace.own_limits().queues_max.is_some() =>
             {

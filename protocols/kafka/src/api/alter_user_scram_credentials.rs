@@ -1,7 +1,8 @@
 //! AlterUserScramCredentials: sets and deletes SCRAM credentials of users (KIP-554).
 //!
 //! A user that does not exist is created; the first user of a broker is an administrator, or nobody would be. Users of the
-//! configuration are read-only, and administrators are changed by administrators only.
+//! configuration are read-only, and those with a tag that is a role (administrator, monitoring, …) are changed by
+//! administrators only.
 
 use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU32;
@@ -165,9 +166,10 @@ fn alter(cx: &RequestContext<'_>, name: &str, changes: Changes) -> Result<Comple
         let text = "Attempt to delete a user credential that does not exist";
         return Err((ErrorCode::RESOURCE_NOT_FOUND, text.to_owned()));
     }
-    let is_administrator = |user: &User| user.tags.contains(&Tag::Administrator);
-    if present.as_ref().is_some_and(|user| is_administrator(user)) && !scram_users::is_administrator(cx) {
-        let text = format!("only administrators change the administrator `{name}`");
+    // What such users may do, no permission of the client's gives it.
+    let has_role = |user: &User| user.tags.iter().any(|tag| !matches!(tag, Tag::Custom(_)));
+    if present.as_ref().is_some_and(|user| has_role(user)) && !scram_users::is_administrator(cx) {
+        let text = format!("only administrators change `{name}`, a user with a tag");
         return Err((ErrorCode::CLUSTER_AUTHORIZATION_FAILED, text));
     }
     let altered = match present {

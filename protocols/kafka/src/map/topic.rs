@@ -30,6 +30,7 @@ pub(crate) fn error_code(error: &TopicError) -> ErrorCode {
         TopicError::BadName(..) => ErrorCode::INVALID_TOPIC_EXCEPTION,
         TopicError::BadPartitions(_) => ErrorCode::INVALID_PARTITIONS,
         TopicError::BadConfig(_) => ErrorCode::INVALID_CONFIG,
+        TopicError::NotAllowed(_) => ErrorCode::TOPIC_AUTHORIZATION_FAILED,
         TopicError::IsQueue(_) | TopicError::Limit(_) => ErrorCode::POLICY_VIOLATION,
         TopicError::Log(_) => ErrorCode::KAFKA_STORAGE_ERROR,
     }

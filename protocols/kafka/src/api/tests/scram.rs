@@ -9,7 +9,7 @@ use describe_user_scram_credentials::{
     DescribeUserScramCredentials, DescribeUserScramCredentialsRequest, UserName,
 };
 use inver_access::scram::ScramKeys;
-use inver_access::{Credential, Digest, HashMemory};
+use inver_access::{Credential, Digest, HashMemory, Tag};
 use ring::pbkdf2;
 use std::num::NonZeroU32;
 
@@ -151,4 +151,8 @@ fn users_of_the_configuration_and_administrators_are_protected() {
     let refused = ErrorCode::CLUSTER_AUTHORIZATION_FAILED;
     assert_eq!(alter(&mut fixture, vec![], vec![set("root", SHA_256, "pw")]), one("root", refused));
     assert_eq!(alter(&mut fixture, vec![remove("root", SHA_256)], vec![]), one("root", refused));
+    // Nor does it take over a user who sees more than it.
+    let watcher = User { tags: [Tag::Monitoring].into_iter().collect(), ..User::new("watcher") };
+    fixture.node.broker.access().put_user(watcher).unwrap();
+    assert_eq!(alter(&mut fixture, vec![], vec![set("watcher", SHA_256, "pw")]), one("watcher", refused));
 }
