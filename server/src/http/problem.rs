@@ -56,6 +56,11 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, detail)
     }
 
+    /// The request did not come in time.
+    pub(super) fn timeout(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+    }
+
     /// The resource does not have this method.
     pub(super) fn method_not_allowed() -> Problem {
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the Allow header names the methods of this resource")
@@ -162,6 +167,7 @@ impl From<TopicError> for Problem {
             TopicError::BadName(..) | TopicError::BadPartitions(_) | TopicError::BadConfig(_) => {
                 Problem::bad_request(detail)
             }
+            TopicError::NotAllowed(_) => Problem::forbidden(detail),
             TopicError::Log(_) => Problem::unavailable(detail),
         }
     }
@@ -173,6 +179,7 @@ impl From<QueueError> for Problem {
         match error {
             QueueError::Unknown(_) => Problem::not_found(detail),
             QueueError::BadName(_) => Problem::bad_request(detail),
+            QueueError::NotAllowed(_) => Problem::forbidden(detail),
             QueueError::IsLogTopic(_)
             | QueueError::InUse(_)
             | QueueError::NotEmpty(_)
@@ -189,6 +196,7 @@ impl From<ExchangeError> for Problem {
         match error {
             ExchangeError::Unknown(_) => Problem::not_found(detail),
             ExchangeError::InUse(_) | ExchangeError::Limit(_) => Problem::conflict(detail),
+            ExchangeError::NotAllowed(_) => Problem::forbidden(detail),
             ExchangeError::Log(_) => Problem::unavailable(detail),
         }
     }
@@ -201,6 +209,7 @@ impl From<BindError> for Problem {
             BindError::NoSource(_) | BindError::NoQueue(_) | BindError::NoExchange(_) => {
                 Problem::not_found(detail)
             }
+            BindError::NotAllowed(_) => Problem::forbidden(detail),
             BindError::Limit(_) => Problem::conflict(detail),
             BindError::Log(_) => Problem::unavailable(detail),
         }

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Operation, ResourceKind};
-use inver_broker::{BindDestination, BindingInfo, Namespace, Order};
+use inver_broker::{BindDestination, BindingInfo, Namespace, Order, may_bind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as JsonValue};
 use utoipa::{IntoParams, ToSchema};
@@ -173,7 +173,15 @@ impl NewBinding {
             DestinationKind::Queue => ResourceKind::Topic,
             DestinationKind::Exchange => ResourceKind::Exchange,
         };
-        scope.check(kind, &self.destination, Operation::Write)
+        scope.check(kind, &self.destination, Operation::Write)?;
+        let source = scope.namespace().exchange(&self.source);
+        if source.is_none_or(|source| may_bind(scope.permissions(), &source, &self.key)) {
+            return Ok(());
+        }
+        Err(Problem::forbidden(format!(
+            "no permission for read on `{}` in exchange `{}`",
+            self.key, self.source
+        )))
     }
 
     fn destination(&self) -> BindDestination<'_> {

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use inver_broker::{CloseReason, LiveConnection};
+use inver_broker::{AuditKind, CloseReason, LiveConnection};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -88,10 +88,16 @@ impl ConnectionFilter {
     }
 }
 
+/// Whether a client sees a connection: who does not see the whole broker sees its user's own.
+fn sees(caller: &Caller, connection: &LiveConnection) -> bool {
+    caller.sees_all() || (connection.user().is_some() && caller.is_user_of(connection))
+}
+
 /// A connection with its name, which may change meanwhile.
 type Named = (Arc<str>, Arc<LiveConnection>);
 
-/// Lists the live connections of clients, ordered by name. `filter` is about the name.
+/// Lists the live connections of clients, ordered by name: all, for administrators and monitoring, else the user's own.
+/// `filter` is about the name.
 #[utoipa::path(get, path = "/connections", tag = "connections", params(ListQuery, ConnectionFilter),
     responses((status = 200, body = Page<Shown>)))]
 pub(in crate::http) async fn list(
@@ -101,7 +107,7 @@ pub(in crate::http) async fn list(
 ) -> Result<Page<Shown>, Problem> {
     blocking(&app, move |app| {
         let all = app.broker.connections().list().into_iter();
-        let all = all.filter(|it| filter.lists(it) && caller.sees(&app.broker, it.namespace()));
+        let all = all.filter(|it| filter.lists(it) && sees(&caller, it));
         let all: Vec<Named> = all.map(|it| (it.name(), it)).collect();
         let columns: &[Column<Named>] = &[
             ("id", |it| it.1.id().into()),
@@ -120,7 +126,7 @@ fn find(
     path: Result<Path<u64>, PathRejection>,
 ) -> Result<Arc<LiveConnection>, Problem> {
     let Path(id) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let found = app.broker.connections().get(id).filter(|it| caller.sees(&app.broker, it.namespace()));
+    let found = app.broker.connections().get(id).filter(|it| sees(caller, it));
     found.ok_or_else(|| Problem::not_found(format!("there is no connection {id}")))
 }
 
@@ -146,7 +152,7 @@ pub(in crate::http) struct Why {
     reason: Option<String>,
 }
 
-/// Closes a connection; its client is told in the way of its protocol.
+/// Closes a connection: an administrator any, others their user's own. Its client is told in the way of its protocol.
 #[utoipa::path(delete, path = "/connections/{id}", tag = "connections",
     params(("id" = u64, Path, description = "The connection's id"), Why),
     responses((status = 204)))]
@@ -157,10 +163,14 @@ pub(in crate::http) async fn close(
     Query(why): Query<Why>,
 ) -> Result<StatusCode, Problem> {
     let connection = find(&app, &caller, path)?;
+    if !caller.is_user_of(&connection) {
+        caller.check_administers()?;
+    }
     let reason = why.reason.unwrap_or_else(|| "closed by an administrator".to_owned());
     if reason.len() > REASON_BYTES_MAX {
         return Err(Problem::bad_request(format!("reason has at most {REASON_BYTES_MAX} bytes")));
     }
     connection.close(CloseReason::Asked(reason.into()));
+    caller.did(AuditKind::Access, "close", "connection", &connection.name());
     Ok(StatusCode::NO_CONTENT)
 }

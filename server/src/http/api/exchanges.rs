@@ -168,8 +168,11 @@ pub(in crate::http) async fn declare(
             ));
         }
         let arguments = arguments(new.arguments)?;
-        if arguments.get("alternate-exchange").is_some_and(|value| value.as_str().is_none()) {
-            return Err(Problem::bad_request("alternate-exchange is a text"));
+        if let Some(alternate) = arguments.get("alternate-exchange") {
+            let alternate = alternate.as_str();
+            let alternate = alternate.ok_or_else(|| Problem::bad_request("alternate-exchange is a text"))?;
+            scope.check(ResourceKind::Exchange, &name, Operation::Read)?;
+            scope.check_exchange(alternate, Operation::Write)?;
         }
         let spec = ExchangeSpec {
             kind: new.kind.into(),

@@ -236,7 +236,7 @@ pub(in crate::http) struct Figures {
     alarms: Vec<Alarm>,
 }
 
-/// Sends the overview and the alarms once a second, as server-sent events with JSON.
+/// Sends the overview once a second, as server-sent events with JSON; and the alarms, to those who see the whole broker.
 #[utoipa::path(get, path = "/events", tag = "node",
     responses((status = 200, body = String, content_type = "text/event-stream")))]
 pub(in crate::http) async fn events(
@@ -265,10 +265,13 @@ pub(in crate::http) async fn events(
                 () = state.peer.shutdown.cancelled() => return None,
             }
         }
+        // The client may have lost its login or its tags since.
+        state.caller = state.caller.renewed(&state.app)?;
         let caller = state.caller.clone();
         let figures = blocking(&state.app, move |app| {
             let overview = Overview::of(app, &caller);
-            Ok(Figures { time_ms: app.broker.clock().now_ms(), overview, alarms: alarms_of(app) })
+            let alarms = if caller.sees_all() { alarms_of(app) } else { Vec::new() };
+            Ok(Figures { time_ms: app.broker.clock().now_ms(), overview, alarms })
         });
         let text = serde_json::to_string(&figures.await.ok()?).ok()?;
         Some((Ok(Event::default().event("figures").data(text)), state))

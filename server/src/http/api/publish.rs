@@ -53,6 +53,16 @@ pub(in crate::http) enum Destination {
 }
 
 impl Destination {
+    /// Refuses a client that may not publish there.
+    fn check_write(&self, scope: &Scope) -> Result<(), Problem> {
+        self.check(scope)?;
+        match self {
+            Destination::Address(address) => scope.check(ResourceKind::Address, address, Operation::Write),
+            Destination::Exchange { name, .. } => scope.check_exchange(name, Operation::Write),
+            Destination::Queue(_) | Destination::Topic { .. } => Ok(()),
+        }
+    }
+
     fn check(&self, scope: &Scope) -> Result<(), Problem> {
         // The publisher checks exchanges and addresses.
         if let Destination::Queue(name) | Destination::Topic { name, .. } = self {
@@ -377,6 +387,7 @@ pub(in crate::http) async fn test(
     Body(test): Body<RouteTest>,
 ) -> Result<Json<Route>, Problem> {
     answer(&app, move |app| {
+        test.to.check_write(&scope)?;
         let origin = test.protocol.as_deref().unwrap_or(ORIGIN);
         let known = app.node.settings.protocols.iter().chain([&ORIGIN]).find(|name| **name == origin);
         let origin = known.ok_or_else(|| Problem::bad_request(format!("there is no protocol `{origin}`")))?;

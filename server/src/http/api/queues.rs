@@ -331,6 +331,10 @@ pub(in crate::http) async fn declare(
         check_name(&name)?;
         scope.check(ResourceKind::Topic, &name, Operation::Create)?;
         let spec = new.spec()?;
+        if let Some(dead_letter) = &spec.limits.dead_letter {
+            scope.check(ResourceKind::Topic, &name, Operation::Read)?;
+            scope.check_exchange(&dead_letter.exchange, Operation::Write)?;
+        }
         let declared = scope.namespace().declare_queue(&name, spec.clone())?;
         if !declared.created && *declared.it.spec() != spec {
             return Err(Problem::conflict(format!("queue `{name}` is declared otherwise")));

@@ -101,19 +101,24 @@ pub(in crate::http) async fn list(
         return Err(Problem::bad_request(format!("a filter has at most {ADDRESS_BYTES_MAX} bytes")));
     }
     answer(&app, move |_| {
-        scope.check(ResourceKind::Address, &which.filter, Operation::Subscribe)?;
+        scope.check_filter(&which.filter)?;
         let retained = scope.namespace().retained();
         let filter = Filter::slashed(which.filter.as_bytes());
         let after = which.after.as_deref().map(str::as_bytes);
         let (found, next) = retained.list(&filter, after, which.count as usize, VISITED_MAX);
         let items = found
             .iter()
+            .filter(|(address, _)| may_receive(&scope, address))
             .map(|(address, record)| RetainedMessage::of(address, record, VALUE_BYTES_LISTED))
             .collect();
         let next = next.map(|address| String::from_utf8_lossy(&address).into_owned());
         Ok(RetainedMessages { items, next, total: retained.len() as u64 })
     })
     .await
+}
+
+fn may_receive(scope: &Scope, address: &[u8]) -> bool {
+    scope.permissions().may(ResourceKind::Address, &String::from_utf8_lossy(address), Operation::Receive)
 }
 
 fn find(namespace: &Namespace, address: &str) -> Result<(Vec<u8>, Record), Problem> {
@@ -133,7 +138,7 @@ pub(in crate::http) async fn get(
     scope: Scope,
 ) -> Result<Json<RetainedMessage>, Problem> {
     answer(&app, move |_| {
-        scope.check(ResourceKind::Address, &name, Operation::Subscribe)?;
+        scope.check(ResourceKind::Address, &name, Operation::Receive)?;
         let (address, record) = find(scope.namespace(), &name)?;
         Ok(RetainedMessage::of(&address, &record, usize::MAX))
     })

@@ -129,6 +129,18 @@ impl Found {
         }
     }
 
+    /// Refuses a client that may not do this to it: to the group, or to the subscription of that name and its topic.
+    fn check(&self, scope: &Scope, operation: Operation) -> Result<(), Problem> {
+        match self {
+            Found::Group { id } => scope.check(ResourceKind::Group, id, operation),
+            Found::Named(of, _) => {
+                scope.check(ResourceKind::Group, of.subscription.name(), operation)?;
+                scope.check(ResourceKind::Topic, of.topic.name(), Operation::Read)
+            }
+            Found::Shared(queue) => scope.check(ResourceKind::Group, queue.name(), operation),
+        }
+    }
+
     fn positions(&self, namespace: &Namespace) -> Vec<Position> {
         match self {
             Found::Group { id } => {
@@ -433,9 +445,10 @@ pub(in crate::http) async fn delete(
 ) -> Result<StatusCode, Problem> {
     let (kind, name) = read(path)?;
     deleted(&app, move |_| {
-        scope.check(ResourceKind::Group, &name, Operation::Delete)?;
         let namespace = scope.namespace();
-        match find(namespace, kind, &name)? {
+        let found = find(namespace, kind, &name)?;
+        found.check(&scope, Operation::Delete)?;
+        match found {
             Found::Group { id } => Ok(namespace.delete_group(&id)?),
             Found::Named(NamedSubscription { topic, subscription }, _) => {
                 Ok(namespace.delete_subscription(&topic, subscription.name(), true)?)
@@ -502,9 +515,10 @@ pub(in crate::http) async fn reset(
 ) -> Result<Json<Vec<Moved>>, Problem> {
     let (kind, name) = read(path)?;
     let moved = durable(&app, move |app| {
-        scope.check(ResourceKind::Group, &name, Operation::Read)?;
         let namespace = scope.namespace();
-        match find(namespace, kind, &name)? {
+        let found = find(namespace, kind, &name)?;
+        found.check(&scope, Operation::Read)?;
+        match found {
             Found::Group { id } => reset_group(app, namespace, &id, &reset),
             Found::Named(of, _) => reset_named(namespace, &of, &reset),
             Found::Shared(_) => Err(Problem::conflict(

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{answer, blocking, deleted, durable, put_status};
 use crate::http::App;
-use crate::http::auth::Caller;
+use crate::http::auth::{Caller, tokens};
 use crate::http::list::{ListQuery, Page, Whole};
 use crate::http::problem::Problem;
 use crate::http::request::{Body, Name};
@@ -176,6 +176,7 @@ pub(in crate::http) async fn put(
         let _one_at_a_time = app.users.lock();
         let known = access.user(&name);
         let mut user = known.as_ref().map_or_else(|| User::new(&name), |(user, _)| user.as_ref().clone());
+        let has_new_credentials = credentials.is_some();
         change.apply(credentials.as_ref(), &mut user);
         check_administrator(access, &user)?;
         let completion = match known {
@@ -187,6 +188,9 @@ pub(in crate::http) async fn put(
             None => access.put_user(user.clone())?,
         };
         let shown = Shown::of(&user, Source::Stored);
+        if has_new_credentials {
+            app.logins.end_of_user(&name);
+        }
         let operation = if known.is_some() { "alter" } else { "create" };
         caller.did(AuditKind::Access, operation, "user", &name);
         Ok(((put_status(known.is_none()), Json(shown)), completion))
@@ -194,7 +198,7 @@ pub(in crate::http) async fn put(
     .await
 }
 
-/// Deletes a stored user with its rules. Its connections are closed.
+/// Deletes a stored user with its rules and tokens. Its connections are closed.
 #[utoipa::path(delete, path = "/users/{name}", tag = "access",
     params(("name" = String, Path, description = "The user's name")),
     responses((status = 204)))]
@@ -209,6 +213,8 @@ pub(in crate::http) async fn delete(
         let _one_at_a_time = app.users.lock();
         check_administrator(access, &User { disabled: true, ..User::new(&name) })?;
         let completion = access.delete_user(&name)?;
+        let completion = completion.and(tokens::delete_of_user(app, &name)?);
+        app.logins.end_of_user(&name);
         caller.did(AuditKind::Access, "delete", "user", &name);
         Ok(completion)
     })

@@ -7,12 +7,13 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use inver_access::{Operation, ResourceKind, Tag, Tags};
 use inver_broker::{
-    Audit, AuditEvent, AuditKind, AuditResult, Broker, Identity, Namespace, PermissionScope, Permissions,
-    Sessions, Who,
+    Audit, AuditEvent, AuditKind, AuditResult, Broker, DEFAULT_EXCHANGE, Identity, LiveConnection, Namespace,
+    PermissionScope, Permissions, Sessions, Who,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::is_current;
 use crate::http::App;
 use crate::http::problem::Problem;
 use crate::http::request::{Nothing, Scoped};
@@ -33,6 +34,12 @@ impl Caller {
     pub(super) fn new(app: &App, identity: Identity, address: IpAddr) -> Caller {
         let audit = app.broker.audit().clone();
         Caller { tags: identity.tags(app.broker.access()), identity, address, audit }
+    }
+
+    /// The client with the tags that it has now; none if it could not log in any more.
+    pub(in crate::http) fn renewed(&self, app: &App) -> Option<Caller> {
+        let caller = Caller::new(app, self.identity.clone(), self.address);
+        (is_current(app, &self.identity) && caller.check_tags(true).is_ok()).then_some(caller)
     }
 
     /// Records in the audit log what it did to the broker as a whole.
@@ -93,6 +100,18 @@ impl Caller {
     /// Whether it is an administrator.
     pub(in crate::http) fn administers(&self) -> bool {
         self.has(&[Tag::Administrator])
+    }
+
+    /// Whether it is this user of the broker, or, for none, a client without a user. One whose name an outside authority
+    /// vouches for is no user of the broker, though the names may be the same.
+    pub(in crate::http) fn is_user(&self, user: Option<&str>) -> bool {
+        self.identity.external_tags().is_none() && self.identity.name() == user
+    }
+
+    /// Whether a connection is of its own user.
+    pub(in crate::http) fn is_user_of(&self, connection: &LiveConnection) -> bool {
+        self.identity.external_tags().is_some() == connection.is_external()
+            && self.identity.name() == connection.user()
     }
 
     /// Refuses a client that is no administrator.
@@ -218,6 +237,21 @@ impl Scope {
         self.permissions.denied(kind, name, operation);
         let (kind, operation) = (kind.name(), operation.name());
         Err(Problem::forbidden(format!("no permission for {operation} on {kind} `{name}`")))
+    }
+
+    /// The same for an exchange; the empty name is the default one.
+    pub(in crate::http) fn check_exchange(&self, name: &str, operation: Operation) -> Result<(), Problem> {
+        let name = if name.is_empty() { DEFAULT_EXCHANGE } else { name };
+        self.check(ResourceKind::Exchange, name, operation)
+    }
+
+    /// Refuses a client that may not subscribe to a filter of addresses.
+    pub(in crate::http) fn check_filter(&self, filter: &str) -> Result<(), Problem> {
+        if self.permissions.may_filter(filter, Operation::Subscribe) {
+            return Ok(());
+        }
+        self.permissions.denied_filter(filter, Operation::Subscribe);
+        Err(Problem::forbidden(format!("no permission for subscribe on address `{filter}`")))
     }
 }
 

@@ -62,6 +62,13 @@ impl Logins {
         identity.ok_or_else(|| Problem::unauthorized("the login has ended"))
     }
 
+    /// Ends the logins of a user of the broker, which was deleted or has other credentials now.
+    pub(in crate::http) fn end_of_user(&self, user: &str) {
+        self.0.lock().retain(|_, login| {
+            login.identity.external_tags().is_some() || login.identity.name() != Some(user)
+        });
+    }
+
     fn remove(&self, cookie: &str) {
         self.0.lock().remove(&hash(cookie));
     }

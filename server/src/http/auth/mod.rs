@@ -113,10 +113,13 @@ fn is_current(app: &App, identity: &Identity) -> bool {
     if identity.expires_at_ms().is_some_and(|at_ms| at_ms <= app.broker.clock().now_ms()) {
         return false;
     }
-    match identity.name() {
+    match identity.name().map(|name| access.user(name)) {
         None => !access.has_users(),
-        Some(_) if identity.external_tags().is_some() || !access.has_users() => true,
-        Some(name) => access.user(name).is_some_and(|(user, _)| !user.disabled),
+        // The user of a token need not exist, but one that is disabled may not log in by a token either.
+        Some(user) if identity.external_tags().is_some() || !access.has_users() => {
+            user.is_none_or(|(user, _)| !user.disabled)
+        }
+        Some(user) => user.is_some_and(|(user, _)| !user.disabled),
     }
 }
 

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use inver_broker::{AuditKind, Identity};
+use inver_broker::{AuditKind, Completion, Identity};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
@@ -97,6 +97,18 @@ pub(super) fn identity(app: &App, token: &str, address: IpAddr) -> Result<Identi
     Ok(identity)
 }
 
+/// Deletes the tokens of a user that is deleted: a later user of that name is another one.
+pub(in crate::http) fn delete_of_user(app: &App, user: &str) -> Result<Completion, Problem> {
+    let _one_at_a_time = app.tokens.lock();
+    let mut completion = Completion::Now;
+    for (name, row) in app.broker.states(TABLE) {
+        if shown(&name, &row).is_some_and(|token| token.user.as_deref() == Some(user)) {
+            completion = completion.and(app.broker.delete_state(TABLE, &name)?.into());
+        }
+    }
+    Ok(completion)
+}
+
 /// Lists the tokens: an administrator sees all, others their own.
 #[utoipa::path(get, path = "/tokens", tag = "login", params(ListQuery),
     responses((status = 200, body = Page<Token>)))]
@@ -109,7 +121,7 @@ pub(in crate::http) async fn list(
         let mut tokens: Vec<Token> =
             app.broker.states(TABLE).iter().filter_map(|(name, row)| shown(name, row)).collect();
         if !caller.administers() {
-            tokens.retain(|token| token.user.as_deref() == caller.identity.name());
+            tokens.retain(|token| caller.is_user(token.user.as_deref()));
         }
         query.page(app, Whole::new(tokens, |token| &token.name, &[]), Clone::clone)
     })
@@ -129,6 +141,10 @@ pub(in crate::http) async fn create(
     caller: Caller,
     Body(new): Body<NewToken>,
 ) -> Result<(StatusCode, Json<MadeToken>), Problem> {
+    if caller.identity.external_tags().is_some() || caller.identity.is_delegated() {
+        // It would stand for the user of the broker that has the same name, and outlive what the client showed.
+        return Err(Problem::forbidden("a client that logged in with a token cannot make tokens"));
+    }
     let made = durable(&app, move |app| {
         let NewToken { name, expires_after_s } = new;
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
@@ -170,7 +186,7 @@ pub(in crate::http) async fn delete(
         let unknown = || Problem::not_found(format!("there is no token `{name}`"));
         let row = app.broker.state(TABLE, name.as_bytes()).ok_or_else(unknown)?;
         let token = shown(&Bytes::copy_from_slice(name.as_bytes()), &row).ok_or_else(unknown)?;
-        if !caller.administers() && token.user.as_deref() != caller.identity.name() {
+        if !caller.administers() && !caller.is_user(token.user.as_deref()) {
             return Err(unknown());
         }
         let completion = app.broker.delete_state(TABLE, name.as_bytes())?;
