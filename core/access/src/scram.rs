@@ -18,8 +18,6 @@ pub const MESSAGE_BYTES_MAX: usize = 4096;
 
 /// Random bytes of a server's nonce.
 const NONCE_BYTES: usize = 24;
-/// Iterations told for a user that does not exist.
-const DECOY_ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).unwrap();
 
 /// Why an exchange failed. The client learns only the text of [`as_server_error`](ScramError::as_server_error).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -162,15 +160,35 @@ impl Exchange {
     }
 }
 
+/// What a client sees of keys before it proves a password, but for the bytes of the salt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shape {
+    /// Iterations of PBKDF2.
+    pub iterations: NonZeroU32,
+    /// Bytes of the salt.
+    pub salt_bytes: usize,
+}
+
+impl Shape {
+    /// That of keys.
+    #[must_use]
+    pub fn of(keys: &ScramKeys) -> Shape {
+        Shape { iterations: keys.iterations, salt_bytes: keys.salt.len() }
+    }
+}
+
 /// Keys for a user that does not exist: the same salt for the same name under one `secret`, and keys that no password has.
 #[must_use]
-pub fn decoy_keys(digest: Digest, user: &str, secret: &[u8]) -> ScramKeys {
+pub fn decoy_keys(digest: Digest, user: &str, secret: &[u8], shape: Shape) -> ScramKeys {
     let keyed = |label: &str| digest.hash(&[secret, label.as_bytes(), user.as_bytes()]);
-    let mut salt = keyed("salt");
-    salt.truncate(16);
+    let mut salt = Vec::new();
+    for part in 0..shape.salt_bytes.div_ceil(digest.output_bytes()) {
+        salt.extend(keyed(&format!("salt{part}")));
+    }
+    salt.truncate(shape.salt_bytes);
     ScramKeys {
         digest,
-        iterations: DECOY_ITERATIONS,
+        iterations: shape.iterations,
         salt,
         stored_key: keyed("stored"),
         server_key: keyed("server"),
@@ -204,6 +222,7 @@ fn unescape(name: &str) -> Result<String, ScramError> {
 mod tests {
     use super::*;
 
+    const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).unwrap();
     const CLIENT_FIRST: &[u8] = b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
     const SERVER_NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
     const CLIENT_FINAL: &[u8] = b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
@@ -211,7 +230,7 @@ mod tests {
     /// The exchange of RFC 7677, section 3.
     fn example() -> (Exchange, String) {
         let salt = BASE64.decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-        let keys = ScramKeys::derive(Digest::Sha256, b"pencil", salt, DECOY_ITERATIONS).unwrap();
+        let keys = ScramKeys::derive(Digest::Sha256, b"pencil", salt, ITERATIONS).unwrap();
         Exchange::begin_with_nonce(&ClientFirst::parse(CLIENT_FIRST).unwrap(), keys, SERVER_NONCE)
     }
 
@@ -238,9 +257,13 @@ mod tests {
         ] {
             assert_eq!(example().0.finish(changed.as_bytes()).unwrap_err(), error, "{changed}");
         }
-        let decoy = decoy_keys(Digest::Sha256, "user", b"secret");
-        assert_eq!(decoy, decoy_keys(Digest::Sha256, "user", b"secret"));
-        assert_ne!(decoy.salt, decoy_keys(Digest::Sha256, "other", b"secret").salt);
+        let shape = Shape { iterations: ITERATIONS, salt_bytes: 40 };
+        let decoy = decoy_keys(Digest::Sha256, "user", b"secret", shape);
+        assert_eq!(
+            (decoy.clone(), Shape::of(&decoy)),
+            (decoy_keys(Digest::Sha256, "user", b"secret", shape), shape)
+        );
+        assert_ne!(decoy.salt, decoy_keys(Digest::Sha256, "other", b"secret", shape).salt);
         let (exchange, _) =
             Exchange::begin_with_nonce(&ClientFirst::parse(CLIENT_FIRST).unwrap(), decoy, SERVER_NONCE);
         assert_eq!(exchange.finish(CLIENT_FINAL).unwrap_err(), ScramError::Proof);

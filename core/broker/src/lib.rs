@@ -33,6 +33,7 @@ mod mailbox;
 mod maps;
 pub mod message;
 mod namespace;
+mod network;
 mod ordered;
 mod peek;
 mod preview;
@@ -88,8 +89,9 @@ pub use mailbox::{CLOSE, Mailbox};
 pub use message::{HeaderWriter, Headers, Message};
 pub use namespace::{
     BindDestination, BindError, BindingInfo, Declared, ExchangeError, Group, GroupCoordinator, GroupError,
-    GroupMember, NamedSubscription, Namespace, QueueError, SubscriptionError,
+    GroupMember, NamedSubscription, Namespace, QueueError, SubscriptionError, may_bind,
 };
+pub use network::network_of;
 pub use ordered::Order;
 pub use peek::{Peeked, PeekedMessage};
 pub use preview::{RoutePreview, RoutedSession};

@@ -7,12 +7,13 @@ use metrics::counter;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::network::network_of;
 use crate::telemetry::LINES_SUPPRESSED;
 
 /// How many log lines clients can cause. Suppressed lines are counted, and the next line says how many they were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientLogLimits {
-    /// Lines about all clients of one address, per minute.
+    /// Lines about all clients of one address (of IPv6: one /64), per minute.
     pub address_lines_per_minute_max: u32,
     /// Lines about refused requests of one connection, per minute.
     pub connection_lines_per_minute_max: u32,
@@ -44,7 +45,7 @@ impl LineLimits {
 
     /// Whether a line may be written now: the number of suppressed ones before it.
     pub(crate) fn admit(&self, address: SocketAddr, is_request: bool, now: Instant) -> Option<u64> {
-        let ip = address.ip().to_canonical();
+        let ip = network_of(address.ip());
         let mut limiters = self.0.lock();
         let connection = Key::Connection(address);
         let before = if is_request { limiters.by_connection.take(connection, now) } else { Some(0) };

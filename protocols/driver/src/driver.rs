@@ -176,7 +176,15 @@ impl<M: Machine> Driver<M> {
         }
         let has_more = self.machine.end_turn(self.link.output()).map_err(End::Protocol)?;
         self.link.flags.set(Flags::MORE, has_more);
-        Ok(())
+        if self.link.flags.has(Flags::BEFORE_LOGIN) { self.count_held() } else { Ok(()) }
+    }
+
+    /// Counts what the client holds until it has logged in.
+    fn count_held(&mut self) -> Result<(), End<M::Error>> {
+        let is_before = self.machine.place().is_none();
+        self.link.flags.set(Flags::BEFORE_LOGIN, is_before);
+        let held = if is_before { self.link.input.kept_bytes() + self.machine.held_bytes() } else { 0 };
+        Ok(self.link.hold(held)?)
     }
 
     fn take_mail(&mut self, now: Instant) -> Result<(), End<M::Error>> {

@@ -68,6 +68,9 @@ pub trait Input: Default + Send + Unpin {
         take: impl FnOnce(Self::View<'_>) -> Result<Progress, E>,
     ) -> Result<Progress, E>;
 
+    /// Bytes of input that is kept.
+    fn kept_bytes(&self) -> usize;
+
     /// Frees memory that holds no input.
     fn free(&mut self) {}
 }
@@ -109,6 +112,10 @@ impl Input for Shared {
     type View<'a> = &'a [u8];
 
     const HOLDS_MEMORY: bool = false;
+
+    fn kept_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.len())
+    }
 
     fn poll_read(
         &mut self,
@@ -193,6 +200,10 @@ impl Input for Owned {
     type View<'a> = &'a mut BytesMut;
 
     const HOLDS_MEMORY: bool = true;
+
+    fn kept_bytes(&self) -> usize {
+        self.buffer.len()
+    }
 
     fn poll_read(
         &mut self,

@@ -11,6 +11,7 @@
 //! - a client that takes no output for [`Timeouts::write_stall`] is disconnected, whatever its protocol agreed with it;
 //! - the socket is not read while the log takes no more writes or the machine takes no more input, and the time of a
 //!   client that is not read does not count against it;
+//! - what clients hold before they have logged in is bounded, over all connections ([`limit_login_memory`]);
 //! - after [`TURNS_MAX`] turns other connections of the thread get theirs.
 //!
 //! The README of this crate walks through adding a protocol.
@@ -20,6 +21,7 @@ mod connections;
 mod driver;
 mod input;
 mod link;
+mod login_memory;
 mod machine;
 mod output;
 mod pool;
@@ -35,6 +37,7 @@ pub use commits::CommitQueue;
 pub use connections::Connections;
 pub use driver::{Driver, TURNS_MAX};
 pub use input::{Input, Owned, Progress, Shared};
+pub use login_memory::limit_login_memory;
 pub use machine::{Activity, Close, End, Machine};
 pub use output::Output;
 pub use quota::Room;

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::connections::Connections;
+use crate::login_memory;
 use crate::machine::Activity;
 use crate::output::Output;
 use crate::pool;
@@ -35,6 +36,8 @@ pub(crate) struct Link<I> {
     pub(crate) throttle: Option<Box<Throttle>>,
     pub(crate) connections: Arc<Connections>,
     slot: u32,
+    /// Pages of memory that are counted for a client that has not logged in.
+    login_pages: u16,
     pub(crate) flags: Flags,
 }
 
@@ -55,6 +58,8 @@ impl Flags {
     pub(crate) const HOLDS_MEMORY: u8 = 1 << 4;
     /// The machine has more to send once the output is written.
     pub(crate) const MORE: u8 = 1 << 5;
+    /// The client has not logged in: what it holds is counted.
+    pub(crate) const BEFORE_LOGIN: u8 = 1 << 6;
 
     pub(crate) fn has(self, flag: u8) -> bool {
         self.0 & flag != 0
@@ -79,7 +84,8 @@ impl<I: Default> Link<I> {
             throttle: None,
             slot: connections.enter(mailbox),
             connections,
-            flags: Flags(Flags::READ | Flags::MORE),
+            login_pages: 0,
+            flags: Flags(Flags::READ | Flags::MORE | Flags::BEFORE_LOGIN),
         }
     }
 }
@@ -89,6 +95,12 @@ impl<I> Link<I> {
     pub(crate) fn move_to(&mut self, mailbox: &Arc<Mailbox>) {
         let slot = self.connections.enter(mailbox);
         self.connections.leave(std::mem::replace(&mut self.slot, slot));
+    }
+
+    /// Counts what a client holds that has not logged in.
+    pub(crate) fn hold(&mut self, bytes: usize) -> io::Result<()> {
+        self.login_pages = login_memory::hold(self.login_pages, bytes)?;
+        Ok(())
     }
 
     /// The output to append to.
@@ -185,6 +197,7 @@ impl<I> Link<I> {
 impl<I> Drop for Link<I> {
     fn drop(&mut self) {
         self.connections.leave(self.slot);
+        login_memory::release(self.login_pages);
         self.output.take().into_iter().for_each(pool::give_output);
     }
 }

@@ -40,9 +40,15 @@ pub trait Machine: Send + Unpin {
     /// The mailbox that wakes this connection.
     fn mailbox(&self) -> &Arc<Mailbox>;
 
-    /// Its place among the live connections, once the client is admitted: the quotas of the connection hold from then on.
+    /// Its place among the live connections, once the client is admitted: the quotas of the connection hold from then on. Until
+    /// then what it holds counts as held by a client that has not logged in; for ever, without one.
     fn place(&self) -> Option<&LiveConnection> {
         None
+    }
+
+    /// Bytes that the machine holds for a client that is not admitted, beside the input.
+    fn held_bytes(&self) -> usize {
+        0
     }
 
     /// The log whose commits this connection waits for.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use inver_broker::{Broker, BrokerConfig, Clock, Traces};
+use inver_driver::limit_login_memory;
 use inver_storage::{Log, Lsn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -73,6 +74,7 @@ impl Arguments {
             info!(connections_max = max, "limits.connections_max lowered to fit the limit of open files");
             config.limits.connections_max = max;
         }
+        limit_login_memory(config.limits.unauthenticated_bytes_max);
         let metrics = Metrics::install()?;
         let runtimes = Runtimes::start(config.runtime.kind, config.runtime.threads)?;
         let workers = runtimes.workers();

@@ -1,7 +1,8 @@
 //! `inver user`: users of the running broker, and `inver user add --config` for those of a configuration file.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -224,14 +225,18 @@ fn add(file: &Path, name: &str, hashes: &[String]) -> anyhow::Result<()> {
     // Written to another file and renamed, so that no reader sees half of it.
     let new = file.with_extension("new");
     let write = || {
-        let mut file = File::create(&new)?;
-        file.write_all(document.to_string().as_bytes())?;
-        file.sync_all()
+        // One left behind, or put there by another user of this machine, is not written to.
+        let _left_behind = std::fs::remove_file(&new);
+        let mut created = OpenOptions::new().write(true).create_new(true).open(&new)?;
+        if let Ok(before) = std::fs::metadata(file) {
+            // The broker's user must still be able to read it.
+            let _only_root_may = std::os::unix::fs::fchown(&created, Some(before.uid()), Some(before.gid()));
+            created.set_permissions(before.permissions())?;
+        }
+        created.write_all(document.to_string().as_bytes())?;
+        created.sync_all()
     };
     write().with_context(|| new.display().to_string())?;
-    if let Ok(before) = std::fs::metadata(file) {
-        std::fs::set_permissions(&new, before.permissions())?;
-    }
     std::fs::rename(&new, file).with_context(|| file.display().to_string())?;
     drop(turn);
     Ok(())
@@ -251,7 +256,12 @@ mod tests {
         add("ann", &["$1"]);
         std::fs::write(&file, "# mine\ndata_dir = \"x\" # here\n\n[users]\nann = \"$1\"\n").unwrap();
         add("ann", &["$2"]);
+        // Another user of this machine may have put this where the new file is written first.
+        let aim = folder.path().join("aim");
+        std::fs::write(&aim, "precious").unwrap();
+        std::os::unix::fs::symlink(&aim, file.with_extension("new")).unwrap();
         add("bob smith", &["$3", "$4"]);
+        assert_eq!(std::fs::read_to_string(&aim).unwrap(), "precious");
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, "# only a comment\n").unwrap();
         add("ann", &["$1"]);

@@ -317,6 +317,9 @@ section! {
         pub(crate) queue_memory_bytes_max: u64 = model().queue_memory_bytes_max => bytes(KIB..=TIB),
         /// A durable named subscription without a consumer for this long is deleted. 0: never.
         pub(crate) subscription_idle_s: Option<u64> = None => seconds(0..=MANY),
+        /// Memory that clients who have not logged in hold together, over all protocols: the beginnings of what they send. Beyond it
+        /// such a connection is closed, unless it holds less than 4 KiB.
+        pub(crate) unauthenticated_bytes_max: usize = 128 << 20 => bytes(64 * KIB..=TIB),
         /// Time within which a client must complete the TLS and WebSocket handshakes, and again the login of its
         /// protocol.
         pub(crate) handshake_timeout: Duration = Timeouts::default().login => milliseconds(10..=HOUR_MS),

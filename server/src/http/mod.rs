@@ -15,6 +15,7 @@ mod metrics;
 mod openapi;
 mod problem;
 mod request;
+mod stall;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,7 +25,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -32,7 +33,7 @@ use axum::{Extension, Router, middleware};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use inver_broker::{Broker, Connection, ListenerInfo, ProtocolPlugin};
+use inver_broker::{Broker, Clock, Connection, ListenerInfo, ProtocolPlugin};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -44,6 +45,7 @@ pub(crate) use self::metrics::{Disk, Monitored, memory_limit_bytes};
 use self::auth::Logins;
 use self::metrics::CachedTotals;
 use self::problem::Problem;
+use self::stall::Stalling;
 use crate::config::{Config, SharedKeys};
 use crate::logging::LogFilter;
 use crate::protocols::PROTOCOLS;
@@ -53,6 +55,10 @@ use crate::telemetry::Metrics;
 
 /// Time within which a client must send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time within which a client must take more of an answer.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of the largest body of a request that needs no login.
+const OPEN_BODY_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of the largest request head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -213,6 +219,7 @@ impl Http {
 fn routes(app: App) -> Router {
     let (api, paths) = api::routes().split_for_parts();
     let (open, open_paths) = api::open_routes().split_for_parts();
+    let open = open.layer(DefaultBodyLimit::max(OPEN_BODY_BYTES_MAX));
     let api = api
         .route("/openapi.json", openapi::route(openapi::document(paths.merge_from(open_paths))))
         .fallback(async || Problem::not_found("there is no such resource"))
@@ -249,11 +256,12 @@ impl ProtocolPlugin for Http {
     }
 
     async fn serve(&self, connection: Connection, broker: Broker) {
+        let clock = broker.clock().clone();
         let router = self.routers(broker).http.clone();
         let (address, listener) = (connection.peer.ip(), connection.listener.clone());
         let (encrypted, shutdown) = (connection.encrypted, connection.shutdown.clone());
         let peer = Peer { address, listener, encrypted, shutdown };
-        serve(router.layer(Extension(peer)), connection).await;
+        serve(router.layer(Extension(peer)), clock, connection).await;
     }
 }
 
@@ -264,16 +272,18 @@ impl ProtocolPlugin for RabbitmqMetrics {
     }
 
     async fn serve(&self, connection: Connection, broker: Broker) {
-        serve(self.0.routers(broker).rabbitmq_metrics.clone(), connection).await;
+        let clock = broker.clock().clone();
+        serve(self.0.routers(broker).rabbitmq_metrics.clone(), clock, connection).await;
     }
 }
 
-async fn serve(router: Router, connection: Connection) {
+async fn serve(router: Router, clock: Clock, connection: Connection) {
+    let io = Stalling::new(connection.io, clock, STALL_TIMEOUT);
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(connection.io), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
     let mut served = std::pin::pin!(served);
     let result = tokio::select! {
         result = served.as_mut() => result,

@@ -1,6 +1,7 @@
 //! What handlers take from a request: query parameters, JSON bodies, the namespace.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
@@ -10,10 +11,14 @@ use axum::{Json, extract};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as TextError, MapDeserializer};
+use tokio::time::timeout;
 
 use super::App;
 use super::auth::{Caller, Scope};
 use super::problem::Problem;
+
+/// Time within which the body of a request must have come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes of the longest value in a query.
 const NAME_BYTES_MAX: usize = 4096;
@@ -164,9 +169,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match Json::<T>::from_request(request, state).await {
-            Ok(Json(body)) => Ok(Body(body)),
-            Err(error) => Err(refused(&error)),
+        match timeout(BODY_TIMEOUT, Json::<T>::from_request(request, state)).await {
+            Ok(Ok(Json(body))) => Ok(Body(body)),
+            Ok(Err(error)) => Err(refused(&error)),
+            Err(_elapsed) => Err(Problem::timeout("the body did not come in time")),
         }
     }
 }

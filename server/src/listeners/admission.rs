@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use inver_broker::network_of;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
@@ -21,7 +22,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct ConnectionLimits {
     /// In total.
     pub(crate) total: usize,
-    /// From one address.
+    /// From one address; of IPv6 addresses, from one /64.
     pub(crate) per_address: usize,
 }
 
@@ -93,10 +94,10 @@ impl Admission {
             return Err(Refusal::TooMany(open.limits.total));
         }
         if let Some(address) = address {
-            open.enter(address.to_canonical())?;
+            open.enter(network_of(address))?;
         }
         open.connections += 1;
-        Ok(Admitted { admission: self.clone(), address: address.map(|address| address.to_canonical()) })
+        Ok(Admitted { admission: self.clone(), address: address.map(network_of) })
     }
 
     /// Whether this is what refuses connections for that reason now.
@@ -155,7 +156,7 @@ impl Admitted {
     /// Counts a connection whose address was not known for its address, or says why it is refused.
     pub(crate) fn identify(&mut self, address: IpAddr) -> Result<(), Refusal> {
         if self.address.is_none() {
-            let address = address.to_canonical();
+            let address = network_of(address);
             self.admission.open.lock().enter(address)?;
             self.address = Some(address);
         }

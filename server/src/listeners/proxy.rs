@@ -4,7 +4,7 @@
 //! configuration trusts. Nothing beyond the header is read.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ppp::v2::{self, Addresses, Command};
 use ppp::{PartialResult, v1};
@@ -43,8 +43,11 @@ pub(super) struct Client {
     pub(super) common_name: Option<String>,
 }
 
-/// Reads the header. None where the connection is the proxy's own, such as its health check, or where it names no IP
-/// address.
+/// What stands for the address of a client of which the proxy does not say any: no address of this machine, so that such a
+/// client is none that is let in for being on it.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// Reads the header. None where the connection is the proxy's own, such as its health check.
 ///
 /// # Errors
 /// `InvalidData`: there is no valid header. Others: the connection failed.
@@ -96,7 +99,7 @@ fn text(header: &[u8]) -> io::Result<Option<Client>> {
         Some(Client { peer, local, encrypted: false, common_name: None })
     };
     Ok(match parsed.map_err(|error| invalid(error.to_string()))?.addresses {
-        v1::Addresses::Unknown => None,
+        v1::Addresses::Unknown => client(UNKNOWN, UNKNOWN),
         v1::Addresses::Tcp4(ip) => client(
             (ip.source_address, ip.source_port).into(),
             (ip.destination_address, ip.destination_port).into(),
@@ -112,9 +115,8 @@ fn text(header: &[u8]) -> io::Result<Option<Client>> {
 fn binary(header: &[u8]) -> io::Result<Option<Client>> {
     let header = v2::Header::try_from(header).map_err(|error| invalid(error.to_string()))?;
     let (peer, local): (SocketAddr, SocketAddr) = match (header.command, header.addresses) {
-        (Command::Local, _) | (Command::Proxy, Addresses::Unspecified | Addresses::Unix(_)) => {
-            return Ok(None);
-        }
+        (Command::Local, _) => return Ok(None),
+        (Command::Proxy, Addresses::Unspecified | Addresses::Unix(_)) => (UNKNOWN, UNKNOWN),
         (Command::Proxy, Addresses::IPv4(ip)) => {
             ((ip.source_address, ip.source_port).into(), (ip.destination_address, ip.destination_port).into())
         }
@@ -191,8 +193,12 @@ mod tests {
         assert_eq!(text, Some(client(false, None)));
         let text = parse(b"PROXY TCP6 2001:db8::1 ::1 1234 8888\r\n").await.unwrap().unwrap();
         assert_eq!(text.peer, "[2001:db8::1]:1234".parse().unwrap());
-        assert_eq!(parse(b"PROXY UNKNOWN\r\n").await.unwrap(), None);
-        assert_eq!(parse(b"PROXY UNKNOWN ffff:: ffff:: 1 2\r\n").await.unwrap(), None);
+        for unknown in
+            [&b"PROXY UNKNOWN\r\n"[..], b"PROXY UNKNOWN ffff:: ffff:: 1 2\r\n", &v2(0x21, 0x00, &[])]
+        {
+            let client = parse(unknown).await.unwrap().unwrap();
+            assert!(!client.peer.ip().is_loopback(), "{unknown:?}: a client that may be anywhere");
+        }
         assert_eq!(parse(&v2(0x21, 0x11, &IPV4)).await.unwrap(), Some(client(false, None)));
         assert_eq!(parse(&v2(0x20, 0x11, &IPV4)).await.unwrap(), None, "the proxy's own connection");
         assert_eq!(parse(&v2(0x20, 0x00, &[])).await.unwrap(), None);

@@ -32,7 +32,8 @@ pub(super) enum Class {
 /// A password to check.
 pub(super) struct Check {
     pub(super) user: Arc<User>,
-    /// Checked in vain where the user has no slow hash, so that a wrong password takes as long as an unknown user.
+    /// Its credentials are checked in vain where the user has none of their kind, so that a wrong password takes as long as an
+    /// unknown user.
     pub(super) decoy: Arc<User>,
     pub(super) password: Vec<u8>,
     /// Whether to compute Inver's own credentials of a right password where the user has none.
@@ -198,8 +199,14 @@ impl Shared {
 
 fn run(check: &Check, memory: &mut HashMemory) -> Checked {
     let matches = check.user.verify(&check.password, memory);
-    if !matches && !check.user.credentials.iter().any(is_argon2) {
-        let _ = check.decoy.verify(&check.password, memory);
+    if !matches {
+        // All kinds that a user may have take their time, so that it does not tell which the user has, or that there is none.
+        let is_lacking = |decoy: &&Credential| {
+            !check.user.credentials.iter().any(|of_user| of_user.kind() == decoy.kind())
+        };
+        for decoy in check.decoy.credentials.iter().filter(is_lacking) {
+            let _ = decoy.verify_with(&check.password, memory);
+        }
     }
     let own_credentials = match matches && check.wants_own_credentials {
         true => missing_credentials(&check.user, &check.password),

@@ -1,12 +1,14 @@
 //! Failed logins, counted by address, by user, and by both, over a minute.
 //!
-//! Bound: [`TRACKED_MAX`] counters of each kind; beyond it the oldest minute is forgotten first.
+//! Bound: [`TRACKED_MAX`] counters of each kind, whatever the names that clients send: a name is kept as a keyed hash. Beyond it
+//! those with few failures are forgotten first, so that who sends many names does not clear the counter of one.
 
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use inver_broker::network_of;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -36,14 +38,18 @@ pub(super) enum Verdict {
 /// The counters.
 pub(super) struct Failures {
     limits: FailureLimits,
+    names: RandomState,
     counters: Mutex<Counters>,
 }
+
+/// A user's name, hashed under a key that clients do not know.
+type NameHash = u64;
 
 #[derive(Default)]
 struct Counters {
     by_address: Windows<IpAddr>,
-    by_user: Windows<Box<str>>,
-    by_both: Windows<(IpAddr, Box<str>)>,
+    by_user: Windows<NameHash>,
+    by_both: Windows<(IpAddr, NameHash)>,
 }
 
 struct Windows<K>(HashMap<K, Window>);
@@ -69,13 +75,10 @@ impl<K: Hash + Eq> Windows<K> {
     fn add(&mut self, key: K, now: Instant) {
         if self.0.len() >= TRACKED_MAX && !self.0.contains_key(&key) {
             self.0.retain(|_, window| now < window.began + WINDOW);
-            if self.0.len() >= TRACKED_MAX {
-                let middle = self.0.values().map(|window| window.began).max();
-                let newest = middle.unwrap_or(now);
-                self.0.retain(|_, window| window.began + WINDOW / 2 > newest && window.count > 1);
-            }
-            if self.0.len() >= TRACKED_MAX {
-                self.0.clear();
+            let mut few = 1;
+            while self.0.len() >= TRACKED_MAX {
+                self.0.retain(|_, window| window.count > few);
+                few = few.saturating_mul(2);
             }
         }
         let window = self.0.entry(key).or_insert(Window { began: now, count: 0 });
@@ -88,12 +91,12 @@ impl<K: Hash + Eq> Windows<K> {
 
 impl Failures {
     pub(super) fn new(limits: FailureLimits) -> Failures {
-        Failures { limits, counters: Mutex::default() }
+        Failures { limits, names: RandomState::new(), counters: Mutex::default() }
     }
 
     /// What to do with a login of this user from this address.
     pub(super) fn verdict(&self, address: IpAddr, user: &str, now: Instant) -> Verdict {
-        let (address, user) = (address.to_canonical(), Box::from(user));
+        let (address, user) = (network_of(address), self.names.hash_one(user));
         let counters = self.counters.lock();
         let failed = counters.by_address.count(&address, now).max(counters.by_user.count(&user, now));
         if counters.by_both.count(&(address, user), now) >= self.limits.per_user_and_address_max {
@@ -107,11 +110,11 @@ impl Failures {
 
     /// Counts a failed login.
     pub(super) fn add(&self, address: IpAddr, user: &str, now: Instant) {
-        let address = address.to_canonical();
+        let (address, user) = (network_of(address), self.names.hash_one(user));
         let mut counters = self.counters.lock();
         counters.by_address.add(address, now);
-        counters.by_user.add(user.into(), now);
-        counters.by_both.add((address, user.into()), now);
+        counters.by_user.add(user, now);
+        counters.by_both.add((address, user), now);
     }
 }
 
@@ -155,5 +158,23 @@ mod tests {
         }
         let counters = failures.counters.lock();
         assert!(counters.by_address.0.len() <= TRACKED_MAX && counters.by_both.0.len() <= TRACKED_MAX);
+    }
+
+    #[test]
+    fn failures_of_many_names_do_not_clear_the_counter_of_one() {
+        let (failures, now) = (Failures::new(LIMITS), Clock::manual(0).now());
+        (0..3).for_each(|_| failures.add(address(1), "ann", now));
+        for number in 0..TRACKED_MAX as u32 + 10 {
+            (0..2).for_each(|_| failures.add(address(1), &number.to_string(), now));
+        }
+        assert_eq!(failures.verdict(address(1), "ann", now), Verdict::Refused);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_address() {
+        let (failures, now) = (Failures::new(LIMITS), Clock::manual(0).now());
+        let address = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]);
+        (0..3).for_each(|last| failures.add(address(last), "ann", now));
+        assert_eq!(failures.verdict(address(9), "ann", now), Verdict::Refused);
     }
 }

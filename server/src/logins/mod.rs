@@ -9,16 +9,15 @@
 mod checks;
 mod failures;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use inver_access::scram::{ScramKeys, decoy_keys};
+use inver_access::scram::{ScramKeys, Shape, decoy_keys};
 use inver_access::{Credential, Digest, User};
 use inver_broker::{
-    AccessControl, AuthError, Authenticator, Clock, Credentials, Identity, LoopbackOnly, Source,
+    AccessControl, AuthError, Authenticator, Clock, Credentials, Identity, LoopbackOnly, Source, network_of,
 };
 use parking_lot::Mutex;
 use ring::hmac;
@@ -26,10 +25,15 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use tracing::{info, warn};
 
 use crate::jwt::Tokens;
+use crate::passwords;
 
 use checks::{Check, Checks, Class, QueueFull};
 pub(crate) use failures::FailureLimits;
 use failures::{Failures, Verdict};
+
+/// Bytes of a name and of a password that are checked. A login with longer ones fails: both wait in the queue.
+const NAME_BYTES_MAX: usize = 1024;
+const PASSWORD_BYTES_MAX: usize = 4096;
 
 /// Users whose verified password is remembered.
 const VERIFIED_MAX: usize = 100_000;
@@ -62,8 +66,8 @@ pub(crate) struct Logins {
     clock: Clock,
     add_credentials: bool,
     tokens: Tokens,
-    /// Most iterations of SCRAM keys, for one version of the users.
-    iterations: Mutex<(u64, HashMap<Digest, NonZeroU32>)>,
+    /// The shapes that SCRAM keys of users have, for one version of the users.
+    shapes: Mutex<(u64, HashMap<Digest, Shapes>)>,
 }
 
 impl Logins {
@@ -73,7 +77,8 @@ impl Logins {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &random)
             .map_err(|_| anyhow::anyhow!("no random numbers from the operating system"))?;
         let mut decoy = User::new("");
-        decoy.credentials = vec![Credential::argon2id(b"decoy")?];
+        let texts = passwords::hashes(b"decoy", true)?;
+        decoy.credentials = texts.iter().map(|text| passwords::parse(text)).collect::<Result<_, _>>()?;
         Ok(Logins {
             decoy: Arc::new(decoy),
             key,
@@ -83,7 +88,7 @@ impl Logins {
             clock,
             add_credentials: settings.add_credentials,
             tokens,
-            iterations: Mutex::default(),
+            shapes: Mutex::default(),
         })
     }
 
@@ -126,12 +131,16 @@ impl Logins {
             Verdict::Suspected => Class::Suspected,
             Verdict::Refused => return Err(AuthError::TooManyFailures),
         };
+        if name.len() > NAME_BYTES_MAX || password.len() > PASSWORD_BYTES_MAX {
+            self.failures.add(peer, name, self.clock.now());
+            return Err(AuthError::Refused);
+        }
         let wants_own_credentials =
             self.add_credentials && known.as_ref().is_some_and(|(_, source)| *source == Source::Stored);
         let user = known.as_ref().map_or(&self.decoy, |(user, _)| user).clone();
         let decoy = self.decoy.clone();
         let check = Check { user, decoy, password: password.to_vec(), wants_own_credentials };
-        let checked = self.checks.check(peer.to_canonical(), class, check).await;
+        let checked = self.checks.check(network_of(peer), class, check).await;
         let checked = checked.map_err(|QueueFull| AuthError::Busy)?;
         let Some((user, _)) = known.filter(|_| checked.matches) else {
             self.failures.add(peer, name, self.clock.now());
@@ -161,23 +170,34 @@ impl Logins {
         access.user(&user.name).map_or(user, |(user, _)| user)
     }
 
-    /// The most iterations that SCRAM keys of any user ask for, if any user has such.
-    fn scram_iterations(&self, access: &AccessControl, digest: Digest) -> Option<NonZeroU32> {
-        let mut cached = self.iterations.lock();
+    /// The shape of the decoy keys of a name: that of some user's keys, as often as users have it, so that it does not tell
+    /// whether there is such a user. None where no user has keys.
+    fn decoy_shape(&self, access: &AccessControl, digest: Digest, name: &str) -> Option<Shape> {
+        let mut cached = self.shapes.lock();
         let version = access.version();
         if cached.0 != version {
-            let mut most = HashMap::new();
+            let mut shapes: HashMap<Digest, Shapes> = HashMap::new();
             for (user, _) in access.users() {
                 for keys in user.credentials.iter().filter_map(scram_keys) {
-                    let known = most.entry(keys.digest).or_insert(keys.iterations);
-                    *known = (*known).max(keys.iterations);
+                    *shapes.entry(keys.digest).or_default().entry(Shape::of(keys)).or_default() += 1;
                 }
             }
-            *cached = (version, most);
+            *cached = (version, shapes);
         }
-        cached.1.get(&digest).copied()
+        let shapes = cached.1.get(&digest)?;
+        let all: u64 = shapes.values().sum();
+        let tag = hmac::sign(&self.key, name.as_bytes());
+        let chosen = tag.as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)) % all.max(1);
+        let mut before = 0;
+        shapes.iter().find_map(|(shape, count)| {
+            before += count;
+            (chosen < before).then_some(*shape)
+        })
     }
 }
+
+/// How many keys of users have a shape.
+type Shapes = BTreeMap<Shape, u64>;
 
 fn scram_keys(credential: &Credential) -> Option<&ScramKeys> {
     match credential {
@@ -253,16 +273,16 @@ impl Authenticator for Logins {
     }
 
     fn supports_scram(&self, access: &AccessControl, digest: Digest) -> bool {
-        self.scram_iterations(access, digest).is_some()
+        self.decoy_shape(access, digest, "").is_some()
     }
 
     fn scram_keys(&self, access: &AccessControl, user: &str, digest: Digest) -> Option<ScramKeys> {
-        let iterations = self.scram_iterations(access, digest)?;
+        let shape = self.decoy_shape(access, digest, user)?;
         let known = access.user(user).filter(|(user, _)| !user.disabled);
         let known = known.and_then(|(user, _)| {
             user.credentials.iter().filter_map(scram_keys).find(|keys| keys.digest == digest).cloned()
         });
-        known.or_else(|| Some(ScramKeys { iterations, ..decoy_keys(digest, user, decoy_secret()?) }))
+        known.or_else(|| Some(decoy_keys(digest, user, decoy_secret()?, shape)))
     }
 }
 

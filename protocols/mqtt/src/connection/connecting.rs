@@ -34,6 +34,8 @@ pub(super) struct Connecting {
     by: Instant,
     /// The CONNECT is being answered.
     connect: Option<Connect>,
+    /// Bytes of the CONNECT that is kept.
+    connect_bytes: usize,
 }
 
 /// What came of a connection's beginning.
@@ -81,6 +83,7 @@ impl Connecting {
             mailbox: Mailbox::new(),
             by,
             connect: None,
+            connect_bytes: 0,
         }
     }
 
@@ -142,6 +145,10 @@ impl Machine for Connecting {
         &self.mailbox
     }
 
+    fn held_bytes(&self) -> usize {
+        self.connect_bytes
+    }
+
     fn log(&self) -> &Log {
         self.broker.log()
     }
@@ -175,6 +182,7 @@ impl Machine for Connecting {
         }
         let length = whole_connect(input, bytes_max)
             .map_err(|error| refused(client, claimed_version(input), error.into()))?;
+        self.connect_bytes = length;
         if let Some(wire) = input.get(..length).filter(|wire| !wire.is_empty()) {
             let peer = self.endpoints.peer.ip();
             let asked = Authenticating::begin(&self.broker, peer, wire, bytes_max, out.flat());

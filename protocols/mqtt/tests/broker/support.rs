@@ -1,11 +1,12 @@
 //! A broker with the protocol on a free port, a client that sends and expects packets, and time under a test's control.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use inver_access::scram::{ScramKeys, decoy_keys};
+use inver_access::scram::{ScramKeys, Shape, decoy_keys};
 use inver_access::{Credential, Digest, HashMemory};
 use inver_broker::{
     AccessControl, AuthError, Authenticator, Broker, BrokerConfig, CaptureRule, ClientCertificate, Clock,
@@ -211,7 +212,8 @@ impl Authenticator for StoredUsers {
                 _ => None,
             })
         });
-        Some(user_keys.unwrap_or_else(|| decoy_keys(digest, user, b"secret")))
+        let shape = Shape { iterations: NonZeroU32::new(4096).unwrap(), salt_bytes: 16 };
+        Some(user_keys.unwrap_or_else(|| decoy_keys(digest, user, b"secret", shape)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use async_trait::async_trait;
 use data_encoding::BASE64;
 use inver_access::Digest;
-use inver_access::scram::{ScramKeys, decoy_keys};
+use inver_access::scram::{ScramKeys, Shape, decoy_keys};
 use inver_broker::{AccessControl, Authenticator, Credentials as Given};
 use ring::{digest, hmac, pbkdf2};
 
@@ -36,7 +36,7 @@ impl Authenticator for Ann {
         let iterations = NonZeroU32::new(4096).unwrap();
         match user {
             "ann" => ScramKeys::derive(digest, b"secret", b"a salt".to_vec(), iterations),
-            _ => Some(decoy_keys(digest, user, b"of this test")),
+            _ => Some(decoy_keys(digest, user, b"of this test", Shape { iterations, salt_bytes: 16 })),
         }
     }
 }
