@@ -64,6 +64,41 @@ def test_the_time_of_confirms_is_measured(own_broker, unique):
         assert 0 < total < 60
 
 
+def test_requests_and_settlements_are_measured(own_broker):
+    broker = own_broker()
+    # Kafka's shares are there once a client of it was.
+    kafka_send(broker, "topic", b"x")
+    with amqp(broker) as channel, mqtt(broker) as client:
+        channel.queue_declare("q", durable=True)
+        channel.basic_publish("", "q", b"x" * 1000, pika.BasicProperties(delivery_mode=2))
+        method, _, _ = channel.basic_get("q")
+        channel.basic_ack(method.delivery_tag)
+        # The messages of a durable queue are read again; those of one in memory are kept.
+        channel.queue_declare("in-memory")
+        channel.basic_publish("", "in-memory", b"x" * 1000)
+        channel.basic_publish("", "in-memory", b"x" * 2000)
+        channel.basic_get("in-memory")
+        of_share = 'inver_memory_used_bytes{share="%s"}'
+        now = samples(page(broker, "/metrics"))
+        assert now[of_share % "in_flight"] >= 1000 and now[of_share % "transient_queues"] >= 2000
+        client.subscribe("a")
+        client.unsubscribe("a")
+        client.publish("a", b"kept" * 100, retain=True)
+        assert samples(page(broker, "/metrics"))[of_share % "retained"] >= 400
+        settled = 'inver_messages_settle_seconds_count{namespace="/"}'
+        wait_until(lambda: samples(page(broker, "/metrics"))[settled] >= 1, 10, "a settlement")
+    now = samples(page(broker, "/metrics"))
+    for protocol, request in [("amqp", "queue.declare"), ("amqp", "basic.get"), ("mqtt", "subscribe"),
+                              ("mqtt", "unsubscribe")]:
+        labels = f'{{protocol="{protocol}",request="{request}"}}'
+        assert now["inver_protocol_request_seconds_count" + labels] >= 1, request
+        assert 0 < now["inver_protocol_request_seconds_sum" + labels] < 10, request
+    # A queue is declared once that is committed.
+    assert now['inver_protocol_request_seconds_sum{protocol="amqp",request="queue.declare"}'] > 0.0001
+    shares = {series for series in now if series.startswith("inver_memory_used_bytes{")}
+    assert len(shares) == 9 and of_share % "tail_cache" in shares and of_share % "kafka_fetches" in shares
+
+
 def test_every_family_has_help_and_follows_the_conventions(broker, unique):
     with mqtt(broker) as client, amqp(broker) as channel:
         client.publish(unique, b"x")

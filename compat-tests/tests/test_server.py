@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import pika.exceptions
 import pytest
 
 from clients import Mqtt, amqp, amqp_connection, amqp_get, kafka_read, kafka_send, mqtt
-from harness import Broker, binary, free_port, run, wait_until
+from harness import ROOT, Broker, binary, free_port, run, wait_until
 
 IDLE_RSS_BYTES_MAX = 20 << 20
 READY_SECONDS_MAX = 0.1
@@ -244,6 +245,21 @@ def test_a_service_manager_learns_of_start_reload_and_stop(own_broker, tmp_path)
         told("STOPPING=1")
         assert broker.process.wait(10) == 0
         broker.process = None
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
+def test_systemd_accepts_the_unit_of_the_documentation(tmp_path):
+    text = (ROOT / "docs" / "running.md").read_text()
+    [unit] = re.findall(r"```ini\n(\[Unit\].*?)```", text, re.S)
+    version = int(re.search(r"\d+", run(["systemd-analyze", "--version"]).stdout.decode())[0])
+    if version < 253:
+        assert "`Type=notify-reload` needs systemd 253" in text
+        unit = unit.replace("Type=notify-reload", "Type=notify\nExecReload=kill -HUP $MAINPID")
+    path = tmp_path / "inver.service"
+    path.write_text(unit.replace("/usr/local/bin/inver", str(binary())))
+    done = run(["systemd-analyze", "verify", "--man=no", str(path)])
+    # It names each line that it does not understand.
+    assert "inver.service" not in done.stderr.decode(), done.stderr
 
 
 @pytest.mark.parametrize("commit", ["always", "interval", "os"])
