@@ -44,6 +44,15 @@ def test_queues_are_created_published_to_read_purged_and_deleted(broker, unique)
     assert code == 1 and unique in error
 
 
+def test_users_and_permissions_are_listed_like_the_rest(broker):
+    assert inver(broker, "list", "users").split() == ["NAME", "TAGS", "NAMESPACE", "DISABLED", "SOURCE"]
+    assert as_json(broker, "list", "users") == as_json(broker, "list", "permissions") == []
+    code, error = inver(broker, "describe", "user", "nobody", check=False)
+    assert code == 1 and "nobody" in error
+    code, error = inver(broker, "delete", "user", "nobody", check=False)
+    assert code == 1 and "nobody" in error
+
+
 def test_records_of_kafka_are_read_and_exported(broker, unique):
     kafka_create(broker, unique)
     for number in range(3):

@@ -17,6 +17,8 @@ pub(crate) enum Listed {
     Sessions,
     Connections,
     Retained,
+    Users,
+    Permissions,
     Tokens,
     Config,
 }
@@ -34,6 +36,8 @@ impl Listed {
             Listed::Sessions => "/sessions",
             Listed::Connections => "/connections",
             Listed::Retained => "/retained",
+            Listed::Users => "/users",
+            Listed::Permissions => "/permissions",
             Listed::Tokens => "/tokens",
             Listed::Config => "/config",
         }
@@ -41,7 +45,15 @@ impl Listed {
 
     /// Whether it belongs to a namespace.
     pub(super) fn is_of_namespace(self) -> bool {
-        !matches!(self, Listed::Namespaces | Listed::Connections | Listed::Tokens | Listed::Config)
+        !matches!(
+            self,
+            Listed::Namespaces
+                | Listed::Connections
+                | Listed::Users
+                | Listed::Permissions
+                | Listed::Tokens
+                | Listed::Config
+        )
     }
 
     /// The columns of its table.
@@ -60,6 +72,10 @@ impl Listed {
             }
             Listed::Connections => &["id", "protocol", "name", "user", "namespace", "peer", "encrypted"],
             Listed::Retained => &["address", "timestamp_ms", "value_size", "value"],
+            Listed::Users => &["name", "tags", "namespace", "disabled", "source"],
+            Listed::Permissions => {
+                &["id", "user", "tag", "namespace", "kind", "name", "operations", "effect"]
+            }
             Listed::Tokens => &["name", "user", "created_ms", "expires_ms"],
             Listed::Config => &["name", "value", "source"],
         };
@@ -86,6 +102,7 @@ pub(crate) enum Kind {
     Session,
     Connection,
     Retained,
+    User,
     Token,
 }
 
@@ -106,6 +123,7 @@ impl Kind {
             Kind::Session => "/sessions",
             Kind::Connection => "/connections",
             Kind::Retained => "/retained",
+            Kind::User => "/users",
             Kind::Token => "/tokens",
         };
         if name.is_empty() {
@@ -118,7 +136,13 @@ impl Kind {
     pub(super) fn is_of_namespace(self) -> bool {
         !matches!(
             self,
-            Kind::Overview | Kind::Node | Kind::Alarms | Kind::Namespace | Kind::Connection | Kind::Token
+            Kind::Overview
+                | Kind::Node
+                | Kind::Alarms
+                | Kind::Namespace
+                | Kind::Connection
+                | Kind::User
+                | Kind::Token
         )
     }
 }
