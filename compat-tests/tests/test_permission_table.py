@@ -1,8 +1,8 @@
 """Every user, operation and resource of the permission table, over AMQP, Kafka and MQTT, allowed and refused, with the codes
 and texts of each protocol; and the broker's own answer to `permission check`.
 
-AMQP's cells were also run against RabbitMQ 4.0.5: every cell that its permissions can say has the same answer there but
-those of passive declarations, which need nothing before RabbitMQ 4.3.1.
+RabbitMQ 4.0.5 gives the users of its three rights (`u…`) the same answers, but to passive declarations, which need nothing
+before RabbitMQ 4.3.1.
 """
 
 import base64
