@@ -15,6 +15,7 @@ from confluent_kafka.admin import (AclBinding, AclOperation, AclPermissionType, 
 
 from clients import QUIET, WAIT_SECONDS, java, kafka_tool
 from harness import Broker, free_port, run, wait_until
+from permission_table import Rule, user
 from proxies import Authority
 
 # Every certificate of a device has all of these names; the listener says which one is the user.
@@ -26,7 +27,7 @@ OTHERS = {"nobody": "/CN=nobody", "disabled": "/CN=disabled", "two": "/CN=device
           "admin": "/CN=admin"}
 
 
-def entry(name, protocol, port, user, authority, auth="require"):
+def entry(name, protocol, port, kind, authority, auth="require"):
     return f"""
 [[listeners]]
 name = "{name}"
@@ -36,7 +37,7 @@ tls_cert = "{authority.folder}/server.pem"
 tls_key = "{authority.folder}/server.key"
 tls_client_ca = "{authority.cert}"
 tls_client_auth = "{auth}"
-certificate_user = "{user}"
+certificate_user = "{kind}"
 """
 
 
@@ -59,8 +60,10 @@ class Server:
         self.websocket = free_port()
         parts.append(entry("websocket", "mqtt", self.websocket, "common_name", self.authority) + 'websocket_path = "/mqtt"\n')
         parts.append('[users.admin]\ntags = ["administrator"]\n[users.disabled]\ndisabled = true\n')
-        for user in USERS.values():
-            quoted = json.dumps(user)
+        # Two who have passwords: the first one may do nothing.
+        parts += [user("idle"), user("writer"), Rule("topic", ("write",), "prefix", "own.").text("writer")]
+        for name in USERS.values():
+            quoted = json.dumps(name)
             parts.append(f"[users.{quoted}]\n")
             for kind, pattern in (("topic", 'prefix = "own."'), ("exchange", ""), ("address", 'filter = "own/{username}"')):
                 operations = '["write", "read", "create", "describe"]' if kind != "address" else '["write", "subscribe", "receive"]'
@@ -219,6 +222,28 @@ def test_kafka_clients_that_are_not_let_in_by_librdkafka(server, auth, certifica
     assert produce(settings, "own.t", 700) in (KafkaError._MSG_TIMED_OUT, KafkaError._SSL)
     if certificate in (UNKNOWN, DISABLED):
         assert any("unknown or disabled" in line for line in server.refusals(certificate[0])), server.refusals()
+
+
+def test_kafka_sasl_comes_before_the_certificate(server):
+    def login(name):
+        return {"security.protocol": "sasl_ssl", "sasl.mechanism": "PLAIN", "sasl.username": name, "sasl.password": name}
+
+    device, disabled = (kafka_settings(server, "common_name", name) for name in ("device", "disabled"))
+    assert produce(device, "own.t") is None
+    assert produce({**device, **login("idle")}, "own.t") == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    assert produce({**disabled, **login("writer")}, "own.t") is None
+    for settings in (device, disabled):
+        assert produce({**settings, **login("nobody")}, "own.t", 700) == KafkaError._MSG_TIMED_OUT
+
+
+def test_amqp_clients_may_choose_their_password_over_their_certificate(server):
+    context = ssl.create_default_context(cafile=server.authority.cert)
+    context.load_cert_chain(*server.files("disabled"))
+    options = {"ssl_options": pika.SSLOptions(context, "localhost"), "connection_attempts": 1}
+    with pika.BlockingConnection(pika.ConnectionParameters(
+            "localhost", server.ports["amqp", "common_name"], credentials=pika.PlainCredentials("writer", "writer"), **options)) as connection:
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="refused for user 'writer'"):
+            connection.channel().basic_get("other")
 
 
 def test_kafka_principals_by_kafkas_java_client(server):
