@@ -1,5 +1,6 @@
 """Users, permissions and namespaces of the running broker, by the command line, and what they mean on each protocol."""
 
+import json
 import queue
 
 import confluent_kafka
@@ -8,7 +9,8 @@ import pika
 import pytest
 
 from clients import WAIT_SECONDS, Mqtt, amqp_connection, mqtt
-from harness import binary, run, wait_until
+from harness import binary, free_port, run, wait_until
+from permission_table import user
 
 
 def inver(broker, *arguments, password=None, check=True):
@@ -102,6 +104,38 @@ def test_a_user_gets_permissions_on_all_protocols_at_once(managed):
     assert '"prefix": "ord"' in listed and "secret" not in listed
     inver(broker, "permission", "delete", *root, rule)
     assert produce(broker, "orders") == "TOPIC_AUTHORIZATION_FAILED"
+
+
+def test_rules_for_clients_without_a_user(own_broker, tmp_path):
+    """Added by the command line and by Kafka's ACLs, they are the same rules, and hold for every protocol."""
+    port, kafka_port, config, secret = free_port(), free_port(), tmp_path / "inver.toml", tmp_path / "root.password"
+    secret.write_text("root\n")
+    config.write_text(user("root", ["administrator"]) + "".join(
+        f'[[listeners]]\nprotocol = "{protocol}"\naddress = "127.0.0.1:{at}"\nanonymous = "always"\n'
+        for protocol, at in (("mqtt", port), ("kafka", kafka_port))))
+    broker = own_broker(arguments=["--config", config])
+    root = ["--login", "root", "--password-file", str(secret)]
+    with mqtt(broker, port=port) as device:
+        assert publish_mqtt(device, "public/a") == "Not authorized"
+        rule = inver(broker, "permission", "add", *root, "--anonymous", "--kind", "address", "--filter", "public/#",
+                     "--operations", "write").split()[0]
+        assert publish_mqtt(device, "public/a") in ("Success", "No matching subscribers")
+        assert publish_mqtt(device, "private/a") == "Not authorized"
+    admin = confluent_kafka.admin.AdminClient({
+        "bootstrap.servers": f"127.0.0.1:{kafka_port}", "security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN",
+        "sasl.username": "root", "sasl.password": "root"})
+    acl = confluent_kafka.admin.AclBinding(
+        confluent_kafka.admin.ResourceType.TOPIC, "open", confluent_kafka.admin.ResourcePatternType.LITERAL, "User:ANONYMOUS", "*",
+        confluent_kafka.admin.AclOperation.DESCRIBE, confluent_kafka.admin.AclPermissionType.ALLOW)
+    admin.create_topics([confluent_kafka.admin.NewTopic("open", 1)])["open"].result(WAIT_SECONDS)
+    admin.create_acls([acl])[acl].result(WAIT_SECONDS)
+    without = confluent_kafka.admin.AdminClient({"bootstrap.servers": f"127.0.0.1:{kafka_port}"})
+    assert list(without.list_topics(timeout=WAIT_SECONDS).topics) == ["open"]
+    listed = json.loads(inver(broker, "permission", "list", *root, "--output", "json"))
+    assert [(each["anonymous"], each["user"], each["filter"] or each["name"]) for each in listed] == [
+        (True, None, "public/#"), (True, None, "open")]
+    assert f"allowed: rule {rule} allows it" in inver(
+        broker, "permission", "check", *root, "--kind", "address", "--name", "public/x", "--operation", "write")
 
 
 def test_users_are_changed_disabled_and_deleted(managed):

@@ -10,11 +10,12 @@ use super::named::Options;
 use super::table;
 
 /// What a list shows of a rule.
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 15] = [
     "id",
     "user",
     "tag",
     "anyone",
+    "anonymous",
     "namespace",
     "kind",
     "name",
@@ -65,6 +66,9 @@ pub(super) struct Add {
     /// It applies to everybody, anonymous clients included.
     #[arg(long, group = "principal")]
     anyone: bool,
+    /// It applies to clients without a user.
+    #[arg(long, group = "principal")]
+    anonymous: bool,
     /// The namespace in which it applies; without it, every namespace.
     #[arg(long)]
     namespace: Option<String>,
@@ -168,6 +172,7 @@ impl Add {
         ];
         let mut body = json!({
             "anyone": self.anyone,
+            "anonymous": self.anonymous,
             "operations": self.operations,
             "effect": if self.deny { "deny" } else { "allow" },
         });
@@ -224,6 +229,7 @@ mod tests {
     fn a_rule_has_one_principal_and_at_most_one_pattern() {
         let reads = |line: &str| Line::try_parse_from(format!("x add {line}").split(' ')).is_ok();
         assert!(reads("--user ann --kind topic --prefix a --operations read,write"));
+        assert!(reads("--anonymous --operations read") && !reads("--anonymous --anyone --operations read"));
         assert!(reads("--anyone --operations all --deny"));
         assert!(!reads("--kind topic --operations read"));
         assert!(!reads("--user ann --tag x --operations read"));

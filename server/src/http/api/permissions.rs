@@ -25,8 +25,8 @@ pub(super) fn source(source: Source) -> &'static str {
     }
 }
 
-/// A permission rule. Exactly one of `user`, `tag` and `anyone` says whom it applies to; at most one of `name`, `prefix`,
-/// `filter`, `regex` and `dotted` says which resources.
+/// A permission rule. Exactly one of `user`, `tag`, `anyone` and `anonymous` says whom it applies to; at most one of `name`,
+/// `prefix`, `filter`, `regex` and `dotted` says which resources.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Permission)]
 pub(in crate::http) struct Shown {
@@ -34,7 +34,10 @@ pub(in crate::http) struct Shown {
     id: String,
     user: Option<String>,
     tag: Option<String>,
+    /// Everybody.
     anyone: bool,
+    /// Clients without a user.
+    anonymous: bool,
     /// The namespace in which it applies; none: in every namespace.
     namespace: Option<String>,
     /// The kind of resource.
@@ -65,6 +68,7 @@ impl Shown {
             user: text.user,
             tag: text.tag,
             anyone: text.anyone,
+            anonymous: text.anonymous,
             namespace: text.namespace,
             kind: text.kind,
             name: text.name,
@@ -90,8 +94,12 @@ pub(in crate::http) struct NewPermission {
     user: Option<String>,
     #[schema(nullable = false)]
     tag: Option<String>,
+    /// Everybody, clients without a user included.
     #[serde(default)]
     anyone: bool,
+    /// Clients without a user.
+    #[serde(default)]
+    anonymous: bool,
     /// The namespace in which it applies; without it, every namespace.
     #[schema(nullable = false)]
     namespace: Option<String>,
@@ -130,6 +138,7 @@ impl From<NewPermission> for RuleText {
             user: new.user,
             tag: new.tag,
             anyone: new.anyone,
+            anonymous: new.anonymous,
             namespace: new.namespace,
             kind: new.kind,
             name: new.name,
