@@ -2,6 +2,7 @@
 
 import pathlib
 import threading
+import time
 import urllib.parse
 
 import pika
@@ -126,3 +127,20 @@ def test_deleting_a_namespace_closes_its_amqp_connections_and_leaves_nothing(bro
 def api(broker, method, path, body=None):
     """Status of a request about a namespace."""
     return http_api(broker, method, f"/namespaces/{path}", body)[0]
+
+
+def test_a_namespace_is_deleted_at_once_whatever_its_clients_do(broker, unique):
+    """A client that does not answer `connection.close` held the deletion up for ten seconds."""
+    namespace = f"{unique}-silent"
+    assert api(broker, "PUT", namespace, {}) in (200, 201, 204)
+    # It reads nothing more from its socket.
+    silent = connect(broker, namespace)
+    silent.channel().queue_declare("q", durable=True)
+    begun = time.monotonic()
+    assert api(broker, "DELETE", namespace) == 204
+    assert time.monotonic() - begun < 5
+    with pytest.raises(pika.exceptions.ProbableAccessDeniedError, match="not found"):
+        connect(broker, namespace)
+    # The client is told why all the same.
+    with pytest.raises(pika.exceptions.ConnectionClosedByBroker, match=f"vhost '{namespace}' is down"):
+        silent.process_data_events(5)

@@ -18,6 +18,9 @@ use crate::settings::Settings;
 /// The record header by which a record of a log topic names its address in the hub.
 pub(crate) const ADDRESS_HEADER: &str = inver_broker::message::name::ADDRESS_TEXT;
 
+/// Reads the headers by which exchanges route stored messages: AMQP has the exchanges that do so.
+pub(crate) const STORED_HEADERS: inver_broker::StoredHeaders = inver_amqp::stored_headers;
+
 /// A protocol as the server sees it.
 pub(crate) struct ProtocolEntry {
     /// Section of the configuration, label of metrics and logs.

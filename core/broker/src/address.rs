@@ -49,8 +49,11 @@ impl Address {
     /// Parses the written form of an address. Every byte string is one.
     #[must_use]
     pub fn parse(form: Form, text: &[u8]) -> Address {
-        let levels =
-            text.split(|b| *b == form.separator()).map(|level| unescape(form, level).into()).collect();
+        let levels = if text.is_empty() {
+            Vec::new()
+        } else {
+            text.split(|b| *b == form.separator()).map(|level| unescape(form, level).into()).collect()
+        };
         Address { levels }
     }
 
@@ -60,7 +63,7 @@ impl Address {
         Address { levels }
     }
 
-    /// The levels, outermost first. Never empty: the empty string is one empty level.
+    /// The levels, outermost first. The empty string has none.
     #[must_use]
     pub fn levels(&self) -> &[Box<[u8]>] {
         &self.levels
@@ -208,6 +211,9 @@ fn close(steps: &[Step], reached: &mut [bool]) {
 }
 
 fn steps(form: Form, text: &[u8], one: &[u8]) -> Vec<Step> {
+    if text.is_empty() {
+        return Vec::new();
+    }
     text.split(|b| *b == form.separator())
         .map(|level| match level {
             l if l == one => Step::One,

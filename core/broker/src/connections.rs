@@ -209,9 +209,9 @@ impl ConnectionRegistry {
         }
     }
 
-    fn leave(&self, connection: &Arc<LiveConnection>) {
-        self.expire(connection, None);
-        self.0.live.remove(&connection.id);
+    fn leave(&self, connection: &LiveConnection) {
+        let Some((_, connection)) = self.0.live.remove(&connection.id) else { return };
+        self.expire(&connection, None);
         if let Some(user) = &connection.user {
             self.0.of_user.give_back(user);
         }
@@ -356,10 +356,16 @@ impl LiveConnection {
         self.is_throttled.store(is_throttled, Ordering::Relaxed);
     }
 
-    /// When what the client proved to be with expires, milliseconds since 1970; none: never, or its protocol sees to it.
+    /// When what the client proved to be with expires, in steady time; none: never, or its protocol sees to it.
     #[must_use]
     pub fn expires_at_ms(&self) -> Option<i64> {
         Some(self.expires_at_ms.load(Ordering::Acquire)).filter(|at_ms| *at_ms != NEVER_MS)
+    }
+
+    /// Takes it off the registry: its protocol has told the client that it ends, and it uses nothing of its namespace any
+    /// more, though the client has not closed its side yet.
+    pub fn leave(&self) {
+        self.registry.leave(self);
     }
 
     /// Asks it to end; its protocol tells the client in its own way. Nothing happens if it ends already.
@@ -397,7 +403,7 @@ impl ConnectionHandle {
         self.0.quotas.forget();
     }
 
-    /// Sets when the connection is closed because its credential expires.
+    /// Sets when the connection is closed because its credential expires, in steady time.
     pub fn expire_at(&self, at_ms: Option<i64>) {
         self.0.registry.expire(&self.0, at_ms);
     }

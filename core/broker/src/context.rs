@@ -5,13 +5,14 @@
 
 use std::cmp::Ordering;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dashmap::DashMap;
 use inver_storage::{Log, Lsn, StreamId};
 use parking_lot::Mutex;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use tokio::runtime::Handle;
 
 use crate::audit::Audit;
@@ -37,7 +38,12 @@ pub(crate) struct Context {
     pub(crate) audit: Audit,
     /// The time of an acknowledgement is being measured, or was just now.
     is_measuring: AtomicBool,
+    /// What earlier processes left with consumers.
+    pub(crate) redeliveries: OnceLock<Redeliveries>,
 }
+
+/// What earlier processes left with consumers, by cursor: a row of the log each, which its subscription takes.
+pub(crate) type Redeliveries = Arc<Mutex<FxHashMap<u64, Bytes>>>;
 
 impl Context {
     pub(crate) fn new(
@@ -58,6 +64,7 @@ impl Context {
             over_length: OverLength::default(),
             audit,
             is_measuring: AtomicBool::new(false),
+            redeliveries: OnceLock::new(),
         })
     }
 

@@ -10,9 +10,9 @@ use inver_storage::SubmitError;
 use inver_storage::batch::{BatchBuilder, records};
 
 use crate::completion::Completion;
-use crate::message::{Death, HeaderView, HeaderWriter, Message, Property};
+use crate::message::{Death, HeaderView, HeaderWriter, Message, Property, split_more_keys};
 use crate::namespace::{Inner, Namespace};
-use crate::publisher::{Publisher, Target};
+use crate::publisher::{PublishError, Publisher, Target};
 use crate::spec::{DeadLetter, DeliveryId, DropReason};
 use crate::subscription::{DropSink, Dropped, Subscription};
 
@@ -47,7 +47,7 @@ impl DropSink for DeadLetterer {
         let mut headers = HeaderWriter::default();
         let (mut ids, mut published, mut completion) = (Vec::new(), 0, Completion::Now);
         for (i, d) in dropped.iter().enumerate() {
-            published += u64::from(publish(from.name(), d, to, &mut headers, &mut publisher));
+            published += u64::from(publish(from, d, to, &mut headers, &mut publisher));
             ids.push(d.id);
             if publisher.bytes() >= ENTRY_BYTES_MAX || i + 1 == dropped.len() {
                 let ids = std::mem::take(&mut ids);
@@ -71,7 +71,7 @@ impl DropSink for DeadLetterer {
         };
         let id = DeliveryId { partition: 0, offset: 0 };
         let dropped = Dropped { id, record, reason: DropReason::MaxLength };
-        if publish(by.name(), &dropped, to, &mut HeaderWriter::default(), &mut publisher) {
+        if publish(by, &dropped, to, &mut HeaderWriter::default(), &mut publisher) {
             by.context().counters.dead_lettered.increment(1);
         }
         if let Err(error) = publisher.flush() {
@@ -80,75 +80,120 @@ impl DropSink for DeadLetterer {
     }
 }
 
-/// Publishes a dropped message of a queue, unless it has reached that queue by a cycle or the exchange is missing.
-/// Whether it was published.
+/// Publishes a dropped message of a queue, to every queue that it reaches but those that it has died in already without a
+/// rejection: these would be a cycle. Whether a queue or another receiver has it.
 fn publish(
-    queue: &str,
+    queue: &Subscription,
     dropped: &Dropped,
     to: &DeadLetter,
     headers: &mut HeaderWriter,
     publisher: &mut Publisher,
 ) -> bool {
-    let now_ms = publisher.namespace().clock().now_ms();
-    let Some(routing_key) = rewrite(queue, dropped, to, now_ms, headers) else { return false };
+    let now_ms = publisher.namespace().clock().steady_ms();
+    let view = HeaderView::of(&dropped.record);
+    let letter = Letter::of(queue.name(), dropped, &view, now_ms);
+    let (routing_key, more_keys) = letter.write(to, &view, headers);
     let mut message = Message::of_record(&dropped.record, true);
     message.timestamp_ms = now_ms;
     message.headers = headers.headers();
-    let target = Target::Exchange { name: &to.exchange, routing_key: &routing_key, more_keys: &[] };
-    if let Err(error) = publisher.publish(target, &message) {
-        tracing::debug!(queue, %error, "failed to dead-letter a message");
-        return false;
-    }
-    true
-}
-
-/// Writes the message's headers with the record of this death. Returns its routing key; none if the message has
-/// reached the queue by a cycle without a rejection.
-fn rewrite(
-    queue: &str,
-    dropped: &Dropped,
-    to: &DeadLetter,
-    now_ms: i64,
-    headers: &mut HeaderWriter,
-) -> Option<Vec<u8>> {
-    let (mut kept, mut deaths) = (Vec::new(), Vec::new());
-    let (mut old_exchange, mut old_key, mut ttl_ms): (&[u8], _, _) = (b"", None, None);
-    let view = HeaderView::of(&dropped.record);
-    for property in view.typed_properties() {
-        match property {
-            Property::ExpiresMs(at) => ttl_ms = Some(at.saturating_sub(dropped.record.timestamp_ms).max(0)),
-            Property::Exchange(exchange) => old_exchange = exchange,
-            Property::RoutingKey(key) => old_key = Some(key),
-            Property::Death(death) => deaths.extend(Death::decode(death)),
-            other => kept.push(other),
+    let target = Target::Exchange { name: &to.exchange, routing_key, more_keys: &more_keys };
+    let published = publisher.publish_except(target, &message, &letter.cycle());
+    match published {
+        Ok(routed) => {
+            if routed.refused {
+                queue.context().counters.dead_letters_refused.increment(1);
+            }
+            routed.destinations > 0
+        }
+        // As in other brokers, a queue may name an exchange that does not exist.
+        Err(PublishError::NoSuchExchange(_)) => false,
+        Err(error) => {
+            queue.context().counters.dead_letters_refused.increment(1);
+            tracing::warn!(queue = queue.name(), %error, "failed to dead-letter a message");
+            false
         }
     }
-    let old_key = old_key.unwrap_or(queue.as_bytes());
-    let before = deaths.iter().position(|d| d.queue == queue && d.reason == dropped.reason);
-    let rejected =
-        dropped.reason == DropReason::Rejected || deaths.iter().any(|d| d.reason == DropReason::Rejected);
-    let count = match before {
-        Some(_) if !rejected => return None,
-        Some(at) => deaths.remove(at).count.saturating_add(1),
-        None => 1,
-    };
-    let death = Death {
-        queue: queue.into(),
-        reason: dropped.reason,
-        exchange: old_exchange.into(),
-        routing_key: old_key.into(),
-        time_ms: now_ms,
-        count,
-        ttl_ms,
-    };
-    deaths.insert(0, death);
-    deaths.truncate(DEATHS_MAX);
-    let new_key = to.routing_key.clone().unwrap_or_else(|| old_key.to_vec());
-    headers.begin_like(&view, None);
-    headers.put(Property::Exchange(to.exchange.as_bytes()));
-    headers.put(Property::RoutingKey(&new_key));
-    kept.into_iter().for_each(|property| headers.put(property));
-    deaths.iter().for_each(|death| headers.put(Property::Death(&death.encode())));
-    headers.user_of(&view);
-    Some(new_key)
+}
+
+/// A dropped message with all its deaths, newest first.
+struct Letter<'a> {
+    deaths: Vec<Death<'a>>,
+    /// The properties that it keeps.
+    kept: Vec<Property<'a>>,
+    old_key: &'a [u8],
+    old_more_keys: &'a [u8],
+}
+
+impl<'a> Letter<'a> {
+    fn of(queue: &'a str, dropped: &Dropped, view: &HeaderView<'a>, now_ms: i64) -> Letter<'a> {
+        let (mut kept, mut deaths) = (Vec::new(), Vec::new());
+        let (mut old_exchange, mut old_key, mut ttl_ms): (&[u8], _, _) = (b"", None, None);
+        let mut old_more_keys: &[u8] = b"";
+        for property in view.typed_properties() {
+            match property {
+                Property::ExpiresMs(at) => {
+                    ttl_ms = Some(at.saturating_sub(dropped.record.timestamp_ms).max(0));
+                }
+                Property::Exchange(exchange) => old_exchange = exchange,
+                Property::RoutingKey(key) => old_key = Some(key),
+                Property::MoreKeys(keys) => old_more_keys = keys,
+                Property::Death(death) => deaths.extend(Death::decode(death)),
+                other => kept.push(other),
+            }
+        }
+        let old_key = old_key.unwrap_or(queue.as_bytes());
+        let mut count = 1;
+        if let Some(at) = deaths.iter().position(|d| d.queue == queue && d.reason == dropped.reason) {
+            let before = deaths.remove(at);
+            count = before.count.saturating_add(1);
+            // Its time to live ended with the first death.
+            ttl_ms = ttl_ms.or(before.ttl_ms);
+        }
+        let death = Death {
+            queue: queue.into(),
+            reason: dropped.reason,
+            exchange: old_exchange.into(),
+            routing_key: old_key.into(),
+            time_ms: now_ms,
+            count,
+            ttl_ms,
+        };
+        deaths.insert(0, death);
+        deaths.truncate(DEATHS_MAX);
+        Letter { deaths, kept, old_key, old_more_keys }
+    }
+
+    /// Writes its headers. Returns its routing keys: those that it was published with, unless the queue sets another.
+    fn write<'k>(
+        &self,
+        to: &'k DeadLetter,
+        view: &HeaderView<'_>,
+        headers: &mut HeaderWriter,
+    ) -> (&'k [u8], Vec<&'k [u8]>)
+    where
+        'a: 'k,
+    {
+        let (key, more_keys) = match &to.routing_key {
+            Some(key) => (&**key, &b""[..]),
+            None => (self.old_key, self.old_more_keys),
+        };
+        headers.begin_like(view, None);
+        headers.put(Property::Exchange(to.exchange.as_bytes()));
+        headers.put(Property::RoutingKey(key));
+        if !more_keys.is_empty() {
+            headers.put(Property::MoreKeys(more_keys));
+        }
+        self.kept.iter().for_each(|property| headers.put(*property));
+        self.deaths.iter().for_each(|death| headers.put(Property::Death(&death.encode())));
+        headers.user_of(view);
+        (key, split_more_keys(more_keys))
+    }
+
+    /// The queues that it must not reach again.
+    fn cycle(&self) -> Vec<&str> {
+        if self.deaths.iter().any(|death| death.reason == DropReason::Rejected) {
+            return Vec::new();
+        }
+        self.deaths.iter().map(|death| &*death.queue).collect()
+    }
 }

@@ -112,9 +112,13 @@ impl Exchange {
         Ok(())
     }
 
-    /// The log position of the binding of the same identity, if that is present.
-    pub(crate) fn present(&self, binding: &Binding<RouteTarget>) -> Option<Option<Lsn>> {
-        self.table.write().find(binding).map(|b| b.made)
+    /// What `read` reads of the binding of the same identity, if that is present.
+    pub(crate) fn present<R>(
+        &self,
+        like: &Binding<RouteTarget>,
+        read: impl FnOnce(&Binding<RouteTarget>) -> R,
+    ) -> Option<R> {
+        self.table.write().find(like).map(|present| read(present))
     }
 
     /// Adds a binding or replaces the one of the same identity; no message is missed meanwhile.
@@ -183,6 +187,25 @@ impl Exchange {
         let found =
             table.find_by(hash, slashed, key, |b| b.target.identity() == identity && *b.key == *key)?;
         Some((found.arguments.clone(), found.row.is_some()))
+    }
+
+    /// The row of the binding to this target with this hash and key; none if it is not durable.
+    pub(crate) fn row_of(&self, target: &RouteTarget, hash: u64, slashed: bool, key: &[u8]) -> Option<u64> {
+        let identity = target.identity();
+        let mut table = self.table.write();
+        table.find_by(hash, slashed, key, |b| b.target.identity() == identity && *b.key == *key)?.row
+    }
+
+    /// The row of a binding, if that is present; none within if it is not durable.
+    pub(crate) fn present_row(
+        &self,
+        target: &RouteTarget,
+        key: &[u8],
+        arguments: &Arguments,
+    ) -> Option<Option<u64>> {
+        let hash = bindings::hash(target, key, arguments);
+        let mut table = self.table.write();
+        Some(table.find_by(hash, false, key, |b| b.is(target, key, arguments))?.row)
     }
 
     /// Calls `found` with the bindings that a message matches; see [`BindingTable::route`].

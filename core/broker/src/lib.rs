@@ -110,8 +110,8 @@ pub use source::Source;
 pub use spec::{
     BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,
     ExchangeSpec, Expiry, HUB, HubMode, InboxBounds, Mode, NamespaceLimits, NamespaceSpec, Overflow, OwnerId,
-    PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec, Start, SubscriptionOptions, TOPIC_NAME_BYTES_MAX,
-    TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, next_owner,
+    PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec, Start, StoredHeaders, SubscriptionOptions,
+    TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, next_owner,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, LiveBatch, Member, MemoryBounds, Position, Pull, QueueMemory,

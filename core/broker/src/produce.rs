@@ -81,7 +81,7 @@ impl Namespace {
         for queue in limited {
             // The check finds when the first of them expires.
             let ttl = queue.spec().limits.message_ttl_ms.is_some();
-            queue.check_new(self.clock().now_ms().saturating_add(LENGTH_CHECK_MS), ttl);
+            queue.check_new(self.clock().steady_ms().saturating_add(LENGTH_CHECK_MS), ttl);
         }
         Ok(submitted)
     }

@@ -19,7 +19,7 @@ use crate::address::{Address, Form, is_reserved, rewrite};
 use crate::completion::Completion;
 use crate::exchange::{Exchange, Inbox};
 use crate::limits::LimitReached;
-use crate::message::{Headers, Message, expires_ms};
+use crate::message::{Headers, Message, StoredLookup, expires_ms};
 use crate::namespace::Namespace;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
@@ -64,7 +64,8 @@ pub struct InboxTarget<'a>(pub(crate) &'a dyn Inbox);
 pub struct Routed {
     /// Receivers, captures not counted.
     pub destinations: usize,
-    /// A full queue or a full namespace refused the message, or the topic of its capture rule cannot be created.
+    /// A full queue or a full namespace refused the message, the topic of its capture rule cannot be created, or more
+    /// exchanges lead on than one publish may visit.
     pub refused: bool,
 }
 
@@ -206,7 +207,26 @@ impl Publisher {
     }
 
     fn route_message(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
-        let route = match to {
+        self.publish_except(to, message, &[])
+    }
+
+    /// As [`publish`](Self::publish), but not to the queues of these names.
+    pub(crate) fn publish_except(
+        &mut self,
+        to: Target<'_>,
+        message: &Message<'_>,
+        except: &[&str],
+    ) -> Result<Routed, PublishError> {
+        let (stored, with_lookup);
+        let message = match message.lookup {
+            Some(_) => message,
+            None => {
+                stored = StoredLookup::new(message.headers, self.namespace.stored_headers());
+                with_lookup = Message { lookup: Some(&stored), ..*message };
+                &with_lookup
+            }
+        };
+        let mut route = match to {
             Target::Inbox(InboxTarget(inbox)) => Arc::new(router::to_inbox(inbox, message.guaranteed)),
             Target::Hub(address) => match self.cached(HUB, b'/', address, message.guaranteed) {
                 Some(route) => route,
@@ -235,6 +255,9 @@ impl Publisher {
         if !self.is_exempt && self.namespace.is_full() && route.is_stored() {
             return Ok(Routed { destinations: route.receivers, refused: true });
         }
+        if route.is_cut {
+            return Ok(Routed { destinations: route.receivers, refused: true });
+        }
         if route.lacks_capture {
             self.namespace.counters().capture_refused.increment(1);
             if message.guaranteed {
@@ -242,13 +265,23 @@ impl Publisher {
             }
         }
         let mut accepting = None;
+        let mut destinations = route.receivers;
+        if !except.is_empty() {
+            let is_left_out = |queue: &&Arc<Queue>| except.contains(&queue.name());
+            let left_out: Vec<Arc<Queue>> = route.set.queues.iter().filter(is_left_out).cloned().collect();
+            if !left_out.is_empty() {
+                destinations = destinations.saturating_sub(left_out.len());
+                route = Arc::new(Route { set: Arc::new(route.set.without(&left_out)), ..(*route).clone() });
+            }
+        }
+        let mut is_refused = route.lacks_capture;
         if route.set.queues.iter().any(|q| q.has_limits() || message.headers.expires_ms.is_some()) {
             let refusing = self.apply_limits(&route.set, message);
             if !refusing.is_empty() {
                 accepting = Some(Arc::new(route.set.without(&refusing)));
+                is_refused = true;
             }
         }
-        let refused = accepting.is_some() || route.lacks_capture;
         let set = accepting.as_ref().unwrap_or(&route.set);
         let mut taken = false;
         for set in std::iter::once(set).chain(&route.formatted).filter(|set| !set.is_empty()) {
@@ -257,7 +290,7 @@ impl Publisher {
         }
         self.published += 1;
         self.unroutable += u64::from(!taken);
-        Ok(Routed { destinations: route.receivers, refused })
+        Ok(Routed { destinations, refused: is_refused })
     }
 
     /// Sets (or, with an empty or null value, clears) the retained value of an address, with the write batch. Does nothing
@@ -442,7 +475,9 @@ impl Publisher {
     /// Routes from an address whose key is in `scratch`.
     fn new_hub_route(&mut self, slashed: &[u8], message: &Message<'_>) -> Arc<Route> {
         let address = Address::parse(Form::Slashed, slashed);
-        self.cache(router::from_address(&self.namespace, &address, &self.publish_of(message), None))
+        let route = router::from_address(&self.namespace, &address, &self.publish_of(message), None);
+        // A route that depends on headers is not cached: they are not part of its key.
+        if self.namespace.routes_by_key(&self.namespace.hub()) { self.cache(route) } else { Arc::new(route) }
     }
 
     fn route(
@@ -519,7 +554,10 @@ impl Publisher {
             return Ok(None);
         }
         match self.namespace.exchange(name) {
-            Some(exchange) if exchange.spec().internal => Err(PublishError::Internal(name.to_owned())),
+            // What the broker publishes itself is not a client's.
+            Some(exchange) if exchange.spec().internal && !self.is_exempt => {
+                Err(PublishError::Internal(name.to_owned()))
+            }
             Some(exchange) => Ok(Some(exchange)),
             None => Err(PublishError::NoSuchExchange(name.to_owned())),
         }

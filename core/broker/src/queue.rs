@@ -54,7 +54,7 @@ impl Queue {
         stream: Option<Stream>,
         topic: Option<Arc<Topic>>,
     ) -> Arc<Queue> {
-        let now_ms = subscription.context().clock.now_ms();
+        let now_ms = subscription.context().clock.steady_ms();
         Arc::new(Queue {
             name: name.into(),
             spec,
@@ -152,7 +152,7 @@ impl Queue {
 
     /// Restarts the time after which it expires unused.
     pub fn touch(&self) {
-        self.used_ms.store(self.context().clock.now_ms(), Ordering::Relaxed);
+        self.used_ms.store(self.context().clock.steady_ms(), Ordering::Relaxed);
     }
 
     /// Sets what is done when it has expired unused; once.
@@ -170,7 +170,7 @@ impl Queue {
     pub(crate) fn start_checks(self: &Arc<Self>) {
         if self.spec.limits.needs_periodic_check() {
             self.expect_ttl();
-            self.check_by(self.context().clock.now_ms());
+            self.check_by(self.context().clock.steady_ms());
         }
     }
 
@@ -223,7 +223,9 @@ impl Queue {
             if depth.consumers > 0 {
                 self.touch();
             }
-            let expires_ms = self.used_ms.load(Ordering::Relaxed).saturating_add_unsigned(expires);
+            let left_ms = self.subscription.last_left_ms();
+            let used_ms = self.used_ms.load(Ordering::Relaxed).max(left_ms);
+            let expires_ms = used_ms.saturating_add_unsigned(expires);
             if expires_ms <= now_ms {
                 return Checked::Expired;
             }
@@ -287,7 +289,7 @@ impl Recheck for Queue {
     }
 
     fn recheck(self: Arc<Self>) {
-        self.check_by(self.context().clock.now_ms());
+        self.check_by(self.context().clock.steady_ms());
     }
 }
 

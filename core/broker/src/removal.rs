@@ -5,7 +5,7 @@ use bytes::Bytes;
 use inver_storage::{CursorId, Entry, Log, Lsn, StreamId, SubmitError, TableId};
 
 /// Parts of one entry.
-const ENTRY_PARTS_MAX: usize = 4096;
+const ENTRY_PARTS_MAX: usize = 1024;
 
 /// A removal in progress.
 pub(crate) struct Removal<'a> {

@@ -90,7 +90,7 @@ impl Retained {
     /// Deletes expired values among the next [`SWEEP_STEP_MAX`].
     pub(crate) fn expire(&self, log: &Log) -> Result<(), SubmitError> {
         let _order = self.in_order();
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.steady_ms();
         let mut swept_to = self.swept_to.lock();
         let mut changes = Vec::new();
         let mut last = Vec::new();
@@ -185,7 +185,7 @@ impl Retained {
             // A message routed before the filter was bound is stored after this: see `Publisher::flush`.
             drop(self.in_order());
         }
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.steady_ms();
         let values = &self.values.read().by_address;
         if let Some(address) = filter.as_address() {
             into.extend(
@@ -229,7 +229,7 @@ impl Retained {
         max: usize,
         visited_max: usize,
     ) -> RetainedPart {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.steady_ms();
         let mut found = Vec::new();
         if let Some(address) = filter.as_address() {
             let address = address.write(Form::Slashed);

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_access::{Operation, ResourceKind};
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use crate::access::Permissions;
 use crate::address::{Address, Form, is_reserved};
-use crate::bindings::Binding;
+use crate::bindings::{Binding, Readers};
 use crate::exchange::{Exchange, Inbox, RouteTarget};
 use crate::namespace::Namespace;
 use crate::queue::Queue;
@@ -21,10 +22,14 @@ use crate::spec::{HUB, HubMode, PublisherId, TopicConfig, TopicError, TopicKind,
 use crate::topic::{Partition, Topic};
 use crate::value::{HeaderLookup, Value};
 
-/// Exchanges that one publish may visit; each is visited once.
-const EXCHANGES_VISITED_MAX: usize = 256;
+/// Exchanges that one publish may visit; each is visited once. A publish that would visit more is refused.
+const EXCHANGES_VISITED_MAX: usize = 65_536;
+
+/// Exchanges visited that are searched one by one.
+const FEW_VISITED: usize = 16;
 
 /// The receivers of a message.
+#[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) set: Arc<ReceiverSet>,
     /// Topics with a batch format of their own.
@@ -37,6 +42,8 @@ pub(crate) struct Route {
     pub(crate) readers: Option<(Arc<Permissions>, u64)>,
     /// A capture rule applies whose topic cannot be appended to: such a message is not acknowledged.
     pub(crate) lacks_capture: bool,
+    /// More exchanges lead on than one publish may visit: such a message is refused.
+    pub(crate) is_cut: bool,
 }
 
 impl Route {
@@ -91,6 +98,7 @@ pub(crate) fn to_inbox(inbox: &dyn Inbox, guaranteed: bool) -> Route {
         receivers: 1,
         readers: None,
         lacks_capture: false,
+        is_cut: false,
     }
 }
 
@@ -127,7 +135,7 @@ pub(crate) fn from_topic(namespace: &Namespace, topic: &Topic, publish: &Publish
     let (hub, keys) = (namespace.hub(), &[topic.name().as_bytes()]);
     let mut next = SmallVec::new();
     let mut pass_on = |binding: &Binding<RouteTarget>| {
-        if found.may_read(topic, binding.reader.as_ref()) {
+        if found.may_read(topic, &binding.readers) {
             found.add_target(&binding.target, publish, &mut next);
         }
     };
@@ -138,7 +146,7 @@ pub(crate) fn from_topic(namespace: &Namespace, topic: &Topic, publish: &Publish
         (HubMode::Open, _) => hub.route(keys[0], Some(&address), publish.lookup, &mut pass_on),
         (HubMode::Named, _) => hub.route_exactly(&address, &mut pass_on),
     }
-    found.visited.push(Arc::as_ptr(&hub).addr());
+    found.visited.add(&hub);
     visit_all(namespace, next, keys, Some(&address), publish, &mut found);
     add_capture(namespace, &address, publish, &mut found);
     found.leave_out(topic);
@@ -183,10 +191,13 @@ fn visit_all(
 ) {
     while let Some(exchange) = stack.pop() {
         let here = Arc::as_ptr(&exchange).addr();
-        if found.visited.contains(&here) || found.visited.len() >= EXCHANGES_VISITED_MAX {
+        if !found.visited.add(&exchange) {
             continue;
         }
-        found.visited.push(here);
+        if found.visited.len() > EXCHANGES_VISITED_MAX {
+            found.is_cut = true;
+            return;
+        }
         let mut any = false;
         let is_passed_on = exchange.name() == HUB && found.entry != Some(here);
         for routing_key in routing_keys {
@@ -290,8 +301,7 @@ pub(crate) struct Found {
     pub(crate) formatted: SmallVec<[Arc<ReceiverSet>; 1]>,
     /// Inboxes with their ids, once for each of their bindings that matches, and whether that one is guaranteed.
     pub(crate) inboxes: Vec<(u64, Arc<dyn Inbox>, bool)>,
-    /// Addresses of the exchanges visited.
-    visited: SmallVec<[usize; 4]>,
+    visited: Visited,
     /// Address of the exchange that the message is published to.
     entry: Option<usize>,
     receivers: usize,
@@ -300,6 +310,34 @@ pub(crate) struct Found {
     readers: Option<(Arc<Permissions>, u64)>,
     /// See [`Route::lacks_capture`].
     lacks_capture: bool,
+    /// See [`Route::is_cut`].
+    is_cut: bool,
+}
+
+/// The exchanges visited, by their addresses.
+#[derive(Default)]
+struct Visited {
+    few: SmallVec<[usize; 4]>,
+    more: FxHashSet<usize>,
+}
+
+impl Visited {
+    /// Adds an exchange; false if it was visited.
+    fn add(&mut self, exchange: &Arc<Exchange>) -> bool {
+        let here = Arc::as_ptr(exchange).addr();
+        if self.few.contains(&here) {
+            return false;
+        }
+        if self.few.len() < FEW_VISITED {
+            self.few.push(here);
+            return true;
+        }
+        self.more.insert(here)
+    }
+
+    fn len(&self) -> usize {
+        self.few.len() + self.more.len()
+    }
 }
 
 /// Exchanges to visit.
@@ -321,13 +359,16 @@ impl Found {
         }
     }
 
-    /// Whether the client that made a binding may read a topic.
-    fn may_read(&mut self, topic: &Topic, reader: Option<&Arc<Permissions>>) -> bool {
-        let Some(reader) = reader else { return true };
-        // Read before the question: a change in between makes the route stale.
-        let readers = self.readers.get_or_insert_with(|| (reader.clone(), reader.version()));
-        readers.1 = readers.1.min(reader.version());
-        reader.may(ResourceKind::Topic, topic.name(), Operation::Read)
+    /// Whether one of the clients that declared a binding may read a topic.
+    fn may_read(&mut self, topic: &Topic, readers: &Readers) -> bool {
+        let clients = readers.clients();
+        clients.is_empty()
+            || clients.iter().any(|client| {
+                // Read before the question: a change in between makes the route stale.
+                let readers = self.readers.get_or_insert_with(|| (client.clone(), client.version()));
+                readers.1 = readers.1.min(client.version());
+                client.may(ResourceKind::Topic, topic.name(), Operation::Read)
+            })
     }
 
     /// Removes a topic's partitions.
@@ -374,6 +415,7 @@ impl Found {
             receivers: self.receivers,
             readers: self.readers,
             lacks_capture: self.lacks_capture,
+            is_cut: self.is_cut,
         }
     }
 }
@@ -434,6 +476,28 @@ mod tests {
         bind(&ns, "b", BindDestination::Exchange("a"), "");
         let route = from(&ns, "a", "k");
         assert_eq!((queues(&route), route.receivers), (vec!["q"], 1));
+    }
+
+    /// A message that had to pass more than 256 exchanges was lost, and confirmed.
+    #[test]
+    fn a_chain_of_exchanges_is_followed_to_its_end_or_refused() {
+        let ns = testing::namespace(BrokerConfig::default());
+        queue(&ns, "q");
+        bind(&ns, "amq.fanout", BindDestination::Queue("q"), "");
+        let mut last = "amq.fanout".to_owned();
+        let extend = |last: &mut String, to: usize| {
+            for n in 0..to {
+                let name = format!("{to}-{n}");
+                exchange(&ns, &name, ExchangeKind::Fanout, None);
+                bind(&ns, &name, BindDestination::Exchange(last), "");
+                *last = name;
+            }
+        };
+        extend(&mut last, 300);
+        let route = from(&ns, &last, "k");
+        assert_eq!((queues(&route), route.is_cut), (vec!["q"], false));
+        extend(&mut last, EXCHANGES_VISITED_MAX);
+        assert!(from(&ns, &last, "k").is_cut);
     }
 
     #[test]
@@ -522,7 +586,7 @@ mod tests {
             slashed: true,
             row: None,
             made: None,
-            reader: None,
+            readers: Readers::Anyone,
         });
     }
 

@@ -14,9 +14,9 @@ use crate::value::Arguments;
 
 pub use crate::tables::RowError;
 pub(crate) use crate::tables::{
-    BINDINGS, COMMITTED_OFFSETS, EXCHANGES, NAMESPACE_IDS, NAMESPACES, OPAQUE, RETAINED, SESSION_FILTERS,
-    SESSION_STATE, SESSIONS, SPILLS, SUBSCRIPTIONS, TOPICS, counted, decode, encode, key, split_counted,
-    split_key,
+    BINDINGS, CLOCK, COMMITTED_OFFSETS, DELIVERED, EXCHANGES, NAMESPACE_IDS, NAMESPACES, OPAQUE, RETAINED,
+    SESSION_FILTERS, SESSION_STATE, SESSIONS, SPILLS, SUBSCRIPTIONS, TOPICS, WILLS, counted, decode, encode,
+    key, split_counted, split_key,
 };
 
 /// Version of the rows of namespaces; those of version 1 have a number only.
@@ -100,20 +100,35 @@ impl BindingOwner {
 
 /// The version of a row of a binding with its owner; without one it has version 1.
 const OWNED_BINDING_VERSION: u8 = 2;
+/// The version of a row of a binding with several owners.
+const SHARED_BINDING_VERSION: u8 = 3;
 
-pub(crate) fn encode_binding(row: &BindingRow, owner: Option<&BindingOwner>) -> Bytes {
-    match owner {
-        Some(owner) => tables::encode_as(OWNED_BINDING_VERSION, &(row, owner)),
-        None => encode(row),
+pub(crate) fn encode_binding(row: &BindingRow, owners: &[BindingOwner]) -> Bytes {
+    match owners {
+        [] => encode(row),
+        [owner] => tables::encode_as(OWNED_BINDING_VERSION, &(row, owner)),
+        owners => tables::encode_as(SHARED_BINDING_VERSION, &(row, owners)),
     }
 }
 
-pub(crate) fn decode_binding(row: &[u8]) -> Result<(BindingRow, Option<BindingOwner>), RowError> {
-    if row.first() != Some(&OWNED_BINDING_VERSION) {
-        return Ok((decode(BINDINGS, row)?, None));
+pub(crate) fn decode_binding(row: &[u8]) -> Result<(BindingRow, Vec<BindingOwner>), RowError> {
+    match row.first() {
+        Some(&OWNED_BINDING_VERSION) => {
+            let (row, owner) = tables::decode_as(OWNED_BINDING_VERSION, BINDINGS, row)?;
+            Ok((row, vec![owner]))
+        }
+        Some(&SHARED_BINDING_VERSION) => tables::decode_as(SHARED_BINDING_VERSION, BINDINGS, row),
+        _ => Ok((decode(BINDINGS, row)?, Vec::new())),
     }
-    let (row, owner) = tables::decode_as(OWNED_BINDING_VERSION, BINDINGS, row)?;
-    Ok((row, Some(owner)))
+}
+
+/// What of a cursor's stream may have been delivered and was not acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DeliveredRow {
+    /// Messages below this offset may be with consumers.
+    pub(crate) out_to: u64,
+    /// First offset, the one after the last, and how often messages of this range were delivered before.
+    pub(crate) counted: Vec<(u64, u64, u32)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -180,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn binding_rows_of_both_versions_are_read() {
+    fn binding_rows_of_all_versions_are_read() {
         let row = || BindingRow {
             source: "x".into(),
             to_exchange: false,
@@ -190,15 +205,18 @@ mod tests {
             arguments: Arguments::new(),
         };
         let plain = b"\x01\x01x\x00\x01q\x01k\x01\x00";
-        assert_eq!(&encode_binding(&row(), None)[..], plain);
-        let (read, owner) = decode_binding(plain).unwrap();
-        assert_eq!((read.key, read.slashed, owner), (b"k".to_vec(), true, None));
-        let ann = BindingOwner { user: Some("ann".into()), external_tags: None };
+        assert_eq!(&encode_binding(&row(), &[])[..], plain);
+        let (read, owners) = decode_binding(plain).unwrap();
+        assert_eq!((read.key, read.slashed, owners), (b"k".to_vec(), true, vec![]));
+        let owner = |user: &str| BindingOwner { user: Some(user.into()), external_tags: None };
         let owned = b"\x02\x01x\x00\x01q\x01k\x01\x00\x01\x03ann\x00";
-        assert_eq!(&encode_binding(&row(), Some(&ann))[..], owned);
-        let (read, owner) = decode_binding(owned).unwrap();
-        assert_eq!((read.destination.as_str(), owner), ("q", Some(ann)));
-        assert!(decode_binding(b"\x03").is_err() && decode_binding(b"").is_err());
+        assert_eq!(&encode_binding(&row(), &[owner("ann")])[..], owned);
+        let (read, owners) = decode_binding(owned).unwrap();
+        assert_eq!((read.destination.as_str(), owners), ("q", vec![owner("ann")]));
+        let shared = b"\x03\x01x\x00\x01q\x01k\x01\x00\x02\x01\x03ann\x00\x01\x03bob\x00";
+        assert_eq!(&encode_binding(&row(), &[owner("ann"), owner("bob")])[..], shared);
+        assert_eq!(decode_binding(shared).unwrap().1, vec![owner("ann"), owner("bob")]);
+        assert!(decode_binding(b"\x04").is_err() && decode_binding(b"").is_err());
     }
 
     #[test]

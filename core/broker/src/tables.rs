@@ -43,6 +43,14 @@ pub(crate) const NAMESPACE_IDS: TableId = TableId(15);
 /// Quotas: `QuotaEntity` in the form of a row → `QuotaLimits`.
 pub(crate) const QUOTAS: TableId = TableId(16);
 
+/// What may have been delivered and was not acknowledged: a cursor → `DeliveredRow`.
+pub(crate) const DELIVERED: TableId = TableId(18);
+/// The broker's clock: an empty key → the last steady time that is known, milliseconds since 1970.
+pub(crate) const CLOCK: TableId = TableId(19);
+
+/// Wills of clients whose sessions end with their connections: namespace, client id → `WillRow`.
+pub(crate) const WILLS: TableId = TableId(20);
+
 const ROW_VERSION: u8 = 1;
 
 /// A row cannot be read: it was written by another version, or is damaged in a way that no checksum detects.

@@ -19,7 +19,7 @@ pub(crate) const AUDIT_DROPPED: &str = "inver_audit_events_dropped_total";
 const SETTLE: &str = "inver_messages_settle_seconds";
 
 /// Metrics of one namespace, each with its help.
-const COUNTERS: [(&str, &str); 13] = [
+const COUNTERS: [(&str, &str); 15] = [
     (
         "inver_messages_published_total",
         "Messages published singly; record batches are counted by their protocol.",
@@ -31,6 +31,14 @@ const COUNTERS: [(&str, &str); 13] = [
     (
         "inver_messages_dead_lettered_total",
         "Messages that queues dropped and published to their dead-letter exchange.",
+    ),
+    (
+        "inver_messages_dead_letters_refused_total",
+        "Dead letters that a queue they were routed to refused because it was full, or that could not be published.",
+    ),
+    (
+        "inver_messages_damaged_total",
+        "Messages that subscriptions stepped over because the log is damaged where they are.",
     ),
     ("inver_messages_spilled_total", "Messages that an in-memory queue spilled to the log."),
     (
@@ -69,6 +77,8 @@ pub(crate) struct Counters {
     pub(crate) acknowledged: Counter,
     pub(crate) returned: Counter,
     pub(crate) dead_lettered: Counter,
+    pub(crate) dead_letters_refused: Counter,
+    pub(crate) damaged: Counter,
     pub(crate) spilled: Counter,
     pub(crate) dropped: Counter,
     pub(crate) capture_refused: Counter,
@@ -96,6 +106,8 @@ impl Counters {
             acknowledged,
             returned,
             dead_lettered,
+            dead_letters_refused,
+            damaged,
             spilled,
             dropped,
             capture_refused,
@@ -113,6 +125,8 @@ impl Counters {
             acknowledged,
             returned,
             dead_lettered,
+            dead_letters_refused,
+            damaged,
             spilled,
             dropped,
             capture_refused,

@@ -172,7 +172,7 @@ impl Session {
             headers.user(name.as_bytes(), Some(value.as_bytes()));
         }
         let (timestamp_ms, headers, value) =
-            (self.namespace.clock().now_ms(), headers.headers(), Some(frame.body));
+            (self.namespace.clock().steady_ms(), headers.headers(), Some(frame.body));
         let message = Message { timestamp_ms, key: None, value, headers, guaranteed: true, lookup: None };
         let target = Target::Exchange { name: "", routing_key: queue.name().as_bytes(), more_keys: &[] };
         self.publisher.publish(target, &message)?;

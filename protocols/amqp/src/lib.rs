@@ -41,6 +41,12 @@ impl Amqp {
     }
 }
 
+/// The typed headers of a stored message, of whatever protocol, by which headers exchanges route it.
+#[must_use]
+pub fn stored_headers(bytes: &[u8], count: u32) -> inver_broker::Arguments {
+    map::routed_headers(&inver_broker::message::HeaderView::of_encoded(bytes, count))
+}
+
 #[async_trait]
 impl ProtocolPlugin for Amqp {
     fn name(&self) -> &'static str {

@@ -348,6 +348,10 @@ impl<M: Machine> Driver<M> {
         let Driver { mut machine, mut link } = self;
         link.throttle = None;
         let close = machine.end(&end, link.output());
+        // A client that does not take its last bytes holds up nobody who waits for its end.
+        if let Some(place) = machine.place() {
+            place.leave();
+        }
         if close == Close::Abort {
             drop(machine);
             link.connections.traffic().add_tally();

@@ -219,6 +219,7 @@ fn open(config: &Config, clock: Clock, tokens: &Tokens, traces: Traces) -> anyho
         namespaces_max: limits.namespaces_max,
         hub_default: config.hub.default.0,
         address_header: protocols::ADDRESS_HEADER.into(),
+        stored_headers: protocols::STORED_HEADERS,
         origins: PROTOCOLS.iter().map(|entry| entry.name).collect(),
         authenticator: Arc::new(Logins::new(config.logins.settings(), clock.clone(), tokens.clone())?),
         access_limits: limits.access(),

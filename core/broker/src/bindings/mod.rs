@@ -40,8 +40,44 @@ pub(crate) struct Binding<T> {
     pub(crate) row: Option<u64>,
     /// The log position of its creation; none if it is not durable, or was recovered.
     pub(crate) made: Option<Lsn>,
-    /// What the client that made it may do; none: everything. It does not belong to the identity.
-    pub(crate) reader: Option<Arc<Permissions>>,
+    /// Whose permissions decide what it passes on of log topics. They do not belong to the identity.
+    pub(crate) readers: Readers,
+}
+
+/// The clients that declared a binding: it passes a log topic's records on as long as one of them may read the topic.
+#[derive(Clone, Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "hardly any binding has several, and there are millions of bindings"
+)]
+pub(crate) enum Readers {
+    /// Nobody asks: it is the broker's, or was made while permissions were not enforced.
+    #[default]
+    Anyone,
+    /// One client declared it.
+    One(Arc<Permissions>),
+    /// Several did, each under another user.
+    Several(Box<Vec<Arc<Permissions>>>),
+}
+
+impl Readers {
+    /// Those of a binding that these clients declared.
+    pub(crate) fn of(mut clients: Vec<Arc<Permissions>>) -> Readers {
+        match clients.len() {
+            0 => Readers::Anyone,
+            1 => clients.pop().map_or(Readers::Anyone, Readers::One),
+            _ => Readers::Several(Box::new(clients)),
+        }
+    }
+
+    /// The clients; none: anyone.
+    pub(crate) fn clients(&self) -> &[Arc<Permissions>] {
+        match self {
+            Readers::Anyone => &[],
+            Readers::One(one) => std::slice::from_ref(one),
+            Readers::Several(several) => several,
+        }
+    }
 }
 
 /// The bindings of one exchange.
@@ -244,7 +280,15 @@ mod tests {
 
     fn binding(target: usize, key: &[u8]) -> Binding<usize> {
         let arguments = Arguments::new();
-        Binding { target, key: key.into(), arguments, slashed: false, row: None, made: None, reader: None }
+        Binding {
+            target,
+            key: key.into(),
+            arguments,
+            slashed: false,
+            row: None,
+            made: None,
+            readers: Readers::Anyone,
+        }
     }
 
     fn routed(table: &BindingTable<usize>, key: &[u8]) -> Vec<usize> {

@@ -166,7 +166,7 @@ impl Broker {
             return Err(missing());
         }
         if let Some(at_ms) = identity.expires_at_ms() {
-            connection.expire_at(Some(at_ms));
+            connection.expire_at(Some(self.clock().steady_at(at_ms)));
         }
         Ok(Admitted { sessions, permissions, connection })
     }
@@ -189,7 +189,7 @@ impl Broker {
         if let Some(grant) = identity.grant() {
             permissions.renew(grant.clone());
         }
-        connection.expire_at(identity.expires_at_ms());
+        connection.expire_at(identity.expires_at_ms().map(|at_ms| self.clock().steady_at(at_ms)));
         true
     }
 

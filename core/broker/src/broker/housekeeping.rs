@@ -1,14 +1,17 @@
 //! Housekeeping: runs what is due, trims acknowledged messages, and applies retention and bounds.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use inver_storage::Listener;
+use bytes::Bytes;
+use inver_storage::{Entry, Listener};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Broker;
+use crate::rows;
 use crate::session::Sessions;
 
 /// Milliseconds between trims of acknowledged messages.
@@ -19,6 +22,9 @@ const BYTES_ROUNDS: u32 = 4;
 
 /// Retention is applied once in this many rounds: it walks over all topics.
 const RETENTION_ROUNDS: u32 = 120;
+
+/// The time is written to the log once in this many rounds, if anything else was.
+const CLOCK_ROUNDS: u32 = 120;
 
 /// Inboxes that the log found above their bounds, by their streams. Waiting for one never holds up what is due.
 #[derive(Default)]
@@ -71,16 +77,18 @@ impl Broker {
         let mut next = clock.now() + period;
         loop {
             tokio::select! {
-                () = self.0.parts.timers.wait(&clock, clock.now_ms(), next) => {}
+                () = self.0.parts.timers.wait(&clock, clock.steady_ms(), next) => {}
                 () = shutdown.cancelled() => return,
             }
             let round_due = clock.now() >= next;
             if round_due {
+                clock.follow();
                 next = clock.now() + period;
                 rounds = rounds.wrapping_add(1);
             }
             let bytes_due = round_due && rounds.is_multiple_of(BYTES_ROUNDS);
             let retention_due = round_due && rounds.is_multiple_of(RETENTION_ROUNDS);
+            let clock_due = round_due && rounds % CLOCK_ROUNDS == 1;
             let broker = self.clone();
             let done = tokio::task::spawn_blocking(move || {
                 broker.run_due();
@@ -92,6 +100,9 @@ impl Broker {
                 }
                 if retention_due {
                     broker.keep_bounds();
+                }
+                if clock_due {
+                    broker.note_time();
                 }
             });
             if let Err(error) = done.await {
@@ -106,7 +117,11 @@ impl Broker {
 
     /// Runs everything whose deadline is reached: queues are checked, wills published, sessions expired.
     pub fn run_due(&self) {
-        let now_ms = self.clock().now_ms();
+        let wills = std::mem::take(&mut *self.0.wills.lock());
+        wills.into_iter().for_each(|(sessions, client_id, row)| {
+            sessions.publish_recovered_will(&client_id, row);
+        });
+        let now_ms = self.clock().steady_ms();
         for (at_ms, due) in self.0.parts.timers.take(now_ms) {
             due.run(at_ms, now_ms);
         }
@@ -145,9 +160,24 @@ impl Broker {
         self.0.memory_shares.read().iter().map(|(share, used_bytes)| (*share, used_bytes())).collect()
     }
 
+    /// Writes the time to the log, from which the next start goes on if the system's time is earlier. An idle broker writes
+    /// nothing.
+    pub fn note_time(&self) {
+        let noted = &self.0.noted_at;
+        if self.log().committed().0 <= noted.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut entry = Entry::new();
+        entry.put(rows::CLOCK, Bytes::new(), rows::encode(&self.clock().steady_ms()));
+        match self.log().submit(entry) {
+            Ok(submitted) => noted.store(submitted.lsn.0, Ordering::Relaxed),
+            Err(error) => tracing::debug!(%error, "failed to write the time"),
+        }
+    }
+
     /// Applies retention and bounds now, and not in a later round of housekeeping.
     pub fn keep_bounds(&self) {
-        let now_ms = self.clock().now_ms();
+        let now_ms = self.clock().steady_ms();
         self.client_log().sweep();
         for sessions in self.all_sessions() {
             let namespace = sessions.namespace();

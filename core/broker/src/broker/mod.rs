@@ -14,6 +14,7 @@ mod sweep;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use inver_access::Digest;
@@ -26,7 +27,7 @@ use crate::audit::Audit;
 use crate::client_log::ClientLog;
 use crate::clock::Clock;
 use crate::connections::ConnectionRegistry;
-use crate::context::{Context, Due};
+use crate::context::{Context, Due, Redeliveries};
 use crate::deadletter::DeadLetterer;
 use crate::identity::{AuthError, Credentials, DEFAULT_USER, Identity, anonymous_by_listener};
 use crate::limits::Limits;
@@ -36,7 +37,7 @@ use crate::quota::Quotas;
 use crate::retained::Retained;
 use crate::rows::{self, NamespaceRow, RowError};
 use crate::scram::{ScramLogin, ScramLoginError};
-use crate::session::Sessions;
+use crate::session::{Sessions, WillRow};
 use crate::spec::{BrokerConfig, CaptureRule, NamespaceSpec, TopicConfig, TopicError, TopicSpec};
 use crate::telemetry::Counters;
 use crate::timers::Timers;
@@ -84,6 +85,10 @@ struct Inner {
     protocol_state: RwLock<HashMap<Bytes, Bytes>>,
     client_log: Arc<ClientLog>,
     memory_shares: RwLock<Vec<MemoryShare>>,
+    /// The position of the last entry with the time.
+    noted_at: AtomicU64,
+    /// Wills of clients whose sessions ended with an earlier process, to be published once the users are known.
+    wills: Mutex<Vec<(Sessions, String, WillRow)>>,
 }
 
 /// A share of the memory, and what tells how much of it is used.
@@ -97,6 +102,7 @@ struct Parts {
     access: AccessControl,
     changed: RwLock<Changed>,
     full_inboxes: Arc<FullInboxes>,
+    redeliveries: Redeliveries,
 }
 
 /// What was changed since the start; new namespaces get it too.
@@ -130,6 +136,8 @@ impl Parts {
         let audit = self.access.audit().clone();
         let context =
             Context::new(id, self.log.clone(), clock, self.timers.clone(), Counters::of(name), audit);
+        // It is new.
+        let _set = context.redeliveries.set(self.redeliveries.clone());
         let namespace =
             Namespace::new(id, name, spec, context, &self.config, retained, |weak| DeadLetterer::new(weak));
         self.changed.read().apply_to(&namespace);
@@ -140,6 +148,9 @@ impl Parts {
 impl Broker {
     /// Restores the broker from what the log has.
     pub fn open(log: Log, config: BrokerConfig) -> Result<Broker, BrokerError> {
+        for (_, row) in log.recovered_state(rows::CLOCK) {
+            config.clock.begin_after(rows::decode(rows::CLOCK, &row)?);
+        }
         let timers = Arc::<Timers<Due>>::default();
         let connections = ConnectionRegistry::new(timers.clone());
         let audit = Audit::new(config.clock.clone(), &config.audit);
@@ -153,9 +164,10 @@ impl Broker {
             access: access.clone(),
             changed: RwLock::default(),
             full_inboxes: Arc::default(),
+            redeliveries: Redeliveries::default(),
         };
         parts.log.on_overflow(parts.full_inboxes.clone());
-        let Recovered { mut namespaces, next_id } = recovery::recover(&parts)?;
+        let Recovered { mut namespaces, next_id, wills } = recovery::recover(&parts)?;
         let default = match namespaces.get(DEFAULT_NAMESPACE) {
             Some(default) => default.clone(),
             None => {
@@ -185,6 +197,8 @@ impl Broker {
             protocol_state: RwLock::new(protocol_state),
             client_log,
             memory_shares: RwLock::default(),
+            noted_at: AtomicU64::new(0),
+            wills: Mutex::new(wills),
         }));
         broker.configure_namespaces(&configured)?;
         broker.create_topics(&broker.0.parts.config.topics)?;

@@ -10,9 +10,10 @@ use super::{BrokerError, Parts, sweep};
 use crate::access::Permissions;
 use crate::namespace::Namespace;
 use crate::rows::{
-    self, BindingOwner, NamespaceRow, RowError, SessionFilterRow, decode, split_counted, split_key,
+    self, BindingOwner, DeliveredRow, NamespaceRow, RowError, SessionFilterRow, decode, split_counted,
+    split_key,
 };
-use crate::session::{SessionCore, Sessions};
+use crate::session::{SessionCore, Sessions, WillRow};
 use crate::spec::SubscriptionOptions;
 
 /// Namespaces, with their sessions, by id.
@@ -24,6 +25,8 @@ pub(super) struct Recovered {
     pub(super) namespaces: HashMap<Box<str>, Sessions>,
     /// The number that the next namespace gets.
     pub(super) next_id: u32,
+    /// Wills of clients whose sessions ended with the process, with their client ids.
+    pub(super) wills: Vec<(Sessions, String, WillRow)>,
 }
 
 /// Restores all namespaces.
@@ -59,11 +62,17 @@ pub(super) fn recover(parts: &Parts) -> Result<Recovered, BrokerError> {
     if !deleted.is_empty() {
         sweep::sweep(log, &deleted)?;
     }
+    recover_deliveries(parts)?;
     recover_topology(parts, &by_id)?;
     recover_offsets(log, &by_id)?;
     recover_sessions(log, &by_id)?;
     by_id.values().for_each(Sessions::end_empty_groups);
     by_id.values().for_each(|sessions| sessions.namespace().end_owned_queues());
+    let mut wills = Vec::new();
+    each(log, rows::WILLS, &by_id, |sessions, key, row| {
+        wills.push((sessions.clone(), text(&key), decode(rows::WILLS, &row)?));
+        Ok(())
+    })?;
     sweep_spills(log)?;
     for sessions in by_id.values() {
         let namespace = sessions.namespace();
@@ -75,16 +84,49 @@ pub(super) fn recover(parts: &Parts) -> Result<Recovered, BrokerError> {
             "restored namespace"
         );
     }
-    Ok(Recovered { namespaces: by_name, next_id })
+    Ok(Recovered { namespaces: by_name, next_id, wills })
+}
+
+/// Counts what was with consumers when an earlier process ended as delivered, and forgets what is acknowledged.
+fn recover_deliveries(parts: &Parts) -> Result<(), BrokerError> {
+    let log = &parts.log;
+    let mut entry = Entry::new();
+    let mut redeliveries = parts.redeliveries.lock();
+    for (key, value) in log.recovered_state(rows::DELIVERED) {
+        let cursor = key.first_chunk::<8>().map(|id| u64::from_be_bytes(*id));
+        let mut row: DeliveredRow = decode(rows::DELIVERED, &value)?;
+        let before = row.clone();
+        // A row may be written in the moment in which its cursor is deleted.
+        match cursor.and_then(|id| log.cursor(id.into())) {
+            Some(cursor) => row.recover(cursor.position().0),
+            None => row = DeliveredRow::default(),
+        }
+        if row.is_empty() {
+            entry.delete(rows::DELIVERED, key);
+            continue;
+        }
+        let value = rows::encode(&row);
+        if row != before {
+            entry.put(rows::DELIVERED, key, value.clone());
+        }
+        redeliveries.extend(cursor.map(|id| (id, value)));
+    }
+    if !entry.is_empty() {
+        log.submit(entry)?;
+    }
+    Ok(())
 }
 
 /// Restores topics, queues, exchanges, bindings and subscriptions, in an order in which each finds what it refers to.
-fn recover_topology(parts: &Parts, by_id: &ById) -> Result<(), RowError> {
+fn recover_topology(parts: &Parts, by_id: &ById) -> Result<(), BrokerError> {
     let log = &parts.log;
     // One for all bindings of a client.
     let mut readers: HashMap<(String, BindingOwner), Arc<Permissions>> = HashMap::new();
+    // Bindings that lead from or to nothing, by namespace.
+    let mut dangling: HashMap<u32, Vec<u64>> = HashMap::new();
+    let mut is_whole = true;
     each_in_namespace(log, rows::TOPICS, by_id, |namespace, key, row| {
-        namespace.recover_topic(&text(&key), &decode(rows::TOPICS, &row)?);
+        is_whole &= namespace.recover_topic(&text(&key), &decode(rows::TOPICS, &row)?);
         Ok(())
     })?;
     each_in_namespace(log, rows::EXCHANGES, by_id, |namespace, key, row| {
@@ -93,22 +135,38 @@ fn recover_topology(parts: &Parts, by_id: &ById) -> Result<(), RowError> {
     })?;
     each_in_namespace(log, rows::BINDINGS, by_id, |namespace, key, row| {
         if let Some(number) = key.first_chunk::<8>() {
-            let (row, owner) = rows::decode_binding(&row)?;
-            let reader = owner.map(|owner| {
+            let (row, owners) = rows::decode_binding(&row)?;
+            let readers = owners.into_iter().map(|owner| {
                 let key = (namespace.name().to_owned(), owner);
                 let reader = readers.entry(key).or_insert_with_key(|(namespace, owner)| {
                     parts.access.permissions(owner.scope(namespace))
                 });
                 reader.clone()
             });
-            namespace.recover_binding(u64::from_be_bytes(*number), &row, reader);
+            let readers = readers.collect();
+            let number = u64::from_be_bytes(*number);
+            if !namespace.recover_binding(number, &row, readers) {
+                dangling.entry(namespace.id()).or_default().push(number);
+            }
         }
         Ok(())
     })?;
+    for (namespace, rows) in dangling {
+        let bindings = rows.len();
+        match by_id.get(&namespace).filter(|_| is_whole) {
+            Some(sessions) => {
+                sessions.namespace().remove_dangling(&rows)?;
+                tracing::info!(bindings, "removed bindings whose queue or exchange was deleted");
+            }
+            // A queue whose messages are missing may be restored from a backup, and its bindings with it.
+            None => tracing::error!(bindings, "bindings skipped in recovery: source or destination missing"),
+        }
+    }
     each_in_namespace(log, rows::SUBSCRIPTIONS, by_id, |namespace, key, row| {
         namespace.recover_subscription(&key, &decode(rows::SUBSCRIPTIONS, &row)?);
         Ok(())
-    })
+    })?;
+    Ok(())
 }
 
 fn recover_offsets(log: &Log, by_id: &ById) -> Result<(), RowError> {

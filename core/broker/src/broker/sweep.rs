@@ -10,11 +10,12 @@ use crate::removal::Removal;
 use crate::rows::{self, SubscriptionRow, TopicRow, decode, split_key};
 
 /// Tables whose rows begin with the number of their namespace and name no stream.
-const PLAIN: [TableId; 6] = [
+const PLAIN: [TableId; 7] = [
     rows::EXCHANGES,
     rows::BINDINGS,
     rows::SESSION_FILTERS,
     rows::SESSION_STATE,
+    rows::WILLS,
     rows::RETAINED,
     rows::COMMITTED_OFFSETS,
 ];

@@ -17,8 +17,13 @@ use crate::spec::DropReason;
 const VERSION_1: u8 = 0xF9;
 
 /// The reasons by their names.
-const REASONS: [DropReason; 4] =
-    [DropReason::Expired, DropReason::Rejected, DropReason::MaxLength, DropReason::DeliveryLimit];
+const REASONS: [DropReason; 5] = [
+    DropReason::Expired,
+    DropReason::Rejected,
+    DropReason::MaxLength,
+    DropReason::DeliveryLimit,
+    DropReason::Damaged,
+];
 
 /// The times that one queue dropped a message for one reason.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,6 +26,9 @@ pub mod name {
     pub const DELIVERY_MODE: &[u8] = b"delivery-mode";
     /// The priority, 0 to 255.
     pub const PRIORITY: &[u8] = b"priority";
+    /// Further routing keys that it was published with, in the form of [`more_keys`](crate::message::more_keys). Not shown
+    /// to consumers: some are meant to be hidden from them.
+    pub const MORE_KEYS: &[u8] = b"more-routing-keys";
     /// The time that the publisher set: seconds since 1970.
     pub const TIMESTAMP: &[u8] = b"timestamp";
     /// The body's media type.
@@ -63,6 +66,8 @@ pub enum Property<'a> {
     Exchange(&'a [u8]),
     /// [`name::ROUTING_KEY`]
     RoutingKey(&'a [u8]),
+    /// [`name::MORE_KEYS`]
+    MoreKeys(&'a [u8]),
     /// [`name::ADDRESS`]
     Address(&'a [u8]),
     /// [`name::QOS`]
@@ -108,6 +113,7 @@ impl<'a> Property<'a> {
             name::EXPIRES => number(value, Property::ExpiresMs),
             name::EXCHANGE => Property::Exchange(value),
             name::ROUTING_KEY => Property::RoutingKey(value),
+            name::MORE_KEYS => Property::MoreKeys(value),
             name::ADDRESS => Property::Address(value),
             name::QOS => number(value, Property::Qos),
             name::DELIVERY_MODE => number(value, Property::DeliveryMode),
@@ -133,6 +139,7 @@ impl<'a> Property<'a> {
             Property::ExpiresMs(at) => write(name::EXPIRES, Buffer::new().format(at).as_bytes()),
             Property::Exchange(value) => write(name::EXCHANGE, value),
             Property::RoutingKey(value) => write(name::ROUTING_KEY, value),
+            Property::MoreKeys(value) => write(name::MORE_KEYS, value),
             Property::Address(value) => write(name::ADDRESS, value),
             Property::Qos(level) => write(name::QOS, Buffer::new().format(level).as_bytes()),
             Property::DeliveryMode(mode) => write(name::DELIVERY_MODE, Buffer::new().format(mode).as_bytes()),
@@ -154,6 +161,29 @@ impl<'a> Property<'a> {
     }
 }
 
+/// The value of [`name::MORE_KEYS`]: each key with its length before it, four bytes, big-endian.
+#[must_use]
+pub fn more_keys(keys: &[&[u8]]) -> Vec<u8> {
+    let mut value = Vec::new();
+    for key in keys {
+        value.extend_from_slice(&(key.len() as u32).to_be_bytes());
+        value.extend_from_slice(key);
+    }
+    value
+}
+
+/// The keys in the value of [`name::MORE_KEYS`]; it ends where it is damaged.
+pub(crate) fn split_more_keys(mut value: &[u8]) -> Vec<&[u8]> {
+    let mut keys = Vec::new();
+    while let Some((length, rest)) = value.split_first_chunk::<4>()
+        && let Some((key, rest)) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)
+    {
+        keys.push(key);
+        value = rest;
+    }
+    keys
+}
+
 fn number<'a, T: FromStr>(value: &[u8], property: fn(T) -> Property<'a>) -> Property<'a> {
     parse(value).map_or(Property::Malformed, property)
 }
@@ -173,6 +203,7 @@ mod tests {
             (Property::ExpiresMs(-5), "expires", "-5"),
             (Property::Exchange(b"e"), "exchange", "e"),
             (Property::RoutingKey(b"r"), "routing-key", "r"),
+            (Property::MoreKeys(b"k"), "more-routing-keys", "k"),
             (Property::Address(b"a/b"), "mqtt-topic", "a/b"),
             (Property::Qos(2), "mqtt-qos", "2"),
             (Property::DeliveryMode(2), "delivery-mode", "2"),
@@ -196,6 +227,13 @@ mod tests {
             assert_eq!(stored, [(name.as_bytes().to_vec(), value.as_bytes().to_vec())]);
             assert_eq!(Property::decode(name.as_bytes(), Some(value.as_bytes())), property);
         }
+    }
+
+    #[test]
+    fn more_keys_are_read_as_they_were_written() {
+        let keys: [&[u8]; 3] = [b"a", b"", b"b\0c"];
+        assert_eq!(split_more_keys(&more_keys(&keys)), keys);
+        assert_eq!(split_more_keys(b"\0\0\0\x01a\0\0\0\x05b"), [b"a"]);
     }
 
     #[test]

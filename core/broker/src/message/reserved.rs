@@ -43,6 +43,7 @@ fn is_vouched(header: &[u8]) -> bool {
         origin::HEADER
             | name::EXCHANGE
             | name::ROUTING_KEY
+            | name::MORE_KEYS
             | name::ADDRESS
             | name::QOS
             | name::USER_ID

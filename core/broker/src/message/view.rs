@@ -107,6 +107,12 @@ impl<'a> HeaderView<'a> {
         HeaderView::over(all)
     }
 
+    /// The view of `count` encoded headers of a message that the broker composed.
+    #[must_use]
+    pub fn of_encoded(bytes: &'a [u8], count: u32) -> Self {
+        HeaderView::over(RawHeaders::encoded(bytes, count))
+    }
+
     pub(crate) fn over(all: RawHeaders<'a>) -> Self {
         let mut rest = all;
         match rest.next().and_then(|(name, value)| Origin::decode(name, value)) {

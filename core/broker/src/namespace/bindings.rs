@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 
 use inver_storage::{Entry, Lsn, SubmitError};
 
+use super::leaving::Leaving;
 use super::origins::Origin;
 use super::passing_on::may_pass_on;
 use super::{Declared, Namespace};
 use crate::access::Permissions;
 use crate::audit::AuditKind;
-use crate::bindings::{BindTarget, Binding};
+use crate::bindings::{BindTarget, Binding, Readers};
 use crate::completion::Completion;
 use crate::exchange::{Exchange, RouteTarget};
 use crate::limits::{self, LimitReached};
@@ -21,6 +22,9 @@ use crate::queue::Queue;
 use crate::rows::{self, BindingOwner, BindingRow};
 use crate::spec::{ExchangeKind, ExchangeSpec};
 use crate::value::{Arguments, Value};
+
+/// Clients that a binding belongs to; when one more declares it, the earliest no longer counts.
+const BINDING_CLIENTS_MAX: usize = 16;
 
 /// The destination of a binding, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,46 +145,14 @@ impl Namespace {
         if if_unused && exchange.binding_count() > 0 {
             return Err(ExchangeError::InUse(name.to_owned()));
         }
-        let mut entry = Entry::new();
-        self.remove_exchange(&exchange, &mut entry);
+        let mut leaving = Leaving::default();
+        leaving.exchange(&exchange);
+        let lsn =
+            self.write_leaving(&mut leaving, Entry::new(), |entry| Ok(self.log().submit(entry)?.lsn))?;
+        self.take_out(leaving);
         self.changed();
         self.audit_exchange(AuditKind::Deleted, "delete", &exchange);
-        if entry.is_empty() {
-            return Ok(Completion::Now);
-        }
-        Ok(Completion::At(self.log().submit(entry)?.lsn))
-    }
-
-    /// Removes an exchange with the bindings from it and to it, and the auto-delete exchanges that lose their last
-    /// binding.
-    fn remove_exchange(&self, exchange: &Arc<Exchange>, entry: &mut Entry) {
-        let mut pending = vec![exchange.clone()];
-        while let Some(exchange) = pending.pop() {
-            if self.0.exchanges.write().remove(exchange.name()).is_none() {
-                continue;
-            }
-            // First: an exchange that is bound to itself would keep itself alive.
-            self.0.origins.unbind_all(&RouteTarget::Exchange(exchange.clone()), |source, binding| {
-                self.forget_binding(binding, entry);
-                if source.spec().auto_delete && source.binding_count() == 0 {
-                    pending.push(source.clone());
-                }
-            });
-            exchange.for_each_binding(|binding| {
-                self.0.origins.remove(&exchange, binding);
-                self.forget_binding(binding, entry);
-            });
-            if exchange.spec().durable {
-                entry.delete(rows::EXCHANGES, rows::key(self.0.id, &[exchange.name().as_bytes()]));
-            }
-        }
-    }
-
-    /// Removes an auto-delete exchange without bindings.
-    pub(super) fn auto_delete_exchange(&self, exchange: &Arc<Exchange>, entry: &mut Entry) {
-        if exchange.spec().auto_delete && exchange.binding_count() == 0 {
-            self.remove_exchange(exchange, entry);
-        }
+        Ok(lsn.into())
     }
 
     /// Adds a binding that passes everything on; a present one stays.
@@ -195,7 +167,7 @@ impl Namespace {
     }
 
     /// Adds a binding of a client: while permissions are enforced, it passes on a log topic's records only as long as that
-    /// client may read the topic. A present one stays, with the client that made it.
+    /// client may read the topic. One that is present belongs to this client too, unless it is anyone's.
     pub fn bind_as(
         &self,
         client: Option<&Arc<Permissions>>,
@@ -218,19 +190,49 @@ impl Namespace {
                 RouteTarget::Exchange(e) => e.spec().durable,
                 RouteTarget::Inbox { .. } => false,
             };
-        let binding = |row, made| {
-            let (target, arguments, reader) = (target.clone(), arguments.clone(), reader.cloned());
-            Binding { target, key: key.into(), arguments, slashed: false, row, made, reader }
+        let mut binding = Binding {
+            target: target.clone(),
+            key: key.into(),
+            arguments: arguments.clone(),
+            slashed: false,
+            row: None,
+            made: None,
+            readers: reader.cloned().map_or(Readers::Anyone, Readers::One),
         };
-        if let Some(present) = exchange.present(&binding(None, None)) {
-            return Ok(present.into());
+        if let Some((row, made, readers)) =
+            exchange.present(&binding, |present| (present.row, present.made, present.readers.clone()))
+        {
+            let Some(readers) = reader.and_then(|reader| with_reader(&readers, reader)) else {
+                return Ok(made.into());
+            };
+            let lsn = row.map(|row| self.put_binding(row, source, to, &binding, &readers)).transpose()?;
+            exchange.rebind(Binding { row, made: lsn.or(made), readers, ..binding });
+            self.changed();
+            self.audit_binding(client, "bind", &exchange, &target, key);
+            return Ok(lsn.or(made).into());
         }
         limits::check("bindings", exchange.binding_count(), self.limits().bindings_max)?;
-        if !durable {
-            let present = self.enter_binding(&exchange, binding(None, None)).err();
-            self.audit_binding(client, "bind", &exchange, &target, key);
-            return Ok(present.flatten().into());
+        if durable {
+            let row = self.0.next_binding.fetch_add(1, Ordering::Relaxed);
+            binding.row = Some(row);
+            binding.made = Some(self.put_binding(row, source, to, &binding, &binding.readers)?);
         }
+        let made = binding.made;
+        // The topology lock is held: it is still new.
+        let _new = self.enter_binding(&exchange, binding);
+        self.audit_binding(client, "bind", &exchange, &target, key);
+        Ok(made.into())
+    }
+
+    /// Writes the row of a binding.
+    fn put_binding(
+        &self,
+        row: u64,
+        source: &str,
+        to: BindDestination<'_>,
+        binding: &Binding<RouteTarget>,
+        readers: &Readers,
+    ) -> Result<Lsn, BindError> {
         let (to_exchange, destination) = match to {
             BindDestination::Queue(name) => (false, name.to_owned()),
             BindDestination::Exchange(name) => (true, name.to_owned()),
@@ -239,20 +241,16 @@ impl Namespace {
             source: source.to_owned(),
             to_exchange,
             destination,
-            key: key.to_vec(),
+            key: binding.key.to_vec(),
             slashed: false,
-            arguments: arguments.clone(),
+            arguments: binding.arguments.clone(),
         };
-        let row = self.0.next_binding.fetch_add(1, Ordering::Relaxed);
+        let owners: Vec<BindingOwner> =
+            readers.clients().iter().map(|client| BindingOwner::of(client)).collect();
         let mut entry = Entry::new();
-        let owner = reader.map(|permissions| BindingOwner::of(permissions));
-        let value = rows::encode_binding(&value, owner.as_ref());
+        let value = rows::encode_binding(&value, &owners);
         entry.put(rows::BINDINGS, rows::key(self.0.id, &[&row.to_be_bytes()]), value);
-        let lsn = self.log().submit(entry)?.lsn;
-        // The topology lock is held: it is still new.
-        let _new = self.enter_binding(&exchange, binding(Some(row), Some(lsn)));
-        self.audit_binding(client, "bind", &exchange, &target, key);
-        Ok(Completion::At(lsn))
+        Ok(self.log().submit(entry)?.lsn)
     }
 
     /// Binds a queue to the hub by a slashed filter. The binding has no row of its own: its owner restores it.
@@ -266,7 +264,7 @@ impl Namespace {
             slashed: true,
             row: None,
             made: None,
-            reader: None,
+            readers: Readers::Anyone,
         };
         let _may_be_there = self.enter_binding(&self.hub(), binding);
     }
@@ -291,24 +289,26 @@ impl Namespace {
         new
     }
 
-    pub(crate) fn recover_binding(&self, number: u64, row: &BindingRow, reader: Option<Arc<Permissions>>) {
+    /// Restores a binding; false if it leads from or to nothing.
+    pub(crate) fn recover_binding(
+        &self,
+        number: u64,
+        row: &BindingRow,
+        readers: Vec<Arc<Permissions>>,
+    ) -> bool {
         self.0.next_binding.fetch_max(number + 1, Ordering::Relaxed);
         let to = if row.to_exchange {
             BindDestination::Exchange(&row.destination)
         } else {
             BindDestination::Queue(&row.destination)
         };
-        match self.ends(&row.source, to) {
-            Ok((exchange, target)) => {
-                let (key, arguments) = (row.key.clone().into_boxed_slice(), row.arguments.clone());
-                let (slashed, row) = (row.slashed, Some(number));
-                let binding = Binding { target, key, arguments, slashed, row, made: None, reader };
-                let _each_is_once_in_the_log = self.enter_binding(&exchange, binding);
-            }
-            Err(error) => {
-                tracing::error!(%error, "binding skipped in recovery: source or destination missing");
-            }
-        }
+        let Ok((exchange, target)) = self.ends(&row.source, to) else { return false };
+        let (key, arguments) = (row.key.clone().into_boxed_slice(), row.arguments.clone());
+        let (slashed, row) = (row.slashed, Some(number));
+        let readers = Readers::of(readers);
+        let binding = Binding { target, key, arguments, slashed, row, made: None, readers };
+        let _each_is_once_in_the_log = self.enter_binding(&exchange, binding);
+        true
     }
 
     /// Removes a binding; a missing one is no error.
@@ -321,21 +321,18 @@ impl Namespace {
     ) -> Result<Completion, BindError> {
         let _topology = self.topology();
         let (exchange, target) = self.ends(source, to)?;
-        let mut entry = Entry::new();
-        let taken = exchange.unbind(&target, false, key, arguments);
-        for binding in &taken {
+        let Some(row) = exchange.present_row(&target, key, arguments) else { return Ok(Completion::Now) };
+        let mut leaving = Leaving::default();
+        leaving.binding(&exchange, row);
+        let lsn =
+            self.write_leaving(&mut leaving, Entry::new(), |entry| Ok(self.log().submit(entry)?.lsn))?;
+        for binding in &exchange.unbind(&target, false, key, arguments) {
             self.0.origins.remove(&exchange, binding);
-            self.forget_binding(binding, &mut entry);
             self.audit_binding(None, "unbind", &exchange, &target, key);
         }
-        if !taken.is_empty() {
-            self.auto_delete_exchange(&exchange, &mut entry);
-        }
+        self.take_out(leaving);
         self.changed();
-        if entry.is_empty() {
-            return Ok(Completion::Now);
-        }
-        Ok(Completion::At(self.log().submit(entry)?.lsn))
+        Ok(lsn.into())
     }
 
     fn ends(&self, source: &str, to: BindDestination<'_>) -> Result<(Arc<Exchange>, RouteTarget), BindError> {
@@ -385,12 +382,18 @@ impl Namespace {
         let name = format!("{} -> {resource} {name} ({key})", source.name());
         self.audit_by(client.or(self.client()).map(|client| &**client), kind, operation, "binding", &name);
     }
+}
 
-    pub(super) fn forget_binding(&self, binding: &Binding<RouteTarget>, entry: &mut Entry) {
-        if let Some(row) = binding.row {
-            entry.delete(rows::BINDINGS, rows::key(self.0.id, &[&row.to_be_bytes()]));
-        }
+/// The clients of a binding with one that declares it again; none if that changes nothing.
+fn with_reader(readers: &Readers, reader: &Arc<Permissions>) -> Option<Readers> {
+    let clients = readers.clients();
+    let owner = BindingOwner::of(reader);
+    if clients.is_empty() || clients.iter().any(|client| BindingOwner::of(client) == owner) {
+        return None;
     }
+    let skipped = (clients.len() + 1).saturating_sub(BINDING_CLIENTS_MAX);
+    let kept = clients.iter().skip(skipped).chain([reader]);
+    Some(Readers::of(kept.cloned().collect()))
 }
 
 #[cfg(test)]

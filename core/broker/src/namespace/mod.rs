@@ -12,6 +12,7 @@
 mod bindings;
 mod compaction;
 mod groups;
+mod leaving;
 mod listeners;
 mod listing;
 mod origins;
@@ -42,7 +43,8 @@ use crate::ordered::Ordered;
 use crate::queue::Queue;
 use crate::retained::Retained;
 use crate::spec::{
-    BrokerConfig, CaptureRule, ExchangeKind, ExchangeSpec, HUB, NamespaceLimits, NamespaceSpec, TopicId,
+    BrokerConfig, CaptureRule, ExchangeKind, ExchangeSpec, HUB, NamespaceLimits, NamespaceSpec,
+    StoredHeaders, TopicId,
 };
 use crate::subscription::{DropSink, Subscription};
 use crate::telemetry::Counters;
@@ -320,6 +322,10 @@ impl Namespace {
         self.0.config.origins.iter().find(|o| **o == name).copied().unwrap_or("")
     }
 
+    pub(crate) fn stored_headers(&self) -> StoredHeaders {
+        self.0.config.stored_headers
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         *self.0.limits.read()
     }
@@ -430,6 +436,15 @@ impl Namespace {
     pub(crate) fn trim(&self) {
         if let Err(error) = self.0.context.reclaim.trim(self.log()) {
             tracing::debug!(%error, "failed to trim acknowledged messages");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Exchanges hold those that they are bound to: a long chain of them would be dropped by recursion.
+        for exchange in self.exchanges.get_mut().values() {
+            exchange.clear();
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Origins: for each queue and exchange, the bindings that lead to it, so that deleting it finds its own bindings and
 //! walks over no others.
 //!
-//! Changed under the topology lock of the namespace.
+//! Changed and followed under the topology lock of the namespace, which is why the lock of an exchange's table may be
+//! taken before the one here, and after it.
 
 use std::hash::BuildHasher;
 use std::sync::{Arc, Weak};
@@ -65,19 +66,29 @@ impl Origins {
         }
     }
 
-    /// Removes all bindings that lead to a target, with their origins; calls `removed` with each and its exchange.
-    pub(super) fn unbind_all(
-        &self,
-        target: &RouteTarget,
-        mut removed: impl FnMut(&Arc<Exchange>, &Binding<RouteTarget>),
-    ) {
+    /// Removes all bindings that lead to a target, with their origins.
+    pub(super) fn unbind_all(&self, target: &RouteTarget) {
         let identity = target.identity();
         let Some(origins) = self.0.lock().remove(&identity) else { return };
         for origin in origins.iter() {
             let Some(exchange) = origin.exchange.upgrade() else { continue };
             let is_it = |b: &Binding<RouteTarget>| b.target.identity() == identity && b.key == origin.key;
-            let bindings = exchange.remove(origin.hash, origin.slashed, &origin.key, is_it);
-            bindings.iter().for_each(|binding| removed(&exchange, binding));
+            exchange.remove(origin.hash, origin.slashed, &origin.key, is_it);
+        }
+    }
+
+    /// Calls `found` with the exchange and the row of each binding that leads to a target.
+    pub(super) fn for_each_to(
+        &self,
+        target: &RouteTarget,
+        mut found: impl FnMut(&Arc<Exchange>, Option<u64>),
+    ) {
+        let all = self.0.lock();
+        for origin in all.get(&target.identity()).into_iter().flat_map(Bag::iter) {
+            if let Some(exchange) = origin.exchange.upgrade() {
+                let row = exchange.row_of(target, origin.hash, origin.slashed, &origin.key);
+                found(&exchange, row);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use inver_storage::{CursorId, Entry, Lsn, Offset, SubmitError};
 
+use super::leaving::Leaving;
 use super::passing_on::may_dead_letter;
 use super::{Inner, Namespace};
 use crate::audit::AuditKind;
@@ -188,11 +189,13 @@ impl Namespace {
         Some(Queue::new(name, spec, subscription, Some(stream), Some(topic)))
     }
 
-    pub(super) fn recover_queue(&self, name: &str, spec: &QueueSpec, cursor: u64, topic: Arc<Topic>) {
-        match self.durable_queue(name, spec.clone(), CursorId(cursor), topic) {
-            Some(queue) => self.enter_queue(&queue),
+    pub(super) fn recover_queue(&self, name: &str, spec: &QueueSpec, cursor: u64, topic: Arc<Topic>) -> bool {
+        let queue = self.durable_queue(name, spec.clone(), CursorId(cursor), topic);
+        match &queue {
+            Some(queue) => self.enter_queue(queue),
             None => tracing::error!(queue = name, "queue skipped in recovery: stream or cursor missing"),
         }
+        queue.is_some()
     }
 
     fn enter_queue(&self, queue: &Arc<Queue>) {
@@ -206,6 +209,9 @@ impl Namespace {
         if queue.spec().limits.expires_after_ms.is_some() {
             let inner = Arc::downgrade(&self.0);
             queue.on_expired(move |queue, now_ms| delete_expired(&inner, queue, now_ms));
+        }
+        if queue.spec().is_quorum() {
+            queue.subscription().hand_over_by_priority();
         }
         queue.start_checks();
         if queue.spec().auto_delete {
@@ -234,23 +240,27 @@ impl Namespace {
         if if_empty && depth.ready > 0 {
             return Err(QueueError::NotEmpty(name.to_owned()));
         }
-        let mut entry = Entry::new();
         let target = RouteTarget::Queue(queue.clone());
-        let mut sources = Vec::new();
-        self.0.origins.unbind_all(&target, |source, bound| {
-            self.forget_binding(bound, &mut entry);
-            if source.spec().auto_delete {
-                sources.push(source.clone());
-            }
-        });
-        sources.iter().for_each(|source| self.auto_delete_exchange(source, &mut entry));
+        let mut leaving = Leaving::default();
+        self.leave_bindings_to(&target, &mut leaving);
+        let mut entry = Entry::new();
         if let (Some(stream), Some(cursor)) = (queue.stream(), queue.subscription().first_cursor()) {
+            queue.subscription().delete_delivered(&mut entry);
             entry.delete_cursor(cursor);
             entry.delete_stream(stream.id());
             entry.delete(rows::TOPICS, rows::key(self.0.id, &[name.as_bytes()]));
-            if let (false, Some(topic)) = (queue.spec().hidden, queue.topic()) {
-                self.remove_topic(topic);
-            }
+        }
+        let submit = |entry| Ok(self.log().submit(entry)?.lsn);
+        let lsn = match queue.topic() {
+            Some(_) => self.write_leaving(&mut leaving, entry, |entry| {
+                self.0.committed_offsets.delete_topic(name, entry, submit)
+            })?,
+            None => self.write_leaving(&mut leaving, entry, submit)?,
+        };
+        self.0.origins.unbind_all(&target);
+        self.take_out(leaving);
+        if let (false, Some(topic)) = (queue.spec().hidden, queue.topic()) {
+            self.remove_topic(topic);
         }
         self.0.queues.remove(name);
         self.counters().queues_deleted.increment(1);
@@ -259,15 +269,7 @@ impl Namespace {
         queue.subscription().close();
         self.changed();
         self.audit_queue(AuditKind::Deleted, "delete", &queue);
-        if entry.is_empty() {
-            return Ok((depth.ready, Completion::Now));
-        }
-        let submit = |entry| self.log().submit(entry);
-        let submitted = match queue.topic() {
-            Some(_) => self.0.committed_offsets.delete_topic(name, entry, submit)?,
-            None => submit(entry)?,
-        };
-        Ok((depth.ready, Completion::At(submitted.lsn)))
+        Ok((depth.ready, lsn.into()))
     }
 
     fn audit_queue(&self, kind: AuditKind, operation: &str, queue: &Queue) {

@@ -65,6 +65,8 @@ impl Namespace {
         };
         for queue in queues {
             if let (Some(stream), Some(cursor)) = (queue.stream(), queue.subscription().first_cursor()) {
+                let delivered = queue.subscription().delivered_rows();
+                delivered.into_iter().for_each(|key| removal.row(rows::DELIVERED, key));
                 removal.cursor(cursor.0);
                 removal.stream(stream.id().0);
                 removal.row(rows::TOPICS, rows::key(self.0.id, &[queue.name().as_bytes()]));
@@ -88,6 +90,8 @@ impl Namespace {
             (self.topics(), subscriptions)
         };
         for ((topic, name), subscription) in subscriptions {
+            let delivered = subscription.delivered_rows();
+            delivered.into_iter().for_each(|key| removal.row(rows::DELIVERED, key));
             subscription.cursors().into_iter().for_each(|cursor| removal.cursor(cursor.0));
             if subscription.is_durable() {
                 let id = topic.0.to_be_bytes();

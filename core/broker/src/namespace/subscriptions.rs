@@ -110,6 +110,7 @@ impl Namespace {
         }
         let completion = if gone.is_durable() {
             let mut entry = Entry::new();
+            gone.delete_delivered(&mut entry);
             gone.cursors().into_iter().for_each(|c| entry.delete_cursor(c));
             entry.delete(rows::SUBSCRIPTIONS, self.subscription_key(topic, name));
             let submitted = self.log().submit(entry)?;
@@ -246,6 +247,7 @@ impl Namespace {
         let all = self.0.subscriptions.iter().filter(|s| s.key().0 == topic.id());
         let of_topic: Vec<_> = all.map(|s| (s.key().1.clone(), s.value().clone())).collect();
         for (name, subscription) in &of_topic {
+            subscription.delete_delivered(entry);
             subscription.cursors().into_iter().for_each(|c| entry.delete_cursor(c));
             if subscription.is_durable() {
                 entry.delete(rows::SUBSCRIPTIONS, self.subscription_key(topic, name));

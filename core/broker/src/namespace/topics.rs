@@ -247,13 +247,17 @@ impl Namespace {
         Ok(self.log().submit(entry)?.lsn)
     }
 
-    pub(crate) fn recover_topic(&self, name: &str, row: &TopicRow) {
+    /// Restores a topic or queue; false if it cannot be.
+    pub(crate) fn recover_topic(&self, name: &str, row: &TopicRow) -> bool {
         let streams: Vec<StreamId> = row.streams.iter().map(|s| StreamId(*s)).collect();
         let streams = self.streams(&streams);
         let topic = self.topic_of(TopicId(row.id), name, row.kind, streams, row.config.clone());
         match &row.queue {
             Some((spec, cursor)) => self.recover_queue(name, spec, *cursor, topic),
-            None => self.enter_topic(&topic),
+            None => {
+                self.enter_topic(&topic);
+                true
+            }
         }
     }
 

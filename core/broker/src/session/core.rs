@@ -16,7 +16,7 @@ use super::terms::SessionTerms;
 use super::will::PendingWill;
 use super::{SESSION_FILTERS_MAX, SubscribeError};
 use crate::audit::AuditKind;
-use crate::bindings::Binding;
+use crate::bindings::{Binding, Readers};
 use crate::completion::Completion;
 use crate::exchange::{Inbox, RouteTarget};
 use crate::limits::LimitReached;
@@ -102,7 +102,7 @@ impl SessionCore {
         expiry: Expiry,
     ) -> Arc<SessionCore> {
         let namespace = registry.namespace.clone();
-        let since_ms = namespace.clock().now_ms();
+        let since_ms = namespace.clock().steady_ms();
         Arc::new(SessionCore {
             id,
             client_id: client_id.into(),
@@ -266,13 +266,17 @@ impl SessionCore {
 
     /// Removes a subscription. Whether it existed, and when the removal is durable.
     pub(super) fn remove_filter(self: &Arc<Self>, text: &[u8]) -> Result<(bool, Completion), SubmitError> {
-        if self.state.lock().filters.remove(text).is_none() {
+        let mut state = self.state.lock();
+        if !state.filters.contains_key(text) {
             return Ok((false, Completion::Now));
         }
-        self.leave(text);
         let mut entry = Entry::new();
         self.delete_filter_row(text, &mut entry);
-        Ok((true, self.submit(entry)?))
+        let completion = self.submit(entry)?;
+        state.filters.remove(text);
+        drop(state);
+        self.leave(text);
+        Ok((true, completion))
     }
 
     /// Ends the delivery of a subscription that was removed.
@@ -307,7 +311,7 @@ impl SessionCore {
             slashed: true,
             row: None,
             made: None,
-            reader: None,
+            readers: Readers::Anyone,
         });
         self.namespace.changed();
     }
@@ -320,32 +324,34 @@ impl SessionCore {
 
     /// Ends it: deletes its subscriptions, state and messages, in memory and in the log.
     pub(super) fn end(self: &Arc<Self>) -> Result<Completion, SubmitError> {
-        let (filters, blobs) = {
+        let (filters, completion) = {
             let mut state = self.state.lock();
-            if self.ended.swap(true, Ordering::AcqRel) {
+            if self.ended.load(Ordering::Acquire) {
                 return Ok(Completion::Now);
             }
-            (std::mem::take(&mut state.filters), std::mem::take(&mut state.blobs))
+            let mut entry = Entry::new();
+            if let Some((stream, cursor)) = &self.stream {
+                state.filters.keys().for_each(|text| self.delete_filter_row(text, &mut entry));
+                let blobs = state.blobs.keys();
+                blobs.for_each(|key| entry.delete(rows::SESSION_STATE, self.key_of(key)));
+                entry.delete(rows::SESSIONS, rows::key(self.namespace.id(), &[self.client_id.as_bytes()]));
+                entry.delete_cursor(cursor.id());
+                entry.delete_stream(stream.id());
+            }
+            let completion = self.submit(entry)?;
+            self.ended.store(true, Ordering::Release);
+            state.blobs = Few::default();
+            (std::mem::take(&mut state.filters), completion)
         };
-        let mut entry = Entry::new();
-        for text in filters.keys() {
-            self.leave(text);
-            self.delete_filter_row(text, &mut entry);
-        }
+        filters.keys().for_each(|text| self.leave(text));
         if let Some(registry) = self.registry() {
             registry.remove(self);
         }
         self.end_queues();
-        if let Some((stream, cursor)) = &self.stream {
-            for key in blobs.keys() {
-                entry.delete(rows::SESSION_STATE, self.key_of(key));
-            }
-            entry.delete(rows::SESSIONS, rows::key(self.namespace.id(), &[self.client_id.as_bytes()]));
-            entry.delete_cursor(cursor.id());
+        if self.is_durable() {
             self.namespace.audit(AuditKind::Deleted, "delete", "session", &self.client_id);
-            entry.delete_stream(stream.id());
         }
-        self.submit(entry)
+        Ok(completion)
     }
 
     /// Ends it together with its whole namespace, from whose hub it need not be unbound.
@@ -353,9 +359,9 @@ impl SessionCore {
         let (filters, blobs) = {
             let mut state = self.state.lock();
             self.ended.store(true, Ordering::Release);
-            state.will = None;
             (std::mem::take(&mut state.filters), std::mem::take(&mut state.blobs))
         };
+        self.remove_will(removal);
         self.end_queues();
         if let Some((stream, cursor)) = &self.stream {
             filters.keys().for_each(|text| removal.row(rows::SESSION_FILTERS, self.key_of(text)));

@@ -44,6 +44,7 @@ use self::receive::ReceiveGate;
 use self::will::PendingWill;
 
 pub(crate) use self::core::SessionCore;
+pub(crate) use self::will::WillRow;
 
 pub use listing::{SessionFilter, SessionInfo};
 pub use open::{Opened, SessionError};

@@ -153,7 +153,7 @@ impl Sessions {
     }
 }
 
-fn next_id() -> u64 {
+pub(super) fn next_id() -> u64 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }
 
@@ -265,7 +265,7 @@ impl SessionCore {
 
     /// Detaches it from its connection, which ended.
     pub(super) fn detach(self: &Arc<Self>) {
-        let now = self.namespace().clock().now_ms();
+        let now = self.namespace().clock().steady_ms();
         let (ends, will) = {
             let mut state = self.state.lock();
             let ends = !state.expiry.outlives_connection() || self.ended.load(Ordering::Acquire);

@@ -9,21 +9,62 @@ use inver_storage::Entry;
 use inver_storage::batch::records;
 
 use super::core::SessionCore;
-use super::will::{KEY, PendingWill, Will};
+use super::open::next_id;
+use super::registry::Sessions;
+use super::will::{KEY, PendingWill, Will, WillRow};
 use crate::access::{PermissionScope, Permissions};
 use crate::exchange::Inbox;
 use crate::message::{HeaderWriter, Message};
 use crate::publisher::{Publisher, Target};
+use crate::removal::Removal;
 use crate::rows;
-use crate::spec::PublisherId;
+use crate::spec::{Expiry, PublisherId};
+
+impl Sessions {
+    /// Publishes the will of a client whose session ended with the process.
+    pub(crate) fn publish_recovered_will(&self, client_id: &str, row: WillRow) {
+        let core = SessionCore::new(next_id(), client_id, &self.0, None, Expiry::AtDetach);
+        core.state.lock().owner = row.owner.as_deref().map(Arc::from);
+        core.publish(&PendingWill { will: row.will, permissions: None });
+    }
+}
 
 impl SessionCore {
     pub(super) fn set_will(&self, will: Option<PendingWill>, entry: &mut Entry) {
         match &will {
-            Some(pending) => self.put_in(entry, Bytes::from_static(KEY), rows::encode(&pending.will)),
-            None => self.delete_in(entry, KEY),
+            Some(pending) if self.is_durable() => {
+                self.put_in(entry, Bytes::from_static(KEY), rows::encode(&pending.will));
+            }
+            // It is published after a crash, which ends the connection and the session.
+            Some(pending) => {
+                let owner = self.state.lock().owner.as_deref().map(str::to_owned);
+                let row = WillRow { will: pending.will.clone(), owner };
+                entry.put(rows::WILLS, self.will_key(), rows::encode(&row));
+            }
+            None if self.is_durable() || self.state.lock().will.is_some() => self.delete_will(entry),
+            None => {}
         }
         self.state.lock().will = will.map(Box::new);
+    }
+
+    fn will_key(&self) -> Bytes {
+        rows::key(self.namespace().id(), &[self.client_id().as_bytes()])
+    }
+
+    fn delete_will(&self, entry: &mut Entry) {
+        if self.is_durable() {
+            self.delete_in(entry, KEY);
+        } else {
+            entry.delete(rows::WILLS, self.will_key());
+        }
+    }
+
+    /// Removes the row of a will that is not published, with the whole namespace.
+    pub(super) fn remove_will(&self, removal: &mut Removal<'_>) {
+        let will = self.state.lock().will.take();
+        if will.is_some() && !self.is_durable() {
+            removal.row(rows::WILLS, self.will_key());
+        }
     }
 
     /// Publishes the will, if there is one.
@@ -50,7 +91,7 @@ impl SessionCore {
             publisher = publisher.with_permissions(permissions);
         }
         // Its expiry starts now, not when the will was set.
-        let now = self.namespace().clock().now_ms();
+        let now = self.namespace().clock().steady_ms();
         let mut writer = HeaderWriter::default();
         let headers = will.headers(&record, now, &mut writer);
         let message = Message { timestamp_ms: now, headers, ..Message::of_record(&record, will.guaranteed) };
@@ -61,7 +102,7 @@ impl SessionCore {
                 tracing::warn!(client_id = &**self.client_id(), %error, "failed to retain a will");
             }
         }
-        publisher.attach(|entry| self.delete_in(entry, KEY));
+        publisher.attach(|entry| self.delete_will(entry));
         if let Err(error) = published.and_then(|_| publisher.flush()) {
             tracing::warn!(client_id = &**self.client_id(), %error, "failed to publish a will");
         }
@@ -85,7 +126,7 @@ impl SessionCore {
         let client_id = &**self.client_id();
         tracing::info!(client_id, %address, "will dropped: its client may not publish there");
         let mut entry = Entry::new();
-        self.delete_in(&mut entry, KEY);
+        self.delete_will(&mut entry);
         if let Err(error) = self.submit(entry) {
             self.log_rejected(&error);
         }

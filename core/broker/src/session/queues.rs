@@ -73,7 +73,10 @@ impl Session {
         let inbox = match core.stream() {
             Some((stream, cursor)) => {
                 let source = (stream.clone(), Some(cursor.clone()), cursor.position());
-                Subscription::over_streams(context, name, mode, vec![source], Trim::Acknowledged)
+                let inbox = Subscription::over_streams(context, name, mode, vec![source], Trim::Acknowledged);
+                // The protocol keeps in the session's state what it sent.
+                inbox.forgo_delivered();
+                inbox
             }
             None => {
                 let InboxBounds { messages_max, bytes_max } =

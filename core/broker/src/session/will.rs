@@ -31,6 +31,14 @@ pub struct Will {
     pub origin: String,
 }
 
+/// The will of a client whose session ends with its connection.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct WillRow {
+    pub(super) will: Will,
+    /// The user that the session belongs to; none: nobody.
+    pub(super) owner: Option<String>,
+}
+
 /// A will that waits for its time.
 pub(super) struct PendingWill {
     pub(super) will: Will,

@@ -10,6 +10,7 @@ use crate::limits::{AccessLimits, Limits};
 use crate::line_limit::ClientLogLimits;
 use crate::spec::NamespaceSpec;
 use crate::traces::Traces;
+use crate::value::Arguments;
 
 use super::hub::HubMode;
 
@@ -30,6 +31,8 @@ pub struct BrokerConfig {
     pub hub_default: HubMode,
     /// Names of the protocols, as they appear in stored origins.
     pub origins: Vec<&'static str>,
+    /// Reads the typed headers of stored messages, by which exchanges route them.
+    pub stored_headers: StoredHeaders,
     /// Decides which clients may connect.
     pub authenticator: Arc<dyn Authenticator>,
     /// Bounds of users and permission rules.
@@ -53,6 +56,9 @@ pub struct BrokerConfig {
     /// Where spans of sampled messages go.
     pub traces: Traces,
 }
+
+/// Reads the typed headers of a stored message out of its encoded headers, whose number is the second argument.
+pub type StoredHeaders = fn(&[u8], u32) -> Arguments;
 
 /// Bounds of what waits for a session. Of a durable one the oldest messages beyond them are dropped, of another the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +85,7 @@ impl Default for BrokerConfig {
             address_header: String::new(),
             hub_default: HubMode::default(),
             origins: Vec::new(),
+            stored_headers: |_, _| Arguments::new(),
             authenticator: Arc::new(LoopbackOnly),
             access_limits: AccessLimits::default(),
             retention_ms: 7 * 24 * 3600 * 1000,

@@ -114,6 +114,8 @@ pub enum DropReason {
     MaxLength,
     /// It was returned to the queue more often than the queue's delivery limit.
     DeliveryLimit,
+    /// It cannot be read: the log is damaged.
+    Damaged,
 }
 
 impl DropReason {
@@ -125,6 +127,7 @@ impl DropReason {
             DropReason::Rejected => "rejected",
             DropReason::MaxLength => "maxlen",
             DropReason::DeliveryLimit => "delivery_limit",
+            DropReason::Damaged => "damaged",
         }
     }
 }

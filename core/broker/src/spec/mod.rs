@@ -12,7 +12,7 @@ mod queue;
 mod session;
 mod topic;
 
-pub use config::{BrokerConfig, CaptureRule, InboxBounds};
+pub use config::{BrokerConfig, CaptureRule, InboxBounds, StoredHeaders};
 pub use delivery::{Delivery, DeliveryId, Depth, DropReason, Mode, Start};
 pub use exchange::{ExchangeKind, ExchangeSpec, HUB};
 pub use hub::HubMode;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::value::Arguments;
+use crate::value::{Arguments, Value};
 
 /// Identity of the connection that owns exclusive queues; unique within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,6 +53,15 @@ pub struct QueueLimits {
     pub dead_letter: Option<DeadLetter>,
     /// A message that was returned more often than this is dropped.
     pub deliveries_max: Option<u32>,
+}
+
+impl QueueSpec {
+    /// Whether it is of the type `quorum`: it tells how often a message was delivered, and its active consumer hands over to
+    /// one of a higher priority.
+    #[must_use]
+    pub fn is_quorum(&self) -> bool {
+        self.arguments.get("x-queue-type").and_then(Value::as_str) == Some("quorum")
+    }
 }
 
 impl QueueLimits {

@@ -92,7 +92,7 @@ impl Subscription {
 
     /// Drops messages over the length limits, as many as one round does.
     pub(crate) fn drop_over_length(self: &Arc<Self>) {
-        self.enforce(self.context.clock.now_ms(), Scope::Depth, 1);
+        self.enforce(self.context.clock.steady_ms(), Scope::Depth, 1);
     }
 
     pub(super) fn enforce(self: &Arc<Self>, now_ms: i64, scope: Scope, rounds_max: usize) -> Checked {
@@ -213,10 +213,16 @@ impl State {
         true
     }
 
+    /// Whether a consumer waits for what a queue that keeps nothing is given: it never is in the queue.
+    fn is_passed_on(&mut self, limits: &QueueLimits) -> bool {
+        limits.messages_max == Some(0) && self.is_awaited(self.clock.steady_ms())
+    }
+
     /// Whether readable messages are over the length limits.
-    fn is_over(&self, limits: &QueueLimits) -> bool {
+    fn is_over(&mut self, limits: &QueueLimits) -> bool {
         let ready = self.ready();
         ready > 0
+            && !self.is_passed_on(limits)
             && (limits.messages_max.is_some_and(|max| ready > max)
                 || limits.bytes_max.is_some_and(|max| self.limits.bytes.get() > max))
     }
@@ -224,6 +230,9 @@ impl State {
     /// Drops the oldest messages over the length limit, if that needs no records. Whether messages are over the limits
     /// that have to be read.
     pub(super) fn drop_unread(&mut self, limits: &QueueLimits) -> bool {
+        if self.is_passed_on(limits) {
+            return false;
+        }
         let Some(max) = limits.messages_max_unread() else {
             return limits.drops_head() && self.is_over(limits);
         };

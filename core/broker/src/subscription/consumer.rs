@@ -43,7 +43,7 @@ impl Consumer {
             self.subscription.context.over_length.enforce();
         }
         let before = into.len();
-        let now_ms = self.subscription.context.clock.now_ms();
+        let now_ms = self.subscription.context.clock.steady_ms();
         let after = &mut self.after;
         let mut recheck = false;
         let (pull, acks, consumed, drops) = self.subscription.locked(|state| {
@@ -53,6 +53,9 @@ impl Consumer {
             let acks = if acked.is_empty() { Vec::new() } else { state.settle(acked) };
             let consumed = state.spill_consumed();
             recheck = into.len() > before && std::mem::take(&mut state.limits.head_never_expires);
+            if into.len() > before {
+                state.write_delivered(&self.subscription.context.log);
+            }
             (pull, acks, consumed, state.take_drops())
         });
         if recheck {
@@ -132,7 +135,11 @@ impl Consumer {
 impl Consumer {
     /// Ends deliveries: it no longer counts as a consumer. Its unacknowledged messages can still be acknowledged.
     pub fn stop(&mut self) {
-        let last = self.subscription.locked(|state| state.stop(self.slot));
+        let last = self.subscription.locked(|state| {
+            let last = state.stop(self.slot);
+            state.take_back_delivered(&self.subscription.context.log);
+            last
+        });
         if last {
             self.subscription.last_detached();
         }
@@ -156,10 +163,12 @@ impl Load {
     pub(super) fn spawn(self, subscription: &Arc<Subscription>) {
         let subscription = subscription.clone();
         tokio::task::spawn_blocking(move || {
+            let mut is_damaged = false;
             let batches = self.read.run().unwrap_or_else(|error| {
                 match error {
                     // It was trimmed or deleted meanwhile.
                     ReadError::OutOfRange { .. } | ReadError::Deleted => {}
+                    ReadError::Damaged { .. } => is_damaged = subscription.step_over_damage(&self, &error),
                     error => {
                         let subscription = subscription.name();
                         tracing::error!(subscription, %error, "failed to read from the log");
@@ -169,10 +178,13 @@ impl Load {
             });
             let (drops_requeued, recheck) = subscription.locked(|state| {
                 let recheck = state.loaded(self.source, self.again, batches);
+                if is_damaged {
+                    state.wake_waiting();
+                }
                 (state.drops_requeued(), recheck)
             });
             if drops_requeued {
-                subscription.check(subscription.context.clock.now_ms(), true);
+                subscription.check(subscription.context.clock.steady_ms(), true);
             }
             if recheck {
                 subscription.recheck();

@@ -17,6 +17,7 @@
 
 mod check;
 mod consumer;
+mod damage;
 mod drops;
 mod inspect;
 mod keys;
@@ -39,6 +40,7 @@ mod waiting;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use bytes::Bytes;
 use inver_storage::batch::Batch;
 use inver_storage::{Cursor, CursorId, Entry, Listener, Lsn, Offset, Stream, SubmitError};
 
@@ -122,6 +124,26 @@ impl Subscription {
         subscription
     }
 
+    /// Lets a consumer of a higher priority follow the active one as soon as that has nothing unacknowledged.
+    pub(crate) fn hand_over_by_priority(&self) {
+        self.locked(|state| state.hands_over = true);
+    }
+
+    /// Leaves it to its user to know what was delivered before a restart.
+    pub(crate) fn forgo_delivered(&self) {
+        self.locked(State::forgo_delivered);
+    }
+
+    /// Deletes what the log knows of its deliveries, with its cursors.
+    pub(crate) fn delete_delivered(&self, entry: &mut Entry) {
+        self.locked(|state| state.delete_delivered(entry));
+    }
+
+    /// The cursors of whose deliveries the log has a row.
+    pub(crate) fn delivered_rows(&self) -> Vec<Bytes> {
+        self.locked(|state| state.delivered_rows())
+    }
+
     /// A subscription over a queue in memory.
     pub(crate) fn in_memory(
         context: &Arc<Context>,
@@ -155,7 +177,7 @@ impl Subscription {
             bytes: OnceLock::new(),
             made: OnceLock::new(),
             last_detach: OnceLock::new(),
-            used_ms: AtomicI64::new(context.clock.now_ms()),
+            used_ms: AtomicI64::new(context.clock.steady_ms()),
         })
     }
 
@@ -207,7 +229,7 @@ impl Subscription {
     /// Its depth, after dropping messages that are over the length limits.
     #[must_use]
     pub fn depth(self: &Arc<Self>) -> Depth {
-        self.enforce(self.context.clock.now_ms(), Scope::Depth, usize::MAX).depth
+        self.enforce(self.context.clock.steady_ms(), Scope::Depth, usize::MAX).depth
     }
 
     /// Its depth as it is, without enforcing limits.
@@ -240,12 +262,17 @@ impl Subscription {
 
     /// Restarts its idle time.
     pub(crate) fn touch(&self) {
-        self.used_ms.store(self.context.clock.now_ms(), Ordering::Relaxed);
+        self.used_ms.store(self.context.clock.steady_ms(), Ordering::Relaxed);
     }
 
     /// Since when it has no consumer; none while it has one.
     pub(crate) fn idle_since_ms(&self) -> Option<i64> {
         (self.counts().consumers == 0).then(|| self.used_ms.load(Ordering::Relaxed))
+    }
+
+    /// When it was created, or its last consumer left.
+    pub(crate) fn last_left_ms(&self) -> i64 {
+        self.used_ms.load(Ordering::Relaxed)
     }
 
     fn last_detached(&self) {

@@ -105,7 +105,7 @@ impl State {
         let now_ms = self.limits.now_ms;
         match self.mode {
             _ if spec.passive => !self.is_awaited(now_ms),
-            Mode::Failover => self.active() == Some(slot),
+            Mode::Failover => self.active() == Some(slot) && !self.is_handing_over(),
             Mode::Shared => !self.slots.any_starved_above(spec.priority, now_ms),
             Mode::Exclusive | Mode::KeyShared => true,
         }
@@ -190,6 +190,7 @@ impl State {
         let in_flight = self.in_flight_by_consumer.entry(slot).or_default();
         if let Some(source) = self.sources.get_mut(id.partition as usize) {
             in_flight.bytes += source.keep(delivery);
+            source.deliver(id.offset, self.limits.now_ms);
         }
         let unacked = UnackedMessage { key, redelivered: *redelivered, value_bytes: value_bytes(record) };
         in_flight.unacked.insert(*id, unacked);

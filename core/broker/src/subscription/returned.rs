@@ -4,14 +4,24 @@
 //! requeued ones under the lock. Meanwhile nothing is taken from the subscription, so that no newer message overtakes them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
+use inver_storage::{Cursor, Entry, Log, Offset};
+
 use super::slots::SlotId;
+use super::source::{Source, StreamSource};
 use super::state::{InFlight, Requeued, State, UnackedMessage};
 use super::{DeliveryId, Mode, Subscription};
 
 /// So many messages are put in order at once; more of them, on a thread where blocking is allowed.
 const AT_ONCE_MAX: usize = 10_000;
+
+/// So many returned messages are counted one by one in the log; of more of them, the ranges that they are in.
+const COUNTED_ONE_BY_ONE_MAX: usize = 1024;
+
+/// Ranges that are counted for one consumer.
+const RANGES_MAX: usize = 8;
 
 /// Messages in their order, with the bytes of their values.
 struct Returned {
@@ -41,7 +51,11 @@ impl Subscription {
         let subscription = self.clone();
         let finish = move || {
             let returned = Returned::of(in_flight);
-            subscription.locked(|state| state.put_returned(returned));
+            subscription.count_returned(&returned);
+            subscription.locked(|state| {
+                state.put_returned(returned);
+                state.take_back_delivered(&subscription.context.log);
+            });
             subscription.schedule_check();
         };
         match tokio::runtime::Handle::try_current() {
@@ -51,7 +65,81 @@ impl Subscription {
     }
 }
 
+impl Subscription {
+    /// Notes in the log that these messages were delivered once more, before they can be again.
+    fn count_returned(&self, returned: &Returned) {
+        let partitions = self.locked(|state| state.noting_partitions());
+        let mut entry = Entry::new();
+        for (partition, cursor) in partitions {
+            let from = DeliveryId { partition, offset: 0 };
+            let to = DeliveryId { partition, offset: u64::MAX };
+            let offsets = returned.messages.range(from..=to).map(|(id, _)| id.offset);
+            if returned.messages.len() > COUNTED_ONE_BY_ONE_MAX {
+                let ranges = ranges(offsets);
+                self.locked(|state| state.count_ranges(partition, ranges));
+                continue;
+            }
+            let offsets: Vec<Offset> = offsets.map(Offset).collect();
+            if !offsets.is_empty() {
+                entry.returned(&cursor, &offsets);
+            }
+        }
+        if !entry.is_empty()
+            && let Err(error) = self.context.log.submit(entry)
+        {
+            tracing::debug!(subscription = %self.name, %error, "failed to count returned messages");
+        }
+    }
+}
+
+/// Ascending offsets as ranges, at most [`RANGES_MAX`]: the last one takes in what is beyond.
+fn ranges(offsets: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for offset in offsets {
+        let is_full = ranges.len() == RANGES_MAX;
+        match ranges.last_mut() {
+            Some(last) if last.end == offset || is_full => last.end = offset + 1,
+            _ => ranges.push(offset..offset + 1),
+        }
+    }
+    ranges
+}
+
 impl State {
+    /// The partitions whose deliveries are noted in the log, with their cursors.
+    fn noting_partitions(&self) -> Vec<(u32, Cursor)> {
+        let noting = self.sources.iter().enumerate().filter_map(|(at, source)| match source {
+            Source::Stream(s) if s.notes_delivered() => Some((at as u32, s.cursor.clone()?)),
+            _ => None,
+        });
+        noting.collect()
+    }
+
+    fn count_ranges(&mut self, partition: u32, ranges: Vec<Range<u64>>) {
+        if let Some(Source::Stream(source)) = self.sources.get_mut(partition as usize) {
+            source.returned(ranges);
+        }
+    }
+
+    /// Writes to the log what changed of what is delivered. Under the lock, so that the log's order is that of the changes.
+    pub(super) fn write_delivered(&mut self, log: &Log) {
+        let mut entry = Entry::new();
+        self.streams_mut().for_each(|source| source.put_delivered(&mut entry));
+        if !entry.is_empty()
+            && let Err(error) = log.submit(entry)
+        {
+            tracing::debug!(%error, "failed to note what is delivered");
+        }
+    }
+
+    /// Once nothing is delivered and unacknowledged, says so in the log.
+    pub(super) fn take_back_delivered(&mut self, log: &Log) {
+        if self.unacked == 0 {
+            self.streams_mut().for_each(StreamSource::take_back);
+        }
+        self.write_delivered(log);
+    }
+
     /// Takes the unacknowledged messages of a consumer out; they still count as such.
     fn take_in_flight(&mut self, slot: SlotId) -> Option<InFlight> {
         let in_flight = self.in_flight_by_consumer.remove(&slot)?;

@@ -36,6 +36,7 @@ impl State {
         {
             s.wake(&mut self.wakeups);
         }
+        self.hand_over();
         Some(message)
     }
 

@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use inver_storage::batch::Batch;
-use inver_storage::{Cursor, CursorId, Listener, Offset, StoredBatch, Stream};
+use inver_storage::{Cursor, CursorId, Entry, Listener, Offset, StoredBatch, Stream};
 use rustc_hash::FxHashMap;
 
 use super::keys::KeyOwners;
 use super::limits::LimitState;
 use super::slots::{Assigned, Slot, SlotId, Slots, Wakeups};
 use super::source::memory::{Pushed, spill_made};
-use super::source::{MemoryBounds, MemorySource, Source, StreamSource};
+use super::source::{MemoryBounds, MemorySource, Source, StreamSource, delivered_key};
 use super::terms::{AttachError, ConsumerSpec};
 use crate::clock::Clock;
 use crate::context::Context;
@@ -49,6 +50,10 @@ pub(super) struct State {
     /// Passive consumers that pulled during a load: woken at its end.
     pub(super) passive_waiting: Vec<ConsumerSpec>,
     pub(super) keys: KeyOwners,
+    /// See [`active`](State::active).
+    pub(super) active: Option<SlotId>,
+    /// Failover: a consumer of a higher priority follows the active one without waiting for its end.
+    pub(super) hands_over: bool,
     pub(super) closed: bool,
     pub(super) limits: LimitState,
     pub(super) wakeups: Wakeups,
@@ -102,6 +107,8 @@ impl State {
             next_slot: 0,
             passive_waiting: Vec::new(),
             keys: KeyOwners::default(),
+            active: None,
+            hands_over: false,
             closed: false,
             limits: LimitState::default(),
             wakeups: Wakeups::new(),
@@ -174,6 +181,33 @@ impl State {
         self.sources.iter().filter_map(position).collect()
     }
 
+    pub(super) fn forgo_delivered(&mut self) {
+        self.streams_mut().for_each(StreamSource::forgo_delivered);
+    }
+
+    pub(super) fn delete_delivered(&self, entry: &mut Entry) {
+        self.streams().for_each(|source| source.delete_delivered(entry));
+    }
+
+    pub(super) fn delivered_rows(&self) -> Vec<Bytes> {
+        let stored = self.streams().filter(|source| source.has_row());
+        stored.filter_map(|source| Some(delivered_key(source.cursor.as_ref()?.id()))).collect()
+    }
+
+    fn streams(&self) -> impl Iterator<Item = &StreamSource> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::Stream(stream) => Some(stream),
+            Source::Memory(_) => None,
+        })
+    }
+
+    pub(super) fn streams_mut(&mut self) -> impl Iterator<Item = &mut StreamSource> {
+        self.sources.iter_mut().filter_map(|source| match source {
+            Source::Stream(stream) => Some(stream),
+            Source::Memory(_) => None,
+        })
+    }
+
     pub(super) fn cursors(&self) -> Vec<CursorId> {
         self.sources.iter().filter_map(|s| s.cursor().map(Cursor::id)).collect()
     }
@@ -193,6 +227,9 @@ impl State {
                 return Err(AttachError::InUse);
             }
             self.slots.insert(id, Slot::new(spec));
+            if self.mode == Mode::Failover {
+                self.choose_active();
+            }
         }
         self.next_slot += 1;
         Ok(id)
@@ -204,6 +241,7 @@ impl State {
         let Some(stopped) = self.slots.remove(slot) else { return false };
         self.unassign(slot, stopped.assigned);
         if self.mode == Mode::Failover && was_active && !self.closed {
+            self.choose_active();
             // The new active consumer may not be waiting.
             if let Some(active) = self.active() {
                 self.wake(active);

@@ -8,14 +8,46 @@ use super::slots::SlotId;
 use super::state::State;
 
 impl State {
-    /// Failover: the longest attached consumer of the highest priority.
+    /// Failover: the consumer that gets the messages. It stays active whatever priority others have; when it leaves, the
+    /// longest attached one of the highest priority follows. Where the subscription [hands over](State::hands_over), one of
+    /// a higher priority follows as soon as the active one has nothing unacknowledged.
     pub(super) fn active(&self) -> Option<SlotId> {
-        self.slots.first()
+        self.active.filter(|active| self.slots.contains(*active))
+    }
+
+    /// Failover: chooses the active consumer, if there is none or it hands over. Whether it changed.
+    pub(super) fn choose_active(&mut self) -> bool {
+        let chosen = match self.active() {
+            Some(active) if !self.is_handing_over() || self.has_unacked(active) => Some(active),
+            _ => self.slots.first(),
+        };
+        std::mem::replace(&mut self.active, chosen) != chosen
+    }
+
+    /// Failover: whether a consumer of a higher priority waits for the active one to settle what it has.
+    pub(super) fn is_handing_over(&self) -> bool {
+        let priority = |slot: Option<SlotId>| Some(self.slots.get(slot?)?.spec.priority);
+        self.hands_over && priority(self.slots.first()) > priority(self.active())
+    }
+
+    fn has_unacked(&self, slot: SlotId) -> bool {
+        self.in_flight_by_consumer.get(&slot).is_some_and(|in_flight| !in_flight.unacked.is_empty())
+    }
+
+    /// Failover: hands over to a consumer of a higher priority if that is due.
+    pub(super) fn hand_over(&mut self) {
+        if self.mode == Mode::Failover
+            && self.is_handing_over()
+            && self.choose_active()
+            && let Some(active) = self.active()
+        {
+            self.wake(active);
+        }
     }
 
     /// Wakes a consumer, whether it waits or not.
     pub(super) fn wake(&mut self, slot: SlotId) {
-        if !self.slots.wake(slot, self.clock.now_ms(), &mut self.wakeups) {
+        if !self.slots.wake(slot, self.clock.steady_ms(), &mut self.wakeups) {
             self.slots.get(slot).into_iter().for_each(|s| s.wake(&mut self.wakeups));
         }
     }
@@ -42,11 +74,11 @@ impl State {
         }
         if self.mode == Mode::Failover {
             if let Some(active) = self.active() {
-                self.slots.wake(active, self.clock.now_ms(), &mut self.wakeups);
+                self.slots.wake(active, self.clock.steady_ms(), &mut self.wakeups);
             }
             return;
         }
-        self.slots.wake_for(ready, self.clock.now_ms(), &mut self.wakeups);
+        self.slots.wake_for(ready, self.clock.steady_ms(), &mut self.wakeups);
     }
 
     /// Whether an attached consumer that is not passive would take a message now.

@@ -137,6 +137,71 @@ async fn a_binding_passes_on_what_its_client_may_read() {
     }
 }
 
+/// The second declaration of a binding counted for nothing: the binding stopped when the first user was deleted, or could
+/// not read the topic in the first place.
+#[tokio::test]
+async fn a_binding_passes_on_what_one_of_its_clients_may_read() {
+    let fixture = fixture();
+    let (broker, ns) = (&fixture.broker, fixture.namespace());
+    let t = topic(&ns, "a.b", "named");
+    allow(broker, "bob", ResourceKind::Topic, "a.b", Operation::Read);
+    bind_as(broker, "ann", "q", "a.b");
+    produce(&ns, None, &t, &[("1", None)]);
+    assert_eq!(received(&ns, "q"), Vec::<String>::new(), "ann may not read the topic");
+    bind_as(broker, "bob", "q", "a.b");
+    bind_as(broker, "bob", "q", "a.b");
+    produce(&ns, None, &t, &[("2", None)]);
+    assert_eq!(received(&ns, "q"), ["2"], "bob may");
+    allow(broker, "ann", ResourceKind::Topic, "a.b", Operation::Read);
+    let _ = broker.access().delete_user("bob").unwrap();
+    produce(&ns, None, &t, &[("3", None)]);
+    assert_eq!(received(&ns, "q"), ["3"], "ann may now");
+    drop((ns, t));
+    // Both are its clients after a restart too.
+    let fixture = fixture.restart();
+    let (broker, ns) = (&fixture.broker, fixture.namespace());
+    let t = ns.topic("a.b").unwrap();
+    let denied = rule("ann", ResourceKind::Topic, "a.b", Operation::Read, Effect::Deny);
+    let _ = broker.access().add_rules(vec![denied]).unwrap();
+    produce(&ns, None, &t, &[("4", None)]);
+    assert_eq!(received(&ns, "q"), Vec::<String>::new(), "nobody may");
+    let _ = broker.access().put_user(User::new("bob")).unwrap();
+    allow(broker, "bob", ResourceKind::Topic, "a.b", Operation::Read);
+    produce(&ns, None, &t, &[("5", None)]);
+    assert_eq!(received(&ns, "q"), ["5"], "bob may again");
+    // Unbound for all, by any client that may unbind.
+    let to = BindDestination::Queue("q");
+    committed(&ns, ns.unbind(HUB, to, b"a.b", &Default::default()).unwrap());
+    produce(&ns, None, &t, &[("6", None)]);
+    assert_eq!(received(&ns, "q"), Vec::<String>::new());
+}
+
+/// Creating the first user must not stop what ran before.
+#[tokio::test]
+async fn a_binding_from_before_there_were_users_passes_everything_on() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let t = topic(&ns, "a.b", "named");
+    bind_as(&fixture.broker, "ann", "q", "a.b");
+    let _ = fixture.broker.access().put_user(User::new("ann")).unwrap();
+    // Declared again by a client that may not read the topic.
+    bind_as(&fixture.broker, "ann", "q", "a.b");
+    produce(&ns, None, &t, &[("1", None)]);
+    assert_eq!(received(&ns, "q"), ["1"]);
+    drop((ns, t));
+    let fixture = fixture.restart();
+    let ns = fixture.namespace();
+    let t = ns.topic("a.b").unwrap();
+    produce(&ns, None, &t, &[("2", None)]);
+    assert_eq!(received(&ns, "q"), ["2"]);
+    // Made again, it is ann's.
+    let to = BindDestination::Queue("q");
+    committed(&ns, ns.unbind(HUB, to, b"a.b", &Default::default()).unwrap());
+    bind_as(&fixture.broker, "ann", "q", "a.b");
+    produce(&ns, None, &t, &[("3", None)]);
+    assert_eq!(received(&ns, "q"), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_record_names_only_an_address_where_its_producer_may_publish() {
     let fixture = fixture();

@@ -2,9 +2,9 @@
 
 use crate::fixture::*;
 use inver_broker::{
-    BindDestination, BindError, BrokerConfig, CommittedOffset, ExchangeError, LimitReached, Limits, Mode,
-    Namespace, QueueError, QueueLimits, QueueSpec, SessionError, Start, SubscribeError, SubscriptionError,
-    TopicError, TopicSpec,
+    BindDestination, BindError, BrokerConfig, CommittedOffset, ExchangeError, ExchangeKind, ExchangeSpec,
+    LimitReached, Limits, Mode, Namespace, QueueError, QueueLimits, QueueSpec, SessionError, Start,
+    SubscribeError, SubscriptionError, Target, TopicError, TopicSpec,
 };
 
 fn fixture(limits: Limits) -> (Fixture, Namespace) {
@@ -152,4 +152,34 @@ fn committed_offsets_are_bounded() {
     let _ = offsets.delete(ns.log(), "g", |_, partition| partition == 0).unwrap();
     offsets.room_for("h", &two[..1]).unwrap();
     assert_eq!(offsets.len(), 1);
+}
+
+/// Beyond the bound a part of the receivers was silently left out.
+#[test]
+fn a_publish_that_would_visit_too_many_exchanges_is_refused() {
+    const VISITED_MAX: usize = 65_536;
+    let (_fixture, ns) = fixture(Limits::default());
+    let spec = || ExchangeSpec { kind: ExchangeKind::Fanout, durable: false, ..durable_exchange() };
+    declare(&ns, "q", QueueSpec::default());
+    let none = Default::default();
+    let _ = ns.bind("amq.fanout", BindDestination::Queue("q"), b"", &none).unwrap();
+    let mut last = "amq.fanout".to_owned();
+    let mut refused = Vec::new();
+    for n in 1..=VISITED_MAX {
+        if n == 300 || n >= VISITED_MAX - 1 {
+            let to = Target::Exchange { name: &last, routing_key: b"k", more_keys: &[] };
+            let mut p = publisher(&ns);
+            let routed = p.publish(to, &message(b"x")).unwrap();
+            refused.push((routed.refused, p.is_empty()));
+            p.discard();
+        }
+        let name = format!("e{n}");
+        ns.declare_exchange(&name, spec()).unwrap();
+        let _ = ns.bind(&name, BindDestination::Exchange(&last), b"", &none).unwrap();
+        last = name;
+    }
+    let to = Target::Exchange { name: &last, routing_key: b"k", more_keys: &[] };
+    let mut p = publisher(&ns);
+    refused.push((p.publish(to, &message(b"x")).unwrap().refused, p.is_empty()));
+    assert_eq!(refused, [(false, false), (false, false), (false, false), (true, true)]);
 }

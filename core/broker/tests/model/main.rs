@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests bound their waits in real time")]
 
+mod clock;
 mod cold;
 mod dead_letters;
 mod defects;
@@ -19,7 +20,9 @@ mod lifetime;
 mod limits;
 mod permissions;
 mod queues;
+mod redelivery;
 mod refused;
+mod removal;
 mod routing_model;
 mod routing_scale;
 mod session_access;

@@ -142,11 +142,11 @@ async fn every_durable_operation_reports_a_rejected_write() {
     assert!(session.delete(b"k").is_err_and(|error| is_log_error(&error)));
     assert!(session.set_expiry(Expiry::After(1)).is_err_and(|error| is_log_error(&error)));
     assert!(session.unsubscribe(b"a/+").is_err_and(|error| is_log_error(&error)));
-    // Last: they take out of memory what they could not delete.
     assert!(
         matches!(ns.delete_queue("q", false, false).unwrap_err(), QueueError::Log(e) if is_log_error(&e))
     );
     assert!(matches!(ns.delete_exchange("e", false).unwrap_err(), ExchangeError::Log(e) if is_log_error(&e)));
+    assert!(ns.queue("q").is_some() && ns.exchange("e").is_some(), "what was not deleted stays");
 }
 
 /// What is not durable needs no log.

@@ -2,6 +2,7 @@
 //!
 //! The cleaner may replace a segment between lookup and read; the read then starts over.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -39,23 +40,37 @@ impl ColdRead {
     }
 
     /// Reads from the files; blocks on I/O. At least one batch, unless the stream holds none at or above the offset.
-    pub fn run(self) -> Result<Vec<StoredBatch>, ReadError> {
+    pub fn run(&self) -> Result<Vec<StoredBatch>, ReadError> {
         let read = self.stream.read_path()?;
-        retrying(|| self.attempt(&read))
+        retrying(|| match self.find(&read)? {
+            Place::Nowhere => Ok(Vec::new()),
+            Place::Memory(batches) => Ok(batches),
+            Place::Files(segment, extents) => read_up_to_damage(&read, &segment, &extents),
+        })
     }
 
-    fn attempt(&self, read: &ReadPath) -> Result<Vec<StoredBatch>, ReadError> {
+    /// The offsets of the first batch that [`run`](Self::run) reads, by the indexes alone: what cannot be read if that batch
+    /// is damaged. None if it is not in a file. Blocks on I/O.
+    pub fn first_batch(&self) -> Result<Option<Range<Offset>>, ReadError> {
+        let read = self.stream.read_path()?;
+        let found = retrying(|| self.find(&read))?;
+        let Place::Files(_, extents) = found else { return Ok(None) };
+        Ok(extents.first().map(|first| Offset(first.base)..Offset(first.end())))
+    }
+
+    fn find(&self, read: &ReadPath) -> Result<Place, ReadError> {
         let mut step = 0;
         loop {
             let found = {
                 let state = self.stream.state.lock();
                 if !self.stream.check(self.from)? {
-                    return Ok(Vec::new());
+                    return Ok(Place::Nowhere);
                 }
                 // The offset may be in a gap that compaction left in front of the tail.
                 let at = state.runs.find(self.from.0) + step;
                 let Some(run) = state.runs.get(at) else {
-                    return Ok(state.read_tail(self.from.0, self.bytes_max).unwrap_or_default());
+                    let tail = state.read_tail(self.from.0, self.bytes_max);
+                    return Ok(Place::Memory(tail.unwrap_or_default()));
                 };
                 let resident = (!run.extents.is_empty()).then(|| {
                     let first = run.extents.partition_point(|extent| extent.end() <= self.from.0);
@@ -71,11 +86,18 @@ impl ColdRead {
             };
             extents.retain(|extent| extent.base < found.end);
             if !extents.is_empty() {
-                return read_up_to_damage(read, &found.segment, &extents);
+                return Ok(Place::Files(found.segment, extents));
             }
             step += 1;
         }
     }
+}
+
+/// Where the batches of a read are.
+enum Place {
+    Nowhere,
+    Memory(Vec<StoredBatch>),
+    Files(Arc<Segment>, Vec<Extent>),
 }
 
 /// Runs a read again while it fails with an I/O error, a bounded number of times.

@@ -190,6 +190,10 @@ impl Machine for Peer {
 
     fn close(&mut self, reason: &CloseReason, _now: Instant, out: &mut Output) -> Result<(), Ended> {
         self.session.force_close(reason, out.flat());
+        // The client may answer with `connection.close-ok` much later.
+        if let Some(place) = self.session.place().filter(|_| self.session.is_closing()) {
+            place.leave();
+        }
         Ok(())
     }
 

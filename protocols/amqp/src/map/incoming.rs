@@ -1,6 +1,6 @@
 //! From a publish to the headers of a record.
 
-use inver_broker::message::{Property, name};
+use inver_broker::message::{Property, more_keys, name};
 use inver_broker::{HeaderLookup, HeaderWriter, Headers, Value as CoreValue};
 
 use super::text::text_form;
@@ -110,7 +110,8 @@ impl Composer {
             }
         }
         self.headers.begin(ORIGIN, expires_ms);
-        write(&mut self.headers, publish, &properties, (!exact).then_some(raw));
+        let more_keys = composed.more_keys.then(|| more_keys(&composed.more_keys()));
+        write(&mut self.headers, publish, more_keys.as_deref(), &properties, (!exact).then_some(raw));
         if let Some(table) = properties.headers {
             for (name, value) in table.iter() {
                 self.headers.user(name, text_form(value, &mut self.text));
@@ -124,6 +125,7 @@ impl Composer {
 fn write(
     headers: &mut HeaderWriter,
     publish: &Publish<'_>,
+    more_keys: Option<&[u8]>,
     properties: &Properties<'_>,
     verbatim: Option<&[u8]>,
 ) {
@@ -131,6 +133,10 @@ fn write(
         headers.put(Property::Exchange(publish.exchange.as_bytes()));
     }
     headers.put(Property::RoutingKey(publish.routing_key));
+    // A dead letter goes by all of them.
+    if let Some(keys) = more_keys {
+        headers.put(Property::MoreKeys(keys));
+    }
     if let Some(raw) = verbatim {
         headers.put(Property::Other(PROPERTY_LIST, raw));
     }

@@ -2,10 +2,11 @@
 
 use inver_broker::address::{Form, rewrite};
 use inver_broker::message::{CLAIMED, Death, HeaderView, Property, name};
+use inver_broker::{Arguments, Value as CoreValue};
 use inver_storage::batch::Record;
 
 use super::deaths;
-use super::{BCC, CC, DIRECT_REPLY_TO, ORIGIN, PROPERTY_LIST};
+use super::{BCC, CC, DIRECT_REPLY_TO, ORIGIN, PROPERTY_LIST, core_arguments};
 use crate::codec::content::Properties;
 use crate::codec::table::{Table, TableWriter, Value};
 
@@ -76,7 +77,8 @@ impl<'a> Known<'a> {
                 return false;
             }
             Property::ClientId(_) | Property::Other(..) => return false,
-            Property::Malformed => {}
+            // Consumers do not see `BCC`.
+            Property::MoreKeys(_) | Property::Malformed => {}
         }
         true
     }
@@ -235,6 +237,60 @@ impl Renderer {
             body: record.value.as_deref().unwrap_or_default(),
         }
     }
+}
+
+/// The header with the number of earlier deliveries of a message from a quorum queue.
+const DELIVERY_COUNT: &[u8] = b"x-delivery-count";
+
+/// Adds the number of earlier deliveries to properties, in a reusable buffer.
+#[derive(Default)]
+pub(crate) struct Counted {
+    properties: Vec<u8>,
+    table: Vec<u8>,
+}
+
+impl Counted {
+    /// The properties, from the second delivery on with the number of earlier ones in place of what the client wrote.
+    pub(crate) fn properties<'a>(&'a mut self, properties: &'a [u8], earlier: u32) -> &'a [u8] {
+        if earlier == 0 {
+            return properties;
+        }
+        let mut all = Properties::parse(properties).unwrap_or_default();
+        self.table.clear();
+        let mut writer = TableWriter::new(&mut self.table);
+        writer.field(DELIVERY_COUNT, Value::I64(earlier.into()));
+        let others = all.headers.unwrap_or_default();
+        for (name, value) in others.iter().filter(|(name, _)| *name != DELIVERY_COUNT) {
+            writer.field(name, value);
+        }
+        all.headers = Some(Table::of(&self.table));
+        self.properties.clear();
+        all.encode(&mut self.properties);
+        &self.properties
+    }
+}
+
+/// The headers of a stored message by which headers exchanges route it: those that a consumer is given.
+pub(crate) fn routed_headers(headers: &HeaderView<'_>) -> Arguments {
+    let (mut verbatim, mut deaths) = (None, Vec::new());
+    for property in headers.typed_properties() {
+        match property {
+            Property::Other(PROPERTY_LIST, raw) => verbatim = Some(raw),
+            Property::Death(death) => deaths.extend(Death::decode(death)),
+            _ => {}
+        }
+    }
+    let own = verbatim.and_then(|raw| Properties::parse(raw).ok()).and_then(|list| list.headers);
+    let mut arguments = own.map(core_arguments).unwrap_or_else(|| {
+        let text =
+            |value: Option<&[u8]>| value.map_or(CoreValue::Null, |text| CoreValue::Text(text.to_vec()));
+        let named = |(name, value): (&[u8], _)| (String::from_utf8_lossy(name).into_owned(), text(value));
+        headers.written().map(named).collect()
+    });
+    let mut died = Vec::new();
+    deaths::write(&deaths, Table::default(), &mut died);
+    arguments.extend(core_arguments(Table::of(&died)));
+    arguments
 }
 
 /// Whether a header of this name means something to AMQP's broker: routing keys, which it validates, and what it writes

@@ -9,8 +9,8 @@ use crate::error::Refusal;
 /// The argument with a queue's type.
 const QUEUE_TYPE: &str = "x-queue-type";
 
-/// The longest TTL or expiry in milliseconds. RabbitMQ's bound, 49 days, is not needed.
-const MS_MAX: i128 = i64::MAX as i128;
+/// The longest TTL or expiry in milliseconds: ten years, as in RabbitMQ.
+const MS_MAX: i128 = 315_360_000_000;
 
 fn invalid(name: &str, what: &str, why: impl std::fmt::Display) -> Refusal {
     Refusal::precondition_failed(format_args!("invalid arg '{name}' for {what}: {why}"))
@@ -18,6 +18,10 @@ fn invalid(name: &str, what: &str, why: impl std::fmt::Display) -> Refusal {
 
 fn unacceptable(name: &str, what: &str, value: &Value) -> Refusal {
     invalid(name, what, format_args!("{{unacceptable_type,{}}}", type_name(value)))
+}
+
+fn no_integer(name: &str, what: &str, value: &Value) -> Refusal {
+    invalid(name, what, format_args!("\"expected integer, got {}\"", type_name(value)))
 }
 
 /// The arguments of one declaration.
@@ -31,10 +35,18 @@ impl Reading<'_> {
     fn number(&self, name: &str, min: i128) -> Result<Option<u64>, Refusal> {
         let Some(value) = self.arguments.get(name) else { return Ok(None) };
         match value.as_int() {
-            None => Err(unacceptable(name, self.what, value)),
+            None => Err(no_integer(name, self.what, value)),
             Some(n) if n < 0 => Err(invalid(name, self.what, format_args!("{{value_negative,{n}}}"))),
             Some(n) if n < min => Err(invalid(name, self.what, format_args!("{{value_zero,{n}}}"))),
-            Some(n) => Ok(u64::try_from(n.min(MS_MAX)).ok()),
+            Some(n) => Ok(u64::try_from(n.min(i64::MAX.into())).ok()),
+        }
+    }
+
+    /// A time in milliseconds.
+    fn time(&self, name: &str, min: i128) -> Result<Option<u64>, Refusal> {
+        match self.arguments.get(name).and_then(Value::as_int) {
+            Some(n) if n > MS_MAX => Err(invalid(name, self.what, format_args!("{{value_too_large,{n}}}"))),
+            _ => self.number(name, min),
         }
     }
 
@@ -63,7 +75,9 @@ pub(super) fn queue_spec(name: &str, arguments: &Arguments, shared: &Shared) -> 
     let what = shared.in_vhost("queue", name);
     let reading = Reading { arguments, what: &what };
     let kinds = [("classic", true), ("quorum", true), ("stream", false)];
-    if reading.one_of("x-queue-type", &kinds, "unsupported_queue_type")? == Some(false) {
+    let kind = reading.text(QUEUE_TYPE)?.unwrap_or("classic");
+    let unsupported = format!("\"unsupported queue type '{kind}'\"");
+    if reading.one_of(QUEUE_TYPE, &kinds, &unsupported)? == Some(false) {
         return Err(invalid("x-queue-type", &what, "stream queues are not supported"));
     }
     let exchange = reading.text("x-dead-letter-exchange").map_err(|_| {
@@ -91,8 +105,8 @@ pub(super) fn queue_spec(name: &str, arguments: &Arguments, shared: &Shared) -> 
         ("reject-publish-dlx", Overflow::RejectPublishDeadLetter),
     ];
     let limits = QueueLimits {
-        message_ttl_ms: reading.number("x-message-ttl", 0)?,
-        expires_after_ms: reading.number("x-expires", 1)?,
+        message_ttl_ms: reading.time("x-message-ttl", 0)?,
+        expires_after_ms: reading.time("x-expires", 1)?,
         messages_max: reading.number("x-max-length", 0)?,
         bytes_max: reading.number("x-max-length-bytes", 0)?,
         overflow: reading.one_of("x-overflow", &overflows, "invalid_overflow")?.unwrap_or_default(),
@@ -102,6 +116,11 @@ pub(super) fn queue_spec(name: &str, arguments: &Arguments, shared: &Shared) -> 
     if reading.number("x-max-priority", 0)?.is_some_and(|priority| priority > 255) {
         let value = arguments.get("x-max-priority").map(shown).unwrap_or_default();
         return Err(invalid("x-max-priority", &what, format_args!("{{max_value_exceeded,{value}}}")));
+    }
+    if kind == "quorum" && arguments.contains_key("x-max-priority") {
+        return Err(Refusal::precondition_failed(format_args!(
+            "invalid arg 'x-max-priority' for {what} of queue type rabbit_quorum_queue"
+        )));
     }
     let single_active = reading.flag("x-single-active-consumer")?;
     Ok(QueueSpec { single_active, limits, arguments: arguments.clone(), ..QueueSpec::default() })
@@ -204,9 +223,15 @@ mod tests {
         );
         assert_eq!(
             reading.number("x-max-length", 0).unwrap_err().text,
-            format!("{start} 'x-max-length' for queue 'q' in vhost '/': {{unacceptable_type,longstr}}")
+            format!("{start} 'x-max-length' for queue 'q' in vhost '/': \"expected integer, got longstr\"")
         );
         assert!(reading.flag("x-single-active-consumer").is_err());
         assert_eq!(reading.number("x-absent", 0), Ok(None));
+        let arguments = Arguments::from([("x-expires".to_owned(), Value::Int(10_000_000_000_000))]);
+        let reading = Reading { arguments: &arguments, what: "queue 'q' in vhost '/'" };
+        assert_eq!(
+            reading.time("x-expires", 1).unwrap_err().text,
+            format!("{start} 'x-expires' for queue 'q' in vhost '/': {{value_too_large,10000000000000}}")
+        );
     }
 }

@@ -16,13 +16,14 @@ use crate::codec::table::Value as Field;
 use crate::error::Refusal;
 
 /// The consumer priority in the arguments.
-pub(super) fn priority(arguments: Table<'_>) -> Result<i32, Refusal> {
+pub(super) fn priority(queue: &str, arguments: Table<'_>, shared: &Shared) -> Result<i32, Refusal> {
     match arguments.get("x-priority") {
         None => Ok(0),
         Some(value) => match value.as_integer() {
             Some(n) => Ok(i32::try_from(n).unwrap_or(if n < 0 { i32::MIN } else { i32::MAX })),
             None => Err(Refusal::precondition_failed(format_args!(
-                "invalid arg 'x-priority': {{unacceptable_type,{}}}",
+                "invalid arg 'x-priority' for {}: \"expected integer, got {}\"",
+                shared.in_vhost("queue", queue),
                 value.type_name()
             ))),
         },

@@ -23,6 +23,8 @@ pub(super) struct ChannelConsumer {
     pub(super) no_ack: bool,
     /// Whether it serves `basic.get`.
     pub(super) is_getter: bool,
+    /// Whether deliveries tell how often they were made before, as those of quorum queues do.
+    pub(super) counts: bool,
     /// The prefetch count; 0 for no limit.
     pub(super) prefetch: u32,
     /// The number of its unacked deliveries.
@@ -52,6 +54,7 @@ impl ChannelConsumer {
             source: source.to_owned(),
             no_ack,
             is_getter: false,
+            counts: false,
             prefetch,
             unacked: 0,
             queued: false,

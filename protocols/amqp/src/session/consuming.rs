@@ -81,7 +81,7 @@ impl Channel {
         let spec = ConsumerSpec {
             exclusive,
             auto_ack: no_ack,
-            priority: attaching::priority(arguments)?,
+            priority: attaching::priority(queue, arguments, shared)?,
             ..ConsumerSpec::new(shared.mailbox.clone(), self.at(slot).token())
         };
         let name = self.queue_name(queue)?;
@@ -91,6 +91,13 @@ impl Channel {
             let subscription = attaching::subscription(&name, exclusive, arguments, shared)?;
             (name, subscription)
         };
+        let queue = shared.namespace.queue(&source);
+        if exclusive && queue.as_ref().is_some_and(|queue| queue.spec().single_active) {
+            return Err(Refusal::access_refused(format_args!(
+                "{} in exclusive use",
+                shared.in_vhost("queue", &source)
+            )));
+        }
         let consumer = subscription.attach(spec).map_err(|error| match error {
             AttachError::InUse | AttachError::HeldExclusively => Refusal::access_refused(format_args!(
                 "{} in exclusive use",
@@ -100,6 +107,7 @@ impl Channel {
         })?;
         let mut consumer = ChannelConsumer::new(&tag, &source, consumer, no_ack, self.prefetch);
         consumer.counted = Some(CountedConsumer::default());
+        consumer.counts = queue.is_some_and(|queue| queue.spec().is_quorum());
         self.consumers.insert(consumer);
         self.tags.insert(tag.clone(), slot);
         if !nowait {
@@ -188,6 +196,8 @@ impl Channel {
                 self.traced.add(tag, delivered);
             }
             let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
+            let count = if consumer.counts { delivery.redelivered } else { 0 };
+            let properties = shared.counted.properties(message.properties, count);
             write::deliver(
                 out,
                 self.number,
@@ -197,7 +207,6 @@ impl Channel {
                 message.exchange,
                 message.routing_key,
             );
-            let properties = message.properties;
             write::content(
                 out,
                 self.number,

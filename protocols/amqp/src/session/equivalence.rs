@@ -97,6 +97,12 @@ fn check_argument(
         {
             Ok(())
         }
+        (Some(kind), None) if name == "x-queue-type" => {
+            Err(inequivalent(name, what, "'classic'", &format!("'{}'", shown(kind))))
+        }
+        (None, Some(kind)) if name == "x-queue-type" => {
+            Err(inequivalent(name, what, &format!("'{}'", shown(kind)), "'classic'"))
+        }
         (Some(current), Some(received)) => {
             Err(inequivalent(name, what, &format!("'{}'", shown(received)), &format!("'{}'", shown(current))))
         }

@@ -61,6 +61,9 @@ impl Channel {
                     self.traced.add(tag, delivered);
                 }
                 let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
+                let is_counted = shared.namespace.queue(&name).is_some_and(|queue| queue.spec().is_quorum());
+                let redelivered = if is_counted { delivery.redelivered } else { 0 };
+                let properties = shared.counted.properties(message.properties, redelivered);
                 write::get_ok(
                     out,
                     number,
@@ -70,7 +73,6 @@ impl Channel {
                     message.routing_key,
                     u32::try_from(ready).unwrap_or(u32::MAX),
                 );
-                let properties = message.properties;
                 write::content(
                     out,
                     number,
@@ -115,9 +117,9 @@ impl Channel {
             let idle: Vec<u32> = self.getters.values().copied().collect();
             idle.into_iter().for_each(|slot| self.drop_getter(slot));
         }
-        if queue.spec().single_active {
+        if queue.spec().single_active && queue.spec().is_quorum() {
             return Err(Refusal::resource_locked(format_args!(
-                "cannot obtain access to locked {}. basic.get operations are not supported by classic queues with \
+                "cannot obtain access to locked {}. basic.get operations are not supported by quorum queues with \
                  single active consumer",
                 shared.in_vhost("queue", name)
             )));

@@ -212,7 +212,7 @@ impl Session {
     /// Reads the time of messages published from now on.
     pub(crate) fn begin_turn(&mut self) {
         if let Some(shared) = &mut self.shared {
-            shared.now_ms = self.broker.clock().now_ms();
+            shared.now_ms = self.broker.clock().steady_ms();
         }
     }
 

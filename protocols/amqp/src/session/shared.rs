@@ -13,7 +13,7 @@ use super::confirms;
 use super::handshake::Capabilities;
 use super::limits::Limits;
 use crate::error::Refusal;
-use crate::map::{Composer, Renderer};
+use crate::map::{Composer, Counted, Renderer};
 
 /// The address of a consumer within the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,7 @@ pub(super) struct Shared {
     pub(super) composer: Composer,
     /// Renders deliveries from records.
     pub(super) renderer: Renderer,
+    pub(super) counted: Counted,
     /// Woken when a consumer may pull messages.
     pub(super) mailbox: Arc<Mailbox>,
     /// The time of this turn: milliseconds since 1970.

@@ -137,7 +137,7 @@ fn check(
         offset: partition.committed_offset,
         leader_epoch: partition.committed_leader_epoch,
         metadata: partition.committed_metadata.map(|text| text.to_string()),
-        committed_ms: cx.node.now_ms(),
+        committed_ms: cx.node.broker.clock().steady_ms(),
     };
     Ok((topic.clone(), index, offset))
 }

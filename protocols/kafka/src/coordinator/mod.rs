@@ -137,7 +137,7 @@ impl Coordinator {
             }
             self.handle_timeouts();
             if expire_at <= clock.now() {
-                self.expire(clock.now_ms()).await;
+                self.expire(clock.steady_ms()).await;
                 expire_at = self.next_expiry();
             }
         }
@@ -204,7 +204,7 @@ impl Coordinator {
     ) -> R {
         let mut effects = Effects::default();
         let result = change(&mut cell.group, &self.limits, &mut effects);
-        cell.group.note_time(self.broker.clock().now_ms());
+        cell.group.note_time(self.broker.clock().steady_ms());
         if effects.changed {
             self.persist(&cell.group);
         }

@@ -179,7 +179,7 @@ impl Session {
 
     /// Begins a turn: takes the time that holds for all of it.
     pub(crate) fn begin_turn(&mut self) {
-        self.now_ms = self.core.namespace().clock().now_ms();
+        self.now_ms = self.core.namespace().clock().steady_ms();
     }
 
     /// Notes what a token of the mailbox announces.

@@ -188,7 +188,7 @@ fn send(
     if value.as_ref().map_or(0, Vec::len) > app.node.settings.message_bytes_max {
         return Err(Problem::too_large("the body is larger than limits.message_bytes_max"));
     }
-    let (namespace, now_ms) = (scope.namespace(), app.broker.clock().now_ms());
+    let (namespace, now_ms) = (scope.namespace(), app.broker.clock().steady_ms());
     if let Destination::Topic { name, partition } = &new.to {
         if new.retain {
             return Err(Problem::bad_request("a retained message needs an address"));

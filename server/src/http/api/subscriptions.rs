@@ -572,7 +572,7 @@ fn reset_group(app: &App, namespace: &Namespace, id: &str, reset: &Reset) -> Res
         }
     };
     let (mut moved, mut offsets) = (Vec::new(), Vec::new());
-    let now_ms = app.broker.clock().now_ms();
+    let now_ms = app.broker.clock().steady_ms();
     for topic in &topics {
         for (partition, to) in targets(topic, reset)? {
             let before = committed.get(id, topic.name(), partition);

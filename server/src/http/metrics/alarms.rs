@@ -14,7 +14,7 @@ use crate::http::App;
 const NEARLY_FULL: f64 = 0.9;
 
 /// The alarms that there are.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "disk_low",
     "memory_high",
     "files_low",
@@ -22,6 +22,7 @@ const NAMES: [&str; 7] = [
     "log_behind",
     "checkpoint_failed",
     "log_failed",
+    "messages_damaged",
 ];
 
 /// An alarm that is on.
@@ -67,6 +68,10 @@ pub(super) fn active(app: &App, samples: &Samples<'_>) -> Vec<Alarm> {
             "connections_full",
             format!("{clients} connections are open, the limit is {}", monitored.connections_max),
         );
+    }
+    let damaged = samples.sum("inver_messages_damaged_total", &[]);
+    if damaged > 0.0 {
+        raise("messages_damaged", format!("{damaged} messages could not be read and were stepped over"));
     }
     let log = app.broker.log();
     if let Some(reason) = log.checkpoint_put_off() {

@@ -5,6 +5,7 @@
 //! share one numbering: offsets give the order of all messages.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -213,6 +214,11 @@ impl MemorySource {
         }
         context.counters.spilled.increment(u64::from(batch.record_count()));
         Ok(())
+    }
+
+    /// See [`super::Source::step_over`]. Its offsets have no acknowledgement.
+    pub(super) fn step_over(&mut self, to: u64) -> (u64, Range<u64>) {
+        (self.spill.as_mut().map_or(0, |spill| spill.source.step_over(to).0), 0..0)
     }
 
     /// The offset up to which the spilled part was consumed and can be trimmed.

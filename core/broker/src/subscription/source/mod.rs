@@ -1,6 +1,7 @@
 //! Message sources of a subscription: a stream of the log, or batches in memory.
 
 mod again;
+pub(super) mod delivered;
 pub(super) mod memory;
 mod stream;
 
@@ -15,7 +16,7 @@ use super::Delivery;
 
 pub(super) use memory::MemorySource;
 pub use memory::{LiveBatch, MemoryBounds, WhenFull};
-pub(super) use stream::StreamSource;
+pub(super) use stream::{StreamSource, delivered_key};
 
 /// Bytes asked of a stream at a time.
 pub(super) const READ_BYTES: usize = 256 * 1024;
@@ -180,6 +181,22 @@ impl Source {
         match self {
             Source::Stream(s) => (s.submitted(), s.skip_all()),
             Source::Memory(m) => (m.skip_all(), 0..0),
+        }
+    }
+
+    /// Notes that a message is delivered to a consumer that acknowledges.
+    pub(super) fn deliver(&mut self, offset: u64, now_ms: i64) {
+        if let Source::Stream(s) = self {
+            s.deliver(offset, now_ms);
+        }
+    }
+
+    /// Continues at this offset, because what is before it cannot be read. How many messages are skipped, and their range of
+    /// offsets.
+    pub(super) fn step_over(&mut self, to: u64) -> (u64, Range<u64>) {
+        match self {
+            Source::Stream(s) => s.step_over(to),
+            Source::Memory(m) => m.step_over(to),
         }
     }
 

@@ -4,11 +4,16 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use inver_storage::{ColdRead, Cursor, Listening, Offset, Read, ReadError, StoredBatch, Stream};
+use bytes::Bytes;
+use inver_storage::{
+    ColdRead, Cursor, CursorId, Entry, Listening, Offset, Read, ReadError, StoredBatch, Stream,
+};
 
 use super::again::{Again, Found};
+use super::delivered::Delivered;
 use super::{Offer, Open, Skipped, span};
 use crate::context::Context;
+use crate::rows;
 
 /// See [`StreamSource::loading_from`].
 const NO_LOAD: u64 = u64::MAX;
@@ -29,6 +34,9 @@ pub(in crate::subscription) struct StreamSource {
     loading_from: u64,
     /// Boxed: most have no requeued messages.
     again: Option<Box<Again>>,
+    /// Boxed: most have no message with a consumer. None too where another layer keeps this.
+    delivered: Option<Box<Delivered>>,
+    notes_delivered: bool,
     context: Arc<Context>,
     listening: Option<Listening>,
 }
@@ -42,6 +50,12 @@ impl StreamSource {
     ) -> StreamSource {
         let holes_below = cursor.as_ref().and_then(|c| c.acked_above().last().map(|r| r.end.0));
         let counts_below = cursor.as_ref().and_then(|c| c.delivery_counts().last().map(|(o, _)| o.0 + 1));
+        let delivered = cursor.as_ref().and_then(|c| recovered(c, context));
+        let counts_below = counts_below
+            .into_iter()
+            .chain(delivered.as_ref().map(|delivered| delivered.counts_below()))
+            .max();
+        let cursor_is_durable = cursor.is_some();
         StreamSource {
             next: from.0,
             holes_below: holes_below.unwrap_or(0),
@@ -52,6 +66,8 @@ impl StreamSource {
             open: None,
             loading_from: NO_LOAD,
             again: None,
+            notes_delivered: cursor_is_durable,
+            delivered,
             context: context.clone(),
             listening: None,
         }
@@ -60,6 +76,56 @@ impl StreamSource {
     /// Keeps the registration that wakes its subscription.
     pub(in crate::subscription) fn listen(&mut self, listening: Listening) {
         self.listening = Some(listening);
+    }
+
+    /// Leaves it to another layer to know what was delivered before a restart.
+    pub(in crate::subscription) fn forgo_delivered(&mut self) {
+        self.notes_delivered = false;
+    }
+
+    /// See [`super::Source::deliver`].
+    pub(super) fn deliver(&mut self, offset: u64, now_ms: i64) {
+        if self.notes_delivered {
+            self.delivered.get_or_insert_default().deliver(offset, now_ms);
+        }
+    }
+
+    /// Nothing is with consumers any more.
+    pub(in crate::subscription) fn take_back(&mut self) {
+        self.delivered.iter_mut().for_each(|delivered| delivered.take_back());
+    }
+
+    /// Whether it notes in the log what is delivered.
+    pub(in crate::subscription) fn notes_delivered(&self) -> bool {
+        self.notes_delivered
+    }
+
+    /// Counts messages of ranges that a consumer returned.
+    pub(in crate::subscription) fn returned(&mut self, ranges: Vec<Range<u64>>) {
+        let delivered = self.delivered.get_or_insert_default();
+        ranges.into_iter().for_each(|range| delivered.returned(range));
+    }
+
+    /// Adds what changed of what is delivered to the entry.
+    pub(in crate::subscription) fn put_delivered(&mut self, entry: &mut Entry) {
+        let (Some(cursor), Some(delivered)) = (&self.cursor, &mut self.delivered) else { return };
+        match delivered.take_change() {
+            None => {}
+            Some(Some(row)) => entry.put(rows::DELIVERED, delivered_key(cursor.id()), rows::encode(row)),
+            Some(None) => entry.delete(rows::DELIVERED, delivered_key(cursor.id())),
+        }
+    }
+
+    /// Deletes the row of what is delivered with the cursor.
+    pub(in crate::subscription) fn delete_delivered(&self, entry: &mut Entry) {
+        if let (Some(cursor), true) = (&self.cursor, self.has_row()) {
+            entry.delete(rows::DELIVERED, delivered_key(cursor.id()));
+        }
+    }
+
+    /// Whether the log has a row of what is delivered.
+    pub(in crate::subscription) fn has_row(&self) -> bool {
+        self.delivered.as_ref().is_some_and(|delivered| delivered.is_stored())
     }
 
     /// How many records can be read. Exact but for holes of compaction.
@@ -173,7 +239,8 @@ impl StreamSource {
                 continue;
             }
             if taken.offset < self.counts_below {
-                taken.redelivered = cursor.delivery_count(Offset(taken.offset));
+                let by_range = self.delivered.as_ref().map_or(0, |d| d.count(taken.offset));
+                taken.redelivered = cursor.delivery_count(Offset(taken.offset)).saturating_add(by_range);
             }
             return Some(Offer::Taken(taken));
         }
@@ -264,6 +331,13 @@ impl StreamSource {
         self.skip_to(to.0)
     }
 
+    /// See [`super::Source::step_over`].
+    pub(super) fn step_over(&mut self, to: u64) -> (u64, Range<u64>) {
+        // A batch that was taken from before, by a reader that has all of it in memory, is not skipped.
+        let Skipped { messages, offsets } = self.skip_to(to);
+        (messages, offsets)
+    }
+
     fn skip_to(&mut self, to: u64) -> Skipped {
         let to = to.min(self.stream.high_watermark().0).max(self.next);
         let skipped = Skipped { messages: self.ahead(Offset(to)), offsets: self.next..to };
@@ -288,6 +362,18 @@ impl StreamSource {
         self.open = None;
         from..self.next
     }
+}
+
+/// What an earlier process left with consumers.
+fn recovered(cursor: &Cursor, context: &Context) -> Option<Box<Delivered>> {
+    let row = context.redeliveries.get()?.lock().remove(&cursor.id().0)?;
+    // The broker read it before.
+    rows::decode(rows::DELIVERED, &row).ok().map(|row| Box::new(Delivered::recovered(row)))
+}
+
+/// The key of the row of what is delivered.
+pub(in crate::subscription) fn delivered_key(cursor: CursorId) -> Bytes {
+    Bytes::copy_from_slice(&cursor.0.to_be_bytes())
 }
 
 /// The offset after the last one of a batch.

@@ -47,7 +47,7 @@ pub(crate) async fn connect(
     mailbox: &Arc<Mailbox>,
 ) -> Result<Accepted, Refusal> {
     let config = &server.config;
-    let now_ms = broker.clock().now_ms();
+    let now_ms = broker.clock().steady_ms();
     let request = Request::read(connect, config);
     check_will_topic(connect, config)?;
     let LoggedIn { admitted, assigned } = login::log_in(connect, client, broker, config, mailbox).await?;
