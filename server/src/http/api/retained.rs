@@ -24,7 +24,7 @@ const VALUE_BYTES_LISTED: usize = 1024;
 /// Bytes of a filter or address.
 const ADDRESS_BYTES_MAX: usize = 4096;
 /// Addresses read for one answer.
-const VISITED_MAX: usize = 50_000;
+const VISITED_MAX: usize = 20_000;
 
 /// Which retained messages are listed.
 #[derive(Debug, Deserialize, IntoParams)]

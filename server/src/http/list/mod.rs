@@ -427,7 +427,7 @@ mod tests {
     async fn scans_that_go_on_are_bounded() {
         let scans = Scans::new(Clock::system());
         for number in 0..12 {
-            let found = query(1, 2, "number", "").find(&scans, Slow(300_000 + number)).unwrap();
+            let found = query(1, 2, "number", "").find(&scans, Slow(100_000 + number)).unwrap();
             assert!(!found.is_complete);
         }
         assert_eq!(scans.len(), 8);

@@ -24,9 +24,9 @@ const KEPT: Duration = Duration::from_secs(5);
 /// Scans that go on, and results that are kept.
 const SCANS_MAX: usize = 8;
 /// Objects read at a time.
-const SLICE: usize = 4096;
+const SLICE: usize = 1024;
 /// Pause between two slices of a scan that goes on, for the other threads of a small machine.
-const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_micros(250);
 
 /// What a scan looks for.
 pub(super) struct Plan<T> {
