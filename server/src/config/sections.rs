@@ -467,7 +467,7 @@ section! {
         pub(crate) service_name: String = "inver".into() => value("a text"),
         /// Share of the messages without a `traceparent` that are sampled: the broker starts a trace for them. Of others the
         /// `traceparent` decides.
-        pub(crate) sample_ratio: Ratio = Ratio(0.01) => value("a number from 0 to 1"),
+        pub(crate) sample_ratio: Ratio = Ratio(0.01) => value("0 to 1"),
         /// Spans that may wait to be exported; further ones are counted and dropped.
         pub(crate) queue_spans_max: usize = 8192 => count(64..=10_000_000),
         /// Spans in one request to the collector.
