@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::permissions::source;
-use super::{blocking, committed};
+use super::{blocking, deleted, durable};
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::list::{ListQuery, Page, Whole};
@@ -143,7 +143,7 @@ pub(in crate::http) async fn put(
     Body(change): Body<Change>,
 ) -> Result<Json<Shown>, Problem> {
     caller.check_administers()?;
-    let (shown, completion) = blocking(&app, move |app| {
+    durable(&app, move |app| {
         let entity = entity.entity()?;
         let mut after = QuotaLimits::default();
         let (_, completion) = app.broker.quotas().update(&entity, |limits| {
@@ -151,11 +151,9 @@ pub(in crate::http) async fn put(
             after = *limits;
         })?;
         caller.did(AuditKind::Access, "alter", "quota", &entity.to_string());
-        Ok((Shown::of(&entity, &after, Source::Stored), completion))
+        Ok((Json(Shown::of(&entity, &after, Source::Stored)), completion))
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(Json(shown))
+    .await
 }
 
 /// Deletes a stored quota.
@@ -166,7 +164,7 @@ pub(in crate::http) async fn delete(
     Query(entity): Query<Entity>,
 ) -> Result<StatusCode, Problem> {
     caller.check_administers()?;
-    let completion = blocking(&app, move |app| {
+    deleted(&app, move |app| {
         let entity = entity.entity()?;
         let none = QuotaLimits::default();
         let (before, completion) = app.broker.quotas().update(&entity, |limits| *limits = none)?;
@@ -176,7 +174,5 @@ pub(in crate::http) async fn delete(
         caller.did(AuditKind::Access, "delete", "quota", &entity.to_string());
         Ok(completion)
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }
