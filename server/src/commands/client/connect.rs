@@ -1,7 +1,7 @@
 //! Connections to a broker: TCP or a Unix socket, with or without TLS.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -14,15 +14,10 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use tokio_rustls::rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use crate::config::{Address, ClientAuth, Config, HTTP};
-
-/// The authorities that the system trusts, where no file is named.
-const SYSTEM_AUTHORITIES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+use crate::http_client;
 
 /// Where a broker is reached.
 #[derive(Debug)]
@@ -44,8 +39,8 @@ enum Place {
 /// Which certificates of a broker are believed.
 #[derive(Debug)]
 enum Trust {
-    /// Those for the host's name, signed by the authorities of this file.
-    Authorities(PathBuf),
+    /// Those for the host's name, signed by the authorities of this file, or by those of the system.
+    Authorities(Option<PathBuf>),
     /// The first of this file, whatever its names.
     Exactly(PathBuf),
 }
@@ -60,13 +55,7 @@ impl Target {
         let is_tls = scheme == "https";
         let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let system = || SYSTEM_AUTHORITIES.iter().map(PathBuf::from).find(|path| path.exists());
-        let trust = match is_tls {
-            true => Some(Trust::Authorities(
-                ca.or_else(system).context("no certificates of authorities: give --ca")?,
-            )),
-            false => None,
-        };
+        let trust = is_tls.then_some(Trust::Authorities(ca));
         let base = uri.path().trim_end_matches('/').to_owned();
         Ok(Target { base, host: authority.to_string(), place: Place::Tcp { name, port }, trust })
     }
@@ -85,7 +74,7 @@ impl Target {
         };
         let trust = match (certificate, ca) {
             (None, _) => None,
-            (Some(_), Some(ca)) => Some(Trust::Authorities(ca)),
+            (Some(_), Some(ca)) => Some(Trust::Authorities(Some(ca))),
             (Some(certificate), None) => Some(Trust::Exactly(certificate)),
         };
         let (place, host) = match address {
@@ -123,7 +112,7 @@ impl Target {
             }
         };
         let Some(trust) = &self.trust else { return Ok(io) };
-        let connector = TlsConnector::from(Arc::new(trust.config()?));
+        let connector = trust.connector()?;
         let name = ServerName::try_from(name.to_owned())?;
         let secured = connector.connect(name, io).await;
         Ok(Box::new(secured.with_context(|| format!("failed to connect to {} with TLS", self.host))?))
@@ -131,31 +120,20 @@ impl Target {
 }
 
 impl Trust {
-    fn config(&self) -> anyhow::Result<ClientConfig> {
+    fn connector(&self) -> anyhow::Result<TlsConnector> {
+        let file = match self {
+            Trust::Authorities(ca) => return http_client::tls(ca.as_deref()).context("--ca"),
+            Trust::Exactly(file) => file,
+        };
+        let own = CertificateDer::from_pem_file(file).with_context(|| file.display().to_string())?;
         let provider = Arc::new(default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone());
-        let builder = builder.with_safe_default_protocol_versions()?;
-        Ok(match self {
-            Trust::Authorities(file) => {
-                let mut store = RootCertStore::empty();
-                for certificate in certificates(file)? {
-                    store.add(certificate)?;
-                }
-                builder.with_root_certificates(store).with_no_client_auth()
-            }
-            Trust::Exactly(file) => {
-                let own = certificates(file)?.into_iter().next();
-                let own = own.with_context(|| format!("{}: no certificate", file.display()))?;
-                let verifier = Arc::new(Exactly { own, provider });
-                builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
-            }
-        })
+        let config = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Exactly { own, provider }))
+            .with_no_client_auth();
+        Ok(TlsConnector::from(Arc::new(config)))
     }
-}
-
-fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
-    read().with_context(|| file.display().to_string())
 }
 
 /// Believes one certificate, which is known from the broker's own configuration.
