@@ -238,6 +238,17 @@ def mqtt_refused(broker, user, password):
         return client.reason.is_failure
 
 
+def test_texts_of_clients_do_not_forge_lines_of_the_log(broker):
+    topic = b"secret\n2026-01-01T00:00:00Z  INFO forged \x1b[31m"
+    body = b"".join(struct.pack(">H", len(part)) + part for part in (b"id", topic, b"x", b"ann", b"ann"))
+    body = b"\0\4MQTT\4\xc6\0\x3c" + body
+    with opened(broker.mqtt_port, b"\x10" + bytes([len(body)]) + body) as connection:
+        assert connection.recv(4) == b"\x20\2\0\0"
+    # ann may not publish her will there.
+    line = wait_until(lambda: [line for line in broker.log().splitlines() if "will dropped" in line])[0]
+    assert "forged" in line and "\x1b" not in broker.log()
+
+
 def opened(port, *pieces):
     """A connection that has sent bytes."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=20)

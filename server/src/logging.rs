@@ -11,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
 use crate::config::{Config, ListenerEntry, LogFormat};
+use crate::log_lines::OneLine;
 
 /// The filter of the log's lines, which can be changed while the broker runs.
 #[derive(Clone)]
@@ -38,7 +39,7 @@ impl LogFilter {
 
 /// Writes the log of this process to standard error from now on.
 pub(crate) fn install(config: &Config) -> LogFilter {
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| OneLine(std::io::stderr()));
     let lines = match config.logging.format {
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => {

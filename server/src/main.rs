@@ -2,7 +2,7 @@
 //!
 //! The modules: [`commands`] (the command line), [`config`] (keys, file, environment), [`reload`] (the configuration
 //! read again while the broker runs), [`listeners`] (TCP, Unix sockets, TLS, WebSocket), [`protocols`] (their list),
-//! [`runtime`] (worker threads), [`http`] (health, metrics), [`telemetry`] (the recorder of metrics), [`logging`],
+//! [`runtime`] (worker threads), [`http`] (health, metrics), [`telemetry`] (the recorder of metrics), [`logging`], [`log_lines`],
 //! [`otlp`] (export of traces), [`http_client`] (requests to other services), [`backup`] (archive, folder, restore),
 //! [`systemd`] (readiness), [`logins`], [`passwords`] and [`jwt`] (authentication),
 //! [`files`] (permissions of files).
@@ -15,6 +15,7 @@ mod http;
 mod http_client;
 mod jwt;
 mod listeners;
+mod log_lines;
 mod logging;
 mod logins;
 mod otlp;
