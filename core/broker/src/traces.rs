@@ -374,7 +374,7 @@ impl Publishing {
 }
 
 /// The sampled deliveries of one connection that its client has not settled, by the keys that it settles them with.
-#[derive(Default)]
+#[derive(Debug, Default)]
 #[expect(clippy::box_collection, reason = "a connection without one holds a pointer")]
 pub struct Unsettled(Option<Box<VecDeque<(u64, Delivered)>>>);
 

@@ -32,7 +32,7 @@ impl Session {
     pub(super) fn puback(&mut self, packet_id: u16) -> Result<(), Stop> {
         if let Some(target) = self.inflight.puback(packet_id)? {
             count(Count::Acknowledged, 1);
-            if !self.traced.is_empty() {
+            if self.inflight.is_traced() {
                 self.trace_settled(packet_id, "ack");
             }
             self.acknowledged(target);
@@ -43,7 +43,7 @@ impl Session {
     /// PUBREC: the client has the message. PUBREL waits until it is stored that the message is never sent again.
     pub(super) fn pubrec(&mut self, ack: &Ack<'_>) -> Result<(), Stop> {
         let packet_id = ack.packet_id;
-        if !self.traced.is_empty() {
+        if self.inflight.is_traced() {
             self.trace_settled(packet_id, if ack.reason.is_error() { "reject" } else { "ack" });
         }
         let reason = match self.inflight.pubrec(packet_id, ack.reason.is_error())? {

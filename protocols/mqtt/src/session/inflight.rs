@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use inver_broker::DeliveryId;
+use inver_broker::{Delivered, DeliveryId, Unsettled};
 
 use crate::codec::{DecodeError, Qos};
 
@@ -70,6 +70,8 @@ struct Messages {
     inbox_next: u64,
     /// Where the search for an identifier of another message continues, as an inbox offset.
     others_at: u64,
+    /// Sampled messages, by packet identifier.
+    traced: Unsettled,
 }
 
 impl InflightWindow {
@@ -108,6 +110,21 @@ impl InflightWindow {
     /// Takes a packet identifier for another message; `None` if all are in use.
     pub(crate) fn send_other(&mut self, target: AckTarget, qos: Qos) -> Option<u16> {
         self.messages().send_other(target, qos)
+    }
+
+    /// Keeps what was told of a sampled message until its acknowledgement.
+    pub(crate) fn trace(&mut self, id: u16, delivered: Delivered) {
+        self.messages().traced.add(id.into(), delivered);
+    }
+
+    /// Whether a message in flight is sampled.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.messages.as_ref().is_some_and(|messages| !messages.traced.is_empty())
+    }
+
+    /// Takes what was told of a message.
+    pub(crate) fn take_traced(&mut self, id: u16) -> Vec<Delivered> {
+        self.messages().traced.take(|key| key == u64::from(id))
     }
 
     /// Removes a message that was not sent after all; returns where to acknowledge it.

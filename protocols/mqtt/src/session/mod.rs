@@ -39,7 +39,7 @@ mod wildcards;
 
 use std::sync::Arc;
 
-use inver_broker::{ConnectionHandle, Delivery, LiveConnection, Mailbox, Namespace, Unsettled};
+use inver_broker::{ConnectionHandle, Delivery, LiveConnection, Mailbox, Namespace};
 use inver_driver::{CountedConsumer, CountedPublisher};
 use inver_storage::{Log, Lsn};
 
@@ -112,8 +112,6 @@ pub(crate) struct Session {
     /// QoS 2 messages moved from shared subscriptions to the inbox and not sent yet.
     moved: u32,
     counted: Counted,
-    /// Sampled messages in flight, by packet identifier.
-    traced: Unsettled,
 
     now_ms: i64,
     scratch: ScratchLease,

@@ -90,7 +90,7 @@ impl Session {
             if let Some(traced) = self.trace(&delivery.record, &outgoing.topic)
                 && delivered.qos != Qos::AtMostOnce
             {
-                self.traced.add(packet_id.into(), traced);
+                self.inflight.trace(packet_id, traced);
             }
         } else if let Some(target) = self.inflight.withdraw(packet_id) {
             // Too large for this client: treated as sent and acknowledged [MQTT-3.1.2-25].

@@ -46,7 +46,7 @@ impl Session {
     /// Sends the span of an acknowledgement, if that of the message was sent.
     #[cold]
     pub(super) fn trace_settled(&mut self, packet_id: u16, operation: &'static str) {
-        let settled = self.traced.take(|key| key == u64::from(packet_id));
+        let settled = self.inflight.take_traced(packet_id);
         if let Some(tracer) = self.core.namespace().traces().tracer() {
             settled.into_iter().for_each(|delivered| tracer.settled(delivered, operation, Completion::Now));
         }

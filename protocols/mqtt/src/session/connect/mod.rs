@@ -108,7 +108,6 @@ pub(crate) async fn connect(
         scans: LazyQueue::default(),
         moved: 0,
         counted: Counted::default(),
-        traced: inver_broker::Unsettled::default(),
         now_ms,
         scratch: ScratchLease::default(),
     };
