@@ -11,6 +11,7 @@
 
 mod credential;
 mod decision;
+mod delegation;
 pub mod dialect;
 mod digest;
 mod grant;
@@ -25,6 +26,7 @@ mod user;
 
 pub use credential::{Credential, CredentialError, HashMemory, SaltPosition};
 pub use decision::{Decision, EffectiveRules, Rules, Subject};
+pub use delegation::{DelegationToken, SECRET_BYTES, TokenSecret, new_token_id};
 pub use digest::Digest;
 pub use grant::{Grant, GrantedRule};
 pub use pattern::{Pattern, PatternError};

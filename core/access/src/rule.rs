@@ -48,6 +48,10 @@ pub enum ResourceKind {
     /// of this kind narrow what the rules of exchanges allow: without one that allows the operation on keys of an
     /// exchange, every key is allowed there.
     RoutingKey,
+    /// A user, by name: what others do on the user's behalf.
+    User,
+    /// A delegation token, by its id.
+    DelegationToken,
 }
 
 /// Between exchange and key in the names of [`ResourceKind::RoutingKey`]. Names of exchanges have no line ends.
@@ -93,11 +97,15 @@ pub enum Operation {
     IdempotentWrite,
     /// Act on the broker as a whole.
     ClusterAction,
+    /// Make delegation tokens of a user.
+    CreateTokens,
+    /// See the delegation tokens of a user, with what logs in by them.
+    DescribeTokens,
 }
 
 impl ResourceKind {
     /// Every kind.
-    pub const ALL: [ResourceKind; 9] = [
+    pub const ALL: [ResourceKind; 11] = [
         ResourceKind::Topic,
         ResourceKind::Exchange,
         ResourceKind::Address,
@@ -107,6 +115,8 @@ impl ResourceKind {
         ResourceKind::Cluster,
         ResourceKind::Namespace,
         ResourceKind::RoutingKey,
+        ResourceKind::User,
+        ResourceKind::DelegationToken,
     ];
 
     /// Its name in texts.
@@ -122,6 +132,8 @@ impl ResourceKind {
             ResourceKind::Cluster => "cluster",
             ResourceKind::Namespace => "namespace",
             ResourceKind::RoutingKey => "routing-key",
+            ResourceKind::User => "user",
+            ResourceKind::DelegationToken => "delegation-token",
         }
     }
 
@@ -134,7 +146,7 @@ impl ResourceKind {
 
 impl Operation {
     /// Every operation.
-    pub const ALL: [Operation; 15] = [
+    pub const ALL: [Operation; 17] = [
         Operation::Connect,
         Operation::Configure,
         Operation::Create,
@@ -150,6 +162,8 @@ impl Operation {
         Operation::Resume,
         Operation::IdempotentWrite,
         Operation::ClusterAction,
+        Operation::CreateTokens,
+        Operation::DescribeTokens,
     ];
 
     /// Its name in texts.
@@ -171,6 +185,8 @@ impl Operation {
             Operation::Resume => "resume",
             Operation::IdempotentWrite => "idempotent-write",
             Operation::ClusterAction => "cluster-action",
+            Operation::CreateTokens => "create-tokens",
+            Operation::DescribeTokens => "describe-tokens",
         }
     }
 

@@ -16,6 +16,8 @@ use crate::digest::Digest;
 /// Bytes of a message of a client.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
 
+/// The extension by which a client logs in with a delegation token.
+const TOKEN_EXTENSION: &str = "tokenauth=true";
 /// Random bytes of a server's nonce.
 const NONCE_BYTES: usize = 24;
 
@@ -63,6 +65,8 @@ pub struct ClientFirst {
     pub user: String,
     /// The identity that it wants to act as, if it names one.
     pub authorization_id: Option<String>,
+    /// The user is the id of a delegation token, whose HMAC is the password (KIP-48).
+    pub is_token: bool,
     gs2_header: String,
     bare: String,
     nonce: String,
@@ -98,7 +102,15 @@ impl ClientFirst {
         if user.is_empty() || nonce.is_empty() || !nonce.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ScramError::Malformed);
         }
-        Ok(ClientFirst { user, authorization_id, gs2_header, nonce: nonce.to_owned(), bare: bare.to_owned() })
+        let is_token = attributes.any(|extension| extension == TOKEN_EXTENSION);
+        Ok(ClientFirst {
+            user,
+            authorization_id,
+            is_token,
+            gs2_header,
+            nonce: nonce.to_owned(),
+            bare: bare.to_owned(),
+        })
     }
 }
 
@@ -273,6 +285,15 @@ mod tests {
     fn first_messages_are_parsed() {
         let first = ClientFirst::parse(b"y,a=ann=2Cb,n=us=3Der,r=abc,x=1").unwrap();
         assert_eq!((first.user.as_str(), first.authorization_id.as_deref()), ("us=er", Some("ann,b")));
+        assert!(!first.is_token);
+        for extensions in ["tokenauth=true", "x=1,tokenauth=true"] {
+            let message = format!("n,,n=id,r=abc,{extensions}");
+            assert!(ClientFirst::parse(message.as_bytes()).unwrap().is_token, "{extensions}");
+        }
+        for extensions in ["tokenauth=false", "tokenauth", "xtokenauth=true"] {
+            let message = format!("n,,n=id,r=abc,{extensions}");
+            assert!(!ClientFirst::parse(message.as_bytes()).unwrap().is_token, "{extensions}");
+        }
         for (message, error) in [
             (&b"p=tls-unique,,n=user,r=abc"[..], ScramError::ChannelBinding),
             (b"n,,m=ext,n=user,r=abc", ScramError::Extension),

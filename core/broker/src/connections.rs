@@ -36,6 +36,8 @@ struct Inner {
     last_id: AtomicU64,
     of_user: Counts,
     of_namespace: Counts,
+    /// Connections that were authenticated by a delegation token: the token's id.
+    of_token: DashMap<u64, Box<str>, FxBuildHasher>,
     /// Somebody waits for the end of a namespace's connections.
     left: Notify,
     timers: Arc<Timers<Due>>,
@@ -174,6 +176,15 @@ impl ConnectionRegistry {
         selected.len()
     }
 
+    /// Ends the connections that were authenticated by a delegation token.
+    pub(crate) fn close_of_token(&self, token: &str) {
+        let of_token = self.0.of_token.iter().filter(|entry| entry.value().as_ref() == token);
+        let ids: Vec<u64> = of_token.map(|entry| *entry.key()).collect();
+        for connection in ids.into_iter().filter_map(|id| self.get(id)) {
+            connection.close(CloseReason::CredentialExpired);
+        }
+    }
+
     /// The number of live connections.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -212,6 +223,7 @@ impl ConnectionRegistry {
     fn leave(&self, connection: &LiveConnection) {
         let Some((_, connection)) = self.0.live.remove(&connection.id) else { return };
         self.expire(&connection, None);
+        self.0.of_token.remove(&connection.id);
         if let Some(user) = &connection.user {
             self.0.of_user.give_back(user);
         }
@@ -401,6 +413,15 @@ impl ConnectionHandle {
     pub fn rename(&self, name: &str) {
         *self.0.name.lock() = name.into();
         self.0.quotas.forget();
+    }
+
+    /// Sets the delegation token that the client was authenticated by.
+    pub(crate) fn set_token(&self, token: Option<&str>) {
+        let of_token = &self.0.registry.0.of_token;
+        match token {
+            Some(token) => _ = of_token.insert(self.0.id, token.into()),
+            None => _ = of_token.remove(&self.0.id),
+        }
     }
 
     /// Sets when the connection is closed because its credential expires, in steady time.

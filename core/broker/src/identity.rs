@@ -42,7 +42,8 @@ pub struct Identity {
     grant: Option<Arc<Grant>>,
     namespace: Option<Arc<str>>,
     expires_at_ms: Option<i64>,
-    is_delegated: bool,
+    /// The id of the delegation token that it proved to have.
+    token: Option<Arc<str>>,
 }
 
 impl Identity {
@@ -76,10 +77,10 @@ impl Identity {
         Identity { expires_at_ms: Some(at_ms), ..self }
     }
 
-    /// As one that proved who it is by a token that the user delegated to it.
+    /// As one that proved who it is by a delegation token, of this id.
     #[must_use]
-    pub fn delegated(self) -> Identity {
-        Identity { is_delegated: true, ..self }
+    pub fn with_token(self, id: &str) -> Identity {
+        Identity { token: Some(id.into()), ..self }
     }
 
     /// With a namespace for connections that name none.
@@ -118,10 +119,16 @@ impl Identity {
         self.expires_at_ms
     }
 
-    /// Whether it proved who it is by a delegated token.
+    /// Whether it proved who it is by a delegation token.
     #[must_use]
     pub fn is_delegated(&self) -> bool {
-        self.is_delegated
+        self.token.is_some()
+    }
+
+    /// The id of the delegation token by which it proved who it is.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     /// The namespace of connections that name none, if the authority says so.

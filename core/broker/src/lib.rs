@@ -65,8 +65,8 @@ mod value;
 mod write_batch;
 
 pub use access::{
-    AccessControl, AccessError, ChannelLimitReached, NewRule, PermissionScope, Permissions, RulesChanged,
-    UserChannel,
+    AccessControl, AccessError, ChannelLimitReached, DelegationConfig, DelegationError, NewDelegationToken,
+    NewRule, PermissionScope, Permissions, RulesChanged, UserChannel,
 };
 pub use address::{Address, Filter, Form, is_reserved, rewrite};
 pub use audit::{Audit, AuditConfig, AuditEvent, AuditKind, AuditKinds, AuditResult, Who};

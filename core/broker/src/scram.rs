@@ -1,6 +1,6 @@
 //! Authentication by SCRAM: the exchange of one client, with keys from the authenticator.
 //!
-//! Owns the rule that a client may only act as the user whose password it proves. Does not own the messages
+//! Owns the rule that a client may only act as the user whose password it proves, or whose delegation token it has. Does not own the messages
 //! (`inver-access`), nor how a protocol carries them.
 
 use std::fmt;
@@ -11,6 +11,7 @@ use inver_access::Digest;
 use inver_access::scram::{ClientFirst, Exchange, ScramError};
 
 use crate::access::AccessControl;
+use crate::clock::Clock;
 use crate::identity::{Authenticator, Identity};
 
 /// Why an exchange failed.
@@ -25,6 +26,9 @@ pub enum ScramLoginError {
     /// Too many logins of this user from this address failed lately; nothing was checked.
     #[error("too many failed logins of this user from this address, try again later")]
     TooManyFailures,
+    /// The delegation token is expired, or its owner may not log in.
+    #[error("the delegation token is over")]
+    TokenOver,
     /// A message is malformed, the password is wrong, or the user is unknown.
     #[error(transparent)]
     Failed(#[from] ScramError),
@@ -33,6 +37,8 @@ pub enum ScramLoginError {
 /// An exchange that waits for the client's final message.
 pub struct ScramLogin {
     user: String,
+    /// Present for a login by a delegation token, whose id the user is: where tokens are, and the time.
+    tokens: Option<(AccessControl, Clock)>,
     exchange: Exchange,
     peer: IpAddr,
     authenticator: Arc<dyn Authenticator>,
@@ -43,6 +49,7 @@ impl ScramLogin {
     pub(crate) fn begin(
         authenticator: &Arc<dyn Authenticator>,
         access: &AccessControl,
+        clock: &Clock,
         peer: IpAddr,
         digest: Digest,
         message: &[u8],
@@ -54,14 +61,17 @@ impl ScramLogin {
         if !authenticator.admits_guess(peer, &first.user) {
             return Err(ScramLoginError::TooManyFailures);
         }
-        let keys =
-            authenticator.scram_keys(access, &first.user, digest).ok_or(ScramLoginError::Unsupported)?;
-        let (exchange, answer) = Exchange::begin(&first, keys)?;
+        let keys = match first.is_token {
+            true => access.token_keys(&first.user, digest),
+            false => authenticator.scram_keys(access, &first.user, digest),
+        };
+        let (exchange, answer) = Exchange::begin(&first, keys.ok_or(ScramLoginError::Unsupported)?)?;
         let authenticator = authenticator.clone();
-        Ok((ScramLogin { user: first.user, exchange, peer, authenticator }, answer))
+        let tokens = first.is_token.then(|| (access.clone(), clock.clone()));
+        Ok((ScramLogin { user: first.user, tokens, exchange, peer, authenticator }, answer))
     }
 
-    /// The user that authenticates, as the client claims.
+    /// The user that authenticates, as the client claims; for a delegation token its id.
     #[must_use]
     pub fn user(&self) -> &str {
         &self.user
@@ -78,7 +88,11 @@ impl ScramLogin {
                 self.authenticator.guessed_wrong(self.peer, &self.user);
             }
         })?;
-        Ok((Identity::user(&self.user), answer))
+        let Some((access, clock)) = &self.tokens else { return Ok((Identity::user(&self.user), answer)) };
+        let token = access.token_for_login(&self.user, clock.now_ms());
+        let token = token.ok_or(ScramLoginError::TokenOver)?;
+        let identity = Identity::user(&token.owner).expiring_at(token.expires_ms).with_token(&token.id);
+        Ok((identity, answer))
     }
 }
 

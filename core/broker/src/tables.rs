@@ -43,6 +43,8 @@ pub(crate) const NAMESPACE_IDS: TableId = TableId(15);
 /// Quotas: `QuotaEntity` in the form of a row → `QuotaLimits`.
 pub(crate) const QUOTAS: TableId = TableId(16);
 
+/// Delegation tokens: id → what is known of the token.
+pub(crate) const DELEGATION_TOKENS: TableId = TableId(17);
 /// What may have been delivered and was not acknowledged: a cursor → `DeliveredRow`.
 pub(crate) const DELIVERED: TableId = TableId(18);
 /// The broker's clock: an empty key → the last steady time that is known, milliseconds since 1970.

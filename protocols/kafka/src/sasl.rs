@@ -183,7 +183,9 @@ impl Sasl {
         match error {
             ScramLoginError::TooManyFailures => TokenError::TooManyFailures,
             ScramLoginError::OtherUser => TokenError::OtherUser,
-            ScramLoginError::Unsupported | ScramLoginError::Failed(_) => TokenError::Invalid(mechanism),
+            ScramLoginError::Unsupported | ScramLoginError::TokenOver | ScramLoginError::Failed(_) => {
+                TokenError::Invalid(mechanism)
+            }
         }
     }
 

@@ -130,7 +130,9 @@ fn scram_reason(error: &ScramLoginError) -> Reason {
     match error {
         ScramLoginError::Unsupported => Reason::BadAuthenticationMethod,
         ScramLoginError::TooManyFailures => Reason::ServerBusy,
-        ScramLoginError::Failed(ScramError::Proof) => Reason::BadUserNameOrPassword,
+        ScramLoginError::Failed(ScramError::Proof) | ScramLoginError::TokenOver => {
+            Reason::BadUserNameOrPassword
+        }
         ScramLoginError::OtherUser | ScramLoginError::Failed(_) => Reason::NotAuthorized,
     }
 }

@@ -223,6 +223,7 @@ fn open(config: &Config, clock: Clock, tokens: &Tokens, traces: Traces) -> anyho
         origins: PROTOCOLS.iter().map(|entry| entry.name).collect(),
         authenticator: Arc::new(Logins::new(config.logins.settings(), clock.clone(), tokens.clone())?),
         access_limits: limits.access(),
+        delegation: limits.delegation(&config.logins, files::token_secret(folder)?),
         clock,
         limits: limits.namespace(),
         inbox: inver_broker::InboxBounds {

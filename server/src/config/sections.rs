@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use inver_access::{Rule, User};
+use inver_access::{Rule, TokenSecret, User};
 use inver_broker::BrokerConfig;
 use inver_driver::Timeouts;
 use inver_settings::section;
@@ -308,6 +308,11 @@ section! {
         pub(crate) permissions_max: usize = model().access_limits.rules_max => count(1..=MANY),
         /// Quotas stored in the broker; those of the configuration do not count.
         pub(crate) quotas_max: usize = model().access_limits.quotas_max => count(1..=MANY),
+        /// Delegation tokens of all users. 0: there are no delegation tokens.
+        pub(crate) delegation_tokens_max: usize = model().delegation.tokens_max => count(0..=1_000_000),
+        /// Delegation tokens of one owner.
+        pub(crate) delegation_tokens_per_owner_max: usize = model().delegation.tokens_per_owner_max
+            => count(1..=1_000_000),
         /// Messages waiting for a session; beyond it the oldest are dropped.
         pub(crate) inbox_messages_max: u64 = model().inbox.messages_max => count(1..=MANY),
         /// Bytes of the messages waiting for a session; beyond it the oldest are dropped. A session that ends with its
@@ -356,6 +361,18 @@ impl Limits {
         }
     }
 
+    /// Delegation tokens, which this secret makes.
+    pub(crate) fn delegation(&self, logins: &Logins, secret: TokenSecret) -> inver_broker::DelegationConfig {
+        let milliseconds = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        inver_broker::DelegationConfig {
+            secret: Some(secret),
+            max_lifetime_ms: milliseconds(logins.delegation_token_max_lifetime),
+            expiry_ms: milliseconds(logins.delegation_token_expiry),
+            tokens_max: self.delegation_tokens_max,
+            tokens_per_owner_max: self.delegation_tokens_per_owner_max,
+        }
+    }
+
     /// The limits of a namespace.
     pub(crate) fn namespace(&self) -> inver_broker::Limits {
         inver_broker::Limits {
@@ -396,6 +413,12 @@ section! {
         pub(crate) token_bytes_max: usize = TokenLimits::default().bytes_max => bytes(KIB..=64 * KIB),
         /// Scopes, and likewise tags and rules, of a token; one with more is refused.
         pub(crate) token_scopes_max: usize = TokenLimits::default().scopes_max => count(1..=10_000),
+        /// For how long a delegation token can be renewed. Kafka's `delegation.token.max.lifetime.ms`.
+        pub(crate) delegation_token_max_lifetime: Duration = Duration::from_millis(model().delegation.max_lifetime_ms as u64)
+            => milliseconds(1..=10 * 365 * DAY_MS),
+        /// For how long a delegation token is valid once it is made or renewed. Kafka's `delegation.token.expiry.time.ms`.
+        pub(crate) delegation_token_expiry: Duration = Duration::from_millis(model().delegation.expiry_ms as u64)
+            => milliseconds(1..=10 * 365 * DAY_MS),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Access control: the users and permission rules of the broker, changed while it runs.
+//! Access control: the users, permission rules and delegation tokens of the broker, changed while it runs.
 //!
 //! Owns the users and rules stored in the log, those of the configuration beside them (which are read-only), and
 //! [`Permissions`]: what one connection may do. Does not own the decision itself (`inver-access`), authentication, or the
@@ -10,6 +10,7 @@
 //! - Without users and rules nothing is enforced: the authenticator lets loopback clients in only.
 //! - A name is a user of the configuration or a stored user, never both: the configuration's wins and is read-only.
 
+mod delegation;
 mod permissions;
 mod rows;
 mod store;
@@ -29,8 +30,9 @@ use crate::completion::Completion;
 use crate::connections::{ConnectionRegistry, LiveConnection};
 use crate::limits::{AccessLimits, LimitReached};
 use crate::source::Source;
-use crate::tables::{RULES, RowError, USERS};
+use crate::tables::{DELEGATION_TOKENS, RULES, RowError, USERS};
 
+pub use delegation::{DelegationConfig, DelegationError, NewDelegationToken};
 pub use permissions::{PermissionScope, Permissions};
 pub use usage::{ChannelLimitReached, UserChannel};
 
@@ -84,6 +86,7 @@ pub struct AccessControl(Arc<Inner>);
 struct Inner {
     log: Log,
     limits: AccessLimits,
+    delegation: DelegationConfig,
     connections: ConnectionRegistry,
     state: RwLock<State>,
     version: AtomicU64,
@@ -94,10 +97,11 @@ struct Inner {
 }
 
 impl AccessControl {
-    /// Restores users and rules from the log. Connections of users that are deleted or disabled are closed.
+    /// Restores users, rules and tokens from the log. Connections of users that are deleted or disabled are closed.
     pub(crate) fn open(
         log: Log,
         limits: AccessLimits,
+        delegation: DelegationConfig,
         connections: ConnectionRegistry,
         audit: Audit,
     ) -> Result<AccessControl, RowError> {
@@ -110,16 +114,19 @@ impl AccessControl {
                 state.recover_rule(rows::decode_rule(RuleId(u64::from_be_bytes(*id)), &row)?);
             }
         }
-        Ok(AccessControl(Arc::new(Inner {
+        let access = AccessControl(Arc::new(Inner {
             log,
             limits,
+            delegation,
             connections,
             state: RwLock::new(state),
             version: AtomicU64::new(1),
             usage: Usage::default(),
             changes: Mutex::default(),
             audit,
-        })))
+        }));
+        access.recover_tokens()?;
+        Ok(access)
     }
 
     /// The audit log.
@@ -185,17 +192,22 @@ impl AccessControl {
         Ok(completion)
     }
 
-    /// Deletes a stored user and the stored rules of which it is the principal.
+    /// Deletes a stored user, the stored rules of which it is the principal, and its delegation tokens.
     pub fn delete_user(&self, name: &str) -> Result<Completion, AccessError> {
         let completion = self.change(|state, entry| {
             state.stored_user(name)?;
             entry.delete(USERS, name.to_owned().into_bytes().into());
             let rules: Vec<RuleId> = state.stored_rules_of_user(name).map(|rule| rule.id).collect();
             rules.iter().for_each(|id| entry.delete(RULES, rows::rule_key(*id)));
+            let tokens = state.tokens.select(|token| token.owner == name);
+            for id in &tokens {
+                entry.delete(DELEGATION_TOKENS, id.clone().into_bytes().into());
+            }
             let name = name.to_owned();
             Ok(move |state: &mut State| {
                 state.remove_user(&name);
                 rules.iter().for_each(|id| state.remove_rule(*id));
+                tokens.iter().for_each(|id| state.tokens.remove(id));
             })
         })?;
         self.close_if_gone(name);
@@ -281,6 +293,7 @@ impl AccessControl {
             before
         };
         before.iter().for_each(|name| self.close_if_gone(name));
+        self.remove_tokens_without_owner();
         Ok(())
     }
 

@@ -1,10 +1,10 @@
-//! Rows of users and rules.
+//! Rows of users, rules and delegation tokens.
 
 use bytes::Bytes;
-use inver_access::{Credential, Rule, RuleId, Tags, User, UserLimits};
+use inver_access::{Credential, DelegationToken, Rule, RuleId, Tags, User, UserLimits};
 use serde::{Deserialize, Serialize};
 
-use crate::tables::{self, RULES, RowError, USERS};
+use crate::tables::{self, DELEGATION_TOKENS, RULES, RowError, USERS};
 
 /// Users: name → this.
 #[derive(Serialize, Deserialize)]
@@ -58,4 +58,29 @@ pub(super) fn encode_rule(rule: &Rule) -> Bytes {
 
 pub(super) fn decode_rule(id: RuleId, row: &[u8]) -> Result<Rule, RowError> {
     Ok(Rule { id, ..tables::decode(RULES, row)? })
+}
+
+/// Delegation tokens: id → this.
+#[derive(Serialize, Deserialize)]
+struct TokenRow {
+    owner: String,
+    requester: String,
+    renewers: Vec<String>,
+    issued_ms: i64,
+    expires_ms: i64,
+    max_ms: i64,
+    /// Of the secret that it was made with.
+    fingerprint: [u8; 8],
+}
+
+pub(super) fn encode_token(token: &DelegationToken, fingerprint: [u8; 8]) -> Bytes {
+    let DelegationToken { id: _, owner, requester, renewers, issued_ms, expires_ms, max_ms } = token.clone();
+    tables::encode(&TokenRow { owner, requester, renewers, issued_ms, expires_ms, max_ms, fingerprint })
+}
+
+pub(super) fn decode_token(id: &str, row: &[u8]) -> Result<(DelegationToken, [u8; 8]), RowError> {
+    let row: TokenRow = tables::decode(DELEGATION_TOKENS, row)?;
+    let TokenRow { owner, requester, renewers, issued_ms, expires_ms, max_ms, fingerprint } = row;
+    let id = id.to_owned();
+    Ok((DelegationToken { id, owner, requester, renewers, issued_ms, expires_ms, max_ms }, fingerprint))
 }

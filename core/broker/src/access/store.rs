@@ -1,4 +1,4 @@
-//! Users and rules in memory.
+//! Users, rules and delegation tokens in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -6,13 +6,14 @@ use std::sync::Arc;
 use inver_access::{Principal, Rule, RuleId, Rules, User};
 
 use super::AccessError;
+use super::delegation::Tokens;
 use crate::limits::{self, AccessLimits};
 use crate::source::Source;
 
 /// Bytes of a user's name.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Users and rules, with an index over all rules.
+/// Users and delegation tokens, and rules with an index over all of them.
 #[derive(Default)]
 pub(super) struct State {
     stored_users: BTreeMap<String, Arc<User>>,
@@ -24,6 +25,7 @@ pub(super) struct State {
     index: Rules,
     next_rule: u64,
     has_external_authority: bool,
+    pub(super) tokens: Tokens,
 }
 
 /// A change of rules that was checked.

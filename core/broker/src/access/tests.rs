@@ -1,6 +1,8 @@
 use std::net::SocketAddr;
 
-use inver_access::{Credential, Effect, Operation, Operations, Pattern, Principal, Tag, UserLimits};
+use inver_access::{
+    Credential, Digest, Effect, Operation, Operations, Pattern, Principal, Tag, TokenSecret, UserLimits,
+};
 use inver_storage::LogOptions;
 
 use super::*;
@@ -8,10 +10,21 @@ use crate::audit::AuditConfig;
 use crate::clock::Clock;
 
 fn open(folder: &tempfile::TempDir) -> AccessControl {
+    let delegation = DelegationConfig {
+        secret: Some(TokenSecret::new([7; 32])),
+        max_lifetime_ms: 1000,
+        expiry_ms: 400,
+        tokens_max: 3,
+        tokens_per_owner_max: 2,
+    };
+    open_with(folder, delegation)
+}
+
+fn open_with(folder: &tempfile::TempDir, delegation: DelegationConfig) -> AccessControl {
     let log = Log::open(folder.path(), LogOptions::default()).unwrap();
     let audit = Audit::new(Clock::manual(0), &AuditConfig::default());
     let limits = AccessLimits { users_max: 3, rules_max: 4, ..AccessLimits::default() };
-    AccessControl::open(log, limits, ConnectionRegistry::default(), audit).unwrap()
+    AccessControl::open(log, limits, delegation, ConnectionRegistry::default(), audit).unwrap()
 }
 
 fn rule(user: &str, topic: &str, operation: Operation, effect: Effect) -> NewRule {
@@ -156,4 +169,106 @@ fn limits_names_and_patterns_are_checked() {
     let mut wrong = allow("a", "x");
     wrong.pattern = Pattern::Regex("(".into());
     assert!(matches!(access.add_rules(vec![wrong]), Err(AccessError::Pattern(_))));
+}
+
+fn new_token(owner: &str) -> NewDelegationToken {
+    NewDelegationToken {
+        owner: owner.into(),
+        requester: "req".into(),
+        renewers: vec!["ren".into()],
+        max_lifetime_ms: None,
+    }
+}
+
+#[test]
+fn delegation_tokens_survive_a_restart_under_the_same_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = open(&folder);
+    assert!(matches!(access.create_token(new_token("ann"), 0), Err(DelegationError::Disabled)), "no users");
+    access.put_user(User::new("ann")).unwrap();
+    assert!(access.supports_delegation() && !access.has_tokens());
+    assert!(matches!(access.create_token(new_token("bob"), 0), Err(DelegationError::NoSuchUser(_))));
+    let (token, _) = access.create_token(new_token("ann"), 100).unwrap();
+    assert_eq!((token.issued_ms, token.expires_ms, token.max_ms), (100, 500, 1100));
+    let hmac = access.token_hmac(&token.id);
+    let (renewed, _) = access.renew_token(&hmac, "ren", None, 200).unwrap();
+    assert_eq!(renewed.expires_ms, 600);
+    access.0.log.shutdown().unwrap();
+    drop(access);
+
+    let access = open(&folder);
+    assert_eq!(access.tokens(), std::slice::from_ref(&renewed));
+    assert_eq!(access.token_hmac(&token.id), hmac);
+    let keys = |access: &AccessControl| access.token_keys(&token.id, Digest::Sha256).unwrap();
+    let password = TokenSecret::new([7; 32]).password(&token.id);
+    assert!(Credential::Scram(keys(&access)).verify(password.as_bytes()));
+    assert!(!Credential::Scram(access.token_keys("other", Digest::Sha256).unwrap()).verify(password.as_bytes()));
+    assert_eq!(access.token_for_login(&token.id, 599), Some(renewed));
+    assert_eq!(access.token_for_login(&token.id, 600), None);
+    access.update_user("ann", |user| user.disabled = true).unwrap();
+    assert_eq!(access.token_for_login(&token.id, 599), None, "its owner is disabled");
+    access.0.log.shutdown().unwrap();
+    drop(access);
+
+    let delegation = DelegationConfig { secret: TokenSecret::random(), ..DelegationConfig::default() };
+    let access = open_with(&folder, delegation);
+    assert_eq!(access.tokens(), [], "made with another secret");
+}
+
+#[test]
+fn who_renews_and_ends_a_token_and_when() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = open(&folder);
+    access.put_user(User::new("ann")).unwrap();
+    let (token, _) = access.create_token(new_token("ann"), 0).unwrap();
+    let hmac = access.token_hmac(&token.id);
+    assert!(matches!(access.renew_token(b"other", "ann", None, 1), Err(DelegationError::NotFound)));
+    for (renewed, by) in [(access.renew_token(&hmac, "bob", None, 1), "bob"), (access.expire_token(&hmac, "", None, 1), "")] {
+        assert!(matches!(renewed, Err(DelegationError::NotTheirs)), "{by}");
+    }
+    let renewed = |by, valid_ms, now_ms| access.renew_token(&hmac, by, valid_ms, now_ms).unwrap().0.expires_ms;
+    assert_eq!(renewed("ann", Some(50), 10), 60, "a shorter time");
+    assert_eq!(renewed("req", Some(5000), 20), 420, "no longer than configured");
+    assert_eq!(renewed("ren", None, 400), 800);
+    assert_eq!(renewed("ren", None, 700), 1000, "not beyond its greatest lifetime");
+    let expired = access.expire_token(&hmac, "ann", Some(100), 710).unwrap().0;
+    assert_eq!(expired.expires_ms, 810);
+    assert!(matches!(access.renew_token(&hmac, "ann", None, 810), Err(DelegationError::Expired)));
+    assert!(matches!(access.expire_token(&hmac, "ann", Some(1), 810), Err(DelegationError::Expired)));
+    assert_eq!(access.expire_token(&hmac, "ren", None, 900).unwrap().0.expires_ms, 900);
+    assert_eq!(access.tokens(), []);
+    assert!(matches!(access.expire_token(&hmac, "ann", None, 900), Err(DelegationError::NotFound)));
+    let short = NewDelegationToken { max_lifetime_ms: Some(30), ..new_token("ann") };
+    let (short, _) = access.create_token(short, 0).unwrap();
+    assert_eq!((short.expires_ms, short.max_ms), (30, 30));
+}
+
+#[test]
+fn delegation_tokens_are_bounded_and_end_with_their_owner_or_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = open(&folder);
+    access.put_user(User::new("ann")).unwrap();
+    access.set_configured(vec![User::new("conf")], Vec::new()).unwrap();
+    let create = |owner: &str, now_ms| access.create_token(new_token(owner), now_ms);
+    create("ann", 0).unwrap();
+    create("ann", 100).unwrap();
+    let error = create("ann", 0).unwrap_err();
+    assert_eq!(error.to_string(), "limit reached: at most 2 delegation tokens of one owner");
+    create("conf", 200).unwrap();
+    let error = create("conf", 0).unwrap_err();
+    assert_eq!(error.to_string(), "limit reached: at most 3 delegation tokens");
+    access.remove_expired_tokens(400);
+    let owners = || access.tokens().into_iter().map(|token| token.owner).collect::<Vec<_>>();
+    assert_eq!(owners(), ["ann", "conf"], "the first is expired");
+    let many = NewDelegationToken { renewers: vec!["r".into(); 101], ..new_token("ann") };
+    assert!(matches!(access.create_token(many, 0), Err(DelegationError::Limit(_))));
+    access.delete_user("ann").unwrap();
+    assert_eq!(owners(), ["conf"]);
+    access.put_user(User::new("ann")).unwrap();
+    assert_eq!(owners(), ["conf"], "another user of that name");
+    access.set_configured(Vec::new(), Vec::new()).unwrap();
+    assert_eq!(owners(), [""; 0]);
+    access.0.log.shutdown().unwrap();
+    drop(access);
+    assert_eq!(open(&folder).tokens(), []);
 }

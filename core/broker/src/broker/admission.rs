@@ -168,6 +168,13 @@ impl Broker {
         if let Some(at_ms) = identity.expires_at_ms() {
             connection.expire_at(Some(self.clock().steady_at(at_ms)));
         }
+        if let Some(token) = identity.token() {
+            connection.set_token(Some(token));
+            // Once more: who ends a token closes the connections that are registered then.
+            if !access.is_live_token(token) {
+                return Err(AdmitError::Disabled);
+            }
+        }
         Ok(Admitted { sessions, permissions, connection })
     }
 
@@ -190,6 +197,7 @@ impl Broker {
             permissions.renew(grant.clone());
         }
         connection.expire_at(identity.expires_at_ms().map(|at_ms| self.clock().steady_at(at_ms)));
+        connection.set_token(identity.token());
         true
     }
 

@@ -179,6 +179,7 @@ impl Broker {
     pub fn keep_bounds(&self) {
         let now_ms = self.clock().steady_ms();
         self.client_log().sweep();
+        self.access().remove_expired_tokens(self.clock().now_ms());
         for sessions in self.all_sessions() {
             let namespace = sessions.namespace();
             namespace.apply_retention(now_ms);

@@ -154,8 +154,13 @@ impl Broker {
         let timers = Arc::<Timers<Due>>::default();
         let connections = ConnectionRegistry::new(timers.clone());
         let audit = Audit::new(config.clock.clone(), &config.audit);
-        let access =
-            AccessControl::open(log.clone(), config.access_limits, connections.clone(), audit.clone())?;
+        let access = AccessControl::open(
+            log.clone(),
+            config.access_limits,
+            config.delegation.clone(),
+            connections.clone(),
+            audit.clone(),
+        )?;
         let quotas = Quotas::open(log.clone(), config.clock.clone(), config.access_limits.quotas_max)?;
         let parts = Parts {
             log,
@@ -340,7 +345,7 @@ impl Broker {
     /// Whether clients can authenticate by SCRAM with this hash function.
     #[must_use]
     pub fn supports_scram(&self, digest: Digest) -> bool {
-        self.0.parts.config.authenticator.supports_scram(&self.0.access, digest)
+        self.0.access.has_tokens() || self.0.parts.config.authenticator.supports_scram(&self.0.access, digest)
     }
 
     /// Begins to authenticate a client by SCRAM with its first message; returns the server's first message too.
@@ -350,7 +355,8 @@ impl Broker {
         digest: Digest,
         message: &[u8],
     ) -> Result<(ScramLogin, String), ScramLoginError> {
-        ScramLogin::begin(&self.0.parts.config.authenticator, &self.0.access, peer, digest, message)
+        let config = &self.0.parts.config;
+        ScramLogin::begin(&config.authenticator, &self.0.access, &config.clock, peer, digest, message)
     }
 
     /// Authenticates a client by its bearer token at once.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access::DelegationConfig;
 use crate::address::Filter;
 use crate::audit::AuditConfig;
 use crate::clock::Clock;
@@ -37,6 +38,8 @@ pub struct BrokerConfig {
     pub authenticator: Arc<dyn Authenticator>,
     /// Bounds of users and permission rules.
     pub access_limits: AccessLimits,
+    /// Delegation tokens.
+    pub delegation: DelegationConfig,
     /// Retention of log topics without a `retention.ms` of their own, milliseconds; -1: unlimited.
     pub retention_ms: i64,
     /// What waits for a session.
@@ -88,6 +91,7 @@ impl Default for BrokerConfig {
             stored_headers: |_, _| Arguments::new(),
             authenticator: Arc::new(LoopbackOnly),
             access_limits: AccessLimits::default(),
+            delegation: DelegationConfig::default(),
             retention_ms: 7 * 24 * 3600 * 1000,
             inbox: InboxBounds::default(),
             clock: Clock::system(),

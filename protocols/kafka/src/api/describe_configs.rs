@@ -153,7 +153,8 @@ fn node_settings(
         let text = format!("this is broker {}, not {name}", config.node_id);
         return Err((ErrorCode::INVALID_REQUEST, text));
     }
-    let all = node::settings(config, &cx.advertised_address()).into_iter();
+    let all =
+        node::settings(config, cx.node.broker.access().delegation(), &cx.advertised_address()).into_iter();
     let described = all.filter(|setting| is_requested(resource, setting.name)).map(|setting| {
         let synonym = DescribeConfigsSynonym {
             name: Str::from_static(setting.name),

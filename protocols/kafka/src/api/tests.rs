@@ -2,6 +2,7 @@
 
 mod acls;
 mod authorization;
+mod delegation;
 mod namespaces;
 mod scram;
 
@@ -10,10 +11,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_access::{
-    Effect, Operation, Operations, Pattern, Principal, ResourceKind, Rule, RuleId, Tag, Tags, User,
+    Effect, Operation, Operations, Pattern, Principal, ResourceKind, Rule, RuleId, Tag, Tags, TokenSecret,
+    User,
 };
 use inver_broker::{
-    Admission, Broker, BrokerConfig, Completion, ConnectionHandle, Endpoints, Identity, ListenerInfo,
+    Admission, Broker, BrokerConfig, Completion, ConnectionHandle, DelegationConfig, Endpoints, Identity, ListenerInfo,
     Mailbox, TopicSpec,
 };
 use inver_storage::batch::BatchBuilder;
@@ -49,7 +51,9 @@ struct Fixture {
 fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let log = Log::open(folder.path(), LogOptions::default()).unwrap();
-    let broker = Broker::open(log, BrokerConfig::default()).unwrap();
+    let delegation = DelegationConfig { secret: TokenSecret::random(), ..DelegationConfig::default() };
+    let config = BrokerConfig { delegation, ..BrokerConfig::default() };
+    let broker = Broker::open(log, config).unwrap();
     let spec = TopicSpec { partitions: 2, config: Default::default() };
     broker.default_namespace().create_topic("t", &spec).unwrap();
     let node = Arc::new(Node::new(broker, KafkaConfig::default(), Api::ALL).unwrap());

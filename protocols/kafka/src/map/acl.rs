@@ -19,6 +19,8 @@ pub(crate) mod code {
     pub(crate) const GROUP: i8 = 3;
     pub(crate) const CLUSTER: i8 = 4;
     pub(crate) const TRANSACTIONAL_ID: i8 = 5;
+    pub(crate) const DELEGATION_TOKEN: i8 = 6;
+    pub(crate) const USER: i8 = 7;
     /// Pattern types: in filters, every pattern that matches a name.
     pub(crate) const MATCH: i8 = 2;
     pub(crate) const LITERAL: i8 = 3;
@@ -47,7 +49,7 @@ const ANONYMOUS: &str = "ANONYMOUS";
 const TAG: &str = "Tag";
 
 /// Operations with their codes.
-const OPERATIONS: [(Operation, i8); 10] = [
+const OPERATIONS: [(Operation, i8); 12] = [
     (Operation::Read, 3),
     (Operation::Write, 4),
     (Operation::Create, 5),
@@ -58,6 +60,8 @@ const OPERATIONS: [(Operation, i8); 10] = [
     (Operation::DescribeConfigs, 10),
     (Operation::AlterConfigs, 11),
     (Operation::IdempotentWrite, 12),
+    (Operation::CreateTokens, 13),
+    (Operation::DescribeTokens, 14),
 ];
 
 /// The code of an operation, if Kafka has it.
@@ -137,7 +141,8 @@ pub(crate) fn to_rule(acl: &Acl, namespace: &str) -> Result<Rule, String> {
         code::GROUP => ResourceKind::Group,
         code::CLUSTER => ResourceKind::Cluster,
         code::TRANSACTIONAL_ID => ResourceKind::TransactionalId,
-        6 | 7 => return Err("ACLs of delegation tokens and users are not supported.".to_owned()),
+        code::DELEGATION_TOKEN => ResourceKind::DelegationToken,
+        code::USER => ResourceKind::User,
         _ => return Err("Invalid resource type".to_owned()),
     };
     if acl.name.is_empty() {
@@ -146,7 +151,11 @@ pub(crate) fn to_rule(acl: &Acl, namespace: &str) -> Result<Rule, String> {
     if kind == ResourceKind::Cluster && acl.name != CLUSTER_NAME {
         return Err(format!("The only valid name for the CLUSTER resource is {CLUSTER_NAME}"));
     }
-    let name = if kind == ResourceKind::Cluster { "" } else { acl.name.as_str() };
+    let name = match kind {
+        ResourceKind::Cluster => "",
+        ResourceKind::User if acl.name != WILDCARD => user_of(&acl.name)?,
+        _ => acl.name.as_str(),
+    };
     let pattern = match acl.pattern_type {
         code::LITERAL if name == WILDCARD => Pattern::Any,
         code::LITERAL => Pattern::Literal(name.to_owned()),
@@ -155,9 +164,7 @@ pub(crate) fn to_rule(acl: &Acl, namespace: &str) -> Result<Rule, String> {
     };
     let operations = match acl.operation {
         code::ALL => Operations::ALL,
-        13..=OPERATION_MAX => {
-            return Err("Operations on delegation tokens and two-phase commits are not supported.".to_owned());
-        }
+        OPERATION_MAX => return Err("Two-phase commits are not supported.".to_owned()),
         other => Operations::of(&[operation_of(other).ok_or("Invalid operation type")?]),
     };
     let effect = match acl.permission {
@@ -185,6 +192,13 @@ pub(crate) fn to_rule(acl: &Acl, namespace: &str) -> Result<Rule, String> {
     })
 }
 
+/// The user whom the name of a resource stands for.
+fn user_of(name: &str) -> Result<&str, String> {
+    let user = name.strip_prefix(USER).and_then(|name| name.strip_prefix(':'));
+    let user = user.filter(|name| !name.is_empty());
+    user.ok_or_else(|| format!("Could not parse the user resource `{name}` (expected: User:name)"))
+}
+
 fn principal_of(text: &str) -> Result<Principal, String> {
     match text.split_once(':') {
         Some((USER, "")) | None => {
@@ -207,6 +221,8 @@ pub(crate) fn of_rule(rule: &Rule) -> Vec<Acl> {
         ResourceKind::Group => code::GROUP,
         ResourceKind::Cluster => code::CLUSTER,
         ResourceKind::TransactionalId => code::TRANSACTIONAL_ID,
+        ResourceKind::DelegationToken => code::DELEGATION_TOKEN,
+        ResourceKind::User => code::USER,
         _ => return Vec::new(),
     };
     let (pattern_type, name) = match &rule.pattern {
@@ -240,7 +256,10 @@ pub(crate) fn of_rule(rule: &Rule) -> Vec<Acl> {
     };
     let acl = |operation| Acl {
         resource_type,
-        name: name.to_owned(),
+        name: match rule.kind {
+            ResourceKind::User if name != WILDCARD => format!("{USER}:{name}"),
+            _ => name.to_owned(),
+        },
         pattern_type,
         principal: principal.clone(),
         host: rule.host.map_or_else(|| WILDCARD.to_owned(), |host| host.to_string()),

@@ -1,5 +1,7 @@
 //! Settings of the node under Kafka's names, where an equivalent exists. Read-only over the wire.
 
+use inver_broker::DelegationConfig;
+
 use crate::codec::text::Str;
 use crate::config::KafkaConfig;
 
@@ -13,7 +15,11 @@ pub(crate) struct NodeSetting {
 }
 
 /// The settings, by name. `address` is the advertised host and port.
-pub(crate) fn settings(config: &KafkaConfig, address: &(Str, i32)) -> Vec<NodeSetting> {
+pub(crate) fn settings(
+    config: &KafkaConfig,
+    delegation: &DelegationConfig,
+    address: &(Str, i32),
+) -> Vec<NodeSetting> {
     let groups = &config.groups;
     let all = [
         (
@@ -30,6 +36,18 @@ pub(crate) fn settings(config: &KafkaConfig, address: &(Str, i32)) -> Vec<NodeSe
         ),
         ("broker.id", 3, config.node_id.to_string(), "Id of this node."),
         ("default.replication.factor", 3, "1".to_owned(), "There is one node."),
+        (
+            "delegation.token.expiry.time.ms",
+            5,
+            delegation.expiry_ms.to_string(),
+            "For how long a delegation token is valid once it is made or renewed.",
+        ),
+        (
+            "delegation.token.max.lifetime.ms",
+            5,
+            delegation.max_lifetime_ms.to_string(),
+            "For how long a delegation token can be renewed.",
+        ),
         ("delete.topic.enable", 1, "true".to_owned(), "Topics can be deleted."),
         (
             "group.initial.rebalance.delay.ms",

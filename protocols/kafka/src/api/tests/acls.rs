@@ -180,11 +180,12 @@ fn what_cannot_be_an_acl_is_refused() {
         AclCreation { resource_name: "".into(), ..bob_reads() },
         AclCreation { resource_type: 1, ..bob_reads() },
         AclCreation { resource_type: 4, ..bob_reads() },
-        AclCreation { resource_type: 6, ..bob_reads() },
         AclCreation { resource_type: 7, ..bob_reads() },
+        AclCreation { resource_type: 7, resource_name: "User:".into(), ..bob_reads() },
+        AclCreation { resource_type: 8, ..bob_reads() },
         AclCreation { resource_pattern_type: 2, ..bob_reads() },
         AclCreation { operation: 1, ..bob_reads() },
-        AclCreation { operation: 13, ..bob_reads() },
+        AclCreation { operation: 15, ..bob_reads() },
         AclCreation { permission_type: 1, ..bob_reads() },
         AclCreation { host: "example.com".into(), ..bob_reads() },
         AclCreation { principal: "bob".into(), ..bob_reads() },
@@ -249,4 +250,44 @@ fn rules_of_other_dialects_are_shown_and_deleted_operation_by_operation() {
     let split = left.iter().find(|(rule, _)| rule.pattern == Pattern::Regex(".*".into())).unwrap();
     let rest = Operations::of(&[Operation::Write, Operation::Delete, Operation::Subscribe]);
     assert_eq!((split.0.operations, split.0.dialect.as_str()), (rest, "other"));
+}
+
+#[test]
+fn acls_of_users_and_delegation_tokens() {
+    let mut fixture = fixture();
+    fixture.become_administrator();
+    let of_user = |name: &str, resource_pattern_type, operation| AclCreation {
+        resource_type: 7,
+        resource_name: name.into(),
+        resource_pattern_type,
+        operation,
+        ..bob_reads()
+    };
+    let acls = vec![
+        of_user("User:ann", 3, 13),
+        of_user("User:a", 4, 14),
+        of_user("*", 3, 14),
+        AclCreation { resource_type: 6, resource_name: "id".into(), operation: 8, ..bob_reads() },
+    ];
+    assert_eq!(create(&mut fixture, acls), [ErrorCode::NONE; 4]);
+    let mut told = describe(&mut fixture, any());
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "6 id 3 User:bob * 8 3",
+            "7 * 3 User:bob * 14 3",
+            "7 User:a 4 User:bob * 14 3",
+            "7 User:ann 3 User:bob * 13 3",
+        ]
+    );
+    let rules = fixture.node.broker.access().rules();
+    assert!(
+        rules.iter().any(
+            |(rule, _)| rule.kind == ResourceKind::User && rule.pattern == Pattern::Literal("ann".into())
+        )
+    );
+    let filter =
+        DeleteAclsFilter { resource_type_filter: 7, resource_name_filter: Some("User:ann".into()), ..any() };
+    assert_eq!(delete(&mut fixture, filter).len(), 1);
 }

@@ -5,9 +5,12 @@ use std::num::NonZeroU32;
 
 use async_trait::async_trait;
 use data_encoding::BASE64;
-use inver_access::Digest;
 use inver_access::scram::{ScramKeys, Shape, decoy_keys};
-use inver_broker::{AccessControl, Authenticator, Credentials as Given};
+use inver_access::{Digest, TokenSecret, User};
+use inver_broker::{
+    AccessControl, Authenticator, Clock, CloseReason, Credentials as Given, DelegationConfig,
+    NewDelegationToken,
+};
 use ring::{digest, hmac, pbkdf2};
 
 use super::*;
@@ -265,4 +268,80 @@ fn mechanisms_are_offered_if_the_authenticator_supports_them() {
     assert_eq!(refused.error_code, ErrorCode::UNSUPPORTED_SASL_MECHANISM);
     assert_eq!(refused.mechanisms, ["PLAIN"]);
     assert_eq!(test.token("n,,n=ann,r=abc").0.error_code, ErrorCode::ILLEGAL_SASL_STATE);
+}
+
+#[test]
+fn a_delegation_token_lets_in_its_owner_until_it_expires() {
+    use crate::api::heartbeat::HeartbeatRequest;
+    let clock = Clock::manual(1_000_000);
+    let secret = TokenSecret::random();
+    for mechanism in MECHANISMS {
+        let delegation =
+            DelegationConfig { secret: secret.clone(), expiry_ms: 5000, ..DelegationConfig::default() };
+        let config = BrokerConfig { delegation, clock: clock.clone(), ..BrokerConfig::default() };
+        let mut test = session_of(config, None);
+        let access = test.session.node.broker.access().clone();
+        access.put_user(User::new("ann")).unwrap();
+        assert_eq!(
+            test.handshake(1, mechanism).error_code,
+            ErrorCode::UNSUPPORTED_SASL_MECHANISM,
+            "there is nothing to log in with"
+        );
+        let create = || {
+            let new = NewDelegationToken {
+                owner: "ann".into(),
+                requester: "ann".into(),
+                renewers: Vec::new(),
+                max_lifetime_ms: None,
+            };
+            let (token, _) = access.create_token(new, clock.now_ms()).unwrap();
+            let password: &'static str = secret.as_ref().unwrap().password(&token.id).leak();
+            (token, password)
+        };
+        let (token, password) = create();
+        let again = |test: &mut TestSession| {
+            let (node, endpoints) = (test.session.node.clone(), test.session.endpoints.clone());
+            test.session = Session::new(node, endpoints, Mailbox::new());
+        };
+        let login = |test: &mut TestSession, id: &str, password, extension: &str| {
+            let mut client = ScramClient::new(mechanism, "n,,", id, password);
+            client.bare += extension;
+            assert_eq!(test.handshake(1, mechanism).error_code, ErrorCode::NONE);
+            let (response, goes_on) = test.token(client.first());
+            if !goes_on {
+                return None;
+            }
+            let first = String::from_utf8(response.auth_bytes.to_vec()).unwrap();
+            let (response, goes_on) = test.token(client.last(&first));
+            goes_on.then_some(response.session_lifetime_ms)
+        };
+        let token_auth = ",tokenauth=true";
+        for (id, password, extension) in [
+            (token.id.as_str(), "wrong", token_auth),
+            ("ann", password, token_auth),
+            (token.id.as_str(), password, ""),
+        ] {
+            assert_eq!(login(&mut test, id, password, extension), None, "{id} {extension}");
+            again(&mut test);
+        }
+        clock.advance(Duration::from_millis(1000));
+        assert_eq!(login(&mut test, &token.id, password, token_auth), Some(4000));
+        let identity = test.session.sasl.identity().unwrap();
+        assert_eq!((identity.name(), identity.token()), (Some("ann"), Some(token.id.as_str())));
+        let heartbeat = || request(&Api::Heartbeat, 4, &HeartbeatRequest::default());
+        test.answer(heartbeat()).1.unwrap();
+        clock.advance(Duration::from_millis(4000));
+        assert!(matches!(test.answer(heartbeat()).1, Err(ConnectionError::Expired { .. })));
+        again(&mut test);
+        assert_eq!(login(&mut test, &token.id, password, token_auth), None, "it is expired");
+        // A token that is ended closes its connections.
+        again(&mut test);
+        let hmac = secret.as_ref().unwrap().hmac(&token.id);
+        assert!(access.renew_token(&hmac, "ann", None, clock.now_ms()).is_err());
+        let (token, password) = create();
+        assert!(login(&mut test, &token.id, password, token_auth).is_some());
+        let hmac = secret.as_ref().unwrap().hmac(&token.id);
+        access.expire_token(&hmac, "ann", None, clock.now_ms()).unwrap();
+        assert_eq!(test.session.mailbox.closing(), Some(CloseReason::CredentialExpired));
+    }
 }
