@@ -175,3 +175,69 @@ def test_namespaces_separate_users(managed):
     with pytest.raises(pika.exceptions.AMQPError):
         connection.process_data_events(1)
         connection.channel()
+
+
+def test_permissions_in_rabbitmqs_form(managed):
+    broker, root = managed, managed.root
+
+    def permission(*arguments, check=True):
+        return inver(broker, "permission", *arguments, *root, check=check)
+
+    def listed(kind):
+        return json.loads(permission("list", kind, "-o", "json"))
+
+    def attempt(act):
+        """The code with which the broker closes the channel, or none."""
+        connection = amqp_connection(broker, user="ann", password="secret")
+        try:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            act(channel)
+            return None
+        except pika.exceptions.ChannelClosedByBroker as error:
+            return error.reply_code
+        finally:
+            connection.close()
+
+    with pytest.raises(pika.exceptions.ProbableAccessDeniedError, match="530"):
+        amqp_connection(broker, user="ann", password="secret")
+    permission("set", "--user", "ann", "--configure", "^ann-", "--write", "^(ann-|amq\\.topic$|amq\\.default$)",
+               "--read", "^(ann-|amq\\.topic$)")
+    assert listed("--expressions") == [{
+        "user": "ann", "namespace": "/", "configure": "^ann-", "write": "^(ann-|amq\\.topic$|amq\\.default$)",
+        "read": "^(ann-|amq\\.topic$)"}]
+    assert attempt(lambda channel: channel.queue_declare("ann-q")) is None
+    assert attempt(lambda channel: channel.queue_declare("bob-q")) == 403
+    assert attempt(lambda channel: channel.basic_publish("", "ann-q", b"x")) is None
+    assert attempt(lambda channel: channel.basic_publish("amq.direct", "ann-q", b"x")) == 403
+    assert attempt(lambda channel: channel.basic_get("ann-q", auto_ack=True)) is None
+    # Topic permissions narrow the keys.
+    bind = lambda key: attempt(lambda channel: channel.queue_bind("ann-q", "amq.topic", key))
+    send = lambda key: attempt(lambda channel: channel.basic_publish("amq.topic", key, b"x"))
+    assert bind("other.#") is None and send("other.x") is None
+    permission("set-topic", "--user", "ann", "--exchange", "amq.topic", "--write", "^{username}\\.", "--read", "^ann\\.")
+    assert (bind("ann.#"), bind("other.1"), send("ann.x"), send("other.x")) == (None, 403, None, 403)
+    [topic] = listed("--topics")
+    assert topic == {"user": "ann", "namespace": "/", "exchange": "amq.topic", "write": "^{username}\\.", "read": "^ann\\."}
+    assert "rabbitmq" in permission("list", "--user", "ann", "-o", "json")
+    # Setting replaces what was set, and leaves topic permissions as they are.
+    permission("set", "--user", "ann", "--configure", "", "--write", ".*", "--read", "")
+    assert attempt(lambda channel: channel.queue_declare("ann-r")) == 403
+    assert attempt(lambda channel: channel.basic_get("ann-q")) == 403
+    assert send("other.x") == 403 and len(listed("--topics")) == 1
+    permission("clear-topic", "--user", "ann", "--exchange", "amq.topic")
+    assert send("other.x") is None and listed("--topics") == []
+    permission("clear", "--user", "ann")
+    assert listed("--expressions") == []
+    with pytest.raises(pika.exceptions.ProbableAccessDeniedError, match="530"):
+        amqp_connection(broker, user="ann", password="secret")
+    # What cannot be.
+    every = ["--configure", ".*", "--write", ".*", "--read", ".*"]
+    assert "there is no user `bob`" in permission("set", "--user", "bob", *every, check=False)
+    assert "there is no namespace `n`" in permission("set", "--user", "ann", "--namespace", "n", *every, check=False)
+    wrong = permission("set", "--user", "ann", "--configure", "(?=x)", "--write", "", "--read", "", check=False)
+    assert "look-around" in wrong, wrong
+    assert "no permission of this form" in permission("clear", "--user", "ann", check=False)
+    assert "no such topic permission" in permission("clear-topic", "--user", "ann", check=False)
+    refused = inver(broker, "permission", "clear", "--user", "root", "--login", "ann", password="secret", check=False)
+    assert "tag" in refused, refused

@@ -1,4 +1,4 @@
-//! `inver permission`: lists, adds, deletes and explains permission rules of the running broker.
+//! `inver permission`: lists, adds, deletes and explains permission rules of the running broker, also in RabbitMQ's form.
 
 use std::net::IpAddr;
 
@@ -28,6 +28,13 @@ const COLUMNS: [&str; 15] = [
     "effect",
 ];
 
+/// What a list shows of permissions in RabbitMQ's form.
+const EXPRESSIONS: [&str; 5] = ["user", "namespace", "configure", "write", "read"];
+const TOPIC_EXPRESSIONS: [&str; 5] = ["user", "namespace", "exchange", "write", "read"];
+
+const EXPRESSIONS_PATH: &str = "/permissions/expressions";
+const TOPIC_EXPRESSIONS_PATH: &str = "/permissions/topic-expressions";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// List the rules, those of the configuration included.
@@ -35,6 +42,12 @@ pub(super) enum Command {
         /// Only rules of this user.
         #[arg(long)]
         user: Option<String>,
+        /// List what `inver permission set` has set instead.
+        #[arg(long, conflicts_with = "topics")]
+        expressions: bool,
+        /// List what `inver permission set-topic` has set instead.
+        #[arg(long)]
+        topics: bool,
         #[command(flatten)]
         options: Options,
     },
@@ -47,8 +60,89 @@ pub(super) enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Set what a user may do in a namespace, as RabbitMQ has it: regular expressions over names of queues and exchanges,
+    /// not anchored; an empty one allows nothing.
+    Set {
+        #[command(flatten)]
+        whose: Whose,
+        /// Names of queues and exchanges that the user may declare and delete.
+        #[arg(long, allow_hyphen_values = true)]
+        configure: String,
+        /// Names of exchanges to publish to, and of queues and exchanges to bind.
+        #[arg(long, allow_hyphen_values = true)]
+        write: String,
+        /// Names of queues to consume from and purge, and of exchanges to bind to.
+        #[arg(long, allow_hyphen_values = true)]
+        read: String,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Set which routing keys of a topic exchange a user may use, as RabbitMQ has it.
+    SetTopic {
+        #[command(flatten)]
+        whose: Whose,
+        /// The exchange.
+        #[arg(long)]
+        exchange: String,
+        /// Keys to publish with.
+        #[arg(long, allow_hyphen_values = true)]
+        write: String,
+        /// Keys to bind with.
+        #[arg(long, allow_hyphen_values = true)]
+        read: String,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Clear what `set` has set.
+    Clear {
+        #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Clear what `set-topic` has set.
+    ClearTopic {
+        #[command(flatten)]
+        whose: Whose,
+        /// The exchange; without it, all.
+        #[arg(long)]
+        exchange: Option<String>,
+        #[command(flatten)]
+        options: Options,
+    },
     /// Say whether a user may do something, and by which rule; exit code 1 if not.
     Check(Box<Check>),
+}
+
+/// Whose permission in RabbitMQ's form, and where.
+#[derive(Debug, clap::Args)]
+pub(super) struct Whose {
+    /// The user.
+    #[arg(long)]
+    user: String,
+    /// The namespace.
+    #[arg(long, default_value = "/")]
+    namespace: String,
+}
+
+impl Whose {
+    fn query(&self, exchange: Option<&str>) -> Vec<(&'static str, String)> {
+        let exchange = exchange.map(|exchange| ("exchange", exchange.to_owned()));
+        let own = [("user", self.user.clone()), ("namespace", self.namespace.clone())];
+        own.into_iter().chain(exchange).collect()
+    }
+
+    fn set(&self, options: &Options, path: &str, exchange: Option<&str>, body: &Value) -> anyhow::Result<()> {
+        options.reach.client()?.ask_node(Method::PUT, path, &self.query(exchange), Some(body))?;
+        eprintln!("set the permission of {} in {}", self.user, self.namespace);
+        Ok(())
+    }
+
+    fn clear(&self, options: &Options, path: &str, exchange: Option<&str>) -> anyhow::Result<()> {
+        options.reach.client()?.ask_node(Method::DELETE, path, &self.query(exchange), None)?;
+        eprintln!("cleared the permission of {} in {}", self.user, self.namespace);
+        Ok(())
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -137,10 +231,27 @@ pub(super) struct Check {
 impl Command {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self {
-            Command::List { user, options } => {
+            Command::List { user, expressions, topics, options } => {
                 let of_user: Vec<_> = user.map(|user| ("user", user)).into_iter().collect();
-                let rules = options.reach.client()?.list("/permissions", false, &of_user, usize::MAX)?;
-                Ok(table::print(options.output, &Value::Array(rules), &table::columns(&COLUMNS))?)
+                let (path, columns) = match (expressions, topics) {
+                    (true, _) => (EXPRESSIONS_PATH, &EXPRESSIONS[..]),
+                    (_, true) => (TOPIC_EXPRESSIONS_PATH, &TOPIC_EXPRESSIONS[..]),
+                    _ => ("/permissions", &COLUMNS[..]),
+                };
+                let listed = options.reach.client()?.list(path, false, &of_user, usize::MAX)?;
+                Ok(table::print(options.output, &Value::Array(listed), &table::columns(columns))?)
+            }
+            Command::Set { whose, configure, write, read, options } => {
+                let body = json!({"configure": configure, "write": write, "read": read});
+                whose.set(&options, EXPRESSIONS_PATH, None, &body)
+            }
+            Command::SetTopic { whose, exchange, write, read, options } => {
+                let body = json!({"write": write, "read": read});
+                whose.set(&options, TOPIC_EXPRESSIONS_PATH, Some(&exchange), &body)
+            }
+            Command::Clear { whose, options } => whose.clear(&options, EXPRESSIONS_PATH, None),
+            Command::ClearTopic { whose, exchange, options } => {
+                whose.clear(&options, TOPIC_EXPRESSIONS_PATH, exchange.as_deref())
             }
             Command::Add(add) => add.run(),
             Command::Delete { id, options } => {

@@ -7,6 +7,7 @@ mod backup;
 mod bindings;
 mod connections;
 mod exchanges;
+mod expressions;
 mod messages;
 mod namespaces;
 mod node;
@@ -64,6 +65,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(permissions::list, permissions::create))
         .routes(routes!(permissions::delete))
         .routes(routes!(permissions::check))
+        .routes(routes!(expressions::list, expressions::put, expressions::delete))
+        .routes(routes!(expressions::list_topics, expressions::put_topic, expressions::delete_topics))
         .routes(routes!(quotas::list, quotas::put, quotas::delete))
         .routes(routes!(connections::list))
         .routes(routes!(connections::get, connections::close))

@@ -174,6 +174,14 @@ pub(in crate::http) struct Only {
     namespace: Option<String>,
 }
 
+impl Only {
+    /// Whether what concerns this user in this namespace is listed.
+    pub(super) fn has(&self, user: &str, namespace: &str) -> bool {
+        self.user.as_deref().is_none_or(|wanted| wanted == user)
+            && self.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
+    }
+}
+
 /// Lists the rules, stored ones and those of the configuration.
 #[utoipa::path(get, path = "/permissions", tag = "access", params(ListQuery, Only),
     responses((status = 200, body = Page<Shown>)))]
