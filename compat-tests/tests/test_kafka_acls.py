@@ -304,3 +304,25 @@ def test_users_of_two_namespaces_meet_nowhere(own_broker, tmp_path):
         mine = AclBindingFilter(ResourceType.ANY, None, ResourcePatternType.ANY, "User:bob", None, AclOperation.ANY,
                                 AclPermissionType.ANY)
         assert client.describe_acls(mine).result(WAIT_SECONDS) == [bound]
+
+
+def test_rules_with_the_client_id(own_broker, tmp_path):
+    config = tmp_path / "inver.toml"
+    made = tmp_path / "users.toml"
+    run([binary(), "user", "add", "ann", "--scram", "--config", made], stdin=PASSWORDS["ann"].encode() + b"\n")
+    config.write_text(
+        f'[users.ann]\npasswords = {json.dumps(tomllib.loads(made.read_text())["users"]["ann"])}\n'
+        '[[permissions]]\nuser = "ann"\nkind = "topic"\nprefix = "{client_id}."\noperations = ["create", "write"]\n')
+    broker = own_broker(arguments=["--config", config])
+    for client_id in ("app-1", "app-2"):
+        admin = AdminClient(settings(broker, "ann", **{"client.id": client_id}))
+        assert code(admin.create_topics([NewTopic(f"{client_id}.t", 1)])[f"{client_id}.t"]) == 0
+        other = code(admin.create_topics([NewTopic("app-3.t", 1)])["app-3.t"])
+        assert other == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    producer = confluent_kafka.Producer(settings(broker, "ann", **{"client.id": "app-1"}))
+    errors = {}
+    for topic in ("app-1.t", "app-2.t"):
+        producer.produce(topic, b"x", on_delivery=lambda error, message: errors.update({message.topic(): error}))
+    producer.flush(WAIT_SECONDS)
+    assert errors["app-1.t"] is None
+    assert errors["app-2.t"].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED

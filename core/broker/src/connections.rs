@@ -288,6 +288,12 @@ impl LiveConnection {
         self.name.lock().clone()
     }
 
+    /// Whether this is its name.
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        **self.name.lock() == *name
+    }
+
     /// The user's name; none for an anonymous client.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
@@ -409,7 +415,7 @@ impl std::fmt::Debug for LiveConnection {
 pub struct ConnectionHandle(Arc<LiveConnection>);
 
 impl ConnectionHandle {
-    /// Sets the connection's name, where a protocol learns it after the admission.
+    /// Sets the connection's name, where a protocol learns it after the admission, or with each request.
     pub fn rename(&self, name: &str) {
         *self.0.name.lock() = name.into();
         self.0.quotas.forget();

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use inver_access::{Decision, EffectiveRules, Grant, Operation, ResourceKind, Subject, Tag, Tags, key_name};
 use parking_lot::{Mutex, RwLock};
@@ -26,7 +26,7 @@ pub struct PermissionScope {
     /// Tags of a client whose user is not one of the broker's (of a token); none: the user's own tags are used, and a user
     /// that does not exist any more may do nothing.
     pub external_tags: Option<Tags>,
-    /// The client id or connection name; may be empty.
+    /// The client id or connection name; may be empty, also where it is not known yet.
     pub client_id: Arc<str>,
     /// The namespace of the connection.
     pub namespace: Arc<str>,
@@ -36,26 +36,15 @@ pub struct PermissionScope {
     pub peer: SocketAddr,
 }
 
-impl PermissionScope {
-    /// Who this is for the audit log.
-    #[must_use]
-    pub fn who(&self) -> Who<'_> {
-        Who {
-            protocol: self.protocol,
-            user: self.user.as_deref(),
-            client_id: Some(&self.client_id),
-            address: (!self.peer.ip().is_unspecified()).then_some(self.peer),
-        }
-    }
-}
-
 /// What one connection may do.
 pub struct Permissions {
     access: AccessControl,
     scope: PermissionScope,
+    /// The client id where the protocol learned it after the client was admitted.
+    late_client_id: OnceLock<Box<str>>,
     /// What an outside authority grants the client, which it may renew.
     grant: RwLock<Option<Arc<Grant>>>,
-    /// How often it was renewed.
+    /// How often that or the client id changed.
     renewals: AtomicU64,
     /// The version at which that is known, times two; plus one if nothing restricts the client then.
     unrestricted: AtomicU64,
@@ -82,6 +71,7 @@ impl Permissions {
         let permissions = Permissions {
             access,
             scope,
+            late_client_id: OnceLock::new(),
             grant: RwLock::new(grant),
             renewals: AtomicU64::new(0),
             unrestricted: AtomicU64::new(0),
@@ -95,6 +85,29 @@ impl Permissions {
     #[must_use]
     pub fn scope(&self) -> &PermissionScope {
         &self.scope
+    }
+
+    /// Sets the client id of a client that was admitted without one; a second one is ignored.
+    pub fn identify(&self, client_id: &str) {
+        let is_new = self.scope.client_id.is_empty() && !client_id.is_empty();
+        if is_new && self.late_client_id.set(client_id.into()).is_ok() {
+            self.renewals.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn client_id(&self) -> &str {
+        self.late_client_id.get().map_or(&*self.scope.client_id, |late| &**late)
+    }
+
+    /// Who this is for the audit log.
+    #[must_use]
+    pub fn who(&self) -> Who<'_> {
+        Who {
+            protocol: self.scope.protocol,
+            user: self.user(),
+            client_id: Some(self.client_id()),
+            address: (!self.scope.peer.ip().is_unspecified()).then_some(self.scope.peer),
+        }
     }
 
     /// The user; none for an anonymous client.
@@ -271,7 +284,7 @@ impl Permissions {
         self.audit().record(&AuditEvent {
             kind: AuditKind::Denied,
             result: AuditResult::Refused,
-            who: self.scope.who(),
+            who: self.who(),
             operation: operation.name(),
             resource: kind.name(),
             name,
@@ -306,7 +319,7 @@ impl Permissions {
         let subject = Subject {
             user: self.user(),
             tags: &tags,
-            client_id: &self.scope.client_id,
+            client_id: self.client_id(),
             namespace: &self.scope.namespace,
             host: self.scope.peer.ip(),
         };

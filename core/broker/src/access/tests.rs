@@ -202,7 +202,9 @@ fn delegation_tokens_survive_a_restart_under_the_same_secret() {
     let keys = |access: &AccessControl| access.token_keys(&token.id, Digest::Sha256).unwrap();
     let password = TokenSecret::new([7; 32]).password(&token.id);
     assert!(Credential::Scram(keys(&access)).verify(password.as_bytes()));
-    assert!(!Credential::Scram(access.token_keys("other", Digest::Sha256).unwrap()).verify(password.as_bytes()));
+    assert!(
+        !Credential::Scram(access.token_keys("other", Digest::Sha256).unwrap()).verify(password.as_bytes())
+    );
     assert_eq!(access.token_for_login(&token.id, 599), Some(renewed));
     assert_eq!(access.token_for_login(&token.id, 600), None);
     access.update_user("ann", |user| user.disabled = true).unwrap();
@@ -223,10 +225,13 @@ fn who_renews_and_ends_a_token_and_when() {
     let (token, _) = access.create_token(new_token("ann"), 0).unwrap();
     let hmac = access.token_hmac(&token.id);
     assert!(matches!(access.renew_token(b"other", "ann", None, 1), Err(DelegationError::NotFound)));
-    for (renewed, by) in [(access.renew_token(&hmac, "bob", None, 1), "bob"), (access.expire_token(&hmac, "", None, 1), "")] {
+    for (renewed, by) in
+        [(access.renew_token(&hmac, "bob", None, 1), "bob"), (access.expire_token(&hmac, "", None, 1), "")]
+    {
         assert!(matches!(renewed, Err(DelegationError::NotTheirs)), "{by}");
     }
-    let renewed = |by, valid_ms, now_ms| access.renew_token(&hmac, by, valid_ms, now_ms).unwrap().0.expires_ms;
+    let renewed =
+        |by, valid_ms, now_ms| access.renew_token(&hmac, by, valid_ms, now_ms).unwrap().0.expires_ms;
     assert_eq!(renewed("ann", Some(50), 10), 60, "a shorter time");
     assert_eq!(renewed("req", Some(5000), 20), 420, "no longer than configured");
     assert_eq!(renewed("ren", None, 400), 800);
@@ -271,4 +276,27 @@ fn delegation_tokens_are_bounded_and_end_with_their_owner_or_time() {
     access.0.log.shutdown().unwrap();
     drop(access);
     assert_eq!(open(&folder).tokens(), []);
+}
+
+#[test]
+fn a_client_id_that_is_learned_later_counts_in_patterns() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = open(&folder);
+    access.put_user(User::new("ann")).unwrap();
+    access.add_rules(vec![allow("ann", "{client_id}-t")]).unwrap();
+    let scope = PermissionScope { client_id: "".into(), ..permissions(&access, "ann").scope().clone() };
+    let late = access.permissions(scope);
+    let may = |name: &str| late.may(ResourceKind::Topic, name, Operation::Read);
+    assert!(!may("-t") && !may("c1-t"), "without a client id the rule allows nothing");
+    let version = late.version();
+    late.identify("");
+    assert_eq!(late.version(), version);
+    late.identify("c1");
+    assert!(may("c1-t") && !may("-t") && late.version() > version);
+    assert_eq!(late.who().client_id, Some("c1"));
+    late.identify("c2");
+    assert!(may("c1-t") && !may("c2-t"), "it stays");
+    let known = permissions(&access, "ann");
+    known.identify("c3");
+    assert_eq!(known.who().client_id, Some("c"));
 }

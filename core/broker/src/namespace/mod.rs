@@ -219,7 +219,7 @@ impl Namespace {
         audit.record(&AuditEvent {
             kind,
             result: AuditResult::Accepted,
-            who: client.map(|client| client.scope().who()).unwrap_or_default(),
+            who: client.map(|client| client.who()).unwrap_or_default(),
             operation,
             resource,
             name,

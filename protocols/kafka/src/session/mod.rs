@@ -230,12 +230,10 @@ impl Session {
             Fetch::KEY => _ = self.consumer.get_or_insert_default(),
             _ => {}
         }
+        if !header.api.before_authentication {
+            self.name(client_id.as_deref().unwrap_or_default());
+        }
         if !self.client.is_logged_in() && !header.api.before_authentication {
-            let name = client_id.as_deref().unwrap_or_default();
-            self.client.identify(name);
-            if let Some(place) = &self.place {
-                place.rename(name);
-            }
             let user = self.sasl.identity().and_then(Identity::name);
             self.client.logged_in(user, self.access.node.namespace.name());
         }
@@ -259,6 +257,18 @@ impl Session {
         };
         let reply = api::handle(&mut cx, body, &mut self.arena)?;
         self.queue(reply, header, now)
+    }
+
+    /// The client id of a request. That of the first one is the connection's, in rules and in the log; quotas are those of each
+    /// request's own.
+    fn name(&mut self, client_id: &str) {
+        if !self.client.is_logged_in() {
+            self.client.identify(client_id);
+            self.access.permissions.identify(client_id);
+        }
+        if let Some(place) = self.place.as_ref().filter(|place| !place.is_named(client_id)) {
+            place.rename(client_id);
+        }
     }
 
     /// Queues a reply in its turn.

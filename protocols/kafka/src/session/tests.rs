@@ -86,13 +86,17 @@ impl TestSession {
 }
 
 fn request<T: Wire>(api: &Api, number: i16, message: &T) -> Bytes {
+    request_of("client", api, number, message)
+}
+
+fn request_of<T: Wire>(client_id: &str, api: &Api, number: i16, message: &T) -> Bytes {
     let version = api.version(number).unwrap();
     let mut bytes = BytesMut::new();
     let plain = Version { number: 0, flexible: false };
     api.key.write(&mut bytes, plain);
     number.write(&mut bytes, plain);
     7i32.write(&mut bytes, plain);
-    Str::from("client").write(&mut bytes, plain);
+    Str::from(client_id).write(&mut bytes, plain);
     if version.flexible {
         0i8.write(&mut bytes, plain);
     }
@@ -150,6 +154,27 @@ fn responses_keep_the_order_of_their_requests() {
     test.session.advance(&mut test.output).unwrap();
     assert!(test.output.pending_bytes() > 0);
     assert_eq!(test.session.deadline(), None);
+}
+
+#[test]
+fn the_client_id_is_that_of_the_first_request_in_rules_and_of_each_in_quotas() {
+    use crate::api::heartbeat::HeartbeatRequest;
+    use inver_broker::{EntityName, QuotaEntity, QuotaKind, QuotaLimits};
+    let mut test = test_session();
+    let quotas = test.session.node.broker.quotas().clone();
+    let entity = QuotaEntity::Client { user: None, client_id: Some(EntityName::Named("second".to_owned())) };
+    let limited = quotas.update(&entity, |limits| *limits = QuotaLimits { bytes_in: Some(1), ..*limits });
+    limited.unwrap();
+    let mut send = |client_id: &str| {
+        test.send(request_of(client_id, &Api::Heartbeat, 4, &HeartbeatRequest::default()));
+        let place = test.session.place().unwrap();
+        let is_limited = place.quotas().is_some_and(|quotas| quotas.limits(QuotaKind::BytesIn));
+        (place.name().to_string(), is_limited)
+    };
+    assert_eq!(send("first"), ("first".to_owned(), false));
+    assert_eq!(send("second"), ("second".to_owned(), true));
+    assert_eq!(send("first"), ("first".to_owned(), false));
+    assert_eq!(test.session.access.permissions.who().client_id, Some("first"));
 }
 
 proptest! {
