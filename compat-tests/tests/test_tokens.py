@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import socket
 import ssl
 import struct
@@ -20,7 +21,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from clients import QUIET, WAIT_SECONDS, Mqtt, amqp_connection, background, mqtt, wait_until
-from harness import CLIENTS, free_port, run
+from harness import CLIENTS, binary, free_port, run
 from proxies import Authority
 from tokens import ALL, Issuer, encoded
 
@@ -390,3 +391,38 @@ def test_a_reload_changes_the_issuers(trusting, tmp_path):
     broker.process.send_signal(1)
     wait_until(lambda: "reload refused" in broker.log(), WAIT_SECONDS, "a refused reload")
     assert api(broker, "/api/v1/users", token(second)) == 200
+
+
+# ---- The command line
+
+
+def test_permission_check_shows_what_a_token_brings(own_broker, tmp_path):
+    issuer = Issuer(tmp_path / "issuer")
+    config = tmp_path / "inver.toml"
+    config.write_text(f'[[jwt]]\njwks_file = "{issuer.set}"\n'
+                      '[[permissions]]\nuser = "ann"\nkind = "topic"\nname = "q9"\noperations = "all"\neffect = "deny"\n')
+    broker = own_broker(arguments=["--config", config])
+    root = tmp_path / "root.password"
+    root.write_text(issuer.token("root", scope="tag:administrator"))
+
+    def check(token, name, *arguments):
+        file = tmp_path / "token"
+        file.write_text(token + "\n")
+        done = run([binary(), "permission", "check", "--login", "x", "--password-file", root, "--token-file", file,
+                    "--kind", "topic", "--name", name, "--operation", "read", *arguments],
+                   env=broker.environment, check=False)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    token = issuer.token(scope="read:%2F/q* tag:monitoring")
+    code, said, error = check(token, "q1")
+    assert (code, said.splitlines()[0]) == (0, "allowed: a rule of the token allows it"), said + error
+    assert "of user ann" in said and re.search(r"topic +.*read", said), said
+    code, said, _ = check(token, "other", "-o", "json")
+    answer = json.loads(said)
+    assert code == 1 and answer["reason"] == "no rule allows it" and answer["tags"] == ["monitoring"]
+    assert {rule["kind"] for rule in answer["rules"]} == {"topic", "exchange", "group", "routing-key"}
+    assert all(rule["source"] == "token" and rule["namespace"] == "/" for rule in answer["rules"])
+    assert check(token, "q9")[1].startswith("denied: rule "), "a rule of the configuration denies it"
+    code, said, _ = check(issuer.token(lives=-100), "q1")
+    assert code == 1 and "the token is not accepted" in said, said
+    assert token not in broker.log()

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::pattern::{Pattern, PatternError};
 use crate::rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
@@ -52,7 +52,8 @@ pub struct RuleText {
     /// Of routing keys: the exchange whose keys they are; none: of every exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exchange: Option<String>,
-    /// The operations; `all` for every operation.
+    /// The operations; `all` for every operation. One alone can be written without a list.
+    #[serde(deserialize_with = "one_or_several")]
     pub operations: Vec<String>,
     /// `allow` (the default) or `deny`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,6 +95,19 @@ pub enum RuleTextError {
     /// The pattern cannot be used.
     #[error(transparent)]
     Pattern(#[from] PatternError),
+}
+
+fn one_or_several<'de, D: Deserializer<'de>>(written: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected an operation, `all`, or a list of operations")]
+    enum Written {
+        One(String),
+        Several(Vec<String>),
+    }
+    Written::deserialize(written).map(|written| match written {
+        Written::One(operation) => vec![operation],
+        Written::Several(operations) => operations,
+    })
 }
 
 fn known(names: &[&str]) -> String {

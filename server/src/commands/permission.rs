@@ -1,13 +1,15 @@
 //! `inver permission`: lists, adds, deletes and explains permission rules of the running broker, also in RabbitMQ's form.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{ArgGroup, Subcommand};
 use hyper::Method;
 use serde_json::{Value, json};
 
 use super::named::Options;
-use super::table;
+use super::table::{self, Output};
 
 /// What a list shows of a rule.
 const COLUMNS: [&str; 15] = [
@@ -167,7 +169,7 @@ pub(super) struct Add {
     #[arg(long)]
     namespace: Option<String>,
     /// Kind of resource: topic (and queue), exchange, address, group, transactional-id, session, cluster, namespace,
-    /// routing-key; without it, every kind.
+    /// routing-key, user, delegation-token; without it, every kind.
     #[arg(long)]
     kind: Option<String>,
     /// The resource of this name.
@@ -204,11 +206,14 @@ pub(super) struct Add {
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
     /// The user; without it, an anonymous client.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "token_file")]
     user: Option<String>,
-    /// The namespace.
-    #[arg(long, default_value = "/")]
-    namespace: String,
+    /// A file with a JSON Web Token, whose user it is; the rules that the token brings are shown too.
+    #[arg(long)]
+    token_file: Option<PathBuf>,
+    /// The namespace; without it, that of the token, or `/`.
+    #[arg(long)]
+    namespace: Option<String>,
     /// The client id.
     #[arg(long)]
     client_id: Option<String>,
@@ -303,7 +308,7 @@ impl Check {
     fn run(&self) -> anyhow::Result<()> {
         let host = self.host.map(|host| host.to_string());
         let fields = [
-            ("namespace", Some(self.namespace.clone())),
+            ("namespace", self.namespace.clone()),
             ("kind", Some(self.kind.clone())),
             ("name", Some(self.name.clone())),
             ("operation", Some(self.operation.clone())),
@@ -313,10 +318,28 @@ impl Check {
         ];
         let question: Vec<_> = fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let client = self.options.reach.client()?;
-        let answer = client.ask_node(Method::GET, "/permissions/check", &question, None)?;
+        let path = "/permissions/check";
+        let answer = match &self.token_file {
+            None => client.ask_node(Method::GET, path, &question, None)?,
+            Some(file) => {
+                let token = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+                let token = ("token", token.trim().to_owned());
+                let body =
+                    question.into_iter().chain([token]).map(|(name, value)| (name.to_owned(), value.into()));
+                client.ask_node(Method::POST, path, &[], Some(&Value::Object(body.collect())))?
+            }
+        };
         let is_allowed = answer["allowed"] == json!(true);
         let reason = answer["reason"].as_str().unwrap_or_default();
-        println!("{}: {reason}", if is_allowed { "allowed" } else { "denied" });
+        if self.options.output == Output::Json {
+            table::print(Output::Json, &answer, &[])?;
+        } else {
+            println!("{}: {reason}", if is_allowed { "allowed" } else { "denied" });
+            if let Some(user) = answer["user"].as_str() {
+                println!("the token is of user {user} and brings these rules:");
+                table::print(Output::Table, &answer["rules"], &table::columns(&COLUMNS))?;
+            }
+        }
         if !is_allowed {
             std::process::exit(1);
         }

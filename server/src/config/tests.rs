@@ -327,7 +327,7 @@ fn users_and_permissions_are_read() {
         "[users]\nann = \"{hash}\"\n[users.bob]\npasswords = [\"{hash}\"]\ntags = [\"monitoring\"]\nnamespace = \"n\"\n\
          channels_max = 3\n\
          [[permissions]]\nuser = \"bob\"\nkind = \"topic\"\nprefix = \"a.\"\noperations = [\"read\"]\n\
-         [[permissions]]\nanyone = true\noperations = [\"all\"]\neffect = \"deny\"\nhost = \"192.0.2.1\"\n"
+         [[permissions]]\nanyone = true\noperations = \"all\"\neffect = \"deny\"\nhost = \"192.0.2.1\"\n"
     );
     let general = load(Some(file(&text).path()), []).ok().unwrap().config.general;
     let (ann, bob) = (&general.users.0["ann"], &general.users.0["bob"]);

@@ -316,11 +316,12 @@ impl AccessControl {
     }
 
     /// Whether anybody may do something, and by which rule: for administrators' questions. Connections ask their
-    /// [`Permissions`].
+    /// [`Permissions`]. `grant` is what an outside authority grants the subject.
     #[must_use]
     pub fn check(
         &self,
         subject: &Subject<'_>,
+        grant: Option<&Grant>,
         kind: ResourceKind,
         name: &str,
         operation: inver_access::Operation,
@@ -328,7 +329,12 @@ impl AccessControl {
         if !self.is_enforced() {
             return Decision { allowed: true, by: None };
         }
-        self.0.state.read().index().for_subject(subject).decide(kind, name, operation)
+        let state = self.0.state.read();
+        let rules = match grant {
+            Some(grant) => state.index().with_grant(subject, grant),
+            None => state.index().for_subject(subject),
+        };
+        rules.decide(kind, name, operation)
     }
 
     /// What a connection may do.

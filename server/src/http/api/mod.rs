@@ -64,7 +64,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(users::get, users::put, users::delete))
         .routes(routes!(permissions::list, permissions::create))
         .routes(routes!(permissions::delete))
-        .routes(routes!(permissions::check))
+        .routes(routes!(permissions::check, permissions::check_token))
         .routes(routes!(expressions::list, expressions::put, expressions::delete))
         .routes(routes!(expressions::list_topics, expressions::put_topic, expressions::delete_topics))
         .routes(routes!(quotas::list, quotas::put, quotas::delete))

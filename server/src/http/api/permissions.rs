@@ -1,11 +1,13 @@
 //! Permission rules, and the question whether somebody may do something.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use inver_access::{Decision, Operation, ResourceKind, RuleId, RuleText, Subject, key_name};
+use inver_access::{
+    Decision, Grant, GrantedRule, Operation, Pattern, ResourceKind, RuleId, RuleText, Subject, Tags, key_name,
+};
 use inver_broker::{AccessError, AuditKind, Source};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -57,11 +59,22 @@ pub(in crate::http) struct Shown {
     host: Option<String>,
     /// The dialect that wrote it.
     dialect: Option<String>,
-    /// `stored`, or `configuration`: read-only.
+    /// `stored`; `configuration`: read-only; `token`: the client's token brings it.
     source: String,
 }
 
 impl Shown {
+    /// A rule that a token of this user brings.
+    fn granted(granted: &GrantedRule, user: &str) -> Shown {
+        let namespace = match &granted.namespaces {
+            Pattern::Literal(name) | Pattern::Regex(name) => Some(name.clone()),
+            _ => None,
+        };
+        let text = RuleText::from(&granted.rule);
+        let text = RuleText { user: Some(user.to_owned()), anyone: false, namespace, ..text };
+        Shown { source: "token".to_owned(), ..Shown::of(text, Source::Stored) }
+    }
+
     fn of(text: RuleText, of: Source) -> Shown {
         Shown {
             id: text.id.map(|id| id.to_string()).unwrap_or_default(),
@@ -103,8 +116,8 @@ pub(in crate::http) struct NewPermission {
     /// The namespace in which it applies; without it, every namespace.
     #[schema(nullable = false)]
     namespace: Option<String>,
-    /// `topic`, `exchange`, `address`, `group`, `transactional-id`, `session`, `cluster`, `namespace`, `routing-key`;
-    /// without it, a rule for each kind is added.
+    /// `topic`, `exchange`, `address`, `group`, `transactional-id`, `session`, `cluster`, `namespace`, `routing-key`,
+    /// `user`, `delegation-token`; without it, a rule for each kind is added.
     #[schema(nullable = false)]
     kind: Option<String>,
     #[schema(nullable = false)]
@@ -122,7 +135,8 @@ pub(in crate::http) struct NewPermission {
     #[schema(nullable = false)]
     exchange: Option<String>,
     /// `all`, or some of `connect`, `configure`, `create`, `delete`, `alter`, `describe`, `describe-configs`,
-    /// `alter-configs`, `read`, `write`, `subscribe`, `receive`, `resume`, `idempotent-write`, `cluster-action`.
+    /// `alter-configs`, `read`, `write`, `subscribe`, `receive`, `resume`, `idempotent-write`, `cluster-action`,
+    /// `create-tokens`, `describe-tokens`.
     #[schema(min_items = 1)]
     operations: Vec<String>,
     /// `allow` (without it) or `deny`.
@@ -298,12 +312,135 @@ pub(in crate::http) async fn check(
     Query(question): Query<Question>,
 ) -> Result<Json<Answer>, Problem> {
     caller.check_sees_all()?;
+    answer(&app, move |app| {
+        let Question { user, namespace, client_id, host, kind, name, exchange, operation } = question;
+        let namespace = namespace.unwrap_or_else(|| "/".to_owned());
+        let asked = Asked { namespace, client_id, host, kind, name, exchange, operation };
+        asked.by_user(app, user.as_deref())
+    })
+    .await
+}
+
+/// What a client with a JSON Web Token wants to do.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct TokenQuestion {
+    token: String,
+    /// The namespace; without it, that of the token, or `/`.
+    #[schema(nullable = false)]
+    namespace: Option<String>,
+    /// The client id.
+    #[schema(nullable = false)]
+    client_id: Option<String>,
+    /// The address that the client connects from; without it, 127.0.0.1.
+    #[schema(nullable = false)]
+    host: Option<String>,
+    /// The kind of resource.
+    kind: String,
+    /// The name of the resource; without it, empty, as for `cluster`.
+    #[schema(nullable = false)]
+    name: Option<String>,
+    /// Of a `routing-key`: the exchange.
+    #[schema(nullable = false)]
+    exchange: Option<String>,
+    operation: String,
+}
+
+/// Whether it is allowed, and what the token brings.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct TokenAnswer {
+    allowed: bool,
+    /// The rule that allows or denies it; none where no rule matches, or an administrator asks.
+    rule: Option<Shown>,
+    /// Why, in words.
+    reason: String,
+    /// The token's user; none if the token is not accepted.
+    user: Option<String>,
+    /// The user's tags.
+    tags: Vec<String>,
+    /// When the token expires, milliseconds since 1970.
+    expires_ms: Option<i64>,
+    /// The rules that the token brings. Their `namespace` is a name, or a regular expression over names.
+    rules: Vec<Shown>,
+}
+
+/// Whether a client with a JSON Web Token may do something, by which rule, and which rules the token brings.
+#[utoipa::path(post, path = "/permissions/check", tag = "access", request_body = TokenQuestion,
+    responses((status = 200, body = TokenAnswer)))]
+pub(in crate::http) async fn check_token(
+    State(app): State<App>,
+    caller: Caller,
+    Body(question): Body<TokenQuestion>,
+) -> Result<Json<TokenAnswer>, Problem> {
+    caller.check_sees_all()?;
     answer(&app, move |app| question.answer(app)).await
 }
 
-impl Question {
-    fn answer(&self, app: &App) -> Result<Answer, Problem> {
-        let access = app.broker.access();
+impl TokenQuestion {
+    fn answer(self, app: &App) -> Result<TokenAnswer, Problem> {
+        let TokenQuestion { token, namespace, client_id, host, kind, name, exchange, operation } = self;
+        // A wrong token is nobody's guess.
+        let checked = app.broker.check_token(Ipv4Addr::UNSPECIFIED.into(), &token);
+        let asked = Asked {
+            namespace: namespace
+                .or_else(|| checked.as_ref().ok().and_then(|client| client.namespace().map(str::to_owned)))
+                .unwrap_or_else(|| "/".to_owned()),
+            client_id,
+            host,
+            kind,
+            name,
+            exchange,
+            operation,
+        };
+        let what = asked.what()?;
+        let client = match checked {
+            Ok(client) => client,
+            Err(error) => {
+                let reason = error.to_string();
+                let (tags, rules) = (Vec::new(), Vec::new());
+                let (rule, user, expires_ms) = (None, None, None);
+                return Ok(TokenAnswer { allowed: false, rule, reason, user, tags, expires_ms, rules });
+            }
+        };
+        let none = Tags::default();
+        let tags = client.external_tags().unwrap_or(&none);
+        let grant = client.grant().map(AsRef::as_ref);
+        let Answer { allowed, rule, reason } = asked.decide(app, &what, client.name(), tags, grant);
+        let of_user = client.name().unwrap_or_default();
+        let granted = grant.map(|grant| grant.rules.as_slice()).unwrap_or_default();
+        Ok(TokenAnswer {
+            allowed,
+            rule,
+            reason,
+            user: client.name().map(str::to_owned),
+            tags: tags.iter().map(|tag| tag.name().to_owned()).collect(),
+            expires_ms: client.expires_at_ms(),
+            rules: granted.iter().map(|rule| Shown::granted(rule, of_user)).collect(),
+        })
+    }
+}
+
+/// What somebody wants to do, as it was asked.
+struct Asked {
+    namespace: String,
+    client_id: Option<String>,
+    host: Option<String>,
+    kind: String,
+    name: Option<String>,
+    exchange: Option<String>,
+    operation: String,
+}
+
+/// What somebody wants to do.
+struct What {
+    kind: ResourceKind,
+    name: String,
+    operation: Operation,
+    host: IpAddr,
+}
+
+impl Asked {
+    fn what(&self) -> Result<What, Problem> {
         let wrong = |what: String| Problem::bad_request(what);
         let kind = ResourceKind::named(&self.kind)
             .ok_or_else(|| wrong(format!("kind: there is no kind of resource `{}`", self.kind)))?;
@@ -311,7 +448,19 @@ impl Question {
             .ok_or_else(|| wrong(format!("operation: there is no operation `{}`", self.operation)))?;
         let host = self.host.as_deref().unwrap_or("127.0.0.1");
         let host = host.parse().map_err(|_| wrong(format!("host: `{host}` is not an address")))?;
-        let user = match &self.user {
+        let name = self.name.clone().unwrap_or_default();
+        let name = match &self.exchange {
+            Some(exchange) if kind == ResourceKind::RoutingKey => key_name(exchange, &name),
+            _ => name,
+        };
+        Ok(What { kind, name, operation, host })
+    }
+
+    /// Whether a user of the broker may do it; none: an anonymous client.
+    fn by_user(&self, app: &App, name: Option<&str>) -> Result<Answer, Problem> {
+        let access = app.broker.access();
+        let what = self.what()?;
+        let user = match name {
             Some(name) => Some(
                 access.user(name).ok_or_else(|| Problem::not_found(format!("there is no user `{name}`")))?,
             ),
@@ -322,32 +471,49 @@ impl Question {
             return Ok(Answer { allowed: false, rule: None, reason });
         }
         let tags = user.as_ref().map(|(user, _)| user.tags.clone()).unwrap_or_default();
+        Ok(self.decide(app, &what, name, &tags, None))
+    }
+
+    fn decide(
+        &self,
+        app: &App,
+        what: &What,
+        user: Option<&str>,
+        tags: &Tags,
+        grant: Option<&Grant>,
+    ) -> Answer {
+        let access = app.broker.access();
         let subject = Subject {
-            user: self.user.as_deref(),
-            tags: &tags,
+            user,
+            tags,
             client_id: self.client_id.as_deref().unwrap_or_default(),
-            namespace: self.namespace.as_deref().unwrap_or("/"),
-            host,
+            namespace: &self.namespace,
+            host: what.host,
         };
-        let name = self.name.as_deref().unwrap_or_default();
-        let key = self.exchange.as_deref().map(|exchange| key_name(exchange, name));
-        let name = key.as_deref().filter(|_| kind == ResourceKind::RoutingKey).unwrap_or(name);
-        let Decision { allowed, by } = access.check(&subject, kind, name, operation);
+        let Decision { allowed, by } = access.check(&subject, grant, what.kind, &what.name, what.operation);
         let rules = access.rules();
-        let rule = by.and_then(|id| rules.iter().find(|(rule, _)| rule.id == id));
-        let rule = rule.map(|(rule, source)| Shown::of(RuleText::from(rule.as_ref()), *source));
+        let granted = grant.map(|grant| grant.rules.as_slice()).unwrap_or_default();
+        let rule = by.and_then(|id| {
+            let own = rules.iter().find(|(rule, _)| rule.id == id);
+            let own = own.map(|(rule, source)| Shown::of(RuleText::from(rule.as_ref()), *source));
+            let granted = || granted.iter().find(|granted| granted.rule.id == id);
+            own.or_else(|| granted().map(|rule| Shown::granted(rule, user.unwrap_or_default())))
+        });
         let reason = match (&rule, allowed) {
+            (Some(rule), _) if rule.source == "token" => {
+                format!("a rule of the token {} it", if allowed { "allows" } else { "denies" })
+            }
             (Some(rule), true) => format!("rule {} allows it", rule.id),
             (Some(rule), false) => format!("rule {} denies it", rule.id),
             (None, true) if !access.is_enforced() => {
                 "there are no users and no rules, so that nothing is restricted".to_owned()
             }
-            (None, true) if kind == ResourceKind::RoutingKey => {
+            (None, true) if what.kind == ResourceKind::RoutingKey => {
                 "no rule restricts the keys of the exchange".to_owned()
             }
             (None, true) => "an administrator may do everything that no rule denies".to_owned(),
             (None, false) => "no rule allows it".to_owned(),
         };
-        Ok(Answer { allowed, rule, reason })
+        Answer { allowed, rule, reason }
     }
 }
