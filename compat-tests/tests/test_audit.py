@@ -4,6 +4,7 @@ import json
 
 import confluent_kafka
 import confluent_kafka.admin
+import kafka
 import pika
 import pytest
 
@@ -203,3 +204,46 @@ def test_a_flood_of_denials_is_limited_and_told(own_broker, tmp_path, hashed):
         events.wait(event="login", protocol="kafka")
         denials = [one for one in events.seen if one["event"] == "denied"]
         assert 60 <= len(denials) <= 70
+
+
+def test_deleted_groups_and_offsets(audited):
+    admin = confluent_kafka.admin.AdminClient(kafka_login(audited, "root", "secret"))
+    admin.create_topics([confluent_kafka.admin.NewTopic("of-groups", 2)])["of-groups"].result(20)
+    for group in ("g-kafka", "g-http", "g-offsets"):
+        consumer = confluent_kafka.Consumer(kafka_login(audited, "root", "secret") | {"group.id": group})
+        offsets = [confluent_kafka.TopicPartition("of-groups", number, 0) for number in range(2)]
+        consumer.commit(offsets=offsets, asynchronous=False)
+        consumer.close()
+    admin.delete_consumer_groups(["g-kafka"])["g-kafka"].result(20)
+    assert ask(audited, "DELETE", "/subscriptions/group/g-http") == 204
+    tool = kafka.KafkaAdminClient(
+        bootstrap_servers=audited.kafka, security_protocol="SASL_PLAINTEXT", sasl_mechanism="PLAIN",
+        sasl_plain_username="root", sasl_plain_password="secret")
+    tool.delete_group_offsets("g-offsets", [kafka.TopicPartition("of-groups", 1)])
+    tool.close()
+    with Events(audited) as events:
+        for protocol, group in (("kafka", "g-kafka"), ("http", "g-http")):
+            events.wait(event="deleted", protocol=protocol, user="root", operation="delete", resource="group", name=group,
+                        namespace="/")
+        events.wait(event="deleted", protocol="kafka", operation="delete-offsets", resource="group", name="g-offsets")
+
+
+def test_changes_by_the_configuration(own_broker, tmp_path, hashed):
+    config = tmp_path / "inver.toml"
+    text = USERS.format(hash=hashed) + f'\n[audit]\ntopic = "{TOPIC}"\n'
+    config.write_text(text)
+    broker = own_broker(arguments=("--config", str(config)))
+    config.write_text(text.replace("[users.ann]", "[users.eve]").replace('user = "ann"', 'user = "eve"'))
+    assert ask(broker, "POST", "/reload") == 200
+    config.write_text("users = 3\n")
+    assert ask(broker, "POST", "/reload") == 422
+    with Events(broker) as events:
+        start = events.wait(event="access", operation="load", resource="configuration", name="users")
+        assert start["reason"] == "2 in the configuration" and "protocol" not in start
+        assert events.wait(operation="load", name="permissions")["reason"] == "3 in the configuration"
+        events.wait(event="access", operation="reload", resource="configuration", protocol="http", user="root")
+        users = events.wait(event="access", result="accepted", operation="alter", resource="configuration", name="users")
+        assert users["reason"] == "new: eve; gone: ann"
+        events.wait(operation="alter", resource="configuration", name="permissions")
+        refused = events.wait(event="access", result="refused", operation="reload", resource="configuration")
+        assert "users" in refused["reason"]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use inver_broker::Broker;
+use inver_broker::{AuditEvent, AuditKind, AuditResult, Broker, Who};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
@@ -170,10 +170,14 @@ impl Reloader {
     pub(crate) async fn reload(&mut self, listeners: &mut ListenerSet, broker: &Broker) -> Outcome {
         let outcome = self.apply(listeners, broker).await.map_err(|error| format!("{error:#}"));
         match &outcome {
-            Err(error) => error!("reload refused, nothing was changed: {error}"),
+            Err(error) => {
+                error!("reload refused, nothing was changed: {error}");
+                audit(broker, AuditResult::Refused, "reload", "", error);
+            }
             Ok(report) => {
                 for Change { key, what } in &report.changed {
                     info!(key, "setting changed: {what}");
+                    audit(broker, AuditResult::Accepted, "alter", key, what);
                 }
                 for Change { key, what } in &report.needs_restart {
                     warn!(key, "setting needs a restart: {what}");
@@ -249,6 +253,36 @@ impl Reloader {
         self.users = config.general.users;
         Ok(report)
     }
+}
+
+/// Records what the configuration says of users, rules, quotas and namespaces at the start.
+pub(crate) fn audit_start(broker: &Broker, config: &Config) {
+    let general = &config.general;
+    let counts = [
+        ("users", general.users.0.len()),
+        ("permissions", general.permissions.0.len()),
+        ("quotas", general.quotas.quotas().len()),
+        ("namespaces", general.namespaces.0.len()),
+        ("jwt", general.jwt.0.len()),
+    ];
+    for (key, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        audit(broker, AuditResult::Accepted, "load", key, &format!("{count} in the configuration"));
+    }
+}
+
+/// Records in the audit log what became of a key of the configuration. Nobody in particular did it.
+fn audit(broker: &Broker, result: AuditResult, operation: &str, key: &str, what: &str) {
+    broker.audit().record(&AuditEvent {
+        kind: AuditKind::Access,
+        result,
+        who: Who::default(),
+        operation,
+        resource: "configuration",
+        name: key,
+        namespace: None,
+        rule: None,
+        reason: Some(what),
+    });
 }
 
 /// The names of users that are new, changed and gone.

@@ -243,6 +243,7 @@ fn open(config: &Config, clock: Clock, tokens: &Tokens, traces: Traces) -> anyho
     broker.quotas().set_configured(config.general.quotas.quotas())?;
     tokens.set(&config.general.jwt);
     broker.access().set_external_authority(tokens.has_issuers());
+    reload::audit_start(&broker, config);
     Ok(broker)
 }
 

@@ -6,6 +6,7 @@ use inver_storage::SubmitError;
 use parking_lot::RwLock;
 
 use super::Namespace;
+use crate::audit::AuditKind;
 use crate::completion::Completion;
 
 /// A consumer group.
@@ -95,12 +96,14 @@ impl Namespace {
 
     /// Deletes a consumer group without members, and its committed offsets.
     pub fn delete_group(&self, id: &str) -> Result<Completion, GroupError> {
-        if let Some(coordinator) = self.group_coordinator() {
-            return coordinator.delete(id);
-        }
-        if !self.committed_offsets().has_group(id) {
-            return Err(GroupError::Unknown(id.to_owned()));
-        }
-        Ok(self.committed_offsets().delete(self.log(), id, |_, _| true)?)
+        let completion = match self.group_coordinator() {
+            Some(coordinator) => coordinator.delete(id)?,
+            None if !self.committed_offsets().has_group(id) => {
+                return Err(GroupError::Unknown(id.to_owned()));
+            }
+            None => self.committed_offsets().delete(self.log(), id, |_, _| true)?,
+        };
+        self.audit(AuditKind::Deleted, "delete", "group", id);
+        Ok(completion)
     }
 }

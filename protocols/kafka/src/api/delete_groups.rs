@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use inver_access::Operation;
-use inver_broker::Completion;
+use inver_broker::{AuditKind, Completion};
 
 use super::context::RequestContext;
 use super::handler::Handler;
@@ -51,6 +51,7 @@ impl Handler for DeleteGroups {
             let error_code = match checked.and_then(|()| cx.coordinator().delete(&group_id)) {
                 Ok(deleted) => {
                     completion = completion.and(deleted);
+                    cx.namespace().audit(AuditKind::Deleted, "delete", "group", &group_id);
                     ErrorCode::NONE
                 }
                 Err(code) => code,

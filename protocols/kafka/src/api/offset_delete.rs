@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 
 use inver_access::Operation;
-use inver_broker::Completion;
+use inver_broker::{AuditKind, Completion};
 
 use super::context::RequestContext;
 use super::handler::Handler;
@@ -98,6 +98,9 @@ fn delete(
     let deleted =
         cx.namespace().committed_offsets().delete(cx.node.broker.log(), &request.group_id, is_deleted);
     let completion = deleted.map_err(|_| ErrorCode::COORDINATOR_NOT_AVAILABLE)?;
+    if completion.lsn().is_some() {
+        cx.namespace().audit(AuditKind::Deleted, "delete-offsets", "group", &request.group_id);
+    }
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let partition_index = partition.partition_index;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use inver_broker::Completion;
+use inver_broker::{AuditKind, Completion};
 use tokio::time::Instant;
 
 use super::group::State;
@@ -50,7 +50,10 @@ impl Coordinator {
 
     fn expire_offsets_of(&self, group: &str, before_ms: i64) {
         let expire = || match self.namespace.committed_offsets().expire(self.broker.log(), group, before_ms) {
-            Ok(Completion::At(_)) => tracing::info!(%group, "committed offsets expired"),
+            Ok(Completion::At(_)) => {
+                tracing::info!(%group, "committed offsets expired");
+                self.namespace.audit(AuditKind::Deleted, "delete-offsets", "group", group);
+            }
             Ok(Completion::Now) => {}
             Err(error) => tracing::error!(%group, %error, "failed to delete expired committed offsets"),
         };

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use inver_broker::AuditKind;
 
 use crate::http::App;
 use crate::http::auth::Caller;
@@ -16,6 +17,7 @@ pub(in crate::http) async fn reload(
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Report>, Problem> {
     caller.check_administers()?;
+    caller.did(AuditKind::Access, "reload", "configuration", "");
     match app.node.reload.reload().await {
         Some(Ok(report)) => Ok(Json(report)),
         Some(Err(reasons)) => Err(Problem::unprocessable(reasons)),
