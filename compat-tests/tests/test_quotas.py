@@ -2,14 +2,20 @@
 
 import json
 import re
+import socket
+import struct
 import threading
 import time
 import urllib.error
 import urllib.request
 
 import confluent_kafka
+import kafka
+import kafka.admin
+import kafka.errors
 import pika
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from clients import (QUIET, WAIT_SECONDS, Mqtt, amqp_connection, java, kafka_admin, kafka_create, kafka_take, kafka_tool, mqtt,
                      wait_until)
@@ -63,11 +69,12 @@ def test_kafkas_tool_sets_describes_and_deletes_quotas(own_broker):
         ("ann", None, None), ("ann", "*", None), ("*", None, None), (None, "c", None), (None, None, "127.0.0.9")}
     configs(broker, "--alter", *ann, "--delete-config", "producer_byte_rate")
     assert "producer_byte_rate" not in configs(broker, "--describe", *ann)
-    # What is not enforced is refused.
-    refused = run_config(broker, "--alter", *ann, "--add-config", "controller_mutation_rate=1")
-    assert "controller_mutation_rate is not supported" in refused
+    configs(broker, "--alter", *ann, "--add-config", "controller_mutation_rate=0.5")
+    assert "controller_mutation_rate=0.5" in configs(broker, "--describe", *ann)
+    assert [each["mutations_per_second"] for each in listed(broker) if each["user"] == "ann" and not each["client_id"]] == [0.5]
     broker.restart()
-    assert "consumer_byte_rate=2000" in configs(broker, "--describe", *ann)
+    told = configs(broker, "--describe", *ann)
+    assert "consumer_byte_rate=2000" in told and "controller_mutation_rate=0.5" in told
     assert re.search("inver::audit: changed.*quota.*user `ann`", broker.log())
 
 
@@ -380,3 +387,57 @@ def send(broker, method, query, body):
             return answer.status, None
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
+
+
+def test_creating_topics_is_held_to_a_rate(own_broker, unique):
+    broker = own_broker()
+    set_quota(broker, "--client-id", "maker", "--mutations", "2")
+    maker = kafka.KafkaAdminClient(bootstrap_servers=broker.kafka, client_id="maker")
+    # 22 partitions may be saved up; more are accepted once, and paid for afterwards.
+    maker.create_topics([kafka.admin.NewTopic(f"{unique}a", 26, 1)])
+    with pytest.raises(kafka.errors.ThrottlingQuotaExceededError):
+        maker.create_topics([kafka.admin.NewTopic(f"{unique}b", 1, 1)])
+    maker.close()
+    # Others are free.
+    other = AdminClient({"bootstrap.servers": broker.kafka, **QUIET})
+    assert f"{unique}b" not in other.list_topics(timeout=WAIT_SECONDS).topics
+    other.create_topics([NewTopic(f"{unique}c", 30)])[f"{unique}c"].result(WAIT_SECONDS)
+    config = broker.folder / "maker.properties"
+    config.write_text("client.id=maker\n")
+
+    def create():
+        return java("console", "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", broker.kafka, "--command-config",
+                    config, "--create", "--topic", f"{unique}d", "--partitions", "9", check=False)
+
+    # Kafka's tool does not wait and try again.
+    wait_until(lambda: "Created topic" in create(), WAIT_SECONDS, "that the quota flowed in again")
+    assert f"{unique}d" in other.list_topics(timeout=WAIT_SECONDS).topics
+
+
+def test_every_response_tells_the_request_time_that_is_owed(own_broker, unique):
+    broker = own_broker()
+    set_quota(broker, "--client-id", "busy", "--request-time-percent", "0.01")
+    client = KafkaClient(broker.kafka_port, "busy")
+    waits = [client.list_groups_throttle_ms() for _ in range(3)]
+    assert waits[0] > 0, waits
+    assert KafkaClient(broker.kafka_port, "other").list_groups_throttle_ms() == 0
+
+
+class KafkaClient:
+    """Sends ListGroups (version 1) by hand: client libraries do not tell the field."""
+
+    def __init__(self, port, client_id):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS)
+        self.client_id = client_id.encode()
+
+    def list_groups_throttle_ms(self):
+        request = struct.pack(">hhih", 16, 1, 7, len(self.client_id)) + self.client_id
+        self.socket.sendall(struct.pack(">i", len(request)) + request)
+        answer = b""
+        while len(answer) < 12:
+            received = self.socket.recv(4096)
+            assert received, "closed"
+            answer += received
+        _length, correlation, throttle = struct.unpack(">iii", answer[:12])
+        assert correlation == 7
+        return throttle

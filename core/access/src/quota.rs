@@ -128,18 +128,21 @@ pub enum QuotaKind {
     MessagesOut,
     /// Time of a thread, seconds a second.
     RequestTime,
+    /// Partitions created and deleted, a second.
+    Mutations,
     /// New connections, a second.
     Connections,
 }
 
 impl QuotaKind {
     /// Every kind that concerns a connection while it is open.
-    pub const OF_CONNECTIONS: [QuotaKind; 5] = [
+    pub const OF_CONNECTIONS: [QuotaKind; 6] = [
         QuotaKind::BytesIn,
         QuotaKind::BytesOut,
         QuotaKind::MessagesIn,
         QuotaKind::MessagesOut,
         QuotaKind::RequestTime,
+        QuotaKind::Mutations,
     ];
 }
 
@@ -158,6 +161,8 @@ pub struct QuotaLimits {
     pub request_time_percent: Option<f64>,
     /// New connections, a second.
     pub connections: Option<u64>,
+    /// Partitions created and deleted, a second.
+    pub mutations: Option<f64>,
 }
 
 impl QuotaLimits {
@@ -171,6 +176,7 @@ impl QuotaLimits {
             QuotaKind::MessagesIn => whole(self.messages_in),
             QuotaKind::MessagesOut => whole(self.messages_out),
             QuotaKind::RequestTime => self.request_time_percent.map(|percent| percent / 100.0),
+            QuotaKind::Mutations => self.mutations,
             QuotaKind::Connections => whole(self.connections),
         }
     }
@@ -185,8 +191,9 @@ impl QuotaLimits {
     pub fn check(&self, entity: &QuotaEntity) -> Result<(), QuotaError> {
         entity.check()?;
         let whole = [self.bytes_in, self.bytes_out, self.messages_in, self.messages_out, self.connections];
-        let is_usable = |percent: f64| percent.is_finite() && percent > 0.0;
-        if whole.contains(&Some(0)) || self.request_time_percent.is_some_and(|percent| !is_usable(percent)) {
+        let fractions = [self.request_time_percent, self.mutations];
+        let is_usable = |limit: f64| limit.is_finite() && limit > 0.0;
+        if whole.contains(&Some(0)) || fractions.into_iter().flatten().any(|limit| !is_usable(limit)) {
             return Err(QuotaError::Zero);
         }
         let others = QuotaLimits { connections: None, ..*self };
@@ -392,6 +399,8 @@ mod tests {
         let of_time = |percent| QuotaLimits { request_time_percent: Some(percent), ..QuotaLimits::default() };
         for percent in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert_eq!(check(client(Some("ann"), None), of_time(percent)), Err(QuotaError::Zero));
+            let mutations = QuotaLimits { mutations: Some(percent), ..QuotaLimits::default() };
+            assert_eq!(check(client(Some("ann"), None), mutations), Err(QuotaError::Zero));
         }
         let ip = |name: &str| QuotaEntity::Ip(EntityName::parse(name));
         assert_eq!(check(ip("10.0.0.1"), bytes(1)), Err(QuotaError::OnlyConnections));

@@ -38,6 +38,9 @@ pub struct QuotaText {
     /// New connections, a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections_per_second: Option<u64>,
+    /// Partitions created and deleted, a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mutations_per_second: Option<f64>,
 }
 
 impl QuotaText {
@@ -61,6 +64,7 @@ impl QuotaText {
             messages_out_per_second: limits.messages_out,
             request_time_percent: limits.request_time_percent,
             connections_per_second: limits.connections,
+            mutations_per_second: limits.mutations,
             ..named
         }
     }
@@ -91,6 +95,7 @@ impl QuotaText {
             messages_out: self.messages_out_per_second,
             request_time_percent: self.request_time_percent,
             connections: self.connections_per_second,
+            mutations: self.mutations_per_second,
         }
     }
 

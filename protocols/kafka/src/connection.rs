@@ -210,7 +210,9 @@ impl Machine for Client {
     }
 
     fn takes_input(&self, pending_bytes: usize) -> bool {
-        self.work.is_none() && self.session.has_room(pending_bytes)
+        self.work.is_none()
+            && self.session.has_room(pending_bytes)
+            && self.session.held_until(self.now).is_none()
     }
 
     fn held_back(&mut self, is_held_back: bool, _now: Instant, _out: &mut Output) {
@@ -271,7 +273,8 @@ impl Machine for Client {
         let login = (!self.session.is_open()).then_some(self.login_by);
         let idle = activity.silent_for(self.node.config.limits.idle_max);
         let whole = self.whole_by.filter(|_| activity.is_read());
-        [self.session.deadline(), login, idle, whole].into_iter().flatten().min()
+        let held = self.session.held_until(self.now);
+        [self.session.deadline(), login, idle, whole, held].into_iter().flatten().min()
     }
 
     fn expired(

@@ -9,7 +9,7 @@ use super::named::Options;
 use super::table;
 
 /// What a list shows of a quota.
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 12] = [
     "user",
     "client_id",
     "namespace",
@@ -20,6 +20,7 @@ const COLUMNS: [&str; 11] = [
     "messages_out_per_second",
     "request_time_percent",
     "connections_per_second",
+    "mutations_per_second",
     "source",
 ];
 
@@ -93,6 +94,9 @@ pub(super) struct Set {
     /// New connections a second; 0: no limit.
     #[arg(long)]
     connections: Option<u64>,
+    /// Partitions created and deleted a second, over Kafka; 0: no limit.
+    #[arg(long)]
+    mutations: Option<f64>,
     #[command(flatten)]
     options: Options,
 }
@@ -123,6 +127,7 @@ impl Set {
             ("messages_out_per_second", self.messages_out.map(Value::from)),
             ("request_time_percent", self.request_time_percent.map(|percent| json!(percent))),
             ("connections_per_second", self.connections.map(Value::from)),
+            ("mutations_per_second", self.mutations.map(|limit| json!(limit))),
         ];
         let limits: Map<String, Value> =
             limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), limit?))).collect();

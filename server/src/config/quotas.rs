@@ -62,8 +62,14 @@ fn show(text: &QuotaText) -> Value {
             table.insert(name, value.into());
         }
     }
-    if let Some(percent) = text.request_time_percent {
-        table.insert("request_time_percent", percent.into());
+    let fractions = [
+        ("request_time_percent", text.request_time_percent),
+        ("mutations_per_second", text.mutations_per_second),
+    ];
+    for (name, value) in fractions {
+        if let Some(value) = value {
+            table.insert(name, value.into());
+        }
     }
     table.into()
 }

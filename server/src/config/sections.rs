@@ -49,7 +49,7 @@ section! {
             => value("a list of tables"),
         /// Quotas: for a `user`, a `client_id`, or both, for a `namespace`, or for an `ip` (`*` is the default for all others);
         /// with limits: `bytes_in_per_second`, `bytes_out_per_second`, `messages_in_per_second`, `messages_out_per_second`,
-        /// `request_time_percent`, `connections_per_second` (of an `ip` only that). They win over those that are stored for
+        /// `request_time_percent`, `mutations_per_second`, `connections_per_second` (of an `ip` only that). They win over those that are stored for
         /// the same, and are read-only while the broker runs.
         pub(crate) quotas: ConfiguredQuotas = ConfiguredQuotas::default()
             => value("a list of tables"),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How much may be saved up: the flow of this time.
-const BURST: Duration = Duration::from_secs(1);
+/// How much may usually be saved up: the flow of this time.
+pub(crate) const BURST: Duration = Duration::from_secs(1);
 
 /// How much debt counts: the flow of this time. It bounds how long one large message can hold up a client, and stays below
 /// the time for which clients wait for an answer.
@@ -23,6 +23,8 @@ pub(crate) struct Bucket(Mutex<Level>);
 struct Level {
     /// Units a second.
     rate: f64,
+    /// How much may be saved up: the flow of this time.
+    burst: Duration,
     units: f64,
     /// When `units` was true.
     at: Instant,
@@ -30,7 +32,7 @@ struct Level {
 
 impl Level {
     fn burst(&self) -> f64 {
-        self.rate * BURST.as_secs_f64()
+        self.rate * self.burst.as_secs_f64()
     }
 
     fn fill(&mut self, now: Instant) {
@@ -46,8 +48,8 @@ impl Level {
 
 impl Bucket {
     /// A full bucket.
-    pub(crate) fn new(rate: f64, now: Instant) -> Bucket {
-        let mut level = Level { rate, units: 0.0, at: now };
+    pub(crate) fn new(rate: f64, burst: Duration, now: Instant) -> Bucket {
+        let mut level = Level { rate, burst, units: 0.0, at: now };
         level.units = level.burst();
         Bucket(Mutex::new(level))
     }
@@ -125,7 +127,7 @@ mod tests {
     fn the_rate_holds_whatever_is_taken_at_a_time() {
         for (rate, step) in [(1000.0, 1.0), (1000.0, 300.0), (1000.0, 5000.0), (10.0, 1.0), (0.5, 0.01)] {
             let clock = Clock::manual(0);
-            let bucket = Bucket::new(rate, clock.now());
+            let bucket = Bucket::new(rate, BURST, clock.now());
             let (start, mut taken) = (clock.now(), 0.0);
             while clock.now() - start < Duration::from_secs(100) {
                 match bucket.delay_after(0.0, clock.now()) {
@@ -144,7 +146,7 @@ mod tests {
     #[test]
     fn what_is_saved_up_and_what_is_owed_are_bounded() {
         let clock = Clock::manual(0);
-        let bucket = Bucket::new(100.0, clock.now());
+        let bucket = Bucket::new(100.0, BURST, clock.now());
         clock.advance(Duration::from_secs(3600));
         assert_eq!((bucket.available(clock.now()), bucket.is_full(clock.now())), (100.0, true));
         bucket.take(1e9, clock.now());
@@ -157,7 +159,7 @@ mod tests {
     #[test]
     fn a_changed_rate_holds_at_once() {
         let clock = Clock::manual(0);
-        let bucket = Bucket::new(100.0, clock.now());
+        let bucket = Bucket::new(100.0, BURST, clock.now());
         bucket.take(1100.0, clock.now());
         assert_eq!(bucket.delay_after(0.0, clock.now()), Duration::from_secs(10));
         bucket.set_rate(1000.0, clock.now());
@@ -169,7 +171,7 @@ mod tests {
     #[test]
     fn units_are_reserved_for_as_long_as_one_waits() {
         let clock = Clock::manual(0);
-        let bucket = Bucket::new(2.0, clock.now());
+        let bucket = Bucket::new(2.0, BURST, clock.now());
         let reserve = |wait_max_ms| bucket.reserve(MS * wait_max_ms, clock.now());
         assert_eq!((reserve(0), reserve(0), reserve(0)), (Some(Duration::ZERO), Some(Duration::ZERO), None));
         assert_eq!((reserve(1000), reserve(1000), reserve(1000)), (Some(MS * 500), Some(MS * 1000), None));

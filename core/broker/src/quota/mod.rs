@@ -10,6 +10,7 @@
 
 mod applied;
 mod bucket;
+mod rows;
 mod shares;
 
 use std::collections::BTreeMap;
@@ -100,7 +101,7 @@ impl Quotas {
     pub(crate) fn open(log: Log, clock: Clock, quotas_max: usize) -> Result<Quotas, RowError> {
         let mut state = State::default();
         for (key, row) in log.recovered_state(QUOTAS) {
-            state.stored.insert(tables::decode(QUOTAS, &key)?, tables::decode(QUOTAS, &row)?);
+            state.stored.insert(tables::decode(QUOTAS, &key)?, rows::decode(&row)?);
         }
         state.index();
         Ok(Quotas(Arc::new(Inner {
@@ -160,7 +161,7 @@ impl Quotas {
         let mut entry = Entry::new();
         match limits.is_empty() {
             true => entry.delete(QUOTAS, key),
-            false => entry.put(QUOTAS, key, tables::encode(&limits)),
+            false => entry.put(QUOTAS, key, rows::encode(&limits)),
         }
         let lsn = self.0.log.submit(entry)?.lsn;
         match limits.is_empty() {

@@ -6,12 +6,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use inver_access::{QuotaKind, QuotaShare};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::bucket::Bucket;
+use super::bucket::{BURST, Bucket};
+
+/// How much of a quota of mutations may be saved up, as in Kafka (`controller.quota.window.num` seconds).
+const MUTATIONS_BURST: Duration = Duration::from_secs(11);
 
 /// Number of buckets below which none is looked for to be removed.
 const SWEEP_MIN: usize = 1024;
@@ -39,7 +43,8 @@ impl Shares {
             buckets.by_share.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !bucket.is_full(now));
             buckets.sweep_at = buckets.by_share.len() * 2;
         }
-        let bucket = Arc::new(Bucket::new(rate, now));
+        let burst = if kind == QuotaKind::Mutations { MUTATIONS_BURST } else { BURST };
+        let bucket = Arc::new(Bucket::new(rate, burst, now));
         buckets.by_share.insert(key, bucket.clone());
         bucket
     }

@@ -64,6 +64,7 @@ pub(super) fn values(entity: &QuotaEntity, limits: &QuotaLimits) -> Vec<(&'stati
             (PRODUCER_BYTE_RATE, limits.rate(QuotaKind::BytesIn)),
             (CONSUMER_BYTE_RATE, limits.rate(QuotaKind::BytesOut)),
             (REQUEST_PERCENTAGE, limits.request_time_percent),
+            (CONTROLLER_MUTATION_RATE, limits.mutations),
         ],
     };
     values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
@@ -83,10 +84,7 @@ pub(super) fn set(
         (CONSUMER_BYTE_RATE, false) => limits.bytes_out = whole()?,
         (REQUEST_PERCENTAGE, false) => limits.request_time_percent = value,
         (CONNECTION_CREATION_RATE, true) => limits.connections = whole()?,
-        (CONTROLLER_MUTATION_RATE, false) if value.is_none() => {}
-        (CONTROLLER_MUTATION_RATE, false) => {
-            return Err(invalid("controller_mutation_rate is not supported by this broker"));
-        }
+        (CONTROLLER_MUTATION_RATE, false) => limits.mutations = value,
         _ => return Err(invalid(format!("Invalid configuration key {key}"))),
     }
     Ok(())

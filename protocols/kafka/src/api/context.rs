@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use inver_access::Operation;
 use inver_broker::{
@@ -9,6 +10,7 @@ use inver_broker::{
 };
 use tokio::time::Instant;
 
+use super::reply::Refusal;
 use crate::access::Access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::header::ResponseHeader;
@@ -42,6 +44,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) fetcher: &'a mut Fetcher,
     /// The quotas that concern the client.
     pub(crate) quotas: Option<&'a AppliedQuotas>,
+    /// Until when the connection is not read after this request.
+    pub(crate) held_until: Option<Instant>,
     /// Bytes of the request.
     pub(crate) request_bytes: usize,
     /// When it came.
@@ -73,6 +77,40 @@ impl<'a> RequestContext<'a> {
         quotas.take(QuotaKind::BytesIn, self.request_bytes as f64, self.now);
         quotas.take(QuotaKind::MessagesIn, records as f64, self.now);
         throttle_ms(quotas.delay_in(self.now))
+    }
+
+    /// Takes partitions that are to be created or deleted from the client's quota (KIP-599). In versions of an API from
+    /// `strict_since` on that is refused while the quota is used up.
+    pub(crate) fn take_mutations(&mut self, partitions: usize, strict_since: i16) -> Result<(), Refusal> {
+        let Some(quotas) = self.quotas else { return Ok(()) };
+        let delay = quotas.delay_after(QuotaKind::Mutations, 0.0, self.now);
+        if self.version() >= strict_since && !delay.is_zero() {
+            self.hold(delay);
+            let text = "The throttling quota has been exceeded.".to_owned();
+            return Err((ErrorCode::THROTTLING_QUOTA_EXCEEDED, text));
+        }
+        quotas.take(QuotaKind::Mutations, partitions as f64, self.now);
+        if self.version() < strict_since {
+            self.hold(quotas.delay_after(QuotaKind::Mutations, 0.0, self.now));
+        }
+        Ok(())
+    }
+
+    /// Holds the connection back after this request.
+    fn hold(&mut self, delay: Duration) {
+        if !delay.is_zero() {
+            self.held_until = self.held_until.max(Some(self.now + delay));
+        }
+    }
+
+    /// For how long the client's next requests wait, milliseconds, as responses tell it; 0 where nothing limits it.
+    pub(crate) fn throttle_time_ms(&self) -> i32 {
+        let Some(quotas) = self.quotas else { return 0 };
+        let held = self.held_until.map(|until| until.saturating_duration_since(self.now)).unwrap_or_default();
+        // What the turn took so far is counted at its end.
+        let used = if quotas.limits(QuotaKind::RequestTime) { self.now.elapsed() } else { Duration::ZERO };
+        let time = quotas.delay_after(QuotaKind::RequestTime, used.as_secs_f64(), self.now);
+        throttle_ms(held.max(time))
     }
 
     /// Settings of the protocol.

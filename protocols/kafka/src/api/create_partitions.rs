@@ -47,6 +47,9 @@ messages! {
     }
 }
 
+/// The version from which on a used up quota refuses partitions (KIP-599).
+const STRICT_SINCE: i16 = 3;
+
 /// The CreatePartitions API.
 pub struct CreatePartitions;
 
@@ -79,7 +82,7 @@ impl Handler for CreatePartitions {
 }
 
 fn create(
-    cx: &RequestContext<'_>,
+    cx: &mut RequestContext<'_>,
     topic: &CreatePartitionsTopic,
     validate_only: bool,
 ) -> Result<Completion, Refusal> {
@@ -107,6 +110,7 @@ fn create(
     if validate_only {
         return Ok(Completion::Now);
     }
+    cx.take_mutations((topic.count - present) as usize, STRICT_SINCE)?;
     let added = cx.namespace().add_partitions(&topic.name, topic.count as u32);
     added.map(Completion::At).map_err(|error| map::topic::refusal(&error))
 }

@@ -121,9 +121,12 @@ impl Handler for CreateTopics {
     }
 }
 
+/// The version from which on a used up quota refuses topics (KIP-599).
+const STRICT_SINCE: i16 = 6;
+
 /// Creates one topic. `room` is the number of partitions that the request may still create.
 fn create(
-    cx: &RequestContext<'_>,
+    cx: &mut RequestContext<'_>,
     topic: &CreatableTopic,
     validate_only: bool,
     room: &mut u32,
@@ -166,6 +169,7 @@ fn create(
     if validate_only {
         return Ok((result, Completion::Now));
     }
+    cx.take_mutations(partitions as usize, STRICT_SINCE)?;
     let created = cx.namespace().create_topic(&topic.name, &TopicSpec { partitions, config });
     let (created, lsn) = created.map_err(|error| map::topic::refusal(&error))?;
     result.topic_id = Uuid(created.id().0);

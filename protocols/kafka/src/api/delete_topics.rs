@@ -44,6 +44,9 @@ messages! {
     }
 }
 
+/// The version from which on a used up quota refuses topics (KIP-599).
+const STRICT_SINCE: i16 = 5;
+
 /// The DeleteTopics API.
 pub struct DeleteTopics;
 
@@ -70,8 +73,10 @@ impl Handler for DeleteTopics {
                 }
                 Err(code) => Err((*code, "This server does not host this topic.".to_owned())),
                 Ok(topic) => {
-                    let deleted = cx.namespace().delete_topic(topic.name());
-                    deleted.map_err(|error| map::topic::refusal(&error))
+                    cx.take_mutations(topic.partition_count() as usize, STRICT_SINCE).and_then(|()| {
+                        let deleted = cx.namespace().delete_topic(topic.name());
+                        deleted.map_err(|error| map::topic::refusal(&error))
+                    })
                 }
             };
             let (error_code, error_message) = match outcome {

@@ -64,5 +64,12 @@ pub(super) fn run<H: Handler>(
     let request = H::Request::read(&mut body, header.version).map_err(|source| {
         ConnectionError::Malformed { api: header.api.name, version: header.version.number, source }
     })?;
-    Ok(H::handle(cx, request).map(|response| encode(arena, header, &response)))
+    let reply = H::handle(cx, request);
+    let throttle_time_ms = cx.throttle_time_ms();
+    Ok(reply.map(|mut response| {
+        if throttle_time_ms > 0 {
+            response.throttle(throttle_time_ms);
+        }
+        encode(arena, header, &response)
+    }))
 }

@@ -3,6 +3,7 @@
 mod acls;
 mod authorization;
 mod delegation;
+mod mutations;
 mod namespaces;
 mod scram;
 
@@ -15,8 +16,8 @@ use inver_access::{
     User,
 };
 use inver_broker::{
-    Admission, Broker, BrokerConfig, Completion, ConnectionHandle, DelegationConfig, Endpoints, Identity, ListenerInfo,
-    Mailbox, TopicSpec,
+    Admission, AppliedQuotas, Broker, BrokerConfig, Completion, ConnectionHandle, DelegationConfig,
+    Endpoints, Identity, ListenerInfo, Mailbox, TopicSpec,
 };
 use inver_storage::batch::BatchBuilder;
 use inver_storage::{Log, LogOptions};
@@ -43,6 +44,9 @@ struct Fixture {
     sasl: Sasl,
     fetcher: Fetcher,
     topics: TopicCache,
+    quotas: Option<Arc<AppliedQuotas>>,
+    /// What the last response told, if it has such a field.
+    throttle_time_ms: i32,
     mailbox: Arc<Mailbox>,
     _folder: tempfile::TempDir,
 }
@@ -66,6 +70,8 @@ fn fixture() -> Fixture {
         access: node.before_login(),
         fetcher: Fetcher::new(node.clone(), node.before_login(), mailbox.clone()),
         topics: TopicCache::default(),
+        quotas: None,
+        throttle_time_ms: 0,
         mailbox,
         node,
         _folder: folder,
@@ -132,13 +138,16 @@ impl Fixture {
             access: &self.access,
             sasl: &mut self.sasl,
             fetcher: &mut self.fetcher,
-            quotas: None,
+            quotas: self.quotas.as_deref(),
+            held_until: None,
             request_bytes: 0,
             now: tokio::time::Instant::now(),
             topics: &mut self.topics,
             mailbox: &self.mailbox,
         };
-        H::handle(&mut cx, request)
+        let reply = H::handle(&mut cx, request);
+        self.throttle_time_ms = cx.throttle_time_ms();
+        reply
     }
 
     /// The response of a handler that answers at once.

@@ -96,6 +96,11 @@ macro_rules! messages {
                     }
                 }
 
+                fn throttle(&mut self, throttle_time_ms: i32) {
+                    let _ = throttle_time_ms;
+                    $( $crate::codec::messages::throttle_field!(self, $field, throttle_time_ms); )*
+                }
+
                 fn each_error(&self, report: &mut impl FnMut($crate::codec::error_code::ErrorCode)) {
                     let _ = &report;
                     $( $crate::codec::wire::Wire::each_error(&self.$field, report); )*
@@ -178,6 +183,13 @@ macro_rules! or_empty {
     };
 }
 
+macro_rules! throttle_field {
+    ($self:ident, throttle_time_ms, $value:expr) => {
+        $self.throttle_time_ms = $self.throttle_time_ms.max($value);
+    };
+    ($self:ident, $other:ident, $value:expr) => {};
+}
+
 macro_rules! write_field {
     ($value:expr, $out:expr, $version:expr) => {
         $crate::codec::wire::Wire::write(&$value, $out, $version)
@@ -236,4 +248,4 @@ macro_rules! write_tagged {
 
 #[cfg(test)]
 pub(crate) use or_empty;
-pub(crate) use {field_default, messages, read_tagged, write_field, write_tagged};
+pub(crate) use {field_default, messages, read_tagged, throttle_field, write_field, write_tagged};

@@ -29,6 +29,8 @@ pub trait Wire: Sized + Default {
     fn read(reader: &mut Reader, version: Version) -> Result<Self, DecodeError>;
     /// Appends a value.
     fn write(&self, out: &mut BytesMut, version: Version);
+    /// Tells in a response that has a field for it for how long the client's next requests wait, milliseconds.
+    fn throttle(&mut self, _throttle_time_ms: i32) {}
     /// Calls `report` for every error code in the value other than [`ErrorCode::NONE`].
     fn each_error(&self, report: &mut impl FnMut(ErrorCode)) {
         let _ = report;

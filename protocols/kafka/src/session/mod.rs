@@ -64,6 +64,8 @@ pub(crate) struct Session {
     /// Memory that small responses share.
     arena: BytesMut,
     client: LoggedClient,
+    /// Until when its requests wait because one of them exceeded a quota of its own.
+    held_until: Option<Instant>,
     /// There once it has produced.
     publisher: Option<CountedPublisher>,
     /// There once it has fetched.
@@ -85,6 +87,7 @@ impl Session {
             pipeline: Pipeline::default(),
             topics: TopicCache::default(),
             arena: BytesMut::new(),
+            held_until: None,
             publisher: None,
             consumer: None,
             node,
@@ -124,12 +127,19 @@ impl Session {
         self.place.as_ref().and_then(|place| place.quotas())
     }
 
+    /// Until when one of its requests keeps the others waiting.
+    pub(crate) fn held_until(&self, now: Instant) -> Option<Instant> {
+        self.held_until.filter(|until| *until > now)
+    }
+
     /// Whether a quota keeps the client's requests waiting.
     pub(crate) fn is_held_back(&self, now: Instant) -> bool {
         let is_early =
             self.place.as_ref().and_then(|place| place.served_from()).is_some_and(|from| from > now);
         let owes = |quotas: Arc<AppliedQuotas>| quotas.delay_in(now).max(quotas.delay_out(now));
-        is_early || self.quotas().map(owes).is_some_and(|delay| !delay.is_zero())
+        is_early
+            || self.held_until(now).is_some()
+            || self.quotas().map(owes).is_some_and(|delay| !delay.is_zero())
     }
 
     /// Lets an authenticated client in: admits it, or, if it is authenticated again, goes on with what it may do now.
@@ -250,12 +260,14 @@ impl Session {
             sasl: &mut self.sasl,
             fetcher: &mut self.fetcher,
             quotas: quotas.as_deref(),
+            held_until: None,
             request_bytes,
             now,
             topics: &mut self.topics,
             mailbox: &self.mailbox,
         };
         let reply = api::handle(&mut cx, body, &mut self.arena)?;
+        self.held_until = self.held_until.max(cx.held_until);
         self.queue(reply, header, now)
     }
 

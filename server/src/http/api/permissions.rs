@@ -404,7 +404,7 @@ impl TokenQuestion {
         };
         let none = Tags::default();
         let tags = client.external_tags().unwrap_or(&none);
-        let grant = client.grant().map(AsRef::as_ref);
+        let grant = client.grant().map(|grant| &**grant);
         let Answer { allowed, rule, reason } = asked.decide(app, &what, client.name(), tags, grant);
         let of_user = client.name().unwrap_or_default();
         let granted = grant.map(|grant| grant.rules.as_slice()).unwrap_or_default();

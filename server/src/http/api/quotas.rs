@@ -33,6 +33,8 @@ pub(in crate::http) struct Shown {
     /// Time of the broker's threads, percent of one thread.
     request_time_percent: Option<f64>,
     connections_per_second: Option<u64>,
+    /// Partitions created and deleted over Kafka.
+    mutations_per_second: Option<f64>,
     /// `stored`, or `configuration`: read-only.
     source: String,
 }
@@ -52,6 +54,7 @@ impl Shown {
             messages_out_per_second: text.messages_out_per_second,
             request_time_percent: text.request_time_percent,
             connections_per_second: text.connections_per_second,
+            mutations_per_second: text.mutations_per_second,
             source: source(of).to_owned(),
         }
     }
@@ -98,6 +101,9 @@ pub(in crate::http) struct Change {
     request_time_percent: Option<f64>,
     #[schema(nullable = false)]
     connections_per_second: Option<u64>,
+    /// Partitions created and deleted over Kafka.
+    #[schema(nullable = false)]
+    mutations_per_second: Option<f64>,
 }
 
 impl Change {
@@ -109,9 +115,10 @@ impl Change {
         limits.messages_in = whole(self.messages_in_per_second, limits.messages_in);
         limits.messages_out = whole(self.messages_out_per_second, limits.messages_out);
         limits.connections = whole(self.connections_per_second, limits.connections);
-        if let Some(percent) = self.request_time_percent {
-            limits.request_time_percent = Some(percent).filter(|percent| *percent != 0.0);
-        }
+        let fraction =
+            |wanted: Option<f64>, now| wanted.map_or(now, |limit| Some(limit).filter(|limit| *limit != 0.0));
+        limits.request_time_percent = fraction(self.request_time_percent, limits.request_time_percent);
+        limits.mutations = fraction(self.mutations_per_second, limits.mutations);
     }
 }
 
