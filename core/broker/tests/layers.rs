@@ -60,7 +60,7 @@ const RULES: &[Rule] = &[
     ("receivers", &["batch_format", "queue", "subscription"]),
     ("exchange", &["address", "bindings", "completion", "queue", "receivers", "spec", "value"]),
     ("write_batch", &["completion", "message", "queue", "receivers"]),
-    ("namespace", &["access", "audit", "bag", "batch_format", "bindings", "capture", "clock", "committed_offsets", "completion", "context", "exchange", "limits", "maps", "ordered", "peek", "queue", "receivers", "removal", "retained", "rows", "spec", "subscription", "telemetry", "topic", "traces", "value"]),
+    ("namespace", &["access", "address", "audit", "bag", "batch_format", "bindings", "capture", "clock", "committed_offsets", "completion", "context", "exchange", "limits", "maps", "ordered", "peek", "queue", "receivers", "removal", "retained", "rows", "spec", "subscription", "telemetry", "topic", "traces", "value"]),
     ("router", &["access", "address", "bindings", "exchange", "namespace", "queue", "receivers", "spec", "topic", "value"]),
     ("publisher", &["access", "address", "completion", "exchange", "limits", "message", "namespace", "queue", "receivers", "router", "spec", "subscription", "traces", "write_batch"]),
     ("preview", &["address", "namespace", "publisher", "queue", "router", "spec", "value"]),

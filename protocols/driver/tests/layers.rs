@@ -15,13 +15,14 @@ const RULES: &[Rule] = &[
     ("commits", &["traffic"]),
     ("connections", &["traffic"]),
     ("input", &[]),
+    ("login_memory", &[]),
     ("quota", &["traffic"]),
     ("output", &["quota"]),
     ("timeouts", &[]),
     ("timer", &[]),
     ("pool", &["output"]),
     ("machine", &["input", "output", "timeouts"]),
-    ("link", &["connections", "machine", "output", "pool", "quota", "timer", "traffic"]),
+    ("link", &["connections", "login_memory", "machine", "output", "pool", "quota", "timer", "traffic"]),
     (
         "driver",
         &[
