@@ -217,11 +217,11 @@ impl Http {
 }
 
 fn routes(app: App) -> Router {
-    let (api, paths) = api::routes().split_for_parts();
-    let (open, open_paths) = api::open_routes().split_for_parts();
+    let api: Router<App> = api::routes().into();
+    let open: Router<App> = api::open_routes().into();
     let open = open.layer(DefaultBodyLimit::max(OPEN_BODY_BYTES_MAX));
     let api = api
-        .route("/openapi.json", openapi::route(openapi::document(paths.merge_from(open_paths))))
+        .route("/openapi.json", get(openapi::answer))
         .fallback(async || Problem::not_found("there is no such resource"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(middleware::from_fn_with_state(app.clone(), auth::authenticate))

@@ -1,15 +1,12 @@
 //! The OpenAPI document (3.1) of the API, generated from the handlers.
 
-use std::sync::Arc;
-
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::problem;
+use super::{api, problem};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,12 +21,12 @@ use super::problem;
 struct Base;
 
 /// The document of these paths, as served.
-pub(super) fn document(paths: Document) -> Arc<str> {
+pub(super) fn document(paths: Document) -> String {
     let mut all = Base::openapi();
     all.merge(paths);
     let mut json = serde_json::to_value(&all).unwrap_or_default();
     complete(&mut json);
-    json.to_string().into()
+    json.to_string()
 }
 
 /// Adds what every operation has: the problem that it may answer with. Takes out what an item of a list may lack.
@@ -63,14 +60,12 @@ fn complete(document: &mut Value) {
     }
 }
 
-/// The route of the document.
-pub(super) fn route<S: Clone + Send + Sync + 'static>(document: Arc<str>) -> axum::routing::MethodRouter<S> {
-    get(move || {
-        let document = document.clone();
-        async move { answer(&document) }
-    })
-}
-
-fn answer(document: &str) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], document.to_owned()).into_response()
+/// Answers with the document, which is made then: it takes megabytes.
+pub(super) async fn answer() -> Response {
+    let document = || {
+        let (_, paths) = api::routes().split_for_parts();
+        let (_, open_paths) = api::open_routes().split_for_parts();
+        document(paths.merge_from(open_paths))
+    };
+    ([(header::CONTENT_TYPE, "application/json")], document()).into_response()
 }
