@@ -1,14 +1,14 @@
 //! The decision: whether a subject may perform an operation on a resource, and by which rule.
 //!
-//! Rules are selected and their patterns compiled once for each subject ([`Rules::for_subject`]); a decision then walks
-//! only the subject's own rules of the resource's kind. Deny wins over allow; without a matching rule the answer is no.
+//! Rules are selected once for each subject ([`Rules::for_subject`]), which shares the compiled patterns of rules without
+//! variables with all others; a decision then walks only the subject's own rules of the resource's kind. Deny wins over allow; without a matching rule the answer is no.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::grant::Grant;
-use crate::pattern::{Matcher, Variables};
+use crate::pattern::{Matcher, Pattern, Variables};
 use crate::rule::{Effect, KEY_SEPARATOR, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
 use crate::user::{Tag, Tags};
 
@@ -43,8 +43,8 @@ pub struct Rules {
     tags: HashMap<Tag, Vec<Arc<Rule>>>,
     anyone: Vec<Arc<Rule>>,
     anonymous: Vec<Arc<Rule>>,
-    /// The compiled patterns of rules without variables, which all subjects share, by the rule's place in memory.
-    compiled: HashMap<usize, Matcher>,
+    /// The compiled patterns without variables, which all rules and subjects share, each with the number of its rules.
+    compiled: HashMap<Pattern, (Arc<Matcher>, usize)>,
 }
 
 impl Rules {
@@ -57,8 +57,10 @@ impl Rules {
 
     /// Adds a rule.
     pub fn insert(&mut self, rule: Arc<Rule>) {
-        if let Some(matcher) = rule.pattern.fixed_matcher() {
-            self.compiled.insert(place(&rule), matcher);
+        if let Some((_, count)) = self.compiled.get_mut(&rule.pattern) {
+            *count += 1;
+        } else if let Some(matcher) = rule.pattern.fixed_matcher() {
+            self.compiled.insert(rule.pattern.clone(), (Arc::new(matcher), 1));
         }
         match &rule.principal {
             Principal::User(name) => self.users.entry(name.clone()).or_default().push(rule),
@@ -72,10 +74,14 @@ impl Rules {
     pub fn remove(&mut self, rule: &Rule) {
         let compiled = &mut self.compiled;
         let others = |each: &Arc<Rule>| {
-            if each.id == rule.id {
-                compiled.remove(&place(each));
+            let is_other = each.id != rule.id;
+            if !is_other && let Some((_, count)) = compiled.get_mut(&each.pattern) {
+                *count -= 1;
+                if *count == 0 {
+                    compiled.remove(&each.pattern);
+                }
             }
-            each.id != rule.id
+            is_other
         };
         match &rule.principal {
             Principal::User(name) => {
@@ -120,11 +126,10 @@ impl Rules {
             if is_here && is_host {
                 by_kind.entry(rule.kind).or_default().push(EffectiveRule {
                     id: rule.id,
-                    matcher: self
-                        .compiled
-                        .get(&place(rule))
-                        .cloned()
-                        .unwrap_or_else(|| matcher(rule, &variables)),
+                    matcher: match self.compiled.get(&rule.pattern) {
+                        Some((shared, _)) => shared.clone(),
+                        None => Arc::new(matcher(rule, &variables)),
+                    },
                     operations: rule.operations,
                     effect: rule.effect,
                 });
@@ -147,7 +152,7 @@ impl Rules {
                 let rule = &granted.rule;
                 rules.by_kind.entry(rule.kind).or_default().push(EffectiveRule {
                     id: rule.id,
-                    matcher: matcher(rule, &variables),
+                    matcher: Arc::new(matcher(rule, &variables)),
                     operations: rule.operations,
                     effect: rule.effect,
                 });
@@ -166,14 +171,10 @@ fn matcher(rule: &Rule, variables: &Variables<'_>) -> Matcher {
     }
 }
 
-fn place(rule: &Arc<Rule>) -> usize {
-    Arc::as_ptr(rule).addr()
-}
-
 #[derive(Clone, Debug)]
 struct EffectiveRule {
     id: RuleId,
-    matcher: Matcher,
+    matcher: Arc<Matcher>,
     operations: Operations,
     effect: Effect,
 }
@@ -226,7 +227,7 @@ impl EffectiveRules {
                 || self.of(kind).any(|rule| {
                     rule.effect == Effect::Allow
                         && rule.operations == Operations::ALL
-                        && matches!(rule.matcher, Matcher::Any)
+                        && matches!(*rule.matcher, Matcher::Any)
                 })
         };
         self.by_kind.values().flatten().all(|rule| rule.effect == Effect::Allow)
@@ -248,13 +249,13 @@ impl EffectiveRules {
         let including = own.or(operation.included_in());
         let denials: Vec<&Matcher> = (self.of(kind))
             .filter(|rule| rule.effect == Effect::Deny && rule.operations.intersects(operation.denied_with()))
-            .map(|rule| &rule.matcher)
+            .map(|rule| &*rule.matcher)
             .collect();
         let is_open = |allowed: &Matcher| !denials.iter().any(|denied| denied.covers(allowed));
         let allows = |rule: &EffectiveRule| {
             rule.effect == Effect::Allow
                 && rule.operations.intersects(including)
-                && !matches!(rule.matcher, Matcher::Nothing)
+                && !matches!(*rule.matcher, Matcher::Nothing)
                 && is_open(&rule.matcher)
         };
         self.of(kind).any(allows) || (self.is_administrator && is_open(&Matcher::Any))
@@ -544,12 +545,7 @@ mod tests {
         let none = Tags::default();
         let shared = |rules: &Rules, user| {
             let own = rules.for_subject(&subject(Some(user), &none));
-            own.of(ResourceKind::Topic)
-                .filter_map(|rule| match &rule.matcher {
-                    Matcher::Regex(regex) => Some(Arc::as_ptr(regex).addr()),
-                    _ => None,
-                })
-                .collect::<Vec<_>>()
+            own.of(ResourceKind::Topic).map(|rule| Arc::as_ptr(&rule.matcher).addr()).collect::<Vec<_>>()
         };
         let (ann, bob) = (shared(&rules, "ann"), shared(&rules, "bob"));
         assert!(ann[0] == bob[0] && ann[1] != bob[1]);

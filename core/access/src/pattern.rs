@@ -3,8 +3,6 @@
 //! `{username}`, `{client_id}` and `{namespace}` in a pattern stand for the subject's own. They are replaced as plain
 //! text: a value never acts as a wildcard or as part of a regular expression.
 
-use std::sync::Arc;
-
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -88,10 +86,9 @@ pub(crate) enum Matcher {
     Prefix(String),
     /// Levels; `None` for a level that no name has.
     Filter(Vec<Level>),
-    /// Shared, because a compiled expression takes kilobytes and every connection of a user has it.
-    Regex(Arc<Regex>),
+    Regex(Regex),
     Within(String, Box<Matcher>),
-    Dotted(Arc<Regex>),
+    Dotted(Regex),
     /// A value cannot be a part of such a pattern.
     Nothing,
 }
@@ -182,13 +179,15 @@ impl Pattern {
             }
             Pattern::Filter(_) => Matcher::Nothing,
             Pattern::Regex(pattern) if matches!(pattern.as_str(), "" | ".*") => Matcher::Any,
-            Pattern::Regex(pattern) => compile(&expand(pattern, variables, regex::escape))
-                .map_or(Matcher::Nothing, |regex| Matcher::Regex(Arc::new(regex))),
+            Pattern::Regex(pattern) => {
+                compile(&expand(pattern, variables, regex::escape)).map_or(Matcher::Nothing, Matcher::Regex)
+            }
             Pattern::Within { exchange, keys } => {
                 Matcher::Within(exchange.clone(), Box::new(keys.matcher(variables)))
             }
-            Pattern::Dotted(pattern) => compile(&expand(pattern, variables, regex::escape))
-                .map_or(Matcher::Nothing, |regex| Matcher::Dotted(Arc::new(regex))),
+            Pattern::Dotted(pattern) => {
+                compile(&expand(pattern, variables, regex::escape)).map_or(Matcher::Nothing, Matcher::Dotted)
+            }
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Users, rules and delegation tokens in memory.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use inver_access::{Principal, Rule, RuleId, Rules, User};
+use smallvec::SmallVec;
 
 use super::AccessError;
 use super::delegation::Tokens;
@@ -19,8 +21,9 @@ pub(super) struct State {
     stored_users: BTreeMap<String, Arc<User>>,
     configured_users: BTreeMap<String, Arc<User>>,
     stored_rules: BTreeMap<RuleId, Arc<Rule>>,
-    /// Ids of stored rules by what they are but for their id.
-    known: HashMap<Rule, RuleId>,
+    /// Ids of stored rules by a hash of what they are but for their id.
+    known: HashMap<u64, SmallVec<[RuleId; 1]>>,
+    hasher: RandomState,
     configured_rules: Vec<Arc<Rule>>,
     index: Rules,
     next_rule: u64,
@@ -118,7 +121,7 @@ impl State {
         let mut next = self.next_rule;
         for rule in wanted {
             let plain = without_id(&rule);
-            if let Some(id) = self.known.get(&plain).or_else(|| new.get(&plain)).copied() {
+            if let Some(id) = self.known(&plain).or_else(|| new.get(&plain).copied()) {
                 deleted.retain(|rule| rule.id != id);
                 ids.push(id);
                 continue;
@@ -159,16 +162,29 @@ impl State {
 
     fn insert_rule(&mut self, rule: Arc<Rule>) {
         self.next_rule = self.next_rule.max(rule.id.0 + 1);
-        self.known.insert(without_id(&rule), rule.id);
+        self.known.entry(self.hasher.hash_one(without_id(&rule))).or_default().push(rule.id);
         self.index.insert(rule.clone());
         self.stored_rules.insert(rule.id, rule);
     }
 
     pub(super) fn remove_rule(&mut self, id: RuleId) {
         if let Some(rule) = self.stored_rules.remove(&id) {
-            self.known.remove(&without_id(&rule));
+            let hash = self.hasher.hash_one(without_id(&rule));
+            if let Some(ids) = self.known.get_mut(&hash) {
+                ids.retain(|known| *known != id);
+                if ids.is_empty() {
+                    self.known.remove(&hash);
+                }
+            }
             self.index.remove(&rule);
         }
+    }
+
+    /// The id of the stored rule that is this one but for its id.
+    fn known(&self, plain: &Rule) -> Option<RuleId> {
+        let ids = self.known.get(&self.hasher.hash_one(plain))?;
+        let is_it = |id: &&RuleId| self.stored_rules.get(*id).is_some_and(|rule| without_id(rule) == *plain);
+        ids.iter().find(is_it).copied()
     }
 
     pub(super) fn set_configured(&mut self, users: BTreeMap<String, Arc<User>>, rules: Vec<Arc<Rule>>) {
