@@ -1,11 +1,14 @@
 //! Trie: a map from filters to values, matched against addresses.
 //!
 //! The cost of matching depends on the depth of the address and on the wildcards that it meets, not on the number of
-//! filters. Matching keeps a set of nodes instead of recursing, so that an address of sixty thousand levels needs no
-//! stack.
+//! filters. Filters that match the same addresses share a node: of wildcards in a row, only the number of single levels
+//! counts, and whether any number of them may follow. Matching keeps a set of nodes instead of recursing, so that an
+//! address of sixty thousand levels needs no stack.
 
-use std::collections::HashMap;
+use std::hash::RandomState;
 
+use hashbrown::{Equivalent, HashMap};
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use crate::address::{Address, Filter, Step};
@@ -18,8 +21,39 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(crate) struct Trie<T> {
     nodes: Vec<Node<T>>,
-    edges: HashMap<(u32, Box<[u8]>), u32>,
+    /// Clients choose the levels: the hash is none that they could predict.
+    edges: HashMap<(u32, Box<[u8]>), u32, RandomState>,
     free: Vec<u32>,
+}
+
+/// A key of `edges`, borrowed.
+#[derive(Hash)]
+struct Edge<'a>(u32, &'a [u8]);
+
+impl Equivalent<(u32, Box<[u8]>)> for Edge<'_> {
+    fn equivalent(&self, (from, level): &(u32, Box<[u8]>)) -> bool {
+        self.0 == *from && *self.1 == **level
+    }
+}
+
+/// The steps of a filter, wildcards in a row in a fixed form: those of one level first, then one of many.
+type Steps<'a> = SmallVec<[&'a Step; 16]>;
+
+fn canonical(filter: &Filter) -> Steps<'_> {
+    let mut steps = Steps::new();
+    let mut many = None;
+    for step in filter.steps() {
+        match step {
+            Step::One => steps.push(step),
+            Step::Many => many = Some(step),
+            Step::Literal(_) => {
+                steps.extend(many.take());
+                steps.push(step);
+            }
+        }
+    }
+    steps.extend(many);
+    steps
 }
 
 #[derive(Debug)]
@@ -47,7 +81,7 @@ impl<T: Hashed> Hashed for Value<T> {
 
 impl<T> Default for Trie<T> {
     fn default() -> Self {
-        Trie { nodes: vec![Node::new(NONE)], edges: HashMap::new(), free: Vec::new() }
+        Trie { nodes: vec![Node::new(NONE)], edges: HashMap::default(), free: Vec::new() }
     }
 }
 
@@ -55,12 +89,16 @@ impl<T> Node<T> {
     fn new(parent: u32) -> Self {
         Node { one: NONE, many: NONE, parent, children: 0, values: Bag::Empty }
     }
+
+    fn has_literals(&self) -> bool {
+        self.children > u32::from(self.one != NONE) + u32::from(self.many != NONE)
+    }
 }
 
 impl<T: Hashed> Trie<T> {
     /// Adds a value to a filter; a filter can have several.
     pub(crate) fn insert(&mut self, filter: &Filter, value: T) {
-        let node = self.grow(filter.steps());
+        let node = self.grow(&canonical(filter));
         self.nodes[node as usize].values.insert(Value { guarded: filter.is_guarded(), value });
     }
 
@@ -71,7 +109,7 @@ impl<T: Hashed> Trie<T> {
         hash: u64,
         is_it: impl Fn(&T) -> bool,
     ) -> Option<&mut T> {
-        let node = self.descend(filter.steps())?;
+        let node = self.descend(&canonical(filter))?;
         let found = self.nodes[node as usize].values.find_mut(hash, |v| is_it(&v.value))?;
         Some(&mut found.value)
     }
@@ -83,48 +121,73 @@ impl<T: Hashed> Trie<T> {
         hash: u64,
         mut remove: impl FnMut(&T) -> bool,
     ) -> SmallVec<[T; 1]> {
-        let Some(node) = self.descend(filter.steps()) else { return SmallVec::new() };
+        let steps = canonical(filter);
+        let Some(node) = self.descend(&steps) else { return SmallVec::new() };
         let taken = self.nodes[node as usize].values.remove(hash, |v| remove(&v.value));
-        self.prune(node, filter.steps());
+        self.prune(node, &steps);
         taken.into_iter().map(|v| v.value).collect()
     }
 }
 
 impl<T> Trie<T> {
     /// Calls `found` once for every value whose filter matches the address.
-    pub(crate) fn matching<'a>(&'a self, address: &Address, mut found: impl FnMut(&'a T)) {
+    pub(crate) fn matching<'a>(&'a self, address: &Address, found: impl FnMut(&'a T)) {
+        self.visit(address, found);
+    }
+
+    /// As [`matching`](Self::matching); the number of nodes visited.
+    fn visit<'a>(&'a self, address: &Address, mut found: impl FnMut(&'a T)) -> usize {
         let system = address.is_system();
-        let mut here: Vec<u32> = vec![ROOT];
-        self.close(&mut here);
-        let mut next: Vec<u32> = Vec::new();
+        let mut find = |node: &'a Node<T>| {
+            node.values.iter().filter(|v| !(system && v.guarded)).for_each(|v| found(&v.value));
+        };
+        // The nodes whose filters match the levels so far. A node of many levels matches all that follow: it is reached
+        // once, and stays.
+        let (mut here, mut next): (Vec<u32>, Vec<u32>) = (vec![ROOT], Vec::new());
+        let mut staying: Vec<u32> = Vec::new();
+        let mut reached: FxHashSet<u32> = FxHashSet::default();
+        let mut visited = 0;
         for level in address.levels() {
+            self.reach(&here, &mut reached, &mut staying, &mut find);
             next.clear();
-            for &n in &here {
+            for &n in here.iter().chain(&staying) {
+                visited += 1;
                 let node = &self.nodes[n as usize];
-                if self.is_many(n) {
-                    next.push(n);
-                }
-                if node.children == 0 {
-                    continue;
-                }
                 if node.one != NONE {
                     next.push(node.one);
                 }
-                if let Some(&child) = self.edges.get(&(n, level.clone())) {
-                    next.push(child);
+                if node.has_literals() {
+                    next.extend(self.edges.get(&Edge(n, level)));
                 }
             }
-            self.close(&mut next);
             std::mem::swap(&mut here, &mut next);
-            if here.is_empty() {
-                return;
+            if here.is_empty() && staying.is_empty() {
+                return visited;
             }
         }
-        for &n in &here {
-            for v in self.nodes[n as usize].values.iter() {
-                if !(system && v.guarded) {
-                    found(&v.value);
-                }
+        self.reach(&here, &mut reached, &mut staying, &mut find);
+        here.iter().for_each(|n| find(&self.nodes[*n as usize]));
+        visited + here.len()
+    }
+
+    /// Finds what the nodes of many levels behind these nodes have, since those match no level too. They stay if filters
+    /// go on behind them.
+    fn reach<'a>(
+        &'a self,
+        nodes: &[u32],
+        reached: &mut FxHashSet<u32>,
+        staying: &mut Vec<u32>,
+        find: &mut impl FnMut(&'a Node<T>),
+    ) {
+        for n in nodes {
+            let many = self.nodes[*n as usize].many;
+            if many == NONE || !reached.insert(many) {
+                continue;
+            }
+            let node = &self.nodes[many as usize];
+            find(node);
+            if node.children > 0 {
+                staying.push(many);
             }
         }
     }
@@ -133,7 +196,7 @@ impl<T> Trie<T> {
     pub(crate) fn exactly<'a>(&'a self, address: &Address, found: impl FnMut(&'a T)) {
         let mut at = ROOT;
         for level in address.levels() {
-            let Some(&child) = self.edges.get(&(at, level.clone())) else { return };
+            let Some(&child) = self.edges.get(&Edge(at, level)) else { return };
             at = child;
         }
         self.nodes[at as usize].values.iter().map(|v| &v.value).for_each(found);
@@ -144,26 +207,7 @@ impl<T> Trie<T> {
         self.nodes.iter().flat_map(|n| n.values.iter().map(|v| &v.value))
     }
 
-    fn is_many(&self, n: u32) -> bool {
-        let parent = self.nodes[n as usize].parent;
-        parent != NONE && self.nodes[parent as usize].many == n
-    }
-
-    /// Adds the `Many` children of the nodes: `Many` also matches no level.
-    fn close(&self, set: &mut Vec<u32>) {
-        let mut i = 0;
-        while i < set.len() {
-            let many = self.nodes[set[i] as usize].many;
-            if many != NONE {
-                set.push(many);
-            }
-            i += 1;
-        }
-        set.sort_unstable();
-        set.dedup();
-    }
-
-    fn descend(&self, steps: &[Step]) -> Option<u32> {
+    fn descend(&self, steps: &[&Step]) -> Option<u32> {
         let mut at = ROOT;
         for step in steps {
             at = self.child(at, step)?;
@@ -176,12 +220,12 @@ impl<T> Trie<T> {
         let child = match step {
             Step::One => node.one,
             Step::Many => node.many,
-            Step::Literal(l) => self.edges.get(&(at, l.clone())).copied().unwrap_or(NONE),
+            Step::Literal(l) => self.edges.get(&Edge(at, l)).copied().unwrap_or(NONE),
         };
         (child != NONE).then_some(child)
     }
 
-    fn grow(&mut self, steps: &[Step]) -> u32 {
+    fn grow(&mut self, steps: &[&Step]) -> u32 {
         let mut at = ROOT;
         for step in steps {
             at = match self.child(at, step) {
@@ -216,7 +260,7 @@ impl<T> Trie<T> {
     }
 
     /// Removes an emptied node and its ancestors as far as they have no other children or values.
-    fn prune(&mut self, mut node: u32, steps: &[Step]) {
+    fn prune(&mut self, mut node: u32, steps: &[&Step]) {
         for step in steps.iter().rev() {
             let n = &self.nodes[node as usize];
             if n.children > 0 || !n.values.is_empty() {
@@ -229,7 +273,7 @@ impl<T> Trie<T> {
                 Step::One => up.one = NONE,
                 Step::Many => up.many = NONE,
                 Step::Literal(l) => {
-                    self.edges.remove(&(parent, l.clone()));
+                    self.edges.remove(&Edge(parent, l));
                 }
             }
             self.nodes[node as usize] = Node::new(NONE);
@@ -259,6 +303,35 @@ mod tests {
         let mut found = 0;
         trie.matching(&address, |_| found += 1);
         assert_eq!(found, 0);
+    }
+
+    #[test]
+    fn filters_of_wildcards_only_share_nodes() {
+        const STEPS: u32 = 12;
+        let mut trie = Trie::default();
+        let filter = |bits: u32| {
+            let steps = (0..STEPS).map(|i| if bits >> i & 1 == 1 { "#" } else { "*" });
+            Filter::dotted(steps.collect::<Vec<_>>().join(".").as_bytes())
+        };
+        (0..1 << STEPS).for_each(|bits| trie.insert(&filter(bits), bits as usize));
+        assert!(trie.nodes.len() <= 2 * (STEPS as usize + 1), "{}", trie.nodes.len());
+        let address = Address::parse(Form::Dotted, b"a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t");
+        let mut found = 0;
+        let visited = trie.visit(&address, |_| found += 1);
+        assert_eq!(found, (1 << STEPS) - 1, "all with a wildcard for many levels");
+        assert!(visited <= address.levels().len() * 2, "{visited}");
+        assert_eq!(trie.remove(&filter(5), 5, |v| *v == 5).len(), 1);
+        assert!(trie.find_mut(&filter(6), 6, |v| *v == 6).is_some());
+    }
+
+    #[test]
+    fn a_node_is_visited_once_a_level_however_often_it_is_reached() {
+        let mut trie = Trie::default();
+        let filters = ["#.a.#.a.#.a.#", "#.a.*.a.#", "#.a.#.*.a", "a.#.a", "#.a", "a.a.#.a"];
+        filters.iter().enumerate().for_each(|(i, filter)| trie.insert(&Filter::dotted(filter.as_bytes()), i));
+        let address = Address::parse(Form::Dotted, &b"a.".repeat(200));
+        let visited = trie.visit(&address, |_| {});
+        assert!(visited <= address.levels().len() * trie.nodes.len(), "{visited}");
     }
 
     proptest! {
