@@ -32,7 +32,7 @@ impl ReceiverSet {
 
     /// Adds a receiver; false if it is present.
     pub(crate) fn add_stream(&mut self, stream: &Stream) -> bool {
-        let new = self.note(stream.id().0 << 1);
+        let new = self.note(id_of_stream(stream.id()));
         if new {
             self.log.push(stream.clone());
         }
@@ -53,46 +53,49 @@ impl ReceiverSet {
 
     /// The set without some of its queues.
     pub(crate) fn without(&self, refusing: &[Arc<Queue>]) -> ReceiverSet {
-        let refuses = |stream: Option<&Stream>, live: Option<&Arc<Subscription>>| {
-            refusing.iter().any(|q| match (stream, live) {
-                (Some(s), _) => q.stream().is_some_and(|own| own.id() == s.id()),
-                (_, Some(l)) => Arc::ptr_eq(q.subscription(), l),
-                _ => false,
-            })
-        };
-        let mut set = ReceiverSet::default();
-        for stream in self.log.iter().filter(|s| !refuses(Some(s), None)) {
-            set.add_stream(stream);
-        }
-        for live in self.live.iter().filter(|l| !refuses(None, Some(l))) {
-            set.add_live(live);
-        }
-        set
+        let mut ids: Vec<u64> = refusing.iter().map(id_of).collect();
+        ids.sort_unstable();
+        self.others(&ids)
     }
 
     /// The receivers that are not in the other set.
     pub(crate) fn beyond(&self, other: &ReceiverSet) -> ReceiverSet {
-        let is_other = |id: u64| other.ids.binary_search(&id).is_ok();
-        let mut set = ReceiverSet { format: self.format.clone(), ..ReceiverSet::default() };
-        for stream in self.log.iter().filter(|s| !is_other(s.id().0 << 1)) {
+        ReceiverSet { format: self.format.clone(), ..self.others(&other.ids) }
+    }
+
+    /// The receivers whose ids are not among these, which are sorted.
+    fn others(&self, ids: &[u64]) -> ReceiverSet {
+        let is_other = |id: u64| ids.binary_search(&id).is_err();
+        let mut set = ReceiverSet::default();
+        for stream in self.log.iter().filter(|stream| is_other(id_of_stream(stream.id()))) {
             set.add_stream(stream);
         }
-        for live in self.live.iter().filter(|l| !is_other(l.id() << 1 | 1)) {
+        for live in self.live.iter().filter(|live| is_other(id_of_live(live))) {
             set.add_live(live);
         }
         set
     }
 
+    /// Whether a queue is among the receivers.
+    pub(crate) fn has_queue(&self, queue: &Arc<Queue>) -> bool {
+        self.ids.binary_search(&id_of(queue)).is_ok()
+    }
+
     /// Adds a receiver; false if it is present.
     pub(crate) fn add_live(&mut self, subscription: &Arc<Subscription>) -> bool {
-        let new = self.note(subscription.id() << 1 | 1);
+        let new = self.note(id_of_live(subscription));
         if new {
             self.live.push(subscription.clone());
         }
         new
     }
 
+    /// Costs little for ids that come in their order, as [`in_order`] gives them.
     fn note(&mut self, id: u64) -> bool {
+        if self.ids.last().is_none_or(|last| *last < id) {
+            self.ids.push(id);
+            return true;
+        }
         match self.ids.binary_search(&id) {
             Ok(_) => false,
             Err(at) => {
@@ -120,11 +123,28 @@ impl ReceiverSet {
     /// Removes a stream.
     pub(crate) fn remove_stream(&mut self, stream: StreamId) {
         self.log.retain(|s| s.id() != stream);
-        self.ids.retain(|id| *id != stream.0 << 1);
+        self.ids.retain(|id| *id != id_of_stream(stream));
     }
 
     /// Whether it is this stream alone.
     pub(crate) fn is_only(&self, stream: StreamId) -> bool {
-        self.ids[..] == [stream.0 << 1]
+        self.ids[..] == [id_of_stream(stream)]
     }
+}
+
+/// Sorts queues as a set adds them fastest.
+pub(crate) fn in_order(queues: &mut [Arc<Queue>]) {
+    queues.sort_unstable_by_key(id_of);
+}
+
+fn id_of(queue: &Arc<Queue>) -> u64 {
+    queue.stream().map_or_else(|| id_of_live(queue.subscription()), |stream| id_of_stream(stream.id()))
+}
+
+fn id_of_stream(stream: StreamId) -> u64 {
+    stream.0 << 1
+}
+
+fn id_of_live(subscription: &Subscription) -> u64 {
+    subscription.id() << 1 | 1
 }

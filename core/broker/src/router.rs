@@ -17,7 +17,7 @@ use crate::bindings::{Binding, Readers};
 use crate::exchange::{Exchange, Inbox, RouteTarget};
 use crate::namespace::Namespace;
 use crate::queue::Queue;
-use crate::receivers::ReceiverSet;
+use crate::receivers::{self, ReceiverSet};
 use crate::spec::{HUB, HubMode, PublisherId, TopicConfig, TopicError, TopicKind, TopicSpec};
 use crate::topic::{Partition, Topic};
 use crate::value::{HeaderLookup, Value};
@@ -81,9 +81,7 @@ impl Publish<'_> {
 /// Routes to the queues of these names, as the default exchange does.
 pub(crate) fn to_queues(namespace: &Namespace, names: &[&[u8]]) -> Route {
     let mut found = Found::default();
-    for queue in names.iter().filter_map(|n| namespace.queue(std::str::from_utf8(n).ok()?)) {
-        found.add_queue(&queue);
-    }
+    found.queues.extend(names.iter().filter_map(|n| namespace.queue(std::str::from_utf8(n).ok()?)));
     found.finish(false)
 }
 
@@ -163,6 +161,7 @@ pub(crate) fn preview(
 ) -> Found {
     let mut found = Found { is_preview: true, ..Found::default() };
     visit(namespace, exchange, &[routing_key], address, publish, &mut found);
+    found.add_queues();
     found
 }
 
@@ -298,6 +297,8 @@ pub(crate) struct Found {
     /// The topic and key of the capture that applies, in a preview.
     pub(crate) captured: Option<(String, Bytes)>,
     pub(crate) set: ReceiverSet,
+    /// Queues to add to the set, some of them more than once.
+    queues: SmallVec<[Arc<Queue>; 4]>,
     pub(crate) formatted: SmallVec<[Arc<ReceiverSet>; 1]>,
     /// Inboxes with their ids, once for each of their bindings that matches, and whether that one is guaranteed.
     pub(crate) inboxes: Vec<(u64, Arc<dyn Inbox>, bool)>,
@@ -347,7 +348,9 @@ impl Found {
     /// Adds the target of a binding; an exchange is put on the list of those to visit.
     fn add_target(&mut self, target: &RouteTarget, publish: &Publish<'_>, next: &mut Exchanges) {
         match target {
-            RouteTarget::Queue(queue) => self.add_queue(queue),
+            // Bindings that match are often of one queue.
+            RouteTarget::Queue(queue) if self.queues.last().is_some_and(|last| Arc::ptr_eq(last, queue)) => {}
+            RouteTarget::Queue(queue) => self.queues.push(queue.clone()),
             RouteTarget::Exchange(exchange) => next.push(exchange.clone()),
             RouteTarget::Inbox { inbox, guaranteed, no_local } => {
                 if let Some(inbox) = inbox.upgrade()
@@ -373,6 +376,7 @@ impl Found {
 
     /// Removes a topic's partitions.
     fn leave_out(&mut self, topic: &Topic) {
+        self.add_queues();
         topic.for_each_partition(|partition| {
             let stream = partition.stream().id();
             self.set.remove_stream(stream);
@@ -380,8 +384,11 @@ impl Found {
         });
     }
 
-    fn add_queue(&mut self, queue: &Arc<Queue>) {
-        self.receivers += usize::from(self.set.add_queue(queue));
+    /// Adds the queues that were found to the set, each once.
+    fn add_queues(&mut self) {
+        let mut queues = std::mem::take(&mut self.queues);
+        receivers::in_order(&mut queues);
+        self.receivers += queues.iter().filter(|queue| self.set.add_queue(queue)).count();
     }
 
     /// Adds a partition of a log topic; false if it is present.
@@ -396,6 +403,7 @@ impl Found {
     }
 
     fn finish(mut self, guaranteed: bool) -> Route {
+        self.add_queues();
         // Each inbox once, guaranteed if one of its bindings is; sorted, as their receivers' ids most likely are.
         let mut inboxes = std::mem::take(&mut self.inboxes);
         inboxes.sort_unstable_by_key(|(id, ..)| *id);
@@ -516,6 +524,23 @@ mod tests {
                 "{source}: the server's own statistics"
             );
         }
+    }
+
+    #[test]
+    fn queues_are_added_in_the_order_of_their_ids() {
+        let ns = testing::namespace(BrokerConfig::default());
+        exchange(&ns, "x", ExchangeKind::Fanout, None);
+        for i in 0..1000 {
+            let name = format!("q{i}");
+            queue(&ns, &name);
+            bind(&ns, "x", BindDestination::Queue(&name), "");
+            bind(&ns, "x", BindDestination::Queue(&name), "again");
+        }
+        let route = from(&ns, "x", "k");
+        assert_eq!((route.set.queues.len(), route.receivers), (1000, 1000));
+        // Each is appended: the ids of all are never moved to make room for one.
+        let ids: Vec<u64> = route.set.live.iter().map(|live| live.id()).collect();
+        assert!(ids.is_sorted(), "{ids:?}");
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl WriteBatch {
 
     /// Messages in it for a queue.
     pub(crate) fn messages_for(&self, queue: &Arc<Queue>) -> u64 {
-        let has = |set: &ReceiverSet| set.queues.iter().any(|q| Arc::ptr_eq(q, queue));
+        let has = |set: &ReceiverSet| set.has_queue(queue);
         let open: usize = self.open.iter().filter(|(s, _)| has(s)).map(|(_, b)| b.len()).sum();
         let sealed: u64 =
             self.sealed.iter().filter(|(s, _)| has(s)).map(|(_, b)| u64::from(b.record_count())).sum();
