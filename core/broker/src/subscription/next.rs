@@ -27,20 +27,21 @@ impl State {
             return self.next_within_limits(READ_BYTES, loads);
         }
         loop {
-            if let Some(assigned) = self.slots.get(slot)?.assigned.front().copied() {
+            if let Some(first) = self.slots.get_mut(slot)?.assigned.front_mut() {
+                let (id, copy) = (first.id, first.copy.take());
                 let mut gone = false;
-                let taken = self.read_again(assigned.id, READ_BYTES, loads, &mut gone);
+                let taken = match copy {
+                    Some(copy) => Some(*copy),
+                    None => self.read_again(id, READ_BYTES, loads, &mut gone),
+                };
                 if taken.is_none() && !gone {
                     return None;
                 }
-                self.slots.get_mut(slot)?.assigned.pop_front();
+                let Assigned { key, redelivered, .. } = self.slots.get_mut(slot)?.assigned.pop_front()?;
                 self.keys.assigned -= 1;
-                self.keys.release(assigned.key, slot);
+                self.keys.release(key, slot);
                 match taken {
-                    Some((record, topic)) => {
-                        let Assigned { id, redelivered, .. } = assigned;
-                        return Some(Delivery { id, record, redelivered, topic });
-                    }
+                    Some((record, topic)) => return Some(Delivery { id, record, redelivered, topic }),
                     None => continue,
                 }
             }
@@ -59,18 +60,23 @@ impl State {
     /// KeyShared: the consumer that has messages of this key, else the one that its hash elects.
     fn owner_of(&self, key: u64) -> Option<SlotId> {
         let present = self.keys.owner(key).filter(|slot| self.slots.contains(*slot));
-        present.or_else(|| keys::elect(key, self.slots.ids()))
+        present.or_else(|| self.keys.elect(key))
     }
 
     /// KeyShared: keeps a message for its owner.
     fn assign(&mut self, owner: SlotId, delivery: &Delivery) {
         let (id, key, redelivered) = (delivery.id, key_of(&delivery.record), delivery.redelivered);
+        let mut copy = None;
         if let Some(source) = self.sources.get_mut(id.partition as usize) {
             source.keep(delivery);
+            if source.searches() {
+                copy =
+                    keys::copy_of(&delivery.record).map(|record| Box::new((record, delivery.topic.clone())));
+            }
         }
         let Some(slot) = self.slots.get_mut(owner) else { return };
         let value_bytes = value_bytes(&delivery.record);
-        slot.assigned.push_back(Assigned { id, key, redelivered, value_bytes });
+        slot.assigned.push_back(Assigned { id, key, redelivered, value_bytes, copy });
         self.keys.assigned += 1;
         self.keys.claim(key, owner);
         self.slots.wake(owner, self.limits.now_ms, &mut self.wakeups);

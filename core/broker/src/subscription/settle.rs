@@ -126,6 +126,9 @@ impl State {
 
     /// KeyShared: makes assigned messages available to all, so that newer ones of a key do not overtake a requeued one.
     pub(super) fn unassign_all(&mut self) {
+        if self.keys.assigned == 0 {
+            return;
+        }
         let slots: Vec<SlotId> = self.slots.ids().collect();
         for slot in slots {
             let assigned = self.slots.get_mut(slot).map(|s| std::mem::take(&mut s.assigned));

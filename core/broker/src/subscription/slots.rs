@@ -17,6 +17,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use inver_storage::batch::Record;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -50,12 +51,13 @@ pub(super) struct Slot {
 }
 
 /// KeyShared: a message that waits for one consumer, with its key.
-#[derive(Clone, Copy)]
 pub(super) struct Assigned {
     pub(super) id: DeliveryId,
     pub(super) key: u64,
     pub(super) redelivered: u32,
     pub(super) value_bytes: u32,
+    /// A copy of a small record, with its topic, where it would have to be searched in its batch.
+    pub(super) copy: Option<Box<(Record, Option<Arc<str>>)>>,
 }
 
 /// What a consumer asked for last.

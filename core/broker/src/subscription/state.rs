@@ -230,6 +230,9 @@ impl State {
             if self.mode == Mode::Failover {
                 self.choose_active();
             }
+            if self.mode == Mode::KeyShared {
+                self.keys.join(id);
+            }
         }
         self.next_slot += 1;
         Ok(id)
@@ -239,6 +242,7 @@ impl State {
     pub(super) fn stop(&mut self, slot: SlotId) -> bool {
         let was_active = self.active() == Some(slot);
         let Some(stopped) = self.slots.remove(slot) else { return false };
+        self.keys.leave(slot);
         self.unassign(slot, stopped.assigned);
         if self.mode == Mode::Failover && was_active && !self.closed {
             self.choose_active();
@@ -253,7 +257,7 @@ impl State {
 
     /// KeyShared: makes messages that were assigned to a consumer available to all.
     pub(super) fn unassign(&mut self, slot: SlotId, assigned: impl IntoIterator<Item = Assigned>) {
-        for Assigned { id, key, redelivered, value_bytes } in assigned {
+        for Assigned { id, key, redelivered, value_bytes, .. } in assigned {
             self.keys.assigned -= 1;
             self.keys.release(key, slot);
             self.put_back(id, Requeued { redelivered, value_bytes, drop_reason: None });

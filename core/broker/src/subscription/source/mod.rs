@@ -88,6 +88,11 @@ impl Source {
         }
     }
 
+    /// Whether [`again`](Self::again) searches a batch for the message.
+    pub(super) fn searches(&self) -> bool {
+        matches!(self, Source::Stream(_))
+    }
+
     /// Releases what [`again`](Self::again) keeps open.
     pub(super) fn close_again(&mut self) {
         if let Source::Stream(s) = self {
