@@ -4,7 +4,7 @@
 //! Owns the table in memory and its rows in the log, which agree: both change under one lock. Does not own group
 //! membership, nor the choice of what expires.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use inver_storage::{Entry, Log, Lsn, SubmitError};
@@ -30,11 +30,66 @@ pub struct CommittedOffset {
 
 type Partitions = BTreeMap<(String, u32), CommittedOffset>;
 
+/// Committed offsets by group, and which groups have some of a topic.
+#[derive(Default)]
+struct Table {
+    groups: BTreeMap<String, Partitions>,
+    /// By topic and group: how many. Deleting one of many topics does not walk over the offsets of all.
+    by_topic: HashMap<String, HashMap<String, usize>>,
+}
+
+impl Table {
+    /// Whether it is a new one.
+    fn set(&mut self, group: &str, topic: &str, partition: u32, offset: CommittedOffset) -> bool {
+        let of_group = self.groups.entry(group.to_owned()).or_default();
+        let is_new = of_group.insert((topic.to_owned(), partition), offset).is_none();
+        if is_new {
+            let groups = self.by_topic.entry(topic.to_owned()).or_default();
+            *groups.entry(group.to_owned()).or_default() += 1;
+        }
+        is_new
+    }
+
+    /// Whether there was one.
+    fn remove(&mut self, group: &str, topic: &str, partition: u32) -> bool {
+        let Some(of_group) = self.groups.get_mut(group) else { return false };
+        if of_group.remove(&(topic.to_owned(), partition)).is_none() {
+            return false;
+        }
+        if of_group.is_empty() {
+            self.groups.remove(group);
+        }
+        if let Some(groups) = self.by_topic.get_mut(topic) {
+            if let Some(count) = groups.get_mut(group) {
+                *count -= 1;
+                if *count == 0 {
+                    groups.remove(group);
+                }
+            }
+            if groups.is_empty() {
+                self.by_topic.remove(topic);
+            }
+        }
+        true
+    }
+
+    /// The groups and partitions of a topic that have an offset. Looks at no others.
+    fn of_topic(&self, topic: &str) -> Vec<(String, u32)> {
+        let all = (topic.to_owned(), 0)..=(topic.to_owned(), u32::MAX);
+        let groups = self.by_topic.get(topic).into_iter().flat_map(HashMap::keys);
+        let partitions = groups.filter_map(|group| Some((group, self.groups.get(group)?)));
+        let offsets = partitions.flat_map(|(group, partitions)| {
+            partitions.range(all.clone()).map(|((_, partition), _)| (group.clone(), *partition))
+        });
+        offsets.collect()
+    }
+}
+
 /// All committed offsets of a namespace, by group.
 pub struct CommittedOffsets {
     namespace: u32,
     committed_offsets_max: AtomicUsize,
-    groups: RwLock<BTreeMap<String, Partitions>>,
+    table: RwLock<Table>,
     /// Committed offsets in all groups.
     count: AtomicUsize,
 }
@@ -44,7 +99,7 @@ impl CommittedOffsets {
         CommittedOffsets {
             namespace,
             committed_offsets_max: AtomicUsize::new(committed_offsets_max),
-            groups: RwLock::default(),
+            table: RwLock::default(),
             count: AtomicUsize::new(0),
         }
     }
@@ -67,8 +122,8 @@ impl CommittedOffsets {
         if self.len() + offsets.len() <= self.max() {
             return Ok(());
         }
-        let groups = self.groups.read();
-        let present = groups.get(group);
+        let table = self.table.read();
+        let present = table.groups.get(group);
         let is_new = |(topic, partition, _): &&(&str, u32, CommittedOffset)| {
             present.is_none_or(|of_group| !of_group.contains_key(&((*topic).to_owned(), *partition)))
         };
@@ -91,13 +146,12 @@ impl CommittedOffsets {
     }
 
     pub(crate) fn recover(&self, group: &str, topic: &str, partition: u32, offset: CommittedOffset) {
-        let mut groups = self.groups.write();
-        self.set(groups.entry(group.to_owned()).or_default(), topic, partition, offset);
+        self.set(&mut self.table.write(), group, topic, partition, offset);
     }
 
-    fn set(&self, of_group: &mut Partitions, topic: &str, partition: u32, offset: CommittedOffset) {
-        let new = of_group.insert((topic.to_owned(), partition), offset).is_none();
-        self.count.fetch_add(usize::from(new), Ordering::AcqRel);
+    fn set(&self, table: &mut Table, group: &str, topic: &str, partition: u32, offset: CommittedOffset) {
+        let is_new = table.set(group, topic, partition, offset);
+        self.count.fetch_add(usize::from(is_new), Ordering::AcqRel);
     }
 
     fn key(&self, group: &str, topic: &str, partition: u32) -> bytes::Bytes {
@@ -112,16 +166,15 @@ impl CommittedOffsets {
         group: &str,
         offsets: &[(&str, u32, CommittedOffset)],
     ) -> Result<Lsn, SubmitError> {
-        let mut groups = self.groups.write();
+        let mut table = self.table.write();
         let mut entry = Entry::new();
         for (topic, partition, offset) in offsets {
             entry.put(rows::COMMITTED_OFFSETS, self.key(group, topic, *partition), rows::encode(offset));
         }
         // Submitted under the lock, so that memory and log agree on the order of two commits.
         let submitted = log.submit(entry)?;
-        let of_group = groups.entry(group.to_owned()).or_default();
         for (topic, partition, offset) in offsets {
-            self.set(of_group, topic, *partition, offset.clone());
+            self.set(&mut table, group, topic, *partition, offset.clone());
         }
         Ok(submitted.lsn)
     }
@@ -129,27 +182,27 @@ impl CommittedOffsets {
     /// The committed offset of a group in a partition.
     #[must_use]
     pub fn get(&self, group: &str, topic: &str, partition: u32) -> Option<CommittedOffset> {
-        self.groups.read().get(group)?.get(&(topic.to_owned(), partition)).cloned()
+        self.table.read().groups.get(group)?.get(&(topic.to_owned(), partition)).cloned()
     }
 
     /// All committed offsets of a group, by topic and partition.
     #[must_use]
     pub fn of_group(&self, group: &str) -> Vec<(String, u32, CommittedOffset)> {
-        let groups = self.groups.read();
-        let Some(partitions) = groups.get(group) else { return Vec::new() };
+        let table = self.table.read();
+        let Some(partitions) = table.groups.get(group) else { return Vec::new() };
         partitions.iter().map(|((t, p), offset)| (t.clone(), *p, offset.clone())).collect()
     }
 
     /// Whether a group has a committed offset.
     #[must_use]
     pub fn has_group(&self, group: &str) -> bool {
-        self.groups.read().contains_key(group)
+        self.table.read().groups.contains_key(group)
     }
 
     /// The groups that have a committed offset.
     #[must_use]
     pub fn groups(&self) -> Vec<String> {
-        self.groups.read().keys().cloned().collect()
+        self.table.read().groups.keys().cloned().collect()
     }
 
     /// Deletes the committed offsets of a group that `delete` selects by topic and partition.
@@ -173,8 +226,8 @@ impl CommittedOffsets {
         group: &str,
         mut delete: impl FnMut(&str, u32, &CommittedOffset) -> bool,
     ) -> Result<Completion, SubmitError> {
-        let mut groups = self.groups.write();
-        let Some(partitions) = groups.get_mut(group) else { return Ok(Completion::Now) };
+        let mut table = self.table.write();
+        let Some(partitions) = table.groups.get(group) else { return Ok(Completion::Now) };
         let selected =
             partitions.iter().filter(|((topic, partition), offset)| delete(topic, *partition, offset));
         let selected: Vec<(String, u32)> = selected.map(|(key, _)| key.clone()).collect();
@@ -186,21 +239,18 @@ impl CommittedOffsets {
             entry.delete(rows::COMMITTED_OFFSETS, self.key(group, topic, *partition));
         }
         let submitted = log.submit(entry)?;
-        for key in &selected {
-            partitions.remove(key);
+        for (topic, partition) in &selected {
+            table.remove(group, topic, *partition);
         }
         self.count.fetch_sub(selected.len(), Ordering::AcqRel);
-        if partitions.is_empty() {
-            groups.remove(group);
-        }
         Ok(Completion::At(submitted.lsn))
     }
 
     /// Forgets all of them; the keys of their rows, which the caller deletes.
     pub(crate) fn take_keys(&self) -> Vec<bytes::Bytes> {
-        let groups = std::mem::take(&mut *self.groups.write());
+        let table = std::mem::take(&mut *self.table.write());
         self.count.store(0, Ordering::Release);
-        let keys = groups.iter().flat_map(|(group, partitions)| {
+        let keys = table.groups.iter().flat_map(|(group, partitions)| {
             partitions.keys().map(|(topic, partition)| self.key(group, topic, *partition))
         });
         keys.collect()
@@ -214,19 +264,56 @@ impl CommittedOffsets {
         mut entry: Entry,
         submit: impl FnOnce(Entry) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut groups = self.groups.write();
-        for (group, partitions) in groups.iter() {
-            for (_, partition) in partitions.keys().filter(|(t, _)| t == topic) {
-                entry.delete(rows::COMMITTED_OFFSETS, self.key(group, topic, *partition));
-            }
+        let mut table = self.table.write();
+        let offsets = table.of_topic(topic);
+        for (group, partition) in &offsets {
+            entry.delete(rows::COMMITTED_OFFSETS, self.key(group, topic, *partition));
         }
         let submitted = submit(entry)?;
-        for partitions in groups.values_mut() {
-            let before = partitions.len();
-            partitions.retain(|(t, _), _| t != topic);
-            self.count.fetch_sub(before - partitions.len(), Ordering::AcqRel);
+        for (group, partition) in &offsets {
+            table.remove(group, topic, *partition);
         }
-        groups.retain(|_, partitions| !partitions.is_empty());
+        self.count.fetch_sub(offsets.len(), Ordering::AcqRel);
         Ok(submitted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OFFSET: CommittedOffset =
+        CommittedOffset { offset: 1, leader_epoch: -1, metadata: None, committed_ms: 0 };
+
+    proptest! {
+        #[test]
+        fn the_index_by_topic_agrees_with_the_groups(
+            acts in prop::collection::vec((0..3u8, 0..3u8, 0..4u8, 0..3u32), 0..120),
+        ) {
+            let (mut table, mut plain) = (Table::default(), BTreeSet::new());
+            for (act, group, topic, partition) in acts {
+                let (group, topic) = (format!("g{group}"), format!("t{topic}"));
+                let key = (group.clone(), topic.clone(), partition);
+                match act {
+                    0 => prop_assert_eq!(table.remove(&group, &topic, partition), plain.remove(&key)),
+                    _ => prop_assert_eq!(table.set(&group, &topic, partition, OFFSET), plain.insert(key)),
+                }
+                let mut of_topic = table.of_topic(&topic);
+                of_topic.sort();
+                let wanted = plain.iter().filter(|(_, of, _)| *of == topic);
+                let wanted: Vec<_> = wanted.map(|(group, _, partition)| (group.clone(), *partition)).collect();
+                prop_assert_eq!(of_topic, wanted);
+            }
+            let counted: usize = table.by_topic.values().flat_map(HashMap::values).sum();
+            prop_assert_eq!(counted, plain.len());
+            for (group, topic, partition) in &plain {
+                prop_assert!(table.remove(group, topic, *partition));
+            }
+            prop_assert!(table.groups.is_empty() && table.by_topic.is_empty());
+        }
     }
 }
