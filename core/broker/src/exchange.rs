@@ -32,6 +32,9 @@ pub(crate) trait Inbox: Send + Sync {
     /// Identity of the session, unique within the process.
     fn id(&self) -> u64;
 
+    /// Whether it still receives: the bindings of one that ended may outlive it.
+    fn is_open(&self) -> bool;
+
     /// The session's name: the id of its client.
     fn name(&self) -> &str;
 

@@ -354,6 +354,7 @@ impl Found {
             RouteTarget::Exchange(exchange) => next.push(exchange.clone()),
             RouteTarget::Inbox { inbox, guaranteed, no_local } => {
                 if let Some(inbox) = inbox.upgrade()
+                    && inbox.is_open()
                     && !(*no_local && publish.by.session == Some(inbox.id()))
                 {
                     self.inboxes.push((inbox.id(), inbox, *guaranteed));
@@ -589,6 +590,10 @@ mod tests {
     impl Inbox for QueueInbox {
         fn id(&self) -> u64 {
             self.0
+        }
+
+        fn is_open(&self) -> bool {
+            true
         }
 
         fn name(&self) -> &str {

@@ -28,6 +28,9 @@ use crate::spec::{Expiry, InboxBounds, SubscriptionOptions};
 use crate::subscription::Subscription;
 use crate::value::Arguments;
 
+/// So many bindings of a session that ends are removed at once; more of them, on a thread where blocking is allowed.
+const UNBOUND_AT_ONCE_MAX: usize = 1000;
+
 /// A session.
 pub(crate) struct SessionCore {
     id: u64,
@@ -287,7 +290,10 @@ impl SessionCore {
                     registry.leave_group(group, filter, &self.client_id);
                 }
             }
-            None => self.unbind(text),
+            None => {
+                self.unbind(text);
+                self.namespace.changed();
+            }
         }
     }
 
@@ -319,7 +325,22 @@ impl SessionCore {
     fn unbind(self: &Arc<Self>, text: &[u8]) {
         let target = self.target(&SubscriptionOptions::default());
         self.namespace.hub().unbind(&target, true, text, &Arguments::new());
+    }
+
+    /// Ends the delivery of all its subscriptions. It has ended: routes that are found from now on do not lead to it,
+    /// whenever its bindings are removed.
+    fn leave_all(self: &Arc<Self>, filters: Few<Box<[u8]>, SubscriptionOptions>) {
         self.namespace.changed();
+        filters.keys().filter(|text| split_share(text).is_some()).for_each(|text| self.leave(text));
+        let core = self.clone();
+        let count = filters.len();
+        let unbind = move || {
+            filters.keys().filter(|text| split_share(text).is_none()).for_each(|text| core.unbind(text));
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if count > UNBOUND_AT_ONCE_MAX => drop(runtime.spawn_blocking(unbind)),
+            _ => unbind(),
+        }
     }
 
     /// Ends it: deletes its subscriptions, state and messages, in memory and in the log.
@@ -343,7 +364,7 @@ impl SessionCore {
             state.blobs = Few::default();
             (std::mem::take(&mut state.filters), completion)
         };
-        filters.keys().for_each(|text| self.leave(text));
+        self.leave_all(filters);
         if let Some(registry) = self.registry() {
             registry.remove(self);
         }
@@ -392,6 +413,10 @@ impl Inbox for SessionCore {
 
     fn name(&self) -> &str {
         &self.client_id
+    }
+
+    fn is_open(&self) -> bool {
+        !self.ended.load(Ordering::Acquire)
     }
 
     fn receive(&self, guaranteed: bool, set: &mut crate::receivers::ReceiverSet) {

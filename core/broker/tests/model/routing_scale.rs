@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::fixture::*;
-use inver_broker::{Arguments, BindDestination, ExchangeKind, ExchangeSpec, QueueLimits, QueueSpec, Value};
+use inver_broker::{
+    Arguments, BindDestination, ExchangeKind, ExchangeSpec, HUB, QueueLimits, QueueSpec, Target, Value,
+};
 
 /// Deleting a queue took a walk over all bindings of the exchanges that it was bound to, and binding to a headers
 /// exchange one over all of its own.
@@ -28,6 +30,29 @@ async fn twenty_thousand_bound_queues_come_and_go() {
         assert_eq!(ns.exchange("e").unwrap().binding_count(), 0);
         ns.delete_exchange("e", true).unwrap();
     }
+}
+
+/// The end of a session with very many filters held up the other connections of its thread until all were unbound.
+#[tokio::test]
+async fn a_session_with_many_filters_receives_nothing_once_it_ended() {
+    let fixture = Fixture::new();
+    let (ns, sessions) = (fixture.namespace(), fixture.sessions());
+    let bindings = || ns.exchange(HUB).unwrap().binding_count();
+    let mut publisher = publisher(&ns);
+    let mut publish = || publisher.publish(Target::Hub(b"a/7"), &message(b"v")).unwrap().destinations;
+    let (_mailbox, mut opened) = open(&sessions, "c", false).await;
+    for i in 0..5_000 {
+        opened.session.subscribe(format!("a/{i}").as_bytes(), &guaranteed()).unwrap();
+    }
+    assert_eq!((publish(), bindings()), (1, 5_000));
+    drop(opened);
+    // Its bindings are removed on another thread.
+    assert_eq!(publish(), 0);
+    let (_mailbox, mut again) = open(&sessions, "c", false).await;
+    again.session.subscribe(b"a/7", &guaranteed()).unwrap();
+    assert_eq!(publish(), 1);
+    until("the bindings of the first are removed", || bindings() == 1).await;
+    assert_eq!(publish(), 1);
 }
 
 #[tokio::test]
