@@ -154,6 +154,8 @@ def test_unacked_messages_of_a_lost_consumer_are_redelivered(broker, unique):
         assert [each[2] for each in held] == [b"0", b"1", b"2"]
         # The connection breaks without a close.
         connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: channel.queue_declare(unique, passive=True).method.message_count == 5,
+                   what="the return of what it held")
         taken = amqp_take(channel, unique, 5)
         assert [body for _, _, body in taken] == [b"%d" % n for n in range(5)], "in their original order"
         assert [method.redelivered for method, _, _ in taken] == [True] * 3 + [False] * 2
