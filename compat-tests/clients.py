@@ -180,7 +180,8 @@ def amqp(broker, confirm=True, user="guest", password="guest", name=None):
 def amqp_connection(broker, user="guest", password="guest", port=None, **options):
     parameters = pika.ConnectionParameters(
         "127.0.0.1", port or broker.amqp_port, credentials=pika.PlainCredentials(user, password),
-        heartbeat=options.pop("heartbeat", 0), blocked_connection_timeout=WAIT_SECONDS,
+        heartbeat=options.pop("heartbeat", 0),
+        blocked_connection_timeout=options.pop("blocked_connection_timeout", WAIT_SECONDS),
         connection_attempts=1, socket_timeout=WAIT_SECONDS, **options,
     )
     return pika.BlockingConnection(parameters)

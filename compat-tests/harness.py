@@ -82,8 +82,9 @@ class Broker:
         "http": "INVER_HTTP_LISTEN",
     }
 
-    def __init__(self, folder, environment=None, arguments=()):
+    def __init__(self, folder, environment=None, arguments=(), prefix=()):
         self.folder = pathlib.Path(folder)
+        self.prefix = list(prefix)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.data = self.folder / "data"
         self.arguments = list(arguments)
@@ -111,7 +112,7 @@ class Broker:
         assert self.process is None
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [binary(), "serve", *self.arguments],
+                [*self.prefix, binary(), "serve", *self.arguments],
                 env=self.environment, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )
         return self

@@ -18,6 +18,7 @@ mod listeners;
 mod log_lines;
 mod logging;
 mod logins;
+mod memory;
 mod otlp;
 mod passwords;
 mod protocols;

@@ -54,6 +54,8 @@ pub(crate) struct SharedSettings {
     pub(crate) message_bytes_max: usize,
     /// Bounds of time of a connection.
     pub(crate) timeouts: Timeouts,
+    /// Memory that all of the broker's caches and buffers fit into, each with a part of it.
+    pub(crate) memory_limit: usize,
 }
 
 /// A protocol's own section of the configuration.
@@ -82,7 +84,14 @@ pub(crate) trait ProtocolSettings: Settings {
 impl ProtocolSettings for KafkaConfig {
     fn protocol(&self, shared: SharedSettings) -> Arc<dyn ProtocolPlugin> {
         let message_bytes_max = u32::try_from(shared.message_bytes_max).unwrap_or(u32::MAX);
-        let limits = inver_kafka::Limits { timeouts: shared.timeouts, ..self.limits.clone() };
+        let (own, memory) = (&self.limits, shared.memory_limit);
+        let limits = inver_kafka::Limits {
+            timeouts: shared.timeouts,
+            large_requests_bytes_max: own.large_requests_bytes_max.min(memory / 8),
+            fetched_bytes_max: own.fetched_bytes_max.min(memory / 16),
+            read_ahead_bytes_max: own.read_ahead_bytes_max.min(memory / 32),
+            ..own.clone()
+        };
         Arc::new(Kafka::new(KafkaConfig { message_bytes_max, limits, ..self.clone() }))
     }
 

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use inver_storage::{Entry, Log, Lsn, SubmitError};
-use parking_lot::RwLock;
+use inver_storage::{Entry, Held, Log, Lsn, Share, SubmitError};
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::completion::Completion;
@@ -28,12 +28,18 @@ pub struct CommittedOffset {
     pub committed_ms: i64,
 }
 
+fn text_bytes(offset: &CommittedOffset) -> usize {
+    offset.metadata.as_ref().map_or(0, String::len)
+}
+
 type Partitions = BTreeMap<(String, u32), CommittedOffset>;
 
 /// Committed offsets by group, and which groups have some of a topic.
 #[derive(Default)]
 struct Table {
     groups: BTreeMap<String, Partitions>,
+    /// Bytes of the texts with them.
+    text_bytes: usize,
     /// By topic and group: how many. Deleting one of many topics does not walk over the offsets of all.
     by_topic: HashMap<String, HashMap<String, usize>>,
 }
@@ -42,7 +48,10 @@ impl Table {
     /// Whether it is a new one.
     fn set(&mut self, group: &str, topic: &str, partition: u32, offset: CommittedOffset) -> bool {
         let of_group = self.groups.entry(group.to_owned()).or_default();
-        let is_new = of_group.insert((topic.to_owned(), partition), offset).is_none();
+        self.text_bytes += text_bytes(&offset);
+        let old = of_group.insert((topic.to_owned(), partition), offset);
+        self.text_bytes -= old.as_ref().map_or(0, text_bytes);
+        let is_new = old.is_none();
         if is_new {
             let groups = self.by_topic.entry(topic.to_owned()).or_default();
             *groups.entry(group.to_owned()).or_default() += 1;
@@ -53,9 +62,8 @@ impl Table {
     /// Whether there was one.
     fn remove(&mut self, group: &str, topic: &str, partition: u32) -> bool {
         let Some(of_group) = self.groups.get_mut(group) else { return false };
-        if of_group.remove(&(topic.to_owned(), partition)).is_none() {
-            return false;
-        }
+        let Some(old) = of_group.remove(&(topic.to_owned(), partition)) else { return false };
+        self.text_bytes -= text_bytes(&old);
         if of_group.is_empty() {
             self.groups.remove(group);
         }
@@ -92,6 +100,8 @@ pub struct CommittedOffsets {
     table: RwLock<Table>,
     /// Committed offsets in all groups.
     count: AtomicUsize,
+    /// The memory that their texts hold, from the first commit on.
+    held: Mutex<Option<Held>>,
 }
 
 impl CommittedOffsets {
@@ -101,6 +111,7 @@ impl CommittedOffsets {
             committed_offsets_max: AtomicUsize::new(committed_offsets_max),
             table: RwLock::default(),
             count: AtomicUsize::new(0),
+            held: Mutex::default(),
         }
     }
 
@@ -176,7 +187,14 @@ impl CommittedOffsets {
         for (topic, partition, offset) in offsets {
             self.set(&mut table, group, topic, *partition, offset.clone());
         }
+        self.account(log, &table);
         Ok(submitted.lsn)
+    }
+
+    /// Accounts for the memory of the texts.
+    fn account(&self, log: &Log, table: &Table) {
+        let mut held = self.held.lock();
+        held.get_or_insert_with(|| log.memory().holder(Share::Offsets)).force(table.text_bytes);
     }
 
     /// The committed offset of a group in a partition.
@@ -243,12 +261,14 @@ impl CommittedOffsets {
             table.remove(group, topic, *partition);
         }
         self.count.fetch_sub(selected.len(), Ordering::AcqRel);
+        self.account(log, &table);
         Ok(Completion::At(submitted.lsn))
     }
 
     /// Forgets all of them; the keys of their rows, which the caller deletes.
     pub(crate) fn take_keys(&self) -> Vec<bytes::Bytes> {
         let table = std::mem::take(&mut *self.table.write());
+        *self.held.lock() = None;
         self.count.store(0, Ordering::Release);
         let keys = table.groups.iter().flat_map(|(group, partitions)| {
             partitions.keys().map(|(topic, partition)| self.key(group, topic, *partition))

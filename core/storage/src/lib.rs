@@ -28,12 +28,14 @@ mod error;
 mod format;
 #[cfg(feature = "testing")]
 pub mod fuzz;
+mod gate;
 mod ids;
 pub mod inspect;
 mod intake;
 mod log;
 mod maintenance;
 pub mod medium;
+mod memory;
 mod metrics;
 mod open;
 mod options;
@@ -47,6 +49,7 @@ mod sealing;
 pub mod seeded_bugs;
 #[cfg(not(feature = "testing"))]
 mod seeded_bugs;
+mod space;
 mod stats;
 mod stream;
 mod waiter;
@@ -66,9 +69,12 @@ pub use self::error::{
     BackupError, CheckpointError, FailureCause, LogError, LogFailure, OpenError, RESTORE_FOLDER, ReadError,
     SubmitError,
 };
+pub use self::gate::{Gate, GateListener, Shortage};
 pub use self::ids::{CursorId, Lsn, Offset, StreamId, TableId};
 pub use self::intake::Submitted;
 pub use self::log::{Admission, Committed, Log};
+pub use self::maintenance::BackgroundTask;
+pub use self::memory::{Held, Memory, NoMemory, Share};
 pub use self::options::{CommitPolicy, LogOptions};
 pub use self::read::StoredBatch;
 pub use self::relay::{Carried, Relay};

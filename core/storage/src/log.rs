@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,9 +18,12 @@ use crate::compaction::Compaction;
 use crate::cursor::Cursor;
 use crate::entry::Entry;
 use crate::error::{BackupError, LogError, OpenError, SubmitError};
+use crate::gate::Gate;
 use crate::ids::{CursorId, Lsn, StreamId, TableId};
 use crate::intake::{Intake, Submitted};
+use crate::maintenance::BackgroundTask;
 use crate::medium::{Files, Medium};
+use crate::memory::Memory;
 use crate::open::{OpenLog, open};
 use crate::options::LogOptions;
 use crate::stats::LogStats;
@@ -276,10 +280,36 @@ impl Log {
         Backup::begin(self.parts())
     }
 
-    /// Why no checkpoint could be taken, if the last attempt failed. The log goes on and tries again.
+    /// The gate that publishers pass: shut while the disk is low, or while a layer above says that memory is.
     #[must_use]
-    pub fn checkpoint_put_off(&self) -> Option<String> {
-        self.parts().maintenance.checkpointer.put_off()
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.parts().space.gate
+    }
+
+    /// The account of the memory that clients make grow, which shuts the gate as well.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.parts().memory
+    }
+
+    /// Free bytes of the disk, as they were last seen, and the bound below which publishers are held back; none if the
+    /// medium does not say.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<(u64, u64)> {
+        let space = &self.parts().space;
+        Some((space.free_bytes()?, space.free_bytes_min))
+    }
+
+    /// For how long the oldest entry that is not committed has waited: a disk that hangs is seen here.
+    #[must_use]
+    pub fn oldest_wait(&self) -> Duration {
+        self.intake().oldest_wait()
+    }
+
+    /// Work beside writing that failed and is tried again, and why. The log goes on.
+    #[must_use]
+    pub fn put_off(&self) -> Vec<(BackgroundTask, String)> {
+        self.parts().maintenance.background.all()
     }
 
     /// Whether the checkpoint is in two files, so that damage of one loses nothing. False for a while after damage, and

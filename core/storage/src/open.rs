@@ -9,11 +9,13 @@ use crate::error::OpenError;
 use crate::intake::Intake;
 use crate::maintenance::{Checkpointer, CheckpointerParts, Maintenance, MaintenanceParts};
 use crate::medium::Medium;
+use crate::memory::Memory;
 use crate::metrics::LogMetrics;
 use crate::options::LogOptions;
 use crate::read::ReadPath;
 use crate::recovery;
 use crate::sealing::SealQueue;
+use crate::space::{self, DiskSpace};
 use crate::stream::Listener;
 use crate::waiter::CommitWaiter;
 use crate::writer::{Writer, WriterParts};
@@ -27,6 +29,8 @@ pub(crate) struct OpenLog {
     pub(crate) read: Arc<ReadPath>,
     pub(crate) allocator: Arc<SegmentAllocator>,
     pub(crate) sealing: Arc<SealQueue>,
+    pub(crate) space: Arc<DiskSpace>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) waiter: Arc<CommitWaiter>,
     pub(crate) durability: Arc<Durability>,
     pub(crate) maintenance: Arc<Maintenance>,
@@ -48,7 +52,12 @@ pub(crate) fn open(
 ) -> Result<OpenLog, OpenError> {
     options.check()?;
     let new_log_id = if has_threads { uuid::Uuid::new_v4().as_u128() } else { SIMULATED_LOG_ID };
-    let log = recovery::recover(&medium, &clock, options, new_log_id)?;
+    let fitted = space::fit(options, medium.as_ref()).map_err(OpenError::io("look at the free space"))?;
+    let options = &fitted;
+    let space = Arc::new(DiskSpace::new(medium.clone(), options));
+    let log = recovery::recover(&medium, &clock, options, &space, new_log_id)?;
+    space.check();
+    let memory = Memory::new(options.memory_limit.unwrap_or(usize::MAX), space.gate.clone());
     let (intake, read, allocator, sealing) = (log.intake, log.read, log.allocator, log.sealing);
     let metrics = Arc::new(LogMetrics::new());
     let overflow = Arc::new(OnceLock::new());
@@ -78,6 +87,7 @@ pub(crate) fn open(
         sealing: sealing.clone(),
         waiter: waiter.clone(),
         durability: Arc::new(durability),
+        space: space.clone(),
         metrics: metrics.clone(),
     };
     let durability = parts.durability.clone();
@@ -89,6 +99,8 @@ pub(crate) fn open(
         read,
         allocator,
         sealing,
+        space,
+        memory,
         waiter,
         durability,
         maintenance,

@@ -64,6 +64,12 @@ pub struct LogOptions {
     pub producers_per_stream_max: usize,
     /// Idle time after which an idempotent producer is forgotten when room is needed. Default 7 days.
     pub producer_expiry: Duration,
+    /// Free bytes of the disk below which publishers are held back by [`crate::Log::gate`]; what is left is for consumers,
+    /// acknowledgements and removals. Default (`None`): the larger of 256 MiB and 2 % of the disk, at most half of what
+    /// the log could use.
+    pub free_bytes_min: Option<u64>,
+    /// Bytes of memory that clients can make the layers above hold, see [`crate::Memory`]. Default (`None`): without a bound.
+    pub memory_limit: Option<usize>,
     /// Whether disk space of a segment is reserved when it is created, so that appends do not run out of space and syncs
     /// stay cheap. Default true.
     pub preallocate: bool,
@@ -117,6 +123,8 @@ impl Default for LogOptions {
             open_files_max: 256,
             producers_per_stream_max: 4_096,
             producer_expiry: Duration::from_secs(7 * 24 * 3600),
+            free_bytes_min: None,
+            memory_limit: None,
             preallocate: true,
             direct_bytes_max: 256 << 10,
             compaction_keys_max: 1_000_000,

@@ -45,10 +45,10 @@ impl SealQueue {
         self.ready.notify_all();
     }
 
-    /// Waits for a segment or a wake-up, at most for `pause`. Returns false when the queue was closed.
-    pub(crate) fn wait(&self, pause: Duration) -> bool {
+    /// Waits for a segment that may be sealed or a wake-up, at most for `pause`. Returns false when the queue was closed.
+    pub(crate) fn wait(&self, pause: Duration, may_seal: impl Fn() -> bool) -> bool {
         let mut state = self.state.lock();
-        if state.segments.is_empty() && !state.is_closing {
+        if (state.segments.is_empty() || !may_seal()) && !state.is_closing {
             self.ready.wait_for(&mut state, pause);
         }
         !state.is_closing

@@ -90,6 +90,8 @@ pub(crate) struct Session {
     mailbox: Arc<Mailbox>,
     phase: Phase,
     publisher: Publisher,
+    /// A SEND is next, and the disk or the memory is low.
+    is_at_gate: bool,
     /// What this turn's receipts wait for beside its publishes.
     stored: Completion,
     receipts: Vec<String>,
@@ -109,6 +111,7 @@ impl Session {
             address,
             mailbox: Mailbox::new(),
             phase: Phase::Login(Instant::now() + timeouts.login),
+            is_at_gate: false,
             timeouts,
             stored: Completion::Now,
             receipts: Vec::new(),
@@ -293,6 +296,10 @@ impl Machine for Session {
         Ok(())
     }
 
+    fn is_at_gate(&self) -> bool {
+        self.is_at_gate
+    }
+
     fn takes_input(&self, pending_bytes: usize) -> bool {
         matches!(self.phase, Phase::Login(_) | Phase::Open)
             && pending_bytes < OUTPUT_BYTES_MAX
@@ -303,8 +310,12 @@ impl Machine for Session {
         let mut used = 0;
         loop {
             let (length, frame) = parse(input.get(used..).unwrap_or_default())?;
+            let Some(frame) = frame else { return Ok(Progress::all(used + length)) };
+            self.is_at_gate = frame.command == "SEND" && self.log().gate().shortage().is_some();
+            if self.is_at_gate {
+                return Ok(Progress::blocked(used));
+            }
             used += length;
-            let Some(frame) = frame else { return Ok(Progress::all(used)) };
             self.frame(&frame)?;
             if !matches!(self.phase, Phase::Open) {
                 // What follows CONNECT waits for the login; nothing follows DISCONNECT.
@@ -364,7 +375,7 @@ impl Machine for Session {
                 put_header(out.flat(), "message", what);
                 put_body(out.flat(), b"");
             }
-            End::Io(_) | End::Stalled => return Close::Abort,
+            End::Io(_) | End::NoMemory(_) | End::Stalled => return Close::Abort,
         }
         Close::Linger
     }

@@ -36,6 +36,8 @@ pub(crate) enum ReplyCode {
     ChannelError = 504,
     /// A frame is not allowed in this state.
     UnexpectedFrame = 505,
+    /// The broker lacks the memory for it.
+    ResourceError = 506,
     /// The broker's configuration does not allow it.
     NotAllowed = 530,
     /// The broker does not implement it.
@@ -64,6 +66,7 @@ impl ReplyCode {
             ReplyCode::CommandInvalid => "COMMAND_INVALID",
             ReplyCode::ChannelError => "CHANNEL_ERROR",
             ReplyCode::UnexpectedFrame => "UNEXPECTED_FRAME",
+            ReplyCode::ResourceError => "RESOURCE_ERROR",
             ReplyCode::NotAllowed => "NOT_ALLOWED",
             ReplyCode::NotImplemented => "NOT_IMPLEMENTED",
             ReplyCode::InternalError => "INTERNAL_ERROR",
@@ -135,6 +138,11 @@ impl Refusal {
     /// 404
     pub(crate) fn not_found(explanation: impl Display) -> Self {
         Refusal::new(ReplyCode::NotFound, explanation)
+    }
+
+    /// 506
+    pub(crate) fn resource_error(explanation: impl Display) -> Self {
+        Refusal::new(ReplyCode::ResourceError, explanation)
     }
 
     /// 405

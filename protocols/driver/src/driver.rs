@@ -7,10 +7,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use inver_broker::{CLOSE, Connection};
+use inver_storage::Share;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
-use crate::connections::{Connections, SHUTDOWN};
+use crate::connections::{Connections, OPENED, SHUTDOWN};
 use crate::input::Input;
 use crate::link::{Flags, Link};
 use crate::machine::{Close, End, Machine};
@@ -23,6 +24,9 @@ use crate::traffic::{Count, count};
 
 /// Turns of a connection before other connections of its thread get theirs.
 pub const TURNS_MAX: usize = 8;
+
+/// Kept input up to this is not accounted for: a busy connection has it now and then.
+const UNCOUNTED_BYTES_MAX: usize = 256 * 1024;
 
 /// Silence after which a connection frees the memory that it used while it was busy.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
@@ -57,7 +61,7 @@ type Turn<M> = Result<bool, End<<M as Machine>::Error>>;
 impl<M: Machine> Driver<M> {
     /// A connection of `connections`. Must be called within a runtime.
     pub fn new(connection: Connection, connections: &Arc<Connections>, machine: M) -> Driver<M> {
-        connections.watch(&connection.shutdown);
+        connections.watch(&connection.shutdown, machine.log().gate());
         let link = Link::new(connection.io, connections.clone(), machine.mailbox());
         Driver { machine, link }
     }
@@ -193,6 +197,9 @@ impl<M: Machine> Driver<M> {
         // Tokens are sorted and these are the greatest.
         let is_shutdown = tokens.pop_if(|token| *token == SHUTDOWN).is_some();
         let is_closed = tokens.pop_if(|token| *token == CLOSE).is_some();
+        if tokens.pop_if(|token| *token == OPENED).is_some() {
+            self.link.flags.set(Flags::AT_GATE, false);
+        }
         let woken = self.machine.wake(&tokens, self.link.output());
         pool::give_tokens(tokens);
         woken.map_err(End::Protocol)?;
@@ -249,7 +256,7 @@ impl<M: Machine> Driver<M> {
         Ok(())
     }
 
-    /// Whether the log admits input.
+    /// Whether the log and the gate admit input.
     fn is_admitted(&mut self, happened: &mut Happened, now: Instant, cx: &mut Context<'_>) -> Turn<M> {
         let mut is_held_back = false;
         if self.machine.needs_admission() {
@@ -262,12 +269,27 @@ impl<M: Machine> Driver<M> {
                 Poll::Pending => is_held_back = true,
             }
         }
+        let is_held_back = is_held_back || (self.machine.is_at_gate() && self.is_shut_out());
         if is_held_back != self.link.flags.has(Flags::HELD_BACK) {
             happened.other = true;
             self.link.flags.set(Flags::HELD_BACK, is_held_back);
             self.machine.held_back(is_held_back, now, self.link.output());
         }
         Ok(!is_held_back)
+    }
+
+    /// Whether the gate is shut. Then this task is woken when it opens.
+    fn is_shut_out(&mut self) -> bool {
+        let is_shut = |driver: &Self| driver.machine.log().gate().shortage().is_some();
+        if !is_shut(self) {
+            return false;
+        }
+        if !self.link.flags.has(Flags::AT_GATE) {
+            self.link.connections.hold(self.link.slot);
+            self.link.flags.set(Flags::AT_GATE, true);
+        }
+        // It may have opened before this connection was noted.
+        is_shut(self)
     }
 
     fn take_input(&mut self, read: usize, scratch: &mut Vec<u8>, now: Instant) -> Result<(), End<M::Error>> {
@@ -277,8 +299,22 @@ impl<M: Machine> Driver<M> {
         let progress = input.offer(scratch, read, take).map_err(End::Protocol)?;
         self.link.flags.set(Flags::BLOCKED, progress.blocked);
         self.link.flags.set(Flags::HOLDS_MEMORY, M::Input::HOLDS_MEMORY);
+        self.account_for_input()?;
         if progress.used > 0 || (M::BYTES_ARE_ACTIVITY && read > 0) {
             self.link.has_heard(now);
+        }
+        Ok(())
+    }
+
+    /// Accounts for input that is kept, if it is much.
+    fn account_for_input(&mut self) -> Result<(), End<M::Error>> {
+        let bytes = self.link.input.kept_bytes();
+        if bytes > UNCOUNTED_BYTES_MAX {
+            let memory = self.machine.log().memory();
+            let held = self.link.held.get_or_insert_with(|| Box::new(memory.holder(Share::Input)));
+            held.set(bytes)?;
+        } else if self.link.held.is_some() {
+            self.link.held = None;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use inver_broker::{Io, Mailbox};
+use inver_storage::Held;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -34,8 +35,10 @@ pub(crate) struct Link<I> {
     pub(crate) timer: Option<Pin<Box<Timer>>>,
     /// There while quotas concern the connection.
     pub(crate) throttle: Option<Box<Throttle>>,
+    /// There while much input is kept.
+    pub(crate) held: Option<Box<Held>>,
     pub(crate) connections: Arc<Connections>,
-    slot: u32,
+    pub(crate) slot: u32,
     /// Pages of memory that are counted for a client that has not logged in.
     login_pages: u16,
     pub(crate) flags: Flags,
@@ -52,7 +55,7 @@ impl Flags {
     pub(crate) const BLOCKED: u8 = 1 << 1;
     /// The client is read; its silence counts.
     pub(crate) const READ: u8 = 1 << 2;
-    /// The log holds input back.
+    /// The log or the gate holds input back.
     pub(crate) const HELD_BACK: u8 = 1 << 3;
     /// Memory of the input is freed once the client has been silent.
     pub(crate) const HOLDS_MEMORY: u8 = 1 << 4;
@@ -60,6 +63,8 @@ impl Flags {
     pub(crate) const MORE: u8 = 1 << 5;
     /// The client has not logged in: what it holds is counted.
     pub(crate) const BEFORE_LOGIN: u8 = 1 << 6;
+    /// It is told when the gate opens.
+    pub(crate) const AT_GATE: u8 = 1 << 7;
 
     pub(crate) fn has(self, flag: u8) -> bool {
         self.0 & flag != 0
@@ -82,6 +87,7 @@ impl<I: Default> Link<I> {
             output: None,
             timer: None,
             throttle: None,
+            held: None,
             slot: connections.enter(mailbox),
             connections,
             login_pages: 0,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use inver_broker::{CloseReason, LiveConnection, Mailbox};
-use inver_storage::{Log, LogError, Lsn};
+use inver_storage::{Log, LogError, Lsn, NoMemory};
 use tokio::time::{Duration, Instant};
 
 use crate::input::{Input, Progress};
@@ -71,7 +71,14 @@ pub trait Machine: Send + Unpin {
         true
     }
 
-    /// Learns that input is held back by the log, or no longer is. Called when that changes.
+    /// Whether the first message of the input publishes something and was left there because the gate is shut
+    /// ([`Gate`](inver_storage::Gate)). The client is not read until it opens; a machine that can tell its client to try
+    /// again later does so instead.
+    fn is_at_gate(&self) -> bool {
+        false
+    }
+
+    /// Learns that input is held back by the log or by the gate, or no longer is. Called when that changes.
     fn held_back(&mut self, is_held_back: bool, now: Instant, out: &mut Output) {
         let _nothing_to_say = (is_held_back, now, out);
     }
@@ -169,6 +176,9 @@ pub enum End<E> {
     /// The socket failed.
     #[error("socket failed: {0}")]
     Io(#[from] io::Error),
+    /// The client makes the broker keep more of its input than there is memory for.
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
     /// The client took no output for [`Timeouts::write_stall`].
     #[error("client stopped reading")]
     Stalled,

@@ -67,6 +67,8 @@ inver_settings::section! {
         pub cold_reads_max: usize = 4 => count(1..=1024),
         /// Requests of a connection that are accepted and not answered yet.
         pub pipeline_requests_max: usize = 512 => count(1..=1_000_000),
+        /// Bytes of a connection's fetches that wait for another fetch of it, above which the connection is not read.
+        pub waiting_bytes_max: usize = 4 << 20 => bytes(KIB..=GIB),
         /// Bytes waiting to be written to a connection, above which the connection is not read.
         pub output_bytes_max: usize = 1 << 20 => bytes(KIB..=GIB),
         /// Partitions that one request may create. Kafka's default.

@@ -344,7 +344,7 @@ impl Machine for Client {
             _ => self.session.client().ended(end),
         }
         match end {
-            End::Io(_) | End::Stalled => Close::Abort,
+            End::Io(_) | End::NoMemory(_) | End::Stalled => Close::Abort,
             End::Closed | End::Protocol(_) => Close::Linger,
         }
     }

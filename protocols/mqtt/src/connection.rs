@@ -105,10 +105,17 @@ impl Machine for Client {
         let mut used = 0;
         while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
             let Some((packet, length)) = decode(rest, version, packet_bytes_max)? else { break };
+            if self.session.waits_at_gate(&packet) {
+                return Ok(Progress::blocked(used));
+            }
             self.session.packet(&packet, out)?;
             used += length;
         }
         Ok(Progress::all(used))
+    }
+
+    fn is_at_gate(&self) -> bool {
+        self.session.is_at_gate()
     }
 
     fn end_turn(&mut self, out: &mut Output) -> Result<bool, Stop> {
@@ -149,6 +156,10 @@ impl Machine for Client {
         self.session.release(self.session.log().committed(), out.flat());
         let close = match end {
             End::Protocol(Stop::Disconnected) => Close::Linger,
+            End::NoMemory(_) => {
+                self.session.put_stop(&Stop::NoMemory, out.flat());
+                Close::Linger
+            }
             End::Protocol(stop) if stop.reason().is_some() => {
                 self.session.put_stop(stop, out.flat());
                 Close::Linger
@@ -169,7 +180,7 @@ mod tests {
     fn idle_connections_are_small() {
         let (future, running) = (size_of::<Serving<Client>>(), size_of::<Driver<Client>>());
         assert!(future <= running + 8, "the future: {future}");
-        assert!(running <= 336, "what runs: {running}");
-        assert!(size_of::<Session>() <= 264, "the session: {}", size_of::<Session>());
+        assert!(running <= 352, "what runs: {running}");
+        assert!(size_of::<Session>() <= 272, "the session: {}", size_of::<Session>());
     }
 }

@@ -19,6 +19,9 @@ pub(crate) enum Stop {
     Violation(#[from] DecodeError),
     #[error("no packet within one and a half keep alive intervals [MQTT-3.1.2-22]")]
     KeepAliveTimeout,
+    /// There is no memory for the packet that it has begun to send.
+    #[error("memory is used up")]
+    NoMemory,
     #[error("session taken over by another connection")]
     TakenOver,
     #[error("server is shutting down")]
@@ -56,6 +59,7 @@ impl Stop {
             Stop::Scram(ScramLoginError::TooManyFailures) => Some(Reason::ServerBusy),
             Stop::Scram(_) | Stop::Token(_) | Stop::OtherUser => Some(Reason::NotAuthorized),
             Stop::KeepAliveTimeout => Some(Reason::KeepAliveTimeout),
+            Stop::NoMemory => Some(Reason::QuotaExceeded),
             Stop::TakenOver => Some(Reason::SessionTakenOver),
             Stop::ShuttingDown => Some(Reason::ServerShuttingDown),
             Stop::Closed(CloseReason::CredentialExpired) => Some(Reason::MaximumConnectTime),

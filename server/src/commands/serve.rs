@@ -30,7 +30,7 @@ use crate::reload::{self, ReloadRequests, Reloader};
 use crate::runtime::{Runtimes, Workers};
 use crate::systemd::ServiceManager;
 use crate::telemetry::Metrics;
-use crate::{files, logging};
+use crate::{files, logging, memory};
 
 /// File descriptors reserved for the log and for listeners.
 const FILES_RESERVED: u64 = 512;
@@ -209,7 +209,8 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
 fn open(config: &Config, clock: Clock, tokens: &Tokens, traces: Traces) -> anyhow::Result<Broker> {
     let folder = &config.general.data_dir;
     files::make_private(folder);
-    let log = Log::open(folder, config.log.options())
+    let memory = memory::limit_bytes(config.memory.limit);
+    let log = Log::open(folder, memory::fit_log(&config.log.options(), memory))
         .with_context(|| format!("failed to open the data folder {}", folder.display()))?;
     let limits = &config.limits;
     let broker_config = BrokerConfig {
@@ -230,7 +231,7 @@ fn open(config: &Config, clock: Clock, tokens: &Tokens, traces: Traces) -> anyho
             messages_max: limits.inbox_messages_max,
             bytes_max: limits.inbox_bytes_max,
         },
-        queue_memory_bytes_max: limits.queue_memory_bytes_max,
+        queue_memory_bytes_max: limits.queue_memory_bytes_max.min(memory as u64 / 16),
         subscription_idle_ms: limits.subscription_idle_s.map(|seconds| seconds.saturating_mul(1000)),
         client_log: config.logging.client_lines(),
         audit: config.audit(),
@@ -292,7 +293,7 @@ fn monitored(config: &Config) -> Monitored {
     Monitored {
         data_dir: config.general.data_dir.clone(),
         connections_max: config.limits.connections_max,
-        disk_free_min: config.log.segment_bytes_max.saturating_mul(2),
+        commit_wait_max: config.log.commit_wait_max,
         series_max: config.http.detailed_series_max,
     }
 }

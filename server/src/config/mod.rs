@@ -41,8 +41,8 @@ pub(crate) use listeners::{
 };
 pub(crate) use sections::Tracing;
 use sections::{
-    AuditSection, Capture, Endpoint, General, Http, Hub, Limits, Log, Logging, Logins, Runtime, Tls,
-    WebSocketEndpoint,
+    AuditSection, Capture, Endpoint, General, Http, Hub, Limits, Log, Logging, Logins, MemorySection,
+    Runtime, Tls, WebSocketEndpoint,
 };
 pub(crate) use values::{Listen, LogFilter, LogFormat, RuntimeKind};
 
@@ -71,6 +71,7 @@ pub(crate) struct Config {
     pub(crate) logging: Logging,
     pub(crate) tracing: Tracing,
     pub(crate) audit: AuditSection,
+    pub(crate) memory: MemorySection,
 }
 
 /// The section of one protocol.
@@ -104,6 +105,7 @@ impl Default for Config {
             logging: Logging::default(),
             tracing: Tracing::default(),
             audit: AuditSection::default(),
+            memory: MemorySection::default(),
         }
     }
 }
@@ -177,6 +179,7 @@ impl Config {
         sections.push(("logging", &mut self.logging));
         sections.push(("tracing", &mut self.tracing));
         sections.push(("audit", &mut self.audit));
+        sections.push(("memory", &mut self.memory));
         sections
     }
 }

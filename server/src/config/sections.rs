@@ -99,6 +99,12 @@ section! {
         /// Under `log.commit = "always"`: a group of writes of up to this size is written with O_DIRECT, where the file
         /// system supports it. 0: never.
         pub(crate) direct_bytes_max: usize = log().direct_bytes_max => bytes(0..=64 * MIB),
+        /// Free space of the disk below which publishers are held back, while consumers, acknowledgements and removals go
+        /// on; see [the disk](running.md#the-disk). 0: the larger of 256 MiB and 2 % of the disk, at most half of what the
+        /// log could use.
+        pub(crate) free_bytes_min: Option<u64> = None => bytes(0..=1024 * TIB),
+        /// Wait of the oldest write for its commit from which on the broker reports that it is not ready: the disk hangs.
+        pub(crate) commit_wait_max: Duration = Duration::from_secs(30) => milliseconds(100..=HOUR_MS),
         /// Bytes of log after which a checkpoint is taken; bounds what a start has to read.
         pub(crate) checkpoint_bytes: u64 = log().checkpoint_bytes => bytes(MIB..=TIB),
         /// Time between two checkpoints while anything is written.
@@ -135,6 +141,7 @@ impl Log {
                 Commit::Os => CommitPolicy::Os,
             },
             segment_bytes_max: self.segment_bytes_max,
+            free_bytes_min: self.free_bytes_min,
             tail_cache_bytes_max: self.tail_cache_bytes_max,
             direct_bytes_max: self.direct_bytes_max,
             checkpoint_bytes: self.checkpoint_bytes,
@@ -497,6 +504,16 @@ section! {
         pub(crate) batch_spans_max: usize = 512 => count(1..=100_000),
         /// Time that a span waits for others to be sent with.
         pub(crate) batch_interval: Duration = Duration::from_secs(1) => milliseconds(10..=HOUR_MS),
+    }
+}
+
+section! {
+    /// Memory.
+    #[derive(Debug, Clone)]
+    pub(crate) struct MemorySection {
+        /// Memory that clients can make the broker hold, and that its caches fit into; see [memory](running.md#memory).
+        /// 0: 60 % of what the process may use, which is the limit of its control group or what the machine has.
+        pub(crate) limit: Option<u64> = None => bytes(0..=1024 * TIB),
     }
 }
 

@@ -40,7 +40,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-pub(crate) use self::metrics::{Disk, Monitored, memory_limit_bytes};
+pub(crate) use self::metrics::{Disk, Monitored};
 
 use self::auth::Logins;
 use self::metrics::CachedTotals;
@@ -242,10 +242,14 @@ fn routes(app: App) -> Router {
 }
 
 async fn ready(State(app): State<App>) -> impl IntoResponse {
-    if app.node.ready.load(Ordering::Acquire) {
-        (StatusCode::OK, "ready\n")
+    let wait = app.broker.log().oldest_wait();
+    if !app.node.ready.load(Ordering::Acquire) {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned())
+    } else if wait > app.node.monitored.commit_wait_max {
+        let text = format!("not ready: oldest uncommitted group is {} s old\n", wait.as_secs());
+        (StatusCode::SERVICE_UNAVAILABLE, text)
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+        (StatusCode::OK, "ready\n".to_owned())
     }
 }
 

@@ -23,6 +23,7 @@ use super::tls::TlsFiles;
 use super::{Service, Shared, describe, start, websocket};
 use crate::config::{Address, AnonymousRule, Config, HTTP, ListenerEntry, PROMETHEUS, WebSocketPath};
 use crate::http::{Http, RabbitmqMetrics};
+use crate::memory;
 use crate::protocols::SharedSettings;
 
 /// Pause after accepting failed, for example for lack of file descriptors.
@@ -79,6 +80,7 @@ impl ListenerSet {
         let settings = SharedSettings {
             message_bytes_max: config.limits.message_bytes_max,
             timeouts: config.limits.timeouts(),
+            memory_limit: memory::limit_bytes(config.memory.limit),
         };
         let protocols = config.protocols.iter();
         let mut protocols: BTreeMap<&'static str, Arc<dyn ProtocolPlugin>> =

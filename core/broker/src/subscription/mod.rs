@@ -42,7 +42,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use inver_storage::batch::Batch;
-use inver_storage::{Cursor, CursorId, Entry, Listener, Lsn, Offset, Stream, SubmitError};
+use inver_storage::{Cursor, CursorId, Entry, Listener, Lsn, Offset, Share, Stream, SubmitError};
 
 use crate::completion::Completion;
 use crate::context::{Context, Timed};
@@ -152,7 +152,7 @@ impl Subscription {
         bounds: MemoryBounds,
     ) -> Arc<Subscription> {
         let subscription = Subscription::new(context, name, mode, false, false, 1);
-        subscription.locked(|state| state.add_memory(bounds));
+        subscription.locked(|state| state.add_memory(bounds, context.log.memory().holder(Share::Queues)));
         subscription
     }
 

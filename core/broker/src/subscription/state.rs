@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_storage::batch::Batch;
-use inver_storage::{Cursor, CursorId, Entry, Listener, Offset, StoredBatch, Stream};
+use inver_storage::{Cursor, CursorId, Entry, Held, Listener, Offset, StoredBatch, Stream};
 use rustc_hash::FxHashMap;
 
 use super::keys::KeyOwners;
@@ -127,8 +127,8 @@ impl State {
         self.sources.push(Source::Stream(source));
     }
 
-    pub(super) fn add_memory(&mut self, bounds: MemoryBounds) {
-        self.sources.push(Source::Memory(MemorySource::new(bounds)));
+    pub(super) fn add_memory(&mut self, bounds: MemoryBounds, held: Held) {
+        self.sources.push(Source::Memory(MemorySource::new(bounds, held)));
     }
 
     pub(super) fn ask_mode(&mut self, mode: Mode) -> Result<(), Mode> {

@@ -10,7 +10,7 @@ mod acks;
 mod queue;
 mod submit;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,6 +28,8 @@ use crate::options::LogOptions;
 use crate::read::ReadPath;
 use crate::watermarks::Watermarks;
 
+/// Time between two attempts to create a segment file on a disk without space.
+const SPACE_PAUSE: Duration = Duration::from_millis(200);
 /// Marker file of a failed log: the page cache may differ from the medium.
 pub(crate) const FAILED_FILE: &str = "failed";
 
@@ -57,6 +59,8 @@ pub(crate) struct Intake {
     /// Submitted and not yet committed.
     queued_bytes: AtomicUsize,
     queued_entries: AtomicUsize,
+    /// When the first entry of the group being written was submitted, in microseconds, plus one; 0: none is.
+    writing_since: AtomicU64,
     /// Acknowledgements are being gathered and the writer was not woken for them.
     are_acks_lingering: AtomicBool,
     pub(crate) marks: Watermarks,
@@ -91,6 +95,7 @@ impl Intake {
             ready: Condvar::new(),
             queued_bytes: AtomicUsize::new(0),
             queued_entries: AtomicUsize::new(0),
+            writing_since: AtomicU64::new(0),
             are_acks_lingering: AtomicBool::new(false),
             marks: Watermarks::default(),
             failure: OnceLock::new(),
@@ -152,6 +157,15 @@ impl Intake {
         self.queued_entries.load(Ordering::Relaxed)
     }
 
+    /// For how long the oldest entry that is not committed has waited; zero without any.
+    pub(crate) fn oldest_wait(&self) -> Duration {
+        let since = match self.writing_since.load(Ordering::Relaxed) {
+            0 => self.state.lock().queued_since,
+            since => Some(Duration::from_micros(since - 1)),
+        };
+        since.map_or(Duration::ZERO, |since| self.clock.monotonic().saturating_sub(since))
+    }
+
     /// Whether the queue is below its limits.
     pub(crate) fn has_room(&self) -> bool {
         self.queued_bytes() < self.limits.submit_bytes_max
@@ -179,6 +193,7 @@ impl Intake {
     /// Waits for a group; `None` when the log was closed or failed. For the writer thread.
     pub(crate) fn wait_for_group(&self, group: &mut Group) -> Option<()> {
         let mut state = self.state.lock();
+        state.has_writer_thread = true;
         let mut linger_until = None;
         while state.queue.is_empty() && !state.is_closing && self.failure.get().is_none() {
             if state.acks.is_empty() {
@@ -202,6 +217,19 @@ impl Intake {
         Some(())
     }
 
+    /// Waits a little for space on the disk. False if the log was closed or failed meanwhile, or has no threads: waiting
+    /// would not help then.
+    pub(crate) fn wait_for_space(&self) -> bool {
+        let mut state = self.state.lock();
+        let may_wait = |state: &IntakeState| {
+            state.has_writer_thread && !state.is_closing && self.failure.get().is_none()
+        };
+        if may_wait(&state) {
+            self.ready.wait_for(&mut state, SPACE_PAUSE);
+        }
+        may_wait(&state)
+    }
+
     /// Takes everything that waits. Returns whether there was anything.
     pub(crate) fn take_group(&self, group: &mut Group) -> bool {
         self.fill(&mut self.state.lock(), group);
@@ -216,6 +244,8 @@ impl Intake {
         std::mem::swap(&mut group.entries, &mut state.queue);
         group.end = state.next_lsn;
         group.since = state.queued_since.take();
+        let since = group.since.map_or(0, |since| since.as_micros() as u64 + 1);
+        self.writing_since.store(since, Ordering::Relaxed);
     }
 
     /// Adds an entry to the queue.
@@ -230,6 +260,7 @@ impl Intake {
 
     /// Removes the entries of a committed group from the counts of the queue.
     pub(crate) fn dequeued(&self, entries: usize, bytes: usize) {
+        self.writing_since.store(0, Ordering::Relaxed);
         self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.queued_entries.fetch_sub(entries, Ordering::Relaxed);
     }

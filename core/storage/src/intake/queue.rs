@@ -80,6 +80,7 @@ pub(crate) struct IntakeState {
     roll_wanted: bool,
     pub(super) is_closing: bool,
     pub(super) writer_waits: WriterWaits,
+    pub(super) has_writer_thread: bool,
     /// A caller waits for the acknowledgements being gathered.
     pub(super) are_acks_wanted: bool,
     pub(crate) dirty: Dirty,
@@ -98,6 +99,7 @@ impl IntakeState {
             roll_wanted: false,
             is_closing: false,
             writer_waits: WriterWaits::No,
+            has_writer_thread: false,
             are_acks_wanted: false,
             dirty: Dirty::default(),
             round: 1,

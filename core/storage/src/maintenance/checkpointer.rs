@@ -8,6 +8,7 @@
 //! 5. Everything submitted until now is made durable; only then is the transaction committed.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::background::{Background, BackgroundTask};
 use crate::checkpoint::{
     CheckpointStore, Meta, RunRecord, SegmentRecord, Sink, Space, encode_cursor, encode_stream,
 };
@@ -22,6 +24,7 @@ use crate::clock::Clock;
 use crate::cursor::CursorInner;
 use crate::durability::Durability;
 use crate::error::{CheckpointError, FailureCause, LogError};
+use crate::format::segment::SegmentId;
 use crate::ids::TableId;
 use crate::intake::{Dirty, Intake};
 use crate::medium::Medium;
@@ -32,25 +35,17 @@ use crate::seeded_bugs::{Bug, is_seeded};
 use crate::stream::StreamInner;
 use crate::waiter::CommitWaiter;
 
-/// Pause after a checkpoint that could not be written.
-const RETRY_MS: i64 = 5_000;
-
 pub(crate) struct Checkpointer {
     parts: CheckpointerParts,
     state: Mutex<CheckpointState>,
     taken_ms: AtomicI64,
-    /// Why the last attempt was put off, and when to try again.
-    put_off: Mutex<Option<PutOff>>,
+    background: Arc<Background>,
+    /// Files that could not be removed.
+    left: Mutex<Vec<SegmentId>>,
     /// A backup reads segment files: none is removed.
     pub(super) is_held: AtomicBool,
     /// Whether the checkpoint is kept in two files.
     is_mirrored: AtomicBool,
-}
-
-/// A checkpoint that could not be written.
-struct PutOff {
-    reason: String,
-    until_ms: i64,
 }
 
 /// The parts of the log that checkpoints are taken of.
@@ -78,11 +73,13 @@ impl Checkpointer {
         let taken_ms = AtomicI64::new(parts.clock.now_ms());
         let is_mirrored = AtomicBool::new(store.is_mirrored());
         let state = Mutex::new(CheckpointState { store, lsn });
+        let background = Arc::new(Background::new(parts.clock.clone()));
         Self {
             parts,
             state,
             taken_ms,
-            put_off: Mutex::new(None),
+            background,
+            left: Mutex::default(),
             is_held: AtomicBool::new(false),
             is_mirrored,
         }
@@ -104,20 +101,14 @@ impl Checkpointer {
         self.state.lock().store.copy_to(name)
     }
 
-    /// Why no checkpoint could be taken, if the last attempt failed.
-    pub(crate) fn put_off(&self) -> Option<String> {
-        self.put_off.lock().as_ref().map(|put_off| put_off.reason.clone())
+    /// The work of maintenance that is put off.
+    pub(super) fn background(&self) -> Arc<Background> {
+        self.background.clone()
     }
 
     /// Whether the checkpoint is kept in two files, so that damage of one loses nothing.
     pub(crate) fn is_mirrored(&self) -> bool {
         self.is_mirrored.load(Ordering::Relaxed)
-    }
-
-    /// Whether the pause after a failed attempt is over.
-    pub(super) fn may_try(&self) -> bool {
-        let now_ms = self.parts.clock.now_ms();
-        self.put_off.lock().as_ref().is_none_or(|put_off| now_ms >= put_off.until_ms)
     }
 
     pub(super) fn is_due(&self) -> bool {
@@ -173,18 +164,36 @@ impl Checkpointer {
         Ok(is_taken)
     }
 
-    /// Removes the files of segments that the checkpoint no longer names. What stays is removed by the next start.
+    /// Removes the files of segments that the checkpoint no longer names. What stays is tried again later, and at the next
+    /// start.
     fn remove(&self, segments: &[Arc<Segment>]) {
         for segment in segments {
             self.parts.read.segments.forget(segment.id);
-            let name = segment.id.file_name();
-            if let Err(error) = self.parts.medium.remove(&name) {
-                tracing::warn!(file = %name, %error, "segment file without live data cannot be removed");
+            if let Err(error) = self.parts.medium.remove(&segment.id.file_name()) {
+                self.left.lock().push(segment.id);
+                self.background.put_off(BackgroundTask::Removal, &error);
                 continue;
             }
             self.parts.metrics.reclaimed_segments.add(1);
             self.parts.metrics.reclaimed_bytes.add(segment.file_bytes.load(Ordering::Relaxed));
         }
+    }
+
+    /// Removes files that could not be removed before.
+    pub(super) fn remove_left(&self) {
+        let mut left = self.left.lock();
+        if left.is_empty() || !self.background.may_try(BackgroundTask::Removal) {
+            return;
+        }
+        while let Some(id) = left.last() {
+            match self.parts.medium.remove(&id.file_name()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return self.background.put_off(BackgroundTask::Removal, &error);
+                }
+                _ => left.pop(),
+            };
+        }
+        self.background.done(BackgroundTask::Removal);
     }
 
     /// Takes a checkpoint that names all segments but the `dead`. False if it could not be written: it is put off, and the
@@ -247,16 +256,14 @@ impl Checkpointer {
         }
         state.lsn = lsn;
         self.taken_ms.store(parts.clock.now_ms(), Ordering::Relaxed);
-        *self.put_off.lock() = None;
+        self.background.done(BackgroundTask::Checkpoint);
         parts.metrics.checkpoints.add(1);
         Ok(true)
     }
 
     fn set_put_off(&self, error: &CheckpointError) {
-        tracing::error!(%error, "checkpoint put off: it cannot be written; a restart takes longer until it can");
         self.parts.metrics.checkpoints_put_off.add(1);
-        let until_ms = self.parts.clock.now_ms().saturating_add(RETRY_MS);
-        *self.put_off.lock() = Some(PutOff { reason: error.to_string(), until_ms });
+        self.background.put_off(BackgroundTask::Checkpoint, error);
     }
 }
 

@@ -3,6 +3,7 @@
 //! One pass prepares the next segment file, syncs under the policies `Interval` and `Os`, seals closed segments, cleans
 //! and compacts, takes checkpoints, and removes segments without live data. Only one pass runs at a time.
 
+mod background;
 mod checkpointer;
 mod cleaner;
 mod compactor;
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
+pub(crate) use self::background::Background;
+pub use self::background::BackgroundTask;
 pub(crate) use self::checkpointer::{Checkpointer, CheckpointerParts};
 use self::cleaner::Cleaner;
 use self::compactor::Compactor;
@@ -33,6 +36,7 @@ use crate::metrics::{LogMetrics, Sizes};
 use crate::options::{CommitPolicy, LogOptions};
 use crate::read::ReadPath;
 use crate::sealing::SealQueue;
+use crate::space::DiskSpace;
 use crate::waiter::CommitWaiter;
 use crate::writer::UNSYNCED_BYTES_MAX;
 
@@ -42,6 +46,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct Maintenance {
     parts: MaintenanceParts,
     pub(crate) checkpointer: Checkpointer,
+    pub(crate) background: Arc<Background>,
     sealer: Sealer,
     rewriter: Arc<Rewriter>,
     cleaner: Cleaner,
@@ -64,22 +69,32 @@ pub(crate) struct MaintenanceParts {
     pub(crate) waiter: Arc<CommitWaiter>,
     pub(crate) durability: Arc<Durability>,
     pub(crate) metrics: Arc<LogMetrics>,
+    pub(crate) space: Arc<DiskSpace>,
 }
 
 impl Maintenance {
     pub(crate) fn new(parts: MaintenanceParts, checkpointer: Checkpointer, options: &LogOptions) -> Self {
         let (clock, metrics) = (&parts.clock, &parts.metrics);
+        let background = checkpointer.background();
         let rewriter = Arc::new(Rewriter::new(
             parts.log_id,
             parts.medium.clone(),
             clock.clone(),
             parts.intake.clone(),
             parts.read.clone(),
+            background.clone(),
         ));
         let directory = parts.intake.directory.clone();
         Self {
             checkpointer,
-            sealer: Sealer::new(parts.sealing.clone(), directory, parts.read.clone(), parts.intake.clone()),
+            sealer: Sealer::new(
+                parts.sealing.clone(),
+                directory,
+                parts.read.clone(),
+                parts.intake.clone(),
+                background.clone(),
+            ),
+            background,
             cleaner: Cleaner::new(rewriter.clone(), clock.clone(), metrics.clone(), options),
             compactor: Compactor::new(rewriter.clone(), clock.clone(), metrics.clone(), options),
             rewriter,
@@ -96,7 +111,8 @@ impl Maintenance {
             CommitPolicy::Interval(interval) => interval.clamp(Duration::from_millis(1), PAUSE_MAX),
             CommitPolicy::Always | CommitPolicy::Os => PAUSE_MAX,
         };
-        while self.parts.sealing.wait(pause) {
+        // Closed segments that cannot be sealed now are no reason to hurry.
+        while self.parts.sealing.wait(pause, || self.background.may_try(BackgroundTask::Sealing)) {
             // A failure has ended the log and was logged where it happened.
             if self.pass().is_err() {
                 return;
@@ -111,13 +127,16 @@ impl Maintenance {
         }
         let _running = self.lock();
         self.parts.allocator.prepare_spare();
+        self.parts.space.check();
+        self.parts.space.keep();
         self.sync_if_due()?;
         self.sealer.seal_closed()?;
         self.roll_if_old()?;
         let rewrote = self.rewriter.is_ready() && (self.cleaner.clean()? | self.compactor.compact()?);
         let wants = rewrote || self.checkpointer.is_due() || self.parts.read.segments.is_any_dead();
-        if wants && self.checkpointer.may_try() {
-            self.checkpointer.reclaim()?;
+        self.checkpointer.remove_left();
+        if wants && self.background.may_try(BackgroundTask::Checkpoint) {
+            self.reclaim()?;
         }
         self.publish_sizes();
         Ok(())
@@ -127,11 +146,22 @@ impl Maintenance {
         self.running.lock()
     }
 
+    /// Takes a checkpoint and removes segments without live data. False if the checkpoint was put off. One that found no
+    /// space is tried again with the space that is kept for it.
+    fn reclaim(&self) -> Result<bool, LogError> {
+        let mut is_taken = self.checkpointer.reclaim()?;
+        if !is_taken && self.parts.space.is_short() && self.parts.space.give_up_kept() {
+            is_taken = self.checkpointer.reclaim()?;
+        }
+        self.parts.space.check();
+        Ok(is_taken)
+    }
+
     /// Takes a checkpoint and removes segments without live data. False if the checkpoint was put off.
     pub(crate) fn checkpoint(&self) -> Result<bool, LogError> {
         let _running = self.lock();
         self.sealer.seal_closed()?;
-        self.checkpointer.reclaim()
+        self.reclaim()
     }
 
     /// Compacts streams, and takes a checkpoint if there were any.
@@ -140,7 +170,7 @@ impl Maintenance {
         self.sealer.seal_closed()?;
         let compacted = self.compactor.compact()?;
         if compacted {
-            self.checkpointer.reclaim()?;
+            self.reclaim()?;
         }
         Ok(compacted)
     }
@@ -151,7 +181,7 @@ impl Maintenance {
         self.sealer.seal_closed()?;
         let cleaned = self.cleaner.clean()?;
         if cleaned {
-            self.checkpointer.reclaim()?;
+            self.reclaim()?;
         }
         Ok(cleaned)
     }
@@ -183,8 +213,13 @@ impl Maintenance {
 
     fn copy_checkpoint(&self, copy: &str) -> Result<Vec<SegmentId>, BackupError> {
         self.sealer.seal_closed()?;
-        if !self.checkpointer.reclaim()? {
-            return Err(BackupError::PutOff(self.checkpointer.put_off().unwrap_or_default()));
+        if let Some(reason) = self.background.reason(BackgroundTask::Sealing) {
+            return Err(BackupError::PutOff(reason));
+        }
+        if !self.reclaim()? {
+            return Err(BackupError::PutOff(
+                self.background.reason(BackgroundTask::Checkpoint).unwrap_or_default(),
+            ));
         }
         self.checkpointer.copy_to(copy)?;
         let segments = self.parts.read.segments.list();

@@ -6,10 +6,11 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::{BufMut, BytesMut};
 
+use super::background::{Background, BackgroundTask};
 use crate::batch::HEADER_BYTES;
 use crate::clock::Clock;
 use crate::error::{LogError, ReadError};
@@ -34,8 +35,6 @@ const READ_BYTES: usize = 64 << 10;
 const WRITE_BYTES: usize = 1 << 20;
 /// Name of an unfinished copy.
 const COPY_FILE: &str = "clean.tmp";
-/// Pause after a copy could not be written.
-const RETRY_MS: i64 = 30_000;
 
 /// What keeps a segment from being rewritten.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +57,7 @@ pub(super) struct Rewriter {
     clock: Arc<dyn Clock>,
     pub(super) intake: Arc<Intake>,
     pub(super) read: Arc<ReadPath>,
-    /// No rewriting before this time: a copy could not be written.
-    retry_from_ms: AtomicI64,
+    background: Arc<Background>,
 }
 
 /// A stream's run in a segment to be rewritten.
@@ -105,21 +103,21 @@ impl Rewriter {
         clock: Arc<dyn Clock>,
         intake: Arc<Intake>,
         read: Arc<ReadPath>,
+        background: Arc<Background>,
     ) -> Self {
-        Self { log_id, medium, clock, intake, read, retry_from_ms: AtomicI64::new(0) }
+        Self { log_id, medium, clock, intake, read, background }
     }
 
     /// Whether rewriting is not paused after a failed copy.
     pub(super) fn is_ready(&self) -> bool {
-        self.clock.now_ms() >= self.retry_from_ms.load(Ordering::Relaxed)
+        self.background.may_try(BackgroundTask::Rewriting)
     }
 
     /// Pauses after a copy could not be written, most likely because the disk is full. Nothing depends on the copy yet: it
     /// is removed and tried again later.
     pub(super) fn pause(&self, error: &io::Error) {
-        tracing::warn!(%error, "segment cleaning paused");
         self.discard();
-        self.retry_from_ms.store(self.clock.now_ms().saturating_add(RETRY_MS), Ordering::Relaxed);
+        self.background.put_off(BackgroundTask::Rewriting, error);
     }
 
     /// Removes an unfinished copy.
@@ -172,7 +170,12 @@ impl Rewriter {
             copy.file.sync()?;
         }
         let named = self.medium.rename(COPY_FILE, &id.file_name()).and_then(|()| self.medium.sync_folder());
-        named.map_err(|error| self.intake.fail(format!("name {}", id.file_name()), error))?;
+        if let Err(error) = named {
+            // No checkpoint names it: what stays of it is removed by the next start.
+            let _ = self.medium.remove(&id.file_name());
+            return Err(error.into());
+        }
+        self.background.done(BackgroundTask::Rewriting);
         let segment =
             Segment::new(id, 0, copy.created_ms).sealed(entries_end, copy.written, copy.max_timestamp);
         let segment = Arc::new(segment);

@@ -1,9 +1,13 @@
 //! Sealing: a closed segment gets its index and trailer.
+//!
+//! Until then its index is in memory, and a restart reads it again: sealing that fails is tried again later. A failed sync
+//! ends the log, as everywhere, because the segment holds acknowledged entries.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::background::{Background, BackgroundTask};
 use crate::directory::Directory;
 use crate::error::LogError;
 use crate::format::index::IndexBuilder;
@@ -20,6 +24,14 @@ pub(super) struct Sealer {
     directory: Arc<Directory>,
     read: Arc<ReadPath>,
     intake: Arc<Intake>,
+    background: Arc<Background>,
+}
+
+/// What keeps a segment from being sealed.
+enum SealError {
+    /// The index could not be written; the entries before it are not concerned.
+    Write(io::Error),
+    Sync(io::Error),
 }
 
 impl Sealer {
@@ -28,21 +40,33 @@ impl Sealer {
         directory: Arc<Directory>,
         read: Arc<ReadPath>,
         intake: Arc<Intake>,
+        background: Arc<Background>,
     ) -> Self {
-        Self { queue, directory, read, intake }
+        Self { queue, directory, read, intake, background }
     }
 
-    /// Seals all closed segments.
+    /// Seals all closed segments, or puts it off.
     pub(super) fn seal_closed(&self) -> Result<(), LogError> {
-        while let Some(segment) = self.queue.first() {
-            let sealed = self.seal(&segment);
-            sealed.map_err(|error| self.intake.fail(format!("seal {segment:?}"), error))?;
-            self.queue.remove(&segment);
+        if !self.background.may_try(BackgroundTask::Sealing) {
+            return Ok(());
         }
+        while let Some(segment) = self.queue.first() {
+            match self.seal(&segment) {
+                Ok(()) => self.queue.remove(&segment),
+                Err(SealError::Write(error)) => {
+                    self.background.put_off(BackgroundTask::Sealing, &error);
+                    return Ok(());
+                }
+                Err(SealError::Sync(error)) => {
+                    return Err(self.intake.fail(format!("seal {segment:?}"), error));
+                }
+            }
+        }
+        self.background.done(BackgroundTask::Sealing);
         Ok(())
     }
 
-    fn seal(&self, segment: &Arc<Segment>) -> io::Result<()> {
+    fn seal(&self, segment: &Arc<Segment>) -> Result<(), SealError> {
         if segment.is_sealed() {
             return Ok(());
         }
@@ -67,17 +91,19 @@ impl Sealer {
             max_timestamp: segment.max_timestamp.load(Ordering::Relaxed),
             spread,
         };
-        let file = self.read.segments.file(segment.id)?;
+        let file = self.read.segments.file(segment.id).map_err(SealError::Write)?;
         let trailer_bytes = trailer.encode();
         let total = entries_end + (blocks_bytes.len() + trailer_bytes.len()) as u64;
-        file.write_at(entries_end, &[IoSlice::new(&blocks_bytes), IoSlice::new(&trailer_bytes)])?;
-        file.set_len(total)?;
+        let pieces = [IoSlice::new(&blocks_bytes), IoSlice::new(&trailer_bytes)];
+        let written = file.write_at(entries_end, &pieces).and_then(|()| file.set_len(total));
+        written.map_err(SealError::Write)?;
         if !is_seeded(Bug::SkipSealSync) {
-            file.sync()?;
+            file.sync().map_err(SealError::Sync)?;
         }
         let _ = segment.index_place.set((entries_end, index_blocks));
         let _ = segment.spread.set(spread);
         segment.file_bytes.store(total, Ordering::Relaxed);
+        segment.touched.lock().clear();
         segment.sealed.store(true, Ordering::Release);
         for stream in &touched {
             let mut state = stream.state.lock();
@@ -91,7 +117,8 @@ impl Sealer {
 
     /// The streams that have data in a closed segment, by id. Deleted ones have none.
     fn streams_of(&self, segment: &Segment) -> Vec<Arc<StreamInner>> {
-        let mut ids = std::mem::take(&mut *segment.touched.lock());
+        // Kept for another attempt.
+        let mut ids = segment.touched.lock().clone();
         ids.sort_unstable();
         ids.dedup();
         ids.into_iter().filter_map(|id| self.directory.streams.get(id)).collect()

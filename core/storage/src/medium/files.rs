@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Medium, MediumFile};
+use super::{FreeSpace, Medium, MediumFile};
 
 /// Pieces per system call, the limit of the kernel.
 const PIECES_MAX: usize = 1024;
@@ -90,6 +90,15 @@ impl Medium for Files {
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    fn free_space(&self) -> io::Result<Option<FreeSpace>> {
+        let stat = rustix::fs::statvfs(&self.dir)?;
+        // Some file systems have no sizes.
+        Ok((stat.f_blocks > 0).then(|| FreeSpace {
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            size: stat.f_blocks.saturating_mul(stat.f_frsize),
+        }))
     }
 
     fn describe(&self) -> String {

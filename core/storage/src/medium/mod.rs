@@ -21,6 +21,15 @@ pub(crate) use self::files::LOCK_FILE;
 /// Direct writes start, end and are placed in memory at multiples of this.
 pub(crate) const BLOCK_BYTES: usize = 4096;
 
+/// Space of the place that the folder is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreeSpace {
+    /// Bytes that can still be written.
+    pub free: u64,
+    /// Bytes in all.
+    pub size: u64,
+}
+
 /// A flat folder of files.
 pub trait Medium: Send + Sync + Debug {
     /// The names of all files.
@@ -44,6 +53,10 @@ pub trait Medium: Send + Sync + Debug {
     fn sync_folder(&self) -> io::Result<()>;
     /// Locks the folder for this process until the guard is dropped; `WouldBlock` if another process holds the lock.
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>>;
+    /// The space of the place; `None` where there is no bound or it is not known.
+    fn free_space(&self) -> io::Result<Option<FreeSpace>> {
+        Ok(None)
+    }
     /// Description of the place, for messages.
     fn describe(&self) -> String;
 }

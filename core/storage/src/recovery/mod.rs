@@ -32,6 +32,7 @@ use crate::read::ReadPath;
 use crate::read::segments::{Segment, Segments};
 use crate::sealing::SealQueue;
 use crate::seeded_bugs::{Bug, is_seeded};
+use crate::space::{DiskSpace, is_full};
 
 /// A log after recovery, before its writer and its maintenance exist.
 pub(crate) struct Recovered {
@@ -56,12 +57,13 @@ pub(crate) fn recover(
     medium: &Arc<dyn Medium>,
     clock: &Arc<dyn Clock>,
     options: &LogOptions,
+    space: &Arc<DiskSpace>,
     new_log_id: u128,
 ) -> Result<Recovered, OpenError> {
     let folder_lock = lock(medium.as_ref())?;
     let names = tidy_folder(medium.as_ref())?;
     let found: Vec<SegmentId> = names.iter().filter_map(|name| SegmentId::from_file_name(name)).collect();
-    let attempt = Attempt { medium, clock, options, new_log_id, found: &found };
+    let attempt = Attempt { medium, clock, options, space, new_log_id, found: &found };
     let error = match MirroredStore::open(medium.clone(), options.checkpoint_cache_bytes_max) {
         Ok(mut store) => loop {
             match attempt.with(&mut store) {
@@ -100,6 +102,7 @@ struct Attempt<'a> {
     medium: &'a Arc<dyn Medium>,
     clock: &'a Arc<dyn Clock>,
     options: &'a LogOptions,
+    space: &'a Arc<DiskSpace>,
     new_log_id: u128,
     found: &'a [SegmentId],
 }
@@ -135,7 +138,9 @@ impl Attempt<'_> {
             Arc::new(ReadPath::new(segments, options.index_cache_bytes_max, options.read_buffers_bytes_max));
         let intake = Intake::new(options, self.clock.clone(), medium.clone(), directory, &read);
         let clock = self.clock.clone();
-        let allocator = SegmentAllocator::new(medium.clone(), clock, read.clone(), meta.log_id, options);
+        let space = self.space.clone();
+        let allocator =
+            SegmentAllocator::new(medium.clone(), clock, read.clone(), meta.log_id, options, space);
         let sealing = SealQueue::default();
         let replay = Replay { medium: medium.as_ref(), intake: &intake, read: &read, meta: &meta };
         let (active, position) = restore(&replay, store, &plan, &sealing, &allocator, options)?;
@@ -264,20 +269,29 @@ fn restore(
         let detail = format!("log ends before a position known to be synced; {NO_COPY}");
         return Err(OpenError::damaged(&file, position, &detail));
     }
+    let mut closes_last = false;
     let (active, position) = match last {
         Some(last) => {
-            make_appendable(&last, options)?;
+            if !make_appendable(&last, options)? {
+                tracing::warn!(segment = ?last.segment, "disk is full: the last segment gets no more entries");
+                closes_last = true;
+            }
             let active = ActiveSegment { segment: last.segment, file: last.file };
             allocator.set_active(Some(active.clone()));
             (active, last.entries_end)
         }
         None => {
-            let created = allocator.create(0);
+            let created = allocator.create(0, 0);
             (created.map_err(|error| intake.fail("create the first segment", error))?, HEADER_BYTES)
         }
     };
     let end = active.segment.base + position;
-    intake.lock().start_at(active.segment.base, end);
+    let mut state = intake.lock();
+    state.start_at(active.segment.base, end);
+    if closes_last {
+        state.request_roll(active.segment.base);
+    }
+    drop(state);
     intake.marks.start_at(end);
     let streams = &intake.directory.streams;
     for stream in streams.ids().into_iter().filter_map(|id| streams.get(id)) {
@@ -313,8 +327,9 @@ fn replay_segments(
     Ok(last)
 }
 
-/// Prepares the last segment for appending: no bytes behind its last entry, space reserved, and everything synced.
-fn make_appendable(last: &Replayed, options: &LogOptions) -> Result<(), OpenError> {
+/// Prepares the last segment for appending: no bytes behind its last entry, space reserved, and everything synced. False
+/// if there is no space for more entries.
+fn make_appendable(last: &Replayed, options: &LogOptions) -> Result<bool, OpenError> {
     let (file, name) = (last.file.as_ref(), last.segment.id.file_name());
     let io = |attempt: &str| OpenError::io(format!("{attempt} {name}"));
     if last.is_torn {
@@ -325,11 +340,15 @@ fn make_appendable(last: &Replayed, options: &LogOptions) -> Result<(), OpenErro
     if !is_seeded(Bug::TrustPageCache) {
         rewrite(file, last.synced, last.entries_end).map_err(io("rewrite the end of"))?;
     }
+    let mut has_space = true;
     let segment_bytes = segment_bytes_at(last.segment.base, options.segment_bytes_max);
     if options.preallocate && last.entries_end < segment_bytes {
-        file.allocate(segment_bytes).map_err(io("reserve space for"))?;
+        match file.allocate(segment_bytes) {
+            Err(error) if is_full(&error) => has_space = false,
+            allocated => allocated.map_err(io("reserve space for"))?,
+        }
     }
     file.sync().map_err(io("sync"))?;
     last.segment.file_bytes.store(file.len().unwrap_or(last.entries_end), Ordering::Relaxed);
-    Ok(())
+    Ok(has_space)
 }

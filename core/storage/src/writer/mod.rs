@@ -8,6 +8,7 @@ mod append;
 mod encode;
 mod tail;
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
@@ -29,6 +30,7 @@ use crate::read::segments::Segment;
 use crate::relay::CollectWakeUps;
 use crate::sealing::SealQueue;
 use crate::seeded_bugs::{Bug, is_seeded};
+use crate::space::is_full;
 use crate::stream::state::extent_of;
 use crate::stream::{Listener, StreamInner};
 
@@ -41,6 +43,8 @@ pub(crate) struct Writer {
     direct: DirectWrites,
     file: AppendFile,
     segment: Arc<Segment>,
+    /// Bytes of the file that have space.
+    reserved: u64,
     encoder: Encoder,
     /// Segment and place of each batch of the group, in order.
     placed: Vec<(Arc<Segment>, EncodedBatch)>,
@@ -77,6 +81,7 @@ impl Writer {
         Self {
             shared,
             commit: options.commit,
+            reserved: active.segment.file_bytes.load(Ordering::Relaxed),
             file: AppendFile::new(&mut direct, &name, active.file, position),
             direct,
             segment: active.segment,
@@ -129,7 +134,11 @@ impl Writer {
         }
         for pending in &group.entries {
             if pending.rolls {
-                self.roll(pending.start - segment::HEADER_BYTES)?;
+                self.roll(pending.start - segment::HEADER_BYTES, u64::from(pending.length))?;
+            }
+            let end = pending.start - self.segment.base + u64::from(pending.length);
+            if end > self.reserved {
+                self.reserve(end)?;
             }
             let (segment, placed) = (&self.segment, &mut self.placed);
             self.encoder.encode(pending, synced, segment.base, |batch| placed.push((segment.clone(), batch)));
@@ -158,15 +167,45 @@ impl Writer {
         Ok(())
     }
 
-    /// Starts a new segment. Syncs the old one whatever the policy: only the last segment may have a torn tail.
-    fn roll(&mut self, base: u64) -> Result<(), LogError> {
+    /// Reserves space of the file up to a position: an entry is larger than a segment.
+    fn reserve(&mut self, end: u64) -> Result<(), LogError> {
+        if self.shared.allocator.is_reserving()
+            && let Some(active) = self.shared.allocator.active()
+        {
+            let reserve = || self.shared.allocator.reserve(active.file.as_ref(), end);
+            self.with_space(reserve, || format!("reserve space for {:?}", self.segment))?;
+        }
+        self.reserved = end;
+        Ok(())
+    }
+
+    /// Repeats an attempt while the disk has no space. Nothing is committed meanwhile, and publishers are held back.
+    fn with_space<T>(
+        &self,
+        attempt: impl Fn() -> io::Result<T>,
+        name: impl FnOnce() -> String,
+    ) -> Result<T, LogError> {
+        loop {
+            match attempt() {
+                Ok(done) => return Ok(done),
+                Err(error) if is_full(&error) && self.shared.intake.wait_for_space() => {}
+                Err(error) => return Err(self.shared.intake.fail(name(), error)),
+            }
+        }
+    }
+
+    /// Starts a new segment, with space for an entry of so many bytes. Syncs the old one whatever the policy: only the last
+    /// segment may have a torn tail.
+    fn roll(&mut self, base: u64, entry_bytes: u64) -> Result<(), LogError> {
         self.flush()?;
         if !is_seeded(Bug::SkipSyncBetweenSegments) {
             self.sync()?;
         }
-        let created = self.shared.allocator.create(base);
         let name = segment::SegmentId(base).file_name();
-        let active = created.map_err(|error| self.shared.intake.fail(format!("create {name}"), error))?;
+        let bytes = segment::HEADER_BYTES + entry_bytes;
+        let create = || self.shared.allocator.create(base, bytes);
+        let active = self.with_space(create, || format!("create {name}"))?;
+        self.reserved = active.segment.file_bytes.load(Ordering::Relaxed);
         self.shared.intake.marks.set_durable(base);
         let closed = std::mem::replace(&mut self.segment, active.segment);
         closed.entries_end.store(self.file.position(), Ordering::Release);

@@ -16,3 +16,4 @@ mod metrics;
 mod salvage;
 mod shorthand;
 mod simulator;
+mod space;

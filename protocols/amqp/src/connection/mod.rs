@@ -119,6 +119,10 @@ impl Machine for Peer {
         self.session.is_open()
     }
 
+    fn is_at_gate(&self) -> bool {
+        self.session.is_at_gate()
+    }
+
     fn held_back(&mut self, is_held_back: bool, now: Instant, out: &mut Output) {
         self.pressure.set(is_held_back, now, &mut self.session, out.flat());
     }
@@ -197,7 +201,10 @@ impl Machine for Peer {
         Ok(())
     }
 
-    fn end(&mut self, end: &End<Ended>, _out: &mut Output) -> Close {
+    fn end(&mut self, end: &End<Ended>, out: &mut Output) -> Close {
+        if let End::NoMemory(error) = end {
+            self.session.out_of_memory(error, out.flat());
+        }
         let closed_by_client = self.session.was_closed_by_client();
         let client = self.session.client();
         match end {

@@ -1,8 +1,9 @@
-//! The log's back-pressure as a client sees it: `connection.blocked` and `connection.unblocked` (RabbitMQ's extension).
+//! Back-pressure as a client sees it: `connection.blocked` and `connection.unblocked` (RabbitMQ's extension).
 //!
 //! The socket is not read while the log admits no more writes. A client that has published and has the capability is sent
 //! `connection.blocked` once that lasts for [`Limits::blocked_after`](crate::session::Limits::blocked_after): shorter
-//! times are ordinary under load.
+//! times are ordinary under load. While the disk or the memory is low, the socket of a client that publishes is not read
+//! either, and it is told at once.
 
 use tokio::time::Instant;
 
@@ -20,6 +21,8 @@ impl Pressure {
         self.held_since = is_held_back.then_some(now);
         if !is_held_back {
             session.send_unblocked(out);
+        } else if session.is_at_gate() {
+            session.send_blocked(out);
         }
     }
 

@@ -3,6 +3,10 @@
 //! A body in one frame is not copied. The buffer of a larger body grows with the bytes received, not with the size that
 //! the header claims. The channel keeps and reuses the buffers.
 
+use std::sync::Arc;
+
+use inver_storage::{Held, Memory, Share};
+
 use crate::codec::{CLASS_BASIC, ContentHeader};
 use crate::error::Refusal;
 use crate::map::Publish;
@@ -30,6 +34,8 @@ pub(super) struct Assembly {
     routing_key: Vec<u8>,
     properties: Vec<u8>,
     body: Vec<u8>,
+    /// There while the beginning of a large body waits for its rest.
+    held: Option<Held>,
 }
 
 /// `basic.publish`, for error replies.
@@ -95,7 +101,11 @@ impl Assembly {
     }
 
     /// Adds a body frame. The last one completes the message.
-    pub(super) fn body<'a>(&'a mut self, payload: &'a [u8]) -> Result<Option<Publish<'a>>, Refusal> {
+    pub(super) fn body<'a>(
+        &'a mut self,
+        payload: &'a [u8],
+        memory: &Arc<Memory>,
+    ) -> Result<Option<Publish<'a>>, Refusal> {
         let State::Body { remaining } = self.state else {
             return Err(if self.state == State::Method { method_expected() } else { header_expected() });
         };
@@ -103,6 +113,7 @@ impl Assembly {
             return Err(Refusal::frame_error("content body frame exceeds remaining content size").at(PUBLISH));
         };
         if remaining > 0 {
+            self.hold(payload.len(), memory)?;
             self.body.extend_from_slice(payload);
             self.state = State::Body { remaining };
             return Ok(None);
@@ -113,6 +124,16 @@ impl Assembly {
         }
         self.body.extend_from_slice(payload);
         Ok(Some(self.complete(&self.body)))
+    }
+
+    /// Accounts for a part of the body that is to be kept.
+    fn hold(&mut self, more: usize, memory: &Arc<Memory>) -> Result<(), Refusal> {
+        let bytes = self.body.capacity().max(self.body.len() + more);
+        if bytes > BODY_BYTES_KEPT {
+            let held = self.held.get_or_insert_with(|| memory.holder(Share::Input));
+            held.set(bytes).map_err(|error| Refusal::resource_error(error).at(PUBLISH))?;
+        }
+        Ok(())
     }
 
     fn complete<'a>(&'a self, body: &'a [u8]) -> Publish<'a> {
@@ -129,6 +150,7 @@ impl Assembly {
     pub(super) fn trim(&mut self) {
         if self.state == State::Method && self.body.capacity() > BODY_BYTES_KEPT {
             self.body = Vec::new();
+            self.held = None;
         }
     }
 }
@@ -150,7 +172,13 @@ fn body_expected() -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use inver_storage::Gate;
+
     use super::*;
+
+    fn memory() -> Arc<Memory> {
+        Memory::new(10 << 20, Arc::new(Gate::default()))
+    }
 
     fn header(body_bytes: u64) -> ContentHeader<'static> {
         ContentHeader { class: CLASS_BASIC, weight: 0, body_bytes, properties: &[0x10, 0, 2] }
@@ -158,16 +186,16 @@ mod tests {
 
     #[test]
     fn a_body_is_assembled_from_one_or_several_frames() {
-        let mut assembly = Assembly::default();
+        let (mut assembly, memory) = (Assembly::default(), memory());
         for frames in [vec![b"hello".as_slice()], vec![b"he", b"", b"llo"]] {
             assembly.publish("ex", "key", true);
             assert!(assembly.method().is_err());
             assert_eq!(assembly.header(&header(5), 100), Ok(None));
             let (last, first) = frames.split_last().unwrap();
             for frame in first {
-                assert_eq!(assembly.body(frame), Ok(None));
+                assert_eq!(assembly.body(frame, &memory), Ok(None));
             }
-            let publish = assembly.body(last).unwrap().unwrap();
+            let publish = assembly.body(last, &memory).unwrap().unwrap();
             assert_eq!(
                 (publish.exchange, publish.routing_key, publish.body),
                 ("ex", &b"key"[..], &b"hello"[..])
@@ -187,27 +215,42 @@ mod tests {
 
     #[test]
     fn frames_out_of_order_are_refused() {
-        let mut assembly = Assembly::default();
+        let (mut assembly, memory) = (Assembly::default(), memory());
         let code = |result: Result<Option<Publish<'_>>, Refusal>| result.unwrap_err().code.number();
-        assert_eq!(code(assembly.body(b"x")), 505);
+        assert_eq!(code(assembly.body(b"x", &memory)), 505);
         assert_eq!(code(assembly.header(&header(1), 100)), 505);
         assembly.publish("", "", false);
-        assert_eq!(code(assembly.body(b"x")), 505);
+        assert_eq!(code(assembly.body(b"x", &memory)), 505);
         assert_eq!(code(assembly.header(&ContentHeader { class: 10, ..header(1) }, 100)), 505);
         assert_eq!(code(assembly.header(&header(101), 100)), 406);
         assert_eq!(assembly.header(&header(3), 100), Ok(None));
-        assert_eq!(code(assembly.body(b"abcd")), 501);
+        assert_eq!(code(assembly.body(b"abcd", &memory)), 501);
     }
 
     #[test]
     fn the_buffer_of_a_large_body_is_freed() {
-        let mut assembly = Assembly::default();
+        let (mut assembly, memory) = (Assembly::default(), memory());
         assembly.publish("", "", false);
         assembly.header(&header(1 << 20), 1 << 20).unwrap();
         let half = vec![0; 1 << 19];
-        assembly.body(&half).unwrap();
-        assert_eq!(assembly.body(&half).unwrap().unwrap().body.len(), 1 << 20);
+        assembly.body(&half, &memory).unwrap();
+        assert_eq!(assembly.body(&half, &memory).unwrap().unwrap().body.len(), 1 << 20);
         assembly.trim();
         assert_eq!(assembly.body.capacity(), 0);
+    }
+
+    #[test]
+    fn beginnings_of_bodies_are_accounted_for() {
+        let (mut assembly, memory) = (Assembly::default(), memory());
+        assembly.publish("", "", false);
+        assembly.header(&header(16 << 20), 16 << 20).unwrap();
+        let mebibyte = vec![0; 1 << 20];
+        assembly.body(&mebibyte, &memory).unwrap();
+        assert_eq!(memory.used(Share::Input), 1 << 20);
+        let refused = (0..15).find_map(|_| assembly.body(&mebibyte, &memory).err()).unwrap();
+        assert_eq!(refused.code.number(), 506);
+        assert!(memory.used(Share::Input) <= memory.limit(Share::Input));
+        drop(assembly);
+        assert_eq!(memory.used(Share::Input), 0);
     }
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use inver_broker::{AuthError, CloseReason, Identity, LoginRefusal};
 use inver_driver::count_error;
+use inver_storage::NoMemory;
 
 use super::channel::Channel;
 use super::shared::Shared;
@@ -63,6 +64,11 @@ impl Session {
     /// Closes the connection because the log failed.
     pub(crate) fn log_failed(&mut self, error: impl Error + Send + Sync + 'static, out: &mut Vec<u8>) {
         self.refuse(0, &Refusal::internal(error), out);
+    }
+
+    /// Closes the connection because there is no memory for a frame that it has begun to send.
+    pub(crate) fn out_of_memory(&mut self, error: &NoMemory, out: &mut Vec<u8>) {
+        self.refuse(0, &Refusal::resource_error(error), out);
     }
 
     /// Ends the session without a reply. Everything received before takes effect.

@@ -109,6 +109,7 @@ impl Session {
             unconfirmed: 0,
             has_published: false,
             blocked: false,
+            is_at_gate: false,
             published: Vec::new(),
             acknowledged: Vec::new(),
             ready: VecDeque::new(),
@@ -182,9 +183,16 @@ impl Session {
             if immediate {
                 return Err(Refusal::not_implemented("immediate=true"));
             }
+            if shared.waits_at_gate() {
+                return Ok(Outcome::Retry);
+            }
             shared.has_published = true;
             channel.assembly.publish(exchange, routing_key, mandatory);
             return Ok(Outcome::Done);
+        }
+        let commits = matches!(method, Method::TxCommit {}) && channel.holds_publishes();
+        if commits && shared.waits_at_gate() {
+            return Ok(Outcome::Retry);
         }
         if matches!(method, Method::ChannelClose { .. }) {
             forget_confirms(channel, shared);

@@ -60,8 +60,8 @@ use crate::codec::frame::{self, Next};
 use crate::codec::{FRAME_SIZE_MIN, Method, PROTOCOL_HEADER, write};
 use crate::error::Refusal;
 
-/// The reason in `connection.blocked`.
-const BLOCKED_REASON: &str = "low on disk throughput";
+/// The reason in `connection.blocked` while the log is behind. The gate's are those of RabbitMQ.
+const LOG_IS_BEHIND: &str = "low on disk throughput";
 
 /// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,6 +234,9 @@ impl Session {
                 }
             }
         }
+        if let Some(shared) = &mut self.shared {
+            shared.is_at_gate = false;
+        }
         while self.takes_input() && out.len() < self.limits.output_bytes_max {
             match self.state {
                 State::Over | State::Lost => return all,
@@ -350,6 +353,11 @@ impl Session {
 
     // ---- back-pressure
 
+    /// Whether a publish waits for the gate.
+    pub(crate) fn is_at_gate(&self) -> bool {
+        self.shared.as_deref().is_some_and(|shared| shared.is_at_gate)
+    }
+
     /// Whether `connection.blocked` should be sent if the log does not admit writes: the client publishes, has the
     /// capability, and was not sent one.
     pub(crate) fn should_send_blocked(&self) -> bool {
@@ -365,7 +373,9 @@ impl Session {
             && let Some(shared) = self.shared.as_deref_mut()
         {
             shared.blocked = true;
-            write::method(out, 0, &Method::ConnectionBlocked { reason: BLOCKED_REASON });
+            let shortage = shared.namespace.log().gate().shortage().filter(|_| shared.is_at_gate);
+            let reason = shortage.map_or_else(|| LOG_IS_BEHIND.to_owned(), |shortage| shortage.to_string());
+            write::method(out, 0, &Method::ConnectionBlocked { reason: &reason });
         }
     }
 

@@ -39,7 +39,7 @@ impl Channel {
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         let mut assembly = std::mem::take(&mut self.assembly);
-        let result = match assembly.body(payload) {
+        let result = match assembly.body(payload, shared.namespace.log().memory()) {
             Ok(Some(publish)) => self.publish(&publish, shared, out),
             Ok(None) => Ok(()),
             Err(refusal) => Err(refusal),
@@ -62,7 +62,8 @@ impl Channel {
             let (name, routing_key) = (publish.exchange, publish.routing_key);
             let to = Target::Exchange { name, routing_key, more_keys: &[] };
             shared.publisher.check(to).map_err(|error| shared.publish_refused(error))?;
-            return transaction.hold(publish, shared.limits.transaction_bytes_max);
+            let memory = shared.namespace.log().memory();
+            return transaction.hold(publish, shared.limits.transaction_bytes_max, memory);
         }
         let answer = self.publish_now(publish, shared, out)?;
         if self.confirms.enabled {

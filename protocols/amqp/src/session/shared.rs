@@ -95,6 +95,8 @@ pub(super) struct Shared {
     pub(super) has_published: bool,
     /// Whether `connection.blocked` was sent.
     pub(super) blocked: bool,
+    /// A publish is the next of the input, and the gate is shut.
+    pub(super) is_at_gate: bool,
     /// Channels with publishes to confirm in this write batch.
     pub(super) published: Vec<u16>,
     /// Consumers with acknowledgements in this turn.
@@ -166,6 +168,13 @@ impl Shared {
     pub(super) fn all_writes_are_committed(&mut self) -> bool {
         let submitted = self.namespace.log().submitted();
         !self.awaits(submitted)
+    }
+
+    /// Whether a publish that comes next must wait, because the disk or the memory is low.
+    pub(super) fn waits_at_gate(&mut self) -> bool {
+        self.is_at_gate = self.namespace.log().gate().shortage().is_some();
+        self.has_published |= self.is_at_gate;
+        self.is_at_gate
     }
 
     fn awaits(&mut self, lsn: Lsn) -> bool {

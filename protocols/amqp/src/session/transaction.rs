@@ -3,6 +3,10 @@
 //! Unlike in RabbitMQ, those of a commit are one entry of the log, and so atomic across queues. Rejections follow the
 //! entry.
 
+use std::sync::Arc;
+
+use inver_storage::{Held, Memory, Share};
+
 use super::unacked::{Disposition, UnackedDelivery};
 use crate::error::Refusal;
 use crate::map::Publish;
@@ -12,6 +16,7 @@ use crate::map::Publish;
 pub(super) struct Transaction {
     pub(super) publishes: Vec<HeldPublish>,
     bytes: usize,
+    held: Option<Held>,
     pub(super) dispositions: Vec<(Disposition, UnackedDelivery)>,
 }
 
@@ -29,7 +34,12 @@ const HELD_PUBLISH_BYTES: usize = size_of::<HeldPublish>();
 
 impl Transaction {
     /// Holds a publish for the commit.
-    pub(super) fn hold(&mut self, publish: &Publish<'_>, bytes_max: usize) -> Result<(), Refusal> {
+    pub(super) fn hold(
+        &mut self,
+        publish: &Publish<'_>,
+        bytes_max: usize,
+        memory: &Arc<Memory>,
+    ) -> Result<(), Refusal> {
         self.bytes += HELD_PUBLISH_BYTES
             + publish.exchange.len()
             + publish.routing_key.len()
@@ -40,6 +50,8 @@ impl Transaction {
                 "limit reached: at most {bytes_max} bytes of messages per transaction"
             )));
         }
+        let held = self.held.get_or_insert_with(|| memory.holder(Share::Transactions));
+        held.set(self.bytes).map_err(Refusal::resource_error)?;
         self.publishes.push(HeldPublish {
             exchange: publish.exchange.to_owned(),
             routing_key: publish.routing_key.to_vec(),

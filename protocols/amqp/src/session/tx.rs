@@ -81,6 +81,11 @@ impl Channel {
         Ok(())
     }
 
+    /// Whether its transaction holds publishes.
+    pub(super) fn holds_publishes(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| !transaction.publishes.is_empty())
+    }
+
     /// Rolls the transaction back: publishes are discarded, deliveries are unacked again.
     pub(super) fn rollback(&mut self) -> Result<(), Refusal> {
         let transaction = self.transaction.take().ok_or_else(not_transactional)?;

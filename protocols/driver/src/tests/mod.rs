@@ -57,6 +57,7 @@ struct Toy<const BYTES_ARE_ACTIVITY: bool> {
     silence_max: Option<Duration>,
     answers: CommitQueue<String>,
     place: Option<ConnectionHandle>,
+    is_at_gate: bool,
     /// Messages to be delivered.
     messages: usize,
     counts: Arc<Counts>,
@@ -115,6 +116,10 @@ impl<const ACTIVITY: bool> Machine for Toy<ACTIVITY> {
         Ok(())
     }
 
+    fn is_at_gate(&self) -> bool {
+        self.is_at_gate
+    }
+
     fn takes_input(&self, pending_bytes: usize) -> bool {
         pending_bytes < OUTPUT_BYTES_MAX
     }
@@ -126,6 +131,10 @@ impl<const ACTIVITY: bool> Machine for Toy<ACTIVITY> {
                 return Ok(Progress::blocked(used));
             }
             let line = std::str::from_utf8(&input[used..used + end]).unwrap();
+            self.is_at_gate = line.starts_with("commit") && self.log.gate().shortage().is_some();
+            if self.is_at_gate {
+                return Ok(Progress::blocked(used));
+            }
             self.counts.input_bytes.fetch_add(end + 1, Ordering::Relaxed);
             self.line(line, out)?;
             count(Count::Received, 1);
@@ -177,7 +186,7 @@ impl<const ACTIVITY: bool> Machine for Toy<ACTIVITY> {
                 out.flat().extend_from_slice(b"bye\n");
                 *close
             }
-            End::Io(_) | End::Stalled => Close::Abort,
+            End::Io(_) | End::NoMemory(_) | End::Stalled => Close::Abort,
             End::Protocol(_) | End::Closed => Close::Linger,
         }
     }
@@ -221,6 +230,7 @@ impl Toys {
             silence_max: self.silence_max,
             answers: CommitQueue::default(),
             place: None,
+            is_at_gate: false,
             messages: 0,
             counts: self.counts.clone(),
         }

@@ -1,5 +1,7 @@
 //! Clients that stop reading, and clients that are silent.
 
+use inver_storage::Shortage;
+
 use super::*;
 
 const WRITE_STALL: Duration = Duration::from_secs(15);
@@ -105,4 +107,35 @@ async fn silence_does_not_count_while_the_output_is_full() {
     assert_eq!(client.rest().await, "", "then it was silent");
     let (age, _) = client.ended().await;
     assert!(age > 150 * SECOND && age < 180 * SECOND + LINGER, "{age:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_publishes_waits_at_the_gate_and_others_do_not() {
+    let toys = Toys { silence_max: Some(60 * SECOND), ..Toys::new() };
+    let (mut publisher, mut other) = (toys.connect(1000), toys.connect(1000));
+    let gate = toys.log.gate().clone();
+    gate.set(Shortage::Disk, true);
+    publisher.send("echo a\ncommit b\necho c\n").await;
+    publisher.expect("a\n").await;
+    other.send("echo d\n").await;
+    other.expect("d\n").await;
+    // Its silence does not count.
+    for _ in 0..20 {
+        tokio::time::sleep(30 * SECOND).await;
+        other.send("echo e\n").await;
+        other.expect("e\n").await;
+    }
+    assert!(!publisher.serving.is_finished());
+    gate.set(Shortage::Disk, false);
+    tokio::time::sleep(SECOND).await;
+    toys.commit();
+    publisher.expect("b\nc\n").await;
+    // It waits again the next time.
+    gate.set(Shortage::Memory, true);
+    publisher.send("commit f\n").await;
+    tokio::time::sleep(SECOND).await;
+    gate.set(Shortage::Memory, false);
+    tokio::time::sleep(SECOND).await;
+    toys.commit();
+    publisher.expect("f\n").await;
 }

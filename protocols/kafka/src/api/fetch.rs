@@ -22,6 +22,6 @@ impl Handler for Fetch {
         if cx.namespace().traces().tracer().is_some() {
             cx.fetcher.trace_as(cx.client_id.as_deref().unwrap_or_default());
         }
-        Reply::Fetch(cx.fetcher.submit(cx.header, request))
+        Reply::Fetch(cx.fetcher.submit(cx.header, request, cx.request_bytes))
     }
 }

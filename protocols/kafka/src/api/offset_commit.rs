@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use inver_access::Operation;
 use inver_broker::{CommittedOffset, Completion, Topic};
+use inver_storage::Share;
 
 use super::context::RequestContext;
 use super::handler::Handler;
@@ -130,6 +131,8 @@ fn check(
         .filter(|index| *index < topic.partition_count())
         .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
     let bytes_max = cx.config().limits.offset_metadata_bytes_max;
+    // Offsets without a text are always taken.
+    let bytes_max = if cx.node.broker.log().memory().is_over(Share::Offsets) { 0 } else { bytes_max };
     if partition.committed_metadata.as_ref().is_some_and(|text| text.len() > bytes_max) {
         return Err(ErrorCode::OFFSET_METADATA_TOO_LARGE);
     }

@@ -94,6 +94,9 @@ const BY_ID_SINCE: i16 = 13;
 /// not keep all of it alive.
 const COPIED_BYTES_MAX: usize = 4096;
 
+/// Time for which clients are asked to wait when the disk or the memory is low, milliseconds.
+const GATE_THROTTLE_MS: i32 = 500;
+
 /// Position of the format version in a batch; the same in all formats.
 const MAGIC_AT: usize = 16;
 
@@ -109,10 +112,16 @@ impl Handler for Produce {
     type Response = ProduceResponse;
 
     fn handle(cx: &mut RequestContext<'_>, request: ProduceRequest) -> Reply<ProduceResponse> {
+        let mut throttle_ms = 0;
         let reject_all = if !matches!(request.acks, -1..=1) {
-            Some((ErrorCode::INVALID_REQUIRED_ACKS, "acks must be 0, 1 or -1"))
+            Some((ErrorCode::INVALID_REQUIRED_ACKS, "acks must be 0, 1 or -1".to_owned()))
+        } else if let Some(shortage) = cx.node.broker.log().gate().shortage() {
+            // Clients try again; of the errors for that, this one says that nothing was appended.
+            throttle_ms = GATE_THROTTLE_MS;
+            Some((ErrorCode::NOT_ENOUGH_REPLICAS, shortage.to_string()))
         } else if request.transactional_id.is_some() {
-            Some((ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not supported"))
+            let text = "transactions are not supported".to_owned();
+            Some((ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, text))
         } else {
             None
         };
@@ -129,7 +138,7 @@ impl Handler for Produce {
             for partition in data.partition_data {
                 let index = partition.index;
                 let outcome = match (&reject_all, &topic) {
-                    (Some((code, text)), _) => Err(Rejection::new(*code, *text)),
+                    (Some((code, text)), _) => Err(Rejection::new(*code, text.clone())),
                     (None, Ok((topic, settings))) => append(cx, topic, settings, partition),
                     (None, Err(code)) => Err(Rejection::new(*code, no_topic(*code))),
                 };
@@ -156,7 +165,7 @@ impl Handler for Produce {
             count(Count::ToConfirm, records);
             count(Count::Confirmed, records);
         }
-        let throttle_time_ms = cx.take_produced(records);
+        let throttle_time_ms = cx.take_produced(records).max(throttle_ms);
         match (request.acks, failure) {
             (0, Some(message)) => Reply::Close(None, ConnectionError::ProduceWithoutAcks(message)),
             (0, None) => Reply::None,

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use inver_broker::{Broker, Completion, Namespace, Timers};
-use inver_storage::SubmitError;
+use inver_storage::{Held, Memory, Share, SubmitError};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -38,6 +38,8 @@ type Effects = group::Effects<Waiter<Joined>, Waiter<Synced>>;
 struct Cell {
     group: ClientGroup,
     wake_at_ms: Option<i64>,
+    /// Memory of its members' metadata.
+    held: Held,
 }
 
 type Handle = Arc<Mutex<Cell>>;
@@ -107,7 +109,7 @@ impl Coordinator {
             let Some(id) = Str::from_utf8(key) else { continue };
             match Group::restore(id.clone(), row, now) {
                 Ok(group) => {
-                    let mut cell = Cell { group, wake_at_ms: None };
+                    let mut cell = self.cell(group);
                     self.set_timeout(&mut cell);
                     groups.insert(id, Arc::new(Mutex::new(cell)));
                 }
@@ -205,6 +207,8 @@ impl Coordinator {
         let mut effects = Effects::default();
         let result = change(&mut cell.group, &self.limits, &mut effects);
         cell.group.note_time(self.broker.clock().steady_ms());
+        let bytes = cell.group.bytes();
+        cell.held.force(bytes);
         if effects.changed {
             self.persist(&cell.group);
         }
@@ -265,8 +269,16 @@ impl Coordinator {
             return groups.get(group).cloned();
         }
         let id = group.detached();
-        let new = || Arc::new(Mutex::new(Cell { group: Group::new(id.clone()), wake_at_ms: None }));
+        let new = || Arc::new(Mutex::new(self.cell(Group::new(id.clone()))));
         Some(groups.entry(id.clone()).or_insert_with(new).clone())
+    }
+
+    fn cell(&self, group: ClientGroup) -> Cell {
+        Cell { group, wake_at_ms: None, held: self.memory().holder(Share::Groups) }
+    }
+
+    fn memory(&self) -> &Arc<Memory> {
+        self.broker.log().memory()
     }
 
     /// Handles a join; its waiter is answered now or later.
@@ -274,6 +286,10 @@ impl Coordinator {
         let now = self.now();
         if group.is_empty() {
             return refuse_join(join, ErrorCode::INVALID_GROUP_ID);
+        }
+        if self.memory().is_over(Share::Groups) {
+            // Clients try again.
+            return refuse_join(join, ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
         let handle = if join.member_id.is_empty() { self.find_or_create(group) } else { self.find(group) };
         match handle {

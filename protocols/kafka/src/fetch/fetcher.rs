@@ -45,6 +45,8 @@ pub(crate) struct Fetcher {
     session: Option<FetchSession>,
     running: Option<Running>,
     waiting: VecDeque<Submitted>,
+    /// Bytes of the requests that wait.
+    waiting_bytes: usize,
     /// Number of the last fetch submitted.
     number: u64,
     pub(super) cold: ColdReads,
@@ -61,6 +63,7 @@ struct Submitted {
     number: u64,
     header: ResponseHeader,
     request: FetchRequest,
+    bytes: usize,
 }
 
 impl Fetcher {
@@ -73,6 +76,7 @@ impl Fetcher {
             session: None,
             running: None,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             number: 0,
             cold: ColdReads::default(),
             retry_at: None,
@@ -93,10 +97,11 @@ impl Fetcher {
         }
     }
 
-    /// Adds a fetch and returns its number. [`Fetcher::poll`] runs it.
-    pub(crate) fn submit(&mut self, header: ResponseHeader, request: FetchRequest) -> u64 {
+    /// Adds a fetch of so many bytes and returns its number. [`Fetcher::poll`] runs it.
+    pub(crate) fn submit(&mut self, header: ResponseHeader, request: FetchRequest, bytes: usize) -> u64 {
         self.number += 1;
-        self.waiting.push_back(Submitted { number: self.number, header, request });
+        self.waiting_bytes += bytes;
+        self.waiting.push_back(Submitted { number: self.number, header, request, bytes });
         self.number
     }
 
@@ -104,12 +109,18 @@ impl Fetcher {
     pub(crate) fn poll(&mut self, arena: &mut BytesMut, now: Instant) -> Option<(u64, Frame)> {
         if self.running.is_none() {
             let next = self.waiting.pop_front()?;
+            self.waiting_bytes -= next.bytes;
             if let Err(error_code) = self.start(&next, now) {
                 let response = FetchResponse { error_code, ..FetchResponse::default() };
                 return Some((next.number, encode(arena, next.header, &response)));
             }
         }
         self.finish(arena, now)
+    }
+
+    /// Bytes of the fetches that wait for others.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// When to call [`Fetcher::wake`] even if no token arrives.

@@ -77,7 +77,7 @@ impl TestFetcher {
             ..FetchRequest::default()
         };
         let version = Api::Fetch.version(12).unwrap();
-        self.fetcher.submit(ResponseHeader { api: &Api::Fetch, version, correlation_id: 7 }, request);
+        self.fetcher.submit(ResponseHeader { api: &Api::Fetch, version, correlation_id: 7 }, request, 0);
         self.poll()
     }
 

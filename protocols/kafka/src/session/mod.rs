@@ -438,6 +438,7 @@ impl Session {
     pub(crate) fn has_room(&self, pending_bytes: usize) -> bool {
         let limits = &self.node.config.limits;
         self.pipeline.len() < limits.pipeline_requests_max
+            && self.fetcher.waiting_bytes() < limits.waiting_bytes_max
             && self.pipeline.bytes() + pending_bytes < limits.output_bytes_max
     }
 

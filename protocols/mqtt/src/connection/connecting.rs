@@ -235,7 +235,7 @@ impl Machine for Connecting {
         }
         match end {
             End::Protocol(_) | End::Closed => Close::Linger,
-            End::Io(_) | End::Stalled => Close::Abort,
+            End::Io(_) | End::NoMemory(_) | End::Stalled => Close::Abort,
         }
     }
 }

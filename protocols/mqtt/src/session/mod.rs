@@ -89,6 +89,8 @@ pub(crate) struct Session {
     shared: SharedSubscriptions,
     deferred: Deferred,
 
+    /// A PUBLISH is the next of the input, and the gate is shut.
+    is_at_gate: bool,
     /// The QoS 0 queue may have messages.
     live_ready: bool,
     /// New `$SYS` values are due.

@@ -17,6 +17,7 @@ const WRITE_BATCH_BYTES_MAX: usize = 1024 * 1024;
 impl Session {
     /// Routes a PUBLISH and copies it into the turn's write batch. The acknowledgement waits until that is committed.
     pub(super) fn publish(&mut self, publish: &Publish<'_>) -> Result<(), Stop> {
+        let is_shut = self.log().gate().shortage().is_some();
         let incoming = Incoming::read(publish.properties)?;
         let topic = match incoming.topic_alias {
             Some(alias) => self.aliases_in.resolve(publish.topic, alias)?,
@@ -36,7 +37,10 @@ impl Session {
             let _always_fits = pubrec.encode(self.version, self.deferred.bytes());
             return Ok(());
         }
-        let refused = if inver_broker::is_reserved(topic.as_bytes()) {
+        let refused = if is_shut {
+            // Of a client that can be told: the others wait at the gate.
+            Some(Reason::QuotaExceeded)
+        } else if inver_broker::is_reserved(topic.as_bytes()) {
             Some(Reason::NotAuthorized)
         } else if topic.bytes().filter(|&byte| byte == b'/').count() >= self.server.config.topic_levels_max {
             Some(Reason::TopicNameInvalid)
@@ -94,6 +98,23 @@ impl Session {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// Whether a packet must wait because the disk or the memory is low: a PUBLISH whose acknowledgement cannot tell the
+    /// client to try again later, i.e. of QoS 0 or of a client before MQTT 5.
+    pub(crate) fn waits_at_gate(&mut self, packet: &Packet<'_>) -> bool {
+        self.is_at_gate = match packet {
+            Packet::Publish(publish) if publish.qos == Qos::AtMostOnce || self.version != Version::V5 => {
+                self.log().gate().shortage().is_some()
+            }
+            _ => false,
+        };
+        self.is_at_gate
+    }
+
+    /// Whether a packet waits because the disk or the memory is low.
+    pub(crate) fn is_at_gate(&self) -> bool {
+        self.is_at_gate
     }
 
     /// The reason code of a message that was routed. None: it was refused, and no acknowledgement can say so.

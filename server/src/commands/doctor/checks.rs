@@ -15,7 +15,8 @@ use x509_cert::der::Decode;
 use super::Finding;
 use crate::commands::client::Client;
 use crate::config::{Config, ListenerEntry};
-use crate::http::{Disk, memory_limit_bytes};
+use crate::http::Disk;
+use crate::memory::available_bytes;
 
 /// Files that the broker opens beside connections.
 const FILES_RESERVED: u64 = 512;
@@ -119,7 +120,7 @@ fn open_files(config: &Config) -> Finding {
 
 fn memory() -> Finding {
     const CHECK: &str = "memory";
-    match memory_limit_bytes() {
+    match available_bytes() {
         None => Finding::ok(CHECK, "the system does not say how much there is"),
         Some(bytes) if bytes < MEMORY_MIN_BYTES => {
             let (has, wants) = (bytes >> 20, MEMORY_MIN_BYTES >> 20);

@@ -178,6 +178,9 @@ fn send(
     scope: &Scope,
     new: NewMessage,
 ) -> Result<(Published, Completion), Problem> {
+    if let Some(shortage) = app.broker.log().gate().shortage() {
+        return Err(Problem::unavailable(format!("{shortage}: try again later")));
+    }
     new.to.check(scope)?;
     new.properties.check()?;
     if new.headers.len() > HEADERS_MAX {

@@ -1,26 +1,34 @@
 //! Alarms: states in which the broker still runs and an operator must act.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use inver_storage::{BackgroundTask, Shortage};
 
-use super::node::{Disk, memory_limit_bytes};
 use super::text::{Exposition, Kind, Samples};
 use crate::http::App;
+use crate::memory::available_bytes;
 
 /// Share of a limit from which on memory and open files are an alarm.
 const NEARLY_FULL: f64 = 0.9;
 
+/// Wait of an entry for its commit from which on there is an alarm.
+const STALLED_AFTER: Duration = Duration::from_secs(2);
+
 /// The alarms that there are.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 11] = [
     "disk_low",
     "memory_high",
+    "memory_low",
     "files_low",
     "connections_full",
     "log_behind",
+    "log_stalled",
     "checkpoint_failed",
+    "maintenance_failed",
     "log_failed",
     "messages_damaged",
 ];
@@ -45,17 +53,24 @@ pub(super) fn active(app: &App, samples: &Samples<'_>) -> Vec<Alarm> {
     let monitored = &app.node.monitored;
     let mut active = Vec::new();
     let mut raise = |name, text| active.push(Alarm { name, text });
-    if let Some(disk) = Disk::at(&monitored.data_dir)
-        && disk.free_bytes < monitored.disk_free_min
-    {
-        let (free, min) = (disk.free_bytes, monitored.disk_free_min);
-        raise("disk_low", format!("{free} bytes are free, {min} are needed: the next two segment files"));
+    let log = app.broker.log();
+    if log.gate().is_short(Shortage::Disk) {
+        let (free, min) = log.free_bytes().unwrap_or_default();
+        let text = format!("{free} bytes are free, log.free_bytes_min is {min}: publishers are held back");
+        raise("disk_low", text);
     }
     let resident = samples.sum("process_resident_memory_bytes", &[]);
-    if let Some(limit) = memory_limit_bytes()
+    if let Some(limit) = available_bytes()
         && resident > limit as f64 * NEARLY_FULL
     {
         raise("memory_high", format!("{resident} bytes are used, the limit is {limit}"));
+    }
+    if log.gate().is_short(Shortage::Memory) {
+        let (used, limit) = log.memory().total();
+        raise(
+            "memory_low",
+            format!("{used} bytes are held for clients, memory.limit is {limit}: publishers are held back"),
+        );
     }
     let (open, max) = (samples.sum("process_open_fds", &[]), samples.sum("process_max_fds", &[]));
     if max > 0.0 && open > max * NEARLY_FULL {
@@ -73,9 +88,19 @@ pub(super) fn active(app: &App, samples: &Samples<'_>) -> Vec<Alarm> {
     if damaged > 0.0 {
         raise("messages_damaged", format!("{damaged} messages could not be read and were stepped over"));
     }
-    let log = app.broker.log();
-    if let Some(reason) = log.checkpoint_put_off() {
-        raise("checkpoint_failed", format!("no checkpoint can be written: {reason}"));
+    for (task, reason) in log.put_off() {
+        match task {
+            BackgroundTask::Checkpoint => {
+                raise("checkpoint_failed", format!("no checkpoint can be written: {reason}"));
+            }
+            task => {
+                raise("maintenance_failed", format!("{task} failed and is tried again: {reason}"));
+            }
+        }
+    }
+    let wait = log.oldest_wait();
+    if wait >= STALLED_AFTER {
+        raise("log_stalled", format!("oldest uncommitted group is {} s old", wait.as_secs()));
     }
     if let Some(error) = log.failure() {
         raise("log_failed", error.to_string());

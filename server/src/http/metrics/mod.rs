@@ -23,7 +23,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-pub(crate) use self::node::{CachedTotals, Disk, Monitored, memory_limit_bytes};
+pub(crate) use self::node::{CachedTotals, Disk, Monitored};
 
 use self::detailed::{Bounded, FAMILIES, Wanted};
 use self::rabbitmq::Source;
@@ -161,6 +161,7 @@ fn with_source(
     recorded.push_str(&alarm_text.into_text());
     let source = Source {
         monitored: &app.node.monitored,
+        disk_free_min: app.broker.log().free_bytes().map_or(0, |(_, min)| min),
         samples: &Samples::read(&recorded),
         totals: app.totals.get(&app.broker),
         uptime_s: (app.broker.clock().now() - app.node.started).as_secs_f64(),

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use inver_broker::{Broker, QueueMemory};
+use inver_storage::{Share, Shortage};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::text::{Exposition, Kind};
+use crate::memory::available_bytes;
 
 /// Time for which the sums over all queues are not computed again.
 const TOTALS_KEPT: Duration = Duration::from_secs(5);
@@ -19,8 +21,8 @@ pub(crate) struct Monitored {
     pub(crate) data_dir: PathBuf,
     /// `limits.connections_max`, as far as the open files allow.
     pub(crate) connections_max: usize,
-    /// Free bytes below which there is an alarm: the log's next two segment files.
-    pub(crate) disk_free_min: u64,
+    /// `log.commit_wait_max_ms`.
+    pub(crate) commit_wait_max: Duration,
     /// `http.detailed_series_max`.
     pub(crate) series_max: usize,
 }
@@ -42,21 +44,6 @@ impl Disk {
             free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
             size_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
         })
-    }
-}
-
-/// The memory that this process may use: the limit of its control group, else what the machine has.
-pub(crate) fn memory_limit_bytes() -> Option<u64> {
-    let of_group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let of_group = of_group.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok());
-    let of_machine = || {
-        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
-    };
-    match (of_group, of_machine()) {
-        (Some(group), Some(machine)) => Some(u64::min(group, machine)),
-        (group, machine) => group.or(machine),
     }
 }
 
@@ -111,10 +98,21 @@ pub(super) fn write(
     text.single("inver_ready", Kind::Gauge, "1 while the broker accepts connections.", &[], ready);
     let max = monitored.connections_max as f64;
     text.single("inver_connections_max", Kind::Gauge, "Limit of client connections.", &[], max);
-    if let Some(bytes) = memory_limit_bytes() {
+    if let Some(bytes) = available_bytes() {
         let help =
             "Memory that this process may use: the limit of its control group, or that of the machine.";
         text.single("inver_memory_limit_bytes", Kind::Gauge, help, &[], bytes as f64);
+    }
+    let memory = broker.log().memory();
+    let help = "Memory that is held for clients, by what it is held for.";
+    text.family("inver_memory_held_bytes", Kind::Gauge, help);
+    for share in Share::ALL {
+        text.sample("inver_memory_held_bytes", &[("share", share.name())], memory.used(share) as f64);
+    }
+    let help = "Memory that may be held for clients, by what it is held for.";
+    text.family("inver_memory_held_limit_bytes", Kind::Gauge, help);
+    for share in Share::ALL {
+        text.sample("inver_memory_held_limit_bytes", &[("share", share.name())], memory.limit(share) as f64);
     }
     if let Some(disk) = Disk::at(&monitored.data_dir) {
         let help = "Bytes that can still be written to the file system of the data folder.";
@@ -122,12 +120,27 @@ pub(super) fn write(
         let help = "Size of the file system of the data folder.";
         text.single("inver_disk_size_bytes", Kind::Gauge, help, &[], disk.size_bytes as f64);
     }
+    if let Some((_, min)) = broker.log().free_bytes() {
+        let help =
+            "Free bytes of that file system below which publishers are held back (log.free_bytes_min).";
+        text.single("inver_disk_free_min_bytes", Kind::Gauge, help, &[], min as f64);
+    }
+    let held = broker.log().gate();
+    let help = "1 while publishers are held back because this is low.";
+    text.family("inver_publishers_held_back", Kind::Gauge, help);
+    for (what, shortage) in [("disk", Shortage::Disk), ("memory", Shortage::Memory)] {
+        let is_short = if held.is_short(shortage) { 1.0 } else { 0.0 };
+        text.sample("inver_publishers_held_back", &[("by", what)], is_short);
+    }
     let log = broker.log().stats();
     write_memory(text, broker, totals.memory);
     let help = "Entries submitted to the log and not yet committed.";
     text.single("inver_log_queued_entries", Kind::Gauge, help, &[], log.queued_entries as f64);
     let help = "Bytes submitted to the log and not yet committed.";
     text.single("inver_log_queued_bytes", Kind::Gauge, help, &[], log.queued_bytes as f64);
+    let wait = broker.log().oldest_wait().as_secs_f64();
+    let help = "Time for which the oldest entry that is not committed has waited.";
+    text.single("inver_log_oldest_wait_seconds", Kind::Gauge, help, &[], wait);
     let help = "Messages in all queues that can be delivered.";
     text.single("inver_queue_messages_ready", Kind::Gauge, help, &[], totals.ready as f64);
     let help = "Messages of all queues that are delivered and not acknowledged.";

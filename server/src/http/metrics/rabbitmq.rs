@@ -3,8 +3,9 @@
 //! The values are this broker's: connections, publishers and consumers of all protocols, each labelled with its protocol.
 //! Names and labels are those of `rabbitmq_prometheus` 4.
 
-use super::node::{Disk, Monitored, Totals, memory_limit_bytes};
+use super::node::{Disk, Monitored, Totals};
 use super::text::{Exposition, Kind, Samples};
+use crate::memory::available_bytes;
 
 /// The protocols, as they are named here and by RabbitMQ.
 const PROTOCOLS: [(&str, &str); 3] = [("amqp", "amqp091"), ("mqtt", "mqtt"), ("kafka", "kafka")];
@@ -50,6 +51,8 @@ const GLOBALS: [Global; 14] = [
 /// What the values are taken from.
 pub(super) struct Source<'a> {
     pub(super) monitored: &'a Monitored,
+    /// Free bytes of the disk below which publishers are held back.
+    pub(super) disk_free_min: u64,
     pub(super) samples: &'a Samples<'a>,
     pub(super) totals: Totals,
     pub(super) uptime_s: f64,
@@ -201,7 +204,7 @@ fn write_queues(text: &mut Exposition, totals: Totals) {
 fn write_node(text: &mut Exposition, source: &Source<'_>) {
     let samples = source.samples;
     let disk = Disk::at(&source.monitored.data_dir).unwrap_or_default();
-    let memory_max = memory_limit_bytes().unwrap_or_default();
+    let memory_max = available_bytes().unwrap_or_default();
     for (name, help, value) in [
         ("rabbitmq_process_open_fds", "Open file descriptors", samples.sum("process_open_fds", &[])),
         ("rabbitmq_process_max_fds", "Open file descriptors limit", samples.sum("process_max_fds", &[])),
@@ -215,7 +218,7 @@ fn write_node(text: &mut Exposition, source: &Source<'_>) {
         (
             "rabbitmq_disk_space_available_limit_bytes",
             "Free disk space below which the alarm disk_low is raised, in bytes",
-            source.monitored.disk_free_min as f64,
+            source.disk_free_min as f64,
         ),
         ("rabbitmq_erlang_uptime_seconds", "Node uptime", source.uptime_s),
     ] {

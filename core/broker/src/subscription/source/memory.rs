@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_storage::batch::{Batch, Record, records};
-use inver_storage::{ColdRead, Entry, Offset, StoredBatch, Stream, SubmitError};
+use inver_storage::{ColdRead, Entry, Held, Offset, StoredBatch, Stream, SubmitError};
 use rustc_hash::FxHashMap;
 
 use super::super::Delivery;
@@ -87,6 +87,8 @@ struct Spill {
 /// A queue in memory.
 pub(in crate::subscription) struct MemorySource {
     bounds: MemoryBounds,
+    /// Its part of the memory of all queues.
+    held: Held,
     batches: VecDeque<Waiting>,
     open: Option<Open>,
     /// The offset of the next message pushed.
@@ -109,9 +111,10 @@ impl MemorySource {
         self.bytes
     }
 
-    pub(in crate::subscription) fn new(bounds: MemoryBounds) -> MemorySource {
+    pub(in crate::subscription) fn new(bounds: MemoryBounds, held: Held) -> MemorySource {
         MemorySource {
             bounds,
+            held,
             batches: VecDeque::new(),
             open: None,
             end: 0,
@@ -147,11 +150,12 @@ impl MemorySource {
         self.spill.as_ref().is_some_and(|s| s.source.is_loading())
     }
 
-    /// Whether a batch would exceed the bound. An empty queue has room for any batch.
-    fn is_full_for(&self, batch: &Bytes, messages: u64) -> bool {
+    /// Whether a batch would exceed the bound, or the memory of all queues. An empty queue has room for any batch.
+    fn is_full_for(&mut self, batch: &Bytes, messages: u64) -> bool {
         self.messages > 0
             && (self.messages + messages > self.bounds.messages_max
-                || self.bytes + batch.len() as u64 > self.bounds.bytes_max)
+                || self.bytes + batch.len() as u64 > self.bounds.bytes_max
+                || self.held.set(self.bytes as usize + batch.len()).is_err())
     }
 
     pub(in crate::subscription) fn push(&mut self, batch: &Batch, topic: Option<&Arc<str>>) -> Pushed {
@@ -181,6 +185,7 @@ impl MemorySource {
         self.end += batch.header().offset_span().max(messages);
         self.messages += messages;
         self.bytes += batch.bytes().len() as u64;
+        self.held.force(self.bytes as usize);
         Pushed::Kept
     }
 
@@ -276,6 +281,7 @@ impl MemorySource {
         let Waiting { bytes, messages, topic, .. } = self.batches.pop_front()?;
         self.messages -= messages;
         self.bytes -= bytes.len() as u64;
+        self.held.force(self.bytes as usize);
         Some(LiveBatch { bytes, messages, topic })
     }
 
@@ -312,6 +318,7 @@ impl MemorySource {
         let (messages, bytes) = std::mem::take(&mut self.open_rest);
         self.messages -= messages;
         self.bytes -= bytes;
+        self.held.force(self.bytes as usize);
         self.open = None;
     }
 
@@ -394,6 +401,7 @@ impl MemorySource {
         self.batches.clear();
         self.open = None;
         (self.messages, self.bytes, self.open_rest) = (0, 0, (0, 0));
+        self.held.force(0);
         if let Some(spill) = &mut self.spill {
             spill.source.skip_all();
         }

@@ -34,6 +34,11 @@ impl FakeFile {
             Change::Write { at, bytes } => self.id << 40 ^ *at as u64 ^ (bytes.len() as u64) << 20,
             Change::Length(length) => self.id << 40 ^ *length as u64,
         };
+        let end = match &change {
+            Change::Write { at, bytes } => at + bytes.len(),
+            Change::Length(length) => *length,
+        };
+        state.check_space(self.id, end as u64)?;
         let outcome = state.begin(operation, detail)?;
         let content = state.files.get_mut(&self.id).ok_or_else(not_found)?;
         let (change, result) = match outcome {

@@ -17,7 +17,7 @@ use self::file::FakeFile;
 pub use self::random::Random;
 pub use self::state::Fault;
 use self::state::{Content, NameChange, Operation, Outcome, State, apply_name, not_found, survive};
-use super::{Medium, MediumFile};
+use super::{FreeSpace, Medium, MediumFile};
 
 /// A folder in memory. Clones share it.
 #[derive(Clone)]
@@ -111,6 +111,11 @@ impl FakeMedium {
     /// Supports direct writes from now on, if they are aligned.
     pub fn take_direct(&self) {
         self.state.lock().is_direct = true;
+    }
+
+    /// Bounds the bytes of all files; none: without a bound.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state.lock().capacity = bytes;
     }
 
     /// A copy of the folder as it is now, with everything synced.
@@ -217,6 +222,10 @@ impl Medium for FakeMedium {
         }
         state.is_locked = true;
         Ok(Box::new(Guard(self.clone())))
+    }
+
+    fn free_space(&self) -> io::Result<Option<FreeSpace>> {
+        Ok(self.state.lock().free_space())
     }
 
     fn describe(&self) -> String {

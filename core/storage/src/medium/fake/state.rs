@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use super::random::Random;
+use crate::medium::FreeSpace;
 
 /// Writes survive in units of at most this size, or whole, or not at all.
 const UNIT_BYTES_MAX: u64 = 600;
@@ -49,6 +50,8 @@ pub(super) struct State {
     pub(super) is_stopped: bool,
     /// Direct writes are supported.
     pub(super) is_direct: bool,
+    /// Bytes that files may take in all; none: without a bound.
+    pub(super) capacity: Option<u64>,
     pub(super) random: u64,
     pub(super) trace: u64,
 }
@@ -155,6 +158,25 @@ impl State {
                 })
             }
             _ => Ok(Outcome::Done),
+        }
+    }
+
+    /// Bytes that can still be written, and those in all.
+    pub(super) fn free_space(&self) -> Option<FreeSpace> {
+        let size = self.capacity?;
+        let used: u64 = (self.names.values())
+            .filter_map(|id| self.files.get(id))
+            .map(|content| content.now.len() as u64)
+            .sum();
+        Some(FreeSpace { free: size.saturating_sub(used), size })
+    }
+
+    /// Rejects the growth of a file beyond the capacity.
+    pub(super) fn check_space(&self, file: u64, end: u64) -> io::Result<()> {
+        let length = self.files.get(&file).map_or(0, |content| content.now.len() as u64);
+        match self.free_space() {
+            Some(space) if end.saturating_sub(length) > space.free => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
         }
     }
 

@@ -215,7 +215,7 @@ impl<J, S> Group<J, S> {
         self.leader.as_ref() == Some(member_id)
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.metadata_bytes + self.assigned_bytes
     }
 

@@ -104,6 +104,7 @@ pub(crate) async fn connect(
         inbox_ready: true,
         sent_before: if present { stored.sent } else { Some(0) },
         inbox_next: stored.sent.unwrap_or(0),
+        is_at_gate: false,
         blocked: LazyQueue::default(),
         scans: LazyQueue::default(),
         moved: 0,
