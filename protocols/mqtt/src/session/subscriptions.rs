@@ -238,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn matching_agrees_with_the_hub(filter in "([ab$]|\\+)?(/([ab]|\\+)?){0,3}(/#)?|#", topic in "[ab$]?(/[ab]?){0,4}") {
+        fn matching_agrees_with_the_hub(filter in "([ab$]|\\+)?(/([ab]|\\+)?){0,3}(/#)?|#", topic in "[ab$](/[ab]?){0,4}|(/[ab]?){1,4}") {
             let (hub, address) = (
                 inver_broker::address::Filter::slashed(filter.as_bytes()),
                 inver_broker::address::Address::parse(inver_broker::address::Form::Slashed, topic.as_bytes()),

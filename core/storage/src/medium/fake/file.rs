@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::random::Random;
 use super::state::{Change, Operation, Outcome, State, apply, not_found, survive};
@@ -13,6 +13,8 @@ use crate::medium::{BLOCK_BYTES, MediumFile};
 pub(super) struct FakeFile {
     pub(super) state: Arc<Mutex<State>>,
     pub(super) id: u64,
+    /// The life of the process that opened it.
+    pub(super) life: u64,
     /// Accepts whole blocks only.
     pub(super) is_direct: bool,
 }
@@ -28,8 +30,17 @@ fn check_aligned(position: u64, pieces: &[(*const u8, usize)]) -> io::Result<()>
 }
 
 impl FakeFile {
+    /// The state, while the process that opened the file lives.
+    fn state(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.state.lock();
+        if state.is_stopped || state.life != self.life {
+            return Err(io::Error::other("process stopped"));
+        }
+        Ok(state)
+    }
+
     fn change(&self, operation: Operation, change: Change) -> io::Result<()> {
-        let mut state = self.state.lock();
+        let mut state = self.state()?;
         let detail = match &change {
             Change::Write { at, bytes } => self.id << 40 ^ *at as u64 ^ (bytes.len() as u64) << 20,
             Change::Length(length) => self.id << 40 ^ *length as u64,
@@ -64,10 +75,7 @@ impl MediumFile for FakeFile {
         if self.is_direct {
             check_aligned(position, &[(into.as_ptr(), into.len())])?;
         }
-        let mut state = self.state.lock();
-        if state.is_stopped {
-            return Err(io::Error::other("process stopped"));
-        }
+        let mut state = self.state()?;
         state.reads += 1;
         if state.read_fault.contains(&state.reads) {
             state.hits += 1;
@@ -95,7 +103,7 @@ impl MediumFile for FakeFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.state.lock();
+        let mut state = self.state()?;
         let outcome = state.begin(Operation::Sync, self.id)?;
         let random = state.random;
         let content = state.files.get_mut(&self.id).ok_or_else(not_found)?;

@@ -93,6 +93,7 @@ impl FakeMedium {
         }
         state.names = state.durable_names.clone();
         state.random = random.any();
+        state.life += 1;
         state.is_locked = false;
         state.is_stopped = false;
         state.fault = None;
@@ -102,6 +103,7 @@ impl FakeMedium {
     /// Simulates the end of the process without a loss of power: all writes survive.
     pub fn kill(&self) {
         let mut state = self.state.lock();
+        state.life += 1;
         state.is_locked = false;
         state.is_stopped = false;
         state.fault = None;
@@ -163,14 +165,16 @@ impl Medium for FakeMedium {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn MediumFile>> {
-        let id = *self.state.lock().names.get(name).ok_or_else(not_found)?;
-        Ok(Arc::new(FakeFile { state: self.state.clone(), id, is_direct: false }))
+        let state = self.state.lock();
+        let id = *state.names.get(name).ok_or_else(not_found)?;
+        Ok(Arc::new(FakeFile { state: self.state.clone(), id, life: state.life, is_direct: false }))
     }
 
     fn open_direct(&self, name: &str) -> io::Result<Option<Arc<dyn MediumFile>>> {
         let state = self.state.lock();
         let id = *state.names.get(name).ok_or_else(not_found)?;
-        let file: Arc<dyn MediumFile> = Arc::new(FakeFile { state: self.state.clone(), id, is_direct: true });
+        let file = FakeFile { state: self.state.clone(), id, life: state.life, is_direct: true };
+        let file: Arc<dyn MediumFile> = Arc::new(file);
         Ok(state.is_direct.then_some(file))
     }
 
@@ -183,8 +187,7 @@ impl Medium for FakeMedium {
         let id = state.next_file;
         state.change_name(NameChange::Set(name.to_owned(), id))?;
         state.files.insert(id, Content::default());
-        drop(state);
-        Ok(Arc::new(FakeFile { state: self.state.clone(), id, is_direct: false }))
+        Ok(Arc::new(FakeFile { state: self.state.clone(), id, life: state.life, is_direct: false }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

@@ -48,6 +48,8 @@ pub(super) struct State {
     /// Numbers of the reads that fail.
     pub(super) read_fault: Range<u64>,
     pub(super) is_stopped: bool,
+    /// Crashes and kills so far: a file that was opened before the last one is of a process that ended.
+    pub(super) life: u64,
     /// Direct writes are supported.
     pub(super) is_direct: bool,
     /// Bytes that files may take in all; none: without a bound.
