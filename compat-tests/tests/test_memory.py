@@ -87,14 +87,11 @@ def test_unfinished_bodies_of_many_channels(small):
     wire = amqp_wire(small)
     body = frame(3, 0, bytes(131064))
     for channel in range(1, 101):
-        sent = wire.send(
+        wire.send(
             method(channel, 20, 10, b"\0") + method(channel, 60, 40, b"\0\0" + short(b"") + short(b"q") + b"\0")
             + frame(2, channel, struct.pack(">HHQH", 60, 0, 16 * MIB, 0))
             + (body[:1] + struct.pack(">H", channel) + body[3:]) * 127)
-        if not sent:
-            break
-    else:
-        raise AssertionError("all of it was kept")
+    wait_until(lambda: "memory is used up" in small.log(), 15, "that the connection ends")
     is_bounded(small)
     wire.close()
     is_given_back(small)
@@ -109,7 +106,8 @@ def test_unfinished_packets_of_many_clients(small):
         wires[-1].send(bytes([0x10, len(connect)]) + connect)
         # A PUBLISH of 16 MiB less 100 bytes.
         wires[-1].send(b"\x30\x9c\xff\xff\x07\0\x01t\0" + bytes(15 * MIB))
-    assert small.metric("inver_memory_held_bytes") <= LIMIT
+    # Connections are served by several threads: each may be a step beyond.
+    assert small.metric("inver_memory_held_bytes") <= LIMIT + MIB
     assert small.rss_bytes() < LIMIT + BESIDE, f"{small.rss_bytes() // MIB} MiB"
     for wire in wires:
         wire.close()

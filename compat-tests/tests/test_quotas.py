@@ -416,7 +416,7 @@ def test_creating_topics_is_held_to_a_rate(own_broker, unique):
 
 def test_every_response_tells_the_request_time_that_is_owed(own_broker, unique):
     broker = own_broker()
-    set_quota(broker, "--client-id", "busy", "--request-time-percent", "0.01")
+    set_quota(broker, "--client-id", "busy", "--request-time-percent", "0.001")
     client = KafkaClient(broker.kafka_port, "busy")
     waits = [client.list_groups_throttle_ms() for _ in range(3)]
     assert waits[0] > 0, waits

@@ -200,18 +200,23 @@ impl Publisher {
 
     /// Routes a message and copies it into the write batch.
     pub fn publish(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
-        match self.namespace.traces().tracer().cloned() {
-            None => self.route_message(to, message),
-            Some(tracer) => self.publish_traced(&tracer, to, message),
-        }
-    }
-
-    fn route_message(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
         self.publish_except(to, message, &[])
     }
 
     /// As [`publish`](Self::publish), but not to the queues of these names.
     pub(crate) fn publish_except(
+        &mut self,
+        to: Target<'_>,
+        message: &Message<'_>,
+        except: &[&str],
+    ) -> Result<Routed, PublishError> {
+        match self.namespace.traces().tracer().cloned() {
+            None => self.route_message(to, message, except),
+            Some(tracer) => self.publish_traced(&tracer, to, message, except),
+        }
+    }
+
+    fn route_message(
         &mut self,
         to: Target<'_>,
         message: &Message<'_>,

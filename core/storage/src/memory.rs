@@ -2,7 +2,8 @@
 //!
 //! A layer that keeps bytes for a client draws them from here, in steps: small amounts are free, and what changes within a step
 //! touches no shared counter. Above [`SHUT_PERCENT`] of the limit publishers wait at the gate, so that what they hold goes
-//! away. At the limit a holder of at least its part is refused more, which one of them always is.
+//! away. At the limit of a share a holder of at least its part is refused more, which one of them always is; those that come
+//! late may have their part of it above that limit, as far as there is memory in all.
 
 use std::fmt;
 use std::sync::Arc;
@@ -154,13 +155,15 @@ pub struct Held {
 
 impl Held {
     /// Holds so many bytes from now on. Fails if that is more than before, the share is used up, and this holder has its
-    /// part of it; then it holds what it held.
+    /// part of it or all memory is used up; then it holds what it held.
     pub fn set(&mut self, bytes: usize) -> Result<(), NoMemory> {
         let wanted = if bytes <= STEP_BYTES { 0 } else { bytes.next_multiple_of(STEP_BYTES) };
         if wanted > self.drawn {
             let more = wanted - self.drawn;
             let (used, limit) = (self.memory.used(self.share) + more, self.memory.limit(self.share));
-            if used > limit && wanted >= limit / self.holders().max(1) {
+            let has_its_part = wanted >= limit / self.holders().max(1);
+            let (total, most) = self.memory.total();
+            if used > limit && (has_its_part || total + more > most) {
                 return Err(NoMemory);
             }
         }
@@ -264,5 +267,18 @@ mod tests {
             assert!(memory.used(Share::Input) <= memory.limit(Share::Input) + 2 * MIB, "{memory:?}");
         }
         assert!(refused > 0 && !holders.is_empty(), "{refused}");
+    }
+
+    #[test]
+    fn those_that_come_late_are_refused_at_the_limit_of_all_memory() {
+        let (memory, _) = account();
+        let mut holders = Vec::new();
+        for _ in 0..100 {
+            let mut held = memory.holder(Share::Input);
+            (1..=16).take_while(|mib| held.set(mib * MIB).is_ok()).count();
+            holders.push(held);
+        }
+        assert!(memory.total().0 > memory.limit(Share::Input), "{memory:?}");
+        assert!(memory.total().0 <= 100 * MIB, "{memory:?}");
     }
 }

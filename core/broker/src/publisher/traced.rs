@@ -16,12 +16,13 @@ impl Publisher {
         tracer: &Arc<Tracer>,
         to: Target<'_>,
         message: &Message<'_>,
+        except: &[&str],
     ) -> Result<Routed, PublishError> {
         if let Target::Inbox(_) = to {
-            return self.route_message(to, message);
+            return self.route_message(to, message, except);
         }
         let Some(mut span) = tracer.publishing(traceparent_of(message.headers)) else {
-            return self.route_message(to, message);
+            return self.route_message(to, message, except);
         };
         span.about = self.about(to, message);
         let mut longer = HeaderWriter::default();
@@ -29,7 +30,7 @@ impl Publisher {
             Some(traceparent) => with_traceparent(message.headers, &traceparent, &mut longer),
             None => message.headers,
         };
-        let routed = self.route_message(to, &Message { headers, ..*message });
+        let routed = self.route_message(to, &Message { headers, ..*message }, except);
         match &routed {
             Ok(routed) => {
                 span.routed(routed.destinations);
