@@ -4,7 +4,9 @@ import base64
 import contextlib
 import json
 import queue
+import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +15,7 @@ import uuid
 import confluent_kafka
 import paho.mqtt.client as paho
 import pika
+import pika.exceptions
 from confluent_kafka.admin import AdminClient, NewTopic
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -159,6 +162,55 @@ def publish_properties(**values):
     return properties
 
 
+class MqttUser:
+    """A Paho client that keeps the codes of its acknowledgements."""
+
+    def __init__(self, broker, who, version, client_id, **options):
+        self.version, self.codes, self.messages, self.answered = version, {}, [], threading.Condition()
+        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version,
+                                  reconnect_on_failure=False, **options)
+        self.client.username_pw_set(who, who)
+        self.client.on_connect = lambda _c, _u, _f, code, _p: self.note("connect", code.value)
+        self.client.on_subscribe = lambda _c, _u, mid, codes, _p: self.note(mid, codes[0].value)
+        self.client.on_unsubscribe = lambda _c, _u, mid, _codes, _p: self.note(mid, 0)
+        self.client.on_publish = lambda _c, _u, mid, code, _p: self.note(mid, code.value)
+        self.client.on_message = lambda _c, _u, message: self.messages.append((message.topic, message.payload, message.retain))
+        self.address = ("127.0.0.1", broker.mqtt_port)
+
+    def connect(self, **more):
+        self.client.connect(*self.address, **more)
+        self.client.loop_start()
+        return self.code("connect")
+
+    def note(self, what, code):
+        with self.answered:
+            self.codes[what] = code
+            self.answered.notify_all()
+
+    def code(self, what):
+        with self.answered:
+            assert self.answered.wait_for(lambda: what in self.codes, WAIT_SECONDS), f"no answer to {what}"
+            return self.codes.pop(what)
+
+    def subscribe(self, topic):
+        return self.code(self.client.subscribe(topic, qos=1)[1])
+
+    def unsubscribe(self, topic):
+        return self.code(self.client.unsubscribe(topic)[1])
+
+    def publish(self, topic, payload, qos=1, retain=False):
+        return self.code(self.client.publish(topic, payload, qos, retain).mid)
+
+    def drop(self):
+        """Without a DISCONNECT."""
+        self.client.socket().shutdown(socket.SHUT_RDWR)
+        self.client.loop_stop()
+
+    def close(self):
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
 # ---- AMQP by pika
 
 
@@ -207,6 +259,19 @@ def amqp_get(channel, queue_name, seconds=WAIT_SECONDS):
         method, properties, body = channel.basic_get(queue_name, auto_ack=True)
         return (method, properties, body) if method else None
     return wait_until(got, seconds, f"a message in {queue_name}")
+
+
+def amqp_refusal(connection, act):
+    """What closes the channel of an operation, if anything."""
+    channel = connection.channel()
+    try:
+        act(channel)
+        channel.close()
+    except pika.exceptions.UnroutableError:
+        channel.close()
+    except pika.exceptions.ChannelClosedByBroker as closed:
+        return closed.reply_code, closed.reply_text
+    return None
 
 
 # ---- Kafka by librdkafka

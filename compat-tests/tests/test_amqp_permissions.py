@@ -8,6 +8,7 @@ import pika
 import pika.exceptions
 import pytest
 
+from clients import amqp_refusal
 from harness import wait_until
 from permission_table import USERS, user
 
@@ -57,19 +58,6 @@ def prepare(port):
         channel.exchange_declare("mine.topic", "topic")
 
 
-def refusal(connection, act):
-    """What closes the channel of an operation, if anything."""
-    channel = connection.channel()
-    try:
-        act(channel)
-        channel.close()
-    except pika.exceptions.UnroutableError:
-        channel.close()
-    except pika.exceptions.ChannelClosedByBroker as closed:
-        return closed.reply_code, closed.reply_text
-    return None
-
-
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
     from harness import Broker
@@ -116,10 +104,10 @@ def test_limits_of_a_user(guarded):
 
 def test_topic_permissions(guarded):
     def write(key, exchange="mine.topic", **properties):
-        return refusal(connection, lambda channel: publish(channel, exchange, key, **properties))
+        return amqp_refusal(connection, lambda channel: publish(channel, exchange, key, **properties))
 
     def bind(key, exchange="mine.topic"):
-        return refusal(connection, lambda channel: channel.queue_bind("mine.q", exchange, key))
+        return amqp_refusal(connection, lambda channel: channel.queue_bind("mine.q", exchange, key))
 
     def text(right, key):
         return 403, (f"ACCESS_REFUSED - {right} access to topic '{key}' in exchange 'mine.topic' in vhost '/' "
@@ -132,15 +120,15 @@ def test_topic_permissions(guarded):
         assert write("other.a", exchange="mine.x") is None, "no topic exchange"
         assert bind("r.#") is None
         assert bind("w.#") == text("read", "w.#")
-        assert refusal(connection, lambda ch: ch.queue_unbind("mine.q", "mine.topic", "w")) == text("read", "w")
+        assert amqp_refusal(connection, lambda ch: ch.queue_unbind("mine.q", "mine.topic", "w")) == text("read", "w")
 
 
 def test_the_hub_needs_the_permission_of_the_address(guarded):
     def act(right, key):
         with connect(guarded.amqp_port, "hub") as connection:
             if right == "write":
-                return refusal(connection, lambda channel: publish(channel, "amq.topic", key))
-            return refusal(connection, lambda channel: channel.queue_bind("mine.q", "amq.topic", key))
+                return amqp_refusal(connection, lambda channel: publish(channel, "amq.topic", key))
+            return amqp_refusal(connection, lambda channel: channel.queue_bind("mine.q", "amq.topic", key))
 
     for right, allowed, denied in [
         ("write", ["up.hub", "up.hub.a"], ["up.other", "up"]),
@@ -157,13 +145,13 @@ def test_the_hub_needs_the_permission_of_the_address(guarded):
 def test_who_may_write_may_not_claim_to_be_another(guarded):
     with connect(guarded.amqp_port, "ucwr") as connection:
         def claim(name):
-            return refusal(connection, lambda channel: publish(channel, "mine.x", "k", user_id=name))
+            return amqp_refusal(connection, lambda channel: publish(channel, "mine.x", "k", user_id=name))
 
         assert claim("ucwr") is None
         assert claim("root") == (
             406, "PRECONDITION_FAILED - user_id property set to 'root' but authenticated user was 'ucwr'")
     with connect(guarded.amqp_port, "imp") as connection:
-        assert refusal(connection, lambda channel: publish(channel, "mine.x", "k", user_id="root")) is None
+        assert amqp_refusal(connection, lambda channel: publish(channel, "mine.x", "k", user_id="root")) is None
 
 
 def test_a_log_topic_is_reached_only_with_its_own_permission(guarded):
@@ -183,9 +171,9 @@ def test_a_log_topic_is_reached_only_with_its_own_permission(guarded):
     try:
         with connect(guarded.amqp_port, "ur") as connection:
             consume = lambda channel: channel.basic_consume("other.log", lambda *_: None)  # noqa: E731
-            assert refusal(connection, consume)[1].startswith("ACCESS_REFUSED - read access to queue 'other.log'")
+            assert amqp_refusal(connection, consume)[1].startswith("ACCESS_REFUSED - read access to queue 'other.log'")
         with connect(guarded.amqp_port, "root") as connection:
-            assert refusal(connection, lambda channel: publish(channel, "amq.topic", "other.log")) is None
+            assert amqp_refusal(connection, lambda channel: publish(channel, "amq.topic", "other.log")) is None
         wait_until(lambda: records() == 1, what="the record of the administrator")
     finally:
         reader.close()
@@ -213,16 +201,16 @@ def test_rules_change_while_clients_are_connected(guarded):
         cancelled = []
         channel.add_on_cancel_callback(lambda frame: cancelled.append(frame.method.consumer_tag))
         tag = channel.basic_consume("mine.q", lambda *_: None, auto_ack=True)
-        assert refusal(connection, lambda ch: publish(ch, "mine.topic", "other")) is None
+        assert amqp_refusal(connection, lambda ch: publish(ch, "mine.topic", "other")) is None
         add(kind="routing-key", exchange="mine.topic", regex=r"^late\.", operations=["write"])
-        assert refusal(connection, lambda ch: publish(ch, "mine.topic", "late.a")) is None
-        assert refusal(connection, lambda ch: publish(ch, "mine.topic", "other"))[0] == 403
+        assert amqp_refusal(connection, lambda ch: publish(ch, "mine.topic", "late.a")) is None
+        assert amqp_refusal(connection, lambda ch: publish(ch, "mine.topic", "other"))[0] == 403
         rules = api("GET", "/permissions?user=late")["items"]
         assert ("mine.topic", r"^late\.") in [(rule["exchange"], rule["regex"]) for rule in rules]
         question = "/permissions/check?user=late&kind=routing-key&exchange=mine.topic&operation=write&name="
         assert api("GET", question + "late.a")["allowed"] and not api("GET", question + "other")["allowed"]
         api("DELETE", f"/permissions/{read}")
-        assert refusal(connection, lambda ch: ch.basic_get("mine.q")) == (
+        assert amqp_refusal(connection, lambda ch: ch.basic_get("mine.q")) == (
             403, "ACCESS_REFUSED - read access to queue 'mine.q' in vhost '/' refused for user 'late'")
 
         def is_cancelled():

@@ -6,11 +6,11 @@ import hmac
 import signal
 import socket
 import subprocess
-import threading
 
 import paho.mqtt.client as paho
 import pytest
 
+from clients import MqttUser
 from harness import Broker, binary, run, wait_until
 
 ACL = """
@@ -46,39 +46,17 @@ def server(tmp_path_factory):
     broker.kill()
 
 
-class Client:
-    """A Paho client that keeps the codes of its acknowledgements."""
+class Client(MqttUser):
+    """Connects at once, publishes one payload, and keeps the topics of what it receives."""
 
     def __init__(self, server, version, user, client_id):
-        self.codes, self.messages, self.answered = {}, [], threading.Condition()
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version)
-        self.client.username_pw_set(user, user)
-        self.client.on_connect = lambda _c, _u, _f, code, _p: self.note("connect", code.value)
-        self.client.on_subscribe = lambda _c, _u, mid, codes, _p: self.note(mid, codes[0].value)
-        self.client.on_publish = lambda _c, _u, mid, code, _p: self.note(mid, code.value)
+        super().__init__(server, user, version, client_id)
         self.client.on_message = lambda _c, _u, message: self.messages.append(message.topic)
-        self.client.connect("127.0.0.1", server.mqtt_port)
+        self.client.connect(*self.address)
         self.client.loop_start()
 
-    def note(self, what, code):
-        with self.answered:
-            self.codes[what] = code
-            self.answered.notify_all()
-
-    def code(self, what):
-        with self.answered:
-            assert self.answered.wait_for(lambda: what in self.codes, 20), f"no answer to {what}"
-            return self.codes[what]
-
-    def subscribe(self, topic):
-        return self.code(self.client.subscribe(topic, qos=1)[1])
-
     def publish(self, topic, qos=1):
-        return self.code(self.client.publish(topic, b"x", qos).mid)
-
-    def close(self):
-        self.client.disconnect()
-        self.client.loop_stop()
+        return super().publish(topic, b"x", qos)
 
 
 @pytest.mark.parametrize("version", [paho.MQTTv311, paho.MQTTv5])

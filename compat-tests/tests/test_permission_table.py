@@ -8,8 +8,6 @@ before RabbitMQ 4.3.1.
 import base64
 import functools
 import json
-import socket
-import threading
 import urllib.parse
 import urllib.request
 
@@ -19,7 +17,6 @@ import kafka.admin
 import kafka.errors
 import paho.mqtt.client as paho
 import pika
-import pika.exceptions
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (AclBinding, AclBindingFilter, AclOperation, AclPermissionType, AdminClient, AlterConfigOpType,
@@ -27,7 +24,7 @@ from confluent_kafka.admin import (AclBinding, AclBindingFilter, AclOperation, A
                                    ResourceType, ScramMechanism, UserScramCredentialDeletion)
 
 import permission_table as table
-from clients import QUIET, WAIT_SECONDS, wait_until
+from clients import QUIET, WAIT_SECONDS, MqttUser, amqp_refusal, wait_until
 from harness import Broker
 
 
@@ -99,19 +96,6 @@ def amqp_connect(port, name):
     return pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port, credentials=pika.PlainCredentials(name, name)))
 
 
-def refusal(connection, act):
-    """What closes the channel of an operation, if anything."""
-    channel = connection.channel()
-    try:
-        act(channel)
-        channel.close()
-    except pika.exceptions.UnroutableError:
-        channel.close()
-    except pika.exceptions.ChannelClosedByBroker as closed:
-        return closed.reply_code, closed.reply_text
-    return None
-
-
 def amqp_text(who, need):
     """How the text of a refusal begins and ends; between them is what the broker adds to a name of its own."""
     kind, name, operation = need
@@ -132,7 +116,7 @@ def amqp_cells(port):
     def attempt(who, what, resource, refused):
         if who not in connections:
             connections[who] = amqp_connect(port, who)
-        got = refusal(connections[who], lambda channel: AMQP_ACTS[what](channel, resource))
+        got = amqp_refusal(connections[who], lambda channel: AMQP_ACTS[what](channel, resource))
         if not refused or got is None:
             return "allowed" if refused else got
         # Rights are asked for in order.
@@ -357,55 +341,6 @@ def test_kafka_lists_what_may_be_described(guarded):
 
 
 # ---- MQTT
-
-
-class MqttUser:
-    """A Paho client that keeps the codes of its acknowledgements."""
-
-    def __init__(self, broker, who, version, client_id, **options):
-        self.version, self.codes, self.messages, self.answered = version, {}, [], threading.Condition()
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version,
-                                  reconnect_on_failure=False, **options)
-        self.client.username_pw_set(who, who)
-        self.client.on_connect = lambda _c, _u, _f, code, _p: self.note("connect", code.value)
-        self.client.on_subscribe = lambda _c, _u, mid, codes, _p: self.note(mid, codes[0].value)
-        self.client.on_unsubscribe = lambda _c, _u, mid, _codes, _p: self.note(mid, 0)
-        self.client.on_publish = lambda _c, _u, mid, code, _p: self.note(mid, code.value)
-        self.client.on_message = lambda _c, _u, message: self.messages.append((message.topic, message.payload, message.retain))
-        self.address = ("127.0.0.1", broker.mqtt_port)
-
-    def connect(self, **more):
-        self.client.connect(*self.address, **more)
-        self.client.loop_start()
-        return self.code("connect")
-
-    def note(self, what, code):
-        with self.answered:
-            self.codes[what] = code
-            self.answered.notify_all()
-
-    def code(self, what):
-        with self.answered:
-            assert self.answered.wait_for(lambda: what in self.codes, WAIT_SECONDS), f"no answer to {what}"
-            return self.codes.pop(what)
-
-    def subscribe(self, topic):
-        return self.code(self.client.subscribe(topic, qos=1)[1])
-
-    def unsubscribe(self, topic):
-        return self.code(self.client.unsubscribe(topic)[1])
-
-    def publish(self, topic, payload, qos=1, retain=False):
-        return self.code(self.client.publish(topic, payload, qos, retain).mid)
-
-    def drop(self):
-        """Without a DISCONNECT."""
-        self.client.socket().shutdown(socket.SHUT_RDWR)
-        self.client.loop_stop()
-
-    def close(self):
-        self.client.disconnect()
-        self.client.loop_stop()
 
 
 PUBLISHED, DENIED = (0, 0x10), 0x87

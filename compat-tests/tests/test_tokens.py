@@ -113,7 +113,10 @@ def test_rabbitmqs_java_client_renews_its_token_by_itself(trusting, tokens):
     else:
         assert "reply-code=320, reply-text=CONNECTION_FORCED - credential expired" in ended, said
     with_all = amqp_connection(broker, "x", issuer.token(scope=ALL))
-    assert with_all.channel().queue_declare("q", passive=True).method.message_count == int(sent) > 10
+    # The one that waited for its confirm when the connection was closed may be stored too.
+    unconfirmed = int(tokens == 1)
+    stored = with_all.channel().queue_declare("q", passive=True).method.message_count
+    assert 10 < int(sent) <= stored <= int(sent) + unconfirmed
     with_all.close()
 
 

@@ -78,14 +78,15 @@ impl Context {
             self.is_measuring.store(false, Memory::Relaxed);
             return;
         };
-        let (since, context, committed) =
-            (self.clock.now(), Arc::downgrade(self), self.log.wait_committed(lsn));
+        let (clock, context, committed) =
+            (self.clock.clone(), Arc::downgrade(self), self.log.wait_committed(lsn));
+        let since = clock.now();
         runtime.spawn(async move {
             let committed = committed.await;
             if let (Ok(()), Some(context)) = (committed, context.upgrade()) {
-                context.counters.settle.record(context.clock.now() - since);
+                context.counters.settle.record(clock.now() - since);
             }
-            tokio::time::sleep(SETTLE_PAUSE).await;
+            clock.sleep(SETTLE_PAUSE).await;
             if let Some(context) = context.upgrade() {
                 context.is_measuring.store(false, Memory::Relaxed);
             }

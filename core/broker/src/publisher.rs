@@ -199,11 +199,13 @@ impl Publisher {
     }
 
     /// Routes a message and copies it into the write batch.
+    #[inline]
     pub fn publish(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
         self.publish_except(to, message, &[])
     }
 
     /// As [`publish`](Self::publish), but not to the queues of these names.
+    #[inline]
     pub(crate) fn publish_except(
         &mut self,
         to: Target<'_>,
@@ -222,15 +224,6 @@ impl Publisher {
         message: &Message<'_>,
         except: &[&str],
     ) -> Result<Routed, PublishError> {
-        let (stored, with_lookup);
-        let message = match message.lookup {
-            Some(_) => message,
-            None => {
-                stored = StoredLookup::new(message.headers, self.namespace.stored_headers());
-                with_lookup = Message { lookup: Some(&stored), ..*message };
-                &with_lookup
-            }
-        };
         let mut route = match to {
             Target::Inbox(InboxTarget(inbox)) => Arc::new(router::to_inbox(inbox, message.guaranteed)),
             Target::Hub(address) => match self.cached(HUB, b'/', address, message.guaranteed) {
@@ -248,9 +241,11 @@ impl Publisher {
                 let keys: Vec<&[u8]> =
                     std::iter::once(routing_key).chain(more_keys.iter().copied()).collect();
                 self.check(to)?;
+                let stored = self.stored_lookup(message);
+                let publish = self.publish_of(message, &stored);
                 Arc::new(match self.exchange(name)? {
                     None => router::to_queues(&self.namespace, &keys),
-                    Some(e) => router::from_exchange(&self.namespace, &e, &keys, &self.publish_of(message)),
+                    Some(e) => router::from_exchange(&self.namespace, &e, &keys, &publish),
                 })
             }
         };
@@ -426,7 +421,9 @@ impl Publisher {
         };
         // Not remembered: the permissions may have changed since it was accepted.
         let address = Address::parse(Form::Slashed, &value.address);
-        let route = router::from_address(&self.namespace, &address, &self.publish_of(&message), None);
+        let stored = self.stored_lookup(&message);
+        let publish = self.publish_of(&message, &stored);
+        let route = router::from_address(&self.namespace, &address, &publish, None);
         let late = route.set.beyond(&value.routed_to);
         if !late.is_empty() {
             self.write_batch.add(&Arc::new(late), None, &message);
@@ -480,7 +477,9 @@ impl Publisher {
     /// Routes from an address whose key is in `scratch`.
     fn new_hub_route(&mut self, slashed: &[u8], message: &Message<'_>) -> Arc<Route> {
         let address = Address::parse(Form::Slashed, slashed);
-        let route = router::from_address(&self.namespace, &address, &self.publish_of(message), None);
+        let stored = self.stored_lookup(message);
+        let publish = self.publish_of(message, &stored);
+        let route = router::from_address(&self.namespace, &address, &publish, None);
         // A route that depends on headers is not cached: they are not part of its key.
         if self.namespace.routes_by_key(&self.namespace.hub()) { self.cache(route) } else { Arc::new(route) }
     }
@@ -500,7 +499,8 @@ impl Publisher {
             return Ok(self.cache(router::to_queues(&self.namespace, &[routing_key])));
         };
         self.check_key(&exchange, routing_key)?;
-        let publish = self.publish_of(message);
+        let stored = self.stored_lookup(message);
+        let publish = self.publish_of(message, &stored);
         let route = router::from_exchange(&self.namespace, &exchange, &[routing_key], &publish);
         // A route that depends on headers is not cached: they are not part of its key.
         Ok(if self.namespace.routes_by_key(&exchange) { self.cache(route) } else { Arc::new(route) })
@@ -568,12 +568,17 @@ impl Publisher {
         }
     }
 
-    fn publish_of<'a>(&'a self, message: &'a Message<'_>) -> Publish<'a> {
+    /// The headers of a message as they are stored, for one whose protocol does not look them up itself.
+    fn stored_lookup<'a>(&self, message: &Message<'a>) -> StoredLookup<'a> {
+        StoredLookup::new(message.headers, self.namespace.stored_headers())
+    }
+
+    fn publish_of<'a>(&'a self, message: &'a Message<'_>, stored: &'a StoredLookup<'_>) -> Publish<'a> {
         Publish {
             guaranteed: message.guaranteed,
             by: &self.id,
             permissions: self.restricting(),
-            lookup: message.lookup,
+            lookup: Some(message.lookup.unwrap_or(stored)),
         }
     }
 

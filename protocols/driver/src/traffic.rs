@@ -122,6 +122,7 @@ thread_local! {
 }
 
 /// Counts `number` things of the connection whose turn it is.
+#[inline]
 pub fn count(what: Count, number: u64) {
     TALLY.with(|tally| {
         if let Some(cell) = tally.counts.get(what as usize) {
@@ -132,6 +133,7 @@ pub fn count(what: Count, number: u64) {
 }
 
 /// Counts a published message, as [`Count::Received`] and by its size.
+#[inline]
 pub fn count_received(bytes: usize) {
     let bytes = bytes as u64;
     // Most messages are small.

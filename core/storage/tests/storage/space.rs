@@ -90,12 +90,8 @@ fn a_log_without_space_for_a_segment_waits_for_it() {
         let mut entry = Entry::new();
         entry.batch(std::slice::from_ref(&stream), batch(&[&[7; 64 << 10]]));
         last = log.submit(entry).unwrap().lsn;
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while log.committed() < last && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
         appended += 1;
-        if log.committed() < last {
+        if !within(Duration::from_secs(1), || log.committed() >= last) {
             break;
         }
     }
@@ -107,10 +103,19 @@ fn a_log_without_space_for_a_segment_waits_for_it() {
     medium.set_capacity(Some(256 * MIB));
     log.wait_committed_blocking(last).unwrap();
     assert_eq!(values(&stream).len(), appended);
-    // Within a pass of maintenance.
-    while log.gate().shortage().is_some() {
-        std::thread::sleep(Duration::from_millis(5));
+    assert!(within(Duration::from_secs(30), || log.gate().shortage().is_none()), "a pass of maintenance");
+}
+
+/// Whether the condition comes true within this time.
+fn within(time: Duration, condition: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + time;
+    while !condition() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
+    true
 }
 
 #[test]

@@ -3,10 +3,12 @@
 //! A token gives its holder what its owner may do. So clients of the namespace `/` and administrators may be allowed to make
 //! and see tokens of other users, and those of an administrator only administrators.
 
+use inver_access::DelegationToken;
 use inver_access::{Operation, ResourceKind, Tag};
-use inver_broker::{DelegationError, Identity};
+use inver_broker::{AuditKind, Completion, DelegationError, Identity};
 
 use super::context::RequestContext;
+use super::reply::Reply;
 use super::scram_users;
 use crate::codec::error_code::ErrorCode;
 
@@ -43,6 +45,22 @@ pub(super) fn may(
     let may_be = scram_users::is_administrator(cx)
         || (cx.namespace().name() == "/" && !owner.contains(&Tag::Administrator));
     may_be && cx.access.permissions.may(kind, name, operation)
+}
+
+/// The reply to a request that changes when a token expires; `respond` puts its code and time into it.
+pub(super) fn reply_with_expiry<R>(
+    cx: &RequestContext<'_>,
+    changed: Result<(DelegationToken, Completion), ErrorCode>,
+    operation: &str,
+    respond: impl FnOnce(ErrorCode, i64) -> R,
+) -> Reply<R> {
+    match changed {
+        Ok((token, completion)) => {
+            cx.namespace().audit(AuditKind::Access, operation, "delegation-token", &token.id);
+            Reply::Response(respond(ErrorCode::NONE, token.expires_ms), completion)
+        }
+        Err(error_code) => Reply::now(respond(error_code, NO_TIME)),
+    }
 }
 
 /// The error code of a refused request.

@@ -3,10 +3,9 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use inver_broker::AuditKind;
 
 use super::context::RequestContext;
-use super::delegation_tokens::{self, NO_TIME};
+use super::delegation_tokens;
 use super::handler::Handler;
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
@@ -48,22 +47,9 @@ impl Handler for ExpireDelegationToken {
             let expired = access.expire_token(&request.hmac, user, after_ms, cx.node.now_ms());
             expired.map_err(|error| delegation_tokens::error_code(&error))
         });
-        match expired {
-            Ok((token, completion)) => {
-                let operation = if after_ms.is_some() { "alter" } else { "delete" };
-                cx.namespace().audit(AuditKind::Access, operation, "delegation-token", &token.id);
-                let response = ExpireDelegationTokenResponse {
-                    error_code: ErrorCode::NONE,
-                    expiry_timestamp_ms: token.expires_ms,
-                    throttle_time_ms: 0,
-                };
-                Reply::Response(response, completion)
-            }
-            Err(error_code) => Reply::now(ExpireDelegationTokenResponse {
-                error_code,
-                expiry_timestamp_ms: NO_TIME,
-                throttle_time_ms: 0,
-            }),
-        }
+        let operation = if after_ms.is_some() { "alter" } else { "delete" };
+        delegation_tokens::reply_with_expiry(cx, expired, operation, |error_code, expiry_timestamp_ms| {
+            ExpireDelegationTokenResponse { error_code, expiry_timestamp_ms, throttle_time_ms: 0 }
+        })
     }
 }

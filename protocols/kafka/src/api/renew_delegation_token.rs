@@ -3,10 +3,9 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use inver_broker::AuditKind;
 
 use super::context::RequestContext;
-use super::delegation_tokens::{self, NO_TIME};
+use super::delegation_tokens;
 use super::handler::Handler;
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
@@ -48,21 +47,8 @@ impl Handler for RenewDelegationToken {
             let renewed = access.renew_token(&request.hmac, user, valid_ms, cx.node.now_ms());
             renewed.map_err(|error| delegation_tokens::error_code(&error))
         });
-        match renewed {
-            Ok((token, completion)) => {
-                cx.namespace().audit(AuditKind::Access, "alter", "delegation-token", &token.id);
-                let response = RenewDelegationTokenResponse {
-                    error_code: ErrorCode::NONE,
-                    expiry_timestamp_ms: token.expires_ms,
-                    throttle_time_ms: 0,
-                };
-                Reply::Response(response, completion)
-            }
-            Err(error_code) => Reply::now(RenewDelegationTokenResponse {
-                error_code,
-                expiry_timestamp_ms: NO_TIME,
-                throttle_time_ms: 0,
-            }),
-        }
+        delegation_tokens::reply_with_expiry(cx, renewed, "alter", |error_code, expiry_timestamp_ms| {
+            RenewDelegationTokenResponse { error_code, expiry_timestamp_ms, throttle_time_ms: 0 }
+        })
     }
 }

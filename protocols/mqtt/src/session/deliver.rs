@@ -96,8 +96,8 @@ impl Session {
         self.inbox_ready = pull.more;
         let is_empty = !pull.more && !pull.pending;
         self.send_all(DeliverySource::Inbox, pulled, out)?;
-        if is_empty && self.sent_before.is_none() {
-            self.sent_before = Some(self.inbox_next);
+        if is_empty && self.sent_before == u64::MAX {
+            self.sent_before = self.inbox_next;
         }
         Ok(())
     }

@@ -51,14 +51,17 @@ impl Session {
             count(Count::SentAuto, batch.messages);
             return None;
         }
-        let records = match records(&batch.bytes) {
+        let mut records = match records(&batch.bytes) {
             Ok(records) => records,
             Err(error) => {
                 tracing::error!(%error, "failed to read a batch");
                 return None;
             }
         };
-        for (place, record) in records.enumerate().skip(taken) {
+        if let Some(last) = taken.checked_sub(1) {
+            let _taken_before = records.nth(last);
+        }
+        for (place, record) in (taken..).zip(records) {
             if is_limited && !self.may_send(full, out) {
                 return Some(RestOfBatch { batch, taken: place });
             }

@@ -104,8 +104,8 @@ pub(crate) struct Session {
     live_rest: LazyQueue<RestOfBatch>,
     /// The inbox may have messages.
     inbox_ready: bool,
-    /// Inbox messages below this offset may have been sent before and get DUP; `None`: all, until the inbox was empty.
-    sent_before: Option<u64>,
+    /// Inbox messages below this offset may have been sent before and get DUP; [`u64::MAX`]: all, until the inbox was empty.
+    sent_before: u64,
     /// Offset of the next inbox message to send.
     inbox_next: u64,
     /// Messages whose packet identifier is in use, and those behind them.

@@ -17,7 +17,7 @@ const WRITE_BATCH_BYTES_MAX: usize = 1024 * 1024;
 impl Session {
     /// Routes a PUBLISH and copies it into the turn's write batch. The acknowledgement waits until that is committed.
     pub(super) fn publish(&mut self, publish: &Publish<'_>) -> Result<(), Stop> {
-        let is_shut = self.log().gate().shortage().is_some();
+        let is_shut = self.is_told_to_wait(publish) && self.log().gate().shortage().is_some();
         let incoming = Incoming::read(publish.properties)?;
         let topic = match incoming.topic_alias {
             Some(alias) => self.aliases_in.resolve(publish.topic, alias)?,
@@ -38,7 +38,6 @@ impl Session {
             return Ok(());
         }
         let refused = if is_shut {
-            // Of a client that can be told: the others wait at the gate.
             Some(Reason::QuotaExceeded)
         } else if inver_broker::is_reserved(topic.as_bytes()) {
             Some(Reason::NotAuthorized)
@@ -100,11 +99,15 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a packet must wait because the disk or the memory is low: a PUBLISH whose acknowledgement cannot tell the
-    /// client to try again later, i.e. of QoS 0 or of a client before MQTT 5.
+    /// Whether the acknowledgement of a PUBLISH can tell the client to try again later.
+    fn is_told_to_wait(&self, publish: &Publish<'_>) -> bool {
+        publish.qos != Qos::AtMostOnce && self.version == Version::V5
+    }
+
+    /// Whether a packet must wait because the disk or the memory is low: a PUBLISH whose client is not told.
     pub(crate) fn waits_at_gate(&mut self, packet: &Packet<'_>) -> bool {
         self.is_at_gate = match packet {
-            Packet::Publish(publish) if publish.qos == Qos::AtMostOnce || self.version != Version::V5 => {
+            Packet::Publish(publish) if !self.is_told_to_wait(publish) => {
                 self.log().gate().shortage().is_some()
             }
             _ => false,

@@ -108,7 +108,7 @@ impl Session {
         }
         match target {
             AckTarget::Inbox { offset } => {
-                let dup = self.sent_before.is_none_or(|before| offset < before);
+                let dup = offset < self.sent_before;
                 Some((self.inflight.send_inbox(offset, qos)?, dup))
             }
             AckTarget::Shared { .. } | AckTarget::Acknowledged => {

@@ -1,7 +1,7 @@
 //! Spans of messages to the client, and of their acknowledgements.
 
 use inver_broker::message::{may_have_traces, traceparent};
-use inver_broker::{About, Completion, Delivered, LiveBatch};
+use inver_broker::{About, Completion, Delivered, LiveBatch, Tracer};
 use inver_storage::batch::{Record, records};
 
 use super::Session;
@@ -11,7 +11,11 @@ impl Session {
     /// The span of a message to the client; none if tracing is off or the message is not sampled.
     #[inline]
     pub(super) fn trace(&self, record: &Record, topic: &str) -> Option<Delivered> {
-        let tracer = self.core.namespace().traces().tracer()?;
+        self.delivered(self.core.namespace().traces().tracer()?, record, topic)
+    }
+
+    #[cold]
+    fn delivered(&self, tracer: &Tracer, record: &Record, topic: &str) -> Option<Delivered> {
         tracer.delivered(traceparent(record), || About {
             protocol: ORIGIN,
             client_id: self.core.client_id().into(),

@@ -373,9 +373,13 @@ mod tests {
         assert!(is_refused(&query(1000, 101, "value", "")));
     }
 
-    /// Numbers whose parts take long to read.
+    /// Numbers whose parts take long to read; who holds the list holds the second field.
     #[derive(Clone)]
-    struct Slow(u64);
+    struct Slow(u64, std::sync::Arc<()>);
+
+    fn slow(count: u64) -> Slow {
+        Slow(count, std::sync::Arc::default())
+    }
 
     impl Source for Slow {
         type Object = String;
@@ -406,7 +410,7 @@ mod tests {
     #[tokio::test]
     async fn a_long_list_is_answered_in_part_and_read_on() {
         let scans = Scans::new(Clock::system());
-        let ask = |sort: &str, filter: &str| query(1, 2, sort, filter).find(&scans, Slow(100_000)).unwrap();
+        let ask = |sort: &str, filter: &str| query(1, 2, sort, filter).find(&scans, slow(100_000)).unwrap();
         let part = ask("-number", "");
         assert!(!part.is_complete && part.total < 100_000 && part.items.len() == 2);
         let by_name = ask("", "1");
@@ -427,9 +431,24 @@ mod tests {
     async fn scans_that_go_on_are_bounded() {
         let scans = Scans::new(Clock::system());
         for number in 0..12 {
-            let found = query(1, 2, "number", "").find(&scans, Slow(100_000 + number)).unwrap();
+            let found = query(1, 2, "number", "").find(&scans, slow(100_000 + number)).unwrap();
             assert!(!found.is_complete);
         }
         assert_eq!(scans.len(), 8);
+    }
+
+    #[tokio::test]
+    async fn a_scan_that_goes_on_ends_with_the_server() {
+        let scans = Scans::new(Clock::system());
+        let list = slow(u64::MAX);
+        assert!(!query(1, 2, "number", "").find(&scans, list.clone()).unwrap().is_complete);
+        assert_eq!(std::sync::Arc::strong_count(&list.1), 2);
+        drop(scans);
+        let ended = async {
+            while std::sync::Arc::strong_count(&list.1) > 1 {
+                Clock::system().sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), ended).await.unwrap();
     }
 }

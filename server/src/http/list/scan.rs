@@ -50,7 +50,8 @@ pub(super) struct Found<T> {
 /// The scans that outlived their requests.
 pub(in crate::http) struct Scans {
     clock: Clock,
-    all: Mutex<Vec<Entry>>,
+    /// Scans go on as long as this is there.
+    all: Arc<Mutex<Vec<Entry>>>,
 }
 
 /// A scan of any type.
@@ -160,7 +161,7 @@ impl<L: Source> Reader<L> {
 
 impl Scans {
     pub(in crate::http) fn new(clock: Clock) -> Scans {
-        Scans { clock, all: Mutex::default() }
+        Scans { clock, all: Arc::default() }
     }
 
     /// Reads a list. `key` names the list and the plan among all; none: the scan ends with the request.
@@ -225,9 +226,13 @@ impl Scans {
             }
             all.push(Entry { key, scan: scan.clone(), ended });
         }
-        let clock = self.clock.clone();
+        let (clock, all) = (self.clock.clone(), Arc::downgrade(&self.all));
         tokio::task::spawn_blocking(move || {
             while !reader.step(&mut scan.state.lock()) {
+                // The server stops.
+                if all.strong_count() == 0 {
+                    return;
+                }
                 std::thread::sleep(PAUSE);
             }
             *scan.ended.lock() = Some(clock.now());

@@ -102,7 +102,7 @@ pub(crate) async fn connect(
         sent_max: u32::MAX,
         live_rest: LazyQueue::default(),
         inbox_ready: true,
-        sent_before: if present { stored.sent } else { Some(0) },
+        sent_before: if present { stored.sent.unwrap_or(u64::MAX) } else { 0 },
         inbox_next: stored.sent.unwrap_or(0),
         is_at_gate: false,
         blocked: LazyQueue::default(),
