@@ -106,7 +106,7 @@ impl SegmentAllocator {
         if !is_seeded(Bug::SkipNameSync) {
             self.medium.sync_folder()?;
         }
-        let segment = Segment::new(id, base, created_ms);
+        let segment = Segment::new(id, base, Some(created_ms));
         segment.file_bytes.store(file.len()?, Ordering::Relaxed);
         let active = ActiveSegment { segment: Arc::new(segment), file };
         self.read.segments.insert(active.segment.clone());

@@ -94,6 +94,9 @@ section! {
         pub(crate) commit_interval: Duration = Duration::from_millis(200) => milliseconds(1..=HOUR_MS),
         /// Size at which a segment file is sealed and the next one started. The first ones are sealed earlier, from 8 MiB on.
         pub(crate) segment_bytes_max: u64 = log().segment_bytes_max => bytes(MIB..=2 * GIB),
+        /// Age at which a segment file with entries is sealed, so that what was deleted in it can be removed, and compaction
+        /// reaches it.
+        pub(crate) segment_age_max: Duration = log().segment_age_max => milliseconds(1000..=7 * DAY_MS),
         /// Memory for recent entries, from which consumers that keep up are served.
         pub(crate) tail_cache_bytes_max: usize = log().tail_cache_bytes_max => bytes(MIB..=TIB),
         /// Under `log.commit = "always"`: a group of writes of up to this size is written with O_DIRECT, where the file
@@ -141,6 +144,7 @@ impl Log {
                 Commit::Os => CommitPolicy::Os,
             },
             segment_bytes_max: self.segment_bytes_max,
+            segment_age_max: self.segment_age_max,
             free_bytes_min: self.free_bytes_min,
             tail_cache_bytes_max: self.tail_cache_bytes_max,
             direct_bytes_max: self.direct_bytes_max,

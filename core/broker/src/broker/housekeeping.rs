@@ -20,7 +20,7 @@ const ROUND_MS: u64 = 250;
 /// Limits of stored bytes are checked once in this many rounds.
 const BYTES_ROUNDS: u32 = 4;
 
-/// Retention is applied once in this many rounds: it walks over all topics.
+/// Retention is applied once in this many rounds.
 const RETENTION_ROUNDS: u32 = 120;
 
 /// The time is written to the log once in this many rounds, if anything else was.
@@ -44,7 +44,26 @@ impl Broker {
     /// Runs housekeeping until shutdown is requested. Deadlines are run when they are reached, inboxes are bounded when they
     /// are full, the rest is done periodically.
     pub async fn housekeep(self, shutdown: CancellationToken) {
-        tokio::join!(self.clone().run_rounds(shutdown.clone()), self.run_bounds(shutdown));
+        let retention_due = Notify::new();
+        tokio::join!(
+            self.clone().run_rounds(&retention_due, shutdown.clone()),
+            self.clone().run_retention(&retention_due, shutdown.clone()),
+            self.run_bounds(shutdown),
+        );
+    }
+
+    /// Retention walks over all topics and may read indexes: it does not hold up what is due.
+    async fn run_retention(self, due: &Notify, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = due.notified() => {}
+                () = shutdown.cancelled() => return,
+            }
+            let broker = self.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || broker.keep_bounds()).await {
+                tracing::error!(%error, "failed to apply retention");
+            }
+        }
     }
 
     async fn run_bounds(self, shutdown: CancellationToken) {
@@ -70,7 +89,7 @@ impl Broker {
         }
     }
 
-    async fn run_rounds(self, shutdown: CancellationToken) {
+    async fn run_rounds(self, retention_due: &Notify, shutdown: CancellationToken) {
         let mut rounds = 0u32;
         let period = Duration::from_millis(ROUND_MS);
         let clock = self.clock().clone();
@@ -87,7 +106,9 @@ impl Broker {
                 rounds = rounds.wrapping_add(1);
             }
             let bytes_due = round_due && rounds.is_multiple_of(BYTES_ROUNDS);
-            let retention_due = round_due && rounds.is_multiple_of(RETENTION_ROUNDS);
+            if round_due && rounds.is_multiple_of(RETENTION_ROUNDS) {
+                retention_due.notify_one();
+            }
             let clock_due = round_due && rounds % CLOCK_ROUNDS == 1;
             let broker = self.clone();
             let done = tokio::task::spawn_blocking(move || {
@@ -97,9 +118,6 @@ impl Broker {
                 }
                 if bytes_due {
                     broker.check_bytes();
-                }
-                if retention_due {
-                    broker.keep_bounds();
                 }
                 if clock_due {
                     broker.note_time();

@@ -15,6 +15,13 @@ use crate::spec::{
 };
 use crate::topic::Topic;
 
+/// A stream is trimmed when its oldest batch is this share of its retention beyond it, so that a busy one is not trimmed batch
+/// by batch; at most [`RETENTION_TOLERANCE_MS_MAX`].
+const RETENTION_TOLERANCE_SHARE: i64 = 100;
+const RETENTION_TOLERANCE_MS_MAX: i64 = 4 * 60_000;
+/// Trims that retention writes in one entry, but for those of the last topic.
+const TRIMS_MAX: usize = 1000;
+
 impl Namespace {
     /// The topic of this name.
     #[must_use]
@@ -261,31 +268,49 @@ impl Namespace {
         }
     }
 
-    /// Trims log topics by their settings `retention.ms` and `retention.bytes` (-1: unlimited).
+    /// Trims log topics by their settings `retention.ms` and `retention.bytes` (-1: unlimited). Blocks on I/O.
     pub(crate) fn apply_retention(&self, now_ms: i64) {
+        let logs = self.0.topics.iter().filter(|topic| topic.kind() == TopicKind::Log);
+        let logs: Vec<Arc<Topic>> = logs.map(|topic| topic.clone()).collect();
         let mut entry = Entry::new();
-        for topic in self.0.topics.iter().filter(|t| t.kind() == TopicKind::Log) {
-            let config = topic.config();
-            if config.get("cleanup.policy").is_some_and(|p| !p.contains("delete")) {
-                continue;
-            }
-            let ms = setting(&config, "retention.ms").unwrap_or(self.0.config.retention_ms);
-            let bytes = setting(&config, "retention.bytes").unwrap_or(-1);
-            let keep = Retention {
-                bytes_max: u64::try_from(bytes).ok(),
-                oldest_ms: (ms >= 0).then(|| now_ms.saturating_sub(ms)),
-            };
-            topic.for_each_partition(|partition| {
+        let mut trims = 0;
+        for topic in logs {
+            let Some(keep) = self.retention(&topic.config(), now_ms) else { continue };
+            for partition in topic.partitions() {
                 let stream = partition.stream();
                 if stream.start() == stream.next_offset() {
-                    return;
+                    continue;
                 }
                 let to = stream.retention_point(&keep);
                 if to > stream.start() {
                     entry.trim(stream, to);
+                    trims += 1;
                 }
-            });
+            }
+            if trims >= TRIMS_MAX {
+                self.submit_trims(std::mem::take(&mut entry));
+                trims = 0;
+            }
         }
+        self.submit_trims(entry);
+    }
+
+    /// What the settings of a log topic keep; none if they keep everything.
+    fn retention(&self, config: &TopicConfig, now_ms: i64) -> Option<Retention> {
+        if config.get("cleanup.policy").is_some_and(|policy| !policy.contains("delete")) {
+            return None;
+        }
+        let ms = setting(config, "retention.ms").unwrap_or(self.0.config.retention_ms);
+        let bytes = setting(config, "retention.bytes").unwrap_or(-1);
+        let keep = Retention {
+            bytes_max: u64::try_from(bytes).ok(),
+            oldest_ms: (ms >= 0).then(|| now_ms.saturating_sub(ms)),
+            tolerance_ms: (ms / RETENTION_TOLERANCE_SHARE).clamp(0, RETENTION_TOLERANCE_MS_MAX),
+        };
+        (keep.bytes_max.is_some() || keep.oldest_ms.is_some()).then_some(keep)
+    }
+
+    fn submit_trims(&self, entry: Entry) {
         if entry.is_empty() {
             return;
         }

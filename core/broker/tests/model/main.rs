@@ -23,6 +23,7 @@ mod queues;
 mod redelivery;
 mod refused;
 mod removal;
+mod retention;
 mod routing_model;
 mod routing_scale;
 mod session_access;

@@ -21,7 +21,7 @@ pub(crate) const BLOCK_ENTRIES_MAX: usize = (BLOCK_BYTES - BLOCK_HEADER_BYTES) /
 const NEXT_BYTES_MAX: u64 = 256;
 
 /// Place of one batch of a stream in a segment file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Extent {
     pub(crate) base: u64,
     pub(crate) max_timestamp: i64,

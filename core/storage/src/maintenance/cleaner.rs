@@ -124,7 +124,7 @@ impl Cleaner {
 
     /// Whether the segment's streams are interleaved enough to be worth sorting.
     fn is_interleaved(&self, segment: &Segment) -> bool {
-        let age_ms = self.clock.now_ms().saturating_sub(segment.created_ms);
+        let age_ms = self.clock.now_ms().saturating_sub(segment.known_created_ms().unwrap_or_default());
         let places_min = u64::from(self.places_min);
         if places_min == 0 || age_ms < self.places_age_ms {
             return false;

@@ -262,10 +262,11 @@ impl Maintenance {
         if is_due { self.parts.durability.sync_written().map(drop) } else { Ok(()) }
     }
 
-    /// Closes an old segment, so that its data can be retained and reclaimed by age.
+    /// Closes an old segment, so that what was trimmed in it can be reclaimed, and compaction reaches it.
     fn roll_if_old(&self) -> Result<(), LogError> {
         let Some(active) = self.parts.allocator.active() else { return Ok(()) };
-        let age_ms = self.parts.clock.now_ms().saturating_sub(active.segment.created_ms);
+        let created_ms = active.segment.known_created_ms().unwrap_or_default();
+        let age_ms = self.parts.clock.now_ms().saturating_sub(created_ms);
         if age_ms < self.segment_age_ms_max {
             return Ok(());
         }

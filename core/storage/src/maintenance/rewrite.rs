@@ -74,11 +74,12 @@ pub(super) struct MovedRun {
     first: u64,
     bytes: u64,
     max_timestamp: i64,
+    first_timestamp: Option<i64>,
 }
 
 impl MovedRun {
     pub(super) fn new(old: OldRun) -> Self {
-        Self { old, first: 0, bytes: 0, max_timestamp: i64::MIN }
+        Self { old, first: 0, bytes: 0, max_timestamp: i64::MIN, first_timestamp: None }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -89,6 +90,7 @@ impl MovedRun {
         for extent in extents {
             if self.bytes == 0 {
                 self.first = extent.base;
+                self.first_timestamp = Some(extent.max_timestamp);
             }
             self.bytes += u64::from(extent.length);
             self.max_timestamp = self.max_timestamp.max(extent.max_timestamp);
@@ -177,7 +179,7 @@ impl Rewriter {
         }
         self.background.done(BackgroundTask::Rewriting);
         let segment =
-            Segment::new(id, 0, copy.created_ms).sealed(entries_end, copy.written, copy.max_timestamp);
+            Segment::new(id, 0, Some(copy.created_ms)).sealed(entries_end, copy.written, copy.max_timestamp);
         let segment = Arc::new(segment);
         self.read.segments.insert(segment.clone());
         Ok(segment)
@@ -207,6 +209,7 @@ impl Rewriter {
                 bytes: moved.bytes,
                 dead: 0,
                 max_timestamp: moved.max_timestamp,
+                first_timestamp: moved.first_timestamp,
                 extents: Vec::new(),
             })
         });

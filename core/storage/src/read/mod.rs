@@ -16,7 +16,7 @@ use self::segments::{Segment, Segments};
 use crate::batch;
 use crate::error::ReadError;
 use crate::format::index::Extent;
-use crate::format::segment::Spread;
+use crate::format::segment::{HEADER_BYTES as SEGMENT_HEADER_BYTES, SegmentHeader, Spread};
 use crate::ids::{Offset, StreamId};
 use crate::seeded_bugs::{Bug, is_seeded};
 
@@ -86,6 +86,32 @@ impl ReadPath {
     /// Appends the ids of all streams in a sealed segment to `ids`.
     pub(crate) fn stream_ids(&self, segment: &Segment, ids: &mut Vec<u64>) -> Result<(), ReadError> {
         self.index.stream_ids(&self.segments, segment, ids)
+    }
+
+    /// When a segment was created, ms since the epoch.
+    pub(crate) fn created_ms(&self, segment: &Segment) -> Result<i64, ReadError> {
+        if let Some(created_ms) = segment.known_created_ms() {
+            return Ok(created_ms);
+        }
+        let name = segment.id.file_name();
+        let file = self.segments.file(segment.id).map_err(ReadError::io(name.clone()))?;
+        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+        file.read_at(0, &mut bytes).map_err(ReadError::io(name.clone()))?;
+        let header = SegmentHeader::decode(&bytes).map_err(|_| ReadError::Damaged {
+            file: name,
+            position: 0,
+            detail: "malformed segment header",
+        })?;
+        Ok(segment.note_created(header.created_ms))
+    }
+
+    /// A time at which everything in a segment had been written, ms since the epoch: when the next one was started, or when
+    /// the copy was made. None while it is appended to.
+    pub(crate) fn written_until_ms(&self, segment: &Segment) -> Result<Option<i64>, ReadError> {
+        if segment.id.is_cleaned() {
+            return self.created_ms(segment).map(Some);
+        }
+        self.segments.next_of_log(segment.id).map(|next| self.created_ms(&next)).transpose()
     }
 
     /// How far the streams of a sealed segment are interleaved.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::BuildHasherDefault;
 use std::io;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -22,7 +23,8 @@ pub(crate) struct Segment {
     pub(crate) id: SegmentId,
     /// Position in the log of the file's byte 0 (log segments only).
     pub(crate) base: u64,
-    pub(crate) created_ms: i64,
+    /// When its file was created, once known.
+    created_ms: OnceLock<i64>,
     /// Where entries end, as a position in the file; 0 while it is being appended to.
     pub(crate) entries_end: AtomicU64,
     /// Length of the file, reserved space included.
@@ -44,11 +46,12 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    pub(crate) fn new(id: SegmentId, base: u64, created_ms: i64) -> Self {
+    /// `created_ms`: if it is known already.
+    pub(crate) fn new(id: SegmentId, base: u64, created_ms: Option<i64>) -> Self {
         Self {
             id,
             base,
-            created_ms,
+            created_ms: created_ms.map_or_else(OnceLock::new, OnceLock::from),
             entries_end: AtomicU64::new(0),
             file_bytes: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
@@ -73,6 +76,15 @@ impl Segment {
 
     pub(crate) fn is_sealed(&self) -> bool {
         self.sealed.load(Ordering::Acquire)
+    }
+
+    /// When its file was created, if that was not read from the file yet.
+    pub(crate) fn known_created_ms(&self) -> Option<i64> {
+        self.created_ms.get().copied()
+    }
+
+    pub(super) fn note_created(&self, created_ms: i64) -> i64 {
+        *self.created_ms.get_or_init(|| created_ms)
     }
 
     /// Whether it is sealed and no stream refers to it any more. Its changes of state are in every checkpoint that does
@@ -127,6 +139,13 @@ impl Segments {
 
     pub(crate) fn get(&self, id: SegmentId) -> Option<Arc<Segment>> {
         self.all.read().get(&id).cloned()
+    }
+
+    /// The segment of the log that follows a segment of the log.
+    pub(crate) fn next_of_log(&self, id: SegmentId) -> Option<Arc<Segment>> {
+        let all = self.all.read();
+        let mut after = all.range((Bound::Excluded(id), Bound::Unbounded));
+        after.next().map(|(_, next)| next.clone()).filter(|next| !next.id.is_cleaned())
     }
 
     pub(crate) fn list(&self) -> Vec<Arc<Segment>> {

@@ -256,7 +256,7 @@ fn restore(
                 format!("the checkpoint says that the file is sealed, but it has no index; {NO_COPY}");
             return Err(OpenError::damaged(&id.file_name(), record.entries_end, &detail));
         }
-        let segment = Segment::new(*id, record.base, 0);
+        let segment = Segment::new(*id, record.base, None);
         let segment = segment.sealed(record.entries_end, file_bytes, record.max_timestamp);
         read.segments.insert(Arc::new(segment));
     }

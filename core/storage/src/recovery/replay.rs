@@ -94,7 +94,7 @@ impl Replay<'_> {
         if header.id != id || header.base != id.0 || header.log_id != self.meta.log_id {
             return Err(OpenError::damaged(&name, 0, "file belongs to another log or position"));
         }
-        let segment = Arc::new(Segment::new(id, header.base, header.created_ms));
+        let segment = Arc::new(Segment::new(id, header.base, Some(header.created_ms)));
         segment.file_bytes.store(file.len().unwrap_or(0), Ordering::Relaxed);
         self.read.segments.insert(segment.clone());
         let mut is_torn = false;

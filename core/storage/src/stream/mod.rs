@@ -5,6 +5,7 @@
 
 pub(crate) mod cold;
 pub(crate) mod producers;
+mod retention;
 pub(crate) mod runs;
 pub(crate) mod state;
 pub(crate) mod time_lookup;
@@ -15,6 +16,7 @@ use std::sync::atomic::Ordering;
 
 pub use self::cold::ColdRead;
 pub use self::producers::ProducerState;
+pub use self::retention::Retention;
 pub(crate) use self::state::StreamInner;
 pub use self::state::{Listener, Listening};
 pub use self::time_lookup::{ColdTimeLookup, TimeLookup};
@@ -35,15 +37,6 @@ pub enum Read {
     Empty,
     /// A read that needs the disk.
     Cold(ColdRead),
-}
-
-/// What is kept of a stream, for [`Stream::retention_point`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Retention {
-    /// Data is dropped while more than this many bytes would be left.
-    pub bytes_max: Option<u64>,
-    /// Data whose greatest timestamp is older than this (ms since the epoch) is dropped.
-    pub oldest_ms: Option<i64>,
 }
 
 impl Stream {
@@ -131,25 +124,11 @@ impl Stream {
         time_lookup::offset_for_time(&self.0, timestamp_ms)
     }
 
-    /// Offset below which data exceeds the retention; the current start if nothing may be trimmed. Decides by whole
-    /// segments: the newest data is kept until its segment is sealed.
+    /// Offset below which data exceeds the retention; the current start if nothing may be trimmed. Blocks on I/O, if the
+    /// retention ends within a sealed segment.
     #[must_use]
     pub fn retention_point(&self, keep: &Retention) -> Offset {
-        let state = self.0.state.lock();
-        let high = self.high_watermark().0;
-        let mut point = self.start().0;
-        let mut bytes = state.runs.bytes();
-        let mut runs = state.runs.iter().peekable();
-        while let Some(run) = runs.next() {
-            let too_much = keep.bytes_max.is_some_and(|bytes_max| bytes - run.bytes >= bytes_max);
-            let too_old = keep.oldest_ms.is_some_and(|oldest_ms| run.max_timestamp < oldest_ms);
-            if !(too_much || too_old) || !run.segment.is_sealed() {
-                break;
-            }
-            bytes -= run.bytes;
-            point = point.max(runs.peek().map_or(high, |next| next.first));
-        }
-        Offset(point)
+        retention::point(&self.0, keep)
     }
 
     /// Offset up to which every batch from `from` on has a greatest timestamp below `timestamp_ms` (ms since the epoch);

@@ -20,6 +20,8 @@ pub(crate) struct Run {
     /// Estimate of how many of these are below the stream's start. Sealed segments only.
     pub(crate) dead: u64,
     pub(crate) max_timestamp: i64,
+    /// Time of the first batch that is kept, if it is known.
+    pub(crate) first_timestamp: Option<i64>,
     /// In order; empty when the segment is sealed.
     pub(crate) extents: Vec<Extent>,
 }
@@ -31,7 +33,7 @@ impl Run {
     }
 
     /// Estimate by offsets of the bytes below `start`; `end`: end of the run.
-    fn bytes_below(&self, start: u64, end: u64) -> u64 {
+    pub(crate) fn bytes_below(&self, start: u64, end: u64) -> u64 {
         let gone = u128::from(start.saturating_sub(self.first));
         let span = u128::from(end.saturating_sub(self.first)).max(1);
         (u128::from(self.bytes) * gone / span).min(u128::from(self.bytes)) as u64
@@ -90,6 +92,7 @@ impl Runs {
             bytes,
             dead: 0,
             max_timestamp: extent.max_timestamp,
+            first_timestamp: None,
             extents: vec![extent],
         });
         true
@@ -99,7 +102,15 @@ impl Runs {
     pub(crate) fn restore(&mut self, segment: Arc<Segment>, first: u64, bytes: u64, max_timestamp: i64) {
         segment.hold(bytes);
         self.bytes += bytes;
-        self.runs.push(Run { segment, first, bytes, dead: 0, max_timestamp, extents: Vec::new() });
+        self.runs.push(Run {
+            segment,
+            first,
+            bytes,
+            dead: 0,
+            max_timestamp,
+            first_timestamp: None,
+            extents: Vec::new(),
+        });
     }
 
     /// Releases runs in sealed segments wholly below `start`, and counts the dead part of the next one. `high`: end of the
@@ -163,6 +174,7 @@ impl Runs {
         // Extents below the start are not in the index.
         if let Some(first) = run.extents.iter().find(|extent| extent.end() > start) {
             run.first = first.base;
+            run.first_timestamp = Some(first.max_timestamp);
             run.bytes -= dead;
             self.bytes -= dead;
             segment.live_bytes.fetch_sub(dead, Ordering::Relaxed);
@@ -186,6 +198,15 @@ impl Runs {
                 self.bytes += run.bytes;
                 self.runs.push(run);
             }
+        }
+    }
+
+    /// Notes the time of the first batch that is kept of the run that ends at `end`.
+    pub(crate) fn note_first(&mut self, segment: &Arc<Segment>, end: u64, timestamp_ms: i64) {
+        let next = self.runs.partition_point(|run| run.first < end);
+        let run = next.checked_sub(1).and_then(|at| self.runs.get_mut(at));
+        if let Some(run) = run.filter(|run| Arc::ptr_eq(&run.segment, segment)) {
+            run.first_timestamp = Some(timestamp_ms);
         }
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use inver_storage::medium::Files;
 use inver_storage::{
     CommitPolicy, Entry, Listener, Log, LogError, LogOptions, Lsn, Offset, OpenError, Read, ReadError,
-    Retention, SubmitError, SystemClock, TableId, TimeLookup,
+    SubmitError, SystemClock, TableId, TimeLookup,
 };
 
 #[test]
@@ -195,24 +195,6 @@ fn a_stream_trimmed_to_its_end_continues_from_there() {
     assert_eq!((stream.start(), stream.next_offset()), (Offset(2), Offset(2)));
     assert_eq!(append(&log, std::slice::from_ref(&stream), &[b"c"]), [2]);
     assert_eq!(read_all(&stream, 2), [(2, b"c".to_vec())]);
-}
-
-#[test]
-fn retention_drops_whole_segments() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path(), &small());
-    let stream = create_stream(&log);
-    for i in 0..1000u32 {
-        append(&log, std::slice::from_ref(&stream), &[&i.to_be_bytes()]);
-    }
-    log.checkpoint().unwrap();
-    let nothing = stream.retention_point(&Retention::default());
-    assert_eq!(nothing, Offset(0));
-    let half = Retention { bytes_max: Some(stream.bytes() / 2), oldest_ms: None };
-    let point = stream.retention_point(&half);
-    assert!((200..=500).contains(&point.0), "{point}");
-    let all = stream.retention_point(&Retention { bytes_max: None, oldest_ms: Some(2000) });
-    assert!((800..1000).contains(&all.0), "{all}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use inver_storage::seeded_bugs::{self, Bug};
 use parking_lot::Mutex;
+pub(crate) use simulation::SimulatedClock;
 use simulation::Simulation;
 
 const DEFAULT_SEEDS: u64 = 2000;
