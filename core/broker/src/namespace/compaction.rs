@@ -39,6 +39,7 @@ fn of_settings(config: &TopicConfig) -> Option<Compaction> {
         delete_retention: ms("delete.retention.ms", DELETE_RETENTION_MS),
         dirty_percent_min: percent as u32,
         lag_min: ms("min.compaction.lag.ms", 0),
+        lag_max: ms("max.compaction.lag.ms", i64::MAX as u64),
     })
 }
 
@@ -58,6 +59,7 @@ mod tests {
             delete_retention: Duration::from_secs(86_400),
             dirty_percent_min: 50,
             lag_min: Duration::ZERO,
+            lag_max: Duration::from_millis(i64::MAX as u64),
         };
         assert_eq!(of(&[("cleanup.policy", "compact")]), Some(defaults));
         assert_eq!(of(&[("cleanup.policy", "delete, compact")]), Some(defaults));
@@ -66,11 +68,13 @@ mod tests {
             ("delete.retention.ms", "5"),
             ("min.cleanable.dirty.ratio", "0.01"),
             ("min.compaction.lag.ms", "7"),
+            ("max.compaction.lag.ms", "9"),
         ]);
         let expected = Compaction {
             delete_retention: Duration::from_millis(5),
             dirty_percent_min: 1,
             lag_min: Duration::from_millis(7),
+            lag_max: Duration::from_millis(9),
         };
         assert_eq!(set, Some(expected));
     }

@@ -267,7 +267,7 @@ impl Maintenance {
         let Some(active) = self.parts.allocator.active() else { return Ok(()) };
         let created_ms = active.segment.known_created_ms().unwrap_or_default();
         let age_ms = self.parts.clock.now_ms().saturating_sub(created_ms);
-        if age_ms < self.segment_age_ms_max {
+        if age_ms < self.segment_age_ms_max && !self.compactor.must_close(&active.segment) {
             return Ok(());
         }
         let rolls = self.parts.intake.lock().request_roll(active.segment.base);

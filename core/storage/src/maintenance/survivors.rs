@@ -40,15 +40,17 @@ pub(super) struct Survivors {
     end: u64,
     /// The limit of keys was reached.
     is_full: bool,
-    /// Tombstones and markers older than this are dropped.
-    expired_to_ms: i64,
+    /// Tombstones and markers below this offset are dropped.
+    expired_to: u64,
+    /// The second pass left a tombstone, or a marker that will be dropped.
+    has_tombstones: bool,
     /// Second pass: producers with surviving records in their current transaction.
     surviving: HashSet<i64>,
 }
 
 impl Survivors {
     /// For a stream in which each key occurs once below `from`.
-    pub(super) fn new(from: u64, remembered_max: usize, expired_to_ms: i64) -> Self {
+    pub(super) fn new(from: u64, remembered_max: usize, expired_to: u64) -> Self {
         Self {
             hashers: [RandomState::new(), RandomState::new()],
             last: HashMap::new(),
@@ -59,7 +61,8 @@ impl Survivors {
             aborted: BTreeMap::new(),
             end: u64::MAX,
             is_full: false,
-            expired_to_ms,
+            expired_to,
+            has_tombstones: false,
             surviving: HashSet::new(),
         }
     }
@@ -147,6 +150,11 @@ impl Survivors {
         self.end
     }
 
+    /// Whether the second pass left tombstones below the end.
+    pub(super) fn has_tombstones(&self) -> bool {
+        self.has_tombstones
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.is_full
     }
@@ -169,35 +177,41 @@ impl Survivors {
         if header.is_control() {
             // A reader that saw a record of the transaction must see its marker.
             let has_survivors = self.surviving.remove(&header.producer_id);
-            let is_dropped = !has_survivors
-                && header.max_timestamp < self.expired_to_ms
-                && is_commit(&stored.bytes).is_some();
+            if has_survivors || is_commit(&stored.bytes).is_none() {
+                return whole();
+            }
+            let is_dropped = stored.base_offset.0 < self.expired_to;
+            self.has_tombstones |= !is_dropped;
             return if is_dropped { None } else { whole() };
         }
         if self.is_aborted(&header, stored.base_offset.0) {
             return None;
         }
-        let kept = self.keep_records(stored, &header);
+        let (kept, has_tombstones) = self.keep_records(stored, &header);
+        self.has_tombstones |= has_tombstones;
         if kept.is_some() && header.is_transactional() {
             self.surviving.insert(header.producer_id);
         }
         kept
     }
 
-    fn keep_records(&self, stored: &StoredBatch, header: &BatchHeader) -> Option<Bytes> {
+    /// The surviving records of a batch, and whether there are tombstones among them.
+    fn keep_records(&self, stored: &StoredBatch, header: &BatchHeader) -> (Option<Bytes>, bool) {
         let whole = || Some(stored.bytes.clone());
-        let Ok(mut records) = batch::records(&stored.bytes) else { return whole() };
+        let Ok(mut records) = batch::records(&stored.bytes) else { return (whole(), false) };
         let mut kept = BytesMut::new();
-        let (mut count, mut max_timestamp) = (0, i64::MIN);
+        let (mut count, mut max_timestamp, mut has_tombstones) = (0, i64::MIN, false);
         while let Some(record) = records.next() {
-            let Ok(record) = record else { return whole() };
-            if self.survives(stored.base_offset.0 + u64::from(record.offset_delta), &record) {
+            let Ok(record) = record else { return (whole(), false) };
+            let offset = stored.base_offset.0 + u64::from(record.offset_delta);
+            if self.survives(offset, &record) {
                 kept.extend_from_slice(&records.last_encoded());
                 count += 1;
                 max_timestamp = max_timestamp.max(record.timestamp_ms);
+                has_tombstones |= offset < self.end && record.key.is_some() && record.value.is_none();
             }
         }
-        match count {
+        let kept = match count {
             // A batch that never had records is kept.
             0 if header.record_count > 0 => None,
             _ if count == header.record_count => whole(),
@@ -206,7 +220,8 @@ impl Survivors {
                 let max_timestamp = if is_append_time { header.max_timestamp } else { max_timestamp };
                 rebuild(header, &kept, count, max_timestamp).or_else(whole)
             }
-        }
+        };
+        (kept, has_tombstones)
     }
 
     fn survives(&self, offset: u64, record: &Record) -> bool {
@@ -216,7 +231,7 @@ impl Survivors {
         }
         let last = self.last.get(&self.hash(key)).copied().unwrap_or(offset);
         let is_last = last <= offset && !(is_seeded(Bug::KeepOldest) && last < offset);
-        let is_old = record.timestamp_ms < self.expired_to_ms || is_seeded(Bug::DropTombstones);
+        let is_old = offset < self.expired_to || is_seeded(Bug::DropTombstones);
         let is_expired = record.value.is_none() && is_old;
         is_last && !is_expired
     }

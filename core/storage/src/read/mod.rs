@@ -108,10 +108,17 @@ impl ReadPath {
     /// A time at which everything in a segment had been written, ms since the epoch: when the next one was started, or when
     /// the copy was made. None while it is appended to.
     pub(crate) fn written_until_ms(&self, segment: &Segment) -> Result<Option<i64>, ReadError> {
-        if segment.id.is_cleaned() {
-            return self.created_ms(segment).map(Some);
+        if let Some(until_ms) = segment.known_written_until_ms() {
+            return Ok(Some(until_ms));
         }
-        self.segments.next_of_log(segment.id).map(|next| self.created_ms(&next)).transpose()
+        let until_ms = if segment.id.is_cleaned() {
+            self.created_ms(segment)?
+        } else {
+            // After a restart; the one that followed may be gone.
+            let Some(next) = self.segments.next_of_log(segment.id) else { return Ok(None) };
+            self.created_ms(&next)?
+        };
+        Ok(Some(segment.note_written_until(until_ms)))
     }
 
     /// How far the streams of a sealed segment are interleaved.

@@ -25,6 +25,8 @@ pub(crate) struct Segment {
     pub(crate) base: u64,
     /// When its file was created, once known.
     created_ms: OnceLock<i64>,
+    /// A time at which everything in it had been written, once known.
+    written_until_ms: OnceLock<i64>,
     /// Where entries end, as a position in the file; 0 while it is being appended to.
     pub(crate) entries_end: AtomicU64,
     /// Length of the file, reserved space included.
@@ -52,6 +54,7 @@ impl Segment {
             id,
             base,
             created_ms: created_ms.map_or_else(OnceLock::new, OnceLock::from),
+            written_until_ms: OnceLock::new(),
             entries_end: AtomicU64::new(0),
             file_bytes: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
@@ -81,6 +84,16 @@ impl Segment {
     /// When its file was created, if that was not read from the file yet.
     pub(crate) fn known_created_ms(&self) -> Option<i64> {
         self.created_ms.get().copied()
+    }
+
+    /// A time at which everything in it had been written, if that is known.
+    pub(crate) fn known_written_until_ms(&self) -> Option<i64> {
+        self.written_until_ms.get().copied()
+    }
+
+    /// Notes that nothing is written to it any more.
+    pub(crate) fn note_written_until(&self, time_ms: i64) -> i64 {
+        *self.written_until_ms.get_or_init(|| time_ms)
     }
 
     pub(super) fn note_created(&self, created_ms: i64) -> i64 {

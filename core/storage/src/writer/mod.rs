@@ -209,6 +209,9 @@ impl Writer {
         self.shared.intake.marks.set_durable(base);
         let closed = std::mem::replace(&mut self.segment, active.segment);
         closed.entries_end.store(self.file.position(), Ordering::Release);
+        if let Some(now_ms) = self.segment.known_created_ms() {
+            closed.note_written_until(now_ms);
+        }
         self.closed.push(closed);
         self.file = AppendFile::new(&mut self.direct, &name, active.file, segment::HEADER_BYTES);
         Ok(())

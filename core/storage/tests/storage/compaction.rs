@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::shorthand::*;
 use inver_storage::medium::fake::Random;
 use inver_storage::{
-    Batch, BatchBuilder, Clock, Compaction, Compression, Entry, Log, LogOptions, Offset, ProducerStamp, Read,
+    Batch, BatchBuilder, Compaction, Compression, Entry, Log, LogOptions, Offset, ProducerStamp, Read,
     Stream, SubmitError, SystemClock, medium::Files, records,
 };
 
@@ -326,6 +326,7 @@ fn the_policy_survives_a_restart_and_is_deleted_with_the_stream() {
         delete_retention: Duration::from_millis(7),
         dirty_percent_min: 12,
         lag_min: Duration::from_secs(3),
+        lag_max: Duration::from_secs(4),
     };
     let log = open(dir.path(), &options());
     let [kept, ended, deleted] = [(); 3].map(|()| create_stream(&log));
@@ -374,25 +375,6 @@ fn compaction_progress_survives_a_restart() {
     let log = open(dir.path(), &options());
     assert!(!log.compact().unwrap(), "nothing new");
     assert_eq!(keyed(&log.stream(stream.id()).unwrap()).len(), 7);
-}
-
-#[test]
-fn records_younger_than_the_lag_are_not_compacted() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path(), &options());
-    let stream = create_stream(&log);
-    let lag_min = Duration::from_secs(3600);
-    set_policy(&log, &stream, Compaction { lag_min, ..Compaction::default() });
-    let now_ms = SystemClock.now_ms();
-    for (value, timestamp_ms) in [("1", 1000), ("2", 1000), ("3", now_ms), ("4", now_ms)] {
-        let mut builder = BatchBuilder::new(64);
-        builder.push(timestamp_ms, Some(b"k"), &[], Some(value.as_bytes()));
-        append_batch(&log, &stream, builder.finish());
-        roll(&log, &stream);
-    }
-    assert!(log.compact().unwrap());
-    let young = [pair("k", Some("2")), pair("k", Some("3")), pair("k", Some("4"))];
-    assert_eq!(keyed(&stream), young);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod checkpoint_damage;
 mod cleaner;
 mod compaction;
+mod compaction_times;
 mod cursors;
 mod damage;
 mod fuzz;
@@ -13,6 +14,7 @@ mod inspect;
 mod limits;
 mod log;
 mod metrics;
+mod retention;
 mod salvage;
 mod shorthand;
 mod simulator;

@@ -153,7 +153,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "delete.retention.ms",
         Kind::Long(0),
         "86400000",
-        "How long compaction keeps a tombstone, in milliseconds.",
+        "How long compaction keeps a tombstone from when it found it first, in milliseconds.",
     ),
     setting("file.delete.delay.ms", Kind::Long(0), "60000", NO_EFFECT),
     setting("flush.messages", Kind::Long(1), "9223372036854775807", NO_EFFECT),
@@ -187,7 +187,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("leader.replication.throttled.replicas", Kind::List, "", NO_EFFECT),
     setting("local.retention.bytes", Kind::Long(-2), "-2", NO_EFFECT),
     setting("local.retention.ms", Kind::Long(-2), "-2", NO_EFFECT),
-    setting("max.compaction.lag.ms", Kind::Long(1), "9223372036854775807", NO_EFFECT),
+    setting(
+        "max.compaction.lag.ms",
+        Kind::Long(1),
+        "9223372036854775807",
+        "Time after which written records are compacted whatever their share, in milliseconds.",
+    ),
     setting(MAX_MESSAGE_BYTES, Kind::Int(0), "", "Largest record batch accepted, in bytes."),
     setting(
         TIMESTAMP_AFTER_MAX,
@@ -217,7 +222,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "min.compaction.lag.ms",
         Kind::Long(0),
         "0",
-        "Age below which records are not compacted, in milliseconds.",
+        "Time for which records are not compacted after they were written, in milliseconds.",
     ),
     setting(
         "min.insync.replicas",

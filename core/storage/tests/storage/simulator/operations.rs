@@ -72,6 +72,7 @@ impl Simulation {
         let keep = Retention {
             bytes_max: self.random.once_in(2).then(|| self.random.below(6000)),
             oldest_ms: self.random.once_in(2).then(|| self.clock.now_ms() - self.random.below(4000) as i64),
+            tolerance_ms: self.random.below(200) as i64,
         };
         let to = handle.retention_point(&keep);
         assert!(to >= handle.start() && to <= handle.high_watermark().max(handle.start()));
@@ -261,6 +262,7 @@ impl Simulation {
 
     fn compact(&mut self, entry: &mut Entry, stream: u64) -> Change {
         let policy = (!self.random.once_in(4)).then(|| Compaction {
+            lag_max: Duration::from_millis(if self.random.once_in(2) { i64::MAX as u64 } else { 500 }),
             delete_retention: Duration::from_millis(self.random.below(3000)),
             dirty_percent_min: self.random.below(80) as u32,
             lag_min: Duration::from_millis([0, 0, 500][self.random.below(3) as usize]),
