@@ -140,10 +140,11 @@ class Broker:
         except http.client.HTTPException as error:
             raise OSError(str(error)) from error
 
-    def metric(self, name):
-        """The sum of the samples of a metric."""
+    def metric(self, name, label=""):
+        """The sum of the samples of a metric, or of those with a label."""
         lines = self.get("/metrics")[1].splitlines()
-        values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name]
+        values = [float(line.rsplit(" ", 1)[1]) for line in lines
+                  if line.split("{")[0].split(" ")[0] == name and label in line]
         return sum(values) if values else None
 
     def kill(self):

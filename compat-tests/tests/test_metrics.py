@@ -80,7 +80,7 @@ def test_requests_and_settlements_are_measured(own_broker):
         channel.basic_get("in-memory")
         of_share = 'inver_memory_used_bytes{share="%s"}'
         now = samples(page(broker, "/metrics"))
-        assert now[of_share % "in_flight"] >= 1000 and now[of_share % "transient_queues"] >= 2000
+        assert now[of_share % "in_flight"] >= 1000 and now[of_share % "queues"] >= 2000
         client.subscribe("a")
         client.unsubscribe("a")
         client.publish("a", b"kept" * 100, retain=True)
@@ -96,7 +96,11 @@ def test_requests_and_settlements_are_measured(own_broker):
     # A queue is declared once that is committed.
     assert now['inver_protocol_request_seconds_sum{protocol="amqp",request="queue.declare"}'] > 0.0001
     shares = {series for series in now if series.startswith("inver_memory_used_bytes{")}
-    assert len(shares) == 9 and of_share % "tail_cache" in shares and of_share % "kafka_fetches" in shares
+    assert len(shares) == 13 and of_share % "tail_cache" in shares and of_share % "kafka_fetches" in shares
+    limits = {series for series in now if series.startswith("inver_memory_limit_bytes{")}
+    named = ("process", "clients", "input", "transactions", "queues", "groups", "offsets")
+    assert limits == {f'inver_memory_limit_bytes{{share="{share}"}}' for share in named}
+    assert not [series for series in now if series.startswith("inver_memory_held")]
 
 
 def test_every_family_has_help_and_follows_the_conventions(broker, unique):

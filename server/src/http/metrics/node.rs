@@ -98,22 +98,6 @@ pub(super) fn write(
     text.single("inver_ready", Kind::Gauge, "1 while the broker accepts connections.", &[], ready);
     let max = monitored.connections_max as f64;
     text.single("inver_connections_max", Kind::Gauge, "Limit of client connections.", &[], max);
-    if let Some(bytes) = available_bytes() {
-        let help =
-            "Memory that this process may use: the limit of its control group, or that of the machine.";
-        text.single("inver_memory_limit_bytes", Kind::Gauge, help, &[], bytes as f64);
-    }
-    let memory = broker.log().memory();
-    let help = "Memory that is held for clients, by what it is held for.";
-    text.family("inver_memory_held_bytes", Kind::Gauge, help);
-    for share in Share::ALL {
-        text.sample("inver_memory_held_bytes", &[("share", share.name())], memory.used(share) as f64);
-    }
-    let help = "Memory that may be held for clients, by what it is held for.";
-    text.family("inver_memory_held_limit_bytes", Kind::Gauge, help);
-    for share in Share::ALL {
-        text.sample("inver_memory_held_limit_bytes", &[("share", share.name())], memory.limit(share) as f64);
-    }
     if let Some(disk) = Disk::at(&monitored.data_dir) {
         let help = "Bytes that can still be written to the file system of the data folder.";
         text.single("inver_disk_free_bytes", Kind::Gauge, help, &[], disk.free_bytes as f64);
@@ -132,8 +116,9 @@ pub(super) fn write(
         let is_short = if held.is_short(shortage) { 1.0 } else { 0.0 };
         text.sample("inver_publishers_held_back", &[("by", what)], is_short);
     }
-    let log = broker.log().stats();
+    write_memory_limits(text, broker);
     write_memory(text, broker, totals.memory);
+    let log = broker.log().stats();
     let help = "Entries submitted to the log and not yet committed.";
     text.single("inver_log_queued_entries", Kind::Gauge, help, &[], log.queued_entries as f64);
     let help = "Bytes submitted to the log and not yet committed.";
@@ -147,23 +132,47 @@ pub(super) fn write(
     text.single("inver_queue_messages_unacked", Kind::Gauge, help, &[], totals.unacked as f64);
 }
 
+/// Writes the memory that may be used: by the process, for clients in sum, and by each share that has a part of that.
+fn write_memory_limits(text: &mut Exposition, broker: &Broker) {
+    const NAME: &str = "inver_memory_limit_bytes";
+    let help = "Memory that may be used: of the control group or machine (process), memory.limit (clients), and a share's part of that.";
+    text.family(NAME, Kind::Gauge, help);
+    if let Some(bytes) = available_bytes() {
+        text.sample(NAME, &[("share", "process")], bytes as f64);
+    }
+    let memory = broker.log().memory();
+    let (_, limit) = memory.total();
+    if limit == usize::MAX {
+        return;
+    }
+    text.sample(NAME, &[("share", "clients")], limit as f64);
+    for share in Share::ALL {
+        text.sample(NAME, &[("share", share.name())], memory.limit(share) as f64);
+    }
+}
+
 /// Writes the memory that is accounted for, by share. The rest of the process' memory is objects and buffers of single
 /// connections, topics and sessions, and what the allocator keeps.
 fn write_memory(text: &mut Exposition, broker: &Broker, queues: QueueMemory) {
     const NAME: &str = "inver_memory_used_bytes";
-    let log = broker.log().stats();
+    let (log, memory) = (broker.log().stats(), broker.log().memory());
     let retained = broker.namespaces().iter().map(|namespace| namespace.retained().bytes()).sum();
     let own = [
         ("log_queue", log.queued_bytes),
         ("tail_cache", log.tail_cache_bytes),
         ("index_cache", log.index_cache_bytes),
         ("read_buffers", log.idle_read_buffer_bytes),
-        ("transient_queues", queues.waiting_bytes),
         ("in_flight", queues.unacked_bytes),
         ("retained", retained),
     ];
+    let held = Share::ALL.map(|share| {
+        let bytes = memory.used(share) as u64;
+        // The account knows sessions too, but no queue of less than one of its steps.
+        let bytes = if share == Share::Queues { bytes.max(queues.waiting_bytes) } else { bytes };
+        (share.name(), bytes)
+    });
     text.family(NAME, Kind::Gauge, "Memory in use, by share; of what is accounted for.");
-    for (share, bytes) in own.into_iter().chain(broker.memory_shares()) {
+    for (share, bytes) in held.into_iter().chain(own).chain(broker.memory_shares()) {
         text.sample(NAME, &[("share", share)], bytes as f64);
     }
 }
