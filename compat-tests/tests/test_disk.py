@@ -238,28 +238,69 @@ def test_draining_alone_frees_the_disk_and_opens_the_gate(volume, broker_on):
     assert set(confirmed[held:count]) <= set(bodies) | set(confirmed[:held])
 
 
-# A disk that hangs: `fdatasync` returns only once a file is gone.
-HANG = r"""
+# A disk that hangs: `fdatasync` returns only once a file is gone. One with a bad place: it fails for the files of a name.
+FAULTS = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 int fdatasync(int file) {
     static int (*real)(int);
     if (!real) real = dlsym(RTLD_NEXT, "fdatasync");
-    const char *hang = getenv("TEST_HANG_WHILE");
+    const char *hang = getenv("TEST_HANG_WHILE"), *fail = getenv("TEST_FAIL_WHILE");
     while (hang && access(hang, F_OK) == 0) usleep(10000);
+    if (fail && access(fail, F_OK) == 0) {
+        char link[64], name[4096];
+        snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+        ssize_t length = readlink(link, name, sizeof name - 1);
+        name[length < 0 ? 0 : length] = 0;
+        if (strstr(name, getenv("TEST_FAIL_NAME"))) {
+            errno = EIO;
+            return -1;
+        }
+    }
     return real(file);
 }
 """
 
 
-def test_a_disk_that_hangs_is_an_alarm_and_ends_readiness_until_it_goes_on(own_broker, tmp_path):
-    hang, source, library = tmp_path / "hang", tmp_path / "hang.c", tmp_path / "hang.so"
-    source.write_text(HANG)
+@pytest.fixture
+def faults(tmp_path):
+    """A library that makes syncs hang or fail; the environment that loads it."""
+    source, library = tmp_path / "faults.c", tmp_path / "faults.so"
+    source.write_text(FAULTS)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    broker = own_broker(environment={"LD_PRELOAD": str(library), "TEST_HANG_WHILE": str(hang),
+    return {"LD_PRELOAD": str(library)}
+
+
+def test_a_second_checkpoint_file_that_cannot_be_written_is_an_alarm(own_broker, faults, tmp_path):
+    fail = tmp_path / "fail"
+    broker = own_broker(environment={**faults, "TEST_FAIL_WHILE": str(fail), "TEST_FAIL_NAME": "checkpoint-copy.redb",
+                                     "INVER_LOG_CHECKPOINT_INTERVAL_MS": "100"})
+    with mqtt(broker) as client:
+        client.publish("a", b"1", qos=1)
+        wait_until(lambda: broker.metric("inver_log_checkpoint_files") == 2, 20, "both files")
+        assert broker.get("/health/alarms")[0] == 200
+        fail.touch()
+        client.publish("a", b"2", qos=1)
+        wait_until(lambda: "checkpoint_copy_failed: the checkpoint is in one file only" in broker.get("/health/alarms")[1],
+                   20, "the alarm")
+        assert broker.metric("inver_alarm", 'alarm="checkpoint_copy_failed"') == 1
+        wait_until(lambda: broker.metric("inver_log_checkpoint_files") == 1, 20, "one file")
+        # The log goes on, and checkpoints are taken into the first file.
+        client.publish("a", b"3", qos=1)
+        fail.unlink()
+        wait_until(lambda: broker.get("/health/alarms")[0] == 200, 60, "the end of the alarm")
+        wait_until(lambda: broker.metric("inver_log_checkpoint_files") == 2, 20, "both files")
+
+
+def test_a_disk_that_hangs_is_an_alarm_and_ends_readiness_until_it_goes_on(own_broker, faults, tmp_path):
+    hang = tmp_path / "hang"
+    broker = own_broker(environment={**faults, "TEST_HANG_WHILE": str(hang),
                                      "INVER_LOG_COMMIT_WAIT_MAX_MS": "3000"})
     with mqtt(broker) as client:
         client.publish("a", b"before", qos=1)

@@ -33,6 +33,7 @@ const DISK_BYTES: &str = "inver_log_disk_bytes";
 const STREAMS: &str = "inver_log_streams";
 const CURSORS: &str = "inver_log_cursors";
 const CHECKPOINT_AGE_SECONDS: &str = "inver_log_checkpoint_age_seconds";
+const CHECKPOINT_FILES: &str = "inver_log_checkpoint_files";
 
 /// A counter that can be read back.
 pub(crate) struct Total {
@@ -83,6 +84,7 @@ struct Gauges {
     streams: Gauge,
     cursors: Gauge,
     checkpoint_age_seconds: Gauge,
+    checkpoint_files: Gauge,
 }
 
 /// Values of the gauges, sampled once per maintenance pass.
@@ -92,6 +94,7 @@ pub(crate) struct Sizes {
     pub(crate) streams: u64,
     pub(crate) cursors: u64,
     pub(crate) checkpoint_age: Duration,
+    pub(crate) checkpoint_files: u64,
 }
 
 impl LogMetrics {
@@ -121,6 +124,7 @@ impl LogMetrics {
                 streams: gauge!(STREAMS),
                 cursors: gauge!(CURSORS),
                 checkpoint_age_seconds: gauge!(CHECKPOINT_AGE_SECONDS),
+                checkpoint_files: gauge!(CHECKPOINT_FILES),
             },
         }
     }
@@ -154,6 +158,7 @@ impl LogMetrics {
         self.gauges.streams.set(sizes.streams as f64);
         self.gauges.cursors.set(sizes.cursors as f64);
         self.gauges.checkpoint_age_seconds.set(sizes.checkpoint_age.as_secs_f64());
+        self.gauges.checkpoint_files.set(sizes.checkpoint_files as f64);
     }
 }
 
@@ -185,4 +190,9 @@ fn describe() {
     describe_gauge!(STREAMS, Count, "Streams of the log.");
     describe_gauge!(CURSORS, Count, "Cursors of the log.");
     describe_gauge!(CHECKPOINT_AGE_SECONDS, Seconds, "Time since the last checkpoint.");
+    describe_gauge!(
+        CHECKPOINT_FILES,
+        Count,
+        "Files that hold the last checkpoint: 2, or 1 while the other one is missing."
+    );
 }

@@ -31,6 +31,8 @@ pub(crate) struct MirroredStore {
     main: Named,
     /// `None`: to be written by the next commit.
     copy: Option<RedbStore>,
+    /// Why the last commit could not write the second file.
+    copy_failure: Option<CheckpointError>,
     /// The number of the last commit.
     commits: u64,
     /// Every page of the files was verified since they were opened.
@@ -84,7 +86,7 @@ impl MirroredStore {
                 }
             },
         };
-        Ok(Self { medium, cache_bytes_max, main, copy, commits, is_verified: false })
+        Ok(Self { medium, cache_bytes_max, main, copy, copy_failure: None, commits, is_verified: false })
     }
 
     /// Starts an empty checkpoint beside files that cannot be read. They stay until [`MirroredStore::finish_rebuild`].
@@ -97,6 +99,7 @@ impl MirroredStore {
             cache_bytes_max,
             main: Named { name, store },
             copy: None,
+            copy_failure: None,
             commits: 0,
             is_verified: true,
         })
@@ -200,10 +203,10 @@ impl MirroredStore {
             }
         };
         match committed {
-            Ok(copy) => self.copy = Some(copy),
+            Ok(copy) => (self.copy, self.copy_failure) = (Some(copy), None),
             Err(error @ CheckpointError::Log(_)) => return Err(error),
             Err(error) => {
-                tracing::warn!(file = name, %error, "checkpoint file cannot be written");
+                self.copy_failure = Some(error);
                 if self.medium.list()?.iter().any(|found| found == name) {
                     self.medium.remove(name)?;
                     self.medium.sync_folder()?;
@@ -254,6 +257,10 @@ impl CheckpointStore for MirroredStore {
 
     fn is_mirrored(&self) -> bool {
         self.copy.is_some()
+    }
+
+    fn copy_failure(&self) -> Option<&CheckpointError> {
+        self.copy_failure.as_ref()
     }
 
     fn check(&self) -> Result<(), CheckpointError> {

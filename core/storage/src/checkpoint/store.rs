@@ -37,6 +37,8 @@ pub(crate) trait CheckpointStore: Send {
     fn fall_back(&mut self) -> bool;
     /// Whether the snapshots are in two files, so that damage of one loses nothing.
     fn is_mirrored(&self) -> bool;
+    /// Why the last commit wrote one file only.
+    fn copy_failure(&self) -> Option<&CheckpointError>;
     /// Verifies the checksum of every row.
     fn check(&self) -> Result<(), CheckpointError>;
     /// Writes a copy into another file.

@@ -18,6 +18,8 @@ const PAUSE_MS_MAX: i64 = 60_000;
 pub enum BackgroundTask {
     /// Checkpoints.
     Checkpoint,
+    /// The second file of the checkpoint.
+    CheckpointCopy,
     /// Indexes of closed segments.
     Sealing,
     /// Cleaning of mostly dead segments and compaction by key.
@@ -27,13 +29,15 @@ pub enum BackgroundTask {
 }
 
 impl BackgroundTask {
-    const ALL: [BackgroundTask; 4] = [Self::Checkpoint, Self::Sealing, Self::Rewriting, Self::Removal];
+    const ALL: [BackgroundTask; 5] =
+        [Self::Checkpoint, Self::CheckpointCopy, Self::Sealing, Self::Rewriting, Self::Removal];
 }
 
 impl fmt::Display for BackgroundTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Checkpoint => "checkpoint",
+            Self::CheckpointCopy => "second file of the checkpoint",
             Self::Sealing => "sealing of a segment",
             Self::Rewriting => "cleaning of segments",
             Self::Removal => "removal of segment files",
@@ -82,6 +86,11 @@ impl Background {
         let put_off = self.put_off.lock();
         let place = put_off.get(task as usize).and_then(Option::as_ref);
         place.is_none_or(|place| self.clock.now_ms() >= place.until_ms)
+    }
+
+    /// Whether work was put off and the pause is over.
+    pub(super) fn is_due(&self, task: BackgroundTask) -> bool {
+        self.reason(task).is_some() && self.may_try(task)
     }
 
     /// Why work is put off.

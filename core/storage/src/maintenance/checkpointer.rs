@@ -257,6 +257,10 @@ impl Checkpointer {
         state.lsn = lsn;
         self.taken_ms.store(parts.clock.now_ms(), Ordering::Relaxed);
         self.background.done(BackgroundTask::Checkpoint);
+        match state.store.copy_failure() {
+            Some(error) => self.background.put_off(BackgroundTask::CheckpointCopy, error),
+            None => self.background.done(BackgroundTask::CheckpointCopy),
+        }
         parts.metrics.checkpoints.add(1);
         Ok(true)
     }

@@ -133,7 +133,10 @@ impl Maintenance {
         self.sealer.seal_closed()?;
         self.roll_if_old()?;
         let rewrote = self.rewriter.is_ready() && (self.cleaner.clean()? | self.compactor.compact()?);
-        let wants = rewrote || self.checkpointer.is_due() || self.parts.read.segments.is_any_dead();
+        let wants = rewrote
+            || self.checkpointer.is_due()
+            || self.parts.read.segments.is_any_dead()
+            || self.background.is_due(BackgroundTask::CheckpointCopy);
         self.checkpointer.remove_left();
         if wants && self.background.may_try(BackgroundTask::Checkpoint) {
             self.reclaim()?;
@@ -291,6 +294,7 @@ impl Maintenance {
             streams: directory.streams.len() as u64,
             cursors: directory.cursors.len() as u64,
             checkpoint_age: self.checkpointer.age(),
+            checkpoint_files: 1 + u64::from(self.checkpointer.is_mirrored()),
         });
     }
 }

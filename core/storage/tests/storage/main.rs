@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue has failed")]
 
+mod checkpoint_copy;
 mod checkpoint_damage;
 mod cleaner;
 mod compaction;

@@ -19,7 +19,7 @@ const NEARLY_FULL: f64 = 0.9;
 const STALLED_AFTER: Duration = Duration::from_secs(2);
 
 /// The alarms that there are.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "disk_low",
     "memory_high",
     "memory_low",
@@ -28,6 +28,7 @@ const NAMES: [&str; 11] = [
     "log_behind",
     "log_stalled",
     "checkpoint_failed",
+    "checkpoint_copy_failed",
     "maintenance_failed",
     "log_failed",
     "messages_damaged",
@@ -92,6 +93,9 @@ pub(super) fn active(app: &App, samples: &Samples<'_>) -> Vec<Alarm> {
         match task {
             BackgroundTask::Checkpoint => {
                 raise("checkpoint_failed", format!("no checkpoint can be written: {reason}"));
+            }
+            BackgroundTask::CheckpointCopy => {
+                raise("checkpoint_copy_failed", format!("the checkpoint is in one file only: {reason}"));
             }
             task => {
                 raise("maintenance_failed", format!("{task} failed and is tried again: {reason}"));
