@@ -29,10 +29,14 @@ const SYSTEM_CA: [&str; 4] = [
 
 /// Whether a request can be sent to a URL.
 pub(crate) fn check_url(url: &str) -> Result<Uri, String> {
-    let uri: Uri = url.parse().map_err(|_| format!("`{url}` is no URL"))?;
+    // It may hold a password: it is not repeated.
+    let uri: Uri = url.parse().map_err(|_| "it is no URL".to_owned())?;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("a URL has no user name and no password here".into());
+    }
     match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(_)) => Ok(uri),
-        _ => Err(format!("`{url}` does not begin with `https://` or `http://`")),
+        _ => Err("a URL that does not begin with `https://` or `http://`".into()),
     }
 }
 

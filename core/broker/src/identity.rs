@@ -42,7 +42,7 @@ pub struct Identity {
     grant: Option<Arc<Grant>>,
     namespace: Option<Arc<str>>,
     expires_at_ms: Option<i64>,
-    /// The id of the delegation token that it proved to have.
+    /// The id of the token that it proved to have.
     token: Option<Arc<str>>,
 }
 
@@ -77,7 +77,7 @@ impl Identity {
         Identity { expires_at_ms: Some(at_ms), ..self }
     }
 
-    /// As one that proved who it is by a delegation token, of this id.
+    /// As one that proved who it is by a token of the broker, of this id.
     #[must_use]
     pub fn with_token(self, id: &str) -> Identity {
         Identity { token: Some(id.into()), ..self }
@@ -119,13 +119,22 @@ impl Identity {
         self.expires_at_ms
     }
 
-    /// Whether it proved who it is by a delegation token.
-    #[must_use]
-    pub fn is_delegated(&self) -> bool {
-        self.token.is_some()
+    /// Checks that it may make tokens of its user. Such a token stands for a user of the broker, and may outlive what a
+    /// client with a token showed.
+    pub fn check_makes_tokens(&self) -> Result<(), DelegatedError> {
+        if self.token.is_some() || self.grant.is_some() { Err(DelegatedError::Tokens) } else { Ok(()) }
     }
 
-    /// The id of the delegation token by which it proved who it is.
+    /// Checks that it may change what a user logs in with, or what users there are. What was made for a client within bounds
+    /// must not get it rights without them: by its own user's password, or by one of an administrator.
+    pub fn check_changes_user(&self, name: &str, administers: bool) -> Result<(), DelegatedError> {
+        if self.token.is_some() && (administers || self.name() == Some(name)) {
+            return Err(DelegatedError::Credentials);
+        }
+        Ok(())
+    }
+
+    /// The id of the token of the broker by which it proved who it is.
     #[must_use]
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
@@ -150,6 +159,17 @@ impl Identity {
             (None, None) => Tags::default(),
         }
     }
+}
+
+/// Why a client that logged in with a token may not do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DelegatedError {
+    /// It asks for a token.
+    #[error("a client that logged in with a token cannot make tokens")]
+    Tokens,
+    /// It changes its own user or an administrator.
+    #[error("a client that logged in with a token cannot change its own user or an administrator")]
+    Credentials,
 }
 
 /// Why a client was refused.
@@ -309,5 +329,23 @@ impl Authenticator for FixedUsers {
                 Err(AuthError::Refused)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_gives_nothing_that_outlives_it() {
+        let (own, external) = (Identity::user("ann"), Identity::external("ann", Tags::default()));
+        assert_eq!((own.check_makes_tokens(), own.check_changes_user("ann", true)), (Ok(()), Ok(())));
+        assert_eq!(external.check_makes_tokens(), Err(DelegatedError::Tokens));
+        assert_eq!(external.check_changes_user("ann", true), Ok(()), "that is what its authority says");
+        let lent = own.with_token("id");
+        assert_eq!(lent.check_makes_tokens(), Err(DelegatedError::Tokens));
+        assert_eq!(lent.check_changes_user("ann", false), Err(DelegatedError::Credentials));
+        assert_eq!(lent.check_changes_user("bob", true), Err(DelegatedError::Credentials));
+        assert_eq!(lent.check_changes_user("bob", false), Ok(()));
     }
 }

@@ -81,7 +81,9 @@ pub use connections::{ConnectionHandle, ConnectionRegistry, LiveConnection};
 pub use exchange::Exchange;
 pub use inver_access::{EntityName, QuotaEntity, QuotaKind, QuotaLimits};
 
-pub use identity::{AuthError, Authenticator, Credentials, DEFAULT_USER, FixedUsers, Identity, LoopbackOnly};
+pub use identity::{
+    AuthError, Authenticator, Credentials, DEFAULT_USER, DelegatedError, FixedUsers, Identity, LoopbackOnly,
+};
 pub use limits::{AccessLimits, LimitReached, Limits};
 pub use line_limit::ClientLogLimits;
 pub use listener::{Anonymous, ClientCertificate, Endpoints, ListenerInfo};

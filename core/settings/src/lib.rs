@@ -7,6 +7,7 @@
 //! The crate owns neither files nor environment variables nor the names of sections; the server does. A key that is
 //! declared twice in a section is a mistake that only the server's tests find.
 
+mod excerpt;
 mod number;
 pub mod rules;
 mod value;
@@ -17,6 +18,7 @@ use std::ops::ControlFlow;
 pub use serde;
 use serde::Deserializer;
 
+pub use crate::excerpt::{MESSAGE_BYTES_MAX, excerpt};
 pub use crate::number::Number;
 pub use crate::value::Setting;
 

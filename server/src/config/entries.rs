@@ -65,7 +65,7 @@ impl Config {
             if !names.insert(entry.settings.name.as_str()) {
                 wrong.push(format!("another listener is named `{}` too", entry.settings.name));
             }
-            problems.extend(wrong.into_iter().map(|what| Problem { place: entry.key.clone(), what }));
+            problems.extend(wrong.iter().map(|what| Problem::new(&entry.key, what)));
         }
         let addresses: Vec<(&str, &Address)> = entries
             .iter()
@@ -77,7 +77,7 @@ impl Config {
                 let what = format!(
                     "{address} is taken by {other_key} ({other}): set one of them to another address, or to `off`"
                 );
-                problems.push(Problem { place: (*key).to_string(), what });
+                problems.push(Problem::new(key, &what));
             }
         }
         problems

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use inver_access::{Rule, User};
 use inver_broker::AuditConfig;
-use inver_settings::{Form, Key};
+use inver_settings::{Form, Key, MESSAGE_BYTES_MAX, excerpt};
 use parking_lot::Mutex;
 use toml_edit::{Document, DocumentMut, Item};
 
@@ -52,6 +52,8 @@ pub(crate) const ENVIRONMENT_PREFIX: &str = "INVER_";
 const FILE_SUFFIX: &str = "_file";
 /// Bytes of the largest file that holds a value.
 const VALUE_FILE_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of a name for which the nearest key is looked for.
+const COMPARED_BYTES_MAX: usize = 128;
 
 /// Everything that `inver serve` needs to know.
 pub(crate) struct Config {
@@ -209,36 +211,47 @@ impl SectionKey {
         variable(&self.name())
     }
 
+    /// Whether its value holds secrets.
+    fn is_secret(&self) -> bool {
+        SECRET.contains(&self.name().as_str())
+    }
+
     /// A value from a variable's text.
     fn input(&self, text: &str) -> Result<Input, String> {
         if self.key.form != Form::Structured {
             return Ok(Input::Text(text.to_string()));
         }
-        match toml_value(text) {
-            Some(item) => Ok(Input::Toml(item)),
-            None => Err(format!("`{text}` is not a TOML value")),
-        }
+        // The text may be secret: it is not shown.
+        toml_value(text).map(Input::Toml).map_err(|reason| format!("not a TOML value: {reason}"))
     }
 
     /// A value from a file that holds it alone, such as a container's secret. A table may be written as lines.
     fn file_input(&self, path: &Path) -> Result<Input, String> {
         let shown = path.display();
-        let text = read_value(path).map_err(|error| format!("failed to read {shown}: {error}"))?;
+        let failed = |error: io::Error| match self.is_secret() && !path.is_absolute() {
+            // The secret may be in the place of the path.
+            true => format!("failed to read the file: {error}"),
+            false => format!("failed to read {shown}: {error}"),
+        };
+        let text = read_value(path).map_err(failed)?;
         if self.key.form != Form::Structured {
             return Ok(Input::Text(text.trim_end_matches(['\r', '\n']).to_string()));
         }
         let table = || text.parse::<DocumentMut>().ok().map(|document| document.as_item().clone());
-        // The text may be secret: it is not shown.
         toml_value(text.trim())
+            .ok()
             .or_else(table)
             .map(Input::Toml)
             .ok_or_else(|| format!("{shown} holds no TOML value"))
     }
 }
 
-fn toml_value(text: &str) -> Option<Item> {
-    let mut document = format!("value = {text}").parse::<DocumentMut>().ok()?;
-    document.remove("value").filter(|_| document.is_empty())
+/// Reads a value; the error does not repeat it.
+fn toml_value(text: &str) -> Result<Item, String> {
+    let parsed = format!("value = {text}").parse::<DocumentMut>();
+    let mut document = parsed.map_err(|error| error.message().trim().to_owned())?;
+    let value = document.remove("value").filter(|_| document.is_empty());
+    value.ok_or_else(|| "there is more than one value".to_owned())
 }
 
 /// The text of a file that holds one value.
@@ -274,6 +287,14 @@ pub(crate) struct Problem {
     pub(crate) place: String,
     /// What is wrong and what would be right.
     pub(crate) what: String,
+}
+
+impl Problem {
+    /// Names and values that it repeats are of any length, and it is not.
+    fn new(place: &str, what: &str) -> Problem {
+        let bounded = |text| excerpt(text, MESSAGE_BYTES_MAX).into_owned();
+        Problem { place: bounded(place), what: bounded(what) }
+    }
 }
 
 /// Everything that is wrong with a configuration.
@@ -328,7 +349,7 @@ impl Config {
         let with_value = keys().into_iter().zip(shown);
         let effective = with_value.map(|(key, shown)| {
             let name = key.name();
-            let is_secret = SECRET.contains(&name.as_str()) && shown.default != key.key.default;
+            let is_secret = key.is_secret() && shown.default != key.key.default;
             let value = if is_secret { "***".to_owned() } else { shown.default };
             let source = sources.get(&name).cloned();
             EffectiveKey { name, value, default: key.key.default, source }
@@ -376,7 +397,7 @@ impl Loading {
         let shown = path.display().to_string();
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) => return self.problem(shown, format!("failed to read: {error}")),
+            Err(error) => return self.problem(&shown, &format!("failed to read: {error}")),
         };
         match Document::parse(text.as_str()) {
             Ok(document) => {
@@ -385,7 +406,7 @@ impl Loading {
             }
             Err(error) => {
                 let line = error.span().map_or(1, |span| line_of(&text, span.start));
-                self.problem(format!("{shown}:{line}"), error.message().trim().to_string());
+                self.problem(&format!("{shown}:{line}"), error.message().trim());
             }
         }
     }
@@ -398,7 +419,7 @@ impl Loading {
             let name_at = name_at.map(|span| span.start);
             if let Some(key) = self.keys.iter().find(|key| key.name() == full).cloned() {
                 if let Err((message, at)) = self.set(&key, Input::Toml(child.clone()), place(name_at)) {
-                    self.problem(place(at.or(name_at)), format!("{full}: {message}"));
+                    self.problem(&place(at.or(name_at)), &format!("{full}: {message}"));
                 }
             } else if let Some(key) = self.file_key(&full) {
                 let path = child.as_str().ok_or_else(|| "the path of a file is expected".to_string());
@@ -406,18 +427,18 @@ impl Loading {
                 let set = input
                     .and_then(|input| self.set(&key, input, place(name_at)).map_err(|(message, _)| message));
                 if table.contains_key(&key.key.name) {
-                    self.problem(place(name_at), format!("{full}: `{}` is set too", key.name()));
+                    self.problem(&place(name_at), &format!("{full}: `{}` is set too", key.name()));
                 } else if let Err(message) = set {
-                    self.problem(place(name_at), format!("{full}: {message}"));
+                    self.problem(&place(name_at), &format!("{full}: {message}"));
                 }
             } else if !self.is_section(&full) {
                 let nearest = self.nearest(&full);
-                self.problem(place(name_at), format!("unknown key `{full}`; the nearest is `{nearest}`"));
+                self.problem(&place(name_at), &format!("unknown key `{full}`; the nearest is `{nearest}`"));
             } else if child.is_table_like() {
                 self.read_table(child, &full, place);
             } else {
                 let what = format!("`{full}` is a section: write `[{full}]` and its keys below it");
-                self.problem(place(name_at), what);
+                self.problem(&place(name_at), &what);
             }
         }
     }
@@ -433,9 +454,9 @@ impl Loading {
                 let set = input
                     .and_then(|input| self.set(&key, input, name.clone()).map_err(|(message, _)| message));
                 if names.contains(&key.variable()) {
-                    self.problem(name, format!("{} is set too", key.variable()));
+                    self.problem(&name, &format!("{} is set too", key.variable()));
                 } else if let Err(message) = set {
-                    self.problem(name, message);
+                    self.problem(&name, &message);
                 }
                 continue;
             }
@@ -446,13 +467,13 @@ impl Loading {
                     let set =
                         input.and_then(|input| self.set(&key, input, place).map_err(|(message, _)| message));
                     if let Err(message) = set {
-                        self.problem(name, message);
+                        self.problem(&name, &message);
                     }
                 }
                 // Not an error: container platforms set variables of their own under a service's name.
                 None => {
                     let what = format!("unknown variable; the nearest is `{}`", self.nearest_variable(&name));
-                    self.warnings.push(Problem { place: name, what });
+                    self.warnings.push(Problem::new(&name, &what));
                 }
             }
         }
@@ -499,6 +520,14 @@ impl Loading {
     fn set(&mut self, key: &SectionKey, input: Input, place: String) -> Result<(), (String, Option<usize>)> {
         let mut sections = self.config.sections();
         let Some((_, section)) = sections.get_mut(key.at) else { return Ok(()) };
+        if let Input::Toml(item) = &input
+            && key.is_secret()
+            && key.key.form == Form::Structured
+            && !item.is_table_like()
+        {
+            // The error of another type repeats the value.
+            return Err(("a table is expected".into(), None));
+        }
         let set = section.set(&key.key.name, input);
         set.map_err(|error| (error.message, error.span.map(|span| span.start)))?;
         self.set.insert(key.name(), place);
@@ -539,6 +568,7 @@ impl Loading {
 
     /// The key whose name is nearest to `name`.
     fn nearest(&self, name: &str) -> String {
+        let name = compared(name);
         // A correct last part in the wrong section is a likelier mistake than several wrong letters.
         let last = |text: &str| text.rsplit('.').next().unwrap_or_default().to_string();
         let distance = |key: &String| {
@@ -550,13 +580,19 @@ impl Loading {
 
     /// The variable whose name is nearest to `variable`.
     fn nearest_variable(&self, variable: &str) -> String {
+        let variable = compared(variable);
         let distance = |key: &String| strsim::damerau_levenshtein(variable, key);
         self.keys.iter().map(SectionKey::variable).min_by_key(distance).unwrap_or_default()
     }
 
-    fn problem(&mut self, place: String, what: String) {
-        self.problems.push(Problem { place, what });
+    fn problem(&mut self, place: &str, what: &str) {
+        self.problems.push(Problem::new(place, what));
     }
+}
+
+/// As much of a name as is compared with others: that takes time in its length.
+fn compared(name: &str) -> &str {
+    name.get(..name.floor_char_boundary(COMPARED_BYTES_MAX)).unwrap_or_default()
 }
 
 fn line_of(text: &str, at: usize) -> usize {

@@ -350,3 +350,72 @@ fn users_and_permissions_are_read() {
     assert!(wrong("[[permissions]]\noperations = [\"read\"]\n").contains("exactly one of"));
     assert!(wrong("[users.bob]\nname = \"x\"\n").contains("a table with `passwords`"));
 }
+
+#[test]
+fn no_problem_repeats_a_secret() {
+    const SECRET: &str = "hunter2-$argon2id$v=19$m=12288";
+    let of_file = [
+        format!("users = \"{SECRET}\""),
+        format!("users = [\"{SECRET}\"]"),
+        format!("users.ann = {{ passwords = \"{SECRET}\" }}"),
+        format!("users.ann = {{ pass = \"{SECRET}\" }}"),
+        format!("users.ann = \"{SECRET}\""),
+        format!("users.ann = [\"{SECRET}\", 5]"),
+        format!("users_file = \"{SECRET}\""),
+        format!("users = {{ ann = \"{SECRET} }}"),
+        format!("[tracing]\notlp_headers = {{ authorization = \"{SECRET}\" }}"),
+        format!("[tracing]\notlp_headers_file = \"{SECRET}\""),
+        format!("[[jwt]]\njwks_url = \"ftp://ann:{SECRET}@host/\""),
+        format!("[[jwt]]\njwks_url = \"https://ann:{SECRET}@host/\""),
+    ];
+    for text in of_file {
+        let error = error(&text, &[]).to_string();
+        assert!(!error.contains("hunter2"), "{text}: {error}");
+    }
+    for value in [
+        SECRET.to_owned(),
+        format!("\"{SECRET}\""),
+        format!("{{ ann = \"{SECRET}\" }}"),
+        format!("{{ ann = {SECRET} }}"),
+        format!("{{ ann = {{ passwords = [\"{SECRET}\"] }} }}\nbob = \"{SECRET}\""),
+    ] {
+        for name in ["INVER_USERS", "INVER_USERS_FILE", "INVER_TRACING_OTLP_HEADERS_FILE"] {
+            let error = error("", &[(name, &value)]).to_string();
+            assert!(!error.contains("hunter2"), "{name}={value}: {error}");
+        }
+    }
+}
+
+#[test]
+fn problems_are_short_however_long_the_input_is() {
+    let long = "x".repeat(80 << 10);
+    let quoted = format!("\"{long}\"");
+    let filter =
+        format!("[{{ user = \"ann\", kind = \"topic\", regex = \"({long}\", operations = [\"read\"] }}]");
+    let variables = [
+        ("INVER_PERMISSIONS", long.as_str()),
+        ("INVER_PERMISSIONS", &quoted),
+        ("INVER_PERMISSIONS", &filter),
+        ("INVER_USERS", &long),
+        ("INVER_USERS", &quoted),
+        ("INVER_QUOTAS", &quoted),
+        ("INVER_LISTENERS", &quoted),
+        ("INVER_LOG_COMMIT", &long),
+        ("INVER_KAFKA_LISTEN", &long),
+        ("INVER_LOGGING_FILTER", &long),
+        ("INVER_AUDIT_EVENTS", &quoted),
+        ("INVER_DATA_DIR_FILE", &long),
+    ];
+    for (name, value) in variables {
+        let error = error("", &[(name, value)]).to_string();
+        assert!(error.len() < 2 * MESSAGE_BYTES_MAX, "{name}: {} bytes", error.len());
+    }
+    for text in [format!("{long} = 1"), format!("[{long}]\na = 1"), format!("[log]\n{long} = 1")] {
+        let error = error(&text, &[]).to_string();
+        assert!(
+            error.len() < 3 * MESSAGE_BYTES_MAX && error.contains("unknown key"),
+            "{} bytes",
+            error.len()
+        );
+    }
+}

@@ -4,9 +4,10 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inver_broker::{
-    AccessError, BindError, ExchangeError, GroupError, NamespaceError, PublishError, QueueError, QuotasError,
-    SessionError, SubscriptionError, TopicError,
+    AccessError, BindError, DelegatedError, ExchangeError, GroupError, NamespaceError, PublishError,
+    QueueError, QuotasError, SessionError, SubscriptionError, TopicError,
 };
+use inver_settings::{MESSAGE_BYTES_MAX, excerpt};
 use inver_storage::{LogError, ReadError};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -33,7 +34,8 @@ pub(super) struct Body<'a> {
 
 impl Problem {
     fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
-        Problem { status, detail: detail.into() }
+        let detail = detail.into();
+        Problem { status, detail: excerpt(&detail, MESSAGE_BYTES_MAX).into_owned() }
     }
 
     /// The request is not one that the resource understands.
@@ -126,6 +128,12 @@ impl From<AccessError> for Problem {
             AccessError::ReadOnly(_) | AccessError::Limit(_) => Problem::conflict(text),
             AccessError::Log(error) => error.into(),
         }
+    }
+}
+
+impl From<DelegatedError> for Problem {
+    fn from(error: DelegatedError) -> Problem {
+        Problem::forbidden(error.to_string())
     }
 }
 

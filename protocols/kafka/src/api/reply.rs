@@ -1,6 +1,7 @@
 //! The reply of a handler: a response now, at a log position, or later from somewhere else.
 
 use inver_broker::{Completion, Identity};
+use inver_settings::{MESSAGE_BYTES_MAX, excerpt};
 
 use crate::codec::text::Str;
 use crate::error::ConnectionError;
@@ -60,5 +61,6 @@ pub(crate) type Refusal = (crate::codec::error_code::ErrorCode, String);
 
 /// A message for people, beside an error code.
 pub(crate) fn message(text: impl Into<String>) -> Option<Str> {
-    Some(Str::from(text.into()))
+    let text = text.into();
+    Some(Str::from(excerpt(&text, MESSAGE_BYTES_MAX).into_owned()))
 }

@@ -1,6 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11, 4.8).
 
 use inver_broker::{ConsumerSpec, Filter, Mode, SubscribeError, SubscriptionOptions};
+use inver_settings::{MESSAGE_BYTES_MAX, excerpt};
 
 use tokio::time::Instant;
 
@@ -163,11 +164,11 @@ impl Session {
     /// A Reason String, if the client wants such [MQTT-3.1.2-29] and accepts a packet of that size.
     fn reason_string(&self, text: Option<&str>) -> PropertiesBuf {
         let mut properties = PropertiesBuf::new();
-        if let Some(text) = text
+        if let Some(text) = text.map(|text| excerpt(text, MESSAGE_BYTES_MAX))
             && self.problem_information
             && text.len() + REASON_STRING_ROOM_BYTES <= self.client_packet_bytes_max
         {
-            let _omitted_if_too_long = properties.push(Property::ReasonString(text));
+            let _omitted_if_too_long = properties.push(Property::ReasonString(&text));
         }
         properties
     }
