@@ -172,6 +172,10 @@ fn alter(cx: &RequestContext<'_>, name: &str, changes: Changes) -> Result<Comple
         let text = format!("only administrators change `{name}`, a user with a tag");
         return Err((ErrorCode::CLUSTER_AUTHORIZATION_FAILED, text));
     }
+    let administers = present.as_ref().is_some_and(|user| user.tags.contains(&Tag::Administrator));
+    if let Some(Err(refused)) = cx.principal().map(|client| client.check_changes_user(name, administers)) {
+        return Err((ErrorCode::CLUSTER_AUTHORIZATION_FAILED, refused.to_string()));
+    }
     let altered = match present {
         Some(_) => access.update_user(name, |user| apply(user, changes)),
         None => {

@@ -20,7 +20,7 @@ pub(super) const NO_TIME: i64 = -1;
 /// The user that a request about tokens comes from. A client is one of the broker's users, and proved that by something
 /// else than a token.
 pub(super) fn requester<'a>(cx: &'a RequestContext<'_>) -> Result<&'a str, ErrorCode> {
-    let client = cx.principal().filter(|client| client.token().is_none() && client.external_tags().is_none());
+    let client = cx.principal().filter(|client| client.check_makes_tokens().is_ok());
     let user = client.and_then(Identity::name).ok_or(ErrorCode::DELEGATION_TOKEN_REQUEST_NOT_ALLOWED)?;
     match cx.node.broker.access().supports_delegation() {
         true => Ok(user),

@@ -177,7 +177,9 @@ pub(in crate::http) async fn put(
         let known = access.user(&name);
         let mut user = known.as_ref().map_or_else(|| User::new(&name), |(user, _)| user.as_ref().clone());
         let has_new_credentials = credentials.is_some();
+        let administered = administers(&user);
         change.apply(credentials.as_ref(), &mut user);
+        caller.identity.check_changes_user(&name, administered || administers(&user))?;
         check_administrator(access, &user)?;
         let completion = match known {
             // Clients of other protocols may have changed it meanwhile.
@@ -211,6 +213,8 @@ pub(in crate::http) async fn delete(
     deleted(&app, move |app| {
         let access = app.broker.access();
         let _one_at_a_time = app.users.lock();
+        let administered = access.user(&name).is_some_and(|(user, _)| administers(&user));
+        caller.identity.check_changes_user(&name, administered)?;
         check_administrator(access, &User { disabled: true, ..User::new(&name) })?;
         let completion = access.delete_user(&name)?;
         let completion = completion.and(tokens::delete_of_user(app, &name)?);
@@ -221,13 +225,17 @@ pub(in crate::http) async fn delete(
     .await
 }
 
+fn administers(user: &User) -> bool {
+    user.tags.contains(&Tag::Administrator)
+}
+
 /// Refuses a change after which users exist, and none of them may administer the broker.
 fn check_administrator(access: &AccessControl, changed: &User) -> Result<(), Problem> {
-    let administers = |user: &User| !user.disabled && user.tags.contains(&Tag::Administrator);
+    let may_administer = |user: &User| !user.disabled && administers(user);
     let others = access.users();
     let mut others = others.iter().filter(|(user, _)| user.name != changed.name);
     let is_last = changed.disabled && changed.credentials.is_empty() && others.clone().next().is_none();
-    if is_last || administers(changed) || others.any(|(user, _)| administers(user)) {
+    if is_last || may_administer(changed) || others.any(|(user, _)| may_administer(user)) {
         return Ok(());
     }
     let what = "no user would be left with the tag `administrator` who may log in: give it to a user first";

@@ -107,10 +107,13 @@ async fn verified(app: &App, peer: &Peer, credentials: &Credentials) -> Result<I
     })
 }
 
-/// Whether the user of an identity can still log in, and what it showed has not expired.
+/// Whether the user of an identity can still log in, and what it showed is there and has not expired.
 fn is_current(app: &App, identity: &Identity) -> bool {
     let access = app.broker.access();
     if identity.expires_at_ms().is_some_and(|at_ms| at_ms <= app.broker.clock().now_ms()) {
+        return false;
+    }
+    if identity.token().is_some_and(|id| !tokens::is_there(app, id)) {
         return false;
     }
     match identity.name().map(|name| access.user(name)) {

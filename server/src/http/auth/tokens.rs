@@ -84,17 +84,28 @@ pub(super) fn identity(app: &App, token: &str, address: IpAddr) -> Result<Identi
     let refused = || Problem::unauthorized("the token is not valid");
     let (name, secret) =
         token.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.')).ok_or_else(refused)?;
-    let name = HEXLOWER.decode(name.as_bytes()).map_err(|_| refused())?;
-    let row = app.broker.state(TABLE, &name).ok_or_else(refused)?;
-    let row: Row = serde_json::from_slice(&row).map_err(|_| refused())?;
+    let row = row_of(app, name).ok_or_else(refused)?;
     let is_right = bool::from(hash(secret)[..].ct_eq(&row.hash));
-    let is_over = row.expires_ms.is_some_and(|at| at <= app.broker.clock().now_ms());
-    let identity = row.user.map_or_else(Identity::anonymous, |user| Identity::user(&user));
+    let id = format!("{name}.{}", HEXLOWER.encode(&row.hash));
+    let identity = row.user.map_or_else(Identity::anonymous, |user| Identity::user(&user)).with_token(&id);
+    let identity = row.expires_ms.map_or(identity.clone(), |at_ms| identity.expiring_at(at_ms));
     let is_let_in = app.broker.access().has_users() || address.to_canonical().is_loopback();
-    if !is_right || is_over || !is_let_in || !is_current(app, &identity) {
+    if !is_right || !is_let_in || !is_current(app, &identity) {
         return Err(refused());
     }
     Ok(identity)
+}
+
+/// Whether the token that an identity came from is still there.
+pub(super) fn is_there(app: &App, id: &str) -> bool {
+    let (name, hash) = id.split_once('.').unwrap_or_default();
+    row_of(app, name).is_some_and(|row| HEXLOWER.encode(&row.hash) == hash)
+}
+
+/// The token whose name has this hex form.
+fn row_of(app: &App, name: &str) -> Option<Row> {
+    let row = app.broker.state(TABLE, &HEXLOWER.decode(name.as_bytes()).ok()?)?;
+    serde_json::from_slice(&row).ok()
 }
 
 /// Deletes the tokens of a user that is deleted: a later user of that name is another one.
@@ -141,10 +152,7 @@ pub(in crate::http) async fn create(
     caller: Caller,
     Body(new): Body<NewToken>,
 ) -> Result<(StatusCode, Json<MadeToken>), Problem> {
-    if caller.identity.external_tags().is_some() || caller.identity.is_delegated() {
-        // It would stand for the user of the broker that has the same name, and outlive what the client showed.
-        return Err(Problem::forbidden("a client that logged in with a token cannot make tokens"));
-    }
+    caller.identity.check_makes_tokens()?;
     let made = durable(&app, move |app| {
         let NewToken { name, expires_after_s } = new;
         if name.is_empty() || name.len() > NAME_BYTES_MAX {

@@ -10,6 +10,7 @@ use describe_user_scram_credentials::{
 };
 use inver_access::scram::ScramKeys;
 use inver_access::{Credential, Digest, HashMemory, Tag};
+use inver_broker::NewDelegationToken;
 use ring::pbkdf2;
 use std::num::NonZeroU32;
 
@@ -155,4 +156,34 @@ fn users_of_the_configuration_and_administrators_are_protected() {
     let watcher = User { tags: [Tag::Monitoring].into_iter().collect(), ..User::new("watcher") };
     fixture.node.broker.access().put_user(watcher).unwrap();
     assert_eq!(alter(&mut fixture, vec![], vec![set("watcher", SHA_256, "pw")]), one("watcher", refused));
+}
+
+#[test]
+fn a_client_with_a_token_changes_neither_its_own_user_nor_an_administrator() {
+    let mut fixture = fixture();
+    fixture.become_administrator();
+    for user in ["ann", "bob"] {
+        fixture.allow(user, &[(ResourceKind::Cluster, "", Operation::Alter)]);
+    }
+    let refused = ErrorCode::CLUSTER_AUTHORIZATION_FAILED;
+    for (who, name, expected) in [
+        ("ann", "ann", refused),
+        ("ann", "bob", ErrorCode::NONE),
+        ("ann", "root", refused),
+        ("root", "root", refused),
+        ("root", "ann", ErrorCode::NONE),
+    ] {
+        let token = NewDelegationToken {
+            owner: who.into(),
+            requester: who.into(),
+            renewers: Vec::new(),
+            max_lifetime_ms: None,
+        };
+        let (token, _) = fixture.node.broker.access().create_token(token, fixture.node.now_ms()).unwrap();
+        fixture.admit(Identity::user(who).with_token(&token.id));
+        let altered = alter(&mut fixture, vec![], vec![set(name, SHA_256, "new")]);
+        assert_eq!(altered, [(name.to_owned(), expected)], "{who}");
+    }
+    fixture.admit(Identity::user("ann"));
+    assert_eq!(alter(&mut fixture, vec![], vec![set("ann", SHA_256, "new")])[0].1, ErrorCode::NONE);
 }
