@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
-from clients import QUIET, amqp, mqtt
+from clients import QUIET, WAIT_SECONDS, amqp, kafka_login, mqtt
 from harness import free_port, wait_until
 
 SECRET = "of-the-issuer-0123456789abcdef0123456789abcdef"
@@ -204,6 +204,53 @@ def test_a_token_of_an_issuer_becomes_no_user_of_the_broker(broker):
     assert ask(broker, root, "GET", "/tokens")[1]["items"] == []
     assert status(broker, root, "DELETE", "/tokens/of-root") == 404
     assert status(broker, made[1]["token"], "GET", "/users") == 200
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_exclusive_queues_are_used_by_their_connection_only(broker, durable):
+    name = f"own-{durable}"
+    with amqp(broker, user="root", password="root") as own, amqp(broker, user="root", password="root") as other:
+        own.queue_declare(name, exclusive=True, durable=durable)
+        own.basic_publish("", name, b"mine", pika.BasicProperties(delivery_mode=2))
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker) as refused:
+            other.queue_purge(name)
+        assert refused.value.reply_code == 405
+        assert ask(broker, "root", "GET", f"/queues/{name}")[1]["exclusive"]
+        binding = {"source": "amq.topic", "destination": name, "key": "a"}
+        query = "&".join(f"{key}={value}" for key, value in binding.items())
+        for method, path, body in [
+                ("PUT", f"/queues/{name}", {"durable": durable}), ("POST", f"/queues/{name}/purge", None),
+                ("GET", f"/messages?source=queue&name={name}", None), ("DELETE", f"/queues/{name}", None),
+                ("POST", "/bindings", binding), ("DELETE", f"/bindings?{query}", None)]:
+            assert status(broker, "root", method, path, body) == 409, (method, path)
+        # It is no topic, however it was declared.
+        for method, path in [("GET", f"/topics/{name}"), ("GET", f"/messages?source=topic&name={name}"),
+                             ("DELETE", f"/topics/{name}"), ("PATCH", f"/topics/{name}")]:
+            assert status(broker, "root", method, path, {} if method == "PATCH" else None) == 404, (method, path)
+        admin = AdminClient(kafka_login(broker, "root", "root"))
+        assert name not in admin.list_topics(timeout=WAIT_SECONDS).topics
+        assert own.basic_get(name, auto_ack=True)[2] == b"mine"
+
+
+def test_a_token_makes_nothing_that_outlives_it(broker):
+    made = ask(broker, "root", "POST", "/tokens", {"name": "short", "expires_after_s": 3600})[1]["token"]
+    assert status(broker, made, "POST", "/tokens", {"name": "long"}) == 403
+    assert status(broker, made, "PUT", "/users/root", {"password": "another one"}) == 403
+    assert status(broker, made, "PUT", "/users/root2", {"password": "another", "tags": ["administrator"]}) == 403
+    assert status(broker, made, "PUT", "/users/plain", {"password": "plainplain", "tags": ["management"]}) == 201
+    assert status(broker, made, "PUT", "/users/plain", {"tags": ["administrator"]}) == 403
+    assert status(broker, "root", "PUT", "/users/plain", {"tags": ["administrator"]}) == 200
+    assert status(broker, made, "PUT", "/users/plain", {"password": "mine now"}) == 403
+    assert status(broker, made, "DELETE", "/users/plain") == 403
+    assert status(broker, "root", "DELETE", "/users/plain") == 204
+    # What it has open ends with it.
+    url = f"http://127.0.0.1:{broker.http_port}/api/v1/events"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {made}"})
+    with urllib.request.urlopen(request, timeout=20) as events:
+        assert events.readline()
+        assert status(broker, "root", "DELETE", "/tokens/short") == 204
+        while events.readline():
+            pass
 
 
 def test_a_deleted_user_leaves_no_key_behind(broker):

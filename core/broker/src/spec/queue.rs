@@ -56,6 +56,12 @@ pub struct QueueLimits {
 }
 
 impl QueueSpec {
+    /// Whether a connection may use it, or something that is no connection: not if it is exclusive to another one.
+    #[must_use]
+    pub fn is_usable_by(&self, connection: Option<OwnerId>) -> bool {
+        self.owner.is_none() || self.owner == connection
+    }
+
     /// Whether it is of the type `quorum`: it tells how often a message was delivered, and its active consumer hands over to
     /// one of a higher priority.
     #[must_use]

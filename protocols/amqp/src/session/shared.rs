@@ -126,9 +126,9 @@ impl Shared {
 
     /// Checks that a queue is not exclusive to another connection.
     pub(super) fn check_owner(&self, queue: &Queue) -> Result<(), Refusal> {
-        match queue.spec().owner {
-            Some(owner) if owner != self.owner => Err(self.locked(queue.name())),
-            _ => Ok(()),
+        match queue.spec().is_usable_by(Some(self.owner)) {
+            true => Ok(()),
+            false => Err(self.locked(queue.name())),
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as JsonValue};
 use utoipa::{IntoParams, ToSchema};
 
 use super::values::{arguments, arguments_to_json};
-use super::{blocking, deleted, durable};
+use super::{blocking, deleted, durable, queues};
 use crate::http::App;
 use crate::http::auth::Scope;
 use crate::http::list::{Column, ListQuery, Listing, Page, Whole};
@@ -174,6 +174,9 @@ impl NewBinding {
             DestinationKind::Exchange => ResourceKind::Exchange,
         };
         scope.check(kind, &self.destination, Operation::Write)?;
+        if kind == ResourceKind::Topic && scope.namespace().queue(&self.destination).is_some() {
+            queues::find_usable(scope.namespace(), &self.destination)?;
+        }
         let source = scope.namespace().exchange(&self.source);
         if source.is_none_or(|source| may_bind(scope.permissions(), &source, &self.key)) {
             return Ok(());

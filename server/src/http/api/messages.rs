@@ -209,7 +209,7 @@ fn read(scope: &Scope, which: &Which) -> Result<Peeked, Problem> {
         }
         SourceKind::Queue => {
             scope.check(ResourceKind::Topic, name, Operation::Read)?;
-            let queue = queues::find(namespace, name)?;
+            let queue = queues::find_usable(namespace, name)?;
             Ok(queue.subscription().peek(which.offset.unwrap_or(0), count, ANSWER_BYTES_MAX)?)
         }
         SourceKind::Inbox => {

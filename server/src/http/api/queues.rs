@@ -174,6 +174,15 @@ pub(super) fn find(namespace: &Namespace, name: &str) -> Result<Arc<Queue>, Prob
     namespace.queue(name).ok_or_else(|| Problem::not_found(format!("there is no queue `{name}`")))
 }
 
+/// The queue of this name, which is not exclusive to a connection.
+pub(super) fn find_usable(namespace: &Namespace, name: &str) -> Result<Arc<Queue>, Problem> {
+    let queue = find(namespace, name)?;
+    match queue.spec().is_usable_by(None) {
+        true => Ok(queue),
+        false => Err(Problem::conflict(format!("queue `{name}` is exclusive to a connection"))),
+    }
+}
+
 /// A queue with its arguments and consumers.
 #[utoipa::path(get, path = "/queues/{name}", tag = "queues",
     params(("name" = String, Path, description = "The queue's name"), Scope),
@@ -384,7 +393,7 @@ pub(in crate::http) async fn delete(
     let messages = durable(&app, move |_| {
         let namespace = scope.namespace().clone();
         scope.check(ResourceKind::Topic, &name, Operation::Delete)?;
-        refuse_hidden(&*find(&namespace, &name)?)?;
+        refuse_hidden(&*find_usable(&namespace, &name)?)?;
         Ok(namespace.delete_queue(&name, when.if_unused, when.if_empty)?)
     })
     .await?;
@@ -413,7 +422,7 @@ pub(in crate::http) async fn purge(
 ) -> Result<Json<Count>, Problem> {
     let messages = durable(&app, move |_| {
         scope.check(ResourceKind::Topic, &name, Operation::Read)?;
-        let queue = find(scope.namespace(), &name)?;
+        let queue = find_usable(scope.namespace(), &name)?;
         let purged = queue.subscription().purge()?;
         scope.namespace().audit(AuditKind::Deleted, "purge", "queue", &name);
         Ok(purged)
