@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from clients import WAIT_SECONDS, background, mqtt
+from clients import WAIT_SECONDS, background, java, mqtt
 from harness import CLIENTS, ROOT, binary, run, wait_until
 from tokens import ALL, Issuer
 
@@ -124,6 +124,42 @@ def test_a_new_password_is_asked_for_at_the_next_proof(own_broker, client, name,
     assert ann("reauth") == "reauthenticated"
     ann("secret first")
     assert ann("reauth") == f"disconnected {NOT_AUTHORIZED}"
+
+
+@pytest.mark.parametrize("name", CLIENT_NAMES)
+def test_a_delegation_token_logs_in_until_it_is_ended(keyed, client, name, tmp_path):
+    login = tmp_path / "ann.properties"
+    login.write_text(
+        "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=SCRAM-SHA-512\n"
+        "sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required "
+        'username="ann" password="ann-secret";\n')
+
+    def tool(*arguments):
+        return java("console", "org.apache.kafka.tools.DelegationTokenCommand", "--bootstrap-server", keyed.kafka,
+                    "--command-config", login, *arguments)
+
+    said = tool("--create", "--max-life-time-period", "-1")
+    [[token, hmac, *_]] = [line.split() for line in said.splitlines() if "== User:" in line]
+    by_token = []
+    for number, method in enumerate(METHODS):
+        by_token.append(client(name, keyed, method, f"token:{token}", hmac, f"c{number}"))
+        assert by_token[-1]("connect") == "connected"
+        assert by_token[-1](f"subscribe {number}/#") == "granted 1"
+        assert by_token[-1]("reauth") == "reauthenticated"
+        assert by_token[-1](f"publish {number}/a") == "published"
+        # The token is no user, and its secret no password of its owner.
+        for user, secret in ((token, hmac), ("ann", hmac), (f"token:{token}", "ann-secret"), ("token:other", hmac)):
+            wrong = client(name, keyed, method, user, secret, f"wrong-{number}")
+            assert wrong("connect") == f"refused {BAD_PASSWORD}", user
+    with mqtt(keyed, user=("bob", "bob-secret")) as bob:
+        bob.publish("0/c", b"x")
+    wait_until(lambda: by_token[0]("publish 0/b") == "published" and "message 0/c x" in by_token[0].messages,
+               what="the owner's session")
+    tool("--expire", "--expiry-time-period", "-1", "--hmac", hmac)
+    assert [each("wait") for each in by_token] == [f"disconnected {CONNECT_TIME}"] * 2
+    late = client(name, keyed, METHODS[0], f"token:{token}", hmac, "late")
+    assert late("connect") == f"refused {BAD_PASSWORD}"
+    assert hmac not in keyed.log()
 
 
 # ---- Tokens

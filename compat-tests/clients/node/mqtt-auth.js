@@ -1,5 +1,6 @@
 // mqtt.js with enhanced authentication (SCRAM, OAUTHBEARER), or with a token as its password. Takes a command a line from
-// standard input and answers each with a line. Arguments: url, client id, method (or "password"), user, secret.
+// standard input and answers each with a line. Arguments: url, client id, method (or "password"), user, secret. A user
+// "token:ID" is a delegation token of Kafka's (KIP-48).
 const mqtt = require("mqtt");
 const crypto = require("crypto");
 const readline = require("readline");
@@ -13,7 +14,8 @@ const say = (line) => process.stdout.write(`${line}\n`);
 class Exchange {
   constructor() {
     this.nonce = crypto.randomBytes(12).toString("base64");
-    this.bare = `n=${user},r=${this.nonce}`;
+    const [, token] = /^token:(.*)/.exec(user) || [];
+    this.bare = token ? `n=${token},r=${this.nonce},tokenauth=true` : `n=${user},r=${this.nonce}`;
     this.first = Buffer.from(method === "OAUTHBEARER" ? `n,,\x01auth=Bearer ${secret}\x01\x01` : `n,,${this.bare}`);
   }
   answer(challenge) {

@@ -17,7 +17,8 @@ import org.apache.kafka.common.security.scram.internals.*;
 
 /**
  * HiveMQ's client with enhanced authentication of MQTT 5 and Kafka's implementation of SCRAM, or OAUTHBEARER. Takes a command
- * a line from standard input and answers each with a line. Arguments: host, port, client id, method, user, secret.
+ * a line from standard input and answers each with a line. Arguments: host, port, client id, method, user, secret. A user
+ * "token:ID" is a delegation token of Kafka's (KIP-48).
  */
 public final class AuthApp implements Mqtt5EnhancedAuthMechanism {
     final String method, user;
@@ -32,9 +33,11 @@ public final class AuthApp implements Mqtt5EnhancedAuthMechanism {
         try {
             sasl = new ScramSaslClient(ScramMechanism.forMechanismName(method), callbacks -> {
                 for (Callback callback : callbacks) {
-                    if (callback instanceof NameCallback name) name.setName(user);
+                    if (callback instanceof NameCallback name) name.setName(user.replaceFirst("^token:", ""));
                     else if (callback instanceof PasswordCallback password) password.setPassword(secret.toCharArray());
-                    else if (!(callback instanceof org.apache.kafka.common.security.scram.ScramExtensionsCallback)) throw new UnsupportedCallbackException(callback);
+                    else if (callback instanceof org.apache.kafka.common.security.scram.ScramExtensionsCallback extensions)
+                        extensions.extensions(user.startsWith("token:") ? java.util.Map.of("tokenauth", "true") : java.util.Map.of());
+                    else throw new UnsupportedCallbackException(callback);
                 }
             });
             return sasl.evaluateChallenge(new byte[0]);
