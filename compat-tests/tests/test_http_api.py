@@ -103,7 +103,7 @@ def test_peeking_takes_nothing_and_marks_nothing(broker, api, unique):
         assert body == b"\xff\x00binary" and not method.redelivered
         assert api.get(f"/messages?source=queue&name={unique}")["messages"] == []
         # A transient queue, which is in memory.
-        name = channel.queue_declare("", exclusive=True).method.queue
+        name = channel.queue_declare(f"{unique}-transient", auto_delete=True).method.queue
         channel.basic_publish("", name, b"memory")
         wait_until(lambda: api.get(f"/queues/{name}")["ready"] == 1)
         message, = api.get(f"/messages?source=queue&name={name}")["messages"]
