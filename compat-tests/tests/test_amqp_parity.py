@@ -305,3 +305,25 @@ def test_a_long_chain_of_exchanges_routes(broker):
         assert amqp_get(channel, queue)[2] == b"m"
         for exchange in chain:
             channel.exchange_delete(exchange)
+
+
+@pytest.mark.parametrize("messages, consumers", [(6, 2), (90, 3)])
+def test_a_burst_goes_to_the_consumers_in_turn(broker, messages, consumers):
+    """As RabbitMQ's second tutorial shows it: each gets the same number."""
+    with amqp(broker) as publishing, amqp(broker) as channel:
+        queue = declare(publishing, "work")
+        taken = {}
+        for number in range(consumers):
+            taken[channel.basic_consume(queue, lambda _, method, *__: taken[method.consumer_tag].append(method), auto_ack=True)] = []
+        for _ in range(3):
+            for number in range(messages):
+                publishing.basic_publish("", queue, str(number).encode())
+
+            def all_taken():
+                channel.connection.process_data_events(time_limit=0)
+                return sum(map(len, taken.values())) == messages
+
+            wait_until(all_taken, what="every message")
+            assert {tag: len(all) for tag, all in taken.items()} == dict.fromkeys(taken, messages // consumers)
+            for all in taken.values():
+                all.clear()

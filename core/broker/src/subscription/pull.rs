@@ -58,6 +58,7 @@ impl State {
         }
         if messages_max == 0 || bytes_max == 0 {
             // It was woken and has no room: another is woken in its place.
+            self.slots.let_pass(slot);
             self.wake_waiting();
             return Pull { more: true, ..Pull::default() };
         }
@@ -68,7 +69,16 @@ impl State {
         self.limits.in_grace = was_starved || self.is_awaited(now_ms);
         let assigned_full = self.keys.assigned >= ASSIGNED_MESSAGES_MAX;
         let (messages_max, bytes_max) = (messages_max.min(messages_left), bytes_max.min(bytes_left));
-        let limit = messages_max.min(self.share(spec));
+        let share = self.share(slot, spec);
+        if share == 0 {
+            // It is the others' turn.
+            let ready = self.ready();
+            self.slots.wake_in_turn(slot, ready, now_ms, &mut self.wakeups);
+            self.slots.wait(slot);
+            self.slots.request_check(now_ms + YIELD_MS_MAX);
+            return Pull::default();
+        }
+        let limit = messages_max.min(share);
         let (mut count, mut bytes) = (0, 0);
         let mut dry = false;
         while count < limit && bytes < bytes_max {
@@ -85,6 +95,7 @@ impl State {
             }
             into.push(delivery);
         }
+        self.slots.give(slot, count as u64);
         if self.requeued.is_empty() {
             self.sources.iter_mut().for_each(Source::close_again);
         }
@@ -155,12 +166,21 @@ impl State {
         Pull { pending: uncommitted || self.sources.iter().any(|s| s.is_loading()), ..Pull::default() }
     }
 
-    /// A fair share of what waits, among consumers of the same priority.
-    fn share(&self, spec: &ConsumerSpec) -> usize {
-        match self.slots.peers(spec.priority) {
-            0 | 1 => usize::MAX,
-            n => (self.ready() as usize).div_ceil(n).max(1),
+    /// A fair share of what waits, among consumers of the same priority; zero while others are to be given theirs first.
+    fn share(&mut self, slot: SlotId, spec: &ConsumerSpec) -> usize {
+        let peers = self.slots.peers(spec.priority);
+        if peers <= 1 {
+            return usize::MAX;
         }
+        let ready = self.ready();
+        if self.mode == Mode::Shared
+            && !spec.passive
+            && let Some(share) = self.slots.round_robin(slot, ready, self.limits.now_ms)
+            && ready > 0
+        {
+            return usize::try_from(share).unwrap_or(usize::MAX);
+        }
+        (ready as usize).div_ceil(peers).max(1)
     }
 
     /// How many more messages and bytes a consumer can hold unacknowledged; none at the bound: then it is woken when

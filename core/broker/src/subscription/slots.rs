@@ -7,6 +7,8 @@
 //! - A consumer that pulls without having been woken *yields* to woken consumers of its priority, each for at most
 //!   [`YIELD_MS_MAX`] from its wake-up, so that a fast consumer does not take what others were woken for.
 //! - While a consumer of a higher priority is starved, none of a lower one is woken.
+//! - Of a few consumers of one priority, those that want messages get them in turn, as if each message went to the next
+//!   one of them ([`Slots::round_robin`]).
 //! - When consumers are left waiting behind reservations, a check is requested for the time when these lapse. One
 //!   check serves all wake-ups until then, because no other event may follow.
 //!
@@ -37,6 +39,13 @@ pub(super) const YIELD_MS_MAX: i64 = 50;
 /// How many reservations are examined to decide whether a consumer yields.
 const RESERVATIONS_EXAMINED_MAX: usize = 16;
 
+/// Consumers of one priority up to which messages are dealt out exactly in turn; of more, each takes an equal part of what
+/// waits.
+const IN_TURN_MAX: usize = 16;
+
+/// Messages that a consumer may be behind others; what it was given less than that it does not catch up on.
+const BEHIND_MAX: u64 = 16;
+
 /// The order of waking: higher priorities first, then the longest wait.
 type Turn = (Reverse<i32>, u64);
 
@@ -48,6 +57,10 @@ pub(super) struct Slot {
     pub(super) assigned: VecDeque<Assigned>,
     /// It was refused more because it holds too many unacknowledged messages.
     pub(super) full: bool,
+    /// Messages that it was given, and those that it let pass.
+    given: u64,
+    /// It had no room since it was given something.
+    let_pass: bool,
 }
 
 /// KeyShared: a message that waits for one consumer, with its key.
@@ -100,7 +113,16 @@ struct Many {
 
 impl Slot {
     pub(super) fn new(spec: ConsumerSpec) -> Slot {
-        Slot { spec, demand: Demand::None, assigned: VecDeque::new(), full: false }
+        Slot { spec, demand: Demand::None, assigned: VecDeque::new(), full: false, given: 0, let_pass: true }
+    }
+
+    /// Whether it waits, or was woken a short while ago and has not pulled yet.
+    fn is_next(&self, now_ms: i64) -> bool {
+        match self.demand {
+            Demand::None => false,
+            Demand::Waiting(_) => true,
+            Demand::Woken(_, since) | Demand::Announced(_, since) => now_ms < since + YIELD_MS_MAX,
+        }
     }
 
     /// Adds a wake-up for its connection.
@@ -259,6 +281,68 @@ impl Slots {
         match &self.many {
             Some(many) => many.by_priority.get(&Reverse(priority)).map_or(0, BTreeSet::len),
             None => self.len(),
+        }
+    }
+}
+
+// ---- dealing out
+
+impl Slots {
+    /// How many of the messages that wait a consumer may take now: as many as it would have got had each message gone to
+    /// the next consumer of its priority that wants one. None: the consumers are too many for that, or none of the others
+    /// wants any.
+    pub(super) fn round_robin(&mut self, id: SlotId, ready: u64, now_ms: i64) -> Option<u64> {
+        let many = self.many.as_mut()?;
+        let slot = many.slots.get(&id)?;
+        let peers = many.by_priority.get(&Reverse(slot.spec.priority))?;
+        if peers.len() > IN_TURN_MAX {
+            return None;
+        }
+        let others = peers.iter().filter(|other| **other != id).filter_map(|other| many.slots.get(other));
+        let next: SmallVec<[u64; IN_TURN_MAX]> =
+            others.filter(|other| other.is_next(now_ms)).map(|other| other.given).collect();
+        let most = next.iter().max().copied().unwrap_or(slot.given);
+        let own = if slot.let_pass { slot.given.max(most) } else { slot.given };
+        let least = most.max(own).saturating_sub(BEHIND_MAX);
+        let own = own.max(least);
+        let total = next.iter().map(|given| (*given).max(least)).sum::<u64>() + own + ready;
+        let level = total.div_ceil(next.len() as u64 + 1);
+        if let Some(slot) = many.slots.get_mut(&id) {
+            (slot.given, slot.let_pass) = (own, false);
+        }
+        (!next.is_empty()).then(|| level.saturating_sub(own))
+    }
+
+    /// Wakes those of a consumer's priority that wait and whose turn it is: who was given the least, as many as there are
+    /// messages.
+    pub(super) fn wake_in_turn(&mut self, id: SlotId, messages: u64, now_ms: i64, wakeups: &mut Wakeups) {
+        let Some(many) = &self.many else { return };
+        let Some(peers) = many.slots.get(&id).and_then(|s| many.by_priority.get(&Reverse(s.spec.priority)))
+        else {
+            return;
+        };
+        let next = |other: &SlotId| {
+            let slot = many.slots.get(other).filter(|slot| *other != id && slot.is_next(now_ms))?;
+            Some((slot.given, *other))
+        };
+        let mut next: SmallVec<[(u64, SlotId); IN_TURN_MAX]> = peers.iter().filter_map(next).collect();
+        next.sort_unstable();
+        for (_, other) in next.into_iter().take(usize::try_from(messages).unwrap_or(usize::MAX)) {
+            self.wake(other, now_ms, wakeups);
+        }
+    }
+
+    /// A consumer was given so many messages.
+    pub(super) fn give(&mut self, id: SlotId, messages: u64) {
+        if let Some(slot) = self.many.as_mut().and_then(|many| many.slots.get_mut(&id)) {
+            slot.given += messages;
+        }
+    }
+
+    /// A consumer has no room: what others are given meanwhile is not made up for.
+    pub(super) fn let_pass(&mut self, id: SlotId) {
+        if let Some(slot) = self.many.as_mut().and_then(|many| many.slots.get_mut(&id)) {
+            slot.let_pass = true;
         }
     }
 }

@@ -83,6 +83,107 @@ fn waking_many_takes_one_walk_and_the_highest_priority_first() {
     assert_eq!(got.len(), 3);
 }
 
+/// Pulls whenever a consumer is woken, in the order of the consumers, until nobody is; how many each got.
+fn pull_when_woken(consumers: &mut [(Arc<Mailbox>, Consumer)], messages_max: usize, given: &mut [usize]) {
+    let mut tokens = Vec::new();
+    let (mut is_any_woken, mut rounds) = (true, 0);
+    while std::mem::take(&mut is_any_woken) {
+        rounds += 1;
+        assert!(rounds < 1000, "they wake each other without an end");
+        for ((mailbox, consumer), given) in consumers.iter_mut().zip(given.iter_mut()) {
+            mailbox.drain(&mut tokens);
+            if tokens.is_empty() {
+                continue;
+            }
+            tokens.clear();
+            is_any_woken = true;
+            let mut got = Vec::new();
+            while consumer.pull(messages_max, usize::MAX, &mut got).more && messages_max > 0 {}
+            *given += got.len();
+        }
+    }
+}
+
+#[test]
+fn a_burst_goes_to_the_consumers_in_turn() {
+    for (count, burst) in [(2, 6), (3, 90), (16, 64)] {
+        let fixture = Fixture::new();
+        let subscription = memory(&fixture);
+        let mut consumers: Vec<(Arc<Mailbox>, Consumer)> = (0..count)
+            .map(|_| {
+                let mailbox = Mailbox::new();
+                let consumer = subscription.attach(ConsumerSpec::new(mailbox.clone(), 1)).unwrap();
+                (mailbox, consumer)
+            })
+            .collect();
+        for (_, consumer) in &mut consumers {
+            consumer.pull(100, usize::MAX, &mut Vec::new());
+        }
+        for round in 1..4 {
+            let mut given = vec![0; count];
+            for message in 0..burst {
+                subscription.push(&batch(1, 1, 1), None);
+                // Consumers run now and then while the burst arrives.
+                if message % 5 == round {
+                    pull_when_woken(&mut consumers, 100, &mut given);
+                }
+            }
+            pull_when_woken(&mut consumers, 100, &mut given);
+            assert_eq!(given, vec![burst / count; count], "{burst} to {count}");
+        }
+    }
+}
+
+#[test]
+fn what_a_consumer_let_pass_is_not_made_up_for() {
+    let fixture = Fixture::new();
+    let subscription = memory(&fixture);
+    let attach = || {
+        let mailbox = Mailbox::new();
+        let consumer = subscription.attach(ConsumerSpec::new(mailbox.clone(), 1)).unwrap();
+        (mailbox, consumer)
+    };
+    let mut consumers = vec![attach(), attach()];
+    for (_, consumer) in &mut consumers {
+        consumer.pull(100, usize::MAX, &mut Vec::new());
+    }
+    // The second one has no room.
+    let (mut first, mut second) = (vec![0], vec![0]);
+    for _ in 0..40 {
+        subscription.push(&batch(1, 1, 1), None);
+        pull_when_woken(&mut consumers[1..], 0, &mut second);
+        pull_when_woken(&mut consumers[..1], 100, &mut first);
+    }
+    assert_eq!((first, second), (vec![40], vec![0]));
+    consumers[1].1.pull(100, usize::MAX, &mut Vec::new());
+    consumers.push(attach());
+    consumers[2].1.pull(100, usize::MAX, &mut Vec::new());
+    let mut given = vec![0; 3];
+    for _ in 0..30 {
+        subscription.push(&batch(1, 1, 1), None);
+        pull_when_woken(&mut consumers, 100, &mut given);
+    }
+    assert_eq!(given, [10, 10, 10]);
+}
+
+#[test]
+fn a_consumer_that_was_woken_and_does_not_pull_holds_the_others_up_for_a_moment_only() {
+    let fixture = Fixture::new();
+    let subscription = memory(&fixture);
+    let mut consumers: Vec<_> =
+        (0..2).map(|_| subscription.attach(ConsumerSpec::new(Mailbox::new(), 1)).unwrap()).collect();
+    for consumer in &mut consumers {
+        consumer.pull(100, usize::MAX, &mut Vec::new());
+    }
+    (0..6).for_each(|_| subscription.push(&batch(1, 1, 1), None));
+    let mut got = Vec::new();
+    while consumers[0].pull(100, usize::MAX, &mut got).more {}
+    assert_eq!(got.len(), 3);
+    fixture.advance_ms(60);
+    while consumers[0].pull(100, usize::MAX, &mut got).more {}
+    assert_eq!(got.len(), 6);
+}
+
 #[test]
 fn a_refused_best_effort_message_is_counted() {
     let fixture = Fixture::new();
