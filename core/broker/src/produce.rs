@@ -3,7 +3,9 @@
 //!
 //! Records that name an address themselves (in the *address header*) are copied into batches for the subscribers of
 //! that address instead, whatever the mode but off; so are the other records of such a batch, with the topic's address put into that header,
-//! because a copy does not tell its topic.
+//! because a copy does not tell its topic. In a topic that retains, they can set retained values.
+
+mod retained;
 
 use std::sync::Arc;
 
@@ -21,6 +23,8 @@ use crate::router::{self, Publish};
 use crate::spec::{HubMode, PublisherId};
 use crate::topic::{Partition, Topic};
 use crate::write_batch::WriteBatch;
+
+use self::retained::RetainedChanges;
 
 /// The attribute bits that name a compression.
 const COMPRESSION: i16 = 0x7;
@@ -52,7 +56,7 @@ impl Namespace {
     ) -> Result<Submitted, SubmitError> {
         let stream = partition.stream();
         let mut entry = Entry::new();
-        if !self.has_hub_subscribers() || topic.hub() == HubMode::Off {
+        if topic.hub() == HubMode::Off || !(self.has_hub_subscribers() || topic.retains()) {
             entry.batch(std::slice::from_ref(stream), batch);
             return self.log().submit(entry);
         }
@@ -68,12 +72,16 @@ impl Namespace {
         destinations.extend(listeners.log.iter().cloned());
         entry.batch(&destinations, batch.clone());
         let mut copies = WriteBatch::default();
+        let mut retained = RetainedChanges::default();
+        // Held from the routing on: who subscribes meanwhile finds the value retained.
+        let _order = topic.retains().then(|| self.retained().in_order());
         if let Some(records) = named {
             let client = client.filter(|permissions| !permissions.is_unrestricted());
-            copy_each(self, client, topic, records, &mut copies, &mut limited);
+            let retained = topic.retains().then_some(&mut retained);
+            copy_each(self, client, topic, records, &mut copies, &mut limited, retained);
         }
         copies.put_in(&mut entry);
-        let submitted = self.log().submit(entry)?;
+        let submitted = retained.submit(self, entry)?;
         copies.deliver();
         for receiver in &listeners.live {
             receiver.push(&batch, Some(topic.shared_name()));
@@ -96,6 +104,7 @@ fn copy_each(
     records: Vec<(Record, Option<Address>)>,
     copies: &mut WriteBatch,
     limited: &mut Vec<Arc<Queue>>,
+    mut retained: Option<&mut RetainedChanges>,
 ) {
     let mut headers = HeaderWriter::default();
     let own_address = rewrite(Form::Dotted, Form::Slashed, topic.name().as_bytes());
@@ -104,6 +113,9 @@ fn copy_each(
     for (record, address) in records {
         if address.as_ref().is_some_and(|address| !by_client.may_write(address)) {
             continue;
+        }
+        if let (Some(retained), Some(address)) = (&mut retained, &address) {
+            retained.add(namespace, address, &record);
         }
         let named = address.map(|address| router::from_address(namespace, &address, &by_client, Some(topic)));
         let mut message = Message::of_record(&record, true);

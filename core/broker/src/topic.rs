@@ -3,7 +3,7 @@
 //! Owns the handles of a topic's streams and its settings; the namespace owns its rows.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use inver_storage::{Offset, ReadError, Stream};
 use parking_lot::RwLock;
@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use crate::batch_format::BatchFormat;
 use crate::ordered::Named;
 use crate::peek;
-use crate::spec::{HubMode, TopicConfig, TopicId, TopicKind};
+use crate::spec::{HubMode, TopicConfig, TopicId, TopicKind, hub};
 
 /// A topic.
 pub struct Topic {
@@ -24,6 +24,8 @@ pub struct Topic {
     /// The broker's default, and the present mode as a number of [`HubMode`]: read for every batch.
     hub_default: HubMode,
     hub: AtomicU8,
+    /// See [`Topic::retains`].
+    retains: AtomicBool,
 }
 
 /// A partition of a topic: a stream of the log.
@@ -50,6 +52,7 @@ impl Topic {
             format: RwLock::new(BatchFormat::of(&config)),
             hub_default,
             hub: AtomicU8::new(HubMode::of(name, kind, &config, hub_default) as u8),
+            retains: AtomicBool::new(hub::retains(&config)),
             config: RwLock::new(Arc::new(config)),
         }
     }
@@ -109,6 +112,7 @@ impl Topic {
         *self.format.write() = BatchFormat::of(&config);
         let hub = HubMode::of(&self.name, self.kind, &config, self.hub_default);
         self.hub.store(hub as u8, Ordering::Release);
+        self.retains.store(hub::retains(&config), Ordering::Release);
         *self.config.write() = Arc::new(config);
     }
 
@@ -120,6 +124,11 @@ impl Topic {
             off if off == HubMode::Off as u8 => HubMode::Off,
             _ => HubMode::Named,
         }
+    }
+
+    /// Whether its records can set retained values.
+    pub(crate) fn retains(&self) -> bool {
+        self.retains.load(Ordering::Acquire)
     }
 
     /// The format of batches that the broker composes for it, if not the default.

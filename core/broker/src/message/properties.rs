@@ -22,6 +22,8 @@ pub mod name {
     pub const ADDRESS: &[u8] = ADDRESS_TEXT.as_bytes();
     /// The quality of service that it was published at: 1 or 2; absent for 0.
     pub const QOS: &[u8] = b"mqtt-qos";
+    /// `1` for a message that sets the retained value of its address. In a producer's batch this is a user's header.
+    pub const RETAIN: &[u8] = b"mqtt-retain";
     /// 2 for a persistent message.
     pub const DELIVERY_MODE: &[u8] = b"delivery-mode";
     /// The priority, 0 to 255.

@@ -149,16 +149,21 @@ impl<'a> HeaderView<'a> {
     /// the broker's own word is shown with the prefix [`CLAIMED`](super::CLAIMED). The header in which a producer's
     /// record names its address is left out.
     pub fn shown(&self) -> impl Iterator<Item = (Cow<'a, [u8]>, Option<&'a [u8]>)> + use<'a> {
+        self.shown_numbered().map(|(_, name, value)| (name, value))
+    }
+
+    /// As [`shown`](Self::shown), each with its place among the user's headers.
+    pub fn shown_numbered(&self) -> impl Iterator<Item = (usize, Cow<'a, [u8]>, Option<&'a [u8]>)> + use<'a> {
         let from = match self.origin {
             None => From::Producer { recomposed: false },
             Some(origin) if origin == NEUTRAL_ORIGIN.as_bytes() => From::Producer { recomposed: true },
             Some(_) => From::Composed,
         };
         let mut names_address = self.origin.is_none();
-        self.user().filter_map(move |(name, value)| {
+        self.user().enumerate().filter_map(move |(place, (name, value))| {
             let is_address = names_address && name == name::ADDRESS;
             names_address &= !is_address;
-            (!is_address || value.is_none()).then(|| (reserved::shown(name, from), value))
+            (!is_address || value.is_none()).then(|| (place, reserved::shown(name, from), value))
         })
     }
 

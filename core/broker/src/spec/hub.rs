@@ -5,6 +5,14 @@ use super::topic::{TopicConfig, TopicError, TopicKind};
 /// The setting of a topic.
 pub(crate) const SETTING: &str = "inver.hub";
 
+/// The setting of a topic for retained values.
+const RETAIN: &str = "inver.hub.retain";
+
+/// Whether the records of a topic that name their address set retained values there, if their header for that says so.
+pub(crate) fn retains(config: &TopicConfig) -> bool {
+    config.get(RETAIN).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+}
+
 /// How a log topic takes part in the hub at the address of its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HubMode {
@@ -61,6 +69,11 @@ impl std::str::FromStr for HubMode {
 
 /// Checks the setting of a topic of this name.
 pub(crate) fn check(name: &str, config: &TopicConfig) -> Result<(), TopicError> {
+    if let Some(value) = config.get(RETAIN)
+        && !["", "true", "false"].contains(&value.trim().to_ascii_lowercase().as_str())
+    {
+        return Err(TopicError::BadConfig(format!("{RETAIN} is true or false, not '{value}'")));
+    }
     let Some(value) = config.get(SETTING) else { return Ok(()) };
     match value.trim().parse() {
         Ok(HubMode::Named | HubMode::Open) if is_internal(name) => Err(TopicError::BadConfig(format!(
@@ -156,5 +169,8 @@ mod tests {
         assert!(check("_t", &config("off")).is_ok());
         assert!(check("_t", &config("named")).is_err());
         assert!(check("t", &config("Open")).is_err());
+        let retain = |value: &str| TopicConfig::from([(RETAIN.to_owned(), value.to_owned())]);
+        assert!(check("t", &retain("yes")).is_err() && check("t", &retain("true")).is_ok());
+        assert!(retains(&retain("true")) && !retains(&retain("false")) && !retains(&TopicConfig::new()));
     }
 }

@@ -6,7 +6,7 @@
 mod config;
 mod delivery;
 mod exchange;
-mod hub;
+pub(crate) mod hub;
 mod namespace;
 mod queue;
 mod session;

@@ -173,6 +173,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Template for the key of captured records; empty: the full address.",
     ),
     setting(
+        "inver.capture.tombstones",
+        Kind::Boolean,
+        "false",
+        "Whether a captured message that clears a retained message is appended with a null value.",
+    ),
+    setting(
         "inver.headers",
         Kind::List,
         "all",
@@ -183,6 +189,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Kind::OneOf(&["named", "open", "off"]),
         "named",
         "named: the topic meets MQTT and AMQP clients that name it exactly; open: subscriptions and bindings with wildcards too; off: none of them. Always off for internal topics.",
+    ),
+    setting(
+        "inver.hub.retain",
+        Kind::Boolean,
+        "false",
+        "Whether records with the headers mqtt-topic and mqtt-retain = 1 set the retained message of that topic; an empty value clears it.",
     ),
     setting("leader.replication.throttled.replicas", Kind::List, "", NO_EFFECT),
     setting("local.retention.bytes", Kind::Long(-2), "-2", NO_EFFECT),

@@ -41,15 +41,21 @@ impl InboxFor {
     }
 }
 
-/// Headers of a copy: the message's own and how the copy is delivered.
+/// Headers of a copy: the message's own, how the copy is delivered, and its topic, which the address of where it is copied
+/// from may have told alone.
 pub(crate) fn inbox_copy<'w>(
     writer: &'w mut HeaderWriter,
     record: &Record,
+    topic: &str,
     inbox_for: InboxFor,
 ) -> Headers<'w> {
     let view = HeaderView::of(record);
     writer.begin_like(&view, expires_ms(record));
     writer.property(own::INBOX_FOR, inbox_for.to_string().as_bytes());
+    let has_address = |property| matches!(property, Property::Address(_) | Property::RoutingKey(_));
+    if !view.typed_properties().any(has_address) {
+        writer.put(Property::Address(topic.as_bytes()));
+    }
     for property in view.typed_properties() {
         if !matches!(property, Property::ExpiresMs(_) | Property::Other(own::INBOX_FOR, _)) {
             writer.put(property);

@@ -11,6 +11,7 @@ mod inbox;
 mod incoming;
 mod names;
 mod outgoing;
+mod produced;
 #[cfg(test)]
 mod tests;
 

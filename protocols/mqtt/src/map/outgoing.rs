@@ -8,6 +8,7 @@ use inver_storage::batch::Record;
 
 use super::inbox::InboxFor;
 use super::names::{AS_USER_PROPERTIES, ORIGIN, own};
+use super::produced::{Produced, is_producers};
 use crate::codec::{PropertiesBuf, Property, Qos};
 
 /// A record as an MQTT message.
@@ -29,6 +30,8 @@ pub(crate) struct Outgoing<'a> {
     reply_to: Option<&'a [u8]>,
     correlation_id: Option<&'a [u8]>,
     headers: HeaderView<'a>,
+    /// The properties that the producer of a record gave it.
+    produced: Option<Produced<'a>>,
     key: Option<&'a [u8]>,
 }
 
@@ -37,22 +40,24 @@ impl<'a> Outgoing<'a> {
     /// neither is known, or the topic name would be longer than 65,535 bytes.
     pub(crate) fn read(record: &'a Record, address: Option<&'a [u8]>) -> Option<Outgoing<'a>> {
         let headers = HeaderView::of(record);
+        let produced = is_producers(&headers).then(|| Produced::read(&headers));
         let mut outgoing = Outgoing {
             topic: Cow::Borrowed(""),
             // Records of a producer's batch were acknowledged to their producer as durable.
-            qos: if headers.origin().is_none() { Qos::AtLeastOnce } else { Qos::AtMostOnce },
-            retain: false,
+            qos: produced.as_ref().map_or(Qos::AtMostOnce, |said| said.qos.unwrap_or(Qos::AtLeastOnce)),
+            retain: produced.as_ref().is_some_and(|said| said.retain),
             client_id: None,
-            expires_ms: None,
+            expires_ms: produced.as_ref().and_then(|said| said.expires_ms),
             inbox_for: None,
-            payload_format: None,
-            content_type: None,
-            reply_to: None,
-            correlation_id: None,
+            payload_format: produced.as_ref().and_then(|said| said.payload_format),
+            content_type: produced.as_ref().and_then(|said| said.content_type),
+            reply_to: produced.as_ref().and_then(|said| said.reply_to),
+            correlation_id: produced.as_ref().and_then(|said| said.correlation_id),
             headers,
-            key: if headers.origin().is_none() { record.key.as_deref() } else { None },
+            key: produced.as_ref().and(record.key.as_deref()),
+            produced: None,
         };
-        let mut slashed = None;
+        let mut slashed = produced.as_ref().and_then(|said| said.address);
         let mut dotted = None;
         for property in headers.typed_properties() {
             match property {
@@ -74,9 +79,7 @@ impl<'a> Outgoing<'a> {
                 _ => {}
             }
         }
-        if headers.origin().is_none() {
-            slashed = headers.named_address();
-        }
+        outgoing.produced = produced;
         outgoing.topic = match (slashed, dotted.or(address)) {
             (Some(slashed), _) => topic(Cow::Borrowed(slashed)),
             (None, Some(dotted)) => topic(rewrite(Form::Dotted, Form::Slashed, dotted)),
@@ -110,8 +113,12 @@ impl<'a> Outgoing<'a> {
         }
         let is_own = self.headers.origin() == Some(ORIGIN.as_bytes());
         if let Some(reply_to) = self.reply_to.filter(|reply_to| !reply_to.is_empty()) {
-            let slashed =
-                if is_own { Cow::Borrowed(reply_to) } else { rewrite(Form::Dotted, Form::Slashed, reply_to) };
+            let is_slashed = is_own || self.produced.is_some();
+            let slashed = if is_slashed {
+                Cow::Borrowed(reply_to)
+            } else {
+                rewrite(Form::Dotted, Form::Slashed, reply_to)
+            };
             push(Property::ResponseTopic(&topic(slashed)));
         }
         if let Some(bytes) = self.correlation_id {
@@ -137,7 +144,10 @@ impl<'a> Outgoing<'a> {
         if is_own {
             self.headers.written().for_each(|(header, value)| user(header, value));
         } else {
-            for (header, value) in self.headers.shown() {
+            for (place, header, value) in self.headers.shown_numbered() {
+                if self.produced.as_ref().is_some_and(|said| said.is_taken(place)) {
+                    continue;
+                }
                 if self.key.is_some() && *header == *name::RECORD_KEY.as_bytes() {
                     user(&[CLAIMED, &*header].concat(), value);
                 } else {

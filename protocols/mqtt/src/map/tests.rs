@@ -82,7 +82,7 @@ proptest! {
         // A copy for an inbox round-trips too, with the way it is delivered.
         let mut writer = HeaderWriter::default();
         let terms = InboxFor { granted: Qos::AtLeastOnce, retain, shared: !retain, subscription_id: expiry_s };
-        let copy = self::record(inbox_copy(&mut writer, &record, terms), None);
+        let copy = self::record(inbox_copy(&mut writer, &record, "t", terms), None);
         let again = Outgoing::read(&copy, None).unwrap();
         prop_assert_eq!(again.inbox_for, Some(terms));
         prop_assert_eq!(properties_of(&again), properties_of(&outgoing));
@@ -178,11 +178,11 @@ fn a_producers_headers_claim_nothing_that_the_broker_says() {
     assert_eq!(
         properties_of(&outgoing),
         built(&[
+            Property::ContentType("text"),
             Property::UserProperty("inver-key", "key"),
             Property::UserProperty("claimed-user-id", "admin"),
             Property::UserProperty("claimed-inver-key", "other"),
             Property::UserProperty("claimed-mqtt-topic", "d/2"),
-            Property::UserProperty("content-type", "text"),
         ])
     );
 }
@@ -214,4 +214,67 @@ fn characters_that_topic_names_forbid_are_escaped() {
     }
     assert!(Outgoing::read(&record, Some(b"")).is_none());
     assert!(Outgoing::read(&record, Some(&vec![b'a'; 70_000])).is_none());
+}
+
+#[test]
+fn a_producers_headers_are_the_properties_of_its_message() {
+    let headers: [(&[u8], Option<&[u8]>); 12] = [
+        (name::ADDRESS, Some(b"d/1")),
+        (b"h", Some(b"v")),
+        (name::QOS, Some(b"2")),
+        (b"mqtt-retain", Some(b"1")),
+        (b"mqtt-payload-format", Some(b"1")),
+        (name::CONTENT_TYPE, Some(b"text/plain")),
+        (name::REPLY_TO, Some(b"answers/a.b")),
+        (name::CORRELATION_ID, Some(b"\x00\xff")),
+        (name::EXPIRES, Some(b"1700000060000")),
+        (name::QOS, Some(b"1")),
+        (name::CONTENT_TYPE, Some(b"again")),
+        (name::EXPIRES, Some(b"never")),
+    ];
+    let record = record_of_a_producer(&headers, None);
+    let outgoing = Outgoing::read(&record, Some(b"commands")).unwrap();
+    assert_eq!((&*outgoing.topic, outgoing.qos, outgoing.retain), ("d/1", Qos::ExactlyOnce, true));
+    assert_eq!(outgoing.expires_ms, Some(1_700_000_060_000));
+    let mut properties = PropertiesBuf::new();
+    outgoing.put_properties(1_700_000_000_000, &mut properties);
+    let expected = built(&[
+        Property::PayloadFormatIndicator(1),
+        Property::MessageExpiryInterval(60),
+        Property::ContentType("text/plain"),
+        Property::ResponseTopic("answers/a.b"),
+        Property::CorrelationData(b"\x00\xff"),
+        Property::UserProperty("h", "v"),
+        Property::UserProperty("claimed-mqtt-qos", "1"),
+        Property::UserProperty("content-type", "again"),
+        Property::UserProperty("expires", "never"),
+    ]);
+    assert_eq!(properties, expected);
+    // A copy for an inbox tells the same.
+    let inbox_for =
+        InboxFor { granted: Qos::ExactlyOnce, retain: true, shared: false, subscription_id: None };
+    let mut writer = HeaderWriter::default();
+    let copy = self::record(inbox_copy(&mut writer, &record, &outgoing.topic, inbox_for), None);
+    let copied = Outgoing::read(&copy, None).unwrap();
+    assert_eq!((&*copied.topic, copied.qos, copied.retain), ("d/1", Qos::ExactlyOnce, true));
+    properties.clear();
+    copied.put_properties(1_700_000_000_000, &mut properties);
+    assert_eq!(properties, expected);
+}
+
+#[test]
+fn headers_of_a_wrong_form_are_no_properties() {
+    for (header, value) in [
+        (name::QOS, &b"3"[..]),
+        (b"mqtt-retain", b"yes"),
+        (b"mqtt-payload-format", b"2"),
+        (name::EXPIRES, b""),
+    ] {
+        let record = record_of_a_producer(&[(header, Some(value))], None);
+        let outgoing = Outgoing::read(&record, Some(b"t")).unwrap();
+        assert_eq!((outgoing.qos, outgoing.retain, outgoing.expires_ms), (Qos::AtLeastOnce, false, None));
+        let shown = properties_of(&outgoing);
+        let all: Vec<_> = shown.as_ref().iter().collect();
+        assert!(matches!(all[..], [Property::UserProperty(..)]), "{all:?}");
+    }
 }

@@ -56,7 +56,7 @@ impl Session {
             shared: false,
             subscription_id: scan.subscription_id,
         };
-        let headers = inbox_copy(&mut self.scratch.get().headers, record, inbox_for);
+        let headers = inbox_copy(&mut self.scratch.get().headers, record, &outgoing.topic, inbox_for);
         let message = Message { headers, ..Message::of_record(record, true) };
         self.publisher.of(&self.core).publish(self.core.target(), &message)?;
         Ok(true)

@@ -67,7 +67,7 @@ impl Session {
             && delivered.qos == Qos::ExactlyOnce
             && self.core.is_durable()
         {
-            self.move_to_inbox(number, delivery, &delivered)?;
+            self.move_to_inbox(number, delivery, &outgoing.topic, &delivered)?;
             return Ok(true);
         }
         let Some((packet_id, dup)) = self.take_packet_id(target, delivered.qos) else { return Ok(false) };
@@ -123,14 +123,20 @@ impl Session {
 
     /// Moves a QoS 2 message from a shared subscription to the inbox, in one log entry: from here on it is completed
     /// with this client or not at all [MQTT-4.8.2-4], [MQTT-4.8.2-5].
-    fn move_to_inbox(&mut self, number: u64, delivery: &Delivery, delivered: &Delivered) -> Result<(), Stop> {
+    fn move_to_inbox(
+        &mut self,
+        number: u64,
+        delivery: &Delivery,
+        topic: &str,
+        delivered: &Delivered,
+    ) -> Result<(), Stop> {
         let inbox_for = InboxFor {
             granted: delivered.qos,
             retain: delivered.retain,
             shared: true,
             subscription_id: delivered.subscription_ids.first().copied(),
         };
-        let headers = inbox_copy(&mut self.scratch.get().headers, &delivery.record, inbox_for);
+        let headers = inbox_copy(&mut self.scratch.get().headers, &delivery.record, topic, inbox_for);
         let message = Message { headers, ..Message::of_record(&delivery.record, true) };
         let publisher = self.publisher.of(&self.core);
         publisher.publish(self.core.target(), &message)?;
