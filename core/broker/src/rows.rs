@@ -8,7 +8,7 @@ use inver_access::Tags;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{PermissionScope, Permissions};
-use crate::spec::{Mode, NamespaceSpec, QueueSpec, TopicConfig, TopicKind};
+use crate::spec::{Mode, NamespaceSpec, QueueSpec, SubscriptionOptions, TopicConfig, TopicKind};
 use crate::tables;
 use crate::value::Arguments;
 
@@ -165,10 +165,35 @@ pub(crate) fn decode_session(row: &[u8]) -> Result<SessionRow, RowError> {
 }
 
 #[derive(Serialize, Deserialize)]
-pub(crate) struct SessionFilterRow {
-    pub(crate) guaranteed: bool,
-    pub(crate) no_local: bool,
-    pub(crate) opaque: Vec<u8>,
+struct SessionFilterRow {
+    guaranteed: bool,
+    no_local: bool,
+    opaque: Vec<u8>,
+}
+
+/// The version of a row of an exclusive subscription; others have version 1.
+const EXCLUSIVE_FILTER_VERSION: u8 = 2;
+
+pub(crate) fn encode_filter(options: &SubscriptionOptions) -> Bytes {
+    let row = SessionFilterRow {
+        guaranteed: options.guaranteed,
+        no_local: options.no_local,
+        opaque: options.opaque.to_vec(),
+    };
+    match options.exclusive {
+        true => tables::encode_as(EXCLUSIVE_FILTER_VERSION, &row),
+        false => encode(&row),
+    }
+}
+
+pub(crate) fn decode_filter(row: &[u8]) -> Result<SubscriptionOptions, RowError> {
+    let exclusive = row.first() == Some(&EXCLUSIVE_FILTER_VERSION);
+    let row: SessionFilterRow = match exclusive {
+        true => tables::decode_as(EXCLUSIVE_FILTER_VERSION, SESSION_FILTERS, row)?,
+        false => decode(SESSION_FILTERS, row)?,
+    };
+    let SessionFilterRow { guaranteed, no_local, opaque } = row;
+    Ok(SubscriptionOptions { guaranteed, no_local, exclusive, opaque: opaque.into() })
 }
 
 #[cfg(test)]
@@ -192,6 +217,18 @@ mod tests {
         assert_eq!(row.encode(), bytes.as_slice());
         assert_eq!(NamespaceRow::decode(&bytes).unwrap(), row);
         assert!(NamespaceRow::decode(&[3, 0]).is_err() && NamespaceRow::decode(&[]).is_err());
+    }
+
+    #[test]
+    fn rows_of_subscriptions_of_both_versions_are_read() {
+        for (exclusive, version) in [(false, 1), (true, 2)] {
+            let opaque = Bytes::from_static(b"x");
+            let options = SubscriptionOptions { guaranteed: true, no_local: false, exclusive, opaque };
+            let row = encode_filter(&options);
+            assert_eq!(row, [version, 1, 0, 1, b'x'].as_slice());
+            assert_eq!(decode_filter(&row).unwrap(), options);
+        }
+        assert!(decode_filter(&[3, 1, 0, 0]).is_err() && decode_filter(&[]).is_err());
     }
 
     #[test]

@@ -33,7 +33,7 @@ async fn open(connection: Connection, broker: Broker, server: Arc<Server>) -> Op
     let mut driver = Driver::new(connection, &server.connections, connecting);
     match poll_fn(|cx| driver.poll(cx)).await {
         End::Protocol(Outcome::Accepted(accepted, client)) => {
-            let Accepted { session, present, properties } = *accepted;
+            let Accepted { session, present, properties, .. } = *accepted;
             let connack = Packet::ConnAck(ConnAck {
                 session_present: present,
                 reason: Reason::Success,

@@ -19,6 +19,36 @@ use crate::token;
 /// Prefix of these topics. Clients cannot publish below it.
 pub(crate) const PREFIX: &str = "$SYS/";
 
+/// The topics below [`PREFIX`] that have messages, as filters: the statistics, and the state of bridges.
+const TOPICS: [&str; 9] = [
+    "$SYS/broker/version",
+    "$SYS/broker/uptime",
+    "$SYS/broker/clients/connected",
+    "$SYS/broker/clients/maximum",
+    "$SYS/broker/publish/messages/received",
+    "$SYS/broker/publish/messages/sent",
+    "$SYS/broker/publish/messages/dropped",
+    "$SYS/broker/retained messages/count",
+    "$SYS/broker/connection/+/state",
+];
+
+/// Whether a filter can match a topic below [`PREFIX`] that has messages.
+pub(crate) fn may_match(filter: &str) -> bool {
+    TOPICS.iter().any(|topic| overlap(filter, topic))
+}
+
+/// Whether two valid filters have a topic in common. The second has no `#`.
+fn overlap(filter: &str, other: &str) -> bool {
+    let (mut levels, mut others) = (filter.split('/'), other.split('/'));
+    loop {
+        match (levels.next(), others.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some(level), Some(other)) if level == other || level == "+" || other == "+" => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Counters behind the topics, and the connections that subscribed to them.
 pub(crate) struct SysTopics {
     /// Zero: values are sent on subscribing only.

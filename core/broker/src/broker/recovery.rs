@@ -10,11 +10,9 @@ use super::{BrokerError, Parts, sweep};
 use crate::access::Permissions;
 use crate::namespace::Namespace;
 use crate::rows::{
-    self, BindingOwner, DeliveredRow, NamespaceRow, RowError, SessionFilterRow, decode, split_counted,
-    split_key,
+    self, BindingOwner, DeliveredRow, NamespaceRow, RowError, decode, split_counted, split_key,
 };
 use crate::session::{SessionCore, Sessions, WillRow};
-use crate::spec::SubscriptionOptions;
 
 /// Namespaces, with their sessions, by id.
 type ById = HashMap<u32, Sessions>;
@@ -201,13 +199,7 @@ fn recover_sessions(log: &Log, by_id: &ById) -> Result<(), BrokerError> {
     };
     each(log, rows::SESSION_FILTERS, by_id, |sessions, key, row| {
         if let Some((core, filter)) = of(sessions, &key) {
-            let row: SessionFilterRow = decode(rows::SESSION_FILTERS, &row)?;
-            let options = SubscriptionOptions {
-                guaranteed: row.guaranteed,
-                no_local: row.no_local,
-                opaque: row.opaque.into(),
-            };
-            core.recover_filter(&filter, options);
+            core.recover_filter(&filter, rows::decode_filter(&row)?);
         }
         Ok(())
     })?;

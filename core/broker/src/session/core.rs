@@ -23,7 +23,7 @@ use crate::limits::LimitReached;
 use crate::mailbox::Mailbox;
 use crate::namespace::Namespace;
 use crate::removal::Removal;
-use crate::rows::{self, SessionFilterRow, SessionRow};
+use crate::rows::{self, SessionRow};
 use crate::spec::{Expiry, InboxBounds, SubscriptionOptions};
 use crate::subscription::Subscription;
 use crate::value::Arguments;
@@ -255,14 +255,18 @@ impl SessionCore {
         }
         let mut entry = Entry::new();
         if self.is_durable() {
-            let row = SessionFilterRow {
-                guaranteed: options.guaranteed,
-                no_local: options.no_local,
-                opaque: options.opaque.to_vec(),
-            };
-            entry.put(rows::SESSION_FILTERS, self.key_of(text), rows::encode(&row));
+            entry.put(rows::SESSION_FILTERS, self.key_of(text), rows::encode_filter(options));
         }
-        let completion = self.submit(entry)?;
+        let was_exclusive = state.filters.get(text).is_some_and(|before| before.exclusive);
+        if options.exclusive && !was_exclusive && !self.claim(text) {
+            return Err(SubscribeError::Taken);
+        }
+        let submitted = self.submit(entry);
+        // The filter is the session's own if its row says so.
+        if was_exclusive != options.exclusive && submitted.is_ok() == was_exclusive {
+            self.release(text);
+        }
+        let completion = submitted?;
         let existed = state.filters.insert(text.into(), options.clone()).is_some();
         Ok((existed, completion))
     }
@@ -276,10 +280,22 @@ impl SessionCore {
         let mut entry = Entry::new();
         self.delete_filter_row(text, &mut entry);
         let completion = self.submit(entry)?;
-        state.filters.remove(text);
+        let removed = state.filters.remove(text);
         drop(state);
+        if removed.is_some_and(|options| options.exclusive) {
+            self.release(text);
+        }
         self.leave(text);
         Ok((true, completion))
+    }
+
+    /// Makes an exclusive subscription of this filter its own; false if it is another session's.
+    pub(super) fn claim(&self, filter: &[u8]) -> bool {
+        self.registry().is_none_or(|registry| registry.exclusive.claim(filter, self.id))
+    }
+
+    fn release(&self, filter: &[u8]) {
+        self.registry().iter().for_each(|registry| registry.exclusive.release(filter, self.id));
     }
 
     /// Ends the delivery of a subscription that was removed.
@@ -332,6 +348,8 @@ impl SessionCore {
     fn leave_all(self: &Arc<Self>, filters: Few<Box<[u8]>, SubscriptionOptions>) {
         self.namespace.changed();
         filters.keys().filter(|text| split_share(text).is_some()).for_each(|text| self.leave(text));
+        let exclusive = filters.iter().filter(|(_, options)| options.exclusive);
+        exclusive.for_each(|(filter, _)| self.release(filter));
         let core = self.clone();
         let count = filters.len();
         let unbind = move || {

@@ -38,6 +38,16 @@ impl<K: Ord, V> Few<K, V> {
         }
     }
 
+    pub(super) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        match self {
+            Few::List(list) => Some(&list.get(find(list, key).ok()?)?.1),
+            Few::Tree(tree) => tree.get(key),
+        }
+    }
+
     /// Inserts an entry; the value before.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         if let Few::List(list) = self {

@@ -11,6 +11,7 @@
 //! at a time, see [`Sessions::open`]. Neither the namespace nor its bindings keep a session alive.
 
 mod core;
+mod exclusive;
 mod few;
 mod group;
 mod listing;
@@ -64,6 +65,9 @@ pub enum SubscribeError {
     /// The client may not subscribe to every address that the filter matches.
     #[error("not authorized")]
     NotAllowed,
+    /// Another session has an exclusive subscription of the filter.
+    #[error("another client has this exclusive subscription")]
+    Taken,
     /// A bound is reached.
     #[error(transparent)]
     Limit(#[from] LimitReached),

@@ -170,6 +170,10 @@ impl SessionCore {
             (Some(_), None) => {}
             (None, _) => self.bind(text, &options),
         }
+        if options.exclusive && !self.claim(text) {
+            let client_id = &**self.client_id();
+            tracing::error!(client_id, "another session has an exclusive subscription too");
+        }
         self.state.lock().filters.insert(text.into(), options);
     }
 

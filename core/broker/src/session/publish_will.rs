@@ -95,13 +95,15 @@ impl SessionCore {
         let mut writer = HeaderWriter::default();
         let headers = will.headers(&record, now, &mut writer);
         let message = Message { timestamp_ms: now, headers, ..Message::of_record(&record, will.guaranteed) };
-        let published = publisher.publish(Target::Hub(&will.address), &message);
-        if will.retain {
-            let retained = publisher.retain(&will.address, &message);
-            if let Err(error) = retained {
-                tracing::warn!(client_id = &**self.client_id(), %error, "failed to retain a will");
-            }
-        }
+        let published = match will.retain {
+            false => publisher.publish(Target::Hub(&will.address), &message),
+            true => publisher.publish_retained(&will.address, &message).map(|(routed, retained)| {
+                if let Err(error) = retained {
+                    tracing::warn!(client_id = &**self.client_id(), %error, "failed to retain a will");
+                }
+                routed
+            }),
+        };
         publisher.attach(|entry| self.delete_will(entry));
         if let Err(error) = published.and_then(|_| publisher.flush()) {
             tracing::warn!(client_id = &**self.client_id(), %error, "failed to publish a will");

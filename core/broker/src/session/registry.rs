@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxBuildHasher;
 
 use super::core::SessionCore;
+use super::exclusive::Exclusive;
 use super::overflows::Overflows;
 use crate::access::AccessControl;
 use crate::maps;
@@ -31,6 +32,7 @@ pub(crate) struct Registry {
     changing: Mutex<()>,
     /// The members of each group, by client id. Taken before the namespace's topology lock.
     pub(super) groups: Mutex<HashMap<String, HashSet<String>>>,
+    pub(super) exclusive: Exclusive,
     /// Durable sessions by the streams of their inboxes.
     by_stream: DashMap<u64, Arc<SessionCore>, FxBuildHasher>,
     pub(super) inbox: InboxBounds,
@@ -49,6 +51,7 @@ impl Sessions {
             in_order: Ordered::default(),
             changing: Mutex::default(),
             groups: Mutex::default(),
+            exclusive: Exclusive::default(),
         }))
     }
 
@@ -98,6 +101,7 @@ impl Sessions {
             self.0.by_stream.clear();
             self.0.in_order.clear();
             self.0.groups.lock().clear();
+            self.0.exclusive.clear();
             all
         };
         for core in all {

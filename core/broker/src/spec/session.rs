@@ -18,6 +18,8 @@ pub struct SubscriptionOptions {
     pub guaranteed: bool,
     /// The session's own publishes are not delivered to it.
     pub no_local: bool,
+    /// No other session may have an exclusive subscription of the same filter.
+    pub exclusive: bool,
     /// Bytes that the protocol keeps with the subscription.
     pub opaque: Bytes,
 }

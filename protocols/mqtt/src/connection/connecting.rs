@@ -125,6 +125,9 @@ impl Connecting {
                     }
                     client.identify(accepted.session.client_id());
                     client.logged_in(accepted.session.user(), accepted.session.namespace().name());
+                    if let Some(why) = accepted.unkept_will {
+                        client.request_refused("will", &why);
+                    }
                     Outcome::Accepted(Box::new(accepted), client)
                 }
                 Err(refusal) => refused(&mut client, connect.version, refusal),

@@ -15,6 +15,7 @@ pub(crate) mod connect;
 mod deferred;
 mod deliver;
 mod disconnect;
+mod filters;
 mod inflight;
 mod lazy;
 mod live;

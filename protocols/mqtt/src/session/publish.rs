@@ -5,6 +5,7 @@ use inver_access::{Operation, ResourceKind};
 use inver_broker::{Message, PublishError, Routed, Target};
 use inver_driver::{Count, count, count_received};
 
+use super::filters;
 use super::receive::Arrival;
 use super::{Session, stored};
 use crate::codec::{Ack, DecodeError, Packet, Publish, Qos, Reason, Version};
@@ -13,6 +14,18 @@ use crate::map::{Author, Incoming};
 
 /// Size from which a write batch is submitted before the turn ends.
 const WRITE_BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+/// Why a client cannot publish at a topic, or have a will there: it is one of the server's own, or a function of another
+/// server.
+pub(super) fn refused_topic(topic: &str) -> Option<Reason> {
+    if !topic.starts_with('$') {
+        return None;
+    }
+    if inver_broker::is_reserved(topic.as_bytes()) {
+        return Some(Reason::NotAuthorized);
+    }
+    filters::is_foreign(topic).then_some(Reason::TopicNameInvalid)
+}
 
 impl Session {
     /// Routes a PUBLISH and copies it into the turn's write batch. The acknowledgement waits until that is committed.
@@ -39,8 +52,8 @@ impl Session {
         }
         let refused = if is_shut {
             Some(Reason::QuotaExceeded)
-        } else if inver_broker::is_reserved(topic.as_bytes()) {
-            Some(Reason::NotAuthorized)
+        } else if let Some(reason) = refused_topic(topic) {
+            Some(reason)
         } else if topic.bytes().filter(|&byte| byte == b'/').count() >= self.server.config.topic_levels_max {
             Some(Reason::TopicNameInvalid)
         } else {
@@ -75,15 +88,24 @@ impl Session {
                 };
                 let publisher = self.publisher.of(&self.core);
                 // An empty payload clears the retained message [MQTT-3.3.1-5], [MQTT-3.3.1-6].
-                let retained = !publish.retain || publisher.retain(topic.as_bytes(), &message).is_ok();
-                let routed = publisher.publish(Target::Hub(topic.as_bytes()), &message);
+                let routed = match publish.retain {
+                    false => publisher
+                        .publish(Target::Hub(topic.as_bytes()), &message)
+                        .map(|routed| (routed, true)),
+                    true => publisher
+                        .publish_retained(topic.as_bytes(), &message)
+                        .map(|(routed, retained)| (routed, retained.is_ok())),
+                };
                 batch_bytes = publisher.bytes();
                 match routed {
                     Err(PublishError::KeyRefused { .. }) => {
                         self.core.permissions().denied(ResourceKind::Address, topic, Operation::Write);
                         Reason::NotAuthorized
                     }
-                    routed => self.reason_of(routed?, retained, qos).ok_or(Stop::QueueFull)?,
+                    routed => {
+                        let (routed, retained) = routed?;
+                        self.reason_of(routed, retained, qos).ok_or(Stop::QueueFull)?
+                    }
                 }
             }
         };

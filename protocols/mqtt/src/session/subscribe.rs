@@ -6,11 +6,12 @@ use inver_settings::{MESSAGE_BYTES_MAX, excerpt};
 use tokio::time::Instant;
 
 use super::Session;
+use super::filters::{self, Asked};
 use super::source::{DeliverySource, RetainedScan};
 use super::terms::Terms;
 use crate::codec::{
-    Packet, PropertiesBuf, Property, Qos, Reason, RetainHandling, Shared, SubAck, Subscribe,
-    SubscribeOptions, UnsubAck, Unsubscribe, split_shared,
+    Packet, PropertiesBuf, Property, Qos, Reason, RetainHandling, SubAck, Subscribe, SubscribeOptions,
+    UnsubAck, Unsubscribe,
 };
 use crate::error::{Stop, count_reason};
 use crate::sys;
@@ -37,13 +38,13 @@ impl Session {
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut first_error = None;
         for &(filter, mut options) in &subscribe.filters {
-            options.no_local |= self.is_bridge && matches!(split_shared(filter), Shared::No);
             options.retain_as_published |= self.is_bridge;
-            let mode = match split_shared(filter) {
-                Shared::Yes { .. } => mode.clone(),
-                _ => Ok(None),
-            };
-            let subscribed = mode.and_then(|mode| self.subscribe_one(filter, Terms { options, id, mode }));
+            let asked = filters::asked(filter).map_err(|why| (Reason::TopicFilterInvalid, why.to_owned()));
+            let subscribed = asked.and_then(|asked| {
+                let mode = if asked.is_shared { mode.clone()? } else { None };
+                options.no_local |= self.is_bridge && !asked.is_shared;
+                self.subscribe_one(&asked, Terms { options, id, mode })
+            });
             reasons.push(match subscribed {
                 Ok(()) => match options.qos {
                     Qos::AtMostOnce => Reason::Success,
@@ -67,7 +68,8 @@ impl Session {
         Ok(())
     }
 
-    fn subscribe_one(&mut self, filter: &str, terms: Terms) -> Result<(), (Reason, String)> {
+    fn subscribe_one(&mut self, asked: &Asked<'_>, terms: Terms) -> Result<(), (Reason, String)> {
+        let filter = &*asked.text;
         if self.server.config.refused_filters.iter().any(|refused| refused == filter) {
             return Err((Reason::Unspecified, "topic filter refused by configuration".to_owned()));
         }
@@ -77,9 +79,14 @@ impl Session {
         let options = SubscriptionOptions {
             guaranteed: terms.options.qos != Qos::AtMostOnce,
             no_local: terms.options.no_local,
+            exclusive: asked.is_exclusive,
             opaque: terms.to_bytes(),
         };
-        if let Shared::Yes { .. } = split_shared(filter) {
+        if asked.is_shared {
+            if terms.options.no_local {
+                let what = "No Local on a shared subscription [MQTT-3.8.3-4]";
+                return Err((Reason::TopicFilterInvalid, what.to_owned()));
+            }
             return self.join(filter, terms, &options);
         }
         let (existed, completion) =
@@ -144,6 +151,7 @@ impl Session {
         self.flush()?;
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         for &filter in &unsubscribe.filters {
+            let filter = &*filters::stored(filter);
             if let Some(shared) = self.shared.remove(filter) {
                 // Messages already sent are completed here; the others go to the remaining members.
                 let _ = shared.consumer.ack(&self.inflight.acknowledge_shared(shared.number))?;
@@ -193,7 +201,7 @@ fn refusal(error: &SubscribeError) -> (Reason, String) {
         // "Correctly formed but not accepted for this Client" (section 3.9.3): others share it in another mode.
         SubscribeError::ModeClash(_) | SubscribeError::Attach(_) => Reason::TopicFilterInvalid,
         SubscribeError::NotAllowed => Reason::NotAuthorized,
-        SubscribeError::Limit(_) => Reason::QuotaExceeded,
+        SubscribeError::Limit(_) | SubscribeError::Taken => Reason::QuotaExceeded,
         SubscribeError::NotShared
         | SubscribeError::Queue(_)
         | SubscribeError::Subscription(_)

@@ -11,6 +11,7 @@ mod access;
 mod authentication;
 mod connecting;
 mod fanout;
+mod functions;
 mod log_failure;
 mod publishing;
 mod sessions;

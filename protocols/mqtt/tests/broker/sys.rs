@@ -68,20 +68,3 @@ async fn a_resumed_session_receives_values_again() {
     assert!(connack.session_present);
     assert_eq!(client.receive().await.topic, "$SYS/broker/uptime");
 }
-
-#[tokio::test]
-async fn a_will_to_a_sys_topic_is_refused() {
-    let server = Server::start().await;
-    let will = Will {
-        qos: Qos::AtLeastOnce,
-        retain: true,
-        topic: "$SYS/broker/uptime",
-        payload: b"forged",
-        properties: Properties::EMPTY,
-    };
-    for version in [Version::V311, Version::V5] {
-        let mut client = server.dial(version).await;
-        client.send_connect(&ConnectOptions { will: Some(will.clone()), ..Default::default() }).await;
-        assert_eq!(client.connack().await.reason, Reason::NotAuthorized);
-    }
-}

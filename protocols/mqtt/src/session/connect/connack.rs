@@ -3,13 +3,19 @@
 use crate::codec::{Connect, PACKET_BYTES_MAX, PropertiesBuf, Property, Version};
 use crate::session::Session;
 
+use super::request::Request;
+
+/// Bytes of a CONNACK with a warning, at most: its other properties may have a client identifier.
+const WARNING_ROOM_BYTES: usize = 70_000;
+
 impl Session {
     /// The properties that tell an MQTT 5 client the server's bounds, and what differs from its request.
     pub(super) fn connack_properties(
         &self,
         connect: &Connect<'_>,
         assigned_client_id: Option<&str>,
-        expiry_s: u32,
+        request: &Request,
+        warning: Option<&str>,
     ) -> PropertiesBuf {
         let mut properties = PropertiesBuf::new();
         if connect.version != Version::V5 {
@@ -23,8 +29,8 @@ impl Session {
         let mut push = |property: Property<'_>| {
             let _short_enough = properties.push(property);
         };
-        if requested_expiry_s.is_some_and(|requested| requested != expiry_s) {
-            push(Property::SessionExpiryInterval(expiry_s));
+        if requested_expiry_s.is_some_and(|requested| requested != request.expiry_s) {
+            push(Property::SessionExpiryInterval(request.expiry_s));
         }
         if config.receive_maximum != u16::MAX {
             push(Property::ReceiveMaximum(config.receive_maximum));
@@ -41,6 +47,10 @@ impl Session {
         if self.keep_alive_s != connect.keep_alive_s {
             // [MQTT-3.2.2-21]
             push(Property::ServerKeepAlive(self.keep_alive_s));
+        }
+        // A packet of this size every client accepts that accepts any.
+        if let Some(warning) = warning.filter(|_| request.packet_bytes_max > WARNING_ROOM_BYTES) {
+            push(Property::ReasonString(warning));
         }
         properties
     }

@@ -17,13 +17,14 @@ use self::request::Request;
 use super::deferred::Deferred;
 use super::inflight::InflightWindow;
 use super::lazy::{LazyPublisher, LazyQueue};
+use super::publish::refused_topic;
 use super::receive::ReceiveWindow;
 use super::scratch::ScratchLease;
 use super::shared::SharedSubscriptions;
 use super::stored::{self, StoredState};
 use super::subscriptions::Subscriptions;
 use super::{Counted, Session, alias, terms};
-use crate::codec::{Ack, Connect, DecodeError, Packet, PropertiesBuf, Reason, Version};
+use crate::codec::{Ack, Connect, Packet, PropertiesBuf, Reason, Version, Will};
 use crate::config::MqttConfig;
 use crate::error::Refusal;
 use crate::server::{ConnectedClient, Server};
@@ -33,6 +34,8 @@ pub(crate) struct Accepted {
     pub(crate) session: Session,
     /// CONNACK's Session Present flag.
     pub(crate) present: bool,
+    /// Why the client's will is not kept, if it is not.
+    pub(crate) unkept_will: Option<&'static str>,
     /// CONNACK's properties.
     pub(crate) properties: PropertiesBuf,
 }
@@ -49,7 +52,6 @@ pub(crate) async fn connect(
     let config = &server.config;
     let now_ms = broker.clock().steady_ms();
     let request = Request::read(connect, config);
-    check_will_topic(connect, config)?;
     let LoggedIn { admitted, assigned } = login::log_in(connect, client, broker, config, mailbox).await?;
     let client_id = assigned.as_deref().unwrap_or(connect.client_id);
     let permissions = admitted.permissions;
@@ -65,7 +67,8 @@ pub(crate) async fn connect(
     };
     let opened = admitted.sessions.open(spec).await?;
     let Opened { session: core, present, subscriptions, state, mut completion } = opened;
-    if let Some(will) = &connect.will {
+    let unkept_will = connect.will.as_ref().and_then(|will| unkept(will, config));
+    if let Some(will) = connect.will.as_ref().filter(|_| unkept_will.is_none()) {
         let will = will::stored(will, client_id, user.as_deref(), now_ms)?;
         completion = completion.and(core.set_will(Some(will))?);
     }
@@ -122,19 +125,20 @@ pub(crate) async fn connect(
     if let Completion::At(lsn) = completion {
         broker.log().wait_committed(lsn).await?;
     }
-    let properties = session.connack_properties(connect, assigned.as_deref(), request.expiry_s);
-    Ok(Accepted { session, present, properties })
+    let properties = session.connack_properties(connect, assigned.as_deref(), &request, unkept_will);
+    Ok(Accepted { session, present, unkept_will, properties })
 }
 
-fn check_will_topic(connect: &Connect<'_>, config: &MqttConfig) -> Result<(), DecodeError> {
-    let Some(will) = &connect.will else { return Ok(()) };
+/// Why a will is not kept. Its client connects all the same: other servers take such wills, and a client that is refused
+/// would try again for ever.
+fn unkept(will: &Will<'_>, config: &MqttConfig) -> Option<&'static str> {
     if will.topic.split('/').count() > config.topic_levels_max {
-        return Err(DecodeError::because(Reason::TopicNameInvalid, "a will topic of too many levels"));
+        return Some("the will is not kept: its topic has too many levels");
     }
-    if inver_broker::is_reserved(will.topic.as_bytes()) {
-        return Err(DecodeError::because(Reason::NotAuthorized, "a will topic below $SYS/"));
+    match refused_topic(will.topic)? {
+        Reason::NotAuthorized => Some("the will is not kept: its topic is below $SYS/"),
+        _ => Some("the will is not kept: its topic is a function of another server"),
     }
-    Ok(())
 }
 
 /// The keep alive in force: the client's, bounded by the configuration.
