@@ -25,6 +25,12 @@ pub(crate) const FILTER: &str = "inver.capture.filter";
 /// The setting of a topic for the key of those records, a template; by default the whole address.
 const KEY: &str = "inver.capture.key";
 
+/// The setting of a topic for null values: `true` appends one for a message that clears a retained value.
+const TOMBSTONES: &str = "inver.capture.tombstones";
+
+/// Beginnings of filters that are subscriptions of a protocol and match no address.
+const SUBSCRIPTIONS: [&str; 3] = ["$share/", "$queue/", "$exclusive/"];
+
 /// Time between two log lines about captures that fail.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -38,7 +44,7 @@ struct Ranked {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Rank {
+pub(crate) enum Rank {
     /// A rule of the topic of this name; the name is no template.
     Topic(Box<str>),
     /// The rule of the configuration at this index.
@@ -67,6 +73,17 @@ pub(crate) struct Captures {
     /// The rules of the configuration.
     configured: Mutex<Vec<CaptureRule>>,
     refusals: Mutex<Refusals>,
+}
+
+/// What a rule does with a publish.
+pub(crate) struct Capture {
+    pub(crate) topic: String,
+    pub(crate) key: Bytes,
+    /// See [`CaptureRule::tombstones`].
+    pub(crate) tombstones: bool,
+    /// See [`CaptureRule::passes_on`].
+    pub(crate) passes_on: bool,
+    pub(crate) rank: Rank,
 }
 
 /// Captures that failed since the last log line about them.
@@ -132,7 +149,7 @@ impl Captures {
         let now = clock.now();
         if refusals.logged_at.is_none_or(|at| now.duration_since(at) >= LOG_INTERVAL) {
             let messages = std::mem::take(&mut refusals.count);
-            tracing::warn!(topic, %error, messages, "failed to create a capture's topic; publishes are refused");
+            tracing::warn!(topic, %error, messages, "failed to create a capture's topic; publishes are refused or go to the next rule");
             refusals.logged_at = Some(now);
         }
     }
@@ -146,12 +163,13 @@ impl Captures {
         self.general.load(Ordering::Acquire) > 0
     }
 
-    /// The topic and key of a captured publish.
-    pub(crate) fn capture(&self, origin: &str, address: &Address) -> Option<(String, Bytes)> {
+    /// How the first rule, or the first one after that of a rank, captures a publish.
+    pub(crate) fn capture(&self, origin: &str, address: &Address, after: Option<&Rank>) -> Option<Capture> {
         let mut first: Option<Arc<Ranked>> = None;
         self.rules.read().matching(address, |ranked| {
-            let is_of_origin = ranked.rule.origin.as_deref().is_none_or(|o| o == origin);
-            if is_of_origin && first.as_ref().is_none_or(|f| ranked.rank < f.rank) {
+            let applies = ranked.rule.origin.as_deref().is_none_or(|o| o == origin)
+                && after.is_none_or(|after| *after < ranked.rank);
+            if applies && first.as_ref().is_none_or(|f| ranked.rank < f.rank) {
                 first = Some(ranked.clone());
             }
         });
@@ -163,7 +181,9 @@ impl Captures {
                 String::from_utf8_lossy(&fill(&rule.topic, Form::Dotted, rule, address)).into_owned()
             }
         };
-        Some((topic, Bytes::from(fill(&rule.key, Form::Slashed, rule, address))))
+        let key = Bytes::from(fill(&rule.key, Form::Slashed, rule, address));
+        let (tombstones, passes_on) = (rule.tombstones, rule.passes_on);
+        Some(Capture { topic, key, tombstones, passes_on, rank: rank.clone() })
     }
 }
 
@@ -176,11 +196,18 @@ fn of_settings(topic: &str, config: &TopicConfig) -> Option<CaptureRule> {
         filter: Filter::slashed(filter.as_bytes()),
         topic: topic.to_owned(),
         key: key.map_or(WHOLE_ADDRESS, String::as_str).to_owned(),
+        tombstones: config.get(TOMBSTONES).is_some_and(|value| value.trim().eq_ignore_ascii_case("true")),
+        passes_on: false,
     })
 }
 
 /// Checks the rule in a topic's settings.
 pub(crate) fn check(config: &TopicConfig) -> Result<(), TopicError> {
+    if let Some(value) = config.get(TOMBSTONES)
+        && !["", "true", "false"].contains(&value.trim().to_ascii_lowercase().as_str())
+    {
+        return Err(TopicError::BadConfig(format!("{TOMBSTONES} is true or false, not '{value}'")));
+    }
     let Some(filter) = config.get(FILTER).filter(|filter| !filter.is_empty()) else { return Ok(()) };
     let key = config.get(KEY).map_or("", String::as_str);
     let wildcards = wildcards(filter).map_err(|what| TopicError::BadConfig(format!("{FILTER} {what}")))?;
@@ -221,6 +248,9 @@ fn wildcards(filter: &str) -> Result<usize, String> {
     }
     if filter.is_empty() {
         return Err("is missing".into());
+    }
+    if let Some(prefix) = SUBSCRIPTIONS.iter().find(|prefix| filter.starts_with(**prefix)) {
+        return Err(format!("matches no message: leave out '{prefix}' and what belongs to it"));
     }
     Ok(count)
 }
@@ -310,6 +340,8 @@ mod tests {
             ("a/+", "x{1", "", "without its"),
             ("a/+", "x", "{3}", "key `{3}`"),
             ("a", "x", "{1}", "filter's 0 wildcards"),
+            ("$share/g/a", "x", "", "matches no message"),
+            ("$queue/#", "x", "", "matches no message"),
         ] {
             let error = check_capture(filter, topic, key).unwrap_err();
             assert!(error.contains(expected), "{filter} {topic} {key}: {error}");
@@ -323,9 +355,16 @@ mod tests {
             filter: Filter::slashed(filter.as_bytes()),
             topic: (*topic).into(),
             key: (*key).into(),
+            tombstones: false,
+            passes_on: false,
         };
         let rules: Vec<CaptureRule> = rules.iter().map(rule).collect();
-        Captures::new(&rules).capture("x", &Address::parse(Form::Slashed, address.as_bytes()))
+        captured(&Captures::new(&rules), address)
+    }
+
+    fn captured(captures: &Captures, address: &str) -> Option<(String, Bytes)> {
+        let address = Address::parse(Form::Slashed, address.as_bytes());
+        captures.capture("x", &address, None).map(|capture| (capture.topic, capture.key))
     }
 
     #[test]
@@ -343,9 +382,11 @@ mod tests {
             filter: Filter::slashed(b"#"),
             topic: "all".into(),
             key: WHOLE_ADDRESS.into(),
+            tombstones: false,
+            passes_on: false,
         };
         let captures = Captures::new(&[all]);
-        let at = |address: &[u8]| captures.capture("x", &Address::parse(Form::Slashed, address));
+        let at = |address: &[u8]| captured(&captures, std::str::from_utf8(address).unwrap());
         let config = |filter: &str, key: &str| {
             TopicConfig::from([(FILTER.to_owned(), filter.to_owned()), (KEY.to_owned(), key.to_owned())])
         };
@@ -374,12 +415,14 @@ mod tests {
             filter: Filter::slashed(filter.as_bytes()),
             topic: topic.into(),
             key: WHOLE_ADDRESS.into(),
+            tombstones: false,
+            passes_on: false,
         };
         let captures = Captures::new(&[rule(None, "#", "all"), rule(Some("x"), "a/#", "a")]);
         let config = TopicConfig::from([(FILTER.to_owned(), "own/#".to_owned())]);
         captures.set_topic("own", None, Some(&config));
         let topic_of = |address: &[u8]| {
-            captures.capture("x", &Address::parse(Form::Slashed, address)).map(|(topic, _)| topic)
+            captured(&captures, std::str::from_utf8(address).unwrap()).map(|(topic, _)| topic)
         };
         assert_eq!(topic_of(b"a/b").as_deref(), Some("all"));
         captures.set_configured(&[rule(Some("x"), "a/#", "new")]);

@@ -122,6 +122,15 @@ pub struct Publisher {
     spans: traced::Spans,
 }
 
+/// What is special about a publish.
+#[derive(Clone, Copy, Default)]
+struct How<'a> {
+    /// Queues that do not get it.
+    except: &'a [&'a str],
+    /// It clears a retained value.
+    clears: bool,
+}
+
 /// A check of a queue with limits.
 struct PendingCheck {
     queue: Arc<Queue>,
@@ -201,7 +210,20 @@ impl Publisher {
     /// Routes a message and copies it into the write batch.
     #[inline]
     pub fn publish(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
-        self.publish_except(to, message, &[])
+        self.publish_as(to, message, How::default())
+    }
+
+    /// Publishes a message at an address of the hub that sets (or, with an empty or null value, clears) the retained value of
+    /// the address. The second result says whether it can be retained: it is published all the same.
+    pub fn publish_retained(
+        &mut self,
+        address: &[u8],
+        message: &Message<'_>,
+    ) -> Result<(Routed, Result<(), LimitReached>), PublishError> {
+        let retained = self.retain(address, message);
+        let clears = message.value.is_none_or(<[u8]>::is_empty);
+        let routed = self.publish_as(Target::Hub(address), message, How { clears, ..How::default() })?;
+        Ok((routed, retained))
     }
 
     /// As [`publish`](Self::publish), but not to the queues of these names.
@@ -212,9 +234,19 @@ impl Publisher {
         message: &Message<'_>,
         except: &[&str],
     ) -> Result<Routed, PublishError> {
+        self.publish_as(to, message, How { except, ..How::default() })
+    }
+
+    #[inline]
+    fn publish_as(
+        &mut self,
+        to: Target<'_>,
+        message: &Message<'_>,
+        how: How<'_>,
+    ) -> Result<Routed, PublishError> {
         match self.namespace.traces().tracer().cloned() {
-            None => self.route_message(to, message, except),
-            Some(tracer) => self.publish_traced(&tracer, to, message, except),
+            None => self.route_message(to, message, how),
+            Some(tracer) => self.publish_traced(&tracer, to, message, how),
         }
     }
 
@@ -222,8 +254,9 @@ impl Publisher {
         &mut self,
         to: Target<'_>,
         message: &Message<'_>,
-        except: &[&str],
+        how: How<'_>,
     ) -> Result<Routed, PublishError> {
+        let How { except, clears } = how;
         let mut route = match to {
             Target::Inbox(InboxTarget(inbox)) => Arc::new(router::to_inbox(inbox, message.guaranteed)),
             Target::Hub(address) => match self.cached(HUB, b'/', address, message.guaranteed) {
@@ -258,6 +291,9 @@ impl Publisher {
         if route.is_cut {
             return Ok(Routed { destinations: route.receivers, refused: true });
         }
+        if route.passed_on {
+            self.namespace.counters().capture_passed_on.increment(1);
+        }
         if route.lacks_capture {
             self.namespace.counters().capture_refused.increment(1);
             if message.guaranteed {
@@ -285,7 +321,16 @@ impl Publisher {
         let set = accepting.as_ref().unwrap_or(&route.set);
         let mut taken = false;
         for set in std::iter::once(set).chain(&route.formatted).filter(|set| !set.is_empty()) {
-            self.write_batch.add(set, route.key.as_deref(), message);
+            match route.tombstones.filter(|_| clears).and_then(|stream| set.split(stream)) {
+                None => self.write_batch.add(set, route.key.as_deref(), message),
+                Some((captured, others)) => {
+                    let tombstone = Message { value: None, ..*message };
+                    self.write_batch.add(&Arc::new(captured), route.key.as_deref(), &tombstone);
+                    if !others.is_empty() {
+                        self.write_batch.add(&Arc::new(others), route.key.as_deref(), message);
+                    }
+                }
+            }
             taken = true;
         }
         self.published += 1;
@@ -604,7 +649,7 @@ impl Publisher {
     fn cache(&mut self, route: Route) -> Arc<Route> {
         let route = Arc::new(route);
         // The capture's topic can be created as soon as a limit allows it.
-        if route.lacks_capture {
+        if route.lacks_capture || route.passed_on {
             return route;
         }
         if self.routes.len() >= ROUTES_MAX

@@ -126,6 +126,15 @@ impl ReceiverSet {
         self.ids.retain(|id| *id != id_of_stream(stream));
     }
 
+    /// A set of one of its streams, and one of its other receivers; none if it does not have that stream.
+    pub(crate) fn split(&self, stream: StreamId) -> Option<(ReceiverSet, ReceiverSet)> {
+        let found = self.log.iter().find(|s| s.id() == stream)?;
+        let mut one = ReceiverSet { format: self.format.clone(), ..ReceiverSet::default() };
+        one.add_stream(found);
+        let others = ReceiverSet { format: self.format.clone(), ..self.others(&one.ids) };
+        Some((one, others))
+    }
+
     /// Whether it is this stream alone.
     pub(crate) fn is_only(&self, stream: StreamId) -> bool {
         self.ids[..] == [id_of_stream(stream)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_access::{Operation, ResourceKind};
+use inver_storage::StreamId;
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
@@ -42,6 +43,10 @@ pub(crate) struct Route {
     pub(crate) readers: Option<(Arc<Permissions>, u64)>,
     /// A capture rule applies whose topic cannot be appended to: such a message is not acknowledged.
     pub(crate) lacks_capture: bool,
+    /// The topic of a capture rule could not be appended to, and the next rule applied.
+    pub(crate) passed_on: bool,
+    /// A partition to which a message that clears a retained value is appended with a null value.
+    pub(crate) tombstones: Option<StreamId>,
     /// More exchanges lead on than one publish may visit: such a message is refused.
     pub(crate) is_cut: bool,
 }
@@ -96,6 +101,8 @@ pub(crate) fn to_inbox(inbox: &dyn Inbox, guaranteed: bool) -> Route {
         receivers: 1,
         readers: None,
         lacks_capture: false,
+        passed_on: false,
+        tombstones: None,
         is_cut: false,
     }
 }
@@ -247,24 +254,34 @@ fn visit_topics(
     any
 }
 
-/// Adds the topic of the first capture rule that matches.
+/// Adds the topic of the first capture rule that matches and does not pass the message on.
 fn add_capture(namespace: &Namespace, address: &Address, publish: &Publish<'_>, found: &mut Found) {
-    let capture = namespace.captures().capture(publish.by.origin, address);
+    let (captures, origin) = (namespace.captures(), publish.by.origin);
+    let mut next = captures.capture(origin, address, None);
     if found.is_preview {
-        found.captured = capture;
+        found.captured = next.map(|capture| (capture.topic, capture.key));
         return;
     }
-    let Some((topic, key)) = capture else { return };
-    match capture_topic(namespace, &topic) {
-        Ok(topic) => {
-            if let Some(partition) = topic.partition_of(Some(&key)) {
-                found.add_partition(&topic, &partition);
-                found.key = Some(key);
+    while let Some(capture) = next {
+        match capture_topic(namespace, &capture.topic) {
+            Ok(topic) => {
+                if let Some(partition) = topic.partition_of(Some(&capture.key)) {
+                    found.add_partition(&topic, &partition);
+                    found.key = Some(capture.key);
+                    found.tombstones = capture.tombstones.then(|| partition.stream().id());
+                }
+                found.lacks_capture = false;
+                return;
             }
-        }
-        Err(error) => {
-            found.lacks_capture = true;
-            namespace.captures().log_refusal(namespace.clock(), &topic, &error);
+            Err(error) => {
+                captures.log_refusal(namespace.clock(), &capture.topic, &error);
+                found.lacks_capture = true;
+                if !capture.passes_on {
+                    return;
+                }
+                found.passed_on = true;
+                next = captures.capture(origin, address, Some(&capture.rank));
+            }
         }
     }
 }
@@ -311,6 +328,10 @@ pub(crate) struct Found {
     readers: Option<(Arc<Permissions>, u64)>,
     /// See [`Route::lacks_capture`].
     lacks_capture: bool,
+    /// See [`Route::passed_on`].
+    passed_on: bool,
+    /// See [`Route::tombstones`].
+    tombstones: Option<StreamId>,
     /// See [`Route::is_cut`].
     is_cut: bool,
 }
@@ -424,6 +445,8 @@ impl Found {
             receivers: self.receivers,
             readers: self.readers,
             lacks_capture: self.lacks_capture,
+            passed_on: self.passed_on,
+            tombstones: self.tombstones,
             is_cut: self.is_cut,
         }
     }
@@ -571,6 +594,8 @@ mod tests {
             filter: Filter::slashed(b"s/#"),
             topic: "captured".into(),
             key: "{1}".into(),
+            tombstones: false,
+            passes_on: false,
         };
         let ns = testing::namespace(BrokerConfig { captures: vec![capture], ..BrokerConfig::default() });
         let spec = TopicSpec { partitions: 1, config: TopicConfig::new() };

@@ -19,7 +19,7 @@ pub(crate) const AUDIT_DROPPED: &str = "inver_audit_events_dropped_total";
 const SETTLE: &str = "inver_messages_settle_seconds";
 
 /// Metrics of one namespace, each with its help.
-const COUNTERS: [(&str, &str); 15] = [
+const COUNTERS: [(&str, &str); 16] = [
     (
         "inver_messages_published_total",
         "Messages published singly; record batches are counted by their protocol.",
@@ -52,6 +52,10 @@ const COUNTERS: [(&str, &str); 15] = [
          acknowledgement, else not captured.",
     ),
     (
+        "inver_messages_capture_passed_on_total",
+        "Messages whose capture rule names a topic that cannot be created, and that went to the next rule.",
+    ),
+    (
         "inver_messages_inbox_dropped_total",
         "Messages dropped since the inbox of their session was full; the log names the client.",
     ),
@@ -82,6 +86,7 @@ pub(crate) struct Counters {
     pub(crate) spilled: Counter,
     pub(crate) dropped: Counter,
     pub(crate) capture_refused: Counter,
+    pub(crate) capture_passed_on: Counter,
     pub(crate) inbox_dropped: Counter,
     pub(crate) queues_declared: Counter,
     pub(crate) queues_created: Counter,
@@ -111,6 +116,7 @@ impl Counters {
             spilled,
             dropped,
             capture_refused,
+            capture_passed_on,
             inbox_dropped,
             declared,
             created,
@@ -130,6 +136,7 @@ impl Counters {
             spilled,
             dropped,
             capture_refused,
+            capture_passed_on,
             inbox_dropped,
             queues_declared: declared,
             queues_created: created,

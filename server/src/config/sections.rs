@@ -19,7 +19,8 @@ use super::permissions::ConfiguredPermissions;
 use super::quotas::ConfiguredQuotas;
 use super::users::ConfiguredUsers;
 use super::values::{
-    AuditEvents, CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, Ratio, RuntimeKind,
+    AuditEvents, CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, OnFailure, Ratio,
+    RuntimeKind,
 };
 use crate::jwt::TokenLimits;
 use crate::logins::{FailureLimits, LoginSettings};
@@ -264,9 +265,11 @@ section! {
     #[derive(Debug, Clone)]
     pub(crate) struct Capture {
         /// Rules that append publishes to Kafka topics; the first rule whose filter matches applies. In the templates
-        /// `topic` and `key`, `{address}` is the MQTT topic and `{1}` what the first wildcard matched. `[]`: no capture.
+        /// `topic` and `key`, `{address}` is the MQTT topic and `{1}` what the first wildcard matched. `tombstones = true`
+        /// appends a null value where a retained message is cleared; `on_failure = "next"` lets the next rule apply where
+        /// the topic cannot be created, instead of refusing the message. `[]`: no capture.
         pub(crate) rules: CaptureRules = CaptureRules::default()
-            => value("an array of tables with `filter`, `topic` and optionally `key` and `protocol`"),
+            => value("an array of tables with `filter`, `topic` and optionally `key`, `protocol`, `tombstones` and `on_failure`"),
     }
 }
 
@@ -278,6 +281,8 @@ impl Capture {
             filter: inver_broker::Filter::slashed(rule.filter.as_bytes()),
             topic: rule.topic.clone(),
             key: rule.key.clone(),
+            tombstones: rule.tombstones,
+            passes_on: rule.on_failure == OnFailure::Next,
         });
         rules.collect()
     }

@@ -255,6 +255,23 @@ pub(crate) struct CaptureRule {
     /// Template of the record's key.
     #[serde(default = "address")]
     pub(crate) key: String,
+    /// A message that clears a retained message becomes a tombstone.
+    #[serde(default)]
+    pub(crate) tombstones: bool,
+    /// What happens to a message whose topic cannot be created.
+    #[serde(default)]
+    pub(crate) on_failure: OnFailure,
+}
+
+/// What happens to a message that a capture rule cannot append.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnFailure {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// The next rule applies.
+    Next,
 }
 
 /// The key of a capture rule without one.
@@ -274,6 +291,8 @@ impl Default for CaptureRules {
             filter: "#".into(),
             topic: "mqtt".into(),
             key: address(),
+            tombstones: false,
+            on_failure: OnFailure::Refuse,
         };
         CaptureRules(vec![rule])
     }
@@ -303,7 +322,12 @@ impl Setting for CaptureRules {
         let rules = self.0.iter().map(|rule| {
             let protocol = rule.protocol.as_deref().map(|name| ("protocol", name));
             let others = [("filter", rule.filter.as_str()), ("topic", &rule.topic), ("key", &rule.key)];
-            inline_table(protocol.into_iter().chain(others))
+            let tombstones = rule.tombstones.then_some(("tombstones", true.into()));
+            let on_failure = (rule.on_failure == OnFailure::Next).then_some(("on_failure", "next".into()));
+            let texts = protocol.into_iter().chain(others).map(|(name, text)| (name, text.into()));
+            inline_table(
+                texts.chain(tombstones).chain(on_failure).collect::<Vec<(_, toml_edit::Value)>>().into_iter(),
+            )
         });
         format!("[{}]", rules.collect::<Vec<_>>().join(", "))
     }

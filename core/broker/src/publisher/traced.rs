@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{DEFAULT_EXCHANGE, PublishError, Publisher, Routed, Target};
+use super::{DEFAULT_EXCHANGE, How, PublishError, Publisher, Routed, Target};
 use crate::completion::Completion;
 use crate::message::{HeaderWriter, Message, traceparent_of, with_traceparent};
 use crate::spec::HUB;
@@ -16,13 +16,13 @@ impl Publisher {
         tracer: &Arc<Tracer>,
         to: Target<'_>,
         message: &Message<'_>,
-        except: &[&str],
+        how: How<'_>,
     ) -> Result<Routed, PublishError> {
         if let Target::Inbox(_) = to {
-            return self.route_message(to, message, except);
+            return self.route_message(to, message, how);
         }
         let Some(mut span) = tracer.publishing(traceparent_of(message.headers)) else {
-            return self.route_message(to, message, except);
+            return self.route_message(to, message, how);
         };
         span.about = self.about(to, message);
         let mut longer = HeaderWriter::default();
@@ -30,7 +30,7 @@ impl Publisher {
             Some(traceparent) => with_traceparent(message.headers, &traceparent, &mut longer),
             None => message.headers,
         };
-        let routed = self.route_message(to, &Message { headers, ..*message }, except);
+        let routed = self.route_message(to, &Message { headers, ..*message }, how);
         match &routed {
             Ok(routed) => {
                 span.routed(routed.destinations);

@@ -117,4 +117,8 @@ pub struct CaptureRule {
     pub topic: String,
     /// The record's key, a template.
     pub key: String,
+    /// A message that clears a retained value is appended with a null value.
+    pub tombstones: bool,
+    /// The next rule applies where the topic cannot be appended to; else the message is refused.
+    pub passes_on: bool,
 }

@@ -209,6 +209,8 @@ fn deleting_a_queue_whose_dead_letters_create_a_topic_completes() {
             filter: Filter::slashed(b"#"),
             topic: "of.{address}".into(),
             key: "{address}".into(),
+            tombstones: false,
+            passes_on: false,
         };
         let fixture = Fixture::with(BrokerConfig { captures: vec![rule], ..BrokerConfig::default() });
         let ns = fixture.namespace();

@@ -15,6 +15,8 @@ fn config() -> BrokerConfig {
             filter: Filter::slashed(b"#"),
             topic: "captured".into(),
             key: "{address}".into(),
+            tombstones: false,
+            passes_on: false,
         }],
         topics: vec![("captured".into(), 1)],
         address_header: "to-address".into(),

@@ -170,6 +170,8 @@ async fn captures_take_the_records_of_named_topics_and_not_of_those_that_are_off
         filter: Filter::slashed(b"#"),
         topic: "all".into(),
         key: "{address}".into(),
+        tombstones: false,
+        passes_on: false,
     };
     let fixture = Fixture::with(BrokerConfig { captures: vec![capture], ..config(HubMode::Named) });
     let ns = fixture.namespace();

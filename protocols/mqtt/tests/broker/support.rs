@@ -68,6 +68,8 @@ impl Server {
             filter: Filter::slashed(b"#"),
             topic: "mqtt".into(),
             key: "{address}".into(),
+            tombstones: false,
+            passes_on: false,
         };
         let broker = BrokerConfig {
             clock: clock.clone(),

@@ -245,14 +245,15 @@ fn send(
         }
         Destination::Topic { .. } => return Err(Problem::internal("a topic is not a target")),
     };
-    if new.retain {
-        let Destination::Address(address) = &new.to else {
-            return Err(Problem::bad_request("a retained message needs an address"));
-        };
-        let retained = publisher.retain(address.as_bytes(), &message);
-        retained.map_err(|limit| Problem::conflict(limit.to_string()))?;
-    }
-    let routed = publisher.publish(target, &message)?;
+    let routed = match (new.retain, &new.to) {
+        (false, _) => publisher.publish(target, &message)?,
+        (true, Destination::Address(address)) => {
+            let (routed, retained) = publisher.publish_retained(address.as_bytes(), &message)?;
+            retained.map_err(|limit| Problem::conflict(limit.to_string()))?;
+            routed
+        }
+        (true, _) => return Err(Problem::bad_request("a retained message needs an address")),
+    };
     let completion = publisher.flush()?;
     let published = Published {
         destinations: routed.destinations as u64,
