@@ -96,9 +96,9 @@ def test_requests_and_settlements_are_measured(own_broker):
     # A queue is declared once that is committed.
     assert now['inver_protocol_request_seconds_sum{protocol="amqp",request="queue.declare"}'] > 0.0001
     shares = {series for series in now if series.startswith("inver_memory_used_bytes{")}
-    assert len(shares) == 13 and of_share % "tail_cache" in shares and of_share % "kafka_fetches" in shares
+    assert len(shares) == 14 and of_share % "tail_cache" in shares and of_share % "kafka_fetches" in shares
     limits = {series for series in now if series.startswith("inver_memory_limit_bytes{")}
-    named = ("process", "clients", "input", "transactions", "queues", "groups", "offsets")
+    named = ("process", "clients", "input", "transactions", "output", "queues", "groups", "offsets")
     assert limits == {f'inver_memory_limit_bytes{{share="{share}"}}' for share in named}
     assert not [series for series in now if series.startswith("inver_memory_held")]
 

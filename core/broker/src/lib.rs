@@ -87,7 +87,7 @@ pub use identity::{
 pub use limits::{AccessLimits, LimitReached, Limits};
 pub use line_limit::ClientLogLimits;
 pub use listener::{Anonymous, ClientCertificate, Endpoints, ListenerInfo};
-pub use mailbox::{CLOSE, Mailbox};
+pub use mailbox::{CLOSE, EVICT, Mailbox};
 pub use message::{HeaderWriter, Headers, Message};
 pub use namespace::{
     BindDestination, BindError, BindingInfo, Declared, ExchangeError, Group, GroupCoordinator, GroupError,

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use inver_storage::Listener;
+use inver_storage::{Holder, Listener};
 
 use crate::closing::CloseReason;
 
@@ -20,6 +20,8 @@ pub struct Mailbox {
     inner: Mutex<Inner>,
     /// The id of the connection in the registry; 0: it is not registered.
     connection: AtomicU64,
+    /// The user or the network whose memory it holds; 0: nobody's yet.
+    party: AtomicU64,
 }
 
 #[derive(Default)]
@@ -35,6 +37,9 @@ struct Inner {
 /// The token of [`Mailbox::close`]. Protocols must not use it for anything else.
 pub const CLOSE: u64 = u64::MAX - 1;
 
+/// The token that tells a connection to end because it holds too much memory. Protocols must not use it either.
+pub const EVICT: u64 = u64::MAX - 3;
+
 /// Tokens posted before duplicates are removed.
 const DEDUP_TOKENS_MIN: usize = 64;
 
@@ -48,6 +53,11 @@ impl Mailbox {
     /// Sets the id of its connection in the registry.
     pub(crate) fn set_connection(&self, id: u64) {
         self.connection.store(id, Ordering::Relaxed);
+    }
+
+    /// Sets whom the connection's memory is held for.
+    pub fn set_party(&self, party: u64) {
+        self.party.store(party, Ordering::Relaxed);
     }
 
     /// The id of its connection in the registry; none while it is not registered.
@@ -118,5 +128,15 @@ impl Mailbox {
 impl Listener for Mailbox {
     fn advanced(&self, token: u64) {
         self.post(token);
+    }
+}
+
+impl Holder for Mailbox {
+    fn party(&self) -> u64 {
+        self.party.load(Ordering::Relaxed)
+    }
+
+    fn evict(&self) {
+        self.post(EVICT);
     }
 }

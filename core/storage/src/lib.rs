@@ -74,7 +74,7 @@ pub use self::ids::{CursorId, Lsn, Offset, StreamId, TableId};
 pub use self::intake::Submitted;
 pub use self::log::{Admission, Committed, Log};
 pub use self::maintenance::BackgroundTask;
-pub use self::memory::{Held, Memory, NoMemory, Share};
+pub use self::memory::{Account, Held, Holder, Memory, NoMemory, Share};
 pub use self::options::{CommitPolicy, LogOptions};
 pub use self::read::StoredBatch;
 pub use self::relay::{Carried, Relay};

@@ -57,7 +57,9 @@ pub(crate) fn open(
     let space = Arc::new(DiskSpace::new(medium.clone(), options));
     let log = recovery::recover(&medium, &clock, options, &space, new_log_id)?;
     space.check();
-    let memory = Memory::new(options.memory_limit.unwrap_or(usize::MAX), space.gate.clone());
+    let of_clock = clock.clone();
+    let memory_limit = options.memory_limit.unwrap_or(usize::MAX);
+    let memory = Memory::new(memory_limit, space.gate.clone(), move || of_clock.monotonic());
     let (intake, read, allocator, sealing) = (log.intake, log.read, log.allocator, log.sealing);
     let metrics = Arc::new(LogMetrics::new());
     let overflow = Arc::new(OnceLock::new());

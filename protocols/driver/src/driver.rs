@@ -1,19 +1,20 @@
 //! The turn loop of one connection.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use inver_broker::{CLOSE, Connection};
-use inver_storage::Share;
+use inver_broker::{CLOSE, Connection, EVICT, LiveConnection, network_of};
+use inver_storage::{NoMemory, Share};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
 use crate::connections::{Connections, OPENED, SHUTDOWN};
 use crate::input::Input;
-use crate::link::{Flags, Link};
+use crate::link::{Flags, Holding, Kept, Link, TIGHT_BYTES};
 use crate::machine::{Close, End, Machine};
 use crate::output::Output;
 use crate::pool;
@@ -24,9 +25,6 @@ use crate::traffic::{Count, count};
 
 /// Turns of a connection before other connections of its thread get theirs.
 pub const TURNS_MAX: usize = 8;
-
-/// Kept input up to this is not accounted for: a busy connection has it now and then.
-const UNCOUNTED_BYTES_MAX: usize = 256 * 1024;
 
 /// Silence after which a connection frees the memory that it used while it was busy.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
@@ -54,6 +52,16 @@ impl Happened {
     fn anything(&self) -> bool {
         self.mail || self.input.is_some() || self.expired || self.other
     }
+}
+
+/// Whose memory a connection holds: its user's, or that of an anonymous client's network.
+fn party(place: &LiveConnection) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match place.user() {
+        Some(user) => user.hash(&mut hasher),
+        None => network_of(place.peer().ip()).hash(&mut hasher),
+    }
+    hasher.finish()
 }
 
 type Turn<M> = Result<bool, End<<M as Machine>::Error>>;
@@ -89,9 +97,26 @@ impl<M: Machine> Driver<M> {
         pool::give_read(scratch);
         self.link.connections.traffic().add_tally();
         match polled {
-            Ok(()) => Poll::Pending,
+            Ok(()) => {
+                self.account();
+                Poll::Pending
+            }
             Err(end) => Poll::Ready(end),
         }
+    }
+
+    /// Accounts for what is kept for the client.
+    fn account(&mut self) {
+        let holding = Holding {
+            input: self.link.input.kept_bytes() + self.machine.held_bytes(),
+            transactions: self.machine.transaction_bytes(),
+            output: self.link.own_pending_bytes(),
+        };
+        let machine = &self.machine;
+        Kept::update(&mut self.link.kept, holding, machine.log().memory(), || {
+            machine.mailbox().set_party(machine.place().map_or(0, party));
+            machine.mailbox().clone()
+        });
     }
 
     fn turns(&mut self, scratch: &mut Vec<u8>, cx: &mut Context<'_>) -> Result<(), End<M::Error>> {
@@ -153,12 +178,22 @@ impl<M: Machine> Driver<M> {
         scratch: &mut Vec<u8>,
         now: Instant,
     ) -> Result<(), End<M::Error>> {
-        let Some(throttle) = &self.link.throttle else { return self.run_turn(happened, scratch, now) };
-        let (measured, room) = (throttle.measure(self.link.pending_bytes()), throttle.room(now));
+        let is_tight = self.machine.log().memory().is_tight();
+        if self.link.throttle.is_none() && !is_tight {
+            return self.run_turn(happened, scratch, now);
+        }
+        let throttle = self.link.throttle.as_ref();
+        let measured = throttle.map(|throttle| throttle.measure(self.link.pending_bytes()));
+        let mut room = throttle.map_or_else(Room::default, |throttle| throttle.room(now));
+        if is_tight && self.machine.log().memory().is_over(Share::Output) {
+            room.bytes = room.bytes.min(TIGHT_BYTES.saturating_sub(self.link.pending_bytes()));
+        }
         self.link.output().room = room;
         let turned = self.run_turn(happened, scratch, now);
         self.link.output().room = Room::default();
-        measured.take(M::IS_METERED, self.link.pending_bytes(), now);
+        if let Some(measured) = measured {
+            measured.take(M::IS_METERED, self.link.pending_bytes(), now);
+        }
         turned
     }
 
@@ -200,9 +235,13 @@ impl<M: Machine> Driver<M> {
         if tokens.pop_if(|token| *token == OPENED).is_some() {
             self.link.flags.set(Flags::AT_GATE, false);
         }
+        let is_evicted = tokens.pop_if(|token| *token == EVICT).is_some();
         let woken = self.machine.wake(&tokens, self.link.output());
         pool::give_tokens(tokens);
         woken.map_err(End::Protocol)?;
+        if is_evicted {
+            return Err(NoMemory.into());
+        }
         if is_closed && let Some(reason) = self.machine.mailbox().closing() {
             self.machine.close(&reason, now, self.link.output()).map_err(End::Protocol)?;
         }
@@ -225,7 +264,9 @@ impl<M: Machine> Driver<M> {
             throttle.holds_input() || (!M::IS_METERED && throttle.holds_deliveries())
         });
         let takes_input = !is_held && self.machine.takes_input(self.link.pending_bytes());
-        if !takes_input || !self.is_admitted(happened, now, cx)? {
+        let is_tight = self.machine.log().memory().is_tight();
+        let may_keep = !is_tight || self.link.kept.as_mut().is_none_or(|kept| kept.may_read(now));
+        if !takes_input || !may_keep || !self.is_admitted(happened, now, cx)? {
             self.link.flags.set(Flags::READ, false);
             return Ok(());
         }
@@ -240,7 +281,8 @@ impl<M: Machine> Driver<M> {
         }
         let Link { io, input, throttle, .. } = &mut self.link;
         let throttle = throttle.as_ref().filter(|_| M::IS_METERED);
-        let read_bytes = throttle.map_or(M::READ_BYTES, |throttle| throttle.read_bytes(M::READ_BYTES, now));
+        let read_bytes = if is_tight { M::READ_BYTES.min(TIGHT_BYTES) } else { M::READ_BYTES };
+        let read_bytes = throttle.map_or(read_bytes, |throttle| throttle.read_bytes(read_bytes, now));
         match input.poll_read(&mut **io, scratch, read_bytes, cx) {
             Poll::Pending => {}
             Poll::Ready(Ok(0)) => return Err(End::Closed),
@@ -299,22 +341,8 @@ impl<M: Machine> Driver<M> {
         let progress = input.offer(scratch, read, take).map_err(End::Protocol)?;
         self.link.flags.set(Flags::BLOCKED, progress.blocked);
         self.link.flags.set(Flags::HOLDS_MEMORY, M::Input::HOLDS_MEMORY);
-        self.account_for_input()?;
         if progress.used > 0 || (M::BYTES_ARE_ACTIVITY && read > 0) {
             self.link.has_heard(now);
-        }
-        Ok(())
-    }
-
-    /// Accounts for input that is kept, if it is much.
-    fn account_for_input(&mut self) -> Result<(), End<M::Error>> {
-        let bytes = self.link.input.kept_bytes();
-        if bytes > UNCOUNTED_BYTES_MAX {
-            let memory = self.machine.log().memory();
-            let held = self.link.held.get_or_insert_with(|| Box::new(memory.holder(Share::Input)));
-            held.set(bytes)?;
-        } else if self.link.held.is_some() {
-            self.link.held = None;
         }
         Ok(())
     }
@@ -348,7 +376,9 @@ impl<M: Machine> Driver<M> {
     fn due(&self, now: Instant) -> Option<Instant> {
         let activity = self.link.activity(now);
         let throttled = self.link.throttle.as_ref().and_then(|throttle| throttle.due());
-        let deadlines = [self.machine.deadline(&activity), self.stall_due(), self.idle_due(now), throttled];
+        let retry = self.link.kept.as_ref().and_then(|kept| kept.retry());
+        let deadlines =
+            [self.machine.deadline(&activity), self.stall_due(), self.idle_due(now), throttled, retry];
         deadlines.into_iter().flatten().min()
     }
 
@@ -370,6 +400,9 @@ impl<M: Machine> Driver<M> {
             self.link.input.free();
             self.machine.idle();
         }
+        if let Some(kept) = &mut self.link.kept {
+            kept.tried(now);
+        }
         let activity = self.link.activity(now);
         if self.machine.deadline(&activity).is_some_and(|due| due <= now) {
             self.machine.expired(&activity, now, self.link.output()).map_err(End::Protocol)?;
@@ -383,7 +416,12 @@ impl<M: Machine> Driver<M> {
     pub async fn finish(self, end: End<M::Error>) {
         let Driver { mut machine, mut link } = self;
         link.throttle = None;
+        if matches!(end, End::NoMemory(_)) {
+            link.connections.traffic().count_evicted();
+        }
         let close = machine.end(&end, link.output());
+        // Nothing more is taken; what was kept is free before the client has closed its side.
+        (link.input, link.kept) = (M::Input::default(), None);
         // A client that does not take its last bytes holds up nobody who waits for its end.
         if let Some(place) = machine.place() {
             place.leave();

@@ -1,14 +1,17 @@
 //! The socket of a connection with its buffers and its timer.
 
+mod kept;
+
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use inver_broker::{Io, Mailbox};
-use inver_storage::Held;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
+
+pub(crate) use self::kept::{Holding, Kept, TIGHT_BYTES};
 
 use crate::connections::Connections;
 use crate::login_memory;
@@ -35,8 +38,8 @@ pub(crate) struct Link<I> {
     pub(crate) timer: Option<Pin<Box<Timer>>>,
     /// There while quotas concern the connection.
     pub(crate) throttle: Option<Box<Throttle>>,
-    /// There while much input is kept.
-    pub(crate) held: Option<Box<Held>>,
+    /// There once more than a little was kept for the client.
+    pub(crate) kept: Option<Box<Kept>>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) slot: u32,
     /// Pages of memory that are counted for a client that has not logged in.
@@ -87,7 +90,7 @@ impl<I: Default> Link<I> {
             output: None,
             timer: None,
             throttle: None,
-            held: None,
+            kept: None,
             slot: connections.enter(mailbox),
             connections,
             login_pages: 0,
@@ -101,6 +104,8 @@ impl<I> Link<I> {
     pub(crate) fn move_to(&mut self, mailbox: &Arc<Mailbox>) {
         let slot = self.connections.enter(mailbox);
         self.connections.leave(std::mem::replace(&mut self.slot, slot));
+        // The account is the mailbox's.
+        self.kept = None;
     }
 
     /// Counts what a client holds that has not logged in.
@@ -116,6 +121,11 @@ impl<I> Link<I> {
 
     pub(crate) fn pending_bytes(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.pending_bytes())
+    }
+
+    /// Of these, bytes that nobody shares.
+    pub(crate) fn own_pending_bytes(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.own_pending_bytes())
     }
 
     /// Since when the socket has taken nothing of what waits.

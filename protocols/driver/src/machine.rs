@@ -46,8 +46,13 @@ pub trait Machine: Send + Unpin {
         None
     }
 
-    /// Bytes that the machine holds for a client that is not admitted, beside the input.
+    /// Bytes that the machine keeps of messages whose rest has not come, and of a login, beside the input.
     fn held_bytes(&self) -> usize {
+        0
+    }
+
+    /// Bytes of messages that the machine keeps until their transaction is committed.
+    fn transaction_bytes(&self) -> usize {
         0
     }
 

@@ -63,6 +63,11 @@ impl Output {
         self.flat.len() - self.written + self.shared_bytes
     }
 
+    /// Of these, bytes that nobody shares.
+    pub(crate) fn own_pending_bytes(&self) -> usize {
+        self.flat.len() - self.written
+    }
+
     /// The next bytes to be written, as far as there are slices for them; returns how many slices were set.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut at = self.written;

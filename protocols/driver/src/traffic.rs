@@ -242,6 +242,9 @@ pub fn count_error(protocol: &'static str, code: impl Into<SharedString>) {
     counter!(ERRORS, "protocol" => protocol, "code" => code.into()).increment(1);
 }
 
+/// Connections that were ended because they held too much memory.
+const EVICTED: &str = "inver_connections_evicted_total";
+
 /// Errors that clients were told of, by the protocol's code.
 const ERRORS: &str = "inver_protocol_errors_total";
 
@@ -304,6 +307,11 @@ impl Traffic {
     /// Takes handles of the recorder that is installed now.
     pub(crate) fn new(protocol: &'static str) -> Traffic {
         describe_counter!(ERRORS, Unit::Count, "Errors that clients were told of, by the protocol's code.");
+        describe_counter!(
+            EVICTED,
+            Unit::Count,
+            "Connections closed because memory was low and they held most unfinished input for longest."
+        );
         describe_histogram!(
             SIZES,
             Unit::Bytes,
@@ -330,6 +338,11 @@ impl Traffic {
         });
         let [sizes, confirms] = [SIZES, CONFIRMS].map(|name| histogram!(name, "protocol" => protocol));
         Traffic { counts, present, sizes, confirms, protocol, requests: Mutex::default() }
+    }
+
+    /// Counts a connection that is ended because it holds too much memory.
+    pub(crate) fn count_evicted(&self) {
+        counter!(EVICTED, "protocol" => self.protocol).increment(1);
     }
 
     /// Adds what the thread has counted since the last call.

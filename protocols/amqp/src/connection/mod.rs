@@ -97,6 +97,14 @@ impl Machine for Peer {
         self.session.place()
     }
 
+    fn held_bytes(&self) -> usize {
+        self.session.held_bytes().0
+    }
+
+    fn transaction_bytes(&self) -> usize {
+        self.session.held_bytes().1
+    }
+
     fn log(&self) -> &Log {
         self.session.log()
     }

@@ -1,18 +1,30 @@
 //! Content assembly: method, header and body frames become a whole message (AMQP 0-9-1, section 4.2.6).
 //!
 //! A body in one frame is not copied. The buffer of a larger body grows with the bytes received, not with the size that
-//! the header claims. The channel keeps and reuses the buffers.
-
-use std::sync::Arc;
-
-use inver_storage::{Held, Memory, Share};
+//! the header claims. The connection keeps one such buffer, and counts what its channels hold.
 
 use crate::codec::{CLASS_BASIC, ContentHeader};
 use crate::error::Refusal;
 use crate::map::Publish;
 
-/// Bytes of the body buffer that a channel keeps between messages.
+/// Bytes of the body buffer that a connection keeps between messages.
 const BODY_BYTES_KEPT: usize = 64 * 1024;
+
+/// What the channels of a connection share to assemble bodies.
+#[derive(Debug, Default)]
+pub(super) struct Bodies {
+    /// The buffer of an earlier body, empty.
+    spare: Vec<u8>,
+    /// Bytes of bodies whose rest has not come.
+    unfinished_bytes: usize,
+}
+
+impl Bodies {
+    /// Bytes of bodies whose rest has not come, over all channels.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        self.unfinished_bytes
+    }
+}
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -34,8 +46,6 @@ pub(super) struct Assembly {
     routing_key: Vec<u8>,
     properties: Vec<u8>,
     body: Vec<u8>,
-    /// There while the beginning of a large body waits for its rest.
-    held: Option<Held>,
 }
 
 /// `basic.publish`, for error replies.
@@ -104,7 +114,7 @@ impl Assembly {
     pub(super) fn body<'a>(
         &'a mut self,
         payload: &'a [u8],
-        memory: &Arc<Memory>,
+        bodies: &mut Bodies,
     ) -> Result<Option<Publish<'a>>, Refusal> {
         let State::Body { remaining } = self.state else {
             return Err(if self.state == State::Method { method_expected() } else { header_expected() });
@@ -113,8 +123,11 @@ impl Assembly {
             return Err(Refusal::frame_error("content body frame exceeds remaining content size").at(PUBLISH));
         };
         if remaining > 0 {
-            self.hold(payload.len(), memory)?;
+            if self.body.capacity() == 0 {
+                self.body = std::mem::take(&mut bodies.spare);
+            }
             self.body.extend_from_slice(payload);
+            bodies.unfinished_bytes += payload.len();
             self.state = State::Body { remaining };
             return Ok(None);
         }
@@ -122,18 +135,9 @@ impl Assembly {
         if self.body.is_empty() {
             return Ok(Some(self.complete(payload)));
         }
+        bodies.unfinished_bytes -= self.body.len();
         self.body.extend_from_slice(payload);
         Ok(Some(self.complete(&self.body)))
-    }
-
-    /// Accounts for a part of the body that is to be kept.
-    fn hold(&mut self, more: usize, memory: &Arc<Memory>) -> Result<(), Refusal> {
-        let bytes = self.body.capacity().max(self.body.len() + more);
-        if bytes > BODY_BYTES_KEPT {
-            let held = self.held.get_or_insert_with(|| memory.holder(Share::Input));
-            held.set(bytes).map_err(|error| Refusal::resource_error(error).at(PUBLISH))?;
-        }
-        Ok(())
     }
 
     fn complete<'a>(&'a self, body: &'a [u8]) -> Publish<'a> {
@@ -146,12 +150,23 @@ impl Assembly {
         }
     }
 
-    /// Frees the buffer of a large message.
-    pub(super) fn trim(&mut self) {
-        if self.state == State::Method && self.body.capacity() > BODY_BYTES_KEPT {
-            self.body = Vec::new();
-            self.held = None;
+    /// Gives the buffer of a message that was assembled to the connection, unless it is large.
+    pub(super) fn trim(&mut self, bodies: &mut Bodies) {
+        if self.state == State::Method && self.body.capacity() > 0 {
+            let mut body = std::mem::take(&mut self.body);
+            body.clear();
+            if body.capacity() <= BODY_BYTES_KEPT {
+                bodies.spare = body;
+            }
         }
+    }
+
+    /// Drops what was received of a message.
+    pub(super) fn clear(&mut self, bodies: &mut Bodies) {
+        if self.state != State::Method {
+            bodies.unfinished_bytes -= self.body.len();
+        }
+        *self = Assembly::default();
     }
 }
 
@@ -172,13 +187,7 @@ fn body_expected() -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use inver_storage::Gate;
-
     use super::*;
-
-    fn memory() -> Arc<Memory> {
-        Memory::new(10 << 20, Arc::new(Gate::default()))
-    }
 
     fn header(body_bytes: u64) -> ContentHeader<'static> {
         ContentHeader { class: CLASS_BASIC, weight: 0, body_bytes, properties: &[0x10, 0, 2] }
@@ -186,16 +195,16 @@ mod tests {
 
     #[test]
     fn a_body_is_assembled_from_one_or_several_frames() {
-        let (mut assembly, memory) = (Assembly::default(), memory());
+        let (mut assembly, mut bodies) = (Assembly::default(), Bodies::default());
         for frames in [vec![b"hello".as_slice()], vec![b"he", b"", b"llo"]] {
             assembly.publish("ex", "key", true);
             assert!(assembly.method().is_err());
             assert_eq!(assembly.header(&header(5), 100), Ok(None));
             let (last, first) = frames.split_last().unwrap();
             for frame in first {
-                assert_eq!(assembly.body(frame, &memory), Ok(None));
+                assert_eq!(assembly.body(frame, &mut bodies), Ok(None));
             }
-            let publish = assembly.body(last, &memory).unwrap().unwrap();
+            let publish = assembly.body(last, &mut bodies).unwrap().unwrap();
             assert_eq!(
                 (publish.exchange, publish.routing_key, publish.body),
                 ("ex", &b"key"[..], &b"hello"[..])
@@ -215,42 +224,50 @@ mod tests {
 
     #[test]
     fn frames_out_of_order_are_refused() {
-        let (mut assembly, memory) = (Assembly::default(), memory());
+        let (mut assembly, mut bodies) = (Assembly::default(), Bodies::default());
         let code = |result: Result<Option<Publish<'_>>, Refusal>| result.unwrap_err().code.number();
-        assert_eq!(code(assembly.body(b"x", &memory)), 505);
+        assert_eq!(code(assembly.body(b"x", &mut bodies)), 505);
         assert_eq!(code(assembly.header(&header(1), 100)), 505);
         assembly.publish("", "", false);
-        assert_eq!(code(assembly.body(b"x", &memory)), 505);
+        assert_eq!(code(assembly.body(b"x", &mut bodies)), 505);
         assert_eq!(code(assembly.header(&ContentHeader { class: 10, ..header(1) }, 100)), 505);
         assert_eq!(code(assembly.header(&header(101), 100)), 406);
         assert_eq!(assembly.header(&header(3), 100), Ok(None));
-        assert_eq!(code(assembly.body(b"abcd", &memory)), 501);
+        assert_eq!(code(assembly.body(b"abcd", &mut bodies)), 501);
     }
 
     #[test]
-    fn the_buffer_of_a_large_body_is_freed() {
-        let (mut assembly, memory) = (Assembly::default(), memory());
-        assembly.publish("", "", false);
-        assembly.header(&header(1 << 20), 1 << 20).unwrap();
-        let half = vec![0; 1 << 19];
-        assembly.body(&half, &memory).unwrap();
-        assert_eq!(assembly.body(&half, &memory).unwrap().unwrap().body.len(), 1 << 20);
-        assembly.trim();
-        assert_eq!(assembly.body.capacity(), 0);
+    fn the_buffer_of_a_body_is_reused_unless_it_is_large() {
+        let (mut assembly, mut bodies) = (Assembly::default(), Bodies::default());
+        for (bytes, kept) in [(1 << 15, true), (1 << 20, false)] {
+            assembly.publish("", "", false);
+            assembly.header(&header(bytes), 1 << 20).unwrap();
+            let half = vec![0; bytes as usize / 2];
+            assembly.body(&half, &mut bodies).unwrap();
+            assert_eq!(bodies.unfinished_bytes(), half.len());
+            assert_eq!(assembly.body(&half, &mut bodies).unwrap().unwrap().body.len() as u64, bytes);
+            assembly.trim(&mut bodies);
+            assert_eq!((assembly.body.capacity(), bodies.spare.capacity() > 0), (0, kept));
+            assert_eq!(bodies.unfinished_bytes(), 0);
+        }
     }
 
     #[test]
-    fn beginnings_of_bodies_are_accounted_for() {
-        let (mut assembly, memory) = (Assembly::default(), memory());
-        assembly.publish("", "", false);
-        assembly.header(&header(16 << 20), 16 << 20).unwrap();
-        let mebibyte = vec![0; 1 << 20];
-        assembly.body(&mebibyte, &memory).unwrap();
-        assert_eq!(memory.used(Share::Input), 1 << 20);
-        let refused = (0..15).find_map(|_| assembly.body(&mebibyte, &memory).err()).unwrap();
-        assert_eq!(refused.code.number(), 506);
-        assert!(memory.used(Share::Input) <= memory.limit(Share::Input));
-        drop(assembly);
-        assert_eq!(memory.used(Share::Input), 0);
+    fn beginnings_of_bodies_are_counted_over_all_channels() {
+        let mut bodies = Bodies::default();
+        let mut channels = [Assembly::default(), Assembly::default()];
+        for (number, assembly) in channels.iter_mut().enumerate() {
+            assembly.publish("", "", false);
+            assembly.header(&header(100), 100).unwrap();
+            assembly.body(&[0; 60], &mut bodies).unwrap();
+            assert_eq!(bodies.unfinished_bytes(), 60 * (number + 1));
+        }
+        let [closed, goes_on] = &mut channels;
+        closed.clear(&mut bodies);
+        closed.clear(&mut bodies);
+        assert_eq!(bodies.unfinished_bytes(), 60);
+        assert!(goes_on.body(&[0; 40], &mut bodies).unwrap().is_some());
+        goes_on.clear(&mut bodies);
+        assert_eq!(bodies.unfinished_bytes(), 0);
     }
 }

@@ -173,7 +173,7 @@ impl Channel {
             }
             Method::TxCommit {} => self.commit(shared, out)?,
             Method::TxRollback {} => {
-                self.rollback()?;
+                self.rollback(shared)?;
                 write::method(out, number, &Method::TxRollbackOk {});
             }
             _ => return Err(Refusal::command_invalid("unimplemented method")),
@@ -203,8 +203,10 @@ impl Channel {
         self.unacked = UnackedDeliveries::default();
         self.traced = Unsettled::default();
         self.unacked_shared = 0;
-        self.transaction = None;
-        self.assembly = Assembly::default();
+        if let Some(transaction) = self.transaction.take() {
+            transaction.forget(&mut shared.transaction_bytes);
+        }
+        self.assembly.clear(&mut shared.bodies);
         self.reply_queue = None;
         self.counted = None;
         self.publisher = None;

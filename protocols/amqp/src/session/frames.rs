@@ -7,6 +7,7 @@ use inver_driver::observe_request;
 use tokio::time::Instant;
 
 use super::admission::count_channel;
+use super::assembly::Bodies;
 use super::channel::{Channel, Outcome};
 use super::ending::forget_confirms;
 use super::handshake::Step;
@@ -110,6 +111,8 @@ impl Session {
             has_published: false,
             blocked: false,
             is_at_gate: false,
+            bodies: Bodies::default(),
+            transaction_bytes: 0,
             published: Vec::new(),
             acknowledged: Vec::new(),
             ready: VecDeque::new(),

@@ -202,6 +202,12 @@ impl Session {
         self.shared.as_deref().map(|shared| &*shared.connection)
     }
 
+    /// Bytes of bodies whose rest has not come, and of publishes that wait for their commit.
+    pub(crate) fn held_bytes(&self) -> (usize, usize) {
+        let held = |shared: &Shared| (shared.bodies.unfinished_bytes(), shared.transaction_bytes);
+        self.shared.as_deref().map_or((0, 0), held)
+    }
+
     /// The log of the broker.
     pub(crate) fn log(&self) -> &Log {
         self.broker.log()

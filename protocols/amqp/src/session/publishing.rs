@@ -39,12 +39,12 @@ impl Channel {
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         let mut assembly = std::mem::take(&mut self.assembly);
-        let result = match assembly.body(payload, shared.namespace.log().memory()) {
+        let result = match assembly.body(payload, &mut shared.bodies) {
             Ok(Some(publish)) => self.publish(&publish, shared, out),
             Ok(None) => Ok(()),
             Err(refusal) => Err(refusal),
         };
-        assembly.trim();
+        assembly.trim(&mut shared.bodies);
         self.assembly = assembly;
         result
     }
@@ -62,8 +62,8 @@ impl Channel {
             let (name, routing_key) = (publish.exchange, publish.routing_key);
             let to = Target::Exchange { name, routing_key, more_keys: &[] };
             shared.publisher.check(to).map_err(|error| shared.publish_refused(error))?;
-            let memory = shared.namespace.log().memory();
-            return transaction.hold(publish, shared.limits.transaction_bytes_max, memory);
+            let held_bytes = &mut shared.transaction_bytes;
+            return transaction.hold(publish, shared.limits.transaction_bytes_max, held_bytes);
         }
         let answer = self.publish_now(publish, shared, out)?;
         if self.confirms.enabled {

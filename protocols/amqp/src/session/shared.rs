@@ -9,6 +9,7 @@ use inver_broker::{
 };
 use inver_storage::Lsn;
 
+use super::assembly::Bodies;
 use super::confirms;
 use super::handshake::Capabilities;
 use super::limits::Limits;
@@ -97,6 +98,10 @@ pub(super) struct Shared {
     pub(super) blocked: bool,
     /// A publish is the next of the input, and the gate is shut.
     pub(super) is_at_gate: bool,
+    /// What the channels share to assemble bodies.
+    pub(super) bodies: Bodies,
+    /// Bytes of the publishes that transactions hold, over all channels.
+    pub(super) transaction_bytes: usize,
     /// Channels with publishes to confirm in this write batch.
     pub(super) published: Vec<u16>,
     /// Consumers with acknowledgements in this turn.

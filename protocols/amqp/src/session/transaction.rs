@@ -3,10 +3,6 @@
 //! Unlike in RabbitMQ, those of a commit are one entry of the log, and so atomic across queues. Rejections follow the
 //! entry.
 
-use std::sync::Arc;
-
-use inver_storage::{Held, Memory, Share};
-
 use super::unacked::{Disposition, UnackedDelivery};
 use crate::error::Refusal;
 use crate::map::Publish;
@@ -16,7 +12,6 @@ use crate::map::Publish;
 pub(super) struct Transaction {
     pub(super) publishes: Vec<HeldPublish>,
     bytes: usize,
-    held: Option<Held>,
     pub(super) dispositions: Vec<(Disposition, UnackedDelivery)>,
 }
 
@@ -33,25 +28,25 @@ pub(super) struct HeldPublish {
 const HELD_PUBLISH_BYTES: usize = size_of::<HeldPublish>();
 
 impl Transaction {
-    /// Holds a publish for the commit.
+    /// Holds a publish for the commit. `held_bytes` are those of all transactions of the connection.
     pub(super) fn hold(
         &mut self,
         publish: &Publish<'_>,
         bytes_max: usize,
-        memory: &Arc<Memory>,
+        held_bytes: &mut usize,
     ) -> Result<(), Refusal> {
-        self.bytes += HELD_PUBLISH_BYTES
+        let bytes = HELD_PUBLISH_BYTES
             + publish.exchange.len()
             + publish.routing_key.len()
             + publish.properties.len()
             + publish.body.len();
-        if self.bytes > bytes_max {
+        if self.bytes + bytes > bytes_max {
             return Err(Refusal::precondition_failed(format_args!(
                 "limit reached: at most {bytes_max} bytes of messages per transaction"
             )));
         }
-        let held = self.held.get_or_insert_with(|| memory.holder(Share::Transactions));
-        held.set(self.bytes).map_err(Refusal::resource_error)?;
+        self.bytes += bytes;
+        *held_bytes += bytes;
         self.publishes.push(HeldPublish {
             exchange: publish.exchange.to_owned(),
             routing_key: publish.routing_key.to_vec(),
@@ -60,5 +55,10 @@ impl Transaction {
             body: publish.body.to_vec(),
         });
         Ok(())
+    }
+
+    /// Its publishes are held no longer.
+    pub(super) fn forget(&self, held_bytes: &mut usize) {
+        *held_bytes -= self.bytes;
     }
 }

@@ -37,8 +37,7 @@ impl Channel {
 
     /// Commits the transaction as one entry. The reply waits for the log.
     pub(super) fn commit(&mut self, shared: &mut Shared, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let transaction = self.transaction.take().ok_or_else(not_transactional)?;
-        self.transaction = Some(Transaction::default());
+        let transaction = self.take_transaction(shared)?;
         for held in &transaction.publishes {
             let publish = Publish {
                 exchange: &held.exchange,
@@ -81,15 +80,21 @@ impl Channel {
         Ok(())
     }
 
+    /// Takes what the transaction holds; the next one begins.
+    fn take_transaction(&mut self, shared: &mut Shared) -> Result<Transaction, Refusal> {
+        let transaction = std::mem::take(self.transaction.as_mut().ok_or_else(not_transactional)?);
+        transaction.forget(&mut shared.transaction_bytes);
+        Ok(transaction)
+    }
+
     /// Whether its transaction holds publishes.
     pub(super) fn holds_publishes(&self) -> bool {
         self.transaction.as_ref().is_some_and(|transaction| !transaction.publishes.is_empty())
     }
 
     /// Rolls the transaction back: publishes are discarded, deliveries are unacked again.
-    pub(super) fn rollback(&mut self) -> Result<(), Refusal> {
-        let transaction = self.transaction.take().ok_or_else(not_transactional)?;
-        self.transaction = Some(Transaction::default());
+    pub(super) fn rollback(&mut self, shared: &mut Shared) -> Result<(), Refusal> {
+        let transaction = self.take_transaction(shared)?;
         self.unacked.put_back(transaction.dispositions.into_iter().map(|(_, delivery)| delivery));
         Ok(())
     }
