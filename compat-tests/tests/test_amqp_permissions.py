@@ -4,11 +4,12 @@ import base64
 import json
 import urllib.request
 
+import paho.mqtt.client as paho
 import pika
 import pika.exceptions
 import pytest
 
-from clients import amqp_refusal
+from clients import MqttUser, amqp_refusal
 from harness import wait_until
 from permission_table import USERS, user
 
@@ -32,6 +33,11 @@ def configuration():
     key = {"exchange": '"mine.topic"'}
     parts.append(permission("topics", ["write"], "routing-key", r'regex = "^{username}\\."', **key))
     parts.append(permission("topics", ["read"], "routing-key", r'regex = "^r\\."', **key))
+    # Topic permissions hold for administrators too.
+    parts.append(user("chief", ["administrator"]))
+    for exchange in ("mine.topic", "amq.topic"):
+        for right in ("write", "read"):
+            parts.append(permission("chief", [right], "routing-key", r'regex = "^{username}\\."', exchange=f'"{exchange}"'))
     parts.append(permission("hub", ["write"], "address", 'filter = "up/{username}/#"'))
     parts.append(permission("hub", ["subscribe", "receive"], "address", 'filter = "down/+/{username}"'))
     return "\n".join(parts)
@@ -121,6 +127,24 @@ def test_topic_permissions(guarded):
         assert bind("r.#") is None
         assert bind("w.#") == text("read", "w.#")
         assert amqp_refusal(connection, lambda ch: ch.queue_unbind("mine.q", "mine.topic", "w")) == text("read", "w")
+
+
+def test_topic_permissions_narrow_an_administrator_on_every_protocol(guarded):
+    with connect(guarded.amqp_port, "chief") as connection:
+        for exchange in ("mine.topic", "amq.topic"):
+            for key, expected in (("chief.a", None), ("other.a", 403)):
+                said = amqp_refusal(connection, lambda channel: publish(channel, exchange, key))
+                assert (said and said[0]) == expected, (exchange, key, said)
+                said = amqp_refusal(connection, lambda channel: channel.queue_bind("mine.q", exchange, key))
+                assert (said and said[0]) == expected, (exchange, key, said)
+        # Nothing else is narrowed.
+        assert amqp_refusal(connection, lambda channel: publish(channel, "other.x", "k")) is None
+        assert amqp_refusal(connection, lambda channel: channel.queue_declare("any")) is None
+    chief = MqttUser(guarded, "chief", paho.MQTTv5, "chief")
+    assert chief.connect() == 0
+    assert chief.subscribe("chief/#") == 1 and chief.subscribe("#") == 0x87
+    assert chief.publish("chief/a", b"x") in (0, 0x10) and chief.publish("other/a", b"x") == 0x87
+    chief.close()
 
 
 def test_the_hub_needs_the_permission_of_the_address(guarded):

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crate::grant::Grant;
 use crate::pattern::{Matcher, Pattern, Variables};
-use crate::rule::{Effect, KEY_SEPARATOR, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
+use crate::rule::{
+    Effect, HUB_EXCHANGE, KEY_SEPARATOR, Operation, Operations, Principal, ResourceKind, Rule, RuleId,
+};
 use crate::user::{Tag, Tags};
 
 /// Who asks.
@@ -120,10 +122,21 @@ impl Rules {
         let of_user = of_user.into_iter().flatten();
         let of_tags = subject.tags.iter().filter_map(|tag| self.tags.get(tag)).flatten();
         let mut by_kind: HashMap<ResourceKind, Vec<EffectiveRule>> = HashMap::new();
+        let is_administrator = subject.tags.contains(&Tag::Administrator);
+        let mut narrowed = Operations::NONE;
         for rule in of_user.chain(of_tags).chain(&self.anyone) {
             let is_here = rule.namespace.as_deref().is_none_or(|namespace| namespace == subject.namespace);
             let is_host = rule.host.is_none_or(|host| host == subject.host.to_canonical());
             if is_here && is_host {
+                if is_administrator && let Some((operation, pattern)) = narrowed_addresses(rule) {
+                    narrowed = narrowed.or(Operations::of(&[operation]));
+                    by_kind.entry(ResourceKind::Address).or_default().push(EffectiveRule {
+                        id: rule.id,
+                        matcher: Arc::new(pattern.matcher(&variables)),
+                        operations: Operations::of(&[operation]),
+                        effect: Effect::Allow,
+                    });
+                }
                 by_kind.entry(rule.kind).or_default().push(EffectiveRule {
                     id: rule.id,
                     matcher: match self.compiled.get(&rule.pattern) {
@@ -135,7 +148,7 @@ impl Rules {
                 });
             }
         }
-        EffectiveRules { by_kind, is_administrator: subject.tags.contains(&Tag::Administrator) }
+        EffectiveRules { by_kind, is_administrator, narrowed }
     }
 
     /// The same, with the rules of a grant beside them.
@@ -162,6 +175,27 @@ impl Rules {
     }
 }
 
+/// The operation on addresses that a rule about keys of the hub's exchange narrows, and to which addresses: of an
+/// administrator, whom no other rule narrows. Others get rules about addresses beside those about keys.
+fn narrowed_addresses(rule: &Rule) -> Option<(Operation, Pattern)> {
+    let Pattern::Within { exchange, keys } = &rule.pattern else { return None };
+    if rule.kind != ResourceKind::RoutingKey || rule.effect != Effect::Allow || exchange != HUB_EXCHANGE {
+        return None;
+    }
+    let operation = match rule.operations.contains(Operation::Write) {
+        true => Operation::Write,
+        false => Operation::Subscribe,
+    };
+    let pattern = match keys.as_ref() {
+        Pattern::Regex(expression) => Pattern::Dotted(expression.clone()),
+        Pattern::Any => Pattern::Any,
+        Pattern::Literal(key) => Pattern::Dotted(format!("^{}$", regex::escape(key))),
+        Pattern::Prefix(key) => Pattern::Dotted(format!("^{}", regex::escape(key))),
+        Pattern::Filter(_) | Pattern::Dotted(_) | Pattern::Within { .. } => return None,
+    };
+    Some((operation, pattern))
+}
+
 /// What a rule matches for a subject. One that allows matches nothing where a variable of it has no value; one that denies
 /// matches all the more.
 fn matcher(rule: &Rule, variables: &Variables<'_>) -> Matcher {
@@ -184,10 +218,13 @@ struct EffectiveRule {
 pub struct EffectiveRules {
     by_kind: HashMap<ResourceKind, Vec<EffectiveRule>>,
     is_administrator: bool,
+    /// Operations on addresses that rules about keys narrow for an administrator too.
+    narrowed: Operations,
 }
 
 impl EffectiveRules {
-    /// Decides about a resource by its name. Administrators may do everything that no rule denies. Who may do anything in
+    /// Decides about a resource by its name. Administrators may do everything that no rule denies, but that rules about keys
+    /// of an exchange narrow theirs as everybody's. Who may do anything in
     /// a namespace may connect to it, unless a rule denies that.
     #[must_use]
     pub fn decide(&self, kind: ResourceKind, name: &str, operation: Operation) -> Decision {
@@ -231,7 +268,10 @@ impl EffectiveRules {
                 })
         };
         self.by_kind.values().flatten().all(|rule| rule.effect == Effect::Allow)
-            && (self.is_administrator || ResourceKind::ALL.into_iter().all(allows_all))
+            && ResourceKind::ALL.into_iter().all(|kind| {
+                let is_narrowed = kind == ResourceKind::Address && self.narrowed != Operations::NONE;
+                allows_all(kind) || self.is_administrator && kind != ResourceKind::RoutingKey && !is_narrowed
+            })
     }
 
     /// Whether a rule denies the operation on some resource of this kind.
@@ -258,7 +298,17 @@ impl EffectiveRules {
                 && !matches!(*rule.matcher, Matcher::Nothing)
                 && is_open(&rule.matcher)
         };
-        self.of(kind).any(allows) || (self.is_administrator && is_open(&Matcher::Any))
+        self.of(kind).any(allows) || (self.administers(kind, operation) && is_open(&Matcher::Any))
+    }
+
+    /// Whether an administrator needs no rule for this.
+    fn administers(&self, kind: ResourceKind, operation: Operation) -> bool {
+        let is_narrowed = match kind {
+            ResourceKind::RoutingKey => true,
+            ResourceKind::Address => self.narrowed.contains(operation),
+            _ => false,
+        };
+        self.is_administrator && !is_narrowed
     }
 
     fn of(&self, kind: ResourceKind) -> impl Iterator<Item = &EffectiveRule> {
@@ -328,7 +378,7 @@ impl EffectiveRules {
                 _ => {}
             }
         }
-        Decision { allowed: allowed.is_some() || self.is_administrator, by: allowed }
+        Decision { allowed: allowed.is_some() || self.administers(kind, operation), by: allowed }
     }
 }
 
@@ -469,6 +519,41 @@ mod tests {
         assert!(may(&here, Operation::Describe) && !may(&here, Operation::Read));
         assert!(!may(&Subject { namespace: "other", ..here }, Operation::Describe));
         assert!(may(&Subject { host: "::ffff:192.0.2.1".parse().unwrap(), ..here }, Operation::Read));
+    }
+
+    #[test]
+    fn topic_permissions_narrow_administrators_too() {
+        let within = |exchange: &str, keys: &str| Pattern::Within {
+            exchange: exchange.into(),
+            keys: Box::new(Pattern::Regex(keys.into())),
+        };
+        let root = || Principal::User("root".into());
+        let key = |id, exchange: &str, operation| Rule {
+            kind: ResourceKind::RoutingKey,
+            ..rule(id, root(), within(exchange, "^{username}\\."), &[operation], Effect::Allow)
+        };
+        let administrator = Tags::from_iter([Tag::Administrator]);
+        let of_root = subject(Some("root"), &administrator);
+        let other = rules(vec![key(1, "x", Operation::Write)]).for_subject(&of_root);
+        assert!(!other.is_unrestricted());
+        let may_key = |rules: &EffectiveRules, exchange, key| {
+            rules.decide(ResourceKind::RoutingKey, &crate::key_name(exchange, key), Operation::Write).allowed
+        };
+        assert!(may_key(&other, "x", "root.a") && !may_key(&other, "x", "a") && may_key(&other, "y", "a"));
+        assert!(other.decide(ResourceKind::Address, "a", Operation::Write).allowed);
+        assert!(other.decide(ResourceKind::Exchange, "x", Operation::Write).allowed);
+
+        let hub = rules(vec![key(1, HUB_EXCHANGE, Operation::Write), key(2, HUB_EXCHANGE, Operation::Read)]);
+        let hub = hub.for_subject(&of_root);
+        let may = |address, operation| hub.decide(ResourceKind::Address, address, operation).allowed;
+        assert!(may("root/a", Operation::Write) && !may("a", Operation::Write));
+        assert!(may("a", Operation::Receive), "what an allowed filter matches is received");
+        assert!(hub.decide_filter("root/#", Operation::Subscribe).allowed);
+        assert!(!hub.decide_filter("#", Operation::Subscribe).allowed);
+        assert!(!hub.is_unrestricted() && !may_key(&hub, HUB_EXCHANGE, "a"));
+        assert!(hub.decide_any(ResourceKind::Address, Operation::Write));
+        let none = rules(vec![]).for_subject(&of_root);
+        assert!(none.is_unrestricted() && may_key(&none, "x", "a"));
     }
 
     fn patterns() -> impl Strategy<Value = Pattern> {

@@ -54,6 +54,8 @@ pub enum ResourceKind {
     DelegationToken,
 }
 
+/// The exchange of the hub, by whose name users of addresses are given access.
+pub(crate) const HUB_EXCHANGE: &str = "amq.topic";
 /// Between exchange and key in the names of [`ResourceKind::RoutingKey`]. Names of exchanges have no line ends.
 pub(crate) const KEY_SEPARATOR: char = '\n';
 

@@ -14,19 +14,17 @@
 //!
 //! `{username}`, `{client_id}` and `{vhost}` stand for the client's own, here in all expressions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use regex::Regex;
 
 use super::expression::{ExpressionError, check_expression};
 use crate::pattern::Pattern;
-use crate::rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
+use crate::rule::{Effect, HUB_EXCHANGE, Operation, Operations, Principal, ResourceKind, Rule, RuleId};
 
 /// The name of the dialect in its rules.
 pub const DIALECT: &str = "rabbitmq";
-
-/// The exchange by whose name users of addresses are given access.
-const TOPIC_EXCHANGE: &str = "amq.topic";
 
 /// What a user may do in a virtual host (`set_permissions`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,7 +110,7 @@ pub fn rules(
             check_expression(expression)?;
         }
         rules.permission(permission);
-        rules.addresses(permission, topics().find(|topic| topic.exchange == TOPIC_EXCHANGE));
+        rules.addresses(permission, topics().find(|topic| topic.exchange == HUB_EXCHANGE));
     }
     Ok(rules.rules)
 }
@@ -174,12 +172,12 @@ impl Rules<'_> {
             Some("") => None,
             Some(expression) => Some(Pattern::Dotted(expression.to_owned())),
         };
-        if is_match(&permission.write, TOPIC_EXCHANGE)
+        if is_match(&permission.write, HUB_EXCHANGE)
             && let Some(pattern) = addresses(topic.map(|topic| &topic.write))
         {
             self.allow(ResourceKind::Address, pattern, &[Operation::Write]);
         }
-        if is_match(&permission.read, TOPIC_EXCHANGE)
+        if is_match(&permission.read, HUB_EXCHANGE)
             && let Some(pattern) = addresses(topic.map(|topic| &topic.read))
         {
             self.allow(ResourceKind::Address, pattern, &[Operation::Subscribe]);
@@ -195,23 +193,19 @@ fn is_match(expression: &str, name: &str) -> bool {
 
 /// The permissions that rules were made of, sorted.
 pub fn permissions<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Vec<Permission> {
-    let mut found: Vec<Permission> = Vec::new();
+    let mut found: BTreeMap<(&str, &str), Permission> = BTreeMap::new();
     for (rule, user, vhost) in own(rules) {
         if !matches!(rule.kind, ResourceKind::Namespace | ResourceKind::Topic) {
             continue;
         }
-        let at = found.iter().position(|known| known.user == user && known.vhost == vhost);
-        let at = at.unwrap_or_else(|| {
-            found.push(Permission {
-                user: user.to_owned(),
-                vhost: vhost.to_owned(),
-                configure: String::new(),
-                write: String::new(),
-                read: String::new(),
-            });
-            found.len() - 1
+        let permission = found.entry((user, vhost)).or_insert_with(|| Permission {
+            user: user.to_owned(),
+            vhost: vhost.to_owned(),
+            configure: String::new(),
+            write: String::new(),
+            read: String::new(),
         });
-        if let (Some(permission), Pattern::Regex(expression)) = (found.get_mut(at), &rule.pattern) {
+        if let Pattern::Regex(expression) = &rule.pattern {
             let field = match operation(rule) {
                 Some(Operation::Configure) => &mut permission.configure,
                 Some(Operation::Write) => &mut permission.write,
@@ -220,39 +214,31 @@ pub fn permissions<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Vec<Permiss
             field.clone_from(expression);
         }
     }
-    found.sort();
-    found
+    found.into_values().collect()
 }
 
 /// The topic permissions that rules were made of, sorted.
 pub fn topic_permissions<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Vec<TopicPermission> {
-    let mut found: Vec<TopicPermission> = Vec::new();
+    let mut found: BTreeMap<(&str, &str, &str), TopicPermission> = BTreeMap::new();
     for (rule, user, vhost) in own(rules) {
         let (ResourceKind::RoutingKey, Pattern::Within { exchange, keys }) = (rule.kind, &rule.pattern)
         else {
             continue;
         };
-        let is_known = |known: &TopicPermission| {
-            known.user == user && known.vhost == vhost && known.exchange == *exchange
-        };
-        let at = found.iter().position(is_known).unwrap_or_else(|| {
-            found.push(TopicPermission {
-                user: user.to_owned(),
-                vhost: vhost.to_owned(),
-                exchange: exchange.clone(),
-                write: String::new(),
-                read: String::new(),
-            });
-            found.len() - 1
+        let topic = found.entry((user, vhost, exchange.as_str())).or_insert_with(|| TopicPermission {
+            user: user.to_owned(),
+            vhost: vhost.to_owned(),
+            exchange: exchange.clone(),
+            write: String::new(),
+            read: String::new(),
         });
-        if let (Some(topic), Pattern::Regex(expression)) = (found.get_mut(at), keys.as_ref()) {
+        if let Pattern::Regex(expression) = keys.as_ref() {
             let is_write = operation(rule) == Some(Operation::Write);
             let field = if is_write { &mut topic.write } else { &mut topic.read };
             field.clone_from(expression);
         }
     }
-    found.sort();
-    found
+    found.into_values().collect()
 }
 
 fn own<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> impl Iterator<Item = (&'a Rule, &'a str, &'a str)> {
