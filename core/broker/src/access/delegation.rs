@@ -144,6 +144,13 @@ impl Tokens {
         self.by_id.insert(id, Known { token, hmac_hash, keys: Arc::default() });
     }
 
+    /// Replaces a token by one with the same id.
+    pub(super) fn replace(&mut self, token: DelegationToken) {
+        if let Some(known) = self.by_id.get_mut(&token.id) {
+            known.token = token;
+        }
+    }
+
     pub(super) fn remove(&mut self, id: &str) {
         let Some(known) = self.by_id.remove(id) else { return };
         self.by_hmac.remove(&known.hmac_hash);
@@ -326,13 +333,54 @@ impl AccessControl {
         }
     }
 
-    /// Removes the tokens of owners who are no users any more.
-    pub(super) fn remove_tokens_without_owner(&self) {
+    /// Removes the tokens of those of these users who are no users any more, and their rights to tokens of others.
+    pub(super) fn remove_from_tokens(&self, users: &[String]) {
         let mut state = self.0.state.write();
+        let is_gone = |user: &str| state.user(user).is_none() && users.iter().any(|gone| gone == user);
         let left = state.tokens.select(|token| state.user(&token.owner).is_none());
-        if let Err(error) = self.remove_tokens(&mut state, &left) {
-            tracing::warn!(%error, "failed to remove delegation tokens of deleted users");
+        let mut entry = Entry::new();
+        let changed = self.tokens_without(&state, is_gone, &mut entry);
+        left.iter().for_each(|id| entry.delete(DELEGATION_TOKENS, id.clone().into_bytes().into()));
+        if entry.is_empty() {
+            return;
         }
+        match self.0.log.submit(entry) {
+            Ok(_) => {
+                changed.into_iter().for_each(|token| state.tokens.replace(token));
+                left.iter().for_each(|id| state.tokens.remove(id));
+            }
+            Err(error) => tracing::warn!(%error, "failed to remove delegation tokens of deleted users"),
+        }
+    }
+
+    /// Tokens of others to which users have rights, without these: a later user of the same name is another one, who must not
+    /// be shown what logs in by them. Puts their rows into the entry.
+    pub(super) fn tokens_without(
+        &self,
+        state: &State,
+        is_gone: impl Fn(&str) -> bool,
+        entry: &mut Entry,
+    ) -> Vec<DelegationToken> {
+        let Some(secret) = &self.0.delegation.secret else { return Vec::new() };
+        let concerned = |token: &DelegationToken| {
+            !is_gone(&token.owner)
+                && (is_gone(&token.requester) || token.renewers.iter().any(|renewer| is_gone(renewer)))
+        };
+        let ids = state.tokens.select(concerned);
+        let tokens = ids.iter().filter_map(|id| state.tokens.by_id.get(id)).map(|known| {
+            let mut token = known.token.clone();
+            token.renewers.retain(|renewer| !is_gone(renewer));
+            if is_gone(&token.requester) {
+                token.requester.clone_from(&token.owner);
+            }
+            entry.put(
+                DELEGATION_TOKENS,
+                token.id.clone().into_bytes().into(),
+                rows::encode_token(&token, secret.fingerprint()),
+            );
+            token
+        });
+        tokens.collect()
     }
 
     /// The keys that a login by a token is checked against; keys that match no password if there is no such token.

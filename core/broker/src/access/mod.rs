@@ -160,6 +160,24 @@ impl AccessControl {
         self.0.state.read().users().collect()
     }
 
+    /// Up to `max` users behind the name `after`, in the order of names, without the first `skip` of them.
+    #[must_use]
+    pub fn users_following(&self, after: Option<&str>, skip: usize, max: usize) -> Vec<(Arc<User>, Source)> {
+        self.0.state.read().users_following(after, skip, max)
+    }
+
+    /// The same backwards: before the name `before`.
+    #[must_use]
+    pub fn users_preceding(&self, before: Option<&str>, skip: usize, max: usize) -> Vec<(Arc<User>, Source)> {
+        self.0.state.read().users_preceding(before, skip, max)
+    }
+
+    /// The number of users.
+    #[must_use]
+    pub fn user_count(&self) -> usize {
+        self.0.state.read().user_count()
+    }
+
     /// A user.
     #[must_use]
     pub fn user(&self, name: &str) -> Option<(Arc<User>, Source)> {
@@ -203,11 +221,13 @@ impl AccessControl {
             for id in &tokens {
                 entry.delete(DELEGATION_TOKENS, id.clone().into_bytes().into());
             }
+            let changed = self.tokens_without(state, |user| user == name, entry);
             let name = name.to_owned();
             Ok(move |state: &mut State| {
                 state.remove_user(&name);
                 rules.iter().for_each(|id| state.remove_rule(*id));
                 tokens.iter().for_each(|id| state.tokens.remove(id));
+                changed.into_iter().for_each(|token| state.tokens.replace(token));
             })
         })?;
         self.close_if_gone(name);
@@ -218,6 +238,35 @@ impl AccessControl {
     #[must_use]
     pub fn rules(&self) -> Vec<(Arc<Rule>, Source)> {
         self.0.state.read().rules().collect()
+    }
+
+    /// Up to `max` rules behind the id `after`, in the order of ids, without the first `skip` of them. The ids of the
+    /// configuration's rules are behind all others.
+    #[must_use]
+    pub fn rules_following(
+        &self,
+        after: Option<RuleId>,
+        skip: usize,
+        max: usize,
+    ) -> Vec<(Arc<Rule>, Source)> {
+        self.0.state.read().rules_following(after, skip, max)
+    }
+
+    /// The same backwards: before the id `before`.
+    #[must_use]
+    pub fn rules_preceding(
+        &self,
+        before: Option<RuleId>,
+        skip: usize,
+        max: usize,
+    ) -> Vec<(Arc<Rule>, Source)> {
+        self.0.state.read().rules_preceding(before, skip, max)
+    }
+
+    /// The number of rules.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.0.state.read().rule_count()
     }
 
     /// Adds rules, all or none; their ids are given here, in order. A rule that exists already (in all but its id) keeps
@@ -293,7 +342,7 @@ impl AccessControl {
             before
         };
         before.iter().for_each(|name| self.close_if_gone(name));
-        self.remove_tokens_without_owner();
+        self.remove_from_tokens(&before);
         Ok(())
     }
 

@@ -1,7 +1,9 @@
 //! Users, rules and delegation tokens in memory.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use inver_access::{Principal, Rule, RuleId, Rules, User};
@@ -31,6 +33,29 @@ pub(super) struct State {
     pub(super) tokens: Tokens,
 }
 
+/// Users in the order that both iterators have. One of the configuration hides a stored one of the same name.
+fn merged<'a>(
+    configured: impl Iterator<Item = &'a Arc<User>>,
+    stored: impl Iterator<Item = &'a Arc<User>>,
+    order: fn(&String, &String) -> Ordering,
+) -> impl Iterator<Item = (Arc<User>, Source)> {
+    let (mut configured, mut stored) = (configured.peekable(), stored.peekable());
+    std::iter::from_fn(move || {
+        let first = match (configured.peek(), stored.peek()) {
+            (Some(one), Some(other)) => order(&one.name, &other.name),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        if first == Ordering::Greater {
+            return stored.next().map(|user| (user.clone(), Source::Stored));
+        }
+        if first == Ordering::Equal {
+            stored.next();
+        }
+        configured.next().map(|user| (user.clone(), Source::Configuration))
+    })
+}
+
 /// A change of rules that was checked.
 pub(super) struct RuleChange {
     pub(super) deleted: Vec<Arc<Rule>>,
@@ -58,16 +83,36 @@ impl State {
     }
 
     pub(super) fn users(&self) -> impl Iterator<Item = (Arc<User>, Source)> {
-        let mut all: BTreeMap<&str, (Arc<User>, Source)> = BTreeMap::new();
-        all.extend(
-            self.stored_users.iter().map(|(name, user)| (name.as_str(), (user.clone(), Source::Stored))),
-        );
-        all.extend(
-            self.configured_users
-                .iter()
-                .map(|(name, user)| (name.as_str(), (user.clone(), Source::Configuration))),
-        );
-        all.into_values()
+        merged(self.configured_users.values(), self.stored_users.values(), Ord::cmp)
+    }
+
+    pub(super) fn users_following(
+        &self,
+        after: Option<&str>,
+        skip: usize,
+        max: usize,
+    ) -> Vec<(Arc<User>, Source)> {
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let configured = self.configured_users.range::<str, _>(range).map(|(_, user)| user);
+        let stored = self.stored_users.range::<str, _>(range).map(|(_, user)| user);
+        merged(configured, stored, Ord::cmp).skip(skip).take(max).collect()
+    }
+
+    pub(super) fn users_preceding(
+        &self,
+        before: Option<&str>,
+        skip: usize,
+        max: usize,
+    ) -> Vec<(Arc<User>, Source)> {
+        let range = (Bound::Unbounded, before.map_or(Bound::Unbounded, Bound::Excluded));
+        let configured = self.configured_users.range::<str, _>(range).rev().map(|(_, user)| user);
+        let stored = self.stored_users.range::<str, _>(range).rev().map(|(_, user)| user);
+        merged(configured, stored, |a, b| b.cmp(a)).skip(skip).take(max).collect()
+    }
+
+    pub(super) fn user_count(&self) -> usize {
+        let hidden = self.configured_users.keys().filter(|name| self.stored_users.contains_key(*name));
+        self.configured_users.len() + self.stored_users.len() - hidden.count()
     }
 
     pub(super) fn user(&self, name: &str) -> Option<(Arc<User>, Source)> {
@@ -98,6 +143,40 @@ impl State {
     pub(super) fn rules(&self) -> impl Iterator<Item = (Arc<Rule>, Source)> {
         let stored = self.stored_rules.values().map(|rule| (rule.clone(), Source::Stored));
         stored.chain(self.configured_rules.iter().map(|rule| (rule.clone(), Source::Configuration)))
+    }
+
+    /// Those of the configuration have the greater ids.
+    fn rules_in(
+        &self,
+        range: (Bound<RuleId>, Bound<RuleId>),
+    ) -> impl DoubleEndedIterator<Item = (Arc<Rule>, Source)> {
+        let stored = self.stored_rules.range(range).map(|(_, rule)| (rule.clone(), Source::Stored));
+        let configured = self.configured_rules.iter().filter(move |rule| range.contains(&rule.id));
+        stored.chain(configured.map(|rule| (rule.clone(), Source::Configuration)))
+    }
+
+    pub(super) fn rules_following(
+        &self,
+        after: Option<RuleId>,
+        skip: usize,
+        max: usize,
+    ) -> Vec<(Arc<Rule>, Source)> {
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        self.rules_in(range).skip(skip).take(max).collect()
+    }
+
+    pub(super) fn rules_preceding(
+        &self,
+        before: Option<RuleId>,
+        skip: usize,
+        max: usize,
+    ) -> Vec<(Arc<Rule>, Source)> {
+        let range = (Bound::Unbounded, before.map_or(Bound::Unbounded, Bound::Excluded));
+        self.rules_in(range).rev().skip(skip).take(max).collect()
+    }
+
+    pub(super) fn rule_count(&self) -> usize {
+        self.stored_rules.len() + self.configured_rules.len()
     }
 
     pub(super) fn stored_rules_of_user(&self, name: &str) -> impl Iterator<Item = &Arc<Rule>> {

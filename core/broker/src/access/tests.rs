@@ -300,3 +300,42 @@ fn a_client_id_that_is_learned_later_counts_in_patterns() {
     known.identify("c3");
     assert_eq!(known.who().client_id, Some("c"));
 }
+
+#[test]
+fn users_and_rules_are_listed_a_part_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = open(&folder);
+    for name in ["a", "c", "e"] {
+        access.put_user(User::new(name)).unwrap();
+    }
+    access.add_rules(vec![allow("a", "t"), allow("c", "t")]).unwrap();
+    // One of the configuration hides a stored one.
+    access
+        .set_configured(vec![User::new("b"), User::new("c")], vec![allow("b", "t"), allow("d", "t")])
+        .unwrap();
+    let named = |users: Vec<(Arc<User>, Source)>| {
+        let name = |(user, source): (Arc<User>, Source)| {
+            format!("{}{}", user.name, if source == Source::Stored { "" } else { "*" })
+        };
+        users.into_iter().map(name).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(named(access.users()), "a b* c* e");
+    assert_eq!(access.user_count(), 4);
+    assert_eq!(named(access.users_following(None, 1, 2)), "b* c*");
+    assert_eq!(named(access.users_following(Some("b"), 0, 9)), "c* e");
+    assert_eq!(named(access.users_preceding(None, 0, 2)), "e c*");
+    assert_eq!(named(access.users_preceding(Some("c"), 1, 9)), "a");
+    let of = |rules: Vec<(Arc<Rule>, Source)>| {
+        let user = |(rule, _): (Arc<Rule>, Source)| match &rule.principal {
+            Principal::User(name) => name.clone(),
+            _ => String::new(),
+        };
+        rules.into_iter().map(user).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!((of(access.rules()).as_str(), access.rule_count()), ("a c b d", 4));
+    let ids: Vec<RuleId> = access.rules().iter().map(|(rule, _)| rule.id).collect();
+    assert_eq!(of(access.rules_following(None, 1, 2)), "c b");
+    assert_eq!(of(access.rules_following(Some(ids[1]), 0, 9)), "b d");
+    assert_eq!(of(access.rules_preceding(None, 1, 2)), "b c");
+    assert_eq!(of(access.rules_preceding(Some(ids[2]), 0, 1)), "c");
+}

@@ -178,8 +178,8 @@ impl Broker {
         Ok(Admitted { sessions, permissions, connection })
     }
 
-    /// An admitted client proved again who it is: it may do what is granted to it now, until that expires. False, and
-    /// nothing changes, if it is another one.
+    /// An admitted client proved again who it is: it may do what is granted to it now, until that expires. False if it is
+    /// another one, or its token ended meanwhile: its connection must end.
     #[must_use]
     pub fn renew(
         &self,
@@ -188,6 +188,7 @@ impl Broker {
         connection: &ConnectionHandle,
     ) -> bool {
         // What an authority granted ends with its token: a password of the same user must not keep it.
+        let access = self.access();
         let is_other =
             identity.name() != permissions.user() || identity.grant().is_some() != permissions.has_grant();
         if is_other || self.is_gone(identity) {
@@ -198,7 +199,8 @@ impl Broker {
         }
         connection.expire_at(identity.expires_at_ms().map(|at_ms| self.clock().steady_at(at_ms)));
         connection.set_token(identity.token());
-        true
+        // Once more: who ends a token closes the connections that are registered with it then.
+        identity.token().is_none_or(|token| access.is_live_token(token))
     }
 
     /// Whether the user of a client was deleted or disabled since it was authenticated. The user of a token need not exist.

@@ -143,3 +143,25 @@ fn malformed_requests_for_tokens_are_refused() {
     }
     assert_eq!(create(&mut fixture, "", "").error_code, ErrorCode::POLICY_VIOLATION);
 }
+
+/// What a renewer sees of a token logs in by it.
+#[test]
+fn a_later_user_of_a_renewers_name_has_no_rights_to_the_token() {
+    let mut fixture = fixture();
+    fixture.become_administrator();
+    fixture.allow("bob", &[]);
+    fixture.allow("bob", &[(ResourceKind::User, "ann", Operation::CreateTokens)]);
+    fixture.become_user("ann", &[]);
+    create(&mut fixture, "", "bob");
+    fixture.become_user("bob", &[]);
+    let requested = create(&mut fixture, "ann", "");
+    assert_eq!(requested.error_code, ErrorCode::NONE);
+    assert_eq!(describe(&mut fixture, None).map(|owners| owners.len()), Ok(2));
+    let access = fixture.node.broker.access().clone();
+    let _ = access.delete_user("bob").unwrap();
+    fixture.become_user("bob", &[]);
+    assert_eq!(describe(&mut fixture, None), Ok(vec![]));
+    assert_eq!(renew(&mut fixture, &requested.hmac), ErrorCode::DELEGATION_TOKEN_OWNER_MISMATCH);
+    fixture.become_user("ann", &[]);
+    assert_eq!(describe(&mut fixture, None).map(|owners| owners.len()), Ok(2), "they are still the owner's");
+}
