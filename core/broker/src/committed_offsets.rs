@@ -5,6 +5,7 @@
 //! membership, nor the choice of what expires.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use inver_storage::{Entry, Held, Log, Lsn, Share, SubmitError};
@@ -221,6 +222,22 @@ impl CommittedOffsets {
     #[must_use]
     pub fn groups(&self) -> Vec<String> {
         self.table.read().groups.keys().cloned().collect()
+    }
+
+    /// Up to `max` groups that have a committed offset, in the order of their ids behind `after`.
+    #[must_use]
+    pub fn groups_following(&self, after: Option<&str>, max: usize) -> Vec<String> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let table = self.table.read();
+        let following = table.groups.range::<str, _>((from, Bound::Unbounded));
+        following.take(max).map(|(group, _)| group.clone()).collect()
+    }
+
+    /// Whether a group has a committed offset in a topic.
+    #[must_use]
+    pub fn has_topic(&self, group: &str, topic: &str) -> bool {
+        let table = self.table.read();
+        table.by_topic.get(topic).is_some_and(|groups| groups.contains_key(group))
     }
 
     /// Deletes the committed offsets of a group that `delete` selects by topic and partition.

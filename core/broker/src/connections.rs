@@ -144,10 +144,16 @@ impl ConnectionRegistry {
         Ok(ConnectionHandle(connection))
     }
 
+    /// Every live connection, in no order.
+    #[must_use]
+    pub fn list_unordered(&self) -> Vec<Arc<LiveConnection>> {
+        self.0.live.iter().map(|connection| connection.clone()).collect()
+    }
+
     /// Every live connection, in the order of their ids.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<LiveConnection>> {
-        let mut all: Vec<Arc<LiveConnection>> = self.0.live.iter().map(|c| c.clone()).collect();
+        let mut all = self.list_unordered();
         all.sort_unstable_by_key(|connection| connection.id);
         all
     }

@@ -38,7 +38,7 @@ fn merged<'a>(
     configured: impl Iterator<Item = &'a Arc<User>>,
     stored: impl Iterator<Item = &'a Arc<User>>,
     order: fn(&String, &String) -> Ordering,
-) -> impl Iterator<Item = (Arc<User>, Source)> {
+) -> impl Iterator<Item = (&'a Arc<User>, Source)> {
     let (mut configured, mut stored) = (configured.peekable(), stored.peekable());
     std::iter::from_fn(move || {
         let first = match (configured.peek(), stored.peek()) {
@@ -47,13 +47,17 @@ fn merged<'a>(
             (None, _) => Ordering::Greater,
         };
         if first == Ordering::Greater {
-            return stored.next().map(|user| (user.clone(), Source::Stored));
+            return stored.next().map(|user| (user, Source::Stored));
         }
         if first == Ordering::Equal {
             stored.next();
         }
-        configured.next().map(|user| (user.clone(), Source::Configuration))
+        configured.next().map(|user| (user, Source::Configuration))
     })
+}
+
+fn shared<T>((object, source): (&Arc<T>, Source)) -> (Arc<T>, Source) {
+    (object.clone(), source)
 }
 
 /// A change of rules that was checked.
@@ -83,7 +87,7 @@ impl State {
     }
 
     pub(super) fn users(&self) -> impl Iterator<Item = (Arc<User>, Source)> {
-        merged(self.configured_users.values(), self.stored_users.values(), Ord::cmp)
+        merged(self.configured_users.values(), self.stored_users.values(), Ord::cmp).map(shared)
     }
 
     pub(super) fn users_following(
@@ -95,7 +99,7 @@ impl State {
         let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         let configured = self.configured_users.range::<str, _>(range).map(|(_, user)| user);
         let stored = self.stored_users.range::<str, _>(range).map(|(_, user)| user);
-        merged(configured, stored, Ord::cmp).skip(skip).take(max).collect()
+        merged(configured, stored, Ord::cmp).skip(skip).take(max).map(shared).collect()
     }
 
     pub(super) fn users_preceding(
@@ -107,12 +111,15 @@ impl State {
         let range = (Bound::Unbounded, before.map_or(Bound::Unbounded, Bound::Excluded));
         let configured = self.configured_users.range::<str, _>(range).rev().map(|(_, user)| user);
         let stored = self.stored_users.range::<str, _>(range).rev().map(|(_, user)| user);
-        merged(configured, stored, |a, b| b.cmp(a)).skip(skip).take(max).collect()
+        merged(configured, stored, |a, b| b.cmp(a)).skip(skip).take(max).map(shared).collect()
     }
 
     pub(super) fn user_count(&self) -> usize {
-        let hidden = self.configured_users.keys().filter(|name| self.stored_users.contains_key(*name));
-        self.configured_users.len() + self.stored_users.len() - hidden.count()
+        let (configured, stored) = (&self.configured_users, &self.stored_users);
+        let (few, many) =
+            if stored.len() < configured.len() { (stored, configured) } else { (configured, stored) };
+        let hidden = few.keys().filter(|name| many.contains_key(*name));
+        configured.len() + stored.len() - hidden.count()
     }
 
     pub(super) fn user(&self, name: &str) -> Option<(Arc<User>, Source)> {
@@ -149,10 +156,10 @@ impl State {
     fn rules_in(
         &self,
         range: (Bound<RuleId>, Bound<RuleId>),
-    ) -> impl DoubleEndedIterator<Item = (Arc<Rule>, Source)> {
-        let stored = self.stored_rules.range(range).map(|(_, rule)| (rule.clone(), Source::Stored));
+    ) -> impl DoubleEndedIterator<Item = (&Arc<Rule>, Source)> {
+        let stored = self.stored_rules.range(range).map(|(_, rule)| (rule, Source::Stored));
         let configured = self.configured_rules.iter().filter(move |rule| range.contains(&rule.id));
-        stored.chain(configured.map(|rule| (rule.clone(), Source::Configuration)))
+        stored.chain(configured.map(|rule| (rule, Source::Configuration)))
     }
 
     pub(super) fn rules_following(
@@ -162,7 +169,7 @@ impl State {
         max: usize,
     ) -> Vec<(Arc<Rule>, Source)> {
         let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-        self.rules_in(range).skip(skip).take(max).collect()
+        self.rules_in(range).skip(skip).take(max).map(shared).collect()
     }
 
     pub(super) fn rules_preceding(
@@ -172,7 +179,7 @@ impl State {
         max: usize,
     ) -> Vec<(Arc<Rule>, Source)> {
         let range = (Bound::Unbounded, before.map_or(Bound::Unbounded, Bound::Excluded));
-        self.rules_in(range).rev().skip(skip).take(max).collect()
+        self.rules_in(range).rev().skip(skip).take(max).map(shared).collect()
     }
 
     pub(super) fn rule_count(&self) -> usize {

@@ -88,9 +88,15 @@ impl Namespace {
     /// All exchanges, in the order of their names.
     #[must_use]
     pub fn exchanges(&self) -> Vec<Arc<Exchange>> {
-        let mut all: Vec<Arc<Exchange>> = self.0.exchanges.read().values().cloned().collect();
+        let mut all = self.exchanges_unordered();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
+    }
+
+    /// All exchanges, in no order.
+    #[must_use]
+    pub fn exchanges_unordered(&self) -> Vec<Arc<Exchange>> {
+        self.0.exchanges.read().values().cloned().collect()
     }
 
     /// Creates an exchange, or returns the present one of that name unchanged; the caller compares it with the spec.

@@ -76,16 +76,10 @@ impl Namespace {
         self.0.groups.0.read().as_ref()?.upgrade()
     }
 
-    /// The ids of its consumer groups, in order: those with members, and those with committed offsets only.
+    /// The ids of the consumer groups that the coordinator knows, in no order. Others have committed offsets only.
     #[must_use]
-    pub fn group_ids(&self) -> Vec<String> {
-        let mut ids = self.committed_offsets().groups();
-        if let Some(coordinator) = self.group_coordinator() {
-            ids.extend(coordinator.groups());
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        ids
+    pub fn coordinated_groups(&self) -> Vec<String> {
+        self.group_coordinator().map(|coordinator| coordinator.groups()).unwrap_or_default()
     }
 
     /// What the coordinator tells of a consumer group; none where it has committed offsets only, or does not exist.

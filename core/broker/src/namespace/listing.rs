@@ -11,7 +11,7 @@ use crate::ordered::Order;
 use crate::peek::{self, PeekBounds, Peeked};
 use crate::queue::Queue;
 use crate::rows::{self, SubscriptionRow};
-use crate::spec::Start;
+use crate::spec::{Start, TopicId};
 use crate::subscription::{Subscription, Trim};
 use crate::topic::{Partition, Topic};
 use crate::value::Arguments;
@@ -76,16 +76,22 @@ impl Namespace {
         self.0.exchanges.read().len()
     }
 
-    /// The bindings that lead to a queue, at most `max`, in no order.
+    /// The bindings that lead to a queue, in no order: of the first `max` places behind the first `skip`. Also whether there
+    /// are further places. A binding that is added or removed meanwhile may change the places of others.
     #[must_use]
-    pub fn bindings_to_queue(&self, queue: &Arc<Queue>, max: usize) -> Vec<BindingInfo> {
-        self.0.origins.bindings_to(&RouteTarget::Queue(queue.clone()), max)
+    pub fn bindings_to_queue(&self, queue: &Arc<Queue>, skip: usize, max: usize) -> (Vec<BindingInfo>, bool) {
+        self.0.origins.bindings_to(&RouteTarget::Queue(queue.clone()), skip, max)
     }
 
-    /// The bindings that lead to an exchange, at most `max`, in no order.
+    /// The bindings that lead to an exchange, as [`bindings_to_queue`](Self::bindings_to_queue).
     #[must_use]
-    pub fn bindings_to_exchange(&self, exchange: &Arc<Exchange>, max: usize) -> Vec<BindingInfo> {
-        self.0.origins.bindings_to(&RouteTarget::Exchange(exchange.clone()), max)
+    pub fn bindings_to_exchange(
+        &self,
+        exchange: &Arc<Exchange>,
+        skip: usize,
+        max: usize,
+    ) -> (Vec<BindingInfo>, bool) {
+        self.0.origins.bindings_to(&RouteTarget::Exchange(exchange.clone()), skip, max)
     }
 
     /// The number of named subscriptions.
@@ -94,18 +100,10 @@ impl Namespace {
         self.0.subscriptions.len()
     }
 
-    /// All named subscriptions of log topics, by topic and name.
+    /// All named subscriptions of log topics and the ids of their topics, in no order.
     #[must_use]
-    pub fn subscriptions(&self) -> Vec<NamedSubscription> {
-        let all: Vec<_> = self.0.subscriptions.iter().map(|s| (s.key().0, s.value().clone())).collect();
-        let named = all.into_iter().filter_map(|(topic, subscription)| {
-            Some(NamedSubscription { topic: self.topic_by_id(topic)?, subscription })
-        });
-        let mut named: Vec<NamedSubscription> = named.collect();
-        named.sort_by(|a, b| {
-            (a.topic.name(), a.subscription.name()).cmp(&(b.topic.name(), b.subscription.name()))
-        });
-        named
+    pub fn subscriptions(&self) -> Vec<(TopicId, Arc<Subscription>)> {
+        self.0.subscriptions.iter().map(|s| (s.key().0, s.value().clone())).collect()
     }
 
     /// Reads messages of a partition from an offset on, without taking or marking them. Can read from disk: call where

@@ -94,12 +94,19 @@ impl Origins {
 }
 
 impl Origins {
-    /// The bindings that lead to a target, at most `max`.
-    pub(super) fn bindings_to(&self, target: &RouteTarget, max: usize) -> Vec<BindingInfo> {
+    /// The bindings that lead to a target, of the first `max` places behind the first `skip`, and whether there are more.
+    pub(super) fn bindings_to(
+        &self,
+        target: &RouteTarget,
+        skip: usize,
+        max: usize,
+    ) -> (Vec<BindingInfo>, bool) {
         let identity = target.identity();
+        let mut visited = 0;
         let found: Vec<_> = {
             let all = self.0.lock();
-            let of_target = all.get(&identity).into_iter().flat_map(Bag::iter).take(max);
+            let of_target = all.get(&identity).into_iter().flat_map(Bag::iter).skip(skip).take(max);
+            let of_target = of_target.inspect(|_| visited += 1);
             let found =
                 of_target.filter_map(|o| Some((o.exchange.upgrade()?, o.hash, o.key.clone(), o.slashed)));
             found.collect()
@@ -110,7 +117,7 @@ impl Origins {
                 bindings.push(BindingInfo { source, key, slashed, arguments, durable });
             }
         }
-        bindings
+        (bindings, visited == max)
     }
 }
 

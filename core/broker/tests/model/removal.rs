@@ -119,7 +119,7 @@ fn topology(namespace: &Namespace) -> Topology {
     let mut found = Topology::default();
     for queue in namespace.queues() {
         found.queues.push(queue.name().to_owned());
-        for binding in namespace.bindings_to_queue(&queue, usize::MAX) {
+        for binding in namespace.bindings_to_queue(&queue, 0, usize::MAX).0 {
             let key = String::from_utf8_lossy(&binding.key).into_owned();
             let of = (binding.source.name().to_owned(), queue.name().to_owned(), key);
             *found.bindings.entry(of).or_default() += 1;

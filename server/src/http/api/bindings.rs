@@ -1,9 +1,12 @@
 //! Bindings to queues and exchanges. The subscriptions of sessions are listed with the sessions.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Operation, ResourceKind};
-use inver_broker::{BindDestination, BindingInfo, Namespace, Order, may_bind};
+use inver_broker::{BindDestination, BindingInfo, Exchange, Namespace, Order, Queue, may_bind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as JsonValue};
 use utoipa::{IntoParams, ToSchema};
@@ -12,12 +15,10 @@ use super::values::{arguments, arguments_to_json};
 use super::{blocking, deleted, durable, queues};
 use crate::http::App;
 use crate::http::auth::Scope;
-use crate::http::list::{Column, ListQuery, Listing, Page, Whole};
+use crate::http::list::{Column, ListQuery, Listing, Page, Snapshot, SortKey, Source};
 use crate::http::problem::Problem;
 use crate::http::request::{Body, Scoped};
 
-/// Bindings that one list holds.
-const LISTED_MAX: usize = 1_000_000;
 /// Queues read at a time.
 const PART: usize = 4096;
 /// Bytes of a binding's key.
@@ -67,64 +68,164 @@ impl BindingFilter {
         self.destination_kind.is_none_or(|wanted| wanted == kind)
     }
 
-    fn find(&self, namespace: &Namespace) -> Result<Vec<Binding>, Problem> {
-        let mut found = Vec::new();
-        if self.wants(DestinationKind::Exchange) {
-            let named = |name: &String| namespace.exchange(name).into_iter().collect();
-            for exchange in self.destination.as_ref().map_or_else(|| namespace.exchanges(), named) {
-                let bindings = namespace.bindings_to_exchange(&exchange, LISTED_MAX);
-                self.add(bindings, DestinationKind::Exchange, exchange.name(), &mut found)?;
-            }
-        }
-        if !self.wants(DestinationKind::Queue) {
-            return Ok(found);
-        }
-        if let Some(name) = &self.destination {
-            if let Some(queue) = namespace.queue(name) {
-                let bindings = namespace.bindings_to_queue(&queue, LISTED_MAX);
-                self.add(bindings, DestinationKind::Queue, name, &mut found)?;
-            }
-            return Ok(found);
-        }
-        let mut after: Option<String> = None;
-        loop {
-            let queues = namespace.queues_following(Order::Ascending, after.as_deref(), 0, PART);
-            for queue in &queues {
-                let bindings = namespace.bindings_to_queue(queue, LISTED_MAX);
-                self.add(bindings, DestinationKind::Queue, queue.name(), &mut found)?;
-            }
-            match queues.last() {
-                Some(last) if queues.len() == PART => after = Some(last.name().to_owned()),
-                _ => return Ok(found),
-            }
+    /// The exchanges to which bindings are listed.
+    fn exchanges(&self, namespace: &Namespace) -> Vec<Arc<Exchange>> {
+        match &self.destination {
+            _ if !self.wants(DestinationKind::Exchange) => Vec::new(),
+            Some(name) => namespace.exchange(name).into_iter().collect(),
+            None => namespace.exchanges_unordered(),
         }
     }
 
-    fn add(
-        &self,
-        bindings: Vec<BindingInfo>,
-        destination_kind: DestinationKind,
-        destination: &str,
-        found: &mut Vec<Binding>,
-    ) -> Result<(), Problem> {
-        let wanted =
-            |binding: &BindingInfo| self.source.as_ref().is_none_or(|source| source == binding.source.name());
-        for binding in bindings.into_iter().filter(wanted) {
-            if found.len() >= LISTED_MAX {
-                return Err(Problem::bad_request(format!(
-                    "more than {LISTED_MAX} bindings: give `destination` or `source`"
-                )));
-            }
-            found.push(Binding {
-                source: binding.source.name().to_owned(),
-                destination_kind,
-                destination: destination.to_owned(),
-                key: String::from_utf8_lossy(&binding.key).into_owned(),
-                durable: binding.durable,
-                arguments: arguments_to_json(&binding.arguments),
-            });
+    /// Queues to which bindings are listed, behind the one of a name; none if there are no more.
+    fn queues(&self, namespace: &Namespace, after: Option<&str>) -> Vec<Arc<Queue>> {
+        match &self.destination {
+            _ if !self.wants(DestinationKind::Queue) => Vec::new(),
+            Some(name) if after.is_none() => namespace.queue(name).into_iter().collect(),
+            Some(_) => Vec::new(),
+            None => namespace.queues_following(Order::Ascending, after, 0, PART),
         }
-        Ok(())
+    }
+}
+
+/// What a binding leads to.
+#[derive(Clone)]
+enum Destination {
+    Queue(Arc<Queue>),
+    Exchange(Arc<Exchange>),
+}
+
+impl Destination {
+    fn name(&self) -> &str {
+        match self {
+            Destination::Queue(queue) => queue.name(),
+            Destination::Exchange(exchange) => exchange.name(),
+        }
+    }
+
+    fn kind(&self) -> DestinationKind {
+        match self {
+            Destination::Queue(_) => DestinationKind::Queue,
+            Destination::Exchange(_) => DestinationKind::Exchange,
+        }
+    }
+
+    fn bindings(&self, namespace: &Namespace, skip: usize, max: usize) -> (Vec<BindingInfo>, bool) {
+        match self {
+            Destination::Queue(queue) => namespace.bindings_to_queue(queue, skip, max),
+            Destination::Exchange(exchange) => namespace.bindings_to_exchange(exchange, skip, max),
+        }
+    }
+}
+
+/// A binding before it is shown.
+#[derive(Clone)]
+struct Found {
+    to: Destination,
+    info: BindingInfo,
+}
+
+impl Found {
+    fn show(&self) -> Binding {
+        Binding {
+            source: self.info.source.name().to_owned(),
+            destination_kind: self.to.kind(),
+            destination: self.to.name().to_owned(),
+            key: String::from_utf8_lossy(&self.info.key).into_owned(),
+            durable: self.info.durable,
+            arguments: arguments_to_json(&self.info.arguments),
+        }
+    }
+}
+
+/// The bindings of a namespace.
+struct Bindings {
+    namespace: Namespace,
+    filter: BindingFilter,
+}
+
+/// How far the bindings are read: to the exchanges first, then to the queues in the order of their names.
+#[derive(Default)]
+struct At {
+    exchanges: Snapshot<Arc<Exchange>>,
+    are_exchanges_read: bool,
+    queues: VecDeque<Arc<Queue>>,
+    last_queue: Option<String>,
+    /// Bindings to this one are read, so many up to now.
+    destination: Option<(Destination, usize)>,
+}
+
+impl At {
+    fn next(&mut self, of: &Bindings) -> Option<Destination> {
+        let mut next = None;
+        if !self.are_exchanges_read {
+            let take = || of.filter.exchanges(&of.namespace);
+            self.are_exchanges_read = !self.exchanges.read(take, 1, |exchange| next = Some(exchange));
+        }
+        if let Some(exchange) = next {
+            return Some(Destination::Exchange(exchange));
+        }
+        if self.queues.is_empty() {
+            self.queues = of.filter.queues(&of.namespace, self.last_queue.as_deref()).into();
+        }
+        let queue = self.queues.pop_front()?;
+        if self.queues.is_empty() {
+            self.last_queue = Some(queue.name().to_owned());
+        }
+        Some(Destination::Queue(queue))
+    }
+}
+
+impl Source for Bindings {
+    type Object = Found;
+    type Place = At;
+
+    fn read(&self, _order: Order, at: &mut At, max: usize, found: &mut Vec<Found>) -> bool {
+        let mut left = max;
+        while left > 0 {
+            let current = at.destination.take().or_else(|| Some((at.next(self)?, 0)));
+            let Some((to, read)) = current else { return false };
+            let (bindings, has_more) = to.bindings(&self.namespace, read, left);
+            // One without bindings takes its time too.
+            let visited = if has_more { left } else { bindings.len().max(1) };
+            found.extend(bindings.into_iter().map(|info| Found { to: to.clone(), info }));
+            at.destination = has_more.then_some((to, read + visited));
+            left = left.saturating_sub(visited);
+        }
+        true
+    }
+
+    fn page(&self, _order: Order, _skip: usize, _max: usize) -> Option<(Vec<Found>, u64)> {
+        None
+    }
+
+    fn name<'a>(&self, binding: &'a Found) -> &'a str {
+        binding.to.name()
+    }
+
+    fn columns(&self) -> &'static [Column<Found>] {
+        &[
+            ("name", Found::place),
+            ("source", |it| it.info.source.name().into()),
+            ("destination", Found::place),
+            ("key", |it| (&*String::from_utf8_lossy(&it.info.key)).into()),
+        ]
+    }
+
+    fn lists(&self, binding: &Found) -> bool {
+        self.filter.source.as_deref().is_none_or(|source| source == binding.info.source.name())
+    }
+
+    fn id(&self) -> Option<String> {
+        Some(format!("bindings {:?} {}", self.filter, self.namespace.name()))
+    }
+}
+
+impl Found {
+    /// By destination, then by source and key.
+    fn place(&self) -> SortKey {
+        let (to, from) = (self.to.name(), self.info.source.name());
+        (&*format!("{to}\0{from}\0{}", String::from_utf8_lossy(&self.info.key))).into()
     }
 }
 
@@ -136,14 +237,8 @@ pub(in crate::http) async fn list(
     Listing(scope, query, filter): Listing<BindingFilter>,
 ) -> Result<Page<Binding>, Problem> {
     blocking(&app, move |app| {
-        let mut found = filter.find(scope.namespace())?;
-        found.sort_by(|a, b| (&a.source, &a.key).cmp(&(&b.source, &b.key)));
-        let columns: &[Column<Binding>] = &[
-            ("source", |binding| binding.source.as_str().into()),
-            ("destination", |binding| binding.destination.as_str().into()),
-            ("key", |binding| binding.key.as_str().into()),
-        ];
-        query.page(app, Whole::new(found, |binding| &binding.destination, columns), Clone::clone)
+        let bindings = Bindings { namespace: scope.namespace().clone(), filter };
+        query.page(app, bindings, Found::show)
     })
     .await
 }

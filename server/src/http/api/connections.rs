@@ -6,14 +6,14 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use inver_broker::{AuditKind, CloseReason, LiveConnection};
+use inver_broker::{AuditKind, CloseReason, ConnectionRegistry, LiveConnection, Order};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{answer, blocking};
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::list::{Column, ListQuery, Listed, Page, Whole};
+use crate::http::list::{Column, ListQuery, Listed, Page, Snapshot, Source};
 use crate::http::problem::Problem;
 use crate::http::request::Query;
 
@@ -96,6 +96,54 @@ fn sees(caller: &Caller, connection: &LiveConnection) -> bool {
 /// A connection with its name, which may change meanwhile.
 type Named = (Arc<str>, Arc<LiveConnection>);
 
+/// The connections that a client sees.
+struct Connections {
+    all: ConnectionRegistry,
+    caller: Caller,
+    filter: ConnectionFilter,
+}
+
+impl Source for Connections {
+    type Object = Named;
+    type Place = Snapshot<Arc<LiveConnection>>;
+
+    fn read(
+        &self,
+        _order: Order,
+        place: &mut Snapshot<Arc<LiveConnection>>,
+        max: usize,
+        found: &mut Vec<Named>,
+    ) -> bool {
+        place.read(|| self.all.list_unordered(), max, |it| found.push((it.name(), it)))
+    }
+
+    fn page(&self, _order: Order, _skip: usize, _max: usize) -> Option<(Vec<Named>, u64)> {
+        None
+    }
+
+    fn name<'a>(&self, (name, _): &'a Named) -> &'a str {
+        name
+    }
+
+    fn columns(&self) -> &'static [Column<Named>] {
+        &[
+            ("name", |it| (&*it.0, it.1.id()).into()),
+            ("id", |it| it.1.id().into()),
+            ("since_ms", |it| it.1.since_ms().unsigned_abs().into()),
+            ("protocol", |it| it.1.protocol().into()),
+            ("user", |it| it.1.user().unwrap_or_default().into()),
+        ]
+    }
+
+    fn lists(&self, (_, connection): &Named) -> bool {
+        self.filter.lists(connection) && sees(&self.caller, connection)
+    }
+
+    fn id(&self) -> Option<String> {
+        Some(format!("connections {} {:?}", self.caller.view(), self.filter))
+    }
+}
+
 /// Lists the live connections of clients, ordered by name: all, for administrators and monitoring, else the user's own.
 /// `filter` is about the name.
 #[utoipa::path(get, path = "/connections", tag = "connections", params(ListQuery, ConnectionFilter),
@@ -106,16 +154,8 @@ pub(in crate::http) async fn list(
     Listed(query, filter): Listed<ConnectionFilter>,
 ) -> Result<Page<Shown>, Problem> {
     blocking(&app, move |app| {
-        let all = app.broker.connections().list().into_iter();
-        let all = all.filter(|it| filter.lists(it) && sees(&caller, it));
-        let all: Vec<Named> = all.map(|it| (it.name(), it)).collect();
-        let columns: &[Column<Named>] = &[
-            ("id", |it| it.1.id().into()),
-            ("since_ms", |it| it.1.since_ms().unsigned_abs().into()),
-            ("protocol", |it| it.1.protocol().into()),
-            ("user", |it| it.1.user().unwrap_or_default().into()),
-        ];
-        query.page(app, Whole::new(all, |it| &it.0, columns), |it| Shown::of(&it.1))
+        let connections = Connections { all: app.broker.connections().clone(), caller, filter };
+        query.page(app, connections, |it| Shown::of(&it.1))
     })
     .await
 }

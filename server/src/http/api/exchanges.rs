@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Operation, ResourceKind};
-use inver_broker::{Exchange, ExchangeKind, ExchangeSpec, Namespace};
+use inver_broker::{Exchange, ExchangeKind, ExchangeSpec, Namespace, Order};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as JsonValue};
 use utoipa::{IntoParams, ToSchema};
@@ -15,7 +15,7 @@ use super::values::{arguments, arguments_to_json};
 use super::{answer, blocking, deleted, durable, put_status};
 use crate::http::App;
 use crate::http::auth::Scope;
-use crate::http::list::{Column, ListQuery, Listing, Page, Whole};
+use crate::http::list::{Column, ListQuery, Listing, Page, Snapshot, Source};
 use crate::http::problem::Problem;
 use crate::http::request::{Body, Name, Scoped};
 
@@ -87,6 +87,44 @@ impl ExchangeSummary {
     }
 }
 
+/// The exchanges of a namespace.
+struct Exchanges(Namespace);
+
+impl Source for Exchanges {
+    type Object = Arc<Exchange>;
+    type Place = Snapshot<Arc<Exchange>>;
+
+    fn read(
+        &self,
+        _order: Order,
+        place: &mut Snapshot<Arc<Exchange>>,
+        max: usize,
+        found: &mut Vec<Arc<Exchange>>,
+    ) -> bool {
+        place.read(|| self.0.exchanges_unordered(), max, |exchange| found.push(exchange))
+    }
+
+    fn page(&self, _order: Order, _skip: usize, _max: usize) -> Option<(Vec<Arc<Exchange>>, u64)> {
+        None
+    }
+
+    fn name<'a>(&self, exchange: &'a Arc<Exchange>) -> &'a str {
+        exchange.name()
+    }
+
+    fn columns(&self) -> &'static [Column<Arc<Exchange>>] {
+        &[
+            ("name", |exchange| exchange.name().into()),
+            ("kind", |exchange| exchange.spec().kind.as_str().into()),
+            ("bindings", |exchange| exchange.binding_count().into()),
+        ]
+    }
+
+    fn id(&self) -> Option<String> {
+        Some(format!("exchanges {}", self.0.name()))
+    }
+}
+
 /// Lists the exchanges. The default exchange, whose routing keys are names of queues, is not one of them.
 #[utoipa::path(get, path = "/exchanges", tag = "exchanges", params(Scope, ListQuery),
     responses((status = 200, body = Page<ExchangeSummary>)))]
@@ -95,13 +133,8 @@ pub(in crate::http) async fn list(
     Listing(scope, query, _): Listing,
 ) -> Result<Page<ExchangeSummary>, Problem> {
     blocking(&app, move |app| {
-        let all = scope.namespace().exchanges();
-        let columns: &[Column<Arc<Exchange>>] = &[
-            ("kind", |exchange| exchange.spec().kind.as_str().into()),
-            ("bindings", |exchange| exchange.binding_count().into()),
-        ];
-        let all = Whole::new(all, |exchange: &Arc<Exchange>| exchange.name(), columns);
-        query.page(app, all, |exchange| ExchangeSummary::of(exchange))
+        let exchanges = Exchanges(scope.namespace().clone());
+        query.page(app, exchanges, |exchange| ExchangeSummary::of(exchange))
     })
     .await
 }

@@ -1,21 +1,23 @@
 //! Permission rules, and the question whether somebody may do something.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{
-    Decision, Grant, GrantedRule, Operation, Pattern, ResourceKind, RuleId, RuleText, Subject, Tags, key_name,
+    Decision, Grant, GrantedRule, Operation, Pattern, Principal, ResourceKind, Rule, RuleId, RuleText,
+    Subject, Tags, key_name,
 };
-use inver_broker::{AccessError, AuditKind, Source};
+use inver_broker::{AccessControl, AccessError, AuditKind, Order, Source};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{answer, blocking, deleted, durable};
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::list::{ListQuery, Listed, Page, Whole};
+use crate::http::list::{self, Column, ListQuery, Listed, Page};
 use crate::http::problem::Problem;
 use crate::http::request::{Body, Name, Query};
 
@@ -196,7 +198,81 @@ impl Only {
     }
 }
 
-/// Lists the rules, stored ones and those of the configuration.
+/// The rules of the broker.
+struct Rules {
+    access: AccessControl,
+    only: Only,
+}
+
+#[derive(Clone)]
+struct ListedRule {
+    id: String,
+    rule: Arc<Rule>,
+    source: Source,
+}
+
+impl ListedRule {
+    fn of((rule, source): (Arc<Rule>, Source)) -> ListedRule {
+        ListedRule { id: rule.id.0.to_string(), rule, source }
+    }
+}
+
+impl Rules {
+    fn part(&self, order: Order, after: Option<RuleId>, skip: usize, max: usize) -> Vec<(Arc<Rule>, Source)> {
+        match order {
+            Order::Ascending => self.access.rules_following(after, skip, max),
+            Order::Descending => self.access.rules_preceding(after, skip, max),
+        }
+    }
+}
+
+impl list::Source for Rules {
+    type Object = ListedRule;
+    type Place = Option<RuleId>;
+
+    fn read(
+        &self,
+        order: Order,
+        place: &mut Option<RuleId>,
+        max: usize,
+        found: &mut Vec<ListedRule>,
+    ) -> bool {
+        let part = self.part(order, *place, 0, max);
+        let is_last = part.len() < max;
+        *place = part.last().map(|(rule, _)| rule.id);
+        found.extend(part.into_iter().map(ListedRule::of));
+        !is_last
+    }
+
+    fn page(&self, order: Order, skip: usize, max: usize) -> Option<(Vec<ListedRule>, u64)> {
+        let part = self.part(order, None, skip, max);
+        Some((part.into_iter().map(ListedRule::of).collect(), self.access.rule_count() as u64))
+    }
+
+    fn name<'a>(&self, rule: &'a ListedRule) -> &'a str {
+        &rule.id
+    }
+
+    fn columns(&self) -> &'static [Column<ListedRule>] {
+        &[]
+    }
+
+    fn lists(&self, it: &ListedRule) -> bool {
+        let of_user = |wanted: &String| matches!(&it.rule.principal, Principal::User(of) if of == wanted);
+        let in_namespace = |wanted: &String| it.rule.namespace.as_ref().is_none_or(|of| of == wanted);
+        self.only.user.as_ref().is_none_or(of_user) && self.only.namespace.as_ref().is_none_or(in_namespace)
+    }
+
+    fn selects(&self) -> bool {
+        self.only.user.is_some() || self.only.namespace.is_some()
+    }
+
+    fn id(&self) -> Option<String> {
+        Some(format!("permissions {:?}", self.only))
+    }
+}
+
+/// Lists the rules in the order of their ids, stored ones and those of the configuration.
 #[utoipa::path(get, path = "/permissions", tag = "access", params(ListQuery, Only),
     responses((status = 200, body = Page<Shown>)))]
 pub(in crate::http) async fn list(
@@ -206,13 +282,9 @@ pub(in crate::http) async fn list(
 ) -> Result<Page<Shown>, Problem> {
     caller.check_sees_all()?;
     blocking(&app, move |app| {
-        let is = |wanted: &Option<String>, value: &Option<String>| wanted.is_none() || wanted == value;
-        let rules = app.broker.access().rules();
-        let shown = rules.iter().map(|(rule, source)| Shown::of(RuleText::from(rule.as_ref()), *source));
-        let listed = shown.filter(|rule| {
-            is(&only.user, &rule.user) && (rule.namespace.is_none() || is(&only.namespace, &rule.namespace))
-        });
-        query.page(app, Whole::new(listed.collect(), |rule: &Shown| &rule.id, &[]), Clone::clone)
+        let rules = Rules { access: app.broker.access().clone(), only };
+        let shown = |it: &ListedRule| Shown::of(RuleText::from(it.rule.as_ref()), it.source);
+        query.page(app, rules, shown)
     })
     .await
 }

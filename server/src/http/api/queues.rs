@@ -18,7 +18,7 @@ use super::values::arguments_to_json;
 use super::{answer, blocking, durable, put_status};
 use crate::http::App;
 use crate::http::auth::Scope;
-use crate::http::list::{Column, ListQuery, Listing, Page, Source};
+use crate::http::list::{ByName, Column, Indexed, ListQuery, Listing, Page};
 use crate::http::problem::Problem;
 use crate::http::request::{Body, Name, Scoped};
 
@@ -127,7 +127,7 @@ impl QueueDetail {
 /// The queues of a namespace.
 struct Queues(Namespace);
 
-impl Source for Queues {
+impl Indexed for Queues {
     type Object = Arc<Queue>;
 
     fn count(&self) -> u64 {
@@ -150,8 +150,8 @@ impl Source for Queues {
         ]
     }
 
-    fn id(&self) -> Option<String> {
-        Some(format!("queues {}", self.0.name()))
+    fn id(&self) -> String {
+        format!("queues {}", self.0.name())
     }
 }
 
@@ -164,7 +164,7 @@ pub(in crate::http) async fn list(
 ) -> Result<Page<QueueSummary>, Problem> {
     blocking(&app, move |app| {
         let queues = Queues(scope.namespace().clone());
-        query.page(app, queues, |queue| QueueSummary::of(queue))
+        query.page(app, ByName(queues), |queue| QueueSummary::of(queue))
     })
     .await
 }

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::{answer, blocking, committed};
 use crate::http::App;
 use crate::http::auth::Scope;
-use crate::http::list::{Column, ListQuery, Listing, Page, Source};
+use crate::http::list::{ByName, Column, Indexed, ListQuery, Listing, Page};
 use crate::http::problem::Problem;
 use crate::http::request::Name;
 
@@ -98,7 +98,7 @@ pub(in crate::http) struct FilterOf {
 /// The sessions of a namespace.
 struct All(Sessions);
 
-impl Source for All {
+impl Indexed for All {
     type Object = Arc<SessionInfo>;
 
     fn count(&self) -> u64 {
@@ -122,8 +122,8 @@ impl Source for All {
         ]
     }
 
-    fn id(&self) -> Option<String> {
-        Some(format!("sessions {}", self.0.namespace().name()))
+    fn id(&self) -> String {
+        format!("sessions {}", self.0.namespace().name())
     }
 }
 
@@ -135,7 +135,7 @@ pub(in crate::http) async fn list(
     Listing(scope, query, _): Listing,
 ) -> Result<Page<SessionSummary>, Problem> {
     blocking(&app, move |app| {
-        query.page(app, All(scope.sessions().clone()), |info| SessionSummary::of(app, info))
+        query.page(app, ByName(All(scope.sessions().clone())), |info| SessionSummary::of(app, info))
     })
     .await
 }

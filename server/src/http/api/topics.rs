@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{answer, blocking, deleted, durable};
 use crate::http::App;
 use crate::http::auth::Scope;
-use crate::http::list::{Column, ListQuery, Listing, Page, Source};
+use crate::http::list::{ByName, Column, Indexed, ListQuery, Listing, Page};
 use crate::http::problem::Problem;
 use crate::http::request::{Body, Name};
 
@@ -117,7 +117,7 @@ struct Topics {
     kind: Option<Kind>,
 }
 
-impl Source for Topics {
+impl Indexed for Topics {
     type Object = Arc<Topic>;
 
     fn count(&self) -> u64 {
@@ -148,8 +148,8 @@ impl Source for Topics {
         self.kind.is_some()
     }
 
-    fn id(&self) -> Option<String> {
-        Some(format!("topics {:?} {}", self.kind, self.namespace.name()))
+    fn id(&self) -> String {
+        format!("topics {:?} {}", self.kind, self.namespace.name())
     }
 }
 
@@ -172,7 +172,7 @@ pub(in crate::http) async fn list(
 ) -> Result<Page<TopicSummary>, Problem> {
     blocking(&app, move |app| {
         let topics = Topics { namespace: scope.namespace().clone(), kind };
-        query.page(app, topics, |topic| TopicSummary::of(topic))
+        query.page(app, ByName(topics), |topic| TopicSummary::of(topic))
     })
     .await
 }

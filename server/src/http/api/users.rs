@@ -1,17 +1,19 @@
 //! Users of the broker.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Credential, Tag, User};
-use inver_broker::{AccessControl, AuditKind, Source};
+use inver_broker::{AccessControl, AuditKind, Order, Source};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{answer, blocking, deleted, durable, put_status};
 use crate::http::App;
 use crate::http::auth::{Caller, tokens};
-use crate::http::list::{ListQuery, Page, Whole};
+use crate::http::list::{ByName, Column, Indexed, ListQuery, Page};
 use crate::http::problem::Problem;
 use crate::http::request::{Body, Name};
 use crate::passwords;
@@ -124,6 +126,42 @@ impl Change {
     }
 }
 
+/// The users of the broker.
+struct Users(AccessControl);
+
+impl Indexed for Users {
+    type Object = (Arc<User>, Source);
+
+    fn count(&self) -> u64 {
+        self.0.user_count() as u64
+    }
+
+    fn following(
+        &self,
+        order: Order,
+        after: Option<&str>,
+        skip: usize,
+        max: usize,
+    ) -> Vec<(Arc<User>, Source)> {
+        match order {
+            Order::Ascending => self.0.users_following(after, skip, max),
+            Order::Descending => self.0.users_preceding(after, skip, max),
+        }
+    }
+
+    fn name<'a>(&self, (user, _): &'a (Arc<User>, Source)) -> &'a str {
+        &user.name
+    }
+
+    fn columns(&self) -> &'static [Column<(Arc<User>, Source)>] {
+        &[]
+    }
+
+    fn id(&self) -> String {
+        "users".to_owned()
+    }
+}
+
 /// Lists the users.
 #[utoipa::path(get, path = "/users", tag = "access", params(ListQuery),
     responses((status = 200, body = Page<Shown>)))]
@@ -134,9 +172,8 @@ pub(in crate::http) async fn list(
 ) -> Result<Page<Shown>, Problem> {
     caller.check_sees_all()?;
     blocking(&app, move |app| {
-        let users = app.broker.access().users();
-        let shown = users.iter().map(|(user, source)| Shown::of(user, *source)).collect();
-        query.page(app, Whole::new(shown, |user: &Shown| &user.name, &[]), Clone::clone)
+        let users = ByName(Users(app.broker.access().clone()));
+        query.page(app, users, |(user, source)| Shown::of(user, *source))
     })
     .await
 }

@@ -97,6 +97,16 @@ impl Caller {
         Err(self.refused("describe", "this needs the tag `administrator` or `monitoring`"))
     }
 
+    /// Names what it sees of the broker among what others see.
+    pub(in crate::http) fn view(&self) -> String {
+        match self.sees_all() {
+            true => "all".to_owned(),
+            false => {
+                format!("{:?} {}", self.identity.name(), self.identity.external_tags().is_some())
+            }
+        }
+    }
+
     /// Whether it is an administrator.
     pub(in crate::http) fn administers(&self) -> bool {
         self.has(&[Tag::Administrator])

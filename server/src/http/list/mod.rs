@@ -1,6 +1,7 @@
 //! Lists: pages, orders, filters and columns.
 //!
-//! A page by name is read from an index. For a filter or another order the list is [scanned](scan).
+//! A page by name is read from an index, where there is one. For a filter, another order, and a list without an index, the
+//! list is [scanned](scan).
 
 mod filter;
 mod scan;
@@ -196,11 +197,54 @@ impl From<&str> for SortKey {
     }
 }
 
+/// By a text, and of equal ones by a number.
+impl From<(&str, u64)> for SortKey {
+    fn from((text, number): (&str, u64)) -> SortKey {
+        SortKey::Text(format!("{text}\0{number:020}"))
+    }
+}
+
 /// A column to order by, and its value of an object.
 pub(super) type Column<T> = (&'static str, fn(&T) -> SortKey);
 
 /// Where a list comes from.
 pub(super) trait Source: Send + 'static {
+    /// What it lists.
+    type Object: Clone + Send + 'static;
+
+    /// Where reading goes on.
+    type Place: Default + Send + 'static;
+
+    /// Reads on from a place: adds about `max` objects at most. False at the end. A list that has an [index](Self::page) is
+    /// read in the order of names, others in any.
+    fn read(&self, order: Order, place: &mut Self::Place, max: usize, found: &mut Vec<Self::Object>) -> bool;
+
+    /// The objects of a page by name, without the first `skip` ones, and how many there are; from an index. None: there is
+    /// none, and `name` is one of the columns.
+    fn page(&self, order: Order, skip: usize, max: usize) -> Option<(Vec<Self::Object>, u64)>;
+
+    /// The name of an object.
+    fn name<'a>(&self, object: &'a Self::Object) -> &'a str;
+
+    /// Columns to order by.
+    fn columns(&self) -> &'static [Column<Self::Object>];
+
+    /// Whether an object is listed, beside the filter of names.
+    fn lists(&self, _object: &Self::Object) -> bool {
+        true
+    }
+
+    /// Whether [`lists`](Self::lists) selects.
+    fn selects(&self) -> bool {
+        false
+    }
+
+    /// Names the list among all: two of the same name list the same. None: it is in memory as a whole.
+    fn id(&self) -> Option<String>;
+}
+
+/// A list with an index by name.
+pub(super) trait Indexed: Send + 'static {
     /// What it lists.
     type Object: Clone + Send + 'static;
 
@@ -226,12 +270,47 @@ pub(super) trait Source: Send + 'static {
         false
     }
 
-    /// Names the list among all: two of the same name list the same. None: it is in memory as a whole.
-    fn id(&self) -> Option<String>;
+    /// Names the list among all: two of the same name list the same.
+    fn id(&self) -> String;
+}
 
-    /// Whether parts of it can be read one by one.
-    fn is_indexed(&self) -> bool {
-        true
+/// An indexed list as a source: it is read on behind the last name.
+pub(super) struct ByName<L>(pub(super) L);
+
+impl<L: Indexed> Source for ByName<L> {
+    type Object = L::Object;
+    type Place = Option<String>;
+
+    fn read(&self, order: Order, place: &mut Option<String>, max: usize, found: &mut Vec<L::Object>) -> bool {
+        let part = self.0.following(order, place.as_deref(), 0, max);
+        let is_last = part.len() < max;
+        *place = part.last().map(|last| self.0.name(last).to_owned());
+        found.extend(part);
+        !is_last
+    }
+
+    fn page(&self, order: Order, skip: usize, max: usize) -> Option<(Vec<L::Object>, u64)> {
+        Some((self.0.following(order, None, skip, max), self.0.count()))
+    }
+
+    fn name<'a>(&self, object: &'a L::Object) -> &'a str {
+        self.0.name(object)
+    }
+
+    fn columns(&self) -> &'static [Column<L::Object>] {
+        self.0.columns()
+    }
+
+    fn lists(&self, object: &L::Object) -> bool {
+        self.0.lists(object)
+    }
+
+    fn selects(&self) -> bool {
+        self.0.selects()
+    }
+
+    fn id(&self) -> Option<String> {
+        Some(self.0.id())
     }
 }
 
@@ -259,24 +338,23 @@ impl ListQuery {
             Some(column) => (Order::Descending, column),
             None => (Order::Ascending, self.sort.as_str()),
         };
-        let key = match column {
-            "" | "name" => None,
-            column => {
-                let found = list.columns().iter().find(|(name, _)| *name == column);
-                let Some((_, key)) = found else {
-                    let names: Vec<&str> = list.columns().iter().map(|(name, _)| *name).collect();
-                    let names = names.join(", ");
-                    return Err(Problem::bad_request(format!("sort: `{column}` is none of name, {names}")));
-                };
-                Some(*key)
-            }
-        };
+        let column = if column.is_empty() { "name" } else { column };
+        let key = list.columns().iter().find(|(name, _)| *name == column).map(|(_, key)| *key);
+        if key.is_none() && column != "name" {
+            let names = list.columns().iter().map(|(name, _)| *name).filter(|name| *name != "name");
+            let names: Vec<&str> = std::iter::once("name").chain(names).collect();
+            let names = names.join(", ");
+            return Err(Problem::bad_request(format!("sort: `{column}` is none of {names}")));
+        }
         let filter = Filter::new(&self.filter);
         let first = (self.page - 1).saturating_mul(self.size);
         let (skip, size) = (usize::try_from(first).unwrap_or(usize::MAX), self.size as usize);
-        if key.is_none() && filter.is_all() && !list.selects() {
-            let items = list.following(order, None, skip, size);
-            return Ok(Found { items, total: list.count(), is_complete: true });
+        if key.is_none()
+            && filter.is_all()
+            && !list.selects()
+            && let Some((items, total)) = list.page(order, skip, size)
+        {
+            return Ok(Found { items, total, is_complete: true });
         }
         let end = first.saturating_add(self.size);
         if end > REACHED_MAX {
@@ -287,6 +365,31 @@ impl ListQuery {
         let kept = end.max(KEPT_MIN).next_power_of_two();
         let id = list.id().map(|id| format!("{id}\n{}\n{}\n{kept}", self.sort, self.filter));
         Ok(scans.read(id, list, Plan { filter, order, key, kept: kept as usize }, (skip, size)))
+    }
+}
+
+/// The place in a list whose handles are taken all at once, when reading begins.
+pub(super) struct Snapshot<T>(Option<std::vec::IntoIter<T>>);
+
+impl<T> Default for Snapshot<T> {
+    fn default() -> Self {
+        Snapshot(None)
+    }
+}
+
+impl<T> Snapshot<T> {
+    /// Reads `max` handles on. False at the end.
+    pub(super) fn read(
+        &mut self,
+        take: impl FnOnce() -> Vec<T>,
+        max: usize,
+        mut each: impl FnMut(T),
+    ) -> bool {
+        let left = self.0.get_or_insert_with(|| take().into_iter());
+        for handle in left.by_ref().take(max) {
+            each(handle);
+        }
+        left.len() > 0
     }
 }
 
@@ -305,20 +408,27 @@ impl<T> Whole<T> {
     }
 }
 
-impl<T: Clone + Send + 'static> Source for Whole<T> {
-    type Object = T;
-
-    fn count(&self) -> u64 {
-        self.objects.len() as u64
-    }
-
-    fn following(&self, order: Order, after: Option<&str>, skip: usize, max: usize) -> Vec<T> {
-        // A list that may have a name twice is read as a whole.
-        debug_assert!(after.is_none());
+impl<T: Clone> Whole<T> {
+    fn part(&self, order: Order, skip: usize, max: usize) -> Vec<T> {
         match order {
             Order::Ascending => self.objects.iter().skip(skip).take(max).cloned().collect(),
             Order::Descending => self.objects.iter().rev().skip(skip).take(max).cloned().collect(),
         }
+    }
+}
+
+impl<T: Clone + Send + 'static> Source for Whole<T> {
+    type Object = T;
+    type Place = usize;
+
+    fn read(&self, order: Order, place: &mut usize, max: usize, found: &mut Vec<T>) -> bool {
+        found.extend(self.part(order, *place, max));
+        *place += max;
+        *place < self.objects.len()
+    }
+
+    fn page(&self, order: Order, skip: usize, max: usize) -> Option<(Vec<T>, u64)> {
+        Some((self.part(order, skip, max), self.objects.len() as u64))
     }
 
     fn name<'a>(&self, object: &'a T) -> &'a str {
@@ -331,10 +441,6 @@ impl<T: Clone + Send + 'static> Source for Whole<T> {
 
     fn id(&self) -> Option<String> {
         None
-    }
-
-    fn is_indexed(&self) -> bool {
-        false
     }
 }
 
@@ -381,7 +487,7 @@ mod tests {
         Slow(count, std::sync::Arc::default())
     }
 
-    impl Source for Slow {
+    impl Indexed for Slow {
         type Object = String;
 
         fn count(&self) -> u64 {
@@ -402,15 +508,16 @@ mod tests {
             &[("number", |name| name.as_str().into())]
         }
 
-        fn id(&self) -> Option<String> {
-            Some(format!("slow {}", self.0))
+        fn id(&self) -> String {
+            format!("slow {}", self.0)
         }
     }
 
     #[tokio::test]
     async fn a_long_list_is_answered_in_part_and_read_on() {
         let scans = Scans::new(Clock::system());
-        let ask = |sort: &str, filter: &str| query(1, 2, sort, filter).find(&scans, slow(100_000)).unwrap();
+        let ask =
+            |sort: &str, filter: &str| query(1, 2, sort, filter).find(&scans, ByName(slow(100_000))).unwrap();
         let part = ask("-number", "");
         assert!(!part.is_complete && part.total < 100_000 && part.items.len() == 2);
         let by_name = ask("", "1");
@@ -427,11 +534,58 @@ mod tests {
         );
     }
 
+    /// Numbers without an index, in no order.
+    #[derive(Clone)]
+    struct Unordered(u64);
+
+    impl Source for Unordered {
+        type Object = String;
+        type Place = Snapshot<u64>;
+
+        fn read(&self, _: Order, place: &mut Snapshot<u64>, max: usize, found: &mut Vec<String>) -> bool {
+            let take = || (0..self.0).map(|n| n * 7919 % self.0).collect();
+            place.read(take, max, |number| found.push(format!("{number:06}")))
+        }
+
+        fn page(&self, _: Order, _: usize, _: usize) -> Option<(Vec<String>, u64)> {
+            None
+        }
+
+        fn name<'a>(&self, object: &'a String) -> &'a str {
+            object
+        }
+
+        fn columns(&self) -> &'static [Column<String>] {
+            &[("name", |name| name.as_str().into())]
+        }
+
+        fn id(&self) -> Option<String> {
+            Some(format!("unordered {}", self.0))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_without_an_index_is_ordered_by_reading_all_of_it() {
+        let scans = Scans::new(Clock::system());
+        let whole = |query: ListQuery| {
+            let asked = std::iter::repeat_with(|| query.find(&scans, Unordered(10_000)).unwrap());
+            let found = asked.take(1000).find(|found| found.is_complete).unwrap();
+            (found.items, found.total)
+        };
+        assert_eq!(whole(query(2, 2, "", "")), (vec!["000002".into(), "000003".into()], 10_000));
+        assert_eq!(whole(query(1, 1, "-name", "")), (vec!["009999".into()], 10_000));
+        assert_eq!(whole(query(1, 1, "", "9999")), (vec!["009999".into()], 1));
+        assert_eq!(whole(query(5000, 2, "name", "")), (vec!["009998".into(), "009999".into()], 10_000));
+        let refused = query(1, 1, "age", "").find(&scans, Unordered(1)).map(drop).unwrap_err();
+        assert!(format!("{refused:?}").contains("none of name"), "{refused:?}");
+        assert_eq!(whole(query(1, 1, "", "x")), (vec![], 0));
+    }
+
     #[tokio::test]
     async fn scans_that_go_on_are_bounded() {
         let scans = Scans::new(Clock::system());
         for number in 0..12 {
-            let found = query(1, 2, "number", "").find(&scans, slow(100_000 + number)).unwrap();
+            let found = query(1, 2, "number", "").find(&scans, ByName(slow(100_000 + number))).unwrap();
             assert!(!found.is_complete);
         }
         assert_eq!(scans.len(), 8);
@@ -441,7 +595,7 @@ mod tests {
     async fn a_scan_that_goes_on_ends_with_the_server() {
         let scans = Scans::new(Clock::system());
         let list = slow(u64::MAX);
-        assert!(!query(1, 2, "number", "").find(&scans, list.clone()).unwrap().is_complete);
+        assert!(!query(1, 2, "number", "").find(&scans, ByName(list.clone())).unwrap().is_complete);
         assert_eq!(std::sync::Arc::strong_count(&list.1), 2);
         drop(scans);
         let ended = async {

@@ -109,22 +109,13 @@ impl<T: Clone> State<T> {
         }
     }
 
-    fn complete(&mut self) {
-        if let Best::Heap(heap) = &mut self.best {
-            let sorted = std::mem::take(heap).into_sorted_vec();
-            self.best = Best::First(sorted.into_iter().map(|ranked| ranked.object).collect());
-        }
-        self.is_complete = true;
-    }
-
     /// The items from `first` on, at most `size`.
     fn found(&self, first: usize, size: usize) -> Found<T> {
         let items = match &self.best {
             Best::First(items) => items.iter().skip(first).take(size).cloned().collect(),
             Best::Heap(heap) => {
-                let mut sorted: Vec<&Ranked<T>> = heap.iter().collect();
-                sorted.sort_unstable();
-                sorted.into_iter().skip(first).take(size).map(|ranked| ranked.object.clone()).collect()
+                let mut all: Vec<&Ranked<T>> = heap.iter().collect();
+                sorted_part(&mut all, first, size).iter().map(|ranked| ranked.object.clone()).collect()
             }
         };
         Found { items, total: self.total, is_complete: self.is_complete }
@@ -135,7 +126,8 @@ impl<T: Clone> State<T> {
 struct Reader<L: Source> {
     list: L,
     plan: Plan<L::Object>,
-    after: Option<String>,
+    place: L::Place,
+    slice: Vec<L::Object>,
 }
 
 impl<L: Source> Reader<L> {
@@ -143,17 +135,14 @@ impl<L: Source> Reader<L> {
     fn step(&mut self, state: &mut State<L::Object>) -> bool {
         // For another order than that of names, the list is read forwards.
         let order = if self.plan.key.is_none() { self.plan.order } else { Order::Ascending };
-        let max = if self.list.is_indexed() { SLICE } else { usize::MAX };
-        let slice = self.list.following(order, self.after.as_deref(), 0, max);
-        let is_last = slice.len() < max;
-        self.after = slice.last().map(|last| self.list.name(last).to_owned());
-        for object in slice {
+        let is_last = !self.list.read(order, &mut self.place, SLICE, &mut self.slice);
+        for object in self.slice.drain(..) {
             if self.plan.filter.matches(self.list.name(&object)) && self.list.lists(&object) {
                 state.add(object, &self.plan);
             }
         }
         if is_last {
-            state.complete();
+            state.is_complete = true;
         }
         is_last
     }
@@ -184,7 +173,7 @@ impl Scans {
             return state.found(first, size);
         }
         let mut state = State::new(&plan);
-        let mut reader = Reader { list, plan, after: None };
+        let mut reader = Reader { list, plan, place: L::Place::default(), slice: Vec::new() };
         loop {
             if reader.step(&mut state) {
                 break;
@@ -241,6 +230,20 @@ impl Scans {
     }
 }
 
+/// What is at these places once all are sorted. The others are not sorted: they may be very many.
+fn sorted_part<T: Ord>(all: &mut [T], first: usize, size: usize) -> &[T] {
+    let Some(last) = all.len().checked_sub(1).filter(|last| first <= *last) else { return &[] };
+    let end = first.saturating_add(size).min(all.len());
+    all.select_nth_unstable(end.min(last));
+    let all = all.get_mut(..end).unwrap_or_default();
+    if first > 0 {
+        all.select_nth_unstable(first - 1);
+    }
+    let part = all.get_mut(first..).unwrap_or_default();
+    part.sort_unstable();
+    part
+}
+
 /// An object with what it is ordered by; of equal keys, the one visited first comes first.
 struct Ranked<T> {
     key: SortKey,
@@ -270,3 +273,22 @@ impl<T> PartialEq for Ranked<T> {
 }
 
 impl<T> Eq for Ranked<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_that_of_all_sorted() {
+        let numbers: Vec<u64> = (0..500).map(|n| n * 7919 % 211).collect();
+        let mut sorted = numbers.clone();
+        sorted.sort_unstable();
+        for first in [0, 1, 100, 498, 499, 500, 501, usize::MAX] {
+            for size in [0, 1, 2, 100, 499, 500, 501, usize::MAX] {
+                let expected: Vec<u64> = sorted.iter().copied().skip(first).take(size).collect();
+                assert_eq!(sorted_part(&mut numbers.clone(), first, size), expected, "{first} {size}");
+            }
+        }
+        assert!(sorted_part::<u64>(&mut [], 0, 1).is_empty());
+    }
+}

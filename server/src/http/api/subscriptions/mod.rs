@@ -1,5 +1,7 @@
 //! Subscriptions of every kind in one list: consumer groups, named subscriptions of log topics, and shared subscriptions.
 
+mod listing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,16 +9,17 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use inver_access::{Operation, ResourceKind};
-use inver_broker::{CommittedOffset, GroupMember, NamedSubscription, Namespace, Order, Queue, Start, Topic};
+use inver_broker::{CommittedOffset, GroupMember, NamedSubscription, Namespace, Queue, Start, Topic};
 use inver_storage::Offset;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
+
+pub(in crate::http) use self::listing::*;
 
 use super::queues::{MEMBERS_SHOWN_MAX, Member};
-use super::{answer, blocking, deleted, durable, topics};
+use super::{answer, deleted, durable, topics};
 use crate::http::App;
 use crate::http::auth::Scope;
-use crate::http::list::{Column, ListQuery, Listing, Page, Whole};
 use crate::http::problem::Problem;
 use crate::http::request::Body;
 
@@ -24,10 +27,6 @@ use crate::http::request::Body;
 const OLDEST_READ_MAX: usize = 256;
 /// Partitions shown of one subscription.
 const PARTITIONS_SHOWN_MAX: usize = 10_000;
-/// What the names of shared subscriptions' queues begin with.
-const SHARED: &str = "$share/";
-/// Queues read at a time.
-const PART: usize = 4096;
 
 /// What a subscription is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -295,95 +294,6 @@ fn by_protocol(app: &App, members: &[inver_broker::Member]) -> BTreeMap<String, 
         *counts.entry(protocol.to_owned()).or_default() += 1;
     }
     counts
-}
-
-/// Which subscriptions are listed.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(in crate::http) struct SubscriptionFilter {
-    /// Only subscriptions of this kind.
-    #[param(inline, nullable = false)]
-    kind: Option<Kind>,
-    /// Only subscriptions that read this topic.
-    #[param(nullable = false, max_length = 249)]
-    topic: Option<String>,
-}
-
-impl SubscriptionFilter {
-    fn wants(&self, kind: Kind) -> bool {
-        self.kind.is_none_or(|wanted| wanted == kind)
-    }
-
-    fn find(&self, namespace: &Namespace) -> Vec<Found> {
-        let mut found = Vec::new();
-        if self.wants(Kind::Group) {
-            let reads = |id: &String| {
-                let topic = self.topic.as_ref();
-                topic.is_none_or(|topic| {
-                    namespace.committed_offsets().of_group(id).iter().any(|(name, ..)| name == topic)
-                })
-            };
-            let ids = namespace.group_ids().into_iter().filter(reads);
-            found.extend(ids.map(|id| Found::Group { id }));
-        }
-        if self.wants(Kind::Named) {
-            let named = namespace.subscriptions().into_iter();
-            let named = named.filter(|of| self.topic.as_ref().is_none_or(|topic| topic == of.topic.name()));
-            found.extend(named.map(|of| {
-                let name = format!("{}/{}", of.topic.name(), of.subscription.name());
-                Found::Named(of, name)
-            }));
-        }
-        if self.wants(Kind::Shared) && self.topic.is_none() {
-            found.extend(shared(namespace).into_iter().map(Found::Shared));
-        }
-        found
-    }
-}
-
-/// The queues of shared subscriptions: a range of the names of queues.
-fn shared(namespace: &Namespace) -> Vec<Arc<Queue>> {
-    let (mut all, mut after) = (Vec::new(), SHARED.to_owned());
-    loop {
-        let part = namespace.queues_following(Order::Ascending, Some(&after), 0, PART);
-        let count = part.len();
-        for queue in part {
-            if !queue.name().starts_with(SHARED) {
-                return all;
-            }
-            queue.name().clone_into(&mut after);
-            if queue.spec().hidden {
-                all.push(queue);
-            }
-        }
-        if count < PART {
-            return all;
-        }
-    }
-}
-
-/// Lists the subscriptions. An order by lag reads the positions of all of them.
-#[utoipa::path(get, path = "/subscriptions", tag = "subscriptions",
-    params(Scope, ListQuery, SubscriptionFilter),
-    responses((status = 200, body = Page<SubscriptionSummary>)))]
-pub(in crate::http) async fn list(
-    State(app): State<App>,
-    Listing(scope, query, filter): Listing<SubscriptionFilter>,
-) -> Result<Page<SubscriptionSummary>, Problem> {
-    blocking(&app, move |app| {
-        let namespace = scope.namespace();
-        // With what an order needs: the namespace is not known to a column.
-        let with_lag = query.sorts_by("lag");
-        let found = filter.find(namespace).into_iter().map(|found| {
-            let lag = if with_lag { found.lag(namespace) } else { 0 };
-            (found, lag)
-        });
-        let columns: &[Column<(Found, u64)>] = &[("lag", |found| found.1.into())];
-        let all = Whole::new(found.collect(), |found: &(Found, u64)| found.0.name(), columns);
-        query.page(app, all, |found| found.0.summary(app, namespace))?.transposed()
-    })
-    .await
 }
 
 /// The subscription of this kind and name, or the problem that there is none.
