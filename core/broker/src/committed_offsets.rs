@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::completion::Completion;
 use crate::limits::{self, LimitReached};
 use crate::rows;
+use crate::seeded_bugs::{Bug, is_seeded};
 
 /// A committed offset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,7 +182,8 @@ impl CommittedOffsets {
         let mut table = self.table.write();
         let mut entry = Entry::new();
         for (topic, partition, offset) in offsets {
-            entry.put(rows::COMMITTED_OFFSETS, self.key(group, topic, *partition), rows::encode(offset));
+            let partition = *partition + u32::from(is_seeded(Bug::WrongPartition));
+            entry.put(rows::COMMITTED_OFFSETS, self.key(group, topic, partition), rows::encode(offset));
         }
         // Submitted under the lock, so that memory and log agree on the order of two commits.
         let submitted = log.submit(entry)?;

@@ -399,6 +399,10 @@ impl LiveConnection {
 }
 
 impl Timed for LiveConnection {
+    fn order(&self) -> u64 {
+        self.id
+    }
+
     fn due(self: Arc<Self>, _at_ms: i64, now_ms: i64) {
         if self.expires_at_ms().is_some_and(|at_ms| at_ms <= now_ms) {
             self.close(CloseReason::CredentialExpired);

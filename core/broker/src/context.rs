@@ -16,7 +16,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use tokio::runtime::Handle;
 
 use crate::audit::Audit;
-use crate::clock::Clock;
+use crate::clock::{Blocking, Clock};
 use crate::maps;
 use crate::reclaim::Reclaim;
 use crate::telemetry::Counters;
@@ -29,6 +29,7 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) struct Context {
     pub(crate) log: Log,
     pub(crate) clock: Clock,
+    pub(crate) blocking: Blocking,
     /// One queue of deadlines for all namespaces.
     pub(crate) timers: Arc<Timers<Due>>,
     pub(crate) stream_names: StreamNames,
@@ -50,6 +51,7 @@ impl Context {
         namespace: u32,
         log: Log,
         clock: Clock,
+        blocking: Blocking,
         timers: Arc<Timers<Due>>,
         counters: Counters,
         audit: Audit,
@@ -57,6 +59,7 @@ impl Context {
         Arc::new(Context {
             log,
             clock,
+            blocking,
             timers,
             stream_names: StreamNames(maps::map(namespace)),
             counters,
@@ -96,29 +99,35 @@ impl Context {
 
 /// Something that acts at its deadlines.
 pub(crate) trait Timed: Send + Sync {
+    /// Orders those that act at the same time, so that a run can be repeated.
+    fn order(&self) -> u64;
+
     /// Acts: `at_ms` is the deadline that was scheduled, `now_ms` the time.
     fn due(self: Arc<Self>, at_ms: i64, now_ms: i64);
 }
 
-/// The key of a [`Timed`] in the [`Timers`]: its address, which is not reused while the key exists.
+/// The key of a [`Timed`] in the [`Timers`]: its order, and its address, which is not reused while the key exists.
 #[derive(Clone)]
-pub(crate) struct Due(Weak<dyn Timed>);
+pub(crate) struct Due {
+    order: u64,
+    it: Weak<dyn Timed>,
+}
 
 impl Due {
     pub(crate) fn of<T: Timed + 'static>(timed: &Arc<T>) -> Due {
         let weak: Weak<T> = Arc::downgrade(timed);
-        Due(weak)
+        Due { order: timed.order(), it: weak }
     }
 
     /// Lets it act, if it still exists.
     pub(crate) fn run(self, at_ms: i64, now_ms: i64) {
-        if let Some(timed) = self.0.upgrade() {
+        if let Some(timed) = self.it.upgrade() {
             timed.due(at_ms, now_ms);
         }
     }
 
     fn address(&self) -> *const () {
-        self.0.as_ptr().cast()
+        self.it.as_ptr().cast()
     }
 }
 
@@ -138,7 +147,7 @@ impl PartialOrd for Due {
 
 impl Ord for Due {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.address().cmp(&other.address())
+        (self.order, self.address()).cmp(&(other.order, other.address()))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::completion::Completion;
 use crate::message::{Death, HeaderView, HeaderWriter, Message, Property, split_more_keys};
 use crate::namespace::{Inner, Namespace};
 use crate::publisher::{PublishError, Publisher, Target};
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{DeadLetter, DeliveryId, DropReason};
 use crate::subscription::{DropSink, Dropped, Subscription};
 
@@ -51,7 +52,11 @@ impl DropSink for DeadLetterer {
             ids.push(d.id);
             if publisher.bytes() >= ENTRY_BYTES_MAX || i + 1 == dropped.len() {
                 let ids = std::mem::take(&mut ids);
-                publisher.attach(|entry| from.ack_dropped_in(ids, entry));
+                if is_seeded(Bug::AckBeforeDeadLetter) {
+                    from.ack_dropped(ids)?;
+                } else if !is_seeded(Bug::KeepDeadLettered) {
+                    publisher.attach(|entry| from.ack_dropped_in(ids, entry));
+                }
                 completion = completion.and(publisher.flush_batch()?);
             }
         }

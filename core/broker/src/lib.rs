@@ -49,6 +49,12 @@ mod retained;
 mod router;
 mod rows;
 mod scram;
+#[cfg(feature = "testing")]
+#[path = "../tests/simulator/seeded_bugs.rs"]
+pub mod seeded_bugs;
+#[cfg(not(feature = "testing"))]
+#[path = "../tests/simulator/seeded_bugs.rs"]
+mod seeded_bugs;
 mod session;
 mod source;
 mod spec;
@@ -73,7 +79,7 @@ pub use audit::{Audit, AuditConfig, AuditEvent, AuditKind, AuditKinds, AuditResu
 pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError, NamespaceError, check_namespace};
 pub use capture::check_capture;
 pub use client_log::{ClientLog, LoggedClient, LoginRefusal};
-pub use clock::{Clock, now_ms, now_ns};
+pub use clock::{Blocking, Clock, Work, now_ms, now_ns};
 pub use closing::CloseReason;
 pub use committed_offsets::{CommittedOffset, CommittedOffsets};
 pub use completion::Completion;
@@ -113,7 +119,7 @@ pub use spec::{
     BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,
     ExchangeSpec, Expiry, HUB, HubMode, InboxBounds, Mode, NamespaceLimits, NamespaceSpec, Overflow, OwnerId,
     PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec, Start, StoredHeaders, SubscriptionOptions,
-    TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, next_owner,
+    TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec, next_owner,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, LiveBatch, Member, MemoryBounds, Position, Pull, QueueMemory,

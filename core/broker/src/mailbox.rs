@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use inver_storage::{Holder, Listener};
 
 use crate::closing::CloseReason;
+use crate::seeded_bugs::{Bug, is_seeded};
 
 /// The mailbox of a connection.
 #[derive(Default)]
@@ -70,7 +71,7 @@ impl Mailbox {
     pub fn post(&self, token: u64) {
         let waker = {
             let mut inner = self.inner.lock();
-            if inner.tokens.last() == Some(&token) {
+            if inner.tokens.last() == Some(&token) || is_seeded(Bug::LoseToken) && !inner.tokens.is_empty() {
                 return;
             }
             inner.tokens.push(token);

@@ -24,6 +24,7 @@ use crate::namespace::Namespace;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::router::{self, Publish, Route};
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{DeliveryId, ExchangeKind, HUB, Overflow, PublisherId};
 use crate::subscription::Consumer;
 use crate::write_batch::WriteBatch;
@@ -439,7 +440,9 @@ impl Publisher {
         values.iter().for_each(|value| self.deliver_to_late_subscribers(value));
         let changes = values.into_iter().map(|value| (value.address, (!value.clears).then_some(value.batch)));
         let changes: Vec<_> = changes.collect();
-        retained.put_in(&changes, &mut entry);
+        if !is_seeded(Bug::ForgetRetained) {
+            retained.put_in(&changes, &mut entry);
+        }
         let completion = self.write_batch.flush(namespace.log(), entry)?;
         retained.apply(changes);
         Ok(completion)
@@ -631,7 +634,9 @@ impl Publisher {
     fn cached(&mut self, exchange: &str, form: u8, key: &[u8], guaranteed: bool) -> Option<Arc<Route>> {
         let version = self.namespace.version();
         let permissions_version = self.permissions.as_ref().map_or(0, |permissions| permissions.version());
-        if (self.routes_version, self.permissions_version) != (version, permissions_version) {
+        if (self.routes_version, self.permissions_version) != (version, permissions_version)
+            && !is_seeded(Bug::RouteFromCache)
+        {
             self.routes.clear();
             self.routes_version = version;
             self.permissions_version = permissions_version;

@@ -12,6 +12,7 @@ use inver_storage::Stream;
 
 use crate::context::{Context, Due, LengthLimited, Timed};
 use crate::ordered::Named;
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{Depth, Overflow, QueueSpec};
 use crate::subscription::{LimitsChecked, NextCheck, Recheck, Subscription};
 use crate::topic::Topic;
@@ -183,6 +184,9 @@ impl Queue {
         if self.spec.limits.bounds_length() {
             self.note_over_length();
         }
+        if ttl && is_seeded(Bug::MissExpiry) {
+            return;
+        }
         self.check_by(at_ms);
     }
 
@@ -270,6 +274,10 @@ enum Checked {
 }
 
 impl Timed for Queue {
+    fn order(&self) -> u64 {
+        self.subscription.id()
+    }
+
     fn due(self: Arc<Self>, at_ms: i64, now_ms: i64) {
         // An earlier deadline may have been scheduled meanwhile: that one stays armed.
         let _ = self.armed_ms.compare_exchange(at_ms, i64::MAX, Ordering::AcqRel, Ordering::Relaxed);

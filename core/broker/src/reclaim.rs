@@ -2,7 +2,7 @@
 //!
 //! Owns the list of cursors that moved since the last trim. Nothing waits for a trim: after a crash it is repeated.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
 use inver_storage::{Entry, Log, Offset, Stream, SubmitError};
@@ -21,7 +21,7 @@ pub(crate) trait Trimmable: Send + Sync {
 #[derive(Default)]
 pub(crate) struct Reclaim {
     readers: Mutex<HashMap<u64, Weak<dyn Trimmable>>>,
-    moved: Mutex<HashSet<u64>>,
+    moved: Mutex<BTreeSet<u64>>,
 }
 
 impl Reclaim {

@@ -6,7 +6,7 @@ use inver_storage::medium::fake::FakeMedium;
 use inver_storage::{Log, LogOptions, SubmitError, SystemClock};
 
 use crate::audit::{Audit, AuditConfig};
-use crate::clock::Clock;
+use crate::clock::{Blocking, Clock};
 use crate::completion::Completion;
 use crate::context::Context;
 use crate::message::Message;
@@ -26,7 +26,15 @@ pub(crate) fn namespace(config: BrokerConfig) -> Namespace {
     let medium = Arc::new(FakeMedium::new(1));
     let log = Log::open_manual(medium, Arc::new(SystemClock), LogOptions::default()).unwrap();
     let clock = Clock::manual(1_000_000);
-    let context = Context::new(0, log, clock.clone(), Arc::default(), Counters::of("test"), audit(&clock));
+    let context = Context::new(
+        0,
+        log,
+        clock.clone(),
+        Blocking::default(),
+        Arc::default(),
+        Counters::of("test"),
+        audit(&clock),
+    );
     let retained = Retained::new(vec![0; 4], clock, Vec::new());
     let config = Arc::new(config);
     Namespace::new(0, "test", NamespaceSpec::default(), context, &config, retained, |_: Weak<_>| {

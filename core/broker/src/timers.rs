@@ -97,6 +97,7 @@ impl<K: Ord + Clone> Timers<K> {
             None => until,
         };
         tokio::select! {
+            biased;
             () = clock.sleep_until(until) => {}
             () = self.earlier.notified() => {}
         }

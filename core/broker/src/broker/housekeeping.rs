@@ -54,13 +54,15 @@ impl Broker {
 
     /// Retention walks over all topics and may read indexes: it does not hold up what is due.
     async fn run_retention(self, due: &Notify, shutdown: CancellationToken) {
+        let blocking = self.0.parts.config.blocking.clone();
         loop {
             tokio::select! {
+                biased;
                 () = due.notified() => {}
                 () = shutdown.cancelled() => return,
             }
             let broker = self.clone();
-            if let Err(error) = tokio::task::spawn_blocking(move || broker.keep_bounds()).await {
+            if let Err(error) = blocking.run(move || broker.keep_bounds()).await {
                 tracing::error!(%error, "failed to apply retention");
             }
         }
@@ -68,13 +70,15 @@ impl Broker {
 
     async fn run_bounds(self, shutdown: CancellationToken) {
         let full: Arc<FullInboxes> = self.0.parts.full_inboxes.clone();
+        let blocking = self.0.parts.config.blocking.clone();
         loop {
             tokio::select! {
+                biased;
                 () = full.added.notified() => {}
                 () = shutdown.cancelled() => return,
             }
             let broker = self.clone();
-            if let Err(error) = tokio::task::spawn_blocking(move || broker.bound_full_inboxes()).await {
+            if let Err(error) = blocking.run(move || broker.bound_full_inboxes()).await {
                 tracing::error!(%error, "failed to bound inboxes");
             }
         }
@@ -92,12 +96,13 @@ impl Broker {
     async fn run_rounds(self, retention_due: &Notify, shutdown: CancellationToken) {
         let mut rounds = 0u32;
         let period = Duration::from_millis(ROUND_MS);
-        let clock = self.clock().clone();
+        let (clock, blocking) = (self.clock().clone(), self.0.parts.config.blocking.clone());
         let mut next = clock.now() + period;
         loop {
             tokio::select! {
-                () = self.0.parts.timers.wait(&clock, clock.steady_ms(), next) => {}
+                biased;
                 () = shutdown.cancelled() => return,
+                () = self.0.parts.timers.wait(&clock, clock.steady_ms(), next) => {}
             }
             let round_due = clock.now() >= next;
             if round_due {
@@ -111,7 +116,7 @@ impl Broker {
             }
             let clock_due = round_due && rounds % CLOCK_ROUNDS == 1;
             let broker = self.clone();
-            let done = tokio::task::spawn_blocking(move || {
+            let done = blocking.run(move || {
                 broker.run_due();
                 if round_due {
                     broker.trim();

@@ -131,11 +131,18 @@ impl Parts {
         spec: NamespaceSpec,
         retained: Vec<(Vec<u8>, Bytes)>,
     ) -> Sessions {
-        let clock = self.config.clock.clone();
+        let (clock, blocking) = (self.config.clock.clone(), self.config.blocking.clone());
         let retained = Retained::new(id.to_be_bytes().to_vec(), clock.clone(), retained);
         let audit = self.access.audit().clone();
-        let context =
-            Context::new(id, self.log.clone(), clock, self.timers.clone(), Counters::of(name), audit);
+        let context = Context::new(
+            id,
+            self.log.clone(),
+            clock,
+            blocking,
+            self.timers.clone(),
+            Counters::of(name),
+            audit,
+        );
         // It is new.
         let _set = context.redeliveries.set(self.redeliveries.clone());
         let namespace =

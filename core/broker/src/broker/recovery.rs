@@ -1,6 +1,6 @@
 //! Recovery: restores the namespaces and their sessions from the rows in the log.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -95,8 +95,12 @@ fn recover_deliveries(parts: &Parts) -> Result<(), BrokerError> {
         let mut row: DeliveredRow = decode(rows::DELIVERED, &value)?;
         let before = row.clone();
         // A row may be written in the moment in which its cursor is deleted.
-        match cursor.and_then(|id| log.cursor(id.into())) {
-            Some(cursor) => row.recover(cursor.position().0),
+        let cursor_of = |id: u64| {
+            let cursor = log.cursor(id.into())?;
+            Some((cursor.position().0, log.stream(cursor.stream())?.next_offset().0))
+        };
+        match cursor.and_then(cursor_of) {
+            Some((position, end)) => row.recover(position, end),
             None => row = DeliveredRow::default(),
         }
         if row.is_empty() {
@@ -182,7 +186,7 @@ fn recover_offsets(log: &Log, by_id: &ById) -> Result<(), RowError> {
 }
 
 fn recover_sessions(log: &Log, by_id: &ById) -> Result<(), BrokerError> {
-    let mut recovered: HashMap<(u32, Bytes), Arc<SessionCore>> = HashMap::new();
+    let mut recovered: BTreeMap<(u32, Bytes), Arc<SessionCore>> = BTreeMap::new();
     each(log, rows::SESSIONS, by_id, |sessions, key, row| {
         let client_id = text(&key);
         match sessions.recover(&client_id, &rows::decode_session(&row)?) {

@@ -20,6 +20,7 @@ use crate::exchange::{Exchange, RouteTarget};
 use crate::limits::{self, LimitReached};
 use crate::queue::Queue;
 use crate::rows::{self, BindingOwner, BindingRow};
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{ExchangeKind, ExchangeSpec};
 use crate::value::{Arguments, Value};
 
@@ -255,7 +256,8 @@ impl Namespace {
             readers.clients().iter().map(|client| BindingOwner::of(client)).collect();
         let mut entry = Entry::new();
         let value = rows::encode_binding(&value, &owners);
-        entry.put(rows::BINDINGS, rows::key(self.0.id, &[&row.to_be_bytes()]), value);
+        let table = if is_seeded(Bug::ForgetBinding) { rows::SPILLS } else { rows::BINDINGS };
+        entry.put(table, rows::key(self.0.id, &[&row.to_be_bytes()]), value);
         Ok(self.log().submit(entry)?.lsn)
     }
 

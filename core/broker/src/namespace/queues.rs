@@ -156,7 +156,7 @@ impl Namespace {
         entry.create_stream(stream);
         entry.create_cursor(cursor, stream, Offset(0));
         let row = TopicRow {
-            id: uuid::Uuid::new_v4().as_u128(),
+            id: self.0.config.topic_ids.next().0,
             kind: TopicKind::Queue,
             streams: vec![stream.0],
             config: TopicConfig::new(),

@@ -62,7 +62,7 @@ impl Namespace {
         let ids: Vec<StreamId> = (0..spec.partitions).map(|_| self.log().allocate_stream()).collect();
         ids.iter().for_each(|id| entry.create_stream(*id));
         compaction::put(&mut entry, ids.iter().copied(), None, &spec.config);
-        let id = TopicId(uuid::Uuid::new_v4().as_u128());
+        let id = self.0.config.topic_ids.next();
         let row = TopicRow {
             id: id.0,
             kind: TopicKind::Log,

@@ -24,6 +24,7 @@ use crate::mailbox::Mailbox;
 use crate::namespace::Namespace;
 use crate::removal::Removal;
 use crate::rows::{self, SessionRow};
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{Expiry, InboxBounds, SubscriptionOptions};
 use crate::subscription::Subscription;
 use crate::value::Arguments;
@@ -254,7 +255,7 @@ impl SessionCore {
             return Err(LimitReached { what: "subscriptions of this session", max }.into());
         }
         let mut entry = Entry::new();
-        if self.is_durable() {
+        if self.is_durable() && !is_seeded(Bug::ForgetFilter) {
             entry.put(rows::SESSION_FILTERS, self.key_of(text), rows::encode_filter(options));
         }
         let was_exclusive = state.filters.get(text).is_some_and(|before| before.exclusive);
@@ -355,10 +356,7 @@ impl SessionCore {
         let unbind = move || {
             filters.keys().filter(|text| split_share(text).is_none()).for_each(|text| core.unbind(text));
         };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if count > UNBOUND_AT_ONCE_MAX => drop(runtime.spawn_blocking(unbind)),
-            _ => unbind(),
-        }
+        self.namespace.context().blocking.spawn_if_many(count, UNBOUND_AT_ONCE_MAX, unbind);
     }
 
     /// Ends it: deletes its subscriptions, state and messages, in memory and in the log.

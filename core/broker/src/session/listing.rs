@@ -169,8 +169,10 @@ impl Sessions {
             if let Some(mut released) = core.ask_holder() {
                 let wait = released.wait_for(|released| *released);
                 let timeout = Duration::from_secs(TAKE_OVER_SECONDS_MAX);
-                if tokio::time::timeout(timeout, wait).await.is_err() {
-                    return Err(SessionError::Busy);
+                tokio::select! {
+                    biased;
+                    _ = wait => {}
+                    () = self.namespace().clock().sleep(timeout) => return Err(SessionError::Busy),
                 }
                 continue;
             }

@@ -38,6 +38,7 @@ use crate::exchange::Inbox;
 use crate::limits::{self, LimitReached};
 use crate::namespace::{Namespace, QueueError, SubscriptionError};
 use crate::publisher::{InboxTarget, Target};
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{DeliveryId, Expiry, Mode, PublisherId, SubscriptionOptions};
 use crate::subscription::{AttachError, Consumer};
 
@@ -181,6 +182,10 @@ impl Session {
     pub fn ack_and_put(&self, offsets: &[u64], puts: &[(Bytes, Bytes)]) -> Result<Completion, SubmitError> {
         let mut entry = Entry::new();
         self.inbox.iter().for_each(|inbox| inbox.ack_in(&ids(offsets), &mut entry));
+        if is_seeded(Bug::StateBeforeAck) {
+            puts.iter().try_for_each(|(key, value)| self.put(key.clone(), value.clone()).map(|_| ()))?;
+            return self.core.submit(entry);
+        }
         for (key, value) in puts {
             self.core.put_in(&mut entry, key.clone(), value.clone());
         }

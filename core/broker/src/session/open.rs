@@ -22,6 +22,7 @@ use crate::context::{Due, Timed};
 use crate::exchange::Inbox;
 use crate::limits::{self, LimitReached};
 use crate::rows::{self, SessionRow};
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{Expiry, SubscriptionOptions};
 
 /// Seconds that a connection has to release its session to another.
@@ -73,8 +74,10 @@ impl Sessions {
             if let Some(mut released) = held.and_then(|core| core.ask_holder()) {
                 let wait = released.wait_for(|released| *released);
                 let timeout = Duration::from_secs(TAKE_OVER_SECONDS_MAX);
-                if tokio::time::timeout(timeout, wait).await.is_err() {
-                    return Err(SessionError::Busy);
+                tokio::select! {
+                    biased;
+                    _ = wait => {}
+                    () = self.namespace().clock().sleep(timeout) => return Err(SessionError::Busy),
                 }
                 continue;
             }
@@ -82,8 +85,9 @@ impl Sessions {
             let present = self.get(spec.client_id);
             present.iter().try_for_each(|core| core.check_owner(&spec))?;
             match present {
-                Some(core) if core.state.lock().is_held() => {}
+                Some(core) if core.state.lock().is_held() && !is_seeded(Bug::TakeOverAtOnce) => {}
                 Some(core) if !spec.clean_start && !core.ended.load(Ordering::Acquire) => {
+                    core.publish_due_will();
                     return Ok(core.hold(&spec, true, Completion::Now)?);
                 }
                 other => {
@@ -94,7 +98,9 @@ impl Sessions {
                         }
                         Some(old) => {
                             old.publish_will();
-                            let _ = old.end()?;
+                            if !is_seeded(Bug::KeepOldSession) {
+                                let _ = old.end()?;
+                            }
                         }
                     }
                     let (core, completion) = self.create(&spec)?;
@@ -208,6 +214,9 @@ impl SessionCore {
     /// Asks the present holder to release it; none if there is none.
     pub(super) fn ask_holder(&self) -> Option<watch::Receiver<bool>> {
         let mut state = self.state.lock();
+        if is_seeded(Bug::TakeOverAtOnce) {
+            return None;
+        }
         let Presence::Held(holder) = &mut state.presence else { return None };
         holder.mailbox.post(holder.terms.taken_over_token);
         Some(holder.released.get_or_insert_with(|| watch::channel(false).0).subscribe())
@@ -245,7 +254,9 @@ impl SessionCore {
         };
         let mut entry = Entry::new();
         // A will whose delay is running is not published once the session is resumed.
-        self.set_will(None, &mut entry);
+        if !is_seeded(Bug::WillDespiteReturn) {
+            self.set_will(None, &mut entry);
+        }
         if present {
             self.put_row(&mut entry, None);
         }
@@ -298,8 +309,23 @@ impl SessionCore {
         }
     }
 
+    /// Publishes the will if its delay has passed, also where its timer has not run yet: a client that returns after a
+    /// restart may be faster.
+    fn publish_due_will(self: &Arc<Self>) {
+        let now_ms = self.namespace().clock().steady_ms();
+        let will = {
+            let mut state = self.state.lock();
+            let Presence::Away { since_ms } = state.presence else { return };
+            state.will.take_if(|pending| pending.will.due_ms(since_ms) <= now_ms)
+        };
+        will.into_iter().for_each(|will| self.publish(&will));
+    }
+
     /// Sets the timer for the will or the expiry, whichever is first; not while a connection holds it.
     fn arm(self: &Arc<Self>) {
+        if is_seeded(Bug::KeepExpired) {
+            return;
+        }
         let state = self.state.lock();
         if let Some(due) = state.due_ms() {
             self.namespace().context().timers.schedule(due, Due::of(self));
@@ -308,6 +334,10 @@ impl SessionCore {
 }
 
 impl Timed for SessionCore {
+    fn order(&self) -> u64 {
+        Inbox::id(self)
+    }
+
     /// Publishes the will or ends the session, whichever is due, unless a connection took the session meanwhile.
     fn due(self: Arc<Self>, _at_ms: i64, now_ms: i64) {
         let Some(registry) = self.registry() else { return };

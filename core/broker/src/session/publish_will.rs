@@ -18,6 +18,7 @@ use crate::message::{HeaderWriter, Message};
 use crate::publisher::{Publisher, Target};
 use crate::removal::Removal;
 use crate::rows;
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{Expiry, PublisherId};
 
 impl Sessions {
@@ -32,6 +33,7 @@ impl Sessions {
 impl SessionCore {
     pub(super) fn set_will(&self, will: Option<PendingWill>, entry: &mut Entry) {
         match &will {
+            Some(_) if is_seeded(Bug::ForgetWill) => {}
             Some(pending) if self.is_durable() => {
                 self.put_in(entry, Bytes::from_static(KEY), rows::encode(&pending.will));
             }
@@ -104,7 +106,9 @@ impl SessionCore {
                 routed
             }),
         };
-        publisher.attach(|entry| self.delete_will(entry));
+        if !is_seeded(Bug::RepeatWill) {
+            publisher.attach(|entry| self.delete_will(entry));
+        }
         if let Err(error) = published.and_then(|_| publisher.flush()) {
             tracing::warn!(client_id = &**self.client_id(), %error, "failed to publish a will");
         }

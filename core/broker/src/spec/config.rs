@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::access::DelegationConfig;
 use crate::address::Filter;
 use crate::audit::AuditConfig;
-use crate::clock::Clock;
+use crate::clock::{Blocking, Clock};
 use crate::identity::{Authenticator, LoopbackOnly};
 use crate::limits::{AccessLimits, Limits};
 use crate::line_limit::ClientLogLimits;
@@ -14,6 +14,7 @@ use crate::traces::Traces;
 use crate::value::Arguments;
 
 use super::hub::HubMode;
+use super::topic::TopicIds;
 
 /// Settings of the broker.
 #[derive(Clone)]
@@ -46,6 +47,10 @@ pub struct BrokerConfig {
     pub inbox: InboxBounds,
     /// The source of time.
     pub clock: Clock,
+    /// Where work that may block runs.
+    pub blocking: Blocking,
+    /// Where the identities of new topics come from.
+    pub topic_ids: TopicIds,
     /// Bounds of every namespace.
     pub limits: Limits,
     /// Durable named subscriptions without a consumer for this long are deleted, milliseconds; none: never.
@@ -95,6 +100,8 @@ impl Default for BrokerConfig {
             retention_ms: 7 * 24 * 3600 * 1000,
             inbox: InboxBounds::default(),
             clock: Clock::system(),
+            blocking: Blocking::default(),
+            topic_ids: TopicIds::default(),
             limits: Limits::default(),
             subscription_idle_ms: None,
             queue_memory_bytes_max: 64 * 1024 * 1024,

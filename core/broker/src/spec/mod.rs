@@ -22,5 +22,5 @@ pub use queue::{DeadLetter, Overflow, OwnerId, QueueLimits, QueueSpec, next_owne
 pub use session::{Expiry, PublisherId, SubscriptionOptions};
 pub(crate) use topic::check_name;
 pub use topic::{
-    PARTITIONS_MAX, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec,
+    PARTITIONS_MAX, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec,
 };

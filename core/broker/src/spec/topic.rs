@@ -1,6 +1,8 @@
 //! What a topic is created as, and why that is refused.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use inver_storage::SubmitError;
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,25 @@ use crate::limits::LimitReached;
 /// A topic's identity; a topic recreated under the same name has another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TopicId(pub u128);
+
+/// Where the identities of new topics come from. The default: they are random.
+#[derive(Clone, Debug, Default)]
+pub struct TopicIds(Option<Arc<AtomicU64>>);
+
+impl TopicIds {
+    /// Identities in the order of numbers, so that a simulation can be repeated.
+    #[must_use]
+    pub fn numbered() -> TopicIds {
+        TopicIds(Some(Arc::default()))
+    }
+
+    pub(crate) fn next(&self) -> TopicId {
+        TopicId(match &self.0 {
+            None => uuid::Uuid::new_v4().as_u128(),
+            Some(last) => u128::from(last.fetch_add(1, Ordering::Relaxed)) + 1,
+        })
+    }
+}
 
 /// How a topic retains messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,6 +20,7 @@ use super::source::{MemorySource, READ_BYTES, Skipped, Source};
 use super::state::{Load, State};
 use super::{Delivery, Depth, Subscription};
 use crate::message::Message;
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{DropReason, QueueLimits};
 
 /// Rounds of one periodic check; other queues are checked before it continues.
@@ -220,7 +221,8 @@ impl State {
 
     /// Whether readable messages are over the length limits.
     fn is_over(&mut self, limits: &QueueLimits) -> bool {
-        let ready = self.ready();
+        let kept = if is_seeded(Bug::KeepTooMany) { 2 } else { 1 };
+        let ready = self.ready().div_ceil(kept);
         ready > 0
             && !self.is_passed_on(limits)
             && (limits.messages_max.is_some_and(|max| ready > max)

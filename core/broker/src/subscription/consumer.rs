@@ -6,11 +6,13 @@ use inver_storage::{Entry, ReadError, SubmitError};
 
 use super::drops::Dropped;
 use super::pull::AfterPull;
+use super::settle::Counted;
 use super::slots::SlotId;
 use super::state::Load;
 use super::terms::{ConsumerSpec, Pull};
 use super::{Delivery, DeliveryId, LiveBatch, Subscription};
 use crate::completion::Completion;
+use crate::seeded_bugs::{Bug, is_seeded};
 
 /// An attached consumer. Dropping it requeues its unacknowledged messages.
 pub struct Consumer {
@@ -106,12 +108,16 @@ impl Consumer {
     /// Rejects messages: they are dead-lettered if the queue has a dead-letter exchange, else dropped. The
     /// completion does not cover messages whose records must be read from the disk first.
     pub fn reject(&self, ids: &[DeliveryId]) -> Result<Completion, SubmitError> {
-        if self.subscription.limits().is_none_or(|l| l.dead_letter.is_none()) {
+        if self.subscription.limits().is_none_or(|l| l.dead_letter.is_none())
+            || is_seeded(Bug::RejectSilently)
+        {
             return self.ack(ids);
         }
         let mut loads = Vec::new();
-        let dropped: Vec<Dropped> =
+        let (dropped, late): (Vec<Dropped>, Counted) =
             self.subscription.locked(|state| state.reject(self.slot, ids, &mut loads));
+        // Should the broker stop before they are read, they are delivered again.
+        let _with_them = self.count(late)?;
         loads.into_iter().for_each(|load: Load| load.spawn(&self.subscription));
         self.subscription.dead_letter(&dropped)
     }
@@ -121,7 +127,12 @@ impl Consumer {
         self.subscription.context.counters.returned.increment(ids.len() as u64);
         let counted = self.subscription.locked(|state| state.requeue(self.slot, ids));
         self.subscription.schedule_check();
-        if counted.is_empty() {
+        self.count(counted)
+    }
+
+    /// Notes in the log that messages were delivered once more.
+    fn count(&self, counted: Counted) -> Result<Completion, SubmitError> {
+        if counted.is_empty() || is_seeded(Bug::ForgetReturns) {
             return Ok(Completion::Now);
         }
         let mut entry = Entry::new();
@@ -161,8 +172,9 @@ impl Drop for Consumer {
 impl Load {
     /// Reads from the disk on a blocking thread.
     pub(super) fn spawn(self, subscription: &Arc<Subscription>) {
+        let blocking = &subscription.context.blocking;
         let subscription = subscription.clone();
-        tokio::task::spawn_blocking(move || {
+        blocking.spawn(move || {
             let mut is_damaged = false;
             let batches = self.read.run().unwrap_or_else(|error| {
                 match error {

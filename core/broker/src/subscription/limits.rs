@@ -14,6 +14,7 @@ use super::slots::RESERVATION_MS_MAX;
 use super::source::READ_BYTES;
 use super::{Delivery, DeliveryId};
 use crate::message::expires_ms;
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{DropReason, Overflow, QueueLimits};
 
 /// Messages that one round drops after reading them, or out of those that were requeued.
@@ -145,7 +146,7 @@ impl LimitState {
     }
 
     pub(super) fn drop_reason(&self, delivery: &Delivery) -> Option<DropReason> {
-        if self.deliveries_max.is_some_and(|max| delivery.redelivered > max) {
+        if self.deliveries_max.is_some_and(|max| is_beyond(delivery.redelivered, max)) {
             return Some(DropReason::DeliveryLimit);
         }
         let grace = if self.in_grace && delivery.redelivered == 0 { GRACE_MS } else { 0 };
@@ -155,7 +156,9 @@ impl LimitState {
 
     /// When a message expires: by the queue's TTL or its own, whichever is earlier.
     pub(super) fn expires_ms(&self, record: &Record) -> Option<i64> {
-        let by_queue = self.ttl_ms.map(|ttl| record.timestamp_ms.saturating_add_unsigned(ttl));
+        let parts = 1 + u64::from(is_seeded(Bug::ExpireEarly));
+        let by_queue = self.ttl_ms.map(|ttl| ttl / parts);
+        let by_queue = by_queue.map(|ttl| record.timestamp_ms.saturating_add_unsigned(ttl));
         match (by_queue, expires_ms(record)) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -254,6 +257,14 @@ impl LimitState {
             }
         }
     }
+}
+
+/// Whether a message was returned more often than its queue allows.
+fn is_beyond(redelivered: u32, max: u32) -> bool {
+    if is_seeded(Bug::DropEarly) {
+        return redelivered >= max;
+    }
+    redelivered > max && !is_seeded(Bug::DeliverForever)
 }
 
 impl Drops {

@@ -380,6 +380,10 @@ impl Listener for WeakListener {
 }
 
 impl Timed for Subscription {
+    fn order(&self) -> u64 {
+        self.id
+    }
+
     /// Wakes consumers that wait behind reservations which were not used in time.
     fn due(self: Arc<Self>, _at_ms: i64, now_ms: i64) {
         self.locked(|state| state.check_waiting(now_ms));

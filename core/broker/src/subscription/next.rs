@@ -13,6 +13,7 @@ use super::source::{Offer, READ_BYTES, Taken};
 use super::state::{Load, Requeued, State};
 use super::terms::ConsumerSpec;
 use super::{Delivery, DeliveryId, Mode};
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::DropReason;
 
 impl State {
@@ -59,6 +60,9 @@ impl State {
 
     /// KeyShared: the consumer that has messages of this key, else the one that its hash elects.
     fn owner_of(&self, key: u64) -> Option<SlotId> {
+        if is_seeded(Bug::SplitKeys) {
+            return None;
+        }
         let present = self.keys.owner(key).filter(|slot| self.slots.contains(*slot));
         present.or_else(|| self.keys.elect(key))
     }
@@ -105,6 +109,11 @@ impl State {
         loads: &mut Vec<Load>,
     ) -> Option<(Delivery, Option<DropReason>)> {
         let next = loop {
+            if is_seeded(Bug::RequeuedLast)
+                && let Some(newer) = self.next_of_sources(read_bytes, loads)
+            {
+                break (newer, None);
+            }
             let first = self.requeued.first_key_value().map(|(id, requeued)| (*id, *requeued));
             if let Some(peeked) = self.peeked.take_if(|peeked| first.is_none_or(|(id, _)| peeked.id < id)) {
                 break (*peeked, None);

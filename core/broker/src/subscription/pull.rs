@@ -7,6 +7,7 @@ use super::source::{LiveBatch, Source};
 use super::state::{Load, State, UnackedMessage};
 use super::terms::{ConsumerSpec, Pull};
 use super::{Delivery, DeliveryId, Mode};
+use crate::seeded_bugs::{Bug, is_seeded};
 
 /// Unacknowledged messages of one consumer, whatever its protocol allows.
 pub(super) const UNACKED_MESSAGES_MAX: usize = 1_000_000;
@@ -116,6 +117,7 @@ impl State {
         let now_ms = self.limits.now_ms;
         match self.mode {
             _ if spec.passive => !self.is_awaited(now_ms),
+            Mode::Failover if is_seeded(Bug::AllActive) => true,
             Mode::Failover => self.active() == Some(slot) && !self.is_handing_over(),
             Mode::Shared => !self.slots.any_starved_above(spec.priority, now_ms),
             Mode::Exclusive | Mode::KeyShared => true,

@@ -13,6 +13,7 @@ use super::slots::SlotId;
 use super::source::{Source, StreamSource};
 use super::state::{InFlight, Requeued, State, UnackedMessage};
 use super::{DeliveryId, Mode, Subscription};
+use crate::seeded_bugs::{Bug, is_seeded};
 
 /// So many messages are put in order at once; more of them, on a thread where blocking is allowed.
 const AT_ONCE_MAX: usize = 10_000;
@@ -58,10 +59,7 @@ impl Subscription {
             });
             subscription.schedule_check();
         };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if count > AT_ONCE_MAX => drop(runtime.spawn_blocking(finish)),
-            _ => finish(),
-        }
+        self.context.blocking.spawn_if_many(count, AT_ONCE_MAX, finish);
     }
 }
 
@@ -126,6 +124,7 @@ impl State {
         let mut entry = Entry::new();
         self.streams_mut().for_each(|source| source.put_delivered(&mut entry));
         if !entry.is_empty()
+            && !is_seeded(Bug::ForgetDelivered)
             && let Err(error) = log.submit(entry)
         {
             tracing::debug!(%error, "failed to note what is delivered");
@@ -162,6 +161,9 @@ impl State {
             return;
         }
         self.unacked -= count;
+        if is_seeded(Bug::LoseUnacked) {
+            return;
+        }
         self.limits.bytes.change(value_bytes);
         if self.requeued.is_empty() {
             self.requeued = messages;

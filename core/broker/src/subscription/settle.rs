@@ -11,7 +11,11 @@ use super::source::Offer;
 use super::state::{Load, Requeued, State, UnackedMessage};
 use super::{DeliveryId, Mode, Subscription};
 use crate::completion::Completion;
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::DropReason;
+
+/// Messages whose delivery counts went up, by cursor.
+pub(super) type Counted = Vec<(Cursor, Vec<Offset>)>;
 
 /// An empty table of unacknowledged messages with a larger capacity is released.
 const EMPTY_CAPACITY_KEPT: usize = 4096;
@@ -21,6 +25,11 @@ impl State {
     fn take_unacked(&mut self, slot: SlotId, id: DeliveryId) -> Option<UnackedMessage> {
         let in_flight = self.in_flight_by_consumer.get_mut(&slot)?;
         let message = in_flight.unacked.remove(&id)?;
+        if is_seeded(Bug::RequeueAndKeep) {
+            let UnackedMessage { key, redelivered, value_bytes } = message;
+            in_flight.unacked.insert(id, UnackedMessage { key, redelivered, value_bytes });
+            self.unacked += 1;
+        }
         self.unacked -= 1;
         if let Some(source) = self.sources.get(id.partition as usize) {
             in_flight.bytes = in_flight.bytes.saturating_sub(source.kept_bytes(id.offset));
@@ -72,9 +81,14 @@ impl State {
     }
 
     /// Rejects messages of a consumer. Returns those whose records are in memory; the others are dropped once their
-    /// records are read.
-    pub(super) fn reject(&mut self, slot: SlotId, ids: &[DeliveryId], loads: &mut Vec<Load>) -> Vec<Dropped> {
-        let mut dropped = Vec::new();
+    /// records are read, and count as delivered once more until then.
+    pub(super) fn reject(
+        &mut self,
+        slot: SlotId,
+        ids: &[DeliveryId],
+        loads: &mut Vec<Load>,
+    ) -> (Vec<Dropped>, Counted) {
+        let (mut dropped, mut late) = (Vec::new(), Vec::new());
         for id in ids {
             let Some(message) = self.take_unacked(slot, *id) else { continue };
             let source = id.partition as usize;
@@ -88,6 +102,7 @@ impl State {
                 Some(Offer::Gone) | None => continue,
             }
             let UnackedMessage { redelivered, value_bytes, .. } = message;
+            late.push(*id);
             self.put_back(
                 *id,
                 Requeued { redelivered, value_bytes, drop_reason: Some(DropReason::Rejected) },
@@ -96,11 +111,23 @@ impl State {
         if self.requeued.is_empty() {
             self.sources.iter_mut().for_each(super::source::Source::close_again);
         }
-        dropped
+        (dropped, self.by_cursor(late))
+    }
+
+    /// The cursors that count the deliveries of messages, with the offsets of these.
+    fn by_cursor(&self, ids: impl IntoIterator<Item = DeliveryId>) -> Counted {
+        let mut counted: Vec<(u32, Vec<Offset>)> = Vec::new();
+        for id in ids {
+            match counted.iter_mut().find(|(p, _)| *p == id.partition) {
+                Some((_, offsets)) => offsets.push(Offset(id.offset)),
+                None => counted.push((id.partition, vec![Offset(id.offset)])),
+            }
+        }
+        counted.into_iter().filter_map(|(p, o)| self.cursor(p).map(|c| (c.clone(), o))).collect()
     }
 
     /// Requeues messages of a consumer in their old order. Returns those whose delivery counts went up.
-    pub(super) fn requeue(&mut self, slot: SlotId, ids: &[DeliveryId]) -> Vec<(Cursor, Vec<Offset>)> {
+    pub(super) fn requeue(&mut self, slot: SlotId, ids: &[DeliveryId]) -> Counted {
         if self.closed {
             return Vec::new();
         }
@@ -112,16 +139,13 @@ impl State {
         if self.mode == Mode::KeyShared {
             self.unassign_all();
         }
-        let mut counted: Vec<(u32, Vec<Offset>)> = Vec::new();
+        let ids: Vec<DeliveryId> = released.iter().map(|(id, _)| *id).collect();
         for (id, UnackedMessage { redelivered, value_bytes, .. }) in released {
-            self.put_back(id, Requeued { redelivered: redelivered + 1, value_bytes, drop_reason: None });
-            match counted.iter_mut().find(|(p, _)| *p == id.partition) {
-                Some((_, offsets)) => offsets.push(Offset(id.offset)),
-                None => counted.push((id.partition, vec![Offset(id.offset)])),
-            }
+            let redelivered = redelivered + u32::from(!is_seeded(Bug::KeepCount));
+            self.put_back(id, Requeued { redelivered, value_bytes, drop_reason: None });
         }
         self.wake_waiting();
-        counted.into_iter().filter_map(|(p, o)| self.cursor(p).map(|c| (c.clone(), o))).collect()
+        self.by_cursor(ids)
     }
 
     /// KeyShared: makes assigned messages available to all, so that newer ones of a key do not overtake a requeued one.
@@ -185,7 +209,7 @@ impl Subscription {
     /// Writes acknowledgements to the log; complete when all hold.
     pub(super) fn commit_acks(&self, acked: AckBatch) -> Result<Completion, SubmitError> {
         let mut completion = Completion::Now;
-        for (cursor, ranges) in acked {
+        for (cursor, ranges) in acked.into_iter().filter(|_| !is_seeded(Bug::ForgetAcks)) {
             completion = completion.and(Completion::At(cursor.ack(&ranges)?));
         }
         if let Completion::At(lsn) = completion {
@@ -206,6 +230,9 @@ impl Subscription {
     pub(super) fn put_acks(&self, acked: AckBatch, entry: &mut Entry) {
         if acked.is_empty() {
             return;
+        }
+        if is_seeded(Bug::AckBeforeTransaction) {
+            return self.commit_acks_unattended(acked);
         }
         for (cursor, ranges) in acked {
             entry.ack(&cursor, &ranges);

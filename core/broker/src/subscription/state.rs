@@ -19,6 +19,7 @@ use super::source::{MemoryBounds, MemorySource, Source, StreamSource, delivered_
 use super::terms::{AttachError, ConsumerSpec};
 use crate::clock::Clock;
 use crate::context::Context;
+use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{Delivery, DeliveryId, Depth, DropReason, Mode, QueueLimits};
 
 /// What the state needs of its subscription.
@@ -174,8 +175,11 @@ impl State {
     }
 
     pub(super) fn positions(&self) -> Vec<(Stream, Offset)> {
+        let beyond = u64::from(is_seeded(Bug::TrimTooFar));
         let position = |s: &Source| match s {
-            Source::Stream(s) => s.cursor.as_ref().map(|c| (s.stream.clone(), c.position())),
+            Source::Stream(s) => {
+                s.cursor.as_ref().map(|c| (s.stream.clone(), Offset(c.position().0 + beyond)))
+            }
             Source::Memory(_) => None,
         };
         self.sources.iter().filter_map(position).collect()
@@ -244,6 +248,9 @@ impl State {
         let Some(stopped) = self.slots.remove(slot) else { return false };
         self.keys.leave(slot);
         self.unassign(slot, stopped.assigned);
+        if is_seeded(Bug::SilentLeave) {
+            return self.slots.is_empty();
+        }
         if self.mode == Mode::Failover && was_active && !self.closed {
             self.choose_active();
             // The new active consumer may not be waiting.
@@ -313,6 +320,9 @@ impl State {
     /// Handles a stream's new high watermark. Whether messages are over the length limits now.
     pub(super) fn advanced(&mut self, limits: Option<&QueueLimits>) -> bool {
         let is_over = limits.is_some_and(|limits| self.drop_unread(limits));
+        if is_seeded(Bug::MissAdvance) {
+            return is_over;
+        }
         self.wake_waiting();
         self.wake_passive();
         is_over

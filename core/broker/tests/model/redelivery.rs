@@ -156,3 +156,69 @@ async fn the_will_of_a_client_without_a_lasting_session_is_published_after_a_cra
         assert_eq!(ns.retained().len(), 1);
     }
 }
+
+/// The client cancelled its will by coming back, although its connection had ended with the process and the will had no delay.
+#[tokio::test]
+async fn a_will_without_a_delay_is_published_though_its_client_is_back_at_once_after_a_crash() {
+    let medium = FakeMedium::new(7);
+    let broker = open_on(&medium);
+    let terms = session_terms();
+    let (ns, sessions) = (broker.default_namespace(), broker.default_sessions());
+    declare(&ns, "wills", durable(QueueLimits::default()));
+    let to = inver_broker::BindDestination::Queue("wills");
+    committed(&ns, ns.bind(inver_broker::HUB, to, b"w", &Default::default()).unwrap());
+    let spec = |sessions: &inver_broker::Sessions| SessionSpec {
+        client_id: "back",
+        clean_start: false,
+        expiry: Expiry::Never,
+        mailbox: Mailbox::new(),
+        terms: &terms,
+        permissions: permissions(sessions, None, "back"),
+    };
+    let session = sessions.open(spec(&sessions)).await.unwrap().session;
+    let mut batch = BatchBuilder::new(0);
+    batch.push(0, None, &[], Some(b"gone"));
+    let will = Will {
+        address: b"w".to_vec(),
+        batch: batch.finish().bytes().to_vec(),
+        delay_s: 0,
+        expiry_s: None,
+        retain: false,
+        guaranteed: true,
+        origin: "test".into(),
+    };
+    committed(&ns, session.set_will(Some(will)).unwrap());
+    let killed = killed(&broker, &medium);
+    let broker = open_on(&killed);
+    let sessions = broker.default_sessions();
+    let opened = sessions.open(spec(&sessions)).await.unwrap();
+    assert!(opened.present);
+    let wills = broker.default_namespace().queue("wills").unwrap();
+    committed(&broker.default_namespace(), broker.log().submitted());
+    assert_eq!(wills.depth().ready, 1);
+    std::mem::forget(session);
+}
+
+/// The reserve of the row that tells what is with consumers counted as delivered what was published later.
+#[tokio::test]
+async fn what_is_published_after_a_restart_was_not_delivered_before() {
+    let medium = FakeMedium::new(8);
+    let broker = open_on(&medium);
+    let ns = broker.default_namespace();
+    let q = declare(&ns, "q", durable(QueueLimits::default()));
+    let (mailbox, mut consumer) = attach(q.subscription());
+    for _ in 0..20 {
+        publish_many(&ns, 1);
+        take(&mailbox, &mut consumer, 1).await;
+    }
+    let broker = open_on(&killed(&broker, &medium));
+    std::mem::forget(consumer);
+    let ns = broker.default_namespace();
+    publish_many(&ns, 5);
+    let (mailbox, mut consumer) = attach(ns.queue("q").unwrap().subscription());
+    let found = counts(&take(&mailbox, &mut consumer, 25).await);
+    assert!(
+        found[..20].iter().all(|count| *count == 1) && found[20..].iter().all(|count| *count == 0),
+        "{found:?}"
+    );
+}

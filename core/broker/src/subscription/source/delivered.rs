@@ -118,9 +118,9 @@ impl DeliveredRow {
     }
 
     /// What was out when a process ended counts as delivered; what is acknowledged is forgotten. Called at the start, with the
-    /// position of the cursor.
-    pub(crate) fn recover(&mut self, position: u64) {
-        let out_to = std::mem::take(&mut self.out_to);
+    /// position of the cursor and the end of the stream: the reserve beyond it was never delivered.
+    pub(crate) fn recover(&mut self, position: u64, end: u64) {
+        let out_to = std::mem::take(&mut self.out_to).min(end);
         self.counted.retain(|(_, end, _)| *end > position);
         self.add(position..out_to);
     }
@@ -157,17 +157,25 @@ mod tests {
         assert!(delivered.take_change().is_some_and(|row| row.is_none()) && !delivered.is_stored());
     }
 
+    /// The reserve of a row counted as delivered what was published after the restart.
+    #[test]
+    fn what_is_not_in_the_stream_was_not_delivered() {
+        let mut row = DeliveredRow { out_to: 30, ..DeliveredRow::default() };
+        row.recover(4, 12);
+        assert_eq!([3, 4, 11, 12, 29].map(|offset| row.count(offset)), [0, 1, 1, 0, 0]);
+    }
+
     #[test]
     fn each_process_that_ended_counts_what_was_out() {
         let mut row = DeliveredRow { out_to: 10, ..DeliveredRow::default() };
-        row.recover(4);
+        row.recover(4, 100);
         row.out_to = 10;
-        row.recover(4);
+        row.recover(4, 100);
         assert_eq!([3, 4, 9, 10].map(|offset| row.count(offset)), [0, 2, 2, 0]);
         row.out_to = 12;
-        row.recover(6);
+        row.recover(6, 100);
         assert_eq!([9, 11].map(|offset| row.count(offset)), [3, 1]);
-        row.recover(12);
+        row.recover(12, 100);
         assert!(row.is_empty());
         for start in 0..100 {
             row.add(start..start + 1000);

@@ -12,7 +12,7 @@ use inver_storage::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::clock::Clock;
+use crate::clock::{Blocking, Clock};
 use crate::completion::Completion;
 use crate::context::Context;
 use crate::message::Message;
@@ -52,15 +52,29 @@ impl Fixture {
     pub(super) fn manual(options: LogOptions) -> Fixture {
         let (medium, clock) = (FakeMedium::new(1), Clock::manual(START_MS));
         let log = Log::open_manual(Arc::new(medium.clone()), Arc::new(SystemClock), options.clone()).unwrap();
-        let context =
-            Context::new(0, log, clock.clone(), Arc::default(), Counters::of("test"), audit(&clock));
+        let context = Context::new(
+            0,
+            log,
+            clock.clone(),
+            Blocking::default(),
+            Arc::default(),
+            Counters::of("test"),
+            audit(&clock),
+        );
         Fixture { medium, options, clock, context }
     }
 
     fn over(medium: FakeMedium, clock: Clock, options: LogOptions) -> Fixture {
         let log = Log::open_on(Arc::new(medium.clone()), Arc::new(SystemClock), options.clone()).unwrap();
-        let context =
-            Context::new(0, log, clock.clone(), Arc::default(), Counters::of("test"), audit(&clock));
+        let context = Context::new(
+            0,
+            log,
+            clock.clone(),
+            Blocking::default(),
+            Arc::default(),
+            Counters::of("test"),
+            audit(&clock),
+        );
         Fixture { medium, options, clock, context }
     }
 

@@ -8,7 +8,9 @@
 //! whichever is later; in the second case the system's time was not set yet, and is taken once it is.
 //!
 //! The one place that reads the system's clocks. Everything else is handed a [`Clock`], so that tests advance time
-//! instead of sleeping.
+//! instead of sleeping. [`Blocking`] is the same for threads: a simulation is handed the work and runs it in its own order.
+
+mod blocking;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -17,6 +19,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::seeded_bugs::{Bug, is_seeded};
+
+pub use blocking::{Blocking, Work};
 
 /// Steady time nears the system's by one part in this many of the time that has elapsed.
 const SLEW: i64 = 20;
@@ -93,6 +99,9 @@ impl Clock {
     /// Steady time, milliseconds since 1970.
     #[must_use]
     pub fn steady_ms(&self) -> i64 {
+        if is_seeded(Bug::FollowWallClock) {
+            return self.now_ms();
+        }
         self.elapsed_ms().saturating_add(self.0.steady.offset_ms.load(Ordering::Relaxed))
     }
 
