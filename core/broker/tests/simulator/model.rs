@@ -68,7 +68,7 @@ impl Copy {
 }
 
 /// What a place promises.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Terms {
     pub(crate) is_durable: bool,
     /// Delivered in the order of publishing.
@@ -124,7 +124,7 @@ impl Place {
 
     /// A consumer was given a message.
     pub(crate) fn deliver(&mut self, number: Number, offset: u64, consumer: u64, count: u32, now: &Now) {
-        let (name, terms) = (self.name.clone(), self.terms.clone());
+        let (name, terms) = (self.name.clone(), self.terms);
         let copy = self.copies.get(&number).unwrap_or_else(|| panic!("{name}: {number} is not there"));
         assert!(copy.lsn <= now.committed, "{name}: {number} is delivered before it is committed");
         assert_eq!(copy.holder, None, "{name}: {number} is given to {consumer} while another holds it");

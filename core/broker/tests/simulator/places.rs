@@ -39,25 +39,25 @@ const DELIVERIES_MAX: u32 = 1;
 /// All places without messages.
 pub(crate) fn places() -> Vec<Place> {
     let durable = Terms { is_durable: true, ..Terms::default() };
-    let plain = Terms { is_ordered: true, has_counts: true, ..durable.clone() };
-    let inbox = Terms { is_ordered: true, ..durable.clone() };
-    let dropping = Terms { has_dead_letters: true, ..plain.clone() };
-    let keyed = Terms { is_keyed: true, has_counts: true, ..durable.clone() };
+    let plain = Terms { is_ordered: true, has_counts: true, ..durable };
+    let inbox = Terms { is_ordered: true, ..durable };
+    let dropping = Terms { has_dead_letters: true, ..plain };
+    let keyed = Terms { is_keyed: true, has_counts: true, ..durable };
     let all = [
-        ("plain", plain.clone()),
-        ("single", Terms { has_single_active: true, ..plain.clone() }),
-        ("limited", Terms { deliveries_max: Some(DELIVERIES_MAX), ..dropping.clone() }),
-        ("expiring", Terms { ttl_ms: Some(TTL_MS), ..dropping.clone() }),
+        ("plain", plain),
+        ("single", Terms { has_single_active: true, ..plain }),
+        ("limited", Terms { deliveries_max: Some(DELIVERIES_MAX), ..dropping }),
+        ("expiring", Terms { ttl_ms: Some(TTL_MS), ..dropping }),
         ("short", Terms { messages_max: Some(SHORT_MAX), ..dropping }),
         ("memory", Terms { is_ordered: true, has_counts: true, ..Terms::default() }),
-        ("dead", durable.clone()),
+        ("dead", durable),
         ("wills", durable),
-        ("shared/0", plain.clone()),
-        ("shared/1", plain.clone()),
-        ("keyed/0", keyed.clone()),
+        ("shared/0", plain),
+        ("shared/1", plain),
+        ("keyed/0", keyed),
         ("keyed/1", keyed),
         ("group", plain),
-        ("inbox/a", inbox.clone()),
+        ("inbox/a", inbox),
         ("inbox/b", inbox),
     ];
     all.into_iter().map(|(name, terms)| Place::new(name, terms)).collect()
