@@ -12,6 +12,9 @@ use inver_storage::{LogError, ReadError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// Bytes of the reasons why something is refused that may have many faults.
+const REASONS_BYTES_MAX: usize = 64 << 10;
+
 /// A problem: its type is `about:blank`, so its title is the status' phrase.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -34,8 +37,11 @@ pub(super) struct Body<'a> {
 
 impl Problem {
     fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
-        let detail = detail.into();
-        Problem { status, detail: excerpt(&detail, MESSAGE_BYTES_MAX).into_owned() }
+        Problem::bounded(status, &detail.into(), MESSAGE_BYTES_MAX)
+    }
+
+    fn bounded(status: StatusCode, detail: &str, bytes_max: usize) -> Problem {
+        Problem { status, detail: excerpt(detail, bytes_max).into_owned() }
     }
 
     /// The request is not one that the resource understands.
@@ -70,7 +76,7 @@ impl Problem {
 
     /// The request is understood and cannot be carried out as things are.
     pub(super) fn unprocessable(detail: impl Into<String>) -> Problem {
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        Problem::bounded(StatusCode::UNPROCESSABLE_ENTITY, &detail.into(), REASONS_BYTES_MAX)
     }
 
     /// The state of the resource does not allow it.
