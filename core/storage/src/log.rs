@@ -300,6 +300,12 @@ impl Log {
         Some((space.free_bytes()?, space.free_bytes_min))
     }
 
+    /// Size of the disk, as it was last seen; none if the medium does not say.
+    #[must_use]
+    pub fn disk_size_bytes(&self) -> Option<u64> {
+        self.parts().space.size_bytes()
+    }
+
     /// For how long the oldest entry that is not committed has waited: a disk that hangs is seen here.
     #[must_use]
     pub fn oldest_wait(&self) -> Duration {

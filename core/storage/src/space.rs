@@ -67,6 +67,7 @@ pub(crate) struct DiskSpace {
     pub(crate) free_bytes_min: u64,
     /// What was free when it was checked last.
     free_bytes: AtomicU64,
+    size_bytes: AtomicU64,
     /// A segment file could not be created for lack of space.
     is_out: AtomicBool,
     /// Whether space is kept for a checkpoint.
@@ -81,6 +82,7 @@ impl DiskSpace {
             gate: Arc::default(),
             free_bytes_min: options.free_bytes_min.unwrap_or(0),
             free_bytes: AtomicU64::new(u64::MAX),
+            size_bytes: AtomicU64::new(u64::MAX),
             is_out: AtomicBool::new(false),
             is_kept: Mutex::new(false),
         }
@@ -89,6 +91,11 @@ impl DiskSpace {
     /// What was free when it was checked last; none if the medium does not say.
     pub(crate) fn free_bytes(&self) -> Option<u64> {
         Some(self.free_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes != u64::MAX)
+    }
+
+    /// How large the disk was when it was checked last; none if the medium does not say.
+    pub(crate) fn size_bytes(&self) -> Option<u64> {
+        Some(self.size_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes != u64::MAX)
     }
 
     /// Notes the outcome of the creation of a segment file.
@@ -100,7 +107,9 @@ impl DiskSpace {
     /// Looks at the free space, and shuts or opens the gate.
     pub(crate) fn check(&self) {
         // A disk that does not answer this is reported by what fails on it.
-        let free = self.medium.free_space().ok().flatten().map(|space| space.free);
+        let space = self.medium.free_space().ok().flatten();
+        let free = space.as_ref().map(|space| space.free);
+        self.size_bytes.store(space.map_or(u64::MAX, |space| space.size), Ordering::Relaxed);
         self.free_bytes.store(free.unwrap_or(u64::MAX), Ordering::Relaxed);
         let min = self.free_bytes_min;
         let is_short = self.gate.is_short(Shortage::Disk);

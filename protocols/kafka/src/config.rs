@@ -21,8 +21,11 @@ inver_settings::section! {
         pub node_id: i32 = 1 => count(0..=i32::MAX as u64),
         /// Whether a metadata request for a missing topic creates it, if the client asks for that.
         pub auto_create_topics: bool = true => flag(),
-        /// Partitions of a topic that is created without a number of partitions.
-        pub default_partitions: u32 = 4 => count(1..=10_000),
+        /// Partitions of a topic that is created without a number of partitions. 1 as in Kafka.
+        pub default_partitions: u32 = 1 => count(1..=10_000),
+        /// Whether topics can be created with a replication factor above 1, as the settings of clients of a larger cluster
+        /// ask for. There is one replica whatever it is, and clients see it. `false`: refused, as by a Kafka of one node.
+        pub any_replication_factor: bool = true => flag(),
         /// Default of the topic setting `max.message.bytes`: the server's limit of messages. 1,048,588 in Kafka.
         pub message_bytes_max: u32 = 1_048_588 => no_key(),
         /// Bounds of requests, responses and connections.

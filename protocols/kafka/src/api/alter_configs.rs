@@ -61,12 +61,22 @@ impl Handler for AlterConfigs {
     fn handle(cx: &mut RequestContext<'_>, request: AlterConfigsRequest) -> Reply<AlterConfigsResponse> {
         let mut completion = Completion::Now;
         let mut responses = Vec::with_capacity(request.resources.len());
+        let named =
+            request.resources.iter().map(|resource| (resource.resource_type, &resource.resource_name));
+        let repeated = config_resource::repeated(named);
         for resource in request.resources {
-            // A setting without a value, or not named at all, returns to its default.
+            let (kind, name) = (resource.resource_type, resource.resource_name);
+            let checked = match repeated.contains(&(kind, name.clone())) {
+                true => Err(config_resource::repeated_refusal()),
+                false => config_resource::check_change(&resource.configs, |config| {
+                    (config.name.as_str(), config.value.is_none())
+                }),
+            };
+            // A setting that is not named returns to its default.
             let set = resource.configs.into_iter().filter_map(|config| Some((config.name, config.value?)));
             let after: TopicConfig = set.map(|(name, value)| (name.to_string(), value.to_string())).collect();
-            let (kind, name) = (resource.resource_type, resource.resource_name);
-            let altered = config_resource::alter(cx, kind, &name, request.validate_only, |_| Ok(after));
+            let altered = checked
+                .and_then(|()| config_resource::alter(cx, kind, &name, request.validate_only, |_| Ok(after)));
             let (response, altered) = AlterConfigsResourceResponse::of(kind, name, altered);
             responses.push(response);
             completion = completion.and(altered);

@@ -6,12 +6,12 @@ use std::ops::RangeInclusive;
 use inver_access::Operation;
 
 use super::context::RequestContext;
-use super::describe_log_dirs::LOG_DIR;
 use super::handler::Handler;
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
+use crate::settings::node::LOG_DIR;
 
 messages! {
     /// Versions 1-2, flexible 2+.

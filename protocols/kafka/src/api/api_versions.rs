@@ -53,12 +53,17 @@ messages! {
     }
 }
 
+/// The feature by which tools tell which version of Kafka a broker is like.
+const METADATA_VERSION: &str = "metadata.version";
+/// Its least and greatest level in Kafka 4.4.
+const METADATA_LEVELS: (i16, i16) = (7, 33);
+
 /// The ApiVersions API.
 pub struct ApiVersions;
 
 impl Handler for ApiVersions {
     const KEY: i16 = 18;
-    const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const VERSIONS: RangeInclusive<i16> = 0..=5;
     const FLEXIBLE_FROM: i16 = 3;
     const BEFORE_AUTHENTICATION: bool = true;
 
@@ -69,17 +74,44 @@ impl Handler for ApiVersions {
         let (name, version) = (&request.client_software_name, &request.client_software_version);
         tracing::debug!(%name, %version, "client software");
         // Kafka requires a name, since operators search their logs for it (KIP-511).
-        if cx.header.version.flexible && (name.is_empty() || version.is_empty()) {
+        if cx.header.version.flexible && !(is_software(name) && is_software(version)) {
             return Reply::now(ApiVersionsResponse {
                 error_code: ErrorCode::INVALID_REQUEST,
                 ..ApiVersionsResponse::default()
             });
         }
+        // A client that was told another address, or whose broker was replaced, looks its cluster up again (KIP-1242).
+        let is_other = request.cluster_id.as_ref().is_some_and(|id| *id != cx.node.cluster_id)
+            || (request.node_id >= 0 && request.node_id != cx.config().node_id);
+        if is_other {
+            return Reply::now(ApiVersionsResponse {
+                error_code: ErrorCode::REBOOTSTRAP_REQUIRED,
+                ..ApiVersionsResponse::default()
+            });
+        }
         Reply::now(ApiVersionsResponse {
             api_keys: cx.node.apis.iter().map(entry).collect(),
+            supported_features: vec![SupportedFeatureKey {
+                name: Str::from_static(METADATA_VERSION),
+                min_version: METADATA_LEVELS.0,
+                max_version: METADATA_LEVELS.1,
+            }],
+            finalized_features_epoch: 0,
+            finalized_features: vec![FinalizedFeatureKey {
+                name: Str::from_static(METADATA_VERSION),
+                min_version_level: METADATA_LEVELS.1,
+                max_version_level: METADATA_LEVELS.1,
+            }],
             ..ApiVersionsResponse::default()
         })
     }
+}
+
+/// Whether a name or version of client software is valid (KIP-511): letters and digits, and `.` and `-` between them.
+fn is_software(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let ends = [text.bytes().next(), text.bytes().next_back()];
+    ends.iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric())) && text.bytes().all(is_inner)
 }
 
 fn entry(api: &Api) -> ApiVersion {

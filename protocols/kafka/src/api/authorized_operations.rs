@@ -32,7 +32,13 @@ const CLUSTER: [Operation; 7] = [
 ];
 
 /// What exists for a group.
-const GROUP: [Operation; 3] = [Operation::Read, Operation::Delete, Operation::Describe];
+const GROUP: [Operation; 5] = [
+    Operation::Read,
+    Operation::Delete,
+    Operation::Describe,
+    Operation::DescribeConfigs,
+    Operation::AlterConfigs,
+];
 
 /// What the client may do to a topic, if it asks.
 pub(super) fn topic(access: &Access, requested: bool, name: &str) -> i32 {

@@ -1,5 +1,6 @@
 //! Resources with settings, as DescribeConfigs and AlterConfigs name them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use inver_access::Operation;
@@ -9,6 +10,7 @@ use super::context::RequestContext;
 use super::reply::Refusal;
 use crate::access;
 use crate::codec::error_code::ErrorCode;
+use crate::codec::text::Str;
 use crate::map;
 use crate::settings::topic;
 
@@ -17,12 +19,15 @@ pub(super) mod kind {
     pub(in crate::api) const TOPIC: i8 = 2;
     pub(in crate::api) const BROKER: i8 = 4;
     pub(in crate::api) const BROKER_LOGGER: i8 = 8;
+    pub(in crate::api) const CLIENT_METRICS: i8 = 16;
     pub(in crate::api) const GROUP: i8 = 32;
 }
 
 /// Sources of a setting's value.
 pub(super) mod source {
     pub(in crate::api) const TOPIC: i8 = 1;
+    pub(in crate::api) const DYNAMIC_BROKER: i8 = 2;
+    pub(in crate::api) const DYNAMIC_DEFAULT_BROKER: i8 = 3;
     pub(in crate::api) const STATIC_BROKER: i8 = 4;
     pub(in crate::api) const DEFAULT: i8 = 5;
 }
@@ -51,6 +56,39 @@ pub(super) fn check(
     checked.map_err(|code| (code, access::text(code).to_owned()))
 }
 
+/// Checks the names and values of a change, as Kafka does before it looks at the resource. `parts`: the name of a setting, and
+/// whether it lacks a value.
+pub(super) fn check_change<'a, C: 'a>(
+    configs: &'a [C],
+    parts: impl Fn(&'a C) -> (&'a str, bool),
+) -> Result<(), Refusal> {
+    let mut names = HashSet::new();
+    if !configs.iter().all(|config| names.insert(parts(config).0)) {
+        return Err((ErrorCode::INVALID_REQUEST, "Error due to duplicate config keys".to_owned()));
+    }
+    let lacking: Vec<&str> =
+        configs.iter().map(&parts).filter(|(_, lacks)| *lacks).map(|(name, _)| name).collect();
+    match lacking.is_empty() {
+        true => Ok(()),
+        false => {
+            let text = format!("Null value not supported for : {}", lacking.join(","));
+            Err((ErrorCode::INVALID_REQUEST, text))
+        }
+    }
+}
+
+/// The resources that a request names more than once.
+pub(super) fn repeated<'a>(resources: impl Iterator<Item = (i8, &'a Str)>) -> HashSet<(i8, Str)> {
+    let mut seen = HashSet::new();
+    let all = resources.map(|(kind, name)| (kind, name.clone()));
+    all.filter(|resource| !seen.insert(resource.clone())).collect()
+}
+
+/// The refusal of a resource that is named more than once.
+pub(super) fn repeated_refusal() -> Refusal {
+    (ErrorCode::INVALID_REQUEST, "Each resource must appear at most once.".to_owned())
+}
+
 /// Replaces the settings set on a resource by what `after` makes of them.
 pub(super) fn alter(
     cx: &RequestContext<'_>,
@@ -60,8 +98,8 @@ pub(super) fn alter(
     after: impl FnOnce(&TopicConfig) -> Result<TopicConfig, Refusal>,
 ) -> Result<Completion, Refusal> {
     check(cx, Operation::AlterConfigs, kind, name)?;
-    let after = after(&*alterable(cx, kind, name)?)?;
-    topic::check(name, &after).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
+    let mut after = after(&*alterable(cx, kind, name)?)?;
+    topic::check(name, &mut after).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
     if validate_only {
         return Ok(Completion::Now);
     }
@@ -69,15 +107,18 @@ pub(super) fn alter(
     altered.map(Completion::At).map_err(|error| (map::topic::error_code(&error), error.to_string()))
 }
 
+/// The refusal of a change of the node's settings.
+pub(super) fn read_only() -> Refusal {
+    let text = "the broker's settings are read-only here: change them in its configuration file or environment \
+                (`inver config keys` lists them) and restart it";
+    (ErrorCode::POLICY_VIOLATION, text.to_owned())
+}
+
 /// The settings set on a resource whose settings can be changed.
 fn alterable(cx: &RequestContext<'_>, kind: i8, name: &str) -> Result<Arc<TopicConfig>, Refusal> {
     match kind {
         kind::TOPIC => topic_config(cx, Operation::AlterConfigs, name),
-        kind::BROKER => {
-            let text = "the broker's settings are read-only here: change them in its configuration file or environment \
-                        (`inver config keys` lists them) and restart it";
-            Err((ErrorCode::POLICY_VIOLATION, text.to_owned()))
-        }
+        kind::BROKER => Err(read_only()),
         other => Err((ErrorCode::INVALID_REQUEST, format!("settings of type {other} cannot be changed"))),
     }
 }

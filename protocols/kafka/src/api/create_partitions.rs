@@ -1,5 +1,6 @@
 //! CreatePartitions: adds partitions to topics.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use inver_access::Operation;
@@ -67,8 +68,19 @@ impl Handler for CreatePartitions {
     ) -> Reply<CreatePartitionsResponse> {
         let mut completion = Completion::Now;
         let mut results = Vec::with_capacity(request.topics.len());
+        let mut times: HashMap<Str, usize> = HashMap::new();
+        request.topics.iter().for_each(|topic| *times.entry(topic.name.clone()).or_default() += 1);
         for topic in request.topics {
-            let (error_code, error_message) = match create(cx, &topic, request.validate_only) {
+            let created = match times.get(&topic.name) {
+                Some(1) => create(cx, &topic, request.validate_only),
+                // Answered once, as in Kafka.
+                Some(2..) => {
+                    times.insert(topic.name.clone(), 0);
+                    Err((ErrorCode::INVALID_REQUEST, "Duplicate topic name.".to_owned()))
+                }
+                _ => continue,
+            };
+            let (error_code, error_message) = match created {
                 Ok(created) => {
                     completion = completion.and(created);
                     (ErrorCode::NONE, None)

@@ -100,7 +100,7 @@ impl Handler for CreateTopics {
                 // Reported once, as Kafka does.
                 Some(2..) => {
                     times.insert(name.clone(), 0);
-                    Err((ErrorCode::INVALID_REQUEST, "Found multiple entries for this topic.".to_owned()))
+                    Err((ErrorCode::INVALID_REQUEST, "Duplicate topic name.".to_owned()))
                 }
                 _ => continue,
             };
@@ -140,6 +140,7 @@ fn create(
     if !map::topic::is_legal_name(&topic.name) {
         return Err((ErrorCode::INVALID_TOPIC_EXCEPTION, map::topic::illegal_name(&topic.name)));
     }
+    map::topic::check_reserved(&topic.name)?;
     let partitions = partition_count(topic, cx.config())?;
     let config = topic_config(topic)?;
     if cx.namespace().topic(&topic.name).is_some() {
@@ -185,7 +186,7 @@ fn topic_config(topic: &CreatableTopic) -> Result<TopicConfig, Refusal> {
         })?;
         config.insert(setting.name.to_string(), value.to_string());
     }
-    topic::check(&topic.name, &config).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
+    topic::check(&topic.name, &mut config).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
     Ok(config)
 }
 
@@ -197,12 +198,19 @@ fn partition_count(topic: &CreatableTopic, config: &KafkaConfig) -> Result<u32, 
         }
         return assigned_partition_count(&topic.assignments, config.node_id);
     }
-    if !matches!(topic.replication_factor, -1 | 1) {
-        let text = match topic.replication_factor {
-            factor @ 2.. => format!("Replication factor: {factor} larger than available brokers: 1."),
-            _ => "Replication factor must be larger than 0, or -1 to use the default value.".to_owned(),
-        };
-        return Err((ErrorCode::INVALID_REPLICATION_FACTOR, text));
+    match topic.replication_factor {
+        -1 | 1 => {}
+        2.. if config.any_replication_factor => {}
+        factor @ 2.. => {
+            let text = format!(
+                "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only 1 broker(s) are registered."
+            );
+            return Err((ErrorCode::INVALID_REPLICATION_FACTOR, text));
+        }
+        _ => {
+            let text = "Replication factor must be larger than 0, or -1 to use the default value.";
+            return Err((ErrorCode::INVALID_REPLICATION_FACTOR, text.to_owned()));
+        }
     }
     match topic.num_partitions {
         -1 => Ok(config.default_partitions),

@@ -11,7 +11,8 @@ use super::reply::{Refusal, Reply, message};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::settings::{node, topic};
+use crate::settings::dynamic::{self, Scope};
+use crate::settings::{node, synonyms, topic};
 
 messages! {
     /// Versions 1-4, flexible 4+.
@@ -104,9 +105,9 @@ impl Handler for DescribeConfigs {
     }
 }
 
-/// Whether a request asks for the setting with this name. Null asks for all.
+/// Whether a request asks for the setting with this name. Null asks for all, and an empty list too.
 fn is_requested(resource: &DescribeConfigsResource, name: &str) -> bool {
-    let keys = resource.configuration_keys.as_ref();
+    let keys = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty());
     keys.is_none_or(|keys| keys.iter().any(|key| *key == *name))
 }
 
@@ -121,13 +122,14 @@ fn topic_settings(
     let described = requested.map(|setting| {
         let default = setting.default(&defaults);
         let own = set.get(setting.name).cloned();
-        let synonym = |value: &str, source| DescribeConfigsSynonym {
-            name: Str::from_static(setting.name),
+        let synonym = |name, value: &str, source| DescribeConfigsSynonym {
+            name: Str::from_static(name),
             value: message(value),
             source,
         };
-        let own_synonym = own.as_deref().map(|value| synonym(value, source::TOPIC));
-        let synonyms = own_synonym.into_iter().chain([synonym(&default, source::DEFAULT)]);
+        let own_synonym = own.as_deref().map(|value| synonym(setting.name, value, source::TOPIC));
+        let of_broker = synonyms::of(setting.name).map(|name| synonym(name, &default, source::DEFAULT));
+        let synonyms = own_synonym.into_iter().chain(of_broker);
         DescribeConfigsResourceResult {
             name: Str::from_static(setting.name),
             config_source: if own.is_some() { source::TOPIC } else { source::DEFAULT },
@@ -142,35 +144,62 @@ fn topic_settings(
     Ok(described.collect())
 }
 
-/// The node's settings under Kafka's names. They cannot be changed over the wire.
+/// The node's settings under Kafka's names. Of all brokers (an empty name), only what clients have set.
 fn node_settings(
     cx: &RequestContext<'_>,
     resource: &DescribeConfigsResource,
     request: &DescribeConfigsRequest,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
     let (config, name) = (cx.config(), resource.resource_name.as_str());
-    if !name.is_empty() && name.parse() != Ok(config.node_id) {
-        let text = format!("this is broker {}, not {name}", config.node_id);
-        return Err((ErrorCode::INVALID_REQUEST, text));
-    }
-    let all =
-        node::settings(config, cx.node.broker.access().delegation(), &cx.advertised_address()).into_iter();
-    let described = all.filter(|setting| is_requested(resource, setting.name)).map(|setting| {
-        let synonym = DescribeConfigsSynonym {
-            name: Str::from_static(setting.name),
-            value: message(setting.value.as_str()),
-            source: source::STATIC_BROKER,
+    let scope = match (Scope::of(name, config.node_id), name.parse::<i32>()) {
+        (Ok(scope), _) => scope,
+        (Err(_), Ok(_)) => {
+            let node_id = config.node_id;
+            let text =
+                format!("Unexpected broker id, expected {node_id} or empty string, but received {name}");
+            return Err((ErrorCode::INVALID_REQUEST, text));
+        }
+        (Err(_), Err(_)) => {
+            let text = format!("Broker id must be an integer, but it is: {name}");
+            return Err((ErrorCode::INVALID_REQUEST, text));
+        }
+    };
+    let broker = &cx.node.broker;
+    let all = node::settings(config, broker, &cx.advertised_address()).into_iter();
+    let described = all.filter(|setting| is_requested(resource, setting.name)).filter_map(|setting| {
+        let set = |scope| dynamic::get(broker, scope, setting.name).filter(|_| setting.is_dynamic);
+        let own =
+            set(Scope::Node).filter(|_| scope == Scope::Node).map(|value| (value, source::DYNAMIC_BROKER));
+        let of_all = set(Scope::Default).map(|value| (value, source::DYNAMIC_DEFAULT_BROKER));
+        let fixed = setting
+            .value
+            .map(|value| (value, if setting.is_default { source::DEFAULT } else { source::STATIC_BROKER }));
+        let values: Vec<(String, i8)> = match scope {
+            Scope::Node => own.into_iter().chain(of_all).chain(fixed).collect(),
+            Scope::Default => of_all.into_iter().collect(),
         };
-        DescribeConfigsResourceResult {
+        if values.is_empty() && (setting.is_dynamic || scope == Scope::Default) {
+            return None;
+        }
+        let synonym = |(value, source): &(String, i8)| DescribeConfigsSynonym {
             name: Str::from_static(setting.name),
-            value: message(setting.value),
-            read_only: true,
-            config_source: source::STATIC_BROKER,
-            is_sensitive: false,
-            synonyms: if request.include_synonyms { vec![synonym] } else { Vec::new() },
+            value: message(value.as_str()),
+            source: *source,
+        };
+        Some(DescribeConfigsResourceResult {
+            name: Str::from_static(setting.name),
+            synonyms: if request.include_synonyms {
+                values.iter().map(synonym).collect()
+            } else {
+                Vec::new()
+            },
+            config_source: values.first().map_or(source::DEFAULT, |(_, source)| *source),
+            value: values.into_iter().next().and_then(|(value, _)| message(value)),
+            read_only: !setting.is_dynamic,
+            is_sensitive: setting.config_type == node::PASSWORD,
             config_type: setting.config_type,
             documentation: request.include_documentation.then(|| Str::from_static(setting.documentation)),
-        }
+        })
     });
     Ok(described.collect())
 }

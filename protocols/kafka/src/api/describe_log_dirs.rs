@@ -11,6 +11,7 @@ use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
 use crate::map::partition::partition_index;
+use crate::settings::node::LOG_DIR;
 
 messages! {
     /// Versions 1-5, flexible 2+.
@@ -59,8 +60,8 @@ messages! {
 /// The DescribeLogDirs API.
 pub struct DescribeLogDirs;
 
-/// Name of the only log directory. The path on disk is not sent to clients.
-pub(super) const LOG_DIR: &str = "log";
+/// Stands for a size that is not known.
+const UNKNOWN_BYTES: i64 = -1;
 
 impl Handler for DescribeLogDirs {
     const KEY: i16 = 35;
@@ -101,8 +102,16 @@ impl Handler for DescribeLogDirs {
             });
             topics.push(DescribeLogDirsTopic { name: name.into(), partitions: described.collect() });
         }
-        let log_dir = LOG_DIR.into();
-        let results = vec![DescribeLogDirsResult { log_dir, topics, ..DescribeLogDirsResult::default() }];
+        let log = cx.node.broker.log();
+        let wire =
+            |bytes: Option<u64>| bytes.and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(UNKNOWN_BYTES);
+        let results = vec![DescribeLogDirsResult {
+            log_dir: LOG_DIR.into(),
+            topics,
+            total_bytes: wire(log.disk_size_bytes()),
+            usable_bytes: wire(log.free_bytes().map(|(free, _)| free)),
+            ..DescribeLogDirsResult::default()
+        }];
         Reply::now(DescribeLogDirsResponse { results, ..DescribeLogDirsResponse::default() })
     }
 }

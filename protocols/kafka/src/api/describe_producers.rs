@@ -58,6 +58,9 @@ messages! {
 /// The DescribeProducers API.
 pub struct DescribeProducers;
 
+/// Coordinator epoch of a producer without transactions.
+const NO_COORDINATOR_EPOCH: i32 = -1;
+
 impl Handler for DescribeProducers {
     const KEY: i16 = 61;
     const VERSIONS: RangeInclusive<i16> = 0..=0;
@@ -106,6 +109,7 @@ impl From<inver_storage::ProducerState> for ProducerState {
             producer_epoch: i32::from(producer.epoch),
             last_sequence: producer.last_sequence.unwrap_or(-1),
             last_timestamp: producer.seen_ms,
+            coordinator_epoch: NO_COORDINATOR_EPOCH,
             ..ProducerState::default()
         }
     }

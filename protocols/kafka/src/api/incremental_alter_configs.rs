@@ -12,6 +12,7 @@ use super::reply::{Refusal, Reply};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
+use crate::settings::dynamic;
 use crate::settings::topic::{self, Defaults};
 
 messages! {
@@ -59,19 +60,14 @@ impl Handler for IncrementalAlterConfigs {
     ) -> Reply<IncrementalAlterConfigsResponse> {
         let mut completion = Completion::Now;
         let mut responses = Vec::with_capacity(request.resources.len());
+        let named =
+            request.resources.iter().map(|resource| (resource.resource_type, &resource.resource_name));
+        let repeated = config_resource::repeated(named);
         for resource in request.resources {
-            let operations: Result<Vec<(Str, Operation)>, Refusal> = (resource.configs.into_iter())
-                .map(|config| Ok((config.name.clone(), operation(&config)?)))
-                .collect();
             let (kind, name) = (resource.resource_type, resource.resource_name);
-            let altered = if kind == config_resource::kind::BROKER && only_deletes(&operations) {
-                // Nothing is set on the broker this way, so nothing remains to be deleted: tools clear throttles so.
-                config_resource::check(cx, inver_access::Operation::AlterConfigs, kind, &name)
-                    .map(|()| Completion::Now)
-            } else {
-                let defaults = Defaults::of(&name, cx.namespace(), cx.config());
-                let after = |before: &TopicConfig| apply(&defaults, before, operations?);
-                config_resource::alter(cx, kind, &name, request.validate_only, after)
+            let altered = match repeated.contains(&(kind, name.clone())) {
+                true => Err(config_resource::repeated_refusal()),
+                false => alter(cx, kind, &name, &resource.configs, request.validate_only),
             };
             let (response, altered) = AlterConfigsResourceResponse::of(kind, name, altered);
             responses.push(response);
@@ -80,6 +76,63 @@ impl Handler for IncrementalAlterConfigs {
         Reply::Response(IncrementalAlterConfigsResponse { throttle_time_ms: 0, responses }, completion)
     }
 }
+
+/// Carries out the operations on a resource.
+fn alter(
+    cx: &RequestContext<'_>,
+    kind: i8,
+    name: &Str,
+    configs: &[AlterableConfig],
+    validate_only: bool,
+) -> Result<Completion, Refusal> {
+    config_resource::check_change(configs, |config| {
+        (config.name.as_str(), config.config_operation != DELETE && config.value.is_none())
+    })?;
+    let operations: Vec<(Str, Operation)> = (configs.iter())
+        .map(|config| Ok((config.name.clone(), operation(config)?)))
+        .collect::<Result<_, Refusal>>()?;
+    if kind == config_resource::kind::BROKER {
+        config_resource::check(cx, inver_access::Operation::AlterConfigs, kind, name)?;
+        return alter_broker(cx, name, operations, validate_only);
+    }
+    let defaults = Defaults::of(name, cx.namespace(), cx.config());
+    config_resource::alter(cx, kind, name, validate_only, |before| apply(&defaults, before, operations))
+}
+
+/// Sets and deletes settings of the node. Throttles of replication are kept, so that tools that set them work; deleting what
+/// is not set does nothing.
+fn alter_broker(
+    cx: &RequestContext<'_>,
+    name: &Str,
+    operations: Vec<(Str, Operation)>,
+    validate_only: bool,
+) -> Result<Completion, Refusal> {
+    let node_id = cx.config().node_id;
+    let scope = dynamic::Scope::of(name, node_id).map_err(|text| (ErrorCode::INVALID_REQUEST, text))?;
+    let mut changes = Vec::new();
+    for (name, operation) in operations {
+        let is_kept = dynamic::is_kept(&name);
+        match operation {
+            Operation::Delete if is_kept => changes.push((name, None)),
+            Operation::Delete => {}
+            Operation::Change(Change::Set(value)) if is_kept => {
+                dynamic::check(&name, &value).map_err(|text| (ErrorCode::INVALID_REQUEST, text))?;
+                changes.push((name, Some(value)));
+            }
+            Operation::Change(_) => return Err(config_resource::read_only()),
+        }
+    }
+    let mut completion = Completion::Now;
+    for (name, value) in changes.into_iter().filter(|_| !validate_only) {
+        let set = dynamic::set(&cx.node.broker, scope, &name, value.as_deref());
+        let set = set.map_err(|error| (ErrorCode::KAFKA_STORAGE_ERROR, error.to_string()))?;
+        completion = completion.and(set);
+    }
+    Ok(completion)
+}
+
+/// The operation that deletes a setting.
+const DELETE: i8 = 1;
 
 /// An operation on one setting.
 enum Operation {
@@ -100,18 +153,11 @@ fn operation(config: &AlterableConfig) -> Result<Operation, Refusal> {
     let value = config.value.as_ref().map(ToString::to_string);
     match (config.config_operation, value) {
         (0, Some(value)) => Ok(Operation::Change(Change::Set(value))),
-        (1, _) => Ok(Operation::Delete),
+        (DELETE, _) => Ok(Operation::Delete),
         (2, Some(value)) => Ok(Operation::Change(Change::Append(value))),
         (3, Some(value)) => Ok(Operation::Change(Change::Subtract(value))),
-        (0 | 2 | 3, None) => Err((ErrorCode::INVALID_CONFIG, format!("Null value for {}", config.name))),
         (other, _) => Err((ErrorCode::INVALID_REQUEST, format!("Unknown operation {other}"))),
     }
-}
-
-/// Whether the operations only delete settings.
-fn only_deletes(operations: &Result<Vec<(Str, Operation)>, Refusal>) -> bool {
-    let is_delete = |(_, operation): &(Str, Operation)| matches!(operation, Operation::Delete);
-    operations.as_ref().is_ok_and(|operations| operations.iter().all(is_delete))
 }
 
 /// The settings after operations, applied in order. Deleting a setting that is not set is not an error, whatever its name:
@@ -135,7 +181,7 @@ fn apply(
         let check_list = |operation: &str| match setting.kind.is_list() {
             true => Ok(()),
             false => {
-                let text = format!("Config value {operation} is not allowed for config key: {name}");
+                let text = format!("Can't {operation} to key {name} because its type is not LIST.");
                 Err((ErrorCode::INVALID_CONFIG, text))
             }
         };
@@ -150,7 +196,7 @@ fn apply(
                 after.insert(name.to_string(), value);
             }
             Change::Append(value) => {
-                check_list("append")?;
+                check_list("APPEND")?;
                 let mut list = items(after.get(name.as_str()));
                 let mut new = items(Some(&value));
                 new.retain(|item| !list.contains(item));
@@ -158,7 +204,7 @@ fn apply(
                 after.insert(name.to_string(), list.join(","));
             }
             Change::Subtract(value) => {
-                check_list("subtract")?;
+                check_list("SUBTRACT")?;
                 let removed = items(Some(&value));
                 let mut list = items(after.get(name.as_str()));
                 list.retain(|item| !removed.contains(item));

@@ -49,8 +49,10 @@ impl Handler for InitProducerId {
         let failure = |error_code| {
             Reply::now(InitProducerIdResponse { error_code, ..InitProducerIdResponse::default() })
         };
-        if request.transactional_id.is_some() {
-            return failure(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
+        match request.transactional_id.as_deref() {
+            Some("") => return failure(ErrorCode::INVALID_REQUEST),
+            Some(_) => return failure(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
+            None => {}
         }
         if !cx.access.permissions.may_any(ResourceKind::Topic, Operation::Write)
             && let Err(code) = cx.access.check_cluster(Operation::IdempotentWrite)

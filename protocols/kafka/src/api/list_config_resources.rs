@@ -53,6 +53,16 @@ impl Handler for ListConfigResources {
                 ..ListConfigResourcesResponse::default()
             });
         }
+        let is_known = |kind: &i8| {
+            let known = [kind::TOPIC, kind::BROKER, kind::BROKER_LOGGER, kind::CLIENT_METRICS, kind::GROUP];
+            known.contains(kind)
+        };
+        if !request.resource_types.iter().all(is_known) {
+            return Reply::now(ListConfigResourcesResponse {
+                error_code: ErrorCode::UNSUPPORTED_VERSION,
+                ..ListConfigResourcesResponse::default()
+            });
+        }
         // Version 0 asks for client metrics subscriptions only; there are none.
         let version = cx.version();
         let is_requested = |kind| {

@@ -1,5 +1,6 @@
 //! ListOffsets: the first offset of a partition, the last one, or the one at a timestamp.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use bytes::BytesMut;
@@ -86,17 +87,28 @@ impl Handler for ListOffsets {
     type Response = ListOffsetsResponse;
 
     fn handle(cx: &mut RequestContext<'_>, request: ListOffsetsRequest) -> Reply<ListOffsetsResponse> {
+        // Kafka fails a request with an unknown isolation level as a whole.
+        let is_malformed = !matches!(request.isolation_level, 0 | 1);
+        let version = cx.version();
         let mut cold: Vec<ColdLookup> = Vec::new();
         let mut topics = Vec::with_capacity(request.topics.len());
         for topic in request.topics {
             let known = cx.topic(Operation::Describe, &topic.name);
+            let repeated = repeated(topic.partitions.iter().map(|wanted| wanted.partition_index));
+            let mut answered = HashSet::new();
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for wanted in topic.partitions {
+                // A repeated one is answered once, as in Kafka.
+                let is_repeated = repeated.contains(&wanted.partition_index);
+                if is_repeated && !answered.insert(wanted.partition_index) {
+                    continue;
+                }
                 let mut answer = ListOffsetsPartitionResponse {
                     partition_index: wanted.partition_index,
                     ..ListOffsetsPartitionResponse::default()
                 };
                 let partition = known.as_ref().map_err(|code| *code).and_then(|topic| {
+                    check(version, is_malformed, &repeated, &wanted)?;
                     let partition = partition_index(wanted.partition_index);
                     let partition = partition.and_then(|index| topic.partition(index));
                     partition.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
@@ -152,6 +164,35 @@ fn finish_on_disk(
         ticket.fill(encode(&mut BytesMut::new(), header, &response));
     });
     Reply::Deferred(claim)
+}
+
+/// The partitions that a topic lists more than once.
+fn repeated(indexes: impl Iterator<Item = i32>) -> HashSet<i32> {
+    let mut seen = HashSet::new();
+    indexes.filter(|index| !seen.insert(*index)).collect()
+}
+
+/// Checks what a client asks of a partition. A special timestamp is known from some version on.
+fn check(
+    version: i16,
+    is_malformed: bool,
+    repeated: &HashSet<i32>,
+    wanted: &ListOffsetsPartition,
+) -> Result<(), ErrorCode> {
+    let since = match wanted.timestamp {
+        special::EARLIEST | special::LATEST | 0.. => 1,
+        special::MAX_TIMESTAMP => 7,
+        special::EARLIEST_LOCAL => 8,
+        special::LATEST_TIERED => 9,
+        special::EARLIEST_PENDING_UPLOAD => 11,
+        _ => i16::MAX,
+    };
+    match () {
+        () if is_malformed => Err(ErrorCode::UNKNOWN_SERVER_ERROR),
+        () if repeated.contains(&wanted.partition_index) => Err(ErrorCode::INVALID_REQUEST),
+        () if version < since => Err(ErrorCode::UNSUPPORTED_VERSION),
+        () => Ok(()),
+    }
 }
 
 /// Answers what needs no disk; otherwise returns the lookup that does.

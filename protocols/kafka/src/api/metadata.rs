@@ -156,7 +156,7 @@ fn requested_topic(
     if !map::topic::is_legal_name(&name) {
         return failed(Some(name), Uuid::ZERO, ErrorCode::INVALID_TOPIC_EXCEPTION);
     }
-    if !create || !config.auto_create_topics {
+    if !create || !config.auto_create_topics || map::topic::check_reserved(&name).is_err() {
         return failed(Some(name), Uuid::ZERO, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
     if !access.may_cluster(Operation::Create) && access.check_topic(&name, Operation::Create).is_err() {

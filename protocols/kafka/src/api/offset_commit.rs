@@ -150,9 +150,6 @@ fn commit(
     request: &OffsetCommitRequest,
     commits: &[Commit],
 ) -> Result<Completion, ErrorCode> {
-    if request.group_id.is_empty() {
-        return Err(ErrorCode::INVALID_GROUP_ID);
-    }
     let (offsets, log) = (cx.namespace().committed_offsets(), cx.node.broker.log());
     let commits: Vec<(&str, u32, CommittedOffset)> =
         commits.iter().map(|(topic, index, offset)| (topic.name(), *index, offset.clone())).collect();

@@ -84,6 +84,9 @@ messages! {
 /// The Produce API.
 pub struct Produce;
 
+/// First version in which batches have format 2.
+const RECORD_BATCH_SINCE: i16 = 3;
+
 /// First version that allows zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
 
@@ -119,9 +122,6 @@ impl Handler for Produce {
             // Clients try again; of the errors for that, this one says that nothing was appended.
             throttle_ms = GATE_THROTTLE_MS;
             Some((ErrorCode::NOT_ENOUGH_REPLICAS, shortage.to_string()))
-        } else if request.transactional_id.is_some() {
-            let text = "transactions are not supported".to_owned();
-            Some((ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, text))
         } else {
             None
         };
@@ -284,7 +284,9 @@ fn check(
     // Older formats differ before this field, so check it before parsing anything else.
     if records.get(MAGIC_AT).is_some_and(|magic| *magic < 2) {
         let text = "batch formats before 2 are not supported";
-        return Err(Rejection::new(ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT, text));
+        let is_old = version < RECORD_BATCH_SINCE;
+        let code = if is_old { ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT } else { ErrorCode::INVALID_RECORD };
+        return Err(Rejection::new(code, text));
     }
     let batch = Batch::split_first(&mut records).map_err(|error| malformed(&error))?;
     if !records.is_empty() {
@@ -296,8 +298,20 @@ fn check(
         return Err(Rejection::new(ErrorCode::MESSAGE_TOO_LARGE, text));
     }
     let header = batch.header();
-    if header.is_control() || header.is_transactional() {
-        return Err(invalid("control batches and transactional batches are not supported"));
+    if header.is_control() {
+        return Err(invalid("clients must not write control batches"));
+    }
+    if header.is_transactional() {
+        let text = "transactions are not supported";
+        return Err(Rejection::new(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, text));
+    }
+    if header.base_offset != 0 {
+        let base = header.base_offset;
+        return Err(invalid(&format!("the base offset of the batch should be 0, but it is {base}")));
+    }
+    if header.has_producer() && header.base_sequence < 0 {
+        let (sequence, producer) = (header.base_sequence, header.producer_id);
+        return Err(invalid(&format!("invalid sequence number {sequence} of producer {producer}")));
     }
     let compression = Compression::from_attributes(header.attributes)
         .map_err(|error| Rejection::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, error.to_string()))?;
@@ -311,7 +325,6 @@ fn check(
 
 fn malformed(error: &BatchError) -> Rejection {
     let code = match error {
-        BatchError::Magic(_) => ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT,
         BatchError::Count | BatchError::Record { .. } => ErrorCode::INVALID_RECORD,
         _ => ErrorCode::CORRUPT_MESSAGE,
     };

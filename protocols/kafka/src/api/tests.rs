@@ -492,7 +492,9 @@ fn deleting_settings_that_are_not_set_succeeds() {
     };
     // As kafka-reassign-partitions clears the throttles of a broker.
     assert_eq!(alter(4, "1", 1, "leader.replication.throttled.rate"), ErrorCode::NONE);
-    assert_eq!(alter(4, "1", 0, "leader.replication.throttled.rate"), ErrorCode::POLICY_VIOLATION);
+    assert_eq!(alter(4, "1", 0, "leader.replication.throttled.rate"), ErrorCode::NONE);
+    assert_eq!(alter(4, "", 0, "log.retention.ms"), ErrorCode::POLICY_VIOLATION);
+    assert_eq!(alter(4, "9", 1, "leader.replication.throttled.rate"), ErrorCode::INVALID_REQUEST);
     // As MirrorMaker deletes settings of a newer Kafka.
     assert_eq!(alter(2, "t", 1, "setting.of.a.newer.version"), ErrorCode::NONE);
     assert_eq!(alter(2, "t", 0, "setting.of.a.newer.version"), ErrorCode::INVALID_CONFIG);

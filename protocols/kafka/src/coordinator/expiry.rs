@@ -67,7 +67,7 @@ impl Coordinator {
     }
 
     /// Deletes a group that had members, and has neither members nor committed offsets now.
-    fn delete_if_unused(&self, handle: &Handle) {
+    pub(super) fn delete_if_unused(&self, handle: &Handle) {
         {
             let cell = handle.lock();
             let group = &cell.group;

@@ -10,7 +10,7 @@ pub(crate) mod group;
 mod waiter;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
 use inver_broker::{Broker, Completion, Namespace, Timers};
@@ -29,6 +29,9 @@ use crate::namespace_rows::{NamespaceRows, Tables};
 
 /// Tables of the groups' rows.
 pub(crate) const TABLES: Tables = Tables { plain: "kafka-groups", numbered: "kafka-groups-of" };
+
+/// Least time between two attempts to make room for groups, milliseconds.
+const MAKE_ROOM_MS: i64 = 1000;
 
 /// A group whose members wait on connections.
 type ClientGroup = Group<Waiter<Joined>, Waiter<Synced>>;
@@ -56,6 +59,8 @@ pub(crate) struct Coordinator {
     timeouts: Timers<Str>,
     start: Instant,
     is_running: AtomicBool,
+    /// When room was made for groups last, in milliseconds since `start`.
+    room_made_at_ms: AtomicI64,
     /// The namespace was deleted.
     over: Notify,
 }
@@ -85,6 +90,7 @@ impl Coordinator {
             groups: RwLock::default(),
             timeouts: Timers::default(),
             is_running: AtomicBool::new(false),
+            room_made_at_ms: AtomicI64::new(i64::MIN),
             over: Notify::new(),
         });
         coordinator.recover();
@@ -213,10 +219,11 @@ impl Coordinator {
             self.persist(&cell.group);
         }
         self.set_timeout(&mut cell);
-        let vacant = cell.group.is_vacant();
+        // One that had members stays until the next round of expiry, as in Kafka.
+        let never_used = cell.group.is_vacant() && cell.group.emptied_ms().is_none();
         drop(cell);
         deliver(effects);
-        if vacant {
+        if never_used {
             self.remove_if_unused(handle);
         }
         result
@@ -227,7 +234,9 @@ impl Coordinator {
             return;
         }
         let id = group.id().as_bytes();
-        let unused = group.state() == State::Empty && !self.has_committed_offsets(group.id());
+        let unused = group.state() == State::Empty
+            && group.emptied_ms().is_none()
+            && !self.has_committed_offsets(group.id());
         let error = match unused {
             true => self.rows.delete(id).err(),
             false => self.rows.put(id, group.snapshot()).err(),
@@ -256,6 +265,19 @@ impl Coordinator {
         }
     }
 
+    /// Removes groups that wait for the next round of expiry, because there are too many. At most once in some time: it looks
+    /// at all groups.
+    fn make_room(&self) {
+        let now_ms = self.elapsed_ms(self.now());
+        let next_ms = self.room_made_at_ms.load(Ordering::Relaxed).saturating_add(MAKE_ROOM_MS);
+        let is_due = now_ms >= next_ms
+            && self.room_made_at_ms.swap(now_ms, Ordering::Relaxed).saturating_add(MAKE_ROOM_MS) <= now_ms;
+        if is_due {
+            let handles: Vec<Handle> = self.groups.read().values().cloned().collect();
+            handles.iter().for_each(|handle| self.delete_if_unused(handle));
+        }
+    }
+
     fn find(&self, group: &Str) -> Option<Handle> {
         self.groups.read().get(group).cloned()
     }
@@ -263,6 +285,9 @@ impl Coordinator {
     fn find_or_create(&self, group: &Str) -> Option<Handle> {
         if let Some(handle) = self.find(group) {
             return Some(handle);
+        }
+        if self.groups.read().len() >= self.groups_max {
+            self.make_room();
         }
         let mut groups = self.groups.write();
         if groups.len() >= self.groups_max {
@@ -407,9 +432,6 @@ impl Coordinator {
 
     /// Deletes a group without members, and its committed offsets.
     pub(crate) fn delete(&self, group: &Str) -> Result<Completion, ErrorCode> {
-        if group.is_empty() {
-            return Err(ErrorCode::INVALID_GROUP_ID);
-        }
         let mut groups = self.groups.write();
         let handle = groups.get(group).cloned();
         if let Some(handle) = &handle {

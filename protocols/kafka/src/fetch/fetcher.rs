@@ -156,6 +156,9 @@ impl Fetcher {
 
     fn start(&mut self, fetch: &Submitted, now: Instant) -> Result<(), ErrorCode> {
         let (request, version) = (&fetch.request, fetch.header.version.number);
+        if !matches!(request.isolation_level, 0 | 1) {
+            return Err(ErrorCode::UNKNOWN_SERVER_ERROR);
+        }
         let negotiated = negotiate(&mut self.session, version, request)?;
         match negotiated.incremental {
             true => self.plan.update(version, request),
@@ -174,6 +177,10 @@ impl Fetcher {
         let of_quota = of_quota.map_or(usize::MAX, |bytes| bytes as usize);
         let bytes_max = bytes(request.max_bytes).min(limits.fetch_bytes_max).min(of_quota);
         self.plan.begin(&self.access);
+        if request.replica_id >= 0 {
+            // There are no other nodes that could be replicas.
+            self.plan.fail(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        }
         self.running = Some(Running {
             number: fetch.number,
             header: fetch.header,

@@ -13,6 +13,7 @@ use super::ahead::Ahead;
 use super::message::{FetchPartition, FetchRequest, FetchTopic};
 use super::slot::{Slot, TopicKey};
 use crate::access::Access;
+use crate::codec::error_code::ErrorCode;
 
 /// Plans of up to this many partitions listen to them only while a fetch waits. For larger plans, registering again
 /// for each fetch would cost more than an occasional needless wake-up.
@@ -129,6 +130,11 @@ impl FetchPlan {
             }
             slot.begin();
         }
+    }
+
+    /// Answers all partitions of the fetch with an error.
+    pub(super) fn fail(&mut self, error: ErrorCode) {
+        self.slots.iter_mut().for_each(|(_, slot)| slot.error = error);
     }
 
     /// Stops to read partitions that the client may not read any more; returns whether there are such.

@@ -14,6 +14,7 @@ use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
 use crate::codec::wire::Uuid;
 use crate::map::partition::{check_leader_epoch, partition_index, wire_offset};
+use crate::node::LEADER_EPOCH;
 
 /// A topic as the client names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,6 +63,7 @@ pub(super) struct Slot {
     pub(super) fetch_offset: i64,
     bytes_max: usize,
     leader_epoch: i32,
+    last_fetched_epoch: i32,
     pub(super) partition: Option<Arc<Partition>>,
     /// Error of a partition that does not exist.
     unknown: ErrorCode,
@@ -96,6 +98,7 @@ impl Slot {
             fetch_offset: 0,
             bytes_max: 0,
             leader_epoch: -1,
+            last_fetched_epoch: -1,
             partition: None,
             unknown: ErrorCode::NONE,
             listening: None,
@@ -121,6 +124,7 @@ impl Slot {
         self.fetch_offset = wanted.fetch_offset;
         self.bytes_max = usize::try_from(wanted.partition_max_bytes).unwrap_or(0);
         self.leader_epoch = wanted.current_leader_epoch;
+        self.last_fetched_epoch = wanted.last_fetched_epoch;
     }
 
     /// Looks up the partition. One that the client may not read is not found.
@@ -187,6 +191,10 @@ impl Slot {
         let Some(partition) = &self.partition else { return self.unknown };
         if let Err(code) = check_leader_epoch(self.leader_epoch) {
             return code;
+        }
+        if self.last_fetched_epoch > LEADER_EPOCH {
+            // There was no such epoch here.
+            return ErrorCode::OFFSET_OUT_OF_RANGE;
         }
         let stream = partition.stream();
         // Records submitted but not committed are in range: a fetch of them waits.

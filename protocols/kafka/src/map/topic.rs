@@ -15,6 +15,21 @@ pub(crate) fn is_legal_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'%'))
 }
 
+/// Names of Kafka's internal topics. They do not exist here, and nobody may take their place.
+const INTERNAL: [&str; 4] =
+    ["__cluster_metadata", "__consumer_offsets", "__share_group_state", "__transaction_state"];
+
+/// Refuses a name that is reserved.
+pub(crate) fn check_reserved(name: &str) -> Result<(), (ErrorCode, String)> {
+    match INTERNAL.contains(&name) {
+        true => {
+            let text = format!("Creation of internal topic {name} is prohibited.");
+            Err((ErrorCode::INVALID_REQUEST, text))
+        }
+        false => Ok(()),
+    }
+}
+
 /// The error message for an illegal name.
 pub(crate) fn illegal_name(name: &str) -> String {
     format!(

@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Text,
     /// 32 bits, with this minimum.
     Int(i64),
+    /// 32 bits, one of the first numbers to the second, or this other one.
+    Level(i64, i64, Option<i64>),
     /// 64 bits, with this minimum.
     Long(i64),
     /// A number from 0 to 1.
@@ -33,7 +35,7 @@ impl Kind {
         match self {
             Kind::Boolean => 1,
             Kind::Text | Kind::OneOf(_) => 2,
-            Kind::Int(_) => 3,
+            Kind::Int(_) | Kind::Level(..) => 3,
             Kind::Long(_) => 5,
             Kind::Ratio => 6,
             Kind::SomeOf(_) | Kind::List => 7,
@@ -44,12 +46,31 @@ impl Kind {
         matches!(self, Kind::SomeOf(_) | Kind::List)
     }
 
+    /// Why a value is not allowed, in Kafka's words; empty where the name says it.
+    fn reason(self, value: &str) -> String {
+        let is_number = value.parse::<i64>().is_ok();
+        match self {
+            Kind::Int(_) | Kind::Level(..) if !is_number => ": Not a number of type INT".to_owned(),
+            Kind::Long(_) if !is_number => ": Not a number of type LONG".to_owned(),
+            Kind::Int(min) | Kind::Long(min) => format!(": Value must be at least {min}"),
+            Kind::Level(min, max, Some(other)) => {
+                format!(": Value must be between {min} and {max} or equal to {other}")
+            }
+            Kind::Level(_, max, None) => format!(": Value must be no more than {max}"),
+            Kind::OneOf(all) | Kind::SomeOf(all) => format!(": String must be one of: {}", all.join(", ")),
+            Kind::Boolean | Kind::Text | Kind::Ratio | Kind::List => String::new(),
+        }
+    }
+
     fn allows(self, value: &str) -> bool {
         let number = |min: i64, max: i64| value.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n));
         match self {
             Kind::Boolean => matches!(value.to_ascii_lowercase().as_str(), "true" | "false"),
             Kind::Text | Kind::List => true,
             Kind::Int(min) => number(min, i64::from(i32::MAX)),
+            Kind::Level(min, max, other) => {
+                number(min, max) || other.is_some_and(|other| number(other, other))
+            }
             Kind::Long(min) => number(min, i64::MAX),
             Kind::Ratio => value.parse::<f64>().is_ok_and(|n| (0.0..=1.0).contains(&n)),
             Kind::OneOf(all) => all.contains(&value),
@@ -101,16 +122,22 @@ impl Setting {
     /// Checks a value; the error says why it is invalid.
     pub(crate) fn check(&self, value: &str) -> Result<(), String> {
         if self.name == REMOTE_STORAGE && value.eq_ignore_ascii_case("true") {
-            return Err("Tiered Storage functionality is disabled in the broker.".to_owned());
+            let text = "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.";
+            return Err(text.to_owned());
         }
         match self.kind.allows(value) {
             true => Ok(()),
-            false => Err(format!("Invalid value {value} for configuration {}", self.name)),
+            false => {
+                let reason = self.kind.reason(value);
+                Err(format!("Invalid value {value} for configuration {}{reason}", self.name))
+            }
         }
     }
 }
 
 pub(crate) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+const MIN_COMPACTION_LAG: &str = "min.compaction.lag.ms";
+const MAX_COMPACTION_LAG: &str = "max.compaction.lag.ms";
 const HUB: &str = "inver.hub";
 const CLEANUP_POLICY: &str = "cleanup.policy";
 const REMOTE_STORAGE: &str = "remote.storage.enable";
@@ -136,25 +163,26 @@ const fn setting(
 pub(crate) const SETTINGS: &[Setting] = &[
     setting(
         CLEANUP_POLICY,
-        Kind::SomeOf(&["delete", "compact"]),
+        Kind::SomeOf(&["compact", "delete"]),
         "delete",
         "delete: records are deleted by age and size; compact: the last record of every key is kept, and all records need keys.",
     ),
-    setting("compression.gzip.level", Kind::Int(-1), "-1", NO_EFFECT),
-    setting("compression.lz4.level", Kind::Int(1), "9", NO_EFFECT),
+    setting("compression.gzip.level", Kind::Level(1, 9, Some(-1)), "-1", NO_EFFECT),
+    setting("compression.lz4.level", Kind::Level(1, 17, None), "9", NO_EFFECT),
     setting(
         "compression.type",
         Kind::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
         "producer",
         "Compression of batches that the broker composes (inver.capture.filter). Producers' batches are stored as received.",
     ),
-    setting("compression.zstd.level", Kind::Int(-131_072), "3", NO_EFFECT),
+    setting("compression.zstd.level", Kind::Level(-131_072, 22, None), "3", NO_EFFECT),
     setting(
         "delete.retention.ms",
         Kind::Long(0),
         "86400000",
         "How long compaction keeps a tombstone from when it found it first, in milliseconds.",
     ),
+    setting("errors.deadletterqueue.group.enable", Kind::Boolean, "false", NO_EFFECT),
     setting("file.delete.delay.ms", Kind::Long(0), "60000", NO_EFFECT),
     setting("flush.messages", Kind::Long(1), "9223372036854775807", NO_EFFECT),
     setting("flush.ms", Kind::Long(0), "9223372036854775807", NO_EFFECT),
@@ -200,11 +228,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("local.retention.bytes", Kind::Long(-2), "-2", NO_EFFECT),
     setting("local.retention.ms", Kind::Long(-2), "-2", NO_EFFECT),
     setting(
-        "max.compaction.lag.ms",
+        MAX_COMPACTION_LAG,
         Kind::Long(1),
         "9223372036854775807",
         "Time after which written records are compacted whatever their share, in milliseconds.",
     ),
+    setting("max.decompressed.message.bytes", Kind::Int(1), "2147483639", NO_EFFECT),
     setting(MAX_MESSAGE_BYTES, Kind::Int(0), "", "Largest record batch accepted, in bytes."),
     setting(
         TIMESTAMP_AFTER_MAX,
@@ -231,7 +260,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Share of a partition that must be uncompacted before it is compacted.",
     ),
     setting(
-        "min.compaction.lag.ms",
+        MIN_COMPACTION_LAG,
         Kind::Long(0),
         "0",
         "Time for which records are not compacted after they were written, in milliseconds.",
@@ -243,6 +272,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Stored and described; there is one node, and acks=all waits for its commit.",
     ),
     setting("preallocate", Kind::Boolean, "false", NO_EFFECT),
+    setting("remote.copy.lag.bytes", Kind::Long(-2), "-1", NO_EFFECT),
+    setting("remote.copy.lag.ms", Kind::Long(-2), "0", NO_EFFECT),
     setting("remote.log.copy.disable", Kind::Boolean, "false", NO_EFFECT),
     setting("remote.log.delete.on.disable", Kind::Boolean, "false", NO_EFFECT),
     setting(REMOTE_STORAGE, Kind::Boolean, "false", NO_EFFECT),
@@ -258,7 +289,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "604800000",
         "Age at which records are deleted, in milliseconds; -1: never.",
     ),
-    setting("segment.bytes", Kind::Int(14), "1073741824", NO_EFFECT),
+    setting("segment.bytes", Kind::Int(1_048_576), "1073741824", NO_EFFECT),
     setting("segment.index.bytes", Kind::Int(4), "10485760", NO_EFFECT),
     setting("segment.jitter.ms", Kind::Long(0), "0", NO_EFFECT),
     setting("segment.ms", Kind::Long(1), "604800000", NO_EFFECT),
@@ -275,10 +306,23 @@ pub(crate) fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.binary_search_by_key(&name, |setting| setting.name).ok().and_then(|place| SETTINGS.get(place))
 }
 
-/// Checks the settings of a topic of this name; the error describes the first invalid one.
-pub(crate) fn check(topic: &str, config: &TopicConfig) -> Result<(), String> {
-    for (name, value) in config {
-        find(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?.check(value)?;
+/// Checks the settings of a topic of this name; the error describes the first invalid one. Blanks around values are
+/// dropped, as by Kafka.
+pub(crate) fn check(topic: &str, config: &mut TopicConfig) -> Result<(), String> {
+    for (name, value) in config.iter_mut() {
+        let setting = find(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?;
+        if !matches!(setting.kind, Kind::Text) && value.trim() != value {
+            *value = value.trim().to_owned();
+        }
+        setting.check(value)?;
+    }
+    let lag = |name: &str| config.get(name).and_then(|value| value.parse::<i64>().ok());
+    if let (min, Some(max)) = (lag(MIN_COMPACTION_LAG).unwrap_or(0), lag(MAX_COMPACTION_LAG))
+        && min > max
+    {
+        return Err(format!(
+            "conflict topic config setting {MIN_COMPACTION_LAG} ({min}) > {MAX_COMPACTION_LAG} ({max})"
+        ));
     }
     Namespace::check_config(topic, config).map_err(|error| error.to_string())
 }
@@ -336,10 +380,37 @@ mod tests {
     #[test]
     fn values_are_checked() {
         let config = |name: &str, value: &str| TopicConfig::from([(name.to_owned(), value.to_owned())]);
-        assert_eq!(check("t", &config("cleanup.policy", "compact,delete")), Ok(()));
-        assert_eq!(check("t", &config("retention.ms", "-1")), Ok(()));
-        assert_eq!(check("t", &config("inver.hub", "open")), Ok(()));
-        assert!(check("_t", &config("inver.hub", "open")).is_err());
+        assert_eq!(check("t", &mut config("cleanup.policy", "compact,delete")), Ok(()));
+        assert_eq!(check("t", &mut config("retention.ms", "-1")), Ok(()));
+        assert_eq!(check("t", &mut config("inver.hub", "open")), Ok(()));
+        assert!(check("_t", &mut config("inver.hub", "open")).is_err());
+        for (name, value) in [
+            ("compression.gzip.level", "-1"),
+            ("compression.zstd.level", "22"),
+            ("errors.deadletterqueue.group.enable", "true"),
+            ("max.decompressed.message.bytes", "5"),
+            ("remote.copy.lag.bytes", "1"),
+            ("remote.copy.lag.ms", "1"),
+        ] {
+            assert_eq!(check("t", &mut config(name, value)), Ok(()), "{name}");
+        }
+        let mut blanks = config("retention.ms", " 5 ");
+        assert_eq!(check("t", &mut blanks), Ok(()));
+        assert_eq!(blanks, config("retention.ms", "5"));
+        let mut lags = config("min.compaction.lag.ms", "5");
+        lags.extend(config("max.compaction.lag.ms", "3"));
+        let conflict = "conflict topic config setting min.compaction.lag.ms (5) > max.compaction.lag.ms (3)";
+        assert_eq!(check("t", &mut lags), Err(conflict.to_owned()));
+        for (name, value, reason) in [
+            ("segment.bytes", "1000", "Value must be at least 1048576"),
+            ("compression.gzip.level", "10", "Value must be between 1 and 9 or equal to -1"),
+            ("compression.lz4.level", "18", "Value must be no more than 17"),
+            ("cleanup.policy", "none", "String must be one of: compact, delete"),
+            ("retention.ms", "", "Not a number of type LONG"),
+        ] {
+            let expected = format!("Invalid value {value} for configuration {name}: {reason}");
+            assert_eq!(check("t", &mut config(name, value)), Err(expected));
+        }
         for (name, value) in [
             ("cleanup.policy", "shred"),
             ("retention.ms", "-2"),
@@ -351,7 +422,7 @@ mod tests {
             ("inver.hub", "closed"),
             ("no.such.setting", "1"),
         ] {
-            assert!(check("t", &config(name, value)).is_err(), "{name}={value}");
+            assert!(check("t", &mut config(name, value)).is_err(), "{name}={value}");
         }
     }
 

@@ -158,7 +158,7 @@ fn a_member_joins_syncs_and_leaves_in_every_version() {
         assert_eq!(leave(&mut client, version.min(5), &member), ErrorCode::NONE, "v{version}");
         assert_eq!(heartbeat(&mut client, &member, generation), ErrorCode::UNKNOWN_MEMBER_ID);
     }
-    assert!(list(&mut client).is_empty());
+    assert_eq!(list(&mut client), [("g".to_owned(), "Empty".to_owned())]);
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn a_member_without_heartbeats_is_removed() {
     clock.advance(Duration::from_secs(9));
     assert_eq!(heartbeat(&mut client, &joined.member_id, 1), ErrorCode::NONE);
     clock.advance(Duration::from_secs(11));
-    wait_until("the member is removed", || list(&mut client).is_empty());
+    wait_until("the member is removed", || list(&mut client).iter().all(|(_, state)| state == "Empty"));
     assert_eq!(heartbeat(&mut client, &joined.member_id, 1), ErrorCode::UNKNOWN_MEMBER_ID);
 }
 
@@ -326,6 +326,64 @@ fn a_group_whose_offsets_were_deleted_with_their_topic_is_deleted() {
     drop(client);
     let broker = broker.restart(KafkaConfig::default());
     assert_eq!(list(&mut broker.client()), [], "the row is deleted too");
+}
+
+#[test]
+fn a_group_without_commits_is_empty_until_the_next_round_of_expiry() {
+    let mut config = KafkaConfig::default();
+    config.groups.initial_delay = Duration::ZERO;
+    let (broker, clock) = with_clock(config.clone());
+    let mut client = broker.client();
+    let (member, _) = join_and_sync_for(&mut client, 5, 600_000);
+    assert_eq!(leave(&mut client, 3, &member), ErrorCode::NONE);
+    let describe = DescribeGroupsRequest { groups: vec!["g".into()], include_authorized_operations: false };
+    let state = |client: &mut Client| {
+        let response: DescribeGroupsResponse = client.call(&Api::DescribeGroups, 5, &describe);
+        (response.groups[0].group_state.to_string(), response.groups[0].protocol_type.to_string())
+    };
+    assert_eq!(state(&mut client), ("Empty".into(), "consumer".into()));
+    assert_eq!(list(&mut client).len(), 1);
+    drop(client);
+    let broker = broker.restart(config);
+    let mut client = broker.client();
+    assert_eq!(state(&mut client), ("Empty".into(), "consumer".into()), "a restart does not forget it");
+    let delete = DeleteGroupsRequest { groups_names: vec!["g".into()] };
+    let response: DeleteGroupsResponse = client.call(&Api::DeleteGroups, 2, &delete);
+    assert_eq!(response.results[0].error_code, ErrorCode::NONE);
+    let (member, _) = join_and_sync_for(&mut client, 5, 600_000);
+    assert_eq!(leave(&mut client, 3, &member), ErrorCode::NONE);
+    // The clients' connections are idle for too long by then.
+    drop(client);
+    clock.advance(Duration::from_secs(601));
+    wait_until("the group is forgotten", || list(&mut broker.client()).is_empty());
+}
+
+#[test]
+fn groups_that_wait_for_expiry_make_room_for_others() {
+    let mut config = KafkaConfig::default();
+    config.limits.groups_max = 2;
+    let (broker, clock) = with_clock(config);
+    let mut client = broker.client();
+    for round in 0..4 {
+        for group in ["a", "b", "c"] {
+            let group = format!("{group}{round}");
+            let request = |member_id: &str| JoinGroupRequest {
+                group_id: group.as_str().into(),
+                session_timeout_ms: 600_000,
+                ..join_request(member_id)
+            };
+            let joined: JoinGroupResponse = client.call(&Api::JoinGroup, 3, &request(""));
+            assert_eq!(joined.error_code, ErrorCode::NONE, "{group}");
+            let leave = LeaveGroupRequest {
+                group_id: group.as_str().into(),
+                member_id: joined.member_id.clone(),
+                ..LeaveGroupRequest::default()
+            };
+            let left: LeaveGroupResponse = client.call(&Api::LeaveGroup, 2, &leave);
+            assert_eq!(left.error_code, ErrorCode::NONE);
+            clock.advance(Duration::from_secs(1));
+        }
+    }
 }
 
 #[test]

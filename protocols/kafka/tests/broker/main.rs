@@ -6,6 +6,7 @@ mod admin;
 mod defects;
 mod fetching;
 mod groups;
+mod parity;
 mod producing;
 mod sasl;
 mod single_node;

@@ -68,8 +68,9 @@ fn records_that_are_not_one_valid_batch_are_rejected() {
         (valid.slice(..30), ErrorCode::CORRUPT_MESSAGE),
         (valid.slice(..valid.len() - 1), ErrorCode::CORRUPT_MESSAGE),
         (changed(valid.len() - 1, 0x55), ErrorCode::CORRUPT_MESSAGE),
-        (changed(16, 1), ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT),
-        (changed(16, 0), ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT),
+        (changed(16, 1), ErrorCode::INVALID_RECORD),
+        (changed(16, 0), ErrorCode::INVALID_RECORD),
+        (changed(16, 3), ErrorCode::CORRUPT_MESSAGE),
         (twice, ErrorCode::INVALID_RECORD),
         (batch(&[&"x".repeat(200)]).into_bytes(), ErrorCode::MESSAGE_TOO_LARGE),
     ];

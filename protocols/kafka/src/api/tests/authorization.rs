@@ -363,7 +363,7 @@ fn authorized_operations_are_those_that_are_allowed() {
     };
     let mut all = fixture();
     all.become_administrator();
-    assert_eq!(told(&mut all), (Some(0b1101_1111_1000), 0b1_1111_1010_0000, 0b1_0100_1000));
+    assert_eq!(told(&mut all), (Some(0b1101_1111_1000), 0b1_1111_1010_0000, 0b1101_0100_1000));
     let mut some = fixture();
     some.become_user("bob", &[(TOPIC, "t", Operation::Read), (GROUP, "g", Operation::Read)]);
     assert_eq!(told(&mut some), (Some(0b1_0000_1000), 0, 0b1_0000_1000));
