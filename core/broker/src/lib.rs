@@ -71,8 +71,9 @@ mod value;
 mod write_batch;
 
 pub use access::{
-    AccessControl, AccessError, ChannelLimitReached, DelegationConfig, DelegationError, NewDelegationToken,
-    NewRule, PermissionScope, Permissions, RulesChanged, UserChannel,
+    AccessControl, AccessError, Ban, BanTarget, Bans, BansError, ChannelLimitReached, DelegationConfig,
+    DelegationError, Network, NewDelegationToken, NewRule, PermissionScope, Permissions, RulesChanged,
+    UserChannel,
 };
 pub use address::{Address, Filter, Form, is_reserved, rewrite};
 pub use audit::{Audit, AuditConfig, AuditEvent, AuditKind, AuditKinds, AuditResult, Who};
@@ -111,8 +112,8 @@ pub use retained::{Retained, RetainedPart, ScanFrom};
 pub use rows::RowError;
 pub use scram::{ScramLogin, ScramLoginError};
 pub use session::{
-    Opened, Session, SessionError, SessionFilter, SessionInfo, SessionSpec, SessionTerms, Sessions,
-    SubscribeError, Will,
+    Opened, Session, SessionError, SessionFilter, SessionInfo, SessionSpec, SessionTally, SessionTerms,
+    Sessions, SubscribeError, Will,
 };
 pub use source::Source;
 pub use spec::{

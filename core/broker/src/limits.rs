@@ -48,11 +48,13 @@ pub struct AccessLimits {
     pub rules_max: usize,
     /// Stored quotas.
     pub quotas_max: usize,
+    /// Bans.
+    pub bans_max: usize,
 }
 
 impl Default for AccessLimits {
     fn default() -> Self {
-        AccessLimits { users_max: 100_000, rules_max: 100_000, quotas_max: 10_000 }
+        AccessLimits { users_max: 100_000, rules_max: 100_000, quotas_max: 10_000, bans_max: 10_000 }
     }
 }
 

@@ -119,6 +119,8 @@ pub struct Publisher {
     unroutable: u64,
     /// Its messages are stored already: they only move, whatever the limit of stored bytes.
     is_exempt: bool,
+    /// It publishes what the broker itself has to say: at addresses where no client may.
+    is_servers: bool,
     /// Spans of sampled messages since the last flush.
     spans: traced::Spans,
 }
@@ -174,8 +176,15 @@ impl Publisher {
             published: 0,
             unroutable: 0,
             is_exempt: false,
+            is_servers: false,
             spans: Vec::new(),
         }
+    }
+
+    /// A publisher of what the broker itself has to say, at addresses where no client may publish too.
+    #[must_use]
+    pub fn of_server(namespace: Namespace, id: PublisherId) -> Publisher {
+        Publisher { is_servers: true, ..Publisher::new(namespace, id) }
     }
 
     /// With the permissions of a client: publishes that they do not allow are refused, and through the hub a log topic
@@ -592,7 +601,7 @@ impl Publisher {
     fn check_address(&self, slashed: &[u8]) -> Result<(), PublishError> {
         match self.restricting() {
             Some(permissions) if !may_write_address(permissions, slashed) => {}
-            _ if is_reserved(slashed) => {}
+            _ if is_reserved(slashed) && !self.is_servers => {}
             _ => return Ok(()),
         }
         Err(PublishError::KeyRefused {

@@ -53,6 +53,9 @@ pub(crate) const CLOCK: TableId = TableId(19);
 /// Wills of clients whose sessions end with their connections: namespace, client id → `WillRow`.
 pub(crate) const WILLS: TableId = TableId(20);
 
+/// Bans: `BanTarget` in the form of a row → `Ban`.
+pub(crate) const BANS: TableId = TableId(21);
+
 const ROW_VERSION: u8 = 1;
 
 /// A row cannot be read: it was written by another version, or is damaged in a way that no checksum detects.

@@ -123,6 +123,7 @@ impl Refusal {
             Refusal::Scram(error) => scram_reason(error),
             Refusal::Admit(AdmitError::UserConnections { .. } | AdmitError::NamespaceConnections { .. })
             | Refusal::Session(SessionError::Limit(_)) => Reason::QuotaExceeded,
+            Refusal::Admit(AdmitError::Banned) => Reason::Banned,
             Refusal::Admit(AdmitError::ConnectionRate) => Reason::ConnectionRateExceeded,
             Refusal::Admit(_) | Refusal::Session(SessionError::OtherOwner) => Reason::NotAuthorized,
             Refusal::Session(_) | Refusal::Write(_) | Refusal::Log(_) => Reason::ServerUnavailable,

@@ -2,6 +2,7 @@
 
 mod admin;
 mod backup;
+mod ban;
 mod client;
 mod config;
 mod doctor;
@@ -43,6 +44,9 @@ enum Command {
     /// Manage the quotas of the running broker.
     #[command(subcommand)]
     Quota(quota::Command),
+    /// Ban clients of the running broker.
+    #[command(subcommand)]
+    Ban(ban::Command),
     /// Manage the namespaces of the running broker.
     #[command(subcommand)]
     Namespace(namespace::Command),
@@ -85,6 +89,7 @@ impl Arguments {
             Command::User(command) => command.run(),
             Command::Permission(command) => command.run(),
             Command::Quota(command) => command.run(),
+            Command::Ban(command) => command.run(),
             Command::Namespace(command) => command.run(),
             Command::Config(command) => command.run(),
             Command::Log(command) => command.run(),

@@ -230,6 +230,7 @@ fn open(config: &Config, clock: Clock, tokens: &Tokens, traces: Traces) -> anyho
         inbox: inver_broker::InboxBounds {
             messages_max: limits.inbox_messages_max,
             bytes_max: limits.inbox_bytes_max,
+            best_effort: limits.inbox_qos_0,
         },
         queue_memory_bytes_max: limits.queue_memory_bytes_max.min(memory as u64 / 16),
         subscription_idle_ms: limits.subscription_idle_s.map(|seconds| seconds.saturating_mul(1000)),

@@ -324,6 +324,8 @@ section! {
         pub(crate) permissions_max: usize = model().access_limits.rules_max => count(1..=MANY),
         /// Quotas stored in the broker; those of the configuration do not count.
         pub(crate) quotas_max: usize = model().access_limits.quotas_max => count(1..=MANY),
+        /// Bans of clients.
+        pub(crate) bans_max: usize = model().access_limits.bans_max => count(1..=MANY),
         /// Delegation tokens of all users. 0: there are no delegation tokens.
         pub(crate) delegation_tokens_max: usize = model().delegation.tokens_max => count(0..=1_000_000),
         /// Delegation tokens of one owner.
@@ -334,6 +336,8 @@ section! {
         /// Bytes of the messages waiting for a session; beyond it the oldest are dropped. A session that ends with its
         /// connection holds 64 MiB at most.
         pub(crate) inbox_bytes_max: u64 = model().inbox.bytes_max => bytes(KIB..=TIB),
+        /// Whether messages of QoS 0 are kept too for a session that outlives its connection, while its client is away.
+        pub(crate) inbox_qos_0: bool = false => flag(),
         /// Memory of a transient queue; beyond it the queue continues in the log.
         pub(crate) queue_memory_bytes_max: u64 = model().queue_memory_bytes_max => bytes(KIB..=TIB),
         /// A durable named subscription without a consumer for this long is deleted. 0: never.
@@ -374,6 +378,7 @@ impl Limits {
             users_max: self.users_max,
             rules_max: self.permissions_max,
             quotas_max: self.quotas_max,
+            bans_max: self.bans_max,
         }
     }
 

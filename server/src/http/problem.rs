@@ -4,8 +4,8 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inver_broker::{
-    AccessError, BindError, DelegatedError, ExchangeError, GroupError, NamespaceError, PublishError,
-    QueueError, QuotasError, SessionError, SubscriptionError, TopicError,
+    AccessError, BansError, BindError, DelegatedError, ExchangeError, GroupError, NamespaceError,
+    PublishError, QueueError, QuotasError, SessionError, SubscriptionError, TopicError,
 };
 use inver_settings::{MESSAGE_BYTES_MAX, excerpt};
 use inver_storage::{LogError, ReadError};
@@ -140,6 +140,17 @@ impl From<AccessError> for Problem {
 impl From<DelegatedError> for Problem {
     fn from(error: DelegatedError) -> Problem {
         Problem::forbidden(error.to_string())
+    }
+}
+
+impl From<BansError> for Problem {
+    fn from(error: BansError) -> Problem {
+        let text = error.to_string();
+        match error {
+            BansError::BadText => Problem::bad_request(text),
+            BansError::Limit(_) => Problem::conflict(text),
+            BansError::Log(error) => error.into(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! - Without users and rules nothing is enforced: the authenticator lets loopback clients in only.
 //! - A name is a user of the configuration or a stored user, never both: the configuration's wins and is read-only.
 
+mod bans;
 mod delegation;
 mod permissions;
 mod rows;
@@ -32,6 +33,8 @@ use crate::limits::{AccessLimits, LimitReached};
 use crate::source::Source;
 use crate::tables::{DELEGATION_TOKENS, RULES, RowError, USERS};
 
+pub(crate) use bans::BanScope;
+pub use bans::{Ban, BanTarget, Bans, BansError, Network};
 pub use delegation::{DelegationConfig, DelegationError, NewDelegationToken};
 pub use permissions::{PermissionScope, Permissions};
 pub use usage::{ChannelLimitReached, UserChannel};

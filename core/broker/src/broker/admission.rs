@@ -6,9 +6,11 @@ use std::time::Duration;
 use inver_access::{Operation, ResourceKind};
 
 use super::{Broker, DEFAULT_NAMESPACE};
-use crate::access::{PermissionScope, Permissions};
+use crate::access::{Ban, BanScope, BanTarget, BansError, PermissionScope, Permissions};
 use crate::client_log::LoginRefusal;
-use crate::connections::{ConnectionHandle, Full, NewConnection};
+use crate::closing::CloseReason;
+use crate::completion::Completion;
+use crate::connections::{ConnectionHandle, Full, LiveConnection, NewConnection};
 use crate::identity::Identity;
 use crate::listener::Endpoints;
 use crate::mailbox::Mailbox;
@@ -75,6 +77,9 @@ pub enum AdmitError {
         /// The limit.
         max: u32,
     },
+    /// The client is banned, by its client id, user or address.
+    #[error("the client is banned")]
+    Banned,
     /// Connections come faster than a quota allows: the client may try again.
     #[error("connections come faster than their quota allows, try again later")]
     ConnectionRate,
@@ -85,9 +90,10 @@ impl AdmitError {
     #[must_use]
     pub fn login_refusal(&self) -> LoginRefusal {
         match self {
-            AdmitError::NoSuchNamespace(_) | AdmitError::NotAllowed { .. } | AdmitError::Disabled => {
-                LoginRefusal::NotPermitted
-            }
+            AdmitError::NoSuchNamespace(_)
+            | AdmitError::NotAllowed { .. }
+            | AdmitError::Disabled
+            | AdmitError::Banned => LoginRefusal::NotPermitted,
             AdmitError::UserConnections { .. }
             | AdmitError::NamespaceConnections { .. }
             | AdmitError::ConnectionRate => LoginRefusal::Limit,
@@ -109,6 +115,15 @@ impl Broker {
         let refused = || AdmitError::NotAllowed { namespace: wanted.to_owned() };
         if self.is_gone(identity) {
             return Err(AdmitError::Disabled);
+        }
+        let banned = BanScope {
+            client_id: admission.client_id,
+            user: identity.name(),
+            address: admission.endpoints.peer.ip(),
+        };
+        let is_banned = || self.bans().bans(banned, self.clock().now_ms());
+        if is_banned() {
+            return Err(AdmitError::Banned);
         }
         if bound.is_some_and(|bound| bound != wanted) {
             return Err(refused());
@@ -158,9 +173,12 @@ impl Broker {
             }
             Full::Namespace(max) => AdmitError::NamespaceConnections { namespace: wanted.to_owned(), max },
         })?;
-        // Once more: who deletes a user or a namespace closes the connections that are registered then.
+        // Once more: who deletes a user or a namespace, or bans, closes the connections that are registered then.
         if self.is_gone(identity) {
             return Err(AdmitError::Disabled);
+        }
+        if is_banned() {
+            return Err(AdmitError::Banned);
         }
         if sessions.namespace().is_deleted() {
             return Err(missing());
@@ -176,6 +194,18 @@ impl Broker {
             }
         }
         Ok(Admitted { sessions, permissions, connection })
+    }
+
+    /// Bans clients, and ends the connections of those that are there; how many these are.
+    pub fn ban(&self, target: &BanTarget, ban: &Ban) -> Result<(usize, Completion), BansError> {
+        let completion = self.bans().set(target, ban)?;
+        let is_banned = |connection: &LiveConnection| {
+            let name = connection.name();
+            let (user, address) = (connection.user(), connection.peer().ip());
+            target.is_about(BanScope { client_id: &name, user, address })
+        };
+        let ended = self.connections().close_where(is_banned, &CloseReason::Asked("banned".into()));
+        Ok((ended, completion))
     }
 
     /// An admitted client proved again who it is: it may do what is granted to it now, until that expires. False if it is

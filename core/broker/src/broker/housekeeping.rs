@@ -203,6 +203,9 @@ impl Broker {
         let now_ms = self.clock().steady_ms();
         self.client_log().sweep();
         self.access().remove_expired_tokens(self.clock().now_ms());
+        if let Err(error) = self.bans().remove_expired(self.clock().now_ms()) {
+            tracing::warn!(%error, "failed to remove bans that ended");
+        }
         for sessions in self.all_sessions() {
             let namespace = sessions.namespace();
             namespace.apply_retention(now_ms);

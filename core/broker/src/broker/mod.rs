@@ -22,7 +22,7 @@ use inver_storage::{Entry, Log, SubmitError};
 use parking_lot::{Mutex, RwLock};
 
 use self::housekeeping::FullInboxes;
-use crate::access::AccessControl;
+use crate::access::{AccessControl, Bans};
 use crate::audit::Audit;
 use crate::client_log::ClientLog;
 use crate::clock::Clock;
@@ -81,6 +81,7 @@ struct Inner {
     namespace_changes: Mutex<Changes>,
     access: AccessControl,
     quotas: Quotas,
+    bans: Bans,
     connections: ConnectionRegistry,
     protocol_state: RwLock<HashMap<Bytes, Bytes>>,
     client_log: Arc<ClientLog>,
@@ -168,6 +169,7 @@ impl Broker {
             connections.clone(),
             audit.clone(),
         )?;
+        let bans = Bans::open(log.clone(), config.access_limits.bans_max)?;
         let quotas = Quotas::open(log.clone(), config.clock.clone(), config.access_limits.quotas_max)?;
         let parts = Parts {
             log,
@@ -205,6 +207,7 @@ impl Broker {
             namespace_changes: Mutex::new(Changes::new(next_id)),
             access,
             quotas,
+            bans,
             connections,
             protocol_state: RwLock::new(protocol_state),
             client_log,
@@ -292,6 +295,12 @@ impl Broker {
     #[must_use]
     pub fn access(&self) -> &AccessControl {
         &self.0.access
+    }
+
+    /// The bans of clients.
+    #[must_use]
+    pub fn bans(&self) -> &Bans {
+        &self.0.bans
     }
 
     /// The quotas of users, client ids, namespaces and addresses.

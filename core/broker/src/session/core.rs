@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::few::Few;
 use super::registry::Registry;
 use super::share::split_share;
+use super::tally::Counted;
 use super::terms::SessionTerms;
 use super::will::PendingWill;
 use super::{SESSION_FILTERS_MAX, SubscribeError};
@@ -173,8 +174,34 @@ impl SessionCore {
         Ok(dropped)
     }
 
+    /// Drops all messages of a durable session's inbox; how many they were.
+    pub(super) fn purge(&self) -> Result<(u64, Completion), SubmitError> {
+        let Some((stream, cursor)) = &self.stream else { return Ok((0, Completion::Now)) };
+        let (position, end) = (cursor.position(), stream.high_watermark());
+        if position >= end {
+            return Ok((0, Completion::Now));
+        }
+        let dropped = self.stored();
+        let mut entry = Entry::new();
+        entry.ack(cursor, &[position..end]);
+        entry.trim(stream, end);
+        Ok((dropped, self.submit(entry)?))
+    }
+
+    /// Whether best-effort messages wait for it while no connection holds it.
+    pub(super) fn keeps_best_effort(&self) -> bool {
+        self.registry().is_some_and(|registry| registry.inbox.best_effort)
+    }
+
     pub(super) fn stored_bytes(&self) -> u64 {
         self.stream.as_ref().map_or(0, |(stream, _)| stream.readable_bytes())
+    }
+
+    /// Changes the counts of the namespace.
+    pub(super) fn count(&self, change: impl FnOnce(&Counted)) {
+        if let Some(registry) = self.registry() {
+            change(&registry.counted);
+        }
     }
 
     // ---- rows
@@ -269,6 +296,9 @@ impl SessionCore {
         }
         let completion = submitted?;
         let existed = state.filters.insert(text.into(), options.clone()).is_some();
+        if !existed {
+            self.count(|counted| counted.add_filter(text));
+        }
         Ok((existed, completion))
     }
 
@@ -283,6 +313,7 @@ impl SessionCore {
         let completion = self.submit(entry)?;
         let removed = state.filters.remove(text);
         drop(state);
+        self.count(|counted| counted.remove_filter(text));
         if removed.is_some_and(|options| options.exclusive) {
             self.release(text);
         }
@@ -349,6 +380,7 @@ impl SessionCore {
     fn leave_all(self: &Arc<Self>, filters: Few<Box<[u8]>, SubscriptionOptions>) {
         self.namespace.changed();
         filters.keys().filter(|text| split_share(text).is_some()).for_each(|text| self.leave(text));
+        self.count(|counted| filters.keys().for_each(|text| counted.remove_filter(text)));
         let exclusive = filters.iter().filter(|(_, options)| options.exclusive);
         exclusive.for_each(|(filter, _)| self.release(filter));
         let core = self.clone();
@@ -443,8 +475,10 @@ impl Inbox for SessionCore {
         let queues = self.queues.lock();
         self.is_routed.store(true, Ordering::Relaxed);
         let queue = if guaranteed { &queues.inbox } else { &queues.live };
-        if let Some(queue) = queue {
-            set.add_live(queue);
+        match (queue, &self.stream) {
+            (Some(queue), _) => _ = set.add_live(queue),
+            (None, Some((stream, _))) if self.keeps_best_effort() => _ = set.add_stream(stream),
+            (None, _) => {}
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use inver_storage::{Offset, ReadError, Stream};
+use inver_storage::{Offset, ReadError, Stream, SubmitError};
 
 use super::SessionError;
 use super::core::{Presence, SessionCore};
@@ -84,7 +84,7 @@ impl SessionCore {
     }
 
     /// Messages in the stream that are not acknowledged.
-    fn stored(&self) -> u64 {
+    pub(super) fn stored(&self) -> u64 {
         let Some((stream, cursor)) = self.stream() else { return 0 };
         let end = stream.high_watermark().0;
         let ahead = end.saturating_sub(cursor.position().0);
@@ -156,6 +156,20 @@ impl Sessions {
     #[must_use]
     pub fn inbox_stream(&self, client_id: &str) -> Option<Stream> {
         Some(self.get(client_id)?.stream()?.0.clone())
+    }
+
+    /// Drops the messages that wait for a client, and those that it has not acknowledged; how many they were. None if it has
+    /// no session.
+    ///
+    /// # Errors
+    /// The log rejects the write.
+    pub fn purge(&self, client_id: &str) -> Result<Option<(u64, Completion)>, SubmitError> {
+        let Some(core) = self.get(client_id) else { return Ok(None) };
+        if core.is_durable() {
+            return core.purge().map(Some);
+        }
+        let inbox = core.queues.lock().inbox.clone();
+        inbox.map_or(Ok((0, Completion::Now)), |inbox| inbox.purge()).map(Some)
     }
 
     /// Ends a session with its subscriptions and messages; its will is published. A connection that holds it is told to

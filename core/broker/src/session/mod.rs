@@ -22,6 +22,7 @@ mod queues;
 mod receive;
 mod registry;
 mod share;
+mod tally;
 mod terms;
 mod will;
 
@@ -51,6 +52,7 @@ pub(crate) use self::will::WillRow;
 pub use listing::{SessionFilter, SessionInfo};
 pub use open::{Opened, SessionError};
 pub use registry::Sessions;
+pub use tally::SessionTally;
 pub use terms::{SessionSpec, SessionTerms};
 pub use will::Will;
 
@@ -103,6 +105,12 @@ impl Session {
     #[must_use]
     pub fn client_id(&self) -> &str {
         self.core.client_id()
+    }
+
+    /// How many sessions and subscriptions its namespace has.
+    #[must_use]
+    pub fn tally(&self) -> SessionTally {
+        self.core.registry().map_or_else(SessionTally::default, |registry| Sessions(registry).tally())
     }
 
     /// Its namespace.

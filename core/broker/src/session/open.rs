@@ -180,6 +180,7 @@ impl SessionCore {
             let client_id = &**self.client_id();
             tracing::error!(client_id, "another session has an exclusive subscription too");
         }
+        self.count(|counted| counted.add_filter(text));
         self.state.lock().filters.insert(text.into(), options);
     }
 
@@ -246,6 +247,7 @@ impl SessionCore {
                 blobs.map(|(k, v)| (k.clone(), v.clone())).collect(),
             )
         };
+        self.count(|counted| _ = counted.connected.fetch_add(1, Ordering::Relaxed));
         let mut session = Session {
             core: self.clone(),
             inbox: None,
@@ -280,6 +282,7 @@ impl SessionCore {
 
     /// Detaches it from its connection, which ended.
     pub(super) fn detach(self: &Arc<Self>) {
+        self.count(|counted| _ = counted.connected.fetch_sub(1, Ordering::Relaxed));
         let now = self.namespace().clock().steady_ms();
         let (ends, will) = {
             let mut state = self.state.lock();
@@ -297,6 +300,10 @@ impl SessionCore {
             if let Err(error) = self.submit(entry) {
                 self.log_rejected(&error);
             }
+        }
+        if self.is_durable() && self.keeps_best_effort() {
+            // Routes that were found lead to the live queue, which is gone.
+            self.namespace().changed();
         }
         // Last: until here another connection that wants the session waits.
         let away = Presence::Away { since_ms: now };
@@ -353,6 +360,7 @@ impl Timed for SessionCore {
         will.into_iter().for_each(|will| self.publish(&will));
         if expired {
             tracing::debug!(session = self.id(), client_id = &**self.client_id(), "session expired");
+            self.count(|counted| _ = counted.expired.fetch_add(1, Ordering::Relaxed));
             self.end_unattended();
         } else {
             self.arm();

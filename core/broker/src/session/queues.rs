@@ -79,7 +79,7 @@ impl Session {
                 inbox
             }
             None => {
-                let InboxBounds { messages_max, bytes_max } =
+                let InboxBounds { messages_max, bytes_max, .. } =
                     core.registry().map(|registry| registry.inbox).unwrap_or_default();
                 let bounds = MemoryBounds {
                     messages_max,

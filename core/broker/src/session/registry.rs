@@ -11,6 +11,7 @@ use rustc_hash::FxBuildHasher;
 use super::core::SessionCore;
 use super::exclusive::Exclusive;
 use super::overflows::Overflows;
+use super::tally::{Counted, SessionTally};
 use crate::access::AccessControl;
 use crate::maps;
 use crate::namespace::Namespace;
@@ -33,6 +34,7 @@ pub(crate) struct Registry {
     /// The members of each group, by client id. Taken before the namespace's topology lock.
     pub(super) groups: Mutex<HashMap<String, HashSet<String>>>,
     pub(super) exclusive: Exclusive,
+    pub(super) counted: Counted,
     /// Durable sessions by the streams of their inboxes.
     by_stream: DashMap<u64, Arc<SessionCore>, FxBuildHasher>,
     pub(super) inbox: InboxBounds,
@@ -52,6 +54,7 @@ impl Sessions {
             changing: Mutex::default(),
             groups: Mutex::default(),
             exclusive: Exclusive::default(),
+            counted: Counted::default(),
         }))
     }
 
@@ -71,6 +74,12 @@ impl Sessions {
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.by_client.len()
+    }
+
+    /// How many sessions and subscriptions there are.
+    #[must_use]
+    pub fn tally(&self) -> SessionTally {
+        self.0.counted.tally(self.len())
     }
 
     /// Whether there is no session.
@@ -111,9 +120,15 @@ impl Sessions {
         Ok(())
     }
 
-    /// Drops the oldest messages of all inboxes beyond their bounds.
+    /// Drops the oldest messages of all inboxes beyond their bounds, and counts the others.
     pub(crate) fn bound_inboxes(&self) {
-        self.0.by_client.iter().for_each(|core| self.bound(&core));
+        let (mut messages, mut bytes) = (0, 0);
+        for core in self.0.by_client.iter() {
+            self.bound(&core);
+            messages += core.stored();
+            bytes += core.stored_bytes();
+        }
+        self.0.counted.set_queued(messages, bytes);
     }
 
     /// Drops the oldest messages beyond its bounds of the inbox in this stream. Whether it is one of the namespace.

@@ -75,11 +75,13 @@ pub struct InboxBounds {
     pub messages_max: u64,
     /// Their stored bytes.
     pub bytes_max: u64,
+    /// Best-effort messages wait too while no connection holds a durable session.
+    pub best_effort: bool,
 }
 
 impl Default for InboxBounds {
     fn default() -> Self {
-        InboxBounds { messages_max: 1_000_000, bytes_max: 1 << 30 }
+        InboxBounds { messages_max: 1_000_000, bytes_max: 1 << 30, best_effort: false }
     }
 }
 

@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests bound their waits in real time")]
 
+mod away;
 mod captures;
 mod clock;
 mod cold;

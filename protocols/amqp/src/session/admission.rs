@@ -63,7 +63,7 @@ fn refusal(error: &AdmitError, vhost: &str, user: &str) -> Refusal {
     }
     Refusal::not_allowed(match error {
         AdmitError::NoSuchNamespace(_) => format!("vhost {vhost} not found"),
-        AdmitError::NotAllowed { .. } | AdmitError::Disabled => {
+        AdmitError::NotAllowed { .. } | AdmitError::Disabled | AdmitError::Banned => {
             format!("access to vhost '{vhost}' refused for user '{user}'")
         }
         AdmitError::UserConnections { max, .. } => {

@@ -227,20 +227,35 @@ impl Close {
     }
 }
 
-/// Remove all ready messages of a queue.
+/// Remove all ready messages of a queue, the messages of a session, or retained messages.
 #[derive(Debug, Args)]
 pub(crate) struct Purge {
     #[command(flatten)]
     options: Options,
     /// The queue.
-    queue: String,
+    #[arg(required_unless_present_any = ["session", "retained"])]
+    queue: Option<String>,
+    /// The client id of a session, whose messages are removed.
+    #[arg(long, value_name = "CLIENT_ID", conflicts_with = "queue")]
+    session: Option<String>,
+    /// A filter of addresses whose retained messages are cleared.
+    #[arg(long, value_name = "FILTER", conflicts_with_all = ["queue", "session"])]
+    retained: Option<String>,
 }
 
 impl Purge {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let client = self.options.client()?;
-        let path = format!("/queues/{}/purge", encoded(&self.queue));
-        let answer = client.ask(Method::POST, &path, &[], None)?;
+        let answer = match (&self.queue, &self.session, self.retained) {
+            (_, _, Some(filter)) => client.ask(Method::DELETE, "/retained", &[("filter", filter)], None)?,
+            (_, Some(id), _) => {
+                client.ask(Method::POST, &format!("/sessions/{}/purge", encoded(id)), &[], None)?
+            }
+            (queue, ..) => {
+                let queue = queue.as_deref().unwrap_or_default();
+                client.ask(Method::POST, &format!("/queues/{}/purge", encoded(queue)), &[], None)?
+            }
+        };
         table::print(self.options.output, &answer, &[])?;
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! so that consumers that read from disk find a thread.
 
 mod backup;
+mod bans;
 mod bindings;
 mod connections;
 mod exchanges;
@@ -68,6 +69,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(expressions::list, expressions::put, expressions::delete))
         .routes(routes!(expressions::list_topics, expressions::put_topic, expressions::delete_topics))
         .routes(routes!(quotas::list, quotas::put, quotas::delete))
+        .routes(routes!(bans::list, bans::put, bans::delete))
         .routes(routes!(connections::list))
         .routes(routes!(connections::get, connections::close))
         .routes(routes!(subscriptions::list))
@@ -75,7 +77,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(subscriptions::reset))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::get, sessions::delete))
-        .routes(routes!(retained::list))
+        .routes(routes!(sessions::purge))
+        .routes(routes!(retained::list, retained::clear_matching))
         .routes(routes!(retained::get, retained::clear))
         .routes(routes!(messages::peek))
         .routes(routes!(publish::publish))

@@ -5,13 +5,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Operation, ResourceKind};
 use inver_broker::message::HeaderView;
-use inver_broker::{Filter, Headers, Message, Namespace, Publisher, PublisherId};
+use inver_broker::{Completion, Filter, Headers, Message, Namespace, Publisher, PublisherId};
 use inver_storage::batch::Record;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::values::Data;
-use super::{answer, deleted};
+use super::{answer, deleted, durable};
 use crate::http::App;
 use crate::http::auth::Scope;
 use crate::http::problem::Problem;
@@ -145,6 +145,84 @@ pub(in crate::http) async fn get(
     .await
 }
 
+/// Messages cleared in one step, which is one entry of the log.
+const CLEARED_IN_STEP: usize = 500;
+
+/// Which retained messages are cleared.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::http) struct Cleared {
+    /// A filter of addresses with `+` and `#`.
+    #[param(max_length = 65535)]
+    filter: String,
+}
+
+/// Retained messages that were cleared.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct ClearedMessages {
+    messages: u64,
+    /// There are more: ask again.
+    more: bool,
+}
+
+/// Clears the retained messages that a filter of addresses matches, as far as 20,000 addresses that are visited.
+#[utoipa::path(delete, path = "/retained", tag = "retained", params(Scope, Cleared),
+    responses((status = 200, body = ClearedMessages)))]
+pub(in crate::http) async fn clear_matching(
+    State(app): State<App>,
+    Scoped(scope, which): Scoped<Cleared>,
+) -> Result<Json<ClearedMessages>, Problem> {
+    if which.filter.is_empty() || which.filter.len() > ADDRESS_BYTES_MAX {
+        return Err(Problem::bad_request(format!("a filter has 1 to {ADDRESS_BYTES_MAX} bytes")));
+    }
+    durable(&app, move |app| {
+        let namespace = scope.namespace();
+        let filter = Filter::slashed(which.filter.as_bytes());
+        let may_clear = |address: &[u8]| {
+            scope.permissions().may(
+                ResourceKind::Address,
+                &String::from_utf8_lossy(address),
+                Operation::Write,
+            )
+        };
+        let mut publisher = clearing(namespace);
+        let (mut messages, mut visited, mut after) = (0, 0, None::<Vec<u8>>);
+        let mut completion = Completion::Now;
+        loop {
+            let (found, next) =
+                namespace.retained().list(&filter, after.as_deref(), CLEARED_IN_STEP, VISITED_MAX);
+            visited += found.len();
+            for (address, _) in found.iter().filter(|(address, _)| may_clear(address)) {
+                clear_one(app, &mut publisher, address)?;
+                messages += 1;
+            }
+            completion = completion.and(publisher.flush()?);
+            after = next;
+            if after.is_none() || visited >= VISITED_MAX {
+                return Ok((Json(ClearedMessages { messages, more: after.is_some() }), completion));
+            }
+        }
+    })
+    .await
+}
+
+fn clearing(namespace: &Namespace) -> Publisher {
+    Publisher::new(namespace.clone(), PublisherId { origin: "http", session: None })
+}
+
+fn clear_one(app: &App, publisher: &mut Publisher, address: &[u8]) -> Result<(), Problem> {
+    let message = Message {
+        timestamp_ms: app.broker.clock().now_ms(),
+        key: None,
+        value: None,
+        headers: Headers::default(),
+        guaranteed: true,
+        lookup: None,
+    };
+    publisher.retain(address, &message).map_err(|limit| Problem::conflict(limit.to_string()))
+}
+
 /// Clears the retained message of an address.
 #[utoipa::path(delete, path = "/retained/{name}", tag = "retained",
     params(("name" = String, Path, description = "The address"), Scope),
@@ -158,16 +236,8 @@ pub(in crate::http) async fn clear(
         scope.check(ResourceKind::Address, &name, Operation::Write)?;
         let namespace = scope.namespace();
         let (address, _) = find(namespace, &name)?;
-        let mut publisher = Publisher::new(namespace.clone(), PublisherId { origin: "http", session: None });
-        let message = Message {
-            timestamp_ms: app.broker.clock().now_ms(),
-            key: None,
-            value: None,
-            headers: Headers::default(),
-            guaranteed: true,
-            lookup: None,
-        };
-        publisher.retain(&address, &message).map_err(|limit| Problem::conflict(limit.to_string()))?;
+        let mut publisher = clearing(namespace);
+        clear_one(app, &mut publisher, &address)?;
         Ok(publisher.flush()?)
     })
     .await

@@ -10,7 +10,7 @@ use inver_broker::{Expiry, LiveConnection, Order, SessionInfo, Sessions};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{answer, blocking, committed};
+use super::{answer, blocking, committed, durable};
 use crate::http::App;
 use crate::http::auth::Scope;
 use crate::http::list::{ByName, Column, Indexed, ListQuery, Listing, Page};
@@ -162,6 +162,31 @@ pub(in crate::http) async fn get(
             no_local: filter.no_local,
         });
         Ok(SessionDetail { summary: SessionSummary::of(app, &info), filters: filters.collect() })
+    })
+    .await
+}
+
+/// Messages that were dropped.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct PurgedSession {
+    messages: u64,
+}
+
+/// Drops the messages that wait for a client, and those that it has not acknowledged. The session, its subscriptions and its
+/// connection stay.
+#[utoipa::path(post, path = "/sessions/{name}/purge", tag = "sessions",
+    params(("name" = String, Path, description = "The client's id"), Scope),
+    responses((status = 200, body = PurgedSession)))]
+pub(in crate::http) async fn purge(
+    State(app): State<App>,
+    Name(name): Name,
+    scope: Scope,
+) -> Result<Json<PurgedSession>, Problem> {
+    scope.check(ResourceKind::Session, &name, Operation::Delete)?;
+    durable(&app, move |_| {
+        let purged = scope.sessions().purge(&name)?;
+        let (messages, completion) = purged.ok_or_else(|| unknown(&name))?;
+        Ok((Json(PurgedSession { messages }), completion))
     })
     .await
 }

@@ -71,6 +71,11 @@ impl Caller {
         tags.iter().any(|tag| self.tags.contains(tag))
     }
 
+    /// The user's name; none for an anonymous client.
+    pub(in crate::http) fn name(&self) -> Option<&str> {
+        self.identity.name()
+    }
+
     /// Whether it sees every namespace and the broker as a whole.
     pub(in crate::http) fn sees_all(&self) -> bool {
         self.has(&[Tag::Administrator, Tag::Monitoring])
