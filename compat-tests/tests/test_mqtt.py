@@ -311,9 +311,10 @@ def test_sys(broker):
     at = ["-h", "127.0.0.1", "-p", broker.mqtt_port, "-W", "10"]
     version = run(["mosquitto_sub", *at, "-t", "$SYS/broker/version", "-C", "1"]).stdout
     assert version.startswith(b"inver version ")
-    connected = run(["mosquitto_sub", *at, "-t", "$SYS/broker/clients/+", "-C", "2", "-F", "%t %p %r"]).stdout.decode()
+    connected = run(["mosquitto_sub", *at, "-t", "$SYS/broker/clients/+", "-C", "7", "-F", "%t %p %r"]).stdout.decode()
     values = dict(line.rsplit("/", 1)[1].split(" ", 1) for line in connected.splitlines())
-    assert set(values) == {"connected", "maximum"} and all(value.endswith(" 1") for value in values.values())
+    assert set(values) == {"total", "maximum", "connected", "active", "disconnected", "inactive", "expired"}
+    assert all(value.endswith(" 1") for value in values.values())
 
 
 def test_the_expiry_of_a_will_starts_at_its_publish(broker, unique):

@@ -1,11 +1,22 @@
 //! The `mqtt` section of the configuration: settings and bounds, each declared once.
 
+mod auto_subscribe;
+mod client_limits;
+mod rewrite;
+pub(crate) mod template;
+
 use std::path::PathBuf;
 
 use inver_driver::Timeouts;
 use inver_settings::Setting;
 use inver_settings::serde::Deserializer;
 use inver_settings::serde::de::{Deserialize as _, Error, Unexpected};
+
+pub use auto_subscribe::{AutoSubscription, AutoSubscriptions};
+pub(crate) use client_limits::ClientLimits;
+pub use client_limits::{ClientRule, ClientRules};
+pub(crate) use rewrite::By;
+pub use rewrite::{RewriteAction, RewriteRule, RewriteRules};
 
 /// Longest packet that the protocol's length field can express.
 const PACKET_BYTES_MAX: u64 = 268_435_455;
@@ -29,6 +40,40 @@ inver_settings::section! {
         /// Longest keep alive; a client that requests a longer one, or none, is given this one (Server Keep Alive).
         /// 0: as the client requests.
         pub keep_alive_s_max: Option<u16> = None => seconds(0..=65_535),
+        /// The highest QoS of what clients publish (an MQTT 5 client that publishes at another one is disconnected with 0x9B) and
+        /// subscribe to (a subscription is granted at most this one).
+        pub maximum_qos: u16 = 2 => count(0..=2),
+        /// Whether clients may publish retained messages; others are disconnected (0x9A).
+        pub retain_available: bool = true => flag(),
+        /// Whether clients may subscribe with wildcards; else SUBACK answers 0xA2.
+        pub wildcard_subscriptions: bool = true => flag(),
+        /// Whether clients may share subscriptions; else SUBACK answers 0x9E.
+        pub shared_subscriptions: bool = true => flag(),
+        /// Other values of the four keys above and of `mqtt.keep_alive_s_max` for the clients of a listener (by its name), of a
+        /// user, or both. For each value the first rule counts that applies and sets it.
+        pub client_limits: ClientRules = ClientRules::default()
+            => value("an array of tables with `listener`, `user` and these keys"),
+        /// Messages are delivered at the QoS of the subscription, even if it is higher than that of the publish.
+        pub upgrade_outgoing_qos: bool = false => flag(),
+        /// Response Information for MQTT 5 clients that ask for it: a beginning of topics for their responses, in which
+        /// `{client_id}` and `{user}` stand for the client's. Permissions are not changed by it. Empty: none.
+        pub response_information: String = String::new() => value("a text, or empty"),
+        /// Rules that rewrite topics: tables with `source` (a filter), `destination` (a topic, in which `{1}` is what the first
+        /// wildcard matched, `{client_id}` and `{user}` the client's) and `action` (`all`, `publish` or `subscribe`). The first
+        /// rule that matches applies, before permissions are asked for.
+        pub rewrite: RewriteRules = RewriteRules::default()
+            => value("an array of tables with `source`, `destination` and optionally `action`"),
+        /// Subscriptions that are made for every client when it connects: tables with `filter` (in which `{client_id}` and
+        /// `{user}` stand for the client's) and optionally `qos`, `no_local`, `retain_as_published`, `retain_handling`.
+        pub auto_subscribe: AutoSubscriptions = AutoSubscriptions::default()
+            => value("an array of tables with `filter` and optionally `qos`"),
+        /// Connections of one client id in `mqtt.flapping_window_s`; a client with more of them is banned for
+        /// `mqtt.flapping_ban_s`. 0: any number.
+        pub flapping_connects_max: Option<u32> = None => count(0..=1_000_000),
+        /// The time in which connections are counted.
+        pub flapping_window_s: u32 = 60 => seconds(1..=86_400),
+        /// For how long a client is banned that connects too often.
+        pub flapping_ban_s: u32 = 300 => seconds(1..=31_536_000),
         /// Longest time that a session outlives its connection. 0: as the client requests, including for ever.
         pub session_expiry_s_max: Option<u32> = None => seconds(0..=u64::from(u32::MAX)),
         /// QoS 0 messages waiting for a slow client; further ones are dropped and counted.
@@ -43,6 +88,11 @@ inver_settings::section! {
         pub connect_bytes_max: usize = 512 << 10 => bytes(KIB..=PACKET_BYTES_MAX),
         /// Bounds of time of a connection: the server's, for all protocols.
         pub timeouts: Timeouts = Timeouts::default() => no_key(),
+        /// Whether connections and disconnections are published: `$SYS/brokers/inver/clients/ID/connected` and
+        /// `…/disconnected`.
+        pub events: bool = true => flag(),
+        /// A log topic to which these events are appended, by client id. Empty: none.
+        pub events_topic: String = String::new() => value("the name of a topic, or empty"),
         /// Seconds between two values of a `$SYS` topic. 0: one value, on subscription.
         pub sys_interval_s: u16 = 10 => seconds(0..=65_535),
         /// How the client id of a client with a user is bound to the user's name: `none`; `user`: it is the name; `prefix`:
@@ -54,6 +104,20 @@ inver_settings::section! {
         pub acl_file: Option<PathBuf> = None => value("a path, or empty"),
         /// Topic filters that no client may subscribe to, compared by their text. SUBACK answers 0x80.
         pub refused_filters: Vec<String> = Vec::new() => value("an array of texts"),
+    }
+}
+
+impl MqttConfig {
+    /// What a client may use of the protocol.
+    pub(crate) fn limits_of(&self, listener: &str, user: Option<&str>) -> ClientLimits {
+        let general = ClientLimits {
+            maximum_qos: self.maximum_qos.min(2) as u8,
+            retain: self.retain_available,
+            wildcards: self.wildcard_subscriptions,
+            shared: self.shared_subscriptions,
+            keep_alive_s_max: self.keep_alive_s_max,
+        };
+        self.client_limits.of(general, listener, user)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod authenticating;
 mod connecting;
+mod events;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use self::connecting::{Connecting, Outcome};
 use crate::codec::{ConnAck, Packet, Reason, decode};
 use crate::error::Stop;
 use crate::map::ORIGIN;
-use crate::server::Server;
+use crate::server::{Server, Taken};
 use crate::session::Session;
 use crate::session::connect::Accepted;
 
@@ -27,19 +28,22 @@ pub(crate) fn serve(connection: Connection, broker: Broker, server: Arc<Server>)
 
 /// From the first byte to a CONNACK in the output.
 async fn open(connection: Connection, broker: Broker, server: Arc<Server>) -> Option<Driver<Client>> {
+    server.count_socket();
     let client = broker.client_log().client(ORIGIN, connection.peer);
     let (endpoints, certificate) = (connection.endpoints(), connection.certificate.clone());
     let connecting = Connecting::new(client, endpoints, certificate, broker, server.clone());
     let mut driver = Driver::new(connection, &server.connections, connecting);
     match poll_fn(|cx| driver.poll(cx)).await {
         End::Protocol(Outcome::Accepted(accepted, client)) => {
-            let Accepted { session, present, properties, .. } = *accepted;
+            let Accepted { session, present, clean_start, properties, .. } = *accepted;
             let connack = Packet::ConnAck(ConnAck {
                 session_present: present,
                 reason: Reason::Success,
                 properties: properties.as_ref(),
             });
             let _always_fits = connack.encode(session.version(), driver.output().flat());
+            server.count_output(driver.output().flat().len());
+            events::connected(&server, &session, &client, clean_start);
             Some(driver.continue_with(Client { session, client }))
         }
         end => {
@@ -60,6 +64,32 @@ impl Client {
     fn silence_max(&self) -> Option<Duration> {
         let keep_alive_s = self.session.keep_alive_s();
         (keep_alive_s != 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1500))
+    }
+
+    /// Takes packets of the input.
+    fn take(&mut self, input: &[u8], out: &mut Vec<u8>, taken: &mut Taken) -> Result<Progress, Stop> {
+        let version = self.session.version();
+        let packet_bytes_max = self.session.config().packet_bytes_max;
+        while let Some(rest) = input.get(taken.bytes..).filter(|rest| !rest.is_empty()) {
+            let Some((packet, length)) = decode(rest, version, packet_bytes_max)? else { break };
+            if self.session.waits_at_gate(&packet) {
+                return Ok(Progress::blocked(taken.bytes));
+            }
+            self.session.packet(&packet, out)?;
+            taken.packets += 1;
+            taken.answers += u64::from(rest.first().is_some_and(|first| is_answered(*first)));
+            taken.bytes += length;
+        }
+        Ok(Progress::all(taken.bytes))
+    }
+}
+
+/// Whether a packet with this first byte is answered: a PUBLISH at QoS 1 or 2, PUBREC, PUBREL, SUBSCRIBE, UNSUBSCRIBE, PINGREQ.
+fn is_answered(first: u8) -> bool {
+    match first >> 4 {
+        3 => first & 0b110 != 0,
+        5 | 6 | 8 | 10 | 12 => true,
+        _ => false,
     }
 }
 
@@ -100,18 +130,11 @@ impl Machine for Client {
 
     fn input(&mut self, input: &[u8], out: &mut Output) -> Result<Progress, Stop> {
         let out = out.flat();
-        let version = self.session.version();
-        let packet_bytes_max = self.session.config().packet_bytes_max;
-        let mut used = 0;
-        while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
-            let Some((packet, length)) = decode(rest, version, packet_bytes_max)? else { break };
-            if self.session.waits_at_gate(&packet) {
-                return Ok(Progress::blocked(used));
-            }
-            self.session.packet(&packet, out)?;
-            used += length;
-        }
-        Ok(Progress::all(used))
+        let (written, mut taken) = (out.len(), Taken::default());
+        let progress = self.take(input, out, &mut taken);
+        self.session.server().count_input(&taken);
+        self.session.server().count_output(out.len().saturating_sub(written));
+        progress
     }
 
     fn is_at_gate(&self) -> bool {
@@ -121,10 +144,13 @@ impl Machine for Client {
     fn end_turn(&mut self, out: &mut Output) -> Result<bool, Stop> {
         let room = out.room();
         let out = out.flat();
+        let written = out.len();
         let ended = self.session.end_turn();
         self.session.release(self.session.log().committed(), out);
-        ended?;
-        self.session.deliver(room, out)
+        let more = ended.and_then(|()| self.session.deliver(room, out));
+        self.session.server().count_output(out.len().saturating_sub(written));
+        self.session.server().sys.end_turn();
+        more
     }
 
     fn awaits(&self) -> Option<Lsn> {
@@ -149,6 +175,7 @@ impl Machine for Client {
 
     fn end(&mut self, end: &End<Stop>, out: &mut Output) -> Close {
         self.client.ended(end);
+        events::disconnected(self.session.server(), &self.session, &self.client, end);
         // What came before the end counts.
         if let Err(error) = self.session.end_turn() {
             tracing::debug!(%error, "failed to submit the last turn");

@@ -26,7 +26,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use inver_broker::{Broker, Connection, ProtocolPlugin};
 
-pub use config::{ClientIdBinding, MqttConfig};
+pub use config::{
+    AutoSubscription, AutoSubscriptions, ClientIdBinding, ClientRule, ClientRules, MqttConfig, RewriteAction,
+    RewriteRule, RewriteRules,
+};
 
 /// The MQTT protocol.
 #[derive(Clone)]

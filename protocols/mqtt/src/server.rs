@@ -1,5 +1,7 @@
 //! State shared by all connections of one MQTT protocol instance: settings, `$SYS` topics, connected clients.
 
+mod flapping;
+
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -8,13 +10,16 @@ use inver_driver::Connections;
 
 use crate::config::MqttConfig;
 use crate::map::ORIGIN;
-use crate::sys::SysTopics;
+use crate::sys::{self, SysTopics};
 use crate::token;
+
+use self::flapping::Flapping;
 
 /// Shared state of the protocol; every connection holds a reference.
 pub(crate) struct Server {
     pub(crate) config: MqttConfig,
     pub(crate) sys: Arc<SysTopics>,
+    pub(crate) flapping: Flapping,
     pub(crate) connections: Arc<Connections>,
     pub(crate) session_terms: Arc<SessionTerms>,
 }
@@ -23,10 +28,46 @@ impl Server {
     pub(crate) fn new(config: MqttConfig) -> Arc<Server> {
         Arc::new(Server {
             sys: Arc::new(SysTopics::new(config.sys_interval_s)),
+            flapping: Flapping::default(),
             connections: Connections::new(ORIGIN),
             session_terms: Arc::new(session_terms(&config)),
             config,
         })
+    }
+}
+
+/// What came of the input of a connection.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) bytes: usize,
+    pub(crate) packets: u64,
+    /// Packets that are answered by one.
+    pub(crate) answers: u64,
+}
+
+impl Server {
+    /// Counts a connection that was opened.
+    pub(crate) fn count_socket(&self) {
+        sys::count(sys::Count::Sockets, 1);
+        self.sys.end_turn();
+    }
+
+    /// Counts a CONNECT of so many bytes.
+    pub(crate) fn count_connect(&self, bytes: usize) {
+        sys::count(sys::Count::Connects, 1);
+        self.count_input(&Taken { bytes, packets: 1, answers: 1 });
+    }
+
+    /// Counts what was taken of the input in the turn of a connection.
+    pub(crate) fn count_input(&self, taken: &Taken) {
+        sys::count(sys::Count::BytesReceived, taken.bytes as u64);
+        sys::count(sys::Count::PacketsReceived, taken.packets);
+        sys::count(sys::Count::PacketsSent, taken.answers);
+    }
+
+    /// Counts bytes that were written in the turn of a connection.
+    pub(crate) fn count_output(&self, bytes: usize) {
+        sys::count(sys::Count::BytesSent, bytes as u64);
     }
 }
 
@@ -50,6 +91,10 @@ impl ConnectedClient {
     pub(crate) fn new(server: &Arc<Server>) -> ConnectedClient {
         server.sys.count_connected();
         ConnectedClient { server: server.clone() }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Server> {
+        self.server.clone()
     }
 }
 

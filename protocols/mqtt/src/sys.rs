@@ -1,40 +1,53 @@
-//! `$SYS/broker/…` topics: statistics of this server under the names that other MQTT servers made common.
+//! `$SYS/broker/…` topics: statistics of this server under the names that Mosquitto made common.
 //!
-//! The values are not messages of the hub: they are not stored, not captured, and other protocols do not see them. A
-//! session that subscribes gets the current values after its SUBACK, as if they were retained, and new ones every
-//! [`sys_interval_s`](crate::MqttConfig::sys_interval_s) seconds, at QoS 0.
+//! The values are not messages of the hub: they are not captured, and other protocols do not see them. A session that
+//! subscribes gets the current values after its SUBACK, as if they were retained, and those that changed every
+//! [`sys_interval_s`](crate::MqttConfig::sys_interval_s) seconds, at the QoS of its subscription.
 //!
-//! Bound: a weak pointer for each connection with such a subscription.
+//! Bound: a weak pointer for each connection with such a subscription, and the values of each of their namespaces.
 
+mod counts;
+mod load;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use inver_broker::{Clock, Mailbox, Namespace};
+use inver_broker::{Clock, Mailbox, Namespace, SessionTally};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use self::counts::Totals;
+use self::load::Loads;
 use crate::token;
+
+pub(crate) use self::counts::{Count, count};
 
 /// Prefix of these topics. Clients cannot publish below it.
 pub(crate) const PREFIX: &str = "$SYS/";
 
-/// The topics below [`PREFIX`] that have messages, as filters: the statistics, and the state of bridges.
-const TOPICS: [&str; 9] = [
-    "$SYS/broker/version",
-    "$SYS/broker/uptime",
-    "$SYS/broker/clients/connected",
-    "$SYS/broker/clients/maximum",
-    "$SYS/broker/publish/messages/received",
-    "$SYS/broker/publish/messages/sent",
-    "$SYS/broker/publish/messages/dropped",
-    "$SYS/broker/retained messages/count",
+/// The topics below [`PREFIX`] that have messages, as filters, without the averages: statistics, the state of bridges, and
+/// the events of clients.
+#[rustfmt::skip]
+const TOPICS: [&str; 29] = [
+    "$SYS/broker/version", "$SYS/broker/uptime",
+    "$SYS/broker/clients/total", "$SYS/broker/clients/maximum", "$SYS/broker/clients/connected", "$SYS/broker/clients/active",
+    "$SYS/broker/clients/disconnected", "$SYS/broker/clients/inactive", "$SYS/broker/clients/expired",
+    "$SYS/broker/messages/received", "$SYS/broker/messages/sent", "$SYS/broker/messages/stored",
+    "$SYS/broker/store/messages/count", "$SYS/broker/store/messages/bytes",
+    "$SYS/broker/subscriptions/count", "$SYS/broker/shared_subscriptions/count", "$SYS/broker/retained messages/count",
+    "$SYS/broker/heap/current", "$SYS/broker/heap/maximum",
+    "$SYS/broker/publish/messages/received", "$SYS/broker/publish/messages/sent", "$SYS/broker/publish/messages/dropped",
+    "$SYS/broker/publish/bytes/received", "$SYS/broker/publish/bytes/sent",
+    "$SYS/broker/bytes/received", "$SYS/broker/bytes/sent",
     "$SYS/broker/connection/+/state",
+    "$SYS/brokers/+/clients/+/connected", "$SYS/brokers/+/clients/+/disconnected",
 ];
 
 /// Whether a filter can match a topic below [`PREFIX`] that has messages.
 pub(crate) fn may_match(filter: &str) -> bool {
-    TOPICS.iter().any(|topic| overlap(filter, topic))
+    TOPICS.into_iter().chain(load::topics()).any(|topic| overlap(filter, topic))
 }
 
 /// Whether two valid filters have a topic in common. The second has no `#`.
@@ -49,6 +62,20 @@ fn overlap(filter: &str, other: &str) -> bool {
     }
 }
 
+/// A topic with its value.
+pub(crate) struct Statistic {
+    pub(crate) topic: &'static str,
+    pub(crate) value: String,
+    /// It differs from the value of the interval before.
+    pub(crate) is_new: bool,
+}
+
+/// The values of a namespace in an interval.
+struct Taken {
+    interval: u64,
+    values: Arc<[Statistic]>,
+}
+
 /// Counters behind the topics, and the connections that subscribed to them.
 pub(crate) struct SysTopics {
     /// Zero: values are sent on subscribing only.
@@ -56,25 +83,30 @@ pub(crate) struct SysTopics {
     started: Instant,
     connected: AtomicU64,
     connected_max: AtomicU64,
-    received: AtomicU64,
-    sent: AtomicU64,
-    dropped: AtomicU64,
+    totals: Totals,
+    loads: Mutex<Loads>,
     subscribers: Mutex<Vec<Weak<Mailbox>>>,
     is_ticking: AtomicBool,
+    /// Intervals so far.
+    intervals: AtomicU64,
+    /// By the number of the namespace; those of which somebody subscribed.
+    taken: Mutex<HashMap<u32, Taken>>,
 }
 
 impl SysTopics {
     pub(crate) fn new(interval_s: u16) -> SysTopics {
+        let started = Clock::system().now();
         SysTopics {
             interval: Duration::from_secs(interval_s.into()),
-            started: Clock::system().now(),
+            started,
             connected: AtomicU64::new(0),
             connected_max: AtomicU64::new(0),
-            received: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            totals: Totals::default(),
+            loads: Mutex::new(Loads::new(started)),
             subscribers: Mutex::default(),
             is_ticking: AtomicBool::new(false),
+            intervals: AtomicU64::new(0),
+            taken: Mutex::default(),
         }
     }
 
@@ -87,35 +119,81 @@ impl SysTopics {
         self.connected.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts PUBLISH packets; called once a turn of a connection.
-    pub(crate) fn count_publishes(&self, received: u64, sent: u64) {
-        if received > 0 {
-            self.received.fetch_add(received, Ordering::Relaxed);
-        }
-        if sent > 0 {
-            self.sent.fetch_add(sent, Ordering::Relaxed);
-        }
-    }
-
-    /// Counts QoS 0 messages dropped because a client is slow.
-    pub(crate) fn count_dropped(&self, messages: u64) {
-        self.dropped.fetch_add(messages, Ordering::Relaxed);
+    /// Adds what was counted by [`count`]; called once a turn of a connection.
+    pub(crate) fn end_turn(&self) {
+        self.totals.end_turn();
     }
 
     /// Every topic below [`PREFIX`] with its current value.
-    pub(crate) fn values(&self, namespace: &Namespace) -> [(&'static str, String); 8] {
-        let uptime = namespace.clock().now().saturating_duration_since(self.started);
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed).to_string();
-        [
+    pub(crate) fn values(&self, namespace: &Namespace, tally: &SessionTally) -> Vec<(&'static str, String)> {
+        let now = namespace.clock().now();
+        let (connected, maximum) =
+            (self.connected.load(Ordering::Relaxed), self.connected_max.load(Ordering::Relaxed));
+        let away = tally.sessions.saturating_sub(tally.connected);
+        let retained = namespace.retained();
+        let stored = tally.queued + retained.len() as u64;
+        let of = |what| self.totals.get(what).to_string();
+        let mut values = vec![
             ("$SYS/broker/version", concat!("inver version ", env!("CARGO_PKG_VERSION")).to_owned()),
-            ("$SYS/broker/uptime", format!("{} seconds", uptime.as_secs())),
-            ("$SYS/broker/clients/connected", count(&self.connected)),
-            ("$SYS/broker/clients/maximum", count(&self.connected_max)),
-            ("$SYS/broker/publish/messages/received", count(&self.received)),
-            ("$SYS/broker/publish/messages/sent", count(&self.sent)),
-            ("$SYS/broker/publish/messages/dropped", count(&self.dropped)),
-            ("$SYS/broker/retained messages/count", namespace.retained().len().to_string()),
-        ]
+            (
+                "$SYS/broker/uptime",
+                format!("{} seconds", now.saturating_duration_since(self.started).as_secs()),
+            ),
+            ("$SYS/broker/clients/total", (connected + away).to_string()),
+            ("$SYS/broker/clients/maximum", maximum.to_string()),
+            ("$SYS/broker/clients/connected", connected.to_string()),
+            ("$SYS/broker/clients/active", connected.to_string()),
+            ("$SYS/broker/clients/disconnected", away.to_string()),
+            ("$SYS/broker/clients/inactive", away.to_string()),
+            ("$SYS/broker/clients/expired", tally.expired.to_string()),
+            ("$SYS/broker/messages/received", of(Count::PacketsReceived)),
+            ("$SYS/broker/messages/sent", of(Count::PacketsSent)),
+            ("$SYS/broker/messages/stored", stored.to_string()),
+            ("$SYS/broker/store/messages/count", stored.to_string()),
+            ("$SYS/broker/store/messages/bytes", (tally.queued_bytes + retained.bytes()).to_string()),
+            ("$SYS/broker/subscriptions/count", tally.subscriptions.to_string()),
+            ("$SYS/broker/shared_subscriptions/count", tally.shared.to_string()),
+            ("$SYS/broker/retained messages/count", retained.len().to_string()),
+            ("$SYS/broker/publish/messages/received", of(Count::PublishesReceived)),
+            ("$SYS/broker/publish/messages/sent", of(Count::PublishesSent)),
+            ("$SYS/broker/publish/messages/dropped", of(Count::PublishesDropped)),
+            ("$SYS/broker/publish/bytes/received", of(Count::PublishBytesReceived)),
+            ("$SYS/broker/publish/bytes/sent", of(Count::PublishBytesSent)),
+            ("$SYS/broker/bytes/received", of(Count::BytesReceived)),
+            ("$SYS/broker/bytes/sent", of(Count::BytesSent)),
+        ];
+        if let Some((current, maximum)) = memory_bytes() {
+            values.push(("$SYS/broker/heap/current", current.to_string()));
+            values.push(("$SYS/broker/heap/maximum", maximum.to_string()));
+        }
+        let mut loads = self.loads.lock();
+        loads.measure(now, &self.totals);
+        values.extend(loads.values());
+        values
+    }
+
+    /// The values of this interval, taken once for all sessions of a namespace.
+    pub(crate) fn values_of_interval(
+        &self,
+        namespace: &Namespace,
+        tally: impl FnOnce() -> SessionTally,
+    ) -> Arc<[Statistic]> {
+        let mut taken = self.taken.lock();
+        let interval = self.intervals.load(Ordering::Relaxed);
+        let before = taken.get(&namespace.id());
+        if let Some(before) = before.filter(|before| before.interval == interval) {
+            return before.values.clone();
+        }
+        let old: HashMap<&str, &str> = before.map_or_else(HashMap::new, |before| {
+            before.values.iter().map(|statistic| (statistic.topic, &*statistic.value)).collect()
+        });
+        let values = self.values(namespace, &tally()).into_iter().map(|(topic, value)| {
+            let is_new = old.get(topic).is_none_or(|old| **old != *value);
+            Statistic { topic, value, is_new }
+        });
+        let values: Arc<[Statistic]> = values.collect();
+        taken.insert(namespace.id(), Taken { interval, values: values.clone() });
+        values
     }
 
     /// Posts [`token::SYS`] to this mailbox at every interval, for as long as the mailbox lives.
@@ -140,6 +218,7 @@ impl SysTopics {
 async fn tick(sys: Arc<SysTopics>, clock: Clock) {
     loop {
         clock.sleep(sys.interval).await;
+        sys.intervals.fetch_add(1, Ordering::Relaxed);
         let mut subscribers = sys.subscribers.lock();
         subscribers.retain(|mailbox| {
             mailbox.upgrade().is_some_and(|mailbox| {
@@ -148,9 +227,45 @@ async fn tick(sys: Arc<SysTopics>, clock: Clock) {
             })
         });
         if subscribers.is_empty() {
+            sys.taken.lock().clear();
             // Under the lock, so that the next subscriber starts a new task.
             sys.is_ticking.store(false, Ordering::Release);
             return;
+        }
+    }
+}
+
+/// The memory of the process, and the most so far, as the system tells it; none where it does not.
+fn memory_bytes() -> Option<(u64, u64)> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kilobytes = |name: &str| -> Option<u64> {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    Some((kilobytes("VmRSS:")? * 1024, kilobytes("VmHWM:")? * 1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_overlap_where_a_topic_matches_both() {
+        for filter in [
+            "$SYS/#",
+            "$SYS/+/uptime",
+            "$SYS/broker/load/#",
+            "$SYS/broker/connection/x/state",
+            "$SYS/brokers/+/clients/#",
+            "$SYS/brokers/inver/clients/c/connected",
+            "$SYS/broker/clients/total/#",
+        ] {
+            assert!(may_match(filter), "{filter}");
+        }
+        for filter in
+            ["$SYS/x", "$SYS/broker", "$SYS/broker/uptime/x", "$SYS/broker/connection/x/y", "$SYS/+"]
+        {
+            assert!(!may_match(filter), "{filter}");
         }
     }
 }

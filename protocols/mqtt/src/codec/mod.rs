@@ -42,5 +42,6 @@ pub use publish::Publish;
 pub use reason::Reason;
 pub use suback::{SubAck, UnsubAck};
 pub use subscribe::{RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
+pub(crate) use text::check_filter;
 pub use text::{Shared, split_shared};
 pub use types::{PACKET_BYTES_MAX, Qos, REMAINING_LENGTH_MAX, Version};

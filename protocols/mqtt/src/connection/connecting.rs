@@ -89,6 +89,7 @@ impl Connecting {
 
     fn begin_connect(&mut self, wire: Vec<u8>, authenticated: Option<Authenticated>) {
         if let Some(client) = self.client.take() {
+            self.server.count_connect(wire.len());
             self.connect = Some(self.connect(client, wire, authenticated));
         }
     }
@@ -102,6 +103,7 @@ impl Connecting {
     ) -> Connect {
         let (endpoints, certificate) = (self.endpoints.clone(), self.certificate.clone());
         let (broker, server) = (self.broker.clone(), self.server.clone());
+        let banning = broker.clone();
         Box::pin(async move {
             let connect = match decode(&wire, Version::V5, server.config.connect_bytes_max) {
                 Ok(Some((Packet::Connect(connect), _))) => connect,
@@ -123,10 +125,14 @@ impl Connecting {
                         method.put(&answer, &mut accepted.properties);
                         accepted.session.allow_reauthentication(broker, endpoints.peer.ip(), method);
                     }
+                    server.flapping.count(&banning, &server.config, accepted.session.client_id());
                     client.identify(accepted.session.client_id());
                     client.logged_in(accepted.session.user(), accepted.session.namespace().name());
                     if let Some(why) = accepted.unkept_will {
                         client.request_refused("will", &why);
+                    }
+                    if let Some(why) = &accepted.refused_subscription {
+                        client.request_refused("auto_subscribe", why);
                     }
                     Outcome::Accepted(Box::new(accepted), client)
                 }

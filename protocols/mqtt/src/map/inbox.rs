@@ -10,7 +10,7 @@ use std::fmt;
 use inver_broker::message::{HeaderView, HeaderWriter, Headers, Property, expires_ms};
 use inver_storage::batch::Record;
 
-use super::names::own;
+use super::names::{ORIGIN, own};
 use crate::codec::Qos;
 
 /// How a copy is delivered, fixed when it is made.
@@ -39,6 +39,22 @@ impl InboxFor {
         let (retain, shared) = (parts.next()? == "1", parts.next()? == "1");
         Some(InboxFor { granted, retain, shared, subscription_id: parts.next()?.parse().ok() })
     }
+}
+
+/// Headers of what the server itself has to say: a message of this topic, or a copy of one for an inbox.
+pub(crate) fn server_headers<'w>(
+    writer: &'w mut HeaderWriter,
+    topic: &str,
+    qos: Qos,
+    inbox_for: Option<InboxFor>,
+) -> Headers<'w> {
+    writer.begin(ORIGIN, None);
+    if let Some(inbox_for) = inbox_for {
+        writer.property(own::INBOX_FOR, inbox_for.to_string().as_bytes());
+    }
+    writer.put(Property::Address(topic.as_bytes()));
+    writer.put(Property::Qos(qos as u8));
+    writer.headers()
 }
 
 /// Headers of a copy: the message's own, how the copy is delivered, and its topic, which the address of where it is copied

@@ -15,7 +15,7 @@ mod produced;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use inbox::{InboxFor, inbox_copy};
+pub(crate) use inbox::{InboxFor, inbox_copy, server_headers};
 pub(crate) use incoming::{Author, Incoming};
 pub(crate) use names::ORIGIN;
 pub(crate) use outgoing::Outgoing;

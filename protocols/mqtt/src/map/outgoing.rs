@@ -8,7 +8,7 @@ use inver_storage::batch::Record;
 
 use super::inbox::InboxFor;
 use super::names::{AS_USER_PROPERTIES, ORIGIN, own};
-use super::produced::{Produced, is_producers};
+use super::produced::{Places, Produced, is_producers};
 use crate::codec::{PropertiesBuf, Property, Qos};
 
 /// A record as an MQTT message.
@@ -30,8 +30,8 @@ pub(crate) struct Outgoing<'a> {
     reply_to: Option<&'a [u8]>,
     correlation_id: Option<&'a [u8]>,
     headers: HeaderView<'a>,
-    /// The properties that the producer of a record gave it.
-    produced: Option<Produced<'a>>,
+    /// Of a record that a producer wrote: which of its headers are properties.
+    produced: Option<Places>,
     key: Option<&'a [u8]>,
 }
 
@@ -40,24 +40,26 @@ impl<'a> Outgoing<'a> {
     /// neither is known, or the topic name would be longer than 65,535 bytes.
     pub(crate) fn read(record: &'a Record, address: Option<&'a [u8]>) -> Option<Outgoing<'a>> {
         let headers = HeaderView::of(record);
-        let produced = is_producers(&headers).then(|| Produced::read(&headers));
+        let is_produced = is_producers(&headers);
         let mut outgoing = Outgoing {
             topic: Cow::Borrowed(""),
-            // Records of a producer's batch were acknowledged to their producer as durable.
-            qos: produced.as_ref().map_or(Qos::AtMostOnce, |said| said.qos.unwrap_or(Qos::AtLeastOnce)),
-            retain: produced.as_ref().is_some_and(|said| said.retain),
+            qos: Qos::AtMostOnce,
+            retain: false,
             client_id: None,
-            expires_ms: produced.as_ref().and_then(|said| said.expires_ms),
+            expires_ms: None,
             inbox_for: None,
-            payload_format: produced.as_ref().and_then(|said| said.payload_format),
-            content_type: produced.as_ref().and_then(|said| said.content_type),
-            reply_to: produced.as_ref().and_then(|said| said.reply_to),
-            correlation_id: produced.as_ref().and_then(|said| said.correlation_id),
+            payload_format: None,
+            content_type: None,
+            reply_to: None,
+            correlation_id: None,
             headers,
-            key: produced.as_ref().and(record.key.as_deref()),
+            key: if is_produced { record.key.as_deref() } else { None },
             produced: None,
         };
-        let mut slashed = produced.as_ref().and_then(|said| said.address);
+        let mut slashed = None;
+        if is_produced {
+            slashed = outgoing.take_produced();
+        }
         let mut dotted = None;
         for property in headers.typed_properties() {
             match property {
@@ -79,7 +81,6 @@ impl<'a> Outgoing<'a> {
                 _ => {}
             }
         }
-        outgoing.produced = produced;
         outgoing.topic = match (slashed, dotted.or(address)) {
             (Some(slashed), _) => topic(Cow::Borrowed(slashed)),
             (None, Some(dotted)) => topic(rewrite(Form::Dotted, Form::Slashed, dotted)),
@@ -87,6 +88,22 @@ impl<'a> Outgoing<'a> {
         };
         let length = outgoing.topic.len();
         (length > 0 && length <= usize::from(u16::MAX)).then_some(outgoing)
+    }
+
+    /// Takes the properties that a producer gave its record; its address, if it names one.
+    #[cold]
+    fn take_produced(&mut self) -> Option<&'a [u8]> {
+        let said = Produced::read(&self.headers);
+        // Records of a producer's batch were acknowledged to their producer as durable.
+        self.qos = said.qos.unwrap_or(Qos::AtLeastOnce);
+        self.retain = said.retain;
+        self.expires_ms = said.expires_ms;
+        self.payload_format = said.payload_format;
+        self.content_type = said.content_type;
+        self.reply_to = said.reply_to;
+        self.correlation_id = said.correlation_id;
+        self.produced = Some(said.places);
+        said.address
     }
 
     /// Whether the message has expired.
@@ -145,7 +162,7 @@ impl<'a> Outgoing<'a> {
             self.headers.written().for_each(|(header, value)| user(header, value));
         } else {
             for (place, header, value) in self.headers.shown_numbered() {
-                if self.produced.as_ref().is_some_and(|said| said.is_taken(place)) {
+                if self.produced.is_some_and(|places| places.contains(place)) {
                     continue;
                 }
                 if self.key.is_some() && *header == *name::RECORD_KEY.as_bytes() {

@@ -22,11 +22,22 @@ pub(super) struct Produced<'a> {
     pub(super) reply_to: Option<&'a [u8]>,
     pub(super) correlation_id: Option<&'a [u8]>,
     pub(super) expires_ms: Option<i64>,
-    /// The places of these among the user's headers, a bit each.
-    taken: u64,
+    /// The places of these among the user's headers.
+    pub(super) places: Places,
 }
 
-/// Headers among which properties are looked for: one for each bit of [`Produced::taken`].
+/// Places among the user's headers of a record, a bit each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Places(u64);
+
+impl Places {
+    /// Whether the header at this place is among them.
+    pub(super) fn contains(self, place: usize) -> bool {
+        place < LOOKED_AT_MAX && self.0 & 1 << place != 0
+    }
+}
+
+/// Headers among which properties are looked for: one for each bit of [`Places`].
 const LOOKED_AT_MAX: usize = 64;
 
 impl<'a> Produced<'a> {
@@ -35,7 +46,7 @@ impl<'a> Produced<'a> {
         let mut produced = Produced::default();
         for (place, (header, value)) in headers.written().take(LOOKED_AT_MAX).enumerate() {
             if value.is_some_and(|value| produced.take(header, value)) {
-                produced.taken |= 1 << place;
+                produced.places.0 |= 1 << place;
             }
         }
         produced
@@ -61,11 +72,6 @@ impl<'a> Produced<'a> {
             name::EXPIRES => set(&mut self.expires_ms, number(value)),
             _ => false,
         }
-    }
-
-    /// Whether the header at this place among the user's is a property.
-    pub(super) fn is_taken(&self, place: usize) -> bool {
-        place < LOOKED_AT_MAX && self.taken & 1 << place != 0
     }
 }
 

@@ -11,6 +11,7 @@ use super::Session;
 use super::source::DeliverySource;
 use crate::buffers;
 use crate::error::Stop;
+use crate::sys;
 
 /// Messages in one pull.
 const PULL_MESSAGES_MAX: usize = 1024;
@@ -28,7 +29,9 @@ impl Session {
         self.count_presence();
         self.scratch.give_back();
         let (received, sent) = (std::mem::take(&mut self.received), std::mem::take(&mut self.sent));
-        self.server.sys.count_publishes(u64::from(received), u64::from(sent));
+        sys::count(sys::Count::PublishesReceived, received.into());
+        sys::count(sys::Count::PublishesSent, sent.into());
+        sys::count(sys::Count::PacketsSent, sent.into());
         more
     }
 
@@ -69,7 +72,7 @@ impl Session {
             let scan_continues = self.may_send(full, out) && self.scan_retained(out)?;
             if self.sys_due && self.may_send(full, out) {
                 self.sys_due = false;
-                self.send_sys(out);
+                self.send_sys(out)?;
             }
             self.flush()?;
             if !self.may_send(full, out) {

@@ -3,6 +3,7 @@
 use super::{Session, inflight, stored, terms};
 use crate::codec::{DecodeError, Disconnect, Packet, Properties, PropertiesBuf, Property, Reason, Version};
 use crate::error::{Stop, count_reason};
+use crate::sys;
 
 impl Session {
     pub(super) fn disconnect(&mut self, disconnect: &Disconnect<'_>) -> Stop {
@@ -31,7 +32,8 @@ impl Session {
 
     /// Stores what must outlive the connection. Dropping the session afterwards detaches it from the broker's session.
     pub(crate) fn end(&mut self) {
-        self.server.sys.count_dropped(self.dropped());
+        sys::count(sys::Count::PublishesDropped, self.dropped());
+        self.server.sys.end_turn();
         if !self.core.is_durable() {
             for (subscription, id) in self.inflight.acknowledge_exactly_once() {
                 self.acknowledged(inflight::AckTarget::Shared { subscription, id });

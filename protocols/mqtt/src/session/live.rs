@@ -8,6 +8,7 @@ use super::live_encoding::{Requirements, put_shared};
 use super::unsent::RestOfBatch;
 use crate::buffers;
 use crate::codec::Version;
+use crate::sys;
 
 impl Session {
     /// Writes the queued batches as far as the output has room.
@@ -44,8 +45,9 @@ impl Session {
         if !is_limited
             && taken == 0
             && self.accepts_shared_encoding()
-            && put_shared(&batch, self.version, self.requirements(), out)
+            && let Some(payload_bytes) = put_shared(&batch, self.version, self.requirements(), out)
         {
+            sys::count(sys::Count::PublishBytesSent, payload_bytes);
             self.trace_batch(&batch);
             self.sent += batch.messages as u32;
             count(Count::SentAuto, batch.messages);

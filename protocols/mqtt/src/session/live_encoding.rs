@@ -45,6 +45,8 @@ enum Encoding {
     Impossible,
     Packets {
         bytes: Vec<u8>,
+        /// Bytes of the payloads.
+        payload_bytes: u64,
         /// Size of the largest packet.
         packet_bytes_max: usize,
         /// A message was published with RETAIN.
@@ -56,16 +58,17 @@ thread_local! {
     static CACHE: RefCell<VecDeque<Cached>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// Writes the shared packets of a batch. False, and nothing written, if there are none that meet the requirements.
+/// Writes the shared packets of a batch; the bytes of their payloads. None, and nothing written, if there are no packets that
+/// meet the requirements.
 pub(super) fn put_shared(
     batch: &LiveBatch,
     version: Version,
     requirements: Requirements,
     out: &mut Vec<u8>,
-) -> bool {
+) -> Option<u64> {
     // A finished batch (one with a topic) is a slice of a larger buffer, which the cache would keep in memory.
     if batch.topic.is_some() || batch.bytes.len() > CACHED_BATCH_BYTES_MAX {
-        return false;
+        return None;
     }
     CACHE.with_borrow_mut(|cache| {
         let is_same = |cached: &Cached| {
@@ -78,20 +81,20 @@ pub(super) fn put_shared(
                 cache.pop_front();
             }
             cache.push_back(Cached { batch: batch.bytes.clone(), version, encoding: Encoding::Pending });
-            return false;
+            return None;
         };
         if let Encoding::Pending = cached.encoding {
             cached.encoding = encode(&cached.batch, version).unwrap_or(Encoding::Impossible);
         }
         match &cached.encoding {
-            Encoding::Packets { bytes, packet_bytes_max, retain }
+            Encoding::Packets { bytes, payload_bytes, packet_bytes_max, retain }
                 if *packet_bytes_max <= requirements.packet_bytes_max
                     && !(*retain && requirements.retain_as_published) =>
             {
                 out.extend_from_slice(bytes);
-                true
+                Some(*payload_bytes)
             }
-            _ => false,
+            _ => None,
         }
     })
 }
@@ -99,7 +102,7 @@ pub(super) fn put_shared(
 /// Encodes a batch; `None` if its packets depend on when or to whom they are sent.
 fn encode(batch: &Bytes, version: Version) -> Option<Encoding> {
     let mut bytes = Vec::with_capacity(batch.len());
-    let (mut packet_bytes_max, mut retain) = (0, false);
+    let (mut payload_bytes, mut packet_bytes_max, mut retain) = (0, 0, false);
     let mut properties = PropertiesBuf::new();
     for record in records(batch).ok()? {
         let record = record.ok()?;
@@ -123,7 +126,8 @@ fn encode(batch: &Bytes, version: Version) -> Option<Encoding> {
             payload: record.value.as_deref().unwrap_or_default(),
         };
         publish.encode(version, &mut bytes).ok()?;
+        payload_bytes += publish.payload.len() as u64;
         packet_bytes_max = packet_bytes_max.max(bytes.len() - start);
     }
-    Some(Encoding::Packets { bytes, packet_bytes_max, retain })
+    Some(Encoding::Packets { bytes, payload_bytes, packet_bytes_max, retain })
 }

@@ -45,9 +45,9 @@ use inver_driver::{CountedConsumer, CountedPublisher};
 use inver_storage::{Log, Lsn};
 
 use crate::codec::{DecodeError, Packet, Version};
-use crate::config::MqttConfig;
+use crate::config::{ClientLimits, MqttConfig};
 use crate::error::Stop;
-use crate::server::ConnectedClient;
+use crate::server::{ConnectedClient, Server};
 use crate::token;
 
 use self::deferred::Deferred;
@@ -79,6 +79,7 @@ pub(crate) struct Session {
     /// Request Problem Information: whether acknowledgements may carry a Reason String [MQTT-3.1.2-29].
     problem_information: bool,
     keep_alive_s: u16,
+    limits: ClientLimits,
     /// Session Expiry Interval of CONNECT. DISCONNECT may change it unless it is 0 (section 3.14.2.2.2).
     expiry_s: u32,
 
@@ -146,6 +147,16 @@ impl Session {
     /// The namespace that it is in.
     pub(crate) fn namespace(&self) -> &Namespace {
         self.core.namespace()
+    }
+
+    /// What all connections share.
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The Session Expiry Interval in force.
+    pub(crate) fn expiry_s(&self) -> u32 {
+        self.expiry_s
     }
 
     /// The protocol's settings.

@@ -9,8 +9,10 @@ use super::filters;
 use super::receive::Arrival;
 use super::{Session, stored};
 use crate::codec::{Ack, DecodeError, Packet, Publish, Qos, Reason, Version};
+use crate::config::{By, ClientLimits};
 use crate::error::{Stop, count_reason};
 use crate::map::{Author, Incoming};
+use crate::sys;
 
 /// Size from which a write batch is submitted before the turn ends.
 const WRITE_BATCH_BYTES_MAX: usize = 1024 * 1024;
@@ -27,10 +29,26 @@ pub(super) fn refused_topic(topic: &str) -> Option<Reason> {
     filters::is_foreign(topic).then_some(Reason::TopicNameInvalid)
 }
 
+/// Checks what a message asks for against what its client may use [MQTT-3.2.2-11], [MQTT-3.2.2-14].
+pub(super) fn check_publish(qos: Qos, retain: bool, limits: ClientLimits) -> Result<(), DecodeError> {
+    if qos as u8 > limits.maximum_qos {
+        return Err(DecodeError::because(
+            Reason::QosNotSupported,
+            "a QoS above the maximum (mqtt.maximum_qos)",
+        ));
+    }
+    if retain && !limits.retain {
+        let what = "a retained message (mqtt.retain_available)";
+        return Err(DecodeError::because(Reason::RetainNotSupported, what));
+    }
+    Ok(())
+}
+
 impl Session {
     /// Routes a PUBLISH and copies it into the turn's write batch. The acknowledgement waits until that is committed.
     pub(super) fn publish(&mut self, publish: &Publish<'_>) -> Result<(), Stop> {
         let is_shut = self.is_told_to_wait(publish) && self.log().gate().shortage().is_some();
+        check_publish(publish.qos, publish.retain, self.limits)?;
         let incoming = Incoming::read(publish.properties)?;
         let topic = match incoming.topic_alias {
             Some(alias) => self.aliases_in.resolve(publish.topic, alias)?,
@@ -39,8 +57,17 @@ impl Session {
             }
             None => publish.topic,
         };
+        let rewritten = match &self.server.config.rewrite {
+            rules if rules.0.is_empty() => None,
+            rules => {
+                let by = By { client_id: self.core.client_id(), user: self.core.permissions().user() };
+                rules.publish(topic, by)
+            }
+        };
+        let topic = rewritten.as_deref().unwrap_or(topic);
         let (qos, packet_id) = (publish.qos, publish.packet_id);
         count_received(publish.payload.len());
+        sys::count(sys::Count::PublishBytesReceived, publish.payload.len() as u64);
         if qos != Qos::AtMostOnce {
             count(Count::ToConfirm, 1);
         }
@@ -83,7 +110,7 @@ impl Session {
                     key: None,
                     value: Some(publish.payload),
                     headers,
-                    guaranteed: qos != Qos::AtMostOnce,
+                    guaranteed: qos != Qos::AtMostOnce || self.server.config.upgrade_outgoing_qos,
                     lookup: None,
                 };
                 let publisher = self.publisher.of(&self.core);
@@ -112,7 +139,7 @@ impl Session {
         if reason == Reason::NotAuthorized {
             // Dropped. A client before MQTT 5 is told that it was received, as by other servers: without a reason in
             // the acknowledgement the alternative would end its connection again and again [MQTT-3.3.5-2 of 3.1.1].
-            self.server.sys.count_dropped(1);
+            sys::count(sys::Count::PublishesDropped, 1);
         }
         self.acknowledge(qos, packet_id, reason);
         if batch_bytes >= WRITE_BATCH_BYTES_MAX {

@@ -33,7 +33,7 @@ impl Session {
             scan.from = next;
             self.scans.push_front(scan);
         } else if scan.is_sys {
-            self.send_sys_retained(&scan, out);
+            self.send_sys_retained(&scan, out)?;
         }
         Ok(!filled_inbox && !self.scans.is_empty())
     }
@@ -46,7 +46,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<bool, Stop> {
         let Some(outgoing) = Outgoing::read(record, None) else { return Ok(false) };
-        if outgoing.qos.min(scan.granted) == Qos::AtMostOnce {
+        if self.qos_of(&outgoing, scan.granted) == Qos::AtMostOnce {
             self.write_qos_0(true, record, &outgoing, scan.subscription_id.as_slice(), out);
             return Ok(false);
         }

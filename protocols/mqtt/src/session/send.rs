@@ -12,6 +12,7 @@ use super::source::DeliverySource;
 use crate::codec::{Properties, Property, Publish, Qos, Version};
 use crate::error::Stop;
 use crate::map::{InboxFor, Outgoing, inbox_copy};
+use crate::sys;
 
 /// How a message is delivered.
 struct Delivered {
@@ -199,6 +200,7 @@ impl Session {
         let is_encoded = publish.encode(self.version, out).is_ok();
         if is_encoded && out.len() - start <= self.client_packet_bytes_max {
             self.sent += 1;
+            sys::count(sys::Count::PublishBytesSent, publish.payload.len() as u64);
             count(if publish.qos == Qos::AtMostOnce { Count::SentAuto } else { Count::SentManual }, 1);
             if publish.dup {
                 count(Count::Redelivered, 1);
@@ -217,7 +219,7 @@ impl Session {
     fn delivered_as(&mut self, from: DeliverySource, outgoing: &Outgoing<'_>) -> Delivered {
         if let Some(inbox_for) = outgoing.inbox_for {
             return Delivered {
-                qos: outgoing.qos.min(inbox_for.granted),
+                qos: self.qos_of(outgoing, inbox_for.granted),
                 retain: inbox_for.retain,
                 subscription_ids: inbox_for.subscription_id.into_iter().collect(),
             };
@@ -225,20 +227,29 @@ impl Session {
         let DeliverySource::Shared(number) = from else { return self.match_own_filters(outgoing) };
         let terms = self.shared.get(number).map(|shared| shared.terms).unwrap_or_default();
         Delivered {
-            qos: outgoing.qos.min(terms.options.qos),
+            qos: self.qos_of(outgoing, terms.options.qos),
             retain: terms.options.retain_as_published && outgoing.retain,
             subscription_ids: terms.id.into_iter().collect(),
         }
+    }
+
+    /// The QoS at which a message is delivered to a subscription.
+    pub(super) fn qos_of(&self, outgoing: &Outgoing<'_>, granted: Qos) -> Qos {
+        if self.server.config.upgrade_outgoing_qos { granted } else { granted.min(outgoing.qos) }
     }
 
     /// Matches a message against the session's filters, without the shared ones.
     fn match_own_filters(&mut self, outgoing: &Outgoing<'_>) -> Delivered {
         let client_id = self.core.client_id().as_bytes();
         let is_own = self.subscriptions.any_no_local() && outgoing.client_id == Some(client_id);
+        let upgrades = self.server.config.upgrade_outgoing_qos;
         let matched = self.subscriptions.matched(&outgoing.topic, is_own);
         Delivered {
             // A message in flight when its filter is unsubscribed is still delivered (section 3.10.4).
-            qos: matched.qos.map_or(outgoing.qos, |granted| granted.min(outgoing.qos)),
+            qos: matched.qos.map_or(outgoing.qos, |granted| match upgrades {
+                true => granted,
+                false => granted.min(outgoing.qos),
+            }),
             retain: matched.retain_as_published && outgoing.retain,
             subscription_ids: matched.ids.clone(),
         }

@@ -1,5 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11, 4.8).
 
+use std::borrow::Cow;
+
 use inver_broker::{ConsumerSpec, Filter, Mode, SubscribeError, SubscriptionOptions};
 use inver_settings::{MESSAGE_BYTES_MAX, excerpt};
 
@@ -10,9 +12,11 @@ use super::filters::{self, Asked};
 use super::source::{DeliverySource, RetainedScan};
 use super::terms::Terms;
 use crate::codec::{
-    Packet, PropertiesBuf, Property, Qos, Reason, RetainHandling, SubAck, Subscribe, SubscribeOptions,
-    UnsubAck, Unsubscribe,
+    Packet, PropertiesBuf, Property, Qos, Reason, RetainHandling, Shared, SubAck, Subscribe,
+    SubscribeOptions, UnsubAck, Unsubscribe, check_filter, split_shared,
 };
+use crate::config::template::{self, Values};
+use crate::config::{AutoSubscription, By};
 use crate::error::{Stop, count_reason};
 use crate::sys;
 
@@ -38,7 +42,9 @@ impl Session {
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut first_error = None;
         for &(filter, mut options) in &subscribe.filters {
+            let filter = &*self.rewritten(filter);
             options.retain_as_published |= self.is_bridge;
+            options.qos = options.qos.min(Qos::from_bits(self.limits.maximum_qos).unwrap_or(options.qos));
             let asked = filters::asked(filter).map_err(|why| (Reason::TopicFilterInvalid, why.to_owned()));
             let subscribed = asked.and_then(|asked| {
                 let mode = if asked.is_shared { mode.clone()? } else { None };
@@ -68,8 +74,67 @@ impl Session {
         Ok(())
     }
 
+    /// The filter after the rules that rewrite it.
+    fn rewritten<'a>(&self, filter: &'a str) -> Cow<'a, str> {
+        let by = By { client_id: self.core.client_id(), user: self.core.permissions().user() };
+        let inner = match split_shared(filter) {
+            Shared::Yes { filter, .. } => filter,
+            Shared::No | Shared::Invalid => filter,
+        };
+        let prefix = filter.strip_suffix(inner).unwrap_or_default();
+        let rewritten = self.server.config.rewrite.subscribe(inner, by);
+        rewritten.map_or(Cow::Borrowed(filter), |inner| Cow::Owned(format!("{prefix}{inner}")))
+    }
+
+    /// Makes the subscriptions that every client gets; why the first one that is refused is.
+    pub(super) fn subscribe_automatically(&mut self) -> Option<String> {
+        let server = self.server.shared();
+        let mut refused = None;
+        for one in &server.config.auto_subscribe.0 {
+            let filter = {
+                let user = self.core.permissions().user().unwrap_or_default();
+                template::fill(&one.filter, Values { matched: &[], client_id: self.core.client_id(), user })
+            };
+            if let Err(why) = self.subscribe_as(&filter, one) {
+                refused.get_or_insert(format!("{filter}: {why}"));
+            }
+        }
+        refused
+    }
+
+    fn subscribe_as(&mut self, filter: &str, one: &AutoSubscription) -> Result<(), String> {
+        let user = self.core.permissions().user().unwrap_or_default();
+        if one.filter.contains('{')
+            && [self.core.client_id(), user].iter().any(|name| name.contains(['+', '#']))
+        {
+            return Err("the client's name has a wildcard".to_owned());
+        }
+        check_filter(filter).map_err(|error| error.to_string())?;
+        let asked = filters::asked(filter)?;
+        let qos = one.qos.min(self.limits.maximum_qos);
+        let options = SubscribeOptions {
+            qos: Qos::from_bits(qos).unwrap_or_default(),
+            no_local: one.no_local && !asked.is_shared,
+            retain_as_published: one.retain_as_published,
+            retain_handling: match one.retain_handling {
+                0 => RetainHandling::Send,
+                1 => RetainHandling::SendIfNew,
+                _ => RetainHandling::DoNotSend,
+            },
+        };
+        self.subscribe_one(&asked, Terms { options, id: None, mode: None }).map_err(|(_, why)| why)
+    }
+
     fn subscribe_one(&mut self, asked: &Asked<'_>, terms: Terms) -> Result<(), (Reason, String)> {
         let filter = &*asked.text;
+        if asked.is_shared && !self.limits.shared {
+            let what = "shared subscriptions are not available (mqtt.shared_subscriptions)";
+            return Err((Reason::SharedSubscriptionsNotSupported, what.to_owned()));
+        }
+        if !self.limits.wildcards && filter.contains(['+', '#']) {
+            let what = "subscriptions with wildcards are not available (mqtt.wildcard_subscriptions)";
+            return Err((Reason::WildcardSubscriptionsNotSupported, what.to_owned()));
+        }
         if self.server.config.refused_filters.iter().any(|refused| refused == filter) {
             return Err((Reason::Unspecified, "topic filter refused by configuration".to_owned()));
         }
@@ -151,6 +216,7 @@ impl Session {
         self.flush()?;
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         for &filter in &unsubscribe.filters {
+            let filter = &*self.rewritten(filter);
             let filter = &*filters::stored(filter);
             if let Some(shared) = self.shared.remove(filter) {
                 // Messages already sent are completed here; the others go to the remaining members.

@@ -1,33 +1,66 @@
-//! `$SYS` values for this session.
+//! `$SYS` values for this session: at QoS 0 straight to the client, at QoS 1 and 2 through the session's inbox.
 
 use inver_access::{Operation, ResourceKind};
-use inver_broker::Address;
 use inver_broker::address::Form;
+use inver_broker::{Address, Message};
 
 use super::Session;
 use super::source::RetainedScan;
 use crate::codec::{Properties, PropertiesBuf, Property, Publish, Qos, Version};
+use crate::error::Stop;
+use crate::map::{InboxFor, server_headers};
 
 impl Session {
-    /// Writes the current values of the topics that the session subscribed to.
-    pub(super) fn send_sys(&mut self, out: &mut Vec<u8>) {
-        for (topic, value) in self.server.sys.values(self.core.namespace()) {
-            let matched = self.subscriptions.matched(topic, false);
-            if matched.qos.is_some() && may_receive(&self.core, topic) {
-                let ids = matched.ids.clone();
-                self.put_sys(topic, &value, false, &ids, out);
+    /// Sends the values that changed of the topics that the session subscribed to.
+    pub(super) fn send_sys(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
+        let values = self.server.sys.values_of_interval(self.core.namespace(), || self.core.tally());
+        for statistic in values.iter().filter(|statistic| statistic.is_new) {
+            let matched = self.subscriptions.matched(statistic.topic, false);
+            let (Some(qos), ids) = (matched.qos, matched.ids.clone()) else { continue };
+            if !may_receive(&self.core, statistic.topic) {
+                continue;
+            }
+            match qos {
+                Qos::AtMostOnce => self.put_sys(statistic.topic, &statistic.value, false, &ids, out),
+                _ => self.queue_sys(statistic.topic, &statistic.value, None)?,
             }
         }
+        Ok(())
     }
 
-    /// Writes the current values to a new subscription, as if they were retained.
-    pub(super) fn send_sys_retained(&mut self, scan: &RetainedScan, out: &mut Vec<u8>) {
-        for (topic, value) in self.server.sys.values(self.core.namespace()) {
+    /// Sends the current values to a new subscription, as if they were retained.
+    pub(super) fn send_sys_retained(&mut self, scan: &RetainedScan, out: &mut Vec<u8>) -> Result<(), Stop> {
+        for (topic, value) in self.server.sys.values(self.core.namespace(), &self.core.tally()) {
             let matches = scan.filter.matches(&Address::parse(Form::Slashed, topic.as_bytes()));
-            if matches && may_receive(&self.core, topic) {
-                self.put_sys(topic, &value, true, scan.subscription_id.as_slice(), out);
+            if !matches || !may_receive(&self.core, topic) {
+                continue;
+            }
+            let inbox_for = InboxFor {
+                granted: scan.granted,
+                retain: true,
+                shared: false,
+                subscription_id: scan.subscription_id,
+            };
+            match scan.granted {
+                Qos::AtMostOnce => self.put_sys(topic, &value, true, scan.subscription_id.as_slice(), out),
+                _ => self.queue_sys(topic, &value, Some(inbox_for))?,
             }
         }
+        Ok(())
+    }
+
+    fn queue_sys(&mut self, topic: &str, value: &str, inbox_for: Option<InboxFor>) -> Result<(), Stop> {
+        let headers = server_headers(&mut self.scratch.get().headers, topic, Qos::ExactlyOnce, inbox_for);
+        let message = Message {
+            timestamp_ms: self.now_ms,
+            key: None,
+            value: Some(value.as_bytes()),
+            headers,
+            guaranteed: true,
+            lookup: None,
+        };
+        self.publisher.of(&self.core).publish(self.core.target(), &message)?;
+        Ok(())
     }
 
     fn put_sys(&mut self, topic: &str, value: &str, retain: bool, ids: &[u32], out: &mut Vec<u8>) {

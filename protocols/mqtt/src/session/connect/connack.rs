@@ -5,8 +5,8 @@ use crate::session::Session;
 
 use super::request::Request;
 
-/// Bytes of a CONNACK with a warning, at most: its other properties may have a client identifier.
-const WARNING_ROOM_BYTES: usize = 70_000;
+/// Bytes of a CONNACK with a warning, at most: its other properties may have a client identifier, and response information.
+const WARNING_ROOM_BYTES: usize = 200_000;
 
 impl Session {
     /// The properties that tell an MQTT 5 client the server's bounds, and what differs from its request.
@@ -37,6 +37,25 @@ impl Session {
         }
         if config.packet_bytes_max < PACKET_BYTES_MAX {
             push(Property::MaximumPacketSize(config.packet_bytes_max as u32));
+        }
+        let limits = self.limits;
+        if limits.maximum_qos < 2 {
+            push(Property::MaximumQos(limits.maximum_qos));
+        }
+        if !limits.retain {
+            push(Property::RetainAvailable(0));
+        }
+        if !limits.wildcards {
+            push(Property::WildcardSubscriptionAvailable(0));
+        }
+        if !limits.shared {
+            push(Property::SharedSubscriptionAvailable(0));
+        }
+        if request.response_information && !config.response_information.is_empty() {
+            let user = self.user().unwrap_or_default();
+            let text =
+                config.response_information.replace("{client_id}", self.client_id()).replace("{user}", user);
+            push(Property::ResponseInformation(&text));
         }
         if let Some(assigned) = assigned_client_id {
             push(Property::AssignedClientIdentifier(assigned));

@@ -17,15 +17,15 @@ use self::request::Request;
 use super::deferred::Deferred;
 use super::inflight::InflightWindow;
 use super::lazy::{LazyPublisher, LazyQueue};
-use super::publish::refused_topic;
+use super::publish::{check_publish, refused_topic};
 use super::receive::ReceiveWindow;
 use super::scratch::ScratchLease;
 use super::shared::SharedSubscriptions;
 use super::stored::{self, StoredState};
 use super::subscriptions::Subscriptions;
 use super::{Counted, Session, alias, terms};
-use crate::codec::{Ack, Connect, Packet, PropertiesBuf, Reason, Version, Will};
-use crate::config::MqttConfig;
+use crate::codec::{Ack, Connect, Packet, PropertiesBuf, Qos, Reason, Version, Will};
+use crate::config::{By, MqttConfig};
 use crate::error::Refusal;
 use crate::server::{ConnectedClient, Server};
 
@@ -34,8 +34,12 @@ pub(crate) struct Accepted {
     pub(crate) session: Session,
     /// CONNACK's Session Present flag.
     pub(crate) present: bool,
+    /// CONNECT's Clean Start flag.
+    pub(crate) clean_start: bool,
     /// Why the client's will is not kept, if it is not.
     pub(crate) unkept_will: Option<&'static str>,
+    /// Why a subscription that every client gets is refused, if one is.
+    pub(crate) refused_subscription: Option<String>,
     /// CONNACK's properties.
     pub(crate) properties: PropertiesBuf,
 }
@@ -57,6 +61,13 @@ pub(crate) async fn connect(
     let permissions = admitted.permissions;
     let user = permissions.user().map(str::to_owned);
 
+    let limits = config.limits_of(&client.endpoints.listener.name, user.as_deref());
+    if connect.version == Version::V5
+        && let Some(will) = &connect.will
+    {
+        check_publish(will.qos, will.retain, limits)?;
+    }
+
     let spec = SessionSpec {
         client_id,
         clean_start: connect.clean_start,
@@ -67,9 +78,17 @@ pub(crate) async fn connect(
     };
     let opened = admitted.sessions.open(spec).await?;
     let Opened { session: core, present, subscriptions, state, mut completion } = opened;
-    let unkept_will = connect.will.as_ref().and_then(|will| unkept(will, config));
-    if let Some(will) = connect.will.as_ref().filter(|_| unkept_will.is_none()) {
-        let will = will::stored(will, client_id, user.as_deref(), now_ms)?;
+    let by = By { client_id, user: user.as_deref() };
+    let rewritten = connect.will.as_ref().and_then(|will| config.rewrite.publish(will.topic, by));
+    let will_topic =
+        rewritten.as_deref().or(connect.will.as_ref().map(|will| will.topic)).unwrap_or_default();
+    let connect_will = connect.will.as_ref().map(|will| Will { topic: will_topic, ..will.clone() });
+    let unkept_will = connect_will.as_ref().and_then(|will| unkept(will, config));
+    if let Some(will) = connect_will.as_ref().filter(|_| unkept_will.is_none()) {
+        // An older client cannot be told what its will may not have.
+        let qos = will.qos.min(Qos::from_bits(limits.maximum_qos).unwrap_or(will.qos));
+        let will = Will { qos, retain: will.retain && limits.retain, ..will.clone() };
+        let will = will::stored(&will, client_id, user.as_deref(), now_ms)?;
         completion = completion.and(core.set_will(Some(will))?);
     }
     let stored = StoredState::read(&state);
@@ -89,7 +108,8 @@ pub(crate) async fn connect(
         reauthentication: None,
         client_packet_bytes_max: request.packet_bytes_max,
         problem_information: request.problem_information,
-        keep_alive_s: keep_alive_s(connect.keep_alive_s, config),
+        keep_alive_s: keep_alive_s(connect.keep_alive_s, limits.keep_alive_s_max),
+        limits,
         expiry_s: request.expiry_s,
         receive: ReceiveWindow::new(is_v5.then_some(config.receive_maximum), stored.received),
         inflight: InflightWindow::new(window, stored.released.iter().copied()),
@@ -116,6 +136,7 @@ pub(crate) async fn connect(
         scratch: ScratchLease::default(),
     };
     session.restore(subscriptions, mailbox);
+    let refused_subscription = session.subscribe_automatically();
     // PUBRELs without a PUBCOMP are sent again [MQTT-4.4.0-1], after CONNACK.
     for packet_id in stored.released {
         let pubrel = Packet::PubRel(Ack::new(packet_id, Reason::Success));
@@ -126,7 +147,14 @@ pub(crate) async fn connect(
         broker.log().wait_committed(lsn).await?;
     }
     let properties = session.connack_properties(connect, assigned.as_deref(), &request, unkept_will);
-    Ok(Accepted { session, present, unkept_will, properties })
+    Ok(Accepted {
+        session,
+        present,
+        clean_start: connect.clean_start,
+        unkept_will,
+        refused_subscription,
+        properties,
+    })
 }
 
 /// Why a will is not kept. Its client connects all the same: other servers take such wills, and a client that is refused
@@ -141,9 +169,9 @@ fn unkept(will: &Will<'_>, config: &MqttConfig) -> Option<&'static str> {
     }
 }
 
-/// The keep alive in force: the client's, bounded by the configuration.
-fn keep_alive_s(requested: u16, config: &MqttConfig) -> u16 {
-    match config.keep_alive_s_max {
+/// The keep alive in force: the client's, bounded.
+fn keep_alive_s(requested: u16, max: Option<u16>) -> u16 {
+    match max {
         Some(max) if requested == 0 || requested > max => max,
         _ => requested,
     }

@@ -11,6 +11,7 @@ pub(super) struct Request {
     pub(super) packet_bytes_max: usize,
     pub(super) topic_alias_maximum: u16,
     pub(super) problem_information: bool,
+    pub(super) response_information: bool,
 }
 
 impl Request {
@@ -22,6 +23,7 @@ impl Request {
             packet_bytes_max: PACKET_BYTES_MAX,
             topic_alias_maximum: 0,
             problem_information: true,
+            response_information: false,
         };
         for property in connect.properties {
             match property {
@@ -29,6 +31,7 @@ impl Request {
                 Property::ReceiveMaximum(maximum) => request.receive_maximum = maximum,
                 Property::MaximumPacketSize(bytes) => request.packet_bytes_max = bytes as usize,
                 Property::TopicAliasMaximum(maximum) => request.topic_alias_maximum = maximum,
+                Property::RequestResponseInformation(flag) => request.response_information = flag != 0,
                 Property::RequestProblemInformation(flag) => request.problem_information = flag != 0,
                 _ => {}
             }
