@@ -91,7 +91,7 @@ mod tests {
             flapping.is_beyond(client_id, 2, window, start + Duration::from_secs(s))
         };
         assert_eq!([0, 1, 2].map(|s| at("a", s)), [false, false, true]);
-        assert!(!at("a", 3) && !at("b", 3), "counted anew after the ban, and each for itself");
+        assert!(!at("a", 3) && !at("b", 3), "counted again from the ban on, and each for itself");
         assert_eq!([4, 63, 64].map(|s| at("b", s)), [false, false, false]);
     }
 }
