@@ -179,6 +179,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn seeds_and_what_is_near_them() {
+        crate::seeds::run("amqp_frames", frames);
+        crate::seeds::run("amqp_method", method);
+        crate::seeds::run("amqp_properties", properties);
+    }
+
     const NAMES: &[&[u8]] = &[
         b"inver-origin",
         b"mqtt-topic",

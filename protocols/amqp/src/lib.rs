@@ -10,6 +10,9 @@ mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod map;
+#[cfg(test)]
+#[path = "../../../core/test-support/seeds.rs"]
+mod seeds;
 mod session;
 
 use std::pin::Pin;

@@ -83,6 +83,12 @@ mod tests {
         builder.finish().into_bytes().to_vec()
     }
 
+    #[test]
+    fn seeds_and_what_is_near_them() {
+        crate::seeds::run("kafka_request", request);
+        crate::seeds::run("kafka_batch", batch);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
 

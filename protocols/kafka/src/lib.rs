@@ -25,6 +25,9 @@ mod namespace_rows;
 mod node;
 mod response;
 mod sasl;
+#[cfg(test)]
+#[path = "../../../core/test-support/seeds.rs"]
+mod seeds;
 mod session;
 mod settings;
 mod ticket;

@@ -47,3 +47,11 @@ pub fn record(bytes: &[u8]) {
         properties.as_ref().iter().for_each(drop);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn seeds_and_what_is_near_them() {
+        crate::seeds::run("mqtt_packets", super::packets);
+    }
+}

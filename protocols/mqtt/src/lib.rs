@@ -15,6 +15,9 @@ mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod map;
+#[cfg(test)]
+#[path = "../../../core/test-support/seeds.rs"]
+mod seeds;
 mod server;
 mod session;
 mod sys;
