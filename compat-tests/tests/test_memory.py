@@ -9,10 +9,10 @@ import time
 import pika
 import pytest
 
-from clients import amqp, amqp_take, kafka_create, kafka_send, mqtt
+from clients import amqp, amqp_take, kafka_create, kafka_producer, kafka_send, mqtt
 from harness import wait_until
 from memory_attacks import (
-    ATTACKS, MIB, Wire, amqp_wire, basic_publish, frame, header, method, mqtt_wire,
+    ATTACKS, MIB, MemoryGroup, Wire, amqp_wire, basic_publish, frame, header, method, mqtt_wire,
 )
 from witness import Witness
 
@@ -61,7 +61,8 @@ P99_MS_MAX = 2000
 
 
 @pytest.mark.parametrize("name", [
-    "amqp_bodies", "amqp_transactions", "mqtt_packets", "mqtt_small_packets", "websocket_frames", "kafka_requests"])
+    "amqp_bodies", "amqp_transactions", "mqtt_packets", "mqtt_small_packets", "mqtt_subscribers", "websocket_frames",
+    "kafka_requests", "kafka_groups"])
 def test_others_go_on_while_clients_hold_the_limit(small, name):
     kafka_create(small, "empty")
     witness = Witness(small, ATTACK_SECONDS + 1)
@@ -71,6 +72,28 @@ def test_others_go_on_while_clients_hold_the_limit(small, name):
         assert report["errors"] == 0 and report["acts"] > 0, (client, report)
         assert report.get("lost", 0) == 0, (client, report)
         assert report["p99"] < P99_MS_MAX, (client, report)
+
+
+@pytest.mark.skipif(not MemoryGroup.is_possible(), reason="control groups cannot be made here")
+def test_a_container_of_128_mib_takes_more_than_its_memory_in_records(own_broker):
+    group = MemoryGroup(128 * MIB)
+    broker = own_broker(prefix=group.prefix)
+    try:
+        kafka_create(broker, "t")
+        producer, errors = kafka_producer(broker, queue_buffering_max_kbytes=32_000), []
+        for _ in range(20_000):
+            while True:
+                try:
+                    producer.produce("t", bytes(10_000), on_delivery=lambda error, _: error and errors.append(error))
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+        assert producer.flush(60) == 0 and not errors, errors[:3]
+        others_are_served(broker)
+        assert group.kills() == 0
+    finally:
+        broker.end()
+        group.remove()
 
 
 def test_who_holds_most_is_told_and_counted(small):

@@ -419,7 +419,11 @@ impl<M: Machine> Driver<M> {
         if matches!(end, End::NoMemory(_)) {
             link.connections.traffic().count_evicted();
         }
-        let close = machine.end(&end, link.output());
+        let close = match (machine.end(&end, link.output()), &end) {
+            // It would keep the memory until the client has taken its last bytes.
+            (_, End::NoMemory(_)) if link.own_pending_bytes() > TIGHT_BYTES => Close::Abort,
+            (close, _) => close,
+        };
         // Nothing more is taken; what was kept is free before the client has closed its side.
         (link.input, link.kept) = (M::Input::default(), None);
         // A client that does not take its last bytes holds up nobody who waits for its end.

@@ -233,8 +233,14 @@ impl Input for Owned {
         _read: usize,
         take: impl FnOnce(&mut BytesMut) -> Result<Progress, E>,
     ) -> Result<Progress, E> {
+        let before = self.buffer.len();
         let progress = take(&mut self.buffer)?;
         self.missing = progress.missing;
+        let taken = before.saturating_sub(self.buffer.len());
+        if taken > OWNED_READ_BYTES_MAX && self.buffer.len() <= OWNED_READ_BYTES_MIN {
+            // What is left would keep the memory of a large message for as long as the connection is silent.
+            self.buffer = BytesMut::from(&*self.buffer);
+        }
         Ok(progress)
     }
 
@@ -342,6 +348,25 @@ mod tests {
                 "{reserved:?} after {arrived}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn the_rest_after_a_large_message_does_not_keep_its_memory() {
+        let (mut client, mut server) = duplex(1 << 21);
+        let (mut owned, mut cx) = (Owned::default(), Context::from_waker(Waker::noop()));
+        client.write_all(&[7; 1 << 20]).await.unwrap();
+        while owned.kept_bytes() < 1 << 20 {
+            tokio::task::yield_now().await;
+            assert!(owned.poll_read(&mut server, &mut Vec::new(), 0, &mut cx).is_ready());
+        }
+        let mut message = BytesMut::new();
+        owned
+            .offer(&mut Vec::new(), 0, |input| {
+                message = input.split_to((1 << 20) - 10);
+                Ok::<_, Infallible>(Progress::all(message.len()))
+            })
+            .unwrap();
+        assert_eq!((owned.kept_bytes(), owned.buffer.capacity()), (10, 10));
     }
 
     #[tokio::test]

@@ -124,6 +124,7 @@ impl Refusal {
             Refusal::Admit(AdmitError::UserConnections { .. } | AdmitError::NamespaceConnections { .. })
             | Refusal::Session(SessionError::Limit(_)) => Reason::QuotaExceeded,
             Refusal::Admit(AdmitError::Banned) => Reason::Banned,
+            Refusal::Admit(AdmitError::NoMemory) => Reason::ServerBusy,
             Refusal::Admit(AdmitError::ConnectionRate) => Reason::ConnectionRateExceeded,
             Refusal::Admit(_) | Refusal::Session(SessionError::OtherOwner) => Reason::NotAuthorized,
             Refusal::Session(_) | Refusal::Write(_) | Refusal::Log(_) => Reason::ServerUnavailable,

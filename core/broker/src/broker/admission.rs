@@ -83,6 +83,9 @@ pub enum AdmitError {
     /// Connections come faster than a quota allows: the client may try again.
     #[error("connections come faster than their quota allows, try again later")]
     ConnectionRate,
+    /// Memory is nearly used up: the client may try again.
+    #[error("memory is low, try again later")]
+    NoMemory,
 }
 
 impl AdmitError {
@@ -97,7 +100,14 @@ impl AdmitError {
             AdmitError::UserConnections { .. }
             | AdmitError::NamespaceConnections { .. }
             | AdmitError::ConnectionRate => LoginRefusal::Limit,
+            AdmitError::NoMemory => LoginRefusal::Unavailable,
         }
+    }
+
+    /// Whether the same client may be admitted later without a change of what it or others are allowed.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, AdmitError::ConnectionRate | AdmitError::NoMemory)
     }
 }
 
@@ -124,6 +134,9 @@ impl Broker {
         let is_banned = || self.bans().bans(banned, self.clock().now_ms());
         if is_banned() {
             return Err(AdmitError::Banned);
+        }
+        if self.log().memory().is_full() {
+            return Err(AdmitError::NoMemory);
         }
         if bound.is_some_and(|bound| bound != wanted) {
             return Err(refused());

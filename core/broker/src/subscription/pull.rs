@@ -14,6 +14,8 @@ pub(super) const UNACKED_MESSAGES_MAX: usize = 1_000_000;
 
 /// Bytes of keys, values and headers of unacknowledged messages of one consumer that stay in memory.
 const UNACKED_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The same of a queue in memory, while the memory of all queues is used up.
+const UNACKED_BYTES_SHORT: usize = 64 * 1024;
 
 /// Work that a pull leaves for after the lock.
 #[derive(Default)]
@@ -191,14 +193,16 @@ impl State {
         let in_flight = self.in_flight_by_consumer.get(&slot);
         let (messages, bytes) =
             in_flight.map_or((0, 0), |in_flight| (in_flight.unacked.len(), in_flight.bytes));
-        let full = !spec.auto_ack && (messages >= UNACKED_MESSAGES_MAX || bytes >= UNACKED_BYTES_MAX);
+        let is_short = bytes >= UNACKED_BYTES_SHORT && self.sources.iter().any(Source::is_short);
+        let bytes_max = if is_short { bytes } else { UNACKED_BYTES_MAX };
+        let full = !spec.auto_ack && (messages >= UNACKED_MESSAGES_MAX || bytes >= bytes_max);
         if let Some(s) = self.slots.get_mut(slot) {
             s.full = full;
         }
         match full {
             _ if spec.auto_ack => Some((usize::MAX, usize::MAX)),
             true => None,
-            false => Some((UNACKED_MESSAGES_MAX - messages, UNACKED_BYTES_MAX - bytes)),
+            false => Some((UNACKED_MESSAGES_MAX - messages, bytes_max - bytes)),
         }
     }
 

@@ -6,9 +6,10 @@ use inver_access::{
     Effect, Operation, Operations, Pattern, Principal, ResourceKind, Rule, RuleId, User, UserLimits,
 };
 use inver_broker::{
-    Admission, AdmitError, Admitted, Broker, Endpoints, HUB, Identity, Mailbox, Permissions, PublishError,
-    Publisher, PublisherId, QueueSpec, Target, TopicConfig, TopicSpec,
+    Admission, AdmitError, Admitted, Broker, BrokerConfig, Endpoints, HUB, Identity, LoginRefusal, Mailbox,
+    Permissions, PublishError, Publisher, PublisherId, QueueSpec, Target, TopicConfig, TopicSpec,
 };
+use inver_storage::{LogOptions, Share};
 
 use crate::fixture::{Fixture, message};
 
@@ -149,4 +150,18 @@ fn a_deleted_user_is_revoked() {
     broker.access().delete_user("ann").unwrap();
     assert!(admitted.permissions.is_revoked());
     assert_eq!(admit(broker, "ann").err(), Some(AdmitError::Disabled));
+}
+
+#[test]
+fn no_client_is_admitted_while_memory_is_nearly_used_up() {
+    let options = LogOptions { memory_limit: Some(1 << 20), ..LogOptions::default() };
+    let fixture = Fixture::over(BrokerConfig::default(), options);
+    fixture.broker.access().put_user(User::new("ann")).unwrap();
+    let mut held = fixture.broker.log().memory().holder(Share::Offsets);
+    held.force(1 << 20);
+    let error = admit(&fixture.broker, "ann").err().unwrap();
+    assert_eq!((error.is_passing(), error.login_refusal()), (true, LoginRefusal::Unavailable));
+    assert_eq!(error, AdmitError::NoMemory);
+    held.force(0);
+    assert!(admit(&fixture.broker, "ann").is_ok());
 }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::fixture::*;
 use inver_broker::{
-    ConsumerSpec, Delivery, DeliveryId, Mailbox, Mode, QueueLimits, QueueSpec, Start, TopicSpec,
+    BrokerConfig, ConsumerSpec, Delivery, DeliveryId, Mailbox, Mode, QueueLimits, QueueSpec, Start, TopicSpec,
 };
-use inver_storage::BatchBuilder;
+use inver_storage::{BatchBuilder, LogOptions, Share};
 
 fn padded(i: usize) -> String {
     format!("{i:04}{}", "x".repeat(1000))
@@ -119,4 +119,41 @@ async fn twenty_thousand_consumers_attach_and_detach() {
         assert_eq!(q.depth().ready, 50);
         ns.delete_queue("q", false, false).unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_a_consumer_of_a_queue_in_memory_does_not_acknowledge_is_bounded_by_the_share_of_queues() {
+    const COUNT: usize = 1000;
+    let options = LogOptions { memory_limit: Some(4 << 20), ..LogOptions::default() };
+    let fixture = Fixture::over(BrokerConfig::default(), options);
+    let (ns, memory) = (fixture.namespace(), fixture.broker.log().memory());
+    let q = declare(&ns, "q", QueueSpec::default());
+    let body = vec![b'x'; 10_000];
+    let mut p = publisher(&ns);
+    for _ in 0..COUNT {
+        p.publish(queue("q"), &message(&body)).unwrap();
+        committed(&ns, p.flush().unwrap());
+    }
+    let (mailbox, mut consumer) = attach(q.subscription());
+    let (mut taken, mut largest) = (0, 0);
+    while taken < COUNT {
+        let mut got = Vec::new();
+        loop {
+            let before = got.len();
+            let pull = consumer.pull(usize::MAX, 64 << 10, &mut got);
+            if got.len() == before && !pull.more {
+                break;
+            }
+        }
+        assert!(memory.used(Share::Queues) <= 2 << 20, "{memory:?}");
+        if got.is_empty() {
+            tokio::time::timeout(Duration::from_secs(10), mailbox.wait()).await.expect("more messages");
+            mailbox.drain(&mut Vec::new());
+        }
+        largest = largest.max(got.len());
+        taken += got.len();
+        let _ = consumer.ack(&ids(&got)).unwrap();
+    }
+    assert!(largest < COUNT / 2, "{largest} at a time");
+    assert!(memory.used(Share::Queues) <= 64 << 10, "{memory:?}");
 }

@@ -1,17 +1,16 @@
 //! What one connection holds, as far as the connection can be ended to get it back.
 //!
-//! Beginnings of messages and transactions wait for a client alone, which may leave them for ever. Near a limit the accounts
-//! that hold most for longest are ended, so that the others go on; meanwhile an account that has its part is not to grow.
+//! Beginnings of messages, transactions and bytes that a client does not take wait for the client alone, which may leave them
+//! for ever. Near a limit the accounts that hold most for longest are ended, so that the others go on; meanwhile an account
+//! that has its part is not to grow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::{Memory, Share};
 
-/// The shares that an account is ended for.
-pub(super) const ENDED_FOR: [Share; 2] = [Share::Input, Share::Transactions];
-/// The shares of an account.
-const SHARES: [Share; 3] = [Share::Input, Share::Transactions, Share::Output];
+/// The shares of an account, which it is ended for.
+pub(super) const ENDED_FOR: [Share; 3] = [Share::Input, Share::Transactions, Share::Output];
 
 /// Whose memory an account is.
 pub trait Holder: Send + Sync {
@@ -73,7 +72,7 @@ pub struct Account {
     memory: Arc<Memory>,
     claim: Arc<Claim>,
     id: u64,
-    drawn: [usize; SHARES.len()],
+    drawn: [usize; ENDED_FOR.len()],
 }
 
 impl Account {
@@ -86,7 +85,7 @@ impl Account {
             leaving: Default::default(),
         });
         let id = memory.claims.enter(&claim);
-        Account { memory, claim, id, drawn: [0; SHARES.len()] }
+        Account { memory, claim, id, drawn: [0; ENDED_FOR.len()] }
     }
 
     /// Holds so many bytes of input, of transactions and of output from now on.
@@ -95,8 +94,7 @@ impl Account {
         if steps == self.drawn {
             return;
         }
-        let sum = |all: &[usize; SHARES.len()]| all.iter().take(ENDED_FOR.len()).sum::<usize>();
-        let (before, after) = (sum(&self.drawn), sum(&steps));
+        let (before, after) = (self.drawn.iter().sum::<usize>(), steps.iter().sum::<usize>());
         if after < before || before == 0 {
             self.claim.since_ms.store(self.memory.now_ms(), Ordering::Relaxed);
         }
@@ -106,7 +104,7 @@ impl Account {
         if (before == 0) != (after == 0) {
             self.memory.claims.count(after > 0);
         }
-        for ((share, drawn), wanted) in SHARES.iter().zip(self.drawn).zip(steps) {
+        for ((share, drawn), wanted) in ENDED_FOR.iter().zip(self.drawn).zip(steps) {
             self.change(*share, drawn, wanted);
         }
         self.drawn = steps;

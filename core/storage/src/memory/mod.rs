@@ -357,6 +357,12 @@ impl Held {
         self.drawn = wanted;
     }
 
+    /// Whether more than its limit is held for the share.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.memory.is_over(self.share)
+    }
+
     fn holders(&self) -> usize {
         self.memory.of(&self.memory.holders, self.share).load(Ordering::Relaxed)
             + usize::from(self.drawn == 0)

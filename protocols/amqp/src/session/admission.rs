@@ -57,7 +57,7 @@ impl Session {
 }
 
 fn refusal(error: &AdmitError, vhost: &str, user: &str) -> Refusal {
-    if *error == AdmitError::ConnectionRate {
+    if error.is_passing() {
         // The client may try again, so not a code that says it may not.
         return Refusal::new(ReplyCode::ConnectionForced, error);
     }
@@ -74,7 +74,7 @@ fn refusal(error: &AdmitError, vhost: &str, user: &str) -> Refusal {
                 "access to vhost '{vhost}' refused for user '{user}': connection limit ({max}) is reached"
             )
         }
-        AdmitError::ConnectionRate => error.to_string(),
+        AdmitError::ConnectionRate | AdmitError::NoMemory => error.to_string(),
     })
 }
 

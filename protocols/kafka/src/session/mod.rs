@@ -380,7 +380,7 @@ impl Session {
         error: &AdmitError,
     ) -> ConnectionError {
         self.sasl.refuse(user, error.login_refusal(), error.to_string());
-        if *error == AdmitError::ConnectionRate {
+        if error.is_passing() {
             // Clients take a failed authentication as final.
             return ConnectionError::AuthenticationFailed;
         }

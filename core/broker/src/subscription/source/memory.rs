@@ -101,6 +101,7 @@ pub(in crate::subscription) struct MemorySource {
     dropped: u64,
     /// Messages that were taken and not settled: unacknowledged or requeued.
     taken: FxHashMap<u64, (Record, Option<Arc<str>>)>,
+    taken_bytes: usize,
     /// Boxed: most queues never spill.
     spill: Option<Box<Spill>>,
 }
@@ -123,6 +124,7 @@ impl MemorySource {
             open_rest: (0, 0),
             dropped: 0,
             taken: FxHashMap::default(),
+            taken_bytes: 0,
             spill: None,
         }
     }
@@ -155,7 +157,7 @@ impl MemorySource {
         self.messages > 0
             && (self.messages + messages > self.bounds.messages_max
                 || self.bytes + batch.len() as u64 > self.bounds.bytes_max
-                || self.held.set(self.bytes as usize + batch.len()).is_err())
+                || self.held.set(self.bytes as usize + self.taken_bytes + batch.len()).is_err())
     }
 
     pub(in crate::subscription) fn push(&mut self, batch: &Batch, topic: Option<&Arc<str>>) -> Pushed {
@@ -185,7 +187,7 @@ impl MemorySource {
         self.end += batch.header().offset_span().max(messages);
         self.messages += messages;
         self.bytes += batch.bytes().len() as u64;
-        self.held.force(self.bytes as usize);
+        self.account();
         Pushed::Kept
     }
 
@@ -281,7 +283,7 @@ impl MemorySource {
         let Waiting { bytes, messages, topic, .. } = self.batches.pop_front()?;
         self.messages -= messages;
         self.bytes -= bytes.len() as u64;
-        self.held.force(self.bytes as usize);
+        self.account();
         Some(LiveBatch { bytes, messages, topic })
     }
 
@@ -318,7 +320,7 @@ impl MemorySource {
         let (messages, bytes) = std::mem::take(&mut self.open_rest);
         self.messages -= messages;
         self.bytes -= bytes;
-        self.held.force(self.bytes as usize);
+        self.account();
         self.open = None;
     }
 
@@ -332,8 +334,23 @@ impl MemorySource {
     }
 
     pub(super) fn keep(&mut self, delivery: &Delivery) -> usize {
-        self.taken.insert(delivery.id.offset, (delivery.record.clone(), delivery.topic.clone()));
-        size(&delivery.record)
+        let bytes = size(&delivery.record);
+        let kept = (delivery.record.clone(), delivery.topic.clone());
+        if self.taken.insert(delivery.id.offset, kept).is_none() {
+            self.taken_bytes += bytes;
+            self.account();
+        }
+        bytes
+    }
+
+    /// Accounts for what waits and what was taken.
+    fn account(&mut self) {
+        self.held.force(self.bytes as usize + self.taken_bytes);
+    }
+
+    /// Whether the memory of all queues is used up.
+    pub(super) fn is_short(&self) -> bool {
+        self.held.is_short()
     }
 
     pub(super) fn kept_bytes(&self, offset: u64) -> usize {
@@ -341,7 +358,10 @@ impl MemorySource {
     }
 
     pub(super) fn settled(&mut self, offset: u64) {
-        self.taken.remove(&offset);
+        if let Some((record, _)) = self.taken.remove(&offset) {
+            self.taken_bytes -= size(&record);
+            self.account();
+        }
         if self.taken.is_empty() && self.taken.capacity() > EMPTY_CAPACITY_KEPT {
             self.taken = FxHashMap::default();
         }
@@ -401,7 +421,7 @@ impl MemorySource {
         self.batches.clear();
         self.open = None;
         (self.messages, self.bytes, self.open_rest) = (0, 0, (0, 0));
-        self.held.force(0);
+        self.account();
         if let Some(spill) = &mut self.spill {
             spill.source.skip_all();
         }

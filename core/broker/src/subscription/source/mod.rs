@@ -56,6 +56,14 @@ impl Source {
         }
     }
 
+    /// Whether the memory for messages that it keeps is used up.
+    pub(super) fn is_short(&self) -> bool {
+        match self {
+            Source::Stream(_) => false,
+            Source::Memory(memory) => memory.is_short(),
+        }
+    }
+
     /// Messages that can be taken.
     pub(super) fn ready(&self) -> u64 {
         match self {
