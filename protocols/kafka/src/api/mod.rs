@@ -30,6 +30,7 @@ pub mod describe_delegation_token;
 pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
+pub mod describe_quorum;
 pub mod describe_topic_partitions;
 pub mod describe_user_scram_credentials;
 pub mod elect_leaders;
@@ -126,6 +127,7 @@ macro_rules! for_each_api {
             alter_client_quotas::AlterClientQuotas;
             describe_user_scram_credentials::DescribeUserScramCredentials;
             alter_user_scram_credentials::AlterUserScramCredentials;
+            describe_quorum::DescribeQuorum;
             describe_cluster::DescribeCluster;
             describe_producers::DescribeProducers;
             list_transactions::ListTransactions;

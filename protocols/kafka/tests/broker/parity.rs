@@ -10,6 +10,9 @@ use inver_kafka::api::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
 };
 use inver_kafka::api::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse};
+use inver_kafka::api::describe_quorum::{
+    DescribeQuorumRequest, DescribeQuorumResponse, DescribedPartition, DescribedTopic,
+};
 use inver_kafka::api::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
 };
@@ -296,6 +299,25 @@ fn log_directories_have_sizes() {
     let response: DescribeLogDirsResponse = client.call(&Api::DescribeLogDirs, 4, &request);
     let result = &response.results[0];
     assert!(result.total_bytes > 0 && result.usable_bytes > 0 && result.usable_bytes <= result.total_bytes);
+}
+
+#[test]
+fn the_node_is_the_only_voter() {
+    let broker = TestBroker::new();
+    let mut client = broker.client();
+    let topic = |name: &str| DescribedTopic {
+        topic_name: name.into(),
+        partitions: vec![DescribedPartition { partition_index: 0 }],
+    };
+    let request = DescribeQuorumRequest { topics: vec![topic("__cluster_metadata"), topic("other")] };
+    for version in 0..=2 {
+        let response: DescribeQuorumResponse = client.call(&Api::DescribeQuorum, version, &request);
+        let partition = &response.topics[0].partitions[0];
+        assert_eq!((partition.error_code, partition.leader_id), (ErrorCode::NONE, 1));
+        assert_eq!(partition.current_voters.iter().map(|voter| voter.replica_id).collect::<Vec<_>>(), [1]);
+        assert_eq!(response.topics[1].partitions[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        assert_eq!(response.nodes.len(), usize::from(version == 2));
+    }
 }
 
 #[test]

@@ -210,6 +210,9 @@ fn cases() -> Vec<Case> {
         case("DescribeLogDirs", NO_CLUSTER, &[&[(CLUSTER, "", Describe)]], |fixture| {
             fixture.answer::<describe_log_dirs::DescribeLogDirs>(4, Default::default()).error_code
         }),
+        case("DescribeQuorum", NO_CLUSTER, &[&[(CLUSTER, "", Describe)]], |fixture| {
+            fixture.answer::<describe_quorum::DescribeQuorum>(2, Default::default()).error_code
+        }),
         case("AlterReplicaLogDirs", NO_CLUSTER, &[&[(CLUSTER, "", Alter)]], |fixture| {
             let topics = vec![alter_replica_log_dirs::AlterReplicaLogDirTopic { name: "t".into(), partitions: vec![0] }];
             let dirs = vec![alter_replica_log_dirs::AlterReplicaLogDir { path: "log".into(), topics }];
