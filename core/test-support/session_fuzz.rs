@@ -75,9 +75,10 @@ fn stage(dialect: &Dialect) -> Stage {
     let options =
         LogOptions { commit: CommitPolicy::Os, segment_bytes_max: 4 << 20, ..LogOptions::default() };
     let log = Log::open(folder.path(), options).unwrap();
-    let config = BrokerConfig { origins: vec!["amqp", "mqtt", "kafka"], ..BrokerConfig::default() };
+    let protocol = (dialect.protocol)();
+    let config = BrokerConfig { origins: vec![protocol.name()], ..BrokerConfig::default() };
     let broker = Broker::open(log, config).unwrap();
-    Stage { runtime, broker, protocol: (dialect.protocol)(), _folder: folder }
+    Stage { runtime, broker, protocol, _folder: folder }
 }
 
 /// Plays a script.

@@ -157,6 +157,7 @@ fn no_client_is_admitted_while_memory_is_nearly_used_up() {
     let options = LogOptions { memory_limit: Some(1 << 20), ..LogOptions::default() };
     let fixture = Fixture::over(BrokerConfig::default(), options);
     fixture.broker.access().put_user(User::new("ann")).unwrap();
+    set(&fixture.broker, "^$", &[]);
     let mut held = fixture.broker.log().memory().holder(Share::Offsets);
     held.force(1 << 20);
     let error = admit(&fixture.broker, "ann").err().unwrap();
