@@ -246,6 +246,7 @@ fn open(config: &Config, clock: Clock, tokens: &Tokens, traces: Traces) -> anyho
     tokens.set(&config.general.jwt);
     broker.access().set_external_authority(tokens.has_issuers());
     reload::audit_start(&broker, config);
+    broker.publish_recovered_wills();
     Ok(broker)
 }
 

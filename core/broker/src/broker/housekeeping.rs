@@ -138,12 +138,18 @@ impl Broker {
         self.0.namespaces.read().values().cloned().collect()
     }
 
-    /// Runs everything whose deadline is reached: queues are checked, wills published, sessions expired.
-    pub fn run_due(&self) {
+    /// Publishes the wills of clients whose sessions ended with the process before. To be called once users and rules are
+    /// known and before clients are admitted: a client that is back sets its next will in the same row.
+    pub fn publish_recovered_wills(&self) {
         let wills = std::mem::take(&mut *self.0.wills.lock());
         wills.into_iter().for_each(|(sessions, client_id, row)| {
             sessions.publish_recovered_will(&client_id, row);
         });
+    }
+
+    /// Runs everything whose deadline is reached: queues are checked, wills published, sessions expired.
+    pub fn run_due(&self) {
+        self.publish_recovered_wills();
         let now_ms = self.clock().steady_ms();
         for (at_ms, due) in self.0.parts.timers.take(now_ms) {
             due.run(at_ms, now_ms);

@@ -199,6 +199,54 @@ async fn a_will_without_a_delay_is_published_though_its_client_is_back_at_once_a
     std::mem::forget(session);
 }
 
+/// The will that a client set after it was back was in the row of the one that was still to be published.
+#[tokio::test]
+async fn each_of_two_crashes_publishes_its_will_though_the_client_sets_the_next_at_once() {
+    let medium = FakeMedium::new(9);
+    let mut broker = open_on(&medium);
+    let mut medium = medium;
+    let terms = session_terms();
+    let ns = broker.default_namespace();
+    declare(&ns, "wills", durable(QueueLimits::default()));
+    let to = inver_broker::BindDestination::Queue("wills");
+    committed(&ns, ns.bind(inver_broker::HUB, to, b"w", &Default::default()).unwrap());
+    let mut held = Vec::new();
+    for text in ["first", "second"] {
+        let (ns, sessions) = (broker.default_namespace(), broker.default_sessions());
+        let spec = SessionSpec {
+            client_id: "back",
+            clean_start: true,
+            expiry: Expiry::AtDetach,
+            mailbox: Mailbox::new(),
+            terms: &terms,
+            permissions: permissions(&sessions, None, "back"),
+        };
+        let session = sessions.open(spec).await.unwrap().session;
+        let mut batch = BatchBuilder::new(0);
+        batch.push(0, None, &[], Some(text.as_bytes()));
+        let will = Will {
+            address: b"w".to_vec(),
+            batch: batch.finish().bytes().to_vec(),
+            delay_s: 0,
+            expiry_s: None,
+            retain: false,
+            guaranteed: true,
+            origin: "test".into(),
+        };
+        committed(&ns, session.set_will(Some(will)).unwrap());
+        held.push(session);
+        // As at a start: before any client, and long before the first round of housekeeping.
+        medium = killed(&broker, &medium);
+        broker = open_on(&medium);
+        broker.publish_recovered_wills();
+    }
+    let ns = broker.default_namespace();
+    committed(&ns, broker.log().submitted());
+    let (mailbox, mut consumer) = attach(ns.queue("wills").unwrap().subscription());
+    assert_eq!(values(&take(&mailbox, &mut consumer, 2).await), ["first", "second"]);
+    std::mem::forget(held);
+}
+
 /// The reserve of the row that tells what is with consumers counted as delivered what was published later.
 #[tokio::test]
 async fn what_is_published_after_a_restart_was_not_delivered_before() {

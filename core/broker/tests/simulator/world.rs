@@ -274,6 +274,7 @@ impl World {
         self.started = (self.elapsed_ms, steady_ms);
         self.crash_model(end);
         self.promised = end;
+        broker.publish_recovered_wills();
         self.executor.spawn(broker.clone().housekeep(CancellationToken::new()));
         self.broker = Some(broker);
         if self.lives > 0 {
