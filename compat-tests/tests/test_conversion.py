@@ -15,6 +15,7 @@ import time
 import pika
 import pika.data
 import pytest
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from clients import (amqp, amqp_get, kafka_create, kafka_producer, kafka_read, kafka_read_all, kafka_send, mqtt,
                      publish_properties)
@@ -244,6 +245,25 @@ k("topic name", {}, amqp=lambda it: it.routing_key == "k.a%2Eb.c", mqtt=lambda i
 k("header `mqtt-topic`", {"headers": [("mqtt-topic", b"k/device.7/set")]},
   amqp=lambda it: it.routing_key == "k.device%2E7.set",
   mqtt=lambda it: it.message.topic == "k/device.7/set" and all(name != "mqtt-topic" for name, _ in it.pairs))
+k("header `mqtt-qos`: `0`, `1` or `2`", {"headers": [("mqtt-qos", b"0")]},
+  amqp=lambda it: it.headers["claimed-mqtt-qos"] == "0", mqtt=lambda it: it.message.qos == 0 and it.pairs == [])
+k("header `mqtt-retain`: `1` or `true`", {"headers": [("mqtt-retain", b"true")]},
+  amqp=lambda it: it.headers["claimed-mqtt-retain"] == "true", mqtt=lambda it: it.message.retain and it.pairs == [])
+k("header `mqtt-payload-format`: `0` or `1`", {"headers": [("mqtt-payload-format", b"1")]},
+  amqp=lambda it: it.headers["claimed-mqtt-payload-format"] == "1",
+  mqtt=lambda it: it.properties.PayloadFormatIndicator == 1 and it.pairs == [])
+k("header `content-type`", {"headers": [("content-type", b"text/plain")]},
+  amqp=lambda it: it.headers["content-type"] == "text/plain",
+  mqtt=lambda it: it.properties.ContentType == "text/plain" and it.pairs == [])
+k("header `reply-to` (slashed)", {"headers": [("reply-to", b"k/answers")]},
+  amqp=lambda it: it.headers["reply-to"] == "k/answers",
+  mqtt=lambda it: it.properties.ResponseTopic == "k/answers" and it.pairs == [])
+k("header `correlation-id`, bytes", {"headers": [("correlation-id", BINARY)]},
+  amqp=lambda it: it.headers["correlation-id"] == BINARY,
+  mqtt=lambda it: it.properties.CorrelationData == BINARY and it.pairs == [])
+k("header `expires`: milliseconds since 1970", {"headers": [("expires", str(int((time.time() + HOUR_S) * 1000)).encode())]},
+  amqp=lambda it: expires_in_an_hour(it.headers["expires"]),
+  mqtt=lambda it: left_of_an_hour(it.properties.MessageExpiryInterval) and it.pairs == [])
 k("value", {"value": BINARY}, amqp=lambda it: it.body == BINARY, mqtt=lambda it: it.message.payload == BINARY)
 k("null value (a tombstone)", {"value": None, "key": b"k"},
   amqp=lambda it: it.body == b"" and it.headers["inver-null"] is True, mqtt=lambda it: it.message.payload == b"")
@@ -262,7 +282,7 @@ k("headers, null value", {"headers": [("nothing", None)]}, amqp=lambda it: ("not
 WHEN_MS = 1_700_000_000_123
 k("timestamp", {"timestamp": WHEN_MS},
   amqp=lambda it: it.properties.timestamp == WHEN_MS // 1000 and it.headers["timestamp_in_ms"] == WHEN_MS)
-k("–", {}, amqp=lambda it: it.properties.delivery_mode is None, mqtt=lambda it: it.message.qos == 1)
+k("none of these", {}, amqp=lambda it: it.properties.delivery_mode is None, mqtt=lambda it: it.message.qos == 1)
 
 SECTIONS = (from_mqtt, from_amqp, from_kafka)
 
@@ -340,7 +360,7 @@ def publish_by_kafka(broker):
     with amqp(broker) as channel, mqtt(broker) as client:
         queue = channel.queue_declare("", exclusive=True).method.queue
         channel.queue_bind(queue, "amq.topic", "k.#")
-        client.subscribe("k/#", 2)
+        client.subscribe("k/#", options=SubscribeOptions(qos=2, retainAsPublished=True))
         producer = kafka_producer(broker)
         for message in from_kafka.messages:
             producer.produce(topic, **{"value": b"x", **message})

@@ -7,7 +7,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from clients import (amqp, amqp_get, kafka_admin, kafka_create, kafka_producer, kafka_read_all, kafka_send, mqtt)
 from harness import run
 
-INTERNAL = ["_schemas", "__consumer_offsets", "connect-configs", "docker-connect-offsets",
+INTERNAL = ["_schemas", "__offsets", "connect-configs", "docker-connect-offsets",
             "app-STATE-STORE-0000000003-changelog", "app-STATE-STORE-0000000003-repartition", "mm2-offsets.a.internal"]
 
 

@@ -18,7 +18,8 @@ impl Publisher {
         message: &Message<'_>,
         how: How<'_>,
     ) -> Result<Routed, PublishError> {
-        if let Target::Inbox(_) = to {
+        // What the broker itself has to say begins no trace.
+        if self.is_servers || matches!(to, Target::Inbox(_)) {
             return self.route_message(to, message, how);
         }
         let Some(mut span) = tracer.publishing(traceparent_of(message.headers)) else {

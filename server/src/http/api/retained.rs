@@ -154,7 +154,7 @@ const CLEARED_IN_STEP: usize = 500;
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct Cleared {
     /// A filter of addresses with `+` and `#`.
-    #[param(max_length = 65535)]
+    #[param(max_length = 1024)]
     filter: String,
 }
 
