@@ -1,5 +1,5 @@
 //! Settings of the node under Kafka's names: all of a broker's, those with a counterpart here with its value. Read-only over the
-//! wire, but for the [dynamic](super::dynamic) ones.
+//! wire, but for the [dynamic] ones.
 
 use inver_broker::Broker;
 
