@@ -50,10 +50,8 @@ mod router;
 mod rows;
 mod scram;
 #[cfg(feature = "testing")]
-#[path = "../tests/simulator/seeded_bugs.rs"]
 pub mod seeded_bugs;
 #[cfg(not(feature = "testing"))]
-#[path = "../tests/simulator/seeded_bugs.rs"]
 mod seeded_bugs;
 mod session;
 mod source;
