@@ -78,13 +78,15 @@ class Load:
             producer.flush(2)
 
     def mqtt(self):
-        client = Mqtt(self.broker)
+        client, reasons = Mqtt(self.broker), {}
+        client.client.on_publish = lambda _client, _data, mid, reason, _properties: reasons.update({mid: reason})
         for n in range(1 << 30):
             if self.ending.is_set():
                 return
             info = client.client.publish("s/x", self.body(n), 1)
             info.wait_for_publish(2)
-            if info.is_published():
+            # A PUBACK that says why the message was not taken acknowledges nothing.
+            if info.is_published() and not reasons[info.mid].is_failure:
                 self.acked["mqtt"].append(self.body(n))
             elif not client.client.is_connected():
                 return

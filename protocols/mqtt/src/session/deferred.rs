@@ -82,6 +82,11 @@ impl Deferred {
         self.0.iter_mut().for_each(|answers| answers.end_turn());
     }
 
+    /// Drops this turn's answers: the log did not take what they answer.
+    pub(crate) fn drop_turn(&mut self) {
+        self.0.iter_mut().for_each(|answers| answers.drop_turn());
+    }
+
     /// The log position that the oldest answers wait for.
     pub(crate) fn waits_for(&self) -> Option<Lsn> {
         self.0.as_ref()?.groups.awaits()
@@ -130,6 +135,13 @@ impl Answers {
             }
             _ => self.groups.push(lsn, group),
         }
+    }
+
+    fn drop_turn(&mut self) {
+        let before = self.groups.last_mut().map_or(self.head, |(_, group)| group.end);
+        self.bytes.truncate(before);
+        self.turn = Group::default();
+        self.turn_lsn = None;
     }
 
     fn release(&mut self, committed: Lsn, out: &mut Vec<u8>) -> usize {
@@ -216,6 +228,24 @@ mod tests {
         let number = deferred.turn();
         deferred.end_turn();
         assert!(deferred.is_released(number));
+    }
+
+    #[test]
+    fn answers_of_a_turn_that_the_log_refused_are_never_sent() {
+        let mut deferred = Deferred::default();
+        deferred.bytes().push(1);
+        deferred.wait_for(Completion::At(Lsn(10)));
+        deferred.end_turn();
+        deferred.bytes().push(2);
+        deferred.completes_one();
+        deferred.drop_turn();
+        deferred.end_turn();
+        let mut out = Vec::new();
+        assert_eq!((deferred.release(Lsn(100), &mut out), &*out), (0, &[1][..]));
+        deferred.bytes().push(3);
+        deferred.drop_turn();
+        deferred.end_turn();
+        assert_eq!((deferred.release(Lsn(100), &mut out), &*out), (0, &[1][..]));
     }
 
     #[test]

@@ -251,6 +251,15 @@ impl Session {
 
     /// Submits what the turn gathered so far; changes that belong together are in one entry.
     fn flush(&mut self) -> Result<(), Stop> {
+        let flushed = self.submit();
+        if flushed.is_err() {
+            // What they answer is not in the log, and the end of the connection releases what waits for nothing.
+            self.deferred.drop_turn();
+        }
+        flushed
+    }
+
+    fn submit(&mut self) -> Result<(), Stop> {
         if let Some(scratch) = self.scratch.gathered()
             && !scratch.released_offsets.is_empty()
         {
