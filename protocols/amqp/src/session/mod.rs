@@ -413,7 +413,18 @@ impl Session {
         if shared.publisher.is_empty() && shared.published.is_empty() {
             return Ok(());
         }
-        let done = shared.publisher.flush().map_err(Refusal::internal)?;
+        let done = match shared.publisher.flush() {
+            Ok(done) => done,
+            Err(error) => {
+                // What the log refused is never confirmed, although the end of the connection writes replies once more.
+                for number in shared.published.drain(..) {
+                    if let Some(channel) = self.channels.find(number) {
+                        drop(channel.confirms.take_unflushed());
+                    }
+                }
+                return Err(Refusal::internal(error));
+            }
+        };
         if done != Completion::Now {
             shared.last_write = done;
         }
