@@ -82,6 +82,8 @@ pub trait Rule<T> {
 /// ```
 /// use std::time::Duration;
 ///
+/// use inver_settings::rules::{GIB, HOUR_MS, KIB, bytes, milliseconds};
+///
 /// inver_settings::section! {
 ///     /// Limits of a connection.
 ///     #[derive(Debug, Clone)]
@@ -124,8 +126,6 @@ macro_rules! section {
 
         impl $crate::Section for $name {
             fn keys(&self) -> ::std::vec::Vec<$crate::Key> {
-                #[allow(unused_imports, reason = "each rule is used by some sections only")]
-                use $crate::rules::*;
                 let mut keys = ::std::vec::Vec::new();
                 $( $crate::Rule::<$type>::describe(
                     &$rule, stringify!($field), concat!($($help),+), &self.$field, &mut keys,
@@ -138,8 +138,6 @@ macro_rules! section {
                 key: &str,
                 input: D,
             ) -> ::std::result::Result<(), D::Error> {
-                #[allow(unused_imports, reason = "each rule is used by some sections only")]
-                use $crate::rules::*;
                 $( let input = match $crate::Rule::<$type>::apply(
                     &$rule, stringify!($field), key, &mut self.$field, input,
                 ) {

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use serde::de::value::{Error, StrDeserializer, U64Deserializer};
-use serde::de::{IntoDeserializer, value};
+use serde::de::{IntoDeserializer, value as de_value};
 
+use super::rules::*;
 use super::*;
 
 section! {
@@ -106,7 +107,7 @@ fn wrong_values_are_refused_and_change_nothing() {
     assert_eq!(error("copied", "1"), "unknown key `copied`");
     assert_eq!(error("members_max", "1"), "unknown key `members_max`");
     let mut example = Example::default();
-    let negative: value::I64Deserializer<Error> = (-1i64).into_deserializer();
+    let negative: de_value::I64Deserializer<Error> = (-1i64).into_deserializer();
     assert!(example.set("bytes_max", negative).is_err());
     assert_eq!(example, Example::default());
 }

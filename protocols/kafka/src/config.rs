@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use inver_driver::Timeouts;
+use inver_settings::rules::{DAY_MS, GIB, KIB, TIB, bytes, count, flag, milliseconds, nested, no_key, value};
 
 /// Longest request that the protocol's length field can express.
 const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;

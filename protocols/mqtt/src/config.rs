@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use inver_driver::Timeouts;
 use inver_settings::Setting;
+use inver_settings::rules::{GIB, KIB, TIB, bytes, count, flag, no_key, seconds, value};
 use inver_settings::serde::Deserializer;
 use inver_settings::serde::de::{Deserialize as _, Error, Unexpected};
 

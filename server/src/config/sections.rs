@@ -8,6 +8,9 @@ use std::time::Duration;
 use inver_access::{Rule, TokenSecret, User};
 use inver_broker::BrokerConfig;
 use inver_driver::Timeouts;
+use inver_settings::rules::{
+    DAY_MS, GIB, HOUR_MS, KIB, MIB, TIB, bytes, count, flag, milliseconds, percent, seconds, value,
+};
 use inver_settings::section;
 use inver_storage::{CommitPolicy, LogOptions};
 use tracing_subscriber::filter::Targets;

@@ -7,7 +7,7 @@
 //! Invariants: every list is answered a page at a time, every parameter is bounded, and an answer to a change follows its
 //! commit.
 
-#[allow(unused_qualifications, reason = "in code that utoipa generates")]
+#[expect(unused_qualifications, reason = "`utoipa::path` generates them for every type in `params`")]
 mod api;
 mod auth;
 mod list;

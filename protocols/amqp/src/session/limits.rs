@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use inver_driver::Timeouts;
+use inver_settings::rules::{GIB, HOUR_MS, KIB, bytes, count, milliseconds, no_key, seconds};
 
 /// Smallest maximum frame size of the protocol (AMQP 0-9-1, section 1.2, `frame-min-size`).
 const FRAME_BYTES_MIN: u64 = 4096;
