@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::grant::Grant;
-use crate::pattern::{Matcher, Pattern, Variables};
+use crate::pattern::{Matcher, Pattern, Variables, quoted};
 use crate::rule::{
     Effect, HUB_EXCHANGE, KEY_SEPARATOR, Operation, Operations, Principal, ResourceKind, Rule, RuleId,
 };
@@ -121,34 +121,18 @@ impl Rules {
         };
         let of_user = of_user.into_iter().flatten();
         let of_tags = subject.tags.iter().filter_map(|tag| self.tags.get(tag)).flatten();
-        let mut by_kind: HashMap<ResourceKind, Vec<EffectiveRule>> = HashMap::new();
-        let is_administrator = subject.tags.contains(&Tag::Administrator);
-        let mut narrowed = Operations::NONE;
+        let mut rules = EffectiveRules {
+            is_administrator: subject.tags.contains(&Tag::Administrator),
+            ..EffectiveRules::default()
+        };
         for rule in of_user.chain(of_tags).chain(&self.anyone) {
             let is_here = rule.namespace.as_deref().is_none_or(|namespace| namespace == subject.namespace);
             let is_host = rule.host.is_none_or(|host| host == subject.host.to_canonical());
             if is_here && is_host {
-                if is_administrator && let Some((operation, pattern)) = narrowed_addresses(rule) {
-                    narrowed = narrowed.or(Operations::of(&[operation]));
-                    by_kind.entry(ResourceKind::Address).or_default().push(EffectiveRule {
-                        id: rule.id,
-                        matcher: Arc::new(pattern.matcher(&variables)),
-                        operations: Operations::of(&[operation]),
-                        effect: Effect::Allow,
-                    });
-                }
-                by_kind.entry(rule.kind).or_default().push(EffectiveRule {
-                    id: rule.id,
-                    matcher: match self.compiled.get(&rule.pattern) {
-                        Some((shared, _)) => shared.clone(),
-                        None => Arc::new(matcher(rule, &variables)),
-                    },
-                    operations: rule.operations,
-                    effect: rule.effect,
-                });
+                self.add(&mut rules, rule, &variables);
             }
         }
-        EffectiveRules { by_kind, is_administrator, narrowed }
+        rules
     }
 
     /// The same, with the rules of a grant beside them.
@@ -162,46 +146,69 @@ impl Rules {
         };
         for granted in &grant.rules {
             if granted.namespaces.matcher(&variables).matches(subject.namespace) {
-                let rule = &granted.rule;
-                rules.by_kind.entry(rule.kind).or_default().push(EffectiveRule {
-                    id: rule.id,
-                    matcher: Arc::new(matcher(rule, &variables)),
-                    operations: rule.operations,
-                    effect: rule.effect,
-                });
+                self.add(&mut rules, &granted.rule, &variables);
             }
         }
         rules
     }
+
+    /// Adds a rule to those of a subject, and what it narrows for an administrator.
+    fn add(&self, rules: &mut EffectiveRules, rule: &Rule, variables: &Variables<'_>) {
+        if rules.is_administrator
+            && let Some((operations, pattern)) = narrowed_addresses(rule)
+        {
+            rules.narrowed = rules.narrowed.or(operations);
+            rules.by_kind.entry(ResourceKind::Address).or_default().push(EffectiveRule {
+                id: rule.id,
+                matcher: Arc::new(matcher(&pattern, Effect::Allow, variables)),
+                operations,
+                effect: Effect::Allow,
+            });
+        }
+        rules.by_kind.entry(rule.kind).or_default().push(EffectiveRule {
+            id: rule.id,
+            matcher: match self.compiled.get(&rule.pattern) {
+                Some((shared, _)) => shared.clone(),
+                None => Arc::new(matcher(&rule.pattern, rule.effect, variables)),
+            },
+            operations: rule.operations,
+            effect: rule.effect,
+        });
+    }
 }
 
-/// The operation on addresses that a rule about keys of the hub's exchange narrows, and to which addresses: of an
+/// The operations on addresses that a rule about keys of the hub's exchange narrows, and to which addresses: of an
 /// administrator, whom no other rule narrows. Others get rules about addresses beside those about keys.
-fn narrowed_addresses(rule: &Rule) -> Option<(Operation, Pattern)> {
-    let Pattern::Within { exchange, keys } = &rule.pattern else { return None };
-    if rule.kind != ResourceKind::RoutingKey || rule.effect != Effect::Allow || exchange != HUB_EXCHANGE {
+fn narrowed_addresses(rule: &Rule) -> Option<(Operations, Pattern)> {
+    if rule.kind != ResourceKind::RoutingKey || rule.effect != Effect::Allow {
         return None;
     }
-    let operation = match rule.operations.contains(Operation::Write) {
-        true => Operation::Write,
-        false => Operation::Subscribe,
+    let keys = match &rule.pattern {
+        Pattern::Within { exchange, keys } if exchange == HUB_EXCHANGE => keys.as_ref(),
+        Pattern::Within { .. } => return None,
+        keys_of_every_exchange => keys_of_every_exchange,
     };
-    let pattern = match keys.as_ref() {
+    let narrows = [(Operation::Write, Operation::Write), (Operation::Read, Operation::Subscribe)];
+    let operations = narrows
+        .into_iter()
+        .filter(|(of_keys, _)| rule.operations.contains(*of_keys))
+        .fold(Operations::NONE, |all, (_, of_addresses)| all.or(Operations::of(&[of_addresses])));
+    let pattern = match keys {
         Pattern::Regex(expression) => Pattern::Dotted(expression.clone()),
-        Pattern::Any => Pattern::Any,
-        Pattern::Literal(key) => Pattern::Dotted(format!("^{}$", regex::escape(key))),
-        Pattern::Prefix(key) => Pattern::Dotted(format!("^{}", regex::escape(key))),
-        Pattern::Filter(_) | Pattern::Dotted(_) | Pattern::Within { .. } => return None,
+        Pattern::Literal(key) => Pattern::Dotted(format!("^{}$", quoted(key))),
+        Pattern::Prefix(key) => Pattern::Dotted(format!("^{}", quoted(key))),
+        Pattern::Any | Pattern::Filter(_) | Pattern::Dotted(_) => keys.clone(),
+        Pattern::Within { .. } => return None,
     };
-    Some((operation, pattern))
+    (operations != Operations::NONE).then_some((operations, pattern))
 }
 
-/// What a rule matches for a subject. One that allows matches nothing where a variable of it has no value; one that denies
+/// What a pattern matches for a subject. One that allows matches nothing where a variable of it has no value; one that denies
 /// matches all the more.
-fn matcher(rule: &Rule, variables: &Variables<'_>) -> Matcher {
-    match rule.effect {
-        Effect::Allow if rule.pattern.lacks_value(variables) => Matcher::Nothing,
-        _ => rule.pattern.matcher(variables),
+fn matcher(pattern: &Pattern, effect: Effect, variables: &Variables<'_>) -> Matcher {
+    match effect {
+        Effect::Allow if pattern.lacks_value(variables) => Matcher::Nothing,
+        _ => pattern.matcher(variables),
     }
 }
 
@@ -554,6 +561,43 @@ mod tests {
         assert!(hub.decide_any(ResourceKind::Address, Operation::Write));
         let none = rules(vec![]).for_subject(&of_root);
         assert!(none.is_unrestricted() && may_key(&none, "x", "a"));
+    }
+
+    #[test]
+    fn narrowed_addresses_of_administrators_are_those_of_the_keys() {
+        let administrator = Tags::from_iter([Tag::Administrator]);
+        let of_root = |client_id| Subject { client_id, ..subject(Some("root"), &administrator) };
+        let within = |keys| Pattern::Within { exchange: HUB_EXCHANGE.into(), keys: Box::new(keys) };
+        let key = |pattern, operations: &[Operation]| Rule {
+            kind: ResourceKind::RoutingKey,
+            ..rule(1, Principal::Anyone, pattern, operations, Effect::Allow)
+        };
+        let may = |pattern: &Pattern, client_id, address| {
+            let rules = rules(vec![key(pattern.clone(), &[Operation::Read, Operation::Write])]);
+            let own = rules.for_subject(&of_root(client_id));
+            let write = own.decide(ResourceKind::Address, address, Operation::Write).allowed;
+            assert_eq!(
+                own.decide_filter(address, Operation::Subscribe).allowed,
+                write,
+                "{pattern:?} {address}"
+            );
+            write
+        };
+        for (keys, allowed, refused) in [
+            (Pattern::Regex("^{client_id}\\.?".into()), "c/a", "a"),
+            (Pattern::Literal("up.{client_id}".into()), "up/c", "up/c/a"),
+            (Pattern::Prefix("up.{client_id}.".into()), "up/c/a", "up/d/a"),
+            (Pattern::Literal("up.{client_id}{1}".into()), "up/c{1}", "up/c"),
+            (Pattern::Filter("{client_id}/#".into()), "c/a", "a"),
+        ] {
+            for pattern in [within(keys.clone()), keys] {
+                assert!(may(&pattern, "c", allowed) && !may(&pattern, "c", refused), "{pattern:?}");
+                assert!(!may(&pattern, "", allowed) && !may(&pattern, "", refused), "{pattern:?}");
+            }
+        }
+        let neither = rules(vec![key(within(Pattern::Literal("a".into())), &[Operation::Configure])]);
+        let neither = neither.for_subject(&of_root("c"));
+        assert!(neither.decide_filter("b", Operation::Subscribe).allowed);
     }
 
     fn patterns() -> impl Strategy<Value = Pattern> {

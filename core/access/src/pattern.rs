@@ -317,6 +317,12 @@ fn expand(text: &str, variables: &Variables<'_>, quote: impl Fn(&str) -> String)
     out
 }
 
+/// A regular expression that finds a text, whose variables stay variables.
+pub(crate) fn quoted(text: &str) -> String {
+    let escaped = regex::escape(text);
+    VARIABLES.iter().fold(escaped, |text, name| text.replace(&regex::escape(name), name))
+}
+
 fn is_filter(filter: &str) -> bool {
     let mut levels = filter.split('/').peekable();
     while let Some(level) = levels.next() {

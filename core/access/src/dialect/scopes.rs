@@ -15,14 +15,11 @@
 
 use crate::grant::{Grant, GrantedRule};
 use crate::pattern::Pattern;
-use crate::rule::{Effect, Operation, Operations, Principal, ResourceKind, Rule};
+use crate::rule::{Effect, HUB_EXCHANGE, Operation, Operations, Principal, ResourceKind, Rule};
 use crate::user::Tag;
 
 /// The name of the dialect in its rules.
 pub const DIALECT: &str = "scope";
-
-/// The exchange by whose name addresses are allowed.
-const TOPIC_EXCHANGE: &str = "amq.topic";
 
 /// What scopes allow. Those without the prefix and those of another form allow nothing.
 #[must_use]
@@ -86,7 +83,7 @@ impl Scope {
             return;
         }
         self.allow(rules, RoutingKey, keys, operations);
-        if self.names.matches(TOPIC_EXCHANGE) {
+        if self.names.matches(HUB_EXCHANGE) {
             match self.operation {
                 Operation::Write => self.allow(rules, ResourceKind::Address, self.keys.dotted(), operations),
                 _ => {
@@ -248,6 +245,27 @@ mod tests {
         assert!(!address("rabbitmq.write:prod/amq.topic/up.*", "down/1", Operation::Write));
         assert!(!address("rabbitmq.write:prod/x/up.*", "up/1", Operation::Write));
         assert!(address("rabbitmq.read:*/*/*", "up/1", Operation::Receive));
+    }
+
+    #[test]
+    fn keys_narrow_the_addresses_of_administrators() {
+        let administrator = Tags::from_iter([Tag::Administrator]);
+        let address = |scope: &str, name: &str| {
+            let subject = Subject {
+                user: Some("ann"),
+                tags: &administrator,
+                client_id: "",
+                namespace: "prod",
+                host: IpAddr::from([127, 0, 0, 1]),
+            };
+            let rules = Rules::default().with_grant(&subject, &grant([scope], ""));
+            rules.decide(ResourceKind::Address, name, Operation::Write).allowed
+        };
+        for scope in ["write:prod/amq.topic/up.*", "write:prod/*/up.*"] {
+            assert!(address(scope, "up/1") && !address(scope, "down/1"), "{scope}");
+        }
+        assert!(address("write:prod/x/up.*", "down/1") && address("write:*/*", "down/1"));
+        assert!(address("write:other/amq.topic/up.*", "down/1"));
     }
 
     #[test]
