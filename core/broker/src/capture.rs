@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::address::{Address, Filter, Form, Step};
 use crate::bag::Hashed;
 use crate::clock::Clock;
-use crate::spec::{CaptureRule, TopicConfig, TopicError, check_name};
+use crate::spec::{CaptureRule, TopicConfig, TopicError, check_flag, check_name, is_true};
 use crate::trie::Trie;
 
 /// The setting of a topic for the addresses (a slashed filter) whose publishes are appended to it.
@@ -196,18 +196,14 @@ fn of_settings(topic: &str, config: &TopicConfig) -> Option<CaptureRule> {
         filter: Filter::slashed(filter.as_bytes()),
         topic: topic.to_owned(),
         key: key.map_or(WHOLE_ADDRESS, String::as_str).to_owned(),
-        tombstones: config.get(TOMBSTONES).is_some_and(|value| value.trim().eq_ignore_ascii_case("true")),
+        tombstones: is_true(config, TOMBSTONES),
         passes_on: false,
     })
 }
 
 /// Checks the rule in a topic's settings.
 pub(crate) fn check(config: &TopicConfig) -> Result<(), TopicError> {
-    if let Some(value) = config.get(TOMBSTONES)
-        && !["", "true", "false"].contains(&value.trim().to_ascii_lowercase().as_str())
-    {
-        return Err(TopicError::BadConfig(format!("{TOMBSTONES} is true or false, not '{value}'")));
-    }
+    check_flag(config, TOMBSTONES)?;
     let Some(filter) = config.get(FILTER).filter(|filter| !filter.is_empty()) else { return Ok(()) };
     let key = config.get(KEY).map_or("", String::as_str);
     let wildcards = wildcards(filter).map_err(|what| TopicError::BadConfig(format!("{FILTER} {what}")))?;

@@ -74,10 +74,11 @@ impl Namespace {
         let mut copies = WriteBatch::default();
         let mut retained = RetainedChanges::default();
         // Held from the routing on: who subscribes meanwhile finds the value retained.
-        let _order = topic.retains().then(|| self.retained().in_order());
+        let retains = named.is_some() && topic.retains();
+        let _order = retains.then(|| self.retained().in_order());
         if let Some(records) = named {
             let client = client.filter(|permissions| !permissions.is_unrestricted());
-            let retained = topic.retains().then_some(&mut retained);
+            let retained = retains.then_some(&mut retained);
             copy_each(self, client, topic, records, &mut copies, &mut limited, retained);
         }
         copies.put_in(&mut entry);

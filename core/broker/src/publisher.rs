@@ -224,16 +224,21 @@ impl Publisher {
     }
 
     /// Publishes a message at an address of the hub that sets (or, with an empty or null value, clears) the retained value of
-    /// the address. The second result says whether it can be retained: it is published all the same.
+    /// the address. The second result says whether it can be retained: it is published all the same. A message that is
+    /// refused, be it by one queue only, leaves the retained value as it is.
     pub fn publish_retained(
         &mut self,
         address: &[u8],
         message: &Message<'_>,
     ) -> Result<(Routed, Result<(), LimitReached>), PublishError> {
+        let before = self.retained.len();
         let retained = self.retain(address, message);
         let clears = message.value.is_none_or(<[u8]>::is_empty);
-        let routed = self.publish_as(Target::Hub(address), message, How { clears, ..How::default() })?;
-        Ok((routed, retained))
+        let routed = self.publish_as(Target::Hub(address), message, How { clears, ..How::default() });
+        if routed.as_ref().map_or(true, |routed| routed.refused) {
+            self.retained.truncate(before);
+        }
+        Ok((routed?, retained))
     }
 
     /// As [`publish`](Self::publish), but not to the queues of these names.

@@ -2,7 +2,7 @@
 //!
 //! Owns the list of cursors that moved since the last trim. Nothing waits for a trim: after a crash it is repeated.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use inver_storage::{Entry, Log, Offset, Stream, SubmitError};
@@ -21,7 +21,7 @@ pub(crate) trait Trimmable: Send + Sync {
 #[derive(Default)]
 pub(crate) struct Reclaim {
     readers: Mutex<HashMap<u64, Weak<dyn Trimmable>>>,
-    moved: Mutex<BTreeSet<u64>>,
+    moved: Mutex<HashSet<u64>>,
 }
 
 impl Reclaim {
@@ -45,10 +45,12 @@ impl Reclaim {
 
     /// Trims what was acknowledged since the last call.
     pub(crate) fn trim(&self, log: &Log) -> Result<(), SubmitError> {
-        let moved = std::mem::take(&mut *self.moved.lock());
+        let mut moved: Vec<u64> = std::mem::take(&mut *self.moved.lock()).into_iter().collect();
         if moved.is_empty() {
             return Ok(());
         }
+        // The same readers make the same entry.
+        moved.sort_unstable();
         let readers: Vec<Arc<dyn Trimmable>> = {
             let readers = self.readers.lock();
             moved.iter().filter_map(|id| readers.get(id)?.upgrade()).collect()

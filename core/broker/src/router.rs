@@ -279,8 +279,8 @@ fn add_capture(namespace: &Namespace, address: &Address, publish: &Publish<'_>, 
                 if !capture.passes_on {
                     return;
                 }
-                found.passed_on = true;
                 next = captures.capture(origin, address, Some(&capture.rank));
+                found.passed_on |= next.is_some();
             }
         }
     }

@@ -21,20 +21,18 @@ pub(crate) fn audit(clock: &Clock) -> Audit {
     Audit::new(clock.clone(), &AuditConfig::default())
 }
 
+/// What the namespace of the id 0 shares, over a log.
+pub(crate) fn context(log: Log, clock: &Clock) -> Arc<Context> {
+    let counters = Counters::of("test");
+    Context::new(0, log, clock.clone(), Blocking::default(), Arc::default(), counters, audit(clock))
+}
+
 /// A namespace without dead-lettering.
 pub(crate) fn namespace(config: BrokerConfig) -> Namespace {
     let medium = Arc::new(FakeMedium::new(1));
     let log = Log::open_manual(medium, Arc::new(SystemClock), LogOptions::default()).unwrap();
     let clock = Clock::manual(1_000_000);
-    let context = Context::new(
-        0,
-        log,
-        clock.clone(),
-        Blocking::default(),
-        Arc::default(),
-        Counters::of("test"),
-        audit(&clock),
-    );
+    let context = context(log, &clock);
     let retained = Retained::new(vec![0; 4], clock, Vec::new());
     let config = Arc::new(config);
     Namespace::new(0, "test", NamespaceSpec::default(), context, &config, retained, |_: Weak<_>| {

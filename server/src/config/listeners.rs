@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use inver_broker::Network;
 use inver_settings::rules::{count, flag, value};
 use inver_settings::{Form, Section, Setting, section};
 use serde::de::{
@@ -239,35 +240,6 @@ impl Setting for Addresses {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Networks(Vec<Network>);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Network {
-    address: IpAddr,
-    /// Leading bits that count.
-    bits: u8,
-}
-
-impl Network {
-    fn parse(text: &str) -> Option<Network> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse().ok()?)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(most);
-        (bits <= most).then_some(Network { address, bits })
-    }
-
-    fn contains(self, address: IpAddr) -> bool {
-        let differing = match (self.address, address) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
-            (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
-            _ => return false,
-        };
-        differing >= u32::from(self.bits)
-    }
-}
-
 impl Networks {
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
@@ -276,7 +248,6 @@ impl Networks {
 
     /// Whether the address is in one of them.
     pub(crate) fn contain(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(address))
     }
 }
@@ -287,14 +258,14 @@ impl Setting for Networks {
     fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
         let parse = |text: &String| {
             let expected = "an address such as 10.1.2.3 or a network such as 10.0.0.0/8";
-            Network::parse(text.trim())
-                .ok_or_else(|| D::Error::invalid_value(Unexpected::Str(text), &expected))
+            let network = text.trim().parse();
+            network.map_err(|()| D::Error::invalid_value(Unexpected::Str(text), &expected))
         };
         one_or_many(value)?.iter().map(parse).collect::<Result<_, _>>().map(Networks)
     }
 
     fn show(&self) -> String {
-        show_texts(self.0.iter().map(|network| format!("{}/{}", network.address, network.bits)))
+        show_texts(self.0.iter().map(ToString::to_string))
     }
 }
 
@@ -470,8 +441,7 @@ mod tests {
 
     #[test]
     fn networks_contain_their_addresses() {
-        let networks =
-            |texts: &[&str]| Networks(texts.iter().map(|text| Network::parse(text).unwrap()).collect());
+        let networks = |texts: &[&str]| Networks(texts.iter().map(|text| text.parse().unwrap()).collect());
         let contain = |networks: &Networks, text: &str| networks.contain(text.parse().unwrap());
         let some = networks(&["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]);
         for inside in ["10.255.0.1", "192.0.2.7", "::ffff:10.1.1.1", "2001:db8:1::1"] {
@@ -481,9 +451,10 @@ mod tests {
             assert!(!contain(&some, outside), "{outside}");
         }
         assert!(contain(&networks(&["0.0.0.0/0"]), "192.0.2.1"));
+        assert!(contain(&networks(&["::ffff:10.0.0.0/104"]), "10.1.1.1"));
         assert!(!contain(&Networks::default(), "127.0.0.1"));
         for wrong in ["10.0.0.0/33", "::/129", "host", "10.0.0.0/", "/8"] {
-            assert!(Network::parse(wrong).is_none(), "{wrong}");
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
     }
 

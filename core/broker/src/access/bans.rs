@@ -23,6 +23,9 @@ use crate::tables::{self, BANS, RowError};
 /// Bytes of a client id, a user name or a reason.
 const TEXT_BYTES_MAX: usize = 1024;
 
+/// Bits before an IPv4 address in the form of IPv6.
+const MAPPED_BITS: u8 = 96;
+
 /// Who is banned.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum BanTarget {
@@ -44,9 +47,14 @@ pub struct Network {
 }
 
 impl Network {
-    /// The addresses that share so many bits with this one; none if it has fewer.
+    /// The addresses that share so many bits with this one; none if it has fewer. IPv4 addresses in the form of IPv6
+    /// (`::ffff:10.0.0.0/104`) are IPv4 addresses.
     #[must_use]
     pub fn new(address: IpAddr, bits: u8) -> Option<Network> {
+        let (address, bits) = match (address.to_canonical(), bits.checked_sub(MAPPED_BITS)) {
+            (IpAddr::V4(v4), Some(bits)) if address.is_ipv6() => (IpAddr::V4(v4), bits),
+            _ => (address, bits),
+        };
         let address = match address {
             IpAddr::V4(v4) if bits <= 32 => IpAddr::V4(Ipv4Addr::from_bits(
                 v4.to_bits() & u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0),
@@ -58,6 +66,12 @@ impl Network {
             _ => return None,
         };
         Some(Network { address, bits })
+    }
+
+    /// Whether an address is one of them.
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
+        Network::new(address.to_canonical(), self.bits) == Some(self)
     }
 
     fn is_host(self) -> bool {
@@ -84,13 +98,8 @@ impl FromStr for Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| ())?;
-        match bits {
-            Some(bits) => Network::new(address, bits).ok_or(()),
-            None => {
-                let address = address.to_canonical();
-                Network::new(address, if address.is_ipv4() { 32 } else { 128 }).ok_or(())
-            }
-        }
+        let all = if address.is_ipv4() { 32 } else { 128 };
+        Network::new(address, bits.unwrap_or(all)).ok_or(())
     }
 }
 
@@ -257,9 +266,7 @@ impl BanTarget {
         match self {
             BanTarget::ClientId(id) => id == scope.client_id,
             BanTarget::User(user) => Some(user.as_str()) == scope.user,
-            BanTarget::Network(network) => {
-                Network::new(scope.address.to_canonical(), network.bits) == Some(*network)
-            }
+            BanTarget::Network(network) => network.contains(scope.address),
         }
     }
 }
@@ -298,6 +305,7 @@ mod tests {
             BanTarget::Network("10.1.2.3".parse().unwrap()),
             BanTarget::Network("10.1.0.0/16".parse().unwrap()),
             BanTarget::Network("0.0.0.0/0".parse().unwrap()),
+            BanTarget::Network("::ffff:10.0.0.0/104".parse().unwrap()),
         ] {
             let _ = bans.set(&target, &Ban { until_ms: Some(100), ..Ban::default() }).unwrap();
             assert!(bans.bans(ann, 99) && target.is_about(ann), "{target}");
@@ -332,6 +340,9 @@ mod tests {
             ("10.1.2.3", "10.1.2.3"),
             ("10.1.2.3/8", "10.0.0.0/8"),
             ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("::ffff:10.0.0.1/104", "10.0.0.0/8"),
+            ("::ffff:10.0.0.1/96", "0.0.0.0/0"),
+            ("::ffff:10.0.0.1/64", "::/64"),
             ("::1/64", "::/64"),
         ] {
             assert_eq!(text.parse::<Network>().unwrap().to_string(), shown);

@@ -142,7 +142,10 @@ impl<'a> HeaderView<'a> {
 
     /// The user's headers as the user wrote them, in order: for readers of the protocol that the message came from.
     pub fn written(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
-        self.user().map(|(name, value)| (reserved::unclaimed(name), value))
+        // In a producer's batch nothing was put before a name.
+        let is_composed = self.origin.is_some();
+        self.user()
+            .map(move |(name, value)| (if is_composed { reserved::unclaimed(name) } else { name }, value))
     }
 
     /// The user's headers as readers of other protocols are shown them, in order: a name under which readers expect

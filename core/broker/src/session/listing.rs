@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use inver_storage::{Offset, ReadError, Stream, SubmitError};
 
 use super::SessionError;
 use super::core::{Presence, SessionCore};
-use super::open::TAKE_OVER_SECONDS_MAX;
 use super::registry::Sessions;
 use crate::completion::Completion;
 use crate::ordered::{Named, Order};
@@ -180,14 +178,8 @@ impl Sessions {
     pub async fn end(&self, client_id: &str) -> Result<Option<Completion>, SessionError> {
         loop {
             let Some(core) = self.get(client_id) else { return Ok(None) };
-            if let Some(mut released) = core.ask_holder() {
-                let wait = released.wait_for(|released| *released);
-                let timeout = Duration::from_secs(TAKE_OVER_SECONDS_MAX);
-                tokio::select! {
-                    biased;
-                    _ = wait => {}
-                    () = self.namespace().clock().sleep(timeout) => return Err(SessionError::Busy),
-                }
+            if let Some(released) = core.ask_holder() {
+                self.await_release(released).await?;
                 continue;
             }
             let _changing = self.0.changing();

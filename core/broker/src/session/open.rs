@@ -26,7 +26,7 @@ use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{Expiry, SubscriptionOptions};
 
 /// Seconds that a connection has to release its session to another.
-pub(super) const TAKE_OVER_SECONDS_MAX: u64 = 10;
+const TAKE_OVER_SECONDS_MAX: u64 = 10;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -71,14 +71,8 @@ impl Sessions {
         loop {
             let held = self.get(spec.client_id);
             held.iter().try_for_each(|core| core.check_owner(&spec))?;
-            if let Some(mut released) = held.and_then(|core| core.ask_holder()) {
-                let wait = released.wait_for(|released| *released);
-                let timeout = Duration::from_secs(TAKE_OVER_SECONDS_MAX);
-                tokio::select! {
-                    biased;
-                    _ = wait => {}
-                    () = self.namespace().clock().sleep(timeout) => return Err(SessionError::Busy),
-                }
+            if let Some(released) = held.and_then(|core| core.ask_holder()) {
+                self.await_release(released).await?;
                 continue;
             }
             let _changing = self.0.changing();
@@ -86,7 +80,9 @@ impl Sessions {
             present.iter().try_for_each(|core| core.check_owner(&spec))?;
             match present {
                 Some(core) if core.state.lock().is_held() && !is_seeded(Bug::TakeOverAtOnce) => {}
-                Some(core) if !spec.clean_start && !core.ended.load(Ordering::Acquire) => {
+                Some(core)
+                    if !spec.clean_start && !core.ended.load(Ordering::Acquire) && !core.is_expired() =>
+                {
                     core.publish_due_will();
                     return Ok(core.hold(&spec, true, Completion::Now)?);
                 }
@@ -97,6 +93,9 @@ impl Sessions {
                             limits::check("sessions", self.len(), max)?;
                         }
                         Some(old) => {
+                            if old.is_expired() {
+                                old.note_expired();
+                            }
                             old.publish_will();
                             if !is_seeded(Bug::KeepOldSession) {
                                 let _ = old.end()?;
@@ -113,6 +112,19 @@ impl Sessions {
                     return Ok(core.hold(&spec, false, completion)?);
                 }
             }
+        }
+    }
+
+    /// Waits until the connection that was asked for a session drops it.
+    pub(super) async fn await_release(
+        &self,
+        mut released: watch::Receiver<bool>,
+    ) -> Result<(), SessionError> {
+        let timeout = Duration::from_secs(TAKE_OVER_SECONDS_MAX);
+        tokio::select! {
+            biased;
+            _ = released.wait_for(|released| *released) => Ok(()),
+            () = self.namespace().clock().sleep(timeout) => Err(SessionError::Busy),
         }
     }
 
@@ -269,13 +281,7 @@ impl SessionCore {
         if !subscriptions.is_empty() {
             session.make_live();
             // Routes found before this have no live queue, or an old one.
-            let was_routed = {
-                let _queues = self.queues.lock();
-                self.is_routed.swap(false, Ordering::Relaxed)
-            };
-            if was_routed {
-                self.namespace().changed();
-            }
+            self.forget_routes();
         }
         Ok(Opened { session, present, subscriptions, state: blobs, completion })
     }
@@ -303,7 +309,7 @@ impl SessionCore {
         }
         if self.is_durable() && self.keeps_best_effort() {
             // Routes that were found lead to the live queue, which is gone.
-            self.namespace().changed();
+            self.forget_routes();
         }
         // Last: until here another connection that wants the session waits.
         let away = Presence::Away { since_ms: now };
@@ -314,6 +320,28 @@ impl SessionCore {
         if let Presence::Held(Holder { released: Some(released), .. }) = before {
             released.send_replace(true);
         }
+    }
+
+    /// Makes publishers find their routes again, if one of them leads to its queues.
+    fn forget_routes(&self) {
+        let was_routed = {
+            let _queues = self.queues.lock();
+            self.is_routed.swap(false, Ordering::Relaxed)
+        };
+        if was_routed {
+            self.namespace().changed();
+        }
+    }
+
+    /// Whether it has outlived its connection for as long as it may, also where its timer has not run yet.
+    fn is_expired(&self) -> bool {
+        let now_ms = self.namespace().clock().steady_ms();
+        !is_seeded(Bug::KeepExpired) && self.state.lock().is_expired(now_ms)
+    }
+
+    fn note_expired(&self) {
+        tracing::debug!(session = self.id(), client_id = &**self.client_id(), "session expired");
+        self.count(|counted| _ = counted.expired.fetch_add(1, Ordering::Relaxed));
     }
 
     /// Publishes the will if its delay has passed, also where its timer has not run yet: a client that returns after a
@@ -353,14 +381,13 @@ impl Timed for SessionCore {
         let (expired, will) = {
             let mut state = self.state.lock();
             let Presence::Away { since_ms: since } = state.presence else { return };
-            let expired = state.expiry.ends_ms(since).is_some_and(|at| at <= now_ms);
+            let expired = state.is_expired(now_ms);
             let will = state.will.take_if(|pending| expired || pending.will.due_ms(since) <= now_ms);
             (expired, will)
         };
         will.into_iter().for_each(|will| self.publish(&will));
         if expired {
-            tracing::debug!(session = self.id(), client_id = &**self.client_id(), "session expired");
-            self.count(|counted| _ = counted.expired.fetch_add(1, Ordering::Relaxed));
+            self.note_expired();
             self.end_unattended();
         } else {
             self.arm();
@@ -371,6 +398,11 @@ impl Timed for SessionCore {
 impl State {
     pub(super) fn is_held(&self) -> bool {
         matches!(self.presence, Presence::Held(_))
+    }
+
+    fn is_expired(&self, now_ms: i64) -> bool {
+        let Presence::Away { since_ms } = self.presence else { return false };
+        self.expiry.ends_ms(since_ms).is_some_and(|at| at <= now_ms)
     }
 
     /// The deadline of the will or the expiry, whichever is first, if no connection resumes the session before; it does

@@ -1,6 +1,6 @@
 //! How a log topic takes part in the hub under its own name.
 
-use super::topic::{TopicConfig, TopicError, TopicKind};
+use super::topic::{TopicConfig, TopicError, TopicKind, check_flag, is_true};
 
 /// The setting of a topic.
 pub(crate) const SETTING: &str = "inver.hub";
@@ -10,7 +10,7 @@ const RETAIN: &str = "inver.hub.retain";
 
 /// Whether the records of a topic that name their address set retained values there, if their header for that says so.
 pub(crate) fn retains(config: &TopicConfig) -> bool {
-    config.get(RETAIN).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+    is_true(config, RETAIN)
 }
 
 /// How a log topic takes part in the hub at the address of its name.
@@ -69,11 +69,7 @@ impl std::str::FromStr for HubMode {
 
 /// Checks the setting of a topic of this name.
 pub(crate) fn check(name: &str, config: &TopicConfig) -> Result<(), TopicError> {
-    if let Some(value) = config.get(RETAIN)
-        && !["", "true", "false"].contains(&value.trim().to_ascii_lowercase().as_str())
-    {
-        return Err(TopicError::BadConfig(format!("{RETAIN} is true or false, not '{value}'")));
-    }
+    check_flag(config, RETAIN)?;
     let Some(value) = config.get(SETTING) else { return Ok(()) };
     match value.trim().parse() {
         Ok(HubMode::Named | HubMode::Open) if is_internal(name) => Err(TopicError::BadConfig(format!(

@@ -20,7 +20,7 @@ pub(crate) use hub::{SETTING as HUB_SETTING, check as check_hub};
 pub use namespace::{NamespaceLimits, NamespaceSpec};
 pub use queue::{DeadLetter, Overflow, OwnerId, QueueLimits, QueueSpec, next_owner};
 pub use session::{Expiry, PublisherId, SubscriptionOptions};
-pub(crate) use topic::check_name;
 pub use topic::{
     PARTITIONS_MAX, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec,
 };
+pub(crate) use topic::{check_flag, check_name, is_true};

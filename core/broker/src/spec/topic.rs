@@ -91,6 +91,20 @@ pub const PARTITIONS_MAX: u32 = 100_000;
 /// Bytes of a topic's name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
+/// Whether a setting that is `true` or `false` is `true`.
+pub(crate) fn is_true(config: &TopicConfig, setting: &str) -> bool {
+    config.get(setting).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+}
+
+/// Checks a setting that is `true` or `false`; the empty text is the default.
+pub(crate) fn check_flag(config: &TopicConfig, setting: &str) -> Result<(), TopicError> {
+    let Some(value) = config.get(setting) else { return Ok(()) };
+    match value.trim().to_ascii_lowercase().as_str() {
+        "" | "true" | "false" => Ok(()),
+        _ => Err(TopicError::BadConfig(format!("{setting} is true or false, not '{value}'"))),
+    }
+}
+
 /// Checks a topic's name.
 pub(crate) fn check_name(name: &str) -> Result<(), TopicError> {
     let bad = |why| Err(TopicError::BadName(name.to_owned(), why));

@@ -117,9 +117,11 @@ impl Consumer {
         let (dropped, late): (Vec<Dropped>, Counted) =
             self.subscription.locked(|state| state.reject(self.slot, ids, &mut loads));
         // Should the broker stop before they are read, they are delivered again.
-        let _with_them = self.count(late)?;
+        let counted = self.count(late);
+        // Also after an error: all of them have left the consumer.
         loads.into_iter().for_each(|load: Load| load.spawn(&self.subscription));
-        self.subscription.dead_letter(&dropped)
+        let dead_lettered = self.subscription.dead_letter(&dropped);
+        counted.and(dead_lettered)
     }
 
     /// Requeues messages: they are delivered again, to this or another consumer, with their delivery count raised.

@@ -1,11 +1,9 @@
 //! Captures: tombstones, and rules whose topic cannot be created.
 
 use crate::fixture::*;
-use bytes::Bytes;
 use inver_broker::{
     BrokerConfig, CaptureRule, Filter, Namespace, Publisher, PublisherId, Target, TopicConfig, TopicSpec,
 };
-use inver_storage::{Offset, Read, records};
 
 fn rule(filter: &str, topic: &str, passes_on: bool) -> CaptureRule {
     CaptureRule {
@@ -16,30 +14,6 @@ fn rule(filter: &str, topic: &str, passes_on: bool) -> CaptureRule {
         tombstones: true,
         passes_on,
     }
-}
-
-/// Keys and values of all records of a topic's first partition.
-fn stored(namespace: &Namespace, topic: &str) -> Vec<(String, Option<String>)> {
-    let topic = namespace.topic(topic).expect("topic");
-    let partition = topic.partition(0).expect("partition");
-    let stream = partition.stream();
-    let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
-    let (mut at, mut all) = (stream.start(), Vec::new());
-    while at < stream.high_watermark() {
-        let batches = match stream.read(at, 1 << 20).expect("read") {
-            Read::Ready(batches) => batches,
-            Read::Cold(cold) => cold.run().expect("cold read"),
-            Read::Empty => break,
-        };
-        for batch in batches {
-            for record in records(&batch.bytes).expect("records") {
-                let record = record.expect("record");
-                at = Offset(batch.base_offset.0 + u64::from(record.offset_delta) + 1);
-                all.push((text(record.key.clone().unwrap()), record.value.clone().map(text)));
-            }
-        }
-    }
-    all
 }
 
 fn retain(namespace: &Namespace, address: &str, value: &str) {
@@ -97,6 +71,25 @@ async fn what_cannot_be_captured_goes_to_the_next_rule_or_is_refused() {
     assert!(!refused("a/1") && !refused(&format!("a/{long}")) && refused(&format!("b/{long}")));
     assert_eq!(stored(&ns, "x-1").len(), 1);
     assert_eq!(stored(&ns, "rest"), [(format!("a/{long}"), Some("v".to_owned()))]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_refused_neither_sets_nor_clears_a_retained_value() {
+    let captures = vec![rule("b/+", "x-{1}", false)];
+    let fixture = Fixture::with(BrokerConfig { captures, ..BrokerConfig::default() });
+    let ns = fixture.namespace();
+    let mut publisher = publisher(&ns);
+    let (kept, other) = (format!("b/{}", "k".repeat(250)), format!("b/{}", "o".repeat(250)));
+    publisher.retain(kept.as_bytes(), &message(b"on")).unwrap();
+    for (address, value) in [(&kept, ""), (&other, "on")] {
+        let message = message(value.as_bytes());
+        let (routed, retained) = publisher.publish_retained(address.as_bytes(), &message).unwrap();
+        assert!(routed.refused && retained.is_ok());
+    }
+    committed(&ns, publisher.flush().unwrap());
+    let (found, _) = ns.retained().list(&Filter::slashed(b"#"), None, 10, 100);
+    let found: Vec<_> = found.iter().map(|(address, _)| &address[..]).collect();
+    assert_eq!(found, [kept.as_bytes()]);
 }
 
 #[tokio::test]

@@ -4,26 +4,10 @@ use std::time::Duration;
 
 use crate::fixture::*;
 use inver_broker::{
-    BrokerConfig, Clock, Expiry, Mailbox, QueueLimits, SessionSpec, Sessions, SubscriptionOptions, Will,
+    BrokerConfig, Clock, Expiry, Mailbox, QueueLimits, SessionSpec, Sessions, SubscriptionOptions,
 };
-use inver_storage::BatchBuilder;
 
 const DAY_MS: i64 = 86_400_000;
-const NOW_MS: i64 = 1_700_000_000_000;
-
-fn will(delay_s: u32) -> Will {
-    let mut batch = BatchBuilder::new(0);
-    batch.push(NOW_MS, None, &[], Some(b"gone"));
-    Will {
-        address: b"w".to_vec(),
-        batch: batch.finish().bytes().to_vec(),
-        delay_s,
-        expiry_s: None,
-        retain: false,
-        guaranteed: true,
-        origin: "test".into(),
-    }
-}
 
 async fn opened(sessions: &Sessions, client_id: &str, expiry: Expiry) -> inver_broker::Session {
     let terms = session_terms();
@@ -55,7 +39,7 @@ async fn a_step_of_the_systems_time_expires_nothing_and_holds_nothing_up() {
         let mut away = opened(&sessions, "away", Expiry::After(60)).await;
         away.subscribe(b"a", &SubscriptionOptions { guaranteed: true, ..Default::default() }).unwrap();
         let willing = opened(&sessions, "willing", Expiry::After(600)).await;
-        let _ = willing.set_will(Some(will(60))).unwrap();
+        let _ = willing.set_will(Some(will(b"gone", 60))).unwrap();
         publish(&ns, queue("messages"), "kept");
         drop((away, willing));
         clock.step(step_ms);
@@ -66,6 +50,27 @@ async fn a_step_of_the_systems_time_expires_nothing_and_holds_nothing_up() {
         assert!(ns.queue("used").is_none());
         assert_eq!((messages.depth().ready, wills.depth().ready, sessions.len()), (0, 1, 1), "{step_ms}");
     }
+}
+
+/// The client took up a session that had expired, and its will was never published.
+#[tokio::test]
+async fn a_session_that_expired_is_not_resumed_before_its_timer_runs() {
+    let (fixture, clock) = Fixture::manual();
+    let (ns, sessions) = (fixture.namespace(), fixture.sessions());
+    let wills = declare(&ns, "wills", durable(QueueLimits::default()));
+    let to = inver_broker::BindDestination::Queue("wills");
+    let _ = ns.bind(inver_broker::HUB, to, b"w", &Default::default()).unwrap();
+    let mut away = opened(&sessions, "away", Expiry::After(10)).await;
+    away.subscribe(b"a", &guaranteed()).unwrap();
+    let _ = away.set_will(Some(will(b"gone", 60))).unwrap();
+    drop(away);
+    clock.advance(Duration::from_secs(11));
+    let back = opened(&sessions, "away", Expiry::After(10)).await;
+    committed(&ns, ns.log().submitted());
+    assert_eq!(wills.depth().ready, 1);
+    assert_eq!((sessions.tally().expired, sessions.len()), (1, 1));
+    assert_eq!(sessions.filters("away", 10).unwrap().len(), 0, "it is another session");
+    drop(back);
 }
 
 /// A machine without a clock of its own begins in the past until its time is set.

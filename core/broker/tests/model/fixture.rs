@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use inver_broker::{
     Broker, BrokerConfig, Clock, Completion, Consumer, ConsumerSpec, DeadLetter, Delivery, ExchangeKind,
     ExchangeSpec, Expiry, HeaderWriter, Mailbox, Message, Namespace, Opened, PermissionScope, Permissions,
     Publisher, PublisherId, Queue, QueueLimits, QueueSpec, SessionSpec, SessionTerms, Sessions,
-    SubscriptionOptions, Target,
+    SubscriptionOptions, Target, Will,
 };
-use inver_storage::{CommitPolicy, Log, LogOptions};
+use inver_storage::{BatchBuilder, CommitPolicy, Log, LogOptions, Offset, Read, records};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -247,4 +248,43 @@ pub(crate) async fn open(sessions: &Sessions, client_id: &str, durable: bool) ->
 
 pub(crate) fn guaranteed() -> SubscriptionOptions {
     SubscriptionOptions { guaranteed: true, ..SubscriptionOptions::default() }
+}
+
+/// Keys and values of all records of a topic's first partition.
+pub(crate) fn stored(namespace: &Namespace, topic: &str) -> Vec<(String, Option<String>)> {
+    let topic = namespace.topic(topic).expect("topic");
+    let partition = topic.partition(0).expect("partition");
+    let stream = partition.stream();
+    let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("text");
+    let (mut at, mut all) = (stream.start(), Vec::new());
+    while at < stream.high_watermark() {
+        let batches = match stream.read(at, 1 << 20).expect("read") {
+            Read::Ready(batches) => batches,
+            Read::Cold(cold) => cold.run().expect("cold read"),
+            Read::Empty => break,
+        };
+        for batch in batches {
+            for record in records(&batch.bytes).expect("records") {
+                let record = record.expect("record");
+                at = Offset(batch.base_offset.0 + u64::from(record.offset_delta) + 1);
+                all.push((text(record.key.clone().unwrap_or_default()), record.value.clone().map(text)));
+            }
+        }
+    }
+    all
+}
+
+/// The will to say something at the address `w`.
+pub(crate) fn will(value: &[u8], delay_s: u32) -> Will {
+    let mut batch = BatchBuilder::new(0);
+    batch.push(0, None, &[], Some(value));
+    Will {
+        address: b"w".to_vec(),
+        batch: batch.finish().bytes().to_vec(),
+        delay_s,
+        expiry_s: None,
+        retain: false,
+        guaranteed: true,
+        origin: "test".into(),
+    }
 }

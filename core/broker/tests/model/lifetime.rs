@@ -2,7 +2,7 @@
 
 use crate::fixture::*;
 use inver_broker::{Broker, BrokerConfig, Expiry, Mailbox, SessionSpec, Will};
-use inver_storage::{BatchBuilder, Log, LogOptions};
+use inver_storage::{Log, LogOptions};
 
 /// The namespace and its sessions held each other: the log's threads and the lock of its folder outlived the broker.
 #[tokio::test]
@@ -30,17 +30,7 @@ async fn dropping_a_broker_with_live_sessions_frees_the_folder() {
         session.join(b"$share/g/a/b", &guaranteed(), inver_broker::Mode::Shared, consumer).unwrap();
         held.push(session);
     }
-    let mut batch = BatchBuilder::new(0);
-    batch.push(0, None, &[], Some(b"last words"));
-    let will = Will {
-        address: b"a/b".to_vec(),
-        batch: batch.finish().bytes().to_vec(),
-        delay_s: 3600,
-        expiry_s: None,
-        retain: false,
-        guaranteed: true,
-        origin: "test".into(),
-    };
+    let will = Will { address: b"a/b".to_vec(), ..will(b"last words", 3600) };
     let _ = held[1].set_will(Some(will)).unwrap();
     // One session is away with a delayed will and a timer, two are held by their connections.
     drop(held.remove(1));

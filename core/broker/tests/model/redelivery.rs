@@ -127,17 +127,7 @@ async fn the_will_of_a_client_without_a_lasting_session_is_published_after_a_cra
             permissions: permissions(&sessions, None, client_id),
         };
         let session = sessions.open(spec).await.unwrap().session;
-        let mut batch = BatchBuilder::new(0);
-        batch.push(0, None, &[], Some(client_id.as_bytes()));
-        let will = Will {
-            address: b"w".to_vec(),
-            batch: batch.finish().bytes().to_vec(),
-            delay_s: 5,
-            expiry_s: None,
-            retain: true,
-            guaranteed: true,
-            origin: "test".into(),
-        };
+        let will = Will { retain: true, ..will(client_id.as_bytes(), 5) };
         committed(&ns, session.set_will(Some(will)).unwrap());
         held.push(session);
     }
@@ -176,18 +166,7 @@ async fn a_will_without_a_delay_is_published_though_its_client_is_back_at_once_a
         permissions: permissions(sessions, None, "back"),
     };
     let session = sessions.open(spec(&sessions)).await.unwrap().session;
-    let mut batch = BatchBuilder::new(0);
-    batch.push(0, None, &[], Some(b"gone"));
-    let will = Will {
-        address: b"w".to_vec(),
-        batch: batch.finish().bytes().to_vec(),
-        delay_s: 0,
-        expiry_s: None,
-        retain: false,
-        guaranteed: true,
-        origin: "test".into(),
-    };
-    committed(&ns, session.set_will(Some(will)).unwrap());
+    committed(&ns, session.set_will(Some(will(b"gone", 0))).unwrap());
     let killed = killed(&broker, &medium);
     let broker = open_on(&killed);
     let sessions = broker.default_sessions();
@@ -222,18 +201,7 @@ async fn each_of_two_crashes_publishes_its_will_though_the_client_sets_the_next_
             permissions: permissions(&sessions, None, "back"),
         };
         let session = sessions.open(spec).await.unwrap().session;
-        let mut batch = BatchBuilder::new(0);
-        batch.push(0, None, &[], Some(text.as_bytes()));
-        let will = Will {
-            address: b"w".to_vec(),
-            batch: batch.finish().bytes().to_vec(),
-            delay_s: 0,
-            expiry_s: None,
-            retain: false,
-            guaranteed: true,
-            origin: "test".into(),
-        };
-        committed(&ns, session.set_will(Some(will)).unwrap());
+        committed(&ns, session.set_will(Some(will(text.as_bytes(), 0))).unwrap());
         held.push(session);
         // As at a start: before any client, and long before the first round of housekeeping.
         medium = killed(&broker, &medium);

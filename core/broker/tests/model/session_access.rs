@@ -366,24 +366,19 @@ async fn a_record_beside_one_with_an_address_is_heard_by_those_who_may_read_its_
 async fn a_will_is_published_if_its_client_may_still_publish_it() {
     let fixture = Fixture::new();
     with_users(&fixture.broker);
-    let will = |address: &str, delay_s| {
-        let mut batch = BatchBuilder::new(0);
-        batch.push(0, None, &[], Some(address.as_bytes()));
-        let batch = batch.finish().bytes().to_vec();
-        let address = address.as_bytes().to_vec();
-        let origin = "test".into();
-        Some(Will { address, batch, delay_s, expiry_s: None, retain: true, guaranteed: true, origin })
+    let will_at = |address: &str, delay_s| {
+        Some(Will { address: address.into(), retain: true, ..will(address.as_bytes(), delay_s) })
     };
     let retained = |fixture: &Fixture| fixture.namespace().retained().len();
     for (client_id, address) in [("c", "a/will"), ("d", "b/will")] {
         let session = open_as(&fixture.broker, Some("ann"), client_id, false).await.unwrap().session;
-        let _ = session.set_will(will(address, 0)).unwrap();
+        let _ = session.set_will(will_at(address, 0)).unwrap();
     }
     assert_eq!(retained(&fixture), 1, "one of two");
     // After a restart what its user may do counts.
     for (client_id, address) in [("e", "a/later"), ("f", "b/later")] {
         let session = open_as(&fixture.broker, Some("ann"), client_id, false).await.unwrap().session;
-        let _ = session.set_will(will(address, 3600)).unwrap();
+        let _ = session.set_will(will_at(address, 3600)).unwrap();
     }
     let fixture = fixture.restart();
     for client_id in ["e", "f"] {

@@ -16,54 +16,26 @@ mod places;
 mod publishing;
 mod records;
 mod sessions;
+#[path = "../../../test-support/simulator.rs"]
+mod support;
 mod wills;
 mod world;
 
 use std::any::Any;
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use inver_broker::seeded_bugs::{self, Bug};
 use parking_lot::Mutex;
+use support::{in_parallel, seeds};
 use world::World;
 
 const DEFAULT_SEEDS: u64 = 1000;
 
 /// Number of seeds within which a seeded bug must be found.
 const SEEDS_PER_BUG_MAX: u64 = 1000;
-
-fn seeds() -> Range<u64> {
-    match std::env::var("INVER_SIMULATOR_SEEDS") {
-        Ok(range) => {
-            let (from, to) = range.split_once("..").unwrap();
-            from.parse().unwrap()..to.parse().unwrap()
-        }
-        Err(_) => 0..DEFAULT_SEEDS,
-    }
-}
-
-/// Runs `work` for the numbers of a range on all processors, until one call returns false.
-fn in_parallel(range: Range<u64>, work: impl Fn(u64) -> bool + Sync) {
-    let next = AtomicU64::new(range.start);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let number = next.fetch_add(1, Ordering::Relaxed)
-                    && number < range.end
-                {
-                    if !work(number) {
-                        next.store(range.end, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-}
 
 /// Runs a seed. After a failure nothing of the run is dropped: that could fail again.
 fn run(seed: u64) -> Result<u64, Box<dyn Any + Send>> {
@@ -76,7 +48,7 @@ fn run(seed: u64) -> Result<u64, Box<dyn Any + Send>> {
 #[test]
 fn the_model_keeps_its_promises_through_crashes() {
     let failed = Mutex::new(Vec::new());
-    in_parallel(seeds(), |seed| {
+    in_parallel(seeds(DEFAULT_SEEDS), |seed| {
         let is_good = run(seed).is_ok();
         if !is_good {
             failed.lock().push(seed);

@@ -12,14 +12,13 @@ use inver_storage::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::clock::{Blocking, Clock};
+use crate::clock::Clock;
 use crate::completion::Completion;
 use crate::context::Context;
 use crate::message::Message;
 use crate::spec::{DropReason, Mode, QueueLimits};
 use crate::subscription::{DropSink, Dropped, LimitsChecked, NextCheck, Recheck, Subscription, Trim};
-use crate::telemetry::Counters;
-use crate::testing::audit;
+use crate::testing;
 
 /// The first time of a fixture's clock, milliseconds since 1970.
 pub(super) const START_MS: i64 = 1_000_000;
@@ -52,29 +51,13 @@ impl Fixture {
     pub(super) fn manual(options: LogOptions) -> Fixture {
         let (medium, clock) = (FakeMedium::new(1), Clock::manual(START_MS));
         let log = Log::open_manual(Arc::new(medium.clone()), Arc::new(SystemClock), options.clone()).unwrap();
-        let context = Context::new(
-            0,
-            log,
-            clock.clone(),
-            Blocking::default(),
-            Arc::default(),
-            Counters::of("test"),
-            audit(&clock),
-        );
+        let context = testing::context(log, &clock);
         Fixture { medium, options, clock, context }
     }
 
     fn over(medium: FakeMedium, clock: Clock, options: LogOptions) -> Fixture {
         let log = Log::open_on(Arc::new(medium.clone()), Arc::new(SystemClock), options.clone()).unwrap();
-        let context = Context::new(
-            0,
-            log,
-            clock.clone(),
-            Blocking::default(),
-            Arc::default(),
-            Counters::of("test"),
-            audit(&clock),
-        );
+        let context = testing::context(log, &clock);
         Fixture { medium, options, clock, context }
     }
 

@@ -9,55 +9,27 @@ mod model;
 mod operations;
 mod rot;
 mod simulation;
+#[path = "../../../../test-support/simulator.rs"]
+mod support;
 
 use std::cell::Cell;
-use std::ops::Range;
 use std::panic::catch_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use inver_storage::seeded_bugs::{self, Bug};
 use parking_lot::Mutex;
 pub(crate) use simulation::SimulatedClock;
 use simulation::Simulation;
+use support::{in_parallel, seeds};
 
 const DEFAULT_SEEDS: u64 = 2000;
 /// Number of seeds within which a seeded bug must be found.
 const SEEDS_PER_BUG_MAX: u64 = 2000;
 
-fn seeds() -> Range<u64> {
-    match std::env::var("INVER_SIMULATOR_SEEDS") {
-        Ok(range) => {
-            let (from, to) = range.split_once("..").unwrap();
-            from.parse().unwrap()..to.parse().unwrap()
-        }
-        Err(_) => 0..DEFAULT_SEEDS,
-    }
-}
-
-/// Runs `work` for the numbers of a range on all processors, until one call returns false.
-fn in_parallel(range: Range<u64>, work: impl Fn(u64) -> bool + Sync) {
-    let next = AtomicU64::new(range.start);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let number = next.fetch_add(1, Ordering::Relaxed)
-                    && number < range.end
-                {
-                    if !work(number) {
-                        next.store(range.end, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-}
-
 #[test]
 fn the_log_keeps_its_guarantees_on_a_faulty_medium() {
     let failed = Mutex::new(Vec::new());
-    in_parallel(seeds(), |seed| {
+    in_parallel(seeds(DEFAULT_SEEDS), |seed| {
         let is_good = catch_unwind(|| Simulation::new(seed).run()).is_ok();
         if !is_good {
             failed.lock().push(seed);
