@@ -16,7 +16,7 @@ use inver_settings::serde::de::{Deserialize as _, Error, Unexpected};
 pub use auto_subscribe::{AutoSubscription, AutoSubscriptions};
 pub(crate) use client_limits::ClientLimits;
 pub use client_limits::{ClientRule, ClientRules};
-pub(crate) use rewrite::By;
+pub(crate) use rewrite::{By, is_topic_name};
 pub use rewrite::{RewriteAction, RewriteRule, RewriteRules};
 
 /// Longest packet that the protocol's length field can express.

@@ -10,7 +10,7 @@ mod counts;
 mod load;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -66,13 +66,13 @@ fn overlap(filter: &str, other: &str) -> bool {
 pub(crate) struct Statistic {
     pub(crate) topic: &'static str,
     pub(crate) value: String,
-    /// It differs from the value of the interval before.
-    pub(crate) is_new: bool,
+    /// The interval since which it has this value.
+    pub(crate) changed_in: u32,
 }
 
 /// The values of a namespace in an interval.
 struct Taken {
-    interval: u64,
+    interval: u32,
     values: Arc<[Statistic]>,
 }
 
@@ -88,7 +88,10 @@ pub(crate) struct SysTopics {
     subscribers: Mutex<Vec<Weak<Mailbox>>>,
     is_ticking: AtomicBool,
     /// Intervals so far.
-    intervals: AtomicU64,
+    intervals: AtomicU32,
+    /// The memory of the process in this interval, and the most so far; 0 while nobody is subscribed.
+    memory_bytes: AtomicU64,
+    memory_bytes_max: AtomicU64,
     /// By the number of the namespace; those of which somebody subscribed.
     taken: Mutex<HashMap<u32, Taken>>,
 }
@@ -105,7 +108,9 @@ impl SysTopics {
             loads: Mutex::new(Loads::new(started)),
             subscribers: Mutex::default(),
             is_ticking: AtomicBool::new(false),
-            intervals: AtomicU64::new(0),
+            intervals: AtomicU32::new(0),
+            memory_bytes: AtomicU64::new(0),
+            memory_bytes_max: AtomicU64::new(0),
             taken: Mutex::default(),
         }
     }
@@ -125,7 +130,20 @@ impl SysTopics {
     }
 
     /// Every topic below [`PREFIX`] with its current value.
-    pub(crate) fn values(&self, namespace: &Namespace, tally: &SessionTally) -> Vec<(&'static str, String)> {
+    pub(crate) fn values_now(
+        &self,
+        namespace: &Namespace,
+        tally: &SessionTally,
+    ) -> Vec<(&'static str, String)> {
+        self.values(namespace, tally, self.known_memory().or_else(memory_bytes))
+    }
+
+    fn values(
+        &self,
+        namespace: &Namespace,
+        tally: &SessionTally,
+        memory: Option<(u64, u64)>,
+    ) -> Vec<(&'static str, String)> {
         let now = namespace.clock().now();
         let (connected, maximum) =
             (self.connected.load(Ordering::Relaxed), self.connected_max.load(Ordering::Relaxed));
@@ -162,7 +180,7 @@ impl SysTopics {
             ("$SYS/broker/bytes/received", of(Count::BytesReceived)),
             ("$SYS/broker/bytes/sent", of(Count::BytesSent)),
         ];
-        if let Some((current, maximum)) = memory_bytes() {
+        if let Some((current, maximum)) = memory {
             values.push(("$SYS/broker/heap/current", current.to_string()));
             values.push(("$SYS/broker/heap/maximum", maximum.to_string()));
         }
@@ -172,28 +190,34 @@ impl SysTopics {
         values
     }
 
-    /// The values of this interval, taken once for all sessions of a namespace.
+    /// The memory of the process as it was read for this interval.
+    fn known_memory(&self) -> Option<(u64, u64)> {
+        let known =
+            (self.memory_bytes.load(Ordering::Relaxed), self.memory_bytes_max.load(Ordering::Relaxed));
+        (known.0 != 0).then_some(known)
+    }
+
+    fn set_memory(&self, (current, maximum): (u64, u64)) {
+        self.memory_bytes_max.store(maximum, Ordering::Relaxed);
+        self.memory_bytes.store(current, Ordering::Relaxed);
+    }
+
+    /// This interval and its values, taken once for all sessions of a namespace.
     pub(crate) fn values_of_interval(
         &self,
         namespace: &Namespace,
         tally: impl FnOnce() -> SessionTally,
-    ) -> Arc<[Statistic]> {
+    ) -> (u32, Arc<[Statistic]>) {
         let mut taken = self.taken.lock();
         let interval = self.intervals.load(Ordering::Relaxed);
         let before = taken.get(&namespace.id());
         if let Some(before) = before.filter(|before| before.interval == interval) {
-            return before.values.clone();
+            return (interval, before.values.clone());
         }
-        let old: HashMap<&str, &str> = before.map_or_else(HashMap::new, |before| {
-            before.values.iter().map(|statistic| (statistic.topic, &*statistic.value)).collect()
-        });
-        let values = self.values(namespace, &tally()).into_iter().map(|(topic, value)| {
-            let is_new = old.get(topic).is_none_or(|old| **old != *value);
-            Statistic { topic, value, is_new }
-        });
-        let values: Arc<[Statistic]> = values.collect();
+        let values = self.values(namespace, &tally(), self.known_memory());
+        let values = compared(before, interval, values);
         taken.insert(namespace.id(), Taken { interval, values: values.clone() });
-        values
+        (interval, values)
     }
 
     /// Posts [`token::SYS`] to this mailbox at every interval, for as long as the mailbox lives.
@@ -214,10 +238,25 @@ impl SysTopics {
     }
 }
 
+/// The values of an interval, with the intervals in which they changed.
+fn compared(before: Option<&Taken>, interval: u32, values: Vec<(&'static str, String)>) -> Arc<[Statistic]> {
+    let old: HashMap<&str, &Statistic> = before.map_or_else(HashMap::new, |before| {
+        before.values.iter().map(|statistic| (statistic.topic, statistic)).collect()
+    });
+    let values = values.into_iter().map(|(topic, value)| {
+        let same = old.get(topic).filter(|old| old.value == value);
+        Statistic { topic, value, changed_in: same.map_or(interval, |old| old.changed_in) }
+    });
+    values.collect()
+}
+
 /// Wakes the subscribers at every interval until none is left.
 async fn tick(sys: Arc<SysTopics>, clock: Clock) {
     loop {
         clock.sleep(sys.interval).await;
+        if let Some(read) = memory_bytes() {
+            sys.set_memory(read);
+        }
         sys.intervals.fetch_add(1, Ordering::Relaxed);
         let mut subscribers = sys.subscribers.lock();
         subscribers.retain(|mailbox| {
@@ -228,6 +267,7 @@ async fn tick(sys: Arc<SysTopics>, clock: Clock) {
         });
         if subscribers.is_empty() {
             sys.taken.lock().clear();
+            sys.set_memory((0, 0));
             // Under the lock, so that the next subscriber starts a new task.
             sys.is_ticking.store(false, Ordering::Release);
             return;
@@ -248,6 +288,17 @@ fn memory_bytes() -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_tells_since_which_interval_it_is_the_same() {
+        let mut taken = None;
+        for (interval, value, changed_in) in [(1, "a", 1), (2, "b", 2), (3, "b", 2), (7, "b", 2), (8, "a", 8)]
+        {
+            let values = compared(taken.as_ref(), interval, vec![("t", value.to_owned())]);
+            assert_eq!(values.iter().map(|one| one.changed_in).collect::<Vec<_>>(), [changed_in]);
+            taken = Some(Taken { interval, values });
+        }
+    }
 
     #[test]
     fn filters_overlap_where_a_topic_matches_both() {

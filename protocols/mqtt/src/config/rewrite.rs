@@ -48,24 +48,32 @@ pub(crate) struct By<'a> {
 }
 
 impl RewriteRules {
-    /// The topic of a publish, if it is rewritten.
+    /// The topic of a publish, if it is rewritten: only [`is_topic_name`] tells whether it is one.
     pub(crate) fn publish(&self, topic: &str, by: By<'_>) -> Option<String> {
         self.rewrite(RewriteAction::Subscribe, topic, by)
     }
 
-    /// The filter of a subscription, if it is rewritten; of a shared one without its group.
+    /// The filter of a subscription, if it is rewritten; of a shared one without its group. It must be checked again.
     pub(crate) fn subscribe(&self, filter: &str, by: By<'_>) -> Option<String> {
         self.rewrite(RewriteAction::Publish, filter, by)
     }
 
     fn rewrite(&self, not_for: RewriteAction, topic: &str, by: By<'_>) -> Option<String> {
-        self.0.iter().filter(|rule| rule.action != not_for).find_map(|rule| {
-            let matched = template::matched(&rule.source, topic)?;
-            let values =
-                Values { matched: &matched, client_id: by.client_id, user: by.user.unwrap_or_default() };
-            Some(template::fill(&rule.destination, values))
-        })
+        let mut rules = self.0.iter().filter(|rule| rule.action != not_for);
+        let (rule, matched) = rules.find_map(|rule| Some((rule, template::matched(&rule.source, topic)?)))?;
+        let (client_id, user) = (by.client_id, by.user.unwrap_or_default());
+        if template::is_widened(&rule.destination, client_id, user) {
+            return None;
+        }
+        Some(template::fill(&rule.destination, Values { matched: &matched, client_id, user }))
     }
+}
+
+/// Whether a topic name that was made by a rule is one.
+pub(crate) fn is_topic_name(rewritten: &str) -> bool {
+    !rewritten.is_empty()
+        && rewritten.len() <= usize::from(u16::MAX)
+        && !rewritten.bytes().any(|byte| matches!(byte, b'+' | b'#' | 0))
 }
 
 impl Setting for RewriteRules {
@@ -101,5 +109,35 @@ impl Setting for RewriteRules {
             )
         });
         format!("[{}]", rules.collect::<Vec<_>>().join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_wildcard_makes_no_wildcard() {
+        let rule = |source: &str, destination: &str| RewriteRule {
+            action: RewriteAction::All,
+            source: source.into(),
+            destination: destination.into(),
+        };
+        let rules = RewriteRules(vec![rule("a", "to/{client_id}"), rule("b", "to/{user}"), rule("+", "x")]);
+        let by = |client_id, user| By { client_id, user: Some(user) };
+        for (topic, client_id, user, wanted) in [
+            ("a", "c", "#", Some("to/c")),
+            ("a", "#", "u", None),
+            ("b", "#", "u", Some("to/u")),
+            ("b", "c", "a+", None),
+            ("c", "#", "#", Some("x")),
+        ] {
+            assert_eq!(rules.subscribe(topic, by(client_id, user)).as_deref(), wanted, "{topic} {client_id}");
+            assert_eq!(rules.publish(topic, by(client_id, user)).as_deref(), wanted, "{topic} {client_id}");
+        }
+        assert!(is_topic_name("a/b") && is_topic_name(&"a".repeat(65_535)));
+        for not in ["", "a/+", "#", &"a".repeat(65_536)] {
+            assert!(!is_topic_name(not));
+        }
     }
 }

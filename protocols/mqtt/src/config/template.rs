@@ -31,6 +31,12 @@ pub(crate) fn fill(template: &str, values: Values<'_>) -> String {
     filled
 }
 
+/// Whether the client's name would put a wildcard in place of a name.
+pub(crate) fn is_widened(template: &str, client_id: &str, user: &str) -> bool {
+    let has = |place: &str, name: &str| template.contains(place) && name.contains(['+', '#']);
+    has("{client_id}", client_id) || has("{user}", user)
+}
+
 /// Checks a template of a filter with so many wildcards.
 pub(crate) fn check(template: &str, wildcards: usize) -> Result<(), String> {
     let mut rest = template;

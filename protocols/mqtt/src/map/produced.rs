@@ -2,7 +2,7 @@
 //! understood on the way back, so that a Kafka application can answer and command devices.
 //!
 //! The first header of each name counts, if its value has the right form; a further one, or one of another form, is shown
-//! like any other header.
+//! like any other header. The address is the one that the record was routed by.
 
 use inver_broker::message::{HeaderView, NEUTRAL_ORIGIN, name};
 
@@ -26,27 +26,35 @@ pub(super) struct Produced<'a> {
     pub(super) places: Places,
 }
 
-/// Places among the user's headers of a record, a bit each.
+/// Places among the user's headers of a record: that of the address, and a bit for each other one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Places(u64);
+pub(super) struct Places {
+    others: u64,
+    address: Option<usize>,
+}
 
 impl Places {
     /// Whether the header at this place is among them.
     pub(super) fn contains(self, place: usize) -> bool {
-        place < LOOKED_AT_MAX && self.0 & 1 << place != 0
+        self.address == Some(place) || (place < LOOKED_AT_MAX && self.others & 1 << place != 0)
     }
 }
 
-/// Headers among which properties are looked for: one for each bit of [`Places`].
+/// Headers among which properties other than the address are looked for: one for each bit of [`Places`].
 const LOOKED_AT_MAX: usize = 64;
 
 impl<'a> Produced<'a> {
     /// Reads the headers of a record that a producer wrote.
     pub(super) fn read(headers: &HeaderView<'a>) -> Produced<'a> {
         let mut produced = Produced::default();
+        // The record was routed by the first header of this name, wherever it is and even if it is null.
+        let named = headers.written().enumerate().find(|(_, (header, _))| *header == name::ADDRESS);
+        if let Some((place, (_, Some(address)))) = named {
+            (produced.address, produced.places.address) = (Some(address), Some(place));
+        }
         for (place, (header, value)) in headers.written().take(LOOKED_AT_MAX).enumerate() {
             if value.is_some_and(|value| produced.take(header, value)) {
-                produced.places.0 |= 1 << place;
+                produced.places.others |= 1 << place;
             }
         }
         produced
@@ -61,7 +69,6 @@ impl<'a> Produced<'a> {
             _ => None,
         };
         match header {
-            name::ADDRESS => set(&mut self.address, Some(value)),
             name::QOS => set(&mut self.qos, level()),
             own::RETAIN if matches!(value, b"1" | b"true") => !std::mem::replace(&mut self.retain, true),
             own::RETAIN => matches!(value, b"0" | b"false"),

@@ -1,6 +1,6 @@
 //! Tests: round trips through a record, and records of other origins.
 
-use inver_broker::message::{HeaderWriter, Headers, name};
+use inver_broker::message::{HeaderView, HeaderWriter, Headers, name};
 use inver_storage::batch::{BatchBuilder, Record, records};
 use proptest::prelude::*;
 
@@ -204,6 +204,40 @@ fn what_another_protocols_client_sent_is_shown_as_a_claim() {
             Property::UserProperty("claimed-mqtt-retain", "1"),
         ])
     );
+}
+
+#[test]
+fn a_producers_record_is_read_as_it_was_routed() {
+    let mut far = vec![(&b"h"[..], Some(&b"v"[..])); 70];
+    far.push((name::ADDRESS, Some(b"d/1")));
+    for (headers, topic, shown) in [
+        (vec![(&b"claimed-mqtt-topic"[..], Some(&b"d/1"[..]))], "commands", Some("claimed-mqtt-topic")),
+        (vec![(name::ADDRESS, None), (name::ADDRESS, Some(b"d/1"))], "commands", Some("claimed-mqtt-topic")),
+        (far, "d/1", None),
+    ] {
+        let record = record_of_a_producer(&headers, None);
+        let named = HeaderView::of(&record).named_address();
+        let outgoing = Outgoing::read(&record, Some(b"commands")).unwrap();
+        assert_eq!(&*outgoing.topic, topic);
+        assert_eq!(named, (topic == "d/1").then_some(&b"d/1"[..]));
+        let properties = properties_of(&outgoing);
+        let is_shown = |name: &str| {
+            let wanted = Property::UserProperty(name, "d/1");
+            properties.as_ref().iter().any(|property| property == wanted)
+        };
+        assert_eq!(is_shown("claimed-mqtt-topic"), shown.is_some());
+        // A copy for an inbox tells the same.
+        let inbox_for =
+            InboxFor { granted: Qos::AtLeastOnce, retain: false, shared: false, subscription_id: None };
+        let mut writer = HeaderWriter::default();
+        let copy = self::record(inbox_copy(&mut writer, &record, &outgoing.topic, inbox_for), None);
+        assert_eq!(properties_of(&Outgoing::read(&copy, None).unwrap()), properties);
+    }
+    let claims: [(&[u8], Option<&[u8]>); 2] =
+        [(b"claimed-mqtt-qos", Some(b"2")), (b"claimed-mqtt-retain", Some(b"1"))];
+    let record = record_of_a_producer(&claims, None);
+    let outgoing = Outgoing::read(&record, Some(b"t")).unwrap();
+    assert_eq!((outgoing.qos, outgoing.retain), (Qos::AtLeastOnce, false));
 }
 
 #[test]

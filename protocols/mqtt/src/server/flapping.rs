@@ -1,8 +1,10 @@
 //! Clients that connect again and again: counted by client id, to be banned for a while.
 //!
-//! Bound: [`CLIENTS_MAX`] client ids in a window; further ones are not counted.
+//! Bound: [`CLIENTS_MAX`] client ids in a window, by a hash of each that clients cannot foresee; further ones are not
+//! counted.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use inver_broker::{Ban, BanTarget, Broker};
@@ -19,11 +21,15 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The connections of clients in their windows.
 #[derive(Default)]
-pub(crate) struct Flapping(Mutex<Counted>);
+pub(crate) struct Flapping {
+    hasher: RandomState,
+    counted: Mutex<Counted>,
+}
 
 #[derive(Default)]
 struct Counted {
-    clients: HashMap<Box<str>, Window>,
+    /// By the hash of the client id.
+    clients: HashMap<u64, Window>,
     swept_at: Option<Instant>,
 }
 
@@ -35,15 +41,16 @@ struct Window {
 impl Flapping {
     /// Counts a connection; whether the client has had more of them in its window than it may.
     fn is_beyond(&self, client_id: &str, max: u32, window: Duration, now: Instant) -> bool {
-        let mut counted = self.0.lock();
-        if let Some(known) = counted.clients.get_mut(client_id) {
+        let client = self.hasher.hash_one(client_id);
+        let mut counted = self.counted.lock();
+        if let Some(known) = counted.clients.get_mut(&client) {
             if now.saturating_duration_since(known.since) >= window {
                 *known = Window { since: now, connects: 0 };
             }
             known.connects += 1;
             let is_beyond = known.connects > max;
             if is_beyond {
-                counted.clients.remove(client_id);
+                counted.clients.remove(&client);
             }
             return is_beyond;
         }
@@ -54,9 +61,9 @@ impl Flapping {
             counted.clients.retain(|_, known| now.saturating_duration_since(known.since) < window);
         }
         if counted.clients.len() < CLIENTS_MAX {
-            counted.clients.insert(client_id.into(), Window { since: now, connects: 1 });
+            counted.clients.insert(client, Window { since: now, connects: 1 });
         }
-        max == 0
+        false
     }
 
     /// Counts a connection, and bans its client if these are too many.

@@ -38,10 +38,8 @@ pub(super) fn asked(filter: &str) -> Result<Asked<'_>, &'static str> {
         check_inner(rest)?;
         return Ok(Asked { text: rest.into(), is_shared: false, is_exclusive: true });
     }
-    let (plain, is_shared) = match split_shared(filter) {
-        Shared::Yes { filter: inner, .. } => (inner, true),
-        Shared::No | Shared::Invalid => (filter, false),
-    };
+    let plain = inner(filter);
+    let is_shared = matches!(split_shared(filter), Shared::Yes { .. });
     if is_foreign(plain) {
         return Err("a function of another server");
     }
@@ -49,6 +47,17 @@ pub(super) fn asked(filter: &str) -> Result<Asked<'_>, &'static str> {
         return Err("no $SYS topic that this server has");
     }
     Ok(Asked { text: filter.into(), is_shared, is_exclusive: false })
+}
+
+/// The filter behind the prefix or the group that it is asked for with, if there is one.
+pub(super) fn inner(filter: &str) -> &str {
+    if let Some(rest) = filter.strip_prefix(QUEUE).or_else(|| filter.strip_prefix(EXCLUSIVE)) {
+        return rest;
+    }
+    match split_shared(filter) {
+        Shared::Yes { filter: inner, .. } => inner,
+        Shared::No | Shared::Invalid => filter,
+    }
 }
 
 /// The text under which a subscription of this filter is stored, if any is.

@@ -9,7 +9,7 @@ use super::filters;
 use super::receive::Arrival;
 use super::{Session, stored};
 use crate::codec::{Ack, DecodeError, Packet, Publish, Qos, Reason, Version};
-use crate::config::{By, ClientLimits};
+use crate::config::{By, ClientLimits, is_topic_name};
 use crate::error::{Stop, count_reason};
 use crate::map::{Author, Incoming};
 use crate::sys;
@@ -79,6 +79,8 @@ impl Session {
         }
         let refused = if is_shut {
             Some(Reason::QuotaExceeded)
+        } else if rewritten.as_deref().is_some_and(|rewritten| !is_topic_name(rewritten)) {
+            Some(Reason::TopicNameInvalid)
         } else if let Some(reason) = refused_topic(topic) {
             Some(reason)
         } else if topic.bytes().filter(|&byte| byte == b'/').count() >= self.server.config.topic_levels_max {

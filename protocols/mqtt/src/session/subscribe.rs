@@ -12,8 +12,8 @@ use super::filters::{self, Asked};
 use super::source::{DeliverySource, RetainedScan};
 use super::terms::Terms;
 use crate::codec::{
-    Packet, PropertiesBuf, Property, Qos, Reason, RetainHandling, Shared, SubAck, Subscribe,
-    SubscribeOptions, UnsubAck, Unsubscribe, check_filter, split_shared,
+    DecodeError, Packet, PropertiesBuf, Property, Qos, Reason, RetainHandling, SubAck, Subscribe,
+    SubscribeOptions, UnsubAck, Unsubscribe, check_filter,
 };
 use crate::config::template::{self, Values};
 use crate::config::{AutoSubscription, By};
@@ -42,11 +42,11 @@ impl Session {
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut first_error = None;
         for &(filter, mut options) in &subscribe.filters {
-            let filter = &*self.rewritten(filter);
+            let filter = self.rewritten(filter);
             options.retain_as_published |= self.is_bridge;
             options.qos = options.qos.min(Qos::from_bits(self.limits.maximum_qos).unwrap_or(options.qos));
-            let asked = filters::asked(filter).map_err(|why| (Reason::TopicFilterInvalid, why.to_owned()));
-            let subscribed = asked.and_then(|asked| {
+            let is_rewritten = matches!(filter, Cow::Owned(_));
+            let subscribed = asked(&filter, is_rewritten).and_then(|asked| {
                 let mode = if asked.is_shared { mode.clone()? } else { None };
                 options.no_local |= self.is_bridge && !asked.is_shared;
                 self.subscribe_one(&asked, Terms { options, id, mode })
@@ -77,10 +77,10 @@ impl Session {
     /// The filter after the rules that rewrite it.
     fn rewritten<'a>(&self, filter: &'a str) -> Cow<'a, str> {
         let by = By { client_id: self.core.client_id(), user: self.core.permissions().user() };
-        let inner = match split_shared(filter) {
-            Shared::Yes { filter, .. } => filter,
-            Shared::No | Shared::Invalid => filter,
-        };
+        let inner = filters::inner(filter);
+        if inner.is_empty() {
+            return Cow::Borrowed(filter);
+        }
         let prefix = filter.strip_suffix(inner).unwrap_or_default();
         let rewritten = self.server.config.rewrite.subscribe(inner, by);
         rewritten.map_or(Cow::Borrowed(filter), |inner| Cow::Owned(format!("{prefix}{inner}")))
@@ -104,9 +104,7 @@ impl Session {
 
     fn subscribe_as(&mut self, filter: &str, one: &AutoSubscription) -> Result<(), String> {
         let user = self.core.permissions().user().unwrap_or_default();
-        if one.filter.contains('{')
-            && [self.core.client_id(), user].iter().any(|name| name.contains(['+', '#']))
-        {
+        if template::is_widened(&one.filter, self.core.client_id(), user) {
             return Err("the client's name has a wildcard".to_owned());
         }
         check_filter(filter).map_err(|error| error.to_string())?;
@@ -246,6 +244,21 @@ impl Session {
         }
         properties
     }
+}
+
+/// Reads a filter. One that a rule made is checked first, as the decoder does with those of clients.
+fn asked(filter: &str, is_rewritten: bool) -> Result<Asked<'_>, (Reason, String)> {
+    if is_rewritten {
+        if filter.len() > usize::from(u16::MAX) {
+            return Err((
+                Reason::TopicFilterInvalid,
+                "rewritten to a topic filter that is too long".to_owned(),
+            ));
+        }
+        let why = |error: DecodeError| (Reason::TopicFilterInvalid, format!("rewritten: {error}"));
+        check_filter(filter).map_err(why)?;
+    }
+    filters::asked(filter).map_err(|why| (Reason::TopicFilterInvalid, why.to_owned()))
 }
 
 fn requested_mode(subscribe: &Subscribe<'_>) -> Result<Option<Mode>, (Reason, String)> {

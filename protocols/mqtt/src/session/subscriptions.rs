@@ -44,6 +44,8 @@ struct Filters {
     /// The last topic and whether the message was the session's own: successive messages mostly have one topic.
     last: Option<(String, bool)>,
     last_matched: Matched,
+    /// The interval whose `$SYS` values were sent last; 0: none.
+    sys_interval: u32,
 }
 
 impl Subscriptions {
@@ -68,6 +70,11 @@ impl Subscriptions {
             filters.wildcards.remove(filter);
             filters.clear_cache();
         }
+    }
+
+    /// Notes that the `$SYS` values of an interval are sent, and returns the interval before.
+    pub(crate) fn note_sys_interval(&mut self, interval: u32) -> u32 {
+        self.0.as_mut().map_or(0, |filters| std::mem::replace(&mut filters.sys_interval, interval))
     }
 
     /// Whether there is no subscription.

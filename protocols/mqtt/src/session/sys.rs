@@ -13,8 +13,10 @@ use crate::map::{InboxFor, server_headers};
 impl Session {
     /// Sends the values that changed of the topics that the session subscribed to.
     pub(super) fn send_sys(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
-        let values = self.server.sys.values_of_interval(self.core.namespace(), || self.core.tally());
-        for statistic in values.iter().filter(|statistic| statistic.is_new) {
+        let (interval, values) =
+            self.server.sys.values_of_interval(self.core.namespace(), || self.core.tally());
+        let before = self.subscriptions.note_sys_interval(interval);
+        for statistic in values.iter().filter(|statistic| statistic.changed_in > before) {
             let matched = self.subscriptions.matched(statistic.topic, false);
             let (Some(qos), ids) = (matched.qos, matched.ids.clone()) else { continue };
             if !may_receive(&self.core, statistic.topic) {
@@ -30,7 +32,7 @@ impl Session {
 
     /// Sends the current values to a new subscription, as if they were retained.
     pub(super) fn send_sys_retained(&mut self, scan: &RetainedScan, out: &mut Vec<u8>) -> Result<(), Stop> {
-        for (topic, value) in self.server.sys.values(self.core.namespace(), &self.core.tally()) {
+        for (topic, value) in self.server.sys.values_now(self.core.namespace(), &self.core.tally()) {
             let matches = scan.filter.matches(&Address::parse(Form::Slashed, topic.as_bytes()));
             if !matches || !may_receive(&self.core, topic) {
                 continue;

@@ -135,7 +135,7 @@ async fn messages_are_upgraded_to_the_qos_of_the_subscription() {
 
 #[tokio::test]
 async fn a_client_that_connects_too_often_is_banned_for_a_while() {
-    let config = MqttConfig { flapping_connects_max: Some(3), flapping_ban_s: 1, ..MqttConfig::default() };
+    let config = MqttConfig { flapping_connects_max: Some(3), ..MqttConfig::default() };
     let server = Server::with(config).await;
     for _ in 0..3 {
         server.client(Version::V5, "c").await.disconnect().await;

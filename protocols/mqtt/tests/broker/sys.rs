@@ -150,8 +150,15 @@ async fn connections_and_disconnections_are_told() {
     assert_eq!(told.topic, "$SYS/brokers/inver/clients/a%2Fb%2Bc/disconnected");
     assert!(std::str::from_utf8(told.payload).unwrap().contains(r#""reason":"normal""#));
     let topic = server.broker.default_namespace().topic("mqtt-events").unwrap();
-    let records = topic.partition(0).unwrap().stream().high_watermark().0;
-    assert!(records >= 2, "of the watcher and the client: {records}");
+    let partition = topic.partition(0).unwrap();
+    let records = || partition.stream().high_watermark().0;
+    let two = async {
+        while records() < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(DEADLINE, two).await;
+    assert!(waited.is_ok(), "of the watcher and the client: {}", records());
     assert_eq!(
         watcher.publish_text("$SYS/brokers/inver/clients/x/connected", "x", Qos::AtLeastOnce).await,
         Reason::NotAuthorized

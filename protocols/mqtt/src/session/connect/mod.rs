@@ -25,7 +25,7 @@ use super::stored::{self, StoredState};
 use super::subscriptions::Subscriptions;
 use super::{Counted, Session, alias, terms};
 use crate::codec::{Ack, Connect, Packet, PropertiesBuf, Qos, Reason, Version, Will};
-use crate::config::{By, MqttConfig};
+use crate::config::{By, MqttConfig, is_topic_name};
 use crate::error::Refusal;
 use crate::server::{ConnectedClient, Server};
 
@@ -83,7 +83,12 @@ pub(crate) async fn connect(
     let will_topic =
         rewritten.as_deref().or(connect.will.as_ref().map(|will| will.topic)).unwrap_or_default();
     let connect_will = connect.will.as_ref().map(|will| Will { topic: will_topic, ..will.clone() });
-    let unkept_will = connect_will.as_ref().and_then(|will| unkept(will, config));
+    let unkept_will = match rewritten.as_deref() {
+        Some(rewritten) if !is_topic_name(rewritten) => {
+            Some("the will is not kept: its topic is rewritten to what is none")
+        }
+        _ => connect_will.as_ref().and_then(|will| unkept(will, config)),
+    };
     if let Some(will) = connect_will.as_ref().filter(|_| unkept_will.is_none()) {
         // An older client cannot be told what its will may not have.
         let qos = will.qos.min(Qos::from_bits(limits.maximum_qos).unwrap_or(will.qos));
