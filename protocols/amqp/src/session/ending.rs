@@ -102,10 +102,16 @@ impl Session {
             return;
         }
         // Methods before the error take effect.
-        if let Err(error) = self.flush() {
+        let failed = self.flush().err();
+        if let Some(error) = &failed {
             tracing::debug!(%error, "failed to write publishes to the log");
         }
         self.write_replies(out);
+        // What other channels published is lost too: they must not go on to confirm what comes after it.
+        let (number, refusal) = match &failed {
+            Some(failure) if !refusal.code.is_hard() => (0, failure),
+            _ => (number, refusal),
+        };
         count_error(ORIGIN, refusal.code.name());
         let (class_id, method_id) = refusal.method;
         let (reply_code, reply_text) = (refusal.code.number(), refusal.text.as_str());
