@@ -209,16 +209,16 @@ impl Input for Owned {
         &mut self,
         io: &mut dyn Io,
         _scratch: &mut Vec<u8>,
-        _bytes_max: usize,
+        bytes_max: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         // A claimed length alone reserves no more than what has come already.
-        let wanted = self.missing.min(self.buffer.len()).max(self.read_bytes);
+        let wanted = self.missing.min(self.buffer.len()).max(self.read_bytes).min(bytes_max);
         if self.buffer.capacity() - self.buffer.len() < wanted / 2 {
             self.buffer.reserve(wanted);
         }
-        let room = self.buffer.capacity() - self.buffer.len();
-        let count = ready!(pin!(io.read_buf(&mut self.buffer)).poll(cx))?;
+        let room = (self.buffer.capacity() - self.buffer.len()).min(bytes_max);
+        let count = ready!(pin!(io.read_buf(&mut (&mut self.buffer).limit(bytes_max))).poll(cx))?;
         if count == room {
             self.read_bytes = (self.read_bytes * 2).min(OWNED_READ_BYTES_MAX);
         } else if count < self.read_bytes / 4 {
@@ -351,13 +351,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_read_is_longer_than_asked_for() {
+        let (mut client, mut server) = duplex(1 << 21);
+        let (mut owned, mut cx) = (Owned::default(), Context::from_waker(Waker::noop()));
+        client.write_all(&[7; 1 << 20]).await.unwrap();
+        let mut longest = |owned: &mut Owned, bytes_max, reads| {
+            let reads =
+                (0..reads).map(|_| match owned.poll_read(&mut server, &mut Vec::new(), bytes_max, &mut cx) {
+                    Poll::Ready(read) => read.unwrap(),
+                    Poll::Pending => 0,
+                });
+            reads.max().unwrap()
+        };
+        let ordinary = longest(&mut owned, usize::MAX, 6);
+        assert!(ordinary > 16 << 10, "{ordinary}");
+        tokio::task::yield_now().await;
+        assert_eq!(longest(&mut owned, 16 << 10, 6), 16 << 10);
+    }
+
+    #[tokio::test]
     async fn the_rest_after_a_large_message_does_not_keep_its_memory() {
         let (mut client, mut server) = duplex(1 << 21);
         let (mut owned, mut cx) = (Owned::default(), Context::from_waker(Waker::noop()));
         client.write_all(&[7; 1 << 20]).await.unwrap();
         while owned.kept_bytes() < 1 << 20 {
             tokio::task::yield_now().await;
-            assert!(owned.poll_read(&mut server, &mut Vec::new(), 0, &mut cx).is_ready());
+            assert!(owned.poll_read(&mut server, &mut Vec::new(), usize::MAX, &mut cx).is_ready());
         }
         let mut message = BytesMut::new();
         owned

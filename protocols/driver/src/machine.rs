@@ -25,7 +25,7 @@ pub trait Machine: Send + Unpin {
     /// Why the protocol ends a connection.
     type Error: From<LogError> + Send;
 
-    /// Bytes of one read into the thread's buffer. [`Owned`](crate::Owned) input decides on its own.
+    /// Bytes of one read, at most. [`Owned`](crate::Owned) input reads less than that on its own.
     const READ_BYTES: usize = 64 * 1024;
 
     /// Whether any byte of a client counts as activity, or only whole messages.

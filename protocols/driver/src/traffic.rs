@@ -310,7 +310,7 @@ impl Traffic {
         describe_counter!(
             EVICTED,
             Unit::Count,
-            "Connections closed because memory was low and they held most unfinished input for longest."
+            "Connections closed because memory was low and they held most of it for longest."
         );
         describe_histogram!(
             SIZES,

@@ -181,6 +181,9 @@ impl Machine for Client {
     type Input = Owned;
     type Error = ConnectionError;
 
+    // The input itself decides, by what the client sends.
+    const READ_BYTES: usize = usize::MAX;
+
     // Responses say for how long the client waits, so what a request uses is known when it is handled.
     const IS_METERED: bool = false;
 

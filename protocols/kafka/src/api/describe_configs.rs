@@ -167,7 +167,7 @@ fn node_settings(
     let broker = &cx.node.broker;
     let all = node::settings(config, broker, &cx.advertised_address()).into_iter();
     let described = all.filter(|setting| is_requested(resource, setting.name)).filter_map(|setting| {
-        let set = |scope| dynamic::get(broker, scope, setting.name).filter(|_| setting.is_dynamic);
+        let set = |scope| setting.is_dynamic.then(|| dynamic::get(broker, scope, setting.name)).flatten();
         let own =
             set(Scope::Node).filter(|_| scope == Scope::Node).map(|value| (value, source::DYNAMIC_BROKER));
         let of_all = set(Scope::Default).map(|value| (value, source::DYNAMIC_DEFAULT_BROKER));
