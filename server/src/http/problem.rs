@@ -4,8 +4,8 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inver_broker::{
-    AccessError, BansError, BindError, DelegatedError, ExchangeError, GroupError, NamespaceError,
-    PublishError, QueueError, QuotasError, SessionError, SubscriptionError, TopicError,
+    AccessError, BansError, BindError, ExchangeError, GroupError, NamespaceError, PublishError, QueueError,
+    QuotasError, SessionError, SubscriptionError, TopicError,
 };
 use inver_settings::{MESSAGE_BYTES_MAX, excerpt};
 use inver_storage::{LogError, ReadError};
@@ -134,12 +134,6 @@ impl From<AccessError> for Problem {
             AccessError::ReadOnly(_) | AccessError::Limit(_) => Problem::conflict(text),
             AccessError::Log(error) => error.into(),
         }
-    }
-}
-
-impl From<DelegatedError> for Problem {
-    fn from(error: DelegatedError) -> Problem {
-        Problem::forbidden(error.to_string())
     }
 }
 

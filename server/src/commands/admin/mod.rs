@@ -247,7 +247,7 @@ impl Purge {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let client = self.options.client()?;
         let answer = match (&self.queue, &self.session, self.retained) {
-            (_, _, Some(filter)) => client.ask(Method::DELETE, "/retained", &[("filter", filter)], None)?,
+            (_, _, Some(filter)) => clear_retained(&client, &filter)?,
             (_, Some(id), _) => {
                 client.ask(Method::POST, &format!("/sessions/{}/purge", encoded(id)), &[], None)?
             }
@@ -258,6 +258,21 @@ impl Purge {
         };
         table::print(self.options.output, &answer, &[])?;
         Ok(())
+    }
+}
+
+/// Clears all retained messages that a filter matches, a part at a time.
+fn clear_retained(client: &Client, filter: &str) -> anyhow::Result<Value> {
+    let (mut messages, mut after) = (0, None::<String>);
+    loop {
+        let mut query = vec![("filter", filter.to_owned())];
+        query.extend(after.map(|after| ("after", after)));
+        let part = client.ask(Method::DELETE, "/retained", &query, None)?;
+        messages += part["messages"].as_u64().unwrap_or_default();
+        after = part["next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            return Ok(serde_json::json!({ "messages": messages }));
+        }
     }
 }
 

@@ -249,7 +249,10 @@ fn send(
         (false, _) => publisher.publish(target, &message)?,
         (true, Destination::Address(address)) => {
             let (routed, retained) = publisher.publish_retained(address.as_bytes(), &message)?;
-            retained.map_err(|limit| Problem::conflict(limit.to_string()))?;
+            if let Err(limit) = retained {
+                publisher.discard();
+                return Err(Problem::conflict(limit.to_string()));
+            }
             routed
         }
         (true, _) => return Err(Problem::bad_request("a retained message needs an address")),

@@ -378,7 +378,7 @@ pub(in crate::http) struct DeleteWhen {
 /// How many messages an operation was about.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct Count {
-    messages: u64,
+    pub(super) messages: u64,
 }
 
 /// Deletes a queue with its messages and bindings.

@@ -156,17 +156,21 @@ pub(in crate::http) struct Cleared {
     /// A filter of addresses with `+` and `#`.
     #[param(max_length = 1024)]
     filter: String,
+    /// Only addresses behind this one, in the order of their bytes.
+    #[param(nullable = false, max_length = 1024)]
+    after: Option<String>,
 }
 
 /// Retained messages that were cleared.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct ClearedMessages {
     messages: u64,
-    /// There are more: ask again.
-    more: bool,
+    /// There are more addresses behind this one: ask again with it as `after`.
+    next: Option<String>,
 }
 
-/// Clears the retained messages that a filter of addresses matches, as far as 20,000 addresses that are visited.
+/// Clears the retained messages that a filter of addresses matches, in the order of their addresses. One call visits 20,000
+/// addresses.
 #[utoipa::path(delete, path = "/retained", tag = "retained", params(Scope, Cleared),
     responses((status = 200, body = ClearedMessages)))]
 pub(in crate::http) async fn clear_matching(
@@ -187,22 +191,18 @@ pub(in crate::http) async fn clear_matching(
             )
         };
         let mut publisher = clearing(namespace);
-        let (mut messages, mut visited, mut after) = (0, 0, None::<Vec<u8>>);
-        let mut completion = Completion::Now;
-        loop {
-            let (found, next) =
-                namespace.retained().list(&filter, after.as_deref(), CLEARED_IN_STEP, VISITED_MAX);
-            visited += found.len();
-            for (address, _) in found.iter().filter(|(address, _)| may_clear(address)) {
+        let after = which.after.as_deref().map(str::as_bytes);
+        let (found, next) = namespace.retained().list(&filter, after, VISITED_MAX, VISITED_MAX);
+        let (mut messages, mut completion) = (0, Completion::Now);
+        for part in found.chunks(CLEARED_IN_STEP) {
+            for (address, _) in part.iter().filter(|(address, _)| may_clear(address)) {
                 clear_one(app, &mut publisher, address)?;
                 messages += 1;
             }
             completion = completion.and(publisher.flush()?);
-            after = next;
-            if after.is_none() || visited >= VISITED_MAX {
-                return Ok((Json(ClearedMessages { messages, more: after.is_some() }), completion));
-            }
         }
+        let next = next.map(|address| String::from_utf8_lossy(&address).into_owned());
+        Ok((Json(ClearedMessages { messages, next }), completion))
     })
     .await
 }

@@ -6,10 +6,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Operation, ResourceKind};
-use inver_broker::{Expiry, LiveConnection, Order, SessionInfo, Sessions};
+use inver_broker::{AuditKind, Expiry, LiveConnection, Order, SessionInfo, Sessions};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::queues::Count;
 use super::{answer, blocking, committed, durable};
 use crate::http::App;
 use crate::http::auth::Scope;
@@ -166,27 +167,22 @@ pub(in crate::http) async fn get(
     .await
 }
 
-/// Messages that were dropped.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct PurgedSession {
-    messages: u64,
-}
-
 /// Drops the messages that wait for a client, and those that it has not acknowledged. The session, its subscriptions and its
 /// connection stay.
 #[utoipa::path(post, path = "/sessions/{name}/purge", tag = "sessions",
     params(("name" = String, Path, description = "The client's id"), Scope),
-    responses((status = 200, body = PurgedSession)))]
+    responses((status = 200, body = Count)))]
 pub(in crate::http) async fn purge(
     State(app): State<App>,
     Name(name): Name,
     scope: Scope,
-) -> Result<Json<PurgedSession>, Problem> {
+) -> Result<Json<Count>, Problem> {
     scope.check(ResourceKind::Session, &name, Operation::Delete)?;
     durable(&app, move |_| {
         let purged = scope.sessions().purge(&name)?;
         let (messages, completion) = purged.ok_or_else(|| unknown(&name))?;
-        Ok((Json(PurgedSession { messages }), completion))
+        scope.namespace().audit(AuditKind::Deleted, "purge", "session", &name);
+        Ok((Json(Count { messages }), completion))
     })
     .await
 }

@@ -216,7 +216,7 @@ pub(in crate::http) async fn put(
         let has_new_credentials = credentials.is_some();
         let administered = administers(&user);
         change.apply(credentials.as_ref(), &mut user);
-        caller.identity.check_changes_user(&name, administered || administers(&user))?;
+        may_change(&caller, &name, administered || administers(&user))?;
         check_administrator(access, &user)?;
         let completion = match known {
             // Clients of other protocols may have changed it meanwhile.
@@ -251,7 +251,7 @@ pub(in crate::http) async fn delete(
         let access = app.broker.access();
         let _one_at_a_time = app.users.lock();
         let administered = access.user(&name).is_some_and(|(user, _)| administers(&user));
-        caller.identity.check_changes_user(&name, administered)?;
+        may_change(&caller, &name, administered)?;
         check_administrator(access, &User { disabled: true, ..User::new(&name) })?;
         let completion = access.delete_user(&name)?;
         let completion = completion.and(tokens::delete_of_user(app, &name)?);
@@ -264,6 +264,12 @@ pub(in crate::http) async fn delete(
 
 fn administers(user: &User) -> bool {
     user.tags.contains(&Tag::Administrator)
+}
+
+/// Refuses a change of a user that a token does not allow.
+fn may_change(caller: &Caller, name: &str, administers: bool) -> Result<(), Problem> {
+    let allowed = caller.identity.check_changes_user(name, administers);
+    allowed.map_err(|error| caller.refused("alter", &error.to_string()))
 }
 
 /// Refuses a change after which users exist, and none of them may administer the broker.

@@ -62,7 +62,7 @@ impl Caller {
     }
 
     /// A refusal, which the audit log tells of.
-    fn refused(&self, operation: &str, text: &str) -> Problem {
+    pub(in crate::http) fn refused(&self, operation: &str, text: &str) -> Problem {
         self.record(AuditKind::Denied, AuditResult::Refused, operation, "broker", "");
         Problem::forbidden(text)
     }

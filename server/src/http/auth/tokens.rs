@@ -152,7 +152,7 @@ pub(in crate::http) async fn create(
     caller: Caller,
     Body(new): Body<NewToken>,
 ) -> Result<(StatusCode, Json<MadeToken>), Problem> {
-    caller.identity.check_makes_tokens()?;
+    caller.identity.check_makes_tokens().map_err(|error| caller.refused("create", &error.to_string()))?;
     let made = durable(&app, move |app| {
         let NewToken { name, expires_after_s } = new;
         if name.is_empty() || name.len() > NAME_BYTES_MAX {

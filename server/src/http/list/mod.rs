@@ -479,12 +479,17 @@ mod tests {
         assert!(is_refused(&query(1000, 101, "value", "")));
     }
 
-    /// Numbers whose parts take long to read; who holds the list holds the second field.
+    /// Numbers whose parts take long to read, by a clock that each of them advances; who holds the list holds the second field.
     #[derive(Clone)]
-    struct Slow(u64, std::sync::Arc<()>);
+    struct Slow(u64, std::sync::Arc<()>, Clock);
 
-    fn slow(count: u64) -> Slow {
-        Slow(count, std::sync::Arc::default())
+    fn slow(count: u64, clock: &Clock) -> Slow {
+        Slow(count, std::sync::Arc::default(), clock.clone())
+    }
+
+    fn slow_scans() -> (Scans, Clock) {
+        let clock = Clock::manual(1);
+        (Scans::new(clock.clone()), clock)
     }
 
     impl Indexed for Slow {
@@ -495,7 +500,7 @@ mod tests {
         }
 
         fn following(&self, _: Order, after: Option<&str>, _: usize, max: usize) -> Vec<String> {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            self.2.advance(std::time::Duration::from_millis(20));
             let from = after.map_or(0, |name| name.parse::<u64>().unwrap() + 1);
             (from..self.0).take(max).map(|number| format!("{number:06}")).collect()
         }
@@ -515,9 +520,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_list_is_answered_in_part_and_read_on() {
-        let scans = Scans::new(Clock::system());
-        let ask =
-            |sort: &str, filter: &str| query(1, 2, sort, filter).find(&scans, ByName(slow(100_000))).unwrap();
+        let (scans, clock) = slow_scans();
+        let ask = |sort: &str, filter: &str| {
+            query(1, 2, sort, filter).find(&scans, ByName(slow(100_000, &clock))).unwrap()
+        };
         let part = ask("-number", "");
         assert!(!part.is_complete && part.total < 100_000 && part.items.len() == 2);
         let by_name = ask("", "1");
@@ -583,9 +589,10 @@ mod tests {
 
     #[tokio::test]
     async fn scans_that_go_on_are_bounded() {
-        let scans = Scans::new(Clock::system());
+        let (scans, clock) = slow_scans();
         for number in 0..12 {
-            let found = query(1, 2, "number", "").find(&scans, ByName(slow(100_000 + number))).unwrap();
+            let found =
+                query(1, 2, "number", "").find(&scans, ByName(slow(1_000_000 + number, &clock))).unwrap();
             assert!(!found.is_complete);
         }
         assert_eq!(scans.len(), 8);
@@ -593,8 +600,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_scan_that_goes_on_ends_with_the_server() {
-        let scans = Scans::new(Clock::system());
-        let list = slow(u64::MAX);
+        let (scans, clock) = slow_scans();
+        let list = slow(u64::MAX, &clock);
         assert!(!query(1, 2, "number", "").find(&scans, ByName(list.clone())).unwrap().is_complete);
         assert_eq!(std::sync::Arc::strong_count(&list.1), 2);
         drop(scans);
