@@ -67,15 +67,15 @@ def bridged(own_broker, tmp_path, unique, request):
 def wait_until_connected(inver, local, name):
     """A message of each direction has come through: the bridge has subscribed."""
     with mqtt(inver) as there, mqtt(local) as here:
-        there.subscribe(f"{name}/up/probe")
-        here.subscribe(f"{name}/down/probe")
+        there.subscribe(f"{name}/up/probe/x")
+        here.subscribe(f"{name}/down/probe/x")
 
         def passes(sender, receiver, topic):
             sender.publish(topic, b"probe")
             return not receiver.messages.empty()
 
-        wait_until(lambda: passes(here, there, f"{name}/up/probe"), 30, "the bridge's way out")
-        wait_until(lambda: passes(there, here, f"{name}/down/probe"), 30, "the bridge's way in")
+        wait_until(lambda: passes(here, there, f"{name}/up/probe/x"), 30, "the bridge's way out")
+        wait_until(lambda: passes(there, here, f"{name}/down/probe/x"), 30, "the bridge's way in")
 
 
 def heard(client, count):

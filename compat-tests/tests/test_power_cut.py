@@ -5,6 +5,7 @@ Needs root, for a loop device with ext4; skipped otherwise. `INVER_TEST_CUTS` se
 """
 
 import os
+import random
 import subprocess
 import time
 
@@ -15,6 +16,7 @@ from harness import wait_until
 from test_disk_faults import FOR_EVER, Load
 
 CUTS = int(os.environ.get("INVER_TEST_CUTS", "4"))
+SEED = int(os.environ.get("INVER_TEST_SEED", random.randrange(1 << 32)))
 MIB = 1 << 20
 
 
@@ -43,6 +45,8 @@ def mounts(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount ext4 on a loop device")
 @pytest.mark.timeout(120 + 40 * CUTS)
 def test_everything_acknowledged_survives_power_cuts(own_broker, mounts, tmp_path):
+    print(f"seed {SEED}")
+    instants = random.Random(SEED)
     image = tmp_path / "image"
     with open(image, "wb") as file:
         file.truncate(256 * MIB)
@@ -62,7 +66,7 @@ def test_everything_acknowledged_survives_power_cuts(own_broker, mounts, tmp_pat
             before = {name: len(acked) for name, acked in load.acked.items()}
             wait_until(lambda before=before: all(len(load.acked[name]) > count + 5 for name, count in before.items()), 60,
                        "acknowledgements")
-            time.sleep(0.3 * (cut % 3))
+            time.sleep(instants.uniform(0, 0.7))
             promised = {name: list(acked) for name, acked in load.acked.items()}
             copy = tmp_path / f"copy-{cut}"
             # As the disk is at one instant: the process and the file system stand still meanwhile, with what is cached unwritten.

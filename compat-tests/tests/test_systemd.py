@@ -50,7 +50,7 @@ def unit(broker):
     for key in FOR_SYSTEM:
         service.pop(key, None)
     service["ExecStart"] = f"{binary()} serve --config {broker.folder / 'inver.toml'}"
-    service["WatchdogSec"] = "3"
+    service["WatchdogSec"] = "10"
     service["LimitNOFILE"] = "infinity"
     variables = [f'"{name}={value}"' for name, value in broker.environment.items() if name.startswith("INVER_")]
     service["Environment"] = " ".join(variables)
