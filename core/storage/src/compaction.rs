@@ -198,6 +198,11 @@ impl CompactionTable {
         self.0.lock().get(&stream).map(|known| known.policy)
     }
 
+    /// Ids of the compacted streams of which this holds.
+    pub(crate) fn ids_where(&self, holds: impl Fn(&CompactedStream) -> bool) -> Vec<u64> {
+        self.0.lock().iter().filter(|(_, known)| holds(known)).map(|(id, _)| *id).collect()
+    }
+
     /// All compacted streams, by id.
     pub(crate) fn list(&self) -> Vec<(u64, CompactedStream)> {
         self.0.lock().iter().map(|(id, known)| (*id, known.clone())).collect()

@@ -258,7 +258,11 @@ impl Checkpointer {
         self.taken_ms.store(parts.clock.now_ms(), Ordering::Relaxed);
         self.background.done(BackgroundTask::Checkpoint);
         match state.store.copy_failure() {
-            Some(error) => self.background.put_off(BackgroundTask::CheckpointCopy, error),
+            Some(error) => {
+                if self.background.may_try(BackgroundTask::CheckpointCopy) {
+                    self.background.put_off(BackgroundTask::CheckpointCopy, error);
+                }
+            }
             None => self.background.done(BackgroundTask::CheckpointCopy),
         }
         parts.metrics.checkpoints.add(1);

@@ -155,7 +155,7 @@ impl Cleaner {
         if let Some(failure) = self.rewriter.intake.failure() {
             return Err(RewriteError::Log(failure));
         }
-        let segment = self.rewriter.finish(copy)?;
+        let segment = self.rewriter.finish(copy, chosen)?;
         for (stream, runs) in moved.values() {
             let is_old = |run: &Run| chosen.iter().any(|old| Arc::ptr_eq(old, &run.segment));
             self.rewriter.install(stream, is_old, runs, Some(&segment));

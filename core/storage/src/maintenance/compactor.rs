@@ -106,9 +106,8 @@ impl Compactor {
             return false;
         }
         let directory = &self.rewriter.intake.directory;
-        let is_due = |known: &CompactedStream| age_ms as u64 >= ms(known.policy.lag_max);
-        let due = directory.compacted_streams().into_iter().filter(|(_, known)| is_due(known));
-        due.into_iter().any(|(stream, _)| {
+        let due = directory.compaction.ids_where(|known| age_ms as u64 >= ms(known.policy.lag_max));
+        due.into_iter().filter_map(|id| directory.streams.get(id)).any(|stream| {
             let state = stream.state.lock();
             state.runs.iter().next_back().is_some_and(|run| Arc::ptr_eq(&run.segment, active))
         })
@@ -150,7 +149,11 @@ impl Compactor {
                     moved.push(run);
                 }
             }
-            let segment = if moved.is_empty() { None } else { Some(self.rewriter.finish(copy)?) };
+            let segment = if moved.is_empty() {
+                None
+            } else {
+                Some(self.rewriter.finish(copy, olds.iter().map(|(old, _)| old))?)
+            };
             self.rewriter.discard();
             let is_old = |run: &Run| {
                 olds.iter().any(|(old, first)| *first == run.first && Arc::ptr_eq(old, &run.segment))

@@ -74,7 +74,7 @@ pub(super) struct MovedRun {
     first: u64,
     bytes: u64,
     max_timestamp: i64,
-    first_timestamp: Option<i64>,
+    first_timestamp: Option<(u64, i64)>,
 }
 
 impl MovedRun {
@@ -90,7 +90,7 @@ impl MovedRun {
         for extent in extents {
             if self.bytes == 0 {
                 self.first = extent.base;
-                self.first_timestamp = Some(extent.max_timestamp);
+                self.first_timestamp = Some((extent.base, extent.max_timestamp));
             }
             self.bytes += u64::from(extent.length);
             self.max_timestamp = self.max_timestamp.max(extent.max_timestamp);
@@ -163,8 +163,13 @@ impl Rewriter {
         })
     }
 
-    /// Writes index and trailer, syncs the copy, names it, and adds it to the log's segments.
-    pub(super) fn finish(&self, mut copy: SegmentCopy) -> Result<Arc<Segment>, RewriteError> {
+    /// Writes index and trailer, syncs the copy, names it, and adds it to the log's segments. What comes from these segments
+    /// was written when they were, not now.
+    pub(super) fn finish<'a>(
+        &self,
+        mut copy: SegmentCopy,
+        sources: impl IntoIterator<Item = &'a Arc<Segment>>,
+    ) -> Result<Arc<Segment>, RewriteError> {
         let id = copy.id;
         let entries_end = copy.position;
         copy.put_index()?;
@@ -181,6 +186,10 @@ impl Rewriter {
         let segment =
             Segment::new(id, 0, Some(copy.created_ms)).sealed(entries_end, copy.written, copy.max_timestamp);
         let segment = Arc::new(segment);
+        let written = sources.into_iter().map(|source| self.read.written_until_ms(source).ok().flatten());
+        if let Some(until_ms) = written.max_by_key(|until_ms| until_ms.unwrap_or(i64::MAX)).flatten() {
+            segment.note_written_until(until_ms);
+        }
         self.read.segments.insert(segment.clone());
         Ok(segment)
     }
@@ -210,6 +219,7 @@ impl Rewriter {
                 dead: 0,
                 max_timestamp: moved.max_timestamp,
                 first_timestamp: moved.first_timestamp,
+                is_unreadable: false,
                 extents: Vec::new(),
             })
         });

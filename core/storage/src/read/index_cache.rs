@@ -80,7 +80,7 @@ impl IndexCache {
         segment: &Segment,
         stream: u64,
         from: u64,
-        is_wanted: impl Fn(&Extent) -> bool,
+        mut is_wanted: impl FnMut(&Extent) -> bool,
     ) -> Result<Option<Extent>, ReadError> {
         let mut found = None;
         self.walk(segments, segment, stream, from, |extent| {

@@ -78,7 +78,7 @@ impl ReadPath {
         segment: &Segment,
         stream: u64,
         from: u64,
-        is_wanted: impl Fn(&Extent) -> bool,
+        is_wanted: impl FnMut(&Extent) -> bool,
     ) -> Result<Option<Extent>, ReadError> {
         self.index.first_extent(&self.segments, segment, stream, from, is_wanted)
     }

@@ -17,8 +17,6 @@ use crate::read::segments::Segment;
 /// Share of the bound by which a stream may be too large before a part of a segment is dropped, so that a stream at its
 /// bound is not trimmed batch by batch.
 const BYTES_TOLERANCE_PERCENT: u64 = 1;
-/// Batches whose places are read from an index at a time, as bytes of these batches.
-const INDEX_READ_BYTES: usize = 4 << 20;
 
 /// What is kept of a stream, for [`Stream::retention_point`](super::Stream::retention_point).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +44,7 @@ struct Front {
     /// Bytes behind it.
     behind_bytes: u64,
     is_sealed: bool,
+    is_unreadable: bool,
 }
 
 impl Front {
@@ -65,16 +64,23 @@ impl Front {
             from: from.max(run.first),
             end,
             max_timestamp: run.max_timestamp,
-            first_timestamp: run.first_timestamp,
+            first_timestamp: run
+                .first_timestamp
+                .filter(|first| first.0 == from.max(run.first))
+                .map(|first| first.1),
             bytes: run.bytes - run.bytes_below(from, end),
             behind_bytes: state.runs.bytes().saturating_sub(to_end),
             is_sealed: run.extents.is_empty(),
+            is_unreadable: run.is_unreadable,
         })
     }
 
-    /// Whether all of it is dropped.
+    /// Whether it is known in memory that all of it is dropped.
     fn is_dropped(&self, keep: &Retention) -> bool {
-        let is_old = |oldest_ms| self.max_timestamp >= 0 && self.max_timestamp < oldest_ms;
+        // Batches without timestamps may be among the others.
+        let written_until_ms = self.segment.known_written_until_ms();
+        let newest_ms = written_until_ms.map(|until_ms| until_ms.max(self.max_timestamp));
+        let is_old = |oldest_ms| newest_ms.is_some_and(|newest_ms| newest_ms < oldest_ms);
         keep.oldest_ms.is_some_and(is_old) || keep.bytes_max.is_some_and(|most| self.behind_bytes >= most)
     }
 
@@ -96,20 +102,9 @@ impl Front {
             let is_gone = extents.as_slice().is_empty();
             return Ok(extents.find(|extent| is_kept(extent)).copied().or(is_gone.then_some(fallback)));
         }
-        let mut from = self.from;
-        loop {
-            let extents = read.extents(&self.segment, stream.id, from, INDEX_READ_BYTES)?;
-            let Some(last) = extents.last().map(Extent::end) else { return Ok(None) };
-            for extent in &extents {
-                if extent.base >= self.end {
-                    return Ok(None);
-                }
-                if is_kept(extent) {
-                    return Ok(Some(*extent));
-                }
-            }
-            from = last;
-        }
+        let is_kept = |extent: &Extent| extent.base >= self.end || is_kept(extent);
+        let first = read.first_extent(&self.segment, stream.id, self.from, is_kept)?;
+        Ok(first.filter(|extent| extent.base < self.end))
     }
 
     /// The offset below which batches are too old, if the first is older than `due_ms`.
@@ -134,7 +129,7 @@ impl Front {
         })?;
         let Some(kept) = kept else { return Ok(self.end) };
         if kept.base <= self.from {
-            stream.state.lock().runs.note_first(&self.segment, self.end, time(&kept));
+            stream.state.lock().runs.note_first(&self.segment, self.from, time(&kept));
         }
         Ok(kept.base)
     }
@@ -190,6 +185,9 @@ pub(super) fn point(stream: &StreamInner, keep: &Retention) -> Offset {
             point = front.end;
             continue;
         }
+        if front.is_unreadable {
+            break;
+        }
         match front.point(stream, keep) {
             Ok(to) if to == front.end => {
                 point = to;
@@ -200,9 +198,8 @@ pub(super) fn point(stream: &StreamInner, keep: &Retention) -> Offset {
             Ok(_) => {}
             Err(error @ ReadError::Damaged { .. }) => {
                 tracing::error!(%error, stream = stream.id, "failed to find where retention ends");
-                // Its age is not looked up again: it is dropped as a whole.
-                let at = front.max_timestamp;
-                stream.state.lock().runs.note_first(&front.segment, front.end, at);
+                // It is not read again, but dropped as a whole.
+                stream.state.lock().runs.note_unreadable(&front.segment, front.from);
             }
             // Deleted, or replaced by the cleaner meanwhile.
             Err(_) => {}

@@ -20,8 +20,10 @@ pub(crate) struct Run {
     /// Estimate of how many of these are below the stream's start. Sealed segments only.
     pub(crate) dead: u64,
     pub(crate) max_timestamp: i64,
-    /// Time of the first batch that is kept, if it is known.
-    pub(crate) first_timestamp: Option<i64>,
+    /// Time of the first batch that is kept, if it is known, and the offset from which on it is the first.
+    pub(crate) first_timestamp: Option<(u64, i64)>,
+    /// The segment's index is damaged.
+    pub(crate) is_unreadable: bool,
     /// In order; empty when the segment is sealed.
     pub(crate) extents: Vec<Extent>,
 }
@@ -93,6 +95,7 @@ impl Runs {
             dead: 0,
             max_timestamp: extent.max_timestamp,
             first_timestamp: None,
+            is_unreadable: false,
             extents: vec![extent],
         });
         true
@@ -109,6 +112,7 @@ impl Runs {
             dead: 0,
             max_timestamp,
             first_timestamp: None,
+            is_unreadable: false,
             extents: Vec::new(),
         });
     }
@@ -174,7 +178,7 @@ impl Runs {
         // Extents below the start are not in the index.
         if let Some(first) = run.extents.iter().find(|extent| extent.end() > start) {
             run.first = first.base;
-            run.first_timestamp = Some(first.max_timestamp);
+            run.first_timestamp = Some((first.base, first.max_timestamp));
             run.bytes -= dead;
             self.bytes -= dead;
             segment.live_bytes.fetch_sub(dead, Ordering::Relaxed);
@@ -201,13 +205,24 @@ impl Runs {
         }
     }
 
-    /// Notes the time of the first batch that is kept of the run that ends at `end`.
-    pub(crate) fn note_first(&mut self, segment: &Arc<Segment>, end: u64, timestamp_ms: i64) {
-        let next = self.runs.partition_point(|run| run.first < end);
-        let run = next.checked_sub(1).and_then(|at| self.runs.get_mut(at));
-        if let Some(run) = run.filter(|run| Arc::ptr_eq(&run.segment, segment)) {
-            run.first_timestamp = Some(timestamp_ms);
+    /// Notes the time of the first batch at or above an offset, in the segment that has it.
+    pub(crate) fn note_first(&mut self, segment: &Arc<Segment>, from: u64, timestamp_ms: i64) {
+        if let Some(run) = self.run_in(segment, from) {
+            run.first_timestamp = Some((from, timestamp_ms));
         }
+    }
+
+    /// Notes that the index of the segment that has an offset is damaged.
+    pub(crate) fn note_unreadable(&mut self, segment: &Arc<Segment>, offset: u64) {
+        if let Some(run) = self.run_in(segment, offset) {
+            run.is_unreadable = true;
+        }
+    }
+
+    /// The run that contains an offset, if it is in this segment.
+    fn run_in(&mut self, segment: &Arc<Segment>, offset: u64) -> Option<&mut Run> {
+        let at = self.find(offset);
+        self.runs.get_mut(at).filter(|run| Arc::ptr_eq(&run.segment, segment))
     }
 
     /// Index of the run that contains an offset, or of the next one above it.

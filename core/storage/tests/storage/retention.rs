@@ -154,6 +154,55 @@ fn the_oldest_batches_go_while_there_are_bytes_enough() {
 }
 
 #[test]
+fn a_batch_without_a_timestamp_is_not_as_old_as_those_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, clock) = open_at(dir.path(), LogOptions::default(), 500 * MINUTE_MS);
+    let stream = create_stream(&log);
+    append_at(&log, &stream, 1);
+    append_at(&log, &stream, -1);
+    append_at(&log, &stream, 2);
+    assert_eq!(point(&stream, older_than(400 * MINUTE_MS)), 2, "written just now");
+    roll(&log, &clock);
+    append_at(&log, &stream, 900 * MINUTE_MS);
+    assert_eq!(point(&stream, older_than(561 * MINUTE_MS)), 2);
+    assert_eq!(point(&stream, older_than(561 * MINUTE_MS + 1)), 6);
+}
+
+#[test]
+fn a_copy_is_as_old_as_what_was_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, clock) = open_at(dir.path(), LogOptions::default(), 0);
+    let (stream, other) = (create_stream(&log), create_stream(&log));
+    append_at(&log, &stream, -1);
+    append_bytes_at(&log, &other, -1, 100_000);
+    append_at(&log, &stream, -1);
+    roll(&log, &clock);
+    append_at(&log, &stream, 900 * MINUTE_MS);
+    trim(&log, &other, 2);
+    clock.0.store(800 * MINUTE_MS, Ordering::SeqCst);
+    let before = log.stats().cleaned_segments;
+    (0..3).for_each(|_| log.step_maintenance().unwrap());
+    assert!(log.stats().cleaned_segments > before, "nothing is cleaned");
+    assert_eq!(point(&stream, older_than(61 * MINUTE_MS)), 0);
+    assert_eq!(point(&stream, older_than(61 * MINUTE_MS + 1)), 4);
+}
+
+#[test]
+fn what_was_known_of_a_first_batch_does_not_hold_for_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, clock) = open_at(dir.path(), LogOptions::default(), 0);
+    let stream = create_stream(&log);
+    append_at(&log, &stream, 4_000_000 * MINUTE_MS);
+    append_at(&log, &stream, MINUTE_MS);
+    append_at(&log, &stream, MINUTE_MS);
+    roll(&log, &clock);
+    append_at(&log, &stream, 4_000_000 * MINUTE_MS);
+    assert_eq!(point(&stream, older_than(100 * MINUTE_MS)), 0, "up to the first that is not older");
+    trim(&log, &stream, 2);
+    assert_eq!(point(&stream, older_than(100 * MINUTE_MS)), 6);
+}
+
+#[test]
 fn batches_without_a_timestamp_go_by_the_time_at_which_their_segment_was_closed() {
     let dir = tempfile::tempdir().unwrap();
     let (log, clock) = open_at(dir.path(), LogOptions::default(), 500 * MINUTE_MS);
