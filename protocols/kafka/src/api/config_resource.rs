@@ -79,9 +79,7 @@ pub(super) fn check_change<'a, C: 'a>(
 
 /// The resources that a request names more than once.
 pub(super) fn repeated<'a>(resources: impl Iterator<Item = (i8, &'a Str)>) -> HashSet<(i8, Str)> {
-    let mut seen = HashSet::new();
-    let all = resources.map(|(kind, name)| (kind, name.clone()));
-    all.filter(|resource| !seen.insert(resource.clone())).collect()
+    super::repeated::repeated(resources.map(|(kind, name)| (kind, name.clone())))
 }
 
 /// The refusal of a resource that is named more than once.

@@ -1,6 +1,5 @@
 //! CreatePartitions: adds partitions to topics.
 
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use inver_access::Operation;
@@ -8,6 +7,7 @@ use inver_broker::Completion;
 
 use super::context::RequestContext;
 use super::handler::Handler;
+use super::repeated::TopicNames;
 use super::reply::{Refusal, Reply, message};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -68,18 +68,10 @@ impl Handler for CreatePartitions {
     ) -> Reply<CreatePartitionsResponse> {
         let mut completion = Completion::Now;
         let mut results = Vec::with_capacity(request.topics.len());
-        let mut times: HashMap<Str, usize> = HashMap::new();
-        request.topics.iter().for_each(|topic| *times.entry(topic.name.clone()).or_default() += 1);
+        let mut names = TopicNames::new(request.topics.iter().map(|topic| &topic.name));
         for topic in request.topics {
-            let created = match times.get(&topic.name) {
-                Some(1) => create(cx, &topic, request.validate_only),
-                // Answered once, as in Kafka.
-                Some(2..) => {
-                    times.insert(topic.name.clone(), 0);
-                    Err((ErrorCode::INVALID_REQUEST, "Duplicate topic name.".to_owned()))
-                }
-                _ => continue,
-            };
+            let Some(turn) = names.next(&topic.name) else { continue };
+            let created = turn.and_then(|()| create(cx, &topic, request.validate_only));
             let (error_code, error_message) = match created {
                 Ok(created) => {
                     completion = completion.and(created);

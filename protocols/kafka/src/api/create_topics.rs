@@ -1,6 +1,6 @@
 //! CreateTopics: creates topics.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use inver_access::Operation;
@@ -9,6 +9,7 @@ use inver_broker::{Completion, TopicConfig, TopicError, TopicSpec};
 use super::config_resource::source;
 use super::context::RequestContext;
 use super::handler::Handler;
+use super::repeated::TopicNames;
 use super::reply::{Refusal, Reply, message};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -90,20 +91,12 @@ impl Handler for CreateTopics {
     fn handle(cx: &mut RequestContext<'_>, request: CreateTopicsRequest) -> Reply<CreateTopicsResponse> {
         let mut completion = Completion::Now;
         let mut room = cx.config().limits.new_partitions_max;
-        let mut times: HashMap<Str, usize> = HashMap::new();
-        request.topics.iter().for_each(|topic| *times.entry(topic.name.clone()).or_default() += 1);
+        let mut names = TopicNames::new(request.topics.iter().map(|topic| &topic.name));
         let mut topics = Vec::with_capacity(request.topics.len());
         for topic in request.topics {
             let name = topic.name.clone();
-            let outcome = match times.get(&name) {
-                Some(1) => create(cx, &topic, request.validate_only, &mut room),
-                // Reported once, as Kafka does.
-                Some(2..) => {
-                    times.insert(name.clone(), 0);
-                    Err((ErrorCode::INVALID_REQUEST, "Duplicate topic name.".to_owned()))
-                }
-                _ => continue,
-            };
+            let Some(turn) = names.next(&name) else { continue };
+            let outcome = turn.and_then(|()| create(cx, &topic, request.validate_only, &mut room));
             topics.push(match outcome {
                 Ok((result, created)) => {
                     completion = completion.and(created);

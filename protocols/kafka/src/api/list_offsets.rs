@@ -9,6 +9,7 @@ use inver_storage::{ColdTimeLookup, Offset, ReadError, Stream, TimeLookup};
 
 use super::context::RequestContext;
 use super::handler::Handler;
+use super::repeated::repeated;
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -164,12 +165,6 @@ fn finish_on_disk(
         ticket.fill(encode(&mut BytesMut::new(), header, &response));
     });
     Reply::Deferred(claim)
-}
-
-/// The partitions that a topic lists more than once.
-fn repeated(indexes: impl Iterator<Item = i32>) -> HashSet<i32> {
-    let mut seen = HashSet::new();
-    indexes.filter(|index| !seen.insert(*index)).collect()
 }
 
 /// Checks what a client asks of a partition. A special timestamp is known from some version on.

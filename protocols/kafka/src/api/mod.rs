@@ -65,6 +65,7 @@ mod config_resource;
 pub(crate) mod context;
 mod delegation_tokens;
 pub(crate) mod handler;
+mod repeated;
 pub(crate) mod reply;
 mod scram_users;
 #[cfg(test)]

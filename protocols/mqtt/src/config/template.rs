@@ -10,21 +10,22 @@ pub(crate) struct Values<'a> {
     pub(crate) user: &'a str,
 }
 
-/// Fills a template that was checked.
+/// Fills a template. Places that are none stay as they are.
 pub(crate) fn fill(template: &str, values: Values<'_>) -> String {
     let mut filled = String::with_capacity(template.len() + 32);
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
         let Some((place, after)) = after.split_once('}') else { break };
         filled.push_str(before);
-        filled.push_str(match place {
-            "client_id" => values.client_id,
-            "user" => values.user,
-            number => {
-                let number: usize = number.parse().unwrap_or_default();
-                number.checked_sub(1).and_then(|at| values.matched.get(at)).copied().unwrap_or_default()
+        match (place, place.parse::<usize>()) {
+            ("client_id", _) => filled.push_str(values.client_id),
+            ("user", _) => filled.push_str(values.user),
+            (_, Ok(number)) => {
+                let matched = number.checked_sub(1).and_then(|at| values.matched.get(at));
+                filled.push_str(matched.copied().unwrap_or_default());
             }
-        });
+            _ => filled.extend(["{", place, "}"]),
+        }
         rest = after;
     }
     filled.push_str(rest);

@@ -1,6 +1,7 @@
 //! CONNACK's properties (section 3.2.2.3).
 
 use crate::codec::{Connect, PACKET_BYTES_MAX, PropertiesBuf, Property, Version};
+use crate::config::template::{self, Values};
 use crate::session::Session;
 
 use super::request::Request;
@@ -53,8 +54,8 @@ impl Session {
         }
         if request.response_information && !config.response_information.is_empty() {
             let user = self.user().unwrap_or_default();
-            let text =
-                config.response_information.replace("{client_id}", self.client_id()).replace("{user}", user);
+            let values = Values { client_id: self.client_id(), user, ..Values::default() };
+            let text = template::fill(&config.response_information, values);
             push(Property::ResponseInformation(&text));
         }
         if let Some(assigned) = assigned_client_id {
