@@ -30,7 +30,8 @@ def test_the_image(daemon, unique):
     import confluent_kafka
     run([ROOT / "docker" / "build", "inver-test"], timeout=800, env=daemon.environment)
     image = json.loads(daemon.run("image", "inspect", "inver-test"))[0]
-    assert image["Size"] < IMAGE_BYTES_MAX, image["Size"]
+    layers = daemon.run("history", "--no-trunc", "inver-test"), daemon.run("info", "-f", "{{.Driver}} {{.ServerVersion}}")
+    assert image["Size"] < IMAGE_BYTES_MAX, (image["Size"], (ROOT / "target/image/root.tar").stat().st_size, *layers)
     assert image["Config"]["User"] == "10001:10001" and list(image["Config"]["Volumes"]) == ["/data"]
 
     ports = {name: free_port() for name in ("mqtt", "amqp", "kafka")}
