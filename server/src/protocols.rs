@@ -7,6 +7,10 @@ use std::sync::Arc;
 
 use inver_access::Rule;
 use inver_amqp::Amqp;
+pub(crate) use inver_amqp::{
+    GotMessage, MessageProperties, NewMessage, Operator, RABBITMQ_VERSION, REPLY_QUEUES, Refused,
+    RefusedKind, Settle,
+};
 use inver_broker::ProtocolPlugin;
 use inver_driver::Timeouts;
 use inver_kafka::{Kafka, KafkaConfig};
@@ -20,6 +24,11 @@ pub(crate) const ADDRESS_HEADER: &str = inver_broker::message::name::ADDRESS_TEX
 
 /// Reads the headers by which exchanges route stored messages: AMQP has the exchanges that do so.
 pub(crate) const STORED_HEADERS: inver_broker::StoredHeaders = inver_amqp::stored_headers;
+
+/// Whether connections of a protocol have channels.
+pub(crate) fn has_channels(protocol: &str) -> bool {
+    protocol == "amqp"
+}
 
 /// A protocol as the server sees it.
 pub(crate) struct ProtocolEntry {

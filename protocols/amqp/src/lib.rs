@@ -10,10 +10,12 @@ mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod map;
+mod operator;
 #[cfg(test)]
 #[path = "../../../core/test-support/seeds.rs"]
 mod seeds;
 mod session;
+mod topology;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +24,11 @@ use async_trait::async_trait;
 use inver_broker::{Broker, Connection, ProtocolPlugin};
 use inver_driver::Connections;
 
-pub use session::Limits;
+pub use operator::{GotMessage, MessageProperties, NewMessage, Operator, Refused, RefusedKind, Settle};
+pub use session::{Limits, RABBITMQ_VERSION};
+
+/// The beginning of the names of queues of direct reply-to.
+pub const REPLY_QUEUES: &str = map::DIRECT_REPLY_TO;
 
 /// AMQP 0-9-1 as a protocol of the broker.
 #[derive(Debug, Clone)]

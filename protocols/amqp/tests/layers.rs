@@ -14,7 +14,9 @@ const RULES: &[Rule] = &[
     ("codec", &[]),
     ("error", &["codec"]),
     ("map", &["codec", "error"]),
-    ("session", &["codec", "error", "map"]),
+    ("topology", &["error", "map"]),
+    ("operator", &["codec", "error", "map", "topology"]),
+    ("session", &["codec", "error", "map", "topology"]),
     ("connection", &["codec", "map", "session"]),
     ("fuzz", &["codec", "map"]),
 ];

@@ -14,11 +14,12 @@ mod list;
 mod metrics;
 mod openapi;
 mod problem;
+mod rabbitmq;
 mod request;
 mod stall;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -34,7 +35,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use inver_broker::{Broker, Clock, Connection, ListenerInfo, ProtocolPlugin};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +47,7 @@ use self::auth::Logins;
 use self::metrics::CachedTotals;
 use self::problem::Problem;
 use self::stall::Stalling;
-use crate::config::{Config, SharedKeys};
+use crate::config::{Config, HTTP, PROMETHEUS, SharedKeys};
 use crate::logging::LogFilter;
 use crate::protocols::PROTOCOLS;
 use crate::reload::ReloadHandle;
@@ -68,6 +69,7 @@ const JOBS_MAX: usize = 2;
 /// Serves HTTP.
 pub(crate) struct Http {
     node: Arc<Node>,
+    listening: Arc<RwLock<Vec<Listening>>>,
     /// Built for the first connection, which brings the broker.
     router: OnceLock<Routers>,
 }
@@ -173,6 +175,35 @@ struct App {
     users: Arc<Mutex<()>>,
     /// Streams of live figures that may still be opened.
     event_streams: Arc<Semaphore>,
+    /// Rates of what RabbitMQ's API counts.
+    rates: Arc<rabbitmq::Rates>,
+    /// The addresses that are listened on.
+    listening: Arc<RwLock<Vec<Listening>>>,
+}
+
+/// An address that is listened on.
+#[derive(Debug, Clone)]
+pub(crate) struct Listening {
+    /// The protocol's name.
+    pub(crate) protocol: String,
+    /// The address.
+    pub(crate) address: SocketAddr,
+    /// Whether connections are under TLS.
+    pub(crate) is_encrypted: bool,
+    /// Whether they are over WebSocket.
+    pub(crate) is_websocket: bool,
+}
+
+impl Listening {
+    /// The protocol by RabbitMQ's name.
+    fn rabbitmq_protocol(&self) -> String {
+        let (web, tls) = (if self.is_websocket { "http/web-" } else { "" }, self.is_encrypted);
+        match self.protocol.as_str() {
+            HTTP if tls => "https".to_owned(),
+            PROMETHEUS => "http/prometheus".to_owned(),
+            protocol => format!("{web}{protocol}{}", if tls { "/ssl" } else { "" }),
+        }
+    }
 }
 
 /// The other end of a request's connection.
@@ -189,7 +220,12 @@ struct Peer {
 impl Http {
     /// HTTP of this process.
     pub(crate) fn new(node: Node) -> Http {
-        Http { node: Arc::new(node), router: OnceLock::new() }
+        Http { node: Arc::new(node), listening: Arc::default(), router: OnceLock::new() }
+    }
+
+    /// Sets the addresses that are listened on.
+    pub(crate) fn set_listening(&self, listening: Vec<Listening>) {
+        *self.listening.write() = listening;
     }
 
     fn routers(&self, broker: Broker) -> &Routers {
@@ -208,6 +244,8 @@ impl Http {
                 tokens: Arc::default(),
                 users: Arc::default(),
                 event_streams: Arc::new(Semaphore::new(self.node.settings.event_streams_max)),
+                rates: Arc::default(),
+                listening: self.listening.clone(),
             };
             let rabbitmq_metrics = metrics::rabbitmq_routes().with_state(app.clone());
             Routers { http: routes(app), rabbitmq_metrics }
@@ -226,6 +264,7 @@ fn routes(app: App) -> Router {
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(middleware::from_fn_with_state(app.clone(), auth::authenticate))
         .merge(open);
+    let rabbitmq = rabbitmq::routes(app.clone());
     let metrics = metrics::routes();
     let metrics = metrics.layer(middleware::from_fn_with_state(app.clone(), auth::authenticate_metrics));
     Router::new()
@@ -234,6 +273,7 @@ fn routes(app: App) -> Router {
         .route("/health/alarms", get(metrics::alarms::health))
         .merge(metrics)
         .nest("/api/v1", api)
+        .nest("/api", rabbitmq)
         .fallback(async || {
             Problem::not_found("available: /health/live, /health/ready, /health/alarms, /metrics, /api/v1")
         })

@@ -44,6 +44,16 @@ impl Problem {
         Problem { status, detail: excerpt(detail, bytes_max).into_owned() }
     }
 
+    /// A problem of this status.
+    pub(super) fn of(status: StatusCode, detail: impl Into<String>) -> Problem {
+        Problem::new(status, detail)
+    }
+
+    /// Its status, and what is wrong.
+    pub(super) fn into_parts(self) -> (StatusCode, String) {
+        (self.status, self.detail)
+    }
+
     /// The request is not one that the resource understands.
     pub(super) fn bad_request(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, detail)

@@ -18,7 +18,7 @@ use super::auth::{Caller, Scope};
 use super::problem::Problem;
 
 /// Time within which the body of a request must have come.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes of the longest value in a query.
 const NAME_BYTES_MAX: usize = 4096;

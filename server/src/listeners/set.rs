@@ -22,7 +22,7 @@ use super::socket::{Socket, explain};
 use super::tls::TlsFiles;
 use super::{Service, Shared, describe, start, websocket};
 use crate::config::{Address, AnonymousRule, Config, HTTP, ListenerEntry, PROMETHEUS, WebSocketPath};
-use crate::http::{Http, RabbitmqMetrics};
+use crate::http::{Http, Listening, RabbitmqMetrics};
 use crate::memory;
 use crate::protocols::SharedSettings;
 
@@ -33,6 +33,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct ListenerSet {
     /// Every protocol by name, HTTP included. They live as long as the process: they have the state of their clients.
     protocols: BTreeMap<&'static str, Arc<dyn ProtocolPlugin>>,
+    /// Shows the listeners.
+    http: Arc<Http>,
     admission: Arc<Admission>,
     http_admission: Arc<Admission>,
     shared: Shared,
@@ -48,6 +50,20 @@ struct Running {
     address: Address,
     service: Arc<RwLock<Arc<Service>>>,
     stop: CancellationToken,
+}
+
+impl Running {
+    /// What HTTP shows of it; nothing of a Unix socket.
+    fn shown(&self) -> Option<Listening> {
+        let Address::Tcp(address) = self.address else { return None };
+        let settings = &self.entry.settings;
+        Some(Listening {
+            protocol: settings.protocol.clone(),
+            address,
+            is_encrypted: TlsFiles::of(settings).is_some(),
+            is_websocket: settings.websocket_path.0.is_some(),
+        })
+    }
 }
 
 /// What shows that a file has changed: its time, its size, and which file it is.
@@ -86,10 +102,11 @@ impl ListenerSet {
         let mut protocols: BTreeMap<&'static str, Arc<dyn ProtocolPlugin>> =
             protocols.map(|protocol| (protocol.entry.name, protocol.settings.protocol(settings))).collect();
         protocols.insert(HTTP, http.clone());
-        protocols.insert(PROMETHEUS, Arc::new(RabbitmqMetrics(http)));
+        protocols.insert(PROMETHEUS, Arc::new(RabbitmqMetrics(http.clone())));
         let (limits, http_limits) = connection_limits(config);
         ListenerSet {
             protocols,
+            http,
             admission: Admission::new("limits", limits),
             http_admission: Admission::new("http", http_limits),
             shared,
@@ -188,6 +205,7 @@ impl ListenerSet {
             info!(name = gone.entry.settings.name, address = %gone.address, "no longer listening");
             gone.stop.cancel();
         }
+        self.http.set_listening(self.running.iter().filter_map(Running::shown).collect());
         self.files = self.file_states();
     }
 

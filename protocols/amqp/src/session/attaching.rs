@@ -6,14 +6,13 @@ use std::sync::Arc;
 use inver_broker::{Mode, Start, Subscription, SubscriptionError, TopicKind};
 use inver_storage::Offset;
 
-use super::access::Access;
-use super::equivalence::inequivalent;
-use super::names::generated_name;
-use super::queues::accessible_queue;
 use super::shared::Shared;
 use crate::codec::Table;
 use crate::codec::table::Value as Field;
 use crate::error::Refusal;
+use crate::topology::access::Access;
+use crate::topology::equivalence::inequivalent;
+use crate::topology::names::generated_name;
 
 /// The consumer priority in the arguments.
 pub(super) fn priority(queue: &str, arguments: Table<'_>, shared: &Shared) -> Result<i32, Refusal> {
@@ -41,7 +40,7 @@ pub(super) fn subscription(
     let requested = text_argument(arguments, "x-subscription", name, shared)?;
     let topic = shared.namespace.topic(name).filter(|topic| topic.kind() == TopicKind::Log);
     let Some(topic) = topic else {
-        let queue = accessible_queue(name, shared)?;
+        let queue = shared.accessible_queue(name)?;
         return match requested {
             Some(requested) if requested != name => Err(Refusal::precondition_failed(format_args!(
                 "invalid arg 'x-subscription' for {}: a queue has one subscription, of its own name",

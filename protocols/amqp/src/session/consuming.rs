@@ -5,17 +5,17 @@ use std::sync::Arc;
 use inver_broker::{AttachError, ConsumerSpec, Subscription};
 use inver_driver::{Count, CountedConsumer, count};
 
-use super::access::Access;
 use super::attaching;
 use super::channel::{Channel, Outcome};
 use super::consumer::{ChannelConsumer, State};
-use super::names::{REPLY_TO, generated_name};
 use super::queues::declare_reply_queue;
 use super::shared::{ConsumerRef, Shared};
 use super::traced;
 use super::unacked::UnackedDelivery;
 use crate::codec::{FRAME_OVERHEAD, Method, write};
 use crate::error::Refusal;
+use crate::topology::access::Access;
+use crate::topology::names::{REPLY_TO, generated_name};
 
 /// The most messages pulled at a time, so that other consumers get their turn.
 const PULL_MESSAGES_MAX: usize = 512;

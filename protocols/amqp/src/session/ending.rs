@@ -90,7 +90,7 @@ impl Session {
         shared.unconfirmed = 0;
         shared.halt = None;
         for name in shared.exclusive.drain() {
-            if let Err(error) = shared.namespace.delete_queue(&name, false, false) {
+            if let Err(error) = shared.client.namespace.delete_queue(&name, false, false) {
                 tracing::debug!(queue = name, %error, "failed to delete exclusive queue");
             }
         }

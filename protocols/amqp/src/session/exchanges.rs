@@ -1,17 +1,16 @@
 //! The `exchange` class.
 
-use inver_broker::{Completion, ExchangeError, ExchangeKind, ExchangeSpec};
+use inver_broker::{Completion, ExchangeSpec};
 
-use super::access::Access;
-use super::arguments;
-use super::bindings::{Act, Binding, Destination};
 use super::channel::{Channel, Outcome};
-use super::equivalence::check_exchange;
-use super::names::{RESERVED, check_not_default, check_not_reserved, without_line_ends};
 use super::shared::Shared;
 use crate::codec::{Method, write};
 use crate::error::Refusal;
 use crate::map::core_arguments;
+use crate::topology::access::Access;
+use crate::topology::bindings::{Act, Binding, Destination};
+use crate::topology::exchanges::kind_named;
+use crate::topology::names::{check_not_default, without_line_ends};
 
 impl Channel {
     pub(super) fn exchange_method(
@@ -41,50 +40,32 @@ impl Channel {
                 arguments,
                 ..
             } => {
-                let kind: ExchangeKind = kind.parse().map_err(|()| {
-                    Refusal::precondition_failed(format_args!("unknown exchange type '{kind}'"))
-                })?;
                 let spec = ExchangeSpec {
-                    kind,
+                    kind: kind_named(kind)?,
                     durable,
                     auto_delete,
                     internal,
                     arguments: core_arguments(arguments),
                 };
                 (
-                    declare_exchange(&without_line_ends(exchange), &spec, shared)?,
+                    shared.declare_exchange(&without_line_ends(exchange), &spec)?.completion,
                     (!nowait).then_some(Method::ExchangeDeclareOk {}),
                 )
             }
             Method::ExchangeDelete { exchange, if_unused, nowait, .. } => {
                 let name = without_line_ends(exchange);
-                check_not_default(&name)?;
-                if name.starts_with(RESERVED) {
-                    return Err(Refusal::access_refused(format_args!(
-                        "deletion of system {} not allowed",
-                        shared.in_vhost("exchange", &name)
-                    )));
-                }
-                shared.check_exchange(&name, Access::Delete)?;
-                let done = match shared.namespace.delete_exchange(&name, if_unused) {
-                    Ok(done) => done,
-                    // Deletion is idempotent.
-                    Err(ExchangeError::Unknown(_)) => Completion::Now,
-                    Err(ExchangeError::InUse(_)) => {
-                        let what = shared.in_vhost("exchange", &name);
-                        return Err(Refusal::precondition_failed(format_args!("{what} in use")));
-                    }
-                    Err(error) => return Err(Refusal::internal(error)),
-                };
+                let done = shared.delete_exchange(&name, if_unused)?;
                 (done, (!nowait).then_some(Method::ExchangeDeleteOk {}))
             }
             Method::ExchangeBind { destination, source, routing_key, nowait, arguments, .. } => {
                 let to = Destination::Exchange(destination);
+                let arguments = &core_arguments(arguments);
                 let binding = Binding { source, to, key: routing_key, arguments };
                 (binding.apply(Act::Bind, shared)?, (!nowait).then_some(Method::ExchangeBindOk {}))
             }
             Method::ExchangeUnbind { destination, source, routing_key, nowait, arguments, .. } => {
                 let to = Destination::Exchange(destination);
+                let arguments = &core_arguments(arguments);
                 let binding = Binding { source, to, key: routing_key, arguments };
                 (binding.apply(Act::Unbind, shared)?, (!nowait).then_some(Method::ExchangeUnbindOk {}))
             }
@@ -95,28 +76,4 @@ impl Channel {
         }
         Ok(Outcome::Done)
     }
-}
-
-fn declare_exchange(name: &str, spec: &ExchangeSpec, shared: &Shared) -> Result<Completion, Refusal> {
-    check_not_default(name)?;
-    shared.check_exchange(name, Access::Create)?;
-    let what = shared.in_vhost("exchange", name);
-    if let Some(present) = shared.namespace.exchange(name) {
-        check_exchange(present.spec(), spec, &what)?;
-        return Ok(present.made());
-    }
-    check_not_reserved("exchange", name)?;
-    if let Some(alternate) = arguments::alternate(&spec.arguments, &what)? {
-        shared.check_exchange(name, Access::Read)?;
-        shared.check_exchange(alternate, Access::Write)?;
-    }
-    let declared = shared.namespace.declare_exchange(name, spec.clone()).map_err(|error| match error {
-        ExchangeError::Limit(limit) => Refusal::precondition_failed(limit),
-        ExchangeError::NotAllowed(alternate) => shared.every_key_refused(&alternate),
-        error => Refusal::internal(error),
-    })?;
-    if !declared.created {
-        check_exchange(declared.it.spec(), spec, &what)?;
-    }
-    Ok(declared.completion)
 }

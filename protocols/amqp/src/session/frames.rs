@@ -19,6 +19,7 @@ use crate::codec::{
 };
 use crate::error::{Refusal, snippet};
 use crate::map::{Composer, ORIGIN, Renderer};
+use crate::topology::Client;
 
 impl Session {
     pub(super) fn frame(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Outcome, Refusal> {
@@ -94,10 +95,8 @@ impl Session {
             capabilities: self.handshake.capabilities,
             publisher: Publisher::new(namespace.clone(), publisher).with_permissions(permissions.clone()),
             consumers_checked: permissions.version(),
-            permissions,
+            client: Client::new(namespace, permissions),
             connection,
-            namespace,
-            owner: inver_broker::next_owner(),
             exclusive: HashSet::new(),
             composer: Composer::default(),
             renderer: Renderer::default(),

@@ -7,16 +7,15 @@ use std::sync::Arc;
 use inver_broker::{AttachError, ConsumerSpec};
 use inver_driver::{Count, count};
 
-use super::access::Access;
 use super::channel::{Channel, Outcome};
 use super::consumer::{ChannelConsumer, State};
 use super::consuming::table_bytes_max;
-use super::queues::accessible_queue;
 use super::shared::{Halt, Shared};
 use super::traced;
 use super::unacked::UnackedDelivery;
 use crate::codec::{Method, write};
 use crate::error::Refusal;
+use crate::topology::access::Access;
 
 /// The most getters that a channel keeps for further requests.
 const GETTERS_KEPT: usize = 16;
@@ -61,7 +60,8 @@ impl Channel {
                     self.traced.add(tag, delivered);
                 }
                 let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
-                let is_counted = shared.namespace.queue(&name).is_some_and(|queue| queue.spec().is_quorum());
+                let is_counted =
+                    shared.client.namespace.queue(&name).is_some_and(|queue| queue.spec().is_quorum());
                 let redelivered = if is_counted { delivery.redelivered } else { 0 };
                 let properties = shared.counted.properties(message.properties, redelivered);
                 write::get_ok(
@@ -105,7 +105,7 @@ impl Channel {
 
     /// The slot of the getter for a queue; attaches one if there is none.
     fn getter(&mut self, name: &str, shared: &Shared) -> Result<u32, Refusal> {
-        let queue = accessible_queue(name, shared)?;
+        let queue = shared.accessible_queue(name)?;
         if let Some(slot) = self.getters.get(name).copied() {
             if self.consumer(slot).is_some_and(|e| Arc::ptr_eq(e.core().subscription(), queue.subscription()))
             {

@@ -11,26 +11,21 @@
 //! - A delivery is among its channel's unacked deliveries exactly as long as the client may acknowledge it.
 //! - Input never causes a panic, and memory grows only within [`Limits`].
 
-mod access;
 mod acking;
 mod admission;
-mod arguments;
 mod assembly;
 mod attaching;
-mod bindings;
 mod channel;
 mod channels;
 mod confirms;
 mod consumer;
 mod consuming;
 mod ending;
-mod equivalence;
 mod exchanges;
 mod frames;
 mod getting;
 mod handshake;
 mod limits;
-mod names;
 mod publishing;
 mod queues;
 mod shared;
@@ -48,6 +43,7 @@ use inver_driver::{Count, Room, count, observe_request};
 use inver_storage::{Log, Lsn};
 use tokio::time::Instant;
 
+pub use handshake::RABBITMQ_VERSION;
 pub use limits::Limits;
 
 use self::channel::Outcome;

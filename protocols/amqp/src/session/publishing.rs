@@ -3,15 +3,15 @@
 use inver_broker::{Message, Target};
 use inver_driver::{Count, count, count_received};
 
-use super::access::check_user_id;
 use super::channel::Channel;
 use super::confirms::Answer;
-use super::names::REPLY_TO;
 use super::shared::Shared;
 use crate::codec::content::Properties;
 use crate::codec::{ContentHeader, Method, write};
 use crate::error::{Refusal, ReplyCode};
 use crate::map::Publish;
+use crate::topology::access::check_user_id;
+use crate::topology::names::REPLY_TO;
 
 impl Channel {
     /// Processes a content header frame.
@@ -104,7 +104,7 @@ impl Channel {
             more_keys: &more_keys,
         };
         if let Some(claimed) = composed.user_id
-            && let Err(refusal) = check_user_id(claimed, &shared.permissions)
+            && let Err(refusal) = check_user_id(claimed, &shared.client.permissions)
         {
             let permitted = shared.publisher.check(target);
             return Err(permitted.err().map_or(refusal, |error| shared.publish_refused(error)));

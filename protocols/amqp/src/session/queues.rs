@@ -2,27 +2,17 @@
 
 use std::sync::Arc;
 
-use inver_broker::{AuditKind, Completion, Queue, QueueError, QueueSpec, TopicKind};
+use inver_broker::{Completion, Queue, QueueSpec, TopicKind};
 
-use super::access::Access;
-use super::arguments;
-use super::bindings::{Act, Binding, Destination};
 use super::channel::{Channel, Outcome};
-use super::equivalence::check_queue;
-use super::names::{REPLY_TO, check_not_reserved, generated_name, without_line_ends};
 use super::shared::Shared;
 use crate::codec::{Method, Table, write};
 use crate::error::Refusal;
 use crate::map::core_arguments;
-
-/// The queue of this name, if this connection may use it.
-pub(super) fn accessible_queue(name: &str, shared: &Shared) -> Result<Arc<Queue>, Refusal> {
-    let queue =
-        shared.namespace.queue(name).ok_or_else(|| Refusal::no_such("queue", name, shared.vhost()))?;
-    shared.check_owner(&queue)?;
-    queue.touch();
-    Ok(queue)
-}
+use crate::topology::access::Access;
+use crate::topology::bindings::{Act, Binding, Destination};
+use crate::topology::names::{REPLY_TO, check_not_reserved, generated_name, without_line_ends};
+use crate::topology::queues::NewQueue;
 
 /// Declares the queue behind `amq.rabbitmq.reply-to`. It is hidden and deleted with its consumer.
 pub(super) fn declare_reply_queue(shared: &Shared) -> Result<Arc<Queue>, Refusal> {
@@ -65,7 +55,8 @@ impl Channel {
                 if !name.starts_with(REPLY_TO) {
                     shared.check_queue(&name, Access::Delete)?;
                 }
-                let (messages, done) = delete_queue(&name, if_unused, if_empty, shared)?;
+                let (messages, done) = shared.delete_queue(&name, if_unused, if_empty)?;
+                shared.exclusive.remove(&name);
                 if !nowait {
                     let reply = Method::QueueDeleteOk { message_count: count(messages) };
                     shared.reply(done, out, |out| write::method(out, number, &reply));
@@ -76,10 +67,7 @@ impl Channel {
                     return Ok(Outcome::Retry);
                 }
                 let name = self.queue_name(queue)?;
-                shared.check_queue(&name, Access::Read)?;
-                let purged = accessible_queue(&name, shared)?.subscription().purge();
-                let (messages, done) = purged.map_err(Refusal::internal)?;
-                shared.namespace.audit(AuditKind::Deleted, "purge", "queue", &name);
+                let (messages, done) = shared.purge_queue(&name)?;
                 if !nowait {
                     let reply = Method::QueuePurgeOk { message_count: count(messages) };
                     shared.reply(done, out, |out| write::method(out, number, &reply));
@@ -113,6 +101,7 @@ impl Channel {
         let name = self.queue_name(queue)?;
         // An empty routing key with an empty queue name denotes the queue's name.
         let key = if queue.is_empty() && routing_key.is_empty() { &name } else { routing_key };
+        let arguments = &core_arguments(arguments);
         Binding { source, to: Destination::Queue(&name), key, arguments }.apply(act, shared)
     }
 
@@ -143,76 +132,16 @@ impl Channel {
         } else {
             check_not_reserved("queue", &name)?;
         }
-        shared.check_queue(&name, Access::Create)?;
-        let mut arguments = core_arguments(arguments);
-        arguments::add_default_type(&mut arguments, durable && !exclusive && !auto_delete, shared);
-        let mut spec = arguments::queue_spec(&name, &arguments, shared)?;
-        if let Some(dead_letter) = &spec.limits.dead_letter
-            && shared.namespace.queue(&name).is_none()
-        {
-            shared.check_queue(&name, Access::Read)?;
-            shared.check_exchange(&dead_letter.exchange, Access::Write)?;
+        if exclusive && shared.exclusive.len() >= shared.limits.exclusive_queues_max {
+            return Err(Refusal::precondition_failed(format_args!(
+                "limit reached: at most {} exclusive queues per connection",
+                shared.limits.exclusive_queues_max
+            )));
         }
-        arguments::check_quorum(
-            &arguments,
-            durable,
-            exclusive,
-            auto_delete,
-            &shared.in_vhost("queue", &name),
-        )?;
-        spec.auto_delete = auto_delete;
-        // An exclusive queue is deleted with its connection, so it need not survive a restart.
-        spec.durable = durable && !exclusive;
-        if exclusive {
-            spec.owner = Some(shared.owner);
-            spec.hidden = true;
-            if shared.exclusive.len() >= shared.limits.exclusive_queues_max {
-                return Err(Refusal::precondition_failed(format_args!(
-                    "limit reached: at most {} exclusive queues per connection",
-                    shared.limits.exclusive_queues_max
-                )));
-            }
-        }
-        spec.hidden |= queue.is_empty();
-        let declared = match shared.namespace.declare_queue(&name, spec.clone()) {
-            Ok(declared) => declared,
-            Err(QueueError::IsLogTopic(_)) => {
-                return Err(Refusal::precondition_failed(format_args!(
-                    "inequivalent arg 'x-queue-type' for {}: received 'classic' but current is a log topic",
-                    shared.in_vhost("queue", &name)
-                )));
-            }
-            Err(QueueError::NotAllowed(exchange)) => return Err(shared.every_key_refused(&exchange)),
-            Err(QueueError::Limit(limit))
-                if limit.what == "queues" && shared.namespace.own_limits().queues_max.is_some() =>
-            {
-                return Err(Refusal::precondition_failed(format_args!(
-                    "cannot declare queue '{name}': queue limit in vhost '{}' ({}) is reached",
-                    shared.vhost(),
-                    limit.max
-                )));
-            }
-            Err(
-                error @ (QueueError::BadName(_)
-                | QueueError::Unknown(_)
-                | QueueError::InUse(_)
-                | QueueError::NotEmpty(_)
-                | QueueError::Limit(_)),
-            ) => {
-                return Err(Refusal::precondition_failed(error));
-            }
-            Err(error) => return Err(Refusal::internal(error)),
-        };
-        if declared.created {
-            if exclusive {
-                shared.exclusive.insert(name.clone());
-            }
-        } else {
-            if declared.it.spec().owner != spec.owner {
-                return Err(shared.locked(&name));
-            }
-            check_queue(declared.it.spec(), &spec, &shared.in_vhost("queue", &name))?;
-            declared.it.touch();
+        let new = NewQueue { durable, exclusive, auto_delete, arguments: core_arguments(arguments) };
+        let declared = shared.declare_queue(&name, queue.is_empty(), new)?;
+        if declared.created && exclusive {
+            shared.exclusive.insert(name.clone());
         }
         let depth = declared.it.depth();
         let consumers = u32::try_from(depth.consumers).unwrap_or(u32::MAX);
@@ -247,32 +176,4 @@ fn inspect(name: String, shared: &Shared) -> Result<DeclaredQueue, Refusal> {
     let kept =
         partitions.iter().map(|p| p.stream().high_watermark().0.saturating_sub(p.stream().start().0)).sum();
     Ok(DeclaredQueue { name, messages: count(kept), consumers: 0, done: Completion::Now })
-}
-
-fn delete_queue(
-    name: &str,
-    if_unused: bool,
-    if_empty: bool,
-    shared: &mut Shared,
-) -> Result<(u64, Completion), Refusal> {
-    let Some(queue) = shared.namespace.queue(name) else {
-        // Deletion is idempotent.
-        return Ok((0, Completion::Now));
-    };
-    shared.check_owner(&queue)?;
-    let what = |shared: &Shared| shared.in_vhost("queue", name);
-    match shared.namespace.delete_queue(name, if_unused, if_empty) {
-        Ok(deleted) => {
-            shared.exclusive.remove(name);
-            Ok(deleted)
-        }
-        Err(QueueError::Unknown(_)) => Ok((0, Completion::Now)),
-        Err(QueueError::InUse(_)) => {
-            Err(Refusal::precondition_failed(format_args!("{} in use", what(shared))))
-        }
-        Err(QueueError::NotEmpty(_)) => {
-            Err(Refusal::precondition_failed(format_args!("{} not empty", what(shared))))
-        }
-        Err(error) => Err(Refusal::internal(error)),
-    }
 }

@@ -4,17 +4,15 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use inver_broker::{
-    Completion, ConnectionHandle, Delivery, Mailbox, Namespace, OwnerId, Permissions, Publisher, Queue,
-};
+use inver_broker::{Completion, ConnectionHandle, Delivery, Mailbox, Publisher};
 use inver_storage::Lsn;
 
 use super::assembly::Bodies;
 use super::confirms;
 use super::handshake::Capabilities;
 use super::limits::Limits;
-use crate::error::Refusal;
 use crate::map::{Composer, Counted, Renderer};
+use crate::topology::Client;
 
 /// The address of a consumer within the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,17 +59,13 @@ pub(super) struct Shared {
     pub(super) frame_max: u32,
     /// The client's capabilities.
     pub(super) capabilities: Capabilities,
-    /// What the client may do.
-    pub(super) permissions: Arc<Permissions>,
+    /// The client in its virtual host.
+    pub(super) client: Client,
     /// The version of permissions by which the consumers were checked.
     pub(super) consumers_checked: u64,
     /// Its place among the live connections, held until it ends.
     pub(super) connection: ConnectionHandle,
-    /// The virtual host.
-    pub(super) namespace: Namespace,
-    /// The owner of the connection's exclusive queues.
-    pub(super) owner: OwnerId,
-    /// The names of these queues.
+    /// The names of its exclusive queues.
     pub(super) exclusive: HashSet<String>,
     /// The publisher with the write batch of this turn.
     pub(super) publisher: Publisher,
@@ -118,34 +112,16 @@ pub(super) struct Shared {
     pub(super) incarnations: u64,
 }
 
+/// Most of what a channel does is done by the client in its virtual host.
+impl std::ops::Deref for Shared {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
 impl Shared {
-    /// The name of the virtual host, for error texts.
-    pub(super) fn vhost(&self) -> &str {
-        self.namespace.name()
-    }
-
-    /// A name as error texts show it: `queue 'q' in vhost '/'`.
-    pub(super) fn in_vhost(&self, kind: &str, name: &str) -> String {
-        format!("{kind} '{name}' in vhost '{}'", self.vhost())
-    }
-
-    /// Checks that a queue is not exclusive to another connection.
-    pub(super) fn check_owner(&self, queue: &Queue) -> Result<(), Refusal> {
-        match queue.spec().is_usable_by(Some(self.owner)) {
-            true => Ok(()),
-            false => Err(self.locked(queue.name())),
-        }
-    }
-
-    /// The error for a queue that is exclusive to another connection.
-    pub(super) fn locked(&self, name: &str) -> Refusal {
-        Refusal::resource_locked(format_args!(
-            "cannot obtain exclusive access to locked {}. It could be originally declared on another connection or the \
-             exclusive property value does not match that of the original declaration.",
-            self.in_vhost("queue", name)
-        ))
-    }
-
     /// Writes a reply, at once or when the operation is complete.
     pub(super) fn reply(&mut self, done: Completion, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         match done {

@@ -89,7 +89,7 @@ impl ConnectionFilter {
 }
 
 /// Whether a client sees a connection: who does not see the whole broker sees its user's own.
-fn sees(caller: &Caller, connection: &LiveConnection) -> bool {
+pub(in crate::http) fn sees(caller: &Caller, connection: &LiveConnection) -> bool {
     caller.sees_all() || (connection.user().is_some() && caller.is_user_of(connection))
 }
 
@@ -203,14 +203,24 @@ pub(in crate::http) async fn close(
     Query(why): Query<Why>,
 ) -> Result<StatusCode, Problem> {
     let connection = find(&app, &caller, path)?;
-    if !caller.is_user_of(&connection) {
+    close_connection(&caller, &connection, why.reason)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Asks a connection to end: an administrator any, others their user's own.
+pub(in crate::http) fn close_connection(
+    caller: &Caller,
+    connection: &LiveConnection,
+    reason: Option<String>,
+) -> Result<(), Problem> {
+    if !caller.is_user_of(connection) {
         caller.check_administers()?;
     }
-    let reason = why.reason.unwrap_or_else(|| "closed by an administrator".to_owned());
+    let reason = reason.unwrap_or_else(|| "closed by an administrator".to_owned());
     if reason.len() > REASON_BYTES_MAX {
         return Err(Problem::bad_request(format!("reason has at most {REASON_BYTES_MAX} bytes")));
     }
     connection.close(CloseReason::Asked(reason.into()));
     caller.did(AuditKind::Access, "close", "connection", &connection.name());
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }

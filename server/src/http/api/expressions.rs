@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use inver_access::Rule;
 use inver_access::dialect::ExpressionError;
 use inver_access::dialect::rabbitmq::{self, Permission, TopicPermission};
-use inver_broker::{AuditKind, Completion};
+use inver_broker::{AuditKind, Broker, Completion};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -139,8 +139,7 @@ pub(in crate::http) async fn list(
 ) -> Result<Page<Shown>, Problem> {
     caller.check_sees_all()?;
     blocking(&app, move |app| {
-        let rules = app.broker.access().rules();
-        let all = rabbitmq::permissions(rules.iter().map(|(rule, _)| rule.as_ref())).into_iter();
+        let all = all(&app.broker).into_iter();
         let listed = all.filter(|one| only.has(&one.user, &one.vhost)).map(Shown::from).collect();
         query.page(app, Whole::new(listed, |one: &Shown| &one.user, &[]), Clone::clone)
     })
@@ -159,12 +158,7 @@ pub(in crate::http) async fn put(
     caller.check_administers()?;
     let permission = Permission { user, vhost: namespace_or_default(namespace), configure, write, read };
     durable(&app, move |app| {
-        let Permission { user, vhost, .. } = &permission;
-        check_exists(app, user, vhost)?;
-        let completion = change(app, user, vhost, |present| {
-            rabbitmq::set_permission(present, user, vhost, Some(&permission))
-        })?;
-        caller.did(AuditKind::Access, "alter", "permission", &format!("{user} in {vhost}"));
+        let completion = set(app, &caller, &permission)?;
         Ok((Json(Shown::from(permission)), completion))
     })
     .await
@@ -180,19 +174,88 @@ pub(in crate::http) async fn delete(
 ) -> Result<StatusCode, Problem> {
     caller.check_administers()?;
     let vhost = namespace_or_default(namespace);
-    deleted(&app, move |app| {
-        let rules = app.broker.access().rules();
-        let all = rabbitmq::permissions(rules.iter().map(|(rule, _)| rule.as_ref()));
-        if !all.iter().any(|one| one.user == user && one.vhost == vhost) {
-            let what = format!("the user `{user}` has no permission of this form in the namespace `{vhost}`");
-            return Err(Problem::not_found(what));
-        }
-        let completion =
-            change(app, &user, &vhost, |present| rabbitmq::set_permission(present, &user, &vhost, None))?;
-        caller.did(AuditKind::Access, "delete", "permission", &format!("{user} in {vhost}"));
-        Ok(completion)
-    })
-    .await
+    deleted(&app, move |app| clear(app, &caller, &user, &vhost)).await
+}
+
+/// All permissions in RabbitMQ's form.
+pub(in crate::http) fn all(broker: &Broker) -> Vec<Permission> {
+    let rules = broker.access().rules();
+    rabbitmq::permissions(rules.iter().map(|(rule, _)| rule.as_ref()))
+}
+
+/// All topic permissions in RabbitMQ's form.
+pub(in crate::http) fn all_of_topics(broker: &Broker) -> Vec<TopicPermission> {
+    let rules = broker.access().rules();
+    rabbitmq::topic_permissions(rules.iter().map(|(rule, _)| rule.as_ref()))
+}
+
+/// Sets what a user may do in a namespace.
+pub(in crate::http) fn set(
+    app: &App,
+    caller: &Caller,
+    permission: &Permission,
+) -> Result<Completion, Problem> {
+    let Permission { user, vhost, .. } = permission;
+    check_exists(app, user, vhost)?;
+    let completion =
+        change(app, user, vhost, |present| rabbitmq::set_permission(present, user, vhost, Some(permission)))?;
+    caller.did(AuditKind::Access, "alter", "permission", &format!("{user} in {vhost}"));
+    Ok(completion)
+}
+
+/// Clears what a user may do in a namespace.
+pub(in crate::http) fn clear(
+    app: &App,
+    caller: &Caller,
+    user: &str,
+    vhost: &str,
+) -> Result<Completion, Problem> {
+    if !all(&app.broker).iter().any(|one| one.user == user && one.vhost == vhost) {
+        let what = format!("the user `{user}` has no permission of this form in the namespace `{vhost}`");
+        return Err(Problem::not_found(what));
+    }
+    let completion =
+        change(app, user, vhost, |present| rabbitmq::set_permission(present, user, vhost, None))?;
+    caller.did(AuditKind::Access, "delete", "permission", &format!("{user} in {vhost}"));
+    Ok(completion)
+}
+
+/// Sets which routing keys of an exchange a user may use.
+pub(in crate::http) fn set_topic(
+    app: &App,
+    caller: &Caller,
+    permission: &TopicPermission,
+) -> Result<Completion, Problem> {
+    let TopicPermission { user, vhost, exchange, .. } = permission;
+    check_exists(app, user, vhost)?;
+    let completion = change(app, user, vhost, |present| {
+        let permission = Some(permission.clone());
+        rabbitmq::set_topic_permission(present, user, vhost, Some(exchange.as_str()), permission)
+    })?;
+    let name = name_of_topic(user, vhost, Some(exchange.as_str()));
+    caller.did(AuditKind::Access, "alter", "permission", &name);
+    Ok(completion)
+}
+
+/// Clears which routing keys of an exchange, or of all exchanges, a user may use.
+pub(in crate::http) fn clear_topics(
+    app: &App,
+    caller: &Caller,
+    user: &str,
+    vhost: &str,
+    exchange: Option<&str>,
+) -> Result<Completion, Problem> {
+    let all = all_of_topics(&app.broker);
+    let is_of = |one: &TopicPermission| exchange.is_none_or(|wanted| *wanted == one.exchange);
+    if !all.iter().any(|one| one.user == user && one.vhost == vhost && is_of(one)) {
+        let what = format!("the user `{user}` has no such topic permission in the namespace `{vhost}`");
+        return Err(Problem::not_found(what));
+    }
+    let completion = change(app, user, vhost, |present| {
+        rabbitmq::set_topic_permission(present, user, vhost, exchange, None)
+    })?;
+    caller.did(AuditKind::Access, "delete", "permission", &name_of_topic(user, vhost, exchange));
+    Ok(completion)
 }
 
 /// Lists the permissions for the routing keys of topic exchanges in RabbitMQ's form.
@@ -205,8 +268,7 @@ pub(in crate::http) async fn list_topics(
 ) -> Result<Page<ShownTopic>, Problem> {
     caller.check_sees_all()?;
     blocking(&app, move |app| {
-        let rules = app.broker.access().rules();
-        let all = rabbitmq::topic_permissions(rules.iter().map(|(rule, _)| rule.as_ref())).into_iter();
+        let all = all_of_topics(&app.broker).into_iter();
         let listed = all.filter(|one| only.has(&one.user, &one.vhost)).map(ShownTopic::from).collect();
         query.page(app, Whole::new(listed, |one: &ShownTopic| &one.user, &[]), Clone::clone)
     })
@@ -226,18 +288,7 @@ pub(in crate::http) async fn put_topic(
     let vhost = namespace_or_default(namespace);
     let permission = TopicPermission { user, vhost, exchange, write, read };
     durable(&app, move |app| {
-        let TopicPermission { user, vhost, exchange, .. } = &permission;
-        check_exists(app, user, vhost)?;
-        let completion = change(app, user, vhost, |present| {
-            let permission = Some(permission.clone());
-            rabbitmq::set_topic_permission(present, user, vhost, Some(exchange.as_str()), permission)
-        })?;
-        caller.did(
-            AuditKind::Access,
-            "alter",
-            "permission",
-            &name_of_topic(user, vhost, Some(exchange.as_str())),
-        );
+        let completion = set_topic(app, &caller, &permission)?;
         Ok((Json(ShownTopic::from(permission)), completion))
     })
     .await
@@ -253,22 +304,7 @@ pub(in crate::http) async fn delete_topics(
 ) -> Result<StatusCode, Problem> {
     caller.check_administers()?;
     let vhost = namespace_or_default(namespace);
-    deleted(&app, move |app| {
-        let rules = app.broker.access().rules();
-        let all = rabbitmq::topic_permissions(rules.iter().map(|(rule, _)| rule.as_ref()));
-        let is_of = |one: &TopicPermission| exchange.as_ref().is_none_or(|wanted| *wanted == one.exchange);
-        if !all.iter().any(|one| one.user == user && one.vhost == vhost && is_of(one)) {
-            let what = format!("the user `{user}` has no such topic permission in the namespace `{vhost}`");
-            return Err(Problem::not_found(what));
-        }
-        let exchange = exchange.as_deref();
-        let completion = change(app, &user, &vhost, |present| {
-            rabbitmq::set_topic_permission(present, &user, &vhost, exchange, None)
-        })?;
-        caller.did(AuditKind::Access, "delete", "permission", &name_of_topic(&user, &vhost, exchange));
-        Ok(completion)
-    })
-    .await
+    deleted(&app, move |app| clear_topics(app, &caller, &user, &vhost, exchange.as_deref())).await
 }
 
 fn name_of_topic(user: &str, vhost: &str, exchange: Option<&str>) -> String {

@@ -6,13 +6,13 @@
 mod backup;
 mod bans;
 mod bindings;
-mod connections;
+pub(super) mod connections;
 mod exchanges;
-mod expressions;
+pub(super) mod expressions;
 mod messages;
-mod namespaces;
-mod node;
-mod overview;
+pub(super) mod namespaces;
+pub(super) mod node;
+pub(super) mod overview;
 mod permissions;
 mod publish;
 mod queues;
@@ -22,8 +22,8 @@ mod retained;
 mod sessions;
 mod subscriptions;
 mod topics;
-mod users;
-mod values;
+pub(super) mod users;
+pub(super) mod values;
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -137,7 +137,7 @@ async fn answer<T: Send + 'static>(
 }
 
 /// Waits until an operation is durable.
-async fn committed(app: &App, completion: impl Into<Completion>) -> Result<(), Problem> {
+pub(super) async fn committed(app: &App, completion: impl Into<Completion>) -> Result<(), Problem> {
     match completion.into() {
         Completion::Now => Ok(()),
         Completion::At(lsn) => Ok(app.broker.log().wait_committed(lsn).await?),

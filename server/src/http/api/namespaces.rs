@@ -59,25 +59,25 @@ impl Shown {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Change {
     #[schema(nullable = false)]
-    description: Option<String>,
+    pub(in crate::http) description: Option<String>,
     #[schema(nullable = false)]
-    tags: Option<Vec<String>>,
+    pub(in crate::http) tags: Option<Vec<String>>,
     /// The type of queues that are declared without one; empty: none.
     #[schema(nullable = false)]
-    default_queue_type: Option<String>,
+    pub(in crate::http) default_queue_type: Option<String>,
     /// Whether it cannot be deleted.
     #[schema(nullable = false)]
-    protected: Option<bool>,
+    pub(in crate::http) protected: Option<bool>,
     #[schema(nullable = false)]
-    connections_max: Option<u32>,
+    pub(in crate::http) connections_max: Option<u32>,
     #[schema(nullable = false)]
-    queues_max: Option<u32>,
+    pub(in crate::http) queues_max: Option<u32>,
     #[schema(nullable = false)]
-    topics_max: Option<u32>,
+    pub(in crate::http) topics_max: Option<u32>,
     #[schema(nullable = false)]
-    sessions_max: Option<u32>,
+    pub(in crate::http) sessions_max: Option<u32>,
     #[schema(nullable = false)]
-    bytes_max: Option<u64>,
+    pub(in crate::http) bytes_max: Option<u64>,
 }
 
 impl Change {
@@ -156,24 +156,34 @@ pub(in crate::http) async fn put(
 ) -> Result<(StatusCode, Json<Shown>), Problem> {
     caller.check_administers()?;
     durable(&app, move |app| {
-        let known = app.broker.namespace(&name);
-        let status = put_status(known.is_none());
-        let (namespace, completion) = match known {
-            Some(namespace) => {
-                let completion = app.broker.alter_namespace(&name, |spec| change.apply(spec))?;
-                (namespace, completion)
-            }
-            None => {
-                let mut spec = NamespaceSpec::default();
-                change.apply(&mut spec);
-                app.broker.create_namespace(&name, spec)?
-            }
-        };
-        let operation = if status == StatusCode::CREATED { "create" } else { "alter" };
-        caller.did(AuditKind::Topology, operation, "namespace", &name);
-        Ok(((status, Json(Shown::of(app, &namespace))), completion))
+        let (created, namespace, completion) = change_namespace(app, &caller, &name, change)?;
+        Ok(((put_status(created), Json(Shown::of(app, &namespace))), completion))
     })
     .await
+}
+
+/// Creates a namespace, or changes one: whether it is new, the namespace, and when that is durable.
+pub(in crate::http) fn change_namespace(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    change: Change,
+) -> Result<(bool, Namespace, Completion), Problem> {
+    let known = app.broker.namespace(name);
+    let created = known.is_none();
+    let (namespace, completion) = match known {
+        Some(namespace) => {
+            let completion = app.broker.alter_namespace(name, |spec| change.apply(spec))?;
+            (namespace, completion)
+        }
+        None => {
+            let mut spec = NamespaceSpec::default();
+            change.apply(&mut spec);
+            app.broker.create_namespace(name, spec)?
+        }
+    };
+    caller.did(AuditKind::Topology, if created { "create" } else { "alter" }, "namespace", name);
+    Ok((created, namespace, completion))
 }
 
 /// Deletes a namespace with everything in it. Its connections are closed.
@@ -186,8 +196,13 @@ pub(in crate::http) async fn delete(
     Name(name): Name,
 ) -> Result<StatusCode, Problem> {
     caller.check_administers()?;
-    let completion: Completion = app.broker.delete_namespace(&name).await?;
-    caller.did(AuditKind::Deleted, "delete", "namespace", &name);
-    committed(&app, completion).await?;
+    delete_namespace(&app, &caller, &name).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes a namespace with everything in it, durably.
+pub(in crate::http) async fn delete_namespace(app: &App, caller: &Caller, name: &str) -> Result<(), Problem> {
+    let completion: Completion = app.broker.delete_namespace(name).await?;
+    caller.did(AuditKind::Deleted, "delete", "namespace", name);
+    committed(app, completion).await
 }

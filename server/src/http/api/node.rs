@@ -30,20 +30,20 @@ const EVENT_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Node)]
 pub(in crate::http) struct Shown {
-    version: &'static str,
-    process_id: u32,
-    uptime_s: u64,
+    pub(in crate::http) version: &'static str,
+    pub(in crate::http) process_id: u32,
+    pub(in crate::http) uptime_s: u64,
     /// When it started, milliseconds since 1970.
-    started_ms: i64,
-    data_dir: String,
+    pub(in crate::http) started_ms: i64,
+    pub(in crate::http) data_dir: String,
     /// It accepts connections.
-    ready: bool,
+    pub(in crate::http) ready: bool,
     /// Open connections of clients, those of HTTP included.
-    connections: usize,
-    limits: Limits,
-    memory: Memory,
-    disk: Disk,
-    files: Files,
+    pub(in crate::http) connections: usize,
+    pub(in crate::http) limits: Limits,
+    pub(in crate::http) memory: Memory,
+    pub(in crate::http) disk: Disk,
+    pub(in crate::http) files: Files,
 }
 
 /// Limits that clients meet first.
@@ -59,35 +59,39 @@ pub(in crate::http) struct Limits {
 /// Memory of the process; none where the system does not tell.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct Memory {
-    resident_bytes: Option<u64>,
+    pub(in crate::http) resident_bytes: Option<u64>,
 }
 
 /// The file system of the data folder; none where the system does not tell.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct Disk {
     /// Bytes of segment files, reserved space included.
-    log_bytes: u64,
-    free_bytes: Option<u64>,
-    total_bytes: Option<u64>,
+    pub(in crate::http) log_bytes: u64,
+    pub(in crate::http) free_bytes: Option<u64>,
+    pub(in crate::http) total_bytes: Option<u64>,
 }
 
 /// Open files of the process; none where the system does not tell.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct Files {
-    open: Option<u64>,
-    max: Option<u64>,
+    pub(in crate::http) open: Option<u64>,
+    pub(in crate::http) max: Option<u64>,
 }
 
 /// What the node is, how long it runs, and what it uses.
 #[utoipa::path(get, path = "/node", tag = "node", responses((status = 200, body = Shown)))]
 pub(in crate::http) async fn node(State(app): State<App>, caller: Caller) -> Result<Json<Shown>, Problem> {
     caller.check_sees_all()?;
-    answer(&app, |app| {
+    answer(&app, |app| Ok(Shown::of(app))).await
+}
+
+impl Shown {
+    pub(in crate::http) fn of(app: &App) -> Shown {
         let (clock, settings) = (app.broker.clock(), &app.node.settings);
         let uptime = clock.now() - app.node.started;
         let disk = statvfs(&settings.data_dir).ok();
         let block = |blocks: u64| disk.as_ref().map(|disk| blocks.saturating_mul(disk.f_frsize));
-        Ok(Shown {
+        Shown {
             version: env!("CARGO_PKG_VERSION"),
             process_id: std::process::id(),
             uptime_s: uptime.as_secs(),
@@ -103,9 +107,8 @@ pub(in crate::http) async fn node(State(app): State<App>, caller: Caller) -> Res
                 total_bytes: block(disk.as_ref().map_or(0, |disk| disk.f_blocks)),
             },
             files: Files { open: open_files(), max: getrlimit(Resource::Nofile).current },
-        })
-    })
-    .await
+        }
+    }
 }
 
 fn resident_bytes() -> Option<u64> {

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Credential, Tag, User};
-use inver_broker::{AccessControl, AuditKind, Order, Source};
+use inver_broker::{AccessControl, AuditKind, Completion, Order, Source};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -64,24 +64,24 @@ impl Shown {
 pub(in crate::http) struct Change {
     /// A password, in place of all credentials.
     #[schema(nullable = false, min_length = 1, max_length = 1024)]
-    password: Option<String>,
+    pub(in crate::http) password: Option<String>,
     /// Hashes of passwords in any form that the configuration takes, in place of all credentials; an empty list takes the
     /// possibility to log in with a password away.
     #[schema(nullable = false, max_items = 16)]
-    password_hashes: Option<Vec<String>>,
+    pub(in crate::http) password_hashes: Option<Vec<String>>,
     #[schema(nullable = false)]
-    tags: Option<Vec<String>>,
+    pub(in crate::http) tags: Option<Vec<String>>,
     /// The namespace of connections that name none; empty: `/`.
     #[schema(nullable = false)]
-    namespace: Option<String>,
+    pub(in crate::http) namespace: Option<String>,
     #[schema(nullable = false)]
-    disabled: Option<bool>,
+    pub(in crate::http) disabled: Option<bool>,
     /// 0: no limit of its own.
     #[schema(nullable = false)]
-    connections_max: Option<u32>,
+    pub(in crate::http) connections_max: Option<u32>,
     /// 0: no limit of its own.
     #[schema(nullable = false)]
-    channels_max: Option<u32>,
+    pub(in crate::http) channels_max: Option<u32>,
 }
 
 impl Change {
@@ -208,33 +208,43 @@ pub(in crate::http) async fn put(
 ) -> Result<(StatusCode, Json<Shown>), Problem> {
     caller.check_administers()?;
     durable(&app, move |app| {
-        let access = app.broker.access();
-        let credentials = change.credentials()?;
-        let _one_at_a_time = app.users.lock();
-        let known = access.user(&name);
-        let mut user = known.as_ref().map_or_else(|| User::new(&name), |(user, _)| user.as_ref().clone());
-        let has_new_credentials = credentials.is_some();
-        let administered = administers(&user);
-        change.apply(credentials.as_ref(), &mut user);
-        may_change(&caller, &name, administered || administers(&user))?;
-        check_administrator(access, &user)?;
-        let completion = match known {
-            // Clients of other protocols may have changed it meanwhile.
-            Some(_) => access.update_user(&name, |now| {
-                change.apply(credentials.as_ref(), now);
-                user.clone_from(now);
-            })?,
-            None => access.put_user(user.clone())?,
-        };
-        let shown = Shown::of(&user, Source::Stored);
-        if has_new_credentials {
-            app.logins.end_of_user(&name);
-        }
-        let operation = if known.is_some() { "alter" } else { "create" };
-        caller.did(AuditKind::Access, operation, "user", &name);
-        Ok(((put_status(known.is_none()), Json(shown)), completion))
+        let (created, user, completion) = change_user(app, &caller, &name, &change)?;
+        Ok(((put_status(created), Json(Shown::of(&user, Source::Stored))), completion))
     })
     .await
+}
+
+/// Creates a user, or changes a stored one: whether it is new, what it is then, and when that is durable.
+pub(in crate::http) fn change_user(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    change: &Change,
+) -> Result<(bool, User, Completion), Problem> {
+    let access = app.broker.access();
+    let credentials = change.credentials()?;
+    let _one_at_a_time = app.users.lock();
+    let known = access.user(name);
+    let mut user = known.as_ref().map_or_else(|| User::new(name), |(user, _)| user.as_ref().clone());
+    let has_new_credentials = credentials.is_some();
+    let administered = administers(&user);
+    change.apply(credentials.as_ref(), &mut user);
+    may_change(caller, name, administered || administers(&user))?;
+    check_administrator(access, &user)?;
+    let completion = match known {
+        // Clients of other protocols may have changed it meanwhile.
+        Some(_) => access.update_user(name, |now| {
+            change.apply(credentials.as_ref(), now);
+            user.clone_from(now);
+        })?,
+        None => access.put_user(user.clone())?,
+    };
+    if has_new_credentials {
+        app.logins.end_of_user(name);
+    }
+    let operation = if known.is_some() { "alter" } else { "create" };
+    caller.did(AuditKind::Access, operation, "user", name);
+    Ok((known.is_none(), user, completion))
 }
 
 /// Deletes a stored user with its rules and tokens. Its connections are closed.
@@ -247,19 +257,21 @@ pub(in crate::http) async fn delete(
     Name(name): Name,
 ) -> Result<StatusCode, Problem> {
     caller.check_administers()?;
-    deleted(&app, move |app| {
-        let access = app.broker.access();
-        let _one_at_a_time = app.users.lock();
-        let administered = access.user(&name).is_some_and(|(user, _)| administers(&user));
-        may_change(&caller, &name, administered)?;
-        check_administrator(access, &User { disabled: true, ..User::new(&name) })?;
-        let completion = access.delete_user(&name)?;
-        let completion = completion.and(tokens::delete_of_user(app, &name)?);
-        app.logins.end_of_user(&name);
-        caller.did(AuditKind::Access, "delete", "user", &name);
-        Ok(completion)
-    })
-    .await
+    deleted(&app, move |app| delete_user(app, &caller, &name)).await
+}
+
+/// Deletes a stored user with its rules and tokens.
+pub(in crate::http) fn delete_user(app: &App, caller: &Caller, name: &str) -> Result<Completion, Problem> {
+    let access = app.broker.access();
+    let _one_at_a_time = app.users.lock();
+    let administered = access.user(name).is_some_and(|(user, _)| administers(&user));
+    may_change(caller, name, administered)?;
+    check_administrator(access, &User { disabled: true, ..User::new(name) })?;
+    let completion = access.delete_user(name)?;
+    let completion = completion.and(tokens::delete_of_user(app, name)?);
+    app.logins.end_of_user(name);
+    caller.did(AuditKind::Access, "delete", "user", name);
+    Ok(completion)
 }
 
 fn administers(user: &User) -> bool {

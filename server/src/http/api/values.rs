@@ -14,7 +14,7 @@ const ARGUMENTS_MAX: usize = 256;
 const DEPTH_MAX: usize = 8;
 
 /// A value as JSON. Bytes that are not text are shown with replacement characters.
-pub(super) fn to_json(value: &Value) -> Json {
+pub(in crate::http) fn to_json(value: &Value) -> Json {
     match value {
         Value::Null => Json::Null,
         Value::Bool(flag) => Json::Bool(*flag),
@@ -33,12 +33,12 @@ pub(super) fn to_json(value: &Value) -> Json {
 }
 
 /// Arguments as JSON.
-pub(super) fn arguments_to_json(arguments: &Arguments) -> Map<String, Json> {
+pub(in crate::http) fn arguments_to_json(arguments: &Arguments) -> Map<String, Json> {
     arguments.iter().map(|(name, value)| (name.clone(), to_json(value))).collect()
 }
 
 /// Arguments from JSON, within bounds.
-pub(super) fn arguments(json: Map<String, Json>) -> Result<Arguments, Problem> {
+pub(in crate::http) fn arguments(json: Map<String, Json>) -> Result<Arguments, Problem> {
     if json.len() > ARGUMENTS_MAX {
         return Err(Problem::bad_request(format!("more than {ARGUMENTS_MAX} arguments")));
     }
@@ -83,20 +83,20 @@ impl HeaderLookup for Lookup<'_> {
 /// Bytes: `text` where they are UTF-8, else `base64`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Data {
+pub(in crate::http) struct Data {
     /// The bytes as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub(super) text: Option<String>,
+    pub(in crate::http) text: Option<String>,
     /// The bytes in base64 (RFC 4648).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub(super) base64: Option<String>,
+    pub(in crate::http) base64: Option<String>,
 }
 
 impl Data {
     /// The bytes, or a part of them, as JSON shows them.
-    pub(super) fn of(bytes: &[u8]) -> Data {
+    pub(in crate::http) fn of(bytes: &[u8]) -> Data {
         match std::str::from_utf8(bytes) {
             Ok(text) => Data { text: Some(text.to_owned()), base64: None },
             Err(_) => Data { text: None, base64: Some(BASE64.encode(bytes)) },
@@ -104,7 +104,7 @@ impl Data {
     }
 
     /// The bytes; none without either form.
-    pub(super) fn bytes(self) -> Result<Option<Vec<u8>>, Problem> {
+    pub(in crate::http) fn bytes(self) -> Result<Option<Vec<u8>>, Problem> {
         match (self.text, self.base64) {
             (None, None) => Ok(None),
             (Some(text), None) => Ok(Some(text.into_bytes())),

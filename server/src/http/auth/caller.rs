@@ -82,7 +82,7 @@ impl Caller {
     }
 
     /// Refuses a client that has no tag for the API, or none for changes.
-    pub(super) fn check_tags(&self, reads: bool) -> Result<(), Problem> {
+    pub(in crate::http) fn check_tags(&self, reads: bool) -> Result<(), Problem> {
         let changes = self.has(&[Tag::Administrator, Tag::Management, Tag::Policymaker]);
         match (reads, changes || self.has(&[Tag::Monitoring]), changes) {
             (true, true, _) | (false, _, true) => Ok(()),

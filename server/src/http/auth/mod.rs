@@ -60,7 +60,13 @@ enum Shown {
     Cookie(String),
 }
 
-async fn caller(app: &App, peer: &Peer, headers: &HeaderMap, method: &Method) -> Result<Caller, Problem> {
+/// The client of a request.
+pub(super) async fn caller(
+    app: &App,
+    peer: &Peer,
+    headers: &HeaderMap,
+    method: &Method,
+) -> Result<Caller, Problem> {
     let address = peer.address;
     let shown = shown(headers).ok_or_else(|| {
         Problem::unauthorized("the Authorization header is neither valid Basic nor a bearer token")

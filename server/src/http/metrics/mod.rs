@@ -12,7 +12,7 @@ pub(super) mod alarms;
 mod detailed;
 mod node;
 mod rabbitmq;
-mod text;
+pub(super) mod text;
 
 use std::sync::atomic::Ordering;
 

@@ -49,11 +49,11 @@ impl Disk {
 
 /// Messages in all queues.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    pub(super) ready: u64,
-    pub(super) unacked: u64,
-    pub(super) consumers: u64,
-    pub(super) memory: QueueMemory,
+pub(in crate::http) struct Totals {
+    pub(in crate::http) ready: u64,
+    pub(in crate::http) unacked: u64,
+    pub(in crate::http) consumers: u64,
+    pub(in crate::http) memory: QueueMemory,
 }
 
 /// The sums over all queues, computed at most once every [`TOTALS_KEPT`].
@@ -62,7 +62,7 @@ pub(crate) struct CachedTotals(Mutex<Option<(Instant, Totals)>>);
 
 impl CachedTotals {
     /// The sums. Walks over all queues: call where blocking is allowed.
-    pub(super) fn get(&self, broker: &Broker) -> Totals {
+    pub(in crate::http) fn get(&self, broker: &Broker) -> Totals {
         let now = broker.clock().now();
         let mut cached = self.0.lock();
         if let Some((at, totals)) = *cached

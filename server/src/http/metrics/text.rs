@@ -12,7 +12,7 @@ pub(super) enum Kind {
 }
 
 /// Labels of a sample.
-pub(super) type Labels<'a> = &'a [(&'a str, &'a str)];
+pub(in crate::http) type Labels<'a> = &'a [(&'a str, &'a str)];
 
 /// Metrics as text.
 #[derive(Debug, Default)]
@@ -63,11 +63,11 @@ impl Exposition {
 
 /// Samples by name, read from a text.
 #[derive(Debug, Default)]
-pub(super) struct Samples<'a>(HashMap<&'a str, Vec<(&'a str, f64)>>);
+pub(in crate::http) struct Samples<'a>(HashMap<&'a str, Vec<(&'a str, f64)>>);
 
 impl<'a> Samples<'a> {
     /// The samples of a text that this process has written.
-    pub(super) fn read(text: &'a str) -> Samples<'a> {
+    pub(in crate::http) fn read(text: &'a str) -> Samples<'a> {
         let mut samples: HashMap<&str, Vec<(&str, f64)>> = HashMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
@@ -80,7 +80,7 @@ impl<'a> Samples<'a> {
     }
 
     /// The sum of the samples of a name that have all these labels.
-    pub(super) fn sum(&self, name: &str, labels: Labels<'_>) -> f64 {
+    pub(in crate::http) fn sum(&self, name: &str, labels: Labels<'_>) -> f64 {
         let all = self.0.get(name).into_iter().flatten();
         let has = |text: &str| {
             labels.iter().all(|(label, value)| {

@@ -11,7 +11,8 @@ use crate::error::{Refusal, ReplyCode};
 /// The product and version whose behaviour this broker has. Clients switch features and workarounds by version, if they
 /// know the product; our own name and version are in `platform`. See docs/decisions/0004.
 const PRODUCT: &str = "RabbitMQ";
-const VERSION: &str = "4.0.5";
+/// The version of RabbitMQ that clients are told: some decide by it what they may use.
+pub const RABBITMQ_VERSION: &str = "4.0.5";
 
 /// The mechanisms that a connection can use beside those with a password.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -300,7 +301,7 @@ fn server_properties(out: &mut Vec<u8>) {
         ("information", "Inver, a broker that speaks AMQP 0-9-1 as RabbitMQ does. It is not RabbitMQ."),
         ("platform", platform),
         ("product", PRODUCT),
-        ("version", VERSION),
+        ("version", RABBITMQ_VERSION),
     ] {
         table.field(name.as_bytes(), Value::Text(text.as_bytes()));
     }

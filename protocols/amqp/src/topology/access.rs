@@ -17,12 +17,12 @@
 use inver_access::{Operation, ResourceKind, Tag, key_name};
 use inver_broker::{DEFAULT_EXCHANGE, Exchange, Permissions, PublishError, may_bind};
 
-use super::shared::Shared;
+use super::Client;
 use crate::error::Refusal;
 
 /// What an operation does to a queue or an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
+pub(crate) enum Access {
     /// Asks whether it exists.
     Inspect,
     /// Declares it.
@@ -56,7 +56,7 @@ impl Access {
     }
 }
 
-impl Shared {
+impl Client {
     /// The user as texts show it.
     fn user(&self) -> &str {
         user(&self.permissions)
@@ -71,7 +71,7 @@ impl Shared {
     }
 
     /// Checks the permission for a queue, or a log topic.
-    pub(super) fn check_queue(&self, name: &str, access: Access) -> Result<(), Refusal> {
+    pub(crate) fn check_queue(&self, name: &str, access: Access) -> Result<(), Refusal> {
         if self.permissions.may(ResourceKind::Topic, name, access.operation()) {
             return Ok(());
         }
@@ -80,7 +80,7 @@ impl Shared {
     }
 
     /// Checks the permission for an exchange. The empty name is the default exchange.
-    pub(super) fn check_exchange(&self, name: &str, access: Access) -> Result<(), Refusal> {
+    pub(crate) fn check_exchange(&self, name: &str, access: Access) -> Result<(), Refusal> {
         let name = if name.is_empty() { DEFAULT_EXCHANGE } else { name };
         if self.permissions.may(ResourceKind::Exchange, name, access.operation()) {
             return Ok(());
@@ -90,7 +90,7 @@ impl Shared {
     }
 
     /// Checks the permission to bind to an exchange with a routing key.
-    pub(super) fn check_binding_key(&self, source: &Exchange, key: &str) -> Result<(), Refusal> {
+    pub(crate) fn check_binding_key(&self, source: &Exchange, key: &str) -> Result<(), Refusal> {
         if may_bind(&self.permissions, source, key) {
             return Ok(());
         }
@@ -98,12 +98,12 @@ impl Shared {
     }
 
     /// The refusal of messages passed on to an exchange under keys that nobody checks.
-    pub(super) fn every_key_refused(&self, exchange: &str) -> Refusal {
+    pub(crate) fn every_key_refused(&self, exchange: &str) -> Refusal {
         self.key_refused(Access::Write, exchange, "#")
     }
 
     /// Checks the permission to use a named subscription of a log topic.
-    pub(super) fn check_subscription(&self, name: &str) -> Result<(), Refusal> {
+    pub(crate) fn check_subscription(&self, name: &str) -> Result<(), Refusal> {
         if self.permissions.may(ResourceKind::Group, name, Operation::Read) {
             return Ok(());
         }
@@ -116,7 +116,7 @@ impl Shared {
     }
 
     /// The refusal of a publish.
-    pub(super) fn publish_refused(&self, error: PublishError) -> Refusal {
+    pub(crate) fn publish_refused(&self, error: PublishError) -> Refusal {
         match error {
             PublishError::Refused(name) => {
                 self.permissions.denied(ResourceKind::Exchange, &name, Operation::Write);
@@ -143,7 +143,7 @@ fn user(permissions: &Permissions) -> &str {
 }
 
 /// Checks the property `user-id`: the user's own name, unless the user may impersonate others.
-pub(super) fn check_user_id(claimed: &[u8], permissions: &Permissions) -> Result<(), Refusal> {
+pub(crate) fn check_user_id(claimed: &[u8], permissions: &Permissions) -> Result<(), Refusal> {
     let user = user(permissions);
     if claimed == user.as_bytes() || permissions.has_tag(&Tag::Impersonator) {
         return Ok(());

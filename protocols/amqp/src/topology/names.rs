@@ -3,18 +3,18 @@
 use crate::error::Refusal;
 
 /// The pseudo-queue of direct reply-to.
-pub(super) const REPLY_TO: &str = crate::map::DIRECT_REPLY_TO;
+pub(crate) const REPLY_TO: &str = crate::map::DIRECT_REPLY_TO;
 
 /// The prefix of reserved names.
-pub(super) const RESERVED: &str = "amq.";
+pub(crate) const RESERVED: &str = "amq.";
 
 /// A name without line ends, which RabbitMQ strips.
-pub(super) fn without_line_ends(name: &str) -> String {
+pub(crate) fn without_line_ends(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '\r' | '\n')).collect()
 }
 
 /// Rejects names with the reserved prefix `amq.`.
-pub(super) fn check_not_reserved(kind: &str, name: &str) -> Result<(), Refusal> {
+pub(crate) fn check_not_reserved(kind: &str, name: &str) -> Result<(), Refusal> {
     if name.starts_with(RESERVED) {
         return Err(Refusal::access_refused(format_args!(
             "{kind} name '{name}' contains reserved prefix 'amq.*'"
@@ -24,7 +24,7 @@ pub(super) fn check_not_reserved(kind: &str, name: &str) -> Result<(), Refusal> 
 }
 
 /// Rejects operations on the default exchange.
-pub(super) fn check_not_default(name: &str) -> Result<(), Refusal> {
+pub(crate) fn check_not_default(name: &str) -> Result<(), Refusal> {
     if name.is_empty() {
         return Err(Refusal::access_refused("operation not permitted on the default exchange"));
     }
@@ -32,7 +32,7 @@ pub(super) fn check_not_default(name: &str) -> Result<(), Refusal> {
 }
 
 /// A random name with 128 bits of entropy.
-pub(super) fn generated_name(prefix: &str) -> String {
+pub(crate) fn generated_name(prefix: &str) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut bits = uuid::Uuid::new_v4().as_u128();
     let mut name = prefix.to_owned();

@@ -2,8 +2,8 @@
 
 use inver_broker::{Arguments, DeadLetter, Overflow, QueueLimits, QueueSpec, Value};
 
+use super::Client;
 use super::equivalence::{shown, type_name};
-use super::shared::Shared;
 use crate::error::Refusal;
 
 /// The argument with a queue's type.
@@ -71,8 +71,8 @@ impl Reading<'_> {
 
 /// The queue that a declaration's arguments describe. `x-max-priority` is checked and has no effect; a `quorum` queue
 /// is a durable queue with a delivery limit.
-pub(super) fn queue_spec(name: &str, arguments: &Arguments, shared: &Shared) -> Result<QueueSpec, Refusal> {
-    let what = shared.in_vhost("queue", name);
+pub(super) fn queue_spec(name: &str, arguments: &Arguments, client: &Client) -> Result<QueueSpec, Refusal> {
+    let what = client.in_vhost("queue", name);
     let reading = Reading { arguments, what: &what };
     let kinds = [("classic", true), ("quorum", true), ("stream", false)];
     let kind = reading.text(QUEUE_TYPE)?.unwrap_or("classic");
@@ -128,11 +128,11 @@ pub(super) fn queue_spec(name: &str, arguments: &Arguments, shared: &Shared) -> 
 
 /// Adds the virtual host's default type of queues, unless the declaration has a type. Quorum queues are durable, not
 /// exclusive and not auto-delete: others get no type, as in RabbitMQ.
-pub(super) fn add_default_type(arguments: &mut Arguments, can_be_quorum: bool, shared: &Shared) {
+pub(super) fn add_default_type(arguments: &mut Arguments, can_be_quorum: bool, client: &Client) {
     if arguments.contains_key(QUEUE_TYPE) {
         return;
     }
-    if let Some(kind) = shared.namespace.spec().default_queue_type
+    if let Some(kind) = client.namespace.spec().default_queue_type
         && (kind != "quorum" || can_be_quorum)
     {
         arguments.insert(QUEUE_TYPE.to_owned(), Value::Text(kind.into_bytes()));

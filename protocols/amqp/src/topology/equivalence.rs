@@ -63,7 +63,7 @@ pub(super) fn shown(value: &Value) -> String {
 }
 
 /// The error for settings that differ.
-pub(super) fn inequivalent(name: &str, what: &str, received: &str, current: &str) -> Refusal {
+pub(crate) fn inequivalent(name: &str, what: &str, received: &str, current: &str) -> Refusal {
     Refusal::precondition_failed(format_args!(
         "inequivalent arg '{name}' for {what}: received {received} but current is {current}"
     ))
