@@ -280,6 +280,12 @@ impl Log {
         Backup::begin(self.parts())
     }
 
+    /// Bytes of the largest entry that the log takes.
+    #[must_use]
+    pub fn entry_bytes_max(&self) -> usize {
+        self.intake().entry_bytes_max()
+    }
+
     /// The gate that publishers pass: shut while the disk is low, or while a layer above says that memory is.
     #[must_use]
     pub fn gate(&self) -> &Arc<Gate> {

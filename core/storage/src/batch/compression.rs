@@ -82,15 +82,32 @@ pub(crate) fn compress(codec: Compression, bytes: &[u8]) -> Option<Vec<u8>> {
 pub(crate) fn decompress(codec: Compression, bytes: &Bytes, bytes_max: usize) -> Result<Bytes, BatchError> {
     match codec {
         Compression::None => Ok(bytes.clone()),
-        Compression::Gzip => drain(flate2::read::MultiGzDecoder::new(bytes.as_ref()), bytes_max),
-        Compression::Snappy => decompress_snappy(bytes, bytes_max),
-        Compression::Lz4 => drain(lz4_flex::frame::FrameDecoder::new(bytes.as_ref()), bytes_max),
-        Compression::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes.as_ref()).map_err(failed)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(failed)?;
-            drain(decoder, bytes_max)
+        Compression::Snappy => {
+            let (mut blocks, mut out) = (SnappyBlocks::new(bytes)?, Vec::new());
+            loop {
+                let left = bytes_max - out.len();
+                if !blocks.next_into(&mut out, left, bytes_max)? {
+                    break;
+                }
+            }
+            Ok(Bytes::from(out))
         }
+        codec => drain(reader(codec, bytes)?, bytes_max),
     }
+}
+
+/// Reads what bytes of a codec other than snappy decompress to.
+pub(super) fn reader(codec: Compression, bytes: &[u8]) -> Result<Box<dyn Read + Send + '_>, BatchError> {
+    Ok(match codec {
+        Compression::None | Compression::Snappy => Box::new(bytes),
+        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(bytes)),
+        Compression::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(bytes)),
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(failed)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(failed)?;
+            Box::new(decoder)
+        }
+    })
 }
 
 /// Reads to the end or to the limit. Memory grows with the decompressed data only.
@@ -103,7 +120,7 @@ fn drain(decoder: impl Read, bytes_max: usize) -> Result<Bytes, BatchError> {
     Ok(Bytes::from(out))
 }
 
-fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> BatchError {
+pub(super) fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> BatchError {
     BatchError::Decompress(Arc::from(error.into()))
 }
 
@@ -118,29 +135,59 @@ fn snappy_framed(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn decompress_snappy(bytes: &[u8], bytes_max: usize) -> Result<Bytes, BatchError> {
-    let mut out = Vec::new();
-    if bytes.get(..XERIAL_MAGIC_BYTES) != XERIAL_HEADER.get(..XERIAL_MAGIC_BYTES) {
-        decompress_snappy_block(bytes, bytes_max, &mut out)?;
-        return Ok(Bytes::from(out));
-    }
-    let mut rest = bytes.get(XERIAL_HEADER.len()..).ok_or_else(|| failed("framing is truncated"))?;
-    while !rest.is_empty() {
-        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(|| failed("framing is truncated"))?;
-        let length = u32::from_be_bytes(*length) as usize;
-        let block = after.get(..length).ok_or_else(|| failed("block is truncated"))?;
-        decompress_snappy_block(block, bytes_max, &mut out)?;
-        rest = after.get(length..).unwrap_or_default();
-    }
-    Ok(Bytes::from(out))
+/// The blocks of snappy in either form: one block, or those of the framing.
+pub(super) struct SnappyBlocks<'a> {
+    rest: &'a [u8],
+    is_framed: bool,
+    is_done: bool,
 }
 
-fn decompress_snappy_block(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(), BatchError> {
+impl<'a> SnappyBlocks<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Result<SnappyBlocks<'a>, BatchError> {
+        let is_framed = bytes.get(..XERIAL_MAGIC_BYTES) == XERIAL_HEADER.get(..XERIAL_MAGIC_BYTES);
+        let rest = match is_framed {
+            true => bytes.get(XERIAL_HEADER.len()..).ok_or_else(|| failed("framing is truncated"))?,
+            false => bytes,
+        };
+        Ok(SnappyBlocks { rest, is_framed, is_done: false })
+    }
+
+    /// Appends what the next block decompresses to, at most `left` bytes of `bytes_max`. False if there is no block.
+    pub(super) fn next_into(
+        &mut self,
+        out: &mut Vec<u8>,
+        left: usize,
+        bytes_max: usize,
+    ) -> Result<bool, BatchError> {
+        if self.is_done || (self.is_framed && self.rest.is_empty()) {
+            return Ok(false);
+        }
+        let block = if self.is_framed {
+            let (length, after) =
+                self.rest.split_first_chunk::<4>().ok_or_else(|| failed("framing is truncated"))?;
+            let length = u32::from_be_bytes(*length) as usize;
+            self.rest = after.get(length..).ok_or_else(|| failed("block is truncated"))?;
+            after.get(..length).unwrap_or_default()
+        } else {
+            self.is_done = true;
+            self.rest
+        };
+        decompress_snappy_block(block, left, bytes_max, out)?;
+        Ok(true)
+    }
+}
+
+fn decompress_snappy_block(
+    block: &[u8],
+    left: usize,
+    bytes_max: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), BatchError> {
     let length = snap::raw::decompress_len(block).map_err(failed)?;
     if length > block.len().saturating_mul(SNAPPY_RATIO_MAX) {
         return Err(failed("block length exceeds the largest possible expansion"));
     }
-    if out.len() + length > bytes_max {
+    if length > left {
         return Err(BatchError::TooLarge { bytes_max });
     }
     let start = out.len();

@@ -2,6 +2,7 @@
 //!
 //! - [`Batch`]: a whole batch with a valid header, an exact length and a matching CRC-32C.
 //! - [`fn@records`]: its records, decoded lazily, decompressed up to [`DECOMPRESSED_BYTES_MAX`].
+//! - [`Inflated`]: the bytes of its records, decompressed piece by piece.
 //! - [`BatchBuilder`]: builds a batch from records.
 //!
 //! Invariants: every length and count is checked against the bytes before it is used; nothing here panics on any input;
@@ -12,6 +13,7 @@ mod builder;
 mod compression;
 mod error;
 mod header;
+mod inflate;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -27,7 +29,8 @@ pub use self::error::BatchError;
 pub use self::header::{
     BatchHeader, COMPRESSION_MASK, CONTROL, HEADER_BYTES, LOG_APPEND_TIME, MAGIC, MARK, TRANSACTIONAL,
 };
-pub use self::records::{Headers, Record, Records, records};
+pub use self::inflate::Inflated;
+pub use self::records::{Headers, Record, Records, decompressed, records, records_within};
 pub use self::varint::{get_varint, get_varlong, put_varint, put_varlong};
 
 use self::header::CRC_START;

@@ -1,10 +1,12 @@
 //! Decoding of the records of a batch, one by one, as slices of its bytes.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::compression::{self, Compression, DECOMPRESSED_BYTES_MAX};
 use super::error::BatchError;
-use super::header::{BatchHeader, HEADER_BYTES, LOG_APPEND_TIME, MARK};
+use super::header::{
+    BatchHeader, COMPRESSION_MASK, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES, LOG_APPEND_TIME, MARK,
+};
 use super::varint::{get_varint, get_varlong};
 
 /// One record. Its fields share the batch's memory.
@@ -86,6 +88,11 @@ pub struct Records {
 /// The records of a batch. Does not verify the batch's checksum again; decompresses all records at once, up to
 /// [`DECOMPRESSED_BYTES_MAX`].
 pub fn records(batch: &Bytes) -> Result<Records, BatchError> {
+    records_within(batch, DECOMPRESSED_BYTES_MAX)
+}
+
+/// As [`records`], of a batch that decompresses to at most so many bytes. One that is not compressed may have any number.
+pub fn records_within(batch: &Bytes, bytes_max: usize) -> Result<Records, BatchError> {
     let header = BatchHeader::parse(batch)?;
     if header.total_bytes() != batch.len() {
         return Err(BatchError::Length { claimed: i64::from(header.batch_length) });
@@ -94,7 +101,7 @@ pub fn records(batch: &Bytes) -> Result<Records, BatchError> {
     let stored = batch.slice(HEADER_BYTES..);
     let bytes = match codec {
         Compression::None => stored,
-        codec => compression::decompress(codec, &stored, DECOMPRESSED_BYTES_MAX)?,
+        codec => compression::decompress(codec, &stored, bytes_max)?,
     };
     Ok(Records {
         bytes,
@@ -108,6 +115,26 @@ pub fn records(batch: &Bytes) -> Result<Records, BatchError> {
         ended: false,
         last_at: 0,
     })
+}
+
+/// The batch with its records decompressed, up to [`DECOMPRESSED_BYTES_MAX`].
+pub fn decompressed(batch: &Bytes) -> Result<Bytes, BatchError> {
+    let header = BatchHeader::parse(batch)?;
+    if header.attributes & COMPRESSION_MASK == 0 {
+        return Ok(batch.clone());
+    }
+    let records = records(batch)?.bytes;
+    let attributes = header.attributes & !COMPRESSION_MASK;
+    let too_large = |_| BatchError::TooLarge { bytes_max: DECOMPRESSED_BYTES_MAX };
+    let batch_length =
+        u32::try_from(HEADER_BYTES - LENGTH_PREFIX_BYTES + records.len()).map_err(too_large)?;
+    let mut plain = BatchHeader { attributes, batch_length, crc: 0, ..header };
+    let covered = crc32c::crc32c(&plain.encode()[CRC_START..]);
+    plain.crc = crc32c::crc32c_append(covered, &records);
+    let mut bytes = BytesMut::with_capacity(HEADER_BYTES + records.len());
+    bytes.extend_from_slice(&plain.encode());
+    bytes.extend_from_slice(&records);
+    Ok(bytes.freeze())
 }
 
 impl Records {

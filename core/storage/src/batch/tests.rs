@@ -146,6 +146,22 @@ fn a_raw_snappy_block_is_decompressed() {
 }
 
 #[test]
+fn a_decompressed_batch_is_a_batch_of_the_same_records() {
+    let rows =
+        [(5, Some(b"k".to_vec()), vec![(b"h".to_vec(), None)], None), (9, None, vec![], Some(vec![7; 5000]))];
+    for codec in CODECS {
+        let batch = build(&rows, codec);
+        let plain = Batch::parse(decompressed(batch.bytes()).unwrap()).unwrap();
+        assert_eq!(rows_of(&plain), rows, "{codec:?}");
+        assert_eq!(plain.header().attributes & COMPRESSION_MASK, 0);
+        assert_eq!(plain.bytes()[HEADER_BYTES..], build(&rows, Compression::None).bytes()[HEADER_BYTES..]);
+        assert!(records_within(plain.bytes(), 0).is_ok());
+        let within = records_within(batch.bytes(), 100);
+        assert_eq!(matches!(within, Err(BatchError::TooLarge { .. })), codec != Compression::None);
+    }
+}
+
+#[test]
 fn a_decompression_bomb_stops_at_the_limit() {
     let zeros = vec![0; 4 << 20];
     for codec in CODECS.into_iter().skip(1) {
@@ -184,5 +200,34 @@ fn every_zstd_level_is_decompressed() {
         let frame = Bytes::from(encoder.finish().unwrap());
         let decompressed = compression::decompress(Compression::Zstd, &frame, 1 << 20).unwrap();
         assert_eq!(decompressed.as_ref(), b"value", "level {level}");
+    }
+}
+
+#[test]
+fn records_are_decompressed_piece_by_piece_within_a_bound_of_memory() {
+    let value: Vec<u8> = (0..3_000_000u32).map(|at| (at / 1000) as u8).collect();
+    for codec in CODECS {
+        let batch = build(&[(5, None, vec![], Some(value.clone()))], codec);
+        let whole = records(batch.bytes()).unwrap().rest();
+        let mut inflated = Inflated::new(&batch, whole.len()).unwrap();
+        let mut seen = Vec::new();
+        loop {
+            let window = inflated.window(1 + seen.len() % 100_000).unwrap();
+            assert!(window.len() < 512 << 10, "{codec:?} {}", window.len());
+            let take = window.len().min(70_001);
+            if take == 0 {
+                break;
+            }
+            seen.extend_from_slice(&window[..take]);
+            inflated.advance(take);
+        }
+        assert!(seen == whole, "{codec:?}");
+        assert_eq!(inflated.inflated_bytes(), whole.len());
+        let mut skipping = Inflated::new(&batch, whole.len()).unwrap();
+        assert!(skipping.skip(whole.len() - 1).unwrap() && skipping.window(9).unwrap().len() == 1);
+        assert!(!skipping.skip(2).unwrap());
+        let mut short = Inflated::new(&batch, whole.len() - 1).unwrap();
+        let beyond = short.skip(whole.len());
+        assert!(matches!(beyond, Err(BatchError::TooLarge { .. })), "{codec:?} {beyond:?}");
     }
 }

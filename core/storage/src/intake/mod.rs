@@ -102,6 +102,10 @@ impl Intake {
         })
     }
 
+    pub(crate) fn entry_bytes_max(&self) -> usize {
+        self.limits.entry_bytes_max
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, IntakeState> {
         self.state.lock()
     }

@@ -119,6 +119,12 @@ impl Stream {
         }
     }
 
+    /// A read as [`read`](Self::read) is, wherever the batches are, to be run where blocking is allowed.
+    #[must_use]
+    pub fn read_later(&self, from: Offset, bytes_max: usize) -> ColdRead {
+        ColdRead::new(self.0.clone(), from, bytes_max)
+    }
+
     /// The first record with a timestamp at or after `timestamp_ms`. Never does I/O.
     pub fn offset_for_time(&self, timestamp_ms: i64) -> Result<TimeLookup, ReadError> {
         time_lookup::offset_for_time(&self.0, timestamp_ms)
