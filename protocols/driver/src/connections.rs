@@ -57,6 +57,11 @@ impl Connections {
         &self.traffic
     }
 
+    /// Adds what a thread has counted that works for a connection outside of its turns.
+    pub fn add_counts(&self) {
+        self.traffic.add_tally();
+    }
+
     /// Number of open connections.
     #[must_use]
     pub fn len(&self) -> usize {

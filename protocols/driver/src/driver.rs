@@ -21,9 +21,10 @@ use crate::pool;
 use crate::quota::{Room, Throttle};
 use crate::timeouts::{SHUTDOWN_DRAIN, SHUTDOWN_LINGER};
 use crate::timer::Timer;
-use crate::traffic::{Count, count};
+use crate::traffic::turn_time::TURN_TIME;
+use crate::traffic::{Count, count, describe_work};
 
-/// Turns of a connection before other connections of its thread get theirs.
+/// Turns of a connection before other connections of its thread get theirs; fewer, if they take [`TURN_TIME`].
 pub const TURNS_MAX: usize = 8;
 
 /// Silence after which a connection frees the memory that it used while it was busy.
@@ -93,8 +94,11 @@ impl<M: Machine> Driver<M> {
     /// Turn after turn until there is nothing to do now. Ready with the reason for the connection's end.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End<M::Error>> {
         let mut scratch = pool::take_read();
-        let polled = self.turns(&mut scratch, cx);
+        let started = Instant::now();
+        let mut now = started;
+        let polled = self.turns(&mut now, &mut scratch, cx);
         pool::give_read(scratch);
+        self.measure(now - started);
         self.link.connections.traffic().add_tally();
         match polled {
             Ok(()) => {
@@ -119,13 +123,26 @@ impl<M: Machine> Driver<M> {
         });
     }
 
-    fn turns(&mut self, scratch: &mut Vec<u8>, cx: &mut Context<'_>) -> Result<(), End<M::Error>> {
+    /// Turns until there is nothing to do or others must get theirs. `now` is then the end of the last one.
+    fn turns(
+        &mut self,
+        now: &mut Instant,
+        scratch: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End<M::Error>> {
+        let started = *now;
         for _ in 0..TURNS_MAX {
-            if !self.turn(scratch, cx)? {
+            let turned = self.turn(*now, scratch, cx);
+            if let Ok(false) = turned {
                 return Ok(());
             }
+            *now = Instant::now();
+            turned?;
+            if *now - started >= TURN_TIME {
+                break;
+            }
         }
-        let now = Instant::now();
+        let now = *now;
         self.link.poll_write(now, cx)?;
         if self.due(now).is_some_and(|due| due <= now) {
             self.expire(now)?;
@@ -135,8 +152,7 @@ impl<M: Machine> Driver<M> {
     }
 
     /// Collects what happened and runs a turn for it. False if nothing did; then this task is woken by whatever does.
-    fn turn(&mut self, scratch: &mut Vec<u8>, cx: &mut Context<'_>) -> Turn<M> {
-        let now = Instant::now();
+    fn turn(&mut self, now: Instant, scratch: &mut Vec<u8>, cx: &mut Context<'_>) -> Turn<M> {
         let mut happened = Happened::default();
         let goes_on = self.follow_quotas(now);
         // Writing first makes room.
@@ -163,6 +179,13 @@ impl<M: Machine> Driver<M> {
         }
         self.take_up(&happened, scratch, now)?;
         Ok(true)
+    }
+
+    /// Records for how long this connection had its thread. Before the thread's counts are added, which tell what it did.
+    fn measure(&self, time: Duration) {
+        let slow = self.machine.timeouts().slow_turn;
+        let work = || (self.machine.place().map(LiveConnection::peer), describe_work());
+        self.link.connections.traffic().turns().record(time, slow, work);
     }
 
     /// Learns what quotas hold back. True if deliveries were held back and are no longer.
@@ -413,16 +436,19 @@ impl<M: Machine> Driver<M> {
     // ---- the end
 
     /// Ends the connection: the machine first, so that nothing of the broker waits for a slow socket, then the socket.
-    pub async fn finish(self, end: End<M::Error>) {
+    pub async fn finish(mut self, end: End<M::Error>) {
+        let started = Instant::now();
+        let close = self.machine.end(&end, self.link.output());
+        self.measure(started.elapsed());
         let Driver { mut machine, mut link } = self;
         link.throttle = None;
         if matches!(end, End::NoMemory(_)) {
             link.connections.traffic().count_evicted();
         }
-        let close = match (machine.end(&end, link.output()), &end) {
+        let close = match &end {
             // It would keep the memory until the client has taken its last bytes.
-            (_, End::NoMemory(_)) if link.own_pending_bytes() > TIGHT_BYTES => Close::Abort,
-            (close, _) => close,
+            End::NoMemory(_) if link.own_pending_bytes() > TIGHT_BYTES => Close::Abort,
+            _ => close,
         };
         // Nothing more is taken; what was kept is free before the client has closed its side.
         (link.input, link.kept) = (M::Input::default(), None);

@@ -12,7 +12,7 @@
 //! - the socket is not read while the log takes no more writes or the machine takes no more input, and the time of a
 //!   client that is not read does not count against it;
 //! - what clients hold before they have logged in is bounded, over all connections ([`limit_login_memory`]);
-//! - after [`TURNS_MAX`] turns other connections of the thread get theirs.
+//! - after [`TURNS_MAX`] turns, or [`TURN_TIME`], other connections of the thread get theirs.
 //!
 //! The README of this crate walks through adding a protocol.
 
@@ -43,7 +43,8 @@ pub use output::Output;
 pub use quota::Room;
 pub use serving::Serving;
 pub use timeouts::Timeouts;
+pub use traffic::turn_time::{PUBLISH_COST_MAX, TURN_TIME, is_over};
 pub use traffic::{
     Count, CountedConsumer, CountedPublisher, MESSAGE_SIZES, count, count_error, count_received,
-    observe_request,
+    note_request, observe_request,
 };

@@ -20,6 +20,8 @@ pub struct Timeouts {
     /// Time that an ended connection has to take its last bytes and to close its side; key `limits.linger_timeout_ms`,
     /// default 3 s. During shutdown a client has 1 s for its last bytes, and 250 ms to close its side.
     pub linger: Duration,
+    /// Time from which a connection's hold of its thread is told in the log; key `limits.slow_turn_ms`, default 50 ms.
+    pub slow_turn: Duration,
 }
 
 impl Default for Timeouts {
@@ -28,6 +30,7 @@ impl Default for Timeouts {
             login: Duration::from_secs(10),
             write_stall: Duration::from_secs(15),
             linger: Duration::from_secs(3),
+            slow_turn: Duration::from_millis(50),
         }
     }
 }

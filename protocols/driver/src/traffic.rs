@@ -3,8 +3,11 @@
 //! Messages are counted in plain numbers of the thread; the driver adds them to the protocol's counters once after its
 //! turns. So a message costs no atomic operation, and a connection no memory.
 
+pub(crate) mod turn_time;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::time::Duration;
 
 use metrics::{
@@ -12,6 +15,8 @@ use metrics::{
     describe_histogram, gauge, histogram,
 };
 use parking_lot::Mutex;
+
+use self::turn_time::TurnTimes;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +104,8 @@ struct Tally {
     confirm: Cell<Option<Duration>>,
     /// Requests that were answered.
     requests: RefCell<Vec<(&'static str, Duration)>>,
+    /// The last request that was taken, and how many were: what a long turn did.
+    taken: Cell<(&'static str, u32)>,
 }
 
 impl Tally {
@@ -117,6 +124,7 @@ thread_local! {
             sizes: [const { Cell::new(Sizes { messages: 0, bytes: 0 }) }; MESSAGE_SIZES.len() + 1],
             confirm: Cell::new(None),
             requests: const { RefCell::new(Vec::new()) },
+            taken: Cell::new(("", 0)),
         }
     };
 }
@@ -166,6 +174,36 @@ pub fn observe_request(request: &'static str, time: Duration) {
             tally.is_used.set(true);
         }
     });
+}
+
+/// Notes a request that is taken now: one that is not a publish or an acknowledgement. A line about a long turn names it.
+#[inline]
+pub fn note_request(request: &'static str) {
+    TALLY.with(|tally| {
+        let (_, before) = tally.taken.get();
+        tally.taken.set((request, before + 1));
+    });
+}
+
+/// What the turns did that the thread has not added yet.
+pub(crate) fn describe_work() -> String {
+    let (received, sent) = counted_messages();
+    TALLY.with(|tally| {
+        let of = |what: Count| tally.counts.get(what as usize).map_or(0, Cell::get);
+        let (bytes, acknowledged) = (of(Count::BytesReceived), of(Count::Acknowledged));
+        let (request, requests) = tally.taken.get();
+        let mut work = match requests {
+            0 => String::new(),
+            1 => format!("{request}, "),
+            more => format!("{more} requests, the last {request}, "),
+        };
+        // Writing to a string does not fail.
+        let _ = write!(
+            work,
+            "{bytes} bytes read, {received} messages received, {sent} sent, {acknowledged} acknowledged"
+        );
+        work
+    })
 }
 
 fn change(what: Present, by: i64) {
@@ -254,6 +292,7 @@ pub(crate) struct Traffic {
     present: [Gauge; PRESENTS],
     sizes: Histogram,
     confirms: Histogram,
+    turns: TurnTimes,
     protocol: &'static str,
     /// By the name of the request, which are as many as the protocol has.
     requests: Mutex<HashMap<&'static str, Histogram>>,
@@ -337,7 +376,20 @@ impl Traffic {
             gauge!(name, "protocol" => protocol)
         });
         let [sizes, confirms] = [SIZES, CONFIRMS].map(|name| histogram!(name, "protocol" => protocol));
-        Traffic { counts, present, sizes, confirms, protocol, requests: Mutex::default() }
+        Traffic {
+            counts,
+            present,
+            sizes,
+            confirms,
+            turns: TurnTimes::new(protocol),
+            protocol,
+            requests: Mutex::default(),
+        }
+    }
+
+    /// For how long its connections have their threads.
+    pub(crate) fn turns(&self) -> &TurnTimes {
+        &self.turns
     }
 
     /// Counts a connection that is ended because it holds too much memory.
@@ -348,6 +400,7 @@ impl Traffic {
     /// Adds what the thread has counted since the last call.
     pub(crate) fn add_tally(&self) {
         TALLY.with(|tally| {
+            tally.taken.set(("", 0));
             if tally.is_used.get() {
                 self.add(tally);
                 tally.is_used.set(false);

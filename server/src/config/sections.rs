@@ -355,6 +355,9 @@ section! {
         pub(crate) write_stall_timeout: Duration = Timeouts::default().write_stall => milliseconds(10..=HOUR_MS),
         /// Time that an ended connection has to accept its last bytes and to close its side.
         pub(crate) linger_timeout: Duration = Timeouts::default().linger => milliseconds(10..=HOUR_MS),
+        /// A connection that keeps its thread from others for this long is told in the log, with what it did: at most one line a second
+        /// and protocol.
+        pub(crate) slow_turn: Duration = Timeouts::default().slow_turn => milliseconds(1..=HOUR_MS),
         /// Time that connections have to end on shutdown.
         pub(crate) shutdown_grace: Duration = Duration::from_secs(10) => milliseconds(0..=HOUR_MS),
     }
@@ -372,6 +375,7 @@ impl Limits {
             login: self.handshake_timeout,
             write_stall: self.write_stall_timeout,
             linger: self.linger_timeout,
+            slow_turn: self.slow_turn,
         }
     }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Activity, Close, CommitQueue, Connections, Count, Driver, End, Machine, Output, Progress, Serving,
-    Shared, Timeouts, count,
+    Shared, Timeouts, count, is_over,
 };
 
 /// Bytes of output above which a toy takes no input.
@@ -49,7 +49,7 @@ struct Counts {
 }
 
 /// A protocol of lines: `echo TEXT`, `commit TEXT` (answered when the log has it), `fill BYTES`, `deliver MESSAGES` of ten
-/// bytes, `bye`, `leave`.
+/// bytes, `work` (until the time of the turn is over), `bye`, `leave`.
 struct Toy<const BYTES_ARE_ACTIVITY: bool> {
     log: Log,
     mailbox: Arc<Mailbox>,
@@ -58,6 +58,7 @@ struct Toy<const BYTES_ARE_ACTIVITY: bool> {
     answers: CommitQueue<String>,
     place: Option<ConnectionHandle>,
     is_at_gate: bool,
+    turn: Instant,
     /// Messages to be delivered.
     messages: usize,
     counts: Arc<Counts>,
@@ -75,6 +76,7 @@ impl<const BYTES_ARE_ACTIVITY: bool> Toy<BYTES_ARE_ACTIVITY> {
             }
             ("fill", bytes) => out.push_shared(Bytes::from(vec![b'x'; bytes.parse().unwrap()])),
             ("deliver", messages) => self.messages += messages.parse::<usize>().unwrap(),
+            ("work", _) => while !is_over(self.turn) {},
             ("bye", _) => return Err(Ended::Bye(Close::Linger)),
             ("leave", _) => return Err(Ended::Bye(Close::PeerFirst)),
             other => panic!("{other:?}"),
@@ -107,7 +109,8 @@ impl<const ACTIVITY: bool> Machine for Toy<ACTIVITY> {
         self.place.as_deref()
     }
 
-    fn begin_turn(&mut self, _now: Instant) {
+    fn begin_turn(&mut self, now: Instant) {
+        self.turn = now;
         self.counts.turns.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -139,6 +142,9 @@ impl<const ACTIVITY: bool> Machine for Toy<ACTIVITY> {
             self.line(line, out)?;
             count(Count::Received, 1);
             used += end + 1;
+            if line == "work" {
+                return Ok(Progress::blocked(used));
+            }
         }
         Ok(Progress::all(used))
     }
@@ -231,6 +237,7 @@ impl Toys {
             answers: CommitQueue::default(),
             place: None,
             is_at_gate: false,
+            turn: Instant::now(),
             messages: 0,
             counts: self.counts.clone(),
         }

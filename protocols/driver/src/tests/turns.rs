@@ -51,7 +51,7 @@ impl Wake for Woken {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_busy_connection_yields_after_its_turns_and_is_polled_again() {
     let toys = Toys::new();
     let mut driver = toys.driver(Box::new(Endless { line: b"echo a\n", takes_output: true }));
@@ -61,6 +61,18 @@ async fn a_busy_connection_yields_after_its_turns_and_is_polled_again() {
         assert!(driver.poll(&mut Context::from_waker(&waker)).is_pending());
         assert_eq!(toys.counts.turns.load(Ordering::Relaxed), polls * TURNS_MAX);
         assert_eq!(woken.0.load(Ordering::Relaxed), polls);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_whose_work_takes_long_yields_before_its_next_turn() {
+    let toys = Toys::new();
+    let mut driver = toys.driver(Box::new(Endless { line: b"work\n", takes_output: true }));
+    let mut cx = Context::from_waker(Waker::noop());
+    for polls in 1..4 {
+        assert!(driver.poll(&mut cx).is_pending());
+        assert_eq!(toys.counts.turns.load(Ordering::Relaxed), polls);
+        assert_eq!(toys.counts.input_bytes.load(Ordering::Relaxed), polls * b"work\n".len());
     }
 }
 

@@ -1,0 +1,119 @@
+//! For how long connections have their thread: the bound, the histogram by protocol, and the log lines about the longest.
+//!
+//! Connections share threads, so what one of them does the others wait for. The driver looks at the clock between turns.
+//! Within a turn a machine stops taking input when what it did may have taken long ([`is_over`]); a request that takes longer
+//! by itself is done piece by piece, or on another thread.
+
+use std::net::SocketAddr;
+
+use metrics::{Histogram, Unit, describe_histogram, histogram};
+use parking_lot::Mutex;
+use tokio::time::{Duration, Instant};
+
+/// Time after which other connections of the thread get theirs. A turn that has begun is ended first.
+pub const TURN_TIME: Duration = Duration::from_millis(1);
+
+/// Cost of the publishes of a turn ([`Publisher::cost`](inver_broker::Publisher::cost)) from which its time counts as over: a
+/// message costs no look at the clock.
+pub const PUBLISH_COST_MAX: usize = 20_000;
+
+/// The least time between two lines about long turns of one protocol.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+
+const SECONDS: &str = "inver_protocol_turn_seconds";
+
+/// Whether a turn that began at `since` has used up its time. Looks at the clock: for requests, not for messages.
+#[must_use]
+pub fn is_over(since: Instant) -> bool {
+    since.elapsed() >= TURN_TIME
+}
+
+/// The turns of one protocol.
+pub(crate) struct TurnTimes {
+    protocol: &'static str,
+    seconds: Histogram,
+    untold: Mutex<Untold>,
+}
+
+/// Long turns without a line of their own.
+#[derive(Default)]
+struct Untold {
+    line_at: Option<Instant>,
+    turns: u64,
+    longest: Duration,
+}
+
+impl TurnTimes {
+    pub(crate) fn new(protocol: &'static str) -> TurnTimes {
+        describe_histogram!(
+            SECONDS,
+            Unit::Seconds,
+            "Time for which a connection had its thread before others got theirs; what it did on other threads does not count."
+        );
+        TurnTimes { protocol, seconds: histogram!(SECONDS, "protocol" => protocol), untold: Mutex::default() }
+    }
+
+    /// Records the time of turns that ended now. If it is at least `slow`, a line says what they did, unless there was one
+    /// just before.
+    pub(crate) fn record(
+        &self,
+        time: Duration,
+        slow: Duration,
+        work: impl FnOnce() -> (Option<SocketAddr>, String),
+    ) {
+        if time.is_zero() {
+            return;
+        }
+        self.seconds.record(time.as_secs_f64());
+        if time >= slow {
+            self.tell(time, work);
+        }
+    }
+
+    fn tell(&self, time: Duration, work: impl FnOnce() -> (Option<SocketAddr>, String)) {
+        let now = Instant::now();
+        let Some((untold, longest)) = self.untold.lock().admit(time, now) else { return };
+        let (peer, work) = work();
+        let peer = peer.map(tracing::field::display);
+        let (ms, untold_longest_ms) = (time.as_millis(), longest.as_millis());
+        tracing::warn!(
+            protocol = self.protocol,
+            peer,
+            ms,
+            work,
+            untold,
+            untold_longest_ms,
+            "slow turn: other connections of the thread waited"
+        );
+    }
+}
+
+impl Untold {
+    /// Whether a line may be written: how many turns had none before it, and the longest of them.
+    fn admit(&mut self, time: Duration, now: Instant) -> Option<(u64, Duration)> {
+        if self.line_at.is_some_and(|at| now < at + LINE_EVERY) {
+            self.turns += 1;
+            self.longest = self.longest.max(time);
+            return None;
+        }
+        let Untold { turns, longest, .. } =
+            std::mem::replace(self, Untold { line_at: Some(now), ..Untold::default() });
+        Some((turns, longest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_about_long_turns_are_limited_and_the_next_one_tells_of_the_others() {
+        let (mut untold, start) = (Untold::default(), Instant::now());
+        let ms = Duration::from_millis;
+        assert_eq!(untold.admit(ms(70), start), Some((0, Duration::ZERO)));
+        assert_eq!(untold.admit(ms(90), start + ms(1)), None);
+        assert_eq!(untold.admit(ms(80), start + ms(999)), None);
+        assert_eq!(untold.admit(ms(60), start + LINE_EVERY), Some((2, ms(90))));
+        assert_eq!(untold.admit(ms(60), start + 2 * LINE_EVERY), Some((0, Duration::ZERO)));
+    }
+}
