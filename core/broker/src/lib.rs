@@ -102,6 +102,7 @@ pub use network::network_of;
 pub use ordered::Order;
 pub use peek::{Peeked, PeekedMessage};
 pub use preview::{RoutePreview, RoutedSession};
+pub use produce::ProduceError;
 pub use protocol::{Connection, Io, ProtocolPlugin};
 pub use publisher::{DEFAULT_EXCHANGE, InboxTarget, PublishError, Publisher, Routed, Target};
 pub use queue::Queue;

@@ -21,6 +21,10 @@ pub struct Limits {
     pub retained_bytes_max: u64,
     /// Committed offsets of consumer groups, one for each partition.
     pub committed_offsets_max: usize,
+    /// Levels of an address, a routing key or a pattern over them.
+    pub address_levels_max: usize,
+    /// Bytes of an address, a routing key or a pattern over them.
+    pub address_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -35,7 +39,23 @@ impl Default for Limits {
             retained_values_max: 2_000_000,
             retained_bytes_max: 1024 * 1024 * 1024,
             committed_offsets_max: 10_000_000,
+            // As many as a routing key of AMQP can have, and the longest topic of MQTT.
+            address_levels_max: 256,
+            address_bytes_max: 65_535,
         }
+    }
+}
+
+impl Limits {
+    /// Checks the length of an address, or of a pattern over addresses, whose levels are separated so.
+    pub(crate) fn check_address(&self, separator: u8, text: &[u8]) -> Result<(), LimitReached> {
+        check("bytes in an address", text.len().saturating_sub(1), self.address_bytes_max)?;
+        // A short one cannot have too many.
+        if text.len() < self.address_levels_max {
+            return Ok(());
+        }
+        let separators = memchr::memchr_iter(separator, text).count();
+        check("levels in an address", separators, self.address_levels_max)
     }
 }
 
@@ -71,4 +91,25 @@ pub struct LimitReached {
 /// Checks whether one more is allowed.
 pub(crate) fn check(what: &'static str, count: usize, max: usize) -> Result<(), LimitReached> {
     if count >= max { Err(LimitReached { what, max: max as u64 }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_bounded_in_levels_and_bytes() {
+        let limits = Limits { address_levels_max: 3, address_bytes_max: 10, ..Limits::default() };
+        let check = |separator, text: &str| {
+            limits.check_address(separator, text.as_bytes()).map_err(|error| error.what)
+        };
+        assert_eq!(check(b'/', "a/b/c.d.e"), Ok(()));
+        assert_eq!(check(b'/', "a/b/c/d"), Err("levels in an address"));
+        assert_eq!(check(b'/', "///"), Err("levels in an address"));
+        assert_eq!(check(b'.', "a.b.c/d/e"), Ok(()));
+        assert_eq!(check(b'.', "a.b.c.d"), Err("levels in an address"));
+        assert_eq!(check(b'.', "abcdefghij"), Ok(()));
+        assert_eq!(check(b'.', "abcdefghijk"), Err("bytes in an address"));
+        assert_eq!(check(b'.', ""), Ok(()));
+    }
 }

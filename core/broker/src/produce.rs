@@ -9,14 +9,16 @@ mod retained;
 
 use std::sync::Arc;
 
-use inver_storage::batch::{Batch, Record, records};
+use inver_storage::batch::{
+    Batch, BatchError, DECOMPRESSED_BYTES_MAX, Inflated, Record, Records, decompressed, records,
+};
 use inver_storage::{Entry, Stream, SubmitError, Submitted};
 
 use crate::access::Permissions;
 use crate::address::{Address, Form, rewrite};
 use crate::message::{HeaderWriter, Message, RawHeaders};
 use crate::namespace::Namespace;
-use crate::publisher::LENGTH_CHECK_MS;
+use crate::publisher::{LENGTH_CHECK_MS, PublishError};
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::router::{self, Publish};
@@ -28,6 +30,22 @@ use self::retained::RetainedChanges;
 
 /// The attribute bits that name a compression.
 const COMPRESSION: i16 = 0x7;
+
+/// Why a batch is not appended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProduceError {
+    /// A record names an address that is too long.
+    #[error("record {record}: {source}")]
+    Address {
+        /// Its place in the batch.
+        record: u32,
+        /// What is exceeded.
+        source: PublishError,
+    },
+    /// The log rejected the write.
+    #[error("log write rejected: {0}")]
+    Log(#[from] SubmitError),
+}
 
 /// The publisher of finished batches: no session, no protocol's capture rules.
 const PRODUCER: PublisherId = PublisherId { origin: "", session: None };
@@ -41,7 +59,7 @@ impl Namespace {
         topic: &Topic,
         partition: &Partition,
         batch: Batch,
-    ) -> Result<Submitted, SubmitError> {
+    ) -> Result<Submitted, ProduceError> {
         self.produce_as(None, topic, partition, batch)
     }
 
@@ -53,14 +71,14 @@ impl Namespace {
         topic: &Topic,
         partition: &Partition,
         batch: Batch,
-    ) -> Result<Submitted, SubmitError> {
+    ) -> Result<Submitted, ProduceError> {
         let stream = partition.stream();
         let mut entry = Entry::new();
         if topic.hub() == HubMode::Off || !(self.has_hub_subscribers() || topic.retains()) {
             entry.batch(std::slice::from_ref(stream), batch);
-            return self.log().submit(entry);
+            return Ok(self.log().submit(entry)?);
         }
-        let named = named_addresses(self, &batch);
+        let named = addressed_records(self, &batch);
         let listeners = match &named {
             None => listeners(self, topic, partition),
             Some(_) => Arc::default(),
@@ -79,13 +97,16 @@ impl Namespace {
         if let Some(records) = named {
             let client = client.filter(|permissions| !permissions.is_unrestricted());
             let retained = retains.then_some(&mut retained);
-            copy_each(self, client, topic, records, &mut copies, &mut limited, retained);
+            copy_each(self, client, topic, records, &mut copies, &mut limited, retained)?;
         }
         copies.put_in(&mut entry);
         let submitted = retained.submit(self, entry)?;
         copies.deliver();
-        for receiver in &listeners.live {
-            receiver.push(&batch, Some(topic.shared_name()));
+        if !listeners.live.is_empty() {
+            let plain = plain(batch);
+            for receiver in &listeners.live {
+                receiver.push(&plain, Some(topic.shared_name()));
+            }
         }
         for queue in limited {
             // The check finds when the first of them expires.
@@ -102,16 +123,27 @@ fn copy_each(
     namespace: &Namespace,
     client: Option<&Permissions>,
     topic: &Topic,
-    records: Vec<(Record, Option<Address>)>,
+    records: Records,
     copies: &mut WriteBatch,
     limited: &mut Vec<Arc<Queue>>,
     mut retained: Option<&mut RetainedChanges>,
-) {
+) -> Result<(), ProduceError> {
     let mut headers = HeaderWriter::default();
     let own_address = rewrite(Form::Dotted, Form::Slashed, topic.name().as_bytes());
     let own_route = router::from_topic(namespace, topic, &publish());
     let by_client = Publish { permissions: client, ..publish() };
-    for (record, address) in records {
+    let (limits, bytes_max) = (namespace.limits(), namespace.log().entry_bytes_max());
+    let mut counted: Vec<(Arc<Queue>, usize)> = Vec::new();
+    for record in records.flatten() {
+        let address = named_address(namespace, &record);
+        if let Some(address) = address {
+            let too_long = |error| ProduceError::Address {
+                record: record.offset_delta,
+                source: PublishError::TooLong(error),
+            };
+            limits.check_address(b'/', address).map_err(too_long)?;
+        }
+        let address = address.map(|address| Address::parse(Form::Slashed, address));
         if address.as_ref().is_some_and(|address| !by_client.may_write(address)) {
             continue;
         }
@@ -131,13 +163,31 @@ fn copy_each(
         for set in std::iter::once(&route.set).chain(&route.formatted).filter(|set| !set.is_empty()) {
             copies.add(set, route.key.as_deref(), &message);
         }
+        // The log would refuse them as one entry: they are not gathered first.
+        if copies.bytes() > bytes_max {
+            return Err(SubmitError::TooLarge { bytes: copies.bytes(), bytes_max }.into());
+        }
+        let bytes = message.value.map_or(0, <[u8]>::len);
         for queue in route.set.queues.iter().filter(|q| q.has_limits()) {
-            queue.subscription().add_bytes(message.value.map_or(0, <[u8]>::len));
-            if !limited.iter().any(|q| Arc::ptr_eq(q, queue)) {
-                limited.push(queue.clone());
+            match counted.iter_mut().find(|(q, _)| Arc::ptr_eq(q, queue)) {
+                Some((_, sum)) => *sum += bytes,
+                None => counted.push((queue.clone(), bytes)),
             }
         }
     }
+    for (queue, bytes) in counted {
+        queue.subscription().add_bytes(bytes);
+        limited.push(queue);
+    }
+    Ok(())
+}
+
+/// The batch decompressed, once for all that keep it in memory: none of them does that in a turn of its own.
+fn plain(batch: Batch) -> Batch {
+    if batch.header().attributes & COMPRESSION == 0 {
+        return batch;
+    }
+    decompressed(batch.bytes()).and_then(Batch::parse).unwrap_or(batch)
 }
 
 /// Counts the values of a batch in queues with a byte limit, before it is enqueued.
@@ -179,23 +229,40 @@ fn listeners(namespace: &Namespace, topic: &Topic, partition: &Partition) -> Arc
     set
 }
 
-/// The records with the address that each names itself; none if no record names one.
-fn named_addresses(namespace: &Namespace, batch: &Batch) -> Option<Vec<(Record, Option<Address>)>> {
+/// The records, if one of them names an address itself.
+fn addressed_records(namespace: &Namespace, batch: &Batch) -> Option<Records> {
     let name = namespace.address_header();
-    if name.is_empty() {
+    if name.is_empty() || !holds(batch, name).ok()? {
         return None;
     }
-    if batch.header().attributes & COMPRESSION == 0 && memchr::memmem::find(batch.bytes(), name).is_none() {
-        return None;
+    let records = records(batch.bytes()).ok()?;
+    let names_one = |record: Record| named_address(namespace, &record).is_some();
+    records.clone().flatten().any(names_one).then_some(records)
+}
+
+/// Whether a batch has these bytes among its records; they are decompressed piece by piece.
+fn holds(batch: &Batch, wanted: &[u8]) -> Result<bool, BatchError> {
+    if batch.header().attributes & COMPRESSION == 0 {
+        return Ok(memchr::memmem::find(batch.bytes(), wanted).is_some());
     }
-    let mut any = false;
-    let mut all = Vec::new();
-    for record in records(batch.bytes()).ok()? {
-        let record = record.ok()?;
-        let address = RawHeaders::of(&record).find(|(n, _)| *n == name).and_then(|(_, v)| v);
-        let address = address.map(|a| Address::parse(Form::Slashed, a));
-        any |= address.is_some();
-        all.push((record, address));
+    let finder = memchr::memmem::Finder::new(wanted);
+    let mut inflated = Inflated::new(batch, DECOMPRESSED_BYTES_MAX)?;
+    loop {
+        let window = inflated.window(wanted.len())?;
+        if finder.find(window).is_some() {
+            return Ok(true);
+        }
+        if window.len() < wanted.len() {
+            return Ok(false);
+        }
+        // Its last bytes may be the beginning.
+        let passed = window.len() - (wanted.len() - 1);
+        inflated.advance(passed);
     }
-    any.then_some(all)
+}
+
+/// The address that a record names itself.
+fn named_address<'r>(namespace: &Namespace, record: &'r Record) -> Option<&'r [u8]> {
+    let name = namespace.address_header();
+    RawHeaders::of(record).find(|(n, _)| *n == name).and_then(|(_, address)| address)
 }

@@ -35,6 +35,9 @@ const ROUTES_MAX: usize = 16 * 1024;
 /// The name of the default exchange in permissions.
 pub const DEFAULT_EXCHANGE: &str = "amq.default";
 
+/// What looking a route up costs, in messages with one receiver.
+const ROUTE_COST: usize = 20;
+
 /// A queue with length limits is checked this long after a publish, milliseconds, if not before.
 pub(crate) const LENGTH_CHECK_MS: i64 = 10;
 
@@ -90,6 +93,9 @@ pub enum PublishError {
         /// The routing key.
         routing_key: String,
     },
+    /// The address or the routing key is too long.
+    #[error(transparent)]
+    TooLong(#[from] LimitReached),
     /// The log rejected the write; nothing of the write batch is kept.
     #[error("log write rejected: {0}")]
     Log(#[from] SubmitError),
@@ -114,6 +120,8 @@ pub struct Publisher {
     checks: Vec<PendingCheck>,
     single: BatchBuilder,
     scratch: Vec<u8>,
+    /// What the messages of the turn cost; see [`Publisher::cost`].
+    cost: usize,
     /// Messages since the last flush, for the counters.
     published: u64,
     unroutable: u64,
@@ -173,6 +181,7 @@ impl Publisher {
             checks: Vec::new(),
             single: BatchBuilder::new(0),
             scratch: Vec::new(),
+            cost: 0,
             published: 0,
             unroutable: 0,
             is_exempt: false,
@@ -288,6 +297,7 @@ impl Publisher {
             Target::Exchange { name, routing_key, more_keys } => {
                 let keys: Vec<&[u8]> =
                     std::iter::once(routing_key).chain(more_keys.iter().copied()).collect();
+                self.cost += ROUTE_COST * keys.len();
                 self.check(to)?;
                 let stored = self.stored_lookup(message);
                 let publish = self.publish_of(message, &stored);
@@ -349,6 +359,7 @@ impl Publisher {
             taken = true;
         }
         self.published += 1;
+        self.cost += route.receivers + 1;
         self.unroutable += u64::from(!taken);
         Ok(Routed { destinations, refused: is_refused })
     }
@@ -391,6 +402,18 @@ impl Publisher {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.write_batch.bytes()
+    }
+
+    /// Counts the cost of messages from 0 again.
+    pub fn begin_turn(&mut self) {
+        self.cost = 0;
+    }
+
+    /// What the messages of the turn cost: about one for each message and each of its receivers, and [`ROUTE_COST`] for a
+    /// route that was not cached.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.cost
     }
 
     /// Whether there is nothing to flush.
@@ -538,6 +561,7 @@ impl Publisher {
 
     /// Routes from an address whose key is in `scratch`.
     fn new_hub_route(&mut self, slashed: &[u8], message: &Message<'_>) -> Arc<Route> {
+        self.cost += ROUTE_COST;
         let address = Address::parse(Form::Slashed, slashed);
         let stored = self.stored_lookup(message);
         let publish = self.publish_of(message, &stored);
@@ -556,6 +580,7 @@ impl Publisher {
         if let Some(route) = self.cached(name, b'.', routing_key, message.guaranteed) {
             return Ok(route);
         }
+        self.cost += ROUTE_COST;
         self.check_exchange(name)?;
         let Some(exchange) = self.exchange(name)? else {
             return Ok(self.cache(router::to_queues(&self.namespace, &[routing_key])));
@@ -583,6 +608,7 @@ impl Publisher {
     }
 
     fn check_key(&self, exchange: &Exchange, routing_key: &[u8]) -> Result<(), PublishError> {
+        self.namespace.limits().check_address(b'.', routing_key)?;
         if exchange.name() == HUB && is_reserved(&rewrite(Form::Dotted, Form::Slashed, routing_key)) {
             let routing_key = String::from_utf8_lossy(routing_key).into_owned();
             return Err(PublishError::KeyRefused { exchange: HUB.to_owned(), routing_key });
@@ -604,6 +630,7 @@ impl Publisher {
     }
 
     fn check_address(&self, slashed: &[u8]) -> Result<(), PublishError> {
+        self.namespace.limits().check_address(b'/', slashed)?;
         match self.restricting() {
             Some(permissions) if !may_write_address(permissions, slashed) => {}
             _ if is_reserved(slashed) && !self.is_servers => {}

@@ -42,6 +42,9 @@ inver_settings::section! {
     pub struct Limits {
         /// Size of the largest produce request. Kafka's `socket.request.max.bytes` has the same default.
         pub produce_bytes_max: usize = 100 << 20 => bytes(KIB..=REQUEST_BYTES_MAX),
+        /// Bytes that the records of one produce request decompress to. A client that exceeds it is told that its batches are too
+        /// large, and sends smaller ones.
+        pub inflated_bytes_max: usize = 512 << 20 => bytes(KIB..=TIB),
         /// Size of the largest request of any other kind.
         pub request_bytes_max: usize = 16 << 20 => bytes(KIB..=REQUEST_BYTES_MAX),
         /// Size of the largest request of a client that has not authenticated yet.

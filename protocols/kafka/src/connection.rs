@@ -12,7 +12,7 @@ use inver_broker::{
     AuthError, CloseReason, Connection, Credentials, Identity, ListenerInfo, LiveConnection, Mailbox,
 };
 use inver_driver::{
-    Activity, Close, Connections, Driver, End, Machine, Output, Owned, Progress, Serving, Timeouts,
+    Activity, Close, Connections, Driver, End, Machine, Output, Owned, Progress, Serving, Timeouts, is_over,
 };
 use inver_storage::{Log, Lsn};
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ use crate::budget::Share;
 use crate::error::ConnectionError;
 use crate::node::Node;
 use crate::sasl;
-use crate::session::Session;
+use crate::session::{Detached, Handled, Next, Session};
 
 /// Bytes of the length before a request.
 const LENGTH_BYTES: usize = 4;
@@ -71,6 +71,7 @@ async fn open(
     }
     let client = Client {
         node,
+        connections: connections.clone(),
         listener,
         session,
         mailbox,
@@ -89,6 +90,7 @@ async fn open(
 /// A connected client.
 pub(crate) struct Client {
     node: Arc<Node>,
+    connections: Arc<Connections>,
     listener: Arc<ListenerInfo>,
     session: Session,
     mailbox: Arc<Mailbox>,
@@ -120,6 +122,8 @@ struct Large {
 enum Work {
     /// Credentials are being checked.
     Check(Option<sasl::Credentials>, Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send>>),
+    /// A request that may take long is handled on another thread.
+    Run(Pin<Box<dyn Future<Output = Option<Handled>> + Send>>),
     /// A large request waits for memory.
     Wait(Pin<Box<dyn Future<Output = Option<Share>> + Send>>),
 }
@@ -174,6 +178,21 @@ impl Client {
         let listener = self.listener.clone();
         let check = Box::pin(async move { broker.authenticate(&listener, address, &shown).await });
         self.work = Some(Work::Check(Some(credentials), check));
+    }
+
+    /// Handles a request on another thread when it is its turn.
+    fn run(&mut self, request: Detached) {
+        let (turns, connections) = (self.node.long_requests.clone(), self.connections.clone());
+        self.work = Some(Work::Run(Box::pin(async move {
+            let turn = turns.acquire_owned().await.ok()?;
+            let handled = tokio::task::spawn_blocking(move || {
+                let handled = request.run();
+                connections.add_counts();
+                drop(turn);
+                handled
+            });
+            handled.await.ok()
+        })));
     }
 }
 
@@ -236,10 +255,15 @@ impl Machine for Client {
             match self.next_request(input)? {
                 Ok(request) => {
                     self.whole_by = None;
-                    if let Some(credentials) = self.session.handle(request, self.now)? {
-                        self.check(credentials);
+                    match self.session.handle(request, self.now)? {
+                        Next::Go => {}
+                        Next::Check(credentials) => self.check(credentials),
+                        Next::Run(request) => self.run(*request),
                     }
                     self.session.advance(out)?;
+                    if is_over(self.now) {
+                        break;
+                    }
                 }
                 Err(lacking) => {
                     missing = lacking;
@@ -305,6 +329,10 @@ impl Machine for Client {
             Some(Work::Check(credentials, check)) => {
                 let outcome = ready!(check.as_mut().poll(cx));
                 self.checked = credentials.take().map(|credentials| (credentials, outcome));
+            }
+            Some(Work::Run(run)) => {
+                let handled = ready!(run.as_mut().poll(cx)).ok_or(ConnectionError::Unanswered)?;
+                self.session.handled(handled, self.now)?;
             }
             Some(Work::Wait(wait)) => {
                 let share = ready!(wait.as_mut().poll(cx));

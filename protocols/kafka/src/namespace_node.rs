@@ -1,5 +1,7 @@
 //! What the connections of one namespace share: to its clients it is a cluster of its own.
 
+mod shared_answer;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,6 +9,7 @@ use inver_broker::{Broker, Namespace};
 use inver_storage::{Lsn, SubmitError};
 use parking_lot::Mutex;
 
+use self::shared_answer::SharedAnswer;
 use crate::config::KafkaConfig;
 use crate::coordinator::{self, Coordinator};
 use crate::namespace_rows::{self, NamespaceRows, Tables};
@@ -22,6 +25,8 @@ const PRODUCER_ID_BLOCK: u64 = 1000;
 pub(crate) struct NamespaceNode {
     pub(crate) namespace: Namespace,
     pub(crate) coordinator: Arc<Coordinator>,
+    /// The topics in responses to Metadata, by the topology's version, the message's, and whether operations are told.
+    pub(crate) topics: SharedAnswer<(u64, i16, bool)>,
     rows: NamespaceRows,
     producer_ids: Mutex<ProducerIds>,
 }
@@ -43,6 +48,7 @@ impl NamespaceNode {
             coordinator: Coordinator::new(broker.clone(), namespace.clone(), groups, groups_max),
             rows: NamespaceRows::new(broker.clone(), TABLES, &namespace),
             producer_ids: Mutex::default(),
+            topics: SharedAnswer::default(),
             namespace,
         }
     }

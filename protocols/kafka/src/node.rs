@@ -9,6 +9,7 @@ use inver_access::Tags;
 use inver_broker::{Admission, AdmitError, Broker, ConnectionHandle, Endpoints, Namespace, PermissionScope};
 use inver_storage::SubmitError;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::access::Access;
 use crate::budget::Budget;
@@ -28,6 +29,11 @@ const CLUSTER_ID_CHARS: usize = 22;
 /// Leader epoch of every partition: its leader never changes.
 pub(crate) const LEADER_EPOCH: i32 = 0;
 
+/// Requests that take long and are handled at a time: a core has others to serve.
+fn long_requests_max() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// State that all connections share.
 pub(crate) struct Node {
     pub(crate) broker: Broker,
@@ -36,6 +42,8 @@ pub(crate) struct Node {
     /// The APIs answered.
     pub(crate) apis: &'static [Api],
     pub(crate) metrics: Metrics,
+    /// Turns of requests that take long: so many are handled at a time, on other threads.
+    pub(crate) long_requests: Arc<Semaphore>,
     /// Memory for large requests being received.
     pub(crate) large_requests: Budget,
     /// Memory for records read from disk for a fetch.
@@ -87,6 +95,7 @@ impl Node {
             cluster_id: Str::from_utf8(cluster_id).unwrap_or_default(),
             apis,
             metrics: Metrics::new(apis),
+            long_requests: Arc::new(Semaphore::new(long_requests_max())),
             large_requests: Budget::new(config.limits.large_requests_bytes_max),
             cold_reads: Budget::new(config.limits.fetched_bytes_max),
             ahead_reads: Budget::new(config.limits.read_ahead_bytes_max),

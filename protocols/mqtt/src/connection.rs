@@ -70,6 +70,9 @@ impl Client {
     fn take(&mut self, input: &[u8], out: &mut Vec<u8>, taken: &mut Taken) -> Result<Progress, Stop> {
         let version = self.session.version();
         let packet_bytes_max = self.session.config().packet_bytes_max;
+        if !self.session.go_on()? {
+            return Ok(Progress::blocked(0));
+        }
         while let Some(rest) = input.get(taken.bytes..).filter(|rest| !rest.is_empty()) {
             let Some((packet, length)) = decode(rest, version, packet_bytes_max)? else { break };
             if self.session.waits_at_gate(&packet) {
@@ -79,6 +82,9 @@ impl Client {
             taken.packets += 1;
             taken.answers += u64::from(rest.first().is_some_and(|first| is_answered(*first)));
             taken.bytes += length;
+            if self.session.is_turn_over() {
+                return Ok(Progress::blocked(taken.bytes));
+            }
         }
         Ok(Progress::all(taken.bytes))
     }
@@ -207,7 +213,7 @@ mod tests {
     fn idle_connections_are_small() {
         let (future, running) = (size_of::<Serving<Client>>(), size_of::<Driver<Client>>());
         assert!(future <= running + 8, "the future: {future}");
-        assert!(running <= 344, "what runs: {running}");
-        assert!(size_of::<Session>() <= 264, "the session: {}", size_of::<Session>());
+        assert!(running <= 352, "what runs: {running}");
+        assert!(size_of::<Session>() <= 272, "the session: {}", size_of::<Session>());
     }
 }

@@ -321,6 +321,10 @@ section! {
         pub(crate) retained_bytes_max: u64 = model().limits.retained_bytes_max => bytes(KIB..=TIB),
         /// Committed offsets of consumer groups, one per partition.
         pub(crate) committed_offsets_max: usize = model().limits.committed_offsets_max => count(1..=MANY),
+        /// Levels of an address in the hub, of a routing key and of a pattern over them, of every protocol.
+        pub(crate) address_levels_max: usize = model().limits.address_levels_max => count(1..=65_535),
+        /// Bytes of an address in the hub, of a routing key and of a pattern over them.
+        pub(crate) address_bytes_max: usize = model().limits.address_bytes_max => bytes(1..=MIB),
         /// Users stored in the broker; those of the configuration do not count.
         pub(crate) users_max: usize = model().access_limits.users_max => count(1..=MANY),
         /// Permission rules stored in the broker; those of the configuration do not count.
@@ -413,6 +417,8 @@ impl Limits {
             retained_values_max: self.retained_messages_max,
             retained_bytes_max: self.retained_bytes_max,
             committed_offsets_max: self.committed_offsets_max,
+            address_levels_max: self.address_levels_max,
+            address_bytes_max: self.address_bytes_max,
         }
     }
 }

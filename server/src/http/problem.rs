@@ -4,8 +4,8 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inver_broker::{
-    AccessError, BansError, BindError, ExchangeError, GroupError, NamespaceError, PublishError, QueueError,
-    QuotasError, SessionError, SubscriptionError, TopicError,
+    AccessError, BansError, BindError, ExchangeError, GroupError, NamespaceError, ProduceError, PublishError,
+    QueueError, QuotasError, SessionError, SubscriptionError, TopicError,
 };
 use inver_settings::{MESSAGE_BYTES_MAX, excerpt};
 use inver_storage::{LogError, ReadError};
@@ -282,11 +282,22 @@ impl From<SessionError> for Problem {
     }
 }
 
+impl From<ProduceError> for Problem {
+    fn from(error: ProduceError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            ProduceError::Address { .. } => Problem::bad_request(detail),
+            ProduceError::Log(_) => Problem::unavailable(detail),
+        }
+    }
+}
+
 impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Problem {
         let detail = error.to_string();
         match error {
             PublishError::NoSuchExchange(_) => Problem::not_found(detail),
+            PublishError::TooLong(_) => Problem::bad_request(detail),
             PublishError::Internal(_) => Problem::conflict(detail),
             PublishError::Refused(_) | PublishError::KeyRefused { .. } => Problem::forbidden(detail),
             PublishError::Log(_) => Problem::unavailable(detail),

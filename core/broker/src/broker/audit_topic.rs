@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use inver_storage::Lsn;
 use inver_storage::batch::BatchBuilder;
-use inver_storage::{Lsn, SubmitError};
 use tokio_util::sync::CancellationToken;
 
 use super::Broker;
@@ -32,8 +32,6 @@ enum WriteError {
     NoPartition(String),
     #[error(transparent)]
     Topic(#[from] TopicError),
-    #[error("log write rejected: {0}")]
-    Log(#[from] SubmitError),
     #[error("log failed: {0}")]
     Failed(String),
 }
@@ -104,7 +102,8 @@ fn write(namespace: &Namespace, topic: &Topic, events: &[Queued]) -> Result<Lsn,
     let mut batch = BatchBuilder::new(events.iter().map(|event| event.json.len() + 32).sum());
     events.iter().for_each(|event| batch.push_with(event.time_ms, None, 0, &[], Some(&event.json)));
     let partition = topic.partition(0).ok_or_else(|| WriteError::NoPartition(topic.name().to_owned()))?;
-    Ok(namespace.produce(topic, &partition, batch.finish())?.lsn)
+    let produced = namespace.produce(topic, &partition, batch.finish());
+    produced.map(|submitted| submitted.lsn).map_err(|error| WriteError::Failed(error.to_string()))
 }
 
 /// One partition, so that events have one order; never in the hub.

@@ -183,6 +183,7 @@ impl Namespace {
         key: &[u8],
         arguments: &Arguments,
     ) -> Result<Completion, BindError> {
+        self.limits().check_address(b'.', key)?;
         let reader = client.filter(|permissions| permissions.is_enforced());
         let _topology = self.topology();
         let (exchange, target) = self.ends(source, to)?;

@@ -127,6 +127,8 @@ impl Namespace {
         if let Some(to) = spec.limits.dead_letter.as_ref().filter(|to| !may_dead_letter(client, to)) {
             return Err(QueueError::NotAllowed(to.exchange.clone()));
         }
+        let key = spec.limits.dead_letter.as_ref().and_then(|to| to.routing_key.as_deref());
+        self.limits().check_address(b'.', key.unwrap_or_default())?;
         limits::check("queues", self.0.queues.len(), self.queues_max())?;
         if spec.durable && !spec.hidden {
             limits::check("topics", self.0.topics.len(), self.topics_max())?;

@@ -276,6 +276,7 @@ impl SessionCore {
         text: &[u8],
         options: &SubscriptionOptions,
     ) -> Result<(bool, Completion), SubscribeError> {
+        self.namespace.limits().check_address(b'/', text)?;
         let mut state = self.state.lock();
         if state.filters.len() >= SESSION_FILTERS_MAX && !state.filters.contains_key(text) {
             let max = SESSION_FILTERS_MAX as u64;

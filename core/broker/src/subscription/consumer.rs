@@ -8,6 +8,7 @@ use super::drops::Dropped;
 use super::pull::AfterPull;
 use super::settle::Counted;
 use super::slots::SlotId;
+use super::source::decompress_first;
 use super::state::Load;
 use super::terms::{ConsumerSpec, Pull};
 use super::{Delivery, DeliveryId, LiveBatch, Subscription};
@@ -178,7 +179,7 @@ impl Load {
         let subscription = subscription.clone();
         blocking.spawn(move || {
             let mut is_damaged = false;
-            let batches = self.read.run().unwrap_or_else(|error| {
+            let mut batches = self.read.run().unwrap_or_else(|error| {
                 match error {
                     // It was trimmed or deleted meanwhile.
                     ReadError::OutOfRange { .. } | ReadError::Deleted => {}
@@ -190,6 +191,7 @@ impl Load {
                 }
                 Vec::new()
             });
+            decompress_first(&mut batches);
             let (drops_requeued, recheck) = subscription.locked(|state| {
                 let recheck = state.loaded(self.source, self.again, batches);
                 if is_damaged {

@@ -3,8 +3,9 @@
 use crate::fixture::*;
 use bytes::Bytes;
 use inver_broker::{
-    BindDestination, BrokerConfig, CaptureRule, Delivery, Expiry, Filter, HUB, InboxBounds, Mailbox, Message,
-    Namespace, QueueSpec, Session, Target, TopicSpec, Will,
+    BindDestination, BindError, BrokerConfig, CaptureRule, DeadLetter, Delivery, Expiry, Filter, HUB,
+    InboxBounds, LimitReached, Limits, Mailbox, Message, Namespace, PublishError, QueueError, QueueLimits,
+    QueueSpec, Session, SubscribeError, Target, TopicSpec, Will,
 };
 use inver_storage::{BatchBuilder, Read, records};
 
@@ -391,4 +392,34 @@ async fn routes_are_invalidated_by_a_resumed_session_only_if_they_used_its_queue
         assert_eq!(heard.iter().map(|batch| batch.messages).sum::<u64>(), 1);
         held = Some(opened);
     }
+}
+
+#[tokio::test]
+async fn addresses_keys_and_patterns_are_bounded() {
+    let limits = Limits { address_levels_max: 3, address_bytes_max: 20, ..Limits::default() };
+    let fixture = Fixture::with(BrokerConfig { limits, ..config() });
+    let ns = fixture.namespace();
+    let is = |error: &LimitReached, what: &str| error.what == what;
+    let levels = |error: PublishError| matches!(error, PublishError::TooLong(error) if is(&error, "levels in an address"));
+    let bytes = |error: PublishError| matches!(error, PublishError::TooLong(error) if is(&error, "bytes in an address"));
+    let mut publisher = publisher(&ns);
+    let mut send = |target: Target<'_>| publisher.publish(target, &message(b"x"));
+    assert!(send(Target::Hub(b"a/b/c")).is_ok());
+    assert!(levels(send(Target::Hub(b"a/b/c/d")).unwrap_err()));
+    assert!(bytes(send(Target::Hub(b"aaaaaaaaaaaaaaaaaaaaa")).unwrap_err()));
+    assert!(send(exchange(HUB, "a.b.c")).is_ok());
+    assert!(levels(send(exchange(HUB, "a.b.c.d")).unwrap_err()));
+    let more = Target::Exchange { name: HUB, routing_key: b"a", more_keys: &[b"b", b"a.b.c.d"] };
+    assert!(levels(send(more).unwrap_err()));
+    ns.declare_queue("q", QueueSpec::default()).unwrap();
+    let bind = |key: &[u8]| ns.bind(HUB, BindDestination::Queue("q"), key, &Default::default());
+    assert!(bind(b"*.#.c").is_ok());
+    assert!(matches!(bind(b"a.*.c.#"), Err(BindError::Limit(error)) if is(&error, "levels in an address")));
+    let dead_letter = DeadLetter { exchange: HUB.into(), routing_key: Some(b"a.b.c.d".to_vec()) };
+    let limits = QueueLimits { dead_letter: Some(dead_letter), ..QueueLimits::default() };
+    let refused = ns.declare_queue("dead", QueueSpec { limits, ..QueueSpec::default() });
+    assert!(matches!(refused, Err(QueueError::Limit(error)) if is(&error, "levels in an address")));
+    let (_, mut opened) = open(&fixture.sessions(), "c", true).await;
+    assert!(opened.session.subscribe(b"a/+/#", &guaranteed()).is_ok());
+    assert!(matches!(opened.session.subscribe(b"a/+/c/#", &guaranteed()), Err(SubscribeError::Limit(_))));
 }

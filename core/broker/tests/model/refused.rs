@@ -7,8 +7,9 @@ use crate::fixture::*;
 use bytes::Bytes;
 use inver_broker::{
     BindDestination, BindError, Broker, BrokerConfig, CommittedOffset, ConsumerSpec, DeadLetter,
-    ExchangeError, Expiry, Mailbox, Mode, Opened, PublishError, QueueError, QueueLimits, QueueSpec,
-    SessionError, SessionSpec, Start, SubscribeError, SubscriptionError, TopicConfig, TopicError, TopicSpec,
+    ExchangeError, Expiry, Mailbox, Mode, Opened, ProduceError, PublishError, QueueError, QueueLimits,
+    QueueSpec, SessionError, SessionSpec, Start, SubscribeError, SubscriptionError, TopicConfig, TopicError,
+    TopicSpec,
 };
 use inver_storage::medium::fake::{FakeMedium, Fault};
 use inver_storage::{BatchBuilder, Log, LogOptions, Offset, SubmitError, SystemClock};
@@ -109,7 +110,7 @@ async fn every_durable_operation_reports_a_rejected_write() {
     let mut batch = BatchBuilder::new(0);
     batch.push(0, None, &[], Some(b"x"));
     let produced = ns.produce(&topic, &topic.partition(0).unwrap(), batch.finish());
-    assert!(produced.is_err_and(|error| is_log_error(&error)));
+    assert!(produced.is_err_and(|error| matches!(&error, ProduceError::Log(error) if is_log_error(error))));
     // Acknowledgements.
     assert!(consumer.ack(&[got[0].id]).is_err_and(|error| is_log_error(&error)));
     assert!(consumer.reject(&[got[1].id]).is_err_and(|error| is_log_error(&error)));

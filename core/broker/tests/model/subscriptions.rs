@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fixture::*;
 use inver_broker::{AttachError, ConsumerSpec, Mailbox, Mode, Namespace, Start, Topic, TopicSpec};
-use inver_storage::BatchBuilder;
+use inver_storage::{BatchBuilder, Compression};
 
 fn topic(namespace: &Namespace, name: &str, partitions: u32) -> Arc<Topic> {
     let spec = TopicSpec { partitions, config: Default::default() };
@@ -124,4 +124,35 @@ async fn a_durable_position_survives_with_new_partitions() {
     let (mailbox, mut consumer) = attach(&s);
     assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["a1"]);
     assert!(pull_now(&mut consumer).is_empty());
+}
+
+#[tokio::test]
+async fn batches_that_decompress_to_much_are_read_in_order_and_again() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let t = topic(&ns, "t", 1);
+    let (s, partition) =
+        (ns.subscribe(&t, "s", Mode::Shared, true, Start::Earliest).unwrap(), t.partition(0).unwrap());
+    let mut expected = Vec::new();
+    for (number, compression) in
+        [Compression::Zstd, Compression::None, Compression::Gzip, Compression::Lz4, Compression::Snappy]
+            .into_iter()
+            .enumerate()
+    {
+        let mut builder = BatchBuilder::new(0);
+        for record in 0..3 {
+            let value = format!("{number} {record} {}", "x".repeat(400_000));
+            builder.push(inver_broker::now_ms(), None, &[], Some(value.as_bytes()));
+            expected.push(value);
+        }
+        let batch = builder.finish_as(compression, None);
+        committed(&ns, Some(ns.produce(&t, &partition, batch).unwrap().lsn));
+    }
+    let (mailbox, mut consumer) = attach(&s);
+    let got = take(&mailbox, &mut consumer, expected.len()).await;
+    assert!(values(&got) == expected);
+    let ids: Vec<_> = got.iter().map(|delivery| delivery.id).collect();
+    committed(&ns, consumer.requeue(&ids).unwrap());
+    let again = take(&mailbox, &mut consumer, expected.len()).await;
+    assert!(values(&again) == expected && again.iter().all(|delivery| delivery.redelivered == 1));
 }

@@ -111,7 +111,7 @@ impl Machine for Peer {
 
     fn begin_turn(&mut self, now: Instant) {
         self.now = now;
-        self.session.begin_turn();
+        self.session.begin_turn(now);
     }
 
     fn wake(&mut self, tokens: &[u64], _out: &mut Output) -> Result<(), Ended> {

@@ -3,29 +3,29 @@
 use inver_broker::Completion;
 use inver_driver::{Count, count};
 
-use super::channel::Channel;
+use super::channel::{Channel, Outcome};
 use super::shared::Shared;
 use super::unacked::{Disposition, UnackedDelivery, by_consumer, unknown_tag};
 use crate::error::Refusal;
 
+/// Deliveries that a method settles in one turn; it goes on with the others in the next ones.
+const SETTLED_MAX: usize = 4096;
+
 impl Channel {
-    pub(super) fn ack(&mut self, tag: u64, multiple: bool, shared: &mut Shared) -> Result<(), Refusal> {
+    pub(super) fn ack(&mut self, tag: u64, multiple: bool, shared: &mut Shared) -> Result<Outcome, Refusal> {
         if self.transaction.is_some() {
             return self.hold_acks(tag, multiple, Disposition::Ack, shared);
         }
         if !multiple {
             let delivery = self.unacked.take(tag).ok_or_else(|| unknown_tag(tag))?;
             self.acked(delivery, shared);
-            return Ok(());
+            return Ok(Outcome::Done);
         }
+        let through = self.settles_through(tag)?;
         let mut unacked = std::mem::take(&mut self.unacked);
-        let known = tag == 0 || unacked.contains(tag);
-        if known {
-            let through = if tag == 0 { u64::MAX } else { tag };
-            unacked.take_through(through, |delivery| self.acked(delivery, shared));
-        }
+        let are_all = unacked.take_through(through, SETTLED_MAX, |delivery| self.acked(delivery, shared));
         self.unacked = unacked;
-        if known { Ok(()) } else { Err(unknown_tag(tag)) }
+        Ok(self.settled_through(through, are_all))
     }
 
     pub(super) fn nack(
@@ -34,37 +34,60 @@ impl Channel {
         multiple: bool,
         requeue: bool,
         shared: &mut Shared,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Outcome, Refusal> {
         let disposition = if requeue { Disposition::Requeue } else { Disposition::Reject };
         if self.transaction.is_some() {
             return self.hold_acks(tag, multiple, disposition, shared);
         }
-        let taken = self.take_tags(tag, multiple)?;
+        if !multiple {
+            let delivery = self.unacked.take(tag).ok_or_else(|| unknown_tag(tag))?;
+            let _not_answered = self.dispose(disposition, &[delivery], shared)?;
+            return Ok(Outcome::Done);
+        }
+        let (taken, outcome) = self.take_multiple(tag, SETTLED_MAX)?;
         let _not_answered = self.dispose(disposition, &taken, shared)?;
-        Ok(())
+        Ok(outcome)
     }
 
-    pub(super) fn recover(&mut self, requeue: bool, shared: &mut Shared) -> Result<(), Refusal> {
+    pub(super) fn recover(&mut self, requeue: bool, shared: &mut Shared) -> Result<Outcome, Refusal> {
         if !requeue {
             return Err(Refusal::not_implemented("requeue=false"));
         }
-        let taken = self.take_tags(0, true)?;
+        let (taken, outcome) = self.take_multiple(0, SETTLED_MAX)?;
         let _not_answered = self.dispose(Disposition::Requeue, &taken, shared)?;
-        Ok(())
+        Ok(outcome)
     }
 
     /// Removes the deliveries that a delivery tag denotes from the unacked ones.
     pub(super) fn take_tags(&mut self, tag: u64, multiple: bool) -> Result<Vec<UnackedDelivery>, Refusal> {
-        let mut taken = Vec::new();
-        match (multiple, tag) {
-            (true, 0) => self.unacked.take_all(|delivery| taken.push(delivery)),
-            (true, tag) if self.unacked.contains(tag) => {
-                self.unacked.take_through(tag, |delivery| taken.push(delivery));
-            }
-            (true, tag) => return Err(unknown_tag(tag)),
-            (false, tag) => taken.push(self.unacked.take(tag).ok_or_else(|| unknown_tag(tag))?),
+        match multiple {
+            true => Ok(self.take_multiple(tag, usize::MAX)?.0),
+            false => Ok(vec![self.unacked.take(tag).ok_or_else(|| unknown_tag(tag))?]),
         }
-        Ok(taken)
+    }
+
+    /// Removes deliveries up to a tag (0: all that there are now) from the unacked ones, at most `max`.
+    fn take_multiple(&mut self, tag: u64, max: usize) -> Result<(Vec<UnackedDelivery>, Outcome), Refusal> {
+        let through = self.settles_through(tag)?;
+        let mut taken = Vec::new();
+        let are_all = self.unacked.take_through(through, max, |delivery| taken.push(delivery));
+        Ok((taken, self.settled_through(through, are_all)))
+    }
+
+    /// The tag up to which a method settles deliveries: the same one each time that it is processed.
+    fn settles_through(&mut self, tag: u64) -> Result<u64, Refusal> {
+        match (self.settling.take(), tag) {
+            (Some(through), _) => Ok(through),
+            (None, 0) => Ok(self.unacked.last_tag().unwrap_or(0)),
+            (None, tag) if self.unacked.contains(tag) => Ok(tag),
+            (None, tag) => Err(unknown_tag(tag)),
+        }
+    }
+
+    /// Has the method processed again in the next turn unless it settled all.
+    fn settled_through(&mut self, through: u64, are_all: bool) -> Outcome {
+        self.settling = (!are_all).then_some(through);
+        if are_all { Outcome::Done } else { Outcome::Retry }
     }
 
     /// Acknowledges one delivery. The broker learns of it when the input of the turn ends.

@@ -24,7 +24,7 @@ const QUEUE: u16 = 50;
 pub(super) enum Outcome {
     /// It was processed; its reply may wait for the log.
     Done,
-    /// It must wait: process the same frame again after the halt.
+    /// It must wait, or is not done: process the same frame again, after the halt or in the next turn.
     Retry,
     /// The channel was closed and must be removed.
     Closed,
@@ -45,6 +45,8 @@ pub(super) struct Channel {
     pub(super) last_queue: String,
     pub(super) next_tag: u64,
     pub(super) unacked: UnackedDeliveries,
+    /// The tag up to which a method settles deliveries in several turns.
+    pub(super) settling: Option<u64>,
     /// Sampled deliveries that are not settled, by delivery tag.
     pub(super) traced: Unsettled,
     /// Consumers and getters by slot. A slot is freed when no unacked delivery refers to it.
@@ -85,6 +87,7 @@ impl Channel {
             last_queue: String::new(),
             next_tag: 1,
             unacked: UnackedDeliveries::default(),
+            settling: None,
             traced: Unsettled::default(),
             consumers: Slab::new(),
             tags: HashMap::new(),
@@ -128,17 +131,22 @@ impl Channel {
                 write::method(out, number, &Method::AccessRequestOk { ticket: 1 });
             }
 
-            Method::BasicAck { delivery_tag, multiple } => self.ack(delivery_tag, multiple, shared)?,
+            Method::BasicAck { delivery_tag, multiple } => {
+                return self.ack(delivery_tag, multiple, shared);
+            }
             Method::BasicNack { delivery_tag, multiple, requeue } => {
-                self.nack(delivery_tag, multiple, requeue, shared)?;
+                return self.nack(delivery_tag, multiple, requeue, shared);
             }
             Method::BasicReject { delivery_tag, requeue } => {
-                self.nack(delivery_tag, false, requeue, shared)?;
+                return self.nack(delivery_tag, false, requeue, shared);
             }
-            Method::BasicRecoverAsync { requeue } => self.recover(requeue, shared)?,
+            Method::BasicRecoverAsync { requeue } => return self.recover(requeue, shared),
             Method::BasicRecover { requeue } => {
-                self.recover(requeue, shared)?;
-                write::method(out, number, &Method::BasicRecoverOk {});
+                let outcome = self.recover(requeue, shared)?;
+                if outcome == Outcome::Done {
+                    write::method(out, number, &Method::BasicRecoverOk {});
+                }
+                return Ok(outcome);
             }
             Method::BasicQos { prefetch_size, prefetch_count, global } => {
                 self.qos(prefetch_size, prefetch_count, global, shared)?;
@@ -201,6 +209,7 @@ impl Channel {
         self.getters.clear();
         self.paused.clear();
         self.unacked = UnackedDeliveries::default();
+        self.settling = None;
         self.traced = Unsettled::default();
         self.unacked_shared = 0;
         if let Some(transaction) = self.transaction.take() {

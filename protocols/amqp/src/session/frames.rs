@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use inver_broker::{Admitted, Completion, Credentials, Identity, Publisher, PublisherId};
-use inver_driver::observe_request;
+use inver_driver::{TURN_TIME, note_request, observe_request};
 use tokio::time::Instant;
 
 use super::admission::count_channel;
@@ -178,6 +178,7 @@ impl Session {
             self.write_replies(out);
             // One that is processed again has waited since.
             self.request.get_or_insert_with(|| (method.name(), Instant::now()));
+            note_request(method.name());
         }
         let Some(shared) = self.shared.as_deref_mut() else { return Ok(Outcome::Done) };
         let Some(channel) = self.channels.find(number) else { return Ok(Outcome::Done) };
@@ -205,7 +206,9 @@ impl Session {
             && shared.halt.is_none()
             && let Some((request, since)) = self.request.take()
         {
-            observe_request(request, since.elapsed());
+            let now = Instant::now();
+            observe_request(request, now - since);
+            self.is_turn_over = now - self.turn >= TURN_TIME;
         }
         let outcome = outcome?;
         if outcome == Outcome::Closed {

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use inver_broker::{
     Broker, Completion, Credentials, Endpoints, Identity, LiveConnection, LoggedClient, Mailbox,
 };
-use inver_driver::{Count, Room, count, observe_request};
+use inver_driver::{Count, PUBLISH_COST_MAX, Room, count, observe_request};
 use inver_storage::{Log, Lsn};
 use tokio::time::Instant;
 
@@ -102,6 +102,10 @@ pub(crate) struct Session {
     held: Vec<u16>,
     /// The request that is processed, or waits, and since when.
     request: Option<(&'static str, Instant)>,
+    /// When the turn began.
+    turn: Instant,
+    /// The turn has taken its time: the rest of the input is for the next one.
+    is_turn_over: bool,
 }
 
 impl Session {
@@ -131,6 +135,8 @@ impl Session {
             channels: Channels::default(),
             held: Vec::new(),
             request: None,
+            turn: Instant::now(),
+            is_turn_over: false,
         }
     }
 
@@ -211,14 +217,16 @@ impl Session {
 
     // ---- a turn
 
-    /// Reads the time of messages published from now on.
-    pub(crate) fn begin_turn(&mut self) {
+    /// Begins a turn, and reads the time of messages published from now on.
+    pub(crate) fn begin_turn(&mut self, now: Instant) {
+        (self.turn, self.is_turn_over) = (now, false);
         if let Some(shared) = &mut self.shared {
             shared.now_ms = self.broker.clock().steady_ms();
+            shared.publisher.begin_turn();
         }
     }
 
-    /// Processes whole frames until one must wait or the output is full.
+    /// Processes whole frames until one must wait, the output is full, or the turn has taken its time.
     pub(crate) fn input(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
         let mut done = 0;
         let all = Progress { done: input.len(), partial: true };
@@ -239,7 +247,7 @@ impl Session {
         if let Some(shared) = &mut self.shared {
             shared.is_at_gate = false;
         }
-        while self.takes_input() && out.len() < self.limits.output_bytes_max {
+        while self.takes_input() && !self.is_turn_over && out.len() < self.limits.output_bytes_max {
             match self.state {
                 State::Over | State::Lost => return all,
                 State::Handshake | State::Running | State::Closing => {}
@@ -250,7 +258,12 @@ impl Session {
                 Ok(Next::NeedMore(_)) => return Progress { done, partial: true },
                 Ok(Next::Frame(frame, used)) => match self.frame(&frame, out) {
                     Ok(Outcome::Retry) => break,
-                    Ok(Outcome::Done | Outcome::Closed) => done += used,
+                    Ok(Outcome::Done | Outcome::Closed) => {
+                        done += used;
+                        if self.shared.as_deref().is_some_and(|s| s.publisher.cost() >= PUBLISH_COST_MAX) {
+                            break;
+                        }
+                    }
                     Err(refusal) => {
                         done += used;
                         self.refuse(frame.channel, &refusal, out);

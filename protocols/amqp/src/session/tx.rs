@@ -2,7 +2,7 @@
 
 use inver_broker::Completion;
 
-use super::channel::Channel;
+use super::channel::{Channel, Outcome};
 use super::shared::Shared;
 use super::transaction::Transaction;
 use super::unacked::{Disposition, UnackedDelivery, by_consumer, unknown_tag};
@@ -22,9 +22,9 @@ impl Channel {
         multiple: bool,
         disposition: Disposition,
         shared: &Shared,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Outcome, Refusal> {
         let taken = self.take_tags(tag, multiple).map_err(|_| unknown_tag(tag))?;
-        let Some(transaction) = &mut self.transaction else { return Ok(()) };
+        let Some(transaction) = &mut self.transaction else { return Ok(Outcome::Done) };
         if transaction.dispositions.len() + taken.len() > shared.limits.transaction_acks_max {
             return Err(Refusal::precondition_failed(format_args!(
                 "limit reached: at most {} acknowledgements per transaction",
@@ -32,7 +32,7 @@ impl Channel {
             )));
         }
         transaction.dispositions.extend(taken.into_iter().map(|delivery| (disposition, delivery)));
-        Ok(())
+        Ok(Outcome::Done)
     }
 
     /// Commits the transaction as one entry. The reply waits for the log.

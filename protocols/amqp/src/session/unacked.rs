@@ -64,25 +64,35 @@ impl UnackedDeliveries {
         self.entries.get(at).is_some_and(|(entry, there)| *there && entry.tag == tag)
     }
 
-    /// Removes all deliveries up to and with this tag, oldest first.
-    pub(super) fn take_through(&mut self, tag: u64, mut each: impl FnMut(UnackedDelivery)) {
+    /// The greatest tag that is unacked; none if there is none.
+    pub(super) fn last_tag(&self) -> Option<u64> {
+        self.entries.iter().rev().find(|(_, there)| *there).map(|(last, _)| last.tag)
+    }
+
+    /// Removes deliveries up to and with this tag, oldest first, at most `max` of them. Whether none are left of those.
+    pub(super) fn take_through(
+        &mut self,
+        tag: u64,
+        max: usize,
+        mut each: impl FnMut(UnackedDelivery),
+    ) -> bool {
+        let mut taken = 0;
         while let Some((entry, there)) = self.entries.front() {
             if entry.tag > tag {
                 break;
             }
-            if *there {
-                each(*entry);
-            } else {
+            if !*there {
                 self.gaps -= 1;
+            } else if taken == max {
+                return false;
+            } else {
+                taken += 1;
+                each(*entry);
             }
             self.entries.pop_front();
         }
         self.close_gaps();
-    }
-
-    /// Removes all deliveries, oldest first.
-    pub(super) fn take_all(&mut self, each: impl FnMut(UnackedDelivery)) {
-        self.take_through(u64::MAX, each);
+        true
     }
 
     /// Puts back deliveries that were removed before (by a transaction that is rolled back).
@@ -168,7 +178,10 @@ mod tests {
                     }
                     6 => {
                         let mut out = Vec::new();
-                        deliveries.take_through(tag, |entry| out.push(entry));
+                        let max = 1 + n as usize % 7;
+                        while !deliveries.take_through(tag, max, |entry| out.push(entry)) {
+                            prop_assert_eq!(out.len() % max, 0);
+                        }
                         let rest = model.split_off(&(tag + 1));
                         prop_assert_eq!(out, std::mem::replace(&mut model, rest).into_values().collect::<Vec<_>>());
                     }
@@ -180,7 +193,8 @@ mod tests {
                 prop_assert_eq!(deliveries.len(), model.len());
             }
             let mut out = Vec::new();
-            deliveries.take_all(|entry| out.push(entry));
+            prop_assert_eq!(deliveries.last_tag(), model.keys().next_back().copied());
+            deliveries.take_through(u64::MAX, usize::MAX, |entry| out.push(entry));
             prop_assert_eq!(out, model.into_values().collect::<Vec<_>>());
             prop_assert_eq!(deliveries.len(), 0);
         }

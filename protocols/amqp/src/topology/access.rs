@@ -127,6 +127,7 @@ impl Client {
                 self.permissions.denied(ResourceKind::RoutingKey, &key, Operation::Write);
                 self.key_refused(Access::Write, &exchange, &routing_key)
             }
+            PublishError::TooLong(error) => Refusal::precondition_failed(error),
             PublishError::NoSuchExchange(name) => Refusal::no_such("exchange", &name, self.vhost()),
             PublishError::Internal(name) => Refusal::access_refused(format_args!(
                 "cannot publish to internal {}",

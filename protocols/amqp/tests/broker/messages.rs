@@ -331,3 +331,34 @@ fn delete_ok_is_sent_before_basic_cancel() {
         client.expect("BasicCancel { consumer_tag: \"me\", nowait: true }");
     }
 }
+
+/// More than a method settles in one turn.
+const MANY: usize = 10_000;
+
+#[test]
+fn a_method_that_settles_very_many_deliveries_goes_on_in_the_next_turns() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.declare("q");
+    for _ in 0..MANY {
+        client.publish(1, "", "q", b"m");
+    }
+    let numbered = |client: &mut Client, redelivered: bool| {
+        let got: Vec<_> = (0..MANY).map(|_| client.message()).collect();
+        assert!(got.iter().all(|message| message.redelivered == redelivered));
+        assert!(got.windows(2).all(|two| two[0].tag + 1 == two[1].tag));
+        got[MANY - 1].tag
+    };
+    client.consume("q", "me", false);
+    let last = numbered(&mut client, false);
+    // What follows it sees its whole effect; what it requeues is not settled by it.
+    client.nack(last, true, true);
+    let last = numbered(&mut client, true);
+    client.expect_silence();
+    client.ack(last, true);
+    client.await_depth("q", 0, 1);
+    client.ack(0, true);
+    client.await_depth("q", 0, 1);
+    client.ack(last, true);
+    client.expect_close("ChannelClose", "unknown delivery tag");
+}

@@ -7,7 +7,7 @@ use inver_broker::{AuditKind, Completion, QuotasError, Source};
 
 use super::client_quotas;
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Refusal, Reply, message};
 use super::scram_users;
 use crate::codec::error_code::ErrorCode;
@@ -61,6 +61,8 @@ impl Handler for AlterClientQuotas {
     const KEY: i16 = 49;
     const VERSIONS: RangeInclusive<i16> = 0..=1;
     const FLEXIBLE_FROM: i16 = 1;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = AlterClientQuotasRequest;
     type Response = AlterClientQuotasResponse;

@@ -6,7 +6,7 @@ use inver_broker::{Completion, TopicConfig};
 
 use super::config_resource;
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Refusal, Reply, message};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -54,6 +54,8 @@ impl Handler for AlterConfigs {
     const KEY: i16 = 33;
     const VERSIONS: RangeInclusive<i16> = 0..=2;
     const FLEXIBLE_FROM: i16 = 2;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = AlterConfigsRequest;
     type Response = AlterConfigsResponse;

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use inver_access::Operation;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Reply, message};
 use crate::access;
 use crate::codec::error_code::ErrorCode;
@@ -63,6 +63,8 @@ impl Handler for AlterPartitionReassignments {
     const KEY: i16 = 45;
     const VERSIONS: RangeInclusive<i16> = 0..=1;
     const FLEXIBLE_FROM: i16 = 0;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = AlterPartitionReassignmentsRequest;
     type Response = AlterPartitionReassignmentsResponse;

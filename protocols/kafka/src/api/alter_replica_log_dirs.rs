@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use inver_access::Operation;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -57,6 +57,8 @@ impl Handler for AlterReplicaLogDirs {
     const KEY: i16 = 34;
     const VERSIONS: RangeInclusive<i16> = 1..=2;
     const FLEXIBLE_FROM: i16 = 2;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = AlterReplicaLogDirsRequest;
     type Response = AlterReplicaLogDirsResponse;

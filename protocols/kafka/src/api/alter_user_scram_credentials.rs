@@ -14,7 +14,7 @@ use inver_access::{Credential, Digest, Operation, Tag, Tags, User};
 use inver_broker::{AuditKind, Completion};
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Refusal, Reply, message};
 use super::scram_users;
 use crate::codec::error_code::ErrorCode;
@@ -73,6 +73,8 @@ impl Handler for AlterUserScramCredentials {
     const KEY: i16 = 51;
     const VERSIONS: RangeInclusive<i16> = 0..=0;
     const FLEXIBLE_FROM: i16 = 0;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = AlterUserScramCredentialsRequest;
     type Response = AlterUserScramCredentialsResponse;

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::api::Api;
 use crate::codec::error_code::ErrorCode;
@@ -66,6 +66,8 @@ impl Handler for ApiVersions {
     const VERSIONS: RangeInclusive<i16> = 0..=5;
     const FLEXIBLE_FROM: i16 = 3;
     const BEFORE_AUTHENTICATION: bool = true;
+
+    const LENGTH: Length = Length::Turn;
 
     type Request = ApiVersionsRequest;
     type Response = ApiVersionsResponse;

@@ -52,6 +52,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) now: Instant,
     pub(crate) topics: &'a mut TopicCache,
     pub(crate) mailbox: &'a Arc<Mailbox>,
+    /// Whether it is handled on a thread where it may take long.
+    pub(crate) is_detached: bool,
 }
 
 impl<'a> RequestContext<'a> {

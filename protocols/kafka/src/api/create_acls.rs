@@ -7,7 +7,7 @@ use inver_broker::{AuditKind, Completion};
 
 use super::acls;
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Refusal, Reply, message};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -52,6 +52,8 @@ impl Handler for CreateAcls {
     const KEY: i16 = 30;
     const VERSIONS: RangeInclusive<i16> = 1..=3;
     const FLEXIBLE_FROM: i16 = 2;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = CreateAclsRequest;
     type Response = CreateAclsResponse;

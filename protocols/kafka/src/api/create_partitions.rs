@@ -6,7 +6,7 @@ use inver_access::Operation;
 use inver_broker::Completion;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::repeated::TopicNames;
 use super::reply::{Refusal, Reply, message};
 use crate::codec::error_code::ErrorCode;
@@ -58,6 +58,8 @@ impl Handler for CreatePartitions {
     const KEY: i16 = 37;
     const VERSIONS: RangeInclusive<i16> = 0..=3;
     const FLEXIBLE_FROM: i16 = 2;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = CreatePartitionsRequest;
     type Response = CreatePartitionsResponse;

@@ -8,7 +8,7 @@ use inver_broker::{Completion, TopicConfig, TopicError, TopicSpec};
 
 use super::config_resource::source;
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::repeated::TopicNames;
 use super::reply::{Refusal, Reply, message};
 use crate::codec::error_code::ErrorCode;
@@ -84,6 +84,8 @@ impl Handler for CreateTopics {
     const KEY: i16 = 19;
     const VERSIONS: RangeInclusive<i16> = 2..=7;
     const FLEXIBLE_FROM: i16 = 5;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = CreateTopicsRequest;
     type Response = CreateTopicsResponse;

@@ -10,7 +10,7 @@ use inver_broker::{AuditKind, Completion};
 
 use super::acls::{self, Expressed};
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Refusal, Reply, message};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -69,6 +69,8 @@ impl Handler for DeleteAcls {
     const KEY: i16 = 31;
     const VERSIONS: RangeInclusive<i16> = 1..=3;
     const FLEXIBLE_FROM: i16 = 2;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = DeleteAclsRequest;
     type Response = DeleteAclsResponse;

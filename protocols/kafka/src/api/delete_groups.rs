@@ -6,7 +6,7 @@ use inver_access::Operation;
 use inver_broker::{AuditKind, Completion};
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -39,6 +39,8 @@ impl Handler for DeleteGroups {
     const KEY: i16 = 42;
     const VERSIONS: RangeInclusive<i16> = 0..=3;
     const FLEXIBLE_FROM: i16 = 2;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = DeleteGroupsRequest;
     type Response = DeleteGroupsResponse;

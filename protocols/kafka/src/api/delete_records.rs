@@ -7,7 +7,7 @@ use inver_broker::{Completion, TopicKind};
 use inver_storage::Offset;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -65,6 +65,8 @@ impl Handler for DeleteRecords {
     const KEY: i16 = 21;
     const VERSIONS: RangeInclusive<i16> = 0..=2;
     const FLEXIBLE_FROM: i16 = 2;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = DeleteRecordsRequest;
     type Response = DeleteRecordsResponse;

@@ -7,7 +7,7 @@ use inver_access::Operation;
 use inver_broker::Completion;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Refusal, Reply, message};
 use crate::access;
 use crate::codec::error_code::ErrorCode;
@@ -55,6 +55,8 @@ impl Handler for DeleteTopics {
     const KEY: i16 = 20;
     const VERSIONS: RangeInclusive<i16> = 1..=6;
     const FLEXIBLE_FROM: i16 = 4;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = DeleteTopicsRequest;
     type Response = DeleteTopicsResponse;

@@ -9,7 +9,7 @@ use super::acls;
 use super::context::RequestContext;
 /// Versions 1-3, flexible 2+. The filter has the form of DeleteAcls.
 pub use super::delete_acls::DeleteAclsFilter as DescribeAclsRequest;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Reply, message};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -49,6 +49,8 @@ impl Handler for DescribeAcls {
     const KEY: i16 = 29;
     const VERSIONS: RangeInclusive<i16> = 1..=3;
     const FLEXIBLE_FROM: i16 = 2;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = DescribeAclsRequest;
     type Response = DescribeAclsResponse;

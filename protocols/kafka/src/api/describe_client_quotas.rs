@@ -6,7 +6,7 @@ use inver_access::{EntityName, Operation, canonical_ip};
 
 use super::client_quotas::{self, CLIENT_ID, IP, USER, invalid};
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Refusal, Reply, message};
 use super::scram_users;
 use crate::codec::error_code::ErrorCode;
@@ -66,6 +66,8 @@ impl Handler for DescribeClientQuotas {
     const KEY: i16 = 48;
     const VERSIONS: RangeInclusive<i16> = 0..=1;
     const FLEXIBLE_FROM: i16 = 1;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = DescribeClientQuotasRequest;
     type Response = DescribeClientQuotasResponse;

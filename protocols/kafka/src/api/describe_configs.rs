@@ -6,7 +6,7 @@ use inver_access::Operation;
 
 use super::config_resource::{self, kind, source};
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Refusal, Reply, message};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -71,6 +71,8 @@ impl Handler for DescribeConfigs {
     const KEY: i16 = 32;
     const VERSIONS: RangeInclusive<i16> = 1..=4;
     const FLEXIBLE_FROM: i16 = 4;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = DescribeConfigsRequest;
     type Response = DescribeConfigsResponse;

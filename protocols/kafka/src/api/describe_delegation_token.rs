@@ -7,7 +7,7 @@ use inver_access::{DelegationToken, Operation, ResourceKind};
 
 use super::context::RequestContext;
 use super::delegation_tokens::{self, USER};
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -60,6 +60,8 @@ impl Handler for DescribeDelegationToken {
     const KEY: i16 = 41;
     const VERSIONS: RangeInclusive<i16> = 1..=3;
     const FLEXIBLE_FROM: i16 = 2;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = DescribeDelegationTokenRequest;
     type Response = DescribeDelegationTokenResponse;

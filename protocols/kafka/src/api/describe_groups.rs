@@ -7,7 +7,7 @@ use inver_access::Operation;
 
 use super::authorized_operations;
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Reply, message};
 use crate::access;
 use crate::codec::error_code::ErrorCode;
@@ -61,6 +61,8 @@ impl Handler for DescribeGroups {
     const KEY: i16 = 15;
     const VERSIONS: RangeInclusive<i16> = 0..=6;
     const FLEXIBLE_FROM: i16 = 5;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = DescribeGroupsRequest;
     type Response = DescribeGroupsResponse;

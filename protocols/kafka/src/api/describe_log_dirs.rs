@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use inver_access::Operation;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -67,6 +67,8 @@ impl Handler for DescribeLogDirs {
     const KEY: i16 = 35;
     const VERSIONS: RangeInclusive<i16> = 1..=5;
     const FLEXIBLE_FROM: i16 = 2;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = DescribeLogDirsRequest;
     type Response = DescribeLogDirsResponse;

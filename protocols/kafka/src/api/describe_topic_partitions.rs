@@ -6,7 +6,7 @@ use inver_access::Operation;
 
 use super::authorized_operations;
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -72,6 +72,8 @@ impl Handler for DescribeTopicPartitions {
     const KEY: i16 = 75;
     const VERSIONS: RangeInclusive<i16> = 0..=0;
     const FLEXIBLE_FROM: i16 = 0;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = DescribeTopicPartitionsRequest;
     type Response = DescribeTopicPartitionsResponse;

@@ -7,7 +7,7 @@ use inver_access::{Operation, User};
 use inver_broker::AccessControl;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Reply, message};
 use super::scram_users;
 use crate::codec::error_code::ErrorCode;
@@ -55,6 +55,8 @@ impl Handler for DescribeUserScramCredentials {
     const KEY: i16 = 50;
     const VERSIONS: RangeInclusive<i16> = 0..=0;
     const FLEXIBLE_FROM: i16 = 0;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = DescribeUserScramCredentialsRequest;
     type Response = DescribeUserScramCredentialsResponse;

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 pub use crate::fetch::message::*;
 
@@ -14,6 +14,8 @@ impl Handler for Fetch {
     const KEY: i16 = 1;
     const VERSIONS: RangeInclusive<i16> = 4..=18;
     const FLEXIBLE_FROM: i16 = 12;
+
+    const LENGTH: Length = Length::Turn;
 
     type Request = FetchRequest;
     type Response = FetchResponse;

@@ -13,6 +13,21 @@ use crate::codec::wire::Wire;
 use crate::error::ConnectionError;
 use crate::response::encode;
 
+/// Bytes of a request from which it counts as long, where its size tells.
+const LONG_REQUEST_BYTES: usize = 8 * 1024;
+
+/// How long the requests of an API may take. Those that may take longer than a turn are handled on another thread
+/// ([`Reply::Detach`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// They fit in a turn, or their handler finds out that they do not.
+    Turn,
+    /// The larger ones may be long.
+    BySize,
+    /// All may be: an administrator's, for example.
+    Long,
+}
+
 /// An API. Its handler is a function of the request and a [`RequestContext`]; it knows no socket and no connection.
 pub(crate) trait Handler {
     /// Api key.
@@ -26,10 +41,19 @@ pub(crate) trait Handler {
     /// Whether requests carry record batches, for which `produce_bytes_max` holds instead of `request_bytes_max`.
     const CARRIES_RECORDS: bool = false;
 
+    /// How long a request may take.
+    const LENGTH: Length = Length::BySize;
+
     /// Body of a request.
     type Request: Wire;
     /// Body of a response.
     type Response: Wire;
+
+    /// Whether a request may take longer than a turn although its size does not tell.
+    fn is_long(cx: &RequestContext<'_>, request: &Self::Request) -> bool {
+        let _ = (cx, request);
+        false
+    }
 
     /// Handles a request.
     fn handle(cx: &mut RequestContext<'_>, request: Self::Request) -> Reply<Self::Response>;
@@ -61,9 +85,20 @@ pub(super) fn run<H: Handler>(
     arena: &mut BytesMut,
 ) -> Result<Reply<Frame>, ConnectionError> {
     let header = cx.header;
+    let is_long = match H::LENGTH {
+        Length::Turn => false,
+        Length::BySize => cx.request_bytes > LONG_REQUEST_BYTES,
+        Length::Long => true,
+    };
+    if is_long && !cx.is_detached {
+        return Ok(Reply::Detach);
+    }
     let request = H::Request::read(&mut body, header.version).map_err(|source| {
         ConnectionError::Malformed { api: header.api.name, version: header.version.number, source }
     })?;
+    if !cx.is_detached && H::is_long(cx, &request) {
+        return Ok(Reply::Detach);
+    }
     let reply = H::handle(cx, request);
     let throttle_time_ms = cx.throttle_time_ms();
     Ok(reply.map(|mut response| {

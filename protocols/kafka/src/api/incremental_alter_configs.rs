@@ -7,7 +7,7 @@ use inver_broker::{Completion, TopicConfig};
 pub use super::alter_configs::AlterConfigsResourceResponse;
 use super::config_resource;
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Refusal, Reply};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -50,6 +50,8 @@ impl Handler for IncrementalAlterConfigs {
     const KEY: i16 = 44;
     const VERSIONS: RangeInclusive<i16> = 0..=1;
     const FLEXIBLE_FROM: i16 = 1;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = IncrementalAlterConfigsRequest;
     type Response = IncrementalAlterConfigsResponse;

@@ -6,7 +6,7 @@ use inver_access::{Operation, ResourceKind};
 use inver_broker::Completion;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -41,6 +41,8 @@ impl Handler for InitProducerId {
     const KEY: i16 = 22;
     const VERSIONS: RangeInclusive<i16> = 0..=5;
     const FLEXIBLE_FROM: i16 = 2;
+
+    const LENGTH: Length = Length::Turn;
 
     type Request = InitProducerIdRequest;
     type Response = InitProducerIdResponse;

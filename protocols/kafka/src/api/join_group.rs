@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use inver_access::Operation;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::Frame;
@@ -65,6 +65,8 @@ impl Handler for JoinGroup {
     const KEY: i16 = 11;
     const VERSIONS: RangeInclusive<i16> = 0..=9;
     const FLEXIBLE_FROM: i16 = 6;
+
+    const LENGTH: Length = Length::Turn;
 
     type Request = JoinGroupRequest;
     type Response = JoinGroupResponse;

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use inver_access::Operation;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -49,6 +49,8 @@ impl Handler for LeaveGroup {
     const KEY: i16 = 13;
     const VERSIONS: RangeInclusive<i16> = 0..=5;
     const FLEXIBLE_FROM: i16 = 4;
+
+    const LENGTH: Length = Length::Turn;
 
     type Request = LeaveGroupRequest;
     type Response = LeaveGroupResponse;

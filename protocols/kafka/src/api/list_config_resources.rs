@@ -6,7 +6,7 @@ use inver_access::Operation;
 
 use super::config_resource::kind;
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -39,6 +39,8 @@ impl Handler for ListConfigResources {
     const KEY: i16 = 74;
     const VERSIONS: RangeInclusive<i16> = 0..=1;
     const FLEXIBLE_FROM: i16 = 0;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = ListConfigResourcesRequest;
     type Response = ListConfigResourcesResponse;

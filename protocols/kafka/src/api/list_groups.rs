@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use inver_access::Operation;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -44,6 +44,8 @@ impl Handler for ListGroups {
     const KEY: i16 = 16;
     const VERSIONS: RangeInclusive<i16> = 0..=5;
     const FLEXIBLE_FROM: i16 = 3;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = ListGroupsRequest;
     type Response = ListGroupsResponse;

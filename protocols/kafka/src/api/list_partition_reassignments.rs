@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use inver_access::Operation;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Reply, message};
 use crate::access;
 use crate::codec::error_code::ErrorCode;
@@ -55,6 +55,8 @@ impl Handler for ListPartitionReassignments {
     const KEY: i16 = 46;
     const VERSIONS: RangeInclusive<i16> = 0..=0;
     const FLEXIBLE_FROM: i16 = 0;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = ListPartitionReassignmentsRequest;
     type Response = ListPartitionReassignmentsResponse;

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -53,6 +53,8 @@ impl Handler for ListTransactions {
     const KEY: i16 = 66;
     const VERSIONS: RangeInclusive<i16> = 0..=2;
     const FLEXIBLE_FROM: i16 = 0;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = ListTransactionsRequest;
     type Response = ListTransactionsResponse;

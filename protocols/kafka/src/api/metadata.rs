@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use bytes::{BufMut, BytesMut};
 use inver_access::Operation;
 use inver_broker::{Completion, Identity, Topic, TopicConfig, TopicError, TopicSpec};
 
@@ -11,9 +12,10 @@ use super::context::RequestContext;
 use super::handler::Handler;
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
+use crate::codec::frame::{Frame, FrameWriter};
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::codec::wire::Uuid;
+use crate::codec::wire::{Uuid, Wire, write_length, write_no_tagged_fields};
 use crate::map;
 use crate::node::LEADER_EPOCH;
 
@@ -73,6 +75,10 @@ messages! {
     }
 }
 
+/// Topics, and partitions, that are described within a turn. A response with more is made on another thread.
+const TOPICS_IN_A_TURN: usize = 100;
+const PARTITIONS_IN_A_TURN: usize = 1000;
+
 /// The Metadata API.
 pub struct Metadata;
 
@@ -84,11 +90,27 @@ impl Handler for Metadata {
     type Request = MetadataRequest;
     type Response = MetadataResponse;
 
+    fn is_long(cx: &RequestContext<'_>, request: &MetadataRequest) -> bool {
+        let count = |topic: &Arc<Topic>| topic.partition_count() as usize;
+        let partitions: usize = match request.topics.as_deref().filter(|_| !is_of_all(cx, request)) {
+            None if cx.namespace().topic_count() > TOPICS_IN_A_TURN => return true,
+            None => cx.namespace().topics().iter().map(count).sum(),
+            Some(topics) => {
+                let named = topics.iter().filter_map(|topic| cx.namespace().topic(topic.name.as_deref()?));
+                named.map(|topic| count(&topic)).sum()
+            }
+        };
+        partitions > PARTITIONS_IN_A_TURN
+    }
+
     fn handle(cx: &mut RequestContext<'_>, request: MetadataRequest) -> Reply<MetadataResponse> {
         let config = cx.config();
-        // In version 0 an empty list means all topics; later, null does.
-        let all = request.topics.as_ref().is_none_or(|topics| cx.version() == 0 && topics.is_empty());
+        let all = is_of_all(cx, &request);
         let access = cx.access;
+        if all && cx.is_detached && access.permissions.is_unrestricted() {
+            return Reply::Encoded(all_topics(cx, &request));
+        }
+        let includes_cluster = request.include_cluster_authorized_operations;
         let includes = request.include_topic_authorized_operations;
         let operations = |name: &str| authorized_operations::topic(access, includes, name);
         let mut completion = Completion::Now;
@@ -107,22 +129,70 @@ impl Handler for Metadata {
                 completion = completion.and(created);
             }
         }
-        let (host, port) = cx.advertised_address();
-        let node_id = config.node_id;
-        let response = MetadataResponse {
-            throttle_time_ms: 0,
-            brokers: vec![MetadataResponseBroker { node_id, host, port, rack: None }],
-            cluster_id: Some(cx.node.cluster_id.clone()),
-            controller_id: node_id,
-            topics,
-            cluster_authorized_operations: authorized_operations::cluster(
-                access,
-                request.include_cluster_authorized_operations,
-            ),
-            error_code: ErrorCode::NONE,
-        };
+        let response = MetadataResponse { topics, ..of_cluster(cx, includes_cluster) };
         Reply::Response(response, completion)
     }
+}
+
+/// Whether all topics are asked for: in version 0 by an empty list, later by null.
+fn is_of_all(cx: &RequestContext<'_>, request: &MetadataRequest) -> bool {
+    request.topics.as_ref().is_none_or(|topics| cx.version() == 0 && topics.is_empty())
+}
+
+/// A response without topics.
+fn of_cluster(cx: &RequestContext<'_>, includes_operations: bool) -> MetadataResponse {
+    let (host, port) = cx.advertised_address();
+    let node_id = cx.config().node_id;
+    MetadataResponse {
+        throttle_time_ms: 0,
+        brokers: vec![MetadataResponseBroker { node_id, host, port, rack: None }],
+        cluster_id: Some(cx.node.cluster_id.clone()),
+        controller_id: node_id,
+        topics: Vec::new(),
+        cluster_authorized_operations: authorized_operations::cluster(cx.access, includes_operations),
+        error_code: ErrorCode::NONE,
+    }
+}
+
+/// The response with all topics for a client that may do everything: its longest part is encoded once for all of those that
+/// ask at the same time.
+fn all_topics(cx: &RequestContext<'_>, request: &MetadataRequest) -> Frame {
+    let (version, node_id) = (cx.header.version, cx.config().node_id);
+    let includes = request.include_topic_authorized_operations;
+    let key = (cx.namespace().version(), version.number, includes);
+    let topics = cx.access.node.topics.get(key, || {
+        let (known, mut out) = (cx.namespace().topics(), BytesMut::new());
+        write_length(&mut out, known.len(), version.flexible);
+        for topic in known {
+            let operations = authorized_operations::topic(cx.access, includes, topic.name());
+            describe(&topic, node_id, operations).write(&mut out, version);
+        }
+        out.into()
+    });
+    let response = of_cluster(cx, request.include_cluster_authorized_operations);
+    let mut arena = BytesMut::new();
+    let mut writer = FrameWriter::new(&mut arena, cx.header);
+    let out = writer.out();
+    if version.number >= 3 {
+        out.put_i32(cx.throttle_time_ms());
+    }
+    response.brokers.write(out, version);
+    if version.number >= 2 {
+        response.cluster_id.write(out, version);
+    }
+    if version.number >= 1 {
+        response.controller_id.write(out, version);
+    }
+    writer.splice(topics);
+    let out = writer.out();
+    if (8..=10).contains(&version.number) {
+        response.cluster_authorized_operations.write(out, version);
+    }
+    if version.number >= 13 {
+        response.error_code.write(out, version);
+    }
+    write_no_tagged_fields(out, version);
+    writer.finish()
 }
 
 /// The metadata of one requested topic, and the completion of its creation if it was created.

@@ -8,7 +8,7 @@ use inver_access::Operation;
 use inver_broker::{AuditKind, Completion};
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -62,6 +62,8 @@ impl Handler for OffsetDelete {
     const KEY: i16 = 47;
     const VERSIONS: RangeInclusive<i16> = 0..=0;
     const FLEXIBLE_FROM: i16 = 1;
+
+    const LENGTH: Length = Length::Long;
 
     type Request = OffsetDeleteRequest;
     type Response = OffsetDeleteResponse;

@@ -108,6 +108,14 @@ impl Handler for OffsetFetch {
     type Request = OffsetFetchRequest;
     type Response = OffsetFetchResponse;
 
+    fn is_long(cx: &RequestContext<'_>, request: &OffsetFetchRequest) -> bool {
+        // All offsets of a group.
+        match cx.version() >= GROUPS_SINCE {
+            true => request.groups.iter().any(|group| group.topics.is_none()),
+            false => request.topics.is_none(),
+        }
+    }
+
     fn handle(cx: &mut RequestContext<'_>, request: OffsetFetchRequest) -> Reply<OffsetFetchResponse> {
         if cx.version() >= GROUPS_SINCE {
             let groups = request.groups.into_iter().map(|group| fetch_group(cx, group)).collect();

@@ -1,7 +1,8 @@
 //! Produce: appends record batches, verbatim.
 //!
 //! The records of a partition must be one batch of format 2 with a valid checksum. Its header is rewritten only where
-//! the topic assigns timestamps itself, or where the producer's greatest timestamp is wrong. The response waits until
+//! the topic assigns timestamps itself, or where the producer's greatest timestamp is wrong. Records are checked as a stream: a
+//! request may decompress to `kafka.inflated_bytes_max`, and one that is much work is handled on another thread. The response waits until
 //! the log has committed all batches; `acks` 1 and -1 are the same, since there is one node.
 
 use std::ops::RangeInclusive;
@@ -9,13 +10,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_access::Operation;
-use inver_broker::{Completion, LimitReached, Partition, Topic};
+use inver_broker::{Completion, LimitReached, Partition, ProduceError, Topic};
 use inver_driver::{Count, count};
 use inver_storage::SubmitError;
 use inver_storage::batch::{Batch, BatchError, Compression};
+use smallvec::SmallVec;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Reply, message};
 use crate::access;
 use crate::codec::error_code::ErrorCode;
@@ -23,7 +25,7 @@ use crate::codec::messages::messages;
 use crate::codec::text::Str;
 use crate::codec::wire::Uuid;
 use crate::error::ConnectionError;
-use crate::map::batch::{self, BatchRefusal, Checked};
+use crate::map::batch::{self, Allowance, BatchRefusal, CheckError, Checked};
 use crate::map::partition::{partition_index, wire_offset};
 use crate::settings::topic::ProduceSettings;
 use crate::traced;
@@ -100,6 +102,9 @@ const COPIED_BYTES_MAX: usize = 4096;
 /// Time for which clients are asked to wait when the disk or the memory is low, milliseconds.
 const GATE_THROTTLE_MS: i32 = 500;
 
+/// What is checked within a turn: about as much as its time allows for. A request of more is handled on another thread.
+const PRODUCE_IN_A_TURN: Allowance = Allowance { plain: 2 << 20, inflated: 512 << 10 };
+
 /// Position of the format version in a batch; the same in all formats.
 const MAGIC_AT: usize = 16;
 
@@ -111,10 +116,12 @@ impl Handler for Produce {
     const FLEXIBLE_FROM: i16 = 9;
     const CARRIES_RECORDS: bool = true;
 
+    const LENGTH: Length = Length::Turn;
+
     type Request = ProduceRequest;
     type Response = ProduceResponse;
 
-    fn handle(cx: &mut RequestContext<'_>, request: ProduceRequest) -> Reply<ProduceResponse> {
+    fn handle(cx: &mut RequestContext<'_>, mut request: ProduceRequest) -> Reply<ProduceResponse> {
         let mut throttle_ms = 0;
         let reject_all = if !matches!(request.acks, -1..=1) {
             Some((ErrorCode::INVALID_REQUIRED_ACKS, "acks must be 0, 1 or -1".to_owned()))
@@ -125,22 +132,44 @@ impl Handler for Produce {
         } else {
             None
         };
-        let mut completion = Completion::Now;
-        let (mut failure, mut records) = (None, 0);
-        let mut responses = Vec::with_capacity(request.topic_data.len());
-        for data in request.topic_data {
+        // Every batch is checked before one is appended: what takes long is found out in time.
+        let long = Allowance { plain: usize::MAX, inflated: cx.config().limits.inflated_bytes_max };
+        let mut allowance = if cx.is_detached { long } else { PRODUCE_IN_A_TURN };
+        let mut topics = SmallVec::<[_; 1]>::new();
+        let mut batches = SmallVec::<[Result<CheckedBatch, Rejection>; 2]>::new();
+        for data in &mut request.topic_data {
             let topic = cx.topic_for(Operation::Write, BY_ID_SINCE, &data.name, data.topic_id);
             let topic = topic.map(|topic| {
                 let settings = ProduceSettings::of(&topic, cx.config());
                 (topic, settings)
             });
+            for partition in &mut data.partition_data {
+                let records = partition.records.take();
+                let checked = match (&reject_all, &topic) {
+                    (Some((code, text)), _) => Err(Rejection::new(*code, text.clone()).into()),
+                    (None, Ok(topic)) => check_partition(cx, topic, partition.index, records, &mut allowance),
+                    (None, Err(code)) => Err(Rejection::new(*code, no_topic(*code)).into()),
+                };
+                batches.push(match checked {
+                    Ok(batch) => Ok(batch),
+                    Err(Unchecked::Rejected(rejection)) => Err(rejection),
+                    Err(Unchecked::TooLong) if !cx.is_detached => return Reply::Detach,
+                    Err(Unchecked::TooLong) => Err(too_much(cx)),
+                });
+            }
+            topics.push(topic.ok());
+        }
+        let mut completion = Completion::Now;
+        let (mut failure, mut records) = (None, 0);
+        let mut responses = Vec::with_capacity(request.topic_data.len());
+        let mut batches = batches.into_iter();
+        for (data, topic) in request.topic_data.into_iter().zip(topics) {
             let mut partition_responses = Vec::with_capacity(data.partition_data.len());
-            for partition in data.partition_data {
+            for (partition, batch) in data.partition_data.into_iter().zip(&mut batches) {
                 let index = partition.index;
-                let outcome = match (&reject_all, &topic) {
-                    (Some((code, text)), _) => Err(Rejection::new(*code, text.clone())),
-                    (None, Ok((topic, settings))) => append(cx, topic, settings, partition),
-                    (None, Err(code)) => Err(Rejection::new(*code, no_topic(*code))),
+                let outcome = match &topic {
+                    Some((topic, settings)) => batch.and_then(|batch| append(cx, topic, settings, batch)),
+                    None => batch.map(|_| Appended::default()),
                 };
                 match &outcome {
                     Ok(appended) => {
@@ -203,6 +232,7 @@ impl From<BatchRefusal> for Rejection {
 }
 
 /// An appended batch.
+#[derive(Default)]
 struct Appended {
     base_offset: i64,
     append_time_ms: i64,
@@ -211,20 +241,59 @@ struct Appended {
     records: u32,
 }
 
+/// A batch that may be appended.
+struct CheckedBatch {
+    partition: Arc<Partition>,
+    batch: Batch,
+    facts: Checked,
+    /// When it was checked.
+    now_ms: i64,
+}
+
+/// Why a batch was not checked to the end.
+enum Unchecked {
+    Rejected(Rejection),
+    /// The allowance of the request is used up.
+    TooLong,
+}
+
+impl<R: Into<Rejection>> From<R> for Unchecked {
+    fn from(rejection: R) -> Unchecked {
+        Unchecked::Rejected(rejection.into())
+    }
+}
+
+/// The records of a request decompress to more than is allowed: clients send them in smaller batches.
+fn too_much(cx: &RequestContext<'_>) -> Rejection {
+    let bytes_max = cx.config().limits.inflated_bytes_max;
+    let text = format!("the records of a request decompress to more than {bytes_max} bytes");
+    Rejection::new(ErrorCode::MESSAGE_TOO_LARGE, text)
+}
+
+fn check_partition(
+    cx: &RequestContext<'_>,
+    (topic, settings): &(Arc<Topic>, ProduceSettings),
+    index: i32,
+    records: Option<Bytes>,
+    allowance: &mut Allowance,
+) -> Result<CheckedBatch, Unchecked> {
+    let partition = partition_index(index).and_then(|index| topic.partition(index)).ok_or_else(|| {
+        Rejection::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "the topic has no such partition")
+    })?;
+    let now_ms = cx.node.now_ms();
+    let (batch, facts) = check(cx.version(), settings, records, now_ms, allowance)?;
+    Ok(CheckedBatch { partition, batch, facts, now_ms })
+}
+
 fn append(
     cx: &RequestContext<'_>,
     topic: &Arc<Topic>,
     settings: &ProduceSettings,
-    data: PartitionProduceData,
+    checked: CheckedBatch,
 ) -> Result<Appended, Rejection> {
-    let partition =
-        partition_index(data.index).and_then(|index| topic.partition(index)).ok_or_else(|| {
-            Rejection::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "the topic has no such partition")
-        })?;
-    let now_ms = cx.node.now_ms();
-    let (batch, checked) = check(cx.version(), settings, data.records, now_ms)?;
+    let CheckedBatch { partition, batch, facts, now_ms } = checked;
     let append_ms = settings.append_time.then_some(now_ms);
-    let (batch, append_time_ms) = batch::stamped(batch, &checked, append_ms)?;
+    let (batch, append_time_ms) = batch::stamped(batch, &facts, append_ms)?;
     let (bytes, records) = (batch.bytes().len(), batch.record_count());
     let tracer = cx.namespace().traces().tracer();
     let spans = tracer.map(|tracer| traced::produced(tracer, topic, &batch, &cx.traced_client()));
@@ -251,8 +320,16 @@ fn submit(
     let (base, lsn) = match cx.namespace().produce_as(Some(&cx.access.permissions), topic, partition, batch) {
         Ok(submitted) => (submitted.bases.first().copied().unwrap_or_default(), submitted.lsn),
         // A retry of a batch whose response was lost: it gets the same response, under the same condition.
-        Err(SubmitError::DuplicateSequence { base_offset, lsn }) => (base_offset, lsn),
-        Err(error) => return Err(submit_error(&error)),
+        Err(ProduceError::Log(SubmitError::DuplicateSequence { base_offset, lsn })) => (base_offset, lsn),
+        Err(ProduceError::Log(error)) => return Err(submit_error(&error)),
+        Err(error @ ProduceError::Address { record, .. }) => {
+            let records =
+                vec![(i32::try_from(record).unwrap_or(i32::MAX), "The address that it names is too long")];
+            return Err(Rejection {
+                records,
+                ..Rejection::new(ErrorCode::INVALID_RECORD, error.to_string())
+            });
+        }
     };
     Ok((wire_offset(base), Completion::At(lsn)))
 }
@@ -274,7 +351,8 @@ fn check(
     settings: &ProduceSettings,
     records: Option<Bytes>,
     now_ms: i64,
-) -> Result<(Batch, Checked), Rejection> {
+    allowance: &mut Allowance,
+) -> Result<(Batch, Checked), Unchecked> {
     let invalid = |text: &str| Rejection::new(ErrorCode::INVALID_RECORD, text);
     let mut records =
         records.filter(|records| !records.is_empty()).ok_or_else(|| invalid("there are no records"))?;
@@ -286,41 +364,44 @@ fn check(
         let text = "batch formats before 2 are not supported";
         let is_old = version < RECORD_BATCH_SINCE;
         let code = if is_old { ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT } else { ErrorCode::INVALID_RECORD };
-        return Err(Rejection::new(code, text));
+        return Err(Rejection::new(code, text).into());
     }
     let batch = Batch::split_first(&mut records).map_err(|error| malformed(&error))?;
     if !records.is_empty() {
-        return Err(invalid("the records of a partition must be exactly one batch"));
+        return Err(invalid("the records of a partition must be exactly one batch").into());
     }
     if batch.bytes().len() > settings.message_bytes_max {
         let (bytes, bytes_max) = (batch.bytes().len(), settings.message_bytes_max);
         let text = format!("batch of {bytes} bytes exceeds the topic's max.message.bytes of {bytes_max}");
-        return Err(Rejection::new(ErrorCode::MESSAGE_TOO_LARGE, text));
+        return Err(Rejection::new(ErrorCode::MESSAGE_TOO_LARGE, text).into());
     }
     let header = batch.header();
     if header.is_control() {
-        return Err(invalid("clients must not write control batches"));
+        return Err(invalid("clients must not write control batches").into());
     }
     if header.is_transactional() {
         let text = "transactions are not supported";
-        return Err(Rejection::new(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, text));
+        return Err(Rejection::new(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, text).into());
     }
     if header.base_offset != 0 {
         let base = header.base_offset;
-        return Err(invalid(&format!("the base offset of the batch should be 0, but it is {base}")));
+        return Err(invalid(&format!("the base offset of the batch should be 0, but it is {base}")).into());
     }
     if header.has_producer() && header.base_sequence < 0 {
         let (sequence, producer) = (header.base_sequence, header.producer_id);
-        return Err(invalid(&format!("invalid sequence number {sequence} of producer {producer}")));
+        return Err(invalid(&format!("invalid sequence number {sequence} of producer {producer}")).into());
     }
     let compression = Compression::from_attributes(header.attributes)
         .map_err(|error| Rejection::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, error.to_string()))?;
     if compression == Compression::Zstd && version < ZSTD_SINCE {
         let text = format!("zstd requires Produce version {ZSTD_SINCE}");
-        return Err(Rejection::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, text));
+        return Err(Rejection::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, text).into());
     }
-    let checked = batch::check_records(&batch, settings.rules(now_ms))?;
-    Ok((batch, checked))
+    match batch::check_records(&batch, settings.rules(now_ms), allowance) {
+        Ok(checked) => Ok((batch, checked)),
+        Err(CheckError::Refused(refusal)) => Err(refusal.into()),
+        Err(CheckError::Exhausted) => Err(Unchecked::TooLong),
+    }
 }
 
 fn malformed(error: &BatchError) -> Rejection {

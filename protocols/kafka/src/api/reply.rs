@@ -3,6 +3,7 @@
 use inver_broker::{Completion, Identity};
 use inver_settings::{MESSAGE_BYTES_MAX, excerpt};
 
+use crate::codec::frame::Frame;
 use crate::codec::text::Str;
 use crate::error::ConnectionError;
 use crate::sasl::Credentials;
@@ -12,6 +13,8 @@ use crate::ticket::Claim;
 pub(crate) enum Reply<R> {
     /// The response, to be sent once it is complete.
     Response(R, Completion),
+    /// A response without errors that its handler encoded, with parts that it shares with others.
+    Encoded(Frame),
     /// A response that another task gives through the claim's ticket.
     Deferred(Claim),
     /// A response that a group's coordinator gives to a member through the claim's ticket.
@@ -31,6 +34,8 @@ pub(crate) enum Reply<R> {
     Admit(Identity, R),
     /// The client expects no response.
     None,
+    /// Nothing was done yet: the request may take longer than a turn, and is to be handled on another thread.
+    Detach,
     /// The response, if there is one, and then the end of the connection.
     Close(Option<R>, ConnectionError),
 }
@@ -45,12 +50,14 @@ impl<R> Reply<R> {
     pub(crate) fn map<S>(self, convert: impl FnOnce(R) -> S) -> Reply<S> {
         match self {
             Reply::Response(response, completion) => Reply::Response(convert(response), completion),
+            Reply::Encoded(frame) => Reply::Encoded(frame),
             Reply::Deferred(claim) => Reply::Deferred(claim),
             Reply::Member { claim, group, member_id } => Reply::Member { claim, group, member_id },
             Reply::Fetch(number) => Reply::Fetch(number),
             Reply::Authenticate(credentials) => Reply::Authenticate(credentials),
             Reply::Admit(identity, response) => Reply::Admit(identity, convert(response)),
             Reply::None => Reply::None,
+            Reply::Detach => Reply::Detach,
             Reply::Close(response, error) => Reply::Close(response.map(convert), error),
         }
     }

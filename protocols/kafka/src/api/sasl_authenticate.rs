@@ -6,7 +6,7 @@ use bytes::Bytes;
 use inver_broker::Identity;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::{Reply, message};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -37,6 +37,8 @@ impl Handler for SaslAuthenticate {
     const VERSIONS: RangeInclusive<i16> = 0..=2;
     const FLEXIBLE_FROM: i16 = 2;
     const BEFORE_AUTHENTICATION: bool = true;
+
+    const LENGTH: Length = Length::Turn;
 
     type Request = SaslAuthenticateRequest;
     type Response = SaslAuthenticateResponse;

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -32,6 +32,8 @@ impl Handler for SaslHandshake {
     const VERSIONS: RangeInclusive<i16> = 0..=1;
     const FLEXIBLE_FROM: i16 = 2;
     const BEFORE_AUTHENTICATION: bool = true;
+
+    const LENGTH: Length = Length::Turn;
 
     type Request = SaslHandshakeRequest;
     type Response = SaslHandshakeResponse;

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use inver_access::Operation;
 
 use super::context::RequestContext;
-use super::handler::Handler;
+use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::Frame;
@@ -53,6 +53,8 @@ impl Handler for SyncGroup {
     const KEY: i16 = 14;
     const VERSIONS: RangeInclusive<i16> = 0..=5;
     const FLEXIBLE_FROM: i16 = 4;
+
+    const LENGTH: Length = Length::Turn;
 
     type Request = SyncGroupRequest;
     type Response = SyncGroupResponse;

@@ -144,6 +144,7 @@ impl Fixture {
             now: tokio::time::Instant::now(),
             topics: &mut self.topics,
             mailbox: &self.mailbox,
+            is_detached: false,
         };
         let reply = H::handle(&mut cx, request);
         self.throttle_time_ms = cx.throttle_time_ms();

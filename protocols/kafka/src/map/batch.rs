@@ -1,11 +1,11 @@
 //! Validation of a producer's batch, and the rewrite of its header where that cannot be avoided.
 
 use bytes::{Bytes, BytesMut};
-use inver_broker::message::ORIGIN_HEADER;
 use inver_storage::batch::{
-    Batch, BatchHeader, Compression, HEADER_BYTES, LOG_APPEND_TIME, MARK, get_varint, get_varlong, records,
+    Batch, BatchError, BatchHeader, Compression, DECOMPRESSED_BYTES_MAX, HEADER_BYTES, LOG_APPEND_TIME, MARK,
 };
 
+use super::records::Walk;
 use crate::codec::error_code::ErrorCode;
 
 /// Start of the bytes that the checksum covers: the attributes.
@@ -48,28 +48,63 @@ pub(crate) struct Checked {
     pub(crate) claims_origin: bool,
 }
 
+/// What the batches of a request may still cost, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    /// Of records that are not compressed.
+    pub(crate) plain: usize,
+    /// Of records that are, decompressed.
+    pub(crate) inflated: usize,
+}
+
+/// Why the check of a batch ended early.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum CheckError {
+    Refused(BatchRefusal),
+    /// It would cost more than the allowance.
+    Exhausted,
+}
+
+impl From<BatchRefusal> for CheckError {
+    fn from(refusal: BatchRefusal) -> CheckError {
+        CheckError::Refused(refusal)
+    }
+}
+
 /// Checks that the header's record count is right, that the records are numbered from 0 and well-formed, that nothing
-/// follows them, and that each meets the topic's rules. Compressed records are decompressed for this, up to the limit
-/// that holds for every reader, and the result is dropped: the batch is stored as received.
-pub(crate) fn check_records(batch: &Batch, rules: Rules) -> Result<Checked, BatchRefusal> {
+/// follows them, and that each meets the topic's rules. Compressed records are decompressed for this piece by piece, up to the
+/// limit that holds for every reader: the batch is stored as received. Takes what it costs from the allowance.
+pub(crate) fn check_records(
+    batch: &Batch,
+    rules: Rules,
+    allowance: &mut Allowance,
+) -> Result<Checked, CheckError> {
     let header = batch.header();
     if header.record_count == 0 || header.offset_span() != u64::from(header.record_count) {
-        return Err(invalid("the record count and the last offset delta do not match"));
+        return Err(invalid("the record count and the last offset delta do not match").into());
     }
-    if matches!(Compression::from_attributes(header.attributes), Ok(Compression::Lz4)) {
-        check_lz4_frame(batch.bytes().get(HEADER_BYTES..).unwrap_or_default())?;
+    match Compression::from_attributes(header.attributes) {
+        Ok(Compression::Lz4) => check_lz4_frame(batch.bytes().get(HEADER_BYTES..).unwrap_or_default())?,
+        Ok(Compression::None) => {
+            let left = allowance.plain.checked_sub(batch.bytes().len());
+            allowance.plain = left.ok_or(CheckError::Exhausted)?;
+        }
+        _ => {}
     }
-    let bytes = records(batch.bytes()).map_err(|error| invalid(error.to_string()))?.rest();
-    let mut records = Records { bytes: &bytes, at: 0 };
+    let failed = |error: BatchError| match error {
+        BatchError::TooLarge { bytes_max } if bytes_max < DECOMPRESSED_BYTES_MAX => CheckError::Exhausted,
+        error => invalid(error.to_string()).into(),
+    };
+    let mut walk = Walk::new(batch, allowance.inflated.min(DECOMPRESSED_BYTES_MAX)).map_err(failed)?;
     let mut checked = Checked { last_ms: i64::MIN, claims_origin: false };
     let mut invalid_records: Vec<(i32, &'static str)> = Vec::new();
     let mut code = ErrorCode::INVALID_RECORD;
     for number in 0..header.record_count {
-        let malformed = || invalid(format!("record {number} is malformed"));
-        let record = records.next().ok_or_else(malformed)?;
+        let malformed = || CheckError::from(invalid(format!("record {number} is malformed")));
+        let record = walk.next().map_err(failed)?.ok_or_else(malformed)?;
         if u32::try_from(record.offset_delta) != Ok(number) {
             let delta = record.offset_delta;
-            return Err(invalid(format!("record {number} has offset delta {delta}")));
+            return Err(invalid(format!("record {number} has offset delta {delta}")).into());
         }
         let time = header.base_timestamp.saturating_add(record.timestamp_delta);
         checked.last_ms = checked.last_ms.max(time);
@@ -88,13 +123,14 @@ pub(crate) fn check_records(batch: &Batch, rules: Rules) -> Result<Checked, Batc
         };
         invalid_records.push((i32::try_from(number).unwrap_or(i32::MAX), reason));
         if invalid_records.len() == INVALID_RECORDS_MAX {
-            return Err(rejected(code, invalid_records));
+            return Err(rejected(code, invalid_records).into());
         }
     }
-    if records.at != bytes.len() {
-        return Err(invalid("bytes after the last record"));
+    if !walk.is_at_end().map_err(failed)? {
+        return Err(invalid("bytes after the last record").into());
     }
-    if invalid_records.is_empty() { Ok(checked) } else { Err(rejected(code, invalid_records)) }
+    allowance.inflated = allowance.inflated.saturating_sub(walk.inflated_bytes());
+    if invalid_records.is_empty() { Ok(checked) } else { Err(rejected(code, invalid_records).into()) }
 }
 
 /// Checks that an LZ4 frame can be read by every client: Kafka's Java client reads frames of version 1 with independent
@@ -116,61 +152,6 @@ fn check_lz4_frame(frame: &[u8]) -> Result<(), BatchRefusal> {
 
 fn rejected(code: ErrorCode, records: Vec<(i32, &'static str)>) -> BatchRefusal {
     BatchRefusal { code, message: "One or more records have been rejected".to_owned(), records }
-}
-
-/// A walk over the records of a batch.
-struct Records<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-/// The fields of a record that are checked.
-struct RecordFields {
-    timestamp_delta: i64,
-    offset_delta: i32,
-    has_key: bool,
-    claims_origin: bool,
-}
-
-impl Records<'_> {
-    /// The next record; `None` if it is malformed.
-    #[inline]
-    fn next(&mut self) -> Option<RecordFields> {
-        let length = usize::try_from(get_varint(self.bytes, &mut self.at)?).ok()?;
-        let end = self.at.checked_add(length)?;
-        let record = self.bytes.get(..end)?;
-        // The attributes take one byte and are unused.
-        let mut at = self.at + 1;
-        let timestamp_delta = get_varlong(record, &mut at)?;
-        let offset_delta = get_varint(record, &mut at)?;
-        let has_key = skip(record, &mut at)?;
-        skip(record, &mut at)?;
-        // Every header takes at least two bytes, so the remaining bytes bound the loop.
-        let headers = u32::try_from(get_varint(record, &mut at)?).ok()?;
-        let claims_origin = headers > 0 && is_origin(record, at);
-        for _ in 0..headers {
-            let named = skip(record, &mut at)?;
-            skip(record, &mut at).filter(|_| named)?;
-        }
-        self.at = end;
-        (at == end).then_some(RecordFields { timestamp_delta, offset_delta, has_key, claims_origin })
-    }
-}
-
-/// Whether the header here has the name of the one that tells the origin. Its length may have more bytes than it needs.
-#[inline]
-fn is_origin(record: &[u8], mut at: usize) -> bool {
-    get_varint(record, &mut at) == Some(ORIGIN_HEADER.len() as i32)
-        && record.get(at..).is_some_and(|rest| rest.starts_with(ORIGIN_HEADER))
-}
-
-/// Skips a field with a length prefix. Whether it is present, as opposed to null.
-#[inline]
-fn skip(record: &[u8], at: &mut usize) -> Option<bool> {
-    let length = get_varint(record, at)?;
-    let Ok(length) = usize::try_from(length) else { return (length == -1).then_some(false) };
-    *at = at.checked_add(length).filter(|end| *end <= record.len())?;
-    Some(true)
 }
 
 /// The batch to store, and the timestamp assigned to it (-1 if it keeps the producer's).
@@ -220,8 +201,8 @@ fn rewritten(batch: &Batch, header: BatchHeader) -> Result<Batch, BatchRefusal> 
 mod tests {
     use std::io::Write;
 
-    use inver_broker::message::HeaderView;
-    use inver_storage::batch::BatchBuilder;
+    use inver_broker::message::{HeaderView, ORIGIN_HEADER};
+    use inver_storage::batch::{BatchBuilder, records};
     use lz4_flex::frame::{BlockMode, FrameEncoder, FrameInfo};
 
     use super::*;
@@ -243,6 +224,16 @@ mod tests {
         batch_as(times, Compression::None)
     }
 
+    const PLENTY: Allowance = Allowance { plain: usize::MAX, inflated: usize::MAX };
+
+    fn check(batch: &Batch, rules: Rules) -> Result<Checked, BatchRefusal> {
+        let mut plenty = PLENTY;
+        check_records(batch, rules, &mut plenty).map_err(|error| match error {
+            CheckError::Refused(refusal) => refusal,
+            CheckError::Exhausted => panic!("there was plenty"),
+        })
+    }
+
     fn code(outcome: Result<Checked, BatchRefusal>) -> Option<ErrorCode> {
         outcome.err().map(|refusal| refusal.code)
     }
@@ -251,7 +242,7 @@ mod tests {
     fn a_valid_batch_is_stored_as_received() {
         for codec in CODECS {
             let batch = batch_as(&[5, 9, 7], codec);
-            let checked = check_records(&batch, KEYED).unwrap();
+            let checked = check(&batch, KEYED).unwrap();
             assert_eq!(checked.last_ms, 9, "{codec:?}");
             let (kept, time) = stamped(batch.clone(), &checked, None).unwrap();
             assert_eq!((kept.bytes(), time), (batch.bytes(), -1));
@@ -264,7 +255,7 @@ mod tests {
         for wrong in [-1, 7, i64::MAX] {
             let header = BatchHeader { max_timestamp: wrong, ..*sound.header() };
             let lacking = rewritten(&sound, header).unwrap();
-            let checked = check_records(&lacking, ANY).unwrap();
+            let checked = check(&lacking, ANY).unwrap();
             let (kept, _) = stamped(lacking, &checked, None).unwrap();
             assert_eq!(kept.bytes(), sound.bytes());
         }
@@ -273,7 +264,7 @@ mod tests {
     #[test]
     fn an_assigned_timestamp_is_in_the_header() {
         let batch = batch(&[5, 9]);
-        let checked = check_records(&batch, ANY).unwrap();
+        let checked = check(&batch, ANY).unwrap();
         let (kept, time) = stamped(batch, &checked, Some(77)).unwrap();
         assert_eq!((kept.header().max_timestamp, time), (77, 77));
         assert_ne!(kept.header().attributes & LOG_APPEND_TIME, 0);
@@ -286,22 +277,22 @@ mod tests {
             builder.push(5, None, &[(b"h", Some(b"v"))], None);
             builder.push(5, None, &[(ORIGIN_HEADER, Some(b"x/01")), (b"user-id", Some(b"admin"))], None);
             let sent = builder.finish_as(codec, None);
-            let checked = check_records(&sent, ANY).unwrap();
+            let checked = check(&sent, ANY).unwrap();
             let (kept, _) = stamped(sent.clone(), &checked, None).unwrap();
             assert_eq!(kept.header().attributes, sent.header().attributes | MARK, "{codec:?}");
             assert_eq!(kept.bytes()[HEADER_BYTES..], sent.bytes()[HEADER_BYTES..]);
             let records: Vec<_> = records(kept.bytes()).unwrap().map(Result::unwrap).collect();
             assert!(records.iter().all(|record| HeaderView::of(record).origin().is_none()));
-            let (again, _) = stamped(kept.clone(), &check_records(&kept, ANY).unwrap(), None).unwrap();
+            let (again, _) = stamped(kept.clone(), &check(&kept, ANY).unwrap(), None).unwrap();
             assert_eq!(again, kept);
         }
         // A length of more bytes than it needs: 0x98 0x00 is 12.
         let padded = [&[0, 0, 0, 1, 1, 2, 0x98, 0x00][..], ORIGIN_HEADER, &[8], b"x/00"].concat();
-        assert!(check_records(&forged(&padded).unwrap(), ANY).unwrap().claims_origin);
+        assert!(check(&forged(&padded).unwrap(), ANY).unwrap().claims_origin);
         for header in [&b"inver-origins"[..], b"inver-origi", b""] {
             let mut builder = BatchBuilder::new(1024);
             builder.push(5, None, &[(header, Some(b"x/01")), (ORIGIN_HEADER, Some(b"x/01"))], None);
-            assert!(!check_records(&builder.finish(), ANY).unwrap().claims_origin);
+            assert!(!check(&builder.finish(), ANY).unwrap().claims_origin);
         }
     }
 
@@ -311,7 +302,7 @@ mod tests {
             let sound = batch_as(&[1, 2, 3], codec);
             for (record_count, last_offset_delta) in [(2, 1), (4, 3), (3, 5), (1_000_000, 999_999)] {
                 let header = BatchHeader { record_count, last_offset_delta, ..*sound.header() };
-                let refused = rewritten(&sound, header).and_then(|batch| check_records(&batch, ANY));
+                let refused = rewritten(&sound, header).and_then(|batch| check(&batch, ANY));
                 assert_eq!(code(refused), Some(ErrorCode::INVALID_RECORD), "{record_count} {codec:?}");
             }
         }
@@ -333,7 +324,7 @@ mod tests {
     #[test]
     fn malformed_records_are_rejected() {
         // Attributes, time, offset, key length, value length, number of headers.
-        assert_eq!(code(check_records(&forged(&[0, 0, 0, 1, 1, 0]).unwrap(), ANY)), None);
+        assert_eq!(code(check(&forged(&[0, 0, 0, 1, 1, 0]).unwrap(), ANY)), None);
         for (what, record) in [
             ("a key of length -5", &[0u8, 0, 0, 9, 1, 0][..]),
             ("a key beyond the record", &[0, 0, 0, 8, 1, 0]),
@@ -345,7 +336,7 @@ mod tests {
             ("an endless varint", &[0, 0x80, 0x80, 0x80, 0x80, 0x80]),
             ("an empty record", &[]),
         ] {
-            let refused = forged(record).and_then(|batch| check_records(&batch, ANY));
+            let refused = forged(record).and_then(|batch| check(&batch, ANY));
             assert_eq!(code(refused), Some(ErrorCode::INVALID_RECORD), "{what}");
         }
     }
@@ -355,7 +346,7 @@ mod tests {
         let sound = batch(&[1, 2]);
         for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
             let header = BatchHeader { attributes: codec.attribute(), ..*sound.header() };
-            let refused = rewritten(&sound, header).and_then(|batch| check_records(&batch, ANY));
+            let refused = rewritten(&sound, header).and_then(|batch| check(&batch, ANY));
             assert_eq!(code(refused), Some(ErrorCode::INVALID_RECORD), "{codec:?}");
         }
     }
@@ -364,16 +355,7 @@ mod tests {
     fn lz4_frames_that_the_java_client_cannot_read_are_rejected() {
         let sound = batch(&[1, 2]);
         let records = sound.bytes().get(HEADER_BYTES..).unwrap();
-        let as_frame = |frame: &[u8]| {
-            let bytes = [&sound.bytes()[..HEADER_BYTES], frame].concat();
-            let length = i32::try_from(bytes.len() - 12).unwrap();
-            let mut bytes = BytesMut::from(bytes.as_slice());
-            bytes[8..12].copy_from_slice(&length.to_be_bytes());
-            bytes[22] |= 3;
-            let crc = crc32c::crc32c(&bytes[CRC_START..]);
-            bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-            check_records(&Batch::parse(bytes.freeze()).unwrap(), ANY)
-        };
+        let as_frame = |frame: &[u8]| check(&with_records(&sound, Compression::Lz4, frame), ANY);
         let framed = |mode| {
             let mut encoder = FrameEncoder::with_frame_info(FrameInfo::new().block_mode(mode), Vec::new());
             encoder.write_all(records).unwrap();
@@ -392,22 +374,93 @@ mod tests {
         let mut builder = BatchBuilder::new(1024);
         builder.push(1, None, &[], Some(b"value"));
         let batch = builder.finish();
-        assert_eq!(code(check_records(&batch, ANY)), None);
-        let refused = check_records(&batch, KEYED).unwrap_err();
+        assert_eq!(code(check(&batch, ANY)), None);
+        let refused = check(&batch, KEYED).unwrap_err();
         assert_eq!(refused.code, ErrorCode::INVALID_RECORD);
         assert_eq!(refused.records[0].0, 0);
         let mut builder = BatchBuilder::new(1024);
         (0..=INVALID_RECORDS_MAX).for_each(|_| builder.push(1, None, &[], None));
-        let refused = check_records(&builder.finish(), KEYED).unwrap_err();
+        let refused = check(&builder.finish(), KEYED).unwrap_err();
         assert_eq!(refused.records.len(), INVALID_RECORDS_MAX);
     }
 
     #[test]
     fn timestamps_have_bounds() {
         let rules = Rules { keyed: false, times: Some((100, 200)) };
-        assert_eq!(code(check_records(&batch(&[100, 200, -1]), rules)), None);
-        let refused = check_records(&batch(&[150, 99, 201]), rules).unwrap_err();
+        assert_eq!(code(check(&batch(&[100, 200, -1]), rules)), None);
+        let refused = check(&batch(&[150, 99, 201]), rules).unwrap_err();
         assert_eq!(refused.code, ErrorCode::INVALID_TIMESTAMP);
         assert_eq!(refused.records.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn records_of_every_size_are_walked_alike_in_memory_and_through_the_window() {
+        for bytes in [0, 1, 50_000, 65_500, 65_530, 70_000, 300_000] {
+            let value = vec![b'v'; bytes];
+            for codec in CODECS {
+                let mut builder = BatchBuilder::new(1024);
+                builder.push(3, Some(&value), &[(b"h", Some(&value)), (b"i", None)], None);
+                builder.push(9, Some(b"k"), &[(ORIGIN_HEADER, Some(b"x/01"))], Some(&value));
+                builder.push(4, Some(b"k"), &[], Some(&value));
+                let checked = check(&builder.finish_as(codec, None), KEYED).unwrap();
+                assert_eq!((checked.last_ms, checked.claims_origin), (9, true), "{bytes} {codec:?}");
+                builder.push(3, Some(&value), &[(ORIGIN_HEADER, Some(&value))], None);
+                builder.push(3, None, &[], Some(&value));
+                let batch = builder.finish_as(codec, None);
+                assert_eq!(check(&batch, KEYED).unwrap_err().records.len(), 1, "{bytes} {codec:?}");
+                assert!(check(&batch, ANY).unwrap().claims_origin);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_record_that_lacks_bytes_is_rejected() {
+        let value = vec![b'v'; 100_000];
+        let mut builder = BatchBuilder::new(1024);
+        builder.push(3, Some(b"k"), &[(b"h", Some(b"x"))], Some(&value));
+        let sound = builder.finish();
+        let records = &sound.bytes()[HEADER_BYTES..];
+        for cut in [1, 3, 100, 50_000, 99_999, records.len() - 12] {
+            let frame = zstd::bulk::compress(&records[..records.len() - cut], 1).unwrap();
+            let refused = check(&with_records(&sound, Compression::Zstd, &frame), ANY);
+            assert_eq!(code(refused), Some(ErrorCode::INVALID_RECORD), "{cut}");
+        }
+        let more = [records, &[0]].concat();
+        let frame = zstd::bulk::compress(&more, 1).unwrap();
+        assert_eq!(
+            code(check(&with_records(&sound, Compression::Zstd, &frame), ANY)),
+            Some(ErrorCode::INVALID_RECORD)
+        );
+    }
+
+    #[test]
+    fn the_cost_of_batches_is_taken_from_the_allowance() {
+        let zeros = vec![0; 1 << 20];
+        for codec in CODECS {
+            let mut builder = BatchBuilder::new(1024);
+            builder.push(3, None, &[], Some(&zeros));
+            let batch = builder.finish_as(codec, None);
+            let plenty = Allowance { plain: 3 << 20, inflated: 3 << 20 };
+            let mut allowance = plenty;
+            assert!(check_records(&batch, ANY, &mut allowance).is_ok(), "{codec:?}");
+            assert!(check_records(&batch, ANY, &mut allowance).is_ok(), "{codec:?}");
+            let refused = check_records(&batch, ANY, &mut allowance).unwrap_err();
+            assert_eq!(refused, CheckError::Exhausted, "{codec:?}");
+            match codec {
+                Compression::None => assert_eq!(allowance.inflated, plenty.inflated),
+                _ => assert_eq!(allowance.plain, plenty.plain, "{codec:?}"),
+            }
+        }
+    }
+
+    /// A batch with other records.
+    fn with_records(of: &Batch, codec: Compression, records: &[u8]) -> Batch {
+        let mut bytes = BytesMut::from(&[&of.bytes()[..HEADER_BYTES], records].concat()[..]);
+        let length = i32::try_from(bytes.len() - 12).unwrap();
+        bytes[8..12].copy_from_slice(&length.to_be_bytes());
+        bytes[22] |= codec.attribute() as u8;
+        let crc = crc32c::crc32c(&bytes[CRC_START..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        Batch::parse(bytes.freeze()).unwrap()
     }
 }

@@ -6,6 +6,7 @@
 pub(crate) mod acl;
 pub(crate) mod batch;
 pub(crate) mod partition;
+mod records;
 pub(crate) mod topic;
 
 use inver_broker::AccessError;

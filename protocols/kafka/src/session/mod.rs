@@ -5,6 +5,7 @@
 //! once the log has committed it, the fetch has found enough, or the group's coordinator has given it. A request that
 //! waits never holds up the handling of later ones.
 
+mod detached;
 mod pipeline;
 #[cfg(test)]
 mod tests;
@@ -18,10 +19,11 @@ use inver_broker::{
     Admission, AdmitError, AppliedQuotas, AuthError, Completion, ConnectionHandle, Endpoints, Identity,
     LiveConnection, LoggedClient, LoginRefusal, Mailbox,
 };
-use inver_driver::{CountedConsumer, CountedPublisher, Output};
+use inver_driver::{CountedConsumer, CountedPublisher, Output, note_request};
 use inver_storage::Lsn;
 use tokio::time::Instant;
 
+pub(crate) use self::detached::{Detached, Handled};
 use self::pipeline::Pipeline;
 use crate::access::Access;
 use crate::api;
@@ -48,6 +50,16 @@ use crate::sasl::{Credentials, Sasl, Step};
 /// For how long a client's requests may wait where connections come faster than a quota allows. Beyond it the connection is
 /// closed; clients connect again.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How the connection goes on after a request.
+pub(crate) enum Next {
+    /// With the next request.
+    Go,
+    /// It checks credentials and calls [`Session::authenticated`].
+    Check(Credentials),
+    /// It runs the request on another thread and calls [`Session::handled`].
+    Run(Box<Detached>),
+}
 
 /// The session of one connection.
 pub(crate) struct Session {
@@ -188,37 +200,32 @@ impl Session {
         }
     }
 
-    /// Handles a request, given without its length prefix. `Some` asks the caller to check the credentials and to call
-    /// [`Session::authenticated`] before it passes another request.
-    pub(crate) fn handle(
-        &mut self,
-        request: Bytes,
-        now: Instant,
-    ) -> Result<Option<Credentials>, ConnectionError> {
+    /// Handles a request, given without its length prefix. What it asks for must be done before another request is passed.
+    pub(crate) fn handle(&mut self, request: Bytes, now: Instant) -> Result<Next, ConnectionError> {
         if self.sasl.expects_bare_token() {
             // A bare token has no form for a failure: the connection ends.
             let step = self.sasl.token(&self.node.broker, self.endpoints.peer.ip(), &request, None);
             return match step.map_err(|_| ConnectionError::AuthenticationFailed)? {
-                Step::Check(credentials) => Ok(Some(credentials)),
+                Step::Check(credentials) => Ok(Next::Check(credentials)),
                 Step::Answer(token) => {
                     self.answer_bare_token(&token);
-                    Ok(None)
+                    Ok(Next::Go)
                 }
                 Step::Finished(identity, token) => {
                     self.let_in(identity, None)?;
                     self.answer_bare_token(&token);
-                    Ok(None)
+                    Ok(Next::Go)
                 }
             };
         }
         let request_bytes = request.len();
-        let mut body = Reader::new(request);
+        let mut body = Reader::new(request.clone());
         let header = header::read(&mut body, api::find).map_err(ConnectionError::NotARequest)?;
         let (header, client_id) = match header {
             RequestHeader::Known { response, client_id } => (response, client_id),
             RequestHeader::ApiVersionsTooNew { correlation_id } => {
                 self.answer_too_new_api_versions(correlation_id);
-                return Ok(None);
+                return Ok(Next::Go);
             }
             RequestHeader::Unknown { api_key, api_version } => {
                 return Err(ConnectionError::Unsupported { api_key, api_version });
@@ -234,6 +241,7 @@ impl Session {
             self.sasl.works();
         }
         self.node.metrics.count_request(header.api);
+        note_request(header.api.name);
         self.pipeline.begin(header.api.key, now);
         match header.api.key {
             Produce::KEY => _ = self.publisher.get_or_insert_default(),
@@ -265,8 +273,22 @@ impl Session {
             now,
             topics: &mut self.topics,
             mailbox: &self.mailbox,
+            is_detached: false,
         };
         let reply = api::handle(&mut cx, body, &mut self.arena)?;
+        if let Reply::Detach = reply {
+            return Ok(Next::Run(Box::new(Detached {
+                node: self.node.clone(),
+                endpoints: self.endpoints.clone(),
+                access: self.access.clone(),
+                identity: self.sasl.identity().cloned(),
+                quotas,
+                mailbox: self.mailbox.clone(),
+                request,
+                header,
+                now,
+            })));
+        }
         self.held_until = self.held_until.max(cx.held_until);
         self.queue(reply, header, now)
     }
@@ -289,9 +311,11 @@ impl Session {
         reply: Reply<Frame>,
         header: ResponseHeader,
         now: Instant,
-    ) -> Result<Option<Credentials>, ConnectionError> {
+    ) -> Result<Next, ConnectionError> {
         match reply {
-            Reply::Response(frame, Completion::Now) => self.pipeline.push_ready(frame),
+            Reply::Response(frame, Completion::Now) | Reply::Encoded(frame) => {
+                self.pipeline.push_ready(frame);
+            }
             Reply::Response(frame, Completion::At(lsn)) => self.pipeline.push_after(frame, lsn),
             Reply::Deferred(claim) => self.pipeline.push_claim(claim),
             Reply::Member { claim, group, member_id } => self.pipeline.push_member(claim, group, member_id),
@@ -299,12 +323,12 @@ impl Session {
                 self.pipeline.push_fetch(number);
                 self.take_fetched(now);
             }
-            Reply::Authenticate(credentials) => return Ok(Some(credentials)),
+            Reply::Authenticate(credentials) => return Ok(Next::Check(credentials)),
             Reply::Admit(identity, frame) => {
                 self.let_in(identity, Some(header))?;
                 self.pipeline.push_ready(frame);
             }
-            Reply::None => {}
+            Reply::None | Reply::Detach => {}
             Reply::Close(frame, error) => {
                 if let Some(frame) = frame {
                     self.pipeline.push_ready(frame);
@@ -312,7 +336,15 @@ impl Session {
                 return Err(error);
             }
         }
-        Ok(None)
+        Ok(Next::Go)
+    }
+
+    /// Goes on after a request that ran on another thread.
+    pub(crate) fn handled(&mut self, handled: Handled, now: Instant) -> Result<(), ConnectionError> {
+        let Handled { reply, header, held_until } = handled;
+        self.held_until = self.held_until.max(held_until);
+        let _nothing_to_check = self.queue(reply?, header, now)?;
+        Ok(())
     }
 
     /// Moves the responses of complete fetches to their turns.

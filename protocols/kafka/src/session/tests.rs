@@ -52,8 +52,14 @@ impl TestSession {
     fn send(&mut self, request: Bytes) {
         let _entered = self.runtime.enter();
         let now = Instant::now();
-        if let Ok(Some(credentials)) = self.session.handle(request, now) {
-            let _ = self.session.authenticated(&credentials, Ok(Identity::anonymous()));
+        match self.session.handle(request, now) {
+            Ok(Next::Check(credentials)) => {
+                let _ = self.session.authenticated(&credentials, Ok(Identity::anonymous()));
+            }
+            Ok(Next::Run(detached)) => {
+                let _ = self.session.handled(detached.run(), now);
+            }
+            Ok(Next::Go) | Err(_) => {}
         }
         self.session.wake(&[0, 1, 2, 1 << 62, 1 << 63], now + Duration::from_secs(600));
         let _ = self.session.advance(&mut self.output);

@@ -44,6 +44,30 @@ fn metadata(client: &mut Client, version: i16, names: Option<&[&str]>, create: b
 }
 
 #[test]
+fn metadata_of_very_many_partitions_is_the_same_whether_all_or_named_topics_are_asked_for() {
+    let broker = TestBroker::new();
+    drop(broker.with_topic("big", 1500, &[]));
+    let mut client = broker.with_topic("small", 1, &[]);
+    for version in 0..=13 {
+        let all = if version == 0 { Some(&[][..]) } else { None };
+        let all = metadata(&mut client, version, all, false);
+        let named = metadata(&mut client, version, Some(&["big", "small"]), false);
+        assert_eq!(all, named, "v{version}");
+        assert_eq!(all.topics[0].partitions.len(), 1500);
+    }
+    // Later requests are answered after long ones.
+    let request = MetadataRequest { topics: None, ..MetadataRequest::default() };
+    (0..5).for_each(|_| client.send(&Api::Metadata, 9, &request));
+    client.send(&Api::ApiVersions, 0, &ApiVersionsRequest::default());
+    for _ in 0..5 {
+        let response: MetadataResponse = client.receive(&Api::Metadata, 9);
+        assert_eq!(response.topics.len(), 2);
+    }
+    let response: ApiVersionsResponse = client.receive(&Api::ApiVersions, 0);
+    assert_eq!(response.error_code, ErrorCode::NONE);
+}
+
+#[test]
 fn an_api_versions_request_that_is_too_new_is_answered_in_version_0() {
     let broker = TestBroker::new();
     let mut client = broker.client();

@@ -5,6 +5,7 @@ use inver_kafka::api::init_producer_id::{InitProducerIdRequest, InitProducerIdRe
 use inver_kafka::api::produce::ProduceResponse;
 use inver_kafka::codec::api::Api;
 use inver_kafka::codec::error_code::ErrorCode;
+use inver_kafka::{KafkaConfig, Limits};
 use inver_storage::batch::{Batch, BatchBuilder, Compression, ProducerStamp};
 
 use crate::test_broker::{Client, TestBroker, batch, produce_request, values};
@@ -240,4 +241,59 @@ fn timestamps_too_far_from_the_clock_are_rejected() {
     assert_eq!(lax.produce(9, "lax", 0, at(now + 7_200_000)).error_code, ErrorCode::NONE);
     assert_eq!(strict.produce(9, "strict", 0, at(now)).error_code, ErrorCode::NONE);
     assert_eq!(strict.produce(9, "strict", 0, at(now - 60_000)).error_code, ErrorCode::INVALID_TIMESTAMP);
+}
+
+/// A batch of one record of zeros, which compresses a thousandfold.
+fn zeros(bytes: usize, compression: Compression) -> Bytes {
+    let mut builder = BatchBuilder::new(4096);
+    builder.push(5, None, &[], Some(&vec![0; bytes]));
+    builder.finish_as(compression, None).into_bytes()
+}
+
+#[test]
+fn what_a_request_decompresses_to_is_bounded_in_sum() {
+    let limits = Limits { inflated_bytes_max: 3_500_000, ..Default::default() };
+    let broker = TestBroker::with(KafkaConfig { limits, ..KafkaConfig::default() });
+    let mut client = broker.with_topic("t", 1, &[]);
+    for compression in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
+        let one = client.produce(9, "t", 0, zeros(1_000_000, compression));
+        assert_eq!(one.error_code, ErrorCode::NONE, "{compression:?}");
+        let mut request = produce_request("t", 0, -1, zeros(1_000_000, compression));
+        let partition = request.topic_data[0].partition_data[0].clone();
+        request.topic_data[0].partition_data = vec![partition; 5];
+        client.send(&Api::Produce, 9, &request);
+        // A later request is handled after it, and others are not kept waiting.
+        client.send(&Api::Produce, 9, &produce_request("t", 0, -1, batch(&["after"]).into_bytes()));
+        let answered: ProduceResponse = client.receive(&Api::Produce, 9);
+        let answers = &answered.responses[0].partition_responses;
+        let codes: Vec<ErrorCode> = answers.iter().map(|answer| answer.error_code).collect();
+        let (fine, large) = (ErrorCode::NONE, ErrorCode::MESSAGE_TOO_LARGE);
+        assert_eq!(codes, [fine, fine, fine, large, large], "{compression:?}");
+        assert!(answers[4].error_message.as_ref().unwrap().contains("3500000 bytes"));
+        let after: ProduceResponse = client.receive(&Api::Produce, 9);
+        let after = &after.responses[0].partition_responses[0];
+        assert_eq!((after.error_code, after.base_offset), (ErrorCode::NONE, answers[2].base_offset + 1));
+    }
+}
+
+#[test]
+fn a_record_that_names_a_very_long_address_is_refused_while_the_hub_is_heard() {
+    let broker = TestBroker::with_addresses();
+    let mut client = broker.with_topic("t", 1, &[]);
+    let produce = |client: &mut Client, address: &[u8]| {
+        let mut builder = BatchBuilder::new(4096);
+        builder.push(5, None, &[], Some(b"v"));
+        builder.push(5, None, &[(b"mqtt-topic", Some(address))], Some(b"v"));
+        client.produce(9, "t", 0, builder.finish_as(Compression::Zstd, None).into_bytes())
+    };
+    let long = [b'/'; 256];
+    assert_eq!(produce(&mut client, &long).error_code, ErrorCode::NONE, "nobody hears it");
+    broker.hear("dev.#");
+    let refused = produce(&mut client, &long);
+    assert_eq!(refused.error_code, ErrorCode::INVALID_RECORD);
+    assert!(refused.error_message.unwrap().contains("at most 256 levels in an address"));
+    assert_eq!(refused.record_errors[0].batch_index, 1);
+    assert_eq!(produce(&mut client, &long[1..]).error_code, ErrorCode::NONE);
+    assert_eq!(produce(&mut client, &[b'a'; 65_536]).error_code, ErrorCode::INVALID_RECORD);
+    assert_eq!(produce(&mut client, &[b'a'; 65_535]).error_code, ErrorCode::NONE);
 }

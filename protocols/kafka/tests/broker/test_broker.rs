@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use inver_broker::{
-    Authenticator, Broker, BrokerConfig, ClientCertificate, Clock, Connection, ListenerInfo, ProtocolPlugin,
+    Arguments, Authenticator, BindDestination, Broker, BrokerConfig, ClientCertificate, Clock, Connection,
+    HUB, ListenerInfo, ProtocolPlugin, QueueSpec,
 };
 use inver_kafka::api::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
@@ -64,6 +65,20 @@ impl TestBroker {
     pub(crate) fn with_clock(config: KafkaConfig, clock: &Clock) -> TestBroker {
         let model = BrokerConfig { clock: clock.clone(), ..BrokerConfig::default() };
         TestBroker::open(TempDir::new().unwrap(), config, model)
+    }
+
+    /// Where records name their address in the header `mqtt-topic`.
+    pub(crate) fn with_addresses() -> TestBroker {
+        let model = BrokerConfig { address_header: "mqtt-topic".into(), ..BrokerConfig::default() };
+        TestBroker::open(TempDir::new().unwrap(), KafkaConfig::default(), model)
+    }
+
+    /// Has a queue hear addresses in the hub.
+    pub(crate) fn hear(&self, pattern: &str) {
+        let namespace = self.broker.default_namespace();
+        let to = BindDestination::Queue("hearing");
+        namespace.declare_queue("hearing", QueueSpec::default()).unwrap();
+        let _at_once = namespace.bind(HUB, to, pattern.as_bytes(), &Arguments::default()).unwrap();
     }
 
     fn open(folder: TempDir, config: KafkaConfig, model: BrokerConfig) -> TestBroker {

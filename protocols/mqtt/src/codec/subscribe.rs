@@ -4,9 +4,13 @@ use super::error::{DecodeError, EncodeError};
 use super::properties::Properties;
 use super::property::Place;
 use super::reader::Reader;
+use super::reason::Reason;
 use super::text::{Shared, check_filter, split_shared};
 use super::types::{Qos, Type, Version};
 use super::writer::{field_length, put_field, put_header, put_u16};
+
+/// Topic filters in one packet: as many as a session may have.
+const FILTERS_MAX: usize = 100_000;
 
 /// Subscriptions requested by a client, at least one [MQTT-3.8.3-2].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,12 +110,23 @@ fn properties<'a>(
     }
 }
 
+/// Whether there may be another filter.
+fn check_count(filters: usize) -> Result<(), DecodeError> {
+    match filters < FILTERS_MAX {
+        true => Ok(()),
+        false => {
+            Err(DecodeError::because(Reason::QuotaExceeded, "more topic filters than a session may have"))
+        }
+    }
+}
+
 impl<'a> Subscribe<'a> {
     pub(super) fn read(reader: &mut Reader<'a>, version: Version) -> Result<Subscribe<'a>, DecodeError> {
         let packet_id = reader.packet_id()?;
         let properties = properties(reader, version, Place::Subscribe)?;
         let mut filters = Vec::new();
         while !reader.is_empty() {
+            check_count(filters.len())?;
             let filter = reader.string()?;
             check_filter(filter)?;
             let options = SubscribeOptions::from_byte(reader.u8()?, version)?;
@@ -153,6 +168,7 @@ impl<'a> Unsubscribe<'a> {
         let properties = properties(reader, version, Place::Unsubscribe)?;
         let mut filters = Vec::new();
         while !reader.is_empty() {
+            check_count(filters.len())?;
             let filter = reader.string()?;
             check_filter(filter)?;
             filters.push(filter);

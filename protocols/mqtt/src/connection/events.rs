@@ -162,8 +162,8 @@ fn level(client_id: &str) -> String {
 enum AppendError {
     #[error(transparent)]
     Topic(#[from] TopicError),
-    #[error("log write rejected: {0}")]
-    Write(#[from] inver_storage::SubmitError),
+    #[error(transparent)]
+    Produce(#[from] inver_broker::ProduceError),
 }
 
 /// Appends a record to the log topic, which is made by the first.

@@ -55,6 +55,15 @@ impl LazyPublisher {
         })
     }
 
+    pub(super) fn begin_turn(&mut self) {
+        self.0.iter_mut().for_each(|publisher| publisher.begin_turn());
+    }
+
+    /// What the publishes of the turn cost.
+    pub(super) fn cost(&self) -> usize {
+        self.0.as_deref().map_or(0, Publisher::cost)
+    }
+
     /// The publisher if its write batch is not empty.
     pub(super) fn in_use(&mut self) -> Option<&mut Publisher> {
         self.0.as_deref_mut().filter(|publisher| !publisher.is_empty())

@@ -20,6 +20,7 @@ mod inflight;
 mod lazy;
 mod live;
 mod live_encoding;
+mod ongoing;
 mod publish;
 mod reauthenticate;
 mod reauthentication;
@@ -41,7 +42,7 @@ mod wildcards;
 use std::sync::Arc;
 
 use inver_broker::{ConnectionHandle, Delivery, LiveConnection, Mailbox, Namespace};
-use inver_driver::{CountedConsumer, CountedPublisher};
+use inver_driver::{CountedConsumer, CountedPublisher, PUBLISH_COST_MAX};
 use inver_storage::{Log, Lsn};
 
 use crate::codec::{DecodeError, Packet, Version};
@@ -53,6 +54,7 @@ use crate::token;
 use self::deferred::Deferred;
 use self::inflight::InflightWindow;
 use self::lazy::{LazyPublisher, LazyQueue};
+use self::ongoing::{FILTERS_A_TURN, Ongoing};
 use self::reauthentication::Reauthentication;
 use self::receive::ReceiveWindow;
 use self::scratch::ScratchLease;
@@ -117,6 +119,11 @@ pub(crate) struct Session {
     moved: u32,
     counted: Counted,
 
+    /// A SUBSCRIBE or UNSUBSCRIBE of many filters, which goes on before other packets are taken.
+    ongoing: Option<Box<Ongoing>>,
+
+    /// Filters that may still be added and removed in this turn.
+    filters_left: u16,
     now_ms: i64,
     scratch: ScratchLease,
 }
@@ -191,6 +198,8 @@ impl Session {
 
     /// Begins a turn: takes the time that holds for all of it.
     pub(crate) fn begin_turn(&mut self) {
+        self.filters_left = FILTERS_A_TURN;
+        self.publisher.begin_turn();
         self.now_ms = self.core.namespace().clock().steady_ms();
     }
 
@@ -240,6 +249,11 @@ impl Session {
                 Err(DecodeError::protocol("a packet that only servers send (section 2.1.2)").into())
             }
         }
+    }
+
+    /// Whether the client's next packet is for another turn, after many filters, or publishes that cost much.
+    pub(crate) fn is_turn_over(&mut self) -> bool {
+        self.filters_left == 0 || self.publisher.cost() >= PUBLISH_COST_MAX
     }
 
     /// Submits the turn's publishes, acknowledgements and state changes to the log.

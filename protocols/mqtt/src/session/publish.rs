@@ -90,11 +90,7 @@ impl Session {
         };
         let mut batch_bytes = 0;
         let reason = match refused {
-            // Only MQTT 5's acknowledgements carry a reason; otherwise the connection ends [MQTT-3.3.5-2].
-            Some(Reason::TopicNameInvalid) if qos == Qos::AtMostOnce || self.version != Version::V5 => {
-                let reason = Reason::TopicNameInvalid;
-                return Err(DecodeError::because(reason, "a topic that clients cannot publish to").into());
-            }
+            Some(Reason::TopicNameInvalid) => self.unpublishable(qos)?,
             Some(reason) => reason,
             None => {
                 let author =
@@ -131,6 +127,7 @@ impl Session {
                         self.core.permissions().denied(ResourceKind::Address, topic, Operation::Write);
                         Reason::NotAuthorized
                     }
+                    Err(PublishError::TooLong(_)) => self.unpublishable(qos)?,
                     routed => {
                         let (routed, retained) = routed?;
                         self.reason_of(routed, retained, qos).ok_or(Stop::QueueFull)?
@@ -148,6 +145,16 @@ impl Session {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// The reason of a PUBLISH to a topic that is too long. Only MQTT 5's acknowledgements carry one; otherwise the connection
+    /// ends [MQTT-3.3.5-2].
+    fn unpublishable(&self, qos: Qos) -> Result<Reason, DecodeError> {
+        let reason = Reason::TopicNameInvalid;
+        match qos == Qos::AtMostOnce || self.version != Version::V5 {
+            true => Err(DecodeError::because(reason, "a topic that clients cannot publish to")),
+            false => Ok(reason),
+        }
     }
 
     /// Whether the acknowledgement of a PUBLISH can tell the client to try again later.

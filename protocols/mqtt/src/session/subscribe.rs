@@ -1,14 +1,15 @@
-//! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11, 4.8).
+//! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11, 4.8). A packet of many filters is carried out in several turns.
 
 use std::borrow::Cow;
 
 use inver_broker::{ConsumerSpec, Filter, Mode, SubscribeError, SubscriptionOptions};
+use inver_driver::note_request;
 use inver_settings::{MESSAGE_BYTES_MAX, excerpt};
-
 use tokio::time::Instant;
 
 use super::Session;
 use super::filters::{self, Asked};
+use super::ongoing::{Kind, Ongoing, Request};
 use super::source::{DeliverySource, RetainedScan};
 use super::terms::Terms;
 use crate::codec::{
@@ -31,46 +32,41 @@ impl Session {
     /// Subscribes to each filter or refuses it. One SUBACK for all filters [MQTT-3.8.4-5] waits until the subscriptions
     /// are stored.
     pub(super) fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Result<(), Stop> {
-        self.deferred.measure("subscribe", Instant::now());
-        // Publishes of this turn precede the subscription: it must not receive them, but find them retained.
-        self.flush()?;
         let id = subscribe.properties.iter().find_map(|property| match property {
             Property::SubscriptionIdentifier(id) => Some(id),
             _ => None,
         });
-        let mode = requested_mode(subscribe);
-        let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        let mut first_error = None;
-        for &(filter, mut options) in &subscribe.filters {
-            let filter = self.rewritten(filter);
-            options.retain_as_published |= self.is_bridge;
-            options.qos = options.qos.min(Qos::from_bits(self.limits.maximum_qos).unwrap_or(options.qos));
-            let is_rewritten = matches!(filter, Cow::Owned(_));
-            let subscribed = asked(&filter, is_rewritten).and_then(|asked| {
-                let mode = if asked.is_shared { mode.clone()? } else { None };
-                options.no_local |= self.is_bridge && !asked.is_shared;
-                self.subscribe_one(&asked, Terms { options, id, mode })
-            });
-            reasons.push(match subscribed {
-                Ok(()) => match options.qos {
-                    Qos::AtMostOnce => Reason::Success,
-                    Qos::AtLeastOnce => Reason::GrantedQos1,
-                    Qos::ExactlyOnce => Reason::GrantedQos2,
-                },
-                Err((reason, text)) => {
-                    first_error.get_or_insert(text);
-                    count_reason(reason);
-                    reason
-                }
-            });
+        let kind = Kind::Subscribe { id, mode: requested_mode(subscribe), first_error: None };
+        self.begin(subscribe.packet_id, kind, subscribe.filters.iter().copied())
+    }
+
+    /// Removes subscriptions. One UNSUBACK for all filters [MQTT-3.10.4-5] waits until that is stored.
+    pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<(), Stop> {
+        let filters = unsubscribe.filters.iter().map(|filter| (*filter, SubscribeOptions::default()));
+        self.begin(unsubscribe.packet_id, Kind::Unsubscribe, filters)
+    }
+
+    /// Carries a request out as far as the turn's time allows.
+    fn begin<'f>(
+        &mut self,
+        packet_id: u16,
+        kind: Kind,
+        mut filters: impl ExactSizeIterator<Item = (&'f str, SubscribeOptions)>,
+    ) -> Result<(), Stop> {
+        note_request(kind.name());
+        // Publishes of this turn precede the subscription: it must not receive them, but find them retained.
+        self.flush()?;
+        let reasons = Vec::with_capacity(filters.len());
+        let mut request = Request { packet_id, since: Instant::now(), kind, reasons };
+        while let Some((filter, options)) = filters.next() {
+            self.carry_out(&mut request, filter, options)?;
+            if filters.len() > 0 && self.filters_left == 0 {
+                let rest: Vec<_> = filters.map(|(filter, options)| (filter.into(), options)).collect();
+                self.ongoing = Some(Box::new(Ongoing { request, filters: rest.into_iter() }));
+                return Ok(());
+            }
         }
-        let properties = self.reason_string(first_error.as_deref());
-        let packet = Packet::SubAck(SubAck {
-            packet_id: subscribe.packet_id,
-            properties: properties.as_ref(),
-            reasons,
-        });
-        let _always_fits = packet.encode(self.version, self.deferred.bytes());
+        self.answer(request);
         Ok(())
     }
 
@@ -121,6 +117,74 @@ impl Session {
             },
         };
         self.subscribe_one(&asked, Terms { options, id: None, mode: None }).map_err(|(_, why)| why)
+    }
+
+    /// Goes on with a request of an earlier turn. False while it is not done: the client's other packets come after it.
+    pub(crate) fn go_on(&mut self) -> Result<bool, Stop> {
+        let Some(mut ongoing) = self.ongoing.take() else { return Ok(true) };
+        note_request(ongoing.request.kind.name());
+        while let Some((filter, options)) = ongoing.filters.next() {
+            self.carry_out(&mut ongoing.request, &filter, options)?;
+            if ongoing.filters.len() > 0 && self.filters_left == 0 {
+                self.ongoing = Some(ongoing);
+                return Ok(false);
+            }
+        }
+        self.answer(ongoing.request);
+        Ok(true)
+    }
+
+    fn carry_out(
+        &mut self,
+        request: &mut Request,
+        filter: &str,
+        options: SubscribeOptions,
+    ) -> Result<(), Stop> {
+        self.filters_left = self.filters_left.saturating_sub(1);
+        let filter = &self.rewritten(filter);
+        let reason = match &mut request.kind {
+            Kind::Unsubscribe => self.unsubscribe_one(filter)?,
+            Kind::Subscribe { id, mode, first_error } => {
+                let (id, mut options) = (*id, options);
+                options.retain_as_published |= self.is_bridge;
+                options.qos = options.qos.min(Qos::from_bits(self.limits.maximum_qos).unwrap_or(options.qos));
+                let is_rewritten = matches!(filter, Cow::Owned(_));
+                let subscribed = asked(filter, is_rewritten).and_then(|asked| {
+                    let mode = if asked.is_shared { mode.clone()? } else { None };
+                    options.no_local |= self.is_bridge && !asked.is_shared;
+                    self.subscribe_one(&asked, Terms { options, id, mode })
+                });
+                match subscribed {
+                    Ok(()) => match options.qos {
+                        Qos::AtMostOnce => Reason::Success,
+                        Qos::AtLeastOnce => Reason::GrantedQos1,
+                        Qos::ExactlyOnce => Reason::GrantedQos2,
+                    },
+                    Err((reason, text)) => {
+                        first_error.get_or_insert(text);
+                        count_reason(reason);
+                        reason
+                    }
+                }
+            }
+        };
+        request.reasons.push(reason);
+        Ok(())
+    }
+
+    fn answer(&mut self, request: Request) {
+        let Request { packet_id, since, kind, reasons } = request;
+        self.deferred.measure(kind.name(), since);
+        let (mut properties, is_subscribe) = (PropertiesBuf::new(), !matches!(kind, Kind::Unsubscribe));
+        if let Kind::Subscribe { first_error, .. } = kind {
+            properties = self.reason_string(first_error.as_deref());
+        }
+        let properties = properties.as_ref();
+        let packet = match is_subscribe {
+            true => Packet::SubAck(SubAck { packet_id, properties, reasons }),
+            false => Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }),
+        };
+        let _always_fits = packet.encode(self.version, self.deferred.bytes());
     }
 
     fn subscribe_one(&mut self, asked: &Asked<'_>, terms: Terms) -> Result<(), (Reason, String)> {
@@ -208,29 +272,17 @@ impl Session {
         Ok(())
     }
 
-    /// Removes subscriptions. One UNSUBACK for all filters [MQTT-3.10.4-5] waits until that is stored.
-    pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<(), Stop> {
-        self.deferred.measure("unsubscribe", Instant::now());
-        self.flush()?;
-        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
-        for &filter in &unsubscribe.filters {
-            let filter = &*self.rewritten(filter);
-            let filter = &*filters::stored(filter);
-            if let Some(shared) = self.shared.remove(filter) {
-                // Messages already sent are completed here; the others go to the remaining members.
-                let _ = shared.consumer.ack(&self.inflight.acknowledge_shared(shared.number))?;
-                self.blocked.retain(|(source, _)| *source != DeliverySource::Shared(shared.number));
-            }
-            let (existed, completion) = self.core.unsubscribe(filter.as_bytes())?;
-            self.subscriptions.remove(filter);
-            self.deferred.wait_for(completion);
-            reasons.push(if existed { Reason::Success } else { Reason::NoSubscriptionExisted });
+    fn unsubscribe_one(&mut self, filter: &str) -> Result<Reason, Stop> {
+        let filter = &*filters::stored(filter);
+        if let Some(shared) = self.shared.remove(filter) {
+            // Messages already sent are completed here; the others go to the remaining members.
+            let _ = shared.consumer.ack(&self.inflight.acknowledge_shared(shared.number))?;
+            self.blocked.retain(|(source, _)| *source != DeliverySource::Shared(shared.number));
         }
-        let packet_id = unsubscribe.packet_id;
-        let properties = PropertiesBuf::new();
-        let packet = Packet::UnsubAck(UnsubAck { packet_id, properties: properties.as_ref(), reasons });
-        let _always_fits = packet.encode(self.version, self.deferred.bytes());
-        Ok(())
+        let (existed, completion) = self.core.unsubscribe(filter.as_bytes())?;
+        self.subscriptions.remove(filter);
+        self.deferred.wait_for(completion);
+        Ok(if existed { Reason::Success } else { Reason::NoSubscriptionExisted })
     }
 
     /// A Reason String, if the client wants such [MQTT-3.1.2-29] and accepts a packet of that size.

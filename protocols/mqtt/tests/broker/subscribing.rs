@@ -363,3 +363,45 @@ async fn a_durable_member_holds_at_most_its_window_of_shared_qos_2_messages() {
     }
     assert!((1..=4).contains(&by_two), "{by_two}");
 }
+
+#[tokio::test]
+async fn a_packet_of_many_filters_is_carried_out_in_turns_and_before_the_next_packet() {
+    let server = Server::start().await;
+    let mut client = server.client(Version::V5, "c").await;
+    let filters: Vec<String> = (0..1000).map(|number| format!("f/{number}")).collect();
+    let subscribe: Vec<_> = filters.iter().map(|filter| (filter.as_str(), at(Qos::AtLeastOnce))).collect();
+    let packet_id = client.id();
+    let packet = Subscribe { packet_id, properties: Properties::EMPTY, filters: subscribe };
+    client.send(Packet::Subscribe(packet)).await;
+    // Sees the effect of what came before it.
+    assert_eq!(
+        client
+            .unsubscribe_after("f/999", |packet| match packet {
+                Packet::SubAck(suback) => {
+                    assert_eq!(
+                        (suback.packet_id, suback.reasons),
+                        (packet_id, vec![Reason::GrantedQos1; 1000])
+                    );
+                }
+                other => panic!("{other:?}"),
+            })
+            .await,
+        [Reason::Success]
+    );
+    let packet_id = client.id();
+    let names = filters.iter().map(String::as_str).chain(["none"]).collect();
+    let packet = Unsubscribe { packet_id, properties: Properties::EMPTY, filters: names };
+    client.send(Packet::Unsubscribe(packet)).await;
+    assert_eq!(
+        client
+            .unsubscribe_after("f/998", |packet| match packet {
+                Packet::UnsubAck(unsuback) => {
+                    assert_eq!(unsuback.reasons[..999], vec![Reason::Success; 999]);
+                    assert_eq!(unsuback.reasons[999..], [Reason::NoSubscriptionExisted; 2]);
+                }
+                other => panic!("{other:?}"),
+            })
+            .await,
+        [Reason::NoSubscriptionExisted]
+    );
+}

@@ -416,12 +416,24 @@ impl Client {
     }
 
     pub(crate) async fn unsubscribe(&mut self, filter: &str) -> Vec<Reason> {
+        self.unsubscribe_after(filter, |packet| panic!("{packet:?} instead of UNSUBACK")).await
+    }
+
+    /// As `unsubscribe`; another packet may come before the answer.
+    pub(crate) async fn unsubscribe_after(
+        &mut self,
+        filter: &str,
+        before: impl FnOnce(Packet<'static>),
+    ) -> Vec<Reason> {
         let packet_id = self.id();
         let unsubscribe = Unsubscribe { packet_id, properties: Properties::EMPTY, filters: vec![filter] };
         self.send(Packet::Unsubscribe(unsubscribe)).await;
-        match self.expect().await {
-            Packet::UnsubAck(unsuback) => unsuback.reasons,
-            other => panic!("{other:?} instead of UNSUBACK"),
+        let mut before = Some(before);
+        loop {
+            match self.expect().await {
+                Packet::UnsubAck(unsuback) if unsuback.packet_id == packet_id => return unsuback.reasons,
+                other => before.take().expect("the answer is next")(other),
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use inver_storage::{ColdRead, Offset, Read, ReadError, StoredBatch, Stream, StreamId};
 
-use super::{Open, Taken, span};
+use super::{Open, Opened, Taken, span};
 
 /// The batches around the offset that was read last.
 #[derive(Default)]
@@ -54,9 +54,15 @@ impl Again {
                 self.asked = None;
                 self.batches.drain(..at);
                 let Some(batch) = self.batches.pop_front() else { return Found::Gone };
-                self.open = Open::new(batch.base_offset.0, &batch.bytes, topic_of(batch.origin));
-                if self.open.is_none() {
-                    return Found::Gone;
+                match Opened::new(batch.base_offset.0, &batch.bytes, topic_of(batch.origin)) {
+                    Opened::Open(open) => self.open = Some(open),
+                    Opened::Broken => return Found::Gone,
+                    Opened::Long => {
+                        self.batches.clear();
+                        self.loading = true;
+                        self.asked = Some(offset);
+                        return Found::Load(stream.read_later(Offset(offset), read_bytes));
+                    }
                 }
                 continue;
             }

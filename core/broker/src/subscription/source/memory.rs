@@ -308,7 +308,7 @@ impl MemorySource {
             }
             let Waiting { bytes, base, messages, topic } = self.batches.pop_front()?;
             self.open_rest = (messages, bytes.len() as u64);
-            self.open = Open::new(base, &bytes, topic);
+            self.open = Open::in_memory(base, &bytes, topic);
             if self.open.is_none() {
                 self.close_open();
             }

@@ -9,7 +9,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use inver_storage::batch::{BatchHeader, Record, Records, records};
+use inver_storage::batch::{
+    BatchError, BatchHeader, HEADER_BYTES, Record, Records, decompressed, records, records_within,
+};
 use inver_storage::{ColdRead, Cursor, StoredBatch};
 
 use super::Delivery;
@@ -20,6 +22,9 @@ pub(super) use stream::{StreamSource, delivered_key};
 
 /// Bytes asked of a stream at a time.
 pub(super) const READ_BYTES: usize = 256 * 1024;
+
+/// Batches that decompress to more than this are decompressed on another thread.
+const OPENED_BYTES_MAX: usize = 512 * 1024;
 
 /// A message taken from a source.
 pub(super) struct Taken {
@@ -235,6 +240,21 @@ fn span(batch: &Bytes) -> u64 {
     BatchHeader::parse(batch).map_or(1, |h| h.offset_span())
 }
 
+/// Decompresses the first of the batches that were loaded, on the thread that loaded them. One that cannot be decompressed
+/// becomes one that cannot be read.
+pub(super) fn decompress_first(batches: &mut [StoredBatch]) {
+    let Some(first) = batches.first_mut() else { return };
+    first.bytes = decompressed(&first.bytes).unwrap_or_else(|error| {
+        tracing::error!(offset = first.base_offset.0, %error, "failed to decompress a stored batch");
+        first.bytes.slice(..HEADER_BYTES.min(first.bytes.len()))
+    });
+}
+
+/// The log verified it on append; a reader can only skip it.
+fn log_broken(base: u64, error: &BatchError) {
+    tracing::error!(offset = base, %error, "failed to read a stored batch; skipping its records");
+}
+
 /// A batch whose records are being taken.
 struct Open {
     base: u64,
@@ -246,16 +266,37 @@ struct Open {
     topic: Option<Arc<str>>,
 }
 
-impl Open {
-    fn new(base: u64, bytes: &Bytes, topic: Option<Arc<str>>) -> Option<Open> {
-        match records(bytes) {
-            Ok(records) => Some(Open { base, end: base + span(bytes), floor: base, records, topic }),
+/// A batch that is to be read.
+enum Opened {
+    Open(Open),
+    /// It decompresses to much: that is left to a load ([`decompress_first`]).
+    Long,
+    /// It cannot be read.
+    Broken,
+}
+
+impl Opened {
+    fn new(base: u64, bytes: &Bytes, topic: Option<Arc<str>>) -> Opened {
+        match records_within(bytes, OPENED_BYTES_MAX) {
+            Ok(records) => Opened::Open(Open::of(base, bytes, records, topic)),
+            Err(BatchError::TooLarge { .. }) => Opened::Long,
             Err(error) => {
-                // The log verified it on append; a reader can only skip it.
-                tracing::error!(offset = base, %error, "failed to read a stored batch; skipping its records");
-                None
+                log_broken(base, &error);
+                Opened::Broken
             }
         }
+    }
+}
+
+impl Open {
+    /// A batch in memory, which producers leave there decompressed.
+    fn in_memory(base: u64, bytes: &Bytes, topic: Option<Arc<str>>) -> Option<Open> {
+        let records = records(bytes).inspect_err(|error| log_broken(base, error)).ok()?;
+        Some(Open::of(base, bytes, records, topic))
+    }
+
+    fn of(base: u64, bytes: &Bytes, records: Records, topic: Option<Arc<str>>) -> Open {
+        Open { base, end: base + span(bytes), floor: base, records, topic }
     }
 
     fn next(&mut self) -> Option<Taken> {

@@ -11,7 +11,7 @@ use inver_storage::{
 
 use super::again::{Again, Found};
 use super::delivered::Delivered;
-use super::{Offer, Open, Skipped, span};
+use super::{Offer, Open, Opened, Skipped, span};
 use crate::context::Context;
 use crate::rows;
 use crate::seeded_bugs::{Bug, is_seeded};
@@ -198,8 +198,11 @@ impl StreamSource {
                 return taken;
             }
             if let Some(batch) = self.batches.pop_front() {
-                self.open_batch(&batch);
-                continue;
+                match self.open_batch(&batch) {
+                    true => continue,
+                    // What was read behind it is read again.
+                    false => return self.load_next(read_bytes),
+                }
             }
             if self.loading_from != NO_LOAD {
                 return Offer::Empty;
@@ -255,15 +258,30 @@ impl StreamSource {
         None
     }
 
-    fn open_batch(&mut self, batch: &StoredBatch) {
+    /// Opens a batch. False if that is left to a load.
+    fn open_batch(&mut self, batch: &StoredBatch) -> bool {
         let foreign = batch.origin != self.stream.id();
         let topic = if foreign { self.context.stream_names.get(batch.origin) } else { None };
-        self.open = Open::new(batch.base_offset.0, &batch.bytes, topic);
-        if self.open.is_none() {
-            let end = batch.base_offset.0 + span(&batch.bytes);
-            pass_over(self.cursor.as_ref(), self.next..end);
-            self.next = self.next.max(end);
+        match Opened::new(batch.base_offset.0, &batch.bytes, topic) {
+            Opened::Open(open) => self.open = Some(open),
+            Opened::Long => return false,
+            Opened::Broken => {
+                let end = batch.base_offset.0 + span(&batch.bytes);
+                pass_over(self.cursor.as_ref(), self.next..end);
+                self.next = self.next.max(end);
+            }
         }
+        true
+    }
+
+    /// Has the next batch loaded, unless a load is in progress.
+    fn load_next(&mut self, read_bytes: usize) -> Offer {
+        self.batches.clear();
+        if self.loading_from != NO_LOAD {
+            return Offer::Empty;
+        }
+        self.loading_from = self.next;
+        Offer::Load(self.stream.read_later(Offset(self.next), read_bytes))
     }
 
     /// Takes the result of a read. A failed read is retried when the stream advances, not at once.

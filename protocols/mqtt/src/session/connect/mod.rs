@@ -138,6 +138,8 @@ pub(crate) async fn connect(
         moved: 0,
         counted: Counted::default(),
         now_ms,
+        ongoing: None,
+        filters_left: 0,
         scratch: ScratchLease::default(),
     };
     session.restore(subscriptions, mailbox);
