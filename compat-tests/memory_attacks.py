@@ -310,6 +310,12 @@ ATTACKS = {attack.__name__: attack for attack in (
 # ---- a bound of memory
 
 
+def held_bytes(broker):
+    """What is held for clients, against `memory.limit`."""
+    shares = ("input", "transactions", "output", "queues", "groups", "offsets")
+    return sum(broker.metric("inver_memory_used_bytes", f'share="{share}"') for share in shares)
+
+
 class MemoryGroup:
     """A control group with a limit of memory, of either version; `prefix` starts a program in it."""
 

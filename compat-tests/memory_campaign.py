@@ -12,12 +12,16 @@ import threading
 import time
 
 from clients import amqp, kafka_create, kafka_producer, mqtt
-from harness import Broker
-from memory_attacks import ATTACKS, MIB, MemoryGroup, amqp_wire, method, mqtt_wire, short, subscribe
+from harness import Broker, wait_until
+from memory_attacks import (
+    ATTACKS, MIB, MemoryGroup, amqp_wire, held_bytes, method, mqtt_wire, short, subscribe,
+)
 from witness import NAMES, Witness
 
 RECORD = bytes(10_000)
 IDLE_SECONDS = 5
+# For the memory of clients that have gone; members of groups stay for longer.
+GIVEN_BACK_SECONDS = 10
 SLOW_READ_BYTES = 65536
 
 
@@ -33,6 +37,14 @@ class Load:
         self.threads = [threading.Thread(target=self.again, args=[part]) for part in parts]
         for thread in self.threads:
             thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ends.set()
+        for thread in self.threads:
+            thread.join()
 
     def again(self, part):
         while not self.ends.is_set():
@@ -79,11 +91,6 @@ class Load:
         wire.send(subscribe("load/#", 0))
         self.slow(wire)
 
-    def end(self):
-        self.ends.set()
-        for thread in self.threads:
-            thread.join()
-
 
 class Resident:
     """The greatest resident memory of a broker."""
@@ -93,51 +100,66 @@ class Resident:
         self.thread = threading.Thread(target=self.watch)
         self.thread.start()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ends.set()
+        self.thread.join()
+
     def watch(self):
         while not self.ends.wait(0.1):
             with contextlib.suppress(OSError, StopIteration, AttributeError):
                 self.most = max(self.most, self.broker.rss_bytes())
 
-    def end(self):
-        self.ends.set()
-        self.thread.join()
-        return self.most
+
+def wait_given_back(broker):
+    """Waits until nothing is held for clients, or until it has had its time; returns how long that took."""
+    start = time.monotonic()
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: held_bytes(broker) == 0, GIVEN_BACK_SECONDS)
+    return time.monotonic() - start
 
 
-def run(name, mebibytes, seconds, has_load):
-    """One attack; prints what the witness saw. False if it found a fault."""
-    group = MemoryGroup(mebibytes * MIB)
-    broker = Broker(tempfile.mkdtemp(prefix="memory-campaign-"), prefix=group.prefix)
-    try:
-        broker.start()
-        at_start = broker.rss_bytes()
-        idle = Witness(broker, IDLE_SECONDS).report()
-        load = Load(broker) if has_load else None
-        kafka_create(broker, "empty")
-        kafka_create(broker, "many", 200)
-        resident = Resident(broker)
-        witness = Witness(broker, seconds)
-        time.sleep(2)
+def attack(name, broker, seconds, has_load):
+    """One attack beside the witness. Returns what the witness saw of the idle broker and of the attack, and a line."""
+    at_start = broker.rss_bytes()
+    with Witness(broker, IDLE_SECONDS) as witness:
+        idle = witness.report()
+    kafka_create(broker, "empty")
+    kafka_create(broker, "many", 200)
+    with contextlib.ExitStack() as open_until_end:
+        if has_load:
+            open_until_end.enter_context(Load(broker))
+        resident = open_until_end.enter_context(Resident(broker))
+        witness = open_until_end.enter_context(Witness(broker, seconds))
+        witness.wait_begun()
         if name in ATTACKS:
             ATTACKS[name](broker, time.monotonic() + seconds - 3)
         seen = witness.report(seconds + 300)
-        most = resident.end()
-        if load:
-            load.end()
-        time.sleep(5)
-        after = broker.rss_bytes()
-        alive = broker.process.poll() is None
-    except (AssertionError, OSError) as error:
-        print(f"{mebibytes} MiB {name}: the broker failed: {str(error)[:300]}", flush=True)
-        print(f"  kills {group.kills()}", flush=True)
-        return False
-    finally:
-        if broker.process is not None:
+    took = wait_given_back(broker)
+    line = (f"resident {at_start // MIB} → {resident.most // MIB} → {broker.rss_bytes() // MIB} MiB, held "
+            f"{held_bytes(broker) // MIB} MiB {took:.1f} s after")
+    return idle, seen, line
+
+
+def run(name, mebibytes, seconds, has_load):
+    """One attack in a control group; prints what the witness saw. False if it found a fault."""
+    group = MemoryGroup(mebibytes * MIB)
+    with tempfile.TemporaryDirectory(prefix="memory-campaign-") as folder:
+        broker = Broker(folder, prefix=group.prefix)
+        try:
+            broker.start()
+            idle, seen, line = attack(name, broker, seconds, has_load)
+            alive = broker.process.poll() is None
+        except (AssertionError, OSError) as error:
+            print(f"{mebibytes} MiB {name}: the broker failed: {str(error)[:300]}\n  kills {group.kills()}", flush=True)
+            return False
+        finally:
             broker.end()
-        kills = group.kills()
-        group.remove()
-    print(f"{mebibytes} MiB {name}: resident {at_start // MIB} → {most // MIB} → {after // MIB} MiB, alive {alive}, "
-          f"kills {kills}", flush=True)
+            kills = group.kills()
+            group.remove()
+    print(f"{mebibytes} MiB {name}: {line}, alive {alive}, kills {kills}", flush=True)
     for client in NAMES:
         one, before = seen[client], idle[client]
         print(f"  {client:8} acts {one['acts']:6} p50 {one['p50']:7} p99 {one['p99']:7} (idle {before['p99']}) "

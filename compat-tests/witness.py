@@ -24,6 +24,8 @@ PAUSE = 0.005
 QUEUE, TOPIC, SESSION = (f"witness-{kind}-{os.getpid()}" for kind in ("queue", "topic", "session"))
 NAMES = ("amqp", "mqtt", "kafka", "connect", "large")
 LARGE = bytes(1 << 20)
+# The line that says that every client has acted once.
+BEGUN = "begun"
 
 
 class Acts:
@@ -106,6 +108,8 @@ def run(broker, seconds):
     threads = [threading.Thread(target=acts[name].run, args=[clients[name]]) for name in NAMES]
     for thread in threads:
         thread.start()
+    wait_until(lambda: all(one.times for one in acts.values()), seconds, "that every client has acted once")
+    print(BEGUN, flush=True)
     for thread in threads:
         thread.join()
     report = {name: acts[name].report() for name in NAMES}
@@ -145,7 +149,21 @@ class Witness:
     def __init__(self, broker, seconds):
         ports = [broker.amqp_port, broker.mqtt_port, broker.kafka_port]
         arguments = [sys.executable, __file__, *map(str, ports), str(seconds)]
-        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=pathlib.Path(__file__).parent)
+        # Unbuffered: lines are read one by one, then the rest.
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, bufsize=0, cwd=pathlib.Path(__file__).parent)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def wait_begun(self):
+        """Waits until every client has acted once; it gives up after the time that it has."""
+        assert self.process.stdout.readline().strip() == BEGUN.encode(), "the witness failed: is the broker there?"
 
     def report(self, seconds=180):
         out, _ = self.process.communicate(timeout=seconds)

@@ -12,7 +12,7 @@ import pytest
 from clients import amqp, amqp_take, kafka_create, kafka_producer, kafka_send, mqtt
 from harness import wait_until
 from memory_attacks import (
-    ATTACKS, MIB, MemoryGroup, Wire, amqp_wire, basic_publish, frame, header, method, mqtt_wire,
+    ATTACKS, MIB, MemoryGroup, Wire, amqp_wire, basic_publish, frame, header, held_bytes, method, mqtt_wire,
 )
 from witness import Witness
 
@@ -43,12 +43,6 @@ def others_are_served(broker):
 def is_bounded(broker):
     others_are_served(broker)
     assert broker.rss_bytes() < LIMIT + BESIDE, f"{broker.rss_bytes() // MIB} MiB"
-
-
-def held_bytes(broker):
-    """What is held for clients, against `memory.limit`."""
-    shares = ("input", "transactions", "output", "queues", "groups", "offsets")
-    return sum(broker.metric("inver_memory_used_bytes", f'share="{share}"') for share in shares)
 
 
 def is_given_back(broker):

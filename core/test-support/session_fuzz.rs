@@ -92,9 +92,9 @@ pub(crate) fn run(dialect: &Dialect, script: &[u8]) {
 
 async fn play(stage: &Stage, dialect: &Dialect, mut script: Script<'_>) {
     let shutdown = CancellationToken::new();
-    tokio::spawn(stage.broker.clone().housekeep(shutdown.clone()));
     let mut clients: Vec<Option<DuplexStream>> = (0..CONNECTIONS).map(|_| None).collect();
-    let mut serving: Vec<JoinHandle<()>> = Vec::new();
+    let mut serving: Vec<JoinHandle<()>> =
+        vec![tokio::spawn(stage.broker.clone().housekeep(shutdown.clone()))];
     while !script.0.is_empty() {
         let at = script.below(CONNECTIONS) as usize;
         if clients[at].is_none() {
@@ -133,7 +133,7 @@ async fn play(stage: &Stage, dialect: &Dialect, mut script: Script<'_>) {
     shutdown.cancel();
     for task in serving {
         let ended = tokio::time::timeout(END, task).await;
-        assert!(matches!(ended, Ok(Ok(()))), "a connection did not end well: {ended:?}");
+        assert!(matches!(ended, Ok(Ok(()))), "a connection or the housekeeping did not end well: {ended:?}");
     }
 }
 

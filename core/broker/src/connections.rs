@@ -6,6 +6,7 @@
 //! Costs nothing for each message. Bound: a record for each connection that is open at the same time, and a count for each
 //! of their users and namespaces.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use crate::closing::CloseReason;
 use crate::context::{Due, Timed};
 use crate::listener::{Endpoints, ListenerInfo};
 use crate::mailbox::Mailbox;
+use crate::network::network_of;
 use crate::quota::{AppliedQuotas, ConnectionQuotas, QuotaScope, Quotas};
 use crate::timers::Timers;
 
@@ -139,7 +141,7 @@ impl ConnectionRegistry {
             mailbox: new.mailbox.clone(),
             registry: self.clone(),
         });
-        connection.mailbox.set_connection(connection.id);
+        connection.mailbox.set_connection(connection.id, connection.party());
         inner.live.insert(connection.id, connection.clone());
         Ok(ConnectionHandle(connection))
     }
@@ -304,6 +306,16 @@ impl LiveConnection {
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
+    }
+
+    /// Whom its memory is held for: its user, or the network of an anonymous client.
+    fn party(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match &self.user {
+            Some(user) => user.hash(&mut hasher),
+            None => network_of(self.peer().ip()).hash(&mut hasher),
+        }
+        hasher.finish()
     }
 
     /// Whether an outside authority vouches for its user, who is none of the broker's then.
@@ -544,6 +556,24 @@ mod tests {
         assert!(!registry.close(id, CloseReason::Asked("x".into())));
         let again = registry.register(new(&endpoints, &mailbox, "ann")).unwrap();
         assert_ne!(again.id(), id);
+    }
+
+    #[test]
+    fn memory_is_held_for_the_user_of_the_last_login_or_for_the_network() {
+        use inver_storage::Holder;
+
+        let registry = ConnectionRegistry::default();
+        let party = |peer: &str, mailbox: &Arc<Mailbox>, user: &str| {
+            let _handle = registry.register(new(&endpoints(peer), mailbox, user)).unwrap();
+            mailbox.party()
+        };
+        let (first, second) = (Mailbox::new(), Mailbox::new());
+        let network = party("10.0.0.1:5000", &first, "");
+        assert_eq!(party("10.0.0.1:6000", &second, ""), network);
+        assert_ne!(party("10.9.0.1:6000", &second, ""), network);
+        let ann = party("10.0.0.1:5000", &first, "ann");
+        assert_ne!(ann, network, "a login after the connection was admitted without a user");
+        assert_eq!(party("10.9.0.1:6000", &second, "ann"), ann);
     }
 
     #[test]

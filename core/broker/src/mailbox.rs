@@ -51,14 +51,10 @@ impl Mailbox {
         Arc::new(Mailbox::default())
     }
 
-    /// Sets the id of its connection in the registry.
-    pub(crate) fn set_connection(&self, id: u64) {
-        self.connection.store(id, Ordering::Relaxed);
-    }
-
-    /// Sets whom the connection's memory is held for.
-    pub fn set_party(&self, party: u64) {
+    /// Sets the id of its connection in the registry, and the party that its memory is held for from now on.
+    pub(crate) fn set_connection(&self, id: u64, party: u64) {
         self.party.store(party, Ordering::Relaxed);
+        self.connection.store(id, Ordering::Relaxed);
     }
 
     /// The id of its connection in the registry; none while it is not registered.

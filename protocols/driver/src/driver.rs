@@ -1,13 +1,12 @@
 //! The turn loop of one connection.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use inver_broker::{CLOSE, Connection, EVICT, LiveConnection, network_of};
+use inver_broker::{CLOSE, Connection, EVICT, LiveConnection};
 use inver_storage::{NoMemory, Share};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -53,16 +52,6 @@ impl Happened {
     fn anything(&self) -> bool {
         self.mail || self.input.is_some() || self.expired || self.other
     }
-}
-
-/// Whose memory a connection holds: its user's, or that of an anonymous client's network.
-fn party(place: &LiveConnection) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    match place.user() {
-        Some(user) => user.hash(&mut hasher),
-        None => network_of(place.peer().ip()).hash(&mut hasher),
-    }
-    hasher.finish()
 }
 
 type Turn<M> = Result<bool, End<<M as Machine>::Error>>;
@@ -117,10 +106,7 @@ impl<M: Machine> Driver<M> {
             output: self.link.own_pending_bytes(),
         };
         let machine = &self.machine;
-        Kept::update(&mut self.link.kept, holding, machine.log().memory(), || {
-            machine.mailbox().set_party(machine.place().map_or(0, party));
-            machine.mailbox().clone()
-        });
+        Kept::update(&mut self.link.kept, holding, machine.log().memory(), || machine.mailbox().clone());
     }
 
     /// Turns until there is nothing to do or others must get theirs. `now` is then the end of the last one.

@@ -122,12 +122,14 @@ impl Account {
     /// Whether more of the client's input may be kept now. Otherwise the client is not read, until others have left.
     #[must_use]
     pub fn may_grow(&self) -> bool {
-        if !self.memory.is_tight() {
+        let held = self.claim.bytes(None);
+        // A client that holds nothing may be a consumer whose acknowledgement frees what others hold.
+        if held == 0 || !self.memory.is_tight() {
             return true;
         }
         let (total, limit) = self.memory.total();
         let claims = self.memory.claims.counted();
-        let has_its_part = self.claim.bytes(None) >= self.memory.limit(Share::Input) / claims.max(1);
+        let has_its_part = held >= self.memory.limit(Share::Input) / claims.max(1);
         total < limit && (claims <= 1 || !has_its_part)
     }
 }

@@ -217,30 +217,46 @@ impl Memory {
     }
 
     fn draw(&self, share: Share, bytes: usize) {
-        self.of(&self.used, share).fetch_add(bytes, Ordering::Relaxed);
-        let total = self.total.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if total > self.limit / 100 * TAKE_BACK_PERCENT || self.is_any_over() {
-            self.is_tight.store(true, Ordering::Relaxed);
-        }
-        if total > self.limit / 100 * SHUT_PERCENT && self.gate.set(Shortage::Memory, true) {
-            tracing::warn!(total, limit = self.limit, "memory is low: publishers are held back");
-        }
+        self.of(&self.used, share).fetch_add(bytes, Ordering::SeqCst);
+        self.total.fetch_add(bytes, Ordering::SeqCst);
+        self.settle();
     }
 
     fn give_back(&self, share: Share, bytes: usize) {
-        self.of(&self.used, share).fetch_sub(bytes, Ordering::Relaxed);
-        let total = self.total.fetch_sub(bytes, Ordering::Relaxed) - bytes;
-        if self.is_tight() && total <= self.limit / 100 * TAKE_BACK_PERCENT && !self.is_any_over() {
-            self.is_tight.store(false, Ordering::Relaxed);
-        }
-        if total < self.limit / 100 * OPEN_PERCENT && self.gate.set(Shortage::Memory, false) {
-            tracing::info!(total, limit = self.limit, "memory is free again: publishers go on");
-        }
+        self.of(&self.used, share).fetch_sub(bytes, Ordering::SeqCst);
+        self.total.fetch_sub(bytes, Ordering::SeqCst);
+        self.settle();
     }
 
-    /// Whether more than its limit is held for a share that accounts are ended for.
-    fn is_any_over(&self) -> bool {
-        ENDED_FOR.iter().any(|share| self.is_over(*share))
+    /// Has what follows from the counters follow them.
+    ///
+    /// Whoever changes something looks at the counters once more: otherwise one who read them before others gave back could
+    /// say that memory is low after they have found that it is not, and it would stay so.
+    fn settle(&self) {
+        loop {
+            let is_tight = self.total.load(Ordering::SeqCst) > self.limit / 100 * TAKE_BACK_PERCENT
+                || ENDED_FOR
+                    .iter()
+                    .any(|share| self.of(&self.used, *share).load(Ordering::SeqCst) > self.limit(*share));
+            if self.is_tight.load(Ordering::SeqCst) == is_tight
+                || self.is_tight.swap(is_tight, Ordering::SeqCst) == is_tight
+            {
+                break;
+            }
+        }
+        loop {
+            let total = self.total.load(Ordering::SeqCst);
+            let (is_low, is_free) =
+                (total > self.limit / 100 * SHUT_PERCENT, total < self.limit / 100 * OPEN_PERCENT);
+            if !(is_low || is_free) || !self.gate.set(Shortage::Memory, is_low) {
+                break;
+            }
+            if is_low {
+                tracing::warn!(total, limit = self.limit, "memory is low: publishers are held back");
+            } else {
+                tracing::info!(total, limit = self.limit, "memory is free again: publishers go on");
+            }
+        }
     }
 
     /// What must be taken back: of a share, or of all.

@@ -190,3 +190,32 @@ fn progress_makes_an_account_young() {
     set_input(&mut busy, 32 * MIB);
     assert!(is_evicted(&idle) && !is_evicted(&busy));
 }
+
+#[test]
+fn a_client_that_holds_nothing_is_read_whatever_others_hold() {
+    let (memory, _) = account();
+    let mut consumer = client(&memory, 1);
+    consumer.0.set(0, 0, MIB);
+    consumer.0.set(0, 0, 0);
+    let mut queues = memory.holder(Share::Queues);
+    queues.force(100 * MIB);
+    assert!(memory.is_tight() && consumer.0.may_grow(), "its acknowledgements free the queues");
+    consumer.0.set(0, 0, MIB);
+    assert!(!consumer.0.may_grow());
+}
+
+#[test]
+fn nothing_is_low_when_many_threads_have_given_everything_back() {
+    let (memory, gate) = account();
+    for _ in 0..200 {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut held = memory.holder(Share::Queues);
+                    (0..20).for_each(|_| [90 * MIB, 0].into_iter().for_each(|bytes| held.force(bytes)));
+                });
+            }
+        });
+        assert_eq!((memory.total().0, memory.is_tight(), gate.shortage()), (0, false, None));
+    }
+}
