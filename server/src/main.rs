@@ -4,9 +4,10 @@
 //! read again while the broker runs), [`listeners`] (TCP, Unix sockets, TLS, WebSocket), [`protocols`] (their list),
 //! [`runtime`] (worker threads), [`http`] (health, metrics), [`telemetry`] (the recorder of metrics), [`logging`], [`log_lines`],
 //! [`otlp`] (export of traces), [`http_client`] (requests to other services), [`backup`] (archive, folder, restore),
-//! [`systemd`] (readiness), [`logins`], [`passwords`] and [`jwt`] (authentication),
+//! [`allocator`] and [`memory`] (what the process may hold), [`systemd`] (readiness), [`logins`], [`passwords`] and [`jwt`] (authentication),
 //! [`files`] (permissions of files).
 
+mod allocator;
 mod backup;
 mod commands;
 mod config;

@@ -30,7 +30,7 @@ use crate::reload::{self, ReloadRequests, Reloader};
 use crate::runtime::{Runtimes, Workers};
 use crate::systemd::ServiceManager;
 use crate::telemetry::Metrics;
-use crate::{files, logging, memory};
+use crate::{allocator, files, logging, memory};
 
 /// File descriptors reserved for the log and for listeners.
 const FILES_RESERVED: u64 = 512;
@@ -55,6 +55,7 @@ struct Process {
 
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        allocator::fix_size_for_system();
         let clock = Clock::system();
         let started = clock.now();
         let Loaded { mut config, warnings, sources } = self.config.load()?;
