@@ -69,6 +69,7 @@ pub(crate) fn open(
         allocator: allocator.clone(),
         sealing: sealing.clone(),
         metrics: metrics.clone(),
+        memory: memory.clone(),
         clock: clock.clone(),
     };
     let writer = Writer::new(writer_parts, medium.clone(), options, log.active, log.position);

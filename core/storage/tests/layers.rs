@@ -15,7 +15,6 @@ const CIRCLE_FILES_MAX: usize = 3;
 /// From the bottom to the top.
 #[rustfmt::skip]
 const RULES: &[Rule] = &[
-    ("batch", &[]),
     ("clock", &[]),
     ("gate", &[]),
     ("ids", &[]),
@@ -25,6 +24,7 @@ const RULES: &[Rule] = &[
     ("registry", &[]),
     ("relay", &[]),
     ("seeded_bugs", &[]),
+    ("batch", &["memory"]),
     ("error", &["ids"]),
     ("format", &["batch", "seeded_bugs"]),
     ("compaction", &["format", "ids"]),
@@ -43,7 +43,7 @@ const RULES: &[Rule] = &[
     ("fuzz", &["batch", "checkpoint", "compaction", "format"]),
     ("inspect", &["batch", "checkpoint", "error", "format", "ids", "medium", "read", "scan", "stream"]),
     ("intake", &["batch", "clock", "cursor", "directory", "entry", "error", "format", "ids", "medium", "options", "read", "seeded_bugs", "stream", "watermarks"]),
-    ("writer", &["allocator", "batch", "clock", "entry", "error", "format", "intake", "medium", "metrics", "options", "read", "relay", "sealing", "seeded_bugs", "space", "stream"]),
+    ("writer", &["allocator", "batch", "clock", "entry", "error", "format", "intake", "medium", "memory", "metrics", "options", "read", "relay", "sealing", "seeded_bugs", "space", "stream"]),
     ("waiter", &["error", "ids", "intake", "watermarks", "writer"]),
     ("durability", &["allocator", "clock", "error", "intake", "metrics", "waiter"]),
     ("maintenance", &["allocator", "batch", "checkpoint", "clock", "compaction", "cursor", "directory", "durability", "entry", "error", "format", "ids", "intake", "medium", "metrics", "options", "read", "sealing", "seeded_bugs", "space", "stream", "waiter", "writer"]),

@@ -24,6 +24,7 @@ use crate::error::LogError;
 use crate::format::segment;
 use crate::intake::{Group, Intake, Pending};
 use crate::medium::Medium;
+use crate::memory::Memory;
 use crate::metrics::LogMetrics;
 use crate::options::{CommitPolicy, LogOptions};
 use crate::read::segments::Segment;
@@ -63,6 +64,7 @@ pub(crate) struct WriterParts {
     pub(crate) allocator: Arc<SegmentAllocator>,
     pub(crate) sealing: Arc<SealQueue>,
     pub(crate) metrics: Arc<LogMetrics>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) overflow: Arc<OnceLock<Arc<dyn Listener>>>,
 }
@@ -232,7 +234,7 @@ impl Writer {
             }
         }
         self.placed = placed;
-        self.tail.evict();
+        self.tail.evict(self.shared.memory.is_tight());
         self.shared.metrics.tail_cache_bytes.store(self.tail.bytes() as u64, Ordering::Relaxed);
         let intake = &self.shared.intake;
         let queued = intake.queued_entries() as u64;

@@ -12,6 +12,9 @@ use crate::stream::StreamInner;
 /// Memory of a batch beside its bytes, and of each destination.
 const OVERHEAD_BYTES: usize = 96;
 
+/// Of so many parts of the bound one is kept while memory is tight.
+const TIGHT_PARTS: usize = 4;
+
 pub(super) type TailPlaces = SmallVec<[(Arc<StreamInner>, u64); 1]>;
 
 #[derive(Debug)]
@@ -37,9 +40,10 @@ impl TailRing {
         self.batches.push_back((cost, places));
     }
 
-    /// Evicts the oldest batches down to the bound.
-    pub(super) fn evict(&mut self) {
-        while self.bytes > self.bytes_max {
+    /// Evicts the oldest batches down to the bound, or to a part of it while memory is tight.
+    pub(super) fn evict(&mut self, is_tight: bool) {
+        let bytes_max = if is_tight { self.bytes_max / TIGHT_PARTS } else { self.bytes_max };
+        while self.bytes > bytes_max {
             let Some((cost, places)) = self.batches.pop_front() else { return };
             self.bytes -= cost;
             for (stream, base) in places {

@@ -8,7 +8,8 @@ use crate::shorthand::*;
 use inver_storage::medium::Files;
 use inver_storage::medium::fake::FakeMedium;
 use inver_storage::{
-    BatchBuilder, CommitPolicy, Compression, Entry, Log, LogOptions, Offset, ProducerStamp, Read, SystemClock,
+    BatchBuilder, CommitPolicy, Compression, Entry, Log, LogOptions, Offset, ProducerStamp, Read, Share,
+    SystemClock,
 };
 
 fn segments(dir: &Path) -> Vec<u64> {
@@ -35,6 +36,29 @@ fn the_tail_cache_keeps_the_newest_batches_within_its_limit() {
     // A batch of one such record has about 470 bytes.
     assert!((15..=25).contains(&cached), "{cached}");
     assert!((100 - cached as u64..100).all(is_cached), "the newest batches");
+}
+
+#[test]
+fn the_tail_cache_keeps_a_part_while_memory_is_tight() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { tail_cache_bytes_max: 40_000, memory_limit: Some(1 << 20), ..small() };
+    let log = open(dir.path(), &options);
+    let stream = create_stream(&log);
+    let append_all = || {
+        for _ in 0..100 {
+            append(&log, std::slice::from_ref(&stream), &[&[7; 400]]);
+        }
+    };
+    let mut held = log.memory().holder(Share::Queues);
+    append_all();
+    let full = log.stats().tail_cache_bytes;
+    held.force(1 << 20);
+    append_all();
+    let tight = log.stats().tail_cache_bytes;
+    assert!(full > 30_000 && tight <= 10_000, "{full}, {tight}");
+    held.force(0);
+    append_all();
+    assert!(log.stats().tail_cache_bytes > 30_000);
 }
 
 #[test]
