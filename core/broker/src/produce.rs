@@ -23,6 +23,7 @@ use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::router::{self, Publish};
 use crate::spec::{HubMode, PublisherId};
+use crate::subscription::Subscription;
 use crate::topic::{Partition, Topic};
 use crate::write_batch::WriteBatch;
 
@@ -103,10 +104,7 @@ impl Namespace {
         let submitted = retained.submit(self, entry)?;
         copies.deliver();
         if !listeners.live.is_empty() {
-            let plain = plain(batch);
-            for receiver in &listeners.live {
-                receiver.push(&plain, Some(topic.shared_name()));
-            }
+            Subscription::push_to_all(&listeners.live, &plain(batch), Some(topic.shared_name()));
         }
         for queue in limited {
             // The check finds when the first of them expires.

@@ -13,6 +13,7 @@ use crate::message::{HeaderWriter, Message};
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::seeded_bugs::{Bug, is_seeded};
+use crate::subscription::Subscription;
 
 /// A batch is closed at this size; one message may be larger.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
@@ -128,9 +129,7 @@ impl WriteBatch {
     /// Delivers the closed batches to the in-memory receivers.
     pub(crate) fn deliver(&mut self) {
         for (set, batch) in self.sealed.drain(..) {
-            for receiver in &set.live {
-                receiver.push(&batch, None);
-            }
+            Subscription::push_to_all(&set.live, &batch, None);
         }
     }
 

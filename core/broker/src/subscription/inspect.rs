@@ -46,7 +46,7 @@ pub struct Member {
 /// The memory that messages of queues use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueMemory {
-    /// Of messages that wait in queues in memory.
+    /// Of messages that wait in queues in memory, but for those that several queues share.
     pub waiting_bytes: u64,
     /// Of messages that are delivered and not acknowledged, as far as they are kept.
     pub unacked_bytes: u64,

@@ -65,6 +65,9 @@ use owner::Owner;
 use source::memory::spill_ended;
 use state::{Host, State};
 
+/// A batch of more bytes is counted once for all queues that have it. One of less takes less than its places in them.
+const OWN_BYTES_MAX: usize = 512;
+
 /// Whether acknowledged messages are trimmed from the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trim {
@@ -322,7 +325,18 @@ impl Subscription {
 
     /// Enqueues a batch in a queue in memory; its bytes are shared with all other receivers.
     pub(crate) fn push(self: &Arc<Self>, batch: &Batch, topic: Option<&Arc<str>>) {
-        self.locked(|state| state.push(self, batch, topic));
+        self.locked(|state| state.push(self, batch, topic, false));
+    }
+
+    /// Enqueues a batch in several queues in memory. Together they count what is not small once.
+    pub(crate) fn push_to_all(receivers: &[Arc<Self>], batch: &Batch, topic: Option<&Arc<str>>) {
+        match receivers {
+            [first, _, ..] if batch.bytes().len() > OWN_BYTES_MAX => {
+                let batch = batch.charged(first.context.log.memory(), Share::Queues);
+                receivers.iter().for_each(|it| it.locked(|state| state.push(it, &batch, topic, true)));
+            }
+            _ => receivers.iter().for_each(|it| it.push(batch, topic)),
+        }
     }
 
     /// Whether it was ever given a message that may name another address than it was routed from: a dead letter, or one

@@ -290,7 +290,13 @@ impl State {
 
     // ---- messages arrive
 
-    pub(super) fn push<H: Host>(&mut self, of: &Arc<H>, batch: &Batch, topic: Option<&Arc<str>>) {
+    pub(super) fn push<H: Host>(
+        &mut self,
+        of: &Arc<H>,
+        batch: &Batch,
+        topic: Option<&Arc<str>>,
+        is_shared: bool,
+    ) {
         if self.closed {
             return;
         }
@@ -301,7 +307,7 @@ impl State {
             of.context().counters.dropped.increment(u64::from(batch.record_count()));
             return;
         }
-        match memory.push(batch, topic) {
+        match memory.push(batch, topic, is_shared) {
             Pushed::Kept => {}
             Pushed::Refused => of.context().counters.dropped.increment(u64::from(batch.record_count())),
             Pushed::ToSpill => spill(memory, of, batch, topic),

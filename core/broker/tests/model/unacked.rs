@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::fixture::*;
 use inver_broker::{
-    BrokerConfig, ConsumerSpec, Delivery, DeliveryId, Mailbox, Mode, QueueLimits, QueueSpec, Start, TopicSpec,
+    BindDestination, BrokerConfig, ConsumerSpec, Delivery, DeliveryId, Mailbox, Mode, QueueLimits, QueueSpec,
+    Start, TopicSpec,
 };
 use inver_storage::{BatchBuilder, LogOptions, Share};
 
@@ -156,4 +157,40 @@ async fn what_a_consumer_of_a_queue_in_memory_does_not_acknowledge_is_bounded_by
     }
     assert!(largest < COUNT / 2, "{largest} at a time");
     assert!(memory.used(Share::Queues) <= 64 << 10, "{memory:?}");
+}
+
+#[tokio::test]
+async fn a_message_that_many_queues_in_memory_have_is_counted_once_until_the_last_has_settled_it() {
+    const QUEUES: usize = 20;
+    let options = LogOptions { memory_limit: Some(64 << 20), ..LogOptions::default() };
+    let fixture = Fixture::over(BrokerConfig::default(), options);
+    let (ns, memory) = (fixture.namespace(), fixture.broker.log().memory());
+    let names: Vec<String> = (0..QUEUES).map(|at| format!("q{at}")).collect();
+    let mut consumers = Vec::new();
+    for name in &names {
+        let q = declare(&ns, name, QueueSpec::default());
+        let _ = ns.bind("amq.fanout", BindDestination::Queue(name), b"", &Default::default()).unwrap();
+        consumers.push(attach(q.subscription()));
+    }
+    let body = vec![b'x'; 100_000];
+    let mut p = publisher(&ns);
+    p.publish(exchange("amq.fanout", ""), &message(&body)).unwrap();
+    committed(&ns, p.flush().unwrap());
+    let is_once = |used: usize| (100_000..150_000).contains(&used);
+    assert!(is_once(memory.used(Share::Queues)), "while it waits: {memory:?}");
+    let mut taken = Vec::new();
+    for (mailbox, consumer) in &mut consumers {
+        taken.push(ids(&take(mailbox, consumer, 1).await));
+    }
+    assert!(is_once(memory.used(Share::Queues)), "while it is delivered: {memory:?}");
+    for ((_, consumer), taken) in consumers.iter_mut().zip(&taken).skip(1) {
+        let _ = consumer.ack(taken).unwrap();
+    }
+    assert!(is_once(memory.used(Share::Queues)), "while one has it: {memory:?}");
+    let _ = consumers[0].1.ack(&taken[0]).unwrap();
+    // The last consumer's queue has opened the batch, and lets it go when it is asked for more.
+    for (_, consumer) in &mut consumers {
+        consumer.pull(1, 1, &mut Vec::new());
+    }
+    assert_eq!(memory.used(Share::Queues), 0, "{memory:?}");
 }

@@ -19,6 +19,8 @@ mod records;
 mod tests;
 mod varint;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 pub(crate) use self::builder::seal;
@@ -34,6 +36,7 @@ pub use self::records::{Headers, Record, Records, decompressed, records, records
 pub use self::varint::{get_varint, get_varlong, put_varint, put_varlong};
 
 use self::header::CRC_START;
+use crate::memory::{Memory, Share};
 
 /// A whole batch with a valid header, an exact length and a matching checksum. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +88,12 @@ impl Batch {
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The same batch, whose bytes count in the account for as long as anybody has them: see [`Memory::charge`].
+    #[must_use]
+    pub fn charged(&self, memory: &Arc<Memory>, share: Share) -> Batch {
+        Batch { bytes: memory.charge(share, &self.bytes), header: self.header }
     }
 
     /// Number of records.

@@ -8,10 +8,13 @@
 //! - A [`Held`] is a part of the broker's state, such as a queue. At the limit of its share it is refused more if it has its
 //!   part, which one of them always has.
 //!
+//! What many holders share is counted once, by [`Memory::charge`].
+//!
 //! Above [`SHUT_PERCENT`] of the limit publishers wait at the gate, so that what they hold goes away; above [`FULL_PERCENT`]
 //! no client is to be admitted.
 
 mod account;
+mod charged;
 mod claims;
 
 use std::fmt;
@@ -27,6 +30,9 @@ use crate::gate::{Gate, Shortage};
 /// Part of the limit above which memory is taken back from accounts, and how much may stay.
 const TAKE_BACK_PERCENT: usize = 75;
 const TAKEN_BACK_PERCENT: usize = 65;
+/// Part of the limit in sum up to which holders that come late have their part of a share that is used up. It leaves room
+/// for accounts before memory is taken back.
+const LATE_PERCENT: usize = 50;
 /// Part of the limit that accounts may always have together, whatever others hold.
 const KEPT_PERCENT: usize = 10;
 /// As for all memory, of the limit of a share.
@@ -167,7 +173,7 @@ impl Memory {
     /// A holder that has drawn nothing.
     #[must_use]
     pub fn holder(self: &Arc<Self>, share: Share) -> Held {
-        Held { memory: self.clone(), share, drawn: 0 }
+        Held { memory: self.clone(), share, drawn: 0, is_counted: false }
     }
 
     /// An account that has drawn nothing.
@@ -230,8 +236,8 @@ impl Memory {
 
     /// Has what follows from the counters follow them.
     ///
-    /// Whoever changes something looks at the counters once more: otherwise one who read them before others gave back could
-    /// say that memory is low after they have found that it is not, and it would stay so.
+    /// A thread that changes something looks at the counters once more: otherwise one that read them before others gave back
+    /// could say that memory is low after they have found that it is not, and it would stay so.
     fn settle(&self) {
         loop {
             let is_tight = self.total.load(Ordering::SeqCst) > self.limit / 100 * TAKE_BACK_PERCENT
@@ -331,43 +337,57 @@ pub struct Held {
     memory: Arc<Memory>,
     share: Share,
     drawn: usize,
+    /// It is one of the holders of the share.
+    is_counted: bool,
 }
 
 impl Held {
     /// Holds so many bytes from now on. Fails if that is more than before, the share is used up, and this holder has its
     /// part of it or memory is low; then it holds what it held.
     pub fn set(&mut self, bytes: usize) -> Result<(), NoMemory> {
-        let wanted = self.memory.steps(bytes);
-        if wanted > self.drawn {
-            let more = wanted - self.drawn;
-            let (used, limit) = (self.memory.used(self.share) + more, self.memory.limit(self.share));
-            let has_its_part = wanted >= limit / self.holders().max(1);
-            let (total, most) = self.memory.total();
-            let is_low = total + more > most / 100 * TAKE_BACK_PERCENT;
-            if used > limit && (has_its_part || is_low) {
-                return Err(NoMemory);
-            }
+        if !self.has_room(bytes, bytes) {
+            return Err(NoMemory);
         }
         self.force(bytes);
         Ok(())
     }
 
+    /// Whether [`set`](Self::set) may be called for so many bytes by a holder of `in_all`, those included that others count.
+    #[must_use]
+    pub fn has_room(&self, bytes: usize, in_all: usize) -> bool {
+        let (wanted, part) = (self.memory.steps(bytes), self.memory.steps(in_all));
+        if part <= self.drawn {
+            return true;
+        }
+        let more = wanted.saturating_sub(self.drawn);
+        let (used, limit) = (self.memory.used(self.share) + more, self.memory.limit(self.share));
+        let has_its_part = part >= limit / self.holders().max(1);
+        let (total, most) = self.memory.total();
+        let is_low = total + more > most / 100 * LATE_PERCENT;
+        used <= limit || !(has_its_part || is_low)
+    }
+
     /// Holds so many bytes from now on, whatever the limit.
     pub fn force(&mut self, bytes: usize) {
+        self.force_of(bytes, bytes);
+    }
+
+    /// Holds so many bytes of `in_all` from now on, whatever the limit. Others count the rest.
+    pub fn force_of(&mut self, bytes: usize, in_all: usize) {
+        let is_counted = self.memory.steps(in_all) > 0;
+        if is_counted != self.is_counted {
+            self.is_counted = is_counted;
+            let holders = self.memory.of(&self.memory.holders, self.share);
+            match is_counted {
+                true => holders.fetch_add(1, Ordering::Relaxed),
+                false => holders.fetch_sub(1, Ordering::Relaxed),
+            };
+        }
         let wanted = self.memory.steps(bytes);
-        if wanted == self.drawn {
-            return;
-        }
-        let holders = self.memory.of(&self.memory.holders, self.share);
-        if self.drawn == 0 {
-            holders.fetch_add(1, Ordering::Relaxed);
-        } else if wanted == 0 {
-            holders.fetch_sub(1, Ordering::Relaxed);
-        }
         if wanted > self.drawn {
             self.memory.draw(self.share, wanted - self.drawn);
             self.memory.take_back();
-        } else {
+        } else if wanted < self.drawn {
             self.memory.give_back(self.share, self.drawn - wanted);
         }
         self.drawn = wanted;
@@ -381,7 +401,7 @@ impl Held {
 
     fn holders(&self) -> usize {
         self.memory.of(&self.memory.holders, self.share).load(Ordering::Relaxed)
-            + usize::from(self.drawn == 0)
+            + usize::from(!self.is_counted)
     }
 }
 

@@ -73,6 +73,15 @@ struct Waiting {
     base: u64,
     messages: u64,
     topic: Option<Arc<str>>,
+    /// Others have the same bytes, which count on their own.
+    is_shared: bool,
+}
+
+/// A message that was taken and not settled.
+struct Kept {
+    record: Record,
+    topic: Option<Arc<str>>,
+    is_shared: bool,
 }
 
 /// The spilled part.
@@ -96,20 +105,24 @@ pub(in crate::subscription) struct MemorySource {
     /// Messages in memory, those of the open batch included.
     messages: u64,
     bytes: u64,
-    /// Messages and bytes of the open batch that are still counted.
+    /// Of the bytes, those that no other queue has.
+    own_bytes: u64,
+    /// Messages and bytes of the open batch that are still counted, and whether others have it.
     open_rest: (u64, u64),
+    is_open_shared: bool,
     dropped: u64,
     /// Messages that were taken and not settled: unacknowledged or requeued.
-    taken: FxHashMap<u64, (Record, Option<Arc<str>>)>,
+    taken: FxHashMap<u64, Kept>,
     taken_bytes: usize,
+    own_taken_bytes: usize,
     /// Boxed: most queues never spill.
     spill: Option<Box<Spill>>,
 }
 
 impl MemorySource {
-    /// Bytes of the batches that wait.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+    /// Bytes of the batches that wait and that no other queue has.
+    pub(super) fn own_bytes(&self) -> u64 {
+        self.own_bytes
     }
 
     pub(in crate::subscription) fn new(bounds: MemoryBounds, held: Held) -> MemorySource {
@@ -121,10 +134,13 @@ impl MemorySource {
             end: 0,
             messages: 0,
             bytes: 0,
+            own_bytes: 0,
             open_rest: (0, 0),
+            is_open_shared: false,
             dropped: 0,
             taken: FxHashMap::default(),
             taken_bytes: 0,
+            own_taken_bytes: 0,
             spill: None,
         }
     }
@@ -153,14 +169,22 @@ impl MemorySource {
     }
 
     /// Whether a batch would exceed the bound, or the memory of all queues. An empty queue has room for any batch.
-    fn is_full_for(&mut self, batch: &Bytes, messages: u64) -> bool {
+    fn is_full_for(&self, batch: &Bytes, messages: u64, is_shared: bool) -> bool {
+        let own_bytes = self.own_bytes as usize + self.own_taken_bytes;
+        let own_bytes = if is_shared { own_bytes } else { own_bytes + batch.len() };
         self.messages > 0
             && (self.messages + messages > self.bounds.messages_max
                 || self.bytes + batch.len() as u64 > self.bounds.bytes_max
-                || self.held.set(self.bytes as usize + self.taken_bytes + batch.len()).is_err())
+                || !self.held.has_room(own_bytes, self.bytes as usize + self.taken_bytes + batch.len()))
     }
 
-    pub(in crate::subscription) fn push(&mut self, batch: &Batch, topic: Option<&Arc<str>>) -> Pushed {
+    /// Adds a batch. One that is shared with other queues was [charged](Batch::charged).
+    pub(in crate::subscription) fn push(
+        &mut self,
+        batch: &Batch,
+        topic: Option<&Arc<str>>,
+        is_shared: bool,
+    ) -> Pushed {
         let messages = u64::from(batch.record_count());
         if let Some(spill) = &self.spill {
             if !spill.source.is_drained() {
@@ -171,7 +195,7 @@ impl MemorySource {
                 self.end = spill.source.position().wrapping_add(spill.shift).max(self.end);
             }
         }
-        if self.is_full_for(batch.bytes(), messages) {
+        if self.is_full_for(batch.bytes(), messages, is_shared) {
             if self.bounds.when_full == WhenFull::Spill {
                 return Pushed::ToSpill;
             }
@@ -183,10 +207,12 @@ impl MemorySource {
             base: self.end,
             messages,
             topic: topic.cloned(),
+            is_shared,
         });
         self.end += batch.header().offset_span().max(messages);
         self.messages += messages;
         self.bytes += batch.bytes().len() as u64;
+        self.own_bytes += if is_shared { 0 } else { batch.bytes().len() as u64 };
         self.account();
         Pushed::Kept
     }
@@ -245,7 +271,7 @@ impl MemorySource {
         };
         let taken = self.taken.iter().filter(|(offset, _)| **offset >= from);
         let mut found: Vec<PeekedMessage> =
-            taken.map(|(offset, (record, topic))| message(*offset, record.clone(), topic.clone())).collect();
+            taken.map(|(offset, kept)| message(*offset, kept.record.clone(), kept.topic.clone())).collect();
         found.sort_unstable_by_key(|message| message.offset);
         found.truncate(max);
         let open = self.open.iter().filter(|_| self.open_rest.0 > 0);
@@ -280,10 +306,8 @@ impl MemorySource {
 
     /// Takes a whole batch, which counts as consumed; never mixed with [`take`](Self::take).
     pub(in crate::subscription) fn take_batch(&mut self) -> Option<LiveBatch> {
-        let Waiting { bytes, messages, topic, .. } = self.batches.pop_front()?;
-        self.messages -= messages;
-        self.bytes -= bytes.len() as u64;
-        self.account();
+        let Waiting { bytes, messages, topic, is_shared, .. } = self.batches.pop_front()?;
+        self.forget(messages, bytes.len() as u64, is_shared);
         Some(LiveBatch { bytes, messages, topic })
     }
 
@@ -306,8 +330,8 @@ impl MemorySource {
                 }
                 self.close_open();
             }
-            let Waiting { bytes, base, messages, topic } = self.batches.pop_front()?;
-            self.open_rest = (messages, bytes.len() as u64);
+            let Waiting { bytes, base, messages, topic, is_shared } = self.batches.pop_front()?;
+            (self.open_rest, self.is_open_shared) = ((messages, bytes.len() as u64), is_shared);
             self.open = Open::in_memory(base, &bytes, topic);
             if self.open.is_none() {
                 self.close_open();
@@ -318,15 +342,21 @@ impl MemorySource {
     /// Ends the open batch, whether or not all of it could be read.
     fn close_open(&mut self) {
         let (messages, bytes) = std::mem::take(&mut self.open_rest);
+        self.forget(messages, bytes, self.is_open_shared);
+        self.open = None;
+    }
+
+    /// Counts messages of a batch no more.
+    fn forget(&mut self, messages: u64, bytes: u64, is_shared: bool) {
         self.messages -= messages;
         self.bytes -= bytes;
+        self.own_bytes -= if is_shared { 0 } else { bytes };
         self.account();
-        self.open = None;
     }
 
     pub(super) fn again(&self, offset: u64) -> Offer {
         match self.taken.get(&offset) {
-            Some((record, topic)) => {
+            Some(Kept { record, topic, .. }) => {
                 Offer::Taken(Taken { offset, record: record.clone(), topic: topic.clone(), redelivered: 0 })
             }
             None => Offer::Gone,
@@ -335,9 +365,13 @@ impl MemorySource {
 
     pub(super) fn keep(&mut self, delivery: &Delivery) -> usize {
         let bytes = size(&delivery.record);
-        let kept = (delivery.record.clone(), delivery.topic.clone());
+        // One of a batch that was closed since counts as its own.
+        let is_shared =
+            self.is_open_shared && self.open.as_ref().is_some_and(|open| open.has(delivery.id.offset));
+        let kept = Kept { record: delivery.record.clone(), topic: delivery.topic.clone(), is_shared };
         if self.taken.insert(delivery.id.offset, kept).is_none() {
             self.taken_bytes += bytes;
+            self.own_taken_bytes += if is_shared { 0 } else { bytes };
             self.account();
         }
         bytes
@@ -345,7 +379,8 @@ impl MemorySource {
 
     /// Accounts for what waits and what was taken.
     fn account(&mut self) {
-        self.held.force(self.bytes as usize + self.taken_bytes);
+        let own_bytes = self.own_bytes as usize + self.own_taken_bytes;
+        self.held.force_of(own_bytes, self.bytes as usize + self.taken_bytes);
     }
 
     /// Whether the memory of all queues is used up.
@@ -354,12 +389,14 @@ impl MemorySource {
     }
 
     pub(super) fn kept_bytes(&self, offset: u64) -> usize {
-        self.taken.get(&offset).map_or(0, |(record, _)| size(record))
+        self.taken.get(&offset).map_or(0, |kept| size(&kept.record))
     }
 
     pub(super) fn settled(&mut self, offset: u64) {
-        if let Some((record, _)) = self.taken.remove(&offset) {
-            self.taken_bytes -= size(&record);
+        if let Some(Kept { record, is_shared, .. }) = self.taken.remove(&offset) {
+            let bytes = size(&record);
+            self.taken_bytes -= bytes;
+            self.own_taken_bytes -= if is_shared { 0 } else { bytes };
             self.account();
         }
         if self.taken.is_empty() && self.taken.capacity() > EMPTY_CAPACITY_KEPT {
@@ -420,7 +457,7 @@ impl MemorySource {
         let skipped = self.ready();
         self.batches.clear();
         self.open = None;
-        (self.messages, self.bytes, self.open_rest) = (0, 0, (0, 0));
+        (self.messages, self.bytes, self.own_bytes, self.open_rest) = (0, 0, 0, (0, 0));
         self.account();
         if let Some(spill) = &mut self.spill {
             spill.source.skip_all();

@@ -53,11 +53,11 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Bytes of the messages that wait in memory.
+    /// Bytes of the messages that wait in memory, but for those that other queues share.
     pub(super) fn memory_bytes(&self) -> u64 {
         match self {
             Source::Stream(_) => 0,
-            Source::Memory(memory) => memory.bytes(),
+            Source::Memory(memory) => memory.own_bytes(),
         }
     }
 
@@ -297,6 +297,11 @@ impl Open {
 
     fn of(base: u64, bytes: &Bytes, records: Records, topic: Option<Arc<str>>) -> Open {
         Open { base, end: base + span(bytes), floor: base, records, topic }
+    }
+
+    /// Whether the offset is one of the batch.
+    fn has(&self, offset: u64) -> bool {
+        (self.base..self.end).contains(&offset)
     }
 
     fn next(&mut self) -> Option<Taken> {
