@@ -103,7 +103,7 @@ impl<M: Machine> Driver<M> {
         let holding = Holding {
             input: self.link.input.kept_bytes() + self.machine.held_bytes(),
             transactions: self.machine.transaction_bytes(),
-            output: self.link.own_pending_bytes(),
+            output: self.link.own_pending_bytes() + self.machine.encoded_bytes(),
         };
         let machine = &self.machine;
         Kept::update(&mut self.link.kept, holding, machine.log().memory(), || machine.mailbox().clone());

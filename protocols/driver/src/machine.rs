@@ -46,8 +46,14 @@ pub trait Machine: Send + Unpin {
         None
     }
 
-    /// Bytes that the machine keeps of messages whose rest has not come, and of a login, beside the input.
+    /// Bytes that the machine keeps of messages whose rest has not come, of a login, and of requests that wait, beside the
+    /// input.
     fn held_bytes(&self) -> usize {
+        0
+    }
+
+    /// Bytes that the machine has encoded for the client and that are not in the output yet.
+    fn encoded_bytes(&self) -> usize {
         0
     }
 

@@ -222,6 +222,14 @@ impl Machine for Client {
         self.node.broker.log()
     }
 
+    fn held_bytes(&self) -> usize {
+        self.session.held_bytes()
+    }
+
+    fn encoded_bytes(&self) -> usize {
+        self.session.encoded_bytes()
+    }
+
     fn begin_turn(&mut self, now: Instant) {
         self.now = now;
     }

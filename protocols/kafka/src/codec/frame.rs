@@ -27,6 +27,11 @@ impl Frame {
         self.bytes
     }
 
+    /// Of these, bytes that were encoded for it.
+    pub fn encoded_len(&self) -> usize {
+        self.encoded.len()
+    }
+
     /// Whether the frame is empty.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0

@@ -45,7 +45,7 @@ pub(crate) struct Fetcher {
     session: Option<FetchSession>,
     running: Option<Running>,
     waiting: VecDeque<Submitted>,
-    /// Bytes of the requests that wait.
+    /// Bytes of the requests that wait, as they were received and as they were parsed.
     waiting_bytes: usize,
     /// Number of the last fetch submitted.
     number: u64,
@@ -97,9 +97,10 @@ impl Fetcher {
         }
     }
 
-    /// Adds a fetch of so many bytes and returns its number. [`Fetcher::poll`] runs it.
-    pub(crate) fn submit(&mut self, header: ResponseHeader, request: FetchRequest, bytes: usize) -> u64 {
+    /// Adds a fetch that was received in so many bytes and returns its number. [`Fetcher::poll`] runs it.
+    pub(crate) fn submit(&mut self, header: ResponseHeader, request: FetchRequest, received: usize) -> u64 {
         self.number += 1;
+        let bytes = received + request.parsed_bytes();
         self.waiting_bytes += bytes;
         self.waiting.push_back(Submitted { number: self.number, header, request, bytes });
         self.number
@@ -121,6 +122,11 @@ impl Fetcher {
     /// Bytes of the fetches that wait for others.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
+    }
+
+    /// Bytes of the fetches that wait, and of the partitions of the one that runs.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.waiting_bytes + self.plan.bytes()
     }
 
     /// When to call [`Fetcher::wake`] even if no token arrives.

@@ -79,3 +79,17 @@ messages! {
         first_offset: i64 [4..],
     }
 }
+
+impl FetchRequest {
+    /// Bytes of memory that it takes beside those that it was received in.
+    pub(crate) fn parsed_bytes(&self) -> usize {
+        let topic = |topic: &FetchTopic| {
+            size_of::<FetchTopic>() + topic.partitions.capacity() * size_of::<FetchPartition>()
+        };
+        let forgotten = |topic: &ForgottenTopic| {
+            size_of::<ForgottenTopic>() + topic.partitions.capacity() * size_of::<i32>()
+        };
+        self.topics.iter().map(topic).sum::<usize>()
+            + self.forgotten_topics_data.iter().map(forgotten).sum::<usize>()
+    }
+}

@@ -36,6 +36,12 @@ impl FetchPlan {
         self.order.len()
     }
 
+    /// Bytes that it takes, without records.
+    pub(super) fn bytes(&self) -> usize {
+        let of_each = size_of::<Slot>() + size_of::<((TopicKey, i32), usize)>() + size_of::<usize>();
+        self.order.len() * of_each
+    }
+
     /// The slot with this key.
     pub(super) fn slot(&mut self, place: usize) -> Option<&mut Slot> {
         self.slots.get_mut(place)

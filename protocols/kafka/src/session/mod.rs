@@ -474,6 +474,16 @@ impl Session {
             && self.pipeline.bytes() + pending_bytes < limits.output_bytes_max
     }
 
+    /// Bytes of its fetches.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.fetcher.held_bytes()
+    }
+
+    /// Bytes of responses that wait, but for stored ones.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        self.pipeline.encoded_bytes()
+    }
+
     /// Releases memory that is not in use.
     pub(crate) fn tidy(&mut self) {
         self.arena = BytesMut::new();

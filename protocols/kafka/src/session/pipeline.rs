@@ -37,6 +37,8 @@ pub(super) struct Pipeline {
     asked: Asked,
     /// Bytes of responses that are encoded and wait for their turn or for a commit.
     bytes: usize,
+    /// Of these, bytes that were encoded for them; the rest are stored ones.
+    encoded_bytes: usize,
 }
 
 impl Pipeline {
@@ -49,13 +51,18 @@ impl Pipeline {
         self.turns.push_back((turn, self.asked));
     }
 
-    pub(super) fn push_ready(&mut self, frame: Frame) {
+    fn count(&mut self, frame: &Frame) {
         self.bytes += frame.len();
+        self.encoded_bytes += frame.encoded_len();
+    }
+
+    pub(super) fn push_ready(&mut self, frame: Frame) {
+        self.count(&frame);
         self.push(Turn::Ready(frame));
     }
 
     pub(super) fn push_after(&mut self, frame: Frame, lsn: Lsn) {
-        self.bytes += frame.len();
+        self.count(&frame);
         self.push(Turn::After(lsn, frame));
     }
 
@@ -73,9 +80,11 @@ impl Pipeline {
 
     /// Fills in the response to a fetch.
     pub(super) fn fetched(&mut self, number: u64, frame: Frame) {
-        let turn = self.turns.iter_mut().find(|(turn, _)| matches!(turn, Turn::Fetch(n) if *n == number));
-        if let Some((turn, _)) = turn {
-            self.bytes += frame.len();
+        let place = self.turns.iter().position(|(turn, _)| matches!(turn, Turn::Fetch(n) if *n == number));
+        if place.is_some() {
+            self.count(&frame);
+        }
+        if let Some((turn, _)) = place.and_then(|place| self.turns.get_mut(place)) {
             *turn = Turn::Ready(frame);
         }
     }
@@ -88,6 +97,11 @@ impl Pipeline {
     /// Bytes of encoded responses.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Of these, bytes that were encoded for them.
+    pub(super) fn encoded_bytes(&self) -> usize {
+        self.encoded_bytes
     }
 
     /// The log position that the next response waits for.
@@ -141,6 +155,7 @@ impl Pipeline {
 
     fn emit(&mut self, frame: Frame, output: &mut Output) {
         self.bytes -= frame.len();
+        self.encoded_bytes -= frame.encoded_len();
         put(frame, output);
     }
 
