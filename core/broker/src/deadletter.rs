@@ -45,11 +45,18 @@ impl DropSink for DeadLetterer {
             from.context().counters.dropped.increment(dropped.len() as u64);
             return from.ack_dropped(dropped.iter().map(|d| d.id).collect());
         };
+        let keeps = from.keeps_undelivered();
         let mut headers = HeaderWriter::default();
         let (mut ids, mut published, mut completion) = (Vec::new(), 0, Completion::Now);
+        let mut held = Vec::new();
         for (i, d) in dropped.iter().enumerate() {
-            published += u64::from(publish(from, d, to, &mut headers, &mut publisher));
-            ids.push(d.id);
+            let is_published = publish(from, d, to, &mut headers, &mut publisher, keeps);
+            published += u64::from(is_published);
+            if is_published || !keeps {
+                ids.push(d.id);
+            } else {
+                held.push(d);
+            }
             if publisher.bytes() >= ENTRY_BYTES_MAX || i + 1 == dropped.len() {
                 let ids = std::mem::take(&mut ids);
                 if is_seeded(Bug::AckBeforeDeadLetter) {
@@ -62,7 +69,8 @@ impl DropSink for DeadLetterer {
         }
         let counters = &from.context().counters;
         counters.dead_lettered.increment(published);
-        counters.dropped.increment(dropped.len() as u64 - published);
+        counters.dropped.increment((dropped.len() - held.len()) as u64 - published);
+        from.hold(&held);
         Ok(completion)
     }
 
@@ -76,7 +84,7 @@ impl DropSink for DeadLetterer {
         };
         let id = DeliveryId { partition: 0, offset: 0 };
         let dropped = Dropped { id, record, reason: DropReason::MaxLength };
-        if publish(by, &dropped, to, &mut HeaderWriter::default(), &mut publisher) {
+        if publish(by, &dropped, to, &mut HeaderWriter::default(), &mut publisher, false) {
             by.context().counters.dead_lettered.increment(1);
         }
         if let Err(error) = publisher.flush() {
@@ -86,13 +94,15 @@ impl DropSink for DeadLetterer {
 }
 
 /// Publishes a dropped message of a queue, to every queue that it reaches but those that it has died in already without a
-/// rejection: these would be a cycle. Whether a queue or another receiver has it.
+/// rejection: these would be a cycle. Whether a queue or another receiver has it. With `to_all`, all of them have it, or
+/// none.
 fn publish(
     queue: &Subscription,
     dropped: &Dropped,
     to: &DeadLetter,
     headers: &mut HeaderWriter,
     publisher: &mut Publisher,
+    to_all: bool,
 ) -> bool {
     let now_ms = publisher.namespace().clock().steady_ms();
     let view = HeaderView::of(&dropped.record);
@@ -102,13 +112,13 @@ fn publish(
     message.timestamp_ms = now_ms;
     message.headers = headers.headers();
     let target = Target::Exchange { name: &to.exchange, routing_key, more_keys: &more_keys };
-    let published = publisher.publish_except(target, &message, &letter.cycle());
+    let published = publisher.publish_letter(target, &message, &letter.cycle(), to_all);
     match published {
         Ok(routed) => {
             if routed.refused {
                 queue.context().counters.dead_letters_refused.increment(1);
             }
-            routed.destinations > 0
+            routed.destinations > 0 && !(to_all && routed.refused)
         }
         // As in other brokers, a queue may name an exchange that does not exist.
         Err(PublishError::NoSuchExchange(_)) => false,

@@ -140,6 +140,8 @@ struct How<'a> {
     except: &'a [&'a str],
     /// It clears a retained value.
     clears: bool,
+    /// If a queue refuses it, no receiver gets it.
+    to_all: bool,
 }
 
 /// A check of a queue with limits.
@@ -250,15 +252,17 @@ impl Publisher {
         Ok((routed?, retained))
     }
 
-    /// As [`publish`](Self::publish), but not to the queues of these names.
+    /// As [`publish`](Self::publish), but not to the queues of these names. With `to_all`, no receiver gets a message that a
+    /// queue refuses.
     #[inline]
-    pub(crate) fn publish_except(
+    pub(crate) fn publish_letter(
         &mut self,
         to: Target<'_>,
         message: &Message<'_>,
         except: &[&str],
+        to_all: bool,
     ) -> Result<Routed, PublishError> {
-        self.publish_as(to, message, How { except, ..How::default() })
+        self.publish_as(to, message, How { except, to_all, ..How::default() })
     }
 
     #[inline]
@@ -280,7 +284,7 @@ impl Publisher {
         message: &Message<'_>,
         how: How<'_>,
     ) -> Result<Routed, PublishError> {
-        let How { except, clears } = how;
+        let How { except, clears, to_all } = how;
         let mut route = match to {
             Target::Inbox(InboxTarget(inbox)) => Arc::new(router::to_inbox(inbox, message.guaranteed)),
             Target::Hub(address) => match self.cached(HUB, b'/', address, message.guaranteed) {
@@ -334,6 +338,9 @@ impl Publisher {
                 destinations = destinations.saturating_sub(left_out.len());
                 route = Arc::new(Route { set: Arc::new(route.set.without(&left_out)), ..(*route).clone() });
             }
+        }
+        if to_all && route.set.queues.iter().any(|queue| self.is_refused_by(queue)) {
+            return Ok(Routed { destinations, refused: true });
         }
         let mut is_refused = route.lacks_capture;
         if route.set.queues.iter().any(|q| q.has_limits() || message.headers.expires_ms.is_some()) {
@@ -515,6 +522,12 @@ impl Publisher {
         }
     }
 
+    /// Whether a queue is full and takes no more.
+    fn is_refused_by(&self, queue: &Arc<Queue>) -> bool {
+        queue.spec().limits.overflow != Overflow::DropHead
+            && queue.is_full(self.write_batch.messages_for(queue))
+    }
+
     /// Notes the checks that the queues' limits need; returns the queues that refuse the message.
     fn apply_limits(&mut self, set: &ReceiverSet, message: &Message<'_>) -> Vec<Arc<Queue>> {
         let mut refusing = Vec::new();
@@ -524,7 +537,7 @@ impl Publisher {
             let expires_ms = message.headers.expires_ms.into_iter().chain(by_queue).min();
             let length_ms =
                 limits.bounds_length().then(|| message.timestamp_ms.saturating_add(LENGTH_CHECK_MS));
-            if limits.overflow != Overflow::DropHead && queue.is_full(self.write_batch.messages_for(queue)) {
+            if self.is_refused_by(queue) {
                 if limits.overflow == Overflow::RejectPublishDeadLetter {
                     queue.subscription().refuse(message);
                 }

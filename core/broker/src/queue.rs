@@ -139,8 +139,8 @@ impl Queue {
     /// Whether its length limits drop messages that must be read: for their size, or to be dead-lettered.
     pub(crate) fn reads_what_it_drops(&self) -> bool {
         let limits = &self.spec.limits;
-        let reads =
-            limits.bytes_max.is_some() || limits.messages_max.is_some() && limits.dead_letter.is_some();
+        let reads_all = limits.dead_letter.is_some() || self.spec.priority_max().is_some();
+        let reads = limits.bytes_max.is_some() || limits.messages_max.is_some() && reads_all;
         reads && limits.overflow == Overflow::DropHead
     }
 

@@ -33,6 +33,7 @@ pub use properties::{Property, more_keys, name};
 pub use reserved::CLAIMED;
 pub use trace::{may_have_traces, traceparent};
 pub(crate) use trace::{traceparent_of, with_traceparent};
+pub(crate) use view::priority;
 pub use view::{Header, HeaderView, RawHeaders, expires_ms};
 
 /// A message for the publisher. All parts are borrowed: they are copied once, into the batch that is written.

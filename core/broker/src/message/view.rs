@@ -192,6 +192,15 @@ impl<'a> HeaderView<'a> {
     }
 }
 
+/// The priority that the publisher gave the message.
+#[must_use]
+pub(crate) fn priority(record: &Record) -> Option<u8> {
+    HeaderView::of(record).typed_properties().find_map(|property| match property {
+        Property::Priority(priority) => Some(priority),
+        _ => None,
+    })
+}
+
 /// When the message expires, in milliseconds since 1970, if it has a time to live.
 #[must_use]
 pub fn expires_ms(record: &Record) -> Option<i64> {

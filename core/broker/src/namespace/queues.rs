@@ -206,6 +206,12 @@ impl Namespace {
         }
         self.0.queues.insert(queue.name().into(), queue.clone());
         self.0.queues_by_name.insert(queue);
+        if let Some(max) = queue.spec().priority_max() {
+            queue.subscription().order_by_priority(max);
+        }
+        if queue.spec().keeps_undelivered() {
+            queue.subscription().keep_undelivered();
+        }
         let weak: Weak<Queue> = Arc::downgrade(queue);
         queue.subscription().set_owner(&queue.spec().limits, self.0.drop_sink.clone(), weak);
         if queue.spec().limits.expires_after_ms.is_some() {

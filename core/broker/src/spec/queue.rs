@@ -70,6 +70,26 @@ impl QueueSpec {
     }
 }
 
+impl QueueSpec {
+    /// The highest priority of its messages, which come out by priority; none if they come out as they came in.
+    #[must_use]
+    pub fn priority_max(&self) -> Option<u8> {
+        let max =
+            self.arguments.get("x-max-priority").and_then(Value::as_int).filter(|_| !self.is_quorum())?;
+        u8::try_from(max).ok().filter(|max| *max > 0)
+    }
+
+    /// Whether dead letters without a receiver stay in the queue. As in RabbitMQ, only where a full queue refuses messages:
+    /// else they could make the queue drop others.
+    #[must_use]
+    pub fn keeps_undelivered(&self) -> bool {
+        self.is_quorum()
+            && self.limits.dead_letter.is_some()
+            && self.limits.overflow == Overflow::RejectPublish
+            && self.arguments.get("x-dead-letter-strategy").and_then(Value::as_str) == Some("at-least-once")
+    }
+}
+
 impl QueueLimits {
     pub(crate) fn bounds_length(&self) -> bool {
         self.messages_max.is_some() || self.bytes_max.is_some()

@@ -165,6 +165,7 @@ impl State {
     pub(super) fn check_round(&mut self, now_ms: i64, limits: Option<&QueueLimits>, scope: Scope) -> Round {
         let mut loads = Vec::new();
         let is_within_length = self.begin_round(now_ms, limits, &mut loads);
+        let retry = if scope == Scope::Depth { None } else { self.retry_undelivered(&mut loads) };
         let next = match scope {
             _ if !is_within_length => None,
             Scope::Depth => None,
@@ -172,13 +173,13 @@ impl State {
             Scope::All => self.expire_head(&mut loads),
         };
         let is_full = self.limits.is_round_full();
-        let is_empty = self.submitted() == 0;
+        let is_empty = self.kept() == 0;
         if next.is_some() || is_empty {
             self.end_pass();
         } else if scope != Scope::Depth || !is_within_length {
             self.read_on(&mut loads);
         }
-        let next = if is_empty { NextCheck::Never } else { next.unwrap_or(NextCheck::Soon) };
+        let next = if is_empty { NextCheck::Never } else { next.unwrap_or(NextCheck::Soon).or_by(retry) };
         Round { depth: self.depth(), next, drops: self.take_drops(), loads, is_full }
     }
 
@@ -191,12 +192,13 @@ impl State {
         loads: &mut Vec<Load>,
     ) -> bool {
         self.limits.now_ms = now_ms;
+        self.index(loads);
         let Some(limits) = limits else { return true };
         self.limits.set(limits);
         if limits.bytes_max.is_some() && !self.estimate_bytes(loads) {
             return false;
         }
-        if limits.messages_max_unread().is_some() {
+        if limits.messages_max_unread().is_some() && self.priorities.is_none() {
             self.drop_unread(limits);
             return !self.limits.is_round_full();
         }
@@ -235,7 +237,7 @@ impl State {
         if self.is_passed_on(limits) {
             return false;
         }
-        let Some(max) = limits.messages_max_unread() else {
+        let Some(max) = limits.messages_max_unread().filter(|_| self.priorities.is_none()) else {
             return limits.drops_head() && self.is_over(limits);
         };
         let mut over = self.ready().saturating_sub(max);
@@ -267,9 +269,8 @@ impl State {
 
     /// Drops expired messages by the timestamps of their batches, if that needs no records.
     fn skip_expired(&mut self) {
-        let Some(below_ms) = self.limits.expired_below_ms().filter(|_| self.requeued.is_empty()) else {
-            return;
-        };
+        let is_in_order = self.requeued.is_empty() && self.priorities.is_none();
+        let Some(below_ms) = self.limits.expired_below_ms().filter(|_| is_in_order) else { return };
         if let Some(peeked) = self.peeked.take() {
             if self.limits.drop_reason(&peeked).is_none() {
                 self.peeked = Some(peeked);
@@ -293,7 +294,7 @@ impl State {
 
     /// Estimates the bytes of messages that were not counted, from the size of the first. False while that is loaded.
     fn estimate_bytes(&mut self, loads: &mut Vec<Load>) -> bool {
-        if self.submitted() == 0 {
+        if self.kept() == 0 {
             self.limits.bytes.correct_empty();
         }
         if !self.limits.bytes.wants_estimate() {
@@ -341,7 +342,10 @@ impl State {
 
     fn end_pass(&mut self) {
         self.limits.end_pass();
-        if self.requeued.is_empty() {
+        if let Some(priorities) = &mut self.priorities {
+            priorities.release_copies();
+        }
+        if self.reads_nothing_again() {
             self.sources.iter_mut().for_each(Source::close_again);
         }
         if self.slots.is_empty() {
@@ -364,8 +368,8 @@ impl State {
         self.memory().and_then(MemorySource::spill_consumed)
     }
 
-    /// Messages that wait, uncommitted ones included, and their bytes if they are counted.
+    /// Messages that are kept, uncommitted ones included, and their bytes if they are counted.
     pub(super) fn submitted_and_bytes(&self) -> (u64, u64) {
-        (self.submitted(), self.limits.bytes.get())
+        (self.kept(), self.limits.bytes.get())
     }
 }

@@ -320,3 +320,14 @@ pub(crate) enum NextCheck {
     /// It is empty.
     Never,
 }
+
+impl NextCheck {
+    /// At this time, if not before.
+    pub(super) fn or_by(self, at_ms: Option<i64>) -> NextCheck {
+        match (self, at_ms) {
+            (NextCheck::At(own), Some(at_ms)) => NextCheck::At(own.min(at_ms)),
+            (NextCheck::Soon | NextCheck::Later | NextCheck::Never, Some(at_ms)) => NextCheck::At(at_ms),
+            (own, _) => own,
+        }
+    }
+}

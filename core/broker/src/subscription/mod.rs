@@ -25,6 +25,7 @@ mod limits;
 mod locking;
 mod next;
 mod owner;
+mod priorities;
 mod pull;
 mod returned;
 mod settle;
@@ -35,6 +36,7 @@ mod state;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod undelivered;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -130,6 +132,16 @@ impl Subscription {
     /// Lets a consumer of a higher priority follow the active one as soon as that has nothing unacknowledged.
     pub(crate) fn hand_over_by_priority(&self) {
         self.locked(|state| state.hands_over = true);
+    }
+
+    /// Gives messages out by their priorities, up to `max`: those of the highest first. Called before any is taken.
+    pub(crate) fn order_by_priority(&self, max: u8) {
+        self.locked(|state| state.order_by_priority(max));
+    }
+
+    /// Keeps dead letters that have no receiver.
+    pub(crate) fn keep_undelivered(&self) {
+        self.locked(|state| state.keeps_undelivered = true);
     }
 
     /// Leaves it to its user to know what was delivered before a restart.

@@ -108,6 +108,9 @@ impl State {
         read_bytes: usize,
         loads: &mut Vec<Load>,
     ) -> Option<(Delivery, Option<DropReason>)> {
+        if self.priorities.is_some() {
+            return self.next_by_priority(read_bytes, loads);
+        }
         let next = loop {
             if is_seeded(Bug::RequeuedLast)
                 && let Some(newer) = self.next_of_sources(read_bytes, loads)
@@ -138,7 +141,7 @@ impl State {
 
     /// The record of a message that was taken before. None while it is being loaded, and when it no longer exists:
     /// then `gone` is set.
-    fn read_again(
+    pub(super) fn read_again(
         &mut self,
         id: DeliveryId,
         read_bytes: usize,
@@ -174,11 +177,17 @@ impl State {
     /// Makes a message wait in its old place.
     pub(super) fn put_back(&mut self, id: DeliveryId, requeued: Requeued) {
         self.limits.bytes.add(requeued.value_bytes);
-        self.requeued.insert(id, requeued);
+        match &mut self.priorities {
+            Some(priorities) => priorities.put_back(id, requeued),
+            None => drop(self.requeued.insert(id, requeued)),
+        }
     }
 
     /// Keeps a message that was taken from its source and not delivered.
     pub(super) fn put_peeked(&mut self, delivery: Delivery) {
+        if self.priorities.is_some() {
+            return self.put_first(&delivery);
+        }
         self.limits.bytes.add(value_bytes(&delivery.record));
         // A requeued message took the place of the one peeked before, which is requeued now. Its bytes are already
         // counted.
@@ -187,7 +196,8 @@ impl State {
                 source.keep(&behind);
             }
             let value_bytes = value_bytes(&behind.record);
-            let requeued = Requeued { redelivered: behind.redelivered, value_bytes, drop_reason: None };
+            let requeued =
+                Requeued { redelivered: behind.redelivered, value_bytes, rank: 0, drop_reason: None };
             self.requeued.insert(behind.id, requeued);
         }
     }

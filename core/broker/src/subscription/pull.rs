@@ -82,6 +82,9 @@ impl State {
             return Pull::default();
         }
         let limit = messages_max.min(share);
+        if spec.passive {
+            self.index_all(&mut after.loads);
+        }
         let (mut count, mut bytes) = (0, 0);
         let mut dry = false;
         while count < limit && bytes < bytes_max {
@@ -99,7 +102,10 @@ impl State {
             into.push(delivery);
         }
         self.slots.give(slot, count as u64);
-        if self.requeued.is_empty() {
+        if let Some(priorities) = &mut self.priorities {
+            priorities.release_copies();
+        }
+        if self.reads_nothing_again() {
             self.sources.iter_mut().for_each(Source::close_again);
         }
         let satisfied = count == messages_max || bytes >= bytes_max;
@@ -153,7 +159,7 @@ impl State {
 
     /// Decides whether a consumer pulls again by itself or waits to be woken.
     fn finish_pull(&mut self, slot: SlotId, dry: bool, satisfied: bool) -> Pull {
-        if dry && self.limits.is_round_full() {
+        if dry && (self.limits.is_round_full() || self.is_indexing()) {
             return Pull { more: true, ..Pull::default() };
         }
         if !dry {
@@ -209,7 +215,11 @@ impl State {
     /// Records a delivery as unacknowledged.
     fn track_unacked(&mut self, slot: SlotId, delivery: &Delivery) {
         let Delivery { id, record, redelivered, .. } = delivery;
-        let key = if self.mode == Mode::KeyShared { key_of(record) } else { 0 };
+        let key = match &self.priorities {
+            Some(priorities) => priorities.key_of(record),
+            None if self.mode == Mode::KeyShared => key_of(record),
+            None => 0,
+        };
         if self.mode == Mode::KeyShared {
             self.keys.claim(key, slot);
         }

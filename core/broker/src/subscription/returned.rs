@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use inver_storage::{Cursor, Entry, Log, Offset};
 
+use super::priorities::rank_of;
 use super::slots::SlotId;
 use super::source::{Source, StreamSource};
 use super::state::{InFlight, Requeued, State, UnackedMessage};
@@ -31,12 +32,14 @@ struct Returned {
 }
 
 impl Returned {
-    fn of(in_flight: InFlight) -> Returned {
+    /// `ranks`: the queue has priorities.
+    fn of(in_flight: InFlight, ranks: bool) -> Returned {
         let mut value_bytes = 0;
         let again = |(id, message): (DeliveryId, UnackedMessage)| {
             let UnackedMessage { redelivered, value_bytes: bytes, .. } = message;
             value_bytes += i64::from(bytes);
-            (id, Requeued { redelivered: redelivered + 1, value_bytes: bytes, drop_reason: None })
+            let rank = if ranks { rank_of(&message) } else { 0 };
+            (id, Requeued { redelivered: redelivered + 1, value_bytes: bytes, rank, drop_reason: None })
         };
         // The tree sorts them and is built as a whole, which is much faster than inserting one by one.
         let messages = in_flight.unacked.into_iter().map(again).collect();
@@ -47,11 +50,13 @@ impl Returned {
 impl Subscription {
     /// Lets all unacknowledged messages of a consumer that leaves wait again.
     pub(super) fn return_unacked(self: &Arc<Self>, slot: SlotId) {
-        let Some(in_flight) = self.locked(|state| state.take_in_flight(slot)) else { return };
+        let (ranks, in_flight) =
+            self.locked(|state| (state.priorities.is_some(), state.take_in_flight(slot)));
+        let Some(in_flight) = in_flight else { return };
         let count = in_flight.unacked.len();
         let subscription = self.clone();
         let finish = move || {
-            let returned = Returned::of(in_flight);
+            let returned = Returned::of(in_flight, ranks);
             subscription.count_returned(&returned);
             subscription.locked(|state| {
                 state.put_returned(returned);
@@ -165,7 +170,9 @@ impl State {
             return;
         }
         self.limits.bytes.change(value_bytes);
-        if self.requeued.is_empty() {
+        if let Some(priorities) = &mut self.priorities {
+            messages.into_iter().for_each(|(id, requeued)| priorities.put_back(id, requeued));
+        } else if self.requeued.is_empty() {
             self.requeued = messages;
         } else {
             self.requeued.append(&mut messages);

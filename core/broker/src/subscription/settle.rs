@@ -101,14 +101,15 @@ impl State {
                 Some(Offer::Empty) => {}
                 Some(Offer::Gone) | None => continue,
             }
+            let rank = self.rank_of(&message);
             let UnackedMessage { redelivered, value_bytes, .. } = message;
             late.push(*id);
             self.put_back(
                 *id,
-                Requeued { redelivered, value_bytes, drop_reason: Some(DropReason::Rejected) },
+                Requeued { redelivered, value_bytes, rank, drop_reason: Some(DropReason::Rejected) },
             );
         }
-        if self.requeued.is_empty() {
+        if self.reads_nothing_again() {
             self.sources.iter_mut().for_each(super::source::Source::close_again);
         }
         (dropped, self.by_cursor(late))
@@ -140,9 +141,11 @@ impl State {
             self.unassign_all();
         }
         let ids: Vec<DeliveryId> = released.iter().map(|(id, _)| *id).collect();
-        for (id, UnackedMessage { redelivered, value_bytes, .. }) in released {
-            let redelivered = redelivered + u32::from(!is_seeded(Bug::KeepCount));
-            self.put_back(id, Requeued { redelivered, value_bytes, drop_reason: None });
+        for (id, message) in released {
+            let rank = self.rank_of(&message);
+            let redelivered = message.redelivered + u32::from(!is_seeded(Bug::KeepCount));
+            let value_bytes = message.value_bytes;
+            self.put_back(id, Requeued { redelivered, value_bytes, rank, drop_reason: None });
         }
         self.wake_waiting();
         self.by_cursor(ids)
@@ -165,6 +168,8 @@ impl State {
         self.unassign_all();
         let mut ids: Vec<DeliveryId> = std::mem::take(&mut self.requeued).into_keys().collect();
         ids.extend(self.peeked.take().map(|peeked| peeked.id));
+        ids.extend(self.undelivered.take().into_iter().flat_map(|undelivered| (*undelivered).into_ids()));
+        ids.extend(self.priorities.iter_mut().flat_map(|priorities| priorities.take_all()));
         let mut count = ids.len() as u64;
         let mut batch = self.settle(ids);
         for source in &mut self.sources {

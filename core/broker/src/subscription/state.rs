@@ -13,10 +13,12 @@ use rustc_hash::FxHashMap;
 
 use super::keys::KeyOwners;
 use super::limits::LimitState;
+use super::priorities::Priorities;
 use super::slots::{Assigned, Slot, SlotId, Slots, Wakeups};
 use super::source::memory::{Pushed, spill_made};
 use super::source::{MemoryBounds, MemorySource, Source, StreamSource, delivered_key};
 use super::terms::{AttachError, ConsumerSpec};
+use super::undelivered::Undelivered;
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::seeded_bugs::{Bug, is_seeded};
@@ -41,6 +43,10 @@ pub(super) struct State {
     pub(super) requeued: BTreeMap<DeliveryId, Requeued>,
     /// A message that was taken from its source and not delivered. It is delivered in its order, as requeued ones.
     pub(super) peeked: Option<Box<Delivery>>,
+    /// The order of a queue whose messages have priorities; then nothing is in `requeued` and `peeked`.
+    pub(super) priorities: Option<Box<Priorities>>,
+    /// Dead letters without a receiver, which wait for one.
+    pub(super) undelivered: Option<Box<Undelivered>>,
     /// Messages of consumers that left, being put in order outside the lock: until they wait again, none is taken.
     pub(super) returning: u64,
     /// Unacknowledged messages, also of consumers that stopped.
@@ -55,6 +61,8 @@ pub(super) struct State {
     pub(super) active: Option<SlotId>,
     /// Failover: a consumer of a higher priority follows the active one without waiting for its end.
     pub(super) hands_over: bool,
+    /// Dead letters without a receiver stay.
+    pub(super) keeps_undelivered: bool,
     pub(super) closed: bool,
     pub(super) limits: LimitState,
     pub(super) wakeups: Wakeups,
@@ -71,7 +79,7 @@ pub(super) struct InFlight {
 
 /// A delivered and unacknowledged message. Its record is not here: a stream is read again, a queue in memory keeps it.
 pub(super) struct UnackedMessage {
-    /// KeyShared: its key.
+    /// KeyShared: its key. With priorities: its rank.
     pub(super) key: u64,
     pub(super) redelivered: u32,
     pub(super) value_bytes: u32,
@@ -82,6 +90,8 @@ pub(super) struct UnackedMessage {
 pub(super) struct Requeued {
     pub(super) redelivered: u32,
     pub(super) value_bytes: u32,
+    /// Its rank among priorities; 0 in other queues.
+    pub(super) rank: u8,
     /// The reason to drop it as soon as its record is read, if any.
     pub(super) drop_reason: Option<DropReason>,
 }
@@ -101,6 +111,8 @@ impl State {
             next_source: 0,
             requeued: BTreeMap::new(),
             peeked: None,
+            priorities: None,
+            undelivered: None,
             returning: 0,
             in_flight_by_consumer: FxHashMap::default(),
             unacked: 0,
@@ -110,6 +122,7 @@ impl State {
             keys: KeyOwners::default(),
             active: None,
             hands_over: false,
+            keeps_undelivered: false,
             closed: false,
             limits: LimitState::default(),
             wakeups: Wakeups::new(),
@@ -145,12 +158,16 @@ impl State {
     // ---- depth
 
     pub(super) fn depth(&self) -> Depth {
-        Depth { ready: self.submitted(), unacked: self.unacked, consumers: self.slots.len() }
+        Depth { ready: self.kept(), unacked: self.unacked, consumers: self.slots.len() }
     }
 
     /// Messages that were taken from their source and wait all the same.
     fn waiting_outside_sources(&self) -> u64 {
-        self.requeued.len() as u64 + u64::from(self.peeked.is_some()) + self.keys.assigned as u64
+        let by_priority = self.priorities.as_ref().map_or(0, |priorities| priorities.len());
+        by_priority
+            + self.requeued.len() as u64
+            + u64::from(self.peeked.is_some())
+            + self.keys.assigned as u64
     }
 
     /// Messages that wait and can be delivered.
@@ -161,6 +178,16 @@ impl State {
     /// Messages that wait, uncommitted ones included.
     pub(super) fn submitted(&self) -> u64 {
         self.sources.iter().map(Source::submitted).sum::<u64>() + self.waiting_outside_sources()
+    }
+
+    /// The same with dead letters without a receiver, which no consumer gets.
+    pub(super) fn kept(&self) -> u64 {
+        self.submitted() + self.undelivered.as_ref().map_or(0, |undelivered| undelivered.len())
+    }
+
+    /// Whether no message waits that is read again.
+    pub(super) fn reads_nothing_again(&self) -> bool {
+        self.requeued.is_empty() && self.priorities.as_ref().is_none_or(|priorities| priorities.len() == 0)
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -267,7 +294,7 @@ impl State {
         for Assigned { id, key, redelivered, value_bytes, .. } in assigned {
             self.keys.assigned -= 1;
             self.keys.release(key, slot);
-            self.put_back(id, Requeued { redelivered, value_bytes, drop_reason: None });
+            self.put_back(id, Requeued { redelivered, value_bytes, rank: 0, drop_reason: None });
         }
     }
 
@@ -283,6 +310,8 @@ impl State {
         self.sources.clear();
         self.requeued.clear();
         self.peeked = None;
+        self.priorities = None;
+        self.undelivered = None;
         self.in_flight_by_consumer.clear();
         self.unacked = 0;
         spilled
@@ -320,7 +349,11 @@ impl State {
 
     /// Whether the first requeued message must be dropped.
     pub(super) fn drops_requeued(&self) -> bool {
-        self.requeued.first_key_value().is_some_and(|(_, requeued)| requeued.drop_reason.is_some())
+        let first = match &self.priorities {
+            Some(priorities) => priorities.first_requeued(),
+            None => self.requeued.first_key_value().map(|(_, requeued)| requeued),
+        };
+        first.is_some_and(|requeued| requeued.drop_reason.is_some())
     }
 
     /// Handles a stream's new high watermark. Whether messages are over the length limits now.

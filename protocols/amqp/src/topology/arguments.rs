@@ -69,8 +69,8 @@ impl Reading<'_> {
     }
 }
 
-/// The queue that a declaration's arguments describe. `x-max-priority` is checked and has no effect; a `quorum` queue
-/// is a durable queue with a delivery limit.
+/// The queue that a declaration's arguments describe; the core reads `x-max-priority`, `x-dead-letter-strategy` and
+/// `x-queue-type` from these. A `quorum` queue is a durable queue with a delivery limit.
 pub(super) fn queue_spec(name: &str, arguments: &Arguments, client: &Client) -> Result<QueueSpec, Refusal> {
     let what = client.in_vhost("queue", name);
     let reading = Reading { arguments, what: &what };

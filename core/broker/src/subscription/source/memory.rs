@@ -377,6 +377,13 @@ impl MemorySource {
         bytes
     }
 
+    /// See [`super::Source::has_room_ahead`].
+    pub(super) fn has_room_ahead(&self) -> bool {
+        self.taken.len() as u64 <= self.bounds.messages_max
+            && (self.taken_bytes as u64) < self.bounds.bytes_max
+            && !self.held.is_short()
+    }
+
     /// Accounts for what waits and what was taken.
     fn account(&mut self) {
         let own_bytes = self.own_bytes as usize + self.own_taken_bytes;

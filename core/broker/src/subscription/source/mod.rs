@@ -144,6 +144,22 @@ impl Source {
         }
     }
 
+    /// Whether the next message is being loaded.
+    pub(super) fn is_loading_next(&self) -> bool {
+        match self {
+            Source::Stream(s) => s.is_loading_next(),
+            Source::Memory(m) => m.is_loading(),
+        }
+    }
+
+    /// Whether more messages may be taken ahead of their delivery, as far as their memory goes.
+    pub(super) fn has_room_ahead(&self) -> bool {
+        match self {
+            Source::Stream(_) => true,
+            Source::Memory(m) => m.has_room_ahead(),
+        }
+    }
+
     pub(super) fn is_loading(&self) -> bool {
         match self {
             Source::Stream(s) => s.is_loading(),

@@ -166,8 +166,12 @@ impl StreamSource {
         self.next >= self.stream.next_offset().0
     }
 
+    pub(super) fn is_loading_next(&self) -> bool {
+        self.loading_from != NO_LOAD
+    }
+
     pub(super) fn is_loading(&self) -> bool {
-        self.loading_from != NO_LOAD || self.again.as_ref().is_some_and(|again| again.loading)
+        self.is_loading_next() || self.again.as_ref().is_some_and(|again| again.loading)
     }
 
     /// See [`super::Source::again`].

@@ -1,0 +1,285 @@
+//! The order of a queue whose messages have priorities.
+//!
+//! The log keeps messages as they came in. What arrived is read once, and of each message only its offset is kept, under
+//! its rank: 0 is the highest priority. A message is read again when its turn comes, unless that is in the same pull. The
+//! next message is the oldest one of the first rank that has any; returned ones have their old place.
+//!
+//! Nothing is given out while arrived messages were not read: a later one may come first. So the first pull after a restart
+//! reads all that waits. Beyond [`INDEXED_MAX`] messages, and beyond its memory in a queue that is in memory, the queue's
+//! order is that of arrival.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use inver_storage::batch::Record;
+use rustc_hash::FxHashMap;
+
+use super::sizes::{size, value_bytes};
+use super::source::{Offer, READ_BYTES, Source, Taken};
+use super::state::{Load, Requeued, State, UnackedMessage};
+use super::{Delivery, DeliveryId};
+use crate::message::priority;
+use crate::spec::DropReason;
+
+/// Messages whose place is known, of one queue. Each takes at most 16 bytes.
+const INDEXED_MAX: u64 = 20_000_000;
+
+/// Messages that are read for the index at a time, under the subscription's lock.
+const SLICE_MAX: usize = 4096;
+
+/// Messages, and bytes of them, that are kept from the index to the end of the pull.
+const COPIES_MAX: usize = 4096;
+const COPIES_BYTES_MAX: usize = 1024 * 1024;
+
+/// Adjacent messages of one rank that were never delivered by this process.
+struct Run {
+    start: u64,
+    count: u32,
+    /// How often each was delivered by earlier processes.
+    redelivered: u32,
+}
+
+/// Whether all that arrived is in the index.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Done,
+    /// There is more, and it can be read.
+    More,
+    /// The next message is being loaded.
+    Loading,
+}
+
+/// The messages of a queue that wait, by rank.
+pub(super) struct Priorities {
+    max: u8,
+    ranks: Vec<VecDeque<Run>>,
+    /// Messages in `ranks`.
+    indexed: u64,
+    /// Messages that were returned or checked, by rank.
+    requeued: BTreeMap<(u8, DeliveryId), Requeued>,
+    progress: Progress,
+    copies: FxHashMap<u64, (Record, Option<Arc<str>>)>,
+    copies_bytes: usize,
+}
+
+/// The rank of a message that is with a consumer of a queue with priorities.
+pub(super) fn rank_of(message: &UnackedMessage) -> u8 {
+    u8::try_from(message.key).unwrap_or(u8::MAX)
+}
+
+impl Priorities {
+    fn new(max: u8) -> Priorities {
+        Priorities {
+            max,
+            ranks: (0..=max).map(|_| VecDeque::new()).collect(),
+            indexed: 0,
+            requeued: BTreeMap::new(),
+            progress: Progress::Done,
+            copies: FxHashMap::default(),
+            copies_bytes: 0,
+        }
+    }
+
+    /// A message without a priority has the lowest, one of a higher than the queue's the highest.
+    fn rank(&self, record: &Record) -> u8 {
+        self.max - priority(record).unwrap_or(0).min(self.max)
+    }
+
+    /// What [`UnackedMessage::key`] is for a message.
+    pub(super) fn key_of(&self, record: &Record) -> u64 {
+        self.rank(record).into()
+    }
+
+    /// Messages that wait.
+    pub(super) fn len(&self) -> u64 {
+        self.indexed + self.requeued.len() as u64
+    }
+
+    pub(super) fn first_requeued(&self) -> Option<&Requeued> {
+        self.requeued.first_key_value().map(|(_, requeued)| requeued)
+    }
+
+    pub(super) fn put_back(&mut self, id: DeliveryId, requeued: Requeued) {
+        self.requeued.insert((requeued.rank, id), requeued);
+    }
+
+    /// Adds a message that was taken from the source.
+    fn add(&mut self, taken: Taken, source: &mut Source) {
+        let Taken { offset, record, topic, redelivered } = taken;
+        let rank = self.rank(&record);
+        if let Some(runs) = self.ranks.get_mut(usize::from(rank)) {
+            let last = runs.back_mut().filter(|last| {
+                last.start + u64::from(last.count) == offset
+                    && last.redelivered == redelivered
+                    && last.count < u32::MAX
+            });
+            match last {
+                Some(last) => last.count += 1,
+                None => runs.push_back(Run { start: offset, count: 1, redelivered }),
+            }
+            self.indexed += 1;
+        }
+        if !source.searches() {
+            let id = DeliveryId { partition: 0, offset };
+            source.keep(&Delivery { id, record, redelivered, topic });
+        } else if self.copies.len() < COPIES_MAX && self.copies_bytes < COPIES_BYTES_MAX {
+            self.copies_bytes += size(&record);
+            self.copies.insert(offset, (record, topic));
+        }
+    }
+
+    /// Releases what was kept for this pull.
+    pub(super) fn release_copies(&mut self) {
+        self.copies_bytes = 0;
+        if !self.copies.is_empty() {
+            self.copies.clear();
+        }
+    }
+
+    /// The first indexed message, with its rank.
+    fn first_indexed(&self) -> Option<(u8, DeliveryId, u32)> {
+        if self.indexed == 0 {
+            return None;
+        }
+        let (rank, first) =
+            self.ranks.iter().enumerate().find_map(|(rank, runs)| Some((rank, runs.front()?)))?;
+        Some((u8::try_from(rank).ok()?, DeliveryId { partition: 0, offset: first.start }, first.redelivered))
+    }
+
+    /// The next message.
+    fn first(&self) -> Option<(DeliveryId, Requeued)> {
+        let returned = self.requeued.first_key_value().map(|((rank, id), requeued)| (*rank, *id, *requeued));
+        let indexed = self.first_indexed();
+        match (returned, indexed) {
+            (Some((rank, id, requeued)), indexed) if indexed.is_none_or(|of| (rank, id) < (of.0, of.1)) => {
+                Some((id, requeued))
+            }
+            (_, indexed) => indexed.map(|(rank, id, redelivered)| {
+                (id, Requeued { redelivered, value_bytes: 0, rank, drop_reason: None })
+            }),
+        }
+    }
+
+    /// Removes the next message, which [`first`](Self::first) returned.
+    fn remove(&mut self, id: DeliveryId, rank: u8) {
+        if self.requeued.remove(&(rank, id)).is_some() {
+            return;
+        }
+        let Some(runs) = self.ranks.get_mut(usize::from(rank)) else { return };
+        let Some(first) = runs.front_mut() else { return };
+        (first.start, first.count) = (first.start + 1, first.count - 1);
+        self.indexed -= 1;
+        if first.count == 0 {
+            runs.pop_front();
+        }
+        if runs.is_empty() {
+            *runs = VecDeque::new();
+        }
+    }
+
+    /// Removes and returns all messages.
+    pub(super) fn take_all(&mut self) -> Vec<DeliveryId> {
+        let ids = std::mem::take(&mut self.requeued).into_keys().map(|(_, id)| id);
+        let runs = self.ranks.iter_mut().flat_map(std::mem::take);
+        let offsets = runs.flat_map(|run| run.start..run.start + u64::from(run.count));
+        let ids = ids.chain(offsets.map(|offset| DeliveryId { partition: 0, offset })).collect();
+        self.indexed = 0;
+        self.release_copies();
+        ids
+    }
+}
+
+impl State {
+    pub(super) fn order_by_priority(&mut self, max: u8) {
+        self.priorities = Some(Box::new(Priorities::new(max)));
+    }
+
+    /// The rank of a message that is with a consumer; 0 in a queue without priorities.
+    pub(super) fn rank_of(&self, message: &UnackedMessage) -> u8 {
+        if self.priorities.is_some() { rank_of(message) } else { 0 }
+    }
+
+    /// Whether more can be indexed at once.
+    pub(super) fn is_indexing(&self) -> bool {
+        self.priorities.as_ref().is_some_and(|priorities| priorities.progress == Progress::More)
+    }
+
+    /// Indexes what arrived, at most a slice of it.
+    pub(super) fn index(&mut self, loads: &mut Vec<Load>) {
+        let (Some(priorities), Some(source)) = (&mut self.priorities, self.sources.first_mut()) else {
+            return;
+        };
+        for _ in 0..SLICE_MAX {
+            if priorities.len() > 0 && (priorities.indexed >= INDEXED_MAX || !source.has_room_ahead()) {
+                priorities.progress = Progress::Done;
+                return;
+            }
+            match source.take(READ_BYTES) {
+                Offer::Taken(taken) => priorities.add(taken, source),
+                Offer::Load(read) => {
+                    loads.push(Load { source: 0, again: false, read });
+                    priorities.progress = Progress::Loading;
+                    return;
+                }
+                Offer::Empty | Offer::Gone => {
+                    let is_loading = source.is_loading_next();
+                    priorities.progress = if is_loading { Progress::Loading } else { Progress::Done };
+                    return;
+                }
+            }
+        }
+        priorities.progress = Progress::More;
+    }
+
+    /// Indexes all that arrived and is in memory.
+    pub(super) fn index_all(&mut self, loads: &mut Vec<Load>) {
+        while self.is_indexing() {
+            self.index(loads);
+        }
+    }
+
+    /// The next message by priority; see [`next_unchecked`](Self::next_unchecked).
+    pub(super) fn next_by_priority(
+        &mut self,
+        read_bytes: usize,
+        loads: &mut Vec<Load>,
+    ) -> Option<(Delivery, Option<DropReason>)> {
+        loop {
+            if self.priorities.as_ref()?.len() == 0 {
+                self.index(loads);
+            }
+            let priorities = self.priorities.as_mut()?;
+            if priorities.progress != Progress::Done {
+                return None;
+            }
+            let (id, requeued) = priorities.first()?;
+            let mut gone = false;
+            let taken = match priorities.copies.remove(&id.offset) {
+                Some(copy) => Some(copy),
+                None => self.read_again(id, read_bytes, loads, &mut gone),
+            };
+            if taken.is_none() && !gone {
+                return None;
+            }
+            self.priorities.as_mut()?.remove(id, requeued.rank);
+            let Some((record, topic)) = taken else {
+                self.limits.bytes.subtract(requeued.value_bytes);
+                continue;
+            };
+            self.limits.bytes.subtract(value_bytes(&record));
+            let Requeued { redelivered, drop_reason, .. } = requeued;
+            return Some((Delivery { id, record, redelivered, topic }, drop_reason));
+        }
+    }
+
+    /// Puts a message back that was checked.
+    pub(super) fn put_first(&mut self, delivery: &Delivery) {
+        let Delivery { id, record, redelivered, .. } = delivery;
+        let rank = self.priorities.as_ref().map_or(0, |priorities| priorities.rank(record));
+        if let Some(source) = self.sources.get_mut(id.partition as usize) {
+            source.keep(delivery);
+        }
+        let (redelivered, value_bytes) = (*redelivered, value_bytes(record));
+        self.put_back(*id, Requeued { redelivered, value_bytes, rank, drop_reason: None });
+    }
+}
