@@ -92,7 +92,7 @@ pub(crate) trait ProtocolSettings: Settings {
 
 impl ProtocolSettings for KafkaConfig {
     fn protocol(&self, shared: SharedSettings) -> Arc<dyn ProtocolPlugin> {
-        let message_bytes_max = u32::try_from(shared.message_bytes_max).unwrap_or(u32::MAX);
+        let message_bytes_bound = u32::try_from(shared.message_bytes_max).unwrap_or(u32::MAX);
         let (own, memory) = (&self.limits, shared.memory_limit);
         let limits = inver_kafka::Limits {
             timeouts: shared.timeouts,
@@ -101,7 +101,7 @@ impl ProtocolSettings for KafkaConfig {
             read_ahead_bytes_max: own.read_ahead_bytes_max.min(memory / 32),
             ..own.clone()
         };
-        Arc::new(Kafka::new(KafkaConfig { message_bytes_max, limits, ..self.clone() }))
+        Arc::new(Kafka::new(KafkaConfig { message_bytes_bound, limits, ..self.clone() }))
     }
 
     fn advertised(&self, tls_port: Option<u16>) -> Option<(String, u16)> {

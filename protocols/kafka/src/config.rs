@@ -27,12 +27,22 @@ inver_settings::section! {
         /// Whether topics can be created with a replication factor above 1, as the settings of clients of a larger cluster
         /// ask for. There is one replica whatever it is, and clients see it. `false`: refused, as by a Kafka of one node.
         pub any_replication_factor: bool = true => flag(),
-        /// Default of the topic setting `max.message.bytes`: the server's limit of messages. 1,048,588 in Kafka.
-        pub message_bytes_max: u32 = 1_048_588 => no_key(),
+        /// Default of the topic setting `max.message.bytes`: bytes of a record batch. Kafka's `message.max.bytes` has the same
+        /// default. `limits.message_bytes_max` is above it, and above what topics set.
+        pub message_bytes_max: u32 = 1_048_588 => bytes(KIB..=GIB),
+        /// The server's limit of messages.
+        pub message_bytes_bound: u32 = 16 << 20 => no_key(),
         /// Bounds of requests, responses and connections.
         pub limits: Limits = Limits::default() => nested(""),
         /// Bounds and delays of groups.
         pub groups: GroupLimits = GroupLimits::default() => nested("group_"),
+    }
+}
+
+impl KafkaConfig {
+    /// Default of the topic setting `max.message.bytes`, within the server's limit.
+    pub(crate) fn default_message_bytes_max(&self) -> u32 {
+        self.message_bytes_max.min(self.message_bytes_bound)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::context::RequestContext;
+use super::features::{FEATURES, Feature};
 use super::handler::{Handler, Length};
 use super::reply::Reply;
 use crate::codec::api::Api;
@@ -53,11 +54,6 @@ messages! {
     }
 }
 
-/// The feature by which tools tell which version of Kafka a broker is like.
-const METADATA_VERSION: &str = "metadata.version";
-/// Its least and greatest level in Kafka 4.4.
-const METADATA_LEVELS: (i16, i16) = (7, 33);
-
 /// The ApiVersions API.
 pub struct ApiVersions;
 
@@ -91,19 +87,14 @@ impl Handler for ApiVersions {
                 ..ApiVersionsResponse::default()
             });
         }
+        // Versions that cannot tell of a feature without a least level leave it out.
+        let told = cx.version() >= 4;
+        let features = FEATURES.iter().filter(|feature| told || feature.min > 0);
         Reply::now(ApiVersionsResponse {
             api_keys: cx.node.apis.iter().map(entry).collect(),
-            supported_features: vec![SupportedFeatureKey {
-                name: Str::from_static(METADATA_VERSION),
-                min_version: METADATA_LEVELS.0,
-                max_version: METADATA_LEVELS.1,
-            }],
+            supported_features: features.map(supported).collect(),
             finalized_features_epoch: 0,
-            finalized_features: vec![FinalizedFeatureKey {
-                name: Str::from_static(METADATA_VERSION),
-                min_version_level: METADATA_LEVELS.1,
-                max_version_level: METADATA_LEVELS.1,
-            }],
+            finalized_features: FEATURES.iter().map(finalized).collect(),
             ..ApiVersionsResponse::default()
         })
     }
@@ -114,6 +105,16 @@ fn is_software(text: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
     let ends = [text.bytes().next(), text.bytes().next_back()];
     ends.iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric())) && text.bytes().all(is_inner)
+}
+
+fn supported(feature: &Feature) -> SupportedFeatureKey {
+    let name = Str::from_static(feature.name);
+    SupportedFeatureKey { name, min_version: feature.min, max_version: feature.level }
+}
+
+fn finalized(feature: &Feature) -> FinalizedFeatureKey {
+    let (name, level) = (Str::from_static(feature.name), feature.level);
+    FinalizedFeatureKey { name, min_version_level: level, max_version_level: level }
 }
 
 fn entry(api: &Api) -> ApiVersion {

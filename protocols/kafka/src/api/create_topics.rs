@@ -141,6 +141,7 @@ fn create(
     if cx.namespace().topic(&topic.name).is_some() {
         return Err(map::topic::refusal(&TopicError::Exists(topic.name.to_string())));
     }
+    map::topic::check_collision(&topic.name, |other| cx.namespace().topic(other).is_some())?;
     *room = room.checked_sub(partitions).ok_or_else(|| {
         let text = "Excessively large number of partitions per request.".to_owned();
         (ErrorCode::POLICY_VIOLATION, text)

@@ -232,6 +232,9 @@ fn requested_topic(
     if !access.may_cluster(Operation::Create) && access.check_topic(&name, Operation::Create).is_err() {
         return failed(Some(name), Uuid::ZERO, unauthorized);
     }
+    if map::topic::check_collision(&name, |other| cx.namespace().topic(other).is_some()).is_err() {
+        return failed(Some(name), Uuid::ZERO, ErrorCode::INVALID_TOPIC_EXCEPTION);
+    }
     let spec = TopicSpec { partitions: config.default_partitions, config: TopicConfig::new() };
     match cx.namespace().create_topic(&name, &spec) {
         Ok((topic, lsn)) => {

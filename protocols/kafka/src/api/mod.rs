@@ -57,6 +57,7 @@ pub mod renew_delegation_token;
 pub mod sasl_authenticate;
 pub mod sasl_handshake;
 pub mod sync_group;
+pub mod update_features;
 
 mod acls;
 mod authorized_operations;
@@ -64,6 +65,7 @@ mod client_quotas;
 mod config_resource;
 pub(crate) mod context;
 mod delegation_tokens;
+mod features;
 pub(crate) mod handler;
 mod repeated;
 pub(crate) mod reply;
@@ -129,6 +131,7 @@ macro_rules! for_each_api {
             describe_user_scram_credentials::DescribeUserScramCredentials;
             alter_user_scram_credentials::AlterUserScramCredentials;
             describe_quorum::DescribeQuorum;
+            update_features::UpdateFeatures;
             describe_cluster::DescribeCluster;
             describe_producers::DescribeProducers;
             list_transactions::ListTransactions;

@@ -30,6 +30,32 @@ pub(crate) fn check_reserved(name: &str) -> Result<(), (ErrorCode, String)> {
     }
 }
 
+/// Separators of a name up to which it is compared with those of other topics.
+const COMPARED_SEPARATORS_MAX: usize = 12;
+
+/// Refuses a name that differs from an existing topic's only in `.` and `_`, as Kafka does: metrics show both as `_`.
+pub(crate) fn check_collision(name: &str, exists: impl Fn(&str) -> bool) -> Result<(), (ErrorCode, String)> {
+    let places: Vec<usize> =
+        name.bytes().enumerate().filter(|(_, byte)| matches!(byte, b'.' | b'_')).map(|(at, _)| at).collect();
+    if places.len() > COMPARED_SEPARATORS_MAX {
+        return Ok(());
+    }
+    for separators in 0..1_u32 << places.len() {
+        let mut other = name.as_bytes().to_vec();
+        for (bit, place) in places.iter().enumerate() {
+            if let Some(byte) = other.get_mut(*place) {
+                *byte = if separators & 1 << bit == 0 { b'.' } else { b'_' };
+            }
+        }
+        let other = String::from_utf8_lossy(&other);
+        if other != name && exists(&other) {
+            let text = format!("Topic '{name}' collides with existing topic: {other}");
+            return Err((ErrorCode::INVALID_TOPIC_EXCEPTION, text));
+        }
+    }
+    Ok(())
+}
+
 /// The error message for an illegal name.
 pub(crate) fn illegal_name(name: &str) -> String {
     format!(
@@ -72,6 +98,25 @@ pub(crate) fn no_topic(code: ErrorCode) -> (ErrorCode, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_differ_in_separators_only_collide() {
+        for (name, existing, collides) in [
+            ("a.b", "a_b", true),
+            ("a_b.c", "a.b_c", true),
+            ("a.b", "a.b", false),
+            ("a.b", "a-b", false),
+            ("ab", "a_b", false),
+            ("a.b", "a_c", false),
+            (&"x.".repeat(12), &"x_".repeat(12), true),
+        ] {
+            let checked = check_collision(name, |other| other == existing);
+            assert_eq!(checked.is_err(), collides, "{name} {existing}");
+        }
+        let (code, text) = check_collision("a.b", |other| other == "a_b").unwrap_err();
+        assert_eq!(code, ErrorCode::INVALID_TOPIC_EXCEPTION);
+        assert_eq!(text, "Topic 'a.b' collides with existing topic: a_b");
+    }
 
     #[test]
     fn legal_names_are_kafkas_and_escaped_ones() {

@@ -112,7 +112,7 @@ fn own(
             "Partitions in one page of DescribeTopicPartitions.",
         ),
         "message.max.bytes" => (
-            config.message_bytes_max.to_string(),
+            config.default_message_bytes_max().to_string(),
             "Largest record batch, unless the topic sets max.message.bytes.",
         ),
         "num.partitions" => (

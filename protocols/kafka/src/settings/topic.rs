@@ -113,7 +113,7 @@ impl Setting {
     /// The value while none is set.
     pub(crate) fn default(&self, defaults: &Defaults<'_>) -> String {
         match self.name {
-            MAX_MESSAGE_BYTES => defaults.config.message_bytes_max.to_string(),
+            MAX_MESSAGE_BYTES => defaults.config.default_message_bytes_max().to_string(),
             HUB => defaults.hub.as_str().to_owned(),
             _ => self.default.to_owned(),
         }
@@ -346,7 +346,8 @@ impl ProduceSettings {
         let number = |name: &str, default: i64| {
             set.get(name).and_then(|value| value.trim().parse().ok()).unwrap_or(default)
         };
-        let bytes_max = number(MAX_MESSAGE_BYTES, i64::from(config.message_bytes_max));
+        let bytes_max = number(MAX_MESSAGE_BYTES, i64::from(config.default_message_bytes_max()));
+        let bytes_max = bytes_max.min(i64::from(config.message_bytes_bound));
         ProduceSettings {
             message_bytes_max: usize::try_from(bytes_max).unwrap_or(0),
             compacted: set.get(CLEANUP_POLICY).is_some_and(|policy| policy.contains("compact")),

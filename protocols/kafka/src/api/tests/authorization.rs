@@ -213,6 +213,9 @@ fn cases() -> Vec<Case> {
         case("DescribeQuorum", NO_CLUSTER, &[&[(CLUSTER, "", Describe)]], |fixture| {
             fixture.answer::<describe_quorum::DescribeQuorum>(2, Default::default()).error_code
         }),
+        case("UpdateFeatures", NO_CLUSTER, &[&[(CLUSTER, "", Alter)]], |fixture| {
+            fixture.answer::<update_features::UpdateFeatures>(2, Default::default()).error_code
+        }),
         case("AlterReplicaLogDirs", NO_CLUSTER, &[&[(CLUSTER, "", Alter)]], |fixture| {
             let topics = vec![alter_replica_log_dirs::AlterReplicaLogDirTopic { name: "t".into(), partitions: vec![0] }];
             let dirs = vec![alter_replica_log_dirs::AlterReplicaLogDir { path: "log".into(), topics }];
