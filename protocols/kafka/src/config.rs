@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use inver_driver::Timeouts;
+use inver_settings::Setting;
 use inver_settings::rules::{DAY_MS, GIB, KIB, TIB, bytes, count, flag, milliseconds, nested, no_key, value};
+use inver_settings::serde::Deserializer;
+use inver_settings::serde::de::{Deserialize as _, Error, Unexpected};
 
 /// Longest request that the protocol's length field can express.
 const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;
@@ -24,9 +27,10 @@ inver_settings::section! {
         pub auto_create_topics: bool = true => flag(),
         /// Partitions of a topic that is created without a number of partitions. 1 as in Kafka.
         pub default_partitions: u32 = 1 => count(1..=10_000),
-        /// Whether topics can be created with a replication factor above 1, as the settings of clients of a larger cluster
-        /// ask for. There is one replica whatever it is, and clients see it. `false`: refused, as by a Kafka of one node.
-        pub any_replication_factor: bool = true => flag(),
+        /// Replication factors above 1, as the settings of clients of a larger cluster ask for; there is one replica whatever
+        /// they are. `accept`: accepted, and shown as 1. `show`: accepted, and shown as asked, for tools that compare: all
+        /// replicas are this node. `refuse`: refused, as by a Kafka of one node.
+        pub replication_factor: ReplicationFactor = ReplicationFactor::Accept => value(ReplicationFactor::VALUES),
         /// Default of the topic setting `max.message.bytes`: bytes of a record batch. Kafka's `message.max.bytes` has the same
         /// default. `limits.message_bytes_max` is above it, and above what topics set.
         pub message_bytes_max: u32 = 1_048_588 => bytes(KIB..=GIB),
@@ -36,6 +40,42 @@ inver_settings::section! {
         pub limits: Limits = Limits::default() => nested(""),
         /// Bounds and delays of groups.
         pub groups: GroupLimits = GroupLimits::default() => nested("group_"),
+    }
+}
+
+/// What becomes of replication factors above 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplicationFactor {
+    /// Accepted, and shown as 1.
+    Accept,
+    /// Accepted, and shown as asked.
+    Show,
+    /// Refused.
+    Refuse,
+}
+
+impl ReplicationFactor {
+    const VALUES: &str = "`accept`, `show` or `refuse`";
+}
+
+impl Setting for ReplicationFactor {
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(value)?;
+        match text.as_str() {
+            "accept" => Ok(ReplicationFactor::Accept),
+            "show" => Ok(ReplicationFactor::Show),
+            "refuse" => Ok(ReplicationFactor::Refuse),
+            other => Err(D::Error::invalid_value(Unexpected::Str(other), &ReplicationFactor::VALUES)),
+        }
+    }
+
+    fn show(&self) -> String {
+        let text = match self {
+            ReplicationFactor::Accept => "accept",
+            ReplicationFactor::Show => "show",
+            ReplicationFactor::Refuse => "refuse",
+        };
+        text.to_owned()
     }
 }
 

@@ -40,7 +40,7 @@ use inver_broker::{Broker, Connection, ProtocolPlugin};
 use inver_driver::Connections;
 
 use crate::codec::api::Api;
-pub use crate::config::{GroupLimits, KafkaConfig, Limits};
+pub use crate::config::{GroupLimits, KafkaConfig, Limits, ReplicationFactor};
 use crate::node::Node;
 
 /// The protocol.

@@ -15,7 +15,7 @@ use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
 use crate::codec::wire::Uuid;
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, ReplicationFactor};
 use crate::map;
 use crate::settings::topic::{self, Defaults, SETTINGS};
 
@@ -137,7 +137,14 @@ fn create(
     }
     map::topic::check_reserved(&topic.name)?;
     let partitions = partition_count(topic, cx.config())?;
-    let config = topic_config(topic)?;
+    let mut config = topic_config(topic)?;
+    let shown = match cx.config().replication_factor {
+        ReplicationFactor::Show => topic.replication_factor.max(1),
+        ReplicationFactor::Accept | ReplicationFactor::Refuse => 1,
+    };
+    if shown > 1 {
+        config.insert(topic::REPLICATION_FACTOR.to_owned(), shown.to_string());
+    }
     if cx.namespace().topic(&topic.name).is_some() {
         return Err(map::topic::refusal(&TopicError::Exists(topic.name.to_string())));
     }
@@ -151,7 +158,7 @@ fn create(
         true => CreatableTopicResult {
             name,
             num_partitions: partitions as i32,
-            replication_factor: 1,
+            replication_factor: shown,
             configs: Some(effective_settings(
                 &config,
                 &Defaults::of(&topic.name, cx.namespace(), cx.config()),
@@ -196,7 +203,7 @@ fn partition_count(topic: &CreatableTopic, config: &KafkaConfig) -> Result<u32, 
     }
     match topic.replication_factor {
         -1 | 1 => {}
-        2.. if config.any_replication_factor => {}
+        2.. if config.replication_factor != ReplicationFactor::Refuse => {}
         factor @ 2.. => {
             let text = format!(
                 "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only 1 broker(s) are registered."

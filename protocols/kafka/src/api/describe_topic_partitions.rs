@@ -14,6 +14,7 @@ use crate::codec::text::Str;
 use crate::codec::wire::Uuid;
 use crate::map;
 use crate::node::LEADER_EPOCH;
+use crate::settings;
 
 messages! {
     /// Versions 0, flexible 0+.
@@ -118,13 +119,14 @@ impl Handler for DescribeTopicPartitions {
             let count = topic.partition_count();
             let end = count.min(from.saturating_add(room as u32));
             let indexes = from.min(end)..end;
+            let replicas = settings::topic::replicas(&topic, cx.config());
             room -= indexes.len();
             response.topics.push(DescribeTopicPartitionsResponseTopic {
                 error_code: ErrorCode::NONE,
                 name: Some(name.clone()),
                 topic_id: Uuid(topic.id().0),
                 is_internal: false,
-                partitions: indexes.map(|index| describe(index as i32, node_id)).collect(),
+                partitions: indexes.map(|index| describe(index as i32, node_id, &replicas)).collect(),
                 topic_authorized_operations: authorized_operations::topic(cx.access, true, &name),
             });
             if end < count {
@@ -149,14 +151,18 @@ fn failed(name: Str, code: ErrorCode) -> DescribeTopicPartitionsResponseTopic {
     }
 }
 
-fn describe(partition_index: i32, node_id: i32) -> DescribeTopicPartitionsResponsePartition {
+fn describe(
+    partition_index: i32,
+    node_id: i32,
+    replicas: &[i32],
+) -> DescribeTopicPartitionsResponsePartition {
     DescribeTopicPartitionsResponsePartition {
         error_code: ErrorCode::NONE,
         partition_index,
         leader_id: node_id,
         leader_epoch: LEADER_EPOCH,
-        replica_nodes: vec![node_id],
-        isr_nodes: vec![node_id],
+        replica_nodes: replicas.to_vec(),
+        isr_nodes: replicas.to_vec(),
         eligible_leader_replicas: Some(Vec::new()),
         last_known_elr: Some(Vec::new()),
         offline_replicas: Vec::new(),

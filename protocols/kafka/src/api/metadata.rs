@@ -16,8 +16,10 @@ use crate::codec::frame::{Frame, FrameWriter};
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
 use crate::codec::wire::{Uuid, Wire, write_length, write_no_tagged_fields};
+use crate::config::KafkaConfig;
 use crate::map;
 use crate::node::LEADER_EPOCH;
+use crate::settings;
 
 messages! {
     /// Versions 0-13, flexible 9+.
@@ -118,7 +120,7 @@ impl Handler for Metadata {
         if all {
             let known = cx.namespace().topics();
             let visible = known.iter().filter(|topic| access.may_topic(topic.name(), Operation::Describe));
-            topics.extend(visible.map(|topic| describe(topic, config.node_id, operations(topic.name()))));
+            topics.extend(visible.map(|topic| describe(topic, config, operations(topic.name()))));
         } else {
             let mut creations = config.limits.new_partitions_max / config.default_partitions.max(1);
             for wanted in request.topics.unwrap_or_default() {
@@ -157,7 +159,7 @@ fn of_cluster(cx: &RequestContext<'_>, includes_operations: bool) -> MetadataRes
 /// The response with all topics for a client that may do everything: its longest part is encoded once for all of those that
 /// ask at the same time.
 fn all_topics(cx: &RequestContext<'_>, request: &MetadataRequest) -> Frame {
-    let (version, node_id) = (cx.header.version, cx.config().node_id);
+    let (version, config) = (cx.header.version, cx.config());
     let includes = request.include_topic_authorized_operations;
     let key = (cx.namespace().version(), version.number, includes);
     let topics = cx.access.node.topics.get(key, || {
@@ -165,7 +167,7 @@ fn all_topics(cx: &RequestContext<'_>, request: &MetadataRequest) -> Frame {
         write_length(&mut out, known.len(), version.flexible);
         for topic in known {
             let operations = authorized_operations::topic(cx.access, includes, topic.name());
-            describe(&topic, node_id, operations).write(&mut out, version);
+            describe(&topic, config, operations).write(&mut out, version);
         }
         out.into()
     });
@@ -207,7 +209,7 @@ fn requested_topic(
         (topic, Completion::Now)
     };
     let (access, config) = (cx.access, cx.config());
-    let described = |topic: &Arc<Topic>| describe(topic, config.node_id, operations(topic.name()));
+    let described = |topic: &Arc<Topic>| describe(topic, config, operations(topic.name()));
     let known = |topic: &Arc<Topic>| (described(topic), Completion::Now);
     let unauthorized = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
     let Some(name) = wanted.name else {
@@ -251,14 +253,15 @@ fn requested_topic(
     }
 }
 
-fn describe(topic: &Arc<Topic>, node_id: i32, operations: i32) -> MetadataResponseTopic {
+fn describe(topic: &Arc<Topic>, config: &KafkaConfig, operations: i32) -> MetadataResponseTopic {
+    let replicas = settings::topic::replicas(topic, config);
     let partitions = (0..topic.partition_count() as i32).map(|partition_index| MetadataResponsePartition {
         error_code: ErrorCode::NONE,
         partition_index,
-        leader_id: node_id,
+        leader_id: config.node_id,
         leader_epoch: LEADER_EPOCH,
-        replica_nodes: vec![node_id],
-        isr_nodes: vec![node_id],
+        replica_nodes: replicas.clone(),
+        isr_nodes: replicas.clone(),
         offline_replicas: Vec::new(),
     });
     MetadataResponseTopic {

@@ -28,7 +28,7 @@ use crate::access::Access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::header::ResponseHeader;
 use crate::codec::wire::Wire;
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, ReplicationFactor};
 use crate::fetch::Fetcher;
 use crate::node::Node;
 use crate::sasl::Sasl;
@@ -53,6 +53,10 @@ struct Fixture {
 
 /// A node with topic `t` of two partitions, and an anonymous client.
 fn fixture() -> Fixture {
+    fixture_with(KafkaConfig::default())
+}
+
+fn fixture_with(kafka: KafkaConfig) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let log = Log::open(folder.path(), LogOptions::default()).unwrap();
     let delegation = DelegationConfig { secret: TokenSecret::random(), ..DelegationConfig::default() };
@@ -60,7 +64,7 @@ fn fixture() -> Fixture {
     let broker = Broker::open(log, config).unwrap();
     let spec = TopicSpec { partitions: 2, config: Default::default() };
     broker.default_namespace().create_topic("t", &spec).unwrap();
-    let node = Arc::new(Node::new(broker, KafkaConfig::default(), Api::ALL).unwrap());
+    let node = Arc::new(Node::new(broker, kafka, Api::ALL).unwrap());
     let mailbox = Mailbox::new();
     let address: SocketAddr = "127.0.0.1:9092".parse().unwrap();
     Fixture {
@@ -458,6 +462,66 @@ fn creating_and_deleting_topics_waits_for_the_log() {
     let delete = DeleteTopicsRequest { topic_names: vec!["new".into()], ..Default::default() };
     assert!(matches!(fixture.completion::<DeleteTopics>(4, delete.clone()), Completion::At(_)));
     assert_eq!(fixture.completion::<DeleteTopics>(4, delete), Completion::Now);
+}
+
+#[test]
+fn replication_factors_are_shown_as_the_setting_says() {
+    use create_topics::{CreatableTopic, CreateTopics, CreateTopicsRequest};
+    use describe_topic_partitions::{DescribeTopicPartitions, DescribeTopicPartitionsRequest, TopicRequest};
+    let refused = ErrorCode::INVALID_REPLICATION_FACTOR;
+    for (replication_factor, error_code, replicas) in [
+        (ReplicationFactor::Accept, ErrorCode::NONE, 1),
+        (ReplicationFactor::Show, ErrorCode::NONE, 3),
+        (ReplicationFactor::Refuse, refused, 0),
+    ] {
+        let mut fixture = fixture_with(KafkaConfig { replication_factor, ..KafkaConfig::default() });
+        let topic = CreatableTopic {
+            name: "new".into(),
+            num_partitions: 1,
+            replication_factor: 3,
+            ..CreatableTopic::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
+        let created = fixture.answer::<CreateTopics>(7, request);
+        assert_eq!(created.topics[0].error_code, error_code);
+        if error_code != ErrorCode::NONE {
+            continue;
+        }
+        assert_eq!(created.topics[0].replication_factor, replicas);
+        let nodes = vec![1; replicas as usize];
+        let answer = fixture.answer::<metadata::Metadata>(12, metadata::MetadataRequest::default());
+        let told = answer.topics.iter().find(|topic| topic.name.as_deref() == Some("new")).unwrap();
+        assert_eq!((&told.partitions[0].replica_nodes, &told.partitions[0].isr_nodes), (&nodes, &nodes));
+        let topics = vec![TopicRequest { name: "new".into() }];
+        let request = DescribeTopicPartitionsRequest { topics, response_partition_limit: 10, cursor: None };
+        let answer = fixture.answer::<DescribeTopicPartitions>(0, request);
+        assert_eq!(answer.topics[0].partitions[0].replica_nodes, nodes);
+    }
+}
+
+#[test]
+fn features_stay_at_their_level() {
+    use update_features::{FeatureUpdateKey, UpdateFeatures, UpdateFeaturesRequest};
+    let mut fixture = fixture();
+    let request = |feature: &str, max_version_level| UpdateFeaturesRequest {
+        feature_updates: vec![FeatureUpdateKey {
+            feature: feature.into(),
+            max_version_level,
+            ..FeatureUpdateKey::default()
+        }],
+        ..UpdateFeaturesRequest::default()
+    };
+    for (feature, level, error_code) in [
+        ("metadata.version", 33, ErrorCode::NONE),
+        ("metadata.version", 34, ErrorCode::INVALID_UPDATE_VERSION),
+        ("metadata.version", 20, ErrorCode::INVALID_UPDATE_VERSION),
+        ("group.rainbow", 1, ErrorCode::INVALID_UPDATE_VERSION),
+    ] {
+        let answer = fixture.answer::<UpdateFeatures>(2, request(feature, level));
+        assert_eq!(answer.error_code, error_code, "{feature} {level}");
+        let answer = fixture.answer::<UpdateFeatures>(1, request(feature, level));
+        assert_eq!((answer.error_code, answer.results[0].error_code), (ErrorCode::NONE, error_code));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use inver_broker::{HubMode, Namespace, Topic, TopicConfig};
 
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, ReplicationFactor};
 use crate::map::batch::Rules;
 
 /// The type of a setting.
@@ -135,6 +135,8 @@ impl Setting {
     }
 }
 
+/// The replication factor that clients are told.
+pub(crate) const REPLICATION_FACTOR: &str = "inver.replication.factor";
 pub(crate) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 const MIN_COMPACTION_LAG: &str = "min.compaction.lag.ms";
 const MAX_COMPACTION_LAG: &str = "max.compaction.lag.ms";
@@ -223,6 +225,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Kind::Boolean,
         "false",
         "Whether records with the headers mqtt-topic and mqtt-retain = 1 set the retained message of that topic; an empty value clears it.",
+    ),
+    setting(
+        REPLICATION_FACTOR,
+        Kind::Level(1, 32_767, None),
+        "1",
+        "The replication factor that the topic was created with, where kafka.replication_factor is show: clients are told of so many replicas, all of them this node.",
     ),
     setting("leader.replication.throttled.replicas", Kind::List, "", NO_EFFECT),
     setting("local.retention.bytes", Kind::Long(-2), "-2", NO_EFFECT),
@@ -325,6 +333,17 @@ pub(crate) fn check(topic: &str, config: &mut TopicConfig) -> Result<(), String>
         ));
     }
     Namespace::check_config(topic, config).map_err(|error| error.to_string())
+}
+
+/// The replicas of a topic's partitions that clients are told of.
+pub(crate) fn replicas(topic: &Topic, config: &KafkaConfig) -> Vec<i32> {
+    let factor = match config.replication_factor {
+        ReplicationFactor::Show => {
+            topic.config().get(REPLICATION_FACTOR).and_then(|value| value.parse().ok())
+        }
+        ReplicationFactor::Accept | ReplicationFactor::Refuse => None,
+    };
+    vec![config.node_id; factor.unwrap_or(1)]
 }
 
 /// The settings of a topic that Produce depends on.
