@@ -2,7 +2,8 @@
 
 Connections share threads, so any request that costs much is felt by others. Each kind of work is done by this process, while
 `bystander.py` measures in one of its own. What it measures is compared with what it measured just before, idle, because the
-machine may be busy with something else; a kind of work that fails is measured once more.
+machine may be busy with something else, and more is allowed where others want the cores too; a kind of work that fails is measured
+once more.
 
 Sizes are such that work of a release build which is not shared out over turns or left to other threads takes longer than is
 allowed. A debug build, which is some ten times slower, is given a tenth of them. In the long form (`INVER_TEST_BYSTANDER=long`, a
@@ -31,6 +32,11 @@ WORK_SECONDS_MIN = 1.0
 PAUSE_SECONDS = 0.3
 KINDS = ("amqp", "mqtt", "kafka", "connect")
 GZIP = 1
+
+
+def slack_ms():
+    """What may be added on this machine as it is now: where others want each core too, a turn's CPU takes that much longer."""
+    return SLACK_MS * (1 if LONG else max(1.0, os.getloadavg()[0] / os.cpu_count()))
 
 
 def size(short, long):
@@ -249,7 +255,7 @@ def inflating(broker, name):
     zeros = gzip.compress(wire.record(0, bytes(100 << 20)), 6)
     with Kafka(broker.kafka_port) as client:
         client.call(wire.create_topics([name], 1))
-        codes = client.produced(name, *[wire.batch(zeros, 1, GZIP)] * size(20, 60))
+        codes = client.produced(name, *[wire.batch(zeros, 1, GZIP)] * size(40, 60))
     assert set(codes) <= {0, 10}, codes  # NONE, MESSAGE_TOO_LARGE
 
 
@@ -352,7 +358,8 @@ def test_others_are_served_beside(measured, unique, work):
     broker, bystander = measured
     for attempt in range(2):
         before, during = measure(broker, bystander, work, f"{unique}-{attempt}")
-        slow = {kind: (before[kind], during[kind]) for kind in KINDS if during[kind] > 3 * before[kind] + SLACK_MS}
+        slack = slack_ms()
+        slow = {kind: (before[kind], during[kind]) for kind in KINDS if during[kind] > 3 * before[kind] + slack}
         print(f"{work.__name__}: 99th percentiles in ms, before:",
               {k: round(v, 1) for k, v in before.items()}, "during:", {k: round(v, 1) for k, v in during.items()})
         if not slow:
