@@ -20,6 +20,7 @@ const TUNABLES: &str = "GLIBC_TUNABLES";
 
 /// What an operator may have set there.
 const MMAP_THRESHOLD: &str = "glibc.malloc.mmap_threshold";
+const TRIM_THRESHOLD: &str = "glibc.malloc.trim_threshold";
 
 /// There once the program has started itself again: glibc removes its own variable from a program with privileges.
 const STARTED_AGAIN: &str = "_INVER_STARTED_AGAIN";
@@ -58,7 +59,10 @@ fn tunables(set: Option<&OsStr>, available: Option<u64>) -> Option<OsString> {
     if !tunables.is_empty() {
         tunables.push(":");
     }
-    tunables.push(format!("{MMAP_THRESHOLD}={bytes}:glibc.malloc.trim_threshold={}", KEPT_PARTS * bytes));
+    tunables.push(format!("{MMAP_THRESHOLD}={bytes}"));
+    if !set.to_string_lossy().contains(TRIM_THRESHOLD) {
+        tunables.push(format!(":{TRIM_THRESHOLD}={}", KEPT_PARTS * bytes));
+    }
     Some(tunables)
 }
 
@@ -74,6 +78,8 @@ mod tests {
         };
         let small = "glibc.malloc.mmap_threshold=32768:glibc.malloc.trim_threshold=131072";
         assert_eq!(of("", Some(128 << 20)).unwrap(), small);
+        let trim = "glibc.malloc.trim_threshold=7";
+        assert_eq!(of(trim, Some(1)).unwrap(), format!("{trim}:glibc.malloc.mmap_threshold=32768"));
         assert_eq!(
             of("glibc.malloc.arena_max=1", Some(1)).unwrap(),
             format!("glibc.malloc.arena_max=1:{small}")

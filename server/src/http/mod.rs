@@ -275,7 +275,9 @@ fn routes(app: App) -> Router {
         .nest("/api/v1", api)
         .nest("/api", rabbitmq)
         .fallback(async || {
-            Problem::not_found("available: /health/live, /health/ready, /health/alarms, /metrics, /api/v1")
+            Problem::not_found(
+                "available: /health/live, /health/ready, /health/alarms, /metrics, /api/v1, /api",
+            )
         })
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .with_state(app)

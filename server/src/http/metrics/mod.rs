@@ -10,7 +10,7 @@
 
 pub(super) mod alarms;
 mod detailed;
-mod node;
+pub(super) mod node;
 mod rabbitmq;
 pub(super) mod text;
 

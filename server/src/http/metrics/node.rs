@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use inver_broker::{Broker, QueueMemory};
+use inver_broker::{Broker, Namespace, QueueMemory};
 use inver_storage::{Share, Shortage};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -56,6 +56,22 @@ pub(in crate::http) struct Totals {
     pub(in crate::http) memory: QueueMemory,
 }
 
+impl Totals {
+    /// The sums over the queues of namespaces. Walks over all of them.
+    pub(in crate::http) fn of(namespaces: &[Namespace]) -> Totals {
+        let mut totals = Totals::default();
+        for namespace in namespaces {
+            let (depth, memory) = namespace.queue_totals();
+            totals.ready += depth.ready;
+            totals.unacked += depth.unacked;
+            totals.consumers += depth.consumers as u64;
+            totals.memory.waiting_bytes += memory.waiting_bytes;
+            totals.memory.unacked_bytes += memory.unacked_bytes;
+        }
+        totals
+    }
+}
+
 /// The sums over all queues, computed at most once every [`TOTALS_KEPT`].
 #[derive(Debug, Default)]
 pub(crate) struct CachedTotals(Mutex<Option<(Instant, Totals)>>);
@@ -70,15 +86,7 @@ impl CachedTotals {
         {
             return totals;
         }
-        let mut totals = Totals::default();
-        for namespace in broker.namespaces() {
-            let (depth, memory) = namespace.queue_totals();
-            totals.ready += depth.ready;
-            totals.unacked += depth.unacked;
-            totals.consumers += depth.consumers as u64;
-            totals.memory.waiting_bytes += memory.waiting_bytes;
-            totals.memory.unacked_bytes += memory.unacked_bytes;
-        }
+        let totals = Totals::of(&broker.namespaces());
         *cached = Some((now, totals));
         totals
     }

@@ -58,6 +58,8 @@ struct Listed {
     to: To,
     destination: String,
     key: String,
+    /// Whether the key is UTF-8: else it is shown with replacement characters.
+    is_text: bool,
     arguments: Arguments,
 }
 
@@ -70,6 +72,7 @@ impl Listed {
             to,
             destination: destination.to_owned(),
             key: String::from_utf8_lossy(&key).into_owned(),
+            is_text: std::str::from_utf8(&key).is_ok(),
             arguments,
         }
     }
@@ -82,6 +85,7 @@ impl Listed {
             to: To::Queue,
             destination: queue.to_owned(),
             key: queue.to_owned(),
+            is_text: true,
             arguments: Arguments::new(),
         }
     }
@@ -253,7 +257,13 @@ pub(super) async fn of_destination_exchange(
     filtered(app, caller, vhost, params, between(None, To::Exchange, Some(exchange))).await
 }
 
+/// The name of an exchange in a path.
+fn exchange_of_path(name: String) -> String {
+    if name == exchanges::DEFAULT { String::new() } else { name }
+}
+
 fn between(source: Option<String>, to: To, destination: Option<String>) -> BindingFilter {
+    let source = source.map(exchange_of_path);
     BindingFilter { source, destination, to: Some(to) }
 }
 
@@ -333,6 +343,7 @@ async fn bind(
     let location = durable(&app, move |app| {
         let scope = scope(app, &caller, &vhost)?;
         let (key, arguments) = (body.text("routing_key")?.unwrap_or_default(), body.arguments()?);
+        let source = exchange_of_path(source);
         let done = operator(&scope).bind(&source, to.destination(&destination), key, &arguments)?;
         Ok((format!("{}/{}", quote(&destination), quote_key(key, &arguments)), done))
     })
@@ -376,8 +387,14 @@ async fn unbind(
 ) -> Result<StatusCode, Fault> {
     durable(&app, move |app| {
         let scope = scope(app, &caller, &vhost)?;
+        let source = exchange_of_path(source);
         let filter = between(Some(source.clone()), to, Some(destination.clone()));
         let binding = find(scope.namespace(), &filter, &key)?;
+        if !binding.is_text {
+            return Err(Fault::bad_request(
+                "the routing key is not UTF-8: only an AMQP client can unbind it",
+            ));
+        }
         let to = to.destination(&destination);
         let done = operator(&scope).unbind(&source, to, &binding.key, &binding.arguments)?;
         Ok((StatusCode::NO_CONTENT, done))

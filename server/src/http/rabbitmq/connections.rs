@@ -101,7 +101,8 @@ pub(super) async fn of_user(
 }
 
 fn find(app: &App, caller: &Caller, name: &str) -> Option<Arc<LiveConnection>> {
-    visible(app, caller).into_iter().find(|it| connection_name(it) == name)
+    let mut all = app.broker.connections().list().into_iter();
+    all.find(|it| connection_name(it) == name && sees(caller, it))
 }
 
 pub(super) async fn get(
@@ -147,49 +148,55 @@ pub(super) async fn close_of_user(
     .await
 }
 
-/// The channels of these connections; the consumers are those of all virtual hosts that the client sees.
-fn channels_of(
-    app: &App,
-    caller: &Caller,
-    lists: impl Fn(&LiveConnection) -> bool,
-) -> Result<Vec<(String, Value)>, Fault> {
-    let mut held: HashMap<u64, (u64, u64)> = HashMap::new();
+/// What the consumers of a connection hold.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    consumers: u64,
+    unacked: u64,
+}
+
+/// What the consumers of each connection hold, by its number: those of all virtual hosts that the client sees.
+fn held(app: &App, caller: &Caller) -> Result<HashMap<u64, Held>, Fault> {
+    let mut held: HashMap<u64, Held> = HashMap::new();
     for consumer in consumers::listed(app, &seen(app, caller))? {
         if let Some(connection) = &consumer.connection {
-            let (count, unacked) = held.entry(connection.id()).or_default();
-            *count += 1;
-            *unacked += consumer.unacked();
+            let held = held.entry(connection.id()).or_default();
+            held.consumers += 1;
+            held.unacked += consumer.unacked();
         }
     }
-    let channel = |connection: &Arc<LiveConnection>| {
-        let (consumers, unacked) = held.get(&connection.id()).copied().unwrap_or_default();
-        let (name, peer) = (connection_name(connection), connection.peer());
-        let shown = json!({
-            "name": format!("{name} (1)"),
-            "number": 1,
-            "node": node_name(),
-            "vhost": connection.namespace(),
-            "user": connection.user().unwrap_or_default(),
-            "user_who_performed_action": connection.user().unwrap_or_default(),
-            "connection_details": {
-                "name": name,
-                "peer_host": peer.ip().to_string(),
-                "peer_port": peer.port(),
-            },
-            "state": if connection.is_throttled() { "flow" } else { "running" },
-            "consumer_count": consumers,
-            "messages_unacknowledged": unacked,
-            "messages_unconfirmed": 0,
-            "messages_uncommitted": 0,
-            "acks_uncommitted": 0,
-            "prefetch_count": 0,
-            "confirm": false,
-            "transactional": false,
-        });
-        (format!("{name} (1)"), shown)
-    };
-    let of_amqp = visible(app, caller).into_iter().filter(|it| has_channels(it.protocol()) && lists(it));
-    Ok(of_amqp.map(|it| channel(&it)).collect())
+    Ok(held)
+}
+
+fn channel_name(connection: &LiveConnection) -> String {
+    format!("{} (1)", connection_name(connection))
+}
+
+fn shown_channel(connection: &LiveConnection, held: &HashMap<u64, Held>) -> Value {
+    let held = held.get(&connection.id()).copied().unwrap_or_default();
+    let peer = connection.peer();
+    json!({
+        "name": channel_name(connection),
+        "number": 1,
+        "node": node_name(),
+        "vhost": connection.namespace(),
+        "user": connection.user().unwrap_or_default(),
+        "user_who_performed_action": connection.user().unwrap_or_default(),
+        "connection_details": {
+            "name": connection_name(connection),
+            "peer_host": peer.ip().to_string(),
+            "peer_port": peer.port(),
+        },
+        "state": if connection.is_throttled() { "flow" } else { "running" },
+        "consumer_count": held.consumers,
+        "messages_unacknowledged": held.unacked,
+        "messages_unconfirmed": 0,
+        "messages_uncommitted": 0,
+        "acks_uncommitted": 0,
+        "prefetch_count": 0,
+        "confirm": false,
+        "transactional": false,
+    })
 }
 
 async fn listed_channels(
@@ -200,7 +207,10 @@ async fn listed_channels(
 ) -> Result<Response, Fault> {
     let query = ListQuery::of(&params)?;
     work(&app, move |app| {
-        query.answer(channels_of(app, &caller, lists)?, |(name, _)| name.clone(), |(_, it)| it.clone())
+        let mut all = visible(app, &caller);
+        all.retain(|it| has_channels(it.protocol()) && lists(it));
+        let held = held(app, &caller)?;
+        query.answer(all, |it| channel_name(it), |it| shown_channel(it, &held))
     })
     .await
 }
@@ -229,10 +239,14 @@ pub(super) async fn channels_of_connection(
     Names(name): Names<String>,
     params: Params,
 ) -> Result<Response, Fault> {
-    if find(&app, &caller, &name).is_none() {
-        return Err(Fault::not_found());
-    }
-    listed_channels(app, caller, params, move |it| connection_name(it) == name).await
+    let query = ListQuery::of(&params)?;
+    work(&app, move |app| {
+        let of = find(app, &caller, &name).ok_or_else(Fault::not_found)?;
+        let all: Vec<_> = Some(of).into_iter().filter(|it| has_channels(it.protocol())).collect();
+        let held = held(app, &caller)?;
+        query.answer(all, |it| channel_name(it), |it| shown_channel(it, &held))
+    })
+    .await
 }
 
 pub(super) async fn channel(
@@ -241,8 +255,9 @@ pub(super) async fn channel(
     Names(name): Names<String>,
 ) -> Result<Json<Value>, Fault> {
     work(&app, move |app| {
-        let all = channels_of(app, &caller, |_| true)?;
-        found(all.into_iter().find(|(of, _)| *of == name).map(|(_, shown)| shown))
+        let of = name.strip_suffix(" (1)").and_then(|connection| find(app, &caller, connection));
+        let held = held(app, &caller)?;
+        found(of.filter(|it| has_channels(it.protocol())).map(|it| shown_channel(&it, &held)))
     })
     .await
 }

@@ -1,7 +1,8 @@
 //! Definitions: what a broker is set up with, as one JSON document.
 //!
-//! Exported is what this broker has. An import takes the documents of RabbitMQ 3.8 and later; what is there already stays as
-//! it is. What does not map is listed in the answer and in the log.
+//! Exported is what this broker has. An import takes the documents of RabbitMQ 3.8 and later. Queues and exchanges that are
+//! there already stay as they are; users, permissions, virtual hosts and limits become what the document says. What does not
+//! map is listed in the answer and in the log.
 
 use axum::Json;
 use axum::extract::State;
@@ -83,7 +84,7 @@ fn put_topology(into: &mut Map<String, Value>, namespaces: &[Namespace]) -> Resu
 }
 
 /// Everything.
-pub(super) async fn export(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Fault> {
+pub(super) async fn export(State(app): State<App>, caller: Caller) -> Result<Response, Fault> {
     check_administrator(&caller)?;
     work(&app, move |app| {
         let mut document = about();
@@ -120,7 +121,7 @@ pub(super) async fn export(State(app): State<App>, caller: Caller) -> Result<Jso
         document.insert("global_parameters".into(), json!([]));
         document.insert("policies".into(), json!([]));
         put_topology(&mut document, &seen)?;
-        Ok(Json(Value::Object(document)))
+        Ok(Json(Value::Object(document)).into_response())
     })
     .await
 }
@@ -130,7 +131,7 @@ pub(super) async fn export_vhost(
     State(app): State<App>,
     caller: Caller,
     Names(vhost): Names<String>,
-) -> Result<Json<Value>, Fault> {
+) -> Result<Response, Fault> {
     check_administrator(&caller)?;
     work(&app, move |app| {
         let scope = scope(app, &caller, &vhost)?;
@@ -147,7 +148,7 @@ pub(super) async fn export_vhost(
             let objects = document.get_mut(section).and_then(Value::as_array_mut).into_iter().flatten();
             objects.filter_map(Value::as_object_mut).for_each(|fields| drop(fields.remove("vhost")));
         }
-        Ok(Json(Value::Object(document)))
+        Ok(Json(Value::Object(document)).into_response())
     })
     .await
 }
@@ -180,9 +181,10 @@ async fn imported(
         }
         let mut import =
             Import { app, caller: &caller, vhost, completion: Completion::Now, left_out: Vec::new() };
-        import.document(&document)?;
+        let outcome = import.document(&document);
         let Import { completion, left_out, .. } = import;
         left_out.iter().for_each(|what| warn!("not imported: {what}"));
+        outcome?;
         info!(left_out = left_out.len(), "definitions imported");
         Ok((left_out, completion))
     })
@@ -212,6 +214,8 @@ impl Import<'_> {
             Some(Value::Array(list)) => Ok(list.iter().collect::<Vec<_>>()),
             Some(_) => Err(Fault::bad_request(format!("{section} is a list"))),
         };
+        // Before anything is changed.
+        SECTIONS.iter().chain(&["parameters"]).try_for_each(|section| lists(section).map(drop))?;
         for section in SECTIONS {
             let of_vhost = ["queues", "exchanges", "bindings"].contains(&section);
             let mut objects = lists(section)?;
@@ -224,15 +228,13 @@ impl Import<'_> {
                     self.left_out.push(format!("{section}: not part of a virtual host: {}", name_of(object)));
                     continue;
                 }
-                if let Err(fault) = self.object(section, object) {
-                    self.left_out.push(format!("{section}: {}: {}", name_of(object), fault.into_reason()));
-                }
+                let outcome = self.object(section, object);
+                self.note(section, object, outcome)?;
             }
         }
         for parameter in lists("parameters")? {
-            if let Err(fault) = self.parameter(parameter) {
-                self.left_out.push(format!("parameters: {}: {}", name_of(parameter), fault.into_reason()));
-            }
+            let outcome = self.parameter(parameter);
+            self.note("parameters", parameter, outcome)?;
         }
         let known = |name: &str| SECTIONS.contains(&name) || ABOUT.contains(&name) || name == "parameters";
         for (section, value) in document.iter().filter(|(name, _)| !known(name)) {
@@ -245,6 +247,18 @@ impl Import<'_> {
                     self.left_out.extend(lines);
                 }
                 _ => self.left_out.push(format!("{section}: not known")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that an object was not imported; the error is one that ends the import.
+    fn note(&mut self, section: &str, object: &Value, outcome: Result<(), Fault>) -> Result<(), Fault> {
+        match outcome {
+            Ok(()) => {}
+            Err(fault) if fault.is_of_server() => return Err(fault),
+            Err(fault) => {
+                self.left_out.push(format!("{section}: {}: {}", name_of(object), fault.into_reason()));
             }
         }
         Ok(())
@@ -293,6 +307,11 @@ impl Import<'_> {
     fn user(&mut self, fields: &Object) -> Result<(), Fault> {
         let name = needed(fields, "name")?;
         let mut change = users::change(fields)?;
+        let has_none = change.password_hashes.as_ref().is_some_and(Vec::is_empty);
+        if has_none && self.app.broker.access().user(name).is_some() {
+            // A document that does not know the password takes none away.
+            change.password_hashes = None;
+        }
         if let Some(Value::Object(limits)) = fields.0.get("limits") {
             for (limit, value) in limits {
                 let value = limits::value(value.as_i64()).map_err(Fault::bad_request)?;

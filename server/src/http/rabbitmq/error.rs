@@ -51,6 +51,11 @@ impl Fault {
         Fault { status, error, reason: reason.into() }
     }
 
+    /// Whether the request could not be carried out, whatever it asks for.
+    pub(super) fn is_of_server(&self) -> bool {
+        self.status.is_server_error()
+    }
+
     /// What is wrong, in words.
     pub(super) fn into_reason(self) -> String {
         self.reason

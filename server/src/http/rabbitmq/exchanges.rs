@@ -18,7 +18,7 @@ use crate::http::api::values::arguments_to_json;
 use crate::http::auth::Caller;
 
 /// The name of the default exchange in paths.
-const DEFAULT: &str = "amq.default";
+pub(super) const DEFAULT: &str = "amq.default";
 
 /// An exchange of a namespace; none: the default exchange.
 pub(super) type Listed = (Arc<str>, Option<Arc<Exchange>>);

@@ -14,6 +14,7 @@ use super::nodes::resource_alarms;
 use super::request::{Names, durable, operator, scope, work};
 use crate::http::App;
 use crate::http::auth::Caller;
+use crate::http::metrics::active_alarms;
 use crate::protocols::{MessageProperties, NewMessage, Settle};
 
 /// The queue of the aliveness test, as in RabbitMQ.
@@ -65,10 +66,16 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
 }
 
 /// Fails when as many connections are open as may be.
-pub(super) async fn below_connection_limit(State(app): State<App>) -> Response {
-    let (open, max) = (app.node.workers.connections(), app.node.monitored.connections_max);
-    let counts = [("connections", json!(open)), ("limit", json!(max))];
-    if max == 0 || open < max { ok(&counts) } else { failed("connection limit is reached", &counts) }
+pub(super) async fn below_connection_limit(State(app): State<App>) -> Result<Response, Fault> {
+    work(&app, |app| {
+        let (open, max) = (app.broker.connections().len(), app.node.monitored.connections_max);
+        let counts = [("connections", json!(open)), ("limit", json!(max))];
+        Ok(match active_alarms(app).iter().any(|(alarm, _)| *alarm == "connections_full") {
+            false => ok(&counts),
+            true => failed("connection limit is reached", &counts),
+        })
+    })
+    .await
 }
 
 /// Fails unless this port is listened on.

@@ -155,6 +155,10 @@ impl ListQuery {
                 "the list has more than {SHOWN_MAX} items: ask for a page, ordered by name"
             )));
         }
+        if self.sort.is_some() && sort.is_none() {
+            // Those of several virtual hosts come one after the other.
+            items.sort_by_cached_key(|item| name(item));
+        }
         if sort.is_none() && self.reversed {
             items.reverse();
         }

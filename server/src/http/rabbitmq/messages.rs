@@ -2,12 +2,13 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
 
 use super::error::Fault;
 use super::exchanges;
-use super::request::{Names, Object, durable, operator, scope};
+use super::request::{Names, Object, durable, operator, scope, work};
 use crate::http::App;
 use crate::http::api;
 use crate::http::api::values::{arguments, arguments_to_json};
@@ -147,7 +148,7 @@ pub(super) async fn get(
     caller: Caller,
     Names((vhost, queue)): Names<(String, String)>,
     body: Object,
-) -> Result<Json<Value>, Fault> {
+) -> Result<Response, Fault> {
     let scope = scope(&app, &caller, &vhost)?;
     body.needs(&["ackmode", "count", "encoding"])?;
     let settle = match body.text("ackmode")?.unwrap_or_default() {
@@ -169,5 +170,9 @@ pub(super) async fn get(
     let shape = Shape { is_base64, bytes_max: number("truncate")?.unwrap_or(usize::MAX) };
     let (messages, completion) = operator(&scope).get(&queue, count, settle).await?;
     api::committed(&app, completion).await?;
-    Ok(Json(messages.into_iter().map(|message| shown(message, shape)).collect()))
+    work(&app, move |_| {
+        let shown: Vec<Value> = messages.into_iter().map(|message| shown(message, shape)).collect();
+        Ok(Json(shown).into_response())
+    })
+    .await
 }

@@ -11,6 +11,7 @@ use super::request::{Params, work};
 use super::{node_name, nodes};
 use crate::http::App;
 use crate::http::auth::Caller;
+use crate::http::metrics::node::Totals;
 use crate::http::metrics::recorded;
 use crate::http::metrics::text::Samples;
 use crate::protocols::RABBITMQ_VERSION;
@@ -63,13 +64,10 @@ fn shown(app: &App, caller: &Caller) -> Value {
     let Value::Object(fields) = &mut shown else { return shown };
     let seen: Vec<_> =
         app.broker.namespaces().into_iter().filter(|it| caller.sees(&app.broker, it.name())).collect();
-    let (mut ready, mut unacked, mut consumers) = (0, 0, 0);
-    for namespace in &seen {
-        let (depth, _) = namespace.queue_totals();
-        ready += depth.ready;
-        unacked += depth.unacked;
-        consumers += depth.consumers;
-    }
+    let Totals { ready, unacked, consumers, .. } = match caller.sees_all() {
+        true => app.totals.get(&app.broker),
+        false => Totals::of(&seen),
+    };
     fields.insert(
         "queue_totals".into(),
         json!({

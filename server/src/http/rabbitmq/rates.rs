@@ -36,10 +36,15 @@ const MESSAGES: [Counter; 12] = [
     ("return_unroutable", &[(UNROUTABLE, &[("action", "returned")])]),
 ];
 
+/// A series of the protocols of clients, without that of HTTP.
+const fn by_clients(series: &'static str) -> [(&'static str, &'static [(&'static str, &'static str)]); 3] {
+    [(series, &[("protocol", "amqp")]), (series, &[("protocol", "mqtt")]), (series, &[("protocol", "kafka")])]
+}
+
 #[rustfmt::skip]
 const CHURN: [Counter; 7] = [
-    ("connection_created", &[("inver_connections_accepted_total", &[])]),
-    ("connection_closed", &[("inver_connections_closed_total", &[])]),
+    ("connection_created", &by_clients("inver_connections_accepted_total")),
+    ("connection_closed", &by_clients("inver_connections_closed_total")),
     ("channel_created", &[("inver_protocol_channels_opened_total", &[])]),
     ("channel_closed", &[("inver_protocol_channels_closed_total", &[])]),
     ("queue_declared", &[("inver_queues_declared_total", &[])]),
