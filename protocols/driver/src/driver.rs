@@ -350,7 +350,8 @@ impl<M: Machine> Driver<M> {
         let progress = input.offer(scratch, read, take).map_err(End::Protocol)?;
         self.link.flags.set(Flags::BLOCKED, progress.blocked);
         self.link.flags.set(Flags::HOLDS_MEMORY, M::Input::HOLDS_MEMORY);
-        if progress.used > 0 || (M::BYTES_ARE_ACTIVITY && read > 0) {
+        // Input that the machine leaves for its next turn is not the client's silence.
+        if progress.used > 0 || progress.blocked || (M::BYTES_ARE_ACTIVITY && read > 0) {
             self.link.has_heard(now);
         }
         Ok(())

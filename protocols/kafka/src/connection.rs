@@ -101,7 +101,7 @@ pub(crate) struct Client {
     has_begun: bool,
     /// When that request must be complete.
     whole_by: Option<Instant>,
-    /// The large request that is being received, or waits for memory.
+    /// The large request that is being received or handled, or waits for memory.
     large: Option<Large>,
     /// The output is full: complete responses wait for it, not for the log.
     is_full: bool,
@@ -122,8 +122,8 @@ struct Large {
 enum Work {
     /// Credentials are being checked.
     Check(Option<sasl::Credentials>, Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send>>),
-    /// A request that may take long is handled on another thread.
-    Run(Pin<Box<dyn Future<Output = Option<Handled>> + Send>>),
+    /// A request of so many bytes that may take long is handled on another thread.
+    Run(usize, Pin<Box<dyn Future<Output = Option<Handled>> + Send>>),
     /// A large request waits for memory.
     Wait(Pin<Box<dyn Future<Output = Option<Share>> + Send>>),
 }
@@ -150,7 +150,6 @@ impl Client {
             }
             return Ok(Err(length - rest.len()));
         }
-        self.large = None;
         input.advance(LENGTH_BYTES);
         Ok(Ok(input.split_to(length).freeze()))
     }
@@ -183,16 +182,18 @@ impl Client {
     /// Handles a request on another thread when it is its turn.
     fn run(&mut self, request: Detached) {
         let (turns, connections) = (self.node.long_requests.clone(), self.connections.clone());
-        self.work = Some(Work::Run(Box::pin(async move {
+        let (bytes, large) = (request.bytes(), self.large.take());
+        let run = Box::pin(async move {
             let turn = turns.acquire_owned().await.ok()?;
             let handled = tokio::task::spawn_blocking(move || {
                 let handled = request.run();
                 connections.add_counts();
-                drop(turn);
+                drop((turn, large));
                 handled
             });
             handled.await.ok()
-        })));
+        });
+        self.work = Some(Work::Run(bytes, run));
     }
 }
 
@@ -223,7 +224,11 @@ impl Machine for Client {
     }
 
     fn held_bytes(&self) -> usize {
-        self.session.held_bytes()
+        let detached = match self.work {
+            Some(Work::Run(bytes, _)) => bytes,
+            _ => 0,
+        };
+        self.session.held_bytes() + detached
     }
 
     fn encoded_bytes(&self) -> usize {
@@ -268,6 +273,7 @@ impl Machine for Client {
                         Next::Check(credentials) => self.check(credentials),
                         Next::Run(request) => self.run(*request),
                     }
+                    self.large = None;
                     self.session.advance(out)?;
                     if is_over(self.now) {
                         break;
@@ -338,7 +344,7 @@ impl Machine for Client {
                 let outcome = ready!(check.as_mut().poll(cx));
                 self.checked = credentials.take().map(|credentials| (credentials, outcome));
             }
-            Some(Work::Run(run)) => {
+            Some(Work::Run(_, run)) => {
                 let handled = ready!(run.as_mut().poll(cx)).ok_or(ConnectionError::Unanswered)?;
                 self.session.handled(handled, self.now)?;
             }

@@ -78,19 +78,23 @@ impl<'a> Inflated<'a> {
         self.window.drain(..self.at);
         self.at = 0;
         let (before, bytes_max) = (self.window.len(), self.bytes_max);
-        match &mut self.source {
+        let left = bytes_max.saturating_sub(self.bytes);
+        let read = match &mut self.source {
             Source::Snappy(blocks) => {
-                self.is_at_end = !blocks.next_into(&mut self.window, bytes_max - self.bytes, bytes_max)?;
+                blocks.next_into(&mut self.window, left, bytes_max).map(|is_read| self.is_at_end = !is_read)
             }
             Source::Reader(reader) => {
                 // One byte beyond the bound tells that there are more.
-                let room = wanted.saturating_sub(before).max(PIECE_BYTES).min(bytes_max - self.bytes + 1);
+                let room = wanted.saturating_sub(before).max(PIECE_BYTES).min(left.saturating_add(1));
                 let mut piece = reader.take(room as u64);
                 // Memory grows with what has come only.
-                self.is_at_end = piece.read_to_end(&mut self.window).map_err(failed)? < room;
+                let read = piece.read_to_end(&mut self.window).map_err(failed);
+                read.map(|count| self.is_at_end = count < room)
             }
-        }
+        };
+        // Also what came before an error.
         self.bytes += self.window.len() - before;
+        read?;
         if self.bytes > bytes_max { Err(BatchError::TooLarge { bytes_max }) } else { Ok(()) }
     }
 }

@@ -108,7 +108,7 @@ pub struct Memory {
     limit: usize,
     used: [AtomicUsize; Share::ALL.len()],
     total: AtomicUsize,
-    /// Holders that have drawn anything, by share.
+    /// Holders that hold anything, what others count included, by share.
     holders: [AtomicUsize; Share::ALL.len()],
     claims: Claims,
     /// Accounts that have their part are not to grow.

@@ -20,7 +20,7 @@ const LONG_REQUEST_BYTES: usize = 8 * 1024;
 /// ([`Reply::Detach`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Length {
-    /// They fit in a turn, or their handler finds out that they do not.
+    /// They fit in a turn, or their handler finds out that they do not, or they need the connection's session.
     Turn,
     /// The larger ones may be long.
     BySize,

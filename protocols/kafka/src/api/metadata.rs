@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use inver_access::Operation;
-use inver_broker::{Completion, Identity, Topic, TopicConfig, TopicError, TopicSpec};
+use inver_broker::{Completion, Identity, Topic, TopicConfig, TopicError, TopicId, TopicSpec};
 
 use super::authorized_operations;
 use super::context::RequestContext;
@@ -98,7 +98,10 @@ impl Handler for Metadata {
             None if cx.namespace().topic_count() > TOPICS_IN_A_TURN => return true,
             None => cx.namespace().topics().iter().map(count).sum(),
             Some(topics) => {
-                let named = topics.iter().filter_map(|topic| cx.namespace().topic(topic.name.as_deref()?));
+                let named = topics.iter().filter_map(|topic| match &topic.name {
+                    Some(name) => cx.namespace().topic(name),
+                    None => cx.namespace().topic_by_id(TopicId(topic.topic_id.0)),
+                });
                 named.map(|topic| count(&topic)).sum()
             }
         };

@@ -48,10 +48,13 @@ pub(crate) struct Checked {
     pub(crate) claims_origin: bool,
 }
 
+/// What a batch costs besides its records, in bytes of them.
+const BATCH_COST: usize = 4096;
+
 /// What the batches of a request may still cost, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Allowance {
-    /// Of records that are not compressed.
+    /// Of records that are not compressed, and of batches as such.
     pub(crate) plain: usize,
     /// Of records that are, decompressed.
     pub(crate) inflated: usize,
@@ -83,19 +86,31 @@ pub(crate) fn check_records(
     if header.record_count == 0 || header.offset_span() != u64::from(header.record_count) {
         return Err(invalid("the record count and the last offset delta do not match").into());
     }
-    match Compression::from_attributes(header.attributes) {
-        Ok(Compression::Lz4) => check_lz4_frame(batch.bytes().get(HEADER_BYTES..).unwrap_or_default())?,
-        Ok(Compression::None) => {
-            let left = allowance.plain.checked_sub(batch.bytes().len());
-            allowance.plain = left.ok_or(CheckError::Exhausted)?;
+    let plain = match Compression::from_attributes(header.attributes) {
+        Ok(Compression::None) => batch.bytes().len(),
+        Ok(Compression::Lz4) => {
+            check_lz4_frame(batch.bytes().get(HEADER_BYTES..).unwrap_or_default())?;
+            0
         }
-        _ => {}
-    }
-    let failed = |error: BatchError| match error {
+        _ => 0,
+    };
+    let left = allowance.plain.checked_sub(BATCH_COST + plain);
+    allowance.plain = left.ok_or(CheckError::Exhausted)?;
+    let mut walk = Walk::new(batch, allowance.inflated.min(DECOMPRESSED_BYTES_MAX)).map_err(failed)?;
+    let checked = check_each(&mut walk, header, rules);
+    // Whether it is valid or not.
+    allowance.inflated = allowance.inflated.saturating_sub(walk.inflated_bytes());
+    checked
+}
+
+fn failed(error: BatchError) -> CheckError {
+    match error {
         BatchError::TooLarge { bytes_max } if bytes_max < DECOMPRESSED_BYTES_MAX => CheckError::Exhausted,
         error => invalid(error.to_string()).into(),
-    };
-    let mut walk = Walk::new(batch, allowance.inflated.min(DECOMPRESSED_BYTES_MAX)).map_err(failed)?;
+    }
+}
+
+fn check_each(walk: &mut Walk<'_>, header: &BatchHeader, rules: Rules) -> Result<Checked, CheckError> {
     let mut checked = Checked { last_ms: i64::MIN, claims_origin: false };
     let mut invalid_records: Vec<(i32, &'static str)> = Vec::new();
     let mut code = ErrorCode::INVALID_RECORD;
@@ -129,7 +144,6 @@ pub(crate) fn check_records(
     if !walk.is_at_end().map_err(failed)? {
         return Err(invalid("bytes after the last record").into());
     }
-    allowance.inflated = allowance.inflated.saturating_sub(walk.inflated_bytes());
     if invalid_records.is_empty() { Ok(checked) } else { Err(rejected(code, invalid_records).into()) }
 }
 
@@ -440,7 +454,7 @@ mod tests {
             let mut builder = BatchBuilder::new(1024);
             builder.push(3, None, &[], Some(&zeros));
             let batch = builder.finish_as(codec, None);
-            let plenty = Allowance { plain: 3 << 20, inflated: 3 << 20 };
+            let plenty = Allowance { plain: 2 * BATCH_COST + (3 << 20), inflated: 3 << 20 };
             let mut allowance = plenty;
             assert!(check_records(&batch, ANY, &mut allowance).is_ok(), "{codec:?}");
             assert!(check_records(&batch, ANY, &mut allowance).is_ok(), "{codec:?}");
@@ -448,8 +462,36 @@ mod tests {
             assert_eq!(refused, CheckError::Exhausted, "{codec:?}");
             match codec {
                 Compression::None => assert_eq!(allowance.inflated, plenty.inflated),
-                _ => assert_eq!(allowance.plain, plenty.plain, "{codec:?}"),
+                _ => assert_eq!(allowance.plain, plenty.plain - 3 * BATCH_COST, "{codec:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_refused_costs_what_was_decompressed() {
+        let sound = batch(&[3]);
+        for codec in [Compression::Lz4, Compression::Zstd] {
+            // The first record claims more bytes than there are.
+            let mut builder = BatchBuilder::new(1024);
+            builder.push(3, None, &[], Some(&vec![0; 1 << 20]));
+            let whole = builder.finish_as(Compression::None, None);
+            let records = &whole.bytes()[HEADER_BYTES..whole.bytes().len() - 1];
+            let frame = match codec {
+                Compression::Lz4 => {
+                    let info = FrameInfo::new().block_mode(BlockMode::Independent);
+                    let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+                    encoder.write_all(records).unwrap();
+                    encoder.finish().unwrap()
+                }
+                _ => zstd::bulk::compress(records, 1).unwrap(),
+            };
+            let bomb = with_records(&sound, codec, &frame);
+            let mut allowance = Allowance { plain: usize::MAX, inflated: 3 << 19 };
+            let first = check_records(&bomb, ANY, &mut allowance).unwrap_err();
+            assert!(matches!(first, CheckError::Refused(_)), "{codec:?} {first:?}");
+            assert!(allowance.inflated < 1 << 19, "{codec:?} {}", allowance.inflated);
+            let second = check_records(&bomb, ANY, &mut allowance).unwrap_err();
+            assert_eq!(second, CheckError::Exhausted, "{codec:?}");
         }
     }
 

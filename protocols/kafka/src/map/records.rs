@@ -1,7 +1,8 @@
 //! A walk over the records of a producer's batch, that looks at the fields that are checked and keeps nothing.
 //!
 //! Records that are not compressed are walked where they are. Compressed ones pass through a window of some tens of
-//! kilobytes, so that a batch of a few kilobytes which decompresses to many megabytes costs time but no memory.
+//! kilobytes, so that a batch of a few kilobytes which decompresses to many megabytes costs time but no memory, but for the
+//! blocks of Snappy, which are decompressed whole, and the window of Zstandard.
 
 use inver_broker::message::ORIGIN_HEADER;
 use inver_storage::batch::{Batch, BatchError, Compression, HEADER_BYTES, Inflated, get_varint, get_varlong};

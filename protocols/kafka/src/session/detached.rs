@@ -29,7 +29,6 @@ pub(crate) struct Detached {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) request: Bytes,
     pub(super) header: ResponseHeader,
-    pub(super) now: Instant,
 }
 
 /// A request that was handled.
@@ -40,9 +39,14 @@ pub(crate) struct Handled {
 }
 
 impl Detached {
+    /// The bytes of the request.
+    pub(crate) fn bytes(&self) -> usize {
+        self.request.len()
+    }
+
     /// Handles the request. The time is the client's, as if it had been a turn.
     pub(crate) fn run(self) -> Handled {
-        let Detached { node, endpoints, access, identity, quotas, mailbox, request, header, now } = self;
+        let Detached { node, endpoints, access, identity, quotas, mailbox, request, header } = self;
         let started = Instant::now();
         let request_bytes = request.len();
         let mut sasl = Sasl::new();
@@ -64,7 +68,7 @@ impl Detached {
             quotas: quotas.as_deref(),
             held_until: None,
             request_bytes,
-            now,
+            now: started,
             topics: &mut TopicCache::default(),
             mailbox: &mailbox,
             is_detached: true,

@@ -3,7 +3,7 @@
 //! A [`Session`] takes whole requests ([`Session::handle`]), passes them to their handlers ([`crate::api`]) and moves
 //! responses to the output ([`Session::advance`]): in the order of the requests, each once it is complete, that is
 //! once the log has committed it, the fetch has found enough, or the group's coordinator has given it. A request that
-//! waits never holds up the handling of later ones.
+//! waits never holds up the handling of later ones; one that is handled on another thread does.
 
 mod detached;
 mod pipeline;
@@ -286,7 +286,6 @@ impl Session {
                 mailbox: self.mailbox.clone(),
                 request,
                 header,
-                now,
             })));
         }
         self.held_until = self.held_until.max(cx.held_until);
