@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::effects::{Effects, Joined, Synced};
 use super::member::{Member, MemberProtocol, metadata_bytes};
+use super::seeded_bugs::{Bug, is_seeded};
 use super::state::{Group, Rebalance, State};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
@@ -314,7 +315,8 @@ impl<J, S> Group<J, S> {
             .as_ref()
             .and_then(|id| self.members.get(id))
             .is_some_and(|leader| leader.joining.is_some());
-        if !leader_has_joined {
+        let is_kept = is_seeded(Bug::KeepLeader) && self.leader.is_some();
+        if !leader_has_joined && !is_kept {
             let elected =
                 self.members().find(|member| member.joining.is_some()).map(|member| member.id.clone());
             if elected.is_none() && !self.members.is_empty() {
@@ -327,7 +329,9 @@ impl<J, S> Group<J, S> {
             self.leader = elected;
         }
         self.rebalance = None;
-        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        if !is_seeded(Bug::KeepGeneration) || self.generation == 0 {
+            self.generation = self.generation.checked_add(1).unwrap_or(1);
+        }
         if self.members.is_empty() {
             self.protocol = None;
             self.state = State::Empty;
@@ -349,6 +353,9 @@ impl<J, S> Group<J, S> {
             member.renew(now);
             let deadline = member.deadline;
             self.schedule(deadline);
+            if is_seeded(Bug::ForgetWaiter) && self.order.len() > 1 && self.order.last() == Some(&id) {
+                continue;
+            }
             effects.joined.push((waiter, joined));
         }
     }

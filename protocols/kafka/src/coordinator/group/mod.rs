@@ -20,6 +20,7 @@ mod effects;
 mod join;
 mod leave;
 mod member;
+mod seeded_bugs;
 mod snapshot;
 mod state;
 mod sync;

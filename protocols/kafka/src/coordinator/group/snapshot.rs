@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use super::member::{Member, MemberProtocol};
+use super::seeded_bugs::{Bug, is_seeded};
 use super::state::{Group, State};
 use crate::codec::messages::messages;
 use crate::codec::reader::{DecodeError, Reader};
@@ -126,7 +127,9 @@ impl<J, S> Group<J, S> {
                 new: false,
                 deadline: now + session_timeout,
             });
-            group.set_assignment(member.assignment);
+            if !is_seeded(Bug::ForgetAssignments) {
+                group.set_assignment(member.assignment);
+            }
         }
         group.leader = row.leader;
         if !group.members.is_empty() {

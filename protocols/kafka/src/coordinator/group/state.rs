@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::effects::{Effects, Joined, Synced};
 use super::member::{Member, MemberProtocol, distinct_names, metadata_bytes};
+use super::seeded_bugs::{Bug, is_seeded};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
 
@@ -294,7 +295,7 @@ impl<J, S> Group<J, S> {
         if let Some(waiter) = member.syncing.take() {
             effects.synced.push((waiter, Synced::failed(error)));
         }
-        if self.is_leader(member_id) {
+        if self.is_leader(member_id) && !is_seeded(Bug::KeepLeader) {
             self.leader = self.order.first().cloned();
         }
         Some(member)

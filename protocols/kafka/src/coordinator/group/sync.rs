@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::effects::{Effects, Synced};
+use super::seeded_bugs::{Bug, is_seeded};
 use super::state::{Group, State};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
@@ -90,9 +91,14 @@ impl<J, S> Group<J, S> {
         let mut assignments: HashMap<Str, Bytes> = assignments.into_iter().collect();
         let (protocol_type, protocol) = (self.protocol_type.clone(), self.protocol.clone());
         for member in self.members.values_mut() {
-            member.assignment = assignments.remove(&member.id).unwrap_or_default();
+            member.assignment = match is_seeded(Bug::AssignToAll) {
+                true => assignments.values().max().cloned().unwrap_or_default(),
+                false => assignments.remove(&member.id).unwrap_or_default(),
+            };
             self.assigned_bytes += member.assignment.len();
-            if let Some(waiter) = member.syncing.take() {
+            if let Some(waiter) = member.syncing.take()
+                && (!is_seeded(Bug::ForgetSyncs) || self.leader.as_ref() == Some(&member.id))
+            {
                 member.renew(now);
                 let synced = Synced {
                     error: ErrorCode::NONE,
@@ -135,9 +141,9 @@ impl<J, S> Group<J, S> {
             member.renew(now);
         }
         match self.state {
-            State::Preparing => ErrorCode::REBALANCE_IN_PROGRESS,
+            State::Preparing if !is_seeded(Bug::SilentRebalance) => ErrorCode::REBALANCE_IN_PROGRESS,
             State::Empty | State::Dead => ErrorCode::UNKNOWN_MEMBER_ID,
-            State::Completing | State::Stable => ErrorCode::NONE,
+            State::Preparing | State::Completing | State::Stable => ErrorCode::NONE,
         }
     }
 
@@ -156,7 +162,7 @@ impl<J, S> Group<J, S> {
             State::Empty | State::Preparing | State::Completing | State::Stable => {}
         }
         self.validate(member_id, instance_id)?;
-        if generation != self.generation {
+        if generation != self.generation && !is_seeded(Bug::CommitAnyGeneration) {
             return Err(ErrorCode::ILLEGAL_GENERATION);
         }
         if let Some(member) = self.members.get_mut(member_id) {

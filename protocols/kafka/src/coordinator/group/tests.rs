@@ -16,6 +16,7 @@ mod commits;
 mod expiry;
 mod many;
 mod rebalances;
+mod simulation;
 mod static_members;
 
 const SECOND: Duration = Duration::from_secs(1);

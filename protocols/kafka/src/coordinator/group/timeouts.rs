@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::effects::Effects;
+use super::seeded_bugs::{Bug, is_seeded};
 use super::state::{Group, State};
 use crate::codec::text::Str;
 use crate::config::GroupLimits;
@@ -23,6 +24,7 @@ impl<J, S> Group<J, S> {
         let expired: Vec<Str> = self
             .members()
             .filter(|member| member.deadline <= now || (sync_is_overdue && member.pending_sync))
+            .filter(|_| !is_seeded(Bug::KeepExpired))
             .map(|member| member.id.clone())
             .collect();
         if sync_is_overdue {
