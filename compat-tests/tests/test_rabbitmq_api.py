@@ -247,6 +247,8 @@ def test_publish_get_and_purge(secured, api):
         status, body, _ = api.ask("POST", "/queues/%2F/m/get", wanted)
         assert status == 200, body
         return body
+    stats = api.get("/queues/%2F/m")["message_stats"]
+    assert (stats["publish"], stats["deliver_get"], stats["publish_details"]) == (2, 0, {"rate": 0.0})
     first, second = take()
     assert first == {"payload_bytes": 5, "redelivered": False, "exchange": "", "routing_key": "m",
                      "message_count": 1, "properties": properties, "payload": "hello", "payload_encoding": "string"}
@@ -260,8 +262,9 @@ def test_publish_get_and_purge(secured, api):
     assert api.ask("POST", publish, message)[1] == {"routed": True}
     assert api.status("DELETE", "/queues/%2F/m/contents") == 204
     assert take() == []
-    assert api.fault("POST", "/queues/%2F/none/get", {"count": 1, "ackmode": "ack_requeue_true",
-                                                       "encoding": "auto"})[0] == 404
+    absent = api.fault("POST", "/queues/%2F/none/get", {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"})
+    assert absent == (404, "not_found", "queue_not_found")
+    assert api.fault("POST", "/exchanges/%2F/none/publish", message)[2] == "exchange_not_found"
 
 
 def test_connections_channels_and_consumers(secured, api):
@@ -317,7 +320,9 @@ def test_definitions_are_exported_and_imported(own_broker, api):
     # Into a broker without users: also what an older version and its command line export.
     other = Management(own_broker())
     anyone = ("guest", "guest")
-    exported["policies"] = [{"vhost": "v1", "name": "p", "pattern": "^q", "definition": {}, "apply-to": "queues"}]
+    policy = {"vhost": "v1", "pattern": "^q", "apply-to": "queues", "priority": 0}
+    exported["policies"] = [{**policy, "name": "p", "definition": {"max-length": 5}},
+                            {**policy, "name": "old", "definition": {"ha-mode": "all"}}]
     exported["global_parameters"] = [{"name": "cluster_name", "value": "c"}]
     exported["queues"].append({"name": "s", "vhost": "v1", "durable": True, "auto_delete": False,
                                "arguments": {"x-queue-type": "stream"}})
@@ -326,10 +331,11 @@ def test_definitions_are_exported_and_imported(own_broker, api):
     status, body, _ = other.ask("POST", "/definitions", exported, login=anyone)
     assert status == 200 and body["not_imported_count"] == 2, body
     assert any("stream" in line for line in body["not_imported"])
-    assert "policies: p: not supported" in body["not_imported"]
+    assert any(line.startswith("policies: old: ") for line in body["not_imported"])
     again = other.get("/definitions")
     for section in ("exchanges", "bindings", "permissions", "parameters"):
         assert again[section] == exported[section], section
+    assert again["policies"] == exported["policies"][:1]
     assert [it["name"] for it in again["queues"]] == ["q"]
     assert other.get("/users/old")["tags"] == ["monitoring", "x"]
     assert other.get("/whoami", login=("u1", "test12"))["name"] == "u1"
@@ -341,3 +347,127 @@ def test_definitions_are_exported_and_imported(own_broker, api):
     assert [api.status("POST", "/definitions/v2", part) for _ in range(2)] == [204, 204]
     assert api.get("/definitions/v2")["bindings"] == part["bindings"]
     assert api.fault("POST", "/definitions", b"{")[0] == 400
+
+
+def policed(api, queue):
+    shown = api.get(f"/queues/%2F/{queue}")
+    return shown["policy"], shown["operator_policy"], shown["effective_policy_definition"]
+
+
+def test_policies_and_operator_policies(secured, api):
+    for name, arguments in (("pa1", {"x-max-length": 5}), ("pa2", {}), ("pa3", {"x-queue-type": "quorum"})):
+        assert api.status("PUT", f"/queues/%2F/{name}", {"durable": True, "arguments": arguments}) == 201
+    low = {"pattern": "^pa", "definition": {"max-length": 10, "message-ttl": 50000, "max-age": "1D"},
+           "priority": 1, "apply-to": "queues"}
+    high = {"pattern": "^pa[23]", "definition": {"max-length": 7, "delivery-limit": 30}, "priority": 9,
+            "apply-to": "queues"}
+    assert [api.status("PUT", "/policies/%2F/low", low) for _ in range(2)] == [201, 204]
+    assert api.status("PUT", "/policies/%2F/high", high) == 201
+    operator = {"pattern": "^pa", "definition": {"max-length": 8, "expires": 1000000}, "apply-to": "queues"}
+    assert api.status("PUT", "/operator-policies/%2F/op", operator) == 201
+    assert api.get("/policies/%2F/high") == {"vhost": "/", "name": "high", **high}
+    assert [it["name"] for it in api.get("/policies")] == ["high", "low"]
+    assert api.get("/operator-policies/%2F") == [{"vhost": "/", "name": "op", "priority": 0, **operator}]
+    merged = {"max-length": 8, "message-ttl": 50000, "max-age": "1D", "expires": 1000000}
+    assert policed(api, "pa1") == ("low", "op", merged)
+    assert policed(api, "pa2") == ("high", "op", {"max-length": 7, "delivery-limit": 30, "expires": 1000000})
+    assert api.get("/queues/%2F/pa3")["delivery_limit"] == 30
+    exported = api.get("/definitions")
+    assert exported["policies"] == [{"vhost": "/", "name": "high", **high}, {"vhost": "/", "name": "low", **low}]
+    assert exported["parameters"] == [{"vhost": "/", "component": "operator_policy", "name": "op",
+                                       "value": {**operator, "priority": 0}}]
+    for queue, left in (("pa1", 5), ("pa2", 7)):
+        with amqp(secured, user=ADMIN[0], password=ADMIN[1]) as channel:
+            for n in range(12):
+                channel.basic_publish("", queue, str(n).encode())
+            assert channel.queue_declare(queue, passive=True).method.message_count == left
+    # Live, and across a crash.
+    lower = {**high, "definition": {"max-length": 2}}
+    assert api.status("PUT", "/policies/%2F/high", lower) == 204
+    wait_until(lambda: api.get("/queues/%2F/pa2")["messages_ready"] == 2)
+    secured.kill()
+    secured.start()
+    assert policed(api, "pa2") == ("high", "op", {"max-length": 2, "expires": 1000000})
+    assert api.get("/queues/%2F/pa2")["messages_ready"] == 2
+    assert [api.status("DELETE", "/operator-policies/%2F/op") for _ in range(2)] == [204, 404]
+    assert [api.status("DELETE", "/policies/%2F/high") for _ in range(2)] == [204, 404]
+    assert policed(api, "pa2")[:2] == ("low", None)
+
+    exchange = {"pattern": "^px", "definition": {"alternate-exchange": "amq.fanout"}, "apply-to": "exchanges"}
+    assert api.status("PUT", "/exchanges/%2F/px", {"type": "direct"}) == 201
+    assert api.status("PUT", "/policies/%2F/ae", exchange) == 201
+    assert api.get("/exchanges/%2F/px")["policy"] == "ae"
+    assert api.status("POST", "/bindings/%2F/e/amq.fanout/q/pa2", {}) == 201
+    message = {"properties": {}, "routing_key": "none", "payload": "x", "payload_encoding": "string"}
+    assert api.ask("POST", "/exchanges/%2F/px/publish", message)[1] == {"routed": True}
+
+
+@pytest.mark.parametrize("definition,reason", [
+    ({}, "no policy provided"),
+    ({"nope": 1, "nada": "x"}, '[{<<"nada">>,<<"x">>},{<<"nope">>,1}] are not recognised policy settings'),
+    ({"ha-mode": "all"}, '[{<<"ha-mode">>,<<"all">>}] are not recognised policy settings'),
+    ({"max-length": -1}, "-1 is not a valid maximum length"),
+    ({"message-ttl": "x"}, '<<"x">> is not a valid message TTL'),
+    ({"expires": 0, "max-length": -1}, "0 is not a valid queue expiry"),
+    ({"overflow": "drop"}, '<<"drop">> is not a valid overflow value'),
+    ({"dead-letter-routing-key": 5}, "5 is not a valid dead letter routing key"),
+    ({"max-age": "1"}, '<<"1">> is not a valid max age'),
+    ({"stream-filter-size-bytes": 1}, "1 is not a valid filter size. Valid range is 16-255"),
+    ({"queue-leader-locator": "zz"}, '<<"zz">> is not a valid queue leader locator value'),
+])
+def test_wrong_policies_are_refused_in_rabbitmqs_words(api, definition, reason):
+    body = {"pattern": "^q", "definition": definition}
+    assert api.fault("PUT", "/policies/%2F/p", body) == (400, "bad_request", f"Validation failed\n\n{reason}\n")
+
+
+def test_who_may_set_policies(api):
+    body = {"pattern": "^q", "definition": {"max-length": 1}}
+    for key in body:
+        partial = {other: value for other, value in body.items() if other != key}
+        assert api.fault("PUT", "/policies/%2F/p", partial)[2] == f"[{{key_missing,{key}}}]"
+    assert "apply-to 'foo' unrecognised" in api.fault("PUT", "/policies/%2F/p", {**body, "apply-to": "foo"})[2]
+    assert "priority should be a number" in api.fault("PUT", "/policies/%2F/p", {**body, "priority": "5"})[2]
+    assert "pattern should be regular expression" in api.fault("PUT", "/policies/%2F/p", {**body, "pattern": "("})[2]
+    of_operator = {"pattern": "^q", "definition": {"dead-letter-exchange": "x"}}
+    assert "not recognised" in api.fault("PUT", "/operator-policies/%2F/p", of_operator)[2]
+    for tag in ("management", "policymaker"):
+        assert api.status("PUT", f"/users/{tag}", {"password": "pw", "tags": tag}) == 201
+        assert api.status("PUT", f"/permissions/%2F/{tag}", {"configure": ".*", "write": ".*", "read": ".*"}) == 201
+    assert api.fault("PUT", "/policies/%2F/p", body, login=("management", "pw"))[0] == 401
+    assert api.status("PUT", "/policies/%2F/p", body, login=("policymaker", "pw")) == 201
+    assert api.fault("PUT", "/operator-policies/%2F/p", body, login=("policymaker", "pw"))[0] == 401
+
+
+def test_definitions_are_loaded_at_start(own_broker, tmp_path):
+    document = {
+        "rabbit_version": "3.8.2",
+        "users": [{"name": "guest", "password_hash": HASH, "tags": "administrator",
+                   "hashing_algorithm": "rabbit_password_hashing_sha256"}],
+        "vhosts": [{"name": "/"}, {"name": "v1"}],
+        "permissions": [{"user": "guest", "vhost": "v1", "configure": ".*", "write": ".*", "read": ".*"}],
+        "queues": [{"name": "q", "vhost": "v1", "durable": True, "auto_delete": False, "arguments": {}}],
+        "exchanges": [{"name": "x", "vhost": "v1", "type": "topic", "durable": True, "auto_delete": False,
+                       "internal": False, "arguments": {}},
+                      {"name": "odd", "vhost": "v1", "type": "x-odd", "durable": True, "auto_delete": False,
+                       "internal": False, "arguments": {}}],
+        "bindings": [{"source": "x", "vhost": "v1", "destination": "q", "destination_type": "queue",
+                      "routing_key": "a.*", "arguments": {}}],
+        "policies": [{"vhost": "v1", "name": "p", "pattern": "^q", "apply-to": "queues", "priority": 0,
+                      "definition": {"max-length": 3}}],
+    }
+    folder = tmp_path / "definitions"
+    folder.mkdir()
+    (folder / "a.json").write_text(json.dumps(document))
+    (folder / "notes.txt").write_text("not imported")
+    config = tmp_path / "inver.toml"
+    config.write_text(f'load_definitions = "{folder}"\n')
+    broker = own_broker(arguments=["--config", str(config)])
+    api = Management(broker)
+    for _ in range(2):
+        assert [it["name"] for it in api.get("/bindings/v1/e/x/q/q") and api.get("/queues/v1")] == ["q"]
+        assert api.get("/queues/v1/q")["policy"] == "p"
+        assert api.fault("GET", "/exchanges/v1/odd")[0] == 404
+        assert api.fault("GET", "/whoami", login=("guest", "guest"))[0] == 401
+        broker.stop()
+        # Again at each start: what is there stays.
+        broker.start()

@@ -24,7 +24,7 @@ use crate::otlp;
 const REQUESTS_MAX: usize = 16;
 
 /// Keys that a reload applies; of the others it says that they need a restart.
-const LIVE: [&str; 27] = [
+const LIVE: [&str; 28] = [
     "users",
     "jwt",
     "permissions",
@@ -50,6 +50,7 @@ const LIVE: [&str; 27] = [
     "limits.committed_offsets_max",
     "limits.address_levels_max",
     "limits.address_bytes_max",
+    "limits.policies_max",
     "logging.filter",
     "mqtt.acl_file",
 ];

@@ -287,7 +287,7 @@ fn dotted(name: &str) -> String {
     out
 }
 
-fn compile(pattern: &str) -> Result<Regex, regex::Error> {
+pub(crate) fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     regex::RegexBuilder::new(pattern).size_limit(REGEX_BYTES_MAX).build()
 }
 

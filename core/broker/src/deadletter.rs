@@ -32,8 +32,8 @@ impl DeadLetterer {
     }
 
     /// A publisher, and where the queue's dead letters are published; none if nowhere.
-    fn target<'a>(&self, queue: &'a Subscription) -> Option<(Publisher, &'a DeadLetter)> {
-        let to = queue.limits()?.dead_letter.as_ref()?;
+    fn target(&self, queue: &Subscription) -> Option<(Publisher, Arc<DeadLetter>)> {
+        let to = queue.dead_letter_to()?;
         let namespace = Namespace::of(self.0.upgrade()?);
         Some((Publisher::of_stored(namespace), to))
     }
@@ -50,7 +50,7 @@ impl DropSink for DeadLetterer {
         let (mut ids, mut published, mut completion) = (Vec::new(), 0, Completion::Now);
         let mut held = Vec::new();
         for (i, d) in dropped.iter().enumerate() {
-            let is_published = publish(from, d, to, &mut headers, &mut publisher, keeps);
+            let is_published = publish(from, d, &to, &mut headers, &mut publisher, keeps);
             published += u64::from(is_published);
             if is_published || !keeps {
                 ids.push(d.id);
@@ -84,7 +84,7 @@ impl DropSink for DeadLetterer {
         };
         let id = DeliveryId { partition: 0, offset: 0 };
         let dropped = Dropped { id, record, reason: DropReason::MaxLength };
-        if publish(by, &dropped, to, &mut HeaderWriter::default(), &mut publisher, false) {
+        if publish(by, &dropped, &to, &mut HeaderWriter::default(), &mut publisher, false) {
             by.context().counters.dead_lettered.increment(1);
         }
         if let Err(error) = publisher.flush() {

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use crate::address::Address;
 use crate::bindings::{self, BindTarget, Binding, BindingTable, Removed};
 use crate::completion::Completion;
+use crate::policy::Applied;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::spec::{ExchangeKind, ExchangeSpec};
@@ -25,6 +26,21 @@ pub struct Exchange {
     table: RwLock<BindingTable<RouteTarget>>,
     /// Bindings in the table; changed under its lock, read without.
     bindings: AtomicUsize,
+    policies: RwLock<Policed>,
+}
+
+/// What policies make of an exchange.
+struct Policed {
+    applied: Applied,
+    /// Where messages without a binding go.
+    alternate: Option<Arc<str>>,
+}
+
+impl Policed {
+    fn new(applied: Applied, spec: &ExchangeSpec) -> Policed {
+        let alternate = applied.alternate_exchange(&spec.arguments).map(Arc::from);
+        Policed { applied, alternate }
+    }
 }
 
 /// Receives messages for a session.
@@ -65,6 +81,7 @@ impl Exchange {
         Arc::new(Exchange {
             name: name.into(),
             table: RwLock::new(BindingTable::new(spec.kind)),
+            policies: RwLock::new(Policed::new(Applied::default(), &spec)),
             spec,
             made: OnceLock::new(),
             bindings: AtomicUsize::new(0),
@@ -81,6 +98,22 @@ impl Exchange {
     #[must_use]
     pub fn spec(&self) -> &ExchangeSpec {
         &self.spec
+    }
+
+    /// The policies that apply to it.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        self.policies.read().applied.clone()
+    }
+
+    /// Sets the policies that apply to it.
+    pub(crate) fn apply(&self, policies: Applied) {
+        *self.policies.write() = Policed::new(policies, &self.spec);
+    }
+
+    /// The exchange that messages without a binding go to.
+    pub(crate) fn alternate(&self) -> Option<Arc<str>> {
+        self.policies.read().alternate.clone()
     }
 
     /// Whether its routes depend on the routing key only.

@@ -36,6 +36,7 @@ mod namespace;
 mod network;
 mod ordered;
 mod peek;
+mod policy;
 mod preview;
 mod produce;
 mod protocol;
@@ -101,6 +102,7 @@ pub use namespace::{
 pub use network::network_of;
 pub use ordered::Order;
 pub use peek::{Peeked, PeekedMessage};
+pub use policy::{Applied, Policy, PolicyError};
 pub use preview::{RoutePreview, RoutedSession};
 pub use produce::ProduceError;
 pub use protocol::{Connection, Io, ProtocolPlugin};
@@ -116,10 +118,11 @@ pub use session::{
 };
 pub use source::Source;
 pub use spec::{
-    BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,
+    AppliesTo, BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,
     ExchangeSpec, Expiry, HUB, HubMode, InboxBounds, Mode, NamespaceLimits, NamespaceSpec, Overflow, OwnerId,
-    PARTITIONS_MAX, PublisherId, QueueLimits, QueueSpec, Start, StoredHeaders, SubscriptionOptions,
-    TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec, next_owner,
+    PARTITIONS_MAX, PolicyKind, PolicySpec, PublisherId, QueueLimits, QueueSpec, Start, StoredHeaders,
+    SubscriptionOptions, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind,
+    TopicSpec, next_owner,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, LiveBatch, Member, MemoryBounds, Position, Pull, QueueMemory,

@@ -25,6 +25,8 @@ pub struct Limits {
     pub address_levels_max: usize,
     /// Bytes of an address, a routing key or a pattern over them.
     pub address_bytes_max: usize,
+    /// Policies, and as many operator policies.
+    pub policies_max: usize,
 }
 
 impl Default for Limits {
@@ -42,6 +44,7 @@ impl Default for Limits {
             // As many as a routing key of AMQP can have, and the longest topic of MQTT.
             address_levels_max: 256,
             address_bytes_max: 65_535,
+            policies_max: 1_000,
         }
     }
 }

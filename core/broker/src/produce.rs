@@ -108,7 +108,7 @@ impl Namespace {
         }
         for queue in limited {
             // The check finds when the first of them expires.
-            let ttl = queue.spec().limits.message_ttl_ms.is_some();
+            let ttl = queue.bounds().message_ttl_ms.is_some();
             queue.check_new(self.clock().steady_ms().saturating_add(LENGTH_CHECK_MS), ttl);
         }
         Ok(submitted)
@@ -190,7 +190,7 @@ fn plain(batch: Batch) -> Batch {
 
 /// Counts the values of a batch in queues with a byte limit, before it is enqueued.
 fn add_bytes(queues: &[Arc<Queue>], batch: &Batch) {
-    if queues.iter().all(|queue| queue.spec().limits.bytes_max.is_none()) {
+    if queues.iter().all(|queue| queue.bounds().bytes_max.is_none()) {
         return;
     }
     for record in records(batch.bytes()).into_iter().flatten().flatten() {

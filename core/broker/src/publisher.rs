@@ -524,15 +524,14 @@ impl Publisher {
 
     /// Whether a queue is full and takes no more.
     fn is_refused_by(&self, queue: &Arc<Queue>) -> bool {
-        queue.spec().limits.overflow != Overflow::DropHead
-            && queue.is_full(self.write_batch.messages_for(queue))
+        queue.bounds().overflow != Overflow::DropHead && queue.is_full(self.write_batch.messages_for(queue))
     }
 
     /// Notes the checks that the queues' limits need; returns the queues that refuse the message.
     fn apply_limits(&mut self, set: &ReceiverSet, message: &Message<'_>) -> Vec<Arc<Queue>> {
         let mut refusing = Vec::new();
         for queue in &set.queues {
-            let limits = &queue.spec().limits;
+            let limits = queue.bounds();
             let by_queue = limits.message_ttl_ms.map(|ttl| message.timestamp_ms.saturating_add_unsigned(ttl));
             let expires_ms = message.headers.expires_ms.into_iter().chain(by_queue).min();
             let length_ms =

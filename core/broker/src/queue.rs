@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use inver_storage::Stream;
+use parking_lot::RwLock;
 
 use crate::context::{Context, Due, LengthLimited, Timed};
 use crate::ordered::Named;
+use crate::policy::Applied;
 use crate::seeded_bugs::{Bug, is_seeded};
-use crate::spec::{Depth, Overflow, QueueSpec};
+use crate::spec::{DeadLetter, Depth, Overflow, QueueBounds, QueueLimits, QueueSpec};
 use crate::subscription::{LimitsChecked, NextCheck, Recheck, Subscription};
 use crate::topic::Topic;
 
@@ -45,6 +47,8 @@ pub struct Queue {
     /// Checks in a row that found no deadline to wait for.
     idle_checks: AtomicU32,
     on_expired: OnceLock<OnExpired>,
+    /// The policies that apply to it; boxed, since few queues have one.
+    policies: RwLock<Option<Box<Applied>>>,
 }
 
 impl Queue {
@@ -68,6 +72,7 @@ impl Queue {
             in_over_length: AtomicBool::new(false),
             idle_checks: AtomicU32::new(0),
             on_expired: OnceLock::new(),
+            policies: RwLock::default(),
         })
     }
 
@@ -111,8 +116,50 @@ impl Queue {
         self.stream.as_ref()
     }
 
+    /// The limits that hold for it now: those that it was declared with, and those of policies.
+    #[must_use]
+    pub fn limits(&self) -> QueueLimits {
+        self.applied().limits(&self.spec)
+    }
+
+    /// The policies that apply to it.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        self.policies.read().as_deref().cloned().unwrap_or_default()
+    }
+
+    /// Sets the policies that apply to it. They hold at once, and for what is in it.
+    pub(crate) fn apply(self: &Arc<Self>, policies: Applied) {
+        let limits = policies.limits(&self.spec);
+        let had = self.bounds();
+        {
+            let mut present = self.policies.write();
+            *present = (!policies.is_empty()).then(|| Box::new(policies));
+        }
+        self.subscription.set_limits(&limits);
+        let has = limits.bounds();
+        if has.expires_after_ms.is_some() && has.expires_after_ms != had.expires_after_ms {
+            // As when it was declared: what it was idle before does not count.
+            self.touch();
+        }
+        if has != had && (has.needs_periodic_check() || has.deliveries_max.is_some()) {
+            self.expect_ttl();
+            self.check_by(self.context().clock.steady_ms());
+        }
+    }
+
+    /// Where it publishes what it drops.
+    #[must_use]
+    pub fn dead_letter_to(&self) -> Option<Arc<DeadLetter>> {
+        self.subscription.dead_letter_to()
+    }
+
+    pub(crate) fn bounds(&self) -> QueueBounds {
+        self.subscription.limits().unwrap_or_default()
+    }
+
     pub(crate) fn has_limits(&self) -> bool {
-        !self.spec.limits.is_unlimited()
+        self.subscription.is_limited()
     }
 
     fn context(&self) -> &Context {
@@ -121,7 +168,7 @@ impl Queue {
 
     /// Whether it has no room for one more message after those in it and `more` others.
     pub(crate) fn is_full(&self, more: u64) -> bool {
-        let limits = &self.spec.limits;
+        let limits = self.bounds();
         let (messages, bytes) = self.subscription.submitted();
         limits.messages_max.is_some_and(|max| messages + more >= max)
             || limits.bytes_max.is_some_and(|max| bytes >= max)
@@ -129,7 +176,7 @@ impl Queue {
 
     /// Whether it exceeds its length limits, messages that nobody can read yet included.
     fn is_over_length(&self) -> bool {
-        let limits = &self.spec.limits;
+        let limits = self.bounds();
         let (messages, bytes) = self.subscription.submitted();
         limits.overflow == Overflow::DropHead
             && (limits.messages_max.is_some_and(|max| messages > max)
@@ -138,8 +185,8 @@ impl Queue {
 
     /// Whether its length limits drop messages that must be read: for their size, or to be dead-lettered.
     pub(crate) fn reads_what_it_drops(&self) -> bool {
-        let limits = &self.spec.limits;
-        let reads_all = limits.dead_letter.is_some() || self.spec.priority_max().is_some();
+        let limits = self.bounds();
+        let reads_all = limits.dead_letters || self.spec.priority_max().is_some();
         let reads = limits.bytes_max.is_some() || limits.messages_max.is_some() && reads_all;
         reads && limits.overflow == Overflow::DropHead
     }
@@ -169,7 +216,7 @@ impl Queue {
 
     /// Schedules its first check, if it needs checks that no client causes.
     pub(crate) fn start_checks(self: &Arc<Self>) {
-        if self.spec.limits.needs_periodic_check() {
+        if self.bounds().needs_periodic_check() {
             self.expect_ttl();
             self.check_by(self.context().clock.steady_ms());
         }
@@ -181,7 +228,7 @@ impl Queue {
         if ttl {
             self.expect_ttl();
         }
-        if self.spec.limits.bounds_length() {
+        if self.bounds().bounds_length() {
             self.note_over_length();
         }
         if ttl && is_seeded(Bug::MissExpiry) {
@@ -197,13 +244,13 @@ impl Queue {
     }
 
     fn may_expire_messages(&self) -> bool {
-        self.has_ttl.load(Ordering::Acquire) || self.spec.limits.message_ttl_ms.is_some()
+        self.has_ttl.load(Ordering::Acquire) || self.bounds().message_ttl_ms.is_some()
     }
 
     /// Adds it to the queues that may exceed their length limits: a client that polls another queue finds dropped
     /// messages there.
     fn note_over_length(self: &Arc<Self>) {
-        if self.spec.limits.dead_letter.is_some() && !self.in_over_length.swap(true, Ordering::AcqRel) {
+        if self.bounds().dead_letters && !self.in_over_length.swap(true, Ordering::AcqRel) {
             let weak: Weak<Queue> = Arc::downgrade(self);
             self.context().over_length.add(weak);
         }
@@ -213,7 +260,7 @@ impl Queue {
     fn check(&self, now_ms: i64) -> Checked {
         // Before the check: a message that arrives meanwhile sets it again.
         let had_ttl = self.has_ttl.swap(false, Ordering::AcqRel);
-        let limits = &self.spec.limits;
+        let limits = self.bounds();
         let expire = had_ttl || limits.message_ttl_ms.is_some() || limits.deliveries_max.is_some();
         let LimitsChecked { depth, next, dropped } = self.subscription.check(now_ms, expire);
         if had_ttl && next != NextCheck::Never {
@@ -223,7 +270,7 @@ impl Queue {
             self.idle_checks.store(0, Ordering::Relaxed);
         }
         let mut next_ms = self.next_check(next, now_ms);
-        if let Some(expires) = self.spec.limits.expires_after_ms {
+        if let Some(expires) = limits.expires_after_ms {
             if depth.consumers > 0 {
                 self.touch();
             }
@@ -291,7 +338,7 @@ impl Timed for Queue {
 
 impl Recheck for Queue {
     fn recheck_if_expiring(self: Arc<Self>) {
-        if self.may_expire_messages() || self.spec.limits.deliveries_max.is_some() {
+        if self.may_expire_messages() || self.bounds().deliveries_max.is_some() {
             self.recheck();
         }
     }

@@ -21,7 +21,7 @@ use crate::queue::Queue;
 use crate::receivers::{self, ReceiverSet};
 use crate::spec::{HUB, HubMode, PublisherId, TopicConfig, TopicError, TopicKind, TopicSpec};
 use crate::topic::{Partition, Topic};
-use crate::value::{HeaderLookup, Value};
+use crate::value::HeaderLookup;
 
 /// Exchanges that one publish may visit; each is visited once. A publish that would visit more is refused.
 const EXCHANGES_VISITED_MAX: usize = 65_536;
@@ -218,11 +218,8 @@ fn visit_all(
                 any |= visit_topics(namespace, routing_key, address, publish, found);
             }
         }
-        if !any {
-            let alternate = exchange.spec().arguments.get("alternate-exchange").and_then(Value::as_str);
-            if let Some(next) = alternate.and_then(|name| namespace.exchange(name)) {
-                stack.push(next);
-            }
+        if !any && let Some(next) = exchange.alternate().and_then(|name| namespace.exchange(&name)) {
+            stack.push(next);
         }
     }
 }
@@ -460,7 +457,7 @@ mod tests {
     use crate::bindings::Binding;
     use crate::namespace::BindDestination;
     use crate::spec::{BrokerConfig, CaptureRule, ExchangeKind, ExchangeSpec, QueueSpec};
-    use crate::value::Arguments;
+    use crate::value::{Arguments, Value};
     use crate::{Filter, testing};
 
     const PUBLISHER: PublisherId = PublisherId { origin: "test", session: Some(7) };

@@ -8,15 +8,15 @@ use inver_access::Tags;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{PermissionScope, Permissions};
-use crate::spec::{Mode, NamespaceSpec, QueueSpec, SubscriptionOptions, TopicConfig, TopicKind};
+use crate::spec::{Mode, NamespaceSpec, PolicyKind, QueueSpec, SubscriptionOptions, TopicConfig, TopicKind};
 use crate::tables;
 use crate::value::Arguments;
 
 pub use crate::tables::RowError;
 pub(crate) use crate::tables::{
-    BINDINGS, CLOCK, COMMITTED_OFFSETS, DELIVERED, EXCHANGES, NAMESPACE_IDS, NAMESPACES, OPAQUE, RETAINED,
-    SESSION_FILTERS, SESSION_STATE, SESSIONS, SPILLS, SUBSCRIPTIONS, TOPICS, WILLS, counted, decode, encode,
-    key, split_counted, split_key,
+    BINDINGS, CLOCK, COMMITTED_OFFSETS, DELIVERED, EXCHANGES, NAMESPACE_IDS, NAMESPACES, OPAQUE, POLICIES,
+    RETAINED, SESSION_FILTERS, SESSION_STATE, SESSIONS, SPILLS, SUBSCRIPTIONS, TOPICS, WILLS, counted,
+    decode, encode, key, split_counted, split_key,
 };
 
 /// Version of the rows of namespaces; those of version 1 have a number only.
@@ -196,10 +196,46 @@ pub(crate) fn decode_filter(row: &[u8]) -> Result<SubscriptionOptions, RowError>
     Ok(SubscriptionOptions { guaranteed, no_local, exclusive, opaque: opaque.into() })
 }
 
+/// The key of a policy's row.
+pub(crate) fn policy_key(namespace: u32, kind: PolicyKind, name: &str) -> Bytes {
+    key(namespace, &[&[kind as u8], name.as_bytes()])
+}
+
+/// The kind and the name in what follows the namespace in such a key.
+pub(crate) fn split_policy_key(key: &[u8]) -> Option<(PolicyKind, String)> {
+    let (kind, name) = key.split_first()?;
+    let kind = PolicyKind::ALL.into_iter().find(|of| *of as u8 == *kind)?;
+    Some((kind, String::from_utf8_lossy(name).into_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::NamespaceLimits;
+    use crate::spec::{AppliesTo, NamespaceLimits, PolicySpec};
+    use crate::value::Value;
+
+    #[test]
+    fn policies_are_kept_in_this_form() {
+        let key = policy_key(1, PolicyKind::Operator, "p");
+        assert_eq!(&key[..], b"\0\0\0\x01\x01p");
+        assert_eq!(split_policy_key(b"\x01p"), Some((PolicyKind::Operator, "p".to_owned())));
+        assert_eq!(split_policy_key(b"\x00p"), Some((PolicyKind::Ordinary, "p".to_owned())));
+        assert_eq!((split_policy_key(b"\x02p"), split_policy_key(b"")), (None, None));
+        let definition = [
+            ("max-length".to_owned(), Value::Int(5)),
+            ("overflow".to_owned(), Value::Text(b"drop-head".to_vec())),
+        ];
+        let row = PolicySpec {
+            pattern: "^q".into(),
+            applies_to: AppliesTo::QuorumQueues,
+            priority: -1,
+            definition: definition.into(),
+        };
+        let bytes = b"\x01\x02^q\x04\x01\x02\x0amax-length\x02\x0a\x08overflow\x05\x09drop-head";
+        assert_eq!(&encode(&row)[..], bytes);
+        assert_eq!(decode::<PolicySpec>(POLICIES, bytes).unwrap(), row);
+        assert!(decode::<PolicySpec>(POLICIES, b"\x02").is_err());
+    }
 
     #[test]
     fn namespaces_of_both_versions_are_read() {

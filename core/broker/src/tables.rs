@@ -56,6 +56,9 @@ pub(crate) const WILLS: TableId = TableId(20);
 /// Bans: `BanTarget` in the form of a row → `Ban`.
 pub(crate) const BANS: TableId = TableId(21);
 
+/// Policies: namespace, kind (0: ordinary, 1: operator), name → `PolicySpec`.
+pub(crate) const POLICIES: TableId = TableId(22);
+
 const ROW_VERSION: u8 = 1;
 
 /// A row cannot be read: it was written by another version, or is damaged in a way that no checksum detects.

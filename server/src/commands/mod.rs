@@ -11,6 +11,7 @@ mod log;
 mod named;
 mod namespace;
 mod permission;
+mod policy;
 mod quota;
 mod reload;
 mod serve;
@@ -41,6 +42,9 @@ enum Command {
     /// Manage the permission rules of the running broker; say what a user may do.
     #[command(subcommand)]
     Permission(permission::Command),
+    /// Manage the policies of the running broker: settings of queues and exchanges by their names.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Manage the quotas of the running broker.
     #[command(subcommand)]
     Quota(quota::Command),
@@ -88,6 +92,7 @@ impl Arguments {
             Command::Serve(arguments) => arguments.run(),
             Command::User(command) => command.run(),
             Command::Permission(command) => command.run(),
+            Command::Policy(command) => command.run(),
             Command::Quota(command) => command.run(),
             Command::Ban(command) => command.run(),
             Command::Namespace(command) => command.run(),

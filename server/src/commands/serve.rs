@@ -105,6 +105,17 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let (traces, exporter) = otlp::start(&config.tracing)?;
     let broker = open(&config, clock.clone(), &tokens, traces)?;
+    if let Some(path) = config.general.load_definitions.clone() {
+        let (http, broker) = (http.clone(), broker.clone());
+        let loaded = tokio::task::spawn_blocking({
+            let broker = broker.clone();
+            move || http.load_definitions(broker, &path)
+        });
+        if let Err(error) = loaded.await.context("definitions were not loaded")? {
+            broker.log().shutdown()?;
+            return Err(error);
+        }
+    }
     let shutdown = CancellationToken::new();
     let shared = Shared { workers: workers.clone(), broker: broker.clone(), shutdown: shutdown.clone() };
     let mut listeners = ListenerSet::new(&config, http, shared);

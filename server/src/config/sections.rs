@@ -62,6 +62,10 @@ section! {
         /// `connections_max`, `queues_max`, `topics_max`, `sessions_max`, `bytes_max`.
         pub(crate) namespaces: ConfiguredNamespaces = ConfiguredNamespaces::default()
             => value("a list of tables"),
+        /// Definitions that RabbitMQ or this broker exported, imported at each start before clients come: a JSON file, or a
+        /// folder whose files `*.json` are imported in the order of their names. Queues and exchanges that are there stay as
+        /// they are; users, permissions and policies are set again. Empty: none.
+        pub(crate) load_definitions: Option<PathBuf> = None => value("a path, or empty"),
         /// Issuers of JSON Web Tokens, which clients may show instead of a password: each has `jwks_file`, `jwks_url` or
         /// `secret_file`, and may have `algorithms` (`["RS256"]`), `issuer`, `audience`, `leeway_s` (30), `user_claim`
         /// (`"sub"`), `scope_claim` (`"scope"`), `scope_prefix`, `tags_claim`, `acl_claim`, `namespace_claim`, `tags`,
@@ -325,6 +329,8 @@ section! {
         pub(crate) address_levels_max: usize = model().limits.address_levels_max => count(1..=65_535),
         /// Bytes of an address in the hub, of a routing key and of a pattern over them.
         pub(crate) address_bytes_max: usize = model().limits.address_bytes_max => bytes(1..=MIB),
+        /// Policies of a namespace, and as many operator policies.
+        pub(crate) policies_max: usize = model().limits.policies_max => count(1..=100_000),
         /// Users stored in the broker; those of the configuration do not count.
         pub(crate) users_max: usize = model().access_limits.users_max => count(1..=MANY),
         /// Permission rules stored in the broker; those of the configuration do not count.
@@ -419,6 +425,7 @@ impl Limits {
             committed_offsets_max: self.committed_offsets_max,
             address_levels_max: self.address_levels_max,
             address_bytes_max: self.address_bytes_max,
+            policies_max: self.policies_max,
         }
     }
 }

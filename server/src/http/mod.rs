@@ -20,11 +20,12 @@ mod stall;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use anyhow::Context;
 use async_trait::async_trait;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
@@ -39,7 +40,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, info};
 
 pub(crate) use self::metrics::{Disk, Monitored};
 
@@ -76,6 +77,7 @@ pub(crate) struct Http {
 
 /// The routers of the listeners.
 struct Routers {
+    app: App,
     http: Router,
     rabbitmq_metrics: Router,
 }
@@ -177,6 +179,8 @@ struct App {
     event_streams: Arc<Semaphore>,
     /// Rates of what RabbitMQ's API counts.
     rates: Arc<rabbitmq::Rates>,
+    /// Those of queues.
+    queue_rates: Arc<rabbitmq::QueueRates>,
     /// The addresses that are listened on.
     listening: Arc<RwLock<Vec<Listening>>>,
 }
@@ -228,6 +232,21 @@ impl Http {
         *self.listening.write() = listening;
     }
 
+    /// Imports a document of definitions, or those of a folder in the order of their names, before clients come. What does not
+    /// map is in the log. Blocks until what was imported is durable.
+    pub(crate) fn load_definitions(&self, broker: Broker, path: &Path) -> anyhow::Result<()> {
+        let app = &self.routers(broker).app;
+        for file in definition_files(path)? {
+            let bytes = std::fs::read(&file).with_context(|| format!("failed to read {}", file.display()))?;
+            let document = serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is not a JSON object", file.display()))?;
+            let left_out = rabbitmq::load_definitions(app, &document)
+                .with_context(|| format!("failed to import {}", file.display()))?;
+            info!(file = %file.display(), left_out = left_out.len(), "definitions loaded");
+        }
+        Ok(())
+    }
+
     fn routers(&self, broker: Broker) -> &Routers {
         let build = || {
             let process = metrics_process::Collector::default();
@@ -245,13 +264,32 @@ impl Http {
                 users: Arc::default(),
                 event_streams: Arc::new(Semaphore::new(self.node.settings.event_streams_max)),
                 rates: Arc::default(),
+                queue_rates: Arc::default(),
                 listening: self.listening.clone(),
             };
             let rabbitmq_metrics = metrics::rabbitmq_routes().with_state(app.clone());
-            Routers { http: routes(app), rabbitmq_metrics }
+            Routers { app: app.clone(), http: routes(app), rabbitmq_metrics }
         };
         self.router.get_or_init(build)
     }
+}
+
+/// The file, or the files of a folder whose names end with `.json`.
+fn definition_files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let cannot_read = || format!("failed to read the folder {}", path.display());
+    let entries = std::fs::read_dir(path).with_context(cannot_read)?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry.with_context(cannot_read)?.path();
+        if file.extension().is_some_and(|extension| extension == "json") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn routes(app: App) -> Router {

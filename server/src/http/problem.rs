@@ -4,8 +4,8 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inver_broker::{
-    AccessError, BansError, BindError, ExchangeError, GroupError, NamespaceError, ProduceError, PublishError,
-    QueueError, QuotasError, SessionError, SubscriptionError, TopicError,
+    AccessError, BansError, BindError, ExchangeError, GroupError, NamespaceError, PolicyError, ProduceError,
+    PublishError, QueueError, QuotasError, SessionError, SubscriptionError, TopicError,
 };
 use inver_settings::{MESSAGE_BYTES_MAX, excerpt};
 use inver_storage::{LogError, ReadError};
@@ -165,6 +165,19 @@ impl From<QuotasError> for Problem {
             QuotasError::Invalid(_) => Problem::bad_request(text),
             QuotasError::ReadOnly(_) | QuotasError::Limit(_) => Problem::conflict(text),
             QuotasError::Log(error) => error.into(),
+        }
+    }
+}
+
+impl From<PolicyError> for Problem {
+    fn from(error: PolicyError) -> Problem {
+        let text = error.to_string();
+        match error {
+            PolicyError::Unknown { .. } => Problem::not_found(text),
+            PolicyError::Invalid(_) => Problem::bad_request(text),
+            PolicyError::NotAllowed(_) => Problem::forbidden(text),
+            PolicyError::Limit(_) => Problem::conflict(text),
+            PolicyError::Log(error) => error.into(),
         }
     }
 }

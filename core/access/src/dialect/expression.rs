@@ -3,7 +3,9 @@
 //! RabbitMQ's are those of PCRE. What this crate's engine does not have is refused when it compiles the expression; what it
 //! reads in another way is found here, so that no expression matches more than it did.
 
-use crate::pattern::{Pattern, PatternError};
+use regex::Regex;
+
+use crate::pattern::{Pattern, PatternError, compile};
 
 /// An expression that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +29,28 @@ pub fn check_expression(expression: &str) -> Result<(), ExpressionError> {
     match difference(expression) {
         Some(what) => Err(ExpressionError::Unsupported { expression: expression.to_owned(), what }),
         None => Ok(Pattern::Regex(expression.to_owned()).check()?),
+    }
+}
+
+/// A PCRE expression over names, ready to match. It is not anchored, and has no variables.
+#[derive(Clone, Debug)]
+pub struct Expression(Regex);
+
+impl Expression {
+    /// Compiles an expression.
+    pub fn new(expression: &str) -> Result<Expression, ExpressionError> {
+        check_expression(expression)?;
+        let compiled = compile(expression).map_err(|error| PatternError::Regex {
+            pattern: expression.to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(Expression(compiled))
+    }
+
+    /// Whether it finds a match in a name.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        self.0.is_match(name)
     }
 }
 

@@ -8,4 +8,4 @@ pub mod mosquitto;
 pub mod rabbitmq;
 pub mod scopes;
 
-pub use expression::{ExpressionError, check_expression};
+pub use expression::{Expression, ExpressionError, check_expression};

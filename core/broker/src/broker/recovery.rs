@@ -127,6 +127,11 @@ fn recover_topology(parts: &Parts, by_id: &ById) -> Result<(), BrokerError> {
     // Bindings that lead from or to nothing, by namespace.
     let mut dangling: HashMap<u32, Vec<u64>> = HashMap::new();
     let mut is_whole = true;
+    // Before what they apply to.
+    each_in_namespace(log, rows::POLICIES, by_id, |namespace, key, row| {
+        namespace.recover_policy(&key, decode(rows::POLICIES, &row)?);
+        Ok(())
+    })?;
     each_in_namespace(log, rows::TOPICS, by_id, |namespace, key, row| {
         is_whole &= namespace.recover_topic(&text(&key), &decode(rows::TOPICS, &row)?);
         Ok(())

@@ -141,6 +141,7 @@ impl Namespace {
             MapEntry::Occupied(present) => present.get().clone(),
             MapEntry::Vacant(slot) => slot.insert(Exchange::new(name, spec)).clone(),
         };
+        self.police_exchange(&exchange);
         self.changed();
         exchange
     }

@@ -17,6 +17,7 @@ mod listeners;
 mod listing;
 mod origins;
 mod passing_on;
+mod policies;
 mod queues;
 mod removal;
 mod subscriptions;
@@ -40,6 +41,7 @@ use crate::exchange::Exchange;
 use crate::limits::{LimitReached, Limits};
 use crate::maps;
 use crate::ordered::Ordered;
+use crate::policy::Policies;
 use crate::queue::Queue;
 use crate::retained::Retained;
 use crate::spec::{
@@ -106,6 +108,7 @@ pub(crate) struct Inner {
     queues_by_name: Ordered<Queue>,
     subscriptions: DashMap<(TopicId, Box<str>), Arc<Subscription>>,
     captures: Captures,
+    policies: RwLock<Policies>,
     /// Dead-letters what queues drop.
     drop_sink: Arc<dyn DropSink>,
     retained: Retained,
@@ -162,6 +165,7 @@ impl Namespace {
             queues_by_name: Ordered::default(),
             subscriptions: maps::map(id),
             captures: Captures::new(&config.captures),
+            policies: RwLock::default(),
             drop_sink: drop_sink(inner.clone()),
             retained,
             committed_offsets: CommittedOffsets::new(id, config.limits.committed_offsets_max),

@@ -215,18 +215,24 @@ impl Namespace {
         let weak: Weak<Queue> = Arc::downgrade(queue);
         queue.subscription().set_owner(&queue.spec().limits, self.0.drop_sink.clone(), weak);
         if queue.spec().limits.expires_after_ms.is_some() {
-            let inner = Arc::downgrade(&self.0);
-            queue.on_expired(move |queue, now_ms| delete_expired(&inner, queue, now_ms));
+            self.let_expire(queue);
         }
         if queue.spec().is_quorum() {
             queue.subscription().hand_over_by_priority();
         }
+        self.police_queue(queue);
         queue.start_checks();
         if queue.spec().auto_delete {
             let (inner, name) = (Arc::downgrade(&self.0), queue.name().to_owned());
             queue.subscription().on_last_detach(move || delete_unused(&inner, &name));
         }
         self.changed();
+    }
+
+    /// Lets a queue be deleted when nobody used it for as long as it lives.
+    pub(super) fn let_expire(&self, queue: &Queue) {
+        let inner = Arc::downgrade(&self.0);
+        queue.on_expired(move |queue, now_ms| delete_expired(&inner, queue, now_ms));
     }
 
     /// Deletes a queue with its bindings. Returns the number of ready messages that it had.

@@ -17,6 +17,7 @@ impl Namespace {
     /// Removes everything in it but its sessions. It was [deleted](Self::set_deleted) before.
     pub(crate) fn remove_all(&self, removal: &mut Removal<'_>) -> Result<(), SubmitError> {
         self.remove_offsets_and_retained(removal)?;
+        self.remove_policies(removal)?;
         self.remove_all_exchanges(removal)?;
         self.remove_all_queues(removal)?;
         self.remove_all_topics(removal)?;

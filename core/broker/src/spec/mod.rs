@@ -8,6 +8,7 @@ mod delivery;
 mod exchange;
 pub(crate) mod hub;
 mod namespace;
+mod policy;
 mod queue;
 mod session;
 mod topic;
@@ -18,6 +19,8 @@ pub use exchange::{ExchangeKind, ExchangeSpec, HUB};
 pub use hub::HubMode;
 pub(crate) use hub::{SETTING as HUB_SETTING, check as check_hub};
 pub use namespace::{NamespaceLimits, NamespaceSpec};
+pub use policy::{AppliesTo, PolicyKind, PolicySpec};
+pub(crate) use queue::QueueBounds;
 pub use queue::{DeadLetter, Overflow, OwnerId, QueueLimits, QueueSpec, next_owner};
 pub use session::{Expiry, PublisherId, SubscriptionOptions};
 pub use topic::{

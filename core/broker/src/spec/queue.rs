@@ -90,7 +90,34 @@ impl QueueSpec {
     }
 }
 
+/// [`QueueLimits`] without the names of the exchange and the key of dead letters: what is read for every message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct QueueBounds {
+    pub(crate) message_ttl_ms: Option<u64>,
+    pub(crate) expires_after_ms: Option<u64>,
+    pub(crate) messages_max: Option<u64>,
+    pub(crate) bytes_max: Option<u64>,
+    pub(crate) overflow: Overflow,
+    pub(crate) deliveries_max: Option<u32>,
+    /// What it drops is published to a dead-letter exchange.
+    pub(crate) dead_letters: bool,
+}
+
 impl QueueLimits {
+    pub(crate) fn bounds(&self) -> QueueBounds {
+        QueueBounds {
+            message_ttl_ms: self.message_ttl_ms,
+            expires_after_ms: self.expires_after_ms,
+            messages_max: self.messages_max,
+            bytes_max: self.bytes_max,
+            overflow: self.overflow,
+            deliveries_max: self.deliveries_max,
+            dead_letters: self.dead_letter.is_some(),
+        }
+    }
+}
+
+impl QueueBounds {
     pub(crate) fn bounds_length(&self) -> bool {
         self.messages_max.is_some() || self.bytes_max.is_some()
     }
@@ -99,12 +126,8 @@ impl QueueLimits {
     pub(crate) fn needs_periodic_check(&self) -> bool {
         self.message_ttl_ms.is_some()
             || self.expires_after_ms.is_some()
-            || self.dead_letter.is_some()
+            || self.dead_letters
             || self.bounds_length()
-    }
-
-    pub(crate) fn is_unlimited(&self) -> bool {
-        *self == QueueLimits::default()
     }
 }
 
@@ -118,6 +141,38 @@ pub enum Overflow {
     RejectPublish,
     /// Refuses new messages and dead-letters them.
     RejectPublishDeadLetter,
+}
+
+impl Overflow {
+    /// What stands at this place among them.
+    pub(crate) const fn numbered(number: u8) -> Overflow {
+        match number {
+            1 => Overflow::RejectPublish,
+            2 => Overflow::RejectPublishDeadLetter,
+            _ => Overflow::DropHead,
+        }
+    }
+
+    /// The name that users read and write.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Overflow::DropHead => "drop-head",
+            Overflow::RejectPublish => "reject-publish",
+            Overflow::RejectPublishDeadLetter => "reject-publish-dlx",
+        }
+    }
+}
+
+impl std::str::FromStr for Overflow {
+    type Err = ();
+
+    fn from_str(s: &str) -> Result<Overflow, ()> {
+        [Overflow::DropHead, Overflow::RejectPublish, Overflow::RejectPublishDeadLetter]
+            .into_iter()
+            .find(|overflow| overflow.as_str() == s)
+            .ok_or(())
+    }
 }
 
 /// Where dropped messages are published.

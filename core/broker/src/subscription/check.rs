@@ -14,6 +14,7 @@ use std::sync::{Arc, Weak};
 
 use super::drops::{AckBatch, Dropped};
 use super::limits::{GRACE_MS, NextCheck, Scope};
+use super::live_limits::LiveLimits;
 use super::owner::{DropSink, Owner, Recheck};
 use super::sizes::value_bytes;
 use super::source::{MemorySource, READ_BYTES, Skipped, Source};
@@ -21,7 +22,7 @@ use super::state::{Load, State};
 use super::{Delivery, Depth, Subscription};
 use crate::message::Message;
 use crate::seeded_bugs::{Bug, is_seeded};
-use crate::spec::{DropReason, QueueLimits};
+use crate::spec::{DeadLetter, DropReason, QueueBounds, QueueLimits};
 
 /// Rounds of one periodic check; other queues are checked before it continues.
 const CHECK_ROUNDS_MAX: usize = 64;
@@ -57,19 +58,47 @@ impl Subscription {
     /// Sets the queue that it belongs to; once.
     pub(crate) fn set_owner(&self, limits: &QueueLimits, sink: Arc<dyn DropSink>, queue: Weak<dyn Recheck>) {
         if limits.bytes_max.is_some() {
-            let bytes = self.locked(|state| {
-                let uncounted = state.submitted();
-                state.limits.bytes.start(uncounted)
-            });
-            let _ = self.bytes.set(bytes);
+            self.count_bytes(false);
         }
         // A second call would be a defect of the caller; the first one holds.
-        let limits = (!limits.is_unlimited()).then(|| limits.clone());
-        let _ = self.owner.set(Box::new(Owner { limits, sink, queue }));
+        let _ = self.owner.set(Box::new(Owner { limits: LiveLimits::new(limits), sink, queue }));
     }
 
-    pub(crate) fn limits(&self) -> Option<&QueueLimits> {
-        self.owner.get()?.limits.as_ref()
+    /// Changes the limits of the queue that it belongs to. They hold for what is in it already, from its next check on.
+    pub(crate) fn set_limits(&self, limits: &QueueLimits) {
+        let Some(owner) = self.owner.get() else { return };
+        if limits.bytes_max.is_some() {
+            self.count_bytes(true);
+        }
+        owner.limits.set(limits);
+        if limits.bounds() == QueueBounds::default() {
+            // Rounds without limits do not set them.
+            self.locked(|state| state.limits.set(&QueueBounds::default()));
+        }
+    }
+
+    fn count_bytes(&self, in_use: bool) {
+        let bytes = self.locked(|state| {
+            let uncounted = state.submitted();
+            state.limits.bytes.start(uncounted, in_use)
+        });
+        // Counted already: the same counter.
+        let _ = self.bytes.set(bytes);
+    }
+
+    /// The limits of the queue that it belongs to; none without any.
+    pub(crate) fn limits(&self) -> Option<QueueBounds> {
+        self.owner.get()?.limits.bounds()
+    }
+
+    /// Whether the queue that it belongs to has limits.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.owner.get().is_some_and(|owner| owner.limits.is_limited())
+    }
+
+    /// Where the queue that it belongs to publishes what it drops.
+    pub(crate) fn dead_letter_to(&self) -> Option<Arc<DeadLetter>> {
+        self.owner.get()?.limits.dead_letter()
     }
 
     /// Counts the value of a message that is about to be enqueued.
@@ -98,14 +127,14 @@ impl Subscription {
 
     pub(super) fn enforce(self: &Arc<Self>, now_ms: i64, scope: Scope, rounds_max: usize) -> Checked {
         let limits = self.limits();
-        let dead_letters = limits.is_some_and(|limits| limits.dead_letter.is_some());
+        let dead_letters = limits.is_some_and(|limits| limits.dead_letters);
         let mut dropped = 0;
         for _ in 0..rounds_max {
             if dead_letters && !self.context.log.has_room() {
                 // Dead letters would pile up in memory before the log.
                 return Checked { depth: self.counts(), next: NextCheck::Soon, dropped };
             }
-            let round = self.locked(|state| state.check_round(now_ms, limits, scope));
+            let round = self.locked(|state| state.check_round(now_ms, limits.as_ref(), scope));
             round.loads.into_iter().for_each(|load| load.spawn(self));
             let progress = self.settle_drops(round.drops);
             dropped += progress;
@@ -162,7 +191,7 @@ impl Subscription {
 }
 
 impl State {
-    pub(super) fn check_round(&mut self, now_ms: i64, limits: Option<&QueueLimits>, scope: Scope) -> Round {
+    pub(super) fn check_round(&mut self, now_ms: i64, limits: Option<&QueueBounds>, scope: Scope) -> Round {
         let mut loads = Vec::new();
         let is_within_length = self.begin_round(now_ms, limits, &mut loads);
         let retry = if scope == Scope::Depth { None } else { self.retry_undelivered(&mut loads) };
@@ -188,7 +217,7 @@ impl State {
     pub(super) fn begin_round(
         &mut self,
         now_ms: i64,
-        limits: Option<&QueueLimits>,
+        limits: Option<&QueueBounds>,
         loads: &mut Vec<Load>,
     ) -> bool {
         self.limits.now_ms = now_ms;
@@ -217,12 +246,12 @@ impl State {
     }
 
     /// Whether a consumer waits for what a queue that keeps nothing is given: it never is in the queue.
-    fn is_passed_on(&mut self, limits: &QueueLimits) -> bool {
+    fn is_passed_on(&mut self, limits: &QueueBounds) -> bool {
         limits.messages_max == Some(0) && self.is_awaited(self.clock.steady_ms())
     }
 
     /// Whether readable messages are over the length limits.
-    fn is_over(&mut self, limits: &QueueLimits) -> bool {
+    fn is_over(&mut self, limits: &QueueBounds) -> bool {
         let kept = if is_seeded(Bug::KeepTooMany) { 2 } else { 1 };
         let ready = self.ready().div_ceil(kept);
         ready > 0
@@ -233,7 +262,7 @@ impl State {
 
     /// Drops the oldest messages over the length limit, if that needs no records. Whether messages are over the limits
     /// that have to be read.
-    pub(super) fn drop_unread(&mut self, limits: &QueueLimits) -> bool {
+    pub(super) fn drop_unread(&mut self, limits: &QueueBounds) -> bool {
         if self.is_passed_on(limits) {
             return false;
         }

@@ -47,10 +47,11 @@ impl Consumer {
         }
         let before = into.len();
         let now_ms = self.subscription.context.clock.steady_ms();
+        let limits = self.subscription.limits();
         let after = &mut self.after;
         let mut recheck = false;
         let (pull, acks, consumed, drops) = self.subscription.locked(|state| {
-            state.begin_round(now_ms, self.subscription.limits(), &mut after.loads);
+            state.begin_round(now_ms, limits.as_ref(), &mut after.loads);
             let pull = state.pull(self.slot, &self.spec, messages_max, bytes_max, into, after);
             let acked = std::mem::take(&mut after.acked);
             let acks = if acked.is_empty() { Vec::new() } else { state.settle(acked) };
@@ -109,7 +110,7 @@ impl Consumer {
     /// Rejects messages: they are dead-lettered if the queue has a dead-letter exchange, else dropped. The
     /// completion does not cover messages whose records must be read from the disk first.
     pub fn reject(&self, ids: &[DeliveryId]) -> Result<Completion, SubmitError> {
-        if self.subscription.limits().is_none_or(|l| l.dead_letter.is_none())
+        if self.subscription.limits().is_none_or(|limits| !limits.dead_letters)
             || is_seeded(Bug::RejectSilently)
         {
             return self.ack(ids);

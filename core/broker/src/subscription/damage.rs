@@ -34,7 +34,7 @@ impl Subscription {
             "stepped over messages that cannot be read: the log is damaged"
         );
         if messages > 0
-            && self.limits().is_some_and(|limits| limits.dead_letter.is_some())
+            && self.limits().is_some_and(|limits| limits.dead_letters)
             && let Some(record) = marker(self.context.clock.steady_ms())
         {
             let id = DeliveryId { partition: load.source as u32, offset: first };

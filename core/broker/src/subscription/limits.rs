@@ -15,7 +15,7 @@ use super::source::READ_BYTES;
 use super::{Delivery, DeliveryId};
 use crate::message::expires_ms;
 use crate::seeded_bugs::{Bug, is_seeded};
-use crate::spec::{DropReason, Overflow, QueueLimits};
+use crate::spec::{DropReason, Overflow, QueueBounds};
 
 /// Messages that one round drops after reading them, or out of those that were requeued.
 pub(super) const ROUND_MESSAGES_MAX: usize = 1024;
@@ -81,9 +81,12 @@ pub(super) struct ByteCounter {
 }
 
 impl ByteCounter {
-    /// Starts counting.
-    pub(super) fn start(&mut self, uncounted: u64) -> Arc<AtomicI64> {
-        self.uncounted = uncounted;
+    /// Starts counting, if it does not count yet. In use: messages may be on their way that were not counted.
+    pub(super) fn start(&mut self, uncounted: u64, in_use: bool) -> Arc<AtomicI64> {
+        if self.bytes.is_none() {
+            self.uncounted = uncounted;
+            self.is_estimate = in_use;
+        }
         self.bytes.get_or_insert_default().clone()
     }
 
@@ -139,10 +142,10 @@ impl ByteCounter {
 }
 
 impl LimitState {
-    pub(super) fn set(&mut self, limits: &QueueLimits) {
+    pub(super) fn set(&mut self, limits: &QueueBounds) {
         self.ttl_ms = limits.message_ttl_ms;
         self.deliveries_max = limits.deliveries_max;
-        self.dead_letters = limits.dead_letter.is_some();
+        self.dead_letters = limits.dead_letters;
     }
 
     pub(super) fn drop_reason(&self, delivery: &Delivery) -> Option<DropReason> {
@@ -282,11 +285,10 @@ impl Drops {
     }
 }
 
-impl QueueLimits {
+impl QueueBounds {
     /// The length limit, if the oldest messages beyond it are dropped without being read.
     pub(super) fn messages_max_unread(&self) -> Option<u64> {
-        let reads =
-            self.overflow != Overflow::DropHead || self.bytes_max.is_some() || self.dead_letter.is_some();
+        let reads = self.overflow != Overflow::DropHead || self.bytes_max.is_some() || self.dead_letters;
         self.messages_max.filter(|_| !reads)
     }
 

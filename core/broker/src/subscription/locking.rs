@@ -65,7 +65,8 @@ impl Subscription {
             // Another holder handles it after its own work.
             let Some(state) = self.state.state.try_lock() else { return };
             let is_over = self.run(state, |state| {
-                self.state.has_advanced.swap(false, Ordering::AcqRel) && state.advanced(self.limits())
+                self.state.has_advanced.swap(false, Ordering::AcqRel)
+                    && state.advanced(self.limits().as_ref())
             });
             if is_over {
                 self.recheck();

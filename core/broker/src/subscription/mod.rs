@@ -22,6 +22,7 @@ mod drops;
 mod inspect;
 mod keys;
 mod limits;
+mod live_limits;
 mod locking;
 mod next;
 mod owner;
@@ -49,7 +50,7 @@ use inver_storage::{Cursor, CursorId, Entry, Listener, Lsn, Offset, Share, Strea
 use crate::completion::Completion;
 use crate::context::{Context, Timed};
 use crate::reclaim::Trimmable;
-use crate::spec::{Delivery, DeliveryId, Depth, Mode, QueueLimits};
+use crate::spec::{Delivery, DeliveryId, Depth, Mode, QueueBounds};
 
 pub use consumer::Consumer;
 pub use inspect::{Member, Position, QueueMemory};
@@ -385,7 +386,7 @@ impl Host for Subscription {
         &self.context
     }
 
-    fn limits(&self) -> Option<&QueueLimits> {
+    fn limits(&self) -> Option<QueueBounds> {
         Subscription::limits(self)
     }
 

@@ -7,9 +7,9 @@ use inver_storage::SubmitError;
 
 use super::Subscription;
 use super::drops::Dropped;
+use super::live_limits::LiveLimits;
 use crate::completion::Completion;
 use crate::message::Message;
-use crate::spec::QueueLimits;
 
 /// Dead-letters the messages that queues drop.
 pub(crate) trait DropSink: Send + Sync {
@@ -32,8 +32,7 @@ pub(crate) trait Recheck: Send + Sync {
 
 /// The queue that a subscription belongs to.
 pub(super) struct Owner {
-    /// None without limits.
-    pub(super) limits: Option<QueueLimits>,
+    pub(super) limits: LiveLimits,
     pub(super) sink: Arc<dyn DropSink>,
     pub(super) queue: Weak<dyn Recheck>,
 }

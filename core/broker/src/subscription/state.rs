@@ -22,13 +22,13 @@ use super::undelivered::Undelivered;
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::seeded_bugs::{Bug, is_seeded};
-use crate::spec::{Delivery, DeliveryId, Depth, DropReason, Mode, QueueLimits};
+use crate::spec::{Delivery, DeliveryId, Depth, DropReason, Mode, QueueBounds};
 
 /// What the state needs of its subscription.
 pub(super) trait Host {
     fn name(&self) -> &str;
     fn context(&self) -> &Arc<Context>;
-    fn limits(&self) -> Option<&QueueLimits>;
+    fn limits(&self) -> Option<QueueBounds>;
 
     /// A listener that does not keep the subscription alive.
     fn listener(of: &Arc<Self>) -> Arc<dyn Listener>;
@@ -342,7 +342,7 @@ impl State {
             Pushed::ToSpill => spill(memory, of, batch, topic),
         }
         if let Some(limits) = of.limits() {
-            self.drop_unread(limits);
+            self.drop_unread(&limits);
         }
         self.wake_waiting();
     }
@@ -357,7 +357,7 @@ impl State {
     }
 
     /// Handles a stream's new high watermark. Whether messages are over the length limits now.
-    pub(super) fn advanced(&mut self, limits: Option<&QueueLimits>) -> bool {
+    pub(super) fn advanced(&mut self, limits: Option<&QueueBounds>) -> bool {
         let is_over = limits.is_some_and(|limits| self.drop_unread(limits));
         if is_seeded(Bug::MissAdvance) {
             return is_over;

@@ -21,6 +21,7 @@ mod hub_modes;
 mod lifetime;
 mod limits;
 mod permissions;
+mod policies;
 mod priorities;
 mod queues;
 mod redelivery;

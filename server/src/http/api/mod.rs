@@ -14,6 +14,7 @@ pub(super) mod namespaces;
 pub(super) mod node;
 pub(super) mod overview;
 mod permissions;
+mod policies;
 mod publish;
 mod queues;
 mod quotas;
@@ -61,6 +62,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(exchanges::list))
         .routes(routes!(exchanges::get, exchanges::declare, exchanges::delete))
         .routes(routes!(bindings::list, bindings::create, bindings::delete))
+        .routes(routes!(policies::list))
+        .routes(routes!(policies::get, policies::put, policies::delete))
         .routes(routes!(users::list))
         .routes(routes!(users::get, users::put, users::delete))
         .routes(routes!(permissions::list, permissions::create))

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Operation, ResourceKind};
 use inver_broker::{
-    Arguments, AuditKind, DeadLetter, LiveConnection, Namespace, Order, Overflow, Queue, QueueLimits,
+    Arguments, AuditKind, DeadLetter, LiveConnection, Namespace, Order, Overflow, Policy, Queue, QueueLimits,
     QueueSpec, Value,
 };
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,13 @@ pub(in crate::http) struct QueueDetail {
     /// The arguments that it was declared with.
     #[schema(value_type = Object)]
     arguments: Map<String, JsonValue>,
+    /// The policy that applies to it.
+    policy: Option<String>,
+    /// The operator policy that applies to it.
+    operator_policy: Option<String>,
+    /// The settings of both together.
+    #[schema(value_type = Object)]
+    policy_definition: Map<String, JsonValue>,
     members: Vec<Member>,
     /// Bytes of its messages in the log; none if it is in memory.
     bytes: Option<u64>,
@@ -113,10 +120,15 @@ impl QueueDetail {
         let subscription = queue.subscription();
         let members = subscription.members();
         let bytes = queue.topic().and_then(|topic| Some(topic.partition(0)?.stream().bytes()));
+        let applied = queue.applied();
+        let name = |policy: &Option<Arc<Policy>>| policy.as_ref().map(|policy| policy.name().to_owned());
         Ok(QueueDetail {
             summary: QueueSummary::of(queue),
             single_active: queue.spec().single_active,
             arguments: arguments_to_json(&queue.spec().arguments),
+            policy: name(&applied.policy),
+            operator_policy: name(&applied.operator),
+            policy_definition: arguments_to_json(&applied.definition()),
             members: members.iter().take(MEMBERS_SHOWN_MAX).map(|member| Member::of(app, member)).collect(),
             bytes,
             oldest_ms: subscription.oldest_ms()?,

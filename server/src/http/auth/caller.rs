@@ -1,6 +1,6 @@
 //! What a client may do: by its tags, and in a namespace.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use inver_access::{Operation, ResourceKind, Tag, Tags};
 use inver_broker::{
     Audit, AuditEvent, AuditKind, AuditResult, Broker, DEFAULT_EXCHANGE, Identity, LiveConnection, Namespace,
-    PermissionScope, Permissions, Sessions, Who,
+    PermissionScope, Permissions, PolicyKind, Sessions, Who,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -20,6 +20,8 @@ use crate::http::request::{Nothing, Scoped};
 
 /// The name of this interface in the audit log.
 const HTTP: &str = "http";
+/// The name of the broker itself there.
+const BROKER: &str = "broker";
 
 /// The client of a request.
 #[derive(Debug, Clone)]
@@ -34,6 +36,12 @@ impl Caller {
     pub(super) fn new(app: &App, identity: Identity, address: IpAddr) -> Caller {
         let audit = app.broker.audit().clone();
         Caller { tags: identity.tags(app.broker.access()), identity, address, audit }
+    }
+
+    /// The broker itself, at its start: it may do everything, also where there are users.
+    pub(in crate::http) fn of_broker(app: &App) -> Caller {
+        let identity = Identity::external(BROKER, [Tag::Administrator].into_iter().collect());
+        Caller::new(app, identity, IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
     /// The client with the tags that it has now; none if it could not log in any more.
@@ -135,6 +143,17 @@ impl Caller {
             return Ok(());
         }
         Err(self.refused("alter", "this needs the tag `administrator`"))
+    }
+
+    /// Refuses a client that may not set policies of a kind.
+    pub(in crate::http) fn check_sets_policies(&self, kind: PolicyKind) -> Result<(), Problem> {
+        match kind {
+            PolicyKind::Ordinary if self.has(&[Tag::Administrator, Tag::Policymaker]) => Ok(()),
+            PolicyKind::Ordinary => {
+                Err(self.refused("alter", "this needs the tag `administrator` or `policymaker`"))
+            }
+            PolicyKind::Operator => self.check_administers(),
+        }
     }
 
     /// What it may do in a namespace.

@@ -32,6 +32,11 @@ impl Fault {
         Fault::new(StatusCode::NOT_FOUND, "Object Not Found", "Not Found")
     }
 
+    /// There is no such object, which the reason names.
+    pub(super) fn absent(reason: &'static str) -> Fault {
+        Fault::new(StatusCode::NOT_FOUND, "not_found", reason)
+    }
+
     /// The user may not do this.
     pub(super) fn not_authorised(reason: impl Into<String>) -> Fault {
         Fault::new(StatusCode::UNAUTHORIZED, "not_authorised", reason)

@@ -36,7 +36,7 @@ pub(super) fn shown((vhost, exchange): &Listed) -> Value {
         }),
         Some(exchange) => {
             let spec = exchange.spec();
-            json!({
+            let mut shown = json!({
                 "name": exchange.name(),
                 "vhost": &**vhost,
                 "type": spec.kind.as_str(),
@@ -44,7 +44,11 @@ pub(super) fn shown((vhost, exchange): &Listed) -> Value {
                 "auto_delete": spec.auto_delete,
                 "internal": spec.internal,
                 "arguments": arguments_to_json(&spec.arguments),
-            })
+            });
+            if let (Some(policy), Value::Object(fields)) = (exchange.applied().policy, &mut shown) {
+                fields.insert("policy".into(), json!(policy.name()));
+            }
+            shown
         }
     }
 }

@@ -7,8 +7,8 @@ use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
 
 use super::error::Fault;
-use super::exchanges;
 use super::request::{Names, Object, durable, operator, scope, work};
+use super::{exchanges, queues};
 use crate::http::App;
 use crate::http::api;
 use crate::http::api::values::{arguments, arguments_to_json};
@@ -41,7 +41,8 @@ pub(super) async fn publish(
             return Err(Fault::too_large("the body is larger than limits.message_bytes_max"));
         }
         let properties = properties(&body)?;
-        let exchange = exchanges::find(scope.namespace(), &exchange)?;
+        let exchange = exchanges::find(scope.namespace(), &exchange);
+        let exchange = exchange.map_err(|_| Fault::absent("exchange_not_found"))?;
         let message = NewMessage {
             exchange: exchange.as_ref().map_or("", |exchange| exchange.name()),
             routing_key: body.text("routing_key")?.unwrap_or_default(),
@@ -168,6 +169,7 @@ pub(super) async fn get(
     };
     let count = number("count")?.unwrap_or_default();
     let shape = Shape { is_base64, bytes_max: number("truncate")?.unwrap_or(usize::MAX) };
+    queues::find(scope.namespace(), &queue).map_err(|_| Fault::absent("queue_not_found"))?;
     let (messages, completion) = operator(&scope).get(&queue, count, settle).await?;
     api::committed(&app, completion).await?;
     work(&app, move |_| {

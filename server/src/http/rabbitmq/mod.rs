@@ -19,6 +19,8 @@ mod messages;
 mod nodes;
 mod overview;
 mod permissions;
+mod policies;
+mod queue_stats;
 mod queues;
 mod rates;
 mod request;
@@ -33,6 +35,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 
+pub(super) use self::definitions::load as load_definitions;
+pub(super) use self::queue_stats::QueueRates;
 pub(super) use self::rates::Rates;
 
 use self::error::{Fault, who_are_you};
@@ -99,6 +103,7 @@ pub(super) fn routes(app: App) -> Router<App> {
         .route("/queues/{vhost}/{queue}/contents", delete(queues::purge))
         .route("/queues/{vhost}/{queue}/get", post(messages::get))
         .route("/queues/{vhost}/{queue}/actions", post(unsupported::queue_action))
+        .route("/rebalance/queues", post(unsupported::rebalance))
         .route("/bindings", get(bindings::all))
         .route("/bindings/{vhost}", get(bindings::of_vhost))
         .route("/bindings/{vhost}/e//q/{queue}", get(bindings::between_default_and_queue))
@@ -131,13 +136,14 @@ pub(super) fn routes(app: App) -> Router<App> {
         .route("/health/checks/below-node-connection-limit", get(health::below_connection_limit))
         .route("/health/checks/port-listener/{port}", get(health::port_listener))
         .route("/health/checks/protocol-listener/{protocol}", get(health::protocol_listener))
-        .route("/policies", get(unsupported::none))
-        .route("/policies/{vhost}", get(unsupported::none_of_vhost))
-        .route("/policies/{vhost}/{name}", get(unsupported::absent).put(unsupported::refuse).delete(unsupported::absent))
-        .route("/operator-policies", get(unsupported::none))
-        .route("/operator-policies/{vhost}", get(unsupported::none_of_vhost))
+        .route("/policies", get(policies::ordinary::all))
+        .route("/policies/{vhost}", get(policies::ordinary::of_vhost))
+        .route("/policies/{vhost}/{name}",
+            get(policies::ordinary::get).put(policies::ordinary::put).delete(policies::ordinary::delete))
+        .route("/operator-policies", get(policies::operator::all))
+        .route("/operator-policies/{vhost}", get(policies::operator::of_vhost))
         .route("/operator-policies/{vhost}/{name}",
-            get(unsupported::absent).put(unsupported::refuse).delete(unsupported::absent))
+            get(policies::operator::get).put(policies::operator::put).delete(policies::operator::delete))
         .route("/parameters", get(unsupported::none))
         .route("/parameters/{component}", get(unsupported::none))
         .route("/parameters/{component}/{vhost}", get(unsupported::none))

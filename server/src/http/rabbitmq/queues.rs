@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use inver_broker::{Namespace, Order, Queue, Value as Argument};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::error::Fault;
 use super::list::{LISTED_MAX, ListQuery};
@@ -27,8 +27,17 @@ fn kind(queue: &Queue) -> &str {
     queue.spec().arguments.get("x-queue-type").and_then(Argument::as_str).unwrap_or("classic")
 }
 
-/// What a list shows of a queue; `with_counts`: also its messages and consumers.
-pub(super) fn shown((vhost, queue): &Listed, with_counts: bool) -> Value {
+/// What a list shows of a queue, with its messages and consumers.
+fn shown_whole(app: &App, listed @ (_, queue): &Listed) -> Value {
+    let mut whole = shown(listed);
+    if let Value::Object(fields) = &mut whole {
+        put_counts(app, queue, fields);
+    }
+    whole
+}
+
+/// What a queue is declared as.
+pub(super) fn shown((vhost, queue): &Listed) -> Value {
     let spec = queue.spec();
     let mut shown = json!({
         "name": queue.name().to_string(),
@@ -43,19 +52,22 @@ pub(super) fn shown((vhost, queue): &Listed, with_counts: bool) -> Value {
     });
     let Value::Object(fields) = &mut shown else { return shown };
     if spec.is_quorum() {
-        let limit = spec.limits.deliveries_max.map_or_else(|| json!("unlimited"), |max| json!(max));
+        let limit = queue.limits().deliveries_max.map_or_else(|| json!("unlimited"), |max| json!(max));
         let node = node_name();
         let quorum = json!({"delivery_limit": limit, "leader": node, "members": [node], "online": [node]});
         if let Value::Object(quorum) = quorum {
             fields.extend(quorum);
         }
     }
-    if !with_counts {
-        return shown;
-    }
+    shown
+}
+
+fn put_counts(app: &App, queue: &Queue, fields: &mut Map<String, Value>) {
+    let spec = queue.spec();
     let (depth, memory) = (queue.depth(), queue.subscription().memory());
     let stored = queue.topic().and_then(|topic| Some(topic.partition(0)?.stream().bytes()));
     let bytes = stored.unwrap_or(memory.waiting_bytes + memory.unacked_bytes);
+    let applied = queue.applied();
     let counts = json!({
         "messages": depth.ready + depth.unacked,
         "messages_ready": depth.ready,
@@ -67,9 +79,9 @@ pub(super) fn shown((vhost, queue): &Listed, with_counts: bool) -> Value {
         "consumers": depth.consumers,
         "consumer_capacity": if depth.consumers > 0 { 1.0 } else { 0.0 },
         "consumer_utilisation": if depth.consumers > 0 { 1.0 } else { 0.0 },
-        "policy": null,
-        "operator_policy": null,
-        "effective_policy_definition": {},
+        "policy": applied.policy.as_ref().map(|policy| policy.name().to_owned()),
+        "operator_policy": applied.operator.as_ref().map(|policy| policy.name().to_owned()),
+        "effective_policy_definition": arguments_to_json(&applied.definition()),
         "exclusive_consumer_tag": null,
         "single_active_consumer_tag": null,
         "head_message_timestamp": null,
@@ -77,7 +89,7 @@ pub(super) fn shown((vhost, queue): &Listed, with_counts: bool) -> Value {
     if let Value::Object(counts) = counts {
         fields.extend(counts);
     }
-    shown
+    fields.extend(app.queue_rates.of(app.broker.clock().now(), queue, depth));
 }
 
 /// The queues of namespaces, ordered by name; without those of replies.
@@ -96,16 +108,25 @@ pub(super) fn listed(namespaces: &[Namespace]) -> Result<Vec<Listed>, Fault> {
     Ok(listed)
 }
 
-fn answer(namespaces: &[Namespace], params: &Params, query: &ListQuery) -> Result<Response, Fault> {
+fn answer(
+    app: &App,
+    namespaces: &[Namespace],
+    params: &Params,
+    query: &ListQuery,
+) -> Result<Response, Fault> {
     let with_counts = !params.is_set("disable_stats") || params.is_set("enable_queue_totals");
     let name = |(_, queue): &Listed| queue.name().to_string();
-    query.answer(listed(namespaces)?, name, |queue| shown(queue, with_counts))
+    query.answer(
+        listed(namespaces)?,
+        name,
+        |queue| if with_counts { shown_whole(app, queue) } else { shown(queue) },
+    )
 }
 
 /// The queues of every virtual host that the client sees.
 pub(super) async fn all(State(app): State<App>, caller: Caller, params: Params) -> Result<Response, Fault> {
     let query = ListQuery::of(&params)?;
-    work(&app, move |app| answer(&seen(app, &caller), &params, &query)).await
+    work(&app, move |app| answer(app, &seen(app, &caller), &params, &query)).await
 }
 
 pub(super) async fn of_vhost(
@@ -117,7 +138,7 @@ pub(super) async fn of_vhost(
     let query = ListQuery::of(&params)?;
     work(&app, move |app| {
         let scope = scope(app, &caller, &vhost)?;
-        answer(std::slice::from_ref(scope.namespace()), &params, &query)
+        answer(app, std::slice::from_ref(scope.namespace()), &params, &query)
     })
     .await
 }
@@ -138,7 +159,7 @@ pub(super) async fn get(
     work(&app, move |app| {
         let scope = scope(app, &caller, &vhost)?;
         let queue = (Arc::from(vhost.as_str()), find(scope.namespace(), &name)?);
-        let mut shown = shown(&queue, true);
+        let mut shown = shown_whole(app, &queue);
         if let Value::Object(fields) = &mut shown {
             fields.insert("consumer_details".into(), consumers::of_queue(app, &queue).into());
             fields.insert("incoming".into(), json!([]));

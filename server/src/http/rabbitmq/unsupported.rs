@@ -1,28 +1,16 @@
 //! What the broker has nothing of: its lists are empty, and creating it is refused, so that tools say so.
 
 use axum::Json;
-use axum::extract::State;
-use axum::http::Uri;
+use axum::http::{StatusCode, Uri};
 use serde_json::{Value, json};
 
 use super::error::Fault;
-use super::request::{Names, scope};
-use crate::http::App;
+use super::vhosts::check_administrator;
 use crate::http::auth::Caller;
 
 /// An empty list.
 pub(super) async fn none() -> Json<Value> {
     Json(json!([]))
-}
-
-/// An empty list of a virtual host.
-pub(super) async fn none_of_vhost(
-    State(app): State<App>,
-    caller: Caller,
-    Names(vhost): Names<String>,
-) -> Result<Json<Value>, Fault> {
-    scope(&app, &caller, &vhost)?;
-    Ok(none().await)
 }
 
 /// There is none.
@@ -34,6 +22,12 @@ pub(super) async fn absent() -> Fault {
 pub(super) async fn refuse(uri: Uri) -> Fault {
     let kind = uri.path().trim_start_matches('/').split('/').find(|part| *part != "api").unwrap_or_default();
     Fault::bad_request(format!("{kind} are not supported by this broker"))
+}
+
+/// On one node all queues are where they belong.
+pub(super) async fn rebalance(caller: Caller) -> Result<StatusCode, Fault> {
+    check_administrator(&caller)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// A queue has no actions.

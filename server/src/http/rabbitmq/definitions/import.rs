@@ -1,34 +1,28 @@
-//! Definitions: what a broker is set up with, as one JSON document.
-//!
-//! Exported is what this broker has. An import takes the documents of RabbitMQ 3.8 and later. Queues and exchanges that are
-//! there already stay as they are; users, permissions, virtual hosts and limits become what the document says. What does not
-//! map is listed in the answer and in the log.
+//! The import of definitions. Queues and exchanges that are there already stay as they are; users, permissions, policies,
+//! virtual hosts and limits become what the document says. What does not map is noted.
 
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use inver_access::Tag;
 use inver_access::dialect::rabbitmq::{Permission, TopicPermission};
-use inver_broker::{BindDestination, Completion, Namespace};
-use serde_json::{Map, Value, json};
+use inver_broker::{BindDestination, Completion, PolicyKind};
+use serde_json::{Map, Value};
 use tracing::{info, warn};
 
-use super::error::Fault;
-use super::request::{Names, Object, durable, operator, scope, texts, work};
-use super::vhosts::check_administrator;
-use super::{bindings, exchanges, limits, node_name, permissions, queues, users, vhosts};
+use super::super::error::Fault;
+use super::super::request::{Object, scope, texts};
+use super::super::{limits, policies, users};
 use crate::http::App;
 use crate::http::api::expressions;
 use crate::http::api::namespaces::{self, change_namespace};
 use crate::http::api::users::change_user;
 use crate::http::auth::{Caller, Scope};
-use crate::protocols::RABBITMQ_VERSION;
+use crate::protocols::Operator;
 
 /// Sections that are imported, in this order: each refers to those before. With the first user, a client without a login may
 /// do nothing any more.
-const SECTIONS: [&str; 7] =
-    ["vhosts", "exchanges", "queues", "bindings", "users", "permissions", "topic_permissions"];
+const SECTIONS: [&str; 8] =
+    ["vhosts", "policies", "exchanges", "queues", "bindings", "users", "permissions", "topic_permissions"];
+/// Those of them that a virtual host has.
+const OF_VHOST: [&str; 4] = ["policies", "exchanges", "queues", "bindings"];
 /// Fields that say what a document is.
 const ABOUT: [&str; 11] = [
     "rabbit_version",
@@ -43,167 +37,47 @@ const ABOUT: [&str; 11] = [
     "metadata",
     "default_queue_type",
 ];
-/// Lines of the answer about what was not imported.
-const LISTED_MAX: usize = 1000;
 
-fn about() -> Map<String, Value> {
-    Map::from_iter([
-        ("rabbit_version".to_owned(), json!(RABBITMQ_VERSION)),
-        ("rabbitmq_version".to_owned(), json!(RABBITMQ_VERSION)),
-        ("product_name".to_owned(), json!("Inver")),
-        ("product_version".to_owned(), json!(env!("CARGO_PKG_VERSION"))),
-    ])
+/// On whose behalf definitions are imported.
+#[derive(Clone, Copy)]
+pub(super) enum By<'a> {
+    /// A client.
+    Client(&'a Caller),
+    /// The broker, at its start.
+    Broker(&'a Caller),
 }
 
-/// Queues, exchanges and bindings of namespaces, as far as they are not a connection's own and not predeclared.
-fn put_topology(into: &mut Map<String, Value>, namespaces: &[Namespace]) -> Result<(), Fault> {
-    let exported = |(_, queue): &queues::Listed| queue.spec().owner.is_none() && !queue.spec().hidden;
-    let only = |value: Value, names: &[&str]| match value {
-        Value::Object(mut fields) => {
-            fields.retain(|name, _| names.contains(&name.as_str()));
-            Value::Object(fields)
-        }
-        other => other,
-    };
-    let names = ["name", "vhost", "type", "durable", "auto_delete", "arguments"];
-    let all = queues::listed(namespaces)?.into_iter().filter(exported);
-    into.insert("queues".into(), all.map(|queue| only(queues::shown(&queue, false), &names)).collect());
-    let names = ["name", "vhost", "type", "durable", "auto_delete", "internal", "arguments"];
-    let all = exchanges::listed(namespaces).into_iter().filter(|exchange| {
-        let name = exchanges::name(exchange);
-        !name.is_empty() && !name.starts_with("amq.")
-    });
-    into.insert("exchanges".into(), all.map(|exchange| only(exchanges::shown(&exchange), &names)).collect());
-    let names = ["source", "vhost", "destination", "destination_type", "routing_key", "arguments"];
-    let mut listed = Vec::new();
-    for namespace in namespaces {
-        listed.extend(bindings::exported(namespace)?.into_iter().map(|binding| only(binding, &names)));
-    }
-    into.insert("bindings".into(), listed.into());
-    Ok(())
-}
-
-/// Everything.
-pub(super) async fn export(State(app): State<App>, caller: Caller) -> Result<Response, Fault> {
-    check_administrator(&caller)?;
-    work(&app, move |app| {
-        let mut document = about();
-        document.insert("rabbitmq_definition_format".into(), json!("cluster"));
-        document.insert("original_cluster_name".into(), json!(node_name()));
-        document.insert("users".into(), users::all(app).iter().map(users::shown).collect());
-        let seen = vhosts::seen(app, &caller);
-        let vhost = |namespace: &Namespace| {
-            let spec = namespace.spec();
-            let kind = spec.default_queue_type.as_deref().unwrap_or("classic");
-            json!({
-                "name": namespace.name().to_string(),
-                "description": spec.description,
-                "tags": spec.tags,
-                "default_queue_type": kind,
-                "metadata": {"description": spec.description, "tags": spec.tags, "default_queue_type": kind},
-            })
-        };
-        document.insert("vhosts".into(), seen.iter().map(vhost).collect());
-        let all = expressions::all(&app.broker);
-        document.insert("permissions".into(), all.iter().map(permissions::shown).collect());
-        let all = expressions::all_of_topics(&app.broker);
-        document.insert("topic_permissions".into(), all.iter().map(permissions::shown_topic).collect());
-        let limited = seen.iter().filter(|it| !limits::of_namespace(it).is_empty());
-        let parameter = |namespace: &Namespace| {
-            json!({
-                "vhost": namespace.name().to_string(),
-                "component": "vhost-limits",
-                "name": "limits",
-                "value": limits::of_namespace(namespace),
-            })
-        };
-        document.insert("parameters".into(), limited.map(parameter).collect());
-        document.insert("global_parameters".into(), json!([]));
-        document.insert("policies".into(), json!([]));
-        put_topology(&mut document, &seen)?;
-        Ok(Json(Value::Object(document)).into_response())
-    })
-    .await
-}
-
-/// Queues, exchanges and bindings of one virtual host.
-pub(super) async fn export_vhost(
-    State(app): State<App>,
-    caller: Caller,
-    Names(vhost): Names<String>,
-) -> Result<Response, Fault> {
-    check_administrator(&caller)?;
-    work(&app, move |app| {
-        let scope = scope(app, &caller, &vhost)?;
-        let mut document = about();
-        document.insert("rabbitmq_definition_format".into(), json!("single_virtual_host"));
-        document.insert("original_vhost_name".into(), json!(vhost));
-        let spec = scope.namespace().spec();
-        document.insert("description".into(), json!(spec.description));
-        document.insert("default_queue_type".into(), json!(spec.default_queue_type));
-        document.insert("parameters".into(), json!([]));
-        document.insert("policies".into(), json!([]));
-        put_topology(&mut document, std::slice::from_ref(scope.namespace()))?;
-        for section in ["queues", "exchanges", "bindings"] {
-            let objects = document.get_mut(section).and_then(Value::as_array_mut).into_iter().flatten();
-            objects.filter_map(Value::as_object_mut).for_each(|fields| drop(fields.remove("vhost")));
-        }
-        Ok(Json(Value::Object(document)).into_response())
-    })
-    .await
-}
-
-/// Imports a document: 204, or 200 with a list of what was not imported.
-pub(super) async fn import(State(app): State<App>, caller: Caller, body: Object) -> Result<Response, Fault> {
-    imported(app, caller, None, body).await
-}
-
-/// Imports the queues, exchanges and bindings of a document into a virtual host.
-pub(super) async fn import_vhost(
-    State(app): State<App>,
-    caller: Caller,
-    Names(vhost): Names<String>,
-    body: Object,
-) -> Result<Response, Fault> {
-    imported(app, caller, Some(vhost), body).await
-}
-
-async fn imported(
-    app: App,
-    caller: Caller,
+/// Imports a document into a virtual host, or, for none, into those that its objects name. Returns what was not imported, and why,
+/// and when the rest is durable.
+pub(super) fn import(
+    app: &App,
+    by: By<'_>,
     vhost: Option<String>,
-    Object(document): Object,
-) -> Result<Response, Fault> {
-    check_administrator(&caller)?;
-    let left_out = durable(&app, move |app| {
-        if let Some(vhost) = &vhost {
-            scope(app, &caller, vhost)?;
-        }
-        let mut import =
-            Import { app, caller: &caller, vhost, completion: Completion::Now, left_out: Vec::new() };
-        let outcome = import.document(&document);
-        let Import { completion, left_out, .. } = import;
-        left_out.iter().for_each(|what| warn!("not imported: {what}"));
-        outcome?;
-        info!(left_out = left_out.len(), "definitions imported");
-        Ok((left_out, completion))
-    })
-    .await?;
-    if left_out.is_empty() {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    }
-    let (count, listed) = (left_out.len(), left_out.into_iter().take(LISTED_MAX).collect::<Vec<_>>());
-    Ok(Json(json!({"not_imported": listed, "not_imported_count": count})).into_response())
+    document: &Map<String, Value>,
+) -> Result<(Vec<String>, Completion), Fault> {
+    let (caller, is_broker) = match by {
+        By::Client(caller) => (caller, false),
+        By::Broker(caller) => (caller, true),
+    };
+    let mut import =
+        Import { app, caller, is_broker, vhost, completion: Completion::Now, left_out: Vec::new() };
+    let outcome = import.document(document);
+    let Import { completion, left_out, .. } = import;
+    left_out.iter().for_each(|what| warn!("not imported: {what}"));
+    outcome?;
+    info!(left_out = left_out.len(), "definitions imported");
+    Ok((left_out, completion))
 }
 
 /// An import under way.
 struct Import<'a> {
     app: &'a App,
     caller: &'a Caller,
+    /// The broker imports: what it binds is nobody's.
+    is_broker: bool,
     /// The virtual host that everything goes into; none: that of each object.
     vhost: Option<String>,
     completion: Completion,
-    /// What was not imported, and why.
     left_out: Vec<String>,
 }
 
@@ -217,7 +91,7 @@ impl Import<'_> {
         // Before anything is changed.
         SECTIONS.iter().chain(&["parameters"]).try_for_each(|section| lists(section).map(drop))?;
         for section in SECTIONS {
-            let of_vhost = ["queues", "exchanges", "bindings"].contains(&section);
+            let of_vhost = OF_VHOST.contains(&section);
             let mut objects = lists(section)?;
             if section == "users" {
                 // The first user must be an administrator.
@@ -269,6 +143,7 @@ impl Import<'_> {
         let fields = Object(fields.clone());
         match section {
             "vhosts" => self.vhost(&fields),
+            "policies" => self.policy(PolicyKind::Ordinary, &fields, &fields),
             "users" => self.user(&fields),
             "permissions" => self.permission(&fields),
             "topic_permissions" => self.topic_permission(&fields),
@@ -358,6 +233,15 @@ impl Import<'_> {
             .map_err(|_| Fault::bad_request(format!("there is no virtual host {vhost}")))
     }
 
+    fn operator(&self, scope: &Scope) -> Operator {
+        let (namespace, permissions) = (scope.namespace().clone(), scope.permissions().clone());
+        if self.is_broker {
+            Operator::of_broker(namespace, permissions)
+        } else {
+            Operator::new(namespace, permissions)
+        }
+    }
+
     fn queue(&mut self, fields: &Object) -> Result<(), Fault> {
         let (name, scope) = (needed(fields, "name")?, self.scope(fields)?);
         if scope.namespace().queue(name).is_some() {
@@ -370,7 +254,7 @@ impl Import<'_> {
             arguments.entry("x-queue-type".to_owned()).or_insert(kind);
         }
         let (durable, auto_delete) = (flag("durable")?, flag("auto_delete")?);
-        let declared = operator(&scope).declare_queue(name, durable, auto_delete, arguments)?;
+        let declared = self.operator(&scope).declare_queue(name, durable, auto_delete, arguments)?;
         self.done(declared.completion);
         Ok(())
     }
@@ -384,7 +268,7 @@ impl Import<'_> {
         let (durable, auto_delete, internal) = (flag("durable")?, flag("auto_delete")?, flag("internal")?);
         let (kind, arguments) = (needed(fields, "type")?, fields.arguments()?);
         let declared =
-            operator(&scope).declare_exchange(name, kind, durable, auto_delete, internal, arguments)?;
+            self.operator(&scope).declare_exchange(name, kind, durable, auto_delete, internal, arguments)?;
         self.done(declared.completion);
         Ok(())
     }
@@ -401,14 +285,28 @@ impl Import<'_> {
             _ => BindDestination::Queue(name),
         };
         let key = fields.text("routing_key")?.unwrap_or_default();
-        let completion = operator(&scope).bind(source, to, key, &fields.arguments()?)?;
+        let completion = self.operator(&scope).bind(source, to, key, &fields.arguments()?)?;
         self.done(completion);
         Ok(())
     }
 
-    /// Limits of virtual hosts are parameters; others do not map.
+    /// Sets a policy with what is in `content`.
+    fn policy(&mut self, kind: PolicyKind, fields: &Object, content: &Object) -> Result<(), Fault> {
+        let (name, scope) = (needed(fields, "name")?, self.scope(fields)?);
+        let (_, completion) = policies::set(self.caller, scope.namespace(), kind, name, content)?;
+        self.done(completion);
+        Ok(())
+    }
+
+    /// Limits of virtual hosts and operator policies are parameters; others do not map.
     fn parameter(&mut self, parameter: &Value) -> Result<(), Fault> {
         let text = |name: &str| parameter.get(name).and_then(Value::as_str).unwrap_or_default();
+        if let (policies::OPERATOR_COMPONENT, Value::Object(fields), Some(Value::Object(content))) =
+            (text("component"), parameter, parameter.get("value"))
+        {
+            let (fields, content) = (Object(fields.clone()), Object(content.clone()));
+            return self.policy(PolicyKind::Operator, &fields, &content);
+        }
         if text("component") != "vhost-limits" {
             return Err(Fault::bad_request(format!("{} not supported", text("component"))));
         }
