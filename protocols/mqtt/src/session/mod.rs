@@ -123,7 +123,7 @@ pub(crate) struct Session {
     ongoing: Option<Box<Ongoing>>,
 
     /// Filters that may still be added and removed in this turn.
-    filters_left: u16,
+    filters_left: u8,
     now_ms: i64,
     scratch: ScratchLease,
 }

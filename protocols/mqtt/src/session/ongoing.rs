@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::codec::{Reason, SubscribeOptions};
 
 /// Filters that are added and removed in one turn: the time of a turn allows for about so many.
-pub(super) const FILTERS_A_TURN: u16 = 64;
+pub(super) const FILTERS_A_TURN: u8 = 64;
 
 /// A SUBSCRIBE or UNSUBSCRIBE that is carried out.
 pub(super) struct Request {
