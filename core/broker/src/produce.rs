@@ -104,7 +104,8 @@ impl Namespace {
         let submitted = retained.submit(self, entry)?;
         copies.deliver();
         if !listeners.live.is_empty() {
-            Subscription::push_to_all(&listeners.live, &plain(batch), Some(topic.shared_name()));
+            let plain = plain(&batch);
+            Subscription::push_to_all(&listeners.live, &batch, &plain, Some(topic.shared_name()));
         }
         for queue in limited {
             // The check finds when the first of them expires.
@@ -181,11 +182,11 @@ fn copy_each(
 }
 
 /// The batch decompressed, once for all that keep it in memory: none of them does that in a turn of its own.
-fn plain(batch: Batch) -> Batch {
+fn plain(batch: &Batch) -> Batch {
     if batch.header().attributes & COMPRESSION == 0 {
-        return batch;
+        return batch.clone();
     }
-    decompressed(batch.bytes()).and_then(Batch::parse).unwrap_or(batch)
+    decompressed(batch.bytes()).and_then(Batch::parse).unwrap_or_else(|_| batch.clone())
 }
 
 /// Counts the values of a batch in queues with a byte limit, before it is enqueued.

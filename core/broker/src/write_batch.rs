@@ -129,7 +129,7 @@ impl WriteBatch {
     /// Delivers the closed batches to the in-memory receivers.
     pub(crate) fn deliver(&mut self) {
         for (set, batch) in self.sealed.drain(..) {
-            Subscription::push_to_all(&set.live, &batch, None);
+            Subscription::push_to_all(&set.live, &batch, &batch, None);
         }
     }
 

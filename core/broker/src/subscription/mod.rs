@@ -336,19 +336,28 @@ impl Subscription {
         }
     }
 
-    /// Enqueues a batch in a queue in memory; its bytes are shared with all other receivers.
+    /// Enqueues a batch in a queue in memory.
+    #[cfg(test)]
     pub(crate) fn push(self: &Arc<Self>, batch: &Batch, topic: Option<&Arc<str>>) {
-        self.locked(|state| state.push(self, batch, topic, false));
+        self.locked(|state| state.push(self, batch, batch, topic, false));
     }
 
-    /// Enqueues a batch in several queues in memory. Together they count what is not small once.
-    pub(crate) fn push_to_all(receivers: &[Arc<Self>], batch: &Batch, topic: Option<&Arc<str>>) {
+    /// Enqueues a batch in several queues in memory, which keep it `plain`: decompressed. One that is full writes it to the
+    /// log as it was `stored`. Together they count what is not small once.
+    pub(crate) fn push_to_all(
+        receivers: &[Arc<Self>],
+        stored: &Batch,
+        plain: &Batch,
+        topic: Option<&Arc<str>>,
+    ) {
+        let push = |plain: &Batch, is_shared| {
+            receivers.iter().for_each(|it| it.locked(|s| s.push(it, stored, plain, topic, is_shared)));
+        };
         match receivers {
-            [first, _, ..] if batch.bytes().len() > OWN_BYTES_MAX => {
-                let batch = batch.charged(first.context.log.memory(), Share::Queues);
-                receivers.iter().for_each(|it| it.locked(|state| state.push(it, &batch, topic, true)));
+            [first, _, ..] if plain.bytes().len() > OWN_BYTES_MAX => {
+                push(&plain.charged(first.context.log.memory(), Share::Queues), true);
             }
-            _ => receivers.iter().for_each(|it| it.push(batch, topic)),
+            _ => push(plain, false),
         }
     }
 

@@ -319,10 +319,12 @@ impl State {
 
     // ---- messages arrive
 
+    /// Keeps a batch `plain`, or writes it to the log as it was `stored`.
     pub(super) fn push<H: Host>(
         &mut self,
         of: &Arc<H>,
-        batch: &Batch,
+        stored: &Batch,
+        plain: &Batch,
         topic: Option<&Arc<str>>,
         is_shared: bool,
     ) {
@@ -332,14 +334,14 @@ impl State {
         let Some(Source::Memory(memory)) = self.sources.first_mut() else { return };
         if self.slots.is_empty() && memory.drops() {
             // Best effort, and no consumer is attached.
-            memory.count_dropped(u64::from(batch.record_count()));
-            of.context().counters.dropped.increment(u64::from(batch.record_count()));
+            memory.count_dropped(u64::from(plain.record_count()));
+            of.context().counters.dropped.increment(u64::from(plain.record_count()));
             return;
         }
-        match memory.push(batch, topic, is_shared) {
+        match memory.push(plain, topic, is_shared) {
             Pushed::Kept => {}
-            Pushed::Refused => of.context().counters.dropped.increment(u64::from(batch.record_count())),
-            Pushed::ToSpill => spill(memory, of, batch, topic),
+            Pushed::Refused => of.context().counters.dropped.increment(u64::from(plain.record_count())),
+            Pushed::ToSpill => spill(memory, of, stored, topic),
         }
         if let Some(limits) = of.limits() {
             self.drop_unread(&limits);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use inver_storage::CommitPolicy;
+use inver_storage::batch::BatchBuilder;
+use inver_storage::{CommitPolicy, Compression, Offset, Read};
 
 use super::fixture::{Fixture, batch, until};
 use crate::Mailbox;
@@ -119,4 +120,31 @@ async fn a_message_that_is_requeued_twice_is_delivered_again() {
         let ids: Vec<_> = got.iter().map(|d| d.id).collect();
         consumer.requeue(&ids).unwrap();
     }
+}
+
+/// What was written was the decompressed batch, which may be larger than the log takes.
+#[tokio::test]
+async fn a_full_queue_in_memory_spills_a_batch_as_it_was_stored() {
+    let fixture = Fixture::new();
+    let bounds = MemoryBounds { messages_max: 1, bytes_max: u64::MAX, when_full: WhenFull::Spill };
+    let subscription = Subscription::in_memory(&fixture.context, "q", Mode::Shared, bounds);
+    let mut builder = BatchBuilder::new(0);
+    builder.push(1, None, &[], Some(&[b'x'; 100_000]));
+    let (stored, plain) = (builder.finish_as(Compression::Zstd, None), batch(1, 1, 100_000));
+    (0..2).for_each(|_| {
+        Subscription::push_to_all(std::slice::from_ref(&subscription), &stored, &plain, None);
+    });
+    let stream =
+        subscription.locked(|state| state.memory().and_then(|m| m.spilled_stream().cloned())).unwrap();
+    until("the spilled part is readable", || stream.high_watermark() == stream.next_offset()).await;
+    let Ok(Read::Ready(spilled)) = stream.read(Offset(0), 1) else { panic!("it is in memory") };
+    assert_eq!(spilled[0].bytes.len(), stored.bytes().len());
+    let mut consumer = subscription.attach(ConsumerSpec::new(Mailbox::new(), 1)).unwrap();
+    let mut got = Vec::new();
+    until("both are delivered", || {
+        consumer.pull(2, usize::MAX, &mut got);
+        got.len() == 2
+    })
+    .await;
+    assert!(got.iter().all(|d| d.record.value.as_ref().is_some_and(|value| value.len() == 100_000)));
 }
