@@ -204,14 +204,15 @@ impl Namespace {
         if let (Some(topic), false) = (queue.topic(), queue.spec().hidden) {
             self.enter_topic(topic);
         }
-        self.0.queues.insert(queue.name().into(), queue.clone());
-        self.0.queues_by_name.insert(queue);
+        // Before a consumer finds it.
         if let Some(max) = queue.spec().priority_max() {
             queue.subscription().order_by_priority(max);
         }
         if queue.spec().keeps_undelivered() {
             queue.subscription().keep_undelivered();
         }
+        self.0.queues.insert(queue.name().into(), queue.clone());
+        self.0.queues_by_name.insert(queue);
         let weak: Weak<Queue> = Arc::downgrade(queue);
         queue.subscription().set_owner(&queue.spec().limits, self.0.drop_sink.clone(), weak);
         if queue.spec().limits.expires_after_ms.is_some() {

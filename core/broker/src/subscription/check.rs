@@ -208,6 +208,7 @@ impl State {
         } else if scope != Scope::Depth || !is_within_length {
             self.read_on(&mut loads);
         }
+        self.release_copies();
         let next = if is_empty { NextCheck::Never } else { next.unwrap_or(NextCheck::Soon).or_by(retry) };
         Round { depth: self.depth(), next, drops: self.take_drops(), loads, is_full }
     }
@@ -371,9 +372,6 @@ impl State {
 
     fn end_pass(&mut self) {
         self.limits.end_pass();
-        if let Some(priorities) = &mut self.priorities {
-            priorities.release_copies();
-        }
         if self.reads_nothing_again() {
             self.sources.iter_mut().for_each(Source::close_again);
         }

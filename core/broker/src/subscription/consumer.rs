@@ -53,6 +53,7 @@ impl Consumer {
         let (pull, acks, consumed, drops) = self.subscription.locked(|state| {
             state.begin_round(now_ms, limits.as_ref(), &mut after.loads);
             let pull = state.pull(self.slot, &self.spec, messages_max, bytes_max, into, after);
+            state.release_copies();
             let acked = std::mem::take(&mut after.acked);
             let acks = if acked.is_empty() { Vec::new() } else { state.settle(acked) };
             let consumed = state.spill_consumed();

@@ -27,7 +27,7 @@ const INDEXED_MAX: u64 = 20_000_000;
 /// Messages that are read for the index at a time, under the subscription's lock.
 const SLICE_MAX: usize = 4096;
 
-/// Messages, and bytes of them, that are kept from the index to the end of the pull.
+/// Messages, and bytes of them, that are kept from the index to the end of the pull or check.
 const COPIES_MAX: usize = 4096;
 const COPIES_BYTES_MAX: usize = 1024 * 1024;
 
@@ -128,8 +128,7 @@ impl Priorities {
         }
     }
 
-    /// Releases what was kept for this pull.
-    pub(super) fn release_copies(&mut self) {
+    fn release_copies(&mut self) {
         self.copies_bytes = 0;
         if !self.copies.is_empty() {
             self.copies.clear();
@@ -231,11 +230,17 @@ impl State {
         priorities.progress = Progress::More;
     }
 
-    /// Indexes all that arrived and is in memory.
-    pub(super) fn index_all(&mut self, loads: &mut Vec<Load>) {
-        while self.is_indexing() {
-            self.index(loads);
+    /// Releases what was kept for this pull or check.
+    pub(super) fn release_copies(&mut self) {
+        if let Some(priorities) = &mut self.priorities {
+            priorities.release_copies();
         }
+    }
+
+    /// Messages that are kept for this pull or check.
+    #[cfg(test)]
+    pub(super) fn copies(&self) -> usize {
+        self.priorities.as_ref().map_or(0, |priorities| priorities.copies.len())
     }
 
     /// The next message by priority; see [`next_unchecked`](Self::next_unchecked).

@@ -82,9 +82,6 @@ impl State {
             return Pull::default();
         }
         let limit = messages_max.min(share);
-        if spec.passive {
-            self.index_all(&mut after.loads);
-        }
         let (mut count, mut bytes) = (0, 0);
         let mut dry = false;
         while count < limit && bytes < bytes_max {
@@ -102,9 +99,6 @@ impl State {
             into.push(delivery);
         }
         self.slots.give(slot, count as u64);
-        if let Some(priorities) = &mut self.priorities {
-            priorities.release_copies();
-        }
         if self.reads_nothing_again() {
             self.sources.iter_mut().for_each(Source::close_again);
         }

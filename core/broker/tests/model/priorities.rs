@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::fixture::*;
 use inver_broker::message::Property;
 use inver_broker::{
-    BrokerConfig, Consumer, DeliveryId, HeaderWriter, Mailbox, Namespace, QueueLimits, QueueSpec, Value,
+    BrokerConfig, Consumer, ConsumerSpec, DeliveryId, HeaderWriter, Mailbox, Namespace, QueueLimits,
+    QueueSpec, Value,
 };
 use proptest::prelude::*;
 
@@ -257,4 +258,26 @@ async fn a_queue_in_memory_spills_and_loses_nothing() {
     assert_eq!(got[0], 3, "the highest of those in memory");
     got.sort_unstable();
     assert!(got.into_iter().eq(0..500));
+}
+
+/// One pull read all that had arrived.
+#[tokio::test]
+async fn one_who_asks_once_reads_a_part_of_a_long_queue_at_a_time() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let q = declare(&ns, "q", spec(true, QueueLimits::default()));
+    for from in (0..10_000).step_by(1000) {
+        publish_all(
+            &ns,
+            &(from..from + 1000).map(|number| (number, Some((number % 6) as u8))).collect::<Vec<_>>(),
+        );
+    }
+    let spec = ConsumerSpec { passive: true, ..ConsumerSpec::new(Mailbox::new(), 1) };
+    let mut getter = q.subscription().attach(spec).unwrap();
+    let mut got = Vec::new();
+    assert!(getter.pull(1, usize::MAX, &mut got).more && got.is_empty());
+    while got.is_empty() {
+        assert!(getter.pull(1, usize::MAX, &mut got).more);
+    }
+    assert_eq!(values(&got), ["5"]);
 }

@@ -85,6 +85,8 @@ impl Channel {
                 shared.halt = Some(Halt::ColdRead(self.at(slot).token()));
                 return Ok(Outcome::Retry);
             }
+            // In the next turn: this pull read as much of the queue as one may.
+            None if pull.more => return Ok(Outcome::Retry),
             None if pull.cancelled => {
                 self.drop_getter(slot);
                 return Err(Refusal::no_such("queue", &name, shared.vhost()));

@@ -362,3 +362,19 @@ fn a_method_that_settles_very_many_deliveries_goes_on_in_the_next_turns() {
     client.ack(last, true);
     client.expect_close("ChannelClose", "unknown delivery tag");
 }
+
+/// More than one pull reads has to be put in order before the first message is known.
+#[test]
+fn a_get_finds_the_first_message_of_a_long_queue_with_priorities() {
+    let server = Server::start();
+    let mut client = server.client();
+    let arguments = table(&[("x-max-priority", Value::I32(5))]);
+    client.declare_with("q", true, Table::of(&arguments));
+    for n in 0..10_000 {
+        let properties = Properties { priority: Some((n % 5) as u8), ..Properties::default() };
+        client.publish_with(1, "", "q", false, &properties, b"later");
+    }
+    let properties = Properties { priority: Some(5), ..Properties::default() };
+    client.publish_with(1, "", "q", false, &properties, b"first");
+    assert_eq!(client.get("q", true).expect("it is not empty").body, b"first");
+}

@@ -148,3 +148,19 @@ async fn a_full_queue_in_memory_spills_a_batch_as_it_was_stored() {
     .await;
     assert!(got.iter().all(|d| d.record.value.as_ref().is_some_and(|value| value.len() == 100_000)));
 }
+
+/// They stayed until the next pull: a megabyte a queue.
+#[test]
+fn a_check_or_a_pull_that_ends_early_keeps_no_messages_of_the_index() {
+    let fixture = Fixture::new();
+    let queue = fixture.queue(fixture.create(), QueueLimits::default());
+    queue.subscription.order_by_priority(5);
+    let copies = || queue.subscription.locked(|state| state.copies());
+    fixture.append(&queue, 1, 10, 100);
+    assert_eq!(queue.subscription.depth().ready, 10);
+    assert_eq!(copies(), 0);
+    fixture.append(&queue, 1, 10, 100);
+    let mut consumer = queue.subscription.attach(ConsumerSpec::new(Mailbox::new(), 1)).unwrap();
+    consumer.pull(0, usize::MAX, &mut Vec::new());
+    assert_eq!(copies(), 0);
+}
