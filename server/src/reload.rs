@@ -24,7 +24,7 @@ use crate::otlp;
 const REQUESTS_MAX: usize = 16;
 
 /// Keys that a reload applies; of the others it says that they need a restart.
-const LIVE: [&str; 28] = [
+const LIVE: [&str; 29] = [
     "users",
     "jwt",
     "permissions",
@@ -48,6 +48,7 @@ const LIVE: [&str; 28] = [
     "limits.retained_messages_max",
     "limits.retained_bytes_max",
     "limits.committed_offsets_max",
+    "limits.undelivered_messages_max",
     "limits.address_levels_max",
     "limits.address_bytes_max",
     "limits.policies_max",

@@ -46,9 +46,11 @@ impl DropSink for DeadLetterer {
             return from.ack_dropped(dropped.iter().map(|d| d.id).collect());
         };
         let keeps = from.keeps_undelivered();
+        let held_max = publisher.namespace().limits().undelivered_messages_max;
         let mut headers = HeaderWriter::default();
         let (mut ids, mut published, mut completion) = (Vec::new(), 0, Completion::Now);
-        let mut held = Vec::new();
+        // How many of them were held before the present entry, and where that begins.
+        let (mut held, mut held_before, mut begin) = (Vec::new(), 0, 0);
         for (i, d) in dropped.iter().enumerate() {
             let is_published = publish(from, d, &to, &mut headers, &mut publisher, keeps);
             published += u64::from(is_published);
@@ -64,13 +66,21 @@ impl DropSink for DeadLetterer {
                 } else if !is_seeded(Bug::KeepDeadLettered) {
                     publisher.attach(|entry| from.ack_dropped_in(ids, entry));
                 }
-                completion = completion.and(publisher.flush_batch()?);
+                let flushed = publisher.flush_batch();
+                if flushed.is_err() && keeps {
+                    // Nothing of this entry and of those behind it left the queue.
+                    held.truncate(held_before);
+                    held.extend(dropped.iter().skip(begin));
+                    from.hold(&held, held_max);
+                }
+                completion = completion.and(flushed?);
+                (held_before, begin) = (held.len(), i + 1);
             }
         }
         let counters = &from.context().counters;
         counters.dead_lettered.increment(published);
         counters.dropped.increment((dropped.len() - held.len()) as u64 - published);
-        from.hold(&held);
+        from.hold(&held, held_max);
         Ok(completion)
     }
 

@@ -339,13 +339,13 @@ impl Publisher {
                 route = Arc::new(Route { set: Arc::new(route.set.without(&left_out)), ..(*route).clone() });
             }
         }
-        if to_all && route.set.queues.iter().any(|queue| self.is_refused_by(queue)) {
-            return Ok(Routed { destinations, refused: true });
-        }
         let mut is_refused = route.lacks_capture;
         if route.set.queues.iter().any(|q| q.has_limits() || message.headers.expires_ms.is_some()) {
-            let refusing = self.apply_limits(&route.set, message);
+            let refusing = self.apply_limits(&route.set, message, to_all);
             if !refusing.is_empty() {
+                if to_all {
+                    return Ok(Routed { destinations, refused: true });
+                }
                 accepting = Some(Arc::new(route.set.without(&refusing)));
                 is_refused = true;
             }
@@ -527,16 +527,24 @@ impl Publisher {
         queue.bounds().overflow != Overflow::DropHead && queue.is_full(self.write_batch.messages_for(queue))
     }
 
-    /// Notes the checks that the queues' limits need; returns the queues that refuse the message.
-    fn apply_limits(&mut self, set: &ReceiverSet, message: &Message<'_>) -> Vec<Arc<Queue>> {
+    /// Notes the checks that the queues' limits need; returns the queues that refuse the message. With `to_all`, no queue
+    /// takes it then.
+    fn apply_limits(&mut self, set: &ReceiverSet, message: &Message<'_>, to_all: bool) -> Vec<Arc<Queue>> {
         let mut refusing = Vec::new();
+        if to_all {
+            refusing.extend(set.queues.iter().filter(|queue| self.is_refused_by(queue)).cloned());
+            if !refusing.is_empty() {
+                return refusing;
+            }
+        }
         for queue in &set.queues {
             let limits = queue.bounds();
             let by_queue = limits.message_ttl_ms.map(|ttl| message.timestamp_ms.saturating_add_unsigned(ttl));
             let expires_ms = message.headers.expires_ms.into_iter().chain(by_queue).min();
             let length_ms =
                 limits.bounds_length().then(|| message.timestamp_ms.saturating_add(LENGTH_CHECK_MS));
-            if self.is_refused_by(queue) {
+            // Asked once: a queue that fills up meanwhile must not refuse what others were given.
+            if !to_all && self.is_refused_by(queue) {
                 if limits.overflow == Overflow::RejectPublishDeadLetter {
                     queue.subscription().refuse(message);
                 }

@@ -262,14 +262,14 @@ impl Queue {
         let had_ttl = self.has_ttl.swap(false, Ordering::AcqRel);
         let limits = self.bounds();
         let expire = had_ttl || limits.message_ttl_ms.is_some() || limits.deliveries_max.is_some();
-        let LimitsChecked { depth, next, dropped } = self.subscription.check(now_ms, expire);
+        let LimitsChecked { depth, next, retry_ms, dropped } = self.subscription.check(now_ms, expire);
         if had_ttl && next != NextCheck::Never {
             self.has_ttl.store(true, Ordering::Release);
         }
         if dropped > 0 {
             self.idle_checks.store(0, Ordering::Relaxed);
         }
-        let mut next_ms = self.next_check(next, now_ms);
+        let mut next_ms = self.next_check(next, now_ms).into_iter().chain(retry_ms).min();
         if let Some(expires) = limits.expires_after_ms {
             if depth.consumers > 0 {
                 self.touch();

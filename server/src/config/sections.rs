@@ -325,6 +325,9 @@ section! {
         pub(crate) retained_bytes_max: u64 = model().limits.retained_bytes_max => bytes(KIB..=TIB),
         /// Committed offsets of consumer groups, one per partition.
         pub(crate) committed_offsets_max: usize = model().limits.committed_offsets_max => count(1..=MANY),
+        /// Dead letters without a receiver that a queue with at-least-once dead-lettering keeps; beyond it messages neither
+        /// expire nor are dropped for their deliveries, and rejected ones are delivered again.
+        pub(crate) undelivered_messages_max: usize = model().limits.undelivered_messages_max => count(1..=MANY),
         /// Levels of an address in the hub, of a routing key and of a pattern over them, of every protocol.
         pub(crate) address_levels_max: usize = model().limits.address_levels_max => count(1..=65_535),
         /// Bytes of an address in the hub, of a routing key and of a pattern over them.
@@ -423,6 +426,7 @@ impl Limits {
             retained_values_max: self.retained_messages_max,
             retained_bytes_max: self.retained_bytes_max,
             committed_offsets_max: self.committed_offsets_max,
+            undelivered_messages_max: self.undelivered_messages_max,
             address_levels_max: self.address_levels_max,
             address_bytes_max: self.address_bytes_max,
             policies_max: self.policies_max,

@@ -32,6 +32,8 @@ pub(crate) struct Checked {
     pub(crate) depth: Depth,
     /// When to check again.
     pub(crate) next: NextCheck,
+    /// When dead letters without a receiver are published again, if there are any.
+    pub(crate) retry_ms: Option<i64>,
     /// Messages dropped.
     pub(crate) dropped: u64,
 }
@@ -40,6 +42,7 @@ pub(crate) struct Checked {
 pub(super) struct Round {
     depth: Depth,
     next: NextCheck,
+    retry_ms: Option<i64>,
     drops: RoundDrops,
     loads: Vec<Load>,
     is_full: bool,
@@ -132,21 +135,23 @@ impl Subscription {
         for _ in 0..rounds_max {
             if dead_letters && !self.context.log.has_room() {
                 // Dead letters would pile up in memory before the log.
-                return Checked { depth: self.counts(), next: NextCheck::Soon, dropped };
+                let (depth, retry_ms) = self.locked(|state| (state.depth(), state.retry_ms(now_ms)));
+                return Checked { depth, next: NextCheck::Soon, retry_ms, dropped };
             }
             let round = self.locked(|state| state.check_round(now_ms, limits.as_ref(), scope));
             round.loads.into_iter().for_each(|load| load.spawn(self));
             let progress = self.settle_drops(round.drops);
             dropped += progress;
+            let Round { depth, retry_ms, .. } = round;
             if !round.is_full {
-                return Checked { depth: round.depth, next: round.next, dropped };
+                return Checked { depth, next: round.next, retry_ms, dropped };
             }
             if progress == 0 {
                 // Another thread is dead-lettering as many as one round drops.
-                return Checked { depth: round.depth, next: NextCheck::Soon, dropped };
+                return Checked { depth, next: NextCheck::Soon, retry_ms, dropped };
             }
         }
-        Checked { depth: self.counts(), next: NextCheck::Now, dropped }
+        Checked { depth: self.counts(), next: NextCheck::Now, retry_ms: None, dropped }
     }
 
     /// Acknowledges and dead-letters what was dropped under the lock. Returns how many messages that were.
@@ -194,7 +199,7 @@ impl State {
     pub(super) fn check_round(&mut self, now_ms: i64, limits: Option<&QueueBounds>, scope: Scope) -> Round {
         let mut loads = Vec::new();
         let is_within_length = self.begin_round(now_ms, limits, &mut loads);
-        let retry = if scope == Scope::Depth { None } else { self.retry_undelivered(&mut loads) };
+        let retry_ms = if scope == Scope::Depth { None } else { self.retry_undelivered(&mut loads) };
         let next = match scope {
             _ if !is_within_length => None,
             Scope::Depth => None,
@@ -208,9 +213,13 @@ impl State {
         } else if scope != Scope::Depth || !is_within_length {
             self.read_on(&mut loads);
         }
+        if self.is_retrying() {
+            // The retry goes on at the end of its load, whatever the pass does.
+            self.limits.awaits_load = self.sources.iter().any(Source::is_loading);
+        }
         self.release_copies();
-        let next = if is_empty { NextCheck::Never } else { next.unwrap_or(NextCheck::Soon).or_by(retry) };
-        Round { depth: self.depth(), next, drops: self.take_drops(), loads, is_full }
+        let next = if is_empty { NextCheck::Never } else { next.unwrap_or(NextCheck::Soon) };
+        Round { depth: self.depth(), next, retry_ms, drops: self.take_drops(), loads, is_full }
     }
 
     /// Begins a round: sets the time and the limits, and drops what is over the length limits. Whether no message is
@@ -348,6 +357,8 @@ impl State {
         self.put_peeked(head);
         self.wake_waiting();
         Some(match expires_ms {
+            // It stays because its dead letter could not be kept.
+            Some(at) if at <= self.limits.now_ms && self.is_undelivered_full() => NextCheck::Later,
             Some(at) if at <= self.limits.now_ms => NextCheck::At(at.saturating_add(GRACE_MS)),
             Some(at) => NextCheck::At(at),
             None => {

@@ -317,19 +317,8 @@ pub(crate) enum NextCheck {
     At(i64),
     /// Its first message is not readable yet.
     Soon,
-    /// Its first message never expires; those behind it may.
+    /// Its first message does not expire; those behind it may.
     Later,
     /// It is empty.
     Never,
-}
-
-impl NextCheck {
-    /// At this time, if not before.
-    pub(super) fn or_by(self, at_ms: Option<i64>) -> NextCheck {
-        match (self, at_ms) {
-            (NextCheck::At(own), Some(at_ms)) => NextCheck::At(own.min(at_ms)),
-            (NextCheck::Soon | NextCheck::Later | NextCheck::Never, Some(at_ms)) => NextCheck::At(at_ms),
-            (own, _) => own,
-        }
-    }
 }

@@ -94,7 +94,8 @@ impl State {
     ) -> Option<Delivery> {
         while !self.limits.is_round_full() {
             let (delivery, reason) = self.next_unchecked(read_bytes, loads)?;
-            match reason.or_else(|| self.limits.drop_reason(&delivery)) {
+            let over_limit = || self.limits.drop_reason(&delivery).filter(|_| !self.is_undelivered_full());
+            match reason.or_else(over_limit) {
                 None => return Some(delivery),
                 Some(reason) => self.limits.drop_message(delivery.id, delivery.record, reason),
             }

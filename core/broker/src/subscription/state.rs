@@ -187,7 +187,9 @@ impl State {
 
     /// Whether no message waits that is read again.
     pub(super) fn reads_nothing_again(&self) -> bool {
-        self.requeued.is_empty() && self.priorities.as_ref().is_none_or(|priorities| priorities.len() == 0)
+        self.requeued.is_empty()
+            && self.priorities.as_ref().is_none_or(|priorities| priorities.len() == 0)
+            && !self.is_retrying()
     }
 
     pub(super) fn dropped(&self) -> u64 {

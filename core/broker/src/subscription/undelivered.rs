@@ -1,6 +1,9 @@
 //! Dead letters without a receiver, in a queue that keeps them: they count as waiting, no consumer gets them, and they are
 //! published again from time to time.
 //!
+//! Where there are as many as there may be, messages neither expire nor are dropped for their deliveries, and a rejected one
+//! waits again for consumers: no message is lost, and no memory taken for it.
+//!
 //! Nothing of this is in the log, where such a message is one that was not acknowledged: after a restart it is in the queue
 //! as any other.
 
@@ -8,10 +11,12 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use inver_storage::Offset;
+
 use super::drops::Dropped;
 use super::sizes::value_bytes;
-use super::source::READ_BYTES;
-use super::state::{Load, State};
+use super::source::{READ_BYTES, Source};
+use super::state::{Load, Requeued, State};
 use super::{DeliveryId, Subscription};
 use crate::spec::DropReason;
 
@@ -23,10 +28,14 @@ const PAUSE_MS: (i64, i64) = (250, 30_000);
 pub(super) struct Undelivered {
     /// Why each was dropped, and the bytes of its value.
     messages: BTreeMap<DeliveryId, (DropReason, u32)>,
+    /// How many there may be.
+    messages_max: usize,
     /// The last one that was tried: the others are tried first.
     tried: Option<DeliveryId>,
     retry_ms: i64,
     pause_ms: i64,
+    /// A retry goes on once the next one is read.
+    is_reading: bool,
 }
 
 impl Undelivered {
@@ -36,6 +45,10 @@ impl Undelivered {
 
     pub(super) fn into_ids(self) -> impl Iterator<Item = DeliveryId> {
         self.messages.into_keys()
+    }
+
+    fn is_full(&self) -> bool {
+        self.messages.len() >= self.messages_max
     }
 
     /// The next one to try.
@@ -53,53 +66,88 @@ impl Subscription {
         self.locked(|state| state.keeps_undelivered)
     }
 
-    /// Keeps dead letters without a receiver.
-    pub(crate) fn hold(self: &Arc<Self>, dropped: &[&Dropped]) {
+    /// Keeps dead letters without a receiver, `messages_max` at most; those beyond wait for consumers again.
+    pub(crate) fn hold(self: &Arc<Self>, dropped: &[&Dropped], messages_max: usize) {
         if dropped.is_empty() {
             return;
         }
         let now_ms = self.context().clock.steady_ms();
-        self.locked(|state| state.hold(dropped, now_ms));
+        self.locked(|state| state.hold(dropped, messages_max, now_ms));
         self.recheck();
     }
 }
 
 impl State {
-    fn hold(&mut self, dropped: &[&Dropped], now_ms: i64) {
+    fn hold(&mut self, dropped: &[&Dropped], messages_max: usize, now_ms: i64) {
         if self.closed {
             return;
         }
-        let undelivered = self.undelivered.get_or_insert_default();
+        let mut undelivered = self.undelivered.take().unwrap_or_default();
+        undelivered.messages_max = messages_max;
         for Dropped { id, record, reason } in dropped {
             let value_bytes = value_bytes(record);
+            if undelivered.is_full() {
+                self.wait_again(*id, value_bytes, *reason);
+                continue;
+            }
             undelivered.messages.insert(*id, (*reason, value_bytes));
             self.limits.bytes.add(value_bytes);
         }
         if undelivered.retry_ms <= now_ms {
             undelivered.pause_ms = (undelivered.pause_ms * 2).clamp(PAUSE_MS.0, PAUSE_MS.1);
             undelivered.retry_ms = now_ms + undelivered.pause_ms;
+            undelivered.is_reading = false;
         }
+        self.undelivered = Some(undelivered);
+        self.wake_waiting();
+    }
+
+    /// Makes a dropped message wait in its old place.
+    fn wait_again(&mut self, id: DeliveryId, value_bytes: u32, reason: DropReason) {
+        let cursor = self.sources.get(id.partition as usize).and_then(Source::cursor);
+        let counted = cursor.map_or(0, |cursor| cursor.delivery_count(Offset(id.offset)));
+        let redelivered = counted + u32::from(reason == DropReason::Rejected);
+        self.put_back(id, Requeued { redelivered, value_bytes, rank: 0, drop_reason: None });
+    }
+
+    /// Whether no more dead letters without a receiver can be kept.
+    pub(super) fn is_undelivered_full(&self) -> bool {
+        self.undelivered.as_ref().is_some_and(|undelivered| undelivered.is_full())
+    }
+
+    /// Whether a retry goes on once it has read the next message.
+    pub(super) fn is_retrying(&self) -> bool {
+        self.undelivered.as_ref().is_some_and(|undelivered| undelivered.is_reading)
+    }
+
+    /// When they are tried next, if that cannot be now.
+    pub(super) fn retry_ms(&self, now_ms: i64) -> Option<i64> {
+        Some(self.undelivered.as_ref()?.retry_ms.max(now_ms + PAUSE_MS.0))
     }
 
     /// Drops them again, as many as one round does, once it is time. Returns when that is, while there are any.
     pub(super) fn retry_undelivered(&mut self, loads: &mut Vec<Load>) -> Option<i64> {
         let now_ms = self.limits.now_ms;
-        let due = self.undelivered.as_ref()?.retry_ms;
-        if now_ms < due {
-            return Some(due);
+        let undelivered = self.undelivered.as_ref()?;
+        if undelivered.retry_ms > now_ms {
+            return Some(undelivered.retry_ms);
         }
-        let mut left = self.undelivered.as_ref()?.messages.len();
+        let mut left = undelivered.messages.len();
+        if left == 0 {
+            // None of those that were tried came back. Until now it knew the pause.
+            self.undelivered = None;
+            return None;
+        }
         while left > 0 && !self.limits.is_round_full() {
             left -= 1;
             let (id, reason, value_bytes) = self.undelivered.as_ref()?.next()?;
             let mut gone = false;
             let taken = self.read_again(id, READ_BYTES, loads, &mut gone);
-            if taken.is_none() && !gone {
-                // The check is repeated at the end of the load.
-                self.limits.awaits_load = true;
-                return Some(now_ms + PAUSE_MS.0);
-            }
             let undelivered = self.undelivered.as_mut()?;
+            undelivered.is_reading = taken.is_none() && !gone;
+            if undelivered.is_reading {
+                break;
+            }
             undelivered.messages.remove(&id);
             undelivered.tried = Some(id);
             self.limits.bytes.subtract(value_bytes);
@@ -107,6 +155,6 @@ impl State {
                 self.limits.drop_message(id, record, reason);
             }
         }
-        Some(now_ms + PAUSE_MS.0)
+        self.retry_ms(now_ms)
     }
 }

@@ -15,7 +15,7 @@ use inver_storage::medium::fake::{FakeMedium, Fault};
 use inver_storage::{BatchBuilder, Log, LogOptions, Offset, SubmitError, SystemClock};
 
 /// Fails the next write and waits until the log has noticed.
-async fn fail(log: &Log, medium: &FakeMedium, broker: &Broker) {
+pub(crate) async fn fail(log: &Log, medium: &FakeMedium, broker: &Broker) {
     medium.schedule(0, Fault::Fail(ErrorKind::StorageFull));
     let lsn = broker.put_state("t", b"k", Bytes::from_static(b"v")).expect("accepted before the failure");
     log.wait_committed(lsn).await.expect_err("the write failed");

@@ -1,9 +1,15 @@
 //! Dead letters without a receiver, in queues that keep them until there is one.
 
+use std::sync::Arc;
+
 use crate::fixture::*;
+use crate::refused::fail;
 use inver_broker::{
-    BindDestination, ConsumerSpec, DeadLetter, ExchangeSpec, Mailbox, Overflow, QueueLimits, QueueSpec, Value,
+    BindDestination, Broker, BrokerConfig, ConsumerSpec, DeadLetter, ExchangeSpec, Mailbox, Overflow,
+    QueueLimits, QueueSpec, Value,
 };
+use inver_storage::medium::fake::FakeMedium;
+use inver_storage::{Log, LogOptions, SystemClock};
 
 fn at_least_once(exchange: &str) -> QueueSpec {
     let text = |text: &str| Value::Text(text.as_bytes().to_vec());
@@ -104,4 +110,25 @@ async fn an_undelivered_dead_letter_survives_a_restart_and_counts_against_the_le
     let q = fixture.namespace().queue("q").unwrap();
     let (mailbox, mut consumer) = attach(q.subscription());
     assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["a"]);
+}
+
+/// It was neither with a consumer nor in the queue until the next restart.
+#[tokio::test]
+async fn dead_letters_that_the_log_rejects_stay_in_the_queue() {
+    let medium = FakeMedium::new(7);
+    let log = Log::open_on(Arc::new(medium.clone()), Arc::new(SystemClock), LogOptions::default()).unwrap();
+    let broker = Broker::open(log.clone(), BrokerConfig::default()).unwrap();
+    let ns = broker.default_namespace();
+    let q = declare(&ns, "q", at_least_once("dlx"));
+    declare(&ns, "dead", durable(QueueLimits::default()));
+    ns.declare_exchange("dlx", durable_exchange()).unwrap();
+    ns.bind("dlx", BindDestination::Queue("dead"), b"k", &Default::default()).unwrap();
+    for value in ["a", "b"] {
+        publish(&ns, queue("q"), value);
+    }
+    let (mailbox, mut consumer) = attach(q.subscription());
+    let got = take(&mailbox, &mut consumer, 2).await;
+    fail(&log, &medium, &broker).await;
+    consumer.reject(&[got[0].id, got[1].id]).unwrap_err();
+    assert_eq!((q.counts().ready, q.counts().unacked), (2, 0));
 }

@@ -146,6 +146,8 @@ pub(super) struct Calls {
     pub(super) checks: AtomicUsize,
     /// Runs before each call is recorded.
     pub(super) before_drop: Mutex<Option<Box<dyn FnMut() + Send>>>,
+    /// So many are kept as dead letters without a receiver, instead of being acknowledged.
+    pub(super) keeps: Mutex<Option<usize>>,
     wanted: AtomicBool,
     wake: Notify,
 }
@@ -218,6 +220,10 @@ impl DropSink for Calls {
             before_drop();
         }
         self.dropped.lock().extend(dropped.iter().map(|d| (d.id.offset, d.reason)));
+        if let Some(max) = *self.keeps.lock() {
+            from.hold(&dropped.iter().collect::<Vec<_>>(), max);
+            return Ok(Completion::Now);
+        }
         from.ack_dropped(dropped.iter().map(|d| d.id).collect())
     }
 

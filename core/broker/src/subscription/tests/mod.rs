@@ -9,3 +9,4 @@ mod limits_model;
 mod locking;
 mod rejected_writes;
 mod sources;
+mod undelivered;
