@@ -81,7 +81,8 @@ class Bystander:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    broker = Broker(tmp_path_factory.mktemp("bystander")).start()
+    # As large as the broker accepts: compressed, a batch of tiny records is above the default.
+    broker = Broker(tmp_path_factory.mktemp("bystander"), {"INVER_KAFKA_MESSAGE_BYTES_MAX": "16 MiB"}).start()
     bystander = Bystander(broker)
     yield broker, bystander
     bystander.end()

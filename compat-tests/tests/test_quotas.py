@@ -418,8 +418,9 @@ def test_every_response_tells_the_request_time_that_is_owed(own_broker, unique):
     broker = own_broker()
     set_quota(broker, "--client-id", "busy", "--request-time-percent", "0.001")
     client = KafkaClient(broker.kafka_port, "busy")
+    # What the first one takes may be within the quota of a second.
     waits = [client.list_groups_throttle_ms() for _ in range(3)]
-    assert waits[0] > 0, waits
+    assert all(wait > 0 for wait in waits[1:]), waits
     assert KafkaClient(broker.kafka_port, "other").list_groups_throttle_ms() == 0
 
 
