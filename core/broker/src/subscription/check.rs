@@ -70,14 +70,11 @@ impl Subscription {
     /// Changes the limits of the queue that it belongs to. They hold for what is in it already, from its next check on.
     pub(crate) fn set_limits(&self, limits: &QueueLimits) {
         let Some(owner) = self.owner.get() else { return };
-        if limits.bytes_max.is_some() {
+        let counted = owner.limits.bounds().is_some_and(|had| had.bytes_max.is_some());
+        if limits.bytes_max.is_some() && !counted {
             self.count_bytes(true);
         }
         owner.limits.set(limits);
-        if limits.bounds() == QueueBounds::default() {
-            // Rounds without limits do not set them.
-            self.locked(|state| state.limits.set(&QueueBounds::default()));
-        }
     }
 
     fn count_bytes(&self, in_use: bool) {
@@ -129,11 +126,11 @@ impl Subscription {
     }
 
     pub(super) fn enforce(self: &Arc<Self>, now_ms: i64, scope: Scope, rounds_max: usize) -> Checked {
-        let limits = self.limits();
-        let dead_letters = limits.is_some_and(|limits| limits.dead_letters);
         let mut dropped = 0;
         for _ in 0..rounds_max {
-            if dead_letters && !self.context.log.has_room() {
+            // A policy may change them between rounds.
+            let limits = self.limits();
+            if limits.is_some_and(|limits| limits.dead_letters) && !self.context.log.has_room() {
                 // Dead letters would pile up in memory before the log.
                 let (depth, retry_ms) = self.locked(|state| (state.depth(), state.retry_ms(now_ms)));
                 return Checked { depth, next: NextCheck::Soon, retry_ms, dropped };
@@ -232,8 +229,8 @@ impl State {
     ) -> bool {
         self.limits.now_ms = now_ms;
         self.index(loads);
+        self.limits.set(limits.unwrap_or(&QueueBounds::default()));
         let Some(limits) = limits else { return true };
-        self.limits.set(limits);
         if limits.bytes_max.is_some() && !self.estimate_bytes(loads) {
             return false;
         }

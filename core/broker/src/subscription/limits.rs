@@ -81,13 +81,13 @@ pub(super) struct ByteCounter {
 }
 
 impl ByteCounter {
-    /// Starts counting, if it does not count yet. In use: messages may be on their way that were not counted.
+    /// Starts counting, also again. In use: messages may be on their way that were not counted.
     pub(super) fn start(&mut self, uncounted: u64, in_use: bool) -> Arc<AtomicI64> {
-        if self.bytes.is_none() {
-            self.uncounted = uncounted;
-            self.is_estimate = in_use;
-        }
-        self.bytes.get_or_insert_default().clone()
+        let bytes = self.bytes.get_or_insert_default().clone();
+        bytes.store(0, Ordering::Relaxed);
+        self.uncounted = uncounted;
+        self.is_estimate = in_use;
+        bytes
     }
 
     pub(super) fn is_counting(&self) -> bool {

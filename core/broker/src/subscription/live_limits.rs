@@ -1,10 +1,10 @@
 //! The limits of a queue as they are now: what it was declared with, and what policies make of it.
 //!
-//! They are read for every message, without a lock: each of them is an atomic. Who reads while they change may see some of
-//! the new ones and some of the old ones, as if the message had come a moment earlier or later.
+//! They are read for every message, without a lock: each of them is an atomic, and a version around them tells a reader that
+//! they changed meanwhile, so that it reads again: a mixture of old and new ones might drop what neither drops.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 
 use parking_lot::RwLock;
 
@@ -14,6 +14,8 @@ use crate::spec::{DeadLetter, Overflow, QueueBounds, QueueLimits};
 #[derive(Default)]
 pub(super) struct LiveLimits {
     is_limited: AtomicBool,
+    /// Odd while they change.
+    version: AtomicU64,
     dead_letters: AtomicBool,
     overflow: AtomicU8,
     /// One more than the limit, so that 0 stands for none.
@@ -32,8 +34,12 @@ impl LiveLimits {
         live
     }
 
-    /// Changes them.
+    /// Changes them; one thread at a time.
     pub(super) fn set(&self, limits: &QueueLimits) {
+        let exchange = limits.dead_letter.clone().map(Arc::new);
+        let mut dead_letter = self.dead_letter.write();
+        self.version.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::Release);
         let put = |to: &AtomicU64, limit: Option<u64>| {
             to.store(limit.map_or(0, |limit| limit.saturating_add(1)), Ordering::Relaxed);
         };
@@ -43,13 +49,11 @@ impl LiveLimits {
         put(&self.bytes_max, limits.bytes_max);
         put(&self.deliveries_max, limits.deliveries_max.map(u64::from));
         self.overflow.store(limits.overflow as u8, Ordering::Relaxed);
-        // Before the flag: who reads that finds the exchange.
-        let mut dead_letter = self.dead_letter.write();
-        if dead_letter.as_deref() != limits.dead_letter.as_ref() {
-            *dead_letter = limits.dead_letter.clone().map(Arc::new);
+        self.dead_letters.store(exchange.is_some(), Ordering::Relaxed);
+        if *dead_letter != exchange {
+            *dead_letter = exchange;
         }
-        drop(dead_letter);
-        self.dead_letters.store(limits.dead_letter.is_some(), Ordering::Release);
+        self.version.fetch_add(1, Ordering::Release);
         self.is_limited.store(limits.bounds() != QueueBounds::default(), Ordering::Release);
     }
 
@@ -58,16 +62,28 @@ impl LiveLimits {
         if !self.is_limited.load(Ordering::Acquire) {
             return None;
         }
+        loop {
+            let version = self.version.load(Ordering::Acquire);
+            let bounds = self.read();
+            fence(Ordering::Acquire);
+            if version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version {
+                return Some(bounds);
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn read(&self) -> QueueBounds {
         let get = |of: &AtomicU64| of.load(Ordering::Relaxed).checked_sub(1);
-        Some(QueueBounds {
+        QueueBounds {
             message_ttl_ms: get(&self.message_ttl_ms),
             expires_after_ms: get(&self.expires_after_ms),
             messages_max: get(&self.messages_max),
             bytes_max: get(&self.bytes_max),
             overflow: Overflow::numbered(self.overflow.load(Ordering::Relaxed)),
             deliveries_max: get(&self.deliveries_max).map(|max| u32::try_from(max).unwrap_or(u32::MAX)),
-            dead_letters: self.dead_letters.load(Ordering::Acquire),
-        })
+            dead_letters: self.dead_letters.load(Ordering::Relaxed),
+        }
     }
 
     /// Whether there are any.
@@ -84,6 +100,24 @@ impl LiveLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reader_sees_no_mixture() {
+        let dead_letter = Some(DeadLetter { exchange: "x".into(), routing_key: None });
+        let one = QueueLimits { messages_max: Some(10), dead_letter, ..QueueLimits::default() };
+        let overflow = Overflow::RejectPublish;
+        let other = QueueLimits { messages_max: Some(20), overflow, ..QueueLimits::default() };
+        let live = LiveLimits::new(&one);
+        let allowed = [Some(one.bounds()), Some(other.bounds())];
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| (0..100_000).all(|_| allowed.contains(&live.bounds())));
+            while !reader.is_finished() {
+                live.set(&other);
+                live.set(&one);
+            }
+            assert!(reader.join().unwrap());
+        });
+    }
 
     #[test]
     fn limits_are_read_as_they_were_set() {
