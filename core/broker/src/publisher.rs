@@ -463,7 +463,10 @@ impl Publisher {
             return Ok(Completion::Now);
         }
         let flushed = self.submit();
-        for PendingCheck { queue, at_ms, ttl, .. } in self.checks.drain(..) {
+        for PendingCheck { queue, at_ms, ttl, counted_bytes, .. } in self.checks.drain(..) {
+            if flushed.is_err() {
+                queue.subscription().subtract_bytes(counted_bytes);
+            }
             queue.check_new(at_ms, ttl);
         }
         if !self.spans.is_empty() {

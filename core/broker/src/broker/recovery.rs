@@ -132,6 +132,7 @@ fn recover_topology(parts: &Parts, by_id: &ById) -> Result<(), BrokerError> {
         namespace.recover_policy(&key, decode(rows::POLICIES, &row)?);
         Ok(())
     })?;
+    by_id.values().for_each(|sessions| sessions.namespace().recovered_policies());
     each_in_namespace(log, rows::TOPICS, by_id, |namespace, key, row| {
         is_whole &= namespace.recover_topic(&text(&key), &decode(rows::TOPICS, &row)?);
         Ok(())

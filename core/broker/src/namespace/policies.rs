@@ -49,7 +49,12 @@ impl Namespace {
             return Err(PolicyError::NotAllowed(to.to_owned()));
         }
         let _topology = self.topology();
-        let is_new = self.policy(kind, name).is_none();
+        let present = self.policy(kind, name);
+        if present.as_ref().is_some_and(|present| present.spec() == policy.spec()) {
+            // As definitions do at each start. It may not be durable yet.
+            return Ok((false, self.log().submitted().into()));
+        }
+        let is_new = present.is_none();
         if is_new {
             let max = self.own_max(self.limits().policies_max, |_| None);
             limits::check("policies", self.0.policies.read().of(kind).len(), max)?;
@@ -92,13 +97,14 @@ impl Namespace {
     pub(crate) fn recover_policy(&self, key: &Bytes, spec: PolicySpec) {
         let Some((kind, name)) = rows::split_policy_key(key) else { return };
         match Policy::recover(&name, spec) {
-            Ok(policy) => {
-                self.0.policies.write().insert(kind, Arc::new(policy));
-                // The predeclared ones are there already.
-                self.exchanges_unordered().iter().for_each(|exchange| self.police_exchange(exchange));
-            }
+            Ok(policy) => self.0.policies.write().insert(kind, Arc::new(policy)),
             Err(error) => tracing::error!(policy = name, %error, "policy skipped in recovery"),
         }
+    }
+
+    /// Applies the restored policies to the predeclared exchanges, which are there already.
+    pub(crate) fn recovered_policies(&self) {
+        self.exchanges_unordered().iter().for_each(|exchange| self.police_exchange(exchange));
     }
 
     pub(super) fn remove_policies(&self, removal: &mut Removal<'_>) -> Result<(), SubmitError> {

@@ -204,15 +204,13 @@ impl Namespace {
         if let (Some(topic), false) = (queue.topic(), queue.spec().hidden) {
             self.enter_topic(topic);
         }
-        // Before a consumer finds it.
+        // Before a publisher or a consumer finds it.
         if let Some(max) = queue.spec().priority_max() {
             queue.subscription().order_by_priority(max);
         }
         if queue.spec().keeps_undelivered() {
             queue.subscription().keep_undelivered();
         }
-        self.0.queues.insert(queue.name().into(), queue.clone());
-        self.0.queues_by_name.insert(queue);
         let weak: Weak<Queue> = Arc::downgrade(queue);
         queue.subscription().set_owner(&queue.spec().limits, self.0.drop_sink.clone(), weak);
         if queue.spec().limits.expires_after_ms.is_some() {
@@ -222,6 +220,8 @@ impl Namespace {
             queue.subscription().hand_over_by_priority();
         }
         self.police_queue(queue);
+        self.0.queues.insert(queue.name().into(), queue.clone());
+        self.0.queues_by_name.insert(queue);
         queue.start_checks();
         if queue.spec().auto_delete {
             let (inner, name) = (Arc::downgrade(&self.0), queue.name().to_owned());

@@ -9,6 +9,7 @@
 
 mod keys;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use inver_access::dialect::{Expression, ExpressionError};
@@ -155,8 +156,9 @@ impl Policies {
     pub(crate) fn insert(&mut self, kind: PolicyKind, policy: Arc<Policy>) {
         let all = self.of_mut(kind);
         all.retain(|present| present.name != policy.name);
-        all.push(policy);
-        all.sort_by(|a, b| b.spec.priority.cmp(&a.spec.priority).then_with(|| a.name.cmp(&b.name)));
+        let place = |policy: &Policy| (Reverse(policy.spec.priority), policy.name.clone());
+        let own = place(&policy);
+        all.insert(all.partition_point(|present| place(present) < own), policy);
     }
 
     /// Removes the policy of a name.
@@ -164,7 +166,7 @@ impl Policies {
         self.of_mut(kind).retain(|policy| *policy.name != *name);
     }
 
-    /// Removes all; their names.
+    /// Removes all, and returns them.
     pub(crate) fn take(&mut self, kind: PolicyKind) -> Vec<Arc<Policy>> {
         std::mem::take(self.of_mut(kind))
     }

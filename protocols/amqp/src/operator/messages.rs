@@ -286,8 +286,12 @@ impl Operator {
             } else if pull.pending {
                 mailbox.wait().await;
                 mailbox.drain(&mut Vec::new());
-            } else if deliveries.len() == before && !pull.more {
-                break;
+            } else if deliveries.len() == before {
+                if !pull.more {
+                    break;
+                }
+                // A part of a long queue was put in order: others of this thread have their turn.
+                tokio::task::yield_now().await;
             }
         }
         let ready = found.depth().ready;
