@@ -34,6 +34,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
+use inver_access::dialect::rabbitmq::{Permission, TopicPermission};
 
 pub(super) use self::definitions::load as load_definitions;
 pub(super) use self::queue_stats::QueueRates;
@@ -65,26 +66,26 @@ pub(super) fn routes(app: App) -> Router<App> {
         .route("/vhosts", get(vhosts::list))
         .route("/vhosts/{vhost}", get(vhosts::get).put(vhosts::put).delete(vhosts::delete))
         .route("/vhosts/{vhost}/deletion/protection", post(vhosts::protect).delete(vhosts::unprotect))
-        .route("/vhosts/{vhost}/permissions", get(permissions::of_vhost))
-        .route("/vhosts/{vhost}/topic-permissions", get(permissions::topics_of_vhost))
+        .route("/vhosts/{vhost}/permissions", get(permissions::of_vhost::<Permission>))
+        .route("/vhosts/{vhost}/topic-permissions", get(permissions::of_vhost::<TopicPermission>))
         .route("/vhosts/{vhost}/connections", get(connections::of_vhost))
         .route("/vhosts/{vhost}/channels", get(connections::channels_of_vhost))
         .route("/users", get(users::list))
         .route("/users/without-permissions", get(users::without_permissions))
         .route("/users/bulk-delete", post(users::bulk_delete))
         .route("/users/{user}", get(users::get).put(users::put).delete(users::delete))
-        .route("/users/{user}/permissions", get(permissions::of_user))
-        .route("/users/{user}/topic-permissions", get(permissions::topics_of_user))
+        .route("/users/{user}/permissions", get(permissions::of_user::<Permission>))
+        .route("/users/{user}/topic-permissions", get(permissions::of_user::<TopicPermission>))
         .route("/user-limits", get(limits::users))
         .route("/user-limits/{user}", get(limits::user))
         .route("/user-limits/{user}/{limit}", put(limits::set_user).delete(limits::clear_user))
         .route("/vhost-limits", get(limits::vhosts))
         .route("/vhost-limits/{vhost}", get(limits::vhost))
         .route("/vhost-limits/{vhost}/{limit}", put(limits::set_vhost).delete(limits::clear_vhost))
-        .route("/permissions", get(permissions::list))
+        .route("/permissions", get(permissions::list::<Permission>))
         .route("/permissions/{vhost}/{user}",
             get(permissions::get).put(permissions::put).delete(permissions::delete))
-        .route("/topic-permissions", get(permissions::list_topics))
+        .route("/topic-permissions", get(permissions::list::<TopicPermission>))
         .route("/topic-permissions/{vhost}/{user}",
             get(permissions::get_topics).put(permissions::put_topic).delete(permissions::delete_topics))
         .route("/topic-permissions/{vhost}/{user}/{exchange}", delete(permissions::delete_topic))

@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use inver_access::dialect::rabbitmq::{Permission, TopicPermission};
+use inver_broker::Broker;
 use serde_json::{Value, json};
 
 use super::error::Fault;
@@ -15,16 +16,6 @@ use crate::http::App;
 use crate::http::api::expressions;
 use crate::http::auth::Caller;
 
-pub(super) fn shown(of: &Permission) -> Value {
-    let Permission { user, vhost, configure, write, read } = of;
-    json!({"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read})
-}
-
-pub(super) fn shown_topic(of: &TopicPermission) -> Value {
-    let TopicPermission { user, vhost, exchange, write, read } = of;
-    json!({"user": user, "vhost": vhost, "exchange": exchange, "write": write, "read": read})
-}
-
 /// Refuses a virtual host or a user that is not there.
 fn check_there(app: &App, vhost: Option<&str>, user: Option<&str>) -> Result<(), Fault> {
     let is_absent = vhost.is_some_and(|name| app.broker.namespace(name).is_none())
@@ -32,7 +23,53 @@ fn check_there(app: &App, vhost: Option<&str>, user: Option<&str>) -> Result<(),
     if is_absent { Err(Fault::not_found()) } else { Ok(()) }
 }
 
-async fn listed(
+/// A permission, or a topic permission, as it is listed.
+pub(super) trait Listed: Send + Sized + 'static {
+    fn all(broker: &Broker) -> Vec<Self>;
+    fn vhost(&self) -> &str;
+    fn user(&self) -> &str;
+    fn shown(&self) -> Value;
+}
+
+impl Listed for Permission {
+    fn all(broker: &Broker) -> Vec<Self> {
+        expressions::all(broker)
+    }
+
+    fn vhost(&self) -> &str {
+        &self.vhost
+    }
+
+    fn user(&self) -> &str {
+        &self.user
+    }
+
+    fn shown(&self) -> Value {
+        let Permission { user, vhost, configure, write, read } = self;
+        json!({"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read})
+    }
+}
+
+impl Listed for TopicPermission {
+    fn all(broker: &Broker) -> Vec<Self> {
+        expressions::all_of_topics(broker)
+    }
+
+    fn vhost(&self) -> &str {
+        &self.vhost
+    }
+
+    fn user(&self) -> &str {
+        &self.user
+    }
+
+    fn shown(&self) -> Value {
+        let TopicPermission { user, vhost, exchange, write, read } = self;
+        json!({"user": user, "vhost": vhost, "exchange": exchange, "write": write, "read": read})
+    }
+}
+
+async fn listed<T: Listed>(
     app: App,
     caller: Caller,
     params: Params,
@@ -43,57 +80,40 @@ async fn listed(
     let query = ListQuery::of(&params)?;
     work(&app, move |app| {
         check_there(app, vhost.as_deref(), user.as_deref())?;
-        let mut all = expressions::all(&app.broker);
+        let mut all = T::all(&app.broker);
         all.retain(|one| {
-            vhost.as_ref().is_none_or(|vhost| one.vhost == *vhost)
-                && user.as_ref().is_none_or(|user| one.user == *user)
+            vhost.as_ref().is_none_or(|vhost| one.vhost() == vhost)
+                && user.as_ref().is_none_or(|user| one.user() == user)
         });
-        query.answer(all, |one| one.user.clone(), shown)
+        query.answer(all, |one| one.user().to_owned(), T::shown)
     })
     .await
 }
 
-async fn listed_topics(
-    app: App,
+pub(super) async fn list<T: Listed>(
+    State(app): State<App>,
     caller: Caller,
     params: Params,
-    vhost: Option<String>,
-    user: Option<String>,
 ) -> Result<Response, Fault> {
-    check_administrator(&caller)?;
-    let query = ListQuery::of(&params)?;
-    work(&app, move |app| {
-        check_there(app, vhost.as_deref(), user.as_deref())?;
-        let mut all = expressions::all_of_topics(&app.broker);
-        all.retain(|one| {
-            vhost.as_ref().is_none_or(|vhost| one.vhost == *vhost)
-                && user.as_ref().is_none_or(|user| one.user == *user)
-        });
-        query.answer(all, |one| one.user.clone(), shown_topic)
-    })
-    .await
+    listed::<T>(app, caller, params, None, None).await
 }
 
-pub(super) async fn list(State(app): State<App>, caller: Caller, params: Params) -> Result<Response, Fault> {
-    listed(app, caller, params, None, None).await
-}
-
-pub(super) async fn of_vhost(
+pub(super) async fn of_vhost<T: Listed>(
     State(app): State<App>,
     caller: Caller,
     Names(vhost): Names<String>,
     params: Params,
 ) -> Result<Response, Fault> {
-    listed(app, caller, params, Some(vhost), None).await
+    listed::<T>(app, caller, params, Some(vhost), None).await
 }
 
-pub(super) async fn of_user(
+pub(super) async fn of_user<T: Listed>(
     State(app): State<App>,
     caller: Caller,
     Names(user): Names<String>,
     params: Params,
 ) -> Result<Response, Fault> {
-    listed(app, caller, params, None, Some(user)).await
+    listed::<T>(app, caller, params, None, Some(user)).await
 }
 
 pub(super) async fn get(
@@ -104,7 +124,7 @@ pub(super) async fn get(
     check_administrator(&caller)?;
     work(&app, move |app| {
         let all = expressions::all(&app.broker);
-        found(all.iter().find(|one| one.user == user && one.vhost == vhost).map(shown))
+        found(all.iter().find(|one| one.user == user && one.vhost == vhost).map(Listed::shown))
     })
     .await
 }
@@ -141,39 +161,13 @@ pub(super) async fn delete(
         .await
 }
 
-pub(super) async fn list_topics(
-    State(app): State<App>,
-    caller: Caller,
-    params: Params,
-) -> Result<Response, Fault> {
-    listed_topics(app, caller, params, None, None).await
-}
-
-pub(super) async fn topics_of_vhost(
-    State(app): State<App>,
-    caller: Caller,
-    Names(vhost): Names<String>,
-    params: Params,
-) -> Result<Response, Fault> {
-    listed_topics(app, caller, params, Some(vhost), None).await
-}
-
-pub(super) async fn topics_of_user(
-    State(app): State<App>,
-    caller: Caller,
-    Names(user): Names<String>,
-    params: Params,
-) -> Result<Response, Fault> {
-    listed_topics(app, caller, params, None, Some(user)).await
-}
-
 pub(super) async fn get_topics(
     State(app): State<App>,
     caller: Caller,
     Names((vhost, user)): Names<(String, String)>,
     params: Params,
 ) -> Result<Response, Fault> {
-    listed_topics(app, caller, params, Some(vhost), Some(user)).await
+    listed::<TopicPermission>(app, caller, params, Some(vhost), Some(user)).await
 }
 
 pub(super) async fn put_topic(

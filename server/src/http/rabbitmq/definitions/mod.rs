@@ -84,9 +84,9 @@ pub(super) async fn export(State(app): State<App>, caller: Caller) -> Result<Res
         };
         document.insert("vhosts".into(), seen.iter().map(vhost).collect());
         let all = expressions::all(&app.broker);
-        document.insert("permissions".into(), all.iter().map(permissions::shown).collect());
+        document.insert("permissions".into(), all.iter().map(permissions::Listed::shown).collect());
         let all = expressions::all_of_topics(&app.broker);
-        document.insert("topic_permissions".into(), all.iter().map(permissions::shown_topic).collect());
+        document.insert("topic_permissions".into(), all.iter().map(permissions::Listed::shown).collect());
         let limited = seen.iter().filter(|it| !limits::of_namespace(it).is_empty());
         let parameter = |namespace: &Namespace| {
             json!({
