@@ -321,3 +321,8 @@ impl Client {
         (self.started.elapsed(), self.io)
     }
 }
+
+/// Advances the clock of a test, which stands while there is anything to do; what becomes due happens in its order.
+async fn advance(time: Duration) {
+    tokio::time::sleep(time).await;
+}

@@ -27,7 +27,7 @@ async fn what_a_client_sends_does_not_excuse_that_it_does_not_read() {
     let mut client = toys.connect(1000);
     client.send("fill 10000\n").await;
     for _ in 0..20 {
-        tokio::time::sleep(SECOND).await;
+        advance(SECOND).await;
         if client.io.write_all(b"echo a\n").await.is_err() {
             break;
         }
@@ -43,7 +43,7 @@ async fn a_client_that_reads_slowly_is_kept() {
     let mut client = toys.connect(100);
     client.send("fill 1000\n").await;
     for _ in 0..10 {
-        tokio::time::sleep(WRITE_STALL - SECOND).await;
+        advance(WRITE_STALL - SECOND).await;
         client.expect(&"x".repeat(100)).await;
     }
     client.send("echo still here\n").await;
@@ -55,7 +55,7 @@ async fn a_silent_client_is_disconnected_after_the_time_of_its_machine() {
     let toys = Toys { silence_max: Some(60 * SECOND), ..Toys::new() };
     let mut client = toys.connect(1000);
     for _ in 0..3 {
-        tokio::time::sleep(59 * SECOND).await;
+        advance(59 * SECOND).await;
         client.send("echo a\n").await;
     }
     client.expect("a\na\na\n").await;
@@ -68,7 +68,7 @@ async fn parts_of_messages_are_activity_where_the_machine_says_so() {
     let toys = Toys { silence_max: Some(60 * SECOND), ..Toys::new() };
     let (mut bytes, mut messages) = (toys.connect(1000), toys.connect_as::<false>(1000));
     for _ in 0..20 {
-        tokio::time::sleep(10 * SECOND).await;
+        advance(10 * SECOND).await;
         bytes.send("e").await;
         _ = messages.io.write_all(b"e").await;
     }
@@ -83,10 +83,10 @@ async fn silence_does_not_count_while_the_log_holds_input_back() {
     let toys = Toys { silence_max: Some(60 * SECOND), ..Toys::new() };
     let mut client = toys.connect(1000);
     client.send("commit a\ncommit b\ncommit c\ncommit d\n").await;
-    tokio::time::sleep(SECOND).await;
+    advance(SECOND).await;
     assert!(!toys.log.is_admitting());
     client.send("echo e\n").await;
-    tokio::time::sleep(600 * SECOND).await;
+    advance(600 * SECOND).await;
     let released = Instant::now();
     toys.commit();
     client.expect("a\nb\nc\nd\ne\n").await;
@@ -100,7 +100,7 @@ async fn silence_does_not_count_while_the_output_is_full() {
     let mut client = toys.connect(8 * 1024);
     client.send(&format!("fill {}\necho e\n", 5 * OUTPUT_BYTES_MAX)).await;
     for _ in 0..10 {
-        tokio::time::sleep(14 * SECOND).await;
+        advance(14 * SECOND).await;
         client.expect(&"x".repeat(8 * 1024)).await;
     }
     client.expect("e\n").await;
@@ -121,21 +121,21 @@ async fn a_client_that_publishes_waits_at_the_gate_and_others_do_not() {
     other.expect("d\n").await;
     // Its silence does not count.
     for _ in 0..20 {
-        tokio::time::sleep(30 * SECOND).await;
+        advance(30 * SECOND).await;
         other.send("echo e\n").await;
         other.expect("e\n").await;
     }
     assert!(!publisher.serving.is_finished());
     gate.set(Shortage::Disk, false);
-    tokio::time::sleep(SECOND).await;
+    advance(SECOND).await;
     toys.commit();
     publisher.expect("b\nc\n").await;
     // It waits again the next time.
     gate.set(Shortage::Memory, true);
     publisher.send("commit f\n").await;
-    tokio::time::sleep(SECOND).await;
+    advance(SECOND).await;
     gate.set(Shortage::Memory, false);
-    tokio::time::sleep(SECOND).await;
+    advance(SECOND).await;
     toys.commit();
     publisher.expect("f\n").await;
 }
