@@ -144,13 +144,13 @@ pub enum Overflow {
 }
 
 impl Overflow {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Overflow; 3] =
+        [Overflow::DropHead, Overflow::RejectPublish, Overflow::RejectPublishDeadLetter];
+
     /// What stands at this place among them.
-    pub(crate) const fn numbered(number: u8) -> Overflow {
-        match number {
-            1 => Overflow::RejectPublish,
-            2 => Overflow::RejectPublishDeadLetter,
-            _ => Overflow::DropHead,
-        }
+    pub(crate) fn numbered(number: u8) -> Overflow {
+        Overflow::ALL.get(usize::from(number)).copied().unwrap_or_default()
     }
 
     /// The name that users read and write.
@@ -168,10 +168,7 @@ impl std::str::FromStr for Overflow {
     type Err = ();
 
     fn from_str(s: &str) -> Result<Overflow, ()> {
-        [Overflow::DropHead, Overflow::RejectPublish, Overflow::RejectPublishDeadLetter]
-            .into_iter()
-            .find(|overflow| overflow.as_str() == s)
-            .ok_or(())
+        Overflow::ALL.into_iter().find(|overflow| overflow.as_str() == s).ok_or(())
     }
 }
 

@@ -99,11 +99,7 @@ pub(super) fn queue_spec(name: &str, arguments: &Arguments, client: &Client) -> 
     };
     let strategies = [("at-most-once", ()), ("at-least-once", ())];
     reading.one_of("x-dead-letter-strategy", &strategies, "invalid_dlx_strategy")?;
-    let overflows = [
-        ("drop-head", Overflow::DropHead),
-        ("reject-publish", Overflow::RejectPublish),
-        ("reject-publish-dlx", Overflow::RejectPublishDeadLetter),
-    ];
+    let overflows = Overflow::ALL.map(|overflow| (overflow.as_str(), overflow));
     let limits = QueueLimits {
         message_ttl_ms: reading.time("x-message-ttl", 0)?,
         expires_after_ms: reading.time("x-expires", 1)?,

@@ -286,16 +286,13 @@ impl NewQueue {
         if self.expires_after_ms == Some(0) {
             return Err(Problem::bad_request("expires_after_ms is at least 1"));
         }
-        let (overflow, overflow_name) = match self.overflow {
-            None => (Overflow::default(), None),
-            Some(OverflowKind::DropHead) => (Overflow::DropHead, Some("drop-head")),
-            Some(OverflowKind::RejectPublish) => (Overflow::RejectPublish, Some("reject-publish")),
-            Some(OverflowKind::RejectPublishDeadLetter) => {
-                (Overflow::RejectPublishDeadLetter, Some("reject-publish-dlx"))
-            }
-        };
+        let overflow = self.overflow.map(|overflow| match overflow {
+            OverflowKind::DropHead => Overflow::DropHead,
+            OverflowKind::RejectPublish => Overflow::RejectPublish,
+            OverflowKind::RejectPublishDeadLetter => Overflow::RejectPublishDeadLetter,
+        });
         let mut texts = vec![
-            ("x-overflow", overflow_name.map(str::to_owned)),
+            ("x-overflow", overflow.map(|overflow| overflow.as_str().to_owned())),
             ("x-dead-letter-exchange", self.dead_letter_exchange.clone()),
             ("x-dead-letter-routing-key", self.dead_letter_routing_key.clone()),
         ];
@@ -323,7 +320,7 @@ impl NewQueue {
             expires_after_ms: self.expires_after_ms,
             messages_max: self.messages_max,
             bytes_max: self.bytes_max,
-            overflow,
+            overflow: overflow.unwrap_or_default(),
             dead_letter,
             deliveries_max: self.deliveries_max,
         };

@@ -21,7 +21,14 @@ const SAMPLED_MAX: usize = 20_000;
 
 /// The samples of queues, by the ids of their subscriptions.
 #[derive(Debug, Default)]
-pub(in crate::http) struct QueueRates(Mutex<HashMap<u64, Sampled>>);
+pub(in crate::http) struct QueueRates(Mutex<Samples>);
+
+#[derive(Debug, Default)]
+struct Samples {
+    by_queue: HashMap<u64, Sampled>,
+    /// When those that nobody asked about were forgotten last.
+    swept: Option<Instant>,
+}
 
 #[derive(Debug)]
 struct Sampled {
@@ -67,7 +74,7 @@ impl QueueRates {
 
     fn sample(&self, now: Instant, queue: u64, counts: Counts) -> [f64; COUNTS] {
         let mut samples = self.0.lock();
-        if let Some(sampled) = samples.get_mut(&queue) {
+        if let Some(sampled) = samples.by_queue.get_mut(&queue) {
             let elapsed = now.saturating_duration_since(sampled.at);
             if elapsed >= INTERVAL {
                 let change = |(now, before): (u64, u64)| (now as f64 - before as f64) / elapsed.as_secs_f64();
@@ -78,12 +85,14 @@ impl QueueRates {
             }
             return sampled.rates;
         }
-        if samples.len() >= SAMPLED_MAX {
-            samples.retain(|_, sampled| now.saturating_duration_since(sampled.at) < KEPT);
+        let is_swept = samples.swept.is_some_and(|at| now.saturating_duration_since(at) < INTERVAL);
+        if samples.by_queue.len() >= SAMPLED_MAX && !is_swept {
+            samples.by_queue.retain(|_, sampled| now.saturating_duration_since(sampled.at) < KEPT);
+            samples.swept = Some(now);
         }
         let rates = [0.0; COUNTS];
-        if samples.len() < SAMPLED_MAX {
-            samples.insert(queue, Sampled { at: now, counts, rates });
+        if samples.by_queue.len() < SAMPLED_MAX {
+            samples.by_queue.insert(queue, Sampled { at: now, counts, rates });
         }
         rates
     }
@@ -107,8 +116,8 @@ mod tests {
         for queue in 2..=SAMPLED_MAX as u64 + 5 {
             rates.sample(start, queue, [0; COUNTS]);
         }
-        assert_eq!(rates.0.lock().len(), SAMPLED_MAX);
+        assert_eq!(rates.0.lock().by_queue.len(), SAMPLED_MAX);
         rates.sample(start + KEPT + Duration::from_secs(11), 0, [0; COUNTS]);
-        assert_eq!(rates.0.lock().len(), 1);
+        assert_eq!(rates.0.lock().by_queue.len(), 1);
     }
 }
