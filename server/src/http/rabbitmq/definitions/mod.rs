@@ -106,7 +106,7 @@ pub(super) async fn export(State(app): State<App>, caller: Caller) -> Result<Res
     .await
 }
 
-/// Queues, exchanges and bindings of one virtual host.
+/// Queues, exchanges, bindings, policies and operator policies of one virtual host.
 pub(super) async fn export_vhost(
     State(app): State<App>,
     caller: Caller,
@@ -139,7 +139,7 @@ pub(super) async fn import(State(app): State<App>, caller: Caller, body: Object)
     imported(app, caller, None, body).await
 }
 
-/// Imports the queues, exchanges and bindings of a document into a virtual host.
+/// Imports the queues, exchanges, bindings, policies and operator policies of a document into a virtual host.
 pub(super) async fn import_vhost(
     State(app): State<App>,
     caller: Caller,
