@@ -218,10 +218,11 @@ def test_one_consumer_is_active_whatever_the_priorities(broker, kind):
         if kind == "classic":
             got(low, low_got, 2)
             assert high_got == [] and low_got[1][1] == b"2"
-            # The library cancels before it closes the channel: the message that the consumer holds returns later.
-            low.close()
+            # The message that the cancelled consumer holds returns with its channel, and not before.
+            low_channel.basic_cancel(low_channel.consumer_tags[0])
             got(high, high_got, 1)
             assert high_got[0][1] == b"3"
+            low.close()
         else:
             got(high, high_got, 1)
             low.process_data_events(0.1)
