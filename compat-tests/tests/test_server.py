@@ -75,7 +75,7 @@ def test_the_api_lists_what_clients_created(broker, unique):
 
 def test_startup_time_and_idle_memory(own_broker, tmp_path):
     """Ready in 100 ms on an empty folder, at most 20 MB when idle. The best of five: the machine is shared."""
-    best, rss = 9.0, 1 << 40
+    best = 9.0
     for _ in range(5):
         broker = own_broker(start=False)
         begun = time.monotonic()
@@ -90,11 +90,11 @@ def test_startup_time_and_idle_memory(own_broker, tmp_path):
                     time.sleep(0.001)
         best = min(best, time.monotonic() - begun)
         wait_until(broker.is_ready)
-        rss = min(rss, broker.rss_bytes())
+        # What the start needed is given back a moment later.
+        wait_until(lambda: broker.rss_bytes() <= IDLE_RSS_BYTES_MAX, what="at most 20 MiB when idle")
         broker.end()
     if "release" in str(binary()) or "INVER_TEST_BINARY" in os.environ:
         assert best <= READY_SECONDS_MAX, f"ready after {best * 1000:.0f} ms"
-    assert rss <= IDLE_RSS_BYTES_MAX, f"{rss >> 20} MiB when idle"
 
 
 def test_an_unknown_key_names_the_nearest(tmp_path):
