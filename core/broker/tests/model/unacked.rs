@@ -194,3 +194,24 @@ async fn a_message_that_many_queues_in_memory_have_is_counted_once_until_the_las
     }
     assert_eq!(memory.used(Share::Queues), 0, "{memory:?}");
 }
+
+#[tokio::test]
+async fn many_queues_in_memory_of_one_large_message_each_stay_within_their_share() {
+    const MIB: usize = 1 << 20;
+    let options = LogOptions { memory_limit: Some(64 * MIB), ..LogOptions::default() };
+    let fixture = Fixture::over(BrokerConfig::default(), options);
+    let (ns, memory) = (fixture.namespace(), fixture.broker.log().memory());
+    let body = vec![b'x'; MIB];
+    let mut p = publisher(&ns);
+    let names: Vec<String> = (0..40).map(|at| format!("q{at}")).collect();
+    for name in &names {
+        declare(&ns, name, QueueSpec::default());
+        p.publish(queue(name), &message(&body)).unwrap();
+        committed(&ns, p.flush().unwrap());
+    }
+    assert!(memory.used(Share::Queues) <= memory.limit(Share::Queues) + 2 * MIB, "{memory:?}");
+    for name in &names {
+        let (mailbox, mut consumer) = attach(ns.queue(name).unwrap().subscription());
+        assert_eq!(take(&mailbox, &mut consumer, 1).await.len(), 1, "{name}");
+    }
+}

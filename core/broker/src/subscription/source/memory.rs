@@ -168,14 +168,16 @@ impl MemorySource {
         self.spill.as_ref().is_some_and(|s| s.source.is_loading())
     }
 
-    /// Whether a batch would exceed the bound, or the memory of all queues. An empty queue has room for any batch.
+    /// Whether a batch would exceed the bound, or the memory of all queues. An empty queue has room for any batch, unless it
+    /// can be spilled: many queues of one large message each would hold more than there is.
     fn is_full_for(&self, batch: &Bytes, messages: u64, is_shared: bool) -> bool {
+        let is_over_bound = self.messages + messages > self.bounds.messages_max
+            || self.bytes + batch.len() as u64 > self.bounds.bytes_max;
         let own_bytes = self.own_bytes as usize + self.own_taken_bytes;
         let own_bytes = if is_shared { own_bytes } else { own_bytes + batch.len() };
-        self.messages > 0
-            && (self.messages + messages > self.bounds.messages_max
-                || self.bytes + batch.len() as u64 > self.bounds.bytes_max
-                || !self.held.has_room(own_bytes, self.bytes as usize + self.taken_bytes + batch.len()))
+        let in_all = self.bytes as usize + self.taken_bytes + batch.len();
+        let (is_empty, spills) = (self.messages == 0, self.bounds.when_full == WhenFull::Spill);
+        (!is_empty && is_over_bound) || ((!is_empty || spills) && !self.held.has_room(own_bytes, in_all))
     }
 
     /// Adds a batch. One that is shared with other queues was [charged](Batch::charged).
