@@ -88,12 +88,18 @@ pub enum Bug {
     ForgetFilter,
     /// A session that its client replaced keeps its row and its messages.
     KeepOldSession,
+    /// Messages expire after half of their own time to live.
+    ExpireMessageEarly,
+    /// A purge is not written to the log.
+    ForgetPurge,
+    /// A purge leaves requeued messages.
+    PurgeOnlyNew,
 }
 
 #[cfg(feature = "testing")]
 impl Bug {
     /// All bugs.
-    pub const ALL: [Bug; 37] = [
+    pub const ALL: [Bug; 40] = [
         Bug::ConfirmEarly,
         Bug::ForgetAcks,
         Bug::AckBeforeTransaction,
@@ -131,6 +137,9 @@ impl Bug {
         Bug::RejectSilently,
         Bug::ForgetFilter,
         Bug::KeepOldSession,
+        Bug::ExpireMessageEarly,
+        Bug::ForgetPurge,
+        Bug::PurgeOnlyNew,
     ];
 }
 

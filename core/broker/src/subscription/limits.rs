@@ -162,7 +162,11 @@ impl LimitState {
         let parts = 1 + u64::from(is_seeded(Bug::ExpireEarly));
         let by_queue = self.ttl_ms.map(|ttl| ttl / parts);
         let by_queue = by_queue.map(|ttl| record.timestamp_ms.saturating_add_unsigned(ttl));
-        match (by_queue, expires_ms(record)) {
+        let own = expires_ms(record).map(|at| match is_seeded(Bug::ExpireMessageEarly) {
+            true => at.midpoint(record.timestamp_ms),
+            false => at,
+        });
+        match (by_queue, own) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }

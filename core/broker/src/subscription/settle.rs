@@ -166,7 +166,10 @@ impl State {
     /// Removes all waiting messages. Returns how many, and the acknowledgements to write to the log.
     pub(super) fn purge(&mut self) -> (u64, AckBatch) {
         self.unassign_all();
-        let mut ids: Vec<DeliveryId> = std::mem::take(&mut self.requeued).into_keys().collect();
+        let mut ids: Vec<DeliveryId> = match is_seeded(Bug::PurgeOnlyNew) {
+            true => Vec::new(),
+            false => std::mem::take(&mut self.requeued).into_keys().collect(),
+        };
         ids.extend(self.peeked.take().map(|peeked| peeked.id));
         ids.extend(self.undelivered.take().into_iter().flat_map(|undelivered| (*undelivered).into_ids()));
         ids.extend(self.priorities.iter_mut().flat_map(|priorities| priorities.take_all()));
@@ -180,6 +183,9 @@ impl State {
             }
         }
         self.limits.bytes.clear();
+        if is_seeded(Bug::ForgetPurge) {
+            batch.clear();
+        }
         (count, batch)
     }
 }

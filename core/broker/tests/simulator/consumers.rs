@@ -6,7 +6,7 @@ use inver_broker::message::{HeaderView, Property};
 use inver_broker::{Consumer, ConsumerSpec, Delivery, DeliveryId, DropReason, Mailbox, Subscription};
 
 use crate::model::{Copy, Number};
-use crate::places::{DEAD, GROUP, KEYED, QUEUES, SHARED, TOPIC, WILLS};
+use crate::places::{DEAD, GROUP, KEYED, MEMORY, PLAIN, QUEUES, SHARED, SINGLE, TOPIC, WILLS};
 use crate::world::World;
 
 /// Consumers at a time.
@@ -218,6 +218,18 @@ impl World {
             }
             let lsn = rejected.as_ref().map_or(u64::MAX, |it| it.lsn().map_or(0, |lsn| lsn.0));
             self.places[held.place].remove(held.number, lsn, false);
+        }
+    }
+
+    /// Removes what waits in a queue.
+    pub(crate) fn purge(&mut self) {
+        let places = [PLAIN, SINGLE, MEMORY];
+        let place = places[self.random.below(places.len() as u64) as usize];
+        if let Ok((removed, completion)) = self.subscription(place).purge() {
+            self.note(format_args!("purge {removed} of {place}"));
+            // That nothing was written, because there was nothing, promises nothing.
+            let lsn = completion.lsn().map_or_else(|| self.submitted(), |lsn| lsn.0);
+            self.places[place].purge(removed, lsn);
         }
     }
 

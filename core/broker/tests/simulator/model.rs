@@ -32,6 +32,8 @@ pub(crate) struct Copy {
     pub(crate) holder: Option<u64>,
     /// By the broker's steady time.
     pub(crate) published_ms: i64,
+    /// Its own time to live.
+    pub(crate) ttl_ms: Option<i64>,
     pub(crate) is_rejected: bool,
     /// It was rejected in this process.
     pub(crate) is_dying: bool,
@@ -51,6 +53,7 @@ impl Copy {
             fate: Fate::There,
             holder: None,
             published_ms,
+            ttl_ms: None,
             is_rejected: false,
             is_dying: false,
             key,
@@ -59,6 +62,12 @@ impl Copy {
             counted: Vec::new(),
             returned: 0,
         }
+    }
+
+    /// Whether its time to live may be over: its place's, or its own.
+    fn may_have_expired(&self, terms: &Terms, now: &Now) -> bool {
+        let of_both = [terms.ttl_ms, self.ttl_ms].into_iter().flatten();
+        of_both.min().is_some_and(|ttl_ms| now.may_have_passed(self.published_ms, ttl_ms))
     }
 
     /// The greatest delivery count that it can have.
@@ -118,7 +127,7 @@ impl Place {
         let terms = &self.terms;
         copy.is_rejected
             || terms.messages_max.is_some()
-            || terms.ttl_ms.is_some_and(|ttl_ms| now.may_have_passed(copy.published_ms, ttl_ms))
+            || copy.may_have_expired(terms, now)
             || terms.deliveries_max.is_some_and(|max| copy.count_max(now.lives) > max)
     }
 
@@ -199,6 +208,32 @@ impl Place {
         copy.fate = Fate::Removed { lsn, is_whole };
     }
 
+    /// What waits was removed, by an entry that ends here: so many messages.
+    pub(crate) fn purge(&mut self, removed: u64, lsn: u64) {
+        let name = self.name.clone();
+        let (mut certain, mut open) = (0, 0);
+        for copy in self.copies.values_mut().filter(|copy| copy.holder.is_none()) {
+            // What a consumer left may be returned by work that comes later.
+            let is_returning = copy.counted.last() == Some(&u64::MAX);
+            let is_open = is_returning || copy.fate == Fate::Unsure;
+            match copy.fate {
+                Fate::There | Fate::Unsure if is_open => {
+                    open += 1;
+                    copy.fate = Fate::Unsure;
+                }
+                Fate::There => {
+                    certain += 1;
+                    copy.fate = Fate::Removed { lsn, is_whole: false };
+                }
+                _ => {}
+            }
+        }
+        assert!(
+            (certain..=certain + open).contains(&removed),
+            "{name}: {removed} purged of {certain} to {open} more"
+        );
+    }
+
     /// Everything was removed, at the latest by the entry that ends here.
     pub(crate) fn remove_all(&mut self, lsn: u64) {
         for copy in self.copies.values_mut().filter(|copy| matches!(copy.fate, Fate::There | Fate::Unsure)) {
@@ -220,7 +255,7 @@ impl Place {
         );
         let terms = &self.terms;
         let is_due = match reason {
-            "expired" => terms.ttl_ms.is_some_and(|ttl_ms| now.may_have_passed(copy.published_ms, ttl_ms)),
+            "expired" => copy.may_have_expired(terms, now),
             "rejected" => copy.is_rejected,
             "maxlen" => terms.messages_max.is_some(),
             "delivery_limit" => terms.deliveries_max.is_some_and(|max| copy.count_max(now.lives) > max),

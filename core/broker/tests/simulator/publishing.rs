@@ -1,10 +1,12 @@
 //! Publishing: to queues, through an exchange whose bindings change, into the hub, in transactions, and finished batches.
 
-use inver_broker::{Arguments, BindDestination, Completion, Message, Publisher, PublisherId, Target};
+use inver_broker::{
+    Arguments, BindDestination, Completion, HeaderWriter, Message, Publisher, PublisherId, Target,
+};
 use inver_storage::BatchBuilder;
 
 use crate::model::{Copy, Fate, Number};
-use crate::places::{BOUND, FANOUT, GROUP, INBOXES, PARTITIONS, QUEUES, SHARED, TOPIC};
+use crate::places::{BOUND, EXPIRING, FANOUT, GROUP, INBOXES, LIMITED, PARTITIONS, QUEUES, SHARED, TOPIC};
 use crate::records::RETAINED;
 use crate::sessions::FILTER;
 use crate::world::World;
@@ -13,6 +15,16 @@ const KEYS: u64 = 3;
 
 fn to_queue(name: &str) -> Target<'_> {
     Target::Exchange { name: "", routing_key: name.as_bytes(), more_keys: &[] }
+}
+
+/// A message that was published.
+#[derive(Debug)]
+struct Published {
+    number: Number,
+    /// Where it must arrive.
+    to: Vec<usize>,
+    /// Its own time to live.
+    ttl_ms: Option<i64>,
 }
 
 impl World {
@@ -44,15 +56,21 @@ impl World {
         }
     }
 
-    /// Publishes a message into a publisher's batch; its number and where it must arrive.
-    fn publish_one(&mut self, publisher: &mut Publisher, kind: u64) -> (Number, Vec<usize>) {
+    /// Publishes a message into a publisher's batch.
+    fn publish_one(&mut self, publisher: &mut Publisher, kind: u64) -> Published {
         let number = self.next_number();
         let value = number.to_string();
+        let now_ms = self.clock.steady_ms();
+        // Where what expires is seen among the dead letters.
+        let expires = [LIMITED, EXPIRING].contains(&(kind as usize)) && self.random.once_in(3);
+        let ttl_ms = expires.then(|| 1000 + self.random.below(10_000) as i64);
+        let mut headers = HeaderWriter::default();
+        headers.begin("test", ttl_ms.map(|ttl_ms| now_ms + ttl_ms));
         let message = Message {
-            timestamp_ms: self.clock.steady_ms(),
+            timestamp_ms: now_ms,
             key: None,
             value: Some(value.as_bytes()),
-            headers: Default::default(),
+            headers: headers.headers(),
             guaranteed: true,
             lookup: None,
         };
@@ -62,18 +80,18 @@ impl World {
             queue => to_queue(QUEUES[queue as usize]),
         };
         publisher.publish(target, &message).unwrap();
-        (number, self.receivers(kind))
+        Published { number, to: self.receivers(kind), ttl_ms }
     }
 
     /// Notes messages that are in the log from this position on.
-    fn add(&mut self, published: Vec<(Number, Vec<usize>)>, completion: Completion) {
-        let is_durable =
-            published.iter().any(|(_, to)| to.iter().any(|at| self.places[*at].terms.is_durable));
+    fn add(&mut self, published: Vec<Published>, completion: Completion) {
+        let is_durable = published.iter().any(|it| it.to.iter().any(|at| self.places[*at].terms.is_durable));
         let lsn = if is_durable { self.position_of(completion) } else { 0 };
-        for (number, to) in published {
+        for Published { number, to, ttl_ms } in published {
             for at in to {
                 let lsn = if self.places[at].terms.is_durable { lsn } else { 0 };
                 let mut copy = Copy::new(lsn, self.clock.steady_ms(), 0);
+                copy.ttl_ms = ttl_ms;
                 if at >= INBOXES && self.clients[at - INBOXES].is_unsure {
                     copy.fate = Fate::Unsure;
                 }

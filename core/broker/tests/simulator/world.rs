@@ -231,6 +231,11 @@ impl World {
                 }
             }
         }
+        // The last entries of the write are those of acknowledgements, so that it often ends among them.
+        for at in 0..self.sessions.len() {
+            self.pull_inbox(at);
+            self.acknowledge_inbox(at, 3);
+        }
         self.medium.schedule(1 + self.random.below(2), Fault::Stop);
         self.write();
     }
@@ -331,7 +336,10 @@ impl World {
             21..23 => self.attach(),
             23 => self.retain(),
             24 => self.commit_offset(),
-            25 => self.rebind(),
+            25 => match self.random.once_in(3) {
+                true => self.purge(),
+                false => self.rebind(),
+            },
             26..28 => self.connect_any(),
             28..31 => self.use_session(),
             31..34 => self.write(),
