@@ -194,6 +194,26 @@ impl CommittedOffsets {
         Ok(submitted.lsn)
     }
 
+    /// Commits offsets of several groups in one entry with its other parts: nothing changes unless `submit` succeeds.
+    pub(crate) fn commit_with<T, E>(
+        &self,
+        log: &Log,
+        mut entry: Entry,
+        offsets: &[(&str, &str, u32, &CommittedOffset)],
+        submit: impl FnOnce(Entry) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut table = self.table.write();
+        for (group, topic, partition, offset) in offsets {
+            entry.put(rows::COMMITTED_OFFSETS, self.key(group, topic, *partition), rows::encode(*offset));
+        }
+        let submitted = submit(entry)?;
+        for (group, topic, partition, offset) in offsets {
+            self.set(&mut table, group, topic, *partition, (*offset).clone());
+        }
+        self.account(log, &table);
+        Ok(submitted)
+    }
+
     /// Accounts for the memory of the texts.
     fn account(&self, log: &Log, table: &Table) {
         let mut held = self.held.lock();

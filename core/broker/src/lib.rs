@@ -65,6 +65,7 @@ mod testing;
 mod timers;
 mod topic;
 mod traces;
+mod transactions;
 mod trie;
 mod value;
 mod write_batch;
@@ -134,4 +135,5 @@ pub use traces::{
     About, Act, BATCH_SPANS_MAX, Delivered, Publishing, Span, SpanSink, TRACEPARENT, TraceContext, Tracer,
     Traces, Unsettled,
 };
+pub use transactions::{Ended, Producer, TransactionError, TransactionInfo, TransactionState, Transactions};
 pub use value::{Arguments, HeaderLookup, Value};

@@ -29,6 +29,10 @@ pub struct Limits {
     pub address_bytes_max: usize,
     /// Policies, and as many operator policies.
     pub policies_max: usize,
+    /// Ids of transactions.
+    pub transactional_ids_max: usize,
+    /// Partitions, groups and offsets in one transaction.
+    pub transaction_parts_max: usize,
 }
 
 impl Default for Limits {
@@ -48,6 +52,8 @@ impl Default for Limits {
             address_levels_max: 256,
             address_bytes_max: 65_535,
             policies_max: 1_000,
+            transactional_ids_max: 1_000_000,
+            transaction_parts_max: 100_000,
         }
     }
 }

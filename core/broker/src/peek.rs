@@ -4,8 +4,11 @@
 
 use std::sync::Arc;
 
-use inver_storage::batch::{BatchHeader, Record, records};
+use inver_storage::batch::{BatchHeader, CONTROL, Record, TRANSACTIONAL, records};
 use inver_storage::{Offset, Read, ReadError, StoredBatch, Stream, StreamId, TimeLookup};
+
+/// Place of the attributes in a batch.
+const ATTRIBUTES: std::ops::Range<usize> = 21..23;
 
 /// Bytes asked of a stream at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -54,17 +57,24 @@ pub(crate) fn stream(
     let begin = from.0.max(stream.start().0);
     let (mut at, mut bytes) = (begin, 0);
     let mut messages = Vec::new();
-    while at < stream.high_watermark().0 {
+    while at < stream.stable_offset().0 {
         if at - begin >= bounds.visited_max {
             return Ok(Peeked { messages, next: Some(at) });
         }
-        let batches = read(stream, Offset(at))?;
+        let batches = read(stream, Offset(at), READ_BYTES)?;
         if batches.is_empty() {
             break;
         }
-        for StoredBatch { base_offset, origin, bytes: batch } in batches {
+        let end = stream.stable_offset();
+        for stored in batches {
+            if stored.base_offset >= end {
+                return Ok(Peeked { messages, next: None });
+            }
+            let is_visible = is_visible(stream, &stored);
+            let StoredBatch { base_offset, origin, bytes: batch } = stored;
             let topic = if origin == stream.id() { None } else { topic_of(origin) };
-            for record in records(&batch).into_iter().flatten().map_while(Result::ok) {
+            let all = records(&batch).into_iter().flatten().map_while(Result::ok);
+            for record in all.take_while(|_| is_visible) {
                 let offset = base_offset.0 + u64::from(record.offset_delta);
                 if offset < at || skip(offset) {
                     continue;
@@ -85,10 +95,12 @@ pub(crate) fn stream(
 /// The timestamp of the first message at or above an offset, milliseconds since 1970; none if there is none.
 pub(crate) fn timestamp_at(stream: &Stream, from: Offset) -> Result<Option<i64>, ReadError> {
     let from = from.max(stream.start());
-    if from >= stream.high_watermark() {
+    let end = stream.stable_offset();
+    if from >= end {
         return Ok(None);
     }
-    for StoredBatch { base_offset, bytes, .. } in read(stream, from)? {
+    let batches = read(stream, from, READ_BYTES)?.into_iter().take_while(|stored| stored.base_offset < end);
+    for StoredBatch { base_offset, bytes, .. } in batches.filter(|stored| is_visible(stream, stored)) {
         for record in records(&bytes).into_iter().flatten().map_while(Result::ok) {
             if base_offset.0 + u64::from(record.offset_delta) >= from.0 {
                 return Ok(Some(record.timestamp_ms));
@@ -104,22 +116,38 @@ pub(crate) fn offset_at(stream: &Stream, timestamp_ms: i64) -> Result<Offset, Re
         TimeLookup::Ready(found) => found,
         TimeLookup::Cold(lookup) => lookup.run()?,
     };
-    Ok(found.map_or(stream.high_watermark(), |(offset, _)| offset))
+    let end = stream.stable_offset();
+    Ok(found.map_or(end, |(offset, _)| offset.min(end)))
 }
 
-fn read(stream: &Stream, from: Offset) -> Result<Vec<StoredBatch>, ReadError> {
-    match stream.read(from, READ_BYTES) {
+/// Whether readers get the records of a batch below the stable offset: it is no marker of a transaction, and not part of an
+/// aborted one.
+pub(crate) fn is_visible(stream: &Stream, stored: &StoredBatch) -> bool {
+    let attributes = stored.bytes.get(ATTRIBUTES).and_then(|field| field.first_chunk());
+    let attributes = attributes.map_or(0, |field| i16::from_be_bytes(*field));
+    if attributes & (TRANSACTIONAL | CONTROL) == 0 {
+        return true;
+    }
+    let header = BatchHeader::parse(&stored.bytes);
+    header.is_ok_and(|header| {
+        !header.is_control() && !stream.is_aborted(header.producer_id, stored.base_offset)
+    })
+}
+
+/// Batches from an offset on, up to a number of bytes; the first whatever its size.
+pub(crate) fn read(stream: &Stream, from: Offset, bytes_max: usize) -> Result<Vec<StoredBatch>, ReadError> {
+    match stream.read(from, bytes_max) {
         Ok(Read::Ready(batches)) => Ok(batches),
         Ok(Read::Empty) => Ok(Vec::new()),
         Ok(Read::Cold(read)) => read.run(),
         // It was trimmed meanwhile.
-        Err(ReadError::OutOfRange { start, .. }) if start > from => read_again(stream, start),
+        Err(ReadError::OutOfRange { start, .. }) if start > from => read_again(stream, start, bytes_max),
         Err(error) => Err(error),
     }
 }
 
-fn read_again(stream: &Stream, from: Offset) -> Result<Vec<StoredBatch>, ReadError> {
-    match stream.read(from, READ_BYTES)? {
+fn read_again(stream: &Stream, from: Offset, bytes_max: usize) -> Result<Vec<StoredBatch>, ReadError> {
+    match stream.read(from, bytes_max)? {
         Read::Ready(batches) => Ok(batches),
         Read::Empty => Ok(Vec::new()),
         Read::Cold(read) => read.run(),

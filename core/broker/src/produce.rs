@@ -6,6 +6,7 @@
 //! because a copy does not tell its topic. In a topic that retains, they can set retained values.
 
 mod retained;
+mod transaction;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use inver_storage::{Entry, Stream, SubmitError, Submitted};
 
 use crate::access::Permissions;
 use crate::address::{Address, Form, rewrite};
+use crate::limits::Limits;
 use crate::message::{HeaderWriter, Message, RawHeaders};
 use crate::namespace::Namespace;
 use crate::publisher::{LENGTH_CHECK_MS, PublishError};
@@ -25,6 +27,7 @@ use crate::router::{self, Publish};
 use crate::spec::{HubMode, PublisherId};
 use crate::subscription::Subscription;
 use crate::topic::{Partition, Topic};
+use crate::transactions::TransactionError;
 use crate::write_batch::WriteBatch;
 
 use self::retained::RetainedChanges;
@@ -43,9 +46,21 @@ pub enum ProduceError {
         /// What is exceeded.
         source: PublishError,
     },
+    /// The transaction that it belongs to does not take it.
+    #[error(transparent)]
+    Transaction(TransactionError),
     /// The log rejected the write.
     #[error("log write rejected: {0}")]
     Log(#[from] SubmitError),
+}
+
+impl From<TransactionError> for ProduceError {
+    fn from(error: TransactionError) -> ProduceError {
+        match error {
+            TransactionError::Log(error) => ProduceError::Log(error),
+            error => ProduceError::Transaction(error),
+        }
+    }
 }
 
 /// The publisher of finished batches: no session, no protocol's capture rules.
@@ -136,11 +151,7 @@ fn copy_each(
     for record in records.flatten() {
         let address = named_address(namespace, &record);
         if let Some(address) = address {
-            let too_long = |error| ProduceError::Address {
-                record: record.offset_delta,
-                source: PublishError::TooLong(error),
-            };
-            limits.check_address(b'/', address).map_err(too_long)?;
+            check_address(&limits, &record, address)?;
         }
         let address = address.map(|address| Address::parse(Form::Slashed, address));
         if address.as_ref().is_some_and(|address| !by_client.may_write(address)) {
@@ -151,9 +162,10 @@ fn copy_each(
         }
         let named = address.map(|address| router::from_address(namespace, &address, &by_client, Some(topic)));
         let mut message = Message::of_record(&record, true);
-        if named.is_none() || record.is_marked {
+        let tells_topic = named.is_none() && !namespace.address_header().is_empty();
+        if tells_topic || record.is_marked {
             headers.copy(&record);
-            if named.is_none() {
+            if tells_topic {
                 headers.producers(namespace.address_header(), Some(&own_address));
             }
             message.headers = headers.headers();
@@ -179,6 +191,13 @@ fn copy_each(
         limited.push(queue);
     }
     Ok(())
+}
+
+/// Refuses an address that is too long.
+fn check_address(limits: &Limits, record: &Record, address: &[u8]) -> Result<(), ProduceError> {
+    let too_long =
+        |error| ProduceError::Address { record: record.offset_delta, source: PublishError::TooLong(error) };
+    limits.check_address(b'/', address).map_err(too_long)
 }
 
 /// The batch decompressed, once for all that keep it in memory: none of them does that in a turn of its own.
@@ -263,5 +282,8 @@ fn holds(batch: &Batch, wanted: &[u8]) -> Result<bool, BatchError> {
 /// The address that a record names itself.
 fn named_address<'r>(namespace: &Namespace, record: &'r Record) -> Option<&'r [u8]> {
     let name = namespace.address_header();
+    if name.is_empty() {
+        return None;
+    }
     RawHeaders::of(record).find(|(n, _)| *n == name).and_then(|(_, address)| address)
 }

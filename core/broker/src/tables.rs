@@ -59,6 +59,11 @@ pub(crate) const BANS: TableId = TableId(21);
 /// Policies: namespace, kind (0: ordinary, 1: operator), name → `PolicySpec`.
 pub(crate) const POLICIES: TableId = TableId(22);
 
+/// Transactions: namespace, transactional id → which producer holds it, and its state.
+pub(crate) const TRANSACTIONS: TableId = TableId(23);
+/// What open transactions have changed: namespace, transactional id with its length, part → what is known of the part.
+pub(crate) const TRANSACTION_PARTS: TableId = TableId(24);
+
 const ROW_VERSION: u8 = 1;
 
 /// A row cannot be read: it was written by another version, or is damaged in a way that no checksum detects.

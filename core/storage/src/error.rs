@@ -212,6 +212,12 @@ pub enum SubmitError {
         /// The limit.
         bytes_max: usize,
     },
+    /// The stream has [`crate::LogOptions::transactions_per_stream_max`] transactions that are open, or aborted and kept.
+    #[error("the stream has {count_max} open or aborted transactions, which is the limit")]
+    TooManyTransactions {
+        /// The limit.
+        count_max: usize,
+    },
 }
 
 /// Rejection or failure of a read.

@@ -138,7 +138,8 @@ pub fn checkpoint(bytes: &[u8]) {
     }
     if let Some(stream) = decode_stream(bytes) {
         let marks = (stream.start, stream.next, stream.last_timestamp);
-        let encoded = encode_stream(marks, &stream.runs, Some(&stream.producers));
+        let encoded =
+            encode_stream(marks, &stream.runs, Some(&stream.producers), stream.transactions.as_deref());
         assert!(encoded.len() <= bytes.len(), "encoded value is longer than the input");
         assert_eq!(decode_stream(&encoded), Some(stream));
     }

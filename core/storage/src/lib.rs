@@ -80,5 +80,6 @@ pub use self::read::StoredBatch;
 pub use self::relay::{Carried, Relay};
 pub use self::stats::LogStats;
 pub use self::stream::{
-    ColdRead, ColdTimeLookup, Listener, Listening, ProducerState, Read, Retention, Stream, TimeLookup,
+    AbortedTransaction, ColdRead, ColdTimeLookup, Listener, Listening, OpenTransaction, ProducerState, Read,
+    Retention, Stream, TimeLookup,
 };

@@ -64,6 +64,8 @@ pub struct LogOptions {
     pub producers_per_stream_max: usize,
     /// Idle time after which an idempotent producer is forgotten when room is needed. Default 7 days.
     pub producer_expiry: Duration,
+    /// Transactions known per stream: open, or aborted with records that are kept; further ones are refused. Default 100,000.
+    pub transactions_per_stream_max: usize,
     /// Free bytes of the disk below which publishers are held back by [`crate::Log::gate`]; what is left is for consumers,
     /// acknowledgements and removals. Default (`None`): the larger of 256 MiB and 2 % of the disk, at most half of what
     /// the log could use.
@@ -123,6 +125,7 @@ impl Default for LogOptions {
             open_files_max: 256,
             producers_per_stream_max: 4_096,
             producer_expiry: Duration::from_secs(7 * 24 * 3600),
+            transactions_per_stream_max: 100_000,
             free_bytes_min: None,
             memory_limit: None,
             preallocate: true,

@@ -126,6 +126,8 @@ section! {
         pub(crate) read_buffers_bytes_max: usize = log().read_buffers_bytes_max => bytes(0..=TIB),
         /// Idempotent producers remembered per partition; beyond it the one idle for longest is forgotten.
         pub(crate) producers_per_partition_max: usize = log().producers_per_stream_max => count(1..=10_000_000),
+        /// Transactions known per partition: open, or aborted with records that are kept, 32 bytes each; further ones are refused.
+        pub(crate) transactions_per_partition_max: usize = log().transactions_per_stream_max => count(1..=10_000_000),
         /// Keys held in memory during the compaction of a partition, 48 bytes each; further keys are compacted in the
         /// next pass.
         pub(crate) compaction_keys_max: usize = log().compaction_keys_max => count(1..=MANY),
@@ -161,6 +163,7 @@ impl Log {
             index_cache_bytes_max: self.index_cache_bytes_max,
             read_buffers_bytes_max: self.read_buffers_bytes_max,
             producers_per_stream_max: self.producers_per_partition_max,
+            transactions_per_stream_max: self.transactions_per_partition_max,
             compaction_keys_max: self.compaction_keys_max,
             clean_live_percent_max: self.clean_live_percent_max,
             clean_places_min: self.clean_places_min,
@@ -334,6 +337,10 @@ section! {
         pub(crate) address_bytes_max: usize = model().limits.address_bytes_max => bytes(1..=MIB),
         /// Policies of a namespace, and as many operator policies.
         pub(crate) policies_max: usize = model().limits.policies_max => count(1..=100_000),
+        /// Transactional ids.
+        pub(crate) transactional_ids_max: usize = model().limits.transactional_ids_max => count(1..=MANY),
+        /// Partitions, groups and offsets of groups in one transaction.
+        pub(crate) transaction_parts_max: usize = model().limits.transaction_parts_max => count(1..=MANY),
         /// Users stored in the broker; those of the configuration do not count.
         pub(crate) users_max: usize = model().access_limits.users_max => count(1..=MANY),
         /// Permission rules stored in the broker; those of the configuration do not count.
@@ -430,6 +437,8 @@ impl Limits {
             address_levels_max: self.address_levels_max,
             address_bytes_max: self.address_bytes_max,
             policies_max: self.policies_max,
+            transactional_ids_max: self.transactional_ids_max,
+            transaction_parts_max: self.transaction_parts_max,
         }
     }
 }

@@ -300,7 +300,7 @@ impl From<ProduceError> for Problem {
         let detail = error.to_string();
         match error {
             ProduceError::Address { .. } => Problem::bad_request(detail),
-            ProduceError::Log(_) => Problem::unavailable(detail),
+            ProduceError::Transaction(_) | ProduceError::Log(_) => Problem::unavailable(detail),
         }
     }
 }

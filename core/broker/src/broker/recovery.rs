@@ -63,6 +63,7 @@ pub(super) fn recover(parts: &Parts) -> Result<Recovered, BrokerError> {
     recover_deliveries(parts)?;
     recover_topology(parts, &by_id)?;
     recover_offsets(log, &by_id)?;
+    recover_transactions(log, &by_id)?;
     recover_sessions(log, &by_id)?;
     by_id.values().for_each(Sessions::end_empty_groups);
     by_id.values().for_each(|sessions| sessions.namespace().end_owned_queues());
@@ -188,6 +189,16 @@ fn recover_offsets(log: &Log, by_id: &ById) -> Result<(), RowError> {
             namespace.committed_offsets().recover(&group, &topic, u32::from_be_bytes(partition), offset);
         }
         Ok(())
+    })
+}
+
+/// Restores transactions; those that were open go on.
+fn recover_transactions(log: &Log, by_id: &ById) -> Result<(), RowError> {
+    each_in_namespace(log, rows::TRANSACTIONS, by_id, |namespace, key, row| {
+        namespace.transactions().recover(&text(&key), &row)
+    })?;
+    each_in_namespace(log, rows::TRANSACTION_PARTS, by_id, |namespace, key, row| {
+        namespace.transactions().recover_part(&key, &row)
     })
 }
 

@@ -10,7 +10,7 @@ use crate::removal::Removal;
 use crate::rows::{self, SubscriptionRow, TopicRow, decode, split_key};
 
 /// Tables whose rows begin with the number of their namespace and name no stream.
-const PLAIN: [TableId; 8] = [
+const PLAIN: [TableId; 10] = [
     rows::EXCHANGES,
     rows::BINDINGS,
     rows::SESSION_FILTERS,
@@ -19,6 +19,8 @@ const PLAIN: [TableId; 8] = [
     rows::RETAINED,
     rows::COMMITTED_OFFSETS,
     rows::POLICIES,
+    rows::TRANSACTION_PARTS,
+    rows::TRANSACTIONS,
 ];
 
 /// Removes everything of the namespaces of these numbers, and then the notes of their deletion.

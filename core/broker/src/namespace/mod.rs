@@ -52,6 +52,7 @@ use crate::subscription::{DropSink, Subscription};
 use crate::telemetry::Counters;
 use crate::topic::Topic;
 use crate::traces::Traces;
+use crate::transactions::Transactions;
 use crate::value::Arguments;
 
 use listeners::ListenerCache;
@@ -113,6 +114,7 @@ pub(crate) struct Inner {
     drop_sink: Arc<dyn DropSink>,
     retained: Retained,
     committed_offsets: CommittedOffsets,
+    transactions: Transactions,
     /// The coordinator of consumer groups, once a protocol has one.
     groups: groups::Coordinated,
     next_binding: AtomicU64,
@@ -156,6 +158,12 @@ impl Namespace {
             topics: maps::map(id),
             topics_by_name: Ordered::default(),
             topics_by_id: maps::map(id),
+            transactions: Transactions::new(
+                id,
+                context.clone(),
+                config.limits.transactional_ids_max,
+                config.limits.transaction_parts_max,
+            ),
             context,
             exchanges: RwLock::new(exchanges),
             origins: Origins::default(),
@@ -279,6 +287,12 @@ impl Namespace {
     #[must_use]
     pub fn committed_offsets(&self) -> &CommittedOffsets {
         &self.0.committed_offsets
+    }
+
+    /// The transactions that clients hold open.
+    #[must_use]
+    pub fn transactions(&self) -> &Transactions {
+        &self.0.transactions
     }
 
     /// The hub's retained values.

@@ -26,6 +26,10 @@ impl Namespace {
     }
 
     fn remove_offsets_and_retained(&self, removal: &mut Removal<'_>) -> Result<(), SubmitError> {
+        for (table, key) in self.0.transactions.take_keys() {
+            removal.row(table, key);
+            removal.end_of_object()?;
+        }
         for key in self.0.committed_offsets.take_keys() {
             removal.row(rows::COMMITTED_OFFSETS, key);
             removal.end_of_object()?;

@@ -34,5 +34,6 @@ mod session_access;
 mod subscription_model;
 mod subscriptions;
 mod time;
+mod transactions;
 mod unacked;
 mod undelivered;

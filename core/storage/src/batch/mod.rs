@@ -11,6 +11,7 @@
 
 mod builder;
 mod compression;
+mod control;
 mod error;
 mod header;
 mod inflate;
@@ -27,6 +28,7 @@ pub(crate) use self::builder::seal;
 pub use self::builder::{BatchBuilder, ProducerStamp};
 pub(crate) use self::compression::compress;
 pub use self::compression::{Compression, DECOMPRESSED_BYTES_MAX};
+pub use self::control::{commits, marker};
 pub use self::error::BatchError;
 pub use self::header::{
     BatchHeader, COMPRESSION_MASK, CONTROL, HEADER_BYTES, LOG_APPEND_TIME, MAGIC, MARK, TRANSACTIONAL,

@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use crate::cursor::{AckedRanges, CursorState};
 use crate::format::Fields;
 use crate::stream::producers::{BATCHES_REMEMBERED, Producer, ProducerBatch, Producers};
+use crate::stream::transactions::{Aborted, Open, Transactions};
 
 const VERSION: u8 = 1;
+/// Version of a stream that has, or had, transactions.
+const TRANSACTIONS_VERSION: u8 = 2;
 
 /// The log as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,14 +95,16 @@ pub(crate) struct StreamRecord {
     pub(crate) last_timestamp: i64,
     pub(crate) runs: Vec<RunRecord>,
     pub(crate) producers: Producers,
+    pub(crate) transactions: Option<Box<Transactions>>,
 }
 
 pub(crate) fn encode_stream(
     (start, next, last_timestamp): (u64, u64, i64),
     runs: &[RunRecord],
     producers: Option<&Producers>,
+    transactions: Option<&Transactions>,
 ) -> Vec<u8> {
-    let mut out = vec![VERSION];
+    let mut out = vec![if transactions.is_some() { TRANSACTIONS_VERSION } else { VERSION }];
     out.extend_from_slice(&start.to_le_bytes());
     out.extend_from_slice(&next.to_le_bytes());
     out.extend_from_slice(&last_timestamp.to_le_bytes());
@@ -123,11 +128,55 @@ pub(crate) fn encode_stream(
             out.extend_from_slice(&batch.base.to_le_bytes());
         }
     }
+    if let Some(transactions) = transactions {
+        encode_transactions(&mut out, transactions);
+    }
     out
 }
 
+fn encode_transactions(out: &mut Vec<u8>, transactions: &Transactions) {
+    out.extend_from_slice(&transactions.noted.to_le_bytes());
+    out.extend_from_slice(&(transactions.open.len() as u32).to_le_bytes());
+    for open in &transactions.open {
+        out.extend_from_slice(&open.producer.to_le_bytes());
+        out.extend_from_slice(&open.epoch.to_le_bytes());
+        out.extend_from_slice(&open.first.to_le_bytes());
+        out.extend_from_slice(&open.started_ms.to_le_bytes());
+    }
+    out.extend_from_slice(&(transactions.aborted.len() as u32).to_le_bytes());
+    for aborted in &transactions.aborted {
+        out.extend_from_slice(&aborted.producer.to_le_bytes());
+        for field in [aborted.first, aborted.last, aborted.stable] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+    }
+}
+
+fn decode_transactions(fields: &mut Fields<'_>) -> Option<Transactions> {
+    let mut transactions = Transactions { noted: fields.u64()?, ..Transactions::default() };
+    for _ in 0..fields.u32()? {
+        transactions.open.push(Open {
+            producer: fields.i64()?,
+            epoch: fields.i16()?,
+            first: fields.u64()?,
+            started_ms: fields.i64()?,
+            marker: None,
+        });
+    }
+    for _ in 0..fields.u32()? {
+        transactions.aborted.push_back(Aborted {
+            producer: fields.i64()?,
+            first: fields.u64()?,
+            last: fields.u64()?,
+            stable: fields.u64()?,
+        });
+    }
+    Some(transactions)
+}
+
 pub(crate) fn decode_stream(bytes: &[u8]) -> Option<StreamRecord> {
-    let mut fields = versioned(bytes)?;
+    let has_transactions = bytes.first() == Some(&TRANSACTIONS_VERSION);
+    let mut fields = if has_transactions { Fields::new(bytes.get(1..)?) } else { versioned(bytes)? };
     let (start, next, last_timestamp) = (fields.u64()?, fields.u64()?, fields.i64()?);
     let mut runs = Vec::new();
     for _ in 0..fields.u32()? {
@@ -157,7 +206,11 @@ pub(crate) fn decode_stream(bytes: &[u8]) -> Option<StreamRecord> {
         }
         producers.by_id.insert(id, Producer { epoch, seen_ms, batches });
     }
-    fields.is_empty().then_some(StreamRecord { start, next, last_timestamp, runs, producers })
+    let transactions = match has_transactions {
+        true => Some(Box::new(decode_transactions(&mut fields)?)),
+        false => None,
+    };
+    fields.is_empty().then_some(StreamRecord { start, next, last_timestamp, runs, producers, transactions })
 }
 
 pub(crate) fn encode_cursor(stream: u64, state: &CursorState) -> Vec<u8> {
@@ -219,12 +272,38 @@ mod tests {
         let batch = ProducerBatch { first_sequence: 1, last_sequence: 2, base: 3, lsn: 0 };
         let mut producers = Producers::default();
         producers.by_id.insert(7, Producer { epoch: 1, seen_ms: 5, batches: VecDeque::from([batch; 5]) });
-        let bytes = encode_stream((1, 2, 3), &runs, Some(&producers));
-        let record = StreamRecord { start: 1, next: 2, last_timestamp: 3, runs, producers };
-        assert_eq!(decode_stream(&bytes), Some(record));
-        for length in 0..bytes.len() {
-            assert_eq!(decode_stream(&bytes[..length]), None);
+        let open = Open { producer: 7, epoch: 1, first: 8, started_ms: 9, marker: None };
+        let aborted = Aborted { producer: 7, first: 3, last: 4, stable: 5 };
+        let transactions = Transactions { noted: 9, open: vec![open], aborted: VecDeque::from([aborted; 2]) };
+        let record =
+            StreamRecord { start: 1, next: 2, last_timestamp: 3, runs, producers, transactions: None };
+        for transactions in [None, Some(Box::new(transactions))] {
+            let record = StreamRecord { transactions, ..record.clone() };
+            let (runs, producers) = (&record.runs, Some(&record.producers));
+            let bytes = encode_stream((1, 2, 3), runs, producers, record.transactions.as_deref());
+            assert_eq!(bytes[0], 1 + u8::from(record.transactions.is_some()));
+            for length in 0..bytes.len() {
+                assert_eq!(decode_stream(&bytes[..length]), None);
+            }
+            assert_eq!(decode_stream(&bytes), Some(record));
         }
+    }
+
+    #[test]
+    fn rows_of_streams_of_both_versions_are_read() {
+        let plain = [&[1][..], &[0; 24], &[0; 4], &[0; 4]].concat();
+        assert_eq!(decode_stream(&plain), Some(StreamRecord::default()));
+        let one = |value: u8| [value, 0, 0, 0, 0, 0, 0, 0];
+        let open = [&[1, 0, 0, 0][..], &one(7), &[2, 0], &one(8), &one(9)].concat();
+        let aborted = [&[1, 0, 0, 0][..], &one(7), &one(3), &one(4), &one(5)].concat();
+        let bytes = [&[2][..], &plain[1..], &one(6), &open, &aborted].concat();
+        let transactions = Transactions {
+            noted: 6,
+            open: vec![Open { producer: 7, epoch: 2, first: 8, started_ms: 9, marker: None }],
+            aborted: VecDeque::from([Aborted { producer: 7, first: 3, last: 4, stable: 5 }]),
+        };
+        let record = StreamRecord { transactions: Some(Box::new(transactions)), ..StreamRecord::default() };
+        assert_eq!(decode_stream(&bytes), Some(record));
     }
 
     proptest! {

@@ -42,6 +42,7 @@ struct Limits {
     submit_entries_max: usize,
     ack_linger: Duration,
     producers_per_stream_max: usize,
+    transactions_per_stream_max: usize,
     producer_expiry: Duration,
 }
 
@@ -82,6 +83,7 @@ impl Intake {
             submit_entries_max: options.submit_entries_max,
             ack_linger: options.ack_linger,
             producers_per_stream_max: options.producers_per_stream_max,
+            transactions_per_stream_max: options.transactions_per_stream_max,
             producer_expiry: options.producer_expiry,
         };
         Arc::new_cyclic(|me| Self {

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::Intake;
 use super::queue::{IntakeState, Pending, Submitted, WriterWaits};
-use crate::batch::BatchHeader;
+use crate::batch::{self, BatchHeader};
 use crate::cursor::{Cursor, CursorInner, CursorState};
 use crate::entry::{Entry, Part};
 use crate::error::SubmitError;
@@ -62,7 +62,7 @@ impl Intake {
         let mut locked = LockedCursors::lock(&cursors);
         let mut state = self.lock();
         self.check_open(&state)?;
-        check_producers(&entry)?;
+        check_producers(&entry, self.limits.transactions_per_stream_max)?;
         if entry.changes_state() && !is_seeded(Bug::AcknowledgementsLate) {
             // Acknowledgements gathered so far precede this entry, as they did in memory.
             self.flush_acks(&mut state);
@@ -107,10 +107,16 @@ impl Intake {
         let directory = &self.directory;
         match part {
             Part::Batch { destinations, batch } => {
+                let header = batch.header();
+                let commits = if header.is_control() { batch::commits(batch.bytes()) } else { None };
                 for (at, stream) in destinations.iter().enumerate() {
-                    let base = append(state, stream, batch.header());
-                    if at == 0 && batch.header().has_producer() {
-                        self.record_producer(&stream.0, batch.header(), base, end);
+                    let base = append(state, stream, header);
+                    // A marker ends transactions in each of its destinations.
+                    if header.has_producer() && (at == 0 || header.is_control()) {
+                        self.record_producer(&stream.0, header, base, end);
+                        if header.is_transactional() {
+                            stream.0.note_transaction(header, base, commits, self.clock.now_ms());
+                        }
                     }
                     bases.push(Offset(base));
                 }
@@ -223,6 +229,19 @@ impl Intake {
         self.note_producer(stream, header, base, 0, self.clock.now_ms(), i64::MIN);
     }
 
+    /// Notes a replayed batch of a transaction, or a marker, which is committed.
+    pub(crate) fn replay_transaction(
+        &self,
+        stream: &StreamInner,
+        header: &BatchHeader,
+        base: u64,
+        commits: Option<bool>,
+    ) {
+        if stream.note_transaction(header, base, commits, self.clock.now_ms()) && header.is_control() {
+            stream.end_transactions();
+        }
+    }
+
     fn note_producer(
         &self,
         stream: &StreamInner,
@@ -241,8 +260,8 @@ impl Intake {
     }
 }
 
-/// Rejects duplicates and gaps of idempotent producers, before anything is changed.
-fn check_producers(entry: &Entry) -> Result<(), SubmitError> {
+/// Rejects duplicates and gaps of idempotent producers, and transactions beyond the limit, before anything is changed.
+fn check_producers(entry: &Entry, transactions_max: usize) -> Result<(), SubmitError> {
     for part in &entry.parts {
         let Part::Batch { destinations, batch } = part else { continue };
         let header = batch.header();
@@ -252,6 +271,11 @@ fn check_producers(entry: &Entry) -> Result<(), SubmitError> {
             && let Some(producers) = &*stream.0.producers.lock()
         {
             producers.check(header)?;
+        }
+        if header.is_transactional()
+            && let Some(stream) = destinations.first()
+        {
+            stream.0.check_transaction(header, transactions_max)?;
         }
     }
     Ok(())

@@ -325,7 +325,9 @@ fn put_stream(sink: &mut dyn Sink, stream: &StreamInner) -> Result<(), Checkpoin
             stream.last_timestamp.load(Ordering::Acquire),
         );
         let producers = if is_seeded(Bug::ForgetProducers) { None } else { producers.as_deref() };
-        encode_stream(marks, &runs, producers)
+        // What is submitted is durable before the checkpoint is.
+        let transactions = state.transactions.as_ref().map(|transactions| transactions.settled());
+        encode_stream(marks, &runs, producers, transactions.as_ref())
     };
     sink.put(Space::Streams, &key, &value)
 }

@@ -71,7 +71,7 @@ impl Survivors {
     pub(super) fn note(&mut self, stored: &StoredBatch) -> bool {
         let Ok(header) = BatchHeader::parse(&stored.bytes) else { return true };
         if header.is_control() {
-            if let Some(is_commit) = is_commit(&stored.bytes) {
+            if let Some(is_commit) = batch::commits(&stored.bytes) {
                 self.note_marker(&header, stored.base_offset.0, is_commit);
             }
         } else if !self.is_full {
@@ -177,7 +177,7 @@ impl Survivors {
         if header.is_control() {
             // A reader that saw a record of the transaction must see its marker.
             let has_survivors = self.surviving.remove(&header.producer_id);
-            if has_survivors || is_commit(&stored.bytes).is_none() {
+            if has_survivors || batch::commits(&stored.bytes).is_none() {
                 return whole();
             }
             let is_dropped = stored.base_offset.0 < self.expired_to;
@@ -234,17 +234,6 @@ impl Survivors {
         let is_old = offset < self.expired_to || is_seeded(Bug::DropTombstones);
         let is_expired = record.value.is_none() && is_old;
         is_last && !is_expired
-    }
-}
-
-/// Whether a control batch commits a transaction or aborts it; `None` when it does neither.
-fn is_commit(bytes: &Bytes) -> Option<bool> {
-    let marker = batch::records(bytes).ok()?.next()?.ok()?;
-    // The key: version and type, i16 each.
-    match marker.key?.get(2..4)? {
-        [0, 0] => Some(false),
-        [0, 1] => Some(true),
-        _ => None,
     }
 }
 

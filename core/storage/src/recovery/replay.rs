@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::batch::BatchHeader;
+use crate::batch::{self, BatchHeader};
 use crate::checkpoint::{CheckpointStore, Meta, Space, decode_cursor, decode_stream};
 use crate::cursor::CursorState;
 use crate::error::{CheckpointError, OpenError};
@@ -57,6 +57,7 @@ impl Replay<'_> {
             if !record.producers.by_id.is_empty() {
                 *stream.producers.lock() = Some(Box::new(record.producers));
             }
+            stream.restore_transactions(record.transactions);
             let mut state = stream.state.lock();
             for run in record.runs {
                 // A segment not listed is replayed later, or held nothing live of this stream any more.
@@ -137,10 +138,12 @@ impl Replay<'_> {
             };
             let Ok(header) = BatchHeader::parse(batch) else { continue };
             let position = (lsn - segment.base) as u32 + *at as u32;
+            let is_marker = header.is_control();
+            let commits = is_marker.then(|| batch::commits(&Bytes::copy_from_slice(batch))).flatten();
             for (stream, base) in destinations.iter() {
                 // A missing stream was deleted by a later entry.
                 let Some(stream) = self.intake.directory.streams.get(stream) else { continue };
-                self.batch(segment, &stream, &header, (*origin, base, position), is_new);
+                self.batch(segment, &stream, &header, (*origin, base, position), commits, is_new);
                 if is_new {
                     state.mark_stream(&stream);
                 }
@@ -154,6 +157,7 @@ impl Replay<'_> {
         stream: &StreamInner,
         header: &BatchHeader,
         (origin, base, position): (u64, u64, u32),
+        commits: Option<bool>,
         is_new: bool,
     ) {
         let extent = extent_of(header, origin, base, position);
@@ -163,8 +167,11 @@ impl Replay<'_> {
         segment.max_timestamp.fetch_max(extent.max_timestamp, Ordering::Relaxed);
         stream.last_timestamp.fetch_max(extent.max_timestamp, Ordering::Relaxed);
         stream.next.fetch_max(extent.end(), Ordering::Relaxed);
-        if is_new && header.has_producer() && origin == stream.id {
+        if is_new && header.has_producer() && (origin == stream.id || header.is_control()) {
             self.intake.replay_producer(stream, header, base);
+            if header.is_transactional() {
+                self.intake.replay_transaction(stream, header, base, commits);
+            }
         }
     }
 

@@ -9,8 +9,10 @@ mod retention;
 pub(crate) mod runs;
 pub(crate) mod state;
 pub(crate) mod time_lookup;
+pub(crate) mod transactions;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,6 +22,7 @@ pub use self::retention::Retention;
 pub(crate) use self::state::StreamInner;
 pub use self::state::{Listener, Listening};
 pub use self::time_lookup::{ColdTimeLookup, TimeLookup};
+pub use self::transactions::{AbortedTransaction, OpenTransaction};
 use crate::error::ReadError;
 use crate::ids::{Offset, StreamId};
 use crate::read::StoredBatch;
@@ -56,6 +59,58 @@ impl Stream {
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
         Offset(self.0.high.load(Ordering::Acquire))
+    }
+
+    /// The end of what readers of committed transactions may see: the high watermark, or the first record of an open
+    /// transaction.
+    #[must_use]
+    pub fn stable_offset(&self) -> Offset {
+        Offset(self.0.stable_below(self.high_watermark().0))
+    }
+
+    /// As [`stable_offset`](Self::stable_offset), records that are not committed by the log included.
+    #[must_use]
+    pub fn next_stable_offset(&self) -> Offset {
+        Offset(self.0.stable_below(self.next_offset().0))
+    }
+
+    /// The open transactions, in the order of their first records.
+    #[must_use]
+    pub fn open_transactions(&self) -> Vec<OpenTransaction> {
+        let state = self.0.state.lock();
+        let open = state.transactions.iter().flat_map(|transactions| &transactions.open);
+        let transactions = open.map(|open| OpenTransaction {
+            producer_id: open.producer,
+            producer_epoch: open.epoch,
+            first: Offset(open.first),
+            started_ms: open.started_ms,
+        });
+        transactions.collect()
+    }
+
+    /// The aborted transactions with records in a range. Ask after the range was read below
+    /// [`stable_offset`](Self::stable_offset).
+    #[must_use]
+    pub fn aborted_transactions(&self, range: Range<Offset>) -> Vec<AbortedTransaction> {
+        let state = self.0.state.lock();
+        let Some(transactions) = &state.transactions else { return Vec::new() };
+        let aborted = transactions.aborted_in(range.start.0, range.end.0);
+        let transactions = aborted.map(|aborted| AbortedTransaction {
+            producer_id: aborted.producer,
+            first: Offset(aborted.first),
+            last: Offset(aborted.last),
+        });
+        transactions.collect()
+    }
+
+    /// Whether a batch of a transaction, below [`stable_offset`](Self::stable_offset), was aborted.
+    #[must_use]
+    pub fn is_aborted(&self, producer_id: i64, base_offset: Offset) -> bool {
+        let state = self.0.state.lock();
+        state.transactions.as_ref().is_some_and(|transactions| {
+            let mut aborted = transactions.aborted_in(base_offset.0, base_offset.0 + 1);
+            aborted.any(|aborted| aborted.producer == producer_id)
+        })
     }
 
     /// The offset of the next record to be submitted.

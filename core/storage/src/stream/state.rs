@@ -18,12 +18,16 @@ use smallvec::SmallVec;
 
 use super::producers::Producers;
 use super::runs::Runs;
+use super::transactions::Transactions;
 use crate::batch::BatchHeader;
-use crate::error::ReadError;
+use crate::error::{ReadError, SubmitError};
 use crate::format::index::Extent;
 use crate::ids::{Offset, StreamId};
 use crate::read::segments::Segment;
 use crate::read::{ReadPath, StoredBatch};
+
+/// See [`StreamInner`].
+const NO_TRANSACTION: u64 = u64::MAX;
 
 pub(crate) struct StreamInner {
     pub(crate) id: u64,
@@ -34,6 +38,8 @@ pub(crate) struct StreamInner {
     /// Written by the writer only.
     pub(crate) high: AtomicU64,
     pub(crate) last_timestamp: AtomicI64,
+    /// The first record of an open transaction, [`NO_TRANSACTION`] without one. Changed under the lock of `state`.
+    unstable: AtomicU64,
     pub(crate) deleted: AtomicBool,
     /// The checkpoint round in which it was last listed as changed.
     pub(crate) dirty_round: AtomicU32,
@@ -50,6 +56,7 @@ pub(crate) struct StreamInner {
 #[allow(clippy::box_collection, reason = "an idle stream pays a pointer for each, not an empty collection")]
 pub(crate) struct StreamState {
     pub(crate) runs: Runs,
+    pub(crate) transactions: Option<Box<Transactions>>,
     /// The last batches, without a gap up to the high watermark; as many as fit into the tail cache.
     tail: Option<Box<VecDeque<TailBatch>>>,
     listeners: Option<Box<Vec<Registration>>>,
@@ -91,6 +98,7 @@ impl StreamInner {
             next: AtomicU64::new(0),
             high: AtomicU64::new(0),
             last_timestamp: AtomicI64::new(-1),
+            unstable: AtomicU64::new(NO_TRANSACTION),
             deleted: AtomicBool::new(false),
             dirty_round: AtomicU32::new(0),
             notified_group: AtomicU32::new(0),
@@ -177,6 +185,66 @@ impl StreamInner {
         state.drop_tail_below(start);
         let high = self.high.load(Ordering::Acquire);
         state.runs.release_below(start, high);
+        state.change_transactions(|transactions| transactions.trim(start));
+    }
+
+    /// The end of what is stable below `end`, which must have been read before: no open transaction has a record below it.
+    pub(super) fn stable_below(&self, end: u64) -> u64 {
+        // A transaction is noted before its first record is committed.
+        let unstable = self.unstable.load(Ordering::Acquire);
+        end.min(unstable.max(self.start.load(Ordering::Acquire)))
+    }
+
+    /// See [`Transactions::check`].
+    pub(crate) fn check_transaction(
+        &self,
+        header: &BatchHeader,
+        transactions_max: usize,
+    ) -> Result<(), SubmitError> {
+        match &self.state.lock().transactions {
+            Some(transactions) => transactions.check(header, transactions_max),
+            None => Ok(()),
+        }
+    }
+
+    /// See [`Transactions::note`].
+    pub(crate) fn note_transaction(
+        &self,
+        header: &BatchHeader,
+        base: u64,
+        commits: Option<bool>,
+        now_ms: i64,
+    ) -> bool {
+        let mut state = self.state.lock();
+        let transactions = state.transactions.get_or_insert_default();
+        let is_new = transactions.note(header, base, commits, now_ms);
+        self.unstable.store(transactions.unstable(), Ordering::Release);
+        is_new
+    }
+
+    /// Ends the transactions whose markers are submitted. For recovery, where all is committed.
+    pub(crate) fn end_transactions(&self) {
+        self.end_transactions_below(u64::MAX);
+    }
+
+    fn end_transactions_below(&self, end: u64) {
+        if let Some(transactions) = &mut self.state.lock().transactions {
+            transactions.end_below(end);
+            transactions.trim(self.start.load(Ordering::Acquire));
+            self.unstable.store(transactions.unstable(), Ordering::Release);
+        }
+    }
+
+    /// Ends the transactions whose markers are committed.
+    pub(crate) fn marker_committed(&self) {
+        self.end_transactions_below(self.high.load(Ordering::Acquire));
+    }
+
+    /// Sets what a checkpoint knew of transactions.
+    pub(crate) fn restore_transactions(&self, transactions: Option<Box<Transactions>>) {
+        self.unstable
+            .store(transactions.as_ref().map_or(NO_TRANSACTION, |t| t.unstable()), Ordering::Release);
+        self.state.lock().transactions = transactions;
     }
 
     /// Drops uncompacted batches below `to` from the tail, after compaction rewrote them.
@@ -215,6 +283,12 @@ impl StreamInner {
 }
 
 impl StreamState {
+    fn change_transactions(&mut self, change: impl FnOnce(&mut Transactions)) {
+        if let Some(transactions) = &mut self.transactions {
+            change(transactions);
+        }
+    }
+
     /// Drops the tail's batches that are wholly below an offset.
     fn drop_tail_below(&mut self, to: u64) {
         if let Some(tail) = &mut self.tail {

@@ -277,6 +277,9 @@ impl Writer {
                 if stream.0.commit(&segment, extent, bytes.clone()) {
                     self.overflowing.push(stream.0.id);
                 }
+                if batch.header().is_control() {
+                    stream.0.marker_committed();
+                }
                 segment.max_timestamp.fetch_max(extent.max_timestamp, Ordering::Relaxed);
                 self.schedule_notification(&stream.0);
                 ring.push((stream.0.clone(), base));

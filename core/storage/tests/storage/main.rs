@@ -20,3 +20,4 @@ mod salvage;
 mod shorthand;
 mod simulator;
 mod space;
+mod transactions;

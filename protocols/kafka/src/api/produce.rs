@@ -322,6 +322,10 @@ fn submit(
         // A retry of a batch whose response was lost: it gets the same response, under the same condition.
         Err(ProduceError::Log(SubmitError::DuplicateSequence { base_offset, lsn })) => (base_offset, lsn),
         Err(ProduceError::Log(error)) => return Err(submit_error(&error)),
+        // There are no transactions of clients yet.
+        Err(error @ ProduceError::Transaction(_)) => {
+            return Err(Rejection::new(ErrorCode::KAFKA_STORAGE_ERROR, error.to_string()));
+        }
         Err(error @ ProduceError::Address { record, .. }) => {
             let records =
                 vec![(i32::try_from(record).unwrap_or(i32::MAX), "The address that it names is too long")];

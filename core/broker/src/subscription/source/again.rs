@@ -56,7 +56,7 @@ impl Again {
                 let Some(batch) = self.batches.pop_front() else { return Found::Gone };
                 match Opened::new(batch.base_offset.0, &batch.bytes, topic_of(batch.origin)) {
                     Opened::Open(open) => self.open = Some(open),
-                    Opened::Broken => return Found::Gone,
+                    Opened::Nothing => return Found::Gone,
                     Opened::Long => {
                         self.batches.clear();
                         self.loading = true;

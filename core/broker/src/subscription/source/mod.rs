@@ -287,8 +287,8 @@ enum Opened {
     Open(Open),
     /// It decompresses to much: that is left to a load ([`decompress_first`]).
     Long,
-    /// It cannot be read.
-    Broken,
+    /// It cannot be read, or has nothing for readers.
+    Nothing,
 }
 
 impl Opened {
@@ -298,7 +298,7 @@ impl Opened {
             Err(BatchError::TooLarge { .. }) => Opened::Long,
             Err(error) => {
                 log_broken(base, &error);
-                Opened::Broken
+                Opened::Nothing
             }
         }
     }

@@ -13,6 +13,7 @@ use super::again::{Again, Found};
 use super::delivered::Delivered;
 use super::{Offer, Open, Opened, Skipped, span};
 use crate::context::Context;
+use crate::peek::is_visible;
 use crate::rows;
 use crate::seeded_bugs::{Bug, is_seeded};
 
@@ -129,14 +130,15 @@ impl StreamSource {
         self.delivered.as_ref().is_some_and(|delivered| delivered.is_stored())
     }
 
-    /// How many records can be read. Exact but for holes of compaction.
+    /// How many records can be read. Exact but for holes of compaction, and for what transactions leave: markers, and records
+    /// of aborted ones.
     pub(in crate::subscription) fn ready(&self) -> u64 {
-        self.ahead(self.stream.high_watermark())
+        self.ahead(self.stream.stable_offset())
     }
 
     /// As [`ready`](Self::ready), uncommitted records included.
     pub(super) fn submitted(&self) -> u64 {
-        self.ahead(self.stream.next_offset())
+        self.ahead(self.stream.next_stable_offset())
     }
 
     fn ahead(&self, end: Offset) -> u64 {
@@ -201,18 +203,23 @@ impl StreamSource {
             if let Some(taken) = self.take_open() {
                 return taken;
             }
-            if let Some(batch) = self.batches.pop_front() {
+            let end = self.stream.stable_offset().0;
+            if let Some(batch) = self.batches.pop_front_if(|batch| batch.base_offset.0 < end) {
                 match self.open_batch(&batch) {
                     true => continue,
                     // What was read behind it is read again.
                     false => return self.load_next(read_bytes),
                 }
             }
+            if !self.batches.is_empty() {
+                // A transaction is open: its marker wakes the subscription.
+                return Offer::Empty;
+            }
             if self.loading_from != NO_LOAD {
                 return Offer::Empty;
             }
             self.reach_start();
-            if self.next >= self.stream.high_watermark().0 {
+            if self.next >= end {
                 return Offer::Empty;
             }
             match self.stream.read(Offset(self.next), read_bytes) {
@@ -266,10 +273,14 @@ impl StreamSource {
     fn open_batch(&mut self, batch: &StoredBatch) -> bool {
         let foreign = batch.origin != self.stream.id();
         let topic = if foreign { self.context.stream_names.get(batch.origin) } else { None };
-        match Opened::new(batch.base_offset.0, &batch.bytes, topic) {
+        let opened = match is_visible(&self.stream, batch) {
+            true => Opened::new(batch.base_offset.0, &batch.bytes, topic),
+            false => Opened::Nothing,
+        };
+        match opened {
             Opened::Open(open) => self.open = Some(open),
             Opened::Long => return false,
-            Opened::Broken => {
+            Opened::Nothing => {
                 let end = batch.base_offset.0 + span(&batch.bytes);
                 pass_over(self.cursor.as_ref(), self.next..end);
                 self.next = self.next.max(end);
@@ -314,7 +325,7 @@ impl StreamSource {
         let from = self.buffered_end();
         let buffered: usize = self.batches.iter().map(|batch| batch.bytes.len()).sum();
         let is_enough = self.batches.is_empty() || buffered >= read_bytes;
-        if is_enough || self.loading_from != NO_LOAD || from >= self.stream.high_watermark().0 {
+        if is_enough || self.loading_from != NO_LOAD || from >= self.stream.stable_offset().0 {
             return None;
         }
         match self.stream.read(Offset(from), read_bytes) {
@@ -365,7 +376,7 @@ impl StreamSource {
     }
 
     fn skip_to(&mut self, to: u64) -> Skipped {
-        let to = to.min(self.stream.high_watermark().0).max(self.next);
+        let to = to.min(self.stream.stable_offset().0).max(self.next);
         let skipped = Skipped { messages: self.ahead(Offset(to)), offsets: self.next..to };
         self.next = to;
         while self.batches.front().is_some_and(|batch| end_of(batch) <= to) {
@@ -383,7 +394,7 @@ impl StreamSource {
     /// Skips everything submitted. Returns the range that was skipped.
     pub(super) fn skip_all(&mut self) -> Range<u64> {
         let from = self.next;
-        self.next = self.stream.next_offset().0.max(from);
+        self.next = self.stream.next_stable_offset().0.max(from);
         self.batches.clear();
         self.open = None;
         from..self.next

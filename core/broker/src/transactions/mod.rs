@@ -1,0 +1,311 @@
+//! Transactions that a client holds open under an id of its own: appends to partitions and offsets of consumer groups that
+//! become visible together, or not at all.
+//!
+//! Owns the ids, which producer holds each, what its open transaction has changed so far, and their rows in the log. The
+//! records of an open transaction are in their partitions already and the log holds their readers back; its offsets wait
+//! here. The end of a transaction is ONE entry: the markers of all partitions, the offsets and the row of the id.
+//!
+//! Does not own routing: whoever ends a transaction adds what else becomes visible to that entry.
+
+mod end;
+mod pending;
+mod rows;
+mod state;
+mod transaction;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bytes::Bytes;
+use inver_storage::{Entry, Stream, SubmitError, Submitted};
+use parking_lot::{Mutex, RwLock};
+
+use crate::committed_offsets::CommittedOffset;
+use crate::completion::Completion;
+use crate::context::{Context, Due};
+use crate::limits::{self, LimitReached};
+use crate::tables::RowError;
+
+pub use self::end::Ended;
+pub(crate) use self::end::Ending;
+use self::pending::Pending;
+use self::state::{NO_DEADLINE, State};
+pub use self::state::{Producer, TransactionState};
+use self::transaction::Transaction;
+
+/// Ids that one expiry deletes.
+const EXPIRED_AT_ONCE_MAX: usize = 1000;
+
+/// Why an act of a transaction is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransactionError {
+    /// The id is unknown, or another producer id belongs to it.
+    #[error("the producer id does not belong to the transactional id")]
+    UnknownProducer,
+    /// A newer instance of the producer exists.
+    #[error("there is a newer producer with the same transactional id")]
+    Fenced,
+    /// The transaction is in a state that does not allow it.
+    #[error("the state of the transaction does not allow this")]
+    InvalidState,
+    /// The transaction is being ended.
+    #[error("the transaction is being ended")]
+    Ending,
+    /// A bound is reached.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
+    /// The log rejected the write.
+    #[error(transparent)]
+    Log(#[from] SubmitError),
+}
+
+/// A transaction as administration sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionInfo {
+    /// Its id.
+    pub id: Arc<str>,
+    /// The producer that holds it.
+    pub producer: Producer,
+    /// Its state.
+    pub state: TransactionState,
+    /// Time after which it is aborted, milliseconds.
+    pub timeout_ms: i32,
+    /// When it was begun, milliseconds since 1970; none unless it is open.
+    pub started_ms: Option<i64>,
+    /// The partitions in it.
+    pub partitions: Vec<(Arc<str>, u32)>,
+}
+
+/// What the transactions of a namespace share.
+pub(crate) struct Shared {
+    namespace: u32,
+    context: Arc<Context>,
+    /// Partitions, groups and offsets of one transaction.
+    parts_max: usize,
+    pending: Pending,
+}
+
+/// The transactions of a namespace, by id.
+pub struct Transactions {
+    shared: Arc<Shared>,
+    ids_max: usize,
+    by_id: RwLock<HashMap<Arc<str>, Arc<Transaction>>>,
+}
+
+impl Transactions {
+    pub(crate) fn new(
+        namespace: u32,
+        context: Arc<Context>,
+        ids_max: usize,
+        parts_max: usize,
+    ) -> Transactions {
+        let shared = Shared { namespace, context, parts_max, pending: Pending::default() };
+        Transactions { shared: Arc::new(shared), ids_max, by_id: RwLock::default() }
+    }
+
+    fn get(&self, id: &str) -> Result<Arc<Transaction>, TransactionError> {
+        self.by_id.read().get(id).cloned().ok_or(TransactionError::UnknownProducer)
+    }
+
+    /// Gives an id to a producer, which fences the one before: an open transaction is aborted. `expected`: the producer
+    /// that asks and held it before. `new_producer` assigns a producer id.
+    pub fn begin(
+        &self,
+        id: &str,
+        timeout_ms: i32,
+        expected: Option<Producer>,
+        new_producer: impl FnOnce() -> Result<(i64, Completion), SubmitError>,
+    ) -> Result<(Producer, Completion), TransactionError> {
+        if let Ok(known) = self.get(id) {
+            return known.begin(timeout_ms, expected, new_producer);
+        }
+        let mut by_id = self.by_id.write();
+        if let Some(known) = by_id.get(id).cloned() {
+            drop(by_id);
+            return known.begin(timeout_ms, expected, new_producer);
+        }
+        limits::check("transactional ids", by_id.len(), self.ids_max)?;
+        let (producer, reserved) = new_producer()?;
+        let state = State::new(Producer { id: producer, epoch: 0 }, timeout_ms, self.shared.now_ms());
+        let transaction = self.shared.transaction(id.into(), state);
+        let (producer, completion) = transaction.created()?;
+        by_id.insert(transaction.id.clone(), transaction);
+        Ok((producer, completion.and(reserved)))
+    }
+
+    /// Adds partitions to the producer's transaction, which begins with the first.
+    pub fn add_partitions(
+        &self,
+        id: &str,
+        producer: Producer,
+        partitions: &[(Arc<str>, u32, &Stream)],
+    ) -> Result<Completion, TransactionError> {
+        self.get(id)?.add_partitions(producer, partitions)
+    }
+
+    /// Whether partitions are in the producer's open transaction; which of them are not.
+    pub fn missing_partitions(
+        &self,
+        id: &str,
+        producer: Producer,
+        streams: &[&Stream],
+    ) -> Result<Vec<bool>, TransactionError> {
+        self.get(id)?.missing_partitions(producer, streams)
+    }
+
+    /// Adds a consumer group to the producer's transaction, which begins with the first.
+    pub fn add_group(
+        &self,
+        id: &str,
+        producer: Producer,
+        group: &str,
+    ) -> Result<Completion, TransactionError> {
+        self.get(id)?.add_group(producer, group)
+    }
+
+    /// Keeps offsets of a group until the producer's transaction is committed. `adds_group`: the group need not be in it.
+    pub fn commit_offsets(
+        &self,
+        id: &str,
+        producer: Producer,
+        group: &str,
+        offsets: &[(&str, u32, CommittedOffset)],
+        adds_group: bool,
+    ) -> Result<Completion, TransactionError> {
+        self.get(id)?.commit_offsets(producer, group, offsets, adds_group)
+    }
+
+    /// Submits an entry that appends to a partition in the producer's transaction. `adds_partition`: the partition need not
+    /// be in it, and the transaction begins where none is open.
+    pub(crate) fn append(
+        &self,
+        id: &str,
+        producer: Producer,
+        (topic, index, stream): (&Arc<str>, u32, &Stream),
+        adds_partition: bool,
+        entry: Entry,
+    ) -> Result<Submitted, TransactionError> {
+        self.get(id)?.append(producer, (topic, index, stream), adds_partition, entry)
+    }
+
+    /// Prepares the end of the producer's transaction. `bumps`: the producer gets a new epoch, so that nothing of this
+    /// transaction can come late.
+    pub(crate) fn prepare_end(
+        &self,
+        id: &str,
+        producer: Producer,
+        is_commit: bool,
+        bumps: bool,
+        new_producer: impl FnOnce() -> Result<(i64, Completion), SubmitError>,
+    ) -> Result<Ending, TransactionError> {
+        self.get(id)?.prepare_end(producer, is_commit, bumps, new_producer)
+    }
+
+    /// Whether an open transaction has an offset of a group in a partition.
+    #[must_use]
+    pub fn has_pending_offset(&self, group: &str, topic: &str, partition: u32) -> bool {
+        self.shared.pending.contains(group, topic, partition)
+    }
+
+    /// The streams of the open transaction of an id.
+    #[must_use]
+    pub fn partitions(&self, id: &str) -> Vec<(Arc<str>, u32)> {
+        self.get(id).map(|transaction| transaction.info().partitions).unwrap_or_default()
+    }
+
+    /// The transaction of an id.
+    #[must_use]
+    pub fn info(&self, id: &str) -> Option<TransactionInfo> {
+        self.get(id).ok().map(|transaction| transaction.info())
+    }
+
+    /// All transactions, by id.
+    #[must_use]
+    pub fn list(&self) -> Vec<TransactionInfo> {
+        let all: Vec<Arc<Transaction>> = self.by_id.read().values().cloned().collect();
+        let mut all: Vec<TransactionInfo> = all.iter().map(|transaction| transaction.info()).collect();
+        all.sort_by(|one, other| one.id.cmp(&other.id));
+        all
+    }
+
+    /// Deletes ids without an open transaction that were not used since `before_ms` (milliseconds since 1970, steady), a
+    /// bounded number at a time.
+    pub fn expire(&self, before_ms: i64) -> Result<Completion, SubmitError> {
+        let all: Vec<Arc<Transaction>> = self.by_id.read().values().cloned().collect();
+        let mut entry = Entry::new();
+        let due = all.iter().filter_map(|transaction| transaction.lock_if_unused(before_ms));
+        let mut due: Vec<_> = due.take(EXPIRED_AT_ONCE_MAX).collect();
+        if due.is_empty() {
+            return Ok(Completion::Now);
+        }
+        for (transaction, _) in &due {
+            entry.delete(rows::TRANSACTIONS, self.shared.key(&transaction.id));
+        }
+        let submitted = self.shared.context.log.submit(entry)?;
+        let mut ids = Vec::with_capacity(due.len());
+        for (transaction, state) in &mut due {
+            state.is_removed = true;
+            ids.push(transaction.id.clone());
+        }
+        drop(due);
+        let mut by_id = self.by_id.write();
+        ids.iter().for_each(|id| drop(by_id.remove(id)));
+        Ok(Completion::At(submitted.lsn))
+    }
+
+    /// Restores an id.
+    pub(crate) fn recover(&self, id: &str, row: &[u8]) -> Result<(), RowError> {
+        let state = rows::decode_transaction(row)?;
+        let transaction = self.shared.transaction(id.into(), state);
+        self.by_id.write().insert(transaction.id.clone(), transaction);
+        Ok(())
+    }
+
+    /// Restores a part of an open transaction. Called after the ids were restored.
+    pub(crate) fn recover_part(&self, key: &Bytes, row: &[u8]) -> Result<(), RowError> {
+        let Some((id, part)) = rows::split_part_key(key) else { return Ok(()) };
+        let Ok(transaction) = self.get(&String::from_utf8_lossy(&id)) else { return Ok(()) };
+        transaction.recover_part(&part, row)
+    }
+
+    /// Forgets all of them; the keys of their rows by table, which the caller deletes.
+    pub(crate) fn take_keys(&self) -> Vec<(inver_storage::TableId, Bytes)> {
+        let all = std::mem::take(&mut *self.by_id.write());
+        all.values().flat_map(|transaction| transaction.take_keys()).collect()
+    }
+}
+
+impl Shared {
+    fn now_ms(&self) -> i64 {
+        self.context.clock.steady_ms()
+    }
+
+    fn key(&self, id: &str) -> Bytes {
+        rows::transaction_key(self.namespace, id)
+    }
+
+    fn transaction(self: &Arc<Self>, id: Arc<str>, state: State) -> Arc<Transaction> {
+        let deadline = state.deadline_ms();
+        let transaction = Arc::new(Transaction {
+            id,
+            shared: self.clone(),
+            armed_ms: AtomicI64::new(NO_DEADLINE),
+            state: Mutex::new(state),
+        });
+        if let Some(deadline) = deadline {
+            self.schedule(&transaction, deadline);
+        }
+        transaction
+    }
+
+    /// Lets a transaction end at its deadline.
+    fn schedule(&self, transaction: &Arc<Transaction>, deadline_ms: i64) {
+        self.context.timers.schedule_by(&transaction.armed_ms, deadline_ms, || Due::of(transaction));
+    }
+
+    /// The deadline that was scheduled has passed.
+    fn disarm(&self, transaction: &Transaction) {
+        transaction.armed_ms.store(NO_DEADLINE, Ordering::Release);
+    }
+}

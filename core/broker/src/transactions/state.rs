@@ -1,0 +1,244 @@
+//! The state of one transaction: a plain value, without the log and the clock.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::TransactionError;
+use crate::committed_offsets::CommittedOffset;
+
+/// See [`State::deadline_ms`].
+pub(super) const NO_DEADLINE: i64 = i64::MAX;
+
+/// The last epoch of a producer id; one more is for the marker that fences it.
+const EPOCH_LAST: i16 = i16::MAX - 1;
+
+/// A producer: its id, and which of its instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Producer {
+    /// Its id.
+    pub id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+}
+
+/// The state of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionState {
+    /// None was begun since its id was given to the producer.
+    Empty = 0,
+    /// It is open.
+    Open = 1,
+    /// The last one was committed.
+    Committed = 2,
+    /// The last one was aborted.
+    Aborted = 3,
+    /// It is about to be committed.
+    Committing = 4,
+    /// It is about to be aborted.
+    Aborting = 5,
+}
+
+/// What an open transaction changes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Part {
+    Partition { stream: u64, topic: Arc<str>, index: u32 },
+    Group { group: String },
+    Offset { group: String, topic: String, partition: u32, offset: CommittedOffset },
+}
+
+pub(super) struct State {
+    pub(super) producer: Producer,
+    /// The producer before the last change of epoch, which may repeat what led to it.
+    pub(super) previous: Option<Producer>,
+    pub(super) timeout_ms: i32,
+    pub(super) state: TransactionState,
+    pub(super) started_ms: i64,
+    pub(super) updated_ms: i64,
+    /// Streams, with topic and partition.
+    pub(super) partitions: BTreeMap<u64, (Arc<str>, u32)>,
+    pub(super) groups: BTreeSet<String>,
+    /// By group, topic and partition.
+    pub(super) offsets: BTreeMap<(String, String, u32), CommittedOffset>,
+    /// It is being committed (true) or aborted. Not stored.
+    pub(super) ending: Option<bool>,
+    /// Its id has expired. Not stored.
+    pub(super) is_removed: bool,
+}
+
+impl State {
+    pub(super) fn new(producer: Producer, timeout_ms: i32, now_ms: i64) -> State {
+        State {
+            producer,
+            previous: None,
+            timeout_ms,
+            state: TransactionState::Empty,
+            started_ms: 0,
+            updated_ms: now_ms,
+            partitions: BTreeMap::new(),
+            groups: BTreeSet::new(),
+            offsets: BTreeMap::new(),
+            ending: None,
+            is_removed: false,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.state == TransactionState::Open
+    }
+
+    /// When an open transaction is aborted.
+    pub(super) fn deadline_ms(&self) -> Option<i64> {
+        self.is_open().then(|| self.started_ms.saturating_add(i64::from(self.timeout_ms)))
+    }
+
+    /// Its parts so far.
+    pub(super) fn count(&self) -> usize {
+        self.partitions.len() + self.groups.len() + self.offsets.len()
+    }
+
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part> {
+        let partitions = self.partitions.iter().map(|(stream, (topic, index))| Part::Partition {
+            stream: *stream,
+            topic: topic.clone(),
+            index: *index,
+        });
+        let groups = self.groups.iter().map(|group| Part::Group { group: group.clone() });
+        let offsets = self.offsets.iter().map(|((group, topic, partition), offset)| Part::Offset {
+            group: group.clone(),
+            topic: topic.clone(),
+            partition: *partition,
+            offset: offset.clone(),
+        });
+        partitions.chain(groups).chain(offsets)
+    }
+
+    /// Adds a part. Whether a group's offset in a partition is new in it.
+    pub(super) fn add(&mut self, part: Part) -> bool {
+        match part {
+            Part::Partition { stream, topic, index } => {
+                self.partitions.insert(stream, (topic, index));
+                false
+            }
+            Part::Group { group } => {
+                self.groups.insert(group);
+                false
+            }
+            Part::Offset { group, topic, partition, offset } => {
+                self.offsets.insert((group, topic, partition), offset).is_none()
+            }
+        }
+    }
+
+    /// Checks that a producer holds it, and that it is not being ended.
+    pub(super) fn check(&self, producer: Producer) -> Result<(), TransactionError> {
+        self.check_holder(producer)?;
+        if self.ending.is_some() { Err(TransactionError::Ending) } else { Ok(()) }
+    }
+
+    fn check_holder(&self, producer: Producer) -> Result<(), TransactionError> {
+        if self.is_removed || producer.id != self.producer.id {
+            return Err(TransactionError::UnknownProducer);
+        }
+        if producer.epoch != self.producer.epoch {
+            return Err(TransactionError::Fenced);
+        }
+        Ok(())
+    }
+
+    /// Whether ending it has been done before, so that it is answered again.
+    pub(super) fn check_end(
+        &self,
+        producer: Producer,
+        is_commit: bool,
+        bumps: bool,
+    ) -> Result<bool, TransactionError> {
+        let ended_as = match self.state {
+            TransactionState::Committed => Some(true),
+            TransactionState::Aborted => Some(false),
+            _ => None,
+        };
+        let is_same_end = ended_as == Some(is_commit) && self.ending.is_none();
+        if bumps && is_same_end && self.previous == Some(producer) && !self.is_removed {
+            return Ok(true);
+        }
+        self.check(producer)?;
+        match self.state {
+            TransactionState::Open => Ok(false),
+            // Something may have been sent that never arrived: the epoch changes.
+            _ if bumps && !is_commit => Ok(false),
+            _ if !bumps && is_same_end => Ok(true),
+            _ => Err(TransactionError::InvalidState),
+        }
+    }
+
+    /// Whether the producer that asks for its next epoch gets the present one again, as it asked before.
+    pub(super) fn check_begin(&self, expected: Option<Producer>) -> Result<bool, TransactionError> {
+        if self.ending.is_some() {
+            return Err(TransactionError::Ending);
+        }
+        match expected {
+            _ if self.is_removed => Err(TransactionError::Ending),
+            None => Ok(false),
+            Some(expected) if expected == self.producer => Ok(false),
+            Some(expected) if self.previous == Some(expected) && !self.is_open() => Ok(true),
+            Some(_) => Err(TransactionError::Fenced),
+        }
+    }
+
+    /// The epoch of the marker that fences the producer.
+    pub(super) fn fencing_epoch(&self) -> i16 {
+        self.producer.epoch.saturating_add(1)
+    }
+
+    /// Whether the next epoch needs a new producer id.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.producer.epoch >= EPOCH_LAST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Producer = Producer { id: 1, epoch: 3 };
+    const NEXT: Producer = Producer { id: 1, epoch: 4 };
+
+    fn state(state: TransactionState, previous: Option<Producer>) -> State {
+        State { state, previous, ..State::new(NEXT, 1000, 0) }
+    }
+
+    #[test]
+    fn an_end_is_answered_again_and_otherwise_needs_an_open_transaction() {
+        use TransactionError::{Fenced, InvalidState, UnknownProducer};
+        let end = |of: TransactionState, producer, is_commit, bumps| {
+            state(of, Some(FIRST)).check_end(producer, is_commit, bumps)
+        };
+        assert_eq!(end(TransactionState::Open, NEXT, true, false), Ok(false));
+        assert_eq!(end(TransactionState::Open, FIRST, true, true), Err(Fenced));
+        assert_eq!(
+            end(TransactionState::Open, Producer { id: 2, epoch: 4 }, true, true),
+            Err(UnknownProducer)
+        );
+        assert_eq!(end(TransactionState::Committed, NEXT, true, false), Ok(true));
+        assert_eq!(end(TransactionState::Committed, NEXT, false, false), Err(InvalidState));
+        assert_eq!(end(TransactionState::Empty, NEXT, true, false), Err(InvalidState));
+        assert_eq!(end(TransactionState::Committed, FIRST, true, true), Ok(true));
+        assert_eq!(end(TransactionState::Committed, FIRST, false, true), Err(Fenced));
+        assert_eq!(end(TransactionState::Committed, NEXT, true, true), Err(InvalidState));
+        assert_eq!(end(TransactionState::Empty, NEXT, false, true), Ok(false));
+        let ending = State { ending: Some(true), ..state(TransactionState::Open, None) };
+        assert_eq!(ending.check_end(NEXT, true, true), Err(TransactionError::Ending));
+    }
+
+    #[test]
+    fn a_producer_that_asks_again_keeps_its_epoch() {
+        let begin = |of: TransactionState, expected| state(of, Some(FIRST)).check_begin(expected);
+        assert_eq!(begin(TransactionState::Open, None), Ok(false));
+        assert_eq!(begin(TransactionState::Empty, Some(NEXT)), Ok(false));
+        assert_eq!(begin(TransactionState::Empty, Some(FIRST)), Ok(true));
+        assert_eq!(begin(TransactionState::Open, Some(FIRST)), Err(TransactionError::Fenced));
+        let old = Producer { id: 1, epoch: 2 };
+        assert_eq!(begin(TransactionState::Empty, Some(old)), Err(TransactionError::Fenced));
+    }
+}
