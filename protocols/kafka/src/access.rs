@@ -53,6 +53,17 @@ impl Access {
         self.check(ResourceKind::Cluster, CLUSTER, operation, ErrorCode::CLUSTER_AUTHORIZATION_FAILED)
     }
 
+    /// Whether the client may do something to the transactional id.
+    pub(crate) fn may_transaction(&self, id: &str, operation: Operation) -> bool {
+        self.permissions.may(ResourceKind::TransactionalId, id, operation)
+    }
+
+    /// The error if the client may not do something to the transactional id; the audit log tells of it.
+    pub(crate) fn check_transaction(&self, id: &str, operation: Operation) -> Result<(), ErrorCode> {
+        let code = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+        self.check(ResourceKind::TransactionalId, id, operation, code)
+    }
+
     fn check(
         &self,
         kind: ResourceKind,
@@ -73,6 +84,7 @@ pub(crate) fn text(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::TOPIC_AUTHORIZATION_FAILED => "Topic authorization failed.",
         ErrorCode::GROUP_AUTHORIZATION_FAILED => "Group authorization failed.",
+        ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED => "Transactional Id authorization failed.",
         _ => "Cluster authorization failed.",
     }
 }

@@ -40,6 +40,8 @@ inver_settings::section! {
         pub limits: Limits = Limits::default() => nested(""),
         /// Bounds and delays of groups.
         pub groups: GroupLimits = GroupLimits::default() => nested("group_"),
+        /// Bounds of transactions.
+        pub transactions: TransactionLimits = TransactionLimits::default() => nested("transaction_"),
     }
 }
 
@@ -162,5 +164,17 @@ inver_settings::section! {
         /// Time that committed offsets are kept after the last member left the group, or, in a group that never had
         /// members, after they were committed. 0: forever.
         pub offsets_retention: Duration = Duration::from_secs(7 * 24 * 60 * 60) => milliseconds(0..=36_500 * DAY_MS),
+    }
+}
+
+inver_settings::section! {
+    /// Bounds of transactions. The defaults are Kafka's.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct TransactionLimits {
+        /// Longest time after which a producer may ask for its open transaction to be aborted (`transaction.max.timeout.ms`).
+        pub timeout_max: Duration = Duration::from_secs(15 * 60) => milliseconds(1..=DAY_MS),
+        /// Time after its last use that a transactional id without an open transaction is kept
+        /// (`transactional.id.expiration.ms`).
+        pub id_expiration: Duration = Duration::from_secs(7 * 24 * 60 * 60) => milliseconds(1..=36_500 * DAY_MS),
     }
 }

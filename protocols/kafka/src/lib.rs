@@ -32,6 +32,7 @@ mod session;
 mod settings;
 mod ticket;
 mod traced;
+mod transactions;
 
 use std::sync::{Arc, OnceLock};
 

@@ -43,9 +43,8 @@ struct ProducerIds {
 impl NamespaceNode {
     /// The part of a namespace, with its stored state.
     pub(crate) fn new(broker: &Broker, namespace: Namespace, config: &KafkaConfig) -> NamespaceNode {
-        let (groups, groups_max) = (config.groups.clone(), config.limits.groups_max);
         NamespaceNode {
-            coordinator: Coordinator::new(broker.clone(), namespace.clone(), groups, groups_max),
+            coordinator: Coordinator::new(broker.clone(), namespace.clone(), config),
             rows: NamespaceRows::new(broker.clone(), TABLES, &namespace),
             producer_ids: Mutex::default(),
             topics: SharedAnswer::default(),

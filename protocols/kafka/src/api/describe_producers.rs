@@ -1,8 +1,9 @@
-//! DescribeProducers: the idempotent producers of partitions (KIP-664).
+//! DescribeProducers: the idempotent producers of partitions, and their open transactions (KIP-664).
 
 use std::ops::RangeInclusive;
 
 use inver_access::Operation;
+use inver_storage::Stream;
 
 use super::context::RequestContext;
 use super::handler::{Handler, Length};
@@ -11,6 +12,7 @@ use crate::access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
+use crate::map::partition::wire_offset;
 
 messages! {
     /// Versions 0, flexible 0+.
@@ -60,6 +62,8 @@ pub struct DescribeProducers;
 
 /// Coordinator epoch of a producer without transactions.
 const NO_COORDINATOR_EPOCH: i32 = -1;
+/// Coordinator epoch of a producer with one: there is one coordinator, which never changes.
+const COORDINATOR_EPOCH: i32 = 0;
 
 impl Handler for DescribeProducers {
     const KEY: i16 = 61;
@@ -80,9 +84,7 @@ impl Handler for DescribeProducers {
                 match cx.partition_for(Operation::Read, &topic.name, partition_index) {
                     Ok(partition) => PartitionResponse {
                         partition_index,
-                        active_producers: (partition.stream().producers().into_iter())
-                            .map(ProducerState::from)
-                            .collect(),
+                        active_producers: active_producers(partition.stream()),
                         ..PartitionResponse::default()
                     },
                     Err(error_code) => PartitionResponse {
@@ -102,6 +104,29 @@ impl Handler for DescribeProducers {
         let topics = topics.collect();
         Reply::now(DescribeProducersResponse { throttle_time_ms: 0, topics })
     }
+}
+
+/// The producers of a partition. One with an open transaction is there whatever else is remembered of it.
+fn active_producers(stream: &Stream) -> Vec<ProducerState> {
+    let mut producers: Vec<ProducerState> = stream.producers().into_iter().map(ProducerState::from).collect();
+    for open in stream.open_transactions() {
+        let known = producers.iter_mut().find(|producer| producer.producer_id == open.producer_id);
+        match known {
+            Some(known) => {
+                known.current_txn_start_offset = wire_offset(open.first);
+                known.coordinator_epoch = COORDINATOR_EPOCH;
+            }
+            None => producers.push(ProducerState {
+                producer_id: open.producer_id,
+                producer_epoch: i32::from(open.producer_epoch),
+                last_timestamp: open.started_ms,
+                coordinator_epoch: COORDINATOR_EPOCH,
+                current_txn_start_offset: wire_offset(open.first),
+                ..ProducerState::default()
+            }),
+        }
+    }
+    producers
 }
 
 impl From<inver_storage::ProducerState> for ProducerState {

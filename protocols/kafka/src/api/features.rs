@@ -10,4 +10,8 @@ pub(super) struct Feature {
 }
 
 /// The features, those of Kafka 4.4 whose APIs are there.
-pub(super) const FEATURES: [Feature; 1] = [Feature { name: "metadata.version", min: 7, level: 33 }];
+pub(super) const FEATURES: [Feature; 2] = [
+    Feature { name: "metadata.version", min: 7, level: 33 },
+    // Producers tell by it how transactions work: as KIP-890 has it.
+    Feature { name: "transaction.version", min: 0, level: 2 },
+];

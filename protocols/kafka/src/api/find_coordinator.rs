@@ -1,4 +1,4 @@
-//! FindCoordinator: the node that coordinates a group. This one coordinates all.
+//! FindCoordinator: the node that coordinates a group or a transaction. This one coordinates all.
 
 use std::ops::RangeInclusive;
 
@@ -102,15 +102,14 @@ impl Handler for FindCoordinator {
     }
 }
 
-/// Whether a key has a coordinator that the client may use. For transactions the error is one that no client retries:
-/// librdkafka repeats the request for ever after most other errors.
+/// Whether a key has a coordinator that the client may use.
 fn check(access: &Access, key_type: i8, key: &str) -> Result<(), (ErrorCode, &'static str)> {
     match key_type {
         GROUP => access.check_group(key, Operation::Describe).map_err(|code| (code, access::text(code))),
-        TRANSACTION => Err((
-            ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-            "transactions are not supported by this broker",
-        )),
-        _ => Err((ErrorCode::INVALID_REQUEST, "only groups have a coordinator")),
+        TRANSACTION if key.is_empty() => Err((ErrorCode::INVALID_REQUEST, "the transactional id is empty")),
+        TRANSACTION => {
+            access.check_transaction(key, Operation::Describe).map_err(|code| (code, access::text(code)))
+        }
+        _ => Err((ErrorCode::INVALID_REQUEST, "only groups and transactions have a coordinator")),
     }
 }

@@ -1,4 +1,5 @@
-//! InitProducerId: assigns an id to an idempotent producer (KIP-98), by which retried batches are recognized.
+//! InitProducerId: assigns an id to an idempotent producer (KIP-98), by which retried batches are recognized, or gives a
+//! transactional id to a producer, which fences the one before.
 
 use std::ops::RangeInclusive;
 
@@ -11,6 +12,7 @@ use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
+use crate::transactions::{error_code, fenced, new_producer, producer};
 
 messages! {
     /// Versions 0-6, flexible 2+.
@@ -53,7 +55,9 @@ impl Handler for InitProducerId {
         };
         match request.transactional_id.as_deref() {
             Some("") => return failure(ErrorCode::INVALID_REQUEST),
-            Some(_) => return failure(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
+            Some(id) => {
+                return begin(cx, id, &request).unwrap_or_else(failure);
+            }
             None => {}
         }
         if !cx.access.permissions.may_any(ResourceKind::Topic, Operation::Write)
@@ -72,4 +76,37 @@ impl Handler for InitProducerId {
             }
         }
     }
+}
+
+/// First version with PRODUCER_FENCED (KIP-588).
+const FENCED_SINCE: i16 = 4;
+
+/// Gives a transactional id to the producer that asks.
+fn begin(
+    cx: &RequestContext<'_>,
+    id: &str,
+    request: &InitProducerIdRequest,
+) -> Result<Reply<InitProducerIdResponse>, ErrorCode> {
+    cx.access.check_transaction(id, Operation::Write)?;
+    let timeout_max_ms = cx.config().transactions.timeout_max.as_millis();
+    let timeout_ms = request.transaction_timeout_ms;
+    if u128::try_from(timeout_ms).map_or(true, |ms| ms == 0 || ms > timeout_max_ms) {
+        return Err(ErrorCode::INVALID_TRANSACTION_TIMEOUT);
+    }
+    // The producer that held it before tells so with both.
+    let expected = match (request.producer_id, request.producer_epoch) {
+        (-1, -1) => None,
+        (-1, _) | (_, -1) => return Err(ErrorCode::INVALID_REQUEST),
+        (id, epoch) => Some(producer(id, epoch)),
+    };
+    let transactions = cx.namespace().transactions();
+    let begun = transactions.begin(id, timeout_ms, expected, || new_producer(cx.access));
+    let (producer, completion) =
+        begun.map_err(|error| error_code(&error, fenced(cx.version(), FENCED_SINCE)))?;
+    let response = InitProducerIdResponse {
+        producer_id: producer.id,
+        producer_epoch: producer.epoch,
+        ..InitProducerIdResponse::default()
+    };
+    Ok(Reply::Response(response, completion))
 }

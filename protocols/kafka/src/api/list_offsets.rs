@@ -65,6 +65,9 @@ messages! {
 /// The ListOffsets API.
 pub struct ListOffsets;
 
+/// The isolation level of clients that read only what is committed.
+const READ_COMMITTED: i8 = 1;
+
 /// Timestamps with a special meaning.
 mod special {
     pub(super) const LATEST: i64 = -1;
@@ -90,6 +93,7 @@ impl Handler for ListOffsets {
     fn handle(cx: &mut RequestContext<'_>, request: ListOffsetsRequest) -> Reply<ListOffsetsResponse> {
         // Kafka fails a request with an unknown isolation level as a whole.
         let is_malformed = !matches!(request.isolation_level, 0 | 1);
+        let committed = request.isolation_level == READ_COMMITTED;
         let version = cx.version();
         let mut cold: Vec<ColdLookup> = Vec::new();
         let mut topics = Vec::with_capacity(request.topics.len());
@@ -116,12 +120,13 @@ impl Handler for ListOffsets {
                 });
                 match partition {
                     Err(code) => answer.error_code = code,
-                    Ok(partition) => match look_up(partition.stream(), &wanted, &mut answer) {
+                    Ok(partition) => match look_up(partition.stream(), &wanted, committed, &mut answer) {
                         Ok(None) => {}
                         Ok(Some(lookup)) => {
                             cold.push(ColdLookup {
                                 topic: topics.len(),
                                 partition: partitions.len(),
+                                end: end(partition.stream(), committed),
                                 lookup,
                             });
                         }
@@ -144,6 +149,8 @@ impl Handler for ListOffsets {
 struct ColdLookup {
     topic: usize,
     partition: usize,
+    /// Offsets from here on are not found.
+    end: Offset,
     lookup: ColdTimeLookup,
 }
 
@@ -156,10 +163,10 @@ fn finish_on_disk(
     let (ticket, claim) = cx.defer();
     let header = cx.header;
     tokio::task::spawn_blocking(move || {
-        for ColdLookup { topic, partition, lookup } in cold {
+        for ColdLookup { topic, partition, end, lookup } in cold {
             let topic = response.topics.get_mut(topic);
             if let Some(answer) = topic.and_then(|topic| topic.partitions.get_mut(partition)) {
-                found(answer, lookup.run());
+                found(answer, end, lookup.run());
             }
         }
         ticket.fill(encode(&mut BytesMut::new(), header, &response));
@@ -194,12 +201,13 @@ fn check(
 fn look_up(
     stream: &Stream,
     wanted: &ListOffsetsPartition,
+    committed: bool,
     answer: &mut ListOffsetsPartitionResponse,
 ) -> Result<Option<ColdTimeLookup>, ErrorCode> {
     check_leader_epoch(wanted.current_leader_epoch)?;
     let time = match wanted.timestamp {
         special::LATEST => {
-            (answer.offset, answer.leader_epoch) = (wire_offset(stream.high_watermark()), LEADER_EPOCH);
+            (answer.offset, answer.leader_epoch) = (wire_offset(end(stream, committed)), LEADER_EPOCH);
             return Ok(None);
         }
         special::EARLIEST | special::EARLIEST_LOCAL => {
@@ -215,21 +223,30 @@ fn look_up(
         _ => return Err(ErrorCode::INVALID_REQUEST),
     };
     match stream.offset_for_time(time) {
-        Ok(TimeLookup::Ready(ready)) => found(answer, Ok(ready)),
+        Ok(TimeLookup::Ready(ready)) => found(answer, end(stream, committed), Ok(ready)),
         Ok(TimeLookup::Cold(cold)) => return Ok(Some(cold)),
         Err(error) => return Err(read_error(&error)),
     }
     Ok(None)
 }
 
-fn found(answer: &mut ListOffsetsPartitionResponse, found: Result<Option<(Offset, i64)>, ReadError>) {
+/// The end of a partition for a client that reads what is committed, or everything.
+fn end(stream: &Stream, committed: bool) -> Offset {
+    if committed { stream.stable_offset() } else { stream.high_watermark() }
+}
+
+fn found(
+    answer: &mut ListOffsetsPartitionResponse,
+    end: Offset,
+    found: Result<Option<(Offset, i64)>, ReadError>,
+) {
     match found {
-        Ok(Some((at, timestamp))) => {
+        Ok(Some((at, timestamp))) if at < end => {
             answer.offset = wire_offset(at);
             answer.timestamp = timestamp;
             answer.leader_epoch = LEADER_EPOCH;
         }
-        Ok(None) => {}
+        Ok(_) => {}
         Err(error) => answer.error_code = read_error(&error),
     }
 }

@@ -1,6 +1,10 @@
-//! ListTransactions: the transactions (KIP-664). There are none.
+//! ListTransactions: the transactions (KIP-664), by state, producer, age and id (KIP-1152).
 
 use std::ops::RangeInclusive;
+
+use inver_access::Operation;
+use inver_broker::TransactionInfo;
+use regex::{Regex, RegexBuilder};
 
 use super::context::RequestContext;
 use super::handler::{Handler, Length};
@@ -8,6 +12,7 @@ use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
+use crate::transactions::state_name;
 
 messages! {
     /// Versions 0-2, flexible 0+.
@@ -37,6 +42,9 @@ messages! {
 /// The ListTransactions API.
 pub struct ListTransactions;
 
+/// Bytes of a compiled pattern.
+const PATTERN_BYTES_MAX: usize = 64 << 10;
+
 /// States that a filter can name.
 const STATES: &[&str] = &[
     "Empty",
@@ -60,13 +68,49 @@ impl Handler for ListTransactions {
     type Response = ListTransactionsResponse;
 
     fn handle(
-        _: &mut RequestContext<'_>,
+        cx: &mut RequestContext<'_>,
         request: ListTransactionsRequest,
     ) -> Reply<ListTransactionsResponse> {
-        let unknown = request.state_filters.into_iter().filter(|state| !STATES.contains(&state.as_str()));
-        Reply::now(ListTransactionsResponse {
-            unknown_state_filters: unknown.collect(),
+        let (known, unknown): (Vec<Str>, Vec<Str>) =
+            request.state_filters.iter().cloned().partition(|state| STATES.contains(&state.as_str()));
+        let mut response = ListTransactionsResponse {
+            unknown_state_filters: unknown,
             ..ListTransactionsResponse::default()
-        })
+        };
+        let pattern = match request.transactional_id_pattern.as_deref().filter(|text| !text.is_empty()) {
+            None => None,
+            Some(text) => match whole(text) {
+                Ok(pattern) => Some(pattern),
+                Err(_) => {
+                    response.error_code = ErrorCode::INVALID_REGULAR_EXPRESSION;
+                    return Reply::now(response);
+                }
+            },
+        };
+        let now_ms = cx.node.broker.clock().steady_ms();
+        let is_listed = |info: &TransactionInfo| {
+            let state = state_name(info.state);
+            let producers = &request.producer_id_filters;
+            let age_ms = info.started_ms.map(|started_ms| now_ms.saturating_sub(started_ms));
+            (request.state_filters.is_empty() || known.iter().any(|wanted| wanted.as_str() == state))
+                && (producers.is_empty() || producers.contains(&info.producer.id))
+                && (request.duration_filter < 0
+                    || age_ms.is_some_and(|age_ms| age_ms > request.duration_filter))
+                && pattern.as_ref().is_none_or(|pattern| pattern.is_match(&info.id))
+                && cx.access.may_transaction(&info.id, Operation::Describe)
+        };
+        let listed = cx.namespace().transactions().list().into_iter().filter(is_listed);
+        let states = listed.map(|info| TransactionState {
+            transactional_id: Str::from(&*info.id),
+            producer_id: info.producer.id,
+            transaction_state: Str::from_static(state_name(info.state)),
+        });
+        response.transaction_states = states.collect();
+        Reply::now(response)
     }
+}
+
+/// A pattern that matches whole ids.
+fn whole(text: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(&format!("^(?:{text})$")).size_limit(PATTERN_BYTES_MAX).build()
 }

@@ -8,6 +8,8 @@
 
 #![allow(missing_docs, reason = "fields bear the names of Kafka's message schema, where they are described")]
 
+pub mod add_offsets_to_txn;
+pub mod add_partitions_to_txn;
 pub mod alter_client_quotas;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
@@ -32,8 +34,10 @@ pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_quorum;
 pub mod describe_topic_partitions;
+pub mod describe_transactions;
 pub mod describe_user_scram_credentials;
 pub mod elect_leaders;
+pub mod end_txn;
 pub mod expire_delegation_token;
 pub mod fetch;
 pub mod find_coordinator;
@@ -57,7 +61,9 @@ pub mod renew_delegation_token;
 pub mod sasl_authenticate;
 pub mod sasl_handshake;
 pub mod sync_group;
+pub mod txn_offset_commit;
 pub mod update_features;
+pub mod write_txn_markers;
 
 mod acls;
 mod authorized_operations;
@@ -107,6 +113,11 @@ macro_rules! for_each_api {
             delete_records::DeleteRecords;
             init_producer_id::InitProducerId;
             offset_for_leader_epoch::OffsetForLeaderEpoch;
+            add_partitions_to_txn::AddPartitionsToTxn;
+            add_offsets_to_txn::AddOffsetsToTxn;
+            end_txn::EndTxn;
+            write_txn_markers::WriteTxnMarkers;
+            txn_offset_commit::TxnOffsetCommit;
             describe_acls::DescribeAcls;
             create_acls::CreateAcls;
             delete_acls::DeleteAcls;
@@ -134,6 +145,7 @@ macro_rules! for_each_api {
             update_features::UpdateFeatures;
             describe_cluster::DescribeCluster;
             describe_producers::DescribeProducers;
+            describe_transactions::DescribeTransactions;
             list_transactions::ListTransactions;
             list_config_resources::ListConfigResources;
             describe_topic_partitions::DescribeTopicPartitions;

@@ -122,11 +122,12 @@ impl Handler for OffsetCommit {
     }
 }
 
-fn check(
+/// An offset to be committed, if it can be.
+pub(super) fn check(
     cx: &RequestContext<'_>,
     topic: &Arc<Topic>,
     partition: OffsetCommitRequestPartition,
-) -> Result<Commit, ErrorCode> {
+) -> Result<(Arc<Topic>, u32, CommittedOffset), ErrorCode> {
     let index = partition_index(partition.partition_index)
         .filter(|index| *index < topic.partition_count())
         .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;

@@ -118,7 +118,8 @@ impl Handler for OffsetFetch {
 
     fn handle(cx: &mut RequestContext<'_>, request: OffsetFetchRequest) -> Reply<OffsetFetchResponse> {
         if cx.version() >= GROUPS_SINCE {
-            let groups = request.groups.into_iter().map(|group| fetch_group(cx, group)).collect();
+            let stable = request.require_stable;
+            let groups = request.groups.into_iter().map(|group| fetch_group(cx, group, stable)).collect();
             return Reply::now(OffsetFetchResponse { groups, ..OffsetFetchResponse::default() });
         }
         let topics = request.topics.map(|topics| {
@@ -130,7 +131,7 @@ impl Handler for OffsetFetch {
             named.collect()
         });
         let group = OffsetFetchRequestGroup { group_id: request.group_id, topics, ..Default::default() };
-        let group = fetch_group(cx, group);
+        let group = fetch_group(cx, group, request.require_stable);
         let topics = group.topics.into_iter().map(|topic| OffsetFetchResponseTopic {
             name: topic.name,
             partitions: topic.partitions.into_iter().map(single_group).collect(),
@@ -143,13 +144,20 @@ impl Handler for OffsetFetch {
     }
 }
 
-fn fetch_group(cx: &mut RequestContext<'_>, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+/// `stable`: an offset that an open transaction may change is not told (KIP-447).
+fn fetch_group(
+    cx: &mut RequestContext<'_>,
+    group: OffsetFetchRequestGroup,
+    stable: bool,
+) -> OffsetFetchResponseGroup {
     if let Err(error_code) = cx.access.check_group(&group.group_id, Operation::Describe) {
         return OffsetFetchResponseGroup { group_id: group.group_id, topics: Vec::new(), error_code };
     }
     let topics = match group.topics {
-        Some(topics) => topics.into_iter().map(|topic| fetch_topic(cx, &group.group_id, topic)).collect(),
-        None => fetch_all(cx, &group.group_id),
+        Some(topics) => {
+            topics.into_iter().map(|topic| fetch_topic(cx, &group.group_id, topic, stable)).collect()
+        }
+        None => fetch_all(cx, &group.group_id, stable),
     };
     OffsetFetchResponseGroup { group_id: group.group_id, topics, error_code: ErrorCode::NONE }
 }
@@ -158,6 +166,7 @@ fn fetch_topic(
     cx: &mut RequestContext<'_>,
     group: &str,
     topic: OffsetFetchRequestTopics,
+    stable: bool,
 ) -> OffsetFetchResponseTopics {
     let name = match cx.version() {
         // Offsets of a topic outlive it, so it need not exist.
@@ -171,6 +180,9 @@ fn fetch_topic(
     let offsets = cx.namespace().committed_offsets();
     let partitions = topic.partition_indexes.into_iter().map(|index| match &name {
         Err(code) => partition(index, None, *code),
+        Ok(name) if stable && is_pending(cx, group, name, index) => {
+            partition(index, None, ErrorCode::UNSTABLE_OFFSET_COMMIT)
+        }
         Ok(name) => {
             let offset = partition_index(index).and_then(|index| offsets.get(group, name, index));
             partition(index, offset, ErrorCode::NONE)
@@ -181,13 +193,16 @@ fn fetch_topic(
 }
 
 /// All committed offsets of a group, by topic and partition.
-fn fetch_all(cx: &RequestContext<'_>, group: &str) -> Vec<OffsetFetchResponseTopics> {
+fn fetch_all(cx: &RequestContext<'_>, group: &str, stable: bool) -> Vec<OffsetFetchResponseTopics> {
     let mut topics: Vec<OffsetFetchResponseTopics> = Vec::new();
     for (name, index, offset) in cx.namespace().committed_offsets().of_group(group) {
         if !cx.access.may_topic(&name, Operation::Describe) {
             continue;
         }
-        let known = partition(index as i32, Some(offset), ErrorCode::NONE);
+        let known = match stable && is_pending(cx, group, &name, index as i32) {
+            true => partition(index as i32, None, ErrorCode::UNSTABLE_OFFSET_COMMIT),
+            false => partition(index as i32, Some(offset), ErrorCode::NONE),
+        };
         match topics.last_mut() {
             Some(topic) if topic.name == *name => topic.partitions.push(known),
             _ => topics.push(OffsetFetchResponseTopics {
@@ -198,6 +213,12 @@ fn fetch_all(cx: &RequestContext<'_>, group: &str) -> Vec<OffsetFetchResponseTop
         }
     }
     topics
+}
+
+/// Whether an open transaction has an offset of a group in a partition.
+fn is_pending(cx: &RequestContext<'_>, group: &str, topic: &str, index: i32) -> bool {
+    let transactions = cx.namespace().transactions();
+    partition_index(index).is_some_and(|index| transactions.has_pending_offset(group, topic, index))
 }
 
 fn partition(

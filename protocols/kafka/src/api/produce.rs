@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use inver_access::Operation;
-use inver_broker::{Completion, LimitReached, Partition, ProduceError, Topic};
+use inver_broker::{Completion, LimitReached, Partition, ProduceError, Topic, TransactionError};
 use inver_driver::{Count, count};
 use inver_storage::SubmitError;
 use inver_storage::batch::{Batch, BatchError, Compression};
@@ -29,6 +29,7 @@ use crate::map::batch::{self, Allowance, BatchRefusal, CheckError, Checked};
 use crate::map::partition::{partition_index, wire_offset};
 use crate::settings::topic::ProduceSettings;
 use crate::traced;
+use crate::transactions::error_code;
 
 messages! {
     /// Versions 3-13, flexible 9+.
@@ -91,6 +92,9 @@ const RECORD_BATCH_SINCE: i16 = 3;
 
 /// First version that allows zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
+
+/// First version that adds partitions to a transaction by itself (KIP-890).
+const ADDS_PARTITIONS_SINCE: i16 = 12;
 
 /// First version that names topics by id (KIP-516).
 const BY_ID_SINCE: i16 = 13;
@@ -159,6 +163,7 @@ impl Handler for Produce {
             }
             topics.push(topic.ok());
         }
+        let transaction = check_transaction(cx, request.transactional_id.as_deref());
         let mut completion = Completion::Now;
         let (mut failure, mut records) = (None, 0);
         let mut responses = Vec::with_capacity(request.topic_data.len());
@@ -168,7 +173,9 @@ impl Handler for Produce {
             for (partition, batch) in data.partition_data.into_iter().zip(&mut batches) {
                 let index = partition.index;
                 let outcome = match &topic {
-                    Some((topic, settings)) => batch.and_then(|batch| append(cx, topic, settings, batch)),
+                    Some((topic, settings)) => {
+                        batch.and_then(|batch| append(cx, topic, settings, transaction, batch))
+                    }
                     None => batch.map(|_| Appended::default()),
                 };
                 match &outcome {
@@ -289,15 +296,20 @@ fn append(
     cx: &RequestContext<'_>,
     topic: &Arc<Topic>,
     settings: &ProduceSettings,
+    transaction: TransactionalId<'_>,
     checked: CheckedBatch,
 ) -> Result<Appended, Rejection> {
     let CheckedBatch { partition, batch, facts, now_ms } = checked;
+    let transactional_id = match batch.header().is_transactional() {
+        true => Some(transaction.map_err(|code| Rejection::new(code, access::text(code)))?),
+        false => None,
+    };
     let append_ms = settings.append_time.then_some(now_ms);
     let (batch, append_time_ms) = batch::stamped(batch, &facts, append_ms)?;
     let (bytes, records) = (batch.bytes().len(), batch.record_count());
     let tracer = cx.namespace().traces().tracer();
     let spans = tracer.map(|tracer| traced::produced(tracer, topic, &batch, &cx.traced_client()));
-    let (base_offset, completion) = submit(cx, topic, &partition, batch)?;
+    let (base_offset, completion) = submit(cx, topic, &partition, transactional_id, batch)?;
     if let (Some(tracer), Some(spans)) = (tracer, spans) {
         traced::submitted(tracer, spans, partition.index(), base_offset.cast_unsigned(), completion);
     }
@@ -313,19 +325,24 @@ fn submit(
     cx: &RequestContext<'_>,
     topic: &Topic,
     partition: &Partition,
+    transactional_id: Option<&str>,
     batch: Batch,
 ) -> Result<(i64, Completion), Rejection> {
     let full = |error: LimitReached| Rejection::new(ErrorCode::POLICY_VIOLATION, error.to_string());
     cx.namespace().check_room().map_err(full)?;
-    let (base, lsn) = match cx.namespace().produce_as(Some(&cx.access.permissions), topic, partition, batch) {
+    let submitted = match transactional_id {
+        Some(id) => {
+            let adds_partition = cx.version() >= ADDS_PARTITIONS_SINCE;
+            cx.namespace().produce_in_transaction(id, topic, partition, batch, adds_partition)
+        }
+        None => cx.namespace().produce_as(Some(&cx.access.permissions), topic, partition, batch),
+    };
+    let (base, lsn) = match submitted {
         Ok(submitted) => (submitted.bases.first().copied().unwrap_or_default(), submitted.lsn),
         // A retry of a batch whose response was lost: it gets the same response, under the same condition.
         Err(ProduceError::Log(SubmitError::DuplicateSequence { base_offset, lsn })) => (base_offset, lsn),
         Err(ProduceError::Log(error)) => return Err(submit_error(&error)),
-        // There are no transactions of clients yet.
-        Err(error @ ProduceError::Transaction(_)) => {
-            return Err(Rejection::new(ErrorCode::KAFKA_STORAGE_ERROR, error.to_string()));
-        }
+        Err(ProduceError::Transaction(error)) => return Err(transaction_error(&error)),
         Err(error @ ProduceError::Address { record, .. }) => {
             let records =
                 vec![(i32::try_from(record).unwrap_or(i32::MAX), "The address that it names is too long")];
@@ -338,12 +355,25 @@ fn submit(
     Ok((wire_offset(base), Completion::At(lsn)))
 }
 
+/// The transactional id that the transactional batches of a request belong to.
+type TransactionalId<'a> = Result<&'a str, ErrorCode>;
+
+fn check_transaction<'a>(cx: &RequestContext<'_>, id: Option<&'a str>) -> TransactionalId<'a> {
+    let id = id.ok_or(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)?;
+    cx.access.check_transaction(id, Operation::Write).map(|()| id)
+}
+
+fn transaction_error(error: &TransactionError) -> Rejection {
+    Rejection::new(error_code(error, ErrorCode::INVALID_PRODUCER_EPOCH), error.to_string())
+}
+
 fn submit_error(error: &SubmitError) -> Rejection {
     let code = match error {
         SubmitError::OutOfOrderSequence => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
         SubmitError::InvalidProducerEpoch => ErrorCode::INVALID_PRODUCER_EPOCH,
         SubmitError::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
         SubmitError::DuplicateSequence { .. } => ErrorCode::DUPLICATE_SEQUENCE_NUMBER,
+        SubmitError::TooManyTransactions { .. } => ErrorCode::POLICY_VIOLATION,
         _ => ErrorCode::KAFKA_STORAGE_ERROR,
     };
     Rejection::new(code, error.to_string())
@@ -383,9 +413,8 @@ fn check(
     if header.is_control() {
         return Err(invalid("clients must not write control batches").into());
     }
-    if header.is_transactional() {
-        let text = "transactions are not supported";
-        return Err(Rejection::new(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, text).into());
+    if header.is_transactional() && !header.has_producer() {
+        return Err(invalid("a transactional batch needs a producer id").into());
     }
     if header.base_offset != 0 {
         let base = header.base_offset;

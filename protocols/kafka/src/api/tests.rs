@@ -6,6 +6,7 @@ mod delegation;
 mod mutations;
 mod namespaces;
 mod scram;
+mod transactions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -289,11 +290,11 @@ fn a_member_is_answered_through_its_claim() {
 }
 
 #[test]
-fn only_groups_have_a_coordinator() {
+fn groups_and_transactions_have_a_coordinator() {
     use find_coordinator::{FindCoordinator, FindCoordinatorRequest};
     let mut fixture = fixture();
-    let (transaction, share) = (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, ErrorCode::INVALID_REQUEST);
-    for (key_type, expected) in [(0, ErrorCode::NONE), (1, transaction), (2, share), (9, share)] {
+    let (one, none) = (ErrorCode::NONE, ErrorCode::INVALID_REQUEST);
+    for (key_type, expected) in [(0, one), (1, one), (2, none), (9, none)] {
         let request =
             FindCoordinatorRequest { key_type, coordinator_keys: vec!["k".into()], ..Default::default() };
         let response = fixture.answer::<FindCoordinator>(4, request);
@@ -537,10 +538,6 @@ fn producer_ids_are_unique_and_durable() {
         };
         assert!(ids.insert(response.producer_id), "{} again", response.producer_id);
     }
-    let transactional =
-        InitProducerIdRequest { transactional_id: Some("t".into()), ..InitProducerIdRequest::default() };
-    let response = fixture.answer::<InitProducerId>(5, transactional);
-    assert_eq!(response.error_code, ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
 }
 
 #[test]

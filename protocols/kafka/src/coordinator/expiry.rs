@@ -41,10 +41,19 @@ impl Coordinator {
                 self.expire_offsets_of(&group, before_ms);
             }
         }
+        self.expire_transactional_ids(now_ms);
         let handles: Vec<Handle> = self.groups.read().values().cloned().collect();
         for (place, handle) in handles.iter().enumerate() {
             yield_at_times(place).await;
             self.delete_if_unused(handle);
+        }
+    }
+
+    /// Deletes transactional ids that no producer has used for long.
+    fn expire_transactional_ids(&self, now_ms: i64) {
+        let expiration_ms = i64::try_from(self.transactional_id_expiration.as_millis()).unwrap_or(i64::MAX);
+        if let Err(error) = self.namespace.transactions().expire(now_ms.saturating_sub(expiration_ms)) {
+            tracing::error!(%error, "failed to delete expired transactional ids");
         }
     }
 

@@ -12,6 +12,7 @@ mod waiter;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use inver_broker::{Broker, Completion, Namespace, Timers};
 use inver_storage::{Held, Memory, Share, SubmitError};
@@ -24,7 +25,7 @@ pub(crate) use self::waiter::Waiter;
 use self::waiter::deliver;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
-use crate::config::GroupLimits;
+use crate::config::{GroupLimits, KafkaConfig};
 use crate::namespace_rows::{NamespaceRows, Tables};
 
 /// Tables of the groups' rows.
@@ -54,6 +55,7 @@ pub(crate) struct Coordinator {
     rows: NamespaceRows,
     limits: GroupLimits,
     groups_max: usize,
+    transactional_id_expiration: Duration,
     groups: RwLock<HashMap<Str, Handle>>,
     /// Ids of groups with a timeout, in milliseconds since `start`: session timeouts follow monotonic time.
     timeouts: Timers<Str>,
@@ -74,19 +76,15 @@ pub(crate) struct Listed {
 
 impl Coordinator {
     /// A coordinator with the groups stored in the log.
-    pub(crate) fn new(
-        broker: Broker,
-        namespace: Namespace,
-        limits: GroupLimits,
-        groups_max: usize,
-    ) -> Arc<Coordinator> {
+    pub(crate) fn new(broker: Broker, namespace: Namespace, config: &KafkaConfig) -> Arc<Coordinator> {
         let coordinator = Arc::new(Coordinator {
             start: broker.clock().now(),
             rows: NamespaceRows::new(broker.clone(), TABLES, &namespace),
             broker,
             namespace,
-            limits,
-            groups_max,
+            limits: config.groups.clone(),
+            groups_max: config.limits.groups_max,
+            transactional_id_expiration: config.transactions.id_expiration,
             groups: RwLock::default(),
             timeouts: Timers::default(),
             is_running: AtomicBool::new(false),
@@ -388,15 +386,28 @@ impl Coordinator {
         generation: i32,
         commit: impl FnOnce() -> Result<Completion, SubmitError>,
     ) -> Result<Completion, ErrorCode> {
-        let (now, failed) = (self.now(), |_| ErrorCode::COORDINATOR_NOT_AVAILABLE);
+        let commit = || commit().map_err(|_| ErrorCode::COORDINATOR_NOT_AVAILABLE);
+        self.commit_as(group, member_id, instance_id, generation, commit)
+    }
+
+    /// As [`commit`](Self::commit), with an error of the caller's.
+    pub(crate) fn commit_as(
+        &self,
+        group: &Str,
+        member_id: &Str,
+        instance_id: Option<&Str>,
+        generation: i32,
+        commit: impl FnOnce() -> Result<Completion, ErrorCode>,
+    ) -> Result<Completion, ErrorCode> {
+        let now = self.now();
         match self.find(group) {
             Some(handle) => {
                 let mut cell = handle.lock();
                 cell.group.check_commit(member_id, instance_id, generation, now)?;
-                commit().map_err(failed)
+                commit()
             }
             None if generation >= 0 => Err(ErrorCode::ILLEGAL_GENERATION),
-            None => commit().map_err(failed),
+            None => commit(),
         }
     }
 

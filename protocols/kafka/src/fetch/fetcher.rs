@@ -58,6 +58,9 @@ pub(crate) struct Fetcher {
     client_id: Arc<str>,
 }
 
+/// The isolation level of clients that read only what is committed.
+const READ_COMMITTED: i8 = 1;
+
 /// A fetch that has not started.
 struct Submitted {
     number: u64,
@@ -182,7 +185,7 @@ impl Fetcher {
         let of_quota = self.quotas.as_ref().and_then(|quotas| quotas.per_second(QuotaKind::BytesOut));
         let of_quota = of_quota.map_or(usize::MAX, |bytes| bytes as usize);
         let bytes_max = bytes(request.max_bytes).min(limits.fetch_bytes_max).min(of_quota);
-        self.plan.begin(&self.access);
+        self.plan.begin(&self.access, request.isolation_level == READ_COMMITTED);
         if request.replica_id >= 0 {
             // There are no other nodes that could be replicas.
             self.plan.fail(ErrorCode::NOT_LEADER_OR_FOLLOWER);

@@ -125,8 +125,8 @@ impl FetchPlan {
         }
     }
 
-    /// Begins a fetch. Looks up partitions that were not found before, or all if topology or permissions have changed.
-    pub(super) fn begin(&mut self, access: &Access) {
+    /// Begins a fetch, of what is committed or of everything. Looks up partitions that were not found before, or all if topology or permissions have changed.
+    pub(super) fn begin(&mut self, access: &Access, committed: bool) {
         let versions = (access.node.namespace.version(), access.permissions.version());
         let changed = versions != self.versions;
         self.versions = versions;
@@ -134,6 +134,7 @@ impl FetchPlan {
             if changed || slot.partition.is_none() {
                 slot.resolve(access);
             }
+            slot.isolate(committed);
             slot.begin();
         }
     }

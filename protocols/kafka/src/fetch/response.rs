@@ -55,13 +55,19 @@ fn write_partition(writer: &mut FrameWriter<'_>, running: &Running, slot: &Slot)
     slot.error.write(out, version);
     // High watermark.
     out.put_i64(end);
-    // Last stable offset: there are no open transactions.
-    out.put_i64(end);
+    // Not above the high watermark, which was read before.
+    let stable = slot.stable_offset().filter(|_| end >= 0).map_or(-1, |stable| wire_offset(stable).min(end));
+    out.put_i64(stable);
     if version.number >= 5 {
         out.put_i64(start);
     }
-    // Aborted transactions.
-    write_length(out, 0, version.flexible);
+    let aborted = slot.aborted();
+    write_length(out, aborted.len(), version.flexible);
+    for transaction in aborted {
+        out.put_i64(transaction.producer_id);
+        out.put_i64(wire_offset(transaction.first));
+        write_no_tagged_fields(out, version);
+    }
     if version.number >= 11 {
         // Preferred read replica: none.
         out.put_i32(-1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use inver_access::{Operation, ResourceKind};
 use inver_broker::{Partition, Topic, TopicId};
 use inver_storage::batch::HEADER_BYTES;
-use inver_storage::{Listening, Offset, StoredBatch};
+use inver_storage::{AbortedTransaction, Listening, Offset, StoredBatch};
 
 use super::ahead::Ahead;
 use super::message::FetchPartition;
@@ -83,6 +83,8 @@ pub(super) struct Slot {
     pub(super) cold: bool,
     /// Whether the fetch starts where the last one ended.
     sequential: bool,
+    /// Whether the client reads only what is committed.
+    committed: bool,
     pub(super) ahead: Ahead,
     /// Whether the request that replaces the plan names it.
     pub(super) named: bool,
@@ -111,6 +113,7 @@ impl Slot {
             exhausted: false,
             cold: false,
             sequential: false,
+            committed: false,
             ahead: Ahead::Nothing,
             named: false,
             had_records: false,
@@ -166,6 +169,11 @@ impl Slot {
             self.ahead = Ahead::Nothing;
         }
         revoked
+    }
+
+    /// Sets whether the client reads only what is committed.
+    pub(super) fn isolate(&mut self, committed: bool) {
+        self.committed = committed;
     }
 
     /// Begins a fetch.
@@ -232,11 +240,17 @@ impl Slot {
 
     /// Whether there are committed records to read now.
     pub(super) fn has_more(&self) -> bool {
-        let visible = self.partition.as_ref().map(|partition| partition.stream().high_watermark());
+        let visible = self.visible_end();
         self.error.is_none()
             && self.granted.is_none()
             && !self.exhausted
             && visible.is_some_and(|end| end > self.next)
+    }
+
+    /// The end of what the client may see.
+    fn visible_end(&self) -> Option<Offset> {
+        let stream = self.partition.as_ref()?.stream();
+        Some(if self.committed { stream.stable_offset() } else { stream.high_watermark() })
     }
 
     /// Takes batches from the front while they fit into `room`, and a first one of any size if allowed. Returns the
@@ -248,10 +262,12 @@ impl Slot {
         first_at_any_size: bool,
     ) -> usize {
         let (mut taken, mut count) = (0, 0);
+        let end = if self.committed { self.visible_end() } else { None };
         for batch in &*batches {
             let bytes = batch.bytes.len();
             let forced = first_at_any_size && taken == 0;
-            if bytes < HEADER_BYTES || (!forced && taken + bytes > room) {
+            let is_open = end.is_some_and(|end| batch.base_offset >= end);
+            if bytes < HEADER_BYTES || is_open || (!forced && taken + bytes > room) {
                 break;
             }
             taken += bytes;
@@ -267,6 +283,21 @@ impl Slot {
     pub(super) fn bounds(&self) -> Option<(Offset, Offset)> {
         let stream = self.partition.as_ref()?.stream();
         Some((stream.high_watermark(), stream.start()))
+    }
+
+    /// The last stable offset.
+    pub(super) fn stable_offset(&self) -> Option<Offset> {
+        Some(self.partition.as_ref()?.stream().stable_offset())
+    }
+
+    /// The aborted transactions that the client has to leave out of what was found.
+    pub(super) fn aborted(&self) -> Vec<AbortedTransaction> {
+        match (&self.partition, self.found.first()) {
+            (Some(partition), Some(first)) if self.committed => {
+                partition.stream().aborted_transactions(first.base_offset..self.next)
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Whether an incremental response includes it.

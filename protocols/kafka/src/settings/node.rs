@@ -130,6 +130,14 @@ fn own(
         "socket.request.max.bytes" => {
             (limits.produce_bytes_max.to_string(), "Size of the largest produce request.")
         }
+        "transaction.max.timeout.ms" => (
+            config.transactions.timeout_max.as_millis().to_string(),
+            "Longest timeout of a transaction that a producer may ask for.",
+        ),
+        "transactional.id.expiration.ms" => (
+            config.transactions.id_expiration.as_millis().to_string(),
+            "How long a transactional id is kept after its last use.",
+        ),
         _ => return None,
     })
 }
