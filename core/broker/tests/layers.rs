@@ -68,7 +68,7 @@ const RULES: &[Rule] = &[
     ("publisher", &["access", "address", "completion", "exchange", "limits", "message", "namespace", "queue", "receivers", "router", "seeded_bugs", "spec", "subscription", "traces", "write_batch"]),
     ("preview", &["address", "namespace", "publisher", "queue", "router", "spec", "value"]),
     ("deadletter", &["completion", "message", "namespace", "publisher", "seeded_bugs", "spec", "subscription"]),
-    ("produce", &["access", "address", "completion", "message", "namespace", "peek", "publisher", "queue", "receivers", "router", "spec", "subscription", "topic", "transactions", "write_batch"]),
+    ("produce", &["access", "address", "completion", "limits", "message", "namespace", "peek", "publisher", "queue", "receivers", "router", "spec", "subscription", "topic", "transactions", "write_batch"]),
     ("session", &["access", "address", "audit", "bindings", "completion", "context", "exchange", "limits", "mailbox", "maps", "message", "namespace", "ordered", "peek", "publisher", "queue", "receivers", "removal", "retained", "rows", "seeded_bugs", "spec", "subscription", "topic", "value"]),
     ("broker", &["access", "audit", "client_log", "clock", "closing", "completion", "connections", "context", "deadletter", "identity", "limits", "listener", "mailbox", "namespace", "quota", "removal", "retained", "rows", "scram", "session", "spec", "telemetry", "timers", "topic"]),
     ("protocol", &["broker", "listener"]),
