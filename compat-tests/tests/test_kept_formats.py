@@ -7,25 +7,41 @@ import time
 import paho.mqtt.client as mqtt
 import pika
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from clients import QUIET, kafka_tool
 from harness import binary, run, wait_until
 
 DATA = pathlib.Path(__file__).resolve().parent.parent / "data"
 KEPT = sorted(path.name for path in DATA.glob("format-*.tar.gz"))
+KEPT_TRANSACTIONS = sorted(path.name for path in DATA.glob("transactions-*.tar.gz"))
 
 
-@pytest.fixture(params=KEPT)
-def kept(request, own_broker):
+def opened(own_broker, archive_name):
     """A broker on a copy of a kept data folder."""
     broker = own_broker(start=False)
-    with tarfile.open(DATA / request.param) as archive:
+    with tarfile.open(DATA / archive_name) as archive:
         archive.extractall(broker.folder, filter="data")
     (unpacked,) = [path for path in broker.folder.iterdir() if path.is_dir()]
     unpacked.rename(broker.data)
     return broker.start()
+
+
+@pytest.fixture(params=KEPT)
+def kept(request, own_broker):
+    """A broker on a copy of a kept data folder with everything but transactions."""
+    return opened(own_broker, request.param)
+
+
+def committed_end(broker, topic, partition):
+    """Offset that readers of committed records get to."""
+    consumer = Consumer({"bootstrap.servers": broker.kafka, "group.id": "reader", "isolation.level": "read_committed"})
+    try:
+        return consumer.get_watermark_offsets(TopicPartition(topic, partition), 20)[1]
+    finally:
+        consumer.close()
 
 
 def read(broker, topic, partition, count):
@@ -159,3 +175,28 @@ def test_a_kept_folder_is_upgraded_once(tmp_path, name):
     assert b"upgraded to the newest format" in run([binary(), "log", "upgrade", folder]).stdout
     assert b"nothing to do" in run([binary(), "log", "upgrade", folder]).stdout
     assert run([binary(), "log", "verify", folder]).returncode == 0
+
+
+@pytest.mark.parametrize("name", KEPT_TRANSACTIONS)
+def test_transactions_are_kept(own_broker, name):
+    """Committed and aborted ones are told apart, and an open one is found with its partitions and offsets: its time is over."""
+    broker = opened(own_broker, name)
+    ends = {0: 8, 1: 5}
+    for partition, end in ends.items():
+        wait_until(lambda: committed_end(broker, "ledger", partition) == end, 30, "the end of the open transaction")
+    assert [record.value() for record in read(broker, "ledger", 0, 3)] == [b"a", b"b", b"behind"]
+    assert [record.value() for record in read(broker, "ledger", 1, 2)] == [b"a", b"b"]
+    group = Consumer({"bootstrap.servers": broker.kafka, "group.id": "mover", "isolation.level": "read_committed"})
+    try:
+        assert group.committed([TopicPartition("source", 0)], timeout=20)[0].offset == 2
+    finally:
+        group.close()
+    said = kafka_tool("TransactionsCommand", "--bootstrap-server", broker.kafka, "list")
+    states = {line.split()[0]: line.split()[-1] for line in said.splitlines() if line.strip()}
+    assert (states["done"], states["open"]) == ("CompleteAbort", "CompleteAbort")
+    producer = Producer({"bootstrap.servers": broker.kafka, **QUIET, "transactional.id": "open"})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce("ledger", "new", partition=1)
+    producer.commit_transaction(20)
+    assert [record.value() for record in read(broker, "ledger", 1, 3)] == [b"a", b"b", b"new"]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use inver_storage::batch::marker;
 use inver_storage::{Entry, Stream, StreamId, SubmitError, Submitted};
 
+use super::error::TransactionError;
+use super::rows;
 use super::state::{Producer, State, TransactionState};
 use super::transaction::{Transaction, next_producer};
-use super::{TransactionError, rows};
 use crate::committed_offsets::{CommittedOffset, CommittedOffsets};
 use crate::completion::Completion;
 
@@ -100,7 +101,7 @@ impl Transaction {
         let Some(deadline_ms) = state.deadline_ms() else { return };
         if state.ending.is_some() || deadline_ms > now_ms {
             // It is another one, or it ends now; if that fails it is looked at again.
-            return self.shared.schedule(self, deadline_ms.max(now_ms + RETRY_MS));
+            return self.schedule(deadline_ms.max(now_ms + RETRY_MS));
         }
         let fencing = Producer { epoch: state.fencing_epoch(), ..state.producer };
         let mut next = State::new(fencing, state.timeout_ms, now_ms);
@@ -116,7 +117,7 @@ impl Transaction {
             }
             Err(error) => {
                 tracing::warn!(transactional_id = %self.id, %error, "failed to abort a transaction after its timeout");
-                self.shared.schedule(self, now_ms + RETRY_MS);
+                self.schedule(now_ms + RETRY_MS);
             }
         }
     }

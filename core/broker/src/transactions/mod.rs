@@ -8,83 +8,39 @@
 //! Does not own routing: whoever ends a transaction adds what else becomes visible to that entry.
 
 mod end;
+mod error;
+mod info;
 mod pending;
 mod rows;
+mod shared;
 mod state;
 mod transaction;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
-use inver_storage::{Entry, Stream, SubmitError, Submitted};
-use parking_lot::{Mutex, RwLock};
+use inver_storage::{Entry, Stream, SubmitError, Submitted, TableId};
+use parking_lot::RwLock;
 
 use crate::committed_offsets::CommittedOffset;
 use crate::completion::Completion;
-use crate::context::{Context, Due};
-use crate::limits::{self, LimitReached};
+use crate::context::Context;
+use crate::limits;
 use crate::tables::RowError;
 
 pub use self::end::Ended;
 pub(crate) use self::end::Ending;
+pub use self::error::TransactionError;
+pub use self::info::TransactionInfo;
 use self::pending::Pending;
-use self::state::{NO_DEADLINE, State};
+use self::shared::Shared;
+use self::state::State;
 pub use self::state::{Producer, TransactionState};
 use self::transaction::Transaction;
 
 /// Ids that one expiry deletes.
 const EXPIRED_AT_ONCE_MAX: usize = 1000;
-
-/// Why an act of a transaction is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TransactionError {
-    /// The id is unknown, or another producer id belongs to it.
-    #[error("the producer id does not belong to the transactional id")]
-    UnknownProducer,
-    /// A newer instance of the producer exists.
-    #[error("there is a newer producer with the same transactional id")]
-    Fenced,
-    /// The transaction is in a state that does not allow it.
-    #[error("the state of the transaction does not allow this")]
-    InvalidState,
-    /// The transaction is being ended.
-    #[error("the transaction is being ended")]
-    Ending,
-    /// A bound is reached.
-    #[error(transparent)]
-    Limit(#[from] LimitReached),
-    /// The log rejected the write.
-    #[error(transparent)]
-    Log(#[from] SubmitError),
-}
-
-/// A transaction as administration sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransactionInfo {
-    /// Its id.
-    pub id: Arc<str>,
-    /// The producer that holds it.
-    pub producer: Producer,
-    /// Its state.
-    pub state: TransactionState,
-    /// Time after which it is aborted, milliseconds.
-    pub timeout_ms: i32,
-    /// When it was begun, milliseconds since 1970; none unless it is open.
-    pub started_ms: Option<i64>,
-    /// The partitions in it.
-    pub partitions: Vec<(Arc<str>, u32)>,
-}
-
-/// What the transactions of a namespace share.
-pub(crate) struct Shared {
-    namespace: u32,
-    context: Arc<Context>,
-    /// Partitions, groups and offsets of one transaction.
-    parts_max: usize,
-    pending: Pending,
-}
 
 /// The transactions of a namespace, by id.
 pub struct Transactions {
@@ -128,7 +84,7 @@ impl Transactions {
         limits::check("transactional ids", by_id.len(), self.ids_max)?;
         let (producer, reserved) = new_producer()?;
         let state = State::new(Producer { id: producer, epoch: 0 }, timeout_ms, self.shared.now_ms());
-        let transaction = self.shared.transaction(id.into(), state);
+        let transaction = Transaction::new(self.shared.clone(), id.into(), state);
         let (producer, completion) = transaction.created()?;
         by_id.insert(transaction.id.clone(), transaction);
         Ok((producer, completion.and(reserved)))
@@ -208,7 +164,7 @@ impl Transactions {
         self.shared.pending.contains(group, topic, partition)
     }
 
-    /// The streams of the open transaction of an id.
+    /// The partitions of the open transaction of an id.
     #[must_use]
     pub fn partitions(&self, id: &str) -> Vec<(Arc<str>, u32)> {
         self.get(id).map(|transaction| transaction.info().partitions).unwrap_or_default()
@@ -257,7 +213,7 @@ impl Transactions {
     /// Restores an id.
     pub(crate) fn recover(&self, id: &str, row: &[u8]) -> Result<(), RowError> {
         let state = rows::decode_transaction(row)?;
-        let transaction = self.shared.transaction(id.into(), state);
+        let transaction = Transaction::new(self.shared.clone(), id.into(), state);
         self.by_id.write().insert(transaction.id.clone(), transaction);
         Ok(())
     }
@@ -270,42 +226,8 @@ impl Transactions {
     }
 
     /// Forgets all of them; the keys of their rows by table, which the caller deletes.
-    pub(crate) fn take_keys(&self) -> Vec<(inver_storage::TableId, Bytes)> {
+    pub(crate) fn take_keys(&self) -> Vec<(TableId, Bytes)> {
         let all = std::mem::take(&mut *self.by_id.write());
         all.values().flat_map(|transaction| transaction.take_keys()).collect()
-    }
-}
-
-impl Shared {
-    fn now_ms(&self) -> i64 {
-        self.context.clock.steady_ms()
-    }
-
-    fn key(&self, id: &str) -> Bytes {
-        rows::transaction_key(self.namespace, id)
-    }
-
-    fn transaction(self: &Arc<Self>, id: Arc<str>, state: State) -> Arc<Transaction> {
-        let deadline = state.deadline_ms();
-        let transaction = Arc::new(Transaction {
-            id,
-            shared: self.clone(),
-            armed_ms: AtomicI64::new(NO_DEADLINE),
-            state: Mutex::new(state),
-        });
-        if let Some(deadline) = deadline {
-            self.schedule(&transaction, deadline);
-        }
-        transaction
-    }
-
-    /// Lets a transaction end at its deadline.
-    fn schedule(&self, transaction: &Arc<Transaction>, deadline_ms: i64) {
-        self.context.timers.schedule_by(&transaction.armed_ms, deadline_ms, || Due::of(transaction));
-    }
-
-    /// The deadline that was scheduled has passed.
-    fn disarm(&self, transaction: &Transaction) {
-        transaction.armed_ms.store(NO_DEADLINE, Ordering::Release);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::TransactionError;
+use super::error::TransactionError;
 use crate::committed_offsets::CommittedOffset;
 
 /// See [`State::deadline_ms`].

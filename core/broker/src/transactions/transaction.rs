@@ -4,17 +4,20 @@
 //! of a transaction took effect.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use inver_storage::{Entry, Stream, SubmitError, Submitted, TableId};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::state::{Part, Producer, State, TransactionState};
-use super::{Shared, TransactionError, TransactionInfo, rows};
+use super::error::TransactionError;
+use super::info::TransactionInfo;
+use super::rows;
+use super::shared::Shared;
+use super::state::{NO_DEADLINE, Part, Producer, State, TransactionState};
 use crate::committed_offsets::CommittedOffset;
 use crate::completion::Completion;
-use crate::context::Timed;
+use crate::context::{Due, Timed};
 use crate::limits;
 use crate::tables::RowError;
 
@@ -22,11 +25,27 @@ pub(super) struct Transaction {
     pub(super) id: Arc<str>,
     pub(super) shared: Arc<Shared>,
     /// The deadline that a timer is set for.
-    pub(super) armed_ms: AtomicI64,
+    armed_ms: AtomicI64,
     pub(super) state: Mutex<State>,
 }
 
 impl Transaction {
+    /// A new or restored transaction. An open one ends at its deadline.
+    pub(super) fn new(shared: Arc<Shared>, id: Arc<str>, state: State) -> Arc<Transaction> {
+        let deadline = state.deadline_ms();
+        let armed_ms = AtomicI64::new(NO_DEADLINE);
+        let transaction = Arc::new(Transaction { id, shared, armed_ms, state: Mutex::new(state) });
+        if let Some(deadline) = deadline {
+            transaction.schedule(deadline);
+        }
+        transaction
+    }
+
+    /// Lets it end at a deadline.
+    pub(super) fn schedule(self: &Arc<Self>, deadline_ms: i64) {
+        self.shared.context.timers.schedule_by(&self.armed_ms, deadline_ms, || Due::of(self));
+    }
+
     /// Writes the row of a new id.
     pub(super) fn created(&self) -> Result<(Producer, Completion), SubmitError> {
         let state = self.state.lock();
@@ -191,7 +210,7 @@ impl Transaction {
         if begins {
             (state.state, state.started_ms, state.updated_ms) = (TransactionState::Open, now_ms, now_ms);
             if let Some(deadline) = state.deadline_ms() {
-                self.shared.schedule(self, deadline);
+                self.schedule(deadline);
             }
         }
         parts.into_iter().for_each(|part| self.apply(state, part));
@@ -284,7 +303,7 @@ impl Timed for Transaction {
     }
 
     fn due(self: Arc<Self>, _at_ms: i64, now_ms: i64) {
-        self.shared.disarm(&self);
+        self.armed_ms.store(NO_DEADLINE, Ordering::Release);
         self.abort_if_overdue(now_ms);
     }
 }

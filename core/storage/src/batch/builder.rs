@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::Batch;
+use super::checked::Batch;
 use super::compression::{self, Compression};
 use super::header::{BatchHeader, CONTROL, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES, TRANSACTIONAL};
 use super::varint::{put_varint, put_varlong, varlong_bytes};

@@ -5,8 +5,10 @@
 
 use bytes::Bytes;
 
+use super::builder::{BatchBuilder, ProducerStamp};
+use super::checked::Batch;
+use super::compression::Compression;
 use super::records::records;
-use super::{Batch, BatchBuilder, Compression, ProducerStamp};
 
 /// Types of markers.
 const ABORT: [u8; 2] = [0, 0];

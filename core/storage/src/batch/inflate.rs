@@ -4,7 +4,7 @@ use std::io::Read;
 
 use bytes::Bytes;
 
-use super::Batch;
+use super::checked::Batch;
 use super::compression::{Compression, SnappyBlocks, failed, reader};
 use super::error::BatchError;
 use super::header::HEADER_BYTES;
