@@ -82,7 +82,7 @@ impl Namespace {
         let mut relay = Relay::new(self, &ending);
         let first = relay.read(self);
         let mut ended = Err(TransactionError::InvalidState);
-        relay_batches(self, client, first, |entry, retained| {
+        relay_batches(self, client, &first, |entry, retained| {
             ended = ending.finish(entry, self.committed_offsets(), |entry| retained.submit(self, entry));
             ended.is_ok()
         });
@@ -92,7 +92,7 @@ impl Namespace {
             if more.is_empty() {
                 return Ok(ended);
             }
-            relay_batches(self, client, more, |entry, retained| match retained.submit(self, entry) {
+            relay_batches(self, client, &more, |entry, retained| match retained.submit(self, entry) {
                 Ok(submitted) => {
                     ended.completion = ended.completion.and(Completion::At(submitted.lsn));
                     true
@@ -210,7 +210,7 @@ impl Part {
 fn relay_batches(
     namespace: &Namespace,
     client: Option<&Permissions>,
-    batches: Vec<(Arc<Topic>, StoredBatch)>,
+    batches: &[(Arc<Topic>, StoredBatch)],
     submit: impl FnOnce(Entry, RetainedChanges) -> bool,
 ) {
     let client = client.filter(|permissions| !permissions.is_unrestricted());
@@ -220,7 +220,7 @@ fn relay_batches(
     // Held from the routing on: who subscribes meanwhile finds the value retained.
     let retains = batches.iter().any(|(topic, _)| topic.retains());
     let _order = retains.then(|| namespace.retained().in_order());
-    for (topic, batch) in &batches {
+    for (topic, batch) in batches {
         let retained = topic.retains().then_some(&mut retained);
         let copied = match records(&batch.bytes) {
             Ok(records) => copy_each(namespace, client, topic, records, &mut copies, &mut limited, retained),

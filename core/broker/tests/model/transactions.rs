@@ -277,7 +277,7 @@ fn an_open_transaction_survives_a_restart() {
         producer = end(&ns, producer, is_commit, true).unwrap();
         sequence = 0;
         assert_eq!(stable(&t, 1), partition.stream().high_watermark().0);
-        assert_eq!(ns.committed_offsets().get("g", "t", 0).is_some(), true);
+        assert!(ns.committed_offsets().get("g", "t", 0).is_some());
     }
     let fixture = fixture.restart();
     assert_eq!(fixture.namespace().transactions().info(ID).unwrap().producer, producer);

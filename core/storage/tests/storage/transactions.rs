@@ -166,9 +166,9 @@ fn transactions_agree_with_the_batches_after_crashes() {
                     medium.stop();
                     drop(log);
                     if random.below(2) == 0 {
-                        medium.crash()
+                        medium.crash();
                     } else {
-                        medium.kill()
+                        medium.kill();
                     };
                     log = open_on(&medium, &options);
                     sequences.clear();
