@@ -100,7 +100,7 @@ impl Transaction {
         let mut state = self.state.lock();
         let Some(deadline_ms) = state.deadline_ms() else { return };
         if state.ending.is_some() || deadline_ms > now_ms {
-            // It is another one, or it ends now; if that fails it is looked at again.
+            // It is another one, or it ends now; if that fails it is checked again.
             return self.schedule(deadline_ms.max(now_ms + RETRY_MS));
         }
         let fencing = Producer { epoch: state.fencing_epoch(), ..state.producer };

@@ -5,7 +5,7 @@
 //! records of an open transaction are in their partitions already and the log holds their readers back; its offsets wait
 //! here. The end of a transaction is ONE entry: the markers of all partitions, the offsets and the row of the id.
 //!
-//! Does not own routing: whoever ends a transaction adds what else becomes visible to that entry.
+//! Does not own routing: the caller that ends a transaction adds what else becomes visible to that entry.
 
 mod end;
 mod error;
